@@ -1,0 +1,234 @@
+//! The configuration: the file as written becomes [`Config`], which the program may rely on.
+//!
+//! Nothing is read here: the text, the environment and files come in through [`Sources`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::secret::Secret;
+
+/// The configuration, checked whole.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[upstream]`
+    pub upstream: Upstream,
+    /// `[sts]`
+    pub sts: Sts,
+    /// `[issuers.*]`, in the file's order.
+    pub issuers: Vec<Issuer>,
+    /// `[tenants.*]`, in the file's order.
+    pub tenants: Vec<Tenant>,
+}
+
+/// `[server]`: the side that clients see.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// `listen`
+    pub listen: SocketAddr,
+    /// `admin`; `None` when `""`.
+    pub admin: Option<SocketAddr>,
+    /// `domains`, lower case: suffixes of virtual-hosted names.
+    pub domains: Vec<String>,
+    /// `region`: what the local side calls its region.
+    pub region: String,
+    /// `strict_region`: refuse other regions in a client's credential scope.
+    pub strict_region: bool,
+    /// `allow_remote_anonymous`: serve the anonymous tenant on an address that is not loopback.
+    pub allow_remote_anonymous: bool,
+    /// `threads`: one runtime each; default: one a core.
+    pub threads: usize,
+    /// `max_presign`: the longest life of a presigned URL, 1 s to 7 days (default).
+    pub max_presign: Duration,
+    /// `[server.tls]`
+    pub tls: Option<ServerTls>,
+    /// `[server.limits]`
+    pub limits: ServerLimits,
+}
+
+/// `[server.tls]`
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// `cert`: PEM chain.
+    pub cert: PathBuf,
+    /// `key`: PEM private key.
+    pub key: PathBuf,
+    /// `client_ca`: PEM; when set, every client must show a certificate of this authority.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// `[server.limits]`
+#[derive(Clone, Debug)]
+pub struct ServerLimits {
+    /// `head_bytes`: size of a request head (16 KiB).
+    pub head_bytes: usize,
+    /// `head_fields`: number of header fields (100).
+    pub head_fields: usize,
+    /// `head_timeout`: a head must arrive within this (10 s).
+    pub head_timeout: Duration,
+    /// `body_rate`: least bytes a second, averaged over `body_window`, both ways (1 KiB).
+    pub body_rate: u64,
+    /// `body_window` (60 s).
+    pub body_window: Duration,
+    /// `idle_timeout`: idle keep-alive (75 s).
+    pub idle_timeout: Duration,
+    /// `tls_handshake_timeout` (5 s).
+    pub tls_handshake_timeout: Duration,
+    /// `xml_bytes`: size of an XML body (2 MiB).
+    pub xml_bytes: usize,
+    /// `connections` at once (16 384).
+    pub connections: usize,
+    /// `drain_timeout` on SIGTERM (60 s).
+    pub drain_timeout: Duration,
+}
+
+/// `[upstream]`: COS.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// `endpoint`, with `{bucket}` and `{region}`.
+    pub endpoint: EndpointTemplate,
+    /// `service_endpoint`
+    pub service_endpoint: EndpointTemplate,
+    /// `signature`
+    pub signature: UpstreamSignature,
+    /// `connect_to`: dial this `host:port` whatever the endpoint says.
+    pub connect_to: Option<String>,
+    /// `ca_file`: PEM roots in place of the platform's.
+    pub ca_file: Option<PathBuf>,
+    /// `[upstream.limits]`
+    pub limits: UpstreamLimits,
+}
+
+/// An endpoint as configured: `https://{bucket}.cos.{region}.myqcloud.com`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointTemplate {
+    /// `https` (true) or `http`.
+    pub tls: bool,
+    /// The authority, placeholders included: `{bucket}.cos.{region}.myqcloud.com`.
+    pub authority: String,
+    /// The path before the key, no trailing slash, placeholders included: `` or `/{bucket}`.
+    pub path: String,
+}
+
+/// The signature scheme toward COS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamSignature {
+    /// COS native: `q-sign-algorithm=sha1` with `x-cos-security-token`.
+    Cos,
+    /// AWS SigV4 with `x-amz-security-token`.
+    S3,
+}
+
+/// `[upstream.limits]`
+#[derive(Clone, Debug)]
+pub struct UpstreamLimits {
+    /// `connect_timeout` (3 s).
+    pub connect_timeout: Duration,
+    /// `tls_handshake_timeout` (5 s).
+    pub tls_handshake_timeout: Duration,
+    /// `head_timeout`: from the request's last byte to the answer's head (30 s).
+    pub head_timeout: Duration,
+    /// `idle_timeout`: idle keep-alive (50 s).
+    pub idle_timeout: Duration,
+    /// `idle_connections` kept for each thread and host (256).
+    pub idle_connections: usize,
+}
+
+/// `[sts]`
+#[derive(Clone, Debug)]
+pub struct Sts {
+    /// `endpoint`
+    pub endpoint: EndpointTemplate,
+    /// `region`: the `X-TC-Region` header.
+    pub region: String,
+    /// `connect_to`
+    pub connect_to: Option<String>,
+    /// `ca_file`
+    pub ca_file: Option<PathBuf>,
+    /// `[sts.limits] timeout`: one call, connect to last byte (5 s).
+    pub timeout: Duration,
+    /// `[sts.limits] answer_bytes` (64 KiB).
+    pub answer_bytes: usize,
+}
+
+/// `[issuers.NAME]`: a CAM identity from which temporary keys come.
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    /// NAME
+    pub name: String,
+    /// `kind` and what belongs to it.
+    pub kind: IssuerKind,
+    /// `secret_id`
+    pub secret_id: String,
+    /// `secret_key`
+    pub secret_key: Secret,
+}
+
+/// How an issuer makes keys.
+#[derive(Clone, Debug)]
+pub enum IssuerKind {
+    /// GetFederationToken, asking for keys that live this long (`duration`).
+    Federation {
+        /// `duration`
+        duration: Duration,
+    },
+    /// The issuer's own key is used as it is, with its `token` if it has one.
+    Static {
+        /// `token`
+        token: Option<Secret>,
+    },
+}
+
+/// `[tenants.NAME]`
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// NAME
+    pub name: String,
+    /// Index into [`Config::issuers`].
+    pub issuer: usize,
+    /// `access_keys`
+    pub access_keys: Vec<AccessKey>,
+    /// `anonymous`
+    pub anonymous: bool,
+    /// `[[tenants.NAME.grants]]`
+    pub grants: Vec<Grant>,
+}
+
+/// One of a tenant's local keys.
+#[derive(Clone, Debug)]
+pub struct AccessKey {
+    /// `id`
+    pub id: String,
+    /// `secret`
+    pub secret: Secret,
+}
+
+/// What a tenant sees as one bucket.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// `name`: the alias that the client uses.
+    pub name: String,
+    /// `bucket`: the real one, APPID included.
+    pub bucket: String,
+    /// `region`
+    pub region: String,
+    /// `prefixes`, parsed.
+    pub prefixes: Vec<PrefixPattern>,
+    /// `actions`, presets unfolded: COS names, `name/cos:GetObject`, sorted, each once.
+    pub actions: Vec<String>,
+    /// `headers`: lower-case names of request headers that need a grant by name.
+    pub headers: Vec<String>,
+}
+
+/// One of a grant's prefixes, in the forms of the COS STS SDKs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrefixPattern {
+    /// `*`: every key.
+    Any,
+    /// `exact-key`: this key alone.
+    Exact(String),
+    /// `a*` or `a/*`: every key that starts with this.
+    StartsWith(String),
+}

@@ -1,0 +1,29 @@
+//! **cosgate** is an S3-compatible signing reverse proxy for Tencent Cloud COS.
+//!
+//! The life of a request, one module a step:
+//!
+//! 1. [`server`] accepts the connection, keeps its limits and reads the clock, once;
+//! 2. [`s3`] parses the head into typed parts: what is asked;
+//! 3. [`tenant`] authenticates the caller and authorizes the request: who asks, and may they;
+//! 4. [`proxy`] answers here what a scoped key cannot ask COS;
+//! 5. [`rewrite`] builds a fresh head for COS from the permit;
+//! 6. [`body`] streams the payload, checks it, and holds back its end until every check has passed;
+//! 7. [`credentials`] has a live temporary key at hand;
+//! 8. [`sign`] signs with it, [`upstream`] sends on a pooled connection and streams the answer back;
+//! 9. [`observe`] writes one line and counts, whatever happened.
+
+pub mod body;
+pub mod config;
+pub mod credentials;
+#[cfg(feature = "emulator")]
+pub mod emulator;
+pub mod observe;
+pub mod proxy;
+pub mod rewrite;
+pub mod s3;
+pub mod secret;
+pub mod server;
+pub mod sign;
+pub mod tenant;
+pub mod timestamp;
+pub mod upstream;

@@ -1,0 +1,15 @@
+//! What the client speaks: S3. Pure: bytes in, typed parts or an [`S3Error`] out.
+
+pub mod address;
+pub mod error;
+pub mod headers;
+pub mod operation;
+pub mod query;
+pub mod request;
+pub mod xml;
+
+pub use address::ObjectKey;
+pub use error::{Code, Fault, S3Error};
+pub use operation::Operation;
+pub use query::Query;
+pub use request::{CopySource, S3Request};

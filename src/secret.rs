@@ -1,0 +1,30 @@
+//! Secrets are values that cannot print and are wiped when dropped.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// A secret text: a secret key, a session token, a policy's base key.
+///
+/// It has no `Display`, its `Debug` is a placeholder, and its memory is wiped on drop. The only way
+/// out is [`Secret::expose`], so `grep expose` lists every place that handles one in the open.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<Box<str>>);
+
+impl Secret {
+    /// Wraps `text`.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The secret itself. Never log, store or return what this gives.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}

@@ -1,0 +1,13 @@
+//! Who calls ([`Tenants::authenticate`]), and what they may do ([`Authenticated::authorize`]). Pure.
+//!
+//! The two proofs are types: only an [`Authenticated`] can be authorized, and only the [`Permit`]
+//! that comes of it can be rewritten for COS.
+
+mod authenticate;
+mod authorize;
+mod grant;
+pub mod policy;
+
+pub use authenticate::{Authenticated, Connection, Identity, Payload, Tenants};
+pub use authorize::Permit;
+pub use grant::{Grant, Tenant};

@@ -1,0 +1,203 @@
+//! A moment in UTC, as the protocols write it. Pure: the clock is read in `server.rs` only.
+
+use std::fmt;
+
+/// Seconds since the Unix epoch, UTC. Years 1970 to 9999.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// The calendar form of a [`Timestamp`].
+struct Civil {
+    year: i64,
+    month: i64,
+    day: i64,
+    second_of_day: i64,
+}
+
+const SECONDS_A_DAY: i64 = 86_400;
+/// 9999-12-31T23:59:59Z: later moments have no four-digit year.
+const LAST: i64 = 253_402_300_799;
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
+const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+
+impl Timestamp {
+    /// From Unix seconds, held within the years 1970 to 9999.
+    pub fn from_unix(seconds: i64) -> Self {
+        Self(seconds.clamp(0, LAST))
+    }
+
+    /// Unix seconds.
+    pub fn unix(self) -> i64 {
+        self.0
+    }
+
+    /// This moment moved by `seconds`, which may be negative.
+    #[must_use]
+    pub fn plus(self, seconds: i64) -> Self {
+        Self::from_unix(self.0.saturating_add(seconds))
+    }
+
+    /// Seconds from `earlier` to this moment; negative when `earlier` is later.
+    pub fn since(self, earlier: Self) -> i64 {
+        self.0 - earlier.0
+    }
+
+    /// `20260115`: the date of an AWS credential scope.
+    pub fn date(self) -> String {
+        let c = self.civil();
+        format!("{:04}{:02}{:02}", c.year, c.month, c.day)
+    }
+
+    /// `2026-01-15`: the date of a TC3 credential scope.
+    pub fn date_dashed(self) -> String {
+        let c = self.civil();
+        format!("{:04}-{:02}-{:02}", c.year, c.month, c.day)
+    }
+
+    /// `20260115T123045Z`: `x-amz-date`.
+    pub fn amz(self) -> String {
+        let c = self.civil();
+        let (h, m, s) = c.time();
+        format!("{:04}{:02}{:02}T{h:02}{m:02}{s:02}Z", c.year, c.month, c.day)
+    }
+
+    /// `2026-01-15T12:30:45Z`: RFC 3339, as STS and S3's XML write times.
+    pub fn iso8601(self) -> String {
+        let c = self.civil();
+        let (h, m, s) = c.time();
+        format!("{:04}-{:02}-{:02}T{h:02}:{m:02}:{s:02}Z", c.year, c.month, c.day)
+    }
+
+    /// `Thu, 15 Jan 2026 12:30:45 GMT`: an HTTP date (RFC 9110 section 5.6.7).
+    pub fn http_date(self) -> String {
+        let c = self.civil();
+        let (h, m, s) = c.time();
+        let weekday = WEEKDAYS.get(usize_of((self.0 / SECONDS_A_DAY) % 7)).unwrap_or(&"");
+        let month = MONTHS.get(usize_of(c.month - 1)).unwrap_or(&"");
+        format!("{weekday}, {:02} {month} {:04} {h:02}:{m:02}:{s:02} GMT", c.day, c.year)
+    }
+
+    /// Reads `20260115T123045Z`.
+    pub fn parse_amz(text: &str) -> Option<Self> {
+        let (date, time) = text.split_once('T')?;
+        let time = time.strip_suffix('Z')?;
+        if date.len() != 8 || time.len() != 6 {
+            return None;
+        }
+        let hms = (digits(time, 0, 2)?, digits(time, 2, 4)?, digits(time, 4, 6)?);
+        Self::from_civil(digits(date, 0, 4)?, digits(date, 4, 6)?, digits(date, 6, 8)?, hms)
+    }
+
+    /// Reads an HTTP date in the form that every current server sends (IMF-fixdate).
+    pub fn parse_http_date(text: &str) -> Option<Self> {
+        let (_, rest) = text.split_once(", ")?;
+        let mut words = rest.split(' ');
+        let (day, month, year) = (words.next()?, words.next()?, words.next()?);
+        let (time, zone) = (words.next()?, words.next()?);
+        if zone != "GMT" || time.len() != 8 || words.next().is_some() {
+            return None;
+        }
+        let month = 1 + MONTHS.iter().position(|m| *m == month)?;
+        let hms = (digits(time, 0, 2)?, digits(time, 3, 5)?, digits(time, 6, 8)?);
+        Self::from_civil(digits(year, 0, 4)?, i64::try_from(month).ok()?, digits(day, 0, 2)?, hms)
+    }
+
+    /// From a calendar date (days since the epoch by Howard Hinnant's `days_from_civil`).
+    fn from_civil(year: i64, month: i64, day: i64, (h, m, s): (i64, i64, i64)) -> Option<Self> {
+        if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || h > 23 || m > 59 || s > 60 {
+            return None;
+        }
+        let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+        let length = match month {
+            2 => 28 + i64::from(leap),
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        };
+        if !(1..=length).contains(&day) {
+            return None;
+        }
+        let y = year - i64::from(month <= 2);
+        let era = y / 400;
+        let year_of_era = y % 400;
+        let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+        let days = era * 146_097 + day_of_era - 719_468;
+        Some(Self::from_unix(days * SECONDS_A_DAY + h * 3600 + m * 60 + s))
+    }
+
+    /// To a calendar date (Howard Hinnant's `civil_from_days`).
+    fn civil(self) -> Civil {
+        let z = self.0 / SECONDS_A_DAY + 719_468;
+        let era = z / 146_097;
+        let doe = z % 146_097;
+        let year_of_era = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+        let day_of_year = doe - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let mp = (5 * day_of_year + 2) / 153;
+        let month = if mp < 10 { mp + 3 } else { mp - 9 };
+        Civil {
+            year: year_of_era + era * 400 + i64::from(month <= 2),
+            month,
+            day: day_of_year - (153 * mp + 2) / 5 + 1,
+            second_of_day: self.0 % SECONDS_A_DAY,
+        }
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.iso8601())
+    }
+}
+
+impl Civil {
+    fn time(&self) -> (i64, i64, i64) {
+        let s = self.second_of_day;
+        (s / 3600, s / 60 % 60, s % 60)
+    }
+}
+
+/// The number that the ASCII digits `from..to` of `text` write, if they are all digits.
+fn digits(text: &str, from: usize, to: usize) -> Option<i64> {
+    let part = text.get(from..to)?;
+    part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok())?
+}
+
+fn usize_of(n: i64) -> usize {
+    usize::try_from(n).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: i64 = 1_768_480_245;
+
+    #[test]
+    fn writes_the_forms_that_the_protocols_use() {
+        let t = Timestamp::from_unix(EXAMPLE);
+        assert_eq!(t.date(), "20260115");
+        assert_eq!(t.date_dashed(), "2026-01-15");
+        assert_eq!(t.amz(), "20260115T123045Z");
+        assert_eq!(t.iso8601(), "2026-01-15T12:30:45Z");
+        assert_eq!(t.http_date(), "Thu, 15 Jan 2026 12:30:45 GMT");
+    }
+
+    #[test]
+    fn reads_what_it_writes_on_every_day_of_four_centuries() {
+        for day in 0..146_097 {
+            let t = Timestamp::from_unix(day * SECONDS_A_DAY + day % SECONDS_A_DAY);
+            assert_eq!(Timestamp::parse_amz(&t.amz()), Some(t));
+            assert_eq!(Timestamp::parse_http_date(&t.http_date()), Some(t));
+        }
+    }
+
+    #[test]
+    fn refuses_dates_that_do_not_exist() {
+        for text in ["20260230T000000Z", "20261301T000000Z", "2026011T123045Z", "20260115T246060Z", "x", ""] {
+            assert_eq!(Timestamp::parse_amz(text), None, "{text}");
+        }
+        assert!(Timestamp::parse_amz("20240229T000000Z").is_some());
+    }
+}
