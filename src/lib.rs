@@ -15,6 +15,7 @@
 pub mod body;
 pub mod config;
 pub mod credentials;
+pub mod dial;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod observe;
