@@ -8,6 +8,7 @@ use http::HeaderMap;
 pub mod cos;
 pub mod encoding;
 pub mod sigv4;
+mod sigv4_claim;
 pub mod tc3;
 
 /// The parts of a request that a signature covers, in decoded form.
