@@ -77,11 +77,11 @@ impl<'a> Claim<'a> {
         query: &'a [(Cow<'_, str>, Cow<'_, str>)],
         headers: &HeaderMap,
     ) -> Result<Option<Self>, S3Error> {
-        if query.iter().any(|(name, _)| name == "AWSAccessKeyId") {
-            return Err(unsupported_mechanism());
-        }
-        if !query.iter().any(|(name, _)| is_presign_parameter(name)) {
+        if !Self::is_in_query(query) {
             return Ok(None);
+        }
+        if query.iter().any(|(name, _)| name == SIGV2_ACCESS_KEY) {
+            return Err(unsupported_mechanism());
         }
         if once(query, "X-Amz-Algorithm")? != ALGORITHM {
             return Err(malformed_query(
@@ -116,6 +116,17 @@ impl<'a> Claim<'a> {
             signed,
             signature,
         }))
+    }
+
+    /// Whether `query` has a parameter of a presigned URL, of this signature's version or of the one
+    /// before it. In any case: `x-amz-signature` is a mistake to refuse, not a parameter to ignore.
+    pub fn is_in_query(query: &[(Cow<'_, str>, Cow<'_, str>)]) -> bool {
+        query.iter().any(|(name, _)| {
+            name == SIGV2_ACCESS_KEY
+                || PRESIGN_PARAMETERS
+                    .iter()
+                    .any(|known| name.eq_ignore_ascii_case(known))
+        })
     }
 
     /// Whether the client signed the header `name` (lower case).
@@ -166,6 +177,8 @@ const PRESIGN_PARAMETERS: [&str; 6] = [
     "X-Amz-Signature",
     "X-Amz-SignedHeaders",
 ];
+/// A presigned URL of Signature Version 2 has this parameter.
+const SIGV2_ACCESS_KEY: &str = "AWSAccessKeyId";
 /// AWS's longest life of a presigned URL: seven days, in seconds.
 const MAX_EXPIRES: u32 = 604_800;
 const SIGNED_HEADERS_RULE: &str =
@@ -298,14 +311,6 @@ fn covers_headers(
         }
     }
     Ok(())
-}
-
-/// Whether `name` belongs to a presigned URL. In any case: `x-amz-signature` is a mistake to refuse,
-/// not a parameter to ignore.
-fn is_presign_parameter(name: &str) -> bool {
-    PRESIGN_PARAMETERS
-        .iter()
-        .any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// The value of a parameter that must be there exactly once.
