@@ -1,5 +1,12 @@
 //! Who asks: every way in, and every refusal with AWS's code.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic"
+)]
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -60,7 +67,7 @@ fn config() -> Config {
             strict_region: false,
             allow_remote_anonymous: false,
             threads: 1,
-            max_presign: Duration::from_secs(604_800),
+            max_presign: Duration::from_hours(7 * 24),
             tls: None,
             limits: config::ServerLimits {
                 head_bytes: 16 << 10,
@@ -516,7 +523,7 @@ fn a_presigned_url_lives_as_long_as_it_says() {
             .refused(Code::AuthorizationQueryParametersError);
     }
     let mut capped = config();
-    capped.server.max_presign = Duration::from_secs(3600);
+    capped.server.max_presign = Duration::from_hours(1);
     let url = Client::new().presigned(3601);
     url.refused_by(&capped, LOOPBACK, Code::AuthorizationQueryParametersError);
 }
