@@ -13,24 +13,24 @@ impl Section<'_> {
     pub(super) fn secret(&mut self, key: &'static str) -> Option<Found<Secret>> {
         let text = self.text(key)?;
         let origin = text.origin;
-        let secret = if let Some(name) = text.value.strip_prefix("env:") {
-            self.document().secret_from_variable(name)
+        let (secret, literal) = if let Some(name) = text.value.strip_prefix("env:") {
+            (self.document().secret_from_variable(name), false)
         } else if let Some(path) = text.value.strip_prefix("file:") {
-            self.document().secret_from_file(path)
+            (self.document().secret_from_file(path), false)
         } else {
-            if matches!(origin, Origin::File(_)) {
-                let fix = format!(
-                    "write {key} = \"env:NAME\" or \"file:PATH\", or set {}",
-                    self.variable_of(key)
-                );
-                let message =
-                    format!("`{key}` is a literal: whoever reads this file reads the secret");
-                self.document().warning(&origin, Refusal::new(message, fix));
-            }
-            grammar::secret(&text.value)
+            (
+                grammar::secret(&text.value),
+                matches!(origin, Origin::File(_)),
+            )
         };
-        self.check(key, &origin, secret)
-            .map(|value| Found { value, origin })
+        let value = self.check(key, &origin, secret)?;
+        if literal {
+            let message = format!("`{key}` is a literal: whoever reads this file knows it");
+            let variable = self.variable_of(key);
+            let fix = format!("write {key} = \"env:NAME\" or \"file:PATH\", or set {variable}");
+            self.document().warning(&origin, Refusal::new(message, fix));
+        }
+        Some(Found { value, origin })
     }
 
     /// The same for a secret that must be there.

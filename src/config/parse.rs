@@ -151,7 +151,7 @@ fn server_tls(mut section: Section<'_>) -> Option<ServerTls> {
     if wanted {
         for name in ["cert", "key"] {
             if !section.has(name) && section.text(name).is_none() {
-                section.missing(name, "\"PATH\" (PEM)");
+                section.missing(name, "\"PATH\"");
             }
         }
     }

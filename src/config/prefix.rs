@@ -196,7 +196,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(256))]
         #[test]
         fn finds_an_overlap_exactly_when_two_patterns_touch(patterns in prop::collection::vec(pattern(), 0..8)) {
-            let tagged: Vec<_> = patterns.iter().zip(0..patterns.len()).collect();
+            let tagged: Vec<_> = patterns.iter().enumerate().map(|(i, pattern)| (pattern, i)).collect();
             let found = overlaps(tagged.clone(), |a, b| a != b);
             for [(a, i), (b, j)] in &found {
                 prop_assert!(i != j && touch(a, b));

@@ -92,7 +92,7 @@ pub(super) fn nearest<'k>(
     known: impl IntoIterator<Item = &'k str>,
 ) -> Option<&'k str> {
     let written = written.to_ascii_lowercase();
-    let allowed = (written.chars().count() / 3).clamp(1, 3);
+    let allowed = (written.chars().count() / 2).clamp(1, 3);
     known
         .into_iter()
         .map(|name| (distance(&written, &name.to_ascii_lowercase()), name))

@@ -29,6 +29,9 @@ struct ReadGrant {
     shared: bool,
 }
 
+/// Stands where an error was reported, so nobody gets to see it.
+const UNKNOWN_ISSUER: usize = usize::MAX;
+
 /// Headers that carry the request itself: no grant may let a client set them upstream.
 const RESERVED_HEADERS: [&str; 12] = [
     "authorization",
@@ -64,8 +67,19 @@ pub(super) fn tenants(
         section.check("tenants", &name.origin, grammar::name(&name.value));
         read.push(tenant(name, section, issuers));
     }
+    warn_of_unused_issuers(root, issuers, &read);
+    refuse_common_keys(root, &read);
+    refuse_anonymous(root, &read, server);
+    refuse_overlaps(root, &read);
+    read.into_iter().map(Read::checked).collect()
+}
+
+fn warn_of_unused_issuers(root: &Section<'_>, issuers: &Issuers, read: &[Read]) {
+    if read.iter().any(|read| read.tenant.issuer == UNKNOWN_ISSUER) {
+        return; // one of them was likely meant
+    }
     for (index, name) in issuers.names.iter().enumerate() {
-        if !read.iter().any(|tenant| tenant.tenant.issuer == index) {
+        if !read.iter().any(|read| read.tenant.issuer == index) {
             let message = format!("no tenant uses the issuer `{}`", printable(&name.value));
             root.document().warning(
                 &name.origin,
@@ -73,10 +87,6 @@ pub(super) fn tenants(
             );
         }
     }
-    refuse_common_keys(root, &read);
-    refuse_anonymous(root, &read, server);
-    refuse_overlaps(root, &read);
-    read.into_iter().map(Read::checked).collect()
 }
 
 /// Two names that give the same `COSGATE_…` variables would take each other's secrets.
@@ -155,8 +165,7 @@ fn tenant(name: Found<String>, mut section: Section<'_>, issuers: &Issuers) -> R
     Read {
         tenant: Tenant {
             name: name.value,
-            // Without an issuer there is an error, and nobody looks at this.
-            issuer: issuer.map_or(usize::MAX, |found| found.value),
+            issuer: issuer.map_or(UNKNOWN_ISSUER, |found| found.value),
             access_keys,
             anonymous: anonymous.value,
             grants: Vec::new(),
