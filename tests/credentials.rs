@@ -319,6 +319,32 @@ async fn a_thousand_cold_requests_make_one_call() {
 }
 
 #[tokio::test]
+async fn cold_requests_of_several_cores_make_one_call_however_fast_sts_is() {
+    for _ in 0..20 {
+        let sts = Sts::start(Reply::Key(7200)).await;
+        let (cache, _) = sts.cache(&["acme"]);
+        let cores = [0; 4].map(|_| {
+            let entry = entry(&cache, 0);
+            tokio::task::spawn_blocking(move || {
+                let core = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                core.block_on(async {
+                    for _ in 0..500 {
+                        assert_eq!(entry.get().await.unwrap().generation, 1);
+                    }
+                });
+            })
+        });
+        for core in cores {
+            core.await.unwrap();
+        }
+        assert_eq!(sts.calls(), 1);
+    }
+}
+
+#[tokio::test]
 async fn who_goes_away_first_takes_nobody_s_key_along() {
     let sts = Sts::start(Reply::Key(7200)).await;
     *sts.delay.lock().unwrap() = Duration::from_millis(300);
