@@ -14,6 +14,7 @@
 
 pub mod body;
 pub mod config;
+pub mod counted;
 pub mod credentials;
 #[cfg(feature = "emulator")]
 pub mod emulator;
