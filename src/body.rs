@@ -346,7 +346,7 @@ pub struct Download {
     source: Rc<Gauge>,
     pace: Pace,
     rewriter: Option<AnswerRewriter>,
-    broken: Option<Rc<Cell<bool>>>,
+    cut: Option<Rc<Cell<Option<DownloadFailure>>>>,
     _in_flight: BodyInFlight,
 }
 
@@ -385,15 +385,15 @@ impl Answer {
             sink: Rc::clone(sink),
             pace: Pace::new(pace.bytes, pace.window),
             rewriter,
-            broken: None,
+            cut: None,
             _in_flight: sink.core().body(),
         }))
     }
 
-    /// Sets `flag` if the stream fails.
-    pub fn note_failure(&mut self, flag: &Rc<Cell<bool>>) {
+    /// Leaves the reason in `cut` if the stream fails.
+    pub fn note_failure(&mut self, cut: &Rc<Cell<Option<DownloadFailure>>>) {
         if let Self::Stream(download) = self {
-            download.broken = Some(Rc::clone(flag));
+            download.cut = Some(Rc::clone(cut));
         }
     }
 }
@@ -466,8 +466,8 @@ impl Body for Answer {
             Self::Empty => Poll::Ready(None),
             Self::Stream(download) => {
                 let next = ready!(download.poll_next(cx));
-                if let (Some(Err(_)), Some(flag)) = (&next, &download.broken) {
-                    flag.set(true);
+                if let (Some(Err(failure)), Some(cut)) = (&next, &download.cut) {
+                    cut.set(Some(*failure));
                 }
                 Poll::Ready(next.map(|r| r.map(Frame::data)))
             }

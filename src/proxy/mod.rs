@@ -1,0 +1,134 @@
+//! THE pipeline: [`Proxy::forward`] tells a request's life, one line a step.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
+use http::request::Parts;
+use hyper::body::Incoming;
+
+use crate::body::{Answer, PaceLimit};
+use crate::config::Config;
+use crate::counted::{CoreLoad, Gauge, Phase};
+use crate::credentials::{Cache, Clock};
+use crate::dial::Dialer;
+use crate::observe::{AccessLog, CoreMetrics, Metrics};
+use crate::s3::{Code, Fault, S3Error, S3Request};
+use crate::tenant::{Connection, Tenants};
+use crate::timestamp::Timestamp;
+use crate::upstream::Upstream;
+
+mod exchange;
+mod exit;
+mod local;
+mod payload;
+mod retry;
+
+pub use exit::ClientBody;
+use exit::Exit;
+use retry::Budget;
+
+/// What all cores share. It never changes, but for counters and the credential cache.
+#[derive(Debug)]
+pub struct Shared {
+    config: Config,
+    tenants: Tenants,
+    credentials: Cache,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    access_log: AccessLog,
+    dialer: Dialer,
+    draining: AtomicBool,
+}
+
+/// One core's proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    upstream: Rc<Upstream>,
+    metrics: Arc<CoreMetrics>,
+    budget: Budget,
+}
+
+/// What is known of a client before it says anything.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// Its address.
+    pub peer: SocketAddr,
+    /// Both ends of the connection are loopback addresses.
+    pub loopback: bool,
+    /// The connection is TLS.
+    pub tls: bool,
+}
+
+impl Proxy {
+    /// Serves one request. Whatever happens, the answer leaves here, and [`Exit`] counts and logs it
+    /// when its last byte has gone.
+    pub async fn handle(
+        self: Rc<Self>,
+        request: http::Request<Incoming>,
+        client: Client,
+        gauge: Rc<Gauge>,
+        now: Timestamp,
+    ) -> Result<http::Response<ClientBody>, Infallible> {
+        gauge.enter(Phase::Busy);
+        let mut exit = Exit::new(&self, &gauge, now);
+        let (head, body) = request.into_parts();
+        let answer = match caught(self.forward(&head, body, client, &gauge, now, &mut exit)).await {
+            Some(answer) => answer,
+            None => {
+                self.metrics.panicked();
+                Err(S3Error::new(Code::InternalError, "We encountered an internal error. Please try again.")
+                    .fault(Fault::Proxy)
+                    .detail("a panic while serving this request")
+                    .close())
+            }
+        };
+        Ok(exit.respond(&head, answer))
+    }
+
+    /// A request's life.
+    async fn forward(
+        &self,
+        head: &Parts,
+        body: Incoming,
+        client: Client,
+        gauge: &Rc<Gauge>,
+        now: Timestamp,
+        exit: &mut Exit,
+    ) -> Result<http::Response<Answer>, S3Error> {
+        let asked = S3Request::parse(head, &self.config().server.domains)?; // what is asked
+        exit.asked(&asked);
+        let connection = Connection { loopback: client.loopback, tls: client.tls };
+        let caller = self.shared.tenants.authenticate(head, &asked, connection, now)?; // who asks
+        exit.caller(&caller);
+        let permit = caller.authorize(asked)?; // may they
+        if let Some(answer) = self.answer_locally(&permit, caller.payload(), &body)? {
+            return Ok(answer); // what a scoped key cannot ask
+        }
+        let body = self.payload(&permit, head, body, caller.payload(), gauge).await?; // checked as it streams
+        self.exchange(&permit, head, body, gauge, exit).await // rewritten, signed, sent, answered
+    }
+
+    /// The configuration.
+    fn config(&self) -> &Config {
+        &self.shared.config
+    }
+}
+
+/// Runs `future`; `None` if it panicked. One request's panic must not take its neighbours along.
+async fn caught<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
+}
