@@ -292,7 +292,7 @@ mod tests {
         ] {
             let denied = Some(Code::AccessDenied);
             let mut all = tenant();
-            all.grants[0].actions = vec!["name/cos:*".into()];
+            all.grants[0].actions = vec![operation.action().into()];
             let inside = ask(operation, "photos", "acme/x", "");
             assert!(Permit::for_test(&all, inside).is_ok(), "{operation:?}");
             for key in ["other/x", "acme", "ac", "ACME/x", ""] {
