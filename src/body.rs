@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Duration;
 
 use crate::counted::{BodyInFlight, Gauge, Pace, Side};
-use crate::rewrite::AnswerRewriter;
+use crate::rewrite::listing::AnswerRewriter;
 use crate::s3::{Code, Fault, S3Error};
 use crate::tenant::Payload;
 use crate::upstream::Lease;
@@ -439,11 +439,7 @@ impl Download {
         let Some(rewriter) = self.rewriter.take() else {
             return Poll::Ready(None);
         };
-        let mut out = BytesMut::new();
-        if rewriter.finish(&mut out).is_err() {
-            return Poll::Ready(Some(Err(DownloadFailure::OutOfScope)));
-        }
-        Poll::Ready((!out.is_empty()).then(|| Ok(out.freeze())))
+        Poll::Ready(rewriter.finish().err().map(|_| Err(DownloadFailure::OutOfScope)))
     }
 
     fn release(&mut self) {

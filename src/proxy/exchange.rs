@@ -18,7 +18,8 @@ use crate::body::{self, Answer};
 use crate::counted::Gauge;
 use crate::credentials::Credential;
 use crate::observe::UpstreamOutcome;
-use crate::rewrite::{self, AnswerRewriter};
+use crate::rewrite::listing::AnswerRewriter;
+use crate::rewrite;
 use crate::s3::{Code, Fault, Operation, S3Error, xml};
 use crate::tenant::Permit;
 use crate::upstream::{Lease, SendFailure};
@@ -79,7 +80,7 @@ impl Proxy {
             }
             entry.reject(credential.generation);
             if !tries.after_key_refused(outgoing.body.again().is_some()) {
-                return Err(rewrite::key_refused());
+                return Err(refused.error);
             }
         }
     }
@@ -158,16 +159,13 @@ impl Proxy {
     ) -> Result<Response<Answer>, S3Error> {
         let Answered { response, lease } = answered;
         let (upstream, incoming) = response.into_parts();
-        let mut headers =
-            rewrite::response_headers(permit, upstream.status, &upstream.headers, &self.config().upstream);
-        if permit.request().operation == Operation::DeleteObjects {
+        let operation = permit.request().operation;
+        let headers = rewrite::response_headers(operation, &upstream.headers)?;
+        if operation == Operation::DeleteObjects {
             let result = self.read_delete_result(incoming, lease).await?;
             return Ok(delete_result(result, outgoing));
         }
-        let rewriter = AnswerRewriter::for_permit(permit, &self.config().upstream);
-        if rewriter.is_some() {
-            headers.remove(CONTENT_LENGTH);
-        }
+        let rewriter = AnswerRewriter::new(permit, self.config().upstream.signature);
         let mut answer = Response::new(Answer::stream(incoming, lease, gauge, self.pace(), rewriter));
         *answer.status_mut() = upstream.status;
         *answer.headers_mut() = headers;
@@ -195,7 +193,7 @@ impl Proxy {
         let body = body.unwrap_or_default();
         Refused {
             key_refused: rewrite::is_credential_refusal(upstream.status, &body),
-            error: rewrite::upstream_error(permit, upstream.status, &upstream.headers, &body),
+            error: rewrite::upstream_error(upstream.status, &body, permit),
         }
     }
 
@@ -277,7 +275,7 @@ fn bad_gateway(detail: impl Into<String>) -> S3Error {
 }
 
 /// What cannot happen with the texts that the rewriter makes, and is no reason to panic.
-fn internal(error: impl std::fmt::Display) -> S3Error {
+pub(super) fn internal(error: impl std::fmt::Display) -> S3Error {
     S3Error::new(Code::InternalError, "We encountered an internal error. Please try again.")
         .fault(Fault::Proxy)
         .detail(error.to_string())

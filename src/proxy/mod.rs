@@ -27,6 +27,7 @@ mod exit;
 mod local;
 mod payload;
 mod retry;
+mod sign;
 
 pub use exit::ClientBody;
 use exit::Exit;
