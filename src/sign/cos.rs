@@ -372,3 +372,120 @@ fn unix(text: &str) -> Option<Timestamp> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok().map(Timestamp::from_unix))?
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const AUTHORIZATION: &str = "q-sign-algorithm=sha1&q-ak=AKID&q-sign-time=1;2&q-key-time=1;2\
+                                 &q-header-list=host&q-url-param-list=&q-signature=452204a5cc0e26d593cedbd5cdf3649f7a854a02";
+
+    #[test]
+    fn the_common_list_is_sorted_for_its_search() {
+        assert!(SIGNED_BY_EVERY_SDK.is_sorted());
+    }
+
+    #[test]
+    fn the_fields_come_in_any_order_and_once_each() {
+        assert!(Claim::from_authorization(AUTHORIZATION).is_ok());
+        let mut fields: Vec<_> = AUTHORIZATION.split('&').collect();
+        fields.reverse();
+        assert!(Claim::from_authorization(&fields.join("&")).is_ok());
+        for (at, field) in fields.iter().enumerate() {
+            let mut less = fields.clone();
+            less.remove(at);
+            let refused = Claim::from_authorization(&less.join("&")).unwrap_err();
+            assert_eq!(refused, Refusal::Malformed, "without {field}");
+            let twice = format!("{AUTHORIZATION}&{field}");
+            assert_eq!(
+                Claim::from_authorization(&twice).unwrap_err(),
+                Refusal::Malformed,
+                "twice {field}"
+            );
+        }
+    }
+
+    #[test]
+    fn odd_fields_are_malformed() {
+        for (from, to) in [
+            ("sha1", "sha256"),
+            ("q-sign-time=1;2", "q-sign-time=1"),
+            ("q-key-time=1;2", "q-key-time=-1;2"),
+            ("q-key-time=1;2", "q-key-time=1;99999999999999999999"),
+            ("q-header-list=host", "q-header-list=%zz"),
+            ("452204", "45220"),
+            ("452204", "XX2204"),
+        ] {
+            let text = AUTHORIZATION.replace(from, to);
+            assert_eq!(
+                Claim::from_authorization(&text).unwrap_err(),
+                Refusal::Malformed,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_header_is_left_unsigned_and_two_values_are_joined() {
+        let mut headers = HeaderMap::new();
+        headers.append("host", HeaderValue::from_static("h"));
+        headers.append("cache-control", HeaderValue::from_static(""));
+        headers.append("x-cos-meta-a", HeaderValue::from_static("1 "));
+        headers.append("x-cos-meta-a", HeaderValue::from_static("2"));
+        let request = Signable {
+            method: "GET",
+            path: b"/k",
+            query: &[],
+            headers: &headers,
+        };
+        let names = SignedNames::of(&request);
+        assert_eq!(names.header_list(), "host;x-cos-meta-a");
+        assert_eq!(
+            http_string(&request, &names),
+            "get\n/k\n\nhost=h&x-cos-meta-a=1%2C2\n"
+        );
+    }
+
+    #[test]
+    fn a_header_added_later_is_not_verified_but_a_changed_one_is() {
+        let key_time = KeyTime::parse("100;200").unwrap();
+        let (secret, now) = (Secret::new("s"), Timestamp::from_unix(150));
+        let mut headers = HeaderMap::new();
+        headers.append("host", HeaderValue::from_static("h"));
+        let request = Signable {
+            method: "GET",
+            path: b"/k",
+            query: &[],
+            headers: &headers,
+        };
+        let key = SignKey::derive(&secret, &key_time);
+        let text = authorization(&request, "AKID", &key, &key_time);
+        let claim = Claim::from_authorization(&text).unwrap();
+        let mut changed = headers.clone();
+        changed.append("x-cos-acl", HeaderValue::from_static("private"));
+        assert_eq!(
+            claim.verify(
+                &Signable {
+                    headers: &changed,
+                    ..request
+                },
+                &secret,
+                now
+            ),
+            Ok(())
+        );
+        changed.insert("host", HeaderValue::from_static("other"));
+        let refused = claim.verify(
+            &Signable {
+                headers: &changed,
+                ..request
+            },
+            &secret,
+            now,
+        );
+        assert_eq!(refused, Err(Refusal::WrongSignature));
+        assert_eq!(format!("{key:?}"), "[sign key]");
+    }
+}

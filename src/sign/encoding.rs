@@ -14,19 +14,15 @@ const BLOCK: usize = 64;
 
 /// Appends `bytes`, percent-encoded: all but RFC 3986's unreserved characters, hex digits upper case.
 pub fn push_encoded(out: &mut String, bytes: &[u8]) {
-    for &byte in bytes {
-        push_byte(out, byte, is_unreserved(byte));
-    }
+    push_keeping(out, bytes, is_unreserved);
 }
 
 /// As [`push_encoded`], but keeps `/`: the canonical URI of S3, whose path is encoded only once.
 pub fn push_encoded_path(out: &mut String, bytes: &[u8]) {
-    for &byte in bytes {
-        push_byte(out, byte, is_unreserved(byte) || byte == b'/');
-    }
+    push_keeping(out, bytes, |byte| is_unreserved(byte) || byte == b'/');
 }
 
-/// RFC 3986 section 2.3.
+/// RFC 3986 section 2.3: letters, digits, `-`, `_`, `.` and `~`.
 pub fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~')
 }
@@ -64,9 +60,16 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// Appends `bytes` as lower-case hex.
 pub fn push_hex(out: &mut String, bytes: &[u8]) {
-    for &byte in bytes {
-        out.push(char::from(nibble(LOWER, byte >> 4)));
-        out.push(char::from(nibble(LOWER, byte)));
+    for piece in bytes.chunks(32) {
+        let mut text = [[0; 2]; 32];
+        for (pair, byte) in text.iter_mut().zip(piece) {
+            *pair = [nibble(LOWER, byte >> 4), nibble(LOWER, *byte)];
+        }
+        let text = text
+            .as_flattened()
+            .get(..2 * piece.len())
+            .unwrap_or_default();
+        push_ascii(out, text);
     }
 }
 
@@ -123,14 +126,29 @@ fn fill(block: &mut [u8; BLOCK], bytes: &[u8]) {
     }
 }
 
-fn push_byte(out: &mut String, byte: u8, keep: bool) {
-    if keep {
-        out.push(char::from(byte));
-    } else {
+/// Copies runs of kept bytes whole: most names and values are one run.
+fn push_keeping(out: &mut String, bytes: &[u8], keep: impl Fn(u8) -> bool) {
+    let mut rest = bytes;
+    loop {
+        let run = rest
+            .iter()
+            .position(|byte| !keep(*byte))
+            .unwrap_or(rest.len());
+        let (kept, tail) = rest.split_at(run);
+        push_ascii(out, kept);
+        let [byte, after @ ..] = tail else {
+            return;
+        };
         out.push('%');
         out.push(char::from(nibble(UPPER, byte >> 4)));
-        out.push(char::from(nibble(UPPER, byte)));
+        out.push(char::from(nibble(UPPER, *byte)));
+        rest = after;
     }
+}
+
+/// Appends bytes that are ASCII by construction.
+fn push_ascii(out: &mut String, bytes: &[u8]) {
+    out.push_str(std::str::from_utf8(bytes).unwrap_or_default());
 }
 
 fn nibble(digits: &[u8; 16], byte: u8) -> u8 {

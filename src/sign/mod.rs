@@ -32,3 +32,26 @@ fn compare_encoded(a: &str, b: &str) -> Ordering {
     let rank = |byte| (encoding::is_unreserved(byte), byte);
     a.bytes().map(rank).cmp(b.bytes().map(rank))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::encoding::push_encoded;
+    use super::*;
+
+    fn encoded(text: &str) -> String {
+        let mut out = String::new();
+        push_encoded(&mut out, text.as_bytes());
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn decoded_names_sort_as_their_encoded_forms(a in "[aAzZ09%/~_.+é值 -]{0,4}", b in "[aAzZ09%/~_.+é值 -]{0,4}") {
+            prop_assert_eq!(compare_encoded(&a, &b), encoded(&a).cmp(&encoded(&b)));
+        }
+    }
+}

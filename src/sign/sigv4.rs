@@ -3,10 +3,11 @@
 //! <https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use hmac::{Hmac, Mac};
 use http::{HeaderMap, HeaderName};
+use memchr::memmem;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -47,6 +48,21 @@ impl<'a> CredentialScope<'a> {
             region,
             service,
         })
+    }
+
+    fn push_to(&self, out: &mut String) {
+        push_all(
+            out,
+            &[
+                self.date,
+                "/",
+                self.region,
+                "/",
+                self.service,
+                "/",
+                TERMINATOR,
+            ],
+        );
     }
 }
 
@@ -133,7 +149,9 @@ pub fn string_to_sign(
     canonical_request: &str,
 ) -> String {
     let mut out = String::with_capacity(192);
-    let _ = write!(out, "{ALGORITHM}\n{amz_date}\n{scope}\n"); // a String takes every write
+    push_all(&mut out, &[ALGORITHM, "\n", amz_date, "\n"]);
+    scope.push_to(&mut out);
+    out.push('\n');
     push_hex(&mut out, &Sha256::digest(canonical_request));
     out
 }
@@ -164,10 +182,9 @@ pub fn authorization_value(
     signature: &[u8; 32],
 ) -> String {
     let mut out = String::with_capacity(384);
-    let _ = write!(
-        out,
-        "{ALGORITHM} Credential={access_key}/{scope}, SignedHeaders="
-    ); // as above
+    push_all(&mut out, &[ALGORITHM, " Credential=", access_key, "/"]);
+    scope.push_to(&mut out);
+    out.push_str(", SignedHeaders=");
     push_joined(&mut out, signed);
     out.push_str(", Signature=");
     push_hex(&mut out, signature);
@@ -241,7 +258,7 @@ fn push_values(out: &mut String, headers: &HeaderMap, name: &str) {
         // A value that is not UTF-8 is refused in `covers_headers`, so nothing is lost here.
         let value = String::from_utf8_lossy(value.as_bytes());
         let value = value.trim_matches([' ', '\t']);
-        if !value.contains("  ") {
+        if memmem::find(value.as_bytes(), b"  ").is_none() {
             out.push_str(value);
             continue;
         }
@@ -254,11 +271,83 @@ fn push_values(out: &mut String, headers: &HeaderMap, name: &str) {
     }
 }
 
+fn push_all(out: &mut String, parts: &[&str]) {
+    for part in parts {
+        out.push_str(part);
+    }
+}
+
 fn push_joined(out: &mut String, names: &[&str]) {
     for (index, name) in names.iter().enumerate() {
         if index > 0 {
             out.push(';');
         }
         out.push_str(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_scope_has_four_parts_and_its_terminator() {
+        let scope = CredentialScope::parse("20260115/ap-guangzhou/s3/aws4_request").unwrap();
+        assert_eq!(
+            (scope.date, scope.region, scope.service),
+            ("20260115", "ap-guangzhou", "s3")
+        );
+        assert_eq!(scope.to_string(), "20260115/ap-guangzhou/s3/aws4_request");
+        for text in [
+            "",
+            "20260115/r/s3",
+            "20260115/r/s3/aws3_request",
+            "20260115/r/s3/aws4_request/x",
+        ] {
+            assert_eq!(CredentialScope::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_signing_key_does_not_print() {
+        let key = SigningKey::derive(&Secret::new("canary"), "20260115", "r", "s3");
+        assert_eq!(format!("{key:?}"), "[signing key]");
+    }
+
+    #[test]
+    fn two_values_of_one_header_are_joined_and_folded() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-amz-meta-a", HeaderValue::from_static("one   two "));
+        headers.append("x-amz-meta-a", HeaderValue::from_static("\tthree"));
+        let mut out = String::new();
+        push_values(&mut out, &headers, "x-amz-meta-a");
+        assert_eq!(out, "one two,three");
+    }
+
+    #[test]
+    fn our_signature_covers_what_means_something_to_cos() {
+        let names = [
+            "x-amz-date",
+            "user-agent",
+            "host",
+            "range",
+            "content-type",
+            "content-md5",
+            "x-amz-acl",
+        ];
+        let headers: HeaderMap = names
+            .iter()
+            .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("v")))
+            .collect();
+        let expected = [
+            "content-md5",
+            "content-type",
+            "host",
+            "x-amz-acl",
+            "x-amz-date",
+        ];
+        assert_eq!(names_to_sign(&headers), expected);
     }
 }

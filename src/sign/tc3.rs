@@ -171,3 +171,89 @@ impl<'a> Claim<'a> {
             .map_err(|_| Refusal::SignatureFailure)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIGNATURE: &str = "72e494ea809ad7a8c8f7a4507b9bddcbaa8e581f516e8da2f66e2c5a96525168";
+
+    #[test]
+    fn a_claim_of_another_form_fails() {
+        let good = format!(
+            "TC3-HMAC-SHA256 Credential=AKID/2019-02-25/sts/tc3_request, SignedHeaders=content-type;host, Signature={SIGNATURE}"
+        );
+        assert!(Claim::parse(&good).is_ok());
+        for (from, to) in [
+            ("TC3-HMAC-SHA256", "TC3-HMAC-SHA1"),
+            ("/tc3_request", ""),
+            ("/tc3_request", "/tc3_request/x"),
+            ("content-type;host", "host"),
+            ("Signature=72", "Signature="),
+            ("SignedHeaders", "Headers"),
+            (", Signature", ", Extra=1, Signature"),
+        ] {
+            let text = good.replace(from, to);
+            assert_eq!(
+                Claim::parse(&text),
+                Err(Refusal::SignatureFailure),
+                "{text}"
+            );
+        }
+        assert_eq!(Claim::parse("SKIP"), Err(Refusal::SignatureFailure));
+    }
+
+    #[test]
+    fn a_claim_of_another_day_or_service_fails() {
+        let time = Timestamp::from_unix(1_700_000_000);
+        let call = Call {
+            method: "POST",
+            host: "sts.tencentcloudapi.com",
+            service: "sts",
+            content_type: "application/json",
+            query: "",
+            payload: b"{}",
+            time,
+        };
+        let secret = Secret::new("s");
+        let key = SigningKey::derive(&secret, &time.date_dashed(), "sts");
+        let text = authorization(&call, "AKID", &key);
+        let claim = Claim::parse(&text).unwrap();
+        assert_eq!(claim.verify(&call, &secret, time), Ok(()));
+        for changed in [
+            Call {
+                service: "cvm",
+                ..call
+            },
+            Call {
+                payload: b"{ }",
+                ..call
+            },
+            Call {
+                host: "sts.internal.tencentcloudapi.com",
+                ..call
+            },
+            Call {
+                content_type: "application/json; charset=utf-8",
+                ..call
+            },
+            Call {
+                time: time.plus(1),
+                ..call
+            },
+        ] {
+            assert_eq!(
+                claim.verify(&changed, &secret, time),
+                Err(Refusal::SignatureFailure),
+                "{changed:?}"
+            );
+        }
+        let tomorrow = Call {
+            time: time.plus(86_400),
+            ..call
+        };
+        let refused = claim.verify(&tomorrow, &secret, tomorrow.time);
+        assert_eq!(refused, Err(Refusal::SignatureFailure));
+        assert_eq!(format!("{key:?}"), "[signing key]");
+    }
+}

@@ -30,7 +30,7 @@ const SECURITY_TOKEN: &str = "x-amz-security-token";
 pub struct Tenants {
     all: Vec<Tenant>,
     keys: HashMap<String, LocalKey>,
-    /// Stands in for a key that nobody has, so that an unknown id costs what a known one does.
+    /// Stands in for a key that nobody has, so that an unknown id takes the path of a known one.
     nobody: LocalKey,
     anonymous: AnonymousRule,
     /// The only region taken, under `strict_region`.
