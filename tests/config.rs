@@ -1,10 +1,18 @@
 //! The configuration: what is taken, what is refused, and where a refusal points.
 
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper that panics fails its test, as it should"
+)]
+
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
+
+use proptest::prelude::*;
 
 use cosgate::config::{
     Config, IssuerKind, Place, PrefixPattern, Problem, Severity, Sources, UpstreamSignature,
@@ -87,10 +95,11 @@ fn good(text: &str) -> Config {
 }
 
 fn lines(problems: &[Problem]) -> String {
-    problems
-        .iter()
-        .map(|problem| format!("{problem}\n"))
-        .collect()
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    lines.join(
+        "
+",
+    )
 }
 
 /// The marked text without its mark, and the place of the mark.
@@ -567,10 +576,7 @@ fn issuers_are_checked() {
         "no issuer `mian`",
         "did you mean \"main\"?",
     );
-    let same = WHOLE.replace("[tenants.acme]", "[issuers.§MAIN]\nkind = \"static\"\nsecret_id = \"env:ID\"\nsecret_key = \"env:KEY\"\n[tenants.acme]");
-    let same = same
-        .replace("issuer = \"main\"", "issuer = \"main\"")
-        .replace('§', "");
+    let same = WHOLE.replace("[tenants.acme]", "[issuers.MAIN]\nkind = \"static\"\nsecret_id = \"env:ID\"\nsecret_key = \"env:KEY\"\n[tenants.acme]");
     let Err(problems) = parse(&same) else {
         panic!()
     };
@@ -1095,4 +1101,27 @@ fn a_generated_key_pair_can_be_pasted() {
     let (config, _) =
         parse_with(&text, &[(&format!("COSGATE_SECRET_{id}"), &secret)], &[]).unwrap();
     assert_eq!(config.tenants[0].access_keys[0].secret.expose(), secret);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn a_damaged_file_neither_panics_nor_shows_a_secret(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..8, "[\\[\\]{}\"'=#.*\\n\\\\a-z0-9é-]{0,3}"), 1..4),
+    ) {
+        let mut text: Vec<char> = WHOLE.replace("env:KEY", "CANARY").chars().collect();
+        for (at, removed, inserted) in edits {
+            let from = at.index(text.len());
+            let to = (from + removed).min(text.len());
+            text.splice(from..to, inserted.chars());
+        }
+        let text: String = text.into_iter().collect();
+        let printed = match parse(&text) {
+            Ok((config, warnings)) => format!("{config:?}{}", lines(&warnings)),
+            Err(problems) => lines(&problems),
+        };
+        // An edit may turn the secret into the name of a variable or a file, which are shown.
+        prop_assume!(!text.contains(":CANARY"));
+        prop_assert!(!printed.contains("CANARY"), "{}\n{}", text, printed);
+    }
 }
