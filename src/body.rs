@@ -172,6 +172,11 @@ impl Request {
 }
 
 impl Upload {
+    /// Bytes that have come from the client.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// Whether the last byte has been handed over, and so every check has passed.
     pub fn is_sent(&self) -> bool {
         self.state == UploadState::Sent

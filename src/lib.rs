@@ -12,6 +12,7 @@
 //! 8. [`sign`] signs with it, [`upstream`] sends on a pooled connection and streams the answer back;
 //! 9. [`observe`] writes one line and counts, whatever happened.
 
+pub mod admin;
 pub mod body;
 pub mod config;
 pub mod counted;
@@ -27,4 +28,5 @@ pub mod server;
 pub mod sign;
 pub mod tenant;
 pub mod timestamp;
+pub mod tls;
 pub mod upstream;

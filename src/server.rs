@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::ServerLimits;
 use crate::counted::{CoreLoad, Counted, Gauge, Phase};
+use crate::observe::Event;
 use crate::proxy::{Client, Proxy, Shared};
 use crate::timestamp::Timestamp;
 
@@ -261,14 +262,14 @@ struct Open(Rc<Listener>);
 
 impl Open {
     fn new(listener: &Rc<Listener>) -> Self {
-        listener.proxy.metrics().connection_opened();
+        listener.proxy.metrics().count(Event::ConnectionOpened);
         Self(Rc::clone(listener))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.proxy.metrics().connection_closed();
+        self.0.proxy.metrics().count(Event::ConnectionClosed);
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

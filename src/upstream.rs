@@ -16,7 +16,7 @@ use crate::body;
 use crate::config::UpstreamLimits;
 use crate::counted::{CoreLoad, Counted, Gauge};
 use crate::dial::{DialError, Dialer};
-use crate::observe::CoreMetrics;
+use crate::observe::{CoreMetrics, Event};
 
 /// How often idle connections are looked over.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -165,7 +165,7 @@ impl Upstream {
             i.connection.sender.is_ready() && now - i.since < self.limits.idle_timeout
         };
         let newest = queue.iter().rposition(is_good)?;
-        self.metrics.upstream_reused();
+        self.metrics.count(Event::UpstreamReused);
         queue.remove(newest).map(|i| i.connection)
     }
 
@@ -182,7 +182,7 @@ impl Upstream {
             let _ = driver.await;
         });
         sender.ready().await.map_err(|_| DialError::closed_at_once())?;
-        self.metrics.upstream_opened();
+        self.metrics.count(Event::UpstreamOpened);
         Ok(Connection { sender, gauge, task: task.abort_handle() })
     }
 

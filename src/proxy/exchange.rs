@@ -17,7 +17,7 @@ use super::Proxy;
 use crate::body::{self, Answer};
 use crate::counted::Gauge;
 use crate::credentials::Credential;
-use crate::observe::UpstreamOutcome;
+use crate::observe::Event;
 use crate::rewrite::listing::AnswerRewriter;
 use crate::rewrite;
 use crate::s3::{Code, Fault, Operation, S3Error, xml};
@@ -54,8 +54,14 @@ impl Proxy {
         loop {
             let entry = self.shared.credentials.entry(permit.tenant().index);
             let credential = match entry.live(Instant::now()) {
-                Some(live) => live,
-                None => entry.get().await?,
+                Some(live) => {
+                    self.metrics.count(Event::CacheHit);
+                    live
+                }
+                None => {
+                    self.metrics.count(Event::CacheMiss);
+                    entry.get().await?
+                }
             };
             let answered = match self.send(permit, head, &outgoing, &credential).await {
                 Ok(answered) => answered,
@@ -108,12 +114,12 @@ impl Proxy {
         *request.uri_mut() = fresh.target.parse().map_err(internal)?;
         *request.headers_mut() = fresh.headers;
         let sent = self.upstream.send(&fresh.authority, request, &outgoing.body).await;
-        self.metrics.upstream_call(match &sent {
-            Ok((response, _)) => UpstreamOutcome::of_status(response.status()),
-            Err(SendFailure::Broken(_)) => UpstreamOutcome::Broken,
-            Err(SendFailure::Connect(_)) => UpstreamOutcome::NoConnection,
-            Err(SendFailure::Timeout) => UpstreamOutcome::Timeout,
-        });
+        match &sent {
+            Ok((response, _)) => self.metrics.upstream_answered(response.status()),
+            Err(SendFailure::Broken(_)) => self.metrics.count(Event::UpstreamBroken),
+            Err(SendFailure::Connect(_)) => self.metrics.count(Event::UpstreamConnectFailed),
+            Err(SendFailure::Timeout) => self.metrics.count(Event::UpstreamTimeout),
+        }
         let (response, lease) = sent.map_err(Failure::Send)?;
         Ok(Answered { response, lease })
     }
@@ -126,7 +132,7 @@ impl Proxy {
             Failure::UsedUp => return Err(bad_gateway("the body cannot be sent again")),
         };
         if let Some(upload) = body.failure() {
-            self.metrics.upload_withheld();
+            self.metrics.count(Event::BodyWithheld);
             return Err(upload.into());
         }
         let again = match &failure {
@@ -135,7 +141,7 @@ impl Proxy {
             SendFailure::Timeout => false,
         };
         if again {
-            self.metrics.retried();
+            self.metrics.count(Event::Retry);
             return Ok(());
         }
         Err(match failure {

@@ -1,7 +1,7 @@
 //! The one exit: whatever happened to a request, its answer leaves here, one log line is written and
 //! the counters move, when the last byte has gone or the client has.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -14,9 +14,9 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::Proxy;
-use crate::body::{Answer, DownloadFailure};
+use crate::body::{self, Answer, DownloadFailure, Upload};
 use crate::counted::{Gauge, Phase};
-use crate::observe::AccessLine;
+use crate::observe::{AccessLine, Event};
 use crate::s3::{Fault, Operation, S3Error, S3Request};
 use crate::tenant::{Authenticated, Identity};
 use crate::timestamp::Timestamp;
@@ -43,16 +43,17 @@ pub(super) struct Exit {
     now: Timestamp,
     started: Instant,
     request_id: String,
-    read_before: u64,
+    received: u64,
+    upload: Option<Rc<RefCell<Upload>>>,
     sent: u64,
     operation: Option<Operation>,
     bucket: Option<String>,
     key: Option<String>,
     tenant: Option<usize>,
     key_id: Option<String>,
-    status: u16,
+    status: StatusCode,
     error: Option<S3Error>,
-    upstream_status: Option<u16>,
+    upstream_status: Option<StatusCode>,
     upstream_request_id: Option<HeaderValue>,
     cut: Rc<Cell<Option<DownloadFailure>>>,
 }
@@ -65,14 +66,15 @@ impl Exit {
             now,
             started: Instant::now(),
             request_id: format!("{:016X}", fastrand::u64(..)),
-            read_before: gauge.read(),
+            received: 0,
+            upload: None,
             sent: 0,
             operation: None,
             bucket: None,
             key: None,
             tenant: None,
             key_id: None,
-            status: CLIENT_GONE,
+            status: StatusCode::from_u16(CLIENT_GONE).unwrap_or_default(),
             error: None,
             upstream_status: None,
             upstream_request_id: None,
@@ -96,9 +98,15 @@ impl Exit {
         };
     }
 
+    /// Notes the body.
+    pub(super) fn body(&mut self, body: &body::Request) {
+        self.received = body.length();
+        self.upload = body.upload();
+    }
+
     /// Notes COS's answer.
     pub(super) fn upstream(&mut self, status: StatusCode, headers: &HeaderMap) {
-        self.upstream_status = Some(status.as_u16());
+        self.upstream_status = Some(status);
         self.upstream_request_id = headers.get(UPSTREAM_REQUEST_ID).cloned();
     }
 
@@ -116,7 +124,7 @@ impl Exit {
                 response
             }
         };
-        self.status = response.status().as_u16();
+        self.status = response.status();
         if let Ok(id) = HeaderValue::from_str(&self.request_id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
@@ -151,10 +159,11 @@ impl Exit {
 impl Drop for Exit {
     fn drop(&mut self) {
         self.gauge.enter(Phase::Idle);
-        let received = self.gauge.read() - self.read_before;
-        let metrics = self.proxy.metrics();
+        let received = self.upload.as_ref().map_or(self.received, |u| u.borrow().received());
+        let metrics = &self.proxy.metrics;
         metrics.request(self.operation, self.status);
-        metrics.bytes(received, self.sent);
+        metrics.add(Event::BytesReceived, received);
+        metrics.add(Event::BytesSent, self.sent);
         let cut = self.cut.get().map(|failure| failure.to_string());
         let detail = cut.as_deref().or(self.error.as_ref().and_then(S3Error::log_detail));
         if let Some(error) = &self.error
@@ -163,14 +172,14 @@ impl Drop for Exit {
             tracing::warn!(request_id = %self.request_id, %error, "request failed");
         }
         let shared = &self.proxy.shared;
-        shared.access_log.write(&AccessLine {
+        let line = AccessLine {
             time: self.now,
             request_id: &self.request_id,
-            tenant: self.tenant.map(|index| shared.tenants.get(index).name.as_str()),
+            tenant: self.tenant.and_then(|index| Some(shared.tenants.get(index)?.name.as_str())),
             key_id: self.key_id.as_deref(),
             operation: self.operation,
             bucket: self.bucket.as_deref(),
-            key: self.key.as_deref(),
+            key: self.key.as_deref().map(str::as_bytes),
             status: self.status,
             code: self.error.as_ref().map(|error| error.code().as_str()),
             received,
@@ -179,7 +188,8 @@ impl Drop for Exit {
             upstream_status: self.upstream_status,
             upstream_request_id: self.upstream_request_id.as_ref().and_then(|id| id.to_str().ok()),
             detail,
-        });
+        };
+        shared.access_log.write(&line, &self.proxy.metrics);
     }
 }
 

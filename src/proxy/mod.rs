@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::counted::{CoreLoad, Gauge, Phase};
 use crate::credentials::{Cache, Clock};
 use crate::dial::Dialer;
-use crate::observe::{AccessLog, CoreMetrics, Metrics};
+use crate::observe::{AccessLog, CoreMetrics, Event, Metrics, Readiness};
 use crate::s3::{Code, Fault, S3Error, S3Request};
 use crate::tenant::{Connection, Tenants};
 use crate::timestamp::Timestamp;
@@ -39,10 +39,10 @@ pub struct Shared {
     config: Config,
     tenants: Tenants,
     credentials: Cache,
-    clock: Clock,
-    metrics: Arc<Metrics>,
+    clock: Arc<Clock>,
+    metrics: Metrics,
     access_log: AccessLog,
-    dialer: Dialer,
+    roots: Roots,
     draining: AtomicBool,
 }
 
@@ -66,7 +66,74 @@ pub struct Client {
     pub tls: bool,
 }
 
+impl Shared {
+    /// Makes everything ready that outlives a request. Keys are fetched when they are first needed.
+    pub fn start(config: Config, metrics: Metrics, access_log: AccessLog) -> io::Result<Arc<Self>> {
+        let tenants = Tenants::new(&config);
+        let policies = tenants.tenants().iter().map(|t| tenant_policy(t).to_json()).collect();
+        let clock = Arc::new(Clock::new(wall_clock));
+        let credentials = Cache::start(&config, policies, Arc::clone(&clock))?;
+        let roots = Roots::load(config.upstream.ca_file.as_deref())?;
+        Ok(Arc::new(Self {
+            config,
+            tenants,
+            credentials,
+            clock,
+            metrics,
+            access_log,
+            roots,
+            draining: AtomicBool::new(false),
+        }))
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether new requests should come here.
+    pub fn readiness(&self) -> Readiness {
+        if self.draining.load(Ordering::Relaxed) { Readiness::Draining } else { Readiness::Ready }
+    }
+
+    /// Says that no new requests should come.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Proxy {
+    /// The proxy of the core `index`. Must be made within the core's `LocalSet`.
+    pub fn new(shared: Arc<Shared>, index: usize, load: &Rc<CoreLoad>) -> Rc<Self> {
+        let metrics = shared.metrics.core(index);
+        let upstream = &shared.config.upstream;
+        let dialer = Dialer::new(
+            upstream.endpoint.tls,
+            upstream.connect_to.clone(),
+            shared.roots.clone(),
+            upstream.limits.connect_timeout,
+            upstream.limits.tls_handshake_timeout,
+        );
+        let limits = upstream.limits.clone();
+        let upstream = Upstream::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
+        Rc::new(Self { shared, upstream, metrics, budget: Budget::new() })
+    }
+
+    /// What all cores share.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// This core's counters.
+    pub fn metrics(&self) -> &CoreMetrics {
+        &self.metrics
+    }
+
     /// Serves one request. Whatever happens, the answer leaves here, and [`Exit`] counts and logs it
     /// when its last byte has gone.
     pub async fn handle(
@@ -82,7 +149,7 @@ impl Proxy {
         let answer = match caught(self.forward(&head, body, client, &gauge, now, &mut exit)).await {
             Some(answer) => answer,
             None => {
-                self.metrics.panicked();
+                self.metrics.count(Event::Panic);
                 Err(S3Error::new(Code::InternalError, "We encountered an internal error. Please try again.")
                     .fault(Fault::Proxy)
                     .detail("a panic while serving this request")
@@ -108,10 +175,11 @@ impl Proxy {
         let caller = self.shared.tenants.authenticate(head, &asked, connection, now)?; // who asks
         exit.caller(&caller);
         let permit = caller.authorize(asked)?; // may they
-        if let Some(answer) = self.answer_locally(&permit, caller.payload(), &body)? {
+        if let Some(answer) = self.answer_locally(&permit)? {
             return Ok(answer); // what a scoped key cannot ask
         }
         let body = self.payload(&permit, head, body, caller.payload(), gauge).await?; // checked as it streams
+        exit.body(&body.body);
         self.exchange(&permit, head, body, gauge, exit).await // rewritten, signed, sent, answered
     }
 
