@@ -62,4 +62,77 @@ impl Operation {
             _ => None,
         }
     }
+
+    /// Stand-in.
+    pub fn has_xml_body(self) -> bool {
+        matches!(
+            self,
+            Self::CompleteMultipartUpload | Self::DeleteObjects | Self::PutObjectTagging
+        )
+    }
+
+    /// Stand-in.
+    pub fn parameters(self) -> &'static [&'static str] {
+        match self {
+            Self::CopyObject
+            | Self::CreateBucket
+            | Self::GetBucketLocation
+            | Self::HeadBucket
+            | Self::ListBuckets
+            | Self::PutObject => &[],
+            Self::AbortMultipartUpload | Self::CompleteMultipartUpload => &["uploadId"],
+            Self::CreateMultipartUpload => &["uploads"],
+            Self::DeleteObject => &["versionId"],
+            Self::DeleteObjects => &["delete"],
+            Self::DeleteObjectTagging | Self::GetObjectTagging | Self::PutObjectTagging => {
+                &["tagging", "versionId"]
+            }
+            Self::GetObject | Self::HeadObject => &[
+                "partNumber",
+                "response-cache-control",
+                "response-content-disposition",
+                "response-content-encoding",
+                "response-content-language",
+                "response-content-type",
+                "response-expires",
+                "versionId",
+            ],
+            Self::ListMultipartUploads => &[
+                "uploads",
+                "delimiter",
+                "encoding-type",
+                "key-marker",
+                "max-uploads",
+                "prefix",
+                "upload-id-marker",
+            ],
+            Self::ListObjectVersions => &[
+                "versions",
+                "delimiter",
+                "encoding-type",
+                "key-marker",
+                "max-keys",
+                "prefix",
+                "version-id-marker",
+            ],
+            Self::ListObjects => &["delimiter", "encoding-type", "marker", "max-keys", "prefix"],
+            Self::ListObjectsV2 => &[
+                "list-type",
+                "continuation-token",
+                "delimiter",
+                "encoding-type",
+                "fetch-owner",
+                "max-keys",
+                "prefix",
+                "start-after",
+            ],
+            Self::ListParts => &[
+                "uploadId",
+                "encoding-type",
+                "max-parts",
+                "part-number-marker",
+            ],
+            Self::UploadPart | Self::UploadPartCopy => &["partNumber", "uploadId"],
+        }
+    }
 }

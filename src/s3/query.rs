@@ -9,11 +9,11 @@ pub struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 impl<'a> Query<'a> {
     /// The value.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
+        self.pairs().find(|(n, _)| *n == name).map(|(_, v)| v)
     }
 
     /// All pairs.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(n, v)| (n.as_ref(), v.as_ref()))
     }
 
@@ -31,5 +31,14 @@ impl<'a> Query<'a> {
                 })
                 .collect(),
         ))
+    }
+
+    /// Stand-in.
+    pub fn upstream(&self, operation: super::Operation) -> Vec<(&'static str, &str)> {
+        operation
+            .parameters()
+            .iter()
+            .filter_map(|&name| Some((name, self.get(name)?)))
+            .collect()
     }
 }
