@@ -1,7 +1,7 @@
 //! May they: [`Authenticated::authorize`] is the only maker of a [`Permit`].
 
 use super::{Authenticated, Grant, Tenant};
-use crate::s3::{Code, Operation, S3Error, S3Request};
+use crate::s3::{Code, ObjectKey, Operation, S3Error, S3Request};
 
 /// The proof that a request may be done: the only thing that can be rewritten for COS.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl<'t, 'r> Permit<'t, 'r> {
             | Operation::UploadPart
             | Operation::UploadPartCopy => {
                 check_action(grant, asked.operation.action())?;
-                check_key(grant, asked.key.as_ref().map(|key| key.as_str()))?;
+                check_key(grant, asked.key.as_ref().map(ObjectKey::as_str))?;
             }
         }
         let source = copy_source(tenant, &asked)?;
@@ -153,7 +153,7 @@ fn check_key(grant: &Grant, key: Option<&str>) -> Result<(), S3Error> {
 /// A listing without a prefix shows the whole bucket. `delimiter` and the markers only leave out
 /// what the prefix already allows.
 fn check_listing(grant: &Grant, asked: &S3Request<'_>) -> Result<(), S3Error> {
-    let mut prefixes = asked.query.iter().filter(|(name, _)| *name == "prefix");
+    let mut prefixes = asked.query.pairs().filter(|(name, _)| *name == "prefix");
     let prefix = prefixes.next().map_or("", |(_, prefix)| prefix);
     if prefixes.next().is_none() && grant.covers_list(prefix) {
         return Ok(());
@@ -192,7 +192,7 @@ fn copy_source<'t>(
 mod tests {
     use super::*;
     use crate::config::PrefixPattern;
-    use crate::s3::{CopySource, ObjectKey, Query};
+    use crate::s3::{CopySource, Query};
 
     const READ: &[&str] = &["name/cos:GetObject", "name/cos:HeadObject"];
     const LIST: &[&str] = &[
