@@ -12,9 +12,11 @@ impl<'a> ObjectKey<'a> {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
 
+impl ObjectKey<'static> {
     /// Stand-in.
-    pub fn parse(key: impl Into<Cow<'a, str>>) -> Result<Self, super::S3Error> {
-        Ok(Self(key.into()))
+    pub fn from_decoded(key: String) -> Result<Self, super::S3Error> {
+        Ok(Self(Cow::Owned(key)))
     }
 }
