@@ -55,7 +55,7 @@ mod tests {
         S3Request {
             operation,
             bucket: Some(bucket),
-            key: (!key.is_empty()).then(|| ObjectKey::parse(key).unwrap()),
+            key: (!key.is_empty()).then(|| ObjectKey::from_decoded(key.into()).unwrap()),
             query: Query::parse(query).unwrap(),
             copy_source: None,
         }

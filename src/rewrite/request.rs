@@ -145,7 +145,7 @@ fn query(
 }
 
 /// The origin-form target. Built by hand, since any URL type would normalise it.
-fn target(path: &str, query: &[(Cow<'static, str>, Cow<'static, str>)]) -> String {
+fn target(path: &str, query: &Pairs) -> String {
     let mut target = String::with_capacity(path.len() + 32);
     push_encoded_path(&mut target, path.as_bytes());
     let mut separator = '?';
@@ -242,10 +242,13 @@ mod tests {
     use std::path::PathBuf;
     use std::time::Duration;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::config::UpstreamLimits;
     use crate::rewrite::tests::{OPERATIONS, ask, tenant};
     use crate::s3::{CopySource, ObjectKey, S3Request};
+    use crate::sign::encoding::percent_decode;
 
     fn upstream(signature: UpstreamSignature) -> Upstream {
         let endpoint = |authority: &str| EndpointTemplate {
@@ -299,7 +302,7 @@ mod tests {
         S3Request {
             copy_source: Some(CopySource {
                 bucket: "public".into(),
-                key: ObjectKey::parse("a b/中+").unwrap(),
+                key: ObjectKey::from_decoded("a b/中+".into()).unwrap(),
                 version_id: Some("v=1".into()),
             }),
             ..ask(Operation::CopyObject, "photos", "acme/x", "")
@@ -473,5 +476,23 @@ mod tests {
         let head = ask(Operation::HeadBucket, "photos", "", "");
         let refused = rewrite(head, &[], &upstream(UpstreamSignature::S3)).unwrap_err();
         assert_eq!(refused.code(), Code::InternalError);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// What is signed is what is sent: no byte of the target needs a second reading.
+        #[test]
+        fn the_target_decodes_to_the_signed_path_and_query(path in "/.{0,40}", value in ".{0,40}") {
+            let sent = target(&path, &vec![("uploads".into(), "".into()), ("prefix".into(), value.clone().into())]);
+
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/%?&=".contains(&byte);
+            prop_assert!(sent.bytes().all(plain));
+            let decoded = |text| String::from_utf8(percent_decode(text).unwrap().into_owned()).unwrap();
+            let (sent_path, sent_query) = sent.split_once('?').unwrap();
+            prop_assert_eq!(decoded(sent_path), path);
+            let sent_value = sent_query.strip_prefix("uploads&prefix=").unwrap();
+            prop_assert_eq!(decoded(sent_value), value);
+        }
     }
 }

@@ -238,7 +238,7 @@ mod tests {
         S3Request {
             operation,
             bucket: Some(bucket),
-            key: (!key.is_empty()).then(|| ObjectKey::parse(key).unwrap()),
+            key: (!key.is_empty()).then(|| ObjectKey::from_decoded(key.into()).unwrap()),
             query: Query::parse(query).unwrap(),
             copy_source: None,
         }
@@ -248,7 +248,7 @@ mod tests {
         S3Request {
             copy_source: Some(CopySource {
                 bucket: from.into(),
-                key: ObjectKey::parse(source.to_owned()).unwrap(),
+                key: ObjectKey::from_decoded(source.into()).unwrap(),
                 version_id: None,
             }),
             ..ask(operation, "photos", "acme/copy", "")
