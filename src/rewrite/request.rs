@@ -10,7 +10,7 @@ use super::cos::cos_header;
 use super::listing::rewrites;
 use super::version_two::marker_of_token;
 use crate::config::{EndpointTemplate, Upstream, UpstreamSignature};
-use crate::s3::{Code, Fault, Operation, Query, S3Error, headers};
+use crate::s3::{Code, Fault, Operation, S3Error, S3Request, headers};
 use crate::sign::encoding::{push_encoded, push_encoded_path};
 use crate::tenant::{Grant, Permit};
 
@@ -54,7 +54,7 @@ pub fn request(
     let key = asked.key.as_ref().map_or("", |key| key.as_str());
     let endpoint = &upstream.endpoint;
     let authority = fill(&endpoint.authority, grant);
-    let query = query(asked.operation, &asked.query, upstream.signature)?;
+    let query = query(asked, upstream.signature)?;
     let path = format!("{}/{key}", fill(&endpoint.path, grant));
     let target = target(&path, &query);
 
@@ -121,14 +121,10 @@ fn method(operation: Operation) -> Option<Method> {
 }
 
 /// The query for COS: the operation's own parameters alone, none of a presigned URL's.
-fn query(
-    operation: Operation,
-    client: &Query<'_>,
-    signature: UpstreamSignature,
-) -> Result<Pairs, S3Error> {
-    let own = client.upstream(operation).into_iter();
+fn query(asked: &S3Request<'_>, signature: UpstreamSignature) -> Result<Pairs, S3Error> {
+    let own = asked.upstream_query().into_iter();
     let owned = |(name, value): (&'static str, &str)| (name.into(), value.to_owned().into());
-    if operation != Operation::ListObjectsV2 || signature == UpstreamSignature::S3 {
+    if asked.operation != Operation::ListObjectsV2 || signature == UpstreamSignature::S3 {
         return Ok(own.map(owned).collect());
     }
 
@@ -136,9 +132,9 @@ fn query(
     let first_version = Operation::ListObjects.parameters();
     let shared = own.filter(|(name, _)| first_version.contains(name));
     let mut pairs: Pairs = shared.map(owned).collect();
-    let marker = match client.get("continuation-token") {
+    let marker = match asked.query.get("continuation-token") {
         Some(token) => Some(marker_of_token(token)?),
-        None => client.get("start-after").map(str::to_owned),
+        None => asked.query.get("start-after").map(str::to_owned),
     };
     pairs.extend(marker.map(|marker| ("marker".into(), marker.into())));
     Ok(pairs)
@@ -247,7 +243,7 @@ mod tests {
     use super::*;
     use crate::config::UpstreamLimits;
     use crate::rewrite::tests::{OPERATIONS, ask, tenant};
-    use crate::s3::{CopySource, ObjectKey, S3Request};
+    use crate::s3::{CopySource, ObjectKey};
     use crate::sign::encoding::percent_decode;
 
     fn upstream(signature: UpstreamSignature) -> Upstream {
@@ -384,7 +380,7 @@ mod tests {
         let get = s3(ask(Operation::GetObject, "photos", "acme/x", query), &[]);
         assert_eq!(
             get.target,
-            "/acme/x?partNumber=1&response-content-type=text%2Fcss&versionId=v"
+            "/acme/x?versionId=v&response-content-type=text%2Fcss"
         );
         let uploads = s3(
             ask(

@@ -418,4 +418,93 @@ mod tests {
         let refused = Permit::for_test(&tenant, asked).unwrap_err();
         assert!(!refused.to_string().contains("1250000000"));
     }
+
+    /// Parses and checks a request as it comes; the tenant's address is `photos`, below `acme/`.
+    fn judge(method: &str, target: &str, headers: &[(&str, &str)]) -> Result<(), Code> {
+        let mut head = http::Request::builder().method(method).uri(target);
+        for (name, value) in headers.iter().chain(&[("host", "127.0.0.1:9000")]) {
+            head = head.header(*name, *value);
+        }
+        let (head, ()) = head.body(()).unwrap().into_parts();
+        let asked = S3Request::parse(&head, &[]).map_err(|error| error.code())?;
+        Permit::check(&tenant(), asked)
+            .map(drop)
+            .map_err(|error| error.code())
+    }
+
+    #[test]
+    fn no_spelling_of_a_path_leaves_the_prefix() {
+        assert_eq!(judge("GET", "/photos/acme/x", &[]), Ok(()));
+        for target in [
+            "/photos/acme/../other/x",
+            "/photos/acme/%2e%2e/other/x",
+            "/photos/acme/..%2fother/x",
+            "/photos/acme/%252e%252e/other/x",
+            "/photos/acme/..\\other",
+            "/photos//acme/x",
+            "/photos/%2Facme/x",
+            "/photos/acmes/x",
+            "/photos/ACME/x",
+            "/photos/acme%00/x",
+            "/photos/acme%c0%ae/x",
+            "/photos/%61cm%65s/x",
+            "/photos/other/x?prefix=acme/",
+            "/theirs/acme/x",
+            "/photos%2Facme/x",
+        ] {
+            assert!(judge("GET", target, &[]).is_err(), "{target}");
+        }
+    }
+
+    #[test]
+    fn no_spelling_of_a_copy_source_leaves_the_grants() {
+        let from = |source: &str| judge("PUT", "/photos/acme/x", &[("x-amz-copy-source", source)]);
+        assert_eq!(from("photos/acme/y"), Ok(()));
+        assert_eq!(from("/public/any%20key?versionId=v"), Ok(()));
+        for source in [
+            "",
+            "/",
+            "photos",
+            "photos/other/y",
+            "photos/acme/../other/y",
+            "photos/acme%2F..%2Fother/y",
+            "photos%2Fother/y",
+            "theirs/acme/y",
+            "photos-1250000000/acme/y",
+            "photos-1250000000.cos.ap-guangzhou.myqcloud.com/acme/y",
+            "arn:aws:s3:::photos/acme/y",
+            "photos/acme/y?acl",
+            "inbox/acme/y",
+        ] {
+            assert!(from(source).is_err(), "{source}");
+        }
+    }
+
+    #[test]
+    fn no_spelling_of_a_listing_leaves_the_prefix() {
+        assert_eq!(
+            judge("GET", "/photos?list-type=2&prefix=acme%2F", &[]),
+            Ok(())
+        );
+        for query in [
+            "",
+            "?prefix",
+            "?prefix=other/",
+            "?prefix=acme",
+            "?Prefix=acme/",
+            "?prefix[]=acme/",
+            "?prefix=acme/&prefix=other/",
+            "?prefix=acme/&%70refix=other/",
+            "?list-type=2&start-after=acme/",
+            "?uploads",
+            "?versions&prefix=other/",
+        ] {
+            for bucket in ["/photos", "/photos/"] {
+                assert!(
+                    judge("GET", &format!("{bucket}{query}"), &[]).is_err(),
+                    "{query}"
+                );
+            }
+        }
+    }
 }
