@@ -4,9 +4,12 @@
 //! allow-list; nothing of the client's head is forwarded as it came. On the way back, headers pass
 //! an allow-list, and bodies that name the real bucket are rewritten while they stream.
 
+mod cos;
+mod element;
 pub mod listing;
 mod request;
 mod response;
+mod version_two;
 
 pub use request::{UpstreamRequest, request};
 pub use response::{is_credential_refusal, response_headers, upstream_error};
@@ -52,7 +55,7 @@ mod tests {
         S3Request {
             operation,
             bucket: Some(bucket),
-            key: (!key.is_empty()).then(|| ObjectKey::parse(key).unwrap()),
+            key: (!key.is_empty()).then(|| ObjectKey::from_decoded(key.into()).unwrap()),
             query: Query::parse(query).unwrap(),
             copy_source: None,
         }

@@ -6,9 +6,11 @@ use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::listing::{marker_of_token, rewrites};
+use super::cos::cos_header;
+use super::listing::rewrites;
+use super::version_two::marker_of_token;
 use crate::config::{EndpointTemplate, Upstream, UpstreamSignature};
-use crate::s3::{Code, Fault, Operation, Query, S3Error, headers};
+use crate::s3::{Code, Fault, Operation, S3Error, S3Request, headers};
 use crate::sign::encoding::{push_encoded, push_encoded_path};
 use crate::tenant::{Grant, Permit};
 
@@ -28,10 +30,13 @@ pub struct UpstreamRequest {
     /// The path as signed: decoded, with its leading `/`.
     pub path: String,
     /// The query as signed: decoded, in the order sent, the sub-resource first.
-    pub query: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    pub query: Pairs,
     /// The headers, `host` included, the signature not yet.
     pub headers: HeaderMap,
 }
+
+/// Names and values, as [`Signable`](crate::sign::Signable) borrows them.
+type Pairs = Vec<(Cow<'static, str>, Cow<'static, str>)>;
 
 /// Builds what COS gets for a permitted request. `client` is the client's head, of which only
 /// headers on the operation's allow-list are used.
@@ -49,7 +54,7 @@ pub fn request(
     let key = asked.key.as_ref().map_or("", |key| key.as_str());
     let endpoint = &upstream.endpoint;
     let authority = fill(&endpoint.authority, grant);
-    let query = query(asked.operation, &asked.query, upstream.signature)?;
+    let query = query(asked, upstream.signature)?;
     let path = format!("{}/{key}", fill(&endpoint.path, grant));
     let target = target(&path, &query);
 
@@ -115,103 +120,28 @@ fn method(operation: Operation) -> Option<Method> {
     }
 }
 
-/// The parameters that an operation has at COS, in the order sent: COS routes on the first one.
-fn parameters(operation: Operation) -> &'static [&'static str] {
-    match operation {
-        Operation::CopyObject
-        | Operation::CreateBucket
-        | Operation::GetBucketLocation
-        | Operation::HeadBucket
-        | Operation::ListBuckets
-        | Operation::PutObject => &[],
-        Operation::AbortMultipartUpload | Operation::CompleteMultipartUpload => &["uploadId"],
-        Operation::CreateMultipartUpload => &["uploads"],
-        Operation::DeleteObject => &["versionId"],
-        Operation::DeleteObjects => &["delete"],
-        Operation::DeleteObjectTagging
-        | Operation::GetObjectTagging
-        | Operation::PutObjectTagging => &["tagging", "versionId"],
-        Operation::GetObject | Operation::HeadObject => &[
-            "partNumber",
-            "response-cache-control",
-            "response-content-disposition",
-            "response-content-encoding",
-            "response-content-language",
-            "response-content-type",
-            "response-expires",
-            "versionId",
-        ],
-        Operation::ListMultipartUploads => &[
-            "uploads",
-            "delimiter",
-            "encoding-type",
-            "key-marker",
-            "max-uploads",
-            "prefix",
-            "upload-id-marker",
-        ],
-        Operation::ListObjectVersions => &[
-            "versions",
-            "delimiter",
-            "encoding-type",
-            "key-marker",
-            "max-keys",
-            "prefix",
-            "version-id-marker",
-        ],
-        Operation::ListObjects => &["delimiter", "encoding-type", "marker", "max-keys", "prefix"],
-        Operation::ListObjectsV2 => &[
-            "list-type",
-            "continuation-token",
-            "delimiter",
-            "encoding-type",
-            "fetch-owner",
-            "max-keys",
-            "prefix",
-            "start-after",
-        ],
-        Operation::ListParts => &[
-            "uploadId",
-            "encoding-type",
-            "max-parts",
-            "part-number-marker",
-        ],
-        Operation::UploadPart | Operation::UploadPartCopy => &["partNumber", "uploadId"],
-    }
-}
-
-/// The query for COS. A parameter that is not the operation's own (those of a presigned URL,
-/// `x-id`) is not one that COS gets.
-fn query(
-    operation: Operation,
-    client: &Query<'_>,
-    signature: UpstreamSignature,
-) -> Result<Vec<(Cow<'static, str>, Cow<'static, str>)>, S3Error> {
-    let owned =
-        |name: &'static str, value: &str| (Cow::Borrowed(name), Cow::Owned(value.to_owned()));
-    if operation != Operation::ListObjectsV2 || signature == UpstreamSignature::S3 {
-        let present = parameters(operation)
-            .iter()
-            .filter_map(|name| Some(owned(name, client.get(name)?)));
-        return Ok(present.collect());
+/// The query for COS: the operation's own parameters alone, none of a presigned URL's.
+fn query(asked: &S3Request<'_>, signature: UpstreamSignature) -> Result<Pairs, S3Error> {
+    let own = asked.upstream_query().into_iter();
+    let owned = |(name, value): (&'static str, &str)| (name.into(), value.to_owned().into());
+    if asked.operation != Operation::ListObjectsV2 || signature == UpstreamSignature::S3 {
+        return Ok(own.map(owned).collect());
     }
 
     // COS's own API knows the first version of the listing alone.
-    let mut first: Vec<_> = parameters(Operation::ListObjects)
-        .iter()
-        .filter(|name| **name != "marker")
-        .filter_map(|name| Some(owned(name, client.get(name)?)))
-        .collect();
-    let marker = match client.get("continuation-token") {
+    let first_version = Operation::ListObjects.parameters();
+    let shared = own.filter(|(name, _)| first_version.contains(name));
+    let mut pairs: Pairs = shared.map(owned).collect();
+    let marker = match asked.query.get("continuation-token") {
         Some(token) => Some(marker_of_token(token)?),
-        None => client.get("start-after").map(str::to_owned),
+        None => asked.query.get("start-after").map(str::to_owned),
     };
-    first.extend(marker.map(|marker| (Cow::Borrowed("marker"), Cow::Owned(marker))));
-    Ok(first)
+    pairs.extend(marker.map(|marker| ("marker".into(), marker.into())));
+    Ok(pairs)
 }
 
 /// The origin-form target. Built by hand, since any URL type would normalise it.
-fn target(path: &str, query: &[(Cow<'static, str>, Cow<'static, str>)]) -> String {
+fn target(path: &str, query: &Pairs) -> String {
     let mut target = String::with_capacity(path.len() + 32);
     push_encoded_path(&mut target, path.as_bytes());
     let mut separator = '?';
@@ -242,10 +172,7 @@ fn fill(template: &str, grant: &Grant) -> String {
 /// Headers that cosgate writes itself, or that end at this hop (RFC 9110 section 7.6.1), whatever
 /// the allow-list says.
 fn is_ours(name: &HeaderName, operation: Operation) -> bool {
-    let rebuilt = matches!(
-        operation,
-        Operation::CompleteMultipartUpload | Operation::DeleteObjects | Operation::PutObjectTagging
-    );
+    let rebuilt = operation.has_xml_body();
     match name.as_str() {
         "authorization"
         | "connection"
@@ -293,119 +220,11 @@ fn copy_source(permit: &Permit<'_, '_>, upstream: &Upstream) -> Option<(&'static
     Some((name, text))
 }
 
-/// What COS's own API calls a header. Refused where it has no name for it: dropping it would do
-/// something else than was asked.
-fn cos_header(
-    operation: Operation,
-    name: HeaderName,
-    value: HeaderValue,
-) -> Result<(HeaderName, HeaderValue), S3Error> {
-    if let Some(translated) = forbid_overwrite(operation, &name, &value)? {
-        return Ok(translated);
-    }
-    let Some(suffix) = name.as_str().strip_prefix("x-amz-") else {
-        return Ok((name, value));
-    };
-    if suffix.starts_with("meta-") {
-        return Ok((renamed(suffix)?, value));
-    }
-    let text = value.to_str().unwrap_or_default();
-    let (suffix, value) = match suffix {
-        "acl" => match text {
-            "private" | "public-read" | "public-read-write" => (suffix, value),
-            _ => return Err(untranslatable(&name)),
-        },
-        "metadata-directive" | "tagging-directive" => match text {
-            "COPY" => (suffix, HeaderValue::from_static("Copy")),
-            "REPLACE" => (suffix, HeaderValue::from_static("Replaced")),
-            _ => {
-                return Err(S3Error::new(
-                    Code::InvalidArgument,
-                    format!("{name} must be COPY or REPLACE."),
-                ));
-            }
-        },
-        "server-side-encryption" => match text {
-            "AES256" => (suffix, value),
-            "aws:kms" => (suffix, HeaderValue::from_static("cos/kms")),
-            _ => return Err(untranslatable(&name)),
-        },
-        "server-side-encryption-aws-kms-key-id" => ("server-side-encryption-cos-kms-key-id", value),
-        "storage-class" => match text {
-            "GLACIER" => (suffix, HeaderValue::from_static("ARCHIVE")),
-            "ONEZONE_IA" => (suffix, HeaderValue::from_static("STANDARD_IA")),
-            "REDUCED_REDUNDANCY" => (suffix, HeaderValue::from_static("STANDARD")),
-            "ARCHIVE"
-            | "DEEP_ARCHIVE"
-            | "INTELLIGENT_TIERING"
-            | "MAZ_INTELLIGENT_TIERING"
-            | "MAZ_STANDARD"
-            | "MAZ_STANDARD_IA"
-            | "STANDARD"
-            | "STANDARD_IA" => (suffix, value),
-            _ => return Err(untranslatable(&name)),
-        },
-        _ if COS_HAS.contains(&suffix) => (suffix, value),
-        _ => return Err(untranslatable(&name)),
-    };
-    Ok((renamed(suffix)?, value))
-}
-
-/// What follows `x-amz-` and `x-cos-` alike, with the same values.
-const COS_HAS: [&str; 13] = [
-    "copy-source-if-match",
-    "copy-source-if-modified-since",
-    "copy-source-if-none-match",
-    "copy-source-if-unmodified-since",
-    "copy-source-range",
-    "copy-source-server-side-encryption-customer-algorithm",
-    "copy-source-server-side-encryption-customer-key",
-    "copy-source-server-side-encryption-customer-key-md5",
-    "server-side-encryption-context",
-    "server-side-encryption-customer-algorithm",
-    "server-side-encryption-customer-key",
-    "server-side-encryption-customer-key-md5",
-    "tagging",
-];
-
-/// The conditions of a write. COS has but one of them, under a name of its own.
-fn forbid_overwrite(
-    operation: Operation,
-    name: &HeaderName,
-    value: &HeaderValue,
-) -> Result<Option<(HeaderName, HeaderValue)>, S3Error> {
-    let writes = matches!(
-        operation,
-        Operation::CompleteMultipartUpload
-            | Operation::CopyObject
-            | Operation::CreateMultipartUpload
-            | Operation::PutObject
-    );
-    if !writes || (*name != header::IF_MATCH && *name != header::IF_NONE_MATCH) {
-        return Ok(None);
-    }
-    if *name == header::IF_NONE_MATCH && value.as_bytes() == b"*" {
-        let name = HeaderName::from_static("x-cos-forbid-overwrite");
-        return Ok(Some((name, HeaderValue::from_static("true"))));
-    }
-    Err(untranslatable(name))
-}
-
-fn renamed(suffix: &str) -> Result<HeaderName, S3Error> {
-    HeaderName::try_from(format!("x-cos-{suffix}"))
-        .map_err(|_| internal("a header name that did not survive its renaming"))
-}
-
-fn untranslatable(name: &HeaderName) -> S3Error {
-    let text = format!("The store has no counterpart for this value of {name}; leave it out.");
-    S3Error::new(Code::NotImplemented, text)
-}
-
 fn value(text: &str) -> Result<HeaderValue, S3Error> {
     HeaderValue::try_from(text).map_err(|_| internal("an endpoint that is no header value"))
 }
 
-fn internal(detail: &str) -> S3Error {
+pub(super) fn internal(detail: &str) -> S3Error {
     S3Error::new(
         Code::InternalError,
         "We encountered an internal error. Please try again.",
@@ -419,10 +238,13 @@ mod tests {
     use std::path::PathBuf;
     use std::time::Duration;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::config::UpstreamLimits;
     use crate::rewrite::tests::{OPERATIONS, ask, tenant};
-    use crate::s3::{CopySource, ObjectKey, S3Request};
+    use crate::s3::{CopySource, ObjectKey};
+    use crate::sign::encoding::percent_decode;
 
     fn upstream(signature: UpstreamSignature) -> Upstream {
         let endpoint = |authority: &str| EndpointTemplate {
@@ -476,7 +298,7 @@ mod tests {
         S3Request {
             copy_source: Some(CopySource {
                 bucket: "public".into(),
-                key: ObjectKey::parse("a b/中+").unwrap(),
+                key: ObjectKey::from_decoded("a b/中+".into()).unwrap(),
                 version_id: Some("v=1".into()),
             }),
             ..ask(Operation::CopyObject, "photos", "acme/x", "")
@@ -540,15 +362,16 @@ mod tests {
                 .split_once('?')
                 .map_or(("", ""), |(_, q)| q.split_at(4));
             let subresource = match operation {
-                Operation::CompleteMultipartUpload
-                | Operation::AbortMultipartUpload
+                Operation::AbortMultipartUpload
+                | Operation::CompleteMultipartUpload
+                | Operation::CreateMultipartUpload
+                | Operation::ListMultipartUploads
                 | Operation::ListParts => "uplo",
                 Operation::DeleteObjects => "dele",
                 Operation::DeleteObjectTagging
                 | Operation::GetObjectTagging
                 | Operation::PutObjectTagging => "tagg",
                 Operation::ListObjectsV2 => "list",
-                Operation::CreateMultipartUpload | Operation::ListMultipartUploads => "uplo",
                 Operation::ListObjectVersions => "vers",
                 _ => continue,
             };
@@ -557,7 +380,7 @@ mod tests {
         let get = s3(ask(Operation::GetObject, "photos", "acme/x", query), &[]);
         assert_eq!(
             get.target,
-            "/acme/x?partNumber=1&response-content-type=text%2Fcss&versionId=v"
+            "/acme/x?versionId=v&response-content-type=text%2Fcss"
         );
         let uploads = s3(
             ask(
@@ -630,65 +453,6 @@ mod tests {
     }
 
     #[test]
-    fn coss_own_api_gets_its_own_names() {
-        for (name, value, cos_name, cos_value) in [
-            ("content-type", "text/css", "content-type", "text/css"),
-            ("if-none-match", "*", "x-cos-forbid-overwrite", "true"),
-            ("x-amz-acl", "private", "x-cos-acl", "private"),
-            ("x-amz-meta-a", "b", "x-cos-meta-a", "b"),
-            (
-                "x-amz-server-side-encryption",
-                "aws:kms",
-                "x-cos-server-side-encryption",
-                "cos/kms",
-            ),
-            (
-                "x-amz-server-side-encryption-aws-kms-key-id",
-                "k",
-                "x-cos-server-side-encryption-cos-kms-key-id",
-                "k",
-            ),
-            (
-                "x-amz-storage-class",
-                "GLACIER",
-                "x-cos-storage-class",
-                "ARCHIVE",
-            ),
-            ("x-amz-tagging", "a=b", "x-cos-tagging", "a=b"),
-        ] {
-            let sent = cos(put(), &[(name, value)]).unwrap();
-            assert_eq!(sent.headers[cos_name], cos_value, "{name}");
-            assert!(
-                sent.headers
-                    .keys()
-                    .all(|name| !name.as_str().starts_with("x-amz-"))
-            );
-        }
-    }
-
-    #[test]
-    fn what_cos_has_no_name_for_is_refused_and_never_dropped() {
-        for (name, value) in [
-            ("if-match", "\"x\""),
-            ("if-none-match", "\"x\""),
-            ("x-amz-acl", "authenticated-read"),
-            ("x-amz-expected-bucket-owner", "1"),
-            ("x-amz-object-lock-mode", "GOVERNANCE"),
-            ("x-amz-storage-class", "GLACIER_IR"),
-            ("x-amz-unheard-of", "x"),
-            ("x-amz-website-redirect-location", "/x"),
-        ] {
-            let refused = cos(put(), &[(name, value)]).unwrap_err();
-            assert_eq!(refused.code(), Code::NotImplemented, "{name}");
-        }
-        let get = ask(Operation::GetObject, "photos", "acme/x", "");
-        assert_eq!(
-            cos(get, &[("if-match", "\"x\"")]).unwrap().headers["if-match"],
-            "\"x\""
-        );
-    }
-
-    #[test]
     fn a_version_two_listing_becomes_one_that_cos_knows() {
         let list = |query| cos(ask(Operation::ListObjectsV2, "photos", "", query), &[]);
 
@@ -708,5 +472,23 @@ mod tests {
         let head = ask(Operation::HeadBucket, "photos", "", "");
         let refused = rewrite(head, &[], &upstream(UpstreamSignature::S3)).unwrap_err();
         assert_eq!(refused.code(), Code::InternalError);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// What is signed is what is sent: no byte of the target needs a second reading.
+        #[test]
+        fn the_target_decodes_to_the_signed_path_and_query(path in "/.{0,40}", value in ".{0,40}") {
+            let sent = target(&path, &vec![("uploads".into(), "".into()), ("prefix".into(), value.clone().into())]);
+
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/%?&=".contains(&byte);
+            prop_assert!(sent.bytes().all(plain));
+            let decoded = |text| String::from_utf8(percent_decode(text).unwrap().into_owned()).unwrap();
+            let (sent_path, sent_query) = sent.split_once('?').unwrap();
+            prop_assert_eq!(decoded(sent_path), path);
+            let sent_value = sent_query.strip_prefix("uploads&prefix=").unwrap();
+            prop_assert_eq!(decoded(sent_value), value);
+        }
     }
 }
