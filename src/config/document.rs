@@ -10,6 +10,8 @@ use super::problem::{Place, Problem, Refusal, Severity};
 pub(super) struct Document<'a> {
     file_name: &'a str,
     text: &'a str,
+    /// Where each line begins: a file of thousands of tenants may have thousands of problems.
+    line_starts: Vec<usize>,
     pub(super) sources: &'a Sources<'a>,
     problems: RefCell<Vec<Problem>>,
 }
@@ -35,6 +37,10 @@ impl<'a> Document<'a> {
         Self {
             file_name,
             text,
+            line_starts: [0]
+                .into_iter()
+                .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+                .collect(),
             sources,
             problems: RefCell::default(),
         }
@@ -77,15 +83,15 @@ impl<'a> Document<'a> {
             Origin::Variable(name) => return Place::Variable(name.clone()),
             Origin::File(offset) => *offset,
         };
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = self.line_starts.partition_point(|start| *start <= offset);
+        let start = line
+            .checked_sub(1)
+            .and_then(|line| self.line_starts.get(line));
+        let before = start.and_then(|start| self.text.get(*start..offset));
         Place::File {
             file: self.file_name.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before
-                .get(line_start..)
-                .map_or(0, |line| line.chars().count())
-                + 1,
+            line,
+            column: before.map_or(0, |before| before.chars().count()) + 1,
         }
     }
 }

@@ -50,10 +50,10 @@ pub(super) fn endpoint(
         None => (rest, ""),
     };
     if authority.contains('@') {
-        // Not quoted: what stands before the `@` may be a password.
-        return Err(Refusal::new(
-            "the endpoint holds a user name",
-            "remove all up to the `@`",
+        return Err(refuse(
+            text,
+            "has a user name",
+            "remove all between the `//` and the `@`, that included",
         ));
     }
     check_placeholders(text, rest, placeholders)?;
@@ -201,8 +201,11 @@ fn is_path(path: &str) -> bool {
         })
 }
 
+/// What may hold a password (before an `@`) or a token (in a query) is not quoted.
 fn refuse(text: &str, what: &str, fix: &str) -> Refusal {
-    Refusal::new(format!("`{}` {what}", printable(text)), fix)
+    let plain = text.split(['?', '#']).next().unwrap_or("");
+    let shown = plain.rsplit('@').next().unwrap_or("");
+    Refusal::new(format!("`{}` {what}", printable(shown)), fix)
 }
 
 #[cfg(test)]
@@ -279,11 +282,25 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_an_endpoint_is_not_quoted() {
-        let Err(refusal) = endpoint("https://user:CANARY@{bucket}.x", Placeholders::Bucket) else {
-            panic!()
-        };
-        assert!(!format!("{refusal:?}").contains("CANARY"));
+    fn a_password_or_a_token_is_not_quoted() {
+        for text in [
+            "https://user:CANARY@{bucket}.x",
+            "ftp://user:CANARY@{bucket}.x",
+            "user:CANARY@{bucket}.x",
+            "https://user:CANARY@{bucket}.x?y",
+            "https://{bucket}.x?token=CANARY",
+            "https://{bucket}.x?token=a@CANARY",
+            "https://user:CANARY/{b@x",
+        ] {
+            let Err(refusal) = endpoint(text, Placeholders::Bucket) else {
+                panic!("{text}")
+            };
+            assert!(!format!("{refusal:?}").contains("CANARY"), "{refusal:?}");
+            let Err(refusal) = dial(text) else {
+                panic!("{text}")
+            };
+            assert!(!format!("{refusal:?}").contains("CANARY"), "{refusal:?}");
+        }
     }
 
     #[test]
