@@ -3,7 +3,7 @@
 use super::document::{Document, Writer, malformed, once};
 use crate::s3::S3Error;
 
-/// One line of ListBuckets.
+/// One line of `ListBuckets`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListedBucket<'a> {
     /// The alias that the client uses.
@@ -14,7 +14,7 @@ pub struct ListedBucket<'a> {
     pub region: &'a str,
 }
 
-/// The answer to DeleteObjects.
+/// The answer to `DeleteObjects`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeleteResult {
     /// What was deleted; empty for a quiet request.
@@ -60,7 +60,7 @@ pub struct UpstreamError {
     pub server_time: Option<String>,
 }
 
-/// ListBuckets, all of `owner`'s buckets in one page.
+/// `ListBuckets`, all of `owner`'s buckets in one page.
 pub fn list_buckets(owner: &str, buckets: &[ListedBucket<'_>]) -> String {
     let mut writer = Writer::with_root("ListAllMyBucketsResult");
     writer.open("Owner");
@@ -79,7 +79,7 @@ pub fn list_buckets(owner: &str, buckets: &[ListedBucket<'_>]) -> String {
     writer.finish("ListAllMyBucketsResult")
 }
 
-/// GetBucketLocation. S3 says its first region, us-east-1, by saying nothing.
+/// `GetBucketLocation`. S3 says its first region, us-east-1, by saying nothing.
 pub fn location(region: &str) -> String {
     let mut writer = Writer::with_root("LocationConstraint");
     if region != "us-east-1" {

@@ -4,7 +4,7 @@ use super::document::{Document, Writer, malformed, once};
 use crate::s3::query::MAX_PART_NUMBER;
 use crate::s3::{Code, S3Error};
 
-/// The most keys that one DeleteObjects may name.
+/// The most keys that one `DeleteObjects` may name.
 pub const MAX_DELETED: usize = 1000;
 
 /// The most tags of an object.
@@ -14,7 +14,7 @@ pub const MAX_TAGS: usize = 10;
 const MAX_TAG_KEY: usize = 128;
 const MAX_TAG_VALUE: usize = 256;
 
-/// The body of DeleteObjects.
+/// The body of `DeleteObjects`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeleteRequest {
     /// Report failures only.
@@ -32,7 +32,7 @@ pub struct DeleteObject {
     pub version_id: Option<String>,
 }
 
-/// The body of CompleteMultipartUpload.
+/// The body of `CompleteMultipartUpload`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompleteRequest {
     /// The parts, by rising number: at least one.
@@ -48,7 +48,7 @@ pub struct Part {
     pub etag: String,
 }
 
-/// The body of PutObjectTagging: each key once, in the client's order.
+/// The body of `PutObjectTagging`: each key once, in the client's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tagging {
     /// Keys and values.
