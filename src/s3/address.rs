@@ -1,6 +1,7 @@
 //! Which bucket and key a request names.
 
 use std::borrow::Cow;
+use std::net::Ipv6Addr;
 
 use http::Uri;
 
@@ -119,40 +120,27 @@ pub fn check_bucket(name: &str) -> Result<(), S3Error> {
 /// The host without its port. The grammar is narrow on purpose: what fits it can do no harm in a
 /// comparison or a log.
 fn host_name(host: &str) -> Result<&str, S3Error> {
-    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, after)) => {
-            if !address
-                .bytes()
-                .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
-            {
-                return Err(bad_host());
-            }
-            (address, after)
-        }
-        None => {
-            let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
-            let label = |label: &str| {
-                // Names of containers may hold `_`, though RFC 1123 has none.
-                let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-                !label.is_empty() && label.bytes().all(fits)
-            };
-            if !name.split('.').all(label) {
-                return Err(bad_host());
-            }
-            (name, port)
-        }
-    };
+    let (name, port) = split_port(host).ok_or_else(bad_host)?;
     let port_fits = match port.strip_prefix(':') {
         Some(digits) => {
             digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok()
         }
         None => port.is_empty(),
     };
-    if name.is_empty() || !port_fits {
-        Err(bad_host())
-    } else {
-        Ok(name)
+    if port_fits { Ok(name) } else { Err(bad_host()) }
+}
+
+/// Splits `[address]:port` or `name:port` before the colon, if the first part is well-formed.
+fn split_port(host: &str) -> Option<(&str, &str)> {
+    if let Some(rest) = host.strip_prefix('[') {
+        let (address, port) = rest.split_once(']')?;
+        return Some((address, port)).filter(|_| address.parse::<Ipv6Addr>().is_ok());
     }
+    let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+    // Names of containers may hold `_`, though RFC 1123 has none.
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let label_fits = |label: &str| !label.is_empty() && label.bytes().all(fits);
+    Some((name, port)).filter(|_| name.split('.').all(label_fits))
 }
 
 /// Origin form, or absolute form with the authority that `Host` names too (RFC 9112 section 3.2).
@@ -264,11 +252,9 @@ mod tests {
         ))
     }
 
-    fn names(bucket: &str, key: &str) -> Result<(Option<String>, Option<String>), Code> {
-        Ok((
-            Some(bucket.to_owned()),
-            Some(key).filter(|key| !key.is_empty()).map(str::to_owned),
-        ))
+    fn names(bucket: &str, key: &str) -> Names {
+        let key = Some(key).filter(|key| !key.is_empty());
+        (Some(bucket.to_owned()), key.map(str::to_owned))
     }
 
     fn key(raw: &str) -> Result<String, Code> {
@@ -288,35 +274,41 @@ mod tests {
         ] {
             assert_eq!(
                 address("/photos/a//b/", host),
-                names("photos", "a//b/"),
+                Ok(names("photos", "a//b/")),
                 "{host}"
             );
-            assert_eq!(address("/photos/", host), names("photos", ""), "{host}");
-            assert_eq!(address("/photos", host), names("photos", ""), "{host}");
+            assert_eq!(address("/photos/", host), Ok(names("photos", "")), "{host}");
+            assert_eq!(address("/photos", host), Ok(names("photos", "")), "{host}");
             assert_eq!(address("/", host), Ok((None, None)), "{host}");
         }
-        assert_eq!(address("/photos//x", "127.0.0.1"), names("photos", "/x"));
+        assert_eq!(
+            address("/photos//x", "127.0.0.1"),
+            Ok(names("photos", "/x"))
+        );
     }
 
     #[test]
     fn virtual_hosted_style_names_it_in_the_host_under_the_longest_domain() {
         assert_eq!(
             address("/a/b?x", "photos.s3.localhost:9000"),
-            names("photos", "a/b")
+            Ok(names("photos", "a/b"))
         );
         assert_eq!(
             address("/other/k", "photos.s3.LOCALHOST"),
-            names("photos", "other/k")
+            Ok(names("photos", "other/k"))
         );
         assert_eq!(
             address("/k", "my.photos.localhost"),
-            names("my.photos", "k")
+            Ok(names("my.photos", "k"))
         );
-        assert_eq!(address("/", "photos.s3.localhost"), names("photos", ""));
-        assert_eq!(address("//x", "photos.s3.localhost"), names("photos", "/x"));
+        assert_eq!(address("/", "photos.s3.localhost"), Ok(names("photos", "")));
+        assert_eq!(
+            address("//x", "photos.s3.localhost"),
+            Ok(names("photos", "/x"))
+        );
         assert_eq!(
             address("/photos/k", "xs3.localhost"),
-            names("xs3", "photos/k")
+            Ok(names("xs3", "photos/k"))
         );
     }
 
@@ -363,7 +355,7 @@ mod tests {
     fn other_forms_of_target_are_refused() {
         assert_eq!(
             address("http://127.0.0.1:9000/photos/k", "127.0.0.1:9000"),
-            names("photos", "k")
+            Ok(names("photos", "k"))
         );
         for target in [
             "http://evil.com/photos/k",

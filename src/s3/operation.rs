@@ -406,7 +406,7 @@ fn select(
                 "Tencent COS does not read an object by part number; ask for a Range.",
             ));
         }
-        (Scope::Object, "PUT", ["partNumber"] | ["uploadId"]) => {
+        (Scope::Object, "PUT", ["partNumber" | "uploadId"]) => {
             return Err(S3Error::new(
                 Code::InvalidArgument,
                 "A part needs both partNumber and uploadId.",

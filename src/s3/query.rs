@@ -66,19 +66,14 @@ impl<'a> Query<'a> {
         Ok(Self(pairs))
     }
 
-    /// Every pair, decoded, in the client's order.
-    pub fn pairs(&self) -> &[(Cow<'a, str>, Cow<'a, str>)] {
-        &self.0
-    }
-
-    /// Every pair, decoded, in the client's order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// Every pair, in the client's order.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// The value of `name`; empty where it has none.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter()
+        self.pairs()
             .find(|(known, _)| *known == name)
             .map(|(_, value)| value)
     }
@@ -86,7 +81,7 @@ impl<'a> Query<'a> {
     /// The names that say what is asked: all but a presigned URL's and those that SDKs add for
     /// themselves.
     pub(super) fn asking(&self) -> impl Iterator<Item = &str> {
-        self.iter()
+        self.pairs()
             .map(|(name, _)| name)
             .filter(|name| !PRESIGN.contains(name) && !DROPPED.contains(name))
     }
