@@ -89,17 +89,12 @@ fn forbid_overwrite(
     name: &HeaderName,
     value: &HeaderValue,
 ) -> Result<Option<(HeaderName, HeaderValue)>, S3Error> {
-    let writes = matches!(
-        operation,
-        Operation::CompleteMultipartUpload
-            | Operation::CopyObject
-            | Operation::CreateMultipartUpload
-            | Operation::PutObject
-    );
-    if !writes || (*name != header::IF_MATCH && *name != header::IF_NONE_MATCH) {
+    let reads = matches!(operation, Operation::GetObject | Operation::HeadObject);
+    if reads || (*name != header::IF_MATCH && *name != header::IF_NONE_MATCH) {
         return Ok(None);
     }
-    if *name == header::IF_NONE_MATCH && value.as_bytes() == b"*" {
+    let deletes = operation == Operation::DeleteObject;
+    if !deletes && *name == header::IF_NONE_MATCH && value.as_bytes() == b"*" {
         let name = HeaderName::from_static("x-cos-forbid-overwrite");
         return Ok(Some((name, HeaderValue::from_static("true"))));
     }
@@ -188,6 +183,14 @@ mod tests {
             ("x-amz-website-redirect-location", "/x"),
         ] {
             let refused = translate(Operation::PutObject, name, value);
+            assert_eq!(refused, Err(Code::NotImplemented), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_conditional_delete_is_refused() {
+        for name in ["if-match", "if-none-match"] {
+            let refused = translate(Operation::DeleteObject, name, "*");
             assert_eq!(refused, Err(Code::NotImplemented), "{name}");
         }
     }
