@@ -10,23 +10,23 @@ use crate::s3::{Code, Operation, S3Error};
 /// something else than was asked.
 pub(super) fn cos_header(
     operation: Operation,
-    name: HeaderName,
-    value: HeaderValue,
+    name: &HeaderName,
+    value: &HeaderValue,
 ) -> Result<(HeaderName, HeaderValue), S3Error> {
-    if let Some(translated) = forbid_overwrite(operation, &name, &value)? {
+    if let Some(translated) = forbid_overwrite(operation, name, value)? {
         return Ok(translated);
     }
     let Some(suffix) = name.as_str().strip_prefix("x-amz-") else {
-        return Ok((name, value));
+        return Ok((name.clone(), value.clone()));
     };
     if suffix.starts_with("meta-") {
-        return Ok((renamed(suffix)?, value));
+        return Ok((renamed(suffix)?, value.clone()));
     }
     let text = value.to_str().unwrap_or_default();
     let (suffix, value) = match suffix {
         "acl" => match text {
-            "private" | "public-read" | "public-read-write" => (suffix, value),
-            _ => return Err(untranslatable(&name)),
+            "private" | "public-read" | "public-read-write" => (suffix, value.clone()),
+            _ => return Err(untranslatable(name)),
         },
         "metadata-directive" | "tagging-directive" => match text {
             "COPY" => (suffix, HeaderValue::from_static("Copy")),
@@ -39,11 +39,13 @@ pub(super) fn cos_header(
             }
         },
         "server-side-encryption" => match text {
-            "AES256" => (suffix, value),
+            "AES256" => (suffix, value.clone()),
             "aws:kms" => (suffix, HeaderValue::from_static("cos/kms")),
-            _ => return Err(untranslatable(&name)),
+            _ => return Err(untranslatable(name)),
         },
-        "server-side-encryption-aws-kms-key-id" => ("server-side-encryption-cos-kms-key-id", value),
+        "server-side-encryption-aws-kms-key-id" => {
+            ("server-side-encryption-cos-kms-key-id", value.clone())
+        }
         "storage-class" => match text {
             "GLACIER" => (suffix, HeaderValue::from_static("ARCHIVE")),
             "ONEZONE_IA" => (suffix, HeaderValue::from_static("STANDARD_IA")),
@@ -55,11 +57,11 @@ pub(super) fn cos_header(
             | "MAZ_STANDARD"
             | "MAZ_STANDARD_IA"
             | "STANDARD"
-            | "STANDARD_IA" => (suffix, value),
-            _ => return Err(untranslatable(&name)),
+            | "STANDARD_IA" => (suffix, value.clone()),
+            _ => return Err(untranslatable(name)),
         },
-        _ if COS_HAS.contains(&suffix) => (suffix, value),
-        _ => return Err(untranslatable(&name)),
+        _ if COS_HAS.contains(&suffix) => (suffix, value.clone()),
+        _ => return Err(untranslatable(name)),
     };
     Ok((renamed(suffix)?, value))
 }
@@ -87,17 +89,12 @@ fn forbid_overwrite(
     name: &HeaderName,
     value: &HeaderValue,
 ) -> Result<Option<(HeaderName, HeaderValue)>, S3Error> {
-    let writes = matches!(
-        operation,
-        Operation::CompleteMultipartUpload
-            | Operation::CopyObject
-            | Operation::CreateMultipartUpload
-            | Operation::PutObject
-    );
-    if !writes || (*name != header::IF_MATCH && *name != header::IF_NONE_MATCH) {
+    let reads = matches!(operation, Operation::GetObject | Operation::HeadObject);
+    if reads || (*name != header::IF_MATCH && *name != header::IF_NONE_MATCH) {
         return Ok(None);
     }
-    if *name == header::IF_NONE_MATCH && value.as_bytes() == b"*" {
+    let deletes = operation == Operation::DeleteObject;
+    if !deletes && *name == header::IF_NONE_MATCH && value.as_bytes() == b"*" {
         let name = HeaderName::from_static("x-cos-forbid-overwrite");
         return Ok(Some((name, HeaderValue::from_static("true"))));
     }
@@ -127,7 +124,7 @@ mod tests {
             HeaderName::from_static(name),
             HeaderValue::from_static(value),
         );
-        let translated = cos_header(operation, name, value).map_err(|error| error.code());
+        let translated = cos_header(operation, &name, &value).map_err(|error| error.code());
         translated.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
     }
 
@@ -186,6 +183,14 @@ mod tests {
             ("x-amz-website-redirect-location", "/x"),
         ] {
             let refused = translate(Operation::PutObject, name, value);
+            assert_eq!(refused, Err(Code::NotImplemented), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_conditional_delete_is_refused() {
+        for name in ["if-match", "if-none-match"] {
+            let refused = translate(Operation::DeleteObject, name, "*");
             assert_eq!(refused, Err(Code::NotImplemented), "{name}");
         }
     }
