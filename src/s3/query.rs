@@ -66,14 +66,19 @@ impl<'a> Query<'a> {
         Ok(Self(pairs))
     }
 
-    /// Every pair, in the client's order.
-    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// Every pair, decoded, in the client's order.
+    pub fn pairs(&self) -> &[(Cow<'a, str>, Cow<'a, str>)] {
+        &self.0
+    }
+
+    /// Every pair, decoded, in the client's order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// The value of `name`; empty where it has none.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.pairs()
+        self.iter()
             .find(|(known, _)| *known == name)
             .map(|(_, value)| value)
     }
@@ -81,7 +86,7 @@ impl<'a> Query<'a> {
     /// The names that say what is asked: all but a presigned URL's and those that SDKs add for
     /// themselves.
     pub(super) fn asking(&self) -> impl Iterator<Item = &str> {
-        self.pairs()
+        self.iter()
             .map(|(name, _)| name)
             .filter(|name| !PRESIGN.contains(name) && !DROPPED.contains(name))
     }
@@ -199,7 +204,7 @@ mod tests {
     fn pairs_are_decoded_in_the_clients_order() {
         let query = Query::parse("prefix=a%2Fb+c&uploads&&delimiter=").unwrap();
         assert_eq!(
-            query.pairs().collect::<Vec<_>>(),
+            query.iter().collect::<Vec<_>>(),
             [("prefix", "a/b c"), ("uploads", ""), ("delimiter", "")]
         );
         assert_eq!(query.get("uploads"), Some(""));
