@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// A parsed policy: what one temporary key may do at most.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub(super) struct Policy {
     statements: Vec<Statement>,
 }
 
@@ -24,7 +24,11 @@ struct Statement {
 #[derive(Clone, Debug)]
 enum Resource {
     Any,
-    Cos { region: String, account: String, path: String },
+    Cos {
+        region: String,
+        account: String,
+        path: String,
+    },
     /// Of another service: matches nothing here.
     Foreign,
 }
@@ -39,7 +43,7 @@ struct Condition {
 
 /// Why a policy is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PolicyError {
+pub(super) enum PolicyError {
     /// Not JSON of a policy's shape.
     Format(String),
     /// A policy's shape with something in it that CAM does not know.
@@ -48,23 +52,24 @@ pub enum PolicyError {
 
 /// One thing that someone wants to do.
 #[derive(Clone, Copy, Debug)]
-pub struct Attempt<'a> {
+pub(super) struct Attempt<'a> {
     /// With its service: `name/cos:GetObject`.
-    pub action: &'a str,
+    pub(super) action: &'a str,
     /// The bucket's region.
-    pub region: &'a str,
+    pub(super) region: &'a str,
     /// The account of the bucket, digits.
-    pub appid: &'a str,
+    pub(super) appid: &'a str,
     /// `bucket-appid/key`; a bucket-level action has an empty key, `None` is the whole service.
-    pub path: Option<&'a str>,
+    pub(super) path: Option<&'a str>,
     /// Condition keys that this request has. Those that came in the query are percent-encoded.
-    pub facts: &'a [(&'static str, String)],
+    pub(super) facts: &'a [(&'static str, String)],
 }
 
 impl Policy {
     /// Reads the policy's JSON.
-    pub fn parse(text: &str) -> Result<Self, PolicyError> {
-        let json: Value = serde_json::from_str(text).map_err(|e| PolicyError::Format(e.to_string()))?;
+    pub(super) fn parse(text: &str) -> Result<Self, PolicyError> {
+        let json: Value =
+            serde_json::from_str(text).map_err(|e| PolicyError::Format(e.to_string()))?;
         let version = json.get("version").and_then(Value::as_str);
         if version != Some("2.0") {
             return Err(PolicyError::Format("version must be \"2.0\"".into()));
@@ -72,30 +77,44 @@ impl Policy {
         let statements = match json.get("statement") {
             Some(Value::Array(list)) if !list.is_empty() => list.iter().collect(),
             Some(one @ Value::Object(_)) => vec![one],
-            _ => return Err(PolicyError::Format("statement must be a list with something in it".into())),
+            _ => {
+                return Err(PolicyError::Format(
+                    "statement must be a list with something in it".into(),
+                ));
+            }
         };
-        let statements = statements.into_iter().map(Statement::parse).collect::<Result<_, _>>()?;
+        let statements = statements
+            .into_iter()
+            .map(Statement::parse)
+            .collect::<Result<_, _>>()?;
         Ok(Self { statements })
     }
 
     /// Whether `attempt` is allowed: some statement allows it and none denies it.
-    pub fn allows(&self, attempt: &Attempt<'_>) -> bool {
-        let mut matching = self.statements.iter().filter(|s| s.matches(attempt)).peekable();
+    pub(super) fn allows(&self, attempt: &Attempt<'_>) -> bool {
+        let mut matching = self
+            .statements
+            .iter()
+            .filter(|s| s.matches(attempt))
+            .peekable();
         matching.peek().is_some() && matching.all(|s| s.allow)
     }
 
     /// An account named by some resource that is not `appid`.
-    pub fn other_account(&self, appid: &str) -> Option<&str> {
+    pub(super) fn other_account(&self, appid: &str) -> Option<&str> {
         let own = format!("uid/{appid}");
-        self.statements.iter().flat_map(|s| &s.resources).find_map(|resource| match resource {
-            Resource::Cos { account, path, .. } => {
-                let bucket = path.split('/').next().unwrap_or_default();
-                let bucket_appid = bucket.rsplit_once('-').map(|(_, id)| id);
-                let foreign = bucket_appid.is_some_and(|id| is_digits(id) && id != appid);
-                (*account != own || foreign).then_some(account.as_str())
-            }
-            Resource::Any | Resource::Foreign => None,
-        })
+        self.statements
+            .iter()
+            .flat_map(|s| &s.resources)
+            .find_map(|resource| match resource {
+                Resource::Cos { account, path, .. } => {
+                    let bucket = path.split('/').next().unwrap_or_default();
+                    let bucket_appid = bucket.rsplit_once('-').map(|(_, id)| id);
+                    let foreign = bucket_appid.is_some_and(|id| is_digits(id) && id != appid);
+                    (*account != own || foreign).then_some(account.as_str())
+                }
+                Resource::Any | Resource::Foreign => None,
+            })
     }
 }
 
@@ -104,20 +123,36 @@ impl Statement {
         let allow = match json.get("effect").and_then(Value::as_str) {
             Some("allow") => true,
             Some("deny") => false,
-            _ => return Err(PolicyError::Invalid("effect must be \"allow\" or \"deny\"".into())),
+            _ => {
+                return Err(PolicyError::Invalid(
+                    "effect must be \"allow\" or \"deny\"".into(),
+                ));
+            }
         };
         let actions = texts(json.get("action"), "action")?;
         if let Some(odd) = actions.iter().find(|a| !is_action(a)) {
             return Err(PolicyError::Invalid(format!("action {odd}")));
         }
         let resources = texts(json.get("resource"), "resource")?;
-        let resources = resources.iter().map(|r| Resource::parse(r)).collect::<Result<_, _>>()?;
-        let conditions = json.get("condition").map_or(Ok(Vec::new()), parse_conditions)?;
-        Ok(Self { allow, actions, resources, conditions })
+        let resources = resources
+            .iter()
+            .map(|r| Resource::parse(r))
+            .collect::<Result<_, _>>()?;
+        let conditions = json
+            .get("condition")
+            .map_or(Ok(Vec::new()), parse_conditions)?;
+        Ok(Self {
+            allow,
+            actions,
+            resources,
+            conditions,
+        })
     }
 
     fn matches(&self, attempt: &Attempt<'_>) -> bool {
-        self.actions.iter().any(|a| action_matches(a, attempt.action))
+        self.actions
+            .iter()
+            .any(|a| action_matches(a, attempt.action))
             && self.resources.iter().any(|r| r.matches(attempt))
             && self.conditions.iter().all(|c| c.holds(attempt.facts))
     }
@@ -144,7 +179,11 @@ impl Resource {
         if !is_digits(id) || path.is_empty() {
             return Err(odd());
         }
-        Ok(Self::Cos { region: region.into(), account: account.into(), path: path.into() })
+        Ok(Self::Cos {
+            region: region.into(),
+            account: account.into(),
+            path: path.into(),
+        })
     }
 
     fn matches(&self, attempt: &Attempt<'_>) -> bool {
@@ -152,7 +191,14 @@ impl Resource {
             (Self::Any, _) => true,
             // GetService is operation-level: only `*` covers it (436/31923).
             (Self::Foreign, _) | (Self::Cos { .. }, None) => false,
-            (Self::Cos { region, account, path }, Some(wanted)) => {
+            (
+                Self::Cos {
+                    region,
+                    account,
+                    path,
+                },
+                Some(wanted),
+            ) => {
                 (region.is_empty() || wildcard(region, attempt.region))
                     && account.strip_prefix("uid/") == Some(attempt.appid)
                     && wildcard(path, wanted)
@@ -176,7 +222,9 @@ impl Condition {
             "ip_equal" => values.any(|v| in_network(v, fact)),
             "ip_not_equal" => values.all(|v| !in_network(v, fact)),
             numeric => {
-                let Ok(fact) = fact.parse::<f64>() else { return false };
+                let Ok(fact) = fact.parse::<f64>() else {
+                    return false;
+                };
                 let mut values = values.filter_map(|v| v.parse::<f64>().ok());
                 match numeric {
                     "numeric_equal" => values.any(|v| (fact - v).abs() < f64::EPSILON),
@@ -216,7 +264,9 @@ fn parse_conditions(json: &Value) -> Result<Vec<Condition>, PolicyError> {
             None => (operator.as_str(), false),
         };
         if !OPERATORS.contains(&plain) {
-            return Err(PolicyError::Invalid(format!("condition operator {operator}")));
+            return Err(PolicyError::Invalid(format!(
+                "condition operator {operator}"
+            )));
         }
         for (key, values) in keys.as_object().ok_or_else(shape)? {
             conditions.push(Condition {
@@ -236,7 +286,9 @@ fn texts(json: Option<&Value>, field: &str) -> Result<Vec<String>, PolicyError> 
         Value::String(s) => Ok(s.clone()),
         Value::Number(n) if field == "condition" => Ok(n.to_string()),
         Value::Bool(b) if field == "condition" => Ok(b.to_string()),
-        _ => Err(PolicyError::Format(format!("{field} must be text or a list of text"))),
+        _ => Err(PolicyError::Format(format!(
+            "{field} must be text or a list of text"
+        ))),
     };
     match json {
         Some(Value::Array(list)) if !list.is_empty() => list.iter().map(one).collect(),
@@ -289,11 +341,15 @@ fn in_network(network: &str, address: &str) -> bool {
     };
     match (base, address) {
         (IpAddr::V4(a), IpAddr::V4(b)) => {
-            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(bits)).unwrap_or(0);
+            let mask = u32::MAX
+                .checked_shl(32_u32.saturating_sub(bits))
+                .unwrap_or(0);
             u32::from(a) & mask == u32::from(b) & mask
         }
         (IpAddr::V6(a), IpAddr::V6(b)) => {
-            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(bits)).unwrap_or(0);
+            let mask = u128::MAX
+                .checked_shl(128_u32.saturating_sub(bits))
+                .unwrap_or(0);
             u128::from(a) & mask == u128::from(b) & mask
         }
         _ => false,
@@ -318,9 +374,19 @@ mod tests {
         may_with(policy, action, path, &[])
     }
 
-    fn may_with(policy: &Policy, action: &str, path: &str, facts: &[(&'static str, String)]) -> bool {
-        let attempt =
-            Attempt { action, region: "ap-guangzhou", appid: "1250000000", path: Some(path), facts };
+    fn may_with(
+        policy: &Policy,
+        action: &str,
+        path: &str,
+        facts: &[(&'static str, String)],
+    ) -> bool {
+        let attempt = Attempt {
+            action,
+            region: "ap-guangzhou",
+            appid: "1250000000",
+            path: Some(path),
+            facts,
+        };
         policy.allows(&attempt)
     }
 
@@ -328,7 +394,9 @@ mod tests {
 
     #[test]
     fn nothing_is_allowed_that_no_statement_allows() {
-        let p = policy(&json!([{"effect": "allow", "action": ["name/cos:GetObject"], "resource": [TENANT]}]));
+        let p = policy(
+            &json!([{"effect": "allow", "action": ["name/cos:GetObject"], "resource": [TENANT]}]),
+        );
         assert!(may(&p, "name/cos:GetObject", "b-1250000000/t1/x"));
         assert!(!may(&p, "name/cos:PutObject", "b-1250000000/t1/x"));
         assert!(!may(&p, "name/cos:GetObject", "b-1250000000/t2/x"));
@@ -356,7 +424,11 @@ mod tests {
             ("qcs::vod:ap-guangzhou:uid/1250000000:b-1250000000/*", false),
         ] {
             let p = policy(&json!([{"effect": "allow", "action": "cos:*", "resource": resource}]));
-            assert_eq!(may(&p, "name/cos:GetObject", "b-1250000000/k"), expected, "{resource}");
+            assert_eq!(
+                may(&p, "name/cos:GetObject", "b-1250000000/k"),
+                expected,
+                "{resource}"
+            );
         }
     }
 
@@ -371,20 +443,28 @@ mod tests {
                 facts: &[],
             })
         };
-        assert!(attempt(&policy(&json!([{"effect": "allow", "action": "cos:GetService", "resource": "*"}]))));
+        assert!(attempt(&policy(
+            &json!([{"effect": "allow", "action": "cos:GetService", "resource": "*"}])
+        )));
         let narrow = "qcs::cos::uid/1250000000:*";
-        assert!(!attempt(&policy(&json!([{"effect": "allow", "action": "cos:GetService", "resource": narrow}]))));
+        assert!(!attempt(&policy(
+            &json!([{"effect": "allow", "action": "cos:GetService", "resource": narrow}])
+        )));
     }
 
     #[test]
     fn an_absent_key_fails_a_plain_condition_and_passes_if_exist() {
         let with = |operator: &str| {
-            policy(&json!([{"effect": "allow", "action": "cos:*", "resource": "*",
-                "condition": {operator: {"cos:prefix": ["t1%2F*"]}}}]))
+            policy(
+                &json!([{"effect": "allow", "action": "cos:*", "resource": "*",
+                "condition": {operator: {"cos:prefix": ["t1%2F*"]}}}]),
+            )
         };
         let inside = [("cos:prefix", "t1%2Fa".to_owned())];
         let outside = [("cos:prefix", "t2%2Fa".to_owned())];
-        let list = |p: &Policy, facts: &[(&'static str, String)]| may_with(p, "name/cos:GetBucket", "b/", facts);
+        let list = |p: &Policy, facts: &[(&'static str, String)]| {
+            may_with(p, "name/cos:GetBucket", "b/", facts)
+        };
         assert!(list(&with("string_like"), &inside));
         assert!(!list(&with("string_like"), &outside));
         assert!(!list(&with("string_like"), &[]));
@@ -395,39 +475,94 @@ mod tests {
     #[test]
     fn numbers_addresses_and_booleans_compare_as_what_they_are() {
         let holds = |operator: &str, key: &'static str, value: Value, fact: &str| {
-            let p = policy(&json!([{"effect": "allow", "action": "cos:*", "resource": "*",
-                "condition": {operator: {key: value}}}]));
+            let p = policy(
+                &json!([{"effect": "allow", "action": "cos:*", "resource": "*",
+                "condition": {operator: {key: value}}}]),
+            );
             may_with(&p, "name/cos:PutObject", "b/k", &[(key, fact.to_owned())])
         };
-        assert!(holds("numeric_less_than_equal", "cos:content-length", json!(1024), "1024"));
-        assert!(!holds("numeric_less_than", "cos:content-length", json!("1024"), "1024"));
-        assert!(holds("ip_equal", "qcs:ip", json!(["10.0.0.0/8"]), "10.1.2.3"));
-        assert!(!holds("ip_equal", "qcs:ip", json!(["10.0.0.0/8"]), "11.1.2.3"));
+        assert!(holds(
+            "numeric_less_than_equal",
+            "cos:content-length",
+            json!(1024),
+            "1024"
+        ));
+        assert!(!holds(
+            "numeric_less_than",
+            "cos:content-length",
+            json!("1024"),
+            "1024"
+        ));
+        assert!(holds(
+            "ip_equal",
+            "qcs:ip",
+            json!(["10.0.0.0/8"]),
+            "10.1.2.3"
+        ));
+        assert!(!holds(
+            "ip_equal",
+            "qcs:ip",
+            json!(["10.0.0.0/8"]),
+            "11.1.2.3"
+        ));
         assert!(holds("ip_not_equal", "qcs:ip", json!("::1"), "::2"));
-        assert!(holds("bool_equal", "cos:secure-transport", json!(false), "false"));
-        assert!(holds("string_not_equal", "cos:x-cos-acl", json!(["public-read"]), "private"));
+        assert!(holds(
+            "bool_equal",
+            "cos:secure-transport",
+            json!(false),
+            "false"
+        ));
+        assert!(holds(
+            "string_not_equal",
+            "cos:x-cos-acl",
+            json!(["public-read"]),
+            "private"
+        ));
     }
 
     #[test]
     fn what_is_not_a_policy_says_why() {
-        for text in ["", "{}", r#"{"version":"1.0","statement":[]}"#, r#"{"version":"2.0","statement":[]}"#] {
-            assert!(matches!(Policy::parse(text), Err(PolicyError::Format(_))), "{text}");
+        for text in [
+            "",
+            "{}",
+            r#"{"version":"1.0","statement":[]}"#,
+            r#"{"version":"2.0","statement":[]}"#,
+        ] {
+            assert!(
+                matches!(Policy::parse(text), Err(PolicyError::Format(_))),
+                "{text}"
+            );
         }
         let statement = |effect: &str, resource: &str| {
             let s = json!({"effect": effect, "action": "cos:GetObject", "resource": resource});
             Policy::parse(&json!({"version": "2.0", "statement": [s]}).to_string())
         };
-        assert!(matches!(statement("Allow", "*"), Err(PolicyError::Invalid(_))));
-        assert!(matches!(statement("allow", "arn:aws:s3:::b"), Err(PolicyError::Invalid(_))));
+        assert!(matches!(
+            statement("Allow", "*"),
+            Err(PolicyError::Invalid(_))
+        ));
+        assert!(matches!(
+            statement("allow", "arn:aws:s3:::b"),
+            Err(PolicyError::Invalid(_))
+        ));
     }
 
     #[test]
     fn resources_of_another_account_are_found() {
-        let with = |r: &str| policy(&json!([{"effect": "allow", "action": "cos:*", "resource": r}]));
+        let with =
+            |r: &str| policy(&json!([{"effect": "allow", "action": "cos:*", "resource": r}]));
         assert_eq!(with("*").other_account("1250000000"), None);
         assert_eq!(with(TENANT).other_account("1250000000"), None);
-        assert!(with("qcs::cos::uid/1250000001:b-1250000001/*").other_account("1250000000").is_some());
-        assert!(with("qcs::cos::uid/1250000000:b-1250000001/*").other_account("1250000000").is_some());
+        assert!(
+            with("qcs::cos::uid/1250000001:b-1250000001/*")
+                .other_account("1250000000")
+                .is_some()
+        );
+        assert!(
+            with("qcs::cos::uid/1250000000:b-1250000001/*")
+                .other_account("1250000000")
+                .is_some()
+        );
     }
 
     #[test]

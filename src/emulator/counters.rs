@@ -45,18 +45,29 @@ pub struct Counters {
 impl Counters {
     /// The numbers as they stand.
     pub fn counts(&self) -> Counts {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The last heads that came to COS, oldest first.
     pub fn heads(&self) -> Vec<RecordedHead> {
-        self.heads.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.heads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
     }
 
     /// Forgets everything.
     pub fn reset(&self) {
         self.count(|c| *c = Counts::default());
-        self.heads.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.heads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     pub(super) fn sts_call(&self) {
@@ -64,12 +75,10 @@ impl Counters {
     }
 
     pub(super) fn key_issued(&self, name: &str) {
-        self.count(|c| match c.sts_by_name.get_mut(name) {
-            Some(n) => *n += 1,
-            None if c.sts_by_name.len() < NAMES_KEPT => {
-                c.sts_by_name.insert(name.to_owned(), 1);
+        self.count(|c| {
+            if c.sts_by_name.len() < NAMES_KEPT || c.sts_by_name.contains_key(name) {
+                *c.sts_by_name.entry(name.to_owned()).or_default() += 1;
             }
-            None => {}
         });
     }
 
@@ -80,9 +89,16 @@ impl Counters {
     pub(super) fn cos_request(&self, head: &Parts) {
         self.count(|c| c.cos_requests += 1);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let headers = head.headers.iter().map(|(n, v)| (n.as_str().to_owned(), text(v.as_bytes()))).collect();
-        let recorded =
-            RecordedHead { method: head.method.to_string(), target: head.uri.to_string(), headers };
+        let headers = head
+            .headers
+            .iter()
+            .map(|(n, v)| (n.as_str().to_owned(), text(v.as_bytes())))
+            .collect();
+        let recorded = RecordedHead {
+            method: head.method.to_string(),
+            target: head.uri.to_string(),
+            headers,
+        };
         let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
         if heads.len() == HEADS_KEPT {
             heads.pop_front();

@@ -132,7 +132,11 @@ mod tests {
     #[test]
     fn a_counted_fault_ends_by_itself() {
         let switch = FaultSwitch::default();
-        switch.set(Faults { cos: Some(CosFault::SlowDown), cos_times: Some(2), ..Faults::default() });
+        switch.set(Faults {
+            cos: Some(CosFault::SlowDown),
+            cos_times: Some(2),
+            ..Faults::default()
+        });
         let met: Vec<bool> = (0..4).map(|_| switch.next_cos().is_some()).collect();
         assert_eq!(met, [true, true, false, false]);
         assert_eq!(switch.next_sts(), None);

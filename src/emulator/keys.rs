@@ -56,7 +56,10 @@ impl Key {
 
 impl Keys {
     pub(super) fn new(permanent: Vec<(String, Secret)>) -> Self {
-        Self { permanent, issued: DashMap::new() }
+        Self {
+            permanent,
+            issued: DashMap::new(),
+        }
     }
 
     /// The key with the id `id`, expired or not.
@@ -64,7 +67,9 @@ impl Keys {
         if let Some((_, secret)) = self.permanent.iter().find(|(known, _)| known == id) {
             return Some(Key::Permanent(secret.clone()));
         }
-        self.issued.get(id).map(|key| Key::Temporary(Arc::clone(&key)))
+        self.issued
+            .get(id)
+            .map(|key| Key::Temporary(Arc::clone(&key)))
     }
 
     /// Makes a new temporary key; `None` when there is no room or no randomness. `policy_length` makes
@@ -77,7 +82,8 @@ impl Keys {
         now: Timestamp,
     ) -> Option<Arc<TemporaryKey>> {
         if self.issued.len() % SWEEP_EVERY == SWEEP_EVERY - 1 || self.issued.len() >= KEYS_LIMIT {
-            self.issued.retain(|_, key| now.since(key.expires) < KEPT_EXPIRED);
+            self.issued
+                .retain(|_, key| now.since(key.expires) < KEPT_EXPIRED);
         }
         if self.issued.len() >= KEYS_LIMIT {
             return None;
@@ -106,7 +112,10 @@ impl Keys {
 
     /// The ids of the temporary keys.
     pub(super) fn issued(&self) -> Vec<String> {
-        self.issued.iter().map(|entry| entry.key().clone()).collect()
+        self.issued
+            .iter()
+            .map(|entry| entry.key().clone())
+            .collect()
     }
 }
 

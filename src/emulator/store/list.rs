@@ -25,7 +25,11 @@ pub(in crate::emulator) fn page<'k, T>(
     entries: impl Iterator<Item = (&'k str, T)>,
     listing: &Listing<'_>,
 ) -> Page<T> {
-    let mut page = Page { items: Vec::new(), prefixes: Vec::new(), next: None };
+    let mut page = Page {
+        items: Vec::new(),
+        prefixes: Vec::new(),
+        next: None,
+    };
     let mut last = "";
     for (key, item) in entries {
         let Some(rest) = key.strip_prefix(listing.prefix) else {
@@ -41,7 +45,9 @@ pub(in crate::emulator) fn page<'k, T>(
             _ => None,
         };
         // A page that ended with a common prefix goes on after all that it stands for.
-        if rolled.is_some_and(|r| r == listing.after || page.prefixes.last().is_some_and(|p| p == r)) {
+        if rolled
+            .is_some_and(|r| r == listing.after || page.prefixes.last().is_some_and(|p| p == r))
+        {
             continue;
         }
         if page.items.len() + page.prefixes.len() == listing.limit {
@@ -72,8 +78,16 @@ mod tests {
         let mut after = String::new();
         let mut out = Vec::new();
         loop {
-            let listing = Listing { prefix, delimiter, after: &after, limit };
-            let entries = KEYS.iter().filter(|k| **k > after.as_str()).map(|k| (*k, *k));
+            let listing = Listing {
+                prefix,
+                delimiter,
+                after: &after,
+                limit,
+            };
+            let entries = KEYS
+                .iter()
+                .filter(|k| **k > after.as_str())
+                .map(|k| (*k, *k));
             let page = page(entries, &listing);
             assert!(page.items.len() + page.prefixes.len() <= limit);
             out.extend(page.items.iter().map(|i| (*i).to_owned()));
@@ -107,8 +121,20 @@ mod tests {
 
     #[test]
     fn a_limit_of_nothing_is_an_empty_last_page() {
-        let listing = Listing { prefix: "", delimiter: "", after: "", limit: 0 };
+        let listing = Listing {
+            prefix: "",
+            delimiter: "",
+            after: "",
+            limit: 0,
+        };
         let page = page(KEYS.iter().map(|k| (*k, ())), &listing);
-        assert_eq!(page, Page { items: vec![], prefixes: vec![], next: None });
+        assert_eq!(
+            page,
+            Page {
+                items: vec![],
+                prefixes: vec![],
+                next: None
+            }
+        );
     }
 }

@@ -107,13 +107,28 @@ impl Store {
                 objects.insert(object.key.clone(), Arc::new(object));
             }
             let uploads = multipart::load(&folder.join("uploads"))?;
-            buckets.insert(about.name.clone(), Bucket { about, objects, uploads });
+            buckets.insert(
+                about.name.clone(),
+                Bucket {
+                    about,
+                    objects,
+                    uploads,
+                },
+            );
         }
-        Ok(Self { root, buckets: Mutex::new(buckets) })
+        Ok(Self {
+            root,
+            buckets: Mutex::new(buckets),
+        })
     }
 
     /// Makes a bucket; `false` when it was there.
-    pub(super) fn create_bucket(&self, name: &str, region: &str, now: Timestamp) -> io::Result<bool> {
+    pub(super) fn create_bucket(
+        &self,
+        name: &str,
+        region: &str,
+        now: Timestamp,
+    ) -> io::Result<bool> {
         let mut buckets = self.lock();
         if buckets.contains_key(name) {
             return Ok(false);
@@ -122,9 +137,17 @@ impl Store {
         for part in ["objects", "blobs", "uploads"] {
             fs::create_dir_all(folder.join(part))?;
         }
-        let about = BucketAbout { name: name.into(), region: region.into(), created: now.unix() };
+        let about = BucketAbout {
+            name: name.into(),
+            region: region.into(),
+            created: now.unix(),
+        };
         self.write_json(&folder.join("bucket.json"), &about)?;
-        let bucket = Bucket { about, objects: BTreeMap::new(), uploads: BTreeMap::new() };
+        let bucket = Bucket {
+            about,
+            objects: BTreeMap::new(),
+            uploads: BTreeMap::new(),
+        };
         buckets.insert(name.into(), bucket);
         Ok(true)
     }
@@ -143,11 +166,19 @@ impl Store {
     pub(super) fn object(&self, bucket: &str, key: &str) -> Result<Arc<Object>, StoreError> {
         let buckets = self.lock();
         let bucket = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
-        bucket.objects.get(key).map(Arc::clone).ok_or(StoreError::NoSuchKey)
+        bucket
+            .objects
+            .get(key)
+            .map(Arc::clone)
+            .ok_or(StoreError::NoSuchKey)
     }
 
     /// An object and its content. The file stays readable whatever happens to the key meanwhile.
-    pub(super) fn open_object(&self, bucket: &str, key: &str) -> Result<(Arc<Object>, File), StoreError> {
+    pub(super) fn open_object(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> Result<(Arc<Object>, File), StoreError> {
         let buckets = self.lock();
         let found = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
         let object = found.objects.get(key).ok_or(StoreError::NoSuchKey)?;
@@ -190,9 +221,16 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut buckets = self.lock();
         let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
-        let mut object = found.objects.get(key).ok_or(StoreError::NoSuchKey)?.as_ref().clone();
+        let mut object = found
+            .objects
+            .get(key)
+            .ok_or(StoreError::NoSuchKey)?
+            .as_ref()
+            .clone();
         change(&mut object.attributes);
-        self.replace(found, object).map(drop).map_err(StoreError::Io)
+        self.replace(found, object)
+            .map(drop)
+            .map_err(StoreError::Io)
     }
 
     /// Removes an object; fine when there is none.
@@ -207,7 +245,11 @@ impl Store {
     }
 
     /// One page of a bucket's objects.
-    pub(super) fn list(&self, bucket: &str, listing: &Listing<'_>) -> Result<Page<Arc<Object>>, StoreError> {
+    pub(super) fn list(
+        &self,
+        bucket: &str,
+        listing: &Listing<'_>,
+    ) -> Result<Page<Arc<Object>>, StoreError> {
         let buckets = self.lock();
         let found = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
         let start = match listing.after {
@@ -215,7 +257,10 @@ impl Store {
             _ => Bound::Included(listing.prefix),
         };
         let entries = found.objects.range::<str, _>((start, Bound::Unbounded));
-        Ok(list::page(entries.map(|(key, object)| (key.as_str(), Arc::clone(object))), listing))
+        Ok(list::page(
+            entries.map(|(key, object)| (key.as_str(), Arc::clone(object))),
+            listing,
+        ))
     }
 
     /// A new file that goes away by itself unless it is kept.
@@ -228,7 +273,9 @@ impl Store {
         let name = &bucket.about.name;
         self.write_json(&self.sidecar(name, &object.key), &object)?;
         let object = Arc::new(object);
-        let old = bucket.objects.insert(object.key.clone(), Arc::clone(&object));
+        let old = bucket
+            .objects
+            .insert(object.key.clone(), Arc::clone(&object));
         if let Some(old) = old.filter(|old| old.blob != object.blob) {
             fs::remove_file(self.blob(name, &old.blob))?;
         }
@@ -238,7 +285,10 @@ impl Store {
     /// Keeps what was received as a blob of `bucket` and gives its name.
     fn keep(&self, bucket: &str, received: Received) -> io::Result<String> {
         let name = random_name()?;
-        received.file.persist(self.blob(bucket, &name)).map_err(|e| e.error)?;
+        received
+            .file
+            .persist(self.blob(bucket, &name))
+            .map_err(|e| e.error)?;
         Ok(name)
     }
 
@@ -258,7 +308,9 @@ impl Store {
     }
 
     fn sidecar(&self, bucket: &str, key: &str) -> PathBuf {
-        self.folder(bucket).join("objects").join(hex(&Sha256::digest(key)) + ".json")
+        self.folder(bucket)
+            .join("objects")
+            .join(hex(&Sha256::digest(key)) + ".json")
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Bucket>> {
@@ -269,14 +321,18 @@ impl Store {
 /// Lower-case hex.
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 fn random_name() -> io::Result<String> {
-    random(16).map(|bytes| hex(&bytes)).ok_or_else(|| io::Error::other("no randomness"))
+    random(16)
+        .map(|bytes| hex(&bytes))
+        .ok_or_else(|| io::Error::other("no randomness"))
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
@@ -293,23 +349,43 @@ mod tests {
     fn received(store: &Store, content: &[u8]) -> Received {
         let mut file = store.scratch().unwrap();
         file.write_all(content).unwrap();
-        Received { file, size: content.len() as u64, md5: [7; 16], crc64: 9 }
+        Received {
+            file,
+            size: content.len() as u64,
+            md5: [7; 16],
+            crc64: 9,
+        }
     }
 
     fn put(store: &Store, key: &str, content: &[u8]) {
         let now = Timestamp::from_unix(NOW);
         let received = received(store, content);
-        store.put_object("b-1", key, received, Attributes::default(), now, |_| Ok(())).unwrap();
+        store
+            .put_object("b-1", key, received, Attributes::default(), now, |_| Ok(()))
+            .unwrap();
     }
 
     #[test]
     fn any_key_survives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let long = "é".repeat(425);
-        let keys = ["/lead", "a//b", "..", "a/../b", "\\x", "中文 +%.txt", "k/", &long];
+        let keys = [
+            "/lead",
+            "a//b",
+            "..",
+            "a/../b",
+            "\\x",
+            "中文 +%.txt",
+            "k/",
+            &long,
+        ];
         {
             let store = Store::open(folder.path().into()).unwrap();
-            assert!(store.create_bucket("b-1", "ap-guangzhou", Timestamp::from_unix(NOW)).unwrap());
+            assert!(
+                store
+                    .create_bucket("b-1", "ap-guangzhou", Timestamp::from_unix(NOW))
+                    .unwrap()
+            );
             keys.iter().for_each(|key| put(&store, key, key.as_bytes()));
         }
         let store = Store::open(folder.path().into()).unwrap();
@@ -318,7 +394,12 @@ mod tests {
             assert_eq!(io::read_to_string(file).unwrap(), key);
             assert_eq!(object.size, key.len() as u64);
         }
-        let all = Listing { prefix: "", delimiter: "", after: "", limit: 1000 };
+        let all = Listing {
+            prefix: "",
+            delimiter: "",
+            after: "",
+            limit: 1000,
+        };
         assert_eq!(store.list("b-1", &all).unwrap().items.len(), keys.len());
     }
 
@@ -326,15 +407,27 @@ mod tests {
     fn nothing_stays_behind_of_what_was_replaced_or_removed() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path().into()).unwrap();
-        store.create_bucket("b-1", "r", Timestamp::from_unix(NOW)).unwrap();
+        store
+            .create_bucket("b-1", "r", Timestamp::from_unix(NOW))
+            .unwrap();
         put(&store, "k", b"old");
         let (_, old) = store.open_object("b-1", "k").unwrap();
         put(&store, "k", b"new");
         drop(received(&store, b"never kept"));
         let files = |part: &str| fs::read_dir(folder.path().join(part)).unwrap().count();
-        assert_eq!((files("buckets/b-1/blobs"), files("buckets/b-1/objects"), files("tmp")), (1, 1, 0));
+        assert_eq!(
+            (
+                files("buckets/b-1/blobs"),
+                files("buckets/b-1/objects"),
+                files("tmp")
+            ),
+            (1, 1, 0)
+        );
         assert_eq!(io::read_to_string(old).unwrap(), "old");
         store.delete_object("b-1", "k").unwrap();
-        assert_eq!((files("buckets/b-1/blobs"), files("buckets/b-1/objects")), (0, 0));
+        assert_eq!(
+            (files("buckets/b-1/blobs"), files("buckets/b-1/objects")),
+            (0, 0)
+        );
     }
 }

@@ -63,11 +63,23 @@ impl Store {
         let mut buckets = self.lock();
         let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
         let id = random_name().map_err(StoreError::Io)?;
-        let about = UploadAbout { id: id.clone(), key: key.into(), initiated: now.unix(), attributes };
+        let about = UploadAbout {
+            id: id.clone(),
+            key: key.into(),
+            initiated: now.unix(),
+            attributes,
+        };
         let folder = self.upload(bucket, &id);
         fs::create_dir_all(&folder).map_err(StoreError::Io)?;
-        self.write_json(&folder.join("upload.json"), &about).map_err(StoreError::Io)?;
-        found.uploads.insert(id.clone(), Upload { about, parts: BTreeMap::new() });
+        self.write_json(&folder.join("upload.json"), &about)
+            .map_err(StoreError::Io)?;
+        found.uploads.insert(
+            id.clone(),
+            Upload {
+                about,
+                parts: BTreeMap::new(),
+            },
+        );
         Ok(id)
     }
 
@@ -100,7 +112,14 @@ impl Store {
         let upload = upload.ok_or(StoreError::NoSuchUpload)?;
         let (size, md5, crc64) = (received.size, received.md5, received.crc64);
         let blob = self.keep(bucket, received).map_err(StoreError::Io)?;
-        let part = Part { number, size, md5, crc64, modified: now.unix(), blob };
+        let part = Part {
+            number,
+            size,
+            md5,
+            crc64,
+            modified: now.unix(),
+            blob,
+        };
         let sidecar = self.upload(bucket, id).join(format!("{number}.json"));
         self.write_json(&sidecar, &part).map_err(StoreError::Io)?;
         if let Some(old) = upload.parts.insert(number, part.clone()) {
@@ -122,15 +141,26 @@ impl Store {
         let mut file = self.scratch().map_err(StoreError::Io)?;
         let (mut size, mut crc64, mut digests) = (0, 0, Md5::new());
         for part in parts {
-            let mut source = File::open(self.blob(bucket, &part.blob)).map_err(|_| StoreError::NoSuchUpload)?;
+            let mut source =
+                File::open(self.blob(bucket, &part.blob)).map_err(|_| StoreError::NoSuchUpload)?;
             io::copy(&mut source, file.as_file_mut()).map_err(StoreError::Io)?;
             crc64 = crc_fast::checksum_combine(CrcAlgorithm::Crc64Xz, crc64, part.crc64, part.size);
             digests.update(part.md5);
             size += part.size;
         }
-        let received = Received { file, size, md5: digests.finalize().into(), crc64 };
+        let received = Received {
+            file,
+            size,
+            md5: digests.finalize().into(),
+            crc64,
+        };
         let etag = format!("{}-{}", hex(&received.md5), parts.len());
-        let UploadAbout { id, key, attributes, .. } = &upload.about;
+        let UploadAbout {
+            id,
+            key,
+            attributes,
+            ..
+        } = &upload.about;
 
         let mut buckets = self.lock();
         let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
@@ -155,7 +185,12 @@ impl Store {
     }
 
     /// Ends an upload without an object.
-    pub(in crate::emulator) fn abort_upload(&self, bucket: &str, key: &str, id: &str) -> Result<(), StoreError> {
+    pub(in crate::emulator) fn abort_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        id: &str,
+    ) -> Result<(), StoreError> {
         let mut buckets = self.lock();
         let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
         if found.uploads.get(id).is_none_or(|u| u.about.key != key) {
@@ -180,10 +215,16 @@ impl Store {
             .uploads
             .values()
             .map(|u| &u.about)
-            .filter(|u| u.key.as_str() > listing.after || (u.key == listing.after && !after_id.is_empty() && u.id.as_str() > after_id))
+            .filter(|u| {
+                u.key.as_str() > listing.after
+                    || (u.key == listing.after && !after_id.is_empty() && u.id.as_str() > after_id)
+            })
             .collect();
         uploads.sort_by(|a, b| (&a.key, &a.id).cmp(&(&b.key, &b.id)));
-        Ok(list::page(uploads.into_iter().map(|u| (u.key.as_str(), u.clone())), listing))
+        Ok(list::page(
+            uploads.into_iter().map(|u| (u.key.as_str(), u.clone())),
+            listing,
+        ))
     }
 
     fn discard(&self, bucket: &str, upload: &Upload) -> io::Result<()> {
@@ -207,7 +248,10 @@ pub(super) fn load(folder: &Path) -> io::Result<BTreeMap<String, Upload>> {
         let mut parts = BTreeMap::new();
         for sidecar in fs::read_dir(&folder)? {
             let sidecar = sidecar?.path();
-            if sidecar.file_name().is_some_and(|name| name != "upload.json") {
+            if sidecar
+                .file_name()
+                .is_some_and(|name| name != "upload.json")
+            {
                 let part: Part = read_json(&sidecar)?;
                 parts.insert(part.number, part);
             }

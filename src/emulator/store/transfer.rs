@@ -71,14 +71,27 @@ impl Store {
 
     pub(super) fn intake(&self) -> io::Result<Intake> {
         let crc64 = crc_fast::Digest::new(CrcAlgorithm::Crc64Xz);
-        Ok(Intake { file: self.scratch()?, size: 0, md5: Md5::new(), crc64 })
+        Ok(Intake {
+            file: self.scratch()?,
+            size: 0,
+            md5: Md5::new(),
+            crc64,
+        })
     }
 
     /// Copies `length` bytes of `source` from `start` on. Blocks.
-    pub(in crate::emulator) fn copy(&self, mut source: File, start: u64, length: u64) -> io::Result<Received> {
+    pub(in crate::emulator) fn copy(
+        &self,
+        mut source: File,
+        start: u64,
+        length: u64,
+    ) -> io::Result<Received> {
         let mut intake = self.intake()?;
         source.seek(SeekFrom::Start(start))?;
-        io::copy(&mut io::BufReader::with_capacity(64 * 1024, source.take(length)), &mut intake)?;
+        io::copy(
+            &mut io::BufReader::with_capacity(64 * 1024, source.take(length)),
+            &mut intake,
+        )?;
         Ok(intake.finish())
     }
 }
@@ -86,7 +99,12 @@ impl Store {
 impl Intake {
     pub(super) fn finish(self) -> Received {
         let (md5, crc64) = (self.md5.finalize().into(), self.crc64.finalize());
-        Received { file: self.file, size: self.size, md5, crc64 }
+        Received {
+            file: self.file,
+            size: self.size,
+            md5,
+            crc64,
+        }
     }
 }
 
@@ -153,7 +171,8 @@ impl Body for FileBody {
 /// s3s tells what is wrong with a body in the error's text only.
 fn broken_body(text: &str) -> S3Error {
     if text.contains("Sha256Mismatch") {
-        let message = "The provided 'x-amz-content-sha256' header does not match what was computed.";
+        let message =
+            "The provided 'x-amz-content-sha256' header does not match what was computed.";
         let code = S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into());
         let mut error = S3Error::with_message(code, message);
         error.set_status_code(http::StatusCode::BAD_REQUEST);
