@@ -17,6 +17,7 @@ pub mod body;
 pub mod config;
 pub mod counted;
 pub mod credentials;
+pub mod dial;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod observe;
