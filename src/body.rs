@@ -215,12 +215,8 @@ impl Upload {
 
     /// The checks of the whole body.
     fn check_end(&mut self) -> Result<(), UploadFailure> {
-        match self.sha256.take() {
-            Some((sha256, expected)) if sha256.finalize() != expected.into() => {
-                Err(UploadFailure::Sha256Mismatch)
-            }
-            _ => Ok(()),
-        }
+        let Some((sha256, expected)) = self.sha256.take() else { return Ok(()) };
+        if sha256.finalize()[..] == expected { Ok(()) } else { Err(UploadFailure::Sha256Mismatch) }
     }
 
     /// The next bytes for the upstream connection, none while it cannot take more.

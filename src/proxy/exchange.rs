@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
@@ -103,6 +103,7 @@ impl Proxy {
         let mut fresh = rewrite::request(permit, head, &self.config().upstream)?;
         if let Some(md5) = &outgoing.md5 {
             fresh.headers.insert("content-md5", HeaderValue::from_str(md5).map_err(internal)?);
+            fresh.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
         }
         if matches!(fresh.method, Method::PUT | Method::POST) {
             fresh.headers.insert(CONTENT_LENGTH, body.length().into());
@@ -117,7 +118,7 @@ impl Proxy {
         match &sent {
             Ok((response, _)) => self.metrics.upstream_answered(response.status()),
             Err(SendFailure::Broken(_)) => self.metrics.count(Event::UpstreamBroken),
-            Err(SendFailure::Connect(_)) => self.metrics.count(Event::UpstreamConnectFailed),
+            Err(SendFailure::Connect(_) | SendFailure::Unsent) => self.metrics.count(Event::UpstreamConnectFailed),
             Err(SendFailure::Timeout) => self.metrics.count(Event::UpstreamTimeout),
         }
         let (response, lease) = sent.map_err(Failure::Send)?;
@@ -137,7 +138,7 @@ impl Proxy {
         }
         let again = match &failure {
             SendFailure::Broken(_) => tries.after_broken(body.again().is_some(), &self.budget),
-            SendFailure::Connect(_) => tries.after_no_connection(&self.budget),
+            SendFailure::Connect(_) | SendFailure::Unsent => tries.after_no_connection(&self.budget),
             SendFailure::Timeout => false,
         };
         if again {
@@ -151,7 +152,9 @@ impl Proxy {
             )
             .fault(Fault::Upstream)
             .detail(failure.to_string()),
-            SendFailure::Broken(_) | SendFailure::Connect(_) => bad_gateway(failure.to_string()),
+            SendFailure::Broken(_) | SendFailure::Connect(_) | SendFailure::Unsent => {
+                bad_gateway(failure.to_string())
+            }
         })
     }
 
@@ -184,7 +187,7 @@ impl Proxy {
             .await
             .map_err(|failure| bad_gateway(format!("the result of a multi-delete: {failure:?}")))?;
         lease.release();
-        xml::DeleteResult::parse(&body)
+        xml::DeleteResult::parse(&body, DELETE_RESULT_BYTES)
             .map_err(|error| bad_gateway(format!("the result of a multi-delete: {error}")))
     }
 
@@ -262,7 +265,7 @@ fn check_framing(response: &Response<Incoming>) -> Result<(), S3Error> {
 
 /// COS's result of a multi-delete, with an entry for each key that the caller may not delete.
 fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response<Answer> {
-    result.errors.extend(outgoing.denied.iter().map(|object| xml::DeleteError {
+    result.failures.extend(outgoing.denied.iter().map(|object| xml::DeleteFailure {
         key: object.key.clone(),
         version_id: object.version_id.clone(),
         code: Code::AccessDenied.as_str().to_owned(),

@@ -23,7 +23,7 @@ impl Proxy {
                     "The bucket is yours already, and needs no creating.",
                 ));
             }
-            Operation::GetBucketLocation => document(xml::location_constraint(region)),
+            Operation::GetBucketLocation => document(xml::location(region)),
             Operation::HeadBucket => {
                 let mut answer = Response::new(Answer::Empty);
                 if let Ok(region) = HeaderValue::from_str(region) {
@@ -32,13 +32,19 @@ impl Proxy {
                 answer
             }
             Operation::ListBuckets => {
-                let grants = &permit.tenant().grants;
-                document(xml::list_buckets(&permit.tenant().name, grants.iter().map(|g| g.alias.as_str())))
+                let tenant = permit.tenant();
+                let buckets: Vec<_> = tenant.grants.iter().map(|grant| bucket(&grant.alias, region)).collect();
+                document(xml::list_buckets(&tenant.name, &buckets))
             }
             _ => return Ok(None),
         };
         Ok(Some(answer))
     }
+}
+
+/// A bucket as `ListBuckets` shows it. When the real one was made is not ours to know.
+fn bucket<'a>(alias: &'a str, region: &'a str) -> xml::ListedBucket<'a> {
+    xml::ListedBucket { name: alias, created: "1970-01-01T00:00:00.000Z", region }
 }
 
 /// An XML answer with its length.

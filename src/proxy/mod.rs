@@ -1,6 +1,7 @@
 //! THE pipeline: [`Proxy::forward`] tells a request's life, one line a step.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -15,10 +16,12 @@ use crate::body::{Answer, PaceLimit};
 use crate::config::Config;
 use crate::counted::{CoreLoad, Gauge, Phase};
 use crate::credentials::{Cache, Clock};
-use crate::dial::Dialer;
+use crate::dial::{Dialer, Roots};
 use crate::observe::{AccessLog, CoreMetrics, Event, Metrics, Readiness};
 use crate::s3::{Code, Fault, S3Error, S3Request};
 use crate::tenant::{Connection, Tenants};
+use crate::server::wall_clock;
+use crate::tenant::policy::tenant_policy;
 use crate::timestamp::Timestamp;
 use crate::upstream::Upstream;
 
@@ -70,7 +73,7 @@ impl Shared {
     /// Makes everything ready that outlives a request. Keys are fetched when they are first needed.
     pub fn start(config: Config, metrics: Metrics, access_log: AccessLog) -> io::Result<Arc<Self>> {
         let tenants = Tenants::new(&config);
-        let policies = tenants.tenants().iter().map(|t| tenant_policy(t).to_json()).collect();
+        let policies = tenants.tenants().iter().map(|t| tenant_policy(t).json()).collect();
         let clock = Arc::new(Clock::new(wall_clock));
         let credentials = Cache::start(&config, policies, Arc::clone(&clock))?;
         let roots = Roots::load(config.upstream.ca_file.as_deref())?;
@@ -89,6 +92,11 @@ impl Shared {
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The temporary keys.
+    pub fn credentials(&self) -> &Cache {
+        &self.credentials
     }
 
     /// The counters.

@@ -1,6 +1,8 @@
 //! The body of a request, made ready for COS: objects stream and are checked as they pass, XML is
 //! read whole, parsed, judged, and written anew.
 
+use std::rc::Rc;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -14,10 +16,8 @@ use super::Proxy;
 use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
 use crate::counted::Gauge;
 use crate::s3::request::content_length;
-use crate::s3::{Code, Operation, S3Error, xml};
+use crate::s3::{Code, ObjectKey, Operation, S3Error, xml};
 use crate::tenant::{Payload, Permit};
-
-use std::rc::Rc;
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
@@ -112,15 +112,18 @@ impl Proxy {
 
     /// Parses an XML body and writes it anew from its parts: nothing of the client's text is sent on.
     fn rebuild(&self, permit: &Permit<'_, '_>, document: &[u8]) -> Result<Outgoing, S3Error> {
+        let limit = self.config().server.limits.xml_bytes;
         match permit.request().operation {
             Operation::CompleteMultipartUpload => {
-                Ok(Outgoing::document(xml::CompleteRequest::parse(document)?.to_xml()))
+                Ok(Outgoing::document(xml::CompleteRequest::parse(document, limit)?.to_xml()))
             }
             Operation::DeleteObjects => {
-                let asked = xml::DeleteRequest::parse(document)?;
+                let asked = xml::DeleteRequest::parse(document, limit)?;
                 let quiet = asked.quiet;
-                let (allowed, denied) =
-                    asked.objects.into_iter().partition(|object| permit.may_delete(&object.key));
+                let may = |object: &xml::DeleteObject| {
+                    ObjectKey::from_decoded(object.key.clone()).is_ok() && permit.may_delete(&object.key)
+                };
+                let (allowed, denied) = asked.objects.into_iter().partition(may);
                 let allowed = xml::DeleteRequest { quiet, objects: allowed };
                 let mut outgoing = match allowed.objects.is_empty() {
                     true => Outgoing::new(body::Request::Empty, Payload::Unsigned),
@@ -130,14 +133,14 @@ impl Proxy {
                 outgoing.quiet = quiet;
                 Ok(outgoing)
             }
-            _ => Ok(Outgoing::document(xml::Tagging::parse(document)?.to_xml())),
+            _ => Ok(Outgoing::document(xml::Tagging::parse(document, limit)?.to_xml())),
         }
     }
 }
 
 fn check_sha256(body: &[u8], payload: Payload) -> Result<(), S3Error> {
     match payload {
-        Payload::Sha256(expected) if Sha256::digest(body) != expected.into() => {
+        Payload::Sha256(expected) if Sha256::digest(body)[..] != expected => {
             Err(UploadFailure::Sha256Mismatch.into())
         }
         _ => Ok(()),
