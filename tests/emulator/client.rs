@@ -13,41 +13,41 @@ use cosgate::timestamp::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-pub const BUCKET: &str = "b-1250000000";
-pub const OTHER: &str = "other-1250000000";
-pub const REGION: &str = "ap-guangzhou";
-pub const ID: &str = "AKIDpermanent";
+pub(crate) const BUCKET: &str = "b-1250000000";
+pub(crate) const OTHER: &str = "other-1250000000";
+pub(crate) const REGION: &str = "ap-guangzhou";
+pub(crate) const ID: &str = "AKIDpermanent";
 const SECRET: &str = "permanent-secret";
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
-pub struct Credential {
-    pub id: String,
-    pub secret: Secret,
-    pub token: Option<String>,
+pub(crate) struct Credential {
+    pub(crate) id: String,
+    pub(crate) secret: Secret,
+    pub(crate) token: Option<String>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Ask {
-    pub method: &'static str,
-    pub path: String,
-    pub query: Vec<(String, String)>,
-    pub headers: HeaderMap,
-    pub body: Vec<u8>,
+pub(crate) struct Ask {
+    pub(crate) method: &'static str,
+    pub(crate) path: String,
+    pub(crate) query: Vec<(String, String)>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
-pub fn emulator() -> Emulator {
+pub(crate) fn emulator() -> Emulator {
     emulator_with(EmulatorConfig::default())
 }
 
-pub fn emulator_with(config: EmulatorConfig) -> Emulator {
+pub(crate) fn emulator_with(config: EmulatorConfig) -> Emulator {
     let buckets = [BUCKET, OTHER].map(|name| (name.to_owned(), REGION.to_owned()));
     let keys = vec![(ID.to_owned(), Secret::new(SECRET))];
     Emulator::start(EmulatorConfig {
@@ -58,7 +58,7 @@ pub fn emulator_with(config: EmulatorConfig) -> Emulator {
     .unwrap()
 }
 
-pub fn account() -> Credential {
+pub(crate) fn account() -> Credential {
     Credential {
         id: ID.into(),
         secret: Secret::new(SECRET),
@@ -67,14 +67,14 @@ pub fn account() -> Credential {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the emulator has a real clock")]
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     Timestamp::from_unix(since.as_secs().try_into().unwrap())
 }
 
 impl Ask {
     /// `target` is what goes on the wire; the host is the test bucket's.
-    pub fn new(method: &'static str, target: &str) -> Self {
+    pub(crate) fn new(method: &'static str, target: &str) -> Self {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let decode =
@@ -93,7 +93,7 @@ impl Ask {
         ask.header("host", &format!("{BUCKET}.cos.{REGION}.myqcloud.com"))
     }
 
-    pub fn header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.insert(
             HeaderName::try_from(name).unwrap(),
             HeaderValue::try_from(value).unwrap(),
@@ -101,19 +101,19 @@ impl Ask {
         self
     }
 
-    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         let length = self.body.len().to_string();
         self.header("content-length", &length)
     }
 
     /// Signs as an S3 client does, the body's hash included.
-    pub fn s3(self, key: &Credential) -> Self {
+    pub(crate) fn s3(self, key: &Credential) -> Self {
         let hash = sha256_hex(&self.body);
         self.s3_at(key, now(), &hash)
     }
 
-    pub fn s3_at(mut self, key: &Credential, time: Timestamp, payload: &str) -> Self {
+    pub(crate) fn s3_at(mut self, key: &Credential, time: Timestamp, payload: &str) -> Self {
         self = self
             .header("x-amz-date", &time.amz())
             .header("x-amz-content-sha256", payload);
@@ -139,11 +139,11 @@ impl Ask {
     }
 
     /// Signs natively, the token included.
-    pub fn cos(self, key: &Credential) -> Self {
+    pub(crate) fn cos(self, key: &Credential) -> Self {
         self.cos_at(key, now())
     }
 
-    pub fn cos_at(mut self, key: &Credential, start: Timestamp) -> Self {
+    pub(crate) fn cos_at(mut self, key: &Credential, start: Timestamp) -> Self {
         if let Some(token) = &key.token {
             self = self.header("x-cos-security-token", token);
         }
@@ -158,7 +158,7 @@ impl Ask {
     }
 
     /// As a presigned URL of S3.
-    pub fn s3_presigned(mut self, key: &Credential, time: Timestamp, expires: u32) -> Self {
+    pub(crate) fn s3_presigned(mut self, key: &Credential, time: Timestamp, expires: u32) -> Self {
         if let Some(token) = &key.token {
             self.query
                 .push(("X-Amz-Security-Token".into(), token.clone()));
@@ -207,7 +207,7 @@ impl Ask {
     }
 
     /// The bytes of the head.
-    pub fn head(&self) -> Vec<u8> {
+    pub(crate) fn head(&self) -> Vec<u8> {
         let mut target = self.path.clone();
         for (index, (name, value)) in self.query.iter().enumerate() {
             target.push(if index == 0 { '?' } else { '&' });
@@ -225,26 +225,26 @@ impl Ask {
         head
     }
 
-    pub fn send(&self, to: SocketAddr) -> Reply {
+    pub(crate) fn send(&self, to: SocketAddr) -> Reply {
         self.try_send(to).expect("an answer")
     }
 
     /// `None` when the connection ends before a whole head.
-    pub fn try_send(&self, to: SocketAddr) -> Option<Reply> {
+    pub(crate) fn try_send(&self, to: SocketAddr) -> Option<Reply> {
         let mut stream = connect(to);
         let _ = stream.write_all(&[self.head(), self.body.clone()].concat());
         Reply::read(&mut stream, self.method == "HEAD")
     }
 }
 
-pub fn connect(to: SocketAddr) -> TcpStream {
+pub(crate) fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
 impl Reply {
-    pub fn read(stream: &mut TcpStream, bodiless: bool) -> Option<Self> {
+    pub(crate) fn read(stream: &mut TcpStream, bodiless: bool) -> Option<Self> {
         let mut bytes = Vec::new();
         let _ = stream.read_to_end(&mut bytes); // a reset ends it too
         let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
@@ -270,38 +270,39 @@ impl Reply {
         Some(reply)
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
 
     /// The text of the first element `name`.
-    pub fn element(&self, name: &str) -> Option<String> {
+    pub(crate) fn element(&self, name: &str) -> Option<String> {
         let text = self.text();
         let (_, rest) = text.split_once(&format!("<{name}>"))?;
         Some(rest.split_once(&format!("</{name}>"))?.0.to_owned())
     }
 
     /// All texts of the elements `name`.
-    pub fn elements(&self, name: &str) -> Vec<String> {
+    pub(crate) fn elements(&self, name: &str) -> Vec<String> {
         let text = self.text();
-        let parts = text.split(&format!("<{name}>")).skip(1);
+        let start = format!("<{name}>");
+        let parts = text.split(&start).skip(1);
         parts
             .map(|part| part.split(&format!("</{name}>")).next().unwrap().to_owned())
             .collect()
     }
 
     /// Status and error code.
-    pub fn refusal(&self) -> (u16, String) {
+    pub(crate) fn refusal(&self) -> (u16, String) {
         (self.status, self.element("Code").unwrap_or_default())
     }
 }
 
 /// A policy with one statement.
-pub fn policy(actions: &[&str], resources: &[&str]) -> Value {
+pub(crate) fn policy(actions: &[&str], resources: &[&str]) -> Value {
     let resources: Vec<String> = resources
         .iter()
         .map(|r| format!("qcs::cos:{REGION}:uid/1250000000:{r}"))
@@ -310,7 +311,7 @@ pub fn policy(actions: &[&str], resources: &[&str]) -> Value {
 }
 
 /// Calls STS as Tencent's SDKs do.
-pub fn sts(
+pub(crate) fn sts(
     to: SocketAddr,
     key: &Credential,
     action: &str,
@@ -350,14 +351,14 @@ pub fn sts(
 }
 
 /// The body of a GetFederationToken.
-pub fn federation(policy: &Value) -> Value {
+pub(crate) fn federation(policy: &Value) -> Value {
     let mut encoded = String::new();
     push_encoded(&mut encoded, policy.to_string().as_bytes());
     json!({"Name": "acme", "Policy": encoded, "DurationSeconds": 1800})
 }
 
 /// A temporary key with `policy`.
-pub fn temporary_key(emulator: &Emulator, policy: &Value) -> Credential {
+pub(crate) fn temporary_key(emulator: &Emulator, policy: &Value) -> Credential {
     let body = federation(policy);
     let (_, json) = sts(
         emulator.sts_addr(),
