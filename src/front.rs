@@ -28,7 +28,7 @@ pub struct Front<S, F> {
     refusal: Option<Bytes>,
 }
 
-impl<S, F: FnMut(&S3Error) -> Bytes> Front<S, F> {
+impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
     /// Watches `stream`, whose bytes `gauge` counts.
     pub fn new(stream: S, gauge: Rc<Gauge>, refuse: F) -> Self {
         Self { stream, gauge, scan: Scan::default(), refuse, refusal: None }
@@ -43,7 +43,7 @@ impl<S, F: FnMut(&S3Error) -> Bytes> Front<S, F> {
             self.scan = Scan::default();
         }
         if let Err(message) = self.scan.take(bytes) {
-            self.refusal = Some((self.refuse)(&S3Error::new(Code::InvalidRequest, message).close()));
+            self.refusal = Some((self.refuse)(S3Error::new(Code::InvalidRequest, message).close()));
         }
     }
 
@@ -57,7 +57,7 @@ impl<S, F: FnMut(&S3Error) -> Bytes> Front<S, F> {
             return false;
         }
         let Some(error) = automatic(bytes) else { return false };
-        self.refusal = Some((self.refuse)(&error));
+        self.refusal = Some((self.refuse)(error));
         true
     }
 }
@@ -143,7 +143,7 @@ impl Scan {
 impl<S, F> AsyncRead for Front<S, F>
 where
     S: AsyncRead + Unpin,
-    F: FnMut(&S3Error) -> Bytes + Unpin,
+    F: Fn(S3Error) -> Bytes + Unpin,
 {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -168,7 +168,7 @@ where
 impl<S, F> AsyncWrite for Front<S, F>
 where
     S: AsyncWrite + Unpin,
-    F: FnMut(&S3Error) -> Bytes + Unpin,
+    F: Fn(S3Error) -> Bytes + Unpin,
 {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();

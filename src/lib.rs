@@ -20,6 +20,7 @@ pub mod credentials;
 pub mod dial;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+pub mod front;
 pub mod observe;
 pub mod proxy;
 pub mod rewrite;

@@ -132,6 +132,20 @@ impl Exit {
         response.map(|answer| ClientBody { answer, exit: self })
     }
 
+    /// The answer to a head that hyper never gave us, as bytes.
+    pub(super) fn refuse_head(mut self, error: S3Error) -> Bytes {
+        self.status = error.http_status();
+        let document = error.to_xml("", &self.request_id);
+        let answer = format!(
+            "HTTP/1.1 {}\r\nconnection: close\r\ncontent-type: application/xml\r\ncontent-length: {}\r\n{REQUEST_ID}: {}\r\n\r\n{document}",
+            self.status,
+            document.len(),
+            self.request_id,
+        );
+        self.error = Some(error);
+        Bytes::from(answer)
+    }
+
     /// An S3 error document. It says nothing that the client does not know already.
     fn refusal(&self, head: &Parts, error: &S3Error) -> http::Response<Answer> {
         let document = Bytes::from(error.to_xml(head.uri.path(), &self.request_id));

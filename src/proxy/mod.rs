@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
+use bytes::Bytes;
 use http::request::Parts;
 use hyper::body::Incoming;
 
@@ -165,6 +166,11 @@ impl Proxy {
             }
         };
         Ok(exit.respond(&head, answer))
+    }
+
+    /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.
+    pub fn refuse_head(self: &Rc<Self>, error: S3Error, gauge: &Rc<Gauge>, now: Timestamp) -> Bytes {
+        Exit::new(self, gauge, now).refuse_head(error)
     }
 
     /// A request's life.
