@@ -1,4 +1,8 @@
 //! Whole requests, as real clients sent them, read by the S3 side.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a broken vector file must fail the test"
+)]
 
 use cosgate::s3::{Code, S3Error, S3Request, headers};
 use http::Request;

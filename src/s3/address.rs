@@ -252,7 +252,7 @@ mod tests {
         ))
     }
 
-    fn names(bucket: &str, key: &str) -> Names {
+    fn names(bucket: &str, key: &str) -> (Option<String>, Option<String>) {
         let key = Some(key).filter(|key| !key.is_empty());
         (Some(bucket.to_owned()), key.map(str::to_owned))
     }
@@ -427,7 +427,7 @@ mod tests {
             let raw = percent_encoding::utf8_percent_encode(&text, percent_encoding::NON_ALPHANUMERIC).to_string();
             let parsed = ObjectKey::parse(&raw).unwrap();
             prop_assert_eq!(parsed.as_str(), &text);
-            prop_assert_eq!(ObjectKey::from_decoded(text.clone()).unwrap(), parsed.into_owned());
+            prop_assert_eq!(ObjectKey::from_decoded(text).unwrap(), parsed.into_owned());
         }
 
         #[test]

@@ -621,7 +621,7 @@ mod tests {
 
     #[test]
     fn what_sdks_add_for_themselves_changes_nothing() {
-        let query = "x-id=GetObject&X-Amz-Date=d&X-Amz-Signature=s&x-amz-checksum-mode=ENABLED";
+        let query = "x-id=GetObject&X-Amz-Date=d&X-Amz-Signature=s&X-Amz-Checksum-Mode=ENABLED&x-amz-checksum-crc32=c";
         assert_eq!(
             resolve("GET", Scope::Object, query, false),
             Ok(Operation::GetObject)

@@ -32,7 +32,7 @@ pub(super) fn decode(raw: &str, plus: Plus) -> Result<Cow<'_, str>, S3Error> {
     String::from_utf8(decoded).map(Cow::Owned).map_err(|_| {
         S3Error::new(
             Code::InvalidURI,
-            "The request URI is not UTF-8 once it is decoded.",
+            "A percent-encoded text is not UTF-8; encode the bytes of its UTF-8 form.",
         )
     })
 }
@@ -71,7 +71,7 @@ fn digit(hex: u8) -> Option<u8> {
 fn lone_percent() -> S3Error {
     S3Error::new(
         Code::InvalidURI,
-        "The request URI holds a % that two hexadecimal digits do not follow; write % itself as %25.",
+        "A % is not followed by two hexadecimal digits; write % itself as %25.",
     )
 }
 

@@ -26,16 +26,6 @@ pub const PRESIGN: &[&str] = &[
     "X-Amz-SignedHeaders",
 ];
 
-/// What SDKs add for themselves: it changes nothing that is asked. The checksum names are headers that
-/// the JavaScript SDK moves into presigned URLs.
-const DROPPED: &[&str] = &[
-    "X-Amz-User-Agent",
-    "x-amz-checksum-crc32",
-    "x-amz-checksum-mode",
-    "x-amz-sdk-checksum-algorithm",
-    "x-id",
-];
-
 /// Decoded pairs in the client's order, each name once. A parameter without `=` has an empty value.
 #[derive(Clone, Debug, Default)]
 pub struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -88,7 +78,7 @@ impl<'a> Query<'a> {
     pub(super) fn asking(&self) -> impl Iterator<Item = &str> {
         self.iter()
             .map(|(name, _)| name)
-            .filter(|name| !PRESIGN.contains(name) && !DROPPED.contains(name))
+            .filter(|name| !PRESIGN.contains(name) && !is_dropped(name))
     }
 
     /// Refuses values that `operation` cannot have.
@@ -111,6 +101,16 @@ impl<'a> Query<'a> {
     }
 }
 
+/// What SDKs add for themselves, in either letter case: it changes nothing that is asked. The
+/// checksums are headers that some SDKs move into presigned URLs; COS has none of those sums.
+fn is_dropped(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    matches!(
+        name.as_str(),
+        "x-amz-sdk-checksum-algorithm" | "x-amz-user-agent" | "x-id"
+    ) || name.starts_with("x-amz-checksum-")
+}
+
 fn check_name(name: &str) -> Result<(), S3Error> {
     if name.is_empty() {
         return Err(invalid("The query holds a parameter without a name."));
@@ -118,8 +118,7 @@ fn check_name(name: &str) -> Result<(), S3Error> {
     let known = Operation::ALL
         .iter()
         .flat_map(|operation| operation.parameters())
-        .chain(PRESIGN)
-        .chain(DROPPED);
+        .chain(PRESIGN);
     let other_case = known
         .copied()
         .find(|known| known.eq_ignore_ascii_case(name) && *known != name);
