@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use md5::{Digest as _, Md5};
 use s3s::Body;
@@ -226,9 +226,10 @@ impl Cos {
                 .and_then(|v| Claim::from_authorization(v).ok())
         };
         let claim = claim.ok_or_else(native::malformed)?;
-        let token = match in_query {
-            true => target.get(native::TOKEN),
-            false => header(head, native::TOKEN),
+        let token = if in_query {
+            target.get(native::TOKEN)
+        } else {
+            header(head, native::TOKEN)
         };
         let key = self.find_key(claim.secret_id, token)?;
         let signable = Signable {
@@ -317,10 +318,13 @@ impl Cos {
             return Err(unknown());
         }
         if temporary.expires <= clock() {
-            return Err(match self.faults.current().expired_token_code {
-                true => Refusal::bad_request("ExpiredToken", "The provided token has expired."),
-                false => unknown(),
-            });
+            if self.faults.current().expired_token_code {
+                return Err(Refusal::bad_request(
+                    "ExpiredToken",
+                    "The provided token has expired.",
+                ));
+            }
+            return Err(unknown());
         }
         Ok(key)
     }
@@ -575,9 +579,11 @@ async fn read_xml(head: &Parts, body: Body) -> Result<Bytes, Refusal> {
         ));
     }
     let collected = Limited::new(body, XML_LIMIT).collect().await;
-    let bytes = collected.map_err(|e| match e.is::<http_body_util::LengthLimitError>() {
-        true => Refusal::bad_request("XMLSizeLimit", "The XML is too large."),
-        false => Refusal::bad_request("IncompleteBody", "The body ended early."),
+    let bytes = collected.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            return Refusal::bad_request("XMLSizeLimit", "The XML is too large.");
+        }
+        Refusal::bad_request("IncompleteBody", "The body ended early.")
     })?;
     let bytes = bytes.to_bytes();
     if let Some(claimed) = claimed {

@@ -129,13 +129,12 @@ struct Shared {
 impl Emulator {
     /// Starts one. Fails when a listener cannot be bound or the data cannot be read.
     pub fn start(config: EmulatorConfig) -> io::Result<Self> {
-        let (folder, data) = match config.data {
-            Some(data) => (None, data),
-            None => {
-                let folder = TempDir::with_prefix("cosgate-")?;
-                let data = folder.path().to_owned();
-                (Some(folder), data)
-            }
+        let (folder, data) = if let Some(data) = config.data {
+            (None, data)
+        } else {
+            let folder = TempDir::with_prefix("cosgate-")?;
+            let data = folder.path().to_owned();
+            (Some(folder), data)
         };
         let store = Arc::new(Store::open(data)?);
         for (name, region) in &config.buckets {

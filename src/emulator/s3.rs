@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+#[expect(
+    clippy::wildcard_imports,
+    reason = "each operation has three types of its own there"
+)]
 use s3s::dto::*;
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
@@ -391,16 +395,18 @@ impl S3 for Operations {
             .tagging_directive
             .as_ref()
             .is_some_and(|d| d.as_str() == "REPLACE");
-        let tags = match new_tags {
-            true => parse_tags(input.tagging.as_deref())?,
-            false => source.attributes.tags.clone(),
+        let tags = if new_tags {
+            parse_tags(input.tagging.as_deref())?
+        } else {
+            source.attributes.tags.clone()
         };
-        let mut attributes = match replaces {
-            true => attributes_of!(input, tags),
-            false => Attributes {
+        let mut attributes = if replaces {
+            attributes_of!(input, tags)
+        } else {
+            Attributes {
                 tags,
                 ..source.attributes.clone()
-            },
+            }
         };
         attributes.storage_class = input.storage_class.map(|class| class.as_str().to_owned());
         let received = self.copy(file, 0, source.size).await?;
@@ -454,7 +460,7 @@ impl S3 for Operations {
             .collect();
         self.store
             .change_object(&input.bucket, &input.key, |attributes| {
-                attributes.tags = tags
+                attributes.tags = tags;
             })?;
         Ok(S3Response::new(PutObjectTaggingOutput::default()))
     }
@@ -467,7 +473,7 @@ impl S3 for Operations {
         unversioned(input.version_id.as_deref())?;
         self.store
             .change_object(&input.bucket, &input.key, |attributes| {
-                attributes.tags.clear()
+                attributes.tags.clear();
             })?;
         Ok(S3Response::new(DeleteObjectTaggingOutput::default()))
     }
