@@ -71,7 +71,9 @@ pub fn run(args: EmulatorArgs) -> ExitCode {
     };
     println!("COS    http://{}", emulator.cos_addr());
     println!("STS    http://{}", emulator.sts_addr());
-    println!("admin  http://{}  (GET and PUT /faults, GET /counters)", args.admin);
+    if let Some(admin) = emulator.admin_addr() {
+        println!("admin  http://{admin}  (GET and PUT /faults, GET /counters)");
+    }
     println!("key    {} {shown_secret}", args.secret_id);
     for (name, region) in &args.bucket {
         println!("bucket {name}.cos.{region}.myqcloud.com");
