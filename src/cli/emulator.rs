@@ -14,7 +14,7 @@ const DEMO_SECRET: &str = "cosgateEmulatorSecretKey00000000";
 
 /// Flags of `cosgate emulator`.
 #[derive(Args, Debug)]
-pub struct EmulatorArgs {
+pub(crate) struct EmulatorArgs {
     /// Where COS listens
     #[arg(long, default_value = "127.0.0.1:9100", value_name = "ADDRESS")]
     cos: SocketAddr,
@@ -42,7 +42,7 @@ pub struct EmulatorArgs {
 }
 
 /// Runs the emulator until Ctrl-C.
-pub fn run(args: EmulatorArgs) -> ExitCode {
+pub(crate) fn run(args: EmulatorArgs) -> ExitCode {
     let secret = match args.secret_key_env.as_deref().map(|name| (name, std::env::var(name))) {
         None => Secret::new(DEMO_SECRET),
         Some((_, Ok(secret))) => Secret::new(secret),

@@ -255,6 +255,9 @@ impl Cos {
             credential.ok_or_else(malformed)?,
             signed.ok_or_else(malformed)?,
         );
+        if !credential.ends_with("/s3/aws4_request") {
+            return Err(malformed());
+        }
         let id = credential.split('/').next().unwrap_or_default();
         let is_signed = |name: &str| signed.split(';').any(|s| s == name);
         let unsigned = head

@@ -42,9 +42,13 @@ pub(super) struct Operations {
 impl S3 for Operations {
     async fn list_buckets(
         &self,
-        _: S3Request<ListBucketsInput>,
+        req: S3Request<ListBucketsInput>,
     ) -> S3Result<S3Response<ListBucketsOutput>> {
-        let buckets = self.store.buckets().into_iter().map(|about| Bucket {
+        // The service's own host has no region: it lists those of all.
+        let region = &asked(&req)?.region;
+        let mut found = self.store.buckets();
+        found.retain(|about| region.is_empty() || about.region == *region);
+        let buckets = found.into_iter().map(|about| Bucket {
             bucket_region: Some(about.region),
             creation_date: Some(stamp(about.created)),
             name: Some(about.name),
