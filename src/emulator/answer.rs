@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, SERVER};
 use http::{HeaderMap, Method, Response, StatusCode};
 use s3s::Body;
 
@@ -113,7 +113,11 @@ pub(super) fn dress(answer: Response<Body>, method: &Method, resource: &str) -> 
     let failed = answer.status().is_client_error() || answer.status().is_server_error();
     if failed || answer.status() == StatusCode::NOT_MODIFIED {
         let body = answer.body().bytes().unwrap_or_default();
-        return Refusal::of_s3s(answer.status(), &body).into_answer(method, resource);
+        let mut refused = Refusal::of_s3s(answer.status(), &body).into_answer(method, resource);
+        if let Some(etag) = answer.headers().get(ETAG) {
+            refused.headers_mut().insert(ETAG, etag.clone());
+        }
+        return refused;
     }
     let mut answer = answer;
     let headers = answer.headers_mut();

@@ -519,6 +519,22 @@ mod tests {
         ));
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
+        #[test]
+        fn a_further_statement_that_denies_never_allows_more(
+            prefix in "[ab/*]{0,4}", denied in "[ab/*]{1,4}", key in "[ab/]{0,4}",
+        ) {
+            let resource = |path: &str| format!("qcs::cos::uid/1250000000:b-1250000000/{path}");
+            let allow = json!({"effect": "allow", "action": "cos:*", "resource": resource(&prefix)});
+            let deny = json!({"effect": "deny", "action": "cos:GetObject", "resource": resource(&denied)});
+            let path = format!("b-1250000000/{key}");
+            let before = may(&policy(&json!([allow])), "name/cos:GetObject", &path);
+            let after = may(&policy(&json!([allow, deny])), "name/cos:GetObject", &path);
+            proptest::prop_assert!(before || !after);
+        }
+    }
+
     #[test]
     fn what_is_not_a_policy_says_why() {
         for text in [

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http::header::ETAG;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use s3s::dto::{
     CopySource, ETag, ETagCondition, EncodingType, Owner, Range, Tag, Timestamp as Stamp,
@@ -91,7 +92,7 @@ impl Conditions {
     pub(super) fn check_read(&self, object: &Object) -> S3Result<()> {
         match self.fails(object) {
             None => Ok(()),
-            Some(true) => Err(s3_error!(NotModified)),
+            Some(true) => Err(not_modified(object)),
             Some(false) => Err(s3_error!(PreconditionFailed)),
         }
     }
@@ -287,6 +288,17 @@ pub(super) fn crc_header(crc64: u64) -> HeaderMap {
 fn custom(code: &'static str, message: &'static str) -> S3Error {
     let mut error = S3Error::with_message(S3ErrorCode::Custom(code.into()), message);
     error.set_status_code(http::StatusCode::BAD_REQUEST);
+    error
+}
+
+/// A 304 says which state of the object it is about (RFC 9110 section 15.4.5).
+fn not_modified(object: &Object) -> S3Error {
+    let mut error = s3_error!(NotModified);
+    let mut headers = HeaderMap::new();
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", object.etag)) {
+        headers.insert(ETAG, etag);
+    }
+    error.set_headers(headers);
     error
 }
 

@@ -1,7 +1,6 @@
 //! The front of the embedded COS: what the real one checks before it looks at an object.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
@@ -49,7 +48,7 @@ impl Cos {
     ) -> Result<Response<Body>, Cut> {
         let (mut head, body) = request.into_parts();
         self.counters.cos_request(&head);
-        tokio::time::sleep(Duration::from_millis(self.faults.current().cos_latency_ms)).await;
+        self.faults.wait(|faults| faults.cos_latency_ms).await;
         let host = head
             .headers
             .get(HOST)

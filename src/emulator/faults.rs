@@ -1,6 +1,7 @@
 //! Faults on demand: what the emulator does wrong, how often, and the switch that turns it on.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +50,8 @@ pub enum StsFault {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CosFault {
-    /// Answers with this status and code, in COS's XML, before anything is checked.
+    /// Answers with this status and code, in COS's XML, before anything is checked. The status may be
+    /// 200: copies and completes do fail that way (436/10881).
     Error {
         /// HTTP status.
         status: u16,
@@ -95,6 +97,14 @@ impl FaultSwitch {
         change(&mut self.lock());
     }
 
+    /// Waits as long as `latency` says, without a trip to the timer when that is not at all.
+    pub(super) async fn wait(&self, latency: impl Fn(&Faults) -> u64) {
+        let milliseconds = latency(&self.lock());
+        if milliseconds > 0 {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        }
+    }
+
     /// The fault that this request to COS meets, which counts.
     pub(super) fn next_cos(&self) -> Option<CosFault> {
         let mut faults = self.lock();
@@ -109,7 +119,7 @@ impl FaultSwitch {
         take(sts, sts_times)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Faults> {
+    fn lock(&self) -> MutexGuard<'_, Faults> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

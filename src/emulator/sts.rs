@@ -4,7 +4,6 @@
 //! <https://www.tencentcloud.com/document/product/1312/48195>
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HOST, HeaderValue};
 use http::request::Parts;
@@ -54,9 +53,8 @@ impl Sts {
         peer: Peer,
     ) -> Result<Response<Body>, Cut> {
         self.counters.sts_call();
-        let faults = self.faults.current();
-        tokio::time::sleep(Duration::from_millis(faults.sts_latency_ms)).await;
-        let now = clock().plus(faults.sts_clock_offset);
+        self.faults.wait(|faults| faults.sts_latency_ms).await;
+        let now = clock().plus(self.faults.current().sts_clock_offset);
         match self.faults.next_sts() {
             None => {}
             Some(StsFault::Down) => return Err(peer.cut()),

@@ -277,6 +277,8 @@ fn conditions_decide_reads_and_writes() {
     assert_eq!(get("if-match", &etag), 200);
     assert_eq!(get("if-match", "\"0\""), 412);
     assert_eq!(get("if-none-match", &etag), 304);
+    let unchanged = send(Ask::new("GET", "/k").header("if-none-match", &etag));
+    assert_eq!(unchanged.header("etag"), Some(etag.as_str()));
     assert_eq!(get("if-modified-since", &now().plus(60).http_date()), 304);
     assert_eq!(
         get("if-unmodified-since", &now().plus(-60).http_date()),
