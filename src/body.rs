@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Duration;
 
 use crate::counted::{BodyInFlight, Gauge, Pace, Side};
-use crate::rewrite::AnswerRewriter;
+use crate::rewrite::listing::AnswerRewriter;
 use crate::s3::{Code, Fault, S3Error};
 use crate::tenant::Payload;
 use crate::upstream::Lease;
@@ -172,6 +172,11 @@ impl Request {
 }
 
 impl Upload {
+    /// Bytes that have come from the client.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// Whether the last byte has been handed over, and so every check has passed.
     pub fn is_sent(&self) -> bool {
         self.state == UploadState::Sent
@@ -210,12 +215,8 @@ impl Upload {
 
     /// The checks of the whole body.
     fn check_end(&mut self) -> Result<(), UploadFailure> {
-        match self.sha256.take() {
-            Some((sha256, expected)) if sha256.finalize() != expected.into() => {
-                Err(UploadFailure::Sha256Mismatch)
-            }
-            _ => Ok(()),
-        }
+        let Some((sha256, expected)) = self.sha256.take() else { return Ok(()) };
+        if sha256.finalize()[..] == expected { Ok(()) } else { Err(UploadFailure::Sha256Mismatch) }
     }
 
     /// The next bytes for the upstream connection, none while it cannot take more.
@@ -346,7 +347,7 @@ pub struct Download {
     source: Rc<Gauge>,
     pace: Pace,
     rewriter: Option<AnswerRewriter>,
-    broken: Option<Rc<Cell<bool>>>,
+    cut: Option<Rc<Cell<Option<DownloadFailure>>>>,
     _in_flight: BodyInFlight,
 }
 
@@ -385,15 +386,15 @@ impl Answer {
             sink: Rc::clone(sink),
             pace: Pace::new(pace.bytes, pace.window),
             rewriter,
-            broken: None,
+            cut: None,
             _in_flight: sink.core().body(),
         }))
     }
 
-    /// Sets `flag` if the stream fails.
-    pub fn note_failure(&mut self, flag: &Rc<Cell<bool>>) {
+    /// Leaves the reason in `cut` if the stream fails.
+    pub fn note_failure(&mut self, cut: &Rc<Cell<Option<DownloadFailure>>>) {
         if let Self::Stream(download) = self {
-            download.broken = Some(Rc::clone(flag));
+            download.cut = Some(Rc::clone(cut));
         }
     }
 }
@@ -439,11 +440,7 @@ impl Download {
         let Some(rewriter) = self.rewriter.take() else {
             return Poll::Ready(None);
         };
-        let mut out = BytesMut::new();
-        if rewriter.finish(&mut out).is_err() {
-            return Poll::Ready(Some(Err(DownloadFailure::OutOfScope)));
-        }
-        Poll::Ready((!out.is_empty()).then(|| Ok(out.freeze())))
+        Poll::Ready(rewriter.finish().err().map(|_| Err(DownloadFailure::OutOfScope)))
     }
 
     fn release(&mut self) {
@@ -466,8 +463,8 @@ impl Body for Answer {
             Self::Empty => Poll::Ready(None),
             Self::Stream(download) => {
                 let next = ready!(download.poll_next(cx));
-                if let (Some(Err(_)), Some(flag)) = (&next, &download.broken) {
-                    flag.set(true);
+                if let (Some(Err(failure)), Some(cut)) = (&next, &download.cut) {
+                    cut.set(Some(*failure));
                 }
                 Poll::Ready(next.map(|r| r.map(Frame::data)))
             }

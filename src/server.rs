@@ -25,7 +25,10 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::ServerLimits;
 use crate::counted::{CoreLoad, Counted, Gauge, Phase};
+use crate::front::Front;
+use crate::observe::Event;
 use crate::proxy::{Client, Proxy, Shared};
+use crate::s3::S3Error;
 use crate::timestamp::Timestamp;
 
 /// After a failed accept (out of file descriptors, say) the listener rests this long.
@@ -221,7 +224,9 @@ impl Listener {
     {
         let limits = self.limits();
         let gauge = Gauge::new(&self.load);
-        let io = TokioIo::new(Counted::new(stream, Rc::clone(&gauge)));
+        let refuse = |error: S3Error| self.proxy.refuse_head(error, &gauge, wall_clock());
+        let counted = Counted::new(stream, Rc::clone(&gauge));
+        let io = TokioIo::new(Front::new(counted, Rc::clone(&gauge), refuse));
         let service = service_fn(|request| {
             Rc::clone(&self.proxy).handle(request, client, Rc::clone(&gauge), wall_clock())
         });
@@ -261,14 +266,14 @@ struct Open(Rc<Listener>);
 
 impl Open {
     fn new(listener: &Rc<Listener>) -> Self {
-        listener.proxy.metrics().connection_opened();
+        listener.proxy.metrics().count(Event::ConnectionOpened);
         Self(Rc::clone(listener))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.proxy.metrics().connection_closed();
+        self.0.proxy.metrics().count(Event::ConnectionClosed);
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -60,23 +60,34 @@ impl Timestamp {
     pub fn amz(self) -> String {
         let c = self.civil();
         let (h, m, s) = c.time();
-        format!("{:04}{:02}{:02}T{h:02}{m:02}{s:02}Z", c.year, c.month, c.day)
+        format!(
+            "{:04}{:02}{:02}T{h:02}{m:02}{s:02}Z",
+            c.year, c.month, c.day
+        )
     }
 
     /// `2026-01-15T12:30:45Z`: RFC 3339, as STS and S3's XML write times.
     pub fn iso8601(self) -> String {
         let c = self.civil();
         let (h, m, s) = c.time();
-        format!("{:04}-{:02}-{:02}T{h:02}:{m:02}:{s:02}Z", c.year, c.month, c.day)
+        format!(
+            "{:04}-{:02}-{:02}T{h:02}:{m:02}:{s:02}Z",
+            c.year, c.month, c.day
+        )
     }
 
     /// `Thu, 15 Jan 2026 12:30:45 GMT`: an HTTP date (RFC 9110 section 5.6.7).
     pub fn http_date(self) -> String {
         let c = self.civil();
         let (h, m, s) = c.time();
-        let weekday = WEEKDAYS.get(usize_of((self.0 / SECONDS_A_DAY) % 7)).unwrap_or(&"");
+        let weekday = WEEKDAYS
+            .get(usize_of((self.0 / SECONDS_A_DAY) % 7))
+            .unwrap_or(&"");
         let month = MONTHS.get(usize_of(c.month - 1)).unwrap_or(&"");
-        format!("{weekday}, {:02} {month} {:04} {h:02}:{m:02}:{s:02} GMT", c.day, c.year)
+        format!(
+            "{weekday}, {:02} {month} {:04} {h:02}:{m:02}:{s:02} GMT",
+            c.day, c.year
+        )
     }
 
     /// Reads `20260115T123045Z`.
@@ -86,8 +97,17 @@ impl Timestamp {
         if date.len() != 8 || time.len() != 6 {
             return None;
         }
-        let hms = (digits(time, 0, 2)?, digits(time, 2, 4)?, digits(time, 4, 6)?);
-        Self::from_civil(digits(date, 0, 4)?, digits(date, 4, 6)?, digits(date, 6, 8)?, hms)
+        let hms = (
+            digits(time, 0, 2)?,
+            digits(time, 2, 4)?,
+            digits(time, 4, 6)?,
+        );
+        Self::from_civil(
+            digits(date, 0, 4)?,
+            digits(date, 4, 6)?,
+            digits(date, 6, 8)?,
+            hms,
+        )
     }
 
     /// Reads an HTTP date in the form that every current server sends (IMF-fixdate).
@@ -100,13 +120,27 @@ impl Timestamp {
             return None;
         }
         let month = 1 + MONTHS.iter().position(|m| *m == month)?;
-        let hms = (digits(time, 0, 2)?, digits(time, 3, 5)?, digits(time, 6, 8)?);
-        Self::from_civil(digits(year, 0, 4)?, i64::try_from(month).ok()?, digits(day, 0, 2)?, hms)
+        let hms = (
+            digits(time, 0, 2)?,
+            digits(time, 3, 5)?,
+            digits(time, 6, 8)?,
+        );
+        Self::from_civil(
+            digits(year, 0, 4)?,
+            i64::try_from(month).ok()?,
+            digits(day, 0, 2)?,
+            hms,
+        )
     }
 
     /// From a calendar date (days since the epoch by Howard Hinnant's `days_from_civil`).
     fn from_civil(year: i64, month: i64, day: i64, (h, m, s): (i64, i64, i64)) -> Option<Self> {
-        if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || h > 23 || m > 59 || s > 60 {
+        if !(1970..=9999).contains(&year)
+            || !(1..=12).contains(&month)
+            || h > 23
+            || m > 59
+            || s > 60
+        {
             return None;
         }
         let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
@@ -124,7 +158,9 @@ impl Timestamp {
         let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
         let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
         let days = era * 146_097 + day_of_era - 719_468;
-        Some(Self::from_unix(days * SECONDS_A_DAY + h * 3600 + m * 60 + s))
+        Some(Self::from_unix(
+            days * SECONDS_A_DAY + h * 3600 + m * 60 + s,
+        ))
     }
 
     /// To a calendar date (Howard Hinnant's `civil_from_days`).
@@ -161,7 +197,9 @@ impl Civil {
 /// The number that the ASCII digits `from..to` of `text` write, if they are all digits.
 fn digits(text: &str, from: usize, to: usize) -> Option<i64> {
     let part = text.get(from..to)?;
-    part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok())?
+    part.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| part.parse().ok())?
 }
 
 fn usize_of(n: i64) -> usize {
@@ -195,7 +233,14 @@ mod tests {
 
     #[test]
     fn refuses_dates_that_do_not_exist() {
-        for text in ["20260230T000000Z", "20261301T000000Z", "2026011T123045Z", "20260115T246060Z", "x", ""] {
+        for text in [
+            "20260230T000000Z",
+            "20261301T000000Z",
+            "2026011T123045Z",
+            "20260115T246060Z",
+            "x",
+            "",
+        ] {
             assert_eq!(Timestamp::parse_amz(text), None, "{text}");
         }
         assert!(Timestamp::parse_amz("20240229T000000Z").is_some());

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
@@ -16,7 +17,7 @@ use crate::body;
 use crate::config::UpstreamLimits;
 use crate::counted::{CoreLoad, Counted, Gauge};
 use crate::dial::{DialError, Dialer};
-use crate::observe::CoreMetrics;
+use crate::observe::{CoreMetrics, Event};
 
 /// How often idle connections are looked over.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -66,6 +67,8 @@ pub enum SendFailure {
     Connect(DialError),
     /// The answer's head did not come in time.
     Timeout,
+    /// A new connection was closed before anything could be sent on it.
+    Unsent,
 }
 
 impl Upstream {
@@ -101,7 +104,7 @@ impl Upstream {
         loop {
             let (mut connection, reused) = match self.take_idle(authority) {
                 Some(connection) => (connection, true),
-                None => (self.connect(authority).await.map_err(SendFailure::Connect)?, false),
+                None => (self.connect(authority).await?, false),
             };
             body.goes_to(&connection.gauge);
             let mut lease = Lease {
@@ -118,9 +121,7 @@ impl Upstream {
                 Ok(response) => return Ok((response, lease)),
                 Err(AwaitFailure::Timeout) => return Err(SendFailure::Timeout),
                 Err(AwaitFailure::Unsent(returned)) if reused => request = *returned,
-                Err(AwaitFailure::Unsent(_)) => {
-                    return Err(SendFailure::Connect(DialError::closed_at_once()));
-                }
+                Err(AwaitFailure::Unsent(_)) => return Err(SendFailure::Unsent),
                 Err(AwaitFailure::Broken(error)) => return Err(SendFailure::Broken(error)),
             }
         }
@@ -130,9 +131,7 @@ impl Upstream {
     /// connection took. While a body is on its way, its own pace is the limit.
     async fn await_head(
         &self,
-        answer: impl Future<
-            Output = Result<http::Response<Incoming>, http1_error::TrySend>,
-        >,
+        answer: impl Future<Output = Result<http::Response<Incoming>, TrySendError<http::Request<body::Request>>>>,
         body: &body::Request,
         gauge: &Gauge,
     ) -> Result<http::Response<Incoming>, AwaitFailure> {
@@ -165,24 +164,24 @@ impl Upstream {
             i.connection.sender.is_ready() && now - i.since < self.limits.idle_timeout
         };
         let newest = queue.iter().rposition(is_good)?;
-        self.metrics.upstream_reused();
+        self.metrics.count(Event::UpstreamReused);
         queue.remove(newest).map(|i| i.connection)
     }
 
-    async fn connect(&self, authority: &str) -> Result<Connection, DialError> {
-        let stream = self.dialer.dial(authority).await?;
+    async fn connect(&self, authority: &str) -> Result<Connection, SendFailure> {
+        let stream = self.dialer.dial(authority).await.map_err(SendFailure::Connect)?;
         let gauge = Gauge::new(&self.load);
         let io = TokioIo::new(Counted::new(stream, Rc::clone(&gauge)));
         let (mut sender, driver) = http1::Builder::new()
             .handshake(io)
             .await
-            .map_err(|_| DialError::closed_at_once())?;
+            .map_err(|_| SendFailure::Unsent)?;
         let task = tokio::task::spawn_local(async move {
             // The request's own future gets the error.
             let _ = driver.await;
         });
-        sender.ready().await.map_err(|_| DialError::closed_at_once())?;
-        self.metrics.upstream_opened();
+        sender.ready().await.map_err(|_| SendFailure::Unsent)?;
+        self.metrics.count(Event::UpstreamOpened);
         Ok(Connection { sender, gauge, task: task.abort_handle() })
     }
 
@@ -203,13 +202,6 @@ impl Upstream {
             !queue.is_empty()
         });
     }
-}
-
-/// hyper's error of a request that may come back unsent.
-mod http1_error {
-    /// The error for our body.
-    pub(super) type TrySend =
-        hyper::client::conn::TrySendError<http::Request<crate::body::Request>>;
 }
 
 /// Why [`Upstream::await_head`] gave no head.
@@ -258,6 +250,7 @@ impl fmt::Display for SendFailure {
             }
             Self::Connect(error) => write!(f, "no connection to COS: {error}"),
             Self::Timeout => f.write_str("COS did not answer in time"),
+            Self::Unsent => f.write_str("COS closed a new connection at once"),
         }
     }
 }

@@ -1,1 +1,9 @@
-//! observe
+//! What is seen from outside: counters, one line for each request, and the admin pages.
+
+pub mod access_log;
+pub mod admin;
+pub mod metrics;
+
+pub use access_log::{AccessLine, AccessLog, AccessLogWriter};
+pub use admin::Readiness;
+pub use metrics::{CoreMetrics, Event, Metrics};

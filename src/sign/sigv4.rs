@@ -1,1 +1,353 @@
-//! sigv4
+//! AWS Signature Version 4 for S3: signing for COS, and checking what a client signed.
+//!
+//! <https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>
+
+use std::borrow::Cow;
+use std::fmt;
+
+use hmac::{Hmac, Mac};
+use http::{HeaderMap, HeaderName};
+use memchr::memmem;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::encoding::{hmac_sha256, push_encoded, push_encoded_path, push_hex};
+use super::{Signable, compare_encoded};
+use crate::secret::Secret;
+
+pub use super::sigv4_claim::Claim;
+
+/// The only algorithm that is spoken.
+pub const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+/// The payload of a body that the signature does not cover.
+pub const UNSIGNED_PAYLOAD: &str = "UNSIGNED-PAYLOAD";
+/// The header that carries the payload's hash or mode.
+pub const CONTENT_SHA256: &str = "x-amz-content-sha256";
+const TERMINATOR: &str = "aws4_request";
+/// A whole canonical request with a session token is about this long: one allocation holds it.
+const CANONICAL_CAPACITY: usize = 2048;
+
+/// `20260115/ap-guangzhou/s3/aws4_request`: what a signing key is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CredentialScope<'a> {
+    /// `YYYYMMDD`, UTC.
+    pub date: &'a str,
+    /// The region.
+    pub region: &'a str,
+    /// The service; `s3` everywhere here.
+    pub service: &'a str,
+}
+
+impl<'a> CredentialScope<'a> {
+    /// Reads the four parts, of which the last must be `aws4_request`.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.split('/');
+        let (date, region, service) = (parts.next()?, parts.next()?, parts.next()?);
+        (parts.next()? == TERMINATOR && parts.next().is_none()).then_some(Self {
+            date,
+            region,
+            service,
+        })
+    }
+
+    fn push_to(&self, out: &mut String) {
+        push_all(
+            out,
+            &[
+                self.date,
+                "/",
+                self.region,
+                "/",
+                self.service,
+                "/",
+                TERMINATOR,
+            ],
+        );
+    }
+}
+
+impl fmt::Display for CredentialScope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}/{}/{}/{TERMINATOR}",
+            self.date, self.region, self.service
+        )
+    }
+}
+
+/// The key of one secret, day, region and service, kept as an HMAC that is already keyed. Wiped on drop.
+#[derive(Clone)]
+pub struct SigningKey(Hmac<Sha256>);
+
+impl SigningKey {
+    /// Four HMACs: do it once a day, not once a request.
+    pub fn derive(secret: &Secret, date: &str, region: &str, service: &str) -> Self {
+        let start = Zeroizing::new(format!("AWS4{}", secret.expose()));
+        let mut mac = hmac_sha256(start.as_bytes());
+        for part in [date, region, service, TERMINATOR] {
+            let key = Zeroizing::new(<[u8; 32]>::from(
+                mac.chain_update(part).finalize().into_bytes(),
+            ));
+            mac = hmac_sha256(&*key);
+        }
+        Self(mac)
+    }
+
+    /// The MAC of `message`.
+    pub fn sign(&self, message: &[u8]) -> [u8; 32] {
+        self.0
+            .clone()
+            .chain_update(message)
+            .finalize()
+            .into_bytes()
+            .into()
+    }
+
+    /// Whether `signature` is the MAC of `message`, in constant time.
+    pub fn verify(&self, message: &[u8], signature: &[u8; 32]) -> bool {
+        self.0
+            .clone()
+            .chain_update(message)
+            .verify_slice(signature)
+            .is_ok()
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[signing key]")
+    }
+}
+
+/// The canonical request. `signed` are lower-case names, sorted; `payload` is the body's hash or mode.
+pub fn canonical_request(request: &Signable<'_>, signed: &[&str], payload: &str) -> String {
+    let mut out = String::with_capacity(CANONICAL_CAPACITY);
+    out.push_str(request.method);
+    out.push('\n');
+    push_encoded_path(&mut out, request.path);
+    out.push('\n');
+    push_query(&mut out, request.query);
+    out.push('\n');
+    for name in signed {
+        out.push_str(name);
+        out.push(':');
+        push_values(&mut out, request.headers, name);
+        out.push('\n');
+    }
+    out.push('\n');
+    push_joined(&mut out, signed);
+    out.push('\n');
+    out.push_str(payload);
+    out
+}
+
+/// The string to sign. `amz_date` is `20260115T123045Z`.
+pub fn string_to_sign(
+    amz_date: &str,
+    scope: &CredentialScope<'_>,
+    canonical_request: &str,
+) -> String {
+    let mut out = String::with_capacity(192);
+    push_all(&mut out, &[ALGORITHM, "\n", amz_date, "\n"]);
+    scope.push_to(&mut out);
+    out.push('\n');
+    push_hex(&mut out, &Sha256::digest(canonical_request));
+    out
+}
+
+/// The `Authorization` value for a request of our own to COS.
+///
+/// Signs `host`, `content-md5`, `content-type` and every `x-amz-*` header that the request has: all
+/// that means something to COS. `key` belongs to `scope`, and `amz_date` is the `x-amz-date` header.
+pub fn authorization(
+    request: &Signable<'_>,
+    key: &SigningKey,
+    access_key: &str,
+    scope: &CredentialScope<'_>,
+    amz_date: &str,
+    payload: &str,
+) -> String {
+    let signed = names_to_sign(request.headers);
+    let canonical = canonical_request(request, &signed, payload);
+    let signature = key.sign(string_to_sign(amz_date, scope, &canonical).as_bytes());
+    authorization_value(access_key, scope, &signed, &signature)
+}
+
+/// The `Authorization` value that says `signature` covers the headers `signed`.
+pub fn authorization_value(
+    access_key: &str,
+    scope: &CredentialScope<'_>,
+    signed: &[&str],
+    signature: &[u8; 32],
+) -> String {
+    let mut out = String::with_capacity(384);
+    push_all(&mut out, &[ALGORITHM, " Credential=", access_key, "/"]);
+    scope.push_to(&mut out);
+    out.push_str(", SignedHeaders=");
+    push_joined(&mut out, signed);
+    out.push_str(", Signature=");
+    push_hex(&mut out, signature);
+    out
+}
+
+/// The query of a presigned URL, encoded: `request`'s own parameters (a token among them, if there is
+/// one) and the signature's. Signs the headers [`authorization`] would; the URL lives `expires` seconds.
+pub fn presigned_query(
+    request: &Signable<'_>,
+    key: &SigningKey,
+    access_key: &str,
+    scope: &CredentialScope<'_>,
+    amz_date: &str,
+    expires: u32,
+) -> String {
+    let signed = names_to_sign(request.headers);
+    let mut pairs = request.query.to_vec();
+    for (name, value) in [
+        ("X-Amz-Algorithm", ALGORITHM.to_owned()),
+        ("X-Amz-Credential", format!("{access_key}/{scope}")),
+        ("X-Amz-Date", amz_date.to_owned()),
+        ("X-Amz-Expires", expires.to_string()),
+        ("X-Amz-SignedHeaders", signed.join(";")),
+    ] {
+        pairs.push((Cow::Borrowed(name), Cow::Owned(value)));
+    }
+    let request = Signable {
+        query: &pairs,
+        ..*request
+    };
+    let canonical = canonical_request(&request, &signed, UNSIGNED_PAYLOAD);
+    let signature = key.sign(string_to_sign(amz_date, scope, &canonical).as_bytes());
+    let mut out = String::with_capacity(CANONICAL_CAPACITY);
+    push_query(&mut out, &pairs);
+    out.push_str("&X-Amz-Signature=");
+    push_hex(&mut out, &signature);
+    out
+}
+
+/// The names that [`authorization`] signs, sorted. `HeaderName`s are lower case already.
+fn names_to_sign(headers: &HeaderMap) -> Vec<&str> {
+    let mut names = Vec::with_capacity(headers.keys_len());
+    names.extend(headers.keys().map(HeaderName::as_str).filter(|name| {
+        matches!(*name, "content-md5" | "content-type" | "host") || name.starts_with("x-amz-")
+    }));
+    names.sort_unstable();
+    names
+}
+
+/// The pairs, encoded and in the order of their encoded names, then values.
+fn push_query(out: &mut String, query: &[(Cow<'_, str>, Cow<'_, str>)]) {
+    let mut pairs: Vec<_> = query.iter().collect();
+    pairs.sort_by(|a, b| compare_encoded(&a.0, &b.0).then_with(|| compare_encoded(&a.1, &b.1)));
+    for (index, (name, value)) in pairs.into_iter().enumerate() {
+        if index > 0 {
+            out.push('&');
+        }
+        push_encoded(out, name.as_bytes());
+        out.push('=');
+        push_encoded(out, value.as_bytes());
+    }
+}
+
+/// All values of `name`, joined with commas; outer spaces go and inner runs become one space.
+fn push_values(out: &mut String, headers: &HeaderMap, name: &str) {
+    for (index, value) in headers.get_all(name).iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        // A value that is not UTF-8 is refused in `covers_headers`, so nothing is lost here.
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let value = value.trim_matches([' ', '\t']);
+        if memmem::find(value.as_bytes(), b"  ").is_none() {
+            out.push_str(value);
+            continue;
+        }
+        for (index, word) in value.split(' ').filter(|word| !word.is_empty()).enumerate() {
+            if index > 0 {
+                out.push(' ');
+            }
+            out.push_str(word);
+        }
+    }
+}
+
+fn push_all(out: &mut String, parts: &[&str]) {
+    for part in parts {
+        out.push_str(part);
+    }
+}
+
+fn push_joined(out: &mut String, names: &[&str]) {
+    for (index, name) in names.iter().enumerate() {
+        if index > 0 {
+            out.push(';');
+        }
+        out.push_str(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_scope_has_four_parts_and_its_terminator() {
+        let scope = CredentialScope::parse("20260115/ap-guangzhou/s3/aws4_request").unwrap();
+        assert_eq!(
+            (scope.date, scope.region, scope.service),
+            ("20260115", "ap-guangzhou", "s3")
+        );
+        assert_eq!(scope.to_string(), "20260115/ap-guangzhou/s3/aws4_request");
+        for text in [
+            "",
+            "20260115/r/s3",
+            "20260115/r/s3/aws3_request",
+            "20260115/r/s3/aws4_request/x",
+        ] {
+            assert_eq!(CredentialScope::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_signing_key_does_not_print() {
+        let key = SigningKey::derive(&Secret::new("canary"), "20260115", "r", "s3");
+        assert_eq!(format!("{key:?}"), "[signing key]");
+    }
+
+    #[test]
+    fn two_values_of_one_header_are_joined_and_folded() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-amz-meta-a", HeaderValue::from_static("one   two "));
+        headers.append("x-amz-meta-a", HeaderValue::from_static("\tthree"));
+        let mut out = String::new();
+        push_values(&mut out, &headers, "x-amz-meta-a");
+        assert_eq!(out, "one two,three");
+    }
+
+    #[test]
+    fn our_signature_covers_what_means_something_to_cos() {
+        let names = [
+            "x-amz-date",
+            "user-agent",
+            "host",
+            "range",
+            "content-type",
+            "content-md5",
+            "x-amz-acl",
+        ];
+        let headers: HeaderMap = names
+            .iter()
+            .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("v")))
+            .collect();
+        let expected = [
+            "content-md5",
+            "content-type",
+            "host",
+            "x-amz-acl",
+            "x-amz-date",
+        ];
+        assert_eq!(names_to_sign(&headers), expected);
+    }
+}

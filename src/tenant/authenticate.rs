@@ -1,15 +1,42 @@
 //! Who asks: local keys, presigned URLs, or the anonymous tenant of a loopback listener.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Tenant;
-use crate::s3::{S3Error, S3Request};
+use super::anonymous::AnonymousRule;
+use crate::config::Config;
+use crate::s3::{Code, S3Error, S3Request};
+use crate::secret::Secret;
+use crate::sign::Signable;
+use crate::sign::encoding::{parse_hex32, percent_decode};
+use crate::sign::sigv4::{CONTENT_SHA256, Claim, CredentialScope, SigningKey, UNSIGNED_PAYLOAD};
 use crate::timestamp::Timestamp;
 
-/// All tenants and their local keys. Immutable once made.
+/// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
+const MAX_SKEW: i64 = 900;
+const SERVICE: &str = "s3";
+const SECURITY_TOKEN: &str = "x-amz-security-token";
+
+/// All tenants and their local keys. Immutable once made, but for the signing keys it has at hand.
 #[derive(Debug)]
 pub struct Tenants {
-    tenants: Vec<Tenant>,
+    all: Vec<Tenant>,
+    keys: HashMap<String, LocalKey>,
+    /// Stands in for a key that nobody has, so that an unknown id takes the path of a known one.
+    nobody: LocalKey,
+    anonymous: AnonymousRule,
+    /// The only region taken, under `strict_region`.
+    region: Option<String>,
+    /// The longest life of a presigned URL, in seconds.
+    max_presign: u64,
 }
 
 /// A caller that has proved who they are.
@@ -49,16 +76,193 @@ pub struct Connection {
     pub tls: bool,
 }
 
+/// One of a tenant's access keys.
+struct LocalKey {
+    id: String,
+    tenant: usize,
+    secret: Secret,
+    /// The signing key of the day and region that this key was last used for.
+    at_hand: ArcSwapOption<DayKey>,
+}
+
+struct DayKey {
+    date: String,
+    region: String,
+    key: SigningKey,
+}
+
 impl Tenants {
+    /// The tenants of the configuration, which has made sure that no two share a key id.
+    pub fn new(config: &Config) -> Self {
+        let tenants = config.tenants.iter().enumerate();
+        let keys = tenants.clone().flat_map(|(index, tenant)| {
+            tenant.access_keys.iter().map(move |key| {
+                (
+                    key.id.clone(),
+                    LocalKey::new(key.id.clone(), index, key.secret.clone()),
+                )
+            })
+        });
+        Self {
+            keys: keys.collect(),
+            all: tenants
+                .map(|(index, tenant)| Tenant::new(index, tenant))
+                .collect(),
+            nobody: LocalKey::new(String::new(), usize::MAX, Secret::new("")),
+            anonymous: AnonymousRule::new(config),
+            region: config
+                .server
+                .strict_region
+                .then(|| config.server.region.clone()),
+            max_presign: config.server.max_presign.as_secs(),
+        }
+    }
+
+    /// All tenants, in the configuration's order.
+    pub fn tenants(&self) -> &[Tenant] {
+        &self.all
+    }
+
+    /// The tenant at `index` of the configuration.
+    pub fn get(&self, index: usize) -> Option<&Tenant> {
+        self.all.get(index)
+    }
+
     /// Finds out who sent `head`. `now` is the local clock.
+    ///
+    /// Any mark of a signature makes the request one that must be signed well: nothing falls back
+    /// from a failed signature to the anonymous tenant.
     pub fn authenticate(
         &self,
-        _head: &Parts,
-        _asked: &S3Request<'_>,
-        _connection: Connection,
-        _now: Timestamp,
+        head: &Parts,
+        asked: &S3Request<'_>,
+        connection: Connection,
+        now: Timestamp,
     ) -> Result<Authenticated<'_>, S3Error> {
-        todo!()
+        let query = asked.query.pairs();
+        let in_query = Claim::is_in_query(query);
+        if in_query && head.headers.contains_key(AUTHORIZATION) {
+            return Err(S3Error::new(
+                Code::InvalidArgument,
+                "Only one auth mechanism allowed",
+            ));
+        }
+        refuse_token(&head.headers, query)?;
+        if let Some(claim) = Claim::from_headers(&head.headers)? {
+            return self.signed(head, asked, &claim, now);
+        }
+        if let Some(claim) = Claim::from_query(query, &head.headers)? {
+            return self.signed(head, asked, &claim, now);
+        }
+        let tenant = self.anonymous.check(&head.headers, connection)?;
+        let tenant = self.all.get(tenant).ok_or_else(unknown_key)?;
+        let payload =
+            content_sha256(&head.headers)?.map_or(Ok(Payload::Unsigned), Payload::parse)?;
+        Ok(Authenticated {
+            tenant,
+            identity: Identity::Anonymous,
+            payload,
+        })
+    }
+
+    /// Checks a claim. The head is verified whole before the body's mode is looked at.
+    fn signed(
+        &self,
+        head: &Parts,
+        asked: &S3Request<'_>,
+        claim: &Claim<'_>,
+        now: Timestamp,
+    ) -> Result<Authenticated<'_>, S3Error> {
+        self.check_scope(claim)?;
+        self.check_time(claim, now)?;
+        let path = percent_decode(head.uri.path()).ok_or_else(|| {
+            S3Error::new(Code::InvalidURI, "The path has a % without two hex digits")
+        })?;
+        let query = asked.query.pairs();
+        let request = Signable {
+            method: head.method.as_str(),
+            path: &path,
+            query,
+            headers: &head.headers,
+        };
+        let (signed_payload, payload) = claimed_payload(claim, &head.headers, query)?;
+
+        let known = self.keys.get(claim.access_key);
+        let verified = known
+            .unwrap_or(&self.nobody)
+            .verify(claim, &request, signed_payload, now);
+        let (key, tenant) = known
+            .and_then(|key| Some((key, self.all.get(key.tenant)?)))
+            .ok_or_else(unknown_key)?;
+        if !verified {
+            return Err(S3Error::new(
+                Code::SignatureDoesNotMatch,
+                "The request signature we calculated does not match the signature you provided. \
+                 Check your secret key, and that nothing between changes the path, query or headers.",
+            ));
+        }
+        let identity = match claim.expires {
+            Some(_) => Identity::Presigned(&key.id),
+            None => Identity::Header(&key.id),
+        };
+        Ok(Authenticated {
+            tenant,
+            identity,
+            payload: Payload::parse(payload)?,
+        })
+    }
+
+    fn check_scope(&self, claim: &Claim<'_>) -> Result<(), S3Error> {
+        let CredentialScope {
+            region, service, ..
+        } = claim.scope;
+        if service != SERVICE {
+            return Err(wrong_scope(
+                claim,
+                "the credential scope's service must be s3",
+            ));
+        }
+        if region.is_empty() {
+            return Err(wrong_scope(
+                claim,
+                "the credential scope has no region; set one in the client",
+            ));
+        }
+        match &self.region {
+            Some(expected) if expected != region => Err(wrong_scope(
+                claim,
+                &format!("the region is wrong; expecting '{expected}'"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_time(&self, claim: &Claim<'_>, now: Timestamp) -> Result<(), S3Error> {
+        let age = now.since(claim.time);
+        let Some(expires) = claim.expires else {
+            if age.abs() <= MAX_SKEW {
+                return Ok(());
+            }
+            return Err(S3Error::new(
+                Code::RequestTimeTooSkewed,
+                "The difference between the request time and the current time is too large: \
+                 set the client's clock",
+            ));
+        };
+        if u64::from(expires) > self.max_presign {
+            let text = format!(
+                "X-Amz-Expires must be at most {} seconds here",
+                self.max_presign
+            );
+            return Err(S3Error::new(Code::AuthorizationQueryParametersError, text));
+        }
+        if age < -MAX_SKEW {
+            return Err(S3Error::new(Code::AccessDenied, "Request is not valid yet"));
+        }
+        if age > i64::from(expires) {
+            return Err(S3Error::new(Code::AccessDenied, "Request has expired"));
+        }
+        Ok(())
     }
 }
 
@@ -77,4 +281,154 @@ impl<'t> Authenticated<'t> {
     pub fn payload(&self) -> Payload {
         self.payload
     }
+}
+
+impl Payload {
+    /// Reads the value of `x-amz-content-sha256`.
+    fn parse(text: &str) -> Result<Self, S3Error> {
+        if text == UNSIGNED_PAYLOAD {
+            return Ok(Self::Unsigned);
+        }
+        if let Some(hash) = parse_hex32(text) {
+            return Ok(Self::Sha256(hash));
+        }
+        if text.starts_with("STREAMING-") {
+            let mode: String = text.chars().take(64).collect();
+            let text = format!(
+                "The payload mode {mode} is not implemented: let the client hash the whole body, \
+                 or send UNSIGNED-PAYLOAD (AWS SDKs: request_checksum_calculation = when_required)"
+            );
+            return Err(S3Error::new(Code::NotImplemented, text));
+        }
+        Err(S3Error::new(
+            Code::InvalidArgument,
+            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD or a SHA-256 in lower-case hex",
+        ))
+    }
+}
+
+impl LocalKey {
+    fn new(id: String, tenant: usize, secret: Secret) -> Self {
+        Self {
+            id,
+            tenant,
+            secret,
+            at_hand: ArcSwapOption::empty(),
+        }
+    }
+
+    /// Whether `claim` is signed with this key. A signing key that has proved good today is kept:
+    /// neither an old presigned URL nor a stranger who knows the id can push it out.
+    fn verify(
+        &self,
+        claim: &Claim<'_>,
+        request: &Signable<'_>,
+        payload: &str,
+        now: Timestamp,
+    ) -> bool {
+        let CredentialScope { date, region, .. } = claim.scope;
+        if let Some(kept) = &*self.at_hand.load()
+            && kept.date == date
+            && kept.region == region
+        {
+            return claim.verify(request, &kept.key, payload);
+        }
+        let key = SigningKey::derive(&self.secret, date, region, SERVICE);
+        let verified = claim.verify(request, &key, payload);
+        if verified && now.date() == date {
+            let day_key = DayKey {
+                date: date.to_owned(),
+                region: region.to_owned(),
+                key,
+            };
+            self.at_hand.store(Some(Arc::new(day_key)));
+        }
+        verified
+    }
+}
+
+impl fmt::Debug for LocalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// No local key has a session token, so one is a sign that the client uses a key of somebody else.
+fn refuse_token(
+    headers: &HeaderMap,
+    query: &[(Cow<'_, str>, Cow<'_, str>)],
+) -> Result<(), S3Error> {
+    let in_query = query
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case(SECURITY_TOKEN));
+    if !in_query && !headers.contains_key(SECURITY_TOKEN) {
+        return Ok(());
+    }
+    Err(S3Error::new(
+        Code::InvalidToken,
+        "The provided token is not one that was issued here: use a local access key, which has no \
+         session token (unset AWS_SESSION_TOKEN)",
+    ))
+}
+
+/// The payload as it stands in the canonical request, and as the body will be checked.
+///
+/// A presigned URL is made before its body is known: it covers the header only if it signs it, or the
+/// parameter that the AWS SDK for JavaScript puts in its place.
+fn claimed_payload<'a>(
+    claim: &Claim<'_>,
+    headers: &'a HeaderMap,
+    query: &'a [(Cow<'_, str>, Cow<'_, str>)],
+) -> Result<(&'a str, &'a str), S3Error> {
+    let header = content_sha256(headers)?;
+    if claim.expires.is_none() {
+        let value = header.ok_or_else(|| {
+            S3Error::new(
+                Code::InvalidRequest,
+                "Missing required header for this request: x-amz-content-sha256",
+            )
+        })?;
+        return Ok((value, value));
+    }
+    let parameter = query
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(CONTENT_SHA256));
+    let parameter = parameter.map(|(_, value)| &**value);
+    let signed_header = header.filter(|_| claim.signs(CONTENT_SHA256));
+    let signed = parameter.or(signed_header).unwrap_or(UNSIGNED_PAYLOAD);
+    Ok((signed, header.unwrap_or(signed)))
+}
+
+/// `x-amz-content-sha256`: absent, or one visible value.
+fn content_sha256(headers: &HeaderMap) -> Result<Option<&str>, S3Error> {
+    let mut values = headers.get_all(CONTENT_SHA256).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    match (value.to_str(), values.next()) {
+        (Ok(value), None) => Ok(Some(value)),
+        _ => Err(S3Error::new(
+            Code::InvalidArgument,
+            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD or a SHA-256 in lower-case hex, once",
+        )),
+    }
+}
+
+fn wrong_scope(claim: &Claim<'_>, why: &str) -> S3Error {
+    if claim.expires.is_some() {
+        let text = format!("Error parsing the X-Amz-Credential parameter; {why}");
+        return S3Error::new(Code::AuthorizationQueryParametersError, text);
+    }
+    let text = format!("The authorization header is malformed; {why}");
+    S3Error::new(Code::AuthorizationHeaderMalformed, text)
+}
+
+fn unknown_key() -> S3Error {
+    S3Error::new(
+        Code::InvalidAccessKeyId,
+        "The AWS Access Key Id you provided does not exist in our records: use a key of [tenants.*] \
+         access_keys",
+    )
 }

@@ -1,7 +1,7 @@
 //! May they: [`Authenticated::authorize`] is the only maker of a [`Permit`].
 
 use super::{Authenticated, Grant, Tenant};
-use crate::s3::{S3Error, S3Request};
+use crate::s3::{Code, ObjectKey, Operation, S3Error, S3Request};
 
 /// The proof that a request may be done: the only thing that can be rewritten for COS.
 #[derive(Debug)]
@@ -14,12 +14,73 @@ pub struct Permit<'t, 'r> {
 
 impl<'t> Authenticated<'t> {
     /// Checks `asked` against the caller's grants.
-    pub fn authorize<'r>(&self, _asked: S3Request<'r>) -> Result<Permit<'t, 'r>, S3Error> {
-        todo!()
+    pub fn authorize<'r>(&self, asked: S3Request<'r>) -> Result<Permit<'t, 'r>, S3Error> {
+        Permit::check(self.tenant(), asked)
     }
 }
 
 impl<'t, 'r> Permit<'t, 'r> {
+    /// Everything is refused that no grant names: there is no other way to a `Permit`.
+    fn check(tenant: &'t Tenant, asked: S3Request<'r>) -> Result<Self, S3Error> {
+        if asked.operation == Operation::ListBuckets {
+            return Ok(Self {
+                request: asked,
+                tenant,
+                grant: None,
+                source: None,
+            });
+        }
+
+        let grant = bucket_grant(tenant, &asked)?;
+        match asked.operation {
+            // A caller may know of its own buckets, and these are answered here.
+            Operation::CreateBucket
+            | Operation::GetBucketLocation
+            | Operation::HeadBucket
+            | Operation::ListBuckets => {}
+            Operation::ListMultipartUploads
+            | Operation::ListObjectVersions
+            | Operation::ListObjects
+            | Operation::ListObjectsV2 => {
+                check_action(grant, asked.operation.action())?;
+                check_listing(grant, &asked)?;
+            }
+            // Its keys are in the body: `may_delete` judges each.
+            Operation::DeleteObjects => check_action(grant, asked.operation.action())?,
+            Operation::AbortMultipartUpload
+            | Operation::CompleteMultipartUpload
+            | Operation::CopyObject
+            | Operation::CreateMultipartUpload
+            | Operation::DeleteObject
+            | Operation::DeleteObjectTagging
+            | Operation::GetObject
+            | Operation::GetObjectTagging
+            | Operation::HeadObject
+            | Operation::ListParts
+            | Operation::PutObject
+            | Operation::PutObjectTagging
+            | Operation::UploadPart
+            | Operation::UploadPartCopy => {
+                check_action(grant, asked.operation.action())?;
+                check_key(grant, asked.key.as_ref().map(ObjectKey::as_str))?;
+            }
+        }
+        let source = copy_source(tenant, &asked)?;
+
+        Ok(Self {
+            request: asked,
+            tenant,
+            grant: Some(grant),
+            source,
+        })
+    }
+
+    /// A permit without a caller, by the same check.
+    #[cfg(test)]
+    pub(crate) fn for_test(tenant: &'t Tenant, asked: S3Request<'r>) -> Result<Self, S3Error> {
+        Self::check(tenant, asked)
+    }
+
     /// What was asked.
     pub fn request(&self) -> &S3Request<'r> {
         &self.request
@@ -38,5 +99,412 @@ impl<'t, 'r> Permit<'t, 'r> {
     /// The grant that a copy reads from.
     pub fn source(&self) -> Option<&'t Grant> {
         self.source
+    }
+
+    /// Whether a multi-delete may name `key`. One key that it may not refuses the whole request.
+    pub fn may_delete(&self, key: &str) -> bool {
+        self.grant.is_some_and(|grant| {
+            grant.covers(key) && grant.allows(Operation::DeleteObject.action())
+        })
+    }
+}
+
+/// The grant of the bucket asked for. A bucket that is not the caller's looks the same whether it
+/// exists or not: absent to a probe, refused to anything else.
+fn bucket_grant<'t>(tenant: &'t Tenant, asked: &S3Request<'_>) -> Result<&'t Grant, S3Error> {
+    let granted = asked.bucket.and_then(|alias| tenant.grant(alias));
+    granted.ok_or_else(|| match asked.operation {
+        Operation::GetBucketLocation | Operation::HeadBucket => {
+            S3Error::new(Code::NoSuchBucket, "You have no bucket of this name.")
+        }
+        _ => S3Error::new(
+            Code::AccessDenied,
+            "You have no bucket of this name; ListBuckets shows the buckets that are yours.",
+        ),
+    })
+}
+
+fn check_action(grant: &Grant, action: &str) -> Result<(), S3Error> {
+    if grant.allows(action) {
+        return Ok(());
+    }
+    Err(S3Error::new(
+        Code::AccessDenied,
+        format!(
+            "Your access to bucket {} does not include {action}.",
+            grant.alias
+        ),
+    ))
+}
+
+fn check_key(grant: &Grant, key: Option<&str>) -> Result<(), S3Error> {
+    if key.is_some_and(|key| grant.covers(key)) {
+        return Ok(());
+    }
+    Err(S3Error::new(
+        Code::AccessDenied,
+        format!(
+            "The key is outside the prefixes that are yours in bucket {}.",
+            grant.alias
+        ),
+    ))
+}
+
+/// A listing without a prefix shows the whole bucket. `delimiter` and the markers only leave out
+/// what the prefix already allows.
+fn check_listing(grant: &Grant, asked: &S3Request<'_>) -> Result<(), S3Error> {
+    let prefix = asked.query.get("prefix").unwrap_or_default();
+    if grant.covers_list(prefix) {
+        return Ok(());
+    }
+    Err(S3Error::new(
+        Code::AccessDenied,
+        format!(
+            "A listing of bucket {} must have a prefix that starts with one of yours.",
+            grant.alias
+        ),
+    ))
+}
+
+/// The grant that a copy reads from: read there, besides write here.
+fn copy_source<'t>(
+    tenant: &'t Tenant,
+    asked: &S3Request<'_>,
+) -> Result<Option<&'t Grant>, S3Error> {
+    let Some(action) = asked.operation.copy_source_action() else {
+        return Ok(None);
+    };
+    let source = asked.copy_source.as_ref();
+    let granted = source.and_then(|source| tenant.grant(&source.bucket));
+    let (Some(source), Some(grant)) = (source, granted) else {
+        return Err(S3Error::new(
+            Code::AccessDenied,
+            "You have no bucket of the copy source's name.",
+        ));
+    };
+    check_action(grant, action)?;
+    check_key(grant, Some(source.key.as_str()))?;
+    Ok(Some(grant))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PrefixPattern;
+    use crate::s3::{CopySource, Query};
+
+    const READ: &[&str] = &["name/cos:GetObject", "name/cos:HeadObject"];
+    const LIST: &[&str] = &[
+        "name/cos:GetBucket",
+        "name/cos:GetBucketObjectVersions",
+        "name/cos:ListMultipartUploads",
+    ];
+    const WRITE: &[&str] = &["name/cos:DeleteObject", "name/cos:PutObject"];
+
+    fn grant(alias: &str, prefixes: &[PrefixPattern], actions: &[&[&str]]) -> Grant {
+        Grant {
+            alias: alias.into(),
+            bucket: format!("{alias}-1250000000"),
+            region: "ap-guangzhou".into(),
+            prefixes: prefixes.to_vec(),
+            actions: actions.concat().iter().map(ToString::to_string).collect(),
+            headers: Vec::new(),
+        }
+    }
+
+    fn tenant() -> Tenant {
+        let folder = PrefixPattern::StartsWith("acme/".into());
+        Tenant {
+            index: 0,
+            name: "acme".into(),
+            grants: vec![
+                grant(
+                    "photos",
+                    std::slice::from_ref(&folder),
+                    &[READ, LIST, WRITE],
+                ),
+                grant("inbox", std::slice::from_ref(&folder), &[WRITE]),
+                grant("public", &[PrefixPattern::Any], &[READ, LIST]),
+            ],
+        }
+    }
+
+    fn ask<'r>(
+        operation: Operation,
+        bucket: &'r str,
+        key: &'r str,
+        query: &'r str,
+    ) -> S3Request<'r> {
+        S3Request {
+            operation,
+            bucket: Some(bucket),
+            key: (!key.is_empty()).then(|| ObjectKey::from_decoded(key.into()).unwrap()),
+            query: Query::parse(query).unwrap(),
+            copy_source: None,
+        }
+    }
+
+    fn copy(operation: Operation, from: &str, source: &str) -> S3Request<'static> {
+        S3Request {
+            copy_source: Some(CopySource {
+                bucket: from.into(),
+                key: ObjectKey::from_decoded(source.into()).unwrap(),
+                version_id: None,
+            }),
+            ..ask(operation, "photos", "acme/copy", "")
+        }
+    }
+
+    fn outcome(asked: S3Request<'_>) -> Option<Code> {
+        Permit::for_test(&tenant(), asked)
+            .err()
+            .map(|error| error.code())
+    }
+
+    #[test]
+    fn a_key_inside_with_a_granted_action_is_permitted() {
+        let tenant = tenant();
+        let asked = ask(Operation::PutObject, "photos", "acme/x", "");
+
+        let permit = Permit::for_test(&tenant, asked).unwrap();
+
+        assert_eq!(permit.grant().unwrap().bucket, "photos-1250000000");
+        assert_eq!(permit.tenant().name, "acme");
+        assert!(permit.source().is_none());
+    }
+
+    #[test]
+    fn every_object_operation_is_fenced_by_key_and_action() {
+        for operation in [
+            Operation::AbortMultipartUpload,
+            Operation::CompleteMultipartUpload,
+            Operation::CreateMultipartUpload,
+            Operation::DeleteObject,
+            Operation::DeleteObjectTagging,
+            Operation::GetObject,
+            Operation::GetObjectTagging,
+            Operation::HeadObject,
+            Operation::ListParts,
+            Operation::PutObject,
+            Operation::PutObjectTagging,
+            Operation::UploadPart,
+        ] {
+            let denied = Some(Code::AccessDenied);
+            let mut all = tenant();
+            all.grants[0].actions = vec![operation.action().into()];
+            let inside = ask(operation, "photos", "acme/x", "");
+            assert!(Permit::for_test(&all, inside).is_ok(), "{operation:?}");
+            for key in ["other/x", "acme", "ac", "ACME/x", ""] {
+                let outside = ask(operation, "photos", key, "");
+                let refused = Permit::for_test(&all, outside).err().map(|e| e.code());
+                assert_eq!(refused, denied, "{operation:?} {key}");
+            }
+            all.grants[0].actions = Vec::new();
+            let refused = Permit::for_test(&all, ask(operation, "photos", "acme/x", "")).err();
+            assert_eq!(
+                refused.map(|e| e.code()),
+                denied,
+                "{operation:?} without its action"
+            );
+        }
+    }
+
+    #[test]
+    fn a_foreign_bucket_is_absent_to_probes_and_refused_to_the_rest() {
+        for probe in [Operation::HeadBucket, Operation::GetBucketLocation] {
+            assert_eq!(
+                outcome(ask(probe, "theirs", "", "")),
+                Some(Code::NoSuchBucket)
+            );
+            assert_eq!(outcome(ask(probe, "inbox", "", "")), None);
+        }
+        for (operation, key) in [
+            (Operation::CreateBucket, ""),
+            (Operation::GetObject, "acme/x"),
+            (Operation::DeleteObjects, ""),
+            (Operation::ListObjects, ""),
+        ] {
+            let refused = outcome(ask(operation, "theirs", key, "prefix=acme/"));
+            assert_eq!(refused, Some(Code::AccessDenied), "{operation:?}");
+        }
+        // The real name is no alias.
+        let real = ask(Operation::GetObject, "photos-1250000000", "acme/x", "");
+        assert_eq!(outcome(real), Some(Code::AccessDenied));
+        assert_eq!(
+            outcome(ask(Operation::CreateBucket, "photos", "", "")),
+            None
+        );
+    }
+
+    #[test]
+    fn list_buckets_needs_no_grant() {
+        let mut asked = ask(Operation::ListBuckets, "", "", "");
+        asked.bucket = None;
+        assert_eq!(outcome(asked), None);
+    }
+
+    #[test]
+    fn all_four_listings_stay_inside_the_prefix() {
+        for operation in [
+            Operation::ListMultipartUploads,
+            Operation::ListObjectVersions,
+            Operation::ListObjects,
+            Operation::ListObjectsV2,
+        ] {
+            for query in [
+                "prefix=acme/",
+                "delimiter=/&prefix=acme/2026/&marker=x&start-after=zz",
+            ] {
+                assert_eq!(
+                    outcome(ask(operation, "photos", "", query)),
+                    None,
+                    "{operation:?}"
+                );
+            }
+            for query in [
+                "",
+                "prefix=",
+                "prefix=acme",
+                "prefix=other/",
+                "prefix[]=acme/",
+                "start-after=acme/",
+            ] {
+                let refused = outcome(ask(operation, "photos", "", query));
+                assert_eq!(refused, Some(Code::AccessDenied), "{operation:?} {query}");
+            }
+            assert_eq!(outcome(ask(operation, "public", "", "")), None);
+            let unlisted = outcome(ask(operation, "inbox", "", "prefix=acme/"));
+            assert_eq!(unlisted, Some(Code::AccessDenied));
+        }
+    }
+
+    #[test]
+    fn a_copy_needs_read_on_its_source_and_write_on_its_target() {
+        let denied = Some(Code::AccessDenied);
+        for operation in [Operation::CopyObject, Operation::UploadPartCopy] {
+            assert_eq!(outcome(copy(operation, "photos", "acme/x")), None);
+            assert_eq!(outcome(copy(operation, "public", "any/x")), None);
+            assert_eq!(outcome(copy(operation, "photos", "other/x")), denied);
+            assert_eq!(outcome(copy(operation, "inbox", "acme/x")), denied);
+            assert_eq!(outcome(copy(operation, "theirs", "acme/x")), denied);
+
+            let mut without = copy(operation, "photos", "acme/x");
+            without.copy_source = None;
+            assert_eq!(outcome(without), denied);
+
+            let mut into_read_only = copy(operation, "public", "any/x");
+            into_read_only.bucket = Some("public");
+            assert_eq!(outcome(into_read_only), denied);
+        }
+    }
+
+    #[test]
+    fn a_multi_delete_is_judged_key_by_key() {
+        let tenant = tenant();
+        let asked = ask(Operation::DeleteObjects, "photos", "", "delete");
+
+        let permit = Permit::for_test(&tenant, asked).unwrap();
+
+        assert!(permit.may_delete("acme/x"));
+        assert!(!permit.may_delete("other/x"));
+        let read_only = ask(Operation::DeleteObjects, "public", "", "delete");
+        assert_eq!(outcome(read_only), Some(Code::AccessDenied));
+    }
+
+    #[test]
+    fn refusals_do_not_name_the_real_bucket() {
+        let tenant = tenant();
+        let asked = ask(Operation::GetObject, "photos", "other/x", "");
+        let refused = Permit::for_test(&tenant, asked).unwrap_err();
+        assert!(!refused.to_string().contains("1250000000"));
+    }
+
+    /// Parses and checks a request as it comes; the tenant's address is `photos`, below `acme/`.
+    fn judge(method: &str, target: &str, headers: &[(&str, &str)]) -> Result<(), Code> {
+        let mut head = http::Request::builder().method(method).uri(target);
+        for (name, value) in headers.iter().chain(&[("host", "127.0.0.1:9000")]) {
+            head = head.header(*name, *value);
+        }
+        let (head, ()) = head.body(()).unwrap().into_parts();
+        let asked = S3Request::parse(&head, &[]).map_err(|error| error.code())?;
+        Permit::check(&tenant(), asked)
+            .map(drop)
+            .map_err(|error| error.code())
+    }
+
+    #[test]
+    fn no_spelling_of_a_path_leaves_the_prefix() {
+        assert_eq!(judge("GET", "/photos/acme/x", &[]), Ok(()));
+        for target in [
+            "/photos/acme/../other/x",
+            "/photos/acme/%2e%2e/other/x",
+            "/photos/acme/..%2fother/x",
+            "/photos/acme/%252e%252e/other/x",
+            "/photos/acme/..\\other",
+            "/photos//acme/x",
+            "/photos/%2Facme/x",
+            "/photos/acmes/x",
+            "/photos/ACME/x",
+            "/photos/acme%00/x",
+            "/photos/acme%c0%ae/x",
+            "/photos/%61cm%65s/x",
+            "/photos/other/x?prefix=acme/",
+            "/theirs/acme/x",
+            "/photos%2Facme/x",
+        ] {
+            assert!(judge("GET", target, &[]).is_err(), "{target}");
+        }
+    }
+
+    #[test]
+    fn no_spelling_of_a_copy_source_leaves_the_grants() {
+        let from = |source: &str| judge("PUT", "/photos/acme/x", &[("x-amz-copy-source", source)]);
+        assert_eq!(from("photos/acme/y"), Ok(()));
+        assert_eq!(from("/public/any%20key?versionId=v"), Ok(()));
+        for source in [
+            "",
+            "/",
+            "photos",
+            "photos/other/y",
+            "photos/acme/../other/y",
+            "photos/acme%2F..%2Fother/y",
+            "photos%2Fother/y",
+            "theirs/acme/y",
+            "photos-1250000000/acme/y",
+            "photos-1250000000.cos.ap-guangzhou.myqcloud.com/acme/y",
+            "arn:aws:s3:::photos/acme/y",
+            "photos/acme/y?acl",
+            "inbox/acme/y",
+        ] {
+            assert!(from(source).is_err(), "{source}");
+        }
+    }
+
+    #[test]
+    fn no_spelling_of_a_listing_leaves_the_prefix() {
+        assert_eq!(
+            judge("GET", "/photos?list-type=2&prefix=acme%2F", &[]),
+            Ok(())
+        );
+        for query in [
+            "",
+            "?prefix",
+            "?prefix=other/",
+            "?prefix=acme",
+            "?Prefix=acme/",
+            "?prefix[]=acme/",
+            "?prefix=acme/&prefix=other/",
+            "?prefix=acme/&%70refix=other/",
+            "?list-type=2&start-after=acme/",
+            "?uploads",
+            "?versions&prefix=other/",
+        ] {
+            for bucket in ["/photos", "/photos/"] {
+                assert!(
+                    judge("GET", &format!("{bucket}{query}"), &[]).is_err(),
+                    "{query}"
+                );
+            }
+        }
     }
 }

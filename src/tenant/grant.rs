@@ -1,6 +1,6 @@
 //! What a tenant sees as one bucket.
 
-use crate::config::PrefixPattern;
+use crate::config::{self, PrefixPattern};
 
 /// A tenant: a name, and what it may touch.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub struct Tenant {
 }
 
 /// One bucket of a tenant: alias, real bucket, region, prefixes, actions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Grant {
     /// The alias that the client uses.
     pub alias: String,
@@ -28,4 +28,168 @@ pub struct Grant {
     pub actions: Vec<String>,
     /// Lower-case names of request headers that need a grant by name.
     pub headers: Vec<String>,
+}
+
+impl Tenant {
+    /// The tenant at `index` of the configuration.
+    pub fn new(index: usize, tenant: &config::Tenant) -> Self {
+        Self {
+            index,
+            name: tenant.name.clone(),
+            grants: tenant.grants.iter().map(Grant::from_config).collect(),
+        }
+    }
+
+    /// The grant whose alias is `alias`; an alias is unique within a tenant.
+    pub fn grant(&self, alias: &str) -> Option<&Grant> {
+        self.grants.iter().find(|grant| grant.alias == alias)
+    }
+}
+
+impl Grant {
+    /// The grant that the configuration describes.
+    pub fn from_config(grant: &config::Grant) -> Self {
+        Self {
+            alias: grant.name.clone(),
+            bucket: grant.bucket.clone(),
+            region: grant.region.clone(),
+            prefixes: grant.prefixes.clone(),
+            actions: grant.actions.clone(),
+            headers: grant.headers.clone(),
+        }
+    }
+
+    /// Whether `key` is inside, byte by byte: no case folding, no Unicode normalisation.
+    pub fn covers(&self, key: &str) -> bool {
+        self.prefixes.iter().any(|pattern| match pattern {
+            PrefixPattern::Any => true,
+            PrefixPattern::Exact(exact) => key == exact,
+            PrefixPattern::StartsWith(start) => key.starts_with(start.as_str()),
+        })
+    }
+
+    /// Whether a listing with this `prefix` can show nothing but keys inside.
+    ///
+    /// An exact key never allows one: a listing with prefix `k` also shows `k2`.
+    pub fn covers_list(&self, prefix: &str) -> bool {
+        self.prefixes.iter().any(|pattern| match pattern {
+            PrefixPattern::Any => true,
+            PrefixPattern::Exact(_) => false,
+            PrefixPattern::StartsWith(start) => prefix.starts_with(start.as_str()),
+        })
+    }
+
+    /// Whether `action` (`name/cos:…`) is granted by its full name. Nothing granted allows nothing.
+    pub fn allows(&self, action: &str) -> bool {
+        self.actions.iter().any(|granted| granted == action)
+    }
+
+    /// Whether the request header `name` (lower case) is granted by name.
+    pub fn has_header(&self, name: &str) -> bool {
+        self.headers.iter().any(|granted| granted == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn grant(prefixes: &[PrefixPattern], actions: &[&str]) -> Grant {
+        Grant {
+            alias: "photos".into(),
+            bucket: "shared-1250000000".into(),
+            region: "ap-guangzhou".into(),
+            prefixes: prefixes.to_vec(),
+            actions: actions.iter().map(ToString::to_string).collect(),
+            headers: vec!["x-amz-acl".into()],
+        }
+    }
+
+    fn starts(start: &str) -> PrefixPattern {
+        PrefixPattern::StartsWith(start.into())
+    }
+
+    #[test]
+    fn a_folder_does_not_cover_its_neighbours() {
+        let folder = grant(&[starts("acme/")], &[]);
+
+        assert!(folder.covers("acme/x"));
+        assert!(folder.covers("acme/"));
+        for key in ["acme", "acmes/x", "ACME/x", "\u{ff41}cme/x", "x/acme/x", ""] {
+            assert!(!folder.covers(key), "{key}");
+        }
+        assert!(grant(&[starts("a")], &[]).covers("ab/x"));
+    }
+
+    #[test]
+    fn normalised_forms_of_a_prefix_are_other_keys() {
+        let composed = grant(&[starts("caf\u{e9}/")], &[]);
+
+        assert!(composed.covers("caf\u{e9}/x"));
+        assert!(!composed.covers("cafe\u{301}/x"));
+    }
+
+    #[test]
+    fn an_exact_key_covers_itself_and_no_listing() {
+        let one = grant(&[PrefixPattern::Exact("k".into())], &[]);
+
+        assert!(one.covers("k"));
+        assert!(!one.covers("k2"));
+        assert!(!one.covers_list("k"));
+        assert!(!one.covers_list(""));
+    }
+
+    #[test]
+    fn a_listing_must_start_inside() {
+        let folder = grant(&[starts("acme/")], &[]);
+
+        assert!(folder.covers_list("acme/"));
+        assert!(folder.covers_list("acme/2026/"));
+        for prefix in ["", "a", "acme", "other/"] {
+            assert!(!folder.covers_list(prefix), "{prefix}");
+        }
+        assert!(grant(&[PrefixPattern::Any], &[]).covers_list(""));
+    }
+
+    #[test]
+    fn nothing_granted_allows_nothing() {
+        let empty = grant(&[], &[]);
+
+        assert!(!empty.covers("k"));
+        assert!(!empty.covers_list(""));
+        assert!(!empty.allows("name/cos:GetObject"));
+    }
+
+    #[test]
+    fn an_action_is_allowed_by_its_full_name() {
+        let reader = grant(&[], &["name/cos:GetObject", "name/cos:Head*"]);
+
+        assert!(reader.allows("name/cos:GetObject"));
+        for action in [
+            "name/cos:GetObjectTagging",
+            "name/cos:HeadObject",
+            "name/cos:getobject",
+            "GetObject",
+        ] {
+            assert!(!reader.allows(action), "{action}");
+        }
+        assert!(reader.has_header("x-amz-acl"));
+        assert!(!reader.has_header("x-amz-tagging"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// Whatever a permitted listing shows is a key that may be asked for by name.
+        #[test]
+        fn a_covered_listing_shows_covered_keys(start in "[ab/]{0,3}", prefix in "[ab/]{0,4}", rest in "[ab/]{0,4}") {
+            let grant = grant(&[starts(&start), PrefixPattern::Exact("ab".into())], &[]);
+            if grant.covers_list(&prefix) {
+                let shown = prefix + &rest;
+                prop_assert!(grant.covers(&shown));
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! The two proofs are types: only an [`Authenticated`] can be authorized, and only the [`Permit`]
 //! that comes of it can be rewritten for COS.
 
+mod anonymous;
 mod authenticate;
 mod authorize;
 mod grant;

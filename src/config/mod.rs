@@ -2,11 +2,50 @@
 //!
 //! Nothing is read here: the text, the environment and files come in through [`Sources`].
 
+mod actions;
+mod document;
+mod endpoint;
+mod grammar;
+mod outside;
+mod parse;
+mod prefix;
+mod problem;
+mod section;
+mod tenants;
+
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::secret::Secret;
+
+pub use problem::{Place, Problem, Severity};
+
+/// The world outside the file.
+pub struct Sources<'a> {
+    /// The value of an environment variable.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// The text of a file.
+    pub file: &'a dyn Fn(&Path) -> io::Result<String>,
+    /// How many cores there are: `threads`, when it is not written.
+    pub cores: usize,
+}
+
+impl Config {
+    /// Reads the configuration `text` of the file `file_name`, and checks it whole.
+    ///
+    /// Gives the configuration and its warnings, or, if anything is wrong, everything that is. A
+    /// scalar key may be overridden by its `COSGATE_…` variable; relative paths are relative to the
+    /// file's directory.
+    pub fn parse(
+        file_name: &str,
+        text: &str,
+        sources: &Sources<'_>,
+    ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
+        parse::parse(file_name, text, sources)
+    }
+}
 
 /// The configuration, checked whole.
 #[derive(Clone, Debug)]
@@ -108,7 +147,7 @@ pub struct EndpointTemplate {
     pub tls: bool,
     /// The authority, placeholders included: `{bucket}.cos.{region}.myqcloud.com`.
     pub authority: String,
-    /// The path before the key, no trailing slash, placeholders included: `` or `/{bucket}`.
+    /// The path before the key, no trailing slash, placeholders included: empty or `/{bucket}`.
     pub path: String,
 }
 

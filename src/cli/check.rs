@@ -1,0 +1,99 @@
+//! `cosgate check`: is this configuration good?
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread::available_parallelism;
+use std::{env, fs, io};
+
+use clap::Args;
+use cosgate::config::{Config, Problem, Sources};
+
+use super::USAGE;
+
+/// Check a configuration file and print every problem with its line.
+///
+/// Exit status: 0 if the file can be used (warnings included), 2 if not.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  cosgate check --config config/example.toml
+  cosgate check -c /etc/cosgate.toml && systemctl reload cosgate")]
+pub(super) struct Arguments {
+    /// The TOML file to check; its secrets must be there too.
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    match load(&arguments.config) {
+        Some(config) => {
+            println!("{}: ok: {}", arguments.config.display(), summary(&config));
+            ExitCode::SUCCESS
+        }
+        None => ExitCode::from(USAGE),
+    }
+}
+
+/// Reads a configuration from the file system and the environment. Problems, warnings included, go
+/// to standard error; `None` when it cannot be used.
+pub(super) fn load(path: &Path) -> Option<Config> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            eprintln!(
+                "{}: error: cannot read the configuration: {error}\n  help: give an existing TOML file with --config",
+                path.display()
+            );
+            return None;
+        }
+    };
+    let sources = Sources {
+        env: &|name| env::var(name).ok(),
+        file: &|path| read_file(path),
+        cores: available_parallelism().map_or(1, usize::from),
+    };
+    match Config::parse(&path.to_string_lossy(), &text, &sources) {
+        Ok((config, warnings)) => {
+            print(&warnings);
+            Some(config)
+        }
+        Err(problems) => {
+            print(&problems);
+            None
+        }
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
+    fs::read_to_string(path)
+}
+
+fn print(problems: &[Problem]) {
+    for problem in problems {
+        eprintln!("{problem}");
+    }
+}
+
+fn summary(config: &Config) -> String {
+    let grants = config
+        .tenants
+        .iter()
+        .map(|tenant| tenant.grants.len())
+        .sum();
+    let keys = config
+        .tenants
+        .iter()
+        .map(|tenant| tenant.access_keys.len())
+        .sum();
+    format!(
+        "{}, {}, {}, {}; listens on {}",
+        counted(config.issuers.len(), "issuer"),
+        counted(config.tenants.len(), "tenant"),
+        counted(keys, "access key"),
+        counted(grants, "grant"),
+        config.server.listen,
+    )
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}

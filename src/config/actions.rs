@@ -1,0 +1,222 @@
+//! What a grant's `actions` may say: presets, and COS's own names.
+
+use super::document::printable;
+use super::problem::{Refusal, nearest};
+
+/// How COS prefixes its actions in a policy.
+const SERVICE: &str = "name/cos:";
+
+/// The presets, and the COS actions that each stands for.
+const PRESETS: [(&str, &[&str]); 3] = [
+    (
+        "list",
+        &[
+            "GetBucket",
+            "GetBucketObjectVersions",
+            "HeadBucket",
+            "ListMultipartUploads",
+        ],
+    ),
+    ("read", &["GetObject", "GetObjectTagging", "HeadObject"]),
+    (
+        "write",
+        &[
+            "AbortMultipartUpload",
+            "CompleteMultipartUpload",
+            "DeleteMultipleObjects",
+            "DeleteObject",
+            "DeleteObjectTagging",
+            "InitiateMultipartUpload",
+            "ListParts",
+            "PostObject",
+            "PutObject",
+            // COS's pages differ on the action of a copy: both names are granted (436/31923).
+            "PutObjectCopy",
+            "PutObjectTagging",
+            "UploadPart",
+            "UploadPartCopy",
+        ],
+    ),
+];
+
+/// The full names (`name/cos:GetObject`) of what `written` stands for: a preset or one COS action.
+pub(super) fn unfold(written: &str) -> Result<Vec<String>, Refusal> {
+    let full = |name: &&str| format!("{SERVICE}{name}");
+    if let Some((_, actions)) = PRESETS.iter().find(|(preset, _)| *preset == written) {
+        return Ok(actions.iter().map(full).collect());
+    }
+    let name = written
+        .strip_prefix(SERVICE)
+        .or_else(|| written.strip_prefix("cos:"))
+        .unwrap_or(written);
+    if ACTIONS.binary_search(&name).is_ok() {
+        return Ok(vec![full(&name)]);
+    }
+    let presets = PRESETS.iter().map(|(preset, _)| *preset);
+    let fix = if name.contains('*') {
+        "name each action, or use the presets read, write and list".to_owned()
+    } else {
+        match nearest(name, presets.chain(ACTIONS.iter().copied())) {
+            Some(meant) => format!("did you mean \"{meant}\"?"),
+            None => "use the presets read, write and list, or a COS name such as \"GetObject\""
+                .to_owned(),
+        }
+    };
+    Err(Refusal::new(
+        format!("`{}` is not a COS action", printable(written)),
+        fix,
+    ))
+}
+
+/// Every COS action that is known, sorted (tests/vectors/cos-actions.json).
+const ACTIONS: [&str; 83] = [
+    "AbortMultipartUpload",
+    "AppendObject",
+    "CompleteMultipartUpload",
+    "DeleteBucket",
+    "DeleteBucketCORS",
+    "DeleteBucketDomain",
+    "DeleteBucketDomainCertificate",
+    "DeleteBucketEncryption",
+    "DeleteBucketInventory",
+    "DeleteBucketLifecycle",
+    "DeleteBucketOrigin",
+    "DeleteBucketPolicy",
+    "DeleteBucketReplication",
+    "DeleteBucketTagging",
+    "DeleteBucketWebsite",
+    "DeleteMultipleObjects",
+    "DeleteObject",
+    "DeleteObjectTagging",
+    "GetBucket",
+    "GetBucketACL",
+    "GetBucketAccelerate",
+    "GetBucketCORS",
+    "GetBucketDomain",
+    "GetBucketDomainCertificate",
+    "GetBucketEncryption",
+    "GetBucketIntelligentTiering",
+    "GetBucketInventory",
+    "GetBucketLifecycle",
+    "GetBucketLocation",
+    "GetBucketLogging",
+    "GetBucketNotification",
+    "GetBucketObjectLockConfiguration",
+    "GetBucketObjectVersions",
+    "GetBucketOrigin",
+    "GetBucketPolicy",
+    "GetBucketReferer",
+    "GetBucketReplication",
+    "GetBucketTagging",
+    "GetBucketVersioning",
+    "GetBucketWebsite",
+    "GetObject",
+    "GetObjectACL",
+    "GetObjectRetention",
+    "GetObjectTagging",
+    "GetService",
+    "GetSymlink",
+    "HeadBucket",
+    "HeadObject",
+    "InitiateMultipartUpload",
+    "ListBucketInventory",
+    "ListMultipartUploads",
+    "ListParts",
+    "OptionsObject",
+    "PostObject",
+    "PostObjectRestore",
+    "PutBucket",
+    "PutBucketACL",
+    "PutBucketAccelerate",
+    "PutBucketCORS",
+    "PutBucketDomain",
+    "PutBucketDomainCertificate",
+    "PutBucketEncryption",
+    "PutBucketIntelligentTiering",
+    "PutBucketInventory",
+    "PutBucketLifecycle",
+    "PutBucketLogging",
+    "PutBucketNotification",
+    "PutBucketObjectLockConfiguration",
+    "PutBucketOrigin",
+    "PutBucketPolicy",
+    "PutBucketReferer",
+    "PutBucketReplication",
+    "PutBucketTagging",
+    "PutBucketVersioning",
+    "PutBucketWebsite",
+    "PutObject",
+    "PutObjectACL",
+    "PutObjectCopy",
+    "PutObjectRetention",
+    "PutObjectTagging",
+    "PutSymlink",
+    "UploadPart",
+    "UploadPartCopy",
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn knows_the_actions_of_the_vectors() {
+        let text = include_str!("../../tests/vectors/cos-actions.json");
+        let json: serde_json::Value = serde_json::from_str(text).unwrap();
+        let mut names = BTreeSet::new();
+        for row in json["rows"].as_array().unwrap() {
+            names.extend(row["cos_action"].as_str());
+            names.extend(row["copy_source_action"].as_str());
+            names.extend(
+                row["also_grant"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .filter_map(|name| name.as_str()),
+            );
+        }
+        let names: Vec<_> = names
+            .iter()
+            .filter_map(|name| name.strip_prefix(SERVICE))
+            .collect();
+        assert_eq!(names, ACTIONS);
+    }
+
+    #[test]
+    fn presets_are_made_of_known_actions() {
+        for (_, actions) in PRESETS {
+            assert!(actions.is_sorted());
+            assert!(actions.iter().all(|name| ACTIONS.contains(name)));
+        }
+    }
+
+    #[test]
+    fn an_action_may_be_written_in_three_ways() {
+        for written in ["GetObject", "cos:GetObject", "name/cos:GetObject"] {
+            assert_eq!(
+                unfold(written),
+                Ok(vec!["name/cos:GetObject".to_owned()]),
+                "{written}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_action_is_refused_with_the_one_that_was_meant() {
+        for (written, meant) in [
+            ("GetObjekt", "\"GetObject\""),
+            ("reed", "\"read\""),
+            ("cos:getobject", "\"GetObject\""),
+        ] {
+            let Err(refusal) = unfold(written) else {
+                panic!("{written}")
+            };
+            assert!(refusal.fix.contains(meant), "{written}: {}", refusal.fix);
+        }
+        assert!(unfold("*").is_err());
+        assert!(unfold("name/cos:*").is_err());
+        assert!(unfold("name/ci:GetObject").is_err());
+    }
+}

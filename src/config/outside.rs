@@ -1,0 +1,107 @@
+//! Values that stand outside the file: secrets, and files that TLS will read.
+
+use std::path::PathBuf;
+
+use super::document::{Document, Found, Origin};
+use super::grammar;
+use super::problem::Refusal;
+use super::section::Section;
+use crate::secret::Secret;
+
+impl Section<'_> {
+    /// The secret that `key` names: `env:NAME`, `file:PATH` or, with a warning, the text itself.
+    pub(super) fn secret(&mut self, key: &'static str) -> Option<Found<Secret>> {
+        let text = self.text(key)?;
+        let origin = text.origin;
+        let (secret, literal) = if let Some(name) = text.value.strip_prefix("env:") {
+            (self.document().secret_from_variable(name), false)
+        } else if let Some(path) = text.value.strip_prefix("file:") {
+            (self.document().secret_from_file(path), false)
+        } else {
+            (
+                grammar::secret(&text.value),
+                matches!(origin, Origin::File(_)),
+            )
+        };
+        let value = self.check(key, &origin, secret)?;
+        if literal {
+            let message = format!("`{key}` is a literal: whoever reads this file knows it");
+            let variable = self.variable_of(key);
+            let fix = format!("write {key} = \"env:NAME\" or \"file:PATH\", or set {variable}");
+            self.document().warning(&origin, Refusal::new(message, fix));
+        }
+        Some(Found { value, origin })
+    }
+
+    /// The same for a secret that must be there.
+    pub(super) fn required_secret(&mut self, key: &'static str) -> Option<Found<Secret>> {
+        if self.place_of(key).is_none() {
+            self.missing(key, "\"env:NAME\"");
+            return None;
+        }
+        self.secret(key)
+    }
+
+    /// A PEM file that must be readable. Only its first look is taken here: TLS reads it.
+    pub(super) fn pem(&mut self, key: &'static str) -> Option<PathBuf> {
+        let text = self.text(key)?;
+        let path = self.document().resolve(&text.value);
+        let content = (self.document().sources.file)(&path).map(Secret::new);
+        let checked = match content {
+            Ok(pem) if pem.expose().contains("-----BEGIN ") => Ok(path),
+            Ok(_) => Err(Refusal::new(
+                format!("{} is not PEM", path.display()),
+                "give a file that has a line `-----BEGIN …`",
+            )),
+            Err(error) => Err(Refusal::new(
+                format!("cannot read {}: {error}", path.display()),
+                "mend the path (it is relative to this file's directory) or the file's rights",
+            )),
+        };
+        self.check(key, &text.origin, checked)
+    }
+}
+
+impl Document<'_> {
+    fn secret_from_variable(&self, name: &str) -> Result<Secret, Refusal> {
+        let word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !word {
+            return Err(Refusal::new(
+                "what follows `env:` is not the name of a variable",
+                "write env:NAME, NAME of letters, digits and `_`",
+            ));
+        }
+        let Some(text) = (self.sources.env)(name) else {
+            let message = format!("the environment variable {name} is not set");
+            return Err(Refusal::new(
+                message,
+                format!("set {name}, or use file:PATH"),
+            ));
+        };
+        grammar::secret(&text).map_err(|refusal| Refusal {
+            message: format!("in the environment variable {name}, {}", refusal.message),
+            ..refusal
+        })
+    }
+
+    fn secret_from_file(&self, path: &str) -> Result<Secret, Refusal> {
+        let path = self.resolve(path);
+        let text = (self.sources.file)(&path)
+            .map(Secret::new)
+            .map_err(|error| {
+                Refusal::new(
+                    format!("cannot read {}: {error}", path.display()),
+                    "mend the path (it is relative to this file's directory) or the file's rights",
+                )
+            })?;
+        let text = text.expose();
+        let line = text
+            .strip_suffix("\r\n")
+            .or_else(|| text.strip_suffix('\n'))
+            .unwrap_or(text);
+        grammar::secret(line).map_err(|refusal| Refusal {
+            message: format!("in {}, {}", path.display(), refusal.message),
+            ..refusal
+        })
+    }
+}

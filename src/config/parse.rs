@@ -1,0 +1,372 @@
+//! The file's sections, each into its type.
+
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::document::{Document, Found, Origin, printable};
+use super::endpoint::{self, Placeholders};
+use super::grammar;
+use super::problem::{Problem, Refusal, Severity, nearest};
+use super::section::Section;
+use super::tenants;
+use super::{
+    Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits, ServerTls, Sources, Sts,
+    Upstream, UpstreamLimits, UpstreamSignature,
+};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_hours(1);
+const WEEK: Duration = Duration::from_hours(7 * 24);
+/// GetFederationToken: 36 hours for a sub-account, 2 for a root account (1312/48195).
+const FEDERATION_LONGEST: Duration = Duration::from_hours(36);
+const FEDERATION_ROOT_LONGEST: Duration = Duration::from_hours(2);
+
+/// The issuers that could be read.
+pub(super) struct Issuers {
+    pub(super) issuers: Vec<Issuer>,
+    /// Every name in the file, those of issuers with faults included.
+    pub(super) names: Vec<Found<String>>,
+}
+
+pub(super) fn parse(
+    file_name: &str,
+    text: &str,
+    sources: &Sources<'_>,
+) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+    let document = Document::new(file_name, text, sources);
+    let (tree, faults) = DeTable::parse_recoverable(text);
+    if !faults.is_empty() {
+        for fault in faults {
+            // Only the parser's own words: the source line may hold a secret.
+            let at = Origin::File(fault.span().map_or(0, |span| span.start));
+            document.error(
+                &at,
+                Refusal::new(
+                    format!("not TOML: {}", fault.message()),
+                    "mend the syntax here",
+                ),
+            );
+        }
+        return Err(document.into_problems());
+    }
+    let config = config(Section::root(&document, tree.get_ref()));
+    let problems = document.into_problems();
+    match config {
+        Some(config) if problems.iter().all(|p| p.severity == Severity::Warning) => {
+            Ok((config, problems))
+        }
+        _ => Err(problems),
+    }
+}
+
+fn config(mut root: Section<'_>) -> Option<Config> {
+    let server = server(root.section("server"));
+    let upstream = upstream(root.section("upstream"));
+    let sts = sts(root.section("sts"));
+    let issuers = issuers(&mut root);
+    let tenants = tenants::tenants(&mut root, &issuers, server.as_ref());
+    root.finish();
+    Some(Config {
+        server: server?,
+        upstream: upstream?,
+        sts: sts?,
+        issuers: issuers.issuers,
+        tenants,
+    })
+}
+
+fn server(mut section: Section<'_>) -> Option<Server> {
+    let listen = section.parsed("listen", grammar::address);
+    let listen = listen.map_or_else(
+        || grammar::address("127.0.0.1:9000").ok(),
+        |found| Some(found.value),
+    );
+    let admin = section.parsed("admin", |text| match text {
+        "" => Ok(None),
+        text => grammar::address(text).map(Some),
+    });
+    if let Some(Found {
+        value: Some(admin),
+        origin,
+    }) = &admin
+        && listen == Some(*admin)
+        && admin.port() != 0
+    {
+        let message = "`admin` is the address of `listen`";
+        section.document().error(
+            origin,
+            Refusal::new(message, "give it a port of its own, or \"\" for none"),
+        );
+    }
+    let admin = admin.map_or_else(
+        || grammar::address("127.0.0.1:9001").ok(),
+        |found| found.value,
+    );
+    let domains = domains(&mut section);
+    let region = region(&mut section);
+    let strict_region = section.flag("strict_region").value;
+    let allow_remote_anonymous = section.flag("allow_remote_anonymous").value;
+    let cores = u64::try_from(section.document().sources.cores)
+        .unwrap_or(1)
+        .clamp(1, 1024);
+    let threads = in_memory(section.size("threads", cores, 1..=1024));
+    let max_presign = section.duration("max_presign", WEEK, SECOND..=WEEK).value;
+    let tls = server_tls(section.section("tls"));
+    let limits = server_limits(section.section("limits"));
+    section.finish();
+    Some(Server {
+        listen: listen?,
+        admin,
+        domains,
+        region,
+        strict_region,
+        allow_remote_anonymous,
+        threads,
+        max_presign,
+        tls,
+        limits,
+    })
+}
+
+fn domains(section: &mut Section<'_>) -> Vec<String> {
+    let written = section.texts("domains");
+    if !section.has("domains") {
+        return vec!["s3.localhost".to_owned()];
+    }
+    let check =
+        |text: &Found<&str>| section.check("domains", &text.origin, endpoint::domain(text.value));
+    written.iter().filter_map(check).collect()
+}
+
+fn server_tls(mut section: Section<'_>) -> Option<ServerTls> {
+    let wanted =
+        section.is_written() || section.text("cert").is_some() || section.text("key").is_some();
+    let cert = section.pem("cert");
+    let key = section.pem("key");
+    let client_ca = section.pem("client_ca");
+    if wanted {
+        for name in ["cert", "key"] {
+            if !section.has(name) && section.text(name).is_none() {
+                section.missing(name, "\"PATH\"");
+            }
+        }
+    }
+    section.finish();
+    Some(ServerTls {
+        cert: cert?,
+        key: key?,
+        client_ca,
+    })
+}
+
+fn server_limits(mut section: Section<'_>) -> ServerLimits {
+    let limits = ServerLimits {
+        // hyper reads no head with less than 8 KiB.
+        head_bytes: in_memory(section.size("head_bytes", 16 * KIB, 8 * KIB..=MIB)),
+        head_fields: in_memory(section.size("head_fields", 100, 8..=1000)),
+        head_timeout: time(&mut section, "head_timeout", 10),
+        body_rate: section.size("body_rate", KIB, 1..=1024 * MIB),
+        body_window: time(&mut section, "body_window", 60),
+        idle_timeout: time(&mut section, "idle_timeout", 75),
+        tls_handshake_timeout: time(&mut section, "tls_handshake_timeout", 5),
+        xml_bytes: in_memory(section.size("xml_bytes", 2 * MIB, KIB..=16 * MIB)),
+        connections: in_memory(section.size("connections", 16_384, 1..=1_000_000)),
+        drain_timeout: section
+            .duration("drain_timeout", 60 * SECOND, Duration::ZERO..=HOUR)
+            .value,
+    };
+    section.finish();
+    limits
+}
+
+fn upstream(mut section: Section<'_>) -> Option<Upstream> {
+    let connect_to = section
+        .parsed("connect_to", endpoint::dial)
+        .map(|found| found.value);
+    let endpoint = read_endpoint(
+        &mut section,
+        "endpoint",
+        "https://{bucket}.cos.{region}.myqcloud.com",
+        Placeholders::Bucket,
+        connect_to.as_deref(),
+    );
+    let service_endpoint = read_endpoint(
+        &mut section,
+        "service_endpoint",
+        "https://service.cos.myqcloud.com",
+        Placeholders::Region,
+        connect_to.as_deref(),
+    );
+    let signature = section.parsed("signature", |text| match text {
+        "cos" => Ok(UpstreamSignature::Cos),
+        "s3" => Ok(UpstreamSignature::S3),
+        _ => Err(Refusal::new(
+            format!("`{}` is not a signature", printable(text)),
+            "write \"s3\" or \"cos\"",
+        )),
+    });
+    let ca_file = section.pem("ca_file");
+    let limits = upstream_limits(section.section("limits"));
+    section.finish();
+    Some(Upstream {
+        endpoint: endpoint?,
+        service_endpoint: service_endpoint?,
+        signature: signature.map_or(UpstreamSignature::S3, |found| found.value),
+        connect_to,
+        ca_file,
+        limits,
+    })
+}
+
+fn upstream_limits(mut section: Section<'_>) -> UpstreamLimits {
+    let limits = UpstreamLimits {
+        connect_timeout: time(&mut section, "connect_timeout", 3),
+        tls_handshake_timeout: time(&mut section, "tls_handshake_timeout", 5),
+        head_timeout: time(&mut section, "head_timeout", 30),
+        idle_timeout: time(&mut section, "idle_timeout", 50),
+        idle_connections: in_memory(section.size("idle_connections", 256, 0..=65_536)),
+    };
+    section.finish();
+    limits
+}
+
+fn sts(mut section: Section<'_>) -> Option<Sts> {
+    let connect_to = section
+        .parsed("connect_to", endpoint::dial)
+        .map(|found| found.value);
+    let endpoint = read_endpoint(
+        &mut section,
+        "endpoint",
+        "https://sts.tencentcloudapi.com",
+        Placeholders::None,
+        connect_to.as_deref(),
+    );
+    let region = region(&mut section);
+    let ca_file = section.pem("ca_file");
+    let mut limits = section.section("limits");
+    let timeout = time(&mut limits, "timeout", 5);
+    let answer_bytes = in_memory(limits.size("answer_bytes", 64 * KIB, KIB..=MIB));
+    limits.finish();
+    section.finish();
+    Some(Sts {
+        endpoint: endpoint?,
+        region,
+        connect_to,
+        ca_file,
+        timeout,
+        answer_bytes,
+    })
+}
+
+fn read_endpoint(
+    section: &mut Section<'_>,
+    key: &'static str,
+    default: &str,
+    placeholders: Placeholders,
+    connect_to: Option<&str>,
+) -> Option<EndpointTemplate> {
+    if !section.has(key) && section.text(key).is_none() {
+        return endpoint::endpoint(default, placeholders).ok();
+    }
+    let found = section.parsed(key, |text| endpoint::endpoint(text, placeholders))?;
+    let here = endpoint::is_loopback(connect_to.unwrap_or(&found.value.authority));
+    if !found.value.tls && !here {
+        let message =
+            format!("`{key}` is plain http: keys' tokens and data cross the network in the clear");
+        section
+            .document()
+            .warning(&found.origin, Refusal::new(message, "write https://"));
+    }
+    Some(found.value)
+}
+
+fn region(section: &mut Section<'_>) -> String {
+    let found = section.parsed("region", grammar::region);
+    found.map_or_else(|| "ap-guangzhou".to_owned(), |found| found.value)
+}
+
+fn time(section: &mut Section<'_>, key: &'static str, seconds: u64) -> Duration {
+    section
+        .duration(key, Duration::from_secs(seconds), MILLISECOND..=HOUR)
+        .value
+}
+
+fn in_memory(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+fn issuers(root: &mut Section<'_>) -> Issuers {
+    let mut read = Issuers {
+        issuers: Vec::new(),
+        names: Vec::new(),
+    };
+    let sections = root.named_sections("issuers");
+    tenants::refuse_shared_variables(&sections);
+    for (name, section) in sections {
+        section.check("issuers", &name.origin, grammar::name(&name.value));
+        read.names.push(name.clone());
+        read.issuers.extend(issuer(name.value, section));
+    }
+    read
+}
+
+fn issuer(name: String, mut section: Section<'_>) -> Option<Issuer> {
+    const KINDS: [&str; 2] = ["federation", "static"];
+    let kind = section.required("kind", "\"federation\"", |text| match text {
+        "federation" => Ok("federation"),
+        "static" => Ok("static"),
+        "assume-role" | "web-identity" => Err(Refusal::new(
+            format!("\"{text}\" is not offered by this version"),
+            "use \"federation\"",
+        )),
+        _ => {
+            let fix = match nearest(text, KINDS) {
+                Some(meant) => format!("did you mean \"{meant}\"?"),
+                None => "write \"federation\" or \"static\"".to_owned(),
+            };
+            Err(Refusal::new(
+                format!("`{}` is not a kind of issuer", printable(text)),
+                fix,
+            ))
+        }
+    });
+    let kind = kind.map(|found| found.value);
+    let secret_id = section.required_secret("secret_id");
+    let secret_key = section.required_secret("secret_key");
+    // An issuer of unknown kind may have the keys of either.
+    let duration = (kind != Some("static")).then(|| {
+        let found = section.duration(
+            "duration",
+            FEDERATION_ROOT_LONGEST,
+            SECOND..=FEDERATION_LONGEST,
+        );
+        if found.value > FEDERATION_ROOT_LONGEST {
+            let message = "`duration`: STS refuses more than 2h to the key of a root account";
+            section.document().warning(
+                &found.origin,
+                Refusal::new(message, "use a sub-account's key, or at most 2h"),
+            );
+        }
+        found.value
+    });
+    let token = (kind != Some("federation"))
+        .then(|| section.secret("token"))
+        .flatten();
+    section.finish();
+    let kind = match (kind?, duration) {
+        ("federation", Some(duration)) => IssuerKind::Federation { duration },
+        _ => IssuerKind::Static {
+            token: token.map(|found| found.value),
+        },
+    };
+    Some(Issuer {
+        name,
+        kind,
+        secret_id: secret_id?.value.expose().to_owned(),
+        secret_key: secret_key?.value,
+    })
+}

@@ -1,0 +1,208 @@
+//! A grant's prefixes: how they are written, and which of them touch a common key.
+
+use super::PrefixPattern;
+use super::document::printable;
+use super::problem::Refusal;
+
+/// COS takes keys of up to 850 bytes (436/13324).
+const KEY_BYTES: usize = 850;
+
+/// Reads a prefix in one of the forms of the COS STS SDKs: `*`, `a*`, `a/*` or an exact key.
+/// What a CAM policy would read as more than text (`?`, `${`, an inner `*`, quotes) is refused.
+pub(super) fn prefix(text: &str) -> Result<PrefixPattern, Refusal> {
+    if text.is_empty() {
+        return Err(Refusal::new(
+            "a prefix is empty",
+            "write \"*\" for every key, or \"folder/*\"",
+        ));
+    }
+    let (key, open) = match text.strip_suffix('*') {
+        Some(key) => (key, true),
+        None => (text, false),
+    };
+    if let Some((what, fix)) = fault(key) {
+        return Err(Refusal::new(format!("`{}` {what}", printable(text)), fix));
+    }
+    Ok(match (key, open) {
+        ("", _) => PrefixPattern::Any,
+        (key, true) => PrefixPattern::StartsWith(key.to_owned()),
+        (key, false) => PrefixPattern::Exact(key.to_owned()),
+    })
+}
+
+/// A form that is valid and often a slip.
+pub(super) fn doubt(pattern: &PrefixPattern) -> Option<Refusal> {
+    match pattern {
+        PrefixPattern::StartsWith(key) if !key.ends_with('/') => {
+            let key = printable(key);
+            Some(Refusal::new(
+                format!("`{key}*` also covers `{key}b/…` and every other key that begins so"),
+                format!("for one folder write \"{key}/*\""),
+            ))
+        }
+        PrefixPattern::Exact(key) if key.ends_with('/') => {
+            let key = printable(key);
+            Some(Refusal::new(
+                format!("`{key}` covers one key, which ends in `/`, and nothing below it"),
+                format!("did you mean \"{key}*\"?"),
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// The pattern as it is written.
+pub(super) fn spell(pattern: &PrefixPattern) -> String {
+    match pattern {
+        PrefixPattern::Any => "*".to_owned(),
+        PrefixPattern::Exact(key) => printable(key),
+        PrefixPattern::StartsWith(key) => format!("{}*", printable(key)),
+    }
+}
+
+/// For each pattern that touches a key of another one for which `clash` holds, that pair, once for
+/// each later pattern. Sorted by text, all that touch a pattern stand on one stack above it, so
+/// thousands of tenants in one bucket take `n log n`.
+pub(super) fn overlaps<'p, T>(
+    mut patterns: Vec<(&'p PrefixPattern, T)>,
+    clash: impl Fn(&T, &T) -> bool,
+) -> Vec<[(&'p PrefixPattern, T); 2]>
+where
+    T: Copy,
+{
+    patterns.sort_by_key(|(pattern, _)| order(pattern));
+    let mut open: Vec<(&'p PrefixPattern, T)> = Vec::new();
+    let mut found = Vec::new();
+    for next in patterns {
+        while open.last().is_some_and(|(outer, _)| !covers(outer, next.0)) {
+            open.pop();
+        }
+        if let Some(outer) = open.iter().find(|(_, tag)| clash(tag, &next.1)) {
+            found.push([*outer, next]);
+        }
+        open.push(next);
+    }
+    found
+}
+
+/// Whether every key of `inner` is one of `outer`.
+fn covers(outer: &PrefixPattern, inner: &PrefixPattern) -> bool {
+    let (key, closed) = order(inner);
+    match outer {
+        PrefixPattern::Any => true,
+        PrefixPattern::Exact(outer) => closed && outer == key,
+        PrefixPattern::StartsWith(outer) => key.starts_with(outer.as_str()),
+    }
+}
+
+/// By text, a pattern before the keys that it covers.
+fn order(pattern: &PrefixPattern) -> (&str, bool) {
+    match pattern {
+        PrefixPattern::Any => ("", false),
+        PrefixPattern::Exact(key) => (key, true),
+        PrefixPattern::StartsWith(key) => (key, false),
+    }
+}
+
+fn fault(key: &str) -> Option<(&'static str, &'static str)> {
+    if key.contains('*') {
+        return Some((
+            "has a `*` that is not at its end",
+            "write one `*`, as the last character",
+        ));
+    }
+    if key.contains('?') || key.contains("${") {
+        return Some((
+            "has a `?` or `${`, which a CAM policy does not read as text",
+            "remove it",
+        ));
+    }
+    if key.contains(['"', '\'', '`']) {
+        return Some(("has a quote", "remove it"));
+    }
+    if key.chars().any(char::is_control) {
+        return Some(("has a control character", "remove it"));
+    }
+    if key.starts_with(['/', '\\']) {
+        return Some((
+            "begins with a slash, as no COS key does",
+            "remove the slash",
+        ));
+    }
+    if key.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Some((
+            "has a `.` or `..` segment, which clients and COS resolve differently",
+            "write the plain path",
+        ));
+    }
+    if key.len() > KEY_BYTES {
+        return Some(("is longer than a COS key can be (850 bytes)", "shorten it"));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_the_four_forms() {
+        assert_eq!(prefix("*"), Ok(PrefixPattern::Any));
+        assert_eq!(prefix("a*"), Ok(PrefixPattern::StartsWith("a".into())));
+        assert_eq!(prefix("a/*"), Ok(PrefixPattern::StartsWith("a/".into())));
+        assert_eq!(
+            prefix("中文/a b.jpg"),
+            Ok(PrefixPattern::Exact("中文/a b.jpg".into()))
+        );
+    }
+
+    #[test]
+    fn refuses_what_a_policy_would_read_otherwise() {
+        let long = "a".repeat(851);
+        for text in [
+            "", "a*b", "**", "a?", "${x}/*", "a\"b", "a'b", "a\nb", "a\u{7f}", "/a/*", "\\a",
+            "a/../b", "./a", "..", "a/./*", "../*", &long,
+        ] {
+            assert!(prefix(text).is_err(), "{text}");
+        }
+        assert!(prefix(&"a".repeat(850)).is_ok());
+    }
+
+    #[test]
+    fn doubts_the_forms_that_are_often_slips() {
+        let doubtful = |text| doubt(&prefix(text).unwrap()).is_some();
+        assert!(doubtful("a*"));
+        assert!(doubtful("a/"));
+        assert!(!doubtful("a/*"));
+        assert!(!doubtful("*"));
+        assert!(!doubtful("a/b.jpg"));
+    }
+
+    fn pattern() -> impl Strategy<Value = PrefixPattern> {
+        prop_oneof![
+            1 => Just(PrefixPattern::Any),
+            4 => "[ab/]{1,4}".prop_map(PrefixPattern::Exact),
+            4 => "[ab/]{1,4}".prop_map(PrefixPattern::StartsWith),
+        ]
+    }
+
+    fn touch(a: &PrefixPattern, b: &PrefixPattern) -> bool {
+        covers(a, b) || covers(b, a)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn finds_an_overlap_exactly_when_two_patterns_touch(patterns in prop::collection::vec(pattern(), 0..8)) {
+            let tagged: Vec<_> = patterns.iter().enumerate().map(|(i, pattern)| (pattern, i)).collect();
+            let found = overlaps(tagged.clone(), |a, b| a != b);
+            for [(a, i), (b, j)] in &found {
+                prop_assert!(i != j && touch(a, b));
+            }
+            let any = tagged.iter().any(|(a, i)| tagged.iter().any(|(b, j)| i < j && touch(a, b)));
+            prop_assert_eq!(!found.is_empty(), any);
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! `[tenants.*]`: each for itself, then all against each other.
+
+use std::collections::HashMap;
+
+use super::document::{Found, Origin, printable};
+use super::grammar;
+use super::parse::Issuers;
+use super::prefix;
+use super::problem::{Refusal, nearest};
+use super::section::Section;
+use super::{AccessKey, Grant, PrefixPattern, Server, Tenant, actions};
+
+/// Tenants with what only the checks between them need.
+struct Read {
+    tenant: Tenant,
+    key_origins: Vec<Origin>,
+    anonymous_origin: Option<Origin>,
+    grants: Vec<ReadGrant>,
+}
+
+/// A grant as far as it could be read.
+struct ReadGrant {
+    name: Option<Found<String>>,
+    bucket: Option<Found<String>>,
+    region: Option<Found<String>>,
+    prefixes: Vec<Found<PrefixPattern>>,
+    actions: Vec<String>,
+    headers: Vec<String>,
+    shared: bool,
+}
+
+/// Stands where an error was reported, so nobody gets to see it.
+const UNKNOWN_ISSUER: usize = usize::MAX;
+
+/// Headers that carry the request itself: no grant may let a client set them upstream.
+const RESERVED_HEADERS: [&str; 12] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "cookie",
+    "expect",
+    "host",
+    "transfer-encoding",
+    "x-amz-content-sha256",
+    "x-amz-copy-source",
+    "x-amz-date",
+    "x-amz-security-token",
+    "x-cos-security-token",
+];
+
+pub(super) fn tenants(
+    root: &mut Section<'_>,
+    issuers: &Issuers,
+    server: Option<&Server>,
+) -> Vec<Tenant> {
+    let sections = root.named_sections("tenants");
+    refuse_shared_variables(&sections);
+    if sections.is_empty() {
+        let message = "there are no tenants: every request will be refused";
+        root.document().warning(
+            &root.origin(),
+            Refusal::new(message, "add [tenants.NAME] with a grant"),
+        );
+    }
+    let mut read = Vec::with_capacity(sections.len());
+    for (name, section) in sections {
+        section.check("tenants", &name.origin, grammar::name(&name.value));
+        read.push(tenant(name, section, issuers));
+    }
+    warn_of_unused_issuers(root, issuers, &read);
+    refuse_common_keys(root, &read);
+    refuse_anonymous(root, &read, server);
+    refuse_overlaps(root, &read);
+    read.into_iter().map(Read::checked).collect()
+}
+
+fn warn_of_unused_issuers(root: &Section<'_>, issuers: &Issuers, read: &[Read]) {
+    if read.iter().any(|read| read.tenant.issuer == UNKNOWN_ISSUER) {
+        return; // one of them was likely meant
+    }
+    for (index, name) in issuers.names.iter().enumerate() {
+        if !read.iter().any(|read| read.tenant.issuer == index) {
+            let message = format!("no tenant uses the issuer `{}`", printable(&name.value));
+            root.document().warning(
+                &name.origin,
+                Refusal::new(message, "remove it, or name it in a tenant"),
+            );
+        }
+    }
+}
+
+/// Two names that give the same `COSGATE_…` variables would take each other's secrets.
+pub(super) fn refuse_shared_variables(sections: &[(Found<String>, Section<'_>)]) {
+    let mut seen: HashMap<String, &str> = HashMap::new();
+    for (name, section) in sections {
+        let variable = section.variable_of("");
+        if let Some(first) = seen.insert(variable.clone(), &name.value) {
+            let message = format!(
+                "`{}` and `{}` share the variables {variable}…",
+                printable(first),
+                printable(&name.value)
+            );
+            section
+                .document()
+                .error(&name.origin, Refusal::new(message, "rename one of the two"));
+        }
+    }
+}
+
+fn tenant(name: Found<String>, mut section: Section<'_>, issuers: &Issuers) -> Read {
+    let issuer = section.required("issuer", "\"NAME\" of an [issuers.NAME]", |text| {
+        let found = issuers.names.iter().position(|name| name.value == text);
+        found.ok_or_else(|| {
+            let fix = match nearest(text, issuers.names.iter().map(|name| name.value.as_str())) {
+                Some(meant) => format!("did you mean \"{}\"?", printable(meant)),
+                None => format!("add [issuers.{}]", printable(text)),
+            };
+            Refusal::new(format!("there is no issuer `{}`", printable(text)), fix)
+        })
+    });
+    let mut access_keys = Vec::new();
+    let mut key_origins = Vec::new();
+    let key_sections = section.tables("access_keys");
+    let has_keys = !key_sections.is_empty();
+    for mut section in key_sections {
+        let id = section.required(
+            "id",
+            "\"ID\" (`cosgate keygen` makes one)",
+            grammar::access_key_id,
+        );
+        let secret = section.required_secret("secret");
+        section.finish();
+        if let (Some(id), Some(secret)) = (id, secret) {
+            access_keys.push(AccessKey {
+                id: id.value,
+                secret: secret.value,
+            });
+            key_origins.push(id.origin);
+        }
+    }
+    let anonymous = section.flag("anonymous");
+    if !has_keys && !anonymous.value {
+        let message = format!(
+            "nobody can call as the tenant `{}`: it has no access_keys",
+            printable(&name.value)
+        );
+        let fix = "add access_keys = [{ id = \"…\", secret = \"env:NAME\" }] (`cosgate keygen` makes one)";
+        section
+            .document()
+            .error(&section.origin(), Refusal::new(message, fix));
+    }
+    let grants: Vec<ReadGrant> = section.tables("grants").into_iter().map(grant).collect();
+    if grants.is_empty() && !section.has("grants") {
+        let message = format!(
+            "the tenant `{}` has no grants: it can do nothing",
+            printable(&name.value)
+        );
+        let fix = format!("add [[tenants.{}.grants]]", printable(&name.value));
+        section
+            .document()
+            .error(&section.origin(), Refusal::new(message, fix));
+    }
+    check_grants_of_one_tenant(&section, &grants);
+    section.finish();
+    Read {
+        tenant: Tenant {
+            name: name.value,
+            issuer: issuer.map_or(UNKNOWN_ISSUER, |found| found.value),
+            access_keys,
+            anonymous: anonymous.value,
+            grants: Vec::new(),
+        },
+        key_origins,
+        anonymous_origin: anonymous.value.then_some(anonymous.origin),
+        grants,
+    }
+}
+
+fn grant(mut section: Section<'_>) -> ReadGrant {
+    let name = section.required("name", "\"photos\"", grammar::alias);
+    let bucket = section.required("bucket", "\"photos-1250000000\"", grammar::bucket);
+    let region = section.required("region", "\"ap-guangzhou\"", grammar::region);
+    let mut prefixes = Vec::new();
+    for text in section.texts("prefixes") {
+        let Some(pattern) = section.check("prefixes", &text.origin, prefix::prefix(text.value))
+        else {
+            continue;
+        };
+        if let Some(doubt) = prefix::doubt(&pattern) {
+            section.document().warning(&text.origin, doubt);
+        }
+        prefixes.push(Found {
+            value: pattern,
+            origin: text.origin,
+        });
+    }
+    let mut actions = Vec::new();
+    for text in section.texts("actions") {
+        let unfolded = section.check("actions", &text.origin, actions::unfold(text.value));
+        actions.extend(unfolded.into_iter().flatten());
+    }
+    actions.sort_unstable();
+    actions.dedup();
+    let mut headers = Vec::new();
+    for text in section.texts("headers") {
+        headers.extend(section.check("headers", &text.origin, grantable_header(text.value)));
+    }
+    headers.sort_unstable();
+    headers.dedup();
+    let shared = section.flag("shared").value;
+    refuse_later_keys(&mut section);
+    refuse_empty(
+        &mut section,
+        "prefixes",
+        "[\"*\"] for every key, or [\"folder/*\"]",
+    );
+    refuse_empty(&mut section, "actions", "[\"read\", \"write\", \"list\"]");
+    section.finish();
+    ReadGrant {
+        name,
+        bucket,
+        region,
+        prefixes,
+        actions,
+        headers,
+        shared,
+    }
+}
+
+fn grantable_header(text: &str) -> Result<String, Refusal> {
+    let name = grammar::header(text)?;
+    if RESERVED_HEADERS.contains(&name.as_str()) {
+        return Err(Refusal::new(
+            format!("`{name}` cannot be granted: it carries the request itself"),
+            "remove it",
+        ));
+    }
+    Ok(name)
+}
+
+/// Keys of the design that this version does not have: silence would be a wider grant than meant.
+fn refuse_later_keys(section: &mut Section<'_>) {
+    for (key, fix) in [
+        ("policy", "write the grant with prefixes and actions"),
+        (
+            "root",
+            "remove it, and let clients name whole keys: prefixes = [\"folder/*\"]",
+        ),
+    ] {
+        if let Some(origin) = section.place_of(key) {
+            let message = format!("`{key}` is not offered by this version");
+            section
+                .document()
+                .error(&origin, Refusal::new(message, fix));
+        }
+    }
+}
+
+fn refuse_empty(section: &mut Section<'_>, key: &'static str, example: &str) {
+    let (state, origin) = match section.place_of(key) {
+        None => ("missing", section.origin()),
+        Some(origin) if section.is_empty_array(key) => ("empty", origin),
+        Some(_) => return,
+    };
+    let message = format!("`{key}` is {state}: the grant allows nothing");
+    section.document().error(
+        &origin,
+        Refusal::new(message, format!("write {key} = {example}")),
+    );
+}
+
+fn check_grants_of_one_tenant(section: &Section<'_>, grants: &[ReadGrant]) {
+    let mut names: Vec<&str> = Vec::new();
+    for name in grants.iter().filter_map(|grant| grant.name.as_ref()) {
+        if names.contains(&name.value.as_str()) {
+            let message = format!("this tenant has two grants named `{}`", name.value);
+            section.document().error(
+                &name.origin,
+                Refusal::new(message, "give each its own name, or make them one grant"),
+            );
+        }
+        names.push(&name.value);
+    }
+    let mut buckets = grants.iter().filter_map(|grant| grant.bucket.as_ref());
+    let Some(first) = buckets.next() else { return };
+    for bucket in buckets {
+        if grammar::appid(&bucket.value) != grammar::appid(&first.value) {
+            let message = format!(
+                "`{}` is in another account (APPID) than `{}`",
+                bucket.value, first.value
+            );
+            let fix = "make two tenants of it: one temporary key cannot cover two accounts";
+            section
+                .document()
+                .error(&bucket.origin, Refusal::new(message, fix));
+        }
+    }
+}
+
+fn refuse_common_keys(root: &Section<'_>, read: &[Read]) {
+    let mut seen: HashMap<&str, &str> = HashMap::new();
+    for tenant in read {
+        for (key, origin) in tenant.tenant.access_keys.iter().zip(&tenant.key_origins) {
+            if let Some(first) = seen.insert(&key.id, &tenant.tenant.name) {
+                let message = format!(
+                    "the access key id `{}` is already used by the tenant `{}`",
+                    key.id,
+                    printable(first)
+                );
+                root.document().error(
+                    origin,
+                    Refusal::new(
+                        message,
+                        "give each key its own id (`cosgate keygen` makes one)",
+                    ),
+                );
+            }
+        }
+    }
+}
+
+fn refuse_anonymous(root: &Section<'_>, read: &[Read], server: Option<&Server>) {
+    let mut first: Option<&str> = None;
+    for tenant in read {
+        let Some(origin) = &tenant.anonymous_origin else {
+            continue;
+        };
+        if let Some(first) = first {
+            let message = format!("the tenant `{}` is anonymous already", printable(first));
+            root.document().error(
+                origin,
+                Refusal::new(message, "leave `anonymous = true` on one of the two"),
+            );
+        }
+        first = Some(&tenant.tenant.name);
+        if let Some(server) = server
+            && !server.listen.ip().is_loopback()
+            && !server.allow_remote_anonymous
+        {
+            let message = format!(
+                "anyone who reaches {} could use the tenant `{}`",
+                server.listen,
+                printable(&tenant.tenant.name)
+            );
+            let fix = "listen on 127.0.0.1, remove `anonymous`, or set allow_remote_anonymous = true in [server]";
+            root.document().error(origin, Refusal::new(message, fix));
+        }
+    }
+}
+
+/// Two tenants may touch the same key only when both grants say that they share it.
+fn refuse_overlaps(root: &Section<'_>, read: &[Read]) {
+    #[derive(Clone, Copy)]
+    struct Owner<'r> {
+        tenant: usize,
+        name: &'r str,
+        shared: bool,
+        origin: &'r Origin,
+    }
+    let mut places: HashMap<(&str, &str), Vec<(&PrefixPattern, Owner<'_>)>> = HashMap::new();
+    for (tenant, read) in read.iter().enumerate() {
+        for grant in &read.grants {
+            let (Some(bucket), Some(region)) = (&grant.bucket, &grant.region) else {
+                continue;
+            };
+            let patterns = places.entry((&bucket.value, &region.value)).or_default();
+            patterns.extend(grant.prefixes.iter().map(|prefix| {
+                let name = read.tenant.name.as_str();
+                (
+                    &prefix.value,
+                    Owner {
+                        tenant,
+                        name,
+                        shared: grant.shared,
+                        origin: &prefix.origin,
+                    },
+                )
+            }));
+        }
+    }
+    for ((bucket, _), patterns) in places {
+        let clash = |a: &Owner<'_>, b: &Owner<'_>| a.tenant != b.tenant && !(a.shared && b.shared);
+        for [one, other] in prefix::overlaps(patterns, clash) {
+            let ((first, owner), (second, later)) = if one.1.tenant < other.1.tenant {
+                (one, other)
+            } else {
+                (other, one)
+            };
+            let message = format!(
+                "`{}` of the tenant `{}` and `{}` of the tenant `{}` touch the same keys of {bucket}",
+                prefix::spell(second),
+                printable(later.name),
+                prefix::spell(first),
+                printable(owner.name),
+            );
+            let fix = "give each tenant its own prefix, or write shared = true in both grants";
+            root.document()
+                .error(later.origin, Refusal::new(message, fix));
+        }
+    }
+}
+
+impl Read {
+    fn checked(self) -> Tenant {
+        let grants = self
+            .grants
+            .into_iter()
+            .filter_map(ReadGrant::checked)
+            .collect();
+        Tenant {
+            grants,
+            ..self.tenant
+        }
+    }
+}
+
+impl ReadGrant {
+    fn checked(self) -> Option<Grant> {
+        Some(Grant {
+            name: self.name?.value,
+            bucket: self.bucket?.value,
+            region: self.region?.value,
+            prefixes: self
+                .prefixes
+                .into_iter()
+                .map(|prefix| prefix.value)
+                .collect(),
+            actions: self.actions,
+            headers: self.headers,
+        })
+    }
+}

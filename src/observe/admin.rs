@@ -1,0 +1,124 @@
+//! The admin pages: is it alive, is it ready, what did it count.
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Response, StatusCode};
+
+use super::Metrics;
+
+/// Whether new requests should be sent here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It is ending: requests under way are finished, new ones should go elsewhere.
+    Draining,
+    /// Yes.
+    Ready,
+    /// It does not accept connections yet.
+    Starting,
+}
+
+/// Answers a request for an admin page. The body of an answer to HEAD is the server's to leave out.
+pub fn answer(
+    method: &Method,
+    path: &str,
+    readiness: Readiness,
+    metrics: &Metrics,
+) -> Response<String> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let mut response = page(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match (path, readiness) {
+        ("/livez", _) | ("/readyz", Readiness::Ready) => page(StatusCode::OK, "ok\n"),
+        ("/readyz", Readiness::Draining) => page(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        ("/readyz", Readiness::Starting) => page(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        ("/metrics", _) => {
+            let mut response = page(StatusCode::OK, metrics.render());
+            let version = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            response.headers_mut().insert(CONTENT_TYPE, version);
+            response
+        }
+        _ => page(
+            StatusCode::NOT_FOUND,
+            "not found: see /livez, /readyz and /metrics\n",
+        ),
+    }
+}
+
+fn page(status: StatusCode, body: impl Into<String>) -> Response<String> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_whether_it_lives_and_is_ready() {
+        let metrics = Metrics::new(1);
+        for (method, path, readiness, status, body) in [
+            (Method::GET, "/livez", Readiness::Draining, 200, "ok\n"),
+            (Method::HEAD, "/livez", Readiness::Ready, 200, "ok\n"),
+            (Method::GET, "/readyz", Readiness::Ready, 200, "ok\n"),
+            (
+                Method::GET,
+                "/readyz",
+                Readiness::Draining,
+                503,
+                "draining\n",
+            ),
+            (
+                Method::GET,
+                "/readyz",
+                Readiness::Starting,
+                503,
+                "starting\n",
+            ),
+            (
+                Method::POST,
+                "/livez",
+                Readiness::Ready,
+                405,
+                "only GET and HEAD\n",
+            ),
+            (
+                Method::GET,
+                "/livez/",
+                Readiness::Ready,
+                404,
+                "not found: see /livez, /readyz and /metrics\n",
+            ),
+        ] {
+            let response = answer(&method, path, readiness, &metrics);
+            assert_eq!(
+                (response.status().as_u16(), response.body().as_str()),
+                (status, body),
+                "{method} {path}"
+            );
+        }
+        assert_eq!(
+            answer(&Method::PUT, "/x", Readiness::Ready, &metrics).headers()[ALLOW],
+            "GET, HEAD"
+        );
+    }
+
+    #[test]
+    fn shows_the_counters() {
+        let response = answer(&Method::GET, "/metrics", Readiness::Ready, &Metrics::new(1));
+        assert!(response.body().contains("\ncosgate_connections 0\n"));
+        assert_eq!(
+            response.headers()[CONTENT_TYPE],
+            "text/plain; version=0.0.4; charset=utf-8"
+        );
+    }
+}

@@ -1,0 +1,444 @@
+//! Counters, and their text for Prometheus.
+//!
+//! Each core's thread has its own block, so a request never writes to memory that another core
+//! writes to. A reader adds the blocks up; it may see a request in one counter before another.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::StatusCode;
+
+use crate::s3::Operation;
+
+/// The counters of the whole program.
+#[derive(Debug)]
+pub struct Metrics {
+    cores: Box<[Arc<CoreMetrics>]>,
+    live_keys: AtomicU64,
+}
+
+/// The counters of one core's thread, on cache lines of their own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct CoreMetrics {
+    requests: [[AtomicU64; STATUSES.len() + 1]; OPERATIONS.len() + 1],
+    events: [AtomicU64; EVENTS],
+}
+
+/// What is counted beside requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The end of a body was withheld from COS, because the body was not what the client said.
+    BodyWithheld,
+    /// Bytes of bodies that came from clients.
+    BytesReceived,
+    /// Bytes of bodies that went to clients.
+    BytesSent,
+    /// A request found a live temporary key.
+    CacheHit,
+    /// A request had to wait for a temporary key.
+    CacheMiss,
+    /// A client's connection ended.
+    ConnectionClosed,
+    /// A client's connection was accepted.
+    ConnectionOpened,
+    /// A line of the access log was lost: its reader is too slow, or gone.
+    LogLineDropped,
+    /// A request's task panicked.
+    Panic,
+    /// A request was sent to COS again.
+    Retry,
+    /// STS could not be reached, or gave no answer that can be read.
+    StsFailed,
+    /// STS gave a key.
+    StsOk,
+    /// STS answered with an error.
+    StsRefused,
+    /// The connection to COS broke during a request.
+    UpstreamBroken,
+    /// COS answered 4xx.
+    UpstreamClientError,
+    /// No connection to COS could be made.
+    UpstreamConnectFailed,
+    /// COS answered 2xx or 3xx.
+    UpstreamOk,
+    /// A connection to COS was made.
+    UpstreamOpened,
+    /// A request went out on a connection that was there.
+    UpstreamReused,
+    /// COS answered 5xx.
+    UpstreamServerError,
+    /// COS did not answer in time.
+    UpstreamTimeout,
+}
+
+/// A metric made of events: one sample for each pair of labels and event.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    samples: &'static [(&'static str, Event)],
+}
+
+const EVENTS: usize = Event::UpstreamTimeout as usize + 1;
+
+/// Every operation, at its own index.
+const OPERATIONS: [Operation; 23] = [
+    Operation::AbortMultipartUpload,
+    Operation::CompleteMultipartUpload,
+    Operation::CopyObject,
+    Operation::CreateBucket,
+    Operation::CreateMultipartUpload,
+    Operation::DeleteObject,
+    Operation::DeleteObjectTagging,
+    Operation::DeleteObjects,
+    Operation::GetBucketLocation,
+    Operation::GetObject,
+    Operation::GetObjectTagging,
+    Operation::HeadBucket,
+    Operation::HeadObject,
+    Operation::ListBuckets,
+    Operation::ListMultipartUploads,
+    Operation::ListObjectVersions,
+    Operation::ListObjects,
+    Operation::ListObjectsV2,
+    Operation::ListParts,
+    Operation::PutObject,
+    Operation::PutObjectTagging,
+    Operation::UploadPart,
+    Operation::UploadPartCopy,
+];
+
+/// The statuses that have a counter of their own, sorted; all others share one.
+const STATUSES: [u16; 21] = [
+    200, 204, 206, 304, 307, 400, 401, 403, 404, 405, 408, 409, 411, 412, 413, 416, 500, 501, 502,
+    503, 504,
+];
+
+const FAMILIES: [Family; 12] = [
+    Family {
+        name: "cosgate_received_bytes_total",
+        help: "Bytes of bodies received from clients.",
+        samples: &[("", Event::BytesReceived)],
+    },
+    Family {
+        name: "cosgate_sent_bytes_total",
+        help: "Bytes of bodies sent to clients.",
+        samples: &[("", Event::BytesSent)],
+    },
+    Family {
+        name: "cosgate_connections_total",
+        help: "Connections accepted from clients.",
+        samples: &[("", Event::ConnectionOpened)],
+    },
+    Family {
+        name: "cosgate_connections_closed_total",
+        help: "Connections of clients that ended.",
+        samples: &[("", Event::ConnectionClosed)],
+    },
+    Family {
+        name: "cosgate_upstream_calls_total",
+        help: "Requests sent to COS, by outcome.",
+        samples: &[
+            ("{outcome=\"broken\"}", Event::UpstreamBroken),
+            ("{outcome=\"client_error\"}", Event::UpstreamClientError),
+            ("{outcome=\"connect_failed\"}", Event::UpstreamConnectFailed),
+            ("{outcome=\"ok\"}", Event::UpstreamOk),
+            ("{outcome=\"server_error\"}", Event::UpstreamServerError),
+            ("{outcome=\"timeout\"}", Event::UpstreamTimeout),
+        ],
+    },
+    Family {
+        name: "cosgate_upstream_connections_total",
+        help: "Connections to COS used for a request: made for it, or there already.",
+        samples: &[
+            ("{state=\"opened\"}", Event::UpstreamOpened),
+            ("{state=\"reused\"}", Event::UpstreamReused),
+        ],
+    },
+    Family {
+        name: "cosgate_upstream_retries_total",
+        help: "Requests sent to COS again.",
+        samples: &[("", Event::Retry)],
+    },
+    Family {
+        name: "cosgate_sts_calls_total",
+        help: "Calls to STS, by result.",
+        samples: &[
+            ("{result=\"failed\"}", Event::StsFailed),
+            ("{result=\"ok\"}", Event::StsOk),
+            ("{result=\"refused\"}", Event::StsRefused),
+        ],
+    },
+    Family {
+        name: "cosgate_credential_cache_total",
+        help: "Requests that found a live temporary key (hit) or waited for one (miss).",
+        samples: &[
+            ("{result=\"hit\"}", Event::CacheHit),
+            ("{result=\"miss\"}", Event::CacheMiss),
+        ],
+    },
+    Family {
+        name: "cosgate_bodies_withheld_total",
+        help: "Uploads whose end was withheld because the body was not what the client said.",
+        samples: &[("", Event::BodyWithheld)],
+    },
+    Family {
+        name: "cosgate_access_log_dropped_total",
+        help: "Lines of the access log that were lost.",
+        samples: &[("", Event::LogLineDropped)],
+    },
+    Family {
+        name: "cosgate_panics_total",
+        help: "Requests that ended in a panic.",
+        samples: &[("", Event::Panic)],
+    },
+];
+
+impl Metrics {
+    /// Counters for `cores` threads, at least one.
+    pub fn new(cores: usize) -> Self {
+        Self {
+            cores: (0..cores.max(1))
+                .map(|_| Arc::new(CoreMetrics::new()))
+                .collect(),
+            live_keys: AtomicU64::new(0),
+        }
+    }
+
+    /// The block for the thread `index`. Threads past the last share the blocks there are.
+    pub fn core(&self, index: usize) -> Arc<CoreMetrics> {
+        let block = self.cores.get(index % self.cores.len());
+        block.map_or_else(|| Arc::new(CoreMetrics::new()), Arc::clone)
+    }
+
+    /// Says how many temporary keys are live now.
+    pub fn set_live_keys(&self, count: u64) {
+        self.live_keys.store(count, Ordering::Relaxed);
+    }
+
+    /// All counters in the Prometheus text format, version 0.0.4.
+    pub fn render(&self) -> String {
+        let mut text = String::with_capacity(8 * 1024);
+        self.render_requests(&mut text);
+        for family in &FAMILIES {
+            head(&mut text, family.name, family.help, "counter");
+            for (labels, event) in family.samples {
+                sample(&mut text, family.name, labels, self.total(*event));
+            }
+        }
+        let open = self
+            .total(Event::ConnectionOpened)
+            .saturating_sub(self.total(Event::ConnectionClosed));
+        head(
+            &mut text,
+            "cosgate_connections",
+            "Connections of clients now.",
+            "gauge",
+        );
+        sample(&mut text, "cosgate_connections", "", open);
+        head(
+            &mut text,
+            "cosgate_live_keys",
+            "Temporary keys that are live now.",
+            "gauge",
+        );
+        sample(
+            &mut text,
+            "cosgate_live_keys",
+            "",
+            self.live_keys.load(Ordering::Relaxed),
+        );
+        text
+    }
+
+    /// Only pairs that occurred: most of some 500 never do.
+    fn render_requests(&self, text: &mut String) {
+        const NAME: &str = "cosgate_requests_total";
+        head(
+            text,
+            NAME,
+            "Requests, by operation and status of the answer.",
+            "counter",
+        );
+        let operations = OPERATIONS.iter().map(Some).chain([None]);
+        for (row, operation) in operations.enumerate() {
+            let operation = operation.map_or_else(
+                || "unknown".to_owned(),
+                |operation| format!("{operation:?}"),
+            );
+            let statuses = STATUSES.iter().map(Some).chain([None]);
+            for (column, status) in statuses.enumerate() {
+                let count = self
+                    .cores
+                    .iter()
+                    .filter_map(|core| core.requests.get(row)?.get(column))
+                    .map(read)
+                    .sum();
+                if count == 0 {
+                    continue;
+                }
+                let status = status.map_or_else(|| "other".to_owned(), u16::to_string);
+                let labels = format!("{{operation=\"{operation}\",status=\"{status}\"}}");
+                sample(text, NAME, &labels, count);
+            }
+        }
+    }
+
+    fn total(&self, event: Event) -> u64 {
+        self.cores
+            .iter()
+            .filter_map(|core| core.events.get(event as usize))
+            .map(read)
+            .sum()
+    }
+}
+
+impl CoreMetrics {
+    fn new() -> Self {
+        Self {
+            requests: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
+            events: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// Counts a request and the status of its answer; `None` for one that was not understood.
+    pub fn request(&self, operation: Option<Operation>, status: StatusCode) {
+        let row = operation.map_or(OPERATIONS.len(), |operation| operation as usize);
+        let column = STATUSES
+            .binary_search(&status.as_u16())
+            .unwrap_or(STATUSES.len());
+        if let Some(count) = self.requests.get(row).and_then(|row| row.get(column)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts one `event`.
+    pub fn count(&self, event: Event) {
+        self.add(event, 1);
+    }
+
+    /// Counts `amount` of `event`: bytes.
+    pub fn add(&self, event: Event, amount: u64) {
+        if let Some(count) = self.events.get(event as usize) {
+            count.fetch_add(amount, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts what COS answered to one call.
+    pub fn upstream_answered(&self, status: StatusCode) {
+        self.count(match status.as_u16() {
+            500.. => Event::UpstreamServerError,
+            400..=499 => Event::UpstreamClientError,
+            _ => Event::UpstreamOk,
+        });
+    }
+}
+
+fn read(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}
+
+fn head(text: &mut String, name: &str, help: &str, kind: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn sample(text: &mut String, name: &str, labels: &str, value: u64) {
+    let _ = writeln!(text, "{name}{labels} {value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn tables_are_complete_and_in_order() {
+        for (index, operation) in OPERATIONS.iter().enumerate() {
+            assert_eq!(*operation as usize, index, "{operation:?}");
+        }
+        assert!(STATUSES.is_sorted());
+        let events: Vec<usize> = FAMILIES
+            .iter()
+            .flat_map(|family| family.samples)
+            .map(|(_, event)| *event as usize)
+            .collect();
+        assert_eq!(events.len(), EVENTS);
+        assert_eq!(events.iter().collect::<BTreeSet<_>>().len(), EVENTS);
+    }
+
+    #[test]
+    fn adds_up_the_cores() {
+        let metrics = Metrics::new(2);
+        metrics
+            .core(0)
+            .request(Some(Operation::GetObject), StatusCode::OK);
+        metrics
+            .core(1)
+            .request(Some(Operation::GetObject), StatusCode::OK);
+        metrics
+            .core(2)
+            .request(Some(Operation::UploadPartCopy), StatusCode::IM_A_TEAPOT);
+        metrics.core(0).request(None, StatusCode::FORBIDDEN);
+        metrics.core(0).add(Event::BytesSent, 5);
+        metrics.core(1).add(Event::BytesSent, 7);
+        metrics.core(0).count(Event::ConnectionOpened);
+        metrics.core(0).count(Event::ConnectionOpened);
+        metrics.core(0).count(Event::ConnectionClosed);
+        metrics
+            .core(1)
+            .upstream_answered(StatusCode::SERVICE_UNAVAILABLE);
+        metrics.set_live_keys(3);
+        let text = metrics.render();
+        for line in [
+            "cosgate_requests_total{operation=\"GetObject\",status=\"200\"} 2",
+            "cosgate_requests_total{operation=\"UploadPartCopy\",status=\"other\"} 1",
+            "cosgate_requests_total{operation=\"unknown\",status=\"403\"} 1",
+            "cosgate_sent_bytes_total 12",
+            "cosgate_connections 1",
+            "cosgate_live_keys 3",
+            "cosgate_upstream_calls_total{outcome=\"server_error\"} 1",
+            "cosgate_upstream_calls_total{outcome=\"ok\"} 0",
+            "# TYPE cosgate_live_keys gauge",
+        ] {
+            assert!(
+                text.lines().any(|written| written == line),
+                "{line} is not in\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_line_has_the_form_of_the_prometheus_text_format() {
+        let metrics = Metrics::new(1);
+        metrics
+            .core(0)
+            .request(Some(Operation::PutObject), StatusCode::OK);
+        let mut family = String::new();
+        let mut seen = BTreeSet::new();
+        for line in metrics.render().lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                family = rest.split(' ').next().unwrap().to_owned();
+                assert!(seen.insert(family.clone()), "{family} twice");
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let kind = if family.ends_with("_total") {
+                    "counter"
+                } else {
+                    "gauge"
+                };
+                assert_eq!(rest, format!("{family} {kind}"));
+            } else {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                let labels = series.strip_prefix(&family).unwrap();
+                assert!(
+                    labels.is_empty() || (labels.starts_with('{') && labels.ends_with("\"}")),
+                    "{line}"
+                );
+                assert!(value.parse::<u64>().is_ok(), "{line}");
+            }
+        }
+        assert_eq!(seen.len(), FAMILIES.len() + 3);
+    }
+}

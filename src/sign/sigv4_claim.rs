@@ -1,0 +1,363 @@
+//! What a client says of its SigV4 signature, in its `Authorization` header or presigned URL.
+//!
+//! Everything that has two spellings is refused, so that one request has one canonical form.
+
+use std::borrow::Cow;
+
+use http::header::{AUTHORIZATION, DATE, HOST};
+use http::{HeaderMap, HeaderName};
+
+use super::Signable;
+use super::encoding::parse_hex32;
+use super::sigv4::{
+    ALGORITHM, CONTENT_SHA256, CredentialScope, SigningKey, canonical_request, string_to_sign,
+};
+use crate::s3::{Code, S3Error};
+use crate::timestamp::Timestamp;
+
+const AMZ_DATE: &str = "x-amz-date";
+
+/// What a client says of its signature, read strictly but not yet believed.
+#[derive(Clone, Debug)]
+pub struct Claim<'a> {
+    /// The access key id.
+    pub access_key: &'a str,
+    /// The credential scope; its day is that of `time`.
+    pub scope: CredentialScope<'a>,
+    /// When it was signed.
+    pub time: Timestamp,
+    /// How many seconds a presigned URL lives; `None` for an `Authorization` header.
+    pub expires: Option<u32>,
+    signed: Vec<&'a str>,
+    signature: [u8; 32],
+}
+
+impl<'a> Claim<'a> {
+    /// Reads the `Authorization` header; `None` when there is none.
+    pub fn from_headers(headers: &'a HeaderMap) -> Result<Option<Self>, S3Error> {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
+        if values.next().is_some() {
+            return Err(S3Error::new(
+                Code::InvalidArgument,
+                "Only one Authorization header is allowed",
+            ));
+        }
+        let value = value
+            .to_str()
+            .map_err(|_| malformed("it has bytes that are not visible ASCII"))?;
+        let fields = after_algorithm(value)?;
+        let [credential, signed, signature] = header_fields(fields)?;
+        let (access_key, scope) = credential_parts(credential).ok_or_else(|| {
+            malformed("Credential must be ACCESS-KEY/YYYYMMDD/REGION/s3/aws4_request")
+        })?;
+        let signed = signed_names(signed).ok_or_else(|| malformed(SIGNED_HEADERS_RULE))?;
+        let time = signing_time(headers, &signed)?;
+        if time.date() != scope.date {
+            return Err(malformed(
+                "the day in Credential is not the day of x-amz-date",
+            ));
+        }
+        let signature = parse_hex32(signature).ok_or_else(|| malformed(SIGNATURE_RULE))?;
+        covers_headers(&signed, headers, malformed)?;
+        Ok(Some(Self {
+            access_key,
+            scope,
+            time,
+            expires: None,
+            signed,
+            signature,
+        }))
+    }
+
+    /// Reads a presigned URL's parameters; `None` when there is none of them.
+    pub fn from_query(
+        query: &'a [(Cow<'_, str>, Cow<'_, str>)],
+        headers: &HeaderMap,
+    ) -> Result<Option<Self>, S3Error> {
+        if !Self::is_in_query(query) {
+            return Ok(None);
+        }
+        if query.iter().any(|(name, _)| name == SIGV2_ACCESS_KEY) {
+            return Err(unsupported_mechanism());
+        }
+        if once(query, "X-Amz-Algorithm")? != ALGORITHM {
+            return Err(malformed_query(
+                "X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256\"",
+            ));
+        }
+        let credential = once(query, "X-Amz-Credential")?;
+        let (access_key, scope) = credential_parts(credential).ok_or_else(|| {
+            malformed_query("X-Amz-Credential must be ACCESS-KEY/YYYYMMDD/REGION/s3/aws4_request")
+        })?;
+        let time = Timestamp::parse_amz(once(query, "X-Amz-Date")?).ok_or_else(|| {
+            malformed_query(
+                "X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"",
+            )
+        })?;
+        if time.date() != scope.date {
+            return Err(malformed_query(
+                "the day in X-Amz-Credential is not the day of X-Amz-Date",
+            ));
+        }
+        let expires = expiry(once(query, "X-Amz-Expires")?)?;
+        let signed = signed_names(once(query, "X-Amz-SignedHeaders")?)
+            .ok_or_else(|| malformed_query(SIGNED_HEADERS_RULE))?;
+        let signature = parse_hex32(once(query, "X-Amz-Signature")?)
+            .ok_or_else(|| malformed_query(SIGNATURE_RULE))?;
+        covers_headers(&signed, headers, malformed_query)?;
+        Ok(Some(Self {
+            access_key,
+            scope,
+            time,
+            expires: Some(expires),
+            signed,
+            signature,
+        }))
+    }
+
+    /// Whether `query` has a parameter of a presigned URL, of this signature's version or of the one
+    /// before it. In any case: `x-amz-signature` is a mistake to refuse, not a parameter to ignore.
+    pub fn is_in_query(query: &[(Cow<'_, str>, Cow<'_, str>)]) -> bool {
+        query.iter().any(|(name, _)| {
+            name == SIGV2_ACCESS_KEY
+                || PRESIGN_PARAMETERS
+                    .iter()
+                    .any(|known| name.eq_ignore_ascii_case(known))
+        })
+    }
+
+    /// Whether the client signed the header `name` (lower case).
+    pub fn signs(&self, name: &str) -> bool {
+        self.signed.contains(&name)
+    }
+
+    /// The canonical request that the client must have signed.
+    pub fn canonical_request(&self, request: &Signable<'_>, payload: &str) -> String {
+        if self.expires.is_none() {
+            return canonical_request(request, &self.signed, payload);
+        }
+        let query: Vec<_> = request
+            .query
+            .iter()
+            .filter(|(name, _)| name != "X-Amz-Signature")
+            .cloned()
+            .collect();
+        canonical_request(
+            &Signable {
+                query: &query,
+                ..*request
+            },
+            &self.signed,
+            payload,
+        )
+    }
+
+    /// The string to sign over `canonical_request`.
+    pub fn string_to_sign(&self, canonical_request: &str) -> String {
+        string_to_sign(&self.time.amz(), &self.scope, canonical_request)
+    }
+
+    /// Whether the signature is that of `request` under `key`, in constant time. `key` must be that
+    /// of this claim's scope.
+    pub fn verify(&self, request: &Signable<'_>, key: &SigningKey, payload: &str) -> bool {
+        let canonical = self.canonical_request(request, payload);
+        key.verify(self.string_to_sign(&canonical).as_bytes(), &self.signature)
+    }
+}
+
+/// What a presigned URL must have, and so what makes a request a presigned one.
+const PRESIGN_PARAMETERS: [&str; 6] = [
+    "X-Amz-Algorithm",
+    "X-Amz-Credential",
+    "X-Amz-Date",
+    "X-Amz-Expires",
+    "X-Amz-Signature",
+    "X-Amz-SignedHeaders",
+];
+/// A presigned URL of Signature Version 2 has this parameter.
+const SIGV2_ACCESS_KEY: &str = "AWSAccessKeyId";
+/// AWS's longest life of a presigned URL: seven days, in seconds.
+const MAX_EXPIRES: u32 = 604_800;
+const SIGNED_HEADERS_RULE: &str =
+    "SignedHeaders must be lower-case names, sorted, each once, with ; between";
+const SIGNATURE_RULE: &str = "Signature must be 64 lower-case hex digits";
+
+/// What follows the algorithm in an `Authorization` value, if it is the right algorithm.
+fn after_algorithm(value: &str) -> Result<&str, S3Error> {
+    match value.split_once(' ') {
+        Some((ALGORITHM, fields)) => Ok(fields),
+        Some((name, _)) if name.starts_with("AWS") => Err(unsupported_mechanism()),
+        _ => Err(S3Error::new(
+            Code::InvalidArgument,
+            "Unsupported Authorization Type. Please use AWS4-HMAC-SHA256.",
+        )),
+    }
+}
+
+/// `Credential`, `SignedHeaders` and `Signature`: in any order, each once, nothing else.
+fn header_fields(fields: &str) -> Result<[&str; 3], S3Error> {
+    let (mut credential, mut signed, mut signature) = (None, None, None);
+    for field in fields.split(',') {
+        let slot_and_value = field
+            .trim()
+            .split_once('=')
+            .and_then(|(name, value)| match name {
+                "Credential" => Some((&mut credential, value)),
+                "Signature" => Some((&mut signature, value)),
+                "SignedHeaders" => Some((&mut signed, value)),
+                _ => None,
+            });
+        let Some((slot, value)) = slot_and_value else {
+            return Err(malformed(FIELDS_RULE));
+        };
+        if slot.replace(value).is_some() {
+            return Err(malformed(FIELDS_RULE));
+        }
+    }
+    match (credential, signed, signature) {
+        (Some(credential), Some(signed), Some(signature)) => Ok([credential, signed, signature]),
+        _ => Err(malformed(FIELDS_RULE)),
+    }
+}
+
+const FIELDS_RULE: &str = "it must have Credential, SignedHeaders and Signature, each once";
+
+/// Splits a credential from the right, because an access key id may itself contain `/`.
+fn credential_parts(text: &str) -> Option<(&str, CredentialScope<'_>)> {
+    let mut slashes = text.rmatch_indices('/').map(|(at, _)| at);
+    let (access_key, scope) = text.split_at_checked(slashes.nth(3)?)?;
+    let scope = CredentialScope::parse(scope.strip_prefix('/')?)?;
+    (!access_key.is_empty()).then_some((access_key, scope))
+}
+
+/// The names of `SignedHeaders`: not empty, lower case, sorted, each once.
+fn signed_names(text: &str) -> Option<Vec<&str>> {
+    let names: Vec<_> = text.split(';').collect();
+    let lower = names
+        .iter()
+        .all(|n| !n.is_empty() && !n.bytes().any(|b| b.is_ascii_uppercase()));
+    (lower && names.is_sorted_by(|a, b| a < b)).then_some(names)
+}
+
+/// When the request was signed: `x-amz-date`, or a signed `Date` where there is none.
+fn signing_time(headers: &HeaderMap, signed: &[&str]) -> Result<Timestamp, S3Error> {
+    let amz = only_value(headers, AMZ_DATE).and_then(Timestamp::parse_amz);
+    let time = if headers.contains_key(AMZ_DATE) {
+        amz
+    } else if signed.contains(&DATE.as_str()) {
+        only_value(headers, DATE.as_str()).and_then(parse_date_header)
+    } else {
+        None
+    };
+    time.ok_or_else(|| {
+        S3Error::new(
+            Code::AccessDenied,
+            "AWS authentication requires a valid, signed Date or x-amz-date header",
+        )
+    })
+}
+
+/// `Date` in the forms that signers write: an HTTP date, the same with a numeric zone (botocore), or
+/// the form of `x-amz-date`.
+fn parse_date_header(text: &str) -> Option<Timestamp> {
+    let bare = ["-0000", "+0000"]
+        .iter()
+        .find_map(|zone| text.strip_suffix(zone));
+    let http_date = bare.map_or(Cow::Borrowed(text), |bare| Cow::Owned(format!("{bare}GMT")));
+    Timestamp::parse_http_date(&http_date).or_else(|| Timestamp::parse_amz(text))
+}
+
+fn only_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+/// The signature must cover `host` and all that means something to S3, or somebody on the way could
+/// add to it. `x-amz-content-sha256` is exempt: its value is in the canonical request anyway.
+fn covers_headers(
+    signed: &[&str],
+    headers: &HeaderMap,
+    malformed: fn(&str) -> S3Error,
+) -> Result<(), S3Error> {
+    let must_sign = |name: &&str| {
+        *name == HOST.as_str() || (name.starts_with("x-amz-") && *name != CONTENT_SHA256)
+    };
+    let unsigned = headers
+        .keys()
+        .map(HeaderName::as_str)
+        .filter(must_sign)
+        .find(|name| signed.binary_search(name).is_err());
+    if let Some(name) = unsigned {
+        let text =
+            format!("There were headers present in the request which were not signed: {name}");
+        return Err(S3Error::new(Code::AccessDenied, text));
+    }
+    if signed.binary_search(&HOST.as_str()).is_err() {
+        return Err(malformed("SignedHeaders must include host"));
+    }
+    for name in signed {
+        let mut values = headers.get_all(*name).iter().peekable();
+        if values.peek().is_none() {
+            return Err(malformed(
+                "SignedHeaders names a header that the request does not have",
+            ));
+        }
+        if values.any(|value| std::str::from_utf8(value.as_bytes()).is_err()) {
+            return Err(malformed("a signed header's value is not UTF-8"));
+        }
+    }
+    Ok(())
+}
+
+/// The value of a parameter that must be there exactly once.
+fn once<'a>(query: &'a [(Cow<'_, str>, Cow<'_, str>)], name: &str) -> Result<&'a str, S3Error> {
+    let mut values = query
+        .iter()
+        .filter(|(known, _)| known == name)
+        .map(|(_, value)| value);
+    match (values.next(), values.next()) {
+        (Some(value), None) => Ok(value),
+        _ => Err(malformed_query(&format!(
+            "Query-string authentication version 4 requires each of {} once",
+            PRESIGN_PARAMETERS.join(", ")
+        ))),
+    }
+}
+
+fn expiry(text: &str) -> Result<u32, S3Error> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let expires = if digits {
+        text.parse().unwrap_or(u32::MAX)
+    } else {
+        0
+    };
+    match expires {
+        0 => Err(malformed_query(
+            "X-Amz-Expires should be a number of seconds, at least 1",
+        )),
+        1..=MAX_EXPIRES => Ok(expires),
+        _ => Err(malformed_query(
+            "X-Amz-Expires must be at most a week (604800 seconds)",
+        )),
+    }
+}
+
+fn unsupported_mechanism() -> S3Error {
+    S3Error::new(
+        Code::InvalidRequest,
+        "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
+    )
+}
+
+fn malformed(why: &str) -> S3Error {
+    let text = format!("The authorization header is malformed; {why}");
+    S3Error::new(Code::AuthorizationHeaderMalformed, text)
+}
+
+fn malformed_query(why: &str) -> S3Error {
+    S3Error::new(Code::AuthorizationQueryParametersError, why.to_owned())
+}

@@ -1,0 +1,129 @@
+//! Who may call without a key: somebody on this machine, and no web page that they look at.
+//!
+//! A page can make a browser send requests to loopback, by its own name if it controls the DNS. So the
+//! connection, the name and the browser's own marks must all say that no page is behind the request.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use http::HeaderMap;
+use http::header::{HOST, ORIGIN, REFERER};
+
+use super::Connection;
+use crate::config::Config;
+use crate::s3::{Code, S3Error};
+
+/// When the anonymous tenant is served, and which it is.
+#[derive(Debug)]
+pub(super) struct AnonymousRule {
+    tenant: Option<usize>,
+    remote: bool,
+    /// Suffixes of virtual-hosted names, lower case.
+    domains: Vec<String>,
+}
+
+impl AnonymousRule {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            tenant: config.tenants.iter().position(|tenant| tenant.anonymous),
+            remote: config.server.allow_remote_anonymous,
+            domains: config.server.domains.clone(),
+        }
+    }
+
+    /// The index of the anonymous tenant, if a request with `headers` may be its.
+    pub(super) fn check(
+        &self,
+        headers: &HeaderMap,
+        connection: Connection,
+    ) -> Result<usize, S3Error> {
+        let tenant = self.tenant.ok_or_else(|| {
+            denied("this request is not signed: sign it with a local access key, or mark a tenant anonymous = true")
+        })?;
+        if !connection.loopback && !self.remote {
+            return Err(denied(
+                "unsigned requests are served on loopback only: sign it with a local access key, or set \
+                 [server] allow_remote_anonymous = true",
+            ));
+        }
+        let host = only_text(headers, HOST.as_str()).unwrap_or_default();
+        if !self.trusts(host) {
+            return Err(denied(
+                "an unsigned request must name localhost, 127.0.0.1, [::1] or a name under [server] \
+                 domains in its Host: use one of these in the endpoint, or sign it with a local access key",
+            ));
+        }
+        if comes_from_a_page(headers, host) {
+            return Err(denied(
+                "unsigned requests from web pages are refused: sign it with a local access key, or use \
+                 a presigned URL",
+            ));
+        }
+        Ok(tenant)
+    }
+
+    /// Whether no stranger's DNS can have brought a browser here under the name `host`.
+    fn trusts(&self, host: &str) -> bool {
+        let name = without_port(host).to_ascii_lowercase();
+        let v4 = name.parse::<Ipv4Addr>().ok();
+        let v6 = name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'));
+        let v6 = v6.and_then(|name| name.parse::<Ipv6Addr>().ok());
+        let loopback = match (v4, v6) {
+            (Some(ip), _) => Some(ip.is_loopback()),
+            (None, ip) => ip.map(|ip| ip.is_loopback()),
+        };
+        if let Some(loopback) = loopback {
+            return loopback || self.remote; // an address is not looked up
+        }
+        name == "localhost"
+            || self.domains.iter().any(|domain| {
+                (self.remote || is_localhost(domain))
+                    && name
+                        .strip_suffix(domain.as_str())
+                        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            })
+    }
+}
+
+/// RFC 6761 section 6.3: names under `localhost` are always loopback.
+fn is_localhost(domain: &str) -> bool {
+    domain == "localhost" || domain.ends_with(".localhost")
+}
+
+/// Whether a browser says that a page is behind the request: `Origin`, `Sec-Fetch-Site` of another
+/// site, or a `Referer` of another host.
+fn comes_from_a_page(headers: &HeaderMap, host: &str) -> bool {
+    let other_site = headers
+        .get_all("sec-fetch-site")
+        .iter()
+        .any(|site| !matches!(site.as_bytes(), b"none" | b"same-origin"));
+    let other_referer = headers.get_all(REFERER).iter().any(|referer| {
+        let authority = referer.to_str().ok().and_then(|url| url.split_once("://"));
+        let authority =
+            authority.map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or(rest));
+        !authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+    });
+    headers.contains_key(ORIGIN) || other_site || other_referer
+}
+
+fn only_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') =>
+        {
+            name
+        }
+        _ => host,
+    }
+}
+
+fn denied(why: &str) -> S3Error {
+    S3Error::new(Code::AccessDenied, format!("Access Denied: {why}"))
+}

@@ -1,0 +1,911 @@
+//! Who asks: every way in, and every refusal with AWS's code.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic"
+)]
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use cosgate::config::{self, Config};
+use cosgate::s3::{Code, Operation, Query, S3Error, S3Request};
+use cosgate::secret::Secret;
+use cosgate::sign::encoding::percent_decode;
+use cosgate::sign::{Signable, sigv4};
+use cosgate::tenant::{Connection, Identity, Payload, Tenants};
+use cosgate::timestamp::Timestamp;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proptest::prelude::*;
+
+const KEY: &str = "ACMEKEY0000000000001";
+const SLASHED_KEY: &str = "team/acme/2";
+const SECRET: &str = "acme-secret";
+const HOST: &str = "127.0.0.1:9000";
+const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const LOOPBACK: Connection = Connection {
+    loopback: true,
+    tls: false,
+};
+
+fn now() -> Timestamp {
+    Timestamp::parse_amz("20260115T123045Z").unwrap()
+}
+
+fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::Tenant {
+    let key = |id: &&str| config::AccessKey {
+        id: (*id).into(),
+        secret: Secret::new(SECRET),
+    };
+    config::Tenant {
+        name: name.into(),
+        issuer: 0,
+        access_keys: keys.iter().map(key).collect(),
+        anonymous,
+        grants: Vec::new(),
+    }
+}
+
+fn endpoint() -> config::EndpointTemplate {
+    config::EndpointTemplate {
+        tls: true,
+        authority: "cos.example".into(),
+        path: String::new(),
+    }
+}
+
+fn config() -> Config {
+    let second = Duration::from_secs(1);
+    Config {
+        server: config::Server {
+            listen: HOST.parse().unwrap(),
+            admin: None,
+            domains: vec!["s3.localhost".into(), "s3.example.com".into()],
+            region: "ap-guangzhou".into(),
+            strict_region: false,
+            allow_remote_anonymous: false,
+            threads: 1,
+            max_presign: Duration::from_hours(7 * 24),
+            tls: None,
+            limits: config::ServerLimits {
+                head_bytes: 16 << 10,
+                head_fields: 100,
+                head_timeout: second,
+                body_rate: 1024,
+                body_window: second,
+                idle_timeout: second,
+                tls_handshake_timeout: second,
+                xml_bytes: 2 << 20,
+                connections: 16,
+                drain_timeout: second,
+            },
+        },
+        upstream: config::Upstream {
+            endpoint: endpoint(),
+            service_endpoint: endpoint(),
+            signature: config::UpstreamSignature::S3,
+            connect_to: None,
+            ca_file: None,
+            limits: config::UpstreamLimits {
+                connect_timeout: second,
+                tls_handshake_timeout: second,
+                head_timeout: second,
+                idle_timeout: second,
+                idle_connections: 1,
+            },
+        },
+        sts: config::Sts {
+            endpoint: endpoint(),
+            region: "ap-guangzhou".into(),
+            connect_to: None,
+            ca_file: None,
+            timeout: second,
+            answer_bytes: 64 << 10,
+        },
+        issuers: Vec::new(),
+        tenants: vec![
+            tenant("acme", &[KEY, SLASHED_KEY], false),
+            tenant("guest", &[], true),
+        ],
+    }
+}
+
+/// A request, signed by what the client would sign it with.
+#[derive(Clone)]
+struct Client {
+    method: &'static str,
+    path: &'static str,
+    query: String,
+    headers: HeaderMap,
+    key: &'static str,
+    secret: &'static str,
+    region: &'static str,
+    service: &'static str,
+    time: Timestamp,
+}
+
+impl Client {
+    fn new() -> Self {
+        let client = Self {
+            method: "GET",
+            path: "/photos/a%20b",
+            query: String::new(),
+            headers: HeaderMap::new(),
+            key: KEY,
+            secret: SECRET,
+            region: "us-east-1",
+            service: "s3",
+            time: now(),
+        };
+        client.with("host", HOST)
+    }
+
+    fn with(mut self, name: &str, value: &str) -> Self {
+        let name = HeaderName::try_from(name).unwrap();
+        self.headers
+            .append(name, HeaderValue::from_str(value).unwrap());
+        self
+    }
+
+    fn without(mut self, name: &str) -> Self {
+        self.headers.remove(name);
+        self
+    }
+
+    fn at(mut self, time: Timestamp) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// With `x-amz-date` and the payload, but no signature.
+    fn dated(self, payload: &str) -> Self {
+        let time = self.time.amz();
+        self.with("x-amz-date", &time)
+            .with("x-amz-content-sha256", payload)
+    }
+
+    /// Signed in the header, the payload being empty.
+    fn signed(self) -> Self {
+        self.signed_with(EMPTY)
+    }
+
+    fn signed_with(self, payload: &str) -> Self {
+        let client = self.dated(payload);
+        let authorization = client.sign(|request, key, scope| {
+            sigv4::authorization(request, key, client.key, scope, &client.time.amz(), payload)
+        });
+        client.with("authorization", &authorization)
+    }
+
+    /// Signed in the header, saying so of the headers `names`.
+    fn signed_over(self, names: &[&str]) -> Self {
+        let client = self.dated(EMPTY);
+        let authorization = client.sign(|request, key, scope| {
+            let canonical = sigv4::canonical_request(request, names, EMPTY);
+            let to_sign = sigv4::string_to_sign(&client.time.amz(), scope, &canonical);
+            sigv4::authorization_value(client.key, scope, names, &key.sign(to_sign.as_bytes()))
+        });
+        client.with("authorization", &authorization)
+    }
+
+    fn presigned(mut self, expires: u32) -> Self {
+        self.query = self.sign(|request, key, scope| {
+            sigv4::presigned_query(request, key, self.key, scope, &self.time.amz(), expires)
+        });
+        self
+    }
+
+    fn sign<T>(
+        &self,
+        make: impl FnOnce(&Signable<'_>, &sigv4::SigningKey, &sigv4::CredentialScope<'_>) -> T,
+    ) -> T {
+        let date = self.time.date();
+        let key =
+            sigv4::SigningKey::derive(&Secret::new(self.secret), &date, self.region, self.service);
+        let scope = sigv4::CredentialScope {
+            date: &date,
+            region: self.region,
+            service: self.service,
+        };
+        let query = Query::parse(&self.query).unwrap();
+        let path = percent_decode(self.path).unwrap();
+        let request = Signable {
+            method: self.method,
+            path: &path,
+            query: query.pairs(),
+            headers: &self.headers,
+        };
+        make(&request, &key, &scope)
+    }
+
+    fn ask<T>(
+        &self,
+        tenants: &Tenants,
+        connection: Connection,
+        then: impl FnOnce(&str, Identity<'_>, Payload) -> T,
+    ) -> Result<T, S3Error> {
+        let target = if self.query.is_empty() {
+            Cow::Borrowed(self.path)
+        } else {
+            Cow::Owned(format!("{}?{}", self.path, self.query))
+        };
+        let request = http::Request::builder()
+            .method(self.method)
+            .uri(&*target)
+            .body(())
+            .unwrap();
+        let mut head = request.into_parts().0;
+        head.headers = self.headers.clone();
+        let asked = S3Request {
+            operation: Operation::GetObject,
+            bucket: Some("photos"),
+            key: None,
+            query: Query::parse(&self.query).unwrap(),
+            copy_source: None,
+        };
+        let caller = tenants.authenticate(&head, &asked, connection, now())?;
+        Ok(then(
+            &caller.tenant().name,
+            caller.identity(),
+            caller.payload(),
+        ))
+    }
+
+    #[track_caller]
+    fn passes(&self) -> Payload {
+        self.ask(&Tenants::new(&config()), LOOPBACK, |tenant, _, payload| {
+            assert_eq!(tenant, "acme");
+            payload
+        })
+        .unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, code: Code) -> String {
+        self.refused_by(&config(), LOOPBACK, code)
+    }
+
+    #[track_caller]
+    fn refused_by(&self, config: &Config, connection: Connection, code: Code) -> String {
+        let refusal = self.ask(&Tenants::new(config), connection, |tenant, _, _| {
+            tenant.to_owned()
+        });
+        let refusal = refusal.unwrap_err();
+        assert_eq!(refusal.code(), code, "{refusal}");
+        assert!(!refusal.message().contains(SECRET));
+        refusal.message().to_owned()
+    }
+}
+
+#[test]
+fn a_signed_header_names_its_tenant_and_key() {
+    let tenants = Tenants::new(&config());
+    let seen = Client::new()
+        .signed()
+        .ask(&tenants, LOOPBACK, |tenant, identity, _| {
+            (tenant.to_owned(), identity == Identity::Header(KEY))
+        });
+    assert_eq!(seen.unwrap(), ("acme".to_owned(), true));
+    assert_eq!(tenants.tenants().len(), 2);
+    assert_eq!(
+        tenants.get(1).map(|tenant| tenant.name.as_str()),
+        Some("guest")
+    );
+}
+
+#[test]
+fn a_presigned_url_names_its_tenant_and_key() {
+    let tenants = Tenants::new(&config());
+    let seen = Client::new()
+        .presigned(60)
+        .ask(&tenants, LOOPBACK, |tenant, identity, payload| {
+            (
+                tenant.to_owned(),
+                identity == Identity::Presigned(KEY),
+                payload,
+            )
+        });
+    assert_eq!(seen.unwrap(), ("acme".to_owned(), true, Payload::Unsigned));
+}
+
+#[test]
+fn an_access_key_may_contain_slashes() {
+    let client = Client {
+        key: SLASHED_KEY,
+        ..Client::new()
+    };
+    client.clone().signed().passes();
+    client.presigned(60).passes();
+}
+
+#[test]
+fn one_key_serves_many_days_and_regions() {
+    let tenants = Tenants::new(&config());
+    let yesterday = now().plus(-86_400);
+    for _ in 0..2 {
+        for region in ["us-east-1", "ap-guangzhou"] {
+            let client = Client {
+                region,
+                ..Client::new()
+            };
+            client
+                .clone()
+                .signed()
+                .ask(&tenants, LOOPBACK, |_, _, _| ())
+                .unwrap();
+            client
+                .at(yesterday)
+                .presigned(604_800)
+                .ask(&tenants, LOOPBACK, |_, _, _| ())
+                .unwrap();
+        }
+    }
+}
+
+#[test]
+fn each_payload_mode_is_known_or_refused() {
+    assert!(matches!(
+        Client::new().signed_with(EMPTY).passes(),
+        Payload::Sha256([0xe3, 0xb0, ..])
+    ));
+    assert_eq!(
+        Client::new().signed_with("UNSIGNED-PAYLOAD").passes(),
+        Payload::Unsigned
+    );
+    let mode = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
+    assert!(
+        Client::new()
+            .signed_with(mode)
+            .refused(Code::NotImplemented)
+            .contains(mode)
+    );
+    for odd in ["unsigned-payload", "abc", &EMPTY.to_uppercase(), ""] {
+        Client::new()
+            .signed_with(odd)
+            .refused(Code::InvalidArgument);
+    }
+    Client::new()
+        .signed()
+        .with("x-amz-content-sha256", EMPTY)
+        .refused(Code::InvalidArgument);
+    Client::new()
+        .signed()
+        .without("x-amz-content-sha256")
+        .refused(Code::AuthorizationHeaderMalformed);
+    let unsigned = Client::new().signed_over(&["host", "x-amz-date"]);
+    unsigned.passes();
+    unsigned
+        .without("x-amz-content-sha256")
+        .refused(Code::InvalidRequest);
+}
+
+#[test]
+fn a_streaming_mode_with_a_bad_signature_is_a_bad_signature() {
+    let client = Client {
+        secret: "wrong",
+        ..Client::new()
+    };
+    client
+        .signed_with("STREAMING-UNSIGNED-PAYLOAD-TRAILER")
+        .refused(Code::SignatureDoesNotMatch);
+}
+
+#[test]
+fn a_hash_beside_a_presigned_url_is_checked_too() {
+    let url = Client::new()
+        .presigned(60)
+        .with("x-amz-content-sha256", EMPTY);
+    assert!(matches!(url.passes(), Payload::Sha256(_)));
+    let url = Client::new()
+        .presigned(60)
+        .with("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER");
+    url.refused(Code::NotImplemented);
+    let url = Client {
+        query: format!("X-Amz-Content-Sha256={EMPTY}"),
+        ..Client::new()
+    }
+    .presigned(60);
+    url.refused(Code::SignatureDoesNotMatch); // `presigned` signs UNSIGNED-PAYLOAD, the parameter says otherwise
+}
+
+#[test]
+fn an_unknown_key_and_a_wrong_secret_have_their_own_codes() {
+    Client {
+        key: "NOBODY",
+        ..Client::new()
+    }
+    .signed()
+    .refused(Code::InvalidAccessKeyId);
+    Client {
+        key: "NOBODY",
+        ..Client::new()
+    }
+    .presigned(60)
+    .refused(Code::InvalidAccessKeyId);
+    // The stand-in's own secret opens nothing.
+    Client {
+        key: "NOBODY",
+        secret: "",
+        ..Client::new()
+    }
+    .signed()
+    .refused(Code::InvalidAccessKeyId);
+    let message = Client {
+        secret: "wrong",
+        ..Client::new()
+    }
+    .signed()
+    .refused(Code::SignatureDoesNotMatch);
+    assert!(
+        !message.contains("AWS4") && !message.contains("photos"),
+        "{message}"
+    );
+    Client {
+        secret: "wrong",
+        ..Client::new()
+    }
+    .presigned(60)
+    .refused(Code::SignatureDoesNotMatch);
+}
+
+#[test]
+fn what_is_signed_cannot_be_changed() {
+    for url in [Client::new().signed(), Client::new().presigned(60)] {
+        Client {
+            method: "DELETE",
+            ..url.clone()
+        }
+        .refused(Code::SignatureDoesNotMatch);
+        Client {
+            path: "/photos/other",
+            ..url.clone()
+        }
+        .refused(Code::SignatureDoesNotMatch);
+        let query = format!("{}&versionId=1", url.query);
+        Client {
+            query,
+            ..url.clone()
+        }
+        .refused(Code::SignatureDoesNotMatch);
+        url.without("host")
+            .with("host", "localhost:9000")
+            .refused(Code::SignatureDoesNotMatch);
+    }
+    let signed = Client::new().with("x-amz-meta-a", "1").signed();
+    signed
+        .with("x-amz-meta-a", "2")
+        .refused(Code::SignatureDoesNotMatch);
+}
+
+#[test]
+fn a_path_may_be_escaped_in_another_way_than_it_was_signed() {
+    Client {
+        path: "/photos/%61%20b",
+        ..Client::new().signed()
+    }
+    .passes();
+}
+
+#[test]
+fn the_clock_may_be_a_quarter_of_an_hour_off() {
+    for off in [-900, 900] {
+        Client::new().at(now().plus(off)).signed().passes();
+        Client::new().at(now().plus(off)).presigned(900).passes();
+    }
+    for off in [-901, 901] {
+        Client::new()
+            .at(now().plus(off))
+            .signed()
+            .refused(Code::RequestTimeTooSkewed);
+    }
+    let early = Client::new()
+        .at(now().plus(901))
+        .presigned(60)
+        .refused(Code::AccessDenied);
+    assert_eq!(early, "Request is not valid yet");
+}
+
+#[test]
+fn a_presigned_url_lives_as_long_as_it_says() {
+    Client::new().at(now().plus(-60)).presigned(60).passes();
+    let late = Client::new()
+        .at(now().plus(-61))
+        .presigned(60)
+        .refused(Code::AccessDenied);
+    assert_eq!(late, "Request has expired");
+    Client::new().presigned(1).passes();
+    Client::new().presigned(604_800).passes();
+    for expires in [0, 604_801, u32::MAX] {
+        Client::new()
+            .presigned(expires)
+            .refused(Code::AuthorizationQueryParametersError);
+    }
+    let mut capped = config();
+    capped.server.max_presign = Duration::from_hours(1);
+    let url = Client::new().presigned(3601);
+    url.refused_by(&capped, LOOPBACK, Code::AuthorizationQueryParametersError);
+}
+
+#[test]
+fn a_date_header_may_stand_in_for_the_amz_date() {
+    let client = Client::new().with("date", "Thu, 15 Jan 2026 12:30:45 GMT");
+    let names = ["date", "host", "x-amz-content-sha256"];
+    let signed = client.clone().signed_over(&names).without("x-amz-date");
+    signed.passes();
+    let unsigned = client
+        .signed_over(&["host", "x-amz-content-sha256"])
+        .without("x-amz-date");
+    unsigned.refused(Code::AccessDenied);
+    Client::new()
+        .signed_over(&["host"])
+        .without("x-amz-date")
+        .refused(Code::AccessDenied);
+    let odd = Client::new()
+        .signed_over(&["host", "x-amz-date"])
+        .without("x-amz-date");
+    odd.with("x-amz-date", "yesterday")
+        .refused(Code::AccessDenied);
+}
+
+#[test]
+fn the_scope_must_be_ours() {
+    Client {
+        service: "sts",
+        ..Client::new()
+    }
+    .signed()
+    .refused(Code::AuthorizationHeaderMalformed);
+    Client {
+        region: "",
+        ..Client::new()
+    }
+    .signed()
+    .refused(Code::AuthorizationHeaderMalformed);
+    Client {
+        service: "sts",
+        ..Client::new()
+    }
+    .presigned(60)
+    .refused(Code::AuthorizationQueryParametersError);
+    Client {
+        region: "",
+        ..Client::new()
+    }
+    .presigned(60)
+    .refused(Code::AuthorizationQueryParametersError);
+    let mut strict = config();
+    strict.server.strict_region = true;
+    let code = Code::AuthorizationHeaderMalformed;
+    let message = Client::new().signed().refused_by(&strict, LOOPBACK, code);
+    assert!(message.contains("ap-guangzhou"), "{message}");
+    let url = Client::new().presigned(60);
+    url.refused_by(&strict, LOOPBACK, Code::AuthorizationQueryParametersError);
+    let right = Client {
+        region: "ap-guangzhou",
+        ..Client::new()
+    }
+    .signed();
+    right
+        .ask(&Tenants::new(&strict), LOOPBACK, |_, _, _| ())
+        .unwrap();
+}
+
+#[test]
+fn the_day_of_the_scope_is_the_day_of_the_date() {
+    let client = Client::new().signed().without("x-amz-date");
+    client
+        .with("x-amz-date", "20260116T003045Z")
+        .refused(Code::AuthorizationHeaderMalformed);
+    let url = Client::new().presigned(60);
+    let query = url.query.replace("20260115T123045Z", "20260114T123045Z");
+    Client { query, ..url }.refused(Code::AuthorizationQueryParametersError);
+}
+
+#[test]
+fn every_amz_header_and_the_host_must_be_signed() {
+    let acl = Client::new()
+        .signed()
+        .with("x-amz-acl", "public-read")
+        .refused(Code::AccessDenied);
+    assert!(
+        acl.starts_with("There were headers present in the request which were not signed"),
+        "{acl}"
+    );
+    Client::new()
+        .presigned(60)
+        .with("x-amz-copy-source", "/b/k")
+        .refused(Code::AccessDenied);
+    Client::new()
+        .signed_over(&["x-amz-date"])
+        .refused(Code::AccessDenied);
+}
+
+#[test]
+fn signed_headers_have_one_spelling() {
+    let code = Code::AuthorizationHeaderMalformed;
+    Client::new()
+        .signed_over(&["x-amz-date", "host"])
+        .refused(code);
+    Client::new()
+        .signed_over(&["host", "host", "x-amz-date"])
+        .refused(code);
+    Client::new()
+        .signed_over(&["host", "range", "x-amz-date"])
+        .refused(code);
+    Client::new().signed_over(&[]).refused(code);
+    Client::new()
+        .signed_over(&["", "host", "x-amz-date"])
+        .refused(code);
+    Client::new()
+        .signed_over(&["Host", "x-amz-date"])
+        .refused(code);
+}
+
+#[test]
+fn a_malformed_authorization_is_malformed() {
+    let credential = format!("Credential={KEY}/20260115/us-east-1/s3/aws4_request");
+    let signature = format!("Signature={EMPTY}");
+    let names = "SignedHeaders=host;x-amz-date";
+    for fields in [
+        String::new(),
+        credential.clone(),
+        format!("{credential}, {names}"),
+        format!("{credential}, {names}, Signature=abc"),
+        format!("{credential}, {names}, {}", signature.to_uppercase()),
+        format!("{credential}, {names}, {signature}, {signature}"),
+        format!("{credential}, {names}, {signature}, Extra=1"),
+        format!("Credential=/20260115/us-east-1/s3/aws4_request, {names}, {signature}"),
+        format!("Credential={KEY}/20260115/us-east-1/s3/aws3_request, {names}, {signature}"),
+        format!("Credential={KEY}, {names}, {signature}"),
+    ] {
+        let client = Client::new()
+            .dated(EMPTY)
+            .with("authorization", &format!("AWS4-HMAC-SHA256 {fields}"));
+        client.refused(Code::AuthorizationHeaderMalformed);
+    }
+}
+
+#[test]
+fn presigned_parameters_come_once_each_in_their_own_case() {
+    let code = Code::AuthorizationQueryParametersError;
+    let url = Client::new().presigned(60);
+    Client {
+        query: format!("{}&X-Amz-Date=20260115T123045Z", url.query),
+        ..url.clone()
+    }
+    .refused(code);
+    for name in [
+        "Algorithm",
+        "Credential",
+        "Date",
+        "Expires",
+        "Signature",
+        "SignedHeaders",
+    ] {
+        let query = url
+            .query
+            .replace(&format!("X-Amz-{name}="), &format!("x-amz-{name}="));
+        Client {
+            query,
+            ..url.clone()
+        }
+        .refused(code);
+    }
+    let query = url.query.replace("X-Amz-Expires=60", "X-Amz-Expires=%2B60");
+    Client { query, ..url }.refused(code);
+}
+
+#[test]
+fn only_one_way_of_signing_is_taken() {
+    let both = Client {
+        query: Client::new().presigned(60).query,
+        ..Client::new()
+    }
+    .signed();
+    both.refused(Code::InvalidArgument);
+    let twice = Client::new().signed();
+    let again = twice.headers["authorization"].to_str().unwrap().to_owned();
+    twice
+        .with("authorization", &again)
+        .refused(Code::InvalidArgument);
+}
+
+#[test]
+fn other_ways_of_signing_are_refused() {
+    let with = |value: &str| Client::new().dated(EMPTY).with("authorization", value);
+    with("AWS AKID:frJIUN8DYpKDtOLCwo//yllqDzg=").refused(Code::InvalidRequest);
+    with("AWS4-ECDSA-P256-SHA256 Credential=a").refused(Code::InvalidRequest);
+    for value in [
+        "Basic dTpw",
+        "Bearer x",
+        "q-sign-algorithm=sha1&q-ak=x",
+        "AWS4-HMAC-SHA256",
+        "",
+    ] {
+        with(value).refused(Code::InvalidArgument);
+    }
+    let query = "AWSAccessKeyId=a&Signature=b&Expires=1".to_owned();
+    Client {
+        query,
+        ..Client::new()
+    }
+    .refused(Code::InvalidRequest);
+    let query = "X-Amz-Algorithm=AWS4-ECDSA-P256-SHA256".to_owned();
+    Client {
+        query,
+        ..Client::new()
+    }
+    .refused(Code::AuthorizationQueryParametersError);
+}
+
+#[test]
+fn a_session_token_is_never_ours() {
+    Client::new()
+        .with("x-amz-security-token", "t")
+        .signed()
+        .refused(Code::InvalidToken);
+    Client::new()
+        .with("x-amz-security-token", "t")
+        .refused(Code::InvalidToken);
+    let query = "X-Amz-Security-Token=t".to_owned();
+    Client {
+        query: query.clone(),
+        ..Client::new()
+    }
+    .presigned(60)
+    .refused(Code::InvalidToken);
+    Client {
+        query,
+        ..Client::new()
+    }
+    .refused(Code::InvalidToken);
+}
+
+fn is_guest(client: &Client, config: &Config, connection: Connection) -> bool {
+    let seen = client.ask(&Tenants::new(config), connection, |tenant, identity, _| {
+        assert_eq!((tenant, identity), ("guest", Identity::Anonymous));
+    });
+    if let Err(refusal) = &seen {
+        assert_eq!(refusal.code(), Code::AccessDenied);
+    }
+    seen.is_ok()
+}
+
+fn to_host(host: &str) -> Client {
+    Client::new().without("host").with("host", host)
+}
+
+#[test]
+fn the_anonymous_tenant_is_served_under_loopback_names_only() {
+    for host in [
+        "127.0.0.1:9000",
+        "127.8.9.1",
+        "localhost",
+        "LocalHost:9000",
+        "[::1]:9000",
+        "[::1]",
+        "s3.localhost:9000",
+        "photos.s3.localhost",
+    ] {
+        assert!(is_guest(&to_host(host), &config(), LOOPBACK), "{host}");
+    }
+    for host in [
+        "evil.example",
+        "localhost.evil.example",
+        "evillocalhost",
+        "evils3.localhost",
+        "other.localhost",
+        "127.0.0.1.evil.example",
+        "photos.s3.example.com",
+        "10.0.0.1:9000",
+        "[2001:db8::1]",
+        "u@localhost",
+        "::1",
+        "",
+    ] {
+        assert!(!is_guest(&to_host(host), &config(), LOOPBACK), "{host}");
+    }
+    assert!(!is_guest(
+        &Client::new().without("host"),
+        &config(),
+        LOOPBACK
+    ));
+    assert!(!is_guest(
+        &Client::new().with("host", HOST),
+        &config(),
+        LOOPBACK
+    ));
+}
+
+#[test]
+fn no_web_page_is_the_anonymous_tenant() {
+    for (name, value) in [
+        ("origin", "http://127.0.0.1:9000"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+        ("referer", "http://evil.example/"),
+        ("referer", "http://127.0.0.1:8000/page"),
+        ("referer", "odd"),
+    ] {
+        assert!(
+            !is_guest(&Client::new().with(name, value), &config(), LOOPBACK),
+            "{name}: {value}"
+        );
+    }
+    for (name, value) in [
+        ("sec-fetch-site", "none"),
+        ("sec-fetch-site", "same-origin"),
+        ("referer", "http://127.0.0.1:9000/photos?x"),
+    ] {
+        assert!(
+            is_guest(&Client::new().with(name, value), &config(), LOOPBACK),
+            "{name}: {value}"
+        );
+    }
+}
+
+#[test]
+fn the_anonymous_tenant_is_served_on_loopback_unless_allowed() {
+    let remote = Connection {
+        loopback: false,
+        tls: true,
+    };
+    assert!(!is_guest(&Client::new(), &config(), remote));
+    // What a stranger says of the connection is not believed.
+    let forwarded = Client::new().with("x-forwarded-for", "127.0.0.1");
+    assert!(!is_guest(&forwarded, &config(), remote));
+    let mut open = config();
+    open.server.allow_remote_anonymous = true;
+    for host in ["10.0.0.1:9000", "photos.s3.example.com", HOST] {
+        assert!(is_guest(&to_host(host), &open, remote), "{host}");
+    }
+    assert!(!is_guest(&to_host("evil.example"), &open, remote));
+    assert!(!is_guest(
+        &Client::new().with("origin", "http://a"),
+        &open,
+        remote
+    ));
+}
+
+#[test]
+fn without_an_anonymous_tenant_a_signature_is_needed() {
+    let mut closed = config();
+    closed.tenants.truncate(1);
+    let message = Client::new().refused_by(&closed, LOOPBACK, Code::AccessDenied);
+    assert!(message.contains("anonymous = true"), "{message}");
+}
+
+#[test]
+fn an_anonymous_body_is_checked_against_its_hash() {
+    let payload =
+        |client: &Client| client.ask(&Tenants::new(&config()), LOOPBACK, |_, _, payload| payload);
+    assert_eq!(payload(&Client::new()).unwrap(), Payload::Unsigned);
+    let hashed = Client::new().with("x-amz-content-sha256", EMPTY);
+    assert!(matches!(payload(&hashed).unwrap(), Payload::Sha256(_)));
+    let streaming =
+        Client::new().with("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER");
+    assert_eq!(
+        payload(&streaming).unwrap_err().code(),
+        Code::NotImplemented
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_authorization_is_refused_and_never_anonymous(
+        start in prop::sample::select(vec!["", "AWS4-HMAC-SHA256 ", "AWS4-HMAC-SHA256 Credential="]),
+        bytes in prop::collection::vec(0x20_u8..0x7f, 0..200),
+        query in "[A-Za-z0-9&=-]{0,40}",
+    ) {
+        let value = [start.as_bytes(), &bytes].concat();
+        let mut client = Client { query, ..Client::new() }.dated(EMPTY);
+        client.headers.insert("authorization", HeaderValue::from_bytes(&value).unwrap());
+        let tenants = Tenants::new(&config());
+        prop_assert!(client.ask(&tenants, LOOPBACK, |_, _, _| ()).is_err());
+    }
+}

@@ -1,0 +1,1127 @@
+//! The configuration: what is taken, what is refused, and where a refusal points.
+
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper that panics fails its test, as it should"
+)]
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use cosgate::config::{
+    Config, IssuerKind, Place, PrefixPattern, Problem, Severity, Sources, UpstreamSignature,
+};
+
+/// In a test's text: here the problem is. It is taken out before the text is read.
+const MARK: char = '§';
+
+const WHOLE: &str = r#"
+[server]
+listen = "127.0.0.1:9000"
+[issuers.main]
+kind = "federation"
+secret_id = "env:ID"
+secret_key = "env:KEY"
+[tenants.acme]
+issuer = "main"
+access_keys = [{ id = "ACMEKEY0000000000001", secret = "env:ACME" }]
+[[tenants.acme.grants]]
+name = "photos"
+bucket = "shared-1250000000"
+region = "ap-guangzhou"
+prefixes = ["acme/*"]
+actions = ["read"]
+"#;
+
+/// A second tenant, fenced off from the first.
+const OTHER: &str = r#"
+[tenants.other]
+issuer = "main"
+access_keys = [{ id = "OTHERKEY000000000001", secret = "env:OTHER" }]
+[[tenants.other.grants]]
+name = "photos"
+bucket = "shared-1250000000"
+region = "ap-guangzhou"
+prefixes = ["other/*"]
+actions = ["read"]
+"#;
+
+fn parse_with(
+    text: &str,
+    variables: &[(&str, &str)],
+    files: &[(&str, &str)],
+) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+    let mut env: HashMap<&str, &str> = HashMap::from([
+        ("ID", "AKID-of-the-issuer"),
+        ("KEY", "key-of-the-issuer"),
+        ("ACME", "secret-of-acme"),
+        ("OTHER", "secret-of-other"),
+    ]);
+    env.extend(variables.iter().copied());
+    let files: HashMap<PathBuf, &str> = files
+        .iter()
+        .map(|(path, text)| (PathBuf::from(path), *text))
+        .collect();
+    let file = |path: &Path| {
+        let text = files.get(path).map(|text| (*text).to_owned());
+        text.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    };
+    let sources = Sources {
+        env: &|name| env.get(name).map(|value| (*value).to_owned()),
+        file: &file,
+        cores: 3,
+    };
+    Config::parse("etc/config.toml", text, &sources)
+}
+
+fn parse(text: &str) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+    parse_with(text, &[], &[])
+}
+
+fn good(text: &str) -> Config {
+    match parse(text) {
+        Ok((config, warnings)) => {
+            assert!(warnings.is_empty(), "{warnings:?}");
+            config
+        }
+        Err(problems) => panic!("{}", lines(&problems)),
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    lines.join(
+        "
+",
+    )
+}
+
+/// The marked text without its mark, and the place of the mark.
+fn unmark(text: &str) -> (String, Place) {
+    let before = text.split(MARK).next().unwrap();
+    assert_ne!(before, text, "no mark in {text}");
+    let line = before.lines().count() + usize::from(before.ends_with('\n'));
+    let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
+    let place = Place::File {
+        file: "etc/config.toml".to_owned(),
+        line: line.max(1),
+        column,
+    };
+    (text.replace(MARK, ""), place)
+}
+
+/// Asserts that `text` gives exactly one problem: at its mark, with these words in message and fix.
+fn refuses(text: &str, severity: Severity, message: &str, fix: &str) {
+    let (text, place) = unmark(text);
+    let problems = match parse(&text) {
+        Ok((_, warnings)) => warnings,
+        Err(problems) => problems,
+    };
+    let [problem] = problems.as_slice() else {
+        panic!("{text}\none problem was wanted, got:\n{}", lines(&problems));
+    };
+    assert_eq!(problem.place, place, "{text}\n{problem}");
+    assert_eq!(problem.severity, severity, "{text}\n{problem}");
+    assert!(
+        problem.message.contains(message),
+        "{text}\n{problem}\nwanted: {message}"
+    );
+    assert!(
+        problem.fix.contains(fix),
+        "{text}\n{problem}\nwanted: {fix}"
+    );
+}
+
+fn errs(from: &str, to: &str, message: &str, fix: &str) {
+    assert!(WHOLE.contains(from), "{from}");
+    refuses(&WHOLE.replacen(from, to, 1), Severity::Error, message, fix);
+}
+
+fn warns(from: &str, to: &str, message: &str, fix: &str) {
+    assert!(WHOLE.contains(from), "{from}");
+    refuses(
+        &WHOLE.replacen(from, to, 1),
+        Severity::Warning,
+        message,
+        fix,
+    );
+}
+
+#[test]
+fn the_smallest_file_gets_the_documented_defaults() {
+    let config = good(WHOLE);
+    let server = &config.server;
+    assert_eq!(server.admin, "127.0.0.1:9001".parse().ok());
+    assert_eq!(server.domains, ["s3.localhost"]);
+    assert_eq!(server.region, "ap-guangzhou");
+    assert_eq!(server.threads, 3);
+    assert_eq!(server.max_presign, Duration::from_hours(168));
+    assert!(server.tls.is_none());
+    let limits = &server.limits;
+    assert_eq!(
+        (limits.head_bytes, limits.head_fields, limits.xml_bytes),
+        (16 << 10, 100, 2 << 20)
+    );
+    assert_eq!((limits.connections, limits.body_rate), (16_384, 1024));
+    assert_eq!(limits.drain_timeout, Duration::from_mins(1));
+    assert_eq!(
+        config.upstream.endpoint.authority,
+        "{bucket}.cos.{region}.myqcloud.com"
+    );
+    assert_eq!(config.upstream.signature, UpstreamSignature::S3);
+    assert_eq!(config.upstream.limits.idle_timeout, Duration::from_secs(50));
+    assert_eq!(config.sts.endpoint.authority, "sts.tencentcloudapi.com");
+    assert_eq!(config.sts.answer_bytes, 64 << 10);
+    let [issuer] = config.issuers.as_slice() else {
+        panic!()
+    };
+    assert_eq!(issuer.secret_id, "AKID-of-the-issuer");
+    assert!(
+        matches!(issuer.kind, IssuerKind::Federation { duration } if duration == Duration::from_hours(2))
+    );
+    let [tenant] = config.tenants.as_slice() else {
+        panic!()
+    };
+    assert_eq!((tenant.name.as_str(), tenant.issuer), ("acme", 0));
+    assert_eq!(tenant.access_keys[0].secret.expose(), "secret-of-acme");
+    assert_eq!(
+        tenant.grants[0].prefixes,
+        [PrefixPattern::StartsWith("acme/".to_owned())]
+    );
+    assert_eq!(
+        tenant.grants[0].actions,
+        [
+            "name/cos:GetObject",
+            "name/cos:GetObjectTagging",
+            "name/cos:HeadObject"
+        ]
+    );
+}
+
+#[test]
+fn tenants_and_issuers_keep_the_order_of_the_file() {
+    let text = format!(
+        "{WHOLE}{}",
+        OTHER.replace("other]", "aaa]").replace("other.", "aaa.")
+    );
+    let names: Vec<_> = good(&text)
+        .tenants
+        .into_iter()
+        .map(|tenant| tenant.name)
+        .collect();
+    assert_eq!(names, ["acme", "aaa"]);
+}
+
+#[test]
+fn the_example_files_are_good() {
+    let example = include_str!("../config/example.toml");
+    let variables = [
+        ("TENCENTCLOUD_SECRET_ID", "x"),
+        ("TENCENTCLOUD_SECRET_KEY", "x"),
+        ("ACME_SECRET", "x"),
+        ("GLOBEX_SECRET", "x"),
+    ];
+    let (_, warnings) = parse_with(example, &variables, &[])
+        .unwrap_or_else(|problems| panic!("{}", lines(&problems)));
+    assert!(warnings.is_empty(), "{}", lines(&warnings));
+    let development = include_str!("../config/development.toml");
+    let (_, warnings) =
+        parse(development).unwrap_or_else(|problems| panic!("{}", lines(&problems)));
+    assert!(
+        warnings
+            .iter()
+            .all(|warning| warning.message.contains("is a literal")),
+        "{}",
+        lines(&warnings)
+    );
+}
+
+#[test]
+fn unknown_keys_are_errors_wherever_they_are() {
+    errs(
+        "listen =",
+        "§lissten =",
+        "unknown key `lissten` in server",
+        "did you mean `listen`?",
+    );
+    errs(
+        "[server]",
+        "§colour = 1\n[server]",
+        "unknown section `colour`",
+        "known here: issuers, server",
+    );
+    errs(
+        "kind =",
+        "§knd = 1\nkind =",
+        "unknown key `knd` in issuers.main",
+        "`kind`",
+    );
+    errs(
+        "issuer =",
+        "§jwt = 1\nissuer =",
+        "unknown key `jwt` in tenants.acme",
+        "access_keys",
+    );
+    errs(
+        "name =",
+        "§prefix = 1\nname =",
+        "unknown key `prefix` in tenants.acme.grants",
+        "`prefixes`",
+    );
+    errs(
+        "{ id",
+        "{ §ids = 1, id",
+        "unknown key `ids` in tenants.acme.access_keys",
+        "`id`",
+    );
+    errs(
+        "[issuers.main]",
+        "[server.limits]\n§head_byte = 1\n[issuers.main]",
+        "server.limits",
+        "`head_bytes`",
+    );
+    errs(
+        "[issuers.main]",
+        "[upstream.limits]\n§x = 1\n[issuers.main]",
+        "upstream.limits",
+        "idle_connections",
+    );
+    errs(
+        "[issuers.main]",
+        "[sts.limits]\n§timeouts = 1\n[issuers.main]",
+        "sts.limits",
+        "`timeout`",
+    );
+    errs(
+        "[issuers.main]",
+        "[sts]\n§endpint = 1\n[issuers.main]",
+        "unknown key `endpint` in sts",
+        "`endpoint`",
+    );
+}
+
+#[test]
+fn wrong_types_are_errors() {
+    errs(
+        "\"127.0.0.1:9000\"",
+        "§9000",
+        "`listen` is an integer, not a string",
+        "write a string",
+    );
+    errs(
+        "\"federation\"",
+        "§true",
+        "`kind` is a boolean",
+        "write a string",
+    );
+    errs(
+        "[server]
+listen = \"127.0.0.1:9000\"",
+        "server = §1",
+        "`server` is an integer, not a table",
+        "write a table",
+    );
+    errs(
+        "[\"read\"]",
+        "§\"read\"",
+        "`actions` is a string",
+        "write an array of strings",
+    );
+    errs(
+        "[\"read\"]",
+        "[§1]",
+        "`actions` is an integer",
+        "write an array of strings",
+    );
+    errs(
+        "issuer =",
+        "anonymous = §\"yes\"\nissuer =",
+        "`anonymous` is a string",
+        "write true or false",
+    );
+    errs(
+        "[issuers.main]",
+        "domains = [§1]\n[issuers.main]",
+        "`domains` is an integer",
+        "array of strings",
+    );
+    errs(
+        "[issuers.main]",
+        "threads = §[]\n[issuers.main]",
+        "`threads` is an array",
+        "a number",
+    );
+}
+
+#[test]
+fn what_is_not_toml_is_refused_without_quoting_the_line() {
+    let text = "[server]\nsecret = \"CANARY\nlisten = 1\n";
+    let Err(problems) = parse(text) else { panic!() };
+    assert!(
+        lines(&problems).starts_with("etc/config.toml:2:17: error: not TOML: "),
+        "{}",
+        lines(&problems)
+    );
+    assert!(!lines(&problems).contains("CANARY"));
+    let Err(problems) = parse("a = 1\na = 2\n") else {
+        panic!()
+    };
+    assert!(
+        lines(&problems).starts_with("etc/config.toml:2:1: error: not TOML: duplicate key"),
+        "{}",
+        lines(&problems)
+    );
+}
+
+#[test]
+fn columns_count_characters() {
+    let text = "[server]\nregion = \"中文\"\n[tenants]\n\"中\" = { \"文\" = 1 }\n";
+    let Err(problems) = parse(text) else { panic!() };
+    let places: Vec<String> = problems.iter().map(|p| p.place.to_string()).collect();
+    assert!(
+        places.contains(&"etc/config.toml:4:9".to_owned()),
+        "{}",
+        lines(&problems)
+    );
+}
+
+#[test]
+fn server_values_are_checked() {
+    errs(
+        "\"127.0.0.1:9000\"",
+        "§\"localhost:9000\"",
+        "not an address",
+        "127.0.0.1:9000",
+    );
+    errs(
+        "\"127.0.0.1:9000\"",
+        "§\":9000\"",
+        "not an address",
+        "127.0.0.1:9000",
+    );
+    let server = |line: &str| format!("{line}\n[issuers.main]");
+    let errs = |line: &str, message, fix| errs("[issuers.main]", &server(line), message, fix);
+    errs("admin = §\"x\"", "`admin`", "an IP address and a port");
+    errs(
+        "admin = §\"127.0.0.1:9000\"",
+        "the address of `listen`",
+        "a port of its own",
+    );
+    errs(
+        "domains = [\"a.b\", §\"https://x\"]",
+        "not a domain",
+        "s3.example.com",
+    );
+    errs("domains = [§\"10.0.0.1\"]", "not a domain", "DNS name");
+    errs("region = §\"Guangzhou\"", "not a region", "ap-guangzhou");
+    errs("threads = §0", "out of range", "1 to 1024");
+    errs("max_presign = §\"8h1x\"", "not a duration", "1h30m");
+    errs("max_presign = §\"0s\"", "out of range", "1s to 168h");
+    errs("max_presign = §\"169h\"", "out of range", "168h");
+    errs(
+        "max_presign = §60",
+        "60 has no unit",
+        "max_presign = \"60s\"",
+    );
+    errs(
+        "[server.limits]\nhead_bytes = §\"1KB\"",
+        "not a size",
+        "16KiB",
+    );
+    errs("[server.limits]\nhead_bytes = §100", "out of range", "8192");
+    errs("[server.limits]\nconnections = §-1", "not a size", "number");
+}
+
+#[test]
+fn upstream_and_sts_values_are_checked() {
+    let errs = |line: &str, message, fix| {
+        errs(
+            "[issuers.main]",
+            &format!("{line}\n[issuers.main]"),
+            message,
+            fix,
+        );
+    };
+    errs(
+        "[upstream]\nendpoint = §\"ftp://{bucket}.x\"",
+        "https://",
+        "https://HOST",
+    );
+    errs(
+        "[upstream]\nendpoint = §\"https://cos.x\"",
+        "where the bucket goes",
+        "{bucket}",
+    );
+    errs(
+        "[upstream]\nendpoint = §\"https://{bucket}.x?y\"",
+        "query",
+        "`?`",
+    );
+    errs(
+        "[upstream]\nendpoint = §\"https://{bucket}.{zone}.x\"",
+        "unknown placeholder",
+        "{region}",
+    );
+    errs(
+        "[upstream]\nservice_endpoint = §\"https://{bucket}.x\"",
+        "unknown placeholder",
+        "{region}",
+    );
+    errs(
+        "[upstream]\nsignature = §\"v2\"",
+        "not a signature",
+        "\"cos\"",
+    );
+    errs(
+        "[upstream]\nconnect_to = §\"10.0.0.1\"",
+        "not host:port",
+        "127.0.0.1:9100",
+    );
+    errs(
+        "[upstream]\nca_file = §\"ca.pem\"",
+        "cannot read etc/ca.pem",
+        "relative to this file's directory",
+    );
+    errs(
+        "[upstream.limits]\nhead_timeout = §\"2h\"",
+        "out of range",
+        "1ms to 1h",
+    );
+    errs(
+        "[sts]\nendpoint = §\"https://sts.{region}.x\"",
+        "placeholder",
+        "without placeholders",
+    );
+    errs(
+        "[sts.limits]\nanswer_bytes = §\"2GiB\"",
+        "out of range",
+        "1024",
+    );
+}
+
+#[test]
+fn plain_http_is_warned_about_unless_it_stays_on_the_machine() {
+    let at = |line: &str| WHOLE.replace("[issuers.main]", &format!("{line}\n[issuers.main]"));
+    let text = at("[upstream]\nendpoint = §\"http://{bucket}.cos.internal\"");
+    refuses(&text, Severity::Warning, "plain http", "https://");
+    good(&at(
+        "[upstream]\nendpoint = \"http://127.0.0.1:1/{bucket}\"",
+    ));
+    good(&at(
+        "[sts]\nendpoint = \"http://sts.internal\"\nconnect_to = \"127.0.0.1:1\"",
+    ));
+}
+
+#[test]
+fn issuers_are_checked() {
+    errs(
+        "\"federation\"",
+        "§\"federated\"",
+        "not a kind of issuer",
+        "\"federation\"",
+    );
+    errs(
+        "\"federation\"",
+        "§\"assume-role\"",
+        "not offered by this version",
+        "use \"federation\"",
+    );
+    errs(
+        "\"federation\"",
+        "§\"web-identity\"",
+        "not offered by this version",
+        "use \"federation\"",
+    );
+    errs(
+        "kind =",
+        "duration = §\"37h\"\nkind =",
+        "out of range",
+        "1s to 36h",
+    );
+    errs(
+        "kind =",
+        "§token = \"env:KEY\"\nkind =",
+        "unknown key `token`",
+        "duration",
+    );
+    errs(
+        "\"federation\"",
+        "\"static\"\n§duration = \"1h\"",
+        "unknown key `duration`",
+        "token",
+    );
+    warns("kind =", "duration = §\"3h\"\nkind =", "root account", "2h");
+    errs(
+        "[issuers.main]\nkind = \"federation\"",
+        "§[issuers.main]",
+        "`kind` is missing from issuers.main",
+        "kind =",
+    );
+    let unused = WHOLE.replace("[tenants.acme]", "[issuers.§spare]\nkind = \"static\"\nsecret_id = \"env:ID\"\nsecret_key = \"env:KEY\"\n[tenants.acme]");
+    refuses(
+        &unused,
+        Severity::Warning,
+        "no tenant uses the issuer `spare`",
+        "remove it",
+    );
+    errs(
+        "issuer = \"main\"",
+        "issuer = §\"mian\"",
+        "no issuer `mian`",
+        "did you mean \"main\"?",
+    );
+    let same = WHOLE.replace("[tenants.acme]", "[issuers.MAIN]\nkind = \"static\"\nsecret_id = \"env:ID\"\nsecret_key = \"env:KEY\"\n[tenants.acme]");
+    let Err(problems) = parse(&same) else {
+        panic!()
+    };
+    assert!(
+        lines(&problems).contains("share the variables COSGATE_ISSUERS_MAIN_"),
+        "{}",
+        lines(&problems)
+    );
+}
+
+#[test]
+fn a_static_issuer_has_a_token_or_none() {
+    let text = WHOLE.replace("\"federation\"", "\"static\"");
+    let config = good(&text);
+    assert!(matches!(
+        config.issuers[0].kind,
+        IssuerKind::Static { token: None }
+    ));
+    let config = good(&text.replace("kind =", "token = \"env:KEY\"\nkind ="));
+    assert!(
+        matches!(&config.issuers[0].kind, IssuerKind::Static { token: Some(token) } if token.expose() == "key-of-the-issuer")
+    );
+}
+
+#[test]
+fn secrets_must_be_there() {
+    errs(
+        "\"env:KEY\"",
+        "§\"env:NOT_SET\"",
+        "the environment variable NOT_SET is not set",
+        "set NOT_SET",
+    );
+    errs(
+        "\"env:KEY\"",
+        "§\"env:\"",
+        "not the name of a variable",
+        "env:NAME",
+    );
+    errs(
+        "\"env:KEY\"",
+        "§\"file:key.txt\"",
+        "cannot read etc/key.txt",
+        "relative",
+    );
+    errs("\"env:KEY\"", "§\"\"", "the secret is empty", "value");
+    warns(
+        "\"env:KEY\"",
+        "§\"a-literal\"",
+        "is a literal",
+        "COSGATE_ISSUERS_MAIN_SECRET_KEY",
+    );
+    let text = WHOLE
+        .replace(
+            "secret_key = \"env:KEY\"
+",
+            "",
+        )
+        .replace("[issuers.main]", "§[issuers.main]");
+    refuses(
+        &text,
+        Severity::Error,
+        "`secret_key` is missing",
+        "COSGATE_ISSUERS_MAIN_SECRET_KEY",
+    );
+}
+
+#[test]
+fn a_secret_file_may_end_in_one_newline() {
+    let text = WHOLE.replace("env:KEY", "file:/run/key");
+    for content in ["the-key", "the-key\n", "the-key\r\n"] {
+        let (config, _) = parse_with(&text, &[], &[("/run/key", content)]).unwrap();
+        assert_eq!(config.issuers[0].secret_key.expose(), "the-key");
+    }
+    for content in ["", "\n", "the-key\n\n", "the key"] {
+        assert!(
+            parse_with(&text, &[], &[("/run/key", content)]).is_err(),
+            "{content:?}"
+        );
+    }
+}
+
+#[test]
+fn grants_are_checked() {
+    errs(
+        "\"photos\"",
+        "§\"Photos\"",
+        "not an S3 bucket name",
+        "lower-case",
+    );
+    errs(
+        "\"shared-1250000000\"",
+        "§\"shared\"",
+        "a bucket without APPID",
+        "photos-1250000000",
+    );
+    errs(
+        "\"shared-1250000000\"",
+        "§\"shared-prod\"",
+        "a bucket without APPID",
+        "<name>-<appid>",
+    );
+    errs(
+        "\"shared-1250000000\"",
+        "§\"Shared-1\"",
+        "not a COS bucket",
+        "lower-case",
+    );
+    errs(
+        "region = \"ap-guangzhou\"",
+        "region = §\"ap_guangzhou\"",
+        "not a region",
+        "ap-guangzhou",
+    );
+    errs(
+        "[\"read\"]",
+        "[\"read\", §\"GetObjekt\"]",
+        "`GetObjekt` is not a COS action",
+        "did you mean \"GetObject\"?",
+    );
+    errs("[\"read\"]", "§[]", "`actions` is empty", "\"read\"");
+    for (line, key) in [
+        (
+            "prefixes = [\"acme/*\"]
+",
+            "prefixes",
+        ),
+        (
+            "actions = [\"read\"]
+",
+            "actions",
+        ),
+    ] {
+        let text = WHOLE.replace(line, "").replace("[[tenants", "§[[tenants");
+        refuses(
+            &text,
+            Severity::Error,
+            &format!("`{key}` is missing"),
+            &format!("write {key} ="),
+        );
+    }
+}
+
+#[test]
+fn prefixes_are_checked() {
+    for (written, message) in [
+        ("", "empty"),
+        ("/acme/*", "begins with a slash"),
+        ("a*b", "not at its end"),
+        ("a?", "CAM policy"),
+        ("${x}/*", "CAM policy"),
+        ("a'b", "quote"),
+        ("a\\u0000b", "control character"),
+        ("a/../b", "segment"),
+    ] {
+        errs(
+            "\"acme/*\"",
+            &format!("\"ok/*\", §\"{written}\""),
+            message,
+            "",
+        );
+    }
+    warns(
+        "\"acme/*\"",
+        "§\"acme*\"",
+        "also covers `acmeb/…`",
+        "\"acme/*\"",
+    );
+    warns(
+        "\"acme/*\"",
+        "§\"acme/\"",
+        "covers one key",
+        "did you mean \"acme/*\"?",
+    );
+}
+
+#[test]
+fn keys_of_later_versions_are_refused_by_name() {
+    errs(
+        "name =",
+        "root = §\"acme/\"\nname =",
+        "`root` is not offered by this version",
+        "prefixes",
+    );
+    errs(
+        "name =",
+        "policy = §\"file:p.json\"\nname =",
+        "`policy` is not offered by this version",
+        "prefixes",
+    );
+}
+
+#[test]
+fn a_tenant_can_do_something_and_someone_can_call_it() {
+    errs(
+        "[tenants.acme]\nissuer = \"main\"\naccess_keys = [{ id = \"ACMEKEY0000000000001\", secret = \"env:ACME\" }]",
+        "§[tenants.acme]\nissuer = \"main\"",
+        "nobody can call as the tenant `acme`",
+        "access_keys",
+    );
+    let without = WHOLE
+        .split("[[tenants")
+        .next()
+        .unwrap()
+        .replace("[tenants.acme]", "§[tenants.acme]");
+    refuses(
+        &without,
+        Severity::Error,
+        "no grants",
+        "[[tenants.acme.grants]]",
+    );
+    errs(
+        "\"ACMEKEY0000000000001\"",
+        "§\"a/b\"",
+        "not an access key id",
+        "keygen",
+    );
+    refuses(
+        "§[server]\n",
+        Severity::Warning,
+        "there are no tenants",
+        "[tenants.NAME]",
+    );
+}
+
+#[test]
+fn grants_of_one_tenant_have_names_of_their_own_and_one_account() {
+    let second = |name: &str, bucket: &str| {
+        let grant = format!(
+            "[[tenants.acme.grants]]\nname = {name}\nbucket = {bucket}\nregion = \"ap-guangzhou\"\nprefixes = [\"*\"]\nactions = [\"read\"]\n"
+        );
+        format!("{WHOLE}{grant}")
+    };
+    good(&second("\"b-b\"", "\"b-1250000000\""));
+    refuses(
+        &second("§\"photos\"", "\"b-1250000000\""),
+        Severity::Error,
+        "two grants named `photos`",
+        "its own name",
+    );
+    refuses(
+        &second("\"b-b\"", "§\"b-1\""),
+        Severity::Error,
+        "another account",
+        "two tenants",
+    );
+}
+
+#[test]
+fn two_tenants_do_not_touch_a_common_key() {
+    let with = |prefix: &str| format!("{WHOLE}{}", OTHER.replace("\"other/*\"", prefix));
+    good(&with("\"acme-2/*\""));
+    for prefix in ["§\"*\"", "§\"acme/*\"", "§\"acme/x/*\"", "§\"acme/x.jpg\""] {
+        refuses(
+            &with(prefix),
+            Severity::Error,
+            "touch the same keys of shared-1250000000",
+            "shared = true",
+        );
+    }
+    good(&with("\"*\"").replace("name = \"photos\"", "name = \"photos\"\nshared = true"));
+    let one_says = with("§\"*\"").replace(
+        "[[tenants.other.grants]]",
+        "[[tenants.other.grants]]\nshared = true",
+    );
+    refuses(
+        &one_says,
+        Severity::Error,
+        "`*` of the tenant `other` and `acme/*` of the tenant `acme`",
+        "both grants",
+    );
+    good(&with("\"*\"").replace(
+        "[[tenants.other.grants]]\nname = \"photos\"\nbucket = \"shared",
+        "[[tenants.other.grants]]\nname = \"photos\"\nbucket = \"elsewhere",
+    ));
+}
+
+#[test]
+fn access_key_ids_are_unique_across_tenants() {
+    let text = format!(
+        "{WHOLE}{}",
+        OTHER.replace("\"OTHERKEY000000000001\"", "§\"ACMEKEY0000000000001\"")
+    );
+    refuses(
+        &text,
+        Severity::Error,
+        "already used by the tenant `acme`",
+        "its own id",
+    );
+}
+
+#[test]
+fn at_most_one_tenant_is_anonymous_and_only_on_loopback() {
+    let anonymous = WHOLE.replace("issuer = \"main\"", "issuer = \"main\"\nanonymous = §true");
+    good(&anonymous.replace(MARK, ""));
+    let remote = anonymous.replace("127.0.0.1:9000", "0.0.0.0:9000");
+    refuses(
+        &remote,
+        Severity::Error,
+        "anyone who reaches 0.0.0.0:9000",
+        "allow_remote_anonymous",
+    );
+    good(
+        &remote
+            .replace(MARK, "")
+            .replace("[server]", "[server]\nallow_remote_anonymous = true"),
+    );
+    let two = format!(
+        "{}{}",
+        anonymous.replace(MARK, ""),
+        OTHER.replace("issuer = \"main\"", "issuer = \"main\"\nanonymous = §true")
+    );
+    refuses(
+        &two,
+        Severity::Error,
+        "`acme` is anonymous already",
+        "one of the two",
+    );
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once_and_in_order() {
+    let text = "[server]\nlisten = 1\nregion = \"X\"\n[upstream]\nsignature = \"x\"\n[tenants.a]\nissuer = \"none\"\nanonymous = true\n[[tenants.a.grants]]\nname = \"A\"\nbucket = \"b\"\nregion = \"r\"\nprefixes = [\"/\", \"x*\"]\nactions = [\"all\"]\nextra = 1\n[nothing]\n";
+    let Err(problems) = parse(text) else { panic!() };
+    let places: Vec<String> = problems
+        .iter()
+        .map(|problem| problem.place.to_string())
+        .collect();
+    let want = [
+        "2:10", "3:10", "5:13", "7:10", "10:8", "11:10", "13:13", "13:18", "14:12", "15:1", "16:2",
+    ];
+    assert_eq!(
+        places,
+        want.map(|place| format!("etc/config.toml:{place}")),
+        "{}",
+        lines(&problems)
+    );
+}
+
+#[test]
+fn a_variable_overrides_a_scalar_key_and_is_named_when_it_is_wrong() {
+    let variables = [
+        ("COSGATE_SERVER_LISTEN", "127.0.0.1:1"),
+        ("COSGATE_SERVER_ADMIN", ""),
+        ("COSGATE_SERVER_STRICT_REGION", "true"),
+        ("COSGATE_SERVER_LIMITS_HEAD_BYTES", "32KiB"),
+        ("COSGATE_ISSUERS_MAIN_SECRET_KEY", "from-the-environment"),
+        ("COSGATE_ISSUERS_MAIN_DURATION", "30m"),
+        ("COSGATE_TENANTS_ACME_ACCESS_KEYS_0_SECRET", "other-secret"),
+        ("COSGATE_TENANTS_ACME_GRANTS_0_REGION", "ap-beijing"),
+    ];
+    let text = WHOLE.replace("secret_key = \"env:KEY\"\n", "");
+    let (config, warnings) = parse_with(&text, &variables, &[]).unwrap();
+    assert!(warnings.is_empty(), "{}", lines(&warnings));
+    assert_eq!(config.server.listen.port(), 1);
+    assert_eq!(config.server.admin, None);
+    assert!(config.server.strict_region);
+    assert_eq!(config.server.limits.head_bytes, 32 << 10);
+    assert_eq!(
+        config.issuers[0].secret_key.expose(),
+        "from-the-environment"
+    );
+    assert!(
+        matches!(config.issuers[0].kind, IssuerKind::Federation { duration } if duration == Duration::from_mins(30))
+    );
+    assert_eq!(
+        config.tenants[0].access_keys[0].secret.expose(),
+        "other-secret"
+    );
+    assert_eq!(config.tenants[0].grants[0].region, "ap-beijing");
+
+    let Err(problems) = parse_with(WHOLE, &[("COSGATE_SERVER_LISTEN", "x")], &[]) else {
+        panic!()
+    };
+    let want =
+        "environment variable COSGATE_SERVER_LISTEN: error: `listen`: `x` is not an address\n";
+    assert!(lines(&problems).starts_with(want), "{}", lines(&problems));
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let pem = "-----BEGIN CERTIFICATE-----";
+    let text = WHOLE.replace("[issuers.main]", "[server.tls]\ncert = \"c.pem\"\nkey = \"/abs/k.pem\"\n[upstream]\nca_file = \"ca.pem\"\n[issuers.main]");
+    let files = [("etc/c.pem", pem), ("/abs/k.pem", pem), ("etc/ca.pem", pem)];
+    let (config, _) = parse_with(&text, &[], &files).unwrap();
+    let tls = config.server.tls.unwrap();
+    assert_eq!(
+        (tls.cert, tls.key, tls.client_ca),
+        (
+            PathBuf::from("etc/c.pem"),
+            PathBuf::from("/abs/k.pem"),
+            None
+        )
+    );
+    assert_eq!(config.upstream.ca_file, Some(PathBuf::from("etc/ca.pem")));
+    let half = WHOLE.replace(
+        "[issuers.main]",
+        "[server.tls]\nkey = \"k.pem\"\n[issuers.main]",
+    );
+    let Err(problems) = parse_with(&half, &[], &[("etc/k.pem", pem)]) else {
+        panic!()
+    };
+    assert!(
+        lines(&problems).contains("toml:4:1: error: `cert` is missing"),
+        "{}",
+        lines(&problems)
+    );
+    let files = [
+        ("etc/c.pem", "der"),
+        ("/abs/k.pem", pem),
+        ("etc/ca.pem", pem),
+    ];
+    let Err(problems) = parse_with(&text, &[], &files) else {
+        panic!()
+    };
+    assert!(
+        lines(&problems).contains("etc/c.pem is not PEM"),
+        "{}",
+        lines(&problems)
+    );
+}
+
+/// Every place where a secret may be written, right or wrong.
+const SECRETS: &str = r#"
+[upstream]
+endpoint = "https://user:CANARY1@{bucket}.x"
+[issuers.main]
+kind = "federation"
+secret_id = "CANARY2 with a space"
+secret_key = "CANARY3"
+secret_kye = "CANARY4"
+[issuers.two]
+kind = "static"
+secret_id = "env:CANARY_ID"
+secret_key = "env:CANARY_KEY"
+token = "file:token"
+[tenants.acme]
+issuer = "main"
+access_keys = [{ id = "CANARY5/", secret = "CANARY6\t" }, { id = "ABC", secret = ["CANARY7"] }]
+"#;
+
+#[test]
+fn no_secret_is_ever_printed() {
+    let variables = [
+        ("CANARY_ID", "CANARY8"),
+        ("CANARY_KEY", "CANARY9\n\n"),
+        ("COSGATE_TENANTS_ACME_ANONYMOUS", "true"),
+    ];
+    let Err(problems) = parse_with(SECRETS, &variables, &[("etc/token", "CANARY-10 x")]) else {
+        panic!()
+    };
+    let printed = format!("{}{problems:?}", lines(&problems))
+        .replace("CANARY_KEY", "")
+        .replace("CANARY_ID", "");
+    assert!(!printed.contains("CANARY"), "{printed}");
+
+    let config = good(WHOLE);
+    let printed = format!("{config:?}");
+    for secret in ["key-of-the-issuer", "secret-of-acme"] {
+        assert!(!printed.contains(secret));
+    }
+}
+
+fn check(text: &str) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    std::fs::write(&file, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cosgate"));
+    command.arg("check").arg("--config").arg(&file).env_clear();
+    command.envs([("ID", "CANARY1"), ("KEY", "CANARY2"), ("ACME", "CANARY3")]);
+    command.output().unwrap()
+}
+
+#[test]
+fn the_check_command_says_ok_or_exits_2_and_prints_no_secret() {
+    let output = check(WHOLE);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        stdout.ends_with(
+            "ok: 1 issuer, 1 tenant, 1 access key, 1 grant; listens on 127.0.0.1:9000\n"
+        ),
+        "{stdout}"
+    );
+    assert!(output.stderr.is_empty());
+
+    let warned = check(&WHOLE.replace("acme/*", "acme*"));
+    assert_eq!(warned.status.code(), Some(0));
+    assert!(
+        String::from_utf8(warned.stderr)
+            .unwrap()
+            .contains("config.toml:15:13: warning: ")
+    );
+
+    let wrong = check(SECRETS);
+    let stderr = String::from_utf8(wrong.stderr).unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(wrong.stdout.is_empty());
+    assert!(stderr.contains("config.toml:3:12: error: "), "{stderr}");
+    assert!(
+        !stderr.replace("CANARY_", "").contains("CANARY"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_generated_key_pair_can_be_pasted() {
+    let output = Command::new(env!("CARGO_BIN_EXE_cosgate"))
+        .arg("keygen")
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let value = |name: &str| {
+        let line = stdout.lines().find(|line| line.contains(name)).unwrap();
+        line.split_once('=').unwrap().1.trim().to_owned()
+    };
+    let (id, secret) = (value("AWS_ACCESS_KEY_ID"), value("AWS_SECRET_ACCESS_KEY"));
+    assert_eq!((id.len(), secret.len()), (20, 40));
+    let text = WHOLE.replace(
+        "[{ id = \"ACMEKEY0000000000001\", secret = \"env:ACME\" }]",
+        &value("access_keys"),
+    );
+    let (config, _) =
+        parse_with(&text, &[(&format!("COSGATE_SECRET_{id}"), &secret)], &[]).unwrap();
+    assert_eq!(config.tenants[0].access_keys[0].secret.expose(), secret);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn a_damaged_file_neither_panics_nor_shows_a_secret(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..8, "[\\[\\]{}\"'=#.*\\n\\\\a-z0-9é-]{0,3}"), 1..4),
+    ) {
+        let mut text: Vec<char> = WHOLE.replace("env:KEY", "CANARY").chars().collect();
+        for (at, removed, inserted) in edits {
+            let from = at.index(text.len());
+            let to = (from + removed).min(text.len());
+            text.splice(from..to, inserted.chars());
+        }
+        let text: String = text.into_iter().collect();
+        let printed = match parse(&text) {
+            Ok((config, warnings)) => format!("{config:?}{}", lines(&warnings)),
+            Err(problems) => lines(&problems),
+        };
+        // An edit may turn the secret into the name of a variable or a file, which are shown.
+        prop_assume!(!text.contains(":CANARY"));
+        prop_assert!(!printed.contains("CANARY"), "{}\n{}", text, printed);
+    }
+}
