@@ -12,9 +12,14 @@ use cosgate::secret::Secret;
 const DEMO_ID: &str = "AKIDcosgateEmulator0000000000000000";
 const DEMO_SECRET: &str = "cosgateEmulatorSecretKey00000000";
 
-/// Flags of `cosgate emulator`.
+/// Run the embedded COS and STS alone, with faults on demand.
+///
+/// It checks what COS and STS check: signatures, temporary keys, tokens, policies. Ctrl-C ends it.
 #[derive(Args, Debug)]
-pub struct EmulatorArgs {
+#[command(after_help = "Examples:
+  cosgate emulator
+  cosgate emulator --data ./cos-data --bucket photos-1250000000:ap-beijing")]
+pub(super) struct Arguments {
     /// Where COS listens
     #[arg(long, default_value = "127.0.0.1:9100", value_name = "ADDRESS")]
     cos: SocketAddr,
@@ -42,7 +47,7 @@ pub struct EmulatorArgs {
 }
 
 /// Runs the emulator until Ctrl-C.
-pub fn run(args: EmulatorArgs) -> ExitCode {
+pub(super) fn run(args: &Arguments) -> ExitCode {
     let secret = match args.secret_key_env.as_deref().map(|name| (name, std::env::var(name))) {
         None => Secret::new(DEMO_SECRET),
         Some((_, Ok(secret))) => Secret::new(secret),
@@ -53,12 +58,12 @@ pub fn run(args: EmulatorArgs) -> ExitCode {
     };
     let shown_secret = if args.secret_key_env.is_some() { "(as given)" } else { DEMO_SECRET };
     let config = EmulatorConfig {
-        data: args.data,
+        data: args.data.clone(),
         cos_listen: args.cos,
         sts_listen: args.sts,
         admin_listen: Some(args.admin),
         keys: vec![(args.secret_id.clone(), secret)],
-        appid: args.appid,
+        appid: args.appid.clone(),
         buckets: args.bucket.clone(),
         ..EmulatorConfig::default()
     };
