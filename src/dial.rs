@@ -37,6 +37,11 @@ const DNS_FRESH: Duration = Duration::from_secs(10);
 pub struct Roots(Arc<ClientConfig>);
 
 impl Roots {
+    /// The roots that an endpoint needs: none if it is plain HTTP.
+    pub fn for_endpoint(tls: bool, ca_file: Option<&Path>) -> Result<Option<Self>, RootsError> {
+        if tls { Self::load(ca_file).map(Some) } else { Ok(None) }
+    }
+
     /// The roots in `ca_file` alone, or else those of the platform.
     pub fn load(ca_file: Option<&Path>) -> Result<Self, RootsError> {
         let Some(path) = ca_file else {
@@ -129,14 +134,13 @@ struct Remembered {
 impl Dialer {
     /// `connect_timeout` covers the look-up and TCP to all addresses; `tls_timeout` the handshake.
     pub fn new(
-        tls: bool,
+        tls: Option<&Roots>,
         connect_to: Option<String>,
-        roots: &Roots,
         connect_timeout: Duration,
         tls_timeout: Duration,
     ) -> Self {
         Self {
-            tls: tls.then(|| roots.clone()),
+            tls: tls.cloned(),
             connect_to,
             connect_timeout,
             tls_timeout,
@@ -507,7 +511,7 @@ mod tests {
     }
 
     fn dialer(tls: bool, to: SocketAddr, roots: &Roots) -> Dialer {
-        Dialer::new(tls, Some(to.to_string()), roots, LIMIT, LIMIT)
+        Dialer::new(tls.then_some(roots), Some(to.to_string()), LIMIT, LIMIT)
     }
 
     #[tokio::test]
@@ -571,7 +575,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let roots = tls_server("sts.test").await.roots;
-        let dialer = Dialer::new(false, None, &roots, LIMIT, LIMIT);
+        let dialer = Dialer::new(None, None, LIMIT, LIMIT);
         let authority = format!("gone.invalid:{}", address.port());
         let unknown = dialer.dial(&authority).await;
         assert!(

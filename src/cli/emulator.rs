@@ -8,6 +8,8 @@ use clap::Args;
 use cosgate::emulator::{Emulator, EmulatorConfig};
 use cosgate::secret::Secret;
 
+use super::USAGE;
+
 /// The demo key pair of the emulated account. Not a secret: it opens nothing but an emulator.
 const DEMO_ID: &str = "AKIDcosgateEmulator0000000000000000";
 const DEMO_SECRET: &str = "cosgateEmulatorSecretKey00000000";
@@ -53,7 +55,7 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
         Some((_, Ok(secret))) => Secret::new(secret),
         Some((name, Err(_))) => {
             eprintln!("cosgate: {name} is not set: export it, or leave --secret-key-env out");
-            return ExitCode::from(2);
+            return ExitCode::from(USAGE);
         }
     };
     let shown_secret = if args.secret_key_env.is_some() { "(as given)" } else { DEMO_SECRET };
@@ -76,7 +78,9 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
     };
     println!("COS    http://{}", emulator.cos_addr());
     println!("STS    http://{}", emulator.sts_addr());
-    println!("admin  http://{}  (GET and PUT /faults, GET /counters)", args.admin);
+    if let Some(admin) = emulator.admin_addr() {
+        println!("admin  http://{admin}  (GET and PUT /faults, GET /counters)");
+    }
     println!("key    {} {shown_secret}", args.secret_id);
     for (name, region) in &args.bucket {
         println!("bucket {name}.cos.{region}.myqcloud.com");

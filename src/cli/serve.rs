@@ -62,9 +62,8 @@ pub(super) fn serve(config: Config, ready: impl FnOnce(SocketAddr)) -> io::Resul
         if let Some(listener) = admin_listener {
             let shared = Arc::clone(&shared);
             tokio::spawn(async move {
-                if let Err(error) = admin::run(listener, shared).await {
-                    tracing::error!(%error, "the admin listener failed");
-                }
+                let Err(error) = admin::run(listener, shared).await;
+                tracing::error!(%error, "the admin listener failed");
             });
         }
         ready(listener.local_addr()?);

@@ -49,7 +49,9 @@ impl Refusal {
     /// With one more element.
     #[must_use]
     pub(super) fn with(mut self, element: &str, text: &str) -> Self {
-        self.extra += &format!("<{element}>{}</{element}>", escape(text));
+        let escaped = escape(text);
+        self.extra
+            .extend(["<", element, ">", &escaped, "</", element, ">"]);
         self
     }
 

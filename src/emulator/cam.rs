@@ -298,9 +298,8 @@ fn texts(json: Option<&Value>, field: &str) -> Result<Vec<String>, PolicyError> 
 }
 
 fn is_action(text: &str) -> bool {
-    let (service, name) = match text.strip_prefix("name/").unwrap_or(text).split_once(':') {
-        Some(parts) => parts,
-        None => return text == "*" || text == "name/*",
+    let Some((service, name)) = text.strip_prefix("name/").unwrap_or(text).split_once(':') else {
+        return text == "*" || text == "name/*";
     };
     let name = name.strip_suffix('*').unwrap_or(name);
     !service.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric())

@@ -47,7 +47,33 @@ macro_rules! attributes_of {
         }
     };
 }
-pub(super) use attributes_of;
+
+/// The conditions of a read.
+macro_rules! conditions_of {
+    ($input:expr) => {
+        $crate::emulator::convert::Conditions {
+            if_match: $input.if_match.clone(),
+            if_modified_since: $input.if_modified_since.clone(),
+            if_none_match: $input.if_none_match.clone(),
+            if_unmodified_since: $input.if_unmodified_since.clone(),
+            ..Default::default()
+        }
+    };
+}
+
+/// The conditions on a copy's source.
+macro_rules! source_conditions_of {
+    ($input:expr) => {
+        $crate::emulator::convert::Conditions {
+            if_match: $input.copy_source_if_match.clone(),
+            if_modified_since: $input.copy_source_if_modified_since.clone(),
+            if_none_match: $input.copy_source_if_none_match.clone(),
+            if_unmodified_since: $input.copy_source_if_unmodified_since.clone(),
+            ..Default::default()
+        }
+    };
+}
+pub(super) use {attributes_of, conditions_of, source_conditions_of};
 
 /// What must hold of the object that is there.
 #[derive(Clone, Debug, Default)]

@@ -88,7 +88,7 @@ const ACTIONS: [(&str, &str); 23] = [
     ("PutObject", "name/cos:PutObject"),
     ("PutObjectTagging", "name/cos:PutObjectTagging"),
     ("UploadPart", "name/cos:UploadPart"),
-    ("UploadPartCopy", "name/cos:UploadPart"),
+    ("UploadPartCopy", "name/cos:PutObject"),
 ];
 
 /// `s3s` asks for the secret to verify SigV4 with.

@@ -6,8 +6,9 @@
 //!
 //! - `wire` accepts connections and breaks them on demand;
 //! - `sts` issues temporary keys, which `keys` remembers;
-//! - `cos` checks a request's head, `native` puts a q-sign request into S3's words, `gate` enforces the
-//!   key's policy (`cam`), `s3` does the operation on the `store`, `answer` writes the result as COS does;
+//! - `cos` checks a request's `head`, `native` puts a q-sign request into S3's words, `gate` enforces the
+//!   key's policy (`cam`), `s3`, `listings` and `uploads` do the operation on the `store`, `answer` writes the
+//!   result as COS does;
 //! - `faults` says what goes wrong, `counters` what has come, `admin` gives both over HTTP.
 
 use std::io;
@@ -32,13 +33,17 @@ mod cam;
 mod convert;
 mod cos;
 mod counters;
+mod document;
 mod faults;
 mod gate;
+mod head;
 mod keys;
+mod listings;
 mod native;
 mod s3;
 mod store;
 mod sts;
+mod uploads;
 mod wire;
 
 pub use counters::{Counters, Counts, RecordedHead};
@@ -129,13 +134,12 @@ struct Shared {
 impl Emulator {
     /// Starts one. Fails when a listener cannot be bound or the data cannot be read.
     pub fn start(config: EmulatorConfig) -> io::Result<Self> {
-        let (folder, data) = match config.data {
-            Some(data) => (None, data),
-            None => {
-                let folder = TempDir::with_prefix("cosgate-")?;
-                let data = folder.path().to_owned();
-                (Some(folder), data)
-            }
+        let (folder, data) = if let Some(data) = config.data {
+            (None, data)
+        } else {
+            let folder = TempDir::with_prefix("cosgate-")?;
+            let data = folder.path().to_owned();
+            (Some(folder), data)
         };
         let store = Arc::new(Store::open(data)?);
         for (name, region) in &config.buckets {

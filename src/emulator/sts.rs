@@ -1,4 +1,4 @@
-//! The embedded STS: GetFederationToken and GetCallerIdentity of Tencent's API 3.0, as strict as the
+//! The embedded STS: `GetFederationToken` and `GetCallerIdentity` of Tencent's API 3.0, as strict as the
 //! real one.
 //!
 //! <https://www.tencentcloud.com/document/product/1312/48195>

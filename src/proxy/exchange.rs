@@ -1,7 +1,6 @@
 //! One exchange with COS: a key, a fresh head, a signature, the answer. And when to try once more.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -49,10 +48,11 @@ impl Proxy {
         if permit.request().operation == Operation::DeleteObjects && outgoing.body.length() == 0 {
             return Ok(delete_result(xml::DeleteResult::default(), &outgoing));
         }
+        let entry = self.shared.credentials.entry(permit.tenant().index);
+        let entry = entry.ok_or_else(|| internal("a tenant without a credential entry"))?;
         let mut tries = Tries::of(permit.request().operation);
         self.budget.earn();
         loop {
-            let entry = self.shared.credentials.entry(permit.tenant().index);
             let credential = match entry.live(Instant::now()) {
                 Some(live) => {
                     self.metrics.count(Event::CacheHit);

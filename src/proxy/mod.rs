@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use hyper::body::Incoming;
 
-use crate::body::{Answer, PaceLimit};
+use crate::body::Answer;
 use crate::config::Config;
 use crate::counted::{CoreLoad, Gauge, Phase};
 use crate::credentials::{Cache, Clock};
@@ -46,7 +46,7 @@ pub struct Shared {
     clock: Arc<Clock>,
     metrics: Metrics,
     access_log: AccessLog,
-    roots: Roots,
+    roots: Option<Roots>,
     draining: AtomicBool,
 }
 
@@ -76,8 +76,9 @@ impl Shared {
         let tenants = Tenants::new(&config);
         let policies = tenants.tenants().iter().map(|t| tenant_policy(t).json()).collect();
         let clock = Arc::new(Clock::new(wall_clock));
-        let credentials = Cache::start(&config, policies, Arc::clone(&clock))?;
-        let roots = Roots::load(config.upstream.ca_file.as_deref())?;
+        let credentials = Cache::start(&config, policies, &clock).map_err(io::Error::other)?;
+        let roots = Roots::for_endpoint(config.upstream.endpoint.tls, config.upstream.ca_file.as_deref())
+            .map_err(io::Error::other)?;
         Ok(Arc::new(Self {
             config,
             tenants,
@@ -122,9 +123,8 @@ impl Proxy {
         let metrics = shared.metrics.core(index);
         let upstream = &shared.config.upstream;
         let dialer = Dialer::new(
-            upstream.endpoint.tls,
+            shared.roots.as_ref(),
             upstream.connect_to.clone(),
-            shared.roots.clone(),
             upstream.limits.connect_timeout,
             upstream.limits.tls_handshake_timeout,
         );

@@ -129,9 +129,8 @@ impl Ask {
         let signing = sigv4::SigningKey::derive(&key.secret, &date, REGION, "s3");
         let mut signed: Vec<&str> = self.headers.keys().map(HeaderName::as_str).collect();
         signed.sort_unstable();
-        let (path, query) = self.decoded();
-        let request = self.signable(&path, &query);
-        let canonical = sigv4::canonical_request(&request, &signed, payload);
+        let canonical =
+            self.signed_by(|request| sigv4::canonical_request(request, &signed, payload));
         let signature =
             signing.sign(sigv4::string_to_sign(&time.amz(), &scope, &canonical).as_bytes());
         let value = sigv4::authorization_value(&key.id, &scope, &signed, &signature);
@@ -152,8 +151,8 @@ impl Ask {
             end: start.plus(900),
         };
         let signing = cos::SignKey::derive(&key.secret, &key_time);
-        let (path, query) = self.decoded();
-        let value = cos::authorization(&self.signable(&path, &query), &key.id, &signing, &key_time);
+        let value =
+            self.signed_by(|request| cos::authorization(request, &key.id, &signing, &key_time));
         self.header("authorization", &value)
     }
 
@@ -170,10 +169,9 @@ impl Ask {
             service: "s3",
         };
         let signing = sigv4::SigningKey::derive(&key.secret, &date, REGION, "s3");
-        let (path, query) = self.decoded();
-        let request = self.signable(&path, &query);
-        let text =
-            sigv4::presigned_query(&request, &signing, &key.id, &scope, &time.amz(), expires);
+        let text = self.signed_by(|request| {
+            sigv4::presigned_query(request, &signing, &key.id, &scope, &time.amz(), expires)
+        });
         let target = format!("{}?{text}", self.path);
         Self {
             headers: self.headers,
@@ -182,28 +180,39 @@ impl Ask {
         }
     }
 
-    fn decoded(&self) -> (Vec<u8>, Vec<(Cow<'_, str>, Cow<'_, str>)>) {
-        let path = percent_decode(&self.path).unwrap().into_owned();
-        (
-            path,
-            self.query
-                .iter()
-                .map(|(n, v)| (Cow::Borrowed(&**n), Cow::Borrowed(&**v)))
-                .collect(),
-        )
+    /// As a presigned URL of COS: the header form's fields as parameters.
+    pub(crate) fn cos_presigned(mut self, key: &Credential, start: Timestamp) -> Self {
+        let signed = self.clone().cos_at(
+            &Credential {
+                token: None,
+                ..key.clone()
+            },
+            start,
+        );
+        let fields = signed.headers["authorization"].to_str().unwrap();
+        let fields = fields.split('&').filter_map(|field| field.split_once('='));
+        self.query
+            .extend(fields.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let token = key.token.iter().cloned();
+        self.query
+            .extend(token.map(|token| ("x-cos-security-token".to_owned(), token)));
+        self
     }
 
-    fn signable<'a>(
-        &'a self,
-        path: &'a [u8],
-        query: &'a [(Cow<'a, str>, Cow<'a, str>)],
-    ) -> Signable<'a> {
-        Signable {
+    /// Gives `sign` what it signs.
+    fn signed_by<T>(&self, sign: impl FnOnce(&Signable<'_>) -> T) -> T {
+        let path = percent_decode(&self.path).unwrap();
+        let query: Vec<_> = self
+            .query
+            .iter()
+            .map(|(name, value)| (Cow::Borrowed(&**name), Cow::Borrowed(&**value)))
+            .collect();
+        sign(&Signable {
             method: self.method,
-            path,
-            query,
+            path: &path,
+            query: &query,
             headers: &self.headers,
-        }
+        })
     }
 
     /// The bytes of the head.

@@ -93,6 +93,17 @@ fn presigned_urls_work_while_they_live() {
     assert_eq!(ask(0, 60).status, 200);
     assert_eq!(ask(120, 60).refusal(), (403, "AccessDenied".into()));
     assert_eq!(ask(0, 604_801).refusal(), (400, "InvalidArgument".into()));
+    let native = |age: i64| {
+        let ask = Ask::new("GET", "/t1/x?response-content-type=a%2Fb");
+        ask.cos_presigned(&key, now().plus(-age))
+            .send(emulator.cos_addr())
+    };
+    let live = native(0);
+    assert_eq!(
+        (live.status, live.header("content-type")),
+        (200, Some("a/b"))
+    );
+    assert_eq!(native(1000).refusal(), (403, "AccessDenied".into()));
 }
 
 #[test]
@@ -302,6 +313,14 @@ fn buckets_are_listed_found_and_made() {
     };
     let list = service(Ask::new("GET", "/")).send(emulator.cos_addr());
     assert_eq!(list.elements("Name"), [BUCKET, OTHER], "{}", list.text());
+    let of_region = |region: &str| {
+        let ask = Ask::new("GET", "/").header("host", &format!("cos.{region}.myqcloud.com"));
+        ask.s3(&account())
+            .send(emulator.cos_addr())
+            .elements("Name")
+    };
+    assert_eq!(of_region(REGION), [BUCKET, OTHER]);
+    assert!(of_region("ap-beijing").is_empty());
     let location = Ask::new("GET", "/?location=")
         .s3(&account())
         .send(emulator.cos_addr());

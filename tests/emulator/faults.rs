@@ -86,7 +86,7 @@ fn sts_breaks_as_it_is_told() {
         emulator.faults().set(Faults {
             sts: Some(fault),
             ..Faults::default()
-        })
+        });
     };
     set(StsFault::Down);
     assert!(plain().is_none());

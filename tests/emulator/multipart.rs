@@ -61,7 +61,7 @@ fn parts_become_one_object_in_both_languages() {
         let uploads = send(Ask::new("GET", "/?uploads="));
         assert_eq!(
             uploads.elements("UploadId"),
-            [id.clone()],
+            std::slice::from_ref(&id),
             "{}",
             uploads.text()
         );

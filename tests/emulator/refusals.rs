@@ -11,6 +11,8 @@ use crate::client::{
     Ask, BUCKET, Credential, REGION, Reply, account, connect, emulator, now, policy, temporary_key,
 };
 
+/// The right form, and the digest of nothing in particular.
+const ZEROS: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 
 fn refused(reply: &Reply, status: u16, code: &str) {
@@ -218,7 +220,6 @@ fn digests_are_demanded_and_checked() {
     refused(&missing, 400, "InvalidRequest");
     let message = "Missing required header for this request: Content-MD5";
     assert_eq!(missing.element("Message").as_deref(), Some(message));
-    const ZEROS: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
     refused(
         &send(
             Ask::new("POST", "/?delete=")

@@ -9,6 +9,10 @@ use crate::client::{
     temporary_key,
 };
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a test stops at the first surprise"
+)]
 fn code(emulator: &cosgate::emulator::Emulator, key: &Credential, body: &Value) -> String {
     let (reply, json) = sts(emulator.sts_addr(), key, "GetFederationToken", body, now());
     assert_eq!(reply.status, 200);
@@ -155,4 +159,42 @@ fn requests_that_make_no_sense_are_refused() {
         &[&format!("{BUCKET}/{}", "k".repeat(1000))],
     );
     assert_eq!(policy_code(&long), "InvalidParameter.PolicyTooLong");
+}
+
+#[test]
+fn a_policy_in_a_get_is_encoded_twice() {
+    use cosgate::sign::encoding::push_encoded;
+    use cosgate::sign::tc3;
+    let emulator = emulator();
+    let mut policy = String::new();
+    let encoded = federation(&some_policy())["Policy"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    push_encoded(&mut policy, encoded.as_bytes());
+    let query = format!("DurationSeconds=900&Name=acme&Policy={policy}");
+    let (key, time, host) = (account(), now(), "sts.tencentcloudapi.com");
+    let call = tc3::Call {
+        method: "GET",
+        host,
+        service: "sts",
+        content_type: "application/x-www-form-urlencoded",
+        query: &query,
+        payload: b"",
+        time,
+    };
+    let signing = tc3::SigningKey::derive(&key.secret, &time.date_dashed(), "sts");
+    let reply = Ask::new("GET", &format!("/?{query}"))
+        .header("host", host)
+        .header("content-type", call.content_type)
+        .header("x-tc-action", "GetFederationToken")
+        .header("x-tc-version", "2018-08-13")
+        .header("x-tc-region", "ap-guangzhou")
+        .header("x-tc-timestamp", &time.unix().to_string())
+        .header(
+            "authorization",
+            &tc3::authorization(&call, &key.id, &signing),
+        )
+        .send(emulator.sts_addr());
+    assert!(reply.text().contains("TmpSecretKey"), "{}", reply.text());
 }

@@ -54,15 +54,11 @@ pub(in crate::emulator) fn page<'k, T>(
             page.next = Some(last.to_owned()).filter(|l| !l.is_empty());
             break;
         }
-        match rolled {
-            Some(prefix) => {
-                last = prefix;
-                page.prefixes.push(prefix.to_owned());
-            }
-            None => {
-                last = key;
-                page.items.push(item);
-            }
+        last = rolled.unwrap_or(key);
+        if let Some(prefix) = rolled {
+            page.prefixes.push(prefix.to_owned());
+        } else {
+            page.items.push(item);
         }
     }
     page

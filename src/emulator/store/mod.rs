@@ -386,7 +386,9 @@ mod tests {
                     .create_bucket("b-1", "ap-guangzhou", Timestamp::from_unix(NOW))
                     .unwrap()
             );
-            keys.iter().for_each(|key| put(&store, key, key.as_bytes()));
+            for key in keys {
+                put(&store, key, key.as_bytes());
+            }
         }
         let store = Store::open(folder.path().into()).unwrap();
         for key in keys {

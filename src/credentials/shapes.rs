@@ -1,0 +1,206 @@
+//! A key in the forms that other tools read. Pure.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use super::Credential;
+use crate::secret::Secret;
+use crate::timestamp::Timestamp;
+
+/// A form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// What AWS tools read from a `credential_process`.
+    AwsProcess,
+    /// As STS itself answers, with the start that Tencent's Go and .NET SDKs add.
+    Cos,
+    /// Lines for a shell, for Tencent's tools and AWS's.
+    Env,
+    /// What `getCredential` of the COS STS SDKs (Python, Node, Java, PHP) gives.
+    Json,
+}
+
+/// Writes `credential`. `duration` is what STS was asked for: as in the SDKs, the start is that long
+/// before the end. A permanent key has neither token nor times.
+pub fn render(shape: Shape, credential: &Credential, duration: Duration) -> Zeroizing<String> {
+    let times = credential.expires.map(|end| Times {
+        start: end.plus(-i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)),
+        end,
+    });
+    let text = match shape {
+        Shape::AwsProcess => pretty(aws_process(credential, times.as_ref())),
+        Shape::Cos => pretty(cos(credential, times.as_ref())),
+        Shape::Env => env(credential, times.as_ref()),
+        Shape::Json => pretty(sdk_json(credential, times.as_ref())),
+    };
+    Zeroizing::new(text)
+}
+
+struct Times {
+    start: Timestamp,
+    end: Timestamp,
+}
+
+fn aws_process(credential: &Credential, times: Option<&Times>) -> Map<String, Value> {
+    let mut out = Map::new();
+    put(&mut out, "Version", 1);
+    put(&mut out, "AccessKeyId", credential.secret_id.as_str());
+    put(&mut out, "SecretAccessKey", credential.secret_key.expose());
+    if let Some(token) = &credential.token {
+        put(&mut out, "SessionToken", token.expose());
+    }
+    if let Some(times) = times {
+        put(&mut out, "Expiration", times.end.iso8601());
+    }
+    out
+}
+
+fn cos(credential: &Credential, times: Option<&Times>) -> Map<String, Value> {
+    let mut out = Map::new();
+    put(
+        &mut out,
+        "Credentials",
+        json!({
+            "Token": credential.token.as_ref().map(Secret::expose),
+            "TmpSecretId": credential.secret_id,
+            "TmpSecretKey": credential.secret_key.expose(),
+        }),
+    );
+    if let Some(times) = times {
+        put(&mut out, "ExpiredTime", times.end.unix());
+        put(&mut out, "Expiration", times.end.iso8601());
+        put(&mut out, "StartTime", times.start.unix());
+        put(&mut out, "RequestId", credential.request_id.as_str());
+    }
+    out
+}
+
+fn sdk_json(credential: &Credential, times: Option<&Times>) -> Map<String, Value> {
+    let mut out = Map::new();
+    put(
+        &mut out,
+        "credentials",
+        json!({
+            "tmpSecretId": credential.secret_id,
+            "tmpSecretKey": credential.secret_key.expose(),
+            "sessionToken": credential.token.as_ref().map(Secret::expose),
+        }),
+    );
+    if let Some(times) = times {
+        put(&mut out, "startTime", times.start.unix());
+        put(&mut out, "expiredTime", times.end.unix());
+        put(&mut out, "expiration", times.end.iso8601());
+        put(&mut out, "requestId", credential.request_id.as_str());
+    }
+    out
+}
+
+fn env(credential: &Credential, times: Option<&Times>) -> String {
+    let mut out = String::new();
+    let mut export = |names: &[&str], value: &str| {
+        for name in names {
+            let _ = writeln!(out, "export {name}={}", quoted(value)); // into a String: cannot fail
+        }
+    };
+    export(
+        &["TENCENTCLOUD_SECRET_ID", "AWS_ACCESS_KEY_ID"],
+        &credential.secret_id,
+    );
+    export(
+        &["TENCENTCLOUD_SECRET_KEY", "AWS_SECRET_ACCESS_KEY"],
+        credential.secret_key.expose(),
+    );
+    if let Some(token) = &credential.token {
+        // The Node SDK reads the first of these, tccli the second.
+        let names = [
+            "TENCENTCLOUD_SESSION_TOKEN",
+            "TENCENTCLOUD_TOKEN",
+            "AWS_SESSION_TOKEN",
+        ];
+        export(&names, token.expose());
+    }
+    if let Some(times) = times {
+        export(&["AWS_CREDENTIAL_EXPIRATION"], &times.end.iso8601());
+    }
+    out
+}
+
+/// `value` as one word of a POSIX shell.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+fn put(out: &mut Map<String, Value>, name: &str, value: impl Into<Value>) {
+    out.insert(name.to_owned(), value.into());
+}
+
+fn pretty(value: Map<String, Value>) -> String {
+    format!("{:#}\n", Value::Object(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The key of `fake_response` in the vectors.
+    fn temporary() -> Credential {
+        let expires = Some(Timestamp::from_unix(1_700_001_800));
+        let token = Some(Secret::new("FAKETOKEN"));
+        let mut key = Credential::new(
+            "AKIDFAKETMP".into(),
+            Secret::new("FAKETMPKEY="),
+            token,
+            expires,
+        )
+        .unwrap();
+        key.request_id = "00000000-0000-4000-8000-000000000000".into();
+        key
+    }
+
+    fn parsed(shape: Shape, credential: &Credential) -> Value {
+        serde_json::from_str(&render(shape, credential, Duration::from_mins(30))).unwrap()
+    }
+
+    #[test]
+    fn json_and_cos_are_what_the_sdks_give() {
+        let vectors: Value =
+            serde_json::from_str(include_str!("../../tests/vectors/sts-policy.json")).unwrap();
+        let shapes = &vectors["result_shapes"];
+        for sdk in ["python", "nodejs", "java", "php"] {
+            assert_eq!(parsed(Shape::Json, &temporary()), shapes[sdk], "{sdk}");
+        }
+        for sdk in ["go", "dotnet"] {
+            assert_eq!(parsed(Shape::Cos, &temporary()), shapes[sdk], "{sdk}");
+        }
+    }
+
+    #[test]
+    fn aws_process_is_what_botocore_reads() {
+        let expected = json!({
+            "Version": 1,
+            "AccessKeyId": "AKIDFAKETMP",
+            "SecretAccessKey": "FAKETMPKEY=",
+            "SessionToken": "FAKETOKEN",
+            "Expiration": "2023-11-14T22:43:20Z",
+        });
+        assert_eq!(parsed(Shape::AwsProcess, &temporary()), expected);
+    }
+
+    #[test]
+    fn env_survives_a_shell() {
+        let permanent = Credential::new("A'B $(x)".into(), Secret::new("K"), None, None).unwrap();
+        let text = render(Shape::Env, &permanent, Duration::ZERO);
+        assert!(
+            text.starts_with("export TENCENTCLOUD_SECRET_ID='A'\\''B $(x)'\n"),
+            "{}",
+            *text
+        );
+        assert!(!text.contains("TOKEN") && !text.contains("EXPIRATION"));
+        let text = render(Shape::Env, &temporary(), Duration::ZERO);
+        assert!(text.contains("export AWS_SESSION_TOKEN='FAKETOKEN'\n"));
+        assert_eq!(text.lines().count(), 8);
+    }
+}

@@ -1,0 +1,530 @@
+//! `GetFederationToken`: the call as text, and its answer as a key or an error. Pure.
+//!
+//! <https://www.tencentcloud.com/document/product/1312/48195>
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::is_visible;
+use crate::secret::Secret;
+use crate::sign::encoding::push_encoded;
+use crate::sign::tc3;
+use crate::timestamp::Timestamp;
+
+/// `X-TC-Action`
+pub const ACTION: &str = "GetFederationToken";
+/// `X-TC-Version`
+pub const VERSION: &str = "2018-08-13";
+const SERVICE: &str = "sts";
+const CONTENT_TYPE: &str = "application/json";
+/// Letters of `Name`, which Tencent's audit shows.
+const NAME_LETTERS: usize = 32;
+/// Bytes of a `TmpSecretId` or `TmpSecretKey` at most (1150/49457).
+const SECRET_BYTES: usize = 1024;
+/// Bytes of a `Token` at most (1150/49457).
+const TOKEN_BYTES: usize = 4096;
+/// Characters of STS's own message that an error keeps.
+const MESSAGE_CHARS: usize = 200;
+
+/// One call, ready to be sent: `POST /` with these headers and this body.
+#[derive(Debug)]
+pub struct StsRequest {
+    /// Lower-case names and values, `host` and `authorization` included.
+    pub headers: Vec<(&'static str, String)>,
+    /// The JSON body, as it was hashed.
+    pub body: String,
+}
+
+/// Who calls, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// The `Host`, its port included where the endpoint has one.
+    pub host: &'a str,
+    /// `X-TC-Region`
+    pub region: &'a str,
+    /// The issuer's own `SecretId`.
+    pub secret_id: &'a str,
+    /// The issuer's own `SecretKey`.
+    pub secret_key: &'a Secret,
+}
+
+impl StsRequest {
+    /// Asks for a key that `policy` (plain compact JSON) fences, signed at Tencent's time `now`.
+    pub fn federation_token(
+        caller: &Caller<'_>,
+        tenant: &str,
+        policy: &str,
+        duration: Duration,
+        now: Timestamp,
+    ) -> Self {
+        // STS decodes the policy once more than the transport does, so it is encoded once more.
+        let mut encoded = String::with_capacity(3 * policy.len());
+        push_encoded(&mut encoded, policy.as_bytes());
+        let body = json!({
+            "DurationSeconds": duration.as_secs(),
+            "Name": audit_name(tenant),
+            "Policy": encoded,
+        })
+        .to_string();
+        let call = tc3::Call {
+            method: "POST",
+            host: caller.host,
+            service: SERVICE,
+            content_type: CONTENT_TYPE,
+            query: "",
+            payload: body.as_bytes(),
+            time: now,
+        };
+        let key = tc3::SigningKey::derive(caller.secret_key, &now.date_dashed(), SERVICE);
+        let headers = vec![
+            ("host", caller.host.to_owned()),
+            ("content-type", CONTENT_TYPE.to_owned()),
+            ("x-tc-action", ACTION.to_owned()),
+            ("x-tc-version", VERSION.to_owned()),
+            ("x-tc-timestamp", now.unix().to_string()),
+            ("x-tc-region", caller.region.to_owned()),
+            (
+                "authorization",
+                tc3::authorization(&call, caller.secret_id, &key),
+            ),
+        ];
+        Self { headers, body }
+    }
+}
+
+/// The tenant's name in the letters that `Name` may have: other characters become letters, so that
+/// `team-1` and `team-2` still read apart.
+pub fn audit_name(tenant: &str) -> String {
+    let letter = |c: char| match c {
+        'a'..='z' | 'A'..='Z' => c,
+        '0'..='9' => char::from_u32(u32::from('A') + u32::from(c) - u32::from('0')).unwrap_or('X'),
+        _ => 'X',
+    };
+    let name: String = tenant.chars().take(NAME_LETTERS).map(letter).collect();
+    if name.is_empty() {
+        "cosgate".to_owned()
+    } else {
+        name
+    }
+}
+
+/// A key as STS gave it.
+#[derive(Debug)]
+pub struct Issued {
+    /// `TmpSecretId`
+    pub secret_id: String,
+    /// `TmpSecretKey`
+    pub secret_key: Secret,
+    /// `Token`
+    pub token: Secret,
+    /// `ExpiredTime`
+    pub expires: Timestamp,
+    /// How long it lives from the answer on, by the server's own clock.
+    pub life: Duration,
+    /// `RequestId`
+    pub request_id: String,
+}
+
+/// Reads the body of an answer with `status` that came at Tencent's time `now`.
+pub fn parse_answer(status: u16, body: &[u8], now: Timestamp) -> Result<Issued, StsError> {
+    if status != 200 {
+        let what = format!("the gateway answered status {status}");
+        return Err(StsError::new(StsClass::Retry, "Http", what));
+    }
+    // serde's own error could quote the answer, secrets included, so that only its place is kept.
+    let envelope: Envelope = serde_json::from_slice(body).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        unreadable(format!(
+            "not the JSON of an STS answer (line {line}, column {column})"
+        ))
+    })?;
+    let Answer {
+        error,
+        credentials,
+        expired_time,
+        request_id,
+    } = envelope.response;
+    let request_id = request_id.filter(|id| is_visible(id)).unwrap_or_default();
+    if let Some(error) = error {
+        return Err(StsError::from_code(
+            &error.code,
+            &error.message,
+            &request_id,
+        ));
+    }
+    let (Some(credentials), Some(expired_time)) = (credentials, expired_time) else {
+        return Err(unreadable("Credentials or ExpiredTime is missing"));
+    };
+    let fits = |text: &str, most: usize| is_visible(text) && text.len() <= most;
+    if !fits(&credentials.secret_id, SECRET_BYTES)
+        || !fits(&credentials.secret_key, SECRET_BYTES)
+        || !fits(&credentials.token, TOKEN_BYTES)
+    {
+        return Err(unreadable(
+            "a part of Credentials is empty, too long or not plain text",
+        ));
+    }
+    let expires = Timestamp::from_unix(expired_time);
+    let life = match u64::try_from(expires.since(now)) {
+        Ok(seconds) if seconds > 0 => Duration::from_secs(seconds),
+        _ => {
+            let what = format!("the key expired at {expires} already; Tencent's time is {now}");
+            return Err(StsError::new(StsClass::Retry, "ExpiredKey", what));
+        }
+    };
+    Ok(Issued {
+        secret_id: credentials.secret_id,
+        secret_key: Secret::new(credentials.secret_key),
+        token: Secret::new(credentials.token),
+        expires,
+        life,
+        request_id,
+    })
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    #[serde(rename = "Response")]
+    response: Answer,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(rename = "Error")]
+    error: Option<AnswerError>,
+    #[serde(rename = "Credentials")]
+    credentials: Option<AnswerCredentials>,
+    #[serde(rename = "ExpiredTime")]
+    expired_time: Option<i64>,
+    #[serde(rename = "RequestId")]
+    request_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct AnswerError {
+    #[serde(rename = "Code")]
+    code: String,
+    #[serde(rename = "Message", default)]
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct AnswerCredentials {
+    #[serde(rename = "TmpSecretId")]
+    secret_id: String,
+    #[serde(rename = "TmpSecretKey")]
+    secret_key: String,
+    #[serde(rename = "Token")]
+    token: String,
+}
+
+/// What to do about an error of STS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StsClass {
+    /// Our time is more than five minutes off: learn it and call again.
+    Clock,
+    /// The tenant's policy or the duration is refused.
+    ConfigWrong,
+    /// The issuer's own key is refused: every tenant of it is affected.
+    IssuerBroken,
+    /// The issuer may not make this key.
+    NotAllowed,
+    /// It may pass: call again later.
+    Retry,
+}
+
+impl StsClass {
+    /// The class of Tencent's error `code`. What is not known may pass.
+    pub fn of(code: &str) -> Self {
+        match code {
+            "AuthFailure.SignatureExpire" => Self::Clock,
+            "AuthFailure.UnauthorizedOperation"
+            | "InternalError.IllegalRole"
+            | "ResourceNotFound.RoleNotFound"
+            | "UnauthorizedOperation" => Self::NotAllowed,
+            "FailedOperation.TempKeyNotAllowed"
+            | "InvalidParameter.AccessKeyNotSupport"
+            | "InvalidParameter.AccountNotAvaliable" => Self::IssuerBroken,
+            "InvalidParameter.OverLimit" => Self::Retry, // a rate limit, despite its name
+            _ if code.starts_with("AuthFailure.") => Self::IssuerBroken,
+            _ if code.starts_with("UnauthorizedOperation.") => Self::NotAllowed,
+            _ if [
+                "InvalidParameter",
+                "InvalidParameterValue",
+                "MissingParameter",
+                "UnknownParameter",
+            ]
+            .contains(&code.split('.').next().unwrap_or_default()) =>
+            {
+                Self::ConfigWrong
+            }
+            _ => Self::Retry,
+        }
+    }
+
+    /// Whether calling again soon cannot help.
+    pub fn is_permanent(self) -> bool {
+        matches!(
+            self,
+            Self::ConfigWrong | Self::IssuerBroken | Self::NotAllowed
+        )
+    }
+}
+
+/// STS gave no usable key. The text is for the log and for whoever runs cosgate; it holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StsError {
+    /// What to do about it.
+    pub class: StsClass,
+    /// Tencent's code, or a word of ours: `ExpiredKey`, `Http`, `Network`, `ShortKey`, `Timeout`, `Unreadable`.
+    pub code: String,
+    /// What happened, in one line.
+    pub message: String,
+}
+
+impl StsError {
+    pub(super) fn new(class: StsClass, code: &str, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            code: code.to_owned(),
+            message: message.into(),
+        }
+    }
+
+    /// An error that STS itself answered.
+    fn from_code(code: &str, message: &str, request_id: &str) -> Self {
+        let class = StsClass::of(code);
+        let code: String = printable(code, 64);
+        // What STS says of a refused signature may quote the call, so that only the code is kept.
+        let said = match class {
+            StsClass::Clock | StsClass::IssuerBroken => String::new(),
+            _ => printable(message, MESSAGE_CHARS),
+        };
+        Self {
+            class,
+            code,
+            message: format!("{said} (request {request_id})")
+                .trim_start()
+                .to_owned(),
+        }
+    }
+
+    /// How to mend it, where it is ours to mend.
+    pub fn mend(&self) -> Cow<'static, str> {
+        match (self.class, self.code.as_str()) {
+            (StsClass::Clock, _) => "set this machine's clock: it is more than five minutes off",
+            (_, "FailedOperation.TempKeyNotAllowed") => {
+                "GetFederationToken takes a permanent key only: set the issuer's secret_id and secret_key to one"
+            }
+            (_, "InvalidParameter.GrantOtherResource") => {
+                "a bucket of the grants belongs to another account: check its APPID and the issuer's key"
+            }
+            (_, "InvalidParameter.OverTimeError") => {
+                "duration is too long: at most 2h for a root account's key, 36h for a sub-account's"
+            }
+            (_, "InvalidParameter.PolicyTooLong" | "InvalidParameter.ExtendStrategyOverSize") => {
+                "the policy is too long for STS: give the tenant fewer prefixes or actions"
+            }
+            (StsClass::ConfigWrong, _) => "check the tenant's grants, the duration and the region of [sts]",
+            (StsClass::IssuerBroken, _) => "check the issuer's secret_id and secret_key, and that CAM has the key enabled",
+            (StsClass::NotAllowed, _) => "allow the issuer's sub-account sts:GetFederationToken in CAM",
+            (StsClass::Retry, _) => "it is tried again by itself",
+        }
+        .into()
+    }
+}
+
+impl fmt::Display for StsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "STS: {}: {}; {}", self.code, self.message, self.mend())
+    }
+}
+
+impl std::error::Error for StsError {}
+
+fn unreadable(message: impl Into<String>) -> StsError {
+    StsError::new(StsClass::Retry, "Unreadable", message)
+}
+
+/// A stranger's text in one line, fit for the log.
+fn printable(text: &str, most: usize) -> String {
+    text.chars()
+        .take(most)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_768_480_245;
+
+    fn parse(body: &str) -> Result<Issued, StsError> {
+        parse_answer(200, body.as_bytes(), Timestamp::from_unix(NOW))
+    }
+
+    fn answer(token: &str, expired: &str) -> String {
+        format!(
+            r#"{{"Response":{{"Credentials":{{"Token":{token},"TmpSecretId":"AKIDT","TmpSecretKey":"SECRET="}},"ExpiredTime":{expired},"Expiration":null,"RequestId":"r-1"}}}}"#
+        )
+    }
+
+    #[test]
+    fn the_call_is_signed_as_the_vectors_say() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/vectors/tc3.json")).unwrap();
+        let cases = vectors["cases"].as_array().unwrap();
+        let case = cases
+            .iter()
+            .find(|case| case["name"] == "node-federation-token-encoded")
+            .unwrap();
+        let text = |name: &str| case[name].as_str().unwrap();
+        let body: serde_json::Value = serde_json::from_str(text("body")).unwrap();
+        let encoded = body["Policy"].as_str().unwrap();
+        let policy = crate::sign::encoding::percent_decode(encoded).unwrap();
+        let secret_key = Secret::new(text("secret_key"));
+        let caller = Caller {
+            host: text("host"),
+            region: text("region"),
+            secret_id: text("secret_id"),
+            secret_key: &secret_key,
+        };
+        let request = StsRequest::federation_token(
+            &caller,
+            body["Name"].as_str().unwrap(),
+            std::str::from_utf8(&policy).unwrap(),
+            Duration::from_secs(body["DurationSeconds"].as_u64().unwrap()),
+            Timestamp::from_unix(case["timestamp"].as_i64().unwrap()),
+        );
+        // Node leaves `*` as it is; every byte that is not unreserved is safer encoded.
+        let same = request.body.replace("%2A", "*");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&same).unwrap(),
+            body
+        );
+        let header = |wanted: &str| {
+            let found = request.headers.iter().find(|(name, _)| *name == wanted);
+            found.map(|(_, value)| value.as_str()).unwrap()
+        };
+        for pair in case["headers"].as_array().unwrap() {
+            let name = pair[0].as_str().unwrap().to_ascii_lowercase();
+            if !matches!(
+                name.as_str(),
+                "x-tc-requestclient"
+                    | "content-type"
+                    | "authorization"
+                    | "content-length"
+                    | "user-agent"
+                    | "x-tc-language"
+            ) {
+                assert_eq!(header(&name), pair[1].as_str().unwrap(), "{name}");
+            }
+        }
+        let scope = format!(
+            "TC3-HMAC-SHA256 Credential={}/{}/sts/tc3_request, SignedHeaders=content-type;host, Signature=",
+            text("secret_id"),
+            text("date")
+        );
+        assert!(header("authorization").starts_with(&scope));
+    }
+
+    #[test]
+    fn a_name_is_letters_and_short() {
+        assert_eq!(audit_name("acme"), "acme");
+        assert_eq!(audit_name("team-1_é"), "teamXBXX");
+        assert_eq!(audit_name(""), "cosgate");
+        assert_eq!(audit_name(&"x".repeat(100)).len(), 32);
+    }
+
+    #[test]
+    fn a_good_answer_is_a_key() {
+        let issued = parse(&answer("\"TOKEN\"", &(NOW + 7200).to_string())).unwrap();
+        assert_eq!(issued.secret_id, "AKIDT");
+        assert_eq!(issued.secret_key.expose(), "SECRET=");
+        assert_eq!(issued.token.expose(), "TOKEN");
+        assert_eq!(
+            (issued.life.as_secs(), issued.request_id.as_str()),
+            (7200, "r-1")
+        );
+    }
+
+    #[test]
+    fn whatever_is_not_a_good_answer_is_refused_without_its_secrets() {
+        let good = answer("\"TOKEN\"", &(NOW + 7200).to_string());
+        let long = format!("\"{}\"", "t".repeat(TOKEN_BYTES + 1));
+        let wrong = [
+            String::new(),
+            "<html>Bad Gateway</html>".to_owned(),
+            "{}".to_owned(),
+            "null".to_owned(),
+            r#"{"Response":{}}"#.to_owned(),
+            r#"{"Response":{"Credentials":null,"ExpiredTime":9999999999}}"#.to_owned(),
+            good[..good.len() - 2].to_owned(),
+            answer("null", "9999999999"),
+            answer("\"\"", "9999999999"),
+            answer("7", "9999999999"),
+            answer("\"a\\r\\nb\"", "9999999999"),
+            answer(&long, "9999999999"),
+            answer("\"TOKEN\"", "null"),
+            answer("\"TOKEN\"", "\"9999999999\""),
+            answer("\"TOKEN\"", "1.5"),
+            answer("\"TOKEN\"", &NOW.to_string()),
+            answer("\"TOKEN\"", "-1"),
+        ];
+        for body in wrong {
+            let error = parse(&body).unwrap_err();
+            assert_eq!(error.class, StsClass::Retry, "{body}");
+            assert!(!error.to_string().contains("SECRET="), "{body}");
+        }
+        assert_eq!(
+            parse_answer(502, good.as_bytes(), Timestamp::default())
+                .unwrap_err()
+                .code,
+            "Http"
+        );
+    }
+
+    #[test]
+    fn errors_have_the_class_of_their_code() {
+        for (code, class) in [
+            ("AuthFailure.SignatureExpire", StsClass::Clock),
+            ("AuthFailure.SecretIdNotFound", StsClass::IssuerBroken),
+            ("AuthFailure.SignatureFailure", StsClass::IssuerBroken),
+            ("AuthFailure.UnauthorizedOperation", StsClass::NotAllowed),
+            ("FailedOperation.TempKeyNotAllowed", StsClass::IssuerBroken),
+            ("InternalError.DbError", StsClass::Retry),
+            ("InternalError.IllegalRole", StsClass::NotAllowed),
+            (
+                "InvalidParameter.AccessKeyNotSupport",
+                StsClass::IssuerBroken,
+            ),
+            ("InvalidParameter.GrantOtherResource", StsClass::ConfigWrong),
+            ("InvalidParameter.OverLimit", StsClass::Retry),
+            ("InvalidParameter.PolicyTooLong", StsClass::ConfigWrong),
+            ("InvalidParameterValue", StsClass::ConfigWrong),
+            ("RequestLimitExceeded.UinLimitExceeded", StsClass::Retry),
+            ("SomethingNew", StsClass::Retry),
+            ("UnauthorizedOperation", StsClass::NotAllowed),
+        ] {
+            let body = format!(
+                r#"{{"Response":{{"Error":{{"Code":"{code}","Message":"m\nn"}},"RequestId":"r"}}}}"#
+            );
+            let error = parse(&body).unwrap_err();
+            assert_eq!(error.class, class, "{code}");
+            assert!(!error.to_string().contains('\n'), "{code}");
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(256))]
+        #[test]
+        fn no_answer_panics(body: Vec<u8>, status: u16, now: i64) {
+            let _ = parse_answer(status, &body, Timestamp::from_unix(now));
+        }
+    }
+}
