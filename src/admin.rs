@@ -20,7 +20,7 @@ use crate::proxy::Shared;
 /// Connections at once: a scraper or two, and someone who looks.
 const CONNECTIONS: usize = 64;
 /// The longest that one connection is kept.
-const CONNECTION_TIME: Duration = Duration::from_secs(60);
+const CONNECTION_TIME: Duration = Duration::from_mins(1);
 /// After a failed accept the listener rests this long.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -52,6 +52,9 @@ pub async fn run(listener: StdListener, shared: Arc<Shared>) -> io::Result<Infal
 }
 
 fn page(shared: &Shared, method: &http::Method, path: &str) -> http::Response<Full<Bytes>> {
-    shared.metrics().set_live_keys(shared.credentials().live_keys() as u64);
-    answer(method, path, shared.readiness(), shared.metrics()).map(|text| Full::new(Bytes::from(text)))
+    shared
+        .metrics()
+        .set_live_keys(shared.credentials().live_keys() as u64);
+    answer(method, path, shared.readiness(), shared.metrics())
+        .map(|text| Full::new(Bytes::from(text)))
 }

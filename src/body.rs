@@ -187,7 +187,9 @@ impl Upload {
         loop {
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(UploadFailure::ClientGone)),
+                Poll::Ready(Some(Err(_)) | None) => {
+                    return Poll::Ready(Err(UploadFailure::ClientGone));
+                }
                 Poll::Pending => {
                     return self
                         .pace
@@ -195,7 +197,9 @@ impl Upload {
                         .map(|()| Err(UploadFailure::ClientSlow));
                 }
             };
-            let Ok(data) = frame.into_data() else { continue };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
             if data.is_empty() {
                 continue;
             }
@@ -215,8 +219,14 @@ impl Upload {
 
     /// The checks of the whole body.
     fn check_end(&mut self) -> Result<(), UploadFailure> {
-        let Some((sha256, expected)) = self.sha256.take() else { return Ok(()) };
-        if sha256.finalize()[..] == expected { Ok(()) } else { Err(UploadFailure::Sha256Mismatch) }
+        let Some((sha256, expected)) = self.sha256.take() else {
+            return Ok(());
+        };
+        if sha256.finalize()[..] == expected {
+            Ok(())
+        } else {
+            Err(UploadFailure::Sha256Mismatch)
+        }
     }
 
     /// The next bytes for the upstream connection, none while it cannot take more.
@@ -240,7 +250,11 @@ impl Upload {
                 Err(failure) => return Poll::Ready(Some(Err(self.fail(failure)))),
             },
         };
-        self.state = if self.received == self.length { UploadState::Sent } else { UploadState::Sending };
+        self.state = if self.received == self.length {
+            UploadState::Sent
+        } else {
+            UploadState::Sending
+        };
         Poll::Ready(Some(Ok(bytes)))
     }
 
@@ -261,9 +275,10 @@ impl Body for Request {
         let this = self.get_mut();
         match this {
             Self::Empty => Poll::Ready(None),
-            Self::Upload(upload) => {
-                upload.borrow_mut().poll_next(cx).map(|next| next.map(|r| r.map(Frame::data)))
-            }
+            Self::Upload(upload) => upload
+                .borrow_mut()
+                .poll_next(cx)
+                .map(|next| next.map(|r| r.map(Frame::data))),
             Self::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 *this = Self::Empty;
@@ -379,7 +394,10 @@ impl Answer {
             return Self::Empty;
         }
         Self::Stream(Box::new(Download {
-            length: rewriter.is_none().then(|| incoming.size_hint().exact()).flatten(),
+            length: rewriter
+                .is_none()
+                .then(|| incoming.size_hint().exact())
+                .flatten(),
             incoming,
             source: Rc::clone(lease.gauge()),
             lease: Some(lease),
@@ -411,14 +429,20 @@ impl Download {
             }
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(DownloadFailure::UpstreamGone))),
+                Poll::Ready(Some(Err(_))) => {
+                    return Poll::Ready(Some(Err(DownloadFailure::UpstreamGone)));
+                }
                 Poll::Ready(None) => return self.end(),
                 Poll::Pending => {
-                    let slow = self.pace.poll_too_slow(cx, Side::Source, self.source.read());
+                    let slow = self
+                        .pace
+                        .poll_too_slow(cx, Side::Source, self.source.read());
                     return slow.map(|()| Some(Err(DownloadFailure::UpstreamSlow)));
                 }
             };
-            let Ok(data) = frame.into_data() else { continue };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
             let Some(rewriter) = &mut self.rewriter else {
                 if self.incoming.is_end_stream() {
                     self.release();
@@ -440,7 +464,12 @@ impl Download {
         let Some(rewriter) = self.rewriter.take() else {
             return Poll::Ready(None);
         };
-        Poll::Ready(rewriter.finish().err().map(|_| Err(DownloadFailure::OutOfScope)))
+        Poll::Ready(
+            rewriter
+                .finish()
+                .err()
+                .map(|_| Err(DownloadFailure::OutOfScope)),
+        )
     }
 
     fn release(&mut self) {
@@ -521,11 +550,17 @@ pub enum GatherFailure {
 }
 
 /// Reads a small document whole: at most `limit` bytes within `time`.
-pub async fn gather(mut incoming: Incoming, limit: usize, time: Duration) -> Result<Bytes, GatherFailure> {
+pub async fn gather(
+    mut incoming: Incoming,
+    limit: usize,
+    time: Duration,
+) -> Result<Bytes, GatherFailure> {
     let read = async {
         let mut whole = BytesMut::new();
         while let Some(frame) = incoming.frame().await {
-            let Ok(data) = frame.map_err(|_| GatherFailure::Gone)?.into_data() else { continue };
+            let Ok(data) = frame.map_err(|_| GatherFailure::Gone)?.into_data() else {
+                continue;
+            };
             if whole.len() + data.len() > limit {
                 return Err(GatherFailure::TooLarge);
             }
@@ -533,5 +568,7 @@ pub async fn gather(mut incoming: Incoming, limit: usize, time: Duration) -> Res
         }
         Ok(whole.freeze())
     };
-    tokio::time::timeout(time, read).await.unwrap_or(Err(GatherFailure::Slow))
+    tokio::time::timeout(time, read)
+        .await
+        .unwrap_or(Err(GatherFailure::Slow))
 }

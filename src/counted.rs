@@ -162,7 +162,11 @@ struct Linger {
 impl<S: AsyncRead + AsyncWrite + Unpin> Counted<S> {
     /// Counts on `gauge` what goes through `stream`.
     pub fn new(stream: S, gauge: Rc<Gauge>) -> Self {
-        Self { stream: stream.take(0), gauge, linger: None }
+        Self {
+            stream: stream.take(0),
+            gauge,
+            linger: None,
+        }
     }
 
     /// Reads and forgets, until the peer is done, too much has come or too much time has passed.
@@ -205,7 +209,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Counted<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(this.stream.get_mut()).poll_write(cx, buf);
         this.gauge.count_write(buf.len(), &result);
@@ -267,7 +275,13 @@ pub enum Side {
 impl Pace {
     /// At least `bytes` in each `window`.
     pub fn new(bytes: u64, window: Duration) -> Self {
-        Self { bytes, window, at_start: 0, waiting_for: Side::Source, end: None }
+        Self {
+            bytes,
+            window,
+            at_start: 0,
+            waiting_for: Side::Source,
+            end: None,
+        }
     }
 
     /// Called whenever the transfer has to wait for a side: `moved` is what that side has sent or
@@ -324,7 +338,11 @@ mod tests {
         counted.write_all(&[1; 16]).await.unwrap();
         assert!(!gauge.is_blocked());
         let write = counted.write_all(&[2; 8]);
-        assert!(tokio::time::timeout(Duration::from_millis(10), write).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(10), write)
+                .await
+                .is_err()
+        );
         assert!(gauge.is_blocked());
         peer.read_exact(&mut [0; 16]).await.unwrap();
         counted.write_all(&[2; 8]).await.unwrap();
@@ -347,7 +365,11 @@ mod tests {
         let mut moved = 0;
         for _ in 0..10 {
             let slow = std::future::poll_fn(|cx| pace.poll_too_slow(cx, Side::Source, moved));
-            assert!(tokio::time::timeout(Duration::from_secs(30), slow).await.is_err());
+            assert!(
+                tokio::time::timeout(Duration::from_secs(30), slow)
+                    .await
+                    .is_err()
+            );
             moved += 50;
         }
     }

@@ -31,7 +31,13 @@ pub struct Front<S, F> {
 impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
     /// Watches `stream`, whose bytes `gauge` counts.
     pub fn new(stream: S, gauge: Rc<Gauge>, refuse: F) -> Self {
-        Self { stream, gauge, scan: Scan::default(), refuse, refusal: None }
+        Self {
+            stream,
+            gauge,
+            scan: Scan::default(),
+            refuse,
+            refusal: None,
+        }
     }
 
     /// Looks at what has just been read.
@@ -43,7 +49,9 @@ impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
             self.scan = Scan::default();
         }
         if let Err(message) = self.scan.take(bytes) {
-            self.refusal = Some((self.refuse)(S3Error::new(Code::InvalidRequest, message).close()));
+            self.refusal = Some((self.refuse)(
+                S3Error::new(Code::InvalidRequest, message).close(),
+            ));
         }
     }
 
@@ -56,7 +64,9 @@ impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
         if phase == Phase::Busy || self.gauge.is_blocked() {
             return false;
         }
-        let Some(error) = automatic(bytes) else { return false };
+        let Some(error) = automatic(bytes) else {
+            return false;
+        };
         self.refusal = Some((self.refuse)(error));
         true
     }
@@ -71,8 +81,11 @@ fn automatic(bytes: &[u8]) -> Option<S3Error> {
     let error = match rest.get(..3)? {
         b"400" => S3Error::new(Code::InvalidRequest, "The request is not proper HTTP/1.1."),
         b"414" => S3Error::new(Code::InvalidURI, "The request target is too long."),
-        b"431" => S3Error::new(Code::InvalidRequest, "The request head is too large, or has too many fields.")
-            .status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+        b"431" => S3Error::new(
+            Code::InvalidRequest,
+            "The request head is too large, or has too many fields.",
+        )
+        .status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
         _ => return None,
     };
     Some(error.close())
@@ -170,7 +183,11 @@ where
     S: AsyncWrite + Unpin,
     F: Fn(S3Error) -> Bytes + Unpin,
 {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.is_from_hyper(buf) {
             return Poll::Ready(Ok(buf.len()));
@@ -184,7 +201,10 @@ where
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+        let first = bufs
+            .iter()
+            .find(|buf| !buf.is_empty())
+            .map_or(&[][..], |buf| &buf[..]);
         if this.is_from_hyper(first) {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
@@ -197,7 +217,11 @@ where
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        while let Some(refusal) = this.refusal.as_mut().filter(|refusal| refusal.has_remaining()) {
+        while let Some(refusal) = this
+            .refusal
+            .as_mut()
+            .filter(|refusal| refusal.has_remaining())
+        {
             let n = ready!(Pin::new(&mut this.stream).poll_write(cx, refusal))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));

@@ -35,7 +35,10 @@ use crate::timestamp::Timestamp;
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// The wall clock. Nothing else reads it; everything takes `now` as an argument.
-#[expect(clippy::disallowed_methods, reason = "this is the one place where time enters")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place where time enters"
+)]
 pub fn wall_clock() -> Timestamp {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Timestamp::from_unix(since_epoch.map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX)))
@@ -79,7 +82,15 @@ pub async fn run(
     let local = listener.local_addr()?;
     let (stage, stages) = watch::channel(Stage::Running);
     let cores: Vec<Core> = (0..shared.config().server.threads)
-        .map(|index| Core::start(index, local, Arc::clone(&shared), tls.clone(), stages.clone()))
+        .map(|index| {
+            Core::start(
+                index,
+                local,
+                Arc::clone(&shared),
+                tls.clone(),
+                stages.clone(),
+            )
+        })
         .collect::<io::Result<_>>()?;
 
     let mut shutdown = pin!(shutdown);
@@ -92,7 +103,10 @@ pub async fn run(
     stage.send_replace(Stage::Draining);
     let threads = cores.into_iter().map(|core| core.thread).collect();
     let mut ended = pin!(join(threads));
-    if timeout(shared.config().server.limits.drain_timeout, &mut ended).await.is_err() {
+    if timeout(shared.config().server.limits.drain_timeout, &mut ended)
+        .await
+        .is_err()
+    {
         tracing::warn!("requests were still in flight at the end of the drain; they are cut");
         stage.send_replace(Stage::Stopped);
         ended.await;
@@ -104,7 +118,9 @@ pub async fn run(
 async fn accept(listener: &TcpListener, cores: &[Core], most: usize) {
     let slots = Arc::new(Semaphore::new(most));
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -114,8 +130,13 @@ async fn accept(listener: &TcpListener, cores: &[Core], most: usize) {
             }
         };
         let _ = socket.set_nodelay(true);
-        let Ok(socket) = socket.into_std() else { continue };
-        if let Some(core) = cores.iter().min_by_key(|core| core.open.load(Ordering::Relaxed)) {
+        let Ok(socket) = socket.into_std() else {
+            continue;
+        };
+        if let Some(core) = cores
+            .iter()
+            .min_by_key(|core| core.open.load(Ordering::Relaxed))
+        {
             core.open.fetch_add(1, Ordering::Relaxed);
             let _ = core.sockets.send(Accepted { socket, peer, slot });
         }
@@ -144,18 +165,32 @@ impl Core {
     ) -> io::Result<Self> {
         let (sockets, accepted) = mpsc::unbounded_channel();
         let open = Arc::new(AtomicUsize::new(0));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let counter = Arc::clone(&open);
-        let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
-            let tasks = LocalSet::new();
-            tasks.block_on(&runtime, async {
-                let load = Rc::new(CoreLoad::default());
-                let proxy = Proxy::new(shared, index, &load);
-                let listener = Listener { proxy, load, tls, local, open: counter };
-                Rc::new(listener).serve(accepted, stages).await;
-            });
-        })?;
-        Ok(Self { sockets, open, thread })
+        let thread = std::thread::Builder::new()
+            .name(format!("core-{index}"))
+            .spawn(move || {
+                let tasks = LocalSet::new();
+                tasks.block_on(&runtime, async {
+                    let load = Rc::new(CoreLoad::default());
+                    let proxy = Proxy::new(shared, index, &load);
+                    let listener = Listener {
+                        proxy,
+                        load,
+                        tls,
+                        local,
+                        open: counter,
+                    };
+                    Rc::new(listener).serve(accepted, stages).await;
+                });
+            })?;
+        Ok(Self {
+            sockets,
+            open,
+            thread,
+        })
     }
 }
 
@@ -200,10 +235,20 @@ impl Listener {
     /// One connection, from its handshake to its end.
     async fn connection(self: Rc<Self>, accepted: Accepted, stages: watch::Receiver<Stage>) {
         let _open = Open::new(&self);
-        let Accepted { socket, peer, slot: _slot } = accepted;
-        let Ok(socket) = TcpStream::from_std(socket) else { return };
+        let Accepted {
+            socket,
+            peer,
+            slot: _slot,
+        } = accepted;
+        let Ok(socket) = TcpStream::from_std(socket) else {
+            return;
+        };
         let loopback = peer.ip().to_canonical().is_loopback() && self.local.ip().is_loopback();
-        let client = Client { peer, loopback, tls: self.tls.is_some() };
+        let client = Client {
+            peer,
+            loopback,
+            tls: self.tls.is_some(),
+        };
         match &self.tls {
             None => self.http(socket, client, stages).await,
             Some(tls) => {
@@ -289,7 +334,11 @@ struct Watch {
 impl Watch {
     fn new(gauge: &Gauge) -> Self {
         let (_, since) = gauge.phase();
-        Self { next: since, written: 0, progress: since }
+        Self {
+            next: since,
+            written: 0,
+            progress: since,
+        }
     }
 
     /// Whether the connection must be closed; else sets the next time to look.

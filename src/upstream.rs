@@ -79,7 +79,13 @@ impl Upstream {
         load: Rc<CoreLoad>,
         metrics: Arc<CoreMetrics>,
     ) -> Rc<Self> {
-        let this = Rc::new(Self { dialer, limits, idle: RefCell::default(), load, metrics });
+        let this = Rc::new(Self {
+            dialer,
+            limits,
+            idle: RefCell::default(),
+            load,
+            metrics,
+        });
         let weak = Rc::downgrade(&this);
         tokio::task::spawn_local(async move {
             loop {
@@ -131,7 +137,9 @@ impl Upstream {
     /// connection took. While a body is on its way, its own pace is the limit.
     async fn await_head(
         &self,
-        answer: impl Future<Output = Result<http::Response<Incoming>, TrySendError<http::Request<body::Request>>>>,
+        answer: impl Future<
+            Output = Result<http::Response<Incoming>, TrySendError<http::Request<body::Request>>>,
+        >,
         body: &body::Request,
         gauge: &Gauge,
     ) -> Result<http::Response<Incoming>, AwaitFailure> {
@@ -160,16 +168,19 @@ impl Upstream {
         let mut idle = self.idle.borrow_mut();
         let queue = idle.get_mut(authority)?;
         let now = Instant::now();
-        let is_good = |i: &Idle| {
-            i.connection.sender.is_ready() && now - i.since < self.limits.idle_timeout
-        };
+        let is_good =
+            |i: &Idle| i.connection.sender.is_ready() && now - i.since < self.limits.idle_timeout;
         let newest = queue.iter().rposition(is_good)?;
         self.metrics.count(Event::UpstreamReused);
         queue.remove(newest).map(|i| i.connection)
     }
 
     async fn connect(&self, authority: &str) -> Result<Connection, SendFailure> {
-        let stream = self.dialer.dial(authority).await.map_err(SendFailure::Connect)?;
+        let stream = self
+            .dialer
+            .dial(authority)
+            .await
+            .map_err(SendFailure::Connect)?;
         let gauge = Gauge::new(&self.load);
         let io = TokioIo::new(Counted::new(stream, Rc::clone(&gauge)));
         let (mut sender, driver) = http1::Builder::new()
@@ -182,14 +193,21 @@ impl Upstream {
         });
         sender.ready().await.map_err(|_| SendFailure::Unsent)?;
         self.metrics.count(Event::UpstreamOpened);
-        Ok(Connection { sender, gauge, task: task.abort_handle() })
+        Ok(Connection {
+            sender,
+            gauge,
+            task: task.abort_handle(),
+        })
     }
 
     fn put_idle(&self, authority: Box<str>, connection: Connection) {
         let mut idle = self.idle.borrow_mut();
         let queue = idle.entry(authority).or_default();
         if queue.len() < self.limits.idle_connections {
-            queue.push_back(Idle { connection, since: Instant::now() });
+            queue.push_back(Idle {
+                connection,
+                since: Instant::now(),
+            });
         }
     }
 
@@ -228,10 +246,14 @@ impl Lease {
     /// the next client's request.
     pub fn release(mut self) {
         if let Some(connection) = self.connection.take()
-            && self.upload.as_ref().is_none_or(|upload| upload.borrow().is_sent())
+            && self
+                .upload
+                .as_ref()
+                .is_none_or(|upload| upload.borrow().is_sent())
             && !connection.sender.is_closed()
         {
-            self.upstream.put_idle(std::mem::take(&mut self.authority), connection);
+            self.upstream
+                .put_idle(std::mem::take(&mut self.authority), connection);
         }
     }
 }

@@ -98,7 +98,9 @@ fn start(arguments: &Arguments) -> std::io::Result<()> {
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
         std::io::Error::other(problems.join("\n"))
     })?;
-    serve(config, |listen| print!("{}", welcome(listen, arguments, &emulator)))
+    serve(config, |listen| {
+        print!("{}", welcome(listen, arguments, &emulator));
+    })
 }
 
 /// The configuration that dev serves: a whole one, as a user would write it.
@@ -142,9 +144,9 @@ anonymous = true
     );
     text.push_str(&grant("anonymous", "public"));
     for Demo { name, id, .. } in [ALICE, BOB] {
-        text.push_str(&format!(
+        text += &format!(
             "\n[tenants.{name}]\nissuer = \"dev\"\naccess_keys = [{{ id = \"{id}\", secret = \"env:{id}\" }}]\n"
-        ));
+        );
         text.push_str(&grant(name, name));
     }
     text
@@ -171,7 +173,10 @@ fn demo_secret(name: &str) -> Option<String> {
         (ALICE.id, ALICE.secret),
         (BOB.id, BOB.secret),
     ];
-    secrets.iter().find(|(known, _)| *known == name).map(|(_, secret)| (*secret).to_owned())
+    secrets
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, secret)| (*secret).to_owned())
 }
 
 /// What to paste.

@@ -50,7 +50,11 @@ pub(super) struct Arguments {
 
 /// Runs the emulator until Ctrl-C.
 pub(super) fn run(args: &Arguments) -> ExitCode {
-    let secret = match args.secret_key_env.as_deref().map(|name| (name, std::env::var(name))) {
+    let secret = match args
+        .secret_key_env
+        .as_deref()
+        .map(|name| (name, std::env::var(name)))
+    {
         None => Secret::new(DEMO_SECRET),
         Some((_, Ok(secret))) => Secret::new(secret),
         Some((name, Err(_))) => {
@@ -58,7 +62,11 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let shown_secret = if args.secret_key_env.is_some() { "(as given)" } else { DEMO_SECRET };
+    let shown_secret = if args.secret_key_env.is_some() {
+        "(as given)"
+    } else {
+        DEMO_SECRET
+    };
     let config = EmulatorConfig {
         data: args.data.clone(),
         cos_listen: args.cos,
@@ -89,7 +97,9 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
 }
 
 fn wait_for_ctrl_c() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     match runtime.and_then(|runtime| runtime.block_on(tokio::signal::ctrl_c())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -100,6 +110,8 @@ fn wait_for_ctrl_c() -> ExitCode {
 }
 
 fn parse_bucket(text: &str) -> Result<(String, String), String> {
-    let (name, region) = text.split_once(':').ok_or("write it as BUCKET-APPID:REGION")?;
+    let (name, region) = text
+        .split_once(':')
+        .ok_or("write it as BUCKET-APPID:REGION")?;
     Ok((name.to_owned(), region.to_owned()))
 }

@@ -49,10 +49,16 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 
 /// Serves `config` until a signal ends it. `ready` is called when connections are accepted.
 pub(super) fn serve(config: Config, ready: impl FnOnce(SocketAddr)) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let listener = bind(config.server.listen, "listen")?;
-        let admin_listener = config.server.admin.map(|address| bind(address, "admin")).transpose()?;
+        let admin_listener = config
+            .server
+            .admin
+            .map(|address| bind(address, "admin"))
+            .transpose()?;
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
         let metrics = Metrics::new(config.server.threads);
         let (access_log, log_writer) = access_log::start(io::stdout(), metrics.core(0))?;
@@ -83,7 +89,9 @@ fn bind(address: SocketAddr, key: &str) -> io::Result<TcpListener> {
     TcpListener::bind(address).map_err(|error| {
         io::Error::new(
             error.kind(),
-            format!("cannot listen on {address}: {error}; choose another address with [server] {key}"),
+            format!(
+                "cannot listen on {address}: {error}; choose another address with [server] {key}"
+            ),
         )
     })
 }

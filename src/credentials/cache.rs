@@ -192,7 +192,12 @@ fn federation_issuers(
         };
         let (clock, counters) = (Arc::clone(clock), Arc::clone(counters));
         Some(Issuer::new(
-            config, issuer, duration, roots.as_ref(), clock, counters,
+            config,
+            issuer,
+            duration,
+            roots.as_ref(),
+            clock,
+            counters,
         ))
     };
     Ok(config.issuers.iter().map(make).collect())

@@ -8,17 +8,17 @@ use http::{Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Duration, Instant};
 
+use super::Proxy;
 use super::exit::Exit;
 use super::local::document;
 use super::payload::Outgoing;
 use super::retry::Tries;
-use super::Proxy;
 use crate::body::{self, Answer};
 use crate::counted::Gauge;
 use crate::credentials::Credential;
 use crate::observe::Event;
-use crate::rewrite::listing::AnswerRewriter;
 use crate::rewrite;
+use crate::rewrite::listing::AnswerRewriter;
 use crate::s3::{Code, Fault, Operation, S3Error, xml};
 use crate::tenant::Permit;
 use crate::upstream::{Lease, SendFailure};
@@ -53,15 +53,12 @@ impl Proxy {
         let mut tries = Tries::of(permit.request().operation);
         self.budget.earn();
         loop {
-            let credential = match entry.live(Instant::now()) {
-                Some(live) => {
-                    self.metrics.count(Event::CacheHit);
-                    live
-                }
-                None => {
-                    self.metrics.count(Event::CacheMiss);
-                    entry.get().await?
-                }
+            let credential = if let Some(live) = entry.live(Instant::now()) {
+                self.metrics.count(Event::CacheHit);
+                live
+            } else {
+                self.metrics.count(Event::CacheMiss);
+                entry.get().await?
             };
             let answered = match self.send(permit, head, &outgoing, &credential).await {
                 Ok(answered) => answered,
@@ -102,8 +99,12 @@ impl Proxy {
         let body = outgoing.body.again().ok_or(Failure::UsedUp)?;
         let mut fresh = rewrite::request(permit, head, &self.config().upstream)?;
         if let Some(md5) = &outgoing.md5 {
-            fresh.headers.insert("content-md5", HeaderValue::from_str(md5).map_err(internal)?);
-            fresh.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+            fresh
+                .headers
+                .insert("content-md5", HeaderValue::from_str(md5).map_err(internal)?);
+            fresh
+                .headers
+                .insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
         }
         if matches!(fresh.method, Method::PUT | Method::POST) {
             fresh.headers.insert(CONTENT_LENGTH, body.length().into());
@@ -114,11 +115,16 @@ impl Proxy {
         *request.method_mut() = fresh.method;
         *request.uri_mut() = fresh.target.parse().map_err(internal)?;
         *request.headers_mut() = fresh.headers;
-        let sent = self.upstream.send(&fresh.authority, request, &outgoing.body).await;
+        let sent = self
+            .upstream
+            .send(&fresh.authority, request, &outgoing.body)
+            .await;
         match &sent {
             Ok((response, _)) => self.metrics.upstream_answered(response.status()),
             Err(SendFailure::Broken(_)) => self.metrics.count(Event::UpstreamBroken),
-            Err(SendFailure::Connect(_) | SendFailure::Unsent) => self.metrics.count(Event::UpstreamConnectFailed),
+            Err(SendFailure::Connect(_) | SendFailure::Unsent) => {
+                self.metrics.count(Event::UpstreamConnectFailed);
+            }
             Err(SendFailure::Timeout) => self.metrics.count(Event::UpstreamTimeout),
         }
         let (response, lease) = sent.map_err(Failure::Send)?;
@@ -126,7 +132,12 @@ impl Proxy {
     }
 
     /// `Ok` when the request may be sent again; else the error for the client.
-    fn judge(&self, failure: Failure, body: &body::Request, tries: &mut Tries) -> Result<(), S3Error> {
+    fn judge(
+        &self,
+        failure: Failure,
+        body: &body::Request,
+        tries: &mut Tries,
+    ) -> Result<(), S3Error> {
         let failure = match failure {
             Failure::Refused(error) => return Err(error),
             Failure::Send(failure) => failure,
@@ -138,7 +149,9 @@ impl Proxy {
         }
         let again = match &failure {
             SendFailure::Broken(_) => tries.after_broken(body.again().is_some(), &self.budget),
-            SendFailure::Connect(_) | SendFailure::Unsent => tries.after_no_connection(&self.budget),
+            SendFailure::Connect(_) | SendFailure::Unsent => {
+                tries.after_no_connection(&self.budget)
+            }
             SendFailure::Timeout => false,
         };
         if again {
@@ -175,13 +188,23 @@ impl Proxy {
             return Ok(delete_result(result, outgoing));
         }
         let rewriter = AnswerRewriter::new(permit, self.config().upstream.signature);
-        let mut answer = Response::new(Answer::stream(incoming, lease, gauge, self.pace(), rewriter));
+        let mut answer = Response::new(Answer::stream(
+            incoming,
+            lease,
+            gauge,
+            self.pace(),
+            rewriter,
+        ));
         *answer.status_mut() = upstream.status;
         *answer.headers_mut() = headers;
         Ok(answer)
     }
 
-    async fn read_delete_result(&self, incoming: Incoming, lease: Lease) -> Result<xml::DeleteResult, S3Error> {
+    async fn read_delete_result(
+        &self,
+        incoming: Incoming,
+        lease: Lease,
+    ) -> Result<xml::DeleteResult, S3Error> {
         let head_timeout = self.config().upstream.limits.head_timeout;
         let body = body::gather(incoming, DELETE_RESULT_BYTES, head_timeout)
             .await
@@ -208,21 +231,40 @@ impl Proxy {
 
     /// Whether COS refuses `credential`: the answer to a HEAD has no body that would tell a refused
     /// key from a refused right, so the first byte is asked for by GET, whose error has one.
-    async fn is_key_refused(&self, permit: &Permit<'_, '_>, head: &Parts, credential: &Credential) -> bool {
-        let Ok(mut probe) = rewrite::request(permit, head, &self.config().upstream) else { return false };
+    async fn is_key_refused(
+        &self,
+        permit: &Permit<'_, '_>,
+        head: &Parts,
+        credential: &Credential,
+    ) -> bool {
+        let Ok(mut probe) = rewrite::request(permit, head, &self.config().upstream) else {
+            return false;
+        };
         probe.method = Method::GET;
-        probe.headers.insert("range", HeaderValue::from_static("bytes=0-0"));
+        probe
+            .headers
+            .insert("range", HeaderValue::from_static("bytes=0-0"));
         let region = permit.grant().map_or("", |grant| grant.region.as_str());
         if self.sign(&mut probe, credential, region, None).is_err() {
             return false;
         }
-        let Ok(target) = probe.target.parse() else { return false };
+        let Ok(target) = probe.target.parse() else {
+            return false;
+        };
         let mut request = http::Request::new(body::Request::Empty);
         *request.method_mut() = probe.method;
         *request.uri_mut() = target;
         *request.headers_mut() = probe.headers;
-        match self.upstream.send(&probe.authority, request, &body::Request::Empty).await {
-            Ok((response, lease)) => self.read_error(Answered { response, lease }, permit).await.key_refused,
+        match self
+            .upstream
+            .send(&probe.authority, request, &body::Request::Empty)
+            .await
+        {
+            Ok((response, lease)) => {
+                self.read_error(Answered { response, lease }, permit)
+                    .await
+                    .key_refused
+            }
             Err(_) => false,
         }
     }
@@ -265,12 +307,14 @@ fn check_framing(response: &Response<Incoming>) -> Result<(), S3Error> {
 
 /// COS's result of a multi-delete, with an entry for each key that the caller may not delete.
 fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response<Answer> {
-    result.failures.extend(outgoing.denied.iter().map(|object| xml::DeleteFailure {
-        key: object.key.clone(),
-        version_id: object.version_id.clone(),
-        code: Code::AccessDenied.as_str().to_owned(),
-        message: "The key is outside the prefixes that are yours.".to_owned(),
-    }));
+    result
+        .failures
+        .extend(outgoing.denied.iter().map(|object| xml::DeleteFailure {
+            key: object.key.clone(),
+            version_id: object.version_id.clone(),
+            code: Code::AccessDenied.as_str().to_owned(),
+            message: "The key is outside the prefixes that are yours.".to_owned(),
+        }));
     if outgoing.quiet {
         result.deleted.clear();
     }
@@ -278,14 +322,20 @@ fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response
 }
 
 fn bad_gateway(detail: impl Into<String>) -> S3Error {
-    S3Error::new(Code::BadGateway, "The storage could not be reached, or gave no proper answer. Try again.")
-        .fault(Fault::Upstream)
-        .detail(detail)
+    S3Error::new(
+        Code::BadGateway,
+        "The storage could not be reached, or gave no proper answer. Try again.",
+    )
+    .fault(Fault::Upstream)
+    .detail(detail)
 }
 
 /// What cannot happen with the texts that the rewriter makes, and is no reason to panic.
 pub(super) fn internal(error: impl std::fmt::Display) -> S3Error {
-    S3Error::new(Code::InternalError, "We encountered an internal error. Please try again.")
-        .fault(Fault::Proxy)
-        .detail(error.to_string())
+    S3Error::new(
+        Code::InternalError,
+        "We encountered an internal error. Please try again.",
+    )
+    .fault(Fault::Proxy)
+    .detail(error.to_string())
 }

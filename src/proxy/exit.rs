@@ -7,7 +7,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -173,13 +175,17 @@ impl Exit {
 impl Drop for Exit {
     fn drop(&mut self) {
         self.gauge.enter(Phase::Idle);
-        let received = self.upload.as_ref().map_or(self.received, |u| u.borrow().received());
+        let received = self
+            .upload
+            .as_ref()
+            .map_or(self.received, |u| u.borrow().received());
         let metrics = &self.proxy.metrics;
         metrics.request(self.operation, self.status);
         metrics.add(Event::BytesReceived, received);
         metrics.add(Event::BytesSent, self.sent);
         let cut = self.cut.get().map(|failure| failure.to_string());
-        let detail = cut.as_deref().or(self.error.as_ref().and_then(S3Error::log_detail));
+        let said = self.error.as_ref().and_then(S3Error::log_detail);
+        let detail = cut.as_deref().or(said);
         if let Some(error) = &self.error
             && error.whose_fault() != Fault::Client
         {
@@ -189,7 +195,9 @@ impl Drop for Exit {
         let line = AccessLine {
             time: self.now,
             request_id: &self.request_id,
-            tenant: self.tenant.and_then(|index| Some(shared.tenants.get(index)?.name.as_str())),
+            tenant: self
+                .tenant
+                .and_then(|index| Some(shared.tenants.get(index)?.name.as_str())),
             key_id: self.key_id.as_deref(),
             operation: self.operation,
             bucket: self.bucket.as_deref(),
@@ -200,7 +208,10 @@ impl Drop for Exit {
             sent: self.sent,
             duration: self.started.elapsed(),
             upstream_status: self.upstream_status,
-            upstream_request_id: self.upstream_request_id.as_ref().and_then(|id| id.to_str().ok()),
+            upstream_request_id: self
+                .upstream_request_id
+                .as_ref()
+                .and_then(|id| id.to_str().ok()),
             detail,
         };
         shared.access_log.write(&line, &self.proxy.metrics);

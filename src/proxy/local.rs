@@ -14,7 +14,10 @@ const BUCKET_REGION: HeaderName = HeaderName::from_static("x-amz-bucket-region")
 
 impl Proxy {
     /// The answer to what needs no COS; `None` for everything else.
-    pub(super) fn answer_locally(&self, permit: &Permit<'_, '_>) -> Result<Option<Response<Answer>>, S3Error> {
+    pub(super) fn answer_locally(
+        &self,
+        permit: &Permit<'_, '_>,
+    ) -> Result<Option<Response<Answer>>, S3Error> {
         let region = &self.config().server.region;
         let answer = match permit.request().operation {
             Operation::CreateBucket => {
@@ -33,7 +36,11 @@ impl Proxy {
             }
             Operation::ListBuckets => {
                 let tenant = permit.tenant();
-                let buckets: Vec<_> = tenant.grants.iter().map(|grant| bucket(&grant.alias, region)).collect();
+                let buckets: Vec<_> = tenant
+                    .grants
+                    .iter()
+                    .map(|grant| bucket(&grant.alias, region))
+                    .collect();
                 document(xml::list_buckets(&tenant.name, &buckets))
             }
             _ => return Ok(None),
@@ -44,7 +51,11 @@ impl Proxy {
 
 /// A bucket as `ListBuckets` shows it. When the real one was made is not ours to know.
 fn bucket<'a>(alias: &'a str, region: &'a str) -> xml::ListedBucket<'a> {
-    xml::ListedBucket { name: alias, created: "1970-01-01T00:00:00.000Z", region }
+    xml::ListedBucket {
+        name: alias,
+        created: "1970-01-01T00:00:00.000Z",
+        region,
+    }
 }
 
 /// An XML answer with its length.

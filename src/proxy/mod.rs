@@ -19,10 +19,10 @@ use crate::counted::{CoreLoad, Gauge, Phase};
 use crate::credentials::{Cache, Clock};
 use crate::dial::{Dialer, Roots};
 use crate::observe::{AccessLog, CoreMetrics, Event, Metrics, Readiness};
-use crate::s3::{Code, Fault, S3Error, S3Request};
-use crate::tenant::{Connection, Tenants};
+use crate::s3::{S3Error, S3Request};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
+use crate::tenant::{Connection, Tenants};
 use crate::timestamp::Timestamp;
 use crate::upstream::Upstream;
 
@@ -34,6 +34,7 @@ mod retry;
 mod sign;
 
 pub use exit::ClientBody;
+use exchange::internal;
 use exit::Exit;
 use retry::Budget;
 
@@ -74,11 +75,18 @@ impl Shared {
     /// Makes everything ready that outlives a request. Keys are fetched when they are first needed.
     pub fn start(config: Config, metrics: Metrics, access_log: AccessLog) -> io::Result<Arc<Self>> {
         let tenants = Tenants::new(&config);
-        let policies = tenants.tenants().iter().map(|t| tenant_policy(t).json()).collect();
+        let policies = tenants
+            .tenants()
+            .iter()
+            .map(|t| tenant_policy(t).json())
+            .collect();
         let clock = Arc::new(Clock::new(wall_clock));
         let credentials = Cache::start(&config, policies, &clock).map_err(io::Error::other)?;
-        let roots = Roots::for_endpoint(config.upstream.endpoint.tls, config.upstream.ca_file.as_deref())
-            .map_err(io::Error::other)?;
+        let roots = Roots::for_endpoint(
+            config.upstream.endpoint.tls,
+            config.upstream.ca_file.as_deref(),
+        )
+        .map_err(io::Error::other)?;
         Ok(Arc::new(Self {
             config,
             tenants,
@@ -108,7 +116,11 @@ impl Shared {
 
     /// Whether new requests should come here.
     pub fn readiness(&self) -> Readiness {
-        if self.draining.load(Ordering::Relaxed) { Readiness::Draining } else { Readiness::Ready }
+        if self.draining.load(Ordering::Relaxed) {
+            Readiness::Draining
+        } else {
+            Readiness::Ready
+        }
     }
 
     /// Says that no new requests should come.
@@ -130,7 +142,12 @@ impl Proxy {
         );
         let limits = upstream.limits.clone();
         let upstream = Upstream::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
-        Rc::new(Self { shared, upstream, metrics, budget: Budget::new() })
+        Rc::new(Self {
+            shared,
+            upstream,
+            metrics,
+            budget: Budget::new(),
+        })
     }
 
     /// What all cores share.
@@ -155,21 +172,21 @@ impl Proxy {
         gauge.enter(Phase::Busy);
         let mut exit = Exit::new(&self, &gauge, now);
         let (head, body) = request.into_parts();
-        let answer = match caught(self.forward(&head, body, client, &gauge, now, &mut exit)).await {
-            Some(answer) => answer,
-            None => {
-                self.metrics.count(Event::Panic);
-                Err(S3Error::new(Code::InternalError, "We encountered an internal error. Please try again.")
-                    .fault(Fault::Proxy)
-                    .detail("a panic while serving this request")
-                    .close())
-            }
-        };
+        let served = caught(self.forward(&head, body, client, &gauge, now, &mut exit)).await;
+        let answer = served.unwrap_or_else(|| {
+            self.metrics.count(Event::Panic);
+            Err(internal("a panic while serving this request").close())
+        });
         Ok(exit.respond(&head, answer))
     }
 
     /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.
-    pub fn refuse_head(self: &Rc<Self>, error: S3Error, gauge: &Rc<Gauge>, now: Timestamp) -> Bytes {
+    pub fn refuse_head(
+        self: &Rc<Self>,
+        error: S3Error,
+        gauge: &Rc<Gauge>,
+        now: Timestamp,
+    ) -> Bytes {
         Exit::new(self, gauge, now).refuse_head(error)
     }
 
@@ -185,14 +202,22 @@ impl Proxy {
     ) -> Result<http::Response<Answer>, S3Error> {
         let asked = S3Request::parse(head, &self.config().server.domains)?; // what is asked
         exit.asked(&asked);
-        let connection = Connection { loopback: client.loopback, tls: client.tls };
-        let caller = self.shared.tenants.authenticate(head, &asked, connection, now)?; // who asks
+        let connection = Connection {
+            loopback: client.loopback,
+            tls: client.tls,
+        };
+        let caller = self
+            .shared
+            .tenants
+            .authenticate(head, &asked, connection, now)?; // who asks
         exit.caller(&caller);
         let permit = caller.authorize(asked)?; // may they
         if let Some(answer) = self.answer_locally(&permit)? {
             return Ok(answer); // what a scoped key cannot ask
         }
-        let body = self.payload(&permit, head, body, caller.payload(), gauge).await?; // checked as it streams
+        let body = self
+            .payload(&permit, head, body, caller.payload(), gauge)
+            .await?; // checked as it streams
         exit.body(&body.body);
         self.exchange(&permit, head, body, gauge, exit).await // rewritten, signed, sent, answered
     }
@@ -206,12 +231,12 @@ impl Proxy {
 /// Runs `future`; `None` if it panicked. One request's panic must not take its neighbours along.
 async fn caught<F: Future>(future: F) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
-    std::future::poll_fn(|cx| {
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+    std::future::poll_fn(
+        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
             Err(_) => Poll::Ready(None),
-        }
-    })
+        },
+    )
     .await
 }

@@ -42,7 +42,13 @@ impl Outgoing {
             Payload::Sha256(hash) => Some(hash),
             Payload::Unsigned => None,
         };
-        Self { body, sha256, md5: None, denied: Vec::new(), quiet: false }
+        Self {
+            body,
+            sha256,
+            md5: None,
+            denied: Vec::new(),
+            quiet: false,
+        }
     }
 
     /// An XML document written here.
@@ -71,7 +77,13 @@ impl Proxy {
         let operation = permit.request().operation;
         if operation.takes_object_body() {
             let length = content_length(head).unwrap_or(0);
-            let body = body::Request::from_client(incoming, length, payload, Rc::clone(gauge), self.pace());
+            let body = body::Request::from_client(
+                incoming,
+                length,
+                payload,
+                Rc::clone(gauge),
+                self.pace(),
+            );
             return Ok(Outgoing::new(body.await?, payload));
         }
         if operation.has_xml_body() {
@@ -80,7 +92,9 @@ impl Proxy {
         }
         // No body: the hash of nothing is the only right one.
         if !incoming.is_end_stream() {
-            return Err(S3Error::new(Code::InvalidRequest, "This operation takes no body.").close());
+            return Err(
+                S3Error::new(Code::InvalidRequest, "This operation takes no body.").close(),
+            );
         }
         check_sha256(b"", payload)?;
         Ok(Outgoing::new(body::Request::Empty, Payload::Unsigned))
@@ -89,11 +103,19 @@ impl Proxy {
     /// The pace that bodies must keep.
     pub(super) fn pace(&self) -> PaceLimit {
         let limits = &self.config().server.limits;
-        PaceLimit { bytes: limits.body_rate * limits.body_window.as_secs(), window: limits.body_window }
+        PaceLimit {
+            bytes: limits.body_rate * limits.body_window.as_secs(),
+            window: limits.body_window,
+        }
     }
 
     /// Reads an XML body whole and checks that it is what the client meant.
-    async fn xml_body(&self, head: &Parts, incoming: Incoming, payload: Payload) -> Result<Bytes, S3Error> {
+    async fn xml_body(
+        &self,
+        head: &Parts,
+        incoming: Incoming,
+        payload: Payload,
+    ) -> Result<Bytes, S3Error> {
         let limits = &self.config().server.limits;
         let body = body::gather(incoming, limits.xml_bytes, limits.body_window).await;
         let body = body.map_err(|failure| match failure {
@@ -101,7 +123,10 @@ impl Proxy {
             GatherFailure::Slow => UploadFailure::ClientSlow.into(),
             GatherFailure::TooLarge => S3Error::new(
                 Code::MalformedXML,
-                format!("The XML is larger than the {} bytes that are accepted.", limits.xml_bytes),
+                format!(
+                    "The XML is larger than the {} bytes that are accepted.",
+                    limits.xml_bytes
+                ),
             )
             .close(),
         })?;
@@ -114,26 +139,33 @@ impl Proxy {
     fn rebuild(&self, permit: &Permit<'_, '_>, document: &[u8]) -> Result<Outgoing, S3Error> {
         let limit = self.config().server.limits.xml_bytes;
         match permit.request().operation {
-            Operation::CompleteMultipartUpload => {
-                Ok(Outgoing::document(xml::CompleteRequest::parse(document, limit)?.to_xml()))
-            }
+            Operation::CompleteMultipartUpload => Ok(Outgoing::document(
+                xml::CompleteRequest::parse(document, limit)?.to_xml(),
+            )),
             Operation::DeleteObjects => {
                 let asked = xml::DeleteRequest::parse(document, limit)?;
                 let quiet = asked.quiet;
                 let may = |object: &xml::DeleteObject| {
-                    ObjectKey::from_decoded(object.key.clone()).is_ok() && permit.may_delete(&object.key)
+                    ObjectKey::from_decoded(object.key.clone()).is_ok()
+                        && permit.may_delete(&object.key)
                 };
                 let (allowed, denied) = asked.objects.into_iter().partition(may);
-                let allowed = xml::DeleteRequest { quiet, objects: allowed };
-                let mut outgoing = match allowed.objects.is_empty() {
-                    true => Outgoing::new(body::Request::Empty, Payload::Unsigned),
-                    false => Outgoing::document(allowed.to_xml()),
+                let allowed = xml::DeleteRequest {
+                    quiet,
+                    objects: allowed,
+                };
+                let mut outgoing = if allowed.objects.is_empty() {
+                    Outgoing::new(body::Request::Empty, Payload::Unsigned)
+                } else {
+                    Outgoing::document(allowed.to_xml())
                 };
                 outgoing.denied = denied;
                 outgoing.quiet = quiet;
                 Ok(outgoing)
             }
-            _ => Ok(Outgoing::document(xml::Tagging::parse(document, limit)?.to_xml())),
+            _ => Ok(Outgoing::document(
+                xml::Tagging::parse(document, limit)?.to_xml(),
+            )),
         }
     }
 }
@@ -149,10 +181,18 @@ fn check_sha256(body: &[u8], payload: Payload) -> Result<(), S3Error> {
 
 /// A `Content-MD5` that the client sent itself.
 fn check_md5(body: &[u8], head: &Parts) -> Result<(), S3Error> {
-    let Some(expected) = head.headers.get(CONTENT_MD5) else { return Ok(()) };
-    let expected = BASE64_STANDARD.decode(expected).ok().filter(|md5| md5.len() == 16);
+    let Some(expected) = head.headers.get(CONTENT_MD5) else {
+        return Ok(());
+    };
+    let expected = BASE64_STANDARD
+        .decode(expected)
+        .ok()
+        .filter(|md5| md5.len() == 16);
     let Some(expected) = expected else {
-        return Err(S3Error::new(Code::InvalidDigest, "The Content-MD5 you specified is not valid."));
+        return Err(S3Error::new(
+            Code::InvalidDigest,
+            "The Content-MD5 you specified is not valid.",
+        ));
     };
     if Md5::digest(body).as_slice() != expected {
         return Err(S3Error::new(

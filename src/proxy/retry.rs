@@ -45,7 +45,11 @@ pub(super) struct Tries {
 
 impl Tries {
     pub(super) fn of(operation: Operation) -> Self {
-        Self { operation, resent: false, rekeyed: false }
+        Self {
+            operation,
+            resent: false,
+            rekeyed: false,
+        }
     }
 
     /// Whether to try again when no connection could be made: nothing was sent, so any operation may.

@@ -35,19 +35,35 @@ impl Proxy {
                 }
                 let key = credential.cos_key(now);
                 let (key_time, sign_key) = &*key;
-                cos::authorization(&signable(request), &credential.secret_id, sign_key, key_time)
+                cos::authorization(
+                    &signable(request),
+                    &credential.secret_id,
+                    sign_key,
+                    key_time,
+                )
             }
             UpstreamSignature::S3 => {
                 let amz_date = now.amz();
-                let payload = sha256.map_or_else(|| "UNSIGNED-PAYLOAD".to_owned(), |hash| hex(&hash));
+                let payload =
+                    sha256.map_or_else(|| "UNSIGNED-PAYLOAD".to_owned(), |hash| hex(&hash));
                 let headers = &mut request.headers;
-                headers.insert(AMZ_DATE, HeaderValue::from_str(&amz_date).map_err(internal)?);
-                headers.insert(AMZ_CONTENT_SHA256, HeaderValue::from_str(&payload).map_err(internal)?);
+                headers.insert(
+                    AMZ_DATE,
+                    HeaderValue::from_str(&amz_date).map_err(internal)?,
+                );
+                headers.insert(
+                    AMZ_CONTENT_SHA256,
+                    HeaderValue::from_str(&payload).map_err(internal)?,
+                );
                 if let Some(token) = credential.token_header() {
                     headers.insert(AMZ_TOKEN, token.clone());
                 }
                 let date = amz_date.get(..8).unwrap_or_default();
-                let scope = CredentialScope { date, region, service: "s3" };
+                let scope = CredentialScope {
+                    date,
+                    region,
+                    service: "s3",
+                };
                 let key = credential.sigv4_key(date, region);
                 sigv4::authorization(
                     &signable(request),

@@ -1,7 +1,7 @@
 //! What the tests share: a whole cosgate in front of the emulator or of a scripted COS, and a client
 //! that speaks bytes.
 
-#![allow(dead_code, reason = "each test file uses its own part of this module")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this module")]
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -29,10 +29,19 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::oneshot;
 
 pub const BUCKET: &str = "shared-1250000000";
-pub const ACCOUNT: (&str, &str) = ("AKIDaccount00000000000000000000000", "accountSecretKey0000000000000000");
+pub const ACCOUNT: (&str, &str) = (
+    "AKIDaccount00000000000000000000000",
+    "accountSecretKey0000000000000000",
+);
 /// Two tenants of one bucket, each in its own folder.
-pub const ACME: (&str, &str) = ("ACMEKEY0000000000001", "acme-local-secret-key-000000000000000000");
-pub const GLOBEX: (&str, &str) = ("GLOBEXKEY00000000001", "globex-local-secret-key-0000000000000000");
+pub const ACME: (&str, &str) = (
+    "ACMEKEY0000000000001",
+    "acme-local-secret-key-000000000000000000",
+);
+pub const GLOBEX: (&str, &str) = (
+    "GLOBEXKEY00000000001",
+    "globex-local-secret-key-0000000000000000",
+);
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The whole thing: an emulated COS and STS, and cosgate in front.
@@ -176,7 +185,10 @@ impl Gateway {
         let shared = Shared::start(config, metrics, access_log).unwrap();
         let served = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime
                 .block_on(server::run(listener, served, None, async {
                     let _ = stopped.await;
@@ -184,7 +196,13 @@ impl Gateway {
                 .unwrap();
             writer.finish(Duration::from_secs(2));
         });
-        Self { addr, shared, log, stop: Some(stop), thread: Some(thread) }
+        Self {
+            addr,
+            shared,
+            log,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
     }
 
     /// Begins the drain.
@@ -206,8 +224,12 @@ impl Gateway {
     /// A metric's value, summed over its labels that contain `label`.
     pub fn metric(&self, name: &str, label: &str) -> u64 {
         let text = self.shared.metrics().render();
-        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with(name) && line.contains(label));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
     }
 }
 
@@ -229,7 +251,11 @@ pub fn config(toml: &str) -> Config {
         };
         Some(value.to_owned())
     };
-    let sources = Sources { env: &env, file: &|path| std::fs::read_to_string(path), cores: 1 };
+    let sources = Sources {
+        env: &env,
+        file: &|path| std::fs::read_to_string(path),
+        cores: 1,
+    };
     match Config::parse("test.toml", toml, &sources) {
         Ok((config, _)) => config,
         Err(problems) => {
@@ -311,7 +337,9 @@ impl Call {
     pub fn head(&self) -> Vec<u8> {
         let mut headers = self.headers.clone();
         if !self.body.is_empty() || matches!(self.method.as_str(), "PUT" | "POST") {
-            let given = headers.iter().any(|(name, _)| name == "content-length" || name == "transfer-encoding");
+            let given = headers
+                .iter()
+                .any(|(name, _)| name == "content-length" || name == "transfer-encoding");
             if !given {
                 headers.push(("content-length".to_owned(), self.body.len().to_string()));
             }
@@ -329,7 +357,10 @@ impl Call {
 
     fn sign(&self, headers: &mut Vec<(String, String)>, id: &str, secret: &str) {
         let amz_date = self.time.amz();
-        let payload = self.payload.clone().unwrap_or_else(|| sha256_hex(&self.body));
+        let payload = self
+            .payload
+            .clone()
+            .unwrap_or_else(|| sha256_hex(&self.body));
         headers.push(("x-amz-date".to_owned(), amz_date.clone()));
         headers.push(("x-amz-content-sha256".to_owned(), payload.clone()));
         let mut map = HeaderMap::new();
@@ -349,9 +380,18 @@ impl Call {
                 (decoded(name), decoded(value))
             })
             .collect();
-        let request = Signable { method: &self.method, path: &path, query: &query, headers: &map };
+        let request = Signable {
+            method: &self.method,
+            path: &path,
+            query: &query,
+            headers: &map,
+        };
         let date = &amz_date[..8];
-        let scope = CredentialScope { date, region: "ap-guangzhou", service: "s3" };
+        let scope = CredentialScope {
+            date,
+            region: "ap-guangzhou",
+            service: "s3",
+        };
         let key = SigningKey::derive(&Secret::new(secret), date, scope.region, scope.service);
         headers.push((
             "authorization".to_owned(),
@@ -391,7 +431,10 @@ pub struct Reply {
 
 impl Reply {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn text(&self) -> String {
@@ -406,13 +449,26 @@ impl Reply {
     /// Asserts an S3 error document, with a request id that the head names too.
     #[track_caller]
     pub fn assert_error(&self, status: u16, code: &str) {
-        assert_eq!((self.status, self.code().as_str()), (status, code), "{}", self.text());
-        assert_eq!(Some(element(&self.text(), "RequestId").as_str()), self.header("x-amz-request-id"));
+        assert_eq!(
+            (self.status, self.code().as_str()),
+            (status, code),
+            "{}",
+            self.text()
+        );
+        assert_eq!(
+            Some(element(&self.text(), "RequestId").as_str()),
+            self.header("x-amz-request-id")
+        );
     }
 
     #[track_caller]
     pub fn assert_ok(&self) -> &Self {
-        assert!((200..300).contains(&self.status), "{} {}", self.status, self.text());
+        assert!(
+            (200..300).contains(&self.status),
+            "{} {}",
+            self.status,
+            self.text()
+        );
         assert!(self.whole, "the answer was cut");
         self
     }
@@ -420,8 +476,13 @@ impl Reply {
 
 /// The text of the first `<name>` in `xml`.
 pub fn element(xml: &str, name: &str) -> String {
-    let after = xml.split_once(&format!("<{name}>")).map_or("", |(_, after)| after);
-    after.split_once(&format!("</{name}>")).map_or("", |(text, _)| text).to_owned()
+    let after = xml
+        .split_once(&format!("<{name}>"))
+        .map_or("", |(_, after)| after);
+    after
+        .split_once(&format!("</{name}>"))
+        .map_or("", |(text, _)| text)
+        .to_owned()
 }
 
 impl Client {
@@ -430,7 +491,10 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, read: Vec::new() }
+        Self {
+            stream,
+            read: Vec::new(),
+        }
     }
 
     /// Writes; a peer that has gone already is found when its answer is read.
@@ -453,16 +517,32 @@ impl Client {
             if let Some(at) = find(&self.read, b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(self.fill(), "the connection ended before an answer: {:?}", String::from_utf8_lossy(&self.read));
+            assert!(
+                self.fill(),
+                "the connection ended before an answer: {:?}",
+                String::from_utf8_lossy(&self.read)
+            );
         };
         let head = String::from_utf8(self.read.drain(..end).collect()).unwrap();
         let mut lines = head.split("\r\n");
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let status = lines
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
         let headers: Vec<(String, String)> = lines
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        let mut reply = Reply { status, headers, body: Vec::new(), whole: true };
+        let mut reply = Reply {
+            status,
+            headers,
+            body: Vec::new(),
+            whole: true,
+        };
         if method == "HEAD" || status == 204 || status == 304 || status < 200 {
             return reply;
         }
@@ -470,7 +550,9 @@ impl Client {
             reply.whole = self.read_chunked(&mut reply.body);
             return reply;
         }
-        let length: usize = reply.header("content-length").map_or(0, |l| l.parse().unwrap());
+        let length: usize = reply
+            .header("content-length")
+            .map_or(0, |l| l.parse().unwrap());
         while self.read.len() < length && self.fill() {}
         let at = length.min(self.read.len());
         reply.whole = at == length;
@@ -488,7 +570,8 @@ impl Client {
                     return false;
                 }
             };
-            let size = usize::from_str_radix(std::str::from_utf8(&self.read[..end]).unwrap(), 16).unwrap();
+            let size =
+                usize::from_str_radix(std::str::from_utf8(&self.read[..end]).unwrap(), 16).unwrap();
             while self.read.len() < end + 2 + size + 2 {
                 if !self.fill() {
                     return false;
@@ -529,7 +612,9 @@ impl Client {
 }
 
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }
 
 /// A COS that does what the test says: each connection is given to the next closure of the script;
@@ -590,15 +675,24 @@ impl Script {
                 let Ok(stream) = stream else { return };
                 *count.lock().unwrap() += 1;
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                let Some(act) = acts.get(index).or(acts.last()).cloned() else { return };
+                let Some(act) = acts.get(index).or(acts.last()).cloned() else {
+                    return;
+                };
                 let mut peer = Peer {
-                    client: Client { stream, read: Vec::new() },
+                    client: Client {
+                        stream,
+                        read: Vec::new(),
+                    },
                     heads: Arc::clone(&all_heads),
                 };
                 std::thread::spawn(move || act(&mut peer));
             }
         });
-        Self { addr, heads, connections }
+        Self {
+            addr,
+            heads,
+            connections,
+        }
     }
 
     pub fn heads(&self) -> Vec<String> {
