@@ -19,6 +19,7 @@ use crate::emulator::head::{
     Signature, Target, check_framing, check_key, check_metadata, facts, find_signature, header,
 };
 use crate::emulator::keys::{Key, Keys};
+use crate::emulator::native::Coverage;
 use crate::emulator::store::Store;
 use crate::emulator::wire::{Breaks, BrokenBody, Cut, Peer};
 use crate::emulator::{clock, native};
@@ -123,8 +124,12 @@ impl Cos {
         *is_native = matches!(signature, Signature::NativeHeader | Signature::NativeQuery);
         let key = match signature {
             Signature::NativeHeader | Signature::NativeQuery => {
-                let key =
-                    self.admit_native(head, &target, matches!(signature, Signature::NativeQuery))?;
+                let coverage = match signature {
+                    Signature::NativeQuery => Coverage::Presigned,
+                    _ if bucket.is_none() => Coverage::Service,
+                    _ => Coverage::Full,
+                };
+                let key = self.admit_native(head, &target, coverage)?;
                 native::to_s3(head, &self.suffix)?;
                 key
             }
@@ -190,7 +195,13 @@ impl Cos {
         }
     }
 
-    fn admit_native(&self, head: &Parts, target: &Target, in_query: bool) -> Result<Key, Refusal> {
+    fn admit_native(
+        &self,
+        head: &Parts,
+        target: &Target,
+        coverage: Coverage,
+    ) -> Result<Key, Refusal> {
+        let in_query = coverage == Coverage::Presigned;
         let claim = if in_query {
             Claim::from_query(&target.query).ok().flatten()
         } else {
@@ -212,7 +223,7 @@ impl Cos {
             query: &target.query,
             headers: &head.headers,
         };
-        native::verify(&claim, &signable, key.secret(), in_query, clock())?;
+        native::verify(&claim, &signable, key.secret(), coverage, clock())?;
         Ok(key)
     }
 

@@ -19,13 +19,24 @@ pub(super) const TOKEN: &str = "x-cos-security-token";
 /// Headers that name what is stored: a bucket in strict mode wants them signed.
 const STRICT_HEADERS: [&str; 4] = ["content-length", "content-md5", "content-type", "host"];
 
-/// Checks the signature of `request` and that it covers what a bucket in strict mode demands.
-/// `in_query` is the presigned form, of which official SDKs sign less.
+/// How much of a request its signature must cover. The signer chooses, so this is what official SDKs
+/// are known to sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coverage {
+    /// What a bucket in strict mode demands: the headers with a meaning, and the whole query.
+    Full,
+    /// A presigned URL: the host and the query.
+    Presigned,
+    /// The list of buckets: the host.
+    Service,
+}
+
+/// Checks the signature of `request` and that it covers enough.
 pub(super) fn verify(
     claim: &Claim<'_>,
     request: &Signable<'_>,
     secret: &crate::secret::Secret,
-    in_query: bool,
+    coverage: Coverage,
     now: Timestamp,
 ) -> Result<(), Refusal> {
     claim
@@ -52,7 +63,7 @@ pub(super) fn verify(
     let is_signed = |name: &str| headers.split(';').any(|signed| signed == name);
     let must_be_signed = |name: &str| {
         name == "host"
-            || (!in_query
+            || (coverage == Coverage::Full
                 && (STRICT_HEADERS.contains(&name)
                     || (name.starts_with("x-cos-") && name != TOKEN)))
     };
@@ -66,6 +77,9 @@ pub(super) fn verify(
             "AccessDenied",
             format!("Header {name} is not signed"),
         ));
+    }
+    if coverage == Coverage::Service {
+        return Ok(());
     }
     let parameters = claim.names.parameter_list();
     let unsigned_parameter = request.query.iter().find(|(name, _)| {

@@ -240,7 +240,7 @@ fn digests_are_demanded_and_checked() {
         "InvalidDigest",
     );
     refused(
-        &send(Ask::new("PUT", "/k?tagging=").body("<Tagging/>")),
+        &send(Ask::new("PUT", "/?tagging=").body("<Tagging/>")),
         400,
         "InvalidRequest",
     );
