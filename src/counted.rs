@@ -352,7 +352,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pace_is_kept_over_each_window_not_only_on_average() {
-        let mut pace = Pace::new(60, Duration::from_secs(60));
+        let mut pace = Pace::new(60, Duration::from_mins(1));
         let mut wait = async |moved| {
             tokio::time::timeout(
                 Duration::from_secs(61),
@@ -361,7 +361,7 @@ mod tests {
             .await
         };
         assert!(wait(100).await.is_ok(), "nothing moved for a minute");
-        let mut pace = Pace::new(60, Duration::from_secs(60));
+        let mut pace = Pace::new(60, Duration::from_mins(1));
         let mut moved = 0;
         for _ in 0..10 {
             let slow = std::future::poll_fn(|cx| pace.poll_too_slow(cx, Side::Source, moved));

@@ -217,11 +217,7 @@ where
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        while let Some(refusal) = this
-            .refusal
-            .as_mut()
-            .filter(|refusal| refusal.has_remaining())
-        {
+        while let Some(refusal) = this.refusal.as_mut().filter(bytes::Buf::has_remaining) {
             let n = ready!(Pin::new(&mut this.stream).poll_write(cx, refusal))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));

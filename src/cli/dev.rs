@@ -1,6 +1,7 @@
 //! `cosgate dev`: everything on this machine, to try it out. An embedded COS and STS, demo tenants,
 //! the proxy in front.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -144,7 +145,9 @@ anonymous = true
     );
     text.push_str(&grant("anonymous", "public"));
     for Demo { name, id, .. } in [ALICE, BOB] {
-        text += &format!(
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
             "\n[tenants.{name}]\nissuer = \"dev\"\naccess_keys = [{{ id = \"{id}\", secret = \"env:{id}\" }}]\n"
         );
         text.push_str(&grant(name, name));

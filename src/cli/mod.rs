@@ -59,7 +59,8 @@ fn cores() -> usize {
 /// What the program says of itself goes to standard error; `COSGATE_LOG` filters it, as `RUST_LOG`
 /// does elsewhere (default `info`). Standard output is the access log's.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("COSGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info,s3s=off"));
+    let filter =
+        EnvFilter::try_from_env("COSGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info,s3s=off"));
     // A second call finds the first one's subscriber, which is as good.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -33,8 +33,8 @@ mod payload;
 mod retry;
 mod sign;
 
-pub use exit::ClientBody;
 use exchange::internal;
+pub use exit::ClientBody;
 use exit::Exit;
 use retry::Budget;
 

@@ -1,11 +1,19 @@
 //! What the tests share: a whole cosgate in front of the emulator or of a scripted COS, and a client
 //! that speaks bytes.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this module")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses its own part of this module"
+)]
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::disallowed_methods,
+    clippy::large_stack_arrays,
+    clippy::format_push_string,
+    clippy::or_fun_call,
     reason = "a test may panic"
 )]
 
