@@ -1,1 +1,574 @@
-//! body
+//! Bodies, both ways: streamed, never gathered, and never ended but on their full length.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Duration;
+
+use crate::counted::{BodyInFlight, Gauge, Pace, Side};
+use crate::rewrite::listing::AnswerRewriter;
+use crate::s3::{Code, Fault, S3Error};
+use crate::tenant::Payload;
+use crate::upstream::Lease;
+
+/// The pace that every body must keep, both ways.
+#[derive(Clone, Copy, Debug)]
+pub struct PaceLimit {
+    /// Bytes that must move in each window.
+    pub bytes: u64,
+    /// The window.
+    pub window: Duration,
+}
+
+/// What goes to COS after the head.
+#[derive(Debug)]
+pub enum Request {
+    /// No body.
+    Empty,
+    /// A small body, whole in memory and checked: it can be sent again.
+    Whole(Bytes),
+    /// An object on its way from the client.
+    Upload(Rc<RefCell<Upload>>),
+}
+
+/// An object on its way from the client to COS: checked as it passes, and its last bytes go on only
+/// when every check has passed. Until then COS has fewer bytes than `Content-Length` announced, and
+/// stores nothing.
+#[derive(Debug)]
+pub struct Upload {
+    incoming: Incoming,
+    length: u64,
+    received: u64,
+    sha256: Option<(Sha256, [u8; 32])>,
+    first: Option<Bytes>,
+    source: Rc<Gauge>,
+    sink: Option<Rc<Gauge>>,
+    pace: Pace,
+    state: UploadState,
+    failure: Option<UploadFailure>,
+    _in_flight: BodyInFlight,
+}
+
+/// How far an upload has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UploadState {
+    /// No byte has been handed to an upstream connection: another one may still be tried.
+    Untouched,
+    /// Some bytes have.
+    Sending,
+    /// All have.
+    Sent,
+}
+
+/// Why an upload did not reach its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadFailure {
+    /// The client's connection ended, or its framing broke.
+    ClientGone,
+    /// The client fell below the least pace.
+    ClientSlow,
+    /// The body is not the one whose SHA-256 was signed.
+    Sha256Mismatch,
+    /// COS fell below the least pace.
+    UpstreamSlow,
+}
+
+impl Request {
+    /// The length that goes into `Content-Length`.
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Upload(upload) => upload.borrow().length,
+            Self::Whole(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// The same body for another try, if none of it has been used up.
+    pub fn again(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Upload(upload) => (upload.borrow().state == UploadState::Untouched)
+                .then(|| Self::Upload(Rc::clone(upload))),
+            Self::Whole(bytes) => Some(Self::Whole(bytes.clone())),
+        }
+    }
+
+    /// Whether the last byte has been handed over.
+    pub fn is_sent(&self) -> bool {
+        match self {
+            Self::Empty | Self::Whole(_) => true,
+            Self::Upload(upload) => upload.borrow().is_sent(),
+        }
+    }
+
+    /// The upload, if it is one.
+    pub fn upload(&self) -> Option<Rc<RefCell<Upload>>> {
+        match self {
+            Self::Upload(upload) => Some(Rc::clone(upload)),
+            Self::Empty | Self::Whole(_) => None,
+        }
+    }
+
+    /// Why the upload failed, if it did.
+    pub fn failure(&self) -> Option<UploadFailure> {
+        match self {
+            Self::Empty | Self::Whole(_) => None,
+            Self::Upload(upload) => upload.borrow().failure,
+        }
+    }
+
+    /// Tells an upload which connection it goes to.
+    pub fn goes_to(&self, sink: &Rc<Gauge>) {
+        if let Self::Upload(upload) = self {
+            upload.borrow_mut().sink = Some(Rc::clone(sink));
+        }
+    }
+
+    /// Takes an object's body from the client: waits for its first bytes (a client that sends none
+    /// costs no upstream connection), and keeps a body that came whole as [`Request::Whole`].
+    pub async fn from_client(
+        incoming: Incoming,
+        length: u64,
+        payload: Payload,
+        source: Rc<Gauge>,
+        pace: PaceLimit,
+    ) -> Result<Self, UploadFailure> {
+        let in_flight = source.core().body();
+        let mut upload = Upload {
+            incoming,
+            length,
+            received: 0,
+            sha256: match payload {
+                Payload::Sha256(expected) => Some((Sha256::new(), expected)),
+                Payload::Unsigned => None,
+            },
+            first: None,
+            source,
+            sink: None,
+            pace: Pace::new(pace.bytes, pace.window),
+            state: UploadState::Untouched,
+            failure: None,
+            _in_flight: in_flight,
+        };
+        if length == 0 {
+            upload.check_end()?;
+            return Ok(Self::Empty);
+        }
+        let first = std::future::poll_fn(|cx| upload.poll_checked(cx)).await?;
+        if upload.received == length {
+            return Ok(Self::Whole(first));
+        }
+        upload.first = Some(first);
+        Ok(Self::Upload(Rc::new(RefCell::new(upload))))
+    }
+}
+
+impl Upload {
+    /// Bytes that have come from the client.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether the last byte has been handed over, and so every check has passed.
+    pub fn is_sent(&self) -> bool {
+        self.state == UploadState::Sent
+    }
+
+    /// The next bytes, with every check that they complete already passed.
+    fn poll_checked(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, UploadFailure>> {
+        loop {
+            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(_)) | None) => {
+                    return Poll::Ready(Err(UploadFailure::ClientGone));
+                }
+                Poll::Pending => {
+                    return self
+                        .pace
+                        .poll_too_slow(cx, Side::Source, self.source.read())
+                        .map(|()| Err(UploadFailure::ClientSlow));
+                }
+            };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            if data.is_empty() {
+                continue;
+            }
+            self.received += data.len() as u64;
+            if let Some((sha256, _)) = &mut self.sha256 {
+                sha256.update(&data);
+            }
+            if self.received > self.length {
+                return Poll::Ready(Err(UploadFailure::ClientGone));
+            }
+            if self.received == self.length {
+                self.check_end()?;
+            }
+            return Poll::Ready(Ok(data));
+        }
+    }
+
+    /// The checks of the whole body.
+    fn check_end(&mut self) -> Result<(), UploadFailure> {
+        let Some((sha256, expected)) = self.sha256.take() else {
+            return Ok(());
+        };
+        if sha256.finalize()[..] == expected {
+            Ok(())
+        } else {
+            Err(UploadFailure::Sha256Mismatch)
+        }
+    }
+
+    /// The next bytes for the upstream connection, none while it cannot take more.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFailure>>> {
+        if let Some(failure) = self.failure {
+            return Poll::Ready(Some(Err(failure)));
+        }
+        if self.state == UploadState::Sent {
+            return Poll::Ready(None);
+        }
+        if let Some(sink) = &self.sink
+            && sink.is_blocked()
+        {
+            let slow = self.pace.poll_too_slow(cx, Side::Sink, sink.written());
+            return slow.map(|()| Some(Err(self.fail(UploadFailure::UpstreamSlow))));
+        }
+        let bytes = match self.first.take() {
+            Some(first) => first,
+            None => match ready!(self.poll_checked(cx)) {
+                Ok(bytes) => bytes,
+                Err(failure) => return Poll::Ready(Some(Err(self.fail(failure)))),
+            },
+        };
+        self.state = if self.received == self.length {
+            UploadState::Sent
+        } else {
+            UploadState::Sending
+        };
+        Poll::Ready(Some(Ok(bytes)))
+    }
+
+    fn fail(&mut self, failure: UploadFailure) -> UploadFailure {
+        self.failure = Some(failure);
+        failure
+    }
+}
+
+impl Body for Request {
+    type Data = Bytes;
+    type Error = UploadFailure;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadFailure>>> {
+        let this = self.get_mut();
+        match this {
+            Self::Empty => Poll::Ready(None),
+            Self::Upload(upload) => upload
+                .borrow_mut()
+                .poll_next(cx)
+                .map(|next| next.map(|r| r.map(Frame::data))),
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *this = Self::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Upload(upload) => {
+                let upload = upload.borrow();
+                upload.is_sent() && upload.failure.is_none()
+            }
+            Self::Whole(bytes) => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length())
+    }
+}
+
+impl fmt::Display for UploadFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClientGone => "the client's connection ended before the body was whole",
+            Self::ClientSlow => "the client sent its body too slowly",
+            Self::Sha256Mismatch => "the body does not have the SHA-256 that was signed",
+            Self::UpstreamSlow => "COS took the body too slowly",
+        })
+    }
+}
+
+impl std::error::Error for UploadFailure {}
+
+impl From<UploadFailure> for S3Error {
+    fn from(failure: UploadFailure) -> Self {
+        match failure {
+            UploadFailure::ClientGone => Self::new(
+                Code::IncompleteBody,
+                "The connection ended before the number of bytes in Content-Length had arrived. Nothing was stored.",
+            ),
+            UploadFailure::ClientSlow => Self::new(
+                Code::RequestTimeout,
+                "The body did not arrive within the timeout period. Nothing was stored.",
+            ),
+            UploadFailure::Sha256Mismatch => Self::new(
+                Code::XAmzContentSHA256Mismatch,
+                "The provided 'x-amz-content-sha256' header does not match what was computed. Nothing was stored.",
+            ),
+            UploadFailure::UpstreamSlow => Self::new(
+                Code::GatewayTimeout,
+                "The storage took the body too slowly. Nothing was stored; send it again.",
+            )
+            .fault(Fault::Upstream),
+        }
+        .close()
+    }
+}
+
+/// What goes to the client after the head.
+#[derive(Debug)]
+pub enum Answer {
+    /// No body.
+    Empty,
+    /// COS's answer as it streams in.
+    Stream(Box<Download>),
+    /// A small document made here.
+    Whole(Bytes),
+}
+
+/// COS's answer on its way to the client.
+#[derive(Debug)]
+pub struct Download {
+    incoming: Incoming,
+    length: Option<u64>,
+    lease: Option<Lease>,
+    sink: Rc<Gauge>,
+    source: Rc<Gauge>,
+    pace: Pace,
+    rewriter: Option<AnswerRewriter>,
+    cut: Option<Rc<Cell<Option<DownloadFailure>>>>,
+    _in_flight: BodyInFlight,
+}
+
+/// An answer that could not be streamed to its end. The client sees a short transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DownloadFailure {
+    /// The client reads too slowly.
+    ClientSlow,
+    /// The answer named something outside the caller's grants.
+    OutOfScope,
+    /// COS's connection ended early.
+    UpstreamGone,
+    /// COS sends too slowly.
+    UpstreamSlow,
+}
+
+impl Answer {
+    /// Streams `incoming`, passed through `rewriter` if there is one, to the connection `sink`.
+    /// The lease goes back to the pool when the answer has been read to its end.
+    pub fn stream(
+        incoming: Incoming,
+        lease: Lease,
+        sink: &Rc<Gauge>,
+        pace: PaceLimit,
+        rewriter: Option<AnswerRewriter>,
+    ) -> Self {
+        if incoming.is_end_stream() {
+            lease.release();
+            return Self::Empty;
+        }
+        Self::Stream(Box::new(Download {
+            length: rewriter
+                .is_none()
+                .then(|| incoming.size_hint().exact())
+                .flatten(),
+            incoming,
+            source: Rc::clone(lease.gauge()),
+            lease: Some(lease),
+            sink: Rc::clone(sink),
+            pace: Pace::new(pace.bytes, pace.window),
+            rewriter,
+            cut: None,
+            _in_flight: sink.core().body(),
+        }))
+    }
+
+    /// Leaves the reason in `cut` if the stream fails.
+    pub fn note_failure(&mut self, cut: &Rc<Cell<Option<DownloadFailure>>>) {
+        if let Self::Stream(download) = self {
+            download.cut = Some(Rc::clone(cut));
+        }
+    }
+}
+
+impl Download {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, DownloadFailure>>> {
+        loop {
+            if self.sink.is_blocked() {
+                let slow = self.pace.poll_too_slow(cx, Side::Sink, self.sink.written());
+                return slow.map(|()| Some(Err(DownloadFailure::ClientSlow)));
+            }
+            if self.lease.is_none() {
+                return Poll::Ready(None);
+            }
+            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(_))) => {
+                    return Poll::Ready(Some(Err(DownloadFailure::UpstreamGone)));
+                }
+                Poll::Ready(None) => return self.end(),
+                Poll::Pending => {
+                    let slow = self
+                        .pace
+                        .poll_too_slow(cx, Side::Source, self.source.read());
+                    return slow.map(|()| Some(Err(DownloadFailure::UpstreamSlow)));
+                }
+            };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            let Some(rewriter) = &mut self.rewriter else {
+                if self.incoming.is_end_stream() {
+                    self.release();
+                }
+                return Poll::Ready(Some(Ok(data)));
+            };
+            let mut out = BytesMut::new();
+            if rewriter.push(&data, &mut out).is_err() {
+                return Poll::Ready(Some(Err(DownloadFailure::OutOfScope)));
+            }
+            if !out.is_empty() {
+                return Poll::Ready(Some(Ok(out.freeze())));
+            }
+        }
+    }
+
+    fn end(&mut self) -> Poll<Option<Result<Bytes, DownloadFailure>>> {
+        self.release();
+        let Some(rewriter) = self.rewriter.take() else {
+            return Poll::Ready(None);
+        };
+        Poll::Ready(
+            rewriter
+                .finish()
+                .err()
+                .map(|_| Err(DownloadFailure::OutOfScope)),
+        )
+    }
+
+    fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release();
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = DownloadFailure;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadFailure>>> {
+        let this = self.get_mut();
+        match this {
+            Self::Empty => Poll::Ready(None),
+            Self::Stream(download) => {
+                let next = ready!(download.poll_next(cx));
+                if let (Some(Err(failure)), Some(cut)) = (&next, &download.cut) {
+                    cut.set(Some(*failure));
+                }
+                Poll::Ready(next.map(|r| r.map(Frame::data)))
+            }
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *this = Self::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream(download) => download.lease.is_none() && download.rewriter.is_none(),
+            Self::Whole(bytes) => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Stream(download) => match download.length {
+                Some(_) => download.incoming.size_hint(),
+                None => SizeHint::default(),
+            },
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}
+
+impl fmt::Display for DownloadFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClientSlow => "the client read the answer too slowly",
+            Self::OutOfScope => "the answer named something outside the caller's grants",
+            Self::UpstreamGone => "COS ended the answer before it was whole",
+            Self::UpstreamSlow => "COS sent the answer too slowly",
+        })
+    }
+}
+
+impl std::error::Error for DownloadFailure {}
+
+/// Why a small document could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GatherFailure {
+    /// The connection ended early.
+    Gone,
+    /// It came too slowly.
+    Slow,
+    /// It is larger than the limit.
+    TooLarge,
+}
+
+/// Reads a small document whole: at most `limit` bytes within `time`.
+pub async fn gather(
+    mut incoming: Incoming,
+    limit: usize,
+    time: Duration,
+) -> Result<Bytes, GatherFailure> {
+    let read = async {
+        let mut whole = BytesMut::new();
+        while let Some(frame) = incoming.frame().await {
+            let Ok(data) = frame.map_err(|_| GatherFailure::Gone)?.into_data() else {
+                continue;
+            };
+            if whole.len() + data.len() > limit {
+                return Err(GatherFailure::TooLarge);
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok(whole.freeze())
+    };
+    tokio::time::timeout(time, read)
+        .await
+        .unwrap_or(Err(GatherFailure::Slow))
+}

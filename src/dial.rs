@@ -37,6 +37,15 @@ const DNS_FRESH: Duration = Duration::from_secs(10);
 pub struct Roots(Arc<ClientConfig>);
 
 impl Roots {
+    /// The roots that an endpoint needs: none if it is plain HTTP.
+    pub fn for_endpoint(tls: bool, ca_file: Option<&Path>) -> Result<Option<Self>, RootsError> {
+        if tls {
+            Self::load(ca_file).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
     /// The roots in `ca_file` alone, or else those of the platform.
     pub fn load(ca_file: Option<&Path>) -> Result<Self, RootsError> {
         let Some(path) = ca_file else {
@@ -129,14 +138,13 @@ struct Remembered {
 impl Dialer {
     /// `connect_timeout` covers the look-up and TCP to all addresses; `tls_timeout` the handshake.
     pub fn new(
-        tls: bool,
+        tls: Option<&Roots>,
         connect_to: Option<String>,
-        roots: &Roots,
         connect_timeout: Duration,
         tls_timeout: Duration,
     ) -> Self {
         Self {
-            tls: tls.then(|| roots.clone()),
+            tls: tls.cloned(),
             connect_to,
             connect_timeout,
             tls_timeout,
@@ -507,7 +515,7 @@ mod tests {
     }
 
     fn dialer(tls: bool, to: SocketAddr, roots: &Roots) -> Dialer {
-        Dialer::new(tls, Some(to.to_string()), roots, LIMIT, LIMIT)
+        Dialer::new(tls.then_some(roots), Some(to.to_string()), LIMIT, LIMIT)
     }
 
     #[tokio::test]
@@ -555,14 +563,15 @@ mod tests {
     async fn a_plain_connection_goes_where_it_is_told() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let roots = tls_server("sts.test").await.roots;
-        let stream = dialer(false, address, &roots)
+        let stream = Dialer::new(None, Some(address.to_string()), LIMIT, LIMIT)
             .dial("bucket.cos.test:80")
             .await
             .unwrap();
         assert!(matches!(stream, Stream::Plain(_)));
         drop(listener);
-        let refused = dialer(false, address, &roots).dial("bucket.cos.test").await;
+        let refused = Dialer::new(None, Some(address.to_string()), LIMIT, LIMIT)
+            .dial("bucket.cos.test")
+            .await;
         assert!(matches!(refused, Err(DialError::Connect(_))));
     }
 
@@ -570,8 +579,7 @@ mod tests {
     async fn an_address_that_served_is_used_when_dns_has_none() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let roots = tls_server("sts.test").await.roots;
-        let dialer = Dialer::new(false, None, &roots, LIMIT, LIMIT);
+        let dialer = Dialer::new(None, None, LIMIT, LIMIT);
         let authority = format!("gone.invalid:{}", address.port());
         let unknown = dialer.dial(&authority).await;
         assert!(

@@ -12,12 +12,15 @@
 //! 8. [`sign`] signs with it, [`upstream`] sends on a pooled connection and streams the answer back;
 //! 9. [`observe`] writes one line and counts, whatever happened.
 
+pub mod admin;
 pub mod body;
 pub mod config;
+pub mod counted;
 pub mod credentials;
 pub mod dial;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+pub mod front;
 pub mod observe;
 pub mod proxy;
 pub mod rewrite;
@@ -27,4 +30,5 @@ pub mod server;
 pub mod sign;
 pub mod tenant;
 pub mod timestamp;
+pub mod tls;
 pub mod upstream;

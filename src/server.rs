@@ -1,1 +1,363 @@
-//! server
+//! Accepts connections, spreads them over the cores, keeps their limits, drains. The only reader of
+//! the clock.
+//!
+//! One thread accepts and hands each socket to the core that has the fewest. A core is a thread with
+//! a `current_thread` runtime: a request lives and dies on one core and shares nothing with the
+//! others but what never changes.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::LocalSet;
+use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::ServerLimits;
+use crate::counted::{CoreLoad, Counted, Gauge, Phase};
+use crate::front::Front;
+use crate::observe::Event;
+use crate::proxy::{Client, Proxy, Shared};
+use crate::s3::S3Error;
+use crate::timestamp::Timestamp;
+
+/// After a failed accept (out of file descriptors, say) the listener rests this long.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// The wall clock. Nothing else reads it; everything takes `now` as an argument.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place where time enters"
+)]
+pub fn wall_clock() -> Timestamp {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Timestamp::from_unix(since_epoch.map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX)))
+}
+
+/// How far the end of the program has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// No new connections; requests in flight may finish.
+    Draining,
+    /// What is still in flight is cut.
+    Stopped,
+}
+
+/// A thread with its runtime, and the way to hand it sockets.
+struct Core {
+    sockets: mpsc::UnboundedSender<Accepted>,
+    open: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+/// A socket on its way to a core.
+struct Accepted {
+    socket: StdStream,
+    peer: SocketAddr,
+    slot: OwnedSemaphorePermit,
+}
+
+/// Serves S3 on `listener` until `shutdown` completes, then drains: requests in flight get
+/// `drain_timeout`, after which uploads are cut short of their length, so that nothing half is
+/// stored. Returns when all threads have ended.
+pub async fn run(
+    listener: StdListener,
+    shared: Arc<Shared>,
+    tls: Option<TlsAcceptor>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let local = listener.local_addr()?;
+    let (stage, stages) = watch::channel(Stage::Running);
+    let cores: Vec<Core> = (0..shared.config().server.threads)
+        .map(|index| {
+            Core::start(
+                index,
+                local,
+                Arc::clone(&shared),
+                tls.clone(),
+                stages.clone(),
+            )
+        })
+        .collect::<io::Result<_>>()?;
+
+    let mut shutdown = pin!(shutdown);
+    tokio::select! {
+        () = &mut shutdown => {}
+        () = accept(&listener, &cores, shared.config().server.limits.connections) => {}
+    }
+    drop(listener);
+    shared.drain();
+    stage.send_replace(Stage::Draining);
+    let threads = cores.into_iter().map(|core| core.thread).collect();
+    let mut ended = pin!(join(threads));
+    if timeout(shared.config().server.limits.drain_timeout, &mut ended)
+        .await
+        .is_err()
+    {
+        tracing::warn!("requests were still in flight at the end of the drain; they are cut");
+        stage.send_replace(Stage::Stopped);
+        ended.await;
+    }
+    Ok(())
+}
+
+/// Accepts for ever: pauses at `most` open connections, and rests when the system refuses.
+async fn accept(listener: &TcpListener, cores: &[Core], most: usize) {
+    let slots = Arc::new(Semaphore::new(most));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
+        let (socket, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                sleep(ACCEPT_REST).await;
+                continue;
+            }
+        };
+        let _ = socket.set_nodelay(true);
+        let Ok(socket) = socket.into_std() else {
+            continue;
+        };
+        if let Some(core) = cores
+            .iter()
+            .min_by_key(|core| core.open.load(Ordering::Relaxed))
+        {
+            core.open.fetch_add(1, Ordering::Relaxed);
+            let _ = core.sockets.send(Accepted { socket, peer, slot });
+        }
+    }
+}
+
+/// Waits for `threads` without blocking the runtime.
+async fn join(threads: Vec<JoinHandle<()>>) {
+    while !threads.iter().all(JoinHandle::is_finished) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a core's thread panicked");
+        }
+    }
+}
+
+impl Core {
+    fn start(
+        index: usize,
+        local: SocketAddr,
+        shared: Arc<Shared>,
+        tls: Option<TlsAcceptor>,
+        stages: watch::Receiver<Stage>,
+    ) -> io::Result<Self> {
+        let (sockets, accepted) = mpsc::unbounded_channel();
+        let open = Arc::new(AtomicUsize::new(0));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let counter = Arc::clone(&open);
+        let thread = std::thread::Builder::new()
+            .name(format!("core-{index}"))
+            .spawn(move || {
+                let tasks = LocalSet::new();
+                tasks.block_on(&runtime, async {
+                    let load = Rc::new(CoreLoad::default());
+                    let proxy = Proxy::new(shared, index, &load);
+                    let listener = Listener {
+                        proxy,
+                        load,
+                        tls,
+                        local,
+                        open: counter,
+                    };
+                    Rc::new(listener).serve(accepted, stages).await;
+                });
+            })?;
+        Ok(Self {
+            sockets,
+            open,
+            thread,
+        })
+    }
+}
+
+/// What the connections of one core share.
+struct Listener {
+    proxy: Rc<Proxy>,
+    load: Rc<CoreLoad>,
+    tls: Option<TlsAcceptor>,
+    local: SocketAddr,
+    open: Arc<AtomicUsize>,
+}
+
+impl Listener {
+    /// Serves every socket that comes, until the drain is over.
+    async fn serve(
+        self: Rc<Self>,
+        mut accepted: mpsc::UnboundedReceiver<Accepted>,
+        mut stages: watch::Receiver<Stage>,
+    ) {
+        let mut draining = stages.clone();
+        let drain = draining.wait_for(|stage| *stage != Stage::Running);
+        let mut drain = pin!(drain);
+        loop {
+            tokio::select! {
+                socket = accepted.recv() => {
+                    let Some(socket) = socket else { break };
+                    tokio::task::spawn_local(Rc::clone(&self).connection(socket, stages.clone()));
+                }
+                _ = &mut drain => break,
+            }
+        }
+        let stopped = stages.wait_for(|stage| *stage == Stage::Stopped);
+        let mut stopped = pin!(stopped);
+        while self.open.load(Ordering::Relaxed) > 0 {
+            tokio::select! {
+                _ = &mut stopped => break,
+                () = sleep(Duration::from_millis(20)) => {}
+            }
+        }
+    }
+
+    /// One connection, from its handshake to its end.
+    async fn connection(self: Rc<Self>, accepted: Accepted, stages: watch::Receiver<Stage>) {
+        let _open = Open::new(&self);
+        let Accepted {
+            socket,
+            peer,
+            slot: _slot,
+        } = accepted;
+        let Ok(socket) = TcpStream::from_std(socket) else {
+            return;
+        };
+        let loopback = peer.ip().to_canonical().is_loopback() && self.local.ip().is_loopback();
+        let client = Client {
+            peer,
+            loopback,
+            tls: self.tls.is_some(),
+        };
+        match &self.tls {
+            None => self.http(socket, client, stages).await,
+            Some(tls) => {
+                let limit = self.limits().tls_handshake_timeout;
+                match timeout(limit, tls.accept(socket)).await {
+                    Ok(Ok(stream)) => self.http(stream, client, stages).await,
+                    Ok(Err(error)) => tracing::debug!(%error, %peer, "TLS handshake failed"),
+                    Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
+                }
+            }
+        }
+    }
+
+    /// Requests on a connection, one after another, within its limits.
+    async fn http<S>(&self, stream: S, client: Client, mut stages: watch::Receiver<Stage>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let limits = self.limits();
+        let gauge = Gauge::new(&self.load);
+        let refuse = |error: S3Error| self.proxy.refuse_head(error, &gauge, wall_clock());
+        let counted = Counted::new(stream, Rc::clone(&gauge));
+        let io = TokioIo::new(Front::new(counted, Rc::clone(&gauge), refuse));
+        let service = service_fn(|request| {
+            Rc::clone(&self.proxy).handle(request, client, Rc::clone(&gauge), wall_clock())
+        });
+        let connection = http1::Builder::new()
+            .half_close(true) // a client that ends its sending side still gets its answer
+            .header_read_timeout(None) // it would end idle connections too: `Watch` tells them apart
+            .max_headers(limits.head_fields)
+            .max_header_size(limits.head_bytes)
+            .serve_connection(io, service);
+        let mut connection = pin!(connection);
+        let mut watch = Watch::new(&gauge);
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                biased;
+                _ = connection.as_mut() => return,
+                _ = stages.wait_for(|stage| *stage != Stage::Running), if !draining => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = sleep_until(watch.next) => {
+                    if watch.is_overdue(&gauge, limits) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn limits(&self) -> &ServerLimits {
+        &self.proxy.shared().config().server.limits
+    }
+}
+
+/// Counts a connection as open until it is dropped.
+struct Open(Rc<Listener>);
+
+impl Open {
+    fn new(listener: &Rc<Listener>) -> Self {
+        listener.proxy.metrics().count(Event::ConnectionOpened);
+        Self(Rc::clone(listener))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.proxy.metrics().count(Event::ConnectionClosed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Watches over what no body's own pace covers: heads that do not arrive, connections that idle,
+/// clients that do not take the end of an answer.
+struct Watch {
+    next: Instant,
+    written: u64,
+    progress: Instant,
+}
+
+impl Watch {
+    fn new(gauge: &Gauge) -> Self {
+        let (_, since) = gauge.phase();
+        Self {
+            next: since,
+            written: 0,
+            progress: since,
+        }
+    }
+
+    /// Whether the connection must be closed; else sets the next time to look.
+    fn is_overdue(&mut self, gauge: &Gauge, limits: &ServerLimits) -> bool {
+        let now = Instant::now();
+        if gauge.written() != self.written || !gauge.is_blocked() {
+            self.written = gauge.written();
+            self.progress = now;
+        }
+        let (phase, since) = gauge.phase();
+        let end = match phase {
+            Phase::Busy => None,
+            Phase::Head => Some(since + limits.head_timeout),
+            Phase::Idle if gauge.is_blocked() => Some(self.progress + limits.body_window),
+            Phase::Idle => Some(since + limits.idle_timeout),
+        };
+        // A head may begin at any moment: no later look than this can be late for it.
+        let soonest_head = now + limits.head_timeout;
+        self.next = end.map_or(soonest_head, |end| end.min(soonest_head));
+        end.is_some_and(|end| end <= now)
+    }
+}

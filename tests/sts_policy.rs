@@ -3,6 +3,7 @@
 use cosgate::config::PrefixPattern;
 use cosgate::tenant::policy::{Effect, Policy, policy_from_prefixes, tenant_policy};
 use cosgate::tenant::{Grant, Tenant};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// Cases of the file that cosgate has no use for, each with its reason.
@@ -42,6 +43,11 @@ fn policies_are_those_of_the_official_sdks() {
     assert_eq!(checked + NOT_APPLICABLE.len(), 37);
 }
 
+#[expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 fn case_policy(config: &Value) -> Option<Policy> {
     if !config["policy"].is_null() {
         return Some(serde_json::from_value(config["policy"].clone()).unwrap());
@@ -194,4 +200,81 @@ fn the_encoded_policy_survives_one_more_decoding() {
         .decode_utf8()
         .unwrap();
     assert_eq!(serde_json::from_str::<Policy>(&decoded).unwrap(), policy);
+}
+
+/// As CAM judges: some statement allows the action on the resource, with its condition met. Here
+/// `*` stands only at the end of a resource, and all statements allow.
+fn cam_allows(policy: &Policy, action: &str, resource: &str, list_prefix: Option<&str>) -> bool {
+    let like = |pattern: &str, text: &str| match pattern.strip_suffix('*') {
+        Some(start) => text.starts_with(start),
+        None => text == pattern,
+    };
+    policy.statement.iter().any(|statement| {
+        let condition = statement.condition.get("string_like");
+        let met = condition.is_none_or(|keys| {
+            let patterns = keys.get("cos:prefix").and_then(Value::as_array);
+            let prefix = list_prefix.unwrap_or_default().replace('/', "%2F");
+            patterns.is_some_and(|patterns| {
+                let mut texts = patterns.iter().filter_map(Value::as_str);
+                texts.any(|pattern| like(pattern, &prefix))
+            })
+        });
+        statement.action.iter().any(|allowed| allowed == action)
+            && statement
+                .resource
+                .iter()
+                .any(|pattern| like(pattern, resource))
+            && met
+    })
+}
+
+fn pattern() -> impl Strategy<Value = PrefixPattern> {
+    prop_oneof![
+        Just(PrefixPattern::Any),
+        "[ab/]{1,3}".prop_map(PrefixPattern::Exact),
+        "[ab/]{1,3}".prop_map(PrefixPattern::StartsWith),
+    ]
+}
+
+const ACTIONS: [&str; 4] = [
+    "name/cos:GetBucket",
+    "name/cos:GetBucketObjectVersions",
+    "name/cos:GetObject",
+    "name/cos:PutObject",
+];
+
+fn some_grant() -> impl Strategy<Value = Grant> {
+    let prefixes = prop::collection::vec(pattern(), 0..3);
+    let actions = prop::sample::subsequence(ACTIONS.to_vec(), 0..=ACTIONS.len());
+    (prefixes, actions).prop_map(|(prefixes, actions)| grant("any", &prefixes, &actions))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// The second fence is exactly as wide as the first.
+    #[test]
+    fn a_tenants_policy_allows_what_its_grants_allow(
+        grants in prop::collection::vec(some_grant(), 0..3),
+        key in "[ab/]{0,4}",
+    ) {
+        let base = "qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000/";
+        let granted = |action: &str, inside: &dyn Fn(&Grant) -> bool| {
+            grants.iter().any(|grant| grant.allows(action) && inside(grant))
+        };
+        let (lists, objects) = ACTIONS.split_at(2);
+        let policy = policy_of(grants.clone());
+
+        for action in lists {
+            let by_resource = cam_allows(&policy, action, &format!("{base}{key}"), Some(&key));
+            let by_condition = cam_allows(&policy, action, base, Some(&key));
+            let covered = granted(action, &|grant| grant.covers_list(&key));
+            prop_assert_eq!(by_resource, covered);
+            prop_assert_eq!(by_condition, covered);
+        }
+        for action in objects {
+            let allowed = cam_allows(&policy, action, &format!("{base}{key}"), None);
+            prop_assert_eq!(allowed, granted(action, &|grant| grant.covers(&key)));
+        }
+    }
 }

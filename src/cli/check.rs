@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread::available_parallelism;
 use std::{env, fs, io};
 
 use clap::Args;
 use cosgate::config::{Config, Problem, Sources};
 
-use super::USAGE;
+use super::{USAGE, cores};
 
 /// Check a configuration file and print every problem with its line.
 ///
@@ -49,7 +48,7 @@ pub(super) fn load(path: &Path) -> Option<Config> {
     let sources = Sources {
         env: &|name| env::var(name).ok(),
         file: &|path| read_file(path),
-        cores: available_parallelism().map_or(1, usize::from),
+        cores: cores(),
     };
     match Config::parse(&path.to_string_lossy(), &text, &sources) {
         Ok((config, warnings)) => {

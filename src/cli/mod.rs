@@ -1,11 +1,18 @@
 //! The command line: one file a command.
 
 mod check;
+#[cfg(feature = "emulator")]
+mod dev;
+#[cfg(feature = "emulator")]
+mod emulator;
 mod keygen;
+mod serve;
 
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 /// S3-compatible signing reverse proxy for Tencent Cloud COS.
 #[derive(Debug, Parser)]
@@ -18,7 +25,12 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Arguments),
+    #[cfg(feature = "emulator")]
+    Dev(dev::Arguments),
+    #[cfg(feature = "emulator")]
+    Emulator(emulator::Arguments),
     Keygen(keygen::Arguments),
+    Serve(serve::Arguments),
 }
 
 /// What could not be done because of what the user gave: arguments, files, configuration.
@@ -29,7 +41,29 @@ impl Arguments {
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
             Command::Check(arguments) => check::run(&arguments),
+            #[cfg(feature = "emulator")]
+            Command::Dev(arguments) => dev::run(&arguments),
+            #[cfg(feature = "emulator")]
+            Command::Emulator(arguments) => emulator::run(&arguments),
             Command::Keygen(arguments) => keygen::run(&arguments),
+            Command::Serve(arguments) => serve::run(&arguments),
         }
     }
+}
+
+/// How many cores this machine has.
+fn cores() -> usize {
+    available_parallelism().map_or(1, usize::from)
+}
+
+/// What the program says of itself goes to standard error; `COSGATE_LOG` filters it, as `RUST_LOG`
+/// does elsewhere (default `info`). Standard output is the access log's.
+fn log_to_stderr() {
+    let filter =
+        EnvFilter::try_from_env("COSGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info,s3s=off"));
+    // A second call finds the first one's subscriber, which is as good.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
 }

@@ -184,7 +184,7 @@ fn federation_issuers(
     if !config.issuers.iter().any(is_federation) {
         return Ok(Vec::new());
     }
-    let roots = Roots::load(config.sts.ca_file.as_deref())
+    let roots = Roots::for_endpoint(config.sts.endpoint.tls, config.sts.ca_file.as_deref())
         .map_err(|error| StartError(format!("sts.ca_file: {error}")))?;
     let make = |issuer: &config::Issuer| {
         let IssuerKind::Federation { duration } = issuer.kind else {
@@ -192,7 +192,12 @@ fn federation_issuers(
         };
         let (clock, counters) = (Arc::clone(clock), Arc::clone(counters));
         Some(Issuer::new(
-            config, issuer, duration, &roots, clock, counters,
+            config,
+            issuer,
+            duration,
+            roots.as_ref(),
+            clock,
+            counters,
         ))
     };
     Ok(config.issuers.iter().map(make).collect())

@@ -53,7 +53,7 @@ impl Issuer {
         config: &config::Config,
         issuer: &config::Issuer,
         duration: Duration,
-        roots: &Roots,
+        roots: Option<&Roots>,
         clock: Arc<Clock>,
         counters: Arc<CacheCounters>,
     ) -> Self {
@@ -65,9 +65,8 @@ impl Issuer {
             secret_key: issuer.secret_key.clone(),
             duration,
             dialer: Dialer::new(
-                sts.endpoint.tls,
-                sts.connect_to.clone(),
                 roots,
+                sts.connect_to.clone(),
                 limits.connect_timeout,
                 limits.tls_handshake_timeout,
             ),

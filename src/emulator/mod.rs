@@ -1,1 +1,326 @@
-//! emulator
+//! An embedded COS and STS: a strict double of the real ones, for `cosgate dev`, tests and load.
+//!
+//! It shares nothing with the proxy but the pure signature functions, and SigV4 is verified by `s3s`:
+//! what the proxy gets wrong shows here. Where Tencent's behaviour is not known, the stricter reading
+//! is taken.
+//!
+//! - `wire` accepts connections and breaks them on demand;
+//! - `sts` issues temporary keys, which `keys` remembers;
+//! - `cos` checks a request's `head`, `native` puts a q-sign request into S3's words, `gate` enforces the
+//!   key's policy (`cam`), `s3`, `listings` and `uploads` do the operation on the `store`, `answer` writes the
+//!   result as COS does;
+//! - `faults` says what goes wrong, `counters` what has come, `admin` gives both over HTTP.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use s3s::service::{S3Service, S3ServiceBuilder};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use crate::secret::Secret;
+use crate::timestamp::Timestamp;
+
+mod address;
+mod admin;
+mod answer;
+mod cam;
+mod convert;
+mod cos;
+mod counters;
+mod document;
+mod faults;
+mod gate;
+mod head;
+mod keys;
+mod listings;
+mod native;
+mod s3;
+mod store;
+mod sts;
+mod uploads;
+mod wire;
+
+pub use counters::{Counters, Counts, RecordedHead};
+pub use faults::{CosFault, FaultSwitch, Faults, StsFault};
+
+use cos::Cos;
+use gate::{Hosts, Identities, Policies};
+use keys::Keys;
+use s3::Operations;
+use store::Store;
+use sts::Sts;
+
+/// How long requests may take to end when the emulator stops.
+const STOP: Duration = Duration::from_secs(1);
+/// The account when nothing else is said.
+const APPID: &str = "1250000000";
+/// The domain of COS.
+const SUFFIX: &str = "myqcloud.com";
+/// Characters of a policy at most. Tencent does not publish its limit.
+const POLICY_LIMIT: usize = 4096;
+/// Threads that serve.
+const THREADS: usize = 2;
+
+/// What an emulator starts with.
+#[derive(Clone, Debug)]
+pub struct EmulatorConfig {
+    /// Where the objects live; `None` is a temporary folder that goes with the emulator.
+    pub data: Option<PathBuf>,
+    /// Where COS listens; port 0 is any free one.
+    pub cos_listen: SocketAddr,
+    /// Where STS listens.
+    pub sts_listen: SocketAddr,
+    /// Where faults and counters are reachable over HTTP; `None` is nowhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// The account's permanent keys: id and secret.
+    pub keys: Vec<(String, Secret)>,
+    /// The account's APPID, digits.
+    pub appid: String,
+    /// Buckets that are made when they are not there: name with APPID, and region.
+    pub buckets: Vec<(String, String)>,
+    /// The domain: buckets are `<bucket>.cos.<region>.<suffix>`.
+    pub suffix: String,
+    /// Characters that a policy may have.
+    pub policy_limit: usize,
+    /// What goes wrong from the start.
+    pub faults: Faults,
+}
+
+impl Default for EmulatorConfig {
+    fn default() -> Self {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            data: None,
+            cos_listen: loopback,
+            sts_listen: loopback,
+            admin_listen: None,
+            keys: Vec::new(),
+            appid: APPID.into(),
+            buckets: Vec::new(),
+            suffix: SUFFIX.into(),
+            policy_limit: POLICY_LIMIT,
+            faults: Faults::default(),
+        }
+    }
+}
+
+/// A running emulator, on threads of its own. It stops when dropped.
+#[derive(Debug)]
+pub struct Emulator {
+    cos_addr: SocketAddr,
+    sts_addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
+    shared: Shared,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    _folder: Option<TempDir>,
+}
+
+/// What the listeners and the tests have in common.
+#[derive(Clone, Debug)]
+struct Shared {
+    counters: Arc<Counters>,
+    faults: Arc<FaultSwitch>,
+    keys: Arc<Keys>,
+    store: Arc<Store>,
+}
+
+impl Emulator {
+    /// Starts one. Fails when a listener cannot be bound or the data cannot be read.
+    pub fn start(config: EmulatorConfig) -> io::Result<Self> {
+        let (folder, data) = if let Some(data) = config.data {
+            (None, data)
+        } else {
+            let folder = TempDir::with_prefix("cosgate-")?;
+            let data = folder.path().to_owned();
+            (Some(folder), data)
+        };
+        let store = Arc::new(Store::open(data)?);
+        for (name, region) in &config.buckets {
+            store.create_bucket(name, region, clock())?;
+        }
+        let shared = Shared {
+            counters: Arc::default(),
+            faults: Arc::default(),
+            keys: Arc::new(Keys::new(config.keys)),
+            store,
+        };
+        shared.faults.set(config.faults);
+        let cos = Arc::new(Cos {
+            appid: config.appid.clone(),
+            counters: Arc::clone(&shared.counters),
+            faults: Arc::clone(&shared.faults),
+            keys: Arc::clone(&shared.keys),
+            s3: s3_service(&shared, &config.suffix),
+            store: Arc::clone(&shared.store),
+            suffix: config.suffix,
+        });
+        let sts = Arc::new(Sts {
+            appid: config.appid,
+            counters: Arc::clone(&shared.counters),
+            faults: Arc::clone(&shared.faults),
+            keys: Arc::clone(&shared.keys),
+            policy_limit: config.policy_limit,
+        });
+
+        let (cos_listener, cos_addr) = bind(config.cos_listen)?;
+        let (sts_listener, sts_addr) = bind(config.sts_listen)?;
+        let admin = config.admin_listen.map(bind).transpose()?;
+        let admin_addr = admin.as_ref().map(|(_, addr)| *addr);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("emulator")
+            .enable_all()
+            .build()?;
+        {
+            let _inside = runtime.enter();
+            let listener = tokio::net::TcpListener::from_std(cos_listener)?;
+            let counters = Arc::clone(&shared.counters);
+            let accepted = move || counters.cos_connection();
+            runtime.spawn(wire::serve(listener, accepted, move |request, peer| {
+                let cos = Arc::clone(&cos);
+                async move { Box::pin(cos.answer(request, peer)).await }
+            }));
+            let listener = tokio::net::TcpListener::from_std(sts_listener)?;
+            runtime.spawn(wire::serve(
+                listener,
+                || {},
+                move |request, peer| {
+                    let sts = Arc::clone(&sts);
+                    async move { sts.answer(request, peer).await }
+                },
+            ));
+            if let Some((listener, _)) = admin {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let shared = shared.clone();
+                runtime.spawn(wire::serve(
+                    listener,
+                    || {},
+                    move |request, _| {
+                        let shared = shared.clone();
+                        async move { Ok(admin::answer(&shared, request).await) }
+                    },
+                ));
+            }
+        }
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("emulator".into())
+            .spawn(|| run(runtime, stopped))?;
+        Ok(Self {
+            cos_addr,
+            sts_addr,
+            admin_addr,
+            shared,
+            stop: Some(stop),
+            thread: Some(thread),
+            _folder: folder,
+        })
+    }
+
+    /// Where COS listens.
+    pub fn cos_addr(&self) -> SocketAddr {
+        self.cos_addr
+    }
+
+    /// Where STS listens.
+    pub fn sts_addr(&self) -> SocketAddr {
+        self.sts_addr
+    }
+
+    /// Where faults and counters are reachable over HTTP.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
+    }
+
+    /// What goes wrong on demand.
+    pub fn faults(&self) -> &FaultSwitch {
+        &self.shared.faults
+    }
+
+    /// What has come so far.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// The ids of the temporary keys that exist.
+    pub fn issued_keys(&self) -> Vec<String> {
+        self.shared.keys.issued()
+    }
+
+    /// Makes COS forget one temporary key; says whether it knew it.
+    pub fn revoke_key(&self, id: &str) -> bool {
+        self.shared.keys.revoke(id)
+    }
+
+    /// Makes COS forget all temporary keys.
+    pub fn revoke_all_keys(&self) {
+        self.shared.keys.revoke_all();
+    }
+
+    /// Whether an object is stored.
+    pub fn object_exists(&self, bucket: &str, key: &str) -> bool {
+        self.shared.store.object(bucket, key).is_ok()
+    }
+
+    /// The content of a stored object; `None` when there is none.
+    pub fn object_bytes(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
+        let (_, mut file) = self.shared.store.open_object(bucket, key).ok()?;
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut file, &mut bytes).ok()?;
+        Some(bytes)
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // a panic in there was printed already
+        }
+    }
+}
+
+/// The time. COS and STS have clocks of their own, apart from the proxy's.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the emulator is another machine, with its own clock"
+)]
+fn clock() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp::from_unix(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn s3_service(shared: &Shared, suffix: &str) -> S3Service {
+    let mut builder = S3ServiceBuilder::new(Operations {
+        store: Arc::clone(&shared.store),
+    });
+    builder.set_auth(Identities(Arc::clone(&shared.keys)));
+    builder.set_access(Policies);
+    builder.set_host(Hosts {
+        suffix: suffix.to_owned(),
+    });
+    builder.build()
+}
+
+fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(listen)
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {listen}: {e}")))?;
+    listener.set_nonblocking(true)?;
+    let addr = listener.local_addr()?;
+    Ok((listener, addr))
+}
+
+/// Keeps the runtime until the emulator is dropped.
+fn run(runtime: Runtime, stopped: oneshot::Receiver<()>) {
+    let _ = runtime.block_on(stopped); // the sender only ever goes away
+    runtime.shutdown_timeout(STOP);
+}

@@ -1,1 +1,84 @@
-//! rewrite
+//! Translation between the S3 that clients speak and COS. Pure.
+//!
+//! Toward COS a fresh head is built from the [`Permit`](crate::tenant::Permit)'s typed parts and an
+//! allow-list; nothing of the client's head is forwarded as it came. On the way back, headers pass
+//! an allow-list, and bodies that name the real bucket are rewritten while they stream.
+
+mod cos;
+mod element;
+pub mod listing;
+mod request;
+mod response;
+mod version_two;
+
+pub use request::{UpstreamRequest, request};
+pub use response::{is_credential_refusal, response_headers, upstream_error};
+
+#[cfg(test)]
+mod tests {
+    use crate::config::PrefixPattern;
+    use crate::s3::{ObjectKey, Operation, Query, S3Request};
+    use crate::tenant::{Grant, Tenant};
+
+    /// A tenant with all rights below `acme/` of the bucket `photos`, and reading all of `public`.
+    pub(super) fn tenant() -> Tenant {
+        let grant = |alias: &str, bucket: &str, region: &str, prefix| Grant {
+            alias: alias.into(),
+            bucket: bucket.into(),
+            region: region.into(),
+            prefixes: vec![prefix],
+            actions: OPERATIONS.map(|o| o.action().into()).to_vec(),
+            headers: Vec::new(),
+        };
+        let folder = PrefixPattern::StartsWith("acme/".into());
+        Tenant {
+            index: 0,
+            name: "acme".into(),
+            grants: vec![
+                grant("photos", "shared-1250000000", "ap-guangzhou", folder),
+                grant(
+                    "public",
+                    "open-1250000001",
+                    "ap-beijing",
+                    PrefixPattern::Any,
+                ),
+            ],
+        }
+    }
+
+    pub(super) fn ask<'r>(
+        operation: Operation,
+        bucket: &'r str,
+        key: &'r str,
+        query: &'r str,
+    ) -> S3Request<'r> {
+        S3Request {
+            operation,
+            bucket: Some(bucket),
+            key: (!key.is_empty()).then(|| ObjectKey::from_decoded(key.into()).unwrap()),
+            query: Query::parse(query).unwrap(),
+            copy_source: None,
+        }
+    }
+
+    /// Every operation that is forwarded, but for copies.
+    pub(super) const OPERATIONS: [Operation; 17] = [
+        Operation::AbortMultipartUpload,
+        Operation::CompleteMultipartUpload,
+        Operation::CreateMultipartUpload,
+        Operation::DeleteObject,
+        Operation::DeleteObjectTagging,
+        Operation::DeleteObjects,
+        Operation::GetObject,
+        Operation::GetObjectTagging,
+        Operation::HeadObject,
+        Operation::ListMultipartUploads,
+        Operation::ListObjectVersions,
+        Operation::ListObjects,
+        Operation::ListObjectsV2,
+        Operation::ListParts,
+        Operation::PutObject,
+        Operation::PutObjectTagging,
+        Operation::UploadPart,
+    ];
+}

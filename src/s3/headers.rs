@@ -1,18 +1,598 @@
-//! headers
+//! Which of the client's headers COS may see. Default deny: what is not listed here never passes.
+
+use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Operation, S3Error};
+use super::{Code, Operation, S3Error};
 
-/// Stand-in.
-pub fn forwardable(
-    _operation: Operation,
-    headers: &HeaderMap,
-    _actions: &[String],
-    _granted: &[String],
-) -> Result<Vec<(HeaderName, HeaderValue)>, S3Error> {
-    Ok(headers
+/// The most that all `x-amz-meta-*` of a request may hold together, names (without that prefix) and
+/// values, in bytes (S3's limit; COS takes 2 KiB each).
+pub const MAX_METADATA_BYTES: usize = 2048;
+
+/// What precedes the names of a client's own metadata.
+pub const METADATA_PREFIX: &str = "x-amz-meta-";
+
+/// What becomes of one header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// Ends here: cosgate has read it, or it means nothing to COS.
+    Drop,
+    /// Passes.
+    Forward,
+    /// Passes if the grant has this COS action.
+    NeedsAction(&'static str),
+    /// Passes if the grant lists it under `headers`.
+    NeedsName,
+    /// Unknown here; passes if the grant lists it under `headers`.
+    Unknown,
+}
+
+/// The headers of `headers` that pass to COS, by S3's names and in the client's order, given what the
+/// grant allows: `actions` (`name/cos:…`) and `names` (lower case). What is neither dropped nor allowed
+/// refuses the request: nothing that changes what is stored may get lost silently.
+pub fn forwarded<'h>(
+    operation: Operation,
+    headers: &'h HeaderMap,
+    actions: &[String],
+    names: &[String],
+) -> Result<Vec<(&'h HeaderName, &'h HeaderValue)>, S3Error> {
+    let mut passing: Vec<(&HeaderName, &HeaderValue)> = Vec::new();
+    let mut metadata = 0;
+    for (name, value) in headers {
+        let needed = disposition(operation, name.as_str(), value.as_bytes())?;
+        let granted_by_name = || names.iter().any(|granted| granted == name.as_str());
+        match needed {
+            Disposition::Drop => continue,
+            Disposition::Forward => {}
+            Disposition::NeedsAction(action) if actions.iter().any(|granted| granted == action) => {
+            }
+            Disposition::NeedsName | Disposition::Unknown if granted_by_name() => {}
+            Disposition::NeedsAction(action) => {
+                return Err(denied(format!(
+                    "The header {name} needs a grant of {action}."
+                )));
+            }
+            Disposition::NeedsName => {
+                return Err(denied(format!(
+                    "The header {name} needs a grant that lists it under headers."
+                )));
+            }
+            Disposition::Unknown => {
+                return Err(invalid(format!("The header {name} is not supported.")));
+            }
+        }
+        if passing.iter().any(|(earlier, _)| *earlier == name) {
+            return Err(invalid(format!("The header {name} is given twice.")));
+        }
+        check_value(name, value)?;
+        if let Some(own) = name.as_str().strip_prefix(METADATA_PREFIX) {
+            metadata += own.len() + value.len();
+        }
+        passing.push((name, value));
+    }
+    if metadata > MAX_METADATA_BYTES {
+        return Err(S3Error::new(
+            Code::MetadataTooLarge,
+            format!(
+                "The x-amz-meta- headers hold {metadata} bytes; the limit is {MAX_METADATA_BYTES}."
+            ),
+        ));
+    }
+    Ok(passing)
+}
+
+/// What becomes of the header `name` (lower case) on `operation`, or why no grant can let it pass.
+pub fn disposition(operation: Operation, name: &str, value: &[u8]) -> Result<Disposition, S3Error> {
+    if let Some(own) = name.strip_prefix(METADATA_PREFIX) {
+        return metadata(operation, own);
+    }
+    if let Some(rest) = name.strip_prefix("x-amz-") {
+        return amz(operation, rest, value);
+    }
+    if name.starts_with("x-cos-copy-source")
+        || matches!(name, "x-cos-security-token" | "x-ci-security-token")
+    {
+        return Err(invalid(format!(
+            "The header {name} is never taken from a client."
+        )));
+    }
+    let is_of_cos = ["ci-", "pic-", "x-ci-", "x-cos-", "x-image-"]
         .iter()
-        .map(|(n, v)| (n.clone(), v.clone()))
-        .collect())
+        .any(|front| name.starts_with(front));
+    Ok(if is_of_cos {
+        Disposition::Unknown
+    } else if is_ordinary(operation, name) && !value.is_empty() {
+        Disposition::Forward
+    } else {
+        Disposition::Drop
+    })
+}
+
+/// The headers without a prefix that mean something to COS on `operation`.
+fn is_ordinary(operation: Operation, name: &str) -> bool {
+    use Operation as O;
+    match name {
+        "cache-control"
+        | "content-disposition"
+        | "content-encoding"
+        | "content-language"
+        | "content-type"
+        | "expires" => describes_object(operation),
+        "content-md5" => operation.takes_object_body(),
+        // Never dropped where S3 knows them: a client that asked not to overwrite must not.
+        "if-match" | "if-none-match" => matches!(
+            operation,
+            O::CompleteMultipartUpload
+                | O::CopyObject
+                | O::DeleteObject
+                | O::GetObject
+                | O::HeadObject
+                | O::PutObject
+        ),
+        "if-modified-since" | "if-unmodified-since" | "range" => {
+            matches!(operation, O::GetObject | O::HeadObject)
+        }
+        _ => false,
+    }
+}
+
+/// Whether the request says what the object's own headers will be.
+fn describes_object(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::CopyObject | Operation::CreateMultipartUpload | Operation::PutObject
+    )
+}
+
+/// COS takes `[a-z0-9-]` in these names (436/7749); another would be lost or break the signature.
+fn metadata(operation: Operation, own: &str) -> Result<Disposition, S3Error> {
+    if !describes_object(operation) {
+        return Ok(Disposition::Drop);
+    }
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    match own.chars().find(|c| !fits(*c)) {
+        Some(odd) => Err(invalid(format!(
+            "Tencent COS takes only a-z, 0-9 and - in the names of x-amz-meta- headers; {METADATA_PREFIX}{own} has {odd:?}."
+        ))),
+        None if own.is_empty() => Err(invalid("An x-amz-meta- header has no name of its own.")),
+        None => Ok(Disposition::Forward),
+    }
+}
+
+/// `x-amz-` headers, by what follows that.
+fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disposition, S3Error> {
+    const PUT_ACL: Disposition = Disposition::NeedsAction("name/cos:PutObjectACL");
+    const PUT_TAGGING: Disposition = Disposition::NeedsAction("name/cos:PutObjectTagging");
+    let copies = operation.copy_source_action().is_some();
+    Ok(match rest {
+        "content-sha256"
+        | "copy-source"
+        | "date"
+        | "decoded-content-length"
+        | "request-payer"
+        | "sdk-checksum-algorithm"
+        | "te"
+        | "trailer"
+        | "user-agent" => Disposition::Drop,
+        // COS ignores them (it has none of these sums); the body's own check reads what it can.
+        _ if rest.starts_with("checksum-") => Disposition::Drop,
+
+        // What COS does anyway; tools send them unasked.
+        "acl" if matches!(value, b"private" | b"bucket-owner-full-control") => Disposition::Drop,
+        "storage-class" if value == b"STANDARD" => Disposition::Drop,
+        "bucket-object-lock-enabled"
+            if operation == Operation::CreateBucket && value == b"false" =>
+        {
+            Disposition::Drop
+        }
+        "object-ownership"
+            if operation == Operation::CreateBucket && value == b"BucketOwnerEnforced" =>
+        {
+            Disposition::Drop
+        }
+
+        "acl" => PUT_ACL,
+        _ if rest.starts_with("grant-") => PUT_ACL,
+        "tagging" | "tagging-directive" => PUT_TAGGING,
+        "storage-class" | "website-redirect-location" => Disposition::NeedsName,
+        _ if rest.starts_with("object-lock-") || rest.starts_with("server-side-encryption") => {
+            Disposition::NeedsName
+        }
+
+        "copy-source-if-match"
+        | "copy-source-if-modified-since"
+        | "copy-source-if-none-match"
+        | "copy-source-if-unmodified-since"
+            if copies =>
+        {
+            Disposition::Forward
+        }
+        "copy-source-range" if operation == Operation::UploadPartCopy => Disposition::Forward,
+        _ if copies && rest.starts_with("copy-source-server-side-encryption") => {
+            Disposition::NeedsName
+        }
+        _ if rest.starts_with("copy-source-") => {
+            return Err(invalid(format!(
+                "The header x-amz-{rest} does not belong to {}.",
+                operation.name()
+            )));
+        }
+        "metadata-directive" if operation == Operation::CopyObject => match value {
+            b"COPY" | b"REPLACE" => Disposition::Forward,
+            _ => return Err(invalid("x-amz-metadata-directive must be COPY or REPLACE.")),
+        },
+
+        "bypass-governance-retention" | "mfa" => {
+            return Err(denied(format!(
+                "The header x-amz-{rest} is never accepted."
+            )));
+        }
+        "expected-bucket-owner" | "source-expected-bucket-owner" => {
+            return Err(denied(format!(
+                "The header x-amz-{rest} cannot be checked: Tencent COS knows no AWS account; leave it out."
+            )));
+        }
+        "security-token" => {
+            return Err(S3Error::new(
+                Code::InvalidToken,
+                "Local keys have no session token; leave x-amz-security-token out.",
+            ));
+        }
+        _ => Disposition::Unknown,
+    })
+}
+
+/// What COS is known to sign and store as it came: visible ASCII, space and tab.
+fn check_value(name: &HeaderName, value: &HeaderValue) -> Result<(), S3Error> {
+    match value.to_str() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(invalid(format!(
+            "The header {name} must be ASCII; percent-encode the rest."
+        ))),
+    }
+}
+
+fn denied(message: impl Into<Cow<'static, str>>) -> S3Error {
+    S3Error::new(Code::AccessDenied, message)
+}
+
+fn invalid(message: impl Into<Cow<'static, str>>) -> S3Error {
+    S3Error::new(Code::InvalidArgument, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(headers: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&str, &str)| {
+            (
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            )
+        };
+        let mut map = HeaderMap::new();
+        for (name, value) in headers.iter().map(pair) {
+            map.append(name, value);
+        }
+        map
+    }
+
+    fn pass(operation: Operation, headers: &[(&str, &str)]) -> Result<Vec<String>, Code> {
+        pass_granted(operation, headers, &[], &[])
+    }
+
+    fn pass_granted(
+        operation: Operation,
+        headers: &[(&str, &str)],
+        actions: &[&str],
+        names: &[&str],
+    ) -> Result<Vec<String>, Code> {
+        let owned = |list: &[&str]| {
+            list.iter()
+                .map(|text| (*text).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let headers = map(headers);
+        let passing = forwarded(operation, &headers, &owned(actions), &owned(names));
+        passing
+            .map(|list| list.iter().map(|(name, _)| name.to_string()).collect())
+            .map_err(|error| error.code())
+    }
+
+    #[test]
+    fn ordinary_headers_pass_where_they_mean_something() {
+        let described = [
+            ("content-type", "a/b"),
+            ("cache-control", "x"),
+            ("expires", "d"),
+            ("range", "bytes=0-1"),
+        ];
+        assert_eq!(
+            pass(Operation::PutObject, &described).unwrap(),
+            ["content-type", "cache-control", "expires"]
+        );
+        assert_eq!(pass(Operation::GetObject, &described).unwrap(), ["range"]);
+        assert_eq!(
+            pass(
+                Operation::UploadPart,
+                &[("content-md5", "m"), ("content-type", "a")]
+            )
+            .unwrap(),
+            ["content-md5"]
+        );
+    }
+
+    #[test]
+    fn a_condition_on_a_write_is_never_dropped() {
+        for operation in [
+            Operation::PutObject,
+            Operation::CopyObject,
+            Operation::CompleteMultipartUpload,
+        ] {
+            assert_eq!(
+                pass(operation, &[("if-none-match", "*")]).unwrap(),
+                ["if-none-match"]
+            );
+        }
+        assert_eq!(
+            pass(Operation::DeleteObject, &[("if-match", "\"e\"")]).unwrap(),
+            ["if-match"]
+        );
+    }
+
+    #[test]
+    fn what_is_the_clients_own_business_with_us_ends_here() {
+        let ends = [
+            ("authorization", "a"),
+            ("host", "h"),
+            ("connection", "x"),
+            ("expect", "100-continue"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "1"),
+            ("cookie", "c"),
+            ("x-forwarded-for", "1"),
+            ("x-http-method-override", "DELETE"),
+            ("amz-sdk-request", "1"),
+            ("x-amzn-trace-id", "t"),
+            ("content-type", ""),
+            ("x-amz-date", "d"),
+            ("x-amz-content-sha256", "h"),
+            ("x-amz-checksum-crc32", "c"),
+            ("x-amz-checksum-mode", "E"),
+            ("x-amz-user-agent", "u"),
+            ("x-amz-te", "t"),
+            ("x-amz-trailer", "t"),
+            ("x-amz-acl", "private"),
+            ("x-amz-storage-class", "STANDARD"),
+            ("x-amz-request-payer", "requester"),
+            ("x-amz-copy-source", "b/k"),
+        ];
+        for operation in [
+            Operation::PutObject,
+            Operation::CopyObject,
+            Operation::GetObject,
+            Operation::CreateBucket,
+        ] {
+            assert_eq!(pass(operation, &ends), Ok(Vec::new()));
+        }
+    }
+
+    #[test]
+    fn rights_beyond_the_operation_need_a_grant() {
+        let acl = [("x-amz-acl", "public-read")];
+        let grant = [("x-amz-grant-read", "id=1")];
+        for headers in [acl, grant] {
+            assert_eq!(
+                pass(Operation::PutObject, &headers),
+                Err(Code::AccessDenied)
+            );
+            assert!(
+                pass_granted(
+                    Operation::PutObject,
+                    &headers,
+                    &["name/cos:PutObjectACL"],
+                    &[]
+                )
+                .is_ok()
+            );
+        }
+        let tags = [("x-amz-tagging", "a=b")];
+        assert_eq!(pass(Operation::PutObject, &tags), Err(Code::AccessDenied));
+        assert!(
+            pass_granted(
+                Operation::PutObject,
+                &tags,
+                &["name/cos:PutObjectTagging"],
+                &[]
+            )
+            .is_ok()
+        );
+        for name in [
+            "x-amz-storage-class",
+            "x-amz-server-side-encryption",
+            "x-amz-server-side-encryption-customer-key",
+            "x-amz-website-redirect-location",
+            "x-amz-object-lock-mode",
+            "x-amz-object-lock-legal-hold",
+        ] {
+            assert_eq!(
+                pass(Operation::PutObject, &[(name, "x")]),
+                Err(Code::AccessDenied),
+                "{name}"
+            );
+            assert_eq!(
+                pass_granted(Operation::PutObject, &[(name, "x")], &[], &[name]).unwrap(),
+                [name]
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_names_of_s3_or_cos_are_refused_unless_granted_by_name() {
+        for name in [
+            "x-amz-new-thing",
+            "x-amz-if-match-size",
+            "x-amz-write-offset-bytes",
+            "x-cos-acl",
+            "x-cos-grant-read",
+            "x-ci-x",
+            "pic-operations",
+            "ci-x",
+            "x-image-x",
+            "x-cos-storage-class",
+        ] {
+            for operation in [
+                Operation::PutObject,
+                Operation::GetObject,
+                Operation::ListObjects,
+            ] {
+                assert_eq!(
+                    pass(operation, &[(name, "x")]),
+                    Err(Code::InvalidArgument),
+                    "{name}"
+                );
+                assert_eq!(
+                    pass_granted(operation, &[(name, "x")], &[], &[name]).unwrap(),
+                    [name]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn some_names_no_grant_lets_pass() {
+        let never =
+            |name| pass_granted(Operation::PutObject, &[(name, "x")], &[], &[name]).unwrap_err();
+        for name in [
+            "x-amz-expected-bucket-owner",
+            "x-amz-source-expected-bucket-owner",
+            "x-amz-mfa",
+            "x-amz-bypass-governance-retention",
+        ] {
+            assert_eq!(never(name), Code::AccessDenied, "{name}");
+        }
+        for name in [
+            "x-cos-security-token",
+            "x-ci-security-token",
+            "x-cos-copy-source",
+            "x-cos-copy-source-range",
+        ] {
+            assert_eq!(never(name), Code::InvalidArgument, "{name}");
+        }
+        assert_eq!(never("x-amz-security-token"), Code::InvalidToken);
+    }
+
+    #[test]
+    fn headers_of_a_copy_pass_on_copies_only() {
+        let condition = [("x-amz-copy-source-if-match", "e")];
+        assert!(pass(Operation::CopyObject, &condition).is_ok());
+        assert!(pass(Operation::UploadPartCopy, &condition).is_ok());
+        assert_eq!(
+            pass(Operation::PutObject, &condition),
+            Err(Code::InvalidArgument)
+        );
+        let range = [("x-amz-copy-source-range", "bytes=0-1")];
+        assert!(pass(Operation::UploadPartCopy, &range).is_ok());
+        assert_eq!(
+            pass(Operation::CopyObject, &range),
+            Err(Code::InvalidArgument)
+        );
+        assert!(
+            pass(
+                Operation::CopyObject,
+                &[("x-amz-metadata-directive", "REPLACE")]
+            )
+            .is_ok()
+        );
+        assert_eq!(
+            pass(Operation::CopyObject, &[("x-amz-metadata-directive", "x")]),
+            Err(Code::InvalidArgument)
+        );
+        assert_eq!(
+            pass(
+                Operation::PutObject,
+                &[("x-amz-metadata-directive", "COPY")]
+            ),
+            Err(Code::InvalidArgument)
+        );
+    }
+
+    #[test]
+    fn metadata_that_cos_would_lose_is_refused_with_the_character() {
+        assert_eq!(
+            pass(Operation::PutObject, &[("x-amz-meta-mtime-1", "1.5")]).unwrap(),
+            ["x-amz-meta-mtime-1"]
+        );
+        let headers = map(&[("x-amz-meta-my_name", "x")]);
+        let error = forwarded(Operation::PutObject, &headers, &[], &[]).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        assert!(error.message().contains("'_'"), "{}", error.message());
+        for (name, value) in [
+            ("x-amz-meta-", "x"),
+            ("x-amz-meta-a.b", "x"),
+            ("x-amz-meta-a", "é"),
+        ] {
+            assert_eq!(
+                pass(Operation::PutObject, &[(name, value)]),
+                Err(Code::InvalidArgument),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn too_much_metadata_is_refused() {
+        let value = "v".repeat(1020);
+        let full = [
+            ("x-amz-meta-aaaa", value.as_str()),
+            ("x-amz-meta-bbbb", value.as_str()),
+        ];
+        assert!(pass(Operation::PutObject, &full).is_ok());
+        let over = [full[0], full[1], ("x-amz-meta-c", "")];
+        assert_eq!(
+            pass(Operation::PutObject, &over),
+            Err(Code::MetadataTooLarge)
+        );
+    }
+
+    #[test]
+    fn a_passing_header_given_twice_is_refused() {
+        assert_eq!(
+            pass(
+                Operation::PutObject,
+                &[("content-type", "a"), ("content-type", "b")]
+            ),
+            Err(Code::InvalidArgument)
+        );
+        assert_eq!(
+            pass(
+                Operation::PutObject,
+                &[("x-amz-meta-a", "1"), ("x-amz-meta-a", "2")]
+            ),
+            Err(Code::InvalidArgument)
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+        #[test]
+        fn what_passes_without_a_grant_is_on_the_list(name in "(x-amz-|x-cos-|pic-|content-|if-|x-)?[a-z-]{1,16}", value in any::<Vec<u8>>()) {
+            let allowed = [
+                "cache-control", "content-disposition", "content-encoding", "content-language", "content-md5", "content-type",
+                "expires", "if-match", "if-modified-since", "if-none-match", "if-unmodified-since", "range",
+            ];
+            for operation in Operation::ALL {
+                if disposition(*operation, &name, &value).is_ok_and(|found| found == Disposition::Forward) {
+                    let ours = allowed.contains(&name.as_str()) || name.starts_with(METADATA_PREFIX) || name.starts_with("x-amz-copy-source-");
+                    prop_assert!(ours, "{}", name);
+                }
+            }
+        }
+    }
 }

@@ -4,12 +4,13 @@ pub mod address;
 pub mod error;
 pub mod headers;
 pub mod operation;
+mod percent;
 pub mod query;
 pub mod request;
 pub mod xml;
 
-pub use address::ObjectKey;
+pub use address::{Address, ObjectKey};
 pub use error::{Code, Fault, S3Error};
-pub use operation::Operation;
+pub use operation::{Operation, Scope};
 pub use query::Query;
 pub use request::{CopySource, S3Request};

@@ -2,39 +2,311 @@
 
 use std::borrow::Cow;
 
-/// Decoded pairs in the client's order. A parameter without `=` has an empty value.
+use super::percent::{self, Plus};
+use super::{Code, Operation, S3Error};
+
+/// The most parameters that a query may have.
+pub const MAX_PARAMETERS: usize = 100;
+
+/// The most entries that one listing may ask for; more is cut to this, as S3 and COS do.
+const MAX_LISTED: u32 = 1000;
+
+/// The highest part number (S3's and COS's limit).
+pub const MAX_PART_NUMBER: u16 = 10_000;
+
+/// What a presigned URL carries, for the tenant's authentication to read. Never forwarded.
+pub const PRESIGN: &[&str] = &[
+    "X-Amz-Algorithm",
+    "X-Amz-Content-Sha256",
+    "X-Amz-Credential",
+    "X-Amz-Date",
+    "X-Amz-Expires",
+    "X-Amz-Security-Token",
+    "X-Amz-Signature",
+    "X-Amz-SignedHeaders",
+];
+
+/// Decoded pairs in the client's order, each name once. A parameter without `=` has an empty value.
 #[derive(Clone, Debug, Default)]
 pub struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
-    /// The value.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
+    /// Parses what stands after the `?`. A name may occur once, and one that is known only in its own
+    /// letter case, so that no two readers can disagree about its value.
+    pub fn parse(raw: &'a str) -> Result<Self, S3Error> {
+        let mut pairs: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::new();
+        for piece in raw.split('&').filter(|piece| !piece.is_empty()) {
+            if pairs.len() == MAX_PARAMETERS {
+                return Err(invalid(format!(
+                    "The query has more than {MAX_PARAMETERS} parameters."
+                )));
+            }
+            let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
+            let name = percent::decode(name, Plus::Space)?;
+            let value = percent::decode(value, Plus::Space)?;
+            check_name(&name)?;
+            if pairs.iter().any(|(earlier, _)| *earlier == name) {
+                return Err(invalid(format!(
+                    "The query parameter {} is given twice.",
+                    shown(&name)
+                )));
+            }
+            pairs.push((name, value));
+        }
+        Ok(Self(pairs))
     }
 
-    /// All pairs, decoded, in the client's order.
+    /// Every pair, decoded, in the client's order.
     pub fn pairs(&self) -> &[(Cow<'a, str>, Cow<'a, str>)] {
         &self.0
     }
 
-    /// All pairs.
+    /// Every pair, decoded, in the client's order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(n, v)| (n.as_ref(), v.as_ref()))
+        self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// Stand-in.
-    pub fn parse(text: &'a str) -> Result<Self, super::S3Error> {
-        Ok(Self(
-            text.split('&')
-                .filter(|p| !p.is_empty())
-                .map(|p| {
-                    let (n, v) = p.split_once('=').unwrap_or((p, ""));
-                    (
-                        Cow::Borrowed(n),
-                        percent_encoding::percent_decode_str(v).decode_utf8_lossy(),
-                    )
-                })
-                .collect(),
-        ))
+    /// The value of `name`; empty where it has none.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
+    }
+
+    /// The names that say what is asked: all but a presigned URL's and those that SDKs add for
+    /// themselves.
+    pub(super) fn asking(&self) -> impl Iterator<Item = &str> {
+        self.iter()
+            .map(|(name, _)| name)
+            .filter(|name| !PRESIGN.contains(name) && !is_dropped(name))
+    }
+
+    /// Refuses values that `operation` cannot have.
+    pub(super) fn check_values(&self, operation: Operation) -> Result<(), S3Error> {
+        for &name in operation.parameters() {
+            if let Some(value) = self.get(name) {
+                check_value(name, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What COS is asked: `operation`'s own parameters and nothing else, the sub-resource first (COS
+    /// routes on the first one), in a fixed order whatever the client's was.
+    pub(super) fn upstream(&self, operation: Operation) -> Vec<(&'static str, &str)> {
+        let parameters = operation.parameters().iter();
+        parameters
+            .filter_map(|&name| Some((name, upstream_value(name, self.get(name)?))))
+            .collect()
+    }
+}
+
+/// What SDKs add for themselves, in either letter case: it changes nothing that is asked. The
+/// checksums are headers that some SDKs move into presigned URLs; COS has none of those sums.
+fn is_dropped(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    matches!(
+        name.as_str(),
+        "x-amz-sdk-checksum-algorithm" | "x-amz-user-agent" | "x-id"
+    ) || name.starts_with("x-amz-checksum-")
+}
+
+fn check_name(name: &str) -> Result<(), S3Error> {
+    if name.is_empty() {
+        return Err(invalid("The query holds a parameter without a name."));
+    }
+    let known = Operation::ALL
+        .iter()
+        .flat_map(|operation| operation.parameters())
+        .chain(PRESIGN);
+    let other_case = known
+        .copied()
+        .find(|known| known.eq_ignore_ascii_case(name) && *known != name);
+    match other_case {
+        Some(known) => Err(invalid(format!(
+            "The query parameter {} must be written {known}.",
+            shown(name)
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn check_value(name: &str, value: &str) -> Result<(), S3Error> {
+    let (good, wanted) = match name {
+        "encoding-type" => (value == "url", "url"),
+        "fetch-owner" => (matches!(value, "true" | "false"), "true or false"),
+        "list-type" => (value == "2", "2"),
+        "max-keys" | "max-parts" | "max-uploads" | "part-number-marker" => {
+            (number(value).is_some(), "a whole number, 0 to 2147483647")
+        }
+        "partNumber" => (
+            number(value).is_some_and(|number| (1..=u32::from(MAX_PART_NUMBER)).contains(&number)),
+            "a whole number, 1 to 10000",
+        ),
+        "uploadId" | "versionId" => (!value.is_empty(), "an id, not empty"),
+        _ => (true, ""),
+    };
+    if good {
+        Ok(())
+    } else {
+        Err(invalid(format!(
+            "The query parameter {name} must be {wanted}."
+        )))
+    }
+}
+
+fn upstream_value<'v>(name: &str, value: &'v str) -> &'v str {
+    match name {
+        "delete" | "location" | "tagging" | "uploads" | "versions" => "",
+        "max-keys" | "max-parts" | "max-uploads"
+            if number(value).is_some_and(|n| n > MAX_LISTED) =>
+        {
+            "1000"
+        }
+        _ => value,
+    }
+}
+
+/// Digits alone: no sign, no space; AWS's numbers end at 2³¹ − 1.
+fn number(value: &str) -> Option<u32> {
+    if !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    value
+        .parse()
+        .ok()
+        .filter(|number| *number <= i32::MAX.unsigned_abs())
+}
+
+/// A stranger's name, short enough for a message.
+pub(super) fn shown(name: &str) -> String {
+    const SHOWN: usize = 64;
+    name.chars()
+        .take(SHOWN)
+        .flat_map(char::escape_debug)
+        .collect()
+}
+
+fn invalid(message: impl Into<Cow<'static, str>>) -> S3Error {
+    S3Error::new(Code::InvalidArgument, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(raw: &str) -> Code {
+        Query::parse(raw).unwrap_err().code()
+    }
+
+    #[test]
+    fn pairs_are_decoded_in_the_clients_order() {
+        let query = Query::parse("prefix=a%2Fb+c&uploads&&delimiter=").unwrap();
+        assert_eq!(
+            query.iter().collect::<Vec<_>>(),
+            [("prefix", "a/b c"), ("uploads", ""), ("delimiter", "")]
+        );
+        assert_eq!(query.get("uploads"), Some(""));
+        assert_eq!(query.get("marker"), None);
+    }
+
+    #[test]
+    fn a_name_given_twice_is_refused_however_it_is_encoded() {
+        for raw in [
+            "prefix=a&prefix=b",
+            "prefix&prefix",
+            "%70refix=a&prefix=b",
+            "odd=1&odd=1",
+        ] {
+            assert_eq!(refused(raw), Code::InvalidArgument, "{raw}");
+        }
+        assert_eq!(
+            refused("X-Amz-Signature=a&%58-Amz-Signature=b"),
+            Code::InvalidArgument
+        );
+    }
+
+    #[test]
+    fn a_known_name_in_another_case_is_refused() {
+        for raw in [
+            "Prefix=a",
+            "x-amz-signature=a",
+            "partnumber=1",
+            "UPLOADS",
+            "versionid=1",
+        ] {
+            assert_eq!(refused(raw), Code::InvalidArgument, "{raw}");
+        }
+    }
+
+    #[test]
+    fn bad_encoding_is_refused() {
+        for raw in ["prefix=%zz", "prefix=%", "prefix=%ff", "%c0%ae"] {
+            assert_eq!(refused(raw), Code::InvalidURI, "{raw}");
+        }
+        assert_eq!(refused("=x"), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn too_many_parameters_are_refused() {
+        let many = |count: usize| {
+            (0..count)
+                .map(|i| format!("p{i}="))
+                .collect::<Vec<_>>()
+                .join("&")
+        };
+        assert!(Query::parse(&many(MAX_PARAMETERS)).is_ok());
+        assert_eq!(refused(&many(MAX_PARAMETERS + 1)), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn what_cos_is_asked_is_in_a_fixed_order_with_the_sub_resource_first() {
+        let query = Query::parse("x-id=L&max-keys=5000&X-Amz-Date=d&prefix=a&list-type=2").unwrap();
+        assert_eq!(
+            query.upstream(Operation::ListObjectsV2),
+            [("list-type", "2"), ("prefix", "a"), ("max-keys", "1000")]
+        );
+        let query = Query::parse("uploadId=u&partNumber=7").unwrap();
+        assert_eq!(
+            query.upstream(Operation::UploadPart),
+            [("partNumber", "7"), ("uploadId", "u")]
+        );
+        let query = Query::parse("prefix=a&versions=odd").unwrap();
+        assert_eq!(
+            query.upstream(Operation::ListObjectVersions),
+            [("versions", ""), ("prefix", "a")]
+        );
+    }
+
+    #[test]
+    fn values_that_an_operation_cannot_have_are_refused() {
+        let check = |operation, raw| Query::parse(raw).unwrap().check_values(operation);
+        for raw in [
+            "partNumber=0&uploadId=u",
+            "partNumber=10001&uploadId=u",
+            "partNumber=%2B1&uploadId=u",
+            "partNumber=1&uploadId=",
+        ] {
+            assert!(check(Operation::UploadPart, raw).is_err(), "{raw}");
+        }
+        for raw in [
+            "list-type=1",
+            "list-type=",
+            "max-keys=-1",
+            "max-keys=",
+            "max-keys=9999999999",
+            "encoding-type=xml",
+            "fetch-owner=1",
+        ] {
+            assert!(check(Operation::ListObjectsV2, raw).is_err(), "{raw}");
+        }
+        assert!(
+            check(
+                Operation::ListObjectsV2,
+                "list-type=2&max-keys=0&encoding-type=url"
+            )
+            .is_ok()
+        );
+        assert!(check(Operation::GetObject, "versionId=").is_err());
     }
 }

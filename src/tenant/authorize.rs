@@ -1,7 +1,7 @@
 //! May they: [`Authenticated::authorize`] is the only maker of a [`Permit`].
 
 use super::{Authenticated, Grant, Tenant};
-use crate::s3::{Code, Operation, S3Error, S3Request};
+use crate::s3::{Code, ObjectKey, Operation, S3Error, S3Request};
 
 /// The proof that a request may be done: the only thing that can be rewritten for COS.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl<'t, 'r> Permit<'t, 'r> {
             | Operation::UploadPart
             | Operation::UploadPartCopy => {
                 check_action(grant, asked.operation.action())?;
-                check_key(grant, asked.key.as_ref().map(|key| key.as_str()))?;
+                check_key(grant, asked.key.as_ref().map(ObjectKey::as_str))?;
             }
         }
         let source = copy_source(tenant, &asked)?;
@@ -153,15 +153,14 @@ fn check_key(grant: &Grant, key: Option<&str>) -> Result<(), S3Error> {
 /// A listing without a prefix shows the whole bucket. `delimiter` and the markers only leave out
 /// what the prefix already allows.
 fn check_listing(grant: &Grant, asked: &S3Request<'_>) -> Result<(), S3Error> {
-    let mut prefixes = asked.query.iter().filter(|(name, _)| *name == "prefix");
-    let prefix = prefixes.next().map_or("", |(_, prefix)| prefix);
-    if prefixes.next().is_none() && grant.covers_list(prefix) {
+    let prefix = asked.query.get("prefix").unwrap_or_default();
+    if grant.covers_list(prefix) {
         return Ok(());
     }
     Err(S3Error::new(
         Code::AccessDenied,
         format!(
-            "A listing of bucket {} must have one prefix, and it must start with one that is yours.",
+            "A listing of bucket {} must have a prefix that starts with one of yours.",
             grant.alias
         ),
     ))
@@ -192,7 +191,7 @@ fn copy_source<'t>(
 mod tests {
     use super::*;
     use crate::config::PrefixPattern;
-    use crate::s3::{CopySource, ObjectKey, Query};
+    use crate::s3::{CopySource, Query};
 
     const READ: &[&str] = &["name/cos:GetObject", "name/cos:HeadObject"];
     const LIST: &[&str] = &[
@@ -239,7 +238,7 @@ mod tests {
         S3Request {
             operation,
             bucket: Some(bucket),
-            key: (!key.is_empty()).then(|| ObjectKey::parse(key).unwrap()),
+            key: (!key.is_empty()).then(|| ObjectKey::from_decoded(key.into()).unwrap()),
             query: Query::parse(query).unwrap(),
             copy_source: None,
         }
@@ -249,7 +248,7 @@ mod tests {
         S3Request {
             copy_source: Some(CopySource {
                 bucket: from.into(),
-                key: ObjectKey::parse(source.to_owned()).unwrap(),
+                key: ObjectKey::from_decoded(source.into()).unwrap(),
                 version_id: None,
             }),
             ..ask(operation, "photos", "acme/copy", "")
@@ -292,7 +291,7 @@ mod tests {
         ] {
             let denied = Some(Code::AccessDenied);
             let mut all = tenant();
-            all.grants[0].actions = vec!["name/cos:*".into()];
+            all.grants[0].actions = vec![operation.action().into()];
             let inside = ask(operation, "photos", "acme/x", "");
             assert!(Permit::for_test(&all, inside).is_ok(), "{operation:?}");
             for key in ["other/x", "acme", "ac", "ACME/x", ""] {
@@ -367,9 +366,7 @@ mod tests {
                 "prefix=",
                 "prefix=acme",
                 "prefix=other/",
-                "Prefix=acme/",
                 "prefix[]=acme/",
-                "prefix=acme/&prefix=other/",
                 "start-after=acme/",
             ] {
                 let refused = outcome(ask(operation, "photos", "", query));
@@ -420,5 +417,94 @@ mod tests {
         let asked = ask(Operation::GetObject, "photos", "other/x", "");
         let refused = Permit::for_test(&tenant, asked).unwrap_err();
         assert!(!refused.to_string().contains("1250000000"));
+    }
+
+    /// Parses and checks a request as it comes; the tenant's address is `photos`, below `acme/`.
+    fn judge(method: &str, target: &str, headers: &[(&str, &str)]) -> Result<(), Code> {
+        let mut head = http::Request::builder().method(method).uri(target);
+        for (name, value) in headers.iter().chain(&[("host", "127.0.0.1:9000")]) {
+            head = head.header(*name, *value);
+        }
+        let (head, ()) = head.body(()).unwrap().into_parts();
+        let asked = S3Request::parse(&head, &[]).map_err(|error| error.code())?;
+        Permit::check(&tenant(), asked)
+            .map(drop)
+            .map_err(|error| error.code())
+    }
+
+    #[test]
+    fn no_spelling_of_a_path_leaves_the_prefix() {
+        assert_eq!(judge("GET", "/photos/acme/x", &[]), Ok(()));
+        for target in [
+            "/photos/acme/../other/x",
+            "/photos/acme/%2e%2e/other/x",
+            "/photos/acme/..%2fother/x",
+            "/photos/acme/%252e%252e/other/x",
+            "/photos/acme/..\\other",
+            "/photos//acme/x",
+            "/photos/%2Facme/x",
+            "/photos/acmes/x",
+            "/photos/ACME/x",
+            "/photos/acme%00/x",
+            "/photos/acme%c0%ae/x",
+            "/photos/%61cm%65s/x",
+            "/photos/other/x?prefix=acme/",
+            "/theirs/acme/x",
+            "/photos%2Facme/x",
+        ] {
+            assert!(judge("GET", target, &[]).is_err(), "{target}");
+        }
+    }
+
+    #[test]
+    fn no_spelling_of_a_copy_source_leaves_the_grants() {
+        let from = |source: &str| judge("PUT", "/photos/acme/x", &[("x-amz-copy-source", source)]);
+        assert_eq!(from("photos/acme/y"), Ok(()));
+        assert_eq!(from("/public/any%20key?versionId=v"), Ok(()));
+        for source in [
+            "",
+            "/",
+            "photos",
+            "photos/other/y",
+            "photos/acme/../other/y",
+            "photos/acme%2F..%2Fother/y",
+            "photos%2Fother/y",
+            "theirs/acme/y",
+            "photos-1250000000/acme/y",
+            "photos-1250000000.cos.ap-guangzhou.myqcloud.com/acme/y",
+            "arn:aws:s3:::photos/acme/y",
+            "photos/acme/y?acl",
+            "inbox/acme/y",
+        ] {
+            assert!(from(source).is_err(), "{source}");
+        }
+    }
+
+    #[test]
+    fn no_spelling_of_a_listing_leaves_the_prefix() {
+        assert_eq!(
+            judge("GET", "/photos?list-type=2&prefix=acme%2F", &[]),
+            Ok(())
+        );
+        for query in [
+            "",
+            "?prefix",
+            "?prefix=other/",
+            "?prefix=acme",
+            "?Prefix=acme/",
+            "?prefix[]=acme/",
+            "?prefix=acme/&prefix=other/",
+            "?prefix=acme/&%70refix=other/",
+            "?list-type=2&start-after=acme/",
+            "?uploads",
+            "?versions&prefix=other/",
+        ] {
+            for bucket in ["/photos", "/photos/"] {
+                assert!(
+                    judge("GET", &format!("{bucket}{query}"), &[]).is_err(),
+                    "{query}"
+                );
+            }
+        }
     }
 }

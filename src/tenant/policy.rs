@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Grant, Tenant};
 use crate::config::PrefixPattern;
+use crate::sign::encoding::push_encoded;
 
 /// A CAM policy. It serialises to compact JSON, and equal policies to equal bytes.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -118,7 +118,7 @@ pub fn tenant_policy(tenant: &Tenant) -> Policy {
                     listed
                         .entry((lists.clone(), base.clone()))
                         .or_default()
-                        .insert(format!("{}*", utf8_percent_encode(start, ENCODED)));
+                        .insert(encoded(start) + "*");
                 }
             }
         }
@@ -153,7 +153,7 @@ impl Policy {
     /// Compact JSON, percent-encoded: STS decodes the `Policy` parameter once more than the
     /// transport does (1312/48195), so a `+` or `%` would else be lost.
     pub fn encoded(&self) -> String {
-        utf8_percent_encode(&self.json(), ENCODED).to_string()
+        encoded(&self.json())
     }
 }
 
@@ -168,13 +168,6 @@ impl Statement {
         }
     }
 }
-
-/// All but RFC 3986's unreserved characters.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
 
 /// What COS judges by the `prefix` of a listing (436/71307).
 const LISTS: [&str; 3] = [
@@ -228,6 +221,12 @@ fn list_actions(grant: &Grant) -> Vec<String> {
         .filter(|action| grant.allows(action))
         .map(ToString::to_string)
         .collect()
+}
+
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    push_encoded(&mut out, text.as_bytes());
+    out
 }
 
 fn prefix_condition(prefixes: BTreeSet<String>) -> BTreeMap<String, BTreeMap<String, Value>> {

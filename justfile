@@ -1,0 +1,25 @@
+# Everything that has to be green before a commit lands. `just` alone lists the recipes.
+default:
+    @just --list
+
+# The whole gate, as the machine runs it
+ci:
+    bash .ci/run
+
+# Format, lint and test: what to run while working
+dev:
+    cargo fmt
+    cargo clippy --all-targets --locked -- -D warnings
+    cargo test --locked
+
+# Real clients against `cosgate dev`
+interop:
+    tests/interop/run
+
+# Licences, bans and sources (needs cargo-deny)
+deny:
+    cargo deny check bans licenses sources
+
+# Time and allocations of parsing, verifying and signing
+bench:
+    cargo bench --bench signing

@@ -1,0 +1,60 @@
+//! The admin listener: liveness, readiness, metrics. Never on the data port.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::{Duration, sleep, timeout};
+
+use crate::observe::admin::answer;
+use crate::proxy::Shared;
+
+/// Connections at once: a scraper or two, and someone who looks.
+const CONNECTIONS: usize = 64;
+/// The longest that one connection is kept.
+const CONNECTION_TIME: Duration = Duration::from_mins(1);
+/// After a failed accept the listener rests this long.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Serves the admin pages on `listener`, for ever.
+pub async fn run(listener: StdListener, shared: Arc<Shared>) -> io::Result<Infallible> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let slot = Arc::clone(&slots).acquire_owned().await;
+        let Ok((socket, _)) = listener.accept().await else {
+            sleep(ACCEPT_REST).await;
+            continue;
+        };
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let _slot = slot;
+            let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
+                let page = page(&shared, request.method(), request.uri().path());
+                async { Ok::<_, Infallible>(page) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(socket), service);
+            // A broken or slow scraper is not worth a word.
+            let _ = timeout(CONNECTION_TIME, connection).await;
+        });
+    }
+}
+
+fn page(shared: &Shared, method: &http::Method, path: &str) -> http::Response<Full<Bytes>> {
+    shared
+        .metrics()
+        .set_live_keys(shared.credentials().live_keys() as u64);
+    answer(method, path, shared.readiness(), shared.metrics())
+        .map(|text| Full::new(Bytes::from(text)))
+}

@@ -1,0 +1,227 @@
+//! `cosgate dev`: everything on this machine, to try it out. An embedded COS and STS, demo tenants,
+//! the proxy in front.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use cosgate::config::{Config, Sources};
+use cosgate::emulator::{Emulator, EmulatorConfig};
+use cosgate::secret::Secret;
+
+use super::serve::serve;
+use super::{USAGE, cores};
+
+/// Try cosgate without an account: an embedded COS and STS, two tenants and an anonymous one.
+///
+/// The demo keys are public, so it listens on loopback only. Ctrl-C ends it.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  cosgate dev
+  cosgate dev --listen 127.0.0.1:9500 --data ./dev-data
+  cosgate dev --signature cos")]
+pub(super) struct Arguments {
+    /// Where the proxy listens
+    #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Where objects are kept; a temporary folder without it
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// How requests are signed for COS
+    #[arg(long, value_enum, default_value_t = Signature::S3)]
+    signature: Signature,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Signature {
+    /// COS's own: q-sign-algorithm=sha1
+    Cos,
+    /// AWS SigV4
+    S3,
+}
+
+/// A demo tenant: its name, which is its folder, and its key. Public: they open nothing but this.
+struct Demo {
+    name: &'static str,
+    id: &'static str,
+    secret: &'static str,
+}
+
+const ALICE: Demo = Demo {
+    name: "alice",
+    id: "COSGATEDEMOALICE0001",
+    secret: "cosgate-demo-alice-secret-00000000000000",
+};
+const BOB: Demo = Demo {
+    name: "bob",
+    id: "COSGATEDEMOBOB000001",
+    secret: "cosgate-demo-bob-secret-0000000000000000",
+};
+const REGION: &str = "ap-guangzhou";
+const BUCKET: &str = "demo-1250000000";
+const ACCOUNT_ID: &str = "AKIDcosgateDev00000000000000000000000";
+const ACCOUNT_SECRET: &str = "cosgateDevAccountSecretKey000000";
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    if !arguments.listen.ip().is_loopback() {
+        eprintln!(
+            "cosgate: error: dev listens on loopback only, since its keys are public; use --listen 127.0.0.1:{}",
+            arguments.listen.port()
+        );
+        return ExitCode::from(USAGE);
+    }
+    super::log_to_stderr();
+    match start(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cosgate: error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: &Arguments) -> std::io::Result<()> {
+    let emulator = Emulator::start(EmulatorConfig {
+        data: arguments.data.clone(),
+        keys: vec![(ACCOUNT_ID.to_owned(), Secret::new(ACCOUNT_SECRET))],
+        buckets: vec![(BUCKET.to_owned(), REGION.to_owned())],
+        ..EmulatorConfig::default()
+    })?;
+    let text = configuration(arguments, &emulator);
+    let sources = Sources {
+        env: &demo_secret,
+        file: &|path| std::fs::read_to_string(path),
+        cores: cores(),
+    };
+    let (config, _) = Config::parse("cosgate dev", &text, &sources).map_err(|problems| {
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        std::io::Error::other(problems.join("\n"))
+    })?;
+    serve(config, |listen| {
+        print!("{}", welcome(listen, arguments, &emulator));
+    })
+}
+
+/// The configuration that dev serves: a whole one, as a user would write it.
+fn configuration(arguments: &Arguments, emulator: &Emulator) -> String {
+    let signature = match arguments.signature {
+        Signature::Cos => "cos",
+        Signature::S3 => "s3",
+    };
+    let mut text = format!(
+        r#"
+[server]
+listen = "{listen}"
+admin = ""
+domains = ["s3.localhost"]
+region = "{REGION}"
+
+[upstream]
+endpoint = "http://{{bucket}}.cos.{{region}}.myqcloud.com"
+service_endpoint = "http://service.cos.myqcloud.com"
+signature = "{signature}"
+connect_to = "{cos}"
+
+[sts]
+endpoint = "http://sts.tencentcloudapi.com"
+region = "{REGION}"
+connect_to = "{sts}"
+
+[issuers.dev]
+kind = "federation"
+secret_id = "env:ACCOUNT_ID"
+secret_key = "env:ACCOUNT_SECRET"
+duration = "30m"
+
+[tenants.anonymous]
+issuer = "dev"
+anonymous = true
+"#,
+        listen = arguments.listen,
+        cos = emulator.cos_addr(),
+        sts = emulator.sts_addr(),
+    );
+    text.push_str(&grant("anonymous", "public"));
+    for Demo { name, id, .. } in [ALICE, BOB] {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "\n[tenants.{name}]\nissuer = \"dev\"\naccess_keys = [{{ id = \"{id}\", secret = \"env:{id}\" }}]\n"
+        );
+        text.push_str(&grant(name, name));
+    }
+    text
+}
+
+fn grant(tenant: &str, folder: &str) -> String {
+    format!(
+        r#"
+[[tenants.{tenant}.grants]]
+name = "demo"
+bucket = "{BUCKET}"
+region = "{REGION}"
+prefixes = ["{folder}/*"]
+actions = ["read", "write", "list"]
+"#
+    )
+}
+
+/// The "environment" of the configuration above.
+fn demo_secret(name: &str) -> Option<String> {
+    let secrets = [
+        ("ACCOUNT_ID", ACCOUNT_ID),
+        ("ACCOUNT_SECRET", ACCOUNT_SECRET),
+        (ALICE.id, ALICE.secret),
+        (BOB.id, BOB.secret),
+    ];
+    secrets
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, secret)| (*secret).to_owned())
+}
+
+/// What to paste.
+fn welcome(listen: SocketAddr, arguments: &Arguments, emulator: &Emulator) -> String {
+    let endpoint = format!("http://{listen}");
+    let data = match &arguments.data {
+        Some(folder) => format!("kept in {}", folder.display()),
+        None => "in a temporary folder, gone when this ends (keep them with --data DIR)".to_owned(),
+    };
+    let Demo { id, secret, .. } = ALICE;
+    let (bob_id, bob_secret) = (BOB.id, BOB.secret);
+    format!(
+        r#"cosgate is ready on {endpoint}
+
+  bucket "demo", region {REGION}: alice has alice/*, bob has bob/*, anyone on this machine has public/*
+  an embedded COS answers on http://{cos}, an embedded STS on http://{sts}
+  objects are {data}
+
+aws:
+  export AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} AWS_DEFAULT_REGION={REGION}
+  aws --endpoint-url {endpoint} s3 cp README.md s3://demo/alice/README.md
+  aws --endpoint-url {endpoint} s3 ls s3://demo/alice/
+  aws --endpoint-url {endpoint} --no-sign-request s3 cp README.md s3://demo/public/README.md
+
+bob, who can do the same in his folder and nothing in alice's:
+  export AWS_ACCESS_KEY_ID={bob_id} AWS_SECRET_ACCESS_KEY={bob_secret}
+
+boto3:
+  python3 -c 'import boto3; s3 = boto3.client("s3", endpoint_url="{endpoint}", region_name="{REGION}", aws_access_key_id="{id}", aws_secret_access_key="{secret}"); s3.put_object(Bucket="demo", Key="alice/hello", Body=b"hello"); print(s3.get_object(Bucket="demo", Key="alice/hello")["Body"].read())'
+
+rclone:
+  rclone --s3-provider Other --s3-endpoint {endpoint} --s3-region {REGION} --s3-access-key-id {id} --s3-secret-access-key {secret} copy README.md :s3:demo/alice/
+
+s3cmd:
+  s3cmd --no-ssl --host {listen} --host-bucket {listen} --region {REGION} --access_key {id} --secret_key {secret} put README.md s3://demo/alice/README.md
+
+curl, as nobody:
+  curl -T README.md {endpoint}/demo/public/README.md
+
+Ctrl-C ends it.
+"#,
+        cos = emulator.cos_addr(),
+        sts = emulator.sts_addr(),
+    )
+}

@@ -1,0 +1,97 @@
+//! `cosgate serve`: the proxy.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use cosgate::config::Config;
+use cosgate::observe::{Metrics, access_log};
+use cosgate::proxy::Shared;
+use cosgate::{admin, server, tls};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{USAGE, check};
+
+/// How long the log's last lines may take at the end.
+const LOG_FLUSH: Duration = Duration::from_secs(2);
+
+/// Run the proxy.
+///
+/// It ends on SIGTERM or SIGINT: no new connections, requests in flight get `drain_timeout`, and
+/// then uploads are cut short of their length, so that nothing half is stored.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  cosgate serve --config /etc/cosgate.toml
+  COSGATE_SERVER_LISTEN=127.0.0.1:9100 cosgate serve -c config/example.toml")]
+pub(super) struct Arguments {
+    /// The TOML file to serve.
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let Some(config) = check::load(&arguments.config) else {
+        return ExitCode::from(USAGE);
+    };
+    super::log_to_stderr();
+    match serve(config, |listen| tracing::info!(%listen, "cosgate serves")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cosgate: error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves `config` until a signal ends it. `ready` is called when connections are accepted.
+pub(super) fn serve(config: Config, ready: impl FnOnce(SocketAddr)) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let listener = bind(config.server.listen, "listen")?;
+        let admin_listener = config
+            .server
+            .admin
+            .map(|address| bind(address, "admin"))
+            .transpose()?;
+        let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
+        let metrics = Metrics::new(config.server.threads);
+        let (access_log, log_writer) = access_log::start(io::stdout(), metrics.core(0))?;
+        let shared = Shared::start(config, metrics, access_log)?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        if let Some(listener) = admin_listener {
+            let shared = Arc::clone(&shared);
+            tokio::spawn(async move {
+                let Err(error) = admin::run(listener, shared).await;
+                tracing::error!(%error, "the admin listener failed");
+            });
+        }
+        ready(listener.local_addr()?);
+        let served = server::run(listener, shared, tls, async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await;
+        log_writer.finish(LOG_FLUSH);
+        served
+    })
+}
+
+fn bind(address: SocketAddr, key: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(address).map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!(
+                "cannot listen on {address}: {error}; choose another address with [server] {key}"
+            ),
+        )
+    })
+}

@@ -1,0 +1,88 @@
+//! Faults and counters over HTTP, for a person or a test in another process.
+//!
+//! | request | does |
+//! |---|---|
+//! | `GET /faults` | the faults in force, as JSON |
+//! | `PUT /faults` | puts the faults of the JSON body in force; `{}` clears them |
+//! | `DELETE /faults` | clears them |
+//! | `GET /counters` | the numbers, as JSON; `DELETE` resets them |
+//! | `GET /heads` | the last request heads that came to COS |
+//! | `DELETE /keys`, `DELETE /keys/ID` | revokes all temporary keys, or one |
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use s3s::Body;
+use serde::Serialize;
+
+use super::{Faults, Shared};
+
+/// A body's bytes at most.
+const BODY_LIMIT: usize = 64 * 1024;
+
+pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path();
+    match (&head.method, path) {
+        (&Method::GET, "/faults") => json(&shared.faults.current()),
+        (&Method::PUT, "/faults") => {
+            let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
+                return plain(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "the body is too long\n".into(),
+                );
+            };
+            match serde_json::from_slice::<Faults>(&body.to_bytes()) {
+                Ok(faults) => {
+                    shared.faults.set(faults);
+                    json(&shared.faults.current())
+                }
+                Err(error) => plain(
+                    StatusCode::BAD_REQUEST,
+                    format!("not a set of faults: {error}\n"),
+                ),
+            }
+        }
+        (&Method::DELETE, "/faults") => {
+            shared.faults.clear();
+            json(&shared.faults.current())
+        }
+        (&Method::GET, "/counters") => json(&shared.counters.counts()),
+        (&Method::DELETE, "/counters") => {
+            shared.counters.reset();
+            json(&shared.counters.counts())
+        }
+        (&Method::GET, "/heads") => json(&shared.counters.heads()),
+        (&Method::DELETE, "/keys") => {
+            shared.keys.revoke_all();
+            plain(StatusCode::OK, "revoked\n".into())
+        }
+        (&Method::DELETE, _)
+            if path
+                .strip_prefix("/keys/")
+                .is_some_and(|id| shared.keys.revoke(id)) =>
+        {
+            plain(StatusCode::OK, "revoked\n".into())
+        }
+        _ => plain(
+            StatusCode::NOT_FOUND,
+            "try GET or PUT /faults, GET /counters, GET /heads, DELETE /keys\n".into(),
+        ),
+    }
+}
+
+fn json(value: &impl Serialize) -> Response<Body> {
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    let mut answer = plain(StatusCode::OK, text + "\n");
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+fn plain(status: StatusCode, text: String) -> Response<Body> {
+    let mut answer = Response::new(Body::from(text));
+    *answer.status_mut() = status;
+    answer
+}

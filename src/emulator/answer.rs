@@ -1,0 +1,172 @@
+//! Answers as COS writes them.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, SERVER};
+use http::{HeaderMap, Method, Response, StatusCode};
+use s3s::Body;
+
+use crate::emulator::keys::random;
+
+/// What the person who asks Tencent for help is asked for.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-cos-request-id");
+const TRACE_ID: HeaderName = HeaderName::from_static("x-cos-trace-id");
+
+/// A refusal in COS's words.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    code: Cow<'static, str>,
+    message: Cow<'static, str>,
+    /// Further elements of the error, as XML.
+    extra: String,
+}
+
+impl Refusal {
+    pub(super) fn new(
+        status: StatusCode,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            code: code.into(),
+            message: message.into(),
+            extra: String::new(),
+        }
+    }
+
+    pub(super) fn bad_request(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    pub(super) fn forbidden(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, code, message)
+    }
+
+    /// With one more element.
+    #[must_use]
+    pub(super) fn with(mut self, element: &str, text: &str) -> Self {
+        let escaped = escape(text);
+        self.extra
+            .extend(["<", element, ">", &escaped, "</", element, ">"]);
+        self
+    }
+
+    /// What `s3s` refused with, read out of its own XML.
+    pub(super) fn of_s3s(status: StatusCode, body: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(body);
+        let element = |name: &str| {
+            let (_, rest) = text.split_once(&format!("<{name}>"))?;
+            let (inner, _) = rest.split_once(&format!("</{name}>"))?;
+            Some(
+                inner
+                    .replace("&lt;", "<")
+                    .replace("&gt;", ">")
+                    .replace("&quot;", "\"")
+                    .replace("&amp;", "&"),
+            )
+        };
+        let code = element("Code").unwrap_or_else(|| "InternalError".into());
+        let message = element("Message").unwrap_or_else(|| default_message(&code).into());
+        Self::new(status, code, message)
+    }
+
+    pub(super) fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The answer to a request for `resource`, which is `host/path`.
+    pub(super) fn into_answer(self, method: &Method, resource: &str) -> Response<Body> {
+        let (request_id, trace_id) = (request_id(), request_id());
+        let xml = format!(
+            "<?xml version='1.0' encoding='utf-8' ?>\n<Error>\n\t<Code>{}</Code>\n\t<Message>{}</Message>{}\n\t\
+             <Resource>{}</Resource>\n\t<RequestId>{request_id}</RequestId>\n\t<TraceId>{trace_id}</TraceId>\n\
+             </Error>\n",
+            escape(&self.code),
+            escape(&self.message),
+            self.extra,
+            escape(resource),
+        );
+        let bodiless = *method == Method::HEAD || self.status == StatusCode::NOT_MODIFIED;
+        let mut answer = Response::new(if bodiless {
+            Body::empty()
+        } else {
+            Body::from(xml)
+        });
+        *answer.status_mut() = self.status;
+        let headers = answer.headers_mut();
+        if !bodiless {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+        }
+        insert(headers, REQUEST_ID, &request_id);
+        insert(headers, TRACE_ID, &trace_id);
+        headers.insert(SERVER, HeaderValue::from_static("tencent-cos"));
+        answer
+    }
+}
+
+/// Makes an answer of `s3s` one of COS: an error gets COS's XML, all get COS's headers.
+pub(super) fn dress(answer: Response<Body>, method: &Method, resource: &str) -> Response<Body> {
+    let failed = answer.status().is_client_error() || answer.status().is_server_error();
+    if failed || answer.status() == StatusCode::NOT_MODIFIED {
+        let body = answer.body().bytes().unwrap_or_default();
+        let mut refused = Refusal::of_s3s(answer.status(), &body).into_answer(method, resource);
+        if let Some(etag) = answer.headers().get(ETAG) {
+            refused.headers_mut().insert(ETAG, etag.clone());
+        }
+        return refused;
+    }
+    let mut answer = answer;
+    let headers = answer.headers_mut();
+    insert(headers, REQUEST_ID, &request_id());
+    headers.insert(SERVER, HeaderValue::from_static("tencent-cos"));
+    if answer.status() == StatusCode::NO_CONTENT {
+        answer.headers_mut().remove(CONTENT_LENGTH);
+    }
+    answer
+}
+
+/// COS's request ids are base64 text.
+fn request_id() -> String {
+    STANDARD.encode(random(24).unwrap_or_default())
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// For `s3s`'s refusals without words of their own (texts: 436/7730).
+fn default_message(code: &str) -> &'static str {
+    match code {
+        "AccessDenied" => "Access Denied.",
+        "BadDigest" => "The Content-MD5 you specified did not match what we received.",
+        "EntityTooSmall" => "Your proposed upload is smaller than the minimum allowed object size.",
+        "IncompleteBody" => {
+            "You did not provide the number of bytes specified by the Content-Length HTTP header."
+        }
+        "InvalidAccessKeyId" => "The Access Key Id you provided does not exist in our records",
+        "InvalidDigest" => "The Content-MD5 you specified is not valid.",
+        "InvalidPart" => "One or more of the specified parts could not be found.",
+        "InvalidPartOrder" => "The list of parts was not in ascending order.",
+        "InvalidRange" => "The requested range cannot be satisfied.",
+        "NoSuchBucket" => "The specified bucket does not exist.",
+        "NoSuchKey" => "The specified key does not exist.",
+        "NoSuchUpload" => "The specified multipart upload does not exist.",
+        "NoSuchVersion" => "The specified version does not exist.",
+        "PreconditionFailed" => "At least one of the pre-conditions you specified did not hold.",
+        "SignatureDoesNotMatch" => "The Signature you specified is invalid.",
+        _ => "The request could not be served.",
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}

@@ -1,0 +1,307 @@
+//! Between `s3s`'s types and the store's.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::ETAG;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use s3s::dto::{
+    CopySource, ETag, ETagCondition, EncodingType, Owner, Range, Tag, Timestamp as Stamp,
+    TimestampFormat,
+};
+use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
+
+use crate::emulator::store::Object;
+use crate::sign::encoding::{percent_decode, push_encoded_path};
+use crate::timestamp::Timestamp;
+
+/// Entries on one page at most, and when nothing is said (436/7734).
+const PAGE: i32 = 1000;
+/// The emulated account.
+const OWNER: &str = "qcs::cam::uin/100000000001:uin/100000000001";
+/// The CRC-64/XZ of an object's content, in decimal.
+pub(super) const CRC64: HeaderName = HeaderName::from_static("x-cos-hash-crc64ecma");
+
+/// The `Attributes` that a write's input describes.
+macro_rules! attributes_of {
+    ($input:expr, $tags:expr) => {
+        $crate::emulator::store::Attributes {
+            cache_control: $input.cache_control.clone(),
+            content_disposition: $input.content_disposition.clone(),
+            content_encoding: $input.content_encoding.clone(),
+            content_language: $input.content_language.clone(),
+            content_type: $input.content_type.clone(),
+            expires: $input
+                .expires
+                .as_ref()
+                .and_then($crate::emulator::convert::unix),
+            metadata: $input
+                .metadata
+                .clone()
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
+            storage_class: $input
+                .storage_class
+                .as_ref()
+                .map(|class| class.as_str().to_owned()),
+            tags: $tags,
+        }
+    };
+}
+
+/// The conditions of a read.
+macro_rules! conditions_of {
+    ($input:expr) => {
+        $crate::emulator::convert::Conditions {
+            if_match: $input.if_match.clone(),
+            if_modified_since: $input.if_modified_since.clone(),
+            if_none_match: $input.if_none_match.clone(),
+            if_unmodified_since: $input.if_unmodified_since.clone(),
+            ..Default::default()
+        }
+    };
+}
+
+/// The conditions on a copy's source.
+macro_rules! source_conditions_of {
+    ($input:expr) => {
+        $crate::emulator::convert::Conditions {
+            if_match: $input.copy_source_if_match.clone(),
+            if_modified_since: $input.copy_source_if_modified_since.clone(),
+            if_none_match: $input.copy_source_if_none_match.clone(),
+            if_unmodified_since: $input.copy_source_if_unmodified_since.clone(),
+            ..Default::default()
+        }
+    };
+}
+pub(super) use {attributes_of, conditions_of, source_conditions_of};
+
+/// What must hold of the object that is there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Conditions {
+    /// `x-cos-forbid-overwrite: true`
+    pub(super) forbid_overwrite: bool,
+    pub(super) if_match: Option<ETagCondition>,
+    pub(super) if_modified_since: Option<Stamp>,
+    pub(super) if_none_match: Option<ETagCondition>,
+    pub(super) if_unmodified_since: Option<Stamp>,
+}
+
+impl Conditions {
+    /// RFC 9110 section 13.2.2, for GET and HEAD.
+    pub(super) fn check_read(&self, object: &Object) -> S3Result<()> {
+        match self.fails(object) {
+            None => Ok(()),
+            Some(true) => Err(not_modified(object)),
+            Some(false) => Err(s3_error!(PreconditionFailed)),
+        }
+    }
+
+    /// The same for a copy's source, where nothing is "not modified".
+    pub(super) fn check_copy(&self, object: &Object) -> S3Result<()> {
+        self.fails(object)
+            .map_or(Ok(()), |_| Err(s3_error!(PreconditionFailed)))
+    }
+
+    /// For a write over `there`.
+    pub(super) fn check_write(&self, there: Option<&Object>) -> S3Result<()> {
+        if self.forbid_overwrite && there.is_some() {
+            let code = S3ErrorCode::Custom("FileAlreadyExists".into());
+            let mut error = S3Error::with_message(code, "The object you specified already exists.");
+            error.set_status_code(http::StatusCode::CONFLICT);
+            return Err(error);
+        }
+        let matches = |wanted: &ETagCondition| there.is_some_and(|object| is_etag(wanted, object));
+        if self
+            .if_match
+            .as_ref()
+            .is_some_and(|wanted| !matches(wanted))
+        {
+            return Err(if there.is_none() {
+                s3_error!(NoSuchKey)
+            } else {
+                s3_error!(PreconditionFailed)
+            });
+        }
+        if self.if_none_match.as_ref().is_some_and(matches) {
+            return Err(s3_error!(PreconditionFailed));
+        }
+        Ok(())
+    }
+
+    /// `Some(true)` when it is the client's own copy that is still good.
+    fn fails(&self, object: &Object) -> Option<bool> {
+        match (&self.if_match, &self.if_unmodified_since) {
+            (Some(wanted), _) if !is_etag(wanted, object) => return Some(false),
+            (None, Some(since)) if unix(since).is_some_and(|s| object.modified > s) => {
+                return Some(false);
+            }
+            _ => {}
+        }
+        match (&self.if_none_match, &self.if_modified_since) {
+            (Some(wanted), _) if is_etag(wanted, object) => Some(true),
+            (None, Some(since)) if unix(since).is_some_and(|s| object.modified <= s) => Some(true),
+            _ => None,
+        }
+    }
+}
+
+/// `x-cos-forbid-overwrite`, also under the name that the translation of native requests gives it.
+pub(super) fn forbids_overwrite(headers: &HeaderMap) -> bool {
+    ["x-cos-forbid-overwrite", "x-amz-forbid-overwrite"]
+        .iter()
+        .any(|name| headers.get(*name).is_some_and(|v| v == "true"))
+}
+
+/// The bucket and key of a copy's source. Only the form `bucket/key` is spoken.
+pub(super) fn copy_source(source: &CopySource) -> S3Result<(&str, &str)> {
+    match source {
+        CopySource::Bucket {
+            bucket,
+            key,
+            version_id,
+        } => {
+            unversioned(version_id.as_deref())?;
+            Ok((bucket, key))
+        }
+        _ => Err(custom(
+            "InvalidCopySource",
+            "Copy source is not bucket/key.",
+        )),
+    }
+}
+
+/// Versioning was never turned on: `null` is the only version there is.
+pub(super) fn unversioned(version: Option<&str>) -> S3Result<()> {
+    match version {
+        None | Some("null" | "") => Ok(()),
+        Some(_) => Err(s3_error!(NoSuchVersion)),
+    }
+}
+
+/// First byte, number of bytes, and the `Content-Range` when it is a part.
+pub(super) fn slice(range: Option<&Range>, size: u64) -> S3Result<(u64, u64, Option<String>)> {
+    let Some(range) = range else {
+        return Ok((0, size, None));
+    };
+    let bytes = range.check(size).map_err(|_| s3_error!(InvalidRange))?;
+    let content_range = format!(
+        "bytes {}-{}/{size}",
+        bytes.start,
+        bytes.end.saturating_sub(1)
+    );
+    Ok((bytes.start, bytes.end - bytes.start, Some(content_range)))
+}
+
+/// Compares a body with its `Content-MD5`.
+pub(super) fn verify_md5(claimed: Option<&str>, computed: &[u8; 16]) -> S3Result<()> {
+    let Some(claimed) = claimed else {
+        return Ok(());
+    };
+    match STANDARD.decode(claimed) {
+        Ok(bytes) if bytes == computed => Ok(()),
+        Ok(bytes) if bytes.len() == 16 => Err(s3_error!(BadDigest)),
+        _ => Err(s3_error!(InvalidDigest)),
+    }
+}
+
+/// How many entries a page may have.
+pub(super) fn page_size(asked: Option<i32>) -> S3Result<usize> {
+    usize::try_from(asked.unwrap_or(PAGE).min(PAGE))
+        .map_err(|_| s3_error!(InvalidArgument, "Not a page size"))
+}
+
+/// What `encoding-type` does to keys.
+pub(super) fn encoder(encoding: Option<&EncodingType>) -> fn(&str) -> String {
+    match encoding.map(EncodingType::as_str) {
+        Some("url") => |text| {
+            let mut out = String::new();
+            push_encoded_path(&mut out, text.as_bytes());
+            out
+        },
+        _ => str::to_owned,
+    }
+}
+
+/// Reads `x-amz-tagging`: `k=v&k=v`, percent-encoded.
+pub(super) fn parse_tags(text: Option<&str>) -> S3Result<Vec<(String, String)>> {
+    let decode = |part: &str| {
+        let bytes = percent_decode(&part.replace('+', " ")).map(std::borrow::Cow::into_owned);
+        bytes
+            .and_then(|b| String::from_utf8(b).ok())
+            .ok_or_else(|| s3_error!(InvalidTag))
+    };
+    let pairs = text
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(key)?, decode(value)?))
+        })
+        .collect()
+}
+
+/// Tags as they are answered.
+pub(super) fn tag_set(tags: &[(String, String)]) -> Vec<Tag> {
+    tags.iter()
+        .map(|(key, value)| Tag {
+            key: Some(key.clone()),
+            value: Some(value.clone()),
+        })
+        .collect()
+}
+
+/// The account that owns everything.
+pub(super) fn owner() -> Owner {
+    Owner {
+        display_name: Some(OWNER.into()),
+        id: Some(OWNER.into()),
+    }
+}
+
+/// A strong entity tag.
+pub(super) fn etag(text: &str) -> ETag {
+    ETag::Strong(text.to_owned())
+}
+
+/// Unix seconds as `s3s` writes times.
+pub(super) fn stamp(unix: i64) -> Stamp {
+    let seconds = u64::try_from(unix).unwrap_or_default();
+    (std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).into()
+}
+
+/// Unix seconds of a time that `s3s` read.
+pub(super) fn unix(stamp: &Stamp) -> Option<i64> {
+    let mut text = Vec::new();
+    stamp.format(TimestampFormat::HttpDate, &mut text).ok()?;
+    Some(Timestamp::parse_http_date(std::str::from_utf8(&text).ok()?)?.unix())
+}
+
+/// The header with an object's checksum.
+pub(super) fn crc_header(crc64: u64) -> HeaderMap {
+    HeaderMap::from_iter([(CRC64, HeaderValue::from(crc64))])
+}
+
+/// A code that S3 does not have.
+fn custom(code: &'static str, message: &'static str) -> S3Error {
+    let mut error = S3Error::with_message(S3ErrorCode::Custom(code.into()), message);
+    error.set_status_code(http::StatusCode::BAD_REQUEST);
+    error
+}
+
+/// A 304 says which state of the object it is about (RFC 9110 section 15.4.5).
+fn not_modified(object: &Object) -> S3Error {
+    let mut error = s3_error!(NotModified);
+    let mut headers = HeaderMap::new();
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", object.etag)) {
+        headers.insert(ETAG, etag);
+    }
+    error.set_headers(headers);
+    error
+}
+
+fn is_etag(wanted: &ETagCondition, object: &Object) -> bool {
+    wanted.is_any() || wanted.as_etag().is_some_and(|e| e.value() == object.etag)
+}

@@ -1,0 +1,361 @@
+//! The front of the embedded COS: what the real one checks before it looks at an object.
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, HOST};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use s3s::Body;
+use s3s::service::S3Service;
+
+use crate::emulator::address::Address;
+use crate::emulator::answer::{Refusal, dress};
+use crate::emulator::counters::Counters;
+use crate::emulator::document::{is_document, read_document};
+use crate::emulator::faults::{CosFault, FaultSwitch};
+use crate::emulator::gate::Asked;
+use crate::emulator::head::{
+    Signature, Target, check_framing, check_key, check_metadata, facts, find_signature, header,
+};
+use crate::emulator::keys::{Key, Keys};
+use crate::emulator::native::Coverage;
+use crate::emulator::store::Store;
+use crate::emulator::wire::{Breaks, BrokenBody, Cut, Peer};
+use crate::emulator::{clock, native};
+use crate::sign::Signable;
+use crate::sign::cos::Claim;
+
+/// A presigned URL lives at most this many seconds.
+const PRESIGNED_LIMIT: u32 = 7 * 86_400;
+
+/// The embedded COS.
+pub(super) struct Cos {
+    pub(super) appid: String,
+    pub(super) counters: Arc<Counters>,
+    pub(super) faults: Arc<FaultSwitch>,
+    pub(super) keys: Arc<Keys>,
+    pub(super) s3: S3Service,
+    pub(super) store: Arc<Store>,
+    pub(super) suffix: String,
+}
+
+impl Cos {
+    /// Answers one request, or cuts its connection when a fault says so.
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> Result<Response<Body>, Cut> {
+        let (mut head, body) = request.into_parts();
+        self.counters.cos_request(&head);
+        self.faults.wait(|faults| faults.cos_latency_ms).await;
+        let host = head
+            .headers
+            .get(HOST)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        let resource = format!("{host}{}", head.uri.path());
+        let method = head.method.clone();
+
+        let fault = self.faults.next_cos();
+        let mut body = Body::from(body);
+        match &fault {
+            None | Some(CosFault::ResetAfterSent(_) | CosFault::StallAfterSent(_)) => {}
+            Some(CosFault::Error { status, code }) => {
+                let status =
+                    StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let refusal = Refusal::new(status, code.clone(), "A fault on demand.");
+                return Ok(refusal.into_answer(&method, &resource));
+            }
+            Some(CosFault::Reset) => return Err(peer.cut()),
+            Some(CosFault::ResetAfterReceived(after)) => {
+                body = Body::http_body_unsync(BrokenBody::new(
+                    body,
+                    *after,
+                    Breaks::Cut(peer.clone()),
+                ));
+            }
+            Some(CosFault::SlowDown) => {
+                let refusal = Refusal::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "SlowDown",
+                    "Please reduce your request rate.",
+                );
+                return Ok(refusal.into_answer(&method, &resource));
+            }
+            Some(CosFault::Stall) => std::future::pending().await,
+        }
+
+        let mut is_native = false;
+        let answer = match self.admit(&mut head, &host, &peer, &mut is_native) {
+            Ok(()) => self.act(head, body, &resource).await,
+            Err(refusal) => refusal.into_answer(&method, &resource),
+        };
+        if peer.is_cut() {
+            return Err(Cut);
+        }
+        let mut answer = answer;
+        if is_native {
+            native::from_s3(answer.headers_mut());
+        }
+        Ok(match fault {
+            Some(CosFault::ResetAfterSent(after)) => breaking(answer, after, Breaks::Cut(peer)),
+            Some(CosFault::StallAfterSent(after)) => breaking(answer, after, Breaks::Stall),
+            _ => answer,
+        })
+    }
+
+    /// Everything that the head alone decides. A native request comes out in S3's words.
+    fn admit(
+        &self,
+        head: &mut Parts,
+        host: &str,
+        peer: &Peer,
+        is_native: &mut bool,
+    ) -> Result<(), Refusal> {
+        let target = Target::of(head)?;
+        let (bucket, region) = self.locate(host, head, &target)?;
+        check_key(&target.path)?;
+        check_framing(head)?;
+        check_metadata(head)?;
+        let signature = find_signature(head, &target)?;
+        *is_native = matches!(signature, Signature::NativeHeader | Signature::NativeQuery);
+        let key = match signature {
+            Signature::NativeHeader | Signature::NativeQuery => {
+                let coverage = match signature {
+                    Signature::NativeQuery => Coverage::Presigned,
+                    _ if bucket.is_none() => Coverage::Service,
+                    _ => Coverage::Full,
+                };
+                let key = self.admit_native(head, &target, coverage)?;
+                native::to_s3(head, &self.suffix)?;
+                key
+            }
+            Signature::SigV4Header | Signature::SigV4Query => {
+                self.admit_sigv4(head, &target, matches!(signature, Signature::SigV4Query))?
+            }
+        };
+        let asked = Asked {
+            key: match key {
+                Key::Permanent(_) => None,
+                Key::Temporary(key) => Some(key),
+            },
+            verified: *is_native,
+            host: host.to_owned(),
+            appid: match &bucket {
+                Some(name) => name
+                    .rsplit_once('-')
+                    .map_or(name.as_str(), |(_, appid)| appid)
+                    .to_owned(),
+                None => self.appid.clone(),
+            },
+            region,
+            prefix: target.get("prefix").unwrap_or_default().to_owned(),
+            facts: facts(head, &target, peer.address.ip()),
+        };
+        head.extensions.insert(asked);
+        Ok(())
+    }
+
+    /// The bucket and the region that the Host names.
+    fn locate(
+        &self,
+        host: &str,
+        head: &Parts,
+        target: &Target,
+    ) -> Result<(Option<String>, String), Refusal> {
+        let no_bucket = || {
+            Refusal::new(
+                StatusCode::NOT_FOUND,
+                "NoSuchBucket",
+                "The specified bucket does not exist.",
+            )
+        };
+        match Address::parse(host, &self.suffix) {
+            None => Err(no_bucket()),
+            Some(Address::Service) => Ok((None, String::new())),
+            Some(Address::Region(region)) if target.path == b"/" => Ok((None, region)),
+            Some(Address::Region(_)) => Err(Refusal::forbidden(
+                "PathStyleDomainForbidden",
+                "The bucket you are attempting to access must be addressed using COS virtual-styled domain.",
+            )),
+            Some(Address::Bucket { name, region }) => {
+                let creates =
+                    head.method == Method::PUT && target.path == b"/" && target.query.is_empty();
+                match self.store.bucket(&name) {
+                    Some(about) if about.region == region => Ok((Some(name), region)),
+                    None if creates && name.ends_with(&format!("-{}", self.appid)) => {
+                        Ok((Some(name), region))
+                    }
+                    Some(_) | None => Err(no_bucket()),
+                }
+            }
+        }
+    }
+
+    fn admit_native(
+        &self,
+        head: &Parts,
+        target: &Target,
+        coverage: Coverage,
+    ) -> Result<Key, Refusal> {
+        let in_query = coverage == Coverage::Presigned;
+        let claim = if in_query {
+            Claim::from_query(&target.query).ok().flatten()
+        } else {
+            head.headers
+                .get(AUTHORIZATION)
+                .and_then(|v| v.to_str().ok())
+                .and_then(|v| Claim::from_authorization(v).ok())
+        };
+        let claim = claim.ok_or_else(native::malformed)?;
+        let token = if in_query {
+            target.get(native::TOKEN)
+        } else {
+            header(head, native::TOKEN)
+        };
+        let key = self.find_key(claim.secret_id, token)?;
+        let signable = Signable {
+            method: head.method.as_str(),
+            path: &target.path,
+            query: &target.query,
+            headers: &head.headers,
+        };
+        native::verify(&claim, &signable, key.secret(), coverage, clock())?;
+        Ok(key)
+    }
+
+    /// Checks all of a SigV4 request but the signature itself, which is for `s3s` to verify.
+    fn admit_sigv4(&self, head: &Parts, target: &Target, in_query: bool) -> Result<Key, Refusal> {
+        let malformed =
+            || Refusal::bad_request("InvalidArgument", "The authorization is not of its form");
+        let authorization = header(head, "authorization").unwrap_or_default();
+        let field = |name: &str| {
+            let fields = authorization.strip_prefix("AWS4-HMAC-SHA256")?;
+            fields
+                .split(',')
+                .find_map(|f| f.trim().strip_prefix(name)?.strip_prefix('='))
+        };
+        let (credential, signed, token) = if in_query {
+            let expires = target
+                .get("X-Amz-Expires")
+                .and_then(|e| e.parse::<u32>().ok());
+            if expires.is_none_or(|e| e == 0 || e > PRESIGNED_LIMIT) {
+                return Err(Refusal::bad_request(
+                    "InvalidArgument",
+                    "X-Amz-Expires must be 1 to 604800 seconds",
+                ));
+            }
+            let token = target.get("X-Amz-Security-Token");
+            (
+                target.get("X-Amz-Credential"),
+                target.get("X-Amz-SignedHeaders"),
+                token,
+            )
+        } else {
+            (
+                field("Credential"),
+                field("SignedHeaders"),
+                header(head, "x-amz-security-token"),
+            )
+        };
+        let (credential, signed) = (
+            credential.ok_or_else(malformed)?,
+            signed.ok_or_else(malformed)?,
+        );
+        if !credential.ends_with("/s3/aws4_request") {
+            return Err(malformed());
+        }
+        let id = credential.split('/').next().unwrap_or_default();
+        let is_signed = |name: &str| signed.split(';').any(|s| s == name);
+        let unsigned = head
+            .headers
+            .keys()
+            .map(http::HeaderName::as_str)
+            .find(|name| {
+                let exempt = in_query && *name == "x-amz-content-sha256";
+                (*name == "host" || name.starts_with("x-amz-")) && !exempt && !is_signed(name)
+            });
+        if let Some(name) = unsigned {
+            let message =
+                format!("There were headers present in the request which were not signed: {name}");
+            return Err(Refusal::forbidden("AccessDenied", message));
+        }
+        self.find_key(id, token)
+    }
+
+    /// The live key `id`, whose token must be `token`.
+    fn find_key(&self, id: &str, token: Option<&str>) -> Result<Key, Refusal> {
+        let unknown = || {
+            Refusal::forbidden(
+                "InvalidAccessKeyId",
+                "The Access Key Id you provided does not exist in our records",
+            )
+        };
+        let key = self.keys.find(id).ok_or_else(unknown)?;
+        let Key::Temporary(temporary) = &key else {
+            return if token.is_none() {
+                Ok(key)
+            } else {
+                Err(unknown())
+            };
+        };
+        if token != Some(temporary.token.expose()) {
+            return Err(unknown());
+        }
+        if temporary.expires <= clock() {
+            if self.faults.current().expired_token_code {
+                return Err(Refusal::bad_request(
+                    "ExpiredToken",
+                    "The provided token has expired.",
+                ));
+            }
+            return Err(unknown());
+        }
+        Ok(key)
+    }
+
+    /// Lets `s3s` verify, authorize and do what was asked.
+    async fn act(&self, head: Parts, mut body: Body, resource: &str) -> Response<Body> {
+        let method = head.method.clone();
+        let key_id = header(&head, "authorization")
+            .and_then(|a| a.split_once("Credential="))
+            .map(|(_, c)| c.to_owned());
+        if is_document(&head) {
+            match read_document(&head, body).await {
+                Ok(xml) => body = Body::from(xml),
+                Err(refusal) => return refusal.into_answer(&method, resource),
+            }
+        }
+        let request = Request::from_parts(head, body);
+        let Ok(answer) = self.s3.call(request).await else {
+            let refusal = Refusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "InternalError",
+                "The emulator failed.",
+            );
+            return refusal.into_answer(&method, resource);
+        };
+        if answer.status() == StatusCode::FORBIDDEN {
+            let refusal =
+                Refusal::of_s3s(answer.status(), &answer.body().bytes().unwrap_or_default());
+            // The real one repeats who signed what; so that a test can show that nobody passes it on.
+            let echo = key_id
+                .filter(|_| refusal.code() == "SignatureDoesNotMatch")
+                .unwrap_or_default();
+            let refusal = if echo.is_empty() {
+                refusal
+            } else {
+                refusal.with("StringToSign", &echo)
+            };
+            return refusal.into_answer(&method, resource);
+        }
+        dress(answer, &method, resource)
+    }
+}
+
+fn breaking(answer: Response<Body>, after: u64, breaks: Breaks) -> Response<Body> {
+    answer.map(|body| Body::http_body_unsync(BrokenBody::new(body, after, breaks)))
+}

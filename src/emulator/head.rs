@@ -1,0 +1,214 @@
+//! What a request's head says, and what of it COS refuses whoever asks. Pure.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{Method, StatusCode};
+
+use crate::emulator::answer::Refusal;
+use crate::sign::encoding::{percent_decode, push_encoded};
+
+/// A key's bytes at most (436/13324).
+const KEY_LIMIT: usize = 850;
+/// One metadata entry's bytes, and those of all together (436/7749).
+const METADATA_LIMIT: usize = 2048;
+const METADATA_TOTAL: usize = 4096;
+
+/// A request's target, decoded.
+pub(super) struct Target {
+    pub(super) path: Vec<u8>,
+    pub(super) query: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+}
+
+/// Where a signature was found.
+pub(super) enum Signature {
+    NativeHeader,
+    NativeQuery,
+    SigV4Header,
+    SigV4Query,
+}
+
+impl Target {
+    pub(super) fn of(head: &Parts) -> Result<Self, Refusal> {
+        let odd = || Refusal::bad_request("InvalidURI", "Could not parse the specified URI.");
+        let path = percent_decode(head.uri.path())
+            .ok_or_else(odd)?
+            .into_owned();
+        if std::str::from_utf8(&path).is_err() {
+            return Err(odd());
+        }
+        let text = |raw: &str| {
+            let spaced = raw.replace('+', " "); // as COS and S3 read a query
+            let bytes = percent_decode(&spaced).map(Cow::into_owned);
+            bytes
+                .and_then(|b| String::from_utf8(b).ok())
+                .map(Cow::Owned)
+                .ok_or_else(odd)
+        };
+        let pairs = head
+            .uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty());
+        let query = pairs.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((text(name)?, text(value)?))
+        });
+        Ok(Self {
+            path,
+            query: query.collect::<Result<_, Refusal>>()?,
+        })
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.query
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| &**value)
+    }
+}
+
+pub(super) fn header<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
+    head.headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Exactly one signature, of a kind that is spoken.
+pub(super) fn find_signature(head: &Parts, target: &Target) -> Result<Signature, Refusal> {
+    let mut found = Vec::new();
+    for value in head.headers.get_all(AUTHORIZATION) {
+        match value.as_bytes() {
+            v if v.starts_with(b"AWS4-HMAC-SHA256 ") => found.push(Signature::SigV4Header),
+            v if v.starts_with(b"q-") => found.push(Signature::NativeHeader),
+            _ => {
+                return Err(Refusal::bad_request(
+                    "InvalidArgument",
+                    "Unsupported Authorization Type",
+                ));
+            }
+        }
+    }
+    if target.get("X-Amz-Signature").is_some() {
+        found.push(Signature::SigV4Query);
+    }
+    if target.get("q-signature").is_some() {
+        found.push(Signature::NativeQuery);
+    }
+    match (found.pop(), found.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (Some(_), false) => Err(Refusal::bad_request(
+            "InvalidArgument",
+            "Only one authorization is allowed",
+        )),
+        (None, _) => Err(Refusal::forbidden("AccessDenied", "Access Denied.")),
+    }
+}
+
+/// Keys: 1 to 850 bytes, not starting with a slash or backslash (436/13324).
+pub(super) fn check_key(path: &[u8]) -> Result<(), Refusal> {
+    let key = path.strip_prefix(b"/").unwrap_or_default();
+    if key.len() > KEY_LIMIT {
+        return Err(Refusal::bad_request("KeyTooLong", "Your key is too long."));
+    }
+    let controls = key.iter().any(|b| matches!(b, 0 | b'\r' | b'\n' | 24..=27));
+    if controls || key.starts_with(b"/") || key.starts_with(b"\\") {
+        return Err(Refusal::bad_request(
+            "InvalidObjectName",
+            "The object name is invalid.",
+        ));
+    }
+    Ok(())
+}
+
+/// No aws-chunked body, and a length for every body.
+pub(super) fn check_framing(head: &Parts) -> Result<(), Refusal> {
+    let streaming =
+        header(head, "x-amz-content-sha256").is_some_and(|v| v.starts_with("STREAMING-"));
+    let chunked = header(head, "content-encoding")
+        .is_some_and(|v| v.to_ascii_lowercase().contains("aws-chunked"));
+    let decoded = head.headers.contains_key("x-amz-decoded-content-length");
+    let no_length = !head.headers.contains_key(CONTENT_LENGTH);
+    let copies = ["x-amz-copy-source", "x-cos-copy-source"]
+        .iter()
+        .any(|name| head.headers.contains_key(*name));
+    if no_length
+        && (head.headers.contains_key(TRANSFER_ENCODING) || (head.method == Method::PUT && !copies))
+    {
+        let message = "You must provide the Content-Length HTTP header.";
+        return Err(Refusal::new(
+            StatusCode::LENGTH_REQUIRED,
+            "MissingContentLength",
+            message,
+        ));
+    }
+    if streaming || chunked || decoded {
+        let message = "A header you provided implies functionality that is not implemented";
+        return Err(Refusal::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "NotImplemented",
+            message,
+        ));
+    }
+    Ok(())
+}
+
+/// Names `[a-z0-9-]`, 2 KiB each, 4 KiB together (436/7749).
+pub(super) fn check_metadata(head: &Parts) -> Result<(), Refusal> {
+    let mut total = 0;
+    for (name, value) in &head.headers {
+        let name = name.as_str();
+        let Some(rest) = name
+            .strip_prefix("x-amz-meta-")
+            .or_else(|| name.strip_prefix("x-cos-meta-"))
+        else {
+            continue;
+        };
+        if rest.is_empty() || !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            let message = format!("Metadata names are of a-z, 0-9 and -, which {rest} is not");
+            return Err(Refusal::bad_request("InvalidArgument", message));
+        }
+        total += rest.len() + value.len();
+        if value.len() > METADATA_LIMIT || total > METADATA_TOTAL {
+            return Err(Refusal::bad_request(
+                "MetadataTooLarge",
+                "Your metadata headers exceed the maximum size.",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The condition keys of a request. Values out of the query are encoded, as policies write them (436/71306).
+pub(super) fn facts(head: &Parts, target: &Target, address: IpAddr) -> Vec<(&'static str, String)> {
+    let mut facts = vec![
+        ("qcs:ip", address.to_string()),
+        ("cos:secure-transport", "false".to_owned()),
+    ];
+    let in_query = [
+        ("cos:prefix", "prefix"),
+        ("cos:versionid", "versionId"),
+        ("cos:response-content-type", "response-content-type"),
+    ];
+    for (fact, name) in in_query {
+        if let Some(value) = target.get(name) {
+            let mut encoded = String::new();
+            push_encoded(&mut encoded, value.as_bytes());
+            facts.push((fact, encoded));
+        }
+    }
+    let in_head = [
+        ("cos:content-length", CONTENT_LENGTH.as_str()),
+        ("cos:content-type", CONTENT_TYPE.as_str()),
+        ("cos:x-cos-acl", "x-amz-acl"),
+        ("cos:x-cos-forbid-overwrite", "x-amz-forbid-overwrite"),
+        ("cos:x-cos-storage-class", "x-amz-storage-class"),
+    ];
+    facts.extend(
+        in_head
+            .iter()
+            .filter_map(|(fact, name)| Some((*fact, header(head, name)?.to_owned()))),
+    );
+    facts
+}

@@ -1,0 +1,127 @@
+//! The keys that exist: the account's own, and the temporary ones that STS issued.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use dashmap::DashMap;
+
+use crate::emulator::cam::Policy;
+use crate::secret::Secret;
+use crate::timestamp::Timestamp;
+
+/// Temporary keys that are remembered at most; issuing beyond that is refused.
+const KEYS_LIMIT: usize = 200_000;
+/// Expired keys are kept this many seconds, so that an expired key is told from an unknown one.
+const KEPT_EXPIRED: i64 = 3600;
+/// Keys are swept each time this many have been issued.
+const SWEEP_EVERY: usize = 1024;
+/// Random bytes of a token before its policy-dependent part: about 400 characters.
+const TOKEN_BYTES: usize = 300;
+/// A token's longest random part: about 1700 characters, as seen in the field.
+const TOKEN_BYTES_MAX: usize = 1275;
+
+/// All keys of the one account.
+#[derive(Debug)]
+pub(super) struct Keys {
+    permanent: Vec<(String, Secret)>,
+    issued: DashMap<String, Arc<TemporaryKey>>,
+}
+
+/// A temporary key.
+#[derive(Debug)]
+pub(super) struct TemporaryKey {
+    pub(super) id: String,
+    pub(super) secret: Secret,
+    pub(super) token: Secret,
+    pub(super) policy: Policy,
+    pub(super) expires: Timestamp,
+}
+
+/// A key that was found.
+#[derive(Clone, Debug)]
+pub(super) enum Key {
+    Permanent(Secret),
+    Temporary(Arc<TemporaryKey>),
+}
+
+impl Key {
+    pub(super) fn secret(&self) -> &Secret {
+        match self {
+            Self::Permanent(secret) => secret,
+            Self::Temporary(key) => &key.secret,
+        }
+    }
+}
+
+impl Keys {
+    pub(super) fn new(permanent: Vec<(String, Secret)>) -> Self {
+        Self {
+            permanent,
+            issued: DashMap::new(),
+        }
+    }
+
+    /// The key with the id `id`, expired or not.
+    pub(super) fn find(&self, id: &str) -> Option<Key> {
+        if let Some((_, secret)) = self.permanent.iter().find(|(known, _)| known == id) {
+            return Some(Key::Permanent(secret.clone()));
+        }
+        self.issued
+            .get(id)
+            .map(|key| Key::Temporary(Arc::clone(&key)))
+    }
+
+    /// Makes a new temporary key; `None` when there is no room or no randomness. `policy_length` makes
+    /// the token longer, as Tencent's grows with its policy.
+    pub(super) fn issue(
+        &self,
+        policy: Policy,
+        policy_length: usize,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Option<Arc<TemporaryKey>> {
+        if self.issued.len() % SWEEP_EVERY == SWEEP_EVERY - 1 || self.issued.len() >= KEYS_LIMIT {
+            self.issued
+                .retain(|_, key| now.since(key.expires) < KEPT_EXPIRED);
+        }
+        if self.issued.len() >= KEYS_LIMIT {
+            return None;
+        }
+        let token_bytes = (TOKEN_BYTES + policy_length / 2).min(TOKEN_BYTES_MAX);
+        let key = Arc::new(TemporaryKey {
+            id: format!("AKID{}", URL_SAFE_NO_PAD.encode(random(48)?)),
+            secret: Secret::new(STANDARD.encode(random(32)?)),
+            token: Secret::new(URL_SAFE_NO_PAD.encode(random(token_bytes)?)),
+            policy,
+            expires,
+        });
+        self.issued.insert(key.id.clone(), Arc::clone(&key));
+        Some(key)
+    }
+
+    /// Forgets one temporary key; says whether there was one.
+    pub(super) fn revoke(&self, id: &str) -> bool {
+        self.issued.remove(id).is_some()
+    }
+
+    /// Forgets all temporary keys.
+    pub(super) fn revoke_all(&self) {
+        self.issued.clear();
+    }
+
+    /// The ids of the temporary keys.
+    pub(super) fn issued(&self) -> Vec<String> {
+        self.issued
+            .iter()
+            .map(|entry| entry.key().clone())
+            .collect()
+    }
+}
+
+/// `length` random bytes.
+pub(super) fn random(length: usize) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(bytes)
+}

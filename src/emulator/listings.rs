@@ -1,0 +1,235 @@
+//! The five listings, a page at a time.
+
+use s3s::S3Result;
+use s3s::dto::{
+    CommonPrefix, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectVersionsInput,
+    ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
+    ListObjectsV2Output, ListPartsInput, ListPartsOutput, MultipartUpload, Object, ObjectVersion,
+    Part, StorageClass,
+};
+
+use crate::emulator::convert::{encoder, etag, owner, page_size, stamp};
+use crate::emulator::store::list::Listing;
+use crate::emulator::store::multipart::Part as StoredPart;
+use crate::emulator::store::{Attributes, Object as Stored, Store};
+
+/// `ListObjects`, with `NextMarker` as COS has it.
+pub(super) fn objects(store: &Store, input: ListObjectsInput) -> S3Result<ListObjectsOutput> {
+    let encode = encoder(input.encoding_type.as_ref());
+    let page = store.list(
+        &input.bucket,
+        &Listing {
+            prefix: input.prefix.as_deref().unwrap_or_default(),
+            delimiter: input.delimiter.as_deref().unwrap_or_default(),
+            after: input.marker.as_deref().unwrap_or_default(),
+            limit: page_size(input.max_keys)?,
+        },
+    )?;
+    Ok(ListObjectsOutput {
+        common_prefixes: Some(common_prefixes(&page.prefixes, encode)),
+        contents: Some(page.items.iter().map(|o| listed(o, encode, true)).collect()),
+        delimiter: input.delimiter.as_deref().map(encode),
+        encoding_type: input.encoding_type,
+        is_truncated: Some(page.next.is_some()),
+        marker: Some(encode(&input.marker.unwrap_or_default())),
+        max_keys: Some(input.max_keys.unwrap_or(1000)),
+        name: Some(input.bucket),
+        // COS names it whenever there is more, S3 only with a delimiter (436/7734).
+        next_marker: page.next.as_deref().map(encode),
+        prefix: Some(encode(&input.prefix.unwrap_or_default())),
+        ..Default::default()
+    })
+}
+
+/// `ListObjectsV2`.
+pub(super) fn objects_v2(
+    store: &Store,
+    input: ListObjectsV2Input,
+) -> S3Result<ListObjectsV2Output> {
+    let encode = encoder(input.encoding_type.as_ref());
+    let after = input
+        .continuation_token
+        .as_ref()
+        .or(input.start_after.as_ref());
+    let page = store.list(
+        &input.bucket,
+        &Listing {
+            prefix: input.prefix.as_deref().unwrap_or_default(),
+            delimiter: input.delimiter.as_deref().unwrap_or_default(),
+            after: after.map(String::as_str).unwrap_or_default(),
+            limit: page_size(input.max_keys)?,
+        },
+    )?;
+    let owned = input.fetch_owner == Some(true);
+    Ok(ListObjectsV2Output {
+        common_prefixes: Some(common_prefixes(&page.prefixes, encode)),
+        contents: Some(
+            page.items
+                .iter()
+                .map(|o| listed(o, encode, owned))
+                .collect(),
+        ),
+        continuation_token: input.continuation_token,
+        delimiter: input.delimiter.as_deref().map(encode),
+        encoding_type: input.encoding_type,
+        is_truncated: Some(page.next.is_some()),
+        key_count: i32::try_from(page.items.len() + page.prefixes.len()).ok(),
+        max_keys: Some(input.max_keys.unwrap_or(1000)),
+        name: Some(input.bucket),
+        next_continuation_token: page.next,
+        prefix: Some(encode(&input.prefix.unwrap_or_default())),
+        start_after: input.start_after.as_deref().map(encode),
+        ..Default::default()
+    })
+}
+
+/// `ListObjectVersions`: versioning is off, so each object is its own and only version.
+pub(super) fn versions(
+    store: &Store,
+    input: ListObjectVersionsInput,
+) -> S3Result<ListObjectVersionsOutput> {
+    let encode = encoder(input.encoding_type.as_ref());
+    let page = store.list(
+        &input.bucket,
+        &Listing {
+            prefix: input.prefix.as_deref().unwrap_or_default(),
+            delimiter: input.delimiter.as_deref().unwrap_or_default(),
+            after: input.key_marker.as_deref().unwrap_or_default(),
+            limit: page_size(input.max_keys)?,
+        },
+    )?;
+    let versions = page.items.iter().map(|object| ObjectVersion {
+        e_tag: Some(etag(&object.etag)),
+        is_latest: Some(true),
+        key: Some(encode(&object.key)),
+        last_modified: Some(stamp(object.modified)),
+        owner: Some(owner()),
+        size: i64::try_from(object.size).ok(),
+        storage_class: Some(storage_class(&object.attributes).into()),
+        version_id: Some("null".into()),
+        ..Default::default()
+    });
+    Ok(ListObjectVersionsOutput {
+        versions: Some(versions.collect()),
+        common_prefixes: Some(common_prefixes(&page.prefixes, encode)),
+        delimiter: input.delimiter.as_deref().map(encode),
+        encoding_type: input.encoding_type,
+        is_truncated: Some(page.next.is_some()),
+        key_marker: Some(encode(&input.key_marker.unwrap_or_default())),
+        max_keys: Some(input.max_keys.unwrap_or(1000)),
+        name: Some(input.bucket),
+        next_version_id_marker: page.next.as_ref().map(|_| "null".into()),
+        next_key_marker: page.next.as_deref().map(encode),
+        prefix: Some(encode(&input.prefix.unwrap_or_default())),
+        ..Default::default()
+    })
+}
+
+/// `ListMultipartUploads`.
+pub(super) fn uploads(
+    store: &Store,
+    input: ListMultipartUploadsInput,
+) -> S3Result<ListMultipartUploadsOutput> {
+    let encode = encoder(input.encoding_type.as_ref());
+    let listing = Listing {
+        prefix: input.prefix.as_deref().unwrap_or_default(),
+        delimiter: input.delimiter.as_deref().unwrap_or_default(),
+        after: input.key_marker.as_deref().unwrap_or_default(),
+        limit: page_size(input.max_uploads)?,
+    };
+    let after_id = input.upload_id_marker.as_deref().unwrap_or_default();
+    let page = store.list_uploads(&input.bucket, &listing, after_id)?;
+    let next_upload_id_marker = page
+        .next
+        .as_ref()
+        .and_then(|_| page.items.last())
+        .map(|u| u.id.clone());
+    let uploads = page.items.into_iter().map(|about| MultipartUpload {
+        initiated: Some(stamp(about.initiated)),
+        key: Some(encode(&about.key)),
+        owner: Some(owner()),
+        storage_class: Some(StorageClass::from("STANDARD".to_owned())),
+        upload_id: Some(about.id),
+        ..Default::default()
+    });
+    Ok(ListMultipartUploadsOutput {
+        uploads: Some(uploads.collect()),
+        bucket: Some(input.bucket),
+        common_prefixes: Some(common_prefixes(&page.prefixes, encode)),
+        delimiter: input.delimiter.as_deref().map(encode),
+        encoding_type: input.encoding_type,
+        is_truncated: Some(page.next.is_some()),
+        key_marker: Some(encode(&input.key_marker.unwrap_or_default())),
+        max_uploads: Some(input.max_uploads.unwrap_or(1000)),
+        next_key_marker: page.next.as_deref().map(encode),
+        next_upload_id_marker,
+        prefix: Some(encode(&input.prefix.unwrap_or_default())),
+        upload_id_marker: Some(input.upload_id_marker.unwrap_or_default()),
+        ..Default::default()
+    })
+}
+
+/// `ListParts`.
+pub(super) fn parts(store: &Store, input: ListPartsInput) -> S3Result<ListPartsOutput> {
+    let upload = store.find_upload(&input.bucket, &input.key, &input.upload_id)?;
+    let limit = page_size(input.max_parts)?;
+    let after = input.part_number_marker.unwrap_or(0);
+    let mut rest = upload
+        .parts
+        .range(after.saturating_add(1)..)
+        .map(|(_, part)| part);
+    let parts: Vec<Part> = rest.by_ref().take(limit).map(listed_part).collect();
+    let last = parts.last().and_then(|p| p.part_number);
+    let is_truncated = rest.next().is_some();
+    Ok(ListPartsOutput {
+        bucket: Some(input.bucket),
+        is_truncated: Some(is_truncated),
+        key: Some(input.key),
+        max_parts: Some(input.max_parts.unwrap_or(1000)),
+        next_part_number_marker: last.filter(|_| is_truncated),
+        owner: Some(owner()),
+        part_number_marker: Some(after),
+        parts: Some(parts),
+        storage_class: Some(StorageClass::from("STANDARD".to_owned())),
+        upload_id: Some(input.upload_id),
+        ..Default::default()
+    })
+}
+
+fn listed(object: &Stored, encode: fn(&str) -> String, with_owner: bool) -> Object {
+    Object {
+        e_tag: Some(etag(&object.etag)),
+        key: Some(encode(&object.key)),
+        last_modified: Some(stamp(object.modified)),
+        owner: with_owner.then(owner),
+        size: i64::try_from(object.size).ok(),
+        storage_class: Some(storage_class(&object.attributes).into()),
+        ..Default::default()
+    }
+}
+
+fn listed_part(part: &StoredPart) -> Part {
+    Part {
+        e_tag: Some(etag(&part.etag())),
+        last_modified: Some(stamp(part.modified)),
+        part_number: Some(part.number),
+        size: i64::try_from(part.size).ok(),
+        ..Default::default()
+    }
+}
+
+fn common_prefixes(prefixes: &[String], encode: fn(&str) -> String) -> Vec<CommonPrefix> {
+    prefixes
+        .iter()
+        .map(|prefix| CommonPrefix {
+            prefix: Some(encode(prefix)),
+        })
+        .collect()
+}
+
+fn storage_class(attributes: &Attributes) -> String {
+    attributes
+        .storage_class
+        .clone()
+        .unwrap_or_else(|| "STANDARD".into())
+}

@@ -1,0 +1,226 @@
+//! Native requests (q-sign-algorithm=sha1): checked, then put into S3's words for the store, and the
+//! answers back into COS's.
+
+use std::borrow::Cow;
+
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode, Uri};
+
+use crate::emulator::address::Address;
+use crate::emulator::answer::Refusal;
+use crate::sign::Signable;
+use crate::sign::cos::{Claim, KeyTime, Refusal as Unsigned, http_string, string_to_sign};
+use crate::sign::encoding::push_encoded;
+use crate::timestamp::Timestamp;
+
+/// The header, or the parameter, of a temporary key's token.
+pub(super) const TOKEN: &str = "x-cos-security-token";
+/// Headers that name what is stored: a bucket in strict mode wants them signed.
+const STRICT_HEADERS: [&str; 4] = ["content-length", "content-md5", "content-type", "host"];
+
+/// How much of a request its signature must cover. The signer chooses, so this is what official SDKs
+/// are known to sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coverage {
+    /// What a bucket in strict mode demands: the headers with a meaning, and the whole query.
+    Full,
+    /// A presigned URL: the host and the query.
+    Presigned,
+    /// The list of buckets: the host.
+    Service,
+}
+
+/// Checks the signature of `request` and that it covers enough.
+pub(super) fn verify(
+    claim: &Claim<'_>,
+    request: &Signable<'_>,
+    secret: &crate::secret::Secret,
+    coverage: Coverage,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    claim
+        .verify(request, secret, now)
+        .map_err(|refusal| match refusal {
+            Unsigned::Expired => Refusal::forbidden("AccessDenied", "Request has expired"),
+            Unsigned::Malformed => malformed(),
+            Unsigned::WrongSignature => {
+                let format_string = http_string(request, &claim.names);
+                let sign_time =
+                    field(request, "q-sign-time").and_then(|time| KeyTime::parse(&time));
+                let echo = sign_time
+                    .map(|time| string_to_sign(&time, &format_string))
+                    .unwrap_or_default();
+                Refusal::forbidden(
+                    "SignatureDoesNotMatch",
+                    "The Signature you specified is invalid.",
+                )
+                .with("StringToSign", &echo)
+                .with("FormatString", &format_string)
+            }
+        })?;
+    let headers = claim.names.header_list();
+    let is_signed = |name: &str| headers.split(';').any(|signed| signed == name);
+    let must_be_signed = |name: &str| {
+        name == "host"
+            || (coverage == Coverage::Full
+                && (STRICT_HEADERS.contains(&name)
+                    || (name.starts_with("x-cos-") && name != TOKEN)))
+    };
+    let unsigned_header = request
+        .headers
+        .iter()
+        .map(|(n, v)| (n.as_str(), v))
+        .find(|(n, v)| !v.is_empty() && must_be_signed(n) && !is_signed(n));
+    if let Some((name, _)) = unsigned_header {
+        return Err(Refusal::forbidden(
+            "AccessDenied",
+            format!("Header {name} is not signed"),
+        ));
+    }
+    if coverage == Coverage::Service {
+        return Ok(());
+    }
+    let parameters = claim.names.parameter_list();
+    let unsigned_parameter = request.query.iter().find(|(name, _)| {
+        let mut encoded = String::new();
+        push_encoded(&mut encoded, name.as_bytes());
+        encoded.make_ascii_lowercase();
+        !is_of_signature(name) && !parameters.split(';').any(|signed| signed == encoded)
+    });
+    match unsigned_parameter {
+        Some((name, _)) => Err(Refusal::forbidden(
+            "AccessDenied",
+            format!("Parameter {name} is not signed"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The refusal of an authorization that cannot be read.
+pub(super) fn malformed() -> Refusal {
+    Refusal::forbidden("AccessDenied", "The authorization is not of its form")
+}
+
+/// Puts a verified request into S3's words. `query` is its query as sent.
+pub(super) fn to_s3(head: &mut Parts, suffix: &str) -> Result<(), Refusal> {
+    let mut headers = HeaderMap::with_capacity(head.headers.len());
+    for (name, value) in &head.headers {
+        let text = name.as_str();
+        // x-amz-* beside a native signature is not documented to mean anything.
+        if name == AUTHORIZATION || text == TOKEN || text.starts_with("x-amz-") {
+            continue;
+        }
+        match text.strip_prefix("x-cos-") {
+            None => _ = headers.append(name.clone(), value.clone()),
+            Some("copy-source") => {
+                headers.insert("x-amz-copy-source", copy_source(value, suffix)?);
+            }
+            Some("metadata-directive" | "tagging-directive") => {
+                let replaces = value
+                    .as_bytes()
+                    .to_ascii_lowercase()
+                    .starts_with(b"replace");
+                let directive = HeaderValue::from_static(if replaces { "REPLACE" } else { "COPY" });
+                headers.insert(renamed(text, "x-cos-", "x-amz-")?, directive);
+            }
+            Some(_) => _ = headers.append(renamed(text, "x-cos-", "x-amz-")?, value.clone()),
+        }
+    }
+    head.headers = headers;
+    // Natively there is one listing only, so `list-type` says nothing.
+    let kept = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        !is_of_signature(name) && name != "list-type"
+    };
+    let query: Vec<&str> = head
+        .uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter(kept)
+        .collect();
+    let target = match query.join("&") {
+        query if query.is_empty() => head.uri.path().to_owned(),
+        query => format!("{}?{query}", head.uri.path()),
+    };
+    head.uri = target
+        .parse::<Uri>()
+        .map_err(|_| Refusal::bad_request("InvalidURI", "Not a target"))?;
+    Ok(())
+}
+
+/// Puts an answer's headers into COS's words.
+pub(super) fn from_s3(headers: &mut HeaderMap) {
+    let amz: Vec<HeaderName> = headers
+        .keys()
+        .filter(|n| n.as_str().starts_with("x-amz-"))
+        .cloned()
+        .collect();
+    for name in amz {
+        let renamed = renamed(name.as_str(), "x-amz-", "x-cos-");
+        if let (Some(value), Ok(renamed)) = (headers.remove(&name), renamed) {
+            headers.insert(renamed, value);
+        }
+    }
+}
+
+/// Whether a query parameter belongs to the signature itself.
+fn is_of_signature(name: &str) -> bool {
+    const OWN: [&str; 8] = [
+        "q-ak",
+        "q-header-list",
+        "q-key-time",
+        "q-sign-algorithm",
+        "q-sign-time",
+        "q-signature",
+        "q-url-param-list",
+        TOKEN,
+    ];
+    OWN.contains(&name)
+}
+
+/// `<bucket>.cos.<region>.<suffix>/<key>` to `/bucket/key`. The key stays encoded.
+fn copy_source(value: &HeaderValue, suffix: &str) -> Result<HeaderValue, Refusal> {
+    let read = || {
+        let (host, key) = value.to_str().ok()?.split_once('/')?;
+        let Some(Address::Bucket { name, .. }) = Address::parse(host, suffix) else {
+            return None;
+        };
+        HeaderValue::from_str(&format!("/{name}/{key}")).ok()
+    };
+    read().ok_or_else(|| Refusal::bad_request("InvalidCopySource", "Copy source is not host/key."))
+}
+
+fn renamed(name: &str, from: &str, to: &str) -> Result<HeaderName, Refusal> {
+    let rest = name.strip_prefix(from).unwrap_or(name);
+    let name = HeaderName::try_from(format!("{to}{rest}"));
+    name.map_err(|_| {
+        Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "InvalidRequest",
+            "Not a header name",
+        )
+    })
+}
+
+/// A field of the authorization, wherever it is.
+fn field<'a>(request: &'a Signable<'_>, name: &str) -> Option<Cow<'a, str>> {
+    let header = request
+        .headers
+        .get(AUTHORIZATION)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    let in_header = header
+        .split('&')
+        .filter_map(|f| f.split_once('='))
+        .find(|(n, _)| *n == name);
+    match in_header {
+        Some((_, value)) => Some(Cow::Borrowed(value)),
+        None => request
+            .query
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| Cow::Borrowed(&**value)),
+    }
+}

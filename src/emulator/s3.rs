@@ -1,0 +1,483 @@
+//! The S3 operations, on the store, behind the trait of `s3s`.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use s3s::dto::{
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, Bucket, BucketLocationConstraint,
+    CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CopyObjectInput, CopyObjectOutput,
+    CopyObjectResult, CreateBucketInput, CreateBucketOutput, CreateMultipartUploadInput,
+    CreateMultipartUploadOutput, Delete, DeleteObjectInput, DeleteObjectOutput,
+    DeleteObjectTaggingInput, DeleteObjectTaggingOutput, DeleteObjectsInput, DeleteObjectsOutput,
+    DeletedObject, Error, GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput,
+    GetObjectOutput, GetObjectTaggingInput, GetObjectTaggingOutput, HeadBucketInput,
+    HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput, ListBucketsOutput,
+    ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectVersionsInput,
+    ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
+    ListObjectsV2Output, ListPartsInput, ListPartsOutput, PutObjectInput, PutObjectOutput,
+    PutObjectTaggingInput, PutObjectTaggingOutput, StorageClass, UploadPartCopyInput,
+    UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+};
+use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+
+use crate::emulator::convert::{
+    Conditions, attributes_of, conditions_of, copy_source, crc_header, etag, forbids_overwrite,
+    owner, parse_tags, slice, source_conditions_of, stamp, tag_set, unversioned, verify_md5,
+};
+use crate::emulator::gate::{Asked, DeniedKeys};
+use crate::emulator::store::transfer::{FileBody, Received};
+use crate::emulator::store::{Attributes, BucketAbout, Object as Stored, Store, StoreError};
+use crate::emulator::{clock, listings, uploads};
+
+/// Objects in one multi-delete at most (436/8289).
+const DELETE_LIMIT: usize = 1000;
+
+/// The operations.
+#[derive(Debug)]
+pub(super) struct Operations {
+    pub(super) store: Arc<Store>,
+}
+
+#[async_trait::async_trait]
+impl S3 for Operations {
+    async fn list_buckets(
+        &self,
+        req: S3Request<ListBucketsInput>,
+    ) -> S3Result<S3Response<ListBucketsOutput>> {
+        // The service's own host has no region: it lists those of all.
+        let region = &asked(&req)?.region;
+        let mut found = self.store.buckets();
+        found.retain(|about| region.is_empty() || about.region == *region);
+        let buckets = found.into_iter().map(|about| Bucket {
+            bucket_region: Some(about.region),
+            creation_date: Some(stamp(about.created)),
+            name: Some(about.name),
+        });
+        Ok(S3Response::new(ListBucketsOutput {
+            buckets: Some(buckets.collect()),
+            owner: Some(owner()),
+            ..Default::default()
+        }))
+    }
+
+    async fn create_bucket(
+        &self,
+        req: S3Request<CreateBucketInput>,
+    ) -> S3Result<S3Response<CreateBucketOutput>> {
+        let asked = asked(&req)?;
+        let made = self
+            .store
+            .create_bucket(&req.input.bucket, &asked.region, clock());
+        if !made.map_err(S3Error::internal_error)? {
+            return Err(s3_error!(BucketAlreadyOwnedByYou));
+        }
+        Ok(S3Response::new(CreateBucketOutput {
+            location: Some("/".into()),
+        }))
+    }
+
+    async fn head_bucket(
+        &self,
+        req: S3Request<HeadBucketInput>,
+    ) -> S3Result<S3Response<HeadBucketOutput>> {
+        let about = self.bucket(&req.input.bucket)?;
+        Ok(S3Response::new(HeadBucketOutput {
+            bucket_region: Some(about.region),
+            ..Default::default()
+        }))
+    }
+
+    async fn get_bucket_location(
+        &self,
+        req: S3Request<GetBucketLocationInput>,
+    ) -> S3Result<S3Response<GetBucketLocationOutput>> {
+        let about = self.bucket(&req.input.bucket)?;
+        let location_constraint = Some(BucketLocationConstraint::from(about.region));
+        Ok(S3Response::new(GetBucketLocationOutput {
+            location_constraint,
+        }))
+    }
+
+    async fn list_objects(
+        &self,
+        req: S3Request<ListObjectsInput>,
+    ) -> S3Result<S3Response<ListObjectsOutput>> {
+        listings::objects(&self.store, req.input).map(S3Response::new)
+    }
+
+    async fn list_objects_v2(
+        &self,
+        req: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        listings::objects_v2(&self.store, req.input).map(S3Response::new)
+    }
+
+    async fn list_object_versions(
+        &self,
+        req: S3Request<ListObjectVersionsInput>,
+    ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
+        listings::versions(&self.store, req.input).map(S3Response::new)
+    }
+
+    async fn put_object(
+        &self,
+        req: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
+        self.bucket(&req.input.bucket)?;
+        let conditions = Conditions {
+            forbid_overwrite: forbids_overwrite(&req.headers),
+            if_match: req.input.if_match.clone(),
+            if_none_match: req.input.if_none_match.clone(),
+            ..Default::default()
+        };
+        let mut input = req.input;
+        let attributes = attributes_of!(input, parse_tags(input.tagging.as_deref())?);
+        let received = self
+            .store
+            .receive(input.body.take(), input.content_length)
+            .await?;
+        verify_md5(input.content_md5.as_deref(), &received.md5)?;
+        let condition = |there: Option<&Stored>| conditions.check_write(there);
+        let object = self.store.put_object(
+            &input.bucket,
+            &input.key,
+            received,
+            attributes,
+            clock(),
+            condition,
+        )?;
+        let output = PutObjectOutput {
+            e_tag: Some(etag(&object.etag)),
+            ..Default::default()
+        };
+        Ok(S3Response::with_headers(output, crc_header(object.crc64)))
+    }
+
+    async fn get_object(
+        &self,
+        req: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
+        let input = req.input;
+        unversioned(input.version_id.as_deref())?;
+        let (object, file) = self.store.open_object(&input.bucket, &input.key)?;
+        let conditions = conditions_of!(input);
+        conditions.check_read(&object)?;
+        let (start, length, content_range) = slice(input.range.as_ref(), object.size)?;
+        let body = FileBody::new(file, start, length).map_err(S3Error::internal_error)?;
+        let Attributes { tags, metadata, .. } = &object.attributes;
+        let a = object.attributes.clone();
+        let output = GetObjectOutput {
+            accept_ranges: Some("bytes".into()),
+            body: Some(s3s::Body::http_body(body).into()),
+            cache_control: a.cache_control,
+            content_disposition: a.content_disposition,
+            content_encoding: a.content_encoding,
+            content_language: a.content_language,
+            content_length: i64::try_from(length).ok(),
+            content_range,
+            content_type: a
+                .content_type
+                .or_else(|| Some("application/octet-stream".into())),
+            e_tag: Some(etag(&object.etag)),
+            expires: a.expires.map(stamp),
+            last_modified: Some(stamp(object.modified)),
+            metadata: Some(metadata.clone().into_iter().collect()),
+            storage_class: a.storage_class.map(StorageClass::from),
+            tag_count: i32::try_from(tags.len()).ok().filter(|n| *n > 0),
+            ..Default::default()
+        };
+        Ok(S3Response::with_headers(output, crc_header(object.crc64)))
+    }
+
+    async fn head_object(
+        &self,
+        req: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
+        let input = req.input;
+        unversioned(input.version_id.as_deref())?;
+        let object = self.store.object(&input.bucket, &input.key)?;
+        let conditions = conditions_of!(input);
+        conditions.check_read(&object)?;
+        let (_, length, content_range) = slice(input.range.as_ref(), object.size)?;
+        let a = object.attributes.clone();
+        let output = HeadObjectOutput {
+            accept_ranges: Some("bytes".into()),
+            cache_control: a.cache_control,
+            content_disposition: a.content_disposition,
+            content_encoding: a.content_encoding,
+            content_language: a.content_language,
+            content_length: i64::try_from(length).ok(),
+            content_range,
+            content_type: a
+                .content_type
+                .or_else(|| Some("application/octet-stream".into())),
+            e_tag: Some(etag(&object.etag)),
+            expires: a.expires.map(stamp),
+            last_modified: Some(stamp(object.modified)),
+            metadata: Some(a.metadata.into_iter().collect()),
+            storage_class: a.storage_class.map(StorageClass::from),
+            ..Default::default()
+        };
+        Ok(S3Response::with_headers(output, crc_header(object.crc64)))
+    }
+
+    async fn delete_object(
+        &self,
+        req: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
+        unversioned(req.input.version_id.as_deref())?;
+        self.store
+            .delete_object(&req.input.bucket, &req.input.key)?;
+        Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
+
+    async fn delete_objects(
+        &self,
+        mut req: S3Request<DeleteObjectsInput>,
+    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        let denied = req.extensions.remove::<DeniedKeys>().unwrap_or_default().0;
+        let Delete { objects, quiet, .. } = req.input.delete;
+        if objects.len() + denied.len() > DELETE_LIMIT {
+            return Err(s3_error!(
+                MalformedXML,
+                "More than 1000 objects in one request"
+            ));
+        }
+        let mut deleted = Vec::with_capacity(objects.len());
+        let mut errors: Vec<Error> = denied
+            .into_iter()
+            .map(|key| failed(key, "AccessDenied"))
+            .collect();
+        for object in objects {
+            if unversioned(object.version_id.as_deref()).is_err() {
+                errors.push(failed(object.key, "NoSuchVersion"));
+                continue;
+            }
+            self.store.delete_object(&req.input.bucket, &object.key)?;
+            deleted.push(DeletedObject {
+                key: Some(object.key),
+                ..Default::default()
+            });
+        }
+        let deleted = Some(deleted).filter(|_| quiet != Some(true));
+        Ok(S3Response::new(DeleteObjectsOutput {
+            deleted,
+            errors: Some(errors),
+            ..Default::default()
+        }))
+    }
+
+    async fn copy_object(
+        &self,
+        req: S3Request<CopyObjectInput>,
+    ) -> S3Result<S3Response<CopyObjectOutput>> {
+        self.bucket(&req.input.bucket)?;
+        let forbid_overwrite = forbids_overwrite(&req.headers);
+        let input = req.input;
+        let (from_bucket, from_key) = copy_source(&input.copy_source)?;
+        let (source, file) = self.store.open_object(from_bucket, from_key)?;
+        let of_source = source_conditions_of!(input);
+        of_source.check_copy(&source)?;
+        let replaces = input
+            .metadata_directive
+            .as_ref()
+            .is_some_and(|d| d.as_str() == "REPLACE");
+        if !replaces && (from_bucket, from_key) == (&*input.bucket, &*input.key) {
+            return Err(s3_error!(
+                InvalidRequest,
+                "An object can be copied to itself only with new metadata"
+            ));
+        }
+        let new_tags = input
+            .tagging_directive
+            .as_ref()
+            .is_some_and(|d| d.as_str() == "REPLACE");
+        let tags = if new_tags {
+            parse_tags(input.tagging.as_deref())?
+        } else {
+            source.attributes.tags.clone()
+        };
+        let mut attributes = if replaces {
+            attributes_of!(input, tags)
+        } else {
+            Attributes {
+                tags,
+                ..source.attributes.clone()
+            }
+        };
+        attributes.storage_class = input.storage_class.map(|class| class.as_str().to_owned());
+        let received = copy(&self.store, file, 0, source.size).await?;
+        let conditions = Conditions {
+            forbid_overwrite,
+            ..Default::default()
+        };
+        let condition = |there: Option<&Stored>| conditions.check_write(there);
+        let object = self.store.put_object(
+            &input.bucket,
+            &input.key,
+            received,
+            attributes,
+            clock(),
+            condition,
+        )?;
+        let result = CopyObjectResult {
+            e_tag: Some(etag(&object.etag)),
+            last_modified: Some(stamp(object.modified)),
+            ..Default::default()
+        };
+        let output = CopyObjectOutput {
+            copy_object_result: Some(result),
+            ..Default::default()
+        };
+        Ok(S3Response::with_headers(output, crc_header(object.crc64)))
+    }
+
+    async fn get_object_tagging(
+        &self,
+        req: S3Request<GetObjectTaggingInput>,
+    ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
+        unversioned(req.input.version_id.as_deref())?;
+        let object = self.store.object(&req.input.bucket, &req.input.key)?;
+        let tag_set = tag_set(&object.attributes.tags);
+        Ok(S3Response::new(GetObjectTaggingOutput {
+            tag_set,
+            version_id: None,
+        }))
+    }
+
+    async fn put_object_tagging(
+        &self,
+        req: S3Request<PutObjectTaggingInput>,
+    ) -> S3Result<S3Response<PutObjectTaggingOutput>> {
+        let input = req.input;
+        unversioned(input.version_id.as_deref())?;
+        let tags = input.tagging.tag_set.into_iter();
+        let tags = tags
+            .map(|t| (t.key.unwrap_or_default(), t.value.unwrap_or_default()))
+            .collect();
+        self.store
+            .change_object(&input.bucket, &input.key, |attributes| {
+                attributes.tags = tags;
+            })?;
+        Ok(S3Response::new(PutObjectTaggingOutput::default()))
+    }
+
+    async fn delete_object_tagging(
+        &self,
+        req: S3Request<DeleteObjectTaggingInput>,
+    ) -> S3Result<S3Response<DeleteObjectTaggingOutput>> {
+        let input = req.input;
+        unversioned(input.version_id.as_deref())?;
+        self.store
+            .change_object(&input.bucket, &input.key, |attributes| {
+                attributes.tags.clear();
+            })?;
+        Ok(S3Response::new(DeleteObjectTaggingOutput::default()))
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        req: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        uploads::create(&self.store, req)
+    }
+
+    async fn upload_part(
+        &self,
+        req: S3Request<UploadPartInput>,
+    ) -> S3Result<S3Response<UploadPartOutput>> {
+        uploads::receive_part(&self.store, req).await
+    }
+
+    async fn upload_part_copy(
+        &self,
+        req: S3Request<UploadPartCopyInput>,
+    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        uploads::copy_part(&self.store, req).await
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        req: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        uploads::complete(&self.store, req).await
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        req: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        self.store
+            .abort_upload(&req.input.bucket, &req.input.key, &req.input.upload_id)?;
+        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
+    }
+
+    async fn list_parts(
+        &self,
+        req: S3Request<ListPartsInput>,
+    ) -> S3Result<S3Response<ListPartsOutput>> {
+        listings::parts(&self.store, req.input).map(S3Response::new)
+    }
+
+    async fn list_multipart_uploads(
+        &self,
+        req: S3Request<ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        listings::uploads(&self.store, req.input).map(S3Response::new)
+    }
+}
+
+impl Operations {
+    fn bucket(&self, name: &str) -> S3Result<BucketAbout> {
+        self.store
+            .bucket(name)
+            .ok_or_else(|| s3_error!(NoSuchBucket))
+    }
+}
+
+impl From<StoreError> for S3Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Io(error) => Self::internal_error(error),
+            StoreError::NoSuchBucket => S3ErrorCode::NoSuchBucket.into(),
+            StoreError::NoSuchKey => S3ErrorCode::NoSuchKey.into(),
+            StoreError::NoSuchUpload => S3ErrorCode::NoSuchUpload.into(),
+            StoreError::Refused(error) => error,
+        }
+    }
+}
+
+/// What the front of COS learnt of a request.
+pub(super) fn asked<T>(req: &S3Request<T>) -> S3Result<&Asked> {
+    req.extensions
+        .get::<Asked>()
+        .ok_or_else(|| s3_error!(InternalError))
+}
+
+/// Copies part of a file, away from the threads that serve.
+pub(super) async fn copy(
+    store: &Arc<Store>,
+    source: File,
+    start: u64,
+    length: u64,
+) -> S3Result<Received> {
+    let store = Arc::clone(store);
+    let copied = tokio::task::spawn_blocking(move || store.copy(source, start, length));
+    copied
+        .await
+        .map_err(S3Error::internal_error)?
+        .map_err(S3Error::internal_error)
+}
+
+fn failed(key: String, code: &str) -> Error {
+    let message = match code {
+        "AccessDenied" => "Access Denied.",
+        _ => "The specified version does not exist.",
+    };
+    Error {
+        code: Some(code.into()),
+        key: Some(key),
+        message: Some(message.into()),
+        version_id: None,
+    }
+}

@@ -1,0 +1,435 @@
+//! Buckets and objects as files under one folder, with an index in memory.
+//!
+//! An object is an immutable blob and a JSON sidecar that names it. Both are written aside and renamed
+//! into place, so that a reader, or the next start, finds whole objects only. File names are hashes of
+//! keys: any key is possible, whatever the file system thinks of it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::emulator::keys::random;
+use crate::timestamp::Timestamp;
+
+pub(super) mod list;
+pub(super) mod multipart;
+pub(super) mod transfer;
+
+use list::{Listing, Page};
+use multipart::Upload;
+use transfer::Received;
+
+/// The one account's buckets.
+#[derive(Debug)]
+pub(super) struct Store {
+    root: PathBuf,
+    buckets: Mutex<BTreeMap<String, Bucket>>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    about: BucketAbout,
+    objects: BTreeMap<String, Arc<Object>>,
+    uploads: BTreeMap<String, Upload>,
+}
+
+/// What is known of a bucket itself.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct BucketAbout {
+    pub(super) name: String,
+    pub(super) region: String,
+    /// Unix seconds.
+    pub(super) created: i64,
+}
+
+/// What is known of an object.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Object {
+    pub(super) key: String,
+    pub(super) size: u64,
+    /// Without quotes.
+    pub(super) etag: String,
+    /// CRC-64/XZ of the content.
+    pub(super) crc64: u64,
+    /// Unix seconds.
+    pub(super) modified: i64,
+    pub(super) attributes: Attributes,
+    /// File name of the content.
+    blob: String,
+}
+
+/// What its writer said of an object.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(super) struct Attributes {
+    pub(super) cache_control: Option<String>,
+    pub(super) content_disposition: Option<String>,
+    pub(super) content_encoding: Option<String>,
+    pub(super) content_language: Option<String>,
+    pub(super) content_type: Option<String>,
+    /// Unix seconds.
+    pub(super) expires: Option<i64>,
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) storage_class: Option<String>,
+    pub(super) tags: Vec<(String, String)>,
+}
+
+/// Why the store did not do it.
+#[derive(Debug)]
+pub(super) enum StoreError {
+    Io(io::Error),
+    NoSuchBucket,
+    NoSuchKey,
+    NoSuchUpload,
+    /// The caller's own condition did not hold.
+    Refused(s3s::S3Error),
+}
+
+impl Store {
+    /// Opens the folder `root`, made if missing, and reads what is in it.
+    pub(super) fn open(root: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(root.join("tmp"))?;
+        fs::create_dir_all(root.join("buckets"))?;
+        let mut buckets = BTreeMap::new();
+        for entry in fs::read_dir(root.join("buckets"))? {
+            let folder = entry?.path();
+            let about: BucketAbout = read_json(&folder.join("bucket.json"))?;
+            let mut objects = BTreeMap::new();
+            for sidecar in fs::read_dir(folder.join("objects"))? {
+                let object: Object = read_json(&sidecar?.path())?;
+                objects.insert(object.key.clone(), Arc::new(object));
+            }
+            let uploads = multipart::load(&folder.join("uploads"))?;
+            buckets.insert(
+                about.name.clone(),
+                Bucket {
+                    about,
+                    objects,
+                    uploads,
+                },
+            );
+        }
+        Ok(Self {
+            root,
+            buckets: Mutex::new(buckets),
+        })
+    }
+
+    /// Makes a bucket; `false` when it was there.
+    pub(super) fn create_bucket(
+        &self,
+        name: &str,
+        region: &str,
+        now: Timestamp,
+    ) -> io::Result<bool> {
+        let mut buckets = self.lock();
+        if buckets.contains_key(name) {
+            return Ok(false);
+        }
+        let folder = self.folder(name);
+        for part in ["objects", "blobs", "uploads"] {
+            fs::create_dir_all(folder.join(part))?;
+        }
+        let about = BucketAbout {
+            name: name.into(),
+            region: region.into(),
+            created: now.unix(),
+        };
+        self.write_json(&folder.join("bucket.json"), &about)?;
+        let bucket = Bucket {
+            about,
+            objects: BTreeMap::new(),
+            uploads: BTreeMap::new(),
+        };
+        buckets.insert(name.into(), bucket);
+        Ok(true)
+    }
+
+    /// All buckets, by name.
+    pub(super) fn buckets(&self) -> Vec<BucketAbout> {
+        self.lock().values().map(|b| b.about.clone()).collect()
+    }
+
+    /// One bucket.
+    pub(super) fn bucket(&self, name: &str) -> Option<BucketAbout> {
+        self.lock().get(name).map(|b| b.about.clone())
+    }
+
+    /// An object.
+    pub(super) fn object(&self, bucket: &str, key: &str) -> Result<Arc<Object>, StoreError> {
+        let buckets = self.lock();
+        let bucket = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
+        bucket
+            .objects
+            .get(key)
+            .map(Arc::clone)
+            .ok_or(StoreError::NoSuchKey)
+    }
+
+    /// An object and its content. The file stays readable whatever happens to the key meanwhile.
+    pub(super) fn open_object(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> Result<(Arc<Object>, File), StoreError> {
+        let buckets = self.lock();
+        let found = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
+        let object = found.objects.get(key).ok_or(StoreError::NoSuchKey)?;
+        let file = File::open(self.blob(bucket, &object.blob)).map_err(StoreError::Io)?;
+        Ok((Arc::clone(object), file))
+    }
+
+    /// Makes what was received the object `key`, if `condition` likes the one that is there now.
+    pub(super) fn put_object(
+        &self,
+        bucket: &str,
+        key: &str,
+        received: Received,
+        attributes: Attributes,
+        now: Timestamp,
+        condition: impl FnOnce(Option<&Object>) -> s3s::S3Result<()>,
+    ) -> Result<Arc<Object>, StoreError> {
+        let mut buckets = self.lock();
+        let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
+        condition(found.objects.get(key).map(Arc::as_ref)).map_err(StoreError::Refused)?;
+        let (size, etag, crc64) = (received.size, received.etag(), received.crc64);
+        let object = Object {
+            key: key.into(),
+            size,
+            etag,
+            crc64,
+            modified: now.unix(),
+            attributes,
+            blob: self.keep(bucket, received).map_err(StoreError::Io)?,
+        };
+        self.replace(found, object).map_err(StoreError::Io)
+    }
+
+    /// Changes an object's attributes in place.
+    pub(super) fn change_object(
+        &self,
+        bucket: &str,
+        key: &str,
+        change: impl FnOnce(&mut Attributes),
+    ) -> Result<(), StoreError> {
+        let mut buckets = self.lock();
+        let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
+        let mut object = found
+            .objects
+            .get(key)
+            .ok_or(StoreError::NoSuchKey)?
+            .as_ref()
+            .clone();
+        change(&mut object.attributes);
+        self.replace(found, object)
+            .map(drop)
+            .map_err(StoreError::Io)
+    }
+
+    /// Removes an object; fine when there is none.
+    pub(super) fn delete_object(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
+        let mut buckets = self.lock();
+        let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
+        let Some(object) = found.objects.remove(key) else {
+            return Ok(());
+        };
+        fs::remove_file(self.sidecar(bucket, key)).map_err(StoreError::Io)?;
+        fs::remove_file(self.blob(bucket, &object.blob)).map_err(StoreError::Io)
+    }
+
+    /// One page of a bucket's objects.
+    pub(super) fn list(
+        &self,
+        bucket: &str,
+        listing: &Listing<'_>,
+    ) -> Result<Page<Arc<Object>>, StoreError> {
+        let buckets = self.lock();
+        let found = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
+        let start = match listing.after {
+            after if after >= listing.prefix && !after.is_empty() => Bound::Excluded(after),
+            _ => Bound::Included(listing.prefix),
+        };
+        let entries = found.objects.range::<str, _>((start, Bound::Unbounded));
+        Ok(list::page(
+            entries.map(|(key, object)| (key.as_str(), Arc::clone(object))),
+            listing,
+        ))
+    }
+
+    /// A new file that goes away by itself unless it is kept.
+    pub(super) fn scratch(&self) -> io::Result<NamedTempFile> {
+        NamedTempFile::new_in(self.root.join("tmp"))
+    }
+
+    /// Puts `object` in the place of the one with its key, whose content goes when it is another.
+    fn replace(&self, bucket: &mut Bucket, object: Object) -> io::Result<Arc<Object>> {
+        let name = &bucket.about.name;
+        self.write_json(&self.sidecar(name, &object.key), &object)?;
+        let object = Arc::new(object);
+        let old = bucket
+            .objects
+            .insert(object.key.clone(), Arc::clone(&object));
+        if let Some(old) = old.filter(|old| old.blob != object.blob) {
+            fs::remove_file(self.blob(name, &old.blob))?;
+        }
+        Ok(object)
+    }
+
+    /// Keeps what was received as a blob of `bucket` and gives its name.
+    fn keep(&self, bucket: &str, received: Received) -> io::Result<String> {
+        let name = random_name()?;
+        received
+            .file
+            .persist(self.blob(bucket, &name))
+            .map_err(|e| e.error)?;
+        Ok(name)
+    }
+
+    /// Writes `value` so that the file is either the old or the new one, whole.
+    fn write_json(&self, path: &Path, value: &impl Serialize) -> io::Result<()> {
+        let mut file = self.scratch()?;
+        file.write_all(&serde_json::to_vec(value)?)?;
+        file.persist(path).map(drop).map_err(|e| e.error)
+    }
+
+    fn folder(&self, bucket: &str) -> PathBuf {
+        self.root.join("buckets").join(bucket)
+    }
+
+    fn blob(&self, bucket: &str, name: &str) -> PathBuf {
+        self.folder(bucket).join("blobs").join(name)
+    }
+
+    fn sidecar(&self, bucket: &str, key: &str) -> PathBuf {
+        self.folder(bucket)
+            .join("objects")
+            .join(hex(&Sha256::digest(key)) + ".json")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Bucket>> {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+fn random_name() -> io::Result<String> {
+    random(16)
+        .map(|bytes| hex(&bytes))
+        .ok_or_else(|| io::Error::other("no randomness"))
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    let bytes = fs::read(path)?;
+    serde_json::from_slice(&bytes).map_err(|e| io::Error::other(format!("{}: {e}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_768_480_245;
+
+    fn received(store: &Store, content: &[u8]) -> Received {
+        let mut file = store.scratch().unwrap();
+        file.write_all(content).unwrap();
+        Received {
+            file,
+            size: content.len() as u64,
+            md5: [7; 16],
+            crc64: 9,
+        }
+    }
+
+    fn put(store: &Store, key: &str, content: &[u8]) {
+        let now = Timestamp::from_unix(NOW);
+        let received = received(store, content);
+        store
+            .put_object("b-1", key, received, Attributes::default(), now, |_| Ok(()))
+            .unwrap();
+    }
+
+    #[test]
+    fn any_key_survives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = "é".repeat(425);
+        let keys = [
+            "/lead",
+            "a//b",
+            "..",
+            "a/../b",
+            "\\x",
+            "中文 +%.txt",
+            "k/",
+            &long,
+        ];
+        {
+            let store = Store::open(folder.path().into()).unwrap();
+            assert!(
+                store
+                    .create_bucket("b-1", "ap-guangzhou", Timestamp::from_unix(NOW))
+                    .unwrap()
+            );
+            for key in keys {
+                put(&store, key, key.as_bytes());
+            }
+        }
+        let store = Store::open(folder.path().into()).unwrap();
+        for key in keys {
+            let (object, file) = store.open_object("b-1", key).unwrap();
+            assert_eq!(io::read_to_string(file).unwrap(), key);
+            assert_eq!(object.size, key.len() as u64);
+        }
+        let all = Listing {
+            prefix: "",
+            delimiter: "",
+            after: "",
+            limit: 1000,
+        };
+        assert_eq!(store.list("b-1", &all).unwrap().items.len(), keys.len());
+    }
+
+    #[test]
+    fn nothing_stays_behind_of_what_was_replaced_or_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().into()).unwrap();
+        store
+            .create_bucket("b-1", "r", Timestamp::from_unix(NOW))
+            .unwrap();
+        put(&store, "k", b"old");
+        let (_, old) = store.open_object("b-1", "k").unwrap();
+        put(&store, "k", b"new");
+        drop(received(&store, b"never kept"));
+        let files = |part: &str| fs::read_dir(folder.path().join(part)).unwrap().count();
+        assert_eq!(
+            (
+                files("buckets/b-1/blobs"),
+                files("buckets/b-1/objects"),
+                files("tmp")
+            ),
+            (1, 1, 0)
+        );
+        assert_eq!(io::read_to_string(old).unwrap(), "old");
+        store.delete_object("b-1", "k").unwrap();
+        assert_eq!(
+            (files("buckets/b-1/blobs"), files("buckets/b-1/objects")),
+            (0, 0)
+        );
+    }
+}

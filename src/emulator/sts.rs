@@ -1,0 +1,348 @@
+//! The embedded STS: `GetFederationToken` and `GetCallerIdentity` of Tencent's API 3.0, as strict as the
+//! real one.
+//!
+//! <https://www.tencentcloud.com/document/product/1312/48195>
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HOST, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use s3s::Body;
+use serde_json::{Map, Value, json};
+
+use crate::emulator::cam::{Policy, PolicyError};
+use crate::emulator::clock;
+use crate::emulator::counters::Counters;
+use crate::emulator::faults::{FaultSwitch, StsFault};
+use crate::emulator::keys::{Key, Keys, random};
+use crate::emulator::store::hex;
+use crate::emulator::wire::{Cut, Peer};
+use crate::sign::encoding::percent_decode;
+use crate::sign::tc3::{Call, Claim, Refusal};
+use crate::timestamp::Timestamp;
+
+/// A call's body at most.
+const BODY_LIMIT: usize = 256 * 1024;
+/// The longest life of a sub-account's federation token.
+const DURATION_LIMIT: i64 = 129_600;
+const DURATION_DEFAULT: i64 = 1800;
+const VERSION: &str = "2018-08-13";
+
+/// The embedded STS.
+#[derive(Debug)]
+pub(super) struct Sts {
+    pub(super) appid: String,
+    pub(super) counters: Arc<Counters>,
+    pub(super) faults: Arc<FaultSwitch>,
+    pub(super) keys: Arc<Keys>,
+    /// Characters that a policy may have, decoded.
+    pub(super) policy_limit: usize,
+}
+
+/// A refusal: Tencent's code and a message.
+type Failure = (String, String);
+
+impl Sts {
+    /// Answers one request, or cuts its connection when a fault says so.
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> Result<Response<Body>, Cut> {
+        self.counters.sts_call();
+        self.faults.wait(|faults| faults.sts_latency_ms).await;
+        let now = clock().plus(self.faults.current().sts_clock_offset);
+        match self.faults.next_sts() {
+            None => {}
+            Some(StsFault::Down) => return Err(peer.cut()),
+            Some(StsFault::Error(code)) => {
+                return Ok(failed((code, "A fault on demand.".into()), now));
+            }
+            Some(StsFault::Hang) => std::future::pending().await,
+            Some(StsFault::Html) => {
+                let mut page = Response::new(Body::from(
+                    "<html><body>Please log in</body></html>".to_owned(),
+                ));
+                page.headers_mut()
+                    .insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+                return Ok(page);
+            }
+            Some(StsFault::Http500) => {
+                let mut broken = Response::new(Body::from("internal server error".to_owned()));
+                *broken.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                return Ok(broken);
+            }
+        }
+        let (head, body) = request.into_parts();
+        let body = match Limited::new(body, BODY_LIMIT).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(_) => {
+                return Ok(failed(
+                    failure("RequestSizeLimitExceeded", "The request is too large."),
+                    now,
+                ));
+            }
+        };
+        Ok(match self.act(&head, &body, now) {
+            Ok(response) => respond(response, now),
+            Err(failure) => failed(failure, now),
+        })
+    }
+
+    fn act(
+        &self,
+        head: &Parts,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<Map<String, Value>, Failure> {
+        let key = self.authenticate(head, body, now)?;
+        let parameters = parameters(head, body)?;
+        if header(head, "x-tc-version") != Some(VERSION) {
+            return Err(failure(
+                "InvalidParameterValue",
+                "The version is not 2018-08-13.",
+            ));
+        }
+        match header(head, "x-tc-action") {
+            Some("GetFederationToken") => self.get_federation_token(head, &key, &parameters, now),
+            Some("GetCallerIdentity") => Ok(fields(&json!({
+                "Arn": "qcs::cam::uin/100000000001:uin/100000000001",
+                "AccountId": "100000000001",
+                "UserId": "100000000001",
+                "PrincipalId": "100000000001",
+                "Type": "RootAccount",
+            }))),
+            _ => Err(failure("InvalidAction", "The request action is not found.")),
+        }
+    }
+
+    /// Whose signature it is.
+    fn authenticate(&self, head: &Parts, body: &[u8], now: Timestamp) -> Result<Key, Failure> {
+        let wrong = || {
+            failure(
+                "AuthFailure.SignatureFailure",
+                "The provided credentials could not be validated.",
+            )
+        };
+        let claim = head
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|v| v.to_str().ok());
+        let claim = Claim::parse(claim.unwrap_or_default()).map_err(|_| wrong())?;
+        let unknown = || failure("AuthFailure.SecretIdNotFound", "The SecretId is not found.");
+        let key = self.keys.find(claim.secret_id).ok_or_else(unknown)?;
+        let time = header(head, "x-tc-timestamp")
+            .and_then(|t| t.parse().ok())
+            .ok_or_else(wrong)?;
+        let host = head
+            .headers
+            .get(HOST)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default();
+        let call = Call {
+            method: head.method.as_str(),
+            host,
+            service: "sts",
+            content_type: header(head, "content-type").unwrap_or_default(),
+            query: head.uri.query().unwrap_or_default(),
+            payload: match header(head, "x-tc-content-sha256") {
+                Some("UNSIGNED-PAYLOAD") => b"UNSIGNED-PAYLOAD",
+                _ => body,
+            },
+            time: Timestamp::from_unix(time),
+        };
+        // Some SDKs sign the bare host name where others sign its port too.
+        let bare = Call {
+            host: host.split(':').next().unwrap_or_default(),
+            ..call
+        };
+        let verified = claim
+            .verify(&call, key.secret(), now)
+            .or_else(|refusal| match refusal {
+                Refusal::SignatureExpire => Err(refusal),
+                Refusal::SignatureFailure => claim.verify(&bare, key.secret(), now),
+            });
+        verified.map_err(|refusal| match refusal {
+            Refusal::SignatureExpire => failure(
+                "AuthFailure.SignatureExpire",
+                "Signature expired: more than 5 minutes off the server's time.",
+            ),
+            Refusal::SignatureFailure => wrong(),
+        })?;
+        let Key::Temporary(temporary) = &key else {
+            return Ok(key);
+        };
+        let token = header(head, "x-tc-token");
+        if token != Some(temporary.token.expose()) || temporary.expires <= clock() {
+            return Err(failure(
+                "AuthFailure.TokenFailure",
+                "The token is wrong or has expired.",
+            ));
+        }
+        Ok(key)
+    }
+
+    fn get_federation_token(
+        &self,
+        head: &Parts,
+        key: &Key,
+        parameters: &Map<String, Value>,
+        now: Timestamp,
+    ) -> Result<Map<String, Value>, Failure> {
+        if matches!(key, Key::Temporary(_)) {
+            return Err(failure(
+                "FailedOperation.TempKeyNotAllowed",
+                "A temporary key cannot ask for one.",
+            ));
+        }
+        if header(head, "x-tc-region").is_none_or(str::is_empty) {
+            return Err(failure(
+                "MissingParameter",
+                "The request is missing the parameter Region.",
+            ));
+        }
+        let name = text(parameters, "Name")?;
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-') {
+            return Err(failure(
+                "InvalidParameter.ParamError",
+                "Name is of letters only.",
+            ));
+        }
+        let duration = match parameters.get("DurationSeconds") {
+            None => DURATION_DEFAULT,
+            Some(Value::Number(n)) => n.as_i64().unwrap_or(0),
+            Some(Value::String(s)) if head.method == Method::GET => s.parse().unwrap_or(0),
+            Some(_) => {
+                return Err(failure(
+                    "InvalidParameter.ParamError",
+                    "DurationSeconds is a number.",
+                ));
+            }
+        };
+        if duration < 1 {
+            return Err(failure(
+                "InvalidParameter.ParamError",
+                "DurationSeconds is at least 1.",
+            ));
+        }
+        if duration > DURATION_LIMIT {
+            return Err(failure(
+                "InvalidParameter.OverTimeError",
+                "DurationSeconds is at most 129600.",
+            ));
+        }
+        let policy_text = decode_policy(text(parameters, "Policy")?).ok_or_else(|| {
+            failure(
+                "InvalidParameter.StrategyFormatError",
+                "The policy cannot be decoded.",
+            )
+        })?;
+        if policy_text.chars().count() > self.policy_limit {
+            return Err(failure(
+                "InvalidParameter.PolicyTooLong",
+                "The policy is too long.",
+            ));
+        }
+        let policy = Policy::parse(&policy_text).map_err(|error| match error {
+            PolicyError::Format(why) => failure("InvalidParameter.StrategyFormatError", &why),
+            PolicyError::Invalid(why) => failure("InvalidParameter.StrategyInvalid", &why),
+        })?;
+        if let Some(account) = policy.other_account(&self.appid) {
+            return Err(failure("InvalidParameter.GrantOtherResource", account));
+        }
+
+        let life = self.faults.current().sts_lifetime.unwrap_or(duration);
+        let issued = self
+            .keys
+            .issue(policy, policy_text.len(), clock().plus(life), clock());
+        let issued = issued.ok_or_else(|| failure("InternalError.SystemError", "No more keys."))?;
+        self.counters.key_issued(name);
+        let expires = now.plus(life);
+        Ok(fields(&json!({
+            "Credentials": {
+                "Token": issued.token.expose(),
+                "TmpSecretId": issued.id,
+                "TmpSecretKey": issued.secret.expose(),
+            },
+            "ExpiredTime": expires.unix(),
+            "Expiration": expires.iso8601(),
+        })))
+    }
+}
+
+/// The parameters: a JSON object, or the query of a GET.
+fn parameters(head: &Parts, body: &[u8]) -> Result<Map<String, Value>, Failure> {
+    let odd = || failure("InvalidParameter", "The parameters cannot be read.");
+    match head.method {
+        Method::POST => match serde_json::from_slice(body) {
+            Ok(Value::Object(parameters)) => Ok(parameters),
+            _ => Err(odd()),
+        },
+        Method::GET => {
+            let pairs = head
+                .uri
+                .query()
+                .unwrap_or_default()
+                .split('&')
+                .filter(|pair| !pair.is_empty());
+            let pairs = pairs.map(|pair| {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                Some((name.to_owned(), Value::String(decode_policy(value)?)))
+            });
+            pairs.collect::<Option<_>>().ok_or_else(odd)
+        }
+        _ => Err(failure("UnsupportedProtocol", "Only GET and POST.")),
+    }
+}
+
+fn text<'a>(parameters: &'a Map<String, Value>, name: &str) -> Result<&'a str, Failure> {
+    let value = parameters.get(name).and_then(Value::as_str);
+    value.ok_or_else(|| {
+        failure(
+            "MissingParameter",
+            &format!("The request is missing the parameter {name}."),
+        )
+    })
+}
+
+/// The server decodes a policy once more after its transport is decoded, a `+` to a space (1312/48195).
+fn decode_policy(text: &str) -> Option<String> {
+    let spaced = text.replace('+', " ");
+    String::from_utf8(percent_decode(&spaced)?.into_owned()).ok()
+}
+
+fn header<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
+    head.headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn failure(code: &str, message: &str) -> Failure {
+    (code.to_owned(), message.to_owned())
+}
+
+fn fields(json: &Value) -> Map<String, Value> {
+    json.as_object().cloned().unwrap_or_default()
+}
+
+fn failed((code, message): Failure, now: Timestamp) -> Response<Body> {
+    respond(
+        fields(&json!({"Error": {"Code": code, "Message": message}})),
+        now,
+    )
+}
+
+/// HTTP 200 in any case, as Tencent's API 3.0 has it.
+fn respond(mut response: Map<String, Value>, now: Timestamp) -> Response<Body> {
+    let request_id = hex(&random(16).unwrap_or_default());
+    response.insert("RequestId".into(), request_id.into());
+    let mut answer = Response::new(Body::from(json!({"Response": response}).to_string()));
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(date) = HeaderValue::from_str(&now.http_date()) {
+        answer.headers_mut().insert(DATE, date);
+    }
+    answer
+}

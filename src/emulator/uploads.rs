@@ -1,0 +1,176 @@
+//! Multipart uploads, but for their listings.
+
+use std::sync::Arc;
+
+use s3s::dto::{
+    CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, CopyPartResult,
+    CreateMultipartUploadInput, CreateMultipartUploadOutput, Range, UploadPartCopyInput,
+    UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+};
+use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
+
+use crate::emulator::clock;
+use crate::emulator::convert::{
+    Conditions, attributes_of, copy_source, crc_header, etag, forbids_overwrite, parse_tags, slice,
+    source_conditions_of, stamp, verify_md5,
+};
+use crate::emulator::s3::{asked, copy};
+use crate::emulator::store::multipart::{Part as StoredPart, Upload};
+use crate::emulator::store::{Object as Stored, Store};
+
+/// A part that is not the last has at least this many bytes (436/14518).
+const PART_LEAST: u64 = 1024 * 1024;
+/// Part numbers are 1 to this (436/14518).
+const PART_LAST: i32 = 10_000;
+
+/// `CreateMultipartUpload`.
+pub(super) fn create(
+    store: &Store,
+    req: S3Request<CreateMultipartUploadInput>,
+) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+    let forbid_overwrite = forbids_overwrite(&req.headers);
+    let input = req.input;
+    if forbid_overwrite && let Ok(there) = store.object(&input.bucket, &input.key) {
+        Conditions {
+            forbid_overwrite,
+            ..Default::default()
+        }
+        .check_write(Some(&there))?;
+    }
+    let attributes = attributes_of!(input, parse_tags(input.tagging.as_deref())?);
+    let id = store.create_upload(&input.bucket, &input.key, attributes, clock())?;
+    Ok(S3Response::new(CreateMultipartUploadOutput {
+        bucket: Some(input.bucket),
+        key: Some(input.key),
+        upload_id: Some(id),
+        ..Default::default()
+    }))
+}
+
+/// `UploadPart`.
+pub(super) async fn receive_part(
+    store: &Arc<Store>,
+    req: S3Request<UploadPartInput>,
+) -> S3Result<S3Response<UploadPartOutput>> {
+    let mut input = req.input;
+    check_part_number(input.part_number)?;
+    store.find_upload(&input.bucket, &input.key, &input.upload_id)?;
+    let received = store
+        .receive(input.body.take(), input.content_length)
+        .await?;
+    verify_md5(input.content_md5.as_deref(), &received.md5)?;
+    let (bucket, key, id) = (&input.bucket, &input.key, &input.upload_id);
+    let part = store.put_part(bucket, key, id, input.part_number, received, clock())?;
+    let output = UploadPartOutput {
+        e_tag: Some(etag(&part.etag())),
+        ..Default::default()
+    };
+    Ok(S3Response::with_headers(output, crc_header(part.crc64)))
+}
+
+/// `UploadPartCopy`.
+pub(super) async fn copy_part(
+    store: &Arc<Store>,
+    req: S3Request<UploadPartCopyInput>,
+) -> S3Result<S3Response<UploadPartCopyOutput>> {
+    let input = req.input;
+    check_part_number(input.part_number)?;
+    store.find_upload(&input.bucket, &input.key, &input.upload_id)?;
+    let (from_bucket, from_key) = copy_source(&input.copy_source)?;
+    let (source, file) = store.open_object(from_bucket, from_key)?;
+    let of_source = source_conditions_of!(input);
+    of_source.check_copy(&source)?;
+    let range = input
+        .copy_source_range
+        .as_deref()
+        .map(Range::parse)
+        .transpose();
+    let range = range.map_err(|_| s3_error!(InvalidArgument, "x-amz-copy-source-range"))?;
+    let (start, length, _) = slice(range.as_ref(), source.size)?;
+    let received = copy(store, file, start, length).await?;
+    let (bucket, key, id) = (&input.bucket, &input.key, &input.upload_id);
+    let part = store.put_part(bucket, key, id, input.part_number, received, clock())?;
+    let result = CopyPartResult {
+        e_tag: Some(etag(&part.etag())),
+        last_modified: Some(stamp(part.modified)),
+        ..Default::default()
+    };
+    let output = UploadPartCopyOutput {
+        copy_part_result: Some(result),
+        ..Default::default()
+    };
+    Ok(S3Response::with_headers(output, crc_header(part.crc64)))
+}
+
+/// `CompleteMultipartUpload`.
+pub(super) async fn complete(
+    store: &Arc<Store>,
+    req: S3Request<CompleteMultipartUploadInput>,
+) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+    let conditions = Conditions {
+        forbid_overwrite: forbids_overwrite(&req.headers),
+        if_match: req.input.if_match.clone(),
+        if_none_match: req.input.if_none_match.clone(),
+        ..Default::default()
+    };
+    let host = asked(&req)?.host.clone();
+    let input = req.input;
+    let upload = store.find_upload(&input.bucket, &input.key, &input.upload_id)?;
+    let listed = input
+        .multipart_upload
+        .and_then(|m| m.parts)
+        .unwrap_or_default();
+    let parts = chosen_parts(&upload, &listed)?;
+    let (store, bucket) = (Arc::clone(store), input.bucket.clone());
+    let join = move || {
+        let condition = |there: Option<&Stored>| conditions.check_write(there);
+        store.complete_upload(&bucket, &upload, &parts, clock(), condition)
+    };
+    let object = tokio::task::spawn_blocking(join)
+        .await
+        .map_err(S3Error::internal_error)??;
+    let output = CompleteMultipartUploadOutput {
+        location: Some(format!("{host}/{}", input.key)),
+        bucket: Some(input.bucket),
+        key: Some(input.key),
+        e_tag: Some(etag(&object.etag)),
+        ..Default::default()
+    };
+    Ok(S3Response::with_headers(output, crc_header(object.crc64)))
+}
+
+fn check_part_number(number: i32) -> S3Result<()> {
+    if (1..=PART_LAST).contains(&number) {
+        return Ok(());
+    }
+    Err(s3_error!(
+        InvalidArgument,
+        "Part number must be an integer between 1 and 10000, inclusive"
+    ))
+}
+
+/// The parts that a complete names, in its order, if they may be joined.
+fn chosen_parts(upload: &Upload, listed: &[CompletedPart]) -> S3Result<Vec<StoredPart>> {
+    let mut chosen: Vec<StoredPart> = Vec::with_capacity(listed.len());
+    for wanted in listed {
+        let part = wanted.part_number.and_then(|n| upload.parts.get(&n));
+        let part = part.filter(|p| wanted.e_tag.as_ref().is_some_and(|e| e.value() == p.etag()));
+        let part = part.ok_or_else(|| s3_error!(InvalidPart))?;
+        if let Some(before) = chosen.last() {
+            if before.number >= part.number {
+                return Err(s3_error!(InvalidPartOrder));
+            }
+            if before.size < PART_LEAST {
+                return Err(s3_error!(EntityTooSmall));
+            }
+        }
+        chosen.push(part.clone());
+    }
+    if chosen.is_empty() {
+        return Err(s3_error!(
+            MalformedXML,
+            "A complete needs at least one part"
+        ));
+    }
+    Ok(chosen)
+}

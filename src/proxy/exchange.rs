@@ -1,0 +1,341 @@
+//! One exchange with COS: a key, a fresh head, a signature, the answer. And when to try once more.
+
+use std::rc::Rc;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use hyper::body::{Body as _, Incoming};
+use tokio::time::{Duration, Instant};
+
+use super::Proxy;
+use super::exit::Exit;
+use super::local::document;
+use super::payload::Outgoing;
+use super::retry::Tries;
+use crate::body::{self, Answer};
+use crate::counted::Gauge;
+use crate::credentials::Credential;
+use crate::observe::Event;
+use crate::rewrite;
+use crate::rewrite::listing::AnswerRewriter;
+use crate::s3::{Code, Fault, Operation, S3Error, xml};
+use crate::tenant::Permit;
+use crate::upstream::{Lease, SendFailure};
+
+/// COS's error documents are a few hundred bytes; one that is larger is not read.
+const ERROR_BYTES: usize = 64 * 1024;
+const ERROR_TIME: Duration = Duration::from_secs(10);
+/// The result of a multi-delete of 1000 keys of 850 bytes, each byte percent-encoded or escaped.
+const DELETE_RESULT_BYTES: usize = 8 * 1024 * 1024;
+
+/// COS's answer, before anything of it has been looked at.
+struct Answered {
+    response: Response<Incoming>,
+    lease: Lease,
+}
+
+impl Proxy {
+    /// Has COS do what `permit` allows, and makes its answer the client's.
+    pub(super) async fn exchange(
+        &self,
+        permit: &Permit<'_, '_>,
+        head: &Parts,
+        outgoing: Outgoing,
+        gauge: &Rc<Gauge>,
+        exit: &mut Exit,
+    ) -> Result<Response<Answer>, S3Error> {
+        if permit.request().operation == Operation::DeleteObjects && outgoing.body.length() == 0 {
+            return Ok(delete_result(xml::DeleteResult::default(), &outgoing));
+        }
+        let entry = self.shared.credentials.entry(permit.tenant().index);
+        let entry = entry.ok_or_else(|| internal("a tenant without a credential entry"))?;
+        let mut tries = Tries::of(permit.request().operation);
+        self.budget.earn();
+        loop {
+            let credential = if let Some(live) = entry.live(Instant::now()) {
+                self.metrics.count(Event::CacheHit);
+                live
+            } else {
+                self.metrics.count(Event::CacheMiss);
+                entry.get().await?
+            };
+            let answered = match self.send(permit, head, &outgoing, &credential).await {
+                Ok(answered) => answered,
+                Err(failure) => {
+                    self.judge(failure, &outgoing.body, &mut tries)?;
+                    continue;
+                }
+            };
+            exit.upstream(answered.response.status(), answered.response.headers());
+            check_framing(&answered.response)?;
+            let status = answered.response.status();
+            if status.is_success() || status == StatusCode::NOT_MODIFIED {
+                return self.relay(permit, answered, &outgoing, gauge).await;
+            }
+            let refused = self.read_error(answered, permit).await;
+            let key_refused = refused.key_refused
+                || (head.method == Method::HEAD
+                    && status == StatusCode::FORBIDDEN
+                    && self.is_key_refused(permit, head, &credential).await);
+            if !key_refused {
+                return Err(refused.error);
+            }
+            entry.reject(credential.generation);
+            if !tries.after_key_refused(outgoing.body.again().is_some()) {
+                return Err(refused.error);
+            }
+        }
+    }
+
+    /// Rewrites, signs and sends.
+    async fn send(
+        &self,
+        permit: &Permit<'_, '_>,
+        head: &Parts,
+        outgoing: &Outgoing,
+        credential: &Credential,
+    ) -> Result<Answered, Failure> {
+        let body = outgoing.body.again().ok_or(Failure::UsedUp)?;
+        let mut fresh = rewrite::request(permit, head, &self.config().upstream)?;
+        if let Some(md5) = &outgoing.md5 {
+            fresh
+                .headers
+                .insert("content-md5", HeaderValue::from_str(md5).map_err(internal)?);
+            fresh
+                .headers
+                .insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+        }
+        if matches!(fresh.method, Method::PUT | Method::POST) {
+            fresh.headers.insert(CONTENT_LENGTH, body.length().into());
+        }
+        let region = permit.grant().map_or("", |grant| grant.region.as_str());
+        self.sign(&mut fresh, credential, region, outgoing.sha256)?;
+        let mut request = http::Request::new(body);
+        *request.method_mut() = fresh.method;
+        *request.uri_mut() = fresh.target.parse().map_err(internal)?;
+        *request.headers_mut() = fresh.headers;
+        let sent = self
+            .upstream
+            .send(&fresh.authority, request, &outgoing.body)
+            .await;
+        match &sent {
+            Ok((response, _)) => self.metrics.upstream_answered(response.status()),
+            Err(SendFailure::Broken(_)) => self.metrics.count(Event::UpstreamBroken),
+            Err(SendFailure::Connect(_) | SendFailure::Unsent) => {
+                self.metrics.count(Event::UpstreamConnectFailed);
+            }
+            Err(SendFailure::Timeout) => self.metrics.count(Event::UpstreamTimeout),
+        }
+        let (response, lease) = sent.map_err(Failure::Send)?;
+        Ok(Answered { response, lease })
+    }
+
+    /// `Ok` when the request may be sent again; else the error for the client.
+    fn judge(
+        &self,
+        failure: Failure,
+        body: &body::Request,
+        tries: &mut Tries,
+    ) -> Result<(), S3Error> {
+        let failure = match failure {
+            Failure::Refused(error) => return Err(error),
+            Failure::Send(failure) => failure,
+            Failure::UsedUp => return Err(bad_gateway("the body cannot be sent again")),
+        };
+        if let Some(upload) = body.failure() {
+            self.metrics.count(Event::BodyWithheld);
+            return Err(upload.into());
+        }
+        let again = match &failure {
+            SendFailure::Broken(_) => tries.after_broken(body.again().is_some(), &self.budget),
+            SendFailure::Connect(_) | SendFailure::Unsent => {
+                tries.after_no_connection(&self.budget)
+            }
+            SendFailure::Timeout => false,
+        };
+        if again {
+            self.metrics.count(Event::Retry);
+            return Ok(());
+        }
+        Err(match failure {
+            SendFailure::Timeout => S3Error::new(
+                Code::GatewayTimeout,
+                "The storage did not answer in time. Try again later.",
+            )
+            .fault(Fault::Upstream)
+            .detail(failure.to_string()),
+            SendFailure::Broken(_) | SendFailure::Connect(_) | SendFailure::Unsent => {
+                bad_gateway(failure.to_string())
+            }
+        })
+    }
+
+    /// A success on its way to the client.
+    async fn relay(
+        &self,
+        permit: &Permit<'_, '_>,
+        answered: Answered,
+        outgoing: &Outgoing,
+        gauge: &Rc<Gauge>,
+    ) -> Result<Response<Answer>, S3Error> {
+        let Answered { response, lease } = answered;
+        let (upstream, incoming) = response.into_parts();
+        let operation = permit.request().operation;
+        let headers = rewrite::response_headers(operation, &upstream.headers)?;
+        if operation == Operation::DeleteObjects {
+            let result = self.read_delete_result(incoming, lease).await?;
+            return Ok(delete_result(result, outgoing));
+        }
+        let rewriter = AnswerRewriter::new(permit, self.config().upstream.signature);
+        let mut answer = Response::new(Answer::stream(
+            incoming,
+            lease,
+            gauge,
+            self.pace(),
+            rewriter,
+        ));
+        *answer.status_mut() = upstream.status;
+        *answer.headers_mut() = headers;
+        Ok(answer)
+    }
+
+    async fn read_delete_result(
+        &self,
+        incoming: Incoming,
+        lease: Lease,
+    ) -> Result<xml::DeleteResult, S3Error> {
+        let head_timeout = self.config().upstream.limits.head_timeout;
+        let body = body::gather(incoming, DELETE_RESULT_BYTES, head_timeout)
+            .await
+            .map_err(|failure| bad_gateway(format!("the result of a multi-delete: {failure:?}")))?;
+        lease.release();
+        xml::DeleteResult::parse(&body, DELETE_RESULT_BYTES)
+            .map_err(|error| bad_gateway(format!("the result of a multi-delete: {error}")))
+    }
+
+    /// Reads COS's error document, and makes ours of it.
+    async fn read_error(&self, answered: Answered, permit: &Permit<'_, '_>) -> Refused {
+        let Answered { response, lease } = answered;
+        let (upstream, incoming) = response.into_parts();
+        let body = body::gather(incoming, ERROR_BYTES, ERROR_TIME).await;
+        if body.is_ok() {
+            lease.release();
+        }
+        let body = body.unwrap_or_default();
+        Refused {
+            key_refused: rewrite::is_credential_refusal(upstream.status, &body),
+            error: rewrite::upstream_error(upstream.status, &body, permit),
+        }
+    }
+
+    /// Whether COS refuses `credential`: the answer to a HEAD has no body that would tell a refused
+    /// key from a refused right, so the first byte is asked for by GET, whose error has one.
+    async fn is_key_refused(
+        &self,
+        permit: &Permit<'_, '_>,
+        head: &Parts,
+        credential: &Credential,
+    ) -> bool {
+        let Ok(mut probe) = rewrite::request(permit, head, &self.config().upstream) else {
+            return false;
+        };
+        probe.method = Method::GET;
+        probe
+            .headers
+            .insert("range", HeaderValue::from_static("bytes=0-0"));
+        let region = permit.grant().map_or("", |grant| grant.region.as_str());
+        if self.sign(&mut probe, credential, region, None).is_err() {
+            return false;
+        }
+        let Ok(target) = probe.target.parse() else {
+            return false;
+        };
+        let mut request = http::Request::new(body::Request::Empty);
+        *request.method_mut() = probe.method;
+        *request.uri_mut() = target;
+        *request.headers_mut() = probe.headers;
+        match self
+            .upstream
+            .send(&probe.authority, request, &body::Request::Empty)
+            .await
+        {
+            Ok((response, lease)) => {
+                self.read_error(Answered { response, lease }, permit)
+                    .await
+                    .key_refused
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// COS's error, as the client may see it.
+struct Refused {
+    key_refused: bool,
+    error: S3Error,
+}
+
+/// Why a request brought no answer.
+enum Failure {
+    /// It cannot be made.
+    Refused(S3Error),
+    /// It was sent.
+    Send(SendFailure),
+    /// Its body is gone.
+    UsedUp,
+}
+
+impl From<S3Error> for Failure {
+    fn from(error: S3Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// Refuses an answer whose end could not be told from a broken connection, or that is framed twice.
+fn check_framing(response: &Response<Incoming>) -> Result<(), S3Error> {
+    let (headers, body) = (response.headers(), response.body());
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    if chunked && headers.contains_key(CONTENT_LENGTH) {
+        return Err(bad_gateway("COS's answer is framed twice"));
+    }
+    if !chunked && !body.is_end_stream() && body.size_hint().exact().is_none() {
+        return Err(bad_gateway("COS's answer has no length"));
+    }
+    Ok(())
+}
+
+/// COS's result of a multi-delete, with an entry for each key that the caller may not delete.
+fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response<Answer> {
+    result
+        .failures
+        .extend(outgoing.denied.iter().map(|object| xml::DeleteFailure {
+            key: object.key.clone(),
+            version_id: object.version_id.clone(),
+            code: Code::AccessDenied.as_str().to_owned(),
+            message: "The key is outside the prefixes that are yours.".to_owned(),
+        }));
+    if outgoing.quiet {
+        result.deleted.clear();
+    }
+    document(result.to_xml())
+}
+
+fn bad_gateway(detail: impl Into<String>) -> S3Error {
+    S3Error::new(
+        Code::BadGateway,
+        "The storage could not be reached, or gave no proper answer. Try again.",
+    )
+    .fault(Fault::Upstream)
+    .detail(detail)
+}
+
+/// What cannot happen with the texts that the rewriter makes, and is no reason to panic.
+pub(super) fn internal(error: impl std::fmt::Display) -> S3Error {
+    S3Error::new(
+        Code::InternalError,
+        "We encountered an internal error. Please try again.",
+    )
+    .fault(Fault::Proxy)
+    .detail(error.to_string())
+}

@@ -1,0 +1,242 @@
+//! THE pipeline: [`Proxy::forward`] tells a request's life, one line a step.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::request::Parts;
+use hyper::body::Incoming;
+
+use crate::body::Answer;
+use crate::config::Config;
+use crate::counted::{CoreLoad, Gauge, Phase};
+use crate::credentials::{Cache, Clock};
+use crate::dial::{Dialer, Roots};
+use crate::observe::{AccessLog, CoreMetrics, Event, Metrics, Readiness};
+use crate::s3::{S3Error, S3Request};
+use crate::server::wall_clock;
+use crate::tenant::policy::tenant_policy;
+use crate::tenant::{Connection, Tenants};
+use crate::timestamp::Timestamp;
+use crate::upstream::Upstream;
+
+mod exchange;
+mod exit;
+mod local;
+mod payload;
+mod retry;
+mod sign;
+
+use exchange::internal;
+pub use exit::ClientBody;
+use exit::Exit;
+use retry::Budget;
+
+/// What all cores share. It never changes, but for counters and the credential cache.
+#[derive(Debug)]
+pub struct Shared {
+    config: Config,
+    tenants: Tenants,
+    credentials: Cache,
+    clock: Arc<Clock>,
+    metrics: Metrics,
+    access_log: AccessLog,
+    roots: Option<Roots>,
+    draining: AtomicBool,
+}
+
+/// One core's proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    upstream: Rc<Upstream>,
+    metrics: Arc<CoreMetrics>,
+    budget: Budget,
+}
+
+/// What is known of a client before it says anything.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// Its address.
+    pub peer: SocketAddr,
+    /// Both ends of the connection are loopback addresses.
+    pub loopback: bool,
+    /// The connection is TLS.
+    pub tls: bool,
+}
+
+impl Shared {
+    /// Makes everything ready that outlives a request. Keys are fetched when they are first needed.
+    pub fn start(config: Config, metrics: Metrics, access_log: AccessLog) -> io::Result<Arc<Self>> {
+        let tenants = Tenants::new(&config);
+        let policies = tenants
+            .tenants()
+            .iter()
+            .map(|t| tenant_policy(t).json())
+            .collect();
+        let clock = Arc::new(Clock::new(wall_clock));
+        let credentials = Cache::start(&config, policies, &clock).map_err(io::Error::other)?;
+        let roots = Roots::for_endpoint(
+            config.upstream.endpoint.tls,
+            config.upstream.ca_file.as_deref(),
+        )
+        .map_err(io::Error::other)?;
+        Ok(Arc::new(Self {
+            config,
+            tenants,
+            credentials,
+            clock,
+            metrics,
+            access_log,
+            roots,
+            draining: AtomicBool::new(false),
+        }))
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The temporary keys.
+    pub fn credentials(&self) -> &Cache {
+        &self.credentials
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether new requests should come here.
+    pub fn readiness(&self) -> Readiness {
+        if self.draining.load(Ordering::Relaxed) {
+            Readiness::Draining
+        } else {
+            Readiness::Ready
+        }
+    }
+
+    /// Says that no new requests should come.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Proxy {
+    /// The proxy of the core `index`. Must be made within the core's `LocalSet`.
+    pub fn new(shared: Arc<Shared>, index: usize, load: &Rc<CoreLoad>) -> Rc<Self> {
+        let metrics = shared.metrics.core(index);
+        let upstream = &shared.config.upstream;
+        let dialer = Dialer::new(
+            shared.roots.as_ref(),
+            upstream.connect_to.clone(),
+            upstream.limits.connect_timeout,
+            upstream.limits.tls_handshake_timeout,
+        );
+        let limits = upstream.limits.clone();
+        let upstream = Upstream::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
+        Rc::new(Self {
+            shared,
+            upstream,
+            metrics,
+            budget: Budget::new(),
+        })
+    }
+
+    /// What all cores share.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// This core's counters.
+    pub fn metrics(&self) -> &CoreMetrics {
+        &self.metrics
+    }
+
+    /// Serves one request. Whatever happens, the answer leaves here, and [`Exit`] counts and logs it
+    /// when its last byte has gone.
+    pub async fn handle(
+        self: Rc<Self>,
+        request: http::Request<Incoming>,
+        client: Client,
+        gauge: Rc<Gauge>,
+        now: Timestamp,
+    ) -> Result<http::Response<ClientBody>, Infallible> {
+        gauge.enter(Phase::Busy);
+        let mut exit = Exit::new(&self, &gauge, now);
+        let (head, body) = request.into_parts();
+        let served = caught(self.forward(&head, body, client, &gauge, now, &mut exit)).await;
+        let answer = served.unwrap_or_else(|| {
+            self.metrics.count(Event::Panic);
+            Err(internal("a panic while serving this request").close())
+        });
+        Ok(exit.respond(&head, answer))
+    }
+
+    /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.
+    pub fn refuse_head(
+        self: &Rc<Self>,
+        error: S3Error,
+        gauge: &Rc<Gauge>,
+        now: Timestamp,
+    ) -> Bytes {
+        Exit::new(self, gauge, now).refuse_head(error)
+    }
+
+    /// A request's life.
+    async fn forward(
+        &self,
+        head: &Parts,
+        body: Incoming,
+        client: Client,
+        gauge: &Rc<Gauge>,
+        now: Timestamp,
+        exit: &mut Exit,
+    ) -> Result<http::Response<Answer>, S3Error> {
+        let asked = S3Request::parse(head, &self.config().server.domains)?; // what is asked
+        exit.asked(&asked);
+        let connection = Connection {
+            loopback: client.loopback,
+            tls: client.tls,
+        };
+        let caller = self
+            .shared
+            .tenants
+            .authenticate(head, &asked, connection, now)?; // who asks
+        exit.caller(&caller);
+        let permit = caller.authorize(asked)?; // may they
+        if let Some(answer) = self.answer_locally(&permit)? {
+            return Ok(answer); // what a scoped key cannot ask
+        }
+        let body = self
+            .payload(&permit, head, body, caller.payload(), gauge)
+            .await?; // checked as it streams
+        exit.body(&body.body);
+        self.exchange(&permit, head, body, gauge, exit).await // rewritten, signed, sent, answered
+    }
+
+    /// The configuration.
+    fn config(&self) -> &Config {
+        &self.shared.config
+    }
+}
+
+/// Runs `future`; `None` if it panicked. One request's panic must not take its neighbours along.
+async fn caught<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(
+        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
+            Err(_) => Poll::Ready(None),
+        },
+    )
+    .await
+}

@@ -1,0 +1,101 @@
+//! When a request may be sent to COS again.
+
+use std::cell::Cell;
+
+use crate::s3::Operation;
+
+/// What a retry costs, in units of what a request earns: at most a tenth of the requests are retried,
+/// so that retries never become the load that keeps COS down.
+const PRICE: u32 = 10;
+/// Enough for ten retries at once.
+const MOST: u32 = 100;
+
+/// One core's allowance of retries.
+#[derive(Debug)]
+pub(super) struct Budget(Cell<u32>);
+
+impl Budget {
+    /// A full allowance.
+    pub(super) fn new() -> Self {
+        Self(Cell::new(MOST))
+    }
+
+    /// Earns for one request.
+    pub(super) fn earn(&self) {
+        self.0.set((self.0.get() + 1).min(MOST));
+    }
+
+    /// Pays for one retry, if there is enough.
+    fn spend(&self) -> bool {
+        let left = self.0.get().checked_sub(PRICE);
+        if let Some(left) = left {
+            self.0.set(left);
+        }
+        left.is_some()
+    }
+}
+
+/// The tries of one request: each reason to try again counts once.
+#[derive(Debug)]
+pub(super) struct Tries {
+    operation: Operation,
+    resent: bool,
+    rekeyed: bool,
+}
+
+impl Tries {
+    pub(super) fn of(operation: Operation) -> Self {
+        Self {
+            operation,
+            resent: false,
+            rekeyed: false,
+        }
+    }
+
+    /// Whether to try again when no connection could be made: nothing was sent, so any operation may.
+    pub(super) fn after_no_connection(&mut self, budget: &Budget) -> bool {
+        !std::mem::replace(&mut self.resent, true) && budget.spend()
+    }
+
+    /// Whether to try again when a connection broke before the answer: COS may have done what was
+    /// asked, so only what may be done twice is sent twice. `replayable`: the body can be.
+    pub(super) fn after_broken(&mut self, replayable: bool, budget: &Budget) -> bool {
+        replayable
+            && self.operation.is_idempotent()
+            && !std::mem::replace(&mut self.resent, true)
+            && budget.spend()
+    }
+
+    /// Whether to try again with another key when COS refused this one: it did nothing.
+    pub(super) fn after_key_refused(&mut self, replayable: bool) -> bool {
+        replayable && !std::mem::replace(&mut self.rekeyed, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_most_a_tenth_of_the_requests_are_retried_for_long() {
+        let budget = Budget::new();
+        let mut retried = 0;
+        for _ in 0..10_000 {
+            budget.earn();
+            retried += u32::from(Tries::of(Operation::GetObject).after_broken(true, &budget));
+        }
+        assert!((1000..=1010).contains(&retried), "{retried}");
+    }
+
+    #[test]
+    fn what_may_not_be_done_twice_is_not_sent_twice() {
+        let budget = Budget::new();
+        let complete = Operation::CompleteMultipartUpload;
+        assert!(!Tries::of(complete).after_broken(true, &budget));
+        assert!(Tries::of(complete).after_no_connection(&budget));
+        assert!(!Tries::of(Operation::PutObject).after_broken(false, &budget));
+        let mut get = Tries::of(Operation::GetObject);
+        assert!(get.after_broken(true, &budget));
+        assert!(!get.after_broken(true, &budget));
+    }
+}

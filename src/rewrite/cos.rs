@@ -1,0 +1,205 @@
+//! What COS's own API calls the headers of a request (its pages 436/7728, 436/7749, 436/10881).
+
+use http::HeaderValue;
+use http::header::{self, HeaderName};
+
+use super::request::internal;
+use crate::s3::{Code, Operation, S3Error};
+
+/// What COS's own API calls a header. Refused where it has no name for it: dropping it would do
+/// something else than was asked.
+pub(super) fn cos_header(
+    operation: Operation,
+    name: &HeaderName,
+    value: &HeaderValue,
+) -> Result<(HeaderName, HeaderValue), S3Error> {
+    if let Some(translated) = forbid_overwrite(operation, name, value)? {
+        return Ok(translated);
+    }
+    let Some(suffix) = name.as_str().strip_prefix("x-amz-") else {
+        return Ok((name.clone(), value.clone()));
+    };
+    if suffix.starts_with("meta-") {
+        return Ok((renamed(suffix)?, value.clone()));
+    }
+    let text = value.to_str().unwrap_or_default();
+    let (suffix, value) = match suffix {
+        "acl" => match text {
+            "private" | "public-read" | "public-read-write" => (suffix, value.clone()),
+            _ => return Err(untranslatable(name)),
+        },
+        "metadata-directive" | "tagging-directive" => match text {
+            "COPY" => (suffix, HeaderValue::from_static("Copy")),
+            "REPLACE" => (suffix, HeaderValue::from_static("Replaced")),
+            _ => {
+                return Err(S3Error::new(
+                    Code::InvalidArgument,
+                    format!("{name} must be COPY or REPLACE."),
+                ));
+            }
+        },
+        "server-side-encryption" => match text {
+            "AES256" => (suffix, value.clone()),
+            "aws:kms" => (suffix, HeaderValue::from_static("cos/kms")),
+            _ => return Err(untranslatable(name)),
+        },
+        "server-side-encryption-aws-kms-key-id" => {
+            ("server-side-encryption-cos-kms-key-id", value.clone())
+        }
+        "storage-class" => match text {
+            "GLACIER" => (suffix, HeaderValue::from_static("ARCHIVE")),
+            "ONEZONE_IA" => (suffix, HeaderValue::from_static("STANDARD_IA")),
+            "REDUCED_REDUNDANCY" => (suffix, HeaderValue::from_static("STANDARD")),
+            "ARCHIVE"
+            | "DEEP_ARCHIVE"
+            | "INTELLIGENT_TIERING"
+            | "MAZ_INTELLIGENT_TIERING"
+            | "MAZ_STANDARD"
+            | "MAZ_STANDARD_IA"
+            | "STANDARD"
+            | "STANDARD_IA" => (suffix, value.clone()),
+            _ => return Err(untranslatable(name)),
+        },
+        _ if COS_HAS.contains(&suffix) => (suffix, value.clone()),
+        _ => return Err(untranslatable(name)),
+    };
+    Ok((renamed(suffix)?, value))
+}
+
+/// What follows `x-amz-` and `x-cos-` alike, with the same values.
+const COS_HAS: [&str; 13] = [
+    "copy-source-if-match",
+    "copy-source-if-modified-since",
+    "copy-source-if-none-match",
+    "copy-source-if-unmodified-since",
+    "copy-source-range",
+    "copy-source-server-side-encryption-customer-algorithm",
+    "copy-source-server-side-encryption-customer-key",
+    "copy-source-server-side-encryption-customer-key-md5",
+    "server-side-encryption-context",
+    "server-side-encryption-customer-algorithm",
+    "server-side-encryption-customer-key",
+    "server-side-encryption-customer-key-md5",
+    "tagging",
+];
+
+/// The conditions of a write. COS has but one of them, under a name of its own.
+fn forbid_overwrite(
+    operation: Operation,
+    name: &HeaderName,
+    value: &HeaderValue,
+) -> Result<Option<(HeaderName, HeaderValue)>, S3Error> {
+    let reads = matches!(operation, Operation::GetObject | Operation::HeadObject);
+    if reads || (*name != header::IF_MATCH && *name != header::IF_NONE_MATCH) {
+        return Ok(None);
+    }
+    let deletes = operation == Operation::DeleteObject;
+    if !deletes && *name == header::IF_NONE_MATCH && value.as_bytes() == b"*" {
+        let name = HeaderName::from_static("x-cos-forbid-overwrite");
+        return Ok(Some((name, HeaderValue::from_static("true"))));
+    }
+    Err(untranslatable(name))
+}
+
+fn renamed(suffix: &str) -> Result<HeaderName, S3Error> {
+    HeaderName::try_from(format!("x-cos-{suffix}"))
+        .map_err(|_| internal("a header name that did not survive its renaming"))
+}
+
+fn untranslatable(name: &HeaderName) -> S3Error {
+    let text = format!("The store has no counterpart for this value of {name}; leave it out.");
+    S3Error::new(Code::NotImplemented, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn translate(
+        operation: Operation,
+        name: &'static str,
+        value: &'static str,
+    ) -> Result<(String, String), Code> {
+        let (name, value) = (
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
+        let translated = cos_header(operation, &name, &value).map_err(|error| error.code());
+        translated.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+    }
+
+    #[test]
+    fn headers_get_coss_own_names_and_values() {
+        for (name, value, cos_name, cos_value) in [
+            ("content-type", "text/css", "content-type", "text/css"),
+            ("if-none-match", "*", "x-cos-forbid-overwrite", "true"),
+            ("x-amz-acl", "private", "x-cos-acl", "private"),
+            ("x-amz-meta-a", "b", "x-cos-meta-a", "b"),
+            (
+                "x-amz-metadata-directive",
+                "COPY",
+                "x-cos-metadata-directive",
+                "Copy",
+            ),
+            (
+                "x-amz-server-side-encryption",
+                "aws:kms",
+                "x-cos-server-side-encryption",
+                "cos/kms",
+            ),
+            (
+                "x-amz-server-side-encryption-aws-kms-key-id",
+                "k",
+                "x-cos-server-side-encryption-cos-kms-key-id",
+                "k",
+            ),
+            (
+                "x-amz-storage-class",
+                "GLACIER",
+                "x-cos-storage-class",
+                "ARCHIVE",
+            ),
+            ("x-amz-tagging", "a=b", "x-cos-tagging", "a=b"),
+        ] {
+            let expected = Ok((cos_name.to_owned(), cos_value.to_owned()));
+            assert_eq!(
+                translate(Operation::PutObject, name, value),
+                expected,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cos_has_no_name_for_is_refused_and_never_dropped() {
+        for (name, value) in [
+            ("if-match", "\"x\""),
+            ("if-none-match", "\"x\""),
+            ("x-amz-acl", "authenticated-read"),
+            ("x-amz-expected-bucket-owner", "1"),
+            ("x-amz-object-lock-mode", "GOVERNANCE"),
+            ("x-amz-storage-class", "GLACIER_IR"),
+            ("x-amz-unheard-of", "x"),
+            ("x-amz-website-redirect-location", "/x"),
+        ] {
+            let refused = translate(Operation::PutObject, name, value);
+            assert_eq!(refused, Err(Code::NotImplemented), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_conditional_delete_is_refused() {
+        for name in ["if-match", "if-none-match"] {
+            let refused = translate(Operation::DeleteObject, name, "*");
+            assert_eq!(refused, Err(Code::NotImplemented), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_conditions_of_a_read_stay_as_they_are() {
+        for name in ["if-match", "if-none-match"] {
+            let kept = Ok((name.to_owned(), "*".to_owned()));
+            assert_eq!(translate(Operation::GetObject, name, "*"), kept);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The elements of COS's answers that [`AnswerRewriter`](super::listing::AnswerRewriter) knows.
+
+/// An element by its name, without a namespace's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Element {
+    Bucket,
+    Code,
+    CommonPrefixes,
+    Contents,
+    DeleteMarker,
+    DisplayName,
+    Error,
+    Id,
+    Initiator,
+    IsTruncated,
+    Key,
+    ListBucketResult,
+    Location,
+    Marker,
+    Message,
+    Name,
+    NextMarker,
+    Other,
+    Owner,
+    Prefix,
+    RequestId,
+    Resource,
+    Upload,
+    Version,
+    VersionId,
+}
+
+impl Element {
+    /// The element of a tag's inside: its name without a namespace's prefix or attributes.
+    pub(super) fn of(inside: &[u8]) -> Self {
+        let name = inside
+            .split(u8::is_ascii_whitespace)
+            .next()
+            .unwrap_or_default();
+        match name.rsplit(|byte| *byte == b':').next().unwrap_or_default() {
+            b"Bucket" => Self::Bucket,
+            b"Code" => Self::Code,
+            b"CommonPrefixes" => Self::CommonPrefixes,
+            b"Contents" => Self::Contents,
+            b"DeleteMarker" => Self::DeleteMarker,
+            b"DisplayName" => Self::DisplayName,
+            b"Error" => Self::Error,
+            b"ID" => Self::Id,
+            b"Initiator" => Self::Initiator,
+            b"IsTruncated" => Self::IsTruncated,
+            b"Key" => Self::Key,
+            b"ListBucketResult" => Self::ListBucketResult,
+            b"Location" => Self::Location,
+            b"Marker" => Self::Marker,
+            b"Message" => Self::Message,
+            b"Name" => Self::Name,
+            b"NextMarker" => Self::NextMarker,
+            b"Owner" => Self::Owner,
+            b"Prefix" => Self::Prefix,
+            b"RequestId" => Self::RequestId,
+            b"Resource" => Self::Resource,
+            b"Upload" => Self::Upload,
+            b"Version" => Self::Version,
+            b"VersionId" => Self::VersionId,
+            _ => Self::Other,
+        }
+    }
+}

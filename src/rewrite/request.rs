@@ -1,0 +1,493 @@
+//! [`request`]: the head that COS gets.
+
+use std::borrow::Cow;
+
+use http::header::{self, HeaderName};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::cos::cos_header;
+use super::listing::rewrites;
+use super::version_two::marker_of_token;
+use crate::config::{EndpointTemplate, Upstream, UpstreamSignature};
+use crate::s3::{Code, Fault, Operation, S3Error, S3Request, headers};
+use crate::sign::encoding::{push_encoded, push_encoded_path};
+use crate::tenant::{Grant, Permit};
+
+/// The head of a request to COS, in the two forms that must agree: as sent and as signed.
+///
+/// `Content-Length`, and what belongs to a body that the sender makes itself, is added by the sender.
+#[derive(Clone, Debug)]
+pub struct UpstreamRequest {
+    /// The method.
+    pub method: Method,
+    /// HTTPS, or plain HTTP.
+    pub tls: bool,
+    /// The host, with its port if it is not the scheme's own: exactly the `Host` sent and signed.
+    pub authority: String,
+    /// The target as sent, in origin form: percent-encoded path and query.
+    pub target: String,
+    /// The path as signed: decoded, with its leading `/`.
+    pub path: String,
+    /// The query as signed: decoded, in the order sent, the sub-resource first.
+    pub query: Pairs,
+    /// The headers, `host` included, the signature not yet.
+    pub headers: HeaderMap,
+}
+
+/// Names and values, as [`Signable`](crate::sign::Signable) borrows them.
+type Pairs = Vec<(Cow<'static, str>, Cow<'static, str>)>;
+
+/// Builds what COS gets for a permitted request. `client` is the client's head, of which only
+/// headers on the operation's allow-list are used.
+pub fn request(
+    permit: &Permit<'_, '_>,
+    client: &Parts,
+    upstream: &Upstream,
+) -> Result<UpstreamRequest, S3Error> {
+    let asked = permit.request();
+    let (Some(grant), Some(method)) = (permit.grant(), method(asked.operation)) else {
+        return Err(internal(
+            "an operation that is answered here reached the rewriting",
+        ));
+    };
+    let key = asked.key.as_ref().map_or("", |key| key.as_str());
+    let endpoint = &upstream.endpoint;
+    let authority = fill(&endpoint.authority, grant);
+    let query = query(asked, upstream.signature)?;
+    let path = format!("{}/{key}", fill(&endpoint.path, grant));
+    let target = target(&path, &query);
+
+    let mut headers = HeaderMap::with_capacity(16);
+    headers.insert(header::HOST, value(&authority)?);
+    let forwarded = headers::forwarded(
+        asked.operation,
+        &client.headers,
+        &grant.actions,
+        &grant.headers,
+    )?;
+    for (name, value) in forwarded {
+        if is_ours(name, asked.operation) {
+            continue;
+        }
+        let (name, value) = match upstream.signature {
+            UpstreamSignature::Cos => cos_header(asked.operation, name, value)?,
+            UpstreamSignature::S3 => (name.clone(), value.clone()),
+        };
+        headers.append(name, value);
+    }
+    if let Some((name, source)) = copy_source(permit, upstream) {
+        headers.insert(HeaderName::from_static(name), value(&source)?);
+    }
+
+    Ok(UpstreamRequest {
+        method,
+        tls: endpoint.tls,
+        authority,
+        target,
+        path,
+        query,
+        headers,
+    })
+}
+
+/// The method of an operation at COS; `None` for what is answered here.
+fn method(operation: Operation) -> Option<Method> {
+    match operation {
+        Operation::CreateBucket
+        | Operation::GetBucketLocation
+        | Operation::HeadBucket
+        | Operation::ListBuckets => None,
+        Operation::AbortMultipartUpload
+        | Operation::DeleteObject
+        | Operation::DeleteObjectTagging => Some(Method::DELETE),
+        Operation::GetObject
+        | Operation::GetObjectTagging
+        | Operation::ListMultipartUploads
+        | Operation::ListObjectVersions
+        | Operation::ListObjects
+        | Operation::ListObjectsV2
+        | Operation::ListParts => Some(Method::GET),
+        Operation::HeadObject => Some(Method::HEAD),
+        Operation::CompleteMultipartUpload
+        | Operation::CreateMultipartUpload
+        | Operation::DeleteObjects => Some(Method::POST),
+        Operation::CopyObject
+        | Operation::PutObject
+        | Operation::PutObjectTagging
+        | Operation::UploadPart
+        | Operation::UploadPartCopy => Some(Method::PUT),
+    }
+}
+
+/// The query for COS: the operation's own parameters alone, none of a presigned URL's.
+fn query(asked: &S3Request<'_>, signature: UpstreamSignature) -> Result<Pairs, S3Error> {
+    let own = asked.upstream_query().into_iter();
+    let owned = |(name, value): (&'static str, &str)| (name.into(), value.to_owned().into());
+    if asked.operation != Operation::ListObjectsV2 || signature == UpstreamSignature::S3 {
+        return Ok(own.map(owned).collect());
+    }
+
+    // COS's own API knows the first version of the listing alone.
+    let first_version = Operation::ListObjects.parameters();
+    let shared = own.filter(|(name, _)| first_version.contains(name));
+    let mut pairs: Pairs = shared.map(owned).collect();
+    let marker = match asked.query.get("continuation-token") {
+        Some(token) => Some(marker_of_token(token)?),
+        None => asked.query.get("start-after").map(str::to_owned),
+    };
+    pairs.extend(marker.map(|marker| ("marker".into(), marker.into())));
+    Ok(pairs)
+}
+
+/// The origin-form target. Built by hand, since any URL type would normalise it.
+fn target(path: &str, query: &Pairs) -> String {
+    let mut target = String::with_capacity(path.len() + 32);
+    push_encoded_path(&mut target, path.as_bytes());
+    let mut separator = '?';
+    for (name, value) in query {
+        target.push(separator);
+        push_encoded(&mut target, name.as_bytes());
+        if !(value.is_empty() && is_flag(name)) {
+            target.push('=');
+            push_encoded(&mut target, value.as_bytes());
+        }
+        separator = '&';
+    }
+    target
+}
+
+/// Sub-resources that go without `=`.
+fn is_flag(name: &str) -> bool {
+    matches!(name, "delete" | "tagging" | "uploads" | "versions")
+}
+
+/// An endpoint's text for this bucket.
+fn fill(template: &str, grant: &Grant) -> String {
+    template
+        .replace("{bucket}", &grant.bucket)
+        .replace("{region}", &grant.region)
+}
+
+/// Headers that cosgate writes itself, or that end at this hop (RFC 9110 section 7.6.1), whatever
+/// the allow-list says.
+fn is_ours(name: &HeaderName, operation: Operation) -> bool {
+    let rebuilt = operation.has_xml_body();
+    match name.as_str() {
+        "authorization"
+        | "connection"
+        | "content-length"
+        | "expect"
+        | "host"
+        | "keep-alive"
+        | "proxy-authorization"
+        | "proxy-connection"
+        | "te"
+        | "trailer"
+        | "transfer-encoding"
+        | "upgrade"
+        | "x-amz-content-sha256"
+        | "x-amz-copy-source"
+        | "x-amz-date"
+        | "x-amz-decoded-content-length"
+        | "x-amz-security-token"
+        | "x-amz-trailer" => true,
+        "accept-encoding" => rewrites(operation), // its answer must be read
+        // They speak of the body that the client sent, not of the one written from its parts.
+        "content-encoding" | "content-md5" | "content-type" => rebuilt,
+        _ => false,
+    }
+}
+
+/// The header that names a copy's source: the real bucket of the source grant and the encoded key.
+fn copy_source(permit: &Permit<'_, '_>, upstream: &Upstream) -> Option<(&'static str, String)> {
+    let (grant, source) = (permit.source()?, permit.request().copy_source.as_ref()?);
+    let EndpointTemplate {
+        authority, path, ..
+    } = &upstream.endpoint;
+    let (name, mut text) = match upstream.signature {
+        UpstreamSignature::Cos => {
+            let text = fill(authority, grant) + &fill(path, grant) + "/";
+            ("x-cos-copy-source", text)
+        }
+        UpstreamSignature::S3 => ("x-amz-copy-source", format!("/{}/", grant.bucket)),
+    };
+    push_encoded_path(&mut text, source.key.as_str().as_bytes());
+    if let Some(version) = &source.version_id {
+        text.push_str("?versionId=");
+        push_encoded(&mut text, version.as_bytes());
+    }
+    Some((name, text))
+}
+
+fn value(text: &str) -> Result<HeaderValue, S3Error> {
+    HeaderValue::try_from(text).map_err(|_| internal("an endpoint that is no header value"))
+}
+
+pub(super) fn internal(detail: &str) -> S3Error {
+    S3Error::new(
+        Code::InternalError,
+        "We encountered an internal error. Please try again.",
+    )
+    .fault(Fault::Proxy)
+    .detail(detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::UpstreamLimits;
+    use crate::rewrite::tests::{OPERATIONS, ask, tenant};
+    use crate::s3::{CopySource, ObjectKey};
+    use crate::sign::encoding::percent_decode;
+
+    fn upstream(signature: UpstreamSignature) -> Upstream {
+        let endpoint = |authority: &str| EndpointTemplate {
+            tls: true,
+            authority: authority.into(),
+            path: String::new(),
+        };
+        Upstream {
+            endpoint: endpoint("{bucket}.cos.{region}.myqcloud.com"),
+            service_endpoint: endpoint("service.cos.myqcloud.com"),
+            signature,
+            connect_to: None,
+            ca_file: None::<PathBuf>,
+            limits: UpstreamLimits {
+                connect_timeout: Duration::from_secs(3),
+                tls_handshake_timeout: Duration::from_secs(5),
+                head_timeout: Duration::from_secs(30),
+                idle_timeout: Duration::from_secs(50),
+                idle_connections: 1,
+            },
+        }
+    }
+
+    fn rewrite(
+        asked: S3Request<'_>,
+        headers: &[(&str, &str)],
+        upstream: &Upstream,
+    ) -> Result<UpstreamRequest, S3Error> {
+        let tenant = tenant();
+        let permit = Permit::for_test(&tenant, asked).unwrap();
+        let mut client = http::Request::builder().uri("/ignored?also=ignored");
+        for (name, value) in headers {
+            client = client.header(*name, *value);
+        }
+        request(&permit, &client.body(()).unwrap().into_parts().0, upstream)
+    }
+
+    fn s3(asked: S3Request<'_>, headers: &[(&str, &str)]) -> UpstreamRequest {
+        rewrite(asked, headers, &upstream(UpstreamSignature::S3)).unwrap()
+    }
+
+    fn cos(asked: S3Request<'_>, headers: &[(&str, &str)]) -> Result<UpstreamRequest, S3Error> {
+        rewrite(asked, headers, &upstream(UpstreamSignature::Cos))
+    }
+
+    fn put() -> S3Request<'static> {
+        ask(Operation::PutObject, "photos", "acme/x", "")
+    }
+
+    fn copy() -> S3Request<'static> {
+        S3Request {
+            copy_source: Some(CopySource {
+                bucket: "public".into(),
+                key: ObjectKey::from_decoded("a b/中+".into()).unwrap(),
+                version_id: Some("v=1".into()),
+            }),
+            ..ask(Operation::CopyObject, "photos", "acme/x", "")
+        }
+    }
+
+    #[test]
+    fn keys_arrive_as_the_client_meant_them() {
+        for (key, target) in [
+            ("acme/a b", "/acme/a%20b"),
+            ("acme/a%20b", "/acme/a%2520b"),
+            ("acme/a+b", "/acme/a%2Bb"),
+            ("acme/a//b/", "/acme/a//b/"),
+            ("acme/中文", "/acme/%E4%B8%AD%E6%96%87"),
+            ("acme/'()*~!", "/acme/%27%28%29%2A~%21"),
+            ("acme/?x#y", "/acme/%3Fx%23y"),
+        ] {
+            let sent = s3(ask(Operation::GetObject, "photos", key, ""), &[]);
+
+            assert_eq!(sent.target, target);
+            assert_eq!(sent.path, format!("/{key}"));
+            assert_eq!(
+                sent.authority,
+                "shared-1250000000.cos.ap-guangzhou.myqcloud.com"
+            );
+            assert_eq!(sent.headers[header::HOST], sent.authority.as_str());
+        }
+    }
+
+    #[test]
+    fn the_bucket_may_stand_in_the_path() {
+        let mut upstream = upstream(UpstreamSignature::S3);
+        upstream.endpoint.authority = "127.0.0.1:7480".into();
+        upstream.endpoint.path = "/{bucket}".into();
+
+        let object = rewrite(put(), &[], &upstream).unwrap();
+        let listing = ask(Operation::ListObjects, "photos", "", "prefix=acme/");
+        let listing = rewrite(listing, &[], &upstream).unwrap();
+
+        assert_eq!(object.target, "/shared-1250000000/acme/x");
+        assert_eq!(object.path, "/shared-1250000000/acme/x");
+        assert_eq!(object.authority, "127.0.0.1:7480");
+        assert_eq!(listing.target, "/shared-1250000000/?prefix=acme%2F");
+    }
+
+    #[test]
+    fn every_forwarded_operation_gets_its_own_query_alone() {
+        let query = "X-Amz-Signature=s&acl=&x-id=y&uploadId=u&partNumber=1&prefix=acme/&versionId=v\
+            &list-type=2&uploads=&tagging=&versions=&delete=&response-content-type=text/css&policy=";
+        for operation in OPERATIONS {
+            let sent = s3(ask(operation, "photos", "acme/x", query), &[]);
+            let foreign = ["X-Amz-Signature", "acl", "x-id", "policy"];
+            assert!(
+                sent.query
+                    .iter()
+                    .all(|(name, _)| !foreign.contains(&name.as_ref())),
+                "{operation:?}"
+            );
+            let (first, rest) = sent
+                .target
+                .split_once('?')
+                .map_or(("", ""), |(_, q)| q.split_at(4));
+            let subresource = match operation {
+                Operation::AbortMultipartUpload
+                | Operation::CompleteMultipartUpload
+                | Operation::CreateMultipartUpload
+                | Operation::ListMultipartUploads
+                | Operation::ListParts => "uplo",
+                Operation::DeleteObjects => "dele",
+                Operation::DeleteObjectTagging
+                | Operation::GetObjectTagging
+                | Operation::PutObjectTagging => "tagg",
+                Operation::ListObjectsV2 => "list",
+                Operation::ListObjectVersions => "vers",
+                _ => continue,
+            };
+            assert_eq!(first, subresource, "{operation:?} {rest}");
+        }
+        let get = s3(ask(Operation::GetObject, "photos", "acme/x", query), &[]);
+        assert_eq!(
+            get.target,
+            "/acme/x?versionId=v&response-content-type=text%2Fcss"
+        );
+        let uploads = s3(
+            ask(
+                Operation::CreateMultipartUpload,
+                "photos",
+                "acme/x",
+                "uploads",
+            ),
+            &[],
+        );
+        assert_eq!(uploads.target, "/acme/x?uploads");
+        assert_eq!(uploads.query, [("uploads".into(), "".into())]);
+    }
+
+    #[test]
+    fn what_ends_at_this_hop_never_passes() {
+        let own = [
+            ("authorization", "AWS4-HMAC-SHA256 x"),
+            ("connection", "close"),
+            ("content-length", "3"),
+            ("expect", "100-continue"),
+            ("host", "localhost"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("x-amz-content-sha256", "x"),
+            ("x-amz-copy-source", "/theirs/x"),
+            ("x-amz-date", "x"),
+            ("x-amz-decoded-content-length", "3"),
+        ];
+        let kept = [("content-type", "text/css"), ("x-amz-meta-a", "b")];
+
+        let sent = s3(put(), &[&own[..], &kept[..]].concat());
+
+        assert_eq!(sent.headers.len(), 3);
+        assert_eq!(sent.headers["x-amz-meta-a"], "b");
+        assert_eq!(sent.headers["content-type"], "text/css");
+    }
+
+    #[test]
+    fn a_rebuilt_body_does_not_keep_the_clients_digest() {
+        let headers = [
+            ("content-md5", "x"),
+            ("content-type", "y"),
+            ("accept-encoding", "gzip"),
+        ];
+        let delete = s3(
+            ask(Operation::DeleteObjects, "photos", "", "delete"),
+            &headers,
+        );
+        assert_eq!(delete.headers.len(), 1);
+        assert_eq!(s3(put(), &headers).headers.len(), 3);
+    }
+
+    #[test]
+    fn a_copy_names_the_real_source() {
+        let s3_copy = s3(copy(), &[]);
+        assert_eq!(
+            s3_copy.headers["x-amz-copy-source"],
+            "/open-1250000001/a%20b/%E4%B8%AD%2B?versionId=v%3D1"
+        );
+
+        let cos_copy = cos(copy(), &[("x-amz-metadata-directive", "REPLACE")]).unwrap();
+        assert_eq!(
+            cos_copy.headers["x-cos-copy-source"],
+            "open-1250000001.cos.ap-beijing.myqcloud.com/a%20b/%E4%B8%AD%2B?versionId=v%3D1"
+        );
+        assert_eq!(cos_copy.headers["x-cos-metadata-directive"], "Replaced");
+        assert!(!cos_copy.headers.contains_key("x-amz-copy-source"));
+    }
+
+    #[test]
+    fn a_version_two_listing_becomes_one_that_cos_knows() {
+        let list = |query| cos(ask(Operation::ListObjectsV2, "photos", "", query), &[]);
+
+        let first = list("list-type=2&prefix=acme/&fetch-owner=true&start-after=acme/a").unwrap();
+        assert_eq!(first.target, "/?prefix=acme%2F&marker=acme%2Fa");
+
+        let next = list("list-type=2&prefix=acme/&start-after=acme/a&continuation-token=YWNtZS9i")
+            .unwrap();
+        assert_eq!(next.target, "/?prefix=acme%2F&marker=acme%2Fb");
+
+        let refused = list("list-type=2&prefix=acme/&continuation-token=*").unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn what_is_answered_here_is_not_rewritten() {
+        let head = ask(Operation::HeadBucket, "photos", "", "");
+        let refused = rewrite(head, &[], &upstream(UpstreamSignature::S3)).unwrap_err();
+        assert_eq!(refused.code(), Code::InternalError);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// What is signed is what is sent: no byte of the target needs a second reading.
+        #[test]
+        fn the_target_decodes_to_the_signed_path_and_query(path in "/.{0,40}", value in ".{0,40}") {
+            let sent = target(&path, &vec![("uploads".into(), "".into()), ("prefix".into(), value.clone().into())]);
+
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/%?&=".contains(&byte);
+            prop_assert!(sent.bytes().all(plain));
+            let decoded = |text| String::from_utf8(percent_decode(text).unwrap().into_owned()).unwrap();
+            let (sent_path, sent_query) = sent.split_once('?').unwrap();
+            prop_assert_eq!(decoded(sent_path), path);
+            let sent_value = sent_query.strip_prefix("uploads&prefix=").unwrap();
+            prop_assert_eq!(decoded(sent_value), value);
+        }
+    }
+}

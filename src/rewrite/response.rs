@@ -1,0 +1,485 @@
+//! The way back: headers through an allow-list, COS's errors in S3's words.
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use quick_xml::escape::unescape;
+
+use super::listing;
+use crate::s3::{Code, Fault, Operation, S3Error};
+use crate::tenant::{Grant, Permit};
+
+/// The headers of COS's answer that the client gets, `x-cos-*` under their S3 names. All else is
+/// dropped: hop-by-hop headers, `Set-Cookie`, `Location`, `Server`, `Date`.
+///
+/// `Content-Length` goes where [`listing::AnswerRewriter`] changes the body's length.
+pub fn response_headers(operation: Operation, upstream: &HeaderMap) -> Result<HeaderMap, S3Error> {
+    let length = upstream.get_all(header::CONTENT_LENGTH).iter().count();
+    if length > 1 || (length == 1 && upstream.contains_key(header::TRANSFER_ENCODING)) {
+        return Err(unusable("COS framed one answer in two ways"));
+    }
+    let rewritten = listing::rewrites(operation);
+    if rewritten && upstream.contains_key(header::CONTENT_ENCODING) {
+        return Err(unusable("COS compressed an answer that must be read"));
+    }
+
+    let mut headers = HeaderMap::with_capacity(upstream.len());
+    for (name, value) in upstream {
+        if rewritten && *name == header::CONTENT_LENGTH {
+            continue;
+        }
+        if PLAIN.contains(&name.as_str()) {
+            headers.append(name.clone(), value.clone());
+        } else if let Some(renamed) = s3_name(name) {
+            headers.append(renamed, s3_value(name, value));
+        }
+    }
+    Ok(headers)
+}
+
+/// Whether COS refused the temporary key itself, so that another key may do: the only refusals
+/// after which a request is sent once more. A plain `AccessDenied` is not one.
+pub fn is_credential_refusal(status: StatusCode, body: &[u8]) -> bool {
+    if !matches!(status.as_u16(), 400 | 401 | 403) {
+        return false;
+    }
+    match leaf(body, "Code").as_deref() {
+        // An expired key is reported as an unknown one (reports of the SDKs' users).
+        Some("ExpiredToken" | "InvalidAccessKeyId" | "InvalidToken") => true,
+        Some("AccessDenied") => leaf(body, "Message").is_some_and(|text| text.contains("expired")),
+        _ => false,
+    }
+}
+
+/// What the client is told of an answer of COS that is no success. `body` may be cut, or empty as
+/// after `HEAD`. The texts never hold the real bucket, its APPID, a host or a key of ours.
+pub fn upstream_error(status: StatusCode, body: &[u8], permit: &Permit<'_, '_>) -> S3Error {
+    let code = leaf(body, "Code").unwrap_or_default();
+    let message = leaf(body, "Message")
+        .filter(|message| permit.grant().is_some_and(|grant| is_clean(message, grant)));
+    let detail = format!(
+        "COS answered {} {code}: {} (its request {})",
+        status.as_u16(),
+        message.as_deref().unwrap_or("[text left out]"),
+        leaf(body, "RequestId").unwrap_or_default(),
+    );
+
+    let error = if is_credential_refusal(status, body) || is_ours_to_mend(&code) {
+        // The client's own key is right: a 403 would make it blame or drop that one.
+        S3Error::new(
+            Code::ServiceUnavailable,
+            "The store cannot be used just now. Please try again.",
+        )
+        .fault(Fault::Upstream)
+        .retry_after(RETRY_AFTER_KEY)
+    } else if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+        S3Error::new(
+            Code::BadGateway,
+            "The store answered with a redirect, which is not followed.",
+        )
+        .fault(Fault::Upstream)
+    } else if is_too_fast(status, &code) {
+        S3Error::new(Code::SlowDown, "Please reduce your request rate.")
+            .fault(Fault::Upstream)
+            .retry_after(RETRY_AFTER_RATE)
+    } else if status.is_server_error() {
+        server_error(status)
+    } else {
+        refusal(status, &code, message, permit)
+    };
+    error.detail(detail)
+}
+
+/// Whether a text of COS may reach the client: it names nothing of the real store. Doubt refuses.
+pub(super) fn is_clean(text: &str, grant: &Grant) -> bool {
+    let appid = grant.bucket.rsplit_once('-').map_or("", |(_, appid)| appid);
+    let lower = text.to_ascii_lowercase();
+    text.len() <= MESSAGE_BYTES
+        && !text.contains(&grant.bucket)
+        && (appid.is_empty() || !text.contains(appid))
+        && !HIDDEN.iter().any(|word| lower.contains(word))
+}
+
+/// Headers that pass as they are. `x-cos-*` here have no S3 counterpart, and
+/// `x-cos-hash-crc64ecma` is not AWS's CRC-64.
+const PLAIN: [&str; 18] = [
+    "accept-ranges",
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-range",
+    "content-type",
+    "etag",
+    "expires",
+    "last-modified",
+    "vary",
+    "x-cos-force-download",
+    "x-cos-hash-crc32c",
+    "x-cos-hash-crc64ecma",
+    "x-cos-next-append-position",
+    "x-cos-object-type",
+    "x-cos-request-id",
+];
+
+/// What follows `x-cos-` or `x-amz-` in an answer and is S3's own too.
+const SHARED: [&str; 17] = [
+    "abort-date",
+    "abort-rule-id",
+    "bucket-region",
+    "copy-source-version-id",
+    "delete-marker",
+    "expiration",
+    "missing-meta",
+    "mp-parts-count",
+    "replication-status",
+    "restore",
+    "server-side-encryption",
+    "server-side-encryption-context",
+    "server-side-encryption-customer-algorithm",
+    "server-side-encryption-customer-key-md5",
+    "storage-class",
+    "tagging-count",
+    "version-id",
+];
+
+/// Words that tell of the real store, its hosts or its signatures.
+const HIDDEN: [&str; 9] = [
+    "akid",
+    "myqcloud",
+    "q-ak",
+    "q-sign",
+    "qcs:",
+    "secret",
+    "signature",
+    "tencentcos",
+    "token",
+];
+
+/// The longest text of COS that is passed on.
+const MESSAGE_BYTES: usize = 512;
+
+/// Seconds until another key may be there.
+const RETRY_AFTER_KEY: u32 = 5;
+
+/// Seconds after COS said that it is asked too often.
+const RETRY_AFTER_RATE: u32 = 1;
+
+/// The S3 name of one of COS's own headers, if S3 has it. The request id stays COS's: ours is
+/// `x-amz-request-id`, and support asks for theirs.
+fn s3_name(name: &HeaderName) -> Option<HeaderName> {
+    let name = name.as_str();
+    let suffix = name
+        .strip_prefix("x-cos-")
+        .or_else(|| name.strip_prefix("x-amz-"))?;
+    match suffix {
+        "request-id" => Some(HeaderName::from_static("x-cos-request-id")),
+        "id-2" | "trace-id" => Some(HeaderName::from_static("x-amz-id-2")),
+        "server-side-encryption-aws-kms-key-id" | "server-side-encryption-cos-kms-key-id" => Some(
+            HeaderName::from_static("x-amz-server-side-encryption-aws-kms-key-id"),
+        ),
+        _ if suffix.starts_with("meta-") || SHARED.contains(&suffix) => {
+            HeaderName::try_from(format!("x-amz-{suffix}")).ok()
+        }
+        _ => None,
+    }
+}
+
+fn s3_value(name: &HeaderName, value: &HeaderValue) -> HeaderValue {
+    if name == "x-cos-server-side-encryption" && value == "cos/kms" {
+        return HeaderValue::from_static("aws:kms");
+    }
+    value.clone()
+}
+
+/// Refusals that no client can mend: our signature, our clock, our endpoint.
+fn is_ours_to_mend(code: &str) -> bool {
+    matches!(
+        code,
+        "AuthorizationHeaderMalformed"
+            | "PathStyleDomainForbidden"
+            | "RequestTimeTooSkewed"
+            | "SignatureDoesNotMatch"
+    )
+}
+
+fn is_too_fast(status: StatusCode, code: &str) -> bool {
+    matches!(status.as_u16(), 429 | 503) || matches!(code, "KmsFreqControl" | "SlowDown")
+}
+
+fn server_error(status: StatusCode) -> S3Error {
+    let (code, status) = match status {
+        StatusCode::GATEWAY_TIMEOUT => (Code::GatewayTimeout, status),
+        StatusCode::NOT_IMPLEMENTED => (Code::NotImplemented, status),
+        // Theirs, not ours: 502, with the code that clients know to retry.
+        _ => (Code::InternalError, StatusCode::BAD_GATEWAY),
+    };
+    S3Error::new(code, "The store failed to do this. Please try again.")
+        .status(status)
+        .fault(Fault::Upstream)
+}
+
+/// A refusal that concerns the client: same code where S3 has it, else what the status says.
+fn refusal(
+    status: StatusCode,
+    code: &str,
+    message: Option<String>,
+    permit: &Permit<'_, '_>,
+) -> S3Error {
+    let known = Code::ALL
+        .iter()
+        .copied()
+        .find(|known| known.as_str() == code);
+    let (known, status) = match code {
+        "FileAlreadyExists" => (Code::PreconditionFailed, StatusCode::PRECONDITION_FAILED),
+        "KeyTooLong" => (Code::KeyTooLongError, status),
+        _ => (
+            known.unwrap_or_else(|| code_of_status(status, permit)),
+            status,
+        ),
+    };
+    let message = message.unwrap_or_else(|| default_message(known).to_owned());
+    let error = S3Error::new(known, message).status(status);
+    match known {
+        // Our own fence let it through: the operator's grant or bucket is not what COS has.
+        Code::AccessDenied | Code::NoSuchBucket => error.fault(Fault::Upstream),
+        _ => error,
+    }
+}
+
+fn code_of_status(status: StatusCode, permit: &Permit<'_, '_>) -> Code {
+    match status.as_u16() {
+        304 => Code::NotModified,
+        401 | 402 | 403 | 451 => Code::AccessDenied,
+        404 if permit.request().key.is_some() => Code::NoSuchKey,
+        404 => Code::NoSuchBucket,
+        405 => Code::MethodNotAllowed,
+        411 => Code::MissingContentLength,
+        412 => Code::PreconditionFailed,
+        416 => Code::InvalidRange,
+        _ => Code::InvalidRequest,
+    }
+}
+
+fn default_message(code: Code) -> &'static str {
+    match code {
+        Code::AccessDenied => "Access Denied.",
+        Code::InvalidRange => "The requested range cannot be satisfied.",
+        Code::NoSuchBucket => "The specified bucket does not exist.",
+        Code::NoSuchKey => "The specified key does not exist.",
+        Code::NoSuchUpload => {
+            "The specified upload does not exist. It may have been aborted or completed."
+        }
+        Code::NotModified => "Not Modified",
+        Code::PreconditionFailed => "At least one of the preconditions you specified did not hold.",
+        _ => "The store refused the request.",
+    }
+}
+
+/// The text of the first element of this name in an error document.
+fn leaf(body: &[u8], name: &str) -> Option<String> {
+    let body = std::str::from_utf8(body).ok()?;
+    let (_, rest) = body.split_once(&format!("<{name}>"))?;
+    let (text, _) = rest.split_once(&format!("</{name}>"))?;
+    let printable = |c: char| !c.is_control();
+    Some(
+        unescape(text)
+            .ok()?
+            .chars()
+            .filter(|c| printable(*c))
+            .take(MESSAGE_BYTES + 1)
+            .collect(),
+    )
+}
+
+fn unusable(detail: &str) -> S3Error {
+    S3Error::new(
+        Code::BadGateway,
+        "The store's answer cannot be used. Please try again.",
+    )
+    .fault(Fault::Upstream)
+    .detail(detail)
+    .close()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rewrite::tests::{ask, tenant};
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn error(status: u16, body: &str) -> S3Error {
+        let tenant = tenant();
+        let asked = ask(Operation::GetObject, "photos", "acme/x", "");
+        let permit = Permit::for_test(&tenant, asked).unwrap();
+        upstream_error(
+            StatusCode::from_u16(status).unwrap(),
+            body.as_bytes(),
+            &permit,
+        )
+    }
+
+    fn document(code: &str, message: &str) -> String {
+        format!(
+            "<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
+        )
+    }
+
+    #[test]
+    fn only_known_headers_come_back_and_under_their_s3_names() {
+        let upstream = headers(&[
+            ("connection", "close"),
+            ("content-length", "3"),
+            ("content-type", "text/css"),
+            ("date", "x"),
+            ("etag", "\"x\""),
+            ("location", "https://shared-1250000000.cos/"),
+            ("server", "tencent-cos"),
+            ("set-cookie", "a=b"),
+            ("x-amz-request-id", "r"),
+            ("x-cos-hash-crc64ecma", "1"),
+            ("x-cos-meta-a", "b"),
+            ("x-cos-server-side-encryption", "cos/kms"),
+            ("x-cos-trace-id", "t"),
+            ("x-cos-unheard-of", "x"),
+            ("x-cos-version-id", "v"),
+        ]);
+
+        let client = response_headers(Operation::GetObject, &upstream).unwrap();
+
+        let expected = headers(&[
+            ("content-length", "3"),
+            ("content-type", "text/css"),
+            ("etag", "\"x\""),
+            ("x-amz-id-2", "t"),
+            ("x-amz-meta-a", "b"),
+            ("x-amz-server-side-encryption", "aws:kms"),
+            ("x-amz-version-id", "v"),
+            ("x-cos-hash-crc64ecma", "1"),
+            ("x-cos-request-id", "r"),
+        ]);
+        assert_eq!(client, expected);
+    }
+
+    #[test]
+    fn a_rewritten_answer_has_no_length_yet() {
+        let upstream = headers(&[("content-length", "3"), ("content-type", "application/xml")]);
+        let client = response_headers(Operation::ListObjects, &upstream).unwrap();
+        assert!(!client.contains_key("content-length"));
+
+        let compressed = headers(&[("content-encoding", "gzip")]);
+        assert!(response_headers(Operation::ListObjects, &compressed).is_err());
+        assert!(response_headers(Operation::GetObject, &compressed).is_ok());
+    }
+
+    #[test]
+    fn an_answer_framed_twice_is_refused() {
+        let twice = headers(&[("content-length", "3"), ("transfer-encoding", "chunked")]);
+        let error = response_headers(Operation::GetObject, &twice).unwrap_err();
+        assert_eq!(error.code(), Code::BadGateway);
+        let lengths = headers(&[("content-length", "3"), ("content-length", "4")]);
+        assert!(response_headers(Operation::GetObject, &lengths).is_err());
+    }
+
+    #[test]
+    fn only_a_refused_key_is_worth_another_key() {
+        let refusal = |status: u16, code: &str, message: &str| {
+            let status = StatusCode::from_u16(status).unwrap();
+            is_credential_refusal(status, document(code, message).as_bytes())
+        };
+        assert!(refusal(403, "InvalidAccessKeyId", "x"));
+        assert!(refusal(400, "ExpiredToken", "x"));
+        assert!(refusal(403, "InvalidToken", "x"));
+        assert!(refusal(403, "AccessDenied", "Request has expired"));
+
+        assert!(!refusal(403, "AccessDenied", "Access Denied."));
+        assert!(!refusal(403, "SignatureDoesNotMatch", "x"));
+        assert!(!refusal(503, "ExpiredToken", "x"));
+        assert!(!is_credential_refusal(StatusCode::FORBIDDEN, b""));
+    }
+
+    #[test]
+    fn faults_of_our_own_key_are_not_the_clients() {
+        for (status, code, message) in [
+            (400, "ExpiredToken", "x"),
+            (403, "AccessDenied", "Request has expired"),
+            (403, "InvalidAccessKeyId", "x"),
+            (403, "PathStyleDomainForbidden", "x"),
+            (403, "RequestTimeTooSkewed", "x"),
+            (403, "SignatureDoesNotMatch", "x"),
+        ] {
+            let error = error(status, &document(code, message));
+            assert_eq!(error.code(), Code::ServiceUnavailable, "{code}");
+            assert_eq!(error.whose_fault(), Fault::Upstream);
+            assert!(error.retry_after_seconds().is_some());
+        }
+        let denied = error(403, &document("AccessDenied", "Access Denied."));
+        assert_eq!(denied.code(), Code::AccessDenied);
+        assert_eq!(denied.http_status(), 403);
+    }
+
+    #[test]
+    fn coss_codes_become_s3s() {
+        for (status, code, expected, expected_status) in [
+            (304, "", Code::NotModified, 304),
+            (307, "TemporaryRedirect", Code::BadGateway, 502),
+            (404, "", Code::NoSuchKey, 404),
+            (404, "NoSuchUpload", Code::NoSuchUpload, 404),
+            (400, "KeyTooLong", Code::KeyTooLongError, 400),
+            (409, "FileAlreadyExists", Code::PreconditionFailed, 412),
+            (409, "PathConflict", Code::InvalidRequest, 409),
+            (416, "InvalidRange", Code::InvalidRange, 416),
+            (429, "", Code::SlowDown, 503),
+            (500, "InternalError", Code::InternalError, 502),
+            (501, "NotImplemented", Code::NotImplemented, 501),
+            (503, "SlowDown", Code::SlowDown, 503),
+            (504, "", Code::GatewayTimeout, 504),
+        ] {
+            let error = error(status, &document(code, "x"));
+            assert_eq!(error.code(), expected, "{status} {code}");
+            assert_eq!(error.http_status(), expected_status, "{status} {code}");
+        }
+        assert!(error(503, "").retry_after_seconds().is_some());
+    }
+
+    #[test]
+    fn a_text_that_names_the_store_stays_here() {
+        let kept = error(
+            400,
+            &document("InvalidArgument", "max-keys must be &lt; 1001"),
+        );
+        assert_eq!(kept.message(), "max-keys must be < 1001");
+        for secret in [
+            "bucket shared-1250000000 is full",
+            "account 1250000000",
+            "AKIDabc is unknown",
+            "see x.cos.ap-guangzhou.myqcloud.com",
+            "q-ak=x",
+            "the Token is bad",
+        ] {
+            let error = error(400, &document("InvalidArgument", secret));
+            assert!(!error.to_string().contains(secret), "{secret}");
+        }
+    }
+
+    #[test]
+    fn no_body_is_read_as_more_than_it_says() {
+        for body in [
+            "",
+            "<",
+            "<Error><Code>",
+            "<Code></Code>",
+            "not XML",
+            "<Code>&x;</Code>",
+        ] {
+            assert_eq!(error(403, body).code(), Code::AccessDenied, "{body}");
+        }
+    }
+}

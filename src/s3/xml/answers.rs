@@ -1,0 +1,310 @@
+//! The XML that cosgate answers, and what it must understand of COS's answers.
+
+use super::document::{Document, Writer, malformed, once};
+use crate::s3::S3Error;
+
+/// One line of `ListBuckets`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedBucket<'a> {
+    /// The alias that the client uses.
+    pub name: &'a str,
+    /// When it was made, `2026-01-01T00:00:00.000Z`.
+    pub created: &'a str,
+    /// Its region, as the local side calls it.
+    pub region: &'a str,
+}
+
+/// The answer to `DeleteObjects`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeleteResult {
+    /// What was deleted; empty for a quiet request.
+    pub deleted: Vec<Deleted>,
+    /// What was not.
+    pub failures: Vec<DeleteFailure>,
+}
+
+/// One object that was deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// `Key`
+    pub key: String,
+    /// `VersionId`: what the client named.
+    pub version_id: Option<String>,
+    /// `DeleteMarker`, as COS says it.
+    pub delete_marker: Option<String>,
+    /// `DeleteMarkerVersionId`
+    pub delete_marker_version_id: Option<String>,
+}
+
+/// One object that was not deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeleteFailure {
+    /// `Key`
+    pub key: String,
+    /// `VersionId`: what the client named.
+    pub version_id: Option<String>,
+    /// `Code`
+    pub code: String,
+    /// `Message`
+    pub message: String,
+}
+
+/// COS's `<Error>`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamError {
+    /// `Code`
+    pub code: String,
+    /// `Message`
+    pub message: String,
+    /// `ServerTime`, where the fault is a clock's.
+    pub server_time: Option<String>,
+}
+
+/// `ListBuckets`, all of `owner`'s buckets in one page.
+pub fn list_buckets(owner: &str, buckets: &[ListedBucket<'_>]) -> String {
+    let mut writer = Writer::with_root("ListAllMyBucketsResult");
+    writer.open("Owner");
+    writer.element("ID", owner);
+    writer.element("DisplayName", owner);
+    writer.close("Owner");
+    writer.open("Buckets");
+    for bucket in buckets {
+        writer.open("Bucket");
+        writer.element("Name", bucket.name);
+        writer.element("CreationDate", bucket.created);
+        writer.element("BucketRegion", bucket.region);
+        writer.close("Bucket");
+    }
+    writer.close("Buckets");
+    writer.finish("ListAllMyBucketsResult")
+}
+
+/// `GetBucketLocation`. S3 says its first region, us-east-1, by saying nothing.
+pub fn location(region: &str) -> String {
+    let mut writer = Writer::with_root("LocationConstraint");
+    if region != "us-east-1" {
+        writer.text(region);
+    }
+    writer.finish("LocationConstraint")
+}
+
+/// The document of an error; `resource` is the path that was asked.
+pub(in crate::s3) fn error(error: &S3Error, resource: &str, request_id: &str) -> String {
+    let mut writer = Writer::with_bare_root("Error");
+    writer.element("Code", error.code().as_str());
+    writer.element("Message", error.message());
+    writer.element("Resource", resource);
+    writer.element("RequestId", request_id);
+    writer.finish("Error")
+}
+
+impl DeleteResult {
+    /// Parses COS's answer, of at most `limit` bytes. What is not known is left out.
+    pub fn parse(body: &[u8], limit: usize) -> Result<Self, S3Error> {
+        let mut document = Document::open(body, limit, "DeleteResult")?;
+        let mut result = Self::default();
+        while let Some(name) = document.child()? {
+            match name.as_str() {
+                "Deleted" => result.deleted.push(Deleted::read(&mut document)?),
+                "Error" => result.failures.push(DeleteFailure::read(&mut document)?),
+                _ => document.skip()?,
+            }
+        }
+        document.close()?;
+        Ok(result)
+    }
+
+    /// The answer for the client.
+    pub fn to_xml(&self) -> String {
+        let mut writer = Writer::with_root("DeleteResult");
+        for deleted in &self.deleted {
+            writer.open("Deleted");
+            writer.element("Key", &deleted.key);
+            writer.element_if("VersionId", deleted.version_id.as_deref());
+            writer.element_if("DeleteMarker", deleted.delete_marker.as_deref());
+            writer.element_if(
+                "DeleteMarkerVersionId",
+                deleted.delete_marker_version_id.as_deref(),
+            );
+            writer.close("Deleted");
+        }
+        for failure in &self.failures {
+            writer.open("Error");
+            writer.element("Key", &failure.key);
+            writer.element_if("VersionId", failure.version_id.as_deref());
+            writer.element("Code", &failure.code);
+            writer.element("Message", &failure.message);
+            writer.close("Error");
+        }
+        writer.finish("DeleteResult")
+    }
+}
+
+impl Deleted {
+    fn read(document: &mut Document<'_>) -> Result<Self, S3Error> {
+        let (mut key, mut version_id, mut marker, mut marker_version_id) = (None, None, None, None);
+        while let Some(name) = document.child()? {
+            let slot = match name.as_str() {
+                "Key" => &mut key,
+                "VersionId" => &mut version_id,
+                "DeleteMarker" => &mut marker,
+                "DeleteMarkerVersionId" => &mut marker_version_id,
+                _ => {
+                    document.skip()?;
+                    continue;
+                }
+            };
+            once(slot, &name, document.text()?)?;
+        }
+        Ok(Self {
+            key: key.ok_or_else(|| malformed("a Deleted has no Key"))?,
+            version_id,
+            delete_marker: marker,
+            delete_marker_version_id: marker_version_id,
+        })
+    }
+}
+
+impl DeleteFailure {
+    fn read(document: &mut Document<'_>) -> Result<Self, S3Error> {
+        let (mut key, mut version_id, mut code, mut message) = (None, None, None, None);
+        while let Some(name) = document.child()? {
+            let slot = match name.as_str() {
+                "Key" => &mut key,
+                "VersionId" => &mut version_id,
+                "Code" => &mut code,
+                "Message" => &mut message,
+                _ => {
+                    document.skip()?;
+                    continue;
+                }
+            };
+            once(slot, &name, document.text()?)?;
+        }
+        Ok(Self {
+            key: key.ok_or_else(|| malformed("an Error has no Key"))?,
+            version_id,
+            code: code.ok_or_else(|| malformed("an Error has no Code"))?,
+            message: message.unwrap_or_default(),
+        })
+    }
+}
+
+impl UpstreamError {
+    /// Parses COS's error, of at most `limit` bytes. What is not known is left out: it may hold the
+    /// text that was signed.
+    pub fn parse(body: &[u8], limit: usize) -> Result<Self, S3Error> {
+        let mut document = Document::open(body, limit, "Error")?;
+        let (mut code, mut message, mut server_time) = (None, None, None);
+        while let Some(name) = document.child()? {
+            let slot = match name.as_str() {
+                "Code" => &mut code,
+                "Message" => &mut message,
+                "ServerTime" => &mut server_time,
+                _ => {
+                    document.skip()?;
+                    continue;
+                }
+            };
+            once(slot, &name, document.text()?)?;
+        }
+        document.close()?;
+        Ok(Self {
+            code: code.ok_or_else(|| malformed("an Error has no Code"))?,
+            message: message.unwrap_or_default(),
+            server_time,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::s3::Code;
+
+    const LIMIT: usize = 1 << 20;
+
+    #[test]
+    fn an_error_says_code_message_resource_and_request() {
+        let error = S3Error::new(Code::NoSuchKey, "No <key>.").detail("a real bucket");
+        assert_eq!(
+            error.to_xml("/photos/a&b", "R1"),
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>NoSuchKey</Code><Message>No &lt;key&gt;.</Message>\
+             <Resource>/photos/a&amp;b</Resource><RequestId>R1</RequestId></Error>"
+        );
+    }
+
+    #[test]
+    fn buckets_are_listed_with_their_region() {
+        let buckets = [ListedBucket {
+            name: "photos",
+            created: "2026-01-01T00:00:00.000Z",
+            region: "ap-x",
+        }];
+        let xml = list_buckets("acme", &buckets);
+        assert!(xml.contains("<ListAllMyBucketsResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Owner><ID>acme</ID>"));
+        assert!(xml.contains(
+            "<Bucket><Name>photos</Name><CreationDate>2026-01-01T00:00:00.000Z</CreationDate>"
+        ));
+        assert!(xml.ends_with(
+            "<BucketRegion>ap-x</BucketRegion></Bucket></Buckets></ListAllMyBucketsResult>"
+        ));
+    }
+
+    #[test]
+    fn the_first_region_is_said_by_saying_nothing() {
+        assert!(location("ap-x").ends_with(">ap-x</LocationConstraint>"));
+        assert!(location("us-east-1").ends_with("\"></LocationConstraint>"));
+    }
+
+    #[test]
+    fn an_error_of_cos_keeps_code_message_and_time_only() {
+        let xml = b"<?xml version='1.0' encoding='utf-8' ?>\n<Error>\n<Code>RequestTimeTooSkewed</Code><Message>m</Message>\
+                    <StringToSign>secret<x><y/></x></StringToSign><ServerTime>2026-01-01T00:00:00Z</ServerTime>\n</Error>\n";
+        let error = UpstreamError::parse(xml, LIMIT).unwrap();
+        assert_eq!(
+            (error.code.as_str(), error.message.as_str()),
+            ("RequestTimeTooSkewed", "m")
+        );
+        assert_eq!(error.server_time.as_deref(), Some("2026-01-01T00:00:00Z"));
+        for bad in [
+            "<html/>",
+            "<Error/>",
+            "<Error><Code>a</Code><Code>b</Code></Error>",
+            "<!DOCTYPE x><Error><Code>a</Code></Error>",
+        ] {
+            assert!(
+                UpstreamError::parse(bad.as_bytes(), LIMIT).is_err(),
+                "{bad}"
+            );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+
+        #[test]
+        fn a_delete_result_reads_back(
+            keys in proptest::collection::vec("[^\u{0}\u{fffe}\u{ffff}]{0,20}", 0..20),
+            version_id in proptest::option::of("[a-z]{0,9}"),
+        ) {
+            let deleted = keys.iter().map(|key| Deleted { key: key.clone(), version_id: version_id.clone(), ..Deleted::default() });
+            let failures = keys.iter().map(|key| DeleteFailure {
+                key: key.clone(),
+                version_id: version_id.clone(),
+                code: "AccessDenied".to_owned(),
+                message: key.clone(),
+            });
+            let result = DeleteResult { deleted: deleted.collect(), failures: failures.collect() };
+            prop_assert_eq!(&DeleteResult::parse(result.to_xml().as_bytes(), LIMIT).unwrap(), &result);
+        }
+
+        #[test]
+        fn no_answer_panics(body in any::<Vec<u8>>()) {
+            let _ = DeleteResult::parse(&body, LIMIT);
+            let _ = UpstreamError::parse(&body, LIMIT);
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! S3's XML: the bodies that clients send, read and written anew, and the answers that cosgate gives.
+//!
+//! What goes to COS is always written from the parsed parts, so no reader there can find in it what the
+//! reader here did not.
+
+mod answers;
+mod document;
+mod requests;
+
+pub use answers::{
+    DeleteFailure, DeleteResult, Deleted, ListedBucket, UpstreamError, list_buckets, location,
+};
+pub use requests::{
+    CompleteRequest, DeleteObject, DeleteRequest, MAX_DELETED, MAX_TAGS, Part, Tagging,
+};
+
+pub(super) use answers::error;

@@ -1,0 +1,54 @@
+//! TLS toward clients: `[server.tls]` becomes an acceptor.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::ServerTls;
+
+/// Reads certificate, key and client authority. TLS 1.2 and 1.3, HTTP/1.1. Errors name the file.
+pub fn acceptor(tls: &ServerTls) -> io::Result<TlsAcceptor> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    let builder = match &tls.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(file) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(file)? {
+                roots.add(certificate).map_err(|error| about(file, error))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| about(file, error))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| about(&tls.key, error))?;
+    let mut config = builder
+        .with_single_cert(certificates(&tls.cert)?, key)
+        .map_err(|error| about(&tls.cert, error))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let certificates = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| about(file, error))?;
+    if certificates.is_empty() {
+        return Err(about(file, "it holds no certificate"));
+    }
+    Ok(certificates)
+}
+
+fn about(file: &Path, error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{}: {error}; it must be PEM", file.display()))
+}

@@ -1,0 +1,14 @@
+//! The emulator over sockets: what it does, and everything that it must refuse.
+#![cfg(feature = "emulator")]
+
+#[expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise"
+)]
+mod client;
+mod cos;
+mod faults;
+mod multipart;
+mod refusals;
+mod sts;

@@ -1,0 +1,312 @@
+//! Everything that the real COS refuses, and nothing stored of it.
+
+use std::io::Write as _;
+use std::net::Shutdown;
+
+use cosgate::emulator::Faults;
+use cosgate::secret::Secret;
+use cosgate::sign::encoding::sha256_hex;
+
+use crate::client::{
+    Ask, BUCKET, Credential, REGION, Reply, account, connect, emulator, now, policy, temporary_key,
+};
+
+/// The right form, and the digest of nothing in particular.
+const ZEROS: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
+const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+
+fn refused(reply: &Reply, status: u16, code: &str) {
+    assert_eq!(
+        reply.refusal(),
+        (status, code.to_owned()),
+        "{}",
+        reply.text()
+    );
+    assert!(reply.header("x-cos-request-id").is_some());
+    assert!(
+        reply
+            .text()
+            .starts_with("<?xml version='1.0' encoding='utf-8' ?>")
+    );
+    assert!(reply.element("RequestId").is_some() && reply.element("Resource").is_some());
+}
+
+#[test]
+fn path_style_and_unknown_hosts_are_refused() {
+    let emulator = emulator();
+    let at = |host: &str, target: &str| {
+        Ask::new("GET", target)
+            .header("host", host)
+            .s3(&account())
+            .send(emulator.cos_addr())
+    };
+    let path_style = at(
+        &format!("cos.{REGION}.myqcloud.com"),
+        &format!("/{BUCKET}/k"),
+    );
+    refused(&path_style, 403, "PathStyleDomainForbidden");
+    refused(&at("127.0.0.1:9000", "/k"), 404, "NoSuchBucket");
+    refused(
+        &at("nope-1250000000.cos.ap-guangzhou.myqcloud.com", "/k"),
+        404,
+        "NoSuchBucket",
+    );
+    refused(
+        &at(&format!("{BUCKET}.cos.ap-beijing.myqcloud.com"), "/k"),
+        404,
+        "NoSuchBucket",
+    );
+}
+
+#[test]
+fn requests_must_be_signed_once_and_rightly() {
+    let emulator = emulator();
+    let send = |ask: Ask| ask.send(emulator.cos_addr());
+    refused(&send(Ask::new("GET", "/k")), 403, "AccessDenied");
+    refused(
+        &send(Ask::new("GET", "/k").header("authorization", "AWS id:sig")),
+        400,
+        "InvalidArgument",
+    );
+    let both = Ask::new("GET", "/k")
+        .s3_presigned(&account(), now(), 60)
+        .s3(&account());
+    refused(&send(both), 400, "InvalidArgument");
+    let stranger = Credential {
+        id: "AKIDnobody".into(),
+        ..account()
+    };
+    let impostor = Credential {
+        secret: Secret::new("guess"),
+        ..account()
+    };
+    for sign in [Ask::s3, Ask::cos] {
+        refused(
+            &send(sign(Ask::new("GET", "/k"), &stranger)),
+            403,
+            "InvalidAccessKeyId",
+        );
+        let mismatch = send(sign(Ask::new("GET", "/k"), &impostor));
+        refused(&mismatch, 403, "SignatureDoesNotMatch");
+        assert!(mismatch.element("StringToSign").is_some());
+    }
+    let moved = Ask {
+        path: "/other".into(),
+        ..Ask::new("GET", "/k").s3(&account())
+    };
+    refused(&send(moved), 403, "SignatureDoesNotMatch");
+    let moved = Ask {
+        path: "/other".into(),
+        ..Ask::new("GET", "/k").cos(&account())
+    };
+    refused(&send(moved), 403, "SignatureDoesNotMatch");
+}
+
+#[test]
+fn what_has_a_meaning_must_be_covered_by_the_signature() {
+    let emulator = emulator();
+    let send = |ask: Ask| ask.send(emulator.cos_addr());
+    for name in ["x-amz-copy-source", "x-amz-acl", "x-amz-meta-a"] {
+        let late = Ask::new("PUT", "/k")
+            .body("x")
+            .s3(&account())
+            .header(name, "v");
+        refused(&send(late), 403, "AccessDenied");
+    }
+    for name in [
+        "x-cos-copy-source",
+        "x-cos-acl",
+        "x-cos-meta-a",
+        "content-type",
+    ] {
+        let late = Ask::new("PUT", "/k")
+            .body("x")
+            .cos(&account())
+            .header(name, "v");
+        refused(&send(late), 403, "AccessDenied");
+    }
+    let mut late = Ask::new("GET", "/?prefix=a").cos(&account());
+    late.query.push(("delimiter".into(), "/".into()));
+    refused(&send(late), 403, "AccessDenied");
+    assert!(!emulator.object_exists(BUCKET, "k"));
+}
+
+#[test]
+fn stale_signatures_are_refused() {
+    let emulator = emulator();
+    for skew in [-960, 960] {
+        let old = Ask::new("GET", "/k").s3_at(&account(), now().plus(skew), UNSIGNED);
+        refused(&old.send(emulator.cos_addr()), 403, "RequestTimeTooSkewed");
+    }
+    let past = Ask::new("GET", "/k")
+        .cos_at(&account(), now().plus(-1000))
+        .send(emulator.cos_addr());
+    refused(&past, 403, "AccessDenied");
+    assert_eq!(
+        past.element("Message").as_deref(),
+        Some("Request has expired")
+    );
+}
+
+#[test]
+fn a_temporary_key_needs_its_own_token_and_ends() {
+    let emulator = emulator();
+    let all = policy(&["name/cos:*"], &[&format!("{BUCKET}/*")]);
+    let key = temporary_key(&emulator, &all);
+    let tokenless = Credential {
+        token: None,
+        ..key.clone()
+    };
+    let other = Credential {
+        token: temporary_key(&emulator, &all).token,
+        ..key.clone()
+    };
+    for sign in [Ask::s3, Ask::cos] {
+        let send =
+            |key: &Credential| sign(Ask::new("GET", "/?prefix=x"), key).send(emulator.cos_addr());
+        assert_eq!(send(&key).status, 200);
+        refused(&send(&tokenless), 403, "InvalidAccessKeyId");
+        refused(&send(&other), 403, "InvalidAccessKeyId");
+    }
+    emulator.faults().set(Faults {
+        sts_lifetime: Some(-1),
+        ..Faults::default()
+    });
+    let dead = temporary_key(&emulator, &all);
+    let ask = || {
+        Ask::new("GET", "/?prefix=x")
+            .s3(&dead)
+            .send(emulator.cos_addr())
+    };
+    refused(&ask(), 403, "InvalidAccessKeyId");
+    emulator.faults().set(Faults {
+        expired_token_code: true,
+        ..Faults::default()
+    });
+    refused(&ask(), 400, "ExpiredToken");
+    assert!(emulator.revoke_key(&key.id));
+    let revoked = Ask::new("GET", "/?prefix=x")
+        .s3(&key)
+        .send(emulator.cos_addr());
+    refused(&revoked, 403, "InvalidAccessKeyId");
+}
+
+#[test]
+fn chunked_bodies_and_bodies_without_a_length_are_refused() {
+    let emulator = emulator();
+    let send = |ask: Ask| ask.send(emulator.cos_addr());
+    let streaming = Ask::new("PUT", "/k")
+        .header("content-encoding", "aws-chunked")
+        .header("x-amz-decoded-content-length", "1")
+        .body("1\r\nx\r\n0\r\n\r\n")
+        .s3_at(&account(), now(), "STREAMING-UNSIGNED-PAYLOAD-TRAILER");
+    refused(&send(streaming), 501, "NotImplemented");
+    let no_length = Ask {
+        body: b"1\r\nx\r\n0\r\n\r\n".into(),
+        ..Ask::new("PUT", "/k")
+    }
+    .header("transfer-encoding", "chunked")
+    .s3_at(&account(), now(), UNSIGNED);
+    refused(&send(no_length), 411, "MissingContentLength");
+    assert!(!emulator.object_exists(BUCKET, "k"));
+}
+
+#[test]
+fn digests_are_demanded_and_checked() {
+    let emulator = emulator();
+    let send = |ask: Ask| ask.s3(&account()).send(emulator.cos_addr());
+    let delete = "<Delete><Object><Key>k</Key></Object></Delete>";
+    let missing = send(Ask::new("POST", "/?delete=").body(delete));
+    refused(&missing, 400, "InvalidRequest");
+    let message = "Missing required header for this request: Content-MD5";
+    assert_eq!(missing.element("Message").as_deref(), Some(message));
+    refused(
+        &send(
+            Ask::new("POST", "/?delete=")
+                .header("content-md5", ZEROS)
+                .body(delete),
+        ),
+        400,
+        "BadDigest",
+    );
+    refused(
+        &send(Ask::new("PUT", "/k").header("content-md5", ZEROS).body("x")),
+        400,
+        "BadDigest",
+    );
+    refused(
+        &send(Ask::new("PUT", "/k").header("content-md5", "?").body("x")),
+        400,
+        "InvalidDigest",
+    );
+    refused(
+        &send(Ask::new("PUT", "/?tagging=").body("<Tagging/>")),
+        400,
+        "InvalidRequest",
+    );
+    let wrong_hash = Ask::new("PUT", "/k")
+        .body("x")
+        .s3_at(&account(), now(), &sha256_hex(b"y"));
+    refused(
+        &wrong_hash.send(emulator.cos_addr()),
+        400,
+        "XAmzContentSHA256Mismatch",
+    );
+    assert!(!emulator.object_exists(BUCKET, "k"));
+}
+
+#[test]
+fn keys_and_metadata_have_limits() {
+    let emulator = emulator();
+    let put = |target: &str| {
+        Ask::new("PUT", target)
+            .body("x")
+            .s3(&account())
+            .send(emulator.cos_addr())
+    };
+    assert_eq!(put(&format!("/{}", "k".repeat(850))).status, 200);
+    refused(&put(&format!("/{}", "k".repeat(851))), 400, "KeyTooLong");
+    refused(&put("//k"), 400, "InvalidObjectName");
+    refused(&put("/%5Ck"), 400, "InvalidObjectName");
+    refused(&put("/%2Fk"), 400, "InvalidObjectName");
+    assert_eq!(put("/a//b/../c/./").status, 200);
+    assert!(emulator.object_exists(BUCKET, "a//b/../c/./"));
+    let with = |name: &str, value: &str| {
+        Ask::new("PUT", "/m")
+            .header(name, value)
+            .body("x")
+            .s3(&account())
+            .send(emulator.cos_addr())
+    };
+    refused(&with("x-amz-meta-a_b", "v"), 400, "InvalidArgument");
+    refused(
+        &with("x-amz-meta-a", &"v".repeat(2049)),
+        400,
+        "MetadataTooLarge",
+    );
+    assert_eq!(with("x-amz-meta-a", &"v".repeat(2048)).status, 200);
+}
+
+#[test]
+fn a_body_that_is_cut_short_leaves_nothing() {
+    let emulator = emulator();
+    for sign in [Ask::s3, Ask::cos] {
+        let ask = sign(Ask::new("PUT", "/k").body(vec![b'x'; 100_000]), &account());
+        let mut stream = connect(emulator.cos_addr());
+        stream.write_all(&ask.head()).unwrap();
+        stream.write_all(&ask.body[..99_999]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let reply = Reply::read(&mut stream, false);
+        assert!(reply.is_none_or(|r| r.status == 400));
+        assert!(!emulator.object_exists(BUCKET, "k"));
+    }
+}
+
+#[test]
+fn what_the_emulator_does_not_do_is_said_so() {
+    let emulator = emulator();
+    let acl = Ask::new("GET", "/k?acl=")
+        .s3(&account())
+        .send(emulator.cos_addr());
+    refused(&acl, 501, "NotImplemented");
+}

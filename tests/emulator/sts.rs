@@ -1,0 +1,200 @@
+//! Issuing temporary keys.
+
+use cosgate::emulator::EmulatorConfig;
+use cosgate::secret::Secret;
+use serde_json::{Value, json};
+
+use crate::client::{
+    Ask, BUCKET, Credential, account, emulator, emulator_with, federation, now, policy, sts,
+    temporary_key,
+};
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a test stops at the first surprise"
+)]
+fn code(emulator: &cosgate::emulator::Emulator, key: &Credential, body: &Value) -> String {
+    let (reply, json) = sts(emulator.sts_addr(), key, "GetFederationToken", body, now());
+    assert_eq!(reply.status, 200);
+    json["Error"]["Code"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn some_policy() -> Value {
+    policy(&["name/cos:GetObject"], &[&format!("{BUCKET}/t1/*")])
+}
+
+#[test]
+fn a_key_comes_in_tencents_shape() {
+    let emulator = emulator();
+    let body = federation(&some_policy());
+    let (reply, json) = sts(
+        emulator.sts_addr(),
+        &account(),
+        "GetFederationToken",
+        &body,
+        now(),
+    );
+    assert_eq!(reply.status, 200);
+    assert!(reply.header("date").is_some());
+    let expires = json["ExpiredTime"].as_i64().unwrap();
+    assert!((1795..=1805).contains(&(expires - now().unix())));
+    assert!(json["Expiration"].as_str().unwrap().ends_with('Z'));
+    assert!(json["RequestId"].is_string());
+    let token = json["Credentials"]["Token"].as_str().unwrap();
+    assert!((400..=1700).contains(&token.len()), "{}", token.len());
+    assert_eq!(emulator.counters().counts().sts_by_name["acme"], 1);
+    assert_eq!(emulator.issued_keys().len(), 1);
+}
+
+#[test]
+fn identity_is_told_to_any_key() {
+    let emulator = emulator();
+    let temporary = temporary_key(&emulator, &some_policy());
+    for key in [account(), temporary] {
+        let (_, json) = sts(
+            emulator.sts_addr(),
+            &key,
+            "GetCallerIdentity",
+            &json!({}),
+            now(),
+        );
+        assert_eq!(json["AccountId"], "100000000001", "{json}");
+    }
+}
+
+#[test]
+fn callers_that_are_not_who_they_say_are_refused() {
+    let emulator = emulator();
+    let body = federation(&some_policy());
+    let stranger = Credential {
+        id: "AKIDnobody".into(),
+        ..account()
+    };
+    assert_eq!(
+        code(&emulator, &stranger, &body),
+        "AuthFailure.SecretIdNotFound"
+    );
+    let impostor = Credential {
+        secret: Secret::new("guess"),
+        ..account()
+    };
+    assert_eq!(
+        code(&emulator, &impostor, &body),
+        "AuthFailure.SignatureFailure"
+    );
+    let temporary = temporary_key(&emulator, &some_policy());
+    assert_eq!(
+        code(&emulator, &temporary, &body),
+        "FailedOperation.TempKeyNotAllowed"
+    );
+    let tokenless = Credential {
+        token: None,
+        ..temporary
+    };
+    assert_eq!(
+        code(&emulator, &tokenless, &body),
+        "AuthFailure.TokenFailure"
+    );
+    for skew in [-310, 310] {
+        let (_, json) = sts(
+            emulator.sts_addr(),
+            &account(),
+            "GetFederationToken",
+            &body,
+            now().plus(skew),
+        );
+        assert_eq!(json["Error"]["Code"], "AuthFailure.SignatureExpire");
+    }
+    let unsigned = Ask::new("POST", "/").body("{}").send(emulator.sts_addr());
+    assert!(unsigned.text().contains("AuthFailure.SignatureFailure"));
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused() {
+    let emulator = emulator_with(EmulatorConfig {
+        policy_limit: 1000,
+        ..EmulatorConfig::default()
+    });
+    let with = |field: &str, value: Value| {
+        let mut body = federation(&some_policy());
+        body[field] = value;
+        code(&emulator, &account(), &body)
+    };
+    assert_eq!(with("DurationSeconds", json!(1)), "");
+    assert_eq!(with("DurationSeconds", json!(129_600)), "");
+    assert_eq!(
+        with("DurationSeconds", json!(129_601)),
+        "InvalidParameter.OverTimeError"
+    );
+    assert_eq!(
+        with("DurationSeconds", json!(0)),
+        "InvalidParameter.ParamError"
+    );
+    assert_eq!(with("Name", json!("acme_1")), "InvalidParameter.ParamError");
+    assert_eq!(with("Name", json!("cos-sts-python")), "");
+    assert_eq!(
+        with("Policy", json!("{")),
+        "InvalidParameter.StrategyFormatError"
+    );
+    assert_eq!(
+        with("Policy", json!("undefined")),
+        "InvalidParameter.StrategyFormatError"
+    );
+    assert_eq!(
+        with("Policy", json!("%zz")),
+        "InvalidParameter.StrategyFormatError"
+    );
+    assert_eq!(with("Policy", Value::Null), "MissingParameter");
+    let policy_code = |policy: &Value| code(&emulator, &account(), &federation(policy));
+    let odd = json!({"version": "2.0", "statement": [{"effect": "Allow", "action": "*", "resource": "*"}]});
+    assert_eq!(policy_code(&odd), "InvalidParameter.StrategyInvalid");
+    let foreign = json!({"version": "2.0", "statement": [{"effect": "allow", "action": ["name/cos:GetObject"],
+        "resource": ["qcs::cos:ap-guangzhou:uid/1250000001:b-1250000001/*"]}]});
+    assert_eq!(policy_code(&foreign), "InvalidParameter.GrantOtherResource");
+    let long = policy(
+        &["name/cos:GetObject"],
+        &[&format!("{BUCKET}/{}", "k".repeat(1000))],
+    );
+    assert_eq!(policy_code(&long), "InvalidParameter.PolicyTooLong");
+}
+
+#[test]
+fn a_policy_in_a_get_is_encoded_twice() {
+    use cosgate::sign::encoding::push_encoded;
+    use cosgate::sign::tc3;
+    let emulator = emulator();
+    let mut policy = String::new();
+    let encoded = federation(&some_policy())["Policy"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    push_encoded(&mut policy, encoded.as_bytes());
+    let query = format!("DurationSeconds=900&Name=acme&Policy={policy}");
+    let (key, time, host) = (account(), now(), "sts.tencentcloudapi.com");
+    let call = tc3::Call {
+        method: "GET",
+        host,
+        service: "sts",
+        content_type: "application/x-www-form-urlencoded",
+        query: &query,
+        payload: b"",
+        time,
+    };
+    let signing = tc3::SigningKey::derive(&key.secret, &time.date_dashed(), "sts");
+    let reply = Ask::new("GET", &format!("/?{query}"))
+        .header("host", host)
+        .header("content-type", call.content_type)
+        .header("x-tc-action", "GetFederationToken")
+        .header("x-tc-version", "2018-08-13")
+        .header("x-tc-region", "ap-guangzhou")
+        .header("x-tc-timestamp", &time.unix().to_string())
+        .header(
+            "authorization",
+            &tc3::authorization(&call, &key.id, &signing),
+        )
+        .send(emulator.sts_addr());
+    assert!(reply.text().contains("TmpSecretKey"), "{}", reply.text());
+}

@@ -1,0 +1,145 @@
+"""Unmodified S3 clients against a running `cosgate dev`; contents are compared by SHA-256.
+
+One line a check: `ok`, `skip` with its reason, or `FAIL` with what was seen. Exit 1 if any failed.
+"""
+
+import argparse
+import concurrent.futures
+import fnmatch
+import sys
+import tempfile
+import threading
+import traceback
+from pathlib import Path
+
+import fence
+import with_awscli
+import with_boto3
+import with_rclone
+import with_s3cmd
+import with_s5cmd
+from harness import CheckFailed, Place
+
+# Longest first, so that the last one running is a short one.
+GROUPS = [
+    *with_awscli.GROUPS,
+    *with_s3cmd.GROUPS,
+    *with_rclone.GROUPS,
+    *with_s5cmd.GROUPS,
+    *with_boto3.GROUPS,
+    *fence.GROUPS,
+]
+AT_ONCE = 4
+
+# What this version does not offer with `--signature cos`: check (a shell pattern) → why. All else must work.
+COPY = "no copy in the cos language yet"
+LIST_V2 = "no ListObjectsV2 in the cos language yet"
+MULTI_DELETE = "no DeleteObjects in the cos language yet"
+TAGGING = "no object tagging in the cos language yet"
+VERSIONS = "no ListObjectVersions in the cos language yet"
+NOT_IN_COS = {
+    "awscli api_copy": COPY,
+    "awscli api_list_v2": LIST_V2,
+    "awscli api_multi_delete": MULTI_DELETE,
+    "awscli api_tagging": TAGGING,
+    "awscli cp_within_bucket_by_parts": COPY,
+    "awscli ls": LIST_V2,
+    "awscli ls_by_pages": LIST_V2,
+    "awscli mv_within_bucket": COPY,
+    "awscli sync_and_rm_recursive": LIST_V2,
+    "boto3/* copy": COPY,
+    "boto3/* copy_by_parts": COPY,
+    "boto3/* list_v2_*": LIST_V2,
+    "boto3/* list_versions": VERSIONS,
+    "boto3/* multi_delete*": MULTI_DELETE,
+    "boto3/* odd_keys_listed_v2": LIST_V2,
+    "boto3/* tagging*": TAGGING,
+    "rclone* copy_within_bucket*": COPY,
+    "rclone/v2 *": LIST_V2,
+    "s3cmd* copy_and_move": COPY,
+    "s3cmd* del_many": MULTI_DELETE,
+    "s3cmd* sync_and_delete_removed": MULTI_DELETE,
+    "s5cmd ls": LIST_V2,
+    "s5cmd sync": LIST_V2,
+    "s5cmd wildcard_up_list_and_down": LIST_V2,
+    "s5cmd* copy_and_move_within_bucket": COPY,
+    "s5cmd* rm_*": MULTI_DELETE,
+}
+
+
+def reason_to_skip(name, signature):
+    if signature != "cos":
+        return None
+    for pattern, reason in NOT_IN_COS.items():
+        if fnmatch.fnmatchcase(name, pattern):
+            return reason
+    return None
+
+
+class Report:
+    """Prints each outcome whole, whichever thread it comes from, and counts the failures."""
+
+    def __init__(self, signature):
+        self.signature = signature
+        self.lock = threading.Lock()
+        self.failed = 0
+
+    def line(self, outcome, name, more=""):
+        with self.lock:
+            self.failed += outcome == "FAIL"
+            print(f"{outcome:4} {self.signature} {name}{more}", flush=True)
+
+    def failure(self, name, said):
+        self.line("FAIL", name, "".join(f"\n     | {line}" for line in said.strip().splitlines()[-20:]))
+
+
+def told(error):
+    if isinstance(error, CheckFailed):
+        return str(error)
+    return "".join(traceback.format_exception(error))
+
+
+def run_group(group, place, args, report):
+    wanted = [check for check in group.checks if fnmatch.fnmatchcase(f"{group.name} {check.__name__}", args.only)]
+    if not wanted:
+        return
+    try:
+        client = group.client(place)
+    except Exception as error:  # whatever a client raises is a finding
+        report.failure(f"{group.name} (start)", told(error))
+        return
+    for check in wanted:
+        name = f"{group.name} {check.__name__}"
+        reason = reason_to_skip(name, args.signature)
+        if reason and not args.all:
+            report.line("skip", name, f": {reason}")
+            continue
+        try:
+            check(client)
+        except Exception as error:  # the same
+            report.failure(name, told(error))
+        else:
+            report.line("ok", name)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--endpoint", required=True, help="http://127.0.0.1:PORT")
+    parser.add_argument("--signature", choices=["s3", "cos"], default="s3", help="what the proxy runs with")
+    parser.add_argument("--only", default="*", help="shell pattern of the checks to run, such as 'boto3/path list_*'")
+    parser.add_argument("--all", action="store_true", help="run what the table of skips names, too")
+    args = parser.parse_args()
+
+    with_boto3.resolve_localhost()
+    report = Report(args.signature)
+    with tempfile.TemporaryDirectory(prefix="cosgate-interop-") as folder:
+        place = Place(args.endpoint.rstrip("/"), Path(folder))
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+            runs = [pool.submit(run_group, group, place, args, report) for group in GROUPS]
+            for one in runs:
+                one.result()
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""What every client's checks share: the endpoint, the tenants, test data, and the list of checks."""
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+REGION = "ap-guangzhou"
+BUCKET = "demo"
+VIRTUAL_DOMAIN = "s3.localhost"
+PART = 5 * 1024 * 1024  # the smallest part that S3 takes, but for the last
+COMMAND_SECONDS = 120
+
+# Keys that break proxies which decode, normalise or encode twice.
+ODD_KEYS = ["a b", "a+b", "a%20b", "中文", "'()*~!", "x//y", "trailing/", "=&?#"]
+# Those of them that can be file names, for tools that copy folders.
+ODD_FILE_NAMES = [key for key in ODD_KEYS if "/" not in key]
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """One of the demo tenants of `cosgate dev`: fixed keys, loopback only."""
+
+    prefix: str
+    key_id: str
+    secret: str
+
+
+ALICE = Tenant("alice/", "COSGATEDEMOALICE0001", "cosgate-demo-alice-secret-00000000000000")
+BOB = Tenant("bob/", "COSGATEDEMOBOB000001", "cosgate-demo-bob-secret-0000000000000000")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the checks run: the proxy, and a folder of their own."""
+
+    endpoint: str
+    folder: Path
+
+    @property
+    def authority(self):
+        return self.endpoint.removeprefix("http://")
+
+    @property
+    def port(self):
+        return int(self.authority.rsplit(":", 1)[1])
+
+    def new_folder(self, name):
+        folder = self.folder / name
+        folder.mkdir(parents=True)
+        return folder
+
+    def environment(self, tenant):
+        """The environment of a command: this tenant's keys, and nothing of the person's own set-up."""
+        home = self.folder / "home"
+        home.mkdir(exist_ok=True)
+        return {
+            "AWS_ACCESS_KEY_ID": tenant.key_id,
+            "AWS_SECRET_ACCESS_KEY": tenant.secret,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            # botocore tells Python 3.9 users and others about the end of support, on stderr
+            "PYTHONWARNINGS": "ignore",
+        }
+
+
+class CheckFailed(Exception):
+    """What was seen is not what should be."""
+
+
+def expect(condition, message):
+    if not condition:
+        raise CheckFailed(message)
+
+
+def expect_equal(seen, wanted, what):
+    expect(seen == wanted, f"{what}: {seen!r}, should be {wanted!r}")
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def expect_same(seen, wanted, what="content"):
+    expect(
+        sha256(seen) == sha256(wanted),
+        f"{what}: {len(seen)} bytes with SHA-256 {sha256(seen)}, "
+        f"should be {len(wanted)} bytes with {sha256(wanted)}",
+    )
+
+
+def expect_same_tree(seen, wanted):
+    def files(root):
+        return {str(p.relative_to(root)): sha256(p.read_bytes()) for p in root.rglob("*") if p.is_file()}
+
+    expect_equal(files(seen), files(wanted), f"files under {seen.name}")
+
+
+def sample(size, seed="cosgate"):
+    """Bytes that do not repeat and are the same in every run."""
+    return random.Random(f"{seed}-{size}").randbytes(size)
+
+
+def write_odd_tree(folder):
+    """A folder with odd names, an empty file and a sub-folder."""
+    for name in [*ODD_FILE_NAMES, "sub folder/plain.txt"]:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(sample(1000, name))
+    (folder / "empty").write_bytes(b"")
+
+
+def run(argv, env, stdin=b"", fails=False):
+    """Runs a command to its end and returns its stdout; with `fails`, it must fail and all it said is returned."""
+    argv = [str(arg) for arg in argv]
+    done = subprocess.run(argv, env=env, input=stdin, capture_output=True, timeout=COMMAND_SECONDS)
+    said = (done.stderr + done.stdout).decode(errors="replace")
+    shown = " ".join(argv)
+    if fails:
+        expect(done.returncode != 0, f"succeeded, should be refused: {shown}\n{said}")
+        return said
+    expect(done.returncode == 0, f"exit {done.returncode}: {shown}\n{said}")
+    return done.stdout
+
+
+def fetch(url, method="GET", body=None, headers=None):
+    """A plain HTTP request, as any program given a presigned URL makes it: status, headers and body."""
+    request = urllib.request.Request(url, data=body, method=method, headers=headers or {})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=COMMAND_SECONDS) as response:
+            return response.status, response.headers, response.read()
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, refusal.headers, refusal.read()
+
+
+class Group:
+    """Checks of one client, run in the order written; `client()` is called once, before the first of them."""
+
+    def __init__(self, name, client):
+        self.name = name
+        self.client = client
+        self.checks = []
+
+    def check(self, function):
+        """Adds a check: a function of the client. Its name is the check's name."""
+        self.checks.append(function)
+        return function
+
+    def also(self, name, client):
+        """The same checks for the same client set up in another way."""
+        other = Group(name, client)
+        other.checks = self.checks
+        return other

@@ -1,0 +1,723 @@
+//! What the tests share: a whole cosgate in front of the emulator or of a scripted COS, and a client
+//! that speaks bytes.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses its own part of this module"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::large_stack_arrays,
+    clippy::format_push_string,
+    clippy::or_fun_call,
+    reason = "a test may panic"
+)]
+
+use std::borrow::Cow;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cosgate::config::{Config, Sources};
+use cosgate::emulator::{Emulator, EmulatorConfig};
+use cosgate::observe::{Metrics, access_log};
+use cosgate::proxy::Shared;
+use cosgate::secret::Secret;
+use cosgate::server;
+use cosgate::sign::encoding::sha256_hex;
+use cosgate::sign::sigv4::{self, CredentialScope, SigningKey};
+use cosgate::sign::{Signable, encoding};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::oneshot;
+
+pub const BUCKET: &str = "shared-1250000000";
+pub const ACCOUNT: (&str, &str) = (
+    "AKIDaccount00000000000000000000000",
+    "accountSecretKey0000000000000000",
+);
+/// Two tenants of one bucket, each in its own folder.
+pub const ACME: (&str, &str) = (
+    "ACMEKEY0000000000001",
+    "acme-local-secret-key-000000000000000000",
+);
+pub const GLOBEX: (&str, &str) = (
+    "GLOBEXKEY00000000001",
+    "globex-local-secret-key-0000000000000000",
+);
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The whole thing: an emulated COS and STS, and cosgate in front.
+pub struct World {
+    pub gateway: Gateway,
+    pub emulator: Emulator,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more configuration: lines of TOML, which may start with keys of `[server]`.
+    pub fn with(more: &str) -> Self {
+        let emulator = emulator();
+        let gateway = Gateway::start(&toml(emulator.cos_addr(), emulator.sts_addr(), more));
+        Self { gateway, emulator }
+    }
+
+    pub fn signed(&self, method: &str, target: &str) -> Call {
+        Call::new(self.gateway.addr, method, target).signed_by(ACME)
+    }
+}
+
+pub fn emulator() -> Emulator {
+    Emulator::start(EmulatorConfig {
+        keys: vec![(ACCOUNT.0.to_owned(), Secret::new(ACCOUNT.1))],
+        buckets: vec![(BUCKET.to_owned(), "ap-guangzhou".to_owned())],
+        ..EmulatorConfig::default()
+    })
+    .unwrap()
+}
+
+/// A configuration to the contract. `more` may replace the sections `[server.limits]` and so on.
+pub fn toml(cos: SocketAddr, sts: SocketAddr, more: &str) -> String {
+    format!(
+        r#"
+[server]
+listen = "127.0.0.1:0"
+admin = ""
+domains = ["s3.localhost"]
+region = "ap-guangzhou"
+threads = 1
+
+[upstream]
+endpoint = "http://{{bucket}}.cos.{{region}}.myqcloud.com"
+service_endpoint = "http://service.cos.myqcloud.com"
+connect_to = "{cos}"
+
+[sts]
+endpoint = "http://sts.tencentcloudapi.com"
+region = "ap-guangzhou"
+connect_to = "{sts}"
+
+[issuers.main]
+kind = "federation"
+secret_id = "env:ACCOUNT_ID"
+secret_key = "env:ACCOUNT_SECRET"
+duration = "30m"
+
+[tenants.acme]
+issuer = "main"
+access_keys = [{{ id = "{acme}", secret = "env:ACME_SECRET" }}]
+
+[[tenants.acme.grants]]
+name = "photos"
+bucket = "{BUCKET}"
+region = "ap-guangzhou"
+prefixes = ["acme/*"]
+actions = ["read", "write", "list"]
+
+[tenants.globex]
+issuer = "main"
+access_keys = [{{ id = "{globex}", secret = "env:GLOBEX_SECRET" }}]
+
+[[tenants.globex.grants]]
+name = "photos"
+bucket = "{BUCKET}"
+region = "ap-guangzhou"
+prefixes = ["globex/*"]
+actions = ["read", "write", "list"]
+
+[tenants.anyone]
+issuer = "main"
+anonymous = true
+
+[[tenants.anyone.grants]]
+name = "photos"
+bucket = "{BUCKET}"
+region = "ap-guangzhou"
+prefixes = ["public/*"]
+actions = ["read", "write", "list"]
+
+{more}
+"#,
+        acme = ACME.0,
+        globex = GLOBEX.0,
+    )
+}
+
+/// A running cosgate, on threads of its own; it drains when dropped.
+pub struct Gateway {
+    pub addr: SocketAddr,
+    pub shared: Arc<Shared>,
+    pub log: Log,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The access log, kept in memory.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Gateway {
+    pub fn start(toml: &str) -> Self {
+        let config = config(toml);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let metrics = Metrics::new(config.server.threads);
+        let log = Log::default();
+        let (access_log, writer) = access_log::start(log.clone(), metrics.core(0)).unwrap();
+        let shared = Shared::start(config, metrics, access_log).unwrap();
+        let served = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime
+                .block_on(server::run(listener, served, None, async {
+                    let _ = stopped.await;
+                }))
+                .unwrap();
+            writer.finish(Duration::from_secs(2));
+        });
+        Self {
+            addr,
+            shared,
+            log,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// Begins the drain.
+    pub fn drain(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    /// Waits for the end; how long it took.
+    pub fn join(&mut self) -> Duration {
+        let started = Instant::now();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+        started.elapsed()
+    }
+
+    /// A metric's value, summed over its labels that contain `label`.
+    pub fn metric(&self, name: &str, label: &str) -> u64 {
+        let text = self.shared.metrics().render();
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with(name) && line.contains(label));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.drain();
+        self.join();
+    }
+}
+
+pub fn config(toml: &str) -> Config {
+    let env = |name: &str| {
+        let value = match name {
+            "ACCOUNT_ID" => ACCOUNT.0,
+            "ACCOUNT_SECRET" => ACCOUNT.1,
+            "ACME_SECRET" => ACME.1,
+            "GLOBEX_SECRET" => GLOBEX.1,
+            _ => return None,
+        };
+        Some(value.to_owned())
+    };
+    let sources = Sources {
+        env: &env,
+        file: &|path| std::fs::read_to_string(path),
+        cores: 1,
+    };
+    match Config::parse("test.toml", toml, &sources) {
+        Ok((config, _)) => config,
+        Err(problems) => {
+            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            panic!("{}", problems.join("\n"))
+        }
+    }
+}
+
+/// A request as it will be written on the wire.
+#[derive(Clone)]
+pub struct Call {
+    pub addr: SocketAddr,
+    pub method: String,
+    pub target: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    pub payload: Option<String>,
+    pub time: cosgate::timestamp::Timestamp,
+    key: Option<(String, String)>,
+}
+
+impl Call {
+    pub fn new(addr: SocketAddr, method: &str, target: &str) -> Self {
+        Self {
+            addr,
+            method: method.to_owned(),
+            target: target.to_owned(),
+            headers: vec![("host".to_owned(), addr.to_string())],
+            body: Vec::new(),
+            payload: None,
+            time: server::wall_clock(),
+            key: None,
+        }
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        if name == "host" {
+            self.headers.retain(|(name, _)| name != "host");
+        }
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// What `x-amz-content-sha256` says, in place of the body's hash.
+    pub fn payload(mut self, value: &str) -> Self {
+        self.payload = Some(value.to_owned());
+        self
+    }
+
+    pub fn at(mut self, time: cosgate::timestamp::Timestamp) -> Self {
+        self.time = time;
+        self
+    }
+
+    pub fn signed_by(mut self, (id, secret): (&str, &str)) -> Self {
+        self.key = Some((id.to_owned(), secret.to_owned()));
+        self
+    }
+
+    pub fn unsigned(mut self) -> Self {
+        self.key = None;
+        self
+    }
+
+    /// The head and the body, signed now.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.head();
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+
+    /// The head alone, for those who send the body by themselves.
+    pub fn head(&self) -> Vec<u8> {
+        let mut headers = self.headers.clone();
+        if !self.body.is_empty() || matches!(self.method.as_str(), "PUT" | "POST") {
+            let given = headers
+                .iter()
+                .any(|(name, _)| name == "content-length" || name == "transfer-encoding");
+            if !given {
+                headers.push(("content-length".to_owned(), self.body.len().to_string()));
+            }
+        }
+        if let Some((id, secret)) = &self.key {
+            self.sign(&mut headers, id, secret);
+        }
+        let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        head.into_bytes()
+    }
+
+    fn sign(&self, headers: &mut Vec<(String, String)>, id: &str, secret: &str) {
+        let amz_date = self.time.amz();
+        let payload = self
+            .payload
+            .clone()
+            .unwrap_or_else(|| sha256_hex(&self.body));
+        headers.push(("x-amz-date".to_owned(), amz_date.clone()));
+        headers.push(("x-amz-content-sha256".to_owned(), payload.clone()));
+        let mut map = HeaderMap::new();
+        for (name, value) in headers.iter() {
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            );
+        }
+        let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
+        let path = encoding::percent_decode(path).unwrap();
+        let query: Vec<(Cow<'_, str>, Cow<'_, str>)> = query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                (decoded(name), decoded(value))
+            })
+            .collect();
+        let request = Signable {
+            method: &self.method,
+            path: &path,
+            query: &query,
+            headers: &map,
+        };
+        let date = &amz_date[..8];
+        let scope = CredentialScope {
+            date,
+            region: "ap-guangzhou",
+            service: "s3",
+        };
+        let key = SigningKey::derive(&Secret::new(secret), date, scope.region, scope.service);
+        headers.push((
+            "authorization".to_owned(),
+            sigv4::authorization(&request, &key, id, &scope, &amz_date, &payload),
+        ));
+    }
+
+    /// Sends it on a connection of its own and reads the whole answer.
+    pub fn send(&self) -> Reply {
+        let mut client = Client::connect(self.addr);
+        client.write(&self.bytes());
+        client.read_reply(&self.method)
+    }
+}
+
+fn decoded(text: &str) -> Cow<'_, str> {
+    let text = text.replace('+', " ");
+    let bytes = encoding::percent_decode(&text).unwrap().into_owned();
+    Cow::Owned(String::from_utf8(bytes).unwrap())
+}
+
+/// One connection.
+pub struct Client {
+    pub stream: TcpStream,
+    read: Vec<u8>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    /// The body ended where the head said it would.
+    pub whole: bool,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The `<Code>` of an error document.
+    pub fn code(&self) -> String {
+        element(&self.text(), "Code")
+    }
+
+    /// Asserts an S3 error document, with a request id that the head names too.
+    #[track_caller]
+    pub fn assert_error(&self, status: u16, code: &str) {
+        assert_eq!(
+            (self.status, self.code().as_str()),
+            (status, code),
+            "{}",
+            self.text()
+        );
+        assert_eq!(
+            Some(element(&self.text(), "RequestId").as_str()),
+            self.header("x-amz-request-id")
+        );
+    }
+
+    #[track_caller]
+    pub fn assert_ok(&self) -> &Self {
+        assert!(
+            (200..300).contains(&self.status),
+            "{} {}",
+            self.status,
+            self.text()
+        );
+        assert!(self.whole, "the answer was cut");
+        self
+    }
+}
+
+/// The text of the first `<name>` in `xml`.
+pub fn element(xml: &str, name: &str) -> String {
+    let after = xml
+        .split_once(&format!("<{name}>"))
+        .map_or("", |(_, after)| after);
+    after
+        .split_once(&format!("</{name}>"))
+        .map_or("", |(text, _)| text)
+        .to_owned()
+}
+
+impl Client {
+    pub fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            read: Vec::new(),
+        }
+    }
+
+    /// Writes; a peer that has gone already is found when its answer is read.
+    pub fn write(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// Reads one answer to `method`, interim ones skipped.
+    pub fn read_reply(&mut self, method: &str) -> Reply {
+        loop {
+            let reply = self.read_one(method);
+            if reply.status != 100 {
+                return reply;
+            }
+        }
+    }
+
+    pub fn read_one(&mut self, method: &str) -> Reply {
+        let end = loop {
+            if let Some(at) = find(&self.read, b"\r\n\r\n") {
+                break at + 4;
+            }
+            assert!(
+                self.fill(),
+                "the connection ended before an answer: {:?}",
+                String::from_utf8_lossy(&self.read)
+            );
+        };
+        let head = String::from_utf8(self.read.drain(..end).collect()).unwrap();
+        let mut lines = head.split("\r\n");
+        let status = lines
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
+        let headers: Vec<(String, String)> = lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        let mut reply = Reply {
+            status,
+            headers,
+            body: Vec::new(),
+            whole: true,
+        };
+        if method == "HEAD" || status == 204 || status == 304 || status < 200 {
+            return reply;
+        }
+        if reply.header("transfer-encoding") == Some("chunked") {
+            reply.whole = self.read_chunked(&mut reply.body);
+            return reply;
+        }
+        let length: usize = reply
+            .header("content-length")
+            .map_or(0, |l| l.parse().unwrap());
+        while self.read.len() < length && self.fill() {}
+        let at = length.min(self.read.len());
+        reply.whole = at == length;
+        reply.body = self.read.drain(..at).collect();
+        reply
+    }
+
+    fn read_chunked(&mut self, body: &mut Vec<u8>) -> bool {
+        loop {
+            let end = loop {
+                if let Some(at) = find(&self.read, b"\r\n") {
+                    break at;
+                }
+                if !self.fill() {
+                    return false;
+                }
+            };
+            let size =
+                usize::from_str_radix(std::str::from_utf8(&self.read[..end]).unwrap(), 16).unwrap();
+            while self.read.len() < end + 2 + size + 2 {
+                if !self.fill() {
+                    return false;
+                }
+            }
+            body.extend_from_slice(&self.read[end + 2..end + 2 + size]);
+            self.read.drain(..end + 2 + size + 2);
+            if size == 0 {
+                return true;
+            }
+        }
+    }
+
+    /// Reads once more; false at the end.
+    pub fn fill(&mut self) -> bool {
+        let mut buf = [0; 65536];
+        match self.stream.read(&mut buf) {
+            Ok(0) | Err(_) => false,
+            Ok(n) => {
+                self.read.extend_from_slice(&buf[..n]);
+                true
+            }
+        }
+    }
+
+    /// Whether the peer closes within `limit`.
+    pub fn closes_within(&mut self, limit: Duration) -> bool {
+        self.stream.set_read_timeout(Some(limit)).unwrap();
+        let mut buf = [0; 65536];
+        loop {
+            match self.stream.read(&mut buf) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+}
+
+pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
+}
+
+/// A COS that does what the test says: each connection is given to the next closure of the script;
+/// the last one serves all that follow.
+pub struct Script {
+    pub addr: SocketAddr,
+    pub heads: Arc<Mutex<Vec<String>>>,
+    pub connections: Arc<Mutex<usize>>,
+}
+
+/// What a script does with one connection.
+pub type Act = Arc<dyn Fn(&mut Peer) + Send + Sync>;
+
+/// The scripted side of one connection.
+pub struct Peer {
+    pub client: Client,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Peer {
+    /// Reads one request head; `None` when the connection ends.
+    pub fn head(&mut self) -> Option<String> {
+        let end = loop {
+            if let Some(at) = find(&self.client.read, b"\r\n\r\n") {
+                break at + 4;
+            }
+            if !self.client.fill() {
+                return None;
+            }
+        };
+        let head = String::from_utf8(self.client.read.drain(..end).collect()).unwrap();
+        self.heads.lock().unwrap().push(head.clone());
+        Some(head)
+    }
+
+    /// Reads `length` bytes of body; how many there were before the connection ended.
+    pub fn body(&mut self, length: usize) -> usize {
+        while self.client.read.len() < length && self.client.fill() {}
+        let got = self.client.read.len().min(length);
+        self.client.read.drain(..got);
+        got
+    }
+
+    pub fn say(&mut self, bytes: &str) {
+        self.client.write(bytes.as_bytes());
+    }
+}
+
+impl Script {
+    pub fn new(acts: Vec<Act>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let connections = Arc::new(Mutex::new(0));
+        let (all_heads, count) = (Arc::clone(&heads), Arc::clone(&connections));
+        std::thread::spawn(move || {
+            for (index, stream) in listener.incoming().enumerate() {
+                let Ok(stream) = stream else { return };
+                *count.lock().unwrap() += 1;
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                let Some(act) = acts.get(index).or(acts.last()).cloned() else {
+                    return;
+                };
+                let mut peer = Peer {
+                    client: Client {
+                        stream,
+                        read: Vec::new(),
+                    },
+                    heads: Arc::clone(&all_heads),
+                };
+                std::thread::spawn(move || act(&mut peer));
+            }
+        });
+        Self {
+            addr,
+            heads,
+            connections,
+        }
+    }
+
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
+
+pub fn act(act: impl Fn(&mut Peer) + Send + Sync + 'static) -> Act {
+    Arc::new(act)
+}
+
+/// Waits until `met`, or fails.
+#[track_caller]
+pub fn eventually(what: &str, mut met: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !met() {
+        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
