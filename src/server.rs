@@ -170,6 +170,7 @@ impl Core {
         let open = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            .max_blocking_threads(LOOKUP_THREADS)
             .build()?;
         let counter = Arc::clone(&open);
         let thread = std::thread::Builder::new()
