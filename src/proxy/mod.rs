@@ -12,13 +12,15 @@ use std::task::Poll;
 use bytes::Bytes;
 use http::request::Parts;
 use hyper::body::Incoming;
+use tokio::time::sleep;
 
 use crate::body::Answer;
 use crate::config::Config;
 use crate::counted::{CoreLoad, Gauge, Phase};
 use crate::credentials::{Cache, Clock};
 use crate::dial::{Dialer, Roots};
-use crate::observe::{AccessLog, CoreMetrics, Event, Metrics, Readiness};
+use crate::observe::access_log::FLUSH;
+use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
 use crate::s3::{S3Error, S3Request};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
@@ -57,6 +59,7 @@ pub struct Proxy {
     shared: Arc<Shared>,
     upstream: Rc<Upstream>,
     metrics: Arc<CoreMetrics>,
+    log: LogBuffer,
     budget: Budget,
 }
 
@@ -142,12 +145,23 @@ impl Proxy {
         );
         let limits = upstream.limits.clone();
         let upstream = Upstream::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
-        Rc::new(Self {
+        let log = shared.access_log.buffer(Arc::clone(&metrics));
+        let proxy = Rc::new(Self {
             shared,
             upstream,
             metrics,
+            log,
             budget: Budget::new(),
-        })
+        });
+        let weak = Rc::downgrade(&proxy);
+        tokio::task::spawn_local(async move {
+            loop {
+                sleep(FLUSH).await;
+                let Some(proxy) = weak.upgrade() else { return };
+                proxy.log.flush();
+            }
+        });
+        proxy
     }
 
     /// What all cores share.
