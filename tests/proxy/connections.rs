@@ -27,7 +27,7 @@ fn a_connection_serves_request_after_request() {
                 }
             }
         }
-        assert_eq!(world.gateway.metric("cosgate_connections", ""), 1);
+        assert_eq!(world.gateway.metric("cosgate_connections ", ""), 1);
         let upstream = world.emulator.counters().counts().cos_connections;
         assert_eq!(upstream, 1, "{signature}: connections to COS are kept");
     }
