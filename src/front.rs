@@ -1,8 +1,9 @@
 //! What stands between the client's socket and hyper: it looks at each head as raw bytes, and gives
 //! the refusals that hyper would make with an empty body the form of an S3 error.
 //!
-//! hyper takes line ends without CR, and drops `Content-Length` beside `Transfer-Encoding` before we
-//! could see both: two readers in a row could read such a head differently (request smuggling).
+//! hyper takes line ends without CR, takes equal lengths for one, and drops `Content-Length` beside
+//! `Transfer-Encoding` before we could see both: two readers in a row could read such a head
+//! differently (request smuggling). It also drops what follows a `#` in the target.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -98,6 +99,9 @@ struct Scan {
     start: [u8; 18],
     length: usize,
     last: u8,
+    /// The request line has ended.
+    in_fields: bool,
+    fragment: bool,
     content_length: bool,
     transfer_encoding: bool,
     ended: bool,
@@ -125,6 +129,7 @@ impl Scan {
                 *to = from.to_ascii_lowercase();
             }
         }
+        self.fragment |= !self.in_fields && memchr(b'#', bytes).is_some();
         self.length += bytes.len();
         self.last = bytes.last().copied().unwrap_or(self.last);
     }
@@ -133,8 +138,15 @@ impl Scan {
         if self.length == 0 || self.last != b'\r' {
             return Err("Every line of a request head ends in CR LF.");
         }
+        if self.fragment {
+            return Err("The request target holds a #; write it as %23.");
+        }
+        self.in_fields = true;
         self.ended = self.length == 1;
         if self.start.starts_with(b"content-length:") {
+            if self.content_length {
+                return Err("A request has at most one Content-Length.");
+            }
             self.content_length = true;
         }
         if self.start.starts_with(b"transfer-encoding:") {
@@ -246,13 +258,15 @@ mod tests {
 
     #[test]
     fn a_proper_head_passes_and_what_follows_it_is_not_read() {
-        let head = b"PUT /b/k HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nbody\nTransfer-Encoding: chunked\n";
+        let head = b"PUT /b/k HTTP/1.1\r\nHost: x#y\r\nContent-Length: 9\r\n\r\nbody\nTransfer-Encoding: chunked\n";
         assert_eq!(scan(&[head]), Ok(()));
     }
 
     #[test]
-    fn two_framings_doubled_encodings_and_bare_line_ends_are_refused() {
+    fn two_framings_fragments_and_bare_line_ends_are_refused() {
         for head in [
+            "GET /b/k#f HTTP/1.1\r\nHost: x\r\n\r\n",
+            "PUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             "PUT / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
             "PUT / HTTP/1.1\r\nTRANSFER-encoding: chunked\r\ncontent-LENGTH: 1\r\n\r\n",
             "PUT / HTTP/1.1\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n",
