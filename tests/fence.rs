@@ -597,6 +597,27 @@ fn e3_a_body_framed_twice_is_refused_and_the_connection_closed() {
 }
 
 #[test]
+fn e3_a_pipelined_head_is_read_as_strictly_as_the_first() {
+    let world = world();
+    for line in [
+        "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: identity\r\ntransfer-encoding: chunked\r\n",
+        "content-length: 5\r\ncontent-length: 5\r\n",
+        "content-length: 0\r\na: b\nx-amz-acl: public-read\r\n",
+    ] {
+        let mut bytes = world.signed("HEAD", "/photos").bytes();
+        let head = "PUT /photos/public/a HTTP/1.1\r\nhost: 127.0.0.1\r\n";
+        bytes.extend_from_slice(format!("{head}{line}\r\n0\r\n\r\n").as_bytes());
+        let mut client = Client::connect(world.gateway.addr);
+        client.write(&bytes);
+        assert_eq!(client.read_reply("HEAD").status, 200);
+        let reply = client.read_reply("PUT");
+        assert_refused(&reply, 400, "InvalidRequest", line);
+    }
+    assert_untouched(&world);
+}
+
+#[test]
 fn e4_only_chunked_alone_is_a_transfer_encoding() {
     let world = world();
     for framing in [

@@ -126,3 +126,59 @@ fn connection_close_is_kept() {
     assert_eq!(client.read_reply("GET").header("connection"), Some("close"));
     assert!(client.closes_within(Duration::from_secs(5)));
 }
+
+#[test]
+fn the_body_of_a_refused_upload_is_never_read_as_the_next_request() {
+    let world = World::new();
+    world.put("/photos/acme/a", "hello");
+    for size in [1, 100, 10 << 10, 100 << 10, 1 << 20] {
+        for pause in [0, 20] {
+            let put = world.signed("PUT", "/photos/globex/a");
+            let put = put.body("x\n".repeat(size / 2 + 1));
+            let mut client = Client::connect(world.gateway.addr);
+            client.write(&put.head());
+            std::thread::sleep(Duration::from_millis(pause));
+            client.write(&put.body);
+            client.write(&world.signed("GET", "/photos/acme/a").bytes());
+            let reply = client.read_reply("PUT");
+            reply.assert_error(403, "AccessDenied");
+            // Either the next answer is that of the next request, or there is none.
+            if client.fill() {
+                let next = client.read_reply("GET");
+                assert_eq!(next.assert_ok().text(), "hello", "{size} {pause}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_chunked_document_is_read_to_its_end_and_no_further() {
+    let world = World::new();
+    let delete = "<Delete><Object><Key>acme/a</Key></Object></Delete>";
+    let (first, second) = delete.split_at(20);
+    let chunk = |part: &str| format!("{:x};a=b\r\n{part}\r\n", part.len());
+    let post = world.signed("POST", "/photos?delete");
+    let post = post.header("transfer-encoding", "chunked");
+    let post = post.payload("UNSIGNED-PAYLOAD");
+
+    world.put("/photos/acme/a", "hello");
+    let mut bytes = post.head();
+    let body = format!("{}{}0\r\na: b\r\n\r\n", chunk(first), chunk(second));
+    bytes.extend_from_slice(body.as_bytes());
+    bytes.extend_from_slice(&world.signed("GET", "/photos/acme/a").bytes());
+    let mut client = Client::connect(world.gateway.addr);
+    for piece in bytes.chunks(7) {
+        client.write(piece);
+    }
+    client.read_reply("POST").assert_ok();
+    client.read_reply("GET").assert_error(404, "NoSuchKey");
+
+    world.put("/photos/acme/a", "hello");
+    for broken in ["x\r\n", "-1\r\n", "\r\n", "1g\r\n", "5\nhello\n0\n\n"] {
+        let mut client = Client::connect(world.gateway.addr);
+        client.write(&post.head());
+        client.write(format!("{}{broken}", chunk(first)).as_bytes());
+        assert!(client.closes_within(Duration::from_secs(5)), "{broken:?}");
+    }
+    assert_eq!(world.stored("acme/a").as_deref(), Some("hello"));
+}
