@@ -1,5 +1,13 @@
 //! Who calls: signatures good and bad, bodies that are not what was signed, and callers without a key.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::format_push_string,
+    reason = "a test may panic"
+)]
+
 mod support;
 
 use support::{ACME, BUCKET, Call, Client, GLOBEX, Reply, SIGNATURES, World, exchange};

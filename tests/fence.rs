@@ -1,6 +1,14 @@
 //! Nobody leaves their bucket or prefix. The rows of the threat list: A is leaving the fence, E is
 //! doubtful HTTP. Whatever is refused here, COS has not heard of.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::format_push_string,
+    reason = "a test may panic"
+)]
+
 mod support;
 
 use support::{ACME, BUCKET, Call, Client, GLOBEX, Reply, SIGNATURES, World, element, exchange};

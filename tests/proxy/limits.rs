@@ -21,16 +21,21 @@ fn get(headers: &str) -> Vec<u8> {
     format!("GET /photos/public/a HTTP/1.1\r\nhost: 127.0.0.1\r\n{headers}\r\n").into_bytes()
 }
 
+fn fields(count: usize) -> String {
+    let lines: Vec<_> = (0..count).map(|i| format!("a{i}: b\r\n")).collect();
+    lines.concat()
+}
+
 #[test]
 fn heads_beyond_the_limits_are_refused_as_s3_errors() {
     let world = World::new();
     let large = format!("a: {}\r\n", "x".repeat(17 << 10));
-    let many: String = (0..101).map(|i| format!("a{i}: b\r\n")).collect();
+    let many = fields(101);
     for head in [&large, &many] {
         let answer = refused(&world, &get(head));
         assert_eq!(answer, (431, "InvalidRequest".to_owned()));
     }
-    let most: String = (0..98).map(|i| format!("a{i}: b\r\n")).collect();
+    let most = fields(98);
     let mut client = Client::connect(world.gateway.addr);
     client.write(&get(&most));
     client.read_reply("GET").assert_error(404, "NoSuchKey");

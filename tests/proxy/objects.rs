@@ -5,7 +5,7 @@ use cosgate::timestamp::Timestamp;
 use crate::support::{SIGNATURES, World, element, elements};
 
 const KEY: &str = "/photos/acme/a.txt";
-/// MD5 of `hello`, as an ETag and as Content-MD5.
+/// MD5 of `hello`, as an `ETag` and as `Content-MD5`.
 const HELLO_ETAG: &str = "\"5d41402abc4b2a76b9719d911017c592\"";
 const HELLO_MD5: &str = "XUFAKrxLKna5cZ2REBfFkg==";
 
