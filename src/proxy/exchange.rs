@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
@@ -21,6 +21,7 @@ use crate::rewrite::listing::AnswerRewriter;
 use crate::rewrite::{self, UpstreamRequest};
 use crate::s3::{Code, Fault, Operation, S3Error, xml};
 use crate::tenant::Permit;
+use crate::timestamp::Timestamp;
 use crate::upstream::{Lease, SendFailure};
 
 /// COS's error documents are a few hundred bytes; one that is larger is not read.
@@ -88,8 +89,8 @@ impl Proxy {
             if !key_refused {
                 return Err(refused.error);
             }
-            entry.reject(credential.generation);
-            if !tries.after_key_refused(outgoing.body.again().is_some()) {
+            let renewed = entry.reject(credential.generation);
+            if !(renewed && tries.after_key_refused(outgoing.body.again().is_some())) {
                 return Err(refused.error);
             }
         }
@@ -229,6 +230,12 @@ impl Proxy {
             lease.release();
         }
         let body = body.unwrap_or_default();
+        if rewrite::is_clock_refusal(upstream.status, &body)
+            && let Some(date) = upstream.headers.get(DATE)
+            && let Some(date) = date.to_str().ok().and_then(Timestamp::parse_http_date)
+        {
+            self.shared.clock.resync(date); // the client's next try is signed with COS's time
+        }
         Refused {
             key_refused: rewrite::is_credential_refusal(upstream.status, &body),
             error: rewrite::upstream_error(upstream.status, &body, permit),
