@@ -193,7 +193,7 @@ fn a4_listings_stay_inside_the_prefix() {
             "prefix=acme%2F&acl",
         ] {
             let reply = world.ask("GET", &format!("/photos?{form}{query}"));
-            assert!(matches!(reply.status, 400 | 403), "{form}{query}");
+            assert!(matches!(reply.status, 400 | 403 | 501), "{form}{query}");
         }
     }
     let reply = world.ask("GET", "/photos?list-type=2&start-after=globex%2F");
@@ -348,7 +348,7 @@ fn a7_data_processing_is_never_passed_on() {
             let target = format!("/photos/acme/a?{query}");
             let reply = world.signed(method, &target).ask();
             assert!(
-                matches!(reply.status, 400 | 403 | 405),
+                matches!(reply.status, 400 | 403 | 405 | 501),
                 "{method} {query} {}",
                 reply.status
             );
@@ -391,7 +391,11 @@ fn a8_sub_resources_of_a_bucket_are_denied() {
     ] {
         for method in ["DELETE", "GET", "PUT"] {
             let reply = world.ask(method, &format!("/photos?{name}"));
-            assert_refused(&reply, 403, "AccessDenied", name);
+            let (status, code) = match name {
+                "domain" | "origin" | "referer" => (403, "AccessDenied"),
+                _ => (501, "NotImplemented"), // S3 has it, and tools that ask go on after this
+            };
+            assert_refused(&reply, status, code, name);
         }
     }
     assert_refused(

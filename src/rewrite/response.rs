@@ -52,8 +52,7 @@ pub fn is_credential_refusal(status: StatusCode, body: &[u8]) -> bool {
 
 /// Whether COS refused the time that was signed: its `Date` tells the right one.
 pub fn is_clock_refusal(status: StatusCode, body: &[u8]) -> bool {
-    status == StatusCode::FORBIDDEN
-        && leaf(body, "Code").as_deref() == Some("RequestTimeTooSkewed")
+    status == StatusCode::FORBIDDEN && leaf(body, "Code").as_deref() == Some("RequestTimeTooSkewed")
 }
 
 /// What the client is told of an answer of COS that is no success. `body` may be cut, or empty as
