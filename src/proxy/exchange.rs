@@ -17,8 +17,8 @@ use crate::body::{self, Answer};
 use crate::counted::Gauge;
 use crate::credentials::Credential;
 use crate::observe::Event;
-use crate::rewrite;
 use crate::rewrite::listing::AnswerRewriter;
+use crate::rewrite::{self, UpstreamRequest};
 use crate::s3::{Code, Fault, Operation, S3Error, xml};
 use crate::tenant::Permit;
 use crate::timestamp::Timestamp;
@@ -37,11 +37,13 @@ struct Answered {
 }
 
 impl Proxy {
-    /// Has COS do what `permit` allows, and makes its answer the client's.
+    /// Has COS do what `permit` allows, and makes its answer the client's. `fresh` is the head of the
+    /// first try, made before the client was asked for its body; later tries make it anew.
     pub(super) async fn exchange(
         &self,
         permit: &Permit<'_, '_>,
         head: &Parts,
+        fresh: UpstreamRequest,
         outgoing: Outgoing,
         gauge: &Rc<Gauge>,
         exit: &mut Exit,
@@ -53,6 +55,7 @@ impl Proxy {
         let entry = entry.ok_or_else(|| internal("a tenant without a credential entry"))?;
         let mut tries = Tries::of(permit.request().operation);
         self.budget.earn();
+        let mut fresh = Some(fresh);
         loop {
             let credential = if let Some(live) = entry.live(Instant::now()) {
                 self.metrics.count(Event::CacheHit);
@@ -61,7 +64,11 @@ impl Proxy {
                 self.metrics.count(Event::CacheMiss);
                 entry.get().await?
             };
-            let answered = match self.send(permit, head, &outgoing, &credential).await {
+            let request = match fresh.take() {
+                Some(fresh) => fresh,
+                None => rewrite::request(permit, head, &self.config().upstream)?,
+            };
+            let answered = match self.send(permit, request, &outgoing, &credential).await {
                 Ok(answered) => answered,
                 Err(failure) => {
                     self.judge(failure, &outgoing.body, &mut tries)?;
@@ -89,16 +96,15 @@ impl Proxy {
         }
     }
 
-    /// Rewrites, signs and sends.
+    /// Signs and sends.
     async fn send(
         &self,
         permit: &Permit<'_, '_>,
-        head: &Parts,
+        mut fresh: UpstreamRequest,
         outgoing: &Outgoing,
         credential: &Credential,
     ) -> Result<Answered, Failure> {
         let body = outgoing.body.again().ok_or(Failure::UsedUp)?;
-        let mut fresh = rewrite::request(permit, head, &self.config().upstream)?;
         if let Some(md5) = &outgoing.md5 {
             fresh
                 .headers

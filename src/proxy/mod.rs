@@ -21,6 +21,7 @@ use crate::credentials::{Cache, Clock};
 use crate::dial::{Dialer, Roots};
 use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
+use crate::rewrite;
 use crate::s3::{S3Error, S3Request};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
@@ -229,11 +230,12 @@ impl Proxy {
         if let Some(answer) = self.answer_locally(&permit)? {
             return Ok(answer); // what a scoped key cannot ask
         }
+        let fresh = rewrite::request(&permit, head, &self.config().upstream)?; // rewritten
         let body = self
             .payload(&permit, head, body, caller.payload(), gauge)
             .await?; // checked as it streams
         exit.body(&body.body);
-        self.exchange(&permit, head, body, gauge, exit).await // rewritten, signed, sent, answered
+        self.exchange(&permit, head, fresh, body, gauge, exit).await // signed, sent, answered
     }
 
     /// The configuration.
