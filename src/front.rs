@@ -41,13 +41,7 @@ impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
     }
 
     /// Looks at what has just been read.
-    fn look(&mut self, before: Phase, bytes: &[u8]) {
-        if before == Phase::Busy || bytes.is_empty() {
-            return;
-        }
-        if before == Phase::Idle {
-            self.scan = Scan::default();
-        }
+    fn look(&mut self, bytes: &[u8]) {
         if let Err(message) = self.scan.take(bytes) {
             self.refusal = Some((self.refuse)(
                 S3Error::new(Code::InvalidRequest, message).close(),
@@ -91,27 +85,35 @@ fn automatic(bytes: &[u8]) -> Option<S3Error> {
     Some(error.close())
 }
 
-/// Reads a head line by line without keeping it.
+/// Follows the requests on a connection without keeping them: heads line by line, bodies by their
+/// length. It must know the one from the other by itself: hyper reads ahead, and reads on when a
+/// request was answered before its body had come.
 #[derive(Debug, Default)]
 struct Scan {
-    /// The start of the line so far, as much as tells the names apart.
-    start: [u8; 18],
+    /// As much of the line as tells the names apart, and holds any length.
+    start: [u8; 32],
     length: usize,
     last: u8,
-    content_length: bool,
-    transfer_encoding: bool,
-    ended: bool,
+    content_length: Option<u64>,
+    is_chunked: bool,
+    /// Bytes of a body that come before the next head.
+    body: u64,
+    /// A chunked body has begun. It is not followed: its answer ends the connection.
+    is_blind: bool,
 }
 
 impl Scan {
-    /// Takes more of the head. The error says what is wrong with it.
+    /// Takes more of what the client sends. The error says what is wrong with a head.
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), &'static str> {
-        while !self.ended {
-            let Some(end) = memchr(b'\n', bytes) else {
-                self.append(bytes);
+        while !self.is_blind {
+            let body = usize::try_from(self.body).map_or(bytes.len(), |n| n.min(bytes.len()));
+            self.body -= body as u64;
+            let (_, head) = bytes.split_at(body);
+            let Some(end) = memchr(b'\n', head) else {
+                self.append(head);
                 return Ok(());
             };
-            let (line, rest) = bytes.split_at(end);
+            let (line, rest) = head.split_at(end);
             self.append(line);
             self.end_line()?;
             bytes = rest.get(1..).unwrap_or_default();
@@ -133,20 +135,35 @@ impl Scan {
         if self.length == 0 || self.last != b'\r' {
             return Err("Every line of a request head ends in CR LF.");
         }
-        self.ended = self.length == 1;
+        if self.length == 1 {
+            self.body = self.content_length.take().unwrap_or(0);
+            self.is_blind = self.is_chunked;
+        }
+        let line = self.start.get(..self.length);
         if self.start.starts_with(b"content-length:") {
-            self.content_length = true;
+            if self.content_length.is_some() {
+                return Err("A request has at most one Content-Length.");
+            }
+            let digits = line
+                .and_then(|line| std::str::from_utf8(line.get(15..)?).ok())
+                .map(|value| value.trim_matches([' ', '\t', '\r']))
+                .filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|value| value.parse().ok());
+            if digits.is_none() {
+                return Err("Content-Length must be a number of bytes.");
+            }
+            self.content_length = digits;
         }
         if self.start.starts_with(b"transfer-encoding:") {
-            if self.transfer_encoding {
+            if self.is_chunked {
                 return Err("A request has at most one Transfer-Encoding.");
             }
-            self.transfer_encoding = true;
+            self.is_chunked = true;
         }
-        if self.content_length && self.transfer_encoding {
+        if self.is_chunked && self.content_length.is_some() {
             return Err("A request has Content-Length or Transfer-Encoding, not both.");
         }
-        self.start = [0; 18];
+        self.start = [0; 32];
         self.length = 0;
         self.last = 0;
         Ok(())
@@ -167,10 +184,9 @@ where
         if this.refusal.is_some() {
             return Poll::Ready(Ok(())); // hyper sees the end, and shuts down
         }
-        let (before, _) = this.gauge.phase();
         let already = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        this.look(before, buf.filled().get(already..).unwrap_or_default());
+        this.look(buf.filled().get(already..).unwrap_or_default());
         if this.refusal.is_some() {
             buf.set_filled(already);
         }
@@ -246,8 +262,28 @@ mod tests {
 
     #[test]
     fn a_proper_head_passes_and_what_follows_it_is_not_read() {
-        let head = b"PUT /b/k HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nbody\nTransfer-Encoding: chunked\n";
+        let head = b"PUT /b/k HTTP/1.1\r\nHost: x\r\nContent-Length: 32\r\n\r\nbody\nTransfer-Encoding: chunked\n";
         assert_eq!(scan(&[head]), Ok(()));
+    }
+
+    #[test]
+    fn a_head_is_found_wherever_the_one_before_it_ends() {
+        let bad = b"GET / HTTP/1.1\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for before in [
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "PUT / HTTP/1.1\r\ncontent-length:  \t 3 \r\n\r\nab\n",
+            "\r\nGET / HTTP/1.1\r\n\r\n",
+        ] {
+            assert_eq!(scan(&[before.as_bytes()]), Ok(()));
+            assert!(scan(&[before.as_bytes(), bad]).is_err(), "{before:?}");
+        }
+        let mut scan = Scan::default();
+        let large = "PUT / HTTP/1.1\r\nContent-Length: 5368709120\r\n\r\n";
+        assert_eq!(scan.take(large.as_bytes()), Ok(()));
+        for _ in 0..5 << 10 {
+            assert_eq!(scan.take(&[b'\n'; 1 << 20]), Ok(()));
+        }
+        assert!(scan.take(bad).is_err());
     }
 
     #[test]
@@ -256,6 +292,11 @@ mod tests {
             "PUT / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
             "PUT / HTTP/1.1\r\nTRANSFER-encoding: chunked\r\ncontent-LENGTH: 1\r\n\r\n",
             "PUT / HTTP/1.1\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "PUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "PUT / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n",
+            "PUT / HTTP/1.1\r\nContent-Length: +1\r\n\r\n",
+            "PUT / HTTP/1.1\r\nContent-Length:\r\n\r\n",
+            "PUT / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
             "GET / HTTP/1.1\nHost: x\n\n",
             "GET / HTTP/1.1\r\nA: b\nx-amz-acl: public-read\r\n\r\n",
             "GET / HTTP/1.1\r\nA: b\r\n\n",
