@@ -857,7 +857,7 @@ impl Program {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("cosgate.toml");
         std::fs::write(&config, toml).unwrap();
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cosgate"));
+        let mut command = std::process::Command::new(program());
         command
             .args(["serve", "--config"])
             .arg(&config)
@@ -879,7 +879,7 @@ impl Program {
 
     /// `cosgate dev`.
     pub fn dev() -> Self {
-        let mut process = std::process::Command::new(env!("CARGO_BIN_EXE_cosgate"))
+        let mut process = std::process::Command::new(program())
             .args(["dev", "--listen", "127.0.0.1:0"])
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null())
@@ -928,6 +928,11 @@ impl Drop for Program {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The program under test; `COSGATE_TEST_PROGRAM` names another build of it.
+fn program() -> String {
+    std::env::var("COSGATE_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_cosgate").into())
 }
 
 /// Runs a system's own command.
