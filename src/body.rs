@@ -177,6 +177,11 @@ impl Upload {
         self.received
     }
 
+    /// Whether the last byte has come from the client.
+    pub fn is_received(&self) -> bool {
+        self.received == self.length
+    }
+
     /// Whether the last byte has been handed over, and so every check has passed.
     pub fn is_sent(&self) -> bool {
         self.state == UploadState::Sent

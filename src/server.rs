@@ -221,6 +221,7 @@ impl Listener {
         let mut drain = pin!(drain);
         loop {
             tokio::select! {
+                biased; // what was accepted before the drain is counted as open, and served
                 socket = accepted.recv() => {
                     let Some(socket) = socket else { break };
                     tokio::task::spawn_local(Rc::clone(&self).connection(socket, stages.clone()));

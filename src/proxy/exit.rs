@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    TRANSFER_ENCODING,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
@@ -47,6 +48,8 @@ pub(super) struct Exit {
     request_id: String,
     received: u64,
     upload: Option<Rc<RefCell<Upload>>>,
+    /// The request has a body, and it has not been read.
+    is_unread: bool,
     sent: u64,
     operation: Option<Operation>,
     bucket: Option<String>,
@@ -70,6 +73,7 @@ impl Exit {
             request_id: format!("{:016X}", fastrand::u64(..)),
             received: 0,
             upload: None,
+            is_unread: false,
             sent: 0,
             operation: None,
             bucket: None,
@@ -82,6 +86,11 @@ impl Exit {
             upstream_request_id: None,
             cut: Rc::default(),
         }
+    }
+
+    /// Notes that a body comes with the request.
+    pub(super) fn expects_body(&mut self) {
+        self.is_unread = true;
     }
 
     /// Notes what is asked.
@@ -100,8 +109,9 @@ impl Exit {
         };
     }
 
-    /// Notes the body.
+    /// Notes the body: all of it, or an upload on its way.
     pub(super) fn body(&mut self, body: &body::Request) {
+        self.is_unread = false;
         self.received = body.length();
         self.upload = body.upload();
     }
@@ -127,11 +137,25 @@ impl Exit {
             }
         };
         self.status = response.status();
+        if self.ends_connection(head) {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
         if let Ok(id) = HeaderValue::from_str(&self.request_id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
         response.body_mut().note_failure(&self.cut);
         response.map(|answer| ClientBody { answer, exit: self })
+    }
+
+    /// Whether no other request may follow: the rest of this one's body is still to come, or it is
+    /// chunked, so that [`Front`](crate::front::Front) does not see where it ends.
+    fn ends_connection(&self, head: &Parts) -> bool {
+        let is_half_read = |upload: &Rc<RefCell<Upload>>| !upload.borrow().is_received();
+        self.error.as_ref().is_some_and(S3Error::closes)
+            || self.is_unread
+            || self.upload.as_ref().is_some_and(is_half_read)
+            || head.headers.contains_key(TRANSFER_ENCODING)
     }
 
     /// The answer to a head that hyper never gave us, as bytes.
@@ -156,9 +180,6 @@ impl Exit {
         let headers = response.headers_mut();
         if let Some(seconds) = error.retry_after_seconds() {
             headers.insert(RETRY_AFTER, seconds.into());
-        }
-        if error.closes() {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let bodiless = error.http_status() == StatusCode::NOT_MODIFIED;
         if !bodiless {

@@ -11,7 +11,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http::request::Parts;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::time::sleep;
 
 use crate::body::Answer;
@@ -187,6 +187,9 @@ impl Proxy {
         gauge.enter(Phase::Busy);
         let mut exit = Exit::new(&self, &gauge, now);
         let (head, body) = request.into_parts();
+        if !body.is_end_stream() {
+            exit.expects_body();
+        }
         let served = caught(self.forward(&head, body, client, &gauge, now, &mut exit)).await;
         let answer = served.unwrap_or_else(|| {
             self.metrics.count(Event::Panic);

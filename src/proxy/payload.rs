@@ -103,8 +103,9 @@ impl Proxy {
     /// The pace that bodies must keep.
     pub(super) fn pace(&self) -> PaceLimit {
         let limits = &self.config().server.limits;
+        let millis = u64::try_from(limits.body_window.as_millis()).unwrap_or(u64::MAX);
         PaceLimit {
-            bytes: limits.body_rate * limits.body_window.as_secs(),
+            bytes: (limits.body_rate.saturating_mul(millis) / 1000).max(1),
             window: limits.body_window,
         }
     }

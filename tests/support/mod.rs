@@ -862,3 +862,239 @@ pub fn elements(xml: &str, name: &str) -> Vec<String> {
         .filter_map(|rest| Some(rest.split_once(&close)?.0.to_owned()))
         .collect()
 }
+
+/// cosgate in front of a scripted COS; STS is the emulator's.
+pub struct Scripted {
+    pub gateway: Gateway,
+    pub script: Script,
+    pub emulator: Emulator,
+}
+
+impl Scripted {
+    pub fn new(acts: Vec<Act>) -> Self {
+        Self::with(acts, "")
+    }
+
+    pub fn with(acts: Vec<Act>, more: &str) -> Self {
+        let emulator = emulator();
+        let script = Script::new(acts);
+        let gateway = Gateway::start(&toml(script.addr, emulator.sts_addr(), more));
+        Self {
+            gateway,
+            script,
+            emulator,
+        }
+    }
+
+    pub fn signed(&self, method: &str, target: &str) -> Call {
+        Call::new(self.gateway.addr, method, target).signed_by(ACME)
+    }
+
+    /// How many connections COS has seen.
+    pub fn connections(&self) -> usize {
+        *self.script.connections.lock().unwrap()
+    }
+}
+
+/// The value of a header in a head as text.
+pub fn header_of<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    head.split("\r\n")
+        .filter_map(|line| line.split_once(':'))
+        .find(|(n, _)| n.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
+}
+
+/// What COS says of an error.
+pub fn cos_error(status: u16, code: &str, message: &str) -> String {
+    let document = format!(
+        "<?xml version='1.0' encoding='utf-8' ?>\n<Error><Code>{code}</Code><Message>{message}</Message><RequestId>NWQ=</RequestId></Error>"
+    );
+    format!(
+        "HTTP/1.1 {status} X\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nx-cos-request-id: NWQ=\r\n\r\n{document}",
+        document.len()
+    )
+}
+
+impl Peer {
+    /// The connection will end with a reset, when the act returns.
+    pub fn reset(&mut self) {
+        socket2::SockRef::from(&self.client.stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    }
+
+    /// Reads `length` bytes of body, and gives them.
+    pub fn take(&mut self, length: usize) -> Vec<u8> {
+        while self.client.read.len() < length && self.client.fill() {}
+        let got = self.client.read.len().min(length);
+        self.client.read.drain(..got).collect()
+    }
+
+    /// Answers every request, bodies read, with `answer`.
+    pub fn always(&mut self, answer: &str) {
+        while let Some(head) = self.head() {
+            let length = header_of(&head, "content-length").map_or(0, |l| l.parse().unwrap());
+            self.body(length);
+            self.say(answer);
+        }
+    }
+}
+
+/// What `Content-MD5` says of `body`.
+pub fn md5_base64(body: &[u8]) -> String {
+    use base64::Engine as _;
+    use md5::Digest as _;
+    base64::prelude::BASE64_STANDARD.encode(md5::Md5::digest(body))
+}
+
+/// A target signed in its query, good for five minutes.
+pub fn presigned(addr: SocketAddr, method: &str, path: &str, (id, secret): (&str, &str)) -> String {
+    let amz_date = server::wall_clock().amz();
+    let date = &amz_date[..8];
+    let scope = CredentialScope {
+        date,
+        region: "ap-guangzhou",
+        service: "s3",
+    };
+    let host = addr.to_string();
+    let mut headers = HeaderMap::new();
+    headers.insert("host", HeaderValue::from_str(&host).unwrap());
+    let credential = format!("{id}/{date}/ap-guangzhou/s3/aws4_request");
+    let mut query: Vec<(Cow<'_, str>, Cow<'_, str>)> = vec![
+        ("X-Amz-Algorithm".into(), "AWS4-HMAC-SHA256".into()),
+        ("X-Amz-Credential".into(), credential.into()),
+        ("X-Amz-Date".into(), amz_date.clone().into()),
+        ("X-Amz-Expires".into(), "300".into()),
+        ("X-Amz-SignedHeaders".into(), "host".into()),
+    ];
+    let request = Signable {
+        method,
+        path: path.as_bytes(),
+        query: &query,
+        headers: &headers,
+    };
+    let key = SigningKey::derive(&Secret::new(secret), date, scope.region, scope.service);
+    let authorization =
+        sigv4::authorization(&request, &key, id, &scope, &amz_date, "UNSIGNED-PAYLOAD");
+    let signature = authorization.rsplit('=').next().unwrap().to_owned();
+    query.push(("X-Amz-Signature".into(), signature.into()));
+    let query: Vec<_> = query
+        .iter()
+        .map(|(name, value)| format!("{name}={}", value.replace('/', "%2F")))
+        .collect();
+    format!("{path}?{}", query.join("&"))
+}
+
+/// cosgate as a program of its own, so that its memory, its limits and its signals are its own too.
+pub struct Program {
+    pub addr: SocketAddr,
+    pub process: std::process::Child,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Program {
+    /// `cosgate serve`.
+    pub fn serve(toml: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("cosgate.toml");
+        std::fs::write(&config, toml).unwrap();
+        let mut command = std::process::Command::new(program());
+        command
+            .args(["serve", "--config"])
+            .arg(&config)
+            .env("ACCOUNT_ID", ACCOUNT.0)
+            .env("ACCOUNT_SECRET", ACCOUNT.1)
+            .env("ACME_SECRET", ACME.1)
+            .env("GLOBEX_SECRET", GLOBEX.1)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let said = process.stderr.take().unwrap();
+        let addr = address_in(said, "listen=");
+        Self {
+            addr,
+            process,
+            _folder: Some(folder),
+        }
+    }
+
+    /// `cosgate dev`.
+    pub fn dev() -> Self {
+        let mut process = std::process::Command::new(program())
+            .args(["dev", "--listen", "127.0.0.1:0"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let said = process.stdout.take().unwrap();
+        let addr = address_in(said, "ready on http://");
+        Self {
+            addr,
+            process,
+            _folder: None,
+        }
+    }
+
+    /// Sends the signal of this name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        run("kill", &["-s", name, &pid]);
+    }
+
+    /// Waits for the end; its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let mut status = None;
+        eventually("the program ends", || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code()
+    }
+
+    /// KiB that `/proc` says of `field`: `VmRSS` now, `VmHWM` at most so far.
+    pub fn memory(&self, field: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()));
+        let status = status.unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_ascii_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The program under test; `COSGATE_TEST_PROGRAM` names another build of it.
+fn program() -> String {
+    std::env::var("COSGATE_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_cosgate").into())
+}
+
+/// Runs a system's own command.
+#[track_caller]
+pub fn run(command: &str, arguments: &[&str]) {
+    let status = std::process::Command::new(command).args(arguments).status();
+    assert!(status.unwrap().success(), "{command} {arguments:?}");
+}
+
+/// The address that follows `mark` in what a program says; what it says after that is thrown away.
+fn address_in(said: impl std::io::Read + Send + 'static, mark: &str) -> SocketAddr {
+    use std::io::BufRead as _;
+    let mut lines = std::io::BufReader::new(said).lines();
+    let addr = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .find_map(|line| {
+            let (_, after) = line.split_once(mark)?;
+            after.split_whitespace().next()?.parse().ok()
+        })
+        .expect("the program did not say where it listens");
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+    addr
+}

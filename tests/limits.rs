@@ -1,0 +1,375 @@
+//! What a client may not do, and what it is told.
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::time::{Duration, Instant};
+
+use support::{ACME, Call, Client, Program, Reply, Scripted, World, act, run, toml};
+
+const KEY: &str = "/photos/acme/k";
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Sends raw bytes and reads the answer; then the connection must end.
+fn refused(world: &World, bytes: &[u8]) -> Reply {
+    let mut client = Client::connect(world.gateway.addr);
+    client.write(bytes);
+    let reply = client.read_one("GET");
+    assert!(client.closes_within(5 * SECOND));
+    reply
+}
+
+#[test]
+fn a_head_that_is_too_large_or_has_too_many_fields_is_refused() {
+    let world = World::new();
+    let large = world
+        .signed("GET", KEY)
+        .header("x-large", &"x".repeat(16 << 10));
+    let mut many = world.signed("GET", KEY);
+    for n in 0..100 {
+        many = many.header(&format!("x-{n}"), "x");
+    }
+    let endless = format!("GET / HTTP/1.1\r\nx: {}", "x".repeat(20 << 10));
+    for bytes in [large.bytes(), many.bytes(), endless.into_bytes()] {
+        refused(&world, &bytes).assert_error(431, "InvalidRequest");
+    }
+    let long = world.signed("GET", &format!("/photos/acme/{}", "k".repeat(17 << 10)));
+    let reply = refused(&world, &long.bytes());
+    assert!(matches!(reply.status, 414 | 431), "{}", reply.status);
+    assert_eq!(world.gateway.log.text().lines().count(), 4);
+    world
+        .signed("GET", KEY)
+        .send()
+        .assert_error(404, "NoSuchKey");
+}
+
+#[test]
+fn a_malformed_head_gets_an_s3_error_with_a_request_id() {
+    let world = World::new();
+    for head in [
+        "\0\u{1}\u{2}\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET / HTTP/3.9\r\n\r\n",
+        "GET /photos/acme/k HTTP/1.1\nHost: x\n\n",
+        "GET /photos/acme/k HTTP/1.1\r\nno colon\r\n\r\n",
+        "GET /photos/acme/k HTTP/1.1\r\nHost : x\r\n\r\n",
+        "GET /photos/acme/k HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n",
+        "GET /photos/acme/k HTTP/1.1\r\nHost: x\0y\r\n\r\n",
+        "PUT /photos/acme/k HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "PUT /photos/acme/k HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "PUT /photos/acme/k HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        "PUT /photos/acme/k HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        "PUT /photos/acme/k HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+    ] {
+        let reply = refused(&world, head.as_bytes());
+        assert_eq!(reply.status, 400, "{head:?}");
+        reply.assert_error(400, &reply.code());
+        assert_ne!(reply.code(), "", "{head:?}");
+    }
+    for head in [
+        "GET /photos/acme/k HTTP/1.1\r\n\r\n",
+        "GET /photos/acme/k HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        "GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n",
+    ] {
+        let mut client = Client::connect(world.gateway.addr);
+        client.write(head.as_bytes());
+        let reply = client.read_one("GET");
+        reply.assert_error(400, &reply.code());
+    }
+}
+
+#[test]
+fn a_head_behind_another_is_looked_at_too() {
+    let world = World::new();
+    let mut bytes = world.signed("GET", KEY).bytes();
+    bytes.extend_from_slice(
+        b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
+    let mut client = Client::connect(world.gateway.addr);
+    client.write(&bytes);
+    let _ = client.stream.shutdown(std::net::Shutdown::Write);
+    let mut all = String::new();
+    client.stream.read_to_string(&mut all).unwrap();
+    assert!(all.contains("not both"), "{all}");
+    assert!(!all.contains(" 200 "), "{all}");
+}
+
+#[test]
+fn requests_in_one_segment_are_answered_in_order() {
+    let world = World::new();
+    let put = world.signed("PUT", KEY).body("abc\n").bytes();
+    let get = world.signed("GET", KEY).bytes();
+    let mut client = Client::connect(world.gateway.addr);
+    client.write(&[put, get.clone(), get].concat());
+    client.read_one("PUT").assert_ok();
+    assert_eq!(client.read_one("GET").assert_ok().text(), "abc\n");
+    assert_eq!(client.read_one("GET").assert_ok().text(), "abc\n");
+}
+
+#[test]
+fn a_chunked_document_is_read_and_its_connection_ends() {
+    let world = World::new();
+    world.signed("PUT", KEY).body("x").send().assert_ok();
+    let body = "<Delete><Object><Key>acme/k</Key></Object></Delete>";
+    let call = world
+        .signed("POST", "/photos?delete")
+        .header("transfer-encoding", "chunked")
+        .payload(&cosgate::sign::encoding::sha256_hex(body.as_bytes()));
+    let mut client = Client::connect(world.gateway.addr);
+    client.write(&call.head());
+    client.write(format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).as_bytes());
+    let reply = client.read_one("POST");
+    assert!(reply.assert_ok().text().contains("<Deleted>"));
+    assert_eq!(reply.header("connection"), Some("close"));
+    assert!(client.closes_within(5 * SECOND));
+}
+
+const SHORT: &str = r#"
+[server.limits]
+head_timeout = "300ms"
+idle_timeout = "700ms"
+body_window = "400ms"
+body_rate = 10000
+xml_bytes = 1024
+connections = 3
+"#;
+
+/// How long until the peer closes.
+fn life(client: &mut Client) -> Duration {
+    let started = Instant::now();
+    assert!(client.closes_within(10 * SECOND));
+    started.elapsed()
+}
+
+fn assert_about(life: Duration, millis: u64) {
+    let limit = Duration::from_millis(millis);
+    assert!(
+        life >= limit - Duration::from_millis(50) && life < limit + 3 * SECOND,
+        "{life:?} is not about {limit:?}"
+    );
+}
+
+#[test]
+fn a_head_must_arrive_in_its_time() {
+    let world = World::with(SHORT);
+    let mut silent = Client::connect(world.gateway.addr);
+    assert_about(life(&mut silent), 300);
+    let mut half = Client::connect(world.gateway.addr);
+    half.write(b"GET / HTTP/1.1\r\nHost: x\r\n");
+    assert_about(life(&mut half), 300);
+    let mut slow = Client::connect(world.gateway.addr);
+    let started = Instant::now();
+    let mut writer = slow.stream.try_clone().unwrap();
+    std::thread::spawn(move || {
+        while writer.write_all(b"x").is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    life(&mut slow);
+    assert_about(started.elapsed(), 300);
+}
+
+#[test]
+fn a_second_head_must_arrive_in_its_time_too() {
+    let world = World::with(SHORT);
+    let mut client = Client::connect(world.gateway.addr);
+    client.write(&world.signed("GET", KEY).bytes());
+    assert_eq!(client.read_one("GET").status, 404);
+    std::thread::sleep(Duration::from_millis(100));
+    client.write(b"GET /");
+    assert_about(life(&mut client), 300);
+}
+
+#[test]
+fn an_idle_connection_is_kept_for_its_time() {
+    let world = World::with(SHORT);
+    let mut client = Client::connect(world.gateway.addr);
+    for _ in 0..3 {
+        client.write(&world.signed("GET", KEY).bytes());
+        assert_eq!(client.read_one("GET").status, 404);
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    client.write(&world.signed("GET", KEY).bytes());
+    assert_eq!(client.read_one("GET").status, 404);
+    assert_about(life(&mut client), 700);
+}
+
+#[test]
+fn a_body_that_comes_too_slowly_is_a_timeout() {
+    let world = World::with(SHORT);
+    // Not a byte; a stop in the middle; a trickle.
+    for (first, pause) in [(0, 0), (20_000, 0), (1000, 50)] {
+        let call = world
+            .signed("PUT", KEY)
+            .payload("UNSIGNED-PAYLOAD")
+            .body(vec![1; 1 << 20]);
+        let mut client = Client::connect(world.gateway.addr);
+        let started = Instant::now();
+        client.write(&call.head());
+        client.write(&call.body[..first]);
+        if pause > 0 {
+            let mut writer = client.stream.try_clone().unwrap();
+            std::thread::spawn(move || {
+                while writer.write_all(&[1; 100]).is_ok() {
+                    std::thread::sleep(Duration::from_millis(pause));
+                }
+            });
+        }
+        let reply = client.read_one("PUT");
+        reply.assert_error(400, "RequestTimeout");
+        assert_about(started.elapsed(), 400);
+        let stored = world.emulator.object_bytes(support::BUCKET, "acme/k");
+        assert_eq!(stored, None);
+    }
+    // COS has not heard of the one of which no byte came.
+    assert_eq!(world.emulator.counters().counts().cos_requests, 2);
+}
+
+#[test]
+fn a_document_that_comes_too_slowly_is_a_timeout() {
+    let world = World::with(SHORT);
+    let call = world.signed("POST", "/photos?delete").body("<Delete>...");
+    let mut client = Client::connect(world.gateway.addr);
+    client.write(&call.head());
+    client.write(b"<");
+    client.read_one("POST").assert_error(400, "RequestTimeout");
+}
+
+#[test]
+fn a_reader_that_stops_is_cut() {
+    let world = World::with(SHORT);
+    let body = vec![5; 32 << 20];
+    world
+        .signed("PUT", KEY)
+        .payload("UNSIGNED-PAYLOAD")
+        .body(body)
+        .send()
+        .assert_ok();
+    let mut client = Client::connect(world.gateway.addr);
+    client.write(&world.signed("GET", KEY).bytes());
+    let cut = || {
+        world
+            .gateway
+            .log
+            .text()
+            .contains("read the answer too slowly")
+    };
+    support::eventually("the reader is cut", cut);
+    let mut read = 0;
+    let mut part = vec![0; 1 << 20];
+    while let Ok(n) = client.stream.read(&mut part) {
+        read += n;
+        if n == 0 {
+            break;
+        }
+    }
+    assert!(read < 32 << 20, "{read}");
+}
+
+#[test]
+fn a_store_that_stops_reading_or_sending_is_given_up() {
+    let limits = "[server.limits]\nbody_window = \"400ms\"";
+    let world = Scripted::with(
+        vec![
+            act(|peer| {
+                peer.head();
+                std::thread::sleep(5 * SECOND); // and the body is not read
+            }),
+            act(|peer| {
+                peer.head();
+                peer.say("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nbegun");
+                while peer.client.fill() {}
+            }),
+        ],
+        limits,
+    );
+    let call = world
+        .signed("PUT", KEY)
+        .payload("UNSIGNED-PAYLOAD")
+        .body(vec![5; 32 << 20]);
+    call.send().assert_error(504, "GatewayTimeout");
+    let reply = world.signed("GET", KEY).send();
+    assert_eq!((reply.status, reply.whole), (200, false));
+    assert!(
+        world
+            .gateway
+            .log
+            .text()
+            .contains("COS sent the answer too slowly")
+    );
+}
+
+#[test]
+fn at_the_limit_of_connections_the_next_waits() {
+    let world = World::with(SHORT);
+    let busy: Vec<_> = (0..3)
+        .map(|_| {
+            let mut client = Client::connect(world.gateway.addr);
+            client.write(&world.signed("GET", KEY).bytes());
+            assert_eq!(client.read_one("GET").status, 404);
+            client
+        })
+        .collect();
+    let mut next = Client::connect(world.gateway.addr);
+    next.write(&world.signed("GET", KEY).bytes());
+    let wait = Some(Duration::from_millis(300));
+    next.stream.set_read_timeout(wait).unwrap();
+    assert!(next.stream.peek(&mut [0]).is_err(), "a fourth was served");
+    drop(busy);
+    next.stream
+        .set_read_timeout(Some(support::PATIENCE))
+        .unwrap();
+    assert_eq!(next.read_one("GET").status, 404);
+}
+
+#[test]
+fn a_document_over_the_limit_is_malformed() {
+    let world = World::with(SHORT);
+    let body = format!("<Delete><!--{}--></Delete>", "x".repeat(1024));
+    for length in [1025, body.len()] {
+        let reply = world
+            .signed("POST", "/photos?delete")
+            .body(&body.as_bytes()[..length])
+            .send();
+        reply.assert_error(400, "MalformedXML");
+        assert_eq!(reply.header("connection"), Some("close"));
+    }
+    assert_eq!(world.emulator.counters().counts().cos_requests, 0);
+}
+
+#[test]
+fn without_descriptors_accepting_pauses_and_goes_on() {
+    let emulator = support::emulator();
+    let program = Program::serve(&toml(emulator.cos_addr(), emulator.sts_addr(), ""));
+    let get = || Call::new(program.addr, "GET", KEY).signed_by(ACME);
+    assert_eq!(get().send().status, 404);
+    let pid = program.process.id().to_string();
+    run("prlimit", &["--pid", &pid, "--nofile=48"]);
+    let mut many: Vec<_> = (0..80).map(|_| Client::connect(program.addr)).collect();
+    for client in &mut many {
+        client.write(&get().bytes());
+    }
+    // Who was accepted before the descriptors ran out is served as ever.
+    assert_eq!(many[0].read_one("GET").status, 404);
+    let before = cpu_ticks(&pid);
+    std::thread::sleep(SECOND);
+    let spent = cpu_ticks(&pid) - before;
+    assert!(spent < 30, "it spins: {spent} ticks of 10 ms in a second");
+    for mut client in many.drain(1..) {
+        client
+            .stream
+            .set_read_timeout(Some(support::PATIENCE))
+            .unwrap();
+        let reply = client.read_one("GET");
+        assert!(matches!(reply.status, 404 | 502), "{}", reply.status);
+    }
+    assert_eq!(get().send().status, 404);
+}
+
+/// CPU time of a process, user and system.
+fn cpu_ticks(pid: &str) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, after) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<_> = after.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}

@@ -1,0 +1,192 @@
+//! How much memory bodies take, measured on the program alone.
+//!
+//! `COSGATE_TEST_BYTES=5368709120 cargo test --release --test memory` moves 5 GiB; 512 MiB without.
+
+mod support;
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockRef, Socket, Type};
+use support::{ACME, Call, Client, Program, act, header_of, run, toml};
+
+const STALLED: usize = 1000;
+const GIB: usize = 1 << 30;
+const KEY: &str = "/photos/acme/k";
+/// Small, so that a peer stops taking bytes soon.
+const SOCKET_BUFFER: usize = 16 * 1024;
+
+/// A COS that answers GET with a GiB, as far as it is read, and stops after the head of a PUT.
+fn stalling_cos() -> SocketAddr {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(SOCKET_BUFFER).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    socket.listen(4096).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        loop {
+            let (stream, _) = socket.accept().unwrap();
+            let mut stream = TcpStream::from(stream);
+            let head = read_head(&mut stream);
+            if head.starts_with("GET") {
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {GIB}\r\n\r\n");
+                stream.write_all(answer.as_bytes()).unwrap();
+                let mut writer = stream.try_clone().unwrap();
+                let small = std::thread::Builder::new().stack_size(64 * 1024);
+                let write = move || while writer.write_all(&[7; 8192]).is_ok() {};
+                small.spawn(write).unwrap();
+            }
+            kept.push(stream);
+        }
+    });
+    addr
+}
+
+fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0; 1];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// A connection that takes few bytes, with the head of `call` sent.
+fn start(call: &Call) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(SOCKET_BUFFER).unwrap();
+    socket.connect(&call.addr.into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(&call.head()).unwrap();
+    stream
+}
+
+/// Writes to all of `streams` until none has taken a byte for a while.
+fn fill(streams: &mut [TcpStream]) {
+    let mut moved = Instant::now();
+    while moved.elapsed() < Duration::from_secs(1) {
+        for stream in &mut *streams {
+            match stream.write(&[7; 65536]) {
+                Ok(_) => moved = Instant::now(),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn put(addr: SocketAddr, length: usize) -> Call {
+    Call::new(addr, "PUT", KEY)
+        .header("content-length", &length.to_string())
+        .payload("UNSIGNED-PAYLOAD")
+        .signed_by(ACME)
+}
+
+fn get(addr: SocketAddr) -> Call {
+    Call::new(addr, "GET", KEY).signed_by(ACME)
+}
+
+#[test]
+fn a_thousand_stalled_uploads_and_downloads_stay_within_150_mib() {
+    let pid = std::process::id().to_string();
+    run("prlimit", &["--pid", &pid, "--nofile=16384"]);
+    let emulator = support::emulator();
+    let program = Program::serve(&toml(stalling_cos(), emulator.sts_addr(), ""));
+    let mut streams = vec![start(&get(program.addr))]; // has the key fetched
+    let mut first = [0; 1];
+    streams[0].read_exact(&mut first).unwrap();
+    let before = program.memory("VmRSS");
+
+    let mut uploads = Vec::new();
+    for _ in 0..STALLED {
+        let upload = start(&put(program.addr, GIB));
+        SockRef::from(&upload).set_nonblocking(true).unwrap();
+        uploads.push(upload);
+        streams.push(start(&get(program.addr)));
+    }
+    fill(&mut uploads);
+    for stream in &mut streams {
+        stream.peek(&mut first).unwrap(); // each has its answer
+    }
+    let grown = program.memory("VmRSS") - before;
+    let most = program.memory("VmHWM") - before;
+    println!("{STALLED} stalled each way: {grown} KiB more than {before} KiB, {most} KiB at most");
+    assert!(grown <= 150 * 1024, "{grown} KiB");
+}
+
+/// A slow peer is one that pauses for a millisecond with each MiB.
+#[test]
+fn a_large_body_needs_no_more_than_64_mib_however_slow_its_peers() {
+    let length = std::env::var("COSGATE_TEST_BYTES").map_or(GIB / 2, |n| n.parse().unwrap());
+    let cos = support::Script::new(vec![act(move |peer| {
+        while let Some(head) = peer.head() {
+            if head.starts_with("GET") {
+                peer.say(&format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+                ));
+                send(&mut peer.client.stream, length, false);
+                continue;
+            }
+            let length = header_of(&head, "content-length").unwrap();
+            let mut left: usize = length.parse().unwrap();
+            while left > 0 {
+                left -= peer.take(left.min(1 << 20)).len();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            peer.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    })]);
+    let emulator = support::emulator();
+    let program = Program::serve(&toml(cos.addr, emulator.sts_addr(), ""));
+
+    let started = Instant::now();
+    let mut client = Client::connect(program.addr);
+    client.write(&put(program.addr, length).head());
+    send(&mut client.stream, length, true);
+    client.read_reply("PUT").assert_ok();
+    let after_put = program.memory("VmHWM");
+    println!(
+        "PUT of {length} bytes: {:?}, {after_put} KiB at most",
+        started.elapsed()
+    );
+
+    let started = Instant::now();
+    client.write(&get(program.addr).head());
+    let head = read_head(&mut client.stream);
+    assert_eq!(
+        header_of(&head, "content-length"),
+        Some(length.to_string().as_str())
+    );
+    let mut part = vec![0; 1 << 20];
+    let mut left = length;
+    while left > 0 {
+        let part = &mut part[..left.min(1 << 20)];
+        client.stream.read_exact(part).unwrap();
+        assert!(part.iter().all(|&byte| byte == 7));
+        left -= part.len();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let after_get = program.memory("VmHWM");
+    println!(
+        "GET of {length} bytes: {:?}, {after_get} KiB at most",
+        started.elapsed()
+    );
+    assert!(after_get <= 64 * 1024, "{after_get} KiB");
+}
+
+fn send(stream: &mut TcpStream, length: usize, slow: bool) {
+    let part = vec![7; 1 << 20];
+    let mut left = length;
+    while left > 0 {
+        let part = &part[..left.min(1 << 20)];
+        stream.write_all(part).unwrap();
+        left -= part.len();
+        if slow {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
