@@ -81,8 +81,8 @@ impl Proxy {
             if !key_refused {
                 return Err(refused.error);
             }
-            entry.reject(credential.generation);
-            if !tries.after_key_refused(outgoing.body.again().is_some()) {
+            let replaceable = entry.reject(credential.generation);
+            if !replaceable || !tries.after_key_refused(outgoing.body.again().is_some()) {
                 return Err(refused.error);
             }
         }
