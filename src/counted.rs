@@ -173,6 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Counted<S> {
 
     /// A peer that closes while it is written to may have said why: its words are read first, and
     /// their end is what fails. Servers refuse an upload before its body has come, and close.
+    #[must_use]
     pub fn hear_out(mut self) -> Self {
         self.hears_out = true;
         self

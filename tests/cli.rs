@@ -1,5 +1,11 @@
 //! The program itself: every command, what it prints, how it ends, and what it never prints.
 #![cfg(feature = "emulator")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise"
+)]
 
 mod support;
 
@@ -233,6 +239,57 @@ fn the_examples_that_come_with_cosgate_are_good() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let output = run(&["check", "-c", "config/development.toml"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn the_configurations_readme_has_every_key_and_no_other() {
+    let sections = [
+        "server",
+        "server.limits",
+        "server.tls",
+        "sts",
+        "sts.limits",
+        "upstream",
+        "upstream.limits",
+        "issuers.federal",
+        "issuers.fixed",
+        "tenants.one",
+    ];
+    let mut config = String::new();
+    for section in sections {
+        let kind = match section {
+            "issuers.federal" => "kind = \"federation\"",
+            "issuers.fixed" => "kind = \"static\"",
+            _ => "",
+        };
+        config.extend(["[", section, "]\nno-such-key = 1\n", kind, "\n"]);
+    }
+    config += "[[tenants.one.grants]]\nno-such-key = 1\n";
+    let file = File::new(&config);
+    let said = stderr(&run(&["check", "-c", file.path()]));
+    let known = said
+        .lines()
+        .filter_map(|line| line.split_once("known here: "));
+    let mut known: Vec<&str> = known.flat_map(|(_, list)| list.split(", ")).collect();
+    // Sections, and what a later version will take.
+    known.retain(|key| !["grants", "limits", "policy", "root", "tls"].contains(key));
+    known.sort_unstable();
+    known.dedup();
+    assert!(known.len() > 40, "{said}");
+
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/README.md");
+    let readme = fs::read_to_string(path).unwrap();
+    let (_, tables) = readme.split_once("## `[server]`").unwrap();
+    let (tables, _) = tables.split_once("| preset |").unwrap();
+    let rows = tables.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.filter_map(|row| row.split(" |").next());
+    let keys = cells.flat_map(|cell| cell.split("`, `"));
+    let mut written: Vec<&str> = keys
+        .filter_map(|key| key.trim_end_matches('`').rsplit("] ").next())
+        .collect();
+    written.sort_unstable();
+    written.dedup();
+    assert_eq!(written, known);
 }
 
 #[test]
@@ -545,7 +602,9 @@ impl Session {
 
     fn ask(&mut self, call: &Call) -> u16 {
         let reply = call.send();
-        self.heard += &format!("{:?} {}", reply.headers, reply.text());
+        let headers = reply.headers.iter().flat_map(|(name, value)| [name, value]);
+        self.heard.extend(headers.map(String::as_str));
+        self.heard += &reply.text();
         let head = String::from_utf8(call.head()).unwrap();
         self.secrets.extend(signature(&head));
         reply.status

@@ -1,17 +1,19 @@
 //! Temporary keys in the life of requests: a client before cosgate, an STS and a COS behind it, and
 //! troubles of each.
 #![cfg(feature = "emulator")]
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cosgate::credentials::Credential;
 use cosgate::emulator::{CosFault, Faults, StsFault};
 use cosgate::timestamp::Timestamp;
+use tokio::time::Instant;
 
 use support::{BUCKET, Call, Client, GLOBEX, Gateway, Reply, World, emulator, toml};
 
@@ -66,8 +68,8 @@ fn sts_calls(world: &World) -> u64 {
 #[track_caller]
 fn come_back(reply: &Reply, code: &str) -> u32 {
     reply.assert_error(503, code);
-    let after = reply.header("retry-after").expect("Retry-After");
-    after.parse().expect("seconds")
+    let after = reply.header("retry-after").unwrap();
+    after.parse().unwrap()
 }
 
 /// The key with which cosgate serves the tenant of this index.
