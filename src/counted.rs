@@ -401,7 +401,7 @@ mod tests {
                     .await
                     .is_err()
             );
-            moved += 50;
+            moved += 70;
         }
     }
 }

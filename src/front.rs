@@ -1,15 +1,16 @@
 //! What stands between the client's socket and hyper: it looks at each head as raw bytes, and gives
 //! the refusals that hyper would make with an empty body the form of an S3 error.
 //!
-//! hyper takes line ends without CR, and drops `Content-Length` beside `Transfer-Encoding` before we
-//! could see both: two readers in a row could read such a head differently (request smuggling).
+//! hyper takes line ends without CR, takes equal lengths for one, and drops `Content-Length` beside
+//! `Transfer-Encoding` before we could see both: two readers in a row could read such a head
+//! differently (request smuggling). It also drops what follows a `#` in the target.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::StatusCode;
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,6 +27,11 @@ pub struct Front<S, F> {
     refuse: F,
     /// The answer that goes out instead of hyper's.
     refusal: Option<Bytes>,
+    /// What a client has sent ahead of its turn: hyper gets it when the request before is over.
+    ahead: BytesMut,
+    reader: Option<Waker>,
+    /// A body is framed wrongly: nothing more is read.
+    is_cut: bool,
 }
 
 impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
@@ -37,21 +43,40 @@ impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
             scan: Scan::default(),
             refuse,
             refusal: None,
+            ahead: BytesMut::new(),
+            reader: None,
+            is_cut: false,
         }
     }
 
-    /// Looks at what has just been read.
-    fn look(&mut self, before: Phase, bytes: &[u8]) {
-        if before == Phase::Busy || bytes.is_empty() {
-            return;
+    /// Looks at what is to be read next; how much of it belongs to the current request.
+    fn look(&mut self, bytes: &[u8]) -> usize {
+        match self.scan.take(bytes) {
+            Ok(taken) => taken,
+            // Its answer may be on the way: hyper finds the body incomplete, and closes.
+            Err(_) if self.scan.place != Place::Head => {
+                self.is_cut = true;
+                0
+            }
+            Err(message) => {
+                let error = S3Error::new(Code::InvalidRequest, message).close();
+                self.refusal = Some((self.refuse)(error));
+                0
+            }
         }
-        if before == Phase::Idle {
-            self.scan = Scan::default();
-        }
-        if let Err(message) = self.scan.take(bytes) {
-            self.refusal = Some((self.refuse)(
-                S3Error::new(Code::InvalidRequest, message).close(),
-            ));
+    }
+
+    fn is_busy(&self) -> bool {
+        self.gauge.phase().0 == Phase::Busy
+    }
+
+    /// Wakes a reader that waited for the request before to be over.
+    fn wake_reader(&mut self) {
+        if self.reader.is_some()
+            && !self.is_busy()
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
         }
     }
 
@@ -60,8 +85,7 @@ impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
         if self.refusal.is_some() {
             return true;
         }
-        let (phase, _) = self.gauge.phase();
-        if phase == Phase::Busy || self.gauge.is_blocked() {
+        if self.is_busy() || self.gauge.is_blocked() {
             return false;
         }
         let Some(error) = automatic(bytes) else {
@@ -91,32 +115,86 @@ fn automatic(bytes: &[u8]) -> Option<S3Error> {
     Some(error.close())
 }
 
-/// Reads a head line by line without keeping it.
-#[derive(Debug, Default)]
+/// As much of a line as tells the names apart and holds any length.
+const LINE_START: usize = 64;
+
+/// Reads heads line by line without keeping them, and counts the bodies between.
+#[derive(Debug)]
 struct Scan {
-    /// The start of the line so far, as much as tells the names apart.
-    start: [u8; 18],
+    place: Place,
+    /// The start of the line so far, in lower case.
+    start: [u8; LINE_START],
     length: usize,
     last: u8,
-    content_length: bool,
+    /// The request line has ended.
+    in_fields: bool,
+    fragment: bool,
+    content_length: Option<u64>,
     transfer_encoding: bool,
-    ended: bool,
+}
+
+/// What the next byte is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// A body, or a chunk and its line end, of so many bytes more.
+    Body { left: u64, chunked: bool },
+    /// The line before a chunk.
+    ChunkSize,
+    /// The request is over.
+    End,
+    /// The head.
+    Head,
+    /// The lines after the last chunk.
+    Trailer,
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self {
+            place: Place::Head,
+            start: [0; LINE_START],
+            length: 0,
+            last: 0,
+            in_fields: false,
+            fragment: false,
+            content_length: None,
+            transfer_encoding: false,
+        }
+    }
 }
 
 impl Scan {
-    /// Takes more of the head. The error says what is wrong with it.
-    fn take(&mut self, mut bytes: &[u8]) -> Result<(), &'static str> {
-        while !self.ended {
-            let Some(end) = memchr(b'\n', bytes) else {
-                self.append(bytes);
-                return Ok(());
+    /// Takes more of a request, up to its end; how much that was. The error says what is wrong with it.
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
+        if self.place == Place::End {
+            *self = Self::default();
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() && self.place != Place::End {
+            if let Place::Body { left, chunked } = self.place {
+                let here = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+                rest = rest.get(here..).unwrap_or_default();
+                self.place = match left - here as u64 {
+                    0 if chunked => Place::ChunkSize,
+                    0 => Place::End,
+                    left => Place::Body { left, chunked },
+                };
+                continue;
+            }
+            let Some(end) = memchr(b'\n', rest) else {
+                self.append(rest);
+                rest = &[];
+                continue;
             };
-            let (line, rest) = bytes.split_at(end);
+            let (line, after) = rest.split_at(end);
             self.append(line);
             self.end_line()?;
-            bytes = rest.get(1..).unwrap_or_default();
+            self.start = [0; LINE_START];
+            self.length = 0;
+            self.last = 0;
+            rest = after.get(1..).unwrap_or_default();
         }
-        Ok(())
+        Ok(bytes.len() - rest.len())
     }
 
     fn append(&mut self, bytes: &[u8]) {
@@ -125,6 +203,7 @@ impl Scan {
                 *to = from.to_ascii_lowercase();
             }
         }
+        self.fragment |= !self.in_fields && memchr(b'#', bytes).is_some();
         self.length += bytes.len();
         self.last = bytes.last().copied().unwrap_or(self.last);
     }
@@ -133,9 +212,31 @@ impl Scan {
         if self.length == 0 || self.last != b'\r' {
             return Err("Every line of a request head ends in CR LF.");
         }
-        self.ended = self.length == 1;
-        if self.start.starts_with(b"content-length:") {
-            self.content_length = true;
+        match self.place {
+            Place::ChunkSize => self.end_chunk_size(),
+            Place::Trailer if self.length == 1 => {
+                self.place = Place::End;
+                Ok(())
+            }
+            Place::Body { .. } | Place::End | Place::Trailer => Ok(()),
+            Place::Head => self.end_field(),
+        }
+    }
+
+    /// The end of a line of the head.
+    fn end_field(&mut self) -> Result<(), &'static str> {
+        if self.fragment {
+            return Err("The request target holds a #; write it as %23.");
+        }
+        self.in_fields = true;
+        if let Some(value) = self.start.strip_prefix(b"content-length:") {
+            if self.content_length.is_some() {
+                return Err("A request has at most one Content-Length.");
+            }
+            self.content_length = number(value, self.length, 10);
+            if self.content_length.is_none() {
+                return Err("Content-Length must be a number of bytes.");
+            }
         }
         if self.start.starts_with(b"transfer-encoding:") {
             if self.transfer_encoding {
@@ -143,14 +244,48 @@ impl Scan {
             }
             self.transfer_encoding = true;
         }
-        if self.content_length && self.transfer_encoding {
+        if self.content_length.is_some() && self.transfer_encoding {
             return Err("A request has Content-Length or Transfer-Encoding, not both.");
         }
-        self.start = [0; 18];
-        self.length = 0;
-        self.last = 0;
+        if self.length == 1 {
+            self.place = match self.content_length {
+                _ if self.transfer_encoding => Place::ChunkSize,
+                None | Some(0) => Place::End,
+                Some(left) => Place::Body {
+                    left,
+                    chunked: false,
+                },
+            };
+        }
         Ok(())
     }
+
+    fn end_chunk_size(&mut self) -> Result<(), &'static str> {
+        let end = memchr(b';', &self.start).unwrap_or(LINE_START);
+        let size = self.start.get(..end).unwrap_or_default();
+        self.place = match number(size, self.length.min(end), 16) {
+            Some(0) => Place::Trailer,
+            Some(size) => Place::Body {
+                left: size.saturating_add(2),
+                chunked: true,
+            },
+            None => return Err("A chunk must begin with its size in hex."),
+        };
+        Ok(())
+    }
+}
+
+/// The number that is alone in `text`, the start of a line of `length` bytes.
+fn number(text: &[u8], length: usize, radix: u32) -> Option<u64> {
+    if length > LINE_START {
+        return None;
+    }
+    let digits = std::str::from_utf8(text).ok()?;
+    let digits = digits.trim_matches([' ', '\t', '\r', '\0']);
+    if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    u64::from_str_radix(digits, radix).ok()
 }
 
 impl<S, F> AsyncRead for Front<S, F>
@@ -164,16 +299,30 @@ where
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.refusal.is_some() {
+        if this.refusal.is_some() || this.is_cut {
             return Poll::Ready(Ok(())); // hyper sees the end, and shuts down
         }
-        let (before, _) = this.gauge.phase();
-        let already = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        this.look(before, buf.filled().get(already..).unwrap_or_default());
-        if this.refusal.is_some() {
-            buf.set_filled(already);
+        if this.ahead.is_empty() {
+            let already = buf.filled().len();
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            let read = buf.filled().get(already..).unwrap_or_default();
+            let taken = this.look(read);
+            let ahead = read.get(taken..).unwrap_or_default();
+            if this.refusal.is_none() && !this.is_cut {
+                this.ahead.extend_from_slice(ahead);
+            }
+            buf.set_filled(already + taken);
+            return Poll::Ready(Ok(()));
         }
+        if this.is_busy() {
+            this.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let mut ahead = std::mem::take(&mut this.ahead);
+        let fits = ahead.len().min(buf.remaining());
+        let taken = this.look(ahead.get(..fits).unwrap_or_default());
+        buf.put_slice(&ahead.split_to(taken));
+        this.ahead = ahead;
         Poll::Ready(Ok(()))
     }
 }
@@ -224,6 +373,7 @@ where
             }
             refusal.advance(n);
         }
+        this.wake_reader();
         Pin::new(&mut this.stream).poll_flush(cx)
     }
 
@@ -239,20 +389,39 @@ mod tests {
 
     use super::*;
 
-    fn scan(parts: &[&[u8]]) -> Result<(), &'static str> {
+    fn scan(parts: &[&[u8]]) -> Result<Place, &'static str> {
         let mut scan = Scan::default();
-        parts.iter().try_for_each(|part| scan.take(part))
+        for part in parts {
+            let mut part = *part;
+            while !part.is_empty() {
+                part = &part[scan.take(part)?..];
+            }
+        }
+        Ok(scan.place)
     }
 
     #[test]
-    fn a_proper_head_passes_and_what_follows_it_is_not_read() {
-        let head = b"PUT /b/k HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nbody\nTransfer-Encoding: chunked\n";
-        assert_eq!(scan(&[head]), Ok(()));
+    fn a_request_ends_where_its_framing_says() {
+        for (request, next) in [
+            ("GET /b/k HTTP/1.1\r\nHost: x#y\r\n\r\n", "GET /"),
+            ("PUT / HTTP/1.1\r\nContent-Length: 4\r\n\r\na\nb\n", "\n"),
+            ("PUT / HTTP/1.1\r\nContent-Length:0\r\n\r\n", "x"),
+            (
+                "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nA;x=y\r\n0123456789\r\n0\r\na: b\r\n\r\n",
+                "0",
+            ),
+        ] {
+            let all = format!("{request}{next}");
+            assert_eq!(Scan::default().take(all.as_bytes()), Ok(request.len()));
+            assert_eq!(scan(&[request.as_bytes()]), Ok(Place::End));
+        }
     }
 
     #[test]
-    fn two_framings_doubled_encodings_and_bare_line_ends_are_refused() {
+    fn two_framings_fragments_and_bare_line_ends_are_refused() {
         for head in [
+            "GET /b/k#f HTTP/1.1\r\nHost: x\r\n\r\n",
+            "PUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             "PUT / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
             "PUT / HTTP/1.1\r\nTRANSFER-encoding: chunked\r\ncontent-LENGTH: 1\r\n\r\n",
             "PUT / HTTP/1.1\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n",

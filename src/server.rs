@@ -34,6 +34,9 @@ use crate::timestamp::Timestamp;
 /// After a failed accept (out of file descriptors, say) the listener rests this long.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// Threads that look names up, for each core.
+const LOOKUP_THREADS: usize = 4;
+
 /// The wall clock. Nothing else reads it; everything takes `now` as an argument.
 #[expect(
     clippy::disallowed_methods,
@@ -167,6 +170,7 @@ impl Core {
         let open = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            .max_blocking_threads(LOOKUP_THREADS)
             .build()?;
         let counter = Arc::clone(&open);
         let thread = std::thread::Builder::new()
@@ -185,6 +189,8 @@ impl Core {
                     };
                     Rc::new(listener).serve(accepted, stages).await;
                 });
+                drop(tasks);
+                runtime.shutdown_background(); // a name server that hangs must not hold the end
             })?;
         Ok(Self {
             sockets,

@@ -194,16 +194,32 @@ impl Entry {
         self.pace().next_call
     }
 
-    /// Begins a call if `urgency` is still what is asked. Each begin needs its [`Entry::finish`].
+    /// Begins a call if `urgency` is still what is asked and still needed: who saw no key, or an old
+    /// one, may ask just after another has come. Each begin needs its [`Entry::finish`].
     pub(super) fn begin(&self, urgency: Urgency) -> bool {
-        let (from, to) = (urgency as u8, FLYING);
-        let begun = self
+        let to = if self.is_fresh() { IDLE } else { FLYING };
+        let (won, lost) = (Ordering::AcqRel, Ordering::Relaxed);
+        if self
             .asked
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
-        if begun.is_ok() {
-            self.pace().next_call = Instant::now() + CALL_GAP;
+            .compare_exchange(urgency as u8, to, won, lost)
+            .is_err()
+        {
+            return false;
         }
-        begun.is_ok()
+        if to == FLYING {
+            self.pace().next_call = Instant::now() + CALL_GAP;
+            return true;
+        }
+        if !self.is_fresh() {
+            self.ask(Urgency::Cold); // it was refused in between
+        }
+        false
+    }
+
+    fn is_fresh(&self) -> bool {
+        let now = Instant::now();
+        let fresh = |key: &Arc<Credential>| key.is_live(now) && !key.is_due(now);
+        self.current.load().as_ref().is_some_and(fresh)
     }
 
     /// Ends a call. `chance`, from 0 to 1, spreads what comes next.
@@ -576,6 +592,18 @@ mod tests {
             entry.ask(Urgency::Cold) && asks.try_recv().is_err(),
             "one is in flight"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ask_that_comes_just_after_the_key_makes_no_call() {
+        let (entry, _asks) = entry();
+        entry.ask(Urgency::Cold);
+        give(&entry, Ok(issued(HOUR)));
+        for urgency in [Urgency::Refresh, Urgency::Cold] {
+            assert!(entry.ask(urgency) && !entry.begin(urgency));
+            assert_eq!(entry.asked.load(Ordering::Relaxed), IDLE);
+        }
+        assert!(entry.reject(1) && entry.begin(Urgency::Cold));
     }
 
     #[tokio::test(start_paused = true)]

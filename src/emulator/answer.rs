@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, SERVER};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, SERVER,
+};
 use http::{HeaderMap, Method, Response, StatusCode};
 use s3s::Body;
 
@@ -125,6 +127,10 @@ pub(super) fn dress(answer: Response<Body>, method: &Method, resource: &str) -> 
     headers.insert(SERVER, HeaderValue::from_static("tencent-cos"));
     if answer.status() == StatusCode::NO_CONTENT {
         answer.headers_mut().remove(CONTENT_LENGTH);
+    }
+    // S3 answers HEAD of a range as it answers GET; `s3s` says 200 to it.
+    if answer.headers().contains_key(CONTENT_RANGE) {
+        *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     answer
 }

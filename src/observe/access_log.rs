@@ -1,8 +1,10 @@
 //! One line for each request, as JSON, written by a thread of its own.
 //!
-//! The lines pass through a bounded queue. Whoever reads the log may stall: then lines are lost and
+//! Each core gathers its lines for a moment, so that the writer wakes once for many of them; the
+//! batches pass through a bounded queue. Whoever reads the log may stall: then lines are lost and
 //! counted, and no request waits.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -33,8 +35,8 @@ pub struct AccessLine<'a> {
     pub operation: Option<Operation>,
     /// The bucket as the client names it.
     pub bucket: Option<&'a str>,
-    /// The object's key, as bytes.
-    pub key: Option<&'a [u8]>,
+    /// The object's key.
+    pub key: Option<&'a str>,
     /// Status of the answer.
     pub status: StatusCode,
     /// The S3 error code of the answer.
@@ -53,25 +55,42 @@ pub struct AccessLine<'a> {
     pub detail: Option<&'a str>,
 }
 
-/// Where lines go in; one clone for each core's thread.
+/// Where lines go in.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    lines: SyncSender<String>,
+    batches: SyncSender<Batch>,
+}
+
+/// One core's lines on their way to the writer.
+#[derive(Debug)]
+pub struct LogBuffer {
+    log: AccessLog,
+    metrics: Arc<CoreMetrics>,
+    gathered: RefCell<Batch>,
 }
 
 /// The thread that writes the lines.
 #[derive(Debug)]
 pub struct AccessLogWriter {
-    lines: SyncSender<String>,
+    batches: SyncSender<Batch>,
     stopping: Arc<AtomicBool>,
     stopped: Receiver<()>,
 }
 
-/// Lines waiting to be written; with [`FIELD_BYTES`] this bounds the memory of a stalled log.
-const QUEUE_LINES: usize = 4096;
+/// Lines that are written together.
+#[derive(Debug, Default)]
+struct Batch {
+    text: String,
+    lines: u64,
+}
+
+/// How often a core's lines are passed on when they are few.
+pub const FLUSH: Duration = Duration::from_millis(100);
+/// Batches waiting to be written; with [`BATCH_BYTES`] this bounds the memory of a stalled log.
+const QUEUE_BATCHES: usize = 64;
 /// Longer fields are cut. A COS key (850 bytes) is never cut.
 const FIELD_BYTES: usize = 1024;
-/// Lines are written together up to about this size.
+/// A batch of this size is passed on at once.
 const BATCH_BYTES: usize = 64 * 1024;
 
 /// Starts the thread that writes to `out`. `metrics` counts the lines that `out` does not take.
@@ -79,24 +98,24 @@ pub fn start(
     out: impl Write + Send + 'static,
     metrics: Arc<CoreMetrics>,
 ) -> io::Result<(AccessLog, AccessLogWriter)> {
-    let (lines, queue) = sync_channel(QUEUE_LINES);
+    let (batches, queue) = sync_channel(QUEUE_BATCHES);
     let (stopped_sender, stopped) = sync_channel(1);
     let stopping = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&stopping);
     thread::Builder::new()
         .name("access-log".to_owned())
         .spawn(move || {
-            write_lines(queue, out, &stop, &metrics);
+            write_batches(queue, out, &stop, &metrics);
             // Nobody may be waiting any more.
             let _ = stopped_sender.try_send(());
         })?;
     let log = AccessLog {
-        lines: lines.clone(),
+        batches: batches.clone(),
     };
     Ok((
         log,
         AccessLogWriter {
-            lines,
+            batches,
             stopping,
             stopped,
         },
@@ -104,11 +123,47 @@ pub fn start(
 }
 
 impl AccessLog {
-    /// Writes `line`, or counts it as lost when the queue is full. Never waits.
-    pub fn write(&self, line: &AccessLine<'_>, metrics: &CoreMetrics) {
-        if self.lines.try_send(line.to_json()).is_err() {
-            metrics.count(Event::LogLineDropped);
+    /// A buffer for one core, whose `metrics` count the lines that are lost.
+    pub fn buffer(&self, metrics: Arc<CoreMetrics>) -> LogBuffer {
+        LogBuffer {
+            log: self.clone(),
+            metrics,
+            gathered: RefCell::default(),
         }
+    }
+}
+
+impl LogBuffer {
+    /// Adds `line`. Never waits. Whoever owns the buffer calls [`LogBuffer::flush`] every [`FLUSH`].
+    pub fn write(&self, line: &AccessLine<'_>) {
+        let mut gathered = self.gathered.borrow_mut();
+        line.write_json(&mut gathered.text);
+        gathered.lines += 1;
+        if gathered.text.len() >= BATCH_BYTES {
+            self.pass_on(std::mem::take(&mut gathered));
+        }
+    }
+
+    /// Passes on what has been gathered.
+    pub fn flush(&self) {
+        let batch = self.gathered.take();
+        if batch.lines > 0 {
+            self.pass_on(batch);
+        }
+    }
+
+    /// Hands a batch to the writer, or counts its lines as lost when the queue is full.
+    fn pass_on(&self, batch: Batch) {
+        let lines = batch.lines;
+        if self.log.batches.try_send(batch).is_err() {
+            self.metrics.add(Event::LogLineDropped, lines);
+        }
+    }
+}
+
+impl Drop for LogBuffer {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
@@ -116,42 +171,39 @@ impl AccessLogWriter {
     /// Waits until all lines so far are written, at most for `limit`. Whether they were.
     pub fn finish(self, limit: Duration) -> bool {
         self.stopping.store(true, Ordering::Release);
-        // Wakes a writer that waits for a line. When the queue is full it is not waiting, and
+        // Wakes a writer that waits for a batch. When the queue is full it is not waiting, and
         // looks at `stopping` once it has emptied the queue.
-        let _ = self.lines.try_send(String::new());
+        let _ = self.batches.try_send(Batch::default());
         self.stopped.recv_timeout(limit).is_ok()
     }
 }
 
 impl AccessLine<'_> {
-    /// The line as one JSON object and a newline.
-    pub fn to_json(&self) -> String {
-        let mut json = String::with_capacity(512);
+    /// Appends the line: one JSON object and a newline.
+    fn write_json(&self, json: &mut String) {
         json.push_str("{\"time\":\"");
         // Writing to a String cannot fail.
         let _ = write!(json, "{}\"", self.time);
-        text_field(&mut json, "request_id", Some(self.request_id));
-        text_field(&mut json, "tenant", self.tenant);
-        text_field(&mut json, "key_id", self.key_id);
+        text_field(json, "request_id", Some(self.request_id));
+        text_field(json, "tenant", self.tenant);
+        text_field(json, "key_id", self.key_id);
         if let Some(operation) = self.operation {
             let _ = write!(json, ",\"operation\":\"{operation:?}\"");
         }
-        text_field(&mut json, "bucket", self.bucket);
-        let key = self.key.map(String::from_utf8_lossy);
-        text_field(&mut json, "key", key.as_deref());
-        number_field(&mut json, "status", u64::from(self.status.as_u16()));
-        text_field(&mut json, "code", self.code);
-        number_field(&mut json, "received", self.received);
-        number_field(&mut json, "sent", self.sent);
+        text_field(json, "bucket", self.bucket);
+        text_field(json, "key", self.key);
+        number_field(json, "status", u64::from(self.status.as_u16()));
+        text_field(json, "code", self.code);
+        number_field(json, "received", self.received);
+        number_field(json, "sent", self.sent);
         let micros = u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX);
-        number_field(&mut json, "duration_us", micros);
+        number_field(json, "duration_us", micros);
         if let Some(status) = self.upstream_status {
-            number_field(&mut json, "upstream_status", u64::from(status.as_u16()));
+            number_field(json, "upstream_status", u64::from(status.as_u16()));
         }
-        text_field(&mut json, "upstream_request_id", self.upstream_request_id);
-        text_field(&mut json, "detail", self.detail);
+        text_field(json, "upstream_request_id", self.upstream_request_id);
+        text_field(json, "detail", self.detail);
         json.push_str("}\n");
-        json
     }
 }
 
@@ -165,7 +217,20 @@ fn text_field(json: &mut String, name: &str, value: Option<&str>) {
         .get(..value.floor_char_boundary(FIELD_BYTES))
         .unwrap_or(value);
     let _ = write!(json, ",\"{name}\":\"");
-    for c in shown.chars() {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    if shown.bytes().all(plain) {
+        json.push_str(shown);
+    } else {
+        escape(json, shown);
+    }
+    if shown.len() < value.len() {
+        json.push('…');
+    }
+    json.push('"');
+}
+
+fn escape(json: &mut String, text: &str) {
+    for c in text.chars() {
         match c {
             '"' | '\\' => {
                 json.push('\\');
@@ -178,10 +243,6 @@ fn text_field(json: &mut String, name: &str, value: Option<&str>) {
             c => json.push(c),
         }
     }
-    if shown.len() < value.len() {
-        json.push('…');
-    }
-    json.push('"');
 }
 
 /// Takes the queue, so that what comes after the end is refused, and counted by who brings it.
@@ -189,45 +250,27 @@ fn text_field(json: &mut String, name: &str, value: Option<&str>) {
     clippy::needless_pass_by_value,
     reason = "it must be dropped at the end"
 )]
-fn write_lines(
-    queue: Receiver<String>,
+fn write_batches(
+    queue: Receiver<Batch>,
     mut out: impl Write,
     stopping: &AtomicBool,
     metrics: &CoreMetrics,
 ) {
-    while let Ok(line) = queue.recv() {
-        write_batch(line, &queue, &mut out, metrics);
+    let mut write = |batch: Batch| {
+        let written = out
+            .write_all(batch.text.as_bytes())
+            .and_then(|()| out.flush());
+        if written.is_err() {
+            metrics.add(Event::LogLineDropped, batch.lines);
+        }
+    };
+    while let Ok(batch) = queue.recv() {
+        write(batch);
         if stopping.load(Ordering::Acquire) {
             // What came while the batch was written.
-            while let Ok(line) = queue.try_recv() {
-                write_batch(line, &queue, &mut out, metrics);
-            }
+            queue.try_iter().for_each(write);
             return;
         }
-    }
-}
-
-/// Writes `line` and those that wait behind it in one call.
-fn write_batch(
-    line: String,
-    queue: &Receiver<String>,
-    out: &mut impl Write,
-    metrics: &CoreMetrics,
-) {
-    let mut count = u64::from(!line.is_empty());
-    let mut batch = line;
-    while batch.len() < BATCH_BYTES
-        && let Ok(line) = queue.try_recv()
-    {
-        count += u64::from(!line.is_empty());
-        batch.push_str(&line);
-    }
-    if out
-        .write_all(batch.as_bytes())
-        .and_then(|()| out.flush())
-        .is_err()
-    {
-        metrics.add(Event::LogLineDropped, count);
     }
 }
 
@@ -290,6 +333,12 @@ mod tests {
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
+    fn json(line: &AccessLine<'_>) -> String {
+        let mut json = String::new();
+        line.write_json(&mut json);
+        json
+    }
+
     #[test]
     fn a_line_is_one_json_object_whatever_the_client_sent() {
         let line = AccessLine {
@@ -298,19 +347,19 @@ mod tests {
             tenant: Some("acme"),
             operation: Some(Operation::PutObject),
             bucket: Some("photos"),
-            key: Some(b"a\"\\\n\x1b[31m\xff\xc2\x9b\xe4\xb8\xad"),
+            key: Some("a\"\\\n\x1b[31m\u{9b}中"),
             status: StatusCode::FORBIDDEN,
             code: Some("AccessDenied"),
             received: 7,
             duration: Duration::from_micros(1500),
             ..AccessLine::default()
         };
-        let json = line.to_json();
+        let json = json(&line);
         assert!(json.ends_with("}\n"));
         assert!(!json.trim_end().chars().any(char::is_control), "{json}");
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["time"], "2026-01-15T12:30:45Z");
-        assert_eq!(value["key"], "a\"\\\n\u{1b}[31m\u{fffd}\u{9b}中");
+        assert_eq!(value["key"], "a\"\\\n\u{1b}[31m\u{9b}中");
         assert_eq!(value["operation"], "PutObject");
         assert_eq!(value["status"], 403);
         assert_eq!(value["duration_us"], 1500);
@@ -324,7 +373,7 @@ mod tests {
             detail: Some(&detail),
             ..AccessLine::default()
         };
-        let value: serde_json::Value = serde_json::from_str(&line.to_json()).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&json(&line)).unwrap();
         let cut = value["detail"].as_str().unwrap();
         assert!(cut.ends_with("中…") && cut.len() < FIELD_BYTES + 4);
     }
@@ -334,9 +383,11 @@ mod tests {
         let metrics = Metrics::new(1);
         let out = Shared::default();
         let (log, writer) = start(out.clone(), metrics.core(0)).unwrap();
+        let buffer = log.buffer(metrics.core(0));
         for _ in 0..1000 {
-            log.write(&AccessLine::default(), &metrics.core(0));
+            buffer.write(&AccessLine::default());
         }
+        drop(buffer);
         assert!(writer.finish(Duration::from_secs(10)));
         let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1000);
@@ -348,12 +399,16 @@ mod tests {
         let metrics = Metrics::new(1);
         let (resume, stalled) = channel();
         let (log, writer) = start(Stalled(stalled), metrics.core(0)).unwrap();
-        let many = u64::try_from(QUEUE_LINES).unwrap() * 2;
-        for _ in 0..many {
-            log.write(&AccessLine::default(), &metrics.core(0));
+        let buffer = log.buffer(metrics.core(0));
+        for _ in 0..2 * QUEUE_BATCHES {
+            buffer.write(&AccessLine::default());
+            buffer.flush();
         }
         let lost = dropped(&metrics);
-        assert!(lost > 0 && lost < many, "{lost}");
+        assert!(
+            lost > 0 && lost < 2 * u64::try_from(QUEUE_BATCHES).unwrap(),
+            "{lost}"
+        );
         assert!(!writer.finish(Duration::from_millis(10)));
         drop(resume);
     }
@@ -362,12 +417,15 @@ mod tests {
     fn lines_that_cannot_be_written_are_counted() {
         let metrics = Metrics::new(1);
         let (log, writer) = start(Broken, metrics.core(0)).unwrap();
+        let buffer = log.buffer(metrics.core(0));
         for _ in 0..10 {
-            log.write(&AccessLine::default(), &metrics.core(0));
+            buffer.write(&AccessLine::default());
         }
+        buffer.flush();
         assert!(writer.finish(Duration::from_secs(10)));
         assert_eq!(dropped(&metrics), 10);
-        log.write(&AccessLine::default(), &metrics.core(0));
+        buffer.write(&AccessLine::default());
+        buffer.flush();
         assert_eq!(dropped(&metrics), 11);
     }
 }

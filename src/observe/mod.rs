@@ -4,6 +4,6 @@ pub mod access_log;
 pub mod admin;
 pub mod metrics;
 
-pub use access_log::{AccessLine, AccessLog, AccessLogWriter};
+pub use access_log::{AccessLine, AccessLog, AccessLogWriter, LogBuffer};
 pub use admin::Readiness;
 pub use metrics::{CoreMetrics, Event, Metrics};

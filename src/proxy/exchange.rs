@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
@@ -17,10 +17,11 @@ use crate::body::{self, Answer};
 use crate::counted::Gauge;
 use crate::credentials::Credential;
 use crate::observe::Event;
-use crate::rewrite;
 use crate::rewrite::listing::AnswerRewriter;
+use crate::rewrite::{self, UpstreamRequest};
 use crate::s3::{Code, Fault, Operation, S3Error, xml};
 use crate::tenant::Permit;
+use crate::timestamp::Timestamp;
 use crate::upstream::{Lease, SendFailure};
 
 /// COS's error documents are a few hundred bytes; one that is larger is not read.
@@ -36,11 +37,13 @@ struct Answered {
 }
 
 impl Proxy {
-    /// Has COS do what `permit` allows, and makes its answer the client's.
+    /// Has COS do what `permit` allows, and makes its answer the client's. `fresh` is the head of the
+    /// first try, made before the client was asked for its body; later tries make it anew.
     pub(super) async fn exchange(
         &self,
         permit: &Permit<'_, '_>,
         head: &Parts,
+        fresh: UpstreamRequest,
         outgoing: Outgoing,
         gauge: &Rc<Gauge>,
         exit: &mut Exit,
@@ -52,6 +55,7 @@ impl Proxy {
         let entry = entry.ok_or_else(|| internal("a tenant without a credential entry"))?;
         let mut tries = Tries::of(permit.request().operation);
         self.budget.earn();
+        let mut fresh = Some(fresh);
         loop {
             let credential = if let Some(live) = entry.live(Instant::now()) {
                 self.metrics.count(Event::CacheHit);
@@ -60,7 +64,11 @@ impl Proxy {
                 self.metrics.count(Event::CacheMiss);
                 entry.get().await?
             };
-            let answered = match self.send(permit, head, &outgoing, &credential).await {
+            let request = match fresh.take() {
+                Some(fresh) => fresh,
+                None => rewrite::request(permit, head, &self.config().upstream)?,
+            };
+            let answered = match self.send(permit, request, &outgoing, &credential).await {
                 Ok(answered) => answered,
                 Err(failure) => {
                     self.judge(failure, &outgoing.body, &mut tries)?;
@@ -81,23 +89,22 @@ impl Proxy {
             if !key_refused {
                 return Err(refused.error);
             }
-            let replaceable = entry.reject(credential.generation);
-            if !replaceable || !tries.after_key_refused(outgoing.body.again().is_some()) {
+            let renewed = entry.reject(credential.generation);
+            if !(renewed && tries.after_key_refused(outgoing.body.again().is_some())) {
                 return Err(refused.error);
             }
         }
     }
 
-    /// Rewrites, signs and sends.
+    /// Signs and sends.
     async fn send(
         &self,
         permit: &Permit<'_, '_>,
-        head: &Parts,
+        mut fresh: UpstreamRequest,
         outgoing: &Outgoing,
         credential: &Credential,
     ) -> Result<Answered, Failure> {
         let body = outgoing.body.again().ok_or(Failure::UsedUp)?;
-        let mut fresh = rewrite::request(permit, head, &self.config().upstream)?;
         if let Some(md5) = &outgoing.md5 {
             fresh
                 .headers
@@ -223,6 +230,12 @@ impl Proxy {
             lease.release();
         }
         let body = body.unwrap_or_default();
+        if rewrite::is_clock_refusal(upstream.status, &body)
+            && let Some(date) = upstream.headers.get(DATE)
+            && let Some(date) = date.to_str().ok().and_then(Timestamp::parse_http_date)
+        {
+            self.shared.clock.resync(date); // the client's next try is signed with COS's time
+        }
         Refused {
             key_refused: rewrite::is_credential_refusal(upstream.status, &body),
             error: rewrite::upstream_error(upstream.status, &body, permit),

@@ -201,7 +201,7 @@ impl Drop for Exit {
             key_id: self.key_id.as_deref(),
             operation: self.operation,
             bucket: self.bucket.as_deref(),
-            key: self.key.as_deref().map(str::as_bytes),
+            key: self.key.as_deref(),
             status: self.status,
             code: self.error.as_ref().map(|error| error.code().as_str()),
             received,
@@ -214,7 +214,7 @@ impl Drop for Exit {
                 .and_then(|id| id.to_str().ok()),
             detail,
         };
-        shared.access_log.write(&line, &self.proxy.metrics);
+        self.proxy.log.write(&line);
     }
 }
 

@@ -12,13 +12,16 @@ use std::task::Poll;
 use bytes::Bytes;
 use http::request::Parts;
 use hyper::body::Incoming;
+use tokio::time::sleep;
 
 use crate::body::Answer;
 use crate::config::Config;
 use crate::counted::{CoreLoad, Gauge, Phase};
 use crate::credentials::{Cache, Clock};
 use crate::dial::{Dialer, Roots};
-use crate::observe::{AccessLog, CoreMetrics, Event, Metrics, Readiness};
+use crate::observe::access_log::FLUSH;
+use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
+use crate::rewrite;
 use crate::s3::{S3Error, S3Request};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
@@ -57,6 +60,7 @@ pub struct Proxy {
     shared: Arc<Shared>,
     upstream: Rc<Upstream>,
     metrics: Arc<CoreMetrics>,
+    log: LogBuffer,
     budget: Budget,
 }
 
@@ -143,12 +147,23 @@ impl Proxy {
         );
         let limits = upstream.limits.clone();
         let upstream = Upstream::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
-        Rc::new(Self {
+        let log = shared.access_log.buffer(Arc::clone(&metrics));
+        let proxy = Rc::new(Self {
             shared,
             upstream,
             metrics,
+            log,
             budget: Budget::new(),
-        })
+        });
+        let weak = Rc::downgrade(&proxy);
+        tokio::task::spawn_local(async move {
+            loop {
+                sleep(FLUSH).await;
+                let Some(proxy) = weak.upgrade() else { return };
+                proxy.log.flush();
+            }
+        });
+        proxy
     }
 
     /// What all cores share.
@@ -216,11 +231,12 @@ impl Proxy {
         if let Some(answer) = self.answer_locally(&permit)? {
             return Ok(answer); // what a scoped key cannot ask
         }
+        let fresh = rewrite::request(&permit, head, &self.config().upstream)?; // rewritten
         let body = self
             .payload(&permit, head, body, caller.payload(), gauge)
             .await?; // checked as it streams
         exit.body(&body.body);
-        self.exchange(&permit, head, body, gauge, exit).await // rewritten, signed, sent, answered
+        self.exchange(&permit, head, fresh, body, gauge, exit).await // signed, sent, answered
     }
 
     /// The configuration.

@@ -50,6 +50,11 @@ pub fn is_credential_refusal(status: StatusCode, body: &[u8]) -> bool {
     }
 }
 
+/// Whether COS refused the time that was signed: its `Date` tells the right one.
+pub fn is_clock_refusal(status: StatusCode, body: &[u8]) -> bool {
+    status == StatusCode::FORBIDDEN && leaf(body, "Code").as_deref() == Some("RequestTimeTooSkewed")
+}
+
 /// What the client is told of an answer of COS that is no success. `body` may be cut, or empty as
 /// after `HEAD`. The texts never hold the real bucket, its APPID, a host or a key of ours.
 pub fn upstream_error(status: StatusCode, body: &[u8], permit: &Permit<'_, '_>) -> S3Error {

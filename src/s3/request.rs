@@ -79,13 +79,8 @@ impl CopySource {
             Some((path, query)) => (path, Some(query)),
             None => (raw, None),
         };
-        // S3 reads `+` as a space here and clients that do not encode mean a plus: neither is guessed.
-        if path.contains('+') {
-            return Err(bad_source(
-                "must not hold +; write a plus as %2B and a space as %20",
-            ));
-        }
-        let path = percent::decode(path, Plus::Literal)?;
+        // S3 reads `+` as a space here, and s5cmd writes it so; whoever means a plus writes %2B.
+        let path = percent::decode(path, Plus::Space)?;
         let path = path.strip_prefix('/').unwrap_or(&path);
         let Some((bucket, key)) = path.split_once('/') else {
             return Err(bad_source("must be bucket/key"));
@@ -438,6 +433,11 @@ mod tests {
     }
 
     #[test]
+    fn a_plus_in_a_copy_source_is_a_space() {
+        assert_eq!(source("photos/a+b%2Bc").unwrap().key.as_str(), "a b+c");
+    }
+
+    #[test]
     fn other_forms_of_copy_source_are_refused() {
         for value in [
             "",
@@ -447,7 +447,6 @@ mod tests {
             "photos/k?versionId=",
             "photos/k?versionId=a&b",
             "photos/k?acl",
-            "photos/a+b",
             "arn:aws:s3:::photos/k",
             "arn:aws:s3:r:1:accesspoint/p/object/k",
             "x-1.cos.ap-x.myqcloud.com/k",

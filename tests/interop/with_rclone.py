@@ -64,9 +64,8 @@ OTHER = Group("rclone", lambda place: Client(place, "other", {"provider": "Other
 PATH = OTHER.also(
     "rclone/path", lambda place: Client(place, "path", {"provider": "Other", "force_path_style": "true"})
 )
-V2 = OTHER.also(
-    "rclone/v2", lambda place: Client(place, "v2", {"provider": "Other", "list_version": "2", "list_url_encode": "true"})
-)
+V2_SETTINGS = {"provider": "Other", "list_version": "2", "list_url_encode": "true"}
+V2 = OTHER.also("rclone/v2", lambda place: Client(place, "v2", V2_SETTINGS))
 GROUPS = [OTHER, PATH, V2]
 
 

@@ -721,3 +721,144 @@ pub fn eventually(what: &str, mut met: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// The two languages that COS is spoken to in: `[upstream] signature`.
+pub const SIGNATURES: [&str; 2] = ["s3", "cos"];
+
+/// What no client may ever read: the real bucket, its account and domain, and our keys there.
+const HIDDEN: [&str; 5] = [BUCKET, "1250000000", "myqcloud", "AKID", "q-sign"];
+
+impl World {
+    /// With COS spoken to in `signature`.
+    pub fn speaking(signature: &str) -> Self {
+        let upstream = format!("[upstream]\nsignature = \"{signature}\"");
+        Self::edited(|toml| toml.replacen("[upstream]", &upstream, 1))
+    }
+
+    /// With a configuration that `edit` has changed.
+    pub fn edited(edit: impl Fn(String) -> String) -> Self {
+        let emulator = emulator();
+        let toml = edit(toml(emulator.cos_addr(), emulator.sts_addr(), ""));
+        let gateway = Gateway::start(&toml);
+        Self { gateway, emulator }
+    }
+
+    /// A request by acme, its answer held to what every answer must be.
+    #[track_caller]
+    pub fn ask(&self, method: &str, target: &str) -> Reply {
+        self.signed(method, target).ask()
+    }
+
+    /// Puts an object of acme's; `target` is its path.
+    #[track_caller]
+    pub fn put(&self, target: &str, body: &str) {
+        self.signed("PUT", target).body(body).ask().assert_ok();
+    }
+
+    /// What is stored under a real key.
+    pub fn stored(&self, key: &str) -> Option<String> {
+        let bytes = self.emulator.object_bytes(BUCKET, key)?;
+        Some(String::from_utf8(bytes).unwrap())
+    }
+
+    /// How many requests have reached COS.
+    pub fn upstream_requests(&self) -> u64 {
+        self.emulator.counters().counts().cos_requests
+    }
+}
+
+impl Call {
+    /// The same request with its signature in the query, good for `expires` seconds.
+    pub fn presigned(mut self, expires: u32) -> Self {
+        let (id, secret) = self.key.take().unwrap();
+        let amz_date = self.time.amz();
+        let mut map = HeaderMap::new();
+        for (name, value) in &self.headers {
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            );
+        }
+        let (raw_path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
+        let path = encoding::percent_decode(raw_path).unwrap();
+        let query: Vec<(Cow<'_, str>, Cow<'_, str>)> = query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                (decoded(name), decoded(value))
+            })
+            .collect();
+        let request = Signable {
+            method: &self.method,
+            path: &path,
+            query: &query,
+            headers: &map,
+        };
+        let scope = CredentialScope {
+            date: &amz_date[..8],
+            region: "ap-guangzhou",
+            service: "s3",
+        };
+        let key = SigningKey::derive(
+            &Secret::new(secret),
+            scope.date,
+            scope.region,
+            scope.service,
+        );
+        let query = sigv4::presigned_query(&request, &key, &id, &scope, &amz_date, expires);
+        self.target = format!("{raw_path}?{query}");
+        self
+    }
+
+    /// Sends it and holds the answer to what every answer must be.
+    #[track_caller]
+    pub fn ask(&self) -> Reply {
+        let reply = self.send();
+        reply.assert_presentable();
+        reply
+    }
+
+    /// Sends it with `line` added to the head after it was signed.
+    #[track_caller]
+    pub fn ask_with_line(&self, line: &str) -> Reply {
+        let mut bytes = self.head();
+        bytes.truncate(bytes.len() - 2);
+        bytes.extend_from_slice(format!("{line}\r\n\r\n").as_bytes());
+        bytes.extend_from_slice(&self.body);
+        exchange(self.addr, &self.method, &bytes)
+    }
+}
+
+impl Reply {
+    /// Asserts what holds for every answer: it has a request id, and says nothing of the real store.
+    #[track_caller]
+    pub fn assert_presentable(&self) {
+        let id = self.header("x-amz-request-id").unwrap_or_default();
+        assert_eq!(id.len(), 16, "no request id: {self:?}");
+        assert!(self.whole, "the answer was cut");
+        let said = format!("{:?} {}", self.headers, self.text());
+        for hidden in HIDDEN {
+            assert!(!said.contains(hidden), "{hidden} is shown: {said}");
+        }
+    }
+}
+
+/// Writes `bytes` on a connection of its own, and holds the answer to what every answer must be.
+#[track_caller]
+pub fn exchange(addr: SocketAddr, method: &str, bytes: &[u8]) -> Reply {
+    let mut client = Client::connect(addr);
+    client.write(bytes);
+    let reply = client.read_reply(method);
+    reply.assert_presentable();
+    reply
+}
+
+/// The texts of all `<name>` in `xml`.
+pub fn elements(xml: &str, name: &str) -> Vec<String> {
+    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+    let texts = xml.split(&open).skip(1);
+    texts
+        .filter_map(|rest| Some(rest.split_once(&close)?.0.to_owned()))
+        .collect()
+}

@@ -1,0 +1,816 @@
+//! Nobody leaves their bucket or prefix. The rows of the threat list: A is leaving the fence, E is
+//! doubtful HTTP. Whatever is refused here, COS has not heard of.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::format_push_string,
+    reason = "a test may panic"
+)]
+
+mod support;
+
+use support::{ACME, BUCKET, Call, Client, GLOBEX, Reply, SIGNATURES, World, element, exchange};
+
+/// A world with one object of each tenant, and nothing counted yet.
+fn world_in(signature: &str) -> World {
+    let world = World::speaking(signature);
+    world.put("/photos/acme/a", "acme's");
+    let put = globex(&world, "PUT", "/photos/globex/secret");
+    put.body("globex's").ask().assert_ok();
+    world.emulator.counters().reset();
+    world
+}
+
+fn world() -> World {
+    world_in("s3")
+}
+
+fn globex(world: &World, method: &str, target: &str) -> Call {
+    Call::new(world.gateway.addr, method, target).signed_by(GLOBEX)
+}
+
+/// Asserts that COS has seen nothing, and that everything is where it was.
+#[track_caller]
+fn assert_untouched(world: &World) {
+    let heads = world.emulator.counters().heads();
+    assert!(heads.is_empty(), "COS was asked: {heads:?}");
+    assert_eq!(world.stored("globex/secret").as_deref(), Some("globex's"));
+    assert_eq!(world.stored("acme/a").as_deref(), Some("acme's"));
+}
+
+#[track_caller]
+fn assert_refused(reply: &Reply, status: u16, code: &str, what: &str) {
+    assert_eq!(
+        (reply.status, reply.code().as_str()),
+        (status, code),
+        "{what}: {}",
+        reply.text()
+    );
+    assert!(!reply.text().contains("globex's"), "{what}");
+}
+
+/// Sends a path as it is, without a signature: the signer of these tests could not sign all of them,
+/// and what is refused must be refused before anyone asks who calls.
+fn raw(world: &World, method: &str, target: &str) -> Reply {
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\n\r\n",
+        world.gateway.addr
+    );
+    exchange(world.gateway.addr, method, head.as_bytes())
+}
+
+#[test]
+fn a1_dot_segments_are_refused_however_they_are_written() {
+    let world = world();
+    for path in [
+        "acme/../globex/secret",
+        "acme/%2e%2e/globex/secret",
+        "acme/%2E%2e/globex/secret",
+        "acme/.%2e/globex/secret",
+        "acme/..%2fglobex%2fsecret",
+        "acme%2f..%2fglobex%2fsecret",
+        "acme/%252e%252e/globex/secret",
+        "acme/..%252fglobex/secret",
+        "acme/..%5cglobex%5csecret",
+        "acme/..\\globex/secret",
+        "acme/./a",
+        "acme/..",
+        "acme/.",
+        "../acme/a",
+        "./acme/a",
+    ] {
+        for method in ["GET", "PUT", "DELETE"] {
+            let target = format!("/photos/{path}");
+            let reply = raw(&world, method, &target);
+            assert_refused(&reply, 400, "InvalidURI", path);
+            let reply = world.signed(method, &target).ask();
+            assert_refused(&reply, 400, "InvalidURI", path);
+        }
+    }
+    // What is a parameter elsewhere is part of the key here.
+    let reply = world.ask("GET", "/photos/globex;/../secret");
+    assert_refused(&reply, 400, "InvalidURI", ";");
+    let reply = world.ask("GET", "/photos/acme;x=/a");
+    assert_refused(&reply, 403, "AccessDenied", ";");
+    assert_untouched(&world);
+}
+
+#[test]
+fn a2_keys_that_cos_does_not_take_are_refused_before_anything_is_signed() {
+    let world = world();
+    let long = format!("acme/{}", "x".repeat(846));
+    for (path, code) in [
+        ("/acme/a", "InvalidURI"),
+        ("%2Facme/a", "InvalidURI"),
+        ("%5Cacme/a", "InvalidURI"),
+        ("acme/a%00", "InvalidURI"),
+        ("acme/a%0d%0ax-amz-acl:%20public-read", "InvalidURI"),
+        ("acme/a%0A", "InvalidURI"),
+        ("acme/%18", "InvalidURI"),
+        ("acme/%1b", "InvalidURI"),
+        ("acme/%ff", "InvalidURI"),
+        ("acme/%c0%ae%c0%ae/globex", "InvalidURI"),
+        ("acme/%zz", "InvalidURI"),
+        ("acme/%", "InvalidURI"),
+        ("acme/%2", "InvalidURI"),
+        (&long, "KeyTooLongError"),
+    ] {
+        for method in ["GET", "PUT", "DELETE"] {
+            let reply = raw(&world, method, &format!("/photos/{path}"));
+            assert_refused(&reply, 400, code, path);
+        }
+    }
+    for path in ["acme/a#b", "acme/a#?acl"] {
+        let reply = raw(&world, "GET", &format!("/photos/{path}"));
+        assert_refused(&reply, 400, "InvalidRequest", path);
+    }
+    for target in ["/photos/acme/\u{1}", "/photos/acme/a\tb", "/photos/acme/中"] {
+        let reply = raw(&world, "GET", target);
+        assert!(matches!(reply.status, 400 | 403), "{target:?}");
+    }
+    assert_untouched(&world);
+    let longest = format!("/photos/acme/{}", "x".repeat(845));
+    world.put(&longest, "fits");
+    assert_eq!(world.ask("GET", &longest).text(), "fits");
+}
+
+#[test]
+fn a3_prefixes_are_compared_byte_by_byte() {
+    let world = world();
+    for path in [
+        "acme",
+        "acm",
+        "acme2/a",
+        "ACME/a",
+        "Acme/a",
+        "%EF%BC%A1cme/a",
+        "a%CC%81cme/a",
+        "acme%EF%BC%8Fa",
+        "%EF%BC%8E%EF%BC%8E/acme/a",
+        "x/acme/a",
+        "globex/secret",
+    ] {
+        for method in ["GET", "HEAD", "PUT", "DELETE"] {
+            let call = world.signed(method, &format!("/photos/{path}"));
+            assert_eq!(call.ask().status, 403, "{method} {path}");
+        }
+    }
+    assert_untouched(&world);
+}
+
+#[test]
+fn a4_listings_stay_inside_the_prefix() {
+    let world = world();
+    for form in ["", "list-type=2&", "versions&", "uploads&"] {
+        for query in [
+            "",
+            "prefix=",
+            "prefix=acme",
+            "prefix=a",
+            "prefix=globex%2F",
+            "prefix=%2Facme%2F",
+            "prefix=ACME%2F",
+            "delimiter=%2F",
+            "delimiter=%2F&prefix=",
+            "encoding-type=url",
+            "max-keys=1",
+        ] {
+            if form == "uploads&" && query == "max-keys=1" {
+                continue; // it is not a parameter there
+            }
+            let reply = world.ask("GET", &format!("/photos?{form}{query}"));
+            assert_refused(&reply, 403, "AccessDenied", &format!("{form}{query}"));
+        }
+        for query in [
+            "prefix=acme%2F&prefix=globex%2F",
+            "prefix=globex%2F&prefix=acme%2F",
+            "Prefix=acme%2F",
+            "prefix=acme%2F&PREFIX=globex%2F",
+            "prefix=acme%2F&%70refix=globex%2F",
+            "prefix[]=acme%2F",
+            "prefix=acme%2F&acl",
+        ] {
+            let reply = world.ask("GET", &format!("/photos?{form}{query}"));
+            assert!(matches!(reply.status, 400 | 403 | 501), "{form}{query}");
+        }
+    }
+    let reply = world.ask("GET", "/photos?list-type=2&start-after=globex%2F");
+    assert_refused(&reply, 403, "AccessDenied", "start-after");
+    assert_untouched(&world);
+}
+
+#[test]
+fn a4_markers_cannot_lead_a_listing_out() {
+    for signature in SIGNATURES {
+        let world = world_in(signature);
+        for query in [
+            "prefix=acme%2F&marker=globex%2F",
+            "prefix=acme%2F&marker=a",
+            "list-type=2&prefix=acme%2F&start-after=globex%2F",
+            "list-type=2&prefix=acme%2F&start-after=a",
+            "versions&prefix=acme%2F&key-marker=a",
+            "uploads&prefix=acme%2F&key-marker=a",
+            "prefix=acme%2F&delimiter=e",
+        ] {
+            let reply = world.ask("GET", &format!("/photos?{query}"));
+            assert!(!reply.assert_ok().text().contains("secret"), "{query}");
+        }
+        // A prefix that goes up is only a text to COS; it must find nothing.
+        let reply = world.ask("GET", "/photos?prefix=acme%2F..%2Fglobex%2F");
+        assert!(!reply.text().contains("secret"), "{}", reply.text());
+    }
+}
+
+#[test]
+fn a5_a_copy_reads_from_the_callers_own_buckets_and_prefixes() {
+    let world = world();
+    let created = world.ask("POST", "/photos/acme/b?uploads");
+    let id = element(&created.assert_ok().text(), "UploadId");
+    world.emulator.counters().reset();
+    let part = format!("/photos/acme/b?partNumber=1&uploadId={id}");
+    for target in ["/photos/acme/b", part.as_str()] {
+        for (source, status, code) in [
+            ("/photos/globex/secret", 403, "AccessDenied"),
+            ("photos/globex/secret", 403, "AccessDenied"),
+            ("photos%2Fglobex%2Fsecret", 403, "AccessDenied"),
+            ("photos/globex%2Fsecret", 403, "AccessDenied"),
+            ("/photos/globex/secret?versionId=null", 403, "AccessDenied"),
+            ("/other/acme/a", 403, "AccessDenied"),
+            ("/shared-1250000000/globex/secret", 403, "AccessDenied"),
+            ("/shared-1250000000/acme/a", 403, "AccessDenied"),
+            ("/photos/acme/../globex/secret", 400, "InvalidURI"),
+            ("/photos/acme/%2e%2e/globex/secret", 400, "InvalidURI"),
+            ("/photos/acme/%252e%252e/globex/secret", 400, "InvalidURI"),
+            ("/photos//globex/secret", 400, "InvalidURI"),
+            ("//photos/globex/secret", 400, "InvalidArgument"),
+            ("/photos/", 400, "InvalidURI"),
+            ("/photos", 400, "InvalidArgument"),
+            ("photos", 400, "InvalidArgument"),
+            ("/", 400, "InvalidArgument"),
+            ("", 400, "InvalidArgument"),
+            ("/photos/acme/a?acl", 400, "InvalidArgument"),
+            ("/photos/acme/a?versionId=", 400, "InvalidArgument"),
+            (
+                "/photos/acme/a?versionId=1&versionId=2",
+                400,
+                "InvalidArgument",
+            ),
+            ("arn:aws:s3:::photos/acme/a", 400, "InvalidArgument"),
+            (
+                "arn:aws:s3:ap:1:accesspoint/x/object/acme/a",
+                400,
+                "InvalidArgument",
+            ),
+            (
+                "shared-1250000000.cos.ap-guangzhou.myqcloud.com/globex/secret",
+                400,
+                "InvalidArgument",
+            ),
+            ("http://evil.example/photos/a", 400, "InvalidArgument"),
+        ] {
+            let call = world.signed("PUT", target);
+            let reply = call.header("x-amz-copy-source", source).send();
+            assert_refused(&reply, status, code, &format!("{source} to {target}"));
+        }
+        let twice = world.signed("PUT", target);
+        let twice = twice.header("x-amz-copy-source", "/photos/acme/a");
+        let twice = twice.header("x-amz-copy-source", "/photos/globex/secret");
+        assert_refused(&twice.ask(), 400, "InvalidArgument", "twice");
+        let native = world.signed("PUT", target);
+        let native = native.header(
+            "x-cos-copy-source",
+            "shared-1250000000.cos.ap-guangzhou.myqcloud.com/globex/secret",
+        );
+        assert_refused(&native.ask(), 400, "InvalidArgument", "x-cos-copy-source");
+    }
+    let outward = world.signed("PUT", "/photos/globex/secret");
+    let outward = outward.header("x-amz-copy-source", "/photos/acme/a").ask();
+    assert_refused(&outward, 403, "AccessDenied", "outward");
+    assert_untouched(&world);
+}
+
+#[test]
+fn a6_a_multi_delete_reaches_only_the_callers_keys() {
+    for signature in SIGNATURES {
+        let world = world_in(signature);
+        for key in [
+            "globex/secret",
+            "/globex/secret",
+            "acme/../globex/secret",
+            "acme/%2e%2e/globex/secret",
+            "acme",
+            "ACME/a",
+            "",
+        ] {
+            let body = format!("<Delete><Object><Key>{key}</Key></Object></Delete>");
+            let reply = world.signed("POST", "/photos?delete").body(body).ask();
+            if reply.status == 200 {
+                assert_eq!(element(&reply.text(), "Code"), "AccessDenied", "{key}");
+            } else {
+                assert_refused(&reply, 400, "MalformedXML", key);
+            }
+        }
+        for body in [
+            "<Delete><Object><Key>acme/<!-- -->a</Key></Object></Delete>",
+            "<Delete><Object><Key><![CDATA[globex/secret]]></Key></Object></Delete>",
+            "<Delete><Object><Key>globex&#47;secret</Key></Object></Delete>",
+            "<Delete><Object><Key>acme/a</Key><Key>globex/secret</Key></Object></Delete>",
+            "<!DOCTYPE x [<!ENTITY e 'globex'>]><Delete><Object><Key>&e;/secret</Key></Object></Delete>",
+        ] {
+            let call = world.signed("POST", "/photos?delete").body(body);
+            let reply = call.ask();
+            let refused = reply.status == 400
+                || element(&element(&reply.text(), "Error"), "Code") == "AccessDenied"
+                || !reply.text().contains("globex");
+            assert!(refused, "{body}: {}", reply.text());
+            assert_eq!(world.stored("globex/secret").as_deref(), Some("globex's"));
+        }
+    }
+}
+
+#[test]
+fn a7_data_processing_is_never_passed_on() {
+    let world = world();
+    for query in [
+        "ci-process=sensitive-content-recognition",
+        "imageMogr2/thumbnail/100x",
+        "imageView2/1/w/1",
+        "append&position=0",
+        "select&select-type=2",
+        "restore",
+        "symlink",
+        "x-cos-process=image",
+        "saveas=x",
+    ] {
+        for method in ["GET", "POST", "PUT"] {
+            let target = format!("/photos/acme/a?{query}");
+            let reply = world.signed(method, &target).ask();
+            assert!(
+                matches!(reply.status, 400 | 403 | 405 | 501),
+                "{method} {query} {}",
+                reply.status
+            );
+        }
+    }
+    for name in [
+        "pic-operations",
+        "ci-process",
+        "x-ci-security-token",
+        "x-image-process",
+    ] {
+        let put = world.signed("PUT", "/photos/acme/a").header(name, "{}");
+        assert_refused(&put.body("x").ask(), 400, "InvalidArgument", name);
+    }
+    assert_untouched(&world);
+}
+
+#[test]
+fn a8_sub_resources_of_a_bucket_are_denied() {
+    let world = world();
+    for name in [
+        "accelerate",
+        "acl",
+        "cors",
+        "domain",
+        "encryption",
+        "intelligent-tiering",
+        "inventory",
+        "lifecycle",
+        "logging",
+        "notification",
+        "object-lock",
+        "origin",
+        "policy",
+        "referer",
+        "replication",
+        "tagging",
+        "versioning",
+        "website",
+    ] {
+        for method in ["DELETE", "GET", "PUT"] {
+            let reply = world.ask(method, &format!("/photos?{name}"));
+            let (status, code) = match name {
+                "domain" | "origin" | "referer" => (403, "AccessDenied"),
+                _ => (501, "NotImplemented"), // S3 has it, and tools that ask go on after this
+            };
+            assert_refused(&reply, status, code, name);
+        }
+    }
+    assert_refused(
+        &world.ask("DELETE", "/photos"),
+        403,
+        "AccessDenied",
+        "delete",
+    );
+    assert_untouched(&world);
+}
+
+#[test]
+fn a9_browser_forms_are_not_taken() {
+    let world = world();
+    let form = "--b\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\nglobex/x\r\n--b--\r\n";
+    let post = world.signed("POST", "/photos").body(form);
+    let post = post.header("content-type", "multipart/form-data; boundary=b");
+    assert_refused(&post.ask(), 405, "MethodNotAllowed", "form");
+    let post = post.unsigned().ask();
+    assert_refused(&post, 405, "MethodNotAllowed", "unsigned form");
+    assert_untouched(&world);
+}
+
+#[test]
+fn a10_an_upload_of_another_tenant_cannot_be_reached() {
+    for signature in SIGNATURES {
+        let world = world_in(signature);
+        let created = globex(&world, "POST", "/photos/globex/up?uploads").ask();
+        let id = element(&created.assert_ok().text(), "UploadId");
+        world.emulator.counters().reset();
+        let target = |key: &str, more: &str| format!("/photos/{key}?uploadId={id}{more}");
+        let complete = "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>x</ETag>\
+            </Part></CompleteMultipartUpload>";
+        let calls = |key: &str| {
+            [
+                world.signed("PUT", &target(key, "&partNumber=1")).body("x"),
+                world
+                    .signed("PUT", &target(key, "&partNumber=1"))
+                    .header("x-amz-copy-source", "/photos/acme/a"),
+                world.signed("GET", &target(key, "")),
+                world.signed("POST", &target(key, "")).body(complete),
+                world.signed("DELETE", &target(key, "")),
+            ]
+        };
+        for call in calls("globex/up") {
+            assert_refused(&call.ask(), 403, "AccessDenied", &call.method);
+        }
+        assert_untouched(&world);
+        // Under a key of one's own it is not an upload.
+        for call in calls("acme/up") {
+            assert_refused(&call.ask(), 404, "NoSuchUpload", &call.method);
+        }
+        let uploads = world.ask("GET", "/photos?uploads&prefix=acme%2F");
+        assert!(!uploads.assert_ok().text().contains(&id));
+        let still = globex(&world, "GET", &target("globex/up", "")).ask();
+        still.assert_ok();
+    }
+}
+
+#[test]
+fn a11_the_bucket_is_named_once_and_by_a_known_host() {
+    let world = world();
+    let port = world.gateway.addr.port();
+    let get = |host: &str, target: &str| world.signed("GET", target).header("host", host).ask();
+    // The Host's bucket wins and the path is all key.
+    let reply = get("other.s3.localhost", "/photos/acme/a");
+    assert_refused(&reply, 403, "AccessDenied", "two buckets");
+    let reply = get(&format!("{BUCKET}.s3.localhost:{port}"), "/acme/a");
+    assert_eq!(reply.status, 403);
+    for host in [
+        "photos@evil",
+        "photos:80/..",
+        "a/../photos.s3.localhost",
+        "photos.s3.localhost:99999",
+        "photos..s3.localhost",
+        "photos.s3.localhost.",
+        "[::1",
+        " ",
+    ] {
+        let reply = get(host, "/photos/acme/a");
+        assert_refused(&reply, 400, "InvalidRequest", host);
+    }
+    let call = world.signed("GET", "/photos/acme/a");
+    let reply = call.ask_with_line("host: evil.example");
+    assert_refused(&reply, 400, "InvalidRequest", "two hosts");
+    let none = "GET /photos/acme/a HTTP/1.1\r\n\r\n";
+    let reply = exchange(world.gateway.addr, "GET", none.as_bytes());
+    assert_refused(&reply, 400, "InvalidRequest", "no host");
+    for bucket in [
+        "Photos",
+        "ph",
+        "-photos",
+        "photos-",
+        "pho..tos",
+        "ph%6ftos",
+        "photos%2F",
+    ] {
+        let reply = world.ask("GET", &format!("/{bucket}/acme/a"));
+        assert_refused(&reply, 400, "InvalidBucketName", bucket);
+    }
+    assert_untouched(&world);
+}
+
+#[test]
+fn a12_rights_beyond_the_operation_need_a_grant_of_their_own() {
+    let world = world();
+    for (name, value, status) in [
+        ("x-amz-acl", "public-read", 403),
+        ("x-amz-acl", "public-read-write", 403),
+        ("x-amz-grant-read", "id=\"1\"", 403),
+        ("x-amz-grant-full-control", "id=\"1\"", 403),
+        ("x-cos-acl", "public-read", 400),
+        ("x-cos-grant-read", "id=\"1\"", 400),
+        (
+            "x-amz-website-redirect-location",
+            "https://evil.example",
+            403,
+        ),
+        ("x-amz-object-lock-mode", "COMPLIANCE", 403),
+        ("x-amz-object-lock-legal-hold", "ON", 403),
+        ("x-amz-storage-class", "DEEP_ARCHIVE", 403),
+        ("x-amz-bypass-governance-retention", "true", 403),
+    ] {
+        for call in [
+            world.signed("PUT", "/photos/acme/a").body("x"),
+            world.signed("POST", "/photos/acme/a?uploads"),
+            world
+                .signed("PUT", "/photos/acme/b")
+                .header("x-amz-copy-source", "/photos/acme/a"),
+        ] {
+            let reply = call.header(name, value).ask();
+            assert_eq!(reply.status, status, "{name}: {}", reply.text());
+        }
+    }
+    for query in ["acl", "tagging&versionId=1&acl", "retention", "legal-hold"] {
+        let target = format!("/photos/acme/a?{query}");
+        let reply = world.signed("PUT", &target).body("x").ask();
+        assert!(matches!(reply.status, 403 | 501), "{query}");
+    }
+    assert_untouched(&world);
+}
+
+#[test]
+fn tenants_of_one_bucket_cannot_touch_each_other() {
+    for signature in SIGNATURES {
+        let world = world_in(signature);
+        for (key, own, theirs) in [
+            (ACME, "acme/a", "globex/secret"),
+            (GLOBEX, "globex/secret", "acme/a"),
+        ] {
+            let object = format!("/photos/{theirs}");
+            let folder = theirs.split('/').next().unwrap();
+            let complete = "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber>\
+                <ETag>x</ETag></Part></CompleteMultipartUpload>";
+            let tags = "<Tagging><TagSet></TagSet></Tagging>";
+            for (method, query, body, source) in [
+                ("GET", "", "", ""),
+                ("HEAD", "", "", ""),
+                ("PUT", "", "x", ""),
+                ("DELETE", "", "", ""),
+                ("PUT", "", "", own),
+                ("GET", "?tagging", "", ""),
+                ("PUT", "?tagging", tags, ""),
+                ("DELETE", "?tagging", "", ""),
+                ("POST", "?uploads", "", ""),
+                ("PUT", "?partNumber=1&uploadId=1", "x", ""),
+                ("PUT", "?partNumber=1&uploadId=1", "", own),
+                ("GET", "?uploadId=1", "", ""),
+                ("POST", "?uploadId=1", complete, ""),
+                ("DELETE", "?uploadId=1", "", ""),
+                ("GET", "?versionId=null", "", ""),
+            ] {
+                let target = format!("{object}{query}");
+                let mut call = Call::new(world.gateway.addr, method, &target).body(body);
+                if !source.is_empty() {
+                    call = call.header("x-amz-copy-source", &format!("/photos/{source}"));
+                }
+                let call = call.signed_by(key);
+                let by_query = call.clone().presigned(60);
+                for call in [call.clone(), by_query, call.unsigned()] {
+                    let reply = call.ask();
+                    assert_eq!(reply.status, 403, "{method} {target}: {}", reply.text());
+                }
+            }
+            for form in ["", "list-type=2&", "versions&", "uploads&"] {
+                let target = format!("/photos?{form}prefix={folder}%2F");
+                let list = Call::new(world.gateway.addr, "GET", &target).signed_by(key);
+                assert_refused(&list.ask(), 403, "AccessDenied", &target);
+            }
+        }
+        assert_untouched(&world);
+    }
+}
+
+#[test]
+fn e3_a_body_framed_twice_is_refused_and_the_connection_closed() {
+    let world = world();
+    for framing in [
+        "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
+        "content-length: 5\r\ncontent-length: 5\r\n",
+        "content-length: 5\r\ncontent-length: 6\r\n",
+        "content-length: 5, 5\r\n",
+        "content-length: +5\r\n",
+        "content-length: 0x5\r\n",
+        "content-length:\r\n",
+    ] {
+        doubtful(&world, framing);
+    }
+    assert_untouched(&world);
+}
+
+#[test]
+fn e3_a_pipelined_head_is_read_as_strictly_as_the_first() {
+    let world = world();
+    for line in [
+        "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: identity\r\ntransfer-encoding: chunked\r\n",
+        "content-length: 5\r\ncontent-length: 5\r\n",
+        "content-length: 0\r\na: b\nx-amz-acl: public-read\r\n",
+    ] {
+        let mut bytes = world.signed("HEAD", "/photos").bytes();
+        let head = "PUT /photos/public/a HTTP/1.1\r\nhost: 127.0.0.1\r\n";
+        bytes.extend_from_slice(format!("{head}{line}\r\n0\r\n\r\n").as_bytes());
+        let mut client = Client::connect(world.gateway.addr);
+        client.write(&bytes);
+        assert_eq!(client.read_reply("HEAD").status, 200);
+        let reply = client.read_reply("PUT");
+        assert_refused(&reply, 400, "InvalidRequest", line);
+    }
+    assert_untouched(&world);
+}
+
+#[test]
+fn e4_only_chunked_alone_is_a_transfer_encoding() {
+    let world = world();
+    for framing in [
+        "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: identity\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: identity, chunked\r\n",
+        "transfer-encoding: ,chunked\r\n",
+        "transfer-encoding: gzip, chunked\r\n",
+        "transfer-encoding: chunked, identity\r\n",
+        "transfer-encoding: xchunked\r\n",
+        "transfer-encoding: \"chunked\"\r\n",
+    ] {
+        doubtful(&world, framing);
+    }
+    assert_untouched(&world);
+}
+
+/// Sends a body framed like this, and after it a request that must not be read as one.
+#[track_caller]
+fn doubtful(world: &World, framing: &str) {
+    let mut client = Client::connect(world.gateway.addr);
+    let smuggled = world.signed("DELETE", "/photos/acme/a");
+    let head = format!(
+        "PUT /photos/public/a HTTP/1.1\r\nhost: {}\r\n{framing}\r\n0\r\n\r\n",
+        world.gateway.addr
+    );
+    let mut bytes = head.into_bytes();
+    bytes.extend_from_slice(&smuggled.bytes());
+    client.write(&bytes);
+    let reply = client.read_reply("PUT");
+    reply.assert_presentable();
+    assert_refused(&reply, 400, "InvalidRequest", framing);
+    assert_eq!(reply.header("connection"), Some("close"), "{framing}");
+    assert!(client.closes_within(support::PATIENCE), "{framing}");
+}
+
+#[test]
+fn e5_bare_line_ends_cannot_bring_in_a_header() {
+    let world = world();
+    for head in [
+        "PUT /photos/public/a HTTP/1.1\nhost: 127.0.0.1\ncontent-length: 0\n\n",
+        "PUT /photos/public/a HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 0\r\na: b\nx-amz-acl: public-read\r\n\r\n",
+        "PUT /photos/public/a HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 0\r\na: b\rx-amz-acl: public-read\r\n\r\n",
+        "PUT /photos/public/a HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 0\r\na: b\r\n folded\r\n\r\n",
+        "PUT /photos/public/a HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 0\r\na: \0\r\n\r\n",
+        "PUT /photos/public/a HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length : 0\r\n\r\n",
+        "PUT /photos/public/a HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 0\r\n\n",
+    ] {
+        let reply = exchange(world.gateway.addr, "PUT", head.as_bytes());
+        assert_refused(&reply, 400, "InvalidRequest", head);
+    }
+    assert_untouched(&world);
+}
+
+#[test]
+fn e6_targets_are_paths_or_name_the_same_host() {
+    let world = world();
+    let addr = world.gateway.addr;
+    for (line, statuses) in [
+        ("GET http://evil.example/photos/public/a", [400, 400]),
+        ("GET http://u@127.0.0.1/photos/public/a", [400, 400]),
+        ("GET ftp://127.0.0.1/photos/public/a", [400, 400]),
+        ("PUT evil.example:443", [400, 405]),
+        ("CONNECT evil.example:443", [405, 400]),
+        ("OPTIONS *", [400, 403]),
+        ("GET *", [400, 403]),
+        ("GET photos/public/a", [400, 400]),
+        ("GET //evil.example/x", [400, 403]),
+        ("TRACE /photos/public/a", [405, 405]),
+        ("put /photos/public/a", [405, 405]),
+        ("PROPFIND /photos/public/a", [405, 405]),
+        ("UNHEARD-OF /photos/public/a", [405, 405]),
+    ] {
+        let method = line.split(' ').next().unwrap();
+        let head = format!("{line} HTTP/1.1\r\nhost: {addr}\r\ncontent-length: 0\r\n\r\n");
+        let reply = exchange(addr, method, head.as_bytes());
+        assert!(
+            statuses.contains(&reply.status),
+            "{line}: {} {}",
+            reply.status,
+            reply.text()
+        );
+        assert!(!reply.code().is_empty(), "{line}");
+    }
+    assert_untouched(&world);
+    // Absolute form with our own authority is the same request.
+    let head = format!("GET http://{addr}/photos/public/a HTTP/1.1\r\nhost: {addr}\r\n\r\n");
+    exchange(addr, "GET", head.as_bytes()).assert_error(404, "NoSuchKey");
+}
+
+#[test]
+fn e7_nothing_of_the_connection_is_passed_on() {
+    let world = world();
+    let upgrade = world.signed("GET", "/photos/acme/a");
+    let upgrade = upgrade.header("connection", "upgrade");
+    for protocol in ["h2c", "websocket"] {
+        let upgrade = upgrade.clone().header("upgrade", protocol);
+        assert_refused(&upgrade.ask(), 400, "InvalidRequest", protocol);
+    }
+    assert_untouched(&world);
+
+    for signature in SIGNATURES {
+        let world = world_in(signature);
+        let ours = [
+            ("connection", "authorization, host, x-forwarded-for, close"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic eDp5"),
+            ("te", "trailers"),
+            ("trailer", "x-amz-acl"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-host", "evil.example"),
+            ("forwarded", "for=127.0.0.1"),
+            ("x-http-method-override", "DELETE"),
+            ("x-method-override", "DELETE"),
+            ("cookie", "a=b"),
+            ("x-anything", "1"),
+            ("accept-encoding", "gzip"),
+            ("user-agent", "aws-cli"),
+        ];
+        let mut get = world.signed("GET", "/photos/acme/a");
+        for (name, value) in ours {
+            get = get.header(name, value);
+        }
+        assert_eq!(get.ask().assert_ok().text(), "acme's");
+        let heads = world.emulator.counters().heads();
+        let [head] = heads.as_slice() else {
+            panic!("one request: {heads:?}")
+        };
+        let known: &[&str] = match signature {
+            "cos" => &["host", "authorization", "x-cos-security-token"],
+            _ => &[
+                "host",
+                "authorization",
+                "x-amz-content-sha256",
+                "x-amz-date",
+                "x-amz-security-token",
+            ],
+        };
+        for (name, value) in &head.headers {
+            assert!(known.contains(&name.as_str()), "{name}: {value}");
+            assert!(!value.contains(ACME.0), "{name}: {value}");
+        }
+    }
+}
+
+#[test]
+fn no_answer_and_no_log_line_shows_a_key_of_ours() {
+    for signature in SIGNATURES {
+        let world = world_in(signature);
+        let mut said = String::new();
+        for (method, target) in [
+            ("GET", "/photos/acme/a"),
+            ("GET", "/photos/acme/absent"),
+            ("GET", "/photos?prefix=acme%2F"),
+            ("GET", "/photos?uploads&prefix=acme%2F"),
+            ("GET", "/"),
+            ("GET", "/photos/globex/secret"),
+            ("DELETE", "/photos/acme/a?uploadId=1"),
+        ] {
+            let reply = world.ask(method, target);
+            said.push_str(&format!("{:?} {}", reply.headers, reply.text()));
+        }
+        world.emulator.revoke_all_keys();
+        let reply = world.ask("GET", "/photos/acme/a");
+        said.push_str(&format!("{:?} {}", reply.assert_ok().headers, reply.text()));
+        said.push_str(&world.gateway.log.text());
+        let heads = world.emulator.counters().heads();
+        let mut secrets = world.emulator.issued_keys();
+        for (name, value) in heads.iter().flat_map(|head| &head.headers) {
+            if matches!(
+                name.as_str(),
+                "authorization" | "x-amz-security-token" | "x-cos-security-token"
+            ) {
+                secrets.push(value.clone());
+            }
+        }
+        secrets.extend([ACME.1.to_owned(), GLOBEX.1.to_owned(), BUCKET.to_owned()]);
+        assert!(secrets.len() > 10);
+        for secret in secrets {
+            assert!(!said.contains(&secret), "{secret}");
+        }
+    }
+}

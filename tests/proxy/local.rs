@@ -1,0 +1,46 @@
+//! What a scoped key could not ask: answered here, and never heard of by COS.
+
+use crate::support::{Call, GLOBEX, SIGNATURES, World, element, elements};
+
+#[test]
+fn a_tenant_sees_its_own_buckets_by_their_aliases() {
+    for signature in SIGNATURES {
+        let world = World::speaking(signature);
+        let listed = world.ask("GET", "/");
+        let text = listed.assert_ok().text();
+        assert_eq!(elements(&element(&text, "Buckets"), "Name"), ["photos"]);
+        assert_eq!(element(&text, "ID"), "acme");
+        let theirs = Call::new(world.gateway.addr, "GET", "/").signed_by(GLOBEX);
+        assert_eq!(element(&theirs.ask().text(), "ID"), "globex");
+        let anyone = Call::new(world.gateway.addr, "GET", "/").ask();
+        assert_eq!(element(&anyone.assert_ok().text(), "ID"), "anyone");
+        assert_eq!(world.upstream_requests(), 0);
+    }
+}
+
+#[test]
+fn buckets_are_probed_without_asking_cos() {
+    let world = World::new();
+    let head = world.ask("HEAD", "/photos");
+    assert_eq!(head.status, 200);
+    assert_eq!(head.header("x-amz-bucket-region"), Some("ap-guangzhou"));
+    let location = world.ask("GET", "/photos?location");
+    assert!(location.assert_ok().text().contains(">ap-guangzhou<"));
+    let head = world.ask("HEAD", "/theirs");
+    assert_eq!((head.status, head.text().as_str()), (404, ""));
+    world
+        .ask("GET", "/theirs?location")
+        .assert_error(404, "NoSuchBucket");
+
+    let create = "<CreateBucketConfiguration><LocationConstraint>ap-guangzhou</LocationConstraint>\
+        </CreateBucketConfiguration>";
+    for body in ["", create] {
+        let created = world.signed("PUT", "/photos").body(body).ask();
+        created.assert_error(409, "BucketAlreadyOwnedByYou");
+    }
+    world
+        .ask("PUT", "/theirs")
+        .assert_error(403, "AccessDenied");
+    assert_eq!(world.upstream_requests(), 0);
+    assert_eq!(world.emulator.counters().counts().sts_calls, 0);
+}

@@ -1,0 +1,22 @@
+//! The whole of it: a client's bytes in, cosgate, an embedded COS that checks everything, and the
+//! same bytes or the right refusal out.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::format_push_string,
+    reason = "a test may panic"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod connections;
+mod keys;
+mod limits;
+mod listings;
+mod local;
+mod multipart;
+mod objects;
+mod refusals;

@@ -1,0 +1,182 @@
+//! What is not served: refused with the right code, and COS never hears of it.
+
+use crate::support::World;
+
+#[test]
+fn framing_inside_the_body_is_not_implemented() {
+    let world = World::new();
+    let put = || {
+        world
+            .signed("PUT", "/photos/acme/a")
+            .body("1\r\nx\r\n0\r\n\r\n")
+    };
+    for call in [
+        put().payload("STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),
+        put().payload("STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+        put().header("content-encoding", "aws-chunked"),
+        put().header("content-encoding", "gzip,aws-chunked"),
+        put().header("x-amz-decoded-content-length", "1"),
+    ] {
+        call.ask().assert_error(501, "NotImplemented");
+    }
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+#[test]
+fn what_is_not_served_is_refused_by_method_and_exact_query() {
+    let world = World::new();
+    for (method, target, status, code) in [
+        ("GET", "/photos?acl", 501, "NotImplemented"),
+        ("PUT", "/photos?policy", 501, "NotImplemented"),
+        ("GET", "/photos?versioning", 501, "NotImplemented"),
+        ("PUT", "/photos?tagging", 501, "NotImplemented"),
+        ("GET", "/photos?lifecycle", 501, "NotImplemented"),
+        ("PUT", "/photos?referer", 403, "AccessDenied"),
+        (
+            "POST",
+            "/photos/acme/a?append&position=0",
+            403,
+            "AccessDenied",
+        ),
+        ("DELETE", "/photos", 403, "AccessDenied"),
+        ("POST", "/photos", 405, "MethodNotAllowed"),
+        ("PATCH", "/photos/acme/a", 405, "MethodNotAllowed"),
+        ("get", "/photos/acme/a", 405, "MethodNotAllowed"),
+        ("POST", "/photos/acme/a", 405, "MethodNotAllowed"),
+        ("GET", "/photos/acme/a?acl", 501, "NotImplemented"),
+        ("POST", "/photos/acme/a?restore", 501, "NotImplemented"),
+        (
+            "POST",
+            "/photos/acme/a?select&select-type=2",
+            501,
+            "NotImplemented",
+        ),
+        ("GET", "/photos/acme/a?attributes", 501, "NotImplemented"),
+        ("GET", "/photos/acme/a?torrent", 501, "NotImplemented"),
+        ("GET", "/photos/acme/a?partNumber=1", 501, "NotImplemented"),
+        ("GET", "/photos/acme/a?unheard-of=1", 400, "InvalidArgument"),
+        ("GET", "/photos/acme/a?prefix=x", 400, "InvalidArgument"),
+        (
+            "GET",
+            "/photos/acme/a?tagging&uploadId=1",
+            400,
+            "InvalidArgument",
+        ),
+        ("PUT", "/photos/acme/a?uploadId=1", 400, "InvalidArgument"),
+        (
+            "PUT",
+            "/photos/acme/a?partNumber=0&uploadId=1",
+            400,
+            "InvalidArgument",
+        ),
+        (
+            "PUT",
+            "/photos/acme/a?partNumber=10001&uploadId=1",
+            400,
+            "InvalidArgument",
+        ),
+        (
+            "GET",
+            "/photos?prefix=acme%2F&max-keys=-1",
+            400,
+            "InvalidArgument",
+        ),
+        (
+            "GET",
+            "/photos?prefix=acme%2F&list-type=3",
+            400,
+            "InvalidArgument",
+        ),
+        (
+            "GET",
+            "/photos?prefix=acme%2F&encoding-type=x",
+            400,
+            "InvalidArgument",
+        ),
+        ("GET", "/Photos/acme/a", 400, "InvalidBucketName"),
+    ] {
+        let reply = world.ask(method, target);
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (status, code),
+            "{method} {target}"
+        );
+    }
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+#[test]
+fn headers_that_change_what_is_stored_are_never_dropped() {
+    let world = World::new();
+    for (name, value, status, code) in [
+        ("x-amz-unheard-of", "1", 400, "InvalidArgument"),
+        ("x-amz-meta-under_score", "1", 400, "InvalidArgument"),
+        ("x-cos-forbid-overwrite", "true", 400, "InvalidArgument"),
+        ("x-amz-acl", "public-read", 403, "AccessDenied"),
+        ("x-amz-storage-class", "GLACIER", 403, "AccessDenied"),
+        (
+            "x-amz-server-side-encryption",
+            "AES256",
+            403,
+            "AccessDenied",
+        ),
+        ("x-amz-object-lock-mode", "GOVERNANCE", 403, "AccessDenied"),
+        ("x-amz-expected-bucket-owner", "1", 403, "AccessDenied"),
+        (
+            "x-amz-copy-source-range",
+            "bytes=0-1",
+            400,
+            "InvalidArgument",
+        ),
+    ] {
+        let put = world.signed("PUT", "/photos/acme/a").header(name, value);
+        let reply = put.body("x").ask();
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (status, code),
+            "{name}"
+        );
+    }
+    let put = world.signed("PUT", "/photos/acme/a");
+    let put = put.header("x-amz-meta-a", &"x".repeat(2049)).body("x");
+    put.ask().assert_error(400, "MetadataTooLarge");
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+#[test]
+fn an_upload_must_say_its_length() {
+    let world = World::new();
+    let put = world.signed("PUT", "/photos/acme/a");
+    let chunked = put.clone().header("transfer-encoding", "chunked");
+    chunked.ask().assert_error(411, "MissingContentLength");
+    let huge = put.header("content-length", "5368709121");
+    huge.ask().assert_error(400, "EntityTooLarge");
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+#[test]
+fn xml_bodies_are_read_strictly() {
+    let world = World::new();
+    let many = "<Object><Key>acme/a</Key></Object>".repeat(1001);
+    for body in [
+        "",
+        "no xml",
+        "<Delete></Delete>",
+        "<Delete><Object></Object></Delete>",
+        "<Delete><Object><Key>acme/a</Key><Key>globex/a</Key></Object></Delete>",
+        "<!DOCTYPE d [<!ENTITY e SYSTEM \"file:///etc/passwd\">]><Delete><Object><Key>acme/&e;</Key></Object></Delete>",
+        "<Delete><Object><Key>acme/&e;</Key></Object></Delete>",
+        &format!("<Delete>{many}</Delete>"),
+    ] {
+        let reply = world.signed("POST", "/photos?delete").body(body).ask();
+        assert_eq!((reply.status, reply.code().as_str()), (400, "MalformedXML"));
+    }
+    let large = format!("<Delete><!--{}--></Delete>", "x".repeat(2 << 20));
+    let reply = world.signed("POST", "/photos?delete").body(large).ask();
+    reply.assert_error(400, "MalformedXML");
+    let delete = "<Delete><Object><Key>acme/a</Key></Object></Delete>";
+    let wrong = world.signed("POST", "/photos?delete").body(delete);
+    let wrong = wrong.header("content-md5", "XUFAKrxLKna5cZ2REBfFkg==");
+    wrong.ask().assert_error(400, "BadDigest");
+    assert_eq!(world.upstream_requests(), 0);
+}
