@@ -152,6 +152,7 @@ pub struct Counted<S> {
     stream: Take<S>,
     gauge: Rc<Gauge>,
     linger: Option<Linger>,
+    hears_out: bool,
 }
 
 /// What is left of the wait that follows the end of writing.
@@ -168,6 +169,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Counted<S> {
             stream: stream.take(0),
             gauge,
             linger: None,
+            hears_out: false,
+        }
+    }
+
+    /// A peer that closes while it is written to may have said why: its words are read first, and
+    /// their end is what fails. Servers refuse an upload before its body has come, and close.
+    #[must_use]
+    pub fn hear_out(mut self) -> Self {
+        self.hears_out = true;
+        self
+    }
+
+    /// What becomes of a write: one that failed only waits, where the reads that go on beside it tell
+    /// the end.
+    fn written<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match result {
+            Poll::Ready(Err(error))
+                if self.hears_out
+                    && matches!(
+                        error.kind(),
+                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                    ) =>
+            {
+                Poll::Pending
+            }
+            other => other,
         }
     }
 
@@ -218,6 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(this.stream.get_mut()).poll_write(cx, buf);
+        let result = this.written(result);
         this.gauge.count_write(buf.len(), &result);
         result
     }
@@ -230,6 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         let this = self.get_mut();
         let offered = bufs.iter().map(|b| b.len()).sum();
         let result = Pin::new(this.stream.get_mut()).poll_write_vectored(cx, bufs);
+        let result = this.written(result);
         this.gauge.count_write(offered, &result);
         result
     }
@@ -239,7 +268,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.get_mut().stream.get_mut()).poll_flush(cx)
+        let this = self.get_mut();
+        let result = Pin::new(this.stream.get_mut()).poll_flush(cx);
+        this.written(result)
     }
 
     /// Ends the writing side, then lingers.

@@ -182,7 +182,7 @@ impl Upstream {
             .await
             .map_err(SendFailure::Connect)?;
         let gauge = Gauge::new(&self.load);
-        let io = TokioIo::new(Counted::new(stream, Rc::clone(&gauge)));
+        let io = TokioIo::new(Counted::new(stream, Rc::clone(&gauge)).hear_out());
         let (mut sender, driver) = http1::Builder::new()
             .handshake(io)
             .await

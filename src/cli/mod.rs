@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod check;
+mod credentials;
 #[cfg(feature = "emulator")]
 mod dev;
 #[cfg(feature = "emulator")]
@@ -25,6 +26,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Arguments),
+    Credentials(credentials::Arguments),
     #[cfg(feature = "emulator")]
     Dev(dev::Arguments),
     #[cfg(feature = "emulator")]
@@ -41,6 +43,7 @@ impl Arguments {
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
             Command::Check(arguments) => check::run(&arguments),
+            Command::Credentials(arguments) => credentials::run(&arguments),
             #[cfg(feature = "emulator")]
             Command::Dev(arguments) => dev::run(&arguments),
             #[cfg(feature = "emulator")]

@@ -66,6 +66,7 @@ pub(super) fn serve(config: Config, ready: impl FnOnce(SocketAddr)) -> io::Resul
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         if let Some(listener) = admin_listener {
+            tracing::info!(admin = %listener.local_addr()?, "admin pages are ready");
             let shared = Arc::clone(&shared);
             tokio::spawn(async move {
                 let Err(error) = admin::run(listener, shared).await;

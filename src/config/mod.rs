@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::secret::Secret;
 
-pub use problem::{Place, Problem, Severity};
+pub use problem::{Place, Problem, Severity, nearest};
 
 /// The world outside the file.
 pub struct Sources<'a> {

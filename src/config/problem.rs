@@ -87,10 +87,7 @@ impl fmt::Display for Place {
 }
 
 /// The one of `known` that `written` was likely meant to be.
-pub(super) fn nearest<'k>(
-    written: &str,
-    known: impl IntoIterator<Item = &'k str>,
-) -> Option<&'k str> {
+pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let written = written.to_ascii_lowercase();
     let allowed = (written.chars().count() / 2).clamp(1, 3);
     known

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
 
+use crate::credentials::CacheCounters;
 use crate::s3::Operation;
 
 /// The counters of the whole program.
 #[derive(Debug)]
 pub struct Metrics {
     cores: Box<[Arc<CoreMetrics>]>,
+    credentials: Arc<CacheCounters>,
     live_keys: AtomicU64,
 }
 
@@ -49,12 +51,6 @@ pub enum Event {
     Panic,
     /// A request was sent to COS again.
     Retry,
-    /// STS could not be reached, or gave no answer that can be read.
-    StsFailed,
-    /// STS gave a key.
-    StsOk,
-    /// STS answered with an error.
-    StsRefused,
     /// The connection to COS broke during a request.
     UpstreamBroken,
     /// COS answered 4xx.
@@ -115,7 +111,7 @@ const STATUSES: [u16; 21] = [
     503, 504,
 ];
 
-const FAMILIES: [Family; 12] = [
+const FAMILIES: [Family; 11] = [
     Family {
         name: "cosgate_received_bytes_total",
         help: "Bytes of bodies received from clients.",
@@ -162,15 +158,6 @@ const FAMILIES: [Family; 12] = [
         samples: &[("", Event::Retry)],
     },
     Family {
-        name: "cosgate_sts_calls_total",
-        help: "Calls to STS, by result.",
-        samples: &[
-            ("{result=\"failed\"}", Event::StsFailed),
-            ("{result=\"ok\"}", Event::StsOk),
-            ("{result=\"refused\"}", Event::StsRefused),
-        ],
-    },
-    Family {
         name: "cosgate_credential_cache_total",
         help: "Requests that found a live temporary key (hit) or waited for one (miss).",
         samples: &[
@@ -202,8 +189,16 @@ impl Metrics {
             cores: (0..cores.max(1))
                 .map(|_| Arc::new(CoreMetrics::new()))
                 .collect(),
+            credentials: Arc::default(),
             live_keys: AtomicU64::new(0),
         }
+    }
+
+    /// Shows what the cache of temporary keys counts, too.
+    #[must_use]
+    pub fn with_credentials(mut self, counters: &Arc<CacheCounters>) -> Self {
+        self.credentials = Arc::clone(counters);
+        self
     }
 
     /// The block for the thread `index`. Threads past the last share the blocks there are.
@@ -227,6 +222,7 @@ impl Metrics {
                 sample(&mut text, family.name, labels, self.total(*event));
             }
         }
+        self.render_credentials(&mut text);
         let open = self
             .total(Event::ConnectionOpened)
             .saturating_sub(self.total(Event::ConnectionClosed));
@@ -283,6 +279,32 @@ impl Metrics {
                 sample(text, NAME, &labels, count);
             }
         }
+    }
+
+    /// What the thread counts that fetches the keys.
+    fn render_credentials(&self, text: &mut String) {
+        const CALLS: &str = "cosgate_sts_calls_total";
+        const REJECTED: &str = "cosgate_keys_rejected_total";
+        let counters = &self.credentials;
+        head(text, CALLS, "Calls to STS, by result.", "counter");
+        for (result, count) in [
+            ("clock", &counters.sts_clock),
+            ("config_wrong", &counters.sts_config_wrong),
+            ("issuer_broken", &counters.sts_issuer_broken),
+            ("not_allowed", &counters.sts_not_allowed),
+            ("ok", &counters.sts_ok),
+            ("retry", &counters.sts_retry),
+        ] {
+            let labels = format!("{{result=\"{result}\"}}");
+            sample(text, CALLS, &labels, read(count));
+        }
+        head(
+            text,
+            REJECTED,
+            "Temporary keys dropped because COS refused them.",
+            "counter",
+        );
+        sample(text, REJECTED, "", read(&counters.rejected));
     }
 
     fn total(&self, event: Event) -> u64 {
@@ -391,6 +413,10 @@ mod tests {
             .core(1)
             .upstream_answered(StatusCode::SERVICE_UNAVAILABLE);
         metrics.set_live_keys(3);
+        let credentials = Arc::new(CacheCounters::default());
+        let metrics = metrics.with_credentials(&credentials);
+        credentials.sts_ok.fetch_add(4, Ordering::Relaxed);
+        credentials.rejected.fetch_add(1, Ordering::Relaxed);
         let text = metrics.render();
         for line in [
             "cosgate_requests_total{operation=\"GetObject\",status=\"200\"} 2",
@@ -399,6 +425,9 @@ mod tests {
             "cosgate_sent_bytes_total 12",
             "cosgate_connections 1",
             "cosgate_live_keys 3",
+            "cosgate_sts_calls_total{result=\"ok\"} 4",
+            "cosgate_sts_calls_total{result=\"retry\"} 0",
+            "cosgate_keys_rejected_total 1",
             "cosgate_upstream_calls_total{outcome=\"server_error\"} 1",
             "cosgate_upstream_calls_total{outcome=\"ok\"} 0",
             "# TYPE cosgate_live_keys gauge",
@@ -439,6 +468,6 @@ mod tests {
                 assert!(value.parse::<u64>().is_ok(), "{line}");
             }
         }
-        assert_eq!(seen.len(), FAMILIES.len() + 3);
+        assert_eq!(seen.len(), FAMILIES.len() + 5);
     }
 }

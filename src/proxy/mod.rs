@@ -86,6 +86,7 @@ impl Shared {
             .collect();
         let clock = Arc::new(Clock::new(wall_clock));
         let credentials = Cache::start(&config, policies, &clock).map_err(io::Error::other)?;
+        let metrics = metrics.with_credentials(credentials.counters());
         let roots = Roots::for_endpoint(
             config.upstream.endpoint.tls,
             config.upstream.ca_file.as_deref(),

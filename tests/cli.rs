@@ -1,0 +1,776 @@
+//! The program itself: every command, what it prints, how it ends, and what it never prints.
+#![cfg(feature = "emulator")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise"
+)]
+
+mod support;
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use cosgate::emulator::{CosFault, Emulator, Faults, StsFault};
+use serde_json::Value;
+use support::{ACCOUNT, ACME, BUCKET, Call, GLOBEX, Reply, Script, act, emulator, toml};
+use tempfile::TempDir;
+
+const COMMANDS: [&str; 6] = ["check", "credentials", "dev", "emulator", "keygen", "serve"];
+
+/// The program, with the secrets of the tests' configuration in its environment.
+fn cosgate(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cosgate"));
+    command
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("ACCOUNT_ID", ACCOUNT.0)
+        .env("ACCOUNT_SECRET", ACCOUNT.1)
+        .env("ACME_SECRET", ACME.1)
+        .env("GLOBEX_SECRET", GLOBEX.1)
+        .env_remove("COSGATE_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    cosgate(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A configuration in a folder of its own.
+struct File {
+    _folder: TempDir,
+    path: PathBuf,
+}
+
+impl File {
+    fn new(text: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("cosgate.toml");
+        fs::write(&path, text).unwrap();
+        Self {
+            _folder: folder,
+            path,
+        }
+    }
+
+    fn path(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+}
+
+fn file_for(emulator: &Emulator) -> File {
+    File::new(&toml(emulator.cos_addr(), emulator.sts_addr(), ""))
+}
+
+/// A command that runs until it is told to end.
+struct Running {
+    child: Child,
+    out: Arc<Mutex<String>>,
+    err: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let (out, err) = (Arc::default(), Arc::default());
+        let readers = vec![
+            read(child.stdout.take().unwrap(), &out),
+            read(child.stderr.take().unwrap(), &err),
+        ];
+        Self {
+            child,
+            out,
+            err,
+            readers,
+        }
+    }
+
+    fn serve(file: &File) -> Self {
+        Self::start(cosgate(&["serve", "--config", file.path()]))
+    }
+
+    fn out(&self) -> String {
+        self.out.lock().unwrap().clone()
+    }
+
+    fn err(&self) -> String {
+        self.err.lock().unwrap().clone()
+    }
+
+    /// The address after `before` in what the program has said.
+    fn address(&self, before: &str) -> std::net::SocketAddr {
+        let mut found = None;
+        support::eventually(before, || {
+            let said = self.out() + &self.err();
+            found = said.split_once(before).and_then(|(_, after)| {
+                let end = after.find(|c: char| c != ':' && c != '.' && !c.is_ascii_digit())?;
+                after[..end].parse().ok()
+            });
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// Sends a signal, and waits for the end: the exit status.
+    fn end(&mut self, signal: &str) -> i32 {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(sent.success());
+        let status = self.child.wait().unwrap();
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        status.code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read(mut from: impl Read + Send + 'static, into: &Arc<Mutex<String>>) -> JoinHandle<()> {
+    let into = Arc::clone(into);
+    thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(n @ 1..) = from.read(&mut bytes) {
+            let text = String::from_utf8_lossy(&bytes[..n]);
+            into.lock().unwrap().push_str(&text);
+        }
+    })
+}
+
+#[test]
+fn every_command_explains_itself_with_examples() {
+    let general = run(&["--help"]);
+    assert!(general.status.success());
+    for command in COMMANDS {
+        assert!(
+            stdout(&general).contains(&format!("\n  {command} ")),
+            "{command}"
+        );
+        let help = run(&[command, "--help"]);
+        assert!(help.status.success(), "{command}");
+        let text = stdout(&help);
+        assert!(text.contains("Example"), "{text}");
+        assert!(text.contains(&format!("  cosgate {command}")), "{text}");
+    }
+}
+
+#[test]
+fn wrong_arguments_end_with_2_and_say_what_is_right() {
+    for (arguments, said) in [
+        (&["serv"][..], "serve"),
+        (&["serve"][..], "--config"),
+        (&["check", "--config", "/does/not/exist"][..], "--config"),
+        (
+            &["credentials", "-c", "x", "-t", "y", "-f", "xml"][..],
+            "aws-process",
+        ),
+        (&["dev", "--listen", "0.0.0.0:9000"][..], "127.0.0.1:9000"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+        assert_eq!(stdout(&output), "");
+    }
+}
+
+#[test]
+fn check_says_ok_or_names_every_problem() {
+    let emulator = emulator();
+    let good = file_for(&emulator);
+    let output = run(&["check", "--config", good.path()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("ok"));
+
+    let text = toml(emulator.cos_addr(), emulator.sts_addr(), "");
+    let text = text
+        .replace("listen = ", "lissten = ")
+        .replace("bucket = \"shared-1250000000\"", "bucket = \"shared\"")
+        .replace("[\"globex/*\"]", "[\"globex/../*\"]")
+        .replace("env:ACME_SECRET", "env:NOT_SET_ANYWHERE");
+    let bad = File::new(&text);
+    let output = run(&["check", "--config", bad.path()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(stdout(&output), "");
+    let said = stderr(&output);
+    for part in [
+        "did you mean `listen`?",
+        "APPID",
+        "globex/../*",
+        "NOT_SET_ANYWHERE",
+    ] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
+    }
+    let lines = said.lines().filter(|line| line.contains(": error: "));
+    assert!(lines.count() >= 4, "{said}");
+    let output = run(&["serve", "--config", bad.path()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(stderr(&output), said);
+}
+
+#[test]
+fn the_examples_that_come_with_cosgate_are_good() {
+    let output = cosgate(&["check", "--config", "config/example.toml"])
+        .env("TENCENTCLOUD_SECRET_ID", "AKIDexample")
+        .env("TENCENTCLOUD_SECRET_KEY", "example")
+        .output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let output = run(&["check", "-c", "config/development.toml"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn the_configurations_readme_has_every_key_and_no_other() {
+    let sections = [
+        "server",
+        "server.limits",
+        "server.tls",
+        "sts",
+        "sts.limits",
+        "upstream",
+        "upstream.limits",
+        "issuers.federal",
+        "issuers.fixed",
+        "tenants.one",
+    ];
+    let mut config = String::new();
+    for section in sections {
+        let kind = match section {
+            "issuers.federal" => "kind = \"federation\"",
+            "issuers.fixed" => "kind = \"static\"",
+            _ => "",
+        };
+        config.extend(["[", section, "]\nno-such-key = 1\n", kind, "\n"]);
+    }
+    config += "[[tenants.one.grants]]\nno-such-key = 1\n";
+    let file = File::new(&config);
+    let said = stderr(&run(&["check", "-c", file.path()]));
+    let known = said
+        .lines()
+        .filter_map(|line| line.split_once("known here: "));
+    let mut known: Vec<&str> = known.flat_map(|(_, list)| list.split(", ")).collect();
+    // Sections, and what a later version will take.
+    known.retain(|key| !["grants", "limits", "policy", "root", "tls"].contains(key));
+    known.sort_unstable();
+    known.dedup();
+    assert!(known.len() > 40, "{said}");
+
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/README.md");
+    let readme = fs::read_to_string(path).unwrap();
+    let (_, tables) = readme.split_once("## `[server]`").unwrap();
+    let (tables, _) = tables.split_once("| preset |").unwrap();
+    let rows = tables.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.filter_map(|row| row.split(" |").next());
+    let keys = cells.flat_map(|cell| cell.split("`, `"));
+    let mut written: Vec<&str> = keys
+        .filter_map(|key| key.trim_end_matches('`').rsplit("] ").next())
+        .collect();
+    written.sort_unstable();
+    written.dedup();
+    assert_eq!(written, known);
+}
+
+#[test]
+fn keygen_makes_a_pair_that_a_configuration_takes() {
+    let output = run(&["keygen"]);
+    assert!(output.status.success());
+    let text = stdout(&output);
+    let line = text.lines().find(|l| l.starts_with("access_keys")).unwrap();
+    let export = text
+        .lines()
+        .find(|l| l.starts_with("export COSGATE"))
+        .unwrap();
+    let (name, secret) = export["export ".len()..].split_once('=').unwrap();
+    assert_ne!(stdout(&run(&["keygen"])), text);
+
+    let emulator = emulator();
+    let config = toml(emulator.cos_addr(), emulator.sts_addr(), "");
+    let start = config.find("access_keys").unwrap();
+    let end = start + config[start..].find('\n').unwrap();
+    let file = File::new(&format!("{}{line}{}", &config[..start], &config[end..]));
+    let output = cosgate(&["check", "-c", file.path()])
+        .env(name, secret)
+        .output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+/// A key as a tool would have read it.
+struct Key {
+    id: String,
+    secret: String,
+    token: Option<String>,
+}
+
+impl Key {
+    fn request(&self, emulator: &Emulator, method: &str, target: &str) -> Reply {
+        let host = format!("{BUCKET}.cos.ap-guangzhou.myqcloud.com");
+        let call = Call::new(emulator.cos_addr(), method, target).header("host", &host);
+        let call = match &self.token {
+            Some(token) => call.header("x-amz-security-token", token),
+            None => call,
+        };
+        call.signed_by((&self.id, &self.secret)).send()
+    }
+}
+
+fn text(json: &Value, path: &str) -> String {
+    let value = json.pointer(path).and_then(Value::as_str);
+    value
+        .unwrap_or_else(|| panic!("no {path} in {json}"))
+        .to_owned()
+}
+
+/// Has a shell read what `--format env` printed.
+fn sourced(exports: &str, variables: [&str; 3]) -> Key {
+    let [id, secret, token] = variables.map(|name| {
+        let script = format!("{exports}\nprintf %s \"${name}\"");
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        stdout(&output)
+    });
+    Key {
+        id,
+        secret,
+        token: Some(token),
+    }
+}
+
+#[test]
+fn credentials_prints_a_key_that_opens_the_tenants_folder_and_no_other() {
+    let emulator = emulator();
+    let file = file_for(&emulator);
+    let print = |format: &str| {
+        let output = run(&[
+            "credentials",
+            "-c",
+            file.path(),
+            "--tenant",
+            "acme",
+            "--format",
+            format,
+        ]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(stderr(&output), "");
+        stdout(&output)
+    };
+    let parsed = |format: &str, id: &str, secret: &str, token: &str| {
+        let json: Value = serde_json::from_str(&print(format)).unwrap();
+        Key {
+            id: text(&json, id),
+            secret: text(&json, secret),
+            token: Some(text(&json, token)),
+        }
+    };
+    let keys = [
+        parsed(
+            "json",
+            "/credentials/tmpSecretId",
+            "/credentials/tmpSecretKey",
+            "/credentials/sessionToken",
+        ),
+        parsed(
+            "cos",
+            "/Credentials/TmpSecretId",
+            "/Credentials/TmpSecretKey",
+            "/Credentials/Token",
+        ),
+        parsed(
+            "aws-process",
+            "/AccessKeyId",
+            "/SecretAccessKey",
+            "/SessionToken",
+        ),
+        sourced(
+            &print("env"),
+            [
+                "AWS_ACCESS_KEY_ID",
+                "AWS_SECRET_ACCESS_KEY",
+                "AWS_SESSION_TOKEN",
+            ],
+        ),
+        sourced(
+            &print("env"),
+            [
+                "TENCENTCLOUD_SECRET_ID",
+                "TENCENTCLOUD_SECRET_KEY",
+                "TENCENTCLOUD_SESSION_TOKEN",
+            ],
+        ),
+    ];
+    for key in keys {
+        key.request(&emulator, "PUT", "/acme/a").assert_ok();
+        key.request(&emulator, "GET", "/acme/a").assert_ok();
+        for (method, target) in [("GET", "/globex/a"), ("PUT", "/globex/a"), ("GET", "/")] {
+            let refused = key.request(&emulator, method, target);
+            assert_eq!(
+                (refused.status, refused.code().as_str()),
+                (403, "AccessDenied")
+            );
+        }
+    }
+    let default = run(&["credentials", "-c", file.path(), "-t", "acme"]);
+    let json: Value = serde_json::from_str(&stdout(&default)).unwrap();
+    let life = json["expiredTime"].as_i64().unwrap() - json["startTime"].as_i64().unwrap();
+    assert_eq!(life, 1800);
+}
+
+#[test]
+fn credentials_of_a_static_issuer_are_its_own_key() {
+    let emulator = emulator();
+    let config = toml(emulator.cos_addr(), emulator.sts_addr(), "");
+    let config = config
+        .replace("kind = \"federation\"", "kind = \"static\"")
+        .replace("duration = \"30m\"", "");
+    let file = File::new(&config);
+    let output = run(&[
+        "credentials",
+        "-c",
+        file.path(),
+        "-t",
+        "acme",
+        "-f",
+        "aws-process",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let json: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let key = Key {
+        id: text(&json, "/AccessKeyId"),
+        secret: text(&json, "/SecretAccessKey"),
+        token: None,
+    };
+    assert_eq!(key.id, ACCOUNT.0);
+    key.request(&emulator, "PUT", "/acme/a").assert_ok();
+    assert_eq!(emulator.counters().counts().sts_calls, 0);
+}
+
+#[test]
+fn credentials_says_why_there_is_no_key_and_prints_nothing_else() {
+    let emulator = emulator();
+    let file = file_for(&emulator);
+    for (name, help) in [
+        ("acmee", "did you mean `acme`?"),
+        ("somebody-else", "acme, globex, anyone"),
+    ] {
+        let output = run(&["credentials", "-c", file.path(), "-t", name]);
+        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(stdout(&output), "");
+        assert!(stderr(&output).contains(help), "{}", stderr(&output));
+    }
+    let refused = StsFault::Error("AuthFailure.SecretIdNotFound".into());
+    for (fault, said) in [
+        (refused, "check the issuer's secret_id and secret_key"),
+        (StsFault::Hang, "STS gave no answer in time"),
+    ] {
+        emulator.faults().change(|faults| faults.sts = Some(fault));
+        let output = run(&["credentials", "-c", file.path(), "-t", "acme"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(stdout(&output), "");
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+        assert!(stderr(&output).contains("`acme`"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn serve_serves_and_ends_well_on_either_signal() {
+    for signal in ["-TERM", "-INT"] {
+        let emulator = emulator();
+        let file = file_for(&emulator);
+        let mut serve = Running::serve(&file);
+        let listen = serve.address("listen=");
+        let put = Call::new(listen, "PUT", "/photos/acme/a").signed_by(ACME);
+        put.body("hello").send().assert_ok();
+        assert_eq!(serve.end(signal), 0, "{}", serve.err());
+        let log = serve.out();
+        assert_eq!(log.lines().count(), 1, "{log}");
+        let line: Value = serde_json::from_str(log.trim()).unwrap();
+        assert_eq!(line["tenant"], "acme");
+        assert_eq!(line["status"], 200);
+    }
+}
+
+#[test]
+fn serve_says_which_address_is_taken() {
+    let emulator = emulator();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let file = file_for(&emulator);
+    let output = cosgate(&["serve", "-c", file.path()])
+        .env("COSGATE_SERVER_LISTEN", &address)
+        .output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains(&address) && said.contains("[server] listen"),
+        "{said}"
+    );
+}
+
+#[test]
+fn dev_is_ready_at_once_and_its_curl_line_works() {
+    for signature in ["s3", "cos"] {
+        let mut dev = Running::start(cosgate(&[
+            "dev",
+            "--listen",
+            "127.0.0.1:0",
+            "--signature",
+            signature,
+        ]));
+        let listen = dev.address("cosgate is ready on http://");
+        support::eventually("the whole text", || dev.out().contains("Ctrl-C ends it."));
+        let text = dev.out();
+        let line = text.lines().find(|line| line.trim().starts_with("curl "));
+        let line = line
+            .unwrap()
+            .trim()
+            .replace("curl", "curl --noproxy '*' -sS --fail-with-body");
+        let pasted = Command::new("sh")
+            .args(["-c", &line])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output();
+        let pasted = pasted.unwrap();
+        assert!(
+            pasted.status.success(),
+            "{} {}",
+            stdout(&pasted),
+            stderr(&pasted)
+        );
+        let back = Call::new(listen, "GET", "/demo/public/README.md").send();
+        let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+        assert_eq!(back.assert_ok().body, fs::read(readme).unwrap());
+        assert_eq!(dev.end("-INT"), 0, "{}", dev.err());
+    }
+}
+
+/// Secrets that are nowhere else.
+const CANARIES: [&str; 5] = [
+    "canaryAccountSecret0000000000001",
+    "canaryLocalSecret00000000000000000000001",
+    "canaryTemporarySecret00000000001",
+    "canaryTemporaryToken000000000001",
+    "canaryStaticToken00000000000001",
+];
+
+/// A session of the program in which everything is logged that can be, with all its output.
+struct Session {
+    serve: Running,
+    listen: std::net::SocketAddr,
+    heard: String,
+    secrets: Vec<String>,
+}
+
+impl Session {
+    fn start(file: &File) -> Self {
+        let mut command = cosgate(&["serve", "--config", file.path()]);
+        let [account, local, _, _, token] = CANARIES;
+        command
+            .env("COSGATE_LOG", "trace")
+            .env("ACCOUNT_SECRET", account)
+            .env("STATIC_TOKEN", token)
+            .env("ACME_SECRET", local);
+        let serve = Running::start(command);
+        let listen = serve.address("listen=");
+        Self {
+            serve,
+            listen,
+            heard: String::new(),
+            secrets: CANARIES.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn ask(&mut self, call: &Call) -> u16 {
+        let reply = call.send();
+        let headers = reply.headers.iter().flat_map(|(name, value)| [name, value]);
+        self.heard.extend(headers.map(String::as_str));
+        self.heard += &reply.text();
+        let head = String::from_utf8(call.head()).unwrap();
+        self.secrets.extend(signature(&head));
+        reply.status
+    }
+
+    fn call(&self, method: &str, target: &str) -> Call {
+        Call::new(self.listen, method, target).signed_by((ACME.0, CANARIES[1]))
+    }
+
+    /// Ends the program, and looks through all that it ever said: to clients, to scrapers, to its logs.
+    fn end(mut self) {
+        let admin = self.serve.address("admin=");
+        for page in ["/metrics", "/readyz", "/livez", "/"] {
+            let reply = Call::new(admin, "GET", page).send();
+            self.heard += &reply.text();
+        }
+        assert!(self.heard.contains("cosgate_requests_total"));
+        assert_eq!(self.serve.end("-TERM"), 0);
+        let said = format!("{}{}{}", self.heard, self.serve.out(), self.serve.err());
+        for secret in &self.secrets {
+            let at = said.find(secret.as_str());
+            let around = at.map(|at| &said[at.saturating_sub(200)..(at + 40).min(said.len())]);
+            assert_eq!(around, None, "{secret} was told");
+        }
+        // It was not silent for lack of words.
+        assert!(said.contains("DEBUG") && said.contains("WARN"), "{said}");
+        assert!(said.contains(r#""tenant":"acme""#), "{said}");
+    }
+}
+
+/// The signature in a request's head, or in the value of its `authorization`.
+fn signature(text: &str) -> Option<String> {
+    let at = text.find("ignature=")? + "ignature=".len();
+    let end = text[at..].find(|c: char| !c.is_ascii_hexdigit());
+    Some(text[at..end.map_or(text.len(), |end| at + end)].to_owned())
+}
+
+fn canary_config(cos: std::net::SocketAddr, sts: std::net::SocketAddr) -> String {
+    let more = r#"
+[issuers.fixed]
+kind = "static"
+secret_id = "env:ACCOUNT_ID"
+secret_key = "env:ACCOUNT_SECRET"
+token = "env:STATIC_TOKEN"
+"#;
+    toml(cos, sts, more)
+        .replace("admin = \"\"", "admin = \"127.0.0.1:0\"")
+        .replace(
+            "[tenants.anyone]\nissuer = \"main\"",
+            "[tenants.anyone]\nissuer = \"fixed\"",
+        )
+}
+
+#[test]
+fn no_secret_is_ever_told_in_a_session_with_every_kind_of_failure() {
+    use cosgate::emulator::EmulatorConfig;
+    use cosgate::secret::Secret;
+
+    let emulator = Emulator::start(EmulatorConfig {
+        keys: vec![(ACCOUNT.0.to_owned(), Secret::new(CANARIES[0]))],
+        buckets: vec![(BUCKET.to_owned(), "ap-guangzhou".to_owned())],
+        ..EmulatorConfig::default()
+    });
+    let emulator = emulator.unwrap();
+    let file = File::new(&canary_config(emulator.cos_addr(), emulator.sts_addr()));
+    let mut session = Session::start(&file);
+    let sts = |fault: Option<StsFault>| emulator.faults().change(|faults| faults.sts = fault);
+
+    sts(Some(StsFault::Error("AuthFailure.SignatureFailure".into())));
+    let globex = Call::new(session.listen, "GET", "/photos/globex/a").signed_by(GLOBEX);
+    assert_eq!(session.ask(&globex), 503);
+    sts(None);
+    let put = session.call("PUT", "/photos/acme/a").body("hello");
+    assert_eq!(session.ask(&put), 200);
+    assert_eq!(session.ask(&session.call("GET", "/photos/acme/a")), 200);
+    assert_eq!(session.ask(&session.call("GET", "/photos/globex/a")), 403);
+    let wrong = Call::new(session.listen, "GET", "/photos/acme/a").signed_by((ACME.0, "wrong"));
+    assert_eq!(session.ask(&wrong), 403);
+    let mangled = session.call("PUT", "/photos/acme/b").body("hello");
+    let mangled = mangled.payload(&"0".repeat(64));
+    assert_eq!(session.ask(&mangled), 400);
+    for (status, code) in [
+        (403, "SignatureDoesNotMatch"),
+        (403, "AccessDenied"),
+        (500, "InternalError"),
+    ] {
+        emulator.faults().set(Faults {
+            cos: Some(CosFault::Error {
+                status,
+                code: code.to_owned(),
+            }),
+            ..Faults::default()
+        });
+        assert_ne!(session.ask(&session.call("GET", "/photos/acme/a")), 200);
+    }
+    emulator.faults().clear();
+    emulator.revoke_all_keys();
+    assert_eq!(session.ask(&session.call("GET", "/photos/acme/a")), 200);
+
+    let nobody = Call::new(session.listen, "GET", "/photos/public/a");
+    assert_eq!(session.ask(&nobody), 503); // COS does not take the static token
+
+    let before = session.secrets.len();
+    session.secrets.push(GLOBEX.1.to_owned());
+    for head in emulator.counters().heads() {
+        for (name, value) in head.headers {
+            match name.as_str() {
+                "authorization" => session.secrets.extend(signature(&value)),
+                "x-amz-security-token" => session.secrets.push(value),
+                _ => {}
+            }
+        }
+    }
+    assert!(session.secrets.len() > before + 10);
+    session.end();
+}
+
+#[test]
+fn what_sts_and_cos_repeat_of_our_secrets_goes_no_further() {
+    let [account, _, secret, token, _] = CANARIES;
+    let answer = |body: String| {
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let error = answer(format!(
+        r#"{{"Response":{{"Error":{{"Code":"AuthFailure.SignatureFailure","Message":"your key {account} made another signature"}},"RequestId":"r"}}}}"#
+    ));
+    let odd = answer(format!(
+        r#"{{"Response":{{"Credentials":{{"Token":"{token}","TmpSecretId":1,"TmpSecretKey":"{secret}"}},"ExpiredTime":"{secret}","RequestId":"r"}}}}"#
+    ));
+    let key = answer(format!(
+        r#"{{"Response":{{"Credentials":{{"Token":"{token}","TmpSecretId":"AKIDcanary","TmpSecretKey":"{secret}"}},"ExpiredTime":4000000000,"RequestId":"r"}}}}"#
+    ));
+    let says = |text: String| {
+        act(move |peer| {
+            let head = peer.head().unwrap_or_default();
+            let length = support::find(head.as_bytes(), b"content-length: ");
+            let length = length.map_or("", |at| &head[at + 16..]);
+            peer.body(length.split('\r').next().unwrap().parse().unwrap_or(0));
+            peer.say(&text);
+        })
+    };
+    let sts = Script::new(vec![says(odd), says(key), says(error)]);
+    // As AWS's own servers do: the whole request, its token included, in the refusal.
+    let cos = Script::new(vec![act(|peer| {
+        while let Some(head) = peer.head() {
+            let head = head.replace("\r\n", "&#10;");
+            let body = format!(
+                "<Error><Code>SignatureDoesNotMatch</Code><Message>{head}</Message><StringToSign>{head}</StringToSign><CanonicalRequest>{head}</CanonicalRequest></Error>"
+            );
+            peer.say(&format!(
+                "HTTP/1.1 403 Forbidden\r\nx-amz-security-token: {}\r\ncontent-type: application/xml\r\ncontent-length: {}\r\n\r\n{body}",
+                CANARIES[3],
+                body.len()
+            ));
+        }
+    })]);
+    let file = File::new(&canary_config(cos.addr, sts.addr));
+    let mut session = Session::start(&file);
+    for _ in 0..3 {
+        assert_eq!(session.ask(&session.call("GET", "/photos/acme/a")), 503);
+    }
+    assert!(cos.heads()[0].contains(token));
+    let globex = Call::new(session.listen, "GET", "/photos/globex/a").signed_by(GLOBEX);
+    assert_eq!(session.ask(&globex), 503);
+    session.end();
+}
