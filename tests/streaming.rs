@@ -230,7 +230,7 @@ fn a_store_that_vanishes_in_a_download_cuts_it_short() {
     assert!(reply.header("content-length").is_some());
     let again = world.signed("GET", KEY).send();
     assert_eq!(again.assert_ok().body, body);
-    assert!(world.gateway.log.text().contains("COS ended the answer"));
+    world.gateway.log.assert_says("COS ended the answer");
 }
 
 #[test]
