@@ -1,5 +1,14 @@
 //! What a client may not do, and what it is told.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::large_stack_arrays,
+    reason = "a test may panic, and measures real time"
+)]
+
 mod support;
 
 use std::io::{Read as _, Write as _};
