@@ -1,5 +1,14 @@
 //! What a client may not do, and what it is told.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::large_stack_arrays,
+    reason = "a test may panic, and measures real time"
+)]
+
 mod support;
 
 use std::io::{Read as _, Write as _};
@@ -256,7 +265,7 @@ fn a_reader_that_stops_is_cut() {
             .text()
             .contains("read the answer too slowly")
     };
-    support::eventually("the reader is cut", cut);
+    eventually("the reader is cut", cut);
     let mut read = 0;
     let mut part = vec![0; 1 << 20];
     while let Ok(n) = client.stream.read(&mut part) {

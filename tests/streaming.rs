@@ -1,5 +1,14 @@
 //! Bodies on their way: whole or not at all, and never more than a little of them in memory.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::large_stack_arrays,
+    reason = "a test may panic, and measures real time"
+)]
+
 mod support;
 
 use std::io::{Read as _, Write as _};
