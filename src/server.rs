@@ -178,7 +178,7 @@ impl Core {
             .spawn(move || {
                 let tasks = LocalSet::new();
                 tasks.block_on(&runtime, async {
-                    let load = Rc::new(CoreLoad::default());
+                    let load = CoreLoad::new(shared.config().server.threads);
                     let proxy = Proxy::new(shared, index, &load);
                     let listener = Listener {
                         proxy,

@@ -1,5 +1,14 @@
 //! The end of the program: what is in flight is finished or cut, never half stored.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::large_stack_arrays,
+    reason = "a test may panic, and measures real time"
+)]
+
 mod support;
 
 use std::net::TcpStream;

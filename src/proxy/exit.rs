@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
-    TRANSFER_ENCODING,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
@@ -137,7 +136,7 @@ impl Exit {
             }
         };
         self.status = response.status();
-        if self.ends_connection(head) {
+        if self.ends_connection() {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
@@ -148,14 +147,12 @@ impl Exit {
         response.map(|answer| ClientBody { answer, exit: self })
     }
 
-    /// Whether no other request may follow: the rest of this one's body is still to come, or it is
-    /// chunked, so that [`Front`](crate::front::Front) does not see where it ends.
-    fn ends_connection(&self, head: &Parts) -> bool {
+    /// Whether no other request may follow: the rest of this one's body is still to come.
+    fn ends_connection(&self) -> bool {
         let is_half_read = |upload: &Rc<RefCell<Upload>>| !upload.borrow().is_received();
         self.error.as_ref().is_some_and(S3Error::closes)
             || self.is_unread
             || self.upload.as_ref().is_some_and(is_half_read)
-            || head.headers.contains_key(TRANSFER_ENCODING)
     }
 
     /// The answer to a head that hyper never gave us, as bytes.

@@ -176,6 +176,12 @@ impl std::io::Write for Log {
 }
 
 impl Log {
+    /// The log gets its lines in batches: waits for the one that holds `text`.
+    #[track_caller]
+    pub fn assert_says(&self, text: &str) {
+        eventually(text, || self.text().contains(text));
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
