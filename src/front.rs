@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::StatusCode;
-use memchr::memchr;
+use memchr::{memchr, memmem};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::counted::{Gauge, Phase};
@@ -98,11 +98,7 @@ impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
 
 /// The S3 error for one of hyper's automatic answers: a head alone, without a body.
 fn automatic(bytes: &[u8]) -> Option<S3Error> {
-    let rest = bytes.strip_prefix(b"HTTP/1.1 ")?;
-    if !bytes.ends_with(b"\r\n\r\n") || !bytes.windows(19).any(|w| w == b"content-length: 0\r\n") {
-        return None;
-    }
-    let error = match rest.get(..3)? {
+    let error = match bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)? {
         b"400" => S3Error::new(Code::InvalidRequest, "The request is not proper HTTP/1.1."),
         b"414" => S3Error::new(Code::InvalidURI, "The request target is too long."),
         b"431" => S3Error::new(
@@ -112,7 +108,9 @@ fn automatic(bytes: &[u8]) -> Option<S3Error> {
         .status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
         _ => return None,
     };
-    Some(error.close())
+    let is_bare =
+        bytes.ends_with(b"\r\n\r\n") && memmem::find(bytes, b"content-length: 0\r\n").is_some();
+    is_bare.then(|| error.close())
 }
 
 /// As much of a line as tells the names apart and holds any length.

@@ -110,7 +110,8 @@ impl Upstream {
         loop {
             let (mut connection, reused) = match self.take_idle(authority) {
                 Some(connection) => (connection, true),
-                None => (self.connect(authority).await?, false),
+                // Boxed, as are the other rare waits: each would make every request's future larger.
+                None => (Box::pin(self.connect(authority)).await?, false),
             };
             body.goes_to(&connection.gauge);
             let mut lease = Lease {

@@ -81,11 +81,11 @@ impl Proxy {
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
                 return self.relay(permit, answered, &outgoing, gauge).await;
             }
-            let refused = self.read_error(answered, permit).await;
+            let refused = Box::pin(self.read_error(answered, permit)).await;
             let key_refused = refused.key_refused
                 || (head.method == Method::HEAD
                     && status == StatusCode::FORBIDDEN
-                    && self.is_key_refused(permit, head, &credential).await);
+                    && Box::pin(self.is_key_refused(permit, head, &credential)).await);
             if !key_refused {
                 return Err(refused.error);
             }
@@ -191,7 +191,7 @@ impl Proxy {
         let operation = permit.request().operation;
         let headers = rewrite::response_headers(operation, &upstream.headers)?;
         if operation == Operation::DeleteObjects {
-            let result = self.read_delete_result(incoming, lease).await?;
+            let result = Box::pin(self.read_delete_result(incoming, lease)).await?;
             return Ok(delete_result(result, outgoing));
         }
         let rewriter = AnswerRewriter::new(permit, self.config().upstream.signature);

@@ -34,7 +34,7 @@ const CLIENT_GONE: u16 = 499;
 #[derive(Debug)]
 pub struct ClientBody {
     answer: Answer,
-    exit: Exit,
+    exit: Box<Exit>,
 }
 
 /// What is to be said of a request when it is over.
@@ -63,8 +63,9 @@ pub(super) struct Exit {
 }
 
 impl Exit {
-    pub(super) fn new(proxy: &Rc<Proxy>, gauge: &Rc<Gauge>, now: Timestamp) -> Self {
-        Self {
+    /// Boxed: it is moved from hand to hand until the answer's last byte.
+    pub(super) fn new(proxy: &Rc<Proxy>, gauge: &Rc<Gauge>, now: Timestamp) -> Box<Self> {
+        Box::new(Self {
             proxy: Rc::clone(proxy),
             gauge: Rc::clone(gauge),
             now,
@@ -84,7 +85,7 @@ impl Exit {
             upstream_status: None,
             upstream_request_id: None,
             cut: Rc::default(),
-        }
+        })
     }
 
     /// Notes that a body comes with the request.
@@ -123,7 +124,7 @@ impl Exit {
 
     /// Makes the response: the answer, or the error as the client may see it.
     pub(super) fn respond(
-        mut self,
+        mut self: Box<Self>,
         head: &Parts,
         answer: Result<http::Response<Answer>, S3Error>,
     ) -> http::Response<ClientBody> {

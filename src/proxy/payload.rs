@@ -87,7 +87,7 @@ impl Proxy {
             return Ok(Outgoing::new(body.await?, payload));
         }
         if operation.has_xml_body() {
-            let document = self.xml_body(head, incoming, payload).await?;
+            let document = Box::pin(self.xml_body(head, incoming, payload)).await?;
             return self.rebuild(permit, &document);
         }
         // No body: the hash of nothing is the only right one.

@@ -164,9 +164,20 @@ fn is_flag(name: &str) -> bool {
 
 /// An endpoint's text for this bucket.
 fn fill(template: &str, grant: &Grant) -> String {
-    template
-        .replace("{bucket}", &grant.bucket)
-        .replace("{region}", &grant.region)
+    let mut text = String::with_capacity(template.len() + grant.bucket.len() + grant.region.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        text.push_str(before);
+        let (name, after) = after.split_once('}').unwrap_or((after, ""));
+        text.push_str(if name == "bucket" {
+            &grant.bucket
+        } else {
+            &grant.region
+        });
+        rest = after;
+    }
+    text.push_str(rest);
+    text
 }
 
 /// Headers that cosgate writes itself, or that end at this hop (RFC 9110 section 7.6.1), whatever

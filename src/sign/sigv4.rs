@@ -256,7 +256,7 @@ fn push_values(out: &mut String, headers: &HeaderMap, name: &str) {
             out.push(',');
         }
         // A value that is not UTF-8 is refused in `covers_headers`, so nothing is lost here.
-        let value = String::from_utf8_lossy(value.as_bytes());
+        let value = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
         let value = value.trim_matches([' ', '\t']);
         if memmem::find(value.as_bytes(), b"  ").is_none() {
             out.push_str(value);

@@ -101,7 +101,8 @@ impl<'t, 'r> Permit<'t, 'r> {
         self.source
     }
 
-    /// Whether a multi-delete may name `key`. One key that it may not refuses the whole request.
+    /// Whether a multi-delete may name `key`. One that it may not gets an entry of its own in the
+    /// answer, as AWS does; the others proceed.
     pub fn may_delete(&self, key: &str) -> bool {
         self.grant.is_some_and(|grant| {
             grant.covers(key) && grant.allows(Operation::DeleteObject.action())
