@@ -40,6 +40,7 @@ pub struct Gauge {
     read: Cell<u64>,
     written: Cell<u64>,
     blocked: Cell<bool>,
+    lingers: Cell<bool>,
 }
 
 /// How many bodies are in flight on this core.
@@ -105,6 +106,7 @@ impl Gauge {
             read: Cell::new(0),
             written: Cell::new(0),
             blocked: Cell::new(false),
+            lingers: Cell::new(false),
         })
     }
 
@@ -123,6 +125,12 @@ impl Gauge {
     /// socket, and polls its body again when that moves.
     pub fn is_blocked(&self) -> bool {
         self.blocked.get()
+    }
+
+    /// Says that an answer goes out before its request has been read: the end of the connection then
+    /// waits for the client to read it.
+    pub fn linger_at_end(&self) {
+        self.lingers.set(true);
     }
 
     /// The load of this core.
@@ -289,7 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         this.written(result)
     }
 
-    /// Ends the writing side, then lingers.
+    /// Ends the writing side, then lingers where that helps.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.linger.is_none() {
@@ -297,6 +305,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Counted<S> {
                 Poll::Ready(Ok(())) => {}
                 other => return other,
             }
+        }
+        if !this.gauge.lingers.get() {
+            return Poll::Ready(Ok(()));
         }
         this.poll_linger(cx).map(Ok)
     }

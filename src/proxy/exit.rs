@@ -138,6 +138,7 @@ impl Exit {
         };
         self.status = response.status();
         if self.ends_connection() {
+            self.gauge.linger_at_end();
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
@@ -158,6 +159,7 @@ impl Exit {
 
     /// The answer to a head that hyper never gave us, as bytes.
     pub(super) fn refuse_head(mut self, error: S3Error) -> Bytes {
+        self.gauge.linger_at_end();
         self.status = error.http_status();
         let document = error.to_xml("", &self.request_id);
         let answer = format!(
