@@ -398,7 +398,15 @@ fn claimed_payload<'a>(
     let parameter = parameter.map(|(_, value)| &**value);
     let signed_header = header.filter(|_| claim.signs(CONTENT_SHA256));
     let signed = parameter.or(signed_header).unwrap_or(UNSIGNED_PAYLOAD);
-    Ok((signed, header.unwrap_or(signed)))
+    // A header that was not signed may promise more of the body than the URL does, never less.
+    match header {
+        Some(header) if signed == UNSIGNED_PAYLOAD || header == signed => Ok((signed, header)),
+        Some(_) => Err(S3Error::new(
+            Code::InvalidArgument,
+            "x-amz-content-sha256 does not say what X-Amz-Content-Sha256 in the presigned URL says",
+        )),
+        None => Ok((signed, signed)),
+    }
 }
 
 /// `x-amz-content-sha256`: absent, or one visible value.
