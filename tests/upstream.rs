@@ -629,6 +629,16 @@ fn nothing_of_the_client_s_own_head_passes() {
 }
 
 #[test]
+fn a_range_on_a_condition_asks_for_the_whole_object() {
+    let world = Scripted::new(vec![always(OK)]);
+    let resumed = world.signed("GET", GET).header("range", "bytes=1-");
+    resumed.header("if-range", "\"old\"").ask().assert_ok();
+    let heads = world.script.heads();
+    assert_eq!(header_of(&heads[0], "range"), None);
+    assert_eq!(header_of(&heads[0], "if-range"), None);
+}
+
+#[test]
 fn nothing_of_a_presigned_query_passes() {
     let world = Scripted::new(vec![always(OK)]);
     let url = support::presigned(world.gateway.addr, "GET", GET, support::ACME);
