@@ -153,6 +153,29 @@ fn an_answer_before_the_body_is_passed_on_and_its_connection_never_used_again() 
     }
 }
 
+/// A body that is wrong at its end was no success, whatever COS thought of its start.
+#[test]
+fn a_success_before_the_whole_body_is_none() {
+    let world = Scripted::new(vec![
+        act(|peer| {
+            peer.head();
+            peer.body(1);
+            peer.say(STORED);
+            while peer.client.fill() {}
+        }),
+        always(OK),
+    ]);
+    let call = world.signed("PUT", GET).body(vec![7; 4 << 20]);
+    let mut client = Client::connect(world.gateway.addr);
+    client.write(&call.head());
+    client.write(&call.body[..1 << 20]);
+    let reply = client.read_one("PUT");
+    reply.assert_error(502, "BadGateway");
+    assert_eq!(reply.header("connection"), Some("close"));
+    world.signed("GET", GET).send().assert_ok();
+    assert_eq!(world.connections(), 2);
+}
+
 /// The rest of a body whose request was answered already is not taken for a request.
 #[test]
 fn nothing_follows_an_early_answer() {

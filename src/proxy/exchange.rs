@@ -78,6 +78,9 @@ impl Proxy {
             exit.upstream(answered.response.status(), answered.response.headers());
             check_framing(&answered.response)?;
             let status = answered.response.status();
+            if status.is_success() && !outgoing.body.is_sent() {
+                return Err(self.early_success(&outgoing.body));
+            }
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
                 return self.relay(permit, answered, &outgoing, gauge).await;
             }
@@ -176,6 +179,18 @@ impl Proxy {
                 bad_gateway(failure.to_string())
             }
         })
+    }
+
+    /// What the client is told of a success that COS reports before it can have the whole body: no
+    /// object can be trusted that our checks have not passed.
+    fn early_success(&self, body: &body::Request) -> S3Error {
+        match body.failure() {
+            Some(upload) => {
+                self.metrics.count(Event::BodyWithheld);
+                upload.into()
+            }
+            None => bad_gateway("COS reported a success before it had the whole body"),
+        }
     }
 
     /// A success on its way to the client.
