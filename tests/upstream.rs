@@ -622,6 +622,23 @@ fn a_multi_delete_carries_its_md5_and_only_what_was_parsed() {
 }
 
 #[test]
+fn what_cos_says_of_a_key_in_a_multi_delete_names_nothing_of_the_store() {
+    let result = "<DeleteResult><Error><Key>acme/a</Key><Code>AccessDenied</Code>\
+        <Message>no right on qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000/acme/a</Message></Error>\
+        <Error><Key>acme/b</Key><Code>InternalError</Code><Message>Try again.</Message></Error></DeleteResult>";
+    let world = Scripted::new(vec![always(format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{result}",
+        result.len()
+    ))]);
+    let body =
+        "<Delete><Object><Key>acme/a</Key></Object><Object><Key>acme/b</Key></Object></Delete>";
+    let reply = world.signed("POST", "/photos?delete").body(body).ask();
+    let text = reply.assert_ok().text();
+    assert!(text.contains("<Code>AccessDenied</Code>"), "{text}");
+    assert!(text.contains("<Message>Try again.</Message>"), "{text}");
+}
+
+#[test]
 fn nothing_of_the_client_s_own_head_passes() {
     let world = Scripted::new(vec![always(OK)]);
     world

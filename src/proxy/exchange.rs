@@ -206,7 +206,8 @@ impl Proxy {
         let operation = permit.request().operation;
         let headers = rewrite::response_headers(operation, &upstream.headers)?;
         if operation == Operation::DeleteObjects {
-            let result = self.read_delete_result(incoming, lease).await?;
+            let mut result = self.read_delete_result(incoming, lease).await?;
+            rewrite::clean_failures(&mut result, permit);
             return Ok(delete_result(result, outgoing));
         }
         let rewriter = AnswerRewriter::new(permit, self.config().upstream.signature);
