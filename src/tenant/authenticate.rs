@@ -156,6 +156,17 @@ impl Tenants {
         }
         let tenant = self.anonymous.check(&head.headers, connection)?;
         let tenant = self.all.get(tenant).ok_or_else(unknown_key)?;
+        if asked
+            .query
+            .iter()
+            .any(|(name, _)| name.starts_with("response-"))
+        {
+            // A link could else make a page of any object.
+            return Err(S3Error::new(
+                Code::InvalidRequest,
+                "Request specific response headers cannot be used for anonymous GET requests.",
+            ));
+        }
         let payload =
             content_sha256(&head.headers)?.map_or(Ok(Payload::Unsigned), Payload::parse)?;
         Ok(Authenticated {
