@@ -104,20 +104,33 @@ pub fn disposition(operation: Operation, name: &str, value: &[u8]) -> Result<Dis
             "The header {name} is never taken from a client."
         )));
     }
-    // s3cmd sends the headers of an answer back when it copies an object onto itself.
-    if ["x-cos-hash-crc64ecma", "x-cos-request-id"].contains(&name) {
+    if is_of_answer(name) {
         return Ok(Disposition::Drop);
     }
-    let is_of_cos = ["ci-", "pic-", "x-ci-", "x-cos-", "x-image-"]
-        .iter()
-        .any(|front| name.starts_with(front));
-    Ok(if is_of_cos {
+    Ok(if is_of_cos(name) {
         Disposition::Unknown
     } else if is_ordinary(operation, name) && !value.is_empty() {
         Disposition::Forward
     } else {
         Disposition::Drop
     })
+}
+
+/// Whether the header `name` (lower case) may change what S3 or COS does, so that a signature must
+/// cover it: somebody on the way could else add it.
+pub fn must_be_signed(name: &str) -> bool {
+    name.starts_with("x-amz-") || (is_of_cos(name) && !is_of_answer(name))
+}
+
+fn is_of_cos(name: &str) -> bool {
+    ["ci-", "pic-", "x-ci-", "x-cos-", "x-image-"]
+        .iter()
+        .any(|front| name.starts_with(front))
+}
+
+/// s3cmd sends these headers of an answer back when it copies an object onto itself.
+fn is_of_answer(name: &str) -> bool {
+    ["x-cos-hash-crc64ecma", "x-cos-request-id"].contains(&name)
 }
 
 /// The headers without a prefix that mean something to COS on `operation`.
