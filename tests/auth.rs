@@ -353,6 +353,16 @@ fn a_client_without_a_key_is_served_on_loopback_in_its_own_folder() {
 }
 
 #[test]
+fn a_client_without_a_key_cannot_choose_the_headers_of_an_answer() {
+    let world = world();
+    let call = |method: &str, target: &str| Call::new(world.gateway.addr, method, target);
+    let put = call("PUT", "/photos/public/a").body("<script></script>");
+    put.ask().assert_ok();
+    let get = call("GET", "/photos/public/a?response-content-type=text%2Fhtml");
+    get.ask().assert_error(400, "InvalidRequest");
+}
+
+#[test]
 fn a_web_page_cannot_use_the_anonymous_tenant() {
     let world = world();
     let port = world.gateway.addr.port();

@@ -197,6 +197,27 @@ impl Client {
         self
     }
 
+    /// Presigned, bound to `payload` by the parameter that the AWS SDK for JavaScript has for it.
+    fn presigned_with(mut self, payload: &str) -> Self {
+        let day = self.time.date();
+        self.query = format!(
+            "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Content-Sha256={payload}\
+             &X-Amz-Credential={}%2F{day}%2F{}%2Fs3%2Faws4_request&X-Amz-Date={}\
+             &X-Amz-Expires=60&X-Amz-SignedHeaders=host",
+            self.key,
+            self.region,
+            self.time.amz(),
+        );
+        let signature = self.sign(|request, key, scope| {
+            let canonical = sigv4::canonical_request(request, &["host"], payload);
+            let to_sign = sigv4::string_to_sign(&self.time.amz(), scope, &canonical);
+            cosgate::sign::encoding::hex(&key.sign(to_sign.as_bytes()))
+        });
+        self.query.push_str("&X-Amz-Signature=");
+        self.query.push_str(&signature);
+        self
+    }
+
     fn sign<T>(
         &self,
         make: impl FnOnce(&Signable<'_>, &sigv4::SigningKey, &sigv4::CredentialScope<'_>) -> T,
@@ -392,6 +413,25 @@ fn a_streaming_mode_with_a_bad_signature_is_a_bad_signature() {
         .refused(Code::SignatureDoesNotMatch);
 }
 
+/// A grant may let some of them pass by name; the signature must still cover them.
+#[test]
+fn headers_of_cos_must_be_signed_too() {
+    for name in [
+        "x-cos-storage-class",
+        "pic-operations",
+        "ci-process",
+        "x-ci-a",
+        "x-image-a",
+    ] {
+        for client in [Client::new().signed(), Client::new().presigned(60)] {
+            client.with(name, "x").refused(Code::AccessDenied);
+        }
+        Client::new().with(name, "x").signed().passes();
+    }
+    let answered = Client::new().signed().with("x-cos-request-id", "r");
+    answered.passes();
+}
+
 #[test]
 fn a_hash_beside_a_presigned_url_is_checked_too() {
     let url = Client::new()
@@ -408,6 +448,23 @@ fn a_hash_beside_a_presigned_url_is_checked_too() {
     }
     .presigned(60);
     url.refused(Code::SignatureDoesNotMatch); // `presigned` signs UNSIGNED-PAYLOAD, the parameter says otherwise
+}
+
+/// The header is not signed: whoever holds the URL can write it.
+#[test]
+fn no_header_lifts_the_hash_that_a_presigned_url_asks_for() {
+    let bound = Client::new().presigned_with(EMPTY);
+    assert!(matches!(bound.passes(), Payload::Sha256(_)));
+    let same = bound.clone().with("x-amz-content-sha256", EMPTY);
+    assert!(matches!(same.passes(), Payload::Sha256(_)));
+    for lie in [sigv4::UNSIGNED_PAYLOAD, &"0".repeat(64)] {
+        let lifted = bound.clone().with("x-amz-content-sha256", lie);
+        lifted.refused(Code::InvalidArgument);
+    }
+    let free = Client::new().presigned_with(sigv4::UNSIGNED_PAYLOAD);
+    assert_eq!(free.passes(), Payload::Unsigned);
+    let hashed = free.with("x-amz-content-sha256", EMPTY);
+    assert!(matches!(hashed.passes(), Payload::Sha256(_)));
 }
 
 #[test]

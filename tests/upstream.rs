@@ -153,6 +153,29 @@ fn an_answer_before_the_body_is_passed_on_and_its_connection_never_used_again() 
     }
 }
 
+/// A body that is wrong at its end was no success, whatever COS thought of its start.
+#[test]
+fn a_success_before_the_whole_body_is_none() {
+    let world = Scripted::new(vec![
+        act(|peer| {
+            peer.head();
+            peer.body(1);
+            peer.say(STORED);
+            while peer.client.fill() {}
+        }),
+        always(OK),
+    ]);
+    let call = world.signed("PUT", GET).body(vec![7; 4 << 20]);
+    let mut client = Client::connect(world.gateway.addr);
+    client.write(&call.head());
+    client.write(&call.body[..1 << 20]);
+    let reply = client.read_one("PUT");
+    reply.assert_error(502, "BadGateway");
+    assert_eq!(reply.header("connection"), Some("close"));
+    world.signed("GET", GET).send().assert_ok();
+    assert_eq!(world.connections(), 2);
+}
+
 /// The rest of a body whose request was answered already is not taken for a request.
 #[test]
 fn nothing_follows_an_early_answer() {
@@ -603,6 +626,23 @@ fn a_multi_delete_carries_its_md5_and_only_what_was_parsed() {
 }
 
 #[test]
+fn what_cos_says_of_a_key_in_a_multi_delete_names_nothing_of_the_store() {
+    let result = "<DeleteResult><Error><Key>acme/a</Key><Code>AccessDenied</Code>\
+        <Message>no right on qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000/acme/a</Message></Error>\
+        <Error><Key>acme/b</Key><Code>InternalError</Code><Message>Try again.</Message></Error></DeleteResult>";
+    let world = Scripted::new(vec![always(format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{result}",
+        result.len()
+    ))]);
+    let body =
+        "<Delete><Object><Key>acme/a</Key></Object><Object><Key>acme/b</Key></Object></Delete>";
+    let reply = world.signed("POST", "/photos?delete").body(body).ask();
+    let text = reply.assert_ok().text();
+    assert!(text.contains("<Code>AccessDenied</Code>"), "{text}");
+    assert!(text.contains("<Message>Try again.</Message>"), "{text}");
+}
+
+#[test]
 fn nothing_of_the_client_s_own_head_passes() {
     let world = Scripted::new(vec![always(OK)]);
     world
@@ -630,6 +670,16 @@ fn nothing_of_the_client_s_own_head_passes() {
         header_of(&head, "host"),
         Some("shared-1250000000.cos.ap-guangzhou.myqcloud.com")
     );
+}
+
+#[test]
+fn a_range_on_a_condition_asks_for_the_whole_object() {
+    let world = Scripted::new(vec![always(OK)]);
+    let resumed = world.signed("GET", GET).header("range", "bytes=1-");
+    resumed.header("if-range", "\"old\"").ask().assert_ok();
+    let heads = world.script.heads();
+    assert_eq!(header_of(&heads[0], "range"), None);
+    assert_eq!(header_of(&heads[0], "if-range"), None);
 }
 
 #[test]

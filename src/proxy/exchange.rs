@@ -78,6 +78,9 @@ impl Proxy {
             exit.upstream(answered.response.status(), answered.response.headers());
             check_framing(&answered.response)?;
             let status = answered.response.status();
+            if status.is_success() && !outgoing.body.is_sent() {
+                return Err(self.early_success(&outgoing.body));
+            }
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
                 return self.relay(permit, answered, &outgoing, gauge).await;
             }
@@ -178,6 +181,18 @@ impl Proxy {
         })
     }
 
+    /// What the client is told of a success that COS reports before it can have the whole body: no
+    /// object can be trusted that our checks have not passed.
+    fn early_success(&self, body: &body::Request) -> S3Error {
+        match body.failure() {
+            Some(upload) => {
+                self.metrics.count(Event::BodyWithheld);
+                upload.into()
+            }
+            None => bad_gateway("COS reported a success before it had the whole body"),
+        }
+    }
+
     /// A success on its way to the client.
     async fn relay(
         &self,
@@ -191,7 +206,8 @@ impl Proxy {
         let operation = permit.request().operation;
         let headers = rewrite::response_headers(operation, &upstream.headers)?;
         if operation == Operation::DeleteObjects {
-            let result = Box::pin(self.read_delete_result(incoming, lease)).await?;
+            let mut result = Box::pin(self.read_delete_result(incoming, lease)).await?;
+            rewrite::clean_failures(&mut result, permit);
             return Ok(delete_result(result, outgoing));
         }
         let rewriter = AnswerRewriter::new(permit, self.config().upstream.signature);

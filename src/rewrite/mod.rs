@@ -12,7 +12,9 @@ mod response;
 mod version_two;
 
 pub use request::{UpstreamRequest, request};
-pub use response::{is_clock_refusal, is_credential_refusal, response_headers, upstream_error};
+pub use response::{
+    clean_failures, is_clock_refusal, is_credential_refusal, response_headers, upstream_error,
+};
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use quick_xml::escape::unescape;
 
 use super::listing;
-use crate::s3::{Code, Fault, Operation, S3Error};
+use crate::s3::{Code, Fault, Operation, S3Error, xml};
 use crate::tenant::{Grant, Permit};
 
 /// The headers of COS's answer that the client gets, `x-cos-*` under their S3 names. All else is
@@ -92,6 +92,18 @@ pub fn upstream_error(status: StatusCode, body: &[u8], permit: &Permit<'_, '_>) 
         refusal(status, &code, message, permit)
     };
     error.detail(detail)
+}
+
+/// Takes out of the result of a multi-delete what the client may not know of the store.
+pub fn clean_failures(result: &mut xml::DeleteResult, permit: &Permit<'_, '_>) {
+    for failure in &mut result.failures {
+        if !permit
+            .grant()
+            .is_some_and(|grant| is_clean(&failure.message, grant))
+        {
+            "The store failed to do this.".clone_into(&mut failure.message);
+        }
+    }
 }
 
 /// Whether a text of COS may reach the client: it names nothing of the real store. Doubt refuses.

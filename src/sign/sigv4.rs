@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::encoding::{hmac_sha256, push_encoded, push_encoded_path, push_hex};
 use super::{Signable, compare_encoded};
+use crate::s3::headers::must_be_signed;
 use crate::secret::Secret;
 
 pub use super::sigv4_claim::Claim;
@@ -229,7 +230,7 @@ pub fn presigned_query(
 fn names_to_sign(headers: &HeaderMap) -> Vec<&str> {
     let mut names = Vec::with_capacity(headers.keys_len());
     names.extend(headers.keys().map(HeaderName::as_str).filter(|name| {
-        matches!(*name, "content-md5" | "content-type" | "host") || name.starts_with("x-amz-")
+        matches!(*name, "content-md5" | "content-type" | "host") || must_be_signed(name)
     }));
     names.sort_unstable();
     names
@@ -335,6 +336,7 @@ mod tests {
             "range",
             "content-type",
             "content-md5",
+            "pic-operations",
             "x-amz-acl",
         ];
         let headers: HeaderMap = names
@@ -345,6 +347,7 @@ mod tests {
             "content-md5",
             "content-type",
             "host",
+            "pic-operations",
             "x-amz-acl",
             "x-amz-date",
         ];

@@ -12,6 +12,7 @@ use super::encoding::parse_hex32;
 use super::sigv4::{
     ALGORITHM, CONTENT_SHA256, CredentialScope, SigningKey, canonical_request, string_to_sign,
 };
+use crate::s3::headers::must_be_signed;
 use crate::s3::{Code, S3Error};
 use crate::timestamp::Timestamp;
 
@@ -276,16 +277,15 @@ fn only_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     values.next().is_none().then_some(value)
 }
 
-/// The signature must cover `host` and all that means something to S3, or somebody on the way could
-/// add to it. `x-amz-content-sha256` is exempt: its value is in the canonical request anyway.
+/// The signature must cover `host` and all that means something to S3 or COS, or somebody on the way
+/// could add to it. `x-amz-content-sha256` is exempt: its value is in the canonical request anyway.
 fn covers_headers(
     signed: &[&str],
     headers: &HeaderMap,
     malformed: fn(&str) -> S3Error,
 ) -> Result<(), S3Error> {
-    let must_sign = |name: &&str| {
-        *name == HOST.as_str() || (name.starts_with("x-amz-") && *name != CONTENT_SHA256)
-    };
+    let must_sign =
+        |name: &&str| *name == HOST.as_str() || (must_be_signed(name) && *name != CONTENT_SHA256);
     let unsigned = headers
         .keys()
         .map(HeaderName::as_str)

@@ -156,6 +156,17 @@ impl Tenants {
         }
         let tenant = self.anonymous.check(&head.headers, connection)?;
         let tenant = self.all.get(tenant).ok_or_else(unknown_key)?;
+        if asked
+            .query
+            .iter()
+            .any(|(name, _)| name.starts_with("response-"))
+        {
+            // A link could else make a page of any object.
+            return Err(S3Error::new(
+                Code::InvalidRequest,
+                "Request specific response headers cannot be used for anonymous GET requests.",
+            ));
+        }
         let payload =
             content_sha256(&head.headers)?.map_or(Ok(Payload::Unsigned), Payload::parse)?;
         Ok(Authenticated {
@@ -398,7 +409,15 @@ fn claimed_payload<'a>(
     let parameter = parameter.map(|(_, value)| &**value);
     let signed_header = header.filter(|_| claim.signs(CONTENT_SHA256));
     let signed = parameter.or(signed_header).unwrap_or(UNSIGNED_PAYLOAD);
-    Ok((signed, header.unwrap_or(signed)))
+    // A header that was not signed may promise more of the body than the URL does, never less.
+    match header {
+        Some(header) if signed == UNSIGNED_PAYLOAD || header == signed => Ok((signed, header)),
+        Some(_) => Err(S3Error::new(
+            Code::InvalidArgument,
+            "x-amz-content-sha256 does not say what X-Amz-Content-Sha256 in the presigned URL says",
+        )),
+        None => Ok((signed, signed)),
+    }
 }
 
 /// `x-amz-content-sha256`: absent, or one visible value.
