@@ -22,6 +22,7 @@ pub mod dial;
 pub mod emulator;
 pub mod front;
 pub mod observe;
+pub mod payload;
 pub mod proxy;
 pub mod rewrite;
 pub mod s3;

@@ -1,0 +1,350 @@
+//! The digests that a client names of its object: computed over the decoded bytes, compared at the end.
+//!
+//! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html>
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use crc_fast::CrcAlgorithm;
+use http::header::{HeaderMap, HeaderName};
+use md5::Md5;
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256};
+
+use super::{Declared, Mode, PayloadError};
+use crate::s3::{Code, S3Error};
+
+const PREFIX: &str = "x-amz-checksum-";
+/// Headers with the prefix that name no checksum.
+const NOT_CHECKSUMS: [&str; 3] = ["algorithm", "mode", "type"];
+const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
+const SDK_ALGORITHM: HeaderName = HeaderName::from_static("x-amz-sdk-checksum-algorithm");
+
+/// A checksum that is verified here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// CRC-32 (ISO-HDLC).
+    Crc32,
+    /// CRC-32C (Castagnoli).
+    Crc32c,
+    /// CRC-64/NVME.
+    Crc64Nvme,
+    /// SHA-1.
+    Sha1,
+    /// SHA-256.
+    Sha256,
+}
+
+/// The name of a checksum's header or trailer, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChecksumName {
+    header: String,
+    algorithm: Option<Algorithm>,
+}
+
+/// The checks of one body: what it must have, and the digests as far as it has come.
+#[derive(Clone, Debug)]
+pub struct Checks {
+    checksum: Option<Checksum>,
+    md5: Option<[u8; 16]>,
+    sha256: Option<[u8; 32]>,
+    digests: Digests,
+}
+
+/// What the checks of a whole body gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// The checksum that held, in base64: the answer repeats it in its header.
+    pub checksum: Option<(Algorithm, String)>,
+    /// The header or trailer whose algorithm is unknown here, so that it was not checked.
+    pub unchecked: Option<String>,
+    /// The body's MD5, if it was asked for.
+    pub md5: Option<[u8; 16]>,
+    /// The body's CRC-64/XZ, if it was asked for: COS's `x-cos-hash-crc64ecma`.
+    pub crc64_ecma: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+struct Checksum {
+    name: ChecksumName,
+    /// `None` until the trailer comes.
+    expected: Option<Vec<u8>>,
+}
+
+/// Only those that are needed run.
+#[derive(Clone, Debug, Default)]
+struct Digests {
+    crc: Option<crc_fast::Digest>,
+    crc64_ecma: Option<crc_fast::Digest>,
+    md5: Option<Md5>,
+    sha1: Option<Sha1>,
+    sha256: Option<Sha256>,
+}
+
+impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 5] = [
+        Self::Crc32,
+        Self::Crc32c,
+        Self::Crc64Nvme,
+        Self::Sha1,
+        Self::Sha256,
+    ];
+
+    /// Its header or trailer, in lower case.
+    pub fn header(self) -> &'static str {
+        match self {
+            Self::Crc32 => "x-amz-checksum-crc32",
+            Self::Crc32c => "x-amz-checksum-crc32c",
+            Self::Crc64Nvme => "x-amz-checksum-crc64nvme",
+            Self::Sha1 => "x-amz-checksum-sha1",
+            Self::Sha256 => "x-amz-checksum-sha256",
+        }
+    }
+
+    /// Its name, as AWS's documents and errors write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crc32 => "CRC32",
+            Self::Crc32c => "CRC32C",
+            Self::Crc64Nvme => "CRC64NVME",
+            Self::Sha1 => "SHA1",
+            Self::Sha256 => "SHA256",
+        }
+    }
+
+    /// Bytes of a value.
+    fn size(self) -> usize {
+        match self {
+            Self::Crc32 | Self::Crc32c => 4,
+            Self::Crc64Nvme => 8,
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+        }
+    }
+
+    fn decode(self, text: &str) -> Option<Vec<u8>> {
+        let value = BASE64_STANDARD.decode(text).ok()?;
+        (value.len() == self.size()).then_some(value)
+    }
+}
+
+impl ChecksumName {
+    /// Reads a lower-case header name; `None` when it names no checksum.
+    pub fn parse(header: &str) -> Option<Self> {
+        let suffix = header.strip_prefix(PREFIX)?;
+        if NOT_CHECKSUMS.contains(&suffix) || !suffix.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return None;
+        }
+        (!suffix.is_empty()).then(|| Self {
+            header: header.to_owned(),
+            algorithm: Algorithm::ALL.into_iter().find(|a| a.header() == header),
+        })
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.header
+    }
+
+    /// The algorithm; `None` for one that is not verified here, such as SHA-512.
+    pub fn algorithm(&self) -> Option<Algorithm> {
+        self.algorithm
+    }
+}
+
+impl fmt::Display for ChecksumName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.header)
+    }
+}
+
+impl Checks {
+    /// The checks that the head of an upload asks for.
+    pub fn new(declared: &Declared, headers: &HeaderMap) -> Result<Self, S3Error> {
+        let checksum = named_checksum(declared, headers)?;
+        if checksum.is_none() && headers.contains_key(SDK_ALGORITHM) {
+            return Err(S3Error::new(
+                Code::InvalidRequest,
+                "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or \
+                 x-amz-trailer headers were found.",
+            ));
+        }
+        let md5 = content_md5(headers)?;
+        let sha256 = match declared.mode {
+            Mode::Sha256(hash) => Some(hash),
+            _ => None,
+        };
+        let algorithm = checksum.as_ref().and_then(|c| c.name.algorithm);
+        let crc = match algorithm {
+            Some(Algorithm::Crc32) => Some(CrcAlgorithm::Crc32IsoHdlc),
+            Some(Algorithm::Crc32c) => Some(CrcAlgorithm::Crc32Iscsi),
+            Some(Algorithm::Crc64Nvme) => Some(CrcAlgorithm::Crc64Nvme),
+            Some(Algorithm::Sha1 | Algorithm::Sha256) | None => None,
+        };
+        let hashes = sha256.is_some() || algorithm == Some(Algorithm::Sha256);
+        let digests = Digests {
+            crc: crc.map(crc_fast::Digest::new),
+            crc64_ecma: None,
+            md5: md5.map(|_| Md5::new()),
+            sha1: (algorithm == Some(Algorithm::Sha1)).then(Sha1::new),
+            sha256: hashes.then(Sha256::new),
+        };
+        Ok(Self {
+            checksum,
+            md5,
+            sha256,
+            digests,
+        })
+    }
+
+    /// Computes the CRC-64 that COS answers with, too.
+    #[must_use]
+    pub fn with_crc64_ecma(mut self) -> Self {
+        self.digests.crc64_ecma = Some(crc_fast::Digest::new(CrcAlgorithm::Crc64Xz));
+        self
+    }
+
+    /// Computes the MD5 (COS's `ETag` of an object that was sent in one piece), asked for or not.
+    #[must_use]
+    pub fn with_md5(mut self) -> Self {
+        self.digests.md5.get_or_insert_with(Md5::new);
+        self
+    }
+
+    /// Takes the next bytes of the object.
+    pub fn update(&mut self, data: &[u8]) {
+        let digests = &mut self.digests;
+        if let Some(crc) = &mut digests.crc {
+            crc.update(data);
+        }
+        if let Some(crc) = &mut digests.crc64_ecma {
+            crc.update(data);
+        }
+        if let Some(md5) = &mut digests.md5 {
+            md5.update(data);
+        }
+        if let Some(sha1) = &mut digests.sha1 {
+            sha1.update(data);
+        }
+        if let Some(sha256) = &mut digests.sha256 {
+            sha256.update(data);
+        }
+    }
+
+    /// Compares all of them. `trailer` is the value of the announced trailer.
+    pub fn finish(&self, trailer: Option<&str>) -> Result<Verified, PayloadError> {
+        let Digests {
+            crc64_ecma,
+            md5,
+            sha256,
+            ..
+        } = &self.digests;
+        let sha256 = sha256.as_ref().map(|digest| digest.clone().finalize());
+        if let (Some(expected), Some(sha256)) = (self.sha256, &sha256)
+            && sha256[..] != expected
+        {
+            return Err(PayloadError::Sha256Mismatch);
+        }
+        let md5: Option<[u8; 16]> = md5.as_ref().map(|digest| digest.clone().finalize().into());
+        if self.md5.is_some() && self.md5 != md5 {
+            return Err(PayloadError::Md5Mismatch);
+        }
+        let mut verified = Verified {
+            md5,
+            crc64_ecma: crc64_ecma.as_ref().map(crc_fast::Digest::finalize),
+            ..Verified::default()
+        };
+        let Some(Checksum { name, expected }) = &self.checksum else {
+            return Ok(verified);
+        };
+        let Some(algorithm) = name.algorithm else {
+            verified.unchecked = Some(name.header.clone());
+            return Ok(verified);
+        };
+        let in_trailer = match expected {
+            Some(_) => None,
+            None => Some(
+                algorithm
+                    .decode(trailer.ok_or(PayloadError::TrailerMissing)?)
+                    .ok_or(PayloadError::ChecksumMalformed(algorithm))?,
+            ),
+        };
+        let value = self.digests.value(algorithm);
+        if expected.as_ref().or(in_trailer.as_ref()) != value.as_ref() {
+            return Err(PayloadError::ChecksumMismatch(algorithm));
+        }
+        verified.checksum = value.map(|value| (algorithm, BASE64_STANDARD.encode(value)));
+        Ok(verified)
+    }
+}
+
+impl Digests {
+    /// The value of a digest that has run, big-endian as S3 writes a CRC.
+    fn value(&self, algorithm: Algorithm) -> Option<Vec<u8>> {
+        let crc = || self.crc.map(|crc| crc.finalize().to_be_bytes());
+        match algorithm {
+            Algorithm::Crc32 | Algorithm::Crc32c => {
+                crc().map(|[_, _, _, _, low @ ..]| low.to_vec())
+            }
+            Algorithm::Crc64Nvme => crc().map(|value| value.to_vec()),
+            Algorithm::Sha1 => self.sha1.as_ref().map(|d| d.clone().finalize().to_vec()),
+            Algorithm::Sha256 => self.sha256.as_ref().map(|d| d.clone().finalize().to_vec()),
+        }
+    }
+}
+
+/// The one checksum that a head may name, in a header or in its trailer.
+fn named_checksum(declared: &Declared, headers: &HeaderMap) -> Result<Option<Checksum>, S3Error> {
+    let mut found = declared.trailer.clone().map(|name| Checksum {
+        name,
+        expected: None,
+    });
+    for (header, value) in headers {
+        let Some(name) = ChecksumName::parse(header.as_str()) else {
+            continue;
+        };
+        if found.is_some() {
+            return Err(S3Error::new(
+                Code::InvalidRequest,
+                "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
+            ));
+        }
+        let expected = match name.algorithm {
+            None => Vec::new(),
+            Some(algorithm) => value
+                .to_str()
+                .ok()
+                .and_then(|text| algorithm.decode(text))
+                .ok_or_else(|| {
+                    let text = format!("Value for {name} header is invalid.");
+                    S3Error::new(Code::InvalidRequest, text)
+                })?,
+        };
+        found = Some(Checksum {
+            name,
+            expected: Some(expected),
+        });
+    }
+    Ok(found)
+}
+
+fn content_md5(headers: &HeaderMap) -> Result<Option<[u8; 16]>, S3Error> {
+    let mut values = headers.get_all(CONTENT_MD5).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let md5 = BASE64_STANDARD
+        .decode(value)
+        .ok()
+        .and_then(|md5| md5.try_into().ok())
+        .filter(|_| values.next().is_none());
+    match md5 {
+        Some(md5) => Ok(Some(md5)),
+        None => Err(S3Error::new(
+            Code::InvalidDigest,
+            "The Content-MD5 you specified is not valid.",
+        )),
+    }
+}

@@ -1,0 +1,143 @@
+//! [`PayloadError`]: at which check a body failed.
+
+use std::fmt;
+
+use super::checksum::Algorithm;
+use super::chunked::MAX_SIGNED_CHUNK;
+use crate::s3::{Code, S3Error};
+
+/// Why a body is refused. Nothing of it may be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadError {
+    /// The value of a checksum trailer is not one of its algorithm.
+    ChecksumMalformed(Algorithm),
+    /// The body does not have the checksum that the header or trailer names.
+    ChecksumMismatch(Algorithm),
+    /// A chunk's head is longer than [`super::chunked::MAX_HEAD`].
+    ChunkHeadTooLong,
+    /// The framing is broken: a size that is no hexadecimal number, no signature, no line end.
+    ChunkMalformed,
+    /// A chunk does not have the signature in its head.
+    ChunkSignature,
+    /// A signed chunk is longer than [`MAX_SIGNED_CHUNK`].
+    ChunkTooLarge,
+    /// The body ended early: in a chunk, before the last chunk, or before the trailer's end.
+    Incomplete,
+    /// More bytes came than the head announced.
+    LengthExceeded,
+    /// Fewer bytes came than the head announced.
+    LengthShort,
+    /// The body does not have the MD5 of `Content-MD5`.
+    Md5Mismatch,
+    /// The body does not have the SHA-256 of `x-amz-content-sha256`.
+    Sha256Mismatch,
+    /// What follows the last chunk is not `name:value` lines and an empty line.
+    TrailerMalformed,
+    /// The trailer that `x-amz-trailer` announced did not come.
+    TrailerMissing,
+    /// The trailer does not have its signature.
+    TrailerSignature,
+    /// A signed trailer came without its signature.
+    TrailerSignatureMissing,
+    /// The trailer is longer than [`super::chunked::MAX_TRAILER`].
+    TrailerTooLong,
+    /// A trailer came that `x-amz-trailer` did not announce.
+    TrailerUnexpected,
+}
+
+impl fmt::Display for PayloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ChecksumMalformed(algorithm) => {
+                write!(f, "the trailer's {} is not one", algorithm.name())
+            }
+            Self::ChecksumMismatch(algorithm) => {
+                write!(f, "the body does not have the given {}", algorithm.name())
+            }
+            Self::ChunkHeadTooLong => f.write_str("a chunk's head is too long"),
+            Self::ChunkMalformed => f.write_str("the aws-chunked framing is broken"),
+            Self::ChunkSignature => f.write_str("a chunk does not have its signature"),
+            Self::ChunkTooLarge => f.write_str("a signed chunk is too large"),
+            Self::Incomplete => f.write_str("the aws-chunked body ended early"),
+            Self::LengthExceeded => f.write_str("the body is longer than announced"),
+            Self::LengthShort => f.write_str("the body is shorter than announced"),
+            Self::Md5Mismatch => f.write_str("the body does not have the given MD5"),
+            Self::Sha256Mismatch => {
+                f.write_str("the body does not have the SHA-256 that was signed")
+            }
+            Self::TrailerMalformed => f.write_str("the trailer is not well-formed"),
+            Self::TrailerMissing => f.write_str("the announced trailer is missing"),
+            Self::TrailerSignature => f.write_str("the trailer does not have its signature"),
+            Self::TrailerSignatureMissing => f.write_str("the trailer has no signature"),
+            Self::TrailerTooLong => f.write_str("the trailer is too long"),
+            Self::TrailerUnexpected => f.write_str("a trailer was not announced"),
+        }
+    }
+}
+
+impl std::error::Error for PayloadError {}
+
+impl From<PayloadError> for S3Error {
+    /// AWS's codes, and its sentences with what helps added.
+    fn from(error: PayloadError) -> Self {
+        use PayloadError as E;
+        match error {
+            E::ChecksumMalformed(algorithm) => Self::new(
+                Code::InvalidRequest,
+                format!("Value for {} trailing header is invalid.", algorithm.header()),
+            ),
+            E::ChecksumMismatch(algorithm) => Self::new(
+                Code::BadDigest,
+                format!(
+                    "The {} you specified did not match the calculated checksum. Nothing was stored.",
+                    algorithm.name()
+                ),
+            ),
+            E::ChunkHeadTooLong | E::ChunkMalformed => Self::new(
+                Code::IncompleteBody,
+                "The request body is not well-formed aws-chunked. Nothing was stored.",
+            ),
+            E::ChunkSignature | E::TrailerSignature => Self::new(
+                Code::SignatureDoesNotMatch,
+                "The signature of a chunk or of the trailer does not match what was calculated: the \
+                 body was changed on its way, or the client signs it wrongly. Nothing was stored.",
+            ),
+            E::ChunkTooLarge => Self::new(
+                Code::InvalidChunkSizeError,
+                format!(
+                    "A signed chunk may have at most {MAX_SIGNED_CHUNK} bytes: make the client's chunks \
+                     smaller. Nothing was stored."
+                ),
+            ),
+            E::Incomplete => Self::new(
+                Code::IncompleteBody,
+                "The request body terminated unexpectedly. Nothing was stored.",
+            ),
+            E::LengthExceeded | E::LengthShort => Self::new(
+                Code::IncompleteBody,
+                "The body does not have the number of bytes that the header \
+                 x-amz-decoded-content-length or Content-Length says. Nothing was stored.",
+            ),
+            E::Md5Mismatch => Self::new(
+                Code::BadDigest,
+                "The Content-MD5 you specified did not match what we received. Nothing was stored.",
+            ),
+            E::Sha256Mismatch => Self::new(
+                Code::XAmzContentSHA256Mismatch,
+                "The provided 'x-amz-content-sha256' header does not match what was computed. Nothing \
+                 was stored.",
+            ),
+            E::TrailerMalformed
+            | E::TrailerMissing
+            | E::TrailerSignatureMissing
+            | E::TrailerTooLong
+            | E::TrailerUnexpected => Self::new(
+                Code::MalformedTrailerError,
+                "The request contained trailing data that was not well-formed or did not conform to \
+                 our published schema. Nothing was stored.",
+            ),
+        }
+        .detail(error.to_string())
+        .close()
+    }
+}

@@ -1,0 +1,93 @@
+//! [`Intake`]: an object's body from the client's bytes to those that may go on.
+
+use bytes::Bytes;
+
+use super::checksum::{Checks, ChecksumName, Verified};
+use super::chunked::Decoder;
+use super::{ChunkSignatures, Declared, Framing, HoldBack, Mode, PayloadError};
+use crate::s3::{Code, S3Error};
+
+/// Decodes one body, checks it, and keeps back its end until everything held.
+///
+/// Feed it with [`Intake::push`] until the body ends, then call [`Intake::finish`]. Whoever sends
+/// on what `push` gives has sent less than the object before `finish` has given the rest.
+#[derive(Debug)]
+pub struct Intake {
+    decoder: Option<Decoder>,
+    checks: Checks,
+    hold: HoldBack,
+}
+
+impl Intake {
+    /// For a body of `length` bytes, framing apart, as `declared`. `signatures` is the chain of a caller
+    /// who signed; a mode with signed chunks cannot be without.
+    pub fn new(
+        declared: &Declared,
+        length: u64,
+        checks: Checks,
+        signatures: Option<ChunkSignatures>,
+    ) -> Result<Self, S3Error> {
+        let trailer = declared.trailer.as_ref().map(ChecksumName::as_str);
+        let decoder = match (declared.framing, declared.mode, signatures) {
+            (Framing::Plain, ..) => None,
+            (_, Mode::StreamingSigned, Some(chain)) => Some(Decoder::signed(length, chain)),
+            (_, Mode::StreamingSignedTrailer, Some(chain)) => {
+                Some(Decoder::signed_with_trailer(length, chain, trailer))
+            }
+            (_, Mode::StreamingSigned | Mode::StreamingSignedTrailer, None) => {
+                return Err(S3Error::new(
+                    Code::InvalidRequest,
+                    "A STREAMING-AWS4-HMAC-SHA256-… body has signed chunks, so its request must have \
+                     an Authorization header",
+                ));
+            }
+            (_, Mode::Sha256(_) | Mode::StreamingUnsignedTrailer | Mode::Unsigned, _) => {
+                Some(Decoder::unsigned(length, trailer))
+            }
+        };
+        Ok(Self {
+            decoder,
+            checks,
+            hold: HoldBack::new(length),
+        })
+    }
+
+    /// Takes bytes off the front of `input`, and gives the next ones that may go on: never none of
+    /// them. `None` once `input` is used up.
+    pub fn push(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, PayloadError> {
+        while let Some(decoded) = self.decode(input)? {
+            self.checks.update(&decoded);
+            let passed = self.hold.push(decoded)?;
+            if !passed.is_empty() {
+                return Ok(Some(passed));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the body needs no more bytes: a plain one whose length is reached. A chunked one ends
+    /// only where HTTP says so.
+    pub fn is_complete(&self) -> bool {
+        self.decoder.is_none() && self.hold.is_complete()
+    }
+
+    /// Ends the body: runs every check, and only then gives the bytes that were kept back.
+    pub fn finish(&mut self) -> Result<(Bytes, Verified), PayloadError> {
+        let trailer = match &mut self.decoder {
+            Some(decoder) => decoder.finish()?,
+            None => None,
+        };
+        if !self.hold.is_complete() {
+            return Err(PayloadError::LengthShort);
+        }
+        let verified = self.checks.finish(trailer.as_deref())?;
+        Ok((self.hold.release()?, verified))
+    }
+
+    fn decode(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, PayloadError> {
+        match &mut self.decoder {
+            Some(decoder) => decoder.decode(input),
+            None => Ok((!input.is_empty()).then(|| std::mem::take(input))),
+        }
+    }
+}

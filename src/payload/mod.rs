@@ -1,0 +1,23 @@
+//! An upload's body as clients frame it: told apart by its head, decoded, checked as it passes, and
+//! its end held back until every check has passed.
+//!
+//! 1. [`Mode`] is what `x-amz-content-sha256` says; [`Declared`] is all that the head says of the body;
+//! 2. [`chunked::Decoder`] takes `aws-chunked` framing off and checks the chunk signatures;
+//! 3. [`checksum::Checks`] digests the decoded bytes and compares at the end;
+//! 4. [`HoldBack`] keeps the object's last bytes until then;
+//! 5. [`Intake`] is those three in one.
+
+pub mod checksum;
+pub mod chunked;
+mod declared;
+mod error;
+mod hold_back;
+mod intake;
+mod signature;
+mod trailer;
+
+pub use declared::{Declared, Framing, Mode};
+pub use error::PayloadError;
+pub use hold_back::HoldBack;
+pub use intake::Intake;
+pub use signature::ChunkSignatures;
