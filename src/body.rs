@@ -10,13 +10,13 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use sha2::{Digest as _, Sha256};
 use tokio::time::Duration;
 
 use crate::counted::{BodyInFlight, Gauge, Pace, Side};
+use crate::payload::checksum::Verified;
+use crate::payload::{Intake, PayloadError};
 use crate::rewrite::listing::AnswerRewriter;
 use crate::s3::{Code, Fault, S3Error};
-use crate::tenant::Payload;
 use crate::upstream::Lease;
 
 /// The pace that every body must keep, both ways.
@@ -47,7 +47,10 @@ pub struct Upload {
     incoming: Incoming,
     length: u64,
     received: u64,
-    sha256: Option<(Sha256, [u8; 32])>,
+    intake: Intake,
+    /// Bytes of the client that the intake has not taken yet.
+    input: Bytes,
+    verified: Option<Verified>,
     first: Option<Bytes>,
     source: Rc<Gauge>,
     sink: Option<Rc<Gauge>>,
@@ -75,8 +78,8 @@ pub enum UploadFailure {
     ClientGone,
     /// The client fell below the least pace.
     ClientSlow,
-    /// The body is not the one whose SHA-256 was signed.
-    Sha256Mismatch,
+    /// A check failed: the body is not what the client said of it.
+    Payload(PayloadError),
     /// COS fell below the least pace.
     UpstreamSlow,
 }
@@ -132,24 +135,24 @@ impl Request {
         }
     }
 
-    /// Takes an object's body from the client: waits for its first bytes (a client that sends none
-    /// costs no upstream connection), and keeps a body that came whole as [`Request::Whole`].
+    /// Takes an object's body of `length` bytes from the client, through `intake`: waits for its first
+    /// bytes (a client that sends none costs no upstream connection), and keeps a body that came whole
+    /// as [`Request::Whole`], with what was verified of it.
     pub async fn from_client(
         incoming: Incoming,
         length: u64,
-        payload: Payload,
+        intake: Intake,
         source: Rc<Gauge>,
         pace: PaceLimit,
-    ) -> Result<Self, UploadFailure> {
+    ) -> Result<(Self, Option<Verified>), UploadFailure> {
         let in_flight = source.core().body();
         let mut upload = Upload {
             incoming,
             length,
             received: 0,
-            sha256: match payload {
-                Payload::Sha256(expected) => Some((Sha256::new(), expected)),
-                Payload::Unsigned => None,
-            },
+            intake,
+            input: Bytes::new(),
+            verified: None,
             first: None,
             source,
             sink: None,
@@ -158,16 +161,17 @@ impl Request {
             failure: None,
             _in_flight: in_flight,
         };
-        if length == 0 {
-            upload.check_end()?;
-            return Ok(Self::Empty);
-        }
         let first = std::future::poll_fn(|cx| upload.poll_checked(cx)).await?;
-        if upload.received == length {
-            return Ok(Self::Whole(first));
+        if upload.verified.is_some() {
+            let body = if first.is_empty() {
+                Self::Empty
+            } else {
+                Self::Whole(first)
+            };
+            return Ok((body, upload.verified));
         }
         upload.first = Some(first);
-        Ok(Self::Upload(Rc::new(RefCell::new(upload))))
+        Ok((Self::Upload(Rc::new(RefCell::new(upload))), None))
     }
 }
 
@@ -179,7 +183,12 @@ impl Upload {
 
     /// Whether the last byte has come from the client.
     pub fn is_received(&self) -> bool {
-        self.received == self.length
+        self.verified.is_some()
+    }
+
+    /// What was verified of the body, once all of it has been.
+    pub fn verified(&self) -> Option<&Verified> {
+        self.verified.as_ref()
     }
 
     /// Whether the last byte has been handed over, and so every check has passed.
@@ -187,51 +196,37 @@ impl Upload {
         self.state == UploadState::Sent
     }
 
-    /// The next bytes, with every check that they complete already passed.
+    /// The next bytes that may go on; the last of them, and `verified` with them, once every check of
+    /// the whole body has passed. Empty only for an object without bytes.
     fn poll_checked(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, UploadFailure>> {
         loop {
-            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => frame,
-                Poll::Ready(Some(Err(_)) | None) => {
-                    return Poll::Ready(Err(UploadFailure::ClientGone));
-                }
+            if let Some(bytes) = self.intake.push(&mut self.input)? {
+                self.received += bytes.len() as u64;
+                return Poll::Ready(Ok(bytes));
+            }
+            if self.intake.is_complete() {
+                return Poll::Ready(self.finish());
+            }
+            match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => self.input = frame.into_data().unwrap_or_default(),
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(UploadFailure::ClientGone)),
+                Poll::Ready(None) => return Poll::Ready(self.finish()),
                 Poll::Pending => {
                     return self
                         .pace
                         .poll_too_slow(cx, Side::Source, self.source.read())
                         .map(|()| Err(UploadFailure::ClientSlow));
                 }
-            };
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            if data.is_empty() {
-                continue;
             }
-            self.received += data.len() as u64;
-            if let Some((sha256, _)) = &mut self.sha256 {
-                sha256.update(&data);
-            }
-            if self.received > self.length {
-                return Poll::Ready(Err(UploadFailure::ClientGone));
-            }
-            if self.received == self.length {
-                self.check_end()?;
-            }
-            return Poll::Ready(Ok(data));
         }
     }
 
-    /// The checks of the whole body.
-    fn check_end(&mut self) -> Result<(), UploadFailure> {
-        let Some((sha256, expected)) = self.sha256.take() else {
-            return Ok(());
-        };
-        if sha256.finalize()[..] == expected {
-            Ok(())
-        } else {
-            Err(UploadFailure::Sha256Mismatch)
-        }
+    /// Ends the body: its last bytes, now that everything held.
+    fn finish(&mut self) -> Result<Bytes, UploadFailure> {
+        let (last, verified) = self.intake.finish()?;
+        self.received += last.len() as u64;
+        self.verified = Some(verified);
+        Ok(last)
     }
 
     /// The next bytes for the upstream connection, none while it cannot take more.
@@ -255,7 +250,7 @@ impl Upload {
                 Err(failure) => return Poll::Ready(Some(Err(self.fail(failure)))),
             },
         };
-        self.state = if self.received == self.length {
+        self.state = if self.verified.is_some() {
             UploadState::Sent
         } else {
             UploadState::Sending
@@ -313,13 +308,19 @@ impl fmt::Display for UploadFailure {
         f.write_str(match self {
             Self::ClientGone => "the client's connection ended before the body was whole",
             Self::ClientSlow => "the client sent its body too slowly",
-            Self::Sha256Mismatch => "the body does not have the SHA-256 that was signed",
+            Self::Payload(error) => return error.fmt(f),
             Self::UpstreamSlow => "COS took the body too slowly",
         })
     }
 }
 
 impl std::error::Error for UploadFailure {}
+
+impl From<PayloadError> for UploadFailure {
+    fn from(error: PayloadError) -> Self {
+        Self::Payload(error)
+    }
+}
 
 impl From<UploadFailure> for S3Error {
     fn from(failure: UploadFailure) -> Self {
@@ -332,10 +333,7 @@ impl From<UploadFailure> for S3Error {
                 Code::RequestTimeout,
                 "The body did not arrive within the timeout period. Nothing was stored.",
             ),
-            UploadFailure::Sha256Mismatch => Self::new(
-                Code::XAmzContentSHA256Mismatch,
-                "The provided 'x-amz-content-sha256' header does not match what was computed. Nothing was stored.",
-            ),
+            UploadFailure::Payload(error) => error.into(),
             UploadFailure::UpstreamSlow => Self::new(
                 Code::GatewayTimeout,
                 "The storage took the body too slowly. Nothing was stored; send it again.",

@@ -11,11 +11,12 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use cosgate::config::{self, Config};
+use cosgate::payload::Mode as Payload;
 use cosgate::s3::{Code, Operation, Query, S3Error, S3Request};
 use cosgate::secret::Secret;
 use cosgate::sign::encoding::percent_decode;
 use cosgate::sign::{Signable, sigv4};
-use cosgate::tenant::{Connection, Identity, Payload, Tenants};
+use cosgate::tenant::{Connection, Identity, Tenants};
 use cosgate::timestamp::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;

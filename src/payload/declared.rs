@@ -109,7 +109,7 @@ impl Declared {
 }
 
 /// `Content-Encoding` without the token `aws-chunked`, and whether it had it.
-fn strip_aws_chunked(headers: &HeaderMap) -> Result<(Option<HeaderValue>, bool), S3Error> {
+pub fn strip_aws_chunked(headers: &HeaderMap) -> Result<(Option<HeaderValue>, bool), S3Error> {
     let values = headers.get_all(header::CONTENT_ENCODING);
     let tokens: Vec<_> = values
         .iter()

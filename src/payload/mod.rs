@@ -16,7 +16,7 @@ mod intake;
 mod signature;
 mod trailer;
 
-pub use declared::{Declared, Framing, Mode};
+pub use declared::{Declared, Framing, Mode, strip_aws_chunked};
 pub use error::PayloadError;
 pub use hold_back::HoldBack;
 pub use intake::Intake;

@@ -204,7 +204,8 @@ impl Proxy {
         let Answered { response, lease } = answered;
         let (upstream, incoming) = response.into_parts();
         let operation = permit.request().operation;
-        let headers = rewrite::response_headers(operation, &upstream.headers)?;
+        let mut headers = rewrite::response_headers(operation, &upstream.headers)?;
+        headers.extend(outgoing.echo());
         if operation == Operation::DeleteObjects {
             let mut result = Box::pin(self.read_delete_result(incoming, lease)).await?;
             rewrite::clean_failures(&mut result, permit);

@@ -235,9 +235,7 @@ impl Proxy {
             return Ok(answer); // what a scoped key cannot ask
         }
         let fresh = rewrite::request(&permit, head, &self.config().upstream)?; // rewritten
-        let body = self
-            .payload(&permit, head, body, caller.payload(), gauge)
-            .await?; // checked as it streams
+        let body = self.payload(&permit, head, body, &caller, gauge).await?; // checked as it streams
         exit.body(&body.body);
         self.exchange(&permit, head, fresh, body, gauge, exit).await // signed, sent, answered
     }

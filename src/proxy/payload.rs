@@ -6,7 +6,7 @@ use std::rc::Rc;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::header::HeaderName;
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use hyper::body::{Body as _, Incoming};
 use md5::{Digest as _, Md5};
@@ -15,9 +15,11 @@ use sha2::Sha256;
 use super::Proxy;
 use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
 use crate::counted::Gauge;
-use crate::s3::request::content_length;
+use crate::payload::checksum::{Checks, Verified};
+use crate::payload::{Declared, Intake, Mode, PayloadError};
+use crate::s3::request::{MAX_OBJECT_BYTES, too_large};
 use crate::s3::{Code, ObjectKey, Operation, S3Error, xml};
-use crate::tenant::{Payload, Permit};
+use crate::tenant::{Authenticated, Permit};
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
@@ -27,6 +29,8 @@ pub(super) struct Outgoing {
     pub(super) body: body::Request,
     /// Its SHA-256, where it is known before it is sent: COS then checks it too.
     pub(super) sha256: Option<[u8; 32]>,
+    /// What was verified of an object that came whole at once.
+    verified: Option<Verified>,
     /// Its MD5 in base64, for the XML bodies that COS demands it of.
     pub(super) md5: Option<String>,
     /// The keys of a multi-delete that the caller may not delete: they get an entry of their own in
@@ -37,18 +41,25 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    fn new(body: body::Request, payload: Payload) -> Self {
-        let sha256 = match payload {
-            Payload::Sha256(hash) => Some(hash),
-            Payload::Unsigned => None,
-        };
+    fn new(body: body::Request) -> Self {
         Self {
             body,
-            sha256,
+            sha256: None,
+            verified: None,
             md5: None,
             denied: Vec::new(),
             quiet: false,
         }
+    }
+
+    /// The checksum that was verified, as the header that the answer repeats.
+    pub(super) fn echo(&self) -> Option<(HeaderName, HeaderValue)> {
+        let upload = self.body.upload();
+        let upload = upload.as_ref().map(|upload| upload.borrow());
+        let streamed = upload.as_ref().and_then(|upload| upload.verified());
+        let (algorithm, value) = self.verified.as_ref().or(streamed)?.checksum.as_ref()?;
+        let name = HeaderName::from_static(algorithm.header());
+        Some((name, HeaderValue::from_str(value).ok()?))
     }
 
     /// An XML document written here.
@@ -58,6 +69,7 @@ impl Outgoing {
             sha256: Some(Sha256::digest(&bytes).into()),
             md5: Some(BASE64_STANDARD.encode(Md5::digest(&bytes))),
             body: body::Request::Whole(bytes),
+            verified: None,
             denied: Vec::new(),
             quiet: false,
         }
@@ -71,23 +83,15 @@ impl Proxy {
         permit: &Permit<'_, '_>,
         head: &Parts,
         incoming: Incoming,
-        payload: Payload,
+        caller: &Authenticated<'_>,
         gauge: &Rc<Gauge>,
     ) -> Result<Outgoing, S3Error> {
         let operation = permit.request().operation;
         if operation.takes_object_body() {
-            let length = content_length(head).unwrap_or(0);
-            let body = body::Request::from_client(
-                incoming,
-                length,
-                payload,
-                Rc::clone(gauge),
-                self.pace(),
-            );
-            return Ok(Outgoing::new(body.await?, payload));
+            return self.object(head, incoming, caller, gauge).await;
         }
         if operation.has_xml_body() {
-            let document = Box::pin(self.xml_body(head, incoming, payload)).await?;
+            let document = Box::pin(self.xml_body(head, incoming, caller.payload())).await?;
             return self.rebuild(permit, &document);
         }
         // No body: the hash of nothing is the only right one.
@@ -96,8 +100,44 @@ impl Proxy {
                 S3Error::new(Code::InvalidRequest, "This operation takes no body.").close(),
             );
         }
-        check_sha256(b"", payload)?;
-        Ok(Outgoing::new(body::Request::Empty, Payload::Unsigned))
+        check_sha256(b"", caller.payload())?;
+        Ok(Outgoing::new(body::Request::Empty))
+    }
+
+    /// An object or a part, in whatever form the client sends it: COS gets its plain bytes.
+    async fn object(
+        &self,
+        head: &Parts,
+        incoming: Incoming,
+        caller: &Authenticated<'_>,
+        gauge: &Rc<Gauge>,
+    ) -> Result<Outgoing, S3Error> {
+        let declared = Declared::read(caller.payload(), &head.headers)?;
+        let length = declared.length.ok_or_else(|| {
+            S3Error::new(Code::MissingContentLength, "An upload must say its length.")
+        })?;
+        if length > MAX_OBJECT_BYTES {
+            return Err(too_large());
+        }
+        let checks = Checks::new(&declared, &head.headers)?;
+        let intake = Intake::new(
+            &declared,
+            length,
+            checks,
+            caller.chunk_signatures().cloned(),
+        )?;
+        let source = Rc::clone(gauge);
+        let (body, verified) =
+            body::Request::from_client(incoming, length, intake, source, self.pace()).await?;
+        let sha256 = match declared.mode {
+            Mode::Sha256(hash) => Some(hash),
+            _ => None,
+        };
+        Ok(Outgoing {
+            sha256,
+            verified,
+            ..Outgoing::new(body)
+        })
     }
 
     /// The pace that bodies must keep.
@@ -115,7 +155,7 @@ impl Proxy {
         &self,
         head: &Parts,
         incoming: Incoming,
-        payload: Payload,
+        payload: Mode,
     ) -> Result<Bytes, S3Error> {
         let limits = &self.config().server.limits;
         let body = body::gather(incoming, limits.xml_bytes, limits.body_window).await;
@@ -156,7 +196,7 @@ impl Proxy {
                     objects: allowed,
                 };
                 let mut outgoing = if allowed.objects.is_empty() {
-                    Outgoing::new(body::Request::Empty, Payload::Unsigned)
+                    Outgoing::new(body::Request::Empty)
                 } else {
                     Outgoing::document(allowed.to_xml())
                 };
@@ -171,12 +211,19 @@ impl Proxy {
     }
 }
 
-fn check_sha256(body: &[u8], payload: Payload) -> Result<(), S3Error> {
+fn check_sha256(body: &[u8], payload: Mode) -> Result<(), S3Error> {
     match payload {
-        Payload::Sha256(expected) if Sha256::digest(body)[..] != expected => {
-            Err(UploadFailure::Sha256Mismatch.into())
+        Mode::Sha256(expected) if Sha256::digest(body)[..] != expected => {
+            Err(UploadFailure::Payload(PayloadError::Sha256Mismatch).into())
         }
-        _ => Ok(()),
+        Mode::Sha256(_) | Mode::Unsigned => Ok(()),
+        Mode::StreamingSigned | Mode::StreamingSignedTrailer | Mode::StreamingUnsignedTrailer => {
+            Err(S3Error::new(
+                Code::InvalidArgument,
+                "Only objects and parts are sent with a STREAMING-… x-amz-content-sha256.",
+            )
+            .close())
+        }
     }
 }
 

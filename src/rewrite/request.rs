@@ -10,6 +10,7 @@ use super::cos::cos_header;
 use super::listing::rewrites;
 use super::version_two::marker_of_token;
 use crate::config::{EndpointTemplate, Upstream, UpstreamSignature};
+use crate::payload::strip_aws_chunked;
 use crate::s3::{Code, Fault, Operation, S3Error, S3Request, headers};
 use crate::sign::encoding::{push_encoded, push_encoded_path};
 use crate::tenant::{Grant, Permit};
@@ -75,6 +76,11 @@ pub fn request(
             UpstreamSignature::S3 => (name.clone(), value.clone()),
         };
         headers.append(name, value);
+    }
+    // COS gets the object's plain bytes, so it must not be told that they are framed.
+    if let (stripped, true) = strip_aws_chunked(&client.headers)? {
+        headers.remove(header::CONTENT_ENCODING);
+        headers.extend(stripped.map(|encoding| (header::CONTENT_ENCODING, encoding)));
     }
     if let Some((name, source)) = copy_source(permit, upstream) {
         headers.insert(HeaderName::from_static(name), value(&source)?);

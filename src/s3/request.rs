@@ -10,6 +10,9 @@ use super::{Code, ObjectKey, Operation, Query, S3Error};
 /// The largest object or part of a single request (COS's limit, 436/14518).
 pub const MAX_OBJECT_BYTES: u64 = 5 << 30;
 
+/// `x-amz-decoded-content-length`: the length of an object whose body is aws-chunked.
+pub const DECODED_LENGTH: HeaderName = HeaderName::from_static("x-amz-decoded-content-length");
+
 /// `x-amz-copy-source`
 pub const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
 
@@ -170,22 +173,15 @@ fn only<'h>(head: &'h Parts, name: &HeaderName) -> Result<Option<&'h HeaderValue
 fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
     let length = content_length(head);
     if operation.takes_object_body() {
-        if is_aws_chunked(head) {
-            return Err(S3Error::new(
-                Code::NotImplemented,
-                "aws-chunked bodies are not decoded; set the SDK's request_checksum_calculation to when_required.",
-            ));
-        }
+        // An aws-chunked body says its length elsewhere, and may come without one of HTTP's own.
+        let decoded = head.headers.contains_key(DECODED_LENGTH);
         return match length {
-            Some(0..=MAX_OBJECT_BYTES) => Ok(()),
-            Some(_) => Err(S3Error::new(
-                Code::EntityTooLarge,
-                "One request uploads at most 5 GiB; use a multipart upload for more.",
-            )),
-            None => Err(S3Error::new(
+            None if !decoded => Err(S3Error::new(
                 Code::MissingContentLength,
                 "An upload must say its length; send Content-Length.",
             )),
+            Some(length) if length > MAX_OBJECT_BYTES && !decoded => Err(too_large()),
+            None | Some(_) => Ok(()),
         };
     }
     let may_have_body = operation.has_xml_body() || operation == Operation::CreateBucket;
@@ -202,27 +198,12 @@ fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
     Ok(())
 }
 
-/// Whether the body is framed inside itself, by any of the signs that clients give: stored as it came,
-/// the framing would end up in the object.
-fn is_aws_chunked(head: &Parts) -> bool {
-    let is_streaming = |value: &HeaderValue| value.as_bytes().starts_with(b"STREAMING-");
-    let has_token = |value: &HeaderValue| {
-        value
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"aws-chunked"))
-    };
-    head.headers.contains_key("x-amz-decoded-content-length")
-        || head
-            .headers
-            .get_all("x-amz-content-sha256")
-            .iter()
-            .any(is_streaming)
-        || head
-            .headers
-            .get_all(header::CONTENT_ENCODING)
-            .iter()
-            .any(has_token)
+/// The refusal of an object or part that COS would not take in one request.
+pub fn too_large() -> S3Error {
+    S3Error::new(
+        Code::EntityTooLarge,
+        "One request uploads at most 5 GiB; use a multipart upload for more.",
+    )
 }
 
 fn version_id(query: &str) -> Result<String, S3Error> {
@@ -355,17 +336,10 @@ mod tests {
     }
 
     #[test]
-    fn framing_inside_the_body_never_becomes_an_object() {
-        for sign in [
-            ("content-encoding", "gzip, aws-chunked"),
-            ("x-amz-decoded-content-length", "1"),
-            ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),
-        ] {
-            assert_eq!(
-                refused("PUT", "/photos/k", &[("content-length", "9"), sign]).code(),
-                Code::NotImplemented
-            );
-        }
+    fn an_aws_chunked_upload_says_its_length_elsewhere() {
+        let chunked = ("transfer-encoding", "chunked");
+        let decoded = ("x-amz-decoded-content-length", "9");
+        assert!(S3Request::parse(&head("PUT", "/photos/k", &[chunked, decoded]), &[]).is_ok());
     }
 
     #[test]

@@ -119,6 +119,11 @@ impl<'a> Claim<'a> {
         }))
     }
 
+    /// The signature: the chain of chunk signatures starts at it.
+    pub fn signature(&self) -> [u8; 32] {
+        self.signature
+    }
+
     /// Whether `query` has a parameter of a presigned URL, of this signature's version or of the one
     /// before it. In any case: `x-amz-signature` is a mistake to refuse, not a parameter to ignore.
     pub fn is_in_query(query: &[(Cow<'_, str>, Cow<'_, str>)]) -> bool {

@@ -13,10 +13,11 @@ use http::request::Parts;
 use super::Tenant;
 use super::anonymous::AnonymousRule;
 use crate::config::Config;
+use crate::payload::{ChunkSignatures, Mode};
 use crate::s3::{Code, S3Error, S3Request};
 use crate::secret::Secret;
 use crate::sign::Signable;
-use crate::sign::encoding::{parse_hex32, percent_decode};
+use crate::sign::encoding::percent_decode;
 use crate::sign::sigv4::{CONTENT_SHA256, Claim, CredentialScope, SigningKey, UNSIGNED_PAYLOAD};
 use crate::timestamp::Timestamp;
 
@@ -40,11 +41,12 @@ pub struct Tenants {
 }
 
 /// A caller that has proved who they are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Authenticated<'t> {
     tenant: &'t Tenant,
     identity: Identity<'t>,
-    payload: Payload,
+    payload: Mode,
+    chunks: Option<ChunkSignatures>,
 }
 
 /// By what a caller is known.
@@ -56,15 +58,6 @@ pub enum Identity<'t> {
     Header(&'t str),
     /// A presigned URL under this local key id.
     Presigned(&'t str),
-}
-
-/// What the client said of its body, and so what must be checked while it streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Payload {
-    /// The SHA-256 that the body must have.
-    Sha256([u8; 32]),
-    /// `UNSIGNED-PAYLOAD`, or nothing said (presigned, anonymous).
-    Unsigned,
 }
 
 /// What is known of the connection that a request came on.
@@ -167,12 +160,12 @@ impl Tenants {
                 "Request specific response headers cannot be used for anonymous GET requests.",
             ));
         }
-        let payload =
-            content_sha256(&head.headers)?.map_or(Ok(Payload::Unsigned), Payload::parse)?;
+        let payload = content_sha256(&head.headers)?.map_or(Ok(Mode::Unsigned), Mode::parse)?;
         Ok(Authenticated {
             tenant,
             identity: Identity::Anonymous,
             payload,
+            chunks: None,
         })
     }
 
@@ -216,10 +209,18 @@ impl Tenants {
             Some(_) => Identity::Presigned(&key.id),
             None => Identity::Header(&key.id),
         };
+        let payload = Mode::parse(payload)?;
+        // The chain starts at the signature of an Authorization header: a presigned URL has none.
+        let chained = payload.signs_chunks() && claim.expires.is_none();
         Ok(Authenticated {
             tenant,
             identity,
-            payload: Payload::parse(payload)?,
+            payload,
+            chunks: chained.then(|| {
+                let signing_key = key.signing_key(&claim.scope);
+                let amz_date = claim.time.amz();
+                ChunkSignatures::new(signing_key, &amz_date, &claim.scope, claim.signature())
+            }),
         })
     }
 
@@ -288,33 +289,14 @@ impl<'t> Authenticated<'t> {
         self.identity
     }
 
-    /// What must hold for the body.
-    pub fn payload(&self) -> Payload {
+    /// What the client said of its body, and so what must be checked while it streams.
+    pub fn payload(&self) -> Mode {
         self.payload
     }
-}
 
-impl Payload {
-    /// Reads the value of `x-amz-content-sha256`.
-    fn parse(text: &str) -> Result<Self, S3Error> {
-        if text == UNSIGNED_PAYLOAD {
-            return Ok(Self::Unsigned);
-        }
-        if let Some(hash) = parse_hex32(text) {
-            return Ok(Self::Sha256(hash));
-        }
-        if text.starts_with("STREAMING-") {
-            let mode: String = text.chars().take(64).collect();
-            let text = format!(
-                "The payload mode {mode} is not implemented: let the client hash the whole body, \
-                 or send UNSIGNED-PAYLOAD (AWS SDKs: request_checksum_calculation = when_required)"
-            );
-            return Err(S3Error::new(Code::NotImplemented, text));
-        }
-        Err(S3Error::new(
-            Code::InvalidArgument,
-            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD or a SHA-256 in lower-case hex",
-        ))
+    /// The chain of chunk signatures, where the body has one.
+    pub fn chunk_signatures(&self) -> Option<&ChunkSignatures> {
+        self.chunks.as_ref()
     }
 }
 
@@ -355,6 +337,17 @@ impl LocalKey {
             self.at_hand.store(Some(Arc::new(day_key)));
         }
         verified
+    }
+
+    /// The signing key of `scope`: the one at hand, or a fresh one.
+    fn signing_key(&self, scope: &CredentialScope<'_>) -> SigningKey {
+        let kept = self.at_hand.load();
+        match &*kept {
+            Some(kept) if kept.date == scope.date && kept.region == scope.region => {
+                kept.key.clone()
+            }
+            _ => SigningKey::derive(&self.secret, scope.date, scope.region, SERVICE),
+        }
     }
 }
 

@@ -9,6 +9,6 @@ mod authorize;
 mod grant;
 pub mod policy;
 
-pub use authenticate::{Authenticated, Connection, Identity, Payload, Tenants};
+pub use authenticate::{Authenticated, Connection, Identity, Tenants};
 pub use authorize::Permit;
 pub use grant::{Grant, Tenant};
