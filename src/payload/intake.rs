@@ -41,8 +41,8 @@ impl Intake {
             (_, Mode::StreamingSigned | Mode::StreamingSignedTrailer, None) => {
                 return Err(S3Error::new(
                     Code::InvalidRequest,
-                    "A STREAMING-AWS4-HMAC-SHA256-… body has signed chunks, so its request must have \
-                     an Authorization header",
+                    "A STREAMING-AWS4-HMAC-SHA256-… body has signed chunks, so its request must be \
+                     signed too",
                 ));
             }
             (_, Mode::Sha256(_) | Mode::StreamingUnsignedTrailer | Mode::Unsigned, _) => {
