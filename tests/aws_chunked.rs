@@ -428,6 +428,23 @@ fn a_large_signed_chunk_passes_before_its_end() {
     assert!(passed > 59_000, "{passed}");
 }
 
+/// The AWS SDK for JavaScript makes a chunk of each write to its stream, however small.
+#[test]
+fn small_chunks_go_on_together() {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-amz-decoded-content-length", HeaderValue::from(30_001));
+    let declared = Declared::read(Mode::StreamingUnsignedTrailer, &headers).unwrap();
+    let checks = Checks::new(&declared, &headers).unwrap();
+    let mut intake = Intake::new(&declared, 30_001, checks, None).unwrap();
+    let mut body = Bytes::from("3\r\nabc\r\n".repeat(10_000));
+    let mut pieces = Vec::new();
+    while let Some(bytes) = intake.push(&mut body).unwrap() {
+        pieces.push(bytes);
+    }
+    assert_eq!(pieces.concat(), "abc".repeat(10_000).as_bytes());
+    assert!(pieces.len() < 10, "{}", pieces.len());
+}
+
 fn plain(length: usize, pairs: &[(&'static str, &str)]) -> Result<Intake, Code> {
     let mut headers = HeaderMap::new();
     headers.insert("content-length", HeaderValue::from(length));

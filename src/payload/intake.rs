@@ -1,11 +1,15 @@
 //! [`Intake`]: an object's body from the client's bytes to those that may go on.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::checksum::{Checks, ChecksumName, Verified};
 use super::chunked::Decoder;
 use super::{ChunkSignatures, Declared, Framing, HoldBack, Mode, PayloadError};
 use crate::s3::{Code, S3Error};
+
+/// Pieces below this many bytes are put together before they go on: some clients make a chunk of each
+/// of their few-byte writes, and each piece is a write to COS.
+const SMALL: usize = 4096;
 
 /// Decodes one body, checks it, and keeps back its end until everything held.
 ///
@@ -37,8 +41,8 @@ impl Intake {
             (_, Mode::StreamingSigned | Mode::StreamingSignedTrailer, None) => {
                 return Err(S3Error::new(
                     Code::InvalidRequest,
-                    "A STREAMING-AWS4-HMAC-SHA256-… body has signed chunks, so its request must have \
-                     an Authorization header",
+                    "A STREAMING-AWS4-HMAC-SHA256-… body has signed chunks, so its request must be \
+                     signed too",
                 ));
             }
             (_, Mode::Sha256(_) | Mode::StreamingUnsignedTrailer | Mode::Unsigned, _) => {
@@ -55,14 +59,19 @@ impl Intake {
     /// Takes bytes off the front of `input`, and gives the next ones that may go on: never none of
     /// them. `None` once `input` is used up.
     pub fn push(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, PayloadError> {
+        let mut gathered = BytesMut::new();
         while let Some(decoded) = self.decode(input)? {
             self.checks.update(&decoded);
             let passed = self.hold.push(decoded)?;
-            if !passed.is_empty() {
-                return Ok(Some(passed));
+            if gathered.is_empty() && (passed.len() >= SMALL || input.is_empty()) {
+                return Ok((!passed.is_empty()).then_some(passed));
+            }
+            gathered.extend_from_slice(&passed);
+            if gathered.len() >= SMALL {
+                break;
             }
         }
-        Ok(None)
+        Ok((!gathered.is_empty()).then(|| gathered.freeze()))
     }
 
     /// Whether the body needs no more bytes: a plain one whose length is reached. A chunked one ends
