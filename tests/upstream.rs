@@ -397,6 +397,18 @@ fn an_answer_cut_in_its_middle_is_cut_for_the_client_too() {
 }
 
 #[test]
+fn an_answer_that_is_no_final_one_is_refused() {
+    for answer in [
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        "HTTP/1.1 999 Unheard Of\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        let world = Scripted::new(vec![always(answer)]);
+        let reply = world.signed("GET", GET).ask();
+        reply.assert_error(502, "BadGateway");
+    }
+}
+
+#[test]
 fn a_redirect_is_not_followed() {
     for status in [301, 302, 307, 308] {
         let world = Scripted::new(vec![once(format!(
