@@ -255,6 +255,17 @@ fn a_small_upload_is_tried_once_more() {
     assert_eq!(world.connections(), 2);
 }
 
+/// The first try may have been done: the second would then be told that the object exists.
+#[test]
+fn a_conditional_upload_is_not_sent_twice() {
+    let exists = cos_error(412, "PreconditionFailed", "exists");
+    let world = Scripted::new(vec![breaks(false), always(exists)]);
+    let put = world.signed("PUT", GET).body("small");
+    let reply = put.header("if-none-match", "*").ask();
+    reply.assert_error(502, "BadGateway");
+    assert_eq!(world.script.heads().len(), 1);
+}
+
 #[test]
 fn what_may_not_happen_twice_is_not_sent_twice() {
     let complete = "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>\"a\"</ETag></Part></CompleteMultipartUpload>";
@@ -397,6 +408,18 @@ fn an_answer_cut_in_its_middle_is_cut_for_the_client_too() {
         assert_eq!(reply.status, 200);
         assert!(!reply.whole, "{head}");
         world.signed("GET", GET).send().assert_ok();
+    }
+}
+
+#[test]
+fn an_answer_that_is_no_final_one_is_refused() {
+    for answer in [
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        "HTTP/1.1 999 Unheard Of\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        let world = Scripted::new(vec![always(answer)]);
+        let reply = world.signed("GET", GET).ask();
+        reply.assert_error(502, "BadGateway");
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, TRANSFER_ENCODING};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, IF_MATCH, IF_NONE_MATCH, TRANSFER_ENCODING,
+};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
@@ -53,7 +55,10 @@ impl Proxy {
         }
         let entry = self.shared.credentials.entry(permit.tenant().index);
         let entry = entry.ok_or_else(|| internal("a tenant without a credential entry"))?;
-        let mut tries = Tries::of(permit.request().operation);
+        let conditional = [IF_MATCH, IF_NONE_MATCH]
+            .iter()
+            .any(|name| head.headers.contains_key(name));
+        let mut tries = Tries::of(permit.request().operation, conditional);
         self.budget.earn();
         let mut fresh = Some(fresh);
         loop {

@@ -38,15 +38,19 @@ impl Budget {
 /// The tries of one request: each reason to try again counts once.
 #[derive(Debug)]
 pub(super) struct Tries {
-    operation: Operation,
+    /// Doing it twice is as good as once.
+    repeatable: bool,
     resent: bool,
     rekeyed: bool,
 }
 
 impl Tries {
-    pub(super) fn of(operation: Operation) -> Self {
+    /// `conditional`: it is done only if the object is, or is not, what the client says. What was done
+    /// then refuses its own repetition, and the client would hear that it was not done.
+    pub(super) fn of(operation: Operation, conditional: bool) -> Self {
+        let reads = matches!(operation, Operation::GetObject | Operation::HeadObject);
         Self {
-            operation,
+            repeatable: operation.is_idempotent() && (reads || !conditional),
             resent: false,
             rekeyed: false,
         }
@@ -61,7 +65,7 @@ impl Tries {
     /// asked, so only what may be done twice is sent twice. `replayable`: the body can be.
     pub(super) fn after_broken(&mut self, replayable: bool, budget: &Budget) -> bool {
         replayable
-            && self.operation.is_idempotent()
+            && self.repeatable
             && !std::mem::replace(&mut self.resent, true)
             && budget.spend()
     }
@@ -82,7 +86,7 @@ mod tests {
         let mut retried = 0;
         for _ in 0..10_000 {
             budget.earn();
-            retried += u32::from(Tries::of(Operation::GetObject).after_broken(true, &budget));
+            retried += u32::from(Tries::of(Operation::GetObject, true).after_broken(true, &budget));
         }
         assert!((1000..=1010).contains(&retried), "{retried}");
     }
@@ -91,10 +95,12 @@ mod tests {
     fn what_may_not_be_done_twice_is_not_sent_twice() {
         let budget = Budget::new();
         let complete = Operation::CompleteMultipartUpload;
-        assert!(!Tries::of(complete).after_broken(true, &budget));
-        assert!(Tries::of(complete).after_no_connection(&budget));
-        assert!(!Tries::of(Operation::PutObject).after_broken(false, &budget));
-        let mut get = Tries::of(Operation::GetObject);
+        assert!(!Tries::of(complete, false).after_broken(true, &budget));
+        assert!(Tries::of(complete, false).after_no_connection(&budget));
+        assert!(!Tries::of(Operation::PutObject, false).after_broken(false, &budget));
+        assert!(Tries::of(Operation::PutObject, false).after_broken(true, &budget));
+        assert!(!Tries::of(Operation::PutObject, true).after_broken(true, &budget));
+        let mut get = Tries::of(Operation::GetObject, true);
         assert!(get.after_broken(true, &budget));
         assert!(!get.after_broken(true, &budget));
     }

@@ -149,6 +149,9 @@ impl AnswerRewriter {
     }
 
     fn text(&mut self, text: &[u8], out: &mut BytesMut) -> Result<(), S3Error> {
+        if self.open.is_empty() && !text.trim_ascii().is_empty() {
+            return Err(malformed("COS's answer is not XML"));
+        }
         match &mut self.leaf {
             Some((_, held)) if held.len() + text.len() > TEXT_BYTES => {
                 return Err(malformed("a text in COS's XML is too long"));
@@ -209,6 +212,9 @@ impl AnswerRewriter {
             return Err(malformed("unexpected nesting in COS's XML"));
         }
         let parent = self.open.last().copied();
+        if parent.is_none() && element != Element::Error && !is_result(tag) {
+            return Err(malformed("COS's XML is no result"));
+        }
         self.failed |= parent.is_none() && element == Element::Error;
         if self.dropped_at.is_none() && self.drops(parent, element) {
             self.dropped_at = Some(self.open.len());
@@ -368,6 +374,16 @@ impl AnswerRewriter {
     }
 }
 
+/// Whether a root's tag is that of an answer that is known here: each of them is some `…Result`. A page
+/// that something on the way to COS wrote may name anything.
+fn is_result(tag: &[u8]) -> bool {
+    let name = tag
+        .split(|byte| byte.is_ascii_whitespace() || matches!(byte, b'/' | b'>'))
+        .find(|part| !part.is_empty())
+        .unwrap_or_default();
+    name.ends_with(b"Result")
+}
+
 fn url_decoded(text: &str, plus_is_space: bool) -> Result<String, S3Error> {
     let text = if plus_is_space {
         text.replace('+', " ")
@@ -425,6 +441,30 @@ mod tests {
         Ok(String::from_utf8(out.to_vec()).unwrap())
     }
 
+    #[test]
+    fn a_page_that_is_no_answer_of_cos_is_not_passed_on() {
+        for page in [
+            "shared-1250000000 is down",
+            "<html>shared-1250000000.cos.ap-guangzhou.myqcloud.com</html>",
+            "<ListBucketResult></ListBucketResult>shared-1250000000",
+        ] {
+            let passed = rewrite(
+                list("prefix=acme%2F"),
+                UpstreamSignature::S3,
+                &[page.as_bytes()],
+            );
+            assert!(passed.is_err(), "{page}");
+        }
+        let prefixed =
+            "\n<?xml version='1.0'?>\n<s3:ListBucketResult xmlns:s3='x'></s3:ListBucketResult>\n";
+        let passed = rewrite(
+            list("prefix=acme%2F"),
+            UpstreamSignature::S3,
+            &[prefixed.as_bytes()],
+        );
+        assert_eq!(passed.unwrap(), prefixed);
+    }
+
     fn list(query: &str) -> S3Request<'_> {
         ask(Operation::ListObjects, "photos", "", query)
     }
@@ -456,29 +496,35 @@ mod tests {
     fn a_listing_that_leaves_the_prefix_is_cut_off() {
         for (answer, query) in [
             (
-                "<R><Contents><Key>other/x</Key></Contents></R>",
+                "<Result><Contents><Key>other/x</Key></Contents></Result>",
                 "prefix=acme/",
             ),
             (
-                "<R><a:Contents><a:Key>other/x</a:Key></a:Contents></R>",
-                "prefix=acme/",
-            ),
-            ("<R><Version><Key>acme</Key></Version></R>", "prefix=acme/"),
-            (
-                "<R><DeleteMarker><Key>ac</Key></DeleteMarker></R>",
-                "prefix=acme/",
-            ),
-            ("<R><Upload><Key>Acme/x</Key></Upload></R>", "prefix=acme/"),
-            (
-                "<R><CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes></R>",
+                "<Result><a:Contents><a:Key>other/x</a:Key></a:Contents></Result>",
                 "prefix=acme/",
             ),
             (
-                "<R><Contents><Key>acme%2Fx</Key></Contents></R>",
+                "<Result><Version><Key>acme</Key></Version></Result>",
                 "prefix=acme/",
             ),
             (
-                "<R><Contents><Key>acme%2Ax</Key></Contents></R>",
+                "<Result><DeleteMarker><Key>ac</Key></DeleteMarker></Result>",
+                "prefix=acme/",
+            ),
+            (
+                "<Result><Upload><Key>Acme/x</Key></Upload></Result>",
+                "prefix=acme/",
+            ),
+            (
+                "<Result><CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes></Result>",
+                "prefix=acme/",
+            ),
+            (
+                "<Result><Contents><Key>acme%2Fx</Key></Contents></Result>",
+                "prefix=acme/",
+            ),
+            (
+                "<Result><Contents><Key>acme%2Ax</Key></Contents></Result>",
                 "prefix=acme/&encoding-type=url",
             ),
         ] {
@@ -491,7 +537,7 @@ mod tests {
             ("acme&#47;x", "prefix=acme/"),
             ("acme%2Fa+b", "prefix=acme/&encoding-type=url"),
         ] {
-            let answer = format!("<R><Contents><Key>{key}</Key></Contents></R>");
+            let answer = format!("<Result><Contents><Key>{key}</Key></Contents></Result>");
             assert_eq!(rewritten(list(query), &answer), answer);
         }
     }
@@ -500,13 +546,13 @@ mod tests {
     fn what_would_hide_text_from_the_checks_is_refused() {
         for answer in [
             "<!DOCTYPE x [<!ENTITY y 'z'>]><R/>",
-            "<R><Contents><Key>acme/<!-- -->x</Key></Contents></R>",
-            "<R><Contents><Key><![CDATA[other]]></Key></Contents></R>",
-            "<R><Contents><Key>&other;</Key></Contents></R>",
-            "<R><Contents><Key>acme/<b>x</b></Key></Contents></R>",
-            "<R></Key>",
-            "<R>",
-            "</R>",
+            "<Result><Contents><Key>acme/<!-- -->x</Key></Contents></Result>",
+            "<Result><Contents><Key><![CDATA[other]]></Key></Contents></Result>",
+            "<Result><Contents><Key>&other;</Key></Contents></Result>",
+            "<Result><Contents><Key>acme/<b>x</b></Key></Contents></Result>",
+            "<Result></Key>",
+            "<Result>",
+            "</Result>",
             "<R",
             "<>",
         ] {
@@ -522,10 +568,10 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let long_key = format!(
-            "<R><Contents><Key>acme/{}</Key></Contents></R>",
+            "<Result><Contents><Key>acme/{}</Key></Contents></Result>",
             "x".repeat(9000)
         );
-        let long_tag = format!("<R a='{}'></R>", "x".repeat(2000));
+        let long_tag = format!("<R a='{}'></Result>", "x".repeat(2000));
         let deep = "<a>".repeat(40);
         for answer in [long_key, long_tag, deep] {
             assert!(
@@ -591,7 +637,7 @@ mod tests {
         let permit = Permit::for_test(&tenant, asked).unwrap();
         for (answer, failed) in [
             ("  <Error></Error>", true),
-            ("<R><Error></Error></R>", false),
+            ("<Result><Error></Error></Result>", false),
         ] {
             let mut rewriter = AnswerRewriter::new(&permit, UpstreamSignature::S3).unwrap();
             rewriter

@@ -76,6 +76,12 @@ pub fn upstream_error(status: StatusCode, body: &[u8], permit: &Permit<'_, '_>) 
         )
         .fault(Fault::Upstream)
         .retry_after(RETRY_AFTER_KEY)
+    } else if status.is_informational() || status.as_u16() >= 600 {
+        S3Error::new(
+            Code::BadGateway,
+            "The store's answer cannot be used. Please try again.",
+        )
+        .fault(Fault::Upstream)
     } else if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
         S3Error::new(
             Code::BadGateway,
@@ -445,6 +451,7 @@ mod tests {
     #[test]
     fn coss_codes_become_s3s() {
         for (status, code, expected, expected_status) in [
+            (101, "", Code::BadGateway, 502),
             (304, "", Code::NotModified, 304),
             (307, "TemporaryRedirect", Code::BadGateway, 502),
             (404, "", Code::NoSuchKey, 404),
@@ -458,6 +465,7 @@ mod tests {
             (501, "NotImplemented", Code::NotImplemented, 501),
             (503, "SlowDown", Code::SlowDown, 503),
             (504, "", Code::GatewayTimeout, 504),
+            (999, "AccessDenied", Code::BadGateway, 502),
         ] {
             let error = error(status, &document(code, "x"));
             assert_eq!(error.code(), expected, "{status} {code}");

@@ -107,6 +107,9 @@ pub fn disposition(operation: Operation, name: &str, value: &[u8]) -> Result<Dis
     if is_of_answer(name) {
         return Ok(Disposition::Drop);
     }
+    if value.is_empty() && name.starts_with("if-") && is_ordinary(operation, name) {
+        return Err(invalid(format!("The condition {name} is empty.")));
+    }
     Ok(if is_of_cos(name) {
         Disposition::Unknown
     } else if is_ordinary(operation, name) && !value.is_empty() {
@@ -371,6 +374,10 @@ mod tests {
         assert_eq!(
             pass(Operation::DeleteObject, &[("if-match", "\"e\"")]).unwrap(),
             ["if-match"]
+        );
+        assert_eq!(
+            pass(Operation::PutObject, &[("if-none-match", "")]),
+            Err(Code::InvalidArgument)
         );
     }
 
