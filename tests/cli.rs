@@ -230,6 +230,51 @@ fn check_says_ok_or_names_every_problem() {
 }
 
 #[test]
+fn check_names_certificates_that_would_not_serve() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = |name: &str| {
+        let pair = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let (cert, key) = (
+            folder.path().join(name),
+            folder.path().join(format!("{name}.key")),
+        );
+        fs::write(&cert, pair.cert.pem()).unwrap();
+        fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+        (cert, key)
+    };
+    let ((cert, key), (_, other)) = (pair("one.test"), pair("two.test"));
+    let junk = folder.path().join("junk.pem");
+    fs::write(
+        &junk,
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
+    let text = |key: &Path, ca: &Path| {
+        format!(
+            "[server.tls]\ncert = {cert:?}\nkey = {key:?}\n[upstream]\nca_file = {ca:?}\n[sts]\nca_file = {ca:?}\n"
+        )
+    };
+    let good = File::new(&text(&key, &cert));
+    let output = run(&["check", "--config", good.path()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+
+    let bad = File::new(&text(&other, &junk));
+    for command in ["check", "serve"] {
+        let output = run(&[command, "--config", bad.path()]);
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        let said = stderr(&output);
+        for part in [
+            "two.test.key",
+            "belong together",
+            "[upstream] ca_file",
+            "[sts] ca_file",
+        ] {
+            assert!(said.contains(part), "{part} is not in\n{said}");
+        }
+    }
+}
+
+#[test]
 fn the_examples_that_come_with_cosgate_are_good() {
     let output = cosgate(&["check", "--config", "config/example.toml"])
         .env("TENCENTCLOUD_SECRET_ID", "AKIDexample")
