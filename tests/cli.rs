@@ -574,6 +574,19 @@ fn serve_says_which_address_is_taken() {
 }
 
 #[test]
+fn dev_says_which_flag_takes_another_address() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(&["dev", "--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains(&address) && said.contains("--listen"),
+        "{said}"
+    );
+}
+
+#[test]
 fn dev_is_ready_at_once_and_its_curl_line_works() {
     for signature in ["s3", "cos"] {
         let mut dev = Running::start(cosgate(&[
