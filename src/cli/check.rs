@@ -17,7 +17,7 @@ use super::{USAGE, cores};
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cosgate check --config config/example.toml
-  cosgate check -c /etc/cosgate.toml && systemctl reload cosgate")]
+  cosgate check -c /etc/cosgate.toml && systemctl restart cosgate")]
 pub(super) struct Arguments {
     /// The TOML file to check; its secrets must be there too.
     #[arg(long, short, value_name = "FILE")]
