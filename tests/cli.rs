@@ -574,6 +574,21 @@ fn serve_says_which_address_is_taken() {
 }
 
 #[test]
+fn the_emulator_ends_well_on_either_signal_and_leaves_nothing() {
+    for signal in ["-TERM", "-INT"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = cosgate(&["emulator", "--cos", "127.0.0.1:0", "--sts", "127.0.0.1:0"]);
+        command
+            .args(["--admin", "127.0.0.1:0"])
+            .env("TMPDIR", folder.path());
+        let mut emulator = Running::start(command);
+        support::eventually("bucket ", || emulator.out().contains("bucket "));
+        assert_eq!(emulator.end(signal), 0, "{}", emulator.err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
 fn dev_says_which_flag_takes_another_address() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
