@@ -7,7 +7,7 @@
 //! 3. [`tenant`] authenticates the caller and authorizes the request: who asks, and may they;
 //! 4. [`proxy`] answers here what a scoped key cannot ask COS;
 //! 5. [`rewrite`] builds a fresh head for COS from the permit;
-//! 6. [`body`] streams the payload, checks it, and holds back its end until every check has passed;
+//! 6. [`body`] streams the payload through [`payload`], which decodes and checks it and holds back its end until every check has passed;
 //! 7. [`credentials`] has a live temporary key at hand;
 //! 8. [`sign`] signs with it, [`upstream`] sends on a pooled connection and streams the answer back;
 //! 9. [`observe`] writes one line and counts, whatever happened.

@@ -34,7 +34,14 @@ pub fn acceptor(tls: &ServerTls) -> io::Result<TlsAcceptor> {
     let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| about(&tls.key, error))?;
     let mut config = builder
         .with_single_cert(certificates(&tls.cert)?, key)
-        .map_err(|error| about(&tls.cert, error))?;
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => io::Error::other(format!(
+                "the key in {} is not that of the certificate in {}; give the two that belong together",
+                tls.key.display(),
+                tls.cert.display()
+            )),
+            error => about(&tls.cert, error),
+        })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -230,6 +230,51 @@ fn check_says_ok_or_names_every_problem() {
 }
 
 #[test]
+fn check_names_certificates_that_would_not_serve() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = |name: &str| {
+        let pair = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let (cert, key) = (
+            folder.path().join(name),
+            folder.path().join(format!("{name}.key")),
+        );
+        fs::write(&cert, pair.cert.pem()).unwrap();
+        fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+        (cert, key)
+    };
+    let ((cert, key), (_, other)) = (pair("one.test"), pair("two.test"));
+    let junk = folder.path().join("junk.pem");
+    fs::write(
+        &junk,
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
+    let text = |key: &Path, ca: &Path| {
+        format!(
+            "[server.tls]\ncert = {cert:?}\nkey = {key:?}\n[upstream]\nca_file = {ca:?}\n[sts]\nca_file = {ca:?}\n"
+        )
+    };
+    let good = File::new(&text(&key, &cert));
+    let output = run(&["check", "--config", good.path()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+
+    let bad = File::new(&text(&other, &junk));
+    for command in ["check", "serve"] {
+        let output = run(&[command, "--config", bad.path()]);
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        let said = stderr(&output);
+        for part in [
+            "two.test.key",
+            "belong together",
+            "[upstream] ca_file",
+            "[sts] ca_file",
+        ] {
+            assert!(said.contains(part), "{part} is not in\n{said}");
+        }
+    }
+}
+
+#[test]
 fn the_examples_that_come_with_cosgate_are_good() {
     let output = cosgate(&["check", "--config", "config/example.toml"])
         .env("TENCENTCLOUD_SECRET_ID", "AKIDexample")
@@ -524,6 +569,34 @@ fn serve_says_which_address_is_taken() {
     let said = stderr(&output);
     assert!(
         said.contains(&address) && said.contains("[server] listen"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_emulator_ends_well_on_either_signal_and_leaves_nothing() {
+    for signal in ["-TERM", "-INT"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = cosgate(&["emulator", "--cos", "127.0.0.1:0", "--sts", "127.0.0.1:0"]);
+        command
+            .args(["--admin", "127.0.0.1:0"])
+            .env("TMPDIR", folder.path());
+        let mut emulator = Running::start(command);
+        support::eventually("bucket ", || emulator.out().contains("bucket "));
+        assert_eq!(emulator.end(signal), 0, "{}", emulator.err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn dev_says_which_flag_takes_another_address() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(&["dev", "--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains(&address) && said.contains("--listen"),
         "{said}"
     );
 }

@@ -261,6 +261,21 @@ fn each_of_coss_words_for_a_dead_key_brings_another_key() {
 }
 
 #[test]
+fn a_head_that_fails_for_an_expired_token_is_replayed_too() {
+    let world = warm("s3");
+    world.emulator.faults().set(Faults {
+        cos: Some(CosFault::Error {
+            status: 400, // with no body to say why: see `is_key_refused`
+            code: "ExpiredToken".to_owned(),
+        }),
+        cos_times: Some(2),
+        ..Faults::default()
+    });
+    world.signed("HEAD", "/photos/acme/kept").send().assert_ok();
+    assert_eq!(sts_calls(&world), 2);
+}
+
+#[test]
 fn a_refused_right_is_no_dead_key() {
     let world = warm("s3");
     world.emulator.faults().set(Faults {

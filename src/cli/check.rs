@@ -6,6 +6,8 @@ use std::{env, fs, io};
 
 use clap::Args;
 use cosgate::config::{Config, Problem, Sources};
+use cosgate::dial::Roots;
+use cosgate::tls;
 
 use super::{USAGE, cores};
 
@@ -15,7 +17,7 @@ use super::{USAGE, cores};
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cosgate check --config config/example.toml
-  cosgate check -c /etc/cosgate.toml && systemctl reload cosgate")]
+  cosgate check -c /etc/cosgate.toml && systemctl restart cosgate")]
 pub(super) struct Arguments {
     /// The TOML file to check; its secrets must be there too.
     #[arg(long, short, value_name = "FILE")]
@@ -53,7 +55,11 @@ pub(super) fn load(path: &Path) -> Option<Config> {
     match Config::parse(&path.to_string_lossy(), &text, &sources) {
         Ok((config, warnings)) => {
             print(&warnings);
-            Some(config)
+            let unusable = unusable_certificates(&config);
+            for (key, error) in &unusable {
+                eprintln!("{}: error: {key}: {error}", path.display());
+            }
+            unusable.is_empty().then_some(config)
         }
         Err(problems) => {
             print(&problems);
@@ -64,6 +70,24 @@ pub(super) fn load(path: &Path) -> Option<Config> {
 
 fn read_file(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)
+}
+
+/// What the parser, which knows no TLS, cannot judge: PEM files that are there but do not serve. Each
+/// with the key that names it.
+fn unusable_certificates(config: &Config) -> Vec<(&'static str, String)> {
+    let mut unusable = Vec::new();
+    if let Some(Err(error)) = config.server.tls.as_ref().map(tls::acceptor) {
+        unusable.push(("[server.tls]", error.to_string()));
+    }
+    for (key, file) in [
+        ("[upstream] ca_file", &config.upstream.ca_file),
+        ("[sts] ca_file", &config.sts.ca_file),
+    ] {
+        if let Some(Err(error)) = file.as_deref().map(|file| Roots::load(Some(file))) {
+            unusable.push((key, error.to_string()));
+        }
+    }
+    unusable
 }
 
 fn print(problems: &[Problem]) {

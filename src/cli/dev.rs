@@ -99,7 +99,7 @@ fn start(arguments: &Arguments) -> std::io::Result<()> {
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
         std::io::Error::other(problems.join("\n"))
     })?;
-    serve(config, |listen| {
+    serve(config, "--listen", |listen| {
         print!("{}", welcome(listen, arguments, &emulator));
     })
 }

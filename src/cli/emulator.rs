@@ -1,5 +1,6 @@
 //! `cosgate emulator`: the embedded COS and STS alone, with faults on demand.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use cosgate::emulator::{Emulator, EmulatorConfig};
 use cosgate::secret::Secret;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::USAGE;
 
@@ -16,7 +18,7 @@ const DEMO_SECRET: &str = "cosgateEmulatorSecretKey00000000";
 
 /// Run the embedded COS and STS alone, with faults on demand.
 ///
-/// It checks what COS and STS check: signatures, temporary keys, tokens, policies. Ctrl-C ends it.
+/// It checks what COS and STS check: signatures, temporary keys, tokens, policies. Ctrl-C or SIGTERM ends it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cosgate emulator
@@ -48,7 +50,7 @@ pub(super) struct Arguments {
     secret_key_env: Option<String>,
 }
 
-/// Runs the emulator until Ctrl-C.
+/// Runs the emulator until a signal ends it.
 pub(super) fn run(args: &Arguments) -> ExitCode {
     let secret = match args
         .secret_key_env
@@ -93,20 +95,30 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
     for (name, region) in &args.bucket {
         println!("bucket {name}.cos.{region}.myqcloud.com");
     }
-    wait_for_ctrl_c()
-}
-
-fn wait_for_ctrl_c() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    match runtime.and_then(|runtime| runtime.block_on(tokio::signal::ctrl_c())) {
+    // Whatever ends it, the emulator is dropped here, and its temporary folder with it.
+    match wait_for_end() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cosgate: cannot wait for Ctrl-C: {error}");
+            eprintln!("cosgate: cannot wait for a signal: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Waits for SIGINT (Ctrl-C) or SIGTERM.
+fn wait_for_end() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    })
 }
 
 fn parse_bucket(text: &str) -> Result<(String, String), String> {

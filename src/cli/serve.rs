@@ -38,7 +38,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         return ExitCode::from(USAGE);
     };
     super::log_to_stderr();
-    match serve(config, |listen| tracing::info!(%listen, "cosgate serves")) {
+    match serve(
+        config,
+        "[server] listen",
+        |listen| tracing::info!(%listen, "cosgate serves"),
+    ) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cosgate: error: {error}");
@@ -48,16 +52,21 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 /// Serves `config` until a signal ends it. `ready` is called when connections are accepted.
-pub(super) fn serve(config: Config, ready: impl FnOnce(SocketAddr)) -> io::Result<()> {
+/// `listen_key` is what the user sets to have another address.
+pub(super) fn serve(
+    config: Config,
+    listen_key: &str,
+    ready: impl FnOnce(SocketAddr),
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let listener = bind(config.server.listen, "listen")?;
+        let listener = bind(config.server.listen, listen_key)?;
         let admin_listener = config
             .server
             .admin
-            .map(|address| bind(address, "admin"))
+            .map(|address| bind(address, "[server] admin"))
             .transpose()?;
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
         let metrics = Metrics::new(config.server.threads);
@@ -90,9 +99,7 @@ fn bind(address: SocketAddr, key: &str) -> io::Result<TcpListener> {
     TcpListener::bind(address).map_err(|error| {
         io::Error::new(
             error.kind(),
-            format!(
-                "cannot listen on {address}: {error}; choose another address with [server] {key}"
-            ),
+            format!("cannot listen on {address}: {error}; choose another address with {key}"),
         )
     })
 }

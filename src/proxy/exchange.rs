@@ -92,7 +92,7 @@ impl Proxy {
             let refused = Box::pin(self.read_error(answered, permit)).await;
             let key_refused = refused.key_refused
                 || (head.method == Method::HEAD
-                    && status == StatusCode::FORBIDDEN
+                    && matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
                     && Box::pin(self.is_key_refused(permit, head, &credential)).await);
             if !key_refused {
                 return Err(refused.error);

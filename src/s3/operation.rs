@@ -232,27 +232,9 @@ impl Operation {
         }
     }
 
-    /// Further actions that a temporary key needs, because COS's own pages differ on what is checked.
-    pub fn also_grant(self) -> &'static [&'static str] {
-        match self {
-            Self::CopyObject => &["name/cos:PutObjectCopy"],
-            Self::DeleteObjects => &["name/cos:DeleteMultipleObjects"],
-            Self::UploadPartCopy => &["name/cos:UploadPartCopy", "name/cos:UploadPart"],
-            _ => &[],
-        }
-    }
-
     /// The action that a copy needs on its source.
     pub fn copy_source_action(self) -> Option<&'static str> {
         matches!(self, Self::CopyObject | Self::UploadPartCopy).then_some("name/cos:GetObject")
-    }
-
-    /// Whether cosgate answers by itself: a key scoped to a prefix cannot ask COS these.
-    pub fn is_answered_locally(self) -> bool {
-        matches!(
-            self,
-            Self::CreateBucket | Self::GetBucketLocation | Self::HeadBucket | Self::ListBuckets
-        )
     }
 
     /// Whether doing it twice is as good as once, so that it may be tried again. Completing an upload
@@ -514,13 +496,6 @@ mod tests {
                 row["copy_source_action"].as_str(),
                 "{name}"
             );
-            let also: Vec<&str> = row["also_grant"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|a| a.as_str().unwrap())
-                .collect();
-            assert_eq!(operation.also_grant(), also, "{name}");
             served.push(operation.name());
         }
         served.sort_unstable();

@@ -83,11 +83,6 @@ impl Grant {
     pub fn allows(&self, action: &str) -> bool {
         self.actions.iter().any(|granted| granted == action)
     }
-
-    /// Whether the request header `name` (lower case) is granted by name.
-    pub fn has_header(&self, name: &str) -> bool {
-        self.headers.iter().any(|granted| granted == name)
-    }
 }
 
 #[cfg(test)]
@@ -103,7 +98,7 @@ mod tests {
             region: "ap-guangzhou".into(),
             prefixes: prefixes.to_vec(),
             actions: actions.iter().map(ToString::to_string).collect(),
-            headers: vec!["x-amz-acl".into()],
+            headers: Vec::new(),
         }
     }
 
@@ -175,8 +170,6 @@ mod tests {
         ] {
             assert!(!reader.allows(action), "{action}");
         }
-        assert!(reader.has_header("x-amz-acl"));
-        assert!(!reader.has_header("x-amz-tagging"));
     }
 
     proptest! {

@@ -3,21 +3,36 @@
 use crate::support::World;
 
 #[test]
-fn framing_inside_the_body_is_not_implemented() {
+fn framing_inside_the_body_never_becomes_an_object() {
     let world = World::new();
-    let put = || {
-        world
-            .signed("PUT", "/photos/acme/a")
-            .body("1\r\nx\r\n0\r\n\r\n")
-    };
-    for call in [
-        put().payload("STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),
-        put().payload("STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
-        put().header("content-encoding", "aws-chunked"),
-        put().header("content-encoding", "gzip,aws-chunked"),
-        put().header("x-amz-decoded-content-length", "1"),
+    let put = || world.signed("PUT", "/photos/acme/a").body("x\r\n0\r\n\r\n");
+    for (call, code) in [
+        (
+            put().payload("STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),
+            "MissingContentLength",
+        ),
+        (
+            put().payload("STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+            "MissingContentLength",
+        ),
+        (
+            put()
+                .payload("UNSIGNED-PAYLOAD")
+                .header("content-encoding", "gzip,aws-chunked"),
+            "MissingContentLength",
+        ),
+        (
+            put()
+                .payload("UNSIGNED-PAYLOAD")
+                .header("x-amz-decoded-content-length", "1"),
+            "IncompleteBody",
+        ),
+        (
+            put().header("x-amz-decoded-content-length", "1"),
+            "InvalidRequest",
+        ),
     ] {
-        call.ask().assert_error(501, "NotImplemented");
+        assert_eq!(call.ask().code(), code);
     }
     assert_eq!(world.upstream_requests(), 0);
 }
