@@ -53,13 +53,13 @@ impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
     fn look(&mut self, bytes: &[u8]) -> usize {
         match self.scan.take(bytes) {
             Ok(taken) => taken,
-            // Its answer may be on the way: hyper finds the body incomplete, and closes.
-            Err(_) if self.scan.place != Place::Head => {
+            // Its answer may be on the way: hyper finds the body incomplete, says so, and closes.
+            Err(broken) if self.scan.place != Place::Head => {
                 self.is_cut = true;
-                0
+                broken.at
             }
-            Err(message) => {
-                let error = S3Error::new(Code::InvalidRequest, message).close();
+            Err(broken) => {
+                let error = S3Error::new(Code::InvalidRequest, broken.why).close();
                 self.refusal = Some((self.refuse)(error));
                 0
             }
@@ -131,6 +131,14 @@ struct Scan {
     transfer_encoding: bool,
 }
 
+/// A line that is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Broken {
+    /// So many of the bytes taken came before it.
+    at: usize,
+    why: &'static str,
+}
+
 /// What the next byte is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -162,8 +170,8 @@ impl Default for Scan {
 }
 
 impl Scan {
-    /// Takes more of a request, up to its end; how much that was. The error says what is wrong with it.
-    fn take(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
+    /// Takes more of a request, up to its end; how much that was.
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
         if self.place == Place::End {
             *self = Self::default();
         }
@@ -186,7 +194,8 @@ impl Scan {
             };
             let (line, after) = rest.split_at(end);
             self.append(line);
-            self.end_line()?;
+            let at = bytes.len() - rest.len();
+            self.end_line().map_err(|why| Broken { at, why })?;
             self.start = [0; LINE_START];
             self.length = 0;
             self.last = 0;
@@ -392,7 +401,7 @@ mod tests {
         for part in parts {
             let mut part = *part;
             while !part.is_empty() {
-                part = &part[scan.take(part)?..];
+                part = &part[scan.take(part).map_err(|broken| broken.why)?..];
             }
         }
         Ok(scan.place)

@@ -133,6 +133,34 @@ fn a_chunked_document_is_read() {
     assert!(reply.assert_ok().text().contains("<Deleted>"));
 }
 
+/// However its bytes arrive: the head may come in one piece with what is wrong behind it.
+#[test]
+fn a_chunked_document_that_is_framed_wrongly_is_answered() {
+    let world = World::new();
+    let body = "<Delete><Object><Key>acme/k</Key></Object></Delete>";
+    let call = world
+        .signed("POST", "/photos?delete")
+        .header("transfer-encoding", "chunked")
+        .payload(&cosgate::sign::encoding::sha256_hex(body.as_bytes()));
+    for chunks in [
+        format!("0x{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
+        format!("{:x};a\nb\r\n{body}\r\n0\r\n\r\n", body.len()),
+        format!("{:x}\r\n{body}\r\n0\r\nA: b\n\r\n", body.len()),
+    ] {
+        let whole = [&call.head(), chunks.as_bytes()].concat();
+        let mut at_once = Client::connect(world.gateway.addr);
+        at_once.write(&whole);
+        let reply = at_once.read_reply("POST");
+        reply.assert_error(400, "IncompleteBody");
+        let mut in_two = Client::connect(world.gateway.addr);
+        in_two.write(&call.head());
+        std::thread::sleep(Duration::from_millis(20));
+        in_two.write(chunks.as_bytes());
+        let reply = in_two.read_reply("POST");
+        reply.assert_error(400, "IncompleteBody");
+    }
+}
+
 const SHORT: &str = r#"
 [server.limits]
 head_timeout = "300ms"
