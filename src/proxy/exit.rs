@@ -30,7 +30,7 @@ const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-cos-request-i
 /// The status in the log of a request whose client did not wait for its answer (nginx's number).
 const CLIENT_GONE: u16 = 499;
 
-/// The answer's body, and the [`Exit`] that it ends with.
+/// The answer's body, and the `Exit` that it ends with.
 #[derive(Debug)]
 pub struct ClientBody {
     answer: Answer,

@@ -1,4 +1,4 @@
-//! THE pipeline: [`Proxy::forward`] tells a request's life, one line a step.
+//! THE pipeline: `Proxy::forward` tells a request's life, one line a step.
 
 use std::convert::Infallible;
 use std::io;
@@ -176,7 +176,7 @@ impl Proxy {
         &self.metrics
     }
 
-    /// Serves one request. Whatever happens, the answer leaves here, and [`Exit`] counts and logs it
+    /// Serves one request. Whatever happens, the answer leaves here, and `Exit` counts and logs it
     /// when its last byte has gone.
     pub async fn handle(
         self: Rc<Self>,
