@@ -20,6 +20,6 @@ interop:
 deny:
     cargo deny check bans licenses sources
 
-# Time and allocations of parsing, verifying and signing
+# Time and allocations of parsing, verifying, signing and decoding
 bench:
-    cargo bench --bench signing
+    cargo bench --bench signing --bench payload

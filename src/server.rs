@@ -72,13 +72,14 @@ struct Accepted {
 }
 
 /// Serves S3 on `listener` until `shutdown` completes, then drains: requests in flight get
-/// `drain_timeout`, after which uploads are cut short of their length, so that nothing half is
-/// stored. Returns when all threads have ended.
+/// `drain_timeout`, or until `cut` completes, after which uploads are cut short of their length, so
+/// that nothing half is stored. Returns when all threads have ended.
 pub async fn run(
     listener: StdListener,
     shared: Arc<Shared>,
     tls: Option<TlsAcceptor>,
     shutdown: impl Future<Output = ()>,
+    cut: impl Future<Output = ()>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
@@ -106,14 +107,14 @@ pub async fn run(
     stage.send_replace(Stage::Draining);
     let threads = cores.into_iter().map(|core| core.thread).collect();
     let mut ended = pin!(join(threads));
-    if timeout(shared.config().server.limits.drain_timeout, &mut ended)
-        .await
-        .is_err()
-    {
-        tracing::warn!("requests were still in flight at the end of the drain; they are cut");
-        stage.send_replace(Stage::Stopped);
-        ended.await;
+    tokio::select! {
+        () = &mut ended => return Ok(()),
+        () = sleep(shared.config().server.limits.drain_timeout) => {}
+        () = cut => {}
     }
+    tracing::warn!("requests were still in flight at the end of the drain; they are cut");
+    stage.send_replace(Stage::Stopped);
+    ended.await;
     Ok(())
 }
 

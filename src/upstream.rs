@@ -244,13 +244,14 @@ impl Lease {
 
     /// Gives the connection back, now that the answer has been read to its end. One whose answer
     /// came before the request's body was sent is closed: the rest of that body would be read as
-    /// the next client's request.
+    /// the next client's request. So is one that has not taken all of it yet.
     pub fn release(mut self) {
         if let Some(connection) = self.connection.take()
             && self
                 .upload
                 .as_ref()
                 .is_none_or(|upload| upload.borrow().is_sent())
+            && !connection.gauge.is_blocked()
             && !connection.sender.is_closed()
         {
             self.upstream

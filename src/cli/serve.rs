@@ -13,6 +13,7 @@ use cosgate::observe::{Metrics, access_log};
 use cosgate::proxy::Shared;
 use cosgate::{admin, server, tls};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 use super::{USAGE, check};
 
@@ -21,8 +22,8 @@ const LOG_FLUSH: Duration = Duration::from_secs(2);
 
 /// Run the proxy.
 ///
-/// It ends on SIGTERM or SIGINT: no new connections, requests in flight get `drain_timeout`, and
-/// then uploads are cut short of their length, so that nothing half is stored.
+/// It ends on SIGTERM or SIGINT: no new connections, requests in flight get `drain_timeout` or until a
+/// second signal, and then uploads are cut short of their length, so that nothing half is stored.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cosgate serve --config /etc/cosgate.toml
@@ -72,8 +73,11 @@ pub(super) fn serve(
         let metrics = Metrics::new(config.server.threads);
         let (access_log, log_writer) = access_log::start(io::stdout(), metrics.core(0))?;
         let shared = Shared::start(config, metrics, access_log)?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut signals = [
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        ];
+        let (first, second) = (Notify::new(), Notify::new());
         if let Some(listener) = admin_listener {
             tracing::info!(admin = %listener.local_addr()?, "admin pages are ready");
             let shared = Arc::clone(&shared);
@@ -83,13 +87,22 @@ pub(super) fn serve(
             });
         }
         ready(listener.local_addr()?);
-        let served = server::run(listener, shared, tls, async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+        // The first signal begins the drain, the second ends it.
+        let listen_for_signals = async {
+            for heard in [&first, &second] {
+                let [terminate, interrupt] = &mut signals;
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                heard.notify_one();
             }
-        })
-        .await;
+            std::future::pending::<io::Result<()>>().await
+        };
+        let served = tokio::select! {
+            served = server::run(listener, shared, tls, first.notified(), second.notified()) => served,
+            never = listen_for_signals => never,
+        };
         log_writer.finish(LOG_FLUSH);
         served
     })

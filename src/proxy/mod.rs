@@ -35,11 +35,13 @@ mod local;
 mod payload;
 mod retry;
 mod sign;
+mod xml_budget;
 
 use exchange::internal;
 pub use exit::ClientBody;
 use exit::Exit;
 use retry::Budget;
+use xml_budget::XmlBudget;
 
 /// What all cores share. It never changes, but for counters and the credential cache.
 #[derive(Debug)]
@@ -62,6 +64,7 @@ pub struct Proxy {
     metrics: Arc<CoreMetrics>,
     log: LogBuffer,
     budget: Budget,
+    xml_budget: Rc<XmlBudget>,
 }
 
 /// What is known of a client before it says anything.
@@ -147,6 +150,7 @@ impl Proxy {
         );
         let limits = upstream.limits.clone();
         let upstream = Upstream::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
+        let xml_budget = XmlBudget::new(shared.tenants.tenants().len());
         let log = shared.access_log.buffer(Arc::clone(&metrics));
         let proxy = Rc::new(Self {
             shared,
@@ -154,6 +158,7 @@ impl Proxy {
             metrics,
             log,
             budget: Budget::new(),
+            xml_budget,
         });
         let weak = Rc::downgrade(&proxy);
         tokio::task::spawn_local(async move {

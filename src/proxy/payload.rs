@@ -13,11 +13,12 @@ use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
 use super::Proxy;
+use super::xml_budget::XmlHold;
 use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
 use crate::counted::Gauge;
 use crate::payload::checksum::{Checks, Verified};
 use crate::payload::{Declared, Intake, Mode, PayloadError};
-use crate::s3::request::{MAX_OBJECT_BYTES, too_large};
+use crate::s3::request::{MAX_OBJECT_BYTES, content_length, too_large};
 use crate::s3::{Code, ObjectKey, Operation, S3Error, xml};
 use crate::tenant::{Authenticated, Permit};
 
@@ -38,6 +39,8 @@ pub(super) struct Outgoing {
     pub(super) denied: Vec<xml::DeleteObject>,
     /// A multi-delete wants to hear of failures only.
     pub(super) quiet: bool,
+    /// The share of memory that an XML body takes until its answer is there.
+    _hold: Option<XmlHold>,
 }
 
 impl Outgoing {
@@ -49,6 +52,7 @@ impl Outgoing {
             md5: None,
             denied: Vec::new(),
             quiet: false,
+            _hold: None,
         }
     }
 
@@ -72,6 +76,7 @@ impl Outgoing {
             verified: None,
             denied: Vec::new(),
             quiet: false,
+            _hold: None,
         }
     }
 }
@@ -91,8 +96,15 @@ impl Proxy {
             return self.object(head, incoming, caller, gauge).await;
         }
         if operation.has_xml_body() {
+            let most = self.config().server.limits.xml_bytes;
+            let length = content_length(head).and_then(|length| usize::try_from(length).ok());
+            let bytes = length.map_or(most, |length| length.min(most));
+            let hold = self.xml_budget.take(caller.tenant().index, bytes)?;
             let document = Box::pin(self.xml_body(head, incoming, caller.payload())).await?;
-            return self.rebuild(permit, &document);
+            return Ok(Outgoing {
+                _hold: Some(hold),
+                ..self.rebuild(permit, &document)?
+            });
         }
         // No body: the hash of nothing is the only right one.
         if !incoming.is_end_stream() {

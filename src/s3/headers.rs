@@ -202,7 +202,7 @@ fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disposition, S3
         | "te"
         | "trailer"
         | "user-agent" => Disposition::Drop,
-        // COS ignores them (it has none of these sums); the body's own check reads what it can.
+        // COS ignores them (it has none of these sums): `payload::checksum` checks them here.
         _ if rest.starts_with("checksum-") => Disposition::Drop,
 
         // What COS does anyway; tools send them unasked.

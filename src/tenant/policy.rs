@@ -177,9 +177,10 @@ const LISTS: [&str; 3] = [
 ];
 
 /// A right, and another name that some official pages have for a part of it.
-const ALSO: [(&str, &str); 3] = [
+const ALSO: [(&str, &str); 4] = [
     ("name/cos:DeleteObject", "name/cos:DeleteMultipleObjects"),
     ("name/cos:PutObject", "name/cos:PutObjectCopy"),
+    ("name/cos:PutObject", "name/cos:UploadPartCopy"),
     ("name/cos:UploadPart", "name/cos:UploadPartCopy"),
 ];
 

@@ -204,9 +204,15 @@ impl Gateway {
                 .build()
                 .unwrap();
             runtime
-                .block_on(server::run(listener, served, None, async {
-                    let _ = stopped.await;
-                }))
+                .block_on(server::run(
+                    listener,
+                    served,
+                    None,
+                    async {
+                        let _ = stopped.await;
+                    },
+                    std::future::pending(),
+                ))
                 .unwrap();
             writer.finish(Duration::from_secs(2));
         });

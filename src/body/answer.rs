@@ -1,0 +1,213 @@
+//! [`Answer`]: what goes to the client. COS's answers stream; small documents are made here.
+
+use std::cell::Cell;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::PaceLimit;
+use crate::counted::{BodyInFlight, Gauge, Pace, Side};
+use crate::rewrite::listing::AnswerRewriter;
+use crate::upstream::Lease;
+
+/// What goes to the client after the head.
+#[derive(Debug)]
+pub enum Answer {
+    /// No body.
+    Empty,
+    /// COS's answer as it streams in.
+    Stream(Box<Download>),
+    /// A small document made here.
+    Whole(Bytes),
+}
+
+/// COS's answer on its way to the client.
+#[derive(Debug)]
+pub struct Download {
+    incoming: Incoming,
+    length: Option<u64>,
+    lease: Option<Lease>,
+    sink: Rc<Gauge>,
+    source: Rc<Gauge>,
+    pace: Pace,
+    rewriter: Option<AnswerRewriter>,
+    cut: Option<Rc<Cell<Option<DownloadFailure>>>>,
+    _in_flight: BodyInFlight,
+}
+
+/// An answer that could not be streamed to its end. The client sees a short transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DownloadFailure {
+    /// The client reads too slowly.
+    ClientSlow,
+    /// The answer named something outside the caller's grants.
+    OutOfScope,
+    /// COS's connection ended early.
+    UpstreamGone,
+    /// COS sends too slowly.
+    UpstreamSlow,
+}
+
+impl Answer {
+    /// Streams `incoming`, passed through `rewriter` if there is one, to the connection `sink`.
+    /// The lease goes back to the pool when the answer has been read to its end.
+    pub fn stream(
+        incoming: Incoming,
+        lease: Lease,
+        sink: &Rc<Gauge>,
+        pace: PaceLimit,
+        rewriter: Option<AnswerRewriter>,
+    ) -> Self {
+        if incoming.is_end_stream() {
+            lease.release();
+            return Self::Empty;
+        }
+        Self::Stream(Box::new(Download {
+            length: rewriter
+                .is_none()
+                .then(|| incoming.size_hint().exact())
+                .flatten(),
+            incoming,
+            source: Rc::clone(lease.gauge()),
+            lease: Some(lease),
+            sink: Rc::clone(sink),
+            pace: Pace::new(pace.bytes, pace.window),
+            rewriter,
+            cut: None,
+            _in_flight: sink.core().body(),
+        }))
+    }
+
+    /// Leaves the reason in `cut` if the stream fails.
+    pub fn note_failure(&mut self, cut: &Rc<Cell<Option<DownloadFailure>>>) {
+        if let Self::Stream(download) = self {
+            download.cut = Some(Rc::clone(cut));
+        }
+    }
+}
+
+impl Download {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, DownloadFailure>>> {
+        loop {
+            if self.sink.is_blocked() {
+                let slow = self.pace.poll_too_slow(cx, Side::Sink, self.sink.written());
+                return slow.map(|()| Some(Err(DownloadFailure::ClientSlow)));
+            }
+            if self.lease.is_none() {
+                return Poll::Ready(None);
+            }
+            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(_))) => {
+                    return Poll::Ready(Some(Err(DownloadFailure::UpstreamGone)));
+                }
+                Poll::Ready(None) => return self.end(),
+                Poll::Pending => {
+                    let slow = self
+                        .pace
+                        .poll_too_slow(cx, Side::Source, self.source.read());
+                    return slow.map(|()| Some(Err(DownloadFailure::UpstreamSlow)));
+                }
+            };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            let Some(rewriter) = &mut self.rewriter else {
+                if self.incoming.is_end_stream() {
+                    self.release();
+                }
+                return Poll::Ready(Some(Ok(data)));
+            };
+            let mut out = BytesMut::new();
+            if rewriter.push(&data, &mut out).is_err() {
+                return Poll::Ready(Some(Err(DownloadFailure::OutOfScope)));
+            }
+            if !out.is_empty() {
+                return Poll::Ready(Some(Ok(out.freeze())));
+            }
+        }
+    }
+
+    fn end(&mut self) -> Poll<Option<Result<Bytes, DownloadFailure>>> {
+        self.release();
+        let Some(rewriter) = self.rewriter.take() else {
+            return Poll::Ready(None);
+        };
+        Poll::Ready(
+            rewriter
+                .finish()
+                .err()
+                .map(|_| Err(DownloadFailure::OutOfScope)),
+        )
+    }
+
+    fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release();
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = DownloadFailure;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadFailure>>> {
+        let this = self.get_mut();
+        match this {
+            Self::Empty => Poll::Ready(None),
+            Self::Stream(download) => {
+                let next = ready!(download.poll_next(cx));
+                if let (Some(Err(failure)), Some(cut)) = (&next, &download.cut) {
+                    cut.set(Some(*failure));
+                }
+                Poll::Ready(next.map(|r| r.map(Frame::data)))
+            }
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *this = Self::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream(download) => download.lease.is_none() && download.rewriter.is_none(),
+            Self::Whole(bytes) => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Stream(download) => match download.length {
+                Some(_) => download.incoming.size_hint(),
+                None => SizeHint::default(),
+            },
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}
+
+impl fmt::Display for DownloadFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClientSlow => "the client read the answer too slowly",
+            Self::OutOfScope => "the answer named something outside the caller's grants",
+            Self::UpstreamGone => "COS ended the answer before it was whole",
+            Self::UpstreamSlow => "COS sent the answer too slowly",
+        })
+    }
+}
+
+impl std::error::Error for DownloadFailure {}
