@@ -89,6 +89,7 @@ fn config() -> Config {
             signature: config::UpstreamSignature::S3,
             connect_to: None,
             ca_file: None,
+            spool_unknown_length: 0,
             limits: config::UpstreamLimits {
                 connect_timeout: second,
                 tls_handshake_timeout: second,

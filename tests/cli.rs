@@ -526,7 +526,7 @@ fn credentials_says_why_there_is_no_key_and_prints_nothing_else() {
     let refused = StsFault::Error("AuthFailure.SecretIdNotFound".into());
     for (fault, said) in [
         (refused, "check the issuer's secret_id and secret_key"),
-        (StsFault::Hang, "STS gave no answer in time"),
+        (StsFault::Hang, "no answer"), // the call or the wait for it ends first
     ] {
         emulator.faults().change(|faults| faults.sts = Some(fault));
         let output = run(&["credentials", "-c", file.path(), "-t", "acme"]);

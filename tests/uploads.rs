@@ -261,3 +261,27 @@ fn nobody_without_a_signature_has_signed_chunks() {
         .header("content-length", "100");
     send(&call, b"1;chunk-signature=").assert_error(400, "InvalidRequest");
 }
+
+#[test]
+fn an_upload_of_unknown_length_is_refused_or_held_until_it_is_known() {
+    let put = |world: &World, object: &[u8]| {
+        let call = world.signed("PUT", KEY).payload(&sha256_hex(object));
+        let (call, framed) = in_http_chunks(call, object, 5000);
+        send(&call, &framed)
+    };
+    let world = World::new();
+    put(&world, &object(10)).assert_error(411, "MissingContentLength");
+    let spool = "[upstream]\nspool_unknown_length = \"64KiB\"";
+    let world = World::edited(|toml| toml.replacen("[upstream]", spool, 1));
+    for length in [1, 10_000, 65_536] {
+        put(&world, &object(length)).assert_ok();
+        let stored = world.emulator.object_bytes(support::BUCKET, STORED);
+        assert_eq!(stored.unwrap(), object(length));
+    }
+    put(&world, &object(65_537)).assert_error(411, "MissingContentLength");
+    let call = world.signed("PUT", KEY).payload(&sha256_hex(b"another"));
+    let (call, framed) = in_http_chunks(call, &object(100), 50);
+    send(&call, &framed).assert_error(400, "XAmzContentSHA256Mismatch");
+    let stored = world.emulator.object_bytes(support::BUCKET, STORED);
+    assert_eq!(stored.unwrap().len(), 65_536, "the last good one");
+}

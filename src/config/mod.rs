@@ -136,6 +136,9 @@ pub struct Upstream {
     pub connect_to: Option<String>,
     /// `ca_file`: PEM roots in place of the platform's.
     pub ca_file: Option<PathBuf>,
+    /// `spool_unknown_length`: hold uploads of unknown length up to this size and send them with one;
+    /// 0 refuses them.
+    pub spool_unknown_length: usize,
     /// `[upstream.limits]`
     pub limits: UpstreamLimits,
 }

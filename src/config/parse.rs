@@ -210,6 +210,7 @@ fn upstream(mut section: Section<'_>) -> Option<Upstream> {
         )),
     });
     let ca_file = section.pem("ca_file");
+    let spool_unknown_length = in_memory(section.size("spool_unknown_length", 0, 0..=32 * MIB));
     let limits = upstream_limits(section.section("limits"));
     section.finish();
     Some(Upstream {
@@ -218,6 +219,7 @@ fn upstream(mut section: Section<'_>) -> Option<Upstream> {
         signature: signature.map_or(UpstreamSignature::S3, |found| found.value),
         connect_to,
         ca_file,
+        spool_unknown_length,
         limits,
     })
 }

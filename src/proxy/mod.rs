@@ -31,17 +31,17 @@ use crate::upstream::Upstream;
 
 mod exchange;
 mod exit;
+mod gather_budget;
 mod local;
 mod payload;
 mod retry;
 mod sign;
-mod xml_budget;
 
 use exchange::internal;
 pub use exit::ClientBody;
 use exit::Exit;
+use gather_budget::GatherBudget;
 use retry::Budget;
-use xml_budget::XmlBudget;
 
 /// What all cores share. It never changes, but for counters and the credential cache.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub struct Proxy {
     metrics: Arc<CoreMetrics>,
     log: LogBuffer,
     budget: Budget,
-    xml_budget: Rc<XmlBudget>,
+    gathered: Rc<GatherBudget>,
 }
 
 /// What is known of a client before it says anything.
@@ -150,7 +150,7 @@ impl Proxy {
         );
         let limits = upstream.limits.clone();
         let upstream = Upstream::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
-        let xml_budget = XmlBudget::new(shared.tenants.tenants().len());
+        let gathered = GatherBudget::new(shared.tenants.tenants().len());
         let log = shared.access_log.buffer(Arc::clone(&metrics));
         let proxy = Rc::new(Self {
             shared,
@@ -158,7 +158,7 @@ impl Proxy {
             metrics,
             log,
             budget: Budget::new(),
-            xml_budget,
+            gathered,
         });
         let weak = Rc::downgrade(&proxy);
         tokio::task::spawn_local(async move {

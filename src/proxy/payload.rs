@@ -13,7 +13,7 @@ use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
 use super::Proxy;
-use super::xml_budget::XmlHold;
+use super::gather_budget::GatherHold;
 use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
 use crate::counted::Gauge;
 use crate::payload::checksum::{Checks, Verified};
@@ -39,8 +39,8 @@ pub(super) struct Outgoing {
     pub(super) denied: Vec<xml::DeleteObject>,
     /// A multi-delete wants to hear of failures only.
     pub(super) quiet: bool,
-    /// The share of memory that an XML body takes until its answer is there.
-    _hold: Option<XmlHold>,
+    /// The share of memory that a gathered body takes until its answer is there.
+    _hold: Option<GatherHold>,
 }
 
 impl Outgoing {
@@ -99,7 +99,7 @@ impl Proxy {
             let most = self.config().server.limits.xml_bytes;
             let length = content_length(head).and_then(|length| usize::try_from(length).ok());
             let bytes = length.map_or(most, |length| length.min(most));
-            let hold = self.xml_budget.take(caller.tenant().index, bytes)?;
+            let hold = self.gathered.take(caller.tenant().index, bytes)?;
             let document = Box::pin(self.xml_body(head, incoming, caller.payload())).await?;
             return Ok(Outgoing {
                 _hold: Some(hold),
@@ -125,13 +125,13 @@ impl Proxy {
         gauge: &Rc<Gauge>,
     ) -> Result<Outgoing, S3Error> {
         let declared = Declared::read(caller.payload(), &head.headers)?;
-        let length = declared.length.ok_or_else(|| {
-            S3Error::new(Code::MissingContentLength, "An upload must say its length.")
-        })?;
+        let checks = Checks::new(&declared, &head.headers)?;
+        let Some(length) = declared.length else {
+            return Box::pin(self.spooled(incoming, caller, &declared, checks)).await;
+        };
         if length > MAX_OBJECT_BYTES {
             return Err(too_large());
         }
-        let checks = Checks::new(&declared, &head.headers)?;
         let intake = Intake::new(
             &declared,
             length,
@@ -141,13 +141,56 @@ impl Proxy {
         let source = Rc::clone(gauge);
         let (body, verified) =
             body::Request::from_client(incoming, length, intake, source, self.pace()).await?;
-        let sha256 = match declared.mode {
-            Mode::Sha256(hash) => Some(hash),
-            _ => None,
+        Ok(Outgoing {
+            sha256: signed_sha256(declared.mode),
+            verified,
+            ..Outgoing::new(body)
+        })
+    }
+
+    /// A plain object of unknown length: COS takes none, so a small one is held until it is whole.
+    async fn spooled(
+        &self,
+        incoming: Incoming,
+        caller: &Authenticated<'_>,
+        declared: &Declared,
+        checks: Checks,
+    ) -> Result<Outgoing, S3Error> {
+        let most = self.config().upstream.spool_unknown_length;
+        if most == 0 || incoming.is_end_stream() {
+            return Err(S3Error::new(
+                Code::MissingContentLength,
+                "An upload must say its length; send Content-Length.",
+            )
+            .close());
+        }
+        let hold = self.gathered.take(caller.tenant().index, most)?;
+        let window = self.config().server.limits.body_window;
+        let body = body::gather(incoming, most, window).await;
+        let mut input = body.map_err(|failure| match failure {
+            GatherFailure::Gone => UploadFailure::ClientGone.into(),
+            GatherFailure::Slow => UploadFailure::ClientSlow.into(),
+            GatherFailure::TooLarge => S3Error::new(
+                Code::MissingContentLength,
+                format!(
+                    "An upload of more than {most} bytes must say its length; send Content-Length."
+                ),
+            )
+            .close(),
+        })?;
+        let object = input.clone();
+        let mut intake = Intake::new(declared, object.len() as u64, checks, None)?;
+        while intake.push(&mut input)?.is_some() {}
+        let (_, verified) = intake.finish()?;
+        let body = if object.is_empty() {
+            body::Request::Empty
+        } else {
+            body::Request::Whole(object)
         };
         Ok(Outgoing {
-            sha256,
-            verified,
+            sha256: signed_sha256(declared.mode),
+            verified: Some(verified),
+            _hold: Some(hold),
             ..Outgoing::new(body)
         })
     }
@@ -220,6 +263,14 @@ impl Proxy {
                 xml::Tagging::parse(document, limit)?.to_xml(),
             )),
         }
+    }
+}
+
+/// The SHA-256 that the client signed, if it signed one: COS gets to check it too.
+fn signed_sha256(mode: Mode) -> Option<[u8; 32]> {
+    match mode {
+        Mode::Sha256(hash) => Some(hash),
+        _ => None,
     }
 }
 

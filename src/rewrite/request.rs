@@ -275,6 +275,7 @@ mod tests {
             signature,
             connect_to: None,
             ca_file: None::<PathBuf>,
+            spool_unknown_length: 0,
             limits: UpstreamLimits {
                 connect_timeout: Duration::from_secs(3),
                 tls_handshake_timeout: Duration::from_secs(5),
