@@ -1,8 +1,9 @@
-//! What a signature costs, in time and in allocations: `cargo bench --bench signing`.
+//! What parsing and signing a head cost, in time and in allocations: `cargo bench --bench signing`.
 
 use std::borrow::Cow;
 use std::hint::black_box;
 
+use cosgate::s3::S3Request;
 use cosgate::secret::Secret;
 use cosgate::sign::{Signable, cos, sigv4, tc3};
 use cosgate::timestamp::Timestamp;
@@ -109,6 +110,20 @@ fn request<'a>(query: &'a [(Cow<'a, str>, Cow<'a, str>)], headers: &'a HeaderMap
         query,
         headers,
     }
+}
+
+/// The head of a client's request, as typed parts.
+#[divan::bench(args = QUERIES)]
+fn parse(bencher: Bencher<'_, '_>, which: &str) {
+    let target = match which {
+        "listing" => "/photos?list-type=2&prefix=acme%2F&max-keys=1000&delimiter=%2F",
+        _ => "/photos/acme/a%20b/%E4%B8%AD%E6%96%87.txt",
+    };
+    let request = http::Request::builder().uri(target).body(());
+    let (mut head, ()) = request.expect("a request").into_parts();
+    head.headers = client_headers();
+    let domains = ["s3.localhost".to_owned()];
+    bencher.bench(|| S3Request::parse(black_box(&head), &domains).is_ok());
 }
 
 #[divan::bench(args = QUERIES)]
