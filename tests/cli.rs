@@ -11,6 +11,7 @@ mod support;
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -18,10 +19,20 @@ use std::thread::{self, JoinHandle};
 
 use cosgate::emulator::{CosFault, Emulator, Faults, StsFault};
 use serde_json::Value;
-use support::{ACCOUNT, ACME, BUCKET, Call, GLOBEX, Reply, Script, act, emulator, toml};
+use support::{
+    ACCOUNT, ACME, BUCKET, Call, Client, GLOBEX, Reply, Script, act, emulator, tls_client, toml,
+};
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 6] = ["check", "credentials", "dev", "emulator", "keygen", "serve"];
+const COMMANDS: [&str; 7] = [
+    "certs",
+    "check",
+    "credentials",
+    "dev",
+    "emulator",
+    "keygen",
+    "serve",
+];
 
 /// The program, with the secrets of the tests' configuration in its environment.
 fn cosgate(arguments: &[&str]) -> Command {
@@ -360,6 +371,82 @@ fn keygen_makes_a_pair_that_a_configuration_takes() {
         .output();
     let output = output.unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn certs_makes_what_serves_and_what_connects() {
+    let folder = TempDir::new().unwrap();
+    let certs = folder.path().join("new/certs");
+    let path = |name: &str| certs.join(name);
+    let made = run(&["certs", certs.to_str().unwrap(), "--name", "s3.test"]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let said = stdout(&made);
+    for name in ["ca", "server", "client"] {
+        assert!(said.contains(&format!("{name}.pem")), "{said}");
+        let key = fs::metadata(path(&format!("{name}.key"))).unwrap();
+        assert_eq!(key.permissions().mode() & 0o777, 0o600, "{name}");
+    }
+    assert!(!said.contains("PRIVATE KEY"));
+
+    // The lines for the configuration are taken as they are, client_ca included.
+    let (_, section) = said.split_once("[server.tls]\n").unwrap();
+    let (section, _) = section.split_once("\n\n").unwrap();
+    let section = format!(
+        "[server.tls]\n{}",
+        section.replace("# client_ca", "client_ca")
+    );
+    let emulator = emulator();
+    let file = File::new(&toml(emulator.cos_addr(), emulator.sts_addr(), &section));
+    let serve = Running::serve(&file);
+    let listen = serve.address("listen=");
+    for name in [
+        "localhost",
+        "photos.s3.localhost",
+        "127.0.0.1",
+        "::1",
+        "s3.test",
+    ] {
+        let (cert, key) = (path("client.pem"), path("client.key"));
+        let tls = tls_client(&path("ca.pem"), Some((&cert, &key)), rustls::ALL_VERSIONS);
+        let mut client = Client::connect_tls(listen, name, tls);
+        let call = Call::new(listen, "PUT", "/photos/acme/k").signed_by(ACME);
+        client.write(&call.body("over TLS").bytes());
+        client.read_reply("PUT").assert_ok();
+    }
+}
+
+#[test]
+fn certs_overwrites_nothing_and_takes_no_bad_name() {
+    let folder = TempDir::new().unwrap();
+    let client = folder.path().join("client.pem");
+    fs::write(&client, "mine").unwrap();
+    let output = run(&["certs", folder.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(
+        said.contains("client.pem exists already") && said.contains("another folder"),
+        "{said}"
+    );
+    assert_eq!(stdout(&output), "");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_to_string(&client).unwrap(), "mine");
+
+    let new = folder.path().join("new");
+    for (arguments, part) in [
+        (
+            ["certs", new.to_str().unwrap(), "--name", "https://a"],
+            "*.NAME",
+        ),
+        (
+            ["certs", client.to_str().unwrap(), "--name", "a.test"],
+            "give a folder",
+        ),
+    ] {
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+    assert!(!new.exists());
 }
 
 /// A key as a tool would have read it.

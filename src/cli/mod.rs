@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod certs;
 mod check;
 mod credentials;
 #[cfg(feature = "emulator")]
@@ -25,6 +26,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Certs(certs::Arguments),
     Check(check::Arguments),
     Credentials(credentials::Arguments),
     #[cfg(feature = "emulator")]
@@ -42,6 +44,7 @@ impl Arguments {
     /// Does what was asked.
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
+            Command::Certs(arguments) => certs::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Credentials(arguments) => credentials::run(&arguments),
             #[cfg(feature = "emulator")]

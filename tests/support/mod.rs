@@ -20,6 +20,7 @@
 use std::borrow::Cow;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -190,6 +191,8 @@ impl Log {
 impl Gateway {
     pub fn start(toml: &str) -> Self {
         let config = config(toml);
+        let tls = config.server.tls.as_ref();
+        let tls = tls.map(|tls| cosgate::tls::acceptor(tls).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -207,7 +210,7 @@ impl Gateway {
                 .block_on(server::run(
                     listener,
                     served,
-                    None,
+                    tls,
                     async {
                         let _ = stopped.await;
                     },
@@ -436,6 +439,7 @@ fn decoded(text: &str) -> Cow<'_, str> {
 /// One connection.
 pub struct Client {
     pub stream: TcpStream,
+    tls: Option<rustls::ClientConnection>,
     read: Vec<u8>,
 }
 
@@ -513,13 +517,31 @@ impl Client {
         stream.set_nodelay(true).unwrap();
         Self {
             stream,
+            tls: None,
             read: Vec::new(),
         }
     }
 
+    /// The same over TLS, to a server of this name; the handshake comes with the first write.
+    pub fn connect_tls(addr: SocketAddr, name: &'static str, config: rustls::ClientConfig) -> Self {
+        let tls = rustls::ClientConnection::new(Arc::new(config), name.try_into().unwrap());
+        Self {
+            tls: Some(tls.unwrap()),
+            ..Self::connect(addr)
+        }
+    }
+
+    /// The TLS version that was agreed on.
+    pub fn tls_version(&self) -> Option<rustls::ProtocolVersion> {
+        self.tls.as_ref()?.protocol_version()
+    }
+
     /// Writes; a peer that has gone already is found when its answer is read.
     pub fn write(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
+        let _ = match &mut self.tls {
+            None => self.stream.write_all(bytes),
+            Some(tls) => rustls::Stream::new(tls, &mut self.stream).write_all(bytes),
+        };
     }
 
     /// Reads one answer to `method`, interim ones skipped.
@@ -607,14 +629,18 @@ impl Client {
 
     /// Reads once more; false at the end.
     pub fn fill(&mut self) -> bool {
+        matches!(self.try_fill(), Ok(1..))
+    }
+
+    /// Reads once more; how many bytes, or why there are none.
+    pub fn try_fill(&mut self) -> std::io::Result<usize> {
         let mut buf = [0; 65536];
-        match self.stream.read(&mut buf) {
-            Ok(0) | Err(_) => false,
-            Ok(n) => {
-                self.read.extend_from_slice(&buf[..n]);
-                true
-            }
-        }
+        let got = match &mut self.tls {
+            None => self.stream.read(&mut buf),
+            Some(tls) => rustls::Stream::new(tls, &mut self.stream).read(&mut buf),
+        }?;
+        self.read.extend_from_slice(&buf[..got]);
+        Ok(got)
     }
 
     /// Whether the peer closes within `limit`.
@@ -627,6 +653,38 @@ impl Client {
                 Ok(_) => {}
                 Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
             }
+        }
+    }
+}
+
+/// A TLS client that trusts `ca` alone and shows a certificate and its key, if given; all are PEM files.
+pub fn tls_client(
+    ca: &Path,
+    identity: Option<(&Path, &Path)>,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> rustls::ClientConfig {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let certificates = |file: &Path| {
+        let certificates = CertificateDer::pem_file_iter(file).unwrap();
+        certificates.map(Result::unwrap).collect::<Vec<_>>()
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in certificates(ca) {
+        roots.add(certificate).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots);
+    match identity {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => {
+            let key = PrivateKeyDer::from_pem_file(key).unwrap();
+            builder
+                .with_client_auth_cert(certificates(cert), key)
+                .unwrap()
         }
     }
 }
@@ -701,6 +759,7 @@ impl Script {
                 let mut peer = Peer {
                     client: Client {
                         stream,
+                        tls: None,
                         read: Vec::new(),
                     },
                     heads: Arc::clone(&all_heads),
