@@ -189,7 +189,8 @@ fn a_presigned_url_of_version_2_is_taken_only_where_the_configuration_says_so() 
         let query = sigv2::presigned_query(&request, ACME.0, &Secret::new(ACME.1), expires);
         format!("{path}?{query}")
     };
-    let world = World::with("allow_sigv2_presign = true");
+    let allowed = "threads = 1\nallow_sigv2_presign = true";
+    let world = World::edited(|toml| toml.replacen("threads = 1", allowed, 1));
     world.put(KEY, "hello");
     let get = |target: &str| Call::new(world.gateway.addr, "GET", target);
     let reply = get(&target(KEY, None)).ask();
