@@ -19,6 +19,7 @@ use super::sigv4;
 use crate::s3::headers::must_be_signed;
 use crate::s3::{Code, S3Error};
 use crate::secret::Secret;
+use crate::timestamp::Timestamp;
 
 /// The parameters that make a request one that is presigned this way.
 const PRESIGN_PARAMETERS: [&str; 3] = ["AWSAccessKeyId", "Expires", "Signature"];
@@ -135,6 +136,19 @@ impl<'a> Claim<'a> {
         };
         covers(query, headers)?;
         Ok(Some(claim))
+    }
+
+    /// Refuses a URL whose life is over at `now`, or goes on for more than `longest` seconds.
+    pub fn check_life(&self, now: Timestamp, longest: u64) -> Result<(), S3Error> {
+        let left = self.expires.saturating_sub(now.unix());
+        if left < 0 {
+            return Err(denied("Request has expired"));
+        }
+        if left.unsigned_abs() > longest {
+            let text = format!("Expires must be at most {longest} seconds ahead here");
+            return Err(S3Error::new(Code::AccessDenied, text));
+        }
+        Ok(())
     }
 
     /// Whether the signature is that of `request` under `secret`, in constant time.

@@ -239,17 +239,7 @@ impl Tenants {
         claim: &sigv2::Claim<'_>,
         now: Timestamp,
     ) -> Result<Authenticated<'_>, S3Error> {
-        let left = claim.expires.saturating_sub(now.unix());
-        if left < 0 {
-            return Err(S3Error::new(Code::AccessDenied, "Request has expired"));
-        }
-        if left.unsigned_abs() > self.max_presign {
-            let text = format!(
-                "Expires must be at most {} seconds ahead here",
-                self.max_presign
-            );
-            return Err(S3Error::new(Code::AccessDenied, text));
-        }
+        claim.check_life(now, self.max_presign)?;
         let path = decoded_path(head)?;
         let key = asked.key.as_ref().map_or("", ObjectKey::as_str);
         // Where the host names the bucket, the path is the key and nothing else.
