@@ -10,6 +10,11 @@
 
 mod support;
 
+use cosgate::secret::Secret;
+use cosgate::server;
+use cosgate::sign::sigv2;
+use http::HeaderMap;
+
 use support::{ACME, BUCKET, Call, Client, GLOBEX, Reply, SIGNATURES, World, exchange};
 
 const KEY: &str = "/photos/acme/a";
@@ -166,6 +171,43 @@ fn a_request_has_one_signature_by_one_mechanism() {
     let v2 = "/photos/public/a?AWSAccessKeyId=x&Expires=9999999999&Signature=x";
     let reply = Call::new(world.gateway.addr, "GET", v2).ask();
     assert_eq!(reply.status, 400, "{}", reply.text());
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+#[test]
+fn a_presigned_url_of_version_2_is_taken_only_where_the_configuration_says_so() {
+    let target = |path: &str, bucket: Option<&str>| {
+        let request = sigv2::Request {
+            method: "GET",
+            bucket,
+            path,
+            raw_query: "response-content-type=text%2Fcss",
+            query: &[("response-content-type".into(), "text/css".into())],
+            headers: &HeaderMap::new(),
+        };
+        let expires = server::wall_clock().plus(MINUTE).unix();
+        let query = sigv2::presigned_query(&request, ACME.0, &Secret::new(ACME.1), expires);
+        format!("{path}?{query}")
+    };
+    let allowed = "threads = 1\nallow_sigv2_presign = true";
+    let world = World::edited(|toml| toml.replacen("threads = 1", allowed, 1));
+    world.put(KEY, "hello");
+    let get = |target: &str| Call::new(world.gateway.addr, "GET", target);
+    let reply = get(&target(KEY, None)).ask();
+    assert_eq!(reply.assert_ok().text(), "hello");
+    assert_eq!(reply.header("content-type"), Some("text/css"));
+    let by_host = get(&target("/acme/a", Some("photos")));
+    let by_host = by_host.header("host", "photos.s3.localhost").ask();
+    assert_eq!(by_host.assert_ok().text(), "hello");
+    world.emulator.counters().reset();
+    let other = target(KEY, None).replacen("acme/a", "acme/b", 1);
+    get(&other).ask().assert_error(403, "SignatureDoesNotMatch");
+    assert_eq!(world.upstream_requests(), 0);
+
+    let world = self::world();
+    let refused = Call::new(world.gateway.addr, "GET", &target(KEY, None)).ask();
+    refused.assert_error(400, "InvalidRequest");
+    assert!(refused.text().contains("allow_sigv2_presign"));
     assert_eq!(world.upstream_requests(), 0);
 }
 

@@ -15,7 +15,7 @@ use cosgate::payload::Mode as Payload;
 use cosgate::s3::{Code, Operation, Query, S3Error, S3Request};
 use cosgate::secret::Secret;
 use cosgate::sign::encoding::percent_decode;
-use cosgate::sign::{Signable, sigv4};
+use cosgate::sign::{Signable, sigv2, sigv4};
 use cosgate::tenant::{Connection, Identity, Tenants};
 use cosgate::timestamp::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -67,6 +67,7 @@ fn config() -> Config {
             region: "ap-guangzhou".into(),
             strict_region: false,
             allow_remote_anonymous: false,
+            allow_sigv2_presign: false,
             threads: 1,
             max_presign: Duration::from_hours(7 * 24),
             tls: None,
@@ -217,6 +218,34 @@ impl Client {
         });
         self.query.push_str("&X-Amz-Signature=");
         self.query.push_str(&signature);
+        self
+    }
+
+    /// Presigned in Signature Version 2 to live `seconds` from now.
+    fn presigned_v2(self, seconds: i64) -> Self {
+        self.presigned_v2_in(None, seconds)
+    }
+
+    /// The same, `bucket` being named by the host.
+    fn presigned_v2_in(mut self, bucket: Option<&str>, seconds: i64) -> Self {
+        let query = Query::parse(&self.query).unwrap();
+        let request = sigv2::Request {
+            method: self.method,
+            bucket,
+            path: self.path,
+            raw_query: &self.query,
+            query: query.pairs(),
+            headers: &self.headers,
+        };
+        let expires = self.time.plus(seconds).unix();
+        self.query = sigv2::presigned_query(&request, self.key, &Secret::new(self.secret), expires);
+        self
+    }
+
+    /// With `from` in the query replaced.
+    fn forged(mut self, from: &str, to: &str) -> Self {
+        assert!(self.query.contains(from), "{}", self.query);
+        self.query = self.query.replacen(from, to, 1);
         self
     }
 
@@ -809,6 +838,165 @@ fn other_ways_of_signing_are_refused() {
         ..Client::new()
     }
     .refused(Code::AuthorizationQueryParametersError);
+}
+
+fn taking_v2() -> Config {
+    let mut config = config();
+    config.server.allow_sigv2_presign = true;
+    config
+}
+
+#[test]
+fn a_presigned_url_of_version_2_is_taken_where_it_is_allowed() {
+    let tenants = Tenants::new(&taking_v2());
+    let seen = |client: Client| {
+        client.ask(&tenants, LOOPBACK, |tenant, identity, payload| {
+            assert_eq!((tenant, identity), ("acme", Identity::Presigned(KEY)));
+            payload
+        })
+    };
+    let client = Client::new();
+    for life in [0, 1, 604_800] {
+        let payload = seen(client.clone().presigned_v2(life)).unwrap();
+        assert_eq!(payload, Payload::Unsigned);
+    }
+    let headers = client
+        .clone()
+        .with("x-amz-meta-b", " 1 ")
+        .with("x-amz-meta-b", "2")
+        .with("content-type", "text/plain")
+        .with("content-md5", "XUFAKrxLKna5cZ2REBfFkg==");
+    seen(headers.presigned_v2(60)).unwrap();
+    for query in [
+        "tagging",
+        "tagging=",
+        "response-content-type=text%2Fcss&x-id=L",
+    ] {
+        let query = query.to_owned();
+        seen(
+            Client {
+                query,
+                ..client.clone()
+            }
+            .presigned_v2(60),
+        )
+        .unwrap();
+    }
+    let in_host = Client {
+        path: "/",
+        ..client.clone()
+    };
+    seen(in_host.clone().presigned_v2_in(Some("photos"), 60)).unwrap();
+    assert!(seen(in_host.presigned_v2_in(Some("other"), 60)).is_err());
+
+    let text = client.presigned_v2(60).refused(Code::InvalidRequest);
+    assert!(
+        text.contains("[server] allow_sigv2_presign = true"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_presigned_url_of_version_2_lives_as_long_as_it_says() {
+    let config = taking_v2();
+    let refused = |life, text| {
+        let client = Client::new().presigned_v2(life);
+        let message = client.refused_by(&config, LOOPBACK, Code::AccessDenied);
+        assert!(message.contains(text), "{message}");
+    };
+    refused(-1, "Request has expired");
+    refused(604_801, "at most 604800 seconds ahead");
+    for expires in ["0", "-1", "", "1e9", "2026-01-15T12:30:45Z", "01768483845"] {
+        let mut client = Client::new().presigned_v2(60);
+        let at = client.query.find("Expires=").unwrap();
+        client.query.truncate(at);
+        client.query.push_str("Expires=");
+        client.query.push_str(expires);
+        client.refused_by(&config, LOOPBACK, Code::AccessDenied);
+    }
+}
+
+#[test]
+fn what_version_2_does_not_sign_as_it_stands_is_refused() {
+    let config = taking_v2();
+    let refused = |client: Client, code| {
+        client.refused_by(&config, LOOPBACK, code);
+    };
+    let client = Client::new();
+    let good = client.clone().presigned_v2(60);
+    let nobody = Client {
+        key: "NOBODY",
+        ..client.clone()
+    };
+    refused(nobody.presigned_v2(60), Code::InvalidAccessKeyId);
+    let wrong = Client {
+        secret: "wrong",
+        ..client.clone()
+    };
+    refused(wrong.presigned_v2(60), Code::SignatureDoesNotMatch);
+    for header in ["x-amz-meta-a", "x-amz-acl", "content-type", "content-md5"] {
+        refused(good.clone().with(header, "a"), Code::SignatureDoesNotMatch);
+    }
+    for change in ["versionId=1&AWS", "tagging&AWS", "response-expires=a&AWS"] {
+        let forged = good.clone().forged("AWS", change);
+        refused(forged, Code::SignatureDoesNotMatch);
+    }
+    let method = Client {
+        method: "DELETE",
+        ..good.clone()
+    };
+    refused(method, Code::SignatureDoesNotMatch);
+    let path = Client {
+        path: "/photos/a%20c",
+        ..good.clone()
+    };
+    refused(path, Code::SignatureDoesNotMatch);
+
+    refused(good.clone().with("x-cos-acl", "a"), Code::AccessDenied);
+    let twice = client.clone().with("content-type", "a");
+    let twice = twice.with("content-type", "b").presigned_v2(60);
+    refused(twice, Code::AccessDenied);
+    for query in [
+        "x-amz-checksum-sha256=a",
+        "response-content-type=a%0Ab",
+        "x-amz-meta-a=b%0Ax-amz-meta-c:d",
+    ] {
+        let query = query.to_owned();
+        let client = Client {
+            query,
+            ..client.clone()
+        };
+        refused(client.presigned_v2(60), Code::AccessDenied);
+    }
+    for (from, to) in [
+        ("AWSAccessKeyId=", "awsaccesskeyid="),
+        ("Expires=", "expires="),
+        ("Signature=", "signature="),
+        ("Expires=", "Expires=1&Expires="),
+        ("AWS", "X-Amz-Algorithm=AWS4-HMAC-SHA256&AWS"),
+    ] {
+        refused(good.clone().forged(from, to), Code::InvalidArgument);
+    }
+    for (from, to) in [
+        ("AWSAccessKeyId=", "odd="),
+        ("Expires=", "odd="),
+        ("Signature=", "odd="),
+        ("Signature=", "Signature=AAAA"),
+        ("Signature=", "Signature=%20"),
+    ] {
+        refused(good.clone().forged(from, to), Code::AccessDenied);
+    }
+    for mark in ["AWSAccessKeyId=a", "Expires=1", "Signature=a"] {
+        let query = mark.to_owned();
+        refused(
+            Client {
+                query,
+                ..client.clone()
+            },
+            Code::AccessDenied,
+        );
+    }
+    refused(good.with("authorization", "x"), Code::InvalidArgument);
 }
 
 #[test]

@@ -162,6 +162,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
     assert_eq!(server.region, "ap-guangzhou");
     assert_eq!(server.threads, 3);
     assert_eq!(server.max_presign, Duration::from_hours(168));
+    assert!(!server.allow_sigv2_presign);
     assert!(server.tls.is_none());
     let limits = &server.limits;
     assert_eq!(
@@ -921,6 +922,7 @@ fn a_variable_overrides_a_scalar_key_and_is_named_when_it_is_wrong() {
         ("COSGATE_SERVER_LISTEN", "127.0.0.1:1"),
         ("COSGATE_SERVER_ADMIN", ""),
         ("COSGATE_SERVER_STRICT_REGION", "true"),
+        ("COSGATE_SERVER_ALLOW_SIGV2_PRESIGN", "true"),
         ("COSGATE_SERVER_LIMITS_HEAD_BYTES", "32KiB"),
         ("COSGATE_ISSUERS_MAIN_SECRET_KEY", "from-the-environment"),
         ("COSGATE_ISSUERS_MAIN_DURATION", "30m"),
@@ -933,6 +935,7 @@ fn a_variable_overrides_a_scalar_key_and_is_named_when_it_is_wrong() {
     assert_eq!(config.server.listen.port(), 1);
     assert_eq!(config.server.admin, None);
     assert!(config.server.strict_region);
+    assert!(config.server.allow_sigv2_presign);
     assert_eq!(config.server.limits.head_bytes, 32 << 10);
     assert_eq!(
         config.issuers[0].secret_key.expose(),

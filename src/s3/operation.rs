@@ -547,7 +547,6 @@ mod tests {
             "prefix[]=a",
             "x-amz-acl=private",
             "sign=q",
-            "AWSAccessKeyId=a",
         ] {
             assert_eq!(
                 resolve("GET", Scope::Object, query, false),

@@ -81,9 +81,6 @@ impl<'a> Claim<'a> {
         if !Self::is_in_query(query) {
             return Ok(None);
         }
-        if query.iter().any(|(name, _)| name == SIGV2_ACCESS_KEY) {
-            return Err(unsupported_mechanism());
-        }
         if once(query, "X-Amz-Algorithm")? != ALGORITHM {
             return Err(malformed_query(
                 "X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256\"",
@@ -124,14 +121,13 @@ impl<'a> Claim<'a> {
         self.signature
     }
 
-    /// Whether `query` has a parameter of a presigned URL, of this signature's version or of the one
-    /// before it. In any case: `x-amz-signature` is a mistake to refuse, not a parameter to ignore.
+    /// Whether `query` has a parameter of a presigned URL. In any case: `x-amz-signature` is a mistake
+    /// to refuse, not a parameter to ignore.
     pub fn is_in_query(query: &[(Cow<'_, str>, Cow<'_, str>)]) -> bool {
         query.iter().any(|(name, _)| {
-            name == SIGV2_ACCESS_KEY
-                || PRESIGN_PARAMETERS
-                    .iter()
-                    .any(|known| name.eq_ignore_ascii_case(known))
+            PRESIGN_PARAMETERS
+                .iter()
+                .any(|known| name.eq_ignore_ascii_case(known))
         })
     }
 
@@ -183,8 +179,6 @@ const PRESIGN_PARAMETERS: [&str; 6] = [
     "X-Amz-Signature",
     "X-Amz-SignedHeaders",
 ];
-/// A presigned URL of Signature Version 2 has this parameter.
-const SIGV2_ACCESS_KEY: &str = "AWSAccessKeyId";
 /// AWS's longest life of a presigned URL: seven days, in seconds.
 const MAX_EXPIRES: u32 = 604_800;
 const SIGNED_HEADERS_RULE: &str =

@@ -14,11 +14,11 @@ use super::Tenant;
 use super::anonymous::AnonymousRule;
 use crate::config::Config;
 use crate::payload::{ChunkSignatures, Mode};
-use crate::s3::{Code, S3Error, S3Request};
+use crate::s3::{Code, ObjectKey, S3Error, S3Request};
 use crate::secret::Secret;
-use crate::sign::Signable;
 use crate::sign::encoding::percent_decode;
 use crate::sign::sigv4::{CONTENT_SHA256, Claim, CredentialScope, SigningKey, UNSIGNED_PAYLOAD};
+use crate::sign::{Signable, sigv2};
 use crate::timestamp::Timestamp;
 
 /// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
@@ -38,6 +38,7 @@ pub struct Tenants {
     region: Option<String>,
     /// The longest life of a presigned URL, in seconds.
     max_presign: u64,
+    allow_sigv2_presign: bool,
 }
 
 /// A caller that has proved who they are.
@@ -108,6 +109,7 @@ impl Tenants {
                 .strict_region
                 .then(|| config.server.region.clone()),
             max_presign: config.server.max_presign.as_secs(),
+            allow_sigv2_presign: config.server.allow_sigv2_presign,
         }
     }
 
@@ -133,7 +135,7 @@ impl Tenants {
         now: Timestamp,
     ) -> Result<Authenticated<'_>, S3Error> {
         let query = asked.query.pairs();
-        let in_query = Claim::is_in_query(query);
+        let in_query = Claim::is_in_query(query) || sigv2::Claim::is_in_query(query);
         if in_query && head.headers.contains_key(AUTHORIZATION) {
             return Err(S3Error::new(
                 Code::InvalidArgument,
@@ -143,6 +145,16 @@ impl Tenants {
         refuse_token(&head.headers, query)?;
         if let Some(claim) = Claim::from_headers(&head.headers)? {
             return self.signed(head, asked, &claim, now);
+        }
+        if sigv2::Claim::is_in_query(query) && !self.allow_sigv2_presign {
+            return Err(S3Error::new(
+                Code::InvalidRequest,
+                "The authorization mechanism you have provided is not supported. Please use \
+                 AWS4-HMAC-SHA256, or set [server] allow_sigv2_presign = true.",
+            ));
+        }
+        if let Some(claim) = sigv2::Claim::from_query(query, &head.headers)? {
+            return self.presigned_v2(head, asked, &claim, now);
         }
         if let Some(claim) = Claim::from_query(query, &head.headers)? {
             return self.signed(head, asked, &claim, now);
@@ -179,9 +191,7 @@ impl Tenants {
     ) -> Result<Authenticated<'_>, S3Error> {
         self.check_scope(claim)?;
         self.check_time(claim, now)?;
-        let path = percent_decode(head.uri.path()).ok_or_else(|| {
-            S3Error::new(Code::InvalidURI, "The path has a % without two hex digits")
-        })?;
+        let path = decoded_path(head)?;
         let query = asked.query.pairs();
         let request = Signable {
             method: head.method.as_str(),
@@ -199,11 +209,7 @@ impl Tenants {
             .and_then(|key| Some((key, self.all.get(key.tenant)?)))
             .ok_or_else(unknown_key)?;
         if !verified {
-            return Err(S3Error::new(
-                Code::SignatureDoesNotMatch,
-                "The request signature we calculated does not match the signature you provided. \
-                 Check your secret key, and that nothing between changes the path, query or headers.",
-            ));
+            return Err(wrong_signature());
         }
         let identity = match claim.expires {
             Some(_) => Identity::Presigned(&key.id),
@@ -221,6 +227,46 @@ impl Tenants {
                 let amz_date = claim.time.amz();
                 ChunkSignatures::new(signing_key, &amz_date, &claim.scope, claim.signature())
             }),
+        })
+    }
+
+    /// Checks a presigned URL of Signature Version 2. As in [`Tenants::signed`], all but the body's
+    /// mode is verified first.
+    fn presigned_v2(
+        &self,
+        head: &Parts,
+        asked: &S3Request<'_>,
+        claim: &sigv2::Claim<'_>,
+        now: Timestamp,
+    ) -> Result<Authenticated<'_>, S3Error> {
+        claim.check_life(now, self.max_presign)?;
+        let path = decoded_path(head)?;
+        let key = asked.key.as_ref().map_or("", ObjectKey::as_str);
+        // Where the host names the bucket, the path is the key and nothing else.
+        let path_is_key = path.strip_prefix(b"/") == Some(key.as_bytes());
+        let request = sigv2::Request {
+            method: head.method.as_str(),
+            bucket: asked.bucket.filter(|_| path_is_key),
+            path: head.uri.path(),
+            raw_query: head.uri.query().unwrap_or_default(),
+            query: asked.query.pairs(),
+            headers: &head.headers,
+        };
+        let payload = content_sha256(&head.headers)?;
+
+        let known = self.keys.get(claim.access_key);
+        let verified = claim.verify(&request, &known.unwrap_or(&self.nobody).secret);
+        let (key, tenant) = known
+            .and_then(|key| Some((key, self.all.get(key.tenant)?)))
+            .ok_or_else(unknown_key)?;
+        if !verified {
+            return Err(wrong_signature());
+        }
+        Ok(Authenticated {
+            tenant,
+            identity: Identity::Presigned(&key.id),
+            payload: payload.map_or(Ok(Mode::Unsigned), Mode::parse)?,
+            chunks: None,
         })
     }
 
@@ -426,6 +472,19 @@ fn content_sha256(headers: &HeaderMap) -> Result<Option<&str>, S3Error> {
             "x-amz-content-sha256 must be UNSIGNED-PAYLOAD or a SHA-256 in lower-case hex, once",
         )),
     }
+}
+
+fn decoded_path(head: &Parts) -> Result<Cow<'_, [u8]>, S3Error> {
+    percent_decode(head.uri.path())
+        .ok_or_else(|| S3Error::new(Code::InvalidURI, "The path has a % without two hex digits"))
+}
+
+fn wrong_signature() -> S3Error {
+    S3Error::new(
+        Code::SignatureDoesNotMatch,
+        "The request signature we calculated does not match the signature you provided. \
+         Check your secret key, and that nothing between changes the path, query or headers.",
+    )
 }
 
 fn wrong_scope(claim: &Claim<'_>, why: &str) -> S3Error {
