@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -196,7 +197,10 @@ impl Proxy {
         if !body.is_end_stream() {
             exit.expects_body();
         }
-        let served = caught(self.forward(&head, body, client, &gauge, now, &mut exit)).await;
+        let served = {
+            let forward = pin!(self.forward(&head, body, client, &gauge, now, &mut exit));
+            caught(forward).await
+        };
         let answer = served.unwrap_or_else(|| {
             self.metrics.count(Event::Panic);
             Err(internal("a panic while serving this request").close())
@@ -252,8 +256,8 @@ impl Proxy {
 }
 
 /// Runs `future`; `None` if it panicked. One request's panic must not take its neighbours along.
-async fn caught<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
+/// Taken by reference: by value the future would be held twice, and moved.
+async fn caught<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     std::future::poll_fn(
         |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
