@@ -16,6 +16,7 @@ use super::Proxy;
 use super::gather_budget::GatherHold;
 use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
 use crate::counted::Gauge;
+use crate::observe::Event;
 use crate::payload::checksum::{Checks, Verified};
 use crate::payload::{Declared, Intake, Mode, PayloadError};
 use crate::s3::request::{MAX_OBJECT_BYTES, content_length, too_large};
@@ -139,8 +140,13 @@ impl Proxy {
             caller.chunk_signatures().cloned(),
         )?;
         let source = Rc::clone(gauge);
-        let (body, verified) =
-            body::Request::from_client(incoming, length, intake, source, self.pace()).await?;
+        let arrived =
+            body::Request::from_client(incoming, length, intake, source, self.pace()).await;
+        let (body, verified) = arrived.inspect_err(|failure| {
+            if matches!(failure, UploadFailure::Payload(_)) {
+                self.metrics.count(Event::BodyWithheld);
+            }
+        })?;
         Ok(Outgoing {
             sha256: signed_sha256(declared.mode),
             verified,
