@@ -171,19 +171,16 @@ impl Proxy {
             .close());
         }
         let hold = self.gathered.take(caller.tenant().index, most)?;
-        let window = self.config().server.limits.body_window;
-        let body = body::gather(incoming, most, window).await;
-        let mut input = body.map_err(|failure| match failure {
-            GatherFailure::Gone => UploadFailure::ClientGone.into(),
-            GatherFailure::Slow => UploadFailure::ClientSlow.into(),
-            GatherFailure::TooLarge => S3Error::new(
-                Code::MissingContentLength,
-                format!(
-                    "An upload of more than {most} bytes must say its length; send Content-Length."
-                ),
-            )
-            .close(),
-        })?;
+        let mut input = self
+            .gather(incoming, most, || {
+                S3Error::new(
+                    Code::MissingContentLength,
+                    format!(
+                        "An upload of more than {most} bytes must say its length; send Content-Length."
+                    ),
+                )
+            })
+            .await?;
         let object = input.clone();
         let mut intake = Intake::new(declared, object.len() as u64, checks, None)?;
         while intake.push(&mut input)?.is_some() {}
@@ -218,23 +215,34 @@ impl Proxy {
         incoming: Incoming,
         payload: Mode,
     ) -> Result<Bytes, S3Error> {
-        let limits = &self.config().server.limits;
-        let body = body::gather(incoming, limits.xml_bytes, limits.body_window).await;
-        let body = body.map_err(|failure| match failure {
-            GatherFailure::Gone => UploadFailure::ClientGone.into(),
-            GatherFailure::Slow => UploadFailure::ClientSlow.into(),
-            GatherFailure::TooLarge => S3Error::new(
-                Code::MalformedXML,
-                format!(
-                    "The XML is larger than the {} bytes that are accepted.",
-                    limits.xml_bytes
-                ),
-            )
-            .close(),
-        })?;
+        let most = self.config().server.limits.xml_bytes;
+        let body = self
+            .gather(incoming, most, || {
+                S3Error::new(
+                    Code::MalformedXML,
+                    format!("The XML is larger than the {most} bytes that are accepted."),
+                )
+            })
+            .await?;
         check_sha256(&body, payload)?;
         check_md5(&body, head)?;
         Ok(body)
+    }
+
+    /// Reads a body of at most `most` bytes whole, within the pace's window.
+    async fn gather(
+        &self,
+        incoming: Incoming,
+        most: usize,
+        too_large: impl FnOnce() -> S3Error,
+    ) -> Result<Bytes, S3Error> {
+        let window = self.config().server.limits.body_window;
+        let body = body::gather(incoming, most, window).await;
+        body.map_err(|failure| match failure {
+            GatherFailure::Gone => UploadFailure::ClientGone.into(),
+            GatherFailure::Slow => UploadFailure::ClientSlow.into(),
+            GatherFailure::TooLarge => too_large().close(),
+        })
     }
 
     /// Parses an XML body and writes it anew from its parts: nothing of the client's text is sent on.

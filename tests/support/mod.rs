@@ -386,23 +386,10 @@ impl Call {
             .unwrap_or_else(|| sha256_hex(&self.body));
         headers.push(("x-amz-date".to_owned(), amz_date.clone()));
         headers.push(("x-amz-content-sha256".to_owned(), payload.clone()));
-        let mut map = HeaderMap::new();
-        for (name, value) in headers.iter() {
-            map.append(
-                HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-            );
-        }
+        let map = header_map(headers);
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
         let path = encoding::percent_decode(path).unwrap();
-        let query: Vec<(Cow<'_, str>, Cow<'_, str>)> = query
-            .split('&')
-            .filter(|pair| !pair.is_empty())
-            .map(|pair| {
-                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                (decoded(name), decoded(value))
-            })
-            .collect();
+        let query = decoded_query(query);
         let request = Signable {
             method: &self.method,
             path: &path,
@@ -428,6 +415,27 @@ impl Call {
         client.write(&self.bytes());
         client.read_reply(&self.method)
     }
+}
+
+fn header_map(headers: &[(String, String)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(
+            HeaderName::from_bytes(name.as_bytes()).unwrap(),
+            HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+        );
+    }
+    map
+}
+
+fn decoded_query(query: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decoded(name), decoded(value))
+        })
+        .collect()
 }
 
 fn decoded(text: &str) -> Cow<'_, str> {
@@ -843,23 +851,10 @@ impl Call {
     pub fn presigned(mut self, expires: u32) -> Self {
         let (id, secret) = self.key.take().unwrap();
         let amz_date = self.time.amz();
-        let mut map = HeaderMap::new();
-        for (name, value) in &self.headers {
-            map.append(
-                HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-            );
-        }
+        let map = header_map(&self.headers);
         let (raw_path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
         let path = encoding::percent_decode(raw_path).unwrap();
-        let query: Vec<(Cow<'_, str>, Cow<'_, str>)> = query
-            .split('&')
-            .filter(|pair| !pair.is_empty())
-            .map(|pair| {
-                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                (decoded(name), decoded(value))
-            })
-            .collect();
+        let query = decoded_query(query);
         let request = Signable {
             method: &self.method,
             path: &path,
