@@ -37,6 +37,7 @@ pub struct Gauge {
     core: Rc<CoreLoad>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
+    begun: Cell<u64>,
     read: Cell<u64>,
     written: Cell<u64>,
     blocked: Cell<bool>,
@@ -103,6 +104,7 @@ impl Gauge {
             core: Rc::clone(core),
             phase: Cell::new(Phase::Head),
             since: Cell::new(Instant::now()),
+            begun: Cell::new(0),
             read: Cell::new(0),
             written: Cell::new(0),
             blocked: Cell::new(false),
@@ -143,8 +145,16 @@ impl Gauge {
         (self.phase.get(), self.since.get())
     }
 
+    /// How many requests have begun to be served.
+    pub fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+
     /// Enters `phase` now.
     pub fn enter(&self, phase: Phase) {
+        if phase == Phase::Busy {
+            self.begun.set(self.begun.get() + 1);
+        }
         self.phase.set(phase);
         self.since.set(Instant::now());
     }

@@ -32,6 +32,8 @@ pub struct Front<S, F> {
     reader: Option<Waker>,
     /// A body is framed wrongly: nothing more is read.
     is_cut: bool,
+    /// How many requests had begun when hyper last got bytes between requests, of a head.
+    fed_at: Option<u64>,
 }
 
 impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
@@ -46,11 +48,15 @@ impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
             ahead: BytesMut::new(),
             reader: None,
             is_cut: false,
+            fed_at: None,
         }
     }
 
     /// Looks at what is to be read next; how much of it belongs to the current request.
     fn look(&mut self, bytes: &[u8]) -> usize {
+        if !self.is_busy() && !bytes.is_empty() {
+            self.fed_at = Some(self.gauge.begun());
+        }
         match self.scan.take(bytes) {
             Ok(taken) => taken,
             // Its answer may be on the way: hyper finds the body incomplete, says so, and closes.
@@ -80,12 +86,15 @@ impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
         }
     }
 
-    /// Whether `bytes` are an answer that hyper makes by itself, to a head it cannot take.
+    /// Whether `bytes` are an answer that hyper makes by itself, to a head it cannot take: it has got
+    /// some of a head, and no request has come of it. An object's bytes may read the same, and the end
+    /// of an answer is flushed when its request is over.
     fn is_from_hyper(&mut self, bytes: &[u8]) -> bool {
         if self.refusal.is_some() {
             return true;
         }
-        if self.is_busy() || self.gauge.is_blocked() {
+        let no_request_came = self.fed_at == Some(self.gauge.begun());
+        if self.is_busy() || !no_request_came || self.gauge.is_blocked() {
             return false;
         }
         let Some(error) = automatic(bytes) else {

@@ -741,3 +741,26 @@ fn faults_of_the_store_end_with_the_faults() {
         assert_eq!(reply.assert_ok().text(), "whole");
     }
 }
+
+/// The front gives hyper's own refusals another form: what an object says must not be taken for one.
+#[test]
+fn an_object_that_reads_like_a_refusal_passes_as_it_is() {
+    const OBJECT: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+    let world = Scripted::new(vec![act(|peer| {
+        while peer.head().is_some() {
+            peer.say(&format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+                OBJECT.len()
+            ));
+            std::thread::sleep(Duration::from_millis(100));
+            peer.say(OBJECT);
+        }
+    })]);
+    let mut client = Client::connect(world.gateway.addr);
+    for _ in 0..2 {
+        client.write(&world.signed("GET", GET).bytes());
+        assert_eq!(client.read_reply("GET").assert_ok().text(), OBJECT);
+    }
+    client.write(b"GET bad HTTP/1.1\r\n\r\n");
+    assert_eq!(client.read_reply("GET").status, 400);
+}
