@@ -90,6 +90,7 @@ fn config() -> Config {
             signature: config::UpstreamSignature::S3,
             connect_to: None,
             ca_file: None,
+            stored_check: config::StoredCheck::Crc64Ecma,
             spool_unknown_length: 0,
             limits: config::UpstreamLimits {
                 connect_timeout: second,

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use cosgate::emulator::{CosFault, Faults};
 use cosgate::sign::encoding::sha256_hex;
-use support::{BUCKET, Client, Scripted, World, act, header_of};
+use support::{ACME, BUCKET, Call, Client, Gateway, Script, Scripted, World, act, header_of};
 
 const KEY: &str = "/photos/acme/k";
 const STORED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"e\"\r\n\r\n";
@@ -293,4 +293,79 @@ fn many_bodies_at_once_do_not_mix() {
             });
         }
     });
+}
+
+/// A store that changes a byte on its way to the disk, once.
+fn flipping(world: &World) {
+    world.emulator.faults().set(Faults {
+        cos: Some(CosFault::FlipAfterReceived(70_000)),
+        cos_times: Some(1),
+        ..Faults::default()
+    });
+}
+
+#[test]
+fn a_store_that_stored_something_else_is_no_success() {
+    for operation in ["PutObject", "UploadPart"] {
+        let world = World::new();
+        let target = if operation == "UploadPart" {
+            let begun = world.ask("POST", &format!("{KEY}?uploads")).text();
+            let id = support::element(&begun, "UploadId");
+            format!("{KEY}?partNumber=1&uploadId={id}")
+        } else {
+            KEY.to_owned()
+        };
+        let body = noise(100_000);
+        let call = world
+            .signed("PUT", &target)
+            .payload("UNSIGNED-PAYLOAD")
+            .body(body.clone());
+        flipping(&world);
+        let reply = call.send();
+        reply.assert_error(500, "InternalError");
+        assert!(reply.header("etag").is_none(), "{operation}");
+        let metric = |name| world.gateway.metric(name, "");
+        assert_eq!(metric("cosgate_stored_otherwise_total"), 1, "{operation}");
+        let sent = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Xz, &body);
+        let mut flipped = body.clone();
+        flipped[70_000] ^= 1;
+        let stored = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Xz, &flipped);
+        world.gateway.log.assert_says(&format!(
+            "the CRC-64/ECMA of what was sent is {sent}, COS reports \\\"{stored}\\\""
+        ));
+        call.send().assert_ok();
+        assert_eq!(metric("cosgate_stored_otherwise_total"), 1, "{operation}");
+    }
+}
+
+#[test]
+fn what_a_store_says_of_an_upload_is_compared_as_configured() {
+    let wrong_crc = "x-cos-hash-crc64ecma: 7\r\n";
+    let wrong_md5 = "ETag: \"00000000000000000000000000000000\"\r\n";
+    let answers: [(&str, &str, bool); 7] = [
+        ("crc64ecma", wrong_crc, false),
+        ("crc64ecma", wrong_md5, true),
+        ("crc64ecma", "", true),
+        ("md5", wrong_md5, false),
+        (
+            "md5",
+            "ETag: \"6d0bb00954ceb7fbee436bb55a8397a9\"\r\n",
+            true,
+        ),
+        ("off", wrong_crc, true),
+        ("off", wrong_md5, true),
+    ];
+    for (check, field, passes) in answers {
+        let answer = format!("HTTP/1.1 200 OK\r\n{field}Content-Length: 0\r\n\r\n");
+        let script = act(move |peer| peer.always(&answer));
+        let (script, emulator) = (Script::new(vec![script]), support::emulator());
+        let config = support::toml(script.addr, emulator.sts_addr(), "");
+        let keyed = format!("[upstream]\nstored_check = \"{check}\"");
+        let gateway = Gateway::start(&config.replacen("[upstream]", &keyed, 1));
+        // 100 zero bytes: MD5 6d0bb00954ceb7fbee436bb55a8397a9.
+        let call = Call::new(gateway.addr, "PUT", KEY).signed_by(ACME);
+        let reply = call.body(vec![0; 100]).send();
+        let expected = if passes { 200 } else { 500 };
+        assert_eq!(reply.status, expected, "{check} {field}");
+    }
 }

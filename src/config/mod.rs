@@ -138,6 +138,8 @@ pub struct Upstream {
     pub connect_to: Option<String>,
     /// `ca_file`: PEM roots in place of the platform's.
     pub ca_file: Option<PathBuf>,
+    /// `stored_check`
+    pub stored_check: StoredCheck,
     /// `spool_unknown_length`: hold uploads of unknown length up to this size and send them with one;
     /// 0 refuses them.
     pub spool_unknown_length: usize,
@@ -154,6 +156,17 @@ pub struct EndpointTemplate {
     pub authority: String,
     /// The path before the key, no trailing slash, placeholders included: empty or `/{bucket}`.
     pub path: String,
+}
+
+/// How an upload is compared with what COS says it stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredCheck {
+    /// By `x-cos-hash-crc64ecma`; the `ETag` too, where the client sent a `Content-MD5`.
+    Crc64Ecma,
+    /// By the MD5 in the `ETag`, for stores that tell no CRC. It costs much more.
+    Md5,
+    /// Not at all.
+    Off,
 }
 
 /// The signature scheme toward COS.

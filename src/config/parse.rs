@@ -11,8 +11,8 @@ use super::problem::{Problem, Refusal, Severity, nearest};
 use super::section::Section;
 use super::tenants;
 use super::{
-    Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits, ServerTls, Sources, Sts,
-    Upstream, UpstreamLimits, UpstreamSignature,
+    Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits, ServerTls, Sources,
+    StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
 };
 
 const KIB: u64 = 1 << 10;
@@ -211,6 +211,15 @@ fn upstream(mut section: Section<'_>) -> Option<Upstream> {
             "write \"s3\" or \"cos\"",
         )),
     });
+    let stored_check = section.parsed("stored_check", |text| match text {
+        "crc64ecma" => Ok(StoredCheck::Crc64Ecma),
+        "md5" => Ok(StoredCheck::Md5),
+        "off" => Ok(StoredCheck::Off),
+        _ => Err(Refusal::new(
+            format!("`{}` is not a way to compare", printable(text)),
+            "write \"crc64ecma\", \"md5\" or \"off\"",
+        )),
+    });
     let ca_file = section.pem("ca_file");
     let spool_unknown_length = in_memory(section.size("spool_unknown_length", 0, 0..=32 * MIB));
     let limits = upstream_limits(section.section("limits"));
@@ -221,6 +230,7 @@ fn upstream(mut section: Section<'_>) -> Option<Upstream> {
         signature: signature.map_or(UpstreamSignature::S3, |found| found.value),
         connect_to,
         ca_file,
+        stored_check: stored_check.map_or(StoredCheck::Crc64Ecma, |found| found.value),
         spool_unknown_length,
         limits,
     })

@@ -21,7 +21,7 @@ use crate::emulator::head::{
 use crate::emulator::keys::{Key, Keys};
 use crate::emulator::native::Coverage;
 use crate::emulator::store::Store;
-use crate::emulator::wire::{Breaks, BrokenBody, Cut, Peer};
+use crate::emulator::wire::{Breaks, BrokenBody, Cut, FlippedBody, Peer};
 use crate::emulator::{clock, native};
 use crate::sign::Signable;
 use crate::sign::cos::Claim;
@@ -70,6 +70,9 @@ impl Cos {
                 return Ok(refusal.into_answer(&method, &resource));
             }
             Some(CosFault::Reset) => return Err(peer.cut()),
+            Some(CosFault::FlipAfterReceived(after)) => {
+                body = Body::http_body_unsync(FlippedBody::new(body, *after));
+            }
             Some(CosFault::ResetAfterReceived(after)) => {
                 body = Body::http_body_unsync(BrokenBody::new(
                     body,

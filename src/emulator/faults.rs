@@ -58,6 +58,8 @@ pub enum CosFault {
         /// COS's code.
         code: String,
     },
+    /// Changes the byte that follows so many of the request's body, and stores that.
+    FlipAfterReceived(u64),
     /// Resets the connection before the answer's head.
     Reset,
     /// Resets the connection when this many bytes of the request's body have come.

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -210,5 +210,55 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// A body with one byte changed.
+pub(super) struct FlippedBody<B> {
+    inner: B,
+    /// Bytes before the one that changes; `None` once it is behind.
+    left: Option<u64>,
+}
+
+impl<B> FlippedBody<B> {
+    pub(super) fn new(inner: B, after: u64) -> Self {
+        Self {
+            inner,
+            left: Some(after),
+        }
+    }
+}
+
+impl<B> Body for FlippedBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let next = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        Poll::Ready(next.map(|frame| Ok(frame?.map_data(|data| self.flip(data)))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B> FlippedBody<B> {
+    fn flip(&mut self, data: Bytes) -> Bytes {
+        let Some(left) = self.left else { return data };
+        self.left = left.checked_sub(data.len() as u64);
+        let mut data = BytesMut::from(data);
+        if self.left.is_none()
+            && let Some(byte) = usize::try_from(left).ok().and_then(|at| data.get_mut(at))
+        {
+            *byte ^= 1;
+        }
+        data.freeze()
     }
 }

@@ -51,6 +51,8 @@ pub enum Event {
     Panic,
     /// A request was sent to COS again.
     Retry,
+    /// COS reported another digest of an object than that of what was sent.
+    StoredOtherwise,
     /// The connection to COS broke during a request.
     UpstreamBroken,
     /// COS answered 4xx.
@@ -111,7 +113,7 @@ const STATUSES: [u16; 21] = [
     503, 504,
 ];
 
-const FAMILIES: [Family; 11] = [
+const FAMILIES: [Family; 12] = [
     Family {
         name: "cosgate_received_bytes_total",
         help: "Bytes of bodies received from clients.",
@@ -169,6 +171,11 @@ const FAMILIES: [Family; 11] = [
         name: "cosgate_bodies_withheld_total",
         help: "Uploads whose end was withheld because the body was not what the client said.",
         samples: &[("", Event::BodyWithheld)],
+    },
+    Family {
+        name: "cosgate_stored_otherwise_total",
+        help: "Uploads of which COS reported another digest than that of what was sent.",
+        samples: &[("", Event::StoredOtherwise)],
     },
     Family {
         name: "cosgate_access_log_dropped_total",

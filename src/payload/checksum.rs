@@ -7,7 +7,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use crc_fast::CrcAlgorithm;
-use http::header::{HeaderMap, HeaderName};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
@@ -277,6 +277,15 @@ impl Checks {
         }
         verified.checksum = value.map(|value| (algorithm, BASE64_STANDARD.encode(value)));
         Ok(verified)
+    }
+}
+
+impl Verified {
+    /// The checksum that held, as the header that the answer repeats.
+    pub fn echo(&self) -> Option<(HeaderName, HeaderValue)> {
+        let (algorithm, value) = self.checksum.as_ref()?;
+        let name = HeaderName::from_static(algorithm.header());
+        Some((name, HeaderValue::from_str(value).ok()?))
     }
 }
 

@@ -5,7 +5,8 @@
 //! 2. [`chunked::Decoder`] takes `aws-chunked` framing off and checks the chunk signatures;
 //! 3. [`checksum::Checks`] digests the decoded bytes and compares at the end;
 //! 4. [`HoldBack`] keeps the object's last bytes until then;
-//! 5. [`Intake`] is those three in one.
+//! 5. [`Intake`] is those three in one;
+//! 6. [`compare_stored`] holds COS's answer against what was sent.
 
 pub mod checksum;
 pub mod chunked;
@@ -14,6 +15,7 @@ mod error;
 mod hold_back;
 mod intake;
 mod signature;
+mod stored;
 mod trailer;
 
 pub use declared::{Declared, Framing, Mode, strip_aws_chunked};
@@ -21,3 +23,4 @@ pub use error::PayloadError;
 pub use hold_back::HoldBack;
 pub use intake::Intake;
 pub use signature::ChunkSignatures;
+pub use stored::{StoredOtherwise, compare_stored};

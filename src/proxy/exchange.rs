@@ -6,7 +6,7 @@ use http::header::{
     CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, IF_MATCH, IF_NONE_MATCH, TRANSFER_ENCODING,
 };
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Duration, Instant};
 
@@ -16,9 +16,12 @@ use super::local::document;
 use super::payload::Outgoing;
 use super::retry::Tries;
 use crate::body::{self, Answer};
+use crate::config::StoredCheck;
 use crate::counted::Gauge;
 use crate::credentials::Credential;
 use crate::observe::Event;
+use crate::payload::checksum::Verified;
+use crate::payload::compare_stored;
 use crate::rewrite::listing::AnswerRewriter;
 use crate::rewrite::{self, UpstreamRequest};
 use crate::s3::{Code, Fault, Operation, S3Error, xml};
@@ -210,7 +213,10 @@ impl Proxy {
         let (upstream, incoming) = response.into_parts();
         let operation = permit.request().operation;
         let mut headers = rewrite::response_headers(operation, &upstream.headers)?;
-        headers.extend(outgoing.echo());
+        if let Some(sent) = outgoing.verified() {
+            self.compare_stored(&sent, &upstream.headers)?;
+            headers.extend(sent.echo());
+        }
         if operation == Operation::DeleteObjects {
             let mut result = Box::pin(self.read_delete_result(incoming, lease)).await?;
             rewrite::clean_failures(&mut result, permit);
@@ -227,6 +233,23 @@ impl Proxy {
         *answer.status_mut() = upstream.status;
         *answer.headers_mut() = headers;
         Ok(answer)
+    }
+
+    /// The last check of an upload: COS must report what was sent. It has stored something by now, so
+    /// all that can be done is to tell the client and the operator.
+    fn compare_stored(&self, sent: &Verified, answer: &HeaderMap) -> Result<(), S3Error> {
+        if self.config().upstream.stored_check == StoredCheck::Off {
+            return Ok(());
+        }
+        compare_stored(sent, answer).map_err(|stored| {
+            self.metrics.count(Event::StoredOtherwise);
+            S3Error::new(
+                Code::InternalError,
+                "The storage reports another checksum than that of the bytes it was sent. Send them again.",
+            )
+            .fault(Fault::Upstream)
+            .detail(stored.to_string())
+        })
     }
 
     async fn read_delete_result(

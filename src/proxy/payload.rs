@@ -6,7 +6,7 @@ use std::rc::Rc;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderName;
 use http::request::Parts;
 use hyper::body::{Body as _, Incoming};
 use md5::{Digest as _, Md5};
@@ -15,6 +15,7 @@ use sha2::Sha256;
 use super::Proxy;
 use super::gather_budget::GatherHold;
 use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
+use crate::config::StoredCheck;
 use crate::counted::Gauge;
 use crate::observe::Event;
 use crate::payload::checksum::{Checks, Verified};
@@ -57,14 +58,10 @@ impl Outgoing {
         }
     }
 
-    /// The checksum that was verified, as the header that the answer repeats.
-    pub(super) fn echo(&self) -> Option<(HeaderName, HeaderValue)> {
-        let upload = self.body.upload();
-        let upload = upload.as_ref().map(|upload| upload.borrow());
-        let streamed = upload.as_ref().and_then(|upload| upload.verified());
-        let (algorithm, value) = self.verified.as_ref().or(streamed)?.checksum.as_ref()?;
-        let name = HeaderName::from_static(algorithm.header());
-        Some((name, HeaderValue::from_str(value).ok()?))
+    /// What was verified of an object, once all of it has been.
+    pub(super) fn verified(&self) -> Option<Verified> {
+        let streamed = || self.body.upload()?.borrow().verified().cloned();
+        self.verified.clone().or_else(streamed)
     }
 
     /// An XML document written here.
@@ -127,6 +124,11 @@ impl Proxy {
     ) -> Result<Outgoing, S3Error> {
         let declared = Declared::read(caller.payload(), &head.headers)?;
         let checks = Checks::new(&declared, &head.headers)?;
+        let checks = match self.config().upstream.stored_check {
+            StoredCheck::Crc64Ecma => checks.with_crc64_ecma(),
+            StoredCheck::Md5 => checks.with_md5(),
+            StoredCheck::Off => checks,
+        };
         let Some(length) = declared.length else {
             return Box::pin(self.spooled(incoming, caller, &declared, checks)).await;
         };

@@ -258,7 +258,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::UpstreamLimits;
+    use crate::config::{StoredCheck, UpstreamLimits};
     use crate::rewrite::tests::{OPERATIONS, ask, tenant};
     use crate::s3::{CopySource, ObjectKey};
     use crate::sign::encoding::percent_decode;
@@ -275,6 +275,7 @@ mod tests {
             signature,
             connect_to: None,
             ca_file: None::<PathBuf>,
+            stored_check: StoredCheck::Crc64Ecma,
             spool_unknown_length: 0,
             limits: UpstreamLimits {
                 connect_timeout: Duration::from_secs(3),
