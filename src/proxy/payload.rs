@@ -17,7 +17,7 @@ use super::gather_budget::GatherHold;
 use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
 use crate::counted::Gauge;
 use crate::observe::Event;
-use crate::payload::checksum::{Checks, Verified};
+use crate::payload::checksum::{self, Checks, Verified};
 use crate::payload::{Declared, Intake, Mode, PayloadError};
 use crate::s3::request::{MAX_OBJECT_BYTES, content_length, too_large};
 use crate::s3::{Code, ObjectKey, Operation, S3Error, xml};
@@ -57,6 +57,11 @@ impl Outgoing {
         }
     }
 
+    /// The checksum that the client gave and that nobody checked, for a body that is whole already.
+    pub(super) fn unchecked(&self) -> Option<&str> {
+        self.verified.as_ref()?.unchecked.as_deref()
+    }
+
     /// The checksum that was verified, as the header that the answer repeats.
     pub(super) fn echo(&self) -> Option<(HeaderName, HeaderValue)> {
         let upload = self.body.upload();
@@ -94,7 +99,7 @@ impl Proxy {
     ) -> Result<Outgoing, S3Error> {
         let operation = permit.request().operation;
         if operation.takes_object_body() {
-            return self.object(head, incoming, caller, gauge).await;
+            return self.object(permit, head, incoming, caller, gauge).await;
         }
         if operation.has_xml_body() {
             let most = self.config().server.limits.xml_bytes;
@@ -102,7 +107,12 @@ impl Proxy {
             let bytes = length.map_or(most, |length| length.min(most));
             let hold = self.gathered.take(caller.tenant().index, bytes)?;
             let document = Box::pin(self.xml_body(head, incoming, caller.payload())).await?;
+            let verified = checksum::unchecked(&head.headers).map(|name| Verified {
+                unchecked: Some(name),
+                ..Verified::default()
+            });
             return Ok(Outgoing {
+                verified,
                 _hold: Some(hold),
                 ..self.rebuild(permit, &document)?
             });
@@ -120,13 +130,14 @@ impl Proxy {
     /// An object or a part, in whatever form the client sends it: COS gets its plain bytes.
     async fn object(
         &self,
+        permit: &Permit<'_, '_>,
         head: &Parts,
         incoming: Incoming,
         caller: &Authenticated<'_>,
         gauge: &Rc<Gauge>,
     ) -> Result<Outgoing, S3Error> {
         let declared = Declared::read(caller.payload(), &head.headers)?;
-        let checks = Checks::new(&declared, &head.headers)?;
+        let checks = Checks::read(&declared, &head.headers, &permit.request().query)?;
         let Some(length) = declared.length else {
             return Box::pin(self.spooled(incoming, caller, &declared, checks)).await;
         };

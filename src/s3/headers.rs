@@ -204,6 +204,9 @@ fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disposition, S3
         | "user-agent" => Disposition::Drop,
         // COS ignores them (it has none of these sums): `payload::checksum` checks them here.
         _ if rest.starts_with("checksum-") => Disposition::Drop,
+        // The size that the parts should have together: COS does not compare it, and here no part is
+        // known any more.
+        "mp-object-size" if operation == Operation::CompleteMultipartUpload => Disposition::Drop,
 
         // What COS does anyway; tools send them unasked.
         "acl" if matches!(value, b"private" | b"bucket-owner-full-control") => Disposition::Drop,
