@@ -22,4 +22,4 @@ deny:
 
 # Time and allocations of parsing, verifying, signing and decoding
 bench:
-    cargo bench --bench signing --bench payload
+    cargo bench --bench signing --bench payload --bench upload

@@ -161,6 +161,173 @@ fn a_chunked_document_that_is_framed_wrongly_is_answered() {
     }
 }
 
+/// Asserts that a head alone is refused so, before the client is asked for its body, and that nobody
+/// upstream hears of it.
+#[track_caller]
+fn refused_early(method: &str, target: &str, headers: &[(&str, &str)], status: u16, code: &str) {
+    let world = World::new();
+    let mut call = world.signed(method, target).payload("UNSIGNED-PAYLOAD");
+    for (name, value) in headers {
+        call = call.header(name, value);
+    }
+    let mut client = Client::connect(call.addr);
+    client.write(&call.header("expect", "100-continue").head());
+    let reply = client.read_one(method);
+    reply.assert_error(status, code);
+    reply.assert_presentable();
+    let counts = world.emulator.counters().counts();
+    assert_eq!((counts.cos_connections, counts.sts_calls), (0, 0));
+}
+
+#[test]
+fn more_than_5_gib_in_one_request_is_refused_early() {
+    let (most, over) = ("5368709120", "5368709121");
+    let part = format!("{KEY}?partNumber=1&uploadId=u");
+    for target in [KEY, &*part] {
+        for headers in [
+            &[("content-length", over)][..],
+            &[
+                ("x-amz-decoded-content-length", over),
+                ("transfer-encoding", "chunked"),
+            ],
+            &[
+                ("x-amz-decoded-content-length", over),
+                ("content-length", "5400000000"),
+            ],
+        ] {
+            refused_early("PUT", target, headers, 400, "EntityTooLarge");
+        }
+        // Not one byte less: the framing of a body is no part of it.
+        let world = World::new();
+        let call = world.signed("PUT", KEY).payload("UNSIGNED-PAYLOAD");
+        let call = call.header("expect", "100-continue");
+        for call in [
+            call.clone().header("content-length", most),
+            call.header("x-amz-decoded-content-length", most)
+                .header("content-length", "5400000000"),
+        ] {
+            let mut client = Client::connect(call.addr);
+            client.write(&call.head());
+            assert_eq!(client.read_one("PUT").status, 100);
+        }
+    }
+}
+
+#[test]
+fn a_part_number_that_cos_does_not_take_is_refused_early() {
+    for number in ["0", "10001", "-1", "1.5", "x", "", "4294967297"] {
+        let target = format!("{KEY}?partNumber={number}&uploadId=u");
+        let length = [("content-length", "1")];
+        refused_early("PUT", &target, &length, 400, "InvalidArgument");
+        let copy = [("x-amz-copy-source", "photos/acme/a")];
+        refused_early("PUT", &target, &copy, 400, "InvalidArgument");
+    }
+}
+
+#[test]
+fn a_copied_range_that_fits_no_part_is_refused_early() {
+    for (range, code) in [
+        ("bytes=0-5368709120", "InvalidRequest"),
+        ("bytes=0-", "InvalidArgument"),
+        ("bytes=-1", "InvalidArgument"),
+        ("bytes=2-1", "InvalidArgument"),
+        ("bytes=0-1,2-3", "InvalidArgument"),
+        ("0-1", "InvalidArgument"),
+        ("", "InvalidArgument"),
+    ] {
+        let target = format!("{KEY}?partNumber=1&uploadId=u");
+        let headers = [
+            ("x-amz-copy-source", "photos/acme/a"),
+            ("x-amz-copy-source-range", range),
+        ];
+        refused_early("PUT", &target, &headers, 400, code);
+    }
+}
+
+#[test]
+fn metadata_that_cos_does_not_take_is_refused_early() {
+    let large = "v".repeat(2048);
+    let half = "v".repeat(1022);
+    let puts: &[(&[(&str, &str)], &str)] = &[
+        (&[("x-amz-meta-a", &large)], "MetadataTooLarge"),
+        (
+            &[("x-amz-meta-aa", &half), ("x-amz-meta-bbb", &half)],
+            "MetadataTooLarge",
+        ),
+        (&[("x-amz-meta-a_b", "v")], "InvalidArgument"),
+        (&[("x-amz-meta-a.b", "v")], "InvalidArgument"),
+        (&[("x-amz-meta-", "v")], "InvalidArgument"),
+        (&[("x-amz-meta-a", "\u{e9}")], "InvalidArgument"),
+    ];
+    for (metadata, code) in puts {
+        let with = |more: (&'static str, &'static str)| {
+            let more: [(&str, &str); 1] = [more];
+            [metadata, &more[..]].concat()
+        };
+        let put = with(("content-length", "1"));
+        refused_early("PUT", KEY, &put, 400, code);
+        let copy = with(("x-amz-copy-source", "photos/acme/a"));
+        refused_early("PUT", KEY, &copy, 400, code);
+        let create = format!("{KEY}?uploads");
+        refused_early("POST", &create, metadata, 400, code);
+    }
+    let world = World::new();
+    let call = world.signed("PUT", KEY).body("x");
+    let call = call.header("x-amz-meta-aa", &half);
+    let call = call.header("x-amz-meta-bb", &half);
+    call.ask().assert_ok();
+}
+
+#[test]
+fn a_key_that_cos_does_not_take_is_refused_early() {
+    let long = format!("/photos/acme/{}", "%E4%B8%AD".repeat(282)); // 5 + 846 bytes
+    let source = format!("photos/acme/{}", "k".repeat(846));
+    let length = [("content-length", "1")];
+    refused_early("PUT", &long, &length, 400, "KeyTooLongError");
+    refused_early("GET", &long, &[], 400, "KeyTooLongError");
+    let create = format!("{long}?uploads");
+    refused_early("POST", &create, &[], 400, "KeyTooLongError");
+    let copy = [("x-amz-copy-source", &*source)];
+    refused_early("PUT", KEY, &copy, 400, "KeyTooLongError");
+    for key in ["a%00b", "a%18b", "a/../b", "a%2F%2E%2E%2Fb"] {
+        let target = format!("/photos/acme/{key}");
+        refused_early("PUT", &target, &length, 400, "InvalidURI");
+    }
+    let world = World::new();
+    let longest = format!("/photos/acme/{}", "k".repeat(845));
+    world.put(&longest, "x");
+}
+
+/// A part of less than 1 MiB may be the last one, so COS alone can judge it, once it knows all of them.
+#[test]
+fn a_completion_that_cos_cannot_take_is_refused_early() {
+    let part = |number: usize| {
+        let etag = "<ETag>\"d41d8cd98f00b204e9800998ecf8427e\"</ETag>";
+        let checksum = format!("<ChecksumSHA256>{}=</ChecksumSHA256>", "A".repeat(43));
+        format!("<Part>{etag}{checksum}<PartNumber>{number}</PartNumber></Part>")
+    };
+    let complete = |world: &World, numbers: &mut dyn Iterator<Item = usize>| {
+        let parts: String = numbers.map(part).collect();
+        let xml = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
+        let call = world.signed("POST", &format!("{KEY}?uploadId=u"));
+        call.body(xml).ask()
+    };
+    let world = World::new();
+    for (numbers, code) in [
+        (&[2, 1][..], "InvalidPartOrder"),
+        (&[1, 1], "InvalidPartOrder"),
+        (&[0], "InvalidArgument"),
+        (&[10_001], "InvalidArgument"),
+        (&[], "MalformedXML"),
+    ] {
+        complete(&world, &mut numbers.iter().copied()).assert_error(400, code);
+    }
+    complete(&world, &mut (1..=10_001)).assert_error(400, "InvalidArgument");
+    let counts = world.emulator.counters().counts();
+    assert_eq!((counts.cos_connections, counts.sts_calls), (0, 0));
+    complete(&world, &mut (1..=10_000)).assert_error(404, "NoSuchUpload");
+}
+
 const SHORT: &str = r#"
 [server.limits]
 head_timeout = "300ms"

@@ -18,6 +18,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
+use support::frames::{Chain, chunks, http_chunks};
 use support::{ACME, Call, Client, Program, act, header_of, run, toml};
 
 const STALLED: usize = 1000;
@@ -188,6 +189,56 @@ fn a_large_body_needs_no_more_than_64_mib_however_slow_its_peers() {
         started.elapsed()
     );
     assert!(after_get <= 64 * 1024, "{after_get} KiB");
+}
+
+/// However large its chunks: a signed one is judged at its end, but passes as it comes.
+#[test]
+fn a_chunked_upload_needs_no_memory_for_its_chunks() {
+    const CHUNK: usize = 16 << 20;
+    let object = vec![7; 4 * CHUNK];
+    let cos = support::Script::new(vec![act(|peer| {
+        while let Some(head) = peer.head() {
+            let length = header_of(&head, "content-length").unwrap();
+            let mut left: usize = length.parse().unwrap();
+            while left > 0 {
+                left -= peer.take(left.min(1 << 20)).len();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            peer.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    })]);
+    let emulator = support::emulator();
+    let program = Program::serve(&toml(cos.addr, emulator.sts_addr(), ""));
+    let mut client = Client::connect(program.addr);
+    let mut upload = |payload: &str, size: usize| {
+        let call = Call::new(program.addr, "PUT", KEY)
+            .header("transfer-encoding", "chunked")
+            .header("x-amz-decoded-content-length", &object.len().to_string())
+            .header("x-amz-trailer", "x-amz-checksum-sha512")
+            .payload(payload)
+            .signed_by(ACME);
+        let head = call.head();
+        let mut chain = Chain::new(&call, &head);
+        let signer = payload.contains("HMAC").then_some(&mut chain);
+        let mut body = chunks(&object, size, signer);
+        body.extend_from_slice(b"x-amz-checksum-sha512:any\r\n");
+        if payload.contains("HMAC") {
+            let signature = chain.trailer("x-amz-checksum-sha512:any\n");
+            body.extend_from_slice(format!("x-amz-trailer-signature:{signature}\r\n").as_bytes());
+        }
+        body.extend_from_slice(b"\r\n");
+        client.write(&head);
+        client.write(&http_chunks(&body, 1 << 20));
+        client.read_reply("PUT").assert_ok();
+        program.memory("VmHWM")
+    };
+    let unsigned = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
+    let signed = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER";
+    let before = upload(unsigned, 65_536);
+    let after_signed = upload(signed, CHUNK) - before;
+    let after_unsigned = upload(unsigned, object.len()) - before;
+    println!("16 MiB chunks: {after_signed} KiB more; one chunk: {after_unsigned} KiB more");
+    assert!(after_unsigned <= 2 * 1024, "{after_unsigned} KiB");
 }
 
 fn send(stream: &mut TcpStream, length: usize, slow: bool) {

@@ -10,15 +10,13 @@ mod support;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use cosgate::secret::Secret;
-use cosgate::sign::encoding::{hex, sha256_hex};
-use cosgate::sign::sigv4::SigningKey;
+use cosgate::sign::encoding::sha256_hex;
 use crc_fast::CrcAlgorithm;
-use support::{ACME, Call, Client, Reply, World, find};
+use support::frames::{Chain, chunks, http_chunks};
+use support::{Call, Client, Reply, World, find};
 
 const KEY: &str = "/photos/acme/k";
 const STORED: &str = "acme/k";
-const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 fn crc32(bytes: &[u8]) -> String {
     let crc = crc_fast::checksum(CrcAlgorithm::Crc32IsoHdlc, bytes);
@@ -27,13 +25,8 @@ fn crc32(bytes: &[u8]) -> String {
 
 /// What boto3 sends over HTTPS: chunks without signatures, then a checksum.
 fn unsigned_trailer(object: &[u8], chunk: usize, checksum: &str) -> Vec<u8> {
-    let mut body = Vec::new();
-    for part in object.chunks(chunk) {
-        body.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
-        body.extend_from_slice(part);
-        body.extend_from_slice(b"\r\n");
-    }
-    body.extend_from_slice(format!("0\r\nx-amz-checksum-crc32:{checksum}\r\n\r\n").as_bytes());
+    let mut body = chunks(object, chunk, None);
+    body.extend_from_slice(format!("x-amz-checksum-crc32:{checksum}\r\n\r\n").as_bytes());
     body
 }
 
@@ -48,14 +41,8 @@ fn trailer_call(world: &World, object: &[u8]) -> Call {
 
 /// The same body in HTTP's own chunks, each `piece` bytes long, as boto3 sends it.
 fn in_http_chunks(call: Call, body: &[u8], piece: usize) -> (Call, Vec<u8>) {
-    let mut framed = Vec::new();
-    for part in body.chunks(piece) {
-        framed.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
-        framed.extend_from_slice(part);
-        framed.extend_from_slice(b"\r\n");
-    }
-    framed.extend_from_slice(b"0\r\n\r\n");
-    (call.header("transfer-encoding", "chunked"), framed)
+    let call = call.header("transfer-encoding", "chunked");
+    (call, http_chunks(body, piece))
 }
 
 fn send(call: &Call, body: &[u8]) -> Reply {
@@ -66,43 +53,40 @@ fn send(call: &Call, body: &[u8]) -> Reply {
 }
 
 /// What minio-go sends over HTTP: each chunk signed, the first by way of the head's signature.
-fn signed_chunks(world: &World, object: &[u8], chunk: usize, spoil: Option<usize>) -> Reply {
-    let chunks: Vec<&[u8]> = object.chunks(chunk).chain([&[][..]]).collect();
-    let head_of =
-        |part: &[u8], signature: &str| format!("{:x};chunk-signature={signature}\r\n", part.len());
-    let length: usize = chunks
-        .iter()
-        .map(|part| head_of(part, EMPTY_SHA256).len() + part.len() + 2)
-        .sum();
+fn signed_chunks(world: &World, object: &[u8], chunk: usize) -> Reply {
     let call = world
         .signed("PUT", KEY)
         .payload("STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
-        .header("x-amz-decoded-content-length", &object.len().to_string())
-        .header("content-length", &length.to_string());
+        .header("x-amz-decoded-content-length", &object.len().to_string());
+    let mut any = Chain::new(&call, &call.head());
+    let length = chunks(object, chunk, Some(&mut any)).len() + 2;
+    let call = call.header("content-length", &length.to_string());
     let head = call.head();
-    let text = String::from_utf8(head.clone()).unwrap();
-    let mut previous = text.split("Signature=").nth(1).unwrap()[..64].to_owned();
-    let amz_date = call.time.amz();
-    let date = &amz_date[..8];
-    let key = SigningKey::derive(&Secret::new(ACME.1), date, "ap-guangzhou", "s3");
-    let mut bytes = head;
-    for (index, part) in chunks.iter().enumerate() {
-        let text = format!(
-            "AWS4-HMAC-SHA256-PAYLOAD\n{amz_date}\n{date}/ap-guangzhou/s3/aws4_request\n{previous}\n{EMPTY_SHA256}\n{}",
-            sha256_hex(part)
-        );
-        previous = hex(&key.sign(text.as_bytes()));
-        bytes.extend_from_slice(head_of(part, &previous).as_bytes());
-        let at = bytes.len();
-        bytes.extend_from_slice(part);
-        if spoil == Some(index) && !part.is_empty() {
-            bytes[at] ^= 1;
-        }
-        bytes.extend_from_slice(b"\r\n");
-    }
+    let mut chain = Chain::new(&call, &head);
+    let body = chunks(object, chunk, Some(&mut chain));
     let mut client = Client::connect(world.gateway.addr);
-    client.write(&bytes);
+    client.write(&[&head, &*body, b"\r\n"].concat());
     client.read_reply("PUT")
+}
+
+/// A `PUT` of this body whose signature and `more` are in its query, as SDKs make URLs for others.
+fn presigned(world: &World, more: &str, body: &[u8]) -> Call {
+    let call = world.signed("PUT", &format!("{KEY}?{more}")).body(body);
+    call.presigned(300)
+}
+
+/// Asserts that no head that COS has seen names a checksum, and that it has seen some.
+fn assert_cos_knows_no_checksum(world: &World) {
+    let heads = world.emulator.counters().heads();
+    assert!(!heads.is_empty());
+    for head in heads {
+        let target = head.target.to_ascii_lowercase();
+        assert!(!target.contains("checksum"), "{target}");
+        for (name, _) in head.headers {
+            assert!(!name.contains("checksum"), "{name}");
+            assert!(!name.contains("mp-object-size"), "{name}");
+        }
+    }
 }
 
 fn object(length: usize) -> Vec<u8> {
@@ -193,29 +177,15 @@ fn a_body_that_stops_early_or_goes_on_too_long_leaves_no_object() {
     }
 }
 
+/// `tests/falsified.rs` has those that are not as they were signed.
 #[test]
-fn signed_chunks_are_checked_one_by_one() {
+fn signed_chunks_are_stored_plain() {
     let world = World::new();
     for (length, chunk) in [(0, 1), (1, 65_536), (200_000, 65_536), (1 << 20, 300_000)] {
         let object = object(length);
-        signed_chunks(&world, &object, chunk, None).assert_ok();
-        assert_eq!(
-            world
-                .emulator
-                .object_bytes(support::BUCKET, STORED)
-                .unwrap(),
-            object
-        );
-    }
-    world.ask("DELETE", KEY).assert_ok();
-    let object = object(200_000);
-    for spoilt in 0..4 {
-        signed_chunks(&world, &object, 65_536, Some(spoilt))
-            .assert_error(403, "SignatureDoesNotMatch");
-        assert!(
-            !world.emulator.object_exists(support::BUCKET, STORED),
-            "{spoilt}"
-        );
+        signed_chunks(&world, &object, chunk).assert_ok();
+        let stored = world.emulator.object_bytes(support::BUCKET, STORED);
+        assert_eq!(stored.unwrap(), object);
     }
 }
 
@@ -284,4 +254,153 @@ fn an_upload_of_unknown_length_is_refused_or_held_until_it_is_known() {
     send(&call, &framed).assert_error(400, "XAmzContentSHA256Mismatch");
     let stored = world.emulator.object_bytes(support::BUCKET, STORED);
     assert_eq!(stored.unwrap().len(), 65_536, "the last good one");
+}
+
+#[test]
+fn a_checksum_of_an_unknown_algorithm_passes_and_the_log_names_it() {
+    let world = World::new();
+    for name in ["sha512", "md5", "xxhash64", "xxhash3", "xxhash128"] {
+        let header = format!("x-amz-checksum-{name}");
+        let call = world.signed("PUT", KEY).header(&header, "cannot be judged");
+        let reply = call.body("body").ask();
+        assert_eq!(reply.assert_ok().header(&header), None);
+        let says = format!("\"unchecked_checksum\":\"{header}\"");
+        world.gateway.log.assert_says(&says);
+    }
+    for length in [5, 300_000] {
+        let object = object(length);
+        let name = format!("x-amz-checksum-xxhash{length}");
+        let (head, end) = (
+            format!("{length:x}\r\n"),
+            format!("\r\n0\r\n{name}:any\r\n\r\n"),
+        );
+        let body = [head.as_bytes(), &object, end.as_bytes()].concat();
+        let mut call = trailer_call(&world, &object);
+        call.headers.retain(|(name, _)| name != "x-amz-trailer");
+        let call = call
+            .header("x-amz-trailer", &name)
+            .header("content-length", &body.len().to_string());
+        send(&call, &body).assert_ok();
+        let says = format!("\"unchecked_checksum\":\"{name}\"");
+        world.gateway.log.assert_says(&says);
+    }
+    assert_cos_knows_no_checksum(&world);
+}
+
+#[test]
+fn a_checksum_in_a_presigned_query_is_checked_like_a_header() {
+    let world = World::new();
+    let query = |text: &str| text.replace('+', "%2B").replace('/', "%2F");
+    let good = query(&crc32(b"body"));
+    let wrong = query(&crc32(b"another"));
+    for name in ["x-amz-checksum-crc32", "X-Amz-Checksum-Crc32"] {
+        let sdk = "x-amz-sdk-checksum-algorithm=CRC32";
+        let reply = presigned(&world, &format!("{name}={wrong}&{sdk}"), b"body").ask();
+        reply.assert_error(400, "BadDigest");
+        assert_eq!(world.stored(STORED), None);
+        let reply = presigned(&world, &format!("{name}={good}&{sdk}"), b"body").ask();
+        let echo = reply.assert_ok().header("x-amz-checksum-crc32");
+        assert_eq!(echo, Some(&*crc32(b"body")));
+        world.ask("DELETE", KEY).assert_ok();
+    }
+    // In both places: the same is fine, anything else is not.
+    let with_header = |more: &str, name: &str, value: &str| {
+        let call = world.signed("PUT", &format!("{KEY}?{more}"));
+        call.header(name, value).body("body").presigned(300).ask()
+    };
+    let named = format!("x-amz-checksum-crc32={good}");
+    with_header(&named, "x-amz-checksum-crc32", &crc32(b"body")).assert_ok();
+    world.ask("DELETE", KEY).assert_ok();
+    let seen = world.upstream_requests();
+    for (more, name, value) in [
+        (&named, "x-amz-checksum-crc32", crc32(b"another")),
+        (&named, "x-amz-checksum-sha512", "any".to_owned()),
+        (
+            &format!("{named}&X-Amz-Checksum-Crc32={good}"),
+            "x-a",
+            "b".to_owned(),
+        ),
+        (
+            &"x-amz-checksum-crc32=AAAA".to_owned(),
+            "x-a",
+            "b".to_owned(),
+        ),
+        (&"x-amz-checksum-crc32=".to_owned(), "x-a", "b".to_owned()),
+    ] {
+        with_header(more, name, &value).assert_error(400, "InvalidRequest");
+    }
+    assert_eq!(world.upstream_requests(), seen);
+    let sdk_alone = presigned(&world, "x-amz-sdk-checksum-algorithm=CRC32", b"body");
+    sdk_alone.ask().assert_ok();
+    assert_cos_knows_no_checksum(&world);
+}
+
+/// The AWS SDK for JavaScript knows no body when it makes a URL, and signs the checksum of nothing into
+/// it. S3 takes any body then.
+#[test]
+fn the_checksum_of_nothing_in_a_presigned_query_says_nothing_of_the_body() {
+    let world = World::new();
+    for (name, value) in [
+        ("x-amz-checksum-crc32", "AAAAAA%3D%3D"),
+        ("x-amz-checksum-crc64nvme", "AAAAAAAAAAA%3D"),
+        ("x-amz-checksum-sha1", "2jmj7l5rSw0yVb%2FvlWAYkK%2FYBwk%3D"),
+        (
+            "x-amz-checksum-sha256",
+            "47DEQpj8HBSa%2B%2FTImW%2B5JCeuQeRkm5NMpJWZG3hSuFU%3D",
+        ),
+    ] {
+        let more = format!("{name}={value}&x-amz-sdk-checksum-algorithm=CRC32&x-id=PutObject");
+        let reply = presigned(&world, &more, b"a body that nobody knew").ask();
+        assert_eq!(reply.assert_ok().header(name), None);
+        let says = format!("\"unchecked_checksum\":\"{name}\"");
+        world.gateway.log.assert_says(&says);
+    }
+    let header = world
+        .signed("PUT", KEY)
+        .header("x-amz-checksum-crc32", "AAAAAA==");
+    header.body("body").ask().assert_error(400, "BadDigest");
+    assert_cos_knows_no_checksum(&world);
+}
+
+#[test]
+fn what_aws_says_of_checksums_never_reaches_cos() {
+    for signature in support::SIGNATURES {
+        let world = World::speaking(signature);
+        let created = world
+            .signed("POST", &format!("{KEY}?uploads"))
+            .header("x-amz-checksum-algorithm", "CRC32")
+            .header("x-amz-checksum-type", "COMPOSITE")
+            .ask();
+        let id = support::element(&created.assert_ok().text(), "UploadId");
+        let part = world
+            .signed("PUT", &format!("{KEY}?partNumber=1&uploadId={id}"))
+            .header("x-amz-sdk-checksum-algorithm", "CRC32")
+            .header("x-amz-checksum-crc32", &crc32(b"body"))
+            .body("body")
+            .ask();
+        let etag = part.assert_ok().header("etag").unwrap();
+        let xml = format!(
+            "<CompleteMultipartUpload><Part><ETag>{etag}</ETag><ChecksumCRC32>{}</ChecksumCRC32><PartNumber>1</PartNumber></Part></CompleteMultipartUpload>",
+            crc32(b"body")
+        );
+        world
+            .signed("POST", &format!("{KEY}?uploadId={id}"))
+            .header("x-amz-checksum-crc32", &crc32(b"body"))
+            .header("x-amz-checksum-type", "FULL_OBJECT")
+            .header("x-amz-mp-object-size", "4")
+            .body(xml)
+            .ask()
+            .assert_ok();
+        let log = &world.gateway.log;
+        log.assert_says("\"unchecked_checksum\":\"x-amz-checksum-crc32\"");
+        let get = world.signed("GET", KEY);
+        let got = get.header("x-amz-checksum-mode", "ENABLED").ask();
+        assert_eq!(got.assert_ok().text(), "body");
+        let copy = world.signed("PUT", "/photos/acme/copy");
+        copy.header("x-amz-copy-source", "photos/acme/k")
+            .header("x-amz-checksum-algorithm", "SHA256")
+            .ask()
+            .assert_ok();
+        assert_cos_knows_no_checksum(&world);
+    }
 }

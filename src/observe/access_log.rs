@@ -43,6 +43,8 @@ pub struct AccessLine<'a> {
     pub code: Option<&'a str>,
     /// Bytes of the request's body.
     pub received: u64,
+    /// The header or trailer of a checksum that the client gave and that was not checked.
+    pub unchecked: Option<&'a str>,
     /// Bytes of the answer's body.
     pub sent: u64,
     /// From the request's head to the answer's last byte.
@@ -195,6 +197,7 @@ impl AccessLine<'_> {
         number_field(json, "status", u64::from(self.status.as_u16()));
         text_field(json, "code", self.code);
         number_field(json, "received", self.received);
+        text_field(json, "unchecked_checksum", self.unchecked);
         number_field(json, "sent", self.sent);
         let micros = u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX);
         number_field(json, "duration_us", micros);

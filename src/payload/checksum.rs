@@ -13,7 +13,7 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
 use super::{Declared, Mode, PayloadError};
-use crate::s3::{Code, S3Error};
+use crate::s3::{Code, Query, S3Error};
 
 const PREFIX: &str = "x-amz-checksum-";
 /// Headers with the prefix that name no checksum.
@@ -49,6 +49,7 @@ pub struct Checks {
     checksum: Option<Checksum>,
     md5: Option<[u8; 16]>,
     sha256: Option<[u8; 32]>,
+    unchecked: Option<String>,
     digests: Digests,
 }
 
@@ -57,7 +58,8 @@ pub struct Checks {
 pub struct Verified {
     /// The checksum that held, in base64: the answer repeats it in its header.
     pub checksum: Option<(Algorithm, String)>,
-    /// The header or trailer whose algorithm is unknown here, so that it was not checked.
+    /// The header or trailer that was not checked: its algorithm is unknown here, or it can say nothing
+    /// of this body.
     pub unchecked: Option<String>,
     /// The body's MD5, if it was asked for.
     pub md5: Option<[u8; 16]>,
@@ -65,7 +67,7 @@ pub struct Verified {
     pub crc64_ecma: Option<u64>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Checksum {
     name: ChecksumName,
     /// `None` until the trailer comes.
@@ -124,6 +126,15 @@ impl Algorithm {
         }
     }
 
+    /// Whether `value` is the checksum of no bytes at all.
+    fn is_of_nothing(self, value: &[u8]) -> bool {
+        match self {
+            Self::Crc32 | Self::Crc32c | Self::Crc64Nvme => value.iter().all(|byte| *byte == 0),
+            Self::Sha1 => value == &Sha1::digest(b"")[..],
+            Self::Sha256 => value == &Sha256::digest(b"")[..],
+        }
+    }
+
     fn decode(self, text: &str) -> Option<Vec<u8>> {
         let value = BASE64_STANDARD.decode(text).ok()?;
         (value.len() == self.size()).then_some(value)
@@ -154,6 +165,13 @@ impl ChecksumName {
     }
 }
 
+/// The checksum that `headers` name, where none is checked: those of a completed upload are of an object
+/// whose parts came before.
+pub fn unchecked(headers: &HeaderMap) -> Option<String> {
+    let mut names = headers.keys().map(HeaderName::as_str);
+    names.find_map(|name| Some(ChecksumName::parse(name)?.header))
+}
+
 impl fmt::Display for ChecksumName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.header)
@@ -161,9 +179,27 @@ impl fmt::Display for ChecksumName {
 }
 
 impl Checks {
-    /// The checks that the head of an upload asks for.
+    /// The checks that the headers of an upload ask for.
     pub fn new(declared: &Declared, headers: &HeaderMap) -> Result<Self, S3Error> {
-        let checksum = named_checksum(declared, headers)?;
+        Self::read(declared, headers, &Query::default())
+    }
+
+    /// The checks that the headers of an upload and its query ask for: SDKs move headers into the
+    /// presigned URLs that they make.
+    pub fn read(
+        declared: &Declared,
+        headers: &HeaderMap,
+        query: &Query<'_>,
+    ) -> Result<Self, S3Error> {
+        let mut checksum = named_checksum(declared, headers)?;
+        let mut unchecked = None;
+        if let Some(hoisted) = hoisted_checksum(query)? {
+            if hoisted.is_of_nothing() {
+                unchecked = Some(hoisted.name.header);
+            } else if checksum.get_or_insert_with(|| hoisted.clone()) != &hoisted {
+                return Err(several_checksums());
+            }
+        }
         if checksum.is_none() && headers.contains_key(SDK_ALGORITHM) {
             return Err(S3Error::new(
                 Code::InvalidRequest,
@@ -195,6 +231,7 @@ impl Checks {
             checksum,
             md5,
             sha256,
+            unchecked,
             digests,
         })
     }
@@ -254,6 +291,7 @@ impl Checks {
         let mut verified = Verified {
             md5,
             crc64_ecma: crc64_ecma.as_ref().map(crc_fast::Digest::finalize),
+            unchecked: self.unchecked.clone(),
             ..Verified::default()
         };
         let Some(Checksum { name, expected }) = &self.checksum else {
@@ -289,6 +327,27 @@ impl Verified {
     }
 }
 
+impl Checksum {
+    /// The claim `name: value` of a head. Of an unknown algorithm, any text may be a value.
+    fn claimed(name: ChecksumName, value: Option<&str>) -> Result<Self, S3Error> {
+        let expected = match name.algorithm {
+            None => Some(Vec::new()),
+            Some(algorithm) => value.and_then(|text| algorithm.decode(text)),
+        };
+        if expected.is_none() {
+            let text = format!("Value for {name} header is invalid.");
+            return Err(S3Error::new(Code::InvalidRequest, text));
+        }
+        Ok(Self { name, expected })
+    }
+
+    /// Whether it is the checksum of no bytes at all.
+    fn is_of_nothing(&self) -> bool {
+        let value = self.name.algorithm.zip(self.expected.as_ref());
+        value.is_some_and(|(algorithm, value)| algorithm.is_of_nothing(value))
+    }
+}
+
 impl Digests {
     /// The value of a digest that has run, big-endian as S3 writes a CRC.
     fn value(&self, algorithm: Algorithm) -> Option<Vec<u8>> {
@@ -315,28 +374,34 @@ fn named_checksum(declared: &Declared, headers: &HeaderMap) -> Result<Option<Che
             continue;
         };
         if found.is_some() {
-            return Err(S3Error::new(
-                Code::InvalidRequest,
-                "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
-            ));
+            return Err(several_checksums());
         }
-        let expected = match name.algorithm {
-            None => Vec::new(),
-            Some(algorithm) => value
-                .to_str()
-                .ok()
-                .and_then(|text| algorithm.decode(text))
-                .ok_or_else(|| {
-                    let text = format!("Value for {name} header is invalid.");
-                    S3Error::new(Code::InvalidRequest, text)
-                })?,
-        };
-        found = Some(Checksum {
-            name,
-            expected: Some(expected),
-        });
+        found = Some(Checksum::claimed(name, value.to_str().ok())?);
     }
     Ok(found)
+}
+
+/// The one checksum that the query of a presigned URL may name, in either letter case.
+///
+/// The AWS SDK for JavaScript signs the checksum of nothing into every URL for an upload, as it does not
+/// know the body yet. S3 checks none of these; here one that its signer can have meant is.
+fn hoisted_checksum(query: &Query<'_>) -> Result<Option<Checksum>, S3Error> {
+    let mut named = query.iter().filter_map(|(name, value)| {
+        let name = ChecksumName::parse(&name.to_ascii_lowercase())?;
+        Some(Checksum::claimed(name, Some(value)))
+    });
+    let found = named.next().transpose()?;
+    if named.next().is_some() {
+        return Err(several_checksums());
+    }
+    Ok(found)
+}
+
+fn several_checksums() -> S3Error {
+    S3Error::new(
+        Code::InvalidRequest,
+        "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
+    )
 }
 
 fn content_md5(headers: &HeaderMap) -> Result<Option<[u8; 16]>, S3Error> {

@@ -16,7 +16,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::Proxy;
-use crate::body::{self, Answer, DownloadFailure, Upload};
+use super::payload::Outgoing;
+use crate::body::{Answer, DownloadFailure, Upload};
 use crate::counted::{Gauge, Phase};
 use crate::observe::{AccessLine, Event};
 use crate::s3::form::Form;
@@ -48,6 +49,7 @@ pub(super) struct Exit {
     request_id: String,
     received: u64,
     upload: Option<Rc<RefCell<Upload>>>,
+    unchecked: Option<String>,
     /// The request has a body, and it has not been read.
     is_unread: bool,
     sent: u64,
@@ -74,6 +76,7 @@ impl Exit {
             request_id: format!("{:016X}", fastrand::u64(..)),
             received: 0,
             upload: None,
+            unchecked: None,
             is_unread: false,
             sent: 0,
             operation: None,
@@ -123,10 +126,11 @@ impl Exit {
     }
 
     /// Notes the body: all of it, or an upload on its way.
-    pub(super) fn body(&mut self, body: &body::Request) {
+    pub(super) fn body(&mut self, outgoing: &Outgoing) {
         self.is_unread = false;
-        self.received = body.length();
-        self.upload = body.upload();
+        self.received = outgoing.body.length();
+        self.upload = outgoing.body.upload();
+        self.unchecked = outgoing.unchecked().map(str::to_owned);
     }
 
     /// Notes COS's answer.
@@ -209,10 +213,10 @@ impl Exit {
 impl Drop for Exit {
     fn drop(&mut self) {
         self.gauge.enter(Phase::Idle);
-        let received = self
-            .upload
-            .as_ref()
-            .map_or(self.received, |u| u.borrow().received());
+        let upload = self.upload.as_ref().map(|upload| upload.borrow());
+        let received = upload.as_ref().map_or(self.received, |u| u.received());
+        let verified = upload.as_ref().and_then(|upload| upload.verified());
+        let unchecked = verified.and_then(|verified| verified.unchecked.as_deref());
         let metrics = &self.proxy.metrics;
         metrics.request(self.operation, self.status);
         metrics.add(Event::BytesReceived, received);
@@ -239,6 +243,7 @@ impl Drop for Exit {
             status: self.status,
             code: self.error.as_ref().map(|error| error.code().as_str()),
             received,
+            unchecked: unchecked.or(self.unchecked.as_deref()),
             sent: self.sent,
             duration: self.started.elapsed(),
             upstream_status: self.upstream_status,

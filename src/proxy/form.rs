@@ -67,9 +67,9 @@ impl Proxy {
         let arriving = self.in_time(file(incoming, read, rest, &boundary)).await?;
         sender.length.check(arriving.length())?; // as long as the policy lets it be
         let gauge = exit.gauge();
-        let body = self.object(&put_head.headers, arriving, &sender.caller, &gauge);
+        let body = self.object(&permit, &put_head.headers, arriving, &sender.caller, &gauge);
         let body = body.await?; // checked as it streams
-        exit.body(&body.body);
+        exit.body(&body);
         let exchange = self.exchange(&permit, &put_head, fresh, body, &gauge, exit);
         let stored = exchange.await?; // signed, sent
         Ok(answer(

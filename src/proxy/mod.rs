@@ -250,7 +250,7 @@ impl Proxy {
         }
         let fresh = rewrite::request(&permit, head, &self.config().upstream)?; // rewritten
         let body = self.payload(&permit, head, body, &caller, gauge).await?; // checked as it streams
-        exit.body(&body.body);
+        exit.body(&body);
         self.exchange(&permit, head, fresh, body, gauge, exit).await // signed, sent, answered
     }
 

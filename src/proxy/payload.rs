@@ -18,7 +18,7 @@ use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
 use crate::config::StoredCheck;
 use crate::counted::Gauge;
 use crate::observe::Event;
-use crate::payload::checksum::{Checks, Verified};
+use crate::payload::checksum::{self, Checks, Verified};
 use crate::payload::{Declared, FormFile, Intake, Mode, PayloadError};
 use crate::s3::request::{MAX_OBJECT_BYTES, content_length, too_large};
 use crate::s3::{Code, ObjectKey, Operation, S3Error, xml};
@@ -100,6 +100,11 @@ impl Outgoing {
         self.verified.clone().or_else(streamed)
     }
 
+    /// The checksum that the client gave and that nobody checked, for a body that is whole already.
+    pub(super) fn unchecked(&self) -> Option<&str> {
+        self.verified.as_ref()?.unchecked.as_deref()
+    }
+
     /// An XML document written here.
     fn document(xml: String) -> Self {
         let bytes = Bytes::from(xml);
@@ -128,7 +133,9 @@ impl Proxy {
         let operation = permit.request().operation;
         if operation.takes_object_body() {
             let arriving = incoming.into();
-            return self.object(&head.headers, arriving, caller, gauge).await;
+            return self
+                .object(permit, &head.headers, arriving, caller, gauge)
+                .await;
         }
         if operation.has_xml_body() {
             let most = self.config().server.limits.xml_bytes;
@@ -136,7 +143,12 @@ impl Proxy {
             let bytes = length.map_or(most, |length| length.min(most));
             let hold = self.gathered.take(caller.tenant().index, bytes)?;
             let document = Box::pin(self.xml_body(head, incoming, caller.payload())).await?;
+            let verified = checksum::unchecked(&head.headers).map(|name| Verified {
+                unchecked: Some(name),
+                ..Verified::default()
+            });
             return Ok(Outgoing {
+                verified,
                 _hold: Some(hold),
                 ..self.rebuild(permit, &document)?
             });
@@ -154,6 +166,7 @@ impl Proxy {
     /// An object or a part, in whatever form the client sends it: COS gets its plain bytes.
     pub(super) async fn object(
         &self,
+        permit: &Permit<'_, '_>,
         headers: &HeaderMap,
         arriving: Arriving,
         caller: &Authenticated<'_>,
@@ -165,7 +178,7 @@ impl Proxy {
             file,
         } = arriving;
         let declared = Declared::read(caller.payload(), headers)?;
-        let checks = Checks::new(&declared, headers)?;
+        let checks = Checks::read(&declared, headers, &permit.request().query)?;
         let checks = match self.config().upstream.stored_check {
             StoredCheck::Crc64Ecma => checks.with_crc64_ecma(),
             StoredCheck::Md5 => checks.with_md5(),

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::header::{IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::request::MAX_OBJECT_BYTES;
 use super::{Code, Operation, S3Error};
 
 /// The most that all `x-amz-meta-*` of a request may hold together, names (without that prefix) and
@@ -204,6 +205,9 @@ fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disposition, S3
         | "user-agent" => Disposition::Drop,
         // COS ignores them (it has none of these sums): `payload::checksum` checks them here.
         _ if rest.starts_with("checksum-") => Disposition::Drop,
+        // The size that the parts should have together: COS does not compare it, and here no part is
+        // known any more.
+        "mp-object-size" if operation == Operation::CompleteMultipartUpload => Disposition::Drop,
 
         // What COS does anyway; tools send them unasked.
         "acl" if matches!(value, b"private" | b"bucket-owner-full-control") => Disposition::Drop,
@@ -235,7 +239,10 @@ fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disposition, S3
         {
             Disposition::Forward
         }
-        "copy-source-range" if operation == Operation::UploadPartCopy => Disposition::Forward,
+        "copy-source-range" if operation == Operation::UploadPartCopy => {
+            check_copy_range(value)?;
+            Disposition::Forward
+        }
         _ if copies && rest.starts_with("copy-source-server-side-encryption") => {
             Disposition::NeedsName
         }
@@ -268,6 +275,31 @@ fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disposition, S3
         }
         _ => Disposition::Unknown,
     })
+}
+
+/// `bytes=first-last`: all that S3 and COS take, and no more of it than fits a part.
+fn check_copy_range(value: &[u8]) -> Result<(), S3Error> {
+    let offset = |digits: &str| {
+        let is_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse::<u64>().ok().filter(|_| is_digits)
+    };
+    let range = str::from_utf8(value)
+        .ok()
+        .and_then(|text| text.strip_prefix("bytes=")?.split_once('-'))
+        .and_then(|(first, last)| offset(last)?.checked_sub(offset(first)?));
+    match range {
+        None => Err(invalid(
+            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last \
+             are the zero-based offsets of the first and last bytes to copy.",
+        )),
+        Some(one_less) if one_less >= MAX_OBJECT_BYTES => Err(S3Error::new(
+            Code::InvalidRequest,
+            format!(
+                "The x-amz-copy-source-range is larger than the {MAX_OBJECT_BYTES} bytes of the largest part."
+            ),
+        )),
+        Some(_) => Ok(()),
+    }
 }
 
 /// What COS is known to sign and store as it came: visible ASCII, space and tab.
@@ -534,7 +566,6 @@ mod tests {
             Err(Code::InvalidArgument)
         );
         let range = [("x-amz-copy-source-range", "bytes=0-1")];
-        assert!(pass(Operation::UploadPartCopy, &range).is_ok());
         assert_eq!(
             pass(Operation::CopyObject, &range),
             Err(Code::InvalidArgument)
@@ -557,6 +588,43 @@ mod tests {
             ),
             Err(Code::InvalidArgument)
         );
+    }
+
+    #[test]
+    fn a_part_is_copied_from_one_range_that_fits() {
+        let range = |value| {
+            pass(
+                Operation::UploadPartCopy,
+                &[("x-amz-copy-source-range", value)],
+            )
+        };
+        for value in [
+            "bytes=0-0",
+            "bytes=5-9",
+            "bytes=1-5368709120",
+            "bytes=18446744073709551615-18446744073709551615",
+        ] {
+            assert!(range(value).is_ok(), "{value}");
+        }
+        for value in [
+            "",
+            "5-9",
+            "bytes=",
+            "bytes=-",
+            "bytes=5-",
+            "bytes=-5",
+            "bytes=9-5",
+            "bytes=+1-5",
+            "bytes=0-1,3-4",
+            "bytes= 0-1",
+            "Bytes=0-1",
+            "bytes=0-18446744073709551616",
+        ] {
+            assert_eq!(range(value), Err(Code::InvalidArgument), "{value}");
+        }
+        for value in ["bytes=0-5368709120", "bytes=0-18446744073709551615"] {
+            assert_eq!(range(value), Err(Code::InvalidRequest), "{value}");
+        }
     }
 
     #[test]

@@ -37,6 +37,8 @@ use cosgate::sign::{Signable, encoding};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::oneshot;
 
+pub mod frames;
+
 pub const BUCKET: &str = "shared-1250000000";
 pub const ACCOUNT: (&str, &str) = (
     "AKIDaccount00000000000000000000000",

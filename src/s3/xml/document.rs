@@ -18,6 +18,10 @@ const MAX_DEPTH: usize = 16;
 /// The longest text that a single element may hold, in bytes.
 const MAX_TEXT: usize = 16 * 1024;
 
+/// Characters that XML 1.0 has not (section 2.2) but that readers let through: written anew, they would
+/// name another key.
+const NO_CHARACTERS: [char; 3] = ['\0', '\u{fffe}', '\u{ffff}'];
+
 /// Reads a document element by element. Namespaces and attributes are ignored; a DTD, a processing
 /// instruction and any entity but XML's own five are refused.
 pub(super) struct Document<'a> {
@@ -78,6 +82,9 @@ impl<'a> Document<'a> {
                     ),
                     Err(_) => return Err(malformed("it holds an impossible character reference")),
                 },
+                Event::End(_) if text.contains(NO_CHARACTERS) => {
+                    return Err(malformed("it holds a character that XML has not"));
+                }
                 Event::End(_) => return Ok(text),
                 _ => {
                     return Err(malformed(
@@ -198,7 +205,7 @@ impl Writer {
                 '<' => self.0.push_str("&lt;"),
                 '>' => self.0.push_str("&gt;"),
                 '"' => self.0.push_str("&quot;"),
-                '\0' | '\u{fffe}' | '\u{ffff}' => self.0.push('\u{fffd}'),
+                none if NO_CHARACTERS.contains(&none) => self.0.push('\u{fffd}'),
                 '\u{1}'..='\u{1f}' | '\u{7f}'..='\u{9f}' => {
                     // Writing to a String cannot fail.
                     let _ = write!(self.0, "&#x{:x};", u32::from(char));
@@ -267,6 +274,10 @@ mod tests {
             "<R>&e;</R>",
             "<R>&nbsp;</R>",
             "<R>&#0;</R>",
+            "<R>\0</R>",
+            "<R>a\u{ffff}</R>",
+            "<R>&#xfffe;</R>",
+            "<R><![CDATA[\u{fffe}]]></R>",
             "<R>&#xd800;</R>",
             "<R>&#x110000;</R>",
             "<R>&#+1;</R>",

@@ -1,0 +1,23 @@
+//! Any configuration: it is taken, or everything that is wrong with it can be said.
+
+#![no_main]
+
+use std::io;
+
+use cosgate::config::{Config, Sources};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &str| {
+    let sources = Sources {
+        env: &|name| (name.len() == 4).then(|| "value".to_owned()),
+        file: &|_| Err(io::ErrorKind::NotFound.into()),
+        cores: 2,
+    };
+    match Config::parse("fuzz.toml", input, &sources) {
+        Ok((_, warnings)) => warnings.iter().for_each(|it| drop(it.to_string())),
+        Err(problems) => {
+            assert!(!problems.is_empty());
+            problems.iter().for_each(|it| drop(it.to_string()));
+        }
+    }
+});

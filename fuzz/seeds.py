@@ -1,0 +1,93 @@
+"""Writes the first inputs of every fuzzer, out of the test vectors: python3 fuzz/seeds.py corpus"""
+
+import base64
+import json
+import pathlib
+import sys
+import urllib.parse
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
+# Longer ones would only slow the fuzzer down.
+LONGEST = 4096
+
+DOCUMENTS = [
+    "<Delete><Quiet>true</Quiet><Object><Key>a&amp;b</Key><VersionId>v</VersionId></Object></Delete>",
+    '<?xml version="1.0" encoding="UTF-8"?><Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+    "<Object><Key><![CDATA[<k>]]></Key></Object></Delete>",
+    "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>&quot;e&quot;</ETag>"
+    "<ChecksumCRC32>AAAAAA==</ChecksumCRC32></Part></CompleteMultipartUpload>",
+    "<Tagging><TagSet><Tag><Key>k</Key><Value>v</Value></Tag></TagSet></Tagging>",
+]
+SOURCES = ["photos/k", "/photos/a%20b%2Fc?versionId=v%2F1", "photos%2F%E4%B8%AD", "photos/a+b", "photos/a/%2e%2e/b"]
+
+
+def vectors(name):
+    return json.loads((ROOT / "tests" / "vectors" / name).read_text())
+
+
+def aws_chunked():
+    """A plan, a seed of the pieces, a length, a body: see fuzz_targets/aws_chunked.rs."""
+    chunked = vectors("aws-chunked.json")
+    for case in chunked["cases"] + chunked["negative_cases"]:
+        headers = {name.lower(): value for name, value in case["headers"]}
+        body = base64.b64decode(case["encoded_base64"])
+        trailer = headers.get("x-amz-trailer")
+        if trailer:
+            body = body.replace(trailer.encode(), b"x-amz-checksum-sha512")
+        plan = 2 if "HMAC" in case["mode"] else 1 if trailer else 0
+        length = int(headers["x-amz-decoded-content-length"])
+        if length < 65536:
+            yield bytes([plan, 7]) + length.to_bytes(2, "little") + body
+    for plan in (3, 4, 5):
+        for size, of in ((1, b"abc"), (7, b"an object in a few chunks"), (4096, b"")):
+            yield bytes([plan, 7]) + size.to_bytes(2, "little") + b"\1\5\0" + of
+
+
+def requests():
+    sigv4 = vectors("sigv4.json")
+    for case in sigv4["cases"] + sigv4["client_captures"]:
+        headers = {name.lower(): value for name, value in case["headers"]}
+        yield urllib.parse.urlsplit(case["url"]), headers, case.get("expected", {})
+
+
+def authorization():
+    for url, headers, expected in requests():
+        signed = expected.get("authorization") or headers.get("authorization") or ""
+        yield f"{signed}\n{url.query}".encode()
+
+
+def target():
+    for url, _, _ in requests():
+        yield url.path.encode()
+        yield f"{url.path}?{url.query}".encode()
+
+
+def query():
+    for url, _, _ in requests():
+        yield url.query.encode()
+
+
+def copy_source():
+    return (source.encode() for source in SOURCES)
+
+
+def delete_xml():
+    return (document.encode() for document in DOCUMENTS)
+
+
+def config():
+    return (file.read_bytes() for file in sorted((ROOT / "config").glob("*.toml")))
+
+
+def main(corpus):
+    for inputs in (aws_chunked, authorization, config, copy_source, delete_xml, query, target):
+        folder = pathlib.Path(corpus) / inputs.__name__
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, data in enumerate(inputs()):
+            if len(data) <= LONGEST or inputs is config:
+                (folder / f"seed-{number:03}").write_bytes(data)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
