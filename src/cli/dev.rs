@@ -227,7 +227,7 @@ fn welcome(listen: SocketAddr, arguments: &Arguments, emulator: &Emulator) -> St
     let [for_aws, for_rclone, for_s3cmd, for_curl] = match &arguments.tls {
         None => [
             String::new(),
-            String::new(),
+            "rclone".to_owned(),
             "--no-ssl".to_owned(),
             String::new(),
         ],
@@ -235,7 +235,8 @@ fn welcome(listen: SocketAddr, arguments: &Arguments, emulator: &Emulator) -> St
             let authority = quoted(&files.authority);
             [
                 format!("\n  export AWS_CA_BUNDLE={authority}"),
-                format!(" --ca-cert {authority}"),
+                // rclone refuses to start where AWS_CA_BUNDLE is set.
+                format!("env -u AWS_CA_BUNDLE rclone --ca-cert {authority}"),
                 format!("--ca-certs {authority}"),
                 format!(" --cacert {authority}"),
             ]
@@ -267,7 +268,7 @@ boto3:
   python3 -c 'import boto3; s3 = boto3.client("s3", endpoint_url="{endpoint}", region_name="{REGION}", aws_access_key_id="{id}", aws_secret_access_key="{secret}"); s3.put_object(Bucket="demo", Key="alice/hello", Body=b"hello"); print(s3.get_object(Bucket="demo", Key="alice/hello")["Body"].read())'
 
 rclone:
-  rclone{for_rclone} --s3-provider Other --s3-endpoint {endpoint} --s3-region {REGION} --s3-access-key-id {id} --s3-secret-access-key {secret} copy README.md :s3:demo/alice/
+  {for_rclone} --s3-provider Other --s3-endpoint {endpoint} --s3-region {REGION} --s3-access-key-id {id} --s3-secret-access-key {secret} copy README.md :s3:demo/alice/
 
 s3cmd:
   s3cmd {for_s3cmd} --host {listen} --host-bucket {listen} --region {REGION} --access_key {id} --secret_key {secret} put README.md s3://demo/alice/README.md
