@@ -19,13 +19,13 @@ import fence
 import with_awscli
 import with_boto3
 import with_browser
-import with_js
 import with_minio
 import with_obstore
 import with_rclone
 import with_restic
 import with_s3cmd
 import with_s5cmd
+import with_sdk
 from harness import CheckFailed, Place
 
 # Longest first, so that the last one running is a short one.
@@ -36,7 +36,7 @@ GROUPS = [
     *with_rclone.GROUPS,
     *with_s5cmd.GROUPS,
     *with_boto3.GROUPS,
-    *with_js.GROUPS,
+    *with_sdk.GROUPS,
     *with_browser.GROUPS,
     *with_minio.GROUPS,
     *with_obstore.GROUPS,
@@ -110,15 +110,17 @@ def main():
     parser.add_argument("--authority", type=Path, help="over https: the PEM file of the authority to trust")
     parser.add_argument("--node", type=Path, required=True, help="folder with client.mjs and its packages")
     parser.add_argument("--signature", choices=["s3", "cos"], default="s3", help="what the proxy runs with")
+    parser.add_argument("--rust", type=Path, help="the program of rust/; without it nothing runs that needs it")
     parser.add_argument("--only", default="*", help="shell pattern of the checks to run, such as 'boto3/path list_*'")
     parser.add_argument("--all", action="store_true", help="run what the table of skips names, too")
     args = parser.parse_args()
 
     with_boto3.resolve_localhost()
     with tempfile.TemporaryDirectory(prefix="cosgate-interop-") as folder:
-        place = Place(args.endpoint.rstrip("/"), Path(folder), args.authority, args.node)
+        place = Place(args.endpoint.rstrip("/"), Path(folder), args.authority, args.node, args.rust)
         os.environ.update(place.trust)  # for the clients that are Python's own
-        groups = [group for group in GROUPS if group.uploads or not place.tls]
+        groups = [*GROUPS, *(with_sdk.RUST_GROUPS if args.rust else [])]
+        groups = [group for group in groups if group.uploads or not place.tls]
         report = Report(f"{args.signature}/{place.scheme}")
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             runs = [pool.submit(run_group, group, place, args, report) for group in groups]

@@ -45,6 +45,7 @@ class Place:
     folder: Path
     authority_file: Path | None = None
     node_folder: Path | None = None  # where client.mjs and its packages are
+    rust_program: Path | None = None
 
     @property
     def tls(self):

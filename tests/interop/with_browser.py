@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -91,7 +92,8 @@ class Client:
         )
         self.site.page = PAGE.format(action=html.escape(form["url"]), fields=fields, line=json.dumps(LINE), times=times)
         self.site.came_back = None
-        return run([*self.browse, self.site.url("/")], self.environment).decode(errors="replace")
+        page = run([*self.browse, self.site.url("/")], self.environment).decode(errors="replace")
+        return re.sub("(?s)<style.*?</style>", "", page)
 
     def body(self, name):
         return self.s3.get_object(Bucket=BUCKET, Key=self.key(name))["Body"].read()

@@ -1,5 +1,5 @@
 // AWS SDK for JavaScript v3 with default settings. Told what to do on standard input, one JSON object a line;
-// answers each with a line: {"done": …} or {"refused": {"code", "status", "message"}}.
+// answers each with a line: {"done": …} or {"refused": …}.
 import { createReadStream } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
@@ -67,8 +67,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   try {
     answer = { done: (await ways[way](clients[client], rest)) ?? null };
   } catch (error) {
-    const status = error.$metadata?.httpStatusCode;
-    answer = { refused: { code: error.name, status, message: String(error.stack) } };
+    answer = { refused: String(error.stack) };
   }
   process.stdout.write(`${JSON.stringify(answer)}\n`);
 }

@@ -1,9 +1,10 @@
-"""AWS SDK for JavaScript v3, in one Node process: bodies as buffer, bytes, stream of known and of unknown length."""
+"""AWS SDKs that are not Python's, each in a process of its own (`js/`, `rust/`), which is told what to do line by line."""
 
 import json
 import subprocess
 import threading
 
+import sizes
 from checksums import ALGORITHMS, checksum_of
 from form import post
 from harness import (
@@ -19,35 +20,33 @@ from harness import (
     fetch,
     sample,
 )
-import sizes
 
-CLIENT = "client.mjs"
 ANSWER_SECONDS = 60
 
 
 class Client:
-    def __init__(self, place):
-        self.folder = place.new_folder("js")
-        self.prefix = f"{ALICE.prefix}js/"
-        self.node = subprocess.Popen(
-            ["node", place.node_folder / CLIENT],
+    def __init__(self, place, name, command, bodies):
+        self.bodies = bodies
+        self.folder = place.new_folder(name)
+        self.prefix = f"{ALICE.prefix}{self.folder.name}/"
+        self.process = subprocess.Popen(
+            command,
             env={**place.environment(ALICE), "ENDPOINT": place.endpoint, "NODE_NO_WARNINGS": "1"},
-            stdin=subprocess.PIPE,  # its end is node's
+            stdin=subprocess.PIPE,  # its end is the process's
             stdout=subprocess.PIPE,
         )
 
     def __call__(self, way, **what):
-        asked = json.dumps({"way": way, **({"Bucket": BUCKET} | what)})
-        self.node.stdin.write(f"{asked}\n".encode())
-        self.node.stdin.flush()
-        late = threading.Timer(ANSWER_SECONDS, self.node.kill)
+        asked = json.dumps({"way": way, "Bucket": BUCKET, **what})
+        self.process.stdin.write(f"{asked}\n".encode())
+        self.process.stdin.flush()
+        late = threading.Timer(ANSWER_SECONDS, self.process.kill)
         late.start()
-        said = self.node.stdout.readline()
+        said = self.process.stdout.readline()
         late.cancel()
-        expect(said, f"node ended, or said nothing for {ANSWER_SECONDS} s")
+        expect(said, f"the process ended, or said nothing for {ANSWER_SECONDS} s")
         answer = json.loads(said)
-        if "refused" in answer:
-            raise Refused(answer["refused"])
+        expect("done" in answer, answer.get("refused"))
         return answer["done"]
 
     def key(self, name):
@@ -71,80 +70,69 @@ class Client:
         return back.read_bytes()
 
 
-class Refused(CheckFailed):
-    def __init__(self, refusal):
-        super().__init__(refusal["message"])
-        self.code = refusal["code"]
+def js(place):
+    return Client(place, "js", ["node", place.node_folder / "client.mjs"], ["buffer", "bytes", "stream"])
+
+
+def rust(place):
+    return Client(place, "rust", [place.rust_program], ["buffer", "stream"])
+
+
+SDK = Group("js/sdk", js, uploads=True)
+JS = Group("js", js, uploads=True)
+GROUPS = [SDK, JS, sizes.of("js", js)]
+RUST_GROUPS = [SDK.also("rust/sdk", rust), sizes.of("rust", rust)]
 
 
 def refused(call, code):
     try:
         call()
-    except Refused as refusal:
-        expect_equal(refusal.code, code, "code")
+    except CheckFailed as refusal:
+        expect(code in str(refusal), f"not refused with {code}: {refusal}")
         return
     expect(False, f"succeeded, should be refused with {code}")
 
 
-JS = Group("js", Client, uploads=True)
-GROUPS = [JS, sizes.of("js", Client)]
-
-
-@JS.check
+@SDK.check
 def put_each_kind_of_body(c):
-    data = sample(100_000)
-    for body in ("buffer", "bytes", "stream"):
-        c.put(f"kind/{body}", data, body)
-        expect_same(c.body(f"kind/{body}"), data, body)
-
-
-@JS.check
-def put_big_stream(c):
-    data = sample(2 * PART)
-    c.put("big-stream", data, "stream")
-    expect_same(c.body("big-stream"), data)
-
-
-@JS.check
-def upload_of_unknown_length(c):
-    """One part, and several."""
-    for size in (300_000, 2 * PART + 1000):
+    """A buffer is sent in one piece; a stream, even one of known length, with its checksum behind it."""
+    for size in (0, 100_000, 2 * PART):
         data = sample(size)
-        c.put_by_parts(f"pipe-{size}", data, "pipe")
-        expect_same(c.body(f"pipe-{size}"), data)
+        for body in c.bodies:
+            c.put(f"kind/{body}-{size}", data, body)
+            expect_same(c.body(f"kind/{body}-{size}"), data, f"{body} of {size} bytes")
 
 
-@JS.check
+@SDK.check
 def each_checksum_algorithm(c):
     data = sample(70_000)
     for algorithm in ALGORITHMS:
-        for body in ("buffer", "stream"):
+        for body in c.bodies:
             name = f"checksum/{algorithm}-{body}"
             put = c.put(name, data, body, ChecksumAlgorithm=algorithm)
             expect_equal(put.get(f"Checksum{algorithm}"), checksum_of(algorithm, data), f"checksum echoed for {name}")
             expect_same(c.body(name, ChecksumMode="ENABLED"), data, name)
 
 
-@JS.check
+@SDK.check
 def each_checksum_algorithm_by_parts(c):
     data = sample(PART + 1000)
     for algorithm in ALGORITHMS:
-        name = f"parts/{algorithm}"
-        c.put_by_parts(name, data, "pipe", ChecksumAlgorithm=algorithm)
-        expect_same(c.body(name, ChecksumMode="ENABLED"), data, name)
+        c.put_by_parts(f"parts/{algorithm}", data, ChecksumAlgorithm=algorithm)
+        expect_same(c.body(f"parts/{algorithm}", ChecksumMode="ENABLED"), data, algorithm)
 
 
-@JS.check
+@SDK.check
 def checksums_when_required(c):
     data = sample(70_000)
-    for body in ("buffer", "bytes", "stream"):
+    for body in c.bodies:
         c.put(f"required/{body}", data, body, client="required")
         expect_same(c.body(f"required/{body}", client="required"), data, body)
-    c.put_by_parts("required/parts", data, "pipe", client="required")
+    c.put_by_parts("required/parts", data, client="required")
     expect_same(c.body("required/parts", client="required"), data, "parts")
 
 
-@JS.check
+@SDK.check
 def odd_keys(c):
     for name in ODD_KEYS:
         data = sample(500, name)
@@ -158,18 +146,14 @@ def odd_keys(c):
     expect_equal(c("list", Prefix=c.key("odd/")), [[]], "keys left")
 
 
-@JS.check
-def metadata_ranges_and_copy(c):
+@SDK.check
+def ranges(c):
     data = sample(10_000)
-    c.put("meta", data, Metadata={"owner": "alice"}, ContentType="text/x-cosgate")
-    head = c("head", Key=c.key("meta"))
-    expect_equal((head["ContentType"], head["Metadata"]), ("text/x-cosgate", {"owner": "alice"}), "headers")
-    expect_same(c.body("meta", Range="bytes=100-199"), data[100:200], "range")
-    c("copy", Key=c.key("meta-copy"), CopySource=f"{BUCKET}/{c.key('meta')}")
-    expect_same(c.body("meta-copy"), data, "copy")
+    c.put("range", data)
+    expect_same(c.body("range", Range="bytes=100-199"), data[100:200], "range")
 
 
-@JS.check
+@SDK.check
 def presigned_get_and_put(c):
     data = sample(5000)
     for client in ("default", "required"):
@@ -180,6 +164,43 @@ def presigned_get_and_put(c):
         status, _, back = fetch(c("sign", client=client, call="get", Key=c.key(name)))
         expect_equal(status, 200, f"status of GET, body {back[:300]!r}")
         expect_same(back, data)
+
+
+@SDK.check
+def fenced(c):
+    c.put("own")
+    source = str(c.folder / "to-put")
+    refused(lambda: c("put", Key="bob/fenced", file=source, body="buffer"), "AccessDenied")
+    refused(lambda: c("get", Key="bob/treasure", file=str(c.folder / "stolen")), "AccessDenied")
+    refused(lambda: c("list", Prefix="bob/"), "AccessDenied")
+    refused(lambda: c("get", Key=c.key("never-was"), file=str(c.folder / "nothing")), "NoSuchKey")
+
+
+@JS.check
+def upload_of_unknown_length(c):
+    """One part, and several."""
+    for size in (300_000, 2 * PART + 1000):
+        data = sample(size)
+        c.put_by_parts(f"pipe-{size}", data, "pipe")
+        expect_same(c.body(f"pipe-{size}"), data)
+
+
+@JS.check
+def each_checksum_algorithm_of_unknown_length(c):
+    data = sample(PART + 1000)
+    for algorithm in ALGORITHMS:
+        c.put_by_parts(f"pipe-{algorithm}", data, "pipe", ChecksumAlgorithm=algorithm)
+        expect_same(c.body(f"pipe-{algorithm}", ChecksumMode="ENABLED"), data, algorithm)
+
+
+@JS.check
+def metadata_and_copy(c):
+    data = sample(10_000)
+    c.put("meta", data, Metadata={"owner": "alice"}, ContentType="text/x-cosgate")
+    head = c("head", Key=c.key("meta"))
+    expect_equal((head["ContentType"], head["Metadata"]), ("text/x-cosgate", {"owner": "alice"}), "headers")
+    c("copy", Key=c.key("meta-copy"), CopySource=f"{BUCKET}/{c.key('meta')}")
+    expect_same(c.body("meta-copy"), data, "copy")
 
 
 @JS.check
@@ -197,11 +218,3 @@ def presigned_post(c):
     expect_same(c.body("posted/from js.bin"), data)
     head = c("head", Key=c.key("posted/from js.bin"))
     expect_equal(head["Metadata"], {"owner": "alice"}, "metadata")
-
-
-@JS.check
-def fenced(c):
-    refused(lambda: c("put", Key="bob/fenced", file=str(c.folder / "to-put"), body="buffer"), "AccessDenied")
-    refused(lambda: c("get", Key="bob/treasure", file=str(c.folder / "stolen")), "AccessDenied")
-    refused(lambda: c("list", Prefix="bob/"), "AccessDenied")
-    refused(lambda: c("get", Key=c.key("never-was"), file=str(c.folder / "nothing")), "NoSuchKey")
