@@ -110,6 +110,36 @@ impl Timestamp {
         )
     }
 
+    /// Reads `2026-01-15T12:30:45Z`, with or without a fraction of a second, which is cut off.
+    pub fn parse_iso8601(text: &str) -> Option<Self> {
+        let (date, time) = text.split_once('T')?;
+        let time = time.strip_suffix('Z')?;
+        let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+        let punctuated = |text: &str, mark: u8, at: [usize; 2]| {
+            at.iter().all(|at| text.as_bytes().get(*at) == Some(&mark))
+        };
+        if date.len() != 10
+            || time.len() != 8
+            || !punctuated(date, b'-', [4, 7])
+            || !punctuated(time, b':', [2, 5])
+            || !(1..=9).contains(&fraction.len())
+            || !fraction.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            return None;
+        }
+        let hms = (
+            digits(time, 0, 2)?,
+            digits(time, 3, 5)?,
+            digits(time, 6, 8)?,
+        );
+        Self::from_civil(
+            digits(date, 0, 4)?,
+            digits(date, 5, 7)?,
+            digits(date, 8, 10)?,
+            hms,
+        )
+    }
+
     /// Reads an HTTP date in the form that every current server sends (IMF-fixdate).
     pub fn parse_http_date(text: &str) -> Option<Self> {
         let (_, rest) = text.split_once(", ")?;
@@ -228,6 +258,7 @@ mod tests {
             let t = Timestamp::from_unix(day * SECONDS_A_DAY + day % SECONDS_A_DAY);
             assert_eq!(Timestamp::parse_amz(&t.amz()), Some(t));
             assert_eq!(Timestamp::parse_http_date(&t.http_date()), Some(t));
+            assert_eq!(Timestamp::parse_iso8601(&t.iso8601()), Some(t));
         }
     }
 
@@ -244,5 +275,24 @@ mod tests {
             assert_eq!(Timestamp::parse_amz(text), None, "{text}");
         }
         assert!(Timestamp::parse_amz("20240229T000000Z").is_some());
+    }
+
+    #[test]
+    fn a_fraction_of_a_second_is_cut_off_and_nothing_else_is_taken() {
+        let with = Timestamp::parse_iso8601("2026-01-15T12:30:45.999Z");
+        assert_eq!(with, Some(Timestamp::from_unix(EXAMPLE)));
+        for text in [
+            "2026-01-15T12:30:45",
+            "2026-01-15T12:30:45+00:00",
+            "2026-01-15 12:30:45Z",
+            "2026/01/15T12:30:45Z",
+            "2026-01-15T12:30:45.Z",
+            "2026-01-15T12:30:45.1234567890Z",
+            "2026-02-30T12:30:45Z",
+            "20260115T123045Z",
+            "",
+        ] {
+            assert_eq!(Timestamp::parse_iso8601(text), None, "{text}");
+        }
     }
 }

@@ -123,11 +123,13 @@ impl Request {
         }
     }
 
-    /// Takes an object's body of `length` bytes from the client, through `intake`: waits for its first
+    /// Takes an object's body of `length` bytes from the client, through `intake`; `input` is what came
+    /// of it already. Waits for its first
     /// bytes (a client that sends none costs no upstream connection), and keeps a body that came whole
     /// as [`Request::Whole`], with what was verified of it.
     pub async fn from_client(
         incoming: Incoming,
+        input: Bytes,
         length: u64,
         intake: Intake,
         source: Rc<Gauge>,
@@ -139,7 +141,7 @@ impl Request {
             length,
             received: 0,
             intake,
-            input: Bytes::new(),
+            input,
             verified: None,
             first: None,
             source,

@@ -79,7 +79,7 @@ struct Family {
 const EVENTS: usize = Event::UpstreamTimeout as usize + 1;
 
 /// Every operation, at its own index.
-const OPERATIONS: [Operation; 23] = [
+const OPERATIONS: [Operation; 24] = [
     Operation::AbortMultipartUpload,
     Operation::CompleteMultipartUpload,
     Operation::CopyObject,
@@ -99,6 +99,7 @@ const OPERATIONS: [Operation; 23] = [
     Operation::ListObjects,
     Operation::ListObjectsV2,
     Operation::ListParts,
+    Operation::PostObject,
     Operation::PutObject,
     Operation::PutObjectTagging,
     Operation::UploadPart,
@@ -106,9 +107,9 @@ const OPERATIONS: [Operation; 23] = [
 ];
 
 /// The statuses that have a counter of their own, sorted; all others share one.
-const STATUSES: [u16; 21] = [
-    200, 204, 206, 304, 307, 400, 401, 403, 404, 405, 408, 409, 411, 412, 413, 416, 500, 501, 502,
-    503, 504,
+const STATUSES: [u16; 23] = [
+    200, 201, 204, 206, 303, 304, 307, 400, 401, 403, 404, 405, 408, 409, 411, 412, 413, 416, 500,
+    501, 502, 503, 504,
 ];
 
 const FAMILIES: [Family; 11] = [

@@ -21,6 +21,8 @@ pub enum PayloadError {
     ChunkSignature,
     /// A signed chunk is longer than [`MAX_SIGNED_CHUNK`].
     ChunkTooLarge,
+    /// A form does not end right after its file, or its file has a boundary in it.
+    FormEnd,
     /// The body ended early: in a chunk, before the last chunk, or before the trailer's end.
     Incomplete,
     /// More bytes came than the head announced.
@@ -58,6 +60,7 @@ impl fmt::Display for PayloadError {
             Self::ChunkMalformed => f.write_str("the aws-chunked framing is broken"),
             Self::ChunkSignature => f.write_str("a chunk does not have its signature"),
             Self::ChunkTooLarge => f.write_str("a signed chunk is too large"),
+            Self::FormEnd => f.write_str("the form does not end where its file's end must be"),
             Self::Incomplete => f.write_str("the aws-chunked body ended early"),
             Self::LengthExceeded => f.write_str("the body is longer than announced"),
             Self::LengthShort => f.write_str("the body is shorter than announced"),
@@ -108,6 +111,12 @@ impl From<PayloadError> for S3Error {
                     "A signed chunk may have at most {MAX_SIGNED_CHUNK} bytes: make the client's chunks \
                      smaller. Nothing was stored."
                 ),
+            ),
+            E::FormEnd => Self::new(
+                Code::MalformedPOSTRequest,
+                "The body of your POST request is not well-formed multipart/form-data: file must be \
+                 the last field, and the form must end right after it with --boundary-- and a line \
+                 end. Nothing was stored.",
             ),
             E::Incomplete => Self::new(
                 Code::IncompleteBody,

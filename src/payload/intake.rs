@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::checksum::{Checks, ChecksumName, Verified};
 use super::chunked::Decoder;
-use super::{ChunkSignatures, Declared, Framing, HoldBack, Mode, PayloadError};
+use super::{ChunkSignatures, Declared, FormFile, Framing, HoldBack, Mode, PayloadError};
 use crate::s3::{Code, S3Error};
 
 /// Pieces below this many bytes are put together before they go on: some clients make a chunk of each
@@ -17,9 +17,17 @@ const SMALL: usize = 4096;
 /// on what `push` gives has sent less than the object before `finish` has given the rest.
 #[derive(Debug)]
 pub struct Intake {
-    decoder: Option<Decoder>,
+    framing: Unframed,
     checks: Checks,
     hold: HoldBack,
+}
+
+/// How the object's bytes come out of the body.
+#[derive(Debug)]
+enum Unframed {
+    Chunked(Decoder),
+    Form(FormFile),
+    Plain,
 }
 
 impl Intake {
@@ -32,11 +40,13 @@ impl Intake {
         signatures: Option<ChunkSignatures>,
     ) -> Result<Self, S3Error> {
         let trailer = declared.trailer.as_ref().map(ChecksumName::as_str);
-        let decoder = match (declared.framing, declared.mode, signatures) {
-            (Framing::Plain, ..) => None,
-            (_, Mode::StreamingSigned, Some(chain)) => Some(Decoder::signed(length, chain)),
+        let framing = match (declared.framing, declared.mode, signatures) {
+            (Framing::Plain, ..) => Unframed::Plain,
+            (_, Mode::StreamingSigned, Some(chain)) => {
+                Unframed::Chunked(Decoder::signed(length, chain))
+            }
             (_, Mode::StreamingSignedTrailer, Some(chain)) => {
-                Some(Decoder::signed_with_trailer(length, chain, trailer))
+                Unframed::Chunked(Decoder::signed_with_trailer(length, chain, trailer))
             }
             (_, Mode::StreamingSigned | Mode::StreamingSignedTrailer, None) => {
                 return Err(S3Error::new(
@@ -46,14 +56,23 @@ impl Intake {
                 ));
             }
             (_, Mode::Sha256(_) | Mode::StreamingUnsignedTrailer | Mode::Unsigned, _) => {
-                Some(Decoder::unsigned(length, trailer))
+                Unframed::Chunked(Decoder::unsigned(length, trailer))
             }
         };
         Ok(Self {
-            decoder,
+            framing,
             checks,
             hold: HoldBack::new(length),
         })
+    }
+
+    /// For the file of a form.
+    pub fn of_form(file: FormFile, checks: Checks) -> Self {
+        Self {
+            hold: HoldBack::new(file.length()),
+            framing: Unframed::Form(file),
+            checks,
+        }
     }
 
     /// Takes bytes off the front of `input`, and gives the next ones that may go on: never none of
@@ -74,17 +93,21 @@ impl Intake {
         Ok((!gathered.is_empty()).then(|| gathered.freeze()))
     }
 
-    /// Whether the body needs no more bytes: a plain one whose length is reached. A chunked one ends
+    /// Whether the body needs no more bytes: a plain one whose length is reached. Any other ends
     /// only where HTTP says so.
     pub fn is_complete(&self) -> bool {
-        self.decoder.is_none() && self.hold.is_complete()
+        matches!(self.framing, Unframed::Plain) && self.hold.is_complete()
     }
 
     /// Ends the body: runs every check, and only then gives the bytes that were kept back.
     pub fn finish(&mut self) -> Result<(Bytes, Verified), PayloadError> {
-        let trailer = match &mut self.decoder {
-            Some(decoder) => decoder.finish()?,
-            None => None,
+        let trailer = match &mut self.framing {
+            Unframed::Chunked(decoder) => decoder.finish()?,
+            Unframed::Form(file) => {
+                file.finish()?;
+                None
+            }
+            Unframed::Plain => None,
         };
         if !self.hold.is_complete() {
             return Err(PayloadError::LengthShort);
@@ -94,9 +117,10 @@ impl Intake {
     }
 
     fn decode(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, PayloadError> {
-        match &mut self.decoder {
-            Some(decoder) => decoder.decode(input),
-            None => Ok((!input.is_empty()).then(|| std::mem::take(input))),
+        match &mut self.framing {
+            Unframed::Chunked(decoder) => decoder.decode(input),
+            Unframed::Form(file) => file.decode(input),
+            Unframed::Plain => Ok((!input.is_empty()).then(|| std::mem::take(input))),
         }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! 1. [`Mode`] is what `x-amz-content-sha256` says; [`Declared`] is all that the head says of the body;
 //! 2. [`chunked::Decoder`] takes `aws-chunked` framing off and checks the chunk signatures;
+//!    [`FormFile`] takes the file out of a browser's form;
 //! 3. [`checksum::Checks`] digests the decoded bytes and compares at the end;
 //! 4. [`HoldBack`] keeps the object's last bytes until then;
 //! 5. [`Intake`] is those three in one.
@@ -11,6 +12,7 @@ pub mod checksum;
 pub mod chunked;
 mod declared;
 mod error;
+mod form_file;
 mod hold_back;
 mod intake;
 mod signature;
@@ -18,6 +20,7 @@ mod trailer;
 
 pub use declared::{Declared, Framing, Mode, strip_aws_chunked};
 pub use error::PayloadError;
+pub use form_file::FormFile;
 pub use hold_back::HoldBack;
 pub use intake::Intake;
 pub use signature::ChunkSignatures;

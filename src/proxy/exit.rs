@@ -19,6 +19,7 @@ use super::Proxy;
 use crate::body::{self, Answer, DownloadFailure, Upload};
 use crate::counted::{Gauge, Phase};
 use crate::observe::{AccessLine, Event};
+use crate::s3::form::Form;
 use crate::s3::{Fault, Operation, S3Error, S3Request};
 use crate::tenant::{Authenticated, Identity};
 use crate::timestamp::Timestamp;
@@ -100,12 +101,24 @@ impl Exit {
         self.key = asked.key.as_ref().map(|key| key.as_str().to_owned());
     }
 
+    /// Notes the key that a form asks for.
+    pub(super) fn form(&mut self, form: &Form) {
+        self.key = form.get("key").map(str::to_owned);
+    }
+
+    /// The client's connection.
+    pub(super) fn gauge(&self) -> Rc<Gauge> {
+        Rc::clone(&self.gauge)
+    }
+
     /// Notes who asks.
     pub(super) fn caller(&mut self, caller: &Authenticated<'_>) {
         self.tenant = Some(caller.tenant().index);
         self.key_id = match caller.identity() {
             Identity::Anonymous => None,
-            Identity::Header(id) | Identity::Presigned(id) => Some(id.to_owned()),
+            Identity::Form(id) | Identity::Header(id) | Identity::Presigned(id) => {
+                Some(id.to_owned())
+            }
         };
     }
 

@@ -23,7 +23,7 @@ use crate::dial::{Dialer, Roots};
 use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
 use crate::rewrite;
-use crate::s3::{S3Error, S3Request};
+use crate::s3::{Operation, S3Error, S3Request};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
 use crate::tenant::{Connection, Tenants};
@@ -32,6 +32,7 @@ use crate::upstream::Upstream;
 
 mod exchange;
 mod exit;
+mod form;
 mod gather_budget;
 mod local;
 mod payload;
@@ -230,6 +231,10 @@ impl Proxy {
     ) -> Result<http::Response<Answer>, S3Error> {
         let asked = S3Request::parse(head, &self.config().server.domains)?; // what is asked
         exit.asked(&asked);
+        if asked.operation == Operation::PostObject {
+            let posted = self.post_object(head, asked, body, client, now, exit);
+            return Box::pin(posted).await; // a form: its fields come first, and say the rest
+        }
         let connection = Connection {
             loopback: client.loopback,
             tls: client.tls,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use hyper::body::{Body as _, Incoming};
 use md5::{Digest as _, Md5};
@@ -18,12 +18,22 @@ use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
 use crate::counted::Gauge;
 use crate::observe::Event;
 use crate::payload::checksum::{Checks, Verified};
-use crate::payload::{Declared, Intake, Mode, PayloadError};
+use crate::payload::{Declared, FormFile, Intake, Mode, PayloadError};
 use crate::s3::request::{MAX_OBJECT_BYTES, content_length, too_large};
 use crate::s3::{Code, ObjectKey, Operation, S3Error, xml};
 use crate::tenant::{Authenticated, Permit};
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
+
+/// An object on its way from the client.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    incoming: Incoming,
+    /// What came of it already.
+    read: Bytes,
+    /// The file of a form.
+    file: Option<FormFile>,
+}
 
 /// A body for COS, and what the head must say of it.
 #[derive(Debug)]
@@ -42,6 +52,32 @@ pub(super) struct Outgoing {
     pub(super) quiet: bool,
     /// The share of memory that a gathered body takes until its answer is there.
     _hold: Option<GatherHold>,
+}
+
+impl Arriving {
+    /// The file of a form, whose bytes `read` came along with the fields.
+    pub(super) fn form(incoming: Incoming, read: Bytes, file: FormFile) -> Self {
+        Self {
+            incoming,
+            read,
+            file: Some(file),
+        }
+    }
+
+    /// The length of a form's file.
+    pub(super) fn length(&self) -> u64 {
+        self.file.as_ref().map_or(0, FormFile::length)
+    }
+}
+
+impl From<Incoming> for Arriving {
+    fn from(incoming: Incoming) -> Self {
+        Self {
+            incoming,
+            read: Bytes::new(),
+            file: None,
+        }
+    }
 }
 
 impl Outgoing {
@@ -94,7 +130,8 @@ impl Proxy {
     ) -> Result<Outgoing, S3Error> {
         let operation = permit.request().operation;
         if operation.takes_object_body() {
-            return self.object(head, incoming, caller, gauge).await;
+            let arriving = incoming.into();
+            return self.object(&head.headers, arriving, caller, gauge).await;
         }
         if operation.has_xml_body() {
             let most = self.config().server.limits.xml_bytes;
@@ -118,30 +155,36 @@ impl Proxy {
     }
 
     /// An object or a part, in whatever form the client sends it: COS gets its plain bytes.
-    async fn object(
+    pub(super) async fn object(
         &self,
-        head: &Parts,
-        incoming: Incoming,
+        headers: &HeaderMap,
+        arriving: Arriving,
         caller: &Authenticated<'_>,
         gauge: &Rc<Gauge>,
     ) -> Result<Outgoing, S3Error> {
-        let declared = Declared::read(caller.payload(), &head.headers)?;
-        let checks = Checks::new(&declared, &head.headers)?;
-        let Some(length) = declared.length else {
+        let Arriving {
+            incoming,
+            read,
+            file,
+        } = arriving;
+        let declared = Declared::read(caller.payload(), headers)?;
+        let checks = Checks::new(&declared, headers)?;
+        let length = file.as_ref().map(FormFile::length).or(declared.length);
+        let Some(length) = length else {
             return Box::pin(self.spooled(incoming, caller, &declared, checks)).await;
         };
         if length > MAX_OBJECT_BYTES {
             return Err(too_large());
         }
-        let intake = Intake::new(
-            &declared,
-            length,
-            checks,
-            caller.chunk_signatures().cloned(),
-        )?;
+        let intake = if let Some(file) = file {
+            Intake::of_form(file, checks)
+        } else {
+            let signatures = caller.chunk_signatures().cloned();
+            Intake::new(&declared, length, checks, signatures)?
+        };
         let source = Rc::clone(gauge);
         let arrived =
-            body::Request::from_client(incoming, length, intake, source, self.pace()).await;
+            body::Request::from_client(incoming, read, length, intake, source, self.pace()).await;
         let (body, verified) = arrived.inspect_err(|failure| {
             if matches!(failure, UploadFailure::Payload(_)) {
                 self.metrics.count(Event::BodyWithheld);

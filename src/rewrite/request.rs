@@ -97,13 +97,15 @@ pub fn request(
     })
 }
 
-/// The method of an operation at COS; `None` for what is answered here.
+/// The method of an operation at COS; `None` for what is answered here, and for a form, which is
+/// rewritten as the PUT that it stands for.
 fn method(operation: Operation) -> Option<Method> {
     match operation {
         Operation::CreateBucket
         | Operation::GetBucketLocation
         | Operation::HeadBucket
-        | Operation::ListBuckets => None,
+        | Operation::ListBuckets
+        | Operation::PostObject => None,
         Operation::AbortMultipartUpload
         | Operation::DeleteObject
         | Operation::DeleteObjectTagging => Some(Method::DELETE),

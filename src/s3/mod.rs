@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod error;
+pub mod form;
 pub mod headers;
 pub mod operation;
 mod percent;

@@ -28,6 +28,7 @@ pub enum Operation {
     ListObjects,
     ListObjectsV2,
     ListParts,
+    PostObject,
     PutObject,
     PutObjectTagging,
     UploadPart,
@@ -133,6 +134,7 @@ impl Operation {
         Self::ListObjects,
         Self::ListObjectsV2,
         Self::ListParts,
+        Self::PostObject,
         Self::PutObject,
         Self::PutObjectTagging,
         Self::UploadPart,
@@ -199,6 +201,7 @@ impl Operation {
             Self::ListObjects => "ListObjects",
             Self::ListObjectsV2 => "ListObjectsV2",
             Self::ListParts => "ListParts",
+            Self::PostObject => "PostObject",
             Self::PutObject => "PutObject",
             Self::PutObjectTagging => "PutObjectTagging",
             Self::UploadPart => "UploadPart",
@@ -227,6 +230,7 @@ impl Operation {
             Self::ListObjectVersions => "name/cos:GetBucketObjectVersions",
             Self::ListObjects | Self::ListObjectsV2 => "name/cos:GetBucket",
             Self::ListParts => "name/cos:ListParts",
+            Self::PostObject => "name/cos:PostObject",
             Self::PutObjectTagging => "name/cos:PutObjectTagging",
             Self::UploadPart => "name/cos:UploadPart",
         }
@@ -267,6 +271,7 @@ impl Operation {
             | Self::CreateBucket
             | Self::HeadBucket
             | Self::ListBuckets
+            | Self::PostObject
             | Self::PutObject => &[],
             Self::CreateMultipartUpload => &["uploads"],
             Self::DeleteObject => &["versionId"],
@@ -367,6 +372,7 @@ fn select(
         (Scope::Bucket, "GET", ["uploads"]) => O::ListMultipartUploads,
         (Scope::Bucket, "GET", ["versions"]) => O::ListObjectVersions,
         (Scope::Bucket, "HEAD", []) => O::HeadBucket,
+        (Scope::Bucket, "POST", []) => O::PostObject,
         (Scope::Bucket, "POST", ["delete"]) => O::DeleteObjects,
         (Scope::Bucket, "PUT", []) => O::CreateBucket,
         (Scope::Bucket, "DELETE", []) => return Err(denied("Buckets cannot be deleted here.")),
@@ -517,10 +523,6 @@ mod tests {
                 "{method}"
             );
         }
-        assert_eq!(
-            resolve("POST", Scope::Bucket, "", false),
-            Err(Code::MethodNotAllowed)
-        );
         assert_eq!(
             resolve("POST", Scope::Object, "", false),
             Err(Code::MethodNotAllowed)

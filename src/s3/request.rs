@@ -4,6 +4,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, header};
 
 use super::address::{Address, check_bucket};
+use super::form::MAX_FORM_BYTES;
 use super::percent::{self, Plus};
 use super::{Code, ObjectKey, Operation, Query, S3Error};
 
@@ -172,6 +173,17 @@ fn only<'h>(head: &'h Parts, name: &HeaderName) -> Result<Option<&'h HeaderValue
 /// stores what came when a body ends early, so its length must be announced.
 fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
     let length = content_length(head);
+    if operation == Operation::PostObject {
+        // The file has no length of its own: it is what the form's leaves.
+        return match length {
+            None => Err(S3Error::new(
+                Code::MissingContentLength,
+                "A form must say its length; send Content-Length.",
+            )),
+            Some(length) if length > MAX_OBJECT_BYTES + MAX_FORM_BYTES as u64 => Err(too_large()),
+            Some(_) => Ok(()),
+        };
+    }
     if operation.takes_object_body() {
         // A chunked one says its length elsewhere, or may be held until it is known.
         let decoded = head.headers.contains_key(DECODED_LENGTH);

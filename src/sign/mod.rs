@@ -7,6 +7,7 @@ use http::HeaderMap;
 
 pub mod cos;
 pub mod encoding;
+pub mod form;
 pub mod sigv2;
 pub mod sigv4;
 mod sigv4_claim;

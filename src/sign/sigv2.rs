@@ -187,6 +187,14 @@ pub fn signature(string_to_sign: &str, secret: &Secret) -> String {
     STANDARD.encode(mac.finalize().into_bytes())
 }
 
+/// Whether `signature` is that of `text` under `secret`, in constant time.
+pub(super) fn verify_text(text: &str, signature: &[u8; 20], secret: &Secret) -> bool {
+    hmac_sha1(secret.expose().as_bytes())
+        .chain_update(text)
+        .verify_slice(signature)
+        .is_ok()
+}
+
 /// The query that makes `request` a presigned one, good until `expires` in Unix seconds.
 pub fn presigned_query(
     request: &Request<'_>,

@@ -17,6 +17,7 @@ use crate::s3::headers::must_be_signed;
 use crate::secret::Secret;
 
 pub use super::sigv4_claim::Claim;
+pub(super) use super::sigv4_claim::credential_parts;
 
 /// The only algorithm that is spoken.
 pub const ALGORITHM: &str = "AWS4-HMAC-SHA256";

@@ -226,7 +226,7 @@ fn header_fields(fields: &str) -> Result<[&str; 3], S3Error> {
 const FIELDS_RULE: &str = "it must have Credential, SignedHeaders and Signature, each once";
 
 /// Splits a credential from the right, because an access key id may itself contain `/`.
-fn credential_parts(text: &str) -> Option<(&str, CredentialScope<'_>)> {
+pub(super) fn credential_parts(text: &str) -> Option<(&str, CredentialScope<'_>)> {
     let mut slashes = text.rmatch_indices('/').map(|(at, _)| at);
     let (access_key, scope) = text.split_at_checked(slashes.nth(3)?)?;
     let scope = CredentialScope::parse(scope.strip_prefix('/')?)?;

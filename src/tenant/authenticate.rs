@@ -17,12 +17,13 @@ use crate::payload::{ChunkSignatures, Mode};
 use crate::s3::{Code, ObjectKey, S3Error, S3Request};
 use crate::secret::Secret;
 use crate::sign::encoding::percent_decode;
+use crate::sign::form::FormClaim;
 use crate::sign::sigv4::{CONTENT_SHA256, Claim, CredentialScope, SigningKey, UNSIGNED_PAYLOAD};
 use crate::sign::{Signable, sigv2};
 use crate::timestamp::Timestamp;
 
 /// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
-const MAX_SKEW: i64 = 900;
+pub(super) const MAX_SKEW: i64 = 900;
 const SERVICE: &str = "s3";
 const SECURITY_TOKEN: &str = "x-amz-security-token";
 
@@ -30,15 +31,15 @@ const SECURITY_TOKEN: &str = "x-amz-security-token";
 #[derive(Debug)]
 pub struct Tenants {
     all: Vec<Tenant>,
-    keys: HashMap<String, LocalKey>,
+    pub(super) keys: HashMap<String, LocalKey>,
     /// Stands in for a key that nobody has, so that an unknown id takes the path of a known one.
-    nobody: LocalKey,
+    pub(super) nobody: LocalKey,
     anonymous: AnonymousRule,
     /// The only region taken, under `strict_region`.
     region: Option<String>,
     /// The longest life of a presigned URL, in seconds.
-    max_presign: u64,
-    allow_sigv2_presign: bool,
+    pub(super) max_presign: u64,
+    pub(super) allow_sigv2_presign: bool,
 }
 
 /// A caller that has proved who they are.
@@ -55,6 +56,8 @@ pub struct Authenticated<'t> {
 pub enum Identity<'t> {
     /// The anonymous tenant.
     Anonymous,
+    /// A form whose policy is signed with this local key id.
+    Form(&'t str),
     /// A SigV4 `Authorization` header under this local key id.
     Header(&'t str),
     /// A presigned URL under this local key id.
@@ -71,9 +74,9 @@ pub struct Connection {
 }
 
 /// One of a tenant's access keys.
-struct LocalKey {
-    id: String,
-    tenant: usize,
+pub(super) struct LocalKey {
+    pub(super) id: String,
+    pub(super) tenant: usize,
     secret: Secret,
     /// The signing key of the day and region that this key was last used for.
     at_hand: ArcSwapOption<DayKey>,
@@ -159,8 +162,7 @@ impl Tenants {
         if let Some(claim) = Claim::from_query(query, &head.headers)? {
             return self.signed(head, asked, &claim, now);
         }
-        let tenant = self.anonymous.check(&head.headers, connection)?;
-        let tenant = self.all.get(tenant).ok_or_else(unknown_key)?;
+        let tenant = self.anonymous_tenant(&head.headers, connection)?;
         if asked
             .query
             .iter()
@@ -173,12 +175,17 @@ impl Tenants {
             ));
         }
         let payload = content_sha256(&head.headers)?.map_or(Ok(Mode::Unsigned), Mode::parse)?;
-        Ok(Authenticated {
-            tenant,
-            identity: Identity::Anonymous,
-            payload,
-            chunks: None,
-        })
+        Ok(Authenticated::new(tenant, Identity::Anonymous, payload))
+    }
+
+    /// The anonymous tenant, if it may send a request with `headers`.
+    pub(super) fn anonymous_tenant(
+        &self,
+        headers: &HeaderMap,
+        connection: Connection,
+    ) -> Result<&Tenant, S3Error> {
+        let tenant = self.anonymous.check(headers, connection)?;
+        self.all.get(tenant).ok_or_else(unknown_key)
     }
 
     /// Checks a claim. The head is verified whole before the body's mode is looked at.
@@ -189,7 +196,7 @@ impl Tenants {
         claim: &Claim<'_>,
         now: Timestamp,
     ) -> Result<Authenticated<'_>, S3Error> {
-        self.check_scope(claim)?;
+        self.check_scope(&claim.scope, |why| wrong_scope(claim, why))?;
         self.check_time(claim, now)?;
         let path = decoded_path(head)?;
         let query = asked.query.pairs();
@@ -262,35 +269,35 @@ impl Tenants {
         if !verified {
             return Err(wrong_signature());
         }
-        Ok(Authenticated {
+        let payload = payload.map_or(Ok(Mode::Unsigned), Mode::parse)?;
+        Ok(Authenticated::new(
             tenant,
-            identity: Identity::Presigned(&key.id),
-            payload: payload.map_or(Ok(Mode::Unsigned), Mode::parse)?,
-            chunks: None,
-        })
+            Identity::Presigned(&key.id),
+            payload,
+        ))
     }
 
-    fn check_scope(&self, claim: &Claim<'_>) -> Result<(), S3Error> {
+    /// Checks a credential's scope; `wrong` makes the refusal of it.
+    pub(super) fn check_scope(
+        &self,
+        scope: &CredentialScope<'_>,
+        wrong: impl Fn(&str) -> S3Error,
+    ) -> Result<(), S3Error> {
         let CredentialScope {
             region, service, ..
-        } = claim.scope;
+        } = *scope;
         if service != SERVICE {
-            return Err(wrong_scope(
-                claim,
-                "the credential scope's service must be s3",
-            ));
+            return Err(wrong("the credential scope's service must be s3"));
         }
         if region.is_empty() {
-            return Err(wrong_scope(
-                claim,
+            return Err(wrong(
                 "the credential scope has no region; set one in the client",
             ));
         }
         match &self.region {
-            Some(expected) if expected != region => Err(wrong_scope(
-                claim,
-                &format!("the region is wrong; expecting '{expected}'"),
-            )),
+            Some(expected) if expected != region => Err(wrong(&format!(
+                "the region is wrong; expecting '{expected}'"
+            ))),
             _ => Ok(()),
         }
     }
@@ -325,6 +332,16 @@ impl Tenants {
 }
 
 impl<'t> Authenticated<'t> {
+    /// A caller whose body has no chunk signatures.
+    pub(super) fn new(tenant: &'t Tenant, identity: Identity<'t>, payload: Mode) -> Self {
+        Self {
+            tenant,
+            identity,
+            payload,
+            chunks: None,
+        }
+    }
+
     /// Whose request it is.
     pub fn tenant(&self) -> &'t Tenant {
         self.tenant
@@ -383,6 +400,11 @@ impl LocalKey {
             self.at_hand.store(Some(Arc::new(day_key)));
         }
         verified
+    }
+
+    /// Whether the form's policy is signed with this key.
+    pub(super) fn verify_form(&self, claim: &FormClaim<'_>) -> bool {
+        claim.verify(&self.secret, |scope| self.signing_key(scope))
     }
 
     /// The signing key of `scope`: the one at hand, or a fresh one.
@@ -479,7 +501,7 @@ fn decoded_path(head: &Parts) -> Result<Cow<'_, [u8]>, S3Error> {
         .ok_or_else(|| S3Error::new(Code::InvalidURI, "The path has a % without two hex digits"))
 }
 
-fn wrong_signature() -> S3Error {
+pub(super) fn wrong_signature() -> S3Error {
     S3Error::new(
         Code::SignatureDoesNotMatch,
         "The request signature we calculated does not match the signature you provided. \
@@ -496,7 +518,7 @@ fn wrong_scope(claim: &Claim<'_>, why: &str) -> S3Error {
     S3Error::new(Code::AuthorizationHeaderMalformed, text)
 }
 
-fn unknown_key() -> S3Error {
+pub(super) fn unknown_key() -> S3Error {
     S3Error::new(
         Code::InvalidAccessKeyId,
         "The AWS Access Key Id you provided does not exist in our records: use a key of [tenants.*] \

@@ -45,6 +45,8 @@ impl<'t, 'r> Permit<'t, 'r> {
                 check_action(grant, asked.operation.action())?;
                 check_listing(grant, &asked)?;
             }
+            // Its key is in the form: what is authorized is the PUT that the form stands for.
+            Operation::PostObject => return Err(form_itself()),
             // Its keys are in the body: `may_delete` judges each.
             Operation::DeleteObjects => check_action(grant, asked.operation.action())?,
             Operation::AbortMultipartUpload
@@ -108,6 +110,13 @@ impl<'t, 'r> Permit<'t, 'r> {
             grant.covers(key) && grant.allows(Operation::DeleteObject.action())
         })
     }
+}
+
+fn form_itself() -> S3Error {
+    S3Error::new(
+        Code::AccessDenied,
+        "A form is judged by the object that it makes.",
+    )
 }
 
 /// The grant of the bucket asked for. A bucket that is not the caller's looks the same whether it

@@ -6,9 +6,11 @@
 mod anonymous;
 mod authenticate;
 mod authorize;
+mod form;
 mod grant;
 pub mod policy;
 
 pub use authenticate::{Authenticated, Connection, Identity, Tenants};
 pub use authorize::Permit;
+pub use form::FormCaller;
 pub use grant::{Grant, Tenant};

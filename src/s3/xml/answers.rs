@@ -88,6 +88,16 @@ pub fn location(region: &str) -> String {
     writer.finish("LocationConstraint")
 }
 
+/// The answer to `PostObject`, where it is a document.
+pub fn post_response(location: &str, bucket: &str, key: &str, etag: &str) -> String {
+    let mut writer = Writer::with_bare_root("PostResponse");
+    writer.element("Location", location);
+    writer.element("Bucket", bucket);
+    writer.element("Key", key);
+    writer.element("ETag", etag);
+    writer.finish("PostResponse")
+}
+
 /// The document of an error; `resource` is the path that was asked.
 pub(in crate::s3) fn error(error: &S3Error, resource: &str, request_id: &str) -> String {
     let mut writer = Writer::with_bare_root("Error");

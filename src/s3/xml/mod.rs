@@ -9,6 +9,7 @@ mod requests;
 
 pub use answers::{
     DeleteFailure, DeleteResult, Deleted, ListedBucket, UpstreamError, list_buckets, location,
+    post_response,
 };
 pub use requests::{
     CompleteRequest, DeleteObject, DeleteRequest, MAX_DELETED, MAX_TAGS, Part, Tagging,

@@ -1,0 +1,195 @@
+//! `POST Object`: a browser's form, done as the PUT of its file.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, HeaderMap, HeaderValue, LOCATION};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::exchange::internal;
+use super::exit::Exit;
+use super::local::document;
+use super::payload::Arriving;
+use super::{Client, Proxy};
+use crate::body::{Answer, UploadFailure};
+use crate::payload::FormFile;
+use crate::rewrite;
+use crate::s3::form::{Boundary, Form, FormPut, FormReader, SuccessAction, redirect_target};
+use crate::s3::request::content_length;
+use crate::s3::{ObjectKey, Operation, Query, S3Error, S3Request, xml};
+use crate::sign::encoding::push_encoded_path;
+use crate::tenant::Connection;
+use crate::timestamp::Timestamp;
+
+/// What follows the fields is read whole up to this many bytes: the end of such a form is seen before
+/// COS is told the file's length.
+const SMALL: u64 = 64 * 1024;
+
+impl Proxy {
+    /// A form's life, beside that of all other requests in [`Proxy::forward`]: its fields are read
+    /// first, and say who asks and what.
+    pub(super) async fn post_object(
+        &self,
+        head: &Parts,
+        asked: S3Request<'_>,
+        mut incoming: Incoming,
+        client: Client,
+        now: Timestamp,
+        exit: &mut Exit,
+    ) -> Result<Response<Answer>, S3Error> {
+        let boundary = Boundary::read(&head.headers)?;
+        let (form, read) = self.in_time(read_form(&mut incoming, &boundary)).await?; // what is in it
+        exit.form(&form);
+        let connection = Connection {
+            loopback: client.loopback,
+            tls: client.tls,
+        };
+        let tenants = &self.shared.tenants;
+        let sender = tenants.authenticate_form(head, &form, &asked, connection, now)?; // who asks
+        exit.caller(&sender.caller);
+        let bucket = asked.bucket.unwrap_or_default();
+        let put = FormPut::read(&form, bucket)?; // as a PUT
+        let permit = sender.caller.authorize(S3Request {
+            operation: Operation::PutObject,
+            bucket: asked.bucket,
+            key: Some(put.key.clone()),
+            query: Query::parse("")?,
+            copy_source: None,
+        })?; // may they
+        let put_head = head_of_put(put.headers)?;
+        let fresh = rewrite::request(&permit, &put_head, &self.config().upstream)?; // rewritten
+        let rest = content_length(head).and_then(|length| length.checked_sub(form.file_at()));
+        let rest = rest.ok_or_else(FormReader::ended)?;
+        let arriving = self.in_time(file(incoming, read, rest, &boundary)).await?;
+        sender.length.check(arriving.length())?; // as long as the policy lets it be
+        let gauge = exit.gauge();
+        let body = self.object(&put_head.headers, arriving, &sender.caller, &gauge);
+        let body = body.await?; // checked as it streams
+        exit.body(&body.body);
+        let exchange = self.exchange(&permit, &put_head, fresh, body, &gauge, exit);
+        let stored = exchange.await?; // signed, sent
+        Ok(answer(
+            &put.success,
+            &stored,
+            head,
+            client.tls,
+            bucket,
+            &put.key,
+        )) // answered
+    }
+
+    /// What must be read before a body streams, within the pace's window.
+    async fn in_time<T>(
+        &self,
+        reading: impl Future<Output = Result<T, S3Error>>,
+    ) -> Result<T, S3Error> {
+        let window = self.config().server.limits.body_window;
+        let read = timeout(window, reading).await;
+        read.unwrap_or_else(|_| Err(UploadFailure::ClientSlow.into()))
+    }
+}
+
+/// Reads the fields, and what came of the file along with them.
+async fn read_form(incoming: &mut Incoming, boundary: &Boundary) -> Result<(Form, Bytes), S3Error> {
+    let mut reader = FormReader::new(boundary);
+    loop {
+        let mut bytes = next(incoming).await?.ok_or_else(FormReader::ended)?;
+        if let Some(form) = reader.push(&mut bytes)? {
+            return Ok((form, bytes));
+        }
+    }
+}
+
+/// The file, of which `read` is there: the last `rest` bytes of the body are it and its boundary.
+async fn file(
+    mut incoming: Incoming,
+    read: Bytes,
+    rest: u64,
+    boundary: &Boundary,
+) -> Result<Arriving, S3Error> {
+    if rest > SMALL {
+        let file = FormFile::new(boundary.as_str(), rest, None)?;
+        return Ok(Arriving::form(incoming, read, file));
+    }
+    let mut whole = BytesMut::from(&*read);
+    while let Some(bytes) = next(&mut incoming).await? {
+        whole.extend_from_slice(&bytes);
+    }
+    let file = FormFile::new(boundary.as_str(), rest, Some(&whole))?;
+    Ok(Arriving::form(incoming, whole.freeze(), file))
+}
+
+/// The next bytes of the body; `None` at its end. It has no more than its `Content-Length`.
+async fn next(incoming: &mut Incoming) -> Result<Option<Bytes>, S3Error> {
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|_| UploadFailure::ClientGone)?;
+        if let Ok(bytes) = frame.into_data() {
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}
+
+/// The head that a PUT of the form's file would have: all that later steps look at.
+fn head_of_put(headers: HeaderMap) -> Result<Parts, S3Error> {
+    let request = Request::builder().method(Method::PUT).body(());
+    let (mut head, ()) = request.map_err(internal)?.into_parts();
+    head.headers = headers;
+    Ok(head)
+}
+
+/// What the client is told of its object, in the names that it knows.
+fn answer(
+    success: &SuccessAction,
+    stored: &Response<Answer>,
+    head: &Parts,
+    tls: bool,
+    bucket: &str,
+    key: &ObjectKey<'_>,
+) -> Response<Answer> {
+    let etag = stored
+        .headers()
+        .get(ETAG)
+        .and_then(|etag| etag.to_str().ok());
+    let (etag, location) = (etag.unwrap_or_default(), location(head, tls, key.as_str()));
+    let (mut answer, location) = match success {
+        SuccessAction::Document => {
+            let mut answer = document(xml::post_response(&location, bucket, key.as_str(), etag));
+            *answer.status_mut() = StatusCode::CREATED;
+            (answer, location)
+        }
+        SuccessAction::Empty(status) => (empty(*status), location),
+        SuccessAction::Redirect(url) => {
+            let target = redirect_target(url, bucket, key.as_str(), etag);
+            (empty(StatusCode::SEE_OTHER), target)
+        }
+    };
+    for (name, value) in stored.headers() {
+        if ![CONTENT_LENGTH, CONTENT_TYPE].contains(name) {
+            answer.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        answer.headers_mut().insert(LOCATION, location);
+    }
+    answer
+}
+
+fn empty(status: StatusCode) -> Response<Answer> {
+    let mut answer = Response::new(Answer::Empty);
+    *answer.status_mut() = status;
+    answer
+}
+
+/// The object's URL, in the style of the address that the form was posted to.
+fn location(head: &Parts, tls: bool, key: &str) -> String {
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let mut url = String::from(if tls { "https://" } else { "http://" });
+    url.push_str(host.unwrap_or_default());
+    url.push_str(head.uri.path().trim_end_matches('/'));
+    url.push('/');
+    push_encoded_path(&mut url, key.as_bytes());
+    url
+}

@@ -1,0 +1,29 @@
+//! Browser forms (`POST Object`): their framing, their fields and their policy, as AWS documents them.
+//!
+//! 1. [`FormReader`] takes `multipart/form-data` apart, up to the first byte of the file: a [`Form`];
+//! 2. [`Policy`] says what a signed form may ask;
+//! 3. [`FormPut`] is what it asks, in the words of a PUT of its file, and how success is to be answered.
+//!
+//! <https://docs.aws.amazon.com/AmazonS3/latest/API/RESTObjectPOST.html>
+
+mod fields;
+mod multipart;
+mod policy;
+mod put;
+
+pub use fields::Form;
+pub use multipart::{Boundary, FormReader, MAX_FORM_BYTES};
+pub use policy::{LengthRange, Policy};
+pub use put::{FormPut, SuccessAction, redirect_target};
+
+use std::borrow::Cow;
+
+use super::{Code, S3Error};
+
+/// The refusal of a body that is not the form it says it is.
+fn malformed(why: impl Into<Cow<'static, str>>) -> S3Error {
+    let why = why.into();
+    let text =
+        format!("The body of your POST request is not well-formed multipart/form-data: {why}.");
+    S3Error::new(Code::MalformedPOSTRequest, text).close()
+}

@@ -1,0 +1,140 @@
+//! Who posted a form, and what its policy lets it ask.
+
+use http::request::Parts;
+
+use super::authenticate::{MAX_SKEW, unknown_key, wrong_signature};
+use super::{Authenticated, Connection, Identity, Tenants};
+use crate::payload::Mode;
+use crate::s3::form::{Form, LengthRange, Policy};
+use crate::s3::headers::{Disposition, disposition};
+use crate::s3::{Code, Operation, S3Error, S3Request};
+use crate::sign::form::{FormClaim, FormSignature};
+use crate::sign::{sigv2, sigv4};
+use crate::timestamp::Timestamp;
+
+/// The sender of a form, which met its policy.
+#[derive(Clone, Debug)]
+pub struct FormCaller<'t> {
+    /// Who it is.
+    pub caller: Authenticated<'t>,
+    /// How long the file may be.
+    pub length: LengthRange,
+}
+
+impl Tenants {
+    /// Finds out who signed `form`, posted with `head`, and holds it to its policy. Any field of a
+    /// signature makes the form one that must be signed well; without one it is the anonymous tenant's.
+    pub fn authenticate_form(
+        &self,
+        head: &Parts,
+        form: &Form,
+        asked: &S3Request<'_>,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<FormCaller<'_>, S3Error> {
+        check_head(head, asked)?;
+        if form.get("x-amz-security-token").is_some() {
+            return Err(S3Error::new(
+                Code::InvalidToken,
+                "The provided token is not one that was issued here: use a local access key, which has \
+                 no session token (unset AWS_SESSION_TOKEN)",
+            ));
+        }
+        let Some(claim) = FormClaim::read(form)? else {
+            let tenant = self.anonymous_tenant(&head.headers, connection)?;
+            form.check_all_known()?;
+            return Ok(FormCaller {
+                caller: Authenticated::new(tenant, Identity::Anonymous, Mode::Unsigned),
+                length: LengthRange::ANY,
+            });
+        };
+        match &claim.signature {
+            FormSignature::Two(_) if !self.allow_sigv2_presign => {
+                return Err(S3Error::new(
+                    Code::InvalidRequest,
+                    "The authorization mechanism you have provided is not supported. Please use \
+                     AWS4-HMAC-SHA256, or set [server] allow_sigv2_presign = true.",
+                ));
+            }
+            FormSignature::Two(_) => {}
+            FormSignature::Four { scope, .. } => self.check_scope(scope, |why| {
+                let text = format!("Error parsing the x-amz-credential field; {why}");
+                S3Error::new(Code::InvalidArgument, text)
+            })?,
+        }
+        let known = self.keys.get(claim.access_key);
+        let verified = known.unwrap_or(&self.nobody).verify_form(&claim);
+        let (key, tenant) = known
+            .and_then(|key| Some((key, self.get(key.tenant)?)))
+            .ok_or_else(unknown_key)?;
+        if !verified {
+            return Err(wrong_signature());
+        }
+        let policy = Policy::parse(claim.policy)?;
+        let bucket = asked.bucket.unwrap_or_default();
+        let length = policy.check(form, bucket, claim.unlisted(), now)?;
+        self.check_life(&claim, &policy, now)?;
+        Ok(FormCaller {
+            caller: Authenticated::new(tenant, Identity::Form(&key.id), Mode::Unsigned),
+            length,
+        })
+    }
+
+    /// A form is good for no longer than a presigned URL may be.
+    fn check_life(
+        &self,
+        claim: &FormClaim<'_>,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<(), S3Error> {
+        let start = match claim.signature {
+            FormSignature::Two(_) => now,
+            FormSignature::Four { time, .. } => time,
+        };
+        if start.since(now) > MAX_SKEW {
+            return Err(S3Error::new(
+                Code::AccessDenied,
+                "Invalid according to Policy: x-amz-date is in the future.",
+            ));
+        }
+        let life = policy.expiration().since(start);
+        if u64::try_from(life).is_ok_and(|life| life > self.max_presign) {
+            let text = format!(
+                "Invalid according to Policy: a form is good for at most {} seconds here.",
+                self.max_presign
+            );
+            return Err(S3Error::new(Code::AccessDenied, text));
+        }
+        Ok(())
+    }
+}
+
+/// A form is signed by its own fields, and says in them alone what it asks: a header or parameter that
+/// would mean something in a PUT is refused, not lost.
+fn check_head(head: &Parts, asked: &S3Request<'_>) -> Result<(), S3Error> {
+    let query = asked.query.pairs();
+    if head.headers.contains_key(http::header::AUTHORIZATION)
+        || sigv4::Claim::is_in_query(query)
+        || sigv2::Claim::is_in_query(query)
+    {
+        return Err(S3Error::new(
+            Code::InvalidArgument,
+            "A form is signed by its own fields: policy, x-amz-algorithm, x-amz-credential, x-amz-date \
+             and x-amz-signature",
+        ));
+    }
+    for (name, value) in &head.headers {
+        // Browsers send these of their own accord.
+        if ["cache-control", "content-type"].contains(&name.as_str()) {
+            continue;
+        }
+        if disposition(Operation::PutObject, name.as_str(), value.as_bytes())? != Disposition::Drop
+        {
+            return Err(S3Error::new(
+                Code::InvalidArgument,
+                format!("The header {name} does not belong to a form; send it as a field."),
+            ));
+        }
+    }
+    Ok(())
+}
