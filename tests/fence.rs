@@ -407,15 +407,20 @@ fn a8_sub_resources_of_a_bucket_are_denied() {
     assert_untouched(&world);
 }
 
+/// Those that are signed are in `tests/post_object.rs`.
 #[test]
-fn a9_browser_forms_are_not_taken() {
+fn a9_a_form_is_judged_by_its_own_signature_and_key() {
     let world = world();
-    let form = "--b\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\nglobex/x\r\n--b--\r\n";
+    let form = "--b\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\nglobex/x\r\n\
+        --b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nx\r\n--b--\r\n";
     let post = world.signed("POST", "/photos").body(form);
     let post = post.header("content-type", "multipart/form-data; boundary=b");
-    assert_refused(&post.ask(), 405, "MethodNotAllowed", "form");
-    let post = post.unsigned().ask();
-    assert_refused(&post, 405, "MethodNotAllowed", "unsigned form");
+    assert_refused(&post.ask(), 400, "InvalidArgument", "signed head");
+    let post = post.unsigned();
+    assert_refused(&post.ask(), 403, "AccessDenied", "unsigned form");
+    let post = Call::new(world.gateway.addr, "POST", "/photos/globex/x").body(form);
+    let post = post.header("content-type", "multipart/form-data; boundary=b");
+    assert_refused(&post.ask(), 405, "MethodNotAllowed", "form to a key");
     assert_untouched(&world);
 }
 

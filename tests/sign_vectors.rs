@@ -328,7 +328,7 @@ fn every_list_of_the_sigv4_file_is_used_or_named_here() {
         .filter(|(_, v)| v.is_array())
         .map(|(k, _)| k)
         .collect();
-    // Signature Version 2 in a header is refused, and browser forms are: neither is spoken here.
+    // Signature Version 2 in a header is refused; tests/post_object.rs reads the browser forms.
     assert_eq!(
         names,
         [

@@ -77,11 +77,11 @@ pub struct Server {
     pub strict_region: bool,
     /// `allow_remote_anonymous`: serve the anonymous tenant on an address that is not loopback.
     pub allow_remote_anonymous: bool,
-    /// `allow_sigv2_presign`: take presigned URLs of Signature Version 2.
+    /// `allow_sigv2_presign`: take presigned URLs and browser forms of Signature Version 2.
     pub allow_sigv2_presign: bool,
     /// `threads`: one runtime each; default: one a core.
     pub threads: usize,
-    /// `max_presign`: the longest life of a presigned URL, 1 s to 7 days (default).
+    /// `max_presign`: the longest life of a presigned URL or browser form, 1 s to 7 days (default).
     pub max_presign: Duration,
     /// `[server.tls]`
     pub tls: Option<ServerTls>,

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::exchange::internal;
 use super::exit::Exit;
+use super::gather_budget::GatherHold;
 use super::local::document;
 use super::payload::Arriving;
 use super::{Client, Proxy};
@@ -62,6 +63,7 @@ impl Proxy {
         let fresh = rewrite::request(&permit, &put_head, &self.config().upstream)?; // rewritten
         let rest = content_length(head).and_then(|length| length.checked_sub(form.file_at()));
         let rest = rest.ok_or_else(FormReader::ended)?;
+        let _share = self.share_of_memory(rest, sender.caller.tenant().index)?;
         let arriving = self.in_time(file(incoming, read, rest, &boundary)).await?;
         sender.length.check(arriving.length())?; // as long as the policy lets it be
         let gauge = exit.gauge();
@@ -78,6 +80,14 @@ impl Proxy {
             bucket,
             &put.key,
         )) // answered
+    }
+
+    /// The share of memory that a form takes until it is answered, if it is held whole.
+    fn share_of_memory(&self, rest: u64, tenant: usize) -> Result<Option<GatherHold>, S3Error> {
+        let bytes = usize::try_from(rest).ok().filter(|_| rest <= SMALL);
+        bytes
+            .map(|bytes| self.gathered.take(tenant, bytes))
+            .transpose()
     }
 
     /// What must be read before a body streams, within the pace's window.

@@ -1,4 +1,4 @@
-//! How much memory the few bodies that are gathered may hold: XML, and objects of unknown length.
+//! How much memory the few bodies that are gathered may hold: XML, objects of unknown length, small forms.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -371,11 +371,11 @@ mod tests {
 
     /// A form with boundary `b`: heads and values, and then the file's head.
     fn form(parts: &[(&str, &str)], file: &str) -> String {
-        let mut text = String::new();
-        for (head, value) in parts {
-            text += &format!("--b\r\nContent-Disposition: form-data; {head}\r\n\r\n{value}\r\n");
-        }
-        text + &format!("--b\r\nContent-Disposition: form-data; {file}\r\n\r\n")
+        let part = |head: &str, value: &str| {
+            format!("--b\r\nContent-Disposition: form-data; {head}\r\n\r\n{value}")
+        };
+        let parts = parts.iter().map(|(head, value)| part(head, value) + "\r\n");
+        parts.chain([part(file, "")]).collect()
     }
 
     fn boundary(value: &'static str) -> Result<Boundary, Code> {

@@ -468,7 +468,7 @@ mod tests {
             r#"["content-length-range", -1, 2]"#,
             r#"["content-length-range", 1]"#,
             r#"["content-length-range", "1e3", 2]"#,
-            r#"[]"#,
+            "[]",
             r#""acl""#,
         ] {
             assert_eq!(
