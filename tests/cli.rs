@@ -724,6 +724,53 @@ fn dev_is_ready_at_once_and_its_curl_line_works() {
     }
 }
 
+#[test]
+fn dev_serves_https_with_the_certificates_of_a_folder_and_says_what_each_client_needs() {
+    let folder = TempDir::new().unwrap();
+    let certs = folder.path().join("it's certs");
+    let certs = certs.to_str().unwrap();
+    assert!(run(&["certs", certs]).status.success());
+    let mut dev = Running::start(cosgate(&["dev", "--listen", "127.0.0.1:0", "--tls", certs]));
+    let listen = dev.address("cosgate is ready on https://");
+    support::eventually("the whole text", || dev.out().contains("Ctrl-C ends it."));
+    let text = dev.out();
+    let authority = format!("'{}/ca.pem'", certs.replace('\'', r"'\''"));
+    for trust in [
+        format!("export AWS_CA_BUNDLE={authority}\n"),
+        format!("env -u AWS_CA_BUNDLE rclone --ca-cert {authority} "),
+        format!("s3cmd --ca-certs {authority} --host {listen} "),
+    ] {
+        assert!(text.contains(&trust), "no {trust:?} in {text}");
+    }
+    let line = text
+        .lines()
+        .map(str::trim)
+        .find(|line| line.starts_with("curl "));
+    let line = line
+        .unwrap()
+        .replace("curl", "curl --noproxy '*' -sS --fail-with-body");
+    let mut pasted = Command::new("sh");
+    pasted
+        .args(["-c", &line])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let pasted = pasted.output().unwrap();
+    assert!(pasted.status.success(), "{}", stderr(&pasted));
+    assert_eq!(dev.end("-INT"), 0, "{}", dev.err());
+}
+
+#[test]
+fn dev_says_how_to_make_certificates_that_are_not_there() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    let output = run(&["dev", "--tls", folder]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(
+        said.contains("ca.pem") && said.contains(&format!("cosgate certs {folder}")),
+        "{said}"
+    );
+}
+
 /// Secrets that are nowhere else.
 const CANARIES: [&str; 5] = [
     "canaryAccountSecret0000000000001",

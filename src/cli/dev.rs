@@ -3,11 +3,11 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use cosgate::config::{Config, Sources};
+use cosgate::config::{Config, ServerTls, Sources};
 use cosgate::emulator::{Emulator, EmulatorConfig};
 use cosgate::secret::Secret;
 
@@ -21,7 +21,8 @@ use super::{USAGE, cores};
 #[command(after_help = "Examples:
   cosgate dev
   cosgate dev --listen 127.0.0.1:9500 --data ./dev-data
-  cosgate dev --signature cos")]
+  cosgate dev --signature cos
+  cosgate certs certs && cosgate dev --tls certs")]
 pub(super) struct Arguments {
     /// Where the proxy listens
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDRESS")]
@@ -32,6 +33,33 @@ pub(super) struct Arguments {
     /// How requests are signed for COS
     #[arg(long, value_enum, default_value_t = Signature::S3)]
     signature: Signature,
+    /// Serve HTTPS, with the certificate that `cosgate certs DIR` made
+    #[arg(long, value_name = "DIR", value_parser = Certificates::find)]
+    tls: Option<Certificates>,
+}
+
+/// What of a folder that `cosgate certs` filled is needed here. The paths are whole.
+#[derive(Clone, Debug)]
+struct Certificates {
+    authority: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+impl Certificates {
+    fn find(folder: &str) -> Result<Self, String> {
+        let file = |name| {
+            Path::new(folder)
+                .join(name)
+                .canonicalize()
+                .map_err(|error| format!("{name}: {error}; make it with `cosgate certs {folder}`"))
+        };
+        Ok(Self {
+            authority: file("ca.pem")?,
+            cert: file("server.pem")?,
+            key: file("server.key")?,
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -95,10 +123,15 @@ fn start(arguments: &Arguments) -> std::io::Result<()> {
         file: &|path| std::fs::read_to_string(path),
         cores: cores(),
     };
-    let (config, _) = Config::parse("cosgate dev", &text, &sources).map_err(|problems| {
+    let (mut config, _) = Config::parse("cosgate dev", &text, &sources).map_err(|problems| {
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
         std::io::Error::other(problems.join("\n"))
     })?;
+    config.server.tls = arguments.tls.as_ref().map(|files| ServerTls {
+        cert: files.cert.clone(),
+        key: files.key.clone(),
+        client_ca: None,
+    });
     serve(config, "--listen", |listen| {
         print!("{}", welcome(listen, arguments, &emulator));
     })
@@ -184,7 +217,31 @@ fn demo_secret(name: &str) -> Option<String> {
 
 /// What to paste.
 fn welcome(listen: SocketAddr, arguments: &Arguments, emulator: &Emulator) -> String {
-    let endpoint = format!("http://{listen}");
+    let scheme = if arguments.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let endpoint = format!("{scheme}://{listen}");
+    // For each client, what makes it trust the certificate.
+    let [for_aws, for_rclone, for_s3cmd, for_curl] = match &arguments.tls {
+        None => [
+            String::new(),
+            "rclone".to_owned(),
+            "--no-ssl".to_owned(),
+            String::new(),
+        ],
+        Some(files) => {
+            let authority = quoted(&files.authority);
+            [
+                format!("\n  export AWS_CA_BUNDLE={authority}"),
+                // rclone refuses to start where AWS_CA_BUNDLE is set.
+                format!("env -u AWS_CA_BUNDLE rclone --ca-cert {authority}"),
+                format!("--ca-certs {authority}"),
+                format!(" --cacert {authority}"),
+            ]
+        }
+    };
     let data = match &arguments.data {
         Some(folder) => format!("kept in {}", folder.display()),
         None => "in a temporary folder, gone when this ends (keep them with --data DIR)".to_owned(),
@@ -199,7 +256,7 @@ fn welcome(listen: SocketAddr, arguments: &Arguments, emulator: &Emulator) -> St
   objects are {data}
 
 aws:
-  export AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} AWS_DEFAULT_REGION={REGION}
+  export AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} AWS_DEFAULT_REGION={REGION}{for_aws}
   aws --endpoint-url {endpoint} s3 cp README.md s3://demo/alice/README.md
   aws --endpoint-url {endpoint} s3 ls s3://demo/alice/
   aws --endpoint-url {endpoint} --no-sign-request s3 cp README.md s3://demo/public/README.md
@@ -211,17 +268,22 @@ boto3:
   python3 -c 'import boto3; s3 = boto3.client("s3", endpoint_url="{endpoint}", region_name="{REGION}", aws_access_key_id="{id}", aws_secret_access_key="{secret}"); s3.put_object(Bucket="demo", Key="alice/hello", Body=b"hello"); print(s3.get_object(Bucket="demo", Key="alice/hello")["Body"].read())'
 
 rclone:
-  rclone --s3-provider Other --s3-endpoint {endpoint} --s3-region {REGION} --s3-access-key-id {id} --s3-secret-access-key {secret} copy README.md :s3:demo/alice/
+  {for_rclone} --s3-provider Other --s3-endpoint {endpoint} --s3-region {REGION} --s3-access-key-id {id} --s3-secret-access-key {secret} copy README.md :s3:demo/alice/
 
 s3cmd:
-  s3cmd --no-ssl --host {listen} --host-bucket {listen} --region {REGION} --access_key {id} --secret_key {secret} put README.md s3://demo/alice/README.md
+  s3cmd {for_s3cmd} --host {listen} --host-bucket {listen} --region {REGION} --access_key {id} --secret_key {secret} put README.md s3://demo/alice/README.md
 
 curl, as nobody:
-  curl -T README.md {endpoint}/demo/public/README.md
+  curl{for_curl} -T README.md {endpoint}/demo/public/README.md
 
 Ctrl-C ends it.
 "#,
         cos = emulator.cos_addr(),
         sts = emulator.sts_addr(),
     )
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }

@@ -1,11 +1,14 @@
 """Unmodified S3 clients against a running `cosgate dev`; contents are compared by SHA-256.
 
+Over TLS the checks of uploads run, over plain HTTP all of them.
+
 One line a check: `ok`, `skip` with its reason, or `FAIL` with what was seen. Exit 1 if any failed.
 """
 
 import argparse
 import concurrent.futures
 import fnmatch
+import os
 import sys
 import tempfile
 import threading
@@ -15,18 +18,28 @@ from pathlib import Path
 import fence
 import with_awscli
 import with_boto3
+import with_browser
+import with_minio
+import with_obstore
 import with_rclone
+import with_restic
 import with_s3cmd
 import with_s5cmd
+import with_sdk
 from harness import CheckFailed, Place
 
 # Longest first, so that the last one running is a short one.
 GROUPS = [
     *with_awscli.GROUPS,
+    *with_restic.GROUPS,
     *with_s3cmd.GROUPS,
     *with_rclone.GROUPS,
     *with_s5cmd.GROUPS,
     *with_boto3.GROUPS,
+    *with_sdk.GROUPS,
+    *with_browser.GROUPS,
+    *with_minio.GROUPS,
+    *with_obstore.GROUPS,
     *fence.GROUPS,
 ]
 AT_ONCE = 4
@@ -48,15 +61,15 @@ def reason_to_skip(name, signature):
 class Report:
     """Prints each outcome whole, whichever thread it comes from, and counts the failures."""
 
-    def __init__(self, signature):
-        self.signature = signature
+    def __init__(self, mode):
+        self.mode = mode
         self.lock = threading.Lock()
         self.failed = 0
 
     def line(self, outcome, name, more=""):
         with self.lock:
             self.failed += outcome == "FAIL"
-            print(f"{outcome:4} {self.signature} {name}{more}", flush=True)
+            print(f"{outcome:4} {self.mode} {name}{more}", flush=True)
 
     def failure(self, name, said):
         self.line("FAIL", name, "".join(f"\n     | {line}" for line in said.strip().splitlines()[-20:]))
@@ -93,18 +106,24 @@ def run_group(group, place, args, report):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--endpoint", required=True, help="http://127.0.0.1:PORT")
+    parser.add_argument("--endpoint", required=True, help="http://127.0.0.1:PORT, or https")
+    parser.add_argument("--authority", type=Path, help="over https: the PEM file of the authority to trust")
+    parser.add_argument("--node", type=Path, required=True, help="folder with client.mjs and its packages")
     parser.add_argument("--signature", choices=["s3", "cos"], default="s3", help="what the proxy runs with")
+    parser.add_argument("--rust", type=Path, help="the program of rust/; without it nothing runs that needs it")
     parser.add_argument("--only", default="*", help="shell pattern of the checks to run, such as 'boto3/path list_*'")
     parser.add_argument("--all", action="store_true", help="run what the table of skips names, too")
     args = parser.parse_args()
 
     with_boto3.resolve_localhost()
-    report = Report(args.signature)
     with tempfile.TemporaryDirectory(prefix="cosgate-interop-") as folder:
-        place = Place(args.endpoint.rstrip("/"), Path(folder))
+        place = Place(args.endpoint.rstrip("/"), Path(folder), args.authority, args.node, args.rust)
+        os.environ.update(place.trust)  # for the clients that are Python's own
+        groups = [*GROUPS, *(with_sdk.RUST_GROUPS if args.rust else [])]
+        groups = [group for group in groups if group.uploads or not place.tls]
+        report = Report(f"{args.signature}/{place.scheme}")
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-            runs = [pool.submit(run_group, group, place, args, report) for group in GROUPS]
+            runs = [pool.submit(run_group, group, place, args, report) for group in groups]
             for one in runs:
                 one.result()
     return 1 if report.failed else 0

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -38,23 +39,38 @@ BOB = Tenant("bob/", "COSGATEDEMOBOB000001", "cosgate-demo-bob-secret-0000000000
 
 @dataclass(frozen=True)
 class Place:
-    """Where the checks run: the proxy, and a folder of their own."""
+    """Where the checks run: the proxy, over TLS the authority to trust, and a folder of their own."""
 
     endpoint: str
     folder: Path
+    authority_file: Path | None = None
+    node_folder: Path | None = None  # where client.mjs and its packages are
+    rust_program: Path | None = None
+
+    @property
+    def tls(self):
+        return self.scheme == "https"
+
+    @property
+    def scheme(self):
+        return self.endpoint.split("://")[0]
 
     @property
     def authority(self):
-        return self.endpoint.removeprefix("http://")
+        return self.endpoint.split("://")[1]
 
     @property
     def port(self):
         return int(self.authority.rsplit(":", 1)[1])
 
     def new_folder(self, name):
-        folder = self.folder / name
-        folder.mkdir(parents=True)
-        return folder
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
+
+    @property
+    def trust(self):
+        """What makes botocore, OpenSSL and Go, and Node trust the authority."""
+        names = ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
+        return dict.fromkeys(names, str(self.authority_file)) if self.tls else {}
 
     def environment(self, tenant):
         """The environment of a command: this tenant's keys, and nothing of the person's own set-up."""
@@ -72,6 +88,7 @@ class Place:
             "PYTHONDONTWRITEBYTECODE": "1",
             # botocore tells Python 3.9 users and others about the end of support, on stderr
             "PYTHONWARNINGS": "ignore",
+            **self.trust,
         }
 
 
@@ -151,11 +168,15 @@ def fetch(url, method="GET", body=None, headers=None):
 
 
 class Group:
-    """Checks of one client, run in the order written; `client()` is called once, before the first of them."""
+    """Checks of one client, run in the order written; `client()` is called once, before the first of them.
 
-    def __init__(self, name, client):
+    Those of `uploads` run over TLS too: SDKs change the form of an upload with the transport, and little else.
+    """
+
+    def __init__(self, name, client, uploads=False):
         self.name = name
         self.client = client
+        self.uploads = uploads
         self.checks = []
 
     def check(self, function):
@@ -165,6 +186,6 @@ class Group:
 
     def also(self, name, client):
         """The same checks for the same client set up in another way."""
-        other = Group(name, client)
+        other = Group(name, client, self.uploads)
         other.checks = self.checks
         return other

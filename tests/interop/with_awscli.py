@@ -2,10 +2,13 @@
 
 import json
 
+import sizes
+from checksums import ALGORITHMS
 from harness import (
     ALICE,
     BUCKET,
     ODD_KEYS,
+    PART,
     REGION,
     Group,
     expect,
@@ -53,15 +56,19 @@ class Client:
             path.write_bytes(data)
         return path
 
-    def put(self, name, data=b"content"):
-        self("s3", "cp", "-", self.url(name), stdin=data)
+    def put(self, name, data=b"content", *options):
+        self("s3", "cp", self.file("to-put", data), self.url(name), *options)
+
+    # Over 8 MiB `aws s3 cp` sends parts by itself.
+    put_by_parts = put
 
     def body(self, name):
         return self("s3", "cp", self.url(name), "-")
 
 
 AWS = Group("awscli", Client)
-GROUPS = [AWS]
+UPLOADS = Group("awscli/uploads", Client, uploads=True)
+GROUPS = [AWS, UPLOADS, sizes.of("awscli", Client)]
 
 
 @AWS.check
@@ -261,3 +268,39 @@ def fenced(c):
     expect("AccessDenied" in said, f"not refused as AccessDenied: {said}")
     said = c.api("list-objects", fails=True)
     expect("AccessDenied" in said, f"not refused as AccessDenied: {said}")
+
+
+@UPLOADS.check
+def stream_of_unknown_length(c):
+    for size in (300_000, 2 * PART + 1000):
+        data = sample(size)
+        c("s3", "cp", "-", c.url(f"pipe-{size}"), stdin=data)
+        expect_same(c.body(f"pipe-{size}"), data)
+
+
+@UPLOADS.check
+def each_checksum_algorithm(c):
+    data = sample(70_000)
+    for algorithm in ALGORITHMS:
+        c.put(f"checksum-{algorithm}", data, "--checksum-algorithm", algorithm)
+        back = c.file("checksum.back")
+        c("s3", "cp", c.url(f"checksum-{algorithm}"), back, "--checksum-mode", "ENABLED")
+        expect_same(back.read_bytes(), data, algorithm)
+
+
+@UPLOADS.check
+def each_checksum_algorithm_by_parts(c):
+    data = sample(BIG, "checksum")
+    for algorithm in ALGORITHMS:
+        c.put(f"parts-{algorithm}", data, "--checksum-algorithm", algorithm)
+        expect_same(c.body(f"parts-{algorithm}"), data, algorithm)
+
+
+@UPLOADS.check
+def checksums_when_required(c):
+    c.environment |= {"AWS_REQUEST_CHECKSUM_CALCULATION": "when_required"}
+    c.environment |= {"AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required"}
+    for size in (70_000, BIG):
+        data = sample(size, "required")
+        c.put("required", data)
+        expect_same(c.body("required"), data)

@@ -9,6 +9,9 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+import sizes
+from checksums import ALGORITHMS, checksum_of
+from form import post
 from harness import (
     ALICE,
     BUCKET,
@@ -26,10 +29,13 @@ from harness import (
 
 LISTED = 27
 PAGE = 10
+BY_PARTS = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART)
 
 
-def connect(endpoint, tenant, style="path", **settings):
+def connect(endpoint, tenant, style="path", s3=None, **settings):
     """A client with default settings but for endpoint, region, keys and style; `tenant` None is anonymous.
+
+    `s3` has more of botocore's settings for S3, `settings` more of the rest.
 
     Presigned URLs of botocore are SigV2 by default for an endpoint that is not Amazon's, so SigV4 is
     asked for by name.
@@ -39,7 +45,7 @@ def connect(endpoint, tenant, style="path", **settings):
     if tenant is not None:
         keys = {"aws_access_key_id": tenant.key_id, "aws_secret_access_key": tenant.secret}
         signature = "s3v4"
-    config = Config(signature_version=signature, s3={"addressing_style": style}, proxies={}, **settings)
+    config = Config(signature_version=signature, s3={"addressing_style": style, **(s3 or {})}, proxies={}, **settings)
     return boto3.session.Session().client(
         "s3", endpoint_url=endpoint, region_name=REGION, config=config, **keys
     )
@@ -69,19 +75,25 @@ def refused(call, *codes):
 
 
 class Client:
-    def __init__(self, place, style):
+    def __init__(self, place, style, **settings):
         endpoint = place.endpoint
         if style == "virtual":
-            endpoint = f"http://{VIRTUAL_DOMAIN}:{place.port}"
-        self.s3 = connect(endpoint, ALICE, style)
+            endpoint = f"{place.scheme}://{VIRTUAL_DOMAIN}:{place.port}"
+        self.s3 = connect(endpoint, ALICE, style, **settings)
         self.folder = place.new_folder(f"boto3-{style}")
-        self.prefix = f"{ALICE.prefix}boto3-{style}/"
+        # One folder a client: two with other settings must not pass on each other's objects.
+        self.prefix = f"{ALICE.prefix}{self.folder.name}/"
 
     def key(self, name):
         return self.prefix + name
 
     def put(self, name, body=b"content", **more):
         return self.s3.put_object(Bucket=BUCKET, Key=self.key(name), Body=body, **more)
+
+    def put_by_parts(self, name, data, **more):
+        source = self.folder / "to-upload"
+        source.write_bytes(data)
+        self.s3.upload_file(str(source), BUCKET, self.key(name), ExtraArgs=more, Config=BY_PARTS)
 
     def get(self, name, **more):
         return self.s3.get_object(Bucket=BUCKET, Key=self.key(name), **more)
@@ -109,7 +121,27 @@ class Client:
 
 PATH = Group("boto3/path", lambda place: Client(place, "path"))
 VIRTUAL = PATH.also("boto3/virtual", lambda place: Client(place, "virtual"))
-GROUPS = [PATH, VIRTUAL]
+UPLOADS = Group("boto3/uploads", lambda place: Client(place, "path"), uploads=True)
+UPLOADS_VIRTUAL = UPLOADS.also("boto3/virtual/uploads", lambda place: Client(place, "virtual"))
+# The other ways in which botocore may say what a body is.
+SETTINGS = {
+    "when-required": {
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+    },
+    "payload-signed": {"s3": {"payload_signing_enabled": True}},
+}
+GROUPS = [
+    PATH,
+    VIRTUAL,
+    UPLOADS,
+    UPLOADS_VIRTUAL,
+    sizes.of("boto3", lambda place: Client(place, "path")),
+    *(
+        sizes.of(f"boto3/{name}", lambda place, settings=settings: Client(place, "path", **settings))
+        for name, settings in SETTINGS.items()
+    ),
+]
 
 
 @PATH.check
@@ -134,22 +166,6 @@ def zero_byte(c):
     c.put("zero", b"")
     expect_same(c.body("zero"), b"")
     expect_equal(c.head("zero")["ContentLength"], 0, "length")
-
-
-@PATH.check
-def stream_of_unknown_length(c):
-    class Pipe:
-        def __init__(self, data):
-            self.data = data
-
-        def read(self, size=-1):
-            end = len(self.data) if size is None or size < 0 else size
-            taken, self.data = self.data[:end], self.data[end:]
-            return taken
-
-    data = sample(300_000)
-    c.s3.upload_fileobj(Pipe(data), BUCKET, c.key("pipe"))
-    expect_same(c.body("pipe"), data)
 
 
 @PATH.check
@@ -296,10 +312,9 @@ def multipart_transfer(c):
     data = sample(13 * 1024 * 1024)
     source, back = c.folder / "big", c.folder / "big.back"
     source.write_bytes(data)
-    parts = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART)
     more = {"Metadata": {"owner": "alice"}, "ContentType": "text/x-cosgate"}
-    c.s3.upload_file(str(source), BUCKET, c.key("big"), ExtraArgs=more, Config=parts)
-    c.s3.download_file(BUCKET, c.key("big"), str(back), Config=parts)
+    c.s3.upload_file(str(source), BUCKET, c.key("big"), ExtraArgs=more, Config=BY_PARTS)
+    c.s3.download_file(BUCKET, c.key("big"), str(back), Config=BY_PARTS)
     expect_same(back.read_bytes(), data)
     head = c.head("big")
     expect_equal({name: head.get(name) for name in more}, more, "headers")
@@ -487,3 +502,102 @@ def presigned_refused(c):
     expect(status == 403 and b"<Code>SignatureDoesNotMatch</Code>" in body, f"other key: {status} {body[:300]!r}")
     status, _, body = fetch(good, "DELETE")
     expect(status == 403 and b"<Code>SignatureDoesNotMatch</Code>" in body, f"other method: {status} {body[:300]!r}")
+
+
+@UPLOADS.check
+def stream_of_unknown_length(c):
+    class Pipe:
+        def __init__(self, data):
+            self.data = data
+
+        def read(self, size=-1):
+            end = len(self.data) if size is None or size < 0 else size
+            taken, self.data = self.data[:end], self.data[end:]
+            return taken
+
+    for size in (300_000, 2 * PART + 1000):
+        data = sample(size)
+        c.s3.upload_fileobj(Pipe(data), BUCKET, c.key(f"pipe-{size}"), Config=BY_PARTS)
+        expect_same(c.body(f"pipe-{size}"), data)
+
+
+@UPLOADS.check
+def each_checksum_algorithm(c):
+    data = sample(70_000)
+    for algorithm in ALGORITHMS:
+        put = c.put(f"checksum-{algorithm}", data, ChecksumAlgorithm=algorithm)
+        expect_equal(put.get(f"Checksum{algorithm}"), checksum_of(algorithm, data), f"{algorithm} echoed")
+        got = c.get(f"checksum-{algorithm}", ChecksumMode="ENABLED")
+        expect_same(got["Body"].read(), data, algorithm)
+
+
+@UPLOADS.check
+def each_checksum_given(c):
+    """Computed by the caller; a wrong one stores nothing."""
+    data = sample(70_000, "given")
+    for algorithm in ALGORITHMS:
+        name, field = f"given-{algorithm}", f"Checksum{algorithm}"
+        refused(lambda: c.put(name, data, **{field: checksum_of(algorithm, data + b"!")}), "BadDigest")
+        refused(lambda: c.head(name), "404")
+        c.put(name, data, **{field: checksum_of(algorithm, data)})
+        expect_same(c.get(name, ChecksumMode="ENABLED")["Body"].read(), data, algorithm)
+
+
+@UPLOADS.check
+def each_checksum_algorithm_by_parts(c):
+    data = sample(2 * PART + 1000)
+    for algorithm in ALGORITHMS:
+        c.put_by_parts(f"parts-{algorithm}", data, ChecksumAlgorithm=algorithm)
+        got = c.get(f"parts-{algorithm}", ChecksumMode="ENABLED")
+        expect_same(got["Body"].read(), data, algorithm)
+
+
+def presigned_form(c, name, fields=None, conditions=None, seconds=60):
+    return c.s3.generate_presigned_post(
+        BUCKET, c.key(name), Fields=fields, Conditions=conditions, ExpiresIn=seconds
+    )
+
+
+@UPLOADS.check
+def presigned_post(c):
+    data = sample(70_000, "post")
+    fields = {"Content-Type": "text/x-cosgate", "success_action_status": "201"}
+    conditions = [*({name: value} for name, value in fields.items()), ["content-length-range", 1, 100_000]]
+    form = presigned_form(c, "posted/${filename}", fields, conditions)
+    status, headers, said = post(form["url"], form["fields"], data, "a b+c.bin")
+    expect_equal(status, 201, f"status, body {said[:500]!r}")
+    expect(b"<PostResponse>" in said and b"<ETag>" in said, f"no PostResponse: {said!r}")
+    expect_equal(headers["ETag"], c.head("posted/a b+c.bin")["ETag"], "ETag")
+    expect_same(c.body("posted/a b+c.bin"), data)
+    expect_equal(c.head("posted/a b+c.bin")["ContentType"], "text/x-cosgate", "Content-Type")
+
+
+@UPLOADS.check
+def presigned_post_empty_and_big(c):
+    for name, data in (("posted-empty", b""), ("posted-big", sample(PART + 1))):
+        form = presigned_form(c, name)
+        status, _, said = post(form["url"], form["fields"], data)
+        expect_equal(status, 204, f"status, body {said[:500]!r}")
+        expect_same(c.body(name), data)
+
+
+@UPLOADS.check
+def presigned_post_refused(c):
+    """What the policy does not allow stores nothing."""
+    data = sample(2000, "post-refused")
+    limit = [["content-length-range", 1, 1000]]
+    good = presigned_form(c, "post-refused")
+    for what, form, more, code in [
+        ("too large", presigned_form(c, "post-refused", conditions=limit), {}, b"EntityTooLarge"),
+        ("a field more", good, {"x-amz-meta-more": "x"}, b"AccessDenied"),
+        ("another key", good, {"key": c.key("post-other")}, b"AccessDenied"),
+        ("another signature", good, {"x-amz-signature": "0" * 64}, b"SignatureDoesNotMatch"),
+    ]:
+        status, _, said = post(form["url"], form["fields"] | more, data)
+        expect(status in (400, 403) and b"<Code>" + code + b"</Code>" in said, f"{what}: {status} {said[:500]!r}")
+    brief = presigned_form(c, "post-refused", seconds=1)
+    time.sleep(2.1)
+    status, _, said = post(brief["url"], brief["fields"], data)
+    expect(status == 403 and b"<Code>AccessDenied</Code>" in said, f"expired: {status} {said[:500]!r}")
+    for name in ("post-refused", "post-other"):
+        refused(lambda name=name: c.head(name), "404")

@@ -2,6 +2,7 @@
 
 import socket
 
+import sizes
 from harness import (
     ALICE,
     BUCKET,
@@ -38,7 +39,7 @@ class Client:
             f"host_base = {base}\n"
             f"host_bucket = {bucket}\n"
             f"bucket_location = {REGION}\n"
-            "use_https = False\n"
+            f"use_https = {place.tls}\n" + (f"ca_certs_file = {place.authority_file}\n" if place.tls else "")
         )
         self.base = ["s3cmd", "--config", config, "--no-progress", "--max-retries=1"]
         self.prefix = f"{ALICE.prefix}s3cmd-{style}/"
@@ -58,6 +59,9 @@ class Client:
     def put(self, name, data=b"content", *options):
         self("put", *options, self.file("to-put", data), self.url(name))
 
+    def put_by_parts(self, name, data):
+        self.put(name, data, "--multipart-chunk-size-mb=5")
+
     def body(self, name):
         back = self.file("got")
         self("get", "--force", self.url(name), back)
@@ -69,7 +73,7 @@ class Client:
 
 
 S3CMD = Group("s3cmd", lambda place: Client(place, "path"))
-GROUPS = [S3CMD]
+GROUPS = [S3CMD, sizes.of("s3cmd", S3CMD.client)]
 
 
 def resolves_localhost():
@@ -108,7 +112,7 @@ def get_the_rest(c):
 @S3CMD.check
 def multipart(c):
     data = sample(BIG)
-    c.put("big", data, "--multipart-chunk-size-mb=5")
+    c.put_by_parts("big", data)
     expect_same(c.body("big"), data)
 
 

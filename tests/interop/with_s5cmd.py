@@ -2,6 +2,7 @@
 
 import json
 
+import sizes
 from harness import (
     ALICE,
     BUCKET,
@@ -39,8 +40,11 @@ class Client:
             path.write_bytes(data)
         return path
 
-    def put(self, name, data=b"content"):
-        self("cp", self.file("to-put", data), self.url(name))
+    def put(self, name, data=b"content", *options):
+        self("cp", *options, self.file("to-put", data), self.url(name))
+
+    def put_by_parts(self, name, data):
+        self.put(name, data, "--part-size", "5")
 
     def body(self, name):
         return self("cat", "--raw", self.url(name))
@@ -52,7 +56,7 @@ class Client:
 
 S5CMD = Group("s5cmd", lambda place: Client(place, "v2"))
 V1 = S5CMD.also("s5cmd/v1", lambda place: Client(place, "v1", "--use-list-objects-v1"))
-GROUPS = [S5CMD, V1]
+GROUPS = [S5CMD, V1, sizes.of("s5cmd", S5CMD.client)]
 
 
 @S5CMD.check
@@ -81,7 +85,7 @@ def stream_of_unknown_length(c):
 def multipart(c):
     """Parts go up and ranges come down, several at a time."""
     data = sample(BIG)
-    c("cp", "--part-size", "5", c.file("big", data), c.url("big"))
+    c.put_by_parts("big", data)
     c("cp", "--part-size", "5", c.url("big"), c.file("big.back"))
     expect_same(c.file("big.back").read_bytes(), data)
 
