@@ -606,8 +606,11 @@ fn a_field_needs_the_right_that_its_header_would() {
         for (name, value) in [
             ("if-none-match", "*"),
             ("content-encoding", "gzip"),
-            ("x-amz-acl", "public-read"),
+            ("x-amz-acl", "private"),
             ("x-amz-meta-a", "b"),
+            ("x-amz-checksum-crc32", "AAAAAA=="),
+            ("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
+            ("content-md5", "1B2M2Y8AsgTpgAmY7PhCfg=="),
         ] {
             let headed = form.clone().header(name, value);
             headed.refused(400, "InvalidArgument");

@@ -6,7 +6,7 @@ use super::authenticate::{MAX_SKEW, unknown_key, wrong_signature};
 use super::{Authenticated, Connection, Identity, Tenants};
 use crate::payload::Mode;
 use crate::s3::form::{Form, LengthRange, Policy};
-use crate::s3::headers::{Disposition, disposition};
+use crate::s3::headers::{Disposition, disposition, must_be_signed};
 use crate::s3::{Code, Operation, S3Error, S3Request};
 use crate::sign::form::{FormClaim, FormSignature};
 use crate::sign::{sigv2, sigv4};
@@ -125,11 +125,9 @@ fn check_head(head: &Parts, asked: &S3Request<'_>) -> Result<(), S3Error> {
     }
     for (name, value) in &head.headers {
         // Browsers send these of their own accord.
-        if ["cache-control", "content-type"].contains(&name.as_str()) {
-            continue;
-        }
-        if disposition(Operation::PutObject, name.as_str(), value.as_bytes())? != Disposition::Drop
-        {
+        let of_browser = ["cache-control", "content-type"].contains(&name.as_str());
+        let means = || disposition(Operation::PutObject, name.as_str(), value.as_bytes());
+        if must_be_signed(name.as_str()) || (!of_browser && means()? != Disposition::Drop) {
             return Err(S3Error::new(
                 Code::InvalidArgument,
                 format!("The header {name} does not belong to a form; send it as a field."),

@@ -54,7 +54,7 @@ fn what_is_not_served_is_refused_by_method_and_exact_query() {
             "AccessDenied",
         ),
         ("DELETE", "/photos", 403, "AccessDenied"),
-        ("POST", "/photos", 405, "MethodNotAllowed"),
+        ("POST", "/photos", 412, "PreconditionFailed"),
         ("PATCH", "/photos/acme/a", 405, "MethodNotAllowed"),
         ("get", "/photos/acme/a", 405, "MethodNotAllowed"),
         ("POST", "/photos/acme/a", 405, "MethodNotAllowed"),
