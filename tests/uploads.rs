@@ -10,15 +10,12 @@ mod support;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use cosgate::secret::Secret;
-use cosgate::sign::encoding::{hex, sha256_hex};
-use cosgate::sign::sigv4::SigningKey;
+use cosgate::sign::encoding::sha256_hex;
 use crc_fast::CrcAlgorithm;
-use support::{ACME, Call, Client, Reply, World, find};
+use support::{Call, Client, Reply, World, find};
 
 const KEY: &str = "/photos/acme/k";
 const STORED: &str = "acme/k";
-const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 fn crc32(bytes: &[u8]) -> String {
     let crc = crc_fast::checksum(CrcAlgorithm::Crc32IsoHdlc, bytes);
@@ -65,44 +62,9 @@ fn send(call: &Call, body: &[u8]) -> Reply {
     client.read_reply("PUT")
 }
 
-/// What minio-go sends over HTTP: each chunk signed, the first by way of the head's signature.
 fn signed_chunks(world: &World, object: &[u8], chunk: usize, spoil: Option<usize>) -> Reply {
-    let chunks: Vec<&[u8]> = object.chunks(chunk).chain([&[][..]]).collect();
-    let head_of =
-        |part: &[u8], signature: &str| format!("{:x};chunk-signature={signature}\r\n", part.len());
-    let length: usize = chunks
-        .iter()
-        .map(|part| head_of(part, EMPTY_SHA256).len() + part.len() + 2)
-        .sum();
-    let call = world
-        .signed("PUT", KEY)
-        .payload("STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
-        .header("x-amz-decoded-content-length", &object.len().to_string())
-        .header("content-length", &length.to_string());
-    let head = call.head();
-    let text = String::from_utf8(head.clone()).unwrap();
-    let mut previous = text.split("Signature=").nth(1).unwrap()[..64].to_owned();
-    let amz_date = call.time.amz();
-    let date = &amz_date[..8];
-    let key = SigningKey::derive(&Secret::new(ACME.1), date, "ap-guangzhou", "s3");
-    let mut bytes = head;
-    for (index, part) in chunks.iter().enumerate() {
-        let text = format!(
-            "AWS4-HMAC-SHA256-PAYLOAD\n{amz_date}\n{date}/ap-guangzhou/s3/aws4_request\n{previous}\n{EMPTY_SHA256}\n{}",
-            sha256_hex(part)
-        );
-        previous = hex(&key.sign(text.as_bytes()));
-        bytes.extend_from_slice(head_of(part, &previous).as_bytes());
-        let at = bytes.len();
-        bytes.extend_from_slice(part);
-        if spoil == Some(index) && !part.is_empty() {
-            bytes[at] ^= 1;
-        }
-        bytes.extend_from_slice(b"\r\n");
-    }
-    let mut client = Client::connect(world.gateway.addr);
-    client.write(&bytes);
-    client.read_reply("PUT")
+    let (call, body) = support::signed_chunks(world.signed("PUT", KEY), object, chunk, spoil);
+    send(&call, &body)
 }
 
 fn object(length: usize) -> Vec<u8> {

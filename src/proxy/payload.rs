@@ -6,6 +6,7 @@ use std::rc::Rc;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use http::Version;
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use hyper::body::{Body as _, Incoming};
@@ -107,11 +108,11 @@ impl Proxy {
                 ..self.rebuild(permit, &document)?
             });
         }
-        // No body: the hash of nothing is the only right one.
+        // No body: the hash of nothing is the only right one. A body of unknown length may turn out to
+        // be none; many clients of HTTP/2 end a POST in a frame of its own.
         if !incoming.is_end_stream() {
-            return Err(
-                S3Error::new(Code::InvalidRequest, "This operation takes no body.").close(),
-            );
+            let any = || S3Error::new(Code::InvalidRequest, "This operation takes no body.");
+            Box::pin(self.gather(incoming, head.version, 0, any)).await?;
         }
         check_sha256(b"", caller.payload())?;
         Ok(Outgoing::new(body::Request::Empty))
@@ -128,7 +129,7 @@ impl Proxy {
         let declared = Declared::read(caller.payload(), &head.headers)?;
         let checks = Checks::new(&declared, &head.headers)?;
         let Some(length) = declared.length else {
-            return Box::pin(self.spooled(incoming, caller, &declared, checks)).await;
+            return Box::pin(self.spooled(incoming, head.version, caller, &declared, checks)).await;
         };
         if length > MAX_OBJECT_BYTES {
             return Err(too_large());
@@ -158,6 +159,7 @@ impl Proxy {
     async fn spooled(
         &self,
         incoming: Incoming,
+        version: Version,
         caller: &Authenticated<'_>,
         declared: &Declared,
         checks: Checks,
@@ -172,7 +174,7 @@ impl Proxy {
         }
         let hold = self.gathered.take(caller.tenant().index, most)?;
         let mut input = self
-            .gather(incoming, most, || {
+            .gather(incoming, version, most, || {
                 S3Error::new(
                     Code::MissingContentLength,
                     format!(
@@ -199,7 +201,7 @@ impl Proxy {
     }
 
     /// The pace that bodies must keep.
-    pub(super) fn pace(&self) -> PaceLimit {
+    pub(crate) fn pace(&self) -> PaceLimit {
         let limits = &self.config().server.limits;
         let millis = u64::try_from(limits.body_window.as_millis()).unwrap_or(u64::MAX);
         PaceLimit {
@@ -217,7 +219,7 @@ impl Proxy {
     ) -> Result<Bytes, S3Error> {
         let most = self.config().server.limits.xml_bytes;
         let body = self
-            .gather(incoming, most, || {
+            .gather(incoming, head.version, most, || {
                 S3Error::new(
                     Code::MalformedXML,
                     format!("The XML is larger than the {most} bytes that are accepted."),
@@ -232,12 +234,17 @@ impl Proxy {
     /// Reads a body of at most `most` bytes whole, within the pace's window.
     async fn gather(
         &self,
-        incoming: Incoming,
+        mut incoming: Incoming,
+        version: Version,
         most: usize,
         too_large: impl FnOnce() -> S3Error,
     ) -> Result<Bytes, S3Error> {
         let window = self.config().server.limits.body_window;
-        let body = body::gather(incoming, most, window).await;
+        let body = body::gather(&mut incoming, most, window).await;
+        // hyper gives a stream that its client has reset with `NO_ERROR` as one that has ended.
+        if body.is_ok() && version == Version::HTTP_2 && !incoming.is_end_stream() {
+            return Err(UploadFailure::ClientGone.into());
+        }
         body.map_err(|failure| match failure {
             GatherFailure::Gone => UploadFailure::ClientGone.into(),
             GatherFailure::Slow => UploadFailure::ClientSlow.into(),

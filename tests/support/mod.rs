@@ -17,10 +17,12 @@
     reason = "a test may panic"
 )]
 
+pub mod http2;
+
 use std::borrow::Cow;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -35,6 +37,7 @@ use cosgate::sign::encoding::sha256_hex;
 use cosgate::sign::sigv4::{self, CredentialScope, SigningKey};
 use cosgate::sign::{Signable, encoding};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio::sync::oneshot;
 
 pub const BUCKET: &str = "shared-1250000000";
@@ -191,8 +194,7 @@ impl Log {
 impl Gateway {
     pub fn start(toml: &str) -> Self {
         let config = config(toml);
-        let tls = config.server.tls.as_ref();
-        let tls = tls.map(|tls| cosgate::tls::acceptor(tls).unwrap());
+        let tls = cosgate::tls::acceptor(&config.server).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -1163,4 +1165,96 @@ fn address_in(said: impl std::io::Read + Send + 'static, mark: &str) -> SocketAd
         .expect("the program did not say where it listens");
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
     addr
+}
+
+/// An authority and what it has signed, as files.
+pub struct Authority {
+    folder: tempfile::TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { folder, issuer }
+    }
+
+    pub fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// The certificate and the key of `name`.
+    pub fn pair(&self, name: &str) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let paths = ["pem", "key"].map(|end| self.folder.path().join(format!("{name}.{end}")));
+        std::fs::write(&paths[0], certificate.pem()).unwrap();
+        std::fs::write(&paths[1], key.serialize_pem()).unwrap();
+        paths.into()
+    }
+
+    /// cosgate and what is behind it, with a certificate for `localhost`; more keys of `[server.tls]`.
+    pub fn serve(&self, more: &str) -> World {
+        World::with(&self.tls(more))
+    }
+
+    /// The configuration of that.
+    pub fn tls(&self, more: &str) -> String {
+        let (cert, key) = self.pair("localhost");
+        format!(
+            "[server.tls]\ncert = '{}'\nkey = '{}'\n{more}",
+            cert.display(),
+            key.display()
+        )
+    }
+}
+
+const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// What minio-go sends over HTTP: each chunk signed, the first by way of the head's signature. `call` as
+/// it announces that, and the body, in which the chunk `spoil` is wrong.
+pub fn signed_chunks(
+    call: Call,
+    object: &[u8],
+    chunk: usize,
+    spoil: Option<usize>,
+) -> (Call, Vec<u8>) {
+    let chunks: Vec<&[u8]> = object.chunks(chunk).chain([&[][..]]).collect();
+    let head_of =
+        |part: &[u8], signature: &str| format!("{:x};chunk-signature={signature}\r\n", part.len());
+    let length: usize = chunks
+        .iter()
+        .map(|part| head_of(part, EMPTY_SHA256).len() + part.len() + 2)
+        .sum();
+    let call = call
+        .payload("STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
+        .header("x-amz-decoded-content-length", &object.len().to_string())
+        .header("content-length", &length.to_string());
+    let head = String::from_utf8(call.head()).unwrap();
+    let mut previous = head.split("Signature=").nth(1).unwrap()[..64].to_owned();
+    let amz_date = call.time.amz();
+    let date = &amz_date[..8];
+    let key = SigningKey::derive(&Secret::new(ACME.1), date, "ap-guangzhou", "s3");
+    let mut body = Vec::new();
+    for (index, part) in chunks.iter().enumerate() {
+        let text = format!(
+            "AWS4-HMAC-SHA256-PAYLOAD\n{amz_date}\n{date}/ap-guangzhou/s3/aws4_request\n{previous}\n{EMPTY_SHA256}\n{}",
+            sha256_hex(part)
+        );
+        previous = encoding::hex(&key.sign(text.as_bytes()));
+        body.extend_from_slice(head_of(part, &previous).as_bytes());
+        let at = body.len();
+        body.extend_from_slice(part);
+        if spoil == Some(index) && !part.is_empty() {
+            body[at] ^= 1;
+        }
+        body.extend_from_slice(b"\r\n");
+    }
+    (call, body)
 }
