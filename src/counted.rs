@@ -32,9 +32,13 @@ const LINGER_BYTES: u64 = 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// What a [`Counted`] stream tells those who share it. One core's alone.
+///
+/// The streams of an HTTP/2 connection have one each: there `read` and `written` are the bytes of the
+/// bodies, since the connection's own say nothing of one stream among many.
 #[derive(Debug)]
 pub struct Gauge {
     core: Rc<CoreLoad>,
+    of: Of,
     phase: Cell<Phase>,
     since: Cell<Instant>,
     begun: Cell<u64>,
@@ -42,6 +46,22 @@ pub struct Gauge {
     written: Cell<u64>,
     blocked: Cell<bool>,
     lingers: Cell<bool>,
+}
+
+/// What a [`Gauge`] is of.
+#[derive(Debug)]
+enum Of {
+    /// A connection that carries one request after another.
+    Connection,
+    /// One stream of an HTTP/2 connection.
+    Stream {
+        connection: Rc<Gauge>,
+        /// The bytes handed over last wait for the client to make room for them.
+        waits_for_client: Cell<bool>,
+        fell_behind: Cell<bool>,
+    },
+    /// An HTTP/2 connection, with so many requests in flight.
+    Streams(Cell<usize>),
 }
 
 /// How many bodies are in flight on this core.
@@ -100,8 +120,28 @@ impl Drop for BodyInFlight {
 impl Gauge {
     /// A gauge for a new connection, in [`Phase::Head`].
     pub fn new(core: &Rc<CoreLoad>) -> Rc<Self> {
+        Self::of(core, Of::Connection)
+    }
+
+    /// The same for an HTTP/2 connection: it is busy while any of its streams is.
+    pub fn of_streams(core: &Rc<CoreLoad>) -> Rc<Self> {
+        Self::of(core, Of::Streams(Cell::new(0)))
+    }
+
+    /// A gauge for a new stream of `connection`.
+    pub fn of_stream(connection: &Rc<Self>) -> Rc<Self> {
+        let of = Of::Stream {
+            connection: Rc::clone(connection),
+            waits_for_client: Cell::new(false),
+            fell_behind: Cell::new(false),
+        };
+        Self::of(&connection.core, of)
+    }
+
+    fn of(core: &Rc<CoreLoad>, of: Of) -> Rc<Self> {
         Rc::new(Self {
             core: Rc::clone(core),
+            of,
             phase: Cell::new(Phase::Head),
             since: Cell::new(Instant::now()),
             begun: Cell::new(0),
@@ -129,6 +169,48 @@ impl Gauge {
         self.blocked.get()
     }
 
+    /// Whether this is one stream of an HTTP/2 connection.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.of, Of::Stream { .. })
+    }
+
+    /// Notes that `n` bytes of the request's body have come. A connection counts its bytes itself.
+    pub fn took_of_body(&self, n: usize) {
+        if self.is_stream() {
+            self.read.set(self.read.get() + n as u64);
+        }
+    }
+
+    /// Notes that `n` bytes of the answer go to a stream's client as soon as it makes room for them;
+    /// `None`: they have gone, more can come.
+    pub fn hand_over(&self, n: Option<usize>) {
+        if let Of::Stream {
+            waits_for_client, ..
+        } = &self.of
+        {
+            waits_for_client.set(n.is_some());
+            self.written.set(self.written.get() + n.unwrap_or(0) as u64);
+        }
+    }
+
+    /// Whether a stream has bytes that its client has made no room for. Only who asks outside the
+    /// answer's body can know: that is not polled until there is room.
+    pub fn waits_for_client(&self) -> bool {
+        matches!(&self.of, Of::Stream { waits_for_client, .. } if waits_for_client.get())
+    }
+
+    /// Says that a stream was cut because its client took the answer too slowly.
+    pub fn fall_behind(&self) {
+        if let Of::Stream { fell_behind, .. } = &self.of {
+            fell_behind.set(true);
+        }
+    }
+
+    /// Whether [`Gauge::fall_behind`] was called.
+    pub fn fell_behind(&self) -> bool {
+        matches!(&self.of, Of::Stream { fell_behind, .. } if fell_behind.get())
+    }
+
     /// Says that an answer goes out before its request has been read: the end of the connection then
     /// waits for the client to read it.
     pub fn linger_at_end(&self) {
@@ -150,8 +232,22 @@ impl Gauge {
         self.begun.get()
     }
 
-    /// Enters `phase` now.
+    /// Enters `phase` now. A stream takes its connection along.
     pub fn enter(&self, phase: Phase) {
+        match &self.of {
+            Of::Connection => {}
+            Of::Stream { connection, .. } => connection.enter(phase),
+            Of::Streams(requests) => {
+                let left = match phase {
+                    Phase::Busy => requests.get() + 1,
+                    Phase::Head | Phase::Idle => requests.get().saturating_sub(1),
+                };
+                requests.set(left);
+                if phase != Phase::Busy && left > 0 {
+                    return;
+                }
+            }
+        }
         if phase == Phase::Busy {
             self.begun.set(self.begun.get() + 1);
         }
@@ -161,7 +257,8 @@ impl Gauge {
 
     fn count_read(&self, n: u64) {
         self.read.set(self.read.get() + n);
-        if n > 0 && self.phase.get() == Phase::Idle {
+        // What comes on an idle HTTP/2 connection may be anything.
+        if n > 0 && self.phase.get() == Phase::Idle && matches!(self.of, Of::Connection) {
             self.enter(Phase::Head);
         }
     }
@@ -329,7 +426,7 @@ pub struct Pace {
     bytes: u64,
     window: Duration,
     at_start: u64,
-    waiting_for: Side,
+    waiting_for: Option<Side>,
     end: Option<Pin<Box<Sleep>>>,
 }
 
@@ -349,17 +446,22 @@ impl Pace {
             bytes,
             window,
             at_start: 0,
-            waiting_for: Side::Source,
+            waiting_for: None,
             end: None,
         }
+    }
+
+    /// Says that the transfer waits for neither side: the next wait starts a window of its own.
+    pub fn rest(&mut self) {
+        self.waiting_for = None;
     }
 
     /// Called whenever the transfer has to wait for a side: `moved` is what that side has sent or
     /// taken in all. Ready when a window has passed with less than the pace asks. The window starts
     /// anew when the wait turns to the other side.
     pub fn poll_too_slow(&mut self, cx: &mut Context<'_>, side: Side, moved: u64) -> Poll<()> {
-        if self.waiting_for != side {
-            self.waiting_for = side;
+        if self.waiting_for != Some(side) {
+            self.waiting_for = Some(side);
             self.at_start = moved;
             if let Some(end) = &mut self.end {
                 end.as_mut().reset(Instant::now() + self.window);

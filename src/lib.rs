@@ -20,7 +20,9 @@ pub mod credentials;
 pub mod dial;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+pub mod frames;
 pub mod front;
+pub mod http2;
 pub mod observe;
 pub mod payload;
 pub mod proxy;

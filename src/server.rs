@@ -26,10 +26,12 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::ServerLimits;
 use crate::counted::{CoreLoad, Counted, Gauge, Phase};
 use crate::front::Front;
+use crate::http2;
 use crate::observe::Event;
 use crate::proxy::{Client, Proxy, Shared};
 use crate::s3::S3Error;
 use crate::timestamp::Timestamp;
+use crate::tls;
 
 /// After a failed accept (out of file descriptors, say) the listener rests this long.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -259,9 +261,13 @@ impl Listener {
         };
         match &self.tls {
             None => self.http(socket, client, stages).await,
-            Some(tls) => {
+            Some(acceptor) => {
                 let limit = self.limits().tls_handshake_timeout;
-                match timeout(limit, tls.accept(socket)).await {
+                match timeout(limit, acceptor.accept(socket)).await {
+                    // Boxed, so that a connection of HTTP/1 takes no room for it.
+                    Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(tls::H2) => {
+                        Box::pin(self.http2(stream, client, stages)).await;
+                    }
                     Ok(Ok(stream)) => self.http(stream, client, stages).await,
                     Ok(Err(error)) => tracing::debug!(%error, %peer, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
@@ -307,6 +313,17 @@ impl Listener {
                 }
             }
         }
+    }
+
+    /// The same over HTTP/2.
+    async fn http2<S>(&self, stream: S, client: Client, mut stages: watch::Receiver<Stage>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let draining = async move {
+            let _ = stages.wait_for(|stage| *stage != Stage::Running).await;
+        };
+        http2::serve(&self.proxy, &self.load, stream, client, draining).await;
     }
 
     fn limits(&self) -> &ServerLimits {

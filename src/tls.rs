@@ -10,10 +10,17 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::ServerTls;
+use crate::config::Server;
 
-/// Reads certificate, key and client authority. TLS 1.2 and 1.3, HTTP/1.1. Errors name the file.
-pub fn acceptor(tls: &ServerTls) -> io::Result<TlsAcceptor> {
+/// HTTP/2 in ALPN (RFC 9113 section 3.2).
+pub const H2: &[u8] = b"h2";
+
+/// Reads certificate, key and client authority, where `[server.tls]` is written. TLS 1.2 and 1.3; a
+/// client that offers both gets HTTP/2, unless that is turned off. Errors name the file.
+pub fn acceptor(server: &Server) -> io::Result<Option<TlsAcceptor>> {
+    let Some(tls) = &server.tls else {
+        return Ok(None);
+    };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -42,8 +49,11 @@ pub fn acceptor(tls: &ServerTls) -> io::Result<TlsAcceptor> {
             )),
             error => about(&tls.cert, error),
         })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    if server.limits.streams > 0 {
+        config.alpn_protocols.push(H2.to_vec());
+    }
+    config.alpn_protocols.push(b"http/1.1".to_vec());
+    Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 
 fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {

@@ -82,6 +82,8 @@ fn config() -> Config {
                 xml_bytes: 2 << 20,
                 connections: 16,
                 drain_timeout: second,
+                streams: 128,
+                stream_window: 64 << 10,
             },
         },
         upstream: config::Upstream {

@@ -171,6 +171,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
     );
     assert_eq!((limits.connections, limits.body_rate), (16_384, 1024));
     assert_eq!(limits.drain_timeout, Duration::from_mins(1));
+    assert_eq!((limits.streams, limits.stream_window), (128, 128 << 10));
     assert_eq!(
         config.upstream.endpoint.authority,
         "{bucket}.cos.{region}.myqcloud.com"

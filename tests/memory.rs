@@ -17,9 +17,11 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use h2::client::Builder;
 use socket2::{Domain, SockRef, Socket, Type};
 use support::frames::{Chain, chunks, http_chunks};
-use support::{ACME, Call, Client, Program, act, header_of, run, toml};
+use support::http2::{Http2, request, send_data};
+use support::{ACME, Authority, Call, Client, Program, act, header_of, run, toml};
 
 const STALLED: usize = 1000;
 const GIB: usize = 1 << 30;
@@ -128,6 +130,60 @@ fn a_thousand_stalled_uploads_and_downloads_stay_within_150_mib() {
     let grown = program.memory("VmRSS") - before;
     let most = program.memory("VmHWM") - before;
     println!("{STALLED} stalled each way: {grown} KiB more than {before} KiB, {most} KiB at most");
+    assert!(grown <= 150 * 1024, "{grown} KiB");
+}
+
+/// The same on 20 connections of HTTP/2. Half of the downloads stall in their streams' windows, and half in
+/// the socket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_stalled_streams_each_way_stay_within_150_mib() {
+    const EACH: usize = 100;
+    let pid = std::process::id().to_string();
+    run("prlimit", &["--pid", &pid, "--nofile=16384"]);
+    let emulator = support::emulator();
+    let authority = Authority::new("ours");
+    let tls = authority.tls("[server.limits]\nbody_window = \"10m\"");
+    let program = Program::serve(&toml(stalling_cos(), emulator.sts_addr(), &tls));
+    let mut closed = Builder::new();
+    closed.initial_window_size(65_535);
+    let mut open = closed.clone();
+    open.initial_window_size(0)
+        .initial_connection_window_size(1 << 30);
+    let connect = async |builder| Http2::connect_as(&authority, program.addr, builder).await;
+    let first = connect(&closed).await; // has the key fetched
+    let first_answer = first.ask(&get(program.addr)).await;
+    let before = program.memory("VmRSS");
+
+    let started = Instant::now();
+    let (mut answers, mut connections) = (vec![first_answer], vec![]);
+    for number in 0..STALLED / EACH {
+        let in_window = number % 2 == 0;
+        let uploads = connect(&closed).await;
+        let downloads = connect(if in_window { &closed } else { &open }).await;
+        for _ in 0..EACH {
+            let (answer, mut stream) = uploads.start(request(&put(program.addr, GIB))).await;
+            tokio::spawn(async move {
+                while send_data(&mut stream, &[7; 16_384], false).await.is_ok() {}
+                drop(answer);
+            });
+            answers.push(downloads.ask(&get(program.addr)).await);
+        }
+        if !in_window {
+            downloads.open_and_stop();
+        }
+        connections.push((uploads, downloads));
+    }
+    let (mut grown, mut still) = (0, 0);
+    while still < 3 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let now = program.memory("VmRSS") - before;
+        still = if now < grown + 512 { still + 1 } else { 0 };
+        grown = grown.max(now);
+        println!("{now} KiB after {:?}", started.elapsed());
+    }
+    let most = program.memory("VmHWM") - before;
+    println!("{STALLED} stalled each way: {grown} KiB more than {before} KiB, {most} KiB at most");
+    drop((answers, connections));
     assert!(grown <= 150 * 1024, "{grown} KiB");
 }
 

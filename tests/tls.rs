@@ -4,17 +4,14 @@
 
 mod support;
 
-use std::fs;
 use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use crc_fast::CrcAlgorithm;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ProtocolVersion, SupportedProtocolVersion};
-use support::{BUCKET, Call, Client, Reply, World, tls_client};
-use tempfile::TempDir;
+use support::{Authority, BUCKET, Call, Client, Reply, tls_client};
 
 const KEY: &str = "/photos/acme/k";
 const STORED: &str = "acme/k";
@@ -22,49 +19,6 @@ const BOTH: [(&SupportedProtocolVersion, ProtocolVersion); 2] = [
     (&TLS12, ProtocolVersion::TLSv1_2),
     (&TLS13, ProtocolVersion::TLSv1_3),
 ];
-
-/// An authority and what it has signed, as files.
-struct Authority {
-    folder: TempDir,
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new([]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
-        Self { folder, issuer }
-    }
-
-    fn ca(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
-    }
-
-    /// The certificate and the key of `name`.
-    fn pair(&self, name: &str) -> (PathBuf, PathBuf) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let paths = ["pem", "key"].map(|end| self.folder.path().join(format!("{name}.{end}")));
-        fs::write(&paths[0], certificate.pem()).unwrap();
-        fs::write(&paths[1], key.serialize_pem()).unwrap();
-        paths.into()
-    }
-
-    /// cosgate and what is behind it, with a certificate for `localhost`; more keys of `[server.tls]`.
-    fn serve(&self, more: &str) -> World {
-        let (cert, key) = self.pair("localhost");
-        World::with(&format!(
-            "[server.tls]\ncert = '{}'\nkey = '{}'\n{more}",
-            cert.display(),
-            key.display()
-        ))
-    }
-}
 
 fn send(client: &mut Client, call: &Call) -> Reply {
     client.write(&call.bytes());

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use cosgate::sign::encoding::sha256_hex;
 use crc_fast::CrcAlgorithm;
-use support::frames::{Chain, chunks, http_chunks};
+use support::frames::{chunks, http_chunks, signed_chunks};
 use support::{Call, Client, Reply, World, find};
 
 const KEY: &str = "/photos/acme/k";
@@ -49,23 +49,6 @@ fn send(call: &Call, body: &[u8]) -> Reply {
     let mut client = Client::connect(call.addr);
     client.write(&call.head());
     client.write(body);
-    client.read_reply("PUT")
-}
-
-/// What minio-go sends over HTTP: each chunk signed, the first by way of the head's signature.
-fn signed_chunks(world: &World, object: &[u8], chunk: usize) -> Reply {
-    let call = world
-        .signed("PUT", KEY)
-        .payload("STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
-        .header("x-amz-decoded-content-length", &object.len().to_string());
-    let mut any = Chain::new(&call, &call.head());
-    let length = chunks(object, chunk, Some(&mut any)).len() + 2;
-    let call = call.header("content-length", &length.to_string());
-    let head = call.head();
-    let mut chain = Chain::new(&call, &head);
-    let body = chunks(object, chunk, Some(&mut chain));
-    let mut client = Client::connect(world.gateway.addr);
-    client.write(&[&head, &*body, b"\r\n"].concat());
     client.read_reply("PUT")
 }
 
@@ -183,7 +166,10 @@ fn signed_chunks_are_stored_plain() {
     let world = World::new();
     for (length, chunk) in [(0, 1), (1, 65_536), (200_000, 65_536), (1 << 20, 300_000)] {
         let object = object(length);
-        signed_chunks(&world, &object, chunk).assert_ok();
+        {
+            let (call, body) = signed_chunks(world.signed("PUT", KEY), &object, chunk);
+            send(&call, &body).assert_ok();
+        };
         let stored = world.emulator.object_bytes(support::BUCKET, STORED);
         assert_eq!(stored.unwrap(), object);
     }

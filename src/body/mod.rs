@@ -33,7 +33,7 @@ pub enum GatherFailure {
 
 /// Reads a small document whole: at most `limit` bytes within `time`.
 pub async fn gather(
-    mut incoming: Incoming,
+    incoming: &mut Incoming,
     limit: usize,
     time: Duration,
 ) -> Result<Bytes, GatherFailure> {

@@ -194,11 +194,15 @@ impl Upload {
                 self.received += bytes.len() as u64;
                 return Poll::Ready(Ok(bytes));
             }
-            if self.intake.is_complete() {
+            // A stream must end where its length says, before anything is taken to be whole.
+            if self.intake.is_complete() && !self.source.is_stream() {
                 return Poll::Ready(self.finish());
             }
             match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => self.input = frame.into_data().unwrap_or_default(),
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.input = frame.into_data().unwrap_or_default();
+                    self.source.took_of_body(self.input.len());
+                }
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(UploadFailure::ClientGone)),
                 Poll::Ready(None) => return Poll::Ready(self.finish()),
                 Poll::Pending => {

@@ -76,7 +76,7 @@ fn read_file(path: &Path) -> io::Result<String> {
 /// with the key that names it.
 fn unusable_certificates(config: &Config) -> Vec<(&'static str, String)> {
     let mut unusable = Vec::new();
-    if let Some(Err(error)) = config.server.tls.as_ref().map(tls::acceptor) {
+    if let Err(error) = tls::acceptor(&config.server) {
         unusable.push(("[server.tls]", error.to_string()));
     }
     for (key, file) in [

@@ -69,7 +69,7 @@ pub(super) fn serve(
             .admin
             .map(|address| bind(address, "[server] admin"))
             .transpose()?;
-        let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
+        let tls = tls::acceptor(&config.server)?;
         let metrics = Metrics::new(config.server.threads);
         let (access_log, log_writer) = access_log::start(io::stdout(), metrics.core(0))?;
         let shared = Shared::start(config, metrics, access_log)?;

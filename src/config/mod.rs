@@ -123,6 +123,10 @@ pub struct ServerLimits {
     pub connections: usize,
     /// `drain_timeout` on SIGTERM (60 s).
     pub drain_timeout: Duration,
+    /// `streams`: requests at once on an HTTP/2 connection (128); 0 offers HTTP/1.1 alone.
+    pub streams: u32,
+    /// `stream_window`: bytes that a stream of HTTP/2 may send ahead (128 KiB).
+    pub stream_window: u32,
 }
 
 /// `[upstream]`: COS.

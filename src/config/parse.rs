@@ -180,6 +180,9 @@ fn server_limits(mut section: Section<'_>) -> ServerLimits {
         drain_timeout: section
             .duration("drain_timeout", 60 * SECOND, Duration::ZERO..=HOUR)
             .value,
+        streams: in_settings(section.size("streams", 128, 0..=128)),
+        // Sixteen of them are the connection's, which ends at 2 GiB (RFC 9113 section 6.9.1).
+        stream_window: in_settings(section.size("stream_window", 128 * KIB, 64 * KIB..=8 * MIB)),
     };
     section.finish();
     limits
@@ -311,6 +314,11 @@ fn time(section: &mut Section<'_>, key: &'static str, seconds: u64) -> Duration 
 
 fn in_memory(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+/// A value of HTTP/2's SETTINGS.
+fn in_settings(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
 }
 
 fn issuers(root: &mut Section<'_>) -> Issuers {

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{StatusCode, Version};
 
 use super::metrics::{CoreMetrics, Event};
 use crate::s3::Operation;
@@ -27,6 +27,8 @@ pub struct AccessLine<'a> {
     pub time: Timestamp,
     /// The id that the client was told.
     pub request_id: &'a str,
+    /// The client's version of HTTP.
+    pub http: Version,
     /// The tenant, once known.
     pub tenant: Option<&'a str>,
     /// The id of the local access key.
@@ -187,6 +189,11 @@ impl AccessLine<'_> {
         // Writing to a String cannot fail.
         let _ = write!(json, "{}\"", self.time);
         text_field(json, "request_id", Some(self.request_id));
+        json.push_str(match self.http {
+            Version::HTTP_2 => ",\"http\":\"2\"",
+            Version::HTTP_10 => ",\"http\":\"1.0\"",
+            _ => ",\"http\":\"1.1\"",
+        });
         text_field(json, "tenant", self.tenant);
         text_field(json, "key_id", self.key_id);
         if let Some(operation) = self.operation {

@@ -254,11 +254,11 @@ impl Proxy {
 
     async fn read_delete_result(
         &self,
-        incoming: Incoming,
+        mut incoming: Incoming,
         lease: Lease,
     ) -> Result<xml::DeleteResult, S3Error> {
         let head_timeout = self.config().upstream.limits.head_timeout;
-        let body = body::gather(incoming, DELETE_RESULT_BYTES, head_timeout)
+        let body = body::gather(&mut incoming, DELETE_RESULT_BYTES, head_timeout)
             .await
             .map_err(|failure| bad_gateway(format!("the result of a multi-delete: {failure:?}")))?;
         lease.release();
@@ -269,8 +269,8 @@ impl Proxy {
     /// Reads COS's error document, and makes ours of it.
     async fn read_error(&self, answered: Answered, permit: &Permit<'_, '_>) -> Refused {
         let Answered { response, lease } = answered;
-        let (upstream, incoming) = response.into_parts();
-        let body = body::gather(incoming, ERROR_BYTES, ERROR_TIME).await;
+        let (upstream, mut incoming) = response.into_parts();
+        let body = body::gather(&mut incoming, ERROR_BYTES, ERROR_TIME).await;
         if body.is_ok() {
             lease.release();
         }

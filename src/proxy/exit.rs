@@ -11,7 +11,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use super::Proxy;
 use super::payload::Outgoing;
 use crate::body::{Answer, DownloadFailure, Upload};
 use crate::counted::{Gauge, Phase};
+use crate::http2::FRAME;
 use crate::observe::{AccessLine, Event};
 use crate::s3::form::Form;
 use crate::s3::{Fault, Operation, S3Error, S3Request};
@@ -36,6 +37,8 @@ const CLIENT_GONE: u16 = 499;
 #[derive(Debug)]
 pub struct ClientBody {
     answer: Answer,
+    /// HTTP/2: what has not been handed over of the last bytes.
+    rest: Bytes,
     exit: Box<Exit>,
 }
 
@@ -53,6 +56,7 @@ pub(super) struct Exit {
     /// The request has a body, and it has not been read.
     is_unread: bool,
     sent: u64,
+    version: Version,
     operation: Option<Operation>,
     bucket: Option<String>,
     key: Option<String>,
@@ -79,6 +83,11 @@ impl Exit {
             unchecked: None,
             is_unread: false,
             sent: 0,
+            version: if gauge.is_stream() {
+                Version::HTTP_2
+            } else {
+                Version::HTTP_11
+            },
             operation: None,
             bucket: None,
             key: None,
@@ -154,7 +163,9 @@ impl Exit {
             }
         };
         self.status = response.status();
-        if self.ends_connection() {
+        self.version = head.version;
+        // HTTP/2 ends the stream alone: it is reset when its answer has gone.
+        if self.ends_connection() && !self.gauge.is_stream() {
             self.gauge.linger_at_end();
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
@@ -163,7 +174,11 @@ impl Exit {
             response.headers_mut().insert(REQUEST_ID, id);
         }
         response.body_mut().note_failure(&self.cut);
-        response.map(|answer| ClientBody { answer, exit: self })
+        response.map(|answer| ClientBody {
+            answer,
+            rest: Bytes::new(),
+            exit: self,
+        })
     }
 
     /// Whether no other request may follow: the rest of this one's body is still to come.
@@ -221,7 +236,12 @@ impl Drop for Exit {
         metrics.request(self.operation, self.status);
         metrics.add(Event::BytesReceived, received);
         metrics.add(Event::BytesSent, self.sent);
-        let cut = self.cut.get().map(|failure| failure.to_string());
+        let slow = self.gauge.fell_behind();
+        let cut = self
+            .cut
+            .get()
+            .or_else(|| slow.then_some(DownloadFailure::ClientSlow));
+        let cut = cut.map(|failure| failure.to_string());
         let said = self.error.as_ref().and_then(S3Error::log_detail);
         let detail = cut.as_deref().or(said);
         if let Some(error) = &self.error
@@ -233,6 +253,7 @@ impl Drop for Exit {
         let line = AccessLine {
             time: self.now,
             request_id: &self.request_id,
+            http: self.version,
             tenant: self
                 .tenant
                 .and_then(|index| Some(shared.tenants.get(index)?.name.as_str())),
@@ -257,6 +278,27 @@ impl Drop for Exit {
     }
 }
 
+impl ClientBody {
+    /// The next bytes for an HTTP/2 stream, no more than a frame's. hyper takes bytes as soon as the
+    /// client has room for one, and nobody watches what h2 cannot send: so it never has much.
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadFailure>>> {
+        let gauge = &self.exit.gauge;
+        gauge.hand_over(None);
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.answer).poll_frame(cx)) {
+                Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
+                end => return Poll::Ready(end),
+            }
+        }
+        let piece = self.rest.split_to(self.rest.len().min(FRAME));
+        gauge.hand_over(Some(piece.len()));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+}
+
 impl Body for ClientBody {
     type Data = Bytes;
     type Error = DownloadFailure;
@@ -266,7 +308,11 @@ impl Body for ClientBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadFailure>>> {
         let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.answer).poll_frame(cx));
+        let frame = if this.exit.gauge.is_stream() {
+            ready!(this.poll_piece(cx))
+        } else {
+            ready!(Pin::new(&mut this.answer).poll_frame(cx))
+        };
         if let Some(Ok(frame)) = &frame {
             this.exit.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
         }
@@ -274,7 +320,7 @@ impl Body for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.answer.is_end_stream()
+        self.rest.is_empty() && self.answer.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -67,7 +67,7 @@ impl Proxy {
         let arriving = self.in_time(file(incoming, read, rest, &boundary)).await?;
         sender.length.check(arriving.length())?; // as long as the policy lets it be
         let gauge = exit.gauge();
-        let body = self.object(&permit, &put_head.headers, arriving, &sender.caller, &gauge);
+        let body = self.object(&permit, &put_head, arriving, &sender.caller, &gauge);
         let body = body.await?; // checked as it streams
         exit.body(&body);
         let exchange = self.exchange(&permit, &put_head, fresh, body, &gauge, exit);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
+use http::Version;
 use http::request::Parts;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::sleep;
@@ -23,7 +24,7 @@ use crate::dial::{Dialer, Roots};
 use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
 use crate::rewrite;
-use crate::s3::{Operation, S3Error, S3Request};
+use crate::s3::{self, Operation, S3Error, S3Request};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
 use crate::tenant::{Connection, Tenants};
@@ -194,11 +195,19 @@ impl Proxy {
     ) -> Result<http::Response<ClientBody>, Infallible> {
         gauge.enter(Phase::Busy);
         let mut exit = Exit::new(&self, &gauge, now);
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         if !body.is_end_stream() {
             exit.expects_body();
         }
-        let served = {
+        let read = if head.version == Version::HTTP_2 {
+            let limits = &self.config().server.limits;
+            s3::http2::as_http1(&mut head, !body.is_end_stream(), limits)
+        } else {
+            Ok(())
+        };
+        let served = if let Err(error) = read {
+            Some(Err(error))
+        } else {
             let forward = pin!(self.forward(&head, body, client, &gauge, now, &mut exit));
             caught(forward).await
         };

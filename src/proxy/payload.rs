@@ -6,7 +6,8 @@ use std::rc::Rc;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName};
+use http::Version;
+use http::header::HeaderName;
 use http::request::Parts;
 use hyper::body::{Body as _, Incoming};
 use md5::{Digest as _, Md5};
@@ -133,9 +134,7 @@ impl Proxy {
         let operation = permit.request().operation;
         if operation.takes_object_body() {
             let arriving = incoming.into();
-            return self
-                .object(permit, &head.headers, arriving, caller, gauge)
-                .await;
+            return self.object(permit, head, arriving, caller, gauge).await;
         }
         if operation.has_xml_body() {
             let most = self.config().server.limits.xml_bytes;
@@ -153,11 +152,11 @@ impl Proxy {
                 ..self.rebuild(permit, &document)?
             });
         }
-        // No body: the hash of nothing is the only right one.
+        // No body: the hash of nothing is the only right one. A body of unknown length may turn out to
+        // be none; many clients of HTTP/2 end a POST in a frame of its own.
         if !incoming.is_end_stream() {
-            return Err(
-                S3Error::new(Code::InvalidRequest, "This operation takes no body.").close(),
-            );
+            let any = || S3Error::new(Code::InvalidRequest, "This operation takes no body.");
+            Box::pin(self.gather(incoming, head.version, 0, any)).await?;
         }
         check_sha256(b"", caller.payload())?;
         Ok(Outgoing::new(body::Request::Empty))
@@ -167,7 +166,7 @@ impl Proxy {
     pub(super) async fn object(
         &self,
         permit: &Permit<'_, '_>,
-        headers: &HeaderMap,
+        head: &Parts,
         arriving: Arriving,
         caller: &Authenticated<'_>,
         gauge: &Rc<Gauge>,
@@ -177,8 +176,8 @@ impl Proxy {
             read,
             file,
         } = arriving;
-        let declared = Declared::read(caller.payload(), headers)?;
-        let checks = Checks::read(&declared, headers, &permit.request().query)?;
+        let declared = Declared::read(caller.payload(), &head.headers)?;
+        let checks = Checks::read(&declared, &head.headers, &permit.request().query)?;
         let checks = match self.config().upstream.stored_check {
             StoredCheck::Crc64Ecma => checks.with_crc64_ecma(),
             StoredCheck::Md5 => checks.with_md5(),
@@ -186,7 +185,7 @@ impl Proxy {
         };
         let length = file.as_ref().map(FormFile::length).or(declared.length);
         let Some(length) = length else {
-            return Box::pin(self.spooled(incoming, caller, &declared, checks)).await;
+            return Box::pin(self.spooled(incoming, head.version, caller, &declared, checks)).await;
         };
         if length > MAX_OBJECT_BYTES {
             return Err(too_large());
@@ -216,6 +215,7 @@ impl Proxy {
     async fn spooled(
         &self,
         incoming: Incoming,
+        version: Version,
         caller: &Authenticated<'_>,
         declared: &Declared,
         checks: Checks,
@@ -230,7 +230,7 @@ impl Proxy {
         }
         let hold = self.gathered.take(caller.tenant().index, most)?;
         let mut input = self
-            .gather(incoming, most, || {
+            .gather(incoming, version, most, || {
                 S3Error::new(
                     Code::MissingContentLength,
                     format!(
@@ -257,7 +257,7 @@ impl Proxy {
     }
 
     /// The pace that bodies must keep.
-    pub(super) fn pace(&self) -> PaceLimit {
+    pub(crate) fn pace(&self) -> PaceLimit {
         let limits = &self.config().server.limits;
         let millis = u64::try_from(limits.body_window.as_millis()).unwrap_or(u64::MAX);
         PaceLimit {
@@ -275,7 +275,7 @@ impl Proxy {
     ) -> Result<Bytes, S3Error> {
         let most = self.config().server.limits.xml_bytes;
         let body = self
-            .gather(incoming, most, || {
+            .gather(incoming, head.version, most, || {
                 S3Error::new(
                     Code::MalformedXML,
                     format!("The XML is larger than the {most} bytes that are accepted."),
@@ -290,12 +290,17 @@ impl Proxy {
     /// Reads a body of at most `most` bytes whole, within the pace's window.
     async fn gather(
         &self,
-        incoming: Incoming,
+        mut incoming: Incoming,
+        version: Version,
         most: usize,
         too_large: impl FnOnce() -> S3Error,
     ) -> Result<Bytes, S3Error> {
         let window = self.config().server.limits.body_window;
-        let body = body::gather(incoming, most, window).await;
+        let body = body::gather(&mut incoming, most, window).await;
+        // hyper gives a stream that its client has reset with `NO_ERROR` as one that has ended.
+        if body.is_ok() && version == Version::HTTP_2 && !incoming.is_end_stream() {
+            return Err(UploadFailure::ClientGone.into());
+        }
         body.map_err(|failure| match failure {
             GatherFailure::Gone => UploadFailure::ClientGone.into(),
             GatherFailure::Slow => UploadFailure::ClientSlow.into(),

@@ -4,6 +4,7 @@ pub mod address;
 pub mod error;
 pub mod form;
 pub mod headers;
+pub mod http2;
 pub mod operation;
 mod percent;
 pub mod query;

@@ -1,7 +1,7 @@
 //! The head of a client's request, as typed parts.
 
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, Version, header};
 
 use super::address::{Address, check_bucket};
 use super::form::MAX_FORM_BYTES;
@@ -197,7 +197,9 @@ fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
         };
     }
     let may_have_body = operation.has_xml_body() || operation == Operation::CreateBucket;
-    let has_body = length.is_some_and(|length| length > 0) || is_chunked(head);
+    // Over HTTP/2 one of unknown length is common, and may turn out to be none.
+    let is_unknown = is_chunked(head) && head.version != Version::HTTP_2;
+    let has_body = length.is_some_and(|length| length > 0) || is_unknown;
     if has_body && !may_have_body {
         return Err(S3Error::new(
             Code::InvalidRequest,

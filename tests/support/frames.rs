@@ -73,3 +73,17 @@ pub fn http_chunks(body: &[u8], size: usize) -> Vec<u8> {
     framed.extend_from_slice(b"\r\n");
     framed
 }
+
+/// Acme's upload of `object` in signed chunks of `size` bytes, and its body.
+pub fn signed_chunks(call: Call, object: &[u8], size: usize) -> (Call, Vec<u8>) {
+    let call = call
+        .payload("STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
+        .header("x-amz-decoded-content-length", &object.len().to_string());
+    let mut any = Chain::new(&call, &call.head());
+    let length = chunks(object, size, Some(&mut any)).len() + 2;
+    let call = call.header("content-length", &length.to_string());
+    let mut chain = Chain::new(&call, &call.head());
+    let mut body = chunks(object, size, Some(&mut chain));
+    body.extend_from_slice(b"\r\n");
+    (call, body)
+}

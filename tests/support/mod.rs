@@ -17,10 +17,12 @@
     reason = "a test may panic"
 )]
 
+pub mod http2;
+
 use std::borrow::Cow;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -35,6 +37,7 @@ use cosgate::sign::encoding::sha256_hex;
 use cosgate::sign::sigv4::{self, CredentialScope, SigningKey};
 use cosgate::sign::{Signable, encoding};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio::sync::oneshot;
 
 pub mod frames;
@@ -193,8 +196,7 @@ impl Log {
 impl Gateway {
     pub fn start(toml: &str) -> Self {
         let config = config(toml);
-        let tls = config.server.tls.as_ref();
-        let tls = tls.map(|tls| cosgate::tls::acceptor(tls).unwrap());
+        let tls = cosgate::tls::acceptor(&config.server).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -1166,3 +1168,53 @@ fn address_in(said: impl std::io::Read + Send + 'static, mark: &str) -> SocketAd
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
     addr
 }
+
+/// An authority and what it has signed, as files.
+pub struct Authority {
+    folder: tempfile::TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { folder, issuer }
+    }
+
+    pub fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// The certificate and the key of `name`.
+    pub fn pair(&self, name: &str) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let paths = ["pem", "key"].map(|end| self.folder.path().join(format!("{name}.{end}")));
+        std::fs::write(&paths[0], certificate.pem()).unwrap();
+        std::fs::write(&paths[1], key.serialize_pem()).unwrap();
+        paths.into()
+    }
+
+    /// cosgate and what is behind it, with a certificate for `localhost`; more keys of `[server.tls]`.
+    pub fn serve(&self, more: &str) -> World {
+        World::with(&self.tls(more))
+    }
+
+    /// The configuration of that.
+    pub fn tls(&self, more: &str) -> String {
+        let (cert, key) = self.pair("localhost");
+        format!(
+            "[server.tls]\ncert = '{}'\nkey = '{}'\n{more}",
+            cert.display(),
+            key.display()
+        )
+    }
+}
+
+const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
