@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use super::PaceLimit;
 use crate::counted::{BodyInFlight, Gauge, Pace, Side};
+use crate::rewrite::Unfit;
 use crate::rewrite::listing::AnswerRewriter;
 use crate::upstream::Lease;
 
@@ -45,6 +46,8 @@ pub struct Download {
 pub enum DownloadFailure {
     /// The client reads too slowly.
     ClientSlow,
+    /// The answer was not what COS answers.
+    Malformed,
     /// The answer named something outside the caller's grants.
     OutOfScope,
     /// COS's connection ended early.
@@ -124,8 +127,8 @@ impl Download {
                 return Poll::Ready(Some(Ok(data)));
             };
             let mut out = BytesMut::new();
-            if rewriter.push(&data, &mut out).is_err() {
-                return Poll::Ready(Some(Err(DownloadFailure::OutOfScope)));
+            if let Err(unfit) = rewriter.push(&data, &mut out) {
+                return Poll::Ready(Some(Err(unfit.into())));
             }
             if !out.is_empty() {
                 return Poll::Ready(Some(Ok(out.freeze())));
@@ -138,12 +141,7 @@ impl Download {
         let Some(rewriter) = self.rewriter.take() else {
             return Poll::Ready(None);
         };
-        Poll::Ready(
-            rewriter
-                .finish()
-                .err()
-                .map(|_| Err(DownloadFailure::OutOfScope)),
-        )
+        Poll::Ready(rewriter.finish().err().map(|unfit| Err(unfit.into())))
     }
 
     fn release(&mut self) {
@@ -199,10 +197,20 @@ impl Body for Answer {
     }
 }
 
+impl From<Unfit> for DownloadFailure {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Malformed(_) => Self::Malformed,
+            Unfit::OutOfScope => Self::OutOfScope,
+        }
+    }
+}
+
 impl fmt::Display for DownloadFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ClientSlow => "the client read the answer too slowly",
+            Self::Malformed => "COS's answer cannot be read",
             Self::OutOfScope => "the answer named something outside the caller's grants",
             Self::UpstreamGone => "COS ended the answer before it was whole",
             Self::UpstreamSlow => "COS sent the answer too slowly",

@@ -90,7 +90,7 @@ impl Proxy {
                 return Err(self.early_success(&outgoing.body));
             }
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
-                return self.relay(permit, answered, &outgoing, gauge).await;
+                return self.relay(permit, answered, &outgoing, gauge, exit).await;
             }
             let refused = Box::pin(self.read_error(answered, permit)).await;
             let key_refused = refused.key_refused
@@ -208,6 +208,7 @@ impl Proxy {
         answered: Answered,
         outgoing: &Outgoing,
         gauge: &Rc<Gauge>,
+        exit: &Exit,
     ) -> Result<Response<Answer>, S3Error> {
         let Answered { response, lease } = answered;
         let (upstream, incoming) = response.into_parts();
@@ -219,7 +220,11 @@ impl Proxy {
         }
         if operation == Operation::DeleteObjects {
             let mut result = Box::pin(self.read_delete_result(incoming, lease)).await?;
-            rewrite::clean_failures(&mut result, permit);
+            let grant = permit.grant().ok_or_else(|| internal("no grant"))?;
+            rewrite::delete_result(&mut result, grant).map_err(|_| {
+                exit.out_of_scope();
+                bad_gateway("the result of a multi-delete named a key outside the grant")
+            })?;
             return Ok(delete_result(result, outgoing));
         }
         let rewriter = AnswerRewriter::new(permit, self.config().upstream.signature);
