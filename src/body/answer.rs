@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -37,6 +38,7 @@ pub struct Download {
     source: Rc<Gauge>,
     pace: Pace,
     rewriter: Option<AnswerRewriter>,
+    first: Option<Bytes>,
     cut: Option<Rc<Cell<Option<DownloadFailure>>>>,
     _in_flight: BodyInFlight,
 }
@@ -81,9 +83,18 @@ impl Answer {
             sink: Rc::clone(sink),
             pace: Pace::new(pace.bytes, pace.window),
             rewriter,
+            first: None,
             cut: None,
             _in_flight: sink.core().body(),
         }))
+    }
+
+    /// Waits for the first bytes, so that what is cut off before them can still become an error.
+    pub async fn begin(&mut self) -> Result<(), DownloadFailure> {
+        if let Self::Stream(download) = self {
+            download.first = poll_fn(|cx| download.poll_next(cx)).await.transpose()?;
+        }
+        Ok(())
     }
 
     /// Leaves the reason in `cut` if the stream fails.
@@ -96,6 +107,9 @@ impl Answer {
 
 impl Download {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, DownloadFailure>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
         loop {
             if self.sink.is_blocked() {
                 let slow = self.pace.poll_too_slow(cx, Side::Sink, self.sink.written());
@@ -180,7 +194,9 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream(download) => download.lease.is_none() && download.rewriter.is_none(),
+            Self::Stream(download) => {
+                download.lease.is_none() && download.rewriter.is_none() && download.first.is_none()
+            }
             Self::Whole(bytes) => bytes.is_empty(),
         }
     }

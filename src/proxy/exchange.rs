@@ -15,7 +15,7 @@ use super::exit::Exit;
 use super::local::document;
 use super::payload::Outgoing;
 use super::retry::Tries;
-use crate::body::{self, Answer};
+use crate::body::{self, Answer, DownloadFailure};
 use crate::config::StoredCheck;
 use crate::counted::Gauge;
 use crate::credentials::Credential;
@@ -228,13 +228,17 @@ impl Proxy {
             return Ok(delete_result(result, outgoing));
         }
         let rewriter = AnswerRewriter::new(permit, self.config().upstream.signature);
-        let mut answer = Response::new(Answer::stream(
-            incoming,
-            lease,
-            gauge,
-            self.pace(),
-            rewriter,
-        ));
+        let is_rewritten = rewriter.is_some();
+        let mut answer = Answer::stream(incoming, lease, gauge, self.pace(), rewriter);
+        if is_rewritten {
+            Box::pin(answer.begin()).await.map_err(|failure| {
+                if failure == DownloadFailure::OutOfScope {
+                    exit.out_of_scope();
+                }
+                bad_gateway(failure.to_string())
+            })?;
+        }
+        let mut answer = Response::new(answer);
         *answer.status_mut() = upstream.status;
         *answer.headers_mut() = headers;
         Ok(answer)
