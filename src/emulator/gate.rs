@@ -183,7 +183,7 @@ impl S3Access for Policies {
 }
 
 /// The action of an S3 operation; `None` for what the emulator does not do.
-fn action_of(operation: &str) -> Option<&'static str> {
+pub(super) fn action_of(operation: &str) -> Option<&'static str> {
     ACTIONS
         .iter()
         .find(|(name, _)| *name == operation)
