@@ -780,14 +780,20 @@ fn a_root_is_a_folder_and_all_below_it_is_the_tenants() {
     }
     errs(
         "prefixes = [",
-        "root = \"acme/\"\nprefixes = [§\"/x\", ",
+        "root = \"r/\"\nprefixes = [§\"/x\", ",
         "begins with a slash",
         "",
+    );
+    warns(
+        "prefixes = [",
+        "root = \"acme/\"\nprefixes = [§",
+        "it is `acme/acme/*` in the bucket",
+        "without the root",
     );
     let long = "x".repeat(850);
     errs(
         "prefixes = [",
-        &format!("root = \"acme/\"\nprefixes = [§\"{long}\", "),
+        &format!("root = \"r/\"\nprefixes = [§\"{long}\", "),
         "below this grant's `root`",
         "850",
     );

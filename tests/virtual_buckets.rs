@@ -555,7 +555,7 @@ fn a_doubtful_multi_delete_never_reaches_cos() {
         utf16,
         format!("<?xml version='1.0' encoding='latin1'?><Delete>{object}</Delete>").into_bytes(),
         format!("<!DOCTYPE Delete><Delete>{object}</Delete>").into_bytes(),
-        format!("<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><Delete><Object><Key>&e;</Key></Object></Delete>").into_bytes(),
+        b"<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><Delete><Object><Key>&e;</Key></Object></Delete>".to_vec(),
         b"<Delete><Object><Key>&unknown;</Key></Object></Delete>".to_vec(),
         b"<Delete><Object><Key>c</Key><Key>e</Key></Object></Delete>".to_vec(),
         b"<Delete><Object><Key>c</Key><VersionId>1</VersionId><VersionId>2</VersionId></Object></Delete>".to_vec(),

@@ -105,6 +105,18 @@ pub(super) fn doubt(pattern: &PrefixPattern) -> Option<Refusal> {
     }
 }
 
+/// A prefix that repeats the root below which it stands: valid, and often a slip.
+pub(super) fn doubt_below(root: &str, pattern: &PrefixPattern) -> Option<Refusal> {
+    if root.is_empty() || !order(pattern).0.starts_with(root) {
+        return None;
+    }
+    let (written, real) = (spell(pattern), spell(&pattern.below(root)));
+    Some(Refusal::new(
+        format!("`{written}` stands below `root`: it is `{real}` in the bucket"),
+        "write prefixes as the client names its keys, without the root",
+    ))
+}
+
 /// The pattern as it is written.
 pub(super) fn spell(pattern: &PrefixPattern) -> String {
     match pattern {

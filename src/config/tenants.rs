@@ -249,7 +249,8 @@ fn prefixes(
         let Some(pattern) = section.check("prefixes", &text.origin, pattern) else {
             continue;
         };
-        if let Some(doubt) = prefix::doubt(&pattern) {
+        let doubts = [prefix::doubt(&pattern), prefix::doubt_below(root, &pattern)];
+        for doubt in doubts.into_iter().flatten() {
             section.document().warning(&text.origin, doubt);
         }
         prefixes.push(Found {
