@@ -755,13 +755,104 @@ fn prefixes_are_checked() {
 }
 
 #[test]
-fn keys_of_later_versions_are_refused_by_name() {
+fn a_root_is_a_folder_and_all_below_it_is_the_tenants() {
+    let text = WHOLE.replace("prefixes = [\"acme/*\"]", "root = \"acme/\"");
+    let (config, problems) = parse_with(&text, &[], &[]).unwrap();
+    assert!(problems.is_empty(), "{problems:?}");
+    let grant = &config.tenants[0].grants[0];
+    assert_eq!(grant.root, "acme/");
+    assert_eq!(grant.prefixes, [PrefixPattern::Any]);
+    assert!(!grant.list_default_prefix);
+
+    for (root, message) in [
+        ("", "a root is a folder"),
+        ("acme", "does not end in `/`"),
+        ("/acme/", "begins with a slash"),
+        ("acme/*", "`*`"),
+        ("acme/../", "segment"),
+        ("a?/", "CAM policy"),
+    ] {
+        errs(
+            "name =",
+            &format!("root = §\"{root}\"\nname ="),
+            message,
+            "",
+        );
+    }
     errs(
-        "name =",
-        "root = §\"acme/\"\nname =",
-        "`root` is not offered by this version",
-        "prefixes",
+        "prefixes = [",
+        "root = \"r/\"\nprefixes = [§\"/x\", ",
+        "begins with a slash",
+        "",
     );
+    warns(
+        "prefixes = [",
+        "root = \"acme/\"\nprefixes = [§",
+        "it is `acme/acme/*` in the bucket",
+        "without the root",
+    );
+    let long = "x".repeat(850);
+    errs(
+        "prefixes = [",
+        &format!("root = \"r/\"\nprefixes = [§\"{long}\", "),
+        "below this grant's `root`",
+        "850",
+    );
+    errs(
+        "prefixes = [\"acme/*\"]",
+        "root = \"acme/\"\nprefixes = §[]",
+        "`prefixes` is empty",
+        "",
+    );
+}
+
+#[test]
+fn tenants_are_kept_apart_below_their_roots_too() {
+    let second = |grant: &str| {
+        format!(
+            "{WHOLE}\n[tenants.other]\nissuer = \"main\"\naccess_keys = [{{ id = \"OTHERKEY000000000001\", secret = \"env:ACME\" }}]\n\
+             [[tenants.other.grants]]\nname = \"photos\"\nbucket = \"shared-1250000000\"\nregion = \"ap-guangzhou\"\n\
+             actions = [\"read\"]\n{grant}\n"
+        )
+    };
+    for grant in [
+        "root = \"other/\"",
+        "root = \"other/\"\nprefixes = [\"acme/*\"]",
+        "root = \"acm/\"\nprefixes = [\"e/*\"]",
+    ] {
+        let parsed = parse_with(&second(grant), &[], &[]);
+        assert!(parsed.is_ok(), "{grant}: {parsed:?}");
+    }
+    for (grant, real) in [
+        ("root = §\"acme/\"", "`acme/*`"),
+        ("root = §\"acme/x/\"", "`acme/x/*`"),
+        ("root = \"acme/\"\nprefixes = [§\"x\"]", "`acme/x`"),
+    ] {
+        refuses(&second(grant), Severity::Error, real, "its own prefix");
+    }
+}
+
+#[test]
+fn a_default_prefix_for_listings_must_be_one_folder() {
+    let with = |prefixes: &str| {
+        let written = format!("list_default_prefix = §true\nprefixes = {prefixes}");
+        WHOLE.replace("prefixes = [\"acme/*\"]", &written)
+    };
+    let good = with("[\"acme/*\"]").replace('§', "");
+    let (config, _) = parse_with(&good, &[], &[]).unwrap();
+    assert!(config.tenants[0].grants[0].list_default_prefix);
+    for prefixes in ["[\"*\"]", "[\"exact\"]", "[\"a/*\", \"b/*\"]"] {
+        refuses(
+            &with(prefixes),
+            Severity::Error,
+            "one prefix that is a folder",
+            "folder/*",
+        );
+    }
+}
+
+#[test]
+fn keys_of_later_versions_are_refused_by_name() {
     errs(
         "name =",
         "policy = §\"file:p.json\"\nname =",

@@ -88,7 +88,9 @@ fn grant(alias: &str, prefixes: &[PrefixPattern], actions: &[&str]) -> Grant {
         alias: alias.into(),
         bucket: "shared-1250000000".into(),
         region: "ap-guangzhou".into(),
+        root: String::new(),
         prefixes: prefixes.to_vec(),
+        list_default_prefix: false,
         actions: actions.iter().map(ToString::to_string).collect(),
         headers: Vec::new(),
     }

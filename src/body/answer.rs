@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -12,6 +13,7 @@ use hyper::body::Incoming;
 
 use super::PaceLimit;
 use crate::counted::{BodyInFlight, Gauge, Pace, Side};
+use crate::rewrite::Unfit;
 use crate::rewrite::listing::AnswerRewriter;
 use crate::upstream::Lease;
 
@@ -36,6 +38,7 @@ pub struct Download {
     source: Rc<Gauge>,
     pace: Pace,
     rewriter: Option<AnswerRewriter>,
+    first: Option<Bytes>,
     cut: Option<Rc<Cell<Option<DownloadFailure>>>>,
     _in_flight: BodyInFlight,
 }
@@ -45,6 +48,8 @@ pub struct Download {
 pub enum DownloadFailure {
     /// The client reads too slowly.
     ClientSlow,
+    /// The answer was not what COS answers.
+    Malformed,
     /// The answer named something outside the caller's grants.
     OutOfScope,
     /// COS's connection ended early.
@@ -78,9 +83,18 @@ impl Answer {
             sink: Rc::clone(sink),
             pace: Pace::new(pace.bytes, pace.window),
             rewriter,
+            first: None,
             cut: None,
             _in_flight: sink.core().body(),
         }))
+    }
+
+    /// Waits for the first bytes, so that what is cut off before them can still become an error.
+    pub async fn begin(&mut self) -> Result<(), DownloadFailure> {
+        if let Self::Stream(download) = self {
+            download.first = poll_fn(|cx| download.poll_next(cx)).await.transpose()?;
+        }
+        Ok(())
     }
 
     /// Leaves the reason in `cut` if the stream fails.
@@ -93,6 +107,9 @@ impl Answer {
 
 impl Download {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, DownloadFailure>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
         loop {
             if self.sink.is_blocked() {
                 let slow = self.pace.poll_too_slow(cx, Side::Sink, self.sink.written());
@@ -124,8 +141,8 @@ impl Download {
                 return Poll::Ready(Some(Ok(data)));
             };
             let mut out = BytesMut::new();
-            if rewriter.push(&data, &mut out).is_err() {
-                return Poll::Ready(Some(Err(DownloadFailure::OutOfScope)));
+            if let Err(unfit) = rewriter.push(&data, &mut out) {
+                return Poll::Ready(Some(Err(unfit.into())));
             }
             if !out.is_empty() {
                 return Poll::Ready(Some(Ok(out.freeze())));
@@ -138,12 +155,7 @@ impl Download {
         let Some(rewriter) = self.rewriter.take() else {
             return Poll::Ready(None);
         };
-        Poll::Ready(
-            rewriter
-                .finish()
-                .err()
-                .map(|_| Err(DownloadFailure::OutOfScope)),
-        )
+        Poll::Ready(rewriter.finish().err().map(|unfit| Err(unfit.into())))
     }
 
     fn release(&mut self) {
@@ -182,7 +194,9 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream(download) => download.lease.is_none() && download.rewriter.is_none(),
+            Self::Stream(download) => {
+                download.lease.is_none() && download.rewriter.is_none() && download.first.is_none()
+            }
             Self::Whole(bytes) => bytes.is_empty(),
         }
     }
@@ -199,10 +213,20 @@ impl Body for Answer {
     }
 }
 
+impl From<Unfit> for DownloadFailure {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Malformed(_) => Self::Malformed,
+            Unfit::OutOfScope => Self::OutOfScope,
+        }
+    }
+}
+
 impl fmt::Display for DownloadFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ClientSlow => "the client read the answer too slowly",
+            Self::Malformed => "COS's answer cannot be read",
             Self::OutOfScope => "the answer named something outside the caller's grants",
             Self::UpstreamGone => "COS ended the answer before it was whole",
             Self::UpstreamSlow => "COS sent the answer too slowly",

@@ -275,8 +275,12 @@ pub struct Grant {
     pub bucket: String,
     /// `region`
     pub region: String,
-    /// `prefixes`, parsed.
+    /// `root`: what stands before every key in the real bucket, `folder/`; empty for none.
+    pub root: String,
+    /// `prefixes`, parsed: below the root, as the client names keys.
     pub prefixes: Vec<PrefixPattern>,
+    /// `list_default_prefix`: a listing without a prefix is one of the only prefix.
+    pub list_default_prefix: bool,
     /// `actions`, presets unfolded: COS names, `name/cos:GetObject`, sorted, each once.
     pub actions: Vec<String>,
     /// `headers`: lower-case names of request headers that need a grant by name.

@@ -30,6 +30,60 @@ pub(super) fn prefix(text: &str) -> Result<PrefixPattern, Refusal> {
     })
 }
 
+/// Reads a virtual bucket's root: the folder that stands before every key, with its `/` at the end.
+pub(super) fn root(text: &str) -> Result<String, Refusal> {
+    if text.is_empty() {
+        return Err(Refusal::new(
+            "a root is a folder, and this is none",
+            "write \"folder/\", or remove `root`",
+        ));
+    }
+    if let Some((what, fix)) = fault(text) {
+        return Err(Refusal::new(format!("`{}` {what}", printable(text)), fix));
+    }
+    if !text.ends_with('/') {
+        let text = printable(text);
+        return Err(Refusal::new(
+            format!("`{text}` does not end in `/`: the key `x` would be `{text}x`"),
+            format!("write \"{text}/\""),
+        ));
+    }
+    if text.len() >= KEY_BYTES {
+        return Err(Refusal::new(
+            format!("`{}` leaves no room for a key", printable(text)),
+            "shorten it: COS takes keys of 850 bytes, the root included",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// Refuses a prefix that no key below `root` can have.
+pub(super) fn fits_below(root: &str, pattern: &PrefixPattern) -> Result<(), Refusal> {
+    if root.len() + order(pattern).0.len() <= KEY_BYTES {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        format!(
+            "`{}` is longer than a key below this grant's `root` can be",
+            spell(pattern)
+        ),
+        "shorten it: COS takes keys of 850 bytes, the root included",
+    ))
+}
+
+impl PrefixPattern {
+    /// The same pattern of the keys in the real bucket, for keys that stand below `root` there.
+    #[must_use]
+    pub fn below(&self, root: &str) -> Self {
+        match self {
+            Self::Any if root.is_empty() => Self::Any,
+            Self::Any => Self::StartsWith(root.to_owned()),
+            Self::Exact(key) => Self::Exact(format!("{root}{key}")),
+            Self::StartsWith(start) => Self::StartsWith(format!("{root}{start}")),
+        }
+    }
+}
+
 /// A form that is valid and often a slip.
 pub(super) fn doubt(pattern: &PrefixPattern) -> Option<Refusal> {
     match pattern {
@@ -49,6 +103,18 @@ pub(super) fn doubt(pattern: &PrefixPattern) -> Option<Refusal> {
         }
         _ => None,
     }
+}
+
+/// A prefix that repeats the root below which it stands: valid, and often a slip.
+pub(super) fn doubt_below(root: &str, pattern: &PrefixPattern) -> Option<Refusal> {
+    if root.is_empty() || !order(pattern).0.starts_with(root) {
+        return None;
+    }
+    let (written, real) = (spell(pattern), spell(&pattern.below(root)));
+    Some(Refusal::new(
+        format!("`{written}` stands below `root`: it is `{real}` in the bucket"),
+        "write prefixes as the client names its keys, without the root",
+    ))
 }
 
 /// The pattern as it is written.
@@ -178,6 +244,35 @@ mod tests {
         assert!(!doubtful("a/*"));
         assert!(!doubtful("*"));
         assert!(!doubtful("a/b.jpg"));
+    }
+
+    #[test]
+    fn a_root_is_a_folder() {
+        assert_eq!(root("a b/中/"), Ok("a b/中/".into()));
+        let long = "a".repeat(849) + "/";
+        for text in [
+            "", "/", "/a/", "a", "a/*", "*", "a/../", "./", "a?/", "${x}/", "a\n/", "a'/", &long,
+        ] {
+            assert!(root(text).is_err(), "{text}");
+        }
+        assert!(root(&long[1..]).is_ok());
+    }
+
+    #[test]
+    fn a_root_and_a_prefix_fit_into_one_key() {
+        let (root, exact) = ("a".repeat(799) + "/", PrefixPattern::Exact("b".repeat(50)));
+        assert!(fits_below(&root, &exact).is_ok());
+        assert!(fits_below(&root, &exact.below("b")).is_err());
+        assert!(fits_below(&root, &PrefixPattern::Any).is_ok());
+    }
+
+    #[test]
+    fn patterns_below_a_root_are_those_of_the_real_bucket() {
+        for (written, real) in [("*", "r/*"), ("a*", "r/a*"), ("a/*", "r/a/*"), ("k", "r/k")] {
+            assert_eq!(prefix(written).unwrap().below("r/"), prefix(real).unwrap());
+            let plain = prefix(written).unwrap();
+            assert_eq!(plain.below(""), plain);
+        }
     }
 
     fn pattern() -> impl Strategy<Value = PrefixPattern> {

@@ -23,7 +23,11 @@ struct ReadGrant {
     name: Option<Found<String>>,
     bucket: Option<Found<String>>,
     region: Option<Found<String>>,
-    prefixes: Vec<Found<PrefixPattern>>,
+    root: String,
+    prefixes: Vec<PrefixPattern>,
+    list_default_prefix: bool,
+    /// The prefixes in the real bucket.
+    reach: Vec<Found<PrefixPattern>>,
     actions: Vec<String>,
     headers: Vec<String>,
     shared: bool,
@@ -180,20 +184,14 @@ fn grant(mut section: Section<'_>) -> ReadGrant {
     let name = section.required("name", "\"photos\"", grammar::alias);
     let bucket = section.required("bucket", "\"photos-1250000000\"", grammar::bucket);
     let region = section.required("region", "\"ap-guangzhou\"", grammar::region);
-    let mut prefixes = Vec::new();
-    for text in section.texts("prefixes") {
-        let Some(pattern) = section.check("prefixes", &text.origin, prefix::prefix(text.value))
-        else {
-            continue;
-        };
-        if let Some(doubt) = prefix::doubt(&pattern) {
-            section.document().warning(&text.origin, doubt);
-        }
-        prefixes.push(Found {
-            value: pattern,
-            origin: text.origin,
-        });
-    }
+    let root_at = section.place_of("root");
+    let root = section.parsed("root", prefix::root);
+    let prefixes = prefixes(
+        &mut section,
+        root_at.as_ref(),
+        root.as_ref().map_or("", |root| root.value.as_str()),
+    );
+    let list_default_prefix = list_default_prefix(&mut section, &prefixes);
     let mut actions = Vec::new();
     for text in section.texts("actions") {
         let unfolded = section.check("actions", &text.origin, actions::unfold(text.value));
@@ -209,22 +207,84 @@ fn grant(mut section: Section<'_>) -> ReadGrant {
     headers.dedup();
     let shared = section.flag("shared").value;
     refuse_later_keys(&mut section);
-    refuse_empty(
-        &mut section,
-        "prefixes",
-        "[\"*\"] for every key, or [\"folder/*\"]",
-    );
     refuse_empty(&mut section, "actions", "[\"read\", \"write\", \"list\"]");
     section.finish();
+    let is_known = root_at.is_none() || root.is_some(); // else nobody knows what it would touch
+    let root = root.map_or_else(String::new, |root| root.value);
+    let below = |found: &Found<PrefixPattern>| Found {
+        value: found.value.below(&root),
+        origin: found.origin.clone(),
+    };
     ReadGrant {
         name,
         bucket,
         region,
-        prefixes,
+        reach: prefixes.iter().filter(|_| is_known).map(below).collect(),
+        root,
+        prefixes: prefixes.into_iter().map(|found| found.value).collect(),
+        list_default_prefix,
         actions,
         headers,
         shared,
     }
+}
+
+/// `prefixes`, which a grant with a root need not have: all below it is its own.
+fn prefixes(
+    section: &mut Section<'_>,
+    root_at: Option<&Origin>,
+    root: &str,
+) -> Vec<Found<PrefixPattern>> {
+    if let (Some(origin), false) = (root_at, section.has("prefixes")) {
+        section.place_of("prefixes"); // it is known here all the same
+        return vec![Found {
+            value: PrefixPattern::Any,
+            origin: origin.clone(),
+        }];
+    }
+    let mut prefixes = Vec::new();
+    for text in section.texts("prefixes") {
+        let pattern = prefix::prefix(text.value)
+            .and_then(|pattern| prefix::fits_below(root, &pattern).map(|()| pattern));
+        let Some(pattern) = section.check("prefixes", &text.origin, pattern) else {
+            continue;
+        };
+        let doubts = [prefix::doubt(&pattern), prefix::doubt_below(root, &pattern)];
+        for doubt in doubts.into_iter().flatten() {
+            section.document().warning(&text.origin, doubt);
+        }
+        prefixes.push(Found {
+            value: pattern,
+            origin: text.origin,
+        });
+    }
+    refuse_empty(
+        section,
+        "prefixes",
+        "[\"*\"] for every key, or [\"folder/*\"]",
+    );
+    prefixes
+}
+
+/// `list_default_prefix`, which must be able to say what such a listing shows.
+fn list_default_prefix(section: &mut Section<'_>, prefixes: &[Found<PrefixPattern>]) -> bool {
+    let flag = section.flag("list_default_prefix");
+    let is_one = matches!(
+        prefixes,
+        [Found {
+            value: PrefixPattern::StartsWith(_),
+            ..
+        }]
+    );
+    if flag.value && !is_one {
+        let message =
+            "`list_default_prefix` needs one prefix that is a folder: it is what is then listed";
+        let fix = "write prefixes = [\"folder/*\"], or remove `list_default_prefix`";
+        section
+            .document()
+            .error(&flag.origin, Refusal::new(message, fix));
+    }
+    flag.value
 }
 
 fn grantable_header(text: &str) -> Result<String, Refusal> {
@@ -240,19 +300,12 @@ fn grantable_header(text: &str) -> Result<String, Refusal> {
 
 /// Keys of the design that this version does not have: silence would be a wider grant than meant.
 fn refuse_later_keys(section: &mut Section<'_>) {
-    for (key, fix) in [
-        ("policy", "write the grant with prefixes and actions"),
-        (
-            "root",
-            "remove it, and let clients name whole keys: prefixes = [\"folder/*\"]",
-        ),
-    ] {
-        if let Some(origin) = section.place_of(key) {
-            let message = format!("`{key}` is not offered by this version");
-            section
-                .document()
-                .error(&origin, Refusal::new(message, fix));
-        }
+    if let Some(origin) = section.place_of("policy") {
+        let message = "`policy` is not offered by this version";
+        let fix = "write the grant with prefixes and actions";
+        section
+            .document()
+            .error(&origin, Refusal::new(message, fix));
     }
 }
 
@@ -364,7 +417,7 @@ fn refuse_overlaps(root: &Section<'_>, read: &[Read]) {
                 continue;
             };
             let patterns = places.entry((&bucket.value, &region.value)).or_default();
-            patterns.extend(grant.prefixes.iter().map(|prefix| {
+            patterns.extend(grant.reach.iter().map(|prefix| {
                 let name = read.tenant.name.as_str();
                 (
                     &prefix.value,
@@ -420,11 +473,9 @@ impl ReadGrant {
             name: self.name?.value,
             bucket: self.bucket?.value,
             region: self.region?.value,
-            prefixes: self
-                .prefixes
-                .into_iter()
-                .map(|prefix| prefix.value)
-                .collect(),
+            root: self.root,
+            prefixes: self.prefixes,
+            list_default_prefix: self.list_default_prefix,
             actions: self.actions,
             headers: self.headers,
         })

@@ -154,6 +154,7 @@ impl Cos {
                     .to_owned(),
                 None => self.appid.clone(),
             },
+            source_region: self.source_region(head).unwrap_or_else(|| region.clone()),
             region,
             prefix: target.get("prefix").unwrap_or_default().to_owned(),
             facts: facts(head, &target, peer.address.ip()),
@@ -196,6 +197,13 @@ impl Cos {
                 }
             }
         }
+    }
+
+    /// Where the bucket is that a copy reads from.
+    fn source_region(&self, head: &Parts) -> Option<String> {
+        let source = header(head, "x-amz-copy-source")?;
+        let (bucket, _) = source.strip_prefix('/').unwrap_or(source).split_once('/')?;
+        Some(self.store.bucket(bucket)?.region)
     }
 
     fn admit_native(

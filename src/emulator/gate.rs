@@ -23,6 +23,8 @@ pub(super) struct Asked {
     /// The Host header.
     pub(super) host: String,
     pub(super) region: String,
+    /// The region of the bucket that a copy reads from.
+    pub(super) source_region: String,
     pub(super) appid: String,
     pub(super) prefix: String,
     /// The condition keys that the request has.
@@ -181,7 +183,7 @@ impl S3Access for Policies {
 }
 
 /// The action of an S3 operation; `None` for what the emulator does not do.
-fn action_of(operation: &str) -> Option<&'static str> {
+pub(super) fn action_of(operation: &str) -> Option<&'static str> {
     ACTIONS
         .iter()
         .find(|(name, _)| *name == operation)
@@ -191,7 +193,9 @@ fn action_of(operation: &str) -> Option<&'static str> {
 fn check_source<T>(req: &S3Request<T>, source: &CopySource) -> S3Result<()> {
     match source {
         CopySource::Bucket { bucket, key, .. } => {
-            asked(req)?.check(GET_OBJECT, Some(&format!("{bucket}/{key}")))
+            let mut asked = asked(req)?;
+            asked.region = std::mem::take(&mut asked.source_region);
+            asked.check(GET_OBJECT, Some(&format!("{bucket}/{key}")))
         }
         _ => Err(s3_error!(InvalidArgument, "Copy source is not bucket/key.")),
     }

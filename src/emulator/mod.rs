@@ -35,6 +35,8 @@ mod cos;
 mod counters;
 mod document;
 mod faults;
+#[cfg(test)]
+mod fences;
 mod gate;
 mod head;
 mod keys;

@@ -31,6 +31,8 @@ pub struct CoreMetrics {
 /// What is counted beside requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// An answer of COS named something outside the caller's grants, and was cut off.
+    AnswerOutOfScope,
     /// The end of a body was withheld from COS, because the body was not what the client said.
     BodyWithheld,
     /// Bytes of bodies that came from clients.
@@ -114,7 +116,7 @@ const STATUSES: [u16; 23] = [
     501, 502, 503, 504,
 ];
 
-const FAMILIES: [Family; 12] = [
+const FAMILIES: [Family; 13] = [
     Family {
         name: "cosgate_received_bytes_total",
         help: "Bytes of bodies received from clients.",
@@ -167,6 +169,11 @@ const FAMILIES: [Family; 12] = [
             ("{result=\"hit\"}", Event::CacheHit),
             ("{result=\"miss\"}", Event::CacheMiss),
         ],
+    },
+    Family {
+        name: "cosgate_answers_out_of_scope_total",
+        help: "Answers of COS that named something outside the caller's grants, and were cut off.",
+        samples: &[("", Event::AnswerOutOfScope)],
     },
     Family {
         name: "cosgate_bodies_withheld_total",

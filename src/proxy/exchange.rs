@@ -15,7 +15,7 @@ use super::exit::Exit;
 use super::local::document;
 use super::payload::Outgoing;
 use super::retry::Tries;
-use crate::body::{self, Answer};
+use crate::body::{self, Answer, DownloadFailure};
 use crate::config::StoredCheck;
 use crate::counted::Gauge;
 use crate::credentials::Credential;
@@ -90,7 +90,7 @@ impl Proxy {
                 return Err(self.early_success(&outgoing.body));
             }
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
-                return self.relay(permit, answered, &outgoing, gauge).await;
+                return self.relay(permit, answered, &outgoing, gauge, exit).await;
             }
             let refused = Box::pin(self.read_error(answered, permit)).await;
             let key_refused = refused.key_refused
@@ -208,6 +208,7 @@ impl Proxy {
         answered: Answered,
         outgoing: &Outgoing,
         gauge: &Rc<Gauge>,
+        exit: &Exit,
     ) -> Result<Response<Answer>, S3Error> {
         let Answered { response, lease } = answered;
         let (upstream, incoming) = response.into_parts();
@@ -219,17 +220,25 @@ impl Proxy {
         }
         if operation == Operation::DeleteObjects {
             let mut result = Box::pin(self.read_delete_result(incoming, lease)).await?;
-            rewrite::clean_failures(&mut result, permit);
+            let grant = permit.grant().ok_or_else(|| internal("no grant"))?;
+            rewrite::delete_result(&mut result, grant).map_err(|_| {
+                exit.out_of_scope();
+                bad_gateway("the result of a multi-delete named a key outside the grant")
+            })?;
             return Ok(delete_result(result, outgoing));
         }
         let rewriter = AnswerRewriter::new(permit, self.config().upstream.signature);
-        let mut answer = Response::new(Answer::stream(
-            incoming,
-            lease,
-            gauge,
-            self.pace(),
-            rewriter,
-        ));
+        let is_rewritten = rewriter.is_some();
+        let mut answer = Answer::stream(incoming, lease, gauge, self.pace(), rewriter);
+        if is_rewritten {
+            Box::pin(answer.begin()).await.map_err(|failure| {
+                if failure == DownloadFailure::OutOfScope {
+                    exit.out_of_scope();
+                }
+                bad_gateway(failure.to_string())
+            })?;
+        }
+        let mut answer = Response::new(answer);
         *answer.status_mut() = upstream.status;
         *answer.headers_mut() = headers;
         Ok(answer)

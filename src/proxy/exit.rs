@@ -148,6 +148,18 @@ impl Exit {
         self.upstream_request_id = headers.get(UPSTREAM_REQUEST_ID).cloned();
     }
 
+    /// Counts an answer of COS that was cut off since it left the fence, and raises the alarm: COS
+    /// did not do what was asked, or a grant is not what it was meant to be.
+    pub(super) fn out_of_scope(&self) {
+        self.proxy.metrics.count(Event::AnswerOutOfScope);
+        tracing::error!(
+            request_id = %self.request_id,
+            bucket = self.bucket.as_deref(),
+            operation = self.operation.map(Operation::name),
+            "COS's answer named something outside the caller's grants; the client did not get it"
+        );
+    }
+
     /// Makes the response: the answer, or the error as the client may see it.
     pub(super) fn respond(
         mut self: Box<Self>,
@@ -236,6 +248,9 @@ impl Drop for Exit {
         metrics.request(self.operation, self.status);
         metrics.add(Event::BytesReceived, received);
         metrics.add(Event::BytesSent, self.sent);
+        if self.cut.get() == Some(DownloadFailure::OutOfScope) {
+            self.out_of_scope();
+        }
         let slow = self.gauge.fell_behind();
         let cut = self
             .cut

@@ -322,10 +322,14 @@ impl Proxy {
                     ObjectKey::from_decoded(object.key.clone()).is_ok()
                         && permit.may_delete(&object.key)
                 };
-                let (allowed, denied) = asked.objects.into_iter().partition(may);
+                let (allowed, denied): (Vec<_>, _) = asked.objects.into_iter().partition(may);
+                let upstream = |object: xml::DeleteObject| xml::DeleteObject {
+                    key: permit.upstream_name(&object.key).into_owned(),
+                    ..object
+                };
                 let allowed = xml::DeleteRequest {
                     quiet,
-                    objects: allowed,
+                    objects: allowed.into_iter().map(upstream).collect(),
                 };
                 let mut outgoing = if allowed.objects.is_empty() {
                     Outgoing::new(body::Request::Empty)

@@ -1,4 +1,4 @@
-//! XML answers that name the real bucket, rewritten while they stream.
+//! XML answers that name the real bucket or keys in it, rewritten while they stream.
 //!
 //! Sans-IO: bytes in, bytes out. No more than one tag and one short text is held at a time.
 
@@ -7,12 +7,13 @@ use memchr::memchr;
 use quick_xml::escape::{escape, unescape};
 
 use super::element::Element;
+use super::names::{Names, Repeated, Shown, Unfit, escaped};
 use super::response::is_clean;
-use super::version_two::{VersionTwo, token_of_marker};
+use super::version_two::{VersionTwo, is_translated, token_of_marker};
 use crate::config::UpstreamSignature;
-use crate::s3::{Code, Fault, Operation, S3Error};
-use crate::sign::encoding::{percent_decode, push_encoded_path};
-use crate::tenant::{Grant, Permit};
+use crate::s3::Operation;
+use crate::sign::encoding::push_encoded_path;
+use crate::tenant::Permit;
 
 /// Whether answers to this operation must pass an [`AnswerRewriter`].
 pub fn rewrites(operation: Operation) -> bool {
@@ -31,19 +32,18 @@ pub fn rewrites(operation: Operation) -> bool {
     )
 }
 
-/// Copies an XML answer through. The real bucket becomes the alias, COS's address of an object the
-/// client's, and the account's name the tenant's. A listing that shows anything outside the grant
-/// is cut off with an error. What COS says after a `200` of a failure is made fit for the client.
+/// Copies an XML answer through. The real bucket becomes the alias, keys become the client's, COS's
+/// address of an object the client's, and the account's name the tenant's. A listing that shows
+/// anything outside the grant is cut off with an error. What COS says after a `200` of a failure is
+/// made fit for the client.
 ///
-/// Toward COS's own API it also makes the answer to `ListObjectsV2` of the first version's.
+/// Where the first version of a listing was asked for the second, it also makes the second's of it.
 #[derive(Debug)]
 pub struct AnswerRewriter {
-    grant: Grant,
+    names: Names,
     tenant: String,
     /// `/alias/key`, percent-encoded.
     address: String,
-    /// Keys in the answer are percent-encoded (`encoding-type=url`).
-    encoded: bool,
     version_2: Option<VersionTwo>,
     open: Vec<Element>,
     /// The document's root is `Error`.
@@ -65,9 +65,10 @@ enum Leaf {
     Blank,
     ErrorCode,
     ErrorMessage,
-    Key,
-    NextMarker,
-    Prefix,
+    Next,
+    NextToken,
+    Repeated(Repeated),
+    Shown(Shown),
     Tenant,
     Truncated,
 }
@@ -90,13 +91,11 @@ impl AnswerRewriter {
         if let Some(key) = &asked.key {
             push_encoded_path(&mut address, key.as_str().as_bytes());
         }
-        let translated =
-            asked.operation == Operation::ListObjectsV2 && signature == UpstreamSignature::Cos;
+        let translated = is_translated(asked.operation, grant, signature);
         Some(Self {
-            grant: grant.clone(), // the answer outlives the permit
+            names: Names::new(permit, grant),
             tenant: permit.tenant().name.clone(),
             address,
-            encoded: asked.query.get("encoding-type") == Some("url"),
             version_2: translated.then(|| VersionTwo::new(&asked.query)),
             open: Vec::new(),
             failed: false,
@@ -109,7 +108,7 @@ impl AnswerRewriter {
 
     /// Takes the next bytes of COS's answer and appends to `out` what the client gets for them.
     /// After an error nothing more may be sent: the answer must be seen to be cut.
-    pub fn push(&mut self, mut chunk: &[u8], out: &mut BytesMut) -> Result<(), S3Error> {
+    pub fn push(&mut self, mut chunk: &[u8], out: &mut BytesMut) -> Result<(), Unfit> {
         while !chunk.is_empty() {
             if self.tag.is_empty() {
                 let (text, rest) = chunk.split_at(memchr(b'<', chunk).unwrap_or(chunk.len()));
@@ -141,20 +140,20 @@ impl AnswerRewriter {
     }
 
     /// Whether the answer ended where a document ends.
-    pub fn finish(&self) -> Result<(), S3Error> {
+    pub fn finish(&self) -> Result<(), Unfit> {
         if self.open.is_empty() && self.tag.is_empty() {
             return Ok(());
         }
-        Err(malformed("COS's XML ended early"))
+        Err(Unfit::Malformed("COS's XML ended early"))
     }
 
-    fn text(&mut self, text: &[u8], out: &mut BytesMut) -> Result<(), S3Error> {
+    fn text(&mut self, text: &[u8], out: &mut BytesMut) -> Result<(), Unfit> {
         if self.open.is_empty() && !text.trim_ascii().is_empty() {
-            return Err(malformed("COS's answer is not XML"));
+            return Err(Unfit::Malformed("COS's answer is not XML"));
         }
         match &mut self.leaf {
             Some((_, held)) if held.len() + text.len() > TEXT_BYTES => {
-                return Err(malformed("a text in COS's XML is too long"));
+                return Err(Unfit::Malformed("a text in COS's XML is too long"));
             }
             Some((_, held)) => held.extend_from_slice(text),
             None if self.dropped_at.is_none() => out.extend_from_slice(text),
@@ -176,25 +175,27 @@ impl AnswerRewriter {
         None
     }
 
-    fn grow_tag(&mut self, bytes: &[u8]) -> Result<(), S3Error> {
+    fn grow_tag(&mut self, bytes: &[u8]) -> Result<(), Unfit> {
         if self.tag.len() + bytes.len() > TAG_BYTES {
-            return Err(malformed("a tag in COS's XML is too long"));
+            return Err(Unfit::Malformed("a tag in COS's XML is too long"));
         }
         self.tag.extend_from_slice(bytes);
         Ok(())
     }
 
     /// One whole `<…>`.
-    fn markup(&mut self, tag: &[u8], out: &mut BytesMut) -> Result<(), S3Error> {
+    fn markup(&mut self, tag: &[u8], out: &mut BytesMut) -> Result<(), Unfit> {
         match tag {
             [b'<', b'?', ..] if self.open.is_empty() => out.extend_from_slice(tag),
             // Comments, CDATA and DTDs, which COS does not write, would hide text from the checks.
-            [b'<', b'?' | b'!', ..] => return Err(malformed("unexpected markup in COS's XML")),
+            [b'<', b'?' | b'!', ..] => {
+                return Err(Unfit::Malformed("unexpected markup in COS's XML"));
+            }
             [b'<', b'/', name @ .., b'>'] => self.close(Element::of(name), tag, out)?,
             [b'<', name @ .., b'/', b'>'] => {
                 let element = Element::of(name);
                 if element == Element::NextMarker && self.version_2.is_some() {
-                    return Ok(()); // it would be a token for nothing
+                    return Ok(()); // there is no next page
                 }
                 self.start(element, tag, out)?;
                 self.leave(element)?;
@@ -202,18 +203,18 @@ impl AnswerRewriter {
                 self.end_drop();
             }
             [b'<', name @ .., b'>'] => self.start(Element::of(name), tag, out)?,
-            _ => return Err(malformed("a broken tag in COS's XML")),
+            _ => return Err(Unfit::Malformed("a broken tag in COS's XML")),
         }
         Ok(())
     }
 
-    fn start(&mut self, element: Element, tag: &[u8], out: &mut BytesMut) -> Result<(), S3Error> {
+    fn start(&mut self, element: Element, tag: &[u8], out: &mut BytesMut) -> Result<(), Unfit> {
         if self.leaf.is_some() || self.open.len() == DEPTH {
-            return Err(malformed("unexpected nesting in COS's XML"));
+            return Err(Unfit::Malformed("unexpected nesting in COS's XML"));
         }
         let parent = self.open.last().copied();
         if parent.is_none() && element != Element::Error && !is_result(tag) {
-            return Err(malformed("COS's XML is no result"));
+            return Err(Unfit::Malformed("COS's XML is no result"));
         }
         self.failed |= parent.is_none() && element == Element::Error;
         if self.dropped_at.is_none() && self.drops(parent, element) {
@@ -228,15 +229,14 @@ impl AnswerRewriter {
             let counts = matches!(element, Element::CommonPrefixes | Element::Contents);
             version_2.keys += u64::from(counts);
             if element == Element::NextMarker {
-                out.extend_from_slice(b"<NextContinuationToken>");
-                return Ok(());
+                return Ok(()); // its token has another name
             }
         }
         out.extend_from_slice(tag);
         Ok(())
     }
 
-    fn close(&mut self, element: Element, tag: &[u8], out: &mut BytesMut) -> Result<(), S3Error> {
+    fn close(&mut self, element: Element, tag: &[u8], out: &mut BytesMut) -> Result<(), Unfit> {
         self.leave(element)?;
         if self.dropped_at.is_some() {
             self.end_drop();
@@ -247,22 +247,21 @@ impl AnswerRewriter {
         }
         if let Some(version_2) = &self.version_2 {
             if element == Element::NextMarker {
-                out.extend_from_slice(b"</NextContinuationToken>");
                 return Ok(());
             }
             if element == Element::ListBucketResult {
-                out.extend_from_slice(version_2.tail(self.encoded).as_bytes());
+                out.extend_from_slice(version_2.tail(self.names.encoded()).as_bytes());
             }
         }
         out.extend_from_slice(tag);
         Ok(())
     }
 
-    fn leave(&mut self, element: Element) -> Result<(), S3Error> {
+    fn leave(&mut self, element: Element) -> Result<(), Unfit> {
         if self.open.pop() == Some(element) {
             return Ok(());
         }
-        Err(malformed("COS's XML is not well formed"))
+        Err(Unfit::Malformed("COS's XML is not well formed"))
     }
 
     fn end_drop(&mut self) {
@@ -287,55 +286,69 @@ impl AnswerRewriter {
     fn fate(&self, parent: Option<Element>, element: Element) -> Option<Leaf> {
         match (parent?, element) {
             (Element::Error, Element::Code) => Some(Leaf::ErrorCode),
-            (Element::Error, Element::Key | Element::RequestId | Element::VersionId) => None,
+            (Element::Error, Element::Key) => Some(Leaf::Repeated(Repeated::Key)),
+            (Element::Error, Element::RequestId | Element::VersionId) => None,
             (Element::Error, Element::Message) => Some(Leaf::ErrorMessage),
             (Element::Error, Element::Resource) => Some(Leaf::Address),
             (Element::Error, _) => Some(Leaf::Blank), // a string to sign, a host, a key id
             (Element::Initiator | Element::Owner, Element::DisplayName | Element::Id) => {
                 Some(Leaf::Tenant)
             }
-            (Element::CommonPrefixes, Element::Prefix) => Some(Leaf::Prefix),
-            (
-                Element::Contents | Element::DeleteMarker | Element::Upload | Element::Version,
-                Element::Key,
-            ) => Some(Leaf::Key),
-            (_, Element::Bucket | Element::Name) if self.open.len() == 2 => Some(Leaf::Alias),
             (_, Element::Location) => Some(Leaf::Address),
+            (_, Element::NextMarker) if self.version_2.is_some() => Some(Leaf::NextToken),
+            (_, Element::NextKeyMarker | Element::NextMarker) => Some(Leaf::Next),
+            (_, Element::KeyMarker) => Some(Leaf::Repeated(Repeated::KeyMarker)),
+            (_, Element::Marker) => Some(Leaf::Repeated(Repeated::Marker)),
             (_, Element::IsTruncated) if self.version_2.is_some() => Some(Leaf::Truncated),
-            (_, Element::NextMarker) if self.version_2.is_some() => Some(Leaf::NextMarker),
+            _ if self.open.len() == 2 => match element {
+                Element::Bucket | Element::Name => Some(Leaf::Alias),
+                Element::Key => Some(Leaf::Repeated(Repeated::Key)),
+                Element::Prefix => Some(Leaf::Repeated(Repeated::Prefix)),
+                _ => None,
+            },
+            // Whatever it stands in: a listing has keys and prefixes that are its own alone.
+            (_, Element::Key) => Some(Leaf::Shown(Shown::Key)),
+            (_, Element::Prefix) => Some(Leaf::Shown(Shown::Prefix)),
             _ => None,
         }
     }
 
     /// Writes what becomes of a leaf's text.
-    fn settle(&mut self, fate: Leaf, raw: &[u8], out: &mut BytesMut) -> Result<(), S3Error> {
-        let raw = std::str::from_utf8(raw).map_err(|_| malformed("COS's XML is not UTF-8"))?;
-        let text = unescape(raw).map_err(|_| malformed("an unknown entity in COS's XML"))?;
+    fn settle(&mut self, fate: Leaf, raw: &[u8], out: &mut BytesMut) -> Result<(), Unfit> {
+        let raw =
+            std::str::from_utf8(raw).map_err(|_| Unfit::Malformed("COS's XML is not UTF-8"))?;
+        let text = unescape(raw).map_err(|_| Unfit::Malformed("an unknown entity in COS's XML"))?;
         match fate {
             Leaf::Address => out.extend_from_slice(self.address.as_bytes()),
-            Leaf::Alias => out.extend_from_slice(escape(self.grant.alias.as_str()).as_bytes()),
+            Leaf::Alias => {
+                out.extend_from_slice(escape(self.names.grant().alias.as_str()).as_bytes());
+            }
             Leaf::Blank => {}
             Leaf::ErrorCode => out.extend_from_slice(error_code(raw).as_bytes()),
-            Leaf::ErrorMessage if is_clean(&text, &self.grant) => {
+            Leaf::ErrorMessage if is_clean(&text, self.names.grant()) => {
                 out.extend_from_slice(raw.as_bytes());
             }
             Leaf::ErrorMessage => out.extend_from_slice(b"The store failed to do this."),
-            Leaf::Key | Leaf::Prefix => {
-                let shown = self.shown(&text, fate)?;
-                if let Some(version_2) = &mut self.version_2 {
-                    version_2.reach(shown);
-                }
-                out.extend_from_slice(raw.as_bytes());
-            }
-            Leaf::NextMarker => {
-                let marker = if self.encoded {
-                    url_decoded(&text, false)?
-                } else {
-                    text.into_owned()
-                };
-                out.extend_from_slice(token_of_marker(&marker).as_bytes());
+            Leaf::Next | Leaf::NextToken if text.is_empty() => {} // there is no next page
+            Leaf::Next => self.show(raw, &text, Shown::Prefix, out).map(drop)?,
+            Leaf::NextToken => {
+                let token = token_of_marker(&self.names.shown(&text, Shown::Prefix)?.plain);
                 if let Some(version_2) = &mut self.version_2 {
                     version_2.has_next = true;
+                }
+                for piece in [
+                    "<NextContinuationToken>",
+                    &token,
+                    "</NextContinuationToken>",
+                ] {
+                    out.extend_from_slice(piece.as_bytes());
+                }
+            }
+            Leaf::Repeated(what) => out.extend_from_slice(self.names.repeated(what).as_bytes()),
+            Leaf::Shown(what) => {
+                let shown = self.show(raw, &text, what, out)?;
+                if let Some(version_2) = &mut self.version_2 {
+                    version_2.reach(shown);
                 }
             }
             Leaf::Tenant => out.extend_from_slice(escape(self.tenant.as_str()).as_bytes()),
@@ -349,28 +362,21 @@ impl AnswerRewriter {
         Ok(())
     }
 
-    /// The key or common prefix that a listing shows, decoded, if it may be seen. An encoded space
-    /// is `+` at AWS, so that where a `+` stands either reading may be the one inside.
-    fn shown(&self, text: &str, fate: Leaf) -> Result<String, S3Error> {
-        let inside = |key: &str| match fate {
-            Leaf::Prefix => self.grant.covers_list(key),
-            _ => self.grant.covers(key),
-        };
-        let plain = if self.encoded {
-            url_decoded(text, false)?
+    /// Writes the client's name of what a listing shows; gives it, decoded.
+    fn show(
+        &self,
+        raw: &str,
+        text: &str,
+        what: Shown,
+        out: &mut BytesMut,
+    ) -> Result<String, Unfit> {
+        let shown = self.names.shown(text, what)?;
+        if shown.written == text {
+            out.extend_from_slice(raw.as_bytes());
         } else {
-            text.to_owned()
-        };
-        if inside(&plain) {
-            return Ok(plain);
+            out.extend_from_slice(escaped(shown.written).as_bytes());
         }
-        if self.encoded {
-            let spaced = url_decoded(text, true)?;
-            if inside(&spaced) {
-                return Ok(spaced);
-            }
-        }
-        Err(malformed("a listing showed a key outside the grant"))
+        Ok(shown.plain)
     }
 }
 
@@ -382,17 +388,6 @@ fn is_result(tag: &[u8]) -> bool {
         .find(|part| !part.is_empty())
         .unwrap_or_default();
     name.ends_with(b"Result")
-}
-
-fn url_decoded(text: &str, plus_is_space: bool) -> Result<String, S3Error> {
-    let text = if plus_is_space {
-        text.replace('+', " ")
-    } else {
-        text.to_owned()
-    };
-    percent_decode(&text)
-        .and_then(|bytes| String::from_utf8(bytes.into_owned()).ok())
-        .ok_or_else(|| malformed("a key in COS's listing is wrongly encoded"))
 }
 
 /// A failure of our key or clock, as one that the client may try again.
@@ -407,16 +402,6 @@ fn error_code(code: &str) -> &str {
     }
 }
 
-fn malformed(detail: &str) -> S3Error {
-    S3Error::new(
-        Code::BadGateway,
-        "The store's answer cannot be used. Please try again.",
-    )
-    .fault(Fault::Upstream)
-    .detail(detail)
-    .close()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -429,7 +414,7 @@ mod tests {
         asked: S3Request<'_>,
         signature: UpstreamSignature,
         pieces: &[&[u8]],
-    ) -> Result<String, S3Error> {
+    ) -> Result<String, Unfit> {
         let tenant = tenant();
         let permit = Permit::for_test(&tenant, asked).unwrap();
         let mut rewriter = AnswerRewriter::new(&permit, signature).unwrap();
@@ -516,6 +501,18 @@ mod tests {
                 "prefix=acme/",
             ),
             (
+                "<Result><Unheard><Of><Key>other/x</Key></Of></Unheard></Result>",
+                "prefix=acme/",
+            ),
+            (
+                "<Result><NextMarker>other/x</NextMarker></Result>",
+                "prefix=acme/",
+            ),
+            (
+                "<Result><NextKeyMarker>a</NextKeyMarker></Result>",
+                "prefix=acme/",
+            ),
+            (
                 "<Result><CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes></Result>",
                 "prefix=acme/",
             ),
@@ -530,8 +527,7 @@ mod tests {
         ] {
             let error =
                 rewrite(list(query), UpstreamSignature::S3, &[answer.as_bytes()]).unwrap_err();
-            assert_eq!(error.code(), Code::BadGateway, "{answer}");
-            assert!(error.closes());
+            assert_eq!(error, Unfit::OutOfScope, "{answer}");
         }
         for (key, query) in [
             ("acme&#47;x", "prefix=acme/"),
@@ -606,6 +602,137 @@ mod tests {
         );
     }
 
+    /// The same tenant, with `photos` below a root.
+    fn rooted(
+        asked: S3Request<'_>,
+        signature: UpstreamSignature,
+        answer: &str,
+    ) -> Result<String, Unfit> {
+        let mut tenant = tenant();
+        tenant.grants[0].root = "ro ot/".into();
+        let permit = Permit::for_test(&tenant, asked).unwrap();
+        let mut rewriter = AnswerRewriter::new(&permit, signature).unwrap();
+        let mut out = BytesMut::new();
+        rewriter.push(answer.as_bytes(), &mut out)?;
+        rewriter.finish()?;
+        Ok(String::from_utf8(out.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn every_name_in_a_listing_is_the_clients_own() {
+        let query = "prefix=acme/&marker=acme/a&key-marker=acme/b&start-after=acme/c";
+        for (root, operation) in [
+            ("ListBucketResult", Operation::ListObjects),
+            ("ListVersionsResult", Operation::ListObjectVersions),
+            (
+                "ListMultipartUploadsResult",
+                Operation::ListMultipartUploads,
+            ),
+        ] {
+            let answer = |root_in: &str| {
+                let names = [
+                    ("Prefix", "acme/"),
+                    ("Marker", "acme/a"),
+                    ("KeyMarker", "acme/b"),
+                    ("NextMarker", "acme/z&amp;"),
+                    ("NextKeyMarker", "acme/z"),
+                    ("Delimiter", "/"),
+                ]
+                .map(|(name, text)| {
+                    let root_in = if name == "Delimiter" { "" } else { root_in };
+                    format!("<{name}>{root_in}{text}</{name}>")
+                });
+                let entries = ["Contents", "DeleteMarker", "Upload", "Version"].map(|entry| {
+                    format!("<{entry}><Key>{root_in}acme/k &lt;</Key><Size>1</Size></{entry}>")
+                });
+                format!(
+                    "<{root}>{}{}<CommonPrefixes><Prefix>{root_in}acme/d/</Prefix></CommonPrefixes></{root}>",
+                    names.concat(),
+                    entries.concat()
+                )
+            };
+            let asked = ask(operation, "photos", "", query);
+            let shown = rooted(asked, UpstreamSignature::S3, &answer("ro ot/")).unwrap();
+            assert_eq!(shown, answer(""), "{operation:?}");
+            let asked = ask(operation, "photos", "", query);
+            let outside = rooted(asked, UpstreamSignature::S3, &answer("root/"));
+            assert_eq!(outside, Err(Unfit::OutOfScope));
+        }
+    }
+
+    #[test]
+    fn encoded_names_are_the_clients_own_too() {
+        let answer = "<ListBucketResult><Prefix>ro%20ot%2Facme%2F</Prefix><Marker>ro%20ot%2F</Marker>\
+            <NextMarker>ro+ot/acme/%26</NextMarker><Contents><Key>ro%20ot/acme/a%2Bb+c</Key></Contents>\
+            <CommonPrefixes><Prefix>ro%20ot/acme%2Fd/</Prefix></CommonPrefixes></ListBucketResult>";
+        let asked = ask(
+            Operation::ListObjects,
+            "photos",
+            "",
+            "prefix=acme/&encoding-type=url",
+        );
+        assert_eq!(
+            rooted(asked, UpstreamSignature::S3, answer).unwrap(),
+            "<ListBucketResult><Prefix>acme/</Prefix><Marker></Marker>\
+             <NextMarker>acme/%26</NextMarker><Contents><Key>acme/a%2Bb+c</Key></Contents>\
+             <CommonPrefixes><Prefix>acme%2Fd/</Prefix></CommonPrefixes></ListBucketResult>"
+        );
+    }
+
+    #[test]
+    fn a_token_of_a_virtual_bucket_is_made_of_the_clients_name() {
+        let answer = "<ListBucketResult><Marker>ro ot/acme/a</Marker><IsTruncated>true</IsTruncated>\
+            <NextMarker>ro ot/acme/b</NextMarker></ListBucketResult>";
+        for signature in [UpstreamSignature::Cos, UpstreamSignature::S3] {
+            let query = "list-type=2&prefix=acme/&start-after=acme/a";
+            let asked = ask(Operation::ListObjectsV2, "photos", "", query);
+            let shown = rooted(asked, signature, answer).unwrap();
+            let token = token_of_marker("acme/b");
+            assert_eq!(
+                shown,
+                format!(
+                    "<ListBucketResult><IsTruncated>true</IsTruncated>\
+                     <NextContinuationToken>{token}</NextContinuationToken><KeyCount>0</KeyCount>\
+                     <StartAfter>acme/a</StartAfter></ListBucketResult>"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn what_cos_repeats_of_an_upload_is_what_the_client_named() {
+        for operation in [
+            Operation::CompleteMultipartUpload,
+            Operation::CreateMultipartUpload,
+            Operation::ListParts,
+        ] {
+            let answer = "<UploadResult><Location>http://x/ro%20ot/acme/x</Location>\
+                <Bucket>shared-1250000000</Bucket><Key>ro ot/acme/&amp;</Key></UploadResult>";
+            let asked = ask(operation, "photos", "acme/&", "uploadId=u");
+            assert_eq!(
+                rooted(asked, UpstreamSignature::S3, answer).unwrap(),
+                "<UploadResult><Location>/photos/acme/%26</Location>\
+                 <Bucket>photos</Bucket><Key>acme/&amp;</Key></UploadResult>"
+            );
+        }
+        let failed = "<Error><Code>InternalError</Code><Message>ro ot/acme/x is gone</Message>\
+            <Key>ro ot/acme/x</Key><BucketName>shared-1250000000</BucketName></Error>";
+        let asked = ask(Operation::CopyObject, "photos", "acme/x", "");
+        let asked = S3Request {
+            copy_source: Some(crate::s3::CopySource {
+                bucket: "public".into(),
+                key: crate::s3::ObjectKey::from_decoded("y".into()).unwrap(),
+                version_id: None,
+            }),
+            ..asked
+        };
+        assert_eq!(
+            rooted(asked, UpstreamSignature::S3, failed).unwrap(),
+            "<Error><Code>InternalError</Code><Message>The store failed to do this.</Message>\
+             <Key>acme/x</Key><BucketName></BucketName></Error>"
+        );
+    }
+
     #[test]
     fn an_error_after_a_200_tells_nothing_of_the_store() {
         let asked = ask(
@@ -669,6 +796,23 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_next_marker_is_no_token() {
+        for next in ["<NextMarker/>", "<NextMarker></NextMarker>"] {
+            let answer = format!(
+                "<ListBucketResult>{next}<IsTruncated>true</IsTruncated>\
+                 <Contents><Key>acme/b</Key></Contents></ListBucketResult>"
+            );
+            let query = "list-type=2&prefix=acme/";
+            let asked = ask(Operation::ListObjectsV2, "photos", "", query);
+            let answer = rewrite(asked, UpstreamSignature::Cos, &[answer.as_bytes()]).unwrap();
+            let token = token_of_marker("acme/b");
+            let token = format!("<NextContinuationToken>{token}</NextContinuationToken>");
+            assert_eq!(answer.matches("NextContinuationToken").count(), 2);
+            assert!(answer.contains(&token), "{answer}");
+        }
+    }
+
+    #[test]
     fn a_truncated_listing_always_says_where_the_next_page_starts() {
         let answer = "<ListBucketResult><IsTruncated>true</IsTruncated>\
             <Contents><Key>acme%2Fb</Key></Contents><CommonPrefixes><Prefix>acme%2Fa%2F</Prefix>\
@@ -684,8 +828,58 @@ mod tests {
         )));
     }
 
+    /// Something that a listing shows, inside the virtual bucket `ro ot/` or outside, in one of the
+    /// ways in which XML can say it.
+    fn some_entry() -> impl Strategy<Value = String> {
+        let element = prop::sample::select(vec![
+            ["<Contents><Key>", "</Key></Contents>"],
+            ["<a:Contents><b:Key x='>'>", "</b:Key></a:Contents>"],
+            ["<Version><Size>1</Size><Key >", "</Key ></Version>"],
+            ["<DeleteMarker><Key>", "</Key></DeleteMarker>"],
+            ["<Upload><Key>", "</Key></Upload>"],
+            ["<Unheard><Of><Key>", "</Key></Of></Unheard>"],
+            ["<CommonPrefixes><Prefix>", "</Prefix></CommonPrefixes>"],
+            ["<NextMarker>", "</NextMarker>"],
+            ["<NextKeyMarker>", "</NextKeyMarker>"],
+            ["<Prefix>", "</Prefix>"],
+            ["<Marker>", "</Marker>"],
+            ["<KeyMarker>", "</KeyMarker>"],
+            ["<Key>", "</Key>"],
+            ["<Name>", "</Name>"],
+            [
+                "<Contents><Owner><ID>SECRET</ID></Owner><Key>",
+                "</Key></Contents>",
+            ],
+        ]);
+        let text = prop::sample::select(vec![
+            "ro ot/acme/a",
+            "ro%20ot/acme/a",
+            "ro+ot%2Facme%2fa",
+            "ro ot&#47;acme&#x2F;a",
+            "SECRET",
+            "ro ot/SECRET",
+            "ro ot/acme",
+            "ro%20ot/SECRET",
+            "ro%2520ot/acme/SECRET",
+            "ro ot%2Facme/SECRET/%zz",
+            "root/acme/SECRET",
+            "acme/SECRET",
+            "ro ot/<!-- -->acme/SECRET",
+            "<![CDATA[SECRET]]>",
+            "ro ot/acme/<![CDATA[a]]>SECRET",
+            "ro ot/acme/&e;SECRET",
+            "ro ot/<b>SECRET</b>",
+            "ro ot/\u{0}SECRET",
+            "../SECRET",
+        ]);
+        (element, text).prop_map(|([before, after], text)| {
+            // COS's own words inside are the client's business: only what is outside is a secret.
+            [before, text, after].concat()
+        })
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(128))]
+        #![proptest_config(ProptestConfig::with_cases(256))]
 
         #[test]
         fn any_split_gives_the_same_answer(cuts in prop::collection::vec(0..LISTING.len(), 0..12)) {
@@ -697,6 +891,35 @@ mod tests {
                 let asked = || ask(Operation::ListObjectsV2, "photos", "", "list-type=2&prefix=acme/");
                 let whole = rewrite(asked(), signature, &[LISTING.as_bytes()]).unwrap();
                 prop_assert_eq!(rewrite(asked(), signature, &pieces).unwrap(), whole);
+            }
+        }
+
+        /// However COS writes it and whatever it is cut into: what is outside is never shown.
+        #[test]
+        fn nothing_outside_is_ever_shown(
+            entries in prop::collection::vec(some_entry(), 1..6), url: bool, cut in 1..40usize,
+        ) {
+            let mut tenant = tenant();
+            tenant.grants[0].root = "ro ot/".into();
+            let query = if url { "prefix=acme/&encoding-type=url" } else { "prefix=acme/" };
+            let document = format!("<ListBucketResult>{}</ListBucketResult>", entries.concat());
+            for (operation, signature) in [
+                (Operation::ListObjects, UpstreamSignature::S3),
+                (Operation::ListObjectsV2, UpstreamSignature::Cos),
+                (Operation::ListObjectVersions, UpstreamSignature::S3),
+            ] {
+                let permit = Permit::for_test(&tenant, ask(operation, "photos", "", query)).unwrap();
+                let mut rewriter = AnswerRewriter::new(&permit, signature).unwrap();
+                let mut out = BytesMut::new();
+                for piece in document.as_bytes().chunks(cut) {
+                    if rewriter.push(piece, &mut out).is_err() {
+                        break;
+                    }
+                }
+                let shown = String::from_utf8(out.to_vec()).unwrap();
+                for hidden in ["SECRET", "ro ot", "ro%20ot", "ro+ot"] {
+                    prop_assert!(!shown.contains(hidden), "{} of {}", shown, document);
+                }
             }
         }
 

@@ -7,13 +7,15 @@
 mod cos;
 mod element;
 pub mod listing;
+mod names;
 mod request;
 mod response;
 mod version_two;
 
+pub use names::Unfit;
 pub use request::{UpstreamRequest, request};
 pub use response::{
-    clean_failures, is_clock_refusal, is_credential_refusal, response_headers, upstream_error,
+    delete_result, is_clock_refusal, is_credential_refusal, response_headers, upstream_error,
 };
 
 #[cfg(test)]
@@ -28,7 +30,9 @@ mod tests {
             alias: alias.into(),
             bucket: bucket.into(),
             region: region.into(),
+            root: String::new(),
             prefixes: vec![prefix],
+            list_default_prefix: false,
             actions: OPERATIONS.map(|o| o.action().into()).to_vec(),
             headers: Vec::new(),
         };

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::cos::cos_header;
 use super::listing::rewrites;
-use super::version_two::marker_of_token;
+use super::version_two::{is_translated, marker_of_token};
 use crate::config::{EndpointTemplate, Upstream, UpstreamSignature};
 use crate::payload::strip_aws_chunked;
 use crate::s3::{Code, Fault, Operation, S3Error, S3Request, headers};
@@ -52,10 +52,13 @@ pub fn request(
             "an operation that is answered here reached the rewriting",
         ));
     };
-    let key = asked.key.as_ref().map_or("", |key| key.as_str());
+    let key = match &asked.key {
+        Some(key) => grant.upstream_name(key.as_str()),
+        None => Cow::Borrowed(""),
+    };
     let endpoint = &upstream.endpoint;
     let authority = fill(&endpoint.authority, grant);
-    let query = query(asked, upstream.signature)?;
+    let query = query(asked, grant, upstream.signature)?;
     let path = format!("{}/{key}", fill(&endpoint.path, grant));
     let target = target(&path, &query);
 
@@ -128,24 +131,70 @@ fn method(operation: Operation) -> Option<Method> {
     }
 }
 
-/// The query for COS: the operation's own parameters alone, none of a presigned URL's.
-fn query(asked: &S3Request<'_>, signature: UpstreamSignature) -> Result<Pairs, S3Error> {
-    let own = asked.upstream_query().into_iter();
-    let owned = |(name, value): (&'static str, &str)| (name.into(), value.to_owned().into());
-    if asked.operation != Operation::ListObjectsV2 || signature == UpstreamSignature::S3 {
-        return Ok(own.map(owned).collect());
+/// The query for COS: the operation's own parameters alone, none of a presigned URL's, with the keys
+/// in them as COS calls them.
+fn query(
+    asked: &S3Request<'_>,
+    grant: &Grant,
+    signature: UpstreamSignature,
+) -> Result<Pairs, S3Error> {
+    let mut own = asked.upstream_query();
+    let mut token = None;
+    if is_translated(asked.operation, grant, signature) {
+        let first_version = Operation::ListObjects.parameters();
+        own.retain(|(name, _)| first_version.contains(name));
+        token = asked.query.get("continuation-token");
+        let after = asked.query.get("start-after").filter(|_| token.is_none());
+        own.extend(after.map(|after| ("marker", after)));
     }
-
-    // COS's own API knows the first version of the listing alone.
-    let first_version = Operation::ListObjects.parameters();
-    let shared = own.filter(|(name, _)| first_version.contains(name));
-    let mut pairs: Pairs = shared.map(owned).collect();
-    let marker = match asked.query.get("continuation-token") {
-        Some(token) => Some(marker_of_token(token)?),
-        None => asked.query.get("start-after").map(str::to_owned),
-    };
-    pairs.extend(marker.map(|marker| ("marker".into(), marker.into())));
+    let mut pairs: Pairs = Vec::with_capacity(own.len() + 2);
+    for (name, value) in own {
+        let value = match name {
+            "key-marker" | "marker" => grant.upstream_name(value),
+            "prefix" => grant.upstream_name(grant.list_prefix(Some(value))),
+            _ => Cow::Borrowed(value),
+        };
+        pairs.push((name.into(), value.into_owned().into()));
+    }
+    if let Some(token) = token {
+        let marker = grant.upstream_name(&marker_of_token(token)?).into_owned();
+        pairs.push(("marker".into(), marker.into()));
+    }
+    if let Some(marker) = marker_name(asked.operation) {
+        check_id_marker(asked, grant)?;
+        let prefix = grant.upstream_name(grant.list_prefix(None));
+        // The marker leaves out an object named as the root itself, which has no name here.
+        for (name, value) in [("prefix", &*prefix), (marker, &grant.root)] {
+            if !value.is_empty() && !pairs.iter().any(|(there, _)| there == name) {
+                pairs.push((name.into(), value.to_owned().into()));
+            }
+        }
+    }
     Ok(pairs)
+}
+
+/// The parameter that says after which key a listing begins.
+fn marker_name(operation: Operation) -> Option<&'static str> {
+    match operation {
+        Operation::ListMultipartUploads | Operation::ListObjectVersions => Some("key-marker"),
+        Operation::ListObjects | Operation::ListObjectsV2 => Some("marker"),
+        _ => None,
+    }
+}
+
+/// In a virtual bucket every listing has a key marker, to which an id alone would then belong.
+fn check_id_marker(asked: &S3Request<'_>, grant: &Grant) -> Result<(), S3Error> {
+    let has = |name| asked.query.get(name).is_some_and(|value| !value.is_empty());
+    let id = ["upload-id-marker", "version-id-marker"]
+        .into_iter()
+        .find(|name| has(name));
+    match id {
+        Some(id) if !grant.root.is_empty() && !has("key-marker") => Err(S3Error::new(
+            Code::InvalidArgument,
+            format!("{id} cannot be given without key-marker."),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The origin-form target. Built by hand, since any URL type would normalise it.
@@ -231,7 +280,8 @@ fn copy_source(permit: &Permit<'_, '_>, upstream: &Upstream) -> Option<(&'static
         }
         UpstreamSignature::S3 => ("x-amz-copy-source", format!("/{}/", grant.bucket)),
     };
-    push_encoded_path(&mut text, source.key.as_str().as_bytes());
+    let key = grant.upstream_name(source.key.as_str());
+    push_encoded_path(&mut text, key.as_bytes());
     if let Some(version) = &source.version_id {
         text.push_str("?versionId=");
         push_encoded(&mut text, version.as_bytes());
@@ -260,7 +310,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{StoredCheck, UpstreamLimits};
+    use crate::config::{PrefixPattern, StoredCheck, UpstreamLimits};
     use crate::rewrite::tests::{OPERATIONS, ask, tenant};
     use crate::s3::{CopySource, ObjectKey};
     use crate::sign::encoding::percent_decode;
@@ -346,6 +396,110 @@ mod tests {
                 "shared-1250000000.cos.ap-guangzhou.myqcloud.com"
             );
             assert_eq!(sent.headers[header::HOST], sent.authority.as_str());
+        }
+    }
+
+    /// What COS is asked by a tenant whose buckets are below `ro ot/`.
+    fn rooted(
+        asked: S3Request<'_>,
+        signature: UpstreamSignature,
+    ) -> Result<UpstreamRequest, S3Error> {
+        let mut tenant = tenant();
+        for grant in &mut tenant.grants {
+            grant.root = "ro ot/".into();
+            grant.prefixes = vec![PrefixPattern::Any];
+        }
+        let permit = Permit::for_test(&tenant, asked).unwrap();
+        let client = http::Request::builder().body(()).unwrap().into_parts().0;
+        request(&permit, &client, &upstream(signature))
+    }
+
+    #[test]
+    fn a_virtual_buckets_keys_stand_below_its_root() {
+        let get = ask(Operation::GetObject, "photos", "a b", "");
+        let sent = rooted(get, UpstreamSignature::S3).unwrap();
+        assert_eq!(sent.target, "/ro%20ot/a%20b");
+        assert_eq!(sent.path, "/ro ot/a b");
+        for (signature, header, source) in [
+            (
+                UpstreamSignature::S3,
+                "x-amz-copy-source",
+                "/open-1250000001/ro%20ot/a%20b/%E4%B8%AD%2B?versionId=v%3D1",
+            ),
+            (
+                UpstreamSignature::Cos,
+                "x-cos-copy-source",
+                "open-1250000001.cos.ap-beijing.myqcloud.com/ro%20ot/a%20b/%E4%B8%AD%2B?versionId=v%3D1",
+            ),
+        ] {
+            let sent = rooted(copy(), signature).unwrap();
+            assert_eq!(sent.target, "/ro%20ot/acme/x");
+            assert_eq!(sent.headers[header], source);
+        }
+    }
+
+    #[test]
+    fn a_virtual_buckets_listings_stay_below_its_root() {
+        let token = crate::rewrite::version_two::token_of_marker("k");
+        let query = format!("list-type=2&continuation-token={token}&start-after=z&prefix=");
+        for (operation, query, target) in [
+            (
+                Operation::ListObjects,
+                "",
+                "/?prefix=ro%20ot%2F&marker=ro%20ot%2F",
+            ),
+            (
+                Operation::ListObjects,
+                "prefix=a&marker=a/b&delimiter=/",
+                "/?prefix=ro%20ot%2Fa&delimiter=%2F&marker=ro%20ot%2Fa%2Fb",
+            ),
+            (
+                Operation::ListObjectsV2,
+                "list-type=2&fetch-owner=true",
+                "/?prefix=ro%20ot%2F&marker=ro%20ot%2F",
+            ),
+            (
+                Operation::ListObjectsV2,
+                "list-type=2&start-after=b",
+                "/?marker=ro%20ot%2Fb&prefix=ro%20ot%2F",
+            ),
+            (
+                Operation::ListObjectsV2,
+                &query,
+                "/?prefix=ro%20ot%2F&marker=ro%20ot%2Fk",
+            ),
+            (
+                Operation::ListObjectVersions,
+                "versions&key-marker=a&version-id-marker=v",
+                "/?versions&key-marker=ro%20ot%2Fa&version-id-marker=v&prefix=ro%20ot%2F",
+            ),
+            (
+                Operation::ListMultipartUploads,
+                "uploads&upload-id-marker=",
+                "/?uploads&upload-id-marker=&prefix=ro%20ot%2F&key-marker=ro%20ot%2F",
+            ),
+        ] {
+            for signature in [UpstreamSignature::Cos, UpstreamSignature::S3] {
+                let sent = rooted(ask(operation, "photos", "", query), signature).unwrap();
+                assert_eq!(sent.target, target, "{operation:?}");
+            }
+        }
+        let lone = "versions&version-id-marker=v";
+        let lone = ask(Operation::ListObjectVersions, "photos", "", lone);
+        let refused = rooted(lone, UpstreamSignature::S3).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn a_listing_without_a_prefix_gets_the_grants_where_it_says_so() {
+        let mut tenant = tenant();
+        tenant.grants[0].list_default_prefix = true;
+        for query in ["", "prefix="] {
+            let asked = ask(Operation::ListObjects, "photos", "", query);
+            let permit = Permit::for_test(&tenant, asked).unwrap();
+            let client = http::Request::builder().body(()).unwrap().into_parts().0;
+            let sent = request(&permit, &client, &upstream(UpstreamSignature::S3)).unwrap();
+            assert_eq!(sent.target, "/?prefix=acme%2F");
         }
     }
 

@@ -5,7 +5,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use quick_xml::escape::unescape;
 
 use super::listing;
+use super::names::{self, Unfit};
 use crate::s3::{Code, Fault, Operation, S3Error, xml};
+use crate::sign::encoding::push_encoded;
 use crate::tenant::{Grant, Permit};
 
 /// The headers of COS's answer that the client gets, `x-cos-*` under their S3 names. All else is
@@ -100,16 +102,23 @@ pub fn upstream_error(status: StatusCode, body: &[u8], permit: &Permit<'_, '_>) 
     error.detail(detail)
 }
 
-/// Takes out of the result of a multi-delete what the client may not know of the store.
-pub fn clean_failures(result: &mut xml::DeleteResult, permit: &Permit<'_, '_>) {
+/// Puts the result of a multi-delete into the client's names, and takes out of it what the client may
+/// not know of the store.
+pub fn delete_result(result: &mut xml::DeleteResult, grant: &Grant) -> Result<(), Unfit> {
+    let deleted = result.deleted.iter_mut().map(|deleted| &mut deleted.key);
+    let failures = result.failures.iter_mut().map(|failure| &mut failure.key);
+    for key in deleted.chain(failures) {
+        *key = names::below_root(key, grant)
+            .filter(|key| grant.covers(key))
+            .ok_or(Unfit::OutOfScope)?
+            .to_owned();
+    }
     for failure in &mut result.failures {
-        if !permit
-            .grant()
-            .is_some_and(|grant| is_clean(&failure.message, grant))
-        {
+        if !is_clean(&failure.message, grant) {
             "The store failed to do this.".clone_into(&mut failure.message);
         }
     }
+    Ok(())
 }
 
 /// Whether a text of COS may reach the client: it names nothing of the real store. Doubt refuses.
@@ -119,7 +128,14 @@ pub(super) fn is_clean(text: &str, grant: &Grant) -> bool {
     text.len() <= MESSAGE_BYTES
         && !text.contains(&grant.bucket)
         && (appid.is_empty() || !text.contains(appid))
+        && !names_root(text, &grant.root)
         && !HIDDEN.iter().any(|word| lower.contains(word))
+}
+
+fn names_root(text: &str, root: &str) -> bool {
+    let mut encoded = String::new();
+    push_encoded(&mut encoded, root.as_bytes());
+    !root.is_empty() && (text.contains(root) || text.contains(&encoded))
 }
 
 /// Headers that pass as they are. `x-cos-*` here have no S3 counterpart, and
@@ -492,6 +508,42 @@ mod tests {
             let error = error(400, &document("InvalidArgument", secret));
             assert!(!error.to_string().contains(secret), "{secret}");
         }
+    }
+
+    #[test]
+    fn a_multi_deletes_result_is_in_the_clients_names() {
+        let mut grant = tenant().grants.remove(0);
+        grant.root = "root/".into();
+        let result = |key: &str| xml::DeleteResult {
+            deleted: vec![xml::Deleted {
+                key: "root/acme/a".into(),
+                ..xml::Deleted::default()
+            }],
+            failures: vec![xml::DeleteFailure {
+                key: key.into(),
+                message: format!("{key} is locked"),
+                ..xml::DeleteFailure::default()
+            }],
+        };
+        let mut inside = result("root/acme/b");
+        delete_result(&mut inside, &grant).unwrap();
+        assert_eq!(inside.deleted[0].key, "acme/a");
+        assert_eq!(inside.failures[0].key, "acme/b");
+        assert_eq!(inside.failures[0].message, "The store failed to do this.");
+        for outside in ["acme/b", "root/b", "root", ""] {
+            let refused = delete_result(&mut result(outside), &grant);
+            assert_eq!(refused, Err(Unfit::OutOfScope), "{outside}");
+        }
+    }
+
+    #[test]
+    fn no_text_tells_the_root() {
+        let mut grant = tenant().grants.remove(0);
+        grant.root = "a b/".into();
+        for text in ["a b/x is gone", "a%20b%2Fx is gone"] {
+            assert!(!is_clean(text, &grant), "{text}");
+        }
+        assert!(is_clean("x is gone", &grant));
     }
 
     #[test]

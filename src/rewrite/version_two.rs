@@ -1,12 +1,25 @@
-//! `ListObjectsV2` over COS's own API, which knows only the first version: a token is a marker in
-//! base64, and the rest is said at the listing's end.
+//! `ListObjectsV2` by way of the first version: a token is a marker in base64, and the rest is said
+//! at the listing's end.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use quick_xml::escape::escape;
 
-use crate::s3::{Code, Query, S3Error};
+use crate::config::UpstreamSignature;
+use crate::s3::{Code, Operation, Query, S3Error};
 use crate::sign::encoding::push_encoded;
+use crate::tenant::Grant;
+
+/// Whether the first version of the listing is asked for the second: COS's own API has no other, and
+/// in a virtual bucket COS's tokens could tell the root.
+pub(super) fn is_translated(
+    operation: Operation,
+    grant: &Grant,
+    signature: UpstreamSignature,
+) -> bool {
+    operation == Operation::ListObjectsV2
+        && (signature == UpstreamSignature::Cos || !grant.root.is_empty())
+}
 
 /// What the second version of a listing says and the first does not.
 #[derive(Debug)]

@@ -1,6 +1,9 @@
 //! May they: [`Authenticated::authorize`] is the only maker of a [`Permit`].
 
+use std::borrow::Cow;
+
 use super::{Authenticated, Grant, Tenant};
+use crate::s3::address::MAX_KEY_BYTES;
 use crate::s3::{Code, ObjectKey, Operation, S3Error, S3Request};
 
 /// The proof that a request may be done: the only thing that can be rewritten for COS.
@@ -107,8 +110,16 @@ impl<'t, 'r> Permit<'t, 'r> {
     /// answer, as AWS does; the others proceed.
     pub fn may_delete(&self, key: &str) -> bool {
         self.grant.is_some_and(|grant| {
-            grant.covers(key) && grant.allows(Operation::DeleteObject.action())
+            grant.covers(key)
+                && room_for(grant, key)
+                && grant.allows(Operation::DeleteObject.action())
         })
+    }
+
+    /// What COS calls a key of the bucket that the request names.
+    pub fn upstream_name<'n>(&self, key: &'n str) -> Cow<'n, str> {
+        self.grant
+            .map_or(Cow::Borrowed(key), |grant| grant.upstream_name(key))
     }
 }
 
@@ -148,23 +159,38 @@ fn check_action(grant: &Grant, action: &str) -> Result<(), S3Error> {
 }
 
 fn check_key(grant: &Grant, key: Option<&str>) -> Result<(), S3Error> {
-    if key.is_some_and(|key| grant.covers(key)) {
+    let Some(key) = key.filter(|key| grant.covers(key)) else {
+        return Err(S3Error::new(
+            Code::AccessDenied,
+            format!(
+                "The key is outside the prefixes that are yours in bucket {}.",
+                grant.alias
+            ),
+        ));
+    };
+    if room_for(grant, key) {
         return Ok(());
     }
     Err(S3Error::new(
-        Code::AccessDenied,
+        Code::KeyTooLongError,
         format!(
-            "The key is outside the prefixes that are yours in bucket {}.",
-            grant.alias
+            "The key has {} bytes; bucket {} takes {}.",
+            key.len(),
+            grant.alias,
+            MAX_KEY_BYTES.saturating_sub(grant.root.len())
         ),
     ))
 }
 
-/// A listing without a prefix shows the whole bucket. `delimiter` and the markers only leave out
-/// what the prefix already allows.
+/// Whether the root and `key` together are a key that COS takes.
+fn room_for(grant: &Grant, key: &str) -> bool {
+    grant.root.len() + key.len() <= MAX_KEY_BYTES
+}
+
+/// A listing without a prefix shows the whole bucket, unless the grant says what it shows. `delimiter`
+/// and the markers only leave out what the prefix already allows.
 fn check_listing(grant: &Grant, asked: &S3Request<'_>) -> Result<(), S3Error> {
-    let prefix = asked.query.get("prefix").unwrap_or_default();
-    if grant.covers_list(prefix) {
+    if grant.covers_list(grant.list_prefix(asked.query.get("prefix"))) {
         return Ok(());
     }
     Err(S3Error::new(
@@ -216,7 +242,9 @@ mod tests {
             alias: alias.into(),
             bucket: format!("{alias}-1250000000"),
             region: "ap-guangzhou".into(),
+            root: String::new(),
             prefixes: prefixes.to_vec(),
+            list_default_prefix: false,
             actions: actions.concat().iter().map(ToString::to_string).collect(),
             headers: Vec::new(),
         }
@@ -406,6 +434,48 @@ mod tests {
             into_read_only.bucket = Some("public");
             assert_eq!(outcome(into_read_only), denied);
         }
+    }
+
+    #[test]
+    fn a_root_takes_its_length_from_every_key() {
+        let mut tenant = tenant();
+        for grant in &mut tenant.grants {
+            grant.root = "root/".into();
+        }
+        let fits = format!("acme/{}", "x".repeat(840));
+        let long = format!("{fits}x");
+        let outcome = |asked| {
+            Permit::for_test(&tenant, asked)
+                .err()
+                .map(|error| error.code())
+        };
+        let put = |key| outcome(ask(Operation::PutObject, "photos", key, ""));
+        assert_eq!(put(&fits), None);
+        assert_eq!(put(&long), Some(Code::KeyTooLongError));
+        let from = |key| outcome(copy(Operation::CopyObject, "photos", key));
+        assert_eq!(from(&fits), None);
+        assert_eq!(from(&long), Some(Code::KeyTooLongError));
+        let asked = ask(Operation::DeleteObjects, "photos", "", "delete");
+        let permit = Permit::for_test(&tenant, asked).unwrap();
+        assert!(permit.may_delete(&fits));
+        assert!(!permit.may_delete(&long));
+        assert_eq!(permit.upstream_name("acme/x"), "root/acme/x");
+    }
+
+    #[test]
+    fn a_listing_without_a_prefix_is_the_grants_where_it_says_so() {
+        let mut tenant = tenant();
+        tenant.grants[0].list_default_prefix = true;
+        let outcome = |query| {
+            let asked = ask(Operation::ListObjectsV2, "photos", "", query);
+            Permit::for_test(&tenant, asked)
+                .err()
+                .map(|error| error.code())
+        };
+        assert_eq!(outcome(""), None);
+        assert_eq!(outcome("prefix=&delimiter=/"), None);
+        assert_eq!(outcome("prefix=a"), Some(Code::AccessDenied));
+        assert_eq!(outcome("prefix=/"), Some(Code::AccessDenied));
     }
 
     #[test]

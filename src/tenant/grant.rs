@@ -1,5 +1,7 @@
 //! What a tenant sees as one bucket.
 
+use std::borrow::Cow;
+
 use crate::config::{self, PrefixPattern};
 
 /// A tenant: a name, and what it may touch.
@@ -13,7 +15,7 @@ pub struct Tenant {
     pub grants: Vec<Grant>,
 }
 
-/// One bucket of a tenant: alias, real bucket, region, prefixes, actions.
+/// One bucket of a tenant: alias, real bucket, region, root, prefixes, actions.
 #[derive(Clone, Debug)]
 pub struct Grant {
     /// The alias that the client uses.
@@ -22,8 +24,12 @@ pub struct Grant {
     pub bucket: String,
     /// Its region.
     pub region: String,
-    /// The keys it covers.
+    /// What stands before every key in the real bucket: `folder/`, or nothing.
+    pub root: String,
+    /// The keys it covers, as the client names them: below the root.
     pub prefixes: Vec<PrefixPattern>,
+    /// A listing without a prefix is one of the only prefix, which starts keys.
+    pub list_default_prefix: bool,
     /// `name/cos:…`, sorted.
     pub actions: Vec<String>,
     /// Lower-case names of request headers that need a grant by name.
@@ -53,9 +59,35 @@ impl Grant {
             alias: grant.name.clone(),
             bucket: grant.bucket.clone(),
             region: grant.region.clone(),
+            root: grant.root.clone(),
             prefixes: grant.prefixes.clone(),
+            list_default_prefix: grant.list_default_prefix,
             actions: grant.actions.clone(),
             headers: grant.headers.clone(),
+        }
+    }
+
+    /// What COS calls a key, prefix or marker of the client's.
+    pub fn upstream_name<'n>(&self, name: &'n str) -> Cow<'n, str> {
+        if self.root.is_empty() {
+            return Cow::Borrowed(name);
+        }
+        Cow::Owned([&self.root, name].concat())
+    }
+
+    /// The keys it covers, as COS names them.
+    pub fn upstream_prefixes(&self) -> impl Iterator<Item = PrefixPattern> {
+        self.prefixes
+            .iter()
+            .map(|pattern| pattern.below(&self.root))
+    }
+
+    /// The prefix that a listing with this `prefix` has: the client's own, or where it has none, the
+    /// one that the grant says.
+    pub fn list_prefix<'a>(&'a self, prefix: Option<&'a str>) -> &'a str {
+        match (prefix.unwrap_or_default(), &*self.prefixes) {
+            ("", [PrefixPattern::StartsWith(start)]) if self.list_default_prefix => start,
+            (prefix, _) => prefix,
         }
     }
 
@@ -96,7 +128,9 @@ mod tests {
             alias: "photos".into(),
             bucket: "shared-1250000000".into(),
             region: "ap-guangzhou".into(),
+            root: String::new(),
             prefixes: prefixes.to_vec(),
+            list_default_prefix: false,
             actions: actions.iter().map(ToString::to_string).collect(),
             headers: Vec::new(),
         }
@@ -146,6 +180,34 @@ mod tests {
             assert!(!folder.covers_list(prefix), "{prefix}");
         }
         assert!(grant(&[PrefixPattern::Any], &[]).covers_list(""));
+    }
+
+    #[test]
+    fn a_listing_without_a_prefix_has_the_grants_only_where_it_says_so() {
+        let mut folder = grant(&[starts("acme/")], &[]);
+        assert_eq!(folder.list_prefix(None), "");
+        folder.list_default_prefix = true;
+        for (asked, prefix) in [
+            (None, "acme/"),
+            (Some(""), "acme/"),
+            (Some("a"), "a"),
+            (Some("acme/x"), "acme/x"),
+        ] {
+            assert_eq!(folder.list_prefix(asked), prefix);
+        }
+        folder.prefixes.push(starts("b/"));
+        assert_eq!(folder.list_prefix(None), "");
+    }
+
+    #[test]
+    fn a_virtual_buckets_keys_stand_below_its_root() {
+        let mut grant = grant(&[PrefixPattern::Any, starts("x/")], &[]);
+        assert_eq!(grant.upstream_name("k"), "k");
+        grant.root = "acme/".into();
+        assert_eq!(grant.upstream_name("k"), "acme/k");
+        assert_eq!(grant.upstream_name(""), "acme/");
+        let real: Vec<_> = grant.upstream_prefixes().collect();
+        assert_eq!(real, [starts("acme/"), starts("acme/x/")]);
     }
 
     #[test]

@@ -92,8 +92,8 @@ pub fn tenant_policy(tenant: &Tenant) -> Policy {
         };
         let actions = key_actions(grant);
         let lists = list_actions(grant);
-        for pattern in grant.prefixes.iter().filter(|pattern| is_literal(pattern)) {
-            let resource = match pattern {
+        for pattern in grant.upstream_prefixes().filter(is_literal) {
+            let resource = match &pattern {
                 PrefixPattern::Any => format!("{base}*"),
                 PrefixPattern::Exact(key) => format!("{base}{key}"),
                 PrefixPattern::StartsWith(start) => format!("{base}{start}*"),
@@ -107,7 +107,7 @@ pub fn tenant_policy(tenant: &Tenant) -> Policy {
             if lists.is_empty() {
                 continue;
             }
-            match pattern {
+            match &pattern {
                 PrefixPattern::Any => {
                     plain.entry(lists.clone()).or_default().insert(resource);
                 }

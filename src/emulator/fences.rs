@@ -1,0 +1,249 @@
+//! The second fence against the first: what a temporary key may do, as the emulator's CAM judges it,
+//! is never more than the grants that it was made for.
+
+use proptest::prelude::*;
+
+use super::cam::{Attempt, Policy};
+use super::gate::action_of;
+use crate::config::PrefixPattern;
+use crate::s3::{CopySource, ObjectKey, Operation, Query, S3Request};
+use crate::sign::encoding::push_encoded;
+use crate::tenant::policy::tenant_policy;
+use crate::tenant::{Grant, Permit, Tenant};
+
+const BUCKETS: [&str; 2] = ["one-1250000000", "two-1250000000"];
+const REGIONS: [&str; 2] = ["ap-beijing", "ap-guangzhou"];
+
+/// A key or prefix as COS names it, and where it is.
+#[derive(Clone, Debug)]
+struct Place {
+    bucket: &'static str,
+    region: &'static str,
+    name: String,
+}
+
+/// What the key may do, as the emulator asks it.
+struct Key(Option<Policy>);
+
+impl Key {
+    fn of(tenant: &Tenant) -> Self {
+        // A policy that says nothing is refused by STS: there is no key then.
+        Self(Policy::parse(&tenant_policy(tenant).json()).ok())
+    }
+
+    fn may(&self, action: &str, place: &Place, facts: &[(&'static str, String)]) -> bool {
+        let path = format!("{}/{}", place.bucket, place.name);
+        self.ask(action, place.region, Some(&path), facts)
+    }
+
+    fn ask(
+        &self,
+        action: &str,
+        region: &str,
+        path: Option<&str>,
+        facts: &[(&'static str, String)],
+    ) -> bool {
+        let attempt = Attempt {
+            action,
+            region,
+            appid: "1250000000",
+            path,
+            facts,
+        };
+        self.0.as_ref().is_some_and(|key| key.allows(&attempt))
+    }
+
+    /// Under either reading of Tencent's pages: by the prefix as a key, or by the condition.
+    fn may_list(&self, action: &str, prefix: &Place) -> [bool; 2] {
+        let mut encoded = String::new();
+        push_encoded(&mut encoded, prefix.name.as_bytes());
+        let facts = [("cos:prefix", encoded)];
+        let bucket = Place {
+            name: String::new(),
+            ..prefix.clone()
+        };
+        [
+            self.may(action, prefix, &facts),
+            self.may(action, &bucket, &facts),
+        ]
+    }
+}
+
+/// The grants in whose bucket `place` is, with what their client calls it.
+fn names<'t>(tenant: &'t Tenant, place: &'t Place) -> impl Iterator<Item = (&'t Grant, &'t str)> {
+    tenant.grants.iter().filter_map(|grant| {
+        let is_there = grant.bucket == place.bucket && grant.region == place.region;
+        let name = place.name.strip_prefix(&grant.root)?;
+        is_there.then_some((grant, name))
+    })
+}
+
+fn asked<'r>(
+    operation: Operation,
+    grant: &'r Grant,
+    key: Option<&str>,
+    query: Query<'r>,
+) -> S3Request<'r> {
+    S3Request {
+        operation,
+        bucket: Some(&grant.alias),
+        key: key.map(|key| ObjectKey::from_decoded(key.to_owned()).unwrap()),
+        query,
+        copy_source: None,
+    }
+}
+
+/// Whether the proxy lets some client's request of the tenant be this one at COS.
+fn proxy_allows(tenant: &Tenant, operation: Operation, place: &Place, source: &Place) -> bool {
+    names(tenant, place).any(|(grant, name)| {
+        let none = Query::parse("").unwrap();
+        match operation {
+            Operation::DeleteObjects => {
+                let permit = Permit::for_test(tenant, asked(operation, grant, None, none));
+                permit.is_ok_and(|permit| permit.may_delete(name))
+            }
+            Operation::CopyObject | Operation::UploadPartCopy => {
+                names(tenant, source).any(|(from, source)| {
+                    let asked = S3Request {
+                        copy_source: Some(CopySource {
+                            bucket: from.alias.clone(),
+                            key: ObjectKey::from_decoded(source.to_owned()).unwrap(),
+                            version_id: None,
+                        }),
+                        ..asked(operation, grant, Some(name), none.clone())
+                    };
+                    Permit::for_test(tenant, asked).is_ok()
+                })
+            }
+            _ if is_listing(operation) => {
+                let query = format!("prefix={name}");
+                let asked = asked(operation, grant, None, Query::parse(&query).unwrap());
+                Permit::for_test(tenant, asked).is_ok()
+            }
+            _ => Permit::for_test(tenant, asked(operation, grant, Some(name), none)).is_ok(),
+        }
+    })
+}
+
+fn is_listing(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::ListMultipartUploads
+            | Operation::ListObjectVersions
+            | Operation::ListObjects
+            | Operation::ListObjectsV2
+    )
+}
+
+fn some_place() -> impl Strategy<Value = Place> {
+    let bucket = prop::sample::select(BUCKETS.to_vec());
+    let region = prop::sample::select(REGIONS.to_vec());
+    // Every rest of it is a key: no slash stands where a client's key could begin.
+    let name = "([ab]{1,2}/){0,2}[ab]{1,2}";
+    (bucket, region, name).prop_map(|(bucket, region, name)| Place {
+        bucket,
+        region,
+        name,
+    })
+}
+
+fn some_pattern() -> impl Strategy<Value = PrefixPattern> {
+    prop_oneof![
+        Just(PrefixPattern::Any),
+        "[ab]{1,2}(/[ab]{0,2})?".prop_map(PrefixPattern::Exact),
+        "[ab]{1,2}(/[ab]{0,2})?".prop_map(PrefixPattern::StartsWith),
+    ]
+}
+
+fn some_grant() -> impl Strategy<Value = Grant> {
+    let actions: Vec<String> = Operation::ALL.iter().map(|o| o.action().into()).collect();
+    let most = actions.len();
+    (
+        some_place(),
+        prop::sample::select(vec!["", "a/", "a/b/", "b/"]),
+        prop::collection::vec(some_pattern(), 0..3),
+        prop::sample::subsequence(actions, 0..=most),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(place, root, prefixes, actions, list_default_prefix)| Grant {
+                alias: String::new(),
+                bucket: place.bucket.into(),
+                region: place.region.into(),
+                root: root.into(),
+                prefixes,
+                list_default_prefix,
+                actions,
+                headers: Vec::new(),
+            },
+        )
+}
+
+fn some_tenant() -> impl Strategy<Value = Tenant> {
+    prop::collection::vec(some_grant(), 0..4).prop_map(|mut grants| {
+        for (index, grant) in grants.iter_mut().enumerate() {
+            grant.alias = format!("alias-{index}");
+        }
+        Tenant {
+            index: 0,
+            name: "acme".into(),
+            grants,
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn a_temporary_key_may_do_what_the_proxy_lets_pass_and_no_more(
+        tenant in some_tenant(),
+        places in prop::collection::vec((some_place(), some_place()), 8),
+    ) {
+        let key = Key::of(&tenant);
+        for (place, source) in &places {
+            for operation in Operation::ALL.iter().copied() {
+                let action = action_of(operation.name()).unwrap();
+                match operation {
+                    Operation::ListBuckets => prop_assert!(!key.ask(action, place.region, None, &[])),
+                    // Answered by the proxy; the key is fenced all the same.
+                    Operation::CreateBucket | Operation::GetBucketLocation | Operation::HeadBucket => {
+                        let bucket = Place { name: String::new(), ..place.clone() };
+                        let whole = |grant: &Grant| grant.root.is_empty() && grant.covers("") && grant.allows(action);
+                        let granted = names(&tenant, &bucket).any(|(grant, _)| whole(grant));
+                        prop_assert_eq!(key.may(action, &bucket, &[]), granted, "{:?}", operation);
+                    }
+                    _ if is_listing(operation) => {
+                        let proxy = proxy_allows(&tenant, operation, place, source);
+                        prop_assert_eq!(key.may_list(action, place), [proxy; 2], "{:?} {:?}", operation, place);
+                    }
+                    _ => {
+                        let reads = operation.copy_source_action().is_none_or(|read| key.may(read, source, &[]));
+                        let proxy = proxy_allows(&tenant, operation, place, source);
+                        prop_assert_eq!(key.may(action, place, &[]) && reads, proxy, "{:?} {:?}", operation, place);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A listing that the grant's own prefix answers is one that the key may have.
+    #[test]
+    fn a_temporary_key_may_list_what_a_listing_without_a_prefix_asks(tenant in some_tenant()) {
+        let key = Key::of(&tenant);
+        for grant in &tenant.grants {
+            for operation in Operation::ALL.iter().copied().filter(|o| is_listing(*o)) {
+                let asked = asked(operation, grant, None, Query::parse("").unwrap());
+                let Ok(permit) = Permit::for_test(&tenant, asked) else { continue };
+                let prefix = grant.upstream_name(grant.list_prefix(None)).into_owned();
+                prop_assert_eq!(permit.grant().unwrap().bucket.as_str(), grant.bucket.as_str());
+                let place = Place {
+                    bucket: BUCKETS.into_iter().find(|b| *b == grant.bucket).unwrap(),
+                    region: REGIONS.into_iter().find(|r| *r == grant.region).unwrap(),
+                    name: prefix,
+                };
+                prop_assert_eq!(key.may_list(action_of(operation.name()).unwrap(), &place), [true; 2]);
+            }
+        }
+    }
+}
