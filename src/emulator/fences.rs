@@ -202,7 +202,8 @@ proptest! {
     ) {
         let key = Key::of(&tenant);
         for (place, source) in &places {
-            for operation in Operation::ALL.iter().copied() {
+            // A form reaches COS as the PutObject that it becomes.
+            for operation in Operation::ALL.iter().copied().filter(|o| *o != Operation::PostObject) {
                 let action = action_of(operation.name()).unwrap();
                 match operation {
                     Operation::ListBuckets => prop_assert!(!key.ask(action, place.region, None, &[])),
