@@ -24,12 +24,13 @@ use support::{
 };
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 7] = [
+const COMMANDS: [&str; 8] = [
     "certs",
     "check",
     "credentials",
     "dev",
     "emulator",
+    "explain",
     "keygen",
     "serve",
 ];

@@ -1,5 +1,7 @@
 //! A grant's prefixes: how they are written, and which of them touch a common key.
 
+use std::fmt;
+
 use super::PrefixPattern;
 use super::document::printable;
 use super::problem::Refusal;
@@ -51,12 +53,13 @@ pub(super) fn doubt(pattern: &PrefixPattern) -> Option<Refusal> {
     }
 }
 
-/// The pattern as it is written.
-pub(super) fn spell(pattern: &PrefixPattern) -> String {
-    match pattern {
-        PrefixPattern::Any => "*".to_owned(),
-        PrefixPattern::Exact(key) => printable(key),
-        PrefixPattern::StartsWith(key) => format!("{}*", printable(key)),
+impl fmt::Display for PrefixPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Exact(key) => f.write_str(&printable(key)),
+            Self::StartsWith(key) => write!(f, "{}*", printable(key)),
+        }
     }
 }
 

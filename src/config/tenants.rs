@@ -388,9 +388,9 @@ fn refuse_overlaps(root: &Section<'_>, read: &[Read]) {
             };
             let message = format!(
                 "`{}` of the tenant `{}` and `{}` of the tenant `{}` touch the same keys of {bucket}",
-                prefix::spell(second),
+                second,
                 printable(later.name),
-                prefix::spell(first),
+                first,
                 printable(owner.name),
             );
             let fix = "give each tenant its own prefix, or write shared = true in both grants";

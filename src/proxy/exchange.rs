@@ -15,6 +15,7 @@ use super::exit::Exit;
 use super::local::document;
 use super::payload::Outgoing;
 use super::retry::Tries;
+use super::sign::sign;
 use crate::body::{self, Answer};
 use crate::config::StoredCheck;
 use crate::counted::Gauge;
@@ -147,6 +148,19 @@ impl Proxy {
         }
         let (response, lease) = sent.map_err(Failure::Send)?;
         Ok(Answered { response, lease })
+    }
+
+    /// Signs, as configured and at COS's time.
+    fn sign(
+        &self,
+        request: &mut UpstreamRequest,
+        credential: &Credential,
+        region: &str,
+        sha256: Option<[u8; 32]>,
+    ) -> Result<(), S3Error> {
+        let signature = self.config().upstream.signature;
+        let now = self.shared.clock.upstream_now();
+        sign(request, signature, credential, region, sha256, now)
     }
 
     /// `Ok` when the request may be sent again; else the error for the client.

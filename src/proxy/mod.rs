@@ -42,7 +42,9 @@ use exchange::internal;
 pub use exit::ClientBody;
 use exit::Exit;
 use gather_budget::GatherBudget;
+pub use local::answer_locally;
 use retry::Budget;
+pub use sign::sign;
 
 /// What all cores share. It never changes, but for counters and the credential cache.
 #[derive(Debug)]
@@ -240,7 +242,7 @@ impl Proxy {
             .authenticate(head, &asked, connection, now)?; // who asks
         exit.caller(&caller);
         let permit = caller.authorize(asked)?; // may they
-        if let Some(answer) = self.answer_locally(&permit)? {
+        if let Some(answer) = answer_locally(&permit, &self.config().server.region)? {
             return Ok(answer); // what a scoped key cannot ask
         }
         let fresh = rewrite::request(&permit, head, &self.config().upstream)?; // rewritten

@@ -150,7 +150,7 @@ impl Proxy {
             }
         })?;
         Ok(Outgoing {
-            sha256: signed_sha256(declared.mode),
+            sha256: declared.mode.sha256(),
             verified,
             ..Outgoing::new(body)
         })
@@ -193,7 +193,7 @@ impl Proxy {
             body::Request::Whole(object)
         };
         Ok(Outgoing {
-            sha256: signed_sha256(declared.mode),
+            sha256: declared.mode.sha256(),
             verified: Some(verified),
             _hold: Some(hold),
             ..Outgoing::new(body)
@@ -279,14 +279,6 @@ impl Proxy {
                 xml::Tagging::parse(document, limit)?.to_xml(),
             )),
         }
-    }
-}
-
-/// The SHA-256 that the client signed, if it signed one: COS gets to check it too.
-fn signed_sha256(mode: Mode) -> Option<[u8; 32]> {
-    match mode {
-        Mode::Sha256(hash) => Some(hash),
-        _ => None,
     }
 }
 
