@@ -354,6 +354,11 @@ impl Pace {
         }
     }
 
+    /// Forgets the window: the transfer waited, and for neither side.
+    pub fn restart(&mut self) {
+        self.end = None;
+    }
+
     /// Called whenever the transfer has to wait for a side: `moved` is what that side has sent or
     /// taken in all. Ready when a window has passed with less than the pace asks. The window starts
     /// anew when the wait turns to the other side.

@@ -46,6 +46,7 @@ fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::Tenant {
         access_keys: keys.iter().map(key).collect(),
         anonymous,
         grants: Vec::new(),
+        limits: config::TenantLimits::default(),
     }
 }
 

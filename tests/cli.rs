@@ -311,6 +311,7 @@ fn the_configurations_readme_has_every_key_and_no_other() {
         "issuers.federal",
         "issuers.fixed",
         "tenants.one",
+        "tenants.one.limits",
     ];
     let mut config = String::new();
     for section in sections {

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use super::PaceLimit;
 use crate::counted::{BodyInFlight, Gauge, Pace, Side};
 use crate::rewrite::listing::AnswerRewriter;
+use crate::shape::Shaper;
 use crate::upstream::Lease;
 
 /// What goes to the client after the head.
@@ -35,6 +36,7 @@ pub struct Download {
     sink: Rc<Gauge>,
     source: Rc<Gauge>,
     pace: Pace,
+    shaper: Option<Box<Shaper>>,
     rewriter: Option<AnswerRewriter>,
     cut: Option<Rc<Cell<Option<DownloadFailure>>>>,
     _in_flight: BodyInFlight,
@@ -77,10 +79,20 @@ impl Answer {
             lease: Some(lease),
             sink: Rc::clone(sink),
             pace: Pace::new(pace.bytes, pace.window),
+            shaper: None,
             rewriter,
             cut: None,
             _in_flight: sink.core().body(),
         }))
+    }
+
+    /// Keeps a stream to its tenant's rate.
+    #[must_use]
+    pub fn shaped(mut self, shaper: Option<Box<Shaper>>) -> Self {
+        if let Self::Stream(download) = &mut self {
+            download.shaper = shaper;
+        }
+        self
     }
 
     /// Leaves the reason in `cut` if the stream fails.
@@ -101,6 +113,11 @@ impl Download {
             if self.lease.is_none() {
                 return Poll::Ready(None);
             }
+            if let Some(shaper) = &mut self.shaper
+                && ready!(shaper.poll_wait(cx))
+            {
+                self.pace.restart();
+            }
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(Some(Err(_))) => {
@@ -117,6 +134,9 @@ impl Download {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
+            if let Some(shaper) = &mut self.shaper {
+                shaper.moved(data.len());
+            }
             let Some(rewriter) = &mut self.rewriter else {
                 if self.incoming.is_end_stream() {
                     self.release();

@@ -222,6 +222,10 @@ impl Explanation {
             );
             (tenant, caller.authorize(asked), caller.payload())
         };
+        if tenant.limits.is_some() {
+            let says = "the tenant has limits of its own; what is used of them only `serve` knows";
+            self.say(Step::Limit, says.to_owned());
+        }
         let permit = permit.map_err(|error| {
             self.grants = tenant.grants.iter().map(Shown::from).collect();
             (Step::Authorize, error)
@@ -496,6 +500,10 @@ fn payload(permit: &Permit<'_, '_>, head: &Parts, mode: Mode) -> Result<String, 
     }
     let declared = Declared::read(mode, &head.headers)?;
     Checks::new(&declared, &head.headers)?;
+    let limits = permit.tenant().limits.as_ref();
+    if let (Some(limits), Some(length)) = (limits, declared.length) {
+        limits.check_object(length)?;
+    }
     let framing = match declared.framing {
         Framing::AwsChunked => "unpacked from aws-chunked",
         Framing::Plain => "as it comes",

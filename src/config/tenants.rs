@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::document::{Found, Origin, printable};
 use super::grammar;
+use super::limits::tenant_limits;
 use super::parse::Issuers;
 use super::prefix;
 use super::problem::{Refusal, nearest};
@@ -161,6 +162,7 @@ fn tenant(name: Found<String>, mut section: Section<'_>, issuers: &Issuers) -> R
             .error(&section.origin(), Refusal::new(message, fix));
     }
     check_grants_of_one_tenant(&section, &grants);
+    let limits = tenant_limits(section.section("limits"));
     section.finish();
     Read {
         tenant: Tenant {
@@ -169,6 +171,7 @@ fn tenant(name: Found<String>, mut section: Section<'_>, issuers: &Issuers) -> R
             access_keys,
             anonymous: anonymous.value,
             grants: Vec::new(),
+            limits,
         },
         key_origins,
         anonymous_origin: anonymous.value.then_some(anonymous.origin),

@@ -8,12 +8,12 @@ pub enum Step {
     Parse,
     /// Who asks.
     Authenticate,
+    /// Do the tenant's own limits leave room.
+    Limit,
     /// May they, by their grants.
     Authorize,
     /// A fresh head for COS, by the allow-list of headers.
     Rewrite,
-    /// Do the tenant's own limits leave room.
-    Limit,
     /// The body, and all that is checked of it.
     Payload,
     /// A temporary key.

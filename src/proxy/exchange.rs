@@ -26,7 +26,9 @@ use crate::payload::compare_stored;
 use crate::rewrite::listing::AnswerRewriter;
 use crate::rewrite::{self, UpstreamRequest};
 use crate::s3::{Code, Fault, Operation, S3Error, xml};
+use crate::shape::Shaper;
 use crate::tenant::Permit;
+use crate::tenant::limits::Way;
 use crate::timestamp::Timestamp;
 use crate::upstream::{Lease, SendFailure};
 
@@ -237,13 +239,9 @@ impl Proxy {
             return Ok(delete_result(result, outgoing));
         }
         let rewriter = AnswerRewriter::new(permit, self.config().upstream.signature);
-        let mut answer = Response::new(Answer::stream(
-            incoming,
-            lease,
-            gauge,
-            self.pace(),
-            rewriter,
-        ));
+        let answer = Answer::stream(incoming, lease, gauge, self.pace(), rewriter);
+        let shaper = Shaper::new(permit.tenant(), Way::Download);
+        let mut answer = Response::new(answer.shaped(shaper));
         *answer.status_mut() = upstream.status;
         *answer.headers_mut() = headers;
         Ok(answer)

@@ -20,7 +20,9 @@ use crate::body::{self, Answer, DownloadFailure, Upload};
 use crate::counted::{Gauge, Phase};
 use crate::observe::{AccessLine, Event};
 use crate::s3::{Fault, Operation, S3Error, S3Request};
-use crate::tenant::{Authenticated, Identity};
+use crate::shape;
+use crate::tenant::limits::{Limited, Slot};
+use crate::tenant::{Authenticated, Identity, Tenant};
 use crate::timestamp::Timestamp;
 
 /// AWS's name for the id of a request; the client sees it on every answer.
@@ -55,6 +57,8 @@ pub(super) struct Exit {
     key: Option<String>,
     tenant: Option<usize>,
     key_id: Option<String>,
+    /// The request's place among those of its tenant, where these are limited.
+    slot: Option<Slot>,
     status: StatusCode,
     error: Option<S3Error>,
     upstream_status: Option<StatusCode>,
@@ -80,6 +84,7 @@ impl Exit {
             key: None,
             tenant: None,
             key_id: None,
+            slot: None,
             status: StatusCode::from_u16(CLIENT_GONE).unwrap_or_default(),
             error: None,
             upstream_status: None,
@@ -107,6 +112,20 @@ impl Exit {
             Identity::Anonymous => None,
             Identity::Header(id) | Identity::Presigned(id) => Some(id.to_owned()),
         };
+    }
+
+    /// Holds the tenant to its own limits. The place is given back when the answer is over.
+    pub(super) fn admit(&mut self, tenant: &Tenant) -> Result<(), S3Error> {
+        let Some(limits) = &tenant.limits else {
+            return Ok(());
+        };
+        self.slot = Some(limits.admit(shape::now()).inspect_err(|limited| {
+            self.proxy.metrics.count(match limited {
+                Limited::Concurrency => Event::LimitedConcurrency,
+                Limited::Rate(_) => Event::LimitedRate,
+            });
+        })?);
+        Ok(())
     }
 
     /// Notes the body: all of it, or an upload on its way.

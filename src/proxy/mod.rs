@@ -241,6 +241,7 @@ impl Proxy {
             .tenants
             .authenticate(head, &asked, connection, now)?; // who asks
         exit.caller(&caller);
+        exit.admit(caller.tenant())?; // within their own limits
         let permit = caller.authorize(asked)?; // may they
         if let Some(answer) = answer_locally(&permit, &self.config().server.region)? {
             return Ok(answer); // what a scoped key cannot ask

@@ -22,7 +22,9 @@ use crate::payload::checksum::{Checks, Verified};
 use crate::payload::{Declared, Intake, Mode, PayloadError};
 use crate::s3::request::{MAX_OBJECT_BYTES, content_length, too_large};
 use crate::s3::{Code, ObjectKey, Operation, S3Error, xml};
-use crate::tenant::{Authenticated, Permit};
+use crate::shape::{self, Shaper};
+use crate::tenant::limits::Way;
+use crate::tenant::{Authenticated, Permit, Tenant};
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
@@ -99,6 +101,7 @@ impl Proxy {
             let bytes = length.map_or(most, |length| length.min(most));
             let hold = self.gathered.take(caller.tenant().index, bytes)?;
             let document = Box::pin(self.xml_body(head, incoming, caller.payload())).await?;
+            charge(caller.tenant(), &document);
             return Ok(Outgoing {
                 _hold: Some(hold),
                 ..self.rebuild(permit, &document)?
@@ -135,6 +138,7 @@ impl Proxy {
         if length > MAX_OBJECT_BYTES {
             return Err(too_large());
         }
+        self.check_object(caller.tenant(), length)?;
         let intake = Intake::new(
             &declared,
             length,
@@ -142,8 +146,9 @@ impl Proxy {
             caller.chunk_signatures().cloned(),
         )?;
         let source = Rc::clone(gauge);
+        let shaper = Shaper::new(caller.tenant(), Way::Upload);
         let arrived =
-            body::Request::from_client(incoming, length, intake, source, self.pace()).await;
+            body::Request::from_client(incoming, length, intake, source, self.pace(), shaper).await;
         let (body, verified) = arrived.inspect_err(|failure| {
             if matches!(failure, UploadFailure::Payload(_)) {
                 self.metrics.count(Event::BodyWithheld);
@@ -183,6 +188,8 @@ impl Proxy {
                 )
             })
             .await?;
+        charge(caller.tenant(), &input);
+        self.check_object(caller.tenant(), input.len() as u64)?;
         let object = input.clone();
         let mut intake = Intake::new(declared, object.len() as u64, checks, None)?;
         while intake.push(&mut input)?.is_some() {}
@@ -197,6 +204,17 @@ impl Proxy {
             verified: Some(verified),
             _hold: Some(hold),
             ..Outgoing::new(body)
+        })
+    }
+
+    /// Refuses what is larger than the tenant may upload in one request.
+    fn check_object(&self, tenant: &Tenant, bytes: u64) -> Result<(), S3Error> {
+        let checked = tenant
+            .limits
+            .as_ref()
+            .map(|limits| limits.check_object(bytes));
+        checked.unwrap_or(Ok(())).inspect_err(|_| {
+            self.metrics.count(Event::LimitedObjectSize);
         })
     }
 
@@ -279,6 +297,13 @@ impl Proxy {
                 xml::Tagging::parse(document, limit)?.to_xml(),
             )),
         }
+    }
+}
+
+/// Counts a body that was read whole: what the tenant streams next waits for it.
+fn charge(tenant: &Tenant, body: &Bytes) {
+    if let Some(limits) = &tenant.limits {
+        limits.charge(Way::Upload, shape::now(), body.len() as u64);
     }
 }
 

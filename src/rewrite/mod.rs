@@ -45,6 +45,7 @@ mod tests {
                     PrefixPattern::Any,
                 ),
             ],
+            limits: None,
         }
     }
 

@@ -233,6 +233,7 @@ mod tests {
                 grant("inbox", std::slice::from_ref(&folder), &[WRITE]),
                 grant("public", &[PrefixPattern::Any], &[READ, LIST]),
             ],
+            limits: None,
         }
     }
 

@@ -1,5 +1,8 @@
 //! What a tenant sees as one bucket.
 
+use std::sync::Arc;
+
+use super::limits::Limits;
 use crate::config::{self, PrefixPattern};
 
 /// A tenant: a name, and what it may touch.
@@ -11,6 +14,8 @@ pub struct Tenant {
     pub name: String,
     /// Its buckets.
     pub grants: Vec<Grant>,
+    /// What it may use at most, and how much of that it uses.
+    pub limits: Option<Arc<Limits>>,
 }
 
 /// One bucket of a tenant: alias, real bucket, region, prefixes, actions.
@@ -37,6 +42,7 @@ impl Tenant {
             index,
             name: tenant.name.clone(),
             grants: tenant.grants.iter().map(Grant::from_config).collect(),
+            limits: Limits::new(&tenant.limits),
         }
     }
 

@@ -7,6 +7,7 @@ mod anonymous;
 mod authenticate;
 mod authorize;
 mod grant;
+pub mod limits;
 pub mod policy;
 
 pub use authenticate::{Authenticated, Connection, Identity, Tenants};
