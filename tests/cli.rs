@@ -749,6 +749,7 @@ impl Session {
         let [account, local, _, _, token] = CANARIES;
         command
             .env("COSGATE_LOG", "trace")
+            .env("COSGATE_PANIC_AT", "upstream")
             .env("ACCOUNT_SECRET", account)
             .env("STATIC_TOKEN", token)
             .env("ACME_SECRET", local);
@@ -778,6 +779,7 @@ impl Session {
 
     /// Ends the program, and looks through all that it ever said: to clients, to scrapers, to its logs.
     fn end(mut self) {
+        let panicked = self.heard.contains("InternalError");
         let admin = self.serve.address("admin=");
         for page in ["/metrics", "/readyz", "/livez", "/"] {
             let reply = Call::new(admin, "GET", page).send();
@@ -791,6 +793,11 @@ impl Session {
             let around = at.map(|at| &said[at.saturating_sub(200)..(at + 40).min(said.len())]);
             assert_eq!(around, None, "{secret} was told");
         }
+        assert_eq!(
+            said.contains("asked to, at the step upstream"),
+            panicked,
+            "{said}"
+        );
         // It was not silent for lack of words.
         assert!(said.contains("DEBUG") && said.contains("WARN"), "{said}");
         assert!(said.contains(r#""tenant":"acme""#), "{said}");
@@ -868,6 +875,68 @@ fn no_secret_is_ever_told_in_a_session_with_every_kind_of_failure() {
 
     let nobody = Call::new(session.listen, "GET", "/photos/public/a");
     assert_eq!(session.ask(&nobody), 503); // COS does not take the static token
+
+    // What a client says that is a secret of its own.
+    let said_by_clients = [
+        "canaryBearer.eyJhbGciOiJub25lIn0.canary",
+        "canaryCookie0000000000000000001",
+        "canaryCustomerKey00000000000001",
+        "canarySessionToken0000000000001",
+        "canaryBasic00000000000000000001",
+    ];
+    session
+        .secrets
+        .extend(said_by_clients.map(ToOwned::to_owned));
+    let [bearer, cookie, customer, token, basic] = said_by_clients;
+    let listen = session.listen;
+    let plain = |target: &str| Call::new(listen, "GET", target);
+    for (call, status) in [
+        (
+            plain("/photos/public/a").header("authorization", &format!("Bearer {bearer}")),
+            400,
+        ),
+        (
+            plain("/photos/public/a").header("authorization", &format!("Basic {basic}")),
+            400,
+        ),
+        (
+            plain(&format!("/photos/public/a?X-Amz-Security-Token={token}")),
+            400,
+        ),
+        (
+            session
+                .call("GET", "/photos/acme/a")
+                .header("x-amz-security-token", token),
+            400,
+        ),
+        (
+            session
+                .call("GET", "/photos/acme/a")
+                .header("cookie", cookie),
+            200,
+        ),
+        (
+            session
+                .call("GET", "/photos/acme/a")
+                .header("x-amz-server-side-encryption-customer-key", customer),
+            403,
+        ),
+    ] {
+        assert_eq!(session.ask(&call), status, "{:?}", call.headers);
+    }
+    for (target, status) in [("/photos/acme/a", 200), ("/photos/globex/a", 403)] {
+        let presigned = session.call("GET", target).presigned(60);
+        let (_, signature) = presigned.target.rsplit_once('=').unwrap();
+        session.secrets.push(signature.to_owned());
+        assert_eq!(session.ask(&presigned), status);
+        let damaged = plain(&presigned.target.replace("/a?", "/b?"));
+        assert_eq!(session.ask(&damaged), 403);
+    }
+    let panics = session
+        .call("GET", "/photos/acme/panic")
+        .header("cookie", cookie);
+    assert_eq!(session.ask(&panics), 500);
+    assert_eq!(session.ask(&session.call("GET", "/photos/acme/a")), 200);
 
     let before = session.secrets.len();
     session.secrets.push(GLOBEX.1.to_owned());

@@ -183,6 +183,11 @@ impl Upload {
         self.verified.as_ref()
     }
 
+    /// Why it did not reach its end, if it did not.
+    pub fn failure(&self) -> Option<UploadFailure> {
+        self.failure
+    }
+
     /// Whether the last byte has been handed over, and so every check has passed.
     pub fn is_sent(&self) -> bool {
         self.state == UploadState::Sent

@@ -20,7 +20,7 @@ use crate::body::{self, Answer};
 use crate::config::StoredCheck;
 use crate::counted::Gauge;
 use crate::credentials::Credential;
-use crate::observe::Event;
+use crate::observe::{Event, Step};
 use crate::payload::checksum::Verified;
 use crate::payload::compare_stored;
 use crate::rewrite::listing::AnswerRewriter;
@@ -68,6 +68,7 @@ impl Proxy {
         self.budget.earn();
         let mut fresh = Some(fresh);
         loop {
+            exit.at(Step::Credential);
             let credential = if let Some(live) = entry.live(Instant::now()) {
                 self.metrics.count(Event::CacheHit);
                 live
@@ -79,6 +80,7 @@ impl Proxy {
                 Some(fresh) => fresh,
                 None => rewrite::request(permit, head, &self.config().upstream)?,
             };
+            exit.asks_upstream();
             let answered = match self.send(permit, request, &outgoing, &credential).await {
                 Ok(answered) => answered,
                 Err(failure) => {

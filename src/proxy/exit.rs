@@ -2,6 +2,7 @@
 //! the counters move, when the last byte has gone or the client has.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -13,16 +14,16 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
-use super::Proxy;
-use crate::body::{self, Answer, DownloadFailure, Upload};
+use super::{Client, Proxy};
+use crate::body::{self, Answer, DownloadFailure, Upload, UploadFailure};
 use crate::counted::{Gauge, Phase};
-use crate::observe::{AccessLine, Event};
+use crate::observe::{AccessLine, Event, Step, Verdict};
 use crate::s3::{Fault, Operation, S3Error, S3Request};
 use crate::shape;
 use crate::tenant::limits::{Limited, Slot};
-use crate::tenant::{Authenticated, Identity, Tenant};
+use crate::tenant::{Authenticated, Tenant};
 use crate::timestamp::Timestamp;
 
 /// AWS's name for the id of a request; the client sees it on every answer.
@@ -43,6 +44,7 @@ pub struct ClientBody {
 #[derive(Debug)]
 pub(super) struct Exit {
     proxy: Rc<Proxy>,
+    client: SocketAddr,
     gauge: Rc<Gauge>,
     now: Timestamp,
     started: Instant,
@@ -56,11 +58,20 @@ pub(super) struct Exit {
     bucket: Option<String>,
     key: Option<String>,
     tenant: Option<usize>,
+    identity: Option<&'static str>,
     key_id: Option<String>,
     /// The request's place among those of its tenant, where these are limited.
     slot: Option<Slot>,
+    /// Where the request is, and so where it ends if nothing follows.
+    step: Step,
+    is_answered_here: bool,
     status: StatusCode,
     error: Option<S3Error>,
+    /// When COS was asked first, and how often.
+    asked_upstream: Option<Instant>,
+    tries: u64,
+    /// From there to the head of its last answer.
+    upstream_time: Option<Duration>,
     upstream_status: Option<StatusCode>,
     upstream_request_id: Option<HeaderValue>,
     cut: Rc<Cell<Option<DownloadFailure>>>,
@@ -68,9 +79,15 @@ pub(super) struct Exit {
 
 impl Exit {
     /// Boxed: it is moved from hand to hand until the answer's last byte.
-    pub(super) fn new(proxy: &Rc<Proxy>, gauge: &Rc<Gauge>, now: Timestamp) -> Box<Self> {
+    pub(super) fn new(
+        proxy: &Rc<Proxy>,
+        client: Client,
+        gauge: &Rc<Gauge>,
+        now: Timestamp,
+    ) -> Box<Self> {
         Box::new(Self {
             proxy: Rc::clone(proxy),
+            client: client.peer,
             gauge: Rc::clone(gauge),
             now,
             started: Instant::now(),
@@ -83,10 +100,16 @@ impl Exit {
             bucket: None,
             key: None,
             tenant: None,
+            identity: None,
             key_id: None,
             slot: None,
+            step: Step::Parse,
+            is_answered_here: false,
             status: StatusCode::from_u16(CLIENT_GONE).unwrap_or_default(),
             error: None,
+            asked_upstream: None,
+            tries: 0,
+            upstream_time: None,
             upstream_status: None,
             upstream_request_id: None,
             cut: Rc::default(),
@@ -98,8 +121,27 @@ impl Exit {
         self.is_unread = true;
     }
 
+    /// Notes the step that begins.
+    pub(super) fn at(&mut self, step: Step) {
+        self.step = step;
+        #[cfg(debug_assertions)]
+        self.panic_if_asked();
+    }
+
+    /// In a build for development, a request panics whose key ends in `/panic`, at the step that the
+    /// variable names: so the tests see what a panic tells, and what it leaves.
+    #[cfg(debug_assertions)]
+    #[expect(clippy::panic, reason = "that is what it is for")]
+    fn panic_if_asked(&self) {
+        let asked = self.key.as_ref().is_some_and(|key| key.ends_with("/panic"));
+        if asked && std::env::var("COSGATE_PANIC_AT").as_deref() == Ok(self.step.as_str()) {
+            panic!("asked to, at the step {}", self.step.as_str());
+        }
+    }
+
     /// Notes what is asked.
     pub(super) fn asked(&mut self, asked: &S3Request<'_>) {
+        self.step = Step::Authenticate;
         self.operation = Some(asked.operation);
         self.bucket = asked.bucket.map(str::to_owned);
         self.key = asked.key.as_ref().map(|key| key.as_str().to_owned());
@@ -107,11 +149,10 @@ impl Exit {
 
     /// Notes who asks.
     pub(super) fn caller(&mut self, caller: &Authenticated<'_>) {
+        self.step = Step::Limit;
         self.tenant = Some(caller.tenant().index);
-        self.key_id = match caller.identity() {
-            Identity::Anonymous => None,
-            Identity::Header(id) | Identity::Presigned(id) => Some(id.to_owned()),
-        };
+        self.identity = Some(caller.identity().kind());
+        self.key_id = caller.identity().key_id().map(str::to_owned);
     }
 
     /// Holds the tenant to its own limits. The place is given back when the answer is over.
@@ -135,8 +176,21 @@ impl Exit {
         self.upload = body.upload();
     }
 
+    /// Notes that the answer is made here.
+    pub(super) fn answered_here(&mut self) {
+        self.is_answered_here = true;
+    }
+
+    /// Notes that COS is asked, perhaps once more.
+    pub(super) fn asks_upstream(&mut self) {
+        self.at(Step::Upstream);
+        self.asked_upstream.get_or_insert_with(Instant::now);
+        self.tries += 1;
+    }
+
     /// Notes COS's answer.
     pub(super) fn upstream(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.upstream_time = self.asked_upstream.map(|asked| asked.elapsed());
         self.upstream_status = Some(status);
         self.upstream_request_id = headers.get(UPSTREAM_REQUEST_ID).cloned();
     }
@@ -166,6 +220,30 @@ impl Exit {
         }
         response.body_mut().note_failure(&self.cut);
         response.map(|answer| ClientBody { answer, exit: self })
+    }
+
+    /// What became of the request, and the step that it ended at.
+    fn verdict(&self) -> (Verdict, Option<Step>) {
+        let streamed = self.upload.as_ref().and_then(|u| u.borrow().failure());
+        let step = match streamed {
+            None | Some(UploadFailure::UpstreamSlow) => self.step,
+            Some(_) => Step::Payload,
+        };
+        let is_cut = self.cut.get().is_some() || self.status.as_u16() == CLIENT_GONE;
+        let Some(error) = &self.error else {
+            return match (is_cut, self.is_answered_here) {
+                (true, _) => (Verdict::Failed, Some(step)),
+                (false, true) => (Verdict::AnsweredHere, None),
+                (false, false) => (Verdict::Allowed, None),
+            };
+        };
+        match (error.whose_fault(), step, error.http_status()) {
+            (_, Step::Upstream, StatusCode::FORBIDDEN) => (Verdict::Refused, Some(step)),
+            // That an object is not there, say, is COS's answer to a question that was allowed.
+            (Fault::Client, Step::Upstream, _) => (Verdict::Allowed, None),
+            (Fault::Client, ..) => (Verdict::Refused, Some(step)),
+            _ => (Verdict::Failed, Some(step)),
+        }
     }
 
     /// Whether no other request may follow: the rest of this one's body is still to come.
@@ -232,21 +310,28 @@ impl Drop for Exit {
             tracing::warn!(request_id = %self.request_id, %error, "request failed");
         }
         let shared = &self.proxy.shared;
+        let (verdict, step) = self.verdict();
         let line = AccessLine {
             time: self.now,
             request_id: &self.request_id,
             tenant: self
                 .tenant
                 .and_then(|index| Some(shared.tenants.get(index)?.name.as_str())),
+            client: Some(self.client),
+            identity: self.identity,
             key_id: self.key_id.as_deref(),
             operation: self.operation,
             bucket: self.bucket.as_deref(),
             key: self.key.as_deref(),
+            verdict: Some(verdict),
+            step,
             status: self.status,
             code: self.error.as_ref().map(|error| error.code().as_str()),
             received,
             sent: self.sent,
             duration: self.started.elapsed(),
+            tries: self.tries,
+            upstream_time: self.upstream_time,
             upstream_status: self.upstream_status,
             upstream_request_id: self
                 .upstream_request_id
