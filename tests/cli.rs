@@ -779,7 +779,6 @@ impl Session {
 
     /// Ends the program, and looks through all that it ever said: to clients, to scrapers, to its logs.
     fn end(mut self) {
-        let panicked = self.heard.contains("InternalError");
         let admin = self.serve.address("admin=");
         for page in ["/metrics", "/readyz", "/livez", "/"] {
             let reply = Call::new(admin, "GET", page).send();
@@ -793,11 +792,6 @@ impl Session {
             let around = at.map(|at| &said[at.saturating_sub(200)..(at + 40).min(said.len())]);
             assert_eq!(around, None, "{secret} was told");
         }
-        assert_eq!(
-            said.contains("asked to, at the step upstream"),
-            panicked,
-            "{said}"
-        );
         // It was not silent for lack of words.
         assert!(said.contains("DEBUG") && said.contains("WARN"), "{said}");
         assert!(said.contains(r#""tenant":"acme""#), "{said}");
@@ -885,11 +879,18 @@ fn say_secrets(session: &mut Session) {
         let damaged = plain(&presigned.target.replace("/a?", "/b?"));
         assert_eq!(session.ask(&damaged), 403);
     }
-    let panics = session
-        .call("GET", "/photos/acme/panic")
-        .header("cookie", cookie);
-    assert_eq!(session.ask(&panics), 500);
-    assert_eq!(session.ask(&session.call("GET", "/photos/acme/a")), 200);
+    if cfg!(debug_assertions) {
+        let panics = session.call("GET", "/photos/acme/panic");
+        assert_eq!(session.ask(&panics.header("cookie", cookie)), 500);
+        support::eventually("the panic is told", || {
+            session
+                .serve
+                .err()
+                .contains("asked to, at the step upstream")
+        });
+        // It was one request's alone.
+        assert_eq!(session.ask(&session.call("GET", "/photos/acme/a")), 200);
+    }
 }
 
 #[test]
