@@ -30,6 +30,7 @@ pub mod rewrite;
 pub mod s3;
 pub mod secret;
 pub mod server;
+pub mod shape;
 pub mod sign;
 pub mod tenant;
 pub mod timestamp;

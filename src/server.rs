@@ -283,7 +283,7 @@ impl Listener {
     {
         let limits = self.limits();
         let gauge = Gauge::new(&self.load);
-        let refuse = |error: S3Error| self.proxy.refuse_head(error, &gauge, wall_clock());
+        let refuse = |error: S3Error| self.proxy.refuse_head(error, client, &gauge, wall_clock());
         let counted = Counted::new(stream, Rc::clone(&gauge));
         let io = TokioIo::new(Front::new(counted, Rc::clone(&gauge), refuse));
         let service = service_fn(|request| {

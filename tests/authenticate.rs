@@ -46,6 +46,7 @@ fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::Tenant {
         access_keys: keys.iter().map(key).collect(),
         anonymous,
         grants: Vec::new(),
+        limits: config::TenantLimits::default(),
     }
 }
 
@@ -854,7 +855,7 @@ fn a_presigned_url_of_version_2_is_taken_where_it_is_allowed() {
     let tenants = Tenants::new(&taking_v2());
     let seen = |client: Client| {
         client.ask(&tenants, LOOPBACK, |tenant, identity, payload| {
-            assert_eq!((tenant, identity), ("acme", Identity::Presigned(KEY)));
+            assert_eq!((tenant, identity), ("acme", Identity::PresignedV2(KEY)));
             payload
         })
     };

@@ -15,7 +15,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use cosgate::config::{
-    Config, IssuerKind, Place, PrefixPattern, Problem, Severity, Sources, UpstreamSignature,
+    Config, IssuerKind, Place, PrefixPattern, Problem, Severity, Sources, TenantLimits,
+    UpstreamSignature,
 };
 
 /// In a test's text: here the problem is. It is taken out before the text is read.
@@ -438,6 +439,43 @@ fn server_values_are_checked() {
     );
     errs("[server.limits]\nhead_bytes = §100", "out of range", "8192");
     errs("[server.limits]\nconnections = §-1", "not a size", "number");
+}
+
+#[test]
+fn a_tenant_has_the_limits_that_are_written_and_no_other() {
+    let limits = |lines: &str| {
+        let text = WHOLE.replacen(
+            "[[tenants.acme.grants]]",
+            &format!("[tenants.acme.limits]\n{lines}\n[[tenants.acme.grants]]"),
+            1,
+        );
+        good(&text).tenants.remove(0).limits
+    };
+    assert_eq!(good(WHOLE).tenants[0].limits, TenantLimits::default());
+    assert_eq!(limits(""), TenantLimits::default());
+    assert_eq!(
+        limits(
+            "requests_per_second = 100\nburst = 5\nconcurrent_requests = 7\nupload_rate = \"50MiB\"\ndownload_rate = 1000000\nobject_size = \"1GiB\""
+        ),
+        TenantLimits {
+            requests_per_second: Some(100),
+            burst: Some(5),
+            concurrent_requests: Some(7),
+            upload_rate: Some(50 << 20),
+            download_rate: Some(1_000_000),
+            object_size: Some(1 << 30),
+        }
+    );
+    let errs = |line: &str, message, fix| {
+        let to = format!("[tenants.acme.limits]\n{line}\n[[tenants.acme.grants]]");
+        errs("[[tenants.acme.grants]]", &to, message, fix);
+    };
+    errs("upload_rate = §\"1KiB\"", "out of range", "65536");
+    errs("object_size = §\"6GiB\"", "out of range", "5368709120");
+    errs("requests_per_second = §0", "out of range", "1 to");
+    errs("concurrent_requests = §\"many\"", "not a size", "number");
+    errs("burst = §5", "limits nothing", "requests_per_second");
+    errs("§rate = 5", "unknown key `rate`", "upload_rate");
 }
 
 #[test]

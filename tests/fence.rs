@@ -11,7 +11,9 @@
 
 mod support;
 
-use support::{ACME, BUCKET, Call, Client, GLOBEX, Reply, SIGNATURES, World, element, exchange};
+use support::{
+    ACME, BUCKET, Call, Client, GLOBEX, Reply, SIGNATURES, Scripted, World, act, element, exchange,
+};
 
 /// A world with one object of each tenant, and nothing counted yet.
 fn world_in(signature: &str) -> World {
@@ -818,4 +820,120 @@ fn no_answer_and_no_log_line_shows_a_key_of_ours() {
             assert!(!said.contains(&secret), "{secret}");
         }
     }
+}
+
+#[test]
+fn b8_a_presigned_url_is_good_for_its_method_alone() {
+    let world = world();
+    let get = world.signed("GET", "/photos/acme/a").presigned(60);
+    for method in ["HEAD", "PUT", "DELETE"] {
+        let mut other = get.clone();
+        method.clone_into(&mut other.method);
+        let reply = other.body("x").send();
+        assert!(
+            matches!(reply.status, 400 | 403),
+            "{method}: {}",
+            reply.status
+        );
+    }
+    let with_body = get.clone().body("x").send();
+    assert_eq!(with_body.status, 400, "{}", with_body.text());
+    assert_untouched(&world);
+    assert_eq!(get.ask().text(), "acme's");
+
+    // Where the configuration does not have the key any more, its URLs are a stranger's.
+    let other = World::edited(|toml| toml.replace(ACME.0, "ACMEKEY0000000000002"));
+    let elsewhere = other.gateway.addr.to_string();
+    let get = Call::new(other.gateway.addr, "GET", "/photos/acme/a");
+    let gone = get.signed_by(ACME).header("host", &elsewhere).presigned(60);
+    assert_refused(&gone.ask(), 403, "InvalidAccessKeyId", "a key that is gone");
+}
+
+#[test]
+fn d7_the_listener_of_clients_has_no_other_pages() {
+    let world = world();
+    for page in [
+        "/metrics",
+        "/livez",
+        "/readyz",
+        "/debug",
+        "/minio/health/live",
+    ] {
+        let reply = raw(&world, "GET", page);
+        assert!(
+            matches!(reply.status, 400 | 403 | 404),
+            "{page}: {}",
+            reply.status
+        );
+        assert!(!reply.text().contains("cosgate_"), "{page}");
+        let reply = world.ask("GET", page);
+        assert!(
+            matches!(reply.status, 400 | 403 | 404),
+            "{page}: {}",
+            reply.status
+        );
+    }
+    assert_untouched(&world);
+}
+
+#[test]
+fn e10_nothing_is_remembered_of_a_connection() {
+    let world = world();
+    let mut client = Client::connect(world.gateway.addr);
+    let mut ask = |call: Call| {
+        client.write(&call.bytes());
+        client.read_reply(&call.method)
+    };
+    for _ in 0..3 {
+        let own = ask(world.signed("GET", "/photos/acme/a"));
+        assert_eq!(own.text(), "acme's");
+        let other = ask(globex(&world, "GET", "/photos/acme/a"));
+        assert_refused(&other, 403, "AccessDenied", "another tenant");
+        let nobody = ask(Call::new(world.gateway.addr, "GET", "/photos/acme/a"));
+        assert_refused(&nobody, 403, "AccessDenied", "nobody");
+        let theirs = ask(globex(&world, "GET", "/photos/globex/secret"));
+        assert_eq!(theirs.text(), "globex's");
+    }
+    let keys = world.emulator.counters().heads();
+    assert_eq!(keys.len(), 6, "what was refused did not reach COS");
+}
+
+#[test]
+fn e11_only_listed_headers_of_an_answer_pass() {
+    let poisoned = act(|peer| {
+        while peer.head().is_some() {
+            peer.say(concat!(
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\netag: \"x\"\r\nset-cookie: a=b\r\n",
+                "location: http://evil.example/\r\nrefresh: 0;url=http://evil.example/\r\n",
+                "access-control-allow-origin: *\r\nstrict-transport-security: max-age=1\r\n",
+                "x-cos-storage-class: STANDARD\r\nx-cos-trace-id: t\r\nserver: tencent-cos\r\n",
+                "x-amz-security-token: t\r\nwww-authenticate: Basic\r\n\r\nok"
+            ));
+        }
+    });
+    let scripted = Scripted::new(vec![poisoned]);
+    let reply = scripted.signed("GET", "/photos/acme/a").ask();
+    assert_eq!(reply.assert_ok().text(), "ok");
+    assert_eq!(reply.header("etag"), Some("\"x\""));
+    for name in [
+        "set-cookie",
+        "location",
+        "refresh",
+        "access-control-allow-origin",
+        "strict-transport-security",
+        "x-cos-trace-id",
+        "server",
+        "x-amz-security-token",
+        "www-authenticate",
+    ] {
+        assert_eq!(reply.header(name), None, "{name}");
+    }
+
+    let twice = act(|peer| {
+        peer.head();
+        peer.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok!");
+    });
+    let scripted = Scripted::new(vec![twice]);
+    let reply = scripted.signed("GET", "/photos/acme/a").ask();
+    assert_refused(&reply, 502, "BadGateway", "two lengths");
 }

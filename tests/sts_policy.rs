@@ -101,6 +101,7 @@ fn policy_of(grants: Vec<Grant>) -> Policy {
         index: 0,
         name: "acme".into(),
         grants,
+        limits: None,
     })
 }
 

@@ -15,6 +15,7 @@ use super::PaceLimit;
 use crate::counted::{BodyInFlight, Gauge, Pace, Side};
 use crate::rewrite::Unfit;
 use crate::rewrite::listing::AnswerRewriter;
+use crate::shape::Shaper;
 use crate::upstream::Lease;
 
 /// What goes to the client after the head.
@@ -37,6 +38,7 @@ pub struct Download {
     sink: Rc<Gauge>,
     source: Rc<Gauge>,
     pace: Pace,
+    shaper: Option<Box<Shaper>>,
     rewriter: Option<AnswerRewriter>,
     first: Option<Bytes>,
     cut: Option<Rc<Cell<Option<DownloadFailure>>>>,
@@ -82,6 +84,7 @@ impl Answer {
             lease: Some(lease),
             sink: Rc::clone(sink),
             pace: Pace::new(pace.bytes, pace.window),
+            shaper: None,
             rewriter,
             first: None,
             cut: None,
@@ -95,6 +98,15 @@ impl Answer {
             download.first = poll_fn(|cx| download.poll_next(cx)).await.transpose()?;
         }
         Ok(())
+    }
+
+    /// Keeps a stream to its tenant's rate.
+    #[must_use]
+    pub fn shaped(mut self, shaper: Option<Box<Shaper>>) -> Self {
+        if let Self::Stream(download) = &mut self {
+            download.shaper = shaper;
+        }
+        self
     }
 
     /// Leaves the reason in `cut` if the stream fails.
@@ -118,6 +130,11 @@ impl Download {
             if self.lease.is_none() {
                 return Poll::Ready(None);
             }
+            if let Some(shaper) = &mut self.shaper
+                && ready!(shaper.poll_wait(cx))
+            {
+                self.pace.rest();
+            }
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(Some(Err(_))) => {
@@ -134,6 +151,9 @@ impl Download {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
+            if let Some(shaper) = &mut self.shaper {
+                shaper.moved(data.len());
+            }
             let Some(rewriter) = &mut self.rewriter else {
                 if self.incoming.is_end_stream() {
                     self.release();

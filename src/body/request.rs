@@ -15,6 +15,7 @@ use crate::counted::{BodyInFlight, Gauge, Pace, Side};
 use crate::payload::checksum::Verified;
 use crate::payload::{Intake, PayloadError};
 use crate::s3::{Code, Fault, S3Error};
+use crate::shape::Shaper;
 
 /// What goes to COS after the head.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ pub struct Upload {
     source: Rc<Gauge>,
     sink: Option<Rc<Gauge>>,
     pace: Pace,
+    shaper: Option<Box<Shaper>>,
     state: UploadState,
     failure: Option<UploadFailure>,
     _in_flight: BodyInFlight,
@@ -134,6 +136,7 @@ impl Request {
         intake: Intake,
         source: Rc<Gauge>,
         pace: PaceLimit,
+        shaper: Option<Box<Shaper>>,
     ) -> Result<(Self, Option<Verified>), UploadFailure> {
         let in_flight = source.core().body();
         let mut upload = Upload {
@@ -147,6 +150,7 @@ impl Request {
             source,
             sink: None,
             pace: Pace::new(pace.bytes, pace.window),
+            shaper,
             state: UploadState::Untouched,
             failure: None,
             _in_flight: in_flight,
@@ -181,6 +185,11 @@ impl Upload {
         self.verified.as_ref()
     }
 
+    /// Why it did not reach its end, if it did not.
+    pub fn failure(&self) -> Option<UploadFailure> {
+        self.failure
+    }
+
     /// Whether the last byte has been handed over, and so every check has passed.
     pub fn is_sent(&self) -> bool {
         self.state == UploadState::Sent
@@ -190,6 +199,11 @@ impl Upload {
     /// the whole body has passed. Empty only for an object without bytes.
     fn poll_checked(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, UploadFailure>> {
         loop {
+            if let Some(shaper) = &mut self.shaper
+                && ready!(shaper.poll_wait(cx))
+            {
+                self.pace.rest();
+            }
             if let Some(bytes) = self.intake.push(&mut self.input)? {
                 self.received += bytes.len() as u64;
                 return Poll::Ready(Ok(bytes));
@@ -202,6 +216,9 @@ impl Upload {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.input = frame.into_data().unwrap_or_default();
                     self.source.took_of_body(self.input.len());
+                    if let Some(shaper) = &mut self.shaper {
+                        shaper.moved(self.input.len());
+                    }
                 }
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(UploadFailure::ClientGone)),
                 Poll::Ready(None) => return Poll::Ready(self.finish()),

@@ -37,30 +37,55 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 /// Reads a configuration from the file system and the environment. Problems, warnings included, go
 /// to standard error; `None` when it cannot be used.
 pub(super) fn load(path: &Path) -> Option<Config> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
+    let text = read(path)?;
+    let (config, warnings) = parse(path, &text, &|name| env::var(name).ok())?;
+    print(&warnings);
+    let unusable = unusable_certificates(&config);
+    for (key, error) in &unusable {
+        eprintln!("{}: error: {key}: {error}", path.display());
+    }
+    unusable.is_empty().then_some(config)
+}
+
+/// The same for a command that contacts nobody: what the file takes from the environment as a secret
+/// need not be there, certificates are not looked into, and warnings are left to `check`.
+pub(super) fn load_without_secrets(path: &Path) -> Option<Config> {
+    let text = read(path)?;
+    let named = |name: &str| {
+        text.contains(&format!("\"env:{name}\"")) || text.contains(&format!("'env:{name}'"))
+    };
+    let env = |name: &str| {
+        let set = env::var(name).ok();
+        set.or_else(|| named(name).then(|| "not-set".to_owned()))
+    };
+    parse(path, &text, &env).map(|(config, _)| config)
+}
+
+fn read(path: &Path) -> Option<String> {
+    match fs::read_to_string(path) {
+        Ok(text) => Some(text),
         Err(error) => {
             eprintln!(
                 "{}: error: cannot read the configuration: {error}\n  help: give an existing TOML file with --config",
                 path.display()
             );
-            return None;
+            None
         }
-    };
+    }
+}
+
+fn parse(
+    path: &Path,
+    text: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Option<(Config, Vec<Problem>)> {
     let sources = Sources {
-        env: &|name| env::var(name).ok(),
+        env,
         file: &|path| read_file(path),
         cores: cores(),
     };
-    match Config::parse(&path.to_string_lossy(), &text, &sources) {
-        Ok((config, warnings)) => {
-            print(&warnings);
-            let unusable = unusable_certificates(&config);
-            for (key, error) in &unusable {
-                eprintln!("{}: error: {key}: {error}", path.display());
-            }
-            unusable.is_empty().then_some(config)
-        }
+    match Config::parse(&path.to_string_lossy(), text, &sources) {
+        Ok(read) => Some(read),
         Err(problems) => {
             print(&problems);
             None

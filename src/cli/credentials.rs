@@ -128,7 +128,8 @@ fn duration(config: &Config, tenant: usize) -> Duration {
     }
 }
 
-fn unknown_tenant(name: &str, config: &Config) -> String {
+/// What is said of a tenant that is not there.
+pub(super) fn unknown_tenant(name: &str, config: &Config) -> String {
     let names = || config.tenants.iter().map(|tenant| tenant.name.as_str());
     let help = match nearest(name, names()) {
         Some(meant) => format!("did you mean `{meant}`?"),

@@ -7,6 +7,7 @@ mod credentials;
 mod dev;
 #[cfg(feature = "emulator")]
 mod emulator;
+mod explain;
 mod keygen;
 mod serve;
 
@@ -33,6 +34,7 @@ enum Command {
     Dev(dev::Arguments),
     #[cfg(feature = "emulator")]
     Emulator(emulator::Arguments),
+    Explain(Box<explain::Arguments>),
     Keygen(keygen::Arguments),
     Serve(serve::Arguments),
 }
@@ -51,6 +53,7 @@ impl Arguments {
             Command::Dev(arguments) => dev::run(&arguments),
             #[cfg(feature = "emulator")]
             Command::Emulator(arguments) => emulator::run(&arguments),
+            Command::Explain(arguments) => explain::run(&arguments),
             Command::Keygen(arguments) => keygen::run(&arguments),
             Command::Serve(arguments) => serve::run(&arguments),
         }

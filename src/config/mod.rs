@@ -6,6 +6,7 @@ mod actions;
 mod document;
 mod endpoint;
 mod grammar;
+mod limits;
 mod outside;
 mod parse;
 mod prefix;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use crate::secret::Secret;
 
+pub use limits::TenantLimits;
 pub use problem::{Place, Problem, Severity, nearest};
 
 /// The world outside the file.
@@ -255,6 +257,8 @@ pub struct Tenant {
     pub anonymous: bool,
     /// `[[tenants.NAME.grants]]`
     pub grants: Vec<Grant>,
+    /// `[tenants.NAME.limits]`
+    pub limits: TenantLimits,
 }
 
 /// One of a tenant's local keys.

@@ -1,5 +1,7 @@
 //! A grant's prefixes: how they are written, and which of them touch a common key.
 
+use std::fmt;
+
 use super::PrefixPattern;
 use super::document::printable;
 use super::problem::Refusal;
@@ -63,10 +65,7 @@ pub(super) fn fits_below(root: &str, pattern: &PrefixPattern) -> Result<(), Refu
         return Ok(());
     }
     Err(Refusal::new(
-        format!(
-            "`{}` is longer than a key below this grant's `root` can be",
-            spell(pattern)
-        ),
+        format!("`{pattern}` is longer than a key below this grant's `root` can be"),
         "shorten it: COS takes keys of 850 bytes, the root included",
     ))
 }
@@ -110,19 +109,20 @@ pub(super) fn doubt_below(root: &str, pattern: &PrefixPattern) -> Option<Refusal
     if root.is_empty() || !order(pattern).0.starts_with(root) {
         return None;
     }
-    let (written, real) = (spell(pattern), spell(&pattern.below(root)));
+    let real = pattern.below(root);
     Some(Refusal::new(
-        format!("`{written}` stands below `root`: it is `{real}` in the bucket"),
+        format!("`{pattern}` stands below `root`: it is `{real}` in the bucket"),
         "write prefixes as the client names its keys, without the root",
     ))
 }
 
-/// The pattern as it is written.
-pub(super) fn spell(pattern: &PrefixPattern) -> String {
-    match pattern {
-        PrefixPattern::Any => "*".to_owned(),
-        PrefixPattern::Exact(key) => printable(key),
-        PrefixPattern::StartsWith(key) => format!("{}*", printable(key)),
+impl fmt::Display for PrefixPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Exact(key) => f.write_str(&printable(key)),
+            Self::StartsWith(key) => write!(f, "{}*", printable(key)),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::document::{Found, Origin, printable};
 use super::grammar;
+use super::limits::tenant_limits;
 use super::parse::Issuers;
 use super::prefix;
 use super::problem::{Refusal, nearest};
@@ -165,6 +166,7 @@ fn tenant(name: Found<String>, mut section: Section<'_>, issuers: &Issuers) -> R
             .error(&section.origin(), Refusal::new(message, fix));
     }
     check_grants_of_one_tenant(&section, &grants);
+    let limits = tenant_limits(section.section("limits"));
     section.finish();
     Read {
         tenant: Tenant {
@@ -173,6 +175,7 @@ fn tenant(name: Found<String>, mut section: Section<'_>, issuers: &Issuers) -> R
             access_keys,
             anonymous: anonymous.value,
             grants: Vec::new(),
+            limits,
         },
         key_origins,
         anonymous_origin: anonymous.value.then_some(anonymous.origin),
@@ -441,9 +444,9 @@ fn refuse_overlaps(root: &Section<'_>, read: &[Read]) {
             };
             let message = format!(
                 "`{}` of the tenant `{}` and `{}` of the tenant `{}` touch the same keys of {bucket}",
-                prefix::spell(second),
+                second,
                 printable(later.name),
-                prefix::spell(first),
+                first,
                 printable(owner.name),
             );
             let fix = "give each tenant its own prefix, or write shared = true in both grants";

@@ -188,6 +188,7 @@ fn some_tenant() -> impl Strategy<Value = Tenant> {
             index: 0,
             name: "acme".into(),
             grants,
+            limits: None,
         }
     })
 }

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -16,6 +17,7 @@ use std::time::Duration;
 use http::{StatusCode, Version};
 
 use super::metrics::{CoreMetrics, Event};
+use super::verdict::{Step, Verdict};
 use crate::s3::Operation;
 use crate::timestamp::Timestamp;
 
@@ -29,8 +31,12 @@ pub struct AccessLine<'a> {
     pub request_id: &'a str,
     /// The client's version of HTTP.
     pub http: Version,
+    /// The client's address, as the socket has it.
+    pub client: Option<SocketAddr>,
     /// The tenant, once known.
     pub tenant: Option<&'a str>,
+    /// By what the caller is known: `anonymous`, `sigv4`, `presigned`, `sigv2`.
+    pub identity: Option<&'a str>,
     /// The id of the local access key.
     pub key_id: Option<&'a str>,
     /// What was asked, if it was understood.
@@ -39,6 +45,10 @@ pub struct AccessLine<'a> {
     pub bucket: Option<&'a str>,
     /// The object's key.
     pub key: Option<&'a str>,
+    /// What became of it.
+    pub verdict: Option<Verdict>,
+    /// The step that it ended at, when it was refused or failed.
+    pub step: Option<Step>,
     /// Status of the answer.
     pub status: StatusCode,
     /// The S3 error code of the answer.
@@ -51,6 +61,10 @@ pub struct AccessLine<'a> {
     pub sent: u64,
     /// From the request's head to the answer's last byte.
     pub duration: Duration,
+    /// How often COS was asked.
+    pub tries: u64,
+    /// From the first byte sent to COS to the head of its last answer: an upload's way is in it.
+    pub upstream_time: Option<Duration>,
     /// What COS answered, if it was asked.
     pub upstream_status: Option<StatusCode>,
     /// The id that COS gave the request.
@@ -194,20 +208,31 @@ impl AccessLine<'_> {
             Version::HTTP_10 => ",\"http\":\"1.0\"",
             _ => ",\"http\":\"1.1\"",
         });
+        if let Some(client) = self.client {
+            let _ = write!(json, ",\"client\":\"{client}\"");
+        }
         text_field(json, "tenant", self.tenant);
+        text_field(json, "identity", self.identity);
         text_field(json, "key_id", self.key_id);
         if let Some(operation) = self.operation {
             let _ = write!(json, ",\"operation\":\"{operation:?}\"");
         }
         text_field(json, "bucket", self.bucket);
         text_field(json, "key", self.key);
+        text_field(json, "verdict", self.verdict.map(Verdict::as_str));
+        text_field(json, "step", self.step.map(Step::as_str));
         number_field(json, "status", u64::from(self.status.as_u16()));
         text_field(json, "code", self.code);
         number_field(json, "received", self.received);
         text_field(json, "unchecked_checksum", self.unchecked);
         number_field(json, "sent", self.sent);
-        let micros = u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX);
-        number_field(json, "duration_us", micros);
+        number_field(json, "duration_us", micros(self.duration));
+        if let Some(time) = self.upstream_time {
+            number_field(json, "upstream_us", micros(time));
+        }
+        if self.tries > 1 {
+            number_field(json, "tries", self.tries);
+        }
         if let Some(status) = self.upstream_status {
             number_field(json, "upstream_status", u64::from(status.as_u16()));
         }
@@ -215,6 +240,10 @@ impl AccessLine<'_> {
         text_field(json, "detail", self.detail);
         json.push_str("}\n");
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn number_field(json: &mut String, name: &str, value: u64) {

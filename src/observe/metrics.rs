@@ -47,6 +47,12 @@ pub enum Event {
     ConnectionClosed,
     /// A client's connection was accepted.
     ConnectionOpened,
+    /// A tenant had as many requests under way as it may.
+    LimitedConcurrency,
+    /// An object or part was larger than its tenant may upload.
+    LimitedObjectSize,
+    /// A tenant sent requests faster than it may.
+    LimitedRate,
     /// A line of the access log was lost: its reader is too slow, or gone.
     LogLineDropped,
     /// A request's task panicked.
@@ -116,7 +122,7 @@ const STATUSES: [u16; 23] = [
     501, 502, 503, 504,
 ];
 
-const FAMILIES: [Family; 13] = [
+const FAMILIES: [Family; 14] = [
     Family {
         name: "cosgate_received_bytes_total",
         help: "Bytes of bodies received from clients.",
@@ -184,6 +190,15 @@ const FAMILIES: [Family; 13] = [
         name: "cosgate_stored_otherwise_total",
         help: "Uploads of which COS reported another digest than that of what was sent.",
         samples: &[("", Event::StoredOtherwise)],
+    },
+    Family {
+        name: "cosgate_limited_requests_total",
+        help: "Requests refused by their tenant's own limits.",
+        samples: &[
+            ("{reason=\"concurrency\"}", Event::LimitedConcurrency),
+            ("{reason=\"object_size\"}", Event::LimitedObjectSize),
+            ("{reason=\"rate\"}", Event::LimitedRate),
+        ],
     },
     Family {
         name: "cosgate_access_log_dropped_total",

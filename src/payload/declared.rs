@@ -74,6 +74,14 @@ impl Mode {
         matches!(self, Self::StreamingSigned | Self::StreamingSignedTrailer)
     }
 
+    /// The SHA-256 that the client signed, if it signed one: COS gets to check it too.
+    pub fn sha256(self) -> Option<[u8; 32]> {
+        match self {
+            Self::Sha256(hash) => Some(hash),
+            _ => None,
+        }
+    }
+
     fn is_streaming(self) -> bool {
         self.signs_chunks() || self == Self::StreamingUnsignedTrailer
     }

@@ -15,17 +15,21 @@ use super::exit::Exit;
 use super::local::document;
 use super::payload::Outgoing;
 use super::retry::Tries;
+use super::sign::sign;
+
 use crate::body::{self, Answer, DownloadFailure};
 use crate::config::StoredCheck;
 use crate::counted::Gauge;
 use crate::credentials::Credential;
-use crate::observe::Event;
+use crate::observe::{Event, Step};
 use crate::payload::checksum::Verified;
 use crate::payload::compare_stored;
 use crate::rewrite::listing::AnswerRewriter;
 use crate::rewrite::{self, UpstreamRequest};
 use crate::s3::{Code, Fault, Operation, S3Error, xml};
+use crate::shape::Shaper;
 use crate::tenant::Permit;
+use crate::tenant::limits::Way;
 use crate::timestamp::Timestamp;
 use crate::upstream::{Lease, SendFailure};
 
@@ -65,6 +69,7 @@ impl Proxy {
         self.budget.earn();
         let mut fresh = Some(fresh);
         loop {
+            exit.at(Step::Credential);
             let credential = if let Some(live) = entry.live(Instant::now()) {
                 self.metrics.count(Event::CacheHit);
                 live
@@ -76,6 +81,7 @@ impl Proxy {
                 Some(fresh) => fresh,
                 None => rewrite::request(permit, head, &self.config().upstream)?,
             };
+            exit.asks_upstream();
             let answered = match self.send(permit, request, &outgoing, &credential).await {
                 Ok(answered) => answered,
                 Err(failure) => {
@@ -147,6 +153,19 @@ impl Proxy {
         }
         let (response, lease) = sent.map_err(Failure::Send)?;
         Ok(Answered { response, lease })
+    }
+
+    /// Signs, as configured and at COS's time.
+    fn sign(
+        &self,
+        request: &mut UpstreamRequest,
+        credential: &Credential,
+        region: &str,
+        sha256: Option<[u8; 32]>,
+    ) -> Result<(), S3Error> {
+        let signature = self.config().upstream.signature;
+        let now = self.shared.clock.upstream_now();
+        sign(request, signature, credential, region, sha256, now)
     }
 
     /// `Ok` when the request may be sent again; else the error for the client.
@@ -229,7 +248,9 @@ impl Proxy {
         }
         let rewriter = AnswerRewriter::new(permit, self.config().upstream.signature);
         let is_rewritten = rewriter.is_some();
-        let mut answer = Answer::stream(incoming, lease, gauge, self.pace(), rewriter);
+        let shaper = Shaper::new(permit.tenant(), Way::Download);
+        let answer = Answer::stream(incoming, lease, gauge, self.pace(), rewriter);
+        let mut answer = answer.shaped(shaper);
         if is_rewritten {
             Box::pin(answer.begin()).await.map_err(|failure| {
                 if failure == DownloadFailure::OutOfScope {

@@ -2,6 +2,7 @@
 //! the counters move, when the last byte has gone or the client has.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -13,17 +14,19 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
-use super::Proxy;
 use super::payload::Outgoing;
-use crate::body::{Answer, DownloadFailure, Upload};
+use super::{Client, Proxy};
+use crate::body::{Answer, DownloadFailure, Upload, UploadFailure};
 use crate::counted::{Gauge, Phase};
 use crate::http2::FRAME;
-use crate::observe::{AccessLine, Event};
+use crate::observe::{AccessLine, Event, Step, Verdict};
 use crate::s3::form::Form;
 use crate::s3::{Fault, Operation, S3Error, S3Request};
-use crate::tenant::{Authenticated, Identity};
+use crate::shape;
+use crate::tenant::limits::{Limited, Slot};
+use crate::tenant::{Authenticated, Tenant};
 use crate::timestamp::Timestamp;
 
 /// AWS's name for the id of a request; the client sees it on every answer.
@@ -46,6 +49,7 @@ pub struct ClientBody {
 #[derive(Debug)]
 pub(super) struct Exit {
     proxy: Rc<Proxy>,
+    client: SocketAddr,
     gauge: Rc<Gauge>,
     now: Timestamp,
     started: Instant,
@@ -61,9 +65,20 @@ pub(super) struct Exit {
     bucket: Option<String>,
     key: Option<String>,
     tenant: Option<usize>,
+    identity: Option<&'static str>,
     key_id: Option<String>,
+    /// The request's place among those of its tenant, where these are limited.
+    slot: Option<Slot>,
+    /// Where the request is, and so where it ends if nothing follows.
+    step: Step,
+    is_answered_here: bool,
     status: StatusCode,
     error: Option<S3Error>,
+    /// When COS was asked first, and how often.
+    asked_upstream: Option<Instant>,
+    tries: u64,
+    /// From there to the head of its last answer.
+    upstream_time: Option<Duration>,
     upstream_status: Option<StatusCode>,
     upstream_request_id: Option<HeaderValue>,
     cut: Rc<Cell<Option<DownloadFailure>>>,
@@ -71,9 +86,15 @@ pub(super) struct Exit {
 
 impl Exit {
     /// Boxed: it is moved from hand to hand until the answer's last byte.
-    pub(super) fn new(proxy: &Rc<Proxy>, gauge: &Rc<Gauge>, now: Timestamp) -> Box<Self> {
+    pub(super) fn new(
+        proxy: &Rc<Proxy>,
+        client: Client,
+        gauge: &Rc<Gauge>,
+        now: Timestamp,
+    ) -> Box<Self> {
         Box::new(Self {
             proxy: Rc::clone(proxy),
+            client: client.peer,
             gauge: Rc::clone(gauge),
             now,
             started: Instant::now(),
@@ -92,9 +113,16 @@ impl Exit {
             bucket: None,
             key: None,
             tenant: None,
+            identity: None,
             key_id: None,
+            slot: None,
+            step: Step::Parse,
+            is_answered_here: false,
             status: StatusCode::from_u16(CLIENT_GONE).unwrap_or_default(),
             error: None,
+            asked_upstream: None,
+            tries: 0,
+            upstream_time: None,
             upstream_status: None,
             upstream_request_id: None,
             cut: Rc::default(),
@@ -106,8 +134,29 @@ impl Exit {
         self.is_unread = true;
     }
 
+    /// Notes the step that begins.
+    pub(super) fn at(&mut self, step: Step) {
+        self.step = step;
+        #[cfg(debug_assertions)]
+        self.panic_if_asked();
+    }
+
+    /// In a build for development, a request panics whose key ends in `/panic`, at the step that the
+    /// variable names: so the tests see what a panic tells, and what it leaves.
+    #[cfg(debug_assertions)]
+    fn panic_if_asked(&self) {
+        let asked = self.key.as_ref().is_some_and(|key| key.ends_with("/panic"));
+        let here = || std::env::var("COSGATE_PANIC_AT").as_deref() == Ok(self.step.as_str());
+        assert!(
+            !(asked && here()),
+            "asked to, at the step {}",
+            self.step.as_str()
+        );
+    }
+
     /// Notes what is asked.
     pub(super) fn asked(&mut self, asked: &S3Request<'_>) {
+        self.step = Step::Authenticate;
         self.operation = Some(asked.operation);
         self.bucket = asked.bucket.map(str::to_owned);
         self.key = asked.key.as_ref().map(|key| key.as_str().to_owned());
@@ -125,13 +174,24 @@ impl Exit {
 
     /// Notes who asks.
     pub(super) fn caller(&mut self, caller: &Authenticated<'_>) {
+        self.step = Step::Limit;
         self.tenant = Some(caller.tenant().index);
-        self.key_id = match caller.identity() {
-            Identity::Anonymous => None,
-            Identity::Form(id) | Identity::Header(id) | Identity::Presigned(id) => {
-                Some(id.to_owned())
-            }
+        self.identity = Some(caller.identity().kind());
+        self.key_id = caller.identity().key_id().map(str::to_owned);
+    }
+
+    /// Holds the tenant to its own limits. The place is given back when the answer is over.
+    pub(super) fn admit(&mut self, tenant: &Tenant) -> Result<(), S3Error> {
+        let Some(limits) = &tenant.limits else {
+            return Ok(());
         };
+        self.slot = Some(limits.admit(shape::now()).inspect_err(|limited| {
+            self.proxy.metrics.count(match limited {
+                Limited::Concurrency => Event::LimitedConcurrency,
+                Limited::Rate(_) => Event::LimitedRate,
+            });
+        })?);
+        Ok(())
     }
 
     /// Notes the body: all of it, or an upload on its way.
@@ -142,8 +202,21 @@ impl Exit {
         self.unchecked = outgoing.unchecked().map(str::to_owned);
     }
 
+    /// Notes that the answer is made here.
+    pub(super) fn answered_here(&mut self) {
+        self.is_answered_here = true;
+    }
+
+    /// Notes that COS is asked, perhaps once more.
+    pub(super) fn asks_upstream(&mut self) {
+        self.at(Step::Upstream);
+        self.asked_upstream.get_or_insert_with(Instant::now);
+        self.tries += 1;
+    }
+
     /// Notes COS's answer.
     pub(super) fn upstream(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.upstream_time = self.asked_upstream.map(|asked| asked.elapsed());
         self.upstream_status = Some(status);
         self.upstream_request_id = headers.get(UPSTREAM_REQUEST_ID).cloned();
     }
@@ -191,6 +264,30 @@ impl Exit {
             rest: Bytes::new(),
             exit: self,
         })
+    }
+
+    /// What became of the request, and the step that it ended at.
+    fn verdict(&self) -> (Verdict, Option<Step>) {
+        let streamed = self.upload.as_ref().and_then(|u| u.borrow().failure());
+        let step = match streamed {
+            None | Some(UploadFailure::UpstreamSlow) => self.step,
+            Some(_) => Step::Payload,
+        };
+        let is_cut = self.cut.get().is_some() || self.status.as_u16() == CLIENT_GONE;
+        let Some(error) = &self.error else {
+            return match (is_cut, self.is_answered_here) {
+                (true, _) => (Verdict::Failed, Some(step)),
+                (false, true) => (Verdict::AnsweredHere, None),
+                (false, false) => (Verdict::Allowed, None),
+            };
+        };
+        match (error.whose_fault(), step, error.http_status()) {
+            (_, Step::Upstream, StatusCode::FORBIDDEN) => (Verdict::Refused, Some(step)),
+            // That an object is not there, say, is COS's answer to a question that was allowed.
+            (Fault::Client, Step::Upstream, _) => (Verdict::Allowed, None),
+            (Fault::Client, ..) => (Verdict::Refused, Some(step)),
+            _ => (Verdict::Failed, Some(step)),
+        }
     }
 
     /// Whether no other request may follow: the rest of this one's body is still to come.
@@ -265,6 +362,7 @@ impl Drop for Exit {
             tracing::warn!(request_id = %self.request_id, %error, "request failed");
         }
         let shared = &self.proxy.shared;
+        let (verdict, step) = self.verdict();
         let line = AccessLine {
             time: self.now,
             request_id: &self.request_id,
@@ -272,16 +370,22 @@ impl Drop for Exit {
             tenant: self
                 .tenant
                 .and_then(|index| Some(shared.tenants.get(index)?.name.as_str())),
+            client: Some(self.client),
+            identity: self.identity,
             key_id: self.key_id.as_deref(),
             operation: self.operation,
             bucket: self.bucket.as_deref(),
             key: self.key.as_deref(),
+            verdict: Some(verdict),
+            step,
             status: self.status,
             code: self.error.as_ref().map(|error| error.code().as_str()),
             received,
             unchecked: unchecked.or(self.unchecked.as_deref()),
             sent: self.sent,
             duration: self.started.elapsed(),
+            tries: self.tries,
+            upstream_time: self.upstream_time,
             upstream_status: self.upstream_status,
             upstream_request_id: self
                 .upstream_request_id

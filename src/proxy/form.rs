@@ -15,6 +15,7 @@ use super::local::document;
 use super::payload::Arriving;
 use super::{Client, Proxy};
 use crate::body::{Answer, UploadFailure};
+use crate::observe::Step;
 use crate::payload::FormFile;
 use crate::rewrite;
 use crate::s3::form::{Boundary, Form, FormPut, FormReader, SuccessAction, redirect_target};
@@ -50,6 +51,8 @@ impl Proxy {
         let tenants = &self.shared.tenants;
         let sender = tenants.authenticate_form(head, &form, &asked, connection, now)?; // who asks
         exit.caller(&sender.caller);
+        exit.admit(sender.caller.tenant())?; // within their own limits
+        exit.at(Step::Authorize);
         let bucket = asked.bucket.unwrap_or_default();
         let put = FormPut::read(&form, bucket)?; // as a PUT
         let permit = sender.caller.authorize(S3Request {
@@ -59,8 +62,10 @@ impl Proxy {
             query: Query::parse("")?,
             copy_source: None,
         })?; // may they
+        exit.at(Step::Rewrite);
         let put_head = head_of_put(put.headers)?;
         let fresh = rewrite::request(&permit, &put_head, &self.config().upstream)?; // rewritten
+        exit.at(Step::Payload);
         let rest = content_length(head).and_then(|length| length.checked_sub(form.file_at()));
         let rest = rest.ok_or_else(FormReader::ended)?;
         let _share = self.share_of_memory(rest, sender.caller.tenant().index)?;

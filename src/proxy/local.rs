@@ -5,48 +5,45 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
-use super::Proxy;
 use crate::body::Answer;
 use crate::s3::{Code, Operation, S3Error, xml};
 use crate::tenant::Permit;
 
 const BUCKET_REGION: HeaderName = HeaderName::from_static("x-amz-bucket-region");
 
-impl Proxy {
-    /// The answer to what needs no COS; `None` for everything else.
-    pub(super) fn answer_locally(
-        &self,
-        permit: &Permit<'_, '_>,
-    ) -> Result<Option<Response<Answer>>, S3Error> {
-        let region = &self.config().server.region;
-        let answer = match permit.request().operation {
-            Operation::CreateBucket => {
-                return Err(S3Error::new(
-                    Code::BucketAlreadyOwnedByYou,
-                    "The bucket is yours already, and needs no creating.",
-                ));
+/// The answer to what needs no COS; `None` for everything else. `region` is what this side calls its
+/// region.
+pub fn answer_locally(
+    permit: &Permit<'_, '_>,
+    region: &str,
+) -> Result<Option<Response<Answer>>, S3Error> {
+    let answer = match permit.request().operation {
+        Operation::CreateBucket => {
+            return Err(S3Error::new(
+                Code::BucketAlreadyOwnedByYou,
+                "The bucket is yours already, and needs no creating.",
+            ));
+        }
+        Operation::GetBucketLocation => document(xml::location(region)),
+        Operation::HeadBucket => {
+            let mut answer = Response::new(Answer::Empty);
+            if let Ok(region) = HeaderValue::from_str(region) {
+                answer.headers_mut().insert(BUCKET_REGION, region);
             }
-            Operation::GetBucketLocation => document(xml::location(region)),
-            Operation::HeadBucket => {
-                let mut answer = Response::new(Answer::Empty);
-                if let Ok(region) = HeaderValue::from_str(region) {
-                    answer.headers_mut().insert(BUCKET_REGION, region);
-                }
-                answer
-            }
-            Operation::ListBuckets => {
-                let tenant = permit.tenant();
-                let buckets: Vec<_> = tenant
-                    .grants
-                    .iter()
-                    .map(|grant| bucket(&grant.alias, region))
-                    .collect();
-                document(xml::list_buckets(&tenant.name, &buckets))
-            }
-            _ => return Ok(None),
-        };
-        Ok(Some(answer))
-    }
+            answer
+        }
+        Operation::ListBuckets => {
+            let tenant = permit.tenant();
+            let buckets: Vec<_> = tenant
+                .grants
+                .iter()
+                .map(|grant| bucket(&grant.alias, region))
+                .collect();
+            document(xml::list_buckets(&tenant.name, &buckets))
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(answer))
 }
 
 /// A bucket as `ListBuckets` shows it. When the real one was made is not ours to know.

@@ -22,7 +22,7 @@ use crate::counted::{CoreLoad, Gauge, Phase};
 use crate::credentials::{Cache, Clock};
 use crate::dial::{Dialer, Roots};
 use crate::observe::access_log::FLUSH;
-use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
+use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness, Step};
 use crate::rewrite;
 use crate::s3::{self, Operation, S3Error, S3Request};
 use crate::server::wall_clock;
@@ -44,7 +44,9 @@ use exchange::internal;
 pub use exit::ClientBody;
 use exit::Exit;
 use gather_budget::GatherBudget;
+pub use local::answer_locally;
 use retry::Budget;
+pub use sign::sign;
 
 /// What all cores share. It never changes, but for counters and the credential cache.
 #[derive(Debug)]
@@ -194,7 +196,7 @@ impl Proxy {
         now: Timestamp,
     ) -> Result<http::Response<ClientBody>, Infallible> {
         gauge.enter(Phase::Busy);
-        let mut exit = Exit::new(&self, &gauge, now);
+        let mut exit = Exit::new(&self, client, &gauge, now);
         let (mut head, body) = request.into_parts();
         if !body.is_end_stream() {
             exit.expects_body();
@@ -222,10 +224,11 @@ impl Proxy {
     pub fn refuse_head(
         self: &Rc<Self>,
         error: S3Error,
+        client: Client,
         gauge: &Rc<Gauge>,
         now: Timestamp,
     ) -> Bytes {
-        Exit::new(self, gauge, now).refuse_head(error)
+        Exit::new(self, client, gauge, now).refuse_head(error)
     }
 
     /// A request's life.
@@ -253,11 +256,16 @@ impl Proxy {
             .tenants
             .authenticate(head, &asked, connection, now)?; // who asks
         exit.caller(&caller);
+        exit.admit(caller.tenant())?; // within their own limits
+        exit.at(Step::Authorize);
         let permit = caller.authorize(asked)?; // may they
-        if let Some(answer) = self.answer_locally(&permit)? {
+        if let Some(answer) = answer_locally(&permit, &self.config().server.region)? {
+            exit.answered_here();
             return Ok(answer); // what a scoped key cannot ask
         }
+        exit.at(Step::Rewrite);
         let fresh = rewrite::request(&permit, head, &self.config().upstream)?; // rewritten
+        exit.at(Step::Payload);
         let body = self.payload(&permit, head, body, &caller, gauge).await?; // checked as it streams
         exit.body(&body);
         self.exchange(&permit, head, fresh, body, gauge, exit).await // signed, sent, answered

@@ -23,7 +23,9 @@ use crate::payload::checksum::{self, Checks, Verified};
 use crate::payload::{Declared, FormFile, Intake, Mode, PayloadError};
 use crate::s3::request::{MAX_OBJECT_BYTES, content_length, too_large};
 use crate::s3::{Code, ObjectKey, Operation, S3Error, xml};
-use crate::tenant::{Authenticated, Permit};
+use crate::shape::{self, Shaper};
+use crate::tenant::limits::Way;
+use crate::tenant::{Authenticated, Permit, Tenant};
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
@@ -142,6 +144,7 @@ impl Proxy {
             let bytes = length.map_or(most, |length| length.min(most));
             let hold = self.gathered.take(caller.tenant().index, bytes)?;
             let document = Box::pin(self.xml_body(head, incoming, caller.payload())).await?;
+            charge(caller.tenant(), &document);
             let verified = checksum::unchecked(&head.headers).map(|name| Verified {
                 unchecked: Some(name),
                 ..Verified::default()
@@ -190,6 +193,7 @@ impl Proxy {
         if length > MAX_OBJECT_BYTES {
             return Err(too_large());
         }
+        self.check_object(caller.tenant(), length)?;
         let intake = if let Some(file) = file {
             Intake::of_form(file, checks)
         } else {
@@ -197,15 +201,17 @@ impl Proxy {
             Intake::new(&declared, length, checks, signatures)?
         };
         let source = Rc::clone(gauge);
+        let shaper = Shaper::new(caller.tenant(), Way::Upload);
         let arrived =
-            body::Request::from_client(incoming, read, length, intake, source, self.pace()).await;
+            body::Request::from_client(incoming, read, length, intake, source, self.pace(), shaper)
+                .await;
         let (body, verified) = arrived.inspect_err(|failure| {
             if matches!(failure, UploadFailure::Payload(_)) {
                 self.metrics.count(Event::BodyWithheld);
             }
         })?;
         Ok(Outgoing {
-            sha256: signed_sha256(declared.mode),
+            sha256: declared.mode.sha256(),
             verified,
             ..Outgoing::new(body)
         })
@@ -239,6 +245,8 @@ impl Proxy {
                 )
             })
             .await?;
+        charge(caller.tenant(), &input);
+        self.check_object(caller.tenant(), input.len() as u64)?;
         let object = input.clone();
         let mut intake = Intake::new(declared, object.len() as u64, checks, None)?;
         while intake.push(&mut input)?.is_some() {}
@@ -249,10 +257,21 @@ impl Proxy {
             body::Request::Whole(object)
         };
         Ok(Outgoing {
-            sha256: signed_sha256(declared.mode),
+            sha256: declared.mode.sha256(),
             verified: Some(verified),
             _hold: Some(hold),
             ..Outgoing::new(body)
+        })
+    }
+
+    /// Refuses what is larger than the tenant may upload in one request.
+    fn check_object(&self, tenant: &Tenant, bytes: u64) -> Result<(), S3Error> {
+        let checked = tenant
+            .limits
+            .as_ref()
+            .map(|limits| limits.check_object(bytes));
+        checked.unwrap_or(Ok(())).inspect_err(|_| {
+            self.metrics.count(Event::LimitedObjectSize);
         })
     }
 
@@ -347,11 +366,10 @@ impl Proxy {
     }
 }
 
-/// The SHA-256 that the client signed, if it signed one: COS gets to check it too.
-fn signed_sha256(mode: Mode) -> Option<[u8; 32]> {
-    match mode {
-        Mode::Sha256(hash) => Some(hash),
-        _ => None,
+/// Counts a body that was read whole: what the tenant streams next waits for it.
+fn charge(tenant: &Tenant, body: &Bytes) {
+    if let Some(limits) = &tenant.limits {
+        limits.charge(Way::Upload, shape::now(), body.len() as u64);
     }
 }
 

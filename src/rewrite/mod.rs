@@ -49,6 +49,7 @@ mod tests {
                     PrefixPattern::Any,
                 ),
             ],
+            limits: None,
         }
     }
 

@@ -62,6 +62,31 @@ pub enum Identity<'t> {
     Header(&'t str),
     /// A presigned URL under this local key id.
     Presigned(&'t str),
+    /// A presigned URL of Signature Version 2 under this local key id.
+    PresignedV2(&'t str),
+}
+
+impl<'t> Identity<'t> {
+    /// The word that the access log has for it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Form(_) => "form",
+            Self::Header(_) => "sigv4",
+            Self::Presigned(_) => "presigned",
+            Self::PresignedV2(_) => "sigv2",
+        }
+    }
+
+    /// The local key's id, if there is one.
+    pub fn key_id(self) -> Option<&'t str> {
+        match self {
+            Self::Anonymous => None,
+            Self::Form(id) | Self::Header(id) | Self::Presigned(id) | Self::PresignedV2(id) => {
+                Some(id)
+            }
+        }
+    }
 }
 
 /// What is known of the connection that a request came on.
@@ -272,7 +297,7 @@ impl Tenants {
         let payload = payload.map_or(Ok(Mode::Unsigned), Mode::parse)?;
         Ok(Authenticated::new(
             tenant,
-            Identity::Presigned(&key.id),
+            Identity::PresignedV2(&key.id),
             payload,
         ))
     }

@@ -80,6 +80,12 @@ impl<'t, 'r> Permit<'t, 'r> {
         })
     }
 
+    /// What a tenant that is taken at its word may do, by the same check: for `cosgate explain`, which
+    /// sends nothing. A request from outside comes through [`Authenticated::authorize`].
+    pub fn assumed(tenant: &'t Tenant, asked: S3Request<'r>) -> Result<Self, S3Error> {
+        Self::check(tenant, asked)
+    }
+
     /// A permit without a caller, by the same check.
     #[cfg(test)]
     pub(crate) fn for_test(tenant: &'t Tenant, asked: S3Request<'r>) -> Result<Self, S3Error> {
@@ -264,6 +270,7 @@ mod tests {
                 grant("inbox", std::slice::from_ref(&folder), &[WRITE]),
                 grant("public", &[PrefixPattern::Any], &[READ, LIST]),
             ],
+            limits: None,
         }
     }
 

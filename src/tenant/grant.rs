@@ -1,7 +1,9 @@
 //! What a tenant sees as one bucket.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use super::limits::Limits;
 use crate::config::{self, PrefixPattern};
 
 /// A tenant: a name, and what it may touch.
@@ -13,6 +15,8 @@ pub struct Tenant {
     pub name: String,
     /// Its buckets.
     pub grants: Vec<Grant>,
+    /// What it may use at most, and how much of that it uses.
+    pub limits: Option<Arc<Limits>>,
 }
 
 /// One bucket of a tenant: alias, real bucket, region, root, prefixes, actions.
@@ -43,6 +47,7 @@ impl Tenant {
             index,
             name: tenant.name.clone(),
             grants: tenant.grants.iter().map(Grant::from_config).collect(),
+            limits: Limits::new(&tenant.limits),
         }
     }
 

@@ -8,6 +8,7 @@ mod authenticate;
 mod authorize;
 mod form;
 mod grant;
+pub mod limits;
 pub mod policy;
 
 pub use authenticate::{Authenticated, Connection, Identity, Tenants};

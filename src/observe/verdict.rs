@@ -1,0 +1,64 @@
+//! The steps of a request's life, and what becomes of it: the words of the audit and of `explain`.
+
+/// A step of the pipeline, in its order. A request that is not done ends at one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Step {
+    /// What is asked: the head becomes typed parts.
+    #[default]
+    Parse,
+    /// Who asks.
+    Authenticate,
+    /// Do the tenant's own limits leave room.
+    Limit,
+    /// May they, by their grants.
+    Authorize,
+    /// A fresh head for COS, by the allow-list of headers.
+    Rewrite,
+    /// The body, and all that is checked of it.
+    Payload,
+    /// A temporary key.
+    Credential,
+    /// COS, and its answer.
+    Upstream,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// COS was asked, and what it said passed on.
+    Allowed,
+    /// A scoped key cannot ask COS for it, so it was answered here.
+    AnsweredHere,
+    /// Nobody refused it, but it could not be done: a fault of cosgate, STS or COS.
+    Failed,
+    /// The client may not do it, or did not do it right.
+    Refused,
+}
+
+impl Step {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Parse => "parse",
+            Self::Authenticate => "authenticate",
+            Self::Authorize => "authorize",
+            Self::Rewrite => "rewrite",
+            Self::Limit => "limit",
+            Self::Payload => "payload",
+            Self::Credential => "credential",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
+impl Verdict {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::AnsweredHere => "answered here",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Bodies at a tenant's rate: they wait, and are never cut.
+
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+
+use tokio::time::{Duration, Instant, Sleep, sleep};
+
+use crate::tenant::Tenant;
+use crate::tenant::limits::{Limits, Way};
+
+/// The moment that limits count from.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// The time as [`Limits`] take it.
+pub fn now() -> Duration {
+    START.elapsed()
+}
+
+/// Keeps one body to its tenant's rate: all bodies of a tenant pay into one account, and each waits
+/// until what it has moved is paid for.
+#[derive(Debug)]
+pub struct Shaper {
+    limits: Arc<Limits>,
+    way: Way,
+    wait: Option<Pin<Box<Sleep>>>,
+}
+
+impl Shaper {
+    /// For a body of `tenant`; `None` where it has no rate.
+    pub fn new(tenant: &Tenant, way: Way) -> Option<Box<Self>> {
+        let limits = tenant.limits.as_ref().filter(|limits| limits.shapes(way))?;
+        let mut shaper = Box::new(Self {
+            limits: Arc::clone(limits),
+            way,
+            wait: None,
+        });
+        shaper.moved(0); // behind what others owe
+        Some(shaper)
+    }
+
+    /// Ready when the next bytes may move; whether there was a wait.
+    pub fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Some(wait) = &mut self.wait else {
+            return Poll::Ready(false);
+        };
+        std::task::ready!(wait.as_mut().poll(cx));
+        self.wait = None;
+        Poll::Ready(true)
+    }
+
+    /// Counts bytes that have moved.
+    pub fn moved(&mut self, bytes: usize) {
+        let wait = self.limits.charge(self.way, now(), bytes as u64);
+        if !wait.is_zero() {
+            self.wait = Some(Box::pin(sleep(wait)));
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! What a tenant may use at most, counted over all cores together.
+//!
+//! Rates are kept as the generic cell rate algorithm does (ITU-T I.371): one number, the time until
+//! which everything so far is paid for, so that an atomic is all that the cores share. A tenant without
+//! limits has none of this.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::config::TenantLimits;
+use crate::s3::{Code, S3Error};
+
+/// What a stream may run ahead of its rate: its timers are no finer than milliseconds.
+const BYTES_CREDIT: Duration = Duration::from_millis(100);
+
+/// A tenant's limits, and how much of them is used. `now` is the time since any fixed moment.
+#[derive(Debug)]
+pub struct Limits {
+    requests: Option<Rate>,
+    concurrent: Option<Concurrent>,
+    upload: Option<Rate>,
+    download: Option<Rate>,
+    object_size: Option<u64>,
+}
+
+/// A request's place among those that a tenant may have at once; given back when it is dropped.
+#[derive(Debug)]
+pub struct Slot(Arc<Limits>);
+
+/// The direction of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the client.
+    Download,
+    /// From the client.
+    Upload,
+}
+
+/// Why a request has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// The tenant has as many requests under way as it may.
+    Concurrency,
+    /// It has sent as many as it may; the next may come after this long.
+    Rate(Duration),
+}
+
+/// So many units a second, with some credit after a rest.
+#[derive(Debug)]
+struct Rate {
+    per_second: u64,
+    /// Nanoseconds that may be paid for ahead of time.
+    credit: u64,
+    /// Everything taken so far is paid for at this time, in nanoseconds.
+    paid_at: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Concurrent {
+    most: u64,
+    now: AtomicU64,
+}
+
+impl Limits {
+    /// The limits as configured; `None` when there are none.
+    pub fn new(limits: &TenantLimits) -> Option<Arc<Self>> {
+        if *limits == TenantLimits::default() {
+            return None;
+        }
+        let requests = limits.requests_per_second.map(|rate| {
+            let mut requests = Rate::new(rate, Duration::ZERO);
+            requests.credit = requests.cost(limits.burst.unwrap_or(rate));
+            requests
+        });
+        let bytes = |rate: Option<u64>| rate.map(|rate| Rate::new(rate, BYTES_CREDIT));
+        Some(Arc::new(Self {
+            requests,
+            concurrent: limits.concurrent_requests.map(|most| Concurrent {
+                most,
+                now: AtomicU64::new(0),
+            }),
+            upload: bytes(limits.upload_rate),
+            download: bytes(limits.download_rate),
+            object_size: limits.object_size,
+        }))
+    }
+
+    /// Lets a request in, or says why it must wait. One that is turned away counts for nothing.
+    pub fn admit(self: &Arc<Self>, now: Duration) -> Result<Slot, Limited> {
+        if let Some(concurrent) = &self.concurrent {
+            let next = |count: u64| (count < concurrent.most).then_some(count + 1);
+            concurrent
+                .now
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+                .map_err(|_| Limited::Concurrency)?;
+        }
+        let slot = Slot(Arc::clone(self));
+        if let Some(requests) = &self.requests {
+            requests.take(now).map_err(Limited::Rate)?;
+        }
+        Ok(slot)
+    }
+
+    /// Whether bodies have a rate this way.
+    pub fn shapes(&self, way: Way) -> bool {
+        self.rate(way).is_some()
+    }
+
+    /// Counts bytes that have moved. How long the next must wait for it.
+    pub fn charge(&self, way: Way, now: Duration, bytes: u64) -> Duration {
+        self.rate(way)
+            .map_or(Duration::ZERO, |rate| rate.charge(now, bytes))
+    }
+
+    /// Refuses an object or a part of so many bytes.
+    pub fn check_object(&self, bytes: u64) -> Result<(), S3Error> {
+        match self.object_size {
+            Some(most) if bytes > most => Err(S3Error::new(
+                Code::EntityTooLarge,
+                format!(
+                    "An object or part of yours has at most {most} bytes; this one has {bytes}."
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn rate(&self, way: Way) -> Option<&Rate> {
+        match way {
+            Way::Download => self.download.as_ref(),
+            Way::Upload => self.upload.as_ref(),
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(concurrent) = &self.0.concurrent {
+            concurrent.now.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Rate {
+    fn new(per_second: u64, credit: Duration) -> Self {
+        Self {
+            per_second: per_second.max(1),
+            credit: nanos(credit),
+            paid_at: AtomicU64::new(0),
+        }
+    }
+
+    /// What `units` cost, in nanoseconds.
+    fn cost(&self, units: u64) -> u64 {
+        let nanos = u128::from(units) * 1_000_000_000 / u128::from(self.per_second);
+        u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+
+    /// Takes one unit if there is credit for it, else says when there will be.
+    fn take(&self, now: Duration) -> Result<(), Duration> {
+        let (now, cost) = (nanos(now), self.cost(1));
+        let next = |paid_at: u64| {
+            let next = paid_at.max(now).saturating_add(cost);
+            (next - now <= self.credit).then_some(next)
+        };
+        self.paid_at
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            .map(drop)
+            .map_err(|paid_at| {
+                let ahead = paid_at.max(now).saturating_add(cost) - now;
+                Duration::from_nanos(ahead.saturating_sub(self.credit))
+            })
+    }
+
+    /// Takes `units`, credit or not, and says how long it takes to pay for them.
+    fn charge(&self, now: Duration, units: u64) -> Duration {
+        let (now, cost) = (nanos(now), self.cost(units));
+        let after = |paid_at: u64| paid_at.max(now).saturating_add(cost);
+        let before = self
+            .paid_at
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_at| {
+                Some(after(paid_at))
+            });
+        let (Ok(before) | Err(before)) = before;
+        Duration::from_nanos((after(before) - now).saturating_sub(self.credit))
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl From<Limited> for S3Error {
+    fn from(limited: Limited) -> Self {
+        let (text, wait) = match limited {
+            Limited::Concurrency => (
+                "You have as many requests under way as you may; wait for one to end.",
+                Duration::ZERO,
+            ),
+            Limited::Rate(wait) => ("You send requests faster than you may; slow down.", wait),
+        };
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self::new(Code::SlowDown, text)
+            .retry_after(u32::try_from(seconds).unwrap_or(u32::MAX).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn limits(limits: &TenantLimits) -> Arc<Limits> {
+        Limits::new(limits).unwrap()
+    }
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn no_limits_cost_nothing() {
+        assert!(Limits::new(&TenantLimits::default()).is_none());
+    }
+
+    #[test]
+    fn a_burst_is_let_in_and_then_one_at_a_time() {
+        let limits = limits(&TenantLimits {
+            requests_per_second: Some(10),
+            burst: Some(3),
+            ..TenantLimits::default()
+        });
+        let admit = |at| limits.admit(ms(at)).map(drop);
+        for _ in 0..3 {
+            assert_eq!(admit(1000), Ok(()));
+        }
+        assert_eq!(admit(1000), Err(Limited::Rate(ms(100))));
+        assert_eq!(admit(1060), Err(Limited::Rate(ms(40))));
+        assert_eq!(admit(1100), Ok(()));
+        assert_eq!(admit(1100), Err(Limited::Rate(ms(100))));
+        // A long rest gives no more than the burst.
+        for _ in 0..3 {
+            assert_eq!(admit(60_000), Ok(()));
+        }
+        assert!(admit(60_000).is_err());
+    }
+
+    #[test]
+    fn a_place_comes_back_when_its_request_ends() {
+        let limits = limits(&TenantLimits {
+            concurrent_requests: Some(2),
+            requests_per_second: Some(3),
+            ..TenantLimits::default()
+        });
+        let first = limits.admit(ms(0)).unwrap();
+        let second = limits.admit(ms(0)).unwrap();
+        assert_eq!(limits.admit(ms(0)).unwrap_err(), Limited::Concurrency);
+        drop(first);
+        let third = limits.admit(ms(0)).unwrap();
+        drop((second, third));
+        // One that is turned away for its rate holds no place.
+        for _ in 0..5 {
+            assert!(matches!(limits.admit(ms(0)), Err(Limited::Rate(_))));
+        }
+        assert!(limits.admit(ms(1000)).is_ok());
+    }
+
+    #[test]
+    fn bytes_are_paid_for_afterwards() {
+        let limits = limits(&TenantLimits {
+            upload_rate: Some(1_000_000),
+            ..TenantLimits::default()
+        });
+        assert!(limits.shapes(Way::Upload) && !limits.shapes(Way::Download));
+        let charge = |at, bytes| limits.charge(Way::Upload, ms(at), bytes);
+        assert_eq!(charge(1000, 100_000), ms(0), "within the credit");
+        assert_eq!(charge(1000, 400_000), ms(400));
+        assert_eq!(charge(1200, 0), ms(200));
+        assert_eq!(charge(1500, 500_000), ms(400));
+        assert_eq!(limits.charge(Way::Download, ms(1500), 1 << 30), ms(0));
+    }
+
+    #[test]
+    fn the_client_is_told_when_to_come_back() {
+        for (limited, seconds) in [
+            (Limited::Concurrency, 1),
+            (Limited::Rate(ms(1)), 1),
+            (Limited::Rate(ms(2000)), 2),
+            (Limited::Rate(ms(2001)), 3),
+        ] {
+            let error = S3Error::from(limited);
+            assert_eq!(error.code(), Code::SlowDown);
+            assert_eq!(error.retry_after_seconds(), Some(seconds), "{limited:?}");
+        }
+    }
+
+    #[test]
+    fn an_object_has_its_size_at_most() {
+        let limits = limits(&TenantLimits {
+            object_size: Some(10),
+            ..TenantLimits::default()
+        });
+        assert!(limits.check_object(10).is_ok());
+        assert_eq!(
+            limits.check_object(11).unwrap_err().code(),
+            Code::EntityTooLarge
+        );
+    }
+
+    #[test]
+    fn many_cores_get_no_more_than_one_would() {
+        let limits = limits(&TenantLimits {
+            requests_per_second: Some(1),
+            burst: Some(1000),
+            ..TenantLimits::default()
+        });
+        let admitted: usize = std::thread::scope(|scope| {
+            let cores: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..1000).filter(|_| limits.admit(ms(0)).is_ok()).count()))
+                .collect();
+            cores.into_iter().map(|core| core.join().unwrap()).sum()
+        });
+        assert_eq!(admitted, 1000);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// In no stretch of time are more let in than the burst and what the rate gives.
+        #[test]
+        fn a_rate_holds_over_every_stretch(rate in 1_u64..50, burst in 1_u64..20, steps in proptest::collection::vec(0_u64..300, 1..200)) {
+            let limits = limits(&TenantLimits {
+                requests_per_second: Some(rate),
+                burst: Some(burst),
+                ..TenantLimits::default()
+            });
+            let mut at = 0;
+            let mut let_in = Vec::new();
+            for step in steps {
+                at += step;
+                if limits.admit(ms(at)).is_ok() {
+                    let_in.push(at);
+                }
+            }
+            for (first, start) in let_in.iter().enumerate() {
+                for (last, end) in let_in.iter().enumerate().skip(first) {
+                    let count = u64::try_from(last - first + 1).unwrap();
+                    prop_assert!(count <= burst + (end - start) * rate / 1000 + 1);
+                }
+            }
+        }
+    }
+}

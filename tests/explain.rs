@@ -1,0 +1,359 @@
+//! `cosgate explain`: what it says of a request, to the letter, and what it never says.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::fs;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// No variable that it names is set. Nothing listens at its addresses.
+const CONFIG: &str = r#"
+[upstream]
+connect_to = "127.0.0.1:1"
+
+[sts]
+endpoint = "http://127.0.0.1:1"
+
+[issuers.main]
+kind = "federation"
+secret_id = "env:EXPLAIN_ID"
+secret_key = "env:EXPLAIN_KEY"
+duration = "30m"
+
+[issuers.fixed]
+kind = "static"
+secret_id = "CANARY-id"
+secret_key = "CANARY-key"
+
+[tenants.acme]
+issuer = "main"
+access_keys = [{ id = "ACMEKEY0000000000001", secret = "env:EXPLAIN_SECRET" }]
+
+[[tenants.acme.grants]]
+name = "photos"
+bucket = "shared-1250000000"
+region = "ap-guangzhou"
+prefixes = ["acme/*"]
+actions = ["GetObject", "PutObject"]
+headers = ["x-amz-server-side-encryption-customer-key"]
+
+[[tenants.acme.grants]]
+name = "inbox"
+bucket = "inbox-1250000000"
+region = "ap-beijing"
+prefixes = ["*"]
+actions = ["GetObject", "GetBucket"]
+
+[tenants.guest]
+issuer = "fixed"
+anonymous = true
+
+[[tenants.guest.grants]]
+name = "open"
+bucket = "open-1250000000"
+region = "ap-guangzhou"
+prefixes = ["public/*"]
+actions = ["read"]
+"#;
+
+const PHOTOS: &str = "photos (shared-1250000000 in ap-guangzhou, prefixes acme/*)";
+
+fn explain(config: &str, arguments: &[&str]) -> Output {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("cosgate.toml");
+    fs::write(&file, config).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_cosgate"))
+        .args(["explain", "--config"])
+        .arg(&file)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    for said in [&output.stdout, &output.stderr] {
+        let said = String::from_utf8_lossy(said);
+        assert!(!said.contains("CANARY"), "{said}");
+    }
+    output
+}
+
+#[track_caller]
+fn says(arguments: &[&str], status: i32, expected: &str) {
+    let output = explain(CONFIG, arguments);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let wrong = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, expected, "{wrong}");
+    assert_eq!(output.status.code(), Some(status), "{wrong}");
+}
+
+/// The steps before the grants are looked at.
+fn as_acme(parsed: &str) -> String {
+    format!(
+        "parse         {parsed}\nauthenticate  taken to be the tenant acme; no signature is looked at\n"
+    )
+}
+
+const POLICY: &str = r#"
+the policy inside the temporary key
+{
+  "version": "2.0",
+  "statement": [
+    {
+      "effect": "allow",
+      "action": [
+        "name/cos:GetBucket"
+      ],
+      "resource": [
+        "qcs::cos:ap-beijing:uid/1250000000:inbox-1250000000/*"
+      ]
+    },
+    {
+      "effect": "allow",
+      "action": [
+        "name/cos:GetObject"
+      ],
+      "resource": [
+        "qcs::cos:ap-beijing:uid/1250000000:inbox-1250000000/*"
+      ]
+    },
+    {
+      "effect": "allow",
+      "action": [
+        "name/cos:GetObject",
+        "name/cos:PutObject",
+        "name/cos:PutObjectCopy",
+        "name/cos:UploadPartCopy"
+      ],
+      "resource": [
+        "qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000/acme/*"
+      ]
+    }
+  ]
+}
+"#;
+
+#[test]
+fn what_would_be_sent_is_shown_whole_but_for_its_secrets() {
+    let arguments = [
+        "-t",
+        "acme",
+        "PUT",
+        "http://photos.s3.localhost/acme/a%20b?X-Amz-Signature=CANARY&X-Amz-Security-Token=CANARY",
+        "-H",
+        "authorization: CANARY",
+        "-H",
+        "cookie: CANARY",
+        "-H",
+        "x-amz-server-side-encryption-customer-key: CANARY",
+        "-H",
+        "content-type: text/plain",
+    ];
+    let expected = as_acme("PutObject, bucket \"photos\", key \"acme/a b\"")
+        + "authorize     granted name/cos:PutObject by "
+        + PHOTOS
+        + r"
+rewrite       the head that COS would get is below
+payload       an object, as it comes, as many bytes as its Content-Length says, checked as it streams; its end is held back until all is well
+credential    GetFederationToken by the issuer main, Name acme, for 1800 s, with a policy of 471 bytes
+upstream      would be asked
+verdict       allowed
+
+to COS, at https://shared-1250000000.cos.ap-guangzhou.myqcloud.com
+  PUT /acme/a%20b HTTP/1.1
+  host: shared-1250000000.cos.ap-guangzhou.myqcloud.com
+  x-amz-server-side-encryption-customer-key: <secret>
+  content-type: text/plain
+  x-amz-date: <time of signing>
+  x-amz-content-sha256: UNSIGNED-PAYLOAD
+  x-amz-security-token: <session token>
+  authorization: <signature>
+" + POLICY;
+    says(&arguments, 0, &expected);
+}
+
+#[test]
+fn a_copy_names_both_grants_and_a_document_its_making() {
+    let arguments = [
+        "-t",
+        "acme",
+        "PUT",
+        "/photos/acme/c",
+        "-H",
+        "x-amz-copy-source: inbox/a/b?versionId=7",
+    ];
+    let output = explain(CONFIG, &arguments);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.starts_with(&as_acme(
+        "CopyObject, bucket \"photos\", key \"acme/c\", from bucket \"inbox\", key \"a/b\""
+    )));
+    let granted = format!(
+        "authorize     granted name/cos:PutObject by {PHOTOS}, and name/cos:GetObject by inbox (inbox-1250000000 in ap-beijing, prefixes *)\n"
+    );
+    assert!(said.contains(&granted), "{said}");
+    assert!(
+        said.contains("  x-amz-copy-source: /inbox-1250000000/a/b?versionId=7\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn coss_own_language_is_shown_as_configured() {
+    let config = CONFIG.replacen("[upstream]", "[upstream]\nsignature = \"cos\"", 1);
+    let output = explain(&config, &["-t", "acme", "GET", "/photos/acme/c"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let head = "  GET /acme/c HTTP/1.1
+  host: shared-1250000000.cos.ap-guangzhou.myqcloud.com
+  x-cos-security-token: <session token>
+  authorization: <signature>
+";
+    assert!(said.contains(head), "{said}");
+}
+
+#[test]
+fn what_is_refused_names_the_step_the_reason_and_what_is_granted() {
+    let grants = format!(
+        "verdict       refused
+
+granted: {PHOTOS}
+  name/cos:GetObject
+  name/cos:PutObject
+
+granted: inbox (inbox-1250000000 in ap-beijing, prefixes *)
+  name/cos:GetBucket
+  name/cos:GetObject
+"
+    );
+    says(
+        &["-t", "acme", "GET", "/photos/other/x"],
+        1,
+        &(as_acme("GetObject, bucket \"photos\", key \"other/x\"")
+            + "authorize     refused with 403 AccessDenied: The key is outside the prefixes that are yours in bucket photos.\n"
+            + &grants),
+    );
+    says(
+        &["-t", "acme", "DELETE", "/photos/acme/x"],
+        1,
+        &(as_acme("DeleteObject, bucket \"photos\", key \"acme/x\"")
+            + "authorize     refused with 403 AccessDenied: Your access to bucket photos does not include name/cos:DeleteObject.\n"
+            + &grants),
+    );
+    says(
+        &["-t", "acme", "GET", "/photos/acme/../x"],
+        1,
+        "parse         refused with 400 InvalidURI: A key may have no segment that is . or .., however encoded.\nverdict       refused\n",
+    );
+    says(
+        &[
+            "-t",
+            "acme",
+            "PUT",
+            "/photos/acme/x",
+            "-H",
+            "x-amz-acl: public-read",
+        ],
+        1,
+        &(as_acme("PutObject, bucket \"photos\", key \"acme/x\"")
+            + "authorize     granted name/cos:PutObject by "
+            + PHOTOS
+            + "\nrewrite       refused with 403 AccessDenied: The header x-amz-acl needs a grant of name/cos:PutObjectACL.\nverdict       refused\n"),
+    );
+}
+
+#[test]
+fn what_is_answered_here_is_shown() {
+    says(
+        &["-t", "acme", "GET", "/inbox?location"],
+        0,
+        &(as_acme("GetBucketLocation, bucket \"inbox\", location=\"\"")
+            + r#"authorize     the tenant's own bucket inbox (inbox-1250000000 in ap-beijing, prefixes *)
+verdict       answered here
+
+the answer: status 200
+<?xml version="1.0" encoding="UTF-8"?>
+<LocationConstraint xmlns="http://s3.amazonaws.com/doc/2006-03-01/">ap-guangzhou</LocationConstraint>
+"#),
+    );
+}
+
+#[test]
+fn the_anonymous_tenant_is_held_to_its_rules() {
+    says(
+        &["--anonymous", "GET", "http://127.0.0.1:9000/open/public/x"],
+        0,
+        r#"parse         GetObject, bucket "open", key "public/x"
+authenticate  anonymous: the tenant guest
+authorize     granted name/cos:GetObject by open (open-1250000000 in ap-guangzhou, prefixes public/*)
+rewrite       the head that COS would get is below
+payload       none
+credential    the issuer fixed's own key, which no policy fences
+upstream      would be asked
+verdict       allowed
+
+to COS, at https://open-1250000000.cos.ap-guangzhou.myqcloud.com
+  GET /public/x HTTP/1.1
+  host: open-1250000000.cos.ap-guangzhou.myqcloud.com
+  x-amz-date: <time of signing>
+  x-amz-content-sha256: UNSIGNED-PAYLOAD
+  authorization: <signature>
+"#,
+    );
+    let page = [
+        "--anonymous",
+        "GET",
+        "/open/public/x",
+        "-H",
+        "origin: http://evil.example",
+    ];
+    let output = explain(CONFIG, &page);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.contains("\nauthenticate  refused with 403 AccessDenied: "),
+        "{said}"
+    );
+}
+
+#[test]
+fn machines_get_one_json_object() {
+    let output = explain(
+        CONFIG,
+        &["-t", "acme", "GET", "/photos/acme/x", "-f", "json"],
+    );
+    assert_eq!(output.status.code(), Some(0));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said.pointer("/verdict").unwrap(), "allowed");
+    assert_eq!(said.pointer("/steps/2/step").unwrap(), "authorize");
+    assert_eq!(said.pointer("/upstream/target").unwrap(), "/acme/x");
+    assert_eq!(said.pointer("/credential/duration_seconds").unwrap(), 1800);
+    assert_eq!(said.pointer("/credential/policy/version").unwrap(), "2.0");
+
+    let output = explain(CONFIG, &["-t", "acme", "GET", "/photos/x", "-f", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said.pointer("/verdict").unwrap(), "refused");
+    assert_eq!(
+        said.pointer("/steps/2/refused/code").unwrap(),
+        "AccessDenied"
+    );
+    assert_eq!(said.pointer("/upstream"), None);
+}
+
+#[test]
+fn what_cannot_be_explained_ends_with_2() {
+    for (arguments, help) in [
+        (&["-t", "acne", "GET", "/"][..], "did you mean `acme`?"),
+        (&["-t", "acme", "GET", "photos/x"], "/BUCKET/KEY"),
+        (&["-t", "acme", "GET", "/photos/x#y"], "%23"),
+        (&["-t", "acme", "GET", "/photos/x y"], "percent-encode"),
+        (&["-t", "acme", "GET", "/", "-H", "CANARY"], "name: value"),
+        (&["GET", "/"], "--anonymous"),
+        (&["-t", "acme", "--anonymous", "GET", "/"], "--anonymous"),
+    ] {
+        let output = explain(CONFIG, arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(help), "{said}");
+    }
+    let broken = CONFIG.replace("[upstream]", "[upstreams]");
+    let output = explain(&broken, &["-t", "acme", "GET", "/"]);
+    assert_eq!(output.status.code(), Some(2));
+}
