@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -54,7 +55,7 @@ pub(super) struct Exit {
     bucket: Option<String>,
     key: Option<String>,
     tenant: Option<usize>,
-    key_id: Option<String>,
+    key_id: Option<Arc<str>>,
     status: StatusCode,
     error: Option<S3Error>,
     upstream_status: Option<StatusCode>,
@@ -101,11 +102,11 @@ impl Exit {
     }
 
     /// Notes who asks.
-    pub(super) fn caller(&mut self, caller: &Authenticated<'_>) {
+    pub(super) fn caller(&mut self, caller: &Authenticated) {
         self.tenant = Some(caller.tenant().index);
         self.key_id = match caller.identity() {
             Identity::Anonymous => None,
-            Identity::Header(id) | Identity::Presigned(id) => Some(id.to_owned()),
+            Identity::Header(id) | Identity::Presigned(id) => Some(Arc::clone(id)),
         };
     }
 

@@ -86,7 +86,7 @@ impl Shared {
         let policies = tenants
             .tenants()
             .iter()
-            .map(|t| tenant_policy(t).json())
+            .map(|tenant| tenant_policy(tenant).json())
             .collect();
         let clock = Arc::new(Clock::new(wall_clock));
         let credentials = Cache::start(&config, policies, &clock).map_err(io::Error::other)?;

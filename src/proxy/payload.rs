@@ -86,7 +86,7 @@ impl Proxy {
         permit: &Permit<'_, '_>,
         head: &Parts,
         incoming: Incoming,
-        caller: &Authenticated<'_>,
+        caller: &Authenticated,
         gauge: &Rc<Gauge>,
     ) -> Result<Outgoing, S3Error> {
         let operation = permit.request().operation;
@@ -119,7 +119,7 @@ impl Proxy {
         &self,
         head: &Parts,
         incoming: Incoming,
-        caller: &Authenticated<'_>,
+        caller: &Authenticated,
         gauge: &Rc<Gauge>,
     ) -> Result<Outgoing, S3Error> {
         let declared = Declared::read(caller.payload(), &head.headers)?;
@@ -160,7 +160,7 @@ impl Proxy {
     async fn spooled(
         &self,
         incoming: Incoming,
-        caller: &Authenticated<'_>,
+        caller: &Authenticated,
         declared: &Declared,
         checks: Checks,
     ) -> Result<Outgoing, S3Error> {

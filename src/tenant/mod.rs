@@ -3,7 +3,6 @@
 //! The two proofs are types: only an [`Authenticated`] can be authorized, and only the [`Permit`]
 //! that comes of it can be rewritten for COS.
 
-mod anonymous;
 mod authenticate;
 mod authorize;
 mod grant;

@@ -1,0 +1,247 @@
+//! Who asks: local keys, presigned URLs, or the anonymous tenant of a loopback listener.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+
+use super::Tenant;
+use crate::config::Config;
+use crate::payload::{ChunkSignatures, Mode};
+use crate::s3::{Code, S3Error, S3Request};
+use crate::secret::Secret;
+use crate::sign::encoding::percent_decode;
+use crate::sign::sigv2;
+use crate::sign::sigv4::{CONTENT_SHA256, Claim};
+use crate::timestamp::Timestamp;
+
+mod anonymous;
+mod local_key;
+mod sigv2_url;
+mod sigv4;
+
+use anonymous::AnonymousRule;
+use local_key::LocalKey;
+
+const SECURITY_TOKEN: &str = "x-amz-security-token";
+
+/// All tenants and their local keys. Immutable once made, but for the signing keys it has at hand.
+#[derive(Debug)]
+pub struct Tenants {
+    all: Vec<Arc<Tenant>>,
+    keys: HashMap<String, LocalKey>,
+    /// Stands in for a key that nobody has, so that an unknown id takes the path of a known one.
+    nobody: LocalKey,
+    anonymous: AnonymousRule,
+    /// The only region taken, under `strict_region`.
+    region: Option<String>,
+    /// The longest life of a presigned URL, in seconds.
+    max_presign: u64,
+    allow_sigv2_presign: bool,
+}
+
+/// A caller that has proved who they are.
+#[derive(Clone, Debug)]
+pub struct Authenticated {
+    tenant: Arc<Tenant>,
+    identity: Identity,
+    payload: Mode,
+    chunks: Option<ChunkSignatures>,
+}
+
+/// By what a caller is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// The anonymous tenant.
+    Anonymous,
+    /// A SigV4 `Authorization` header under this local key id.
+    Header(Arc<str>),
+    /// A presigned URL under this local key id.
+    Presigned(Arc<str>),
+}
+
+/// What is known of the connection that a request came on.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// The listener's and the peer's addresses are both loopback.
+    pub loopback: bool,
+    /// The connection is TLS.
+    pub tls: bool,
+}
+
+impl Tenants {
+    /// The tenants of the configuration, which has made sure that no two share a key id.
+    pub fn new(config: &Config) -> Self {
+        let tenants = config.tenants.iter().enumerate();
+        let keys = tenants.clone().flat_map(|(index, tenant)| {
+            tenant.access_keys.iter().map(move |key| {
+                (
+                    key.id.clone(),
+                    LocalKey::new(&key.id, index, key.secret.clone()),
+                )
+            })
+        });
+        Self {
+            keys: keys.collect(),
+            all: tenants
+                .map(|(index, tenant)| Arc::new(Tenant::new(index, tenant)))
+                .collect(),
+            nobody: LocalKey::new("", usize::MAX, Secret::new("")),
+            anonymous: AnonymousRule::new(config),
+            region: config
+                .server
+                .strict_region
+                .then(|| config.server.region.clone()),
+            max_presign: config.server.max_presign.as_secs(),
+            allow_sigv2_presign: config.server.allow_sigv2_presign,
+        }
+    }
+
+    /// All tenants, in the configuration's order.
+    pub fn tenants(&self) -> &[Arc<Tenant>] {
+        &self.all
+    }
+
+    /// The tenant at `index` of the configuration.
+    pub fn get(&self, index: usize) -> Option<&Tenant> {
+        self.all.get(index).map(|tenant| &**tenant)
+    }
+
+    /// Finds out who sent `head`. `now` is the local clock.
+    ///
+    /// Any mark of a signature makes the request one that must be signed well: nothing falls back
+    /// from a failed signature to the anonymous tenant.
+    pub fn authenticate(
+        &self,
+        head: &Parts,
+        asked: &S3Request<'_>,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<Authenticated, S3Error> {
+        let query = asked.query.pairs();
+        let in_query = Claim::is_in_query(query) || sigv2::Claim::is_in_query(query);
+        if in_query && head.headers.contains_key(AUTHORIZATION) {
+            return Err(S3Error::new(
+                Code::InvalidArgument,
+                "Only one auth mechanism allowed",
+            ));
+        }
+        refuse_token(&head.headers, query)?;
+        if let Some(claim) = Claim::from_headers(&head.headers)? {
+            return self.signed(head, asked, &claim, now);
+        }
+        if sigv2::Claim::is_in_query(query) && !self.allow_sigv2_presign {
+            return Err(S3Error::new(
+                Code::InvalidRequest,
+                "The authorization mechanism you have provided is not supported. Please use \
+                 AWS4-HMAC-SHA256, or set [server] allow_sigv2_presign = true.",
+            ));
+        }
+        if let Some(claim) = sigv2::Claim::from_query(query, &head.headers)? {
+            return self.presigned_v2(head, asked, &claim, now);
+        }
+        if let Some(claim) = Claim::from_query(query, &head.headers)? {
+            return self.signed(head, asked, &claim, now);
+        }
+        let tenant = self.anonymous.check(&head.headers, connection)?;
+        let tenant = self.all.get(tenant).map(Arc::clone);
+        let tenant = tenant.ok_or_else(unknown_key)?;
+        if asked
+            .query
+            .iter()
+            .any(|(name, _)| name.starts_with("response-"))
+        {
+            // A link could else make a page of any object.
+            return Err(S3Error::new(
+                Code::InvalidRequest,
+                "Request specific response headers cannot be used for anonymous GET requests.",
+            ));
+        }
+        let payload = content_sha256(&head.headers)?.map_or(Ok(Mode::Unsigned), Mode::parse)?;
+        Ok(Authenticated {
+            tenant,
+            identity: Identity::Anonymous,
+            payload,
+            chunks: None,
+        })
+    }
+}
+
+impl Authenticated {
+    /// Whose request it is.
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// By what the caller is known.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What the client said of its body, and so what must be checked while it streams.
+    pub fn payload(&self) -> Mode {
+        self.payload
+    }
+
+    /// The chain of chunk signatures, where the body has one.
+    pub fn chunk_signatures(&self) -> Option<&ChunkSignatures> {
+        self.chunks.as_ref()
+    }
+}
+
+/// No local key has a session token, so one is a sign that the client uses a key of somebody else.
+fn refuse_token(
+    headers: &HeaderMap,
+    query: &[(Cow<'_, str>, Cow<'_, str>)],
+) -> Result<(), S3Error> {
+    let in_query = query
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case(SECURITY_TOKEN));
+    if !in_query && !headers.contains_key(SECURITY_TOKEN) {
+        return Ok(());
+    }
+    Err(S3Error::new(
+        Code::InvalidToken,
+        "The provided token is not one that was issued here: use a local access key, which has no \
+         session token (unset AWS_SESSION_TOKEN)",
+    ))
+}
+
+/// `x-amz-content-sha256`: absent, or one visible value.
+fn content_sha256(headers: &HeaderMap) -> Result<Option<&str>, S3Error> {
+    let mut values = headers.get_all(CONTENT_SHA256).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    match (value.to_str(), values.next()) {
+        (Ok(value), None) => Ok(Some(value)),
+        _ => Err(S3Error::new(
+            Code::InvalidArgument,
+            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD or a SHA-256 in lower-case hex, once",
+        )),
+    }
+}
+
+fn decoded_path(head: &Parts) -> Result<Cow<'_, [u8]>, S3Error> {
+    percent_decode(head.uri.path())
+        .ok_or_else(|| S3Error::new(Code::InvalidURI, "The path has a % without two hex digits"))
+}
+
+fn wrong_signature() -> S3Error {
+    S3Error::new(
+        Code::SignatureDoesNotMatch,
+        "The request signature we calculated does not match the signature you provided. \
+         Check your secret key, and that nothing between changes the path, query or headers.",
+    )
+}
+
+fn unknown_key() -> S3Error {
+    S3Error::new(
+        Code::InvalidAccessKeyId,
+        "The AWS Access Key Id you provided does not exist in our records: use a key of [tenants.*] \
+         access_keys",
+    )
+}
