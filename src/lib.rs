@@ -21,6 +21,7 @@ pub mod dial;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod front;
+pub mod jwks;
 pub mod observe;
 pub mod payload;
 pub mod proxy;

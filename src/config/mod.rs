@@ -6,11 +6,13 @@ mod actions;
 mod document;
 mod endpoint;
 mod grammar;
+mod identities;
 mod outside;
 mod parse;
 mod prefix;
 mod problem;
 mod section;
+mod templates;
 mod tenants;
 
 use std::io;
@@ -58,8 +60,14 @@ pub struct Config {
     pub sts: Sts,
     /// `[issuers.*]`, in the file's order.
     pub issuers: Vec<Issuer>,
+    /// `[identities.*]`, in the file's order.
+    pub identities: Vec<IdentityProvider>,
     /// `[tenants.*]`, in the file's order.
     pub tenants: Vec<Tenant>,
+    /// `[templates.*]`, in the file's order.
+    pub templates: Vec<Template>,
+    /// `[credentials] entries`: scopes of templates whose keys are kept at once (10 000).
+    pub credential_entries: usize,
 }
 
 /// `[server]`: the side that clients see.
@@ -77,6 +85,8 @@ pub struct Server {
     pub strict_region: bool,
     /// `allow_remote_anonymous`: serve the anonymous tenant on an address that is not loopback.
     pub allow_remote_anonymous: bool,
+    /// `allow_plain_bearer`: take tokens on connections that are neither TLS nor loopback.
+    pub allow_plain_bearer: bool,
     /// `allow_sigv2_presign`: take presigned URLs of Signature Version 2.
     pub allow_sigv2_presign: bool,
     /// `threads`: one runtime each; default: one a core.
@@ -249,7 +259,55 @@ pub struct Tenant {
     pub access_keys: Vec<AccessKey>,
     /// `anonymous`
     pub anonymous: bool,
+    /// `identity`: index into [`Config::identities`] of the one whose tokens may name this tenant.
+    pub identity: Option<usize>,
     /// `[[tenants.NAME.grants]]`
+    pub grants: Vec<Grant>,
+}
+
+/// `[identities.NAME]`: who makes tokens that are believed here.
+#[derive(Clone, Debug)]
+pub struct IdentityProvider {
+    /// NAME
+    pub name: String,
+    /// `issuer`: the tokens' `iss`.
+    pub issuer: String,
+    /// `audience`: what the tokens' `aud` must hold.
+    pub audience: String,
+    /// `jwks`
+    pub jwks: Jwks,
+    /// `tenant_claim`: the claim that names a tenant.
+    pub tenant_claim: Option<String>,
+}
+
+/// Where the keys of an [`IdentityProvider`] are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Jwks {
+    /// `file:PATH`, read again when it changes.
+    File(PathBuf),
+    /// A URL.
+    Url {
+        /// Scheme, authority and path.
+        endpoint: EndpointTemplate,
+        /// `connect_to`
+        connect_to: Option<String>,
+        /// `ca_file`
+        ca_file: Option<PathBuf>,
+        /// `refresh` (5 m)
+        refresh: Duration,
+    },
+}
+
+/// `[templates.NAME]`: a tenant for each subject of an identity provider.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// NAME
+    pub name: String,
+    /// Index into [`Config::issuers`].
+    pub issuer: usize,
+    /// Index into [`Config::identities`].
+    pub identity: usize,
+    /// `[[templates.NAME.grants]]`; `{claim.NAME}` stands in prefixes for what the token says.
     pub grants: Vec<Grant>,
 }
 

@@ -7,6 +7,7 @@ use toml::de::DeTable;
 use super::document::{Document, Found, Origin, printable};
 use super::endpoint::{self, Placeholders};
 use super::grammar;
+use super::identities;
 use super::problem::{Problem, Refusal, Severity, nearest};
 use super::section::Section;
 use super::tenants;
@@ -68,14 +69,19 @@ fn config(mut root: Section<'_>) -> Option<Config> {
     let upstream = upstream(root.section("upstream"));
     let sts = sts(root.section("sts"));
     let issuers = issuers(&mut root);
-    let tenants = tenants::tenants(&mut root, &issuers, server.as_ref());
+    let identities = identities::identities(&mut root);
+    let credential_entries = credential_entries(root.section("credentials"));
+    let (tenants, templates) = tenants::tenants(&mut root, &issuers, &identities, server.as_ref());
     root.finish();
     Some(Config {
         server: server?,
         upstream: upstream?,
         sts: sts?,
         issuers: issuers.issuers,
+        identities: identities.all,
         tenants,
+        templates,
+        credential_entries,
     })
 }
 
@@ -110,6 +116,7 @@ fn server(mut section: Section<'_>) -> Option<Server> {
     let region = region(&mut section);
     let strict_region = section.flag("strict_region").value;
     let allow_remote_anonymous = section.flag("allow_remote_anonymous").value;
+    let allow_plain_bearer = section.flag("allow_plain_bearer").value;
     let allow_sigv2_presign = section.flag("allow_sigv2_presign").value;
     let cores = u64::try_from(section.document().sources.cores)
         .unwrap_or(1)
@@ -126,6 +133,7 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         region,
         strict_region,
         allow_remote_anonymous,
+        allow_plain_bearer,
         allow_sigv2_presign,
         threads,
         max_presign,
@@ -274,6 +282,12 @@ fn sts(mut section: Section<'_>) -> Option<Sts> {
         timeout,
         answer_bytes,
     })
+}
+
+fn credential_entries(mut section: Section<'_>) -> usize {
+    let entries = in_memory(section.size("entries", 10_000, 1..=10_000_000));
+    section.finish();
+    entries
 }
 
 fn read_endpoint(

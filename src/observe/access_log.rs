@@ -29,8 +29,12 @@ pub struct AccessLine<'a> {
     pub request_id: &'a str,
     /// The tenant, once known.
     pub tenant: Option<&'a str>,
+    /// How the caller is known: `anonymous`, `bearer`, `presigned`, `sigv4`.
+    pub identity: Option<&'a str>,
     /// The id of the local access key.
     pub key_id: Option<&'a str>,
+    /// Whom the identity provider's token is about.
+    pub subject: Option<&'a str>,
     /// What was asked, if it was understood.
     pub operation: Option<Operation>,
     /// The bucket as the client names it.
@@ -186,7 +190,9 @@ impl AccessLine<'_> {
         let _ = write!(json, "{}\"", self.time);
         text_field(json, "request_id", Some(self.request_id));
         text_field(json, "tenant", self.tenant);
+        text_field(json, "identity", self.identity);
         text_field(json, "key_id", self.key_id);
+        text_field(json, "subject", self.subject);
         if let Some(operation) = self.operation {
             let _ = write!(json, ",\"operation\":\"{operation:?}\"");
         }

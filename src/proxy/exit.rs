@@ -21,7 +21,7 @@ use crate::body::{self, Answer, DownloadFailure, Upload};
 use crate::counted::{Gauge, Phase};
 use crate::observe::{AccessLine, Event};
 use crate::s3::{Fault, Operation, S3Error, S3Request};
-use crate::tenant::{Authenticated, Identity};
+use crate::tenant::{Authenticated, Identity, Tenant};
 use crate::timestamp::Timestamp;
 
 /// AWS's name for the id of a request; the client sees it on every answer.
@@ -54,8 +54,8 @@ pub(super) struct Exit {
     operation: Option<Operation>,
     bucket: Option<String>,
     key: Option<String>,
-    tenant: Option<usize>,
-    key_id: Option<Arc<str>>,
+    tenant: Option<Arc<Tenant>>,
+    identity: Option<Identity>,
     status: StatusCode,
     error: Option<S3Error>,
     upstream_status: Option<StatusCode>,
@@ -80,7 +80,7 @@ impl Exit {
             bucket: None,
             key: None,
             tenant: None,
-            key_id: None,
+            identity: None,
             status: StatusCode::from_u16(CLIENT_GONE).unwrap_or_default(),
             error: None,
             upstream_status: None,
@@ -103,11 +103,8 @@ impl Exit {
 
     /// Notes who asks.
     pub(super) fn caller(&mut self, caller: &Authenticated) {
-        self.tenant = Some(caller.tenant().index);
-        self.key_id = match caller.identity() {
-            Identity::Anonymous => None,
-            Identity::Header(id) | Identity::Presigned(id) => Some(Arc::clone(id)),
-        };
+        self.tenant = Some(caller.share_tenant());
+        self.identity = Some(caller.identity().clone());
     }
 
     /// Notes the body: all of it, or an upload on its way.
@@ -213,14 +210,16 @@ impl Drop for Exit {
         {
             tracing::warn!(request_id = %self.request_id, %error, "request failed");
         }
-        let shared = &self.proxy.shared;
+        let identity = self.identity.as_ref();
         let line = AccessLine {
             time: self.now,
             request_id: &self.request_id,
-            tenant: self
-                .tenant
-                .and_then(|index| Some(shared.tenants.get(index)?.name.as_str())),
-            key_id: self.key_id.as_deref(),
+            tenant: self.tenant.as_ref().map(|tenant| tenant.name.as_str()),
+            identity: identity.map(Identity::kind),
+            key_id: identity.and_then(Identity::key_id).map(|id| &**id),
+            subject: identity
+                .and_then(Identity::subject)
+                .map(|subject| &**subject),
             operation: self.operation,
             bucket: self.bucket.as_deref(),
             key: self.key.as_deref(),

@@ -20,13 +20,14 @@ use crate::config::Config;
 use crate::counted::{CoreLoad, Gauge, Phase};
 use crate::credentials::{Cache, Clock};
 use crate::dial::{Dialer, Roots};
+use crate::jwks::KeySets;
 use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
 use crate::rewrite;
 use crate::s3::{S3Error, S3Request};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
-use crate::tenant::{Connection, Tenants};
+use crate::tenant::{Authenticated, Connection, Tenants};
 use crate::timestamp::Timestamp;
 use crate::upstream::Upstream;
 
@@ -48,7 +49,8 @@ use retry::Budget;
 #[derive(Debug)]
 pub struct Shared {
     config: Config,
-    tenants: Tenants,
+    tenants: Arc<Tenants>,
+    key_sets: KeySets,
     credentials: Cache,
     clock: Arc<Clock>,
     metrics: Metrics,
@@ -82,7 +84,8 @@ pub struct Client {
 impl Shared {
     /// Makes everything ready that outlives a request. Keys are fetched when they are first needed.
     pub fn start(config: Config, metrics: Metrics, access_log: AccessLog) -> io::Result<Arc<Self>> {
-        let tenants = Tenants::new(&config);
+        let tenants = Arc::new(Tenants::new(&config));
+        let key_sets = KeySets::start(&config, &tenants)?;
         let policies = tenants
             .tenants()
             .iter()
@@ -99,6 +102,7 @@ impl Shared {
         Ok(Arc::new(Self {
             config,
             tenants,
+            key_sets,
             credentials,
             clock,
             metrics,
@@ -151,7 +155,7 @@ impl Proxy {
         );
         let limits = upstream.limits.clone();
         let upstream = Upstream::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
-        let gathered = GatherBudget::new(shared.tenants.tenants().len());
+        let gathered = GatherBudget::new();
         let log = shared.access_log.buffer(Arc::clone(&metrics));
         let proxy = Rc::new(Self {
             shared,
@@ -208,6 +212,27 @@ impl Proxy {
         Ok(exit.respond(&head, answer))
     }
 
+    /// Finds out who asks. A token of a key that is not known is worth a look for newer keys.
+    async fn authenticate(
+        &self,
+        head: &Parts,
+        asked: &S3Request<'_>,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<Authenticated, S3Error> {
+        let Shared {
+            tenants, key_sets, ..
+        } = &*self.shared;
+        let caller = tenants.authenticate(head, asked, connection, now);
+        if caller.is_err()
+            && let Some(identity) = tenants.lacks_key_of(&head.headers)
+        {
+            Box::pin(key_sets.renew(identity)).await; // rare: it must not make every future larger
+            return tenants.authenticate(head, asked, connection, now);
+        }
+        caller
+    }
+
     /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.
     pub fn refuse_head(
         self: &Rc<Self>,
@@ -234,10 +259,7 @@ impl Proxy {
             loopback: client.loopback,
             tls: client.tls,
         };
-        let caller = self
-            .shared
-            .tenants
-            .authenticate(head, &asked, connection, now)?; // who asks
+        let caller = self.authenticate(head, &asked, connection, now).await?; // who asks
         exit.caller(&caller);
         let permit = caller.authorize(asked)?; // may they
         if let Some(answer) = self.answer_locally(&permit)? {

@@ -9,6 +9,9 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Tenant;
+use super::identity::IdentityProvider;
+use super::jwk::KeySet;
+use super::template::Template;
 use crate::config::Config;
 use crate::payload::{ChunkSignatures, Mode};
 use crate::s3::{Code, S3Error, S3Request};
@@ -19,11 +22,13 @@ use crate::sign::sigv4::{CONTENT_SHA256, Claim};
 use crate::timestamp::Timestamp;
 
 mod anonymous;
+mod bearer;
 mod local_key;
 mod sigv2_url;
 mod sigv4;
 
 use anonymous::AnonymousRule;
+use bearer::Proofs;
 use local_key::LocalKey;
 
 const SECURITY_TOKEN: &str = "x-amz-security-token";
@@ -36,6 +41,14 @@ pub struct Tenants {
     /// Stands in for a key that nobody has, so that an unknown id takes the path of a known one.
     nobody: LocalKey,
     anonymous: AnonymousRule,
+    identities: Vec<IdentityProvider>,
+    /// For each identity, the tenants by name that its tokens may name.
+    trusting: Vec<HashMap<String, usize>>,
+    /// Each with the index of its identity.
+    templates: Vec<(usize, Template)>,
+    proofs: Proofs,
+    /// Tokens may come over plain HTTP from elsewhere.
+    allow_plain_bearer: bool,
     /// The only region taken, under `strict_region`.
     region: Option<String>,
     /// The longest life of a presigned URL, in seconds.
@@ -57,6 +70,8 @@ pub struct Authenticated {
 pub enum Identity {
     /// The anonymous tenant.
     Anonymous,
+    /// A token of an identity provider, about this subject.
+    Bearer(Arc<str>),
     /// A SigV4 `Authorization` header under this local key id.
     Header(Arc<str>),
     /// A presigned URL under this local key id.
@@ -84,6 +99,10 @@ impl Tenants {
                 )
             })
         });
+        let first = config.tenants.len();
+        let templates = config.templates.iter().enumerate();
+        let templates = templates
+            .map(|(index, template)| (template.identity, Template::new(first + index, template)));
         Self {
             keys: keys.collect(),
             all: tenants
@@ -91,6 +110,15 @@ impl Tenants {
                 .collect(),
             nobody: LocalKey::new("", usize::MAX, Secret::new("")),
             anonymous: AnonymousRule::new(config),
+            identities: config
+                .identities
+                .iter()
+                .map(IdentityProvider::new)
+                .collect(),
+            trusting: trusting(config),
+            templates: templates.collect(),
+            proofs: Proofs::new(),
+            allow_plain_bearer: config.server.allow_plain_bearer,
             region: config
                 .server
                 .strict_region
@@ -108,6 +136,13 @@ impl Tenants {
     /// The tenant at `index` of the configuration.
     pub fn get(&self, index: usize) -> Option<&Tenant> {
         self.all.get(index).map(|tenant| &**tenant)
+    }
+
+    /// From now on the tokens of the identity provider at `index` are checked with `keys` alone.
+    pub fn replace_keys(&self, index: usize, keys: KeySet) {
+        if let Some(identity) = self.identities.get(index) {
+            identity.replace_keys(keys);
+        }
     }
 
     /// Finds out who sent `head`. `now` is the local clock.
@@ -130,6 +165,9 @@ impl Tenants {
             ));
         }
         refuse_token(&head.headers, query)?;
+        if let Some(token) = bearer::bearer_token(&head.headers) {
+            return self.bearer(token, head, connection, now);
+        }
         if let Some(claim) = Claim::from_headers(&head.headers)? {
             return self.signed(head, asked, &claim, now);
         }
@@ -176,6 +214,11 @@ impl Authenticated {
         &self.tenant
     }
 
+    /// The same, for those who tell of the request when it is over.
+    pub fn share_tenant(&self) -> Arc<Tenant> {
+        Arc::clone(&self.tenant)
+    }
+
     /// By what the caller is known.
     pub fn identity(&self) -> &Identity {
         &self.identity
@@ -189,6 +232,48 @@ impl Authenticated {
     /// The chain of chunk signatures, where the body has one.
     pub fn chunk_signatures(&self) -> Option<&ChunkSignatures> {
         self.chunks.as_ref()
+    }
+}
+
+/// For each identity, the tenants that say that its tokens may name them.
+fn trusting(config: &Config) -> Vec<HashMap<String, usize>> {
+    let mut trusting = vec![HashMap::new(); config.identities.len()];
+    for (index, tenant) in config.tenants.iter().enumerate() {
+        if let Some(names) = tenant
+            .identity
+            .and_then(|identity| trusting.get_mut(identity))
+        {
+            names.insert(tenant.name.clone(), index);
+        }
+    }
+    trusting
+}
+
+impl Identity {
+    /// What kind it is, in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Bearer(_) => "bearer",
+            Self::Header(_) => "sigv4",
+            Self::Presigned(_) => "presigned",
+        }
+    }
+
+    /// The id of the local key.
+    pub fn key_id(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Anonymous | Self::Bearer(_) => None,
+            Self::Header(id) | Self::Presigned(id) => Some(id),
+        }
+    }
+
+    /// Whom the identity provider says it is.
+    pub fn subject(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Bearer(subject) => Some(subject),
+            Self::Anonymous | Self::Header(_) | Self::Presigned(_) => None,
+        }
     }
 }
 
