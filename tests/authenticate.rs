@@ -45,6 +45,7 @@ fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::Tenant {
         issuer: 0,
         access_keys: keys.iter().map(key).collect(),
         anonymous,
+        identity: None,
         grants: Vec::new(),
     }
 }
@@ -67,6 +68,7 @@ fn config() -> Config {
             region: "ap-guangzhou".into(),
             strict_region: false,
             allow_remote_anonymous: false,
+            allow_plain_bearer: false,
             allow_sigv2_presign: false,
             threads: 1,
             max_presign: Duration::from_hours(7 * 24),
@@ -109,6 +111,9 @@ fn config() -> Config {
             answer_bytes: 64 << 10,
         },
         issuers: Vec::new(),
+        identities: Vec::new(),
+        templates: Vec::new(),
+        credential_entries: 1,
         tenants: vec![
             tenant("acme", &[KEY, SLASHED_KEY], false),
             tenant("guest", &[], true),
