@@ -20,6 +20,7 @@ use super::Proxy;
 use crate::body::{self, Answer, DownloadFailure, Upload};
 use crate::counted::{Gauge, Phase};
 use crate::observe::{AccessLine, Event};
+use crate::s3::xml::sts_error;
 use crate::s3::{Fault, Operation, S3Error, S3Request};
 use crate::tenant::{Authenticated, Identity, Tenant};
 use crate::timestamp::Timestamp;
@@ -50,6 +51,7 @@ pub(super) struct Exit {
     upload: Option<Rc<RefCell<Upload>>>,
     /// The request has a body, and it has not been read.
     is_unread: bool,
+    is_sts: bool,
     sent: u64,
     operation: Option<Operation>,
     bucket: Option<String>,
@@ -75,6 +77,7 @@ impl Exit {
             received: 0,
             upload: None,
             is_unread: false,
+            is_sts: false,
             sent: 0,
             operation: None,
             bucket: None,
@@ -92,6 +95,22 @@ impl Exit {
     /// Notes that a body comes with the request.
     pub(super) fn expects_body(&mut self) {
         self.is_unread = true;
+    }
+
+    /// Notes that the client calls an STS, and reads errors in its form.
+    pub(super) fn speaks_sts(&mut self) {
+        self.is_sts = true;
+    }
+
+    /// Notes a body that was read whole.
+    pub(super) fn gathered(&mut self, length: usize) {
+        self.is_unread = false;
+        self.received = length as u64;
+    }
+
+    /// The id that the client is told.
+    pub(super) fn request_id(&self) -> &str {
+        &self.request_id
     }
 
     /// Notes what is asked.
@@ -172,7 +191,11 @@ impl Exit {
 
     /// An S3 error document. It says nothing that the client does not know already.
     fn refusal(&self, head: &Parts, error: &S3Error) -> http::Response<Answer> {
-        let document = Bytes::from(error.to_xml(head.uri.path(), &self.request_id));
+        let document = Bytes::from(if self.is_sts {
+            sts_error(error, &self.request_id)
+        } else {
+            error.to_xml(head.uri.path(), &self.request_id)
+        });
         let mut response = http::Response::new(Answer::Empty);
         *response.status_mut() = error.http_status();
         let headers = response.headers_mut();

@@ -11,9 +11,11 @@ mod json;
 mod jwk;
 mod jwt;
 pub mod policy;
+mod session;
 mod template;
 
-pub use authenticate::{Authenticated, Connection, Identity, Tenants};
+pub use authenticate::{Authenticated, Connection, Identity, Tenants, bearer_token};
 pub use authorize::Permit;
 pub use grant::{Grant, Tenant};
 pub use jwk::{BadKeySet, KEY_SET_BYTES, KeySet};
+pub use session::SessionKey;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -11,6 +12,7 @@ use http::request::Parts;
 use super::Tenant;
 use super::identity::IdentityProvider;
 use super::jwk::KeySet;
+use super::session::Seal;
 use super::template::Template;
 use crate::config::Config;
 use crate::payload::{ChunkSignatures, Mode};
@@ -24,14 +26,17 @@ use crate::timestamp::Timestamp;
 mod anonymous;
 mod bearer;
 mod local_key;
+mod remembered;
+mod session;
 mod sigv2_url;
 mod sigv4;
 
 use anonymous::AnonymousRule;
-use bearer::Proofs;
+use bearer::Proof;
+pub use bearer::bearer_token;
 use local_key::LocalKey;
-
-const SECURITY_TOKEN: &str = "x-amz-security-token";
+use remembered::Remembered;
+use session::{OpenSession, not_ours, session_token};
 
 /// All tenants and their local keys. Immutable once made, but for the signing keys it has at hand.
 #[derive(Debug)]
@@ -46,7 +51,11 @@ pub struct Tenants {
     trusting: Vec<HashMap<String, usize>>,
     /// Each with the index of its identity.
     templates: Vec<(usize, Template)>,
-    proofs: Proofs,
+    proofs: Remembered<Proof>,
+    seal: Seal,
+    sessions: Remembered<OpenSession>,
+    /// How long session keys live at most.
+    max_session: Duration,
     /// Tokens may come over plain HTTP from elsewhere.
     allow_plain_bearer: bool,
     /// The only region taken, under `strict_region`.
@@ -76,6 +85,13 @@ pub enum Identity {
     Header(Arc<str>),
     /// A presigned URL under this local key id.
     Presigned(Arc<str>),
+    /// SigV4, in a header or a URL, under a session key.
+    Session {
+        /// The key's id.
+        key_id: Arc<str>,
+        /// Whom the identity provider said it is, if the key was got with a token.
+        subject: Option<Arc<str>>,
+    },
 }
 
 /// What is known of the connection that a request came on.
@@ -117,7 +133,10 @@ impl Tenants {
                 .collect(),
             trusting: trusting(config),
             templates: templates.collect(),
-            proofs: Proofs::new(),
+            proofs: Remembered::new(),
+            seal: Seal::new(config.server.session_secrets.iter()),
+            sessions: Remembered::new(),
+            max_session: config.server.max_session,
             allow_plain_bearer: config.server.allow_plain_bearer,
             region: config
                 .server
@@ -164,12 +183,17 @@ impl Tenants {
                 "Only one auth mechanism allowed",
             ));
         }
-        refuse_token(&head.headers, query)?;
-        if let Some(token) = bearer::bearer_token(&head.headers) {
+        let session = session_token(&head.headers, query)?;
+        if session.is_some() && !Claim::is_in_query(query) && !is_signed(&head.headers) {
+            return Err(not_ours()); // only SigV4 has session tokens
+        }
+        let session = session.map(|token| self.session(token, now)).transpose()?;
+        let session = session.as_deref();
+        if let Some(token) = bearer_token(&head.headers) {
             return self.bearer(token, head, connection, now);
         }
         if let Some(claim) = Claim::from_headers(&head.headers)? {
-            return self.signed(head, asked, &claim, now);
+            return self.signed(head, asked, &claim, session, now);
         }
         if sigv2::Claim::is_in_query(query) && !self.allow_sigv2_presign {
             return Err(S3Error::new(
@@ -182,7 +206,7 @@ impl Tenants {
             return self.presigned_v2(head, asked, &claim, now);
         }
         if let Some(claim) = Claim::from_query(query, &head.headers)? {
-            return self.signed(head, asked, &claim, now);
+            return self.signed(head, asked, &claim, session, now);
         }
         let tenant = self.anonymous.check(&head.headers, connection)?;
         let tenant = self.all.get(tenant).map(Arc::clone);
@@ -257,6 +281,7 @@ impl Identity {
             Self::Bearer(_) => "bearer",
             Self::Header(_) => "sigv4",
             Self::Presigned(_) => "presigned",
+            Self::Session { .. } => "session",
         }
     }
 
@@ -264,7 +289,7 @@ impl Identity {
     pub fn key_id(&self) -> Option<&Arc<str>> {
         match self {
             Self::Anonymous | Self::Bearer(_) => None,
-            Self::Header(id) | Self::Presigned(id) => Some(id),
+            Self::Header(id) | Self::Presigned(id) | Self::Session { key_id: id, .. } => Some(id),
         }
     }
 
@@ -272,27 +297,15 @@ impl Identity {
     pub fn subject(&self) -> Option<&Arc<str>> {
         match self {
             Self::Bearer(subject) => Some(subject),
+            Self::Session { subject, .. } => subject.as_ref(),
             Self::Anonymous | Self::Header(_) | Self::Presigned(_) => None,
         }
     }
 }
 
-/// No local key has a session token, so one is a sign that the client uses a key of somebody else.
-fn refuse_token(
-    headers: &HeaderMap,
-    query: &[(Cow<'_, str>, Cow<'_, str>)],
-) -> Result<(), S3Error> {
-    let in_query = query
-        .iter()
-        .any(|(name, _)| name.eq_ignore_ascii_case(SECURITY_TOKEN));
-    if !in_query && !headers.contains_key(SECURITY_TOKEN) {
-        return Ok(());
-    }
-    Err(S3Error::new(
-        Code::InvalidToken,
-        "The provided token is not one that was issued here: use a local access key, which has no \
-         session token (unset AWS_SESSION_TOKEN)",
-    ))
+/// Whether there is an `Authorization` header of another kind than a bearer's.
+fn is_signed(headers: &HeaderMap) -> bool {
+    headers.contains_key(AUTHORIZATION) && bearer_token(headers).is_none()
 }
 
 /// `x-amz-content-sha256`: absent, or one visible value.
