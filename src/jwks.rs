@@ -279,7 +279,6 @@ async fn fetch(dialer: &Dialer, authority: &str, path: &str) -> Result<Vec<u8>, 
     Ok(body.to_bytes().to_vec())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
 fn text(error: impl std::error::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),

@@ -3,6 +3,7 @@
 
 #![cfg(feature = "emulator")]
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,

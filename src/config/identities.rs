@@ -83,6 +83,9 @@ impl Identities {
 
     /// Warns of providers that neither a tenant nor a template has `used`.
     pub(super) fn warn_of_unused(&self, root: &Section<'_>, used: &[usize]) {
+        if used.contains(&tenants::UNKNOWN) {
+            return; // one of them was likely meant
+        }
         for (index, name) in self.names.iter().enumerate() {
             if !used.contains(&index) {
                 let message = format!(

@@ -72,6 +72,10 @@ pub struct Config {
 
 /// `[server]`: the side that clients see.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of the file that stands alone"
+)]
 pub struct Server {
     /// `listen`
     pub listen: SocketAddr,

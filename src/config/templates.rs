@@ -6,7 +6,7 @@ use super::identities::{Identities, claim_name};
 use super::parse::Issuers;
 use super::problem::Refusal;
 use super::section::Section;
-use super::tenants::{ReadGrant, check_grants_of_one_tenant, grant, issuer, no_grants};
+use super::tenants::{ReadGrant, UNKNOWN, check_grants_of_one_tenant, grant, issuer, no_grants};
 use super::{PrefixPattern, Template};
 
 /// How a claim is written in a prefix.
@@ -33,7 +33,7 @@ pub(super) fn templates(
         if let Some(first) = read
             .iter()
             .find(|other| other.template.identity == next.template.identity)
-            && next.template.identity != usize::MAX
+            && next.template.identity != UNKNOWN
         {
             let message = format!(
                 "the template `{}` is for the same identity already",
@@ -71,7 +71,7 @@ fn template(
         template: Template {
             name: name.value,
             issuer,
-            identity: identity.map_or(usize::MAX, |found| found.value),
+            identity: identity.map_or(UNKNOWN, |found| found.value),
             grants: Vec::new(),
         },
         grants,
@@ -126,7 +126,7 @@ fn check_prefix(section: &Section<'_>, pattern: &PrefixPattern, origin: &Origin,
             .strip_prefix(OPEN)
             .and_then(|rest| rest.strip_suffix('}'));
         // Two values side by side, or a value beside text, could make one key of two subjects.
-        if !name.is_some_and(|name| claim_name(name).is_ok()) {
+        if name.is_none_or(|name| claim_name(name).is_err()) {
             refuse(
                 format!("a claim must be a whole segment of `{}`", printable(text)),
                 "write it alone between slashes: \"users/{claim.sub}/*\"",

@@ -33,7 +33,7 @@ pub(super) struct ReadGrant {
 }
 
 /// Stands where an error was reported, so nobody gets to see it.
-const UNKNOWN_ISSUER: usize = usize::MAX;
+pub(super) const UNKNOWN: usize = usize::MAX;
 
 /// Headers that carry the request itself: no grant may let a client set them upstream.
 const RESERVED_HEADERS: [&str; 12] = [
@@ -90,7 +90,7 @@ pub(super) fn tenants(
 }
 
 fn warn_of_unused_issuers(root: &Section<'_>, issuers: &Issuers, used: &[usize]) {
-    if used.contains(&UNKNOWN_ISSUER) {
+    if used.contains(&UNKNOWN) {
         return; // one of them was likely meant
     }
     for (index, name) in issuers.names.iter().enumerate() {
@@ -134,7 +134,7 @@ pub(super) fn issuer(section: &mut Section<'_>, issuers: &Issuers) -> usize {
             Refusal::new(format!("there is no issuer `{}`", printable(text)), fix)
         })
     });
-    issuer.map_or(UNKNOWN_ISSUER, |found| found.value)
+    issuer.map_or(UNKNOWN, |found| found.value)
 }
 
 fn tenant(
@@ -178,7 +178,8 @@ fn tenant(
         }
     }
     let anonymous = section.flag("anonymous");
-    if !has_keys && !anonymous.value && identity.is_none() && !section.has("identity") {
+    let names_identity = section.has("identity");
+    if !has_keys && !anonymous.value && identity.is_none() && !names_identity {
         let message = format!(
             "nobody can call as the tenant `{}`: it has no access_keys",
             printable(&name.value)
@@ -209,7 +210,10 @@ fn tenant(
             issuer,
             access_keys,
             anonymous: anonymous.value,
-            identity: identity.map(|found| found.value),
+            identity: match identity {
+                Some(found) => Some(found.value),
+                None => names_identity.then_some(UNKNOWN),
+            },
             grants: Vec::new(),
         },
         key_origins,
@@ -239,7 +243,9 @@ pub(super) fn grant(mut section: Section<'_>) -> ReadGrant {
         else {
             continue;
         };
-        if let Some(doubt) = prefix::doubt(&pattern) {
+        if let Some(doubt) = prefix::doubt(&pattern)
+            && templates::head_and_claim(&pattern).is_none()
+        {
             section.document().warning(&text.origin, doubt);
         }
         prefixes.push(Found {
@@ -419,7 +425,8 @@ impl Owned<'_> {
     /// first claim alone: what comes before it must be the same for all.
     fn clashes(&self, other: &Self) -> bool {
         let apart = self.index == other.index && self.claim == other.claim;
-        !apart && !(self.shared && other.shared)
+        let shared = self.shared && other.shared;
+        !(apart || shared)
     }
 }
 
@@ -455,7 +462,7 @@ fn refuse_overlaps(root: &Section<'_>, read: &[Read], templates: &[ReadTemplate]
         let touched: Vec<_> = owned.iter().map(Owned::touches).collect();
         let patterns = touched.iter().map(|pattern| &**pattern).zip(owned);
         for [(_, one), (_, other)] in prefix::overlaps(patterns.collect(), Owned::clashes) {
-            let (owner, later) = if one.index < other.index {
+            let (owner, later) = if one.index <= other.index {
                 (one, other)
             } else {
                 (other, one)

@@ -29,14 +29,16 @@ pub struct AccessLine<'a> {
     pub request_id: &'a str,
     /// The tenant, once known.
     pub tenant: Option<&'a str>,
-    /// How the caller is known: `anonymous`, `bearer`, `presigned`, `sigv4`.
+    /// How the caller is known: `anonymous`, `bearer`, `presigned`, `session`, `sigv4`.
     pub identity: Option<&'a str>,
-    /// The id of the local access key.
+    /// The id of the local access key, or of the session key.
     pub key_id: Option<&'a str>,
     /// Whom the identity provider's token is about.
     pub subject: Option<&'a str>,
     /// What was asked, if it was understood.
     pub operation: Option<Operation>,
+    /// What an STS was asked, in place of an operation.
+    pub sts_action: Option<&'a str>,
     /// The bucket as the client names it.
     pub bucket: Option<&'a str>,
     /// The object's key.
@@ -196,6 +198,7 @@ impl AccessLine<'_> {
         if let Some(operation) = self.operation {
             let _ = write!(json, ",\"operation\":\"{operation:?}\"");
         }
+        text_field(json, "operation", self.sts_action);
         text_field(json, "bucket", self.bucket);
         text_field(json, "key", self.key);
         number_field(json, "status", u64::from(self.status.as_u16()));

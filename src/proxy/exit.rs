@@ -52,6 +52,7 @@ pub(super) struct Exit {
     /// The request has a body, and it has not been read.
     is_unread: bool,
     is_sts: bool,
+    sts_action: Option<&'static str>,
     sent: u64,
     operation: Option<Operation>,
     bucket: Option<String>,
@@ -78,6 +79,7 @@ impl Exit {
             upload: None,
             is_unread: false,
             is_sts: false,
+            sts_action: None,
             sent: 0,
             operation: None,
             bucket: None,
@@ -100,6 +102,11 @@ impl Exit {
     /// Notes that the client calls an STS, and reads errors in its form.
     pub(super) fn speaks_sts(&mut self) {
         self.is_sts = true;
+    }
+
+    /// Notes what an STS is asked.
+    pub(super) fn sts_action(&mut self, action: &'static str) {
+        self.sts_action = Some(action);
     }
 
     /// Notes a body that was read whole.
@@ -244,6 +251,7 @@ impl Drop for Exit {
                 .and_then(Identity::subject)
                 .map(|subject| &**subject),
             operation: self.operation,
+            sts_action: self.sts_action,
             bucket: self.bucket.as_deref(),
             key: self.key.as_deref(),
             status: self.status,

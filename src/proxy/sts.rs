@@ -40,6 +40,7 @@ impl Proxy {
         let form = form.await?;
         exit.gathered(form.len());
         let asked = StsRequest::parse(&form)?;
+        exit.sts_action(asked.action_name());
         let tenants = &self.shared.tenants;
         let issue = || tenants.issue(&asked, head, &form, connection, now);
         let mut issued = issue();

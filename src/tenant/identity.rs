@@ -48,7 +48,7 @@ impl IdentityProvider {
     }
 
     /// Whether it is the one that says it made the token, and made it for us. Both texts are compared
-    /// as they are (RFC 8414 section 2; OpenID Connect Core section 3.1.3.7).
+    /// as they are (RFC 7519 section 4.1.1).
     pub(super) fn claims(&self, claims: &Claims) -> bool {
         claims.text("iss") == Some(&self.issuer) && claims.is_for(&self.audience)
     }

@@ -40,7 +40,7 @@ pub struct KeySet(Vec<Key>);
 struct Key {
     id: Option<String>,
     algorithm: Algorithm,
-    key: ParsedPublicKey,
+    public: ParsedPublicKey,
 }
 
 /// Why a text is not a key set that is of use here; says how to mend it.
@@ -131,7 +131,7 @@ impl KeySet {
         if key_id.is_none() && candidates.next().is_some() {
             return Verdict::NoKey;
         }
-        let good = |key: &Key| key.key.verify_sig(message, signature).is_ok();
+        let good = |key: &Key| key.public.verify_sig(message, signature).is_ok();
         if good(first) || candidates.any(good) {
             Verdict::Good
         } else {
@@ -152,7 +152,7 @@ impl Key {
         if !is_for_signatures {
             return None;
         }
-        let (algorithm, key) = match (text("kty")??, text("crv").flatten()) {
+        let (algorithm, public) = match (text("kty")??, text("crv").flatten()) {
             ("EC", Some("P-256")) => (Algorithm::Es256, p256(jwk)?),
             ("OKP", Some("Ed25519")) => {
                 let point = coordinate(jwk, "x")?;
@@ -171,7 +171,11 @@ impl Key {
             None => None,
             Some(id) => Some(id.as_str()?.to_owned()),
         };
-        Some(Self { id, algorithm, key })
+        Some(Self {
+            id,
+            algorithm,
+            public,
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::timestamp::Timestamp;
 
 /// Bytes of a token at most.
 const TOKEN_BYTES: usize = 8 * 1024;
-/// Bytes of a subject at most (OpenID Connect Core, section 2).
+/// Bytes of a subject at most (section 2 of `OpenID` Connect Core).
 const SUBJECT_BYTES: usize = 255;
 /// How far a provider's clock may be from ours, in seconds.
 const LEEWAY: i64 = 60;
