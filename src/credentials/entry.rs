@@ -655,6 +655,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_first_key_is_asked_for_last_and_only_while_somebody_waits() {
+        let room = Arc::new(tokio::sync::Semaphore::new(1));
+        let (sender, mut asks) = mpsc::unbounded_channel();
+        let permit = Arc::clone(&room).try_acquire_owned().unwrap();
+        let entry = Entry::new(scope(), sender, MARGIN, Arc::default()).with_permit(permit);
+        let entry = Arc::new(entry);
+        assert!(entry.get().await.is_err(), "nobody answers");
+        assert_eq!(asks.recv().await.unwrap().urgency, Urgency::First);
+        assert!(!entry.begin(Urgency::First) && entry.is_new());
+        let waiting = tokio::spawn({
+            let entry = Arc::clone(&entry);
+            async move { entry.get().await }
+        });
+        assert_eq!(asks.recv().await.unwrap().urgency, Urgency::First);
+        assert!(entry.begin(Urgency::First));
+        entry.finish(Ok(issued(HOUR)), 0.0);
+        assert_eq!(waiting.await.unwrap().unwrap().generation, 1);
+        assert!(!entry.is_new() && room.available_permits() == 1);
+        assert!(entry.reject(1));
+        assert_eq!(asks.recv().await.unwrap().urgency, Urgency::Cold);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_ask_that_comes_just_after_the_key_makes_no_call() {
         let (entry, _asks) = entry();
         entry.ask(Urgency::Cold);

@@ -218,8 +218,8 @@ mod tests {
         for opener in [seal(&[old]), seal(&[new, old])] {
             let (session, secret) = opener.open(key.token.expose()).unwrap();
             assert_eq!(
-                (session.key_id.clone(), secret.expose()),
-                (key.id.clone(), key.secret.expose())
+                (&*session.key_id, secret.expose()),
+                (&*key.id, key.secret.expose())
             );
             assert_eq!(
                 (session.whose.clone(), session.subject.as_deref()),
