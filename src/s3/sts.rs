@@ -118,10 +118,9 @@ impl StsRequest {
             !known.contains(name) && !matches!(*name, "Action" | "DurationSeconds" | "Version")
         });
         if let Some(name) = strange {
-            let name = NOT_OFFERED
-                .into_iter()
-                .find(|known| name.starts_with(known))
-                .unwrap_or("a parameter");
+            let is_named = |known: &&str| name.split('.').next() == Some(known); // or PolicyArns.member.1.arn
+            let named = NOT_OFFERED.into_iter().find(is_named);
+            let name = named.unwrap_or("a parameter");
             return Err(invalid(&format!(
                 "{name} is not offered here; leave it out"
             )));
