@@ -193,6 +193,40 @@ fn a_subject_that_is_no_plain_segment_gets_nothing() {
     assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), 0);
 }
 
+/// What providers call people, to the last letter: in keys, in the policy of the key, and in its condition.
+#[test]
+fn every_subject_that_is_taken_works_behind_both_fences() {
+    let (world, _folder) = world();
+    for (subject, path) in [
+        (
+            "auth0|5f7c8ec7c33c6c004bbafe82",
+            "auth0%7C5f7c8ec7c33c6c004bbafe82",
+        ),
+        (
+            "system:serviceaccount:ns:app",
+            "system%3Aserviceaccount%3Ans%3Aapp",
+        ),
+        ("a.b+c=d@example-x_y.com", "a.b%2Bc%3Dd%40example-x_y.com"),
+        ("...", "..."),
+    ] {
+        let token = CORP.of(subject);
+        let key = format!("/photos/users/{path}/k");
+        let put = call(world.gateway.addr, "PUT", &key, &token).body("mine");
+        put.ask().assert_ok();
+        assert_eq!(
+            world.stored(&format!("users/{subject}/k")).as_deref(),
+            Some("mine")
+        );
+        assert_eq!(ask(&world, "GET", &key, &token).assert_ok().text(), "mine");
+        let list = format!("/photos?list-type=2&prefix=users%2F{path}%2F");
+        let listed = ask(&world, "GET", &list, &token);
+        assert_eq!(
+            elements(&listed.assert_ok().text(), "Key"),
+            [format!("users/{subject}/k")]
+        );
+    }
+}
+
 #[test]
 fn tokens_that_are_not_believed() {
     let (world, _folder) = world();
