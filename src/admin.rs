@@ -52,9 +52,9 @@ pub async fn run(listener: StdListener, shared: Arc<Shared>) -> io::Result<Infal
 }
 
 fn page(shared: &Shared, method: &http::Method, path: &str) -> http::Response<Full<Bytes>> {
-    shared
-        .metrics()
-        .set_live_keys(shared.credentials().live_keys() as u64);
+    let (metrics, credentials) = (shared.metrics(), shared.credentials());
+    metrics.set_live_keys(credentials.live_keys() as u64);
+    metrics.set_scopes(credentials.scopes());
     answer(method, path, shared.readiness(), shared.metrics())
         .map(|text| Full::new(Bytes::from(text)))
 }

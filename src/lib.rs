@@ -23,6 +23,7 @@ pub mod emulator;
 pub mod frames;
 pub mod front;
 pub mod http2;
+pub mod jwks;
 pub mod observe;
 pub mod payload;
 pub mod proxy;

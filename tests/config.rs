@@ -15,8 +15,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use cosgate::config::{
-    Config, IssuerKind, Place, PrefixPattern, Problem, Severity, Sources, TenantLimits,
-    UpstreamSignature,
+    Config, EndpointTemplate, IssuerKind, Jwks, Place, PrefixPattern, Problem, Severity, Sources,
+    TenantLimits, UpstreamSignature,
 };
 
 /// In a test's text: here the problem is. It is taken out before the text is read.
@@ -257,7 +257,7 @@ fn unknown_keys_are_errors_wherever_they_are() {
         "[server]",
         "§colour = 1\n[server]",
         "unknown section `colour`",
-        "known here: issuers, server",
+        "known here: credentials, identities, issuers, server",
     );
     errs(
         "kind =",
@@ -982,6 +982,188 @@ fn two_tenants_do_not_touch_a_common_key() {
         "[[tenants.other.grants]]\nname = \"photos\"\nbucket = \"shared",
         "[[tenants.other.grants]]\nname = \"photos\"\nbucket = \"elsewhere",
     ));
+}
+
+/// An identity provider, and a template of a folder for each of its subjects.
+const TEMPLATE: &str = r#"
+[identities.corp]
+issuer = "https://login.example.com/"
+audience = "cosgate"
+jwks = "https://login.example.com/.well-known/jwks.json"
+[templates.web]
+issuer = "main"
+identity = "corp"
+[[templates.web.grants]]
+name = "photos"
+bucket = "shared-1250000000"
+region = "ap-guangzhou"
+prefixes = ["users/{claim.sub}/*"]
+actions = ["read"]
+"#;
+
+fn template(from: &str, to: &str) -> String {
+    assert!(TEMPLATE.contains(from), "{from}");
+    format!("{WHOLE}{}", TEMPLATE.replacen(from, to, 1))
+}
+
+#[test]
+fn a_template_makes_tenants_of_an_identitys_subjects() {
+    let config = good(&template("", ""));
+    assert_eq!(
+        config.identities[0].jwks,
+        Jwks::Url {
+            endpoint: EndpointTemplate {
+                tls: true,
+                authority: "login.example.com".into(),
+                path: "/.well-known/jwks.json".into(),
+            },
+            connect_to: None,
+            ca_file: None,
+            refresh: Duration::from_mins(5),
+        }
+    );
+    assert_eq!(
+        (config.templates[0].identity, config.credential_entries),
+        (0, 10_000)
+    );
+    for prefixes in [
+        r#"["{claim.sub}/*"]"#,
+        r#"["users/{claim.sub}"]"#,
+        r#"["{claim.org}/{claim.sub}/*", "{claim.org}/common/*"]"#,
+        r#"["users/{claim.https://x.example/id}/a/*"]"#,
+    ] {
+        let one = template(r#"["users/{claim.sub}/*"]"#, prefixes).replace("acme/*", "elsewhere");
+        let one = one.replacen("bucket = \"shared", "bucket = \"apart", 1);
+        good(&one);
+    }
+    let shared = template("[\"users/", "[\"common/*\", \"users/").replace(
+        "[[templates.web.grants]]",
+        "[[templates.web.grants]]\nshared = true",
+    );
+    good(&shared);
+    let alone = WHOLE.split("[tenants.acme]").next().unwrap();
+    good(&format!("{alone}{TEMPLATE}"));
+}
+
+#[test]
+fn a_template_keeps_its_subjects_apart() {
+    let prefix = r#"["users/{claim.sub}/*"]"#;
+    for (bad, what, fix) in [
+        (r#"[§"users/{claim.sub}*"]"#, "begins so", "end the folder"),
+        (
+            r#"[§"users/x-{claim.sub}/*"]"#,
+            "whole segment",
+            "alone between slashes",
+        ),
+        (
+            r#"[§"u/{claim.a}{claim.b}/*"]"#,
+            "whole segment",
+            "alone between slashes",
+        ),
+        (
+            r#"[§"u/{claim.a}-{claim.b}/*"]"#,
+            "whole segment",
+            "alone between slashes",
+        ),
+        (
+            r#"[§"users/{claim.sub/*"]"#,
+            "whole segment",
+            "alone between slashes",
+        ),
+        (
+            r#"[§"users/{claim.}/*"]"#,
+            "whole segment",
+            "alone between slashes",
+        ),
+        (r#"[§"users/*"]"#, "no claim", "shared = true"),
+    ] {
+        refuses(&template(prefix, bad), Severity::Error, what, fix);
+    }
+    // Two claims at one place: alice of bob's organisation would be in bob's folder.
+    let two = template(prefix, r#"["users/{claim.sub}/*", §"users/{claim.org}/*"]"#);
+    refuses(&two, Severity::Error, "touch the same keys", "own prefix");
+    // acme's folder is that of a subject named acme.
+    let both = WHOLE.replace("acme/*", "users/acme/*");
+    let both = format!("{both}{}", TEMPLATE.replace("[\"users/", "[§\"users/"));
+    refuses(
+        &both,
+        Severity::Error,
+        "`users/{claim.sub}/*` of the template `web` and `users/acme/*` of the tenant `acme`",
+        "own prefix",
+    );
+    let any = template(prefix, r#"[§"{claim.sub}/*"]"#);
+    refuses(&any, Severity::Error, "touch the same keys", "own prefix");
+    let tenant = WHOLE.replace("[\"acme/*\"]", "[§\"{claim.sub}/*\"]");
+    refuses(
+        &tenant,
+        Severity::Error,
+        "a tenant has no token",
+        "[templates.NAME]",
+    );
+}
+
+#[test]
+fn identities_are_whole_and_used() {
+    for (from, to, what, fix) in [
+        ("jwks = \"https", "jwks = §\"http", "plain http", "https://"),
+        (
+            "jwks = \"https://login.example.com/.well-known/jwks.json\"",
+            "jwks = §\"file:none.json\"",
+            "cannot read",
+            "mend the path",
+        ),
+        (
+            "audience = \"cosgate\"",
+            "audience = §\"\"",
+            "empty",
+            "just as it stands",
+        ),
+        (
+            "identity = \"corp\"",
+            "identity = §\"corb\"",
+            "no identity `corb`",
+            "did you mean \"corp\"",
+        ),
+    ] {
+        refuses(&template(from, to), Severity::Error, what, fix);
+    }
+    let names_nobody = WHOLE.replace("[tenants.acme]", "[tenants.acme]\nidentity = §\"corp\"");
+    let names_nobody = format!("{names_nobody}{TEMPLATE}");
+    refuses(
+        &names_nobody,
+        Severity::Error,
+        "no tenant_claim",
+        "tenant_claim = ",
+    );
+    let named = names_nobody
+        .replace('§', "")
+        .replace("audience =", "tenant_claim = \"t\"\naudience =");
+    assert_eq!(good(&named).tenants[0].identity, Some(0));
+    let keyless = named.replace(
+        "access_keys = [{ id = \"ACMEKEY0000000000001\", secret = \"env:ACME\" }]\n",
+        "",
+    );
+    good(&keyless);
+}
+
+#[test]
+fn a_session_secret_is_long_and_the_old_one_does_not_stand_alone() {
+    let with = |lines: &str| WHOLE.replace("[server]", &format!("[server]\n{lines}"));
+    let long = "0123456789abcdef0123456789abcdef";
+    let parse = |lines: &str| {
+        let found = parse_with(&with(lines), &[("A", long), ("B", long)], &[]);
+        found
+            .map(|(config, _)| config.server.session_secrets.len())
+            .ok()
+    };
+    assert_eq!(parse("session_secret = \"env:A\""), Some(1));
+    assert_eq!(
+        parse("session_secret = \"env:A\"\nprevious_session_secret = \"env:B\""),
+        Some(2)
+    );
+    assert_eq!(parse("previous_session_secret = \"env:B\""), None);
+    assert_eq!(parse("session_secret = \"env:ACME\""), None, "too short");
+    assert_eq!(parse("max_session = \"13h\""), None);
 }
 
 #[test]

@@ -57,7 +57,6 @@ fn refused_for(name: &str) -> Option<Code> {
         _ if name.ends_with("put-bucket-tagging") || name == "http-put-object-acl" => {
             Some(Code::NotImplemented)
         }
-        "http-token-put" => Some(Code::InvalidToken),
         // Its key holds a `.` segment.
         "http-delete-object" => Some(Code::InvalidURI),
         _ => None,

@@ -132,8 +132,17 @@ fn summary(config: &Config) -> String {
         .iter()
         .map(|tenant| tenant.access_keys.len())
         .sum();
+    let by_token = if config.identities.is_empty() {
+        String::new()
+    } else {
+        let identities = format!(
+            ", {} of tokens",
+            counted(config.identities.len(), "identity provider")
+        );
+        identities + ", " + &counted(config.templates.len(), "template")
+    };
     format!(
-        "{}, {}, {}, {}; listens on {}",
+        "{}, {}, {}, {}{by_token}; listens on {}",
         counted(config.issuers.len(), "issuer"),
         counted(config.tenants.len(), "tenant"),
         counted(keys, "access key"),

@@ -164,7 +164,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         }
     };
     let mut explanation = Explanation::default();
-    let verdict = match explanation.walk(&config, &tenants, tenant, &head) {
+    let verdict = match explanation.walk(&config, &tenants, tenant.map(|tenant| &**tenant), &head) {
         Ok(verdict) => verdict,
         Err((step, error)) => {
             explanation.refuse(step, &error);
@@ -199,6 +199,7 @@ impl Explanation {
         let at = |step| move |error| (step, error);
         let asked = S3Request::parse(head, &config.server.domains).map_err(at(Step::Parse))?;
         self.say(Step::Parse, describe(&asked));
+        let caller;
         let (tenant, permit, mode) = if let Some(tenant) = named {
             let says = format!(
                 "taken to be the tenant {}; no signature is looked at",
@@ -212,7 +213,7 @@ impl Explanation {
                 loopback: config.server.listen.ip().is_loopback(),
                 tls: config.server.tls.is_some(),
             };
-            let caller = tenants
+            caller = tenants
                 .authenticate(head, &asked, connection, wall_clock())
                 .map_err(at(Step::Authenticate))?;
             let tenant = caller.tenant();

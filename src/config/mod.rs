@@ -6,12 +6,14 @@ mod actions;
 mod document;
 mod endpoint;
 mod grammar;
+mod identities;
 mod limits;
 mod outside;
 mod parse;
 mod prefix;
 mod problem;
 mod section;
+mod templates;
 mod tenants;
 
 use std::io;
@@ -60,12 +62,22 @@ pub struct Config {
     pub sts: Sts,
     /// `[issuers.*]`, in the file's order.
     pub issuers: Vec<Issuer>,
+    /// `[identities.*]`, in the file's order.
+    pub identities: Vec<IdentityProvider>,
     /// `[tenants.*]`, in the file's order.
     pub tenants: Vec<Tenant>,
+    /// `[templates.*]`, in the file's order.
+    pub templates: Vec<Template>,
+    /// `[credentials] entries`: scopes of templates whose keys are kept at once (10 000).
+    pub credential_entries: usize,
 }
 
 /// `[server]`: the side that clients see.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of the file that stands alone"
+)]
 pub struct Server {
     /// `listen`
     pub listen: SocketAddr,
@@ -79,12 +91,19 @@ pub struct Server {
     pub strict_region: bool,
     /// `allow_remote_anonymous`: serve the anonymous tenant on an address that is not loopback.
     pub allow_remote_anonymous: bool,
+    /// `allow_plain_bearer`: take tokens on connections that are neither TLS nor loopback.
+    pub allow_plain_bearer: bool,
     /// `allow_sigv2_presign`: take presigned URLs and browser forms of Signature Version 2.
     pub allow_sigv2_presign: bool,
     /// `threads`: one runtime each; default: one a core.
     pub threads: usize,
     /// `max_presign`: the longest life of a presigned URL or browser form, 1 s to 7 days (default).
     pub max_presign: Duration,
+    /// `session_secret`, which seals session tokens, and `previous_session_secret`, which opens old
+    /// ones; none: no session keys.
+    pub session_secrets: Vec<Secret>,
+    /// `max_session`: the longest life of session keys (1 h), 15 minutes to 12 hours.
+    pub max_session: Duration,
     /// `[server.tls]`
     pub tls: Option<ServerTls>,
     /// `[server.limits]`
@@ -255,10 +274,58 @@ pub struct Tenant {
     pub access_keys: Vec<AccessKey>,
     /// `anonymous`
     pub anonymous: bool,
+    /// `identity`: index into [`Config::identities`] of the one whose tokens may name this tenant.
+    pub identity: Option<usize>,
     /// `[[tenants.NAME.grants]]`
     pub grants: Vec<Grant>,
     /// `[tenants.NAME.limits]`
     pub limits: TenantLimits,
+}
+
+/// `[identities.NAME]`: who makes tokens that are believed here.
+#[derive(Clone, Debug)]
+pub struct IdentityProvider {
+    /// NAME
+    pub name: String,
+    /// `issuer`: the tokens' `iss`.
+    pub issuer: String,
+    /// `audience`: what the tokens' `aud` must hold.
+    pub audience: String,
+    /// `jwks`
+    pub jwks: Jwks,
+    /// `tenant_claim`: the claim that names a tenant.
+    pub tenant_claim: Option<String>,
+}
+
+/// Where the keys of an [`IdentityProvider`] are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Jwks {
+    /// `file:PATH`, read again when it changes.
+    File(PathBuf),
+    /// A URL.
+    Url {
+        /// Scheme, authority and path.
+        endpoint: EndpointTemplate,
+        /// `connect_to`
+        connect_to: Option<String>,
+        /// `ca_file`
+        ca_file: Option<PathBuf>,
+        /// `refresh` (5 m)
+        refresh: Duration,
+    },
+}
+
+/// `[templates.NAME]`: a tenant for each subject of an identity provider.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// NAME
+    pub name: String,
+    /// Index into [`Config::issuers`].
+    pub issuer: usize,
+    /// Index into [`Config::identities`].
+    pub identity: usize,
+    /// `[[templates.NAME.grants]]`; `{claim.NAME}` stands in prefixes for what the token says.
+    pub grants: Vec<Grant>,
 }
 
 /// One of a tenant's local keys.

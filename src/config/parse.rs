@@ -7,6 +7,7 @@ use toml::de::DeTable;
 use super::document::{Document, Found, Origin, printable};
 use super::endpoint::{self, Placeholders};
 use super::grammar;
+use super::identities;
 use super::problem::{Problem, Refusal, Severity, nearest};
 use super::section::Section;
 use super::tenants;
@@ -14,6 +15,7 @@ use super::{
     Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits, ServerTls, Sources,
     StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
 };
+use crate::secret::Secret;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -24,6 +26,9 @@ const WEEK: Duration = Duration::from_hours(7 * 24);
 /// GetFederationToken: 36 hours for a sub-account, 2 for a root account (1312/48195).
 const FEDERATION_LONGEST: Duration = Duration::from_hours(36);
 const FEDERATION_ROOT_LONGEST: Duration = Duration::from_hours(2);
+
+/// As many as 256 bits are in base64, less the padding and then some.
+const SESSION_SECRET_BYTES: usize = 32;
 
 /// The issuers that could be read.
 pub(super) struct Issuers {
@@ -68,14 +73,19 @@ fn config(mut root: Section<'_>) -> Option<Config> {
     let upstream = upstream(root.section("upstream"));
     let sts = sts(root.section("sts"));
     let issuers = issuers(&mut root);
-    let tenants = tenants::tenants(&mut root, &issuers, server.as_ref());
+    let identities = identities::identities(&mut root);
+    let credential_entries = credential_entries(root.section("credentials"));
+    let (tenants, templates) = tenants::tenants(&mut root, &issuers, &identities, server.as_ref());
     root.finish();
     Some(Config {
         server: server?,
         upstream: upstream?,
         sts: sts?,
         issuers: issuers.issuers,
+        identities: identities.all,
         tenants,
+        templates,
+        credential_entries,
     })
 }
 
@@ -110,12 +120,16 @@ fn server(mut section: Section<'_>) -> Option<Server> {
     let region = region(&mut section);
     let strict_region = section.flag("strict_region").value;
     let allow_remote_anonymous = section.flag("allow_remote_anonymous").value;
+    let allow_plain_bearer = section.flag("allow_plain_bearer").value;
     let allow_sigv2_presign = section.flag("allow_sigv2_presign").value;
     let cores = u64::try_from(section.document().sources.cores)
         .unwrap_or(1)
         .clamp(1, 1024);
     let threads = in_memory(section.size("threads", cores, 1..=1024));
     let max_presign = section.duration("max_presign", WEEK, SECOND..=WEEK).value;
+    let session_secrets = session_secrets(&mut section);
+    let max_session = section.duration("max_session", HOUR, HOUR / 4..=12 * HOUR);
+    let max_session = max_session.value;
     let tls = server_tls(section.section("tls"));
     let limits = server_limits(section.section("limits"));
     section.finish();
@@ -126,12 +140,40 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         region,
         strict_region,
         allow_remote_anonymous,
+        allow_plain_bearer,
         allow_sigv2_presign,
         threads,
         max_presign,
+        session_secrets,
+        max_session,
         tls,
         limits,
     })
+}
+
+/// The secret that seals session tokens, and the one before it.
+fn session_secrets(section: &mut Section<'_>) -> Vec<Secret> {
+    let mut secrets = Vec::new();
+    for key in ["session_secret", "previous_session_secret"] {
+        let Some(found) = section.secret(key) else {
+            continue;
+        };
+        if found.value.expose().len() < SESSION_SECRET_BYTES {
+            let message = format!("`{key}` is shorter than 32 characters: tokens could be forged");
+            let fix = "make one with `openssl rand -base64 32`";
+            section
+                .document()
+                .error(&found.origin, Refusal::new(message, fix));
+        }
+        if key != "session_secret" && secrets.is_empty() {
+            let message = format!("`{key}` stands without `session_secret`");
+            section
+                .document()
+                .error(&found.origin, Refusal::new(message, "add session_secret"));
+        }
+        secrets.push(found.value);
+    }
+    secrets
 }
 
 fn domains(section: &mut Section<'_>) -> Vec<String> {
@@ -277,6 +319,12 @@ fn sts(mut section: Section<'_>) -> Option<Sts> {
         timeout,
         answer_bytes,
     })
+}
+
+fn credential_entries(mut section: Section<'_>) -> usize {
+    let entries = in_memory(section.size("entries", 10_000, 1..=10_000_000));
+    section.finish();
+    entries
 }
 
 fn read_endpoint(

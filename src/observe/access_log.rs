@@ -35,12 +35,16 @@ pub struct AccessLine<'a> {
     pub client: Option<SocketAddr>,
     /// The tenant, once known.
     pub tenant: Option<&'a str>,
-    /// By what the caller is known: `anonymous`, `sigv4`, `presigned`, `sigv2`.
+    /// By what the caller is known, in the words of docs/security.md.
     pub identity: Option<&'a str>,
-    /// The id of the local access key.
+    /// The id of the local access key, or of the session key.
     pub key_id: Option<&'a str>,
+    /// Whom the identity provider's token is about.
+    pub subject: Option<&'a str>,
     /// What was asked, if it was understood.
     pub operation: Option<Operation>,
+    /// What an STS was asked, in place of an operation.
+    pub sts_action: Option<&'a str>,
     /// The bucket as the client names it.
     pub bucket: Option<&'a str>,
     /// The object's key.
@@ -214,9 +218,11 @@ impl AccessLine<'_> {
         text_field(json, "tenant", self.tenant);
         text_field(json, "identity", self.identity);
         text_field(json, "key_id", self.key_id);
+        text_field(json, "subject", self.subject);
         if let Some(operation) = self.operation {
             let _ = write!(json, ",\"operation\":\"{operation:?}\"");
         }
+        text_field(json, "operation", self.sts_action);
         text_field(json, "bucket", self.bucket);
         text_field(json, "key", self.key);
         text_field(json, "verdict", self.verdict.map(Verdict::as_str));

@@ -18,6 +18,8 @@ pub struct Metrics {
     cores: Box<[Arc<CoreMetrics>]>,
     credentials: Arc<CacheCounters>,
     live_keys: AtomicU64,
+    scopes: AtomicU64,
+    scopes_evicted: AtomicU64,
 }
 
 /// The counters of one core's thread, on cache lines of their own.
@@ -221,6 +223,8 @@ impl Metrics {
                 .collect(),
             credentials: Arc::default(),
             live_keys: AtomicU64::new(0),
+            scopes: AtomicU64::new(0),
+            scopes_evicted: AtomicU64::new(0),
         }
     }
 
@@ -240,6 +244,12 @@ impl Metrics {
     /// Says how many temporary keys are live now.
     pub fn set_live_keys(&self, count: u64) {
         self.live_keys.store(count, Ordering::Relaxed);
+    }
+
+    /// Says how many scopes of templates are kept now, and how many have made room for others.
+    pub fn set_scopes(&self, (kept, evicted): (u64, u64)) {
+        self.scopes.store(kept, Ordering::Relaxed);
+        self.scopes_evicted.store(evicted, Ordering::Relaxed);
     }
 
     /// All counters in the Prometheus text format, version 0.0.4.
@@ -275,6 +285,23 @@ impl Metrics {
             "",
             self.live_keys.load(Ordering::Relaxed),
         );
+        for (name, help, kind, value) in [
+            (
+                "cosgate_template_scopes",
+                "Scopes of templates that are kept now.",
+                "gauge",
+                &self.scopes,
+            ),
+            (
+                "cosgate_template_scopes_evicted_total",
+                "Scopes of templates that made room for others.",
+                "counter",
+                &self.scopes_evicted,
+            ),
+        ] {
+            head(&mut text, name, help, kind);
+            sample(&mut text, name, "", value.load(Ordering::Relaxed));
+        }
         text
     }
 
@@ -443,6 +470,7 @@ mod tests {
             .core(1)
             .upstream_answered(StatusCode::SERVICE_UNAVAILABLE);
         metrics.set_live_keys(3);
+        metrics.set_scopes((5, 2));
         let credentials = Arc::new(CacheCounters::default());
         let metrics = metrics.with_credentials(&credentials);
         credentials.sts_ok.fetch_add(4, Ordering::Relaxed);
@@ -455,6 +483,8 @@ mod tests {
             "cosgate_sent_bytes_total 12",
             "cosgate_connections 1",
             "cosgate_live_keys 3",
+            "cosgate_template_scopes 5",
+            "cosgate_template_scopes_evicted_total 2",
             "cosgate_sts_calls_total{result=\"ok\"} 4",
             "cosgate_sts_calls_total{result=\"retry\"} 0",
             "cosgate_keys_rejected_total 1",
@@ -498,6 +528,6 @@ mod tests {
                 assert!(value.parse::<u64>().is_ok(), "{line}");
             }
         }
-        assert_eq!(seen.len(), FAMILIES.len() + 5);
+        assert_eq!(seen.len(), FAMILIES.len() + 7);
     }
 }

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -23,10 +24,11 @@ use crate::counted::{Gauge, Phase};
 use crate::http2::FRAME;
 use crate::observe::{AccessLine, Event, Step, Verdict};
 use crate::s3::form::Form;
+use crate::s3::xml::sts_error;
 use crate::s3::{Fault, Operation, S3Error, S3Request};
 use crate::shape;
 use crate::tenant::limits::{Limited, Slot};
-use crate::tenant::{Authenticated, Tenant};
+use crate::tenant::{Authenticated, Identity, Tenant};
 use crate::timestamp::Timestamp;
 
 /// AWS's name for the id of a request; the client sees it on every answer.
@@ -59,14 +61,15 @@ pub(super) struct Exit {
     unchecked: Option<String>,
     /// The request has a body, and it has not been read.
     is_unread: bool,
+    is_sts: bool,
+    sts_action: Option<&'static str>,
     sent: u64,
     version: Version,
     operation: Option<Operation>,
     bucket: Option<String>,
     key: Option<String>,
-    tenant: Option<usize>,
-    identity: Option<&'static str>,
-    key_id: Option<String>,
+    tenant: Option<Arc<Tenant>>,
+    identity: Option<Identity>,
     /// The request's place among those of its tenant, where these are limited.
     slot: Option<Slot>,
     /// Where the request is, and so where it ends if nothing follows.
@@ -103,6 +106,8 @@ impl Exit {
             upload: None,
             unchecked: None,
             is_unread: false,
+            is_sts: false,
+            sts_action: None,
             sent: 0,
             version: if gauge.is_stream() {
                 Version::HTTP_2
@@ -114,7 +119,6 @@ impl Exit {
             key: None,
             tenant: None,
             identity: None,
-            key_id: None,
             slot: None,
             step: Step::Parse,
             is_answered_here: false,
@@ -154,6 +158,28 @@ impl Exit {
         );
     }
 
+    /// Notes that the client calls an STS, and reads errors in its form.
+    pub(super) fn speaks_sts(&mut self) {
+        self.is_sts = true;
+    }
+
+    /// Notes what an STS is asked.
+    pub(super) fn sts_action(&mut self, action: &'static str) {
+        self.step = Step::Authenticate;
+        self.sts_action = Some(action);
+    }
+
+    /// Notes a body that was read whole.
+    pub(super) fn gathered(&mut self, length: usize) {
+        self.is_unread = false;
+        self.received = length as u64;
+    }
+
+    /// The id that the client is told.
+    pub(super) fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
     /// Notes what is asked.
     pub(super) fn asked(&mut self, asked: &S3Request<'_>) {
         self.step = Step::Authenticate;
@@ -173,11 +199,10 @@ impl Exit {
     }
 
     /// Notes who asks.
-    pub(super) fn caller(&mut self, caller: &Authenticated<'_>) {
+    pub(super) fn caller(&mut self, caller: &Authenticated) {
         self.step = Step::Limit;
-        self.tenant = Some(caller.tenant().index);
-        self.identity = Some(caller.identity().kind());
-        self.key_id = caller.identity().key_id().map(str::to_owned);
+        self.tenant = Some(caller.share_tenant());
+        self.identity = Some(caller.identity().clone());
     }
 
     /// Holds the tenant to its own limits. The place is given back when the answer is over.
@@ -315,7 +340,11 @@ impl Exit {
 
     /// An S3 error document. It says nothing that the client does not know already.
     fn refusal(&self, head: &Parts, error: &S3Error) -> http::Response<Answer> {
-        let document = Bytes::from(error.to_xml(head.uri.path(), &self.request_id));
+        let document = Bytes::from(if self.is_sts {
+            sts_error(error, &self.request_id)
+        } else {
+            error.to_xml(head.uri.path(), &self.request_id)
+        });
         let mut response = http::Response::new(Answer::Empty);
         *response.status_mut() = error.http_status();
         let headers = response.headers_mut();
@@ -361,19 +390,21 @@ impl Drop for Exit {
         {
             tracing::warn!(request_id = %self.request_id, %error, "request failed");
         }
-        let shared = &self.proxy.shared;
         let (verdict, step) = self.verdict();
+        let identity = self.identity.as_ref();
         let line = AccessLine {
             time: self.now,
             request_id: &self.request_id,
             http: self.version,
-            tenant: self
-                .tenant
-                .and_then(|index| Some(shared.tenants.get(index)?.name.as_str())),
             client: Some(self.client),
-            identity: self.identity,
-            key_id: self.key_id.as_deref(),
+            tenant: self.tenant.as_ref().map(|tenant| tenant.name.as_str()),
+            identity: identity.map(Identity::kind),
+            key_id: identity.and_then(Identity::key_id).map(|id| &**id),
+            subject: identity
+                .and_then(Identity::subject)
+                .map(|subject| &**subject),
             operation: self.operation,
+            sts_action: self.sts_action,
             bucket: self.bucket.as_deref(),
             key: self.key.as_deref(),
             verdict: Some(verdict),

@@ -8,12 +8,12 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
+use super::Proxy;
 use super::exchange::internal;
 use super::exit::Exit;
 use super::gather_budget::GatherHold;
 use super::local::document;
 use super::payload::Arriving;
-use super::{Client, Proxy};
 use crate::body::{Answer, UploadFailure};
 use crate::observe::Step;
 use crate::payload::FormFile;
@@ -22,7 +22,7 @@ use crate::s3::form::{Boundary, Form, FormPut, FormReader, SuccessAction, redire
 use crate::s3::request::content_length;
 use crate::s3::{ObjectKey, Operation, Query, S3Error, S3Request, xml};
 use crate::sign::encoding::push_encoded_path;
-use crate::tenant::Connection;
+use crate::tenant::{Authenticated, Connection};
 use crate::timestamp::Timestamp;
 
 /// What follows the fields is read whole up to this many bytes: the end of such a form is seen before
@@ -37,17 +37,13 @@ impl Proxy {
         head: &Parts,
         asked: S3Request<'_>,
         mut incoming: Incoming,
-        client: Client,
+        connection: Connection,
         now: Timestamp,
         exit: &mut Exit,
     ) -> Result<Response<Answer>, S3Error> {
         let boundary = Boundary::read(&head.headers)?;
         let (form, read) = self.in_time(read_form(&mut incoming, &boundary)).await?; // what is in it
         exit.form(&form);
-        let connection = Connection {
-            loopback: client.loopback,
-            tls: client.tls,
-        };
         let tenants = &self.shared.tenants;
         let sender = tenants.authenticate_form(head, &form, &asked, connection, now)?; // who asks
         exit.caller(&sender.caller);
@@ -68,7 +64,7 @@ impl Proxy {
         exit.at(Step::Payload);
         let rest = content_length(head).and_then(|length| length.checked_sub(form.file_at()));
         let rest = rest.ok_or_else(FormReader::ended)?;
-        let _share = self.share_of_memory(rest, sender.caller.tenant().index)?;
+        let _share = self.share_of_memory(rest, &sender.caller)?;
         let arriving = self.in_time(file(incoming, read, rest, &boundary)).await?;
         sender.length.check(arriving.length())?; // as long as the policy lets it be
         let gauge = exit.gauge();
@@ -81,18 +77,20 @@ impl Proxy {
             &put.success,
             &stored,
             head,
-            client.tls,
+            connection.tls,
             bucket,
             &put.key,
         )) // answered
     }
 
     /// The share of memory that a form takes until it is answered, if it is held whole.
-    fn share_of_memory(&self, rest: u64, tenant: usize) -> Result<Option<GatherHold>, S3Error> {
+    fn share_of_memory(
+        &self,
+        rest: u64,
+        caller: &Authenticated,
+    ) -> Result<Option<GatherHold>, S3Error> {
         let bytes = usize::try_from(rest).ok().filter(|_| rest <= SMALL);
-        bytes
-            .map(|bytes| self.gathered.take(tenant, bytes))
-            .transpose()
+        bytes.map(|bytes| self.hold(caller, bytes)).transpose()
     }
 
     /// What must be read before a body streams, within the pace's window.

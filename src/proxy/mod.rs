@@ -21,13 +21,15 @@ use crate::config::Config;
 use crate::counted::{CoreLoad, Gauge, Phase};
 use crate::credentials::{Cache, Clock};
 use crate::dial::{Dialer, Roots};
+use crate::jwks::KeySets;
 use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness, Step};
 use crate::rewrite;
-use crate::s3::{self, Operation, S3Error, S3Request};
+use crate::s3::sts::is_sts;
+use crate::s3::{self, Code, Operation, S3Error, S3Request};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
-use crate::tenant::{Connection, Tenants};
+use crate::tenant::{Authenticated, Connection, Tenants, bearer_token};
 use crate::timestamp::Timestamp;
 use crate::upstream::Upstream;
 
@@ -39,6 +41,7 @@ mod local;
 mod payload;
 mod retry;
 mod sign;
+mod sts;
 
 use exchange::internal;
 pub use exit::ClientBody;
@@ -52,7 +55,8 @@ pub use sign::sign;
 #[derive(Debug)]
 pub struct Shared {
     config: Config,
-    tenants: Tenants,
+    tenants: Arc<Tenants>,
+    key_sets: KeySets,
     credentials: Cache,
     clock: Arc<Clock>,
     metrics: Metrics,
@@ -86,11 +90,12 @@ pub struct Client {
 impl Shared {
     /// Makes everything ready that outlives a request. Keys are fetched when they are first needed.
     pub fn start(config: Config, metrics: Metrics, access_log: AccessLog) -> io::Result<Arc<Self>> {
-        let tenants = Tenants::new(&config);
+        let tenants = Arc::new(Tenants::new(&config));
+        let key_sets = KeySets::start(&config, &tenants)?;
         let policies = tenants
             .tenants()
             .iter()
-            .map(|t| tenant_policy(t).json())
+            .map(|tenant| tenant_policy(tenant).json())
             .collect();
         let clock = Arc::new(Clock::new(wall_clock));
         let credentials = Cache::start(&config, policies, &clock).map_err(io::Error::other)?;
@@ -103,6 +108,7 @@ impl Shared {
         Ok(Arc::new(Self {
             config,
             tenants,
+            key_sets,
             credentials,
             clock,
             metrics,
@@ -155,7 +161,7 @@ impl Proxy {
         );
         let limits = upstream.limits.clone();
         let upstream = Upstream::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
-        let gathered = GatherBudget::new(shared.tenants.tenants().len());
+        let gathered = GatherBudget::new();
         let log = shared.access_log.buffer(Arc::clone(&metrics));
         let proxy = Rc::new(Self {
             shared,
@@ -220,6 +226,31 @@ impl Proxy {
         Ok(exit.respond(&head, answer))
     }
 
+    /// Finds out who asks. A token of a key that is not known is worth a look for newer keys.
+    async fn authenticate(
+        &self,
+        head: &Parts,
+        asked: &S3Request<'_>,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<Authenticated, S3Error> {
+        let Shared {
+            tenants, key_sets, ..
+        } = &*self.shared;
+        let caller = tenants.authenticate(head, asked, connection, now);
+        let is_refused_token = |error: &S3Error| error.code() == Code::InvalidToken;
+        if !caller.as_ref().is_err_and(is_refused_token) {
+            return caller;
+        }
+        let Some(token) = bearer_token(&head.headers) else {
+            return caller;
+        };
+        if let Some(identity) = tenants.lacks_key_of(token) {
+            Box::pin(key_sets.renew(identity)).await; // rare: it must not make every future larger
+        }
+        tenants.authenticate(head, asked, connection, now) // the key may have come in between
+    }
+
     /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.
     pub fn refuse_head(
         self: &Rc<Self>,
@@ -241,20 +272,20 @@ impl Proxy {
         now: Timestamp,
         exit: &mut Exit,
     ) -> Result<http::Response<Answer>, S3Error> {
-        let asked = S3Request::parse(head, &self.config().server.domains)?; // what is asked
-        exit.asked(&asked);
-        if asked.operation == Operation::PostObject {
-            let posted = self.post_object(head, asked, body, client, now, exit);
-            return Box::pin(posted).await; // a form: its fields come first, and say the rest
-        }
         let connection = Connection {
             loopback: client.loopback,
             tls: client.tls,
         };
-        let caller = self
-            .shared
-            .tenants
-            .authenticate(head, &asked, connection, now)?; // who asks
+        if is_sts(head) {
+            return Box::pin(self.session_keys(head, body, connection, now, exit)).await;
+        }
+        let asked = S3Request::parse(head, &self.config().server.domains)?; // what is asked
+        exit.asked(&asked);
+        if asked.operation == Operation::PostObject {
+            let posted = self.post_object(head, asked, body, connection, now, exit);
+            return Box::pin(posted).await; // a form: its fields come first, and say the rest
+        }
+        let caller = self.authenticate(head, &asked, connection, now).await?; // who asks
         exit.caller(&caller);
         exit.admit(caller.tenant())?; // within their own limits
         exit.at(Step::Authorize);

@@ -130,7 +130,7 @@ impl Proxy {
         permit: &Permit<'_, '_>,
         head: &Parts,
         incoming: Incoming,
-        caller: &Authenticated<'_>,
+        caller: &Authenticated,
         gauge: &Rc<Gauge>,
     ) -> Result<Outgoing, S3Error> {
         let operation = permit.request().operation;
@@ -142,7 +142,7 @@ impl Proxy {
             let most = self.config().server.limits.xml_bytes;
             let length = content_length(head).and_then(|length| usize::try_from(length).ok());
             let bytes = length.map_or(most, |length| length.min(most));
-            let hold = self.gathered.take(caller.tenant().index, bytes)?;
+            let hold = self.hold(caller, bytes)?;
             let document = Box::pin(self.xml_body(head, incoming, caller.payload())).await?;
             charge(caller.tenant(), &document);
             let verified = checksum::unchecked(&head.headers).map(|name| Verified {
@@ -171,7 +171,7 @@ impl Proxy {
         permit: &Permit<'_, '_>,
         head: &Parts,
         arriving: Arriving,
-        caller: &Authenticated<'_>,
+        caller: &Authenticated,
         gauge: &Rc<Gauge>,
     ) -> Result<Outgoing, S3Error> {
         let Arriving {
@@ -222,7 +222,7 @@ impl Proxy {
         &self,
         incoming: Incoming,
         version: Version,
-        caller: &Authenticated<'_>,
+        caller: &Authenticated,
         declared: &Declared,
         checks: Checks,
     ) -> Result<Outgoing, S3Error> {
@@ -234,7 +234,7 @@ impl Proxy {
             )
             .close());
         }
-        let hold = self.gathered.take(caller.tenant().index, most)?;
+        let hold = self.hold(caller, most)?;
         let mut input = self
             .gather(incoming, version, most, || {
                 S3Error::new(
@@ -306,8 +306,14 @@ impl Proxy {
         Ok(body)
     }
 
+    /// The share of memory of a gathered body.
+    pub(super) fn hold(&self, caller: &Authenticated, bytes: usize) -> Result<GatherHold, S3Error> {
+        let tenant = caller.tenant();
+        self.gathered.take(&tenant.name, tenant.index, bytes)
+    }
+
     /// Reads a body of at most `most` bytes whole, within the pace's window.
-    async fn gather(
+    pub(super) async fn gather(
         &self,
         mut incoming: Incoming,
         version: Version,

@@ -9,6 +9,7 @@ pub mod operation;
 mod percent;
 pub mod query;
 pub mod request;
+pub mod sts;
 pub mod xml;
 
 pub use address::{Address, ObjectKey};

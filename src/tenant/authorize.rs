@@ -15,9 +15,9 @@ pub struct Permit<'t, 'r> {
     source: Option<&'t Grant>,
 }
 
-impl<'t> Authenticated<'t> {
+impl Authenticated {
     /// Checks `asked` against the caller's grants.
-    pub fn authorize<'r>(&self, asked: S3Request<'r>) -> Result<Permit<'t, 'r>, S3Error> {
+    pub fn authorize<'r>(&self, asked: S3Request<'r>) -> Result<Permit<'_, 'r>, S3Error> {
         Permit::check(self.tenant(), asked)
     }
 }

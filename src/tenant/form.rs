@@ -1,8 +1,10 @@
 //! Who posted a form, and what its policy lets it ask.
 
+use std::sync::Arc;
+
 use http::request::Parts;
 
-use super::authenticate::{MAX_SKEW, unknown_key, wrong_signature};
+use super::authenticate::{MAX_SKEW, SERVICE, not_ours, unknown_key, wrong_signature};
 use super::{Authenticated, Connection, Identity, Tenants};
 use crate::payload::Mode;
 use crate::s3::form::{Form, LengthRange, Policy};
@@ -14,9 +16,9 @@ use crate::timestamp::Timestamp;
 
 /// The sender of a form, which met its policy.
 #[derive(Clone, Debug)]
-pub struct FormCaller<'t> {
+pub struct FormCaller {
     /// Who it is.
-    pub caller: Authenticated<'t>,
+    pub caller: Authenticated,
     /// How long the file may be.
     pub length: LengthRange,
 }
@@ -31,14 +33,10 @@ impl Tenants {
         asked: &S3Request<'_>,
         connection: Connection,
         now: Timestamp,
-    ) -> Result<FormCaller<'_>, S3Error> {
+    ) -> Result<FormCaller, S3Error> {
         check_head(head, asked)?;
         if form.get("x-amz-security-token").is_some() {
-            return Err(S3Error::new(
-                Code::InvalidToken,
-                "The provided token is not one that was issued here: use a local access key, which has \
-                 no session token (unset AWS_SESSION_TOKEN)",
-            ));
+            return Err(not_ours());
         }
         let Some(claim) = FormClaim::read(form)? else {
             let tenant = self.anonymous_tenant(&head.headers, connection)?;
@@ -57,7 +55,7 @@ impl Tenants {
                 ));
             }
             FormSignature::Two(_) => {}
-            FormSignature::Four { scope, .. } => self.check_scope(scope, |why| {
+            FormSignature::Four { scope, .. } => self.check_scope(scope, SERVICE, |why| {
                 let text = format!("Error parsing the x-amz-credential field; {why}");
                 S3Error::new(Code::InvalidArgument, text)
             })?,
@@ -65,7 +63,7 @@ impl Tenants {
         let known = self.keys.get(claim.access_key);
         let verified = known.unwrap_or(&self.nobody).verify_form(&claim);
         let (key, tenant) = known
-            .and_then(|key| Some((key, self.get(key.tenant)?)))
+            .and_then(|key| Some((key, self.all.get(key.tenant)?)))
             .ok_or_else(unknown_key)?;
         if !verified {
             return Err(wrong_signature());
@@ -75,7 +73,7 @@ impl Tenants {
         let length = policy.check(form, bucket, claim.unlisted(), now)?;
         self.check_life(&claim, &policy, now)?;
         Ok(FormCaller {
-            caller: Authenticated::new(tenant, Identity::Form(&key.id), Mode::Unsigned),
+            caller: Authenticated::new(tenant, Identity::Form(Arc::clone(&key.id)), Mode::Unsigned),
             length,
         })
     }

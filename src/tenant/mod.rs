@@ -3,15 +3,22 @@
 //! The two proofs are types: only an [`Authenticated`] can be authorized, and only the [`Permit`]
 //! that comes of it can be rewritten for COS.
 
-mod anonymous;
 mod authenticate;
 mod authorize;
 mod form;
 mod grant;
+mod identity;
+mod json;
+mod jwk;
+mod jwt;
 pub mod limits;
 pub mod policy;
+mod session;
+mod template;
 
-pub use authenticate::{Authenticated, Connection, Identity, Tenants};
+pub use authenticate::{Authenticated, Connection, Identity, Tenants, bearer_token};
 pub use authorize::Permit;
 pub use form::FormCaller;
 pub use grant::{Grant, Tenant};
+pub use jwk::{BadKeySet, KEY_SET_BYTES, KeySet};
+pub use session::SessionKey;

@@ -6,6 +6,7 @@
 mod answers;
 mod document;
 mod requests;
+mod sts;
 
 pub use answers::{
     DeleteFailure, DeleteResult, Deleted, ListedBucket, UpstreamError, list_buckets, location,
@@ -14,5 +15,7 @@ pub use answers::{
 pub use requests::{
     CompleteRequest, DeleteObject, DeleteRequest, MAX_DELETED, MAX_TAGS, Part, Tagging,
 };
+
+pub use sts::{StsAnswer, sts_answer, sts_error};
 
 pub(super) use answers::error;

@@ -1,0 +1,179 @@
+//! `Authorization: Bearer`: a token of an identity provider that is configured.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+
+use super::{Authenticated, Connection, Identity, Tenants, content_sha256};
+use crate::payload::Mode;
+use crate::s3::{Code, S3Error};
+use crate::tenant::Tenant;
+use crate::tenant::identity::IdentityProvider;
+use crate::tenant::jwt::{Claims, Jwt, Validity, invalid};
+use crate::tenant::session::Whose;
+use crate::timestamp::Timestamp;
+
+/// What a good token has proved.
+#[derive(Debug)]
+pub(super) struct Proof {
+    tenant: Arc<Tenant>,
+    /// The same by names, for a session.
+    whose: Whose,
+    subject: Arc<str>,
+    validity: Validity,
+    identity: usize,
+    /// Of the key set that it was checked with.
+    revision: u64,
+}
+
+impl Proof {
+    pub(super) fn tenant(&self) -> &Arc<Tenant> {
+        &self.tenant
+    }
+
+    pub(super) fn whose(&self) -> Whose {
+        self.whose.clone()
+    }
+
+    pub(super) fn subject(&self) -> Arc<str> {
+        Arc::clone(&self.subject)
+    }
+}
+
+/// The token in the `Authorization` header, if it is of this kind. The scheme's case does not matter
+/// (RFC 9110 section 11.1).
+pub fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case("bearer ").then_some(token)
+}
+
+impl Tenants {
+    /// Checks a token. Nothing that it says is told to the client or the log before it is verified.
+    pub(super) fn bearer(
+        &self,
+        token: &str,
+        head: &Parts,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<Authenticated, S3Error> {
+        if head.headers.get_all(AUTHORIZATION).iter().count() > 1 {
+            return Err(S3Error::new(
+                Code::InvalidArgument,
+                "Only one Authorization header is allowed",
+            ));
+        }
+        self.check_secrecy(connection)?;
+        let proof = self.prove(token, now)?;
+        let payload = content_sha256(&head.headers)?.map_or(Ok(Mode::Unsigned), Mode::parse)?;
+        let identity = Identity::Bearer(Arc::clone(&proof.subject));
+        Ok(Authenticated::new(&proof.tenant, identity, payload))
+    }
+
+    /// Refuses a connection on which others could read a token or a key.
+    pub(super) fn check_secrecy(&self, connection: Connection) -> Result<(), S3Error> {
+        if connection.tls || connection.loopback || self.allow_plain_bearer {
+            return Ok(());
+        }
+        Err(S3Error::new(
+            Code::AccessDenied,
+            "Access Denied: a token is taken over TLS or on loopback only, since whoever reads it can \
+             use it: set [server.tls], or allow_plain_bearer = true behind a proxy that speaks TLS.",
+        ))
+    }
+
+    /// The index of the identity provider whose keys cannot have made `token`, so that
+    /// it is worth asking for newer ones.
+    pub fn lacks_key_of(&self, token: &str) -> Option<usize> {
+        let token = Jwt::parse(token).ok()?;
+        let (index, identity) = self.provider_of(&token)?;
+        identity.lacks_key_of(&token).then_some(index)
+    }
+
+    /// What `token` proves at `now`.
+    pub(super) fn prove(&self, token: &str, now: Timestamp) -> Result<Arc<Proof>, S3Error> {
+        if self.identities.is_empty() {
+            return Err(S3Error::new(
+                Code::InvalidArgument,
+                "No tokens are taken here: sign the request with a local access key, or add \
+                 [identities.NAME].",
+            ));
+        }
+        let is_current = |proof: &Proof| {
+            let identity = self.identities.get(proof.identity);
+            identity.is_some_and(|identity| identity.revision() == proof.revision)
+        };
+        let proof = (self.proofs).get(token, is_current, || self.check(token, now))?;
+        proof.validity.check(now)?;
+        Ok(proof)
+    }
+
+    fn check(&self, token: &str, now: Timestamp) -> Result<Proof, S3Error> {
+        let token = Jwt::parse(token)?;
+        let (index, identity) = self
+            .provider_of(&token)
+            .ok_or_else(|| invalid("no [identities.*] has its iss and aud"))?;
+        let revision = identity.verify(&token)?;
+        let claims = token.unverified();
+        let validity = claims.validity()?;
+        validity.check(now)?;
+        let (tenant, whose) = self.tenant_of(index, identity, claims)?;
+        Ok(Proof {
+            tenant,
+            whose,
+            subject: claims.subject()?.into(),
+            validity,
+            identity: index,
+            revision,
+        })
+    }
+
+    fn provider_of(&self, token: &Jwt<'_>) -> Option<(usize, &IdentityProvider)> {
+        let mut all = self.identities.iter().enumerate();
+        all.find(|(_, identity)| identity.claims(token.unverified()))
+    }
+
+    /// Whose token it is: the tenant's that it names, or one of the identity's template.
+    fn tenant_of(
+        &self,
+        index: usize,
+        identity: &IdentityProvider,
+        claims: &Claims,
+    ) -> Result<(Arc<Tenant>, Whose), S3Error> {
+        let named = identity
+            .tenant_claim
+            .as_ref()
+            .filter(|name| claims.has(name));
+        if let Some(claim) = named {
+            // Only a tenant that has said so is named by this provider.
+            let tenant = claims.text(claim).and_then(|name| {
+                let trusting = self.trusting.get(index)?;
+                trusting.get(name).and_then(|tenant| self.all.get(*tenant))
+            });
+            let tenant = tenant.ok_or_else(|| {
+                S3Error::new(
+                    Code::AccessDenied,
+                    format!("Access Denied: the token's claim {claim} names no tenant that takes its identity."),
+                )
+            })?;
+            return Ok((Arc::clone(tenant), Whose::Tenant(tenant.name.clone())));
+        }
+        let template = self
+            .templates
+            .iter()
+            .find(|(identity, _)| *identity == index);
+        let (_, template) = template.ok_or_else(|| {
+            S3Error::new(
+                Code::AccessDenied,
+                "Access Denied: the token names no tenant.",
+            )
+        })?;
+        let tenant = template.tenant(|name| claims.text(name))?;
+        let used = template.claims().iter();
+        let used = used.filter_map(|name| Some((name.clone(), claims.text(name)?.to_owned())));
+        let whose = Whose::Template(template.name().to_owned(), used.collect());
+        Ok((Arc::new(tenant), whose))
+    }
+}

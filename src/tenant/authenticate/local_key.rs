@@ -1,0 +1,92 @@
+//! The keys that tenants' clients sign with.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+use super::sigv4::SERVICE;
+use crate::secret::Secret;
+use crate::sign::Signable;
+use crate::sign::form::FormClaim;
+use crate::sign::sigv4::{Claim, CredentialScope, SigningKey};
+use crate::timestamp::Timestamp;
+
+/// One of a tenant's access keys.
+pub(in crate::tenant) struct LocalKey {
+    pub(in crate::tenant) id: Arc<str>,
+    pub(in crate::tenant) tenant: usize,
+    pub(super) secret: Secret,
+    /// The signing key of the day and region that this key was last used for.
+    at_hand: ArcSwapOption<DayKey>,
+}
+
+struct DayKey {
+    date: String,
+    region: String,
+    key: SigningKey,
+}
+
+impl LocalKey {
+    pub(super) fn new(id: &str, tenant: usize, secret: Secret) -> Self {
+        Self {
+            id: id.into(),
+            tenant,
+            secret,
+            at_hand: ArcSwapOption::empty(),
+        }
+    }
+
+    /// Whether `claim` is signed with this key. A signing key that has proved good today is kept:
+    /// neither an old presigned URL nor a stranger who knows the id can push it out.
+    pub(super) fn verify(
+        &self,
+        claim: &Claim<'_>,
+        request: &Signable<'_>,
+        payload: &str,
+        now: Timestamp,
+    ) -> bool {
+        let CredentialScope { date, region, .. } = claim.scope;
+        if let Some(kept) = &*self.at_hand.load()
+            && kept.date == date
+            && kept.region == region
+        {
+            return claim.verify(request, &kept.key, payload);
+        }
+        let key = SigningKey::derive(&self.secret, date, region, SERVICE);
+        let verified = claim.verify(request, &key, payload);
+        if verified && now.date() == date {
+            let day_key = DayKey {
+                date: date.to_owned(),
+                region: region.to_owned(),
+                key,
+            };
+            self.at_hand.store(Some(Arc::new(day_key)));
+        }
+        verified
+    }
+
+    /// Whether the form's policy is signed with this key.
+    pub(in crate::tenant) fn verify_form(&self, claim: &FormClaim<'_>) -> bool {
+        claim.verify(&self.secret, |scope| self.signing_key(scope))
+    }
+
+    /// The signing key of `scope`: the one at hand, or a fresh one.
+    pub(super) fn signing_key(&self, scope: &CredentialScope<'_>) -> SigningKey {
+        let kept = self.at_hand.load();
+        match &*kept {
+            Some(kept) if kept.date == scope.date && kept.region == scope.region => {
+                kept.key.clone()
+            }
+            _ => SigningKey::derive(&self.secret, scope.date, scope.region, SERVICE),
+        }
+    }
+}
+
+impl fmt::Debug for LocalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

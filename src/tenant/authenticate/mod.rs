@@ -1,0 +1,374 @@
+//! Who asks: local keys, presigned URLs, or the anonymous tenant of a loopback listener.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+
+use super::Tenant;
+use super::identity::IdentityProvider;
+use super::jwk::KeySet;
+use super::session::Seal;
+use super::template::Template;
+use crate::config::Config;
+use crate::payload::{ChunkSignatures, Mode};
+use crate::s3::{Code, S3Error, S3Request};
+use crate::secret::Secret;
+use crate::sign::encoding::percent_decode;
+use crate::sign::sigv2;
+use crate::sign::sigv4::{CONTENT_SHA256, Claim};
+use crate::timestamp::Timestamp;
+
+mod anonymous;
+mod bearer;
+mod local_key;
+mod remembered;
+mod session;
+mod sigv2_url;
+mod sigv4;
+
+use anonymous::AnonymousRule;
+use bearer::Proof;
+pub use bearer::bearer_token;
+use local_key::LocalKey;
+use remembered::Remembered;
+pub(super) use session::not_ours;
+use session::{OpenSession, session_token};
+pub(super) use sigv4::{MAX_SKEW, SERVICE};
+
+/// All tenants and their local keys. Immutable once made, but for the signing keys it has at hand.
+#[derive(Debug)]
+pub struct Tenants {
+    pub(super) all: Vec<Arc<Tenant>>,
+    pub(super) keys: HashMap<String, LocalKey>,
+    /// Stands in for a key that nobody has, so that an unknown id takes the path of a known one.
+    pub(super) nobody: LocalKey,
+    anonymous: AnonymousRule,
+    identities: Vec<IdentityProvider>,
+    /// For each identity, the tenants by name that its tokens may name.
+    trusting: Vec<HashMap<String, usize>>,
+    /// Each with the index of its identity.
+    templates: Vec<(usize, Template)>,
+    proofs: Remembered<Proof>,
+    seal: Seal,
+    sessions: Remembered<OpenSession>,
+    /// How long session keys live at most.
+    max_session: Duration,
+    /// Tokens may come over plain HTTP from elsewhere.
+    allow_plain_bearer: bool,
+    /// The only region taken, under `strict_region`.
+    region: Option<String>,
+    /// The longest life of a presigned URL, in seconds.
+    pub(super) max_presign: u64,
+    pub(super) allow_sigv2_presign: bool,
+}
+
+/// A caller that has proved who they are.
+#[derive(Clone, Debug)]
+pub struct Authenticated {
+    tenant: Arc<Tenant>,
+    identity: Identity,
+    payload: Mode,
+    chunks: Option<ChunkSignatures>,
+}
+
+/// By what a caller is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// The anonymous tenant.
+    Anonymous,
+    /// A token of an identity provider, about this subject.
+    Bearer(Arc<str>),
+    /// A form whose policy is signed with this local key id.
+    Form(Arc<str>),
+    /// A SigV4 `Authorization` header under this local key id.
+    Header(Arc<str>),
+    /// A presigned URL under this local key id.
+    Presigned(Arc<str>),
+    /// A presigned URL of Signature Version 2 under this local key id.
+    PresignedV2(Arc<str>),
+    /// SigV4, in a header or a URL, under a session key.
+    Session {
+        /// The key's id.
+        key_id: Arc<str>,
+        /// Whom the identity provider said it is, if the key was got with a token.
+        subject: Option<Arc<str>>,
+    },
+}
+
+/// What is known of the connection that a request came on.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// The listener's and the peer's addresses are both loopback.
+    pub loopback: bool,
+    /// The connection is TLS.
+    pub tls: bool,
+}
+
+impl Tenants {
+    /// The tenants of the configuration, which has made sure that no two share a key id.
+    pub fn new(config: &Config) -> Self {
+        let tenants = config.tenants.iter().enumerate();
+        let keys = tenants.clone().flat_map(|(index, tenant)| {
+            tenant.access_keys.iter().map(move |key| {
+                (
+                    key.id.clone(),
+                    LocalKey::new(&key.id, index, key.secret.clone()),
+                )
+            })
+        });
+        let first = config.tenants.len();
+        let templates = config.templates.iter().enumerate();
+        let templates = templates
+            .map(|(index, template)| (template.identity, Template::new(first + index, template)));
+        Self {
+            keys: keys.collect(),
+            all: tenants
+                .map(|(index, tenant)| Arc::new(Tenant::new(index, tenant)))
+                .collect(),
+            nobody: LocalKey::new("", usize::MAX, Secret::new("")),
+            anonymous: AnonymousRule::new(config),
+            identities: config
+                .identities
+                .iter()
+                .map(IdentityProvider::new)
+                .collect(),
+            trusting: trusting(config),
+            templates: templates.collect(),
+            proofs: Remembered::new(),
+            seal: Seal::new(config.server.session_secrets.iter()),
+            sessions: Remembered::new(),
+            max_session: config.server.max_session,
+            allow_plain_bearer: config.server.allow_plain_bearer,
+            region: config
+                .server
+                .strict_region
+                .then(|| config.server.region.clone()),
+            max_presign: config.server.max_presign.as_secs(),
+            allow_sigv2_presign: config.server.allow_sigv2_presign,
+        }
+    }
+
+    /// All tenants, in the configuration's order.
+    pub fn tenants(&self) -> &[Arc<Tenant>] {
+        &self.all
+    }
+
+    /// The tenant at `index` of the configuration.
+    pub fn get(&self, index: usize) -> Option<&Tenant> {
+        self.all.get(index).map(|tenant| &**tenant)
+    }
+
+    /// From now on the tokens of the identity provider at `index` are checked with `keys` alone.
+    pub fn replace_keys(&self, index: usize, keys: KeySet) {
+        if let Some(identity) = self.identities.get(index) {
+            identity.replace_keys(keys);
+        }
+    }
+
+    /// Finds out who sent `head`. `now` is the local clock.
+    ///
+    /// Any mark of a signature makes the request one that must be signed well: nothing falls back
+    /// from a failed signature to the anonymous tenant.
+    pub fn authenticate(
+        &self,
+        head: &Parts,
+        asked: &S3Request<'_>,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<Authenticated, S3Error> {
+        let query = asked.query.pairs();
+        let in_query = Claim::is_in_query(query) || sigv2::Claim::is_in_query(query);
+        if in_query && head.headers.contains_key(AUTHORIZATION) {
+            return Err(S3Error::new(
+                Code::InvalidArgument,
+                "Only one auth mechanism allowed",
+            ));
+        }
+        let session = session_token(&head.headers, query)?;
+        if session.is_some() && !Claim::is_in_query(query) && !is_signed(&head.headers) {
+            return Err(not_ours()); // only SigV4 has session tokens
+        }
+        let session = session.map(|token| self.session(token, now)).transpose()?;
+        let session = session.as_deref();
+        if let Some(token) = bearer_token(&head.headers) {
+            return self.bearer(token, head, connection, now);
+        }
+        if let Some(claim) = Claim::from_headers(&head.headers)? {
+            return self.signed(head, asked, &claim, session, now);
+        }
+        if sigv2::Claim::is_in_query(query) && !self.allow_sigv2_presign {
+            return Err(S3Error::new(
+                Code::InvalidRequest,
+                "The authorization mechanism you have provided is not supported. Please use \
+                 AWS4-HMAC-SHA256, or set [server] allow_sigv2_presign = true.",
+            ));
+        }
+        if let Some(claim) = sigv2::Claim::from_query(query, &head.headers)? {
+            return self.presigned_v2(head, asked, &claim, now);
+        }
+        if let Some(claim) = Claim::from_query(query, &head.headers)? {
+            return self.signed(head, asked, &claim, session, now);
+        }
+        let tenant = self.anonymous_tenant(&head.headers, connection)?;
+        if asked
+            .query
+            .iter()
+            .any(|(name, _)| name.starts_with("response-"))
+        {
+            // A link could else make a page of any object.
+            return Err(S3Error::new(
+                Code::InvalidRequest,
+                "Request specific response headers cannot be used for anonymous GET requests.",
+            ));
+        }
+        let payload = content_sha256(&head.headers)?.map_or(Ok(Mode::Unsigned), Mode::parse)?;
+        Ok(Authenticated::new(tenant, Identity::Anonymous, payload))
+    }
+
+    /// The anonymous tenant, if it may send a request with `headers`.
+    pub(super) fn anonymous_tenant(
+        &self,
+        headers: &HeaderMap,
+        connection: Connection,
+    ) -> Result<&Arc<Tenant>, S3Error> {
+        let tenant = self.anonymous.check(headers, connection)?;
+        self.all.get(tenant).ok_or_else(unknown_key)
+    }
+}
+
+impl Authenticated {
+    /// A caller whose body has no chunk signatures.
+    pub(super) fn new(tenant: &Arc<Tenant>, identity: Identity, payload: Mode) -> Self {
+        Self {
+            tenant: Arc::clone(tenant),
+            identity,
+            payload,
+            chunks: None,
+        }
+    }
+
+    /// Whose request it is.
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// The same, for those who tell of the request when it is over.
+    pub fn share_tenant(&self) -> Arc<Tenant> {
+        Arc::clone(&self.tenant)
+    }
+
+    /// By what the caller is known.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What the client said of its body, and so what must be checked while it streams.
+    pub fn payload(&self) -> Mode {
+        self.payload
+    }
+
+    /// The chain of chunk signatures, where the body has one.
+    pub fn chunk_signatures(&self) -> Option<&ChunkSignatures> {
+        self.chunks.as_ref()
+    }
+}
+
+/// For each identity, the tenants that say that its tokens may name them.
+fn trusting(config: &Config) -> Vec<HashMap<String, usize>> {
+    let mut trusting = vec![HashMap::new(); config.identities.len()];
+    for (index, tenant) in config.tenants.iter().enumerate() {
+        if let Some(names) = tenant
+            .identity
+            .and_then(|identity| trusting.get_mut(identity))
+        {
+            names.insert(tenant.name.clone(), index);
+        }
+    }
+    trusting
+}
+
+impl Identity {
+    /// What kind it is, in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Bearer(_) => "bearer",
+            Self::Form(_) => "form",
+            Self::Header(_) => "sigv4",
+            Self::Presigned(_) => "presigned",
+            Self::PresignedV2(_) => "sigv2",
+            Self::Session { .. } => "session",
+        }
+    }
+
+    /// The id of the local key.
+    pub fn key_id(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Anonymous | Self::Bearer(_) => None,
+            Self::Form(id)
+            | Self::Header(id)
+            | Self::Presigned(id)
+            | Self::PresignedV2(id)
+            | Self::Session { key_id: id, .. } => Some(id),
+        }
+    }
+
+    /// Whom the identity provider says it is.
+    pub fn subject(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Bearer(subject) => Some(subject),
+            Self::Session { subject, .. } => subject.as_ref(),
+            Self::Anonymous
+            | Self::Form(_)
+            | Self::Header(_)
+            | Self::Presigned(_)
+            | Self::PresignedV2(_) => None,
+        }
+    }
+}
+
+/// Whether there is an `Authorization` header of another kind than a bearer's.
+fn is_signed(headers: &HeaderMap) -> bool {
+    headers.contains_key(AUTHORIZATION) && bearer_token(headers).is_none()
+}
+
+/// `x-amz-content-sha256`: absent, or one visible value.
+fn content_sha256(headers: &HeaderMap) -> Result<Option<&str>, S3Error> {
+    let mut values = headers.get_all(CONTENT_SHA256).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    match (value.to_str(), values.next()) {
+        (Ok(value), None) => Ok(Some(value)),
+        _ => Err(S3Error::new(
+            Code::InvalidArgument,
+            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD or a SHA-256 in lower-case hex, once",
+        )),
+    }
+}
+
+fn decoded_path(head: &Parts) -> Result<Cow<'_, [u8]>, S3Error> {
+    percent_decode(head.uri.path())
+        .ok_or_else(|| S3Error::new(Code::InvalidURI, "The path has a % without two hex digits"))
+}
+
+pub(super) fn wrong_signature() -> S3Error {
+    S3Error::new(
+        Code::SignatureDoesNotMatch,
+        "The request signature we calculated does not match the signature you provided. \
+         Check your secret key, and that nothing between changes the path, query or headers.",
+    )
+}
+
+pub(super) fn unknown_key() -> S3Error {
+    S3Error::new(
+        Code::InvalidAccessKeyId,
+        "The AWS Access Key Id you provided does not exist in our records: use a key of [tenants.*] \
+         access_keys",
+    )
+}

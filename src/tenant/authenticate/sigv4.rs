@@ -1,0 +1,179 @@
+//! Signature Version 4: an `Authorization` header, or a presigned URL.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::request::Parts;
+
+use super::session::OpenSession;
+use super::{
+    Authenticated, Identity, Tenants, content_sha256, decoded_path, unknown_key, wrong_signature,
+};
+use crate::payload::{ChunkSignatures, Mode};
+use crate::s3::{Code, S3Error, S3Request};
+use crate::sign::Signable;
+use crate::sign::sigv4::{CONTENT_SHA256, Claim, CredentialScope, UNSIGNED_PAYLOAD};
+use crate::timestamp::Timestamp;
+
+/// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
+pub(in crate::tenant) const MAX_SKEW: i64 = 900;
+pub(in crate::tenant) const SERVICE: &str = "s3";
+
+impl Tenants {
+    /// Checks a claim. The head is verified whole before the body's mode is looked at.
+    pub(super) fn signed(
+        &self,
+        head: &Parts,
+        asked: &S3Request<'_>,
+        claim: &Claim<'_>,
+        session: Option<&OpenSession>,
+        now: Timestamp,
+    ) -> Result<Authenticated, S3Error> {
+        self.check_scope(&claim.scope, SERVICE, |why| wrong_scope(claim, why))?;
+        self.check_time(claim, now)?;
+        let path = decoded_path(head)?;
+        let query = asked.query.pairs();
+        let request = Signable {
+            method: head.method.as_str(),
+            path: &path,
+            query,
+            headers: &head.headers,
+        };
+        let (signed_payload, payload) = claimed_payload(claim, &head.headers, query)?;
+
+        let known = match session {
+            Some(session) => Some((&session.key, &session.tenant)),
+            None => (self.keys.get(claim.access_key))
+                .and_then(|key| Some((key, self.all.get(key.tenant)?))),
+        };
+        let known = known.filter(|(key, _)| *key.id == *claim.access_key);
+        let verified =
+            known
+                .map_or(&self.nobody, |(key, _)| key)
+                .verify(claim, &request, signed_payload, now);
+        let (key, tenant) = known.ok_or_else(unknown_key)?;
+        if !verified {
+            return Err(wrong_signature());
+        }
+        let identity = match (session, claim.expires) {
+            (Some(session), _) => session.identity(),
+            (None, Some(_)) => Identity::Presigned(Arc::clone(&key.id)),
+            (None, None) => Identity::Header(Arc::clone(&key.id)),
+        };
+        let payload = Mode::parse(payload)?;
+        // The chain starts at the signature of an Authorization header: a presigned URL has none.
+        let chained = payload.signs_chunks() && claim.expires.is_none();
+        Ok(Authenticated {
+            tenant: Arc::clone(tenant),
+            identity,
+            payload,
+            chunks: chained.then(|| {
+                let signing_key = key.signing_key(&claim.scope);
+                let amz_date = claim.time.amz();
+                ChunkSignatures::new(signing_key, &amz_date, &claim.scope, claim.signature())
+            }),
+        })
+    }
+
+    /// Checks that a credential's scope is of the `expected` service; `wrong` makes the refusal of it.
+    pub(in crate::tenant) fn check_scope(
+        &self,
+        scope: &CredentialScope<'_>,
+        expected: &str,
+        wrong: impl Fn(&str) -> S3Error,
+    ) -> Result<(), S3Error> {
+        let CredentialScope {
+            region, service, ..
+        } = *scope;
+        if service != expected {
+            return Err(wrong(&format!(
+                "the credential scope's service must be {expected}"
+            )));
+        }
+        if region.is_empty() {
+            return Err(wrong(
+                "the credential scope has no region; set one in the client",
+            ));
+        }
+        match &self.region {
+            Some(expected) if expected != region => Err(wrong(&format!(
+                "the region is wrong; expecting '{expected}'"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn check_time(&self, claim: &Claim<'_>, now: Timestamp) -> Result<(), S3Error> {
+        let age = now.since(claim.time);
+        let Some(expires) = claim.expires else {
+            if age.abs() <= MAX_SKEW {
+                return Ok(());
+            }
+            return Err(S3Error::new(
+                Code::RequestTimeTooSkewed,
+                "The difference between the request time and the current time is too large: \
+                 set the client's clock",
+            ));
+        };
+        if u64::from(expires) > self.max_presign {
+            let text = format!(
+                "X-Amz-Expires must be at most {} seconds here",
+                self.max_presign
+            );
+            return Err(S3Error::new(Code::AuthorizationQueryParametersError, text));
+        }
+        if age < -MAX_SKEW {
+            return Err(S3Error::new(Code::AccessDenied, "Request is not valid yet"));
+        }
+        if age > i64::from(expires) {
+            return Err(S3Error::new(Code::AccessDenied, "Request has expired"));
+        }
+        Ok(())
+    }
+}
+
+/// The payload as it stands in the canonical request, and as the body will be checked.
+///
+/// A presigned URL is made before its body is known: it covers the header only if it signs it, or the
+/// parameter that the AWS SDK for JavaScript puts in its place.
+fn claimed_payload<'a>(
+    claim: &Claim<'_>,
+    headers: &'a HeaderMap,
+    query: &'a [(Cow<'_, str>, Cow<'_, str>)],
+) -> Result<(&'a str, &'a str), S3Error> {
+    let header = content_sha256(headers)?;
+    if claim.expires.is_none() {
+        let value = header.ok_or_else(|| {
+            S3Error::new(
+                Code::InvalidRequest,
+                "Missing required header for this request: x-amz-content-sha256",
+            )
+        })?;
+        return Ok((value, value));
+    }
+    let parameter = query
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(CONTENT_SHA256));
+    let parameter = parameter.map(|(_, value)| &**value);
+    let signed_header = header.filter(|_| claim.signs(CONTENT_SHA256));
+    let signed = parameter.or(signed_header).unwrap_or(UNSIGNED_PAYLOAD);
+    // A header that was not signed may promise more of the body than the URL does, never less.
+    match header {
+        Some(header) if signed == UNSIGNED_PAYLOAD || header == signed => Ok((signed, header)),
+        Some(_) => Err(S3Error::new(
+            Code::InvalidArgument,
+            "x-amz-content-sha256 does not say what X-Amz-Content-Sha256 in the presigned URL says",
+        )),
+        None => Ok((signed, signed)),
+    }
+}
+
+pub(super) fn wrong_scope(claim: &Claim<'_>, why: &str) -> S3Error {
+    if claim.expires.is_some() {
+        let text = format!("Error parsing the X-Amz-Credential parameter; {why}");
+        return S3Error::new(Code::AuthorizationQueryParametersError, text);
+    }
+    let text = format!("The authorization header is malformed; {why}");
+    S3Error::new(Code::AuthorizationHeaderMalformed, text)
+}
