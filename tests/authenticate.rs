@@ -67,6 +67,7 @@ fn config() -> Config {
             region: "ap-guangzhou".into(),
             strict_region: false,
             allow_remote_anonymous: false,
+            allow_qsign: true,
             allow_sigv2_presign: false,
             threads: 1,
             max_presign: Duration::from_hours(7 * 24),

@@ -162,6 +162,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
     assert_eq!(server.region, "ap-guangzhou");
     assert_eq!(server.threads, 3);
     assert_eq!(server.max_presign, Duration::from_hours(168));
+    assert!(server.allow_qsign);
     assert!(!server.allow_sigv2_presign);
     assert!(server.tls.is_none());
     let limits = &server.limits;

@@ -63,6 +63,10 @@ pub struct Config {
 }
 
 /// `[server]`: the side that clients see.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of the file, by itself"
+)]
 #[derive(Clone, Debug)]
 pub struct Server {
     /// `listen`
@@ -77,6 +81,8 @@ pub struct Server {
     pub strict_region: bool,
     /// `allow_remote_anonymous`: serve the anonymous tenant on an address that is not loopback.
     pub allow_remote_anonymous: bool,
+    /// `allow_qsign`: take requests that are signed in COS's own way (default).
+    pub allow_qsign: bool,
     /// `allow_sigv2_presign`: take presigned URLs of Signature Version 2.
     pub allow_sigv2_presign: bool,
     /// `threads`: one runtime each; default: one a core.

@@ -110,6 +110,7 @@ fn server(mut section: Section<'_>) -> Option<Server> {
     let region = region(&mut section);
     let strict_region = section.flag("strict_region").value;
     let allow_remote_anonymous = section.flag("allow_remote_anonymous").value;
+    let allow_qsign = section.flag_or("allow_qsign", true).value;
     let allow_sigv2_presign = section.flag("allow_sigv2_presign").value;
     let cores = u64::try_from(section.document().sources.cores)
         .unwrap_or(1)
@@ -126,6 +127,7 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         region,
         strict_region,
         allow_remote_anonymous,
+        allow_qsign,
         allow_sigv2_presign,
         threads,
         max_presign,

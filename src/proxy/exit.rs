@@ -20,7 +20,7 @@ use super::Proxy;
 use crate::body::{self, Answer, DownloadFailure, Upload};
 use crate::counted::{Gauge, Phase};
 use crate::observe::{AccessLine, Event};
-use crate::s3::{Fault, Operation, S3Error, S3Request};
+use crate::s3::{Fault, Operation, S3Error, S3Request, native};
 use crate::tenant::{Authenticated, Identity};
 use crate::timestamp::Timestamp;
 
@@ -146,6 +146,11 @@ impl Exit {
         if let Ok(id) = HeaderValue::from_str(&self.request_id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
+        if native::is_native(head) {
+            native::from_s3(response.headers_mut());
+            let spelling = self.proxy.spelling.clone();
+            response.extensions_mut().extend(spelling);
+        }
         response.body_mut().note_failure(&self.cut);
         response.map(|answer| ClientBody { answer, exit: self })
     }
@@ -175,14 +180,22 @@ impl Exit {
 
     /// An S3 error document. It says nothing that the client does not know already.
     fn refusal(&self, head: &Parts, error: &S3Error) -> http::Response<Answer> {
-        let document = Bytes::from(error.to_xml(head.uri.path(), &self.request_id));
+        let resource = head.uri.path();
+        let (status, document) = if native::is_native(head) {
+            let error = native::error(head, error);
+            let document = error.to_native_xml(resource, &self.request_id);
+            (error.http_status(), Bytes::from(document))
+        } else {
+            let document = error.to_xml(resource, &self.request_id);
+            (error.http_status(), Bytes::from(document))
+        };
         let mut response = http::Response::new(Answer::Empty);
-        *response.status_mut() = error.http_status();
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         if let Some(seconds) = error.retry_after_seconds() {
             headers.insert(RETRY_AFTER, seconds.into());
         }
-        let bodiless = error.http_status() == StatusCode::NOT_MODIFIED;
+        let bodiless = status == StatusCode::NOT_MODIFIED;
         if !bodiless {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
             headers.insert(CONTENT_LENGTH, document.len().into());

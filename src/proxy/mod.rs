@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
+use http::Extensions;
 use http::request::Parts;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::sleep;
@@ -23,7 +24,7 @@ use crate::dial::{Dialer, Roots};
 use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
 use crate::rewrite;
-use crate::s3::{S3Error, S3Request};
+use crate::s3::{S3Error, S3Request, native};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
 use crate::tenant::{Connection, Tenants};
@@ -37,6 +38,7 @@ mod local;
 mod payload;
 mod retry;
 mod sign;
+mod spelling;
 
 use exchange::internal;
 pub use exit::ClientBody;
@@ -66,6 +68,8 @@ pub struct Proxy {
     log: LogBuffer,
     budget: Budget,
     gathered: Rc<GatherBudget>,
+    /// How clients of COS's own API find the names of an answer's headers spelt.
+    spelling: Extensions,
 }
 
 /// What is known of a client before it says anything.
@@ -160,6 +164,7 @@ impl Proxy {
             log,
             budget: Budget::new(),
             gathered,
+            spelling: spelling::of_cos(),
         });
         let weak = Rc::downgrade(&proxy);
         tokio::task::spawn_local(async move {
@@ -228,7 +233,10 @@ impl Proxy {
         now: Timestamp,
         exit: &mut Exit,
     ) -> Result<http::Response<Answer>, S3Error> {
-        let asked = S3Request::parse(head, &self.config().server.domains)?; // what is asked
+        let domains = &self.config().server.domains;
+        let native = native::to_s3(head, domains)?;
+        let said = native.as_ref().unwrap_or(head); // in S3's words
+        let asked = S3Request::parse(said, domains)?; // what is asked
         exit.asked(&asked);
         let connection = Connection {
             loopback: client.loopback,
@@ -243,10 +251,10 @@ impl Proxy {
         if let Some(answer) = self.answer_locally(&permit)? {
             return Ok(answer); // what a scoped key cannot ask
         }
-        let fresh = rewrite::request(&permit, head, &self.config().upstream)?; // rewritten
-        let body = self.payload(&permit, head, body, &caller, gauge).await?; // checked as it streams
+        let fresh = rewrite::request(&permit, said, &self.config().upstream)?; // rewritten
+        let body = self.payload(&permit, said, body, &caller, gauge).await?; // checked as it streams
         exit.body(&body.body);
-        self.exchange(&permit, head, fresh, body, gauge, exit).await // signed, sent, answered
+        self.exchange(&permit, said, fresh, body, gauge, exit).await // signed, sent, answered
     }
 
     /// The configuration.

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod error;
 pub mod headers;
+pub mod native;
 pub mod operation;
 mod percent;
 pub mod query;

@@ -14,4 +14,4 @@ pub use requests::{
     CompleteRequest, DeleteObject, DeleteRequest, MAX_DELETED, MAX_TAGS, Part, Tagging,
 };
 
-pub(super) use answers::error;
+pub(super) use answers::{error, native_error};

@@ -11,7 +11,7 @@ use http::request::Parts;
 use super::Tenant;
 use crate::config::Config;
 use crate::payload::{ChunkSignatures, Mode};
-use crate::s3::{Code, S3Error, S3Request};
+use crate::s3::{Code, S3Error, S3Request, native};
 use crate::secret::Secret;
 use crate::sign::encoding::percent_decode;
 use crate::sign::sigv2;
@@ -20,12 +20,15 @@ use crate::timestamp::Timestamp;
 
 mod anonymous;
 mod local_key;
+mod qsign;
 mod sigv2_url;
 mod sigv4;
 
 use anonymous::AnonymousRule;
 use local_key::LocalKey;
 
+/// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
+const MAX_SKEW: i64 = 900;
 const SECURITY_TOKEN: &str = "x-amz-security-token";
 
 /// All tenants and their local keys. Immutable once made, but for the signing keys it has at hand.
@@ -40,6 +43,7 @@ pub struct Tenants {
     region: Option<String>,
     /// The longest life of a presigned URL, in seconds.
     max_presign: u64,
+    allow_qsign: bool,
     allow_sigv2_presign: bool,
 }
 
@@ -96,6 +100,7 @@ impl Tenants {
                 .strict_region
                 .then(|| config.server.region.clone()),
             max_presign: config.server.max_presign.as_secs(),
+            allow_qsign: config.server.allow_qsign,
             allow_sigv2_presign: config.server.allow_sigv2_presign,
         }
     }
@@ -110,7 +115,8 @@ impl Tenants {
         self.all.get(index).map(|tenant| &**tenant)
     }
 
-    /// Finds out who sent `head`. `now` is the local clock.
+    /// Finds out who sent `head`, which is as it came, and `asked`, which is in S3's words. `now` is the
+    /// local clock.
     ///
     /// Any mark of a signature makes the request one that must be signed well: nothing falls back
     /// from a failed signature to the anonymous tenant.
@@ -123,13 +129,17 @@ impl Tenants {
     ) -> Result<Authenticated, S3Error> {
         let query = asked.query.pairs();
         let in_query = Claim::is_in_query(query) || sigv2::Claim::is_in_query(query);
-        if in_query && head.headers.contains_key(AUTHORIZATION) {
-            return Err(S3Error::new(
-                Code::InvalidArgument,
-                "Only one auth mechanism allowed",
-            ));
+        let has_header = head.headers.contains_key(AUTHORIZATION);
+        if in_query && has_header {
+            return Err(one_mechanism());
         }
         refuse_token(&head.headers, query)?;
+        if native::is_native(head) {
+            if in_query || (native::is_presigned(head) && has_header) {
+                return Err(one_mechanism());
+            }
+            return self.native(head, now);
+        }
         if let Some(claim) = Claim::from_headers(&head.headers)? {
             return self.signed(head, asked, &claim, now);
         }
@@ -200,7 +210,7 @@ fn refuse_token(
     let in_query = query
         .iter()
         .any(|(name, _)| name.eq_ignore_ascii_case(SECURITY_TOKEN));
-    if !in_query && !headers.contains_key(SECURITY_TOKEN) {
+    if !in_query && !headers.contains_key(SECURITY_TOKEN) && !headers.contains_key(native::TOKEN) {
         return Ok(());
     }
     Err(S3Error::new(
@@ -228,6 +238,10 @@ fn content_sha256(headers: &HeaderMap) -> Result<Option<&str>, S3Error> {
 fn decoded_path(head: &Parts) -> Result<Cow<'_, [u8]>, S3Error> {
     percent_decode(head.uri.path())
         .ok_or_else(|| S3Error::new(Code::InvalidURI, "The path has a % without two hex digits"))
+}
+
+fn one_mechanism() -> S3Error {
+    S3Error::new(Code::InvalidArgument, "Only one auth mechanism allowed")
 }
 
 fn wrong_signature() -> S3Error {

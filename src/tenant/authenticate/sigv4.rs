@@ -7,7 +7,8 @@ use http::HeaderMap;
 use http::request::Parts;
 
 use super::{
-    Authenticated, Identity, Tenants, content_sha256, decoded_path, unknown_key, wrong_signature,
+    Authenticated, Identity, MAX_SKEW, Tenants, content_sha256, decoded_path, unknown_key,
+    wrong_signature,
 };
 use crate::payload::{ChunkSignatures, Mode};
 use crate::s3::{Code, S3Error, S3Request};
@@ -15,8 +16,6 @@ use crate::sign::Signable;
 use crate::sign::sigv4::{CONTENT_SHA256, Claim, CredentialScope, UNSIGNED_PAYLOAD};
 use crate::timestamp::Timestamp;
 
-/// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
-const MAX_SKEW: i64 = 900;
 pub(super) const SERVICE: &str = "s3";
 
 impl Tenants {
