@@ -14,6 +14,7 @@
 
 pub mod admin;
 pub mod body;
+pub mod certificate;
 pub mod config;
 pub mod counted;
 pub mod credentials;
@@ -21,6 +22,7 @@ pub mod dial;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod front;
+pub mod jwks;
 pub mod observe;
 pub mod payload;
 pub mod proxy;

@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -23,12 +24,14 @@ use tokio::task::LocalSet;
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use crate::certificate::Certificate;
 use crate::config::ServerLimits;
 use crate::counted::{CoreLoad, Counted, Gauge, Phase};
 use crate::front::Front;
 use crate::observe::Event;
 use crate::proxy::{Client, Proxy, Shared};
 use crate::s3::S3Error;
+use crate::tenant::Certified;
 use crate::timestamp::Timestamp;
 
 /// After a failed accept (out of file descriptors, say) the listener rests this long.
@@ -256,18 +259,33 @@ impl Listener {
             peer,
             loopback,
             tls: self.tls.is_some(),
+            certificate: None,
         };
         match &self.tls {
             None => self.http(socket, client, stages).await,
             Some(tls) => {
                 let limit = self.limits().tls_handshake_timeout;
                 match timeout(limit, tls.accept(socket)).await {
-                    Ok(Ok(stream)) => self.http(stream, client, stages).await,
+                    Ok(Ok(stream)) => {
+                        let chain = stream.get_ref().1.peer_certificates();
+                        let client = Client {
+                            certificate: chain.and_then(|chain| self.certified(chain)),
+                            ..client
+                        };
+                        self.http(stream, client, stages).await;
+                    }
                     Ok(Err(error)) => tracing::debug!(%error, %peer, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
                 }
             }
         }
+    }
+
+    /// Whom a certificate that TLS has found good names.
+    fn certified(&self, chain: &[CertificateDer<'_>]) -> Option<Certified> {
+        let certificate = Certificate::parse(chain.first()?)?;
+        let tenants = self.proxy.shared().tenants();
+        tenants.certified(&certificate.names, certificate.not_after)
     }
 
     /// Requests on a connection, one after another, within its limits.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::ServerTls;
+use crate::config::{ClientAuth, ServerTls};
 
 /// Reads certificate, key and client authority. TLS 1.2 and 1.3, HTTP/1.1. Errors name the file.
 pub fn acceptor(tls: &ServerTls) -> io::Result<TlsAcceptor> {
@@ -25,9 +25,12 @@ pub fn acceptor(tls: &ServerTls) -> io::Result<TlsAcceptor> {
             for certificate in certificates(file)? {
                 roots.add(certificate).map_err(|error| about(file, error))?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|error| about(file, error))?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = match tls.client_auth {
+                ClientAuth::Optional => verifier.allow_unauthenticated(),
+                ClientAuth::Required => verifier,
+            };
+            let verifier = verifier.build().map_err(|error| about(file, error))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
@@ -42,6 +45,11 @@ pub fn acceptor(tls: &ServerTls) -> io::Result<TlsAcceptor> {
             )),
             error => about(&tls.cert, error),
         })?;
+    if tls.client_ca.is_some() {
+        // A resumed session would not look at the certificate again.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -3,20 +3,25 @@
 //! Nothing is read here: the text, the environment and files come in through [`Sources`].
 
 mod actions;
+mod admission;
 mod document;
 mod endpoint;
 mod grammar;
+mod identities;
 mod outside;
 mod parse;
 mod prefix;
 mod problem;
 mod section;
+mod templates;
 mod tenants;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::secret::Secret;
 
@@ -58,8 +63,14 @@ pub struct Config {
     pub sts: Sts,
     /// `[issuers.*]`, in the file's order.
     pub issuers: Vec<Issuer>,
+    /// `[identities.*]`, in the file's order.
+    pub identities: Vec<IdentityProvider>,
     /// `[tenants.*]`, in the file's order.
     pub tenants: Vec<Tenant>,
+    /// `[templates.*]`, in the file's order.
+    pub templates: Vec<Template>,
+    /// `[credentials] entries`: scopes of templates whose keys are kept at once (10 000).
+    pub credential_entries: usize,
 }
 
 /// `[server]`: the side that clients see.
@@ -81,6 +92,10 @@ pub struct Server {
     pub strict_region: bool,
     /// `allow_remote_anonymous`: serve the anonymous tenant on an address that is not loopback.
     pub allow_remote_anonymous: bool,
+    /// `allow_plain_bearer`: take tokens on connections that are neither TLS nor loopback.
+    pub allow_plain_bearer: bool,
+    /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// `allow_qsign`: take requests that are signed in COS's own way (default).
     pub allow_qsign: bool,
     /// `allow_sigv2_presign`: take presigned URLs of Signature Version 2.
@@ -102,8 +117,19 @@ pub struct ServerTls {
     pub cert: PathBuf,
     /// `key`: PEM private key.
     pub key: PathBuf,
-    /// `client_ca`: PEM; when set, every client must show a certificate of this authority.
+    /// `client_ca`: PEM; when set, clients are asked for a certificate of this authority.
     pub client_ca: Option<PathBuf>,
+    /// `client_auth`
+    pub client_auth: ClientAuth,
+}
+
+/// Whether a client must show the certificate that it is asked for. One that is shown must be good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// It may do without.
+    Optional,
+    /// It must (default).
+    Required,
 }
 
 /// `[server.limits]`
@@ -255,8 +281,80 @@ pub struct Tenant {
     pub access_keys: Vec<AccessKey>,
     /// `anonymous`
     pub anonymous: bool,
+    /// `client_certs`, `require_client_cert`, `allowed_ips`
+    pub admission: Admission,
+    /// `identity`: index into [`Config::identities`] of the one whose tokens may name this tenant.
+    pub identity: Option<usize>,
     /// `[[tenants.NAME.grants]]`
     pub grants: Vec<Grant>,
+}
+
+/// `[identities.NAME]`: who makes tokens that are believed here.
+#[derive(Clone, Debug)]
+pub struct IdentityProvider {
+    /// NAME
+    pub name: String,
+    /// `issuer`: the tokens' `iss`.
+    pub issuer: String,
+    /// `audience`: what the tokens' `aud` must hold.
+    pub audience: String,
+    /// `jwks`
+    pub jwks: Jwks,
+    /// `tenant_claim`: the claim that names a tenant.
+    pub tenant_claim: Option<String>,
+}
+
+/// Where the keys of an [`IdentityProvider`] are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Jwks {
+    /// `file:PATH`, read again when it changes.
+    File(PathBuf),
+    /// A URL.
+    Url {
+        /// Scheme, authority and path.
+        endpoint: EndpointTemplate,
+        /// `connect_to`
+        connect_to: Option<String>,
+        /// `ca_file`
+        ca_file: Option<PathBuf>,
+        /// `refresh` (5 m)
+        refresh: Duration,
+    },
+}
+
+/// `[templates.NAME]`: a tenant for each subject of an identity provider.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// NAME
+    pub name: String,
+    /// Index into [`Config::issuers`].
+    pub issuer: usize,
+    /// Index into [`Config::identities`].
+    pub identity: usize,
+    /// `[[templates.NAME.grants]]`; `{claim.NAME}` stands in prefixes for what the token says.
+    pub grants: Vec<Grant>,
+}
+
+/// How else than by a key a tenant is known, and from where it may call.
+#[derive(Clone, Debug, Default)]
+pub struct Admission {
+    /// `client_certs`: who shows one of these and nothing else is this tenant.
+    pub client_certs: Vec<CertificateName>,
+    /// `require_client_cert`: whoever is this tenant by other means must show one of these too.
+    pub require_client_cert: bool,
+    /// `allowed_ips`; empty: from anywhere.
+    pub allowed_ips: Vec<IpNet>,
+}
+
+/// A name that a certificate has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CertificateName {
+    /// `subject:CN=…`: the subject's only common name.
+    CommonName(String),
+    /// `san:dns:…`, lower case.
+    Dns(String),
+    /// `san:uri:…`
+    Uri(String),
 }
 
 /// One of a tenant's local keys.

@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::admission;
 use super::document::{Document, Found, Origin, printable};
 use super::endpoint::{self, Placeholders};
 use super::grammar;
+use super::identities;
 use super::problem::{Problem, Refusal, Severity, nearest};
 use super::section::Section;
 use super::tenants;
 use super::{
-    Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits, ServerTls, Sources,
-    StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
+    ClientAuth, Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits, ServerTls,
+    Sources, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
 };
 
 const KIB: u64 = 1 << 10;
@@ -68,14 +70,19 @@ fn config(mut root: Section<'_>) -> Option<Config> {
     let upstream = upstream(root.section("upstream"));
     let sts = sts(root.section("sts"));
     let issuers = issuers(&mut root);
-    let tenants = tenants::tenants(&mut root, &issuers, server.as_ref());
+    let identities = identities::identities(&mut root);
+    let credential_entries = credential_entries(root.section("credentials"));
+    let (tenants, templates) = tenants::tenants(&mut root, &issuers, &identities, server.as_ref());
     root.finish();
     Some(Config {
         server: server?,
         upstream: upstream?,
         sts: sts?,
         issuers: issuers.issuers,
+        identities: identities.all,
         tenants,
+        templates,
+        credential_entries,
     })
 }
 
@@ -110,6 +117,8 @@ fn server(mut section: Section<'_>) -> Option<Server> {
     let region = region(&mut section);
     let strict_region = section.flag("strict_region").value;
     let allow_remote_anonymous = section.flag("allow_remote_anonymous").value;
+    let allow_plain_bearer = section.flag("allow_plain_bearer").value;
+    let trusted_proxies = admission::networks(&mut section, "trusted_proxies");
     let allow_qsign = section.flag_or("allow_qsign", true).value;
     let allow_sigv2_presign = section.flag("allow_sigv2_presign").value;
     let cores = u64::try_from(section.document().sources.cores)
@@ -127,6 +136,8 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         region,
         strict_region,
         allow_remote_anonymous,
+        allow_plain_bearer,
+        trusted_proxies,
         allow_qsign,
         allow_sigv2_presign,
         threads,
@@ -152,6 +163,17 @@ fn server_tls(mut section: Section<'_>) -> Option<ServerTls> {
     let cert = section.pem("cert");
     let key = section.pem("key");
     let client_ca = section.pem("client_ca");
+    let client_auth = section.parsed("client_auth", admission::client_auth);
+    if let Some(found) = &client_auth
+        && client_ca.is_none()
+        && !section.has("client_ca")
+    {
+        let message = "`client_auth` without `client_ca`: no client is asked for a certificate";
+        section.document().error(
+            &found.origin,
+            Refusal::new(message, "add client_ca = \"PATH\", or remove it"),
+        );
+    }
     if wanted {
         for name in ["cert", "key"] {
             if !section.has(name) && section.text(name).is_none() {
@@ -164,6 +186,7 @@ fn server_tls(mut section: Section<'_>) -> Option<ServerTls> {
         cert: cert?,
         key: key?,
         client_ca,
+        client_auth: client_auth.map_or(ClientAuth::Required, |found| found.value),
     })
 }
 
@@ -276,6 +299,12 @@ fn sts(mut section: Section<'_>) -> Option<Sts> {
         timeout,
         answer_bytes,
     })
+}
+
+fn credential_entries(mut section: Section<'_>) -> usize {
+    let entries = in_memory(section.size("entries", 10_000, 1..=10_000_000));
+    section.finish();
+    entries
 }
 
 fn read_endpoint(

@@ -1,32 +1,37 @@
-//! `[tenants.*]`: each for itself, then all against each other.
+//! `[tenants.*]`: each for itself, then all against each other and the templates.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
+use super::admission;
 use super::document::{Found, Origin, printable};
 use super::grammar;
+use super::identities::Identities;
 use super::parse::Issuers;
 use super::prefix;
 use super::problem::{Refusal, nearest};
 use super::section::Section;
-use super::{AccessKey, Grant, PrefixPattern, Server, Tenant, actions};
+use super::templates::{self, ReadTemplate};
+use super::{AccessKey, Grant, PrefixPattern, Server, Template, Tenant, actions};
 
 /// Tenants with what only the checks between them need.
 struct Read {
     tenant: Tenant,
     key_origins: Vec<Origin>,
+    certificate_origins: Vec<Origin>,
     anonymous_origin: Option<Origin>,
     grants: Vec<ReadGrant>,
 }
 
 /// A grant as far as it could be read.
-struct ReadGrant {
+pub(super) struct ReadGrant {
     name: Option<Found<String>>,
     bucket: Option<Found<String>>,
     region: Option<Found<String>>,
-    prefixes: Vec<Found<PrefixPattern>>,
+    pub(super) prefixes: Vec<Found<PrefixPattern>>,
     actions: Vec<String>,
     headers: Vec<String>,
-    shared: bool,
+    pub(super) shared: bool,
 }
 
 /// Stands where an error was reported, so nobody gets to see it.
@@ -51,11 +56,13 @@ const RESERVED_HEADERS: [&str; 12] = [
 pub(super) fn tenants(
     root: &mut Section<'_>,
     issuers: &Issuers,
+    identities: &Identities,
     server: Option<&Server>,
-) -> Vec<Tenant> {
+) -> (Vec<Tenant>, Vec<Template>) {
     let sections = root.named_sections("tenants");
     refuse_shared_variables(&sections);
-    if sections.is_empty() {
+    let templates = templates::templates(root, issuers, identities);
+    if sections.is_empty() && templates.is_empty() {
         let message = "there are no tenants: every request will be refused";
         root.document().warning(
             &root.origin(),
@@ -65,21 +72,37 @@ pub(super) fn tenants(
     let mut read = Vec::with_capacity(sections.len());
     for (name, section) in sections {
         section.check("tenants", &name.origin, grammar::name(&name.value));
-        read.push(tenant(name, section, issuers));
+        read.push(tenant(name, section, issuers, identities));
     }
-    warn_of_unused_issuers(root, issuers, &read);
+    let issuers_used: Vec<_> = (read.iter().map(|read| read.tenant.issuer))
+        .chain(templates.iter().map(|read| read.template.issuer))
+        .collect();
+    warn_of_unused_issuers(root, issuers, &issuers_used);
+    let identities_used: Vec<_> = (read.iter().filter_map(|read| read.tenant.identity))
+        .chain(templates.iter().map(|read| read.template.identity))
+        .collect();
+    identities.warn_of_unused(root, &identities_used);
     refuse_common_keys(root, &read);
+    let certificates = read.iter().flat_map(|read| {
+        let names = read.tenant.admission.client_certs.iter();
+        let named = names.zip(&read.certificate_origins);
+        named.map(|(name, origin)| (name, origin, read.tenant.name.as_str()))
+    });
+    admission::check_certificates(root, certificates, server);
     refuse_anonymous(root, &read, server);
-    refuse_overlaps(root, &read);
-    read.into_iter().map(Read::checked).collect()
+    refuse_overlaps(root, &read, &templates);
+    (
+        read.into_iter().map(Read::checked).collect(),
+        templates.into_iter().map(ReadTemplate::checked).collect(),
+    )
 }
 
-fn warn_of_unused_issuers(root: &Section<'_>, issuers: &Issuers, read: &[Read]) {
-    if read.iter().any(|read| read.tenant.issuer == UNKNOWN_ISSUER) {
+fn warn_of_unused_issuers(root: &Section<'_>, issuers: &Issuers, used: &[usize]) {
+    if used.contains(&UNKNOWN_ISSUER) {
         return; // one of them was likely meant
     }
     for (index, name) in issuers.names.iter().enumerate() {
-        if !read.iter().any(|read| read.tenant.issuer == index) {
+        if !used.contains(&index) {
             let message = format!("no tenant uses the issuer `{}`", printable(&name.value));
             root.document().warning(
                 &name.origin,
@@ -107,7 +130,8 @@ pub(super) fn refuse_shared_variables(sections: &[(Found<String>, Section<'_>)])
     }
 }
 
-fn tenant(name: Found<String>, mut section: Section<'_>, issuers: &Issuers) -> Read {
+/// The index of the issuer that `section` names.
+pub(super) fn issuer(section: &mut Section<'_>, issuers: &Issuers) -> usize {
     let issuer = section.required("issuer", "\"NAME\" of an [issuers.NAME]", |text| {
         let found = issuers.names.iter().position(|name| name.value == text);
         found.ok_or_else(|| {
@@ -117,6 +141,29 @@ fn tenant(name: Found<String>, mut section: Section<'_>, issuers: &Issuers) -> R
             };
             Refusal::new(format!("there is no issuer `{}`", printable(text)), fix)
         })
+    });
+    issuer.map_or(UNKNOWN_ISSUER, |found| found.value)
+}
+
+fn tenant(
+    name: Found<String>,
+    mut section: Section<'_>,
+    issuers: &Issuers,
+    identities: &Identities,
+) -> Read {
+    let issuer = issuer(&mut section, issuers);
+    let identity = section.parsed("identity", |text| {
+        let index = identities.named(text)?;
+        if identities.names_tenants(index) {
+            return Ok(index);
+        }
+        Err(Refusal::new(
+            format!(
+                "the identity `{}` has no tenant_claim, so no token can name a tenant",
+                printable(text)
+            ),
+            "add tenant_claim = \"cosgate_tenant\" to it",
+        ))
     });
     let mut access_keys = Vec::new();
     let mut key_origins = Vec::new();
@@ -139,7 +186,9 @@ fn tenant(name: Found<String>, mut section: Section<'_>, issuers: &Issuers) -> R
         }
     }
     let anonymous = section.flag("anonymous");
-    if !has_keys && !anonymous.value {
+    let (admission, certificate_origins) = admission::admission(&mut section);
+    let known_otherwise = anonymous.value || section.has("client_certs");
+    if !has_keys && !known_otherwise && identity.is_none() && !section.has("identity") {
         let message = format!(
             "nobody can call as the tenant `{}`: it has no access_keys",
             printable(&name.value)
@@ -151,32 +200,48 @@ fn tenant(name: Found<String>, mut section: Section<'_>, issuers: &Issuers) -> R
     }
     let grants: Vec<ReadGrant> = section.tables("grants").into_iter().map(grant).collect();
     if grants.is_empty() && !section.has("grants") {
-        let message = format!(
-            "the tenant `{}` has no grants: it can do nothing",
-            printable(&name.value)
-        );
-        let fix = format!("add [[tenants.{}.grants]]", printable(&name.value));
-        section
-            .document()
-            .error(&section.origin(), Refusal::new(message, fix));
+        no_grants(&section, "tenant", "tenants", &name.value);
+    }
+    for prefix in grants.iter().flat_map(|grant| &grant.prefixes) {
+        if templates::head_and_claim(&prefix.value).is_some() {
+            let message = "a `{claim.…}` stands for what a token says, and a tenant has no token";
+            let fix = "write the grant in a [templates.NAME]";
+            section
+                .document()
+                .error(&prefix.origin, Refusal::new(message, fix));
+        }
     }
     check_grants_of_one_tenant(&section, &grants);
     section.finish();
     Read {
         tenant: Tenant {
             name: name.value,
-            issuer: issuer.map_or(UNKNOWN_ISSUER, |found| found.value),
+            issuer,
             access_keys,
             anonymous: anonymous.value,
+            admission,
+            identity: identity.map(|found| found.value),
             grants: Vec::new(),
         },
         key_origins,
+        certificate_origins,
         anonymous_origin: anonymous.value.then_some(anonymous.origin),
         grants,
     }
 }
 
-fn grant(mut section: Section<'_>) -> ReadGrant {
+pub(super) fn no_grants(section: &Section<'_>, what: &str, table: &str, name: &str) {
+    let message = format!(
+        "the {what} `{}` has no grants: it can do nothing",
+        printable(name)
+    );
+    let fix = format!("add [[{table}.{}.grants]]", printable(name));
+    section
+        .document()
+        .error(&section.origin(), Refusal::new(message, fix));
+}
+
+pub(super) fn grant(mut section: Section<'_>) -> ReadGrant {
     let name = section.required("name", "\"photos\"", grammar::alias);
     let bucket = section.required("bucket", "\"photos-1250000000\"", grammar::bucket);
     let region = section.required("region", "\"ap-guangzhou\"", grammar::region);
@@ -269,7 +334,7 @@ fn refuse_empty(section: &mut Section<'_>, key: &'static str, example: &str) {
     );
 }
 
-fn check_grants_of_one_tenant(section: &Section<'_>, grants: &[ReadGrant]) {
+pub(super) fn check_grants_of_one_tenant(section: &Section<'_>, grants: &[ReadGrant]) {
     let mut names: Vec<&str> = Vec::new();
     for name in grants.iter().filter_map(|grant| grant.name.as_ref()) {
         if names.contains(&name.value.as_str()) {
@@ -348,54 +413,88 @@ fn refuse_anonymous(root: &Section<'_>, read: &[Read], server: Option<&Server>) 
     }
 }
 
-/// Two tenants may touch the same key only when both grants say that they share it.
-fn refuse_overlaps(root: &Section<'_>, read: &[Read]) {
-    #[derive(Clone, Copy)]
-    struct Owner<'r> {
-        tenant: usize,
-        name: &'r str,
-        shared: bool,
-        origin: &'r Origin,
+/// A prefix and whose it is.
+#[derive(Clone, Copy)]
+struct Owned<'r> {
+    /// Position among tenants, then templates.
+    index: usize,
+    kind: &'static str,
+    name: &'r str,
+    prefix: &'r Found<PrefixPattern>,
+    shared: bool,
+    /// Of a template's prefix: what stands before its first claim, and the claim.
+    claim: Option<(&'r str, &'r str)>,
+}
+
+impl Owned<'_> {
+    /// Whether a common key would be a hole. The subjects of one template are told apart by the
+    /// first claim alone: what comes before it must be the same for all.
+    fn clashes(&self, other: &Self) -> bool {
+        let apart = self.index == other.index && self.claim == other.claim;
+        !apart && !(self.shared && other.shared)
     }
-    let mut places: HashMap<(&str, &str), Vec<(&PrefixPattern, Owner<'_>)>> = HashMap::new();
-    for (tenant, read) in read.iter().enumerate() {
-        for grant in &read.grants {
+}
+
+/// Two tenants may touch the same key only when both grants say that they share it. A template's
+/// subjects may be anybody, so it touches all that begins as its prefixes do up to the first claim.
+fn refuse_overlaps(root: &Section<'_>, read: &[Read], templates: &[ReadTemplate]) {
+    let tenants = read.iter().map(|read| {
+        let name = read.tenant.name.as_str();
+        ("tenant", name, &read.grants)
+    });
+    let templates = templates.iter().map(|read| {
+        let name = read.template.name.as_str();
+        ("template", name, &read.grants)
+    });
+    let mut places: HashMap<(&str, &str), Vec<Owned<'_>>> = HashMap::new();
+    for (index, (kind, name, grants)) in tenants.chain(templates).enumerate() {
+        for grant in grants {
             let (Some(bucket), Some(region)) = (&grant.bucket, &grant.region) else {
                 continue;
             };
-            let patterns = places.entry((&bucket.value, &region.value)).or_default();
-            patterns.extend(grant.prefixes.iter().map(|prefix| {
-                let name = read.tenant.name.as_str();
-                (
-                    &prefix.value,
-                    Owner {
-                        tenant,
-                        name,
-                        shared: grant.shared,
-                        origin: &prefix.origin,
-                    },
-                )
+            let owned = places.entry((&bucket.value, &region.value)).or_default();
+            owned.extend(grant.prefixes.iter().map(|prefix| Owned {
+                index,
+                kind,
+                name,
+                prefix,
+                shared: grant.shared,
+                claim: templates::head_and_claim(&prefix.value),
             }));
         }
     }
-    for ((bucket, _), patterns) in places {
-        let clash = |a: &Owner<'_>, b: &Owner<'_>| a.tenant != b.tenant && !(a.shared && b.shared);
-        for [one, other] in prefix::overlaps(patterns, clash) {
-            let ((first, owner), (second, later)) = if one.1.tenant < other.1.tenant {
+    for ((bucket, _), owned) in places {
+        let touched: Vec<_> = owned.iter().map(Owned::touches).collect();
+        let patterns = touched.iter().map(|pattern| &**pattern).zip(owned);
+        for [(_, one), (_, other)] in prefix::overlaps(patterns.collect(), Owned::clashes) {
+            let (owner, later) = if one.index < other.index {
                 (one, other)
             } else {
                 (other, one)
             };
             let message = format!(
-                "`{}` of the tenant `{}` and `{}` of the tenant `{}` touch the same keys of {bucket}",
-                prefix::spell(second),
+                "`{}` of the {} `{}` and `{}` of the {} `{}` touch the same keys of {bucket}",
+                prefix::spell(&later.prefix.value),
+                later.kind,
                 printable(later.name),
-                prefix::spell(first),
+                prefix::spell(&owner.prefix.value),
+                owner.kind,
                 printable(owner.name),
             );
             let fix = "give each tenant its own prefix, or write shared = true in both grants";
             root.document()
-                .error(later.origin, Refusal::new(message, fix));
+                .error(&later.prefix.origin, Refusal::new(message, fix));
+        }
+    }
+}
+
+impl<'r> Owned<'r> {
+    /// All keys that it can be about.
+    fn touches(&self) -> Cow<'r, PrefixPattern> {
+        match self.claim {
+            None => Cow::Borrowed(&self.prefix.value),
+            Some(("", _)) => Cow::Owned(PrefixPattern::Any),
+            Some((head, _)) => Cow::Owned(PrefixPattern::StartsWith(head.to_owned())),
         }
     }
 }
@@ -415,7 +514,7 @@ impl Read {
 }
 
 impl ReadGrant {
-    fn checked(self) -> Option<Grant> {
+    pub(super) fn checked(self) -> Option<Grant> {
         Some(Grant {
             name: self.name?.value,
             bucket: self.bucket?.value,

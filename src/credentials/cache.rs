@@ -11,13 +11,17 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::Credential;
 use super::clock::Clock;
-use super::entry::{Ask, Entry, Urgency};
+use super::entry::{Ask, Entry, IssueError, Scope, Urgency};
 use super::issuer::Issuer;
+use super::scopes::ScopeTable;
 use super::sts::{Issued, StsClass, StsError};
+use super::{BadToken, Credential};
 use crate::config::{self, Config, IssuerKind};
 use crate::dial::Roots;
+use crate::secret::Secret;
+use crate::tenant::Tenant;
+use crate::tenant::policy::tenant_policy;
 
 /// Calls of one issuer in a second. Tencent allows an account 600 (1312/48195).
 const CALLS_A_SECOND: f64 = 100.0;
@@ -27,13 +31,36 @@ const CALLS_BURST: f64 = 200.0;
 const CALLS_UNDER_WAY: usize = 64;
 /// A key is given up this long before its end, or longer where COS may take longer to answer.
 const MARGIN: Duration = Duration::from_secs(30);
+/// When a new scope that finds no room may come back.
+const BUSY: Duration = Duration::from_secs(2);
 
 /// The keys of all tenants. Dropping it ends the thread; keys that are there still serve.
 #[derive(Debug)]
 pub struct Cache {
     entries: Box<[Arc<Entry>]>,
+    /// The issuer of each template.
+    templates: Box<[usize]>,
+    made: ScopeTable,
+    maker: Maker,
     counters: Arc<CacheCounters>,
     thread: Option<Thread>,
+}
+
+/// Makes entries.
+#[derive(Debug)]
+struct Maker {
+    /// For each issuer that calls no STS, its own key.
+    permanent: Vec<Option<PermanentKey>>,
+    asks: mpsc::UnboundedSender<Ask>,
+    margin: Duration,
+    counters: Arc<CacheCounters>,
+}
+
+#[derive(Debug)]
+struct PermanentKey {
+    id: String,
+    secret: Secret,
+    token: Option<Secret>,
 }
 
 #[derive(Debug)]
@@ -74,40 +101,23 @@ impl Cache {
         if policies.len() != config.tenants.len() {
             return Err(StartError("each tenant needs one policy".to_owned()));
         }
-        let counters = Arc::new(CacheCounters::default());
         let (asks, asked) = mpsc::unbounded_channel();
-        let margin = MARGIN.max(config.upstream.limits.head_timeout);
+        let maker = Maker::new(config, asks)?;
         let mut entries = Vec::with_capacity(policies.len());
-        let mut scopes = Vec::new();
-        for (index, (tenant, policy)) in config.tenants.iter().zip(policies).enumerate() {
-            let issuer = config
-                .issuers
-                .get(tenant.issuer)
-                .ok_or_else(|| no_issuer(tenant))?;
-            let entry = match &issuer.kind {
-                IssuerKind::Federation { .. } => {
-                    Entry::new(index, asks.clone(), margin, Arc::clone(&counters))
-                }
-                IssuerKind::Static { token } => {
-                    let (id, key) = (issuer.secret_id.clone(), issuer.secret_key.clone());
-                    let key = Credential::new(id, key, token.clone(), None)
-                        .map_err(|error| StartError(format!("issuers.{}: {error}", issuer.name)))?;
-                    Entry::permanent(index, key, Arc::clone(&counters))
-                }
-            };
-            let entry = Arc::new(entry);
-            entries.push(Arc::clone(&entry));
-            let (tenant, issuer) = (tenant.name.clone(), tenant.issuer);
-            scopes.push(Arc::new(Scope {
-                entry,
-                tenant,
+        for (tenant, policy) in config.tenants.iter().zip(policies) {
+            let scope = Scope {
+                tenant: tenant.name.clone(),
                 policy,
-                issuer,
-            }));
+                issuer: tenant.issuer,
+            };
+            entries.push(Arc::new(
+                maker.entry(scope).ok_or_else(|| no_issuer(&tenant.name))?,
+            ));
         }
+        let counters = Arc::clone(&maker.counters);
         let issuers = federation_issuers(config, clock, &counters)?;
         let thread = if issuers.iter().any(Option::is_some) {
-            Some(Thread::spawn(issuers, scopes, asked).map_err(|error| {
+            Some(Thread::spawn(issuers, asked).map_err(|error| {
                 StartError(format!("cannot start the thread that calls STS: {error}"))
             })?)
         } else {
@@ -115,6 +125,9 @@ impl Cache {
         };
         Ok(Self {
             entries: entries.into(),
+            templates: config.templates.iter().map(|t| t.issuer).collect(),
+            made: ScopeTable::new(config.credential_entries),
+            maker,
             counters,
             thread,
         })
@@ -125,18 +138,47 @@ impl Cache {
         self.entries.get(tenant)
     }
 
+    /// The key of `tenant`, be it of the configuration or of a template.
+    pub fn entry_of(&self, tenant: &Tenant) -> Result<Arc<Entry>, IssueError> {
+        if let Some(entry) = self.entries.get(tenant.index) {
+            return Ok(Arc::clone(entry));
+        }
+        let no_issuer = || IssueError::new("a tenant without an issuer", MARGIN);
+        let template = tenant.index - self.entries.len();
+        let issuer = *self.templates.get(template).ok_or_else(no_issuer)?;
+        let made = self.made.entry(&tenant.name, |permit| {
+            let scope = Scope {
+                tenant: tenant.name.clone(),
+                policy: tenant_policy(tenant).json(),
+                issuer,
+            };
+            self.maker
+                .entry(scope)
+                .map(|entry| entry.with_permit(permit))
+        });
+        made.ok_or_else(|| {
+            let why = "no room for another scope ([credentials] entries), or too many wait for their first key";
+            IssueError::new(why, BUSY)
+        })
+    }
+
     /// Tenants with a live key.
     pub fn live_keys(&self) -> usize {
         let now = Instant::now();
-        self.entries
-            .iter()
-            .filter(|entry| entry.has_live(now))
-            .count()
+        let made = self.made.sum(|entry| u64::from(entry.has_live(now)));
+        let fixed = self.entries.iter().filter(|entry| entry.has_live(now));
+        fixed.count() + usize::try_from(made).unwrap_or(usize::MAX)
     }
 
     /// Requests that found a live key.
     pub fn hits(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.hits()).sum()
+        let fixed: u64 = self.entries.iter().map(|entry| entry.hits()).sum();
+        fixed + self.made.sum(Entry::hits)
+    }
+
+    /// Scopes of templates whose entries are kept, and how many have made room for others.
+    pub fn scopes(&self) -> (u64, u64) {
+        self.made.counts()
     }
 
     /// What is counted.
@@ -166,11 +208,50 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-fn no_issuer(tenant: &config::Tenant) -> StartError {
-    StartError(format!(
-        "tenants.{}: its issuer is not configured",
-        tenant.name
-    ))
+fn no_issuer(tenant: &str) -> StartError {
+    StartError(format!("tenants.{tenant}: its issuer is not configured"))
+}
+
+impl Maker {
+    fn new(config: &Config, asks: mpsc::UnboundedSender<Ask>) -> Result<Self, StartError> {
+        let mut permanent = Vec::with_capacity(config.issuers.len());
+        for issuer in &config.issuers {
+            let IssuerKind::Static { token } = &issuer.kind else {
+                permanent.push(None);
+                continue;
+            };
+            let key = PermanentKey {
+                id: issuer.secret_id.clone(),
+                secret: issuer.secret_key.clone(),
+                token: token.clone(),
+            };
+            key.credential()
+                .map_err(|error| StartError(format!("issuers.{}: {error}", issuer.name)))?;
+            permanent.push(Some(key));
+        }
+        Ok(Self {
+            permanent,
+            asks,
+            margin: MARGIN.max(config.upstream.limits.head_timeout),
+            counters: Arc::default(),
+        })
+    }
+
+    /// `None` when there is no such issuer.
+    fn entry(&self, scope: Scope) -> Option<Entry> {
+        let counters = Arc::clone(&self.counters);
+        match self.permanent.get(scope.issuer)? {
+            None => Some(Entry::new(scope, self.asks.clone(), self.margin, counters)),
+            Some(key) => Some(Entry::permanent(scope, key.credential().ok()?, counters)),
+        }
+    }
+}
+
+impl PermanentKey {
+    fn credential(&self) -> Result<Credential, BadToken> {
+        let (id, secret) = (self.id.clone(), self.secret.clone());
+        Credential::new(id, secret, self.token.clone(), None)
+    }
 }
 
 /// The issuers that call STS, at their index in the configuration.
@@ -203,27 +284,24 @@ fn federation_issuers(
     Ok(config.issuers.iter().map(make).collect())
 }
 
-/// What one key is for.
-#[derive(Debug)]
-struct Scope {
-    entry: Arc<Entry>,
-    tenant: String,
-    policy: String,
-    /// Index of the issuer.
-    issuer: usize,
-}
-
 /// Where the calls of one issuer wait for their turn.
 #[derive(Clone)]
 struct Lane {
-    cold: mpsc::UnboundedSender<Arc<Scope>>,
-    refresh: mpsc::UnboundedSender<Arc<Scope>>,
+    cold: mpsc::UnboundedSender<Arc<Entry>>,
+    refresh: mpsc::UnboundedSender<Arc<Entry>>,
+    first: mpsc::UnboundedSender<Arc<Entry>>,
+}
+
+/// The other ends of a [`Lane`].
+struct Queues {
+    cold: mpsc::UnboundedReceiver<Arc<Entry>>,
+    refresh: mpsc::UnboundedReceiver<Arc<Entry>>,
+    first: mpsc::UnboundedReceiver<Arc<Entry>>,
 }
 
 impl Thread {
     fn spawn(
         issuers: Vec<Option<Issuer>>,
-        scopes: Vec<Arc<Scope>>,
         asked: mpsc::UnboundedReceiver<Ask>,
     ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
@@ -236,7 +314,7 @@ impl Thread {
                 runtime.block_on(async {
                     tokio::select! {
                         _ = stopped => {}
-                        () = dispatch(issuers, &scopes, asked) => {}
+                        () = dispatch(issuers, asked) => {}
                     }
                 });
                 runtime.shutdown_background(); // a look-up that hangs must not hold us
@@ -246,31 +324,24 @@ impl Thread {
 }
 
 /// Sends each ask to its issuer's lane as soon as the entry may call.
-async fn dispatch(
-    issuers: Vec<Option<Issuer>>,
-    scopes: &[Arc<Scope>],
-    mut asked: mpsc::UnboundedReceiver<Ask>,
-) {
+async fn dispatch(issuers: Vec<Option<Issuer>>, mut asked: mpsc::UnboundedReceiver<Ask>) {
     let lanes: Vec<_> = issuers
         .into_iter()
         .map(|issuer| issuer.map(Lane::start))
         .collect();
-    while let Some(Ask { index, urgency }) = asked.recv().await {
-        let Some(scope) = scopes.get(index).map(Arc::clone) else {
+    while let Some(Ask { entry, urgency }) = asked.recv().await {
+        let Some(Some(lane)) = lanes.get(entry.scope().issuer) else {
             continue;
         };
-        let Some(Some(lane)) = lanes.get(scope.issuer) else {
-            continue;
-        };
-        let next_call = scope.entry.next_call();
+        let next_call = entry.next_call();
         if next_call <= Instant::now() {
-            lane.send(scope, urgency);
+            lane.send(entry, urgency);
             continue;
         }
         let lane = lane.clone();
         tokio::spawn(async move {
             sleep_until(next_call).await;
-            lane.send(scope, urgency);
+            lane.send(entry, urgency);
         });
     }
 }
@@ -279,48 +350,58 @@ impl Lane {
     fn start(issuer: Issuer) -> Self {
         let (cold, cold_asked) = mpsc::unbounded_channel();
         let (refresh, refresh_asked) = mpsc::unbounded_channel();
-        tokio::spawn(serve(Arc::new(issuer), cold_asked, refresh_asked));
-        Self { cold, refresh }
+        let (first, first_asked) = mpsc::unbounded_channel();
+        let queues = Queues {
+            cold: cold_asked,
+            refresh: refresh_asked,
+            first: first_asked,
+        };
+        tokio::spawn(serve(Arc::new(issuer), queues));
+        Self {
+            cold,
+            refresh,
+            first,
+        }
     }
 
-    fn send(&self, scope: Arc<Scope>, urgency: Urgency) {
+    fn send(&self, entry: Arc<Entry>, urgency: Urgency) {
         let queue = match urgency {
             Urgency::Cold => &self.cold,
+            Urgency::First => &self.first,
             Urgency::Refresh => &self.refresh,
         };
-        let _ = queue.send(scope); // fails only while the thread ends
+        let _ = queue.send(entry); // fails only while the thread ends
     }
 }
 
-/// Makes one issuer's calls at its rate, those that somebody waits for first. Each entry has at most
-/// one ask in each queue, which bounds them.
-async fn serve(
-    issuer: Arc<Issuer>,
-    mut cold: mpsc::UnboundedReceiver<Arc<Scope>>,
-    mut refresh: mpsc::UnboundedReceiver<Arc<Scope>>,
-) {
+/// Makes one issuer's calls at its rate, those that somebody waits for first, and those for scopes
+/// that are new last: however many new subjects come, who is at work keeps a key. Each entry has at
+/// most one ask in each queue, which bounds them.
+async fn serve(issuer: Arc<Issuer>, mut queues: Queues) {
     let slots = Arc::new(Semaphore::new(CALLS_UNDER_WAY));
     let mut bucket = Bucket::full(Instant::now());
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
         sleep_until(bucket.ready_at(Instant::now())).await;
-        let (scope, urgency) = tokio::select! {
+        let (entry, urgency) = tokio::select! {
             biased;
-            Some(scope) = cold.recv() => (scope, Urgency::Cold),
-            Some(scope) = refresh.recv() => (scope, Urgency::Refresh),
+            Some(entry) = queues.cold.recv() => (entry, Urgency::Cold),
+            Some(entry) = queues.refresh.recv() => (entry, Urgency::Refresh),
+            Some(entry) = queues.first.recv() => (entry, Urgency::First),
             else => return,
         };
-        if !scope.entry.begin(urgency) {
-            continue; // it was made more urgent, and waits in the other queue
+        if !entry.begin(urgency) {
+            continue; // it was made more urgent, and waits in the other queue; or nobody waits
         }
         bucket.take(Instant::now());
         let mut flight = Flight {
-            scope,
+            entry,
             result: None,
         };
         let issuer = Arc::clone(&issuer);
         tokio::spawn(async move {
             let _slot = slot;
-            let scope = Arc::clone(&flight.scope);
+            let entry = Arc::clone(&flight.entry);
+            let scope = entry.scope();
             flight.land(issuer.issue(&scope.tenant, &scope.policy).await);
         });
     }
@@ -328,7 +409,7 @@ async fn serve(
 
 /// A call under way. However it ends, its entry hears of it.
 struct Flight {
-    scope: Arc<Scope>,
+    entry: Arc<Entry>,
     result: Option<Result<Issued, StsError>>,
 }
 
@@ -347,14 +428,14 @@ impl Drop for Flight {
                 "the call was not finished",
             ))
         });
-        let tenant = self.scope.tenant.as_str();
+        let tenant = self.entry.scope().tenant.as_str();
         match &result {
             Ok(issued) => {
                 tracing::debug!(tenant, expires = %issued.expires, request = issued.request_id, "new key");
             }
             Err(error) => tracing::warn!(tenant, %error, "no key"),
         }
-        self.scope.entry.finish(result, fastrand::f64());
+        self.entry.finish(result, fastrand::f64());
     }
 }
 

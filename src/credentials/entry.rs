@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::cache::CacheCounters;
@@ -34,12 +34,12 @@ const MOST_LIFE: Duration = Duration::from_hours(7 * 24);
 
 /// Where an entry is between two calls.
 const IDLE: u8 = 0;
-const FLYING: u8 = 3;
+const FLYING: u8 = 4;
 
 /// One tenant's key. Shared by all cores.
 #[derive(Debug)]
 pub struct Entry {
-    index: usize,
+    scope: Scope,
     current: ArcSwapOption<Credential>,
     /// `IDLE`, an [`Urgency`] that waits its turn, or `FLYING`.
     asked: AtomicU8,
@@ -55,20 +55,33 @@ pub struct Entry {
     counters: Arc<CacheCounters>,
 }
 
-/// Asks for a call for the entry of this index.
-#[derive(Clone, Copy, Debug)]
+/// What one key is for.
+#[derive(Debug)]
+pub(super) struct Scope {
+    /// The tenant's name.
+    pub(super) tenant: String,
+    /// The policy that fences it, plain JSON.
+    pub(super) policy: String,
+    /// Index of the issuer.
+    pub(super) issuer: usize,
+}
+
+/// Asks for a call for an entry.
+#[derive(Clone, Debug)]
 pub(super) struct Ask {
-    pub(super) index: usize,
+    pub(super) entry: Arc<Entry>,
     pub(super) urgency: Urgency,
 }
 
 /// Why a call is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {
+    /// Somebody waits for the first key of a scope that was made for a request.
+    First = 1,
     /// The live key ages.
-    Refresh = 1,
+    Refresh = 2,
     /// Somebody waits.
-    Cold = 2,
+    Cold = 3,
 }
 
 #[derive(Debug)]
@@ -83,26 +96,48 @@ struct Pace {
     failures: u32,
     generation: u64,
     rejected: Option<Instant>,
+    /// Of a scope that was made for a request, until it has had a key.
+    new: Option<OwnedSemaphorePermit>,
 }
 
 impl Entry {
     /// An entry whose keys are asked for through `asks`.
     pub(super) fn new(
-        index: usize,
+        scope: Scope,
         asks: mpsc::UnboundedSender<Ask>,
         margin: Duration,
         counters: Arc<CacheCounters>,
     ) -> Self {
-        Self::with(index, None, Some(asks), margin, counters)
+        Self::with(scope, None, Some(asks), margin, counters)
+    }
+
+    /// The same for a scope that was made for a request: until it has had a key it waits its turn
+    /// behind all others, and keeps `permit`.
+    #[must_use]
+    pub(super) fn with_permit(self, permit: OwnedSemaphorePermit) -> Self {
+        if self.asks.is_some() {
+            self.pace().new = Some(permit);
+        }
+        self
+    }
+
+    /// Whether it was made for a request, and has never had a key.
+    pub(super) fn is_new(&self) -> bool {
+        self.pace().new.is_some()
+    }
+
+    /// What its keys are for.
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// An entry of a permanent key.
-    pub(super) fn permanent(index: usize, key: Credential, counters: Arc<CacheCounters>) -> Self {
-        Self::with(index, Some(key), None, Duration::ZERO, counters)
+    pub(super) fn permanent(scope: Scope, key: Credential, counters: Arc<CacheCounters>) -> Self {
+        Self::with(scope, Some(key), None, Duration::ZERO, counters)
     }
 
     fn with(
-        index: usize,
+        scope: Scope,
         key: Option<Credential>,
         asks: Option<mpsc::UnboundedSender<Ask>>,
         margin: Duration,
@@ -113,9 +148,10 @@ impl Entry {
             failures: 0,
             generation: 0,
             rejected: None,
+            new: None,
         };
         Self {
-            index,
+            scope,
             current: ArcSwapOption::from_pointee(key),
             asked: AtomicU8::new(IDLE),
             asks,
@@ -129,7 +165,7 @@ impl Entry {
     }
 
     /// The key, if it may still sign at `now`. An ageing one is renewed in the background.
-    pub fn live(&self, now: Instant) -> Option<Arc<Credential>> {
+    pub fn live(self: &Arc<Self>, now: Instant) -> Option<Arc<Credential>> {
         let current = self.current.load();
         let credential = current
             .as_ref()
@@ -142,7 +178,7 @@ impl Entry {
 
     /// The key: at once while one is live, else as soon as STS gives one, within five seconds.
     /// Dropping the future cancels no call.
-    pub async fn get(&self) -> Result<Arc<Credential>, IssueError> {
+    pub async fn get(self: &Arc<Self>) -> Result<Arc<Credential>, IssueError> {
         if let Some(credential) = self.live(Instant::now()) {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(credential);
@@ -154,7 +190,7 @@ impl Entry {
     /// COS refused the key of this generation: it is dropped and another asked for, once, however
     /// many requests say so, and at most every ten seconds. Gives whether [`Entry::get`] may now
     /// give another key.
-    pub fn reject(&self, generation: u64) -> bool {
+    pub fn reject(self: &Arc<Self>, generation: u64) -> bool {
         let mut pace = self.pace();
         let current = self.current.load();
         let Some(credential) = &*current else {
@@ -196,8 +232,8 @@ impl Entry {
 
     /// Begins a call if `urgency` is still what is asked and still needed: who saw no key, or an old
     /// one, may ask just after another has come. Each begin needs its [`Entry::finish`].
-    pub(super) fn begin(&self, urgency: Urgency) -> bool {
-        let to = if self.is_fresh() { IDLE } else { FLYING };
+    pub(super) fn begin(self: &Arc<Self>, urgency: Urgency) -> bool {
+        let to = if self.needs(urgency) { FLYING } else { IDLE };
         let (won, lost) = (Ordering::AcqRel, Ordering::Relaxed);
         if self
             .asked
@@ -210,10 +246,25 @@ impl Entry {
             self.pace().next_call = Instant::now() + CALL_GAP;
             return true;
         }
-        if !self.is_fresh() {
-            self.ask(Urgency::Cold); // it was refused in between
+        if self.needs(urgency) {
+            self.ask(self.wanted()); // it was refused in between, or somebody came
         }
         false
+    }
+
+    /// Whether a call is of use. Nobody may be left who waits for a first key, and nobody may come back.
+    fn needs(&self, urgency: Urgency) -> bool {
+        let is_forsaken = urgency == Urgency::First && self.waiters.load(Ordering::Acquire) == 0;
+        !is_forsaken && !self.is_fresh()
+    }
+
+    /// How urgent the key is to somebody who has none.
+    fn wanted(&self) -> Urgency {
+        if self.is_new() {
+            Urgency::First
+        } else {
+            Urgency::Cold
+        }
     }
 
     fn is_fresh(&self) -> bool {
@@ -254,6 +305,7 @@ impl Entry {
         let mut pace = self.pace();
         pace.failures = 0;
         pace.generation += 1;
+        pace.new = None;
         let credential = credential.with_life(life, pace.generation);
         self.current.store(Some(Arc::new(credential)));
         Ok(())
@@ -270,7 +322,7 @@ impl Entry {
         }
     }
 
-    async fn wait(&self) -> Result<Arc<Credential>, IssueError> {
+    async fn wait(self: &Arc<Self>) -> Result<Arc<Credential>, IssueError> {
         let Some(_place) = Place::take(&self.waiters) else {
             return Err(IssueError::new(
                 "too many requests wait for this tenant's key",
@@ -290,7 +342,7 @@ impl Entry {
             {
                 return Err(failure.answer(now));
             }
-            if !self.ask(Urgency::Cold) {
+            if !self.ask(self.wanted()) {
                 return Err(IssueError::new(
                     "no key can be asked for: cosgate is ending",
                     WAIT,
@@ -306,7 +358,7 @@ impl Entry {
     }
 
     /// Sees to it that a call is made. Gives false when nobody is there to make one.
-    fn ask(&self, urgency: Urgency) -> bool {
+    fn ask(self: &Arc<Self>, urgency: Urgency) -> bool {
         let Some(asks) = &self.asks else { return false };
         let raise = |asked| (asked < urgency as u8).then_some(urgency as u8);
         let raised = self
@@ -316,7 +368,7 @@ impl Entry {
             return !asks.is_closed();
         }
         asks.send(Ask {
-            index: self.index,
+            entry: Arc::clone(self),
             urgency,
         })
         .is_ok()
@@ -346,7 +398,7 @@ impl<'a> Place<'a> {
     fn take(waiters: &'a AtomicUsize) -> Option<Self> {
         let more = |count| (count < WAITERS).then_some(count + 1);
         waiters
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, more)
             .ok()
             .map(|_| Self(waiters))
     }
@@ -368,7 +420,7 @@ pub struct IssueError {
 }
 
 impl IssueError {
-    fn new(detail: impl Into<String>, wait: Duration) -> Self {
+    pub(super) fn new(detail: impl Into<String>, wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let retry_after = u32::try_from(seconds.clamp(1, 60)).unwrap_or(60);
         Self {
@@ -436,9 +488,17 @@ mod tests {
     fn entry() -> (Arc<Entry>, mpsc::UnboundedReceiver<Ask>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (
-            Arc::new(Entry::new(0, sender, MARGIN, Arc::default())),
+            Arc::new(Entry::new(scope(), sender, MARGIN, Arc::default())),
             receiver,
         )
+    }
+
+    fn scope() -> Scope {
+        Scope {
+            tenant: "acme".into(),
+            policy: "{}".into(),
+            issuer: 0,
+        }
     }
 
     fn issued(life: Duration) -> Issued {
@@ -456,7 +516,7 @@ mod tests {
         Err(StsError::new(StsClass::of(code), code, "down"))
     }
 
-    fn give(entry: &Entry, result: Result<Issued, StsError>) {
+    fn give(entry: &Arc<Entry>, result: Result<Issued, StsError>) {
         assert!(entry.begin(Urgency::Cold) || entry.begin(Urgency::Refresh));
         entry.finish(result, 0.0);
     }

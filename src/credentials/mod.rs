@@ -16,6 +16,7 @@ pub mod cache;
 pub mod clock;
 pub mod entry;
 pub mod issuer;
+mod scopes;
 pub mod shapes;
 pub mod sts;
 

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -27,10 +28,16 @@ pub struct AccessLine<'a> {
     pub time: Timestamp,
     /// The id that the client was told.
     pub request_id: &'a str,
+    /// The client's address, proxies that are trusted left out.
+    pub client: Option<IpAddr>,
     /// The tenant, once known.
     pub tenant: Option<&'a str>,
+    /// How the caller is known: `anonymous`, `bearer`, `presigned`, `sigv4`.
+    pub identity: Option<&'a str>,
     /// The id of the local access key.
     pub key_id: Option<&'a str>,
+    /// Whom the identity provider's token is about.
+    pub subject: Option<&'a str>,
     /// What was asked, if it was understood.
     pub operation: Option<Operation>,
     /// The bucket as the client names it.
@@ -185,8 +192,13 @@ impl AccessLine<'_> {
         // Writing to a String cannot fail.
         let _ = write!(json, "{}\"", self.time);
         text_field(json, "request_id", Some(self.request_id));
+        if let Some(client) = self.client {
+            let _ = write!(json, ",\"client\":\"{client}\"");
+        }
         text_field(json, "tenant", self.tenant);
+        text_field(json, "identity", self.identity);
         text_field(json, "key_id", self.key_id);
+        text_field(json, "subject", self.subject);
         if let Some(operation) = self.operation {
             let _ = write!(json, ",\"operation\":\"{operation:?}\"");
         }

@@ -56,8 +56,7 @@ impl Proxy {
         if permit.request().operation == Operation::DeleteObjects && outgoing.body.length() == 0 {
             return Ok(delete_result(xml::DeleteResult::default(), &outgoing));
         }
-        let entry = self.shared.credentials.entry(permit.tenant().index);
-        let entry = entry.ok_or_else(|| internal("a tenant without a credential entry"))?;
+        let entry = self.shared.credentials.entry_of(permit.tenant())?;
         let conditional = [IF_MATCH, IF_NONE_MATCH]
             .iter()
             .any(|name| head.headers.contains_key(name));

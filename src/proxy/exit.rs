@@ -2,6 +2,7 @@
 //! the counters move, when the last byte has gone or the client has.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::body::{self, Answer, DownloadFailure, Upload};
 use crate::counted::{Gauge, Phase};
 use crate::observe::{AccessLine, Event};
 use crate::s3::{Fault, Operation, S3Error, S3Request, native};
-use crate::tenant::{Authenticated, Identity};
+use crate::tenant::{Authenticated, Identity, Tenant};
 use crate::timestamp::Timestamp;
 
 /// AWS's name for the id of a request; the client sees it on every answer.
@@ -54,8 +55,9 @@ pub(super) struct Exit {
     operation: Option<Operation>,
     bucket: Option<String>,
     key: Option<String>,
-    tenant: Option<usize>,
-    key_id: Option<Arc<str>>,
+    client: Option<IpAddr>,
+    tenant: Option<Arc<Tenant>>,
+    identity: Option<Identity>,
     status: StatusCode,
     error: Option<S3Error>,
     upstream_status: Option<StatusCode>,
@@ -79,8 +81,9 @@ impl Exit {
             operation: None,
             bucket: None,
             key: None,
+            client: None,
             tenant: None,
-            key_id: None,
+            identity: None,
             status: StatusCode::from_u16(CLIENT_GONE).unwrap_or_default(),
             error: None,
             upstream_status: None,
@@ -101,13 +104,15 @@ impl Exit {
         self.key = asked.key.as_ref().map(|key| key.as_str().to_owned());
     }
 
+    /// Notes the client's address.
+    pub(super) fn from(&mut self, address: IpAddr) {
+        self.client = Some(address);
+    }
+
     /// Notes who asks.
     pub(super) fn caller(&mut self, caller: &Authenticated) {
-        self.tenant = Some(caller.tenant().index);
-        self.key_id = match caller.identity() {
-            Identity::Anonymous => None,
-            Identity::Header(id) | Identity::Presigned(id) => Some(Arc::clone(id)),
-        };
+        self.tenant = Some(caller.share_tenant());
+        self.identity = Some(caller.identity().clone());
     }
 
     /// Notes the body: all of it, or an upload on its way.
@@ -226,14 +231,17 @@ impl Drop for Exit {
         {
             tracing::warn!(request_id = %self.request_id, %error, "request failed");
         }
-        let shared = &self.proxy.shared;
+        let identity = self.identity.as_ref();
         let line = AccessLine {
             time: self.now,
             request_id: &self.request_id,
-            tenant: self
-                .tenant
-                .and_then(|index| Some(shared.tenants.get(index)?.name.as_str())),
-            key_id: self.key_id.as_deref(),
+            client: self.client,
+            tenant: self.tenant.as_ref().map(|tenant| tenant.name.as_str()),
+            identity: identity.map(Identity::kind),
+            key_id: identity.and_then(Identity::key_id).map(|id| &**id),
+            subject: identity
+                .and_then(Identity::subject)
+                .map(|subject| &**subject),
             operation: self.operation,
             bucket: self.bucket.as_deref(),
             key: self.key.as_deref(),

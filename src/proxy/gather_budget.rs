@@ -1,52 +1,72 @@
 //! How much memory the few bodies that are gathered may hold: XML, and objects of unknown length.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::s3::{Code, S3Error};
+use crate::tenant::Tenant;
 
 /// Bytes of gathered bodies that one tenant may have in memory on one core. Beyond it that tenant,
 /// and no other, is asked to slow down: sixteen of the largest XML bodies at once is a busy client.
 const TENANT_BYTES: usize = 32 * 1024 * 1024;
+/// The same of all tenants of one template together: there may be a million.
+const TEMPLATE_BYTES: usize = 256 * 1024 * 1024;
 
-/// What each tenant's gathered bodies hold on this core.
-#[derive(Debug)]
-pub(super) struct GatherBudget(Box<[Cell<usize>]>);
+/// What the gathered bodies hold on this core: only those who hold something are in it.
+#[derive(Debug, Default)]
+pub(super) struct GatherBudget(RefCell<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    by_name: HashMap<String, usize>,
+    by_index: HashMap<usize, usize>,
+}
 
 /// The share of one request; given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct GatherHold {
     budget: Rc<GatherBudget>,
-    tenant: usize,
+    name: String,
+    index: usize,
     bytes: usize,
 }
 
 impl GatherBudget {
-    /// For so many tenants.
-    pub(super) fn new(tenants: usize) -> Rc<Self> {
-        Rc::new(Self((0..tenants).map(|_| Cell::new(0)).collect()))
+    /// Nothing is held.
+    pub(super) fn new() -> Rc<Self> {
+        Rc::default()
     }
 
     /// Takes `bytes` for a request of `tenant`.
     pub(super) fn take(
         self: &Rc<Self>,
-        tenant: usize,
+        tenant: &Tenant,
         bytes: usize,
     ) -> Result<GatherHold, S3Error> {
-        let held = self.0.get(tenant);
-        let held = held.filter(|held| held.get().saturating_add(bytes) <= TENANT_BYTES);
-        let Some(held) = held else {
+        let mut held = self.0.borrow_mut();
+        let own = held.by_name.get(&tenant.name).copied().unwrap_or_default();
+        let own = own.saturating_add(bytes);
+        let all = held
+            .by_index
+            .get(&tenant.index)
+            .copied()
+            .unwrap_or_default();
+        let all = all.saturating_add(bytes);
+        if own > TENANT_BYTES || all > TEMPLATE_BYTES {
             return Err(S3Error::new(
                 Code::SlowDown,
                 "Too many requests whose bodies must be held in memory at once; send fewer at a time.",
             )
             .retry_after(1)
             .close());
-        };
-        held.set(held.get() + bytes);
+        }
+        held.by_name.insert(tenant.name.clone(), own);
+        held.by_index.insert(tenant.index, all);
         Ok(GatherHold {
             budget: Rc::clone(self),
-            tenant,
+            name: tenant.name.clone(),
+            index: tenant.index,
             bytes,
         })
     }
@@ -54,8 +74,18 @@ impl GatherBudget {
 
 impl Drop for GatherHold {
     fn drop(&mut self) {
-        if let Some(held) = self.budget.0.get(self.tenant) {
-            held.set(held.get().saturating_sub(self.bytes));
+        let held = &mut *self.budget.0.borrow_mut();
+        if let Some(own) = held.by_name.get_mut(&self.name) {
+            *own = own.saturating_sub(self.bytes);
+            if *own == 0 {
+                held.by_name.remove(&self.name);
+            }
+        }
+        if let Some(all) = held.by_index.get_mut(&self.index) {
+            *all = all.saturating_sub(self.bytes);
+            if *all == 0 {
+                held.by_index.remove(&self.index);
+            }
         }
     }
 }
@@ -64,14 +94,37 @@ impl Drop for GatherHold {
 mod tests {
     use super::*;
 
+    fn tenant(index: usize, name: &str) -> Tenant {
+        Tenant {
+            index,
+            name: name.to_owned(),
+            grants: Vec::new(),
+        }
+    }
+
     #[test]
     fn a_tenant_at_its_limit_waits_and_the_others_do_not() {
-        let budget = GatherBudget::new(2);
-        let held: Vec<_> = (0..16).map(|_| budget.take(0, 2 << 20).unwrap()).collect();
-        assert_eq!(budget.take(0, 1).unwrap_err().code(), Code::SlowDown);
-        assert!(budget.take(1, 2 << 20).is_ok());
+        let budget = GatherBudget::new();
+        let (one, other) = (tenant(0, "one"), tenant(1, "other"));
+        let held: Vec<_> = (0..16)
+            .map(|_| budget.take(&one, 2 << 20).unwrap())
+            .collect();
+        assert_eq!(budget.take(&one, 1).unwrap_err().code(), Code::SlowDown);
+        assert!(budget.take(&other, 2 << 20).is_ok());
         drop(held);
-        assert!(budget.take(0, TENANT_BYTES).is_ok());
-        assert!(budget.take(0, TENANT_BYTES + 1).is_err());
+        assert!(budget.take(&one, TENANT_BYTES).is_ok());
+        assert!(budget.take(&one, TENANT_BYTES + 1).is_err());
+    }
+
+    #[test]
+    fn subjects_of_a_template_have_limits_of_their_own_and_one_together() {
+        let budget = GatherBudget::new();
+        let take = |n: usize| budget.take(&tenant(7, &format!("web/{n}")), TENANT_BYTES);
+        let mut held: Vec<_> = (0..8).map(|n| take(n).unwrap()).collect();
+        assert!(take(8).is_err());
+        held.pop();
+        assert!(take(8).is_ok());
+        drop(held);
+        assert!(budget.0.borrow().by_name.is_empty() && budget.0.borrow().by_index.is_empty());
     }
 }

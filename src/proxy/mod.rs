@@ -21,13 +21,14 @@ use crate::config::Config;
 use crate::counted::{CoreLoad, Gauge, Phase};
 use crate::credentials::{Cache, Clock};
 use crate::dial::{Dialer, Roots};
+use crate::jwks::KeySets;
 use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
 use crate::rewrite;
 use crate::s3::{S3Error, S3Request, native};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
-use crate::tenant::{Connection, Tenants};
+use crate::tenant::{Authenticated, Certified, Connection, Tenants};
 use crate::timestamp::Timestamp;
 use crate::upstream::Upstream;
 
@@ -50,7 +51,8 @@ use retry::Budget;
 #[derive(Debug)]
 pub struct Shared {
     config: Config,
-    tenants: Tenants,
+    tenants: Arc<Tenants>,
+    key_sets: KeySets,
     credentials: Cache,
     clock: Arc<Clock>,
     metrics: Metrics,
@@ -81,12 +83,15 @@ pub struct Client {
     pub loopback: bool,
     /// The connection is TLS.
     pub tls: bool,
+    /// Whom its certificate names.
+    pub certificate: Option<Certified>,
 }
 
 impl Shared {
     /// Makes everything ready that outlives a request. Keys are fetched when they are first needed.
     pub fn start(config: Config, metrics: Metrics, access_log: AccessLog) -> io::Result<Arc<Self>> {
-        let tenants = Tenants::new(&config);
+        let tenants = Arc::new(Tenants::new(&config));
+        let key_sets = KeySets::start(&config, &tenants)?;
         let policies = tenants
             .tenants()
             .iter()
@@ -103,6 +108,7 @@ impl Shared {
         Ok(Arc::new(Self {
             config,
             tenants,
+            key_sets,
             credentials,
             clock,
             metrics,
@@ -115,6 +121,11 @@ impl Shared {
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The tenants.
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
     }
 
     /// The temporary keys.
@@ -155,7 +166,7 @@ impl Proxy {
         );
         let limits = upstream.limits.clone();
         let upstream = Upstream::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
-        let gathered = GatherBudget::new(shared.tenants.tenants().len());
+        let gathered = GatherBudget::new();
         let log = shared.access_log.buffer(Arc::clone(&metrics));
         let proxy = Rc::new(Self {
             shared,
@@ -213,6 +224,27 @@ impl Proxy {
         Ok(exit.respond(&head, answer))
     }
 
+    /// Finds out who asks. A token of a key that is not known is worth a look for newer keys.
+    async fn authenticate(
+        &self,
+        head: &Parts,
+        asked: &S3Request<'_>,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<Authenticated, S3Error> {
+        let Shared {
+            tenants, key_sets, ..
+        } = &*self.shared;
+        let caller = tenants.authenticate(head, asked, connection, now);
+        if caller.is_err()
+            && let Some(identity) = tenants.lacks_key_of(&head.headers)
+        {
+            Box::pin(key_sets.renew(identity)).await; // rare: it must not make every future larger
+            return tenants.authenticate(head, asked, connection, now);
+        }
+        caller
+    }
+
     /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.
     pub fn refuse_head(
         self: &Rc<Self>,
@@ -238,14 +270,18 @@ impl Proxy {
         let said = native.as_ref().unwrap_or(head); // in S3's words
         let asked = S3Request::parse(said, domains)?; // what is asked
         exit.asked(&asked);
-        let connection = Connection {
-            loopback: client.loopback,
-            tls: client.tls,
-        };
-        let caller = self
+        let origin = self
             .shared
             .tenants
-            .authenticate(head, &asked, connection, now)?; // who asks
+            .caller(&head.headers, client.peer.ip())?;
+        exit.from(origin.address);
+        let connection = Connection {
+            loopback: client.loopback && !origin.is_forwarded,
+            tls: client.tls,
+            certificate: client.certificate,
+            address: origin.address,
+        };
+        let caller = self.authenticate(head, &asked, connection, now).await?; // who asks
         exit.caller(&caller);
         let permit = caller.authorize(asked)?; // may they
         if let Some(answer) = self.answer_locally(&permit)? {

@@ -97,7 +97,7 @@ impl Proxy {
             let most = self.config().server.limits.xml_bytes;
             let length = content_length(head).and_then(|length| usize::try_from(length).ok());
             let bytes = length.map_or(most, |length| length.min(most));
-            let hold = self.gathered.take(caller.tenant().index, bytes)?;
+            let hold = self.gathered.take(caller.tenant(), bytes)?;
             let document = Box::pin(self.xml_body(head, incoming, caller.payload())).await?;
             return Ok(Outgoing {
                 _hold: Some(hold),
@@ -172,7 +172,7 @@ impl Proxy {
             )
             .close());
         }
-        let hold = self.gathered.take(caller.tenant().index, most)?;
+        let hold = self.gathered.take(caller.tenant(), most)?;
         let mut input = self
             .gather(incoming, most, || {
                 S3Error::new(

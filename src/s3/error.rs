@@ -177,6 +177,7 @@ codes! {
     EntityTooLarge BAD_REQUEST,
     EntityTooSmall BAD_REQUEST,
     ExpectationFailed EXPECTATION_FAILED,
+    ExpiredToken BAD_REQUEST,
     FileAlreadyExists CONFLICT,
     GatewayTimeout GATEWAY_TIMEOUT,
     IncompleteBody BAD_REQUEST,

@@ -6,8 +6,14 @@
 mod authenticate;
 mod authorize;
 mod grant;
+mod identity;
+mod json;
+mod jwk;
+mod jwt;
 pub mod policy;
+mod template;
 
-pub use authenticate::{Authenticated, Connection, Identity, Tenants};
+pub use authenticate::{Authenticated, Caller, Certified, Connection, Identity, Tenants};
 pub use authorize::Permit;
 pub use grant::{Grant, Tenant};
+pub use jwk::{BadKeySet, KEY_SET_BYTES, KeySet};

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -9,7 +10,10 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Tenant;
-use crate::config::Config;
+use super::identity::IdentityProvider;
+use super::jwk::KeySet;
+use super::template::Template;
+use crate::config::{CertificateName, Config};
 use crate::payload::{ChunkSignatures, Mode};
 use crate::s3::{Code, S3Error, S3Request, native};
 use crate::secret::Secret;
@@ -18,13 +22,18 @@ use crate::sign::sigv2;
 use crate::sign::sigv4::{CONTENT_SHA256, Claim};
 use crate::timestamp::Timestamp;
 
+mod admission;
 mod anonymous;
+mod bearer;
 mod local_key;
 mod qsign;
 mod sigv2_url;
 mod sigv4;
 
+use admission::Admissions;
+pub use admission::{Caller, Certified};
 use anonymous::AnonymousRule;
+use bearer::Proofs;
 use local_key::LocalKey;
 
 /// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
@@ -39,6 +48,15 @@ pub struct Tenants {
     /// Stands in for a key that nobody has, so that an unknown id takes the path of a known one.
     nobody: LocalKey,
     anonymous: AnonymousRule,
+    admissions: Admissions,
+    identities: Vec<IdentityProvider>,
+    /// For each identity, the tenants by name that its tokens may name.
+    trusting: Vec<HashMap<String, usize>>,
+    /// Each with the index of its identity.
+    templates: Vec<(usize, Template)>,
+    proofs: Proofs,
+    /// Tokens may come over plain HTTP from elsewhere.
+    allow_plain_bearer: bool,
     /// The only region taken, under `strict_region`.
     region: Option<String>,
     /// The longest life of a presigned URL, in seconds.
@@ -61,19 +79,29 @@ pub struct Authenticated {
 pub enum Identity {
     /// The anonymous tenant.
     Anonymous,
+    /// A token of an identity provider, about this subject.
+    Bearer(Arc<str>),
+    /// A client certificate of this name.
+    Certificate(Arc<str>),
     /// A SigV4 `Authorization` header under this local key id.
     Header(Arc<str>),
     /// A presigned URL under this local key id.
     Presigned(Arc<str>),
+    /// COS's own signature in an `Authorization` header, under this local key id.
+    Qsign(Arc<str>),
 }
 
 /// What is known of the connection that a request came on.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {
-    /// The listener's and the peer's addresses are both loopback.
+    /// The listener's and the peer's addresses are both loopback, and no proxy stands between.
     pub loopback: bool,
     /// The connection is TLS.
     pub tls: bool,
+    /// Whom its certificate names.
+    pub certificate: Option<Certified>,
+    /// The client's address, proxies that are trusted left out.
+    pub address: IpAddr,
 }
 
 impl Tenants {
@@ -88,6 +116,10 @@ impl Tenants {
                 )
             })
         });
+        let first = config.tenants.len();
+        let templates = config.templates.iter().enumerate();
+        let templates = templates
+            .map(|(index, template)| (template.identity, Template::new(first + index, template)));
         Self {
             keys: keys.collect(),
             all: tenants
@@ -95,6 +127,16 @@ impl Tenants {
                 .collect(),
             nobody: LocalKey::new("", usize::MAX, Secret::new("")),
             anonymous: AnonymousRule::new(config),
+            admissions: Admissions::new(config),
+            identities: config
+                .identities
+                .iter()
+                .map(IdentityProvider::new)
+                .collect(),
+            trusting: trusting(config),
+            templates: templates.collect(),
+            proofs: Proofs::new(),
+            allow_plain_bearer: config.server.allow_plain_bearer,
             region: config
                 .server
                 .strict_region
@@ -115,12 +157,41 @@ impl Tenants {
         self.all.get(index).map(|tenant| &**tenant)
     }
 
+    /// From now on the tokens of the identity provider at `index` are checked with `keys` alone.
+    pub fn replace_keys(&self, index: usize, keys: KeySet) {
+        if let Some(identity) = self.identities.get(index) {
+            identity.replace_keys(keys);
+        }
+    }
+
     /// Finds out who sent `head`, which is as it came, and `asked`, which is in S3's words. `now` is the
     /// local clock.
     ///
     /// Any mark of a signature makes the request one that must be signed well: nothing falls back
     /// from a failed signature to the anonymous tenant.
     pub fn authenticate(
+        &self,
+        head: &Parts,
+        asked: &S3Request<'_>,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<Authenticated, S3Error> {
+        let caller = self.identify(head, asked, connection, now)?;
+        self.admissions.check(&caller, connection, now)?;
+        Ok(caller)
+    }
+
+    /// Whom a connection's certificate with these names is; it counts until `not_after`.
+    pub fn certified(&self, names: &[CertificateName], not_after: Timestamp) -> Option<Certified> {
+        self.admissions.certified(names, not_after)
+    }
+
+    /// Where a request with `headers` comes from, on a connection with `peer`.
+    pub fn caller(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, S3Error> {
+        self.admissions.caller(headers, peer)
+    }
+
+    fn identify(
         &self,
         head: &Parts,
         asked: &S3Request<'_>,
@@ -140,6 +211,9 @@ impl Tenants {
             }
             return self.native(head, now);
         }
+        if let Some(token) = bearer::bearer_token(&head.headers) {
+            return self.bearer(token, head, connection, now);
+        }
         if let Some(claim) = Claim::from_headers(&head.headers)? {
             return self.signed(head, asked, &claim, now);
         }
@@ -156,7 +230,16 @@ impl Tenants {
         if let Some(claim) = Claim::from_query(query, &head.headers)? {
             return self.signed(head, asked, &claim, now);
         }
-        let tenant = self.anonymous.check(&head.headers, connection)?;
+        let (tenant, identity) = match self.admissions.named(connection, now) {
+            Some((name, tenant)) => {
+                anonymous::refuse_page(&head.headers)?; // browsers have certificates too
+                (tenant, Identity::Certificate(Arc::clone(name)))
+            }
+            None => {
+                let tenant = self.anonymous.check(&head.headers, connection)?;
+                (tenant, Identity::Anonymous)
+            }
+        };
         let tenant = self.all.get(tenant).map(Arc::clone);
         let tenant = tenant.ok_or_else(unknown_key)?;
         if asked
@@ -173,7 +256,7 @@ impl Tenants {
         let payload = content_sha256(&head.headers)?.map_or(Ok(Mode::Unsigned), Mode::parse)?;
         Ok(Authenticated {
             tenant,
-            identity: Identity::Anonymous,
+            identity,
             payload,
             chunks: None,
         })
@@ -184,6 +267,11 @@ impl Authenticated {
     /// Whose request it is.
     pub fn tenant(&self) -> &Tenant {
         &self.tenant
+    }
+
+    /// The same, for those who tell of the request when it is over.
+    pub fn share_tenant(&self) -> Arc<Tenant> {
+        Arc::clone(&self.tenant)
     }
 
     /// By what the caller is known.
@@ -199,6 +287,56 @@ impl Authenticated {
     /// The chain of chunk signatures, where the body has one.
     pub fn chunk_signatures(&self) -> Option<&ChunkSignatures> {
         self.chunks.as_ref()
+    }
+}
+
+/// For each identity, the tenants that say that its tokens may name them.
+fn trusting(config: &Config) -> Vec<HashMap<String, usize>> {
+    let mut trusting = vec![HashMap::new(); config.identities.len()];
+    for (index, tenant) in config.tenants.iter().enumerate() {
+        if let Some(names) = tenant
+            .identity
+            .and_then(|identity| trusting.get_mut(identity))
+        {
+            names.insert(tenant.name.clone(), index);
+        }
+    }
+    trusting
+}
+
+impl Identity {
+    /// What kind it is, in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Bearer(_) => "bearer",
+            Self::Certificate(_) => "certificate",
+            Self::Header(_) => "sigv4",
+            Self::Presigned(_) => "presigned",
+            Self::Qsign(_) => "q-sign",
+        }
+    }
+
+    /// The id of the local key, or the certificate's name.
+    pub fn key_id(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Anonymous | Self::Bearer(_) => None,
+            Self::Certificate(id) | Self::Header(id) | Self::Presigned(id) | Self::Qsign(id) => {
+                Some(id)
+            }
+        }
+    }
+
+    /// Whom the identity provider says it is.
+    pub fn subject(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Bearer(subject) => Some(subject),
+            Self::Anonymous
+            | Self::Certificate(_)
+            | Self::Header(_)
+            | Self::Presigned(_)
+            | Self::Qsign(_) => None,
+        }
     }
 }
 

@@ -59,7 +59,7 @@ impl Tenants {
             identity: if presigned {
                 Identity::Presigned(id)
             } else {
-                Identity::Header(id)
+                Identity::Qsign(id)
             },
             payload: Mode::Unsigned, // the scheme has no word for the body
             chunks: None,

@@ -1,0 +1,177 @@
+//! `[templates.*]`: tenants that are made for each subject of an identity provider.
+
+use super::document::{Found, Origin, printable};
+use super::grammar;
+use super::identities::{Identities, claim_name};
+use super::parse::Issuers;
+use super::problem::Refusal;
+use super::section::Section;
+use super::tenants::{ReadGrant, check_grants_of_one_tenant, grant, issuer, no_grants};
+use super::{PrefixPattern, Template};
+
+/// How a claim is written in a prefix.
+const OPEN: &str = "{claim.";
+
+/// A template with what only the checks between templates and tenants need.
+pub(super) struct ReadTemplate {
+    pub(super) template: Template,
+    pub(super) grants: Vec<ReadGrant>,
+}
+
+pub(super) fn templates(
+    root: &mut Section<'_>,
+    issuers: &Issuers,
+    identities: &Identities,
+) -> Vec<ReadTemplate> {
+    let sections = root.named_sections("templates");
+    super::tenants::refuse_shared_variables(&sections);
+    let mut read: Vec<ReadTemplate> = Vec::with_capacity(sections.len());
+    for (name, section) in sections {
+        section.check("templates", &name.origin, grammar::name(&name.value));
+        let origin = name.origin.clone();
+        let next = template(name, section, issuers, identities);
+        if let Some(first) = read
+            .iter()
+            .find(|other| other.template.identity == next.template.identity)
+            && next.template.identity != usize::MAX
+        {
+            let message = format!(
+                "the template `{}` is for the same identity already",
+                printable(&first.template.name)
+            );
+            let fix = "make one template of the two, with the grants of both";
+            root.document().error(&origin, Refusal::new(message, fix));
+        }
+        read.push(next);
+    }
+    read
+}
+
+fn template(
+    name: Found<String>,
+    mut section: Section<'_>,
+    issuers: &Issuers,
+    identities: &Identities,
+) -> ReadTemplate {
+    let issuer = issuer(&mut section, issuers);
+    let example = "\"NAME\" of an [identities.NAME]";
+    let identity = section.required("identity", example, |text| identities.named(text));
+    let grants: Vec<ReadGrant> = section.tables("grants").into_iter().map(grant).collect();
+    if grants.is_empty() && !section.has("grants") {
+        no_grants(&section, "template", "templates", &name.value);
+    }
+    for grant in &grants {
+        for prefix in &grant.prefixes {
+            check_prefix(&section, &prefix.value, &prefix.origin, grant.shared);
+        }
+    }
+    check_grants_of_one_tenant(&section, &grants);
+    section.finish();
+    ReadTemplate {
+        template: Template {
+            name: name.value,
+            issuer,
+            identity: identity.map_or(usize::MAX, |found| found.value),
+            grants: Vec::new(),
+        },
+        grants,
+    }
+}
+
+/// Whether `text` has a claim in it.
+pub(super) fn has_claim(text: &str) -> bool {
+    text.contains(OPEN)
+}
+
+/// What stands before the first claim of a pattern, and that claim's name: all that two subjects'
+/// prefixes have in common.
+pub(super) fn head_and_claim(pattern: &PrefixPattern) -> Option<(&str, &str)> {
+    let (PrefixPattern::Exact(text) | PrefixPattern::StartsWith(text)) = pattern else {
+        return None;
+    };
+    let (head, rest) = text.split_once(OPEN)?;
+    Some((head, rest.split('}').next().unwrap_or(rest)))
+}
+
+fn check_prefix(section: &Section<'_>, pattern: &PrefixPattern, origin: &Origin, shared: bool) {
+    let refuse = |message: String, fix: &str| {
+        section
+            .document()
+            .error(origin, Refusal::new(format!("`prefixes`: {message}"), fix));
+    };
+    let (text, open) = match pattern {
+        PrefixPattern::Any => ("", true),
+        PrefixPattern::Exact(text) => (text.as_str(), false),
+        PrefixPattern::StartsWith(text) => (text.as_str(), true),
+    };
+    if !has_claim(text) {
+        if !shared {
+            refuse(
+                format!(
+                    "`{}` has no claim: every subject gets the same keys",
+                    super::prefix::spell(pattern)
+                ),
+                "write \"users/{claim.sub}/*\", or shared = true in the grant if that is meant",
+            );
+        }
+        return;
+    }
+    let segments: Vec<&str> = segments(text);
+    for (index, segment) in segments.iter().enumerate() {
+        let is_last = index + 1 == segments.len();
+        if !segment.contains(OPEN) {
+            continue;
+        }
+        let name = segment
+            .strip_prefix(OPEN)
+            .and_then(|rest| rest.strip_suffix('}'));
+        // Two values side by side, or a value beside text, could make one key of two subjects.
+        if !name.is_some_and(|name| claim_name(name).is_ok()) {
+            refuse(
+                format!("a claim must be a whole segment of `{}`", printable(text)),
+                "write it alone between slashes: \"users/{claim.sub}/*\"",
+            );
+        } else if is_last && open {
+            refuse(
+                format!(
+                    "`{}*` covers every subject whose name begins so",
+                    printable(text)
+                ),
+                "end the folder: \"users/{claim.sub}/*\"",
+            );
+        }
+    }
+}
+
+/// The segments of a prefix, in which a claim's name may have slashes.
+fn segments(text: &str) -> Vec<&str> {
+    let mut segments = Vec::new();
+    let (mut start, mut in_claim) = (0, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => in_claim = true,
+            '}' => in_claim = false,
+            '/' if !in_claim => {
+                segments.extend(text.get(start..at));
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    segments.extend(text.get(start..));
+    segments
+}
+
+impl ReadTemplate {
+    pub(super) fn checked(self) -> Template {
+        let grants = self
+            .grants
+            .into_iter()
+            .filter_map(ReadGrant::checked)
+            .collect();
+        Template {
+            grants,
+            ..self.template
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! A tenant for each subject: what a token says takes the place of `{claim.NAME}` in the prefixes.
+
+use std::collections::BTreeSet;
+
+use super::{Grant, Tenant};
+use crate::config::{self, PrefixPattern};
+use crate::s3::{Code, S3Error};
+
+/// Bytes of a claim's value at most.
+const VALUE_BYTES: usize = 128;
+/// How a claim is written in a prefix.
+const OPEN: &str = "{claim.";
+
+/// Makes tenants that differ only in what their tokens say.
+#[derive(Debug)]
+pub(super) struct Template {
+    /// The tenant, with claims still to be filled in.
+    pattern: Tenant,
+    /// The claims that it uses.
+    claims: Vec<String>,
+}
+
+impl Template {
+    /// The template of the configuration whose tenants will have `index`.
+    pub(super) fn new(index: usize, template: &config::Template) -> Self {
+        let grants: Vec<_> = template.grants.iter().map(Grant::from_config).collect();
+        let texts = grants.iter().flat_map(|grant| &grant.prefixes);
+        let claims: BTreeSet<_> = texts
+            .filter_map(text_of)
+            .flat_map(|text| text.split(OPEN).skip(1))
+            .filter_map(|rest| Some(rest.split_once('}')?.0.to_owned()))
+            .collect();
+        Self {
+            pattern: Tenant {
+                index,
+                name: template.name.clone(),
+                grants,
+            },
+            claims: claims.into_iter().collect(),
+        }
+    }
+
+    /// The claims that tell its tenants apart.
+    pub(super) fn claims(&self) -> &[String] {
+        &self.claims
+    }
+
+    /// The tenant of whom `claim` tells. Two lists of values give two names, since no value has a
+    /// slash, and prefixes without a common key, since each value is a whole segment.
+    pub(super) fn tenant<'c>(
+        &self,
+        claim: impl Fn(&str) -> Option<&'c str>,
+    ) -> Result<Tenant, S3Error> {
+        let mut tenant = Tenant {
+            index: self.pattern.index,
+            name: self.pattern.name.clone(),
+            grants: self.pattern.grants.clone(),
+        };
+        for name in &self.claims {
+            let value = claim(name).filter(|value| is_segment(value));
+            let value = value.ok_or_else(|| unfit(name))?;
+            tenant.name.push('/');
+            tenant.name.push_str(value);
+            let place = format!("{OPEN}{name}}}");
+            let prefixes = tenant
+                .grants
+                .iter_mut()
+                .flat_map(|grant| &mut grant.prefixes);
+            for pattern in prefixes {
+                match pattern {
+                    PrefixPattern::Any => {}
+                    PrefixPattern::Exact(text) | PrefixPattern::StartsWith(text) => {
+                        *text = text.replace(&place, value); // no value has a brace
+                    }
+                }
+            }
+        }
+        Ok(tenant)
+    }
+}
+
+/// Whether `value` is one segment of a key, and reads as itself wherever it will stand: in a key, in
+/// a CAM policy (no `*`, `?`, `$`, quotes), in a log line and in a tenant's name. Case matters: two
+/// subjects that differ in it are two.
+fn is_segment(value: &str) -> bool {
+    (1..=VALUE_BYTES).contains(&value.len())
+        && !matches!(value, "." | "..")
+        && value.bytes().all(|byte| {
+            byte.is_ascii_alphanumeric()
+                || matches!(byte, b'-' | b'_' | b'.' | b'@' | b'=' | b'+' | b':' | b'|')
+        })
+}
+
+fn text_of(pattern: &PrefixPattern) -> Option<&str> {
+    match pattern {
+        PrefixPattern::Any => None,
+        PrefixPattern::Exact(text) | PrefixPattern::StartsWith(text) => Some(text),
+    }
+}
+
+fn unfit(name: &str) -> S3Error {
+    S3Error::new(
+        Code::AccessDenied,
+        format!(
+            "Access Denied: the token's claim {name} must be a text of 1 to 128 letters, digits and \
+             -_.@=+:| to name a folder here."
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn template(prefixes: &[PrefixPattern]) -> Template {
+        let grant = config::Grant {
+            name: "photos".into(),
+            bucket: "shared-1250000000".into(),
+            region: "ap-guangzhou".into(),
+            prefixes: prefixes.to_vec(),
+            actions: vec!["name/cos:GetObject".into()],
+            headers: Vec::new(),
+        };
+        let template = config::Template {
+            name: "web".into(),
+            issuer: 0,
+            identity: 0,
+            grants: vec![grant],
+        };
+        Template::new(3, &template)
+    }
+
+    fn folder(text: &str) -> PrefixPattern {
+        PrefixPattern::StartsWith(text.into())
+    }
+
+    fn of_subject(subject: &str) -> Result<Tenant, S3Error> {
+        template(&[folder("users/{claim.sub}/")]).tenant(|name| (name == "sub").then_some(subject))
+    }
+
+    #[test]
+    fn a_subject_gets_its_own_folder_and_name() {
+        for subject in [
+            "alice",
+            "auth0|5f7c",
+            "system:serviceaccount:ns:name",
+            "a@b.c",
+            "A",
+        ] {
+            let tenant = of_subject(subject).unwrap();
+            assert_eq!((tenant.index, tenant.name), (3, format!("web/{subject}")));
+            assert_eq!(
+                tenant.grants[0].prefixes,
+                [folder(&format!("users/{subject}/"))]
+            );
+        }
+    }
+
+    #[test]
+    fn a_subject_that_is_not_one_plain_segment_is_refused() {
+        let long = "a".repeat(VALUE_BYTES + 1);
+        for subject in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a/../b",
+            "/",
+            "\\",
+            "a*",
+            "*",
+            "a?",
+            "${x}",
+            "$",
+            "{claim.sub}",
+            "}",
+            "a\"",
+            "'",
+            "`",
+            "a b",
+            "a\n",
+            "a\0",
+            "%2e%2e",
+            "%2f",
+            "é",
+            "\u{ff0f}",
+            "~",
+            "#",
+            "&",
+            ",",
+            &long,
+        ] {
+            let refused = of_subject(subject).unwrap_err();
+            assert_eq!(refused.code(), Code::AccessDenied, "{subject}");
+        }
+        assert!(of_subject(&"a".repeat(VALUE_BYTES)).is_ok());
+        let missing = template(&[folder("users/{claim.sub}/")]).tenant(|_| None);
+        assert!(missing.unwrap_err().message().contains("claim sub"));
+    }
+
+    #[test]
+    fn every_claim_takes_its_place_in_every_prefix() {
+        let template = template(&[
+            folder("{claim.org}/{claim.sub}/"),
+            PrefixPattern::Exact("{claim.org}/{claim.https://x.example/role}".into()),
+            folder("common/"),
+        ]);
+        assert_eq!(template.claims(), ["https://x.example/role", "org", "sub"]);
+        let tenant = template
+            .tenant(|name| match name {
+                "org" => Some("acme"),
+                "sub" => Some("org"),
+                _ => Some("admin"),
+            })
+            .unwrap();
+        assert_eq!(tenant.name, "web/admin/acme/org");
+        let expected = [
+            folder("acme/org/"),
+            PrefixPattern::Exact("acme/admin".into()),
+            folder("common/"),
+        ];
+        assert_eq!(tenant.grants[0].prefixes, expected);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// Whatever two subjects are, no key is inside both.
+        #[test]
+        fn two_subjects_have_no_key_in_common(one in "[a.b/*]{0,4}", other in "[a.b/*]{0,4}", rest in "[a.b/]{0,4}") {
+            if one != other && let (Ok(one), Ok(other)) = (of_subject(&one), of_subject(&other)) {
+                prop_assert_ne!(&one.name, &other.name);
+                for pattern in &one.grants[0].prefixes {
+                    let key = format!("{}{rest}", text_of(pattern).unwrap());
+                    prop_assert!(one.grants[0].covers(&key) && !other.grants[0].covers(&key));
+                }
+            }
+        }
+    }
+}
