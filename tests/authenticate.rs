@@ -8,6 +8,7 @@
 )]
 
 use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use cosgate::config::{self, Config};
@@ -29,6 +30,8 @@ const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b785
 const LOOPBACK: Connection = Connection {
     loopback: true,
     tls: false,
+    certificate: None,
+    address: IpAddr::V4(Ipv4Addr::LOCALHOST),
 };
 
 fn now() -> Timestamp {
@@ -45,6 +48,8 @@ fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::Tenant {
         issuer: 0,
         access_keys: keys.iter().map(key).collect(),
         anonymous,
+        admission: config::Admission::default(),
+        identity: None,
         grants: Vec::new(),
     }
 }
@@ -67,6 +72,8 @@ fn config() -> Config {
             region: "ap-guangzhou".into(),
             strict_region: false,
             allow_remote_anonymous: false,
+            allow_plain_bearer: false,
+            trusted_proxies: Vec::new(),
             allow_qsign: true,
             allow_sigv2_presign: false,
             threads: 1,
@@ -110,6 +117,9 @@ fn config() -> Config {
             answer_bytes: 64 << 10,
         },
         issuers: Vec::new(),
+        identities: Vec::new(),
+        templates: Vec::new(),
+        credential_entries: 1,
         tenants: vec![
             tenant("acme", &[KEY, SLASHED_KEY], false),
             tenant("guest", &[], true),
@@ -1116,6 +1126,7 @@ fn the_anonymous_tenant_is_served_on_loopback_unless_allowed() {
     let remote = Connection {
         loopback: false,
         tls: true,
+        ..LOOPBACK
     };
     assert!(!is_guest(&Client::new(), &config(), remote));
     // What a stranger says of the connection is not believed.

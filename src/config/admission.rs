@@ -162,13 +162,13 @@ mod tests {
 
     #[test]
     fn networks_are_written_as_they_are() {
-        for (text, network) in [
+        for (text, expected) in [
             ("10.0.0.0/8", "10.0.0.0/8"),
             ("192.0.2.1", "192.0.2.1/32"),
             ("2001:db8::/32", "2001:db8::/32"),
             ("::1", "::1/128"),
         ] {
-            assert_eq!(super::network(text).unwrap().to_string(), network);
+            assert_eq!(network(text).unwrap().to_string(), expected);
         }
         for text in [
             "",
@@ -179,7 +179,7 @@ mod tests {
             "a/8",
             "10.0.0.0/8 ",
         ] {
-            assert!(super::network(text).is_err(), "{text}");
+            assert!(network(text).is_err(), "{text}");
         }
     }
 

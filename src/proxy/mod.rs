@@ -25,7 +25,7 @@ use crate::jwks::KeySets;
 use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
 use crate::rewrite;
-use crate::s3::{S3Error, S3Request, native};
+use crate::s3::{Code, S3Error, S3Request, native};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
 use crate::tenant::{Authenticated, Certified, Connection, Tenants};
@@ -236,13 +236,14 @@ impl Proxy {
             tenants, key_sets, ..
         } = &*self.shared;
         let caller = tenants.authenticate(head, asked, connection, now);
-        if caller.is_err()
-            && let Some(identity) = tenants.lacks_key_of(&head.headers)
-        {
-            Box::pin(key_sets.renew(identity)).await; // rare: it must not make every future larger
-            return tenants.authenticate(head, asked, connection, now);
+        let is_refused_token = |error: &S3Error| error.code() == Code::InvalidToken;
+        if !caller.as_ref().is_err_and(is_refused_token) {
+            return caller;
         }
-        caller
+        if let Some(identity) = tenants.lacks_key_of(&head.headers) {
+            Box::pin(key_sets.renew(identity)).await; // rare: it must not make every future larger
+        }
+        tenants.authenticate(head, asked, connection, now) // the key may have come in between
     }
 
     /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.

@@ -190,10 +190,15 @@ impl Log {
 
 impl Gateway {
     pub fn start(toml: &str) -> Self {
+        Self::start_on([127, 0, 0, 1].into(), toml)
+    }
+
+    /// On another address of this machine.
+    pub fn start_on(ip: std::net::IpAddr, toml: &str) -> Self {
         let config = config(toml);
         let tls = config.server.tls.as_ref();
         let tls = tls.map(|tls| cosgate::tls::acceptor(tls).unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind((ip, 0)).unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let metrics = Metrics::new(config.server.threads);

@@ -98,7 +98,7 @@ impl Tenants {
     pub(super) fn prove(&self, token: &str, now: Timestamp) -> Result<Arc<Proof>, S3Error> {
         if self.identities.is_empty() {
             return Err(S3Error::new(
-                Code::InvalidRequest,
+                Code::InvalidArgument,
                 "No tokens are taken here: sign the request with a local access key, or add \
                  [identities.NAME].",
             ));
