@@ -549,6 +549,11 @@ impl Client {
         self.tls.as_ref()?.protocol_version()
     }
 
+    /// How much of a TLS handshake there was.
+    pub fn tls_handshake(&self) -> Option<rustls::HandshakeKind> {
+        self.tls.as_ref()?.handshake_kind()
+    }
+
     /// Writes; a peer that has gone already is found when its answer is read.
     pub fn write(&mut self, bytes: &[u8]) {
         let _ = match &mut self.tls {
