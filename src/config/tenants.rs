@@ -85,8 +85,8 @@ pub(super) fn tenants(
     refuse_common_keys(root, &read);
     let certificates = read.iter().flat_map(|read| {
         let names = read.tenant.admission.client_certs.iter();
-        let named = names.zip(&read.certificate_origins);
-        named.map(|(name, origin)| (name, origin, read.tenant.name.as_str()))
+        let written = names.zip(&read.certificate_origins);
+        written.map(|(name, origin)| (name, origin, read.tenant.name.as_str()))
     });
     admission::check_certificates(root, certificates, server);
     refuse_anonymous(root, &read, server);

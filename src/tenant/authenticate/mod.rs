@@ -230,15 +230,13 @@ impl Tenants {
         if let Some(claim) = Claim::from_query(query, &head.headers)? {
             return self.signed(head, asked, &claim, now);
         }
-        let (tenant, identity) = match self.admissions.named(connection, now) {
-            Some((name, tenant)) => {
-                anonymous::refuse_page(&head.headers)?; // browsers have certificates too
-                (tenant, Identity::Certificate(Arc::clone(name)))
-            }
-            None => {
-                let tenant = self.anonymous.check(&head.headers, connection)?;
-                (tenant, Identity::Anonymous)
-            }
+        let certified = self.admissions.named(connection, now);
+        let (tenant, identity) = if let Some((name, tenant)) = certified {
+            anonymous::refuse_page(&head.headers)?; // browsers have certificates too
+            (tenant, Identity::Certificate(Arc::clone(name)))
+        } else {
+            let tenant = self.anonymous.check(&head.headers, connection)?;
+            (tenant, Identity::Anonymous)
         };
         let tenant = self.all.get(tenant).map(Arc::clone);
         let tenant = tenant.ok_or_else(unknown_key)?;
