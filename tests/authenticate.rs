@@ -78,6 +78,8 @@ fn config() -> Config {
             allow_sigv2_presign: false,
             threads: 1,
             max_presign: Duration::from_hours(7 * 24),
+            session_secrets: Vec::new(),
+            max_session: Duration::from_hours(1),
             tls: None,
             limits: config::ServerLimits {
                 head_bytes: 16 << 10,

@@ -104,6 +104,11 @@ pub struct Server {
     pub threads: usize,
     /// `max_presign`: the longest life of a presigned URL, 1 s to 7 days (default).
     pub max_presign: Duration,
+    /// `session_secret`, which seals session tokens, and `previous_session_secret`, which opens old
+    /// ones; none: no session keys.
+    pub session_secrets: Vec<Secret>,
+    /// `max_session`: the longest life of session keys (1 h), 15 minutes to 12 hours.
+    pub max_session: Duration,
     /// `[server.tls]`
     pub tls: Option<ServerTls>,
     /// `[server.limits]`

@@ -16,6 +16,7 @@ use super::{
     ClientAuth, Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits, ServerTls,
     Sources, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
 };
+use crate::secret::Secret;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -26,6 +27,9 @@ const WEEK: Duration = Duration::from_hours(7 * 24);
 /// GetFederationToken: 36 hours for a sub-account, 2 for a root account (1312/48195).
 const FEDERATION_LONGEST: Duration = Duration::from_hours(36);
 const FEDERATION_ROOT_LONGEST: Duration = Duration::from_hours(2);
+
+/// As many as 256 bits are in base64, less the padding and then some.
+const SESSION_SECRET_BYTES: usize = 32;
 
 /// The issuers that could be read.
 pub(super) struct Issuers {
@@ -126,6 +130,9 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         .clamp(1, 1024);
     let threads = in_memory(section.size("threads", cores, 1..=1024));
     let max_presign = section.duration("max_presign", WEEK, SECOND..=WEEK).value;
+    let session_secrets = session_secrets(&mut section);
+    let max_session = section.duration("max_session", HOUR, HOUR / 4..=12 * HOUR);
+    let max_session = max_session.value;
     let tls = server_tls(section.section("tls"));
     let limits = server_limits(section.section("limits"));
     section.finish();
@@ -142,9 +149,36 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         allow_sigv2_presign,
         threads,
         max_presign,
+        session_secrets,
+        max_session,
         tls,
         limits,
     })
+}
+
+/// The secret that seals session tokens, and the one before it.
+fn session_secrets(section: &mut Section<'_>) -> Vec<Secret> {
+    let mut secrets = Vec::new();
+    for key in ["session_secret", "previous_session_secret"] {
+        let Some(found) = section.secret(key) else {
+            continue;
+        };
+        if found.value.expose().len() < SESSION_SECRET_BYTES {
+            let message = format!("`{key}` is shorter than 32 characters: tokens could be forged");
+            let fix = "make one with `openssl rand -base64 32`";
+            section
+                .document()
+                .error(&found.origin, Refusal::new(message, fix));
+        }
+        if key != "session_secret" && secrets.is_empty() {
+            let message = format!("`{key}` stands without `session_secret`");
+            section
+                .document()
+                .error(&found.origin, Refusal::new(message, "add session_secret"));
+        }
+        secrets.push(found.value);
+    }
+    secrets
 }
 
 fn domains(section: &mut Section<'_>) -> Vec<String> {

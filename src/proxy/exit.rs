@@ -21,6 +21,7 @@ use super::Proxy;
 use crate::body::{self, Answer, DownloadFailure, Upload};
 use crate::counted::{Gauge, Phase};
 use crate::observe::{AccessLine, Event};
+use crate::s3::xml::sts_error;
 use crate::s3::{Fault, Operation, S3Error, S3Request, native};
 use crate::tenant::{Authenticated, Identity, Tenant};
 use crate::timestamp::Timestamp;
@@ -51,6 +52,7 @@ pub(super) struct Exit {
     upload: Option<Rc<RefCell<Upload>>>,
     /// The request has a body, and it has not been read.
     is_unread: bool,
+    is_sts: bool,
     sent: u64,
     operation: Option<Operation>,
     bucket: Option<String>,
@@ -77,6 +79,7 @@ impl Exit {
             received: 0,
             upload: None,
             is_unread: false,
+            is_sts: false,
             sent: 0,
             operation: None,
             bucket: None,
@@ -95,6 +98,22 @@ impl Exit {
     /// Notes that a body comes with the request.
     pub(super) fn expects_body(&mut self) {
         self.is_unread = true;
+    }
+
+    /// Notes that the client calls an STS, and reads errors in its form.
+    pub(super) fn speaks_sts(&mut self) {
+        self.is_sts = true;
+    }
+
+    /// Notes a body that was read whole.
+    pub(super) fn gathered(&mut self, length: usize) {
+        self.is_unread = false;
+        self.received = length as u64;
+    }
+
+    /// The id that the client is told.
+    pub(super) fn request_id(&self) -> &str {
+        &self.request_id
     }
 
     /// Notes what is asked.
@@ -186,14 +205,17 @@ impl Exit {
     /// An S3 error document. It says nothing that the client does not know already.
     fn refusal(&self, head: &Parts, error: &S3Error) -> http::Response<Answer> {
         let resource = head.uri.path();
-        let (status, document) = if native::is_native(head) {
+        let (status, document) = if self.is_sts {
+            (error.http_status(), sts_error(error, &self.request_id))
+        } else if native::is_native(head) {
             let error = native::error(head, error);
             let document = error.to_native_xml(resource, &self.request_id);
-            (error.http_status(), Bytes::from(document))
+            (error.http_status(), document)
         } else {
             let document = error.to_xml(resource, &self.request_id);
-            (error.http_status(), Bytes::from(document))
+            (error.http_status(), document)
         };
+        let document = Bytes::from(document);
         let mut response = http::Response::new(Answer::Empty);
         *response.status_mut() = status;
         let headers = response.headers_mut();

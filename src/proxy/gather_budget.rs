@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::s3::{Code, S3Error};
-use crate::tenant::Tenant;
 
 /// Bytes of gathered bodies that one tenant may have in memory on one core. Beyond it that tenant,
 /// and no other, is asked to slow down: sixteen of the largest XML bodies at once is a busy client.
@@ -38,20 +37,17 @@ impl GatherBudget {
         Rc::default()
     }
 
-    /// Takes `bytes` for a request of `tenant`.
+    /// Takes `bytes` for a request of the tenant `name`, which is, or is of the template, at `index`.
     pub(super) fn take(
         self: &Rc<Self>,
-        tenant: &Tenant,
+        name: &str,
+        index: usize,
         bytes: usize,
     ) -> Result<GatherHold, S3Error> {
         let mut held = self.0.borrow_mut();
-        let own = held.by_name.get(&tenant.name).copied().unwrap_or_default();
+        let own = held.by_name.get(name).copied().unwrap_or_default();
         let own = own.saturating_add(bytes);
-        let all = held
-            .by_index
-            .get(&tenant.index)
-            .copied()
-            .unwrap_or_default();
+        let all = held.by_index.get(&index).copied().unwrap_or_default();
         let all = all.saturating_add(bytes);
         if own > TENANT_BYTES || all > TEMPLATE_BYTES {
             return Err(S3Error::new(
@@ -61,12 +57,12 @@ impl GatherBudget {
             .retry_after(1)
             .close());
         }
-        held.by_name.insert(tenant.name.clone(), own);
-        held.by_index.insert(tenant.index, all);
+        held.by_name.insert(name.to_owned(), own);
+        held.by_index.insert(index, all);
         Ok(GatherHold {
             budget: Rc::clone(self),
-            name: tenant.name.clone(),
-            index: tenant.index,
+            name: name.to_owned(),
+            index,
             bytes,
         })
     }
@@ -94,32 +90,23 @@ impl Drop for GatherHold {
 mod tests {
     use super::*;
 
-    fn tenant(index: usize, name: &str) -> Tenant {
-        Tenant {
-            index,
-            name: name.to_owned(),
-            grants: Vec::new(),
-        }
-    }
-
     #[test]
     fn a_tenant_at_its_limit_waits_and_the_others_do_not() {
         let budget = GatherBudget::new();
-        let (one, other) = (tenant(0, "one"), tenant(1, "other"));
         let held: Vec<_> = (0..16)
-            .map(|_| budget.take(&one, 2 << 20).unwrap())
+            .map(|_| budget.take("one", 0, 2 << 20).unwrap())
             .collect();
-        assert_eq!(budget.take(&one, 1).unwrap_err().code(), Code::SlowDown);
-        assert!(budget.take(&other, 2 << 20).is_ok());
+        assert_eq!(budget.take("one", 0, 1).unwrap_err().code(), Code::SlowDown);
+        assert!(budget.take("other", 1, 2 << 20).is_ok());
         drop(held);
-        assert!(budget.take(&one, TENANT_BYTES).is_ok());
-        assert!(budget.take(&one, TENANT_BYTES + 1).is_err());
+        assert!(budget.take("one", 0, TENANT_BYTES).is_ok());
+        assert!(budget.take("one", 0, TENANT_BYTES + 1).is_err());
     }
 
     #[test]
     fn subjects_of_a_template_have_limits_of_their_own_and_one_together() {
         let budget = GatherBudget::new();
-        let take = |n: usize| budget.take(&tenant(7, &format!("web/{n}")), TENANT_BYTES);
+        let take = |n: usize| budget.take(&format!("web/{n}"), 7, TENANT_BYTES);
         let mut held: Vec<_> = (0..8).map(|n| take(n).unwrap()).collect();
         assert!(take(8).is_err());
         held.pop();

@@ -25,10 +25,11 @@ use crate::jwks::KeySets;
 use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
 use crate::rewrite;
+use crate::s3::sts::is_sts;
 use crate::s3::{Code, S3Error, S3Request, native};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
-use crate::tenant::{Authenticated, Certified, Connection, Tenants};
+use crate::tenant::{Authenticated, Certified, Connection, Tenants, bearer_token};
 use crate::timestamp::Timestamp;
 use crate::upstream::Upstream;
 
@@ -40,6 +41,7 @@ mod payload;
 mod retry;
 mod sign;
 mod spelling;
+mod sts;
 
 use exchange::internal;
 pub use exit::ClientBody;
@@ -240,7 +242,10 @@ impl Proxy {
         if !caller.as_ref().is_err_and(is_refused_token) {
             return caller;
         }
-        if let Some(identity) = tenants.lacks_key_of(&head.headers) {
+        let Some(token) = bearer_token(&head.headers) else {
+            return caller;
+        };
+        if let Some(identity) = tenants.lacks_key_of(token) {
             Box::pin(key_sets.renew(identity)).await; // rare: it must not make every future larger
         }
         tenants.authenticate(head, asked, connection, now) // the key may have come in between
@@ -266,11 +271,6 @@ impl Proxy {
         now: Timestamp,
         exit: &mut Exit,
     ) -> Result<http::Response<Answer>, S3Error> {
-        let domains = &self.config().server.domains;
-        let native = native::to_s3(head, domains)?;
-        let said = native.as_ref().unwrap_or(head); // in S3's words
-        let asked = S3Request::parse(said, domains)?; // what is asked
-        exit.asked(&asked);
         let origin = self
             .shared
             .tenants
@@ -282,6 +282,14 @@ impl Proxy {
             certificate: client.certificate,
             address: origin.address,
         };
+        if is_sts(head) {
+            return Box::pin(self.session_keys(head, body, connection, now, exit)).await;
+        }
+        let domains = &self.config().server.domains;
+        let native = native::to_s3(head, domains)?;
+        let said = native.as_ref().unwrap_or(head); // in S3's words
+        let asked = S3Request::parse(said, domains)?; // what is asked
+        exit.asked(&asked);
         let caller = self.authenticate(head, &asked, connection, now).await?; // who asks
         exit.caller(&caller);
         let permit = caller.authorize(asked)?; // may they

@@ -97,7 +97,7 @@ impl Proxy {
             let most = self.config().server.limits.xml_bytes;
             let length = content_length(head).and_then(|length| usize::try_from(length).ok());
             let bytes = length.map_or(most, |length| length.min(most));
-            let hold = self.gathered.take(caller.tenant(), bytes)?;
+            let hold = self.hold(caller, bytes)?;
             let document = Box::pin(self.xml_body(head, incoming, caller.payload())).await?;
             return Ok(Outgoing {
                 _hold: Some(hold),
@@ -172,7 +172,7 @@ impl Proxy {
             )
             .close());
         }
-        let hold = self.gathered.take(caller.tenant(), most)?;
+        let hold = self.hold(caller, most)?;
         let mut input = self
             .gather(incoming, most, || {
                 S3Error::new(
@@ -231,8 +231,14 @@ impl Proxy {
         Ok(body)
     }
 
+    /// The share of memory of a gathered body.
+    fn hold(&self, caller: &Authenticated, bytes: usize) -> Result<GatherHold, S3Error> {
+        let tenant = caller.tenant();
+        self.gathered.take(&tenant.name, tenant.index, bytes)
+    }
+
     /// Reads a body of at most `most` bytes whole, within the pace's window.
-    async fn gather(
+    pub(super) async fn gather(
         &self,
         incoming: Incoming,
         most: usize,

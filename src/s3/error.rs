@@ -183,6 +183,8 @@ codes! {
     IncompleteBody BAD_REQUEST,
     InternalError INTERNAL_SERVER_ERROR,
     InvalidAccessKeyId FORBIDDEN,
+    /// STS's.
+    InvalidAction BAD_REQUEST,
     InvalidArgument BAD_REQUEST,
     InvalidBucketName BAD_REQUEST,
     InvalidChunkSizeError BAD_REQUEST,
@@ -201,6 +203,8 @@ codes! {
     MalformedXML BAD_REQUEST,
     MetadataTooLarge BAD_REQUEST,
     MethodNotAllowed METHOD_NOT_ALLOWED,
+    /// STS's.
+    MissingAuthenticationToken FORBIDDEN,
     MissingContentLength LENGTH_REQUIRED,
     MissingSecurityHeader BAD_REQUEST,
     NoSuchBucket NOT_FOUND,

@@ -8,6 +8,7 @@ pub mod operation;
 mod percent;
 pub mod query;
 pub mod request;
+pub mod sts;
 pub mod xml;
 
 pub use address::{Address, ObjectKey};

@@ -171,11 +171,6 @@ impl Validity {
         }
         Ok(())
     }
-
-    /// `exp`
-    pub(super) fn expires(self) -> Timestamp {
-        self.expires
-    }
 }
 
 /// A token that is refused. `why` is told; nothing of the token itself is.

@@ -11,9 +11,13 @@ mod json;
 mod jwk;
 mod jwt;
 pub mod policy;
+mod session;
 mod template;
 
-pub use authenticate::{Authenticated, Caller, Certified, Connection, Identity, Tenants};
+pub use authenticate::{
+    Authenticated, Caller, Certified, Connection, Identity, Tenants, bearer_token,
+};
 pub use authorize::Permit;
 pub use grant::{Grant, Tenant};
 pub use jwk::{BadKeySet, KEY_SET_BYTES, KeySet};
+pub use session::SessionKey;

@@ -40,6 +40,11 @@ impl Template {
         }
     }
 
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.pattern.name
+    }
+
     /// The claims that tell its tenants apart.
     pub(super) fn claims(&self) -> &[String] {
         &self.claims

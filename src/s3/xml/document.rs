@@ -153,8 +153,13 @@ pub(super) struct Writer(String);
 impl Writer {
     /// Starts a document whose root is `root`, in S3's namespace.
     pub(super) fn with_root(root: &str) -> Self {
+        Self::in_namespace(root, NAMESPACE)
+    }
+
+    /// Starts a document whose root is `root`, in `namespace`.
+    pub(super) fn in_namespace(root: &str, namespace: &str) -> Self {
         Self(format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{root} xmlns=\"{NAMESPACE}\">"
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{root} xmlns=\"{namespace}\">"
         ))
     }
 

@@ -6,6 +6,7 @@
 mod answers;
 mod document;
 mod requests;
+mod sts;
 
 pub use answers::{
     DeleteFailure, DeleteResult, Deleted, ListedBucket, UpstreamError, list_buckets, location,
@@ -15,3 +16,4 @@ pub use requests::{
 };
 
 pub(super) use answers::{error, native_error};
+pub use sts::{StsAnswer, sts_answer, sts_error};

@@ -1,13 +1,10 @@
 //! `Authorization: Bearer`: a token of an identity provider that is configured.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use sha2::{Digest as _, Sha256};
 
 use super::{Authenticated, Connection, Identity, Tenants, content_sha256};
 use crate::payload::Mode;
@@ -15,17 +12,15 @@ use crate::s3::{Code, S3Error};
 use crate::tenant::Tenant;
 use crate::tenant::identity::IdentityProvider;
 use crate::tenant::jwt::{Claims, Jwt, Validity, invalid};
+use crate::tenant::session::Whose;
 use crate::timestamp::Timestamp;
-
-/// Tokens that need not be checked anew; twice as many are kept at most.
-const REMEMBERED: usize = 16 * 1024;
-/// Tables that they are spread over, so that cores seldom wait for each other.
-const SHARDS: usize = 16;
 
 /// What a good token has proved.
 #[derive(Debug)]
 pub(super) struct Proof {
     tenant: Arc<Tenant>,
+    /// The same by names, for a session.
+    whose: Whose,
     subject: Arc<str>,
     validity: Validity,
     identity: usize,
@@ -33,29 +28,33 @@ pub(super) struct Proof {
     revision: u64,
 }
 
-/// Proofs by the hash of their token. Only tokens that were found good get in, so that a stranger
-/// can push nobody out; the oldest half goes at once, when there are too many.
-pub(super) struct Proofs([Mutex<Generations>; SHARDS]);
+impl Proof {
+    pub(super) fn tenant(&self) -> &Arc<Tenant> {
+        &self.tenant
+    }
 
-#[derive(Default)]
-struct Generations {
-    young: HashMap<[u8; 32], Arc<Proof>>,
-    old: HashMap<[u8; 32], Arc<Proof>>,
+    pub(super) fn whose(&self) -> Whose {
+        self.whose.clone()
+    }
+
+    pub(super) fn subject(&self) -> Arc<str> {
+        Arc::clone(&self.subject)
+    }
 }
 
 /// The token in the `Authorization` header, if it is of this kind. The scheme's case does not matter
 /// (RFC 9110 section 11.1).
-pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = headers.get(AUTHORIZATION)?.as_bytes();
+pub fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+    scheme.eq_ignore_ascii_case("bearer ").then_some(token)
 }
 
 impl Tenants {
     /// Checks a token. Nothing that it says is told to the client or the log before it is verified.
     pub(super) fn bearer(
         &self,
-        token: &[u8],
+        token: &str,
         head: &Parts,
         connection: Connection,
         now: Timestamp,
@@ -66,15 +65,7 @@ impl Tenants {
                 "Only one Authorization header is allowed",
             ));
         }
-        if !(connection.tls || connection.loopback || self.allow_plain_bearer) {
-            return Err(S3Error::new(
-                Code::AccessDenied,
-                "Access Denied: a token is taken over TLS or on loopback only, since whoever reads it \
-                 can use it: set [server.tls], or allow_plain_bearer = true behind a proxy that \
-                 speaks TLS. This one must be taken back.",
-            ));
-        }
-        let token = std::str::from_utf8(token).map_err(|_| invalid("it is not ASCII"))?;
+        self.check_secrecy(connection)?;
         let proof = self.prove(token, now)?;
         let payload = content_sha256(&head.headers)?.map_or(Ok(Mode::Unsigned), Mode::parse)?;
         Ok(Authenticated {
@@ -85,10 +76,21 @@ impl Tenants {
         })
     }
 
-    /// The index of the identity provider whose keys cannot have made the token of `headers`, so that
+    /// Refuses a connection on which others could read a token or a key.
+    pub(super) fn check_secrecy(&self, connection: Connection) -> Result<(), S3Error> {
+        if connection.tls || connection.loopback || self.allow_plain_bearer {
+            return Ok(());
+        }
+        Err(S3Error::new(
+            Code::AccessDenied,
+            "Access Denied: a token is taken over TLS or on loopback only, since whoever reads it can \
+             use it: set [server.tls], or allow_plain_bearer = true behind a proxy that speaks TLS.",
+        ))
+    }
+
+    /// The index of the identity provider whose keys cannot have made `token`, so that
     /// it is worth asking for newer ones.
-    pub fn lacks_key_of(&self, headers: &HeaderMap) -> Option<usize> {
-        let token = std::str::from_utf8(bearer_token(headers)?).ok()?;
+    pub fn lacks_key_of(&self, token: &str) -> Option<usize> {
         let token = Jwt::parse(token).ok()?;
         let (index, identity) = self.provider_of(&token)?;
         identity.lacks_key_of(&token).then_some(index)
@@ -103,16 +105,12 @@ impl Tenants {
                  [identities.NAME].",
             ));
         }
-        let hash: [u8; 32] = Sha256::digest(token).into();
-        if let Some(proof) = self.proofs.get(&hash)
-            && (self.identities.get(proof.identity))
-                .is_some_and(|identity| identity.revision() == proof.revision)
-        {
-            proof.validity.check(now)?;
-            return Ok(proof);
-        }
-        let proof = Arc::new(self.check(token, now)?);
-        self.proofs.put(hash, &proof);
+        let is_current = |proof: &Proof| {
+            let identity = self.identities.get(proof.identity);
+            identity.is_some_and(|identity| identity.revision() == proof.revision)
+        };
+        let proof = (self.proofs).get(token, is_current, || self.check(token, now))?;
+        proof.validity.check(now)?;
         Ok(proof)
     }
 
@@ -125,8 +123,10 @@ impl Tenants {
         let claims = token.unverified();
         let validity = claims.validity()?;
         validity.check(now)?;
+        let (tenant, whose) = self.tenant_of(index, identity, claims)?;
         Ok(Proof {
-            tenant: self.tenant_of(index, identity, claims)?,
+            tenant,
+            whose,
             subject: claims.subject()?.into(),
             validity,
             identity: index,
@@ -145,7 +145,7 @@ impl Tenants {
         index: usize,
         identity: &IdentityProvider,
         claims: &Claims,
-    ) -> Result<Arc<Tenant>, S3Error> {
+    ) -> Result<(Arc<Tenant>, Whose), S3Error> {
         let named = identity
             .tenant_claim
             .as_ref()
@@ -156,12 +156,13 @@ impl Tenants {
                 let trusting = self.trusting.get(index)?;
                 trusting.get(name).and_then(|tenant| self.all.get(*tenant))
             });
-            return tenant.map(Arc::clone).ok_or_else(|| {
+            let tenant = tenant.ok_or_else(|| {
                 S3Error::new(
                     Code::AccessDenied,
                     format!("Access Denied: the token's claim {claim} names no tenant that takes its identity."),
                 )
-            });
+            })?;
+            return Ok((Arc::clone(tenant), Whose::Tenant(tenant.name.clone())));
         }
         let template = self
             .templates
@@ -173,53 +174,10 @@ impl Tenants {
                 "Access Denied: the token names no tenant.",
             )
         })?;
-        template.tenant(|name| claims.text(name)).map(Arc::new)
-    }
-}
-
-impl Proofs {
-    pub(super) fn new() -> Self {
-        Self(Default::default())
-    }
-
-    fn get(&self, hash: &[u8; 32]) -> Option<Arc<Proof>> {
-        let mut shard = self
-            .shard(hash)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(proof) = shard.young.get(hash) {
-            return Some(Arc::clone(proof));
-        }
-        let proof = shard.old.remove(hash)?;
-        shard.put(*hash, &proof);
-        Some(proof)
-    }
-
-    fn put(&self, hash: [u8; 32], proof: &Arc<Proof>) {
-        let shard = self.shard(&hash).lock();
-        shard
-            .unwrap_or_else(PoisonError::into_inner)
-            .put(hash, proof);
-    }
-
-    fn shard(&self, hash: &[u8; 32]) -> &Mutex<Generations> {
-        let [first, ..] = self.0.each_ref();
-        let at = hash.first().map_or(0, |byte| usize::from(*byte) % SHARDS);
-        self.0.get(at).unwrap_or(first)
-    }
-}
-
-impl Generations {
-    fn put(&mut self, hash: [u8; 32], proof: &Arc<Proof>) {
-        if self.young.len() >= REMEMBERED / SHARDS {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(hash, Arc::clone(proof));
-    }
-}
-
-impl fmt::Debug for Proofs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Proofs").finish_non_exhaustive()
+        let tenant = template.tenant(|name| claims.text(name))?;
+        let used = template.claims().iter();
+        let used = used.filter_map(|name| Some((name.clone(), claims.text(name)?.to_owned())));
+        let whose = Whose::Template(template.name().to_owned(), used.collect());
+        Ok((Arc::new(tenant), whose))
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -12,6 +13,7 @@ use http::request::Parts;
 use super::Tenant;
 use super::identity::IdentityProvider;
 use super::jwk::KeySet;
+use super::session::Seal;
 use super::template::Template;
 use crate::config::{CertificateName, Config};
 use crate::payload::{ChunkSignatures, Mode};
@@ -27,18 +29,22 @@ mod anonymous;
 mod bearer;
 mod local_key;
 mod qsign;
+mod remembered;
+mod session;
 mod sigv2_url;
 mod sigv4;
 
 use admission::Admissions;
 pub use admission::{Caller, Certified};
 use anonymous::AnonymousRule;
-use bearer::Proofs;
+use bearer::Proof;
+pub use bearer::bearer_token;
 use local_key::LocalKey;
+use remembered::Remembered;
+use session::{OpenSession, not_ours, session_token};
 
 /// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
 const MAX_SKEW: i64 = 900;
-const SECURITY_TOKEN: &str = "x-amz-security-token";
 
 /// All tenants and their local keys. Immutable once made, but for the signing keys it has at hand.
 #[derive(Debug)]
@@ -54,7 +60,11 @@ pub struct Tenants {
     trusting: Vec<HashMap<String, usize>>,
     /// Each with the index of its identity.
     templates: Vec<(usize, Template)>,
-    proofs: Proofs,
+    proofs: Remembered<Proof>,
+    seal: Seal,
+    sessions: Remembered<OpenSession>,
+    /// How long session keys live at most.
+    max_session: Duration,
     /// Tokens may come over plain HTTP from elsewhere.
     allow_plain_bearer: bool,
     /// The only region taken, under `strict_region`.
@@ -89,6 +99,13 @@ pub enum Identity {
     Presigned(Arc<str>),
     /// COS's own signature in an `Authorization` header, under this local key id.
     Qsign(Arc<str>),
+    /// SigV4, in a header or a URL, under a session key.
+    Session {
+        /// The key's id.
+        key_id: Arc<str>,
+        /// Whom the identity provider said it is, if the key was got with a token.
+        subject: Option<Arc<str>>,
+    },
 }
 
 /// What is known of the connection that a request came on.
@@ -135,7 +152,10 @@ impl Tenants {
                 .collect(),
             trusting: trusting(config),
             templates: templates.collect(),
-            proofs: Proofs::new(),
+            proofs: Remembered::new(),
+            seal: Seal::new(config.server.session_secrets.iter()),
+            sessions: Remembered::new(),
+            max_session: config.server.max_session,
             allow_plain_bearer: config.server.allow_plain_bearer,
             region: config
                 .server
@@ -204,18 +224,26 @@ impl Tenants {
         if in_query && has_header {
             return Err(one_mechanism());
         }
-        refuse_token(&head.headers, query)?;
+        let session = session_token(&head.headers, query)?;
         if native::is_native(head) {
             if in_query || (native::is_presigned(head) && has_header) {
                 return Err(one_mechanism());
             }
+            if session.is_some() || head.headers.contains_key(native::TOKEN) {
+                return Err(not_ours());
+            }
             return self.native(head, now);
         }
-        if let Some(token) = bearer::bearer_token(&head.headers) {
+        if session.is_some() && !Claim::is_in_query(query) && !is_signed(&head.headers) {
+            return Err(not_ours()); // only SigV4 has session tokens
+        }
+        let session = session.map(|token| self.session(token, now)).transpose()?;
+        let session = session.as_deref();
+        if let Some(token) = bearer_token(&head.headers) {
             return self.bearer(token, head, connection, now);
         }
         if let Some(claim) = Claim::from_headers(&head.headers)? {
-            return self.signed(head, asked, &claim, now);
+            return self.signed(head, asked, &claim, session, now);
         }
         if sigv2::Claim::is_in_query(query) && !self.allow_sigv2_presign {
             return Err(S3Error::new(
@@ -228,7 +256,7 @@ impl Tenants {
             return self.presigned_v2(head, asked, &claim, now);
         }
         if let Some(claim) = Claim::from_query(query, &head.headers)? {
-            return self.signed(head, asked, &claim, now);
+            return self.signed(head, asked, &claim, session, now);
         }
         let certified = self.admissions.named(connection, now);
         let (tenant, identity) = if let Some((name, tenant)) = certified {
@@ -312,6 +340,7 @@ impl Identity {
             Self::Header(_) => "sigv4",
             Self::Presigned(_) => "presigned",
             Self::Qsign(_) => "q-sign",
+            Self::Session { .. } => "session",
         }
     }
 
@@ -319,9 +348,11 @@ impl Identity {
     pub fn key_id(&self) -> Option<&Arc<str>> {
         match self {
             Self::Anonymous | Self::Bearer(_) => None,
-            Self::Certificate(id) | Self::Header(id) | Self::Presigned(id) | Self::Qsign(id) => {
-                Some(id)
-            }
+            Self::Certificate(id)
+            | Self::Header(id)
+            | Self::Presigned(id)
+            | Self::Qsign(id)
+            | Self::Session { key_id: id, .. } => Some(id),
         }
     }
 
@@ -329,6 +360,7 @@ impl Identity {
     pub fn subject(&self) -> Option<&Arc<str>> {
         match self {
             Self::Bearer(subject) => Some(subject),
+            Self::Session { subject, .. } => subject.as_ref(),
             Self::Anonymous
             | Self::Certificate(_)
             | Self::Header(_)
@@ -338,22 +370,9 @@ impl Identity {
     }
 }
 
-/// No local key has a session token, so one is a sign that the client uses a key of somebody else.
-fn refuse_token(
-    headers: &HeaderMap,
-    query: &[(Cow<'_, str>, Cow<'_, str>)],
-) -> Result<(), S3Error> {
-    let in_query = query
-        .iter()
-        .any(|(name, _)| name.eq_ignore_ascii_case(SECURITY_TOKEN));
-    if !in_query && !headers.contains_key(SECURITY_TOKEN) && !headers.contains_key(native::TOKEN) {
-        return Ok(());
-    }
-    Err(S3Error::new(
-        Code::InvalidToken,
-        "The provided token is not one that was issued here: use a local access key, which has no \
-         session token (unset AWS_SESSION_TOKEN)",
-    ))
+/// Whether there is an `Authorization` header of another kind than a bearer's.
+fn is_signed(headers: &HeaderMap) -> bool {
+    headers.contains_key(AUTHORIZATION) && bearer_token(headers).is_none()
 }
 
 /// `x-amz-content-sha256`: absent, or one visible value.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::request::Parts;
 
+use super::session::OpenSession;
 use super::{
     Authenticated, Identity, MAX_SKEW, Tenants, content_sha256, decoded_path, unknown_key,
     wrong_signature,
@@ -25,9 +26,10 @@ impl Tenants {
         head: &Parts,
         asked: &S3Request<'_>,
         claim: &Claim<'_>,
+        session: Option<&OpenSession>,
         now: Timestamp,
     ) -> Result<Authenticated, S3Error> {
-        self.check_scope(claim)?;
+        self.check_scope(claim, SERVICE)?;
         self.check_time(claim, now)?;
         let path = decoded_path(head)?;
         let query = asked.query.pairs();
@@ -39,25 +41,30 @@ impl Tenants {
         };
         let (signed_payload, payload) = claimed_payload(claim, &head.headers, query)?;
 
-        let known = self.keys.get(claim.access_key);
-        let verified = known
-            .unwrap_or(&self.nobody)
-            .verify(claim, &request, signed_payload, now);
-        let (key, tenant) = known
-            .and_then(|key| Some((key, self.all.get(key.tenant).map(Arc::clone)?)))
-            .ok_or_else(unknown_key)?;
+        let known = match session {
+            Some(session) => Some((&session.key, &session.tenant)),
+            None => (self.keys.get(claim.access_key))
+                .and_then(|key| Some((key, self.all.get(key.tenant)?))),
+        };
+        let known = known.filter(|(key, _)| *key.id == *claim.access_key);
+        let verified =
+            known
+                .map_or(&self.nobody, |(key, _)| key)
+                .verify(claim, &request, signed_payload, now);
+        let (key, tenant) = known.ok_or_else(unknown_key)?;
         if !verified {
             return Err(wrong_signature());
         }
-        let identity = match claim.expires {
-            Some(_) => Identity::Presigned(Arc::clone(&key.id)),
-            None => Identity::Header(Arc::clone(&key.id)),
+        let identity = match (session, claim.expires) {
+            (Some(session), _) => session.identity(),
+            (None, Some(_)) => Identity::Presigned(Arc::clone(&key.id)),
+            (None, None) => Identity::Header(Arc::clone(&key.id)),
         };
         let payload = Mode::parse(payload)?;
         // The chain starts at the signature of an Authorization header: a presigned URL has none.
         let chained = payload.signs_chunks() && claim.expires.is_none();
         Ok(Authenticated {
-            tenant,
+            tenant: Arc::clone(tenant),
             identity,
             payload,
             chunks: chained.then(|| {
@@ -68,14 +75,14 @@ impl Tenants {
         })
     }
 
-    fn check_scope(&self, claim: &Claim<'_>) -> Result<(), S3Error> {
+    pub(super) fn check_scope(&self, claim: &Claim<'_>, expected: &str) -> Result<(), S3Error> {
         let CredentialScope {
             region, service, ..
         } = claim.scope;
-        if service != SERVICE {
+        if service != expected {
             return Err(wrong_scope(
                 claim,
-                "the credential scope's service must be s3",
+                &format!("the credential scope's service must be {expected}"),
             ));
         }
         if region.is_empty() {
@@ -93,7 +100,7 @@ impl Tenants {
         }
     }
 
-    fn check_time(&self, claim: &Claim<'_>, now: Timestamp) -> Result<(), S3Error> {
+    pub(super) fn check_time(&self, claim: &Claim<'_>, now: Timestamp) -> Result<(), S3Error> {
         let age = now.since(claim.time);
         let Some(expires) = claim.expires else {
             if age.abs() <= MAX_SKEW {

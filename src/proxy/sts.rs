@@ -1,0 +1,68 @@
+//! The few calls of an AWS STS that are answered here: session keys for who has proved who they are.
+
+use http::Response;
+use http::header::{CACHE_CONTROL, HeaderValue};
+use http::request::Parts;
+use hyper::body::Incoming;
+
+use super::Proxy;
+use super::exit::Exit;
+use super::local::document;
+use crate::body::Answer;
+use crate::s3::request::{check_framing, content_length};
+use crate::s3::sts::{STS_BYTES, StsAction, StsRequest};
+use crate::s3::xml::{StsAnswer, sts_answer};
+use crate::s3::{Code, S3Error};
+use crate::tenant::Connection;
+use crate::timestamp::Timestamp;
+
+/// Whose memory the bodies of these calls take: nobody is known yet.
+const NOBODY: &str = "sts";
+
+impl Proxy {
+    /// Answers a call of STS. Nothing of it goes anywhere else.
+    pub(super) async fn session_keys(
+        &self,
+        head: &Parts,
+        incoming: Incoming,
+        connection: Connection,
+        now: Timestamp,
+        exit: &mut Exit,
+    ) -> Result<Response<Answer>, S3Error> {
+        exit.speaks_sts();
+        check_framing(head)?;
+        let length = content_length(head).and_then(|length| usize::try_from(length).ok());
+        let bytes = length.map_or(STS_BYTES, |length| length.min(STS_BYTES));
+        let _hold = self.gathered.take(NOBODY, usize::MAX, bytes)?;
+        let form = self.gather(incoming, STS_BYTES, || {
+            S3Error::new(Code::InvalidArgument, "The form is larger than 64 KiB.")
+        });
+        let form = form.await?;
+        exit.gathered(form.len());
+        let asked = StsRequest::parse(&form)?;
+        let tenants = &self.shared.tenants;
+        let issue = || tenants.issue(&asked, head, &form, connection, now);
+        let mut issued = issue();
+        if let StsAction::AssumeRoleWithWebIdentity { token, .. } = &asked.action
+            && matches!(&issued, Err(error) if error.code() == Code::InvalidToken)
+        {
+            if let Some(identity) = tenants.lacks_key_of(token) {
+                self.shared.key_sets.renew(identity).await;
+            }
+            issued = issue(); // the key may have come in between
+        }
+        let (caller, key) = issued?;
+        exit.caller(&caller);
+        let answer = StsAnswer {
+            key_id: &key.id,
+            secret: key.secret.expose(),
+            token: key.token.expose(),
+            expires: &key.expires.iso8601(),
+            subject: caller.identity().subject().map(|subject| &**subject),
+        };
+        let mut answer = document(sts_answer(&asked, &answer, exit.request_id()));
+        let no_store = HeaderValue::from_static("no-store");
+        answer.headers_mut().insert(CACHE_CONTROL, no_store);
+        Ok(answer)
+    }
+}

@@ -1,0 +1,67 @@
+//! What AWS SDKs read as the answers of an STS.
+
+use super::document::Writer;
+use crate::s3::S3Error;
+use crate::s3::sts::{StsRequest, sts_code};
+
+const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
+
+/// Session keys, as an answer has them.
+#[derive(Clone, Copy, Debug)]
+pub struct StsAnswer<'a> {
+    /// `AccessKeyId`
+    pub key_id: &'a str,
+    /// `SecretAccessKey`
+    pub secret: &'a str,
+    /// `SessionToken`
+    pub token: &'a str,
+    /// `Expiration`, ISO 8601.
+    pub expires: &'a str,
+    /// `SubjectFromWebIdentityToken`
+    pub subject: Option<&'a str>,
+}
+
+/// The document of `answer` to `asked`.
+pub fn sts_answer(asked: &StsRequest, answer: &StsAnswer<'_>, request_id: &str) -> String {
+    let action = asked.action_name();
+    let (response, result) = (format!("{action}Response"), format!("{action}Result"));
+    let mut writer = Writer::in_namespace(&response, NAMESPACE);
+    writer.open(&result);
+    writer.element_if("SubjectFromWebIdentityToken", answer.subject);
+    if let Some(role) = asked.role() {
+        writer.open("AssumedRoleUser");
+        writer.element("Arn", &format!("{}/{}", role.arn, role.session));
+        let id = format!("{}:{}", answer.key_id, role.session);
+        writer.element("AssumedRoleId", &id);
+        writer.close("AssumedRoleUser");
+    }
+    writer.open("Credentials");
+    writer.element("AccessKeyId", answer.key_id);
+    writer.element("SecretAccessKey", answer.secret);
+    writer.element("SessionToken", answer.token);
+    writer.element("Expiration", answer.expires);
+    writer.close("Credentials");
+    writer.close(&result);
+    writer.open("ResponseMetadata");
+    writer.element("RequestId", request_id);
+    writer.close("ResponseMetadata");
+    writer.finish(&response)
+}
+
+/// The document of an error.
+pub fn sts_error(error: &S3Error, request_id: &str) -> String {
+    let (code, status) = sts_code(error);
+    let mut writer = Writer::in_namespace("ErrorResponse", NAMESPACE);
+    writer.open("Error");
+    let kind = if status.is_server_error() {
+        "Receiver"
+    } else {
+        "Sender"
+    };
+    writer.element("Type", kind);
+    writer.element("Code", code);
+    writer.element("Message", error.message());
+    writer.close("Error");
+    writer.element("RequestId", request_id);
+    writer.finish("ErrorResponse")
+}

@@ -1,0 +1,209 @@
+//! Local session keys: a signature of Version 4 with a token of ours, and who gets one.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::request::Parts;
+
+use super::local_key::LocalKey;
+use super::{Authenticated, Connection, Identity, Tenants, unknown_key, wrong_signature};
+use crate::payload::Mode;
+use crate::s3::sts::{StsAction, StsRequest};
+use crate::s3::{Code, Query, S3Error};
+use crate::sign::Signable;
+use crate::sign::encoding::sha256_hex;
+use crate::sign::sigv4::{Claim, SigningKey};
+use crate::tenant::Tenant;
+use crate::tenant::session::{Session, SessionKey, Whose};
+use crate::timestamp::Timestamp;
+
+const SECURITY_TOKEN: &str = "x-amz-security-token";
+/// The service in the scope of a call of STS.
+const SERVICE: &str = "sts";
+
+/// A session token that has been opened.
+#[derive(Debug)]
+pub(super) struct OpenSession {
+    pub(super) key: LocalKey,
+    pub(super) tenant: Arc<Tenant>,
+    session: Session,
+}
+
+impl OpenSession {
+    pub(super) fn identity(&self) -> Identity {
+        Identity::Session {
+            key_id: Arc::clone(&self.key.id),
+            subject: self.session.subject.clone(),
+        }
+    }
+}
+
+/// The session token of a request: in a header or in the query, once.
+pub(super) fn session_token<'a>(
+    headers: &'a HeaderMap,
+    query: &'a [(Cow<'_, str>, Cow<'_, str>)],
+) -> Result<Option<&'a str>, S3Error> {
+    let in_query = query
+        .iter()
+        .filter(|(name, _)| name.eq_ignore_ascii_case(SECURITY_TOKEN))
+        .map(|(_, value)| Some(&**value));
+    let in_headers = headers.get_all(SECURITY_TOKEN).iter();
+    let mut all = in_headers.map(|value| value.to_str().ok()).chain(in_query);
+    match (all.next(), all.next()) {
+        (None, _) => Ok(None),
+        (Some(Some(token)), None) => Ok(Some(token)),
+        _ => Err(not_ours()),
+    }
+}
+
+/// The refusal of a session token that was not issued here.
+pub(super) fn not_ours() -> S3Error {
+    S3Error::new(
+        Code::InvalidToken,
+        "The provided token is not one that was issued here: use a local access key, which has no \
+         session token (unset AWS_SESSION_TOKEN)",
+    )
+}
+
+impl Tenants {
+    /// What `token` says, if it is one of ours and still good at `now`.
+    pub(super) fn session(&self, token: &str, now: Timestamp) -> Result<Arc<OpenSession>, S3Error> {
+        if self.seal.is_empty() {
+            return Err(not_ours());
+        }
+        let opened = self.sessions.get(token, |_| true, || self.open(token))?;
+        if opened.session.is_over(now) {
+            return Err(S3Error::new(
+                Code::ExpiredToken,
+                "The provided token has expired: fetch new session keys.",
+            ));
+        }
+        Ok(opened)
+    }
+
+    fn open(&self, token: &str) -> Result<OpenSession, S3Error> {
+        let (session, secret) = self.seal.open(token).ok_or_else(not_ours)?;
+        let tenant = match &session.whose {
+            Whose::Tenant(name) => self.all.iter().find(|tenant| tenant.name == *name).cloned(),
+            Whose::Template(name, claims) => {
+                let mut templates = self.templates.iter();
+                let template = templates.find(|(_, template)| template.name() == name);
+                let claim = |name: &str| {
+                    let mut claims = claims.iter();
+                    claims
+                        .find(|(known, _)| known == name)
+                        .map(|(_, value)| value.as_str())
+                };
+                template
+                    .and_then(|(_, template)| template.tenant(claim).ok())
+                    .map(Arc::new)
+            }
+        };
+        // The configuration has changed since: nobody is there any more whose key it could be.
+        let tenant = tenant.ok_or_else(not_ours)?;
+        Ok(OpenSession {
+            key: LocalKey::new(&session.key_id, tenant.index, secret),
+            tenant,
+            session,
+        })
+    }
+
+    /// Checks a call of STS, whose body is `form`, and makes the keys that it asks for.
+    pub fn issue(
+        &self,
+        asked: &StsRequest,
+        head: &Parts,
+        form: &[u8],
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<(Authenticated, SessionKey), S3Error> {
+        if self.seal.is_empty() {
+            return Err(S3Error::new(
+                Code::AccessDenied,
+                "No session keys are given here: set [server] session_secret.",
+            ));
+        }
+        self.check_secrecy(connection)?;
+        if asked.duration > self.max_session {
+            let most = self.max_session.as_secs();
+            let text = format!("The call is refused: DurationSeconds must be at most {most} here.");
+            return Err(S3Error::new(Code::InvalidArgument, text));
+        }
+        let (tenant, whose, subject) = match &asked.action {
+            StsAction::AssumeRoleWithWebIdentity { token, .. } => {
+                let proof = self.prove(token, now)?;
+                (
+                    Arc::clone(proof.tenant()),
+                    proof.whose(),
+                    Some(proof.subject()),
+                )
+            }
+            StsAction::AssumeRole(_) | StsAction::GetSessionToken => {
+                let tenant = self.signed_call(head, form, now)?;
+                let whose = Whose::Tenant(tenant.name.clone());
+                (tenant, whose, None)
+            }
+        };
+        let expires = now.plus(seconds(asked.duration));
+        let key = self.seal.make(whose, subject.clone(), expires);
+        let key =
+            key.ok_or_else(|| S3Error::new(Code::InternalError, "No session key could be made."))?;
+        let identity = Identity::Session {
+            key_id: Arc::clone(&key.id),
+            subject,
+        };
+        let caller = Authenticated {
+            tenant,
+            identity,
+            payload: Mode::Unsigned,
+            chunks: None,
+        };
+        Ok((caller, key))
+    }
+
+    /// Whose key has signed a call of STS. A session key cannot: it would live for ever.
+    fn signed_call(
+        &self,
+        head: &Parts,
+        form: &[u8],
+        now: Timestamp,
+    ) -> Result<Arc<Tenant>, S3Error> {
+        let query = Query::parse(head.uri.query().unwrap_or_default())?;
+        if session_token(&head.headers, query.pairs())?.is_some() {
+            return Err(S3Error::new(
+                Code::AccessDenied,
+                "Access Denied: session keys cannot ask for session keys; use a local access key.",
+            ));
+        }
+        let claim = Claim::from_headers(&head.headers)?.ok_or_else(|| {
+            S3Error::new(
+                Code::MissingAuthenticationToken,
+                "The call is not signed: sign it with a local access key.",
+            )
+        })?;
+        self.check_scope(&claim, SERVICE)?;
+        self.check_time(&claim, now)?;
+        let request = Signable {
+            method: head.method.as_str(),
+            path: b"/",
+            query: query.pairs(),
+            headers: &head.headers,
+        };
+        let known = self.keys.get(claim.access_key);
+        let secret = &known.unwrap_or(&self.nobody).secret;
+        let key = SigningKey::derive(secret, claim.scope.date, claim.scope.region, SERVICE);
+        let verified = claim.verify(&request, &key, &sha256_hex(form));
+        let tenant = known.and_then(|key| self.all.get(key.tenant));
+        let tenant = tenant.ok_or_else(unknown_key)?;
+        if !verified {
+            return Err(wrong_signature());
+        }
+        Ok(Arc::clone(tenant))
+    }
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,269 @@
+//! Local session keys: made for somebody who has proved who they are, and known by their token alone.
+//! Nothing is kept of them: the token says whose they are and until when, sealed so that only we can
+//! have written it and nobody else can read it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
+use crate::timestamp::Timestamp;
+
+/// Bytes of a session token at most: what it holds is bounded, so that more is none of ours.
+const TOKEN_BYTES: usize = 4096;
+/// What is sealed with each token and must be there when it is opened: what it is for, and its version.
+const LABEL: &[u8] = b"cosgate session token 1";
+/// Random bytes in a key id, 5 bits a character.
+const ID_RANDOM: usize = 16;
+const ID_PREFIX: &str = "SESS";
+const ID_LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+
+/// Seals and opens session tokens.
+pub(super) struct Seal {
+    /// The first seals; all open.
+    keys: Vec<SealKeys>,
+}
+
+struct SealKeys {
+    seal: RandomizedNonceKey,
+    /// Derives the secret of a key from its id.
+    secret: hmac::Key,
+}
+
+/// What a token says.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Session {
+    /// The id of the key that it belongs to.
+    #[serde(rename = "k")]
+    pub(super) key_id: Arc<str>,
+    /// Whose requests it is for.
+    #[serde(rename = "w")]
+    pub(super) whose: Whose,
+    /// Whom the identity provider said it is.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub(super) subject: Option<Arc<str>>,
+    /// Its end, in Unix seconds.
+    #[serde(rename = "e")]
+    expires: i64,
+}
+
+/// Whose requests a session key is for, by names: the configuration may change in its life.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(super) enum Whose {
+    /// The tenant of this name.
+    #[serde(rename = "n")]
+    Tenant(String),
+    /// A tenant of the template of this name, with these claims.
+    #[serde(rename = "t")]
+    Template(String, Vec<(String, String)>),
+}
+
+/// A key with its token, to be handed out.
+#[derive(Debug)]
+pub struct SessionKey {
+    /// The access key id.
+    pub id: Arc<str>,
+    /// The secret access key.
+    pub secret: Secret,
+    /// The session token.
+    pub token: Secret,
+    /// Its end.
+    pub expires: Timestamp,
+}
+
+impl Seal {
+    /// With keys derived from each of `secrets`.
+    pub(super) fn new<'s>(secrets: impl Iterator<Item = &'s Secret>) -> Self {
+        Self {
+            keys: secrets.filter_map(SealKeys::derive).collect(),
+        }
+    }
+
+    /// Whether there is no secret, and so no session.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// A new key for `whose` requests until `expires`; `None` when there is no secret.
+    pub(super) fn make(
+        &self,
+        whose: Whose,
+        subject: Option<Arc<str>>,
+        expires: Timestamp,
+    ) -> Option<SessionKey> {
+        let keys = self.keys.first()?;
+        let session = Session {
+            key_id: new_id()?.into(),
+            whose,
+            subject,
+            expires: expires.unix(),
+        };
+        let mut sealed = serde_json::to_vec(&session).ok()?;
+        let nonce = keys
+            .seal
+            .seal_in_place_append_tag(Aad::from(LABEL), &mut sealed)
+            .ok()?;
+        let token = [&nonce.as_ref()[..], &sealed].concat();
+        Some(SessionKey {
+            secret: keys.secret_of(&session.key_id),
+            id: session.key_id,
+            token: Secret::new(BASE64_URL_SAFE_NO_PAD.encode(token)),
+            expires,
+        })
+    }
+
+    /// What `token` says, and the secret of its key; `None` when it was not made here.
+    pub(super) fn open(&self, token: &str) -> Option<(Session, Secret)> {
+        if token.len() > TOKEN_BYTES {
+            return None;
+        }
+        let sealed = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        self.keys.iter().find_map(|keys| {
+            let mut text = sealed.to_vec();
+            let nonce = Nonce::assume_unique_for_key(*nonce);
+            let text = keys
+                .seal
+                .open_in_place(nonce, Aad::from(LABEL), &mut text)
+                .ok()?;
+            let session: Session = serde_json::from_slice(text).ok()?;
+            let secret = keys.secret_of(&session.key_id);
+            Some((session, secret))
+        })
+    }
+}
+
+impl Session {
+    /// Whether its time is over at `now`.
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
+        now.unix() >= self.expires
+    }
+}
+
+impl SealKeys {
+    /// `None` never, but for a failure of the library.
+    fn derive(secret: &Secret) -> Option<Self> {
+        let root = Salt::new(HKDF_SHA256, b"cosgate").extract(secret.expose().as_bytes());
+        let derive = |label: &[u8]| {
+            let mut key = Zeroizing::new([0; 32]);
+            let labels = [label];
+            let material = root.expand(&labels, HKDF_SHA256).ok()?;
+            material.fill(&mut *key).ok()?;
+            Some(key)
+        };
+        Some(Self {
+            seal: RandomizedNonceKey::new(&AES_256_GCM, &*derive(b"session token")?).ok()?,
+            secret: hmac::Key::new(hmac::HMAC_SHA256, &*derive(b"session secret")?),
+        })
+    }
+
+    fn secret_of(&self, id: &str) -> Secret {
+        Secret::new(BASE64_STANDARD.encode(hmac::sign(&self.secret, id.as_bytes())))
+    }
+}
+
+impl fmt::Debug for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seal").finish_non_exhaustive()
+    }
+}
+
+/// 20 characters, as AWS's are.
+fn new_id() -> Option<String> {
+    let mut random = [0; ID_RANDOM];
+    SystemRandom::new().fill(&mut random).ok()?;
+    let letter = |byte: &u8| ID_LETTERS.get(usize::from(byte % 32)).copied();
+    let letters = random.iter().filter_map(letter).map(char::from);
+    Some(ID_PREFIX.chars().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn seal(secrets: &[&str]) -> Seal {
+        let secrets: Vec<_> = secrets.iter().map(|text| Secret::new(*text)).collect();
+        Seal::new(secrets.iter())
+    }
+
+    fn whose() -> Whose {
+        Whose::Template("web".into(), vec![("sub".into(), "alice".into())])
+    }
+
+    fn make(seal: &Seal) -> SessionKey {
+        let expires = Timestamp::from_unix(NOW);
+        seal.make(whose(), Some("alice".into()), expires).unwrap()
+    }
+
+    #[test]
+    fn a_token_is_opened_by_the_secret_that_sealed_it_and_no_other() {
+        let (old, new) = (
+            "old-secret-0123456789-0123456789",
+            "new-secret-0123456789-0123456789",
+        );
+        let key = make(&seal(&[old]));
+        for opener in [seal(&[old]), seal(&[new, old])] {
+            let (session, secret) = opener.open(key.token.expose()).unwrap();
+            assert_eq!(
+                (session.key_id.clone(), secret.expose()),
+                (key.id.clone(), key.secret.expose())
+            );
+            assert_eq!(
+                (session.whose.clone(), session.subject.as_deref()),
+                (whose(), Some("alice"))
+            );
+            assert!(
+                !session.is_over(Timestamp::from_unix(NOW - 1))
+                    && session.is_over(Timestamp::from_unix(NOW))
+            );
+        }
+        assert!(seal(&[new]).open(key.token.expose()).is_none());
+        assert!(seal(&[]).open(key.token.expose()).is_none() && seal(&[]).is_empty());
+        assert!(
+            seal(&[new, old])
+                .open(make(&seal(&[new, old])).token.expose())
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn two_keys_have_nothing_in_common_and_nothing_can_be_read() {
+        let seal = seal(&["secret-0123456789-0123456789-0123"]);
+        let (one, other) = (make(&seal), make(&seal));
+        assert_eq!((one.id.len(), one.secret.expose().len()), (20, 44));
+        assert_ne!(one.id, other.id);
+        assert_ne!(one.secret.expose(), other.secret.expose());
+        assert_ne!(one.token.expose()[..16], other.token.expose()[..16]);
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(one.token.expose()).unwrap();
+        assert!(!bytes.windows(5).any(|window| window == b"alice"));
+        assert!(!format!("{one:?} {seal:?}").contains(one.token.expose()));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn a_token_with_any_byte_changed_is_nobodys(at in 0_usize..400, bit in 0_u8..8, junk in "[ -~]{0,80}") {
+            let seal = seal(&["secret-0123456789-0123456789-0123"]);
+            let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(make(&seal).token.expose()).unwrap();
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+            prop_assert!(seal.open(&BASE64_URL_SAFE_NO_PAD.encode(&bytes)).is_none());
+            prop_assert!(seal.open(&BASE64_URL_SAFE_NO_PAD.encode(&bytes[..at])).is_none());
+            prop_assert!(seal.open(&junk).is_none());
+        }
+    }
+}
