@@ -235,7 +235,7 @@ class Coscmd:
         self.log = self.folder / "log"
         self(
             *("config", "-a", CAROL.key_id, "-s", CAROL.secret, "-b", BUCKET),
-            *("-e", VIRTUAL_DOMAIN, "--do-not-use-ssl", "-p", "1", "--retry", "0"),
+            *("-e", VIRTUAL_DOMAIN, "--do-not-use-ssl", "-p", "1", "--retry", "1"),
         )
 
     def __call__(self, *arguments, **more):
