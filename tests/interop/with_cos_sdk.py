@@ -271,7 +271,7 @@ def folders_list_and_delete(c):
     c("upload", "-r", tree, f"{c.prefix}tree/")
     expect("plain.txt" in c("list", "-r", f"{c.prefix}tree/"), "plain.txt is not listed")
     c("download", "-r", f"{c.prefix}tree/", back)
-    expect_same_tree(back, tree)
+    expect_same_tree(back / "tree", tree)  # coscmd keeps the name of the folder
     c("delete", "-r", "-f", f"{c.prefix}tree/")
     expect("plain.txt" not in c("list", "-r", f"{c.prefix}tree/"), "plain.txt is still listed")
 
