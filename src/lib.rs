@@ -14,6 +14,7 @@
 
 pub mod admin;
 pub mod body;
+pub mod certificate;
 pub mod config;
 pub mod counted;
 pub mod credentials;

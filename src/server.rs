@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -23,6 +24,7 @@ use tokio::task::LocalSet;
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use crate::certificate::Certificate;
 use crate::config::ServerLimits;
 use crate::counted::{CoreLoad, Counted, Gauge, Phase};
 use crate::front::Front;
@@ -30,6 +32,7 @@ use crate::http2;
 use crate::observe::Event;
 use crate::proxy::{Client, Proxy, Shared};
 use crate::s3::S3Error;
+use crate::tenant::Certified;
 use crate::timestamp::Timestamp;
 use crate::tls;
 
@@ -258,22 +261,39 @@ impl Listener {
             peer,
             loopback,
             tls: self.tls.is_some(),
+            certificate: None,
         };
         match &self.tls {
             None => self.http(socket, client, stages).await,
             Some(acceptor) => {
                 let limit = self.limits().tls_handshake_timeout;
                 match timeout(limit, acceptor.accept(socket)).await {
-                    // Boxed, so that a connection of HTTP/1 takes no room for it.
-                    Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(tls::H2) => {
-                        Box::pin(self.http2(stream, client, stages)).await;
+                    Ok(Ok(stream)) => {
+                        let (_, session) = stream.get_ref();
+                        let chain = session.peer_certificates();
+                        let client = Client {
+                            certificate: chain.and_then(|chain| self.certified(chain)),
+                            ..client
+                        };
+                        if session.alpn_protocol() == Some(tls::H2) {
+                            // Boxed, so that a connection of HTTP/1 takes no room for it.
+                            Box::pin(self.http2(stream, client, stages)).await;
+                        } else {
+                            self.http(stream, client, stages).await;
+                        }
                     }
-                    Ok(Ok(stream)) => self.http(stream, client, stages).await,
                     Ok(Err(error)) => tracing::debug!(%error, %peer, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
                 }
             }
         }
+    }
+
+    /// Whom a certificate that TLS has found good names.
+    fn certified(&self, chain: &[CertificateDer<'_>]) -> Option<Certified> {
+        let certificate = Certificate::parse(chain.first()?)?;
+        let tenants = self.proxy.shared().tenants();
+        tenants.certified(&certificate.names, certificate.not_after)
     }
 
     /// Requests on a connection, one after another, within its limits.

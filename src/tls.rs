@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::Server;
+use crate::config::{ClientAuth, Server};
 
 /// HTTP/2 in ALPN (RFC 9113 section 3.2).
 pub const H2: &[u8] = b"h2";
@@ -32,9 +32,12 @@ pub fn acceptor(server: &Server) -> io::Result<Option<TlsAcceptor>> {
             for certificate in certificates(file)? {
                 roots.add(certificate).map_err(|error| about(file, error))?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|error| about(file, error))?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = match tls.client_auth {
+                ClientAuth::Optional => verifier.allow_unauthenticated(),
+                ClientAuth::Required => verifier,
+            };
+            let verifier = verifier.build().map_err(|error| about(file, error))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
@@ -49,6 +52,11 @@ pub fn acceptor(server: &Server) -> io::Result<Option<TlsAcceptor>> {
             )),
             error => about(&tls.cert, error),
         })?;
+    if tls.client_ca.is_some() {
+        // A resumed session would not look at the certificate again.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     if server.limits.streams > 0 {
         config.alpn_protocols.push(H2.to_vec());
     }

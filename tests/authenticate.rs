@@ -8,6 +8,7 @@
 )]
 
 use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use cosgate::config::{self, Config};
@@ -29,6 +30,8 @@ const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b785
 const LOOPBACK: Connection = Connection {
     loopback: true,
     tls: false,
+    certificate: None,
+    address: IpAddr::V4(Ipv4Addr::LOCALHOST),
 };
 
 fn now() -> Timestamp {
@@ -45,6 +48,7 @@ fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::Tenant {
         issuer: 0,
         access_keys: keys.iter().map(key).collect(),
         anonymous,
+        admission: config::Admission::default(),
         identity: None,
         grants: Vec::new(),
         limits: config::TenantLimits::default(),
@@ -70,6 +74,8 @@ fn config() -> Config {
             strict_region: false,
             allow_remote_anonymous: false,
             allow_plain_bearer: false,
+            trusted_proxies: Vec::new(),
+            allow_qsign: true,
             allow_sigv2_presign: false,
             threads: 1,
             max_presign: Duration::from_hours(7 * 24),
@@ -828,15 +834,10 @@ fn other_ways_of_signing_are_refused() {
     let with = |value: &str| Client::new().dated(EMPTY).with("authorization", value);
     with("AWS AKID:frJIUN8DYpKDtOLCwo//yllqDzg=").refused(Code::InvalidRequest);
     with("AWS4-ECDSA-P256-SHA256 Credential=a").refused(Code::InvalidRequest);
-    for value in [
-        "Basic dTpw",
-        "Bearer x",
-        "q-sign-algorithm=sha1&q-ak=x",
-        "AWS4-HMAC-SHA256",
-        "",
-    ] {
+    for value in ["Basic dTpw", "Bearer x", "AWS4-HMAC-SHA256", ""] {
         with(value).refused(Code::InvalidArgument);
     }
+    with("q-sign-algorithm=sha1&q-ak=x").refused(Code::AuthorizationHeaderMalformed);
     let query = "AWSAccessKeyId=a&Signature=b&Expires=1".to_owned();
     Client {
         query,
@@ -1125,6 +1126,7 @@ fn the_anonymous_tenant_is_served_on_loopback_unless_allowed() {
     let remote = Connection {
         loopback: false,
         tls: true,
+        ..LOOPBACK
     };
     assert!(!is_guest(&Client::new(), &config(), remote));
     // What a stranger says of the connection is not believed.

@@ -163,6 +163,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
     assert_eq!(server.region, "ap-guangzhou");
     assert_eq!(server.threads, 3);
     assert_eq!(server.max_presign, Duration::from_hours(168));
+    assert!(server.allow_qsign);
     assert!(!server.allow_sigv2_presign);
     assert!(server.tls.is_none());
     let limits = &server.limits;
@@ -1439,4 +1440,52 @@ proptest! {
         prop_assume!(!text.contains(":CANARY"));
         prop_assert!(!printed.contains("CANARY"), "{}\n{}", text, printed);
     }
+}
+
+#[test]
+fn certificates_and_addresses_of_tenants_are_checked() {
+    const TLS: &str = "[server.tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\n";
+    let pem = "-----BEGIN X-----\nAAAA\n-----END X-----\n";
+    let files = [("etc/c", pem), ("etc/k", pem), ("etc/a", pem)];
+    let acme = "client_certs = [\"san:dns:acme.example\"]\nallowed_ips = [\"10.0.0.0/8\"]\n[[tenants.acme.grants]]";
+    let text = WHOLE.replace("[[tenants.acme.grants]]", acme);
+    let text = format!("{text}{TLS}");
+    let (config, _) = parse_with(&text, &[("ID", "i"), ("KEY", "k"), ("ACME", "s")], &files)
+        .unwrap_or_else(|problems| panic!("{}", lines(&problems)));
+    let admission = &config.tenants[0].admission;
+    assert_eq!(admission.client_certs.len(), 1);
+    assert_eq!(admission.allowed_ips.len(), 1);
+    assert!(!admission.require_client_cert);
+    let grants = "[[tenants.acme.grants]]";
+    for (keys, message, fix) in [
+        (
+            "client_certs = [§\"san:dns:a\"]",
+            "`client_certs`: no client is asked",
+            "client_ca",
+        ),
+        (
+            "client_certs = [§\"a\"]",
+            "is not the name of a certificate",
+            "san:dns:NAME",
+        ),
+        (
+            "require_client_cert = §true",
+            "no certificate is this tenant's",
+            "client_certs",
+        ),
+        (
+            "allowed_ips = [§\"10.0.0.1/8\"]",
+            "is not a network",
+            "write 10.0.0.0/8",
+        ),
+    ] {
+        errs(grants, &format!("{keys}\n{grants}"), message, fix);
+    }
+    let server = "[server]\n";
+    errs(
+        server,
+        "[server]\ntrusted_proxies = [§\"proxy\"]\n",
+        "is not a network",
+        "10.0.0.0/8",
+    );
 }

@@ -728,6 +728,63 @@ fn e6_targets_are_paths_or_name_the_same_host() {
 }
 
 #[test]
+fn e_what_could_be_read_in_two_ways_ends_the_connection() {
+    let world = world();
+    let addr = world.gateway.addr;
+    let host = format!("host: {addr}\r\n");
+    for (line, fields) in [
+        (
+            "GET /photos/public/a",
+            "host: 127.0.0.1\r\nhost: evil.example\r\n",
+        ),
+        (
+            "GET /photos/public/a",
+            "host: 127.0.0.1\r\nHost: 127.0.0.1\r\n",
+        ),
+        ("GET /photos/public/a", ""),
+        ("GET /photos/public/a", "host: u@evil.example\r\n"),
+        ("GET /photos/public/a#x", &host),
+        ("GET /photos/public/a?prefix=#x", &host),
+        ("GET http://evil.example/photos/public/a", &host),
+        ("GET evil.example:443", &host),
+        ("CONNECT evil.example:443", &host),
+        ("CONNECT 127.0.0.1:443", "host: 127.0.0.1:443\r\n"),
+        ("TRACE /photos/public/a", &host),
+        (
+            "GET /photos/public/a",
+            &format!("{host}upgrade: h2c\r\nconnection: upgrade\r\n"),
+        ),
+        (
+            "GET /photos/public/a",
+            &format!("{host}a: b\r\n folded\r\n"),
+        ),
+        (
+            "GET /photos/public/a",
+            &format!("{host}a: b\r\n\tfolded\r\n"),
+        ),
+        ("GET /photos/public/a", &format!("{host}a: b\nc: d\r\n")),
+        ("GET /photos/public/a", &format!("{host}a: b\r\n\n")),
+    ] {
+        let what = format!("{line} {fields:?}");
+        let mut client = Client::connect(addr);
+        let mut bytes = format!("{line} HTTP/1.1\r\n{fields}\r\n").into_bytes();
+        bytes.extend_from_slice(&world.signed("DELETE", "/photos/acme/a").bytes());
+        client.write(&bytes);
+        let reply = client.read_reply(line.split(' ').next().unwrap());
+        reply.assert_presentable();
+        assert!(
+            matches!(reply.status, 400 | 405),
+            "{what}: {}",
+            reply.status
+        );
+        assert_ne!(reply.code(), "", "{what}");
+        assert_eq!(reply.header("connection"), Some("close"), "{what}");
+        assert!(client.closes_within(support::PATIENCE), "{what}");
+    }
+    assert_untouched(&world);
+}
+
+#[test]
 fn e7_nothing_of_the_connection_is_passed_on() {
     let world = world();
     let upgrade = world.signed("GET", "/photos/acme/a");

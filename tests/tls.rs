@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use crc_fast::CrcAlgorithm;
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ProtocolVersion, SupportedProtocolVersion};
-use support::{Authority, BUCKET, Call, Client, Reply, tls_client};
+use support::{ACME, Authority, BUCKET, Call, Client, GLOBEX, Reply, World, tls_client};
 
 const KEY: &str = "/photos/acme/k";
 const STORED: &str = "acme/k";
@@ -131,4 +131,160 @@ fn a_client_that_speaks_no_tls_or_trusts_another_authority_gets_nothing() {
     wary.write(&world.signed("GET", KEY).bytes());
     assert!(!wary.fill());
     assert_eq!(world.upstream_requests(), 0);
+}
+
+/// cosgate that knows acme by a DNS name or a URI and globex by its common name; `more` are keys of
+/// `[server.tls]`, `acme` are keys of acme.
+fn known_by_certificate(authority: &Authority, more: &str, acme: &str) -> World {
+    let (cert, key) = authority.pair("localhost");
+    World::edited(|toml| {
+        let toml = toml
+            .replacen("[tenants.acme]", &format!("[tenants.acme]\nclient_certs = [\"san:dns:Acme.example\", \"san:uri:spiffe://acme/web\"]\n{acme}"), 1)
+            .replacen("[tenants.globex]", "[tenants.globex]\nclient_certs = [\"subject:CN=globex, inc\"]", 1);
+        format!(
+            "{toml}\n[server.tls]\ncert = '{}'\nkey = '{}'\nclient_ca = '{}'\n{more}",
+            cert.display(),
+            key.display(),
+            authority.ca().display()
+        )
+    })
+}
+
+fn connect(world: &World, authority: &Authority, identity: Option<&(PathBuf, PathBuf)>) -> Client {
+    let identity = identity.map(|(cert, key)| (cert.as_path(), key.as_path()));
+    let tls = tls_client(&authority.ca(), identity, &[&TLS13, &TLS12]);
+    Client::connect_tls(world.gateway.addr, "localhost", tls)
+}
+
+fn unsigned(world: &World, method: &str, target: &str) -> Call {
+    Call::new(world.gateway.addr, method, target)
+}
+
+#[test]
+fn a_certificate_is_its_tenant() {
+    let authority = Authority::new("ours");
+    let world = known_by_certificate(&authority, "", "");
+    let (acme, globex) = ("/photos/acme/k", "/photos/globex/k");
+    for (identity, own, other) in [
+        (authority.pair("acme.example"), acme, globex),
+        (
+            authority.named("web", "spiffe://acme/web", 2100),
+            acme,
+            globex,
+        ),
+        (
+            authority.named("globex, inc", "spiffe://other", 2100),
+            globex,
+            acme,
+        ),
+    ] {
+        let mut client = connect(&world, &authority, Some(&identity));
+        send(&mut client, &unsigned(&world, "PUT", own).body("mine")).assert_ok();
+        assert_eq!(
+            send(&mut client, &unsigned(&world, "GET", own))
+                .assert_ok()
+                .text(),
+            "mine"
+        );
+        let refused = send(&mut client, &unsigned(&world, "GET", other));
+        refused.assert_error(403, "AccessDenied");
+        // Nothing of the anonymous tenant's is its, and a page cannot use it.
+        let public = send(&mut client, &unsigned(&world, "GET", "/photos/public/k"));
+        public.assert_error(403, "AccessDenied");
+        let page = unsigned(&world, "GET", own).header("origin", "https://evil.example");
+        send(&mut client, &page).assert_error(403, "AccessDenied");
+        let link = unsigned(
+            &world,
+            "GET",
+            &format!("{own}?response-content-type=text/html"),
+        );
+        send(&mut client, &link).assert_error(400, "InvalidRequest");
+        // A signature decides, good or bad.
+        let signed = Call::new(world.gateway.addr, "GET", "/photos/globex/none").signed_by(GLOBEX);
+        send(&mut client, &signed).assert_error(404, "NoSuchKey");
+        let wrong = Call::new(world.gateway.addr, "GET", own).signed_by((ACME.0, "wrong"));
+        send(&mut client, &wrong).assert_error(403, "SignatureDoesNotMatch");
+        assert!(
+            send(&mut client, &unsigned(&world, "GET", own))
+                .assert_ok()
+                .text()
+                == "mine"
+        );
+    }
+    world
+        .gateway
+        .log
+        .assert_says("\"identity\":\"certificate\",\"key_id\":\"san:dns:acme.example\"");
+    world
+        .gateway
+        .log
+        .assert_says("\"key_id\":\"subject:CN=globex, inc\"");
+}
+
+#[test]
+fn a_certificate_that_nobody_is_known_by_is_nobody() {
+    let authority = Authority::new("ours");
+    let world = known_by_certificate(&authority, "", "");
+    for identity in [
+        authority.pair("other.example"),
+        authority.named("globex", "spiffe://acme/web/x", 2100),
+        authority.named("acme.example", "spiffe://acme", 2100),
+        // Of two tenants: of neither.
+        authority.named("globex, inc", "spiffe://acme/web", 2100),
+    ] {
+        let mut client = connect(&world, &authority, Some(&identity));
+        send(&mut client, &unsigned(&world, "GET", KEY)).assert_error(403, "AccessDenied");
+        send(&mut client, &world.signed("GET", KEY)).assert_error(404, "NoSuchKey");
+    }
+    let expired = authority.named("old", "spiffe://acme/web", 2001);
+    let mut client = connect(&world, &authority, Some(&expired));
+    client.write(&unsigned(&world, "GET", KEY).bytes());
+    assert!(!client.fill());
+}
+
+#[test]
+fn a_certificate_may_be_optional_for_some_and_required_of_a_tenant() {
+    let authority = Authority::new("ours");
+    let world = known_by_certificate(
+        &authority,
+        "client_auth = \"optional\"\n",
+        "require_client_cert = true",
+    );
+    let globex =
+        |method: &str| Call::new(world.gateway.addr, method, "/photos/globex/k").signed_by(GLOBEX);
+    let mut nobody = connect(&world, &authority, None);
+    send(&mut nobody, &globex("PUT").body("x")).assert_ok();
+    let served = world.upstream_requests();
+    for presigned in [false, true] {
+        let call = world.signed("GET", KEY);
+        let call = if presigned { call.presigned(60) } else { call };
+        send(&mut nobody, &call).assert_error(403, "AccessDenied");
+        let other = authority.named("globex, inc", "spiffe://other", 2100);
+        let mut other = connect(&world, &authority, Some(&other));
+        send(&mut other, &call).assert_error(403, "AccessDenied");
+    }
+    assert_eq!(world.upstream_requests(), served);
+    let own = authority.pair("acme.example");
+    let mut own = connect(&world, &authority, Some(&own));
+    send(&mut own, &world.signed("PUT", KEY).body("x")).assert_ok();
+    send(&mut own, &unsigned(&world, "GET", KEY)).assert_ok();
+    world
+        .gateway
+        .log
+        .assert_says("no certificate of the tenant acme");
+}
+
+#[test]
+fn no_session_outlives_the_look_at_its_certificate() {
+    let authority = Authority::new("ours");
+    let world = known_by_certificate(&authority, "", "");
+    let (cert, key) = authority.pair("acme.example");
+    for (version, _) in BOTH {
+        let tls = tls_client(&authority.ca(), Some((&cert, &key)), &[version]);
+        for _ in 0..2 {
+            let mut client = Client::connect_tls(world.gateway.addr, "localhost", tls.clone());
+            send(&mut client, &unsigned(&world, "PUT", KEY).body("x")).assert_ok();
+            assert_eq!(client.tls_handshake(), Some(rustls::HandshakeKind::Full));
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use cosgate::config::{Config, ServerTls, Sources};
+use cosgate::config::{ClientAuth, Config, ServerTls, Sources};
 use cosgate::emulator::{Emulator, EmulatorConfig};
 use cosgate::secret::Secret;
 
@@ -75,17 +75,28 @@ struct Demo {
     name: &'static str,
     id: &'static str,
     secret: &'static str,
+    /// The name under which it has its folder of the one bucket.
+    bucket: &'static str,
 }
 
 const ALICE: Demo = Demo {
     name: "alice",
     id: "COSGATEDEMOALICE0001",
     secret: "cosgate-demo-alice-secret-00000000000000",
+    bucket: "demo",
 };
 const BOB: Demo = Demo {
     name: "bob",
     id: "COSGATEDEMOBOB000001",
     secret: "cosgate-demo-bob-secret-0000000000000000",
+    bucket: "demo",
+};
+/// For COS's own SDKs, which take no bucket without an APPID.
+const CAROL: Demo = Demo {
+    name: "carol",
+    id: "COSGATEDEMOCAROL0001",
+    secret: "cosgate-demo-carol-secret-00000000000000",
+    bucket: BUCKET,
 };
 const REGION: &str = "ap-guangzhou";
 const BUCKET: &str = "demo-1250000000";
@@ -131,6 +142,7 @@ fn start(arguments: &Arguments) -> std::io::Result<()> {
         cert: files.cert.clone(),
         key: files.key.clone(),
         client_ca: None,
+        client_auth: ClientAuth::Required,
     });
     serve(config, "--listen", |listen| {
         print!("{}", welcome(listen, arguments, &emulator));
@@ -176,23 +188,26 @@ anonymous = true
         cos = emulator.cos_addr(),
         sts = emulator.sts_addr(),
     );
-    text.push_str(&grant("anonymous", "public"));
-    for Demo { name, id, .. } in [ALICE, BOB] {
+    text.push_str(&grant("anonymous", "demo", "public"));
+    for Demo {
+        name, id, bucket, ..
+    } in [ALICE, BOB, CAROL]
+    {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
             "\n[tenants.{name}]\nissuer = \"dev\"\naccess_keys = [{{ id = \"{id}\", secret = \"env:{id}\" }}]\n"
         );
-        text.push_str(&grant(name, name));
+        text.push_str(&grant(name, bucket, name));
     }
     text
 }
 
-fn grant(tenant: &str, folder: &str) -> String {
+fn grant(tenant: &str, alias: &str, folder: &str) -> String {
     format!(
         r#"
 [[tenants.{tenant}.grants]]
-name = "demo"
+name = "{alias}"
 bucket = "{BUCKET}"
 region = "{REGION}"
 prefixes = ["{folder}/*"]
@@ -208,6 +223,7 @@ fn demo_secret(name: &str) -> Option<String> {
         ("ACCOUNT_SECRET", ACCOUNT_SECRET),
         (ALICE.id, ALICE.secret),
         (BOB.id, BOB.secret),
+        (CAROL.id, CAROL.secret),
     ];
     secrets
         .iter()
@@ -248,6 +264,8 @@ fn welcome(listen: SocketAddr, arguments: &Arguments, emulator: &Emulator) -> St
     };
     let Demo { id, secret, .. } = ALICE;
     let (bob_id, bob_secret) = (BOB.id, BOB.secret);
+    let (carol_id, carol_secret) = (CAROL.id, CAROL.secret);
+    let (ip, port) = (listen.ip(), listen.port());
     format!(
         r#"cosgate is ready on {endpoint}
 
@@ -272,6 +290,9 @@ rclone:
 
 s3cmd:
   s3cmd {for_s3cmd} --host {listen} --host-bucket {listen} --region {REGION} --access_key {id} --secret_key {secret} put README.md s3://demo/alice/README.md
+
+cos-python-sdk-v5, as carol, whose bucket has the APPID that COS's own SDKs want:
+  python3 -c 'from qcloud_cos import *; cos = CosS3Client(CosConfig(Region="{REGION}", SecretId="{carol_id}", SecretKey="{carol_secret}", Scheme="http", Endpoint="s3.localhost", IP="{ip}", Port={port})); cos.put_object(Bucket="{BUCKET}", Key="carol/hello", Body=b"hello"); print(cos.get_object(Bucket="{BUCKET}", Key="carol/hello")["Body"].get_raw_stream().read())'
 
 curl, as nobody:
   curl{for_curl} -T README.md {endpoint}/demo/public/README.md

@@ -1,6 +1,7 @@
 //! `cosgate explain`: what would become of a request, step by step, without sending it.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -212,6 +213,8 @@ impl Explanation {
             let connection = Connection {
                 loopback: config.server.listen.ip().is_loopback(),
                 tls: config.server.tls.is_some(),
+                certificate: None,
+                address: Ipv4Addr::LOCALHOST.into(),
             };
             caller = tenants
                 .authenticate(head, &asked, connection, wall_clock())

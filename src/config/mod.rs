@@ -3,6 +3,7 @@
 //! Nothing is read here: the text, the environment and files come in through [`Sources`].
 
 mod actions;
+mod admission;
 mod document;
 mod endpoint;
 mod grammar;
@@ -20,6 +21,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::secret::Secret;
 
@@ -93,6 +96,10 @@ pub struct Server {
     pub allow_remote_anonymous: bool,
     /// `allow_plain_bearer`: take tokens on connections that are neither TLS nor loopback.
     pub allow_plain_bearer: bool,
+    /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `allow_qsign`: take requests that are signed in COS's own way (default).
+    pub allow_qsign: bool,
     /// `allow_sigv2_presign`: take presigned URLs and browser forms of Signature Version 2.
     pub allow_sigv2_presign: bool,
     /// `threads`: one runtime each; default: one a core.
@@ -117,8 +124,19 @@ pub struct ServerTls {
     pub cert: PathBuf,
     /// `key`: PEM private key.
     pub key: PathBuf,
-    /// `client_ca`: PEM; when set, every client must show a certificate of this authority.
+    /// `client_ca`: PEM; when set, clients are asked for a certificate of this authority.
     pub client_ca: Option<PathBuf>,
+    /// `client_auth`
+    pub client_auth: ClientAuth,
+}
+
+/// Whether a client must show the certificate that it is asked for. One that is shown must be good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// It may do without.
+    Optional,
+    /// It must (default).
+    Required,
 }
 
 /// `[server.limits]`
@@ -274,6 +292,8 @@ pub struct Tenant {
     pub access_keys: Vec<AccessKey>,
     /// `anonymous`
     pub anonymous: bool,
+    /// `client_certs`, `require_client_cert`, `allowed_ips`
+    pub admission: Admission,
     /// `identity`: index into [`Config::identities`] of the one whose tokens may name this tenant.
     pub identity: Option<usize>,
     /// `[[tenants.NAME.grants]]`
@@ -326,6 +346,28 @@ pub struct Template {
     pub identity: usize,
     /// `[[templates.NAME.grants]]`; `{claim.NAME}` stands in prefixes for what the token says.
     pub grants: Vec<Grant>,
+}
+
+/// How else than by a key a tenant is known, and from where it may call.
+#[derive(Clone, Debug, Default)]
+pub struct Admission {
+    /// `client_certs`: who shows one of these and nothing else is this tenant.
+    pub client_certs: Vec<CertificateName>,
+    /// `require_client_cert`: whoever is this tenant by other means must show one of these too.
+    pub require_client_cert: bool,
+    /// `allowed_ips`; empty: from anywhere.
+    pub allowed_ips: Vec<IpNet>,
+}
+
+/// A name that a certificate has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CertificateName {
+    /// `subject:CN=…`: the subject's only common name.
+    CommonName(String),
+    /// `san:dns:…`, lower case.
+    Dns(String),
+    /// `san:uri:…`
+    Uri(String),
 }
 
 /// One of a tenant's local keys.

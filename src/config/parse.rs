@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::admission;
 use super::document::{Document, Found, Origin, printable};
 use super::endpoint::{self, Placeholders};
 use super::grammar;
@@ -12,8 +13,8 @@ use super::problem::{Problem, Refusal, Severity, nearest};
 use super::section::Section;
 use super::tenants;
 use super::{
-    Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits, ServerTls, Sources,
-    StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
+    ClientAuth, Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits, ServerTls,
+    Sources, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
 };
 use crate::secret::Secret;
 
@@ -121,6 +122,8 @@ fn server(mut section: Section<'_>) -> Option<Server> {
     let strict_region = section.flag("strict_region").value;
     let allow_remote_anonymous = section.flag("allow_remote_anonymous").value;
     let allow_plain_bearer = section.flag("allow_plain_bearer").value;
+    let trusted_proxies = admission::networks(&mut section, "trusted_proxies");
+    let allow_qsign = section.flag_or("allow_qsign", true).value;
     let allow_sigv2_presign = section.flag("allow_sigv2_presign").value;
     let cores = u64::try_from(section.document().sources.cores)
         .unwrap_or(1)
@@ -141,6 +144,8 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         strict_region,
         allow_remote_anonymous,
         allow_plain_bearer,
+        trusted_proxies,
+        allow_qsign,
         allow_sigv2_presign,
         threads,
         max_presign,
@@ -192,6 +197,17 @@ fn server_tls(mut section: Section<'_>) -> Option<ServerTls> {
     let cert = section.pem("cert");
     let key = section.pem("key");
     let client_ca = section.pem("client_ca");
+    let client_auth = section.parsed("client_auth", admission::client_auth);
+    if let Some(found) = &client_auth
+        && client_ca.is_none()
+        && !section.has("client_ca")
+    {
+        let message = "`client_auth` without `client_ca`: no client is asked for a certificate";
+        section.document().error(
+            &found.origin,
+            Refusal::new(message, "add client_ca = \"PATH\", or remove it"),
+        );
+    }
     if wanted {
         for name in ["cert", "key"] {
             if !section.has(name) && section.text(name).is_none() {
@@ -204,6 +220,7 @@ fn server_tls(mut section: Section<'_>) -> Option<ServerTls> {
         cert: cert?,
         key: key?,
         client_ca,
+        client_auth: client_auth.map_or(ClientAuth::Required, |found| found.value),
     })
 }
 

@@ -173,9 +173,14 @@ impl<'a> Section<'a> {
 
     /// `true` or `false`; false when not written.
     pub(super) fn flag(&mut self, key: &'static str) -> Found<bool> {
+        self.flag_or(key, false)
+    }
+
+    /// The same, with another default.
+    pub(super) fn flag_or(&mut self, key: &'static str, default: bool) -> Found<bool> {
         let Some(Found { value, origin }) = self.raw(key) else {
             return Found {
-                value: false,
+                value: default,
                 origin: self.origin(),
             };
         };
@@ -188,7 +193,7 @@ impl<'a> Section<'a> {
             Raw::Variable(text) => self.check(key, &origin, grammar::flag(&text)),
         };
         Found {
-            value: flag.unwrap_or(false),
+            value: flag.unwrap_or(default),
             origin,
         }
     }

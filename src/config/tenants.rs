@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use super::admission;
 use super::document::{Found, Origin, printable};
 use super::grammar;
 use super::identities::Identities;
@@ -18,6 +19,7 @@ use super::{AccessKey, Grant, PrefixPattern, Server, Template, Tenant, actions};
 struct Read {
     tenant: Tenant,
     key_origins: Vec<Origin>,
+    certificate_origins: Vec<Origin>,
     anonymous_origin: Option<Origin>,
     grants: Vec<ReadGrant>,
 }
@@ -86,6 +88,12 @@ pub(super) fn tenants(
         .collect();
     identities.warn_of_unused(root, &identities_used);
     refuse_common_keys(root, &read);
+    let certificates = read.iter().flat_map(|read| {
+        let names = read.tenant.admission.client_certs.iter();
+        let written = names.zip(&read.certificate_origins);
+        written.map(|(name, origin)| (name, origin, read.tenant.name.as_str()))
+    });
+    admission::check_certificates(root, certificates, server);
     refuse_anonymous(root, &read, server);
     refuse_overlaps(root, &read, &templates);
     (
@@ -184,7 +192,9 @@ fn tenant(
     }
     let anonymous = section.flag("anonymous");
     let names_identity = section.has("identity");
-    if !has_keys && !anonymous.value && identity.is_none() && !names_identity {
+    let (admission, certificate_origins) = admission::admission(&mut section);
+    let known_otherwise = anonymous.value || section.has("client_certs");
+    if !has_keys && !known_otherwise && identity.is_none() && !names_identity {
         let message = format!(
             "nobody can call as the tenant `{}`: it has no access_keys",
             printable(&name.value)
@@ -216,6 +226,7 @@ fn tenant(
             issuer,
             access_keys,
             anonymous: anonymous.value,
+            admission,
             identity: match identity {
                 Some(found) => Some(found.value),
                 None => names_identity.then_some(UNKNOWN),
@@ -224,6 +235,7 @@ fn tenant(
             limits,
         },
         key_origins,
+        certificate_origins,
         anonymous_origin: anonymous.value.then_some(anonymous.origin),
         grants,
     }

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -31,8 +31,8 @@ pub struct AccessLine<'a> {
     pub request_id: &'a str,
     /// The client's version of HTTP.
     pub http: Version,
-    /// The client's address, as the socket has it.
-    pub client: Option<SocketAddr>,
+    /// The client's address, proxies that are trusted left out.
+    pub client: Option<IpAddr>,
     /// The tenant, once known.
     pub tenant: Option<&'a str>,
     /// By what the caller is known, in the words of docs/security.md.

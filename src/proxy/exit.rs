@@ -2,7 +2,7 @@
 //! the counters move, when the last byte has gone or the client has.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::http2::FRAME;
 use crate::observe::{AccessLine, Event, Step, Verdict};
 use crate::s3::form::Form;
 use crate::s3::xml::sts_error;
-use crate::s3::{Fault, Operation, S3Error, S3Request};
+use crate::s3::{Fault, Operation, S3Error, S3Request, native};
 use crate::shape;
 use crate::tenant::limits::{Limited, Slot};
 use crate::tenant::{Authenticated, Identity, Tenant};
@@ -51,7 +51,7 @@ pub struct ClientBody {
 #[derive(Debug)]
 pub(super) struct Exit {
     proxy: Rc<Proxy>,
-    client: SocketAddr,
+    client: IpAddr,
     gauge: Rc<Gauge>,
     now: Timestamp,
     started: Instant,
@@ -97,7 +97,7 @@ impl Exit {
     ) -> Box<Self> {
         Box::new(Self {
             proxy: Rc::clone(proxy),
-            client: client.peer,
+            client: client.peer.ip().to_canonical(),
             gauge: Rc::clone(gauge),
             now,
             started: Instant::now(),
@@ -198,6 +198,11 @@ impl Exit {
         Rc::clone(&self.gauge)
     }
 
+    /// Notes the client's address behind proxies that are trusted.
+    pub(super) fn from(&mut self, address: IpAddr) {
+        self.client = address;
+    }
+
     /// Notes who asks.
     pub(super) fn caller(&mut self, caller: &Authenticated) {
         self.step = Step::Limit;
@@ -283,6 +288,11 @@ impl Exit {
         if let Ok(id) = HeaderValue::from_str(&self.request_id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
+        if native::is_native(head) {
+            native::from_s3(response.headers_mut());
+            let spelling = self.proxy.spelling.clone();
+            response.extensions_mut().extend(spelling);
+        }
         response.body_mut().note_failure(&self.cut);
         response.map(|answer| ClientBody {
             answer,
@@ -340,18 +350,25 @@ impl Exit {
 
     /// An S3 error document. It says nothing that the client does not know already.
     fn refusal(&self, head: &Parts, error: &S3Error) -> http::Response<Answer> {
-        let document = Bytes::from(if self.is_sts {
-            sts_error(error, &self.request_id)
+        let resource = head.uri.path();
+        let (status, document) = if self.is_sts {
+            (error.http_status(), sts_error(error, &self.request_id))
+        } else if native::is_native(head) {
+            let error = native::error(head, error);
+            let document = error.to_native_xml(resource, &self.request_id);
+            (error.http_status(), document)
         } else {
-            error.to_xml(head.uri.path(), &self.request_id)
-        });
+            let document = error.to_xml(resource, &self.request_id);
+            (error.http_status(), document)
+        };
+        let document = Bytes::from(document);
         let mut response = http::Response::new(Answer::Empty);
-        *response.status_mut() = error.http_status();
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         if let Some(seconds) = error.retry_after_seconds() {
             headers.insert(RETRY_AFTER, seconds.into());
         }
-        let bodiless = error.http_status() == StatusCode::NOT_MODIFIED;
+        let bodiless = status == StatusCode::NOT_MODIFIED;
         if !bodiless {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
             headers.insert(CONTENT_LENGTH, document.len().into());

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::Version;
 use http::request::Parts;
+use http::{Extensions, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::sleep;
 
@@ -26,10 +26,10 @@ use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness, Step};
 use crate::rewrite;
 use crate::s3::sts::is_sts;
-use crate::s3::{self, Code, Operation, S3Error, S3Request};
+use crate::s3::{self, Code, Operation, S3Error, S3Request, native};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
-use crate::tenant::{Authenticated, Connection, Tenants, bearer_token};
+use crate::tenant::{Authenticated, Certified, Connection, Tenants, bearer_token};
 use crate::timestamp::Timestamp;
 use crate::upstream::Upstream;
 
@@ -41,6 +41,7 @@ mod local;
 mod payload;
 mod retry;
 mod sign;
+mod spelling;
 mod sts;
 
 use exchange::internal;
@@ -74,6 +75,8 @@ pub struct Proxy {
     log: LogBuffer,
     budget: Budget,
     gathered: Rc<GatherBudget>,
+    /// How clients of COS's own API find the names of an answer's headers spelt.
+    spelling: Extensions,
 }
 
 /// What is known of a client before it says anything.
@@ -85,6 +88,8 @@ pub struct Client {
     pub loopback: bool,
     /// The connection is TLS.
     pub tls: bool,
+    /// Whom its certificate names.
+    pub certificate: Option<Certified>,
 }
 
 impl Shared {
@@ -121,6 +126,11 @@ impl Shared {
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The tenants.
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
     }
 
     /// The temporary keys.
@@ -170,6 +180,7 @@ impl Proxy {
             log,
             budget: Budget::new(),
             gathered,
+            spelling: spelling::of_cos(),
         });
         let weak = Rc::downgrade(&proxy);
         tokio::task::spawn_local(async move {
@@ -272,14 +283,24 @@ impl Proxy {
         now: Timestamp,
         exit: &mut Exit,
     ) -> Result<http::Response<Answer>, S3Error> {
+        let origin = self
+            .shared
+            .tenants
+            .caller(&head.headers, client.peer.ip())?;
+        exit.from(origin.address);
         let connection = Connection {
-            loopback: client.loopback,
+            loopback: client.loopback && !origin.is_forwarded,
             tls: client.tls,
+            certificate: client.certificate,
+            address: origin.address,
         };
         if is_sts(head) {
             return Box::pin(self.session_keys(head, body, connection, now, exit)).await;
         }
-        let asked = S3Request::parse(head, &self.config().server.domains)?; // what is asked
+        let domains = &self.config().server.domains;
+        let native = native::to_s3(head, domains)?;
+        let said = native.as_ref().unwrap_or(head); // in S3's words
+        let asked = S3Request::parse(said, domains)?; // what is asked
         exit.asked(&asked);
         if asked.operation == Operation::PostObject {
             let posted = self.post_object(head, asked, body, connection, now, exit);
@@ -295,11 +316,11 @@ impl Proxy {
             return Ok(answer); // what a scoped key cannot ask
         }
         exit.at(Step::Rewrite);
-        let fresh = rewrite::request(&permit, head, &self.config().upstream)?; // rewritten
+        let fresh = rewrite::request(&permit, said, &self.config().upstream)?; // rewritten
         exit.at(Step::Payload);
-        let body = self.payload(&permit, head, body, &caller, gauge).await?; // checked as it streams
+        let body = self.payload(&permit, said, body, &caller, gauge).await?; // checked as it streams
         exit.body(&body);
-        self.exchange(&permit, head, fresh, body, gauge, exit).await // signed, sent, answered
+        self.exchange(&permit, said, fresh, body, gauge, exit).await // signed, sent, answered
     }
 
     /// The configuration.

@@ -154,7 +154,8 @@ fn check_form(uri: &Uri, host: &str) -> Result<(), S3Error> {
         }
         _ => Err(invalid_uri(
             "The request target must be a path, or a URL whose host is the Host header's.",
-        )),
+        )
+        .close()),
     }
 }
 
@@ -227,6 +228,7 @@ fn bad_host() -> S3Error {
         Code::InvalidRequest,
         "The Host header must be one host name or address, with a port or without.",
     )
+    .close()
 }
 
 fn invalid_uri(message: &'static str) -> S3Error {

@@ -88,6 +88,11 @@ impl S3Error {
         super::xml::error(self, resource, request_id)
     }
 
+    /// The same for a client of COS's own API, whose documents say one thing more.
+    pub fn to_native_xml(&self, resource: &str, request_id: &str) -> String {
+        super::xml::native_error(self, resource, request_id)
+    }
+
     /// The S3 error code.
     pub fn code(&self) -> Code {
         self.0.code
@@ -193,6 +198,8 @@ codes! {
     InvalidTag BAD_REQUEST,
     InvalidToken BAD_REQUEST,
     InvalidURI BAD_REQUEST,
+    /// COS's own word for `KeyTooLongError`.
+    KeyTooLong BAD_REQUEST,
     KeyTooLongError BAD_REQUEST,
     MalformedPOSTRequest BAD_REQUEST,
     MalformedTrailerError BAD_REQUEST,

@@ -5,6 +5,7 @@ pub mod error;
 pub mod form;
 pub mod headers;
 pub mod http2;
+pub mod native;
 pub mod operation;
 mod percent;
 pub mod query;

@@ -16,6 +16,8 @@ use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
 const ALGORITHM: &str = "sha1";
+/// The most headers, and the most parameters, that a signature may name.
+const MAX_NAMES: usize = 100;
 /// The headers that every official SDK signs, besides `x-cos-*` and `x-ci-*`. Buckets in strict mode
 /// refuse a request that has one of them unsigned.
 const SIGNED_BY_EVERY_SDK: [&str; 17] = [
@@ -135,6 +137,16 @@ impl<'a> SignedNames<'a> {
             headers,
             parameters,
         }
+    }
+
+    /// Whether the header `name` is covered.
+    pub fn has_header(&self, name: &str) -> bool {
+        has(&self.headers, name)
+    }
+
+    /// Whether the parameter `name` is covered, in whatever letter case it is written.
+    pub fn has_parameter(&self, name: &str) -> bool {
+        has(&self.parameters, name)
     }
 
     /// `q-header-list`
@@ -287,15 +299,28 @@ impl<'a> Claim<'a> {
         secret: &Secret,
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        if !self.key_time.contains(now) || !self.sign_time.contains(now) {
+        if !self.life().contains(now) {
             return Err(Refusal::Expired);
         }
-        let key = SignKey::derive(secret, &self.key_time);
-        let message = string_to_sign(&self.sign_time, &http_string(request, &self.names));
-        if key.verify(message.as_bytes(), &self.signature) {
+        if self.is_signature_of(request, secret) {
             Ok(())
         } else {
             Err(Refusal::WrongSignature)
+        }
+    }
+
+    /// Whether the signature is that of `request`, in constant time and whatever the time is.
+    pub fn is_signature_of(&self, request: &Signable<'_>, secret: &Secret) -> bool {
+        let key = SignKey::derive(secret, &self.key_time);
+        let message = string_to_sign(&self.sign_time, &http_string(request, &self.names));
+        key.verify(message.as_bytes(), &self.signature)
+    }
+
+    /// When the signature is good: what `q-sign-time` and `q-key-time` have in common.
+    pub fn life(&self) -> KeyTime {
+        KeyTime {
+            start: self.key_time.start.max(self.sign_time.start),
+            end: self.key_time.end.min(self.sign_time.end),
         }
     }
 }
@@ -354,11 +379,17 @@ fn list(names: &[Cow<'_, str>]) -> String {
     out
 }
 
+fn has(names: &[Cow<'_, str>], name: &str) -> bool {
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
 fn decoded_list(text: &str) -> Option<Vec<Cow<'_, str>>> {
-    text.split(';')
-        .filter(|name| !name.is_empty())
+    let names = text.split(';').filter(|name| !name.is_empty());
+    let names: Vec<_> = names
+        .take(MAX_NAMES + 1)
         .map(decoded_name)
-        .collect()
+        .collect::<Option<_>>()?;
+    (names.len() <= MAX_NAMES).then_some(names)
 }
 
 fn decoded_name(name: &str) -> Option<Cow<'_, str>> {

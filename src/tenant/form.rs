@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use super::authenticate::{MAX_SKEW, SERVICE, not_ours, unknown_key, wrong_signature};
+use super::authenticate::{MAX_SKEW, OpenSession, SERVICE, unknown_key, wrong_signature};
 use super::{Authenticated, Connection, Identity, Tenants};
 use crate::payload::Mode;
 use crate::s3::form::{Form, LengthRange, Policy};
 use crate::s3::headers::{Disposition, disposition, must_be_signed};
-use crate::s3::{Code, Operation, S3Error, S3Request};
+use crate::s3::{Code, Operation, S3Error, S3Request, native};
 use crate::sign::form::{FormClaim, FormSignature};
 use crate::sign::{sigv2, sigv4};
 use crate::timestamp::Timestamp;
@@ -35,17 +35,30 @@ impl Tenants {
         now: Timestamp,
     ) -> Result<FormCaller, S3Error> {
         check_head(head, asked)?;
-        if form.get("x-amz-security-token").is_some() {
-            return Err(not_ours());
-        }
+        let sender = self.identify_form(head, form, asked, connection, now)?;
+        self.admit(&sender.caller, connection, now)?;
+        Ok(sender)
+    }
+
+    fn identify_form(
+        &self,
+        head: &Parts,
+        form: &Form,
+        asked: &S3Request<'_>,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<FormCaller, S3Error> {
         let Some(claim) = FormClaim::read(form)? else {
-            let tenant = self.anonymous_tenant(&head.headers, connection)?;
+            let (tenant, identity) = self.unsigned(&head.headers, connection, now)?;
             form.check_all_known()?;
             return Ok(FormCaller {
-                caller: Authenticated::new(tenant, Identity::Anonymous, Mode::Unsigned),
+                caller: Authenticated::new(tenant, identity, Mode::Unsigned),
                 length: LengthRange::ANY,
             });
         };
+        let session = form.get("x-amz-security-token");
+        let session = session.map(|token| self.session(token, now)).transpose()?;
+        let session = session.as_deref();
         match &claim.signature {
             FormSignature::Two(_) if !self.allow_sigv2_presign => {
                 return Err(S3Error::new(
@@ -60,26 +73,30 @@ impl Tenants {
                 S3Error::new(Code::InvalidArgument, text)
             })?,
         }
-        let known = self.keys.get(claim.access_key);
-        let verified = known.unwrap_or(&self.nobody).verify_form(&claim);
-        let (key, tenant) = known
-            .and_then(|key| Some((key, self.all.get(key.tenant)?)))
-            .ok_or_else(unknown_key)?;
+        let known = self.known(claim.access_key, session);
+        let verified = known
+            .map_or(&self.nobody, |(key, _)| key)
+            .verify_form(&claim);
+        let (key, tenant) = known.ok_or_else(unknown_key)?;
         if !verified {
             return Err(wrong_signature());
         }
         let policy = Policy::parse(claim.policy)?;
         let bucket = asked.bucket.unwrap_or_default();
         let length = policy.check(form, bucket, claim.unlisted(), now)?;
-        self.check_life(&claim, &policy, now)?;
+        self.check_form_life(&claim, &policy, now)?;
+        let identity = session.map_or_else(
+            || Identity::Form(Arc::clone(&key.id)),
+            OpenSession::identity,
+        );
         Ok(FormCaller {
-            caller: Authenticated::new(tenant, Identity::Form(Arc::clone(&key.id)), Mode::Unsigned),
+            caller: Authenticated::new(tenant, identity, Mode::Unsigned),
             length,
         })
     }
 
     /// A form is good for no longer than a presigned URL may be.
-    fn check_life(
+    fn check_form_life(
         &self,
         claim: &FormClaim<'_>,
         policy: &Policy,
@@ -114,6 +131,7 @@ fn check_head(head: &Parts, asked: &S3Request<'_>) -> Result<(), S3Error> {
     if head.headers.contains_key(http::header::AUTHORIZATION)
         || sigv4::Claim::is_in_query(query)
         || sigv2::Claim::is_in_query(query)
+        || native::is_native(head)
     {
         return Err(S3Error::new(
             Code::InvalidArgument,

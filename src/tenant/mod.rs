@@ -16,7 +16,9 @@ pub mod policy;
 mod session;
 mod template;
 
-pub use authenticate::{Authenticated, Connection, Identity, Tenants, bearer_token};
+pub use authenticate::{
+    Authenticated, Caller, Certified, Connection, Identity, Tenants, bearer_token,
+};
 pub use authorize::Permit;
 pub use form::FormCaller;
 pub use grant::{Grant, Tenant};

@@ -37,7 +37,7 @@ use cosgate::sign::encoding::sha256_hex;
 use cosgate::sign::sigv4::{self, CredentialScope, SigningKey};
 use cosgate::sign::{Signable, encoding};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use tokio::sync::oneshot;
 
 pub mod frames;
@@ -551,6 +551,11 @@ impl Client {
     /// The TLS version that was agreed on.
     pub fn tls_version(&self) -> Option<rustls::ProtocolVersion> {
         self.tls.as_ref()?.protocol_version()
+    }
+
+    /// How much of a TLS handshake there was.
+    pub fn tls_handshake(&self) -> Option<rustls::HandshakeKind> {
+        self.tls.as_ref()?.handshake_kind()
     }
 
     /// Writes; a peer that has gone already is found when its answer is read.
@@ -1201,6 +1206,25 @@ impl Authority {
         let params = CertificateParams::new([name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let paths = ["pem", "key"].map(|end| self.folder.path().join(format!("{name}.{end}")));
+        std::fs::write(&paths[0], certificate.pem()).unwrap();
+        std::fs::write(&paths[1], key.serialize_pem()).unwrap();
+        paths.into()
+    }
+
+    /// The same with a common name and a URI; `not_after` is a year.
+    pub fn named(&self, common_name: &str, uri: &str, not_after: i32) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([]).unwrap();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
+        params
+            .subject_alt_names
+            .push(SanType::URI(uri.try_into().unwrap()));
+        params.not_after = rcgen::date_time_ymd(not_after, 1, 1);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let file = common_name.replace(' ', "-");
+        let paths = ["pem", "key"].map(|end| self.folder.path().join(format!("{file}.{end}")));
         std::fs::write(&paths[0], certificate.pem()).unwrap();
         std::fs::write(&paths[1], key.serialize_pem()).unwrap();
         paths.into()

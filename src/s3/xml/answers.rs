@@ -100,12 +100,23 @@ pub fn post_response(location: &str, bucket: &str, key: &str, etag: &str) -> Str
 
 /// The document of an error; `resource` is the path that was asked.
 pub(in crate::s3) fn error(error: &S3Error, resource: &str, request_id: &str) -> String {
+    open_error(error, resource, request_id).finish("Error")
+}
+
+/// The same as COS writes it (436/7730): S3's elements and its own id of the log line, which is ours.
+pub(in crate::s3) fn native_error(error: &S3Error, resource: &str, request_id: &str) -> String {
+    let mut writer = open_error(error, resource, request_id);
+    writer.element("TraceId", request_id);
+    writer.finish("Error")
+}
+
+fn open_error(error: &S3Error, resource: &str, request_id: &str) -> Writer {
     let mut writer = Writer::with_bare_root("Error");
     writer.element("Code", error.code().as_str());
     writer.element("Message", error.message());
     writer.element("Resource", resource);
     writer.element("RequestId", request_id);
-    writer.finish("Error")
+    writer
 }
 
 impl DeleteResult {

@@ -52,12 +52,7 @@ impl AnonymousRule {
                  domains in its Host: use one of these in the endpoint, or sign it with a local access key",
             ));
         }
-        if comes_from_a_page(headers, host) {
-            return Err(denied(
-                "unsigned requests from web pages are refused: sign it with a local access key, or use \
-                 a presigned URL",
-            ));
-        }
+        refuse_page(headers)?;
         Ok(tenant)
     }
 
@@ -84,6 +79,18 @@ impl AnonymousRule {
                         .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             })
     }
+}
+
+/// Refuses an unsigned request that a web page has made a browser send.
+pub(super) fn refuse_page(headers: &HeaderMap) -> Result<(), S3Error> {
+    let host = only_text(headers, HOST.as_str()).unwrap_or_default();
+    if comes_from_a_page(headers, host) {
+        return Err(denied(
+            "unsigned requests from web pages are refused: sign it with a local access key, or use \
+             a presigned URL",
+        ));
+    }
+    Ok(())
 }
 
 /// RFC 6761 section 6.3: names under `localhost` are always loopback.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,31 +15,38 @@ use super::identity::IdentityProvider;
 use super::jwk::KeySet;
 use super::session::Seal;
 use super::template::Template;
-use crate::config::Config;
+use crate::config::{CertificateName, Config};
 use crate::payload::{ChunkSignatures, Mode};
-use crate::s3::{Code, S3Error, S3Request};
+use crate::s3::{Code, S3Error, S3Request, native};
 use crate::secret::Secret;
 use crate::sign::encoding::percent_decode;
 use crate::sign::sigv2;
 use crate::sign::sigv4::{CONTENT_SHA256, Claim};
 use crate::timestamp::Timestamp;
 
+mod admission;
 mod anonymous;
 mod bearer;
 mod local_key;
+mod qsign;
 mod remembered;
 mod session;
 mod sigv2_url;
 mod sigv4;
 
+use admission::Admissions;
+pub use admission::{Caller, Certified};
 use anonymous::AnonymousRule;
 use bearer::Proof;
 pub use bearer::bearer_token;
 use local_key::LocalKey;
 use remembered::Remembered;
-pub(super) use session::not_ours;
-use session::{OpenSession, session_token};
-pub(super) use sigv4::{MAX_SKEW, SERVICE};
+pub(super) use session::OpenSession;
+use session::{not_ours, session_token};
+pub(super) use sigv4::SERVICE;
+
+/// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
+pub(super) const MAX_SKEW: i64 = 900;
 
 /// All tenants and their local keys. Immutable once made, but for the signing keys it has at hand.
 #[derive(Debug)]
@@ -48,6 +56,7 @@ pub struct Tenants {
     /// Stands in for a key that nobody has, so that an unknown id takes the path of a known one.
     pub(super) nobody: LocalKey,
     anonymous: AnonymousRule,
+    admissions: Admissions,
     identities: Vec<IdentityProvider>,
     /// For each identity, the tenants by name that its tokens may name.
     trusting: Vec<HashMap<String, usize>>,
@@ -64,6 +73,7 @@ pub struct Tenants {
     region: Option<String>,
     /// The longest life of a presigned URL, in seconds.
     pub(super) max_presign: u64,
+    allow_qsign: bool,
     pub(super) allow_sigv2_presign: bool,
 }
 
@@ -83,6 +93,8 @@ pub enum Identity {
     Anonymous,
     /// A token of an identity provider, about this subject.
     Bearer(Arc<str>),
+    /// A client certificate of this name.
+    Certificate(Arc<str>),
     /// A form whose policy is signed with this local key id.
     Form(Arc<str>),
     /// A SigV4 `Authorization` header under this local key id.
@@ -91,6 +103,8 @@ pub enum Identity {
     Presigned(Arc<str>),
     /// A presigned URL of Signature Version 2 under this local key id.
     PresignedV2(Arc<str>),
+    /// COS's own signature in an `Authorization` header, under this local key id.
+    Qsign(Arc<str>),
     /// SigV4, in a header or a URL, under a session key.
     Session {
         /// The key's id.
@@ -103,10 +117,14 @@ pub enum Identity {
 /// What is known of the connection that a request came on.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {
-    /// The listener's and the peer's addresses are both loopback.
+    /// The listener's and the peer's addresses are both loopback, and no proxy stands between.
     pub loopback: bool,
     /// The connection is TLS.
     pub tls: bool,
+    /// Whom its certificate names.
+    pub certificate: Option<Certified>,
+    /// The client's address, proxies that are trusted left out.
+    pub address: IpAddr,
 }
 
 impl Tenants {
@@ -132,6 +150,7 @@ impl Tenants {
                 .collect(),
             nobody: LocalKey::new("", usize::MAX, Secret::new("")),
             anonymous: AnonymousRule::new(config),
+            admissions: Admissions::new(config),
             identities: config
                 .identities
                 .iter()
@@ -149,6 +168,7 @@ impl Tenants {
                 .strict_region
                 .then(|| config.server.region.clone()),
             max_presign: config.server.max_presign.as_secs(),
+            allow_qsign: config.server.allow_qsign,
             allow_sigv2_presign: config.server.allow_sigv2_presign,
         }
     }
@@ -170,7 +190,8 @@ impl Tenants {
         }
     }
 
-    /// Finds out who sent `head`. `now` is the local clock.
+    /// Finds out who sent `head`, which is as it came, and `asked`, which is in S3's words. `now` is the
+    /// local clock.
     ///
     /// Any mark of a signature makes the request one that must be signed well: nothing falls back
     /// from a failed signature to the anonymous tenant.
@@ -181,15 +202,54 @@ impl Tenants {
         connection: Connection,
         now: Timestamp,
     ) -> Result<Authenticated, S3Error> {
+        let caller = self.identify(head, asked, connection, now)?;
+        self.admit(&caller, connection, now)?;
+        Ok(caller)
+    }
+
+    /// Holds a caller whose proof is good to what else its tenant asks.
+    pub(super) fn admit(
+        &self,
+        caller: &Authenticated,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<(), S3Error> {
+        self.admissions.check(caller, connection, now)
+    }
+
+    /// Whom a connection's certificate with these names is; it counts until `not_after`.
+    pub fn certified(&self, names: &[CertificateName], not_after: Timestamp) -> Option<Certified> {
+        self.admissions.certified(names, not_after)
+    }
+
+    /// Where a request with `headers` comes from, on a connection with `peer`.
+    pub fn caller(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, S3Error> {
+        self.admissions.caller(headers, peer)
+    }
+
+    fn identify(
+        &self,
+        head: &Parts,
+        asked: &S3Request<'_>,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<Authenticated, S3Error> {
         let query = asked.query.pairs();
         let in_query = Claim::is_in_query(query) || sigv2::Claim::is_in_query(query);
-        if in_query && head.headers.contains_key(AUTHORIZATION) {
-            return Err(S3Error::new(
-                Code::InvalidArgument,
-                "Only one auth mechanism allowed",
-            ));
+        let has_header = head.headers.contains_key(AUTHORIZATION);
+        if in_query && has_header {
+            return Err(one_mechanism());
         }
         let session = session_token(&head.headers, query)?;
+        if native::is_native(head) {
+            if in_query || (native::is_presigned(head) && has_header) {
+                return Err(one_mechanism());
+            }
+            if session.is_some() || head.headers.contains_key(native::TOKEN) {
+                return Err(not_ours());
+            }
+            return self.native(head, now);
+        }
         if session.is_some() && !Claim::is_in_query(query) && !is_signed(&head.headers) {
             return Err(not_ours()); // only SigV4 has session tokens
         }
@@ -214,7 +274,7 @@ impl Tenants {
         if let Some(claim) = Claim::from_query(query, &head.headers)? {
             return self.signed(head, asked, &claim, session, now);
         }
-        let tenant = self.anonymous_tenant(&head.headers, connection)?;
+        let (tenant, identity) = self.unsigned(&head.headers, connection, now)?;
         if asked
             .query
             .iter()
@@ -227,17 +287,27 @@ impl Tenants {
             ));
         }
         let payload = content_sha256(&head.headers)?.map_or(Ok(Mode::Unsigned), Mode::parse)?;
-        Ok(Authenticated::new(tenant, Identity::Anonymous, payload))
+        Ok(Authenticated::new(tenant, identity, payload))
     }
 
-    /// The anonymous tenant, if it may send a request with `headers`.
-    pub(super) fn anonymous_tenant(
+    /// Whose a request without any proof of its own is: the tenant's that the connection's certificate
+    /// names, or else the anonymous one's.
+    pub(super) fn unsigned(
         &self,
         headers: &HeaderMap,
         connection: Connection,
-    ) -> Result<&Arc<Tenant>, S3Error> {
-        let tenant = self.anonymous.check(headers, connection)?;
-        self.all.get(tenant).ok_or_else(unknown_key)
+        now: Timestamp,
+    ) -> Result<(&Arc<Tenant>, Identity), S3Error> {
+        let certified = self.admissions.named(connection, now);
+        let (tenant, identity) = if let Some((name, tenant)) = certified {
+            anonymous::refuse_page(headers)?; // browsers have certificates too
+            (tenant, Identity::Certificate(Arc::clone(name)))
+        } else {
+            let tenant = self.anonymous.check(headers, connection)?;
+            (tenant, Identity::Anonymous)
+        };
+        let tenant = self.all.get(tenant).ok_or_else(unknown_key)?;
+        Ok((tenant, identity))
     }
 }
 
@@ -298,22 +368,26 @@ impl Identity {
         match self {
             Self::Anonymous => "anonymous",
             Self::Bearer(_) => "bearer",
+            Self::Certificate(_) => "certificate",
             Self::Form(_) => "form",
             Self::Header(_) => "sigv4",
             Self::Presigned(_) => "presigned",
             Self::PresignedV2(_) => "sigv2",
+            Self::Qsign(_) => "q-sign",
             Self::Session { .. } => "session",
         }
     }
 
-    /// The id of the local key.
+    /// The id of the local key, or the certificate's name.
     pub fn key_id(&self) -> Option<&Arc<str>> {
         match self {
             Self::Anonymous | Self::Bearer(_) => None,
-            Self::Form(id)
+            Self::Certificate(id)
+            | Self::Form(id)
             | Self::Header(id)
             | Self::Presigned(id)
             | Self::PresignedV2(id)
+            | Self::Qsign(id)
             | Self::Session { key_id: id, .. } => Some(id),
         }
     }
@@ -324,10 +398,12 @@ impl Identity {
             Self::Bearer(subject) => Some(subject),
             Self::Session { subject, .. } => subject.as_ref(),
             Self::Anonymous
+            | Self::Certificate(_)
             | Self::Form(_)
             | Self::Header(_)
             | Self::Presigned(_)
-            | Self::PresignedV2(_) => None,
+            | Self::PresignedV2(_)
+            | Self::Qsign(_) => None,
         }
     }
 }
@@ -355,6 +431,10 @@ fn content_sha256(headers: &HeaderMap) -> Result<Option<&str>, S3Error> {
 fn decoded_path(head: &Parts) -> Result<Cow<'_, [u8]>, S3Error> {
     percent_decode(head.uri.path())
         .ok_or_else(|| S3Error::new(Code::InvalidURI, "The path has a % without two hex digits"))
+}
+
+fn one_mechanism() -> S3Error {
+    S3Error::new(Code::InvalidArgument, "Only one auth mechanism allowed")
 }
 
 pub(super) fn wrong_signature() -> S3Error {

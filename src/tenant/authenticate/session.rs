@@ -26,14 +26,14 @@ const SERVICE: &str = "sts";
 
 /// A session token that has been opened.
 #[derive(Debug)]
-pub(super) struct OpenSession {
+pub(in crate::tenant) struct OpenSession {
     pub(super) key: LocalKey,
     pub(super) tenant: Arc<Tenant>,
     session: Session,
 }
 
 impl OpenSession {
-    pub(super) fn identity(&self) -> Identity {
+    pub(in crate::tenant) fn identity(&self) -> Identity {
         Identity::Session {
             key_id: Arc::clone(&self.key.id),
             subject: self.session.subject.clone(),
@@ -60,7 +60,7 @@ pub(super) fn session_token<'a>(
 }
 
 /// The refusal of a session token that was not issued here.
-pub(in crate::tenant) fn not_ours() -> S3Error {
+pub(super) fn not_ours() -> S3Error {
     S3Error::new(
         Code::InvalidToken,
         "The provided token is not one that was issued here: use a local access key, which has no \
@@ -70,7 +70,11 @@ pub(in crate::tenant) fn not_ours() -> S3Error {
 
 impl Tenants {
     /// What `token` says, if it is one of ours and still good at `now`.
-    pub(super) fn session(&self, token: &str, now: Timestamp) -> Result<Arc<OpenSession>, S3Error> {
+    pub(in crate::tenant) fn session(
+        &self,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<Arc<OpenSession>, S3Error> {
         if self.seal.is_empty() {
             return Err(not_ours());
         }
@@ -155,7 +159,9 @@ impl Tenants {
             key_id: Arc::clone(&key.id),
             subject,
         };
-        Ok((Authenticated::new(&tenant, identity, Mode::Unsigned), key))
+        let caller = Authenticated::new(&tenant, identity, Mode::Unsigned);
+        self.admit(&caller, connection, now)?;
+        Ok((caller, key))
     }
 
     /// Whose key has signed a call of STS. A session key cannot: it would live for ever.

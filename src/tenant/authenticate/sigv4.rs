@@ -6,18 +6,19 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::request::Parts;
 
+use super::local_key::LocalKey;
 use super::session::OpenSession;
 use super::{
-    Authenticated, Identity, Tenants, content_sha256, decoded_path, unknown_key, wrong_signature,
+    Authenticated, Identity, MAX_SKEW, Tenants, content_sha256, decoded_path, unknown_key,
+    wrong_signature,
 };
 use crate::payload::{ChunkSignatures, Mode};
 use crate::s3::{Code, S3Error, S3Request};
 use crate::sign::Signable;
 use crate::sign::sigv4::{CONTENT_SHA256, Claim, CredentialScope, UNSIGNED_PAYLOAD};
+use crate::tenant::Tenant;
 use crate::timestamp::Timestamp;
 
-/// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
-pub(in crate::tenant) const MAX_SKEW: i64 = 900;
 pub(in crate::tenant) const SERVICE: &str = "s3";
 
 impl Tenants {
@@ -42,12 +43,7 @@ impl Tenants {
         };
         let (signed_payload, payload) = claimed_payload(claim, &head.headers, query)?;
 
-        let known = match session {
-            Some(session) => Some((&session.key, &session.tenant)),
-            None => (self.keys.get(claim.access_key))
-                .and_then(|key| Some((key, self.all.get(key.tenant)?))),
-        };
-        let known = known.filter(|(key, _)| *key.id == *claim.access_key);
+        let known = self.known(claim.access_key, session);
         let verified =
             known
                 .map_or(&self.nobody, |(key, _)| key)
@@ -74,6 +70,19 @@ impl Tenants {
                 ChunkSignatures::new(signing_key, &amz_date, &claim.scope, claim.signature())
             }),
         })
+    }
+
+    /// The key of this id, and whose it is: the session's, where there is one, and else a local key.
+    pub(in crate::tenant) fn known<'k>(
+        &'k self,
+        id: &str,
+        session: Option<&'k OpenSession>,
+    ) -> Option<(&'k LocalKey, &'k Arc<Tenant>)> {
+        let known = match session {
+            Some(session) => Some((&session.key, &session.tenant)),
+            None => (self.keys.get(id)).and_then(|key| Some((key, self.all.get(key.tenant)?))),
+        };
+        known.filter(|(key, _)| *key.id == *id)
     }
 
     /// Checks that a credential's scope is of the `expected` service; `wrong` makes the refusal of it.

@@ -1,0 +1,207 @@
+//! How else than by a key a tenant is known, and from where it may call.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::document::{Found, Origin, printable};
+use super::problem::Refusal;
+use super::section::Section;
+use super::{Admission, CertificateName, ClientAuth, Server};
+
+/// X.520's upper bound of a common name.
+const COMMON_NAME_BYTES: usize = 64;
+const NAME_BYTES: usize = 1024;
+
+/// A tenant's [`Admission`], with the places of its certificates' names.
+pub(super) fn admission(section: &mut Section<'_>) -> (Admission, Vec<Origin>) {
+    let mut client_certs = Vec::new();
+    let mut origins = Vec::new();
+    for text in section.texts("client_certs") {
+        if let Some(name) = section.check("client_certs", &text.origin, certificate(text.value)) {
+            client_certs.push(name);
+            origins.push(text.origin);
+        }
+    }
+    let require_client_cert = section.flag("require_client_cert");
+    if require_client_cert.value && client_certs.is_empty() {
+        let message =
+            "`require_client_cert` without `client_certs`: no certificate is this tenant's";
+        section.document().error(
+            &require_client_cert.origin,
+            Refusal::new(message, "add client_certs = [\"san:dns:NAME\"]"),
+        );
+    }
+    let allowed_ips = networks(section, "allowed_ips");
+    if section.is_empty_array("allowed_ips") {
+        let message = "`allowed_ips` is empty: the tenant may call from nowhere";
+        let fix = "write networks, such as [\"10.0.0.0/8\"], or remove it";
+        section
+            .document()
+            .error(&section.origin(), Refusal::new(message, fix));
+    }
+    let admission = Admission {
+        client_certs,
+        require_client_cert: require_client_cert.value,
+        allowed_ips,
+    };
+    (admission, origins)
+}
+
+/// The networks of `key`.
+pub(super) fn networks(section: &mut Section<'_>, key: &'static str) -> Vec<IpNet> {
+    let texts = section.texts(key);
+    let read = |text: Found<&str>| section.check(key, &text.origin, network(text.value));
+    texts.into_iter().filter_map(read).collect()
+}
+
+/// Names that cannot be shown, or that two tenants share.
+pub(super) fn check_certificates<'r>(
+    root: &Section<'_>,
+    names: impl Iterator<Item = (&'r CertificateName, &'r Origin, &'r str)>,
+    server: Option<&Server>,
+) {
+    let shown = server.is_none_or(|server| {
+        let tls = server.tls.as_ref();
+        tls.is_some_and(|tls| tls.client_ca.is_some())
+    });
+    let mut seen: HashMap<&CertificateName, &str> = HashMap::new();
+    for (name, origin, tenant) in names {
+        if !shown {
+            let message = "`client_certs`: no client is asked for a certificate";
+            let fix = "set client_ca in [server.tls]";
+            root.document().error(origin, Refusal::new(message, fix));
+        }
+        if let Some(first) = seen.insert(name, tenant) {
+            let message = format!(
+                "the certificate `{}` is already that of the tenant `{}`",
+                printable(&name.to_string()),
+                printable(first)
+            );
+            let fix = "leave it with one of the two";
+            root.document().error(origin, Refusal::new(message, fix));
+        }
+    }
+}
+
+/// `client_auth`
+pub(super) fn client_auth(text: &str) -> Result<ClientAuth, Refusal> {
+    match text {
+        "optional" => Ok(ClientAuth::Optional),
+        "required" => Ok(ClientAuth::Required),
+        _ => Err(Refusal::new(
+            format!("`{}` is not a way to ask for certificates", printable(text)),
+            "write \"required\" or \"optional\"",
+        )),
+    }
+}
+
+/// `10.0.0.0/8`, `2001:db8::/32`, or one address.
+fn network(text: &str) -> Result<IpNet, Refusal> {
+    let refused =
+        |fix: String| Refusal::new(format!("`{}` is not a network", printable(text)), fix);
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => text.parse::<IpNet>().map_err(|_| {
+            refused("write it as 10.0.0.0/8, 2001:db8::/32 or 192.0.2.1".to_owned())
+        })?,
+    };
+    if network.trunc() != network {
+        return Err(refused(format!("write {}", network.trunc())));
+    }
+    // Addresses are compared as what they are: such a network would never match.
+    if let IpNet::V6(v6) = network
+        && v6.addr().to_ipv4_mapped().is_some()
+    {
+        return Err(refused(
+            "write the IPv4 network itself, such as 10.0.0.0/8".to_owned(),
+        ));
+    }
+    Ok(network)
+}
+
+fn certificate(text: &str) -> Result<CertificateName, Refusal> {
+    let fits = |value: &str, most: usize| {
+        (1..=most).contains(&value.len()) && !value.chars().any(char::is_control)
+    };
+    let name = if let Some(name) = text.strip_prefix("san:dns:") {
+        let label = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        (fits(name, NAME_BYTES) && name.bytes().all(label))
+            .then(|| CertificateName::Dns(name.to_ascii_lowercase()))
+    } else if let Some(uri) = text.strip_prefix("san:uri:") {
+        (fits(uri, NAME_BYTES) && uri.is_ascii() && uri.contains(':'))
+            .then(|| CertificateName::Uri(uri.to_owned()))
+    } else if let Some(name) = text.strip_prefix("subject:CN=") {
+        fits(name, COMMON_NAME_BYTES).then(|| CertificateName::CommonName(name.to_owned()))
+    } else {
+        None
+    };
+    name.ok_or_else(|| {
+        Refusal::new(
+            format!("`{}` is not the name of a certificate", printable(text)),
+            "write \"san:dns:NAME\" (no wildcard), \"san:uri:URI\" or \"subject:CN=NAME\"",
+        )
+    })
+}
+
+impl fmt::Display for CertificateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CommonName(name) => write!(f, "subject:CN={name}"),
+            Self::Dns(name) => write!(f, "san:dns:{name}"),
+            Self::Uri(uri) => write!(f, "san:uri:{uri}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_written_as_they_are() {
+        for (text, expected) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("192.0.2.1", "192.0.2.1/32"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::1", "::1/128"),
+        ] {
+            assert_eq!(network(text).unwrap().to_string(), expected);
+        }
+        for text in [
+            "",
+            "10.0.0.1/8",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "::ffff:10.0.0.0/104",
+            "a/8",
+            "10.0.0.0/8 ",
+        ] {
+            assert!(network(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn certificates_are_named_in_three_ways() {
+        for (text, name) in [
+            ("san:dns:Acme.Example", "san:dns:acme.example"),
+            ("san:uri:spiffe://a/b", "san:uri:spiffe://a/b"),
+            ("subject:CN=Acme, Inc.", "subject:CN=Acme, Inc."),
+        ] {
+            assert_eq!(certificate(text).unwrap().to_string(), name);
+        }
+        for text in [
+            "acme",
+            "san:dns:",
+            "san:dns:*.a",
+            "san:uri:x",
+            "subject:CN=",
+            "subject:O=x",
+            "cn:a",
+        ] {
+            assert!(certificate(text).is_err(), "{text}");
+        }
+    }
+}

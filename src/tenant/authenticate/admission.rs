@@ -1,0 +1,273 @@
+//! What a tenant asks of its callers besides their proof: a certificate, an address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use ipnet::IpNet;
+
+use super::{Authenticated, Connection};
+use crate::config::{Admission, CertificateName, Config};
+use crate::s3::{Code, S3Error};
+use crate::timestamp::Timestamp;
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// What all tenants ask.
+#[derive(Debug)]
+pub(super) struct Admissions {
+    /// By the tenant's index. A template's tenants ask nothing.
+    rules: Vec<Admission>,
+    /// Each with its tenant's index.
+    certificates: Vec<(Arc<str>, usize)>,
+    by_name: HashMap<CertificateName, usize>,
+    trusted_proxies: Vec<IpNet>,
+}
+
+/// The tenant that a connection's certificate names.
+#[derive(Clone, Copy, Debug)]
+pub struct Certified {
+    certificate: usize,
+    not_after: Timestamp,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The client's address: the connection's, or what trusted proxies say.
+    pub address: IpAddr,
+    /// A proxy stands between, known or not.
+    pub is_forwarded: bool,
+}
+
+impl Admissions {
+    pub(super) fn new(config: &Config) -> Self {
+        let mut certificates = Vec::new();
+        let mut by_name = HashMap::new();
+        for (index, tenant) in config.tenants.iter().enumerate() {
+            for name in &tenant.admission.client_certs {
+                by_name.insert(name.clone(), certificates.len());
+                certificates.push((name.to_string().into(), index));
+            }
+        }
+        Self {
+            rules: config
+                .tenants
+                .iter()
+                .map(|tenant| tenant.admission.clone())
+                .collect(),
+            certificates,
+            by_name,
+            trusted_proxies: config.server.trusted_proxies.clone(),
+        }
+    }
+
+    /// The tenant of a certificate with these names; `None` too where they are two tenants'.
+    pub(super) fn certified(
+        &self,
+        names: &[CertificateName],
+        not_after: Timestamp,
+    ) -> Option<Certified> {
+        let tenant_of = |index: usize| self.certificates.get(index).map(|(_, tenant)| *tenant);
+        let mut known = names
+            .iter()
+            .filter_map(|name| self.by_name.get(name))
+            .copied();
+        let certificate = known.next()?;
+        known
+            .all(|other| tenant_of(other) == tenant_of(certificate))
+            .then_some(Certified {
+                certificate,
+                not_after,
+            })
+    }
+
+    /// The name and the tenant of the connection's certificate, while it is good.
+    pub(super) fn named(
+        &self,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Option<(&Arc<str>, usize)> {
+        let certified = connection.certificate?;
+        let (name, tenant) = self.certificates.get(certified.certificate)?;
+        (now <= certified.not_after).then_some((name, *tenant))
+    }
+
+    /// Who stands behind `peer`: the last address of `X-Forwarded-For` that is no trusted proxy's,
+    /// read from the end, for all before it may be made up. Nobody else's word is taken.
+    pub(super) fn caller(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, S3Error> {
+        let peer = peer.to_canonical();
+        let has_header = headers.contains_key(FORWARDED_FOR) || headers.contains_key("forwarded");
+        if !self.trusts(peer) {
+            return Ok(Caller {
+                address: peer,
+                is_forwarded: has_header,
+            });
+        }
+        let mut address = peer;
+        let lines = headers.get_all(FORWARDED_FOR).iter();
+        'hops: for line in lines.rev() {
+            let line = line.to_str().map_err(|_| malformed())?;
+            for hop in line.rsplit(',') {
+                address = hop_address(hop).ok_or_else(malformed)?;
+                if !self.trusts(address) {
+                    break 'hops;
+                }
+            }
+        }
+        Ok(Caller {
+            address,
+            is_forwarded: true,
+        })
+    }
+
+    /// Refuses a caller whose proof is good, but who comes without its certificate or from elsewhere.
+    /// It is told no reason: it may be a thief of the key, and the log has it.
+    pub(super) fn check(
+        &self,
+        caller: &Authenticated,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<(), S3Error> {
+        let index = caller.tenant().index;
+        let Some(rule) = self.rules.get(index) else {
+            return Ok(());
+        };
+        let denied =
+            |why: String| Err(S3Error::new(Code::AccessDenied, "Access Denied.").detail(why));
+        let certified = self.named(connection, now);
+        if rule.require_client_cert && certified.is_none_or(|(_, tenant)| tenant != index) {
+            return denied(format!(
+                "the connection has no certificate of the tenant {}",
+                caller.tenant().name
+            ));
+        }
+        let contains = |network: &IpNet| network.contains(&connection.address);
+        if !rule.allowed_ips.is_empty() && !rule.allowed_ips.iter().any(contains) {
+            return denied(format!(
+                "{} is not in allowed_ips of the tenant {}",
+                connection.address,
+                caller.tenant().name
+            ));
+        }
+        Ok(())
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies
+            .iter()
+            .any(|network| network.contains(&address))
+    }
+}
+
+/// An address, with a port or without: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let hop = hop.trim_matches([' ', '\t']);
+    let in_brackets = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']'));
+    let address = match in_brackets {
+        Some(v6) => v6.parse().map(IpAddr::V6).ok(),
+        None => hop
+            .parse()
+            .ok()
+            .or_else(|| Some(hop.parse::<std::net::SocketAddr>().ok()?.ip())),
+    };
+    address.map(|address| address.to_canonical())
+}
+
+fn malformed() -> S3Error {
+    S3Error::new(
+        Code::InvalidRequest,
+        "X-Forwarded-For must be a list of addresses.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn admissions(trusted: &[&str]) -> Admissions {
+        Admissions {
+            rules: Vec::new(),
+            certificates: vec![("a".into(), 0), ("b".into(), 0), ("c".into(), 1)],
+            by_name: ["a", "b", "c"]
+                .iter()
+                .enumerate()
+                .map(|(index, name)| (CertificateName::Dns((*name).to_owned()), index))
+                .collect(),
+            trusted_proxies: trusted.iter().map(|text| text.parse().unwrap()).collect(),
+        }
+    }
+
+    fn caller(trusted: &[&str], peer: &str, lines: &[&str]) -> Option<(String, bool)> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
+        }
+        let found = admissions(trusted).caller(&headers, peer.parse().unwrap());
+        found
+            .ok()
+            .map(|caller| (caller.address.to_string(), caller.is_forwarded))
+    }
+
+    #[test]
+    fn the_last_hop_that_is_not_trusted_is_the_client() {
+        let trusted = ["10.0.0.0/8", "::1/128"];
+        for (peer, lines, address) in [
+            ("10.0.0.1", &["192.0.2.1"][..], "192.0.2.1"),
+            ("10.0.0.1", &["1.1.1.1, 192.0.2.1"], "192.0.2.1"),
+            ("10.0.0.1", &["1.1.1.1, 192.0.2.1, 10.1.1.1"], "192.0.2.1"),
+            (
+                "10.0.0.1",
+                &["1.1.1.1", "192.0.2.1", "10.1.1.1"],
+                "192.0.2.1",
+            ),
+            ("10.0.0.1", &["10.2.2.2, 10.1.1.1"], "10.2.2.2"),
+            ("10.0.0.1", &["junk, 192.0.2.1:80"], "192.0.2.1"),
+            ("::ffff:10.0.0.1", &["::ffff:192.0.2.1"], "192.0.2.1"),
+            ("::1", &["[2001:db8::1]:443"], "2001:db8::1"),
+            ("::1", &["127.0.0.1"], "127.0.0.1"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+        ] {
+            let expected = Some((address.to_owned(), true));
+            assert_eq!(caller(&trusted, peer, lines), expected, "{peer} {lines:?}");
+        }
+        for lines in [
+            &["junk"][..],
+            &[""],
+            &["192.0.2.1,"],
+            &["unknown"],
+            &["a, 10.1.1.1"],
+        ] {
+            assert_eq!(caller(&trusted, "10.0.0.1", lines), None, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_elses_word_is_taken() {
+        for lines in [&["192.0.2.1"][..], &["junk"]] {
+            let expected = Some(("203.0.113.1".to_owned(), true));
+            assert_eq!(caller(&["10.0.0.0/8"], "203.0.113.1", lines), expected);
+        }
+        let plain = Some(("203.0.113.1".to_owned(), false));
+        assert_eq!(caller(&[], "203.0.113.1", &[]), plain);
+    }
+
+    #[test]
+    fn a_certificate_of_two_tenants_is_nobodys() {
+        let admissions = admissions(&[]);
+        let known = |names: &[&str]| {
+            let names: Vec<_> = names
+                .iter()
+                .map(|name| CertificateName::Dns((*name).to_owned()))
+                .collect();
+            admissions.certified(&names, Timestamp::default()).is_some()
+        };
+        assert!(known(&["a", "b", "other"]));
+        assert!(!known(&["a", "c"]));
+        assert!(!known(&["other"]));
+        assert!(!known(&[]));
+    }
+}

@@ -1,0 +1,175 @@
+//! COS's own signature (`q-sign-algorithm=sha1`) by a local key: an `Authorization` header, or a
+//! presigned URL. As strict as Signature Version 4, though the scheme itself lets its signer choose.
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
+use http::request::Parts;
+
+use super::{
+    Authenticated, Identity, MAX_SKEW, Tenants, decoded_path, unknown_key, wrong_signature,
+};
+use crate::payload::Mode;
+use crate::s3::headers::must_be_signed;
+use crate::s3::{Code, Query, S3Error, native};
+use crate::secret::Secret;
+use crate::sign::Signable;
+use crate::sign::cos::{Claim, Refusal};
+use crate::timestamp::Timestamp;
+
+impl Tenants {
+    /// Checks `head`, which is as it came: nothing of it has been put into S3's words.
+    pub(super) fn native(&self, head: &Parts, now: Timestamp) -> Result<Authenticated, S3Error> {
+        if !self.allow_qsign {
+            return Err(S3Error::new(
+                Code::InvalidRequest,
+                "The authorization mechanism you have provided is not supported. Please use \
+                 AWS4-HMAC-SHA256, or set [server] allow_qsign = true.",
+            ));
+        }
+        let query = Query::parse(head.uri.query().unwrap_or_default())?;
+        let presigned = native::is_presigned(head);
+        let claim = if presigned {
+            Claim::from_query(query.pairs()).map_err(refused)?
+        } else {
+            Some(Claim::from_authorization(authorization(head)?).map_err(refused)?)
+        };
+        let claim = claim.ok_or_else(malformed)?;
+        check_coverage(&claim, head, &query)?;
+        self.check_life(&claim, presigned, now)?;
+        let path = decoded_path(head)?;
+        let request = Signable {
+            method: head.method.as_str(),
+            path: &path,
+            query: query.pairs(),
+            headers: &head.headers,
+        };
+
+        let known = self.keys.get(claim.secret_id);
+        let verified = is_signed(&claim, &request, &known.unwrap_or(&self.nobody).secret);
+        let (key, tenant) = known
+            .and_then(|key| Some((key, self.all.get(key.tenant)?)))
+            .ok_or_else(unknown_key)?;
+        if !verified {
+            return Err(wrong_signature());
+        }
+        let id = Arc::clone(&key.id);
+        let identity = if presigned {
+            Identity::Presigned(id)
+        } else {
+            Identity::Qsign(id)
+        };
+        // The scheme has no word for the body.
+        Ok(Authenticated::new(tenant, identity, Mode::Unsigned))
+    }
+
+    /// A signer says itself from when to when its signature is good, so the longest life of a presigned
+    /// URL bounds both forms: a URL that claims more is refused, a header that does ends early (SDKs
+    /// claim hours for each request).
+    fn check_life(
+        &self,
+        claim: &Claim<'_>,
+        presigned: bool,
+        now: Timestamp,
+    ) -> Result<(), S3Error> {
+        let life = claim.life();
+        let longest = i64::try_from(self.max_presign).unwrap_or(i64::MAX);
+        if presigned && life.end.since(life.start) > longest {
+            return Err(denied(format!(
+                "A signature must be good for at most {longest} seconds here"
+            )));
+        }
+        let age = now.since(life.start);
+        if age < -MAX_SKEW {
+            return Err(denied("Request is not valid yet: set the client's clock"));
+        }
+        if now > life.end || age > longest {
+            return Err(denied("Request has expired"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether `secret` signed `request`. The Python SDK and coscmd sign a host without the port that they
+/// send; it is this listener's own, so nothing depends on it.
+fn is_signed(claim: &Claim<'_>, request: &Signable<'_>, secret: &Secret) -> bool {
+    if claim.is_signature_of(request, secret) {
+        return true;
+    }
+    let host = request
+        .headers
+        .get(HOST)
+        .and_then(|host| host.to_str().ok());
+    let name = host
+        .and_then(|host| host.rsplit_once(':'))
+        .and_then(|(name, _)| HeaderValue::from_str(name).ok());
+    let Some(name) = name else { return false };
+    let mut headers = request.headers.clone();
+    headers.insert(HOST, name);
+    let without_port = Signable {
+        headers: &headers,
+        ..*request
+    };
+    claim.is_signature_of(&without_port, secret)
+}
+
+/// What somebody on the way could else add: another host, a header with a meaning, a parameter. Two
+/// parameters that differ in letter case alone would be one to the signature.
+fn check_coverage(claim: &Claim<'_>, head: &Parts, query: &Query<'_>) -> Result<(), S3Error> {
+    let must_sign = |name: &&str| *name != native::TOKEN && must_be_signed(name);
+    let mut headers = head.headers.keys().map(HeaderName::as_str);
+    if let Some(name) = headers.find(|name| must_sign(name) && !claim.names.has_header(name)) {
+        return Err(denied(format!(
+            "There were headers present in the request which were not signed: {name}"
+        )));
+    }
+    if !claim.names.has_header(HOST.as_str()) {
+        return Err(denied("q-header-list must include host"));
+    }
+    let pairs = query.pairs();
+    for (index, (name, _)) in pairs.iter().enumerate() {
+        if native::is_of_signature(name) {
+            continue;
+        }
+        let mut later = pairs.iter().skip(index + 1);
+        let again = later.any(|(other, _)| name.eq_ignore_ascii_case(other));
+        if again || !claim.names.has_parameter(name) {
+            return Err(denied(
+                "There were parameters present in the request which were not signed, or not once",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn authorization(head: &Parts) -> Result<&str, S3Error> {
+    let mut values = head.headers.get_all(AUTHORIZATION).iter();
+    match (values.next().map(HeaderValue::to_str), values.next()) {
+        (Some(Ok(value)), None) => Ok(value),
+        (_, Some(_)) => Err(S3Error::new(
+            Code::InvalidArgument,
+            "Only one Authorization header is allowed",
+        )),
+        _ => Err(malformed()),
+    }
+}
+
+fn refused(refusal: Refusal) -> S3Error {
+    match refusal {
+        Refusal::Expired => denied("Request has expired"),
+        Refusal::Malformed => malformed(),
+        Refusal::WrongSignature => wrong_signature(),
+    }
+}
+
+fn malformed() -> S3Error {
+    S3Error::new(
+        Code::AuthorizationHeaderMalformed,
+        "The authorization must have q-sign-algorithm=sha1, q-ak, q-sign-time, q-key-time, \
+         q-header-list, q-url-param-list and q-signature, once each",
+    )
+}
+
+fn denied(message: impl Into<std::borrow::Cow<'static, str>>) -> S3Error {
+    S3Error::new(Code::AccessDenied, message)
+}
