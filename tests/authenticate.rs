@@ -359,7 +359,7 @@ fn a_signed_header_names_its_tenant_and_key() {
     assert_eq!(seen.unwrap(), ("acme".to_owned(), true));
     assert_eq!(tenants.tenants().len(), 2);
     assert_eq!(
-        tenants.get(1).map(|tenant| tenant.name.as_str()),
+        tenants.tenants().get(1).map(|tenant| tenant.name.as_str()),
         Some("guest")
     );
 }

@@ -156,6 +156,53 @@ fn subjects_cannot_reach_each_other() {
 }
 
 #[test]
+fn a_template_gives_each_subject_a_bucket_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let prefix = "prefixes = [\"users/{claim.sub}/*\"]";
+    let identity = identity_toml(&folder);
+    assert!(identity.contains(prefix));
+    let root = "root = \"users/{claim.sub}/\"";
+    let world = World::with(&identity.replace(prefix, root));
+    let (alice, bob) = (CORP.of("alice"), CORP.of("bob"));
+    for (token, subject) in [(&alice, "alice"), (&bob, "bob")] {
+        let put = call(world.gateway.addr, "PUT", "/photos/k", token);
+        put.body(subject).ask().assert_ok();
+        let real = format!("users/{subject}/k");
+        assert_eq!(world.stored(&real).as_deref(), Some(subject));
+    }
+    for token in [&alice, &bob] {
+        let list = ask(&world, "GET", "/photos?list-type=2", token);
+        let text = list.assert_ok().text();
+        assert_eq!(elements(&text, "Key"), ["k"], "{text}");
+        assert!(!text.contains("users/"), "{text}");
+    }
+    ask(&world, "GET", "/photos/users/alice/k", &bob).assert_error(404, "NoSuchKey");
+    let before = world.upstream_requests();
+    for path in ["/photos/../alice/k", "/photos/%2e%2e/alice/k"] {
+        let reply = ask(&world, "GET", path, &bob);
+        assert!((400..404).contains(&reply.status), "{path}: {reply:?}");
+    }
+    assert_eq!(world.upstream_requests(), before);
+}
+
+#[test]
+fn a_listing_without_a_prefix_is_the_subjects_own_where_the_template_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let prefix = "prefixes = [\"users/{claim.sub}/*\"]";
+    let identity = identity_toml(&folder);
+    let lists = format!("{prefix}\nlist_default_prefix = true");
+    let world = World::with(&identity.replace(prefix, &lists));
+    for subject in ["alice", "bob"] {
+        let path = format!("/photos/users/{subject}/k");
+        let put = call(world.gateway.addr, "PUT", &path, &CORP.of(subject));
+        put.body("x").ask().assert_ok();
+    }
+    let list = ask(&world, "GET", "/photos?list-type=2", &CORP.of("alice"));
+    let text = list.assert_ok().text();
+    assert_eq!(elements(&text, "Key"), ["users/alice/k"], "{text}");
+}
+
+#[test]
 fn a_subject_that_is_no_plain_segment_gets_nothing() {
     let (world, _folder) = world();
     for subject in [

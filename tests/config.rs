@@ -1080,6 +1080,11 @@ fn a_template_keeps_its_subjects_apart() {
     ] {
         refuses(&template(prefix, bad), Severity::Error, what, fix);
     }
+    let limits = template(
+        "[[templates.web.grants]]",
+        "[templates.web.§limits]\nobject_size = \"1MiB\"\n[[templates.web.grants]]",
+    );
+    refuses(&limits, Severity::Error, "any number of them", "remove it");
     // Two claims at one place: alice of bob's organisation would be in bob's folder.
     let two = template(prefix, r#"["users/{claim.sub}/*", §"users/{claim.org}/*"]"#);
     refuses(&two, Severity::Error, "touch the same keys", "own prefix");
@@ -1095,6 +1100,55 @@ fn a_template_keeps_its_subjects_apart() {
     let any = template(prefix, r#"[§"{claim.sub}/*"]"#);
     refuses(&any, Severity::Error, "touch the same keys", "own prefix");
     let tenant = WHOLE.replace("[\"acme/*\"]", "[§\"{claim.sub}/*\"]");
+    refuses(
+        &tenant,
+        Severity::Error,
+        "a tenant has no token",
+        "[templates.NAME]",
+    );
+}
+
+#[test]
+fn a_templates_root_keeps_its_subjects_apart_too() {
+    let prefix = r#"prefixes = ["users/{claim.sub}/*"]"#;
+    for keys in [
+        "root = \"users/{claim.sub}/\"",
+        "root = \"users/{claim.sub}/\"\nprefixes = [\"a/*\", \"one\"]",
+        "root = \"users/{claim.sub}/\"\nprefixes = [\"a/*\"]\nlist_default_prefix = true",
+        "root = \"users/\"\nprefixes = [\"{claim.sub}/*\"]\nlist_default_prefix = true",
+    ] {
+        let config = good(&template(prefix, keys));
+        assert_eq!(config.templates[0].grants.len(), 1, "{keys}");
+    }
+    for (keys, what, fix) in [
+        ("root = §\"users/\"", "no claim", "shared = true"),
+        (
+            "root = §\"users/x-{claim.sub}/\"",
+            "whole segment",
+            "alone between slashes",
+        ),
+        (
+            "root = \"u/{claim.a}/\"\nprefixes = [§\"b-{claim.b}/*\"]",
+            "whole segment",
+            "alone between slashes",
+        ),
+        (
+            "root = \"u/\"\nprefixes = [§\"{claim.sub}*\"]",
+            "begins so",
+            "end the folder",
+        ),
+    ] {
+        refuses(&template(prefix, keys), Severity::Error, what, fix);
+    }
+    let both = WHOLE.replace("acme/*", "users/acme/*");
+    let root = TEMPLATE.replace(prefix, "root = §\"users/{claim.sub}/\"");
+    let both = format!("{both}{root}");
+    refuses(&both, Severity::Error, "touch the same keys", "own prefix");
+    let tenant = WHOLE.replacen(
+        "prefixes = [\"acme/*\"]",
+        "root = §\"users/{claim.sub}/\"",
+        1,
+    );
     refuses(
         &tenant,
         Severity::Error,

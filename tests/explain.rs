@@ -337,6 +337,46 @@ fn machines_get_one_json_object() {
     assert_eq!(said.pointer("/upstream"), None);
 }
 
+/// Everybody with a token has a folder.
+const TEMPLATE: &str = r#"
+[identities.corp]
+issuer = "https://login.example.com/"
+audience = "cosgate"
+jwks = "https://login.example.com/jwks.json"
+
+[templates.web]
+issuer = "main"
+identity = "corp"
+
+[[templates.web.grants]]
+name = "photos"
+bucket = "users-1250000000"
+region = "ap-guangzhou"
+root = "users/{claim.sub}/"
+actions = ["read"]
+"#;
+
+#[test]
+fn a_templates_tenant_is_named_as_in_the_access_log() {
+    let config = format!("{CONFIG}{TEMPLATE}");
+    let output = explain(&config, &["-t", "web/alice", "GET", "/photos/x"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for part in [
+        "taken to be the tenant web/alice;",
+        "GET /users/alice/x HTTP/1.1",
+        "users-1250000000/users/alice/*",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    for name in ["web", "web/", "web/..", "web/a/b", "web/a*"] {
+        let output = explain(&config, &["-t", name, "GET", "/photos/x"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("web/SUBJECT"), "{said}");
+    }
+}
+
 #[test]
 fn what_cannot_be_explained_ends_with_2() {
     for (arguments, help) in [

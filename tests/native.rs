@@ -540,6 +540,41 @@ fn a_multi_delete_and_the_buckets_are_as_in_s3() {
 }
 
 #[test]
+fn a_virtual_bucket_is_one_to_native_clients_too() {
+    for signature in SIGNATURES {
+        let world = World::edited(|toml| {
+            let spoken = format!("[upstream]\nsignature = \"{signature}\"");
+            let toml = toml.replacen("[upstream]", &spoken, 1);
+            toml.replacen("prefixes = [\"acme/*\"]", "root = \"acme/in/\"", 1)
+        });
+        for key in ["a", "d/b"] {
+            let put = Native::new(&world, "PUT", &format!("/{key}")).body(key);
+            put.ask().assert_ok();
+        }
+        assert_eq!(world.stored("acme/in/d/b").as_deref(), Some("d/b"));
+        let get = Native::new(&world, "GET", "/d/b");
+        assert_eq!(get.ask().assert_ok().text(), "d/b");
+        assert_eq!(get.presigned().send().assert_ok().text(), "d/b");
+        let list = Native::new(&world, "GET", "/?prefix=d%2F").ask();
+        let text = list.assert_ok().text();
+        assert_eq!(elements(&text, "Key"), ["d/b"], "{text}");
+        assert_eq!(element(&text, "Name"), "photos");
+        let copy = Native::new(&world, "PUT", "/c")
+            .header("x-cos-copy-source", "photos.s3.localhost/d/b")
+            .ask();
+        copy.assert_ok();
+        assert_eq!(world.stored("acme/in/c").as_deref(), Some("d/b"));
+        let none = Native::new(&world, "GET", "/none").ask();
+        assert_eq!(none.code(), "NoSuchKey");
+        let all = Native::new(&world, "GET", "/").ask();
+        for reply in [&list, &copy, &none, &all] {
+            let said = format!("{:?} {}", reply.headers, reply.text());
+            assert!(!said.contains("acme/in"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn it_can_be_turned_off() {
     let off = |toml: String| toml.replacen("threads = 1", "threads = 1\nallow_qsign = false", 1);
     let world = World::edited(off);

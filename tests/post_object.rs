@@ -29,9 +29,10 @@ use cosgate::sign::sigv4::SigningKey;
 use cosgate::timestamp::Timestamp;
 use http::{HeaderMap, HeaderValue};
 use serde_json::Value;
+use support::http2::Http2;
 use support::{
-    ACME, BUCKET, Client, GLOBEX, Program, Reply, SIGNATURES, Scripted, World, act, element,
-    eventually, exchange, header_of, toml,
+    ACME, Authority, BUCKET, Call, Client, GLOBEX, Program, Reply, SIGNATURES, Scripted, World,
+    act, element, eventually, exchange, header_of, toml,
 };
 
 const BOUNDARY: &str = "----WebKitFormBoundary7MA4YWxkTrZu0gW";
@@ -210,6 +211,15 @@ impl Post {
         let reply = self.send();
         reply.assert_error(status, code);
         reply
+    }
+}
+
+impl Post {
+    /// For clients of COS's own API too, whose errors are in COS's words.
+    #[track_caller]
+    fn refused_in_any_words(&self, status: u16) {
+        let reply = self.send();
+        assert_eq!(reply.status, status, "{}", reply.text());
     }
 }
 
@@ -885,6 +895,73 @@ fn a_form_without_a_signature_is_the_anonymous_tenants() {
     // A signed one may come from any page.
     let signed = post(&world, "acme/x").header("origin", "https://app.example");
     assert_eq!(signed.send().status, 204);
+}
+
+#[test]
+fn a_form_is_held_to_its_tenants_addresses_and_limits() {
+    let elsewhere = World::edited(|toml| {
+        let acme = "[tenants.acme]\nallowed_ips = [\"10.0.0.0/8\"]";
+        let toml = toml.replacen("[tenants.acme]", acme, 1);
+        toml.replacen(
+            "threads = 1",
+            "threads = 1\ntrusted_proxies = [\"127.0.0.1\"]",
+            1,
+        )
+    });
+    post(&elsewhere, "acme/x").refused(403, "AccessDenied");
+    assert_untouched(&elsewhere);
+    let form = post(&elsewhere, "acme/x").header("x-forwarded-for", "10.1.1.1");
+    assert_eq!(form.send().status, 204);
+    let world = World::with("[tenants.acme.limits]\nrequests_per_second = 1\nburst = 1");
+    assert_eq!(post(&world, "acme/x").send().status, 204);
+    post(&world, "acme/x").refused(503, "SlowDown");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_form_comes_over_http2_too() {
+    let authority = Authority::new("ours");
+    let world = authority.serve("");
+    let client = Http2::connect(&authority, world.gateway.addr).await;
+    let sent = |post: &Post| {
+        Call::new(post.addr, "POST", &post.target)
+            .header(
+                "content-type",
+                &format!("multipart/form-data; boundary={BOUNDARY}"),
+            )
+            .body(post.body())
+    };
+    for length in [0, 100, 300_000] {
+        let file = vec![b'f'; length];
+        let form = post(&world, "acme/two").file(file.clone());
+        let reply = client.send(&sent(&form)).await;
+        assert_eq!(reply.status, 204, "{}", reply.text());
+        let stored = world.emulator.object_bytes(BUCKET, "acme/two").unwrap();
+        assert!(stored == file, "{length} bytes changed on their way");
+    }
+    let outside = client.send(&sent(&post(&world, "globex/two"))).await;
+    outside.assert_error(403, "AccessDenied");
+    let wrong = post(&world, "acme/two").by((ACME.0, "wrong"));
+    let wrong = client.send(&sent(&wrong)).await;
+    wrong.assert_error(403, "SignatureDoesNotMatch");
+    world.gateway.log.assert_says("\"identity\":\"form\"");
+}
+
+#[test]
+fn a_form_has_no_other_signature() {
+    let world = World::new();
+    for (name, value) in [
+        ("authorization", "q-sign-algorithm=sha1&q-ak=x"),
+        ("authorization", "Bearer x"),
+    ] {
+        let form = post(&world, "acme/x").header(name, value);
+        form.refused_in_any_words(400);
+    }
+    for query in ["q-signature=x", "X-Amz-Signature=x"] {
+        let mut form = post(&world, "acme/x");
+        form.target = format!("/photos?{query}");
+        form.refused_in_any_words(400);
+    }
+    assert_untouched(&world);
 }
 
 #[test]

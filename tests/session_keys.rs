@@ -14,14 +14,18 @@ mod tokens;
 
 use std::net::SocketAddr;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use cosgate::secret::Secret;
+use cosgate::server::wall_clock;
 use cosgate::sign::Signable;
-use cosgate::sign::encoding::{push_encoded, sha256_hex};
+use cosgate::sign::encoding::{hex, push_encoded, sha256_hex};
 use cosgate::sign::sigv4::{self, CredentialScope, SigningKey};
 use cosgate::timestamp::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
-use support::{ACME, Call, Reply, World, element};
+use support::http2::Http2;
+use support::{ACME, Authority, Call, Reply, World, element};
 use tempfile::TempDir;
 use tokens::{CORP, STRANGER, claims, identity_toml};
 
@@ -400,6 +404,119 @@ fn a_key_ends_when_it_was_said_to() {
     keys(&reply);
     let text = element(&reply.text(), "Expiration").replace(['-', ':'], "");
     let end = Timestamp::parse_amz(&text).unwrap();
-    let left = end.since(cosgate::server::wall_clock());
+    let left = end.since(wall_clock());
     assert!((3590..=3600).contains(&left), "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sts_speaks_http2_too() {
+    let authority = Authority::new("ours");
+    let folder = tempfile::tempdir().unwrap();
+    let tls = authority.tls("") + &identity_toml(&folder);
+    let world = World::edited(|toml| {
+        let server = format!("[server]\nsession_secret = \"{SECRET}\"\n");
+        toml.replacen("[server]\n", &server, 1) + &tls
+    });
+    let addr = world.gateway.addr;
+    let client = Http2::connect(&authority, addr).await;
+    let alice = keys(&client.send(&web_identity(addr, &CORP.of("alice"))).await);
+    let put = alice.call(addr, "PUT", "/photos/users/alice/k").body("x");
+    client.send(&put).await.assert_ok();
+    let other = alice.call(addr, "GET", "/photos/users/bob/k");
+    client.send(&other).await.assert_error(403, "AccessDenied");
+    let stranger = client
+        .send(&web_identity(addr, &STRANGER.of("alice")))
+        .await;
+    assert_refused(&stranger, 400, "InvalidIdentityToken");
+    world.gateway.log.assert_says("\"http\":\"2\"");
+    world
+        .gateway
+        .log
+        .assert_says("\"operation\":\"AssumeRoleWithWebIdentity\"");
+}
+
+#[test]
+fn the_sts_holds_a_tenant_to_its_addresses_and_limits() {
+    let form = "Action=GetSessionToken&Version=2011-06-15";
+    let world_of = |acme: &str| {
+        World::edited(|toml| {
+            let server = format!("[server]\nsession_secret = \"{SECRET}\"\n");
+            let toml = toml.replacen("[server]\n", &server, 1);
+            toml.replacen("[tenants.acme]", &format!("[tenants.acme]\n{acme}"), 1)
+        })
+    };
+    let elsewhere = world_of("allowed_ips = [\"10.0.0.0/8\"]");
+    let call = signed(elsewhere.gateway.addr, form, ACME, "sts");
+    assert_refused(&call.send(), 403, "AccessDenied");
+    let limited = world_of("limits = { requests_per_second = 1, burst = 1 }");
+    let call = signed(limited.gateway.addr, form, ACME, "sts");
+    keys(&call.send());
+    let again = call.send();
+    assert_eq!((again.status, again.code().as_str()), (503, "SlowDown"));
+}
+
+/// A browser's form that stores `key`, its policy signed with session keys.
+fn form_of(addr: SocketAddr, keys: &Keys, key: &str, token_in_policy: bool) -> Call {
+    let now = wall_clock();
+    let (date, day) = (now.amz(), now.date());
+    let credential = format!("{}/{day}/ap-guangzhou/s3/aws4_request", keys.id);
+    let mut conditions = json!([
+        { "bucket": "photos" }, { "key": key }, { "x-amz-date": date },
+        { "x-amz-credential": credential }, { "x-amz-algorithm": "AWS4-HMAC-SHA256" },
+    ]);
+    if token_in_policy {
+        let token = json!({ "x-amz-security-token": keys.token });
+        conditions.as_array_mut().unwrap().push(token);
+    }
+    let policy = json!({ "expiration": now.plus(300).iso8601(), "conditions": conditions });
+    let policy = BASE64_STANDARD.encode(policy.to_string());
+    let secret = Secret::new(keys.secret.as_str());
+    let signing = SigningKey::derive(&secret, &day, "ap-guangzhou", "s3");
+    let signature = hex(&signing.sign(policy.as_bytes()));
+    let body: String = [
+        ("key", key),
+        ("policy", &policy),
+        ("x-amz-algorithm", "AWS4-HMAC-SHA256"),
+        ("x-amz-credential", &credential),
+        ("x-amz-date", &date),
+        ("x-amz-security-token", &keys.token),
+        ("x-amz-signature", &signature),
+        ("file", "from a form"),
+    ]
+    .iter()
+    .map(|(name, value)| {
+        format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    })
+    .collect();
+    Call::new(addr, "POST", "/photos")
+        .header("content-type", "multipart/form-data; boundary=b")
+        .body(body + "--b--\r\n")
+}
+
+#[test]
+fn a_form_may_be_signed_with_a_session_key() {
+    let (world, _folder) = world();
+    let addr = world.gateway.addr;
+    let alice = keys(&web_identity(addr, &CORP.of("alice")).send());
+    let stored = form_of(addr, &alice, "users/alice/form", true).send();
+    assert_eq!(stored.status, 204, "{}", stored.text());
+    assert_eq!(
+        world.stored("users/alice/form").as_deref(),
+        Some("from a form")
+    );
+    world.gateway.log.assert_says("\"identity\":\"session\"");
+    let before = world.upstream_requests();
+    let other = form_of(addr, &alice, "users/bob/form", true).send();
+    other.assert_error(403, "AccessDenied");
+    // The token is a field like others: the policy must know of it.
+    let extra = form_of(addr, &alice, "users/alice/form", false).send();
+    extra.assert_error(403, "AccessDenied");
+    let bob = keys(&web_identity(addr, &CORP.of("bob")).send());
+    let mixed = Keys {
+        token: bob.token,
+        ..alice
+    };
+    let mixed = form_of(addr, &mixed, "users/alice/form", true).send();
+    mixed.assert_error(403, "InvalidAccessKeyId");
+    assert_eq!(world.upstream_requests(), before);
 }

@@ -11,6 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use crc_fast::CrcAlgorithm;
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ProtocolVersion, SupportedProtocolVersion};
+use support::http2::Http2;
 use support::{ACME, Authority, BUCKET, Call, Client, GLOBEX, Reply, World, tls_client};
 
 const KEY: &str = "/photos/acme/k";
@@ -219,6 +220,40 @@ fn a_certificate_is_its_tenant() {
         .gateway
         .log
         .assert_says("\"key_id\":\"subject:CN=globex, inc\"");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_is_its_tenant_over_http2_too() {
+    let authority = Authority::new("ours");
+    let world = known_by_certificate(&authority, "", "require_client_cert = true");
+    let addr = world.gateway.addr;
+    let acme = authority.pair("acme.example");
+    let acme = Http2::certified(&authority, addr, &acme).await;
+    let put = unsigned(&world, "PUT", KEY).body("mine");
+    acme.send(&put).await.assert_ok();
+    let get = unsigned(&world, "GET", "/photos/globex/k");
+    acme.send(&get).await.assert_error(403, "AccessDenied");
+    acme.send(&world.signed("GET", KEY)).await.assert_ok();
+    let globex = authority.named("globex, inc", "spiffe://other", 2100);
+    let globex = Http2::certified(&authority, addr, &globex).await;
+    for call in [unsigned(&world, "GET", KEY), world.signed("GET", KEY)] {
+        let reply = globex.send(&call).await;
+        reply.assert_error(403, "AccessDenied");
+    }
+    // Nor can a form come without it.
+    let nobody = unsigned(&world, "POST", "/photos")
+        .header("content-type", "multipart/form-data; boundary=b")
+        .body(
+            "--b\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\nacme/form\r\n--b\r\n\
+             Content-Disposition: form-data; name=\"file\"\r\n\r\nx\r\n--b--\r\n",
+        );
+    let refused = globex.send(&nobody).await;
+    refused.assert_error(403, "AccessDenied");
+    assert_eq!(acme.send(&nobody).await.status, 204);
+    world
+        .gateway
+        .log
+        .assert_says("\"identity\":\"certificate\",\"key_id\":\"san:dns:acme.example\"");
 }
 
 #[test]

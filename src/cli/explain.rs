@@ -48,7 +48,7 @@ pub(super) struct Arguments {
     /// The TOML file that names the tenant; variables that it names need not be set
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
-    /// Who asks, taken at their word: no signature is needed
+    /// Who asks, taken at their word: no signature is needed. A template's tenant is TEMPLATE/SUBJECT
     #[arg(long, short, value_name = "NAME")]
     tenant: Option<String>,
     /// Nobody known asks, on this machine if the listener is loopback
@@ -151,8 +151,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     let tenants = Tenants::new(&config);
     let named = arguments.tenant.as_deref().map(|name| {
-        let found = tenants.tenants().iter().find(|tenant| tenant.name == name);
-        found.ok_or_else(|| credentials::unknown_tenant(name, &config))
+        let found = tenants.named(name);
+        found.ok_or_else(|| unknown_tenant(name, &config))
     });
     let explained = named
         .transpose()
@@ -165,7 +165,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         }
     };
     let mut explanation = Explanation::default();
-    let verdict = match explanation.walk(&config, &tenants, tenant.map(|tenant| &**tenant), &head) {
+    let verdict = match explanation.walk(&config, &tenants, tenant.as_deref(), &head) {
         Ok(verdict) => verdict,
         Err((step, error)) => {
             explanation.refuse(step, &error);
@@ -429,9 +429,25 @@ fn key(config: &Config, tenant: &Tenant) -> Key {
     }
 }
 
+fn unknown_tenant(name: &str, config: &Config) -> String {
+    let template = name.split('/').next().unwrap_or_default();
+    if !config.templates.iter().any(|known| known.name == template) {
+        return credentials::unknown_tenant(name, config);
+    }
+    format!(
+        "cosgate: error: the template `{template}` makes no tenant `{}`\n  help: write {template}/ and \
+         what a token's claims would say, as the access log does: {template}/SUBJECT",
+        name.escape_debug()
+    )
+}
+
 fn issuer<'c>(config: &'c Config, tenant: &Tenant) -> Option<&'c cosgate::config::Issuer> {
-    let tenant = config.tenants.get(tenant.index)?;
-    config.issuers.get(tenant.issuer)
+    let of_tenant = config.tenants.get(tenant.index).map(|tenant| tenant.issuer);
+    let of_template = || {
+        let index = tenant.index.checked_sub(config.tenants.len())?;
+        config.templates.get(index).map(|template| template.issuer)
+    };
+    config.issuers.get(of_tenant.or_else(of_template)?)
 }
 
 fn issuer_kind<'c>(config: &'c Config, tenant: &Tenant) -> Option<&'c IssuerKind> {

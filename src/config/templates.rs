@@ -66,6 +66,13 @@ fn template(
         }
     }
     check_grants_of_one_tenant(&section, &grants);
+    if let Some(origin) = section.place_of("limits") {
+        let message = "`limits` belong to one tenant, and a template makes any number of them";
+        let fix = "remove it; a tenant that a token names by `tenant_claim` may have limits";
+        section
+            .document()
+            .error(&origin, Refusal::new(message, fix));
+    }
     section.finish();
     ReadTemplate {
         template: Template {
@@ -105,10 +112,7 @@ fn check_prefix(section: &Section<'_>, pattern: &PrefixPattern, origin: &Origin,
     if !has_claim(text) {
         if !shared {
             refuse(
-                format!(
-                    "`{}` has no claim: every subject gets the same keys",
-                    pattern
-                ),
+                format!("`{pattern}` has no claim: every subject gets the same keys"),
                 "write \"users/{claim.sub}/*\", or shared = true in the grant if that is meant",
             );
         }

@@ -80,6 +80,21 @@ impl Template {
         }
         Ok(tenant)
     }
+
+    /// The tenant whose claims have these values, as its name has them: `alice`, or `acme/alice`.
+    pub(super) fn of_values(&self, values: &str) -> Option<Tenant> {
+        let values: Vec<_> = values.split('/').collect();
+        if values.len() != self.claims.len() {
+            return None;
+        }
+        let all = || self.claims.iter().zip(&values);
+        let claim = |name: &str| {
+            all()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| *value)
+        };
+        self.tenant(claim).ok()
+    }
 }
 
 /// Whether `value` is one segment of a key, and reads as itself wherever it will stand: in a key, in
@@ -210,6 +225,21 @@ mod tests {
         assert!(of_subject(&"a".repeat(VALUE_BYTES)).is_ok());
         let missing = template(&[folder("users/{claim.sub}/")]).tenant(|_| None);
         assert!(missing.unwrap_err().message().contains("claim sub"));
+    }
+
+    #[test]
+    fn a_root_is_filled_in_like_a_prefix() {
+        let mut template = template(&[PrefixPattern::Any]);
+        template.pattern.grants[0].root = "users/{claim.sub}/".into();
+        template.claims = vec!["sub".into()];
+        let tenant = template.of_values("alice").unwrap();
+        assert_eq!(
+            (tenant.name.as_str(), tenant.grants[0].root.as_str()),
+            ("web/alice", "users/alice/")
+        );
+        for values in ["", "alice/bob", "..", "a*"] {
+            assert!(template.of_values(values).is_none(), "{values}");
+        }
     }
 
     #[test]

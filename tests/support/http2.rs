@@ -1,6 +1,7 @@
 //! A client of HTTP/2.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Response, Version};
+use rustls::ClientConfig;
 use rustls::version::TLS13;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -31,7 +33,15 @@ pub async fn tls(
     addr: SocketAddr,
     protocols: &[&str],
 ) -> TlsStream<TcpStream> {
-    let mut config = tls_client(&authority.ca(), None, &[&TLS13]);
+    let config = tls_client(&authority.ca(), None, &[&TLS13]);
+    tls_with(config, addr, protocols).await
+}
+
+async fn tls_with(
+    mut config: ClientConfig,
+    addr: SocketAddr,
+    protocols: &[&str],
+) -> TlsStream<TcpStream> {
     config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
     let stream = TcpStream::connect(addr).await.unwrap();
     stream.set_nodelay(true).unwrap();
@@ -46,7 +56,20 @@ impl Http2 {
     }
 
     pub async fn connect_as(authority: &Authority, addr: SocketAddr, builder: &Builder) -> Self {
-        let stream = tls(authority, addr, &["h2", "http/1.1"]).await;
+        Self::over(tls(authority, addr, &["h2", "http/1.1"]).await, builder).await
+    }
+
+    /// Shows a certificate.
+    pub async fn certified(
+        authority: &Authority,
+        addr: SocketAddr,
+        (cert, key): &(PathBuf, PathBuf),
+    ) -> Self {
+        let config = tls_client(&authority.ca(), Some((cert, key)), &[&TLS13]);
+        Self::over(tls_with(config, addr, &["h2"]).await, &Builder::new()).await
+    }
+
+    async fn over(stream: TlsStream<TcpStream>, builder: &Builder) -> Self {
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (sender, connection) = builder.handshake(stream).await.unwrap();
         let pause = Arc::new(Notify::new());

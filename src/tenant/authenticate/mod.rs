@@ -178,9 +178,16 @@ impl Tenants {
         &self.all
     }
 
-    /// The tenant at `index` of the configuration.
-    pub fn get(&self, index: usize) -> Option<&Tenant> {
-        self.all.get(index).map(|tenant| &**tenant)
+    /// The tenant of this name: one of the configuration, or a template's (`web/alice`), whose name has
+    /// the values of its claims.
+    pub fn named(&self, name: &str) -> Option<Arc<Tenant>> {
+        if let Some(tenant) = self.all.iter().find(|tenant| tenant.name == name) {
+            return Some(Arc::clone(tenant));
+        }
+        let (template, values) = name.split_once('/')?;
+        let mut templates = self.templates.iter().map(|(_, template)| template);
+        let template = templates.find(|known| known.name() == template)?;
+        template.of_values(values).map(Arc::new)
     }
 
     /// From now on the tokens of the identity provider at `index` are checked with `keys` alone.
