@@ -9,7 +9,7 @@ use support::{ACME, Call, GLOBEX, Reply, World};
 const KEY: &str = "/photos/acme/a";
 const PUBLIC: &str = "/photos/public/a";
 
-/// acme may call from 10.0.0.0/8 and 2001:db8::/32 alone; `more` are keys of `[server]`.
+/// acme may call from `10.0.0.0/8` and `2001:db8::/32` alone; `more` are keys of `[server]`.
 fn world(more: &str) -> World {
     World::edited(|toml| {
         let toml = toml.replacen("threads = 1", &format!("threads = 1\n{more}"), 1);

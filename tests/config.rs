@@ -1082,7 +1082,7 @@ fn a_template_keeps_its_subjects_apart() {
     }
     let limits = template(
         "[[templates.web.grants]]",
-        "[templates.web.§limits]\nobject_size = \"1MiB\"\n[[templates.web.grants]]",
+        "§[templates.web.limits]\nobject_size = \"1MiB\"\n[[templates.web.grants]]",
     );
     refuses(&limits, Severity::Error, "any number of them", "remove it");
     // Two claims at one place: alice of bob's organisation would be in bob's folder.

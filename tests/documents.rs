@@ -6,8 +6,8 @@ use std::path::Path;
 /// The rows that the page must have: what each letter ends with.
 const ROWS: [(char, usize); 6] = [
     ('A', 12),
-    ('B', 12),
-    ('C', 3),
+    ('B', 18),
+    ('C', 5),
     ('D', 7),
     ('E', 13),
     ('F', 2),

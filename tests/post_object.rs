@@ -218,7 +218,9 @@ impl Post {
     /// For clients of COS's own API too, whose errors are in COS's words.
     #[track_caller]
     fn refused_in_any_words(&self, status: u16) {
-        let reply = self.send();
+        let mut client = Client::connect(self.addr);
+        client.write(&self.bytes());
+        let reply = client.read_reply("POST");
         assert_eq!(reply.status, status, "{}", reply.text());
     }
 }

@@ -452,7 +452,7 @@ fn the_sts_holds_a_tenant_to_its_addresses_and_limits() {
     let call = signed(limited.gateway.addr, form, ACME, "sts");
     keys(&call.send());
     let again = call.send();
-    assert_eq!((again.status, again.code().as_str()), (503, "SlowDown"));
+    assert_eq!((again.status, again.code().as_str()), (503, "Throttling"));
 }
 
 /// A browser's form that stores `key`, its policy signed with session keys.
@@ -473,7 +473,8 @@ fn form_of(addr: SocketAddr, keys: &Keys, key: &str, token_in_policy: bool) -> C
     let secret = Secret::new(keys.secret.as_str());
     let signing = SigningKey::derive(&secret, &day, "ap-guangzhou", "s3");
     let signature = hex(&signing.sign(policy.as_bytes()));
-    let body: String = [
+    let mut body = String::new();
+    for (name, value) in [
         ("key", key),
         ("policy", &policy),
         ("x-amz-algorithm", "AWS4-HMAC-SHA256"),
@@ -482,12 +483,10 @@ fn form_of(addr: SocketAddr, keys: &Keys, key: &str, token_in_policy: bool) -> C
         ("x-amz-security-token", &keys.token),
         ("x-amz-signature", &signature),
         ("file", "from a form"),
-    ]
-    .iter()
-    .map(|(name, value)| {
-        format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
-    })
-    .collect();
+    ] {
+        body += "--b\r\nContent-Disposition: form-data; name=";
+        body += &format!("\"{name}\"\r\n\r\n{value}\r\n");
+    }
     Call::new(addr, "POST", "/photos")
         .header("content-type", "multipart/form-data; boundary=b")
         .body(body + "--b--\r\n")

@@ -135,8 +135,7 @@ fn check_head(head: &Parts, asked: &S3Request<'_>) -> Result<(), S3Error> {
     {
         return Err(S3Error::new(
             Code::InvalidArgument,
-            "A form is signed by its own fields: policy, x-amz-algorithm, x-amz-credential, x-amz-date \
-             and x-amz-signature",
+            "A form is signed by its own fields alone; send it without a signature in the head or the URL.",
         ));
     }
     for (name, value) in &head.headers {

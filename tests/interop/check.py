@@ -19,6 +19,7 @@ import fence
 import with_awscli
 import with_boto3
 import with_browser
+import with_cos_sdk
 import with_minio
 import with_obstore
 import with_rclone
@@ -38,6 +39,7 @@ GROUPS = [
     *with_boto3.GROUPS,
     *with_sdk.GROUPS,
     *with_browser.GROUPS,
+    *with_cos_sdk.GROUPS,
     *with_minio.GROUPS,
     *with_obstore.GROUPS,
     *fence.GROUPS,
