@@ -2,7 +2,7 @@
 //! the limits that HTTP/1 has for each connection.
 //!
 //! What a stalled stream can hold: of an upload, its window, and all of a connection's together no more
-//! than [`WINDOWS`] of them; of an answer, hyper's piece and what h2 keeps of it ([`SEND_BUFFER`]).
+//! than `WINDOWS` of them; of an answer, hyper's piece and what h2 keeps of it (`SEND_BUFFER`).
 
 use std::cell::RefCell;
 use std::pin::{Pin, pin};

@@ -12,6 +12,7 @@ mod support;
 #[path = "support/tokens.rs"]
 mod tokens;
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use base64::Engine as _;
@@ -484,8 +485,8 @@ fn form_of(addr: SocketAddr, keys: &Keys, key: &str, token_in_policy: bool) -> C
         ("x-amz-signature", &signature),
         ("file", "from a form"),
     ] {
-        body += "--b\r\nContent-Disposition: form-data; name=";
-        body += &format!("\"{name}\"\r\n\r\n{value}\r\n");
+        let front = "--b\r\nContent-Disposition: form-data; name";
+        write!(body, "{front}=\"{name}\"\r\n\r\n{value}\r\n").unwrap();
     }
     Call::new(addr, "POST", "/photos")
         .header("content-type", "multipart/form-data; boundary=b")
