@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+
+use cosgate::tenant::Identity;
 
 /// The rows that the page must have: what each letter ends with.
 const ROWS: [(char, usize); 6] = [
@@ -72,5 +75,28 @@ fn the_security_page_has_every_row_with_its_test() {
             let says = !tests_in(shown).is_empty() || shown.contains("nothing to show");
             assert!(says, "{letter}{number}: {shown}");
         }
+    }
+}
+
+#[test]
+fn the_security_page_has_every_word_for_an_identity() {
+    let id: Arc<str> = "id".into();
+    let page = text("docs/security.md");
+    for identity in [
+        Identity::Anonymous,
+        Identity::Bearer(Arc::clone(&id)),
+        Identity::Certificate(Arc::clone(&id)),
+        Identity::Form(Arc::clone(&id)),
+        Identity::Header(Arc::clone(&id)),
+        Identity::Presigned(Arc::clone(&id)),
+        Identity::PresignedV2(Arc::clone(&id)),
+        Identity::Qsign(Arc::clone(&id)),
+        Identity::Session {
+            key_id: id,
+            subject: None,
+        },
+    ] {
+        let row = format!("| `{}` |", identity.kind());
+        assert_eq!(page.matches(&row).count(), 1, "{row}");
     }
 }

@@ -63,9 +63,13 @@ pub struct Role {
     pub session: String,
 }
 
-/// Whether `head` is a call of an STS, and not of S3: nobody posts forms to `/` else.
+/// Whether `head` is a call of an STS, and not of S3: nobody posts forms of this kind to `/` else. What
+/// S3 has there for a bucket that the host names (`/?delete`) has a parameter.
 pub fn is_sts(head: &Parts) -> bool {
-    head.method == Method::POST && head.uri.path() == "/" && is_form(&head.headers)
+    head.method == Method::POST
+        && head.uri.path() == "/"
+        && head.uri.query().is_none()
+        && is_form(&head.headers)
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

@@ -1,4 +1,4 @@
-//! Who asks: local keys, presigned URLs, or the anonymous tenant of a loopback listener.
+//! Who asks: one file for each kind of proof, and what else a tenant asks of its callers.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
