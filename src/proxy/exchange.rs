@@ -212,9 +212,12 @@ impl Proxy {
         let Answered { response, lease } = answered;
         let (upstream, incoming) = response.into_parts();
         let operation = permit.request().operation;
-        let mut headers = rewrite::response_headers(operation, &upstream.headers)?;
-        if let Some(sent) = outgoing.verified() {
-            self.compare_stored(&sent, &upstream.headers)?;
+        let sent = outgoing.verified();
+        if let Some(sent) = &sent {
+            self.compare_stored(sent, &upstream.headers)?;
+        }
+        let mut headers = rewrite::response_headers(operation, upstream.headers)?;
+        if let Some(sent) = sent {
             headers.extend(sent.echo());
         }
         if operation == Operation::DeleteObjects {

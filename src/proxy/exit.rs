@@ -23,6 +23,7 @@ use crate::http2::FRAME;
 use crate::observe::{AccessLine, Event};
 use crate::s3::form::Form;
 use crate::s3::{Fault, Operation, S3Error, S3Request};
+use crate::sign::encoding::hex;
 use crate::tenant::{Authenticated, Identity};
 use crate::timestamp::Timestamp;
 
@@ -77,7 +78,7 @@ impl Exit {
             gauge: Rc::clone(gauge),
             now,
             started: Instant::now(),
-            request_id: format!("{:016X}", fastrand::u64(..)),
+            request_id: hex(&fastrand::u64(..).to_be_bytes()).to_ascii_uppercase(),
             received: 0,
             upload: None,
             unchecked: None,
