@@ -131,7 +131,7 @@ impl Proxy {
         self.sign(&mut fresh, credential, region, outgoing.sha256)?;
         let mut request = http::Request::new(body);
         *request.method_mut() = fresh.method;
-        *request.uri_mut() = fresh.target.parse().map_err(internal)?;
+        *request.uri_mut() = fresh.target.try_into().map_err(internal)?;
         *request.headers_mut() = fresh.headers;
         let sent = self
             .upstream

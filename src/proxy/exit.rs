@@ -73,12 +73,14 @@ pub(super) struct Exit {
 impl Exit {
     /// Boxed: it is moved from hand to hand until the answer's last byte.
     pub(super) fn new(proxy: &Rc<Proxy>, gauge: &Rc<Gauge>, now: Timestamp) -> Box<Self> {
+        let mut request_id = hex(&fastrand::u64(..).to_be_bytes());
+        request_id.make_ascii_uppercase();
         Box::new(Self {
             proxy: Rc::clone(proxy),
             gauge: Rc::clone(gauge),
             now,
             started: Instant::now(),
-            request_id: hex(&fastrand::u64(..).to_be_bytes()).to_ascii_uppercase(),
+            request_id,
             received: 0,
             upload: None,
             unchecked: None,

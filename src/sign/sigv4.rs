@@ -8,6 +8,7 @@ use std::fmt;
 use hmac::{Hmac, Mac};
 use http::header::{AsHeaderName, GetAll};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -267,7 +268,7 @@ fn push_values(out: &mut String, values: GetAll<'_, HeaderValue>) {
         // A value that is not UTF-8 is refused in `covers_headers`, so nothing is lost here.
         let value = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
         let value = value.trim_matches([' ', '\t']);
-        if !value.contains(' ') {
+        if memchr(b' ', value.as_bytes()).is_none() {
             out.push_str(value);
             continue;
         }
