@@ -384,7 +384,7 @@ mod tests {
             ("x-cos-version-id", "v"),
         ]);
 
-        let client = response_headers(Operation::GetObject, upstream.clone()).unwrap();
+        let client = response_headers(Operation::GetObject, upstream).unwrap();
 
         let expected = headers(&[
             ("content-length", "3"),
@@ -403,21 +403,21 @@ mod tests {
     #[test]
     fn a_rewritten_answer_has_no_length_yet() {
         let upstream = headers(&[("content-length", "3"), ("content-type", "application/xml")]);
-        let client = response_headers(Operation::ListObjects, upstream.clone()).unwrap();
+        let client = response_headers(Operation::ListObjects, upstream).unwrap();
         assert!(!client.contains_key("content-length"));
 
         let compressed = headers(&[("content-encoding", "gzip")]);
         assert!(response_headers(Operation::ListObjects, compressed.clone()).is_err());
-        assert!(response_headers(Operation::GetObject, compressed.clone()).is_ok());
+        assert!(response_headers(Operation::GetObject, compressed).is_ok());
     }
 
     #[test]
     fn an_answer_framed_twice_is_refused() {
         let twice = headers(&[("content-length", "3"), ("transfer-encoding", "chunked")]);
-        let error = response_headers(Operation::GetObject, twice.clone()).unwrap_err();
+        let error = response_headers(Operation::GetObject, twice).unwrap_err();
         assert_eq!(error.code(), Code::BadGateway);
         let lengths = headers(&[("content-length", "3"), ("content-length", "4")]);
-        assert!(response_headers(Operation::GetObject, lengths.clone()).is_err());
+        assert!(response_headers(Operation::GetObject, lengths).is_err());
     }
 
     #[test]

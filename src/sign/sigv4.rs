@@ -139,7 +139,7 @@ pub fn canonical_request<N: AsHeaderName + AsRef<str> + Copy>(
     for &name in signed {
         out.push_str(name.as_ref());
         out.push(':');
-        push_values(&mut out, request.headers.get_all(name));
+        push_values(&mut out, &request.headers.get_all(name));
         out.push('\n');
     }
     out.push('\n');
@@ -260,7 +260,7 @@ fn push_query(out: &mut String, query: &[(Cow<'_, str>, Cow<'_, str>)]) {
 }
 
 /// All values of `name`, joined with commas; outer spaces go and inner runs become one space.
-fn push_values(out: &mut String, values: GetAll<'_, HeaderValue>) {
+fn push_values(out: &mut String, values: &GetAll<'_, HeaderValue>) {
     for (index, value) in values.iter().enumerate() {
         if index > 0 {
             out.push(',');
@@ -332,7 +332,7 @@ mod tests {
         headers.append("x-amz-meta-a", HeaderValue::from_static("one   two "));
         headers.append("x-amz-meta-a", HeaderValue::from_static("\tthree"));
         let mut out = String::new();
-        push_values(&mut out, headers.get_all("x-amz-meta-a"));
+        push_values(&mut out, &headers.get_all("x-amz-meta-a"));
         assert_eq!(out, "one two,three");
     }
 
