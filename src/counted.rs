@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use bytes::BufMut as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
@@ -24,6 +25,10 @@ const READ_LEAST: usize = 16 * 1024 - 1;
 /// stalled, and 2000 of those must fit in 150 MiB (they held 162 MiB with [`READ_LEAST`]).
 const MANY_BODIES: usize = 512;
 const READ_OF_MANY: usize = 8 * 1024 - 1;
+
+/// Pieces that are no more than this together are written as one. `writev` costs the kernel more than
+/// `send` and the copy do (0.2 µs less of 7 for a head and an object of 1 KiB over loopback).
+const SMALL_WRITE: usize = 2048;
 
 /// After an answer that came before its request was read, so many bytes more are read and thrown
 /// away before the socket is closed: a close with unread bytes resets the connection, and the
@@ -388,7 +393,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let offered = bufs.iter().map(|b| b.len()).sum();
-        let result = Pin::new(this.stream.get_mut()).poll_write_vectored(cx, bufs);
+        let stream = Pin::new(this.stream.get_mut());
+        let result = match bufs {
+            [whole] => stream.poll_write(cx, whole),
+            pieces if offered <= SMALL_WRITE => poll_write_together(stream, cx, pieces),
+            pieces => stream.poll_write_vectored(cx, pieces),
+        };
         let result = this.written(result);
         this.gauge.count_write(offered, &result);
         result
@@ -418,6 +428,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         }
         this.poll_linger(cx).map(Ok)
     }
+}
+
+/// Writes `pieces`, of [`SMALL_WRITE`] bytes at most, as one.
+fn poll_write_together<S: AsyncWrite>(
+    stream: Pin<&mut S>,
+    cx: &mut Context<'_>,
+    pieces: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let mut copy = [0; SMALL_WRITE];
+    let mut free = &mut copy[..];
+    for piece in pieces {
+        free.put_slice(piece);
+    }
+    let length = SMALL_WRITE - free.len();
+    stream.poll_write(cx, copy.get(..length).unwrap_or_default())
 }
 
 /// Watches that a transfer does not fall below a pace: so many bytes in each window.
@@ -523,6 +548,27 @@ mod tests {
         counted.write_all(&[2; 8]).await.unwrap();
         assert!(!gauge.is_blocked());
         assert_eq!(gauge.written(), 24);
+    }
+
+    #[tokio::test]
+    async fn pieces_arrive_in_order_whether_they_are_written_as_one_or_not() {
+        for size in [0, 10, SMALL_WRITE / 2, SMALL_WRITE / 2 + 1] {
+            let gauge = Gauge::new(&CoreLoad::new(1));
+            let (mut peer, ours) = duplex(4 * SMALL_WRITE);
+            let mut counted = Counted::new(ours, Rc::clone(&gauge));
+            let (head, body) = (vec![1; size], vec![2; size]);
+            let pieces = [IoSlice::new(&head), IoSlice::new(&body)];
+            let n = counted.write_vectored(&pieces).await.unwrap();
+            counted
+                .write_all(&[&head[..], &body].concat()[n..])
+                .await
+                .unwrap();
+            drop(counted);
+            let mut read = Vec::new();
+            peer.read_to_end(&mut read).await.unwrap();
+            assert_eq!(read, [head, body].concat());
+            assert_eq!(gauge.written(), 2 * size as u64);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -202,6 +202,10 @@ impl Scan {
                 continue;
             };
             let (line, after) = rest.split_at(end);
+            if self.length == 0 && self.is_of_no_weight(line) {
+                rest = after.get(1..).unwrap_or_default();
+                continue;
+            }
             self.append(line);
             let at = bytes.len() - rest.len();
             self.end_line().map_err(|why| Broken { at, why })?;
@@ -211,6 +215,14 @@ impl Scan {
             rest = after.get(1..).unwrap_or_default();
         }
         Ok(bytes.len() - rest.len())
+    }
+
+    /// Whether a whole line is one of the many fields that say nothing of the framing, by its first
+    /// letter, and ends as it must.
+    fn is_of_no_weight(&self, line: &[u8]) -> bool {
+        self.place == Place::Head
+            && self.in_fields
+            && matches!(line, [first, .., b'\r'] if !matches!(first, b'C' | b'c' | b'T' | b't'))
     }
 
     fn append(&mut self, bytes: &[u8]) {

@@ -46,34 +46,43 @@ impl Timestamp {
 
     /// `20260115`: the date of an AWS credential scope.
     pub fn date(self) -> String {
-        let c = self.civil();
-        format!("{:04}{:02}{:02}", c.year, c.month, c.day)
+        let mut text = String::with_capacity(8);
+        self.civil().push_date(&mut text, "");
+        text
     }
 
     /// `2026-01-15`: the date of a TC3 credential scope.
     pub fn date_dashed(self) -> String {
-        let c = self.civil();
-        format!("{:04}-{:02}-{:02}", c.year, c.month, c.day)
+        let mut text = String::with_capacity(10);
+        self.civil().push_date(&mut text, "-");
+        text
     }
 
     /// `20260115T123045Z`: `x-amz-date`.
     pub fn amz(self) -> String {
         let c = self.civil();
-        let (h, m, s) = c.time();
-        format!(
-            "{:04}{:02}{:02}T{h:02}{m:02}{s:02}Z",
-            c.year, c.month, c.day
-        )
+        let mut text = String::with_capacity(16);
+        c.push_date(&mut text, "");
+        text.push('T');
+        c.push_time(&mut text, "");
+        text.push('Z');
+        text
     }
 
     /// `2026-01-15T12:30:45Z`: RFC 3339, as STS and S3's XML write times.
     pub fn iso8601(self) -> String {
+        let mut text = String::with_capacity(20);
+        self.push_iso8601(&mut text);
+        text
+    }
+
+    /// Appends what [`Timestamp::iso8601`] gives. Each request is logged with it, so it must be quick.
+    pub fn push_iso8601(self, text: &mut String) {
         let c = self.civil();
-        let (h, m, s) = c.time();
-        format!(
-            "{:04}-{:02}-{:02}T{h:02}:{m:02}:{s:02}Z",
-            c.year, c.month, c.day
-        )
+        c.push_date(text, "-");
+        text.push('T');
+        c.push_time(text, ":");
+        text.push('Z');
     }
 
     /// `Thu, 15 Jan 2026 12:30:45 GMT`: an HTTP date (RFC 9110 section 5.6.7).
@@ -221,6 +230,31 @@ impl Civil {
     fn time(&self) -> (i64, i64, i64) {
         let s = self.second_of_day;
         (s / 3600, s / 60 % 60, s % 60)
+    }
+
+    fn push_date(&self, text: &mut String, between: &str) {
+        push_two(text, self.year / 100);
+        push_two(text, self.year % 100);
+        text.push_str(between);
+        push_two(text, self.month);
+        text.push_str(between);
+        push_two(text, self.day);
+    }
+
+    fn push_time(&self, text: &mut String, between: &str) {
+        let (h, m, s) = self.time();
+        push_two(text, h);
+        text.push_str(between);
+        push_two(text, m);
+        text.push_str(between);
+        push_two(text, s);
+    }
+}
+
+/// Appends a number below 100 in two digits.
+fn push_two(text: &mut String, number: i64) {
+    for digit in [number / 10, number % 10] {
+        text.push(u8::try_from(digit).map_or('0', |digit| char::from(b'0' + digit)));
     }
 }
 

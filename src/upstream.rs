@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -121,8 +122,10 @@ impl Upstream {
                 gauge: Rc::clone(&connection.gauge),
                 connection: None,
             };
-            let answer = connection.sender.try_send_request(request);
-            let sent = self.await_head(answer, body, &connection.gauge).await;
+            let sent = {
+                let answer = pin!(connection.sender.try_send_request(request));
+                self.await_head(answer, body, &connection.gauge).await
+            };
             lease.connection = Some(connection);
             match sent {
                 Ok(response) => return Ok((response, lease)),
@@ -138,13 +141,17 @@ impl Upstream {
     /// connection took. While a body is on its way, its own pace is the limit.
     async fn await_head(
         &self,
-        answer: impl Future<
-            Output = Result<http::Response<Incoming>, TrySendError<http::Request<body::Request>>>,
+        mut answer: Pin<
+            &mut impl Future<
+                Output = Result<
+                    http::Response<Incoming>,
+                    TrySendError<http::Request<body::Request>>,
+                >,
+            >,
         >,
         body: &body::Request,
         gauge: &Gauge,
     ) -> Result<http::Response<Incoming>, AwaitFailure> {
-        let mut answer = std::pin::pin!(answer);
         loop {
             let written = gauge.written();
             tokio::select! {

@@ -22,11 +22,12 @@ pub struct Intake {
     hold: HoldBack,
 }
 
-/// How the object's bytes come out of the body.
+/// How the object's bytes come out of the body. Boxed, so that a plain one is not moved around with
+/// room for what it does not have.
 #[derive(Debug)]
 enum Unframed {
-    Chunked(Decoder),
-    Form(FormFile),
+    Chunked(Box<Decoder>),
+    Form(Box<FormFile>),
     Plain,
 }
 
@@ -43,11 +44,11 @@ impl Intake {
         let framing = match (declared.framing, declared.mode, signatures) {
             (Framing::Plain, ..) => Unframed::Plain,
             (_, Mode::StreamingSigned, Some(chain)) => {
-                Unframed::Chunked(Decoder::signed(length, chain))
+                Unframed::Chunked(Box::new(Decoder::signed(length, chain)))
             }
-            (_, Mode::StreamingSignedTrailer, Some(chain)) => {
-                Unframed::Chunked(Decoder::signed_with_trailer(length, chain, trailer))
-            }
+            (_, Mode::StreamingSignedTrailer, Some(chain)) => Unframed::Chunked(Box::new(
+                Decoder::signed_with_trailer(length, chain, trailer),
+            )),
             (_, Mode::StreamingSigned | Mode::StreamingSignedTrailer, None) => {
                 return Err(S3Error::new(
                     Code::InvalidRequest,
@@ -56,7 +57,7 @@ impl Intake {
                 ));
             }
             (_, Mode::Sha256(_) | Mode::StreamingUnsignedTrailer | Mode::Unsigned, _) => {
-                Unframed::Chunked(Decoder::unsigned(length, trailer))
+                Unframed::Chunked(Box::new(Decoder::unsigned(length, trailer)))
             }
         };
         Ok(Self {
@@ -70,7 +71,7 @@ impl Intake {
     pub fn of_form(file: FormFile, checks: Checks) -> Self {
         Self {
             hold: HoldBack::new(file.length()),
-            framing: Unframed::Form(file),
+            framing: Unframed::Form(Box::new(file)),
             checks,
         }
     }

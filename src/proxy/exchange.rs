@@ -136,7 +136,7 @@ impl Proxy {
         self.sign(&mut fresh, credential, region, outgoing.sha256)?;
         let mut request = http::Request::new(body);
         *request.method_mut() = fresh.method;
-        *request.uri_mut() = fresh.target.parse().map_err(internal)?;
+        *request.uri_mut() = fresh.target.try_into().map_err(internal)?;
         *request.headers_mut() = fresh.headers;
         let sent = self
             .upstream
@@ -231,9 +231,12 @@ impl Proxy {
         let Answered { response, lease } = answered;
         let (upstream, incoming) = response.into_parts();
         let operation = permit.request().operation;
-        let mut headers = rewrite::response_headers(operation, &upstream.headers)?;
-        if let Some(sent) = outgoing.verified() {
-            self.compare_stored(&sent, &upstream.headers)?;
+        let sent = outgoing.verified();
+        if let Some(sent) = &sent {
+            self.compare_stored(sent, &upstream.headers)?;
+        }
+        let mut headers = rewrite::response_headers(operation, upstream.headers)?;
+        if let Some(sent) = sent {
             headers.extend(sent.echo());
         }
         if operation == Operation::DeleteObjects {

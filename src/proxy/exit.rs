@@ -27,6 +27,7 @@ use crate::s3::form::Form;
 use crate::s3::xml::sts_error;
 use crate::s3::{Fault, Operation, S3Error, S3Request, native};
 use crate::shape;
+use crate::sign::encoding::hex;
 use crate::tenant::limits::{Limited, Slot};
 use crate::tenant::{Authenticated, Identity, Tenant};
 use crate::timestamp::Timestamp;
@@ -95,13 +96,15 @@ impl Exit {
         gauge: &Rc<Gauge>,
         now: Timestamp,
     ) -> Box<Self> {
+        let mut request_id = hex(&fastrand::u64(..).to_be_bytes());
+        request_id.make_ascii_uppercase();
         Box::new(Self {
             proxy: Rc::clone(proxy),
             client: client.peer.ip().to_canonical(),
             gauge: Rc::clone(gauge),
             now,
             started: Instant::now(),
-            request_id: format!("{:016X}", fastrand::u64(..)),
+            request_id,
             received: 0,
             upload: None,
             unchecked: None,

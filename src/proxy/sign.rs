@@ -1,5 +1,7 @@
 //! Where a request is signed for COS.
 
+use std::borrow::Cow;
+
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
 
@@ -9,7 +11,7 @@ use crate::credentials::Credential;
 use crate::rewrite::UpstreamRequest;
 use crate::s3::S3Error;
 use crate::sign::encoding::hex;
-use crate::sign::sigv4::CredentialScope;
+use crate::sign::sigv4::{CredentialScope, UNSIGNED_PAYLOAD};
 use crate::sign::{Signable, cos, sigv4};
 use crate::timestamp::Timestamp;
 
@@ -44,16 +46,19 @@ pub fn sign(
         }
         UpstreamSignature::S3 => {
             let amz_date = now.amz();
-            let payload = sha256.map_or_else(|| "UNSIGNED-PAYLOAD".to_owned(), |hash| hex(&hash));
+            let payload = sha256.map_or(Cow::Borrowed(UNSIGNED_PAYLOAD), |hash| {
+                Cow::Owned(hex(&hash))
+            });
             let headers = &mut request.headers;
             headers.insert(
                 AMZ_DATE,
                 HeaderValue::from_str(&amz_date).map_err(internal)?,
             );
-            headers.insert(
-                AMZ_CONTENT_SHA256,
-                HeaderValue::from_str(&payload).map_err(internal)?,
-            );
+            let payload_header = match &payload {
+                Cow::Borrowed(text) => HeaderValue::from_static(text),
+                Cow::Owned(text) => HeaderValue::from_str(text).map_err(internal)?,
+            };
+            headers.insert(AMZ_CONTENT_SHA256, payload_header);
             if let Some(token) = credential.token_header() {
                 headers.insert(AMZ_TOKEN, token.clone());
             }
@@ -74,7 +79,7 @@ pub fn sign(
             )
         }
     };
-    let mut value = HeaderValue::from_str(&authorization).map_err(internal)?;
+    let mut value = HeaderValue::try_from(authorization).map_err(internal)?;
     value.set_sensitive(true);
     request.headers.insert(AUTHORIZATION, value);
     Ok(())

@@ -59,7 +59,9 @@ pub fn request(
     let endpoint = &upstream.endpoint;
     let authority = fill(&endpoint.authority, grant);
     let query = query(asked, grant, upstream.signature)?;
-    let path = format!("{}/{key}", fill(&endpoint.path, grant));
+    let mut path = fill(&endpoint.path, grant);
+    path.push('/');
+    path.push_str(&key);
     let target = target(&path, &query);
 
     let mut headers = HeaderMap::with_capacity(16);

@@ -6,8 +6,9 @@ use std::borrow::Cow;
 use std::fmt;
 
 use hmac::{Hmac, Mac};
-use http::{HeaderMap, HeaderName};
-use memchr::memmem;
+use http::header::{AsHeaderName, GetAll};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -123,7 +124,11 @@ impl fmt::Debug for SigningKey {
 }
 
 /// The canonical request. `signed` are lower-case names, sorted; `payload` is the body's hash or mode.
-pub fn canonical_request(request: &Signable<'_>, signed: &[&str], payload: &str) -> String {
+pub fn canonical_request<N: AsHeaderName + AsRef<str> + Copy>(
+    request: &Signable<'_>,
+    signed: &[N],
+    payload: &str,
+) -> String {
     let mut out = String::with_capacity(CANONICAL_CAPACITY);
     out.push_str(request.method);
     out.push('\n');
@@ -131,10 +136,10 @@ pub fn canonical_request(request: &Signable<'_>, signed: &[&str], payload: &str)
     out.push('\n');
     push_query(&mut out, request.query);
     out.push('\n');
-    for name in signed {
-        out.push_str(name);
+    for &name in signed {
+        out.push_str(name.as_ref());
         out.push(':');
-        push_values(&mut out, request.headers, name);
+        push_values(&mut out, &request.headers.get_all(name));
         out.push('\n');
     }
     out.push('\n');
@@ -180,7 +185,7 @@ pub fn authorization(
 pub fn authorization_value(
     access_key: &str,
     scope: &CredentialScope<'_>,
-    signed: &[&str],
+    signed: &[impl AsRef<str>],
     signature: &[u8; 32],
 ) -> String {
     let mut out = String::with_capacity(384);
@@ -204,13 +209,15 @@ pub fn presigned_query(
     expires: u32,
 ) -> String {
     let signed = names_to_sign(request.headers);
+    let mut signed_names = String::new();
+    push_joined(&mut signed_names, &signed);
     let mut pairs = request.query.to_vec();
     for (name, value) in [
         ("X-Amz-Algorithm", ALGORITHM.to_owned()),
         ("X-Amz-Credential", format!("{access_key}/{scope}")),
         ("X-Amz-Date", amz_date.to_owned()),
         ("X-Amz-Expires", expires.to_string()),
-        ("X-Amz-SignedHeaders", signed.join(";")),
+        ("X-Amz-SignedHeaders", signed_names),
     ] {
         pairs.push((Cow::Borrowed(name), Cow::Owned(value)));
     }
@@ -228,12 +235,13 @@ pub fn presigned_query(
 }
 
 /// The names that [`authorization`] signs, sorted. `HeaderName`s are lower case already.
-fn names_to_sign(headers: &HeaderMap) -> Vec<&str> {
+fn names_to_sign(headers: &HeaderMap) -> Vec<&HeaderName> {
     let mut names = Vec::with_capacity(headers.keys_len());
-    names.extend(headers.keys().map(HeaderName::as_str).filter(|name| {
-        matches!(*name, "content-md5" | "content-type" | "host") || must_be_signed(name)
+    names.extend(headers.keys().filter(|name| {
+        let name = name.as_str();
+        matches!(name, "content-md5" | "content-type" | "host") || must_be_signed(name)
     }));
-    names.sort_unstable();
+    names.sort_unstable_by_key(|name| name.as_str());
     names
 }
 
@@ -252,15 +260,15 @@ fn push_query(out: &mut String, query: &[(Cow<'_, str>, Cow<'_, str>)]) {
 }
 
 /// All values of `name`, joined with commas; outer spaces go and inner runs become one space.
-fn push_values(out: &mut String, headers: &HeaderMap, name: &str) {
-    for (index, value) in headers.get_all(name).iter().enumerate() {
+fn push_values(out: &mut String, values: &GetAll<'_, HeaderValue>) {
+    for (index, value) in values.iter().enumerate() {
         if index > 0 {
             out.push(',');
         }
         // A value that is not UTF-8 is refused in `covers_headers`, so nothing is lost here.
         let value = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
         let value = value.trim_matches([' ', '\t']);
-        if memmem::find(value.as_bytes(), b"  ").is_none() {
+        if memchr(b' ', value.as_bytes()).is_none() {
             out.push_str(value);
             continue;
         }
@@ -279,12 +287,12 @@ fn push_all(out: &mut String, parts: &[&str]) {
     }
 }
 
-fn push_joined(out: &mut String, names: &[&str]) {
+fn push_joined(out: &mut String, names: &[impl AsRef<str>]) {
     for (index, name) in names.iter().enumerate() {
         if index > 0 {
             out.push(';');
         }
-        out.push_str(name);
+        out.push_str(name.as_ref());
     }
 }
 
@@ -324,7 +332,7 @@ mod tests {
         headers.append("x-amz-meta-a", HeaderValue::from_static("one   two "));
         headers.append("x-amz-meta-a", HeaderValue::from_static("\tthree"));
         let mut out = String::new();
-        push_values(&mut out, &headers, "x-amz-meta-a");
+        push_values(&mut out, &headers.get_all("x-amz-meta-a"));
         assert_eq!(out, "one two,three");
     }
 

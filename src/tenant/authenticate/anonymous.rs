@@ -6,11 +6,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::HeaderMap;
-use http::header::{HOST, ORIGIN, REFERER};
+use http::header::{HOST, HeaderName, ORIGIN, REFERER};
 
 use super::Connection;
 use crate::config::Config;
 use crate::s3::{Code, S3Error};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// When the anonymous tenant is served, and which it is.
 #[derive(Debug)]
@@ -45,7 +47,7 @@ impl AnonymousRule {
                  [server] allow_remote_anonymous = true",
             ));
         }
-        let host = only_text(headers, HOST.as_str()).unwrap_or_default();
+        let host = only_text(headers, &HOST).unwrap_or_default();
         if !self.trusts(host) {
             return Err(denied(
                 "an unsigned request must name localhost, 127.0.0.1, [::1] or a name under [server] \
@@ -83,7 +85,7 @@ impl AnonymousRule {
 
 /// Refuses an unsigned request that a web page has made a browser send.
 pub(super) fn refuse_page(headers: &HeaderMap) -> Result<(), S3Error> {
-    let host = only_text(headers, HOST.as_str()).unwrap_or_default();
+    let host = only_text(headers, &HOST).unwrap_or_default();
     if comes_from_a_page(headers, host) {
         return Err(denied(
             "unsigned requests from web pages are refused: sign it with a local access key, or use \
@@ -102,7 +104,7 @@ fn is_localhost(domain: &str) -> bool {
 /// site, or a `Referer` of another host.
 fn comes_from_a_page(headers: &HeaderMap, host: &str) -> bool {
     let other_site = headers
-        .get_all("sec-fetch-site")
+        .get_all(SEC_FETCH_SITE)
         .iter()
         .any(|site| !matches!(site.as_bytes(), b"none" | b"same-origin"));
     let other_referer = headers.get_all(REFERER).iter().any(|referer| {
@@ -114,7 +116,7 @@ fn comes_from_a_page(headers: &HeaderMap, host: &str) -> bool {
     headers.contains_key(ORIGIN) || other_site || other_referer
 }
 
-fn only_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn only_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
