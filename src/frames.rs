@@ -29,6 +29,8 @@ pub struct Frames<S> {
     stream: S,
     scan: Scan,
     seen: Rc<Seen>,
+    /// How many header blocks had begun.
+    heads: u64,
     resets: u32,
     resets_since: Instant,
 }
@@ -59,6 +61,7 @@ impl<S> Frames<S> {
             stream,
             scan: Scan::new(),
             seen: Rc::clone(seen),
+            heads: 0,
             resets: 0,
             resets_since: Instant::now(),
         }
@@ -66,7 +69,9 @@ impl<S> Frames<S> {
 
     fn look(&mut self, bytes: &[u8]) -> io::Result<()> {
         let resets = self.scan.take(bytes);
-        if self.scan.in_head != self.seen.head_since().is_some() {
+        // A read may end one block and begin the next: that one has all its time.
+        if self.scan.heads != self.heads || self.scan.in_head != self.seen.head_since().is_some() {
+            self.heads = self.scan.heads;
             let since = self.scan.in_head.then(Instant::now);
             self.seen.head_since.set(since);
         }
@@ -94,7 +99,9 @@ struct Scan {
     /// The frame's head, and how much of it has come.
     head: [u8; 9],
     length: usize,
-    /// A header block is on its way.
+    /// Header blocks that have begun.
+    heads: u64,
+    /// One of them is on its way.
     in_head: bool,
     /// It ends with this frame.
     is_last: bool,
@@ -106,6 +113,7 @@ impl Scan {
             payload: PREFACE,
             head: [0; 9],
             length: 0,
+            heads: 0,
             in_head: false,
             is_last: false,
         }
@@ -143,6 +151,7 @@ impl Scan {
         if matches!(kind, HEADERS | CONTINUATION) {
             self.in_head = true;
             self.is_last = flags & END_HEADERS != 0;
+            self.heads += u64::from(kind == HEADERS);
         }
         u32::from(kind == RST_STREAM)
     }
@@ -219,6 +228,22 @@ mod tests {
         assert!(!scan.in_head);
         scan.take(&frame(HEADERS, END_HEADERS, 0));
         assert!(!scan.in_head);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_header_block_has_its_own_time() {
+        let seen = Rc::new(Seen::default());
+        let mut frames = Frames::new(tokio::io::empty(), &seen);
+        let head = frame(HEADERS, END_HEADERS, 4);
+        frames.look(&[b'P'; PREFACE]).unwrap();
+        frames.look(&head[..11]).unwrap();
+        for _ in 0..3 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            frames.look(&[&head[11..], &head[..11]].concat()).unwrap();
+            assert_eq!(seen.head_since(), Some(Instant::now()));
+        }
+        frames.look(&head[11..]).unwrap();
+        assert_eq!(seen.head_since(), None);
     }
 
     proptest! {

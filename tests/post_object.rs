@@ -856,6 +856,20 @@ fn the_end_of_a_wrong_form_is_withheld() {
 }
 
 #[test]
+fn what_cos_does_not_call_a_success_is_none() {
+    for (status, told) in [(302, 502), (304, 502), (412, 412), (503, 503)] {
+        let answer = format!("HTTP/1.1 {status} So\r\nContent-Length: 0\r\n\r\n");
+        let world = Scripted::new(vec![act(move |peer| {
+            let Some(head) = peer.head() else { return };
+            peer.body(header_of(&head, "content-length").unwrap().parse().unwrap());
+            peer.say(&answer);
+        })]);
+        let form = Post::new(world.gateway.addr, "acme/x").covered("if-none-match", "*");
+        assert_eq!(form.send().status, told, "COS answers {status}");
+    }
+}
+
+#[test]
 fn a_form_without_a_signature_is_the_anonymous_tenants() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);

@@ -437,6 +437,14 @@ fn a_redirect_is_not_followed() {
 }
 
 #[test]
+fn a_write_that_is_answered_with_304_has_failed() {
+    let world = Scripted::new(vec![always("HTTP/1.1 304 Not Modified\r\n\r\n")]);
+    let put = world.signed("PUT", GET).header("if-none-match", "\"e\"");
+    put.body("x").ask().assert_error(502, "BadGateway");
+    assert_eq!(world.signed("GET", GET).send().status, 304);
+}
+
+#[test]
 fn a_store_that_asks_to_slow_down_is_passed_on_and_not_pressed() {
     let world = Scripted::new(vec![always(cos_error(503, "SlowDown", "reduce"))]);
     let reply = world.signed("GET", GET).send();

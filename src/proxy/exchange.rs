@@ -94,6 +94,11 @@ impl Proxy {
             if status.is_success() && !outgoing.body.is_sent() {
                 return Err(self.early_success(&outgoing.body));
             }
+            let reads = matches!(head.method, Method::GET | Method::HEAD);
+            if status == StatusCode::NOT_MODIFIED && !reads {
+                // No answer to a write (RFC 9110 section 13.2.2): nothing says that it was done.
+                return Err(bad_gateway("COS answered a write with 304"));
+            }
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
                 return self.relay(permit, answered, &outgoing, gauge, exit).await;
             }
