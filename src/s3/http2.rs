@@ -1,5 +1,8 @@
 //! A request head of HTTP/2, in the form in which HTTP/1.1 says the same: all that follows reads one
 //! form, and the Host that is signed is the Host that is asked.
+//!
+//! What follows a `#` in `:path` the `http` crate has dropped before anybody can see it. No URI has it
+//! there (RFC 9113 section 8.3.1); of a signed request the signature then does not match.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
