@@ -264,6 +264,17 @@ pub struct Issuer {
     pub secret_id: String,
     /// `secret_key`
     pub secret_key: Secret,
+    /// `calls_per_second`, `burst`
+    pub rate: CallRate,
+}
+
+/// How often an issuer calls STS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallRate {
+    /// `calls_per_second` on average (100).
+    pub per_second: u32,
+    /// `burst`: calls at once after a pause (200).
+    pub burst: u32,
 }
 
 /// How an issuer makes keys.

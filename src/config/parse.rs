@@ -13,8 +13,8 @@ use super::problem::{Problem, Refusal, Severity, nearest};
 use super::section::Section;
 use super::tenants;
 use super::{
-    ClientAuth, Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits, ServerTls,
-    Sources, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
+    CallRate, ClientAuth, Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits,
+    ServerTls, Sources, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
 };
 use crate::secret::Secret;
 
@@ -27,6 +27,10 @@ const WEEK: Duration = Duration::from_hours(7 * 24);
 /// GetFederationToken: 36 hours for a sub-account, 2 for a root account (1312/48195).
 const FEDERATION_LONGEST: Duration = Duration::from_hours(36);
 const FEDERATION_ROOT_LONGEST: Duration = Duration::from_hours(2);
+
+/// Tencent's own limit for an account (1312/48195); a burst beyond it is refused too.
+const STS_CALLS_A_SECOND: u64 = 600;
+const STS_BURST: u64 = 600;
 
 /// As many as 256 bits are in base64, less the padding and then some.
 const SESSION_SECRET_BYTES: usize = 32;
@@ -440,6 +444,7 @@ fn issuer(name: String, mut section: Section<'_>) -> Option<Issuer> {
         }
         found.value
     });
+    let rate = call_rate(&mut section, kind != Some("static"));
     let token = (kind != Some("federation"))
         .then(|| section.secret("token"))
         .flatten();
@@ -455,5 +460,23 @@ fn issuer(name: String, mut section: Section<'_>) -> Option<Issuer> {
         kind,
         secret_id: secret_id?.value.expose().to_owned(),
         secret_key: secret_key?.value,
+        rate,
     })
+}
+
+/// How often the issuer of `section` calls STS, if it does so at all.
+fn call_rate(section: &mut Section<'_>, is_called: bool) -> CallRate {
+    let mut rate = CallRate {
+        per_second: 100,
+        burst: 200,
+    };
+    if is_called {
+        let mut read = |key, default: u32, most| {
+            let number = section.size(key, default.into(), 1..=most);
+            u32::try_from(number).unwrap_or(default)
+        };
+        rate.per_second = read("calls_per_second", rate.per_second, STS_CALLS_A_SECOND);
+        rate.burst = read("burst", rate.burst, STS_BURST);
+    }
+    rate
 }

@@ -10,6 +10,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::breaker::Breaker;
 use super::cache::CacheCounters;
 use super::sts::{Issued, StsClass, StsError};
 use super::{Credential, Life};
@@ -45,6 +46,8 @@ pub struct Entry {
     asked: AtomicU8,
     /// `None`: the key is permanent.
     asks: Option<mpsc::UnboundedSender<Ask>>,
+    /// The issuer's; `None`: the key is permanent.
+    breaker: Option<Arc<Breaker>>,
     /// How the last call went; changes wake those who wait.
     outcome: watch::Sender<Option<Arc<Failure>>>,
     pace: Mutex<Pace>,
@@ -105,10 +108,13 @@ impl Entry {
     pub(super) fn new(
         scope: Scope,
         asks: mpsc::UnboundedSender<Ask>,
+        breaker: Arc<Breaker>,
         margin: Duration,
         counters: Arc<CacheCounters>,
     ) -> Self {
-        Self::with(scope, None, Some(asks), margin, counters)
+        let mut entry = Self::with(scope, None, margin, counters);
+        (entry.asks, entry.breaker) = (Some(asks), Some(breaker));
+        entry
     }
 
     /// The same for a scope that was made for a request: until it has had a key it waits its turn
@@ -133,13 +139,12 @@ impl Entry {
 
     /// An entry of a permanent key.
     pub(super) fn permanent(scope: Scope, key: Credential, counters: Arc<CacheCounters>) -> Self {
-        Self::with(scope, Some(key), None, Duration::ZERO, counters)
+        Self::with(scope, Some(key), Duration::ZERO, counters)
     }
 
     fn with(
         scope: Scope,
         key: Option<Credential>,
-        asks: Option<mpsc::UnboundedSender<Ask>>,
         margin: Duration,
         counters: Arc<CacheCounters>,
     ) -> Self {
@@ -154,7 +159,8 @@ impl Entry {
             scope,
             current: ArcSwapOption::from_pointee(key),
             asked: AtomicU8::new(IDLE),
-            asks,
+            asks: None,
+            breaker: None,
             outcome: watch::Sender::new(None),
             pace: Mutex::new(pace),
             margin,
@@ -223,6 +229,17 @@ impl Entry {
     /// Requests that found a live key.
     pub fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
+    }
+
+    /// What is counted of all entries.
+    pub(super) fn counters(&self) -> &CacheCounters {
+        &self.counters
+    }
+
+    /// Takes back an ask that was not begun.
+    pub(super) fn forgo(&self, urgency: Urgency) {
+        let (won, lost) = (Ordering::AcqRel, Ordering::Relaxed);
+        let _ = self.asked.compare_exchange(urgency as u8, IDLE, won, lost); // else it waits in another queue
     }
 
     /// When the next call may be made.
@@ -329,8 +346,10 @@ impl Entry {
                 CALL_GAP,
             ));
         };
+        let ending = || IssueError::new("no key can be asked for: cosgate is ending", WAIT);
         let deadline = Instant::now() + WAIT;
         let mut outcome = self.outcome.subscribe();
+        let mut open = self.breaker.as_ref().ok_or_else(ending)?.subscribe();
         loop {
             let failure = outcome.borrow_and_update().clone();
             let now = Instant::now();
@@ -342,13 +361,21 @@ impl Entry {
             {
                 return Err(failure.answer(now));
             }
-            if !self.ask(self.wanted()) {
-                return Err(IssueError::new(
-                    "no key can be asked for: cosgate is ending",
-                    WAIT,
-                ));
+            let open_until = *open.borrow_and_update();
+            if let Some(until) = open_until.filter(|until| now < *until) {
+                let why = "calls to STS are held back, since most have failed";
+                return Err(IssueError::new(why, until - now));
             }
-            if timeout_at(deadline, outcome.changed()).await.is_err() {
+            if !self.ask(self.wanted()) {
+                return Err(ending());
+            }
+            let news = async {
+                tokio::select! {
+                    _ = outcome.changed() => {}
+                    _ = open.changed() => {}
+                }
+            };
+            if timeout_at(deadline, news).await.is_err() {
                 return Err(failure.map_or_else(
                     || IssueError::new("STS gave no answer in time", CALL_GAP),
                     |failure| failure.answer(Instant::now()),
@@ -488,9 +515,19 @@ mod tests {
     fn entry() -> (Arc<Entry>, mpsc::UnboundedReceiver<Ask>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (
-            Arc::new(Entry::new(scope(), sender, MARGIN, Arc::default())),
+            Arc::new(Entry::new(
+                scope(),
+                sender,
+                breaker(),
+                MARGIN,
+                Arc::default(),
+            )),
             receiver,
         )
+    }
+
+    fn breaker() -> Arc<Breaker> {
+        Arc::new(Breaker::new())
     }
 
     fn scope() -> Scope {
@@ -659,7 +696,8 @@ mod tests {
         let room = Arc::new(tokio::sync::Semaphore::new(1));
         let (sender, mut asks) = mpsc::unbounded_channel();
         let permit = Arc::clone(&room).try_acquire_owned().unwrap();
-        let entry = Entry::new(scope(), sender, MARGIN, Arc::default()).with_permit(permit);
+        let entry =
+            Entry::new(scope(), sender, breaker(), MARGIN, Arc::default()).with_permit(permit);
         let entry = Arc::new(entry);
         assert!(entry.get().await.is_err(), "nobody answers");
         assert_eq!(asks.recv().await.unwrap().urgency, Urgency::First);

@@ -12,10 +12,12 @@ use crate::sign::cos::{KeyTime, SignKey};
 use crate::sign::sigv4;
 use crate::timestamp::Timestamp;
 
+mod breaker;
 pub mod cache;
 pub mod clock;
 pub mod entry;
 pub mod issuer;
+mod lanes;
 mod scopes;
 pub mod shapes;
 pub mod sts;
