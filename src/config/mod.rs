@@ -73,6 +73,17 @@ pub struct Config {
     pub templates: Vec<Template>,
     /// `[credentials] entries`: scopes of templates whose keys are kept at once (10 000).
     pub credential_entries: usize,
+    /// `[credentials.shared]`
+    pub credential_shared: Option<SharedCache>,
+}
+
+/// `[credentials.shared]`: a Redis through which several cosgates share their keys.
+#[derive(Clone, Debug)]
+pub struct SharedCache {
+    /// `redis`: its URL, which may hold a password.
+    pub redis: Secret,
+    /// `key`: what the seal of the entries is made of.
+    pub key: Secret,
 }
 
 /// `[server]`: the side that clients see.

@@ -14,7 +14,7 @@ use super::section::Section;
 use super::tenants;
 use super::{
     CallRate, ClientAuth, Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits,
-    ServerTls, Sources, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
+    ServerTls, SharedCache, Sources, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
 };
 use crate::secret::Secret;
 
@@ -79,7 +79,7 @@ fn config(mut root: Section<'_>) -> Option<Config> {
     let sts = sts(root.section("sts"));
     let issuers = issuers(&mut root);
     let identities = identities::identities(&mut root);
-    let credential_entries = credential_entries(root.section("credentials"));
+    let (credential_entries, credential_shared) = credentials(root.section("credentials"));
     let (tenants, templates) = tenants::tenants(&mut root, &issuers, &identities, server.as_ref());
     root.finish();
     Some(Config {
@@ -91,6 +91,7 @@ fn config(mut root: Section<'_>) -> Option<Config> {
         tenants,
         templates,
         credential_entries,
+        credential_shared,
     })
 }
 
@@ -342,10 +343,42 @@ fn sts(mut section: Section<'_>) -> Option<Sts> {
     })
 }
 
-fn credential_entries(mut section: Section<'_>) -> usize {
+fn credentials(mut section: Section<'_>) -> (usize, Option<SharedCache>) {
     let entries = in_memory(section.size("entries", 10_000, 1..=10_000_000));
+    let shared = shared_cache(section.section("shared"));
     section.finish();
-    entries
+    (entries, shared)
+}
+
+fn shared_cache(mut section: Section<'_>) -> Option<SharedCache> {
+    if !section.is_written() {
+        return None;
+    }
+    let redis = section.required_secret("redis");
+    let key = section.required_secret("key");
+    if let Some(redis) = &redis
+        && !redis.value.expose().starts_with("redis://")
+    {
+        let message = "`redis` is not a URL that starts with redis://";
+        let fix = "write redis://host:6379; what is stored there is sealed, and TLS is not spoken";
+        section
+            .document()
+            .error(&redis.origin, Refusal::new(message, fix));
+    }
+    if let Some(key) = &key
+        && key.value.expose().len() < SESSION_SECRET_BYTES
+    {
+        let message = "`key` is shorter than 32 characters: the keys in the Redis could be opened";
+        let fix = "make one with `openssl rand -base64 32`";
+        section
+            .document()
+            .error(&key.origin, Refusal::new(message, fix));
+    }
+    section.finish();
+    Some(SharedCache {
+        redis: redis?.value,
+        key: key?.value,
+    })
 }
 
 fn read_endpoint(

@@ -17,6 +17,7 @@ use super::entry::{Ask, Entry, IssueError, Scope};
 use super::issuer::Issuer;
 use super::lanes::{self, Lane};
 use super::scopes::ScopeTable;
+use super::shared::SharedKeys;
 use super::{BadToken, Credential};
 use crate::config::{self, CallRate, Config, IssuerKind};
 use crate::dial::Roots;
@@ -119,9 +120,14 @@ impl Cache {
             let rates = config.issuers.iter().map(|issuer| issuer.rate);
             let breakers = maker.breakers.iter().cloned();
             let pace = rates.zip(breakers).collect();
-            Some(Thread::spawn(issuers, pace, asked).map_err(|error| {
-                StartError(format!("cannot start the thread that calls STS: {error}"))
-            })?)
+            let shared = config.credential_shared.as_ref();
+            let shared = shared.map(|shared| SharedKeys::new(shared, Arc::clone(clock)));
+            let shared = shared.transpose().map_err(StartError)?.map(Arc::new);
+            Some(
+                Thread::spawn(issuers, pace, shared, asked).map_err(|error| {
+                    StartError(format!("cannot start the thread that calls STS: {error}"))
+                })?,
+            )
         } else {
             None
         };
@@ -299,6 +305,7 @@ impl Thread {
     fn spawn(
         issuers: Vec<Option<Issuer>>,
         pace: Vec<(CallRate, Arc<Breaker>)>,
+        shared: Option<Arc<SharedKeys>>,
         asked: mpsc::UnboundedReceiver<Ask>,
     ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
@@ -313,7 +320,7 @@ impl Thread {
                         .into_iter()
                         .zip(pace)
                         .map(|(issuer, (rate, breaker))| {
-                            issuer.map(|issuer| lane(issuer, rate, breaker))
+                            issuer.map(|issuer| lane(issuer, rate, breaker, shared.clone()))
                         });
                     let lanes = lanes.collect();
                     tokio::select! {
@@ -328,13 +335,22 @@ impl Thread {
 }
 
 /// Makes the calls of `issuer`.
-fn lane(issuer: Issuer, rate: CallRate, breaker: Arc<Breaker>) -> Lane {
+fn lane(
+    issuer: Issuer,
+    rate: CallRate,
+    breaker: Arc<Breaker>,
+    shared: Option<Arc<SharedKeys>>,
+) -> Lane {
     let issuer = Arc::new(issuer);
     Lane::start(rate, breaker, move |entry| {
-        let issuer = Arc::clone(&issuer);
+        let (issuer, shared) = (Arc::clone(&issuer), shared.clone());
         async move {
             let scope = entry.scope();
-            issuer.issue(&scope.tenant, &scope.policy).await
+            let call = issuer.issue(&scope.tenant, &scope.policy);
+            match shared {
+                Some(shared) => shared.issue(&entry, issuer.identity(), call).await,
+                None => call.await,
+            }
         }
     })
 }

@@ -15,6 +15,7 @@ use super::cache::CacheCounters;
 use super::sts::{Issued, StsClass, StsError};
 use super::{Credential, Life};
 use crate::s3::error::{Code, Fault, S3Error};
+use crate::timestamp::Timestamp;
 
 /// How long a request waits for a key when there is none.
 const WAIT: Duration = Duration::from_secs(5);
@@ -99,6 +100,8 @@ struct Pace {
     failures: u32,
     generation: u64,
     rejected: Option<Instant>,
+    /// When the last key ends or ended.
+    expires: Option<Timestamp>,
     /// Of a scope that was made for a request, until it has had a key.
     new: Option<OwnedSemaphorePermit>,
 }
@@ -153,6 +156,7 @@ impl Entry {
             failures: 0,
             generation: 0,
             rejected: None,
+            expires: None,
             new: None,
         };
         Self {
@@ -242,6 +246,11 @@ impl Entry {
         let _ = self.asked.compare_exchange(urgency as u8, IDLE, won, lost); // else it waits in another queue
     }
 
+    /// When the last key that it had ends or ended: only one that lives longer is another.
+    pub(super) fn newest(&self) -> Option<Timestamp> {
+        self.pace().expires
+    }
+
     /// When the next call may be made.
     pub(super) fn next_call(&self) -> Instant {
         self.pace().next_call
@@ -323,6 +332,7 @@ impl Entry {
         pace.failures = 0;
         pace.generation += 1;
         pace.new = None;
+        pace.expires = Some(expires);
         let credential = credential.with_life(life, pace.generation);
         self.current.store(Some(Arc::new(credential)));
         Ok(())
@@ -507,7 +517,6 @@ fn pause(class: StsClass, failures: u32, chance: f64) -> Duration {
 mod tests {
     use super::*;
     use crate::secret::Secret;
-    use crate::timestamp::Timestamp;
 
     const HOUR: Duration = Duration::from_hours(1);
     const MARGIN: Duration = Duration::from_secs(30);

@@ -398,7 +398,7 @@ mod tests {
         simulation.serve(LIFE.mul_f64(0.6)).await;
         simulation.take_calls();
         *simulation.is_down.lock().unwrap() = true;
-        let least = LIFE.mul_f64(0.2) - Duration::from_mins(4); // what is left of the oldest keys
+        let least = LIFE.mul_f64(0.2).saturating_sub(Duration::from_mins(4)); // of the oldest keys
         assert_eq!(simulation.serve(least).await, 0, "live keys serve on");
         assert!(simulation.serve(LIFE).await > 0);
         let outage = simulation.take_calls();
@@ -418,7 +418,7 @@ mod tests {
     async fn while_the_breaker_is_open_who_has_no_key_is_told_at_once_and_one_call_probes() {
         let simulation = Simulation::start(50);
         *simulation.is_down.lock().unwrap() = true;
-        let all: Vec<_> = simulation.entries.iter().cloned().collect();
+        let all = simulation.entries.clone();
         let waiting = all
             .iter()
             .cloned()

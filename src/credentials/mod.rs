@@ -20,6 +20,7 @@ pub mod issuer;
 mod lanes;
 mod scopes;
 pub mod shapes;
+mod shared;
 pub mod sts;
 
 pub use cache::{Cache, CacheCounters};
