@@ -540,17 +540,20 @@ fn an_upload_outlives_its_keys_and_each_part_goes_under_the_key_of_its_moment() 
     let part = vec![b'p'; 1 << 20];
     let pause = 4 * Duration::from_secs(LIFE) / u32::try_from(PARTS).unwrap();
     let started = Instant::now();
-    let mut listed = String::new();
+    let mut listed = Vec::new();
     for number in 1..=PARTS {
         let target = format!("/photos/acme/long?partNumber={number}&uploadId={id}");
         let sent = world.signed("PUT", &target).body(part.clone()).send();
         let etag = sent.assert_ok().header("etag").unwrap();
-        listed += &format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>");
+        listed.push(format!(
+            "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"
+        ));
         let next = started + pause * u32::try_from(number).unwrap();
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     let took = started.elapsed();
     assert!(took >= Duration::from_secs(4 * LIFE), "{took:?}");
+    let listed = listed.concat();
     let all = format!("<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>");
     let target = format!("/photos/acme/long?uploadId={id}");
     world.signed("POST", &target).body(all).send().assert_ok();

@@ -7,9 +7,10 @@ mod support;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cosgate::emulator::Emulator;
+use tokio::time::Instant;
 
 use support::{ACME, Call, GLOBEX, Gateway, emulator, eventually, toml};
 
@@ -183,7 +184,7 @@ fn what_the_redis_holds_is_sealed_and_believed_for_its_own_scope_alone() {
             assert!(!found, "{word} can be read");
         }
     }
-    let mut cut = own.clone();
+    let mut cut = own;
     cut.pop();
     let mut calls = 2;
     for wrong in [

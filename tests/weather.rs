@@ -1,13 +1,13 @@
 //! Any weather: each trouble that an STS can be in, while keys are live and while there is none.
 #![cfg(feature = "emulator")]
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cosgate::emulator::{Faults, StsFault};
+use tokio::time::Instant;
 
 use support::{Call, GLOBEX, Gateway, World, emulator, toml};
 
