@@ -536,6 +536,6 @@ mod tests {
                 assert!(value.parse::<u64>().is_ok(), "{line}");
             }
         }
-        assert_eq!(seen.len(), FAMILIES.len() + 7);
+        assert_eq!(seen.len(), FAMILIES.len() + 8);
     }
 }
