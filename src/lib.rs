@@ -30,6 +30,7 @@ pub mod payload;
 pub mod proxy;
 pub mod rewrite;
 pub mod s3;
+pub mod seal;
 pub mod secret;
 pub mod server;
 pub mod shape;

@@ -124,6 +124,7 @@ fn config() -> Config {
         issuers: Vec::new(),
         identities: Vec::new(),
         templates: Vec::new(),
+        credential_shared: None,
         credential_entries: 1,
         tenants: vec![
             tenant("acme", &[KEY, SLASHED_KEY], false),

@@ -1543,3 +1543,45 @@ fn certificates_and_addresses_of_tenants_are_checked() {
         "10.0.0.0/8",
     );
 }
+
+#[test]
+fn the_shared_cache_needs_a_redis_and_a_long_key() {
+    let long = "0123456789abcdef0123456789abcdef";
+    let parse = |lines: &str| {
+        let text = format!("{WHOLE}\n[credentials.shared]\n{lines}");
+        let found = parse_with(
+            &text,
+            &[("A", long), ("B", "redis://:password@host:6379/1")],
+            &[],
+        );
+        found
+            .map(|(config, _)| config.credential_shared.is_some())
+            .ok()
+    };
+    assert_eq!(parse("redis = \"env:B\"\nkey = \"env:A\""), Some(true));
+    assert_eq!(parse("redis = \"env:B\""), None, "no key");
+    assert_eq!(parse("key = \"env:A\""), None, "no Redis");
+    assert_eq!(
+        parse("redis = \"env:B\"\nkey = \"env:ACME\""),
+        None,
+        "too short"
+    );
+    assert_eq!(parse("redis = \"env:A\"\nkey = \"env:A\""), None, "no URL");
+}
+
+#[test]
+fn an_issuers_rate_is_written_and_bounded() {
+    let rate = |lines: &str| {
+        let text = WHOLE.replace(
+            "kind = \"federation\"",
+            &format!("kind = \"federation\"\n{lines}"),
+        );
+        let found = parse_with(&text, &[], &[]);
+        let rate = found.map(|(config, _)| config.issuers[0].rate);
+        rate.map(|rate| (rate.per_second, rate.burst)).ok()
+    };
+    assert_eq!(rate(""), Some((100, 200)));
+    assert_eq!(rate("calls_per_second = 20\nburst = 1"), Some((20, 1)));
+    assert_eq!(rate("calls_per_second = 601"), None);
+    assert_eq!(rate("burst = 0"), None);
+}

@@ -525,3 +525,88 @@ fn a_live_key_is_never_waited_for() {
     }
     assert_eq!(sts_calls(&world), 1);
 }
+
+#[test]
+fn an_upload_outlives_its_keys_and_each_part_goes_under_the_key_of_its_moment() {
+    const PARTS: usize = 60;
+    const LIFE: u64 = 5; // of each key, in seconds: used for less than four, whole seconds being cut off
+    let world = world("s3");
+    world.emulator.faults().set(Faults {
+        sts_lifetime: i64::try_from(LIFE).ok(),
+        ..Faults::default()
+    });
+    let begun = world.signed("POST", "/photos/acme/long?uploads").send();
+    let id = support::element(&begun.assert_ok().text(), "UploadId");
+    let part = vec![b'p'; 1 << 20];
+    let pause = 4 * Duration::from_secs(LIFE) / u32::try_from(PARTS).unwrap();
+    let started = Instant::now();
+    let mut listed = Vec::new();
+    for number in 1..=PARTS {
+        let target = format!("/photos/acme/long?partNumber={number}&uploadId={id}");
+        let sent = world.signed("PUT", &target).body(part.clone()).send();
+        let etag = sent.assert_ok().header("etag").unwrap();
+        listed.push(format!(
+            "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"
+        ));
+        let next = started + pause * u32::try_from(number).unwrap();
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    let took = started.elapsed();
+    assert!(took >= Duration::from_secs(4 * LIFE), "{took:?}");
+    let listed = listed.concat();
+    let all = format!("<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>");
+    let target = format!("/photos/acme/long?uploadId={id}");
+    world.signed("POST", &target).body(all).send().assert_ok();
+    let object = world.emulator.object_bytes(BUCKET, "acme/long").unwrap();
+    assert_eq!(object.len(), PARTS << 20);
+
+    let mut keys = keys_of_parts(&world);
+    assert_eq!(keys.len(), PARTS, "no part was sent twice");
+    keys.dedup();
+    let calls = usize::try_from(sts_calls(&world)).unwrap();
+    println!("{PARTS} parts in {took:?} under {} keys", keys.len());
+    assert!((5..=calls).contains(&keys.len()), "{} keys", keys.len());
+    keys.sort();
+    keys.dedup();
+    assert!(keys.len() >= 5, "no key came back after the next one");
+}
+
+/// The id of the key that each part went to COS with, in order.
+fn keys_of_parts(world: &World) -> Vec<String> {
+    let heads = world.emulator.counters().heads();
+    let parts = heads
+        .iter()
+        .filter(|head| head.target.contains("partNumber"));
+    let key = |headers: &[(String, String)]| {
+        let mut fields = headers.iter().filter(|(name, _)| name == "authorization");
+        let (_, rest) = fields.next().unwrap().1.split_once("Credential=").unwrap();
+        rest.split_once('/').unwrap().0.to_owned()
+    };
+    parts.map(|head| key(&head.headers)).collect()
+}
+
+#[test]
+fn a_presigned_url_lives_as_long_as_it_says_whatever_its_keys_life() {
+    const LIFE: i64 = 5;
+    let world = world("s3");
+    world.emulator.faults().set(Faults {
+        sts_lifetime: Some(LIFE),
+        ..Faults::default()
+    });
+    put(&world, "kept", b"kept").assert_ok();
+    let made = Instant::now();
+    let long = world.signed("GET", "/photos/acme/kept").presigned(9);
+    let short = world.signed("GET", "/photos/acme/kept").presigned(1);
+    short.send().assert_ok();
+    while made.elapsed() < Duration::from_secs(7) {
+        assert_eq!(long.send().assert_ok().text(), "kept");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(
+        sts_calls(&world) >= 2,
+        "the key that it was made under is gone"
+    );
+    short.send().assert_error(403, "AccessDenied"); // while the key lives
+    thread::sleep(Duration::from_secs(3));
+    long.send().assert_error(403, "AccessDenied");
+}

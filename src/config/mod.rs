@@ -73,6 +73,17 @@ pub struct Config {
     pub templates: Vec<Template>,
     /// `[credentials] entries`: scopes of templates whose keys are kept at once (10 000).
     pub credential_entries: usize,
+    /// `[credentials.shared]`
+    pub credential_shared: Option<SharedCache>,
+}
+
+/// `[credentials.shared]`: a Redis through which several cosgates share their keys.
+#[derive(Clone, Debug)]
+pub struct SharedCache {
+    /// `redis`: its URL, which may hold a password.
+    pub redis: Secret,
+    /// `key`: what the seal of the entries is made of.
+    pub key: Secret,
 }
 
 /// `[server]`: the side that clients see.
@@ -264,6 +275,17 @@ pub struct Issuer {
     pub secret_id: String,
     /// `secret_key`
     pub secret_key: Secret,
+    /// `calls_per_second`, `burst`
+    pub rate: CallRate,
+}
+
+/// How often an issuer calls STS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallRate {
+    /// `calls_per_second` on average (100).
+    pub per_second: u32,
+    /// `burst`: calls at once after a pause (200).
+    pub burst: u32,
 }
 
 /// How an issuer makes keys.

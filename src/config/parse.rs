@@ -13,8 +13,8 @@ use super::problem::{Problem, Refusal, Severity, nearest};
 use super::section::Section;
 use super::tenants;
 use super::{
-    ClientAuth, Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits, ServerTls,
-    Sources, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
+    CallRate, ClientAuth, Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits,
+    ServerTls, SharedCache, Sources, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
 };
 use crate::secret::Secret;
 
@@ -27,6 +27,10 @@ const WEEK: Duration = Duration::from_hours(7 * 24);
 /// GetFederationToken: 36 hours for a sub-account, 2 for a root account (1312/48195).
 const FEDERATION_LONGEST: Duration = Duration::from_hours(36);
 const FEDERATION_ROOT_LONGEST: Duration = Duration::from_hours(2);
+
+/// Tencent's own limit for an account (1312/48195); a burst beyond it is refused too.
+const STS_CALLS_A_SECOND: u64 = 600;
+const STS_BURST: u64 = 600;
 
 /// As many as 256 bits are in base64, less the padding and then some.
 const SESSION_SECRET_BYTES: usize = 32;
@@ -75,7 +79,7 @@ fn config(mut root: Section<'_>) -> Option<Config> {
     let sts = sts(root.section("sts"));
     let issuers = issuers(&mut root);
     let identities = identities::identities(&mut root);
-    let credential_entries = credential_entries(root.section("credentials"));
+    let (credential_entries, credential_shared) = credentials(root.section("credentials"));
     let (tenants, templates) = tenants::tenants(&mut root, &issuers, &identities, server.as_ref());
     root.finish();
     Some(Config {
@@ -87,6 +91,7 @@ fn config(mut root: Section<'_>) -> Option<Config> {
         tenants,
         templates,
         credential_entries,
+        credential_shared,
     })
 }
 
@@ -338,10 +343,42 @@ fn sts(mut section: Section<'_>) -> Option<Sts> {
     })
 }
 
-fn credential_entries(mut section: Section<'_>) -> usize {
+fn credentials(mut section: Section<'_>) -> (usize, Option<SharedCache>) {
     let entries = in_memory(section.size("entries", 10_000, 1..=10_000_000));
+    let shared = shared_cache(section.section("shared"));
     section.finish();
-    entries
+    (entries, shared)
+}
+
+fn shared_cache(mut section: Section<'_>) -> Option<SharedCache> {
+    if !section.is_written() {
+        return None;
+    }
+    let redis = section.required_secret("redis");
+    let key = section.required_secret("key");
+    if let Some(redis) = &redis
+        && !redis.value.expose().starts_with("redis://")
+    {
+        let message = "`redis` is not a URL that starts with redis://";
+        let fix = "write redis://host:6379; what is stored there is sealed, and TLS is not spoken";
+        section
+            .document()
+            .error(&redis.origin, Refusal::new(message, fix));
+    }
+    if let Some(key) = &key
+        && key.value.expose().len() < SESSION_SECRET_BYTES
+    {
+        let message = "`key` is shorter than 32 characters: the keys in the Redis could be opened";
+        let fix = "make one with `openssl rand -base64 32`";
+        section
+            .document()
+            .error(&key.origin, Refusal::new(message, fix));
+    }
+    section.finish();
+    Some(SharedCache {
+        redis: redis?.value,
+        key: key?.value,
+    })
 }
 
 fn read_endpoint(
@@ -440,6 +477,7 @@ fn issuer(name: String, mut section: Section<'_>) -> Option<Issuer> {
         }
         found.value
     });
+    let rate = call_rate(&mut section, kind != Some("static"));
     let token = (kind != Some("federation"))
         .then(|| section.secret("token"))
         .flatten();
@@ -455,5 +493,23 @@ fn issuer(name: String, mut section: Section<'_>) -> Option<Issuer> {
         kind,
         secret_id: secret_id?.value.expose().to_owned(),
         secret_key: secret_key?.value,
+        rate,
     })
+}
+
+/// How often the issuer of `section` calls STS, if it does so at all.
+fn call_rate(section: &mut Section<'_>, is_called: bool) -> CallRate {
+    let mut rate = CallRate {
+        per_second: 100,
+        burst: 200,
+    };
+    if is_called {
+        let mut read = |key, default: u32, most| {
+            let number = section.size(key, default.into(), 1..=most);
+            u32::try_from(number).unwrap_or(default)
+        };
+        rate.per_second = read("calls_per_second", rate.per_second, STS_CALLS_A_SECOND);
+        rate.burst = read("burst", rate.burst, STS_BURST);
+    }
+    rate
 }

@@ -8,27 +8,23 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
+use super::breaker::Breaker;
 use super::clock::Clock;
-use super::entry::{Ask, Entry, IssueError, Scope, Urgency};
+use super::entry::{Ask, Entry, IssueError, Scope};
 use super::issuer::Issuer;
+use super::lanes::{self, Lane};
 use super::scopes::ScopeTable;
-use super::sts::{Issued, StsClass, StsError};
+use super::shared::SharedKeys;
 use super::{BadToken, Credential};
-use crate::config::{self, Config, IssuerKind};
+use crate::config::{self, CallRate, Config, IssuerKind};
 use crate::dial::Roots;
 use crate::secret::Secret;
 use crate::tenant::Tenant;
 use crate::tenant::policy::tenant_policy;
 
-/// Calls of one issuer in a second. Tencent allows an account 600 (1312/48195).
-const CALLS_A_SECOND: f64 = 100.0;
-/// Calls of one issuer at once after a pause.
-const CALLS_BURST: f64 = 200.0;
-/// Calls of one issuer that may be under way.
-const CALLS_UNDER_WAY: usize = 64;
 /// A key is given up this long before its end, or longer where COS may take longer to answer.
 const MARGIN: Duration = Duration::from_secs(30);
 /// When a new scope that finds no room may come back.
@@ -51,6 +47,8 @@ pub struct Cache {
 struct Maker {
     /// For each issuer that calls no STS, its own key.
     permanent: Vec<Option<PermanentKey>>,
+    /// One for each issuer.
+    breakers: Vec<Arc<Breaker>>,
     asks: mpsc::UnboundedSender<Ask>,
     margin: Duration,
     counters: Arc<CacheCounters>,
@@ -72,6 +70,8 @@ struct Thread {
 /// What the cache counts. Hits are counted by each [`Entry`]: see [`Cache::hits`].
 #[derive(Debug, Default)]
 pub struct CacheCounters {
+    /// Times that an issuer's calls were held back since too many failed.
+    pub breaker_opened: AtomicU64,
     /// Requests that found no live key.
     pub misses: AtomicU64,
     /// Keys dropped because COS refused them.
@@ -117,9 +117,17 @@ impl Cache {
         let counters = Arc::clone(&maker.counters);
         let issuers = federation_issuers(config, clock, &counters)?;
         let thread = if issuers.iter().any(Option::is_some) {
-            Some(Thread::spawn(issuers, asked).map_err(|error| {
-                StartError(format!("cannot start the thread that calls STS: {error}"))
-            })?)
+            let rates = config.issuers.iter().map(|issuer| issuer.rate);
+            let breakers = maker.breakers.iter().cloned();
+            let pace = rates.zip(breakers).collect();
+            let shared = config.credential_shared.as_ref();
+            let shared = shared.map(|shared| SharedKeys::new(shared, Arc::clone(clock)));
+            let shared = shared.transpose().map_err(StartError)?.map(Arc::new);
+            Some(
+                Thread::spawn(issuers, pace, shared, asked).map_err(|error| {
+                    StartError(format!("cannot start the thread that calls STS: {error}"))
+                })?,
+            )
         } else {
             None
         };
@@ -231,6 +239,11 @@ impl Maker {
         }
         Ok(Self {
             permanent,
+            breakers: config
+                .issuers
+                .iter()
+                .map(|_| Arc::new(Breaker::new()))
+                .collect(),
             asks,
             margin: MARGIN.max(config.upstream.limits.head_timeout),
             counters: Arc::default(),
@@ -241,7 +254,11 @@ impl Maker {
     fn entry(&self, scope: Scope) -> Option<Entry> {
         let counters = Arc::clone(&self.counters);
         match self.permanent.get(scope.issuer)? {
-            None => Some(Entry::new(scope, self.asks.clone(), self.margin, counters)),
+            None => {
+                let breaker = Arc::clone(self.breakers.get(scope.issuer)?);
+                let asks = self.asks.clone();
+                Some(Entry::new(scope, asks, breaker, self.margin, counters))
+            }
             Some(key) => Some(Entry::permanent(scope, key.credential().ok()?, counters)),
         }
     }
@@ -284,24 +301,11 @@ fn federation_issuers(
     Ok(config.issuers.iter().map(make).collect())
 }
 
-/// Where the calls of one issuer wait for their turn.
-#[derive(Clone)]
-struct Lane {
-    cold: mpsc::UnboundedSender<Arc<Entry>>,
-    refresh: mpsc::UnboundedSender<Arc<Entry>>,
-    first: mpsc::UnboundedSender<Arc<Entry>>,
-}
-
-/// The other ends of a [`Lane`].
-struct Queues {
-    cold: mpsc::UnboundedReceiver<Arc<Entry>>,
-    refresh: mpsc::UnboundedReceiver<Arc<Entry>>,
-    first: mpsc::UnboundedReceiver<Arc<Entry>>,
-}
-
 impl Thread {
     fn spawn(
         issuers: Vec<Option<Issuer>>,
+        pace: Vec<(CallRate, Arc<Breaker>)>,
+        shared: Option<Arc<SharedKeys>>,
         asked: mpsc::UnboundedReceiver<Ask>,
     ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
@@ -312,9 +316,16 @@ impl Thread {
             .name("sts".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
+                    let lanes = issuers
+                        .into_iter()
+                        .zip(pace)
+                        .map(|(issuer, (rate, breaker))| {
+                            issuer.map(|issuer| lane(issuer, rate, breaker, shared.clone()))
+                        });
+                    let lanes = lanes.collect();
                     tokio::select! {
                         _ = stopped => {}
-                        () = dispatch(issuers, asked) => {}
+                        () = lanes::dispatch(lanes, asked) => {}
                     }
                 });
                 runtime.shutdown_background(); // a look-up that hangs must not hold us
@@ -323,164 +334,23 @@ impl Thread {
     }
 }
 
-/// Sends each ask to its issuer's lane as soon as the entry may call.
-async fn dispatch(issuers: Vec<Option<Issuer>>, mut asked: mpsc::UnboundedReceiver<Ask>) {
-    let lanes: Vec<_> = issuers
-        .into_iter()
-        .map(|issuer| issuer.map(Lane::start))
-        .collect();
-    while let Some(Ask { entry, urgency }) = asked.recv().await {
-        let Some(Some(lane)) = lanes.get(entry.scope().issuer) else {
-            continue;
-        };
-        let next_call = entry.next_call();
-        if next_call <= Instant::now() {
-            lane.send(entry, urgency);
-            continue;
-        }
-        let lane = lane.clone();
-        tokio::spawn(async move {
-            sleep_until(next_call).await;
-            lane.send(entry, urgency);
-        });
-    }
-}
-
-impl Lane {
-    fn start(issuer: Issuer) -> Self {
-        let (cold, cold_asked) = mpsc::unbounded_channel();
-        let (refresh, refresh_asked) = mpsc::unbounded_channel();
-        let (first, first_asked) = mpsc::unbounded_channel();
-        let queues = Queues {
-            cold: cold_asked,
-            refresh: refresh_asked,
-            first: first_asked,
-        };
-        tokio::spawn(serve(Arc::new(issuer), queues));
-        Self {
-            cold,
-            refresh,
-            first,
-        }
-    }
-
-    fn send(&self, entry: Arc<Entry>, urgency: Urgency) {
-        let queue = match urgency {
-            Urgency::Cold => &self.cold,
-            Urgency::First => &self.first,
-            Urgency::Refresh => &self.refresh,
-        };
-        let _ = queue.send(entry); // fails only while the thread ends
-    }
-}
-
-/// Makes one issuer's calls at its rate, those that somebody waits for first, and those for scopes
-/// that are new last: however many new subjects come, who is at work keeps a key. Each entry has at
-/// most one ask in each queue, which bounds them.
-async fn serve(issuer: Arc<Issuer>, mut queues: Queues) {
-    let slots = Arc::new(Semaphore::new(CALLS_UNDER_WAY));
-    let mut bucket = Bucket::full(Instant::now());
-    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
-        sleep_until(bucket.ready_at(Instant::now())).await;
-        let (entry, urgency) = tokio::select! {
-            biased;
-            Some(entry) = queues.cold.recv() => (entry, Urgency::Cold),
-            Some(entry) = queues.refresh.recv() => (entry, Urgency::Refresh),
-            Some(entry) = queues.first.recv() => (entry, Urgency::First),
-            else => return,
-        };
-        if !entry.begin(urgency) {
-            continue; // it was made more urgent, and waits in the other queue; or nobody waits
-        }
-        bucket.take(Instant::now());
-        let mut flight = Flight {
-            entry,
-            result: None,
-        };
-        let issuer = Arc::clone(&issuer);
-        tokio::spawn(async move {
-            let _slot = slot;
-            let entry = Arc::clone(&flight.entry);
+/// Makes the calls of `issuer`.
+fn lane(
+    issuer: Issuer,
+    rate: CallRate,
+    breaker: Arc<Breaker>,
+    shared: Option<Arc<SharedKeys>>,
+) -> Lane {
+    let issuer = Arc::new(issuer);
+    Lane::start(rate, breaker, move |entry| {
+        let (issuer, shared) = (Arc::clone(&issuer), shared.clone());
+        async move {
             let scope = entry.scope();
-            flight.land(issuer.issue(&scope.tenant, &scope.policy).await);
-        });
-    }
-}
-
-/// A call under way. However it ends, its entry hears of it.
-struct Flight {
-    entry: Arc<Entry>,
-    result: Option<Result<Issued, StsError>>,
-}
-
-impl Flight {
-    fn land(&mut self, result: Result<Issued, StsError>) {
-        self.result = Some(result);
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        let result = self.result.take().unwrap_or_else(|| {
-            Err(StsError::new(
-                StsClass::Retry,
-                "Cancelled",
-                "the call was not finished",
-            ))
-        });
-        let tenant = self.entry.scope().tenant.as_str();
-        match &result {
-            Ok(issued) => {
-                tracing::debug!(tenant, expires = %issued.expires, request = issued.request_id, "new key");
+            let call = issuer.issue(&scope.tenant, &scope.policy);
+            match shared {
+                Some(shared) => shared.issue(&entry, issuer.identity(), call).await,
+                None => call.await,
             }
-            Err(error) => tracing::warn!(tenant, %error, "no key"),
         }
-        self.entry.finish(result, fastrand::f64());
-    }
-}
-
-/// A token bucket: [`CALLS_A_SECOND`] on average, [`CALLS_BURST`] at once.
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn full(now: Instant) -> Self {
-        Self {
-            tokens: CALLS_BURST,
-            at: now,
-        }
-    }
-
-    /// When there is a token.
-    fn ready_at(&mut self, now: Instant) -> Instant {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.tokens = (self.tokens + passed * CALLS_A_SECOND).min(CALLS_BURST);
-        self.at = now;
-        now + Duration::from_secs_f64((1.0 - self.tokens).max(0.0) / CALLS_A_SECOND)
-    }
-
-    fn take(&mut self, now: Instant) {
-        self.ready_at(now);
-        self.tokens -= 1.0;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let start = Instant::now();
-        let mut bucket = Bucket::full(start);
-        for _ in 0..1200 {
-            sleep_until(bucket.ready_at(Instant::now())).await;
-            bucket.take(Instant::now());
-        }
-        let took = start.elapsed().as_secs_f64();
-        assert!((9.5..12.5).contains(&took), "{took}"); // 1000 beyond the burst; sleeps are whole ms
-    }
+    })
 }

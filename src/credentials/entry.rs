@@ -10,10 +10,12 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::breaker::Breaker;
 use super::cache::CacheCounters;
 use super::sts::{Issued, StsClass, StsError};
 use super::{Credential, Life};
 use crate::s3::error::{Code, Fault, S3Error};
+use crate::timestamp::Timestamp;
 
 /// How long a request waits for a key when there is none.
 const WAIT: Duration = Duration::from_secs(5);
@@ -45,6 +47,8 @@ pub struct Entry {
     asked: AtomicU8,
     /// `None`: the key is permanent.
     asks: Option<mpsc::UnboundedSender<Ask>>,
+    /// The issuer's; `None`: the key is permanent.
+    breaker: Option<Arc<Breaker>>,
     /// How the last call went; changes wake those who wait.
     outcome: watch::Sender<Option<Arc<Failure>>>,
     pace: Mutex<Pace>,
@@ -96,6 +100,8 @@ struct Pace {
     failures: u32,
     generation: u64,
     rejected: Option<Instant>,
+    /// When the last key ends or ended.
+    expires: Option<Timestamp>,
     /// Of a scope that was made for a request, until it has had a key.
     new: Option<OwnedSemaphorePermit>,
 }
@@ -105,10 +111,13 @@ impl Entry {
     pub(super) fn new(
         scope: Scope,
         asks: mpsc::UnboundedSender<Ask>,
+        breaker: Arc<Breaker>,
         margin: Duration,
         counters: Arc<CacheCounters>,
     ) -> Self {
-        Self::with(scope, None, Some(asks), margin, counters)
+        let mut entry = Self::with(scope, None, margin, counters);
+        (entry.asks, entry.breaker) = (Some(asks), Some(breaker));
+        entry
     }
 
     /// The same for a scope that was made for a request: until it has had a key it waits its turn
@@ -133,13 +142,12 @@ impl Entry {
 
     /// An entry of a permanent key.
     pub(super) fn permanent(scope: Scope, key: Credential, counters: Arc<CacheCounters>) -> Self {
-        Self::with(scope, Some(key), None, Duration::ZERO, counters)
+        Self::with(scope, Some(key), Duration::ZERO, counters)
     }
 
     fn with(
         scope: Scope,
         key: Option<Credential>,
-        asks: Option<mpsc::UnboundedSender<Ask>>,
         margin: Duration,
         counters: Arc<CacheCounters>,
     ) -> Self {
@@ -148,13 +156,15 @@ impl Entry {
             failures: 0,
             generation: 0,
             rejected: None,
+            expires: None,
             new: None,
         };
         Self {
             scope,
             current: ArcSwapOption::from_pointee(key),
             asked: AtomicU8::new(IDLE),
-            asks,
+            asks: None,
+            breaker: None,
             outcome: watch::Sender::new(None),
             pace: Mutex::new(pace),
             margin,
@@ -223,6 +233,22 @@ impl Entry {
     /// Requests that found a live key.
     pub fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
+    }
+
+    /// What is counted of all entries.
+    pub(super) fn counters(&self) -> &CacheCounters {
+        &self.counters
+    }
+
+    /// Takes back an ask that was not begun.
+    pub(super) fn forgo(&self, urgency: Urgency) {
+        let (won, lost) = (Ordering::AcqRel, Ordering::Relaxed);
+        let _ = self.asked.compare_exchange(urgency as u8, IDLE, won, lost); // else it waits in another queue
+    }
+
+    /// When the last key that it had ends or ended: only one that lives longer is another.
+    pub(super) fn newest(&self) -> Option<Timestamp> {
+        self.pace().expires
     }
 
     /// When the next call may be made.
@@ -306,6 +332,7 @@ impl Entry {
         pace.failures = 0;
         pace.generation += 1;
         pace.new = None;
+        pace.expires = Some(expires);
         let credential = credential.with_life(life, pace.generation);
         self.current.store(Some(Arc::new(credential)));
         Ok(())
@@ -329,8 +356,10 @@ impl Entry {
                 CALL_GAP,
             ));
         };
+        let ending = || IssueError::new("no key can be asked for: cosgate is ending", WAIT);
         let deadline = Instant::now() + WAIT;
         let mut outcome = self.outcome.subscribe();
+        let mut open = self.breaker.as_ref().ok_or_else(ending)?.subscribe();
         loop {
             let failure = outcome.borrow_and_update().clone();
             let now = Instant::now();
@@ -342,13 +371,21 @@ impl Entry {
             {
                 return Err(failure.answer(now));
             }
-            if !self.ask(self.wanted()) {
-                return Err(IssueError::new(
-                    "no key can be asked for: cosgate is ending",
-                    WAIT,
-                ));
+            let open_until = *open.borrow_and_update();
+            if let Some(until) = open_until.filter(|until| now < *until) {
+                let why = "calls to STS are held back, since most have failed";
+                return Err(IssueError::new(why, until - now));
             }
-            if timeout_at(deadline, outcome.changed()).await.is_err() {
+            if !self.ask(self.wanted()) {
+                return Err(ending());
+            }
+            let news = async {
+                tokio::select! {
+                    _ = outcome.changed() => {}
+                    _ = open.changed() => {}
+                }
+            };
+            if timeout_at(deadline, news).await.is_err() {
                 return Err(failure.map_or_else(
                     || IssueError::new("STS gave no answer in time", CALL_GAP),
                     |failure| failure.answer(Instant::now()),
@@ -480,7 +517,6 @@ fn pause(class: StsClass, failures: u32, chance: f64) -> Duration {
 mod tests {
     use super::*;
     use crate::secret::Secret;
-    use crate::timestamp::Timestamp;
 
     const HOUR: Duration = Duration::from_hours(1);
     const MARGIN: Duration = Duration::from_secs(30);
@@ -488,9 +524,19 @@ mod tests {
     fn entry() -> (Arc<Entry>, mpsc::UnboundedReceiver<Ask>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (
-            Arc::new(Entry::new(scope(), sender, MARGIN, Arc::default())),
+            Arc::new(Entry::new(
+                scope(),
+                sender,
+                breaker(),
+                MARGIN,
+                Arc::default(),
+            )),
             receiver,
         )
+    }
+
+    fn breaker() -> Arc<Breaker> {
+        Arc::new(Breaker::new())
     }
 
     fn scope() -> Scope {
@@ -659,7 +705,8 @@ mod tests {
         let room = Arc::new(tokio::sync::Semaphore::new(1));
         let (sender, mut asks) = mpsc::unbounded_channel();
         let permit = Arc::clone(&room).try_acquire_owned().unwrap();
-        let entry = Entry::new(scope(), sender, MARGIN, Arc::default()).with_permit(permit);
+        let entry =
+            Entry::new(scope(), sender, breaker(), MARGIN, Arc::default()).with_permit(permit);
         let entry = Arc::new(entry);
         assert!(entry.get().await.is_err(), "nobody answers");
         assert_eq!(asks.recv().await.unwrap().urgency, Urgency::First);

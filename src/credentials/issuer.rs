@@ -29,6 +29,8 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// Makes keys by `GetFederationToken` with one permanent key of Tencent.
 #[derive(Debug)]
 pub struct Issuer {
+    /// All that the file says of it, secrets left out.
+    identity: String,
     host: String,
     region: String,
     secret_id: String,
@@ -59,6 +61,7 @@ impl Issuer {
     ) -> Self {
         let (sts, limits) = (&config.sts, &config.upstream.limits);
         Self {
+            identity: format!("{} {issuer:?}", sts.endpoint.authority),
             host: sts.endpoint.authority.clone(),
             region: sts.region.clone(),
             secret_id: issuer.secret_id.clone(),
@@ -75,6 +78,11 @@ impl Issuer {
             clock,
             counters,
         }
+    }
+
+    /// Tells it from every other issuer whose keys may do other things.
+    pub(super) fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// A key for `tenant` that `policy`, plain JSON, fences. When STS says that our time is wrong,

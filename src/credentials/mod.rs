@@ -12,12 +12,15 @@ use crate::sign::cos::{KeyTime, SignKey};
 use crate::sign::sigv4;
 use crate::timestamp::Timestamp;
 
+mod breaker;
 pub mod cache;
 pub mod clock;
 pub mod entry;
 pub mod issuer;
+mod lanes;
 mod scopes;
 pub mod shapes;
+mod shared;
 pub mod sts;
 
 pub use cache::{Cache, CacheCounters};

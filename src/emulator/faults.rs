@@ -44,6 +44,12 @@ pub enum StsFault {
     Html,
     /// Answers HTTP 500 without JSON.
     Http500,
+    /// Answers with 64 MiB of blanks.
+    Huge,
+    /// Answers with a key whose token is null.
+    NullToken,
+    /// Answers with a key whose fields have other types.
+    WrongTypes,
 }
 
 /// A way in which COS fails.

@@ -29,6 +29,8 @@ const BODY_LIMIT: usize = 256 * 1024;
 /// The longest life of a sub-account's federation token.
 const DURATION_LIMIT: i64 = 129_600;
 const DURATION_DEFAULT: i64 = 1800;
+/// Bytes of [`StsFault::Huge`].
+const HUGE: usize = 64 << 20;
 const VERSION: &str = "2018-08-13";
 
 /// The embedded STS.
@@ -55,11 +57,12 @@ impl Sts {
         self.counters.sts_call();
         self.faults.wait(|faults| faults.sts_latency_ms).await;
         let now = clock().plus(self.faults.current().sts_clock_offset);
-        match self.faults.next_sts() {
-            None => {}
+        let fault = self.faults.next_sts();
+        match &fault {
+            None | Some(StsFault::NullToken | StsFault::WrongTypes) => {}
             Some(StsFault::Down) => return Err(peer.cut()),
             Some(StsFault::Error(code)) => {
-                return Ok(failed((code, "A fault on demand.".into()), now));
+                return Ok(failed((code.clone(), "A fault on demand.".into()), now));
             }
             Some(StsFault::Hang) => std::future::pending().await,
             Some(StsFault::Html) => {
@@ -75,6 +78,7 @@ impl Sts {
                 *broken.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
                 return Ok(broken);
             }
+            Some(StsFault::Huge) => return Ok(Response::new(Body::from(vec![b' '; HUGE]))),
         }
         let (head, body) = request.into_parts();
         let body = match Limited::new(body, BODY_LIMIT).collect().await {
@@ -87,7 +91,10 @@ impl Sts {
             }
         };
         Ok(match self.act(&head, &body, now) {
-            Ok(response) => respond(response, now),
+            Ok(mut response) => {
+                spoil(&mut response, fault.as_ref());
+                respond(response, now)
+            }
             Err(failure) => failed(failure, now),
         })
     }
@@ -270,6 +277,23 @@ impl Sts {
             "ExpiredTime": expires.unix(),
             "Expiration": expires.iso8601(),
         })))
+    }
+}
+
+/// Makes of a good answer what `fault` says.
+fn spoil(response: &mut Map<String, Value>, fault: Option<&StsFault>) {
+    let Some(Value::Object(credentials)) = response.get_mut("Credentials") else {
+        return;
+    };
+    match fault {
+        Some(StsFault::NullToken) => {
+            credentials.insert("Token".into(), Value::Null);
+        }
+        Some(StsFault::WrongTypes) => {
+            credentials.insert("TmpSecretId".into(), json!([1]));
+            response.insert("ExpiredTime".into(), json!("soon"));
+        }
+        _ => {}
     }
 }
 

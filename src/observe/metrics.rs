@@ -341,6 +341,7 @@ impl Metrics {
     /// What the thread counts that fetches the keys.
     fn render_credentials(&self, text: &mut String) {
         const CALLS: &str = "cosgate_sts_calls_total";
+        const OPENED: &str = "cosgate_sts_breaker_opened_total";
         const REJECTED: &str = "cosgate_keys_rejected_total";
         let counters = &self.credentials;
         head(text, CALLS, "Calls to STS, by result.", "counter");
@@ -362,6 +363,13 @@ impl Metrics {
             "counter",
         );
         sample(text, REJECTED, "", read(&counters.rejected));
+        head(
+            text,
+            OPENED,
+            "Times that calls to STS were held back since most failed.",
+            "counter",
+        );
+        sample(text, OPENED, "", read(&counters.breaker_opened));
     }
 
     fn total(&self, event: Event) -> u64 {
@@ -528,6 +536,6 @@ mod tests {
                 assert!(value.parse::<u64>().is_ok(), "{line}");
             }
         }
-        assert_eq!(seen.len(), FAMILIES.len() + 7);
+        assert_eq!(seen.len(), FAMILIES.len() + 8);
     }
 }

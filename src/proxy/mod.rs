@@ -95,6 +95,16 @@ pub struct Client {
 impl Shared {
     /// Makes everything ready that outlives a request. Keys are fetched when they are first needed.
     pub fn start(config: Config, metrics: Metrics, access_log: AccessLog) -> io::Result<Arc<Self>> {
+        Self::start_by(wall_clock, config, metrics, access_log)
+    }
+
+    /// The same, where `wall` tells the time by which keys are asked for and requests to COS signed.
+    pub fn start_by(
+        wall: impl Fn() -> Timestamp + Send + Sync + 'static,
+        config: Config,
+        metrics: Metrics,
+        access_log: AccessLog,
+    ) -> io::Result<Arc<Self>> {
         let tenants = Arc::new(Tenants::new(&config));
         let key_sets = KeySets::start(&config, &tenants)?;
         let policies = tenants
@@ -102,7 +112,7 @@ impl Shared {
             .iter()
             .map(|tenant| tenant_policy(tenant).json())
             .collect();
-        let clock = Arc::new(Clock::new(wall_clock));
+        let clock = Arc::new(Clock::new(wall));
         let credentials = Cache::start(&config, policies, &clock).map_err(io::Error::other)?;
         let metrics = metrics.with_credentials(credentials.counters());
         let roots = Roots::for_endpoint(

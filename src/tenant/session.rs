@@ -5,15 +5,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
+use crate::seal::{self, derive};
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
@@ -33,7 +31,7 @@ pub(super) struct Seal {
 }
 
 struct SealKeys {
-    seal: RandomizedNonceKey,
+    seal: seal::Seal,
     /// Derives the secret of a key from its id.
     secret: hmac::Key,
 }
@@ -107,12 +105,8 @@ impl Seal {
             subject,
             expires: expires.unix(),
         };
-        let mut sealed = serde_json::to_vec(&session).ok()?;
-        let nonce = keys
-            .seal
-            .seal_in_place_append_tag(Aad::from(LABEL), &mut sealed)
-            .ok()?;
-        let token = [&nonce.as_ref()[..], &sealed].concat();
+        let text = serde_json::to_vec(&session).ok()?;
+        let token = keys.seal.seal(LABEL, &text)?;
         Some(SessionKey {
             secret: keys.secret_of(&session.key_id),
             id: session.key_id,
@@ -127,15 +121,9 @@ impl Seal {
             return None;
         }
         let sealed = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
-        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
         self.keys.iter().find_map(|keys| {
-            let mut text = sealed.to_vec();
-            let nonce = Nonce::assume_unique_for_key(*nonce);
-            let text = keys
-                .seal
-                .open_in_place(nonce, Aad::from(LABEL), &mut text)
-                .ok()?;
-            let session: Session = serde_json::from_slice(text).ok()?;
+            let text = keys.seal.open(LABEL, &sealed)?;
+            let session: Session = serde_json::from_slice(&text).ok()?;
             let secret = keys.secret_of(&session.key_id);
             Some((session, secret))
         })
@@ -152,17 +140,9 @@ impl Session {
 impl SealKeys {
     /// `None` never, but for a failure of the library.
     fn derive(secret: &Secret) -> Option<Self> {
-        let root = Salt::new(HKDF_SHA256, b"cosgate").extract(secret.expose().as_bytes());
-        let derive = |label: &[u8]| {
-            let mut key = Zeroizing::new([0; 32]);
-            let labels = [label];
-            let material = root.expand(&labels, HKDF_SHA256).ok()?;
-            material.fill(&mut *key).ok()?;
-            Some(key)
-        };
         Some(Self {
-            seal: RandomizedNonceKey::new(&AES_256_GCM, &*derive(b"session token")?).ok()?,
-            secret: hmac::Key::new(hmac::HMAC_SHA256, &*derive(b"session secret")?),
+            seal: seal::Seal::new(secret, b"session token")?,
+            secret: hmac::Key::new(hmac::HMAC_SHA256, &*derive(secret, b"session secret")?),
         })
     }
 

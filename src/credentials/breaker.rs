@@ -1,0 +1,170 @@
+//! The circuit breaker of one issuer: when its calls fail, it is left alone for a while, and whoever
+//! has no key is told so at once.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// It opens after so many failures, where three of four calls failed, within [`WINDOW`]: the figures
+/// of Tencent's own SDKs.
+const FAILURES: u32 = 5;
+const WINDOW: Duration = Duration::from_mins(1);
+/// How long it is open at first; each probe that fails doubles that, up to [`LONGEST`].
+const SHORTEST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Closed: calls are made. Open: none is, until a time. From that time on it is half-open: one call
+/// is made, and how that goes closes or opens it.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    state: Mutex<State>,
+    /// Until when it is or was open; changes wake those who wait for a key.
+    open: watch::Sender<Option<Instant>>,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed {
+        since: Instant,
+        calls: u32,
+        failures: u32,
+    },
+    Open {
+        until: Instant,
+        /// How often in a row, this one included.
+        times: u32,
+    },
+}
+
+impl Breaker {
+    /// A closed one.
+    pub(super) fn new() -> Self {
+        Self {
+            state: Mutex::new(State::closed(Instant::now())),
+            open: watch::Sender::new(None),
+        }
+    }
+
+    /// When calls may be made again, if none may at `now`.
+    pub(super) fn open_until(&self, now: Instant) -> Option<Instant> {
+        self.open.borrow().filter(|until| now < *until)
+    }
+
+    /// Whether the next call is a probe: the only one until it has ended.
+    pub(super) fn is_half_open(&self, now: Instant) -> bool {
+        self.open.borrow().is_some_and(|until| now >= until)
+    }
+
+    /// Gives what [`Breaker::open_until`] goes by, and wakes who waits for it to change.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Instant>> {
+        self.open.subscribe()
+    }
+
+    /// Takes the end of a call. `chance`, from 0 to 1, spreads the probes of several cosgates. Gives
+    /// whether it opened.
+    pub(super) fn record(&self, has_failed: bool, now: Instant, chance: f64) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = match (&mut *state, has_failed) {
+            (State::Open { .. }, false) => {
+                *state = State::closed(now);
+                self.open.send_replace(None);
+                return false;
+            }
+            (State::Open { until, .. }, true) if now < *until => return false, // begun before it opened
+            (State::Open { times, .. }, true) => times.saturating_add(1),
+            (
+                State::Closed {
+                    since,
+                    calls,
+                    failures,
+                },
+                _,
+            ) => {
+                if now.saturating_duration_since(*since) >= WINDOW {
+                    (*since, *calls, *failures) = (now, 0, 0);
+                }
+                *calls = calls.saturating_add(1);
+                *failures = failures.saturating_add(u32::from(has_failed));
+                let is_bad = *failures >= FAILURES && *failures >= *calls - *calls / 4;
+                if !(has_failed && is_bad) {
+                    return false;
+                }
+                1
+            }
+        };
+        let until = now + pause(times, chance);
+        *state = State::Open { until, times };
+        self.open.send_replace(Some(until));
+        true
+    }
+}
+
+impl State {
+    fn closed(now: Instant) -> Self {
+        Self::Closed {
+            since: now,
+            calls: 0,
+            failures: 0,
+        }
+    }
+}
+
+fn pause(times: u32, chance: f64) -> Duration {
+    let doubled = 2_u32.saturating_pow(times.saturating_sub(1));
+    let most = SHORTEST.saturating_mul(doubled).min(LONGEST);
+    most.mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(failures: u32, successes: u32) -> Breaker {
+        let breaker = Breaker::new();
+        for number in 0..failures + successes {
+            breaker.record(number >= successes, Instant::now(), 1.0);
+        }
+        breaker
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_opens_when_most_of_five_or_more_calls_fail() {
+        let is_open = |failures, successes| {
+            let breaker = after(failures, successes);
+            breaker.open_until(Instant::now()).is_some()
+        };
+        assert!(!is_open(4, 0) && is_open(5, 0));
+        assert!(!is_open(5, 2) && is_open(6, 2));
+        assert!(!is_open(100, 100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn old_failures_are_forgotten() {
+        let breaker = after(4, 0);
+        tokio::time::advance(WINDOW).await;
+        assert!(!breaker.record(true, Instant::now(), 1.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_closes_it_or_opens_it_for_longer() {
+        let breaker = after(5, 0);
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            let now = Instant::now();
+            let until = breaker.open_until(now).unwrap();
+            pauses.push((until - now).as_secs());
+            assert!(!breaker.record(true, now, 1.0) && !breaker.is_half_open(now));
+            tokio::time::sleep_until(until).await;
+            let now = Instant::now();
+            assert!(breaker.is_half_open(now) && breaker.open_until(now).is_none());
+            assert!(breaker.record(true, now, 1.0));
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 30, 30]);
+        breaker.record(false, Instant::now(), 1.0);
+        assert!(breaker.open_until(Instant::now()).is_none());
+        assert!(!breaker.is_half_open(Instant::now()));
+        assert_eq!(pause(1, 0.0), SHORTEST / 2);
+    }
+}

@@ -1,0 +1,454 @@
+//! Where calls to STS wait for their turn: for each issuer a rate, a breaker, and three queues.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, sleep_until};
+
+use super::breaker::Breaker;
+use super::entry::{Ask, Entry, Urgency};
+use super::sts::{Issued, StsClass, StsError};
+use crate::config::CallRate;
+
+/// Calls of one issuer that may be under way.
+const CALLS_UNDER_WAY: usize = 64;
+
+/// Where the calls of one issuer wait for their turn.
+#[derive(Clone)]
+pub(super) struct Lane {
+    cold: mpsc::UnboundedSender<Arc<Entry>>,
+    refresh: mpsc::UnboundedSender<Arc<Entry>>,
+    first: mpsc::UnboundedSender<Arc<Entry>>,
+    breaker: Arc<Breaker>,
+}
+
+/// The other ends of a [`Lane`].
+struct Queues {
+    cold: mpsc::UnboundedReceiver<Arc<Entry>>,
+    refresh: mpsc::UnboundedReceiver<Arc<Entry>>,
+    first: mpsc::UnboundedReceiver<Arc<Entry>>,
+}
+
+/// Sends each ask to its issuer's lane as soon as the entry may call.
+pub(super) async fn dispatch(lanes: Vec<Option<Lane>>, mut asked: mpsc::UnboundedReceiver<Ask>) {
+    while let Some(Ask { entry, urgency }) = asked.recv().await {
+        let Some(Some(lane)) = lanes.get(entry.scope().issuer) else {
+            continue;
+        };
+        let now = Instant::now();
+        let mut at = entry.next_call();
+        if let Some(until) = lane.breaker.open_until(now)
+            && urgency == Urgency::Refresh
+        {
+            at = at.max(until); // who has no key is told at once, below
+        }
+        if at <= now {
+            lane.send(entry, urgency);
+            continue;
+        }
+        let lane = lane.clone();
+        tokio::spawn(async move {
+            sleep_until(at).await;
+            lane.send(entry, urgency);
+        });
+    }
+}
+
+impl Lane {
+    /// Starts to make `call`s at this rate, as long as `breaker` lets them.
+    pub(super) fn start<C, F>(rate: CallRate, breaker: Arc<Breaker>, call: C) -> Self
+    where
+        C: Fn(Arc<Entry>) -> F + Send + 'static,
+        F: Future<Output = Result<Issued, StsError>> + Send + 'static,
+    {
+        let (cold, cold_asked) = mpsc::unbounded_channel();
+        let (refresh, refresh_asked) = mpsc::unbounded_channel();
+        let (first, first_asked) = mpsc::unbounded_channel();
+        let queues = Queues {
+            cold: cold_asked,
+            refresh: refresh_asked,
+            first: first_asked,
+        };
+        tokio::spawn(serve(call, rate, Arc::clone(&breaker), queues));
+        Self {
+            cold,
+            refresh,
+            first,
+            breaker,
+        }
+    }
+
+    fn send(&self, entry: Arc<Entry>, urgency: Urgency) {
+        let queue = match urgency {
+            Urgency::Cold => &self.cold,
+            Urgency::First => &self.first,
+            Urgency::Refresh => &self.refresh,
+        };
+        let _ = queue.send(entry); // fails only while the thread ends
+    }
+}
+
+/// Makes one issuer's calls at its rate, those that somebody waits for first, and those for scopes
+/// that are new last: however many new subjects come, who is at work keeps a key. Each entry has at
+/// most one ask in each queue, which bounds them.
+async fn serve<C, F>(call: C, rate: CallRate, breaker: Arc<Breaker>, mut queues: Queues)
+where
+    C: Fn(Arc<Entry>) -> F,
+    F: Future<Output = Result<Issued, StsError>> + Send + 'static,
+{
+    let slots = Arc::new(Semaphore::new(CALLS_UNDER_WAY));
+    let mut bucket = Bucket::full(rate, Instant::now());
+    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+        sleep_until(bucket.ready_at(Instant::now())).await;
+        let (entry, urgency) = tokio::select! {
+            biased;
+            Some(entry) = queues.cold.recv() => (entry, Urgency::Cold),
+            Some(entry) = queues.refresh.recv() => (entry, Urgency::Refresh),
+            Some(entry) = queues.first.recv() => (entry, Urgency::First),
+            else => return,
+        };
+        if breaker.open_until(Instant::now()).is_some() {
+            entry.forgo(urgency); // the breaker itself has woken who waits
+            continue;
+        }
+        if !entry.begin(urgency) {
+            continue; // it was made more urgent, and waits in the other queue; or nobody waits
+        }
+        let now = Instant::now();
+        bucket.take(now);
+        let is_probe = breaker.is_half_open(now);
+        let flight = Flight {
+            entry: Arc::clone(&entry),
+            breaker: Arc::clone(&breaker),
+            result: None,
+        };
+        let call = call(entry);
+        let ended = tokio::spawn(async move {
+            let (_slot, mut flight) = (slot, flight);
+            flight.result = Some(call.await);
+        });
+        if is_probe {
+            let _ = ended.await; // a panic in it has ended the flight too
+        }
+    }
+}
+
+/// A call under way. However it ends, its entry and its issuer's breaker hear of it.
+struct Flight {
+    entry: Arc<Entry>,
+    breaker: Arc<Breaker>,
+    result: Option<Result<Issued, StsError>>,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let result = self.result.take().unwrap_or_else(|| {
+            Err(StsError::new(
+                StsClass::Retry,
+                "Cancelled",
+                "the call was not finished",
+            ))
+        });
+        let tenant = self.entry.scope().tenant.as_str();
+        match &result {
+            Ok(issued) => {
+                tracing::debug!(tenant, expires = %issued.expires, request = issued.request_id, "new key");
+            }
+            Err(error) => tracing::warn!(tenant, %error, "no key"),
+        }
+        // What STS says of this tenant alone is no fault of the issuer's.
+        let has_failed = result.as_ref().is_err_and(|error| {
+            !matches!(error.class, StsClass::ConfigWrong | StsClass::NotAllowed)
+        });
+        let chance = fastrand::f64();
+        if self.breaker.record(has_failed, Instant::now(), chance) {
+            let opened = &self.entry.counters().breaker_opened;
+            opened.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("calls to STS fail: held back for a while, live keys serve on");
+        }
+        self.entry.finish(result, fastrand::f64());
+    }
+}
+
+/// A token bucket.
+#[derive(Debug)]
+struct Bucket {
+    per_second: f64,
+    burst: f64,
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn full(rate: CallRate, now: Instant) -> Self {
+        let burst = f64::from(rate.burst);
+        Self {
+            per_second: f64::from(rate.per_second),
+            burst,
+            tokens: burst,
+            at: now,
+        }
+    }
+
+    /// When there is a token.
+    fn ready_at(&mut self, now: Instant) -> Instant {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.tokens = (self.tokens + passed * self.per_second).min(self.burst);
+        self.at = now;
+        now + Duration::from_secs_f64((1.0 - self.tokens).max(0.0) / self.per_second)
+    }
+
+    fn take(&mut self, now: Instant) {
+        self.ready_at(now);
+        self.tokens -= 1.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::task::JoinHandle;
+
+    use super::super::entry::Scope;
+    use super::*;
+    use crate::secret::Secret;
+    use crate::timestamp::Timestamp;
+
+    const RATE: CallRate = CallRate {
+        per_second: 100,
+        burst: 200,
+    };
+    const TENANTS: usize = 10_000;
+    const LIFE: Duration = Duration::from_hours(2);
+    /// Every third second another part of the tenants makes requests.
+    const TURN: Duration = Duration::from_secs(3);
+    const TURNS: usize = 60;
+    const LATENCY: Duration = Duration::from_millis(50);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let start = Instant::now();
+        let mut bucket = Bucket::full(RATE, start);
+        for _ in 0..1200 {
+            sleep_until(bucket.ready_at(Instant::now())).await;
+            bucket.take(Instant::now());
+        }
+        let took = start.elapsed().as_secs_f64();
+        assert!((9.5..12.5).contains(&took), "{took}"); // 1000 beyond the burst; sleeps are whole ms
+    }
+
+    async fn request(entry: Arc<Entry>) -> bool {
+        entry.get().await.is_ok()
+    }
+
+    async fn told_to_come_back(requests: Vec<JoinHandle<bool>>) -> usize {
+        let mut refused = 0;
+        for request in requests {
+            refused += usize::from(!request.await.unwrap());
+        }
+        refused
+    }
+
+    /// An STS in simulated time, and the tenants that have their keys from it.
+    struct Simulation {
+        entries: Vec<Arc<Entry>>,
+        is_down: Mutex<bool>,
+        /// When it was called.
+        calls: Mutex<Vec<Instant>>,
+        breaker: Arc<Breaker>,
+    }
+
+    impl Simulation {
+        fn start(tenants: usize) -> Arc<Self> {
+            let (asks, asked) = mpsc::unbounded_channel();
+            let breaker = Arc::new(Breaker::new());
+            let entry = |number| {
+                let scope = Scope {
+                    tenant: format!("tenant{number}"),
+                    policy: "{}".into(),
+                    issuer: 0,
+                };
+                let (asks, breaker) = (asks.clone(), Arc::clone(&breaker));
+                let margin = Duration::from_secs(30);
+                Arc::new(Entry::new(scope, asks, breaker, margin, Arc::default()))
+            };
+            let simulation = Arc::new(Self {
+                entries: (0..tenants).map(entry).collect(),
+                is_down: Mutex::new(false),
+                calls: Mutex::default(),
+                breaker: Arc::clone(&breaker),
+            });
+            let sts = Arc::clone(&simulation);
+            let lane = Lane::start(RATE, breaker, move |_| {
+                let sts = Arc::clone(&sts);
+                async move { sts.call().await }
+            });
+            tokio::spawn(dispatch(vec![Some(lane)], asked));
+            simulation
+        }
+
+        async fn call(&self) -> Result<Issued, StsError> {
+            self.calls.lock().unwrap().push(Instant::now());
+            tokio::time::sleep(LATENCY).await;
+            if *self.is_down.lock().unwrap() {
+                return Err(StsError::new(StsClass::Retry, "Network", "down"));
+            }
+            Ok(Issued {
+                secret_id: "AKID".into(),
+                secret_key: Secret::new("KEY"),
+                token: Secret::new("TOKEN"),
+                expires: Timestamp::from_unix(1_768_480_245),
+                life: LIFE,
+                request_id: String::new(),
+            })
+        }
+
+        /// Has each tenant make a request every three minutes for so long, not all at the same time;
+        /// gives how many were told to come back.
+        async fn serve(&self, time: Duration) -> usize {
+            let end = Instant::now() + time;
+            let mut waiting = Vec::new();
+            for turn in (0..TURNS).cycle() {
+                if Instant::now() >= end {
+                    break;
+                }
+                for entry in self.entries.iter().skip(turn).step_by(TURNS) {
+                    if entry.live(Instant::now()).is_none() {
+                        waiting.push(tokio::spawn(request(Arc::clone(entry))));
+                    }
+                }
+                tokio::time::sleep(TURN).await;
+            }
+            told_to_come_back(waiting).await
+        }
+
+        /// Has all tenants make a request at once, and again until all have a key.
+        async fn herd(&self) -> Duration {
+            let began = Instant::now();
+            loop {
+                let all = self.entries.iter().cloned();
+                if told_to_come_back(all.map(|entry| tokio::spawn(request(entry))).collect()).await
+                    == 0
+                {
+                    return began.elapsed();
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await; // the least Retry-After
+            }
+        }
+
+        /// The most calls in any stretch of time of this length.
+        fn most_within(&self, window: Duration) -> usize {
+            let calls = self.calls.lock().unwrap();
+            let mut first = 0;
+            let within = calls.iter().enumerate().map(|(last, at)| {
+                while *at - calls[first] >= window {
+                    first += 1;
+                }
+                last + 1 - first
+            });
+            within.max().unwrap_or(0)
+        }
+
+        fn take_calls(&self) -> usize {
+            std::mem::take(&mut *self.calls.lock().unwrap()).len()
+        }
+
+        /// No more calls than the bucket allows, in short and in long.
+        #[track_caller]
+        fn assert_within_the_bucket(&self) {
+            for seconds in [1, 10, 100] {
+                let most = self.most_within(Duration::from_secs(seconds));
+                let allowed = 200 + 100 * usize::try_from(seconds).unwrap() + 1;
+                assert!(most <= allowed, "{most} calls in {seconds} s");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_thousand_tenants_cost_two_calls_a_second_and_never_a_burst() {
+        let simulation = Simulation::start(TENANTS);
+        let start_up = simulation.herd().await;
+        simulation.assert_within_the_bucket();
+        let at_start = simulation.most_within(Duration::from_secs(1));
+        assert_eq!(simulation.take_calls(), TENANTS, "one a tenant");
+        // The first rotation is of keys that were all made together.
+        assert_eq!(simulation.serve(LIFE).await, 0);
+        let in_rotation = simulation.most_within(Duration::from_secs(1));
+        simulation.take_calls();
+        let hours = Duration::from_hours(4);
+        assert_eq!(simulation.serve(hours).await, 0);
+        let later = simulation.most_within(Duration::from_secs(1));
+        let calls = u32::try_from(simulation.take_calls()).unwrap();
+        let rate = f64::from(calls) / hours.as_secs_f64();
+        println!(
+            "{TENANTS} tenants have keys after {start_up:?}, at most {at_start} calls in a second; \
+             {in_rotation} in the first rotation, {later} later; {rate:.2} calls/s on average"
+        );
+        assert!((1.8..2.6).contains(&rate), "{rate}");
+        assert!(in_rotation <= 100 && later <= 100, "{in_rotation} {later}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_an_outage_that_outlived_all_keys_there_is_no_burst_and_no_tenant_is_left_out() {
+        let simulation = Simulation::start(TENANTS / 4);
+        simulation.herd().await;
+        simulation.serve(LIFE.mul_f64(0.6)).await;
+        simulation.take_calls();
+        *simulation.is_down.lock().unwrap() = true;
+        let least = LIFE.mul_f64(0.2).saturating_sub(Duration::from_mins(4)); // of the oldest keys
+        assert_eq!(simulation.serve(least).await, 0, "live keys serve on");
+        assert!(simulation.serve(LIFE).await > 0);
+        let outage = simulation.take_calls();
+        assert!(outage < 1000, "{outage} calls in an outage of two hours");
+        *simulation.is_down.lock().unwrap() = false;
+        let recovery = simulation.herd().await;
+        simulation.assert_within_the_bucket();
+        assert!(recovery < Duration::from_mins(3), "{recovery:?}");
+        let most = simulation.most_within(Duration::from_secs(1));
+        println!(
+            "{outage} calls in the outage; all have keys {recovery:?} after it, \
+             at most {most} calls in a second"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_breaker_is_open_who_has_no_key_is_told_at_once_and_one_call_probes() {
+        let simulation = Simulation::start(50);
+        *simulation.is_down.lock().unwrap() = true;
+        let all = simulation.entries.clone();
+        let waiting = all
+            .iter()
+            .cloned()
+            .map(|entry| tokio::spawn(async move { entry.get().await.unwrap_err() }));
+        let before = Instant::now();
+        for one in waiting.collect::<Vec<_>>() {
+            assert!(one.await.unwrap().retry_after <= 2);
+        }
+        assert!(before.elapsed() <= LATENCY * 2, "those who waited as well");
+        simulation.take_calls();
+        let until = simulation.breaker.open_until(Instant::now()).unwrap();
+        for entry in &all {
+            assert!(entry.get().await.is_err());
+        }
+        assert!(Instant::now() < until && simulation.take_calls() == 0);
+        sleep_until(until + CALL_SPREAD).await;
+        *simulation.is_down.lock().unwrap() = false;
+        let waiting = all
+            .iter()
+            .cloned()
+            .map(|entry| tokio::spawn(async move { entry.get().await.is_ok() }));
+        let waiting: Vec<_> = waiting.collect();
+        tokio::time::sleep(LATENCY / 2).await;
+        assert_eq!(simulation.calls.lock().unwrap().len(), 1, "the probe alone");
+        for one in waiting {
+            assert!(one.await.unwrap());
+        }
+        assert_eq!(simulation.take_calls(), 50);
+    }
+
+    /// Entries call again a second after a failure at the soonest.
+    const CALL_SPREAD: Duration = Duration::from_secs(2);
+}

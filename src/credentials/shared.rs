@@ -1,0 +1,233 @@
+//! `[credentials.shared]`: keys that several cosgates share through a Redis, sealed.
+//!
+//! Only the thread that calls STS speaks to it, and only when a key is needed or ageing. Whatever
+//! goes wrong there costs a call to STS, and no request.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, cmd};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+use zeroize::Zeroizing;
+
+use super::clock::Clock;
+use super::entry::Entry;
+use super::sts::{Issued, StsError};
+use crate::config;
+use crate::seal::Seal;
+use crate::secret::Secret;
+use crate::sign::encoding::sha256_hex;
+use crate::timestamp::Timestamp;
+
+/// The Redis must connect, and answer, within this.
+const ANSWER: Duration = Duration::from_millis(300);
+/// A Redis that failed is left alone for so long.
+const AWAY: Duration = Duration::from_secs(5);
+/// One cosgate calls STS for a scope; the others wait for its key so long, and then call themselves.
+const LEASE: Duration = Duration::from_secs(6);
+const LEASE_WAIT: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Bytes of a sealed entry at most: a token has 4096.
+const ENTRY_BYTES: usize = 16 * 1024;
+/// The version of what is sealed.
+const LABEL: &[u8] = b"shared credentials 1";
+
+/// The Redis and the key of the seal.
+pub(super) struct SharedKeys {
+    client: Client,
+    seal: Seal,
+    link: Mutex<Link>,
+    clock: Arc<Clock>,
+}
+
+#[derive(Default)]
+struct Link {
+    connection: Option<MultiplexedConnection>,
+    /// When it may be tried again.
+    away_until: Option<Instant>,
+}
+
+/// A key, as it is sealed.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Kept<'a> {
+    /// The entry that it is for: the seal alone would do, and this makes sure.
+    scope: &'a str,
+    secret_id: &'a str,
+    secret_key: &'a str,
+    token: &'a str,
+    expires: i64,
+    /// Seconds that it lived when it was new.
+    life: u64,
+    request_id: &'a str,
+}
+
+impl SharedKeys {
+    /// Nothing is dialled yet. The error names the mend.
+    pub(super) fn new(config: &config::SharedCache, clock: Arc<Clock>) -> Result<Self, String> {
+        let client = Client::open(config.redis.expose()).map_err(|_| {
+            "credentials.shared.redis: write redis://[:password@]host[:port][/number]".to_owned()
+        })?;
+        let seal = Seal::new(&config.key, LABEL).ok_or("credentials.shared.key: no key of it")?;
+        Ok(Self {
+            client,
+            seal,
+            link: Mutex::default(),
+            clock,
+        })
+    }
+
+    /// A key for `entry`, whose issuer is described by `issuer`: another cosgate's, or what `call` gives.
+    pub(super) async fn issue(
+        &self,
+        entry: &Entry,
+        issuer: &str,
+        call: impl Future<Output = Result<Issued, StsError>>,
+    ) -> Result<Issued, StsError> {
+        let scope = entry.scope();
+        // Each part is hashed for itself, so that no two scopes can be written alike.
+        let parts = [issuer, &scope.tenant, &scope.policy].map(|part| sha256_hex(part.as_bytes()));
+        let name = format!("cosgate:key:{}", sha256_hex(parts.concat().as_bytes()));
+        let lease = format!("{name}:lease");
+        let began = Instant::now();
+        let mut has_lease = false;
+        while began.elapsed() < LEASE_WAIT {
+            let Some(found) = self.ask::<Option<Vec<u8>>>(cmd("GET").arg(&name)).await else {
+                break; // there is no Redis
+            };
+            if let Some(issued) = found.and_then(|sealed| self.open(&name, &sealed))
+                && entry.newest().is_none_or(|newest| issued.expires > newest)
+            {
+                return Ok(issued);
+            }
+            let milliseconds = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+            let mut take = cmd("SET");
+            take.arg(&lease)
+                .arg(1)
+                .arg("NX")
+                .arg("PX")
+                .arg(milliseconds);
+            match self.ask::<Option<String>>(&take).await {
+                None => break,
+                Some(None) => sleep(LOOK_AGAIN).await,
+                Some(Some(_)) => {
+                    has_lease = true;
+                    break;
+                }
+            }
+        }
+        let called = Instant::now();
+        let result = call.await;
+        if let Ok(issued) = &result {
+            self.keep(&name, issued).await;
+        }
+        if has_lease && called.elapsed() < LEASE / 2 {
+            self.ask::<i64>(cmd("DEL").arg(&lease)).await; // surely ours still
+        }
+        result
+    }
+
+    async fn keep(&self, name: &str, issued: &Issued) {
+        let kept = Kept {
+            scope: name,
+            secret_id: &issued.secret_id,
+            secret_key: issued.secret_key.expose(),
+            token: issued.token.expose(),
+            expires: issued.expires.unix(),
+            life: issued.life.as_secs(),
+            request_id: &issued.request_id,
+        };
+        let mut text = Zeroizing::new(Vec::with_capacity(ENTRY_BYTES)); // not moved as it grows
+        if serde_json::to_writer(&mut *text, &kept).is_err() {
+            return;
+        }
+        if let Some(sealed) = self.seal.seal(name.as_bytes(), &text) {
+            let mut set = cmd("SET");
+            set.arg(name).arg(sealed).arg("EX").arg(kept.life.max(1));
+            self.ask::<String>(&set).await;
+        }
+    }
+
+    /// The key in `sealed`, if it is for this scope and has half of its life before it.
+    fn open(&self, name: &str, sealed: &[u8]) -> Option<Issued> {
+        if sealed.len() > ENTRY_BYTES {
+            return None;
+        }
+        let text = self.seal.open(name.as_bytes(), sealed)?;
+        let kept: Kept<'_> = serde_json::from_slice(&text).ok()?;
+        let expires = Timestamp::from_unix(kept.expires);
+        let left = u64::try_from(expires.since(self.clock.upstream_now())).ok()?;
+        if kept.scope != name || left < kept.life / 2 {
+            return None;
+        }
+        Some(Issued {
+            secret_id: kept.secret_id.to_owned(),
+            secret_key: Secret::new(kept.secret_key),
+            token: Secret::new(kept.token),
+            expires,
+            life: Duration::from_secs(left.min(kept.life)),
+            request_id: kept.request_id.to_owned(),
+        })
+    }
+
+    /// The Redis's answer; `None` when it is away, which the log hears once in [`AWAY`].
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
+        let mut connection = self.connection().await?;
+        let failure = match timeout(ANSWER, command.query_async(&mut connection)).await {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(error)) => error.category().to_owned(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        Self::leave(&mut *self.link.lock().await, &failure);
+        None
+    }
+
+    async fn connection(&self) -> Option<MultiplexedConnection> {
+        let mut link = self.link.lock().await;
+        if let Some(connection) = &link.connection {
+            return Some(connection.clone());
+        }
+        if link.away_until.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        let bounds = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(ANSWER))
+            .set_response_timeout(Some(ANSWER));
+        let dial = self
+            .client
+            .get_multiplexed_async_connection_with_config(&bounds);
+        match timeout(2 * ANSWER, dial).await {
+            Ok(Ok(connection)) => {
+                link.connection = Some(connection.clone());
+                Some(connection)
+            }
+            Ok(Err(error)) => {
+                Self::leave(&mut link, error.category());
+                None
+            }
+            Err(_) => {
+                Self::leave(&mut link, "no connection in time");
+                None
+            }
+        }
+    }
+
+    fn leave(link: &mut Link, why: &str) {
+        tracing::warn!(
+            why,
+            "the Redis of [credentials.shared] is away: each cosgate calls STS itself"
+        );
+        link.connection = None;
+        link.away_until = Some(Instant::now() + AWAY);
+    }
+}
+
+impl fmt::Debug for SharedKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedKeys").finish_non_exhaustive()
+    }
+}

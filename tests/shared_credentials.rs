@@ -1,0 +1,231 @@
+//! Keys that several cosgates share through a real Redis (Debian's `redis-server`).
+#![cfg(feature = "emulator")]
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod support;
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use cosgate::emulator::Emulator;
+use tokio::time::Instant;
+
+use support::{ACME, Call, GLOBEX, Gateway, emulator, eventually, toml};
+
+const REPLICAS: usize = 3;
+
+/// A Redis of our own; it dies with its value.
+struct Redis {
+    child: Child,
+    port: u16,
+}
+
+impl Redis {
+    /// `None`, with a line that says so, where it is not installed. `COSGATE_TEST_REDIS` forbids that.
+    fn start() -> Option<Self> {
+        let port = free_port();
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no"])
+            .stdout(Stdio::null())
+            .spawn();
+        let Ok(child) = child else {
+            assert!(
+                std::env::var_os("COSGATE_TEST_REDIS").is_none(),
+                "no redis-server"
+            );
+            println!("SKIPPED: redis-server is not installed (apt-get install redis-server)");
+            return None;
+        };
+        let redis = Self { child, port };
+        eventually("redis-server", || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Some(redis)
+    }
+
+    fn connection(&self) -> redis::Connection {
+        let client = redis::Client::open(url(self.port)).unwrap();
+        client.get_connection().unwrap()
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn url(port: u16) -> String {
+    format!("redis://127.0.0.1:{port}")
+}
+
+fn gateway(emulator: &Emulator, redis: u16, key: &str) -> Gateway {
+    let shared = format!(
+        "[credentials.shared]\nredis = \"{}\"\nkey = \"{key}\"\n",
+        url(redis)
+    );
+    Gateway::start(&toml(emulator.cos_addr(), emulator.sts_addr(), &shared))
+}
+
+const KEY: &str = "a-key-of-the-shared-cache-0123456789";
+
+/// Has the tenant of `key` store and read something in its folder.
+fn use_folder(gateway: &Gateway, key: (&str, &str), folder: &str) {
+    let target = format!("/photos/{folder}/a");
+    let call = |method| Call::new(gateway.addr, method, &target).signed_by(key);
+    call("PUT").body(folder).send().assert_ok();
+    assert_eq!(call("GET").send().assert_ok().text(), folder);
+}
+
+fn sts_calls(emulator: &Emulator) -> u64 {
+    emulator.counters().counts().sts_calls
+}
+
+#[test]
+fn three_cosgates_make_one_call_and_go_on_when_their_redis_dies() {
+    let Some(mut redis) = Redis::start() else {
+        return;
+    };
+    let emulator = emulator();
+    let gateways = [0; REPLICAS].map(|_| gateway(&emulator, redis.port, KEY));
+    let all_use = |key, folder| {
+        thread::scope(|scope| {
+            for gateway in gateways.iter().cycle().take(REPLICAS * 5) {
+                scope.spawn(move || use_folder(gateway, key, folder));
+            }
+        });
+    };
+    all_use(ACME, "acme");
+    assert_eq!(sts_calls(&emulator), 1, "of all three");
+    let late = gateway(&emulator, redis.port, KEY);
+    use_folder(&late, ACME, "acme");
+    assert_eq!(sts_calls(&emulator), 1, "of one that comes later too");
+
+    redis.kill();
+    all_use(ACME, "acme");
+    assert_eq!(sts_calls(&emulator), 1, "live keys are nobody's business");
+    let began = Instant::now();
+    all_use(GLOBEX, "globex");
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(sts_calls(&emulator), 1 + 3, "each for itself");
+}
+
+#[test]
+fn a_key_that_cos_refuses_is_not_taken_from_the_redis_again() {
+    let Some(redis) = Redis::start() else { return };
+    let emulator = emulator();
+    let gateways = [0; 2].map(|_| gateway(&emulator, redis.port, KEY));
+    for gateway in &gateways {
+        use_folder(gateway, ACME, "acme");
+    }
+    thread::sleep(Duration::from_millis(1100)); // expiry times are whole seconds
+    emulator.revoke_all_keys();
+    let get = |gateway: &Gateway| {
+        let call = Call::new(gateway.addr, "GET", "/photos/acme/a");
+        call.signed_by(ACME).send().assert_ok();
+    };
+    gateways.iter().for_each(get);
+    assert_eq!(
+        sts_calls(&emulator),
+        2,
+        "the second takes the first one's new key"
+    );
+}
+
+#[test]
+fn what_the_redis_holds_is_sealed_and_believed_for_its_own_scope_alone() {
+    let Some(redis) = Redis::start() else { return };
+    let emulator = emulator();
+    let first = gateway(&emulator, redis.port, KEY);
+    use_folder(&first, ACME, "acme");
+    let mut connection = redis.connection();
+    let mut names = || -> Vec<String> {
+        redis::cmd("KEYS")
+            .arg("cosgate:key:*")
+            .query(&mut connection)
+            .unwrap()
+    };
+    let acme = names();
+    assert_eq!(acme.len(), 1, "and the lease is given back: {acme:?}");
+    use_folder(&first, GLOBEX, "globex");
+    let globex: Vec<_> = names()
+        .into_iter()
+        .filter(|name| !acme.contains(name))
+        .collect();
+    assert_eq!(sts_calls(&emulator), 2);
+
+    let mut connection = redis.connection();
+    let mut get =
+        |name: &str| -> Vec<u8> { redis::cmd("GET").arg(name).query(&mut connection).unwrap() };
+    let [own, foreign] = [get(&acme[0]), get(&globex[0])];
+    for sealed in [&own, &foreign] {
+        for word in ["acme", "globex", "token", "AKID"] {
+            let found = sealed
+                .windows(word.len())
+                .any(|part| part == word.as_bytes());
+            assert!(!found, "{word} can be read");
+        }
+    }
+    let mut cut = own;
+    cut.pop();
+    let mut calls = 2;
+    for wrong in [
+        foreign,
+        cut,
+        b"garbage".to_vec(),
+        Vec::new(),
+        vec![b'x'; 1 << 20],
+    ] {
+        let mut connection = redis.connection();
+        let set = redis::cmd("SET").arg(&acme[0]).arg(wrong).to_owned();
+        set.exec(&mut connection).unwrap();
+        use_folder(&gateway(&emulator, redis.port, KEY), ACME, "acme");
+        calls += 1;
+        assert_eq!(sts_calls(&emulator), calls, "a key of its own");
+    }
+    // Who has another key opens nothing.
+    let other = "another-key-of-a-cache-0123456789-01";
+    use_folder(&gateway(&emulator, redis.port, other), ACME, "acme");
+    assert_eq!(sts_calls(&emulator), calls + 1);
+}
+
+#[test]
+fn a_redis_that_is_away_or_silent_costs_a_moment_and_no_request() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    for port in [free_port(), silent.local_addr().unwrap().port()] {
+        let emulator = emulator();
+        let gateway = gateway(&emulator, port, KEY);
+        let began = Instant::now();
+        use_folder(&gateway, ACME, "acme");
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            began.elapsed()
+        );
+        let began = Instant::now();
+        use_folder(&gateway, GLOBEX, "globex");
+        assert!(
+            began.elapsed() < Duration::from_millis(900),
+            "it is left alone for a while"
+        );
+        assert_eq!(sts_calls(&emulator), 2);
+    }
+}

@@ -1,0 +1,210 @@
+//! Any weather: each trouble that an STS can be in, while keys are live and while there is none.
+#![cfg(feature = "emulator")]
+
+mod support;
+
+use std::thread;
+use std::time::Duration;
+
+use cosgate::emulator::{Faults, StsFault};
+use tokio::time::Instant;
+
+use support::{Call, GLOBEX, Gateway, World, emulator, toml};
+
+/// What a client without a key meets.
+#[derive(Clone, Copy, PartialEq)]
+enum Cold {
+    /// 503 with `Retry-After`, in time.
+    ComeBack,
+    /// Its answer: the trouble is overcome.
+    Served,
+}
+use Cold::{ComeBack, Served};
+
+const LIFE: i64 = 6;
+/// A key of [`LIFE`] is used for three quarters of it, less what the test itself may be late.
+const USED: Duration = Duration::from_millis(4_300);
+/// A client waits for five seconds at most, and a little for the machine's own sake.
+const WAIT: Duration = Duration::from_millis(5_900);
+const CLIENTS: usize = 20;
+/// Calls that one tenant makes at most in [`WAIT`]: they are a second apart, and more after each failure.
+const CALLS: u64 = 7;
+
+fn weather() -> Vec<(&'static str, Cold, Faults)> {
+    let answers = |fault| Faults {
+        sts: Some(fault),
+        ..Faults::default()
+    };
+    let lives = |seconds| Faults {
+        sts_lifetime: Some(seconds),
+        ..Faults::default()
+    };
+    let slow = Faults {
+        sts_latency_ms: 20_000,
+        ..Faults::default()
+    };
+    let throttled = StsFault::Error("RequestLimitExceeded".to_owned());
+    vec![
+        ("64 MiB", ComeBack, answers(StsFault::Huge)),
+        ("HTML", ComeBack, answers(StsFault::Html)),
+        ("HTTP 500", ComeBack, answers(StsFault::Http500)),
+        ("expired already", ComeBack, lives(-10)),
+        ("five seconds of life", Served, lives(5)),
+        ("null token", ComeBack, answers(StsFault::NullToken)),
+        ("resets", ComeBack, answers(StsFault::Down)),
+        ("silent", ComeBack, answers(StsFault::Hang)),
+        ("slow", ComeBack, slow),
+        ("throttled", ComeBack, answers(throttled)),
+        ("wrong types", ComeBack, answers(StsFault::WrongTypes)),
+    ]
+}
+
+/// Tries all weathers at once: most of their time is waiting.
+fn each(test: impl Fn(&str, Cold, Faults) + Sync) {
+    let test = &test;
+    thread::scope(|scope| {
+        for (name, cold, faults) in weather() {
+            scope.spawn(move || test(name, cold, faults));
+        }
+    });
+}
+
+fn get(world: &World) -> support::Reply {
+    world.signed("GET", "/photos/acme/kept").send()
+}
+
+fn sts_calls(world: &World) -> u64 {
+    world.emulator.counters().counts().sts_calls
+}
+
+#[test]
+fn with_a_live_key_no_client_sees_any_weather_until_the_keys_end() {
+    each(|name, cold, faults| {
+        let world = World::new();
+        world.emulator.faults().set(Faults {
+            sts_lifetime: Some(LIFE),
+            ..Faults::default()
+        });
+        let call = world.signed("PUT", "/photos/acme/kept").body("kept");
+        call.send().assert_ok();
+        let born = Instant::now();
+        world.emulator.faults().set(faults);
+        let mut served = 0;
+        while born.elapsed() < USED {
+            let reply = get(&world);
+            assert_eq!(
+                (reply.status, reply.text().as_str()),
+                (200, "kept"),
+                "{name}"
+            );
+            served += 1;
+            thread::sleep(Duration::from_millis(10));
+        }
+        let calls = sts_calls(&world);
+        println!("{name}: {served} requests served while STS was called {calls} times");
+        assert!((2..=CALLS).contains(&calls), "{name}: {calls} calls");
+        if cold == ComeBack {
+            assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), 1);
+        }
+    });
+}
+
+#[test]
+fn without_a_key_clients_are_asked_to_come_back_in_time_and_served_when_it_clears() {
+    each(|name, cold, faults| {
+        let world = World::new();
+        world.emulator.faults().set(faults);
+        let replies: Vec<_> = thread::scope(|scope| {
+            let client = || {
+                let began = Instant::now();
+                (get(&world), began.elapsed())
+            };
+            let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+            clients
+                .into_iter()
+                .map(thread::ScopedJoinHandle::join)
+                .collect()
+        });
+        for reply in replies {
+            let (reply, took) = reply.unwrap();
+            assert!(took < WAIT, "{name}: {took:?}");
+            if cold == Served {
+                assert_eq!(reply.code(), "NoSuchKey", "{name}: {}", reply.text());
+                continue;
+            }
+            assert_eq!(
+                (reply.status, reply.code().as_str()),
+                (503, "SlowDown"),
+                "{name}"
+            );
+            let after: u32 = reply.header("retry-after").unwrap().parse().unwrap();
+            assert!((1..=60).contains(&after), "{name}: {after}");
+        }
+        let calls = sts_calls(&world);
+        assert!((1..=CALLS).contains(&calls), "{name}: {calls} calls");
+        world.emulator.faults().clear();
+        support::eventually(name, || get(&world).status == 404);
+    });
+}
+
+#[test]
+fn without_a_name_service_and_with_nobody_at_the_port_clients_are_asked_to_come_back_in_time() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = closed.local_addr().unwrap().to_string(); // and closed again
+    for sts in [closed.as_str(), "sts.cosgate.invalid:80"] {
+        let emulator = emulator();
+        let text = toml(emulator.cos_addr(), emulator.sts_addr(), "");
+        let there = format!("connect_to = \"{}\"", emulator.sts_addr());
+        let gateway = Gateway::start(&text.replace(&there, &format!("connect_to = \"{sts}\"")));
+        let world = World { gateway, emulator };
+        let began = Instant::now();
+        get(&world).assert_error(503, "SlowDown");
+        assert!(began.elapsed() < WAIT, "{sts}");
+        assert_eq!(sts_calls(&world), 0);
+    }
+}
+
+#[test]
+fn a_clock_that_is_twenty_minutes_wrong_costs_one_more_call_and_no_client_anything() {
+    for late in [1200, -1200] {
+        let emulator = emulator();
+        let text = toml(emulator.cos_addr(), emulator.sts_addr(), "");
+        let gateway = Gateway::start_late([127, 0, 0, 1].into(), &text, late);
+        let world = World { gateway, emulator };
+        get(&world).assert_error(404, "NoSuchKey");
+        let call = world.signed("PUT", "/photos/acme/kept").body("kept");
+        call.send().assert_ok();
+        get(&world).assert_ok();
+        assert_eq!(sts_calls(&world), 2, "refused, learnt, and called anew");
+    }
+}
+
+#[test]
+fn what_many_tenants_cannot_get_is_not_asked_for_and_told_at_once() {
+    let world = World::new();
+    world.emulator.faults().set(Faults {
+        sts: Some(StsFault::Http500),
+        ..Faults::default()
+    });
+    // Two tenants fail for five seconds, each at its own pace: the breaker opens in that time.
+    thread::scope(|scope| {
+        scope.spawn(|| get(&world).assert_error(503, "SlowDown"));
+        scope.spawn(|| {
+            let call = Call::new(world.gateway.addr, "GET", "/photos/globex/a");
+            call.signed_by(GLOBEX).send().assert_error(503, "SlowDown");
+        });
+    });
+    support::eventually("an open breaker", || {
+        get(&world);
+        world.gateway.metric("cosgate_sts_breaker_opened_total", "") > 0
+    });
+    let calls = sts_calls(&world);
+    let began = Instant::now();
+    for _ in 0..50 {
+        let reply = Call::new(world.gateway.addr, "GET", "/photos/public/a").send();
+        reply.assert_error(503, "SlowDown");
+        assert!(reply.header("retry-after").is_some());
+    }
+    assert!(began.elapsed() < Duration::from_millis(900), "told at once");
+    assert_eq!(sts_calls(&world), calls);
+}
