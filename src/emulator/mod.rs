@@ -271,6 +271,11 @@ impl Emulator {
         self.shared.store.object(bucket, key).is_ok()
     }
 
+    /// The keys of all objects in a bucket, sorted; none where there is no bucket.
+    pub fn object_keys(&self, bucket: &str) -> Vec<String> {
+        self.shared.store.keys(bucket)
+    }
+
     /// The content of a stored object; `None` when there is none.
     pub fn object_bytes(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
         let (_, mut file) = self.shared.store.open_object(bucket, key).ok()?;

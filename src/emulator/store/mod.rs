@@ -263,6 +263,13 @@ impl Store {
         ))
     }
 
+    /// The keys of all objects of a bucket, sorted.
+    pub(super) fn keys(&self, bucket: &str) -> Vec<String> {
+        let buckets = self.lock();
+        let found = buckets.get(bucket);
+        found.map_or_else(Vec::new, |bucket| bucket.objects.keys().cloned().collect())
+    }
+
     /// A new file that goes away by itself unless it is kept.
     pub(super) fn scratch(&self) -> io::Result<NamedTempFile> {
         NamedTempFile::new_in(self.root.join("tmp"))
