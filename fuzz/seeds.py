@@ -76,12 +76,27 @@ def delete_xml():
     return (document.encode() for document in DOCUMENTS)
 
 
+def post_form():
+    """A seed of the pieces, a body: see fuzz_targets/post_form.rs."""
+    policies = vectors("post-policy.json")
+    for case in policies["bodies"]:
+        boundary = case["content_type"].split("boundary=")[1].strip('"').encode()
+        yield b"\7" + base64.b64decode(case["body_base64"]).replace(boundary, b"b0undary")
+    for case in policies["cases"]:
+        fields = "".join(
+            f'--b0undary\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in case["fields"]
+        )
+        file = 'Content-Disposition: form-data; name="file"; filename="f"\r\n\r\nfile'
+        yield f"\7{fields}--b0undary\r\n{file}\r\n--b0undary--\r\n".encode()
+
+
 def config():
     return (file.read_bytes() for file in sorted((ROOT / "config").glob("*.toml")))
 
 
 def main(corpus):
-    for inputs in (aws_chunked, authorization, config, copy_source, delete_xml, query, target):
+    for inputs in (aws_chunked, authorization, config, copy_source, delete_xml, post_form, query, target):
         folder = pathlib.Path(corpus) / inputs.__name__
         folder.mkdir(parents=True, exist_ok=True)
         for number, data in enumerate(inputs()):
