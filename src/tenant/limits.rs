@@ -283,6 +283,22 @@ mod tests {
     }
 
     #[test]
+    fn bodies_that_move_equal_pieces_move_in_turn() {
+        let limits = limits(&TenantLimits {
+            upload_rate: Some(1 << 20),
+            ..TenantLimits::default()
+        });
+        let mut bodies = [(ms(0), 0_u32); 3];
+        for _ in 0..300 {
+            let (at, pieces) = bodies.iter_mut().min().unwrap();
+            *at += limits.charge(Way::Upload, *at, 400 << 10);
+            *pieces += 1;
+        }
+        let pieces = bodies.map(|(_, pieces)| pieces);
+        assert!(pieces.iter().all(|n| n.abs_diff(100) <= 1), "{pieces:?}");
+    }
+
+    #[test]
     fn the_client_is_told_when_to_come_back() {
         for (limited, seconds) in [
             (Limited::Concurrency, 1),
