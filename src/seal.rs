@@ -13,7 +13,7 @@ use crate::secret::Secret;
 pub struct Seal(RandomizedNonceKey);
 
 impl Seal {
-    /// With the key that [`derive`] makes. `None` never, but for a failure of the library.
+    /// With the key that [`derive()`] makes. `None` never, but for a failure of the library.
     pub fn new(secret: &Secret, label: &[u8]) -> Option<Self> {
         let key = derive(secret, label)?;
         RandomizedNonceKey::new(&AES_256_GCM, &*key).ok().map(Self)
