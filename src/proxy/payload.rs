@@ -114,11 +114,7 @@ impl Outgoing {
         Self {
             sha256: Some(Sha256::digest(&bytes).into()),
             md5: Some(BASE64_STANDARD.encode(Md5::digest(&bytes))),
-            body: body::Request::Whole(bytes),
-            verified: None,
-            denied: Vec::new(),
-            quiet: false,
-            _hold: None,
+            ..Self::new(body::Request::Whole(bytes))
         }
     }
 }
