@@ -8,11 +8,13 @@ mod document;
 mod endpoint;
 mod grammar;
 mod identities;
+mod issuers;
 mod limits;
 mod outside;
 mod parse;
 mod prefix;
 mod problem;
+mod profile;
 mod section;
 mod templates;
 mod tenants;
@@ -26,8 +28,11 @@ use ipnet::IpNet;
 
 use crate::secret::Secret;
 
+pub(crate) use issuers::TENANT;
+pub use issuers::{BaseKey, GivenKey, GivenSecret, Issuer, IssuerKind, Role, WebIdentity};
 pub use limits::TenantLimits;
 pub use problem::{Place, Problem, Severity, nearest};
+pub use profile::Profile;
 
 /// The world outside the file.
 pub struct Sources<'a> {
@@ -251,34 +256,6 @@ pub struct Sts {
     pub timeout: Duration,
     /// `[sts.limits] answer_bytes` (64 KiB).
     pub answer_bytes: usize,
-}
-
-/// `[issuers.NAME]`: a CAM identity from which temporary keys come.
-#[derive(Clone, Debug)]
-pub struct Issuer {
-    /// NAME
-    pub name: String,
-    /// `kind` and what belongs to it.
-    pub kind: IssuerKind,
-    /// `secret_id`
-    pub secret_id: String,
-    /// `secret_key`
-    pub secret_key: Secret,
-}
-
-/// How an issuer makes keys.
-#[derive(Clone, Debug)]
-pub enum IssuerKind {
-    /// GetFederationToken, asking for keys that live this long (`duration`).
-    Federation {
-        /// `duration`
-        duration: Duration,
-    },
-    /// The issuer's own key is used as it is, with its `token` if it has one.
-    Static {
-        /// `token`
-        token: Option<Secret>,
-    },
 }
 
 /// `[tenants.NAME]`

@@ -17,16 +17,13 @@ use super::issuer::Issuer;
 use super::scopes::ScopeTable;
 use super::sts::{Issued, StsClass, StsError};
 use super::{BadToken, Credential};
-use crate::config::{self, Config, IssuerKind};
-use crate::dial::Roots;
+use crate::config::{Config, IssuerKind};
 use crate::secret::Secret;
 use crate::tenant::Tenant;
 use crate::tenant::policy::tenant_policy;
 
-/// Calls of one issuer in a second. Tencent allows an account 600 (1312/48195).
-const CALLS_A_SECOND: f64 = 100.0;
-/// Calls of one issuer at once after a pause.
-const CALLS_BURST: f64 = 200.0;
+/// Calls of one issuer at once after a pause: those of this many seconds.
+const CALLS_BURST: f64 = 2.0;
 /// Calls of one issuer that may be under way.
 const CALLS_UNDER_WAY: usize = 64;
 /// A key is given up this long before its end, or longer where COS may take longer to answer.
@@ -115,7 +112,7 @@ impl Cache {
             ));
         }
         let counters = Arc::clone(&maker.counters);
-        let issuers = federation_issuers(config, clock, &counters)?;
+        let issuers = Issuer::all(config, clock, &counters).map_err(StartError)?;
         let thread = if issuers.iter().any(Option::is_some) {
             Some(Thread::spawn(issuers, asked).map_err(|error| {
                 StartError(format!("cannot start the thread that calls STS: {error}"))
@@ -216,14 +213,14 @@ impl Maker {
     fn new(config: &Config, asks: mpsc::UnboundedSender<Ask>) -> Result<Self, StartError> {
         let mut permanent = Vec::with_capacity(config.issuers.len());
         for issuer in &config.issuers {
-            let IssuerKind::Static { token } = &issuer.kind else {
+            let IssuerKind::Static(given) = &issuer.kind else {
                 permanent.push(None);
                 continue;
             };
             let key = PermanentKey {
-                id: issuer.secret_id.clone(),
-                secret: issuer.secret_key.clone(),
-                token: token.clone(),
+                id: given.secret_id.value.expose().to_owned(),
+                secret: given.secret_key.value.clone(),
+                token: given.token.as_ref().map(|token| token.value.clone()),
             };
             key.credential()
                 .map_err(|error| StartError(format!("issuers.{}: {error}", issuer.name)))?;
@@ -254,36 +251,6 @@ impl PermanentKey {
     }
 }
 
-/// The issuers that call STS, at their index in the configuration.
-fn federation_issuers(
-    config: &Config,
-    clock: &Arc<Clock>,
-    counters: &Arc<CacheCounters>,
-) -> Result<Vec<Option<Issuer>>, StartError> {
-    let is_federation =
-        |issuer: &config::Issuer| matches!(issuer.kind, IssuerKind::Federation { .. });
-    if !config.issuers.iter().any(is_federation) {
-        return Ok(Vec::new());
-    }
-    let roots = Roots::for_endpoint(config.sts.endpoint.tls, config.sts.ca_file.as_deref())
-        .map_err(|error| StartError(format!("sts.ca_file: {error}")))?;
-    let make = |issuer: &config::Issuer| {
-        let IssuerKind::Federation { duration } = issuer.kind else {
-            return None;
-        };
-        let (clock, counters) = (Arc::clone(clock), Arc::clone(counters));
-        Some(Issuer::new(
-            config,
-            issuer,
-            duration,
-            roots.as_ref(),
-            clock,
-            counters,
-        ))
-    };
-    Ok(config.issuers.iter().map(make).collect())
-}
-
 /// Where the calls of one issuer wait for their turn.
 #[derive(Clone)]
 struct Lane {
@@ -301,7 +268,7 @@ struct Queues {
 
 impl Thread {
     fn spawn(
-        issuers: Vec<Option<Issuer>>,
+        issuers: Vec<Option<Arc<Issuer>>>,
         asked: mpsc::UnboundedReceiver<Ask>,
     ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
@@ -324,7 +291,7 @@ impl Thread {
 }
 
 /// Sends each ask to its issuer's lane as soon as the entry may call.
-async fn dispatch(issuers: Vec<Option<Issuer>>, mut asked: mpsc::UnboundedReceiver<Ask>) {
+async fn dispatch(issuers: Vec<Option<Arc<Issuer>>>, mut asked: mpsc::UnboundedReceiver<Ask>) {
     let lanes: Vec<_> = issuers
         .into_iter()
         .map(|issuer| issuer.map(Lane::start))
@@ -347,7 +314,7 @@ async fn dispatch(issuers: Vec<Option<Issuer>>, mut asked: mpsc::UnboundedReceiv
 }
 
 impl Lane {
-    fn start(issuer: Issuer) -> Self {
+    fn start(issuer: Arc<Issuer>) -> Self {
         let (cold, cold_asked) = mpsc::unbounded_channel();
         let (refresh, refresh_asked) = mpsc::unbounded_channel();
         let (first, first_asked) = mpsc::unbounded_channel();
@@ -356,7 +323,7 @@ impl Lane {
             refresh: refresh_asked,
             first: first_asked,
         };
-        tokio::spawn(serve(Arc::new(issuer), queues));
+        tokio::spawn(serve(issuer, queues));
         Self {
             cold,
             refresh,
@@ -379,7 +346,7 @@ impl Lane {
 /// most one ask in each queue, which bounds them.
 async fn serve(issuer: Arc<Issuer>, mut queues: Queues) {
     let slots = Arc::new(Semaphore::new(CALLS_UNDER_WAY));
-    let mut bucket = Bucket::full(Instant::now());
+    let mut bucket = Bucket::full(issuer.calls_a_second(), Instant::now());
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
         sleep_until(bucket.ready_at(Instant::now())).await;
         let (entry, urgency) = tokio::select! {
@@ -439,17 +406,19 @@ impl Drop for Flight {
     }
 }
 
-/// A token bucket: [`CALLS_A_SECOND`] on average, [`CALLS_BURST`] at once.
+/// A token bucket: `rate` a second on average, [`CALLS_BURST`] seconds' worth at once.
 #[derive(Debug)]
 struct Bucket {
+    rate: f64,
     tokens: f64,
     at: Instant,
 }
 
 impl Bucket {
-    fn full(now: Instant) -> Self {
+    fn full(rate: f64, now: Instant) -> Self {
         Self {
-            tokens: CALLS_BURST,
+            rate,
+            tokens: rate * CALLS_BURST,
             at: now,
         }
     }
@@ -457,9 +426,9 @@ impl Bucket {
     /// When there is a token.
     fn ready_at(&mut self, now: Instant) -> Instant {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.tokens = (self.tokens + passed * CALLS_A_SECOND).min(CALLS_BURST);
+        self.tokens = (self.tokens + passed * self.rate).min(self.rate * CALLS_BURST);
         self.at = now;
-        now + Duration::from_secs_f64((1.0 - self.tokens).max(0.0) / CALLS_A_SECOND)
+        now + Duration::from_secs_f64((1.0 - self.tokens).max(0.0) / self.rate)
     }
 
     fn take(&mut self, now: Instant) {
@@ -475,7 +444,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_bucket_gives_its_burst_and_then_its_rate() {
         let start = Instant::now();
-        let mut bucket = Bucket::full(start);
+        let mut bucket = Bucket::full(100.0, start);
         for _ in 0..1200 {
             sleep_until(bucket.ready_at(Instant::now())).await;
             bucket.take(Instant::now());
