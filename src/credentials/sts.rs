@@ -523,7 +523,6 @@ mod tests {
             "assume-role-policy",
             "assume-role-external-id-tags",
             "assume-role-with-token",
-            "node-assume-role-token",
         ] {
             let case = cases.iter().find(|case| case["name"] == name).unwrap();
             let wanted: Value = serde_json::from_str(case["body"].as_str().unwrap()).unwrap();
