@@ -333,6 +333,10 @@ fn a_command_that_gives_no_good_key_gives_none_in_time() {
         ),
         (role("command = [\"/usr/bin/yes\"]"), "more than 64 KiB"),
         (
+            role("command = [\"/bin/sleep\", \"60\"]"),
+            "no answer in time",
+        ),
+        (
             format!("{federation}command = [\"/bin/echo\", \"{temporary}\"]\n"),
             "TempKeyNotAllowed",
         ),
