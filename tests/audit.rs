@@ -264,6 +264,7 @@ fn no_secret_is_shown_by_debug() {
         region: "r",
         secret_id: "AKID",
         secret_key: &caller_secret,
+        token: None,
     };
     let minute = std::time::Duration::from_mins(1);
     let call = StsRequest::federation_token(&caller, "acme", "{}", minute, now);

@@ -310,6 +310,9 @@ fn the_configurations_readme_has_every_key_and_no_other() {
         "upstream.limits",
         "issuers.federal",
         "issuers.fixed",
+        "issuers.machine",
+        "issuers.pod",
+        "issuers.profile",
         "tenants.one",
         "tenants.one.limits",
     ];
@@ -318,6 +321,9 @@ fn the_configurations_readme_has_every_key_and_no_other() {
         let kind = match section {
             "issuers.federal" => "kind = \"federation\"",
             "issuers.fixed" => "kind = \"static\"",
+            "issuers.machine" => "kind = \"assume-role\"\ncvm_role = \"x\"",
+            "issuers.pod" => "kind = \"web-identity\"",
+            "issuers.profile" => "kind = \"assume-role\"\nprofile = \"x\"",
             _ => "",
         };
         config.extend(["[", section, "]\nno-such-key = 1\n", kind, "\n"]);

@@ -15,8 +15,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use cosgate::config::{
-    Config, EndpointTemplate, IssuerKind, Jwks, Place, PrefixPattern, Problem, Severity, Sources,
-    TenantLimits, UpstreamSignature,
+    BaseKey, Config, EndpointTemplate, GivenKey, IssuerKind, Jwks, Place, PrefixPattern, Problem,
+    Severity, Sources, TenantLimits, UpstreamSignature,
 };
 
 /// In a test's text: here the problem is. It is taken out before the text is read.
@@ -185,10 +185,15 @@ fn the_smallest_file_gets_the_documented_defaults() {
     let [issuer] = config.issuers.as_slice() else {
         panic!()
     };
-    assert_eq!(issuer.secret_id, "AKID-of-the-issuer");
-    assert!(
-        matches!(issuer.kind, IssuerKind::Federation { duration } if duration == Duration::from_hours(2))
-    );
+    assert_eq!(issuer.kind.duration(), Some(Duration::from_hours(2)));
+    let IssuerKind::Federation {
+        base: BaseKey::Given(key),
+        ..
+    } = &issuer.kind
+    else {
+        panic!()
+    };
+    assert_eq!(key.secret_id.value.expose(), "AKID-of-the-issuer");
     let [tenant] = config.tenants.as_slice() else {
         panic!()
     };
@@ -568,18 +573,6 @@ fn issuers_are_checked() {
         "\"federation\"",
     );
     errs(
-        "\"federation\"",
-        "§\"assume-role\"",
-        "not offered by this version",
-        "use \"federation\"",
-    );
-    errs(
-        "\"federation\"",
-        "§\"web-identity\"",
-        "not offered by this version",
-        "use \"federation\"",
-    );
-    errs(
         "kind =",
         "duration = §\"37h\"\nkind =",
         "out of range",
@@ -587,9 +580,9 @@ fn issuers_are_checked() {
     );
     errs(
         "kind =",
-        "§token = \"env:KEY\"\nkind =",
-        "unknown key `token`",
-        "duration",
+        "token = §\"env:KEY\"\nkind =",
+        "`token` makes the issuer's key a temporary one, and STS takes only permanent ones",
+        "kind = \"assume-role\"",
     );
     errs(
         "\"federation\"",
@@ -628,17 +621,205 @@ fn issuers_are_checked() {
     );
 }
 
+/// What `errs` says of an issuer in place of WHOLE's, given whole.
+fn issuer_errs(lines: &str, message: &str, fix: &str) {
+    let issuer = format!("{lines}\n[tenants.acme]");
+    let text = WHOLE.replace("kind = \"federation\"\n", "");
+    let text = text.replace("secret_id = \"env:ID\"\nsecret_key = \"env:KEY\"\n", "");
+    refuses(
+        &text.replace("[tenants.acme]", &issuer),
+        Severity::Error,
+        message,
+        fix,
+    );
+}
+
+const ROLE: &str =
+    "kind = \"assume-role\"\nrole_arn = \"qcs::cam::uin/100000000001:roleName/cosgate\"\n";
+
+#[test]
+fn a_federation_issuer_has_a_permanent_key() {
+    let only = "STS takes only permanent ones for GetFederationToken (1312/48195)";
+    let federation = "kind = \"federation\"\n";
+    issuer_errs(
+        &format!("{federation}cvm_role = §\"cosgate\""),
+        only,
+        "kind = \"assume-role\"",
+    );
+    issuer_errs(
+        &format!("{federation}base = §\"role\"\n[issuers.role]\n{ROLE}cvm_role = \"cosgate\""),
+        only,
+        "permanent key",
+    );
+    let text = WHOLE.replace(
+        "secret_id = \"env:ID\"\nsecret_key = \"env:KEY\"",
+        "profile = \"ci\"",
+    );
+    let home = [("HOME", "/home/me")];
+    let path = "/home/me/.tencentcloud/credentials";
+    let permanent = "[ci]\nsecret_id = AKID\nsecret_key = KEY\n";
+    assert!(parse_with(&text, &home, &[(path, permanent)]).is_ok());
+    let temporary = format!("{permanent}token = TOKEN\n");
+    let Err(problems) = parse_with(&text, &home, &[(path, &temporary)]) else {
+        panic!()
+    };
+    assert!(lines(&problems).contains(only), "{}", lines(&problems));
+    let Err(problems) = parse_with(&text, &home, &[]) else {
+        panic!()
+    };
+    let said = lines(&problems);
+    assert!(
+        said.contains(path) && said.contains("/etc/tencentcloud/credentials"),
+        "{said}"
+    );
+}
+
+#[test]
+fn roles_are_checked() {
+    let key = "secret_id = \"env:ID\"\nsecret_key = \"env:KEY\"\n";
+    for (lines, message, fix) in [
+        (
+            "kind = \"assume-role\"\nrole_arn = §\"arn:aws:iam::1:role/x\"".to_owned(),
+            "not the ARN of a role",
+            "roleName/NAME",
+        ),
+        (
+            format!("{ROLE}duration = §\"13h\""),
+            "out of range",
+            "1s to 12h",
+        ),
+        (
+            format!("{ROLE}session_name = §\"a b\""),
+            "not a session name",
+            "letters",
+        ),
+        (
+            format!("{ROLE}session_name = §\"a\""),
+            "not a session name",
+            "2 to 128",
+        ),
+        (
+            format!("{ROLE}external_id = §\"a b\""),
+            "not an external id",
+            "2 to 128",
+        ),
+        (
+            format!(
+                "{ROLE}tags = [{{ key = \"a\", value = \"b\" }}, {{ key = §\"a\", value = \"c\" }}]"
+            ),
+            "two tags have the key `a`",
+            "remove",
+        ),
+        (
+            format!("{ROLE}profile = \"default\"\ncvm_role = \"x\""),
+            "two keys of its own",
+            "remove one",
+        ),
+    ] {
+        let wanted = lines.replace(MARK, "");
+        let Err(problems) =
+            parse(&WHOLE.replace("kind = \"federation\"\n", &format!("{wanted}\n")))
+        else {
+            panic!("{lines}")
+        };
+        let said = crate::lines(&problems);
+        assert!(
+            said.contains(message) && said.contains(fix),
+            "{lines}: {said}"
+        );
+    }
+    let text = WHOLE.replace("kind = \"federation\"\n", ROLE);
+    let config = good(&text);
+    assert!(matches!(
+        &config.issuers[0].kind,
+        IssuerKind::AssumeRole { base: BaseKey::Given(_), role } if role.session_name == "{tenant}"
+    ));
+    issuer_errs(
+        &format!("{ROLE}command = §[\"mint\"]"),
+        "not given by its whole path",
+        "no shell",
+    );
+    issuer_errs(
+        &format!("{ROLE}cvm_role = \"x\"\nmetadata_endpoint = §\"https://metadata\""),
+        "plain HTTP",
+        "http://",
+    );
+    issuer_errs(
+        &format!("{ROLE}base = §\"mian\""),
+        "no issuer `mian`",
+        "did you mean \"main\"?",
+    );
+    issuer_errs(
+        &format!("{ROLE}base = §\"main\""),
+        "each other's base",
+        "a key of its own",
+    );
+    issuer_errs(
+        &format!("{ROLE}base = §\"two\"\n[issuers.two]\nkind = \"federation\"\n{key}"),
+        "makes no key that may assume a role",
+        "web-identity",
+    );
+}
+
+#[test]
+fn a_web_identity_takes_what_tke_says() {
+    let issuer = "[issuers.tke]\nkind = \"web-identity\"\n";
+    let role = format!("{ROLE}base = \"tke\"\n{issuer}");
+    let text = WHOLE.replace(
+        "kind = \"federation\"\nsecret_id = \"env:ID\"\nsecret_key = \"env:KEY\"\n",
+        &role,
+    );
+    let variables = [
+        ("TKE_PROVIDER_ID", "OIDC"),
+        ("TKE_ROLE_ARN", "qcs::cam::uin/1:roleName/pod"),
+        ("TKE_WEB_IDENTITY_TOKEN_FILE", "/var/run/token"),
+    ];
+    let files = [("/var/run/token", "a.b.c")];
+    let Ok((config, warnings)) = parse_with(&text, &variables, &files) else {
+        panic!()
+    };
+    assert!(warnings.is_empty(), "{}", lines(&warnings));
+    let IssuerKind::WebIdentity(web) = &config.issuers[1].kind else {
+        panic!()
+    };
+    assert_eq!(
+        (web.provider_id.as_str(), web.token_file.as_path()),
+        ("OIDC", Path::new("/var/run/token"))
+    );
+    assert!(matches!(
+        config.issuers[0].kind,
+        IssuerKind::AssumeRole {
+            base: BaseKey::Issuer(1),
+            ..
+        }
+    ));
+    let Ok((_, warnings)) = parse_with(&text, &variables, &[]) else {
+        panic!()
+    };
+    assert!(lines(&warnings).contains("cannot read /var/run/token now"));
+    let Err(problems) = parse(&text) else {
+        panic!()
+    };
+    assert!(lines(&problems).contains("TKE_WEB_IDENTITY_TOKEN_FILE or TKE_IDENTITY_TOKEN_FILE"));
+    let direct = text.replace("issuer = \"main\"", "issuer = \"tke\"");
+    let Ok((_, warnings)) = parse_with(&direct, &variables, &files) else {
+        panic!()
+    };
+    assert!(
+        lines(&warnings).contains("takes no policy"),
+        "{}",
+        lines(&warnings)
+    );
+}
+
 #[test]
 fn a_static_issuer_has_a_token_or_none() {
     let text = WHOLE.replace("\"federation\"", "\"static\"");
     let config = good(&text);
-    assert!(matches!(
-        config.issuers[0].kind,
-        IssuerKind::Static { token: None }
-    ));
+    assert!(matches!(&config.issuers[0].kind, IssuerKind::Static(key) if key.token.is_none()));
     let config = good(&text.replace("kind =", "token = \"env:KEY\"\nkind ="));
     assert!(
-        matches!(&config.issuers[0].kind, IssuerKind::Static { token: Some(token) } if token.expose() == "key-of-the-issuer")
+        matches!(&config.issuers[0].kind, IssuerKind::Static(GivenKey { token: Some(token), .. }) if token.value.expose() == "key-of-the-issuer")
     );
 }
 
@@ -689,7 +870,15 @@ fn a_secret_file_may_end_in_one_newline() {
     let text = WHOLE.replace("env:KEY", "file:/run/key");
     for content in ["the-key", "the-key\n", "the-key\r\n"] {
         let (config, _) = parse_with(&text, &[], &[("/run/key", content)]).unwrap();
-        assert_eq!(config.issuers[0].secret_key.expose(), "the-key");
+        let IssuerKind::Federation {
+            base: BaseKey::Given(key),
+            ..
+        } = &config.issuers[0].kind
+        else {
+            panic!()
+        };
+        assert_eq!(key.secret_key.value.expose(), "the-key");
+        assert!(key.secret_key.file.is_some());
     }
     for content in ["", "\n", "the-key\n\n", "the key"] {
         assert!(
@@ -1304,13 +1493,11 @@ fn a_variable_overrides_a_scalar_key_and_is_named_when_it_is_wrong() {
     assert!(config.server.strict_region);
     assert!(config.server.allow_sigv2_presign);
     assert_eq!(config.server.limits.head_bytes, 32 << 10);
-    assert_eq!(
-        config.issuers[0].secret_key.expose(),
-        "from-the-environment"
-    );
+    let kind = &config.issuers[0].kind;
     assert!(
-        matches!(config.issuers[0].kind, IssuerKind::Federation { duration } if duration == Duration::from_mins(30))
+        matches!(kind, IssuerKind::Federation { base: BaseKey::Given(key), .. } if key.secret_key.value.expose() == "from-the-environment")
     );
+    assert_eq!(kind.duration(), Some(Duration::from_mins(30)));
     assert_eq!(
         config.tenants[0].access_keys[0].secret.expose(),
         "other-secret"

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use cosgate::config::{Config, IssuerKind, nearest};
+use cosgate::config::{Config, nearest};
 use cosgate::credentials::shapes::{Shape, render};
 use cosgate::credentials::{Cache, Clock, Credential};
 use cosgate::server::wall_clock;
@@ -66,6 +66,7 @@ impl From<Format> for Shape {
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    super::guard_memory();
     let Some(config) = check::load(&arguments.config) else {
         return ExitCode::from(USAGE);
     };
@@ -119,13 +120,10 @@ fn fetch(config: &Config, tenant: usize) -> io::Result<Arc<Credential>> {
 /// For how long STS is asked for a key; a permanent key has no end.
 fn duration(config: &Config, tenant: usize) -> Duration {
     let tenant = config.tenants.get(tenant);
-    match tenant.and_then(|tenant| config.issuers.get(tenant.issuer)) {
-        Some(issuer) => match issuer.kind {
-            IssuerKind::Federation { duration } => duration,
-            IssuerKind::Static { .. } => Duration::ZERO,
-        },
-        None => Duration::ZERO,
-    }
+    tenant
+        .and_then(|tenant| config.issuers.get(tenant.issuer))
+        .and_then(|issuer| issuer.kind.duration())
+        .unwrap_or_default()
 }
 
 /// What is said of a tenant that is not there.

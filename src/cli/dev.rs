@@ -112,6 +112,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         return ExitCode::from(USAGE);
     }
     super::log_to_stderr();
+    super::guard_memory();
     match start(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

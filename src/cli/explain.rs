@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Args, ValueEnum};
 use cosgate::body::Answer;
 use cosgate::config::{Config, IssuerKind};
-use cosgate::credentials::Credential;
-use cosgate::credentials::sts::{ACTION, audit_name};
+use cosgate::credentials::sts::{ACTION, ASSUME_ROLE, WEB_IDENTITY};
+use cosgate::credentials::{Credential, audit_name, session_name};
 use cosgate::observe::{Step, Verdict};
 use cosgate::payload::checksum::Checks;
 use cosgate::payload::{Declared, Framing, Mode};
@@ -136,6 +136,8 @@ struct Upstream {
 #[derive(Serialize)]
 struct Key {
     issuer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -345,7 +347,7 @@ impl Upstream {
         mode: Mode,
     ) -> Result<Self, S3Error> {
         let token = match issuer_kind(config, permit.tenant()) {
-            Some(IssuerKind::Static { token: None }) => None,
+            Some(IssuerKind::Static(key)) if key.token.is_none() => None,
             _ => Some(Secret::new(NO_KEY)),
         };
         let region = permit.grant().map_or("", |grant| grant.region.as_str());
@@ -402,30 +404,49 @@ impl Key {
             policy_bytes,
             ..
         } = self;
-        match (&self.name, self.duration_seconds) {
-            (Some(name), Some(seconds)) => format!(
-                "{ACTION} by the issuer {issuer}, Name {name}, for {seconds} s, with a policy of {policy_bytes} bytes"
-            ),
-            _ => format!("the issuer {issuer}'s own key, which no policy fences"),
-        }
+        let (Some(action), Some(name), Some(seconds)) =
+            (self.action, &self.name, self.duration_seconds)
+        else {
+            return format!("the issuer {issuer}'s own key, which no policy fences");
+        };
+        let parameter = if action == ACTION {
+            "Name"
+        } else {
+            "RoleSessionName"
+        };
+        let policy = match &self.policy {
+            Some(_) => format!("with a policy of {policy_bytes} bytes"),
+            None => "which no policy fences".to_owned(),
+        };
+        format!("{action} by the issuer {issuer}, {parameter} {name}, for {seconds} s, {policy}")
     }
 }
 
 /// What the issuer would be asked for.
 fn key(config: &Config, tenant: &Tenant) -> Key {
     let issuer = issuer(config, tenant);
-    let policy = tenant_policy(tenant);
-    let duration = match issuer_kind(config, tenant) {
-        Some(IssuerKind::Federation { duration }) => Some(duration.as_secs()),
-        Some(IssuerKind::Static { .. }) | None => None,
+    let (action, name) = match issuer.map(|issuer| &issuer.kind) {
+        Some(IssuerKind::AssumeRole { role, .. }) => (
+            Some(ASSUME_ROLE),
+            Some(session_name(&role.session_name, &tenant.name)),
+        ),
+        Some(IssuerKind::Federation { .. }) => (Some(ACTION), Some(audit_name(&tenant.name))),
+        Some(IssuerKind::WebIdentity(web)) => (
+            Some(WEB_IDENTITY),
+            Some(session_name(&web.session_name, &tenant.name)),
+        ),
+        Some(IssuerKind::Static(_)) | None => (None, None),
     };
-    let fenced = duration.is_some();
+    let duration = issuer.and_then(|issuer| issuer.kind.duration());
+    let is_fenced = matches!(action, Some(ACTION | ASSUME_ROLE));
+    let policy = is_fenced.then(|| tenant_policy(tenant));
     Key {
         issuer: issuer.map_or_else(String::new, |issuer| issuer.name.clone()),
-        name: fenced.then(|| audit_name(&tenant.name)),
-        duration_seconds: duration,
-        policy_bytes: if fenced { policy.json().len() } else { 0 },
-        policy: fenced.then_some(policy),
+        action,
+        name,
+        duration_seconds: duration.map(|duration| duration.as_secs()),
+        policy_bytes: policy.as_ref().map_or(0, |policy| policy.json().len()),
+        policy,
     }
 }
 

@@ -15,6 +15,9 @@ use std::process::ExitCode;
 use std::thread::available_parallelism;
 
 use clap::{Parser, Subcommand};
+#[cfg(target_os = "linux")]
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 /// S3-compatible signing reverse proxy for Tencent Cloud COS.
@@ -63,6 +66,22 @@ impl Arguments {
 /// How many cores this machine has.
 fn cores() -> usize {
     available_parallelism().map_or(1, usize::from)
+}
+
+/// Keeps what is in memory out of core files, and of other processes of the same user. It is the last
+/// fence and not the first: where the system refuses, the program runs all the same.
+fn guard_memory() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core files cannot be turned off");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the process stays open to debuggers of its user");
+    }
 }
 
 /// What the program says of itself goes to standard error; `COSGATE_LOG` filters it, as `RUST_LOG`

@@ -39,6 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         return ExitCode::from(USAGE);
     };
     super::log_to_stderr();
+    super::guard_memory();
     match serve(
         config,
         "[server] listen",

@@ -8,11 +8,13 @@ mod document;
 mod endpoint;
 mod grammar;
 mod identities;
+mod issuers;
 mod limits;
 mod outside;
 mod parse;
 mod prefix;
 mod problem;
+mod profile;
 mod section;
 mod templates;
 mod tenants;
@@ -26,8 +28,11 @@ use ipnet::IpNet;
 
 use crate::secret::Secret;
 
+pub(crate) use issuers::TENANT;
+pub use issuers::{BaseKey, GivenKey, GivenSecret, Issuer, IssuerKind, Role, WebIdentity};
 pub use limits::TenantLimits;
 pub use problem::{Place, Problem, Severity, nearest};
+pub use profile::Profile;
 
 /// The world outside the file.
 pub struct Sources<'a> {
@@ -264,43 +269,13 @@ pub struct Sts {
     pub answer_bytes: usize,
 }
 
-/// `[issuers.NAME]`: a CAM identity from which temporary keys come.
-#[derive(Clone, Debug)]
-pub struct Issuer {
-    /// NAME
-    pub name: String,
-    /// `kind` and what belongs to it.
-    pub kind: IssuerKind,
-    /// `secret_id`
-    pub secret_id: String,
-    /// `secret_key`
-    pub secret_key: Secret,
-    /// `calls_per_second`, `burst`
-    pub rate: CallRate,
-}
-
 /// How often an issuer calls STS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallRate {
-    /// `calls_per_second` on average (100).
+    /// `calls_per_second` on average (100; 15 for web identities).
     pub per_second: u32,
-    /// `burst`: calls at once after a pause (200).
+    /// `burst`: calls at once after a pause (200; 15 for web identities).
     pub burst: u32,
-}
-
-/// How an issuer makes keys.
-#[derive(Clone, Debug)]
-pub enum IssuerKind {
-    /// GetFederationToken, asking for keys that live this long (`duration`).
-    Federation {
-        /// `duration`
-        duration: Duration,
-    },
-    /// The issuer's own key is used as it is, with its `token` if it has one.
-    Static {
-        /// `token`
-        token: Option<Secret>,
-    },
 }
 
 /// `[tenants.NAME]`

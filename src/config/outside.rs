@@ -1,27 +1,37 @@
 //! Values that stand outside the file: secrets, and files that TLS will read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::document::{Document, Found, Origin};
-use super::grammar;
 use super::problem::Refusal;
 use super::section::Section;
+use super::{GivenSecret, grammar};
 use crate::secret::Secret;
 
 impl Section<'_> {
     /// The secret that `key` names: `env:NAME`, `file:PATH` or, with a warning, the text itself.
     pub(super) fn secret(&mut self, key: &'static str) -> Option<Found<Secret>> {
+        self.secret_and_file(key).map(|(found, _)| found)
+    }
+
+    /// The same, with the file that it came from.
+    pub(super) fn secret_and_file(
+        &mut self,
+        key: &'static str,
+    ) -> Option<(Found<Secret>, Option<PathBuf>)> {
         let text = self.text(key)?;
         let origin = text.origin;
-        let (secret, literal) = if let Some(name) = text.value.strip_prefix("env:") {
-            (self.document().secret_from_variable(name), false)
+        let (mut literal, mut file) = (false, None);
+        let secret = if let Some(name) = text.value.strip_prefix("env:") {
+            self.document().secret_from_variable(name)
         } else if let Some(path) = text.value.strip_prefix("file:") {
-            (self.document().secret_from_file(path), false)
+            let path = self.document().resolve(path);
+            let secret = self.document().secret_from_file(&path);
+            file = Some(path);
+            secret
         } else {
-            (
-                grammar::secret(&text.value),
-                matches!(origin, Origin::File(_)),
-            )
+            literal = matches!(origin, Origin::File(_));
+            grammar::secret(&text.value)
         };
         let value = self.check(key, &origin, secret)?;
         if literal {
@@ -30,7 +40,7 @@ impl Section<'_> {
             let fix = format!("write {key} = \"env:NAME\" or \"file:PATH\", or set {variable}");
             self.document().warning(&origin, Refusal::new(message, fix));
         }
-        Some(Found { value, origin })
+        Some((Found { value, origin }, file))
     }
 
     /// The same for a secret that must be there.
@@ -84,9 +94,8 @@ impl Document<'_> {
         })
     }
 
-    fn secret_from_file(&self, path: &str) -> Result<Secret, Refusal> {
-        let path = self.resolve(path);
-        let text = (self.sources.file)(&path)
+    fn secret_from_file(&self, path: &Path) -> Result<Secret, Refusal> {
+        let text = (self.sources.file)(path)
             .map(Secret::new)
             .map_err(|error| {
                 Refusal::new(
@@ -94,14 +103,9 @@ impl Document<'_> {
                     "mend the path (it is relative to this file's directory) or the file's rights",
                 )
             })?;
-        let text = text.expose();
-        let line = text
-            .strip_suffix("\r\n")
-            .or_else(|| text.strip_suffix('\n'))
-            .unwrap_or(text);
-        grammar::secret(line).map_err(|refusal| Refusal {
-            message: format!("in {}, {}", path.display(), refusal.message),
-            ..refusal
+        GivenSecret::parse(text.expose()).map_err(|message| {
+            let message = format!("in {}, {message}", path.display());
+            Refusal::new(message, "give the secret alone, on one line")
         })
     }
 }

@@ -9,12 +9,13 @@ use super::document::{Document, Found, Origin, printable};
 use super::endpoint::{self, Placeholders};
 use super::grammar;
 use super::identities;
-use super::problem::{Problem, Refusal, Severity, nearest};
+use super::issuers;
+use super::problem::{Problem, Refusal, Severity};
 use super::section::Section;
 use super::tenants;
 use super::{
-    CallRate, ClientAuth, Config, EndpointTemplate, Issuer, IssuerKind, Server, ServerLimits,
-    ServerTls, SharedCache, Sources, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
+    ClientAuth, Config, EndpointTemplate, Server, ServerLimits, ServerTls, SharedCache, Sources,
+    StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
 };
 use crate::secret::Secret;
 
@@ -24,23 +25,11 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 const WEEK: Duration = Duration::from_hours(7 * 24);
-/// GetFederationToken: 36 hours for a sub-account, 2 for a root account (1312/48195).
-const FEDERATION_LONGEST: Duration = Duration::from_hours(36);
-const FEDERATION_ROOT_LONGEST: Duration = Duration::from_hours(2);
 
 /// Tencent's own limit for an account (1312/48195); a burst beyond it is refused too.
-const STS_CALLS_A_SECOND: u64 = 600;
-const STS_BURST: u64 = 600;
 
 /// As many as 256 bits are in base64, less the padding and then some.
 const SESSION_SECRET_BYTES: usize = 32;
-
-/// The issuers that could be read.
-pub(super) struct Issuers {
-    pub(super) issuers: Vec<Issuer>,
-    /// Every name in the file, those of issuers with faults included.
-    pub(super) names: Vec<Found<String>>,
-}
 
 pub(super) fn parse(
     file_name: &str,
@@ -77,7 +66,7 @@ fn config(mut root: Section<'_>) -> Option<Config> {
     let server = server(root.section("server"));
     let upstream = upstream(root.section("upstream"));
     let sts = sts(root.section("sts"));
-    let issuers = issuers(&mut root);
+    let issuers = issuers::issuers(&mut root);
     let identities = identities::identities(&mut root);
     let (credential_entries, credential_shared) = credentials(root.section("credentials"));
     let (tenants, templates) = tenants::tenants(&mut root, &issuers, &identities, server.as_ref());
@@ -86,7 +75,7 @@ fn config(mut root: Section<'_>) -> Option<Config> {
         server: server?,
         upstream: upstream?,
         sts: sts?,
-        issuers: issuers.issuers,
+        issuers: issuers.all,
         identities: identities.all,
         tenants,
         templates,
@@ -421,95 +410,4 @@ fn in_memory(size: u64) -> usize {
 /// A value of HTTP/2's SETTINGS.
 fn in_settings(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
-}
-
-fn issuers(root: &mut Section<'_>) -> Issuers {
-    let mut read = Issuers {
-        issuers: Vec::new(),
-        names: Vec::new(),
-    };
-    let sections = root.named_sections("issuers");
-    tenants::refuse_shared_variables(&sections);
-    for (name, section) in sections {
-        section.check("issuers", &name.origin, grammar::name(&name.value));
-        read.names.push(name.clone());
-        read.issuers.extend(issuer(name.value, section));
-    }
-    read
-}
-
-fn issuer(name: String, mut section: Section<'_>) -> Option<Issuer> {
-    const KINDS: [&str; 2] = ["federation", "static"];
-    let kind = section.required("kind", "\"federation\"", |text| match text {
-        "federation" => Ok("federation"),
-        "static" => Ok("static"),
-        "assume-role" | "web-identity" => Err(Refusal::new(
-            format!("\"{text}\" is not offered by this version"),
-            "use \"federation\"",
-        )),
-        _ => {
-            let fix = match nearest(text, KINDS) {
-                Some(meant) => format!("did you mean \"{meant}\"?"),
-                None => "write \"federation\" or \"static\"".to_owned(),
-            };
-            Err(Refusal::new(
-                format!("`{}` is not a kind of issuer", printable(text)),
-                fix,
-            ))
-        }
-    });
-    let kind = kind.map(|found| found.value);
-    let secret_id = section.required_secret("secret_id");
-    let secret_key = section.required_secret("secret_key");
-    // An issuer of unknown kind may have the keys of either.
-    let duration = (kind != Some("static")).then(|| {
-        let found = section.duration(
-            "duration",
-            FEDERATION_ROOT_LONGEST,
-            SECOND..=FEDERATION_LONGEST,
-        );
-        if found.value > FEDERATION_ROOT_LONGEST {
-            let message = "`duration`: STS refuses more than 2h to the key of a root account";
-            section.document().warning(
-                &found.origin,
-                Refusal::new(message, "use a sub-account's key, or at most 2h"),
-            );
-        }
-        found.value
-    });
-    let rate = call_rate(&mut section, kind != Some("static"));
-    let token = (kind != Some("federation"))
-        .then(|| section.secret("token"))
-        .flatten();
-    section.finish();
-    let kind = match (kind?, duration) {
-        ("federation", Some(duration)) => IssuerKind::Federation { duration },
-        _ => IssuerKind::Static {
-            token: token.map(|found| found.value),
-        },
-    };
-    Some(Issuer {
-        name,
-        kind,
-        secret_id: secret_id?.value.expose().to_owned(),
-        secret_key: secret_key?.value,
-        rate,
-    })
-}
-
-/// How often the issuer of `section` calls STS, if it does so at all.
-fn call_rate(section: &mut Section<'_>, is_called: bool) -> CallRate {
-    let mut rate = CallRate {
-        per_second: 100,
-        burst: 200,
-    };
-    if is_called {
-        let mut read = |key, default: u32, most| {
-            let number = section.size(key, default.into(), 1..=most);
-            u32::try_from(number).unwrap_or(default)
-        };
-        rate.per_second = read("calls_per_second", rate.per_second, STS_CALLS_A_SECOND);
-        rate.burst = read("burst", rate.burst, STS_BURST);
-    }
-    rate
 }

@@ -3,7 +3,7 @@
 use super::document::{Found, Origin, printable};
 use super::grammar;
 use super::identities::{Identities, claim_name};
-use super::parse::Issuers;
+use super::issuers::Issuers;
 use super::problem::Refusal;
 use super::section::Section;
 use super::tenants::{ReadGrant, UNKNOWN, check_grants_of_one_tenant, grant, issuer, no_grants};

@@ -7,10 +7,10 @@ use super::admission;
 use super::document::{Found, Origin, printable};
 use super::grammar;
 use super::identities::Identities;
+use super::issuers::{self, Issuers};
 use super::limits::tenant_limits;
-use super::parse::Issuers;
 use super::prefix;
-use super::problem::{Refusal, nearest};
+use super::problem::Refusal;
 use super::section::Section;
 use super::templates::{self, ReadTemplate};
 use super::{AccessKey, Grant, PrefixPattern, Server, Template, Tenant, actions};
@@ -81,6 +81,7 @@ pub(super) fn tenants(
     }
     let issuers_used: Vec<_> = (read.iter().map(|read| read.tenant.issuer))
         .chain(templates.iter().map(|read| read.template.issuer))
+        .chain(issuers.bases.iter().copied())
         .collect();
     warn_of_unused_issuers(root, issuers, &issuers_used);
     let identities_used: Vec<_> = (read.iter().filter_map(|read| read.tenant.identity))
@@ -138,15 +139,17 @@ pub(super) fn refuse_shared_variables(sections: &[(Found<String>, Section<'_>)])
 /// The index of the issuer that `section` names.
 pub(super) fn issuer(section: &mut Section<'_>, issuers: &Issuers) -> usize {
     let issuer = section.required("issuer", "\"NAME\" of an [issuers.NAME]", |text| {
-        let found = issuers.names.iter().position(|name| name.value == text);
-        found.ok_or_else(|| {
-            let fix = match nearest(text, issuers.names.iter().map(|name| name.value.as_str())) {
-                Some(meant) => format!("did you mean \"{}\"?", printable(meant)),
-                None => format!("add [issuers.{}]", printable(text)),
-            };
-            Refusal::new(format!("there is no issuer `{}`", printable(text)), fix)
-        })
+        issuers::named(text, &issuers.names)
     });
+    if let Some(found) = &issuer
+        && issuers.unfenced.contains(&found.value)
+    {
+        let message = "`issuer`: AssumeRoleWithWebIdentity takes no policy: these keys may do all that the role may, and only cosgate's own check fences the tenant";
+        let fix = "make it the `base` of an issuer of kind \"assume-role\", and name that one";
+        section
+            .document()
+            .warning(&found.origin, Refusal::new(message, fix));
+    }
     issuer.map_or(UNKNOWN, |found| found.value)
 }
 

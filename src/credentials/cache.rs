@@ -19,8 +19,7 @@ use super::lanes::{self, Lane};
 use super::scopes::ScopeTable;
 use super::shared::SharedKeys;
 use super::{BadToken, Credential};
-use crate::config::{self, CallRate, Config, IssuerKind};
-use crate::dial::Roots;
+use crate::config::{CallRate, Config, IssuerKind};
 use crate::secret::Secret;
 use crate::tenant::Tenant;
 use crate::tenant::policy::tenant_policy;
@@ -115,7 +114,7 @@ impl Cache {
             ));
         }
         let counters = Arc::clone(&maker.counters);
-        let issuers = federation_issuers(config, clock, &counters)?;
+        let issuers = Issuer::all(config, clock, &counters).map_err(StartError)?;
         let thread = if issuers.iter().any(Option::is_some) {
             let rates = config.issuers.iter().map(|issuer| issuer.rate);
             let breakers = maker.breakers.iter().cloned();
@@ -224,14 +223,14 @@ impl Maker {
     fn new(config: &Config, asks: mpsc::UnboundedSender<Ask>) -> Result<Self, StartError> {
         let mut permanent = Vec::with_capacity(config.issuers.len());
         for issuer in &config.issuers {
-            let IssuerKind::Static { token } = &issuer.kind else {
+            let IssuerKind::Static(given) = &issuer.kind else {
                 permanent.push(None);
                 continue;
             };
             let key = PermanentKey {
-                id: issuer.secret_id.clone(),
-                secret: issuer.secret_key.clone(),
-                token: token.clone(),
+                id: given.secret_id.value.expose().to_owned(),
+                secret: given.secret_key.value.clone(),
+                token: given.token.as_ref().map(|token| token.value.clone()),
             };
             key.credential()
                 .map_err(|error| StartError(format!("issuers.{}: {error}", issuer.name)))?;
@@ -271,39 +270,9 @@ impl PermanentKey {
     }
 }
 
-/// The issuers that call STS, at their index in the configuration.
-fn federation_issuers(
-    config: &Config,
-    clock: &Arc<Clock>,
-    counters: &Arc<CacheCounters>,
-) -> Result<Vec<Option<Issuer>>, StartError> {
-    let is_federation =
-        |issuer: &config::Issuer| matches!(issuer.kind, IssuerKind::Federation { .. });
-    if !config.issuers.iter().any(is_federation) {
-        return Ok(Vec::new());
-    }
-    let roots = Roots::for_endpoint(config.sts.endpoint.tls, config.sts.ca_file.as_deref())
-        .map_err(|error| StartError(format!("sts.ca_file: {error}")))?;
-    let make = |issuer: &config::Issuer| {
-        let IssuerKind::Federation { duration } = issuer.kind else {
-            return None;
-        };
-        let (clock, counters) = (Arc::clone(clock), Arc::clone(counters));
-        Some(Issuer::new(
-            config,
-            issuer,
-            duration,
-            roots.as_ref(),
-            clock,
-            counters,
-        ))
-    };
-    Ok(config.issuers.iter().map(make).collect())
-}
-
 impl Thread {
     fn spawn(
-        issuers: Vec<Option<Issuer>>,
+        issuers: Vec<Option<Arc<Issuer>>>,
         pace: Vec<(CallRate, Arc<Breaker>)>,
         shared: Option<Arc<SharedKeys>>,
         asked: mpsc::UnboundedReceiver<Ask>,
@@ -336,12 +305,11 @@ impl Thread {
 
 /// Makes the calls of `issuer`.
 fn lane(
-    issuer: Issuer,
+    issuer: Arc<Issuer>,
     rate: CallRate,
     breaker: Arc<Breaker>,
     shared: Option<Arc<SharedKeys>>,
 ) -> Lane {
-    let issuer = Arc::new(issuer);
     Lane::start(rate, breaker, move |entry| {
         let (issuer, shared) = (Arc::clone(&issuer), shared.clone());
         async move {

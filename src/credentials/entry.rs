@@ -373,7 +373,9 @@ impl Entry {
             }
             let open_until = *open.borrow_and_update();
             if let Some(until) = open_until.filter(|until| now < *until) {
+                let last = failure.map(|failure| format!(": {}", failure.error));
                 let why = "calls to STS are held back, since most have failed";
+                let why = format!("{why}{}", last.unwrap_or_default());
                 return Err(IssueError::new(why, until - now));
             }
             if !self.ask(self.wanted()) {

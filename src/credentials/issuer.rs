@@ -1,5 +1,7 @@
 //! An issuer at work: one HTTPS call to STS for one key.
 
+use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,10 +17,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::base::{Base, Fetched, Source, Watched, read_text};
 use super::cache::CacheCounters;
 use super::clock::Clock;
+use super::is_visible;
+use super::key_document::CallerKey;
+use super::metadata::Metadata;
 use super::sts::{Caller, Issued, StsClass, StsError, StsRequest, parse_answer};
-use crate::config;
+use crate::config::{self, BaseKey, Config, IssuerKind, Role, WebIdentity};
 use crate::dial::{Dialer, Roots};
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
@@ -26,21 +32,30 @@ use crate::timestamp::Timestamp;
 /// Bytes of an answer's head at most.
 const HEAD_BYTES: usize = 16 * 1024;
 
-/// Makes keys by `GetFederationToken` with one permanent key of Tencent.
+/// The name of a key that only signs calls for others, where a tenant's would stand.
+const BASE_NAME: &str = "cosgate";
+
+/// Makes keys by one call of STS each.
 #[derive(Debug)]
 pub struct Issuer {
     /// All that the file says of it, secrets left out.
     identity: String,
     host: String,
     region: String,
-    secret_id: String,
-    secret_key: Secret,
-    duration: Duration,
+    asks: Asks,
     dialer: Dialer,
     timeout: Duration,
     answer_bytes: usize,
     clock: Arc<Clock>,
     counters: Arc<CacheCounters>,
+}
+
+/// What STS is asked for.
+#[derive(Debug)]
+enum Asks {
+    AssumeRole { base: Base, role: Role },
+    Federation { base: Base, duration: Duration },
+    WebIdentity(WebIdentity),
 }
 
 struct Answer {
@@ -50,34 +65,29 @@ struct Answer {
 }
 
 impl Issuer {
-    /// The issuer `issuer` of `config`, whose keys live for `duration`.
-    pub fn new(
-        config: &config::Config,
-        issuer: &config::Issuer,
-        duration: Duration,
-        roots: Option<&Roots>,
-        clock: Arc<Clock>,
-        counters: Arc<CacheCounters>,
-    ) -> Self {
-        let (sts, limits) = (&config.sts, &config.upstream.limits);
-        Self {
-            identity: format!("{} {issuer:?}", sts.endpoint.authority),
-            host: sts.endpoint.authority.clone(),
-            region: sts.region.clone(),
-            secret_id: issuer.secret_id.clone(),
-            secret_key: issuer.secret_key.clone(),
-            duration,
-            dialer: Dialer::new(
-                roots,
-                sts.connect_to.clone(),
-                limits.connect_timeout,
-                limits.tls_handshake_timeout,
-            ),
-            timeout: sts.timeout,
-            answer_bytes: sts.answer_bytes,
+    /// The issuers of `config` that call STS, at their index there.
+    pub fn all(
+        config: &Config,
+        clock: &Arc<Clock>,
+        counters: &Arc<CacheCounters>,
+    ) -> Result<Vec<Option<Arc<Self>>>, String> {
+        let calls = |issuer: &config::Issuer| issuer.kind.duration().is_some();
+        if !config.issuers.iter().any(calls) {
+            return Ok(Vec::new());
+        }
+        let roots = Roots::for_endpoint(config.sts.endpoint.tls, config.sts.ca_file.as_deref())
+            .map_err(|error| format!("sts.ca_file: {error}"))?;
+        let mut made = vec![None; config.issuers.len()];
+        let maker = Maker {
+            config,
+            roots: roots.as_ref(),
             clock,
             counters,
+        };
+        for index in 0..config.issuers.len() {
+            maker.make(index, &mut made)?;
         }
+        Ok(made)
     }
 
     /// Tells it from every other issuer whose keys may do other things.
@@ -85,26 +95,106 @@ impl Issuer {
         &self.identity
     }
 
-    /// A key for `tenant` that `policy`, plain JSON, fences. When STS says that our time is wrong,
-    /// its time is learnt and the call made once more.
+    /// A key for `tenant` that `policy`, plain JSON, fences; that of a web identity no policy can.
     pub async fn issue(&self, tenant: &str, policy: &str) -> Result<Issued, StsError> {
-        match self.call(tenant, policy).await {
-            Err(error) if error.class == StsClass::Clock => self.call(tenant, policy).await,
-            other => other,
+        self.issue_with(tenant, Some(policy)).await
+    }
+
+    /// A key to sign another issuer's calls with. Boxed: that issuer's future holds it.
+    pub(super) fn issue_base(
+        &self,
+    ) -> Pin<Box<dyn Future<Output = Result<Issued, StsError>> + Send + '_>> {
+        Box::pin(self.issue_with(BASE_NAME, None))
+    }
+
+    /// When STS says that our time is wrong, or that a fetched key is, the call is made once more: its
+    /// time is learnt, the key fetched anew.
+    async fn issue_with(&self, name: &str, policy: Option<&str>) -> Result<Issued, StsError> {
+        let (result, key) = self.call(name, policy).await;
+        let again = match (&result, &key) {
+            (Err(error), _) if error.class == StsClass::Clock => true,
+            (Err(error), Some(key)) if error.class == StsClass::IssuerBroken => {
+                self.base().is_some_and(|base| base.reject(key))
+            }
+            _ => false,
+        };
+        if again {
+            return self.call(name, policy).await.0;
+        }
+        result
+    }
+
+    fn base(&self) -> Option<&Base> {
+        match &self.asks {
+            Asks::AssumeRole { base, .. } | Asks::Federation { base, .. } => Some(base),
+            Asks::WebIdentity(_) => None,
         }
     }
 
-    async fn call(&self, tenant: &str, policy: &str) -> Result<Issued, StsError> {
-        let result = match timeout(self.timeout, self.exchange(tenant, policy)).await {
-            Ok(Ok(answer)) => self.read(&answer),
-            Ok(Err(error)) => Err(error),
-            Err(_) => {
-                let what = format!("no answer within {:?}", self.timeout);
-                Err(StsError::new(StsClass::Retry, "Timeout", what))
-            }
+    /// One call, and the key that signed it.
+    async fn call(
+        &self,
+        name: &str,
+        policy: Option<&str>,
+    ) -> (Result<Issued, StsError>, Option<Arc<CallerKey>>) {
+        let mut signed_with = None;
+        let result = match self.request(name, policy, &mut signed_with).await {
+            Ok(call) => match timeout(self.timeout, self.exchange(call)).await {
+                Ok(Ok(answer)) => self.read(&answer),
+                Ok(Err(error)) => Err(error),
+                Err(_) => {
+                    let what = format!("no answer within {:?}", self.timeout);
+                    Err(StsError::new(StsClass::Retry, "Timeout", what))
+                }
+            },
+            Err(error) => Err(error),
         };
         self.counters.of(&result).fetch_add(1, Ordering::Relaxed);
-        result
+        (result, signed_with)
+    }
+
+    async fn request(
+        &self,
+        name: &str,
+        policy: Option<&str>,
+        signed_with: &mut Option<Arc<CallerKey>>,
+    ) -> Result<StsRequest, StsError> {
+        let base = match &self.asks {
+            Asks::AssumeRole { base, .. } | Asks::Federation { base, .. } => base,
+            Asks::WebIdentity(web) => {
+                let token = read_token(&web.token_file)?;
+                let now = self.clock.upstream_now();
+                let (host, region) = (&self.host, &self.region);
+                return Ok(StsRequest::web_identity(
+                    host, region, web, &token, name, now,
+                ));
+            }
+        };
+        let key = base.key().await?;
+        let caller = Caller {
+            host: &self.host,
+            region: &self.region,
+            secret_id: &key.secret_id,
+            secret_key: &key.secret_key,
+            token: key.token.as_ref(),
+        };
+        let now = self.clock.upstream_now();
+        let request = match &self.asks {
+            Asks::AssumeRole { role, .. } => {
+                StsRequest::assume_role(&caller, role, name, policy, now)
+            }
+            Asks::Federation { duration, .. } if key.token.is_none() => {
+                let policy = policy.unwrap_or_default();
+                StsRequest::federation_token(&caller, name, policy, *duration, now)
+            }
+            Asks::Federation { .. } | Asks::WebIdentity(_) => {
+                let what = "the issuer's own key has become a temporary one";
+                let code = "FailedOperation.TempKeyNotAllowed";
+                return Err(StsError::new(StsClass::IssuerBroken, code, what));
+            }
+        };
+        *signed_with = Some(key);
+        Ok(request)
     }
 
     fn read(&self, answer: &Answer) -> Result<Issued, StsError> {
@@ -118,15 +208,7 @@ impl Issuer {
         result
     }
 
-    async fn exchange(&self, tenant: &str, policy: &str) -> Result<Answer, StsError> {
-        let caller = Caller {
-            host: &self.host,
-            region: &self.region,
-            secret_id: &self.secret_id,
-            secret_key: &self.secret_key,
-        };
-        let now = self.clock.upstream_now();
-        let call = StsRequest::federation_token(&caller, tenant, policy, self.duration, now);
+    async fn exchange(&self, call: StsRequest) -> Result<Answer, StsError> {
         let stream = self
             .dialer
             .dial(&self.host)
@@ -169,6 +251,123 @@ impl Issuer {
     }
 }
 
+/// Makes each issuer once, its base before it.
+struct Maker<'a> {
+    config: &'a Config,
+    roots: Option<&'a Roots>,
+    clock: &'a Arc<Clock>,
+    counters: &'a Arc<CacheCounters>,
+}
+
+impl Maker<'_> {
+    /// The configuration has no circle of bases, so this ends.
+    fn make(
+        &self,
+        index: usize,
+        made: &mut [Option<Arc<Issuer>>],
+    ) -> Result<Option<Arc<Issuer>>, String> {
+        let Some(issuer) = self.config.issuers.get(index) else {
+            return Ok(None);
+        };
+        if let Some(Some(issuer)) = made.get(index) {
+            return Ok(Some(Arc::clone(issuer)));
+        }
+        let asks = match &issuer.kind {
+            IssuerKind::AssumeRole { base, role } => Asks::AssumeRole {
+                base: self.base(&issuer.name, base, made)?,
+                role: role.clone(),
+            },
+            IssuerKind::Federation { base, duration } => Asks::Federation {
+                base: self.base(&issuer.name, base, made)?,
+                duration: *duration,
+            },
+            IssuerKind::Static(_) => return Ok(None),
+            IssuerKind::WebIdentity(web) => Asks::WebIdentity(web.clone()),
+        };
+        let (sts, limits) = (&self.config.sts, &self.config.upstream.limits);
+        let issuer = Arc::new(Issuer {
+            identity: format!("{} {}", sts.endpoint.authority, self.told_apart(issuer)),
+            host: sts.endpoint.authority.clone(),
+            region: sts.region.clone(),
+            asks,
+            dialer: Dialer::new(
+                self.roots,
+                sts.connect_to.clone(),
+                limits.connect_timeout,
+                limits.tls_handshake_timeout,
+            ),
+            timeout: sts.timeout,
+            answer_bytes: sts.answer_bytes,
+            clock: Arc::clone(self.clock),
+            counters: Arc::clone(self.counters),
+        });
+        if let Some(place) = made.get_mut(index) {
+            *place = Some(Arc::clone(&issuer));
+        }
+        Ok(Some(issuer))
+    }
+
+    /// All that the file says of `issuer` and of its bases, but for secrets.
+    fn told_apart(&self, issuer: &config::Issuer) -> String {
+        let text = format!("{issuer:?}");
+        let base = match &issuer.kind {
+            IssuerKind::AssumeRole { base, .. } | IssuerKind::Federation { base, .. } => base,
+            IssuerKind::Static(_) | IssuerKind::WebIdentity(_) => return text,
+        };
+        match base {
+            BaseKey::Given(key) => format!("{text} {}", key.secret_id.value.expose()),
+            BaseKey::Issuer(index) => match self.config.issuers.get(*index) {
+                Some(base) => format!("{text} {}", self.told_apart(base)),
+                None => text,
+            },
+            BaseKey::Command(_) | BaseKey::CvmRole { .. } | BaseKey::Profile { .. } => text,
+        }
+    }
+
+    fn base(
+        &self,
+        name: &str,
+        base: &BaseKey,
+        made: &mut [Option<Arc<Issuer>>],
+    ) -> Result<Base, String> {
+        let source = match base {
+            BaseKey::Command(words) => Source::Command(words.clone()),
+            BaseKey::CvmRole {
+                name: role,
+                endpoint,
+            } => Source::Metadata(Metadata::new(&endpoint.authority, &endpoint.path, role)),
+            BaseKey::Given(key) => return Ok(Base::Read(Watched::given(name, key))),
+            BaseKey::Issuer(index) => {
+                let issuer = self.make(*index, made)?;
+                Source::Chain(issuer.ok_or_else(|| format!("issuers.{name}: base makes no keys"))?)
+            }
+            BaseKey::Profile {
+                name: profile,
+                file,
+            } => {
+                let watched = Watched::profile(name, profile, file);
+                return watched
+                    .map(Base::Read)
+                    .map_err(|error| format!("issuers.{name}: {error}"));
+            }
+        };
+        let fetched = Fetched::new(name, source, Arc::clone(self.clock));
+        Ok(Base::Fetched(Arc::new(fetched)))
+    }
+}
+
+/// The token of a web identity, as its file has it now: whoever issues it replaces it before it ends.
+fn read_token(file: &Path) -> Result<Secret, StsError> {
+    let wrong = |what: String| StsError::new(StsClass::Retry, "TokenFile", what);
+    let text = read_text(file).map_err(wrong)?;
+    let token = text.trim();
+    if !is_visible(token) {
+        let what = format!("{} holds no token", file.display());
+        return Err(wrong(what));
+    }
+    Ok(Secret::new(token))
+}
+
 impl CacheCounters {
     fn of(&self, result: &Result<Issued, StsError>) -> &AtomicU64 {
         match result.as_ref().map_err(|error| error.class) {
@@ -187,15 +386,19 @@ fn http_request(call: StsRequest) -> Result<Request<Full<Bytes>>, StsError> {
     for (name, value) in call.headers {
         request = request.header(name, value);
     }
-    request.body(Full::from(call.body)).map_err(|_| {
+    request.body(Full::from(call.body.as_bytes().to_vec())).map_err(|_| {
         let what =
             "the issuer's secret_id, or the endpoint or region of [sts], cannot stand in a header";
         StsError::new(StsClass::IssuerBroken, "BadHeader", what)
     })
 }
 
-/// An error with its causes in one line: hyper's own text has only the outermost.
 fn network(error: &(dyn std::error::Error + 'static)) -> StsError {
+    StsError::new(StsClass::Retry, "Network", chain(error))
+}
+
+/// An error with its causes in one line: hyper's own text has only the outermost.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -205,5 +408,5 @@ fn network(error: &(dyn std::error::Error + 'static)) -> StsError {
         }
         cause = inner.source();
     }
-    StsError::new(StsClass::Retry, "Network", text)
+    text
 }

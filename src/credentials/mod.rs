@@ -12,12 +12,16 @@ use crate::sign::cos::{KeyTime, SignKey};
 use crate::sign::sigv4;
 use crate::timestamp::Timestamp;
 
+mod base;
 mod breaker;
 pub mod cache;
 pub mod clock;
 pub mod entry;
 pub mod issuer;
+mod key_document;
 mod lanes;
+mod metadata;
+mod names;
 mod scopes;
 pub mod shapes;
 mod shared;
@@ -27,6 +31,7 @@ pub use cache::{Cache, CacheCounters};
 pub use clock::Clock;
 pub use entry::{Entry, IssueError};
 pub use issuer::Issuer;
+pub use names::{audit_name, session_name};
 pub use sts::{StsClass, StsError};
 
 /// Days and regions whose `SigV4` keys are kept: those of one tenant's grants, around midnight twice.

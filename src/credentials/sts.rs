@@ -1,28 +1,36 @@
-//! `GetFederationToken`: the call as text, and its answer as a key or an error. Pure.
+//! The calls that make keys, as text, and their answer as a key or an error. Pure.
 //!
-//! <https://www.tencentcloud.com/document/product/1312/48195>
+//! <https://www.tencentcloud.com/document/product/1312/48195>,
+//! <https://www.tencentcloud.com/document/product/1312/48197>
 
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 use super::is_visible;
+use super::names::{audit_name, session_name};
+use crate::config::{Role, WebIdentity};
 use crate::secret::Secret;
 use crate::sign::encoding::push_encoded;
 use crate::sign::tc3;
 use crate::timestamp::Timestamp;
 
-/// `X-TC-Action`
+/// `X-TC-Action` with a permanent key.
 pub const ACTION: &str = "GetFederationToken";
+/// `X-TC-Action` with a role.
+pub const ASSUME_ROLE: &str = "AssumeRole";
+/// `X-TC-Action` with a token of another provider.
+pub const WEB_IDENTITY: &str = "AssumeRoleWithWebIdentity";
 /// `X-TC-Version`
 pub const VERSION: &str = "2018-08-13";
 const SERVICE: &str = "sts";
 const CONTENT_TYPE: &str = "application/json";
-/// Letters of `Name`, which Tencent's audit shows.
-const NAME_LETTERS: usize = 32;
+/// The `Authorization` of a call that nobody signs, as Tencent's SDKs send it.
+const UNSIGNED: &str = "SKIP";
 /// Bytes of a `TmpSecretId` or `TmpSecretKey` at most (1150/49457).
 const SECRET_BYTES: usize = 1024;
 /// Bytes of a `Token` at most (1150/49457).
@@ -35,17 +43,17 @@ pub struct StsRequest {
     /// Lower-case names and values, `host` and `authorization` included.
     pub headers: Vec<(&'static str, String)>,
     /// The JSON body, as it was hashed.
-    pub body: String,
+    pub body: Zeroizing<String>,
 }
 
-/// Its signature could be sent again for some minutes: the names of the headers are enough.
+/// Its signature could be sent again for some minutes, and its body may hold a token: the names of the
+/// headers are enough.
 impl fmt::Debug for StsRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
         f.debug_struct("StsRequest")
             .field("headers", &names)
-            .field("body", &self.body)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,6 +68,8 @@ pub struct Caller<'a> {
     pub secret_id: &'a str,
     /// The issuer's own `SecretKey`.
     pub secret_key: &'a Secret,
+    /// `X-TC-Token`, when that key is a temporary one.
+    pub token: Option<&'a Secret>,
 }
 
 impl StsRequest {
@@ -71,15 +81,70 @@ impl StsRequest {
         duration: Duration,
         now: Timestamp,
     ) -> Self {
-        // STS decodes the policy once more than the transport does, so it is encoded once more.
-        let mut encoded = String::with_capacity(3 * policy.len());
-        push_encoded(&mut encoded, policy.as_bytes());
         let body = json!({
             "DurationSeconds": duration.as_secs(),
             "Name": audit_name(tenant),
-            "Policy": encoded,
-        })
-        .to_string();
+            "Policy": encoded(policy),
+        });
+        Self::signed(caller, ACTION, body.to_string(), now)
+    }
+
+    /// Asks for a key of `role` that `policy` (plain compact JSON) narrows, if there is one.
+    pub fn assume_role(
+        caller: &Caller<'_>,
+        role: &Role,
+        tenant: &str,
+        policy: Option<&str>,
+        now: Timestamp,
+    ) -> Self {
+        let mut body = Map::new();
+        let mut put = |name: &str, value: Value| body.insert(name.to_owned(), value);
+        put("RoleArn", role.arn.as_str().into());
+        let session = session_name(&role.session_name, tenant);
+        put("RoleSessionName", session.into());
+        put("DurationSeconds", role.duration.as_secs().into());
+        if let Some(policy) = policy {
+            put("Policy", encoded(policy).into());
+        }
+        if let Some(id) = &role.external_id {
+            put("ExternalId", id.as_str().into());
+        }
+        if !role.tags.is_empty() {
+            let tag = |(key, value): &(String, String)| json!({"Key": key, "Value": value});
+            put("Tags", role.tags.iter().map(tag).collect());
+        }
+        if let Some(identity) = &role.source_identity {
+            put("SourceIdentity", identity.as_str().into());
+        }
+        Self::signed(caller, ASSUME_ROLE, Value::Object(body).to_string(), now)
+    }
+
+    /// Asks for a key of the role of `web` with `token`, which its provider has issued. The call has no
+    /// signature, and STS takes no policy with it.
+    pub fn web_identity(
+        host: &str,
+        region: &str,
+        web: &WebIdentity,
+        token: &Secret,
+        tenant: &str,
+        now: Timestamp,
+    ) -> Self {
+        let body = json!({
+            "ProviderId": web.provider_id,
+            "WebIdentityToken": token.expose(),
+            "RoleArn": web.role_arn,
+            "RoleSessionName": session_name(&web.session_name, tenant),
+            "DurationSeconds": web.duration.as_secs(),
+        });
+        let mut headers = headers(host, region, WEB_IDENTITY, now);
+        headers.push(("authorization", UNSIGNED.to_owned()));
+        Self {
+            headers,
+            body: Zeroizing::new(body.to_string()),
+        }
+    }
+
+    fn signed(caller: &Caller<'_>, action: &'static str, body: String, now: Timestamp) -> Self {
         let call = tc3::Call {
             method: "POST",
             host: caller.host,
@@ -90,36 +155,37 @@ impl StsRequest {
             time: now,
         };
         let key = tc3::SigningKey::derive(caller.secret_key, &now.date_dashed(), SERVICE);
-        let headers = vec![
-            ("host", caller.host.to_owned()),
-            ("content-type", CONTENT_TYPE.to_owned()),
-            ("x-tc-action", ACTION.to_owned()),
-            ("x-tc-version", VERSION.to_owned()),
-            ("x-tc-timestamp", now.unix().to_string()),
-            ("x-tc-region", caller.region.to_owned()),
-            (
-                "authorization",
-                tc3::authorization(&call, caller.secret_id, &key),
-            ),
-        ];
-        Self { headers, body }
+        let mut headers = headers(caller.host, caller.region, action, now);
+        headers.push((
+            "authorization",
+            tc3::authorization(&call, caller.secret_id, &key),
+        ));
+        if let Some(token) = caller.token {
+            headers.push(("x-tc-token", token.expose().to_owned())); // sent and not signed
+        }
+        Self {
+            headers,
+            body: Zeroizing::new(body),
+        }
     }
 }
 
-/// The tenant's name in the letters that `Name` may have: other characters become letters, so that
-/// `team-1` and `team-2` still read apart.
-pub fn audit_name(tenant: &str) -> String {
-    let letter = |c: char| match c {
-        'a'..='z' | 'A'..='Z' => c,
-        '0'..='9' => char::from_u32(u32::from('A') + u32::from(c) - u32::from('0')).unwrap_or('X'),
-        _ => 'X',
-    };
-    let name: String = tenant.chars().take(NAME_LETTERS).map(letter).collect();
-    if name.is_empty() {
-        "cosgate".to_owned()
-    } else {
-        name
-    }
+fn headers(host: &str, region: &str, action: &str, now: Timestamp) -> Vec<(&'static str, String)> {
+    vec![
+        ("host", host.to_owned()),
+        ("content-type", CONTENT_TYPE.to_owned()),
+        ("x-tc-action", action.to_owned()),
+        ("x-tc-version", VERSION.to_owned()),
+        ("x-tc-timestamp", now.unix().to_string()),
+        ("x-tc-region", region.to_owned()),
+    ]
+}
+
+/// STS decodes the policy once more than the transport does, so it is encoded once more.
+fn encoded(policy: &str) -> String {
+    let mut encoded = String::with_capacity(3 * policy.len());
+    push_encoded(&mut encoded, policy.as_bytes());
+    encoded
 }
 
 /// A key as STS gave it.
@@ -290,7 +356,8 @@ impl StsClass {
 pub struct StsError {
     /// What to do about it.
     pub class: StsClass,
-    /// Tencent's code, or a word of ours: `ExpiredKey`, `Http`, `Network`, `ShortKey`, `Timeout`, `Unreadable`.
+    /// Tencent's code, or a word of ours: `ExpiredKey`, `Http`, `Network`, `NoBaseKey`, `ShortKey`,
+    /// `Timeout`, `TokenFile`, `Unreadable`.
     pub code: String,
     /// What happened, in one line.
     pub message: String,
@@ -312,6 +379,7 @@ impl StsError {
         // What STS says of a refused signature may quote the call, so that only the code is kept.
         let said = match class {
             StsClass::Clock | StsClass::IssuerBroken => String::new(),
+            _ if code == "InvalidParameter.WebIdentityTokenError" => String::new(),
             _ => printable(message, MESSAGE_CHARS),
         };
         Self {
@@ -334,14 +402,22 @@ impl StsError {
                 "a bucket of the grants belongs to another account: check its APPID and the issuer's key"
             }
             (_, "InvalidParameter.OverTimeError") => {
-                "duration is too long: at most 2h for a root account's key, 36h for a sub-account's"
+                "duration is too long: at most 2h for a root account's key, 36h for a sub-account's, what CAM says for a role's"
             }
             (_, "InvalidParameter.PolicyTooLong" | "InvalidParameter.ExtendStrategyOverSize") => {
                 "the policy is too long for STS: give the tenant fewer prefixes or actions"
             }
+            (_, "InvalidParameter.WebIdentityTokenError") => {
+                "the token of token_file is refused: check its audience, its life and provider_id"
+            }
+            (_, "ResourceNotFound.RoleNotFound" | "InternalError.IllegalRole") => {
+                "check role_arn: there is no such role, or it trusts nobody like this issuer"
+            }
+            (_, "NoBaseKey") => "mend what the issuer's own key comes from; it is tried again by itself",
+            (_, "TokenFile") => "mend token_file; it is read again at the next call",
             (StsClass::ConfigWrong, _) => "check the tenant's grants, the duration and the region of [sts]",
             (StsClass::IssuerBroken, _) => "check the issuer's secret_id and secret_key, and that CAM has the key enabled",
-            (StsClass::NotAllowed, _) => "allow the issuer's sub-account sts:GetFederationToken in CAM",
+            (StsClass::NotAllowed, _) => "allow the issuer sts:GetFederationToken in CAM, or sts:AssumeRole and let the role trust it",
             (StsClass::Retry, _) => "it is tried again by itself",
         }
         .into()
@@ -386,7 +462,7 @@ mod tests {
 
     #[test]
     fn the_call_is_signed_as_the_vectors_say() {
-        let vectors: serde_json::Value =
+        let vectors: Value =
             serde_json::from_str(include_str!("../../tests/vectors/tc3.json")).unwrap();
         let cases = vectors["cases"].as_array().unwrap();
         let case = cases
@@ -394,7 +470,7 @@ mod tests {
             .find(|case| case["name"] == "node-federation-token-encoded")
             .unwrap();
         let text = |name: &str| case[name].as_str().unwrap();
-        let body: serde_json::Value = serde_json::from_str(text("body")).unwrap();
+        let body: Value = serde_json::from_str(text("body")).unwrap();
         let encoded = body["Policy"].as_str().unwrap();
         let policy = crate::sign::encoding::percent_decode(encoded).unwrap();
         let secret_key = Secret::new(text("secret_key"));
@@ -403,6 +479,7 @@ mod tests {
             region: text("region"),
             secret_id: text("secret_id"),
             secret_key: &secret_key,
+            token: None,
         };
         let request = StsRequest::federation_token(
             &caller,
@@ -413,10 +490,7 @@ mod tests {
         );
         // Node leaves `*` as it is; every byte that is not unreserved is safer encoded.
         let same = request.body.replace("%2A", "*");
-        assert_eq!(
-            serde_json::from_str::<serde_json::Value>(&same).unwrap(),
-            body
-        );
+        assert_eq!(serde_json::from_str::<Value>(&same).unwrap(), body);
         let header = |wanted: &str| {
             let found = request.headers.iter().find(|(name, _)| *name == wanted);
             found.map(|(_, value)| value.as_str()).unwrap()
@@ -440,11 +514,84 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_letters_and_short() {
-        assert_eq!(audit_name("acme"), "acme");
-        assert_eq!(audit_name("team-1_é"), "teamXBXX");
-        assert_eq!(audit_name(""), "cosgate");
-        assert_eq!(audit_name(&"x".repeat(100)).len(), 32);
+    fn a_role_is_asked_for_as_the_vectors_say() {
+        let vectors: Value =
+            serde_json::from_str(include_str!("../../tests/vectors/tc3.json")).unwrap();
+        let cases = vectors["cases"].as_array().unwrap();
+        for name in [
+            "assume-role-basic",
+            "assume-role-policy",
+            "assume-role-external-id-tags",
+            "assume-role-with-token",
+        ] {
+            let case = cases.iter().find(|case| case["name"] == name).unwrap();
+            let wanted: Value = serde_json::from_str(case["body"].as_str().unwrap()).unwrap();
+            let text = |value: &Value| value.as_str().map(str::to_owned);
+            let role = Role {
+                arn: text(&wanted["RoleArn"]).unwrap(),
+                session_name: text(&wanted["RoleSessionName"]).unwrap(),
+                external_id: text(&wanted["ExternalId"]),
+                tags: wanted["Tags"].as_array().map_or_else(Vec::new, |tags| {
+                    let tag =
+                        |tag: &Value| (text(&tag["Key"]).unwrap(), text(&tag["Value"]).unwrap());
+                    tags.iter().map(tag).collect()
+                }),
+                source_identity: text(&wanted["SourceIdentity"]),
+                duration: Duration::from_secs(wanted["DurationSeconds"].as_u64().unwrap()),
+            };
+            let policy = wanted["Policy"].as_str().map(|encoded| {
+                let policy = crate::sign::encoding::percent_decode(encoded).unwrap();
+                String::from_utf8(policy.into_owned()).unwrap()
+            });
+            let (secret_key, token) = (
+                Secret::new(case["secret_key"].as_str().unwrap()),
+                case["token"].as_str().map(Secret::new),
+            );
+            let caller = Caller {
+                host: case["host"].as_str().unwrap(),
+                region: case["region"].as_str().unwrap(),
+                secret_id: case["secret_id"].as_str().unwrap(),
+                secret_key: &secret_key,
+                token: token.as_ref(),
+            };
+            let now = Timestamp::from_unix(case["timestamp"].as_i64().unwrap());
+            let call = StsRequest::assume_role(&caller, &role, "", policy.as_deref(), now);
+            let body: Value = serde_json::from_str(&call.body).unwrap();
+            assert_eq!(body, wanted, "{name}");
+            for (header, value) in case["headers"].as_object().unwrap() {
+                let header = header.to_ascii_lowercase();
+                let sent = call.headers.iter().find(|(name, _)| *name == header);
+                assert_eq!(sent.unwrap().1, value.as_str().unwrap(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_web_identity_signs_nothing_and_shows_no_token() {
+        let web = WebIdentity {
+            provider_id: "OIDC".into(),
+            token_file: "/token".into(),
+            role_arn: "qcs::cam::uin/1:roleName/r".into(),
+            session_name: "cosgate-{tenant}".into(),
+            duration: Duration::from_hours(2),
+        };
+        let now = Timestamp::from_unix(NOW);
+        let token = Secret::new("CANARY");
+        let call = StsRequest::web_identity("sts", "r", &web, &token, "web/alice", now);
+        let body: Value = serde_json::from_str(&call.body).unwrap();
+        assert_eq!(body["WebIdentityToken"], "CANARY");
+        assert!(
+            body["RoleSessionName"]
+                .as_str()
+                .unwrap()
+                .starts_with("cosgate-web-alice-")
+        );
+        assert!(call.headers.contains(&("authorization", "SKIP".to_owned())));
+        assert!(!format!("{call:?}").contains("CANARY"));
+        let error = parse(
+            r#"{"Response":{"Error":{"Code":"InvalidParameter.WebIdentityTokenError","Message":"token CANARY"}}}"#,
+        );
+        assert!(!error.unwrap_err().to_string().contains("CANARY"));
     }
 
     #[test]

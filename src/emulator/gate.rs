@@ -43,7 +43,8 @@ impl Asked {
         };
         self.key
             .as_ref()
-            .is_none_or(|key| key.policy.allows(&attempt))
+            .and_then(|key| key.policy.as_ref())
+            .is_none_or(|policy| policy.allows(&attempt))
     }
 
     fn check(&self, action: &str, path: Option<&str>) -> S3Result<()> {

@@ -34,7 +34,8 @@ pub(super) struct TemporaryKey {
     pub(super) id: String,
     pub(super) secret: Secret,
     pub(super) token: Secret,
-    pub(super) policy: Policy,
+    /// `None`: all that the account may.
+    pub(super) policy: Option<Policy>,
     pub(super) expires: Timestamp,
 }
 
@@ -76,7 +77,7 @@ impl Keys {
     /// the token longer, as Tencent's grows with its policy.
     pub(super) fn issue(
         &self,
-        policy: Policy,
+        policy: Option<Policy>,
         policy_length: usize,
         expires: Timestamp,
         now: Timestamp,

@@ -82,6 +82,8 @@ pub struct EmulatorConfig {
     pub admin_listen: Option<SocketAddr>,
     /// The account's permanent keys: id and secret.
     pub keys: Vec<(String, Secret)>,
+    /// The account's roles, which may do all that the account may.
+    pub roles: Vec<EmulatorRole>,
     /// The account's APPID, digits.
     pub appid: String,
     /// Buckets that are made when they are not there: name with APPID, and region.
@@ -94,6 +96,17 @@ pub struct EmulatorConfig {
     pub faults: Faults,
 }
 
+/// A role that can be assumed.
+#[derive(Clone, Debug)]
+pub struct EmulatorRole {
+    /// `qcs::cam::uin/100000000001:roleName/NAME`
+    pub arn: String,
+    /// The `ExternalId` without which `AssumeRole` is refused.
+    pub external_id: Option<String>,
+    /// The identity provider whose token assumes it, and that token; else a key of the account does.
+    pub web_identity: Option<(String, Secret)>,
+}
+
 impl Default for EmulatorConfig {
     fn default() -> Self {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -103,6 +116,7 @@ impl Default for EmulatorConfig {
             sts_listen: loopback,
             admin_listen: None,
             keys: Vec::new(),
+            roles: Vec::new(),
             appid: APPID.into(),
             buckets: Vec::new(),
             suffix: SUFFIX.into(),
@@ -169,6 +183,7 @@ impl Emulator {
             faults: Arc::clone(&shared.faults),
             keys: Arc::clone(&shared.keys),
             policy_limit: config.policy_limit,
+            roles: config.roles,
         });
 
         let (cos_listener, cos_addr) = bind(config.cos_listen)?;

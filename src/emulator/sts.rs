@@ -1,5 +1,5 @@
-//! The embedded STS: `GetFederationToken` and `GetCallerIdentity` of Tencent's API 3.0, as strict as the
-//! real one.
+//! The embedded STS: `AssumeRole`, `AssumeRoleWithWebIdentity`, `GetFederationToken` and `GetCallerIdentity`
+//! of Tencent's API 3.0, as strict as the real one.
 //!
 //! <https://www.tencentcloud.com/document/product/1312/48195>
 
@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use s3s::Body;
 use serde_json::{Map, Value, json};
 
+use crate::emulator::EmulatorRole;
 use crate::emulator::cam::{Policy, PolicyError};
 use crate::emulator::clock;
 use crate::emulator::counters::Counters;
@@ -31,6 +32,10 @@ const DURATION_LIMIT: i64 = 129_600;
 const DURATION_DEFAULT: i64 = 1800;
 /// Bytes of [`StsFault::Huge`].
 const HUGE: usize = 64 << 20;
+/// The same of a role's key.
+const ROLE_DURATION_LIMIT: i64 = 43_200;
+const ROLE_DURATION_DEFAULT: i64 = 7200;
+const TAGS_LIMIT: usize = 50;
 const VERSION: &str = "2018-08-13";
 
 /// The embedded STS.
@@ -42,6 +47,7 @@ pub(super) struct Sts {
     pub(super) keys: Arc<Keys>,
     /// Characters that a policy may have, decoded.
     pub(super) policy_limit: usize,
+    pub(super) roles: Vec<EmulatorRole>,
 }
 
 /// A refusal: Tencent's code and a message.
@@ -105,7 +111,19 @@ impl Sts {
         body: &[u8],
         now: Timestamp,
     ) -> Result<Map<String, Value>, Failure> {
-        let key = self.authenticate(head, body, now)?;
+        let action = header(head, "x-tc-action");
+        let is_unsigned = action == Some("AssumeRoleWithWebIdentity");
+        let key = if is_unsigned {
+            if header(head, "authorization") != Some("SKIP") {
+                return Err(failure(
+                    "AuthFailure.SignatureFailure",
+                    "This action is called without a signature.",
+                ));
+            }
+            None
+        } else {
+            Some(self.authenticate(head, body, now)?)
+        };
         let parameters = parameters(head, body)?;
         if header(head, "x-tc-version") != Some(VERSION) {
             return Err(failure(
@@ -113,9 +131,15 @@ impl Sts {
                 "The version is not 2018-08-13.",
             ));
         }
-        match header(head, "x-tc-action") {
-            Some("GetFederationToken") => self.get_federation_token(head, &key, &parameters, now),
-            Some("GetCallerIdentity") => Ok(fields(&json!({
+        match (action, &key) {
+            (Some("AssumeRole"), Some(_)) => self.assume_role(head, &parameters, now),
+            (Some("AssumeRoleWithWebIdentity"), _) => {
+                self.assume_role_with_web_identity(head, &parameters, now)
+            }
+            (Some("GetFederationToken"), Some(key)) => {
+                self.get_federation_token(head, key, &parameters, now)
+            }
+            (Some("GetCallerIdentity"), _) => Ok(fields(&json!({
                 "Arn": "qcs::cam::uin/100000000001:uin/100000000001",
                 "AccountId": "100000000001",
                 "UserId": "100000000001",
@@ -205,12 +229,7 @@ impl Sts {
                 "A temporary key cannot ask for one.",
             ));
         }
-        if header(head, "x-tc-region").is_none_or(str::is_empty) {
-            return Err(failure(
-                "MissingParameter",
-                "The request is missing the parameter Region.",
-            ));
-        }
+        require_region(head)?;
         let name = text(parameters, "Name")?;
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-') {
             return Err(failure(
@@ -218,30 +237,89 @@ impl Sts {
                 "Name is of letters only.",
             ));
         }
-        let duration = match parameters.get("DurationSeconds") {
-            None => DURATION_DEFAULT,
-            Some(Value::Number(n)) => n.as_i64().unwrap_or(0),
-            Some(Value::String(s)) if head.method == Method::GET => s.parse().unwrap_or(0),
-            Some(_) => {
-                return Err(failure(
-                    "InvalidParameter.ParamError",
-                    "DurationSeconds is a number.",
-                ));
-            }
+        let duration = duration(head, parameters, DURATION_DEFAULT, DURATION_LIMIT)?;
+        let policy = self.policy(text(parameters, "Policy")?)?;
+        self.issue(Some(policy), duration, name, now)
+    }
+
+    fn assume_role(
+        &self,
+        head: &Parts,
+        parameters: &Map<String, Value>,
+        now: Timestamp,
+    ) -> Result<Map<String, Value>, Failure> {
+        require_region(head)?;
+        let role = self.role(parameters)?;
+        let name = session(parameters)?;
+        if role.web_identity.is_some()
+            || (role.external_id.is_some()
+                && role.external_id.as_deref() != external_id(parameters)?)
+        {
+            return Err(failure(
+                "UnauthorizedOperation",
+                "The role does not trust this caller.",
+            ));
+        }
+        check_tags(parameters)?;
+        let duration = duration(head, parameters, ROLE_DURATION_DEFAULT, ROLE_DURATION_LIMIT)?;
+        let policy = match parameters.get("Policy") {
+            None => None,
+            Some(_) => Some(self.policy(text(parameters, "Policy")?)?),
         };
-        if duration < 1 {
+        self.issue(policy, duration, name, now)
+    }
+
+    /// It has no Policy: a call that brings one is refused, as an unknown parameter is by API 3.0.
+    fn assume_role_with_web_identity(
+        &self,
+        head: &Parts,
+        parameters: &Map<String, Value>,
+        now: Timestamp,
+    ) -> Result<Map<String, Value>, Failure> {
+        const KNOWN: [&str; 5] = [
+            "ProviderId",
+            "WebIdentityToken",
+            "RoleArn",
+            "RoleSessionName",
+            "DurationSeconds",
+        ];
+        require_region(head)?;
+        if let Some(name) = parameters
+            .keys()
+            .find(|name| !KNOWN.contains(&name.as_str()))
+        {
+            let message = format!("The parameter {name} is not recognized.");
+            return Err(failure("UnknownParameter", &message));
+        }
+        let (provider, token) = (
+            text(parameters, "ProviderId")?,
+            text(parameters, "WebIdentityToken")?,
+        );
+        let role = self.role(parameters)?;
+        let name = session(parameters)?;
+        let is_trusted = role
+            .web_identity
+            .as_ref()
+            .is_some_and(|(trusted, good)| trusted == provider && good.expose() == token);
+        if !is_trusted {
             return Err(failure(
-                "InvalidParameter.ParamError",
-                "DurationSeconds is at least 1.",
+                "InvalidParameter.WebIdentityTokenError",
+                "The web identity token is wrong.",
             ));
         }
-        if duration > DURATION_LIMIT {
-            return Err(failure(
-                "InvalidParameter.OverTimeError",
-                "DurationSeconds is at most 129600.",
-            ));
-        }
-        let policy_text = decode_policy(text(parameters, "Policy")?).ok_or_else(|| {
+        let duration = duration(head, parameters, ROLE_DURATION_DEFAULT, ROLE_DURATION_LIMIT)?;
+        self.issue(None, duration, name, now)
+    }
+
+    fn role(&self, parameters: &Map<String, Value>) -> Result<&EmulatorRole, Failure> {
+        let arn = text(parameters, "RoleArn")?;
+        let role = self.roles.iter().find(|role| role.arn == arn);
+        role.ok_or_else(|| failure("ResourceNotFound.RoleNotFound", "The role is not found."))
+    }
+
+    /// A policy and its length.
+    fn policy(&self, encoded: &str) -> Result<(Policy, usize), Failure> {
+        let policy_text = decode_policy(encoded).ok_or_else(|| {
             failure(
                 "InvalidParameter.StrategyFormatError",
                 "The policy cannot be decoded.",
@@ -260,11 +338,22 @@ impl Sts {
         if let Some(account) = policy.other_account(&self.appid) {
             return Err(failure("InvalidParameter.GrantOtherResource", account));
         }
+        Ok((policy, policy_text.len()))
+    }
 
+    fn issue(
+        &self,
+        policy: Option<(Policy, usize)>,
+        duration: i64,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<Map<String, Value>, Failure> {
         let life = self.faults.current().sts_lifetime.unwrap_or(duration);
-        let issued = self
-            .keys
-            .issue(policy, policy_text.len(), clock().plus(life), clock());
+        let (policy, length) = match policy {
+            Some((policy, length)) => (Some(policy), length),
+            None => (None, 0),
+        };
+        let issued = self.keys.issue(policy, length, clock().plus(life), clock());
         let issued = issued.ok_or_else(|| failure("InternalError.SystemError", "No more keys."))?;
         self.counters.key_issued(name);
         let expires = now.plus(life);
@@ -295,6 +384,83 @@ fn spoil(response: &mut Map<String, Value>, fault: Option<&StsFault>) {
         }
         _ => {}
     }
+}
+
+fn require_region(head: &Parts) -> Result<(), Failure> {
+    if header(head, "x-tc-region").is_none_or(str::is_empty) {
+        return Err(failure(
+            "MissingParameter",
+            "The request is missing the parameter Region.",
+        ));
+    }
+    Ok(())
+}
+
+fn duration(
+    head: &Parts,
+    parameters: &Map<String, Value>,
+    default: i64,
+    limit: i64,
+) -> Result<i64, Failure> {
+    let wrong = |message: &str| failure("InvalidParameter.ParamError", message);
+    let duration = match parameters.get("DurationSeconds") {
+        None => default,
+        Some(Value::Number(n)) => n.as_i64().unwrap_or(0),
+        Some(Value::String(s)) if head.method == Method::GET => s.parse().unwrap_or(0),
+        Some(_) => return Err(wrong("DurationSeconds is a number.")),
+    };
+    if duration < 1 {
+        return Err(wrong("DurationSeconds is at least 1."));
+    }
+    if duration > limit {
+        let message = format!("DurationSeconds is at most {limit}.");
+        return Err(failure("InvalidParameter.OverTimeError", &message));
+    }
+    Ok(duration)
+}
+
+fn session(parameters: &Map<String, Value>) -> Result<&str, Failure> {
+    let name = text(parameters, "RoleSessionName")?;
+    named("RoleSessionName", name, "_+=,.@-")
+}
+
+fn external_id(parameters: &Map<String, Value>) -> Result<Option<&str>, Failure> {
+    match parameters.get("ExternalId") {
+        None => Ok(None),
+        Some(_) => named("ExternalId", text(parameters, "ExternalId")?, "_+=,.@:/-").map(Some),
+    }
+}
+
+/// 2 to 128 letters, digits and `others`.
+fn named<'a>(parameter: &str, name: &'a str, others: &str) -> Result<&'a str, Failure> {
+    let is_known = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
+    if (2..=128).contains(&name.len()) && name.chars().all(is_known) {
+        return Ok(name);
+    }
+    let message = format!("{parameter} is not of its form.");
+    Err(failure("InvalidParameter.ParamError", &message))
+}
+
+fn check_tags(parameters: &Map<String, Value>) -> Result<(), Failure> {
+    let within = |tag: &Value, name: &str, most: usize| {
+        let text = tag.get(name).and_then(Value::as_str);
+        text.is_some_and(|text| text.chars().count() <= most)
+    };
+    let good = match parameters.get("Tags") {
+        None => true,
+        Some(Value::Array(tags)) => {
+            let is_tag = |tag: &Value| within(tag, "Key", 128) && within(tag, "Value", 256);
+            tags.len() <= TAGS_LIMIT && tags.iter().all(is_tag)
+        }
+        Some(_) => false,
+    };
+    if good {
+        return Ok(());
+    }
+    Err(failure(
+        "InvalidParameter.ParamError",
+        "Tags are not of their form.",
+    ))
 }
 
 /// The parameters: a JSON object, or the query of a GET.

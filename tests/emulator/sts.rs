@@ -1,6 +1,6 @@
 //! Issuing temporary keys.
 
-use cosgate::emulator::EmulatorConfig;
+use cosgate::emulator::{EmulatorConfig, EmulatorRole};
 use cosgate::secret::Secret;
 use serde_json::{Value, json};
 
@@ -197,4 +197,72 @@ fn a_policy_in_a_get_is_encoded_twice() {
         )
         .send(emulator.sts_addr());
     assert!(reply.text().contains("TmpSecretKey"), "{}", reply.text());
+}
+
+/// The codes of AssumeRole with these changes to a good body, on an account with one role.
+fn role_code(action: &str, change: &Value) -> String {
+    let arn = "qcs::cam::uin/100000000001:roleName/r";
+    let emulator = emulator_with(EmulatorConfig {
+        keys: vec![(account().id, account().secret)],
+        roles: vec![EmulatorRole {
+            arn: arn.to_owned(),
+            external_id: Some("ext:1".to_owned()),
+            web_identity: None,
+        }],
+        ..EmulatorConfig::default()
+    });
+    let mut body = json!({"RoleArn": arn, "RoleSessionName": "acme", "ExternalId": "ext:1"});
+    for (name, value) in change.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    let (reply, json) = sts(emulator.sts_addr(), &account(), action, &body, now());
+    assert_eq!(reply.status, 200);
+    json["Error"]["Code"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[test]
+fn a_role_is_given_as_documented() {
+    let wrong = "InvalidParameter.ParamError";
+    let tag = json!({"Key": "k", "Value": "v"});
+    for (change, code) in [
+        (json!({}), ""),
+        (
+            json!({"DurationSeconds": 43_200, "Tags": [tag], "SourceIdentity": "1"}),
+            "",
+        ),
+        (
+            json!({"DurationSeconds": 43_201}),
+            "InvalidParameter.OverTimeError",
+        ),
+        (json!({"DurationSeconds": 0}), wrong),
+        (json!({"DurationSeconds": "7200"}), wrong),
+        (json!({"RoleSessionName": "a"}), wrong),
+        (json!({"RoleSessionName": "a/b"}), wrong),
+        (json!({"RoleSessionName": "a".repeat(129)}), wrong),
+        (json!({"ExternalId": "a b"}), wrong),
+        (json!({"ExternalId": "ext:2"}), "UnauthorizedOperation"),
+        (
+            json!({"RoleArn": "qcs::cam::uin/1:roleName/none"}),
+            "ResourceNotFound.RoleNotFound",
+        ),
+        (json!({"Tags": vec![tag.clone(); 51]}), wrong),
+        (
+            json!({"Tags": [{"Key": "k".repeat(129), "Value": "v"}]}),
+            wrong,
+        ),
+        (
+            json!({"Policy": "{"}),
+            "InvalidParameter.StrategyFormatError",
+        ),
+    ] {
+        assert_eq!(role_code("AssumeRole", &change), code, "{change}");
+    }
+    assert_eq!(
+        role_code("AssumeRoleWithWebIdentity", &json!({})),
+        "AuthFailure.SignatureFailure",
+        "it is called without a signature"
+    );
 }
