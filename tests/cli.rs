@@ -329,8 +329,8 @@ fn the_configurations_readme_has_every_key_and_no_other() {
         .lines()
         .filter_map(|line| line.split_once("known here: "));
     let mut known: Vec<&str> = known.flat_map(|(_, list)| list.split(", ")).collect();
-    // Sections, and what a later version will take.
-    known.retain(|key| !["grants", "limits", "policy", "tls"].contains(key));
+    // Sections.
+    known.retain(|key| !["grants", "limits", "tls"].contains(key));
     known.sort_unstable();
     known.dedup();
     assert!(known.len() > 40, "{said}");

@@ -4,6 +4,7 @@
 
 mod actions;
 mod admission;
+pub mod cam;
 mod document;
 mod endpoint;
 mod grammar;
@@ -13,6 +14,7 @@ mod outside;
 mod parse;
 mod prefix;
 mod problem;
+pub mod raw_policy;
 mod section;
 mod templates;
 mod tenants;
@@ -20,6 +22,7 @@ mod tenants;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -28,6 +31,7 @@ use crate::secret::Secret;
 
 pub use limits::TenantLimits;
 pub use problem::{Place, Problem, Severity, nearest};
+pub use raw_policy::RawPolicy;
 
 /// The world outside the file.
 pub struct Sources<'a> {
@@ -398,6 +402,8 @@ pub struct Grant {
     pub actions: Vec<String>,
     /// `headers`: lower-case names of request headers that need a grant by name.
     pub headers: Vec<String>,
+    /// `policy`: what the grant is in place of `prefixes` and `actions`, which hold all that it is about.
+    pub policy: Option<Arc<RawPolicy>>,
 }
 
 /// One of a grant's prefixes, in the forms of the COS STS SDKs.

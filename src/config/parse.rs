@@ -38,6 +38,15 @@ pub(super) struct Issuers {
     pub(super) names: Vec<Found<String>>,
 }
 
+impl Issuers {
+    /// How the issuer at `index` of the names makes keys, if it could be read.
+    pub(super) fn kind(&self, index: usize) -> Option<&IssuerKind> {
+        let name = self.names.get(index)?;
+        let found = self.issuers.iter().find(|issuer| issuer.name == name.value);
+        found.map(|issuer| &issuer.kind)
+    }
+}
+
 pub(super) fn parse(
     file_name: &str,
     text: &str,

@@ -71,6 +71,37 @@ pub(super) fn fits_below(root: &str, pattern: &PrefixPattern) -> Result<(), Refu
 }
 
 impl PrefixPattern {
+    /// Whether `key` is inside, byte by byte: no case folding, no Unicode normalisation.
+    pub fn covers(&self, key: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(exact) => key == exact,
+            Self::StartsWith(start) => key.starts_with(start.as_str()),
+        }
+    }
+
+    /// Whether a listing with this `prefix` can show nothing but keys inside.
+    ///
+    /// An exact key never allows one: a listing with prefix `k` also shows `k2`.
+    pub fn covers_list(&self, prefix: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(_) => false,
+            Self::StartsWith(start) => prefix.starts_with(start.as_str()),
+        }
+    }
+
+    /// Whether a listing with this `prefix` may show a key inside.
+    pub(super) fn may_show(&self, prefix: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(key) => key.starts_with(prefix),
+            Self::StartsWith(start) => {
+                start.starts_with(prefix) || prefix.starts_with(start.as_str())
+            }
+        }
+    }
+
     /// The same pattern of the keys in the real bucket, for keys that stand below `root` there.
     #[must_use]
     pub fn below(&self, root: &str) -> Self {

@@ -61,6 +61,15 @@ fn template(
         no_grants(&section, "template", "templates", &name.value);
     }
     for grant in &grants {
+        if let Some(policy) = &grant.policy {
+            let message =
+                "a template's grant is made for each subject, and `policy` is one for all";
+            let fix = "write it with prefixes and actions";
+            section
+                .document()
+                .error(&policy.origin, Refusal::new(message, fix));
+            continue;
+        }
         for prefix in &grant.reach {
             check_prefix(&section, &prefix.value, &prefix.origin, grant.shared);
         }

@@ -8,7 +8,6 @@ mod authorize;
 mod form;
 mod grant;
 mod identity;
-mod json;
 mod jwk;
 mod jwt;
 pub mod limits;

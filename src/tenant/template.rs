@@ -134,6 +134,7 @@ mod tests {
             prefixes: prefixes.to_vec(),
             actions: vec!["name/cos:GetObject".into()],
             headers: Vec::new(),
+            policy: None,
         };
         let template = config::Template {
             name: "web".into(),
