@@ -29,6 +29,7 @@ use ipnet::IpNet;
 
 use crate::secret::Secret;
 
+pub(crate) use endpoint::is_loopback;
 pub use limits::TenantLimits;
 pub use problem::{Place, Problem, Severity, nearest};
 pub use raw_policy::RawPolicy;
@@ -41,6 +42,15 @@ pub struct Sources<'a> {
     pub file: &'a dyn Fn(&Path) -> io::Result<String>,
     /// How many cores there are: `threads`, when it is not written.
     pub cores: usize,
+}
+
+/// A length of time as the configuration has it (`30s`, `2h`, `1h30m`), or whole seconds.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let read = grammar::duration_within(text, &(Duration::ZERO..=Duration::MAX));
+    read.map_err(|refusal| format!("{}; {}", refusal.message, refusal.fix))
 }
 
 impl Config {

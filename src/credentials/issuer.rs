@@ -17,7 +17,8 @@ use zeroize::Zeroizing;
 
 use super::cache::CacheCounters;
 use super::clock::Clock;
-use super::sts::{Caller, Issued, StsClass, StsError, StsRequest, parse_answer};
+use super::get_credential::Options;
+use super::sts::{Caller, Issued, Role, StsClass, StsError, StsRequest, parse_answer};
 use crate::config;
 use crate::dial::{Dialer, Roots};
 use crate::secret::Secret;
@@ -25,6 +26,10 @@ use crate::timestamp::Timestamp;
 
 /// Bytes of an answer's head at most.
 const HEAD_BYTES: usize = 16 * 1024;
+/// One call of an issuer that stands in no configuration, connect to last byte.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of the answer to it at most.
+const ANSWER_BYTES: usize = 64 * 1024;
 
 /// Makes keys by `GetFederationToken` with one permanent key of Tencent.
 #[derive(Debug)]
@@ -34,6 +39,7 @@ pub struct Issuer {
     secret_id: String,
     secret_key: Secret,
     duration: Duration,
+    role: Option<Role>,
     dialer: Dialer,
     timeout: Duration,
     answer_bytes: usize,
@@ -64,6 +70,7 @@ impl Issuer {
             secret_id: issuer.secret_id.clone(),
             secret_key: issuer.secret_key.clone(),
             duration,
+            role: None,
             dialer: Dialer::new(
                 roots,
                 sts.connect_to.clone(),
@@ -74,6 +81,23 @@ impl Issuer {
             answer_bytes: sts.answer_bytes,
             clock,
             counters,
+        }
+    }
+
+    /// One that stands in no configuration: `options` say whose key calls, from where and how.
+    pub(super) fn of(options: &Options, dialer: Dialer, clock: Arc<Clock>) -> Self {
+        Self {
+            host: options.host.authority().to_owned(),
+            region: options.region.clone(),
+            secret_id: options.secret_id.clone(),
+            secret_key: options.secret_key.clone(),
+            duration: options.duration,
+            role: options.role.clone(),
+            dialer,
+            timeout: CALL_TIMEOUT,
+            answer_bytes: ANSWER_BYTES,
+            clock,
+            counters: Arc::default(),
         }
     }
 
@@ -118,7 +142,11 @@ impl Issuer {
             secret_key: &self.secret_key,
         };
         let now = self.clock.upstream_now();
-        let call = StsRequest::federation_token(&caller, tenant, policy, self.duration, now);
+        let duration = self.duration;
+        let call = match &self.role {
+            None => StsRequest::federation_token(&caller, tenant, policy, duration, now),
+            Some(role) => StsRequest::assume_role(&caller, role, policy, duration, now),
+        };
         let stream = self
             .dialer
             .dial(&self.host)

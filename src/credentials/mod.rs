@@ -15,6 +15,7 @@ use crate::timestamp::Timestamp;
 pub mod cache;
 pub mod clock;
 pub mod entry;
+pub mod get_credential;
 pub mod issuer;
 mod scopes;
 pub mod shapes;
@@ -23,8 +24,9 @@ pub mod sts;
 pub use cache::{Cache, CacheCounters};
 pub use clock::Clock;
 pub use entry::{Entry, IssueError};
+pub use get_credential::{GetCredentialError, Host, Options, Scope, get_credential};
 pub use issuer::Issuer;
-pub use sts::{StsClass, StsError};
+pub use sts::{Role, StsClass, StsError};
 
 /// Days and regions whose `SigV4` keys are kept: those of one tenant's grants, around midnight twice.
 const SIGV4_KEYS: usize = 32;
@@ -96,6 +98,14 @@ impl Credential {
             cos_key: ArcSwapOption::empty(),
             life: None,
         })
+    }
+
+    /// The key that STS gave.
+    pub(crate) fn issued(issued: sts::Issued) -> Result<Self, BadToken> {
+        let (id, secret) = (issued.secret_id, issued.secret_key);
+        let mut key = Self::new(id, secret, Some(issued.token), Some(issued.expires))?;
+        key.request_id = issued.request_id;
+        Ok(key)
     }
 
     pub(crate) fn with_life(mut self, life: Life, generation: u64) -> Self {

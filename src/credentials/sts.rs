@@ -17,6 +17,8 @@ use crate::timestamp::Timestamp;
 
 /// `X-TC-Action`
 pub const ACTION: &str = "GetFederationToken";
+/// The same for keys of a role.
+pub const ASSUME_ROLE: &str = "AssumeRole";
 /// `X-TC-Version`
 pub const VERSION: &str = "2018-08-13";
 const SERVICE: &str = "sts";
@@ -71,15 +73,41 @@ impl StsRequest {
         duration: Duration,
         now: Timestamp,
     ) -> Self {
-        // STS decodes the policy once more than the transport does, so it is encoded once more.
-        let mut encoded = String::with_capacity(3 * policy.len());
-        push_encoded(&mut encoded, policy.as_bytes());
         let body = json!({
             "DurationSeconds": duration.as_secs(),
             "Name": audit_name(tenant),
-            "Policy": encoded,
-        })
-        .to_string();
+            "Policy": encoded(policy),
+        });
+        Self::signed(caller, ACTION, &body, now)
+    }
+
+    /// Asks for a key of `role` that `policy` (plain compact JSON) fences, signed at Tencent's time `now`.
+    pub fn assume_role(
+        caller: &Caller<'_>,
+        role: &Role,
+        policy: &str,
+        duration: Duration,
+        now: Timestamp,
+    ) -> Self {
+        let mut body = json!({
+            "DurationSeconds": duration.as_secs(),
+            "RoleArn": role.arn,
+            "RoleSessionName": role.session,
+            "Policy": encoded(policy),
+        });
+        if let (Some(id), Some(body)) = (&role.external_id, body.as_object_mut()) {
+            body.insert("ExternalId".to_owned(), id.as_str().into());
+        }
+        Self::signed(caller, ASSUME_ROLE, &body, now)
+    }
+
+    fn signed(
+        caller: &Caller<'_>,
+        action: &'static str,
+        body: &serde_json::Value,
+        now: Timestamp,
+    ) -> Self {
+        let body = body.to_string();
         let call = tc3::Call {
             method: "POST",
             host: caller.host,
@@ -93,7 +121,7 @@ impl StsRequest {
         let headers = vec![
             ("host", caller.host.to_owned()),
             ("content-type", CONTENT_TYPE.to_owned()),
-            ("x-tc-action", ACTION.to_owned()),
+            ("x-tc-action", action.to_owned()),
             ("x-tc-version", VERSION.to_owned()),
             ("x-tc-timestamp", now.unix().to_string()),
             ("x-tc-region", caller.region.to_owned()),
@@ -104,6 +132,24 @@ impl StsRequest {
         ];
         Self { headers, body }
     }
+}
+
+/// STS decodes the policy once more than the transport does (1312/48195), so it is encoded once more.
+fn encoded(policy: &str) -> String {
+    let mut encoded = String::with_capacity(3 * policy.len());
+    push_encoded(&mut encoded, policy.as_bytes());
+    encoded
+}
+
+/// A CAM role that a key shall have the rights of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// `RoleArn`: `qcs::cam::uin/100000000001:roleName/uploads`
+    pub arn: String,
+    /// `RoleSessionName`, which Tencent's audit shows.
+    pub session: String,
+    /// `ExternalId`, where the role's trust policy asks for one.
+    pub external_id: Option<String>,
 }
 
 /// The tenant's name in the letters that `Name` may have: other characters become letters, so that
