@@ -642,7 +642,10 @@ fn credentials_needs_no_configuration() {
             [&all[..], &["--proxy", "socks5://h"]].concat(),
             "not a proxy",
         ),
-        ([&scope[..], &prefix[..], &["--duration", "37h"]].concat(), "1s to 36h"),
+        (
+            [&scope[..], &prefix[..], &["--duration", "37h"]].concat(),
+            "1s to 36h",
+        ),
         (
             [&all[..], &["--role", "arn:aws:iam::1:role/x"]].concat(),
             "qcs::cam",

@@ -890,6 +890,49 @@ fn a_default_prefix_for_listings_must_be_one_folder() {
     }
 }
 
+#[test]
+fn keys_are_handed_out_only_where_that_is_meant_and_safe() {
+    let token = "vend_tokens = [\"file:t\"]\n";
+    let with =
+        |more: &str| WHOLE.replace("issuer = \"main\"\n", &format!("issuer = \"main\"\n{more}"));
+    let files = &[
+        ("etc/t", "a-token-of-some-length\n"),
+        ("etc/short", "short\n"),
+    ];
+    let read = |text: &str| parse_with(text, &[], files);
+    let (config, warnings) = read(&with(&format!("vend = true\n{token}"))).unwrap();
+    let vend = config.tenants[0].vend.as_ref().unwrap();
+    assert_eq!(
+        (vend.tokens.len(), vend.duration),
+        (1, Duration::from_hours(1))
+    );
+    assert_eq!(warnings, []);
+    assert!(read(WHOLE).unwrap().0.tenants[0].vend.is_none());
+
+    let fixed = with("vend = true\n").replace("federation", "static");
+    let two = with(&format!("vend = true\n{token}"))
+        + &OTHER.replace(
+            "issuer = \"main\"\n",
+            &format!("issuer = \"main\"\nvend = true\n{token}"),
+        );
+    for (text, said) in [
+        (with(token), "`vend` is not true"),
+        (with("vend_duration = \"1h\"\n"), "`vend` is not true"),
+        (with("vend = true\nvend_duration = \"20m\"\n"), "30m"),
+        (
+            with("vend = true\nvend_tokens = [\"file:short\"]\n"),
+            "shorter than 16",
+        ),
+        (with("vend = true\nanonymous = true\n"), "whoever comes"),
+        (fixed, "static issuer"),
+        (two, "the same"),
+    ] {
+        let problems = read(&text).expect_err(said);
+        let said_here: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert!(said_here.join("\n").contains(said), "{said}: {said_here:?}");
+    }
+}
+
 /// A grant that is the policy in `p.json`.
 fn with_policy(more: &str) -> String {
     WHOLE.replace(

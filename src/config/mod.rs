@@ -18,6 +18,7 @@ pub mod raw_policy;
 mod section;
 mod templates;
 mod tenants;
+mod vend;
 
 use std::io;
 use std::net::SocketAddr;
@@ -51,6 +52,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
     let read = grammar::duration_within(text, &(Duration::ZERO..=Duration::MAX));
     read.map_err(|refusal| format!("{}; {}", refusal.message, refusal.fix))
+}
+
+/// The full names of what a preset or an action of COS stands for, as in a grant's `actions`.
+pub(crate) fn unfold_action(text: &str) -> Result<Vec<String>, String> {
+    actions::unfold(text).map_err(|refusal| refusal.message)
 }
 
 impl Config {
@@ -314,6 +320,17 @@ pub struct Tenant {
     pub grants: Vec<Grant>,
     /// `[tenants.NAME.limits]`
     pub limits: TenantLimits,
+    /// `vend`: its clients may have temporary keys themselves.
+    pub vend: Option<Vend>,
+}
+
+/// What belongs to `vend = true`.
+#[derive(Clone, Debug)]
+pub struct Vend {
+    /// `vend_tokens`: who sends one of these gets a key.
+    pub tokens: Vec<Secret>,
+    /// `vend_duration`: how long the keys live at most (1 h), 30 minutes to 12 hours.
+    pub duration: Duration,
 }
 
 /// `[identities.NAME]`: who makes tokens that are believed here.
@@ -360,6 +377,8 @@ pub struct Template {
     pub identity: usize,
     /// `[[templates.NAME.grants]]`; `{claim.NAME}` stands in prefixes for what the token says.
     pub grants: Vec<Grant>,
+    /// `vend`: its subjects may have temporary keys themselves.
+    pub vend: Option<Vend>,
 }
 
 /// How else than by a key a tenant is known, and from where it may call.

@@ -33,6 +33,30 @@ impl Section<'_> {
         Some(Found { value, origin })
     }
 
+    /// The secrets that the array `key` names.
+    pub(super) fn secrets(&mut self, key: &'static str) -> Vec<Found<Secret>> {
+        let mut secrets = Vec::new();
+        for text in self.texts(key) {
+            let secret = if let Some(name) = text.value.strip_prefix("env:") {
+                self.document().secret_from_variable(name)
+            } else if let Some(path) = text.value.strip_prefix("file:") {
+                self.document().secret_from_file(path)
+            } else {
+                let message = format!("`{key}` has a literal: whoever reads this file knows it");
+                let fix = format!("write {key} = [\"env:NAME\"] or [\"file:PATH\"]");
+                self.document()
+                    .warning(&text.origin, Refusal::new(message, fix));
+                grammar::secret(text.value)
+            };
+            let value = self.check(key, &text.origin, secret);
+            secrets.extend(value.map(|value| Found {
+                value,
+                origin: text.origin,
+            }));
+        }
+        secrets
+    }
+
     /// The same for a secret that must be there.
     pub(super) fn required_secret(&mut self, key: &'static str) -> Option<Found<Secret>> {
         if self.place_of(key).is_none() {
@@ -63,7 +87,7 @@ impl Section<'_> {
 }
 
 impl Document<'_> {
-    fn secret_from_variable(&self, name: &str) -> Result<Secret, Refusal> {
+    pub(super) fn secret_from_variable(&self, name: &str) -> Result<Secret, Refusal> {
         let word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !word {
             return Err(Refusal::new(
@@ -84,7 +108,7 @@ impl Document<'_> {
         })
     }
 
-    fn secret_from_file(&self, path: &str) -> Result<Secret, Refusal> {
+    pub(super) fn secret_from_file(&self, path: &str) -> Result<Secret, Refusal> {
         let path = self.resolve(path);
         let text = (self.sources.file)(&path)
             .map(Secret::new)

@@ -71,6 +71,20 @@ pub(super) fn fits_below(root: &str, pattern: &PrefixPattern) -> Result<(), Refu
 }
 
 impl PrefixPattern {
+    /// Reads a prefix as a grant's `prefixes` have it; else says what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        prefix(text).map_err(|refusal| refusal.message)
+    }
+
+    /// Whether `outer` covers every key that this one does.
+    pub fn is_within(&self, outer: &Self) -> bool {
+        match self {
+            Self::Any => *outer == Self::Any,
+            Self::Exact(key) => outer.covers(key),
+            Self::StartsWith(start) => outer.covers_list(start),
+        }
+    }
+
     /// Whether `key` is inside, byte by byte: no case folding, no Unicode normalisation.
     pub fn covers(&self, key: &str) -> bool {
         match self {

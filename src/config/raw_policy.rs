@@ -318,18 +318,13 @@ fn listed(condition: &Condition) -> Result<Option<Vec<PrefixPattern>>, PolicyErr
 
 /// The narrower of two patterns, where one lies within the other: prefixes never cross.
 fn common<'p>(a: &'p PrefixPattern, b: &'p PrefixPattern) -> Option<&'p PrefixPattern> {
-    let within = |inner: &PrefixPattern, outer: &PrefixPattern| match inner {
-        PrefixPattern::Any => *outer == PrefixPattern::Any,
-        PrefixPattern::Exact(key) => outer.covers(key),
-        PrefixPattern::StartsWith(start) => outer.covers_list(start),
-    };
     if is_exact(a) || is_exact(b) {
         return None; // no listing stays within one key
     }
-    if within(a, b) {
+    if a.is_within(b) {
         return Some(a);
     }
-    within(b, a).then_some(b)
+    b.is_within(a).then_some(b)
 }
 
 fn is_exact(pattern: &PrefixPattern) -> bool {

@@ -7,6 +7,7 @@ use super::parse::Issuers;
 use super::problem::Refusal;
 use super::section::Section;
 use super::tenants::{ReadGrant, UNKNOWN, check_grants_of_one_tenant, grant, issuer, no_grants};
+use super::vend;
 use super::{PrefixPattern, Template};
 
 /// How a claim is written in a prefix.
@@ -75,6 +76,7 @@ fn template(
         }
     }
     check_grants_of_one_tenant(&section, &grants);
+    let vend = vend::vend(&mut section, issuers.kind(issuer), false);
     section.finish();
     ReadTemplate {
         template: Template {
@@ -82,6 +84,7 @@ fn template(
             issuer,
             identity: identity.map_or(UNKNOWN, |found| found.value),
             grants: Vec::new(),
+            vend,
         },
         grants,
     }

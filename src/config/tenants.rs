@@ -15,6 +15,7 @@ use super::problem::{Refusal, nearest};
 use super::raw_policy::{self, RawPolicy};
 use super::section::Section;
 use super::templates::{self, ReadTemplate};
+use super::vend;
 use super::{AccessKey, Grant, IssuerKind, PrefixPattern, Server, Template, Tenant, actions};
 
 /// Tenants with what only the checks between them need.
@@ -98,6 +99,8 @@ pub(super) fn tenants(
     });
     admission::check_certificates(root, certificates, server);
     refuse_anonymous(root, &read, server);
+    let vends = read.iter().filter_map(|read| read.tenant.vend.as_ref());
+    vend::refuse_common_tokens(root, vends);
     refuse_overlaps(root, &read, &templates);
     (
         read.into_iter().map(Read::checked).collect(),
@@ -222,6 +225,15 @@ fn tenant(
     }
     check_grants_of_one_tenant(&section, &grants);
     refuse_unfenced(&section, issuers.kind(issuer), &grants);
+    let vend = vend::vend(&mut section, issuers.kind(issuer), true);
+    if vend.is_some() && anonymous.value {
+        let message =
+            "`vend` and `anonymous`: whoever comes could have a key that COS itself takes";
+        section.document().error(
+            &anonymous.origin,
+            Refusal::new(message, "make another tenant of one of the two"),
+        );
+    }
     let limits = tenant_limits(section.section("limits"));
     section.finish();
     Read {
@@ -237,6 +249,7 @@ fn tenant(
             },
             grants: Vec::new(),
             limits,
+            vend,
         },
         key_origins,
         certificate_origins,

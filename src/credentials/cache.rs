@@ -200,6 +200,12 @@ impl Drop for Cache {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartError(String);
 
+impl StartError {
+    pub(super) fn new(why: &str) -> Self {
+        Self(why.to_owned())
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

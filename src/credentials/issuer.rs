@@ -104,14 +104,32 @@ impl Issuer {
     /// A key for `tenant` that `policy`, plain JSON, fences. When STS says that our time is wrong,
     /// its time is learnt and the call made once more.
     pub async fn issue(&self, tenant: &str, policy: &str) -> Result<Issued, StsError> {
-        match self.call(tenant, policy).await {
-            Err(error) if error.class == StsClass::Clock => self.call(tenant, policy).await,
+        self.issue_for(tenant, policy, self.duration).await
+    }
+
+    /// The same for a key that lives for `duration`.
+    pub async fn issue_for(
+        &self,
+        tenant: &str,
+        policy: &str,
+        duration: Duration,
+    ) -> Result<Issued, StsError> {
+        match self.call(tenant, policy, duration).await {
+            Err(error) if error.class == StsClass::Clock => {
+                self.call(tenant, policy, duration).await
+            }
             other => other,
         }
     }
 
-    async fn call(&self, tenant: &str, policy: &str) -> Result<Issued, StsError> {
-        let result = match timeout(self.timeout, self.exchange(tenant, policy)).await {
+    async fn call(
+        &self,
+        tenant: &str,
+        policy: &str,
+        duration: Duration,
+    ) -> Result<Issued, StsError> {
+        let exchange = self.exchange(tenant, policy, duration);
+        let result = match timeout(self.timeout, exchange).await {
             Ok(Ok(answer)) => self.read(&answer),
             Ok(Err(error)) => Err(error),
             Err(_) => {
@@ -134,7 +152,12 @@ impl Issuer {
         result
     }
 
-    async fn exchange(&self, tenant: &str, policy: &str) -> Result<Answer, StsError> {
+    async fn exchange(
+        &self,
+        tenant: &str,
+        policy: &str,
+        duration: Duration,
+    ) -> Result<Answer, StsError> {
         let caller = Caller {
             host: &self.host,
             region: &self.region,
@@ -142,7 +165,6 @@ impl Issuer {
             secret_key: &self.secret_key,
         };
         let now = self.clock.upstream_now();
-        let duration = self.duration;
         let call = match &self.role {
             None => StsRequest::federation_token(&caller, tenant, policy, duration, now),
             Some(role) => StsRequest::assume_role(&caller, role, policy, duration, now),

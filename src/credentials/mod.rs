@@ -20,6 +20,7 @@ pub mod issuer;
 mod scopes;
 pub mod shapes;
 pub mod sts;
+pub mod vendor;
 
 pub use cache::{Cache, CacheCounters};
 pub use clock::Clock;

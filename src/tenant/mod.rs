@@ -14,6 +14,7 @@ pub mod limits;
 pub mod policy;
 mod session;
 mod template;
+pub mod vend;
 
 pub use authenticate::{
     Authenticated, Caller, Certified, Connection, Identity, Tenants, bearer_token,

@@ -141,6 +141,7 @@ mod tests {
             issuer: 0,
             identity: 0,
             grants: vec![grant],
+            vend: None,
         };
         Template::new(3, &template)
     }
