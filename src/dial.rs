@@ -131,7 +131,7 @@ pub struct Dialer {
     /// `None`: plain.
     tls: Option<Roots>,
     connect_to: Option<String>,
-    proxy: Option<HttpProxy>,
+    proxy: Option<Box<HttpProxy>>,
     connect_timeout: Duration,
     tls_timeout: Duration,
     remembered: Mutex<HashMap<String, Remembered>>,
@@ -166,7 +166,7 @@ impl Dialer {
     #[must_use]
     pub fn through(self, proxy: HttpProxy) -> Self {
         Self {
-            proxy: Some(proxy),
+            proxy: Some(Box::new(proxy)),
             ..self
         }
     }

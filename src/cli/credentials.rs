@@ -24,7 +24,7 @@ const LISTED: usize = 10;
 
 /// Print a temporary key that can do what one tenant may, or what the options say, and no more.
 ///
-/// Without a configuration, the key of TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY asks STS for
+/// Without a configuration, the key of `TENCENTCLOUD_SECRET_ID` and `TENCENTCLOUD_SECRET_KEY` asks STS for
 /// it, as getCredential of Tencent's COS STS SDKs does. The key goes to standard output and nowhere else. Exit status: 0 with a key, 1 if STS gave none,
 /// 2 if the configuration, the tenant's name or an option is wrong.
 #[derive(Args, Debug)]
@@ -108,7 +108,7 @@ struct Asked {
     /// How long it lives, as 1800 or 30m
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
-    /// The key of this role (AssumeRole)
+    /// The key of this role (`AssumeRole`)
     #[arg(long, value_name = "ARN")]
     role: Option<String>,
     /// The role's session, which Tencent's audit shows
@@ -267,7 +267,7 @@ fn of_tenant(path: &Path, name: &str, format: Format) -> ExitCode {
     match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cosgate: error: no key for tenant `{name}`: {error}",);
+            eprintln!("cosgate: error: no key for tenant `{name}`: {error}");
             ExitCode::FAILURE
         }
     }

@@ -117,10 +117,7 @@ fn check_prefix(section: &Section<'_>, pattern: &PrefixPattern, origin: &Origin,
     if !has_claim(text) {
         if !shared {
             refuse(
-                format!(
-                    "`{}` has no claim: every subject gets the same keys",
-                    pattern
-                ),
+                format!("`{pattern}` has no claim: every subject gets the same keys"),
                 "write \"users/{claim.sub}/*\", or shared = true in the grant if that is meant",
             );
         }

@@ -36,7 +36,7 @@ pub(super) fn vend(
     if !vend.value {
         if let Some(origin) = written
             .as_ref()
-            .or(tokens.first().map(|token| &token.origin))
+            .or_else(|| tokens.first().map(|token| &token.origin))
         {
             refuse(
                 origin,

@@ -222,9 +222,8 @@ pub async fn get_credential(options: &Options) -> Result<Credential, GetCredenti
         Some(proxy) => dialer.through(proxy),
     };
     let issuer = Issuer::of(options, dialer, Arc::new(Clock::new(wall_clock)));
-    let issued = issuer.issue(&options.name, &options.policy.json()).await;
-    let issued = issued.map_err(GetCredentialError::Sts)?;
-    Credential::issued(issued).map_err(|error| wrong(&error))
+    let answer = issuer.issue(&options.name, &options.policy.json()).await;
+    Credential::issued(answer.map_err(GetCredentialError::Sts)?).map_err(|error| wrong(&error))
 }
 
 /// The limits of Tencent's SDK: 2 to 128 of letters, digits and `+=,.@_-` and, in an external id, `:` and `/`.

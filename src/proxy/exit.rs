@@ -48,6 +48,17 @@ pub struct ClientBody {
     exit: Box<Exit>,
 }
 
+/// In which form the client reads errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ErrorForm {
+    /// Who asks for temporary keys.
+    Json,
+    /// S3's, or COS's own.
+    S3,
+    /// Who calls an STS.
+    Sts,
+}
+
 /// What is to be said of a request when it is over.
 #[derive(Debug)]
 pub(super) struct Exit {
@@ -62,8 +73,7 @@ pub(super) struct Exit {
     unchecked: Option<String>,
     /// The request has a body, and it has not been read.
     is_unread: bool,
-    is_sts: bool,
-    is_json: bool,
+    errors: ErrorForm,
     sts_action: Option<&'static str>,
     sent: u64,
     version: Version,
@@ -108,8 +118,7 @@ impl Exit {
             upload: None,
             unchecked: None,
             is_unread: false,
-            is_sts: false,
-            is_json: false,
+            errors: ErrorForm::S3,
             sts_action: None,
             sent: 0,
             version: if gauge.is_stream() {
@@ -163,12 +172,12 @@ impl Exit {
 
     /// Notes that the client calls an STS, and reads errors in its form.
     pub(super) fn speaks_sts(&mut self) {
-        self.is_sts = true;
+        self.errors = ErrorForm::Sts;
     }
 
     /// Notes that the client asks for temporary keys, and reads errors as JSON.
     pub(super) fn speaks_json(&mut self) {
-        self.is_json = true;
+        self.errors = ErrorForm::Json;
     }
 
     /// Notes what an STS is asked.
@@ -359,11 +368,11 @@ impl Exit {
     /// An S3 error document. It says nothing that the client does not know already.
     fn refusal(&self, head: &Parts, error: &S3Error) -> http::Response<Answer> {
         let resource = head.uri.path();
-        let (status, document) = if self.is_json {
+        let (status, document) = if self.errors == ErrorForm::Json {
             let (code, message) = (error.code().as_str(), error.message());
             let document = json!({"code": code, "message": message});
             (error.http_status(), document.to_string())
-        } else if self.is_sts {
+        } else if self.errors == ErrorForm::Sts {
             (error.http_status(), sts_error(error, &self.request_id))
         } else if native::is_native(head) {
             let error = native::error(head, error);
@@ -382,7 +391,7 @@ impl Exit {
         }
         let bodiless = status == StatusCode::NOT_MODIFIED;
         if !bodiless {
-            let kind = if self.is_json {
+            let kind = if self.errors == ErrorForm::Json {
                 headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 "application/json"
             } else {

@@ -12,7 +12,7 @@ use super::policy::{Policy, tenant_policy};
 use super::{Grant, Tenant};
 use crate::config::{Config, PrefixPattern, unfold_action};
 use crate::payload::Mode;
-use crate::s3::vend::VendRequest;
+use crate::s3::vend::{OneOrMore, VendRequest};
 use crate::s3::{Code, ObjectKey, Operation, Query, S3Error, S3Request};
 use crate::timestamp::Timestamp;
 
@@ -130,14 +130,14 @@ fn narrow(grant: &mut Grant, asked: &VendRequest) -> Result<(), S3Error> {
     let mut patterns = Vec::new();
     if let Some(key) = &asked.key {
         ObjectKey::from_decoded(key.clone())?;
-        let pattern = PrefixPattern::parse(key).map_err(refused)?;
+        let pattern = PrefixPattern::parse(key).map_err(|why| refused(&why))?;
         if !matches!(pattern, PrefixPattern::Exact(_)) {
-            return Err(refused("a key has no `*`".to_owned()));
+            return Err(refused("a key has no `*`"));
         }
         patterns.push(pattern);
     }
-    for text in asked.allow_prefixes.iter().flat_map(|list| list.texts()) {
-        patterns.push(PrefixPattern::parse(text).map_err(refused)?);
+    for text in asked.allow_prefixes.iter().flat_map(OneOrMore::texts) {
+        patterns.push(PrefixPattern::parse(text).map_err(|why| refused(&why))?);
     }
     for pattern in &patterns {
         if !grant
@@ -154,7 +154,7 @@ fn narrow(grant: &mut Grant, asked: &VendRequest) -> Result<(), S3Error> {
     if let Some(list) = &asked.allow_actions {
         let mut actions = Vec::new();
         for text in list.texts() {
-            actions.extend(unfold_action(text).map_err(refused)?);
+            actions.extend(unfold_action(text).map_err(|why| refused(&why))?);
         }
         if let Some(other) = actions.iter().find(|action| !grant.allows(action)) {
             return Err(denied(&format!("your access does not include {other}")));
@@ -166,7 +166,7 @@ fn narrow(grant: &mut Grant, asked: &VendRequest) -> Result<(), S3Error> {
     Ok(())
 }
 
-fn refused(why: String) -> S3Error {
+fn refused(why: &str) -> S3Error {
     S3Error::new(
         Code::InvalidArgument,
         format!("The body is refused: {why}."),
@@ -193,14 +193,14 @@ mod tests {
 
     use super::*;
 
-    fn tenant(prefixes: Vec<PrefixPattern>) -> Tenant {
+    fn tenant(prefixes: &[PrefixPattern]) -> Tenant {
         let actions = ["name/cos:GetObject", "name/cos:PutObject"];
         let grant = |alias: &str| Grant {
             alias: alias.into(),
             bucket: "shared-1250000000".into(),
             region: "ap-guangzhou".into(),
             root: "acme/".into(),
-            prefixes: prefixes.clone(),
+            prefixes: prefixes.to_vec(),
             list_default_prefix: false,
             actions: actions.map(str::to_owned).to_vec(),
             headers: Vec::new(),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn ask(body: &str) -> Result<Policy, Code> {
-        let tenant = tenant(vec![PrefixPattern::StartsWith("in/".into())]);
+        let tenant = tenant(&[PrefixPattern::StartsWith("in/".into())]);
         let asked = VendRequest::parse(body.as_bytes()).map_err(|error| error.code())?;
         let narrowed = narrowed(&tenant, &asked).map_err(|error| error.code())?;
         Ok(narrowed.1)
@@ -300,7 +300,7 @@ mod tests {
             asked in pattern(),
             key in "[ab/]{1,4}",
         ) {
-            let whole = tenant(granted);
+            let whole = tenant(&granted);
             let body = serde_json::json!({"bucket": "photos", "allowPrefixes": asked.to_string()});
             let asked = VendRequest::parse(body.to_string().as_bytes()).unwrap();
             if let Ok((grants, _)) = narrowed(&whole, &asked) {
