@@ -201,7 +201,7 @@ fn rule(statement: &Statement, bucket: &str, region: &str) -> Result<Option<Rule
         let rule = Rule {
             effect: Effect::Deny,
             actions,
-            lists: keys.clone(),
+            lists: keys.iter().map(whole).collect(),
             keys,
         };
         return Ok(statement.condition.is_empty().then_some(rule));
@@ -214,10 +214,6 @@ fn rule(statement: &Statement, bucket: &str, region: &str) -> Result<Option<Rule
         }
         // Only listings have a prefix: the condition fails on everything else.
         Some(prefixes) => {
-            let whole = |pattern: &PrefixPattern| match pattern {
-                PrefixPattern::Exact(key) if key.is_empty() => PrefixPattern::Any,
-                other => other.clone(),
-            };
             let resources: Vec<_> = keys.iter().map(whole).collect();
             let pairs = prefixes
                 .iter()
@@ -314,6 +310,14 @@ fn listed(condition: &Condition) -> Result<Option<Vec<PrefixPattern>>, PolicyErr
         listed = Some(prefixes);
     }
     Ok(listed)
+}
+
+/// A rule on the bucket itself is about every listing of it.
+fn whole(pattern: &PrefixPattern) -> PrefixPattern {
+    match pattern {
+        PrefixPattern::Exact(key) if key.is_empty() => PrefixPattern::Any,
+        other => other.clone(),
+    }
 }
 
 /// The narrower of two patterns, where one lies within the other: prefixes never cross.
