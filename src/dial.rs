@@ -14,18 +14,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::uri::Authority;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
+use crate::sign::encoding::percent_decode;
 
 /// Addresses of one name that are tried.
 const ADDRESSES: usize = 8;
+/// Bytes of a proxy's answer at most.
+const PROXY_HEAD_BYTES: usize = 8 * 1024;
 /// Names whose addresses are remembered; beyond it, the memory starts anew.
 const REMEMBERED_NAMES: usize = 4096;
 /// For this long an answer of DNS is used without asking again, so that a burst of connections costs
@@ -123,6 +131,7 @@ pub struct Dialer {
     /// `None`: plain.
     tls: Option<Roots>,
     connect_to: Option<String>,
+    proxy: Option<Box<HttpProxy>>,
     connect_timeout: Duration,
     tls_timeout: Duration,
     remembered: Mutex<HashMap<String, Remembered>>,
@@ -146,9 +155,19 @@ impl Dialer {
         Self {
             tls: tls.cloned(),
             connect_to,
+            proxy: None,
             connect_timeout,
             tls_timeout,
             remembered: Mutex::default(),
+        }
+    }
+
+    /// The same through an HTTP proxy, which is asked for a tunnel (`CONNECT`, RFC 9110 section 9.3.6).
+    #[must_use]
+    pub fn through(self, proxy: HttpProxy) -> Self {
+        Self {
+            proxy: Some(Box::new(proxy)),
+            ..self
         }
     }
 
@@ -159,7 +178,16 @@ impl Dialer {
             Some(address) => HostPort::parse(address, self.default_port())?,
             None => asked.clone(),
         };
-        let tcp = timeout(self.connect_timeout, self.connect(&dialled))
+        let connected = async {
+            let Some(proxy) = &self.proxy else {
+                return self.connect(&dialled).await;
+            };
+            let mut tcp = self.connect(&proxy.address).await?;
+            let tunnel = proxy.open(&mut tcp, &dialled).await;
+            tunnel.map_err(DialError::Proxy)?;
+            Ok(tcp)
+        };
+        let tcp = timeout(self.connect_timeout, connected)
             .await
             .map_err(|_| DialError::ConnectTimeout(self.connect_timeout))??;
         tcp.set_nodelay(true).map_err(DialError::Connect)?;
@@ -349,6 +377,73 @@ impl HostPort {
     }
 }
 
+/// An HTTP proxy that opens tunnels.
+#[derive(Clone, Debug)]
+pub struct HttpProxy {
+    address: HostPort,
+    /// `Basic …`
+    authorization: Option<Secret>,
+}
+
+impl HttpProxy {
+    /// Reads `http://[user:password@]host[:port]`; the port is 80 where none is written.
+    pub fn parse(text: &str) -> Result<Self, DialError> {
+        // The text is not repeated: it may hold a password.
+        let wrong = || DialError::Authority("the proxy".to_owned());
+        let rest = text.strip_prefix("http://").ok_or_else(wrong)?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (user, address) = match rest.rsplit_once('@') {
+            Some((user, address)) => (Some(user), address),
+            None => (None, rest),
+        };
+        let address = HostPort::parse(address, 80).map_err(|_| wrong())?;
+        let authorization = user.map(|user| {
+            let user = percent_decode(user).ok_or_else(wrong)?;
+            Ok(Secret::new(format!(
+                "Basic {}",
+                BASE64_STANDARD.encode(user)
+            )))
+        });
+        Ok(Self {
+            address,
+            authorization: authorization.transpose()?,
+        })
+    }
+
+    /// Asks for a tunnel to `to`. What follows the answer's head is the other side's.
+    async fn open(&self, tcp: &mut TcpStream, to: &HostPort) -> io::Result<()> {
+        let host = if to.host.contains(':') {
+            format!("[{}]:{}", to.host, to.port)
+        } else {
+            format!("{}:{}", to.host, to.port)
+        };
+        let mut head = Zeroizing::new(format!("CONNECT {host} HTTP/1.1\r\nhost: {host}\r\n"));
+        if let Some(authorization) = &self.authorization {
+            head.push_str("proxy-authorization: ");
+            head.push_str(authorization.expose());
+            head.push_str("\r\n");
+        }
+        head.push_str("\r\n");
+        tcp.write_all(head.as_bytes()).await?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            if answer.len() == PROXY_HEAD_BYTES {
+                return Err(io::Error::other("its answer is too long"));
+            }
+            answer.push(tcp.read_u8().await?); // no byte of the tunnel's may be taken
+        }
+        let status = answer.split(|byte| *byte == b' ').nth(1);
+        let status = status.unwrap_or_default();
+        if answer.starts_with(b"HTTP/1.") && status.len() == 3 && status.starts_with(b"2") {
+            return Ok(());
+        }
+        let status: String = status.escape_ascii().take(16).map(char::from).collect();
+        Err(io::Error::other(format!(
+            "it opens no tunnel to {host}: status {status}"
+        )))
+    }
+}
+
 /// The step at which a connection was not made. The texts are for the log.
 #[derive(Debug)]
 pub enum DialError {
@@ -358,6 +453,8 @@ pub enum DialError {
     Connect(io::Error),
     /// Look-up and TCP took longer than this.
     ConnectTimeout(Duration),
+    /// The proxy opens no tunnel.
+    Proxy(io::Error),
     /// DNS knows no address, and none is remembered.
     Resolve(io::Error),
     /// The handshake failed, or the certificate is not to be trusted.
@@ -372,6 +469,7 @@ impl fmt::Display for DialError {
             Self::Authority(text) => write!(f, "{text:?} is not a host or host:port"),
             Self::Connect(error) => write!(f, "connect: {error}"),
             Self::ConnectTimeout(limit) => write!(f, "connect: nothing within {limit:?}"),
+            Self::Proxy(error) => write!(f, "proxy: {error}"),
             Self::Resolve(error) => write!(f, "resolve: {error}"),
             Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::TlsTimeout(limit) => write!(f, "TLS: no handshake within {limit:?}"),
@@ -382,7 +480,9 @@ impl fmt::Display for DialError {
 impl std::error::Error for DialError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Connect(error) | Self::Resolve(error) | Self::Tls(error) => Some(error),
+            Self::Connect(error) | Self::Proxy(error) | Self::Resolve(error) | Self::Tls(error) => {
+                Some(error)
+            }
             Self::Authority(_) | Self::ConnectTimeout(_) | Self::TlsTimeout(_) => None,
         }
     }

@@ -24,6 +24,7 @@ pub mod emulator;
 pub mod frames;
 pub mod front;
 pub mod http2;
+mod json;
 pub mod jwks;
 pub mod observe;
 pub mod payload;

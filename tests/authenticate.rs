@@ -52,6 +52,7 @@ fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::Tenant {
         identity: None,
         grants: Vec::new(),
         limits: config::TenantLimits::default(),
+        vend: None,
     }
 }
 

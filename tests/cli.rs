@@ -335,8 +335,8 @@ fn the_configurations_readme_has_every_key_and_no_other() {
         .lines()
         .filter_map(|line| line.split_once("known here: "));
     let mut known: Vec<&str> = known.flat_map(|(_, list)| list.split(", ")).collect();
-    // Sections, and what a later version will take.
-    known.retain(|key| !["grants", "limits", "policy", "tls"].contains(key));
+    // Sections.
+    known.retain(|key| !["grants", "limits", "tls"].contains(key));
     known.sort_unstable();
     known.dedup();
     assert!(known.len() > 40, "{said}");
@@ -531,7 +531,7 @@ fn credentials_prints_a_key_that_opens_the_tenants_folder_and_no_other() {
             "/credentials/sessionToken",
         ),
         parsed(
-            "cos",
+            "raw",
             "/Credentials/TmpSecretId",
             "/Credentials/TmpSecretKey",
             "/Credentials/Token",
@@ -574,6 +574,109 @@ fn credentials_prints_a_key_that_opens_the_tenants_folder_and_no_other() {
     let json: Value = serde_json::from_str(&stdout(&default)).unwrap();
     let life = json["expiredTime"].as_i64().unwrap() - json["startTime"].as_i64().unwrap();
     assert_eq!(life, 1800);
+}
+
+/// `cosgate credentials` without a configuration, asking the emulator.
+fn without_configuration(emulator: &Emulator, arguments: &[&str]) -> Output {
+    let host = format!("http://{}", emulator.sts_addr());
+    let mut command = cosgate(&["credentials", "--host", &host]);
+    command
+        .args(arguments)
+        .env("TENCENTCLOUD_SECRET_ID", ACCOUNT.0)
+        .env("TENCENTCLOUD_SECRET_KEY", ACCOUNT.1);
+    command.output().unwrap()
+}
+
+fn sdk_key(output: &Output) -> Key {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    let json: Value = serde_json::from_str(&stdout(output)).unwrap();
+    Key {
+        id: text(&json, "/credentials/tmpSecretId"),
+        secret: text(&json, "/credentials/tmpSecretKey"),
+        token: Some(text(&json, "/credentials/sessionToken")),
+    }
+}
+
+#[test]
+fn credentials_needs_no_configuration() {
+    let emulator = emulator();
+    let scope = ["--bucket", BUCKET, "--region", "ap-guangzhou"];
+    let prefix = [
+        "--allow-prefix",
+        "in/*",
+        "--allow-action",
+        "name/cos:PutObject",
+    ];
+    let all = [&scope[..], &prefix[..], &["--duration", "25m"]].concat();
+    let output = without_configuration(&emulator, &all);
+    let key = sdk_key(&output);
+    key.request(&emulator, "PUT", "/in/a").assert_ok();
+    for (method, target) in [("GET", "/in/a"), ("PUT", "/out/a"), ("DELETE", "/in/a")] {
+        assert_eq!(
+            key.request(&emulator, method, target).status,
+            403,
+            "{method} {target}"
+        );
+    }
+    let json: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let life = json["expiredTime"].as_i64().unwrap() - json["startTime"].as_i64().unwrap();
+    assert_eq!(life, 1500);
+
+    let policy = File::new(&format!(
+        r#"{{"version": "2.0", "statement": {{"effect": "allow", "action": "name/cos:*",
+            "resource": "qcs::cos:ap-guangzhou:uid/1250000000:{BUCKET}/raw/*",
+            "condition": {{"ip_equal": {{"qcs:ip": "127.0.0.0/8"}}}}}}}}"#
+    ));
+    let output = without_configuration(&emulator, &["--policy", policy.path()]);
+    assert!(
+        stderr(&output).contains("warning: statement 1"),
+        "{}",
+        stderr(&output)
+    );
+    let key = sdk_key(&output);
+    key.request(&emulator, "PUT", "/raw/a").assert_ok();
+    assert_eq!(key.request(&emulator, "PUT", "/in/b").status, 403);
+
+    for (arguments, said) in [
+        (vec!["--bucket", BUCKET], "nothing says what the key may do"),
+        ([&scope[..], &["--allow-prefix", "*"]].concat(), "action"),
+        (
+            [&all[..], &["--host", "http://sts.example"]].concat(),
+            "plain http",
+        ),
+        (
+            [&all[..], &["--proxy", "socks5://h"]].concat(),
+            "not a proxy",
+        ),
+        (
+            [&scope[..], &prefix[..], &["--duration", "37h"]].concat(),
+            "1s to 36h",
+        ),
+        (
+            [&all[..], &["--role", "arn:aws:iam::1:role/x"]].concat(),
+            "qcs::cam",
+        ),
+    ] {
+        let output = if said == "plain http" {
+            cosgate(&["credentials"])
+                .args(&arguments)
+                .env("TENCENTCLOUD_SECRET_ID", ACCOUNT.0)
+                .env("TENCENTCLOUD_SECRET_KEY", ACCOUNT.1)
+                .output()
+                .unwrap()
+        } else {
+            without_configuration(&emulator, &arguments)
+        };
+        assert_ne!(output.status.code(), Some(0));
+        assert!(
+            stderr(&output).contains(said),
+            "{said}: {}",
+            stderr(&output)
+        );
+        assert_eq!(stdout(&output), "");
+    }
+    let bare = run(&[&["credentials"], &all[..]].concat());
+    assert!(stderr(&bare).contains("TENCENTCLOUD_SECRET_ID is not set"));
 }
 
 #[test]

@@ -1080,13 +1080,151 @@ fn a_default_prefix_for_listings_must_be_one_folder() {
 }
 
 #[test]
-fn keys_of_later_versions_are_refused_by_name() {
-    errs(
-        "name =",
-        "policy = §\"file:p.json\"\nname =",
-        "`policy` is not offered by this version",
-        "prefixes",
+fn keys_are_handed_out_only_where_that_is_meant_and_safe() {
+    let token = "vend_tokens = [\"file:t\"]\n";
+    let with =
+        |more: &str| WHOLE.replace("issuer = \"main\"\n", &format!("issuer = \"main\"\n{more}"));
+    let files = &[
+        ("etc/t", "a-token-of-some-length\n"),
+        ("etc/short", "short\n"),
+    ];
+    let read = |text: &str| parse_with(text, &[], files);
+    let (config, warnings) = read(&with(&format!("vend = true\n{token}"))).unwrap();
+    let vend = config.tenants[0].vend.as_ref().unwrap();
+    assert_eq!(
+        (vend.tokens.len(), vend.duration),
+        (1, Duration::from_hours(1))
     );
+    assert_eq!(warnings, []);
+    assert!(read(WHOLE).unwrap().0.tenants[0].vend.is_none());
+
+    let fixed = with("vend = true\n").replace("federation", "static");
+    let two = with(&format!("vend = true\n{token}"))
+        + &OTHER.replace(
+            "issuer = \"main\"\n",
+            &format!("issuer = \"main\"\nvend = true\n{token}"),
+        );
+    for (text, said) in [
+        (with(token), "`vend` is not true"),
+        (with("vend_duration = \"1h\"\n"), "`vend` is not true"),
+        (with("vend = true\nvend_duration = \"20m\"\n"), "30m"),
+        (
+            with("vend = true\nvend_tokens = [\"file:short\"]\n"),
+            "shorter than 16",
+        ),
+        (with("vend = true\nanonymous = true\n"), "whoever comes"),
+        (fixed, "static issuer"),
+        (two, "the same"),
+    ] {
+        let problems = read(&text).expect_err(said);
+        let said_here: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert!(said_here.join("\n").contains(said), "{said}: {said_here:?}");
+    }
+}
+
+/// A grant that is the policy in `p.json`.
+fn with_policy(more: &str) -> String {
+    WHOLE.replace(
+        "prefixes = [\"acme/*\"]\nactions = [\"read\"]\n",
+        &format!("policy = §\"file:p.json\"\n{more}"),
+    )
+}
+
+fn policy_of(statement: &str) -> String {
+    format!("{{\"version\": \"2.0\", \"statement\": [{statement}]}}")
+}
+
+#[test]
+fn a_grant_may_be_a_policy() {
+    let base = "qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000";
+    let policy = policy_of(&format!(
+        r#"{{"effect": "allow", "action": ["name/cos:PutObject", "cos:GetObject"],
+            "resource": "{base}/acme/*", "condition": {{"ip_equal": {{"qcs:ip": "10.0.0.0/8"}}}}}},
+           {{"effect": "deny", "action": "name/cos:GetObject", "resource": ["{base}/acme/secret/*"]}}"#
+    ));
+    let text = with_policy("");
+    let (config, warnings) =
+        parse_with(&text.replace('§', ""), &[], &[("etc/p.json", &policy)]).unwrap();
+
+    let grant = &config.tenants[0].grants[0];
+    let acme = PrefixPattern::StartsWith("acme/".into());
+    assert_eq!(grant.prefixes, [acme]);
+    assert_eq!(grant.actions, ["name/cos:GetObject", "name/cos:PutObject"]);
+    let policy = grant.policy.as_ref().unwrap();
+    assert!(policy.allows("name/cos:GetObject", "acme/x"));
+    assert!(!policy.allows("name/cos:GetObject", "acme/secret/x"));
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}")
+    };
+    assert!(
+        warning.message.contains("cosgate's own address"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn a_policy_is_checked_where_it_is_named() {
+    let base = "qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000";
+    let allow = |resource: &str| {
+        policy_of(&format!(
+            r#"{{"effect": "allow", "action": "name/cos:GetObject", "resource": "{resource}"}}"#
+        ))
+    };
+    let good = allow(&format!("{base}/acme/*"));
+    let found = |text: &str, policy: &str| {
+        let at = text.find('§').unwrap();
+        let line = text[..at].lines().count();
+        let read = parse_with(&text.replace('§', ""), &[], &[("etc/p.json", policy)]);
+        let problems = read.map_or_else(|errors| errors, |(_, warnings)| warnings);
+        let here = problems.into_iter().find(
+            |problem| matches!(&problem.place, Place::File { line: found, .. } if *found == line),
+        );
+        here.map(|problem| format!("{:?}: {problem}", problem.severity))
+            .unwrap_or_default()
+    };
+    for (policy, said) in [
+        ("{}".to_owned(), "version"),
+        (good.replace("2.0", "3.0"), "version"),
+        (good.replace("shared-", "other-"), "another bucket"),
+        (good.replace("ap-guangzhou", "ap-beijing"), "another region"),
+        (good.replace("1250000000", "1250000001"), "another account"),
+        (good.replace("GetObject", "GetObjekt"), "GetObject"),
+        (good.replace("/*", "/*/x"), "one by one"),
+    ] {
+        let said_here = found(&with_policy(""), &policy);
+        assert!(
+            said_here.starts_with("Error") && said_here.contains(said),
+            "{said_here}"
+        );
+    }
+    for policy in [
+        allow("*"),
+        allow(&format!("{base}/*")),
+        good.replace("GetObject", "*"),
+    ] {
+        let said = found(&with_policy(""), &policy);
+        assert!(
+            said.starts_with("Warning: ") && said.contains("statement 1"),
+            "{said}"
+        );
+    }
+    let long: Vec<_> = (0..40).map(|n| format!("\"{base}/acme/{n}/*\"")).collect();
+    let long = good.replace(
+        &format!("\"{base}/acme/*\""),
+        &format!("[{}]", long.join(",")),
+    );
+    assert!(found(&with_policy(""), &long).contains("bytes"));
+    for more in [
+        "prefixes = §[\"a/*\"]",
+        "actions = §[\"read\"]",
+        "root = §\"a/\"",
+    ] {
+        let text = with_policy(more).replacen('§', "", 1);
+        assert!(found(&text, &good).contains("says it all"), "{more}");
+    }
+    assert!(found(&with_policy("").replace("file:", ""), &good).contains("file:PATH"));
+    let fixed = with_policy("").replace("federation", "static");
+    assert!(found(&fixed, &good).contains("issuer is static"));
 }
 
 #[test]

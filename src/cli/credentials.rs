@@ -1,15 +1,18 @@
 //! `cosgate credentials`: one scoped temporary key, for another tool.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use cosgate::config::{Config, nearest};
-use cosgate::credentials::shapes::{Shape, render};
-use cosgate::credentials::{Cache, Clock, Credential};
+use cosgate::config::cam::{Policy, PolicyError};
+use cosgate::config::{Config, nearest, parse_duration};
+use cosgate::credentials::shapes::{NamedBucket, Shape, render};
+use cosgate::credentials::{Cache, Clock, Credential, Host, Options, Role, Scope, get_credential};
+use cosgate::dial::HttpProxy;
+use cosgate::secret::Secret;
 use cosgate::server::wall_clock;
 use cosgate::tenant::Tenants;
 use cosgate::tenant::policy::tenant_policy;
@@ -19,24 +22,36 @@ use super::{USAGE, check};
 /// Tenants that an error message lists.
 const LISTED: usize = 10;
 
-/// Print a temporary key that can do what one tenant may, and no more.
+/// Print a temporary key that can do what one tenant may, or what the options say, and no more.
 ///
-/// The key goes to standard output and nowhere else. Exit status: 0 with a key, 1 if STS gave none,
-/// 2 if the configuration or the tenant's name is wrong.
+/// Without a configuration, the key of `TENCENTCLOUD_SECRET_ID` and `TENCENTCLOUD_SECRET_KEY` asks STS for
+/// it, as getCredential of Tencent's COS STS SDKs does. The key goes to standard output and nowhere else. Exit status: 0 with a key, 1 if STS gave none,
+/// 2 if the configuration, the tenant's name or an option is wrong.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cosgate credentials --config /etc/cosgate.toml --tenant acme
   eval \"$(cosgate credentials -c /etc/cosgate.toml -t acme --format env)\"
+  cosgate credentials --bucket photos-1250000000 --region ap-guangzhou \\
+    --allow-prefix 'uploads/*' --allow-action name/cos:PutObject --duration 30m
+  cosgate credentials --policy policy.json --role qcs::cam::uin/100000000001:roleName/uploads
 
 For AWS tools, in ~/.aws/config:
   credential_process = cosgate credentials -c /etc/cosgate.toml -t acme --format aws-process")]
 pub(super) struct Arguments {
     /// The TOML file that names the tenant
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(
+        long,
+        short,
+        value_name = "FILE",
+        requires = "tenant",
+        conflicts_with = "Asked"
+    )]
+    config: Option<PathBuf>,
     /// The tenant whose key it is
-    #[arg(long, short, value_name = "NAME")]
-    tenant: String,
+    #[arg(long, short, value_name = "NAME", requires = "config")]
+    tenant: Option<String>,
+    #[command(flatten)]
+    asked: Asked,
     /// How the key is written
     #[arg(long, short, value_enum, default_value_t = Format::Json)]
     format: Format,
@@ -46,12 +61,16 @@ pub(super) struct Arguments {
 enum Format {
     /// What AWS tools read from a `credential_process`
     AwsProcess,
-    /// As STS itself answers
+    /// The configuration of coscli (~/.cos.yaml)
     Cos,
+    /// The configuration of coscmd (~/.cos.conf)
+    Coscmd,
     /// Lines for a shell, for Tencent's tools and AWS's
     Env,
     /// As the COS STS SDKs give it
     Json,
+    /// As STS itself answers
+    Raw,
 }
 
 impl From<Format> for Shape {
@@ -59,41 +78,197 @@ impl From<Format> for Shape {
         match format {
             Format::AwsProcess => Self::AwsProcess,
             Format::Cos => Self::Cos,
+            Format::Coscmd => Self::Coscmd,
             Format::Env => Self::Env,
             Format::Json => Self::Json,
+            Format::Raw => Self::Raw,
         }
     }
 }
 
+/// A key without a configuration.
+#[derive(Args, Debug)]
+#[group(id = "Asked", multiple = true)]
+struct Asked {
+    /// The bucket, APPID included
+    #[arg(long, value_name = "BUCKET")]
+    bucket: Option<String>,
+    /// Its region, which STS is told too
+    #[arg(long, value_name = "REGION")]
+    region: Option<String>,
+    /// Keys that it may touch: `*`, `a*`, `a/*` or one key; may be repeated
+    #[arg(long = "allow-prefix", value_name = "PREFIX")]
+    allow_prefixes: Vec<String>,
+    /// What it may do, such as name/cos:PutObject; may be repeated
+    #[arg(long = "allow-action", value_name = "ACTION")]
+    allow_actions: Vec<String>,
+    /// A CAM policy, conditions included, in place of prefixes and actions
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["allow_prefixes", "allow_actions"])]
+    policy: Option<PathBuf>,
+    /// How long it lives, as 1800 or 30m
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    duration: Option<Duration>,
+    /// The key of this role (`AssumeRole`)
+    #[arg(long, value_name = "ARN")]
+    role: Option<String>,
+    /// The role's session, which Tencent's audit shows
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "role",
+        default_value = "cosgate"
+    )]
+    session_name: String,
+    /// What the role's trust policy asks for
+    #[arg(long, value_name = "ID", requires = "role")]
+    external_id: Option<String>,
+    /// Where STS is: sts.tencentcloudapi.com, the internal domain or a gateway
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// PEM roots in place of the platform's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// An HTTP proxy: http://[user:password@]host:port
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+}
+
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     super::guard_memory();
-    let Some(config) = check::load(&arguments.config) else {
+    match (&arguments.config, &arguments.tenant) {
+        (Some(config), Some(tenant)) => of_tenant(config, tenant, arguments.format),
+        _ => of_options(&arguments.asked, arguments.format),
+    }
+}
+
+fn of_options(asked: &Asked, format: Format) -> ExitCode {
+    let options = match options(asked) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("cosgate: error: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let buckets: Vec<_> = asked.named_bucket().into_iter().collect();
+    let printed = fetch_one(&options)
+        .and_then(|key| print(&render(format.into(), &key, options.duration, &buckets)));
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cosgate: error: no key: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options(asked: &Asked) -> Result<Options, String> {
+    let variable = |name: &str| {
+        let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+        value.ok_or_else(|| {
+            format!("{name} is not set\n  help: set it to a permanent key's, or use --config and --tenant")
+        })
+    };
+    let secret_id = variable("TENCENTCLOUD_SECRET_ID")?;
+    let secret_key = Secret::new(variable("TENCENTCLOUD_SECRET_KEY")?);
+    let mut options = Options::new(secret_id, secret_key, asked.policy()?);
+    if let Some(region) = &asked.region {
+        options.region.clone_from(region);
+    }
+    if let Some(host) = &asked.host {
+        options.host = Host::parse(host).map_err(|error| format!("--host: {error}"))?;
+    }
+    if let Some(proxy) = &asked.proxy {
+        let help = "--proxy is not a proxy\n  help: write http://[user:password@]host:port";
+        options.proxy = Some(HttpProxy::parse(proxy).map_err(|_| help.to_owned())?);
+    }
+    options.ca_file.clone_from(&asked.ca_file);
+    options.duration = asked.duration.unwrap_or(options.duration);
+    options.role = asked.role.as_ref().map(|arn| Role {
+        arn: arn.clone(),
+        session: asked.session_name.clone(),
+        external_id: asked.external_id.clone(),
+    });
+    Ok(options)
+}
+
+impl Asked {
+    fn policy(&self) -> Result<Policy, String> {
+        let said = |error: &PolicyError| format!("{}\n  help: {}", error.message, error.fix);
+        if let Some(path) = &self.policy {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            let policy = Policy::parse(&text).map_err(|error| said(&error))?;
+            if let Some(bucket) = &self.bucket {
+                policy.check_account(bucket).map_err(|error| said(&error))?;
+            }
+            for doubt in policy.too_wide() {
+                eprintln!("cosgate: warning: {}", said(&doubt));
+            }
+            return Ok(policy);
+        }
+        let (Some(bucket), Some(region)) = (&self.bucket, &self.region) else {
+            let help = "write --bucket, --region, --allow-prefix and --allow-action, or --policy FILE, or --config and --tenant";
+            return Err(format!("nothing says what the key may do\n  help: {help}"));
+        };
+        let scope = Scope {
+            bucket: bucket.clone(),
+            region: region.clone(),
+            allow_prefixes: self.allow_prefixes.clone(),
+            allow_actions: self.allow_actions.clone(),
+            condition: [].into(),
+        };
+        scope.policy().map_err(|error| said(&error))
+    }
+
+    fn named_bucket(&self) -> Option<NamedBucket> {
+        let (bucket, region) = (self.bucket.clone()?, self.region.clone()?);
+        Some(NamedBucket {
+            alias: bucket.clone(),
+            bucket,
+            region,
+        })
+    }
+}
+
+fn fetch_one(options: &Options) -> io::Result<Credential> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let key = runtime.block_on(get_credential(options));
+    runtime.shutdown_background(); // a look-up that hangs must not hold us
+    key.map_err(io::Error::other)
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+fn of_tenant(path: &Path, name: &str, format: Format) -> ExitCode {
+    let Some(config) = check::load(path) else {
         return ExitCode::from(USAGE);
     };
-    let found = config
-        .tenants
-        .iter()
-        .position(|tenant| tenant.name == arguments.tenant);
+    let found = config.tenants.iter().position(|tenant| tenant.name == name);
     let Some(tenant) = found else {
-        eprintln!("{}", unknown_tenant(&arguments.tenant, &config));
+        eprintln!("{}", unknown_tenant(name, &config));
         return ExitCode::from(USAGE);
     };
     let printed = fetch(&config, tenant).and_then(|credential| {
-        let text = render(
-            arguments.format.into(),
-            &credential,
-            duration(&config, tenant),
-        );
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        let grants = config.tenants.get(tenant).map(|tenant| &tenant.grants);
+        let buckets: Vec<_> = (grants.into_iter().flatten())
+            .map(|grant| NamedBucket {
+                alias: grant.name.clone(),
+                bucket: grant.bucket.clone(),
+                region: grant.region.clone(),
+            })
+            .collect();
+        let duration = duration(&config, tenant);
+        print(&render(format.into(), &credential, duration, &buckets))
     });
     match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!(
-                "cosgate: error: no key for tenant `{}`: {error}",
-                arguments.tenant
-            );
+            eprintln!("cosgate: error: no key for tenant `{name}`: {error}");
             ExitCode::FAILURE
         }
     }

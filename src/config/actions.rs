@@ -68,6 +68,27 @@ pub(super) fn unfold(written: &str) -> Result<Vec<String>, Refusal> {
     ))
 }
 
+/// The full names of what an action of a CAM policy is about; a `*` may stand at its end.
+pub(super) fn matching(written: &str) -> Result<Vec<String>, Refusal> {
+    let name = (written.strip_prefix(SERVICE)).or_else(|| written.strip_prefix("cos:"));
+    let name = name.or_else(|| (written == "*").then_some(written));
+    let found: Vec<_> = match name.map(|name| (name, name.strip_suffix('*'))) {
+        Some((_, Some(start))) => (ACTIONS.iter())
+            .filter(|action| action.starts_with(start))
+            .map(|action| format!("{SERVICE}{action}"))
+            .collect(),
+        Some((name, None)) => return unfold(&format!("{SERVICE}{name}")),
+        None => Vec::new(),
+    };
+    if found.is_empty() {
+        return Err(Refusal::new(
+            format!("no action of COS is `{}`", printable(written)),
+            "write a name such as name/cos:GetObject",
+        ));
+    }
+    Ok(found)
+}
+
 /// Every COS action that is known, sorted (tests/vectors/cos-actions.json).
 const ACTIONS: [&str; 83] = [
     "AbortMultipartUpload",

@@ -106,7 +106,7 @@ pub(super) fn domain(text: &str) -> Result<String, Refusal> {
 }
 
 /// Whether what is sent to `authority` stays on this machine.
-pub(super) fn is_loopback(authority: &str) -> bool {
+pub(crate) fn is_loopback(authority: &str) -> bool {
     let Some((host, _)) = split_port(authority) else {
         return false;
     };

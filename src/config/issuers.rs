@@ -17,7 +17,7 @@ const FEDERATION_ROOT_LONGEST: Duration = Duration::from_hours(2);
 /// `AssumeRole` and `AssumeRoleWithWebIdentity`: 43 200 s (1312/48197).
 const ROLE_LONGEST: Duration = Duration::from_hours(12);
 const ROLE_DEFAULT: Duration = Duration::from_hours(2);
-/// Calls in a second that STS takes of one account, and of web identities (1312/48195; the page of AssumeRoleWithWebIdentity).
+/// Calls in a second that STS takes of one account, and of web identities (1312/48195; the page of `AssumeRoleWithWebIdentity`).
 const CALLS_A_SECOND: u32 = 600;
 const WEB_CALLS_A_SECOND: u32 = 20;
 /// Lengths and numbers that STS takes (1312/48197).
@@ -193,6 +193,15 @@ pub(super) struct Issuers {
     pub(super) bases: Vec<usize>,
     /// Indices of those whose keys no policy can narrow, though STS makes them.
     pub(super) unfenced: Vec<usize>,
+}
+
+impl Issuers {
+    /// How the issuer at `index` of the names makes keys, if it could be read.
+    pub(super) fn kind(&self, index: usize) -> Option<&IssuerKind> {
+        let name = self.names.get(index)?;
+        let found = self.all.iter().find(|issuer| issuer.name == name.value);
+        found.map(|issuer| &issuer.kind)
+    }
 }
 
 /// What of a kind is known before it is read.

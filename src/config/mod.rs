@@ -4,6 +4,7 @@
 
 mod actions;
 mod admission;
+pub mod cam;
 mod document;
 mod endpoint;
 mod grammar;
@@ -15,24 +16,29 @@ mod parse;
 mod prefix;
 mod problem;
 mod profile;
+pub mod raw_policy;
 mod section;
 mod templates;
 mod tenants;
+mod vend;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::secret::Secret;
 
+pub(crate) use endpoint::is_loopback;
 pub(crate) use issuers::TENANT;
 pub use issuers::{BaseKey, GivenKey, GivenSecret, Issuer, IssuerKind, Role, WebIdentity};
 pub use limits::TenantLimits;
 pub use problem::{Place, Problem, Severity, nearest};
 pub use profile::Profile;
+pub use raw_policy::RawPolicy;
 
 /// The world outside the file.
 pub struct Sources<'a> {
@@ -42,6 +48,20 @@ pub struct Sources<'a> {
     pub file: &'a dyn Fn(&Path) -> io::Result<String>,
     /// How many cores there are: `threads`, when it is not written.
     pub cores: usize,
+}
+
+/// A length of time as the configuration has it (`30s`, `2h`, `1h30m`), or whole seconds.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let read = grammar::duration_within(text, &(Duration::ZERO..=Duration::MAX));
+    read.map_err(|refusal| format!("{}; {}", refusal.message, refusal.fix))
+}
+
+/// The full names of what a preset or an action of COS stands for, as in a grant's `actions`.
+pub(crate) fn unfold_action(text: &str) -> Result<Vec<String>, String> {
+    actions::unfold(text).map_err(|refusal| refusal.message)
 }
 
 impl Config {
@@ -297,6 +317,17 @@ pub struct Tenant {
     pub grants: Vec<Grant>,
     /// `[tenants.NAME.limits]`
     pub limits: TenantLimits,
+    /// `vend`: its clients may have temporary keys themselves.
+    pub vend: Option<Vend>,
+}
+
+/// What belongs to `vend = true`.
+#[derive(Clone, Debug)]
+pub struct Vend {
+    /// `vend_tokens`: who sends one of these gets a key.
+    pub tokens: Vec<Secret>,
+    /// `vend_duration`: how long the keys live at most (1 h), 30 minutes to 12 hours.
+    pub duration: Duration,
 }
 
 /// `[identities.NAME]`: who makes tokens that are believed here.
@@ -343,6 +374,8 @@ pub struct Template {
     pub identity: usize,
     /// `[[templates.NAME.grants]]`; `{claim.NAME}` stands in prefixes for what the token says.
     pub grants: Vec<Grant>,
+    /// `vend`: its subjects may have temporary keys themselves.
+    pub vend: Option<Vend>,
 }
 
 /// How else than by a key a tenant is known, and from where it may call.
@@ -395,6 +428,8 @@ pub struct Grant {
     pub actions: Vec<String>,
     /// `headers`: lower-case names of request headers that need a grant by name.
     pub headers: Vec<String>,
+    /// `policy`: what the grant is in place of `prefixes` and `actions`, which hold all that it is about.
+    pub policy: Option<Arc<RawPolicy>>,
 }
 
 /// One of a grant's prefixes, in the forms of the COS STS SDKs.

@@ -43,6 +43,31 @@ impl Section<'_> {
         Some((Found { value, origin }, file))
     }
 
+    /// The secrets that the array `key` names.
+    pub(super) fn secrets(&mut self, key: &'static str) -> Vec<Found<Secret>> {
+        let mut secrets = Vec::new();
+        for text in self.texts(key) {
+            let secret = if let Some(name) = text.value.strip_prefix("env:") {
+                self.document().secret_from_variable(name)
+            } else if let Some(path) = text.value.strip_prefix("file:") {
+                let document = self.document();
+                document.secret_from_file(&document.resolve(path))
+            } else {
+                let message = format!("`{key}` has a literal: whoever reads this file knows it");
+                let fix = format!("write {key} = [\"env:NAME\"] or [\"file:PATH\"]");
+                self.document()
+                    .warning(&text.origin, Refusal::new(message, fix));
+                grammar::secret(text.value)
+            };
+            let value = self.check(key, &text.origin, secret);
+            secrets.extend(value.map(|value| Found {
+                value,
+                origin: text.origin,
+            }));
+        }
+        secrets
+    }
+
     /// The same for a secret that must be there.
     pub(super) fn required_secret(&mut self, key: &'static str) -> Option<Found<Secret>> {
         if self.place_of(key).is_none() {
@@ -73,7 +98,7 @@ impl Section<'_> {
 }
 
 impl Document<'_> {
-    fn secret_from_variable(&self, name: &str) -> Result<Secret, Refusal> {
+    pub(super) fn secret_from_variable(&self, name: &str) -> Result<Secret, Refusal> {
         let word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !word {
             return Err(Refusal::new(
@@ -94,7 +119,7 @@ impl Document<'_> {
         })
     }
 
-    fn secret_from_file(&self, path: &Path) -> Result<Secret, Refusal> {
+    pub(super) fn secret_from_file(&self, path: &Path) -> Result<Secret, Refusal> {
         let text = (self.sources.file)(path)
             .map(Secret::new)
             .map_err(|error| {

@@ -26,8 +26,6 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 const WEEK: Duration = Duration::from_hours(7 * 24);
 
-/// Tencent's own limit for an account (1312/48195); a burst beyond it is refused too.
-
 /// As many as 256 bits are in base64, less the padding and then some.
 const SESSION_SECRET_BYTES: usize = 32;
 

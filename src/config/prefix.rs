@@ -71,6 +71,51 @@ pub(super) fn fits_below(root: &str, pattern: &PrefixPattern) -> Result<(), Refu
 }
 
 impl PrefixPattern {
+    /// Reads a prefix as a grant's `prefixes` have it; else says what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        prefix(text).map_err(|refusal| refusal.message)
+    }
+
+    /// Whether `outer` covers every key that this one does.
+    pub fn is_within(&self, outer: &Self) -> bool {
+        match self {
+            Self::Any => *outer == Self::Any,
+            Self::Exact(key) => outer.covers(key),
+            Self::StartsWith(start) => outer.covers_list(start),
+        }
+    }
+
+    /// Whether `key` is inside, byte by byte: no case folding, no Unicode normalisation.
+    pub fn covers(&self, key: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(exact) => key == exact,
+            Self::StartsWith(start) => key.starts_with(start.as_str()),
+        }
+    }
+
+    /// Whether a listing with this `prefix` can show nothing but keys inside.
+    ///
+    /// An exact key never allows one: a listing with prefix `k` also shows `k2`.
+    pub fn covers_list(&self, prefix: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(_) => false,
+            Self::StartsWith(start) => prefix.starts_with(start.as_str()),
+        }
+    }
+
+    /// Whether a listing with this `prefix` may show a key inside.
+    pub(super) fn may_show(&self, prefix: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(key) => key.starts_with(prefix),
+            Self::StartsWith(start) => {
+                start.starts_with(prefix) || prefix.starts_with(start.as_str())
+            }
+        }
+    }
+
     /// The same pattern of the keys in the real bucket, for keys that stand below `root` there.
     #[must_use]
     pub fn below(&self, root: &str) -> Self {

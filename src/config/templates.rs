@@ -7,6 +7,7 @@ use super::issuers::Issuers;
 use super::problem::Refusal;
 use super::section::Section;
 use super::tenants::{ReadGrant, UNKNOWN, check_grants_of_one_tenant, grant, issuer, no_grants};
+use super::vend;
 use super::{PrefixPattern, Template};
 
 /// How a claim is written in a prefix.
@@ -61,6 +62,15 @@ fn template(
         no_grants(&section, "template", "templates", &name.value);
     }
     for grant in &grants {
+        if let Some(policy) = &grant.policy {
+            let message =
+                "a template's grant is made for each subject, and `policy` is one for all";
+            let fix = "write it with prefixes and actions";
+            section
+                .document()
+                .error(&policy.origin, Refusal::new(message, fix));
+            continue;
+        }
         for prefix in &grant.reach {
             check_prefix(&section, &prefix.value, &prefix.origin, grant.shared);
         }
@@ -73,6 +83,7 @@ fn template(
             .document()
             .error(&origin, Refusal::new(message, fix));
     }
+    let vend = vend::vend(&mut section, issuers.kind(issuer), false);
     section.finish();
     ReadTemplate {
         template: Template {
@@ -80,6 +91,7 @@ fn template(
             issuer,
             identity: identity.map_or(UNKNOWN, |found| found.value),
             grants: Vec::new(),
+            vend,
         },
         grants,
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::admission;
 use super::document::{Found, Origin, printable};
@@ -11,9 +12,11 @@ use super::issuers::{self, Issuers};
 use super::limits::tenant_limits;
 use super::prefix;
 use super::problem::Refusal;
+use super::raw_policy::{self, RawPolicy};
 use super::section::Section;
 use super::templates::{self, ReadTemplate};
-use super::{AccessKey, Grant, PrefixPattern, Server, Template, Tenant, actions};
+use super::vend;
+use super::{AccessKey, Grant, IssuerKind, PrefixPattern, Server, Template, Tenant, actions};
 
 /// Tenants with what only the checks between them need.
 struct Read {
@@ -36,6 +39,7 @@ pub(super) struct ReadGrant {
     pub(super) reach: Vec<Found<PrefixPattern>>,
     actions: Vec<String>,
     headers: Vec<String>,
+    pub(super) policy: Option<Found<Arc<RawPolicy>>>,
     pub(super) shared: bool,
 }
 
@@ -96,6 +100,8 @@ pub(super) fn tenants(
     });
     admission::check_certificates(root, certificates, server);
     refuse_anonymous(root, &read, server);
+    let vends = read.iter().filter_map(|read| read.tenant.vend.as_ref());
+    vend::refuse_common_tokens(root, vends);
     refuse_overlaps(root, &read, &templates);
     (
         read.into_iter().map(Read::checked).collect(),
@@ -221,6 +227,16 @@ fn tenant(
         }
     }
     check_grants_of_one_tenant(&section, &grants);
+    refuse_unfenced(&section, issuers.kind(issuer), &grants);
+    let vend = vend::vend(&mut section, issuers.kind(issuer), true);
+    if vend.is_some() && anonymous.value {
+        let message =
+            "`vend` and `anonymous`: whoever comes could have a key that COS itself takes";
+        section.document().error(
+            &anonymous.origin,
+            Refusal::new(message, "make another tenant of one of the two"),
+        );
+    }
     let limits = tenant_limits(section.section("limits"));
     section.finish();
     Read {
@@ -236,6 +252,7 @@ fn tenant(
             },
             grants: Vec::new(),
             limits,
+            vend,
         },
         key_origins,
         certificate_origins,
@@ -259,21 +276,32 @@ pub(super) fn grant(mut section: Section<'_>) -> ReadGrant {
     let name = section.required("name", "\"photos\"", grammar::alias);
     let bucket = section.required("bucket", "\"photos-1250000000\"", grammar::bucket);
     let region = section.required("region", "\"ap-guangzhou\"", grammar::region);
-    let root_at = section.place_of("root");
-    let root = section.parsed("root", prefix::root);
-    let prefixes = prefixes(
-        &mut section,
-        root_at.as_ref(),
-        root.as_ref().map_or("", |root| root.value.as_str()),
-    );
+    let policy = raw_policy(&mut section, bucket.as_ref(), region.as_ref());
+    let has_policy = section.has("policy");
+    let root_at = section.place_of("root").filter(|_| !has_policy);
+    let root = root_at
+        .as_ref()
+        .and_then(|_| section.parsed("root", prefix::root));
+    let prefixes = if has_policy {
+        let origin = section.place_of("policy");
+        let reach = policy.iter().flat_map(|policy| policy.value.reach());
+        let found = reach.zip(origin.into_iter().cycle());
+        found
+            .map(|(value, origin)| Found { value, origin })
+            .collect()
+    } else {
+        prefixes(
+            &mut section,
+            root_at.as_ref(),
+            root.as_ref().map_or("", |root| root.value.as_str()),
+        )
+    };
     let list_default_prefix = list_default_prefix(&mut section, &prefixes);
-    let mut actions = Vec::new();
-    for text in section.texts("actions") {
-        let unfolded = section.check("actions", &text.origin, actions::unfold(text.value));
-        actions.extend(unfolded.into_iter().flatten());
-    }
-    actions.sort_unstable();
-    actions.dedup();
+    let actions = match &policy {
+        Some(policy) => policy.value.actions(),
+        None if has_policy => Vec::new(),
+        None => actions(&mut section),
+    };
     let mut headers = Vec::new();
     for text in section.texts("headers") {
         headers.extend(section.check("headers", &text.origin, grantable_header(text.value)));
@@ -281,8 +309,6 @@ pub(super) fn grant(mut section: Section<'_>) -> ReadGrant {
     headers.sort_unstable();
     headers.dedup();
     let shared = section.flag("shared").value;
-    refuse_later_keys(&mut section);
-    refuse_empty(&mut section, "actions", "[\"read\", \"write\", \"list\"]");
     section.finish();
     let is_known = root_at.is_none() || root.is_some(); // else nobody knows what it would touch
     let root = root.map_or_else(String::new, |root| root.value);
@@ -300,8 +326,22 @@ pub(super) fn grant(mut section: Section<'_>) -> ReadGrant {
         list_default_prefix,
         actions,
         headers,
+        policy,
         shared,
     }
+}
+
+/// `actions`, presets unfolded.
+fn actions(section: &mut Section<'_>) -> Vec<String> {
+    let mut actions = Vec::new();
+    for text in section.texts("actions") {
+        let unfolded = section.check("actions", &text.origin, actions::unfold(text.value));
+        actions.extend(unfolded.into_iter().flatten());
+    }
+    actions.sort_unstable();
+    actions.dedup();
+    refuse_empty(section, "actions", "[\"read\", \"write\", \"list\"]");
+    actions
 }
 
 /// `prefixes`, which a grant with a root need not have: all below it is its own.
@@ -374,15 +414,26 @@ fn grantable_header(text: &str) -> Result<String, Refusal> {
     Ok(name)
 }
 
-/// Keys of the design that this version does not have: silence would be a wider grant than meant.
-fn refuse_later_keys(section: &mut Section<'_>) {
-    if let Some(origin) = section.place_of("policy") {
-        let message = "`policy` is not offered by this version";
-        let fix = "write the grant with prefixes and actions";
-        section
-            .document()
-            .error(&origin, Refusal::new(message, fix));
+/// `policy`, which says all that `prefixes`, `actions` and `root` would say.
+fn raw_policy(
+    section: &mut Section<'_>,
+    bucket: Option<&Found<String>>,
+    region: Option<&Found<String>>,
+) -> Option<Found<Arc<RawPolicy>>> {
+    let origin = section.place_of("policy")?;
+    for other in ["prefixes", "actions", "root"] {
+        if let Some(origin) = section.place_of(other) {
+            let message = format!("`{other}` and `policy` are both there: the policy says it all");
+            section
+                .document()
+                .error(&origin, Refusal::new(message, format!("remove `{other}`")));
+        }
     }
+    let policy = raw_policy::read(section, &bucket?.value, &region?.value)?;
+    Some(Found {
+        value: Arc::new(policy),
+        origin,
+    })
 }
 
 fn refuse_empty(section: &mut Section<'_>, key: &'static str, example: &str) {
@@ -396,6 +447,21 @@ fn refuse_empty(section: &mut Section<'_>, key: &'static str, example: &str) {
         &origin,
         Refusal::new(message, format!("write {key} = {example}")),
     );
+}
+
+/// An issuer's own key has no policy inside, so nobody would judge the conditions of one.
+fn refuse_unfenced(section: &Section<'_>, kind: Option<&IssuerKind>, grants: &[ReadGrant]) {
+    let Some(IssuerKind::Static(_)) = kind else {
+        return;
+    };
+    for policy in grants.iter().filter_map(|grant| grant.policy.as_ref()) {
+        let message =
+            "`policy` needs temporary keys to stand in, and the tenant's issuer is static";
+        let fix = "give the tenant an issuer of kind \"federation\", or write prefixes and actions";
+        section
+            .document()
+            .error(&policy.origin, Refusal::new(message, fix));
+    }
 }
 
 pub(super) fn check_grants_of_one_tenant(section: &Section<'_>, grants: &[ReadGrant]) {
@@ -589,6 +655,7 @@ impl ReadGrant {
             list_default_prefix: self.list_default_prefix,
             actions: self.actions,
             headers: self.headers,
+            policy: self.policy.map(|found| found.value),
         })
     }
 }

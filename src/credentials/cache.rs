@@ -38,6 +38,7 @@ pub struct Cache {
     made: ScopeTable,
     maker: Maker,
     counters: Arc<CacheCounters>,
+    issuers: Box<[Option<Arc<Issuer>>]>,
     thread: Option<Thread>,
 }
 
@@ -115,6 +116,7 @@ impl Cache {
         }
         let counters = Arc::clone(&maker.counters);
         let issuers = Issuer::all(config, clock, &counters).map_err(StartError)?;
+        let made = issuers.clone();
         let thread = if issuers.iter().any(Option::is_some) {
             let rates = config.issuers.iter().map(|issuer| issuer.rate);
             let breakers = maker.breakers.iter().cloned();
@@ -136,6 +138,7 @@ impl Cache {
             made: ScopeTable::new(config.credential_entries),
             maker,
             counters,
+            issuers: made.into(),
             thread,
         })
     }
@@ -186,6 +189,11 @@ impl Cache {
     /// Scopes of templates whose entries are kept, and how many have made room for others.
     pub fn scopes(&self) -> (u64, u64) {
         self.made.counts()
+    }
+
+    /// Those that call STS, at their index in the configuration; empty where none does.
+    pub fn issuers(&self) -> &[Option<Arc<Issuer>>] {
+        &self.issuers
     }
 
     /// What is counted.

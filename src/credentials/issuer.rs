@@ -20,17 +20,22 @@ use zeroize::Zeroizing;
 use super::base::{Base, Fetched, Source, Watched, read_text};
 use super::cache::CacheCounters;
 use super::clock::Clock;
+use super::get_credential::Options;
 use super::is_visible;
 use super::key_document::CallerKey;
 use super::metadata::Metadata;
 use super::sts::{Caller, Issued, StsClass, StsError, StsRequest, parse_answer};
-use crate::config::{self, BaseKey, Config, IssuerKind, Role, WebIdentity};
+use crate::config::{self, BaseKey, Config, GivenKey, GivenSecret, IssuerKind, Role, WebIdentity};
 use crate::dial::{Dialer, Roots};
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
 /// Bytes of an answer's head at most.
 const HEAD_BYTES: usize = 16 * 1024;
+/// One call of an issuer that stands in no configuration, connect to last byte.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of the answer to it at most.
+const ANSWER_BYTES: usize = 64 * 1024;
 
 /// The name of a key that only signs calls for others, where a tenant's would stand.
 const BASE_NAME: &str = "cosgate";
@@ -56,6 +61,25 @@ enum Asks {
     AssumeRole { base: Base, role: Role },
     Federation { base: Base, duration: Duration },
     WebIdentity(WebIdentity),
+}
+
+impl Asks {
+    /// How long keys live where nobody says it.
+    fn duration(&self) -> Duration {
+        match self {
+            Self::AssumeRole { role, .. } => role.duration,
+            Self::Federation { duration, .. } => *duration,
+            Self::WebIdentity(web) => web.duration,
+        }
+    }
+}
+
+/// A key that is to be made.
+struct Wanted<'a> {
+    /// The tenant's, for Tencent's audit.
+    name: &'a str,
+    policy: Option<&'a str>,
+    duration: Duration,
 }
 
 struct Answer {
@@ -90,6 +114,43 @@ impl Issuer {
         Ok(made)
     }
 
+    /// One that stands in no configuration: `options` say whose key calls, from where and how.
+    pub(super) fn of(options: &Options, dialer: Dialer, clock: Arc<Clock>) -> Self {
+        let given = |value: Secret| GivenSecret { value, file: None };
+        let key = GivenKey {
+            secret_id: given(Secret::new(options.secret_id.as_str())),
+            secret_key: given(options.secret_key.clone()),
+            token: None,
+        };
+        let base = Base::Read(Watched::given("", &key));
+        let duration = options.duration;
+        let asks = match &options.role {
+            None => Asks::Federation { base, duration },
+            Some(asked) => Asks::AssumeRole {
+                base,
+                role: Role {
+                    arn: asked.arn.clone(),
+                    session_name: asked.session.clone(),
+                    external_id: asked.external_id.clone(),
+                    tags: Vec::new(),
+                    source_identity: None,
+                    duration,
+                },
+            },
+        };
+        Self {
+            identity: String::new(), // its keys are shared with nobody
+            host: options.host.authority().to_owned(),
+            region: options.region.clone(),
+            asks,
+            dialer,
+            timeout: CALL_TIMEOUT,
+            answer_bytes: ANSWER_BYTES,
+            clock,
+            counters: Arc::default(),
+        }
+    }
+
     /// Tells it from every other issuer whose keys may do other things.
     pub(super) fn identity(&self) -> &str {
         &self.identity
@@ -97,20 +158,42 @@ impl Issuer {
 
     /// A key for `tenant` that `policy`, plain JSON, fences; that of a web identity no policy can.
     pub async fn issue(&self, tenant: &str, policy: &str) -> Result<Issued, StsError> {
-        self.issue_with(tenant, Some(policy)).await
+        self.issue_for(tenant, policy, self.asks.duration()).await
+    }
+
+    /// The same for a key that lives for `duration`.
+    pub async fn issue_for(
+        &self,
+        tenant: &str,
+        policy: &str,
+        duration: Duration,
+    ) -> Result<Issued, StsError> {
+        let wanted = Wanted {
+            name: tenant,
+            policy: Some(policy),
+            duration,
+        };
+        self.issue_with(&wanted).await
     }
 
     /// A key to sign another issuer's calls with. Boxed: that issuer's future holds it.
     pub(super) fn issue_base(
         &self,
     ) -> Pin<Box<dyn Future<Output = Result<Issued, StsError>> + Send + '_>> {
-        Box::pin(self.issue_with(BASE_NAME, None))
+        Box::pin(async {
+            let wanted = Wanted {
+                name: BASE_NAME,
+                policy: None,
+                duration: self.asks.duration(),
+            };
+            self.issue_with(&wanted).await
+        })
     }
 
     /// When STS says that our time is wrong, or that a fetched key is, the call is made once more: its
     /// time is learnt, the key fetched anew.
-    async fn issue_with(&self, name: &str, policy: Option<&str>) -> Result<Issued, StsError> {
-        let (result, key) = self.call(name, policy).await;
+    async fn issue_with(&self, wanted: &Wanted<'_>) -> Result<Issued, StsError> {
+        let (result, key) = self.call(wanted).await;
         let again = match (&result, &key) {
             (Err(error), _) if error.class == StsClass::Clock => true,
             (Err(error), Some(key)) if error.class == StsClass::IssuerBroken => {
@@ -119,7 +202,7 @@ impl Issuer {
             _ => false,
         };
         if again {
-            return self.call(name, policy).await.0;
+            return self.call(wanted).await.0;
         }
         result
     }
@@ -134,11 +217,10 @@ impl Issuer {
     /// One call, and the key that signed it.
     async fn call(
         &self,
-        name: &str,
-        policy: Option<&str>,
+        wanted: &Wanted<'_>,
     ) -> (Result<Issued, StsError>, Option<Arc<CallerKey>>) {
         let mut signed_with = None;
-        let result = match self.request(name, policy, &mut signed_with).await {
+        let result = match self.request(wanted, &mut signed_with).await {
             Ok(call) => match timeout(self.timeout, self.exchange(call)).await {
                 Ok(Ok(answer)) => self.read(&answer),
                 Ok(Err(error)) => Err(error),
@@ -155,8 +237,7 @@ impl Issuer {
 
     async fn request(
         &self,
-        name: &str,
-        policy: Option<&str>,
+        wanted: &Wanted<'_>,
         signed_with: &mut Option<Arc<CallerKey>>,
     ) -> Result<StsRequest, StsError> {
         let base = match &self.asks {
@@ -166,7 +247,12 @@ impl Issuer {
                 let now = self.clock.upstream_now();
                 let (host, region) = (&self.host, &self.region);
                 return Ok(StsRequest::web_identity(
-                    host, region, web, &token, name, now,
+                    host,
+                    region,
+                    web,
+                    &token,
+                    wanted.name,
+                    now,
                 ));
             }
         };
@@ -179,13 +265,14 @@ impl Issuer {
             token: key.token.as_ref(),
         };
         let now = self.clock.upstream_now();
+        let (name, duration) = (wanted.name, wanted.duration);
         let request = match &self.asks {
             Asks::AssumeRole { role, .. } => {
-                StsRequest::assume_role(&caller, role, name, policy, now)
+                StsRequest::assume_role(&caller, role, name, wanted.policy, duration, now)
             }
-            Asks::Federation { duration, .. } if key.token.is_none() => {
-                let policy = policy.unwrap_or_default();
-                StsRequest::federation_token(&caller, name, policy, *duration, now)
+            Asks::Federation { .. } if key.token.is_none() => {
+                let policy = wanted.policy.unwrap_or_default();
+                StsRequest::federation_token(&caller, name, policy, duration, now)
             }
             Asks::Federation { .. } | Asks::WebIdentity(_) => {
                 let what = "the issuer's own key has become a temporary one";

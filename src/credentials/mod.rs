@@ -17,6 +17,7 @@ mod breaker;
 pub mod cache;
 pub mod clock;
 pub mod entry;
+pub mod get_credential;
 pub mod issuer;
 mod key_document;
 mod lanes;
@@ -26,10 +27,12 @@ mod scopes;
 pub mod shapes;
 mod shared;
 pub mod sts;
+pub mod vendor;
 
 pub use cache::{Cache, CacheCounters};
 pub use clock::Clock;
 pub use entry::{Entry, IssueError};
+pub use get_credential::{GetCredentialError, Host, Options, Role, Scope, get_credential};
 pub use issuer::Issuer;
 pub use names::{audit_name, session_name};
 pub use sts::{StsClass, StsError};
@@ -104,6 +107,14 @@ impl Credential {
             cos_key: ArcSwapOption::empty(),
             life: None,
         })
+    }
+
+    /// The key that STS gave.
+    pub(crate) fn issued(issued: sts::Issued) -> Result<Self, BadToken> {
+        let (id, secret) = (issued.secret_id, issued.secret_key);
+        let mut key = Self::new(id, secret, Some(issued.token), Some(issued.expires))?;
+        key.request_id = issued.request_id;
+        Ok(key)
     }
 
     pub(crate) fn with_life(mut self, life: Life, generation: u64) -> Self {

@@ -15,26 +15,49 @@ use crate::timestamp::Timestamp;
 pub enum Shape {
     /// What AWS tools read from a `credential_process`.
     AwsProcess,
-    /// As STS itself answers, with the start that Tencent's Go and .NET SDKs add.
+    /// The configuration of `coscli`: `~/.cos.yaml`.
     Cos,
+    /// The configuration of `coscmd`: `~/.cos.conf`.
+    Coscmd,
     /// Lines for a shell, for Tencent's tools and AWS's.
     Env,
     /// What `getCredential` of the COS STS SDKs (Python, Node, Java, PHP) gives.
     Json,
+    /// As STS itself answers, with the start that Tencent's Go and .NET SDKs add.
+    Raw,
+}
+
+/// A bucket that a configuration of Tencent's tools names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedBucket {
+    /// What it is called in the tool.
+    pub alias: String,
+    /// Its full name.
+    pub bucket: String,
+    /// Its region.
+    pub region: String,
 }
 
 /// Writes `credential`. `duration` is what STS was asked for: as in the SDKs, the start is that long
-/// before the end. A permanent key has neither token nor times.
-pub fn render(shape: Shape, credential: &Credential, duration: Duration) -> Zeroizing<String> {
+/// before the end. A permanent key has neither token nor times. `buckets` are for the configurations of
+/// Tencent's tools; `coscmd` knows one bucket, the first.
+pub fn render(
+    shape: Shape,
+    credential: &Credential,
+    duration: Duration,
+    buckets: &[NamedBucket],
+) -> Zeroizing<String> {
     let times = credential.expires.map(|end| Times {
         start: end.plus(-i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)),
         end,
     });
     let text = match shape {
         Shape::AwsProcess => pretty(aws_process(credential, times.as_ref())),
-        Shape::Cos => pretty(cos(credential, times.as_ref())),
+        Shape::Cos => coscli(credential, buckets),
+        Shape::Coscmd => coscmd(credential, buckets.first()),
         Shape::Env => env(credential, times.as_ref()),
         Shape::Json => pretty(sdk_json(credential, times.as_ref())),
+        Shape::Raw => pretty(raw(credential, times.as_ref())),
     };
     Zeroizing::new(text)
 }
@@ -58,7 +81,7 @@ fn aws_process(credential: &Credential, times: Option<&Times>) -> Map<String, Va
     out
 }
 
-fn cos(credential: &Credential, times: Option<&Times>) -> Map<String, Value> {
+fn raw(credential: &Credential, times: Option<&Times>) -> Map<String, Value> {
     let mut out = Map::new();
     put(
         &mut out,
@@ -128,6 +151,48 @@ fn env(credential: &Credential, times: Option<&Times>) -> String {
     out
 }
 
+/// YAML, whose quoted texts are those of JSON. Without `disableencryption` newer versions take the
+/// secrets for encrypted ones.
+fn coscli(credential: &Credential, buckets: &[NamedBucket]) -> String {
+    let token = credential.token.as_ref().map_or("", Secret::expose);
+    let mut out = format!(
+        "cos:\n  base:\n    secretid: {}\n    secretkey: {}\n    sessiontoken: {}\n    protocol: https\n    \
+         mode: SecretKey\n    disableencryption: \"true\"\n  buckets:{}\n",
+        Value::from(credential.secret_id.as_str()),
+        Value::from(credential.secret_key.expose()),
+        Value::from(token),
+        if buckets.is_empty() { " []" } else { "" },
+    );
+    for bucket in buckets {
+        let endpoint = format!("cos.{}.myqcloud.com", bucket.region);
+        let _ = writeln!(
+            out,
+            "  - name: {}\n    alias: {}\n    region: {}\n    endpoint: {}\n    ofs: false",
+            Value::from(bucket.bucket.as_str()),
+            Value::from(bucket.alias.as_str()),
+            Value::from(bucket.region.as_str()),
+            Value::from(endpoint),
+        );
+    }
+    out
+}
+
+/// INI; neither keys nor tokens have line ends.
+fn coscmd(credential: &Credential, bucket: Option<&NamedBucket>) -> String {
+    let mut out = format!(
+        "[common]\nsecret_id = {}\nsecret_key = {}\n",
+        credential.secret_id,
+        credential.secret_key.expose()
+    );
+    if let Some(token) = &credential.token {
+        let _ = writeln!(out, "token = {}", token.expose());
+    }
+    if let Some(NamedBucket { bucket, region, .. }) = bucket {
+        let _ = writeln!(out, "bucket = {bucket}\nregion = {region}");
+    }
+    out + "schema = https\n"
+}
+
 /// `value` as one word of a POSIX shell.
 fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
@@ -161,11 +226,11 @@ mod tests {
     }
 
     fn parsed(shape: Shape, credential: &Credential) -> Value {
-        serde_json::from_str(&render(shape, credential, Duration::from_mins(30))).unwrap()
+        serde_json::from_str(&render(shape, credential, Duration::from_mins(30), &[])).unwrap()
     }
 
     #[test]
-    fn json_and_cos_are_what_the_sdks_give() {
+    fn json_and_raw_are_what_the_sdks_give() {
         let vectors: Value =
             serde_json::from_str(include_str!("../../tests/vectors/sts-policy.json")).unwrap();
         let shapes = &vectors["result_shapes"];
@@ -173,7 +238,7 @@ mod tests {
             assert_eq!(parsed(Shape::Json, &temporary()), shapes[sdk], "{sdk}");
         }
         for sdk in ["go", "dotnet"] {
-            assert_eq!(parsed(Shape::Cos, &temporary()), shapes[sdk], "{sdk}");
+            assert_eq!(parsed(Shape::Raw, &temporary()), shapes[sdk], "{sdk}");
         }
     }
 
@@ -190,16 +255,42 @@ mod tests {
     }
 
     #[test]
+    fn tencents_tools_get_their_configuration() {
+        let bucket = NamedBucket {
+            alias: "photos".into(),
+            bucket: "shared-1250000000".into(),
+            region: "ap-guangzhou".into(),
+        };
+        let of = |shape, buckets: &[_]| render(shape, &temporary(), Duration::ZERO, buckets);
+        let cli = of(Shape::Cos, std::slice::from_ref(&bucket));
+        for line in [
+            "    secretid: \"AKIDFAKETMP\"\n",
+            "    sessiontoken: \"FAKETOKEN\"\n",
+            "    mode: SecretKey\n",
+            "  - name: \"shared-1250000000\"\n    alias: \"photos\"\n",
+            "    endpoint: \"cos.ap-guangzhou.myqcloud.com\"\n",
+        ] {
+            assert!(cli.contains(line), "{}", *cli);
+        }
+        assert!(of(Shape::Cos, &[]).ends_with("buckets: []\n"));
+        assert_eq!(
+            *of(Shape::Coscmd, &[bucket]),
+            "[common]\nsecret_id = AKIDFAKETMP\nsecret_key = FAKETMPKEY=\ntoken = FAKETOKEN\n\
+             bucket = shared-1250000000\nregion = ap-guangzhou\nschema = https\n"
+        );
+    }
+
+    #[test]
     fn env_survives_a_shell() {
         let permanent = Credential::new("A'B $(x)".into(), Secret::new("K"), None, None).unwrap();
-        let text = render(Shape::Env, &permanent, Duration::ZERO);
+        let text = render(Shape::Env, &permanent, Duration::ZERO, &[]);
         assert!(
             text.starts_with("export TENCENTCLOUD_SECRET_ID='A'\\''B $(x)'\n"),
             "{}",
             *text
         );
         assert!(!text.contains("TOKEN") && !text.contains("EXPIRATION"));
-        let text = render(Shape::Env, &temporary(), Duration::ZERO);
+        let text = render(Shape::Env, &temporary(), Duration::ZERO, &[]);
         assert!(text.contains("export AWS_SESSION_TOKEN='FAKETOKEN'\n"));
         assert_eq!(text.lines().count(), 8);
     }

@@ -89,12 +89,14 @@ impl StsRequest {
         Self::signed(caller, ACTION, body.to_string(), now)
     }
 
-    /// Asks for a key of `role` that `policy` (plain compact JSON) narrows, if there is one.
+    /// Asks for a key of `role` that lives for `duration` and that `policy` (plain compact JSON)
+    /// narrows, if there is one.
     pub fn assume_role(
         caller: &Caller<'_>,
         role: &Role,
         tenant: &str,
         policy: Option<&str>,
+        duration: Duration,
         now: Timestamp,
     ) -> Self {
         let mut body = Map::new();
@@ -102,7 +104,7 @@ impl StsRequest {
         put("RoleArn", role.arn.as_str().into());
         let session = session_name(&role.session_name, tenant);
         put("RoleSessionName", session.into());
-        put("DurationSeconds", role.duration.as_secs().into());
+        put("DurationSeconds", duration.as_secs().into());
         if let Some(policy) = policy {
             put("Policy", encoded(policy).into());
         }
@@ -555,7 +557,8 @@ mod tests {
                 token: token.as_ref(),
             };
             let now = Timestamp::from_unix(case["timestamp"].as_i64().unwrap());
-            let call = StsRequest::assume_role(&caller, &role, "", policy.as_deref(), now);
+            let policy = policy.as_deref();
+            let call = StsRequest::assume_role(&caller, &role, "", policy, role.duration, now);
             let body: Value = serde_json::from_str(&call.body).unwrap();
             assert_eq!(body, wanted, "{name}");
             for (header, value) in case["headers"].as_object().unwrap() {

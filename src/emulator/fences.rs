@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::cam::{Attempt, Policy};
 use super::gate::action_of;
-use crate::config::PrefixPattern;
+use crate::config::{self, PrefixPattern};
 use crate::s3::{CopySource, ObjectKey, Operation, Query, S3Request};
 use crate::sign::encoding::push_encoded;
 use crate::tenant::policy::tenant_policy;
@@ -175,6 +175,7 @@ fn some_grant() -> impl Strategy<Value = Grant> {
                 list_default_prefix,
                 actions,
                 headers: Vec::new(),
+                policy: None,
             },
         )
 }
@@ -248,4 +249,72 @@ proptest! {
             }
         }
     }
+
+    /// A grant that is a policy: what passes here, COS lets pass too; listings by their prefix, as the
+    /// policy's own resources are.
+    #[test]
+    fn the_proxy_lets_nothing_pass_that_a_raw_policy_refuses(
+        statements in prop::collection::vec(some_statement(), 1..4),
+        name in "[ab/]{0,4}",
+    ) {
+        let policy = config::cam::Policy::new(statements);
+        let Ok(policy) = config::RawPolicy::new(policy, BUCKETS[0], REGIONS[0]) else { return Ok(()) };
+        let key = Key(Policy::parse(&policy.policy.json()).ok());
+        let place = Place { bucket: BUCKETS[0], region: REGIONS[0], name: name.clone() };
+        for action in RAW_ACTIONS {
+            if policy.allows(action, &name) {
+                prop_assert!(key.may(action, &place, &[]), "{}", action);
+            }
+        }
+        if policy.allows_list(RAW_ACTIONS[0], &name) {
+            prop_assert!(key.may_list(RAW_ACTIONS[0], &place).contains(&true));
+        }
+    }
+}
+
+/// The first is a listing.
+const RAW_ACTIONS: [&str; 3] = [
+    "name/cos:GetBucket",
+    "name/cos:GetObject",
+    "name/cos:PutObject",
+];
+
+fn some_statement() -> impl Strategy<Value = config::cam::Statement> {
+    let resource = "(a|b)?/?(a|b|ab)?/?\\*?".prop_map(|name| {
+        let name = name.strip_prefix('/').unwrap_or(&name).to_owned();
+        format!(
+            "qcs::cos:{}:uid/1250000000:{}/{name}",
+            REGIONS[0], BUCKETS[0]
+        )
+    });
+    let actions = prop::sample::subsequence(
+        [
+            "name/cos:GetBucket",
+            "name/cos:Get*",
+            "name/cos:PutObject",
+            "name/cos:*",
+        ]
+        .to_vec(),
+        1..=2,
+    );
+    let prefix = prop::option::of(prop::sample::select(vec!["*", "a*", "a%2F*", "b%2Fa*"]));
+    (
+        any::<bool>(),
+        actions,
+        prop::collection::vec(resource, 1..3),
+        prefix,
+    )
+        .prop_map(|(allow, actions, resource, prefix)| {
+            let action = actions.iter().map(ToString::to_string).collect();
+            let mut statement = config::cam::Statement::allow(action, resource);
+            if !allow {
+                statement.effect = config::cam::Effect::Deny;
+            } else if let Some(prefix) = prefix {
+                let keys = [("cos:prefix".to_owned(), prefix.into())];
+                statement
+                    .condition
+                    .insert("string_like".into(), keys.into());
+            }
+            statement
+        })
 }

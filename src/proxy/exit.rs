@@ -10,11 +10,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
+use serde_json::json;
 use tokio::time::{Duration, Instant};
 
 use super::payload::Outgoing;
@@ -48,6 +49,17 @@ pub struct ClientBody {
     exit: Box<Exit>,
 }
 
+/// In which form the client reads errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ErrorForm {
+    /// Who asks for temporary keys.
+    Json,
+    /// S3's, or COS's own.
+    S3,
+    /// Who calls an STS.
+    Sts,
+}
+
 /// What is to be said of a request when it is over.
 #[derive(Debug)]
 pub(super) struct Exit {
@@ -62,7 +74,7 @@ pub(super) struct Exit {
     unchecked: Option<String>,
     /// The request has a body, and it has not been read.
     is_unread: bool,
-    is_sts: bool,
+    errors: ErrorForm,
     sts_action: Option<&'static str>,
     sent: u64,
     version: Version,
@@ -109,7 +121,7 @@ impl Exit {
             upload: None,
             unchecked: None,
             is_unread: false,
-            is_sts: false,
+            errors: ErrorForm::S3,
             sts_action: None,
             sent: 0,
             version: if gauge.is_stream() {
@@ -163,7 +175,12 @@ impl Exit {
 
     /// Notes that the client calls an STS, and reads errors in its form.
     pub(super) fn speaks_sts(&mut self) {
-        self.is_sts = true;
+        self.errors = ErrorForm::Sts;
+    }
+
+    /// Notes that the client asks for temporary keys, and reads errors as JSON.
+    pub(super) fn speaks_json(&mut self) {
+        self.errors = ErrorForm::Json;
     }
 
     /// Notes what an STS is asked.
@@ -354,7 +371,11 @@ impl Exit {
     /// An S3 error document. It says nothing that the client does not know already.
     fn refusal(&self, head: &Parts, error: &S3Error) -> http::Response<Answer> {
         let resource = head.uri.path();
-        let (status, document) = if self.is_sts {
+        let (status, document) = if self.errors == ErrorForm::Json {
+            let (code, message) = (error.code().as_str(), error.message());
+            let document = json!({"code": code, "message": message});
+            (error.http_status(), document.to_string())
+        } else if self.errors == ErrorForm::Sts {
             (error.http_status(), sts_error(error, &self.request_id))
         } else if native::is_native(head) {
             let error = native::error(head, error);
@@ -373,7 +394,13 @@ impl Exit {
         }
         let bodiless = status == StatusCode::NOT_MODIFIED;
         if !bodiless {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+            let kind = if self.errors == ErrorForm::Json {
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                "application/json"
+            } else {
+                "application/xml"
+            };
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
             headers.insert(CONTENT_LENGTH, document.len().into());
         }
         if !bodiless && head.method != Method::HEAD {

@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use crate::body::Answer;
 use crate::config::Config;
 use crate::counted::{CoreLoad, Gauge, Phase};
+use crate::credentials::vendor::Vendor;
 use crate::credentials::{Cache, Clock};
 use crate::dial::{Dialer, Roots};
 use crate::jwks::KeySets;
@@ -26,6 +27,7 @@ use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness, Step};
 use crate::rewrite;
 use crate::s3::sts::is_sts;
+use crate::s3::vend::is_vend;
 use crate::s3::{self, Code, Operation, S3Error, S3Request, native};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
@@ -43,6 +45,7 @@ mod retry;
 mod sign;
 mod spelling;
 mod sts;
+mod vend;
 
 use exchange::internal;
 pub use exit::ClientBody;
@@ -59,6 +62,7 @@ pub struct Shared {
     tenants: Arc<Tenants>,
     key_sets: KeySets,
     credentials: Cache,
+    vendor: Vendor,
     clock: Arc<Clock>,
     metrics: Metrics,
     access_log: AccessLog,
@@ -114,6 +118,7 @@ impl Shared {
             .collect();
         let clock = Arc::new(Clock::new(wall));
         let credentials = Cache::start(&config, policies, &clock).map_err(io::Error::other)?;
+        let vendor = Vendor::new(&config, credentials.issuers());
         let metrics = metrics.with_credentials(credentials.counters());
         let roots = Roots::for_endpoint(
             config.upstream.endpoint.tls,
@@ -125,6 +130,7 @@ impl Shared {
             tenants,
             key_sets,
             credentials,
+            vendor,
             clock,
             metrics,
             access_log,
@@ -308,6 +314,9 @@ impl Proxy {
             return Box::pin(self.session_keys(head, body, connection, now, exit)).await;
         }
         let domains = &self.config().server.domains;
+        if is_vend(head, domains) {
+            return Box::pin(self.vend(head, body, connection, now, exit)).await;
+        }
         let native = native::to_s3(head, domains)?;
         let said = native.as_ref().unwrap_or(head); // in S3's words
         let asked = S3Request::parse(said, domains)?; // what is asked

@@ -35,6 +35,7 @@ mod tests {
             list_default_prefix: false,
             actions: OPERATIONS.map(|o| o.action().into()).to_vec(),
             headers: Vec::new(),
+            policy: None,
         };
         let folder = PrefixPattern::StartsWith("acme/".into());
         Tenant {

@@ -69,7 +69,7 @@ pub fn request(
     let forwarded = headers::forwarded(
         asked.operation,
         &client.headers,
-        &grant.actions,
+        &grant.actions_on(asked.key.as_ref().map_or("", |key| key.as_str())),
         &grant.headers,
     )?;
     for (name, value) in forwarded {

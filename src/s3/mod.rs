@@ -11,6 +11,7 @@ mod percent;
 pub mod query;
 pub mod request;
 pub mod sts;
+pub mod vend;
 pub mod xml;
 
 pub use address::{Address, ObjectKey};

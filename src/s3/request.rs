@@ -149,7 +149,7 @@ fn is_chunked(head: &Parts) -> bool {
     coding.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
-fn host(head: &Parts) -> Result<&str, S3Error> {
+pub(super) fn host(head: &Parts) -> Result<&str, S3Error> {
     let host = head
         .headers
         .get(header::HOST)

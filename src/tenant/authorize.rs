@@ -67,7 +67,11 @@ impl<'t, 'r> Permit<'t, 'r> {
             | Operation::UploadPart
             | Operation::UploadPartCopy => {
                 check_action(grant, asked.operation.action())?;
-                check_key(grant, asked.key.as_ref().map(ObjectKey::as_str))?;
+                check_key(
+                    grant,
+                    asked.operation.action(),
+                    asked.key.as_ref().map(ObjectKey::as_str),
+                )?;
             }
         }
         let source = copy_source(tenant, &asked)?;
@@ -116,9 +120,7 @@ impl<'t, 'r> Permit<'t, 'r> {
     /// answer, as AWS does; the others proceed.
     pub fn may_delete(&self, key: &str) -> bool {
         self.grant.is_some_and(|grant| {
-            grant.covers(key)
-                && room_for(grant, key)
-                && grant.allows(Operation::DeleteObject.action())
+            room_for(grant, key) && grant.allows_on(Operation::DeleteObject.action(), key)
         })
     }
 
@@ -164,7 +166,7 @@ fn check_action(grant: &Grant, action: &str) -> Result<(), S3Error> {
     ))
 }
 
-fn check_key(grant: &Grant, key: Option<&str>) -> Result<(), S3Error> {
+fn check_key(grant: &Grant, action: &str, key: Option<&str>) -> Result<(), S3Error> {
     let Some(key) = key.filter(|key| grant.covers(key)) else {
         return Err(S3Error::new(
             Code::AccessDenied,
@@ -174,6 +176,15 @@ fn check_key(grant: &Grant, key: Option<&str>) -> Result<(), S3Error> {
             ),
         ));
     };
+    if !grant.allows_on(action, key) {
+        return Err(S3Error::new(
+            Code::AccessDenied,
+            format!(
+                "The policy of bucket {} does not allow {action} on this key.",
+                grant.alias
+            ),
+        ));
+    }
     if room_for(grant, key) {
         return Ok(());
     }
@@ -196,7 +207,8 @@ fn room_for(grant: &Grant, key: &str) -> bool {
 /// A listing without a prefix shows the whole bucket, unless the grant says what it shows. `delimiter`
 /// and the markers only leave out what the prefix already allows.
 fn check_listing(grant: &Grant, asked: &S3Request<'_>) -> Result<(), S3Error> {
-    if grant.covers_list(grant.list_prefix(asked.query.get("prefix"))) {
+    let prefix = grant.list_prefix(asked.query.get("prefix"));
+    if grant.allows_list(asked.operation.action(), prefix) {
         return Ok(());
     }
     Err(S3Error::new(
@@ -225,7 +237,7 @@ fn copy_source<'t>(
         ));
     };
     check_action(grant, action)?;
-    check_key(grant, Some(source.key.as_str()))?;
+    check_key(grant, action, Some(source.key.as_str()))?;
     Ok(Some(grant))
 }
 
@@ -253,6 +265,7 @@ mod tests {
             list_default_prefix: false,
             actions: actions.concat().iter().map(ToString::to_string).collect(),
             headers: Vec::new(),
+            policy: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::limits::Limits;
-use crate::config::{self, PrefixPattern};
+use crate::config::{self, PrefixPattern, RawPolicy};
 
 /// A tenant: a name, and what it may touch.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Grant {
     pub actions: Vec<String>,
     /// Lower-case names of request headers that need a grant by name.
     pub headers: Vec<String>,
+    /// What it is in place of `prefixes` and `actions`, which hold all that the policy is about.
+    pub policy: Option<Arc<RawPolicy>>,
 }
 
 impl Tenant {
@@ -69,6 +71,7 @@ impl Grant {
             list_default_prefix: grant.list_default_prefix,
             actions: grant.actions.clone(),
             headers: grant.headers.clone(),
+            policy: grant.policy.clone(),
         }
     }
 
@@ -98,22 +101,45 @@ impl Grant {
 
     /// Whether `key` is inside, byte by byte: no case folding, no Unicode normalisation.
     pub fn covers(&self, key: &str) -> bool {
-        self.prefixes.iter().any(|pattern| match pattern {
-            PrefixPattern::Any => true,
-            PrefixPattern::Exact(exact) => key == exact,
-            PrefixPattern::StartsWith(start) => key.starts_with(start.as_str()),
-        })
+        self.prefixes.iter().any(|pattern| pattern.covers(key))
     }
 
     /// Whether a listing with this `prefix` can show nothing but keys inside.
     ///
     /// An exact key never allows one: a listing with prefix `k` also shows `k2`.
     pub fn covers_list(&self, prefix: &str) -> bool {
-        self.prefixes.iter().any(|pattern| match pattern {
-            PrefixPattern::Any => true,
-            PrefixPattern::Exact(_) => false,
-            PrefixPattern::StartsWith(start) => prefix.starts_with(start.as_str()),
-        })
+        self.prefixes
+            .iter()
+            .any(|pattern| pattern.covers_list(prefix))
+    }
+
+    /// Whether `action` may be done to `key`: what [`Grant::allows`] and [`Grant::covers`] say, and the
+    /// grant's policy, where it is one.
+    pub fn allows_on(&self, action: &str, key: &str) -> bool {
+        let policy = self.policy.as_ref();
+        self.allows(action)
+            && self.covers(key)
+            && policy.is_none_or(|policy| policy.allows(action, key))
+    }
+
+    /// Whether `action`, a listing, may have this `prefix`.
+    pub fn allows_list(&self, action: &str, prefix: &str) -> bool {
+        let policy = self.policy.as_ref();
+        self.allows(action)
+            && self.covers_list(prefix)
+            && policy.is_none_or(|policy| policy.allows_list(action, prefix))
+    }
+
+    /// The actions that may be done to `key`.
+    pub fn actions_on(&self, key: &str) -> Cow<'_, [String]> {
+        if self.policy.is_none() {
+            return Cow::Borrowed(&self.actions);
+        }
+        let allowed = self
+            .actions
+            .iter()
+            .filter(|action| self.allows_on(action, key));
+        Cow::Owned(allowed.cloned().collect())
     }
 
     /// Whether `action` (`name/cos:…`) is granted by its full name. Nothing granted allows nothing.
@@ -138,6 +164,7 @@ mod tests {
             list_default_prefix: false,
             actions: actions.iter().map(ToString::to_string).collect(),
             headers: Vec::new(),
+            policy: None,
         }
     }
 

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use super::json;
+use crate::json;
 
 /// Bytes of a key set at most.
 pub const KEY_SET_BYTES: usize = 256 * 1024;

@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use super::json;
 use super::jwk::{Algorithm, KeySet, Verdict};
+use crate::json;
 use crate::s3::{Code, S3Error};
 use crate::timestamp::Timestamp;
 

@@ -8,13 +8,13 @@ mod authorize;
 mod form;
 mod grant;
 mod identity;
-mod json;
 mod jwk;
 mod jwt;
 pub mod limits;
 pub mod policy;
 mod session;
 mod template;
+pub mod vend;
 
 pub use authenticate::{
     Authenticated, Caller, Certified, Connection, Identity, Tenants, bearer_token,

@@ -5,47 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Grant, Tenant};
 use crate::config::PrefixPattern;
+pub use crate::config::cam::{Effect, Policy, Statement};
+use crate::config::raw_policy::LISTS;
 use crate::sign::encoding::push_encoded;
-
-/// A CAM policy. It serialises to compact JSON, and equal policies to equal bytes.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Policy {
-    /// Always `2.0`.
-    pub version: String,
-    /// What is allowed or denied; nothing else is allowed.
-    pub statement: Vec<Statement>,
-}
-
-/// One rule of a [`Policy`].
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Statement {
-    /// Allow or deny.
-    pub effect: Effect,
-    /// `name/cos:…`
-    pub action: Vec<String>,
-    /// `qcs::cos:<region>:uid/<appid>:<bucket>/<key or prefix>`
-    pub resource: Vec<String>,
-    /// Operator, then key, then value or values.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub condition: BTreeMap<String, BTreeMap<String, Value>>,
-}
-
-/// What a [`Statement`] does.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Effect {
-    /// Grants.
-    Allow,
-    /// Forbids, whatever else grants.
-    Deny,
-}
 
 /// A bucket name without `-<APPID>` at its end: no resource can be written for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +48,14 @@ pub fn policy_from_prefixes(
 /// equal policies, whatever order the configuration has them in.
 ///
 /// Listings are allowed twice over, since Tencent's pages differ on the resource that COS checks:
-/// on the prefix itself, and on the bucket with `cos:prefix` as a condition.
+/// on the prefix itself, and on the bucket with `cos:prefix` as a condition. A grant that is a policy
+/// itself stands in it as it is.
 pub fn tenant_policy(tenant: &Tenant) -> Policy {
     let mut plain = BTreeMap::<Vec<String>, BTreeSet<String>>::new();
     let mut listed = BTreeMap::<(Vec<String>, String), BTreeSet<String>>::new();
-    for grant in &tenant.grants {
+    let (raw, grants): (Vec<_>, Vec<_>) =
+        (tenant.grants.iter()).partition(|grant| grant.policy.is_some());
+    for grant in grants {
         let Some(base) = resource_base(&grant.bucket, &grant.region) else {
             continue; // the configuration refuses such a bucket; no right comes of it here either
         };
@@ -133,48 +102,18 @@ pub fn tenant_policy(tenant: &Tenant) -> Policy {
             condition: prefix_condition(prefixes),
             ..Statement::allow(action, vec![bucket])
         });
-    Policy::new(plain.chain(listed).collect())
+    let raw = raw.into_iter().filter_map(|grant| grant.policy.as_ref());
+    let raw = raw.flat_map(|policy| policy.policy.statement.iter().cloned());
+    Policy::new(plain.chain(listed).chain(raw).collect())
 }
 
 impl Policy {
-    /// A policy of these statements.
-    pub fn new(statement: Vec<Statement>) -> Self {
-        Self {
-            version: "2.0".into(),
-            statement,
-        }
-    }
-
-    /// Compact JSON.
-    pub fn json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default() // texts in vectors and maps cannot fail
-    }
-
     /// Compact JSON, percent-encoded: STS decodes the `Policy` parameter once more than the
     /// transport does (1312/48195), so a `+` or `%` would else be lost.
     pub fn encoded(&self) -> String {
         encoded(&self.json())
     }
 }
-
-impl Statement {
-    /// A rule that allows `action` on `resource` with no condition.
-    pub fn allow(action: Vec<String>, resource: Vec<String>) -> Self {
-        Self {
-            effect: Effect::Allow,
-            action,
-            resource,
-            condition: BTreeMap::new(),
-        }
-    }
-}
-
-/// What COS judges by the `prefix` of a listing (436/71307).
-const LISTS: [&str; 3] = [
-    "name/cos:GetBucket",
-    "name/cos:GetBucketObjectVersions",
-    "name/cos:ListMultipartUploads",
-];
 
 /// A right, and another name that some official pages have for a part of it.
 const ALSO: [(&str, &str); 4] = [

@@ -149,12 +149,14 @@ mod tests {
             prefixes: prefixes.to_vec(),
             actions: vec!["name/cos:GetObject".into()],
             headers: Vec::new(),
+            policy: None,
         };
         let template = config::Template {
             name: "web".into(),
             issuer: 0,
             identity: 0,
             grants: vec![grant],
+            vend: None,
         };
         Template::new(3, &template)
     }

@@ -73,7 +73,7 @@ impl Tenants {
     }
 
     /// Refuses a connection on which others could read a token or a key.
-    pub(super) fn check_secrecy(&self, connection: Connection) -> Result<(), S3Error> {
+    pub(in crate::tenant) fn check_secrecy(&self, connection: Connection) -> Result<(), S3Error> {
         if connection.tls || connection.loopback || self.allow_plain_bearer {
             return Ok(());
         }

@@ -15,6 +15,7 @@ use super::identity::IdentityProvider;
 use super::jwk::KeySet;
 use super::session::Seal;
 use super::template::Template;
+use super::vend::{self, TokenHash};
 use crate::config::{CertificateName, Config};
 use crate::payload::{ChunkSignatures, Mode};
 use crate::s3::{Code, S3Error, S3Request, native};
@@ -62,6 +63,8 @@ pub struct Tenants {
     trusting: Vec<HashMap<String, usize>>,
     /// Each with the index of its identity.
     templates: Vec<(usize, Template)>,
+    /// For each authorization token that gets a temporary key, the tenant.
+    pub(super) vend_tokens: HashMap<TokenHash, usize>,
     proofs: Remembered<Proof>,
     seal: Seal,
     sessions: Remembered<OpenSession>,
@@ -112,6 +115,8 @@ pub enum Identity {
         /// Whom the identity provider said it is, if the key was got with a token.
         subject: Option<Arc<str>>,
     },
+    /// An authorization token for temporary keys, and for nothing else.
+    VendToken,
 }
 
 /// What is known of the connection that a request came on.
@@ -158,6 +163,7 @@ impl Tenants {
                 .collect(),
             trusting: trusting(config),
             templates: templates.collect(),
+            vend_tokens: vend::tokens(config),
             proofs: Remembered::new(),
             seal: Seal::new(config.server.session_secrets.iter()),
             sessions: Remembered::new(),
@@ -382,13 +388,14 @@ impl Identity {
             Self::PresignedV2(_) => "sigv2",
             Self::Qsign(_) => "q-sign",
             Self::Session { .. } => "session",
+            Self::VendToken => "vend-token",
         }
     }
 
     /// The id of the local key, or the certificate's name.
     pub fn key_id(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Anonymous | Self::Bearer(_) => None,
+            Self::Anonymous | Self::Bearer(_) | Self::VendToken => None,
             Self::Certificate(id)
             | Self::Form(id)
             | Self::Header(id)
@@ -410,7 +417,8 @@ impl Identity {
             | Self::Header(_)
             | Self::Presigned(_)
             | Self::PresignedV2(_)
-            | Self::Qsign(_) => None,
+            | Self::Qsign(_)
+            | Self::VendToken => None,
         }
     }
 }

@@ -1,0 +1,82 @@
+//! `vend`: whether a tenant's clients may have temporary keys themselves.
+
+use std::time::Duration;
+
+use super::document::Found;
+use super::problem::Refusal;
+use super::section::Section;
+use super::{IssuerKind, Vend};
+use crate::secret::Secret;
+
+/// How long keys live that are handed out: nobody can take them back before.
+const USUAL: Duration = Duration::from_hours(1);
+/// Keys with under 20 minutes left are not handed out.
+const SHORTEST: Duration = Duration::from_mins(30);
+const LONGEST: Duration = Duration::from_hours(12);
+/// A token that can be guessed is a key for everybody.
+const LEAST_TOKEN: usize = 16;
+
+/// Reads `vend`, `vend_duration` and, where `has_tokens`, `vend_tokens`.
+pub(super) fn vend(
+    section: &mut Section<'_>,
+    issuer: Option<&IssuerKind>,
+    has_tokens: bool,
+) -> Option<Vend> {
+    let vend = section.flag("vend");
+    let written = section.place_of("vend_duration");
+    let duration = section.duration("vend_duration", USUAL, SHORTEST..=LONGEST);
+    let tokens = if has_tokens {
+        section.secrets("vend_tokens")
+    } else {
+        Vec::new()
+    };
+    let refuse = |origin, message: &str, fix: &str| {
+        section.document().error(origin, Refusal::new(message, fix));
+    };
+    if !vend.value {
+        if let Some(origin) = written
+            .as_ref()
+            .or_else(|| tokens.first().map(|token| &token.origin))
+        {
+            refuse(
+                origin,
+                "no keys are handed out: `vend` is not true",
+                "add vend = true, or remove it",
+            );
+        }
+        return None;
+    }
+    if matches!(issuer, Some(IssuerKind::Static(_))) {
+        refuse(
+            &vend.origin,
+            "`vend` would hand out the key of a static issuer itself, which nothing fences",
+            "give the tenant an issuer of kind \"federation\"",
+        );
+    }
+    for Found { value, origin } in &tokens {
+        let text = value.expose();
+        if text.len() < LEAST_TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            refuse(
+                origin,
+                "a token of `vend_tokens` is shorter than 16 characters, or not plain text",
+                "make one with `openssl rand -hex 32`",
+            );
+        }
+    }
+    Some(Vend {
+        tokens: tokens.into_iter().map(|token| token.value).collect(),
+        duration: duration.value,
+    })
+}
+
+/// Two tenants with one token would be one.
+pub(super) fn refuse_common_tokens<'v>(root: &Section<'_>, vends: impl Iterator<Item = &'v Vend>) {
+    let mut seen = std::collections::HashSet::new();
+    let mut tokens = vends.flat_map(|vend| vend.tokens.iter().map(Secret::expose));
+    if !tokens.all(|token| seen.insert(token)) {
+        let message = "two of `vend_tokens` are the same: nobody could tell whose they are";
+        let fix = "give each its own (`openssl rand -hex 32`)";
+        root.document()
+            .error(&root.origin(), Refusal::new(message, fix));
+    }
+}

@@ -1,0 +1,148 @@
+//! Temporary keys for clients that go to COS themselves: `/.cosgate/credentials`.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use tokio::time::Duration;
+
+use super::Proxy;
+use super::exit::Exit;
+use crate::body::Answer;
+use crate::credentials::shapes::{Shape, render};
+use crate::credentials::vendor::Vended;
+use crate::payload::Mode;
+use crate::s3::request::{check_framing, content_length};
+use crate::s3::vend::{VEND_BYTES, VendRequest};
+use crate::s3::{Code, S3Error};
+use crate::tenant::vend::narrowed;
+use crate::tenant::{Connection, Grant, bearer_token};
+use crate::timestamp::Timestamp;
+
+/// Said of a key's end to those that refresh by it: a request signed just before must still arrive.
+const MARGIN: i64 = 30;
+
+impl Proxy {
+    /// Answers with a key that COS itself takes.
+    pub(super) async fn vend(
+        &self,
+        head: &Parts,
+        incoming: Incoming,
+        connection: Connection,
+        now: Timestamp,
+        exit: &mut Exit,
+    ) -> Result<Response<Answer>, S3Error> {
+        exit.speaks_json();
+        exit.sts_action("VendCredentials");
+        check_framing(head)?;
+        let tenants = &self.shared.tenants;
+        let mut caller = tenants.authenticate_vend(head, connection, now);
+        if let Err(error) = &caller
+            && error.code() == Code::InvalidToken
+            && let Some(token) = bearer_token(&head.headers)
+        {
+            if let Some(identity) = tenants.lacks_key_of(token) {
+                self.shared.key_sets.renew(identity).await;
+            }
+            caller = tenants.authenticate_vend(head, connection, now);
+        }
+        let caller = caller?;
+        exit.caller(&caller);
+        exit.admit(caller.tenant())?; // within their own limits
+        let offer = self.shared.vendor.offer(caller.tenant())?;
+        let body = self.vend_body(
+            head,
+            incoming,
+            caller.payload(),
+            &caller.tenant().name,
+            exit,
+        );
+        let asked = VendRequest::parse(&body.await?)?;
+        let duration = offer.duration(asked.duration_seconds)?;
+        let (grants, policy) = narrowed(caller.tenant(), &asked)?;
+        let is_whole = !asked.narrows() && asked.duration_seconds.is_none();
+        let (vendor, policy) = (&self.shared.vendor, policy.json());
+        let vended = vendor.key(&offer, caller.tenant(), &policy, duration, is_whole);
+        let vended = vended.await?;
+        exit.answered_here();
+        Ok(if head.method == Method::GET {
+            document(&container(&vended))
+        } else {
+            document(&sdk(&vended, duration, &grants))
+        })
+    }
+
+    /// The body, which must be what was signed.
+    async fn vend_body(
+        &self,
+        head: &Parts,
+        incoming: Incoming,
+        mode: Mode,
+        tenant: &str,
+        exit: &mut Exit,
+    ) -> Result<bytes::Bytes, S3Error> {
+        let length = content_length(head).and_then(|length| usize::try_from(length).ok());
+        let bytes = length.map_or(VEND_BYTES, |length| length.min(VEND_BYTES));
+        let _hold = self.gathered.take(tenant, usize::MAX, bytes)?;
+        let body = self.gather(incoming, head.version, VEND_BYTES, || {
+            S3Error::new(Code::InvalidArgument, "The body is larger than 16 KiB.")
+        });
+        let body = body.await?;
+        exit.gathered(body.len());
+        match mode {
+            Mode::Unsigned => Ok(body),
+            Mode::Sha256(hash) if digest(&SHA256, &body).as_ref() == hash => Ok(body),
+            _ => Err(S3Error::new(
+                Code::XAmzContentSHA256Mismatch,
+                "The provided 'x-amz-content-sha256' header does not match what was computed.",
+            )),
+        }
+    }
+}
+
+/// What AWS's SDKs read from a container's credentials endpoint.
+fn container(vended: &Vended) -> Value {
+    let key = &vended.key;
+    let expires = key.expires.map(|end| end.plus(-MARGIN).iso8601());
+    json!({
+        "AccessKeyId": key.secret_id,
+        "SecretAccessKey": key.secret_key.expose(),
+        "Token": key.token.as_ref().map(crate::secret::Secret::expose),
+        "Expiration": expires,
+    })
+}
+
+/// What the COS STS SDKs give, and where the keys may be used.
+fn sdk(vended: &Vended, duration: Duration, grants: &[Grant]) -> Value {
+    let text = render(Shape::Json, &vended.key, duration, &[]);
+    let mut answer: Value = serde_json::from_str(&text).unwrap_or_default();
+    let scopes: Vec<_> = grants.iter().map(scope).collect();
+    if let Some(answer) = answer.as_object_mut() {
+        answer.insert("scopes".to_owned(), scopes.into());
+    }
+    answer
+}
+
+fn scope(grant: &Grant) -> Value {
+    let prefixes: Vec<_> = grant.upstream_prefixes().collect();
+    let prefixes: Vec<_> = prefixes.iter().map(ToString::to_string).collect();
+    json!({
+        "name": grant.alias,
+        "bucket": grant.bucket,
+        "region": grant.region,
+        "prefixes": prefixes,
+    })
+}
+
+fn document(json: &Value) -> Response<Answer> {
+    let text = json.to_string();
+    let length = text.len();
+    let mut answer = Response::new(Answer::Whole(text.into()));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_LENGTH, length.into());
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

@@ -1,0 +1,311 @@
+//! Temporary keys for clients: who may have one, and what it may do.
+
+use std::collections::HashMap;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::header::{AUTHORIZATION, ORIGIN};
+use http::request::Parts;
+use http::{HeaderMap, Method};
+
+use super::authenticate::{Authenticated, Connection, Identity, Tenants};
+use super::policy::{Policy, tenant_policy};
+use super::{Grant, Tenant};
+use crate::config::{Config, PrefixPattern, unfold_action};
+use crate::payload::Mode;
+use crate::s3::vend::{OneOrMore, VendRequest};
+use crate::s3::{Code, ObjectKey, Operation, Query, S3Error, S3Request};
+use crate::timestamp::Timestamp;
+
+/// The SHA-256 of an authorization token: looked up, it tells nobody how much of a guess was right.
+pub(super) type TokenHash = [u8; 32];
+
+pub(super) fn token_hash(token: &[u8]) -> TokenHash {
+    let mut hash = TokenHash::default();
+    hash.copy_from_slice(digest(&SHA256, token).as_ref());
+    hash
+}
+
+impl Tenants {
+    /// Who asks for a key, before the body is read: by an authorization token (`GET`, as AWS's SDKs
+    /// ask a container's credentials endpoint), or as any request is authenticated (`POST`).
+    pub fn authenticate_vend(
+        &self,
+        head: &Parts,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<Authenticated, S3Error> {
+        self.check_secrecy(connection)?;
+        if head.headers.contains_key(ORIGIN) {
+            return Err(denied(
+                "no web page is given keys: its own server asks for them, and gives them to it",
+            ));
+        }
+        match head.method {
+            Method::GET => {
+                let caller = self.token_holder(&head.headers)?;
+                self.admit(&caller, connection, now)?;
+                Ok(caller)
+            }
+            Method::POST => {
+                let asked = S3Request {
+                    operation: Operation::ListBuckets, // what is signed is the head, as it came
+                    bucket: None,
+                    key: None,
+                    query: Query::parse(head.uri.query().unwrap_or_default())?,
+                    copy_source: None,
+                };
+                let caller = self.authenticate(head, &asked, connection, now)?;
+                match caller.identity() {
+                    Identity::Bearer(_)
+                    | Identity::Certificate(_)
+                    | Identity::Header(_)
+                    | Identity::Qsign(_)
+                    | Identity::Session { .. } => Ok(caller),
+                    _ => Err(denied(
+                        "a key is given to who signs the request or has a token",
+                    )),
+                }
+            }
+            _ => Err(S3Error::new(
+                Code::MethodNotAllowed,
+                "Keys are asked for with GET and an authorization token, or with POST.",
+            )),
+        }
+    }
+
+    fn token_holder(&self, headers: &HeaderMap) -> Result<Authenticated, S3Error> {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let (Some(token), None) = (values.next(), values.next()) else {
+            return Err(denied("the authorization token is missing"));
+        };
+        let tenant = self.vend_tokens.get(&token_hash(token.as_bytes()));
+        let tenant = tenant.and_then(|tenant| self.all.get(*tenant));
+        let tenant = tenant.ok_or_else(|| denied("nobody has this authorization token"))?;
+        Ok(Authenticated::new(
+            tenant,
+            Identity::VendToken,
+            Mode::Unsigned,
+        ))
+    }
+}
+
+/// What a key for `tenant` may do that is narrowed as `asked`: the grants that are left, and their
+/// policy. Whatever lies outside what the tenant has is refused and not left out.
+pub fn narrowed(tenant: &Tenant, asked: &VendRequest) -> Result<(Vec<Grant>, Policy), S3Error> {
+    let mut grants = tenant.grants.clone();
+    if let Some(bucket) = &asked.bucket {
+        grants.retain(|grant| grant.alias == *bucket);
+        if grants.is_empty() {
+            return Err(denied("you have no bucket of this name"));
+        }
+    }
+    if asked.narrows() {
+        let [grant] = &mut grants[..] else {
+            return Err(S3Error::new(
+                Code::InvalidArgument,
+                "The body is refused: name the bucket.",
+            ));
+        };
+        narrow(grant, asked)?;
+    }
+    let narrowed = Tenant {
+        index: tenant.index,
+        name: tenant.name.clone(),
+        grants,
+        limits: None,
+    };
+    let policy = tenant_policy(&narrowed);
+    if policy.statement.is_empty() {
+        return Err(denied("nothing is left that the key could do"));
+    }
+    Ok((narrowed.grants, policy))
+}
+
+fn narrow(grant: &mut Grant, asked: &VendRequest) -> Result<(), S3Error> {
+    let is_narrower =
+        asked.key.is_some() || asked.allow_prefixes.is_some() || asked.allow_actions.is_some();
+    if grant.policy.is_some() && is_narrower {
+        return Err(denied("a bucket whose grant is a policy is given whole"));
+    }
+    let mut patterns = Vec::new();
+    if let Some(key) = &asked.key {
+        ObjectKey::from_decoded(key.clone())?;
+        let pattern = PrefixPattern::parse(key).map_err(|why| refused(&why))?;
+        if !matches!(pattern, PrefixPattern::Exact(_)) {
+            return Err(refused("a key has no `*`"));
+        }
+        patterns.push(pattern);
+    }
+    for text in asked.allow_prefixes.iter().flat_map(OneOrMore::texts) {
+        patterns.push(PrefixPattern::parse(text).map_err(|why| refused(&why))?);
+    }
+    for pattern in &patterns {
+        if !grant
+            .prefixes
+            .iter()
+            .any(|granted| pattern.is_within(granted))
+        {
+            return Err(denied("a prefix or key is outside those that are yours"));
+        }
+    }
+    if !patterns.is_empty() {
+        grant.prefixes = patterns;
+    }
+    if let Some(list) = &asked.allow_actions {
+        let mut actions = Vec::new();
+        for text in list.texts() {
+            actions.extend(unfold_action(text).map_err(|why| refused(&why))?);
+        }
+        if let Some(other) = actions.iter().find(|action| !grant.allows(action)) {
+            return Err(denied(&format!("your access does not include {other}")));
+        }
+        actions.sort_unstable();
+        actions.dedup();
+        grant.actions = actions;
+    }
+    Ok(())
+}
+
+fn refused(why: &str) -> S3Error {
+    S3Error::new(
+        Code::InvalidArgument,
+        format!("The body is refused: {why}."),
+    )
+}
+
+fn denied(why: &str) -> S3Error {
+    S3Error::new(Code::AccessDenied, format!("Access Denied: {why}."))
+}
+
+/// For each token of the configuration, the index of its tenant.
+pub(super) fn tokens(config: &Config) -> HashMap<TokenHash, usize> {
+    let tenants = config.tenants.iter().enumerate();
+    let vends = tenants.filter_map(|(index, tenant)| Some((index, tenant.vend.as_ref()?)));
+    let tokens = vends.flat_map(|(index, vend)| vend.tokens.iter().map(move |t| (t, index)));
+    tokens
+        .map(|(token, index)| (token_hash(token.expose().as_bytes()), index))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tenant(prefixes: &[PrefixPattern]) -> Tenant {
+        let actions = ["name/cos:GetObject", "name/cos:PutObject"];
+        let grant = |alias: &str| Grant {
+            alias: alias.into(),
+            bucket: "shared-1250000000".into(),
+            region: "ap-guangzhou".into(),
+            root: "acme/".into(),
+            prefixes: prefixes.to_vec(),
+            list_default_prefix: false,
+            actions: actions.map(str::to_owned).to_vec(),
+            headers: Vec::new(),
+            policy: None,
+        };
+        Tenant {
+            index: 0,
+            name: "acme".into(),
+            grants: vec![grant("photos"), grant("films")],
+            limits: None,
+        }
+    }
+
+    fn ask(body: &str) -> Result<Policy, Code> {
+        let tenant = tenant(&[PrefixPattern::StartsWith("in/".into())]);
+        let asked = VendRequest::parse(body.as_bytes()).map_err(|error| error.code())?;
+        let narrowed = narrowed(&tenant, &asked).map_err(|error| error.code())?;
+        Ok(narrowed.1)
+    }
+
+    #[test]
+    fn a_key_is_narrowed_to_what_is_asked() {
+        let policy =
+            ask(r#"{"bucket":"photos","key":"in/x.jpg","allowActions":"name/cos:PutObject"}"#)
+                .unwrap();
+        let [statement] = &policy.statement[..] else {
+            panic!()
+        };
+        assert_eq!(
+            statement.resource,
+            ["qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000/acme/in/x.jpg"]
+        );
+        assert!(!statement.action.contains(&"name/cos:GetObject".to_owned()));
+        assert!(ask("").is_ok() && ask("{}").is_ok());
+        let folder = r#"{"bucket":"photos","allowPrefix":"in/deep/*"}"#;
+        assert!(ask(folder).unwrap().json().contains("/acme/in/deep/*"));
+    }
+
+    #[test]
+    fn nothing_outside_is_given_and_nothing_else_understood() {
+        for (body, code) in [
+            (r#"{"bucket":"other"}"#, Code::AccessDenied),
+            (r#"{"key":"in/x"}"#, Code::InvalidArgument),
+            (r#"{"bucket":"photos","key":"out/x"}"#, Code::AccessDenied),
+            (r#"{"bucket":"photos","key":"in/*"}"#, Code::InvalidArgument),
+            (
+                r#"{"bucket":"photos","allowPrefixes":["in/*","*"]}"#,
+                Code::AccessDenied,
+            ),
+            (
+                r#"{"bucket":"photos","allowPrefixes":["in*"]}"#,
+                Code::AccessDenied,
+            ),
+            (
+                r#"{"bucket":"photos","allowPrefixes":["in/${uin}/*"]}"#,
+                Code::InvalidArgument,
+            ),
+            (
+                r#"{"bucket":"photos","allowPrefixes":[]}"#,
+                Code::InvalidArgument,
+            ),
+            (
+                r#"{"bucket":"photos","allowActions":["name/cos:DeleteObject"]}"#,
+                Code::AccessDenied,
+            ),
+            (
+                r#"{"bucket":"photos","allowActions":["*"]}"#,
+                Code::InvalidArgument,
+            ),
+            (
+                r#"{"bucket":"photos","policy":"{}"}"#,
+                Code::InvalidArgument,
+            ),
+            (
+                r#"{"bucket":"photos","bucket":"films"}"#,
+                Code::InvalidArgument,
+            ),
+            ("[]", Code::InvalidArgument),
+        ] {
+            assert_eq!(ask(body).err(), Some(code), "{body}");
+        }
+    }
+
+    fn pattern() -> impl Strategy<Value = PrefixPattern> {
+        prop_oneof![
+            Just(PrefixPattern::Any),
+            "[ab/]{1,3}".prop_map(PrefixPattern::Exact),
+            "[ab/]{1,3}".prop_map(PrefixPattern::StartsWith),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn a_narrowed_grant_covers_no_key_that_the_grant_does_not(
+            granted in prop::collection::vec(pattern(), 1..3),
+            asked in pattern(),
+            key in "[ab/]{1,4}",
+        ) {
+            let whole = tenant(&granted);
+            let body = serde_json::json!({"bucket": "photos", "allowPrefixes": asked.to_string()});
+            let asked = VendRequest::parse(body.to_string().as_bytes()).unwrap();
+            if let Ok((grants, _)) = narrowed(&whole, &asked) {
+                prop_assert!(!grants[0].covers(&key) || whole.grants[0].covers(&key));
+            }
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Temporary keys handed to clients, over sockets: who gets one, what it opens at COS itself, and what
+//! else is refused.
+#![cfg(feature = "emulator")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise"
+)]
+
+mod support;
+
+use std::io::Write as _;
+
+use cosgate::emulator::{Emulator, Faults, StsFault};
+use serde_json::{Value, json};
+use support::{ACME, BUCKET, Call, GLOBEX, Reply, World};
+use tempfile::NamedTempFile;
+
+const PATH: &str = "/.cosgate/credentials";
+const TOKEN: &str = "acme-container-token-0000000000";
+
+/// The tenant acme hands out keys.
+fn world() -> World {
+    world_with("vend = true\nvend_duration = \"40m\"\n")
+}
+
+fn world_with(vend: &str) -> World {
+    let emulator = support::emulator();
+    let mut token = NamedTempFile::new().unwrap();
+    writeln!(token, "{TOKEN}").unwrap();
+    let tokens = if vend.is_empty() {
+        String::new()
+    } else {
+        format!("vend_tokens = [\"file:{}\"]\n", token.path().display())
+    };
+    let toml = support::toml(emulator.cos_addr(), emulator.sts_addr(), "").replacen(
+        "[tenants.acme]\n",
+        &format!("[tenants.acme]\n{vend}{tokens}"),
+        1,
+    );
+    let gateway = support::Gateway::start(&toml);
+    World { gateway, emulator }
+}
+
+fn sent(call: Call) -> Reply {
+    call.send()
+}
+
+fn by_token(world: &World, token: &str) -> Reply {
+    sent(Call::new(world.gateway.addr, "GET", PATH).header("authorization", token))
+}
+
+fn ask(world: &World, body: &Value) -> Reply {
+    sent(world.signed("POST", PATH).body(body.to_string()))
+}
+
+fn json_of(reply: &Reply) -> Value {
+    serde_json::from_slice(&reply.body).unwrap()
+}
+
+/// A key, used at COS without the proxy.
+struct Key {
+    id: String,
+    secret: String,
+    token: String,
+}
+
+impl Key {
+    fn of(reply: &Reply) -> Self {
+        assert_eq!(
+            reply.status,
+            200,
+            "{}",
+            String::from_utf8_lossy(&reply.body)
+        );
+        let json = json_of(reply);
+        let text = |sdk: &str, aws: &str| {
+            let found = json.pointer(sdk).or_else(|| json.pointer(aws));
+            found.and_then(Value::as_str).unwrap().to_owned()
+        };
+        Self {
+            id: text("/credentials/tmpSecretId", "/AccessKeyId"),
+            secret: text("/credentials/tmpSecretKey", "/SecretAccessKey"),
+            token: text("/credentials/sessionToken", "/Token"),
+        }
+    }
+
+    fn status(&self, emulator: &Emulator, method: &str, target: &str) -> u16 {
+        let host = format!("{BUCKET}.cos.ap-guangzhou.myqcloud.com");
+        let call = Call::new(emulator.cos_addr(), method, target)
+            .header("host", &host)
+            .header("x-amz-security-token", &self.token)
+            .signed_by((&self.id, &self.secret));
+        sent(call).status
+    }
+}
+
+#[test]
+fn a_token_gets_the_key_of_its_tenant() {
+    let world = world();
+    let reply = by_token(&world, TOKEN);
+    let key = Key::of(&reply);
+    assert_eq!(reply.header("cache-control"), Some("no-store"));
+    assert_eq!(reply.header("access-control-allow-origin"), None);
+    assert!(
+        json_of(&reply)["Expiration"]
+            .as_str()
+            .unwrap()
+            .ends_with('Z')
+    );
+    assert_eq!(key.status(&world.emulator, "PUT", "/acme/a"), 200);
+    assert_eq!(key.status(&world.emulator, "GET", "/acme/a"), 200);
+    for (method, target) in [("GET", "/globex/a"), ("PUT", "/globex/a"), ("GET", "/")] {
+        assert_eq!(
+            key.status(&world.emulator, method, target),
+            403,
+            "{method} {target}"
+        );
+    }
+    // The same key while enough of its time is left.
+    assert_eq!(Key::of(&by_token(&world, TOKEN)).id, key.id);
+    assert_eq!(world.emulator.counters().counts().sts_calls, 1);
+    world
+        .gateway
+        .log
+        .assert_says("\"operation\":\"VendCredentials\"");
+    let log = world.gateway.log.text();
+    assert!(
+        log.contains("\"identity\":\"vend-token\"") && log.contains("\"tenant\":\"acme\""),
+        "{log}"
+    );
+    for secret in [&key.id, &key.secret, &key.token, TOKEN] {
+        assert!(!log.contains(secret));
+    }
+}
+
+#[test]
+fn a_key_is_narrowed_on_request_and_never_widened() {
+    let world = world();
+    let body =
+        json!({"bucket": "photos", "key": "acme/one.jpg", "allowActions": ["name/cos:PutObject"]});
+    let reply = ask(&world, &body);
+    let key = Key::of(&reply);
+    let scope = &json_of(&reply)["scopes"][0];
+    assert_eq!(
+        (&scope["bucket"], &scope["prefixes"][0]),
+        (&json!(BUCKET), &json!("acme/one.jpg"))
+    );
+    let life =
+        |json: &Value| json["expiredTime"].as_i64().unwrap() - json["startTime"].as_i64().unwrap();
+    assert_eq!(life(&json_of(&reply)), 2400);
+    assert_eq!(key.status(&world.emulator, "PUT", "/acme/one.jpg"), 200);
+    for (method, target) in [
+        ("GET", "/acme/one.jpg"),
+        ("PUT", "/acme/two.jpg"),
+        ("DELETE", "/acme/one.jpg"),
+    ] {
+        assert_eq!(
+            key.status(&world.emulator, method, target),
+            403,
+            "{method} {target}"
+        );
+    }
+    let folder = json!({"bucket": "photos", "allowPrefix": "acme/in/*", "durationSeconds": 1800});
+    let reply = ask(&world, &folder);
+    assert_eq!(life(&json_of(&reply)), 1800);
+    let key = Key::of(&reply);
+    assert_eq!(key.status(&world.emulator, "PUT", "/acme/in/x"), 200);
+    assert_eq!(key.status(&world.emulator, "PUT", "/acme/x"), 403);
+    for (body, status) in [
+        (json!({"bucket": "photos", "key": "globex/x"}), 403),
+        (json!({"bucket": "photos", "allowPrefixes": ["*"]}), 403),
+        (
+            json!({"bucket": "photos", "allowActions": ["PutObjectACL"]}),
+            403,
+        ),
+        (json!({"bucket": "else"}), 403),
+        (json!({"bucket": "photos", "allowActions": ["*"]}), 400),
+        (json!({"durationSeconds": 60}), 400),
+        (json!({"durationSeconds": 7200}), 400),
+        (json!({"policy": {}}), 400),
+        (json!("x".repeat(20_000)), 400),
+    ] {
+        let reply = ask(&world, &body);
+        assert_eq!(reply.status, status, "{body}");
+        assert_eq!(reply.header("content-type"), Some("application/json"));
+        assert!(json_of(&reply)["code"].is_string());
+    }
+}
+
+#[test]
+fn nobody_else_gets_a_key() {
+    let world = world();
+    let plain = |method: &str| Call::new(world.gateway.addr, method, PATH);
+    let refusals = [
+        (by_token(&world, "acme-container-token-0000000001"), 403),
+        (by_token(&world, &format!("Bearer {TOKEN}")), 403),
+        (sent(plain("GET")), 403),
+        (sent(plain("POST")), 403),
+        (sent(world.signed("GET", PATH)), 403),
+        (sent(plain("POST").header("authorization", TOKEN)), 400),
+        (sent(plain("POST").signed_by(GLOBEX)), 403),
+        (sent(plain("POST").signed_by((ACME.0, GLOBEX.1))), 403),
+        (sent(plain("PUT").signed_by(ACME)), 405),
+        (sent(plain("DELETE").signed_by(ACME)), 405),
+        (
+            sent(plain("OPTIONS").header("origin", "https://example.com")),
+            403,
+        ),
+        (
+            sent(
+                plain("GET")
+                    .header("authorization", TOKEN)
+                    .header("origin", "null"),
+            ),
+            403,
+        ),
+        (
+            sent(
+                world
+                    .signed("POST", PATH)
+                    .header("origin", "https://example.com"),
+            ),
+            403,
+        ),
+        // The body is not what was signed.
+        (
+            sent(
+                world
+                    .signed("POST", PATH)
+                    .body("{}")
+                    .payload(&"0".repeat(64)),
+            ),
+            400,
+        ),
+        // A token is good for this alone.
+        (
+            sent(
+                Call::new(world.gateway.addr, "GET", "/photos/acme/a")
+                    .header("authorization", TOKEN),
+            ),
+            400,
+        ),
+    ];
+    for (index, (reply, status)) in refusals.iter().enumerate() {
+        let said = String::from_utf8_lossy(&reply.body);
+        assert_eq!(reply.status, *status, "{index}: {said}");
+        assert_eq!(reply.header("access-control-allow-origin"), None);
+    }
+    assert_eq!(world.emulator.counters().counts().sts_calls, 0);
+}
+
+#[test]
+fn a_tenant_hands_out_nothing_unless_it_says_so() {
+    let world = world_with("");
+    assert_eq!(ask(&world, &json!({})).status, 403);
+    assert_eq!(by_token(&world, TOKEN).status, 403);
+    assert_eq!(world.emulator.counters().counts().sts_calls, 0);
+}
+
+#[test]
+fn an_object_of_the_same_name_in_a_virtual_hosted_bucket_is_an_object() {
+    let world = world();
+    let reply = sent(
+        world
+            .signed("GET", PATH)
+            .header("host", "photos.s3.localhost"),
+    );
+    assert_eq!((reply.status, reply.code().as_str()), (403, "AccessDenied"));
+    assert_eq!(reply.header("content-type"), Some("application/xml"));
+}
+
+#[test]
+fn a_key_with_little_time_left_is_not_handed_out() {
+    let world = world();
+    let key = Key::of(&by_token(&world, TOKEN));
+    let faults = world.emulator.faults();
+    faults.set(Faults {
+        sts_lifetime: Some(1100),
+        ..Faults::default()
+    });
+    let reply = ask(&world, &json!({"bucket": "photos"}));
+    assert_eq!(reply.status, 503);
+    assert!(reply.header("retry-after").is_some());
+    faults.set(Faults {
+        sts_lifetime: None,
+        sts: Some(StsFault::Down),
+        ..Faults::default()
+    });
+    assert_eq!(ask(&world, &json!({"bucket": "photos"})).status, 503);
+    // The one that was fetched before is still good.
+    assert_eq!(Key::of(&by_token(&world, TOKEN)).id, key.id);
+}
+
+/// A grant that is a policy: judged here, and by COS with its conditions.
+#[test]
+fn a_raw_policy_fences_at_the_proxy_and_at_cos() {
+    let emulator = support::emulator();
+    let base = format!("qcs::cos:ap-guangzhou:uid/1250000000:{BUCKET}");
+    let mut policy = NamedTempFile::new().unwrap();
+    let statement = json!([
+        {"effect": "allow", "action": ["name/cos:PutObject", "name/cos:GetObject"], "resource": [format!("{base}/acme/*")]},
+        {"effect": "allow", "action": "name/cos:DeleteObject", "resource": format!("{base}/acme/*"),
+            "condition": {"ip_equal": {"qcs:ip": "192.0.2.0/24"}}},
+        {"effect": "deny", "action": "name/cos:GetObject", "resource": format!("{base}/acme/secret/*")},
+    ]);
+    write!(
+        policy,
+        "{}",
+        json!({"version": "2.0", "statement": statement})
+    )
+    .unwrap();
+    let toml = support::toml(emulator.cos_addr(), emulator.sts_addr(), "").replacen(
+        "prefixes = [\"acme/*\"]\nactions = [\"read\", \"write\", \"list\"]\n",
+        &format!("policy = \"file:{}\"\n", policy.path().display()),
+        1,
+    );
+    let gateway = support::Gateway::start(&toml);
+    let world = World { gateway, emulator };
+    for key in ["acme/a", "acme/secret/a"] {
+        world
+            .signed("PUT", &format!("/photos/{key}"))
+            .body("x")
+            .send()
+            .assert_ok();
+    }
+    world.signed("GET", "/photos/acme/a").send().assert_ok();
+    let asked = world.emulator.counters().counts().cos_requests;
+    for (method, target) in [
+        ("GET", "/photos/acme/secret/a"),
+        ("PUT", "/photos/globex/a"),
+        ("GET", "/photos?list-type=2&prefix=acme%2F"),
+        ("GET", "/photos/acme/a?tagging"),
+    ] {
+        assert_eq!(
+            world.signed(method, target).send().status,
+            403,
+            "{method} {target}"
+        );
+    }
+    assert_eq!(
+        world.emulator.counters().counts().cos_requests,
+        asked,
+        "refused here"
+    );
+    // The condition is COS's to judge: it sees an address of another network.
+    assert_eq!(world.signed("DELETE", "/photos/acme/a").send().status, 403);
+    assert!(world.emulator.counters().counts().cos_requests > asked);
+}
