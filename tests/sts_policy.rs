@@ -53,11 +53,7 @@ fn policies_are_those_of_the_official_sdks() {
     assert_eq!(checked + NOT_APPLICABLE.len(), 37);
 }
 
-#[expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "a test fails by a panic"
-)]
+#[expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 fn case_policy(config: &Value) -> Option<Policy> {
     if !config["policy"].is_null() {
         return Some(Policy::parse(&config["policy"].to_string()).unwrap());

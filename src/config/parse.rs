@@ -25,7 +25,6 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 const WEEK: Duration = Duration::from_hours(7 * 24);
-
 /// As many as 256 bits are in base64, less the padding and then some.
 const SESSION_SECRET_BYTES: usize = 32;
 

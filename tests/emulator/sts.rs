@@ -199,7 +199,12 @@ fn a_policy_in_a_get_is_encoded_twice() {
     assert!(reply.text().contains("TmpSecretKey"), "{}", reply.text());
 }
 
-/// The codes of AssumeRole with these changes to a good body, on an account with one role.
+/// The codes of `AssumeRole` with these changes to a good body, on an account with one role.
+#[expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 fn role_code(action: &str, change: &Value) -> String {
     let arn = "qcs::cam::uin/100000000001:roleName/r";
     let emulator = emulator_with(EmulatorConfig {
