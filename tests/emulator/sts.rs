@@ -253,7 +253,7 @@ fn a_role_is_given_as_documented() {
             json!({"RoleArn": "qcs::cam::uin/1:roleName/none"}),
             "ResourceNotFound.RoleNotFound",
         ),
-        (json!({"Tags": vec![tag.clone(); 51]}), wrong),
+        (json!({"Tags": vec![tag; 51]}), wrong),
         (
             json!({"Tags": [{"Key": "k".repeat(129), "Value": "v"}]}),
             wrong,
