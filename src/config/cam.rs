@@ -240,6 +240,11 @@ impl Statement {
         }
     }
 
+    /// Whether it grants; else it forbids.
+    pub fn allows(&self) -> bool {
+        self.effect == Effect::Allow
+    }
+
     fn parse(json: &Value) -> Result<Self, PolicyError> {
         const MEMBERS: [&str; 4] = ["effect", "action", "resource", "condition"];
         let Value::Object(json) = json else {

@@ -196,6 +196,11 @@ impl Cache {
         &self.issuers
     }
 
+    /// One for each issuer.
+    pub(super) fn breakers(&self) -> &[Arc<Breaker>] {
+        &self.maker.breakers
+    }
+
     /// What is counted.
     pub fn counters(&self) -> &Arc<CacheCounters> {
         &self.counters
