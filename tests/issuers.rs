@@ -350,6 +350,26 @@ fn a_command_that_gives_no_good_key_gives_none_in_time() {
     });
 }
 
+#[test]
+fn a_command_that_is_given_up_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let script = format!(
+        "sleep 300 >/dev/null & echo $! > {}; exec yes",
+        file.display()
+    );
+    let world = World::with(&role(&format!(
+        "command = [\"/bin/sh\", \"-c\", \"{script}\"]"
+    )));
+    assert_eq!(world.put("acme/a").status, 503);
+    world.gateway.log.assert_says("more than 64 KiB");
+    let pid = fs::read_to_string(&file).unwrap();
+    let stat = format!("/proc/{}/stat", pid.trim());
+    eventually("what it has started is killed", || {
+        fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
+    });
+}
+
 /// Each of them waits some seconds for a key that does not come.
 fn all_at_once<T: Send, const N: usize>(all: [T; N], check: impl Fn(T) + Sync) {
     let check = &check;
