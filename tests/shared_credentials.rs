@@ -9,10 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use cosgate::emulator::Emulator;
+use cosgate::emulator::{Emulator, EmulatorConfig};
+use cosgate::secret::Secret;
 use tokio::time::Instant;
 
-use support::{ACME, Call, GLOBEX, Gateway, emulator, eventually, toml};
+use support::{ACCOUNT, ACME, BUCKET, Call, GLOBEX, Gateway, emulator, eventually, toml};
 
 const REPLICAS: usize = 3;
 
@@ -148,6 +149,39 @@ fn a_key_that_cos_refuses_is_not_taken_from_the_redis_again() {
         2,
         "the second takes the first one's new key"
     );
+}
+
+/// Two machines, the same configuration, and a profile file with another account's key on each.
+#[test]
+fn cosgates_whose_profiles_are_of_other_accounts_share_no_key() {
+    let Some(redis) = Redis::start() else { return };
+    let second = ("AKIDsecondsecondsecond", "secret-of-the-second-account");
+    let emulator = Emulator::start(EmulatorConfig {
+        keys: [ACCOUNT, second]
+            .map(|(id, secret)| (id.to_owned(), Secret::new(secret)))
+            .to_vec(),
+        buckets: vec![(BUCKET.to_owned(), "ap-guangzhou".to_owned())],
+        ..EmulatorConfig::default()
+    })
+    .unwrap();
+    let profile = tempfile::NamedTempFile::new().unwrap();
+    let shared = format!(
+        "[credentials.shared]\nredis = \"{}\"\nkey = \"{KEY}\"\n",
+        url(redis.port)
+    );
+    let toml = toml(emulator.cos_addr(), emulator.sts_addr(), &shared).replace(
+        "secret_id = \"env:ACCOUNT_ID\"\nsecret_key = \"env:ACCOUNT_SECRET\"",
+        &format!(
+            "profile = \"ci\"\nprofile_file = \"{}\"",
+            profile.path().display()
+        ),
+    );
+    for ((id, secret), calls) in [(ACCOUNT, 1), (second, 2), (ACCOUNT, 2)] {
+        let text = format!("[ci]\nsecret_id = {id}\nsecret_key = {secret}\n");
+        std::fs::write(profile.path(), text).unwrap();
+        use_folder(&Gateway::start(&toml), ACME, "acme");
+        assert_eq!(sts_calls(&emulator), calls, "{id}");
+    }
 }
 
 #[test]

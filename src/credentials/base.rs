@@ -186,7 +186,7 @@ fn read_secret(secret: &GivenSecret) -> Result<Secret, String> {
     GivenSecret::parse(&text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-fn read_profile(name: &str, file: &Path) -> Result<CallerKey, String> {
+pub(super) fn read_profile(name: &str, file: &Path) -> Result<CallerKey, String> {
     let text = read_text(file)?;
     let profile = Profile::parse(&text, name);
     let Profile {
