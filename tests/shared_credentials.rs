@@ -184,6 +184,41 @@ fn cosgates_whose_profiles_are_of_other_accounts_share_no_key() {
     }
 }
 
+/// It has a key without having asked STS, whose answer would have put its clock right.
+#[test]
+fn a_cosgate_whose_clock_is_wrong_and_whose_key_is_another_s_fails_no_client() {
+    let Some(redis) = Redis::start() else { return };
+    for signature in ["s3", "cos"] {
+        let emulator = emulator();
+        let shared = format!(
+            "[credentials.shared]\nredis = \"{}\"\nkey = \"{KEY}\"\n",
+            url(redis.port)
+        );
+        let text = toml(emulator.cos_addr(), emulator.sts_addr(), &shared)
+            .replace("duration = \"30m\"", "duration = \"2h\"")
+            .replacen(
+                "[upstream]",
+                &format!("[upstream]\nsignature = \"{signature}\""),
+                1,
+            );
+        use_folder(&Gateway::start(&text), ACME, "acme");
+        for late in [1200, -1200] {
+            for method in ["GET", "HEAD"] {
+                let gateway = Gateway::start_late([127, 0, 0, 1].into(), &text, late);
+                let call = Call::new(gateway.addr, method, "/photos/acme/a");
+                let reply = call.signed_by(ACME).send();
+                assert_eq!(reply.status, 200, "{signature} {late} {method}");
+                use_folder(&gateway, ACME, "acme");
+            }
+        }
+        // In its own language COS says of a late time what it says of an old key.
+        assert!(
+            signature == "cos" || sts_calls(&emulator) == 1,
+            "{signature}"
+        );
+    }
+}
+
 #[test]
 fn what_the_redis_holds_is_sealed_and_believed_for_its_own_scope_alone() {
     let Some(redis) = Redis::start() else { return };

@@ -42,6 +42,7 @@ pub(super) struct Tries {
     repeatable: bool,
     resent: bool,
     rekeyed: bool,
+    retimed: bool,
 }
 
 impl Tries {
@@ -53,6 +54,7 @@ impl Tries {
             repeatable: operation.is_idempotent() && (reads || !conditional),
             resent: false,
             rekeyed: false,
+            retimed: false,
         }
     }
 
@@ -73,6 +75,11 @@ impl Tries {
     /// Whether to try again with another key when COS refused this one: it did nothing.
     pub(super) fn after_key_refused(&mut self, replayable: bool) -> bool {
         replayable && !std::mem::replace(&mut self.rekeyed, true)
+    }
+
+    /// The same when COS refused the time that was signed, and has told the right one.
+    pub(super) fn after_time_refused(&mut self, replayable: bool) -> bool {
+        replayable && !std::mem::replace(&mut self.retimed, true)
     }
 }
 
