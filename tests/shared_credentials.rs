@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use cosgate::emulator::{Emulator, EmulatorConfig};
+use cosgate::emulator::{Emulator, EmulatorConfig, Faults};
 use cosgate::secret::Secret;
 use tokio::time::Instant;
 
@@ -217,6 +217,28 @@ fn a_cosgate_whose_clock_is_wrong_and_whose_key_is_another_s_fails_no_client() {
             "{signature}"
         );
     }
+}
+
+#[test]
+fn a_late_clock_makes_no_old_key_of_another_young() {
+    let Some(redis) = Redis::start() else { return };
+    let emulator = emulator();
+    let shared = format!(
+        "[credentials.shared]\nredis = \"{}\"\nkey = \"{KEY}\"\n",
+        url(redis.port)
+    );
+    let text = toml(emulator.cos_addr(), emulator.sts_addr(), &shared);
+    emulator.faults().set(Faults {
+        sts_lifetime: Some(8),
+        ..Faults::default()
+    });
+    let late = Gateway::start_late([127, 0, 0, 1].into(), &text, 1200);
+    use_folder(&Gateway::start(&text), ACME, "acme");
+    thread::sleep(Duration::from_millis(4500)); // less than half of its life is left
+    let call = Call::new(late.addr, "GET", "/photos/acme/a").signed_by(ACME);
+    call.send().assert_ok();
+    // The second is refused for its time, and made once more.
+    assert_eq!(sts_calls(&emulator), 3);
 }
 
 #[test]
