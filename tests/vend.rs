@@ -412,6 +412,26 @@ fn one_tenant_s_clients_get_so_many_keys_a_second() {
     world.signed("PUT", "/photos/acme/a").send().assert_ok();
 }
 
+#[test]
+fn an_issuer_s_own_rate_holds_for_the_keys_of_clients_too() {
+    let emulator = support::emulator();
+    let toml = support::toml(emulator.cos_addr(), emulator.sts_addr(), "")
+        .replacen("[tenants.acme]\n", "[tenants.acme]\nvend = true\n", 1)
+        .replacen(
+            "[issuers.main]\n",
+            "[issuers.main]\ncalls_per_second = 1\nburst = 2\n",
+            1,
+        );
+    let gateway = support::Gateway::start(&toml);
+    let world = World { gateway, emulator };
+    let began = Instant::now();
+    let given = (0..30)
+        .filter(|_| ask(&world, &json!({"bucket": "photos"})).status == 200)
+        .count();
+    let most = 3 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!((2..=most).contains(&given), "{given}");
+}
+
 /// A grant that is a policy: judged here, and by COS with its conditions.
 #[test]
 fn a_raw_policy_fences_at_the_proxy_and_at_cos() {

@@ -13,7 +13,7 @@ use super::cache::{Cache, CacheCounters};
 use super::issuer::Issuer;
 use super::sts::StsError;
 use super::{Credential, IssueError};
-use crate::config::{Config, TenantLimits};
+use crate::config::{CallRate, Config, TenantLimits};
 use crate::s3::{Code, Fault, S3Error};
 use crate::shape;
 use crate::tenant::Tenant;
@@ -25,7 +25,8 @@ const LEAST_LEFT: Duration = Duration::from_mins(20);
 const SHORTEST: u64 = 1800;
 /// Calls in a second for one tenant, or all subjects of one template; and at once, after a rest.
 const OFFER_RATE: (u64, u64) = (20, 40);
-/// The same for one issuer, beside the proxy's own. Tencent allows an account 600 (1312/48195).
+/// The same for one issuer, beside the proxy's own, which it does not exceed. Tencent allows an account
+/// 600 (1312/48195).
 const ISSUER_RATE: (u64, u64) = (50, 100);
 /// Calls of one issuer under way.
 const UNDER_WAY: u64 = 32;
@@ -111,14 +112,17 @@ impl Vendor {
             // A static issuer has none.
             let issuer = cache.issuers().get(index).and_then(Option::as_ref);
             let breaker = cache.breakers().get(index);
-            let (Some(vend), Some(issuer), Some(breaker)) = (vend, issuer, breaker) else {
+            let rate = config.issuers.get(index).map(|issuer| issuer.rate);
+            let (Some(vend), Some(issuer), Some(breaker), Some(rate)) =
+                (vend, issuer, breaker, rate)
+            else {
                 offers.push(None);
                 continue;
             };
             issuers.entry(index).or_insert_with(|| {
                 Arc::new(Lane {
                     issuer: Arc::clone(issuer),
-                    limits: limits(ISSUER_RATE, Some(UNDER_WAY)),
+                    limits: limits(of_issuer(rate), Some(UNDER_WAY)),
                     breaker: Arc::clone(breaker),
                     probe: Semaphore::new(1),
                     counters: Arc::clone(cache.counters()),
@@ -303,6 +307,15 @@ impl Offer {
             format!("durationSeconds must be {SHORTEST} to {longest} here."),
         ))
     }
+}
+
+/// Who lets an issuer call less often than is usual means these calls too.
+fn of_issuer(rate: CallRate) -> (u64, u64) {
+    let (most, burst) = ISSUER_RATE;
+    (
+        most.min(rate.per_second.into()),
+        burst.min(rate.burst.into()),
+    )
 }
 
 fn limits((rate, burst): (u64, u64), under_way: Option<u64>) -> Option<Arc<Limits>> {
