@@ -129,7 +129,7 @@ impl Running {
     }
 
     /// The address after `before` in what the program has said.
-    fn address(&self, before: &str) -> std::net::SocketAddr {
+    fn address(&self, before: &str) -> SocketAddr {
         let mut found = None;
         support::eventually(before, || {
             let said = self.out() + &self.err();
@@ -926,7 +926,7 @@ fn serve_serves_and_ends_well_on_either_signal() {
 #[test]
 fn serve_says_which_address_is_taken() {
     let emulator = emulator();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let file = file_for(&emulator);
     let output = cosgate(&["serve", "-c", file.path()])
@@ -958,7 +958,7 @@ fn the_emulator_ends_well_on_either_signal_and_leaves_nothing() {
 
 #[test]
 fn dev_says_which_flag_takes_another_address() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = run(&["dev", "--listen", &address]);
     assert_eq!(output.status.code(), Some(1));
@@ -1064,7 +1064,7 @@ const CANARIES: [&str; 5] = [
 /// A session of the program in which everything is logged that can be, with all its output.
 struct Session {
     serve: Running,
-    listen: std::net::SocketAddr,
+    listen: SocketAddr,
     heard: String,
     secrets: Vec<String>,
 }
@@ -1131,7 +1131,7 @@ fn signature(text: &str) -> Option<String> {
     Some(text[at..end.map_or(text.len(), |end| at + end)].to_owned())
 }
 
-fn canary_config(cos: std::net::SocketAddr, sts: std::net::SocketAddr) -> String {
+fn canary_config(cos: SocketAddr, sts: SocketAddr) -> String {
     let more = r#"
 [issuers.fixed]
 kind = "static"

@@ -37,6 +37,10 @@ impl Budget {
 
 /// The tries of one request: each reason to try again counts once.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each reason to try again is used once, whatever the others are"
+)]
 pub(super) struct Tries {
     /// Doing it twice is as good as once.
     repeatable: bool,
