@@ -201,15 +201,11 @@ impl Policy {
                     Some(resource) if resource.region.is_empty() || resource.region == "*" => {
                         "every region"
                     }
-                    Some(resource)
-                        if resource
-                            .name
-                            .split_once('/')
-                            .is_none_or(|(_, key)| key == "*") =>
-                    {
-                        "the whole bucket"
-                    }
-                    Some(_) => continue,
+                    Some(resource) => match resource.name.split_once('/') {
+                        Some((bucket, _)) if bucket.contains('*') => "more than one bucket",
+                        Some((_, key)) if !key.starts_with('*') => continue,
+                        None | Some(_) => "the whole bucket",
+                    },
                 };
                 found.push(wrong(
                     format!("statement {number} is about {why}: `{}`", printable(text)),
@@ -575,7 +571,10 @@ mod tests {
             ("name/cos:GetObject", "name/cos:Get*"),
             (RESOURCE, "*"),
             ("folder/*", "*"),
+            ("folder/*", "**"),
+            ("folder/*", "*.jpg"),
             ("examplebucket-1250000000/folder/*", "*"),
+            ("examplebucket-1250000000/", "examplebucket*/"),
             ("ap-guangzhou", ""),
             ("ap-guangzhou", "*"),
         ] {
