@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use cosgate::emulator::{Emulator, EmulatorConfig, EmulatorRole};
+use cosgate::emulator::{Emulator, EmulatorConfig, EmulatorRole, Faults};
 use cosgate::secret::Secret;
 use cosgate::sign::tc3;
 use serde_json::{Value, json};
@@ -351,6 +351,34 @@ fn secrets_in_files_are_watched() {
     fs::write(&id, ACCOUNT.0).unwrap();
     fs::write(&key, ACCOUNT.1).unwrap();
     world.put("acme/a").assert_ok();
+}
+
+/// The file of the secret is written while STS refuses the new id with the old secret.
+#[test]
+fn a_key_whose_files_are_replaced_one_after_the_other_fails_no_client() {
+    let folder = tempfile::tempdir().unwrap();
+    let (id, key) = (folder.path().join("id"), folder.path().join("key"));
+    fs::write(&id, "AKIDoldoldoldold\n").unwrap();
+    fs::write(&key, "old\n").unwrap();
+    let world = World::with(&format!(
+        "[issuers.main]\nkind = \"federation\"\nsecret_id = \"file:{}\"\nsecret_key = \"file:{}\"\n",
+        id.display(),
+        key.display()
+    ));
+    world.emulator.faults().set(Faults {
+        sts_latency_ms: 500,
+        ..Faults::default()
+    });
+    fs::write(&id, ACCOUNT.0).unwrap();
+    thread::scope(|scope| {
+        let client = scope.spawn(|| world.put("acme/a").assert_ok().status);
+        eventually("STS is asked", || {
+            world.emulator.counters().counts().sts_calls == 1
+        });
+        fs::write(&key, ACCOUNT.1).unwrap();
+        assert_eq!(client.join().unwrap(), 200);
+    });
+    assert_eq!(world.issued("acme"), 1);
 }
 
 #[test]

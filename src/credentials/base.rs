@@ -55,7 +55,8 @@ impl Base {
     pub(super) fn reject(&self, key: &Arc<CallerKey>) -> bool {
         match self {
             Self::Fetched(fetched) => fetched.reject(key),
-            Self::Read(_) => false, // the files are looked at for each call anyway
+            // Two files are not written at the same time: by now the second may be there.
+            Self::Read(watched) => !Arc::ptr_eq(&watched.key(), key),
         }
     }
 }
