@@ -1,5 +1,6 @@
 //! Any weather: each trouble that an STS can be in, while keys are live and while there is none.
 #![cfg(feature = "emulator")]
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 

@@ -96,15 +96,15 @@ impl SharedKeys {
         let began = Instant::now();
         let mut has_lease = false;
         while began.elapsed() < LEASE_WAIT {
-            let Some(found) = self.ask::<Option<Vec<u8>>>(cmd("GET").arg(&name)).await else {
+            // Nothing is empty, and more than an entry's bytes are none: they are not read.
+            let mut get = cmd("GETRANGE");
+            get.arg(&name).arg(0).arg(ENTRY_BYTES);
+            let Some(found) = self.ask::<Vec<u8>>(&get).await else {
                 break; // there is no Redis
             };
-            let left = match &found {
-                None => None,
-                Some(_) => self.left(&name).await,
-            };
-            if let (Some(sealed), Some(left)) = (found, left)
-                && let Some(issued) = self.open(&name, &sealed, left)
+            if !found.is_empty()
+                && let Some(left) = self.left(&name).await
+                && let Some(issued) = self.open(&name, &found, left)
                 && entry.newest().is_none_or(|newest| issued.expires > newest)
             {
                 return Ok(issued);
