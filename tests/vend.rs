@@ -123,6 +123,7 @@ fn a_token_gets_the_key_of_its_tenant() {
     // The same key while enough of its time is left.
     assert_eq!(Key::of(&by_token(&world, TOKEN)).id, key.id);
     assert_eq!(world.emulator.counters().counts().sts_calls, 1);
+    assert_eq!(world.gateway.metric("cosgate_keys_vended_total", ""), 2);
     world
         .gateway
         .log

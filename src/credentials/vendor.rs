@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore};
@@ -165,8 +166,9 @@ impl Vendor {
     ) -> Result<Vended, S3Error> {
         let lane = self.issuers.get(&offer.issuer);
         let error = |why: &str| unavailable(IssueError::new(why, COME_BACK));
+        let lane = lane.ok_or_else(|| error("it has no issuer"))?;
         let wanted = Wanted {
-            lane: Arc::clone(lane.ok_or_else(|| error("it has no issuer"))?),
+            lane: Arc::clone(lane),
             offer: Arc::clone(offer),
             tenant: tenant.name.clone(),
             policy,
@@ -182,7 +184,11 @@ impl Vendor {
             }
         });
         match timeout(WAIT, call).await {
-            Ok(Ok(result)) => result.map_err(unavailable),
+            Ok(Ok(Ok(vended))) => {
+                lane.counters.vended.fetch_add(1, Ordering::Relaxed);
+                Ok(vended)
+            }
+            Ok(Ok(Err(failure))) => Err(unavailable(failure)),
             Ok(Err(_)) => Err(error("the call was not finished")),
             Err(_) => Err(error("STS gave no answer in time")),
         }
