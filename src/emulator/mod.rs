@@ -5,7 +5,7 @@
 //! is taken.
 //!
 //! - `wire` accepts connections and breaks them on demand;
-//! - `sts` issues temporary keys, which `keys` remembers;
+//! - `sts` issues temporary keys, which `keys` remembers; `sts_v1` reads calls of the older form;
 //! - `cos` checks a request's `head`, `native` puts a q-sign request into S3's words, `gate` enforces the
 //!   key's policy (`cam`), `s3`, `listings` and `uploads` do the operation on the `store`, `answer` writes the
 //!   result as COS does;
@@ -45,6 +45,7 @@ mod native;
 mod s3;
 mod store;
 mod sts;
+mod sts_v1;
 mod uploads;
 mod wire;
 
