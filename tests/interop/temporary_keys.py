@@ -25,7 +25,7 @@ WALKED = {
     **{f"{step} outside": "403 AccessDenied" for step in STEPS},
 }
 # What a key for a walk must be allowed, in COS's names.
-ACTIONS = ["name/cos:PutObject", "name/cos:GetObject", "name/cos:GetBucket", "name/cos:DeleteObject"]
+ACTIONS = [f"name/cos:{name}" for name in ("PutObject", "GetObject", "HeadObject", "GetBucket", "DeleteObject")]
 
 
 def expect_walked(seen, whose):

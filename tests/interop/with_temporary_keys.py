@@ -7,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from harness import REGION, Group, expect, expect_equal, expect_same, run, sample
+from harness import REGION, VIRTUAL_DOMAIN, Group, expect, expect_equal, expect_same, run, sample
 from temporary_keys import (
     ACCOUNT,
     ACTIONS,
@@ -15,7 +15,6 @@ from temporary_keys import (
     CAROL,
     OUTSIDE,
     VEND_TOKEN,
-    WALKED,
     expect_walked,
     exported,
 )
@@ -341,7 +340,11 @@ class Java(Client):
             "ACTIONS": " ".join(ACTIONS),
             "BUCKET": BUCKET,
             "COS": self.direct.cos,
+            "COSGATE": self.place.endpoint,
+            "DOMAIN": VIRTUAL_DOMAIN,
             "INSIDE": self.prefix,
+            "LOCAL_ID": CAROL.key_id,
+            "LOCAL_SECRET": CAROL.secret,
             "OUTSIDE": OUTSIDE,
             "REGION": REGION,
             "SECRET_ID": ACCOUNT.key_id,
@@ -363,7 +366,9 @@ JAVA = Group("keys/java", Java)
 @JAVA.check
 def sts_client_and_cos_client(c):
     walks = c.walks()
-    expect_equal(walks, [WALKED, WALKED], "with a key of CosStsClient, and of cosgate credentials")
+    expect_equal(len(walks), 3, "walks")
+    for seen, whose in zip(walks, ("CosStsClient's key", "a key of cosgate credentials", "a local key, through cosgate")):
+        expect_walked(seen, whose)
 
 
 GROUPS = [PYTHON, NODE, AWS, COSCMD]

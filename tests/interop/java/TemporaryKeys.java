@@ -1,11 +1,14 @@
 import com.qcloud.cos.COSClient;
 import com.qcloud.cos.ClientConfig;
+import com.qcloud.cos.auth.BasicCOSCredentials;
 import com.qcloud.cos.auth.BasicSessionCredentials;
+import com.qcloud.cos.auth.COSCredentials;
 import com.qcloud.cos.exception.CosServiceException;
 import com.qcloud.cos.http.HttpProtocol;
 import com.qcloud.cos.model.COSObject;
 import com.qcloud.cos.region.Region;
 import com.tencent.cloud.CosStsClient;
+import com.tencent.cloud.Credentials;
 import com.tencent.cloud.Response;
 import java.net.URI;
 import java.util.LinkedHashMap;
@@ -13,8 +16,9 @@ import java.util.Map;
 import java.util.TreeMap;
 
 /**
- * Tencent's SDKs for Java as their page uses them: CosStsClient asks for a key, COSClient uses it. Prints its walk (see
- * temporary_keys.py), and one with the key in TMP_SECRET_ID, TMP_SECRET_KEY and SESSION_TOKEN, as two lines of JSON.
+ * Tencent's SDKs for Java as their page uses them: CosStsClient asks for a key, COSClient uses it. Prints three walks (see
+ * temporary_keys.py) as lines of JSON: with that key, with the one in TMP_SECRET_ID, TMP_SECRET_KEY and SESSION_TOKEN, and with
+ * the local one in LOCAL_ID and LOCAL_SECRET through cosgate.
  */
 public class TemporaryKeys {
     static final String BUCKET = System.getenv("BUCKET");
@@ -37,17 +41,27 @@ public class TemporaryKeys {
         config.put("allowActions", System.getenv("ACTIONS").split(" "));
         Response response = CosStsClient.getCredential(config);
         if (response.expiredTime - response.startTime != 1800) throw new Exception("not for 1800 s");
-        walk(response.credentials.tmpSecretId, response.credentials.tmpSecretKey, response.credentials.sessionToken);
-        walk(System.getenv("TMP_SECRET_ID"), System.getenv("TMP_SECRET_KEY"), System.getenv("SESSION_TOKEN"));
+        Credentials got = response.credentials;
+        walk(new BasicSessionCredentials(got.tmpSecretId, got.tmpSecretKey, got.sessionToken), config("COS"));
+        String token = System.getenv("SESSION_TOKEN");
+        walk(new BasicSessionCredentials(System.getenv("TMP_SECRET_ID"), System.getenv("TMP_SECRET_KEY"), token), config("COS"));
+        ClientConfig proxy = config("COSGATE");
+        proxy.setEndPointSuffix(System.getenv("DOMAIN"));
+        walk(new BasicCOSCredentials(System.getenv("LOCAL_ID"), System.getenv("LOCAL_SECRET")), proxy);
     }
 
-    static void walk(String id, String key, String token) {
+    /** The server in a variable is the HTTP proxy, so that no name is looked up. */
+    static ClientConfig config(String variable) {
         ClientConfig config = new ClientConfig(new Region(REGION));
         config.setHttpProtocol(HttpProtocol.http);
-        URI cos = URI.create(System.getenv("COS"));
-        config.setHttpProxyIp(cos.getHost()); // so that no name is looked up
-        config.setHttpProxyPort(cos.getPort());
-        COSClient client = new COSClient(new BasicSessionCredentials(id, key, token), config);
+        URI server = URI.create(System.getenv(variable));
+        config.setHttpProxyIp(server.getHost());
+        config.setHttpProxyPort(server.getPort());
+        return config;
+    }
+
+    static void walk(COSCredentials credentials, ClientConfig config) {
+        COSClient client = new COSClient(credentials, config);
         Map<String, String> walk = new LinkedHashMap<>();
         walk(client, "inside", INSIDE, walk);
         walk(client, "outside", System.getenv("OUTSIDE"), walk);
