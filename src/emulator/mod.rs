@@ -1,6 +1,6 @@
 //! An embedded COS and STS: a strict double of the real ones, for `cosgate dev`, tests and load.
 //!
-//! It shares nothing with the proxy but the pure signature functions, and SigV4 is verified by `s3s`:
+//! It shares nothing with the proxy but the pure signature functions and how COS spells names, and SigV4 is verified by `s3s`:
 //! what the proxy gets wrong shows here. Where Tencent's behaviour is not known, the stricter reading
 //! is taken.
 //!
@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
+use crate::proxy::spelling;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
@@ -175,6 +176,7 @@ impl Emulator {
             faults: Arc::clone(&shared.faults),
             keys: Arc::clone(&shared.keys),
             s3: s3_service(&shared, &config.suffix),
+            spelling: spelling::of_cos(),
             store: Arc::clone(&shared.store),
             suffix: config.suffix,
         });
