@@ -101,11 +101,14 @@ impl<'a> Call<'a> {
     /// The call's head as API 3.0 has it, and the parameters of its action.
     pub(super) fn into_words(self) -> (Parts, Map<String, Value>) {
         let mut head = self.head.clone();
+        for (_, header) in COMMON {
+            head.headers.remove(header); // what the signature does not cover says nothing
+        }
         let mut parameters = Map::new();
         for (name, value) in self.parameters {
             if let Some((_, header)) = COMMON.iter().find(|(common, _)| *common == name) {
                 if let Ok(value) = HeaderValue::try_from(value) {
-                    (head.headers).insert(HeaderName::from_static(header), value);
+                    head.headers.insert(HeaderName::from_static(header), value);
                 }
             } else if !OF_SIGNATURE.contains(&&*name) {
                 let value = match value.parse::<Number>() {
