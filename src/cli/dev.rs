@@ -301,12 +301,12 @@ s3cmd:
 cos-python-sdk-v5, as carol, whose bucket has the APPID that COS's own SDKs want:
   python3 -c 'from qcloud_cos import *; cos = CosS3Client(CosConfig(Region="{REGION}", SecretId="{carol_id}", SecretKey="{carol_secret}", Scheme="http", Endpoint="s3.localhost", IP="{ip}", Port={port})); cos.put_object(Bucket="{BUCKET}", Key="carol/hello", Body=b"hello"); print(cos.get_object(Bucket="{BUCKET}", Key="carol/hello")["Body"].get_raw_stream().read())'
 
+curl, as nobody:
+  curl{for_curl} -T README.md {endpoint}/demo/public/README.md
+
 a temporary key for COS itself, which the embedded one takes; carol's by a token, or one of your own scope:
   curl{for_curl} -H "Authorization: {VEND_TOKEN}" {endpoint}/.cosgate/credentials
   TENCENTCLOUD_SECRET_ID={ACCOUNT_ID} TENCENTCLOUD_SECRET_KEY={ACCOUNT_SECRET} cosgate credentials --host http://{sts} --bucket {BUCKET} --region {REGION} --allow-prefix 'carol/*' --allow-action name/cos:PutObject
-
-curl, as nobody:
-  curl{for_curl} -T README.md {endpoint}/demo/public/README.md
 
 Ctrl-C ends it.
 "#,
