@@ -456,6 +456,36 @@ fn the_sts_holds_a_tenant_to_its_addresses_and_limits() {
     assert_eq!((again.status, again.code().as_str()), (503, "Throttling"));
 }
 
+#[test]
+fn a_subjects_session_keys_and_tokens_share_its_limits() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits =
+        "[templates.web.limits]\nrequests_per_second = 1\nburst = 4\n[[templates.web.grants]]";
+    let identity = identity_toml(&folder).replacen("[[templates.web.grants]]", limits, 1);
+    let world = World::edited(|toml| {
+        let server = format!("[server]\nsession_secret = \"{SECRET}\"\n");
+        toml.replacen("[server]\n", &server, 1) + &identity
+    });
+    let addr = world.gateway.addr;
+    let token = CORP.of("alice");
+    let (one, other) = (
+        keys(&web_identity(addr, &token).send()),
+        keys(&web_identity(addr, &token).send()),
+    );
+    let bearer = Call::new(addr, "GET", "/photos?location");
+    let bearer = bearer.header("authorization", &format!("Bearer {token}"));
+    let mut served = 0;
+    for _ in 0..4 {
+        for keys in [&one, &other] {
+            let reply = keys.call(addr, "GET", "/photos?location").ask();
+            served += usize::from(reply.status == 200);
+        }
+        served += usize::from(bearer.ask().status == 200);
+    }
+    assert!((2..=3).contains(&served), "{served}"); // two calls were for the keys
+    bearer.ask().assert_error(503, "SlowDown");
+}
+
 /// A browser's form that stores `key`, its policy signed with session keys.
 fn form_of(addr: SocketAddr, keys: &Keys, key: &str, token_in_policy: bool) -> Call {
     let now = wall_clock();

@@ -368,6 +368,10 @@ pub struct Template {
     pub identity: usize,
     /// `[[templates.NAME.grants]]`; `{claim.NAME}` stands in prefixes for what the token says.
     pub grants: Vec<Grant>,
+    /// `allowed_ips`; empty: from anywhere.
+    pub allowed_ips: Vec<IpNet>,
+    /// `[templates.NAME.limits]`: of each subject.
+    pub limits: TenantLimits,
 }
 
 /// How else than by a key a tenant is known, and from where it may call.

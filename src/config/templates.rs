@@ -1,8 +1,10 @@
 //! `[templates.*]`: tenants that are made for each subject of an identity provider.
 
+use super::admission;
 use super::document::{Found, Origin, printable};
 use super::grammar;
 use super::identities::{Identities, claim_name};
+use super::limits::tenant_limits;
 use super::parse::Issuers;
 use super::problem::Refusal;
 use super::section::Section;
@@ -66,13 +68,8 @@ fn template(
         }
     }
     check_grants_of_one_tenant(&section, &grants);
-    if let Some(origin) = section.place_of("limits") {
-        let message = "`limits` belong to one tenant, and a template makes any number of them";
-        let fix = "remove it; a tenant that a token names by `tenant_claim` may have limits";
-        section
-            .document()
-            .error(&origin, Refusal::new(message, fix));
-    }
+    let allowed_ips = admission::allowed_ips(&mut section);
+    let limits = tenant_limits(section.section("limits"));
     section.finish();
     ReadTemplate {
         template: Template {
@@ -80,6 +77,8 @@ fn template(
             issuer,
             identity: identity.map_or(UNKNOWN, |found| found.value),
             grants: Vec::new(),
+            allowed_ips,
+            limits,
         },
         grants,
     }
