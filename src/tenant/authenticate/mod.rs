@@ -42,7 +42,7 @@ pub use bearer::bearer_token;
 use local_key::LocalKey;
 use remembered::Remembered;
 pub(super) use session::OpenSession;
-use session::{not_ours, session_token};
+use session::{SECURITY_TOKEN, not_ours, session_token};
 pub(super) use sigv4::SERVICE;
 
 /// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
@@ -105,7 +105,7 @@ pub enum Identity {
     PresignedV2(Arc<str>),
     /// COS's own signature in an `Authorization` header, under this local key id.
     Qsign(Arc<str>),
-    /// SigV4, in a header or a URL, under a session key.
+    /// SigV4 or COS's own signature, in a header or a URL, under a session key.
     Session {
         /// The key's id.
         key_id: Arc<str>,
@@ -247,18 +247,15 @@ impl Tenants {
         if in_query && has_header {
             return Err(one_mechanism());
         }
-        let session = session_token(&head.headers, query)?;
         if native::is_native(head) {
             if in_query || (native::is_presigned(head) && has_header) {
                 return Err(one_mechanism());
             }
-            if session.is_some() || head.headers.contains_key(native::TOKEN) {
-                return Err(not_ours());
-            }
             return self.native(head, now);
         }
+        let session = session_token(SECURITY_TOKEN, &head.headers, query)?;
         if session.is_some() && !Claim::is_in_query(query) && !is_signed(&head.headers) {
-            return Err(not_ours()); // only SigV4 has session tokens
+            return Err(not_ours()); // a token alone is no signature
         }
         let session = session.map(|token| self.session(token, now)).transpose()?;
         let session = session.as_deref();
