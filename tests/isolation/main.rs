@@ -65,7 +65,7 @@ fn random_run(signature: &str) {
     let seed = config.rng_seed;
     let outcome = TestRunner::new(config).run(&operations::run(), |run| {
         let world = names::world(signature, run.second_fence);
-        let mut model = Model::new(&world);
+        let mut model = Model::new(&world, signature);
         for (who, operation) in &run.steps {
             model.step(*who, operation);
         }

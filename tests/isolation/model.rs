@@ -18,6 +18,8 @@ use crate::wire::{
 const PUBLIC_MARK: &str = "b0dy-public";
 pub struct Model<'w> {
     world: &'w World,
+    /// How COS is spoken to.
+    signature: &'w str,
     /// The one connection on which both tenants ask.
     client: Client,
     tenants: [Tenant; 2],
@@ -52,7 +54,7 @@ struct Upload {
 }
 
 impl<'w> Model<'w> {
-    pub fn new(world: &'w World) -> Self {
+    pub fn new(world: &'w World, signature: &'w str) -> Self {
         let mut public = BTreeMap::new();
         for key in PUBLIC {
             let bytes = format!("{PUBLIC_MARK} {key}").into_bytes();
@@ -65,6 +67,7 @@ impl<'w> Model<'w> {
         world.emulator.counters().reset();
         Self {
             world,
+            signature,
             client: Client::connect(world.gateway.addr),
             tenants: Default::default(),
             public,
@@ -244,6 +247,9 @@ impl<'w> Model<'w> {
         if !who.writes(to.bucket, &key) || !who.reads(from.bucket, &source) {
             return self.assert_refused(&reply);
         }
+        if self.is_too_far(from.bucket, to.bucket, &reply) {
+            return;
+        }
         match self.find(who, from.bucket, &source) {
             None => reply.assert_error(404, "NoSuchKey"),
             Some(_) if (from.bucket, &source) == (to.bucket, &key) => {
@@ -378,6 +384,9 @@ impl<'w> Model<'w> {
         let reply = self.send(who, &call);
         if !who.reads(from.bucket, &source) {
             return self.assert_refused(&reply);
+        }
+        if who.writes(at.bucket, &at.key) && self.is_too_far(from.bucket, at.bucket, &reply) {
+            return;
         }
         if self.is_known(who, &at, upload, &reply) {
             match self.find(who, from.bucket, &source) {
@@ -616,6 +625,17 @@ impl<'w> Model<'w> {
             reply.text()
         );
         assert_eq!(self.world.upstream_requests(), 0, "COS was asked");
+    }
+
+    /// Whether S3's words cannot say the copy, since it is from another region; asserts that it was told.
+    fn is_too_far(&self, from: Bucket, to: Bucket, reply: &Reply) -> bool {
+        let is_away = |bucket| bucket == Bucket::Away;
+        let too_far = self.signature == "s3" && is_away(from) != is_away(to);
+        if too_far {
+            reply.assert_error(501, "NotImplemented");
+            assert_eq!(self.world.upstream_requests(), 0, "COS was asked");
+        }
+        too_far
     }
 
     /// Nothing that COS was asked for lies outside what the tenant sees.
