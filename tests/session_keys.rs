@@ -486,6 +486,50 @@ fn a_subjects_session_keys_and_tokens_share_its_limits() {
     bearer.ask().assert_error(503, "SlowDown");
 }
 
+#[test]
+fn a_stranger_who_fails_too_often_is_not_checked_for_a_while() {
+    let server = "trusted_proxies = [\"127.0.0.1\"]\nallow_plain_bearer = true\n";
+    let (world, _folder) = world_with(&format!("{server}session_secret = \"{SECRET}\""));
+    let addr = world.gateway.addr;
+    let from = |call: Call, address: &str| call.header("x-forwarded-for", address);
+    let known = CORP.of("alice");
+    let bearer = |token: &str, address: &str| {
+        let call = Call::new(addr, "GET", "/photos?location");
+        let call = call.header("authorization", &format!("Bearer {token}"));
+        from(call, address).ask()
+    };
+    let alice = keys(&from(web_identity(addr, &known), "192.0.2.1").send());
+    // Tokens that STS and S3 are shown, and signed calls, count together.
+    let form = "Action=GetSessionToken&Version=2011-06-15";
+    for n in 0..50 {
+        let forged = STRANGER.with(&json!({ "n": n }));
+        let call = from(web_identity(addr, &forged), "192.0.2.1");
+        assert_refused(&call.send(), 400, "InvalidIdentityToken");
+        if n % 2 == 0 {
+            bearer(&forged, "192.0.2.1").assert_error(400, "InvalidToken");
+        } else {
+            let call = signed(addr, form, (ACME.0, "wrong"), "sts");
+            let call = from(call, "192.0.2.1").send();
+            assert_refused(&call, 403, "SignatureDoesNotMatch");
+        }
+    }
+    let held = from(web_identity(addr, &CORP.of("bob")), "192.0.2.1").send();
+    assert_eq!((held.status, held.code().as_str()), (503, "Throttling"));
+    assert!(held.text().contains("<Type>Receiver</Type>"));
+    assert!(held.header("retry-after").is_some());
+    bearer(&CORP.of("bob"), "192.0.2.1").assert_error(503, "SlowDown");
+    let call = from(signed(addr, form, ACME, "sts"), "192.0.2.1").send();
+    assert_eq!(call.code(), "Throttling");
+    // Who has been found good needs no check, and others are not held.
+    bearer(&known, "192.0.2.1").assert_ok();
+    keys(&from(web_identity(addr, &known), "192.0.2.1").send());
+    let get = alice.call(addr, "GET", "/photos?location");
+    from(get, "192.0.2.1").ask().assert_ok();
+    let get = Call::new(addr, "GET", "/photos?location").signed_by(ACME);
+    from(get, "192.0.2.1").ask().assert_ok();
+    keys(&from(web_identity(addr, &CORP.of("bob")), "192.0.2.2").send());
+}
+
 /// A browser's form that stores `key`, its policy signed with session keys.
 fn form_of(addr: SocketAddr, keys: &Keys, key: &str, token_in_policy: bool) -> Call {
     let now = wall_clock();

@@ -33,6 +33,7 @@ mod remembered;
 mod session;
 mod sigv2_url;
 mod sigv4;
+mod strangers;
 
 use admission::Admissions;
 pub use admission::{Caller, Certified};
@@ -44,6 +45,7 @@ use remembered::Remembered;
 pub(super) use session::OpenSession;
 use session::{SECURITY_TOKEN, not_ours, session_token};
 pub(super) use sigv4::SERVICE;
+use strangers::Strangers;
 
 /// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
 pub(super) const MAX_SKEW: i64 = 900;
@@ -63,6 +65,7 @@ pub struct Tenants {
     /// Each with the index of its identity.
     templates: Vec<(usize, Template)>,
     proofs: Remembered<Proof>,
+    strangers: Strangers,
     seal: Seal,
     sessions: Remembered<OpenSession>,
     /// How long session keys live at most.
@@ -159,6 +162,7 @@ impl Tenants {
             trusting: trusting(config),
             templates: templates.collect(),
             proofs: Remembered::new(),
+            strangers: Strangers::default(),
             seal: Seal::new(config.server.session_secrets.iter()),
             sessions: Remembered::new(),
             max_session: config.server.max_session,

@@ -139,7 +139,7 @@ impl Tenants {
         }
         let (tenant, whose, subject) = match &asked.action {
             StsAction::AssumeRoleWithWebIdentity { token, .. } => {
-                let proof = self.prove(token, now)?;
+                let proof = self.prove(token, connection.address, now)?;
                 (
                     Arc::clone(proof.tenant()),
                     proof.whose(),
@@ -147,7 +147,8 @@ impl Tenants {
                 )
             }
             StsAction::AssumeRole(_) | StsAction::GetSessionToken => {
-                let tenant = self.signed_call(head, form, now)?;
+                let check = || self.signed_call(head, form, now);
+                let tenant = self.strangers.hold(connection.address, now, check)?;
                 let whose = Whose::Tenant(tenant.name.clone());
                 (tenant, whose, None)
             }
