@@ -1079,6 +1079,30 @@ fn a_template_has_addresses_and_limits_but_no_certificates() {
 }
 
 #[test]
+fn sessions_are_revoked_by_time() {
+    let with = |more: &str| {
+        let more = format!("{more}\n[[templates.web.grants]]");
+        template("[[templates.web.grants]]", &more)
+    };
+    let config = good(&with(
+        "sessions_not_before = \"2026-01-31T12:00:00Z\"\nrevoked_sessions = [{ subject = \"alice\", before = \"2026-01-31T12:00:01Z\" }]",
+    ));
+    let revoked = &config.templates[0].revoked;
+    assert_eq!(revoked.before.unwrap().iso8601(), "2026-01-31T12:00:00Z");
+    assert_eq!(revoked.subjects[0].0, "alice");
+    for (bad, what, fix) in [
+        ("sessions_not_before = §\"today\"", "not a time", "in UTC"),
+        (
+            "revoked_sessions = [{ subject = §\"\", before = \"2026-01-31T12:00:00Z\" }]",
+            "1 to 255 bytes",
+            "sub",
+        ),
+    ] {
+        refuses(&with(bad), Severity::Error, what, fix);
+    }
+}
+
+#[test]
 fn a_template_keeps_its_subjects_apart() {
     let prefix = r#"["users/{claim.sub}/*"]"#;
     for (bad, what, fix) in [

@@ -530,6 +530,89 @@ fn a_stranger_who_fails_too_often_is_not_checked_for_a_while() {
     keys(&from(web_identity(addr, &CORP.of("bob")), "192.0.2.2").send());
 }
 
+/// cosgate started anew with the same secret, keys of `[server]` and of the sections `acme` and `web`.
+fn restarted(server: &str, acme: &str, web: &str) -> (World, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let grants = "[[templates.web.grants]]";
+    let identity = identity_toml(&folder).replacen(grants, &format!("{web}\n{grants}"), 1);
+    let world = World::edited(|toml| {
+        let server = format!("[server]\nsession_secret = \"{SECRET}\"\n{server}\n");
+        let acme = format!("[tenants.acme]\n{acme}\n");
+        let toml = toml.replacen("[server]\n", &server, 1);
+        toml.replacen("[tenants.acme]\n", &acme, 1) + &identity
+    });
+    (world, folder)
+}
+
+#[test]
+fn session_keys_are_revoked_of_all_of_a_tenant_and_of_a_subject() {
+    let (world, _folder) = world();
+    let addr = world.gateway.addr;
+    let form = "Action=GetSessionToken&Version=2011-06-15";
+    let acme = keys(&signed(addr, form, ACME, "sts").send());
+    let alice = keys(&web_identity(addr, &CORP.of("alice")).send());
+    let bob = keys(&web_identity(addr, &CORP.of("bob")).send());
+    let later = wall_clock().plus(1).iso8601();
+    let earlier = wall_clock().plus(-60).iso8601();
+    let not_before = |time: &str| format!("sessions_not_before = \"{time}\"");
+    let of_alice =
+        |time: &str| format!("revoked_sessions = [{{ subject = \"alice\", before = \"{time}\" }}]");
+    for (server, tenant, web, revoked) in [
+        (
+            not_before(&earlier),
+            not_before(&earlier),
+            of_alice(&earlier),
+            [false, false, false],
+        ),
+        (
+            not_before(&later),
+            String::new(),
+            String::new(),
+            [true, true, true],
+        ),
+        (
+            String::new(),
+            not_before(&later),
+            String::new(),
+            [true, false, false],
+        ),
+        (
+            String::new(),
+            String::new(),
+            not_before(&later),
+            [false, true, true],
+        ),
+        (
+            String::new(),
+            String::new(),
+            of_alice(&later),
+            [false, true, false],
+        ),
+    ] {
+        let (world, _folder) = restarted(&server, &tenant, &web);
+        let addr = world.gateway.addr;
+        for (keys, revoked) in [&acme, &alice, &bob].into_iter().zip(revoked) {
+            let calls = [
+                keys.call(addr, "GET", "/photos?location"),
+                keys.presigned(addr, "GET", "/photos/users/bob/x"),
+            ];
+            for call in calls {
+                let reply = call.ask();
+                assert_eq!(reply.code() == "ExpiredToken", revoked, "{}", reply.text());
+                assert_eq!(reply.text().contains("revoked"), revoked);
+            }
+        }
+    }
+    // What is given afterwards counts.
+    let (world, _folder) = restarted(&not_before(&later), "", "");
+    let addr = world.gateway.addr;
+    support::eventually("new keys count", || {
+        let fresh = keys(&web_identity(addr, &CORP.of("alice")).send());
+        let get = fresh.call(addr, "GET", "/photos?location").ask();
+        get.status == 200
+    });
+}
+
 /// A browser's form that stores `key`, its policy signed with session keys.
 fn form_of(addr: SocketAddr, keys: &Keys, key: &str, token_in_policy: bool) -> Call {
     let now = wall_clock();

@@ -14,6 +14,7 @@ mod parse;
 mod prefix;
 mod problem;
 mod section;
+mod sessions;
 mod templates;
 mod tenants;
 
@@ -25,6 +26,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::secret::Secret;
+use crate::timestamp::Timestamp;
 
 pub use limits::TenantLimits;
 pub use problem::{Place, Problem, Severity, nearest};
@@ -120,6 +122,8 @@ pub struct Server {
     /// `session_secret`, which seals session tokens, and `previous_session_secret`, which opens old
     /// ones; none: no session keys.
     pub session_secrets: Vec<Secret>,
+    /// `sessions_not_before`: session keys that were given before count no more, whosever they are.
+    pub sessions_not_before: Option<Timestamp>,
     /// `max_session`: the longest life of session keys (1 h), 15 minutes to 12 hours.
     pub max_session: Duration,
     /// `[server.tls]`
@@ -322,6 +326,8 @@ pub struct Tenant {
     pub grants: Vec<Grant>,
     /// `[tenants.NAME.limits]`
     pub limits: TenantLimits,
+    /// `sessions_not_before`, `revoked_sessions`
+    pub revoked: RevokedSessions,
 }
 
 /// `[identities.NAME]`: who makes tokens that are believed here.
@@ -372,6 +378,8 @@ pub struct Template {
     pub allowed_ips: Vec<IpNet>,
     /// `[templates.NAME.limits]`: of each subject.
     pub limits: TenantLimits,
+    /// `sessions_not_before`, `revoked_sessions`
+    pub revoked: RevokedSessions,
 }
 
 /// How else than by a key a tenant is known, and from where it may call.
@@ -383,6 +391,15 @@ pub struct Admission {
     pub require_client_cert: bool,
     /// `allowed_ips`; empty: from anywhere.
     pub allowed_ips: Vec<IpNet>,
+}
+
+/// Which session keys of a tenant or a template count no more: those that were given before a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RevokedSessions {
+    /// `sessions_not_before`: of everybody.
+    pub before: Option<Timestamp>,
+    /// `revoked_sessions`: of these subjects of tokens.
+    pub subjects: Vec<(String, Timestamp)>,
 }
 
 /// A name that a certificate has.

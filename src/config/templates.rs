@@ -8,6 +8,7 @@ use super::limits::tenant_limits;
 use super::parse::Issuers;
 use super::problem::Refusal;
 use super::section::Section;
+use super::sessions;
 use super::tenants::{ReadGrant, UNKNOWN, check_grants_of_one_tenant, grant, issuer, no_grants};
 use super::{PrefixPattern, Template};
 
@@ -70,6 +71,7 @@ fn template(
     check_grants_of_one_tenant(&section, &grants);
     let allowed_ips = admission::allowed_ips(&mut section);
     let limits = tenant_limits(section.section("limits"));
+    let revoked = sessions::revoked(&mut section);
     section.finish();
     ReadTemplate {
         template: Template {
@@ -79,6 +81,7 @@ fn template(
             grants: Vec::new(),
             allowed_ips,
             limits,
+            revoked,
         },
         grants,
     }

@@ -12,6 +12,7 @@ use super::parse::Issuers;
 use super::prefix;
 use super::problem::{Refusal, nearest};
 use super::section::Section;
+use super::sessions;
 use super::templates::{self, ReadTemplate};
 use super::{AccessKey, Grant, PrefixPattern, Server, Template, Tenant, actions};
 
@@ -219,6 +220,7 @@ fn tenant(
     }
     check_grants_of_one_tenant(&section, &grants);
     let limits = tenant_limits(section.section("limits"));
+    let revoked = sessions::revoked(&mut section);
     section.finish();
     Read {
         tenant: Tenant {
@@ -233,6 +235,7 @@ fn tenant(
             },
             grants: Vec::new(),
             limits,
+            revoked,
         },
         key_origins,
         certificate_origins,

@@ -140,7 +140,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::TenantLimits;
+    use crate::config::{RevokedSessions, TenantLimits};
 
     fn template(prefixes: &[PrefixPattern]) -> Template {
         let grant = config::Grant {
@@ -160,6 +160,7 @@ mod tests {
             grants: vec![grant],
             allowed_ips: Vec::new(),
             limits: TenantLimits::default(),
+            revoked: RevokedSessions::default(),
         };
         Template::new(3, &template)
     }

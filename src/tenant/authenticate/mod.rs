@@ -15,7 +15,7 @@ use super::identity::IdentityProvider;
 use super::jwk::KeySet;
 use super::session::Seal;
 use super::template::Template;
-use crate::config::{CertificateName, Config};
+use crate::config::{CertificateName, Config, RevokedSessions};
 use crate::payload::{ChunkSignatures, Mode};
 use crate::s3::{Code, S3Error, S3Request, native};
 use crate::secret::Secret;
@@ -68,6 +68,9 @@ pub struct Tenants {
     strangers: Strangers,
     seal: Seal,
     sessions: Remembered<OpenSession>,
+    /// By the tenant's index, templates after tenants.
+    revoked: Vec<RevokedSessions>,
+    revoked_of_all: RevokedSessions,
     /// How long session keys live at most.
     max_session: Duration,
     /// Tokens may come over plain HTTP from elsewhere.
@@ -165,6 +168,14 @@ impl Tenants {
             strangers: Strangers::default(),
             seal: Seal::new(config.server.session_secrets.iter()),
             sessions: Remembered::new(),
+            revoked: (config.tenants.iter().map(|tenant| &tenant.revoked))
+                .chain(config.templates.iter().map(|template| &template.revoked))
+                .cloned()
+                .collect(),
+            revoked_of_all: RevokedSessions {
+                before: config.server.sessions_not_before,
+                ..RevokedSessions::default()
+            },
             max_session: config.server.max_session,
             allow_plain_bearer: config.server.allow_plain_bearer,
             region: config

@@ -86,6 +86,14 @@ impl Tenants {
                 "The provided token has expired: fetch new session keys.",
             ));
         }
+        let of_tenant = self.revoked.get(opened.tenant.index);
+        let mut rules = of_tenant.into_iter().chain([&self.revoked_of_all]);
+        if rules.any(|revoked| opened.session.is_revoked(revoked)) {
+            return Err(S3Error::new(
+                Code::ExpiredToken, // SDKs fetch new keys on it
+                "The provided token has been revoked: fetch new session keys.",
+            ));
+        }
         Ok(opened)
     }
 
@@ -154,7 +162,7 @@ impl Tenants {
             }
         };
         let expires = now.plus(seconds(asked.duration));
-        let key = self.seal.make(whose, subject.clone(), expires);
+        let key = self.seal.make(whose, subject.clone(), now, expires);
         let key =
             key.ok_or_else(|| S3Error::new(Code::InternalError, "No session key could be made."))?;
         let identity = Identity::Session {
