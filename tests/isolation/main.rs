@@ -66,8 +66,8 @@ fn random_run(signature: &str) {
     let outcome = TestRunner::new(config).run(&operations::run(), |run| {
         let world = names::world(signature, run.second_fence);
         let mut model = Model::new(&world, signature);
-        for (who, operation) in &run.steps {
-            model.step(*who, operation);
+        for (who, style, operation) in &run.steps {
+            model.step(*who, *style, operation);
         }
         model.end();
         Ok(())

@@ -7,7 +7,9 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use quick_xml::escape::escape;
 
 use crate::names::{Bucket, FAR, Folder, Name, PUBLIC, Who, climbs};
-use crate::operations::{Form, From, Listing, Operation, Reading, Spot, Tagging, Tamper, UploadOf};
+use crate::operations::{
+    Form, From, Listing, Operation, Reading, Spot, Style, Tagging, Tamper, UploadOf,
+};
 use crate::support::{BUCKET, Call, Client, Reply, World, element, elements};
 use crate::wire::{
     BOUNDARY, MARKS, decoded, entries, form_body, marked, marker, names_in, plain, readable,
@@ -20,6 +22,8 @@ pub struct Model<'w> {
     world: &'w World,
     /// How COS is spoken to.
     signature: &'w str,
+    /// How the step's requests name their bucket.
+    style: Style,
     /// The one connection on which both tenants ask.
     client: Client,
     tenants: [Tenant; 2],
@@ -68,6 +72,7 @@ impl<'w> Model<'w> {
         Self {
             world,
             signature,
+            style: Style::Path,
             client: Client::connect(world.gateway.addr),
             tenants: Default::default(),
             public,
@@ -76,7 +81,8 @@ impl<'w> Model<'w> {
     }
 
     /// Does it, and holds the answer, what COS was asked and what it has then to the model.
-    pub fn step(&mut self, who: Who, operation: &Operation) {
+    pub fn step(&mut self, who: Who, style: Style, operation: &Operation) {
+        self.style = style;
         match operation {
             Operation::Abort(of) => self.abort(who, *of),
             Operation::Begin(to) => self.begin(who, *to),
@@ -300,11 +306,7 @@ impl<'w> Model<'w> {
         let body = form_body(who, to.bucket, &signed, &key, &object.bytes);
         let policy = marked(vec![signed.clone()]);
         self.tenants[who as usize].named.extend(policy);
-        let call = Call::new(
-            self.world.gateway.addr,
-            "POST",
-            &format!("/{}", to.bucket.alias()),
-        );
+        let call = self.bare("POST", &format!("/{}", to.bucket.alias()));
         let kind = format!("multipart/form-data; boundary={BOUNDARY}");
         let reply = self.send(who, &call.header("content-type", &kind).body(body));
         if key == signed && who.writes(to.bucket, &key) {
@@ -321,13 +323,14 @@ impl<'w> Model<'w> {
             .call(who, "GET", &target(at.bucket, &key))
             .presigned(60);
         let (path, query) = link.target.split_once('?').unwrap();
-        let mut used = Call::new(self.world.gateway.addr, "GET", &link.target);
+        let mut used = link.clone();
         match tamper {
             Tamper::Nothing => {}
             Tamper::Id => used.target = link.target.replace(who.key().0, who.other().key().0),
             Tamper::Method => used.method = "DELETE".into(),
             Tamper::Name(name) => {
-                used.target = format!("{}?{query}", target(at.bucket, &who.name(name)));
+                let other = self.bare("GET", &target(at.bucket, &who.name(name)));
+                used.target = format!("{}?{query}", other.target);
             }
         }
         let as_signed = used.method == "GET" && used.target == format!("{path}?{query}");
@@ -577,7 +580,20 @@ impl<'w> Model<'w> {
     }
 
     fn call(&self, who: Who, method: &str, target: &str) -> Call {
-        Call::new(self.world.gateway.addr, method, target).signed_by(who.key())
+        self.bare(method, target).signed_by(who.key())
+    }
+
+    /// An unsigned request; `target` is in path style.
+    fn bare(&self, method: &str, target: &str) -> Call {
+        let addr = self.world.gateway.addr;
+        let bucket = target[1..].split(['/', '?']).next().unwrap();
+        if self.style == Style::Path || bucket.is_empty() {
+            return Call::new(addr, method, target);
+        }
+        let rest = &target[1 + bucket.len()..];
+        let slash = if rest.starts_with('/') { "" } else { "/" };
+        Call::new(addr, method, &format!("{slash}{rest}"))
+            .header("host", &format!("{bucket}.s3.localhost"))
     }
 
     fn ask(&mut self, who: Who, method: &str, target: &str) -> Reply {
