@@ -205,7 +205,14 @@ impl<'w> Model<'w> {
 
     fn delete(&mut self, who: Who, at: Spot) {
         let key = who.name(at.name);
-        let reply = self.ask(who, "DELETE", &target(at.bucket, &key));
+        // Without versioning each object is its version `null`, which may be named.
+        let version = if self.written % 2 == 0 {
+            ""
+        } else {
+            "?versionId=null"
+        };
+        let call = format!("{}{version}", target(at.bucket, &key));
+        let reply = self.ask(who, "DELETE", &call);
         if who.writes(at.bucket, &key) {
             reply.assert_ok();
             self.tenants[who as usize].objects.remove(&(at.bucket, key));
@@ -248,7 +255,13 @@ impl<'w> Model<'w> {
     fn copy(&mut self, who: Who, from: Spot, to: Spot) {
         let (source, key) = (who.name(from.name), who.name(to.name));
         let call = self.call(who, "PUT", &target(to.bucket, &key));
-        let call = call.header("x-amz-copy-source", &target(from.bucket, &source));
+        let version = if self.written % 2 == 0 {
+            ""
+        } else {
+            "?versionId=null"
+        };
+        let named = format!("{}{version}", target(from.bucket, &source));
+        let call = call.header("x-amz-copy-source", &named);
         let reply = self.send(who, &call);
         if !who.writes(to.bucket, &key) || !who.reads(from.bucket, &source) {
             return self.assert_refused(&reply);
