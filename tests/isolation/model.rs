@@ -206,7 +206,7 @@ impl<'w> Model<'w> {
     fn delete(&mut self, who: Who, at: Spot) {
         let key = who.name(at.name);
         // Without versioning each object is its version `null`, which may be named.
-        let version = if self.written % 2 == 0 {
+        let version = if self.written.is_multiple_of(2) {
             ""
         } else {
             "?versionId=null"
@@ -255,7 +255,7 @@ impl<'w> Model<'w> {
     fn copy(&mut self, who: Who, from: Spot, to: Spot) {
         let (source, key) = (who.name(from.name), who.name(to.name));
         let call = self.call(who, "PUT", &target(to.bucket, &key));
-        let version = if self.written % 2 == 0 {
+        let version = if self.written.is_multiple_of(2) {
             ""
         } else {
             "?versionId=null"
