@@ -51,6 +51,7 @@ fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::Tenant {
         admission: config::Admission::default(),
         identity: None,
         grants: Vec::new(),
+        revoked: config::RevokedSessions::default(),
         limits: config::TenantLimits::default(),
         vend: None,
     }
@@ -68,6 +69,7 @@ fn config() -> Config {
     let second = Duration::from_secs(1);
     Config {
         server: config::Server {
+            sessions_not_before: None,
             listen: HOST.parse().unwrap(),
             admin: None,
             domains: vec!["s3.localhost".into(), "s3.example.com".into()],

@@ -1374,6 +1374,62 @@ fn a_template_makes_tenants_of_an_identitys_subjects() {
 }
 
 #[test]
+fn a_template_has_addresses_and_limits_but_no_certificates() {
+    let with = |more: &str| {
+        let more = format!("{more}\n[[templates.web.grants]]");
+        template("[[templates.web.grants]]", &more)
+    };
+    let config = good(&with(
+        "allowed_ips = [\"10.0.0.0/8\"]\n[templates.web.limits]\nrequests_per_second = 5\nobject_size = \"1MiB\"",
+    ));
+    let web = &config.templates[0];
+    assert_eq!(web.allowed_ips.len(), 1);
+    assert_eq!(
+        (web.limits.requests_per_second, web.limits.object_size),
+        (Some(5), Some(1 << 20))
+    );
+    for (bad, what, fix) in [
+        (
+            "allowed_ips = [§\"10.0.0.1/8\"]",
+            "not a network",
+            "10.0.0.0/8",
+        ),
+        ("§client_certs = [\"san:dns:a\"]", "client_certs", "remove"),
+        (
+            "[templates.web.limits]\nburst = §5",
+            "limits nothing",
+            "requests_per_second",
+        ),
+    ] {
+        refuses(&with(bad), Severity::Error, what, fix);
+    }
+}
+
+#[test]
+fn sessions_are_revoked_by_time() {
+    let with = |more: &str| {
+        let more = format!("{more}\n[[templates.web.grants]]");
+        template("[[templates.web.grants]]", &more)
+    };
+    let config = good(&with(
+        "sessions_not_before = \"2026-01-31T12:00:00Z\"\nrevoked_sessions = [{ subject = \"alice\", before = \"2026-01-31T12:00:01Z\" }]",
+    ));
+    let revoked = &config.templates[0].revoked;
+    assert_eq!(revoked.before.unwrap().iso8601(), "2026-01-31T12:00:00Z");
+    assert_eq!(revoked.subjects[0].0, "alice");
+    for (bad, what, fix) in [
+        ("sessions_not_before = §\"today\"", "not a time", "in UTC"),
+        (
+            "revoked_sessions = [{ subject = §\"\", before = \"2026-01-31T12:00:00Z\" }]",
+            "1 to 255 bytes",
+            "sub",
+        ),
+    ] {
+        refuses(&with(bad), Severity::Error, what, fix);
+    }
+}
+
+#[test]
 fn a_template_keeps_its_subjects_apart() {
     let prefix = r#"["users/{claim.sub}/*"]"#;
     for (bad, what, fix) in [
@@ -1407,11 +1463,6 @@ fn a_template_keeps_its_subjects_apart() {
     ] {
         refuses(&template(prefix, bad), Severity::Error, what, fix);
     }
-    let limits = template(
-        "[[templates.web.grants]]",
-        "§[templates.web.limits]\nobject_size = \"1MiB\"\n[[templates.web.grants]]",
-    );
-    refuses(&limits, Severity::Error, "any number of them", "remove it");
     // Two claims at one place: alice of bob's organisation would be in bob's folder.
     let two = template(prefix, r#"["users/{claim.sub}/*", §"users/{claim.org}/*"]"#);
     refuses(&two, Severity::Error, "touch the same keys", "own prefix");

@@ -182,6 +182,11 @@ fn a_copy_names_both_grants_and_a_document_its_making() {
     ];
     let output = explain(CONFIG, &arguments);
     let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("NotImplemented"), "{said}");
+    assert!(said.contains("signature = \"cos\""), "{said}");
+    let config = CONFIG.replacen("[upstream]", "[upstream]\nsignature = \"cos\"", 1);
+    let output = explain(&config, &arguments);
+    let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with(&as_acme(
         "CopyObject, bucket \"photos\", key \"acme/c\", from bucket \"inbox\", key \"a/b\""
     )));
@@ -190,7 +195,9 @@ fn a_copy_names_both_grants_and_a_document_its_making() {
     );
     assert!(said.contains(&granted), "{said}");
     assert!(
-        said.contains("  x-amz-copy-source: /inbox-1250000000/a/b?versionId=7\n"),
+        said.contains(
+            "  x-cos-copy-source: inbox-1250000000.cos.ap-beijing.myqcloud.com/a/b?versionId=7\n"
+        ),
         "{said}"
     );
 }

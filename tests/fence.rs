@@ -598,6 +598,64 @@ fn tenants_of_one_bucket_cannot_touch_each_other() {
 }
 
 #[test]
+fn a4_a_listing_token_of_a_neighbour_or_of_ones_own_making_leads_nowhere() {
+    let world = World::new();
+    let globex = |method: &str, target: &str| {
+        Call::new(world.gateway.addr, method, target).signed_by(GLOBEX)
+    };
+    for name in ["a", "b", "c"] {
+        world.put(&format!("/photos/acme/{name}"), "x");
+        let theirs = globex("PUT", &format!("/photos/globex/{name}"));
+        theirs.body("x").ask().assert_ok();
+    }
+    let first = globex("GET", "/photos?list-type=2&prefix=globex/&max-keys=1").ask();
+    let theirs = element(&first.assert_ok().text(), "NextContinuationToken");
+    assert!(!theirs.is_empty());
+    let encoded = |marker: &str| {
+        use base64::Engine as _;
+        base64::prelude::BASE64_STANDARD
+            .encode(marker)
+            .replace('=', "%3D")
+    };
+    for token in [theirs, encoded("globex/a"), encoded("a"), encoded("")] {
+        let target = format!("/photos?list-type=2&prefix=acme/&continuation-token={token}");
+        let reply = world.ask("GET", &target);
+        if reply.status == 200 {
+            let keys = support::elements(&reply.text(), "Key");
+            assert!(keys.iter().all(|key| key.starts_with("acme/")), "{keys:?}");
+        }
+        for prefix in ["", "&prefix=globex/"] {
+            let target = format!("/photos?list-type=2{prefix}&continuation-token={token}");
+            world.ask("GET", &target).assert_error(403, "AccessDenied");
+        }
+    }
+    let heads = world.emulator.counters().heads();
+    let lists = heads
+        .iter()
+        .filter(|head| head.target.contains("continuation-token"));
+    assert!(lists.clone().count() > 0);
+    for head in lists {
+        assert!(head.target.contains("prefix=acme%2F"), "{}", head.target);
+    }
+}
+
+#[test]
+fn a4_a_page_that_a_token_would_lead_out_with_is_cut_off() {
+    let page = "<ListBucketResult><Contents><Key>globex/secret</Key><Size>1</Size></Contents></ListBucketResult>";
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\ncontent-length: {}\r\n\r\n{page}",
+        page.len()
+    );
+    let cos = Scripted::new(vec![act(move |peer| peer.always(&answer))]);
+    let target = "/photos?list-type=2&prefix=acme/&continuation-token=opaque";
+    let reply = cos.signed("GET", target).send();
+    assert!(!reply.text().contains("globex"), "{}", reply.text());
+    assert!(!reply.whole || reply.status >= 500, "{reply:?}");
+    let metric = "cosgate_answers_out_of_scope_total";
+    support::eventually("it is counted", || cos.gateway.metric(metric, "") == 1);
+}
+
+#[test]
 fn e3_a_body_framed_twice_is_refused_and_the_connection_closed() {
     let world = world();
     for framing in [

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use cosgate::body::Answer;
@@ -541,7 +542,7 @@ fn payload(permit: &Permit<'_, '_>, head: &Parts, mode: Mode) -> Result<String, 
     }
     let declared = Declared::read(mode, &head.headers)?;
     Checks::new(&declared, &head.headers)?;
-    let limits = permit.tenant().limits.as_ref();
+    let limits = permit.tenant().limits(Duration::ZERO);
     if let (Some(limits), Some(length)) = (limits, declared.length) {
         limits.check_object(length)?;
     }

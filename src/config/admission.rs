@@ -34,6 +34,16 @@ pub(super) fn admission(section: &mut Section<'_>) -> (Admission, Vec<Origin>) {
             Refusal::new(message, "add client_certs = [\"san:dns:NAME\"]"),
         );
     }
+    let admission = Admission {
+        client_certs,
+        require_client_cert: require_client_cert.value,
+        allowed_ips: allowed_ips(section),
+    };
+    (admission, origins)
+}
+
+/// `allowed_ips` of a tenant or a template.
+pub(super) fn allowed_ips(section: &mut Section<'_>) -> Vec<IpNet> {
     let allowed_ips = networks(section, "allowed_ips");
     if section.is_empty_array("allowed_ips") {
         let message = "`allowed_ips` is empty: the tenant may call from nowhere";
@@ -42,12 +52,7 @@ pub(super) fn admission(section: &mut Section<'_>) -> (Admission, Vec<Origin>) {
             .document()
             .error(&section.origin(), Refusal::new(message, fix));
     }
-    let admission = Admission {
-        client_certs,
-        require_client_cert: require_client_cert.value,
-        allowed_ips,
-    };
-    (admission, origins)
+    allowed_ips
 }
 
 /// The networks of `key`.

@@ -18,6 +18,7 @@ mod problem;
 mod profile;
 pub mod raw_policy;
 mod section;
+mod sessions;
 mod templates;
 mod tenants;
 mod vend;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::secret::Secret;
+use crate::timestamp::Timestamp;
 
 pub(crate) use endpoint::is_loopback;
 pub(crate) use issuers::TENANT;
@@ -145,6 +147,8 @@ pub struct Server {
     /// `session_secret`, which seals session tokens, and `previous_session_secret`, which opens old
     /// ones; none: no session keys.
     pub session_secrets: Vec<Secret>,
+    /// `sessions_not_before`: session keys that were given before count no more, whosever they are.
+    pub sessions_not_before: Option<Timestamp>,
     /// `max_session`: the longest life of session keys (1 h), 15 minutes to 12 hours.
     pub max_session: Duration,
     /// `[server.tls]`
@@ -319,6 +323,8 @@ pub struct Tenant {
     pub limits: TenantLimits,
     /// `vend`: its clients may have temporary keys themselves.
     pub vend: Option<Vend>,
+    /// `sessions_not_before`, `revoked_sessions`
+    pub revoked: RevokedSessions,
 }
 
 /// What belongs to `vend = true`.
@@ -376,6 +382,12 @@ pub struct Template {
     pub grants: Vec<Grant>,
     /// `vend`: its subjects may have temporary keys themselves.
     pub vend: Option<Vend>,
+    /// `allowed_ips`; empty: from anywhere.
+    pub allowed_ips: Vec<IpNet>,
+    /// `[templates.NAME.limits]`: of each subject.
+    pub limits: TenantLimits,
+    /// `sessions_not_before`, `revoked_sessions`
+    pub revoked: RevokedSessions,
 }
 
 /// How else than by a key a tenant is known, and from where it may call.
@@ -387,6 +399,15 @@ pub struct Admission {
     pub require_client_cert: bool,
     /// `allowed_ips`; empty: from anywhere.
     pub allowed_ips: Vec<IpNet>,
+}
+
+/// Which session keys of a tenant or a template count no more: those that were given before a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RevokedSessions {
+    /// `sessions_not_before`: of everybody.
+    pub before: Option<Timestamp>,
+    /// `revoked_sessions`: of these subjects of tokens.
+    pub subjects: Vec<(String, Timestamp)>,
 }
 
 /// A name that a certificate has.

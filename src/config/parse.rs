@@ -12,6 +12,7 @@ use super::identities;
 use super::issuers;
 use super::problem::{Problem, Refusal, Severity};
 use super::section::Section;
+use super::sessions;
 use super::tenants;
 use super::{
     ClientAuth, Config, EndpointTemplate, Server, ServerLimits, ServerTls, SharedCache, Sources,
@@ -124,6 +125,7 @@ fn server(mut section: Section<'_>) -> Option<Server> {
     let session_secrets = session_secrets(&mut section);
     let max_session = section.duration("max_session", HOUR, HOUR / 4..=12 * HOUR);
     let max_session = max_session.value;
+    let sessions_not_before = sessions::not_before(&mut section);
     let tls = server_tls(section.section("tls"));
     let limits = server_limits(section.section("limits"));
     section.finish();
@@ -141,6 +143,7 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         threads,
         max_presign,
         session_secrets,
+        sessions_not_before,
         max_session,
         tls,
         limits,

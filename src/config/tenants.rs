@@ -14,6 +14,7 @@ use super::prefix;
 use super::problem::Refusal;
 use super::raw_policy::{self, RawPolicy};
 use super::section::Section;
+use super::sessions;
 use super::templates::{self, ReadTemplate};
 use super::vend;
 use super::{AccessKey, Grant, IssuerKind, PrefixPattern, Server, Template, Tenant, actions};
@@ -238,6 +239,7 @@ fn tenant(
         );
     }
     let limits = tenant_limits(section.section("limits"));
+    let revoked = sessions::revoked(&mut section);
     section.finish();
     Read {
         tenant: Tenant {
@@ -253,6 +255,7 @@ fn tenant(
             grants: Vec::new(),
             limits,
             vend,
+            revoked,
         },
         key_origins,
         certificate_origins,

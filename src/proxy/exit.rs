@@ -232,10 +232,11 @@ impl Exit {
 
     /// Holds the tenant to its own limits. The place is given back when the answer is over.
     pub(super) fn admit(&mut self, tenant: &Tenant) -> Result<(), S3Error> {
-        let Some(limits) = &tenant.limits else {
+        let now = shape::now();
+        let Some(limits) = tenant.limits(now) else {
             return Ok(());
         };
-        self.slot = Some(limits.admit(shape::now()).inspect_err(|limited| {
+        self.slot = Some(limits.admit(now).inspect_err(|limited| {
             self.proxy.metrics.count(match limited {
                 Limited::Concurrency => Event::LimitedConcurrency,
                 Limited::Rate(_) => Event::LimitedRate,

@@ -264,6 +264,7 @@ impl Proxy {
         let Shared {
             tenants, key_sets, ..
         } = &*self.shared;
+        let revisions = tenants.key_revisions();
         let caller = tenants.authenticate(head, asked, connection, now);
         let is_refused_token = |error: &S3Error| error.code() == Code::InvalidToken;
         if !caller.as_ref().is_err_and(is_refused_token) {
@@ -274,6 +275,9 @@ impl Proxy {
         };
         if let Some(identity) = tenants.lacks_key_of(token) {
             Box::pin(key_sets.renew(identity)).await; // rare: it must not make every future larger
+        }
+        if tenants.key_revisions() == revisions {
+            return caller; // the same keys would say the same, at the same cost
         }
         tenants.authenticate(head, asked, connection, now) // the key may have come in between
     }

@@ -13,6 +13,7 @@ mod jwt;
 pub mod limits;
 pub mod policy;
 mod session;
+pub mod subject_limits;
 mod template;
 pub mod vend;
 
@@ -21,6 +22,6 @@ pub use authenticate::{
 };
 pub use authorize::Permit;
 pub use form::FormCaller;
-pub use grant::{Grant, Tenant};
+pub use grant::{Counted, Grant, Tenant};
 pub use jwk::{BadKeySet, KEY_SET_BYTES, KeySet};
 pub use session::SessionKey;

@@ -17,7 +17,7 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 /// What all tenants ask.
 #[derive(Debug)]
 pub(super) struct Admissions {
-    /// By the tenant's index. A template's tenants ask nothing.
+    /// By the tenant's index; a template's tenants ask no certificate.
     rules: Vec<Admission>,
     /// Each with its tenant's index.
     certificates: Vec<(Arc<str>, usize)>,
@@ -51,12 +51,14 @@ impl Admissions {
                 certificates.push((name.to_string().into(), index));
             }
         }
+        let tenants = config.tenants.iter();
+        let tenants = tenants.map(|tenant| tenant.admission.clone());
+        let templates = config.templates.iter().map(|template| Admission {
+            allowed_ips: template.allowed_ips.clone(),
+            ..Admission::default()
+        });
         Self {
-            rules: config
-                .tenants
-                .iter()
-                .map(|tenant| tenant.admission.clone())
-                .collect(),
+            rules: tenants.chain(templates).collect(),
             certificates,
             by_name,
             trusted_proxies: config.server.trusted_proxies.clone(),

@@ -16,7 +16,7 @@ use super::jwk::KeySet;
 use super::session::Seal;
 use super::template::Template;
 use super::vend::{self, TokenHash};
-use crate::config::{CertificateName, Config};
+use crate::config::{CertificateName, Config, RevokedSessions};
 use crate::payload::{ChunkSignatures, Mode};
 use crate::s3::{Code, S3Error, S3Request, native};
 use crate::secret::Secret;
@@ -34,6 +34,7 @@ mod remembered;
 mod session;
 mod sigv2_url;
 mod sigv4;
+mod strangers;
 
 use admission::Admissions;
 pub use admission::{Caller, Certified};
@@ -43,8 +44,9 @@ pub use bearer::bearer_token;
 use local_key::LocalKey;
 use remembered::Remembered;
 pub(super) use session::OpenSession;
-use session::{not_ours, session_token};
+use session::{SECURITY_TOKEN, not_ours, session_token};
 pub(super) use sigv4::SERVICE;
+use strangers::Strangers;
 
 /// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
 pub(super) const MAX_SKEW: i64 = 900;
@@ -66,8 +68,12 @@ pub struct Tenants {
     /// For each authorization token that gets a temporary key, the tenant.
     pub(super) vend_tokens: HashMap<TokenHash, usize>,
     proofs: Remembered<Proof>,
+    strangers: Strangers,
     seal: Seal,
     sessions: Remembered<OpenSession>,
+    /// By the tenant's index, templates after tenants.
+    revoked: Vec<RevokedSessions>,
+    revoked_of_all: RevokedSessions,
     /// How long session keys live at most.
     max_session: Duration,
     /// Tokens may come over plain HTTP from elsewhere.
@@ -108,7 +114,7 @@ pub enum Identity {
     PresignedV2(Arc<str>),
     /// COS's own signature in an `Authorization` header, under this local key id.
     Qsign(Arc<str>),
-    /// SigV4, in a header or a URL, under a session key.
+    /// SigV4 or COS's own signature, in a header or a URL, under a session key.
     Session {
         /// The key's id.
         key_id: Arc<str>,
@@ -165,8 +171,17 @@ impl Tenants {
             templates: templates.collect(),
             vend_tokens: vend::tokens(config),
             proofs: Remembered::new(),
+            strangers: Strangers::default(),
             seal: Seal::new(config.server.session_secrets.iter()),
             sessions: Remembered::new(),
+            revoked: (config.tenants.iter().map(|tenant| &tenant.revoked))
+                .chain(config.templates.iter().map(|template| &template.revoked))
+                .cloned()
+                .collect(),
+            revoked_of_all: RevokedSessions {
+                before: config.server.sessions_not_before,
+                ..RevokedSessions::default()
+            },
             max_session: config.server.max_session,
             allow_plain_bearer: config.server.allow_plain_bearer,
             region: config
@@ -253,18 +268,15 @@ impl Tenants {
         if in_query && has_header {
             return Err(one_mechanism());
         }
-        let session = session_token(&head.headers, query)?;
         if native::is_native(head) {
             if in_query || (native::is_presigned(head) && has_header) {
                 return Err(one_mechanism());
             }
-            if session.is_some() || head.headers.contains_key(native::TOKEN) {
-                return Err(not_ours());
-            }
             return self.native(head, now);
         }
+        let session = session_token(SECURITY_TOKEN, &head.headers, query)?;
         if session.is_some() && !Claim::is_in_query(query) && !is_signed(&head.headers) {
-            return Err(not_ours()); // only SigV4 has session tokens
+            return Err(not_ours()); // a token alone is no signature
         }
         let session = session.map(|token| self.session(token, now)).transpose()?;
         let session = session.as_deref();

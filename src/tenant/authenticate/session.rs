@@ -1,4 +1,4 @@
-//! Local session keys: a signature of Version 4 with a token of ours, and who gets one.
+//! Local session keys: a signature of Version 4 or of COS's own with a token of ours, and who gets one.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::tenant::Tenant;
 use crate::tenant::session::{Session, SessionKey, Whose};
 use crate::timestamp::Timestamp;
 
-const SECURITY_TOKEN: &str = "x-amz-security-token";
+pub(super) const SECURITY_TOKEN: &str = "x-amz-security-token";
 /// The service in the scope of a call of STS.
 const SERVICE: &str = "sts";
 
@@ -41,16 +41,17 @@ impl OpenSession {
     }
 }
 
-/// The session token of a request: in a header or in the query, once.
+/// The session token of a request under this name: in a header or in the query, once.
 pub(super) fn session_token<'a>(
+    name: &str,
     headers: &'a HeaderMap,
     query: &'a [(Cow<'_, str>, Cow<'_, str>)],
 ) -> Result<Option<&'a str>, S3Error> {
     let in_query = query
         .iter()
-        .filter(|(name, _)| name.eq_ignore_ascii_case(SECURITY_TOKEN))
+        .filter(|(known, _)| known.eq_ignore_ascii_case(name))
         .map(|(_, value)| Some(&**value));
-    let in_headers = headers.get_all(SECURITY_TOKEN).iter();
+    let in_headers = headers.get_all(name).iter();
     let mut all = in_headers.map(|value| value.to_str().ok()).chain(in_query);
     match (all.next(), all.next()) {
         (None, _) => Ok(None),
@@ -83,6 +84,14 @@ impl Tenants {
             return Err(S3Error::new(
                 Code::ExpiredToken,
                 "The provided token has expired: fetch new session keys.",
+            ));
+        }
+        let of_tenant = self.revoked.get(opened.tenant.index);
+        let mut rules = of_tenant.into_iter().chain([&self.revoked_of_all]);
+        if rules.any(|revoked| opened.session.is_revoked(revoked)) {
+            return Err(S3Error::new(
+                Code::ExpiredToken, // SDKs fetch new keys on it
+                "The provided token has been revoked: fetch new session keys.",
             ));
         }
         Ok(opened)
@@ -138,7 +147,7 @@ impl Tenants {
         }
         let (tenant, whose, subject) = match &asked.action {
             StsAction::AssumeRoleWithWebIdentity { token, .. } => {
-                let proof = self.prove(token, now)?;
+                let proof = self.prove(token, connection.address, now)?;
                 (
                     Arc::clone(proof.tenant()),
                     proof.whose(),
@@ -146,13 +155,14 @@ impl Tenants {
                 )
             }
             StsAction::AssumeRole(_) | StsAction::GetSessionToken => {
-                let tenant = self.signed_call(head, form, now)?;
+                let check = || self.signed_call(head, form, now);
+                let tenant = self.strangers.hold(connection.address, now, check)?;
                 let whose = Whose::Tenant(tenant.name.clone());
                 (tenant, whose, None)
             }
         };
         let expires = now.plus(seconds(asked.duration));
-        let key = self.seal.make(whose, subject.clone(), expires);
+        let key = self.seal.make(whose, subject.clone(), now, expires);
         let key =
             key.ok_or_else(|| S3Error::new(Code::InternalError, "No session key could be made."))?;
         let identity = Identity::Session {
@@ -172,7 +182,7 @@ impl Tenants {
         now: Timestamp,
     ) -> Result<Arc<Tenant>, S3Error> {
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
-        if session_token(&head.headers, query.pairs())?.is_some() {
+        if session_token(SECURITY_TOKEN, &head.headers, query.pairs())?.is_some() {
             return Err(S3Error::new(
                 Code::AccessDenied,
                 "Access Denied: session keys cannot ask for session keys; use a local access key.",
