@@ -13,6 +13,7 @@
 //! 9. [`observe`] writes one line and counts, whatever happened.
 
 pub mod admin;
+pub mod answers;
 pub mod body;
 pub mod certificate;
 pub mod config;
@@ -25,6 +26,7 @@ pub mod frames;
 pub mod front;
 pub mod http2;
 pub mod jwks;
+mod line;
 pub mod observe;
 pub mod payload;
 pub mod proxy;
