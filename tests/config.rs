@@ -802,6 +802,7 @@ fn a_root_is_a_folder_and_all_below_it_is_the_tenants() {
     assert_eq!(grant.root, "acme/");
     assert_eq!(grant.prefixes, [PrefixPattern::Any]);
     assert!(!grant.list_default_prefix);
+    assert!(!grant.attachment);
 
     for (root, message) in [
         ("", "a root is a folder"),

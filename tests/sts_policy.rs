@@ -93,6 +93,7 @@ fn grant(alias: &str, prefixes: &[PrefixPattern], actions: &[&str]) -> Grant {
         list_default_prefix: false,
         actions: actions.iter().map(ToString::to_string).collect(),
         headers: Vec::new(),
+        attachment: false,
     }
 }
 

@@ -420,6 +420,8 @@ pub struct Grant {
     pub actions: Vec<String>,
     /// `headers`: lower-case names of request headers that need a grant by name.
     pub headers: Vec<String>,
+    /// `attachment`: browsers save its objects, and never show them.
+    pub attachment: bool,
 }
 
 /// One of a grant's prefixes, in the forms of the COS STS SDKs.

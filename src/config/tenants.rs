@@ -36,6 +36,7 @@ pub(super) struct ReadGrant {
     pub(super) reach: Vec<Found<PrefixPattern>>,
     actions: Vec<String>,
     headers: Vec<String>,
+    attachment: bool,
     pub(super) shared: bool,
 }
 
@@ -277,6 +278,7 @@ pub(super) fn grant(mut section: Section<'_>) -> ReadGrant {
     }
     headers.sort_unstable();
     headers.dedup();
+    let attachment = section.flag("attachment").value;
     let shared = section.flag("shared").value;
     refuse_later_keys(&mut section);
     refuse_empty(&mut section, "actions", "[\"read\", \"write\", \"list\"]");
@@ -297,6 +299,7 @@ pub(super) fn grant(mut section: Section<'_>) -> ReadGrant {
         list_default_prefix,
         actions,
         headers,
+        attachment,
         shared,
     }
 }
@@ -586,6 +589,7 @@ impl ReadGrant {
             list_default_prefix: self.list_default_prefix,
             actions: self.actions,
             headers: self.headers,
+            attachment: self.attachment,
         })
     }
 }

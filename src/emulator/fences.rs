@@ -175,6 +175,7 @@ fn some_grant() -> impl Strategy<Value = Grant> {
                 list_default_prefix,
                 actions,
                 headers: Vec::new(),
+                attachment: false,
             },
         )
 }

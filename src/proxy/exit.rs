@@ -23,13 +23,14 @@ use crate::body::{Answer, DownloadFailure, Upload, UploadFailure};
 use crate::counted::{Gauge, Phase};
 use crate::http2::FRAME;
 use crate::observe::{AccessLine, Event, Step, Verdict};
+use crate::rewrite;
 use crate::s3::form::Form;
 use crate::s3::xml::sts_error;
 use crate::s3::{Fault, Operation, S3Error, S3Request, native};
 use crate::shape;
 use crate::sign::encoding::hex;
 use crate::tenant::limits::{Limited, Slot};
-use crate::tenant::{Authenticated, Identity, Tenant};
+use crate::tenant::{Authenticated, Identity, Permit, Tenant};
 use crate::timestamp::Timestamp;
 
 /// AWS's name for the id of a request; the client sees it on every answer.
@@ -76,6 +77,8 @@ pub(super) struct Exit {
     /// Where the request is, and so where it ends if nothing follows.
     step: Step,
     is_answered_here: bool,
+    /// The object is not to be shown as a page.
+    is_attachment: bool,
     status: StatusCode,
     error: Option<S3Error>,
     /// When COS was asked first, and how often.
@@ -125,6 +128,7 @@ impl Exit {
             slot: None,
             step: Step::Parse,
             is_answered_here: false,
+            is_attachment: false,
             status: StatusCode::from_u16(CLIENT_GONE).unwrap_or_default(),
             error: None,
             asked_upstream: None,
@@ -240,6 +244,15 @@ impl Exit {
         self.is_answered_here = true;
     }
 
+    /// Notes what the grant says of the answer to `permit`.
+    pub(super) fn permitted(&mut self, permit: &Permit<'_, '_>) {
+        let reads = matches!(
+            permit.request().operation,
+            Operation::GetObject | Operation::HeadObject
+        );
+        self.is_attachment = reads && permit.grant().is_some_and(|grant| grant.attachment);
+    }
+
     /// Notes that COS is asked, perhaps once more.
     pub(super) fn asks_upstream(&mut self) {
         self.at(Step::Upstream);
@@ -280,6 +293,12 @@ impl Exit {
                 response
             }
         };
+        if self.is_attachment {
+            match &self.error {
+                None => rewrite::as_attachment(response.headers_mut()),
+                Some(_) => rewrite::not_sniffed(response.headers_mut()),
+            }
+        }
         self.status = response.status();
         self.version = head.version;
         // HTTP/2 ends the stream alone: it is reset when its answer has gone.

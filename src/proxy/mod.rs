@@ -321,6 +321,7 @@ impl Proxy {
         exit.admit(caller.tenant())?; // within their own limits
         exit.at(Step::Authorize);
         let permit = caller.authorize(asked)?; // may they
+        exit.permitted(&permit);
         if let Some(answer) = answer_locally(&permit, &self.config().server.region)? {
             exit.answered_here();
             return Ok(answer); // what a scoped key cannot ask

@@ -253,6 +253,7 @@ mod tests {
             list_default_prefix: false,
             actions: actions.concat().iter().map(ToString::to_string).collect(),
             headers: Vec::new(),
+            attachment: false,
         }
     }
 

@@ -38,6 +38,8 @@ pub struct Grant {
     pub actions: Vec<String>,
     /// Lower-case names of request headers that need a grant by name.
     pub headers: Vec<String>,
+    /// Browsers save its objects, and never show them.
+    pub attachment: bool,
 }
 
 impl Tenant {
@@ -69,6 +71,7 @@ impl Grant {
             list_default_prefix: grant.list_default_prefix,
             actions: grant.actions.clone(),
             headers: grant.headers.clone(),
+            attachment: grant.attachment,
         }
     }
 
@@ -138,6 +141,7 @@ mod tests {
             list_default_prefix: false,
             actions: actions.iter().map(ToString::to_string).collect(),
             headers: Vec::new(),
+            attachment: false,
         }
     }
 

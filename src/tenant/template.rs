@@ -149,6 +149,7 @@ mod tests {
             prefixes: prefixes.to_vec(),
             actions: vec!["name/cos:GetObject".into()],
             headers: Vec::new(),
+            attachment: false,
         };
         let template = config::Template {
             name: "web".into(),
