@@ -27,6 +27,7 @@ pub mod front;
 pub mod http2;
 pub mod jwks;
 mod line;
+pub mod listen;
 pub mod observe;
 pub mod payload;
 pub mod proxy;

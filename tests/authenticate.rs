@@ -31,7 +31,8 @@ const LOOPBACK: Connection = Connection {
     loopback: true,
     tls: false,
     certificate: None,
-    address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    user: None,
+    address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
 };
 
 fn now() -> Timestamp {
@@ -67,7 +68,8 @@ fn config() -> Config {
     let second = Duration::from_secs(1);
     Config {
         server: config::Server {
-            listen: HOST.parse().unwrap(),
+            listen: config::Listen::Tcp(HOST.parse().unwrap()),
+            socket_mode: 0o600,
             admin: None,
             domains: vec!["s3.localhost".into(), "s3.example.com".into()],
             region: "ap-guangzhou".into(),
@@ -75,6 +77,7 @@ fn config() -> Config {
             allow_remote_anonymous: false,
             allow_plain_bearer: false,
             trusted_proxies: Vec::new(),
+            trusted_users: Vec::new(),
             allow_qsign: true,
             allow_sigv2_presign: false,
             threads: 1,

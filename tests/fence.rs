@@ -959,7 +959,7 @@ fn d7_a_grant_may_have_its_objects_saved_and_never_shown() {
         }
     });
     let [plain, saved] = [
-        Scripted::with(vec![answers.clone()], ""),
+        Scripted::with(vec![std::sync::Arc::clone(&answers)], ""),
         Scripted::with(
             vec![answers],
             "[[tenants.globex.grants]]\nname = \"saved\"\nbucket = \"shared-1250000000\"\nregion = \"ap-guangzhou\"

@@ -16,6 +16,7 @@ mod problem;
 mod section;
 mod templates;
 mod tenants;
+mod unix;
 
 use std::io;
 use std::net::SocketAddr;
@@ -94,7 +95,9 @@ pub struct SharedCache {
 )]
 pub struct Server {
     /// `listen`
-    pub listen: SocketAddr,
+    pub listen: Listen,
+    /// `socket_mode`: the rights of a Unix socket's file (0600).
+    pub socket_mode: u32,
     /// `admin`; `None` when `""`.
     pub admin: Option<SocketAddr>,
     /// `domains`, lower case: suffixes of virtual-hosted names.
@@ -109,6 +112,8 @@ pub struct Server {
     pub allow_plain_bearer: bool,
     /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The same of users of this machine, by number: `unix:NAME` in `trusted_proxies`.
+    pub trusted_users: Vec<u32>,
     /// `allow_qsign`: take requests that are signed in COS's own way (default).
     pub allow_qsign: bool,
     /// `allow_sigv2_presign`: take presigned URLs and browser forms of Signature Version 2.
@@ -126,6 +131,15 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// `[server.limits]`
     pub limits: ServerLimits,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// `IP:PORT`
+    Tcp(SocketAddr),
+    /// `unix:PATH`
+    Unix(PathBuf),
 }
 
 /// `[server.tls]`
@@ -314,7 +328,7 @@ pub struct Tenant {
     pub access_keys: Vec<AccessKey>,
     /// `anonymous`
     pub anonymous: bool,
-    /// `client_certs`, `require_client_cert`, `allowed_ips`
+    /// `client_certs`, `require_client_cert`, `unix_users`, `allowed_ips`
     pub admission: Admission,
     /// `identity`: index into [`Config::identities`] of the one whose tokens may name this tenant.
     pub identity: Option<usize>,
@@ -377,6 +391,9 @@ pub struct Admission {
     pub client_certs: Vec<CertificateName>,
     /// `require_client_cert`: whoever is this tenant by other means must show one of these too.
     pub require_client_cert: bool,
+    /// `unix_users`, by number: who comes as one of these by the Unix socket, and shows nothing else,
+    /// is this tenant.
+    pub unix_users: Vec<u32>,
     /// `allowed_ips`; empty: from anywhere.
     pub allowed_ips: Vec<IpNet>,
 }

@@ -13,6 +13,7 @@ use super::prefix;
 use super::problem::{Refusal, nearest};
 use super::section::Section;
 use super::templates::{self, ReadTemplate};
+use super::unix;
 use super::{AccessKey, Grant, PrefixPattern, Server, Template, Tenant, actions};
 
 /// Tenants with what only the checks between them need.
@@ -20,6 +21,7 @@ struct Read {
     tenant: Tenant,
     key_origins: Vec<Origin>,
     certificate_origins: Vec<Origin>,
+    user_origins: Vec<Origin>,
     anonymous_origin: Option<Origin>,
     grants: Vec<ReadGrant>,
 }
@@ -95,6 +97,12 @@ pub(super) fn tenants(
         written.map(|(name, origin)| (name, origin, read.tenant.name.as_str()))
     });
     admission::check_certificates(root, certificates, server);
+    let users = read.iter().flat_map(|read| {
+        let uids = read.tenant.admission.unix_users.iter();
+        let written = uids.zip(&read.user_origins);
+        written.map(|(uid, origin)| (*uid, origin, read.tenant.name.as_str()))
+    });
+    unix::check_users(root, users, server);
     refuse_anonymous(root, &read, server);
     refuse_overlaps(root, &read, &templates);
     (
@@ -193,8 +201,9 @@ fn tenant(
     }
     let anonymous = section.flag("anonymous");
     let names_identity = section.has("identity");
-    let (admission, certificate_origins) = admission::admission(&mut section);
-    let known_otherwise = anonymous.value || section.has("client_certs");
+    let admission = admission::admission(&mut section);
+    let known_otherwise =
+        anonymous.value || section.has("client_certs") || section.has("unix_users");
     if !has_keys && !known_otherwise && identity.is_none() && !names_identity {
         let message = format!(
             "nobody can call as the tenant `{}`: it has no access_keys",
@@ -227,7 +236,7 @@ fn tenant(
             issuer,
             access_keys,
             anonymous: anonymous.value,
-            admission,
+            admission: admission.admission,
             identity: match identity {
                 Some(found) => Some(found.value),
                 None => names_identity.then_some(UNKNOWN),
@@ -236,7 +245,8 @@ fn tenant(
             limits,
         },
         key_origins,
-        certificate_origins,
+        certificate_origins: admission.certificate_origins,
+        user_origins: admission.user_origins,
         anonymous_origin: anonymous.value.then_some(anonymous.origin),
         grants,
     }
@@ -463,7 +473,7 @@ fn refuse_anonymous(root: &Section<'_>, read: &[Read], server: Option<&Server>) 
         }
         first = Some(&tenant.tenant.name);
         if let Some(server) = server
-            && !server.listen.ip().is_loopback()
+            && !server.listen.is_local()
             && !server.allow_remote_anonymous
         {
             let message = format!(

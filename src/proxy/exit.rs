@@ -30,7 +30,7 @@ use crate::s3::{Fault, Operation, S3Error, S3Request, native};
 use crate::shape;
 use crate::sign::encoding::hex;
 use crate::tenant::limits::{Limited, Slot};
-use crate::tenant::{Authenticated, Identity, Permit, Tenant};
+use crate::tenant::{Authenticated, Identity, Peer, Permit, Tenant};
 use crate::timestamp::Timestamp;
 
 /// AWS's name for the id of a request; the client sees it on every answer.
@@ -51,9 +51,15 @@ pub struct ClientBody {
 
 /// What is to be said of a request when it is over.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is noted on its own, at another step"
+)]
 pub(super) struct Exit {
     proxy: Rc<Proxy>,
-    client: IpAddr,
+    client: Option<IpAddr>,
+    /// The number of the user at the other end of a Unix socket.
+    uid: Option<u32>,
     gauge: Rc<Gauge>,
     now: Timestamp,
     started: Instant,
@@ -99,11 +105,16 @@ impl Exit {
         gauge: &Rc<Gauge>,
         now: Timestamp,
     ) -> Box<Self> {
+        let (address, uid) = match client.peer {
+            Peer::Tcp(peer) => (Some(peer.ip().to_canonical()), None),
+            Peer::Unix(user) => (None, Some(user.uid)),
+        };
         let mut request_id = hex(&fastrand::u64(..).to_be_bytes());
         request_id.make_ascii_uppercase();
         Box::new(Self {
             proxy: Rc::clone(proxy),
-            client: client.peer.ip().to_canonical(),
+            client: address,
+            uid,
             gauge: Rc::clone(gauge),
             now,
             started: Instant::now(),
@@ -206,7 +217,7 @@ impl Exit {
     }
 
     /// Notes the client's address behind proxies that are trusted.
-    pub(super) fn from(&mut self, address: IpAddr) {
+    pub(super) fn from(&mut self, address: Option<IpAddr>) {
         self.client = address;
     }
 
@@ -435,7 +446,8 @@ impl Drop for Exit {
             time: self.now,
             request_id: &self.request_id,
             http: self.version,
-            client: Some(self.client),
+            client: self.client,
+            uid: self.uid,
             tenant: self.tenant.as_ref().map(|tenant| tenant.name.as_str()),
             identity: identity.map(Identity::kind),
             key_id: identity.and_then(Identity::key_id).map(|id| &**id),

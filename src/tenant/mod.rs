@@ -17,7 +17,7 @@ mod session;
 mod template;
 
 pub use authenticate::{
-    Authenticated, Caller, Certified, Connection, Identity, Tenants, bearer_token,
+    Authenticated, Caller, Certified, Connection, Identity, Peer, Tenants, UnixUser, bearer_token,
 };
 pub use authorize::Permit;
 pub use form::FormCaller;

@@ -74,7 +74,7 @@ impl Tenants {
 
     /// Refuses a connection on which others could read a token or a key.
     pub(super) fn check_secrecy(&self, connection: Connection) -> Result<(), S3Error> {
-        if connection.tls || connection.loopback || self.allow_plain_bearer {
+        if connection.is_private() || self.allow_plain_bearer {
             return Ok(());
         }
         Err(S3Error::new(
