@@ -31,7 +31,8 @@ const LOOPBACK: Connection = Connection {
     loopback: true,
     tls: false,
     certificate: None,
-    address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    user: None,
+    address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
 };
 
 fn now() -> Timestamp {
@@ -70,7 +71,8 @@ fn config() -> Config {
     Config {
         server: config::Server {
             sessions_not_before: None,
-            listen: HOST.parse().unwrap(),
+            listen: config::Listen::Tcp(HOST.parse().unwrap()),
+            socket_mode: 0o600,
             admin: None,
             domains: vec!["s3.localhost".into(), "s3.example.com".into()],
             region: "ap-guangzhou".into(),
@@ -78,6 +80,7 @@ fn config() -> Config {
             allow_remote_anonymous: false,
             allow_plain_bearer: false,
             trusted_proxies: Vec::new(),
+            trusted_users: Vec::new(),
             allow_qsign: true,
             allow_sigv2_presign: false,
             threads: 1,

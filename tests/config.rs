@@ -991,6 +991,7 @@ fn a_root_is_a_folder_and_all_below_it_is_the_tenants() {
     assert_eq!(grant.root, "acme/");
     assert_eq!(grant.prefixes, [PrefixPattern::Any]);
     assert!(!grant.list_default_prefix);
+    assert!(!grant.attachment);
 
     for (root, message) in [
         ("", "a root is a folder"),
@@ -1677,7 +1678,7 @@ fn a_variable_overrides_a_scalar_key_and_is_named_when_it_is_wrong() {
     let text = WHOLE.replace("secret_key = \"env:KEY\"\n", "");
     let (config, warnings) = parse_with(&text, &variables, &[]).unwrap();
     assert!(warnings.is_empty(), "{}", lines(&warnings));
-    assert_eq!(config.server.listen.port(), 1);
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:1");
     assert_eq!(config.server.admin, None);
     assert!(config.server.strict_region);
     assert!(config.server.allow_sigv2_presign);
@@ -1918,6 +1919,93 @@ fn certificates_and_addresses_of_tenants_are_checked() {
         "is not a network",
         "10.0.0.0/8",
     );
+}
+
+#[test]
+fn a_unix_socket_and_its_users_are_checked() {
+    let variables = [("ID", "i"), ("KEY", "k"), ("ACME", "s"), ("OTHER", "o")];
+    let users = [(
+        "/etc/passwd",
+        "root:x:0:0::/:\nalice:x:1001:1001::/:\nnobody:x:65534:1::/:\n",
+    )];
+    let parse_as = |listen: &str, server: &str, acme: &str| {
+        let text = format!(
+            "[server]\nlisten = \"{listen}\"\n{server}\n[issuers.main]\nkind = \"static\"\nsecret_id = \"env:ID\"\nsecret_key = \"env:KEY\"\n
+             [tenants.acme]\nissuer = \"main\"\n{acme}\n[[tenants.acme.grants]]\nname = \"photos\"\nbucket = \"a-1250000000\"\nregion = \"ap-guangzhou\"\nprefixes = [\"acme/*\"]\nactions = [\"read\"]"
+        );
+        parse_with(&text, &variables, &users)
+            .map(|(config, _)| config)
+            .map_err(|problems| lines(&problems))
+    };
+    let config = parse_as(
+        "unix:/run/s3.sock",
+        "socket_mode = \"0660\"\ntrusted_proxies = [\"unix:alice\", \"10.0.0.0/8\", \"unix:33\"]",
+        "unix_users = [\"alice\", 7, \"8\"]",
+    );
+    let config = config.unwrap();
+    assert_eq!(config.server.listen.to_string(), "unix:/run/s3.sock");
+    assert_eq!(config.server.socket_mode, 0o660);
+    assert_eq!(config.server.trusted_users, [1001, 33]);
+    assert_eq!(config.server.trusted_proxies.len(), 1);
+    assert_eq!(config.tenants[0].admission.unix_users, [1001, 7, 8]);
+    let anonymous = parse_as("unix:s3.sock", "", "anonymous = true").unwrap();
+    assert_eq!(anonymous.server.listen.to_string(), "unix:etc/s3.sock");
+    assert_eq!(anonymous.server.socket_mode, 0o600);
+    let long = format!("unix:/{}", "x".repeat(107));
+    let tcp = "127.0.0.1:1";
+    let unix = "unix:/s";
+    for (listen, server, acme, message) in [
+        (
+            "unix:",
+            "",
+            "unix_users = [1]",
+            "is not the path of a socket",
+        ),
+        (&long, "", "unix_users = [1]", "is not the path of a socket"),
+        (
+            unix,
+            "socket_mode = \"0400\"",
+            "unix_users = [1]",
+            "is not a mode",
+        ),
+        (
+            tcp,
+            "socket_mode = \"0600\"",
+            "anonymous = true",
+            "without a socket",
+        ),
+        (
+            tcp,
+            "",
+            "unix_users = [1]",
+            "no user comes by a Unix socket",
+        ),
+        (
+            unix,
+            "",
+            "unix_users = [\"bob\"]",
+            "no user `bob` in /etc/passwd",
+        ),
+        (unix, "", "unix_users = [-1]", "no user `-1`"),
+        (unix, "", "unix_users = [65534]", "no number for"),
+        (unix, "", "unix_users = [\"nobody\"]", "no number for"),
+        (unix, "", "unix_users = [4294967295]", "no number for"),
+        (
+            unix,
+            "",
+            "unix_users = [\"alice\", 1001]",
+            "the user 1001 is already",
+        ),
+        (
+            unix,
+            "",
+            "unix_users = [true]",
+            "not an array of strings and numbers",
+        ),
+    ] {
+        let problems = parse_as(listen, server, acme).unwrap_err();
+        assert!(problems.contains(message), "{server} {acme}: {problems}");
+    }
 }
 
 #[test]

@@ -320,6 +320,44 @@ to COS, at https://open-1250000000.cos.ap-guangzhou.myqcloud.com
 }
 
 #[test]
+fn by_a_unix_socket_a_user_is_known_by_their_number() {
+    let config = CONFIG
+        .replacen(
+            "[upstream]",
+            "[server]\nlisten = \"unix:/run/s3.sock\"\n[upstream]",
+            1,
+        )
+        .replacen("[tenants.acme]", "[tenants.acme]\nunix_users = [1001]", 1);
+    for (caller, path, status, expected) in [
+        (
+            &["--uid", "1001"][..],
+            "/photos/acme/a",
+            0,
+            "the user 1001: the tenant acme",
+        ),
+        (
+            &["--anonymous"],
+            "/open/public/a",
+            0,
+            "anonymous: the tenant guest",
+        ),
+        (
+            &["--uid", "1002"],
+            "/open/public/a",
+            1,
+            "unsigned requests of this user are not served",
+        ),
+    ] {
+        let said = explain(&config, &[caller, &["GET", path]].concat());
+        let text = String::from_utf8(said.stdout).unwrap();
+        assert_eq!(said.status.code(), Some(status), "{caller:?}: {text}");
+        assert!(text.contains(expected), "{caller:?}: {text}");
+    }
+    let said = explain(CONFIG, &["--uid", "1001", "GET", "/"]);
+    assert_eq!(said.status.code(), Some(2));
+}
+
+#[test]
 fn machines_get_one_json_object() {
     let output = explain(
         CONFIG,

@@ -12,7 +12,8 @@
 mod support;
 
 use support::{
-    ACME, BUCKET, Call, Client, GLOBEX, Reply, SIGNATURES, Scripted, World, act, element, exchange,
+    ACME, BUCKET, Call, Client, GLOBEX, Reply, SIGNATURES, Scripted, World, act, cos_error,
+    element, exchange,
 };
 
 /// A world with one object of each tenant, and nothing counted yet.
@@ -989,6 +990,74 @@ fn d7_the_listener_of_clients_has_no_other_pages() {
         );
     }
     assert_untouched(&world);
+}
+
+#[test]
+fn d7_a_grant_may_have_its_objects_saved_and_never_shown() {
+    const PAGE: &str =
+        "Content-Type: text/html\r\nContent-Length: 2\r\nX-Content-Type-Options: x\r\n";
+    let answers = act(|peer| {
+        while let Some(head) = peer.head() {
+            let no_key = cos_error(404, "NoSuchKey", "no");
+            let disposed = |of: &str| format!("HTTP/1.1 200 OK\r\n{PAGE}{of}\r\nok");
+            peer.say(
+                &match head.split(['/', ' ', '?']).find(|part| part.len() == 1) {
+                    Some("a") => {
+                        disposed("Content-Disposition: attachment; filename=\"a.txt\"\r\n")
+                    }
+                    Some("i") => disposed("content-disposition: INLINE; filename=i.html\r\n"),
+                    Some("n") => disposed(""),
+                    Some("m") => "HTTP/1.1 304 Not Modified\r\nETag: \"e\"\r\n\r\n".to_owned(),
+                    Some("t") => disposed(
+                        "Content-Disposition: attachment\r\nContent-Disposition: inline\r\n",
+                    ),
+                    _ => no_key,
+                },
+            );
+        }
+    });
+    let [plain, saved] = [
+        Scripted::with(vec![std::sync::Arc::clone(&answers)], ""),
+        Scripted::with(
+            vec![answers],
+            "[[tenants.globex.grants]]\nname = \"saved\"\nbucket = \"shared-1250000000\"\nregion = \"ap-guangzhou\"
+             prefixes = [\"pages/*\"]\nactions = [\"read\"]\nattachment = true",
+        ),
+    ];
+    let [disposition, options] = ["content-disposition", "x-content-type-options"];
+    let ask = |key: &str| {
+        let call = Call::new(saved.gateway.addr, "GET", &format!("/saved/pages/{key}"));
+        let call = call.header("if-none-match", "\"x\"").signed_by(GLOBEX);
+        let reply = call.send();
+        assert_eq!(reply.header(options), Some("nosniff"), "{key}");
+        reply
+    };
+    for (key, status, expected) in [
+        ("a", 200, Some("attachment; filename=\"a.txt\"")),
+        ("i", 200, Some("attachment; filename=i.html")),
+        ("n", 200, Some("attachment")),
+        ("t", 200, Some("attachment")),
+        (
+            "n?response-content-disposition=inline&response-content-type=text%2Fhtml",
+            200,
+            Some("attachment"),
+        ),
+        ("m", 304, Some("attachment")),
+        ("gone", 404, None),
+    ] {
+        let reply = ask(key);
+        assert_eq!(
+            (reply.status, reply.header(disposition)),
+            (status, expected),
+            "{key}"
+        );
+    }
+    // Elsewhere an object is what it was stored as.
+    for (key, expected) in [("i", Some("INLINE; filename=i.html")), ("n", None)] {
+        let reply = plain.signed("GET", &format!("/photos/acme/{key}")).send();
+        assert_eq!(reply.assert_ok().header(disposition), expected, "{key}");
+        assert_eq!(reply.header(options), None, "{key}");
+    }
 }
 
 #[test]

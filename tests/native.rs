@@ -795,7 +795,8 @@ fn a_session_ends_for_coss_own_api_too() {
         loopback: true,
         tls: false,
         certificate: None,
-        address: std::net::Ipv4Addr::LOCALHOST.into(),
+        address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+        user: None,
     };
     let mut native = with_keys(&world, "GET", "/users/alice/k", alice);
     native = native.life(0, 3 * 3600);

@@ -21,6 +21,7 @@ mod section;
 mod sessions;
 mod templates;
 mod tenants;
+mod unix;
 mod vend;
 
 use std::io;
@@ -121,7 +122,9 @@ pub struct SharedCache {
 )]
 pub struct Server {
     /// `listen`
-    pub listen: SocketAddr,
+    pub listen: Listen,
+    /// `socket_mode`: the rights of a Unix socket's file (0600).
+    pub socket_mode: u32,
     /// `admin`; `None` when `""`.
     pub admin: Option<SocketAddr>,
     /// `domains`, lower case: suffixes of virtual-hosted names.
@@ -136,6 +139,8 @@ pub struct Server {
     pub allow_plain_bearer: bool,
     /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The same of users of this machine, by number: `unix:NAME` in `trusted_proxies`.
+    pub trusted_users: Vec<u32>,
     /// `allow_qsign`: take requests that are signed in COS's own way (default).
     pub allow_qsign: bool,
     /// `allow_sigv2_presign`: take presigned URLs and browser forms of Signature Version 2.
@@ -155,6 +160,15 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// `[server.limits]`
     pub limits: ServerLimits,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// `IP:PORT`
+    Tcp(SocketAddr),
+    /// `unix:PATH`
+    Unix(PathBuf),
 }
 
 /// `[server.tls]`
@@ -313,7 +327,7 @@ pub struct Tenant {
     pub access_keys: Vec<AccessKey>,
     /// `anonymous`
     pub anonymous: bool,
-    /// `client_certs`, `require_client_cert`, `allowed_ips`
+    /// `client_certs`, `require_client_cert`, `unix_users`, `allowed_ips`
     pub admission: Admission,
     /// `identity`: index into [`Config::identities`] of the one whose tokens may name this tenant.
     pub identity: Option<usize>,
@@ -397,6 +411,9 @@ pub struct Admission {
     pub client_certs: Vec<CertificateName>,
     /// `require_client_cert`: whoever is this tenant by other means must show one of these too.
     pub require_client_cert: bool,
+    /// `unix_users`, by number: who comes as one of these by the Unix socket, and shows nothing else,
+    /// is this tenant.
+    pub unix_users: Vec<u32>,
     /// `allowed_ips`; empty: from anywhere.
     pub allowed_ips: Vec<IpNet>,
 }
@@ -451,6 +468,8 @@ pub struct Grant {
     pub headers: Vec<String>,
     /// `policy`: what the grant is in place of `prefixes` and `actions`, which hold all that it is about.
     pub policy: Option<Arc<RawPolicy>>,
+    /// `attachment`: browsers save its objects, and never show them.
+    pub attachment: bool,
 }
 
 /// One of a grant's prefixes, in the forms of the COS STS SDKs.

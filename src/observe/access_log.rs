@@ -33,6 +33,8 @@ pub struct AccessLine<'a> {
     pub http: Version,
     /// The client's address, proxies that are trusted left out.
     pub client: Option<IpAddr>,
+    /// The number of the user at the other end of a Unix socket.
+    pub uid: Option<u32>,
     /// The tenant, once known.
     pub tenant: Option<&'a str>,
     /// By what the caller is known, in the words of docs/security.md.
@@ -214,6 +216,9 @@ impl AccessLine<'_> {
         });
         if let Some(client) = self.client {
             let _ = write!(json, ",\"client\":\"{client}\"");
+        }
+        if let Some(uid) = self.uid {
+            let _ = write!(json, ",\"uid\":{uid}");
         }
         text_field(json, "tenant", self.tenant);
         text_field(json, "identity", self.identity);

@@ -24,13 +24,14 @@ use crate::body::{Answer, DownloadFailure, Upload, UploadFailure};
 use crate::counted::{Gauge, Phase};
 use crate::http2::FRAME;
 use crate::observe::{AccessLine, Event, Step, Verdict};
+use crate::rewrite;
 use crate::s3::form::Form;
 use crate::s3::xml::sts_error;
 use crate::s3::{Fault, Operation, S3Error, S3Request, native};
 use crate::shape;
 use crate::sign::encoding::hex;
 use crate::tenant::limits::{Limited, Slot};
-use crate::tenant::{Authenticated, Identity, Tenant};
+use crate::tenant::{Authenticated, Identity, Peer, Permit, Tenant};
 use crate::timestamp::Timestamp;
 
 /// AWS's name for the id of a request; the client sees it on every answer.
@@ -62,9 +63,15 @@ enum ErrorForm {
 
 /// What is to be said of a request when it is over.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is noted on its own, at another step"
+)]
 pub(super) struct Exit {
     proxy: Rc<Proxy>,
-    client: IpAddr,
+    client: Option<IpAddr>,
+    /// The number of the user at the other end of a Unix socket.
+    uid: Option<u32>,
     gauge: Rc<Gauge>,
     now: Timestamp,
     started: Instant,
@@ -88,6 +95,8 @@ pub(super) struct Exit {
     /// Where the request is, and so where it ends if nothing follows.
     step: Step,
     is_answered_here: bool,
+    /// The object is not to be shown as a page.
+    is_attachment: bool,
     status: StatusCode,
     error: Option<S3Error>,
     /// When COS was asked first, and how often.
@@ -108,11 +117,16 @@ impl Exit {
         gauge: &Rc<Gauge>,
         now: Timestamp,
     ) -> Box<Self> {
+        let (address, uid) = match client.peer {
+            Peer::Tcp(peer) => (Some(peer.ip().to_canonical()), None),
+            Peer::Unix(user) => (None, Some(user.uid)),
+        };
         let mut request_id = hex(&fastrand::u64(..).to_be_bytes());
         request_id.make_ascii_uppercase();
         Box::new(Self {
             proxy: Rc::clone(proxy),
-            client: client.peer.ip().to_canonical(),
+            client: address,
+            uid,
             gauge: Rc::clone(gauge),
             now,
             started: Instant::now(),
@@ -137,6 +151,7 @@ impl Exit {
             slot: None,
             step: Step::Parse,
             is_answered_here: false,
+            is_attachment: false,
             status: StatusCode::from_u16(CLIENT_GONE).unwrap_or_default(),
             error: None,
             asked_upstream: None,
@@ -219,7 +234,7 @@ impl Exit {
     }
 
     /// Notes the client's address behind proxies that are trusted.
-    pub(super) fn from(&mut self, address: IpAddr) {
+    pub(super) fn from(&mut self, address: Option<IpAddr>) {
         self.client = address;
     }
 
@@ -256,6 +271,15 @@ impl Exit {
     /// Notes that the answer is made here.
     pub(super) fn answered_here(&mut self) {
         self.is_answered_here = true;
+    }
+
+    /// Notes what the grant says of the answer to `permit`.
+    pub(super) fn permitted(&mut self, permit: &Permit<'_, '_>) {
+        let reads = matches!(
+            permit.request().operation,
+            Operation::GetObject | Operation::HeadObject
+        );
+        self.is_attachment = reads && permit.grant().is_some_and(|grant| grant.attachment);
     }
 
     /// Notes that COS is asked, perhaps once more.
@@ -298,6 +322,12 @@ impl Exit {
                 response
             }
         };
+        if self.is_attachment {
+            match &self.error {
+                None => rewrite::as_attachment(response.headers_mut()),
+                Some(_) => rewrite::not_sniffed(response.headers_mut()),
+            }
+        }
         self.status = response.status();
         self.version = head.version;
         // HTTP/2 ends the stream alone: it is reset when its answer has gone.
@@ -444,7 +474,8 @@ impl Drop for Exit {
             time: self.now,
             request_id: &self.request_id,
             http: self.version,
-            client: Some(self.client),
+            client: self.client,
+            uid: self.uid,
             tenant: self.tenant.as_ref().map(|tenant| tenant.name.as_str()),
             identity: identity.map(Identity::kind),
             key_id: identity.and_then(Identity::key_id).map(|id| &**id),

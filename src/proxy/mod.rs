@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -31,7 +30,7 @@ use crate::s3::vend::is_vend;
 use crate::s3::{self, Code, Operation, S3Error, S3Request, native};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
-use crate::tenant::{Authenticated, Certified, Connection, Tenants, bearer_token};
+use crate::tenant::{Authenticated, Certified, Connection, Peer, Tenants, bearer_token};
 use crate::timestamp::Timestamp;
 use crate::upstream::Upstream;
 
@@ -86,8 +85,8 @@ pub struct Proxy {
 /// What is known of a client before it says anything.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
-    /// Its address.
-    pub peer: SocketAddr,
+    /// The other end.
+    pub peer: Peer,
     /// Both ends of the connection are loopback addresses.
     pub loopback: bool,
     /// The connection is TLS.
@@ -303,15 +302,16 @@ impl Proxy {
         now: Timestamp,
         exit: &mut Exit,
     ) -> Result<http::Response<Answer>, S3Error> {
-        let origin = self
-            .shared
-            .tenants
-            .caller(&head.headers, client.peer.ip())?;
+        let origin = self.shared.tenants.caller(&head.headers, client.peer)?;
         exit.from(origin.address);
         let connection = Connection {
             loopback: client.loopback && !origin.is_forwarded,
             tls: client.tls,
             certificate: client.certificate,
+            user: match client.peer {
+                Peer::Unix(user) if !origin.is_forwarded => Some(user),
+                Peer::Tcp(_) | Peer::Unix(_) => None,
+            },
             address: origin.address,
         };
         if is_sts(head) {
@@ -334,6 +334,7 @@ impl Proxy {
         exit.admit(caller.tenant())?; // within their own limits
         exit.at(Step::Authorize);
         let permit = caller.authorize(asked)?; // may they
+        exit.permitted(&permit);
         if let Some(answer) = answer_locally(&permit, &self.config().server.region)? {
             exit.answered_here();
             return Ok(answer); // what a scoped key cannot ask

@@ -51,6 +51,8 @@ pub struct Grant {
     pub headers: Vec<String>,
     /// What it is in place of `prefixes` and `actions`, which hold all that the policy is about.
     pub policy: Option<Arc<RawPolicy>>,
+    /// Browsers save its objects, and never show them.
+    pub attachment: bool,
 }
 
 impl Tenant {
@@ -91,6 +93,7 @@ impl Grant {
             actions: grant.actions.clone(),
             headers: grant.headers.clone(),
             policy: grant.policy.clone(),
+            attachment: grant.attachment,
         }
     }
 
@@ -184,6 +187,7 @@ mod tests {
             actions: actions.iter().map(ToString::to_string).collect(),
             headers: Vec::new(),
             policy: None,
+            attachment: false,
         }
     }
 

@@ -153,6 +153,7 @@ mod tests {
             actions: vec!["name/cos:GetObject".into()],
             headers: Vec::new(),
             policy: None,
+            attachment: false,
         };
         let template = config::Template {
             name: "web".into(),

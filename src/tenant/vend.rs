@@ -204,6 +204,7 @@ mod tests {
             list_default_prefix: false,
             actions: actions.map(str::to_owned).to_vec(),
             headers: Vec::new(),
+            attachment: false,
             policy: None,
         };
         Tenant {

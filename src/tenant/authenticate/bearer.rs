@@ -75,7 +75,7 @@ impl Tenants {
 
     /// Refuses a connection on which others could read a token or a key.
     pub(in crate::tenant) fn check_secrecy(&self, connection: Connection) -> Result<(), S3Error> {
-        if connection.tls || connection.loopback || self.allow_plain_bearer {
+        if connection.is_private() || self.allow_plain_bearer {
             return Ok(());
         }
         Err(S3Error::new(
@@ -102,7 +102,7 @@ impl Tenants {
     pub(super) fn prove(
         &self,
         token: &str,
-        address: IpAddr,
+        address: Option<IpAddr>,
         now: Timestamp,
     ) -> Result<Arc<Proof>, S3Error> {
         if self.identities.is_empty() {

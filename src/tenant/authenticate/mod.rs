@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +122,8 @@ pub enum Identity {
         /// Whom the identity provider said it is, if the key was got with a token.
         subject: Option<Arc<str>>,
     },
+    /// The user of this machine who has this number.
+    Unix(u32),
     /// An authorization token for temporary keys, and for nothing else.
     VendToken,
 }
@@ -134,8 +137,44 @@ pub struct Connection {
     pub tls: bool,
     /// Whom its certificate names.
     pub certificate: Option<Certified>,
-    /// The client's address, proxies that are trusted left out.
-    pub address: IpAddr,
+    /// Who came by a Unix socket, if no proxy stands between.
+    pub user: Option<UnixUser>,
+    /// The client's address, proxies that are trusted left out; nobody has one on a Unix socket.
+    pub address: Option<IpAddr>,
+}
+
+impl Connection {
+    /// Whether nobody else can read what passes on it.
+    fn is_private(&self) -> bool {
+        self.tls || self.loopback || self.user.is_some()
+    }
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub enum Peer {
+    /// Its address.
+    Tcp(SocketAddr),
+    /// Whom the kernel says it is.
+    Unix(UnixUser),
+}
+
+/// A user of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnixUser {
+    /// Its number.
+    pub uid: u32,
+    /// It is the one that runs cosgate.
+    pub is_own: bool,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(user) => write!(f, "the user {}", user.uid),
+        }
+    }
 }
 
 impl Tenants {
@@ -251,7 +290,7 @@ impl Tenants {
     }
 
     /// Where a request with `headers` comes from, on a connection with `peer`.
-    pub fn caller(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, S3Error> {
+    pub fn caller(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, S3Error> {
         self.admissions.caller(headers, peer)
     }
 
@@ -316,7 +355,7 @@ impl Tenants {
     }
 
     /// Whose a request without any proof of its own is: the tenant's that the connection's certificate
-    /// names, or else the anonymous one's.
+    /// names, or the peer's user, or else the anonymous one's.
     pub(super) fn unsigned(
         &self,
         headers: &HeaderMap,
@@ -327,6 +366,9 @@ impl Tenants {
         let (tenant, identity) = if let Some((name, tenant)) = certified {
             anonymous::refuse_page(headers)?; // browsers have certificates too
             (tenant, Identity::Certificate(Arc::clone(name)))
+        } else if let Some((uid, tenant)) = self.admissions.user(connection) {
+            anonymous::refuse_page(headers)?; // something on this machine may pass on what a page asks
+            (tenant, Identity::Unix(uid))
         } else {
             let tenant = self.anonymous.check(headers, connection)?;
             (tenant, Identity::Anonymous)
@@ -400,6 +442,7 @@ impl Identity {
             Self::PresignedV2(_) => "sigv2",
             Self::Qsign(_) => "q-sign",
             Self::Session { .. } => "session",
+            Self::Unix(_) => "unix",
             Self::VendToken => "vend-token",
         }
     }
@@ -407,7 +450,7 @@ impl Identity {
     /// The id of the local key, or the certificate's name.
     pub fn key_id(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Anonymous | Self::Bearer(_) | Self::VendToken => None,
+            Self::Anonymous | Self::Bearer(_) | Self::Unix(_) | Self::VendToken => None,
             Self::Certificate(id)
             | Self::Form(id)
             | Self::Header(id)
@@ -430,6 +473,7 @@ impl Identity {
             | Self::Presigned(_)
             | Self::PresignedV2(_)
             | Self::Qsign(_)
+            | Self::Unix(_)
             | Self::VendToken => None,
         }
     }

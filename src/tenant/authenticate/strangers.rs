@@ -14,7 +14,8 @@ use crate::timestamp::Timestamp;
 
 /// Failures are counted for so many seconds from the first.
 const WINDOW: i64 = 10;
-/// Failures of one address in a window; of IPv6 a /64 is one, since a host has all of it.
+/// Failures of one address in a window; of IPv6 a /64 is one, since a host has all of it, and so are
+/// all who have none: they came by the Unix socket.
 const OF_ONE: u32 = 100;
 /// Failures of all addresses together: about a tenth of a core is spent on them.
 const OF_ALL: u32 = 10_000;
@@ -28,7 +29,7 @@ pub(super) struct Strangers(Mutex<Failures>);
 #[derive(Default)]
 struct Failures {
     all: Count,
-    by_address: HashMap<IpAddr, Count>,
+    by_address: HashMap<Option<IpAddr>, Count>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -41,11 +42,11 @@ impl Strangers {
     /// Lets `check` look at a proof that came from `address`, unless too many have failed lately.
     pub(super) fn hold<T>(
         &self,
-        address: IpAddr,
+        address: Option<IpAddr>,
         now: Timestamp,
         check: impl FnOnce() -> Result<T, S3Error>,
     ) -> Result<T, S3Error> {
-        let address = network_of(address);
+        let address = address.map(network_of);
         let left = self.with(|failures| failures.wait(address, now));
         if let Some(seconds) = left {
             let text = "Too many tokens and signatures have failed lately; try again later.";
@@ -61,13 +62,13 @@ impl Strangers {
 
 impl Failures {
     /// How many seconds it is until the next check, where there may be none now.
-    fn wait(&self, address: IpAddr, now: Timestamp) -> Option<u32> {
+    fn wait(&self, address: Option<IpAddr>, now: Timestamp) -> Option<u32> {
         let own = self.by_address.get(&address);
         let own = own.and_then(|count| count.wait(OF_ONE, now));
         own.max(self.all.wait(OF_ALL, now))
     }
 
-    fn add(&mut self, address: IpAddr, now: Timestamp) {
+    fn add(&mut self, address: Option<IpAddr>, now: Timestamp) {
         self.all.add(now);
         if self.by_address.len() >= ADDRESSES && !self.by_address.contains_key(&address) {
             self.by_address.retain(|_, count| count.left(now) > 0);
@@ -128,7 +129,7 @@ mod tests {
     fn try_from(strangers: &Strangers, address: &str, at: i64, good: bool) -> Option<bool> {
         let mut checked = false;
         let now = Timestamp::from_unix(at);
-        let outcome = strangers.hold(address.parse().unwrap(), now, || {
+        let outcome = strangers.hold(Some(address.parse().unwrap()), now, || {
             checked = true;
             let failed = || S3Error::new(Code::InvalidToken, "");
             good.then_some(()).ok_or_else(failed)
