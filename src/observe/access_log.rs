@@ -39,6 +39,8 @@ pub struct AccessLine<'a> {
     pub identity: Option<&'a str>,
     /// The id of the local access key, or of the session key.
     pub key_id: Option<&'a str>,
+    /// The local access key that a session key was got with.
+    pub session_of: Option<&'a str>,
     /// Whom the identity provider's token is about.
     pub subject: Option<&'a str>,
     /// What was asked, if it was understood.
@@ -218,6 +220,7 @@ impl AccessLine<'_> {
         text_field(json, "tenant", self.tenant);
         text_field(json, "identity", self.identity);
         text_field(json, "key_id", self.key_id);
+        text_field(json, "session_of", self.session_of);
         text_field(json, "subject", self.subject);
         text_field(json, "operation", self.operation.map(Operation::name));
         text_field(json, "operation", self.sts_action);

@@ -420,6 +420,7 @@ impl Drop for Exit {
             tenant: self.tenant.as_ref().map(|tenant| tenant.name.as_str()),
             identity: identity.map(Identity::kind),
             key_id: identity.and_then(Identity::key_id).map(|id| &**id),
+            session_of: identity.and_then(Identity::access_key).map(|id| &**id),
             subject: identity
                 .and_then(Identity::subject)
                 .map(|subject| &**subject),

@@ -49,6 +49,9 @@ pub(super) struct Session {
     /// Whom the identity provider said it is.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub(super) subject: Option<Arc<str>>,
+    /// The local key that signed for it.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub(super) access_key: Option<Arc<str>>,
     /// Its end, in Unix seconds.
     #[serde(rename = "e")]
     expires: i64,
@@ -96,6 +99,7 @@ impl Seal {
         &self,
         whose: Whose,
         subject: Option<Arc<str>>,
+        access_key: Option<Arc<str>>,
         expires: Timestamp,
     ) -> Option<SessionKey> {
         let keys = self.keys.first()?;
@@ -103,6 +107,7 @@ impl Seal {
             key_id: new_id()?.into(),
             whose,
             subject,
+            access_key,
             expires: expires.unix(),
         };
         let text = serde_json::to_vec(&session).ok()?;
@@ -185,7 +190,8 @@ mod tests {
 
     fn make(seal: &Seal) -> SessionKey {
         let expires = Timestamp::from_unix(NOW);
-        seal.make(whose(), Some("alice".into()), expires).unwrap()
+        seal.make(whose(), Some("alice".into()), None, expires)
+            .unwrap()
     }
 
     #[test]
