@@ -51,6 +51,10 @@ pub struct AccessLine<'a> {
     pub bucket: Option<&'a str>,
     /// The object's key.
     pub key: Option<&'a str>,
+    /// What a copy reads: bucket, slash, key, as the client names them.
+    pub source: Option<&'a str>,
+    /// Keys of a multi-delete that were refused, each for itself.
+    pub denied: usize,
     /// What became of it.
     pub verdict: Option<Verdict>,
     /// The step that it ended at, when it was refused or failed.
@@ -226,6 +230,10 @@ impl AccessLine<'_> {
         text_field(json, "operation", self.sts_action);
         text_field(json, "bucket", self.bucket);
         text_field(json, "key", self.key);
+        text_field(json, "source", self.source);
+        if self.denied > 0 {
+            number_field(json, "denied", self.denied as u64);
+        }
         text_field(json, "verdict", self.verdict.map(Verdict::as_str));
         text_field(json, "step", self.step.map(Step::as_str));
         number_field(json, "status", u64::from(self.status.as_u16()));

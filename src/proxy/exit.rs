@@ -69,6 +69,8 @@ pub(super) struct Exit {
     operation: Option<Operation>,
     bucket: Option<String>,
     key: Option<String>,
+    source: Option<String>,
+    denied: usize,
     tenant: Option<Arc<Tenant>>,
     identity: Option<Identity>,
     /// The request's place among those of its tenant, where these are limited.
@@ -120,6 +122,8 @@ impl Exit {
             operation: None,
             bucket: None,
             key: None,
+            source: None,
+            denied: 0,
             tenant: None,
             identity: None,
             slot: None,
@@ -189,6 +193,8 @@ impl Exit {
         self.operation = Some(asked.operation);
         self.bucket = asked.bucket.map(str::to_owned);
         self.key = asked.key.as_ref().map(|key| key.as_str().to_owned());
+        let source = asked.copy_source.as_ref();
+        self.source = source.map(|from| format!("{}/{}", from.bucket, from.key.as_str()));
     }
 
     /// Notes the key that a form asks for.
@@ -233,6 +239,7 @@ impl Exit {
         self.received = outgoing.body.length();
         self.upload = outgoing.body.upload();
         self.unchecked = outgoing.unchecked().map(str::to_owned);
+        self.denied = outgoing.denied.len();
     }
 
     /// Notes that the answer is made here.
@@ -428,6 +435,8 @@ impl Drop for Exit {
             sts_action: self.sts_action,
             bucket: self.bucket.as_deref(),
             key: self.key.as_deref(),
+            source: self.source.as_deref(),
+            denied: self.denied,
             verdict: Some(verdict),
             step,
             status: self.status,
