@@ -293,11 +293,11 @@ impl AnswerRewriter {
             (Element::Error, Element::RequestId | Element::VersionId) => None,
             (Element::Error, Element::Message) => Some(Leaf::ErrorMessage),
             (Element::Error, Element::Resource) => Some(Leaf::Address),
-            (Element::Error, _) => Some(Leaf::Blank), // a string to sign, a host, a key id
             (Element::Initiator | Element::Owner, Element::DisplayName | Element::Id) => {
                 Some(Leaf::Tenant)
             }
-            (Element::Initiator | Element::Owner, _) => Some(Leaf::Blank), // an account's number
+            // A string to sign, a host, a key id; an account's number.
+            (Element::Error | Element::Initiator | Element::Owner, _) => Some(Leaf::Blank),
             (_, Element::Bucket) => Some(Leaf::Alias),
             (_, Element::Location) => Some(Leaf::Address),
             (_, Element::NextMarker) if self.version_2.is_some() => Some(Leaf::NextToken),

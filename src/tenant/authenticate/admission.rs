@@ -136,7 +136,7 @@ impl Admissions {
         };
         let denied = |why: String| {
             let identity = caller.identity();
-            let id = identity.key_id().or(identity.subject());
+            let id = identity.key_id().or_else(|| identity.subject());
             let by = id.map_or_else(String::new, |id| format!(" {id}"));
             let detail = format!("{why}; known by {}{by}", identity.kind());
             Err(S3Error::new(Code::AccessDenied, "Access Denied.").detail(detail))
