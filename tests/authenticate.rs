@@ -1153,6 +1153,29 @@ fn the_anonymous_tenant_is_served_on_loopback_unless_allowed() {
 }
 
 #[test]
+fn a_certificate_counts_to_its_end_on_a_connection_that_lasts_longer() {
+    let name = config::CertificateName::Dns("guest.example".into());
+    let mut config = config();
+    for tenant in &mut config.tenants {
+        tenant.anonymous = false;
+    }
+    config.tenants[0].admission.client_certs = vec![name.clone()];
+    let tenants = Tenants::new(&config);
+    let asked_until = |not_after| {
+        let connection = Connection {
+            loopback: false,
+            tls: true,
+            certificate: tenants.certified(std::slice::from_ref(&name), not_after),
+            ..LOOPBACK
+        };
+        Client::new().ask(&tenants, connection, |tenant, _, _| tenant.to_owned())
+    };
+    assert_eq!(asked_until(now()).unwrap(), config.tenants[0].name);
+    let over = asked_until(now().plus(-1)).unwrap_err();
+    assert_eq!(over.code(), Code::AccessDenied);
+}
+
+#[test]
 fn without_an_anonymous_tenant_a_signature_is_needed() {
     let mut closed = config();
     closed.tenants.truncate(1);

@@ -231,6 +231,17 @@ fn a_local_key_gives_keys_of_its_own_tenant() {
             .assert_ok();
         let other = acme.call(addr, "GET", "/photos/globex/k").ask();
         other.assert_error(403, "AccessDenied");
+        // The log has the key that was got, by its call and each request, with the one it was got with.
+        let known = format!(
+            "\"key_id\":\"{}\",\"session_of\":\"{}\",\"operation\":",
+            acme.id, ACME.0
+        );
+        for operation in ["PutObject", form.split(['=', '&']).nth(1).unwrap()] {
+            let line = format!("{known}\"{operation}\"");
+            world.gateway.log.assert_says(&line);
+        }
+        let elsewhere = signed(addr, &form, ACME, "sts").header("x-forwarded-for", "10.0.0.1");
+        assert_refused(&elsewhere.send(), 403, "AccessDenied"); // others could read the keys
         let wrong = signed(addr, &form, (ACME.0, "wrong"), "sts").send();
         assert_refused(&wrong, 403, "SignatureDoesNotMatch");
         let nobody = signed(addr, &form, ("NOBODYKEY00000000001", "wrong"), "sts").send();
@@ -542,6 +553,29 @@ fn restarted(server: &str, acme: &str, web: &str) -> (World, TempDir) {
         toml.replacen("[tenants.acme]\n", &acme, 1) + &identity
     });
     (world, folder)
+}
+
+#[test]
+fn session_keys_end_with_the_local_key_that_got_them() {
+    let (world, _folder) = world();
+    let form = "Action=GetSessionToken&Version=2011-06-15";
+    let acme = keys(&signed(world.gateway.addr, form, ACME, "sts").send());
+    let (same, _folder) = restarted("", "", "");
+    assert_eq!(
+        acme.call(same.gateway.addr, "GET", "/photos?location")
+            .ask()
+            .status,
+        200
+    );
+    let other = World::edited(|toml| {
+        let server = format!("[server]\nsession_secret = \"{SECRET}\"\n");
+        toml.replacen("[server]\n", &server, 1)
+            .replacen(ACME.0, "ACMEKEY0000000000009", 1)
+    });
+    let reply = acme
+        .call(other.gateway.addr, "GET", "/photos?location")
+        .ask();
+    assert_eq!((reply.status, reply.code().as_str()), (400, "ExpiredToken"));
 }
 
 #[test]

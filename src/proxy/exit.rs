@@ -88,6 +88,8 @@ pub(super) struct Exit {
     operation: Option<Operation>,
     bucket: Option<String>,
     key: Option<String>,
+    source: Option<String>,
+    denied: usize,
     tenant: Option<Arc<Tenant>>,
     identity: Option<Identity>,
     /// The request's place among those of its tenant, where these are limited.
@@ -146,6 +148,8 @@ impl Exit {
             operation: None,
             bucket: None,
             key: None,
+            source: None,
+            denied: 0,
             tenant: None,
             identity: None,
             slot: None,
@@ -221,6 +225,8 @@ impl Exit {
         self.operation = Some(asked.operation);
         self.bucket = asked.bucket.map(str::to_owned);
         self.key = asked.key.as_ref().map(|key| key.as_str().to_owned());
+        let source = asked.copy_source.as_ref();
+        self.source = source.map(|from| format!("{}/{}", from.bucket, from.key.as_str()));
     }
 
     /// Notes the key that a form asks for.
@@ -266,6 +272,7 @@ impl Exit {
         self.received = outgoing.body.length();
         self.upload = outgoing.body.upload();
         self.unchecked = outgoing.unchecked().map(str::to_owned);
+        self.denied = outgoing.denied.len();
     }
 
     /// Notes that the answer is made here.
@@ -479,6 +486,7 @@ impl Drop for Exit {
             tenant: self.tenant.as_ref().map(|tenant| tenant.name.as_str()),
             identity: identity.map(Identity::kind),
             key_id: identity.and_then(Identity::key_id).map(|id| &**id),
+            session_of: identity.and_then(Identity::access_key).map(|id| &**id),
             subject: identity
                 .and_then(Identity::subject)
                 .map(|subject| &**subject),
@@ -486,6 +494,8 @@ impl Drop for Exit {
             sts_action: self.sts_action,
             bucket: self.bucket.as_deref(),
             key: self.key.as_deref(),
+            source: self.source.as_deref(),
+            denied: self.denied,
             verdict: Some(verdict),
             step,
             status: self.status,

@@ -8,12 +8,12 @@ use quick_xml::escape::{escape, unescape};
 
 use super::element::Element;
 use super::names::{Names, Repeated, Shown, Unfit, escaped};
-use super::response::is_clean;
+use super::response::{error_code, is_clean};
 use super::version_two::{VersionTwo, is_translated, token_of_marker};
 use crate::config::UpstreamSignature;
 use crate::s3::Operation;
 use crate::sign::encoding::push_encoded_path;
-use crate::tenant::Permit;
+use crate::tenant::{Grant, Permit};
 
 /// Whether answers to this operation must pass an [`AnswerRewriter`].
 pub fn rewrites(operation: Operation) -> bool {
@@ -41,6 +41,8 @@ pub fn rewrites(operation: Operation) -> bool {
 #[derive(Debug)]
 pub struct AnswerRewriter {
     names: Names,
+    /// The grant that a copy reads from.
+    source: Option<Grant>,
     tenant: String,
     /// `/alias/key`, percent-encoded.
     address: String,
@@ -94,6 +96,7 @@ impl AnswerRewriter {
         let translated = is_translated(asked.operation, grant, signature);
         Some(Self {
             names: Names::new(permit, grant),
+            source: permit.source().cloned(), // the answer outlives the permit
             tenant: permit.tenant().name.clone(),
             address,
             version_2: translated.then(|| VersionTwo::new(&asked.query)),
@@ -290,10 +293,12 @@ impl AnswerRewriter {
             (Element::Error, Element::RequestId | Element::VersionId) => None,
             (Element::Error, Element::Message) => Some(Leaf::ErrorMessage),
             (Element::Error, Element::Resource) => Some(Leaf::Address),
-            (Element::Error, _) => Some(Leaf::Blank), // a string to sign, a host, a key id
             (Element::Initiator | Element::Owner, Element::DisplayName | Element::Id) => {
                 Some(Leaf::Tenant)
             }
+            // A string to sign, a host, a key id; an account's number.
+            (Element::Error | Element::Initiator | Element::Owner, _) => Some(Leaf::Blank),
+            (_, Element::Bucket) => Some(Leaf::Alias),
             (_, Element::Location) => Some(Leaf::Address),
             (_, Element::NextMarker) if self.version_2.is_some() => Some(Leaf::NextToken),
             (_, Element::NextKeyMarker | Element::NextMarker) => Some(Leaf::Next),
@@ -301,7 +306,7 @@ impl AnswerRewriter {
             (_, Element::Marker) => Some(Leaf::Repeated(Repeated::Marker)),
             (_, Element::IsTruncated) if self.version_2.is_some() => Some(Leaf::Truncated),
             _ if self.open.len() == 2 => match element {
-                Element::Bucket | Element::Name => Some(Leaf::Alias),
+                Element::Name => Some(Leaf::Alias),
                 Element::Key => Some(Leaf::Repeated(Repeated::Key)),
                 Element::Prefix => Some(Leaf::Repeated(Repeated::Prefix)),
                 _ => None,
@@ -325,7 +330,7 @@ impl AnswerRewriter {
             }
             Leaf::Blank => {}
             Leaf::ErrorCode => out.extend_from_slice(error_code(raw).as_bytes()),
-            Leaf::ErrorMessage if is_clean(&text, self.names.grant()) => {
+            Leaf::ErrorMessage if is_clean(&text, self.names.grant(), self.source.as_ref()) => {
                 out.extend_from_slice(raw.as_bytes());
             }
             Leaf::ErrorMessage => out.extend_from_slice(b"The store failed to do this."),
@@ -388,18 +393,6 @@ fn is_result(tag: &[u8]) -> bool {
         .find(|part| !part.is_empty())
         .unwrap_or_default();
     name.ends_with(b"Result")
-}
-
-/// A failure of our key or clock, as one that the client may try again.
-fn error_code(code: &str) -> &str {
-    match code {
-        "ExpiredToken"
-        | "InvalidAccessKeyId"
-        | "InvalidToken"
-        | "RequestTimeTooSkewed"
-        | "SignatureDoesNotMatch" => "ServiceUnavailable",
-        other => other,
-    }
 }
 
 #[cfg(test)]

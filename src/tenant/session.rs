@@ -53,6 +53,9 @@ pub(super) struct Session {
     /// When it was made, in Unix seconds. A token that does not say is taken for the oldest.
     #[serde(rename = "i", default)]
     issued: i64,
+    /// The local key that signed for it.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub(super) access_key: Option<Arc<str>>,
     /// Its end, in Unix seconds.
     #[serde(rename = "e")]
     expires: i64,
@@ -100,6 +103,7 @@ impl Seal {
         &self,
         whose: Whose,
         subject: Option<Arc<str>>,
+        access_key: Option<Arc<str>>,
         issued: Timestamp,
         expires: Timestamp,
     ) -> Option<SessionKey> {
@@ -109,6 +113,7 @@ impl Seal {
             whose,
             subject,
             issued: issued.unix(),
+            access_key,
             expires: expires.unix(),
         };
         let text = serde_json::to_vec(&session).ok()?;
@@ -200,8 +205,14 @@ mod tests {
 
     fn make(seal: &Seal) -> SessionKey {
         let expires = Timestamp::from_unix(NOW);
-        seal.make(whose(), Some("alice".into()), expires.plus(-900), expires)
-            .unwrap()
+        seal.make(
+            whose(),
+            Some("alice".into()),
+            None,
+            expires.plus(-900),
+            expires,
+        )
+        .unwrap()
     }
 
     #[test]

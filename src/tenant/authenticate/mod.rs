@@ -121,6 +121,8 @@ pub enum Identity {
         key_id: Arc<str>,
         /// Whom the identity provider said it is, if the key was got with a token.
         subject: Option<Arc<str>>,
+        /// The local key that the key was got with, if it was not a token.
+        access_key: Option<Arc<str>>,
     },
     /// The user of this machine who has this number.
     Unix(u32),
@@ -458,6 +460,14 @@ impl Identity {
             | Self::PresignedV2(id)
             | Self::Qsign(id)
             | Self::Session { key_id: id, .. } => Some(id),
+        }
+    }
+
+    /// The local key that a session key was got with.
+    pub fn access_key(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Session { access_key, .. } => access_key.as_ref(),
+            _ => None,
         }
     }
 

@@ -37,6 +37,7 @@ impl OpenSession {
         Identity::Session {
             key_id: Arc::clone(&self.key.id),
             subject: self.session.subject.clone(),
+            access_key: self.session.access_key.clone(),
         }
     }
 }
@@ -117,6 +118,14 @@ impl Tenants {
         };
         // The configuration has changed since: nobody is there any more whose key it could be.
         let tenant = tenant.ok_or_else(not_ours)?;
+        if let Some(id) = session.access_key.as_deref()
+            && self.keys.get(id).is_none()
+        {
+            return Err(S3Error::new(
+                Code::ExpiredToken,
+                "The access key that the session keys were got with is gone: use another one.",
+            ));
+        }
         Ok(OpenSession {
             key: LocalKey::new(&session.key_id, tenant.index, secret),
             tenant,
@@ -145,42 +154,46 @@ impl Tenants {
             let text = format!("The call is refused: DurationSeconds must be at most {most} here.");
             return Err(S3Error::new(Code::InvalidArgument, text));
         }
-        let (tenant, whose, subject) = match &asked.action {
+        let (tenant, whose, subject, access_key) = match &asked.action {
             StsAction::AssumeRoleWithWebIdentity { token, .. } => {
                 let proof = self.prove(token, connection.address, now)?;
                 (
                     Arc::clone(proof.tenant()),
                     proof.whose(),
                     Some(proof.subject()),
+                    None,
                 )
             }
             StsAction::AssumeRole(_) | StsAction::GetSessionToken => {
                 let check = || self.signed_call(head, form, now);
-                let tenant = self.strangers.hold(connection.address, now, check)?;
+                let (tenant, access_key) = self.strangers.hold(connection.address, now, check)?;
                 let whose = Whose::Tenant(tenant.name.clone());
-                (tenant, whose, None)
+                (tenant, whose, None, Some(access_key))
             }
         };
         let expires = now.plus(seconds(asked.duration));
-        let key = self.seal.make(whose, subject.clone(), now, expires);
+        let key = self
+            .seal
+            .make(whose, subject.clone(), access_key.clone(), now, expires);
         let key =
             key.ok_or_else(|| S3Error::new(Code::InternalError, "No session key could be made."))?;
         let identity = Identity::Session {
             key_id: Arc::clone(&key.id),
             subject,
+            access_key,
         };
         let caller = Authenticated::new(&tenant, identity, Mode::Unsigned);
         self.admit(&caller, connection, now)?;
         Ok((caller, key))
     }
 
-    /// Whose key has signed a call of STS. A session key cannot: it would live for ever.
+    /// Whose key, and which, has signed a call of STS. A session key cannot: it would live for ever.
     fn signed_call(
         &self,
         head: &Parts,
         form: &[u8],
         now: Timestamp,
-    ) -> Result<Arc<Tenant>, S3Error> {
+    ) -> Result<(Arc<Tenant>, Arc<str>), S3Error> {
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
         if session_token(SECURITY_TOKEN, &head.headers, query.pairs())?.is_some() {
             return Err(S3Error::new(
@@ -204,14 +217,15 @@ impl Tenants {
         };
         let known = self.keys.get(claim.access_key);
         let secret = &known.unwrap_or(&self.nobody).secret;
-        let key = SigningKey::derive(secret, claim.scope.date, claim.scope.region, SERVICE);
-        let verified = claim.verify(&request, &key, &sha256_hex(form));
-        let tenant = known.and_then(|key| self.all.get(key.tenant));
-        let tenant = tenant.ok_or_else(unknown_key)?;
+        let signing = SigningKey::derive(secret, claim.scope.date, claim.scope.region, SERVICE);
+        let verified = claim.verify(&request, &signing, &sha256_hex(form));
+        let (key, tenant) = known
+            .and_then(|key| Some((key, self.all.get(key.tenant)?)))
+            .ok_or_else(unknown_key)?;
         if !verified {
             return Err(wrong_signature());
         }
-        Ok(Arc::clone(tenant))
+        Ok((Arc::clone(tenant), Arc::clone(&key.id)))
     }
 }
 
