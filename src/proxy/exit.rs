@@ -31,7 +31,7 @@ use crate::s3::{Fault, Operation, S3Error, S3Request, native};
 use crate::shape;
 use crate::sign::encoding::hex;
 use crate::tenant::limits::{Limited, Slot};
-use crate::tenant::{Authenticated, Identity, Peer, Permit, Tenant};
+use crate::tenant::{Identified, Identity, Peer, Permit, Tenant};
 use crate::timestamp::Timestamp;
 
 /// AWS's name for the id of a request; the client sees it on every answer.
@@ -63,10 +63,6 @@ enum ErrorForm {
 
 /// What is to be said of a request when it is over.
 #[derive(Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is noted on its own, at another step"
-)]
 pub(super) struct Exit {
     proxy: Rc<Proxy>,
     client: Option<IpAddr>,
@@ -245,14 +241,14 @@ impl Exit {
     }
 
     /// Notes who asks.
-    pub(super) fn caller(&mut self, caller: &Authenticated) {
-        self.step = Step::Limit;
+    pub(super) fn caller(&mut self, caller: &Identified) {
         self.tenant = Some(caller.share_tenant());
         self.identity = Some(caller.identity().clone());
     }
 
     /// Holds the tenant to its own limits. The place is given back when the answer is over.
-    pub(super) fn admit(&mut self, tenant: &Tenant) -> Result<(), S3Error> {
+    pub(super) fn limit(&mut self, tenant: &Tenant) -> Result<(), S3Error> {
+        self.step = Step::Limit;
         let now = shape::now();
         let Some(limits) = tenant.limits(now) else {
             return Ok(());

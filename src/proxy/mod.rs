@@ -30,7 +30,7 @@ use crate::s3::vend::is_vend;
 use crate::s3::{self, Code, Operation, S3Error, S3Request, native};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
-use crate::tenant::{Authenticated, Certified, Connection, Peer, Tenants, bearer_token};
+use crate::tenant::{Certified, Connection, Identified, Peer, Tenants, bearer_token};
 use crate::timestamp::Timestamp;
 use crate::upstream::Upstream;
 
@@ -253,18 +253,18 @@ impl Proxy {
     }
 
     /// Finds out who asks. A token of a key that is not known is worth a look for newer keys.
-    async fn authenticate(
+    async fn identify(
         &self,
         head: &Parts,
         asked: &S3Request<'_>,
         connection: Connection,
         now: Timestamp,
-    ) -> Result<Authenticated, S3Error> {
+    ) -> Result<Identified, S3Error> {
         let Shared {
             tenants, key_sets, ..
         } = &*self.shared;
         let revisions = tenants.key_revisions();
-        let caller = tenants.authenticate(head, asked, connection, now);
+        let caller = tenants.identify(head, asked, connection, now);
         let is_refused_token = |error: &S3Error| error.code() == Code::InvalidToken;
         if !caller.as_ref().is_err_and(is_refused_token) {
             return caller;
@@ -278,7 +278,7 @@ impl Proxy {
         if tenants.key_revisions() == revisions {
             return caller; // the same keys would say the same, at the same cost
         }
-        tenants.authenticate(head, asked, connection, now) // the key may have come in between
+        tenants.identify(head, asked, connection, now) // the key may have come in between
     }
 
     /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.
@@ -329,9 +329,10 @@ impl Proxy {
             let posted = self.post_object(head, asked, body, connection, now, exit);
             return Box::pin(posted).await; // a form: its fields come first, and say the rest
         }
-        let caller = self.authenticate(head, &asked, connection, now).await?; // who asks
+        let caller = self.identify(head, &asked, connection, now).await?; // who asks
         exit.caller(&caller);
-        exit.admit(caller.tenant())?; // within their own limits
+        let caller = self.shared.tenants.admit(caller, connection, now)?; // from where they may
+        exit.limit(caller.tenant())?; // within their own limits
         exit.at(Step::Authorize);
         let permit = caller.authorize(asked)?; // may they
         exit.permitted(&permit);

@@ -57,7 +57,8 @@ impl Proxy {
         }
         let (caller, key) = issued?;
         exit.caller(&caller);
-        exit.admit(caller.tenant())?; // within their own limits
+        let caller = tenants.admit(caller, connection, now)?; // from where they may
+        exit.limit(caller.tenant())?; // within their own limits
         exit.answered_here();
         let answer = StsAnswer {
             key_id: &key.id,

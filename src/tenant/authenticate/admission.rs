@@ -156,13 +156,8 @@ impl Admissions {
         let Some(rule) = self.rules.get(index) else {
             return Ok(());
         };
-        let denied = |why: String| {
-            let identity = caller.identity();
-            let id = identity.key_id().or_else(|| identity.subject());
-            let by = id.map_or_else(String::new, |id| format!(" {id}"));
-            let detail = format!("{why}; known by {}{by}", identity.kind());
-            Err(S3Error::new(Code::AccessDenied, "Access Denied.").detail(detail))
-        };
+        let denied =
+            |why: String| Err(S3Error::new(Code::AccessDenied, "Access Denied.").detail(why));
         let certified = self.named(connection, now);
         if rule.require_client_cert && certified.is_none_or(|(_, tenant)| tenant != index) {
             return denied(format!(

@@ -96,6 +96,11 @@ pub struct Authenticated {
     chunks: Option<ChunkSignatures>,
 }
 
+/// A caller whose proof is good. It may do nothing yet: only [`Tenants::admit`] makes an
+/// [`Authenticated`] of it.
+#[derive(Debug)]
+pub struct Identified(pub(super) Authenticated);
+
 /// By what a caller is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
@@ -259,11 +264,7 @@ impl Tenants {
         }
     }
 
-    /// Finds out who sent `head`, which is as it came, and `asked`, which is in S3's words. `now` is the
-    /// local clock.
-    ///
-    /// Any mark of a signature makes the request one that must be signed well: nothing falls back
-    /// from a failed signature to the anonymous tenant.
+    /// Both steps of finding out who asks: [`Tenants::identify`] and [`Tenants::admit`].
     pub fn authenticate(
         &self,
         head: &Parts,
@@ -272,18 +273,34 @@ impl Tenants {
         now: Timestamp,
     ) -> Result<Authenticated, S3Error> {
         let caller = self.identify(head, asked, connection, now)?;
-        self.admit(&caller, connection, now)?;
-        Ok(caller)
+        self.admit(caller, connection, now)
     }
 
-    /// Holds a caller whose proof is good to what else its tenant asks.
-    pub(super) fn admit(
+    /// Finds out who sent `head`, which is as it came, and `asked`, which is in S3's words. `now` is the
+    /// local clock.
+    ///
+    /// Any mark of a signature makes the request one that must be signed well: nothing falls back
+    /// from a failed signature to the anonymous tenant.
+    pub fn identify(
         &self,
-        caller: &Authenticated,
+        head: &Parts,
+        asked: &S3Request<'_>,
         connection: Connection,
         now: Timestamp,
-    ) -> Result<(), S3Error> {
-        self.admissions.check(caller, connection, now)
+    ) -> Result<Identified, S3Error> {
+        let caller = self.proven(head, asked, connection, now);
+        caller.map(Identified)
+    }
+
+    /// Holds a caller whose proof is good to what else its tenant asks: a certificate, an address.
+    pub fn admit(
+        &self,
+        Identified(caller): Identified,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<Authenticated, S3Error> {
+        self.admissions.check(&caller, connection, now)?;
+        Ok(caller)
     }
 
     /// Whom a connection's certificate with these names is; it counts until `not_after`.
@@ -296,7 +313,7 @@ impl Tenants {
         self.admissions.caller(headers, peer)
     }
 
-    fn identify(
+    fn proven(
         &self,
         head: &Parts,
         asked: &S3Request<'_>,
@@ -396,8 +413,7 @@ impl Authenticated {
         &self.tenant
     }
 
-    /// The same, for those who tell of the request when it is over.
-    pub fn share_tenant(&self) -> Arc<Tenant> {
+    fn share_tenant(&self) -> Arc<Tenant> {
         Arc::clone(&self.tenant)
     }
 
@@ -414,6 +430,18 @@ impl Authenticated {
     /// The chain of chunk signatures, where the body has one.
     pub fn chunk_signatures(&self) -> Option<&ChunkSignatures> {
         self.chunks.as_ref()
+    }
+}
+
+impl Identified {
+    /// Whose request it is.
+    pub fn share_tenant(&self) -> Arc<Tenant> {
+        self.0.share_tenant()
+    }
+
+    /// By what the caller is known.
+    pub fn identity(&self) -> &Identity {
+        self.0.identity()
     }
 }
 

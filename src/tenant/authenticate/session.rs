@@ -9,7 +9,9 @@ use http::request::Parts;
 
 use super::local_key::LocalKey;
 use super::sigv4::wrong_scope;
-use super::{Authenticated, Connection, Identity, Tenants, unknown_key, wrong_signature};
+use super::{
+    Authenticated, Connection, Identified, Identity, Tenants, unknown_key, wrong_signature,
+};
 use crate::payload::Mode;
 use crate::s3::sts::{StsAction, StsRequest};
 use crate::s3::{Code, Query, S3Error};
@@ -119,7 +121,7 @@ impl Tenants {
         // The configuration has changed since: nobody is there any more whose key it could be.
         let tenant = tenant.ok_or_else(not_ours)?;
         if let Some(id) = session.access_key.as_deref()
-            && self.keys.get(id).is_none()
+            && !self.keys.contains_key(id)
         {
             return Err(S3Error::new(
                 Code::ExpiredToken,
@@ -133,7 +135,8 @@ impl Tenants {
         })
     }
 
-    /// Checks a call of STS, whose body is `form`, and makes the keys that it asks for.
+    /// Checks a call of STS, whose body is `form`, and makes the keys that it asks for. They are to be
+    /// given to a caller who is admitted.
     pub fn issue(
         &self,
         asked: &StsRequest,
@@ -141,7 +144,7 @@ impl Tenants {
         form: &[u8],
         connection: Connection,
         now: Timestamp,
-    ) -> Result<(Authenticated, SessionKey), S3Error> {
+    ) -> Result<(Identified, SessionKey), S3Error> {
         if self.seal.is_empty() {
             return Err(S3Error::new(
                 Code::AccessDenied,
@@ -183,8 +186,7 @@ impl Tenants {
             access_key,
         };
         let caller = Authenticated::new(&tenant, identity, Mode::Unsigned);
-        self.admit(&caller, connection, now)?;
-        Ok((caller, key))
+        Ok((Identified(caller), key))
     }
 
     /// Whose key, and which, has signed a call of STS. A session key cannot: it would live for ever.
