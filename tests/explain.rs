@@ -216,6 +216,25 @@ fn coss_own_language_is_shown_as_configured() {
 }
 
 #[test]
+fn a_request_in_coss_words_is_read_as_one_in_s3s() {
+    let url = "/photos/acme/a?q-sign-algorithm=sha1&q-ak=ACMEKEY0000000000001&q-sign-time=1%3B2\
+               &q-key-time=1%3B2&q-header-list=host&q-url-param-list=&q-signature=0";
+    let asked = ["--tenant", "acme", "GET", url];
+    let said = |config: &str, status| {
+        let output = explain(config, &asked);
+        assert_eq!(output.status.code(), Some(status));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let served = said(CONFIG, 0);
+    assert!(served.contains("GET /acme/a HTTP/1.1"), "{served}");
+    assert!(!served.contains("q-ak"), "{served}");
+    let off = "[server]\nallow_qsign = false\n[upstream]";
+    let refused = said(&CONFIG.replacen("[upstream]", off, 1), 1);
+    let step = "authenticate  refused with 400 InvalidRequest: ";
+    assert!(refused.contains(step), "{refused}");
+}
+
+#[test]
 fn what_is_refused_names_the_step_the_reason_and_what_is_granted() {
     let grants = format!(
         "verdict       refused

@@ -16,7 +16,7 @@ use cosgate::payload::checksum::Checks;
 use cosgate::payload::{Declared, Framing, Mode};
 use cosgate::proxy::{answer_locally, sign};
 use cosgate::rewrite::{self, UpstreamRequest};
-use cosgate::s3::{S3Error, S3Request};
+use cosgate::s3::{S3Error, S3Request, native};
 use cosgate::secret::Secret;
 use cosgate::server::wall_clock;
 use cosgate::tenant::policy::{Policy, tenant_policy};
@@ -219,28 +219,36 @@ impl Explanation {
         head: &Parts,
     ) -> Result<Verdict, (Step, S3Error)> {
         let at = |step| move |error| (step, error);
-        let asked = S3Request::parse(head, &config.server.domains).map_err(at(Step::Parse))?;
+        let domains = &config.server.domains;
+        let native = native::to_s3(head, domains).map_err(at(Step::Parse))?;
+        let said = native.as_ref().unwrap_or(head); // in S3's words
+        let asked = S3Request::parse(said, domains).map_err(at(Step::Parse))?;
         self.say(Step::Parse, describe(&asked));
+        let connection = Connection {
+            loopback: user.is_none() && config.server.listen.is_local(),
+            tls: config.server.tls.is_some(),
+            certificate: None,
+            user,
+            address: user.is_none().then(|| Ipv4Addr::LOCALHOST.into()),
+        };
+        let who = |asked| {
+            let caller = tenants.authenticate(head, asked, connection, wall_clock());
+            caller.map_err(at(Step::Authenticate))
+        };
         let caller;
         let (tenant, permit, mode) = if let Some(tenant) = named {
+            if native.is_some() && !config.server.allow_qsign {
+                who(&asked)?; // it is refused whoever signs
+            }
             let says = format!(
                 "taken to be the tenant {}; no signature is looked at",
                 tenant.name
             );
             self.say(Step::Authenticate, says);
-            let mode = claimed_mode(head).map_err(at(Step::Authenticate))?;
+            let mode = claimed_mode(said).map_err(at(Step::Authenticate))?;
             (tenant, Permit::assumed(tenant, asked), mode)
         } else {
-            let connection = Connection {
-                loopback: user.is_none() && config.server.listen.is_local(),
-                tls: config.server.tls.is_some(),
-                certificate: None,
-                user,
-                address: user.is_none().then(|| Ipv4Addr::LOCALHOST.into()),
-            };
-            caller = tenants
-                .authenticate(head, &asked, connection, wall_clock())
-                .map_err(at(Step::Authenticate))?;
+            caller = who(&asked)?;
             let tenant = caller.tenant();
             let known = match caller.identity() {
                 Identity::Unix(uid) => format!("the user {uid}"),
@@ -278,12 +286,12 @@ impl Explanation {
         }
 
         self.say(Step::Authorize, permitted(&permit));
-        let fresh = rewrite::request(&permit, head, &config.upstream).map_err(at(Step::Rewrite))?;
+        let fresh = rewrite::request(&permit, said, &config.upstream).map_err(at(Step::Rewrite))?;
         self.say(
             Step::Rewrite,
             "the head that COS would get is below".to_owned(),
         );
-        let body = payload(&permit, head, mode).map_err(at(Step::Payload))?;
+        let body = payload(&permit, said, mode).map_err(at(Step::Payload))?;
         self.say(Step::Payload, body);
         let key = key(config, permit.tenant());
         self.say(Step::Credential, key.describe());

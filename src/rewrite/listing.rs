@@ -73,6 +73,7 @@ enum Leaf {
     Shown(Shown),
     Tenant,
     Truncated,
+    Unknown,
 }
 
 /// The longest text that is changed or checked: a key of 850 bytes, each of them escaped as `&#xHH;`.
@@ -212,6 +213,9 @@ impl AnswerRewriter {
     }
 
     fn start(&mut self, element: Element, tag: &[u8], out: &mut BytesMut) -> Result<(), Unfit> {
+        if matches!(self.leaf, Some((Leaf::Unknown, _))) {
+            self.settle_leaf(out)?; // it is no leaf: what stands before its first child is
+        }
         if self.leaf.is_some() || self.open.len() == DEPTH {
             return Err(Unfit::Malformed("unexpected nesting in COS's XML"));
         }
@@ -245,9 +249,7 @@ impl AnswerRewriter {
             self.end_drop();
             return Ok(());
         }
-        if let Some((fate, text)) = self.leaf.take() {
-            self.settle(fate, &text, out)?;
-        }
+        self.settle_leaf(out)?;
         if let Some(version_2) = &self.version_2 {
             if element == Element::NextMarker {
                 return Ok(());
@@ -309,12 +311,21 @@ impl AnswerRewriter {
                 Element::Name => Some(Leaf::Alias),
                 Element::Key => Some(Leaf::Repeated(Repeated::Key)),
                 Element::Prefix => Some(Leaf::Repeated(Repeated::Prefix)),
+                Element::Other | Element::Resource => Some(Leaf::Unknown),
                 _ => None,
             },
             // Whatever it stands in: a listing has keys and prefixes that are its own alone.
             (_, Element::Key) => Some(Leaf::Shown(Shown::Key)),
             (_, Element::Prefix) => Some(Leaf::Shown(Shown::Prefix)),
+            (_, Element::Other | Element::Resource) => Some(Leaf::Unknown),
             _ => None,
+        }
+    }
+
+    fn settle_leaf(&mut self, out: &mut BytesMut) -> Result<(), Unfit> {
+        match self.leaf.take() {
+            Some((fate, text)) => self.settle(fate, &text, out),
+            None => Ok(()),
         }
     }
 
@@ -330,9 +341,12 @@ impl AnswerRewriter {
             }
             Leaf::Blank => {}
             Leaf::ErrorCode => out.extend_from_slice(error_code(raw).as_bytes()),
-            Leaf::ErrorMessage if is_clean(&text, self.names.grant(), self.source.as_ref()) => {
+            Leaf::ErrorMessage | Leaf::Unknown
+                if is_clean(&text, self.names.grant(), self.source.as_ref()) =>
+            {
                 out.extend_from_slice(raw.as_bytes());
             }
+            Leaf::Unknown => {} // it may name anything
             Leaf::ErrorMessage => out.extend_from_slice(b"The store failed to do this."),
             Leaf::Next | Leaf::NextToken if text.is_empty() => {} // there is no next page
             Leaf::Next => self.show(raw, &text, Shown::Prefix, out).map(drop)?,
@@ -441,6 +455,27 @@ mod tests {
             &[prefixed.as_bytes()],
         );
         assert_eq!(passed.unwrap(), prefixed);
+    }
+
+    #[test]
+    fn what_is_not_known_shows_nothing_of_the_store() {
+        let page = |text: &str| {
+            format!(
+                "<ListBucketResult><New>{text}</New><Resource>{text}</Resource>\
+                 <Contents><Key>acme/a</Key><Extra> <In>{text}</In></Extra><Size>1</Size></Contents>\
+                 </ListBucketResult>"
+            )
+        };
+        let asked = || list("prefix=acme/");
+        assert_eq!(rewritten(asked(), &page("a word")), page("a word"));
+        for told in [
+            "shared-1250000000",
+            "1250000000",
+            "cos.ap-guangzhou.myqcloud.com",
+            "a%2Fb",
+        ] {
+            assert_eq!(rewritten(asked(), &page(told)), page(""), "{told}");
+        }
     }
 
     fn list(query: &str) -> S3Request<'_> {
