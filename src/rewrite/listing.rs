@@ -339,14 +339,13 @@ impl AnswerRewriter {
             Leaf::Alias => {
                 out.extend_from_slice(escape(self.names.grant().alias.as_str()).as_bytes());
             }
-            Leaf::Blank => {}
-            Leaf::ErrorCode => out.extend_from_slice(error_code(raw).as_bytes()),
             Leaf::ErrorMessage | Leaf::Unknown
                 if is_clean(&text, self.names.grant(), self.source.as_ref()) =>
             {
                 out.extend_from_slice(raw.as_bytes());
             }
-            Leaf::Unknown => {} // it may name anything
+            Leaf::Blank | Leaf::Unknown => {} // it may name anything
+            Leaf::ErrorCode => out.extend_from_slice(error_code(raw).as_bytes()),
             Leaf::ErrorMessage => out.extend_from_slice(b"The store failed to do this."),
             Leaf::Next | Leaf::NextToken if text.is_empty() => {} // there is no next page
             Leaf::Next => self.show(raw, &text, Shown::Prefix, out).map(drop)?,
