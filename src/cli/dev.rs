@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use cosgate::config::{ClientAuth, Config, ServerTls, Sources};
+use cosgate::config::{ClientAuth, Config, Listen, ServerTls, Sources};
 use cosgate::emulator::{Emulator, EmulatorConfig};
 use cosgate::secret::Secret;
 
@@ -148,7 +148,9 @@ fn start(arguments: &Arguments) -> std::io::Result<()> {
         client_auth: ClientAuth::Required,
     });
     serve(config, "--listen", |listen| {
-        print!("{}", welcome(listen, arguments, &emulator));
+        if let Listen::Tcp(listen) = listen {
+            print!("{}", welcome(*listen, arguments, &emulator));
+        }
     })
 }
 

@@ -176,6 +176,7 @@ fn some_grant() -> impl Strategy<Value = Grant> {
                 actions,
                 headers: Vec::new(),
                 policy: None,
+                attachment: false,
             },
         )
 }
