@@ -42,7 +42,7 @@ mod local;
 mod payload;
 mod retry;
 mod sign;
-mod spelling;
+pub(crate) mod spelling;
 mod sts;
 mod vend;
 
