@@ -16,6 +16,7 @@ use memchr::{memchr, memmem};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::counted::{Gauge, Phase};
+use crate::line::{Line, number};
 use crate::s3::{Code, S3Error};
 
 /// A client's stream, with eyes for its heads.
@@ -122,17 +123,11 @@ fn automatic(bytes: &[u8]) -> Option<S3Error> {
     is_bare.then(|| error.close())
 }
 
-/// As much of a line as tells the names apart and holds any length.
-const LINE_START: usize = 64;
-
 /// Reads heads line by line without keeping them, and counts the bodies between.
 #[derive(Debug)]
 struct Scan {
     place: Place,
-    /// The start of the line so far, in lower case.
-    start: [u8; LINE_START],
-    length: usize,
-    last: u8,
+    line: Line,
     /// The request line has ended.
     in_fields: bool,
     fragment: bool,
@@ -167,9 +162,7 @@ impl Default for Scan {
     fn default() -> Self {
         Self {
             place: Place::Head,
-            start: [0; LINE_START],
-            length: 0,
-            last: 0,
+            line: Line::default(),
             in_fields: false,
             fragment: false,
             content_length: None,
@@ -202,16 +195,14 @@ impl Scan {
                 continue;
             };
             let (line, after) = rest.split_at(end);
-            if self.length == 0 && self.is_of_no_weight(line) {
+            if self.line.is_new() && self.is_of_no_weight(line) {
                 rest = after.get(1..).unwrap_or_default();
                 continue;
             }
             self.append(line);
             let at = bytes.len() - rest.len();
             self.end_line().map_err(|why| Broken { at, why })?;
-            self.start = [0; LINE_START];
-            self.length = 0;
-            self.last = 0;
+            self.line = Line::default();
             rest = after.get(1..).unwrap_or_default();
         }
         Ok(bytes.len() - rest.len())
@@ -226,23 +217,17 @@ impl Scan {
     }
 
     fn append(&mut self, bytes: &[u8]) {
-        if let Some(free) = self.start.get_mut(self.length..) {
-            for (to, from) in free.iter_mut().zip(bytes) {
-                *to = from.to_ascii_lowercase();
-            }
-        }
         self.fragment |= !self.in_fields && memchr(b'#', bytes).is_some();
-        self.length += bytes.len();
-        self.last = bytes.last().copied().unwrap_or(self.last);
+        self.line.append(bytes);
     }
 
     fn end_line(&mut self) -> Result<(), &'static str> {
-        if self.length == 0 || self.last != b'\r' {
+        if !self.line.ends_in_cr() {
             return Err("Every line of a request head ends in CR LF.");
         }
         match self.place {
             Place::ChunkSize => self.end_chunk_size(),
-            Place::Trailer if self.length == 1 => {
+            Place::Trailer if self.line.is_blank() => {
                 self.place = Place::End;
                 Ok(())
             }
@@ -257,16 +242,16 @@ impl Scan {
             return Err("The request target holds a #; write it as %23.");
         }
         self.in_fields = true;
-        if let Some(value) = self.start.strip_prefix(b"content-length:") {
+        if let Some(value) = self.line.value_of(b"content-length:") {
             if self.content_length.is_some() {
                 return Err("A request has at most one Content-Length.");
             }
-            self.content_length = number(value, self.length, 10);
+            self.content_length = number(value, 10);
             if self.content_length.is_none() {
                 return Err("Content-Length must be a number of bytes.");
             }
         }
-        if self.start.starts_with(b"transfer-encoding:") {
+        if self.line.value_of(b"transfer-encoding:").is_some() {
             if self.transfer_encoding {
                 return Err("A request has at most one Transfer-Encoding.");
             }
@@ -275,7 +260,7 @@ impl Scan {
         if self.content_length.is_some() && self.transfer_encoding {
             return Err("A request has Content-Length or Transfer-Encoding, not both.");
         }
-        if self.length == 1 {
+        if self.line.is_blank() {
             self.place = match self.content_length {
                 _ if self.transfer_encoding => Place::ChunkSize,
                 None | Some(0) => Place::End,
@@ -289,9 +274,7 @@ impl Scan {
     }
 
     fn end_chunk_size(&mut self) -> Result<(), &'static str> {
-        let end = memchr(b';', &self.start).unwrap_or(LINE_START);
-        let size = self.start.get(..end).unwrap_or_default();
-        self.place = match number(size, self.length.min(end), 16) {
+        self.place = match number(self.line.before_semicolon(), 16) {
             Some(0) => Place::Trailer,
             Some(size) => Place::Body {
                 left: size.saturating_add(2),
@@ -301,19 +284,6 @@ impl Scan {
         };
         Ok(())
     }
-}
-
-/// The number that is alone in `text`, the start of a line of `length` bytes.
-fn number(text: &[u8], length: usize, radix: u32) -> Option<u64> {
-    if length > LINE_START {
-        return None;
-    }
-    let digits = std::str::from_utf8(text).ok()?;
-    let digits = digits.trim_matches([' ', '\t', '\r', '\0']);
-    if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    u64::from_str_radix(digits, radix).ok()
 }
 
 impl<S, F> AsyncRead for Front<S, F>

@@ -13,6 +13,7 @@
 //! 9. [`observe`] writes one line and counts, whatever happened.
 
 pub mod admin;
+pub mod answers;
 pub mod body;
 pub mod certificate;
 pub mod config;
@@ -26,6 +27,8 @@ pub mod front;
 pub mod http2;
 mod json;
 pub mod jwks;
+mod line;
+pub mod listen;
 pub mod observe;
 pub mod payload;
 pub mod proxy;

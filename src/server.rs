@@ -6,7 +6,6 @@
 //! others but what never changes.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
@@ -29,6 +28,7 @@ use crate::config::ServerLimits;
 use crate::counted::{CoreLoad, Counted, Gauge, Phase};
 use crate::front::Front;
 use crate::http2;
+use crate::listen::{Accepting, Arrival, ClientSocket, Listening};
 use crate::observe::Event;
 use crate::proxy::{Client, Proxy, Shared};
 use crate::s3::S3Error;
@@ -71,8 +71,7 @@ struct Core {
 
 /// A socket on its way to a core.
 struct Accepted {
-    socket: StdStream,
-    peer: SocketAddr,
+    arrival: Arrival,
     slot: OwnedSemaphorePermit,
 }
 
@@ -80,26 +79,16 @@ struct Accepted {
 /// `drain_timeout`, or until `cut` completes, after which uploads are cut short of their length, so
 /// that nothing half is stored. Returns when all threads have ended.
 pub async fn run(
-    listener: StdListener,
+    listener: Listening,
     shared: Arc<Shared>,
     tls: Option<TlsAcceptor>,
     shutdown: impl Future<Output = ()>,
     cut: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
-    let local = listener.local_addr()?;
+    let listener = listener.accepting()?;
     let (stage, stages) = watch::channel(Stage::Running);
     let cores: Vec<Core> = (0..shared.config().server.threads)
-        .map(|index| {
-            Core::start(
-                index,
-                local,
-                Arc::clone(&shared),
-                tls.clone(),
-                stages.clone(),
-            )
-        })
+        .map(|index| Core::start(index, Arc::clone(&shared), tls.clone(), stages.clone()))
         .collect::<io::Result<_>>()?;
 
     let mut shutdown = pin!(shutdown);
@@ -124,30 +113,26 @@ pub async fn run(
 }
 
 /// Accepts for ever: pauses at `most` open connections, and rests when the system refuses.
-async fn accept(listener: &TcpListener, cores: &[Core], most: usize) {
+async fn accept(listener: &Accepting, cores: &[Core], most: usize) {
     let slots = Arc::new(Semaphore::new(most));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             return;
         };
-        let (socket, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
+        let arrival = match listener.accept().await {
+            Ok(arrival) => arrival,
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 sleep(ACCEPT_REST).await;
                 continue;
             }
         };
-        let _ = socket.set_nodelay(true);
-        let Ok(socket) = socket.into_std() else {
-            continue;
-        };
         if let Some(core) = cores
             .iter()
             .min_by_key(|core| core.open.load(Ordering::Relaxed))
         {
             core.open.fetch_add(1, Ordering::Relaxed);
-            let _ = core.sockets.send(Accepted { socket, peer, slot });
+            let _ = core.sockets.send(Accepted { arrival, slot });
         }
     }
 }
@@ -167,7 +152,6 @@ async fn join(threads: Vec<JoinHandle<()>>) {
 impl Core {
     fn start(
         index: usize,
-        local: SocketAddr,
         shared: Arc<Shared>,
         tls: Option<TlsAcceptor>,
         stages: watch::Receiver<Stage>,
@@ -190,7 +174,6 @@ impl Core {
                         proxy,
                         load,
                         tls,
-                        local,
                         open: counter,
                     };
                     Rc::new(listener).serve(accepted, stages).await;
@@ -211,7 +194,6 @@ struct Listener {
     proxy: Rc<Proxy>,
     load: Rc<CoreLoad>,
     tls: Option<TlsAcceptor>,
-    local: SocketAddr,
     open: Arc<AtomicUsize>,
 }
 
@@ -249,20 +231,27 @@ impl Listener {
     async fn connection(self: Rc<Self>, accepted: Accepted, stages: watch::Receiver<Stage>) {
         let _open = Open::new(&self);
         let Accepted {
-            socket,
-            peer,
+            arrival,
             slot: _slot,
         } = accepted;
-        let Ok(socket) = TcpStream::from_std(socket) else {
-            return;
-        };
-        let loopback = peer.ip().to_canonical().is_loopback() && self.local.ip().is_loopback();
+        let peer = arrival.peer;
         let client = Client {
             peer,
-            loopback,
+            loopback: arrival.is_loopback,
             tls: self.tls.is_some(),
             certificate: None,
         };
+        let socket = match arrival.socket {
+            ClientSocket::Tcp(socket) => TcpStream::from_std(socket),
+            ClientSocket::Unix(socket) => {
+                // Boxed, so that a connection of TCP takes no room for it.
+                if let Ok(socket) = UnixStream::from_std(socket) {
+                    Box::pin(self.http(socket, client, stages)).await;
+                }
+                return;
+            }
+        };
+        let Ok(socket) = socket else { return };
         match &self.tls {
             None => self.http(socket, client, stages).await,
             Some(acceptor) => {

@@ -29,9 +29,9 @@ pub struct Shaper {
 impl Shaper {
     /// For a body of `tenant`; `None` where it has no rate.
     pub fn new(tenant: &Tenant, way: Way) -> Option<Box<Self>> {
-        let limits = tenant.limits.as_ref().filter(|limits| limits.shapes(way))?;
+        let limits = tenant.limits(now()).filter(|limits| limits.shapes(way))?;
         let mut shaper = Box::new(Self {
-            limits: Arc::clone(limits),
+            limits,
             way,
             wait: None,
         });

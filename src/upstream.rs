@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant, sleep};
 
+use crate::answers::{Answers, Expected};
 use crate::body;
 use crate::config::UpstreamLimits;
 use crate::counted::{CoreLoad, Counted, Gauge};
@@ -45,6 +46,7 @@ struct Idle {
 struct Connection {
     sender: SendRequest<body::Request>,
     gauge: Rc<Gauge>,
+    expected: Rc<Expected>,
     task: AbortHandle,
 }
 
@@ -66,6 +68,8 @@ pub enum SendFailure {
     Broken(hyper::Error),
     /// No connection could be made: nothing was sent.
     Connect(DialError),
+    /// The answer's head can be read in two ways: this is wrong with it.
+    Framing(&'static str),
     /// The answer's head did not come in time.
     Timeout,
     /// A new connection was closed before anything could be sent on it.
@@ -122,17 +126,21 @@ impl Upstream {
                 gauge: Rc::clone(&connection.gauge),
                 connection: None,
             };
+            connection.expected.expect();
             let sent = {
                 let answer = pin!(connection.sender.try_send_request(request));
                 self.await_head(answer, body, &connection.gauge).await
             };
+            let fault = connection.expected.fault();
             lease.connection = Some(connection);
             match sent {
                 Ok(response) => return Ok((response, lease)),
                 Err(AwaitFailure::Timeout) => return Err(SendFailure::Timeout),
                 Err(AwaitFailure::Unsent(returned)) if reused => request = *returned,
                 Err(AwaitFailure::Unsent(_)) => return Err(SendFailure::Unsent),
-                Err(AwaitFailure::Broken(error)) => return Err(SendFailure::Broken(error)),
+                Err(AwaitFailure::Broken(error)) => {
+                    return Err(fault.map_or(SendFailure::Broken(error), SendFailure::Framing));
+                }
             }
         }
     }
@@ -190,7 +198,9 @@ impl Upstream {
             .await
             .map_err(SendFailure::Connect)?;
         let gauge = Gauge::new(&self.load);
-        let io = TokioIo::new(Counted::new(stream, Rc::clone(&gauge)).hear_out());
+        let counted = Counted::new(stream, Rc::clone(&gauge)).hear_out();
+        let expected = Rc::new(Expected::default());
+        let io = TokioIo::new(Answers::new(counted, Rc::clone(&expected)));
         let (mut sender, driver) = http1::Builder::new()
             .handshake(io)
             .await
@@ -204,6 +214,7 @@ impl Upstream {
         Ok(Connection {
             sender,
             gauge,
+            expected,
             task: task.abort_handle(),
         })
     }
@@ -280,6 +291,7 @@ impl fmt::Display for SendFailure {
                 Ok(())
             }
             Self::Connect(error) => write!(f, "no connection to COS: {error}"),
+            Self::Framing(fault) => write!(f, "COS's answer can be read in two ways: {fault}"),
             Self::Timeout => f.write_str("COS did not answer in time"),
             Self::Unsent => f.write_str("COS closed a new connection at once"),
         }

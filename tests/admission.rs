@@ -49,6 +49,14 @@ fn a_good_key_from_elsewhere_is_denied_without_a_reason_and_a_bad_one_as_ever() 
         .gateway
         .log
         .assert_says("127.0.0.1 is not in allowed_ips of the tenant acme");
+    // Whose key it is that was stolen.
+    for known in ["sigv4", "presigned"] {
+        let by = format!(
+            "\"tenant\":\"acme\",\"identity\":\"{known}\",\"key_id\":\"{}\"",
+            ACME.0
+        );
+        world.gateway.log.assert_says(&by);
+    }
     world.gateway.log.assert_says("\"client\":\"127.0.0.1\"");
     // Others have their own rules.
     let globex = Call::new(world.gateway.addr, "PUT", "/photos/globex/a").signed_by(GLOBEX);

@@ -85,6 +85,34 @@ fn what_was_allowed_is_told_with_who_asked_and_what_cos_said() {
 }
 
 #[test]
+fn what_a_copy_reads_and_a_multi_delete_may_not_is_told() {
+    let world = World::new();
+    world.put("/photos/acme/a", "x");
+    let ok = |call: &Call| told(&world.gateway, call, "allowed", None);
+
+    let copy = world.signed("PUT", "/photos/acme/b");
+    let line = ok(&copy.header("x-amz-copy-source", "photos/acme/a"));
+    assert_eq!(
+        (&line["key"], &line["source"]),
+        (&"acme/b".into(), &"photos/acme/a".into())
+    );
+    let copy = world.signed("PUT", "/photos/acme/b");
+    let copy = copy.header("x-amz-copy-source", "photos/globex/a");
+    let line = told(&world.gateway, &copy, "refused", Some("authorize"));
+    assert_eq!(line["source"], "photos/globex/a");
+
+    let delete = |keys: &[&str]| {
+        let objects = keys
+            .iter()
+            .map(|key| format!("<Object><Key>{key}</Key></Object>"));
+        let body = format!("<Delete>{}</Delete>", objects.collect::<String>());
+        ok(&world.signed("POST", "/photos?delete").body(body))
+    };
+    assert_eq!(delete(&["acme/a", "globex/a", "globex/b"])["denied"], 2);
+    assert!(delete(&["acme/b"])["denied"].is_null());
+}
+
+#[test]
 fn what_was_refused_names_its_step() {
     let world =
         World::with("[tenants.acme.limits]\nobject_size = \"1KiB\"\nconcurrent_requests = 1");

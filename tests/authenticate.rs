@@ -31,7 +31,8 @@ const LOOPBACK: Connection = Connection {
     loopback: true,
     tls: false,
     certificate: None,
-    address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    user: None,
+    address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
 };
 
 fn now() -> Timestamp {
@@ -51,6 +52,7 @@ fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::Tenant {
         admission: config::Admission::default(),
         identity: None,
         grants: Vec::new(),
+        revoked: config::RevokedSessions::default(),
         limits: config::TenantLimits::default(),
         vend: None,
     }
@@ -68,7 +70,9 @@ fn config() -> Config {
     let second = Duration::from_secs(1);
     Config {
         server: config::Server {
-            listen: HOST.parse().unwrap(),
+            sessions_not_before: None,
+            listen: config::Listen::Tcp(HOST.parse().unwrap()),
+            socket_mode: 0o600,
             admin: None,
             domains: vec!["s3.localhost".into(), "s3.example.com".into()],
             region: "ap-guangzhou".into(),
@@ -76,6 +80,7 @@ fn config() -> Config {
             allow_remote_anonymous: false,
             allow_plain_bearer: false,
             trusted_proxies: Vec::new(),
+            trusted_users: Vec::new(),
             allow_qsign: true,
             allow_sigv2_presign: false,
             threads: 1,
@@ -1145,6 +1150,29 @@ fn the_anonymous_tenant_is_served_on_loopback_unless_allowed() {
         &open,
         remote
     ));
+}
+
+#[test]
+fn a_certificate_counts_to_its_end_on_a_connection_that_lasts_longer() {
+    let name = config::CertificateName::Dns("guest.example".into());
+    let mut config = config();
+    for tenant in &mut config.tenants {
+        tenant.anonymous = false;
+    }
+    config.tenants[0].admission.client_certs = vec![name.clone()];
+    let tenants = Tenants::new(&config);
+    let asked_until = |not_after| {
+        let connection = Connection {
+            loopback: false,
+            tls: true,
+            certificate: tenants.certified(std::slice::from_ref(&name), not_after),
+            ..LOOPBACK
+        };
+        Client::new().ask(&tenants, connection, |tenant, _, _| tenant.to_owned())
+    };
+    assert_eq!(asked_until(now()).unwrap(), config.tenants[0].name);
+    let over = asked_until(now().plus(-1)).unwrap_err();
+    assert_eq!(over.code(), Code::AccessDenied);
 }
 
 #[test]

@@ -185,6 +185,74 @@ fn a_template_gives_each_subject_a_bucket_of_its_own() {
     assert_eq!(world.upstream_requests(), before);
 }
 
+/// A template with more keys.
+fn template_with(more: &str) -> (World, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = identity_toml(&folder);
+    let grants = "[[templates.web.grants]]";
+    let more = format!("{more}\n{grants}");
+    (World::with(&identity.replacen(grants, &more, 1)), folder)
+}
+
+#[test]
+fn each_subject_is_held_to_limits_of_its_own_whatever_token_it_shows() {
+    let limits = "requests_per_second = 1\nburst = 3\nobject_size = \"1KiB\"";
+    let (world, _folder) = template_with(&format!("[templates.web.limits]\n{limits}"));
+    let alice = |n: u32| {
+        let token = CORP.with(&json!({ "sub": "alice", "n": n })); // each is another token
+        ask(&world, "GET", "/photos?location", &token).status
+    };
+    let served = (0..8).filter(|n| alice(*n) == 200).count();
+    assert!((3..=4).contains(&served), "{served}");
+    let refused = ask(&world, "GET", "/photos?location", &CORP.of("alice"));
+    refused.assert_error(503, "SlowDown");
+    let bob = CORP.of("bob");
+    ask(&world, "GET", "/photos?location", &bob).assert_ok();
+    let large = call(world.gateway.addr, "PUT", "/photos/users/bob/k", &bob);
+    let large = large.body("x".repeat(1025)).ask();
+    large.assert_error(400, "EntityTooLarge");
+    let metric = "cosgate_limited_requests_total";
+    assert!(world.gateway.metric(metric, "rate") >= 4);
+}
+
+#[test]
+fn a_subjects_requests_under_way_are_counted_together() {
+    let (world, _folder) =
+        template_with("[templates.web.limits]\nconcurrent_requests = 1\nupload_rate = \"64KiB\"");
+    let path = "/photos/users/alice/k";
+    let probe = |subject: &str, n: u32| {
+        let token = CORP.with(&json!({ "sub": subject, "n": n }));
+        ask(&world, "GET", "/photos?location", &token).status
+    };
+    let upload = call(world.gateway.addr, "PUT", path, &CORP.of("alice"));
+    let upload = upload.header("content-length", "1000");
+    let mut client = support::Client::connect(world.gateway.addr);
+    client.write(&upload.head());
+    eventually("the place is taken", || probe("alice", 1) == 503);
+    assert_eq!((probe("alice", 2), probe("bob", 1)), (503, 200));
+    drop(client);
+    eventually("the place is free", || probe("alice", 3) == 200);
+}
+
+#[test]
+fn a_templates_subjects_call_from_its_addresses_alone() {
+    let (world, _folder) = template_with("allowed_ips = [\"10.0.0.0/8\"]");
+    let before = world.upstream_requests();
+    let reply = ask(&world, "GET", "/photos/users/alice/k", &CORP.of("alice"));
+    reply.assert_error(403, "AccessDenied");
+    assert!(reply.text().contains("<Message>Access Denied.</Message>"));
+    let log = "127.0.0.1 is not in allowed_ips of the tenant web/alice";
+    world.gateway.log.assert_says(log);
+    assert_eq!(world.upstream_requests(), before);
+    // The tenant that a token names has rules of its own.
+    let robot = CORP.with(&json!({ "cosgate_tenant": "robots" }));
+    let path = "/photos/robots/k";
+    ask(&world, "GET", path, &robot).assert_error(404, "NoSuchKey");
+    let (here, _folder) = template_with("allowed_ips = [\"127.0.0.1\"]");
+    let reply = ask(&here, "GET", "/photos/users/alice/k", &CORP.of("alice"));
+    reply.assert_error(404, "NoSuchKey");
+}
+
 #[test]
 fn a_listing_without_a_prefix_is_the_subjects_own_where_the_template_says_so() {
     let folder = tempfile::tempdir().unwrap();

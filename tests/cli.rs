@@ -970,7 +970,7 @@ fn dev_says_which_flag_takes_another_address() {
 }
 
 #[test]
-fn dev_is_ready_at_once_and_its_curl_line_works() {
+fn dev_is_ready_at_once_and_its_lines_work() {
     for signature in ["s3", "cos"] {
         let mut dev = Running::start(cosgate(&[
             "dev",
@@ -982,22 +982,28 @@ fn dev_is_ready_at_once_and_its_curl_line_works() {
         let listen = dev.address("cosgate is ready on http://");
         support::eventually("the whole text", || dev.out().contains("Ctrl-C ends it."));
         let text = dev.out();
-        let line = text.lines().find(|line| line.trim().starts_with("curl "));
-        let line = line
-            .unwrap()
-            .trim()
-            .replace("curl", "curl --noproxy '*' -sS --fail-with-body");
-        let pasted = Command::new("sh")
-            .args(["-c", &line])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .output();
-        let pasted = pasted.unwrap();
-        assert!(
-            pasted.status.success(),
-            "{} {}",
-            stdout(&pasted),
-            stderr(&pasted)
-        );
+        let paste = |of: &str| {
+            let line = text.lines().find(|line| line.contains(of));
+            let line = line
+                .unwrap()
+                .trim()
+                .replace("curl", "curl --noproxy '*' -sS --fail-with-body")
+                .replace(
+                    " cosgate ",
+                    concat!(" ", env!("CARGO_BIN_EXE_cosgate"), " "),
+                );
+            let pasted = Command::new("sh")
+                .args(["-c", &line])
+                .current_dir(env!("CARGO_MANIFEST_DIR"))
+                .output();
+            let pasted = pasted.unwrap();
+            let said = stdout(&pasted);
+            assert!(pasted.status.success(), "{said} {}", stderr(&pasted));
+            said
+        };
+        paste("curl -T README.md");
+        assert!(paste("/.cosgate/credentials").contains("AccessKeyId"));
+        assert!(paste("cosgate credentials ").contains("tmpSecretId"));
         let back = Call::new(listen, "GET", "/demo/public/README.md").send();
         let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
         assert_eq!(back.assert_ok().body, fs::read(readme).unwrap());

@@ -991,6 +991,7 @@ fn a_root_is_a_folder_and_all_below_it_is_the_tenants() {
     assert_eq!(grant.root, "acme/");
     assert_eq!(grant.prefixes, [PrefixPattern::Any]);
     assert!(!grant.list_default_prefix);
+    assert!(!grant.attachment);
 
     for (root, message) in [
         ("", "a root is a folder"),
@@ -1388,6 +1389,62 @@ fn a_template_makes_tenants_of_an_identitys_subjects() {
 }
 
 #[test]
+fn a_template_has_addresses_and_limits_but_no_certificates() {
+    let with = |more: &str| {
+        let more = format!("{more}\n[[templates.web.grants]]");
+        template("[[templates.web.grants]]", &more)
+    };
+    let config = good(&with(
+        "allowed_ips = [\"10.0.0.0/8\"]\n[templates.web.limits]\nrequests_per_second = 5\nobject_size = \"1MiB\"",
+    ));
+    let web = &config.templates[0];
+    assert_eq!(web.allowed_ips.len(), 1);
+    assert_eq!(
+        (web.limits.requests_per_second, web.limits.object_size),
+        (Some(5), Some(1 << 20))
+    );
+    for (bad, what, fix) in [
+        (
+            "allowed_ips = [§\"10.0.0.1/8\"]",
+            "not a network",
+            "10.0.0.0/8",
+        ),
+        ("§client_certs = [\"san:dns:a\"]", "client_certs", "remove"),
+        (
+            "[templates.web.limits]\nburst = §5",
+            "limits nothing",
+            "requests_per_second",
+        ),
+    ] {
+        refuses(&with(bad), Severity::Error, what, fix);
+    }
+}
+
+#[test]
+fn sessions_are_revoked_by_time() {
+    let with = |more: &str| {
+        let more = format!("{more}\n[[templates.web.grants]]");
+        template("[[templates.web.grants]]", &more)
+    };
+    let config = good(&with(
+        "sessions_not_before = \"2026-01-31T12:00:00Z\"\nrevoked_sessions = [{ subject = \"alice\", before = \"2026-01-31T12:00:01Z\" }]",
+    ));
+    let revoked = &config.templates[0].revoked;
+    assert_eq!(revoked.before.unwrap().iso8601(), "2026-01-31T12:00:00Z");
+    assert_eq!(revoked.subjects[0].0, "alice");
+    for (bad, what, fix) in [
+        ("sessions_not_before = §\"today\"", "not a time", "in UTC"),
+        (
+            "revoked_sessions = [{ subject = §\"\", before = \"2026-01-31T12:00:00Z\" }]",
+            "1 to 255 bytes",
+            "sub",
+        ),
+    ] {
+        refuses(&with(bad), Severity::Error, what, fix);
+    }
+}
+
+#[test]
 fn a_template_keeps_its_subjects_apart() {
     let prefix = r#"["users/{claim.sub}/*"]"#;
     for (bad, what, fix) in [
@@ -1421,11 +1478,6 @@ fn a_template_keeps_its_subjects_apart() {
     ] {
         refuses(&template(prefix, bad), Severity::Error, what, fix);
     }
-    let limits = template(
-        "[[templates.web.grants]]",
-        "§[templates.web.limits]\nobject_size = \"1MiB\"\n[[templates.web.grants]]",
-    );
-    refuses(&limits, Severity::Error, "any number of them", "remove it");
     // Two claims at one place: alice of bob's organisation would be in bob's folder.
     let two = template(prefix, r#"["users/{claim.sub}/*", §"users/{claim.org}/*"]"#);
     refuses(&two, Severity::Error, "touch the same keys", "own prefix");
@@ -1640,7 +1692,7 @@ fn a_variable_overrides_a_scalar_key_and_is_named_when_it_is_wrong() {
     let text = WHOLE.replace("secret_key = \"env:KEY\"\n", "");
     let (config, warnings) = parse_with(&text, &variables, &[]).unwrap();
     assert!(warnings.is_empty(), "{}", lines(&warnings));
-    assert_eq!(config.server.listen.port(), 1);
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:1");
     assert_eq!(config.server.admin, None);
     assert!(config.server.strict_region);
     assert!(config.server.allow_sigv2_presign);
@@ -1881,6 +1933,93 @@ fn certificates_and_addresses_of_tenants_are_checked() {
         "is not a network",
         "10.0.0.0/8",
     );
+}
+
+#[test]
+fn a_unix_socket_and_its_users_are_checked() {
+    let variables = [("ID", "i"), ("KEY", "k"), ("ACME", "s"), ("OTHER", "o")];
+    let users = [(
+        "/etc/passwd",
+        "root:x:0:0::/:\nalice:x:1001:1001::/:\nnobody:x:65534:1::/:\n",
+    )];
+    let parse_as = |listen: &str, server: &str, acme: &str| {
+        let text = format!(
+            "[server]\nlisten = \"{listen}\"\n{server}\n[issuers.main]\nkind = \"static\"\nsecret_id = \"env:ID\"\nsecret_key = \"env:KEY\"\n
+             [tenants.acme]\nissuer = \"main\"\n{acme}\n[[tenants.acme.grants]]\nname = \"photos\"\nbucket = \"a-1250000000\"\nregion = \"ap-guangzhou\"\nprefixes = [\"acme/*\"]\nactions = [\"read\"]"
+        );
+        parse_with(&text, &variables, &users)
+            .map(|(config, _)| config)
+            .map_err(|problems| lines(&problems))
+    };
+    let config = parse_as(
+        "unix:/run/s3.sock",
+        "socket_mode = \"0660\"\ntrusted_proxies = [\"unix:alice\", \"10.0.0.0/8\", \"unix:33\"]",
+        "unix_users = [\"alice\", 7, \"8\"]",
+    );
+    let config = config.unwrap();
+    assert_eq!(config.server.listen.to_string(), "unix:/run/s3.sock");
+    assert_eq!(config.server.socket_mode, 0o660);
+    assert_eq!(config.server.trusted_users, [1001, 33]);
+    assert_eq!(config.server.trusted_proxies.len(), 1);
+    assert_eq!(config.tenants[0].admission.unix_users, [1001, 7, 8]);
+    let anonymous = parse_as("unix:s3.sock", "", "anonymous = true").unwrap();
+    assert_eq!(anonymous.server.listen.to_string(), "unix:etc/s3.sock");
+    assert_eq!(anonymous.server.socket_mode, 0o600);
+    let long = format!("unix:/{}", "x".repeat(107));
+    let tcp = "127.0.0.1:1";
+    let unix = "unix:/s";
+    for (listen, server, acme, message) in [
+        (
+            "unix:",
+            "",
+            "unix_users = [1]",
+            "is not the path of a socket",
+        ),
+        (&long, "", "unix_users = [1]", "is not the path of a socket"),
+        (
+            unix,
+            "socket_mode = \"0400\"",
+            "unix_users = [1]",
+            "is not a mode",
+        ),
+        (
+            tcp,
+            "socket_mode = \"0600\"",
+            "anonymous = true",
+            "without a socket",
+        ),
+        (
+            tcp,
+            "",
+            "unix_users = [1]",
+            "no user comes by a Unix socket",
+        ),
+        (
+            unix,
+            "",
+            "unix_users = [\"bob\"]",
+            "no user `bob` in /etc/passwd",
+        ),
+        (unix, "", "unix_users = [-1]", "no user `-1`"),
+        (unix, "", "unix_users = [65534]", "no number for"),
+        (unix, "", "unix_users = [\"nobody\"]", "no number for"),
+        (unix, "", "unix_users = [4294967295]", "no number for"),
+        (
+            unix,
+            "",
+            "unix_users = [\"alice\", 1001]",
+            "the user 1001 is already",
+        ),
+        (
+            unix,
+            "",
+            "unix_users = [true]",
+            "not an array of strings and numbers",
+        ),
+    ] {
+        let problems = parse_as(listen, server, acme).unwrap_err();
+        assert!(problems.contains(message), "{server} {acme}: {problems}");
+    }
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn the_security_page_has_every_word_for_an_identity() {
         Identity::Session {
             key_id: id,
             subject: None,
+            access_key: None,
         },
     ] {
         let row = format!("| `{}` |", identity.kind());

@@ -182,6 +182,11 @@ fn a_copy_names_both_grants_and_a_document_its_making() {
     ];
     let output = explain(CONFIG, &arguments);
     let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("NotImplemented"), "{said}");
+    assert!(said.contains("signature = \"cos\""), "{said}");
+    let config = CONFIG.replacen("[upstream]", "[upstream]\nsignature = \"cos\"", 1);
+    let output = explain(&config, &arguments);
+    let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with(&as_acme(
         "CopyObject, bucket \"photos\", key \"acme/c\", from bucket \"inbox\", key \"a/b\""
     )));
@@ -190,7 +195,9 @@ fn a_copy_names_both_grants_and_a_document_its_making() {
     );
     assert!(said.contains(&granted), "{said}");
     assert!(
-        said.contains("  x-amz-copy-source: /inbox-1250000000/a/b?versionId=7\n"),
+        said.contains(
+            "  x-cos-copy-source: inbox-1250000000.cos.ap-beijing.myqcloud.com/a/b?versionId=7\n"
+        ),
         "{said}"
     );
 }
@@ -206,6 +213,25 @@ fn coss_own_language_is_shown_as_configured() {
   authorization: <signature>
 ";
     assert!(said.contains(head), "{said}");
+}
+
+#[test]
+fn a_request_in_coss_words_is_read_as_one_in_s3s() {
+    let url = "/photos/acme/a?q-sign-algorithm=sha1&q-ak=ACMEKEY0000000000001&q-sign-time=1%3B2\
+               &q-key-time=1%3B2&q-header-list=host&q-url-param-list=&q-signature=0";
+    let asked = ["--tenant", "acme", "GET", url];
+    let said = |config: &str, status| {
+        let output = explain(config, &asked);
+        assert_eq!(output.status.code(), Some(status));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let served = said(CONFIG, 0);
+    assert!(served.contains("GET /acme/a HTTP/1.1"), "{served}");
+    assert!(!served.contains("q-ak"), "{served}");
+    let off = "[server]\nallow_qsign = false\n[upstream]";
+    let refused = said(&CONFIG.replacen("[upstream]", off, 1), 1);
+    let step = "authenticate  refused with 400 InvalidRequest: ";
+    assert!(refused.contains(step), "{refused}");
 }
 
 #[test]
@@ -310,6 +336,44 @@ to COS, at https://open-1250000000.cos.ap-guangzhou.myqcloud.com
         said.contains("\nauthenticate  refused with 403 AccessDenied: "),
         "{said}"
     );
+}
+
+#[test]
+fn by_a_unix_socket_a_user_is_known_by_their_number() {
+    let config = CONFIG
+        .replacen(
+            "[upstream]",
+            "[server]\nlisten = \"unix:/run/s3.sock\"\n[upstream]",
+            1,
+        )
+        .replacen("[tenants.acme]", "[tenants.acme]\nunix_users = [1001]", 1);
+    for (caller, path, status, expected) in [
+        (
+            &["--uid", "1001"][..],
+            "/photos/acme/a",
+            0,
+            "the user 1001: the tenant acme",
+        ),
+        (
+            &["--anonymous"],
+            "/open/public/a",
+            0,
+            "anonymous: the tenant guest",
+        ),
+        (
+            &["--uid", "1002"],
+            "/open/public/a",
+            1,
+            "unsigned requests of this user are not served",
+        ),
+    ] {
+        let said = explain(&config, &[caller, &["GET", path]].concat());
+        let text = String::from_utf8(said.stdout).unwrap();
+        assert_eq!(said.status.code(), Some(status), "{caller:?}: {text}");
+        assert!(text.contains(expected), "{caller:?}: {text}");
+    }
+    let said = explain(CONFIG, &["--uid", "1001", "GET", "/"]);
+    assert_eq!(said.status.code(), Some(2));
 }
 
 #[test]

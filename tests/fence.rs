@@ -12,7 +12,8 @@
 mod support;
 
 use support::{
-    ACME, BUCKET, Call, Client, GLOBEX, Reply, SIGNATURES, Scripted, World, act, element, exchange,
+    ACME, BUCKET, Call, Client, GLOBEX, Reply, SIGNATURES, Scripted, World, act, cos_error,
+    element, exchange,
 };
 
 /// A world with one object of each tenant, and nothing counted yet.
@@ -598,6 +599,64 @@ fn tenants_of_one_bucket_cannot_touch_each_other() {
 }
 
 #[test]
+fn a4_a_listing_token_of_a_neighbour_or_of_ones_own_making_leads_nowhere() {
+    let world = World::new();
+    let globex = |method: &str, target: &str| {
+        Call::new(world.gateway.addr, method, target).signed_by(GLOBEX)
+    };
+    for name in ["a", "b", "c"] {
+        world.put(&format!("/photos/acme/{name}"), "x");
+        let theirs = globex("PUT", &format!("/photos/globex/{name}"));
+        theirs.body("x").ask().assert_ok();
+    }
+    let first = globex("GET", "/photos?list-type=2&prefix=globex/&max-keys=1").ask();
+    let theirs = element(&first.assert_ok().text(), "NextContinuationToken");
+    assert!(!theirs.is_empty());
+    let encoded = |marker: &str| {
+        use base64::Engine as _;
+        base64::prelude::BASE64_STANDARD
+            .encode(marker)
+            .replace('=', "%3D")
+    };
+    for token in [theirs, encoded("globex/a"), encoded("a"), encoded("")] {
+        let target = format!("/photos?list-type=2&prefix=acme/&continuation-token={token}");
+        let reply = world.ask("GET", &target);
+        if reply.status == 200 {
+            let keys = support::elements(&reply.text(), "Key");
+            assert!(keys.iter().all(|key| key.starts_with("acme/")), "{keys:?}");
+        }
+        for prefix in ["", "&prefix=globex/"] {
+            let target = format!("/photos?list-type=2{prefix}&continuation-token={token}");
+            world.ask("GET", &target).assert_error(403, "AccessDenied");
+        }
+    }
+    let heads = world.emulator.counters().heads();
+    let lists = heads
+        .iter()
+        .filter(|head| head.target.contains("continuation-token"));
+    assert!(lists.clone().count() > 0);
+    for head in lists {
+        assert!(head.target.contains("prefix=acme%2F"), "{}", head.target);
+    }
+}
+
+#[test]
+fn a4_a_page_that_a_token_would_lead_out_with_is_cut_off() {
+    let page = "<ListBucketResult><Contents><Key>globex/secret</Key><Size>1</Size></Contents></ListBucketResult>";
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\ncontent-length: {}\r\n\r\n{page}",
+        page.len()
+    );
+    let cos = Scripted::new(vec![act(move |peer| peer.always(&answer))]);
+    let target = "/photos?list-type=2&prefix=acme/&continuation-token=opaque";
+    let reply = cos.signed("GET", target).send();
+    assert!(!reply.text().contains("globex"), "{}", reply.text());
+    assert!(!reply.whole || reply.status >= 500, "{reply:?}");
+    let metric = "cosgate_answers_out_of_scope_total";
+    support::eventually("it is counted", || cos.gateway.metric(metric, "") == 1);
+}
+
+#[test]
 fn e3_a_body_framed_twice_is_refused_and_the_connection_closed() {
     let world = world();
     for framing in [
@@ -931,6 +990,74 @@ fn d7_the_listener_of_clients_has_no_other_pages() {
         );
     }
     assert_untouched(&world);
+}
+
+#[test]
+fn d7_a_grant_may_have_its_objects_saved_and_never_shown() {
+    const PAGE: &str =
+        "Content-Type: text/html\r\nContent-Length: 2\r\nX-Content-Type-Options: x\r\n";
+    let answers = act(|peer| {
+        while let Some(head) = peer.head() {
+            let no_key = cos_error(404, "NoSuchKey", "no");
+            let disposed = |of: &str| format!("HTTP/1.1 200 OK\r\n{PAGE}{of}\r\nok");
+            peer.say(
+                &match head.split(['/', ' ', '?']).find(|part| part.len() == 1) {
+                    Some("a") => {
+                        disposed("Content-Disposition: attachment; filename=\"a.txt\"\r\n")
+                    }
+                    Some("i") => disposed("content-disposition: INLINE; filename=i.html\r\n"),
+                    Some("n") => disposed(""),
+                    Some("m") => "HTTP/1.1 304 Not Modified\r\nETag: \"e\"\r\n\r\n".to_owned(),
+                    Some("t") => disposed(
+                        "Content-Disposition: attachment\r\nContent-Disposition: inline\r\n",
+                    ),
+                    _ => no_key,
+                },
+            );
+        }
+    });
+    let [plain, saved] = [
+        Scripted::with(vec![std::sync::Arc::clone(&answers)], ""),
+        Scripted::with(
+            vec![answers],
+            "[[tenants.globex.grants]]\nname = \"saved\"\nbucket = \"shared-1250000000\"\nregion = \"ap-guangzhou\"
+             prefixes = [\"pages/*\"]\nactions = [\"read\"]\nattachment = true",
+        ),
+    ];
+    let [disposition, options] = ["content-disposition", "x-content-type-options"];
+    let ask = |key: &str| {
+        let call = Call::new(saved.gateway.addr, "GET", &format!("/saved/pages/{key}"));
+        let call = call.header("if-none-match", "\"x\"").signed_by(GLOBEX);
+        let reply = call.send();
+        assert_eq!(reply.header(options), Some("nosniff"), "{key}");
+        reply
+    };
+    for (key, status, expected) in [
+        ("a", 200, Some("attachment; filename=\"a.txt\"")),
+        ("i", 200, Some("attachment; filename=i.html")),
+        ("n", 200, Some("attachment")),
+        ("t", 200, Some("attachment")),
+        (
+            "n?response-content-disposition=inline&response-content-type=text%2Fhtml",
+            200,
+            Some("attachment"),
+        ),
+        ("m", 304, Some("attachment")),
+        ("gone", 404, None),
+    ] {
+        let reply = ask(key);
+        assert_eq!(
+            (reply.status, reply.header(disposition)),
+            (status, expected),
+            "{key}"
+        );
+    }
+    // Elsewhere an object is what it was stored as.
+    for (key, expected) in [("i", Some("INLINE; filename=i.html")), ("n", None)] {
+        let reply = plain.signed("GET", &format!("/photos/acme/{key}")).send();
+        assert_eq!(reply.assert_ok().header(disposition), expected, "{key}");
+        assert_eq!(reply.header(options), None, "{key}");
+    }
 }
 
 #[test]

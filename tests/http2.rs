@@ -104,6 +104,26 @@ async fn every_form_of_upload_is_stored_and_read_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grant_may_have_its_objects_saved_and_never_shown() {
+    let authority = Authority::new("ours");
+    let page = act(|peer| {
+        peer.always(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Disposition: inline\r\nContent-Length: 2\r\n\r\nok",
+        );
+    });
+    let grant = "[[tenants.globex.grants]]\nname = \"saved\"\nbucket = \"shared-1250000000\"\nregion = \"ap-guangzhou\"
+                 prefixes = [\"pages/*\"]\nactions = [\"read\"]\nattachment = true";
+    let world = scripted(&authority, vec![page], grant);
+    let client = Http2::connect(&authority, world.gateway.addr).await;
+    let addr = world.gateway.addr;
+    let get = Call::new(addr, "GET", "/saved/pages/a").signed_by(support::GLOBEX);
+    let reply = client.send(&get).await;
+    let said = ["content-disposition", "x-content-type-options"].map(|name| reply.header(name));
+    assert_eq!(reply.assert_ok().body, b"ok");
+    assert_eq!(said, [Some("attachment"), Some("nosniff")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_offers_no_h2_gets_http1_and_so_does_everyone_when_it_is_off() {
     let authority = Authority::new("ours");
     let world = authority.serve("");

@@ -4,10 +4,14 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::disallowed_methods,
+    clippy::format_push_string,
     reason = "a test may panic"
 )]
 
 mod support;
+#[path = "support/tokens.rs"]
+mod tokens;
 
 use std::borrow::Cow;
 
@@ -17,7 +21,8 @@ use cosgate::sign::cos::{KeyTime, SignKey, SignedNames, authorization_over};
 use cosgate::sign::{Signable, encoding};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use support::{ACME, BUCKET, Call, Reply, SIGNATURES, World, element, elements};
+use support::{ACME, BUCKET, Call, Reply, SIGNATURES, Scripted, World, act, element, elements};
+use tokens::{CORP, identity_toml};
 
 const HOST: &str = "photos.s3.localhost";
 const MINUTE: i64 = 60;
@@ -322,9 +327,10 @@ fn what_means_something_must_be_signed() {
     let list = Native::new(&world, "GET", "/?prefix=acme/&marker=acme/a");
     assert_refused(list.clone().without("marker").ask(), 403, "AccessDenied");
     assert_refused(list.without("prefix").ask(), 403, "AccessDenied");
-    // A later header of no meaning is the network's.
+    // A later header of no meaning is the network's, or that of COS's SDK for Java.
     let mut seen = put().signed();
     seen = seen.header("x-forwarded-for", "10.0.0.1");
+    seen = seen.header("x-cos-sdk-log-debug", "off");
     presentable(seen.send()).assert_ok();
     assert_eq!(world.upstream_requests(), 1);
 }
@@ -582,4 +588,234 @@ fn it_can_be_turned_off() {
     assert_refused(get.ask(), 400, "InvalidRequest");
     assert_refused(get.presigned().send(), 400, "InvalidRequest");
     assert_eq!(world.upstream_requests(), 0);
+}
+
+/// Session keys as an SDK reads them.
+#[derive(Clone, Copy)]
+struct Keys {
+    pair: (&'static str, &'static str),
+    token: &'static str,
+}
+
+impl Keys {
+    /// Those of `subject`, got with a web identity token.
+    fn of(addr: std::net::SocketAddr, subject: &str) -> Self {
+        let mut form = "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleSessionName=app-1\
+                        &RoleArn=arn:aws:iam::000000000000:role/app&WebIdentityToken="
+            .to_owned();
+        encoding::push_encoded(&mut form, CORP.of(subject).as_bytes());
+        let reply = Call::new(addr, "POST", "/")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form)
+            .send();
+        let text = reply.assert_ok().text();
+        let part = |name| &*element(&text, name).leak();
+        Self {
+            pair: (part("AccessKeyId"), part("SecretAccessKey")),
+            token: part("SessionToken"),
+        }
+    }
+}
+
+/// `more` are keys of `[server]`; the folder holds the identity provider's keys.
+fn session_toml(folder: &tempfile::TempDir, toml: &str, more: &str) -> String {
+    let secret = "session_secret = \"session-secret-0123456789-0123456789\"";
+    let toml = toml.replacen("[server]", &format!("[server]\n{secret}\n{more}"), 1);
+    toml + &identity_toml(folder)
+}
+
+/// A request with session keys, its token as COS's SDKs send it in a header.
+fn with_keys(world: &World, method: &str, target: &str, keys: Keys) -> Native {
+    let mut native = Native::new(world, method, target);
+    native.key = keys.pair;
+    native.header("x-cos-security-token", keys.token)
+}
+
+/// The same as a URL: the token is in the query, signed or added afterwards.
+fn url_with_keys(world: &World, method: &str, path: &str, keys: Keys, signs_token: bool) -> Call {
+    let token = format!("x-cos-security-token={}", keys.token);
+    let target = if signs_token {
+        format!("{path}?{token}")
+    } else {
+        path.to_owned()
+    };
+    let mut native = Native::new(world, method, &target).life(-1, 300);
+    native.key = keys.pair;
+    let mut call = native.presigned();
+    if !signs_token {
+        call.target += &format!("&{token}");
+    }
+    call
+}
+
+#[test]
+fn session_keys_sign_for_coss_own_api_whether_or_not_their_token_is_signed() {
+    let folder = tempfile::tempdir().unwrap();
+    for signature in SIGNATURES {
+        let world = World::edited(|toml| {
+            let spoken = format!("[upstream]\nsignature = \"{signature}\"");
+            session_toml(&folder, &toml.replacen("[upstream]", &spoken, 1), "")
+        });
+        let alice = Keys::of(world.gateway.addr, "alice");
+        let path = "/users/alice/a%20b";
+        let put = with_keys(&world, "PUT", path, alice).header("x-cos-meta-a", "b");
+        put.body("mine").ask().assert_ok();
+        assert_eq!(world.stored("users/alice/a b").as_deref(), Some("mine"));
+        let get = with_keys(&world, "GET", path, alice); // the Python and Go SDKs sign it
+        assert_eq!(get.ask().assert_ok().text(), "mine");
+        let get = get.without("x-cos-security-token"); // the Node and Java SDKs do not
+        assert_eq!(get.ask().assert_ok().text(), "mine");
+        for signs_token in [true, false] {
+            let url = url_with_keys(&world, "GET", path, alice, signs_token);
+            assert_eq!(presentable(url.send()).assert_ok().text(), "mine");
+            let url = url_with_keys(&world, "PUT", path, alice, signs_token);
+            presentable(url.body("mine").send()).assert_ok();
+        }
+        for head in world.emulator.counters().heads() {
+            let said = format!("{head:?}");
+            assert!(
+                !said.contains(alice.token),
+                "the token went upstream: {said}"
+            );
+        }
+        let other = with_keys(&world, "GET", "/users/bob/k", alice);
+        assert_refused(other.ask(), 403, "AccessDenied");
+        let log = format!(
+            "\"tenant\":\"web/alice\",\"identity\":\"session\",\"key_id\":\"{}\",\"subject\":\"alice\"",
+            alice.pair.0
+        );
+        world.gateway.log.assert_says(&log);
+        assert!(!world.gateway.log.text().contains(alice.token));
+    }
+}
+
+#[test]
+fn a_session_token_goes_with_its_own_key_alone_in_coss_words_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::edited(|toml| session_toml(&folder, &toml, ""));
+    let addr = world.gateway.addr;
+    let (alice, bob) = (Keys::of(addr, "alice"), Keys::of(addr, "bob"));
+    let path = "/users/alice/k";
+    let with = |pair, token| with_keys(&world, "GET", path, Keys { pair, token });
+    let forged = (alice.pair.0, bob.pair.1);
+    let damaged: &str = alice.token.replace(&alice.token[40..44], "AAAA").leak();
+    for (pair, token, status, code) in [
+        (alice.pair, bob.token, 403, "InvalidAccessKeyId"),
+        (bob.pair, alice.token, 403, "InvalidAccessKeyId"),
+        (ACME, alice.token, 403, "InvalidAccessKeyId"),
+        (forged, alice.token, 403, "SignatureDoesNotMatch"),
+        (alice.pair, damaged, 400, "InvalidToken"),
+        (alice.pair, "x", 400, "InvalidToken"),
+    ] {
+        let keys = Keys { pair, token };
+        assert_refused(with(pair, token).ask(), status, code);
+        let unsigned = with(pair, token).without("x-cos-security-token");
+        assert_refused(unsigned.ask(), status, code);
+        for signs_token in [true, false] {
+            let url = url_with_keys(&world, "GET", path, keys, signs_token);
+            assert_refused(url.send(), status, code);
+        }
+    }
+    // Without its token, with two, and with one under S3's name.
+    let mut bare = Native::new(&world, "GET", path);
+    bare.key = alice.pair;
+    assert_refused(bare.ask(), 403, "InvalidAccessKeyId");
+    let both = url_with_keys(&world, "GET", path, alice, true);
+    let both = both.header("x-cos-security-token", alice.token);
+    assert_refused(both.send(), 400, "InvalidToken");
+    let mut twice = url_with_keys(&world, "GET", path, alice, false);
+    twice.target += &format!("&x-cos-security-token={}", alice.token);
+    assert_refused(twice.send(), 400, "InvalidArgument");
+    let target = format!("{path}?X-Amz-Security-Token={}", alice.token);
+    let mut other_name = Native::new(&world, "GET", &target);
+    other_name.key = alice.pair;
+    for reply in [other_name.ask(), other_name.presigned().send()] {
+        assert_refused(reply, 400, "InvalidToken");
+    }
+    // A token alone is no signature.
+    let mut alone = Call::new(addr, "GET", "/photos/public/k");
+    alone.target += &format!("?x-cos-security-token={}", alice.token);
+    assert!((400..404).contains(&alone.send().status));
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+/// The rules of the signature written a second time, by the documentation's own words.
+#[test]
+fn a_session_key_signs_as_the_documentation_says() {
+    use cosgate::sign::encoding::hex;
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    use sha1::{Digest as _, Sha1};
+
+    let folder = tempfile::tempdir().unwrap();
+    let answers = act(|peer| peer.always("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+    let emulator = support::emulator();
+    let script = support::Script::new(vec![answers]);
+    let toml = support::toml(script.addr, emulator.sts_addr(), "");
+    let gateway = support::Gateway::start(&session_toml(&folder, &toml, ""));
+    let world = Scripted {
+        gateway,
+        script,
+        emulator,
+    };
+    let alice = Keys::of(world.gateway.addr, "alice");
+    let mac = |key: &str, text: &str| {
+        let mac = Hmac::<Sha1>::new_from_slice(key.as_bytes()).unwrap();
+        hex(&mac.chain_update(text).finalize().into_bytes())
+    };
+    let now = wall_clock().unix();
+    let time = format!("{};{}", now - 60, now + 600);
+    let sign_key = mac(alice.pair.1, &time);
+    let string = format!(
+        "get\n/users/alice/k\n\nhost={HOST}&x-cos-security-token={}\n",
+        alice.token
+    );
+    let digest = hex(&Sha1::digest(&string));
+    let signature = mac(&sign_key, &format!("sha1\n{time}\n{digest}\n"));
+    let authorization = format!(
+        "q-sign-algorithm=sha1&q-ak={}&q-sign-time={time}&q-key-time={time}\
+         &q-header-list=host;x-cos-security-token&q-url-param-list=&q-signature={signature}",
+        alice.pair.0
+    );
+    let get = Call::new(world.gateway.addr, "GET", "/users/alice/k")
+        .header("host", HOST)
+        .header("x-cos-security-token", alice.token)
+        .header("authorization", &authorization);
+    presentable(get.send()).assert_ok();
+    let heads = world.script.heads();
+    assert!(heads[0].starts_with("GET /users/alice/k HTTP/1.1"));
+    assert!(!heads.concat().contains(alice.token));
+}
+
+#[test]
+fn a_session_ends_for_coss_own_api_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::edited(|toml| session_toml(&folder, &toml, ""));
+    let alice = Keys::of(world.gateway.addr, "alice");
+    let tenants = world.gateway.shared.tenants();
+    let connection = cosgate::tenant::Connection {
+        loopback: true,
+        tls: false,
+        certificate: None,
+        address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+        user: None,
+    };
+    let mut native = with_keys(&world, "GET", "/users/alice/k", alice);
+    native = native.life(0, 3 * 3600);
+    let mut head = http::Request::get(&native.call.target);
+    for (name, value) in &native.signed().headers {
+        head = head.header(name, value);
+    }
+    let (head, ()) = head.body(()).unwrap().into_parts();
+    let domains = ["s3.localhost".to_owned()];
+    let at = |seconds| {
+        let said = cosgate::s3::native::to_s3(&head, &domains)
+            .unwrap()
+            .unwrap();
+        let asked = cosgate::s3::S3Request::parse(&said, &domains).unwrap();
+        let now = wall_clock().plus(seconds);
+        let caller = tenants.authenticate(&head, &asked, connection, now);
+        caller.map(drop).map_err(|error| error.code().as_str())
+    };
+    assert_eq!(at(3590), Ok(()));
+    assert_eq!(at(3601), Err("ExpiredToken"));
 }

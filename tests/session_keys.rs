@@ -231,6 +231,17 @@ fn a_local_key_gives_keys_of_its_own_tenant() {
             .assert_ok();
         let other = acme.call(addr, "GET", "/photos/globex/k").ask();
         other.assert_error(403, "AccessDenied");
+        // The log has the key that was got, by its call and each request, with the one it was got with.
+        let known = format!(
+            "\"key_id\":\"{}\",\"session_of\":\"{}\",\"operation\":",
+            acme.id, ACME.0
+        );
+        for operation in ["PutObject", form.split(['=', '&']).nth(1).unwrap()] {
+            let line = format!("{known}\"{operation}\"");
+            world.gateway.log.assert_says(&line);
+        }
+        let elsewhere = signed(addr, &form, ACME, "sts").header("x-forwarded-for", "10.0.0.1");
+        assert_refused(&elsewhere.send(), 403, "AccessDenied"); // others could read the keys
         let wrong = signed(addr, &form, (ACME.0, "wrong"), "sts").send();
         assert_refused(&wrong, 403, "SignatureDoesNotMatch");
         let nobody = signed(addr, &form, ("NOBODYKEY00000000001", "wrong"), "sts").send();
@@ -479,6 +490,186 @@ fn the_sts_holds_a_tenant_to_its_addresses_and_limits() {
     keys(&call.send());
     let again = call.send();
     assert_eq!((again.status, again.code().as_str()), (503, "Throttling"));
+}
+
+#[test]
+fn a_subjects_session_keys_and_tokens_share_its_limits() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits =
+        "[templates.web.limits]\nrequests_per_second = 1\nburst = 4\n[[templates.web.grants]]";
+    let identity = identity_toml(&folder).replacen("[[templates.web.grants]]", limits, 1);
+    let world = World::edited(|toml| {
+        let server = format!("[server]\nsession_secret = \"{SECRET}\"\n");
+        toml.replacen("[server]\n", &server, 1) + &identity
+    });
+    let addr = world.gateway.addr;
+    let token = CORP.of("alice");
+    let (one, other) = (
+        keys(&web_identity(addr, &token).send()),
+        keys(&web_identity(addr, &token).send()),
+    );
+    let bearer = Call::new(addr, "GET", "/photos?location");
+    let bearer = bearer.header("authorization", &format!("Bearer {token}"));
+    let mut served = 0;
+    for _ in 0..4 {
+        for keys in [&one, &other] {
+            let reply = keys.call(addr, "GET", "/photos?location").ask();
+            served += usize::from(reply.status == 200);
+        }
+        served += usize::from(bearer.ask().status == 200);
+    }
+    assert!((2..=3).contains(&served), "{served}"); // two calls were for the keys
+    bearer.ask().assert_error(503, "SlowDown");
+}
+
+#[test]
+fn a_stranger_who_fails_too_often_is_not_checked_for_a_while() {
+    let server = "trusted_proxies = [\"127.0.0.1\"]\nallow_plain_bearer = true\n";
+    let (world, _folder) = world_with(&format!("{server}session_secret = \"{SECRET}\""));
+    let addr = world.gateway.addr;
+    let from = |call: Call, address: &str| call.header("x-forwarded-for", address);
+    let known = CORP.of("alice");
+    let bearer = |token: &str, address: &str| {
+        let call = Call::new(addr, "GET", "/photos?location");
+        let call = call.header("authorization", &format!("Bearer {token}"));
+        from(call, address).ask()
+    };
+    let alice = keys(&from(web_identity(addr, &known), "192.0.2.1").send());
+    // Tokens that STS and S3 are shown, and signed calls, count together.
+    let form = "Action=GetSessionToken&Version=2011-06-15";
+    for n in 0..50 {
+        let forged = STRANGER.with(&json!({ "n": n }));
+        let call = from(web_identity(addr, &forged), "192.0.2.1");
+        assert_refused(&call.send(), 400, "InvalidIdentityToken");
+        if n % 2 == 0 {
+            bearer(&forged, "192.0.2.1").assert_error(400, "InvalidToken");
+        } else {
+            let call = signed(addr, form, (ACME.0, "wrong"), "sts");
+            let call = from(call, "192.0.2.1").send();
+            assert_refused(&call, 403, "SignatureDoesNotMatch");
+        }
+    }
+    let held = from(web_identity(addr, &CORP.of("bob")), "192.0.2.1").send();
+    assert_eq!((held.status, held.code().as_str()), (503, "Throttling"));
+    assert!(held.text().contains("<Type>Receiver</Type>"));
+    assert!(held.header("retry-after").is_some());
+    bearer(&CORP.of("bob"), "192.0.2.1").assert_error(503, "SlowDown");
+    let call = from(signed(addr, form, ACME, "sts"), "192.0.2.1").send();
+    assert_eq!(call.code(), "Throttling");
+    // Who has been found good needs no check, and others are not held.
+    bearer(&known, "192.0.2.1").assert_ok();
+    keys(&from(web_identity(addr, &known), "192.0.2.1").send());
+    let get = alice.call(addr, "GET", "/photos?location");
+    from(get, "192.0.2.1").ask().assert_ok();
+    let get = Call::new(addr, "GET", "/photos?location").signed_by(ACME);
+    from(get, "192.0.2.1").ask().assert_ok();
+    keys(&from(web_identity(addr, &CORP.of("bob")), "192.0.2.2").send());
+}
+
+/// cosgate started anew with the same secret, keys of `[server]` and of the sections `acme` and `web`.
+fn restarted(server: &str, acme: &str, web: &str) -> (World, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let grants = "[[templates.web.grants]]";
+    let identity = identity_toml(&folder).replacen(grants, &format!("{web}\n{grants}"), 1);
+    let world = World::edited(|toml| {
+        let server = format!("[server]\nsession_secret = \"{SECRET}\"\n{server}\n");
+        let acme = format!("[tenants.acme]\n{acme}\n");
+        let toml = toml.replacen("[server]\n", &server, 1);
+        toml.replacen("[tenants.acme]\n", &acme, 1) + &identity
+    });
+    (world, folder)
+}
+
+#[test]
+fn session_keys_end_with_the_local_key_that_got_them() {
+    let (world, _folder) = world();
+    let form = "Action=GetSessionToken&Version=2011-06-15";
+    let acme = keys(&signed(world.gateway.addr, form, ACME, "sts").send());
+    let (same, _folder) = restarted("", "", "");
+    assert_eq!(
+        acme.call(same.gateway.addr, "GET", "/photos?location")
+            .ask()
+            .status,
+        200
+    );
+    let other = World::edited(|toml| {
+        let server = format!("[server]\nsession_secret = \"{SECRET}\"\n");
+        toml.replacen("[server]\n", &server, 1)
+            .replacen(ACME.0, "ACMEKEY0000000000009", 1)
+    });
+    let reply = acme
+        .call(other.gateway.addr, "GET", "/photos?location")
+        .ask();
+    assert_eq!((reply.status, reply.code().as_str()), (400, "ExpiredToken"));
+}
+
+#[test]
+fn session_keys_are_revoked_of_all_of_a_tenant_and_of_a_subject() {
+    let (world, _folder) = world();
+    let addr = world.gateway.addr;
+    let form = "Action=GetSessionToken&Version=2011-06-15";
+    let acme = keys(&signed(addr, form, ACME, "sts").send());
+    let alice = keys(&web_identity(addr, &CORP.of("alice")).send());
+    let bob = keys(&web_identity(addr, &CORP.of("bob")).send());
+    let later = wall_clock().plus(1).iso8601();
+    let earlier = wall_clock().plus(-60).iso8601();
+    let not_before = |time: &str| format!("sessions_not_before = \"{time}\"");
+    let of_alice =
+        |time: &str| format!("revoked_sessions = [{{ subject = \"alice\", before = \"{time}\" }}]");
+    for (server, tenant, web, revoked) in [
+        (
+            not_before(&earlier),
+            not_before(&earlier),
+            of_alice(&earlier),
+            [false, false, false],
+        ),
+        (
+            not_before(&later),
+            String::new(),
+            String::new(),
+            [true, true, true],
+        ),
+        (
+            String::new(),
+            not_before(&later),
+            String::new(),
+            [true, false, false],
+        ),
+        (
+            String::new(),
+            String::new(),
+            not_before(&later),
+            [false, true, true],
+        ),
+        (
+            String::new(),
+            String::new(),
+            of_alice(&later),
+            [false, true, false],
+        ),
+    ] {
+        let (world, _folder) = restarted(&server, &tenant, &web);
+        let addr = world.gateway.addr;
+        for (keys, revoked) in [&acme, &alice, &bob].into_iter().zip(revoked) {
+            let calls = [
+                keys.call(addr, "GET", "/photos?location"),
+                keys.presigned(addr, "GET", "/photos/users/bob/x"),
+            ];
+            for call in calls {
+                let reply = call.ask();
+                assert_eq!(reply.code() == "ExpiredToken", revoked, "{}", reply.text());
+                assert_eq!(reply.text().contains("revoked"), revoked);
+            }
+        }
+    }
+    // What is given afterwards counts.
+    let (world, _folder) = restarted(&not_before(&later), "", "");
+    let addr = world.gateway.addr;
+    support::eventually("new keys count", || {
+        let fresh = keys(&web_identity(addr, &CORP.of("alice")).send());
+        let get = fresh.call(addr, "GET", "/photos?location").ask();
+        get.status == 200
+    });
 }
 
 /// A browser's form that stores `key`, its policy signed with session keys.

@@ -586,7 +586,7 @@ fn every_list_of_the_tc3_file_is_used_or_named_here() {
         .filter(|(_, v)| v.is_array())
         .map(|(k, _)| k)
         .collect();
-    // `skip_sign` has no signature; `v1_signatures` are the older HMAC-SHA1 form, which is not spoken.
+    // `skip_sign` has no signature; `v1_signatures` are the older form, which the emulator alone knows.
     assert_eq!(names, ["cases", "skip_sign", "v1_signatures"]);
 }
 

@@ -95,6 +95,7 @@ fn grant(alias: &str, prefixes: &[PrefixPattern], actions: &[&str]) -> Grant {
         actions: actions.iter().map(ToString::to_string).collect(),
         headers: Vec::new(),
         policy: None,
+        attachment: false,
     }
 }
 

@@ -13,11 +13,13 @@ mod support;
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cosgate::emulator::{CosFault, Faults};
-use support::{Act, Call, Client, Gateway, Peer, Scripted, World, act, cos_error, header_of, toml};
+use support::{
+    Act, Call, Client, Gateway, Peer, Scripted, World, act, cos_error, eventually, header_of, toml,
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: \"e\"\r\n\r\nok";
 const STORED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"e\"\r\n\r\n";
@@ -146,7 +148,7 @@ fn an_answer_before_the_body_is_passed_on_and_its_connection_never_used_again() 
         assert_eq!(reply.code(), code);
         assert_eq!(reply.header("connection"), Some("close"));
         world.signed("GET", GET).send().assert_ok();
-        support::eventually("the first connection ends", || {
+        eventually("the first connection ends", || {
             ended.load(Ordering::SeqCst) == 1
         });
         assert_eq!(world.connections(), 2);
@@ -371,6 +373,78 @@ fn an_answer_whose_end_cannot_be_known_is_refused() {
         assert_eq!(reply.status, 502, "{fields}");
         reply.assert_error(502, "BadGateway");
     }
+}
+
+#[test]
+fn an_answer_that_can_be_read_in_two_ways_is_refused_and_its_connection_closed() {
+    const CHUNKS: &str = "2\r\nok\r\n0\r\n\r\n";
+    for (head, body) in [
+        (
+            "200 OK\r\nContent-Length: 12\r\nTransfer-Encoding: chunked\r\n\r\n",
+            CHUNKS,
+        ),
+        (
+            "200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 12\r\n\r\n",
+            CHUNKS,
+        ),
+        (
+            "200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            CHUNKS,
+        ),
+        ("200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", CHUNKS),
+        (
+            "200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n",
+            "ok",
+        ),
+        ("200 OK\r\nContent-Length: 2, 2\r\n\r\n", "ok"),
+        ("200 OK\nContent-Length: 2\n\n", "ok"),
+        ("200 OK\r\nX-Y: z\nContent-Length: 2\r\n\r\n", "ok"),
+        (
+            "100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 12\r\nTransfer-Encoding: chunked\r\n\r\n",
+            CHUNKS,
+        ),
+        (
+            "404 Not Found\r\nContent-Length: 12\r\nTransfer-Encoding: chunked\r\n\r\n",
+            CHUNKS,
+        ),
+    ] {
+        // A good answer first: the next is read on a connection that is used again, and in pieces.
+        let closed = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&closed);
+        let poisoned = act(move |peer| {
+            peer.head();
+            peer.say(OK);
+            peer.head();
+            let (start, rest) = head.split_at(head.len() - 9);
+            peer.say(&format!("HTTP/1.1 {start}"));
+            std::thread::sleep(Duration::from_millis(20));
+            peer.say(&format!("{rest}{body}"));
+            is_over.store(peer.head().is_none(), Ordering::Relaxed);
+        });
+        let world = Scripted::new(vec![poisoned, always(OK)]);
+        world.signed("GET", GET).send().assert_ok();
+        world
+            .signed("GET", GET)
+            .send()
+            .assert_error(502, "BadGateway");
+        eventually("the connection is closed", || {
+            closed.load(Ordering::Relaxed)
+        });
+        assert_eq!(world.connections(), 1, "{head:?} was tried again");
+        world.gateway.log.assert_says("can be read in two ways");
+        world.signed("GET", GET).send().assert_ok();
+        assert_eq!(world.connections(), 2, "{head:?}");
+    }
+}
+
+#[test]
+fn an_upload_whose_answer_can_be_read_in_two_ways_is_no_success() {
+    let world = Scripted::new(vec![once(
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    )]);
+    let reply = world.signed("PUT", GET).body("hello").send();
+    reply.assert_error(502, "BadGateway");
+    assert_eq!(world.connections(), 1);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use cosgate::config::{ClientAuth, Config, ServerTls, Sources};
+use cosgate::config::{ClientAuth, Config, Listen, ServerTls, Sources};
 use cosgate::emulator::{Emulator, EmulatorConfig};
 use cosgate::secret::Secret;
 
@@ -102,6 +102,8 @@ const REGION: &str = "ap-guangzhou";
 const BUCKET: &str = "demo-1250000000";
 const ACCOUNT_ID: &str = "AKIDcosgateDev00000000000000000000000";
 const ACCOUNT_SECRET: &str = "cosgateDevAccountSecretKey000000";
+/// Whoever sends it gets a temporary key of carol's, for COS itself.
+const VEND_TOKEN: &str = "cosgate-demo-carol-container-token";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     if !arguments.listen.ip().is_loopback() {
@@ -146,7 +148,9 @@ fn start(arguments: &Arguments) -> std::io::Result<()> {
         client_auth: ClientAuth::Required,
     });
     serve(config, "--listen", |listen| {
-        print!("{}", welcome(listen, arguments, &emulator));
+        if let Listen::Tcp(listen) = listen {
+            print!("{}", welcome(*listen, arguments, &emulator));
+        }
     })
 }
 
@@ -199,6 +203,9 @@ anonymous = true
             text,
             "\n[tenants.{name}]\nissuer = \"dev\"\naccess_keys = [{{ id = \"{id}\", secret = \"env:{id}\" }}]\n"
         );
+        if name == CAROL.name {
+            text.push_str("vend = true\nvend_tokens = [\"env:VEND_TOKEN\"]\n");
+        }
         text.push_str(&grant(name, bucket, name));
     }
     text
@@ -222,6 +229,7 @@ fn demo_secret(name: &str) -> Option<String> {
     let secrets = [
         ("ACCOUNT_ID", ACCOUNT_ID),
         ("ACCOUNT_SECRET", ACCOUNT_SECRET),
+        ("VEND_TOKEN", VEND_TOKEN),
         (ALICE.id, ALICE.secret),
         (BOB.id, BOB.secret),
         (CAROL.id, CAROL.secret),
@@ -297,6 +305,10 @@ cos-python-sdk-v5, as carol, whose bucket has the APPID that COS's own SDKs want
 
 curl, as nobody:
   curl{for_curl} -T README.md {endpoint}/demo/public/README.md
+
+a temporary key for COS itself, which the embedded one takes; carol's by a token, or one of your own scope:
+  curl{for_curl} -H "Authorization: {VEND_TOKEN}" {endpoint}/.cosgate/credentials
+  TENCENTCLOUD_SECRET_ID={ACCOUNT_ID} TENCENTCLOUD_SECRET_KEY={ACCOUNT_SECRET} cosgate credentials --host http://{sts} --bucket {BUCKET} --region {REGION} --allow-prefix 'carol/*' --allow-action name/cos:PutObject
 
 Ctrl-C ends it.
 "#,

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use cosgate::body::Answer;
-use cosgate::config::{Config, IssuerKind};
+use cosgate::config::{Config, IssuerKind, Listen};
 use cosgate::credentials::sts::{ACTION, ASSUME_ROLE, WEB_IDENTITY};
 use cosgate::credentials::{Credential, audit_name, session_name};
 use cosgate::observe::{Step, Verdict};
@@ -15,11 +16,11 @@ use cosgate::payload::checksum::Checks;
 use cosgate::payload::{Declared, Framing, Mode};
 use cosgate::proxy::{answer_locally, sign};
 use cosgate::rewrite::{self, UpstreamRequest};
-use cosgate::s3::{S3Error, S3Request};
+use cosgate::s3::{S3Error, S3Request, native};
 use cosgate::secret::Secret;
 use cosgate::server::wall_clock;
 use cosgate::tenant::policy::{Policy, tenant_policy};
-use cosgate::tenant::{Connection, Grant, Permit, Tenant, Tenants};
+use cosgate::tenant::{Connection, Grant, Identity, Permit, Tenant, Tenants, UnixUser};
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Uri};
@@ -42,7 +43,7 @@ const NO_KEY: &str = "none";
   cosgate explain -c /etc/cosgate.toml -t acme PUT http://photos.s3.localhost/acme/x.jpg -H 'x-amz-acl: private'
   cosgate explain -c /etc/cosgate.toml -t acme GET '/photos?list-type=2&prefix=other/' --format json
   cosgate explain -c /etc/cosgate.toml --anonymous GET http://127.0.0.1:9000/photos/public/x",
-    group = ArgGroup::new("caller").required(true).args(["tenant", "anonymous"])
+    group = ArgGroup::new("caller").required(true).args(["tenant", "anonymous", "uid"])
 )]
 pub(super) struct Arguments {
     /// The TOML file that names the tenant; variables that it names need not be set
@@ -51,9 +52,13 @@ pub(super) struct Arguments {
     /// Who asks, taken at their word: no signature is needed. A template's tenant is TEMPLATE/SUBJECT
     #[arg(long, short, value_name = "NAME")]
     tenant: Option<String>,
-    /// Nobody known asks, on this machine if the listener is loopback
+    /// Nobody known asks, on this machine if the listener is loopback, or as the user that runs cosgate
+    /// if it is a Unix socket
     #[arg(long)]
     anonymous: bool,
+    /// The user of this machine who has this number asks, by the Unix socket
+    #[arg(long, value_name = "UID")]
+    uid: Option<u32>,
     /// A header of the request, `name: value`; may be given again
     #[arg(long = "header", short = 'H', value_name = "HEADER")]
     headers: Vec<String>,
@@ -167,7 +172,20 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         }
     };
     let mut explanation = Explanation::default();
-    let verdict = match explanation.walk(&config, &tenants, tenant.as_deref(), &head) {
+    let user = match config.server.listen {
+        Listen::Tcp(_) if arguments.uid.is_some() => {
+            eprintln!(
+                "cosgate: error: no user comes by a Unix socket: `listen` is an address\n  help: give --tenant or --anonymous"
+            );
+            return ExitCode::from(USAGE);
+        }
+        Listen::Tcp(_) => None,
+        Listen::Unix(_) => Some(UnixUser {
+            uid: arguments.uid.unwrap_or(u32::MAX), // no user's number
+            is_own: arguments.anonymous,
+        }),
+    };
+    let verdict = match explanation.walk(&config, &tenants, tenant.as_deref(), user, &head) {
         Ok(verdict) => verdict,
         Err((step, error)) => {
             explanation.refuse(step, &error);
@@ -197,34 +215,48 @@ impl Explanation {
         config: &Config,
         tenants: &Tenants,
         named: Option<&Tenant>,
+        user: Option<UnixUser>,
         head: &Parts,
     ) -> Result<Verdict, (Step, S3Error)> {
         let at = |step| move |error| (step, error);
-        let asked = S3Request::parse(head, &config.server.domains).map_err(at(Step::Parse))?;
+        let domains = &config.server.domains;
+        let native = native::to_s3(head, domains).map_err(at(Step::Parse))?;
+        let said = native.as_ref().unwrap_or(head); // in S3's words
+        let asked = S3Request::parse(said, domains).map_err(at(Step::Parse))?;
         self.say(Step::Parse, describe(&asked));
+        let connection = Connection {
+            loopback: user.is_none() && config.server.listen.is_local(),
+            tls: config.server.tls.is_some(),
+            certificate: None,
+            user,
+            address: user.is_none().then(|| Ipv4Addr::LOCALHOST.into()),
+        };
+        let who = |asked| {
+            let caller = tenants.authenticate(head, asked, connection, wall_clock());
+            caller.map_err(at(Step::Authenticate))
+        };
         let caller;
         let (tenant, permit, mode) = if let Some(tenant) = named {
+            if native.is_some() && !config.server.allow_qsign {
+                who(&asked)?; // it is refused whoever signs
+            }
             let says = format!(
                 "taken to be the tenant {}; no signature is looked at",
                 tenant.name
             );
             self.say(Step::Authenticate, says);
-            let mode = claimed_mode(head).map_err(at(Step::Authenticate))?;
+            let mode = claimed_mode(said).map_err(at(Step::Authenticate))?;
             (tenant, Permit::assumed(tenant, asked), mode)
         } else {
-            let connection = Connection {
-                loopback: config.server.listen.ip().is_loopback(),
-                tls: config.server.tls.is_some(),
-                certificate: None,
-                address: Ipv4Addr::LOCALHOST.into(),
-            };
-            caller = tenants
-                .authenticate(head, &asked, connection, wall_clock())
-                .map_err(at(Step::Authenticate))?;
+            caller = who(&asked)?;
             let tenant = caller.tenant();
+            let known = match caller.identity() {
+                Identity::Unix(uid) => format!("the user {uid}"),
+                _ => "anonymous".to_owned(),
+            };
             self.say(
                 Step::Authenticate,
-                format!("anonymous: the tenant {}", tenant.name),
+                format!("{known}: the tenant {}", tenant.name),
             );
             (tenant, caller.authorize(asked), caller.payload())
         };
@@ -254,12 +286,12 @@ impl Explanation {
         }
 
         self.say(Step::Authorize, permitted(&permit));
-        let fresh = rewrite::request(&permit, head, &config.upstream).map_err(at(Step::Rewrite))?;
+        let fresh = rewrite::request(&permit, said, &config.upstream).map_err(at(Step::Rewrite))?;
         self.say(
             Step::Rewrite,
             "the head that COS would get is below".to_owned(),
         );
-        let body = payload(&permit, head, mode).map_err(at(Step::Payload))?;
+        let body = payload(&permit, said, mode).map_err(at(Step::Payload))?;
         self.say(Step::Payload, body);
         let key = key(config, permit.tenant());
         self.say(Step::Credential, key.describe());
@@ -541,7 +573,7 @@ fn payload(permit: &Permit<'_, '_>, head: &Parts, mode: Mode) -> Result<String, 
     }
     let declared = Declared::read(mode, &head.headers)?;
     Checks::new(&declared, &head.headers)?;
-    let limits = permit.tenant().limits.as_ref();
+    let limits = permit.tenant().limits(Duration::ZERO);
     if let (Some(limits), Some(length)) = (limits, declared.length) {
         limits.check_object(length)?;
     }
@@ -565,7 +597,13 @@ fn head(arguments: &Arguments, config: &Config) -> Result<Parts, String> {
     let wrong = |what: &str, help: &str| format!("cosgate: error: {what}\n  help: {help}");
     let url = arguments.url.as_str();
     let (host, target) = match url.split_once("://") {
-        _ if url.starts_with('/') => (config.server.listen.to_string(), url.to_owned()),
+        _ if url.starts_with('/') => {
+            let host = match config.server.listen {
+                Listen::Tcp(address) => address.to_string(),
+                Listen::Unix(_) => "localhost".to_owned(),
+            };
+            (host, url.to_owned())
+        }
         Some(("http" | "https", rest)) => {
             let end = rest.find(['/', '?']).unwrap_or(rest.len());
             let (host, target) = rest.split_at_checked(end).unwrap_or((rest, ""));

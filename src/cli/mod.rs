@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 enum Command {
     Certs(certs::Arguments),
     Check(check::Arguments),
-    Credentials(credentials::Arguments),
+    Credentials(Box<credentials::Arguments>),
     #[cfg(feature = "emulator")]
     Dev(dev::Arguments),
     #[cfg(feature = "emulator")]

@@ -1,14 +1,16 @@
 //! `cosgate serve`: the proxy.
 
+use std::fmt::Display;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use cosgate::config::Config;
+use cosgate::config::{Config, Listen};
+use cosgate::listen::Listening;
 use cosgate::observe::{Metrics, access_log};
 use cosgate::proxy::Shared;
 use cosgate::{admin, server, tls};
@@ -58,18 +60,22 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 pub(super) fn serve(
     config: Config,
     listen_key: &str,
-    ready: impl FnOnce(SocketAddr),
+    ready: impl FnOnce(&Listen),
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let listener = bind(config.server.listen, listen_key)?;
-        let admin_listener = config
-            .server
-            .admin
-            .map(|address| bind(address, "[server] admin"))
-            .transpose()?;
+        let (listen, mode) = (&config.server.listen, config.server.socket_mode);
+        let listener = Listening::bind(listen, mode)
+            .map_err(|error| cannot_listen(listen, &error, listen_key))?;
+        let admin_listener = match config.server.admin {
+            None => None,
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .map_err(|error| cannot_listen(&address, &error, "[server] admin"))?,
+            ),
+        };
         let tls = tls::acceptor(&config.server)?;
         let metrics = Metrics::new(config.server.threads);
         let (access_log, log_writer) = access_log::start(io::stdout(), metrics.core(0))?;
@@ -87,7 +93,7 @@ pub(super) fn serve(
                 tracing::error!(%error, "the admin listener failed");
             });
         }
-        ready(listener.local_addr()?);
+        ready(&listener.local()?);
         // The first signal begins the drain, the second ends it.
         let listen_for_signals = async {
             for heard in [&first, &second] {
@@ -109,11 +115,9 @@ pub(super) fn serve(
     })
 }
 
-fn bind(address: SocketAddr, key: &str) -> io::Result<TcpListener> {
-    TcpListener::bind(address).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot listen on {address}: {error}; choose another address with {key}"),
-        )
-    })
+fn cannot_listen(place: &impl Display, error: &io::Error, key: &str) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("cannot listen on {place}: {error}; choose another address with {key}"),
+    )
 }

@@ -9,14 +9,21 @@ use ipnet::IpNet;
 use super::document::{Found, Origin, printable};
 use super::problem::Refusal;
 use super::section::Section;
+use super::unix;
 use super::{Admission, CertificateName, ClientAuth, Server};
 
 /// X.520's upper bound of a common name.
 const COMMON_NAME_BYTES: usize = 64;
 const NAME_BYTES: usize = 1024;
 
-/// A tenant's [`Admission`], with the places of its certificates' names.
-pub(super) fn admission(section: &mut Section<'_>) -> (Admission, Vec<Origin>) {
+/// A tenant's [`Admission`], and where it is written.
+pub(super) struct ReadAdmission {
+    pub(super) admission: Admission,
+    pub(super) certificate_origins: Vec<Origin>,
+    pub(super) user_origins: Vec<Origin>,
+}
+
+pub(super) fn admission(section: &mut Section<'_>) -> ReadAdmission {
     let mut client_certs = Vec::new();
     let mut origins = Vec::new();
     for text in section.texts("client_certs") {
@@ -34,6 +41,21 @@ pub(super) fn admission(section: &mut Section<'_>) -> (Admission, Vec<Origin>) {
             Refusal::new(message, "add client_certs = [\"san:dns:NAME\"]"),
         );
     }
+    let (unix_users, user_origins) = unix::users(section, "unix_users");
+    ReadAdmission {
+        admission: Admission {
+            client_certs,
+            require_client_cert: require_client_cert.value,
+            unix_users,
+            allowed_ips: allowed_ips(section),
+        },
+        certificate_origins: origins,
+        user_origins,
+    }
+}
+
+/// `allowed_ips` of a tenant or a template.
+pub(super) fn allowed_ips(section: &mut Section<'_>) -> Vec<IpNet> {
     let allowed_ips = networks(section, "allowed_ips");
     if section.is_empty_array("allowed_ips") {
         let message = "`allowed_ips` is empty: the tenant may call from nowhere";
@@ -42,16 +64,26 @@ pub(super) fn admission(section: &mut Section<'_>) -> (Admission, Vec<Origin>) {
             .document()
             .error(&section.origin(), Refusal::new(message, fix));
     }
-    let admission = Admission {
-        client_certs,
-        require_client_cert: require_client_cert.value,
-        allowed_ips,
-    };
-    (admission, origins)
+    allowed_ips
+}
+
+/// `trusted_proxies`: networks, and users who come by the Unix socket.
+pub(super) fn trusted_proxies(section: &mut Section<'_>) -> (Vec<IpNet>, Vec<u32>) {
+    const KEY: &str = "trusted_proxies";
+    let (mut networks, mut users) = (Vec::new(), Vec::new());
+    for text in section.texts(KEY) {
+        if let Some(name) = text.value.strip_prefix("unix:") {
+            let user = unix::user(section.document(), name);
+            users.extend(section.check(KEY, &text.origin, user));
+        } else {
+            networks.extend(section.check(KEY, &text.origin, network(text.value)));
+        }
+    }
+    (networks, users)
 }
 
 /// The networks of `key`.
-pub(super) fn networks(section: &mut Section<'_>, key: &'static str) -> Vec<IpNet> {
+fn networks(section: &mut Section<'_>, key: &'static str) -> Vec<IpNet> {
     let texts = section.texts(key);
     let read = |text: Found<&str>| section.check(key, &text.origin, network(text.value));
     texts.into_iter().filter_map(read).collect()

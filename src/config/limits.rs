@@ -1,4 +1,4 @@
-//! `[tenants.NAME.limits]`: what a tenant may ask for at most.
+//! `[tenants.NAME.limits]` and `[templates.NAME.limits]`: what a tenant may ask for at most.
 
 use super::problem::Refusal;
 use super::section::Section;

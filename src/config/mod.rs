@@ -18,8 +18,10 @@ mod problem;
 mod profile;
 pub mod raw_policy;
 mod section;
+mod sessions;
 mod templates;
 mod tenants;
+mod unix;
 mod vend;
 
 use std::io;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::secret::Secret;
+use crate::timestamp::Timestamp;
 
 pub(crate) use endpoint::is_loopback;
 pub(crate) use issuers::TENANT;
@@ -119,7 +122,9 @@ pub struct SharedCache {
 )]
 pub struct Server {
     /// `listen`
-    pub listen: SocketAddr,
+    pub listen: Listen,
+    /// `socket_mode`: the rights of a Unix socket's file (0600).
+    pub socket_mode: u32,
     /// `admin`; `None` when `""`.
     pub admin: Option<SocketAddr>,
     /// `domains`, lower case: suffixes of virtual-hosted names.
@@ -134,6 +139,8 @@ pub struct Server {
     pub allow_plain_bearer: bool,
     /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The same of users of this machine, by number: `unix:NAME` in `trusted_proxies`.
+    pub trusted_users: Vec<u32>,
     /// `allow_qsign`: take requests that are signed in COS's own way (default).
     pub allow_qsign: bool,
     /// `allow_sigv2_presign`: take presigned URLs and browser forms of Signature Version 2.
@@ -145,12 +152,23 @@ pub struct Server {
     /// `session_secret`, which seals session tokens, and `previous_session_secret`, which opens old
     /// ones; none: no session keys.
     pub session_secrets: Vec<Secret>,
+    /// `sessions_not_before`: session keys that were given before count no more, whosever they are.
+    pub sessions_not_before: Option<Timestamp>,
     /// `max_session`: the longest life of session keys (1 h), 15 minutes to 12 hours.
     pub max_session: Duration,
     /// `[server.tls]`
     pub tls: Option<ServerTls>,
     /// `[server.limits]`
     pub limits: ServerLimits,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// `IP:PORT`
+    Tcp(SocketAddr),
+    /// `unix:PATH`
+    Unix(PathBuf),
 }
 
 /// `[server.tls]`
@@ -309,7 +327,7 @@ pub struct Tenant {
     pub access_keys: Vec<AccessKey>,
     /// `anonymous`
     pub anonymous: bool,
-    /// `client_certs`, `require_client_cert`, `allowed_ips`
+    /// `client_certs`, `require_client_cert`, `unix_users`, `allowed_ips`
     pub admission: Admission,
     /// `identity`: index into [`Config::identities`] of the one whose tokens may name this tenant.
     pub identity: Option<usize>,
@@ -319,6 +337,8 @@ pub struct Tenant {
     pub limits: TenantLimits,
     /// `vend`: its clients may have temporary keys themselves.
     pub vend: Option<Vend>,
+    /// `sessions_not_before`, `revoked_sessions`
+    pub revoked: RevokedSessions,
 }
 
 /// What belongs to `vend = true`.
@@ -376,6 +396,12 @@ pub struct Template {
     pub grants: Vec<Grant>,
     /// `vend`: its subjects may have temporary keys themselves.
     pub vend: Option<Vend>,
+    /// `allowed_ips`; empty: from anywhere.
+    pub allowed_ips: Vec<IpNet>,
+    /// `[templates.NAME.limits]`: of each subject.
+    pub limits: TenantLimits,
+    /// `sessions_not_before`, `revoked_sessions`
+    pub revoked: RevokedSessions,
 }
 
 /// How else than by a key a tenant is known, and from where it may call.
@@ -385,8 +411,20 @@ pub struct Admission {
     pub client_certs: Vec<CertificateName>,
     /// `require_client_cert`: whoever is this tenant by other means must show one of these too.
     pub require_client_cert: bool,
+    /// `unix_users`, by number: who comes as one of these by the Unix socket, and shows nothing else,
+    /// is this tenant.
+    pub unix_users: Vec<u32>,
     /// `allowed_ips`; empty: from anywhere.
     pub allowed_ips: Vec<IpNet>,
+}
+
+/// Which session keys of a tenant or a template count no more: those that were given before a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RevokedSessions {
+    /// `sessions_not_before`: of everybody.
+    pub before: Option<Timestamp>,
+    /// `revoked_sessions`: of these subjects of tokens.
+    pub subjects: Vec<(String, Timestamp)>,
 }
 
 /// A name that a certificate has.
@@ -430,6 +468,8 @@ pub struct Grant {
     pub headers: Vec<String>,
     /// `policy`: what the grant is in place of `prefixes` and `actions`, which hold all that it is about.
     pub policy: Option<Arc<RawPolicy>>,
+    /// `attachment`: browsers save its objects, and never show them.
+    pub attachment: bool,
 }
 
 /// One of a grant's prefixes, in the forms of the COS STS SDKs.

@@ -12,10 +12,12 @@ use super::identities;
 use super::issuers;
 use super::problem::{Problem, Refusal, Severity};
 use super::section::Section;
+use super::sessions;
 use super::tenants;
+use super::unix;
 use super::{
-    ClientAuth, Config, EndpointTemplate, Server, ServerLimits, ServerTls, SharedCache, Sources,
-    StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
+    ClientAuth, Config, EndpointTemplate, Listen, Server, ServerLimits, ServerTls, SharedCache,
+    Sources, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
 };
 use crate::secret::Secret;
 
@@ -82,11 +84,8 @@ fn config(mut root: Section<'_>) -> Option<Config> {
 }
 
 fn server(mut section: Section<'_>) -> Option<Server> {
-    let listen = section.parsed("listen", grammar::address);
-    let listen = listen.map_or_else(
-        || grammar::address("127.0.0.1:9000").ok(),
-        |found| Some(found.value),
-    );
+    let listen = unix::listen(&mut section);
+    let socket_mode = unix::socket_mode(&mut section, listen.as_ref());
     let admin = section.parsed("admin", |text| match text {
         "" => Ok(None),
         text => grammar::address(text).map(Some),
@@ -95,7 +94,7 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         value: Some(admin),
         origin,
     }) = &admin
-        && listen == Some(*admin)
+        && listen == Some(Listen::Tcp(*admin))
         && admin.port() != 0
     {
         let message = "`admin` is the address of `listen`";
@@ -113,7 +112,7 @@ fn server(mut section: Section<'_>) -> Option<Server> {
     let strict_region = section.flag("strict_region").value;
     let allow_remote_anonymous = section.flag("allow_remote_anonymous").value;
     let allow_plain_bearer = section.flag("allow_plain_bearer").value;
-    let trusted_proxies = admission::networks(&mut section, "trusted_proxies");
+    let (trusted_proxies, trusted_users) = admission::trusted_proxies(&mut section);
     let allow_qsign = section.flag_or("allow_qsign", true).value;
     let allow_sigv2_presign = section.flag("allow_sigv2_presign").value;
     let cores = u64::try_from(section.document().sources.cores)
@@ -124,11 +123,22 @@ fn server(mut section: Section<'_>) -> Option<Server> {
     let session_secrets = session_secrets(&mut section);
     let max_session = section.duration("max_session", HOUR, HOUR / 4..=12 * HOUR);
     let max_session = max_session.value;
-    let tls = server_tls(section.section("tls"));
+    let sessions_not_before = sessions::not_before(&mut section);
+    let tls = section.section("tls");
+    let tls_at = tls.origin();
+    let tls = server_tls(tls);
+    if let (Some(Listen::Unix(_)), Some(_)) = (&listen, &tls) {
+        let message = "a Unix socket speaks no TLS: nobody reads what passes there";
+        section.document().error(
+            &tls_at,
+            Refusal::new(message, "remove [server.tls], or listen on an address"),
+        );
+    }
     let limits = server_limits(section.section("limits"));
     section.finish();
     Some(Server {
         listen: listen?,
+        socket_mode,
         admin,
         domains,
         region,
@@ -136,11 +146,13 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         allow_remote_anonymous,
         allow_plain_bearer,
         trusted_proxies,
+        trusted_users,
         allow_qsign,
         allow_sigv2_presign,
         threads,
         max_presign,
         session_secrets,
+        sessions_not_before,
         max_session,
         tls,
         limits,

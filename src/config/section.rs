@@ -114,6 +114,25 @@ impl<'a> Section<'a> {
         texts
     }
 
+    /// The elements of `key`, an array of strings and whole numbers, as they are written.
+    pub(super) fn words(&mut self, key: &'static str) -> Vec<Found<Cow<'a, str>>> {
+        const WANTED: &str = "an array of strings and numbers";
+        let mut words = Vec::new();
+        for (offset, value) in self.elements(key, WANTED) {
+            let origin = Origin::File(offset);
+            let value = match value {
+                DeValue::String(text) => Cow::Borrowed(&**text),
+                DeValue::Integer(number) => Cow::Owned(number.to_string()),
+                other => {
+                    self.wrong_type(key, &origin, WANTED, other);
+                    continue;
+                }
+            };
+            words.push(Found { value, origin });
+        }
+        words
+    }
+
     /// Whether the file has `key`.
     pub(super) fn has(&self, key: &str) -> bool {
         self.written(key).is_some()

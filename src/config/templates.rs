@@ -1,11 +1,14 @@
 //! `[templates.*]`: tenants that are made for each subject of an identity provider.
 
+use super::admission;
 use super::document::{Found, Origin, printable};
 use super::grammar;
 use super::identities::{Identities, claim_name};
 use super::issuers::Issuers;
+use super::limits::tenant_limits;
 use super::problem::Refusal;
 use super::section::Section;
+use super::sessions;
 use super::tenants::{ReadGrant, UNKNOWN, check_grants_of_one_tenant, grant, issuer, no_grants};
 use super::vend;
 use super::{PrefixPattern, Template};
@@ -76,14 +79,10 @@ fn template(
         }
     }
     check_grants_of_one_tenant(&section, &grants);
-    if let Some(origin) = section.place_of("limits") {
-        let message = "`limits` belong to one tenant, and a template makes any number of them";
-        let fix = "remove it; a tenant that a token names by `tenant_claim` may have limits";
-        section
-            .document()
-            .error(&origin, Refusal::new(message, fix));
-    }
     let vend = vend::vend(&mut section, issuers.kind(issuer), false);
+    let allowed_ips = admission::allowed_ips(&mut section);
+    let limits = tenant_limits(section.section("limits"));
+    let revoked = sessions::revoked(&mut section);
     section.finish();
     ReadTemplate {
         template: Template {
@@ -92,6 +91,9 @@ fn template(
             identity: identity.map_or(UNKNOWN, |found| found.value),
             grants: Vec::new(),
             vend,
+            allowed_ips,
+            limits,
+            revoked,
         },
         grants,
     }

@@ -14,7 +14,9 @@ use super::prefix;
 use super::problem::Refusal;
 use super::raw_policy::{self, RawPolicy};
 use super::section::Section;
+use super::sessions;
 use super::templates::{self, ReadTemplate};
+use super::unix;
 use super::vend;
 use super::{AccessKey, Grant, IssuerKind, PrefixPattern, Server, Template, Tenant, actions};
 
@@ -23,6 +25,7 @@ struct Read {
     tenant: Tenant,
     key_origins: Vec<Origin>,
     certificate_origins: Vec<Origin>,
+    user_origins: Vec<Origin>,
     anonymous_origin: Option<Origin>,
     grants: Vec<ReadGrant>,
 }
@@ -40,6 +43,7 @@ pub(super) struct ReadGrant {
     actions: Vec<String>,
     headers: Vec<String>,
     pub(super) policy: Option<Found<Arc<RawPolicy>>>,
+    attachment: bool,
     pub(super) shared: bool,
 }
 
@@ -99,6 +103,12 @@ pub(super) fn tenants(
         written.map(|(name, origin)| (name, origin, read.tenant.name.as_str()))
     });
     admission::check_certificates(root, certificates, server);
+    let users = read.iter().flat_map(|read| {
+        let uids = read.tenant.admission.unix_users.iter();
+        let written = uids.zip(&read.user_origins);
+        written.map(|(uid, origin)| (*uid, origin, read.tenant.name.as_str()))
+    });
+    unix::check_users(root, users, server);
     refuse_anonymous(root, &read, server);
     let vends = read.iter().filter_map(|read| read.tenant.vend.as_ref());
     vend::refuse_common_tokens(root, vends);
@@ -201,8 +211,9 @@ fn tenant(
     }
     let anonymous = section.flag("anonymous");
     let names_identity = section.has("identity");
-    let (admission, certificate_origins) = admission::admission(&mut section);
-    let known_otherwise = anonymous.value || section.has("client_certs");
+    let admission = admission::admission(&mut section);
+    let known_otherwise =
+        anonymous.value || section.has("client_certs") || section.has("unix_users");
     if !has_keys && !known_otherwise && identity.is_none() && !names_identity {
         let message = format!(
             "nobody can call as the tenant `{}`: it has no access_keys",
@@ -238,6 +249,7 @@ fn tenant(
         );
     }
     let limits = tenant_limits(section.section("limits"));
+    let revoked = sessions::revoked(&mut section);
     section.finish();
     Read {
         tenant: Tenant {
@@ -245,7 +257,7 @@ fn tenant(
             issuer,
             access_keys,
             anonymous: anonymous.value,
-            admission,
+            admission: admission.admission,
             identity: match identity {
                 Some(found) => Some(found.value),
                 None => names_identity.then_some(UNKNOWN),
@@ -253,9 +265,11 @@ fn tenant(
             grants: Vec::new(),
             limits,
             vend,
+            revoked,
         },
         key_origins,
-        certificate_origins,
+        certificate_origins: admission.certificate_origins,
+        user_origins: admission.user_origins,
         anonymous_origin: anonymous.value.then_some(anonymous.origin),
         grants,
     }
@@ -308,6 +322,7 @@ pub(super) fn grant(mut section: Section<'_>) -> ReadGrant {
     }
     headers.sort_unstable();
     headers.dedup();
+    let attachment = section.flag("attachment").value;
     let shared = section.flag("shared").value;
     section.finish();
     let is_known = root_at.is_none() || root.is_some(); // else nobody knows what it would touch
@@ -327,6 +342,7 @@ pub(super) fn grant(mut section: Section<'_>) -> ReadGrant {
         actions,
         headers,
         policy,
+        attachment,
         shared,
     }
 }
@@ -533,7 +549,7 @@ fn refuse_anonymous(root: &Section<'_>, read: &[Read], server: Option<&Server>) 
         }
         first = Some(&tenant.tenant.name);
         if let Some(server) = server
-            && !server.listen.ip().is_loopback()
+            && !server.listen.is_local()
             && !server.allow_remote_anonymous
         {
             let message = format!(
@@ -660,6 +676,7 @@ impl ReadGrant {
             actions: self.actions,
             headers: self.headers,
             policy: self.policy.map(|found| found.value),
+            attachment: self.attachment,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Extensions, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use s3s::Body;
 use s3s::service::S3Service;
@@ -36,6 +36,8 @@ pub(super) struct Cos {
     pub(super) faults: Arc<FaultSwitch>,
     pub(super) keys: Arc<Keys>,
     pub(super) s3: S3Service,
+    /// What makes hyper write an answer's names as COS does.
+    pub(super) spelling: Extensions,
     pub(super) store: Arc<Store>,
     pub(super) suffix: String,
 }
@@ -103,6 +105,7 @@ impl Cos {
         if is_native {
             native::from_s3(answer.headers_mut());
         }
+        answer.extensions_mut().extend(self.spelling.clone());
         Ok(match fault {
             Some(CosFault::ResetAfterSent(after)) => breaking(answer, after, Breaks::Cut(peer)),
             Some(CosFault::StallAfterSent(after)) => breaking(answer, after, Breaks::Stall),

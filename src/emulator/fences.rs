@@ -178,6 +178,7 @@ fn some_grant() -> impl Strategy<Value = Grant> {
                 actions,
                 headers: Vec::new(),
                 policy: None,
+                attachment: false,
             },
         )
 }

@@ -1,11 +1,11 @@
 //! An embedded COS and STS: a strict double of the real ones, for `cosgate dev`, tests and load.
 //!
-//! It shares nothing with the proxy but the pure signature functions, and SigV4 is verified by `s3s`:
+//! It shares nothing with the proxy but the pure signature functions and how COS spells names, and SigV4 is verified by `s3s`:
 //! what the proxy gets wrong shows here. Where Tencent's behaviour is not known, the stricter reading
 //! is taken.
 //!
 //! - `wire` accepts connections and breaks them on demand;
-//! - `sts` issues temporary keys, which `keys` remembers;
+//! - `sts` issues temporary keys, which `keys` remembers; `sts_v1` reads calls of the older form;
 //! - `cos` checks a request's `head`, `native` puts a q-sign request into S3's words, `gate` enforces the
 //!   key's policy (`cam`), `s3`, `listings` and `uploads` do the operation on the `store`, `answer` writes the
 //!   result as COS does;
@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
+use crate::proxy::spelling;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
@@ -45,6 +46,7 @@ mod native;
 mod s3;
 mod store;
 mod sts;
+mod sts_v1;
 mod uploads;
 mod wire;
 
@@ -174,6 +176,7 @@ impl Emulator {
             faults: Arc::clone(&shared.faults),
             keys: Arc::clone(&shared.keys),
             s3: s3_service(&shared, &config.suffix),
+            spelling: spelling::of_cos(),
             store: Arc::clone(&shared.store),
             suffix: config.suffix,
         });

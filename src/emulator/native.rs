@@ -19,6 +19,9 @@ pub(super) const TOKEN: &str = "x-cos-security-token";
 /// Headers that name what is stored: a bucket in strict mode wants them signed.
 const STRICT_HEADERS: [&str; 4] = ["content-length", "content-md5", "content-type", "host"];
 
+/// What SDKs say of themselves. The one for Java adds the first after signing, and COS takes it.
+const SDK_HEADERS: [&str; 2] = ["x-cos-sdk-log-debug", "x-cos-sdk-retry"];
+
 /// How much of a request its signature must cover. The signer chooses, so this is what official SDKs
 /// are known to sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +68,9 @@ pub(super) fn verify(
         name == "host"
             || (coverage == Coverage::Full
                 && (STRICT_HEADERS.contains(&name)
-                    || (name.starts_with("x-cos-") && name != TOKEN)))
+                    || (name.starts_with("x-cos-")
+                        && name != TOKEN
+                        && !SDK_HEADERS.contains(&name))))
     };
     let unsigned_header = request
         .headers
@@ -108,7 +113,11 @@ pub(super) fn to_s3(head: &mut Parts, suffix: &str) -> Result<(), Refusal> {
     for (name, value) in &head.headers {
         let text = name.as_str();
         // x-amz-* beside a native signature is not documented to mean anything.
-        if name == AUTHORIZATION || text == TOKEN || text.starts_with("x-amz-") {
+        if name == AUTHORIZATION
+            || text == TOKEN
+            || SDK_HEADERS.contains(&text)
+            || text.starts_with("x-amz-")
+        {
             continue;
         }
         match text.strip_prefix("x-cos-") {

@@ -20,6 +20,7 @@ use crate::emulator::counters::Counters;
 use crate::emulator::faults::{FaultSwitch, StsFault};
 use crate::emulator::keys::{Key, Keys, random};
 use crate::emulator::store::hex;
+use crate::emulator::sts_v1;
 use crate::emulator::wire::{Cut, Peer};
 use crate::sign::encoding::percent_decode;
 use crate::sign::tc3::{Call, Claim, Refusal};
@@ -111,8 +112,15 @@ impl Sts {
         body: &[u8],
         now: Timestamp,
     ) -> Result<Map<String, Value>, Failure> {
-        let action = header(head, "x-tc-action");
-        let is_unsigned = action == Some("AssumeRoleWithWebIdentity");
+        if let Some(call) = sts_v1::Call::parse(head, body) {
+            let call = call.map_err(refused)?;
+            let key = self.key(call.secret_id())?;
+            call.verify(key.secret(), now).map_err(refused)?;
+            let (head, parameters) = call.into_words();
+            check_token(&head, &key)?;
+            return self.perform(&head, Some(&key), &parameters, now);
+        }
+        let is_unsigned = header(head, "x-tc-action") == Some("AssumeRoleWithWebIdentity");
         let key = if is_unsigned {
             if header(head, "authorization") != Some("SKIP") {
                 return Err(failure(
@@ -125,19 +133,30 @@ impl Sts {
             Some(self.authenticate(head, body, now)?)
         };
         let parameters = parameters(head, body)?;
+        self.perform(head, key.as_ref(), &parameters, now)
+    }
+
+    /// The action of a call whose `key` is known.
+    fn perform(
+        &self,
+        head: &Parts,
+        key: Option<&Key>,
+        parameters: &Map<String, Value>,
+        now: Timestamp,
+    ) -> Result<Map<String, Value>, Failure> {
         if header(head, "x-tc-version") != Some(VERSION) {
             return Err(failure(
                 "InvalidParameterValue",
                 "The version is not 2018-08-13.",
             ));
         }
-        match (action, &key) {
-            (Some("AssumeRole"), Some(_)) => self.assume_role(head, &parameters, now),
+        match (header(head, "x-tc-action"), key) {
+            (Some("AssumeRole"), Some(_)) => self.assume_role(head, parameters, now),
             (Some("AssumeRoleWithWebIdentity"), _) => {
-                self.assume_role_with_web_identity(head, &parameters, now)
+                self.assume_role_with_web_identity(head, parameters, now)
             }
             (Some("GetFederationToken"), Some(key)) => {
-                self.get_federation_token(head, key, &parameters, now)
+                self.get_federation_token(head, key, parameters, now)
             }
             (Some("GetCallerIdentity"), _) => Ok(fields(&json!({
                 "Arn": "qcs::cam::uin/100000000001:uin/100000000001",
@@ -152,19 +171,13 @@ impl Sts {
 
     /// Whose signature it is.
     fn authenticate(&self, head: &Parts, body: &[u8], now: Timestamp) -> Result<Key, Failure> {
-        let wrong = || {
-            failure(
-                "AuthFailure.SignatureFailure",
-                "The provided credentials could not be validated.",
-            )
-        };
+        let wrong = || refused(Refusal::SignatureFailure);
         let claim = head
             .headers
             .get(AUTHORIZATION)
             .and_then(|v| v.to_str().ok());
         let claim = Claim::parse(claim.unwrap_or_default()).map_err(|_| wrong())?;
-        let unknown = || failure("AuthFailure.SecretIdNotFound", "The SecretId is not found.");
-        let key = self.keys.find(claim.secret_id).ok_or_else(unknown)?;
+        let key = self.key(claim.secret_id)?;
         let time = header(head, "x-tc-timestamp")
             .and_then(|t| t.parse().ok())
             .ok_or_else(wrong)?;
@@ -196,24 +209,14 @@ impl Sts {
                 Refusal::SignatureExpire => Err(refusal),
                 Refusal::SignatureFailure => claim.verify(&bare, key.secret(), now),
             });
-        verified.map_err(|refusal| match refusal {
-            Refusal::SignatureExpire => failure(
-                "AuthFailure.SignatureExpire",
-                "Signature expired: more than 5 minutes off the server's time.",
-            ),
-            Refusal::SignatureFailure => wrong(),
-        })?;
-        let Key::Temporary(temporary) = &key else {
-            return Ok(key);
-        };
-        let token = header(head, "x-tc-token");
-        if token != Some(temporary.token.expose()) || temporary.expires <= clock() {
-            return Err(failure(
-                "AuthFailure.TokenFailure",
-                "The token is wrong or has expired.",
-            ));
-        }
+        verified.map_err(refused)?;
+        check_token(head, &key)?;
         Ok(key)
+    }
+
+    fn key(&self, id: &str) -> Result<Key, Failure> {
+        let unknown = || failure("AuthFailure.SecretIdNotFound", "The SecretId is not found.");
+        self.keys.find(id).ok_or_else(unknown)
     }
 
     fn get_federation_token(
@@ -367,6 +370,34 @@ impl Sts {
             "Expiration": expires.iso8601(),
         })))
     }
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    match refusal {
+        Refusal::SignatureExpire => failure(
+            "AuthFailure.SignatureExpire",
+            "Signature expired: more than 5 minutes off the server's time.",
+        ),
+        Refusal::SignatureFailure => failure(
+            "AuthFailure.SignatureFailure",
+            "The provided credentials could not be validated.",
+        ),
+    }
+}
+
+/// A temporary key is good with its token alone.
+fn check_token(head: &Parts, key: &Key) -> Result<(), Failure> {
+    let Key::Temporary(temporary) = key else {
+        return Ok(());
+    };
+    let token = header(head, "x-tc-token");
+    if token != Some(temporary.token.expose()) || temporary.expires <= clock() {
+        return Err(failure(
+            "AuthFailure.TokenFailure",
+            "The token is wrong or has expired.",
+        ));
+    }
+    Ok(())
 }
 
 /// Makes of a good answer what `fault` says.

@@ -33,12 +33,16 @@ pub struct AccessLine<'a> {
     pub http: Version,
     /// The client's address, proxies that are trusted left out.
     pub client: Option<IpAddr>,
+    /// The number of the user at the other end of a Unix socket.
+    pub uid: Option<u32>,
     /// The tenant, once known.
     pub tenant: Option<&'a str>,
     /// By what the caller is known, in the words of docs/security.md.
     pub identity: Option<&'a str>,
     /// The id of the local access key, or of the session key.
     pub key_id: Option<&'a str>,
+    /// The local access key that a session key was got with.
+    pub session_of: Option<&'a str>,
     /// Whom the identity provider's token is about.
     pub subject: Option<&'a str>,
     /// What was asked, if it was understood.
@@ -49,6 +53,10 @@ pub struct AccessLine<'a> {
     pub bucket: Option<&'a str>,
     /// The object's key.
     pub key: Option<&'a str>,
+    /// What a copy reads: bucket, slash, key, as the client names them.
+    pub source: Option<&'a str>,
+    /// Keys of a multi-delete that were refused, each for itself.
+    pub denied: usize,
     /// What became of it.
     pub verdict: Option<Verdict>,
     /// The step that it ended at, when it was refused or failed.
@@ -215,14 +223,22 @@ impl AccessLine<'_> {
         if let Some(client) = self.client {
             let _ = write!(json, ",\"client\":\"{client}\"");
         }
+        if let Some(uid) = self.uid {
+            let _ = write!(json, ",\"uid\":{uid}");
+        }
         text_field(json, "tenant", self.tenant);
         text_field(json, "identity", self.identity);
         text_field(json, "key_id", self.key_id);
+        text_field(json, "session_of", self.session_of);
         text_field(json, "subject", self.subject);
         text_field(json, "operation", self.operation.map(Operation::name));
         text_field(json, "operation", self.sts_action);
         text_field(json, "bucket", self.bucket);
         text_field(json, "key", self.key);
+        text_field(json, "source", self.source);
+        if self.denied > 0 {
+            number_field(json, "denied", self.denied as u64);
+        }
         text_field(json, "verdict", self.verdict.map(Verdict::as_str));
         text_field(json, "step", self.step.map(Step::as_str));
         number_field(json, "status", u64::from(self.status.as_u16()));

@@ -155,7 +155,9 @@ impl Proxy {
             .await;
         match &sent {
             Ok((response, _)) => self.metrics.upstream_answered(response.status()),
-            Err(SendFailure::Broken(_)) => self.metrics.count(Event::UpstreamBroken),
+            Err(SendFailure::Broken(_) | SendFailure::Framing(_)) => {
+                self.metrics.count(Event::UpstreamBroken);
+            }
             Err(SendFailure::Connect(_) | SendFailure::Unsent) => {
                 self.metrics.count(Event::UpstreamConnectFailed);
             }
@@ -199,7 +201,8 @@ impl Proxy {
             SendFailure::Connect(_) | SendFailure::Unsent => {
                 tries.after_no_connection(&self.budget)
             }
-            SendFailure::Timeout => false,
+            // It was whole, and no better for being asked for again.
+            SendFailure::Framing(_) | SendFailure::Timeout => false,
         };
         if again {
             self.metrics.count(Event::Retry);
@@ -212,9 +215,10 @@ impl Proxy {
             )
             .fault(Fault::Upstream)
             .detail(failure.to_string()),
-            SendFailure::Broken(_) | SendFailure::Connect(_) | SendFailure::Unsent => {
-                bad_gateway(failure.to_string())
-            }
+            SendFailure::Broken(_)
+            | SendFailure::Connect(_)
+            | SendFailure::Framing(_)
+            | SendFailure::Unsent => bad_gateway(failure.to_string()),
         })
     }
 
@@ -384,21 +388,12 @@ impl From<S3Error> for Failure {
     }
 }
 
-/// Refuses an answer whose end could not be told from a broken connection: any coding but a last
-/// `chunked` is read to the connection's end. A `Content-Length` beside it never gets here: hyper
-/// drops it and goes by the chunks (RFC 9112 section 6.3).
+/// Refuses an answer without a length, whose end could not be told from a broken connection. What is
+/// wrong with the framing that it has, `answers` has seen.
 fn check_framing(response: &Response<Incoming>) -> Result<(), S3Error> {
-    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(bad_gateway(
-                "COS's answer has a transfer coding that is not chunked",
-            ));
-        }
-        return Ok(());
-    }
     let body = response.body();
-    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+    let is_chunked = response.headers().contains_key(TRANSFER_ENCODING);
+    if !is_chunked && !body.is_end_stream() && body.size_hint().exact().is_none() {
         return Err(bad_gateway("COS's answer has no length"));
     }
     Ok(())

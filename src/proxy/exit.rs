@@ -24,13 +24,14 @@ use crate::body::{Answer, DownloadFailure, Upload, UploadFailure};
 use crate::counted::{Gauge, Phase};
 use crate::http2::FRAME;
 use crate::observe::{AccessLine, Event, Step, Verdict};
+use crate::rewrite;
 use crate::s3::form::Form;
 use crate::s3::xml::sts_error;
 use crate::s3::{Fault, Operation, S3Error, S3Request, native};
 use crate::shape;
 use crate::sign::encoding::hex;
 use crate::tenant::limits::{Limited, Slot};
-use crate::tenant::{Authenticated, Identity, Tenant};
+use crate::tenant::{Identified, Identity, Peer, Permit, Tenant};
 use crate::timestamp::Timestamp;
 
 /// AWS's name for the id of a request; the client sees it on every answer.
@@ -64,7 +65,9 @@ enum ErrorForm {
 #[derive(Debug)]
 pub(super) struct Exit {
     proxy: Rc<Proxy>,
-    client: IpAddr,
+    client: Option<IpAddr>,
+    /// The number of the user at the other end of a Unix socket.
+    uid: Option<u32>,
     gauge: Rc<Gauge>,
     now: Timestamp,
     started: Instant,
@@ -81,6 +84,8 @@ pub(super) struct Exit {
     operation: Option<Operation>,
     bucket: Option<String>,
     key: Option<String>,
+    source: Option<String>,
+    denied: usize,
     tenant: Option<Arc<Tenant>>,
     identity: Option<Identity>,
     /// The request's place among those of its tenant, where these are limited.
@@ -88,6 +93,8 @@ pub(super) struct Exit {
     /// Where the request is, and so where it ends if nothing follows.
     step: Step,
     is_answered_here: bool,
+    /// The object is not to be shown as a page.
+    is_attachment: bool,
     status: StatusCode,
     error: Option<S3Error>,
     /// When COS was asked first, and how often.
@@ -108,11 +115,16 @@ impl Exit {
         gauge: &Rc<Gauge>,
         now: Timestamp,
     ) -> Box<Self> {
+        let (address, uid) = match client.peer {
+            Peer::Tcp(peer) => (Some(peer.ip().to_canonical()), None),
+            Peer::Unix(user) => (None, Some(user.uid)),
+        };
         let mut request_id = hex(&fastrand::u64(..).to_be_bytes());
         request_id.make_ascii_uppercase();
         Box::new(Self {
             proxy: Rc::clone(proxy),
-            client: client.peer.ip().to_canonical(),
+            client: address,
+            uid,
             gauge: Rc::clone(gauge),
             now,
             started: Instant::now(),
@@ -132,11 +144,14 @@ impl Exit {
             operation: None,
             bucket: None,
             key: None,
+            source: None,
+            denied: 0,
             tenant: None,
             identity: None,
             slot: None,
             step: Step::Parse,
             is_answered_here: false,
+            is_attachment: false,
             status: StatusCode::from_u16(CLIENT_GONE).unwrap_or_default(),
             error: None,
             asked_upstream: None,
@@ -206,6 +221,8 @@ impl Exit {
         self.operation = Some(asked.operation);
         self.bucket = asked.bucket.map(str::to_owned);
         self.key = asked.key.as_ref().map(|key| key.as_str().to_owned());
+        let source = asked.copy_source.as_ref();
+        self.source = source.map(|from| format!("{}/{}", from.bucket, from.key.as_str()));
     }
 
     /// Notes the key that a form asks for.
@@ -219,23 +236,24 @@ impl Exit {
     }
 
     /// Notes the client's address behind proxies that are trusted.
-    pub(super) fn from(&mut self, address: IpAddr) {
+    pub(super) fn from(&mut self, address: Option<IpAddr>) {
         self.client = address;
     }
 
     /// Notes who asks.
-    pub(super) fn caller(&mut self, caller: &Authenticated) {
-        self.step = Step::Limit;
+    pub(super) fn caller(&mut self, caller: &Identified) {
         self.tenant = Some(caller.share_tenant());
         self.identity = Some(caller.identity().clone());
     }
 
     /// Holds the tenant to its own limits. The place is given back when the answer is over.
-    pub(super) fn admit(&mut self, tenant: &Tenant) -> Result<(), S3Error> {
-        let Some(limits) = &tenant.limits else {
+    pub(super) fn limit(&mut self, tenant: &Tenant) -> Result<(), S3Error> {
+        self.step = Step::Limit;
+        let now = shape::now();
+        let Some(limits) = tenant.limits(now) else {
             return Ok(());
         };
-        self.slot = Some(limits.admit(shape::now()).inspect_err(|limited| {
+        self.slot = Some(limits.admit(now).inspect_err(|limited| {
             self.proxy.metrics.count(match limited {
                 Limited::Concurrency => Event::LimitedConcurrency,
                 Limited::Rate(_) => Event::LimitedRate,
@@ -250,11 +268,21 @@ impl Exit {
         self.received = outgoing.body.length();
         self.upload = outgoing.body.upload();
         self.unchecked = outgoing.unchecked().map(str::to_owned);
+        self.denied = outgoing.denied.len();
     }
 
     /// Notes that the answer is made here.
     pub(super) fn answered_here(&mut self) {
         self.is_answered_here = true;
+    }
+
+    /// Notes what the grant says of the answer to `permit`.
+    pub(super) fn permitted(&mut self, permit: &Permit<'_, '_>) {
+        let reads = matches!(
+            permit.request().operation,
+            Operation::GetObject | Operation::HeadObject
+        );
+        self.is_attachment = reads && permit.grant().is_some_and(|grant| grant.attachment);
     }
 
     /// Notes that COS is asked, perhaps once more.
@@ -297,6 +325,12 @@ impl Exit {
                 response
             }
         };
+        if self.is_attachment {
+            match &self.error {
+                None => rewrite::as_attachment(response.headers_mut()),
+                Some(_) => rewrite::not_sniffed(response.headers_mut()),
+            }
+        }
         self.status = response.status();
         self.version = head.version;
         // HTTP/2 ends the stream alone: it is reset when its answer has gone.
@@ -443,10 +477,12 @@ impl Drop for Exit {
             time: self.now,
             request_id: &self.request_id,
             http: self.version,
-            client: Some(self.client),
+            client: self.client,
+            uid: self.uid,
             tenant: self.tenant.as_ref().map(|tenant| tenant.name.as_str()),
             identity: identity.map(Identity::kind),
             key_id: identity.and_then(Identity::key_id).map(|id| &**id),
+            session_of: identity.and_then(Identity::access_key).map(|id| &**id),
             subject: identity
                 .and_then(Identity::subject)
                 .map(|subject| &**subject),
@@ -454,6 +490,8 @@ impl Drop for Exit {
             sts_action: self.sts_action,
             bucket: self.bucket.as_deref(),
             key: self.key.as_deref(),
+            source: self.source.as_deref(),
+            denied: self.denied,
             verdict: Some(verdict),
             step,
             status: self.status,

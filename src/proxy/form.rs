@@ -45,13 +45,14 @@ impl Proxy {
         let (form, read) = self.in_time(read_form(&mut incoming, &boundary)).await?; // what is in it
         exit.form(&form);
         let tenants = &self.shared.tenants;
-        let sender = tenants.authenticate_form(head, &form, &asked, connection, now)?; // who asks
+        let sender = tenants.identify_form(head, &form, &asked, connection, now)?; // who asks
         exit.caller(&sender.caller);
-        exit.admit(sender.caller.tenant())?; // within their own limits
+        let caller = tenants.admit(sender.caller, connection, now)?; // from where they may
+        exit.limit(caller.tenant())?; // within their own limits
         exit.at(Step::Authorize);
         let bucket = asked.bucket.unwrap_or_default();
         let put = FormPut::read(&form, bucket)?; // as a PUT
-        let permit = sender.caller.authorize(S3Request {
+        let permit = caller.authorize(S3Request {
             operation: Operation::PutObject,
             bucket: asked.bucket,
             key: Some(put.key.clone()),
@@ -64,11 +65,11 @@ impl Proxy {
         exit.at(Step::Payload);
         let rest = content_length(head).and_then(|length| length.checked_sub(form.file_at()));
         let rest = rest.ok_or_else(FormReader::ended)?;
-        let _share = self.share_of_memory(rest, &sender.caller)?;
+        let _share = self.share_of_memory(rest, &caller)?;
         let arriving = self.in_time(file(incoming, read, rest, &boundary)).await?;
         sender.length.check(arriving.length())?; // as long as the policy lets it be
         let gauge = exit.gauge();
-        let body = self.object(&permit, &put_head, arriving, &sender.caller, &gauge);
+        let body = self.object(&permit, &put_head, arriving, &caller, &gauge);
         let body = body.await?; // checked as it streams
         exit.body(&body);
         let exchange = self.exchange(&permit, &put_head, fresh, body, &gauge, exit);

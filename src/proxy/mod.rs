@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -31,7 +30,7 @@ use crate::s3::vend::is_vend;
 use crate::s3::{self, Code, Operation, S3Error, S3Request, native};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
-use crate::tenant::{Authenticated, Certified, Connection, Tenants, bearer_token};
+use crate::tenant::{Certified, Connection, Identified, Peer, Tenants, bearer_token};
 use crate::timestamp::Timestamp;
 use crate::upstream::Upstream;
 
@@ -43,7 +42,7 @@ mod local;
 mod payload;
 mod retry;
 mod sign;
-mod spelling;
+pub(crate) mod spelling;
 mod sts;
 mod vend;
 
@@ -86,8 +85,8 @@ pub struct Proxy {
 /// What is known of a client before it says anything.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
-    /// Its address.
-    pub peer: SocketAddr,
+    /// The other end.
+    pub peer: Peer,
     /// Both ends of the connection are loopback addresses.
     pub loopback: bool,
     /// The connection is TLS.
@@ -254,17 +253,18 @@ impl Proxy {
     }
 
     /// Finds out who asks. A token of a key that is not known is worth a look for newer keys.
-    async fn authenticate(
+    async fn identify(
         &self,
         head: &Parts,
         asked: &S3Request<'_>,
         connection: Connection,
         now: Timestamp,
-    ) -> Result<Authenticated, S3Error> {
+    ) -> Result<Identified, S3Error> {
         let Shared {
             tenants, key_sets, ..
         } = &*self.shared;
-        let caller = tenants.authenticate(head, asked, connection, now);
+        let revisions = tenants.key_revisions();
+        let caller = tenants.identify(head, asked, connection, now);
         let is_refused_token = |error: &S3Error| error.code() == Code::InvalidToken;
         if !caller.as_ref().is_err_and(is_refused_token) {
             return caller;
@@ -275,7 +275,10 @@ impl Proxy {
         if let Some(identity) = tenants.lacks_key_of(token) {
             Box::pin(key_sets.renew(identity)).await; // rare: it must not make every future larger
         }
-        tenants.authenticate(head, asked, connection, now) // the key may have come in between
+        if tenants.key_revisions() == revisions {
+            return caller; // the same keys would say the same, at the same cost
+        }
+        tenants.identify(head, asked, connection, now) // the key may have come in between
     }
 
     /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.
@@ -299,15 +302,16 @@ impl Proxy {
         now: Timestamp,
         exit: &mut Exit,
     ) -> Result<http::Response<Answer>, S3Error> {
-        let origin = self
-            .shared
-            .tenants
-            .caller(&head.headers, client.peer.ip())?;
+        let origin = self.shared.tenants.caller(&head.headers, client.peer)?;
         exit.from(origin.address);
         let connection = Connection {
             loopback: client.loopback && !origin.is_forwarded,
             tls: client.tls,
             certificate: client.certificate,
+            user: match client.peer {
+                Peer::Unix(user) if !origin.is_forwarded => Some(user),
+                Peer::Tcp(_) | Peer::Unix(_) => None,
+            },
             address: origin.address,
         };
         if is_sts(head) {
@@ -325,11 +329,13 @@ impl Proxy {
             let posted = self.post_object(head, asked, body, connection, now, exit);
             return Box::pin(posted).await; // a form: its fields come first, and say the rest
         }
-        let caller = self.authenticate(head, &asked, connection, now).await?; // who asks
+        let caller = self.identify(head, &asked, connection, now).await?; // who asks
         exit.caller(&caller);
-        exit.admit(caller.tenant())?; // within their own limits
+        let caller = self.shared.tenants.admit(caller, connection, now)?; // from where they may
+        exit.limit(caller.tenant())?; // within their own limits
         exit.at(Step::Authorize);
         let permit = caller.authorize(asked)?; // may they
+        exit.permitted(&permit);
         if let Some(answer) = answer_locally(&permit, &self.config().server.region)? {
             exit.answered_here();
             return Ok(answer); // what a scoped key cannot ask

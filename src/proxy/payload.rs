@@ -262,11 +262,9 @@ impl Proxy {
 
     /// Refuses what is larger than the tenant may upload in one request.
     fn check_object(&self, tenant: &Tenant, bytes: u64) -> Result<(), S3Error> {
-        let checked = tenant
-            .limits
-            .as_ref()
-            .map(|limits| limits.check_object(bytes));
-        checked.unwrap_or(Ok(())).inspect_err(|_| {
+        let limits = tenant.limits(shape::now());
+        let checked = limits.map_or(Ok(()), |limits| limits.check_object(bytes));
+        checked.inspect_err(|_| {
             self.metrics.count(Event::LimitedObjectSize);
         })
     }
@@ -370,8 +368,9 @@ impl Proxy {
 
 /// Counts a body that was read whole: what the tenant streams next waits for it.
 fn charge(tenant: &Tenant, body: &Bytes) {
-    if let Some(limits) = &tenant.limits {
-        limits.charge(Way::Upload, shape::now(), body.len() as u64);
+    let now = shape::now();
+    if let Some(limits) = tenant.limits(now) {
+        limits.charge(Way::Upload, now, body.len() as u64);
     }
 }
 

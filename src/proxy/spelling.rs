@@ -1,7 +1,7 @@
 //! The names of an answer's headers as COS spells them.
 //!
-//! Names have no letter case (RFC 9110 section 5.1), but COS's Python SDK, and so coscmd, look them up
-//! as they came. hyper writes them in lower case unless it has read another spelling, and its record of
+//! Names have no letter case (RFC 9110 section 5.1), but COS's Python SDK, and so coscmd, and the one for Java look
+//! them up as they came. hyper writes them in lower case unless it has read another spelling, and its record of
 //! that has no maker of its own: so it is given a head to read, once.
 
 use std::cell::RefCell;
@@ -22,7 +22,7 @@ const SPELT: &[u8] = b"GET / HTTP/1.1\r\nHost: cos\r\n\
     Vary: x\r\n\r\n";
 
 /// What makes hyper write an answer's names so, put into its extensions.
-pub(super) fn of_cos() -> Extensions {
+pub(crate) fn of_cos() -> Extensions {
     let read = RefCell::new(Extensions::new());
     let service = service_fn(|request: http::Request<_>| {
         read.replace(request.into_parts().0.extensions);

@@ -43,6 +43,7 @@ impl Proxy {
         exit.sts_action(asked.action_name());
         let tenants = &self.shared.tenants;
         let issue = || tenants.issue(&asked, head, &form, connection, now);
+        let revisions = tenants.key_revisions();
         let mut issued = issue();
         if let StsAction::AssumeRoleWithWebIdentity { token, .. } = &asked.action
             && matches!(&issued, Err(error) if error.code() == Code::InvalidToken)
@@ -50,11 +51,14 @@ impl Proxy {
             if let Some(identity) = tenants.lacks_key_of(token) {
                 self.shared.key_sets.renew(identity).await;
             }
-            issued = issue(); // the key may have come in between
+            if tenants.key_revisions() != revisions {
+                issued = issue(); // the key may have come in between
+            }
         }
         let (caller, key) = issued?;
         exit.caller(&caller);
-        exit.admit(caller.tenant())?; // within their own limits
+        let caller = tenants.admit(caller, connection, now)?; // from where they may
+        exit.limit(caller.tenant())?; // within their own limits
         exit.answered_here();
         let answer = StsAnswer {
             key_id: &key.id,

@@ -38,7 +38,7 @@ impl Proxy {
         exit.sts_action("VendCredentials");
         check_framing(head)?;
         let tenants = &self.shared.tenants;
-        let mut caller = tenants.authenticate_vend(head, connection, now);
+        let mut caller = tenants.identify_vend(head, connection, now);
         if let Err(error) = &caller
             && error.code() == Code::InvalidToken
             && let Some(token) = bearer_token(&head.headers)
@@ -46,11 +46,12 @@ impl Proxy {
             if let Some(identity) = tenants.lacks_key_of(token) {
                 self.shared.key_sets.renew(identity).await;
             }
-            caller = tenants.authenticate_vend(head, connection, now);
+            caller = tenants.identify_vend(head, connection, now);
         }
         let caller = caller?;
         exit.caller(&caller);
-        exit.admit(caller.tenant())?; // within their own limits
+        let caller = tenants.admit(caller, connection, now)?; // from where they may
+        exit.limit(caller.tenant())?; // within their own limits
         let offer = self.shared.vendor.offer(caller.tenant())?;
         let body = self.vend_body(
             head,

@@ -24,6 +24,8 @@ pub(super) enum Element {
     NextMarker,
     Other,
     Owner,
+    /// One whose text is a number, a time, a word or an id of COS's own making, and never a name.
+    Plain,
     Prefix,
     RequestId,
     Resource,
@@ -66,6 +68,27 @@ impl Element {
             b"Upload" => Self::Upload,
             b"Version" => Self::Version,
             b"VersionId" => Self::VersionId,
+            b"CRC64"
+            | b"Delimiter"
+            | b"ETag"
+            | b"EncodingType"
+            | b"Initiated"
+            | b"IsLatest"
+            | b"LastModified"
+            | b"MaxKeys"
+            | b"MaxParts"
+            | b"MaxUploads"
+            | b"NextPartNumberMarker"
+            | b"NextUploadIdMarker"
+            | b"NextVersionIdMarker"
+            | b"PartNumber"
+            | b"PartNumberMarker"
+            | b"Size"
+            | b"StorageClass"
+            | b"StorageTier"
+            | b"UploadId"
+            | b"UploadIdMarker"
+            | b"VersionIdMarker" => Self::Plain,
             _ => Self::Other,
         }
     }

@@ -8,12 +8,12 @@ use quick_xml::escape::{escape, unescape};
 
 use super::element::Element;
 use super::names::{Names, Repeated, Shown, Unfit, escaped};
-use super::response::is_clean;
+use super::response::{error_code, is_clean};
 use super::version_two::{VersionTwo, is_translated, token_of_marker};
 use crate::config::UpstreamSignature;
 use crate::s3::Operation;
 use crate::sign::encoding::push_encoded_path;
-use crate::tenant::Permit;
+use crate::tenant::{Grant, Permit};
 
 /// Whether answers to this operation must pass an [`AnswerRewriter`].
 pub fn rewrites(operation: Operation) -> bool {
@@ -41,6 +41,8 @@ pub fn rewrites(operation: Operation) -> bool {
 #[derive(Debug)]
 pub struct AnswerRewriter {
     names: Names,
+    /// The grant that a copy reads from.
+    source: Option<Grant>,
     tenant: String,
     /// `/alias/key`, percent-encoded.
     address: String,
@@ -71,6 +73,7 @@ enum Leaf {
     Shown(Shown),
     Tenant,
     Truncated,
+    Unknown,
 }
 
 /// The longest text that is changed or checked: a key of 850 bytes, each of them escaped as `&#xHH;`.
@@ -94,6 +97,7 @@ impl AnswerRewriter {
         let translated = is_translated(asked.operation, grant, signature);
         Some(Self {
             names: Names::new(permit, grant),
+            source: permit.source().cloned(), // the answer outlives the permit
             tenant: permit.tenant().name.clone(),
             address,
             version_2: translated.then(|| VersionTwo::new(&asked.query)),
@@ -209,6 +213,9 @@ impl AnswerRewriter {
     }
 
     fn start(&mut self, element: Element, tag: &[u8], out: &mut BytesMut) -> Result<(), Unfit> {
+        if matches!(self.leaf, Some((Leaf::Unknown, _))) {
+            self.settle_leaf(out)?; // it is no leaf: what stands before its first child is
+        }
         if self.leaf.is_some() || self.open.len() == DEPTH {
             return Err(Unfit::Malformed("unexpected nesting in COS's XML"));
         }
@@ -242,9 +249,7 @@ impl AnswerRewriter {
             self.end_drop();
             return Ok(());
         }
-        if let Some((fate, text)) = self.leaf.take() {
-            self.settle(fate, &text, out)?;
-        }
+        self.settle_leaf(out)?;
         if let Some(version_2) = &self.version_2 {
             if element == Element::NextMarker {
                 return Ok(());
@@ -290,10 +295,12 @@ impl AnswerRewriter {
             (Element::Error, Element::RequestId | Element::VersionId) => None,
             (Element::Error, Element::Message) => Some(Leaf::ErrorMessage),
             (Element::Error, Element::Resource) => Some(Leaf::Address),
-            (Element::Error, _) => Some(Leaf::Blank), // a string to sign, a host, a key id
             (Element::Initiator | Element::Owner, Element::DisplayName | Element::Id) => {
                 Some(Leaf::Tenant)
             }
+            // A string to sign, a host, a key id; an account's number.
+            (Element::Error | Element::Initiator | Element::Owner, _) => Some(Leaf::Blank),
+            (_, Element::Bucket) => Some(Leaf::Alias),
             (_, Element::Location) => Some(Leaf::Address),
             (_, Element::NextMarker) if self.version_2.is_some() => Some(Leaf::NextToken),
             (_, Element::NextKeyMarker | Element::NextMarker) => Some(Leaf::Next),
@@ -301,15 +308,24 @@ impl AnswerRewriter {
             (_, Element::Marker) => Some(Leaf::Repeated(Repeated::Marker)),
             (_, Element::IsTruncated) if self.version_2.is_some() => Some(Leaf::Truncated),
             _ if self.open.len() == 2 => match element {
-                Element::Bucket | Element::Name => Some(Leaf::Alias),
+                Element::Name => Some(Leaf::Alias),
                 Element::Key => Some(Leaf::Repeated(Repeated::Key)),
                 Element::Prefix => Some(Leaf::Repeated(Repeated::Prefix)),
+                Element::Other | Element::Resource => Some(Leaf::Unknown),
                 _ => None,
             },
             // Whatever it stands in: a listing has keys and prefixes that are its own alone.
             (_, Element::Key) => Some(Leaf::Shown(Shown::Key)),
             (_, Element::Prefix) => Some(Leaf::Shown(Shown::Prefix)),
+            (_, Element::Other | Element::Resource) => Some(Leaf::Unknown),
             _ => None,
+        }
+    }
+
+    fn settle_leaf(&mut self, out: &mut BytesMut) -> Result<(), Unfit> {
+        match self.leaf.take() {
+            Some((fate, text)) => self.settle(fate, &text, out),
+            None => Ok(()),
         }
     }
 
@@ -323,11 +339,13 @@ impl AnswerRewriter {
             Leaf::Alias => {
                 out.extend_from_slice(escape(self.names.grant().alias.as_str()).as_bytes());
             }
-            Leaf::Blank => {}
-            Leaf::ErrorCode => out.extend_from_slice(error_code(raw).as_bytes()),
-            Leaf::ErrorMessage if is_clean(&text, self.names.grant()) => {
+            Leaf::ErrorMessage | Leaf::Unknown
+                if is_clean(&text, self.names.grant(), self.source.as_ref()) =>
+            {
                 out.extend_from_slice(raw.as_bytes());
             }
+            Leaf::Blank | Leaf::Unknown => {} // it may name anything
+            Leaf::ErrorCode => out.extend_from_slice(error_code(raw).as_bytes()),
             Leaf::ErrorMessage => out.extend_from_slice(b"The store failed to do this."),
             Leaf::Next | Leaf::NextToken if text.is_empty() => {} // there is no next page
             Leaf::Next => self.show(raw, &text, Shown::Prefix, out).map(drop)?,
@@ -390,18 +408,6 @@ fn is_result(tag: &[u8]) -> bool {
     name.ends_with(b"Result")
 }
 
-/// A failure of our key or clock, as one that the client may try again.
-fn error_code(code: &str) -> &str {
-    match code {
-        "ExpiredToken"
-        | "InvalidAccessKeyId"
-        | "InvalidToken"
-        | "RequestTimeTooSkewed"
-        | "SignatureDoesNotMatch" => "ServiceUnavailable",
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -448,6 +454,27 @@ mod tests {
             &[prefixed.as_bytes()],
         );
         assert_eq!(passed.unwrap(), prefixed);
+    }
+
+    #[test]
+    fn what_is_not_known_shows_nothing_of_the_store() {
+        let page = |text: &str| {
+            format!(
+                "<ListBucketResult><New>{text}</New><Resource>{text}</Resource>\
+                 <Contents><Key>acme/a</Key><Extra> <In>{text}</In></Extra><Size>1</Size></Contents>\
+                 </ListBucketResult>"
+            )
+        };
+        let asked = || list("prefix=acme/");
+        assert_eq!(rewritten(asked(), &page("a word")), page("a word"));
+        for told in [
+            "shared-1250000000",
+            "1250000000",
+            "cos.ap-guangzhou.myqcloud.com",
+            "a%2Fb",
+        ] {
+            assert_eq!(rewritten(asked(), &page(told)), page(""), "{told}");
+        }
     }
 
     fn list(query: &str) -> S3Request<'_> {

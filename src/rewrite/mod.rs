@@ -4,6 +4,7 @@
 //! allow-list; nothing of the client's head is forwarded as it came. On the way back, headers pass
 //! an allow-list, and bodies that name the real bucket are rewritten while they stream.
 
+mod attachment;
 mod cos;
 mod element;
 pub mod listing;
@@ -12,6 +13,7 @@ mod request;
 mod response;
 mod version_two;
 
+pub use attachment::{as_attachment, not_sniffed};
 pub use names::Unfit;
 pub use request::{UpstreamRequest, request};
 pub use response::{
@@ -36,6 +38,7 @@ mod tests {
             actions: OPERATIONS.map(|o| o.action().into()).to_vec(),
             headers: Vec::new(),
             policy: None,
+            attachment: false,
         };
         let folder = PrefixPattern::StartsWith("acme/".into());
         Tenant {

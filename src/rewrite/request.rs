@@ -87,6 +87,7 @@ pub fn request(
         headers.remove(header::CONTENT_ENCODING);
         headers.extend(stripped.map(|encoding| (header::CONTENT_ENCODING, encoding)));
     }
+    check_source_region(permit, grant, upstream)?;
     if let Some((name, source)) = copy_source(permit, upstream) {
         headers.insert(HeaderName::from_static(name), value(&source)?);
     }
@@ -269,6 +270,30 @@ fn is_ours(name: &HeaderName, operation: Operation) -> bool {
     }
 }
 
+/// SigV4's form of a copy's source names a bucket and no region, and COS looks for it in the target's;
+/// only `x-cos-copy-source` can say another (436/10881). A store without regions in its endpoint has one.
+fn check_source_region(
+    permit: &Permit<'_, '_>,
+    target: &Grant,
+    upstream: &Upstream,
+) -> Result<(), S3Error> {
+    let EndpointTemplate {
+        authority, path, ..
+    } = &upstream.endpoint;
+    let names_region = authority.contains("{region}") || path.contains("{region}");
+    let elsewhere = permit
+        .source()
+        .is_some_and(|source| source.region != target.region);
+    if upstream.signature == UpstreamSignature::S3 && names_region && elsewhere {
+        return Err(S3Error::new(
+            Code::NotImplemented,
+            "A copy from a bucket in another region cannot be said in S3's words to COS: set [upstream] \
+             signature = \"cos\", or read the object and upload it.",
+        ));
+    }
+    Ok(())
+}
+
 /// The header that names a copy's source: the real bucket of the source grant and the encoded key.
 fn copy_source(permit: &Permit<'_, '_>, upstream: &Upstream) -> Option<(&'static str, String)> {
     let (grant, source) = (permit.source()?, permit.request().copy_source.as_ref()?);
@@ -410,6 +435,9 @@ mod tests {
         for grant in &mut tenant.grants {
             grant.root = "ro ot/".into();
             grant.prefixes = vec![PrefixPattern::Any];
+            if signature == UpstreamSignature::S3 {
+                grant.region = "ap-guangzhou".into(); // its copies stay in one
+            }
         }
         let permit = Permit::for_test(&tenant, asked).unwrap();
         let client = http::Request::builder().body(()).unwrap().into_parts().0;
@@ -613,7 +641,13 @@ mod tests {
 
     #[test]
     fn a_copy_names_the_real_source() {
-        let s3_copy = s3(copy(), &[]);
+        // S3's words have no region: they are for the same one, or for a store that has none.
+        let refused = rewrite(copy(), &[], &upstream(UpstreamSignature::S3)).unwrap_err();
+        assert_eq!(refused.code(), Code::NotImplemented);
+        assert!(refused.message().contains("signature = \"cos\""));
+        let mut store = upstream(UpstreamSignature::S3);
+        store.endpoint.authority = "{bucket}.store.example".into();
+        let s3_copy = rewrite(copy(), &[], &store).unwrap();
         assert_eq!(
             s3_copy.headers["x-amz-copy-source"],
             "/open-1250000001/a%20b/%E4%B8%AD%2B?versionId=v%3D1"

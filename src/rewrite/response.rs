@@ -7,7 +7,6 @@ use quick_xml::escape::unescape;
 use super::listing;
 use super::names::{self, Unfit};
 use crate::s3::{Code, Fault, Operation, S3Error, xml};
-use crate::sign::encoding::push_encoded;
 use crate::tenant::{Grant, Permit};
 
 /// The headers of COS's answer that the client gets, `x-cos-*` under their S3 names. All else is
@@ -70,8 +69,11 @@ pub fn is_clock_refusal(status: StatusCode, body: &[u8]) -> bool {
 /// after `HEAD`. The texts never hold the real bucket, its APPID, a host or a key of ours.
 pub fn upstream_error(status: StatusCode, body: &[u8], permit: &Permit<'_, '_>) -> S3Error {
     let code = leaf(body, "Code").unwrap_or_default();
-    let message = leaf(body, "Message")
-        .filter(|message| permit.grant().is_some_and(|grant| is_clean(message, grant)));
+    let message = leaf(body, "Message").filter(|message| {
+        permit
+            .grant()
+            .is_some_and(|grant| is_clean(message, grant, permit.source()))
+    });
     let detail = format!(
         "COS answered {} {code}: {} (its request {})",
         status.as_u16(),
@@ -123,28 +125,71 @@ pub fn delete_result(result: &mut xml::DeleteResult, grant: &Grant) -> Result<()
             .to_owned();
     }
     for failure in &mut result.failures {
-        if !is_clean(&failure.message, grant) {
+        failure.code = error_code(&failure.code).to_owned();
+        if !is_clean(&failure.message, grant, None) {
             "The store failed to do this.".clone_into(&mut failure.message);
         }
     }
     Ok(())
 }
 
-/// Whether a text of COS may reach the client: it names nothing of the real store. Doubt refuses.
-pub(super) fn is_clean(text: &str, grant: &Grant) -> bool {
-    let appid = grant.bucket.rsplit_once('-').map_or("", |(_, appid)| appid);
+/// Whether a text of COS may reach the client: it names nothing of the real store, neither of `grant`
+/// nor of the grant that a copy reads from. Doubt refuses.
+pub(super) fn is_clean(text: &str, grant: &Grant, source: Option<&Grant>) -> bool {
     let lower = text.to_ascii_lowercase();
+    let mut grants = [grant].into_iter().chain(source);
     text.len() <= MESSAGE_BYTES
-        && !text.contains(&grant.bucket)
-        && (appid.is_empty() || !text.contains(appid))
-        && !names_root(text, &grant.root)
+        && !text.contains('%') // a name could be encoded in any way
+        && !names_host(text)
         && !HIDDEN.iter().any(|word| lower.contains(word))
+        && !grants.any(|grant| names_place(text, grant))
 }
 
+/// Whether a text has a host or an address in it: letters or digits on both sides of a dot.
+fn names_host(text: &str) -> bool {
+    let outer = |side: Option<char>| side.is_some_and(char::is_alphanumeric);
+    text.match_indices('.').any(|(at, dot)| {
+        let (before, after) = text.split_at_checked(at).unwrap_or_default();
+        let after = after.strip_prefix(dot).unwrap_or_default();
+        outer(before.chars().next_back()) && outer(after.chars().next())
+    })
+}
+
+/// Whether a text names the grant's real bucket, its APPID or its root.
+fn names_place(text: &str, grant: &Grant) -> bool {
+    let appid = grant.bucket.rsplit_once('-').map_or("", |(_, appid)| appid);
+    text.contains(&grant.bucket)
+        || (!appid.is_empty() && text.contains(appid))
+        // In a form a space is written as `+`.
+        || names_root(&text.replace('+', " "), &grant.root.replace('+', " "))
+}
+
+/// Whether a text has the root in it, the slash at its end left out or not.
 fn names_root(text: &str, root: &str) -> bool {
-    let mut encoded = String::new();
-    push_encoded(&mut encoded, root.as_bytes());
-    !root.is_empty() && (text.contains(root) || text.contains(&encoded))
+    let Some(folder) = root.strip_suffix('/') else {
+        return false;
+    };
+    let is_part = |side: Option<char>| side.is_some_and(char::is_alphanumeric);
+    text.contains(root)
+        || text.match_indices(folder).any(|(at, _)| {
+            let (before, after) = text.split_at_checked(at).unwrap_or_default();
+            let after = after.strip_prefix(folder).unwrap_or_default();
+            !is_part(before.chars().next_back()) && !is_part(after.chars().next())
+        })
+}
+
+/// COS's code of a failure that it reports within a success. One of our key or clock becomes one that
+/// the client may try again; what is no code at all may be anything.
+pub(super) fn error_code(code: &str) -> &str {
+    match code {
+        "ExpiredToken"
+        | "InvalidAccessKeyId"
+        | "InvalidToken"
+        | "RequestTimeTooSkewed"
+        | "SignatureDoesNotMatch" => "ServiceUnavailable",
+        code if code.bytes().all(|byte| byte.is_ascii_alphabetic()) => code,
+        _ => "InternalError",
+    }
 }
 
 /// Headers that pass as they are. `x-cos-*` here have no S3 counterpart, and
@@ -550,9 +595,9 @@ mod tests {
         let mut grant = tenant().grants.remove(0);
         grant.root = "a b/".into();
         for text in ["a b/x is gone", "a%20b%2Fx is gone"] {
-            assert!(!is_clean(text, &grant), "{text}");
+            assert!(!is_clean(text, &grant, None), "{text}");
         }
-        assert!(is_clean("x is gone", &grant));
+        assert!(is_clean("x is gone", &grant, None));
     }
 
     #[test]

@@ -45,6 +45,12 @@ pub fn is_of_signature(name: &str) -> bool {
     PRESIGN.contains(&name) || name == TOKEN
 }
 
+/// Whether the header `name` (lower case) is what an SDK says of itself, its log or its retry. It changes nothing and
+/// ends here, so no signature need cover it: the SDK for Java adds it to a request that is signed already.
+pub fn is_of_sdk(name: &str) -> bool {
+    ["x-cos-sdk-log-debug", "x-cos-sdk-retry"].contains(&name)
+}
+
 /// The same request in S3's words, to be parsed and rewritten for COS; `None` if it is S3's already.
 /// `domains` are the suffixes of virtual-hosted names: a copy's source names a host.
 pub fn to_s3(head: &Parts, domains: &[String]) -> Result<Option<Parts>, S3Error> {
@@ -86,7 +92,7 @@ pub fn to_s3(head: &Parts, domains: &[String]) -> Result<Option<Parts>, S3Error>
                 let token = HeaderName::from_static("x-amz-security-token");
                 said.headers.append(token, value.clone());
             }
-            Some("sdk-retry") => {} // an SDK says that this is not its first try
+            Some(_) if is_of_sdk(text) => {}
             Some(own) => {
                 let (name, value) = s3_header(own, name, value);
                 said.headers.append(name, value);
@@ -355,6 +361,7 @@ mod tests {
             let expected = vec![(s3_name.to_owned(), s3_value.to_owned())];
             assert_eq!(said(name, value), Ok(expected), "{name}: {value}");
         }
+        assert_eq!(said("x-cos-sdk-log-debug", "off"), Ok(Vec::new()));
         assert_eq!(said("x-cos-sdk-retry", "true"), Ok(Vec::new()));
         assert_eq!(said("x-cos-forbid-overwrite", "false"), Ok(Vec::new()));
     }

@@ -100,12 +100,12 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 /// HMAC-SHA1 ready under `key`.
-pub(super) fn hmac_sha1(key: &[u8]) -> Hmac<Sha1> {
+pub(crate) fn hmac_sha1(key: &[u8]) -> Hmac<Sha1> {
     Hmac::new((&*block_key::<Sha1>(key)).into())
 }
 
 /// HMAC-SHA256 ready under `key`.
-pub(super) fn hmac_sha256(key: &[u8]) -> Hmac<Sha256> {
+pub(crate) fn hmac_sha256(key: &[u8]) -> Hmac<Sha256> {
     Hmac::new((&*block_key::<Sha256>(key)).into())
 }
 

@@ -266,6 +266,7 @@ mod tests {
             actions: actions.concat().iter().map(ToString::to_string).collect(),
             headers: Vec::new(),
             policy: None,
+            attachment: false,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use super::authenticate::{MAX_SKEW, OpenSession, SERVICE, unknown_key, wrong_signature};
-use super::{Authenticated, Connection, Identity, Tenants};
+use super::{Authenticated, Connection, Identified, Identity, Tenants};
 use crate::payload::Mode;
 use crate::s3::form::{Form, LengthRange, Policy};
 use crate::s3::headers::{Disposition, disposition, must_be_signed};
@@ -15,10 +15,10 @@ use crate::sign::{sigv2, sigv4};
 use crate::timestamp::Timestamp;
 
 /// The sender of a form, which met its policy.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct FormCaller {
     /// Who it is.
-    pub caller: Authenticated,
+    pub caller: Identified,
     /// How long the file may be.
     pub length: LengthRange,
 }
@@ -26,7 +26,7 @@ pub struct FormCaller {
 impl Tenants {
     /// Finds out who signed `form`, posted with `head`, and holds it to its policy. Any field of a
     /// signature makes the form one that must be signed well; without one it is the anonymous tenant's.
-    pub fn authenticate_form(
+    pub fn identify_form(
         &self,
         head: &Parts,
         form: &Form,
@@ -35,24 +35,11 @@ impl Tenants {
         now: Timestamp,
     ) -> Result<FormCaller, S3Error> {
         check_head(head, asked)?;
-        let sender = self.identify_form(head, form, asked, connection, now)?;
-        self.admit(&sender.caller, connection, now)?;
-        Ok(sender)
-    }
-
-    fn identify_form(
-        &self,
-        head: &Parts,
-        form: &Form,
-        asked: &S3Request<'_>,
-        connection: Connection,
-        now: Timestamp,
-    ) -> Result<FormCaller, S3Error> {
         let Some(claim) = FormClaim::read(form)? else {
             let (tenant, identity) = self.unsigned(&head.headers, connection, now)?;
             form.check_all_known()?;
             return Ok(FormCaller {
-                caller: Authenticated::new(tenant, identity, Mode::Unsigned),
+                caller: Identified(Authenticated::new(tenant, identity, Mode::Unsigned)),
                 length: LengthRange::ANY,
             });
         };
@@ -90,7 +77,7 @@ impl Tenants {
             OpenSession::identity,
         );
         Ok(FormCaller {
-            caller: Authenticated::new(tenant, identity, Mode::Unsigned),
+            caller: Identified(Authenticated::new(tenant, identity, Mode::Unsigned)),
             length,
         })
     }

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::limits::Limits;
+use super::subject_limits::SubjectLimits;
 use crate::config::{self, PrefixPattern, RawPolicy};
 
 /// A tenant: a name, and what it may touch.
@@ -16,7 +18,16 @@ pub struct Tenant {
     /// Its buckets.
     pub grants: Vec<Grant>,
     /// What it may use at most, and how much of that it uses.
-    pub limits: Option<Arc<Limits>>,
+    pub limits: Option<Counted>,
+}
+
+/// Where it is counted what a tenant uses.
+#[derive(Clone, Debug)]
+pub enum Counted {
+    /// With the tenant itself, of which there is one.
+    Alone(Arc<Limits>),
+    /// By its name, since a tenant of a template is made anew for each token.
+    ByName(Arc<SubjectLimits>),
 }
 
 /// One bucket of a tenant: alias, real bucket, region, root, prefixes, actions.
@@ -40,6 +51,8 @@ pub struct Grant {
     pub headers: Vec<String>,
     /// What it is in place of `prefixes` and `actions`, which hold all that the policy is about.
     pub policy: Option<Arc<RawPolicy>>,
+    /// Browsers save its objects, and never show them.
+    pub attachment: bool,
 }
 
 impl Tenant {
@@ -49,8 +62,16 @@ impl Tenant {
             index,
             name: tenant.name.clone(),
             grants: tenant.grants.iter().map(Grant::from_config).collect(),
-            limits: Limits::new(&tenant.limits),
+            limits: Limits::new(&tenant.limits).map(Counted::Alone),
         }
+    }
+
+    /// Its limits; `now` is the time since any fixed moment.
+    pub fn limits(&self, now: Duration) -> Option<Arc<Limits>> {
+        Some(match self.limits.as_ref()? {
+            Counted::Alone(limits) => Arc::clone(limits),
+            Counted::ByName(subjects) => subjects.of(&self.name, now),
+        })
     }
 
     /// The grant whose alias is `alias`; an alias is unique within a tenant.
@@ -72,6 +93,7 @@ impl Grant {
             actions: grant.actions.clone(),
             headers: grant.headers.clone(),
             policy: grant.policy.clone(),
+            attachment: grant.attachment,
         }
     }
 
@@ -165,6 +187,7 @@ mod tests {
             actions: actions.iter().map(ToString::to_string).collect(),
             headers: Vec::new(),
             policy: None,
+            attachment: false,
         }
     }
 

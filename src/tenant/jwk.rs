@@ -121,22 +121,27 @@ impl KeySet {
         message: &[u8],
         signature: &[u8],
     ) -> Verdict {
-        let fits = |key: &&Key| {
-            key.algorithm == algorithm && (key_id.is_none() || key.id.as_deref() == key_id)
-        };
-        let mut candidates = self.0.iter().filter(fits);
-        let Some(first) = candidates.next() else {
-            return Verdict::NoKey;
-        };
-        if key_id.is_none() && candidates.next().is_some() {
+        if !self.has_key(algorithm, key_id) {
             return Verdict::NoKey;
         }
         let good = |key: &Key| key.public.verify_sig(message, signature).is_ok();
-        if good(first) || candidates.any(good) {
+        if self.candidates(algorithm, key_id).any(good) {
             Verdict::Good
         } else {
             Verdict::Wrong
         }
+    }
+
+    /// Whether [`KeySet::verify`] would find a key to check with; nothing is computed.
+    pub(super) fn has_key(&self, algorithm: Algorithm, key_id: Option<&str>) -> bool {
+        let candidates = self.candidates(algorithm, key_id).take(2).count();
+        candidates == 1 || (candidates > 1 && key_id.is_some())
+    }
+
+    fn candidates(&self, algorithm: Algorithm, key_id: Option<&str>) -> impl Iterator<Item = &Key> {
+        self.0.iter().filter(move |key| {
+            key.algorithm == algorithm && (key_id.is_none() || key.id.as_deref() == key_id)
+        })
     }
 }
 

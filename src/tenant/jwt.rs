@@ -93,6 +93,11 @@ impl<'a> Jwt<'a> {
         &self.claims
     }
 
+    /// Whether one of `keys` could have made its signature.
+    pub(super) fn has_key_in(&self, keys: &KeySet) -> bool {
+        keys.has_key(self.algorithm, self.key_id.as_deref())
+    }
+
     /// What `keys` say of its signature.
     pub(super) fn verify(&self, keys: &KeySet) -> Verdict {
         let key_id = self.key_id.as_deref();

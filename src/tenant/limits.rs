@@ -126,6 +126,14 @@ impl Limits {
         }
     }
 
+    /// Whether nothing is under way and everything is paid for: then they are as new.
+    pub(super) fn is_at_rest(&self, now: Duration) -> bool {
+        let is_idle = |count: &Concurrent| count.now.load(Ordering::Relaxed) == 0;
+        let rates = [&self.requests, &self.upload, &self.download];
+        self.concurrent.as_ref().is_none_or(is_idle)
+            && rates.into_iter().flatten().all(|rate| rate.is_paid(now))
+    }
+
     fn rate(&self, way: Way) -> Option<&Rate> {
         match way {
             Way::Download => self.download.as_ref(),
@@ -149,6 +157,10 @@ impl Rate {
             credit: nanos(credit),
             paid_at: AtomicU64::new(0),
         }
+    }
+
+    fn is_paid(&self, now: Duration) -> bool {
+        self.paid_at.load(Ordering::Relaxed) <= nanos(now)
     }
 
     /// What `units` cost, in nanoseconds.

@@ -13,14 +13,16 @@ mod jwt;
 pub mod limits;
 pub mod policy;
 mod session;
+pub mod subject_limits;
 mod template;
 pub mod vend;
 
 pub use authenticate::{
-    Authenticated, Caller, Certified, Connection, Identity, Tenants, bearer_token,
+    Authenticated, Caller, Certified, Connection, Identified, Identity, Peer, Tenants, UnixUser,
+    bearer_token,
 };
 pub use authorize::Permit;
 pub use form::FormCaller;
-pub use grant::{Grant, Tenant};
+pub use grant::{Counted, Grant, Tenant};
 pub use jwk::{BadKeySet, KEY_SET_BYTES, KeySet};
 pub use session::SessionKey;

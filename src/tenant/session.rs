@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
+use crate::config::RevokedSessions;
 use crate::seal::{self, derive};
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
@@ -49,6 +50,12 @@ pub(super) struct Session {
     /// Whom the identity provider said it is.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub(super) subject: Option<Arc<str>>,
+    /// When it was made, in Unix seconds. A token that does not say is taken for the oldest.
+    #[serde(rename = "i", default)]
+    issued: i64,
+    /// The local key that signed for it.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub(super) access_key: Option<Arc<str>>,
     /// Its end, in Unix seconds.
     #[serde(rename = "e")]
     expires: i64,
@@ -91,11 +98,13 @@ impl Seal {
         self.keys.is_empty()
     }
 
-    /// A new key for `whose` requests until `expires`; `None` when there is no secret.
+    /// A new key for `whose` requests from `issued` until `expires`; `None` when there is no secret.
     pub(super) fn make(
         &self,
         whose: Whose,
         subject: Option<Arc<str>>,
+        access_key: Option<Arc<str>>,
+        issued: Timestamp,
         expires: Timestamp,
     ) -> Option<SessionKey> {
         let keys = self.keys.first()?;
@@ -103,6 +112,8 @@ impl Seal {
             key_id: new_id()?.into(),
             whose,
             subject,
+            issued: issued.unix(),
+            access_key,
             expires: expires.unix(),
         };
         let text = serde_json::to_vec(&session).ok()?;
@@ -134,6 +145,15 @@ impl Session {
     /// Whether its time is over at `now`.
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
         now.unix() >= self.expires
+    }
+
+    /// Whether it was given before a time from which alone `revoked` lets sessions count.
+    pub(super) fn is_revoked(&self, revoked: &RevokedSessions) -> bool {
+        let subject = self.subject.as_deref();
+        let own = revoked.subjects.iter();
+        let own = own.filter(|(known, _)| Some(known.as_str()) == subject);
+        let mut times = revoked.before.iter().chain(own.map(|(_, before)| before));
+        times.any(|before| self.issued < before.unix())
     }
 }
 
@@ -185,7 +205,14 @@ mod tests {
 
     fn make(seal: &Seal) -> SessionKey {
         let expires = Timestamp::from_unix(NOW);
-        seal.make(whose(), Some("alice".into()), expires).unwrap()
+        seal.make(
+            whose(),
+            Some("alice".into()),
+            None,
+            expires.plus(-900),
+            expires,
+        )
+        .unwrap()
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::grant::Counted;
+use super::subject_limits::SubjectLimits;
 use super::{Grant, Tenant};
 use crate::config::{self, PrefixPattern};
 use crate::s3::{Code, S3Error};
@@ -37,7 +39,7 @@ impl Template {
                 index,
                 name: template.name.clone(),
                 grants,
-                limits: None,
+                limits: SubjectLimits::new(&template.limits).map(Counted::ByName),
             },
             claims: claims.into_iter().collect(),
         }
@@ -63,7 +65,7 @@ impl Template {
             index: self.pattern.index,
             name: self.pattern.name.clone(),
             grants: self.pattern.grants.clone(),
-            limits: None,
+            limits: self.pattern.limits.clone(),
         };
         for name in &self.claims {
             let value = claim(name).filter(|value| is_segment(value));
@@ -138,6 +140,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::{RevokedSessions, TenantLimits};
 
     fn template(prefixes: &[PrefixPattern]) -> Template {
         let grant = config::Grant {
@@ -150,6 +153,7 @@ mod tests {
             actions: vec!["name/cos:GetObject".into()],
             headers: Vec::new(),
             policy: None,
+            attachment: false,
         };
         let template = config::Template {
             name: "web".into(),
@@ -157,6 +161,9 @@ mod tests {
             identity: 0,
             grants: vec![grant],
             vend: None,
+            allowed_ips: Vec::new(),
+            limits: TenantLimits::default(),
+            revoked: RevokedSessions::default(),
         };
         Template::new(3, &template)
     }

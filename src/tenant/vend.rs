@@ -7,7 +7,7 @@ use http::header::{AUTHORIZATION, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
-use super::authenticate::{Authenticated, Connection, Identity, Tenants};
+use super::authenticate::{Authenticated, Connection, Identified, Identity, Tenants};
 use super::policy::{Policy, Statement, tenant_policy};
 use super::{Grant, Tenant};
 use crate::config::{Config, PrefixPattern, unfold_action};
@@ -28,12 +28,12 @@ pub(super) fn token_hash(token: &[u8]) -> TokenHash {
 impl Tenants {
     /// Who asks for a key, before the body is read: by an authorization token (`GET`, as AWS's SDKs
     /// ask a container's credentials endpoint), or as any request is authenticated (`POST`).
-    pub fn authenticate_vend(
+    pub fn identify_vend(
         &self,
         head: &Parts,
         connection: Connection,
         now: Timestamp,
-    ) -> Result<Authenticated, S3Error> {
+    ) -> Result<Identified, S3Error> {
         self.check_secrecy(connection)?;
         if head.headers.contains_key(ORIGIN) {
             return Err(denied(
@@ -41,11 +41,7 @@ impl Tenants {
             ));
         }
         match head.method {
-            Method::GET => {
-                let caller = self.token_holder(&head.headers)?;
-                self.admit(&caller, connection, now)?;
-                Ok(caller)
-            }
+            Method::GET => self.token_holder(&head.headers).map(Identified),
             // Whatever signs it: who has a link has not its maker's key.
             Method::POST if head.uri.query().is_some() => Err(denied(
                 "no presigned URL is given a key: sign the request in its headers",
@@ -58,13 +54,14 @@ impl Tenants {
                     query: Query::parse("")?,
                     copy_source: None,
                 };
-                let caller = self.authenticate(head, &asked, connection, now)?;
+                let caller = self.identify(head, &asked, connection, now)?;
                 match caller.identity() {
                     Identity::Bearer(_)
                     | Identity::Certificate(_)
                     | Identity::Header(_)
                     | Identity::Qsign(_)
-                    | Identity::Session { .. } => Ok(caller),
+                    | Identity::Session { .. }
+                    | Identity::Unix(_) => Ok(caller),
                     _ => Err(denied(
                         "a key is given to who signs the request or has a token",
                     )),
@@ -224,6 +221,7 @@ mod tests {
             list_default_prefix: false,
             actions: actions.map(str::to_owned).to_vec(),
             headers: Vec::new(),
+            attachment: false,
             policy: None,
         };
         Tenant {

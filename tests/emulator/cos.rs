@@ -1,7 +1,9 @@
 //! What a key with the right policy can do, in both languages.
 
+use std::io::{Read as _, Write as _};
+
 use crate::client::{
-    Ask, BUCKET, Credential, OTHER, REGION, account, emulator, now, policy, temporary_key,
+    Ask, BUCKET, Credential, OTHER, REGION, account, connect, emulator, now, policy, temporary_key,
 };
 
 /// Signs in one of the two languages.
@@ -74,6 +76,22 @@ fn an_object_goes_in_and_comes_out_in_both_languages() {
         let delete = sign(Ask::new("DELETE", target), &key).send(emulator.cos_addr());
         assert_eq!(delete.status, 204);
         assert!(!emulator.object_exists(BUCKET, "t1/a b+中'()*~"));
+    }
+}
+
+/// Some SDKs look names up as they came, and one adds a header to what it has signed.
+#[test]
+fn what_coss_sdks_rely_on_is_so() {
+    let emulator = emulator();
+    let put = Ask::new("PUT", "/t1/a").body("x").cos(&tenant(&emulator));
+    let put = put.header("x-cos-sdk-log-debug", "off");
+    let mut stream = connect(emulator.cos_addr());
+    stream.write_all(&[put.head(), put.body].concat()).unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+    for name in ["Content-Length", "ETag", "x-cos-request-id"] {
+        assert!(said.contains(&format!("\r\n{name}: ")), "{name} in {said}");
     }
 }
 

@@ -199,6 +199,125 @@ fn a_policy_in_a_get_is_encoded_twice() {
     assert!(reply.text().contains("TmpSecretKey"), "{}", reply.text());
 }
 
+/// A call in the older form, as the COS STS SDKs make it; `host` is signed, which need not be the one sent to.
+#[expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
+fn form_call(
+    emulator: &cosgate::emulator::Emulator,
+    key: &Credential,
+    host: &str,
+    parameters: &[(&str, &str)],
+) -> Value {
+    use base64::Engine as _;
+    use cosgate::sign::encoding::push_encoded;
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    let time = now().unix().to_string();
+    let mut all = vec![
+        ("Nonce", "12345"),
+        ("Region", "ap-guangzhou"),
+        ("SecretId", &key.id),
+        ("Timestamp", &time),
+        ("Version", "2018-08-13"),
+    ];
+    all.extend(key.token.as_deref().map(|token| ("Token", token)));
+    all.extend(parameters);
+    all.sort_unstable();
+    let pairs: Vec<_> = (all.iter().map(|(name, value)| format!("{name}={value}"))).collect();
+    let text = format!("POST{host}/?{}", pairs.join("&"));
+    let secret = key.secret.expose().as_bytes();
+    let mac = if all.contains(&("SignatureMethod", "HmacSHA256")) {
+        let mac = Hmac::<sha2::Sha256>::new_from_slice(secret).unwrap();
+        mac.chain_update(text).finalize().into_bytes().to_vec()
+    } else {
+        let mac = Hmac::<sha1::Sha1>::new_from_slice(secret).unwrap();
+        mac.chain_update(text).finalize().into_bytes().to_vec()
+    };
+    let signature = base64::prelude::BASE64_STANDARD.encode(mac);
+    all.push(("Signature", &signature));
+    let mut body = String::new();
+    for (name, value) in all {
+        body.push_str(name);
+        body.push('=');
+        push_encoded(&mut body, value.as_bytes());
+        body.push('&');
+    }
+    let reply = Ask::new("POST", "/")
+        .header("host", "127.0.0.1:9101")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(body)
+        .send(emulator.sts_addr());
+    assert_eq!(reply.status, 200);
+    serde_json::from_slice::<Value>(&reply.body).unwrap()["Response"].clone()
+}
+
+#[test]
+fn the_older_form_of_calls_is_answered_and_as_strict() {
+    let arn = "qcs::cam::uin/100000000001:roleName/r";
+    let emulator = emulator_with(EmulatorConfig {
+        roles: vec![EmulatorRole {
+            arn: arn.to_owned(),
+            external_id: None,
+            web_identity: None,
+        }],
+        ..EmulatorConfig::default()
+    });
+    let policy = some_policy().to_string();
+    let federation = [
+        ("Action", "GetFederationToken"),
+        ("DurationSeconds", "900"),
+        ("Name", "cos-sts-java"),
+        ("Policy", &policy),
+    ];
+    let said = |key: &Credential, host, parameters: &[_]| {
+        let json = form_call(&emulator, key, host, parameters);
+        let code = json["Error"]["Code"].as_str().unwrap_or_default();
+        (code.to_owned(), json)
+    };
+    // The Java SDK signs STS's own name when it is sent elsewhere, the others what they are told.
+    for host in ["127.0.0.1:9101", "127.0.0.1", "sts.tencentcloudapi.com"] {
+        let (code, json) = said(&account(), host, &federation);
+        assert_eq!(code, "", "{json}");
+        let left = json["ExpiredTime"].as_i64().unwrap() - now().unix();
+        assert!((895..=905).contains(&left), "{left}");
+    }
+    let role = [
+        ("Action", "AssumeRole"),
+        ("RoleArn", arn),
+        ("RoleSessionName", "cos-sts-java"),
+        ("SignatureMethod", "HmacSHA256"),
+    ];
+    let (code, json) = said(&account(), "sts.tencentcloudapi.com", &role);
+    assert_eq!(code, "", "{json}");
+
+    let failure = "AuthFailure.SignatureFailure";
+    let host = "sts.tencentcloudapi.com";
+    assert_eq!(said(&account(), "sts.example.com", &federation).0, failure);
+    let impostor = Credential {
+        secret: Secret::new("guess"),
+        ..account()
+    };
+    assert_eq!(said(&impostor, host, &federation).0, failure);
+    let temporary = temporary_key(&emulator, &some_policy());
+    let (code, _) = said(&temporary, host, &federation);
+    assert_eq!(code, "FailedOperation.TempKeyNotAllowed");
+    let tokenless = Credential {
+        token: None,
+        ..temporary
+    };
+    let (code, _) = said(&tokenless, host, &federation);
+    assert_eq!(code, "AuthFailure.TokenFailure");
+    let undefined = [
+        ("Action", "GetFederationToken"),
+        ("Name", "cos"),
+        ("Policy", "undefined"),
+    ];
+    let (code, _) = said(&account(), host, &undefined);
+    assert_eq!(code, "InvalidParameter.StrategyFormatError");
+}
+
 /// The codes of `AssumeRole` with these changes to a good body, on an account with one role.
 #[expect(
     clippy::indexing_slicing,

@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 
 import fence
+import temporary_keys
 import with_awscli
 import with_boto3
 import with_browser
@@ -27,6 +28,7 @@ import with_restic
 import with_s3cmd
 import with_s5cmd
 import with_sdk
+import with_temporary_keys
 from harness import CheckFailed, Place
 
 # Longest first, so that the last one running is a short one.
@@ -106,6 +108,19 @@ def run_group(group, place, args, report):
             report.line("ok", name)
 
 
+def direct(args):
+    """What clients need that go to COS themselves."""
+    if not args.cosgate:
+        return {}
+    files = args.certificates
+    return {
+        "certificates": files,
+        "direct": temporary_keys.Direct(args.cosgate, args.cos, args.sts),
+        "java_folder": args.java,
+        "sts_behind_tls": temporary_keys.behind_tls(args.sts, files / "server.pem", files / "server.key"),
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--endpoint", required=True, help="http://127.0.0.1:PORT, or https")
@@ -113,15 +128,24 @@ def main():
     parser.add_argument("--node", type=Path, required=True, help="folder with client.mjs and its packages")
     parser.add_argument("--signature", choices=["s3", "cos"], default="s3", help="what the proxy runs with")
     parser.add_argument("--rust", type=Path, help="the program of rust/; without it nothing runs that needs it")
+    parser.add_argument("--cosgate", help="the program; without it nothing runs that needs its keys or COS itself")
+    parser.add_argument("--cos", help="http://ADDRESS of the embedded COS")
+    parser.add_argument("--sts", help="http://ADDRESS of the embedded STS")
+    parser.add_argument("--certificates", type=Path, help="the folder that `cosgate certs` made")
+    parser.add_argument("--java", type=Path, help="folder with the class of java/; without it nothing runs that needs it")
     parser.add_argument("--only", default="*", help="shell pattern of the checks to run, such as 'boto3/path list_*'")
     parser.add_argument("--all", action="store_true", help="run what the table of skips names, too")
     args = parser.parse_args()
 
     with_boto3.resolve_localhost()
     with tempfile.TemporaryDirectory(prefix="cosgate-interop-") as folder:
-        place = Place(args.endpoint.rstrip("/"), Path(folder), args.authority, args.node, args.rust)
+        place = Place(args.endpoint.rstrip("/"), Path(folder), args.authority, args.node, args.rust, **direct(args))
         os.environ.update(place.trust)  # for the clients that are Python's own
         groups = [*GROUPS, *(with_sdk.RUST_GROUPS if args.rust else [])]
+        # What these do at COS is the same whatever the proxy's own signature.
+        if args.cosgate and args.signature == "s3":
+            groups += with_temporary_keys.GROUPS
+            groups += with_temporary_keys.JAVA_GROUPS if args.java else []
         groups = [group for group in groups if group.uploads or not place.tls]
         report = Report(f"{args.signature}/{place.scheme}")
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:

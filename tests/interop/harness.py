@@ -46,6 +46,10 @@ class Place:
     authority_file: Path | None = None
     node_folder: Path | None = None  # where client.mjs and its packages are
     rust_program: Path | None = None
+    java_folder: Path | None = None  # where the class of java/ and its lib/ are
+    certificates: Path | None = None  # what `cosgate certs` made
+    direct: object | None = None  # COS and STS behind the proxy
+    sts_behind_tls: str | None = None
 
     @property
     def tls(self):

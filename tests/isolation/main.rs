@@ -65,9 +65,9 @@ fn random_run(signature: &str) {
     let seed = config.rng_seed;
     let outcome = TestRunner::new(config).run(&operations::run(), |run| {
         let world = names::world(signature, run.second_fence);
-        let mut model = Model::new(&world);
-        for (who, operation) in &run.steps {
-            model.step(*who, operation);
+        let mut model = Model::new(&world, signature);
+        for (who, style, operation) in &run.steps {
+            model.step(*who, *style, operation);
         }
         model.end();
         Ok(())

@@ -7,7 +7,9 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use quick_xml::escape::escape;
 
 use crate::names::{Bucket, FAR, Folder, Name, PUBLIC, Who, climbs};
-use crate::operations::{Form, From, Listing, Operation, Reading, Spot, Tagging, Tamper, UploadOf};
+use crate::operations::{
+    Form, From, Listing, Operation, Reading, Spot, Style, Tagging, Tamper, UploadOf,
+};
 use crate::support::{BUCKET, Call, Client, Reply, World, element, elements};
 use crate::wire::{
     BOUNDARY, MARKS, decoded, entries, form_body, marked, marker, names_in, plain, readable,
@@ -18,6 +20,10 @@ use crate::wire::{
 const PUBLIC_MARK: &str = "b0dy-public";
 pub struct Model<'w> {
     world: &'w World,
+    /// How COS is spoken to.
+    signature: &'w str,
+    /// How the step's requests name their bucket.
+    style: Style,
     /// The one connection on which both tenants ask.
     client: Client,
     tenants: [Tenant; 2],
@@ -52,7 +58,7 @@ struct Upload {
 }
 
 impl<'w> Model<'w> {
-    pub fn new(world: &'w World) -> Self {
+    pub fn new(world: &'w World, signature: &'w str) -> Self {
         let mut public = BTreeMap::new();
         for key in PUBLIC {
             let bytes = format!("{PUBLIC_MARK} {key}").into_bytes();
@@ -65,6 +71,8 @@ impl<'w> Model<'w> {
         world.emulator.counters().reset();
         Self {
             world,
+            signature,
+            style: Style::Path,
             client: Client::connect(world.gateway.addr),
             tenants: Default::default(),
             public,
@@ -73,7 +81,8 @@ impl<'w> Model<'w> {
     }
 
     /// Does it, and holds the answer, what COS was asked and what it has then to the model.
-    pub fn step(&mut self, who: Who, operation: &Operation) {
+    pub fn step(&mut self, who: Who, style: Style, operation: &Operation) {
+        self.style = style;
         match operation {
             Operation::Abort(of) => self.abort(who, *of),
             Operation::Begin(to) => self.begin(who, *to),
@@ -196,7 +205,14 @@ impl<'w> Model<'w> {
 
     fn delete(&mut self, who: Who, at: Spot) {
         let key = who.name(at.name);
-        let reply = self.ask(who, "DELETE", &target(at.bucket, &key));
+        // Without versioning each object is its version `null`, which may be named.
+        let version = if self.written.is_multiple_of(2) {
+            ""
+        } else {
+            "?versionId=null"
+        };
+        let call = format!("{}{version}", target(at.bucket, &key));
+        let reply = self.ask(who, "DELETE", &call);
         if who.writes(at.bucket, &key) {
             reply.assert_ok();
             self.tenants[who as usize].objects.remove(&(at.bucket, key));
@@ -239,10 +255,19 @@ impl<'w> Model<'w> {
     fn copy(&mut self, who: Who, from: Spot, to: Spot) {
         let (source, key) = (who.name(from.name), who.name(to.name));
         let call = self.call(who, "PUT", &target(to.bucket, &key));
-        let call = call.header("x-amz-copy-source", &target(from.bucket, &source));
+        let version = if self.written.is_multiple_of(2) {
+            ""
+        } else {
+            "?versionId=null"
+        };
+        let named = format!("{}{version}", target(from.bucket, &source));
+        let call = call.header("x-amz-copy-source", &named);
         let reply = self.send(who, &call);
         if !who.writes(to.bucket, &key) || !who.reads(from.bucket, &source) {
             return self.assert_refused(&reply);
+        }
+        if self.is_too_far(from.bucket, to.bucket, &reply) {
+            return;
         }
         match self.find(who, from.bucket, &source) {
             None => reply.assert_error(404, "NoSuchKey"),
@@ -294,11 +319,7 @@ impl<'w> Model<'w> {
         let body = form_body(who, to.bucket, &signed, &key, &object.bytes);
         let policy = marked(vec![signed.clone()]);
         self.tenants[who as usize].named.extend(policy);
-        let call = Call::new(
-            self.world.gateway.addr,
-            "POST",
-            &format!("/{}", to.bucket.alias()),
-        );
+        let call = self.bare("POST", &format!("/{}", to.bucket.alias()));
         let kind = format!("multipart/form-data; boundary={BOUNDARY}");
         let reply = self.send(who, &call.header("content-type", &kind).body(body));
         if key == signed && who.writes(to.bucket, &key) {
@@ -315,13 +336,14 @@ impl<'w> Model<'w> {
             .call(who, "GET", &target(at.bucket, &key))
             .presigned(60);
         let (path, query) = link.target.split_once('?').unwrap();
-        let mut used = Call::new(self.world.gateway.addr, "GET", &link.target);
+        let mut used = link.clone();
         match tamper {
             Tamper::Nothing => {}
             Tamper::Id => used.target = link.target.replace(who.key().0, who.other().key().0),
             Tamper::Method => used.method = "DELETE".into(),
             Tamper::Name(name) => {
-                used.target = format!("{}?{query}", target(at.bucket, &who.name(name)));
+                let other = self.bare("GET", &target(at.bucket, &who.name(name)));
+                used.target = format!("{}?{query}", other.target);
             }
         }
         let as_signed = used.method == "GET" && used.target == format!("{path}?{query}");
@@ -378,6 +400,9 @@ impl<'w> Model<'w> {
         let reply = self.send(who, &call);
         if !who.reads(from.bucket, &source) {
             return self.assert_refused(&reply);
+        }
+        if who.writes(at.bucket, &at.key) && self.is_too_far(from.bucket, at.bucket, &reply) {
+            return;
         }
         if self.is_known(who, &at, upload, &reply) {
             match self.find(who, from.bucket, &source) {
@@ -568,7 +593,20 @@ impl<'w> Model<'w> {
     }
 
     fn call(&self, who: Who, method: &str, target: &str) -> Call {
-        Call::new(self.world.gateway.addr, method, target).signed_by(who.key())
+        self.bare(method, target).signed_by(who.key())
+    }
+
+    /// An unsigned request; `target` is in path style.
+    fn bare(&self, method: &str, target: &str) -> Call {
+        let addr = self.world.gateway.addr;
+        let bucket = target[1..].split(['/', '?']).next().unwrap();
+        if self.style == Style::Path || bucket.is_empty() {
+            return Call::new(addr, method, target);
+        }
+        let rest = &target[1 + bucket.len()..];
+        let slash = if rest.starts_with('/') { "" } else { "/" };
+        Call::new(addr, method, &format!("{slash}{rest}"))
+            .header("host", &format!("{bucket}.s3.localhost"))
     }
 
     fn ask(&mut self, who: Who, method: &str, target: &str) -> Reply {
@@ -616,6 +654,17 @@ impl<'w> Model<'w> {
             reply.text()
         );
         assert_eq!(self.world.upstream_requests(), 0, "COS was asked");
+    }
+
+    /// Whether S3's words cannot say the copy, since it is from another region; asserts that it was told.
+    fn is_too_far(&self, from: Bucket, to: Bucket, reply: &Reply) -> bool {
+        let is_away = |bucket| bucket == Bucket::Away;
+        let too_far = self.signature == "s3" && is_away(from) != is_away(to);
+        if too_far {
+            reply.assert_error(501, "NotImplemented");
+            assert_eq!(self.world.upstream_requests(), 0, "COS was asked");
+        }
+        too_far
     }
 
     /// Nothing that COS was asked for lies outside what the tenant sees.

@@ -12,7 +12,14 @@ use crate::names::{Bucket, Folder, LEAVES, Name, Who};
 pub struct Run {
     /// The key that COS gets is bounded too.
     pub second_fence: bool,
-    pub steps: Vec<(Who, Operation)>,
+    pub steps: Vec<(Who, Style, Operation)>,
+}
+
+/// Where a request names its bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    Host,
+    Path,
 }
 
 #[derive(Clone, Debug)]
@@ -128,7 +135,8 @@ pub enum From {
 
 pub fn run() -> impl Strategy<Value = Run> {
     let who = select(vec![Who::Acme, Who::Globex]);
-    (any::<bool>(), vec((who, operation()), 0..100)).prop_map(|(second_fence, steps)| Run {
+    let style = select(vec![Style::Host, Style::Path]);
+    (any::<bool>(), vec((who, style, operation()), 0..100)).prop_map(|(second_fence, steps)| Run {
         second_fence,
         steps,
     })

@@ -163,9 +163,14 @@ pub fn decoded(text: &str) -> String {
 /// What an answer may repeat of a request.
 pub fn names_in(call: &Call) -> BTreeSet<String> {
     let (path, query) = call.target.split_once('?').unwrap_or((&call.target, ""));
-    let (bucket, key) = path[1..]
-        .split_once('/')
-        .unwrap_or_else(|| (&path[1..], ""));
+    let mut headers = call.headers.iter();
+    let host = headers.find(|(name, _)| name == "host").unwrap();
+    let (bucket, key) = match host.1.strip_suffix(".s3.localhost") {
+        Some(bucket) => (bucket, &path[1..]),
+        None => path[1..]
+            .split_once('/')
+            .unwrap_or_else(|| (&path[1..], "")),
+    };
     let token = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
     let body = String::from_utf8_lossy(&call.body);
     let mut texts = vec![bucket.to_owned(), decoded(key)];

@@ -27,8 +27,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cosgate::config::{Config, Sources};
+use cosgate::config::{Config, Listen, Sources};
 use cosgate::emulator::{Emulator, EmulatorConfig};
+use cosgate::listen::Listening;
 use cosgate::observe::{Metrics, access_log};
 use cosgate::proxy::Shared;
 use cosgate::secret::Secret;
@@ -207,8 +208,17 @@ impl Gateway {
     pub fn start_late(ip: std::net::IpAddr, toml: &str, late: i64) -> Self {
         let config = config(toml);
         let tls = cosgate::tls::acceptor(&config.server).unwrap();
-        let listener = TcpListener::bind((ip, 0)).unwrap();
-        let addr = listener.local_addr().unwrap();
+        let (listener, addr) = match &config.server.listen {
+            Listen::Tcp(_) => {
+                let listener = TcpListener::bind((ip, 0)).unwrap();
+                let addr = listener.local_addr().unwrap();
+                (Listening::Tcp(listener), addr)
+            }
+            unix @ Listen::Unix(_) => {
+                let listener = Listening::bind(unix, config.server.socket_mode).unwrap();
+                (listener, (ip, 9000).into()) // what it is called in a Host
+            }
+        };
         let (stop, stopped) = oneshot::channel();
         let metrics = Metrics::new(config.server.threads);
         let log = Log::default();

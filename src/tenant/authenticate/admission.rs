@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use ipnet::IpNet;
 
-use super::{Authenticated, Connection};
+use super::{Authenticated, Connection, Peer};
 use crate::config::{Admission, CertificateName, Config};
 use crate::s3::{Code, S3Error};
 use crate::timestamp::Timestamp;
@@ -17,12 +17,15 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 /// What all tenants ask.
 #[derive(Debug)]
 pub(super) struct Admissions {
-    /// By the tenant's index. A template's tenants ask nothing.
+    /// By the tenant's index; a template's tenants ask no certificate.
     rules: Vec<Admission>,
     /// Each with its tenant's index.
     certificates: Vec<(Arc<str>, usize)>,
     by_name: HashMap<CertificateName, usize>,
+    /// The tenant's index by the number of a user.
+    users: HashMap<u32, usize>,
     trusted_proxies: Vec<IpNet>,
+    trusted_users: Vec<u32>,
 }
 
 /// The tenant that a connection's certificate names.
@@ -35,8 +38,8 @@ pub struct Certified {
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
-    /// The client's address: the connection's, or what trusted proxies say.
-    pub address: IpAddr,
+    /// The client's address: the connection's, or what trusted proxies say. A Unix socket has none.
+    pub address: Option<IpAddr>,
     /// A proxy stands between, known or not.
     pub is_forwarded: bool,
 }
@@ -45,20 +48,26 @@ impl Admissions {
     pub(super) fn new(config: &Config) -> Self {
         let mut certificates = Vec::new();
         let mut by_name = HashMap::new();
+        let mut users = HashMap::new();
         for (index, tenant) in config.tenants.iter().enumerate() {
+            users.extend(tenant.admission.unix_users.iter().map(|uid| (*uid, index)));
             for name in &tenant.admission.client_certs {
                 by_name.insert(name.clone(), certificates.len());
                 certificates.push((name.to_string().into(), index));
             }
         }
+        let tenants = config.tenants.iter();
+        let tenants = tenants.map(|tenant| tenant.admission.clone());
+        let templates = config.templates.iter().map(|template| Admission {
+            allowed_ips: template.allowed_ips.clone(),
+            ..Admission::default()
+        });
         Self {
-            rules: config
-                .tenants
-                .iter()
-                .map(|tenant| tenant.admission.clone())
-                .collect(),
+            rules: tenants.chain(templates).collect(),
             certificates,
             by_name,
+            users,
+            trusted_users: config.server.trusted_users.clone(),
             trusted_proxies: config.server.trusted_proxies.clone(),
         }
     }
@@ -94,12 +103,24 @@ impl Admissions {
         (now <= certified.not_after).then_some((name, *tenant))
     }
 
+    /// The tenant of the user at the other end of a Unix socket, and the user.
+    pub(super) fn user(&self, connection: Connection) -> Option<(u32, usize)> {
+        let uid = connection.user?.uid;
+        Some((uid, *self.users.get(&uid)?))
+    }
+
     /// Who stands behind `peer`: the last address of `X-Forwarded-For` that is no trusted proxy's,
     /// read from the end, for all before it may be made up. Nobody else's word is taken.
-    pub(super) fn caller(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, S3Error> {
-        let peer = peer.to_canonical();
+    pub(super) fn caller(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, S3Error> {
+        let (peer, is_trusted) = match peer {
+            Peer::Tcp(peer) => {
+                let address = peer.ip().to_canonical();
+                (Some(address), self.trusts(address))
+            }
+            Peer::Unix(user) => (None, self.trusted_users.contains(&user.uid)),
+        };
         let has_header = headers.contains_key(FORWARDED_FOR) || headers.contains_key("forwarded");
-        if !self.trusts(peer) {
+        if !is_trusted {
             return Ok(Caller {
                 address: peer,
                 is_forwarded: has_header,
@@ -110,8 +131,9 @@ impl Admissions {
         'hops: for line in lines.rev() {
             let line = line.to_str().map_err(|_| malformed())?;
             for hop in line.rsplit(',') {
-                address = hop_address(hop).ok_or_else(malformed)?;
-                if !self.trusts(address) {
+                let hop = hop_address(hop).ok_or_else(malformed)?;
+                address = Some(hop);
+                if !self.trusts(hop) {
                     break 'hops;
                 }
             }
@@ -143,11 +165,15 @@ impl Admissions {
                 caller.tenant().name
             ));
         }
-        let contains = |network: &IpNet| network.contains(&connection.address);
+        let address = connection.address;
+        let contains = |network: &IpNet| address.is_some_and(|address| network.contains(&address));
         if !rule.allowed_ips.is_empty() && !rule.allowed_ips.iter().any(contains) {
+            let address = address.map_or_else(
+                || "a Unix socket without a trusted proxy".to_owned(),
+                |address| address.to_string(),
+            );
             return denied(format!(
-                "{} is not in allowed_ips of the tenant {}",
-                connection.address,
+                "{address} is not in allowed_ips of the tenant {}",
                 caller.tenant().name
             ));
         }
@@ -184,8 +210,11 @@ fn malformed() -> S3Error {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use http::HeaderValue;
 
+    use super::super::UnixUser;
     use super::*;
 
     fn admissions(trusted: &[&str]) -> Admissions {
@@ -197,19 +226,44 @@ mod tests {
                 .enumerate()
                 .map(|(index, name)| (CertificateName::Dns((*name).to_owned()), index))
                 .collect(),
+            users: HashMap::new(),
             trusted_proxies: trusted.iter().map(|text| text.parse().unwrap()).collect(),
+            trusted_users: vec![33],
         }
     }
 
     fn caller(trusted: &[&str], peer: &str, lines: &[&str]) -> Option<(String, bool)> {
+        let peer = Peer::Tcp(SocketAddr::new(peer.parse().unwrap(), 1));
+        caller_of(trusted, peer, lines)
+    }
+
+    fn caller_of(trusted: &[&str], peer: Peer, lines: &[&str]) -> Option<(String, bool)> {
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
         }
-        let found = admissions(trusted).caller(&headers, peer.parse().unwrap());
-        found
-            .ok()
-            .map(|caller| (caller.address.to_string(), caller.is_forwarded))
+        let found = admissions(trusted).caller(&headers, peer).ok()?;
+        let address = found.address.map(|address| address.to_string());
+        Some((address.unwrap_or_default(), found.is_forwarded))
+    }
+
+    #[test]
+    fn of_those_on_a_unix_socket_only_a_trusted_user_speaks_for_others() {
+        let user = |uid| Peer::Unix(UnixUser { uid, is_own: true });
+        for (uid, lines, address, is_forwarded) in [
+            (33, &["1.1.1.1, 192.0.2.1, 10.1.1.1"][..], "192.0.2.1", true),
+            (33, &[], "", true),
+            (34, &["192.0.2.1"], "", true),
+            (34, &[], "", false),
+        ] {
+            let found = caller_of(&["10.0.0.0/8"], user(uid), lines);
+            assert_eq!(
+                found,
+                Some((address.to_owned(), is_forwarded)),
+                "{uid} {lines:?}"
+            );
+        }
+        assert_eq!(caller_of(&[], user(33), &["junk"]), None);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Who may call without a key: somebody on this machine, and no web page that they look at.
+//! Who may call without a key: somebody on this machine, and no web page that they look at. By a Unix
+//! socket it is the user that runs cosgate: there the kernel says who comes.
 //!
 //! A page can make a browser send requests to loopback, by its own name if it controls the DNS. So the
 //! connection, the name and the browser's own marks must all say that no page is behind the request.
@@ -41,7 +42,14 @@ impl AnonymousRule {
         let tenant = self.tenant.ok_or_else(|| {
             denied("this request is not signed: sign it with a local access key, or mark a tenant anonymous = true")
         })?;
-        if !connection.loopback && !self.remote {
+        let is_own = connection.user.is_some_and(|user| user.is_own);
+        if connection.user.is_some() && !is_own && !self.remote {
+            return Err(denied(
+                "unsigned requests of this user are not served: sign it with a local access key, name the \
+                 user in unix_users of a tenant, or set [server] allow_remote_anonymous = true",
+            ));
+        }
+        if !connection.loopback && !is_own && !self.remote {
             return Err(denied(
                 "unsigned requests are served on loopback only: sign it with a local access key, or set \
                  [server] allow_remote_anonymous = true",

@@ -1,5 +1,6 @@
 //! `Authorization: Bearer`: a token of an identity provider that is configured.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -66,7 +67,7 @@ impl Tenants {
             ));
         }
         self.check_secrecy(connection)?;
-        let proof = self.prove(token, now)?;
+        let proof = self.prove(token, connection.address, now)?;
         let payload = content_sha256(&head.headers)?.map_or(Ok(Mode::Unsigned), Mode::parse)?;
         let identity = Identity::Bearer(Arc::clone(&proof.subject));
         Ok(Authenticated::new(&proof.tenant, identity, payload))
@@ -74,7 +75,7 @@ impl Tenants {
 
     /// Refuses a connection on which others could read a token or a key.
     pub(in crate::tenant) fn check_secrecy(&self, connection: Connection) -> Result<(), S3Error> {
-        if connection.tls || connection.loopback || self.allow_plain_bearer {
+        if connection.is_private() || self.allow_plain_bearer {
             return Ok(());
         }
         Err(S3Error::new(
@@ -92,8 +93,18 @@ impl Tenants {
         identity.lacks_key_of(&token).then_some(index)
     }
 
-    /// What `token` proves at `now`.
-    pub(super) fn prove(&self, token: &str, now: Timestamp) -> Result<Arc<Proof>, S3Error> {
+    /// Counts the key sets that have been put in use: what one of them refused, the same refuses again.
+    pub fn key_revisions(&self) -> u64 {
+        self.identities.iter().map(IdentityProvider::revision).sum()
+    }
+
+    /// What `token`, which came from `address`, proves at `now`.
+    pub(super) fn prove(
+        &self,
+        token: &str,
+        address: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<Arc<Proof>, S3Error> {
         if self.identities.is_empty() {
             return Err(S3Error::new(
                 Code::InvalidArgument,
@@ -105,7 +116,11 @@ impl Tenants {
             let identity = self.identities.get(proof.identity);
             identity.is_some_and(|identity| identity.revision() == proof.revision)
         };
-        let proof = (self.proofs).get(token, is_current, || self.check(token, now))?;
+        let check = || {
+            let check = || self.check(token, now);
+            self.strangers.hold(address, now, check)
+        };
+        let proof = self.proofs.get(token, is_current, check)?;
         proof.validity.check(now)?;
         Ok(proof)
     }

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::jwk::KeySet;
 use super::session::Seal;
 use super::template::Template;
 use super::vend::{self, TokenHash};
-use crate::config::{CertificateName, Config};
+use crate::config::{CertificateName, Config, RevokedSessions};
 use crate::payload::{ChunkSignatures, Mode};
 use crate::s3::{Code, S3Error, S3Request, native};
 use crate::secret::Secret;
@@ -34,6 +35,7 @@ mod remembered;
 mod session;
 mod sigv2_url;
 mod sigv4;
+mod strangers;
 
 use admission::Admissions;
 pub use admission::{Caller, Certified};
@@ -43,8 +45,9 @@ pub use bearer::bearer_token;
 use local_key::LocalKey;
 use remembered::Remembered;
 pub(super) use session::OpenSession;
-use session::{not_ours, session_token};
+use session::{SECURITY_TOKEN, not_ours, session_token};
 pub(super) use sigv4::SERVICE;
+use strangers::Strangers;
 
 /// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
 pub(super) const MAX_SKEW: i64 = 900;
@@ -66,8 +69,12 @@ pub struct Tenants {
     /// For each authorization token that gets a temporary key, the tenant.
     pub(super) vend_tokens: HashMap<TokenHash, usize>,
     proofs: Remembered<Proof>,
+    strangers: Strangers,
     seal: Seal,
     sessions: Remembered<OpenSession>,
+    /// By the tenant's index, templates after tenants.
+    revoked: Vec<RevokedSessions>,
+    revoked_of_all: RevokedSessions,
     /// How long session keys live at most.
     max_session: Duration,
     /// Tokens may come over plain HTTP from elsewhere.
@@ -89,6 +96,11 @@ pub struct Authenticated {
     chunks: Option<ChunkSignatures>,
 }
 
+/// A caller whose proof is good. It may do nothing yet: only [`Tenants::admit`] makes an
+/// [`Authenticated`] of it.
+#[derive(Debug)]
+pub struct Identified(pub(super) Authenticated);
+
 /// By what a caller is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
@@ -108,13 +120,17 @@ pub enum Identity {
     PresignedV2(Arc<str>),
     /// COS's own signature in an `Authorization` header, under this local key id.
     Qsign(Arc<str>),
-    /// SigV4, in a header or a URL, under a session key.
+    /// SigV4 or COS's own signature, in a header or a URL, under a session key.
     Session {
         /// The key's id.
         key_id: Arc<str>,
         /// Whom the identity provider said it is, if the key was got with a token.
         subject: Option<Arc<str>>,
+        /// The local key that the key was got with, if it was not a token.
+        access_key: Option<Arc<str>>,
     },
+    /// The user of this machine who has this number.
+    Unix(u32),
     /// An authorization token for temporary keys, and for nothing else.
     VendToken,
 }
@@ -128,8 +144,44 @@ pub struct Connection {
     pub tls: bool,
     /// Whom its certificate names.
     pub certificate: Option<Certified>,
-    /// The client's address, proxies that are trusted left out.
-    pub address: IpAddr,
+    /// Who came by a Unix socket, if no proxy stands between.
+    pub user: Option<UnixUser>,
+    /// The client's address, proxies that are trusted left out; nobody has one on a Unix socket.
+    pub address: Option<IpAddr>,
+}
+
+impl Connection {
+    /// Whether nobody else can read what passes on it.
+    fn is_private(&self) -> bool {
+        self.tls || self.loopback || self.user.is_some()
+    }
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub enum Peer {
+    /// Its address.
+    Tcp(SocketAddr),
+    /// Whom the kernel says it is.
+    Unix(UnixUser),
+}
+
+/// A user of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnixUser {
+    /// Its number.
+    pub uid: u32,
+    /// It is the one that runs cosgate.
+    pub is_own: bool,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(user) => write!(f, "the user {}", user.uid),
+        }
+    }
 }
 
 impl Tenants {
@@ -165,8 +217,17 @@ impl Tenants {
             templates: templates.collect(),
             vend_tokens: vend::tokens(config),
             proofs: Remembered::new(),
+            strangers: Strangers::default(),
             seal: Seal::new(config.server.session_secrets.iter()),
             sessions: Remembered::new(),
+            revoked: (config.tenants.iter().map(|tenant| &tenant.revoked))
+                .chain(config.templates.iter().map(|template| &template.revoked))
+                .cloned()
+                .collect(),
+            revoked_of_all: RevokedSessions {
+                before: config.server.sessions_not_before,
+                ..RevokedSessions::default()
+            },
             max_session: config.server.max_session,
             allow_plain_bearer: config.server.allow_plain_bearer,
             region: config
@@ -203,11 +264,7 @@ impl Tenants {
         }
     }
 
-    /// Finds out who sent `head`, which is as it came, and `asked`, which is in S3's words. `now` is the
-    /// local clock.
-    ///
-    /// Any mark of a signature makes the request one that must be signed well: nothing falls back
-    /// from a failed signature to the anonymous tenant.
+    /// Both steps of finding out who asks: [`Tenants::identify`] and [`Tenants::admit`].
     pub fn authenticate(
         &self,
         head: &Parts,
@@ -216,18 +273,34 @@ impl Tenants {
         now: Timestamp,
     ) -> Result<Authenticated, S3Error> {
         let caller = self.identify(head, asked, connection, now)?;
-        self.admit(&caller, connection, now)?;
-        Ok(caller)
+        self.admit(caller, connection, now)
     }
 
-    /// Holds a caller whose proof is good to what else its tenant asks.
-    pub(super) fn admit(
+    /// Finds out who sent `head`, which is as it came, and `asked`, which is in S3's words. `now` is the
+    /// local clock.
+    ///
+    /// Any mark of a signature makes the request one that must be signed well: nothing falls back
+    /// from a failed signature to the anonymous tenant.
+    pub fn identify(
         &self,
-        caller: &Authenticated,
+        head: &Parts,
+        asked: &S3Request<'_>,
         connection: Connection,
         now: Timestamp,
-    ) -> Result<(), S3Error> {
-        self.admissions.check(caller, connection, now)
+    ) -> Result<Identified, S3Error> {
+        let caller = self.proven(head, asked, connection, now);
+        caller.map(Identified)
+    }
+
+    /// Holds a caller whose proof is good to what else its tenant asks: a certificate, an address.
+    pub fn admit(
+        &self,
+        Identified(caller): Identified,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<Authenticated, S3Error> {
+        self.admissions.check(&caller, connection, now)?;
+        Ok(caller)
     }
 
     /// Whom a connection's certificate with these names is; it counts until `not_after`.
@@ -236,11 +309,11 @@ impl Tenants {
     }
 
     /// Where a request with `headers` comes from, on a connection with `peer`.
-    pub fn caller(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, S3Error> {
+    pub fn caller(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, S3Error> {
         self.admissions.caller(headers, peer)
     }
 
-    fn identify(
+    fn proven(
         &self,
         head: &Parts,
         asked: &S3Request<'_>,
@@ -253,18 +326,15 @@ impl Tenants {
         if in_query && has_header {
             return Err(one_mechanism());
         }
-        let session = session_token(&head.headers, query)?;
         if native::is_native(head) {
             if in_query || (native::is_presigned(head) && has_header) {
                 return Err(one_mechanism());
             }
-            if session.is_some() || head.headers.contains_key(native::TOKEN) {
-                return Err(not_ours());
-            }
             return self.native(head, now);
         }
+        let session = session_token(SECURITY_TOKEN, &head.headers, query)?;
         if session.is_some() && !Claim::is_in_query(query) && !is_signed(&head.headers) {
-            return Err(not_ours()); // only SigV4 has session tokens
+            return Err(not_ours()); // a token alone is no signature
         }
         let session = session.map(|token| self.session(token, now)).transpose()?;
         let session = session.as_deref();
@@ -304,7 +374,7 @@ impl Tenants {
     }
 
     /// Whose a request without any proof of its own is: the tenant's that the connection's certificate
-    /// names, or else the anonymous one's.
+    /// names, or the peer's user, or else the anonymous one's.
     pub(super) fn unsigned(
         &self,
         headers: &HeaderMap,
@@ -315,6 +385,9 @@ impl Tenants {
         let (tenant, identity) = if let Some((name, tenant)) = certified {
             anonymous::refuse_page(headers)?; // browsers have certificates too
             (tenant, Identity::Certificate(Arc::clone(name)))
+        } else if let Some((uid, tenant)) = self.admissions.user(connection) {
+            anonymous::refuse_page(headers)?; // something on this machine may pass on what a page asks
+            (tenant, Identity::Unix(uid))
         } else {
             let tenant = self.anonymous.check(headers, connection)?;
             (tenant, Identity::Anonymous)
@@ -340,8 +413,7 @@ impl Authenticated {
         &self.tenant
     }
 
-    /// The same, for those who tell of the request when it is over.
-    pub fn share_tenant(&self) -> Arc<Tenant> {
+    fn share_tenant(&self) -> Arc<Tenant> {
         Arc::clone(&self.tenant)
     }
 
@@ -358,6 +430,18 @@ impl Authenticated {
     /// The chain of chunk signatures, where the body has one.
     pub fn chunk_signatures(&self) -> Option<&ChunkSignatures> {
         self.chunks.as_ref()
+    }
+}
+
+impl Identified {
+    /// Whose request it is.
+    pub fn share_tenant(&self) -> Arc<Tenant> {
+        self.0.share_tenant()
+    }
+
+    /// By what the caller is known.
+    pub fn identity(&self) -> &Identity {
+        self.0.identity()
     }
 }
 
@@ -388,6 +472,7 @@ impl Identity {
             Self::PresignedV2(_) => "sigv2",
             Self::Qsign(_) => "q-sign",
             Self::Session { .. } => "session",
+            Self::Unix(_) => "unix",
             Self::VendToken => "vend-token",
         }
     }
@@ -395,7 +480,7 @@ impl Identity {
     /// The id of the local key, or the certificate's name.
     pub fn key_id(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Anonymous | Self::Bearer(_) | Self::VendToken => None,
+            Self::Anonymous | Self::Bearer(_) | Self::Unix(_) | Self::VendToken => None,
             Self::Certificate(id)
             | Self::Form(id)
             | Self::Header(id)
@@ -403,6 +488,14 @@ impl Identity {
             | Self::PresignedV2(id)
             | Self::Qsign(id)
             | Self::Session { key_id: id, .. } => Some(id),
+        }
+    }
+
+    /// The local key that a session key was got with.
+    pub fn access_key(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Session { access_key, .. } => access_key.as_ref(),
+            _ => None,
         }
     }
 
@@ -418,6 +511,7 @@ impl Identity {
             | Self::Presigned(_)
             | Self::PresignedV2(_)
             | Self::Qsign(_)
+            | Self::Unix(_)
             | Self::VendToken => None,
         }
     }

@@ -1,4 +1,4 @@
-//! COS's own signature (`q-sign-algorithm=sha1`) by a local key: an `Authorization` header, or a
+//! COS's own signature (`q-sign-algorithm=sha1`) by a local key or a session key: an `Authorization` header, or a
 //! presigned URL. As strict as Signature Version 4, though the scheme itself lets its signer choose.
 
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
 use http::request::Parts;
 
 use super::{
-    Authenticated, Identity, MAX_SKEW, Tenants, decoded_path, unknown_key, wrong_signature,
+    Authenticated, Identity, MAX_SKEW, OpenSession, SECURITY_TOKEN, Tenants, decoded_path,
+    not_ours, session_token, unknown_key, wrong_signature,
 };
 use crate::payload::Mode;
 use crate::s3::headers::must_be_signed;
@@ -35,6 +36,14 @@ impl Tenants {
             Some(Claim::from_authorization(authorization(head)?).map_err(refused)?)
         };
         let claim = claim.ok_or_else(malformed)?;
+        if session_token(SECURITY_TOKEN, &head.headers, query.pairs())?.is_some() {
+            return Err(not_ours()); // S3's name for it, beside COS's signature
+        }
+        // SDKs differ on whether they sign it (436/7728 leaves it open). It need not be: it is sealed,
+        // and says which key it belongs to, so that another's would not go with this signature.
+        let token = session_token(native::TOKEN, &head.headers, query.pairs())?;
+        let session = token.map(|token| self.session(token, now)).transpose()?;
+        let session = session.as_deref();
         check_coverage(&claim, head, &query)?;
         self.check_life(&claim, presigned, now)?;
         let path = decoded_path(head)?;
@@ -45,20 +54,22 @@ impl Tenants {
             headers: &head.headers,
         };
 
-        let known = self.keys.get(claim.secret_id);
-        let verified = is_signed(&claim, &request, &known.unwrap_or(&self.nobody).secret);
-        let (key, tenant) = known
-            .and_then(|key| Some((key, self.all.get(key.tenant)?)))
-            .ok_or_else(unknown_key)?;
+        let known = self.known(claim.secret_id, session);
+        let secret = &known.map_or(&self.nobody, |(key, _)| key).secret;
+        let verified = is_signed(&claim, &request, secret);
+        let (key, tenant) = known.ok_or_else(unknown_key)?;
         if !verified {
             return Err(wrong_signature());
         }
-        let id = Arc::clone(&key.id);
-        let identity = if presigned {
-            Identity::Presigned(id)
-        } else {
-            Identity::Qsign(id)
+        let own = || {
+            let id = Arc::clone(&key.id);
+            if presigned {
+                Identity::Presigned(id)
+            } else {
+                Identity::Qsign(id)
+            }
         };
+        let identity = session.map_or_else(own, OpenSession::identity);
         // The scheme has no word for the body.
         Ok(Authenticated::new(tenant, identity, Mode::Unsigned))
     }
@@ -116,7 +127,8 @@ fn is_signed(claim: &Claim<'_>, request: &Signable<'_>, secret: &Secret) -> bool
 /// What somebody on the way could else add: another host, a header with a meaning, a parameter. Two
 /// parameters that differ in letter case alone would be one to the signature.
 fn check_coverage(claim: &Claim<'_>, head: &Parts, query: &Query<'_>) -> Result<(), S3Error> {
-    let must_sign = |name: &&str| *name != native::TOKEN && must_be_signed(name);
+    let must_sign =
+        |name: &&str| *name != native::TOKEN && must_be_signed(name) && !native::is_of_sdk(name);
     let mut headers = head.headers.keys().map(HeaderName::as_str);
     if let Some(name) = headers.find(|name| must_sign(name) && !claim.names.has_header(name)) {
         return Err(denied(format!(

@@ -1,4 +1,4 @@
-//! Local session keys: a signature of Version 4 with a token of ours, and who gets one.
+//! Local session keys: a signature of Version 4 or of COS's own with a token of ours, and who gets one.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,7 +9,9 @@ use http::request::Parts;
 
 use super::local_key::LocalKey;
 use super::sigv4::wrong_scope;
-use super::{Authenticated, Connection, Identity, Tenants, unknown_key, wrong_signature};
+use super::{
+    Authenticated, Connection, Identified, Identity, Tenants, unknown_key, wrong_signature,
+};
 use crate::payload::Mode;
 use crate::s3::sts::{StsAction, StsRequest};
 use crate::s3::{Code, Query, S3Error};
@@ -20,7 +22,7 @@ use crate::tenant::Tenant;
 use crate::tenant::session::{Session, SessionKey, Whose};
 use crate::timestamp::Timestamp;
 
-const SECURITY_TOKEN: &str = "x-amz-security-token";
+pub(super) const SECURITY_TOKEN: &str = "x-amz-security-token";
 /// The service in the scope of a call of STS.
 const SERVICE: &str = "sts";
 
@@ -37,20 +39,22 @@ impl OpenSession {
         Identity::Session {
             key_id: Arc::clone(&self.key.id),
             subject: self.session.subject.clone(),
+            access_key: self.session.access_key.clone(),
         }
     }
 }
 
-/// The session token of a request: in a header or in the query, once.
+/// The session token of a request under this name: in a header or in the query, once.
 pub(super) fn session_token<'a>(
+    name: &str,
     headers: &'a HeaderMap,
     query: &'a [(Cow<'_, str>, Cow<'_, str>)],
 ) -> Result<Option<&'a str>, S3Error> {
     let in_query = query
         .iter()
-        .filter(|(name, _)| name.eq_ignore_ascii_case(SECURITY_TOKEN))
+        .filter(|(known, _)| known.eq_ignore_ascii_case(name))
         .map(|(_, value)| Some(&**value));
-    let in_headers = headers.get_all(SECURITY_TOKEN).iter();
+    let in_headers = headers.get_all(name).iter();
     let mut all = in_headers.map(|value| value.to_str().ok()).chain(in_query);
     match (all.next(), all.next()) {
         (None, _) => Ok(None),
@@ -85,6 +89,14 @@ impl Tenants {
                 "The provided token has expired: fetch new session keys.",
             ));
         }
+        let of_tenant = self.revoked.get(opened.tenant.index);
+        let mut rules = of_tenant.into_iter().chain([&self.revoked_of_all]);
+        if rules.any(|revoked| opened.session.is_revoked(revoked)) {
+            return Err(S3Error::new(
+                Code::ExpiredToken, // SDKs fetch new keys on it
+                "The provided token has been revoked: fetch new session keys.",
+            ));
+        }
         Ok(opened)
     }
 
@@ -108,6 +120,14 @@ impl Tenants {
         };
         // The configuration has changed since: nobody is there any more whose key it could be.
         let tenant = tenant.ok_or_else(not_ours)?;
+        if let Some(id) = session.access_key.as_deref()
+            && !self.keys.contains_key(id)
+        {
+            return Err(S3Error::new(
+                Code::ExpiredToken,
+                "The access key that the session keys were got with is gone: use another one.",
+            ));
+        }
         Ok(OpenSession {
             key: LocalKey::new(&session.key_id, tenant.index, secret),
             tenant,
@@ -115,7 +135,8 @@ impl Tenants {
         })
     }
 
-    /// Checks a call of STS, whose body is `form`, and makes the keys that it asks for.
+    /// Checks a call of STS, whose body is `form`, and makes the keys that it asks for. They are to be
+    /// given to a caller who is admitted.
     pub fn issue(
         &self,
         asked: &StsRequest,
@@ -123,7 +144,7 @@ impl Tenants {
         form: &[u8],
         connection: Connection,
         now: Timestamp,
-    ) -> Result<(Authenticated, SessionKey), S3Error> {
+    ) -> Result<(Identified, SessionKey), S3Error> {
         if self.seal.is_empty() {
             return Err(S3Error::new(
                 Code::AccessDenied,
@@ -136,43 +157,47 @@ impl Tenants {
             let text = format!("The call is refused: DurationSeconds must be at most {most} here.");
             return Err(S3Error::new(Code::InvalidArgument, text));
         }
-        let (tenant, whose, subject) = match &asked.action {
+        let (tenant, whose, subject, access_key) = match &asked.action {
             StsAction::AssumeRoleWithWebIdentity { token, .. } => {
-                let proof = self.prove(token, now)?;
+                let proof = self.prove(token, connection.address, now)?;
                 (
                     Arc::clone(proof.tenant()),
                     proof.whose(),
                     Some(proof.subject()),
+                    None,
                 )
             }
             StsAction::AssumeRole(_) | StsAction::GetSessionToken => {
-                let tenant = self.signed_call(head, form, now)?;
+                let check = || self.signed_call(head, form, now);
+                let (tenant, access_key) = self.strangers.hold(connection.address, now, check)?;
                 let whose = Whose::Tenant(tenant.name.clone());
-                (tenant, whose, None)
+                (tenant, whose, None, Some(access_key))
             }
         };
         let expires = now.plus(seconds(asked.duration));
-        let key = self.seal.make(whose, subject.clone(), expires);
+        let key = self
+            .seal
+            .make(whose, subject.clone(), access_key.clone(), now, expires);
         let key =
             key.ok_or_else(|| S3Error::new(Code::InternalError, "No session key could be made."))?;
         let identity = Identity::Session {
             key_id: Arc::clone(&key.id),
             subject,
+            access_key,
         };
         let caller = Authenticated::new(&tenant, identity, Mode::Unsigned);
-        self.admit(&caller, connection, now)?;
-        Ok((caller, key))
+        Ok((Identified(caller), key))
     }
 
-    /// Whose key has signed a call of STS. A session key cannot: it would live for ever.
+    /// Whose key, and which, has signed a call of STS. A session key cannot: it would live for ever.
     fn signed_call(
         &self,
         head: &Parts,
         form: &[u8],
         now: Timestamp,
-    ) -> Result<Arc<Tenant>, S3Error> {
+    ) -> Result<(Arc<Tenant>, Arc<str>), S3Error> {
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
-        if session_token(&head.headers, query.pairs())?.is_some() {
+        if session_token(SECURITY_TOKEN, &head.headers, query.pairs())?.is_some() {
             return Err(S3Error::new(
                 Code::AccessDenied,
                 "Access Denied: session keys cannot ask for session keys; use a local access key.",
@@ -194,14 +219,15 @@ impl Tenants {
         };
         let known = self.keys.get(claim.access_key);
         let secret = &known.unwrap_or(&self.nobody).secret;
-        let key = SigningKey::derive(secret, claim.scope.date, claim.scope.region, SERVICE);
-        let verified = claim.verify(&request, &key, &sha256_hex(form));
-        let tenant = known.and_then(|key| self.all.get(key.tenant));
-        let tenant = tenant.ok_or_else(unknown_key)?;
+        let signing = SigningKey::derive(secret, claim.scope.date, claim.scope.region, SERVICE);
+        let verified = claim.verify(&request, &signing, &sha256_hex(form));
+        let (key, tenant) = known
+            .and_then(|key| Some((key, self.all.get(key.tenant)?)))
+            .ok_or_else(unknown_key)?;
         if !verified {
             return Err(wrong_signature());
         }
-        Ok(Arc::clone(tenant))
+        Ok((Arc::clone(tenant), Arc::clone(&key.id)))
     }
 }
 
