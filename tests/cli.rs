@@ -10,14 +10,16 @@
 mod support;
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use cosgate::emulator::{CosFault, Emulator, Faults, StsFault};
+use cosgate::emulator::{CosFault, Emulator, EmulatorConfig, EmulatorRole, Faults, StsFault};
+use cosgate::secret::Secret;
 use serde_json::Value;
 use support::{
     ACCOUNT, ACME, BUCKET, Call, Client, GLOBEX, Reply, Script, act, emulator, tls_client, toml,
@@ -127,7 +129,7 @@ impl Running {
     }
 
     /// The address after `before` in what the program has said.
-    fn address(&self, before: &str) -> std::net::SocketAddr {
+    fn address(&self, before: &str) -> SocketAddr {
         let mut found = None;
         support::eventually(before, || {
             let said = self.out() + &self.err();
@@ -679,6 +681,174 @@ fn credentials_needs_no_configuration() {
     assert!(stderr(&bare).contains("TENCENTCLOUD_SECRET_ID is not set"));
 }
 
+/// An HTTP proxy that opens tunnels (RFC 9110 section 9.3.6), and the heads that it was sent.
+fn tunnels() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&heads);
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let to = head.strip_prefix("CONNECT ").unwrap();
+            let to = to.split(' ').next().unwrap().to_owned();
+            kept.lock().unwrap().push(head);
+            if to.starts_with("refused") {
+                client.write_all(b"HTTP/1.1 407 No\r\n\r\n").unwrap();
+                continue;
+            }
+            let mut server = TcpStream::connect(to).unwrap();
+            client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+            let (mut from, mut back) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || io::copy(&mut from, &mut back));
+            thread::spawn(move || io::copy(&mut server, &mut client));
+        }
+    });
+    (addr, heads)
+}
+
+const ROLE: &str = "qcs::cam::uin/100000000001:roleName/uploads";
+
+#[test]
+fn credentials_of_a_role_come_through_a_proxy_in_every_form() {
+    let emulator = Emulator::start(EmulatorConfig {
+        keys: vec![(ACCOUNT.0.to_owned(), Secret::new(ACCOUNT.1))],
+        buckets: vec![(BUCKET.to_owned(), "ap-guangzhou".to_owned())],
+        roles: vec![EmulatorRole {
+            arn: ROLE.to_owned(),
+            external_id: Some("ext:id/1".to_owned()),
+            web_identity: None,
+        }],
+        ..EmulatorConfig::default()
+    })
+    .unwrap();
+    let (addr, heads) = tunnels();
+    let proxy = format!("http://user:pass%40word@{addr}");
+    let arguments = |format| {
+        [
+            &["--bucket", BUCKET, "--region", "ap-guangzhou"][..],
+            &[
+                "--allow-prefix",
+                "in/*",
+                "--allow-action",
+                "name/cos:PutObject",
+            ],
+            &[
+                "--role",
+                ROLE,
+                "--session-name",
+                "ci",
+                "--external-id",
+                "ext:id/1",
+            ],
+            &["--proxy", &proxy, "--format", format],
+        ]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect::<Vec<_>>()
+    };
+    let print = |format| {
+        let arguments = arguments(format);
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let output = without_configuration(&emulator, &arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let parsed = |format, id, secret, token| {
+        let json: Value = serde_json::from_str(&print(format)).unwrap();
+        [text(&json, id), text(&json, secret), text(&json, token)]
+    };
+    let lines = |format, names: [&str; 3]| {
+        let printed = print(format);
+        names.map(|name| {
+            let line = printed
+                .lines()
+                .find_map(|line| line.trim().strip_prefix(name));
+            line.unwrap().trim_matches(['"', ' ']).to_owned()
+        })
+    };
+    let aws = [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    ];
+    let exported = sourced(&print("env"), aws);
+    for [id, secret, token] in [
+        parsed(
+            "json",
+            "/credentials/tmpSecretId",
+            "/credentials/tmpSecretKey",
+            "/credentials/sessionToken",
+        ),
+        parsed(
+            "raw",
+            "/Credentials/TmpSecretId",
+            "/Credentials/TmpSecretKey",
+            "/Credentials/Token",
+        ),
+        parsed(
+            "aws-process",
+            "/AccessKeyId",
+            "/SecretAccessKey",
+            "/SessionToken",
+        ),
+        lines("cos", ["secretid:", "secretkey:", "sessiontoken:"]),
+        lines("coscmd", ["secret_id =", "secret_key =", "token ="]),
+        [exported.id, exported.secret, exported.token.unwrap()],
+    ] {
+        let key = Key {
+            id,
+            secret,
+            token: Some(token),
+        };
+        key.request(&emulator, "PUT", "/in/a").assert_ok();
+        assert_eq!(key.request(&emulator, "PUT", "/out/a").status, 403);
+        assert_eq!(key.request(&emulator, "GET", "/in/a").status, 403);
+    }
+    let counts = emulator.counters().counts();
+    assert_eq!(counts.sts_by_name.get("ci"), Some(&6));
+    let heads = heads.lock().unwrap();
+    assert_eq!(heads.len(), 6);
+    let sts = emulator.sts_addr();
+    let authorization = "Basic dXNlcjpwYXNzQHdvcmQ="; // user:pass@word
+    assert_eq!(
+        heads[0],
+        format!(
+            "CONNECT {sts} HTTP/1.1\r\nhost: {sts}\r\nproxy-authorization: {authorization}\r\n\r\n"
+        )
+    );
+}
+
+#[test]
+fn a_proxy_that_opens_no_tunnel_is_said_and_its_password_is_not() {
+    let (addr, _) = tunnels();
+    let output = cosgate(&["credentials", "--host", "refused.example"])
+        .args(["--bucket", BUCKET, "--region", "ap-guangzhou"])
+        .args([
+            "--allow-prefix",
+            "*",
+            "--allow-action",
+            "name/cos:PutObject",
+        ])
+        .args(["--proxy", &format!("http://user:CANARY@{addr}/")])
+        .env("TENCENTCLOUD_SECRET_ID", ACCOUNT.0)
+        .env("TENCENTCLOUD_SECRET_KEY", ACCOUNT.1)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("status 407"), "{said}");
+    assert!(!said.contains("CANARY") && stdout(&output).is_empty());
+}
+
 #[test]
 fn credentials_of_a_static_issuer_are_its_own_key() {
     let emulator = emulator();
@@ -756,7 +926,7 @@ fn serve_serves_and_ends_well_on_either_signal() {
 #[test]
 fn serve_says_which_address_is_taken() {
     let emulator = emulator();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let file = file_for(&emulator);
     let output = cosgate(&["serve", "-c", file.path()])
@@ -788,7 +958,7 @@ fn the_emulator_ends_well_on_either_signal_and_leaves_nothing() {
 
 #[test]
 fn dev_says_which_flag_takes_another_address() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = run(&["dev", "--listen", &address]);
     assert_eq!(output.status.code(), Some(1));
@@ -900,7 +1070,7 @@ const CANARIES: [&str; 5] = [
 /// A session of the program in which everything is logged that can be, with all its output.
 struct Session {
     serve: Running,
-    listen: std::net::SocketAddr,
+    listen: SocketAddr,
     heard: String,
     secrets: Vec<String>,
 }
@@ -967,7 +1137,7 @@ fn signature(text: &str) -> Option<String> {
     Some(text[at..end.map_or(text.len(), |end| at + end)].to_owned())
 }
 
-fn canary_config(cos: std::net::SocketAddr, sts: std::net::SocketAddr) -> String {
+fn canary_config(cos: SocketAddr, sts: SocketAddr) -> String {
     let more = r#"
 [issuers.fixed]
 kind = "static"

@@ -1115,12 +1115,24 @@ fn keys_are_handed_out_only_where_that_is_meant_and_safe() {
         ),
         (with("vend = true\nanonymous = true\n"), "whoever comes"),
         (fixed, "static issuer"),
+        (
+            of_web_identity(&with("vend = true\n")),
+            "which no policy narrows",
+        ),
         (two, "the same"),
     ] {
         let problems = read(&text).expect_err(said);
         let said_here: Vec<_> = problems.iter().map(ToString::to_string).collect();
         assert!(said_here.join("\n").contains(said), "{said}: {said_here:?}");
     }
+}
+
+/// The same with an issuer whose keys take no policy.
+fn of_web_identity(text: &str) -> String {
+    text.replace(
+        "kind = \"federation\"\nsecret_id = \"env:ID\"\nsecret_key = \"env:KEY\"\n",
+        "kind = \"web-identity\"\nprovider_id = \"OIDC\"\nrole_arn = \"qcs::cam::uin/1:roleName/pod\"\ntoken_file = \"t\"\n",
+    )
 }
 
 /// A grant that is the policy in `p.json`.
@@ -1226,6 +1238,8 @@ fn a_policy_is_checked_where_it_is_named() {
     assert!(found(&with_policy("").replace("file:", ""), &good).contains("file:PATH"));
     let fixed = with_policy("").replace("federation", "static");
     assert!(found(&fixed, &good).contains("issuer is static"));
+    let web = of_web_identity(&with_policy(""));
+    assert!(found(&web, &good).contains("those of a web identity take none"));
 }
 
 #[test]

@@ -13,8 +13,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
-use cosgate::emulator::{Emulator, EmulatorConfig, EmulatorRole};
+use cosgate::emulator::{Emulator, EmulatorConfig, EmulatorRole, Faults};
 use cosgate::secret::Secret;
 use cosgate::sign::tc3;
 use serde_json::{Value, json};
@@ -196,6 +198,50 @@ fn the_role_of_the_machine_signs_and_is_asked_for_once() {
     );
 }
 
+/// The thread that calls STS and the cores, whose clients get keys, share the issuer's own key. One of
+/// those clients leaves while it is fetched.
+#[test]
+fn the_proxy_and_its_vendor_fetch_the_machine_s_key_once() {
+    let emulator = emulator();
+    let key = temporary_key(&emulator).to_string();
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&calls);
+    let script = Script::new(vec![act(move |peer| {
+        if peer.head().is_none() {
+            return;
+        }
+        counted.fetch_add(1, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(500));
+        let length = key.len();
+        peer.say(&format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{key}"
+        ));
+    })]);
+    let toml = with_issuers(&emulator, &cvm_role(&script));
+    let toml = toml.replacen("[tenants.acme]\n", "[tenants.acme]\nvend = true\n", 1);
+    let gateway = Gateway::start(&toml);
+    let world = World { emulator, gateway };
+    let ask = || {
+        Call::new(world.gateway.addr, "POST", "/.cosgate/credentials")
+            .signed_by(ACME)
+            .body("{}")
+    };
+    let mut hasty = Client::connect(world.gateway.addr);
+    hasty.write(&ask().bytes());
+    eventually("the metadata service is asked", || {
+        calls.load(Ordering::SeqCst) == 1
+    });
+    drop(hasty);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| world.put("acme/a").assert_ok().status);
+            scope.spawn(|| assert_eq!(ask().send().status, 200));
+        }
+    });
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    assert_eq!(world.issued("acme"), 2, "the proxy's and the clients'");
+}
+
 #[test]
 fn a_key_of_the_machine_that_was_taken_back_is_asked_for_again() {
     let emulator = emulator();
@@ -307,6 +353,34 @@ fn secrets_in_files_are_watched() {
     world.put("acme/a").assert_ok();
 }
 
+/// The file of the secret is written while STS refuses the new id with the old secret.
+#[test]
+fn a_key_whose_files_are_replaced_one_after_the_other_fails_no_client() {
+    let folder = tempfile::tempdir().unwrap();
+    let (id, key) = (folder.path().join("id"), folder.path().join("key"));
+    fs::write(&id, "AKIDoldoldoldold\n").unwrap();
+    fs::write(&key, "old\n").unwrap();
+    let world = World::with(&format!(
+        "[issuers.main]\nkind = \"federation\"\nsecret_id = \"file:{}\"\nsecret_key = \"file:{}\"\n",
+        id.display(),
+        key.display()
+    ));
+    world.emulator.faults().set(Faults {
+        sts_latency_ms: 500,
+        ..Faults::default()
+    });
+    fs::write(&id, ACCOUNT.0).unwrap();
+    thread::scope(|scope| {
+        let client = scope.spawn(|| world.put("acme/a").assert_ok().status);
+        eventually("STS is asked", || {
+            world.emulator.counters().counts().sts_calls == 1
+        });
+        fs::write(&key, ACCOUNT.1).unwrap();
+        assert_eq!(client.join().unwrap(), 200);
+    });
+    assert_eq!(world.issued("acme"), 1);
+}
+
 #[test]
 fn a_command_prints_a_key_and_no_shell_reads_its_words() {
     let emulator = emulator();
@@ -350,10 +424,30 @@ fn a_command_that_gives_no_good_key_gives_none_in_time() {
     });
 }
 
+#[test]
+fn a_command_that_is_given_up_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let script = format!(
+        "sleep 300 >/dev/null & echo $! > {}; exec yes",
+        file.display()
+    );
+    let world = World::with(&role(&format!(
+        "command = [\"/bin/sh\", \"-c\", \"{script}\"]"
+    )));
+    assert_eq!(world.put("acme/a").status, 503);
+    world.gateway.log.assert_says("more than 64 KiB");
+    let pid = fs::read_to_string(&file).unwrap();
+    let stat = format!("/proc/{}/stat", pid.trim());
+    eventually("what it has started is killed", || {
+        fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
+    });
+}
+
 /// Each of them waits some seconds for a key that does not come.
 fn all_at_once<T: Send, const N: usize>(all: [T; N], check: impl Fn(T) + Sync) {
     let check = &check;
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for one in all {
             scope.spawn(move || check(one));
         }

@@ -263,6 +263,31 @@ fn a_local_key_gives_keys_of_its_own_tenant() {
 }
 
 #[test]
+fn a_session_s_keys_get_a_key_of_cos_s_and_a_link_that_they_sign_gets_none() {
+    let world = World::edited(|toml| {
+        let server = format!("[server]\nsession_secret = \"{SECRET}\"\n");
+        toml.replacen("[server]\n", &server, 1).replacen(
+            "[tenants.acme]\n",
+            "[tenants.acme]\nvend = true\n",
+            1,
+        )
+    });
+    let (addr, path) = (world.gateway.addr, "/.cosgate/credentials");
+    let form = "Action=GetSessionToken&Version=2011-06-15&DurationSeconds=900";
+    let acme = keys(&signed(addr, form, ACME, "sts").send());
+    let given = acme.call(addr, "POST", path).body("{}").send();
+    assert_eq!(given.status, 200, "{}", given.text());
+    for link in [
+        acme.presigned(addr, "POST", path),
+        acme.call(addr, "POST", &format!("{path}?x=y")),
+    ] {
+        let refused = link.send();
+        assert_eq!(refused.status, 403, "{}", refused.text());
+        assert!(refused.text().contains("presigned"));
+    }
+}
+
+#[test]
 fn what_the_sts_refuses() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;

@@ -9,10 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use cosgate::emulator::Emulator;
+use cosgate::emulator::{Emulator, EmulatorConfig, Faults};
+use cosgate::secret::Secret;
 use tokio::time::Instant;
 
-use support::{ACME, Call, GLOBEX, Gateway, emulator, eventually, toml};
+use support::{ACCOUNT, ACME, BUCKET, Call, GLOBEX, Gateway, emulator, eventually, toml};
 
 const REPLICAS: usize = 3;
 
@@ -148,6 +149,96 @@ fn a_key_that_cos_refuses_is_not_taken_from_the_redis_again() {
         2,
         "the second takes the first one's new key"
     );
+}
+
+/// Two machines, the same configuration, and a profile file with another account's key on each.
+#[test]
+fn cosgates_whose_profiles_are_of_other_accounts_share_no_key() {
+    let Some(redis) = Redis::start() else { return };
+    let second = ("AKIDsecondsecondsecond", "secret-of-the-second-account");
+    let emulator = Emulator::start(EmulatorConfig {
+        keys: [ACCOUNT, second]
+            .map(|(id, secret)| (id.to_owned(), Secret::new(secret)))
+            .to_vec(),
+        buckets: vec![(BUCKET.to_owned(), "ap-guangzhou".to_owned())],
+        ..EmulatorConfig::default()
+    })
+    .unwrap();
+    let profile = tempfile::NamedTempFile::new().unwrap();
+    let shared = format!(
+        "[credentials.shared]\nredis = \"{}\"\nkey = \"{KEY}\"\n",
+        url(redis.port)
+    );
+    let toml = toml(emulator.cos_addr(), emulator.sts_addr(), &shared).replace(
+        "secret_id = \"env:ACCOUNT_ID\"\nsecret_key = \"env:ACCOUNT_SECRET\"",
+        &format!(
+            "profile = \"ci\"\nprofile_file = \"{}\"",
+            profile.path().display()
+        ),
+    );
+    for ((id, secret), calls) in [(ACCOUNT, 1), (second, 2), (ACCOUNT, 2)] {
+        let text = format!("[ci]\nsecret_id = {id}\nsecret_key = {secret}\n");
+        std::fs::write(profile.path(), text).unwrap();
+        use_folder(&Gateway::start(&toml), ACME, "acme");
+        assert_eq!(sts_calls(&emulator), calls, "{id}");
+    }
+}
+
+/// It has a key without having asked STS, whose answer would have put its clock right.
+#[test]
+fn a_cosgate_whose_clock_is_wrong_and_whose_key_is_another_s_fails_no_client() {
+    let Some(redis) = Redis::start() else { return };
+    for signature in ["s3", "cos"] {
+        let emulator = emulator();
+        let shared = format!(
+            "[credentials.shared]\nredis = \"{}\"\nkey = \"{KEY}\"\n",
+            url(redis.port)
+        );
+        let text = toml(emulator.cos_addr(), emulator.sts_addr(), &shared)
+            .replace("duration = \"30m\"", "duration = \"2h\"")
+            .replacen(
+                "[upstream]",
+                &format!("[upstream]\nsignature = \"{signature}\""),
+                1,
+            );
+        use_folder(&Gateway::start(&text), ACME, "acme");
+        for late in [1200, -1200] {
+            for method in ["GET", "HEAD"] {
+                let gateway = Gateway::start_late([127, 0, 0, 1].into(), &text, late);
+                let call = Call::new(gateway.addr, method, "/photos/acme/a");
+                let reply = call.signed_by(ACME).send();
+                assert_eq!(reply.status, 200, "{signature} {late} {method}");
+                use_folder(&gateway, ACME, "acme");
+            }
+        }
+        // In its own language COS says of a late time what it says of an old key.
+        assert!(
+            signature == "cos" || sts_calls(&emulator) == 1,
+            "{signature}"
+        );
+    }
+}
+
+#[test]
+fn a_late_clock_makes_no_old_key_of_another_young() {
+    let Some(redis) = Redis::start() else { return };
+    let emulator = emulator();
+    let shared = format!(
+        "[credentials.shared]\nredis = \"{}\"\nkey = \"{KEY}\"\n",
+        url(redis.port)
+    );
+    let text = toml(emulator.cos_addr(), emulator.sts_addr(), &shared);
+    emulator.faults().set(Faults {
+        sts_lifetime: Some(8),
+        ..Faults::default()
+    });
+    let late = Gateway::start_late([127, 0, 0, 1].into(), &text, 1200);
+    use_folder(&Gateway::start(&text), ACME, "acme");
+    thread::sleep(Duration::from_millis(4500)); // less than half of its life is left
+    let call = Call::new(late.addr, "GET", "/photos/acme/a").signed_by(ACME);
+    call.send().assert_ok();
+    // The second is refused for its time, and made once more.
+    assert_eq!(sts_calls(&emulator), 3);
 }
 
 #[test]

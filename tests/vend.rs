@@ -6,11 +6,14 @@
 mod support;
 
 use std::io::Write as _;
+use std::thread;
+use std::time::Duration;
 
 use cosgate::emulator::{Emulator, Faults, StsFault};
 use serde_json::{Value, json};
-use support::{ACME, BUCKET, Call, GLOBEX, Reply, World};
+use support::{ACME, BUCKET, Call, Client, GLOBEX, Reply, World};
 use tempfile::NamedTempFile;
+use tokio::time::Instant;
 
 const PATH: &str = "/.cosgate/credentials";
 const TOKEN: &str = "acme-container-token-0000000000";
@@ -48,6 +51,10 @@ fn by_token(world: &World, token: &str) -> Reply {
 
 fn ask(world: &World, body: &Value) -> Reply {
     sent(&world.signed("POST", PATH).body(body.to_string()))
+}
+
+fn sts_calls(world: &World) -> u64 {
+    world.emulator.counters().counts().sts_calls
 }
 
 fn json_of(reply: &Reply) -> Value {
@@ -116,6 +123,7 @@ fn a_token_gets_the_key_of_its_tenant() {
     // The same key while enough of its time is left.
     assert_eq!(Key::of(&by_token(&world, TOKEN)).id, key.id);
     assert_eq!(world.emulator.counters().counts().sts_calls, 1);
+    assert_eq!(world.gateway.metric("cosgate_keys_vended_total", ""), 2);
     world
         .gateway
         .log
@@ -286,6 +294,143 @@ fn a_key_with_little_time_left_is_not_handed_out() {
     assert_eq!(ask(&world, &json!({"bucket": "photos"})).status, 503);
     // The one that was fetched before is still good.
     assert_eq!(Key::of(&by_token(&world, TOKEN)).id, key.id);
+}
+
+/// Of clients that time out first, as AWS's SDKs do after two seconds, the next finds the key.
+#[test]
+fn a_client_that_leaves_cancels_no_key() {
+    let world = world();
+    world.emulator.faults().set(Faults {
+        sts_latency_ms: 700,
+        ..Faults::default()
+    });
+    let call = Call::new(world.gateway.addr, "GET", PATH).header("authorization", TOKEN);
+    let mut hasty = Client::connect(world.gateway.addr);
+    hasty.write(&call.bytes());
+    support::eventually("the call to STS", || sts_calls(&world) == 1);
+    drop(hasty);
+    thread::sleep(Duration::from_millis(200));
+    Key::of(&by_token(&world, TOKEN));
+    assert_eq!(sts_calls(&world), 1);
+}
+
+#[test]
+fn many_that_ask_at_once_hear_one_answer_of_sts_and_in_time() {
+    for (fault, latency) in [(Some(StsFault::Http500), 300), (Some(StsFault::Hang), 0)] {
+        let world = world();
+        world.emulator.faults().set(Faults {
+            sts: fault,
+            sts_latency_ms: latency,
+            ..Faults::default()
+        });
+        let began = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..50 {
+                scope.spawn(|| {
+                    let reply = by_token(&world, TOKEN);
+                    assert_eq!(reply.status, 503);
+                    assert!(reply.header("retry-after").is_some());
+                });
+            }
+        });
+        assert!(
+            began.elapsed() < Duration::from_secs(7),
+            "{:?}",
+            began.elapsed()
+        );
+        assert_eq!(sts_calls(&world), 1);
+    }
+}
+
+#[test]
+fn what_sts_refuses_for_good_is_not_asked_again_by_the_next_client() {
+    let world = world();
+    world.emulator.faults().set(Faults {
+        sts: Some(StsFault::Error("InvalidParameter.PolicyTooLong".to_owned())),
+        ..Faults::default()
+    });
+    for _ in 0..10 {
+        let reply = by_token(&world, TOKEN);
+        assert_eq!(
+            (reply.status, reply.header("retry-after")),
+            (503, Some("30"))
+        );
+    }
+    assert_eq!(sts_calls(&world), 1);
+}
+
+/// The breaker is that of the proxy's own calls: it counts these too, and holds these back.
+#[test]
+fn while_the_breaker_is_open_no_client_reaches_sts() {
+    let world = world();
+    let faults = world.emulator.faults();
+    faults.set(Faults {
+        sts: Some(StsFault::Http500),
+        ..Faults::default()
+    });
+    for _ in 0..20 {
+        assert_eq!(ask(&world, &json!({"bucket": "photos"})).status, 503);
+    }
+    assert_eq!(sts_calls(&world), 5, "it opens after five failures");
+    let began = Instant::now();
+    let own = world.signed("GET", "/photos/acme/a").send();
+    assert_eq!(own.status, 503);
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(sts_calls(&world), 5);
+    assert_eq!(
+        world.gateway.metric("cosgate_sts_breaker_opened_total", ""),
+        1
+    );
+    assert_eq!(
+        world
+            .gateway
+            .metric("cosgate_sts_calls_total", "result=\"retry\""),
+        5
+    );
+    faults.set(Faults::default());
+    support::eventually("the breaker closes", || {
+        ask(&world, &json!({"bucket": "photos"})).status == 200
+    });
+    world.signed("PUT", "/photos/acme/a").send().assert_ok();
+}
+
+#[test]
+fn one_tenant_s_clients_get_so_many_keys_a_second() {
+    let world = world();
+    let mut given = 0;
+    let began = Instant::now();
+    for _ in 0..200 {
+        let reply = ask(&world, &json!({"bucket": "photos"}));
+        match reply.status {
+            200 => given += 1,
+            status => assert_eq!((status, reply.header("retry-after")), (503, Some("1"))),
+        }
+    }
+    let most = 41 + 20 * usize::try_from(began.elapsed().as_secs() + 1).unwrap();
+    assert!((40..=most).contains(&given), "{given}");
+    assert_eq!(sts_calls(&world), given as u64);
+    // The tenant's own traffic is not held back by that.
+    world.signed("PUT", "/photos/acme/a").send().assert_ok();
+}
+
+#[test]
+fn an_issuer_s_own_rate_holds_for_the_keys_of_clients_too() {
+    let emulator = support::emulator();
+    let toml = support::toml(emulator.cos_addr(), emulator.sts_addr(), "")
+        .replacen("[tenants.acme]\n", "[tenants.acme]\nvend = true\n", 1)
+        .replacen(
+            "[issuers.main]\n",
+            "[issuers.main]\ncalls_per_second = 1\nburst = 2\n",
+            1,
+        );
+    let gateway = support::Gateway::start(&toml);
+    let world = World { gateway, emulator };
+    let began = Instant::now();
+    let given = (0..30)
+        .filter(|_| ask(&world, &json!({"bucket": "photos"})).status == 200)
+        .count();
+    let most = 3 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!((2..=most).contains(&given), "{given}");
 }
 
 /// A grant that is a policy: judged here, and by COS with its conditions.

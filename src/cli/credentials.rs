@@ -198,9 +198,11 @@ impl Asked {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
             let policy = Policy::parse(&text).map_err(|error| said(&error))?;
-            if let Some(bucket) = &self.bucket {
-                policy.check_account(bucket).map_err(|error| said(&error))?;
-            }
+            let checked = match &self.bucket {
+                Some(bucket) => policy.check_account(bucket),
+                None => policy.check_accounts(),
+            };
+            checked.map_err(|error| said(&error))?;
             for doubt in policy.too_wide() {
                 eprintln!("cosgate: warning: {}", said(&doubt));
             }

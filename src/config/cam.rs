@@ -162,12 +162,10 @@ impl Policy {
                 "write its full name, such as examplebucket-1250000000",
             ));
         };
-        for (number, text) in self.resources() {
-            let Some(resource) = Resource::parse(text) else {
-                continue; // `*` has no account
-            };
+        let account = format!("uid/{appid}");
+        for (number, text, resource) in self.accounts() {
             let other = resource.appid_of_bucket().filter(|other| *other != appid);
-            if resource.account != format!("uid/{appid}") || other.is_some() {
+            if resource.account != account || other.is_some() {
                 return Err(wrong(
                     format!(
                         "statement {number}: `{}` is of another account than the bucket `{}`",
@@ -179,6 +177,30 @@ impl Policy {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a resource whose account is not that of its own bucket.
+    pub fn check_accounts(&self) -> Result<(), PolicyError> {
+        for (number, text, resource) in self.accounts() {
+            if let Some(appid) = resource.appid_of_bucket()
+                && resource.account != format!("uid/{appid}")
+            {
+                return Err(wrong(
+                    format!(
+                        "statement {number}: `{}` has the account of another bucket",
+                        printable(text)
+                    ),
+                    format!("write uid/{appid}: the APPID is what follows the bucket's last dash"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// All resources but `*`, which has no account.
+    fn accounts(&self) -> impl Iterator<Item = (usize, &str, Resource<'_>)> {
+        let resources = self.resources();
+        resources.filter_map(|(number, text)| Some((number, text, Resource::parse(text)?)))
     }
 
     /// Each statement that allows more than it need, and how.
@@ -201,15 +223,11 @@ impl Policy {
                     Some(resource) if resource.region.is_empty() || resource.region == "*" => {
                         "every region"
                     }
-                    Some(resource)
-                        if resource
-                            .name
-                            .split_once('/')
-                            .is_none_or(|(_, key)| key == "*") =>
-                    {
-                        "the whole bucket"
-                    }
-                    Some(_) => continue,
+                    Some(resource) => match resource.name.split_once('/') {
+                        Some((bucket, _)) if bucket.contains('*') => "more than one bucket",
+                        Some((_, key)) if !key.starts_with('*') => continue,
+                        None | Some(_) => "the whole bucket",
+                    },
                 };
                 found.push(wrong(
                     format!("statement {number} is about {why}: `{}`", printable(text)),
@@ -238,6 +256,11 @@ impl Statement {
             resource,
             condition: BTreeMap::new(),
         }
+    }
+
+    /// Whether it grants; else it forbids.
+    pub fn allows(&self) -> bool {
+        self.effect == Effect::Allow
     }
 
     fn parse(json: &Value) -> Result<Self, PolicyError> {
@@ -553,6 +576,10 @@ mod tests {
             let error = check(&allow("").replace(from, to)).unwrap_err();
             assert!(error.fix.contains("uid/1250000000"), "{error}");
         }
+        let of_its_bucket = |text: &str| Policy::parse(text).unwrap().check_accounts();
+        assert_eq!(of_its_bucket(&allow("")), Ok(()));
+        let error = of_its_bucket(&allow("").replace("uid/1250000000", "uid/1250000001"));
+        assert!(error.unwrap_err().fix.contains("uid/1250000000"));
         assert!(
             Policy::parse(&allow(""))
                 .unwrap()
@@ -570,7 +597,10 @@ mod tests {
             ("name/cos:GetObject", "name/cos:Get*"),
             (RESOURCE, "*"),
             ("folder/*", "*"),
+            ("folder/*", "**"),
+            ("folder/*", "*.jpg"),
             ("examplebucket-1250000000/folder/*", "*"),
+            ("examplebucket-1250000000/", "examplebucket*/"),
             ("ap-guangzhou", ""),
             ("ap-guangzhou", "*"),
         ] {

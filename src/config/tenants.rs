@@ -465,15 +465,19 @@ fn refuse_empty(section: &mut Section<'_>, key: &'static str, example: &str) {
     );
 }
 
-/// An issuer's own key has no policy inside, so nobody would judge the conditions of one.
+/// Where the key has no policy inside, nobody would judge the conditions of one.
 fn refuse_unfenced(section: &Section<'_>, kind: Option<&IssuerKind>, grants: &[ReadGrant]) {
-    let Some(IssuerKind::Static(_)) = kind else {
-        return;
+    let message = match kind {
+        Some(IssuerKind::Static(_)) => {
+            "`policy` needs temporary keys to stand in, and the tenant's issuer is static"
+        }
+        Some(IssuerKind::WebIdentity(_)) => {
+            "`policy` needs keys that it can stand in, and those of a web identity take none"
+        }
+        _ => return,
     };
     for policy in grants.iter().filter_map(|grant| grant.policy.as_ref()) {
-        let message =
-            "`policy` needs temporary keys to stand in, and the tenant's issuer is static";
-        let fix = "give the tenant an issuer of kind \"federation\", or write prefixes and actions";
+        let fix = "give the tenant an issuer of kind \"federation\" or \"assume-role\", or write prefixes and actions";
         section
             .document()
             .error(&policy.origin, Refusal::new(message, fix));

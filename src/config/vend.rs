@@ -46,12 +46,19 @@ pub(super) fn vend(
         }
         return None;
     }
-    if matches!(issuer, Some(IssuerKind::Static(_))) {
-        refuse(
-            &vend.origin,
-            "`vend` would hand out the key of a static issuer itself, which nothing fences",
-            "give the tenant an issuer of kind \"federation\"",
-        );
+    let unfenced = match issuer {
+        Some(IssuerKind::Static(_)) => {
+            Some("`vend` would hand out the key of a static issuer itself, which nothing fences")
+        }
+        // STS takes no policy with this call: whoever had the key could do all that the role may.
+        Some(IssuerKind::WebIdentity(_)) => {
+            Some("`vend` would hand out keys of a web identity, which no policy narrows")
+        }
+        _ => None,
+    };
+    if let Some(message) = unfenced {
+        let fix = "give the tenant an issuer of kind \"federation\" or \"assume-role\" (with that one as its `base`)";
+        refuse(&vend.origin, message, fix);
     }
     for Found { value, origin } in &tokens {
         let text = value.expose();

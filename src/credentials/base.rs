@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt as _;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
@@ -54,7 +55,8 @@ impl Base {
     pub(super) fn reject(&self, key: &Arc<CallerKey>) -> bool {
         match self {
             Self::Fetched(fetched) => fetched.reject(key),
-            Self::Read(_) => false, // the files are looked at for each call anyway
+            // Two files are not written at the same time: by now the second may be there.
+            Self::Read(watched) => !Arc::ptr_eq(&watched.key(), key),
         }
     }
 }
@@ -185,7 +187,7 @@ fn read_secret(secret: &GivenSecret) -> Result<Secret, String> {
     GivenSecret::parse(&text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-fn read_profile(name: &str, file: &Path) -> Result<CallerKey, String> {
+pub(super) fn read_profile(name: &str, file: &Path) -> Result<CallerKey, String> {
     let text = read_text(file)?;
     let profile = Profile::parse(&text, name);
     let Profile {
@@ -396,9 +398,11 @@ async fn run(words: &[String]) -> Result<Zeroizing<Vec<u8>>, String> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| format!("cannot start {program}: {error}"))?;
+    let group = Group::of(&child); // dropped before the child is, whose number is its own till then
     let out = child.stdout.take().ok_or("its output cannot be read")?;
     let mut printed = Zeroizing::new(Vec::new());
     let read = out
@@ -409,10 +413,34 @@ async fn run(words: &[String]) -> Result<Zeroizing<Vec<u8>>, String> {
         return Err(format!("{program} printed more than 64 KiB"));
     }
     let status = child.wait().await.map_err(|error| error.to_string())?;
+    group.disband();
     if !status.success() {
         return Err(format!("{program} failed ({status})"));
     }
     Ok(printed)
+}
+
+/// A program and what it has started: killed together when it is given up.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        Self(id.and_then(Pid::from_raw))
+    }
+
+    /// The program has ended by itself: what it leaves behind is meant to stay.
+    fn disband(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(id) = self.0 {
+            let _ = kill_process_group(id, Signal::KILL); // it may be gone already
+        }
+    }
 }
 
 fn no_key(what: String) -> StsError {

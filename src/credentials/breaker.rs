@@ -1,11 +1,15 @@
 //! The circuit breaker of one issuer: when its calls fail, it is left alone for a while, and whoever
 //! has no key is told so at once.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use super::cache::CacheCounters;
+use super::sts::{Issued, StsClass, StsError};
 
 /// It opens after so many failures, where three of four calls failed, within [`WINDOW`]: the figures
 /// of Tencent's own SDKs.
@@ -62,9 +66,21 @@ impl Breaker {
         self.open.subscribe()
     }
 
+    /// Takes how a call went, and counts and logs it if that opened the breaker.
+    pub(super) fn hear(&self, result: &Result<Issued, StsError>, counters: &CacheCounters) {
+        // What STS says of one tenant alone is no fault of the issuer's.
+        let has_failed = result.as_ref().is_err_and(|error| {
+            !matches!(error.class, StsClass::ConfigWrong | StsClass::NotAllowed)
+        });
+        if self.record(has_failed, Instant::now(), fastrand::f64()) {
+            counters.breaker_opened.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("calls to STS fail: held back for a while, live keys serve on");
+        }
+    }
+
     /// Takes the end of a call. `chance`, from 0 to 1, spreads the probes of several cosgates. Gives
     /// whether it opened.
-    pub(super) fn record(&self, has_failed: bool, now: Instant, chance: f64) -> bool {
+    fn record(&self, has_failed: bool, now: Instant, chance: f64) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let times = match (&mut *state, has_failed) {
             (State::Open { .. }, false) => {

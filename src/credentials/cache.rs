@@ -88,6 +88,8 @@ pub struct CacheCounters {
     pub sts_ok: AtomicU64,
     /// Calls that failed in a way that may pass.
     pub sts_retry: AtomicU64,
+    /// Keys handed to clients.
+    pub vended: AtomicU64,
 }
 
 impl Cache {
@@ -194,6 +196,11 @@ impl Cache {
     /// Those that call STS, at their index in the configuration; empty where none does.
     pub fn issuers(&self) -> &[Option<Arc<Issuer>>] {
         &self.issuers
+    }
+
+    /// One for each issuer.
+    pub(super) fn breakers(&self) -> &[Arc<Breaker>] {
+        &self.maker.breakers
     }
 
     /// What is counted.

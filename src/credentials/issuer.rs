@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::base::{Base, Fetched, Source, Watched, read_text};
+use super::base::{Base, Fetched, Source, Watched, read_profile, read_text};
 use super::cache::CacheCounters;
 use super::clock::Clock;
 use super::get_credential::Options;
@@ -394,7 +394,7 @@ impl Maker<'_> {
         Ok(Some(issuer))
     }
 
-    /// All that the file says of `issuer` and of its bases, but for secrets.
+    /// All that the configuration says of `issuer` and of its bases, but for secrets.
     fn told_apart(&self, issuer: &config::Issuer) -> String {
         let text = format!("{issuer:?}");
         let base = match &issuer.kind {
@@ -407,7 +407,12 @@ impl Maker<'_> {
                 Some(base) => format!("{text} {}", self.told_apart(base)),
                 None => text,
             },
-            BaseKey::Command(_) | BaseKey::CvmRole { .. } | BaseKey::Profile { .. } => text,
+            // On another machine a file of the same name may hold another account's key.
+            BaseKey::Profile { name, file } => match read_profile(name, file) {
+                Ok(key) => format!("{text} {}", key.secret_id),
+                Err(_) => text, // it is told when the key is made
+            },
+            BaseKey::Command(_) | BaseKey::CvmRole { .. } => text,
         }
     }
 

@@ -1,7 +1,6 @@
 //! Where calls to STS wait for their turn: for each issuer a rate, a breaker, and three queues.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -158,16 +157,7 @@ impl Drop for Flight {
             }
             Err(error) => tracing::warn!(tenant, %error, "no key"),
         }
-        // What STS says of this tenant alone is no fault of the issuer's.
-        let has_failed = result.as_ref().is_err_and(|error| {
-            !matches!(error.class, StsClass::ConfigWrong | StsClass::NotAllowed)
-        });
-        let chance = fastrand::f64();
-        if self.breaker.record(has_failed, Instant::now(), chance) {
-            let opened = &self.entry.counters().breaker_opened;
-            opened.fetch_add(1, Ordering::Relaxed);
-            tracing::error!("calls to STS fail: held back for a while, live keys serve on");
-        }
+        self.breaker.hear(&result, self.entry.counters());
         self.entry.finish(result, fastrand::f64());
     }
 }

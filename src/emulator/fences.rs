@@ -6,9 +6,11 @@ use proptest::prelude::*;
 use super::cam::{Attempt, Policy};
 use super::gate::action_of;
 use crate::config::{self, PrefixPattern};
+use crate::s3::vend::VendRequest;
 use crate::s3::{CopySource, ObjectKey, Operation, Query, S3Request};
 use crate::sign::encoding::push_encoded;
 use crate::tenant::policy::tenant_policy;
+use crate::tenant::vend::narrowed;
 use crate::tenant::{Grant, Permit, Tenant};
 
 const BUCKETS: [&str; 2] = ["one-1250000000", "two-1250000000"];
@@ -247,6 +249,47 @@ proptest! {
                     name: prefix,
                 };
                 prop_assert_eq!(key.may_list(action_of(operation.name()).unwrap(), &place), [true; 2]);
+            }
+        }
+    }
+
+    /// However a client narrows it, its key may do nothing that the tenant's own may not, what another
+    /// grant's policy denies included.
+    #[test]
+    fn a_client_s_key_may_do_nothing_that_its_tenant_s_may_not(
+        tenant in some_tenant(),
+        statements in prop::collection::vec(some_statement(), 1..4),
+        asked in (0..4_usize, prop::option::of(some_pattern()), prop::option::of(prop::sample::select(vec!["GetObject", "read", "write", "list"]))),
+        places in prop::collection::vec(some_place(), 8),
+    ) {
+        let mut tenant = tenant;
+        for grant in &mut tenant.grants {
+            (grant.bucket, grant.region) = (BUCKETS[0].into(), REGIONS[0].into());
+        }
+        let raw = config::RawPolicy::new(config::cam::Policy::new(statements), BUCKETS[0], REGIONS[0]);
+        if let (Ok(raw), Some(grant)) = (raw, tenant.grants.first_mut()) {
+            grant.root = String::new();
+            grant.policy = Some(raw.into());
+        }
+        let (number, prefix, actions) = asked;
+        let mut body = serde_json::json!({"bucket": format!("alias-{number}")});
+        if let Some(prefix) = prefix {
+            body["allowPrefixes"] = prefix.to_string().into();
+        }
+        if let Some(actions) = actions {
+            body["allowActions"] = actions.into();
+        }
+        let asked = VendRequest::parse(body.to_string().as_bytes()).unwrap();
+        let Ok((_, policy)) = narrowed(&tenant, &asked) else { return Ok(()) };
+        let given = Key(Policy::parse(&policy.json()).ok());
+        let own = Key::of(&tenant);
+        for Place { name, .. } in places {
+            let place = &Place { bucket: BUCKETS[0], region: REGIONS[0], name };
+            for operation in Operation::ALL.iter().copied().filter(|o| *o != Operation::PostObject) {
+                let action = action_of(operation.name()).unwrap();
+                prop_assert!(!given.may(action, place, &[]) || own.may(action, place, &[]), "{} {:?}", action, place);
+                let (given, own) = (given.may_list(action, place), own.may_list(action, place));
+                prop_assert!(given.iter().zip(&own).all(|(given, own)| given <= own), "{} {:?}", action, place);
             }
         }
     }

@@ -343,6 +343,7 @@ impl Metrics {
         const CALLS: &str = "cosgate_sts_calls_total";
         const OPENED: &str = "cosgate_sts_breaker_opened_total";
         const REJECTED: &str = "cosgate_keys_rejected_total";
+        const VENDED: &str = "cosgate_keys_vended_total";
         let counters = &self.credentials;
         head(text, CALLS, "Calls to STS, by result.", "counter");
         for (result, count) in [
@@ -370,6 +371,8 @@ impl Metrics {
             "counter",
         );
         sample(text, OPENED, "", read(&counters.breaker_opened));
+        head(text, VENDED, "Temporary keys handed to clients.", "counter");
+        sample(text, VENDED, "", read(&counters.vended));
     }
 
     fn total(&self, event: Event) -> u64 {
@@ -536,6 +539,6 @@ mod tests {
                 assert!(value.parse::<u64>().is_ok(), "{line}");
             }
         }
-        assert_eq!(seen.len(), FAMILIES.len() + 8);
+        assert_eq!(seen.len(), FAMILIES.len() + 9);
     }
 }

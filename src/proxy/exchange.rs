@@ -102,16 +102,22 @@ impl Proxy {
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
                 return self.relay(permit, answered, &outgoing, gauge, exit).await;
             }
-            let refused = Box::pin(self.read_error(answered, permit)).await;
-            let key_refused = refused.key_refused
-                || (head.method == Method::HEAD
-                    && matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
-                    && Box::pin(self.is_key_refused(permit, head, &credential)).await);
-            if !key_refused {
+            let mut refused = Box::pin(self.read_error(answered, permit)).await;
+            if head.method == Method::HEAD
+                && matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
+                && let Some(why) = Box::pin(self.ask_why(permit, head, &credential)).await
+            {
+                (refused.key, refused.time) = (why.key, why.time);
+            }
+            let replayable = outgoing.body.again().is_some();
+            if refused.time && tries.after_time_refused(replayable) {
+                continue;
+            }
+            if !refused.key {
                 return Err(refused.error);
             }
             let renewed = entry.reject(credential.generation);
-            if !(renewed && tries.after_key_refused(outgoing.body.again().is_some())) {
+            if !(renewed && tries.after_key_refused(replayable)) {
                 return Err(refused.error);
             }
         }
@@ -316,62 +322,53 @@ impl Proxy {
             lease.release();
         }
         let body = body.unwrap_or_default();
-        if rewrite::is_clock_refusal(upstream.status, &body)
-            && let Some(date) = upstream.headers.get(DATE)
-            && let Some(date) = date.to_str().ok().and_then(Timestamp::parse_http_date)
-        {
-            self.shared.clock.resync(date); // the client's next try is signed with COS's time
+        let date = upstream.headers.get(DATE);
+        let date = date.and_then(|date| Timestamp::parse_http_date(date.to_str().ok()?));
+        let date = date.filter(|_| rewrite::is_clock_refusal(upstream.status, &body));
+        if let Some(date) = date {
+            self.shared.clock.resync(date); // the next try is signed with COS's time
         }
         Refused {
-            key_refused: rewrite::is_credential_refusal(upstream.status, &body),
+            key: rewrite::is_credential_refusal(upstream.status, &body),
+            time: date.is_some(),
             error: rewrite::upstream_error(upstream.status, &body, permit),
         }
     }
 
-    /// Whether COS refuses `credential`: the answer to a HEAD has no body that would tell a refused
-    /// key from a refused right, so the first byte is asked for by GET, whose error has one.
-    async fn is_key_refused(
+    /// Why COS refuses a HEAD: its answer has no body that would tell a refused key or time from a
+    /// refused right, so the first byte is asked for by GET, whose error has one.
+    async fn ask_why(
         &self,
         permit: &Permit<'_, '_>,
         head: &Parts,
         credential: &Credential,
-    ) -> bool {
-        let Ok(mut probe) = rewrite::request(permit, head, &self.config().upstream) else {
-            return false;
-        };
+    ) -> Option<Refused> {
+        let mut probe = rewrite::request(permit, head, &self.config().upstream).ok()?;
         probe.method = Method::GET;
         probe
             .headers
             .insert("range", HeaderValue::from_static("bytes=0-0"));
         let region = permit.grant().map_or("", |grant| grant.region.as_str());
-        if self.sign(&mut probe, credential, region, None).is_err() {
-            return false;
-        }
-        let Ok(target) = probe.target.parse() else {
-            return false;
-        };
+        self.sign(&mut probe, credential, region, None).ok()?;
+        let target = probe.target.parse().ok()?;
         let mut request = http::Request::new(body::Request::Empty);
         *request.method_mut() = probe.method;
         *request.uri_mut() = target;
         *request.headers_mut() = probe.headers;
-        match self
-            .upstream
-            .send(&probe.authority, request, &body::Request::Empty)
-            .await
-        {
-            Ok((response, lease)) => {
-                self.read_error(Answered { response, lease }, permit)
-                    .await
-                    .key_refused
-            }
-            Err(_) => false,
-        }
+        let none = body::Request::Empty;
+        let sent = self.upstream.send(&probe.authority, request, &none).await;
+        let (response, lease) = sent.ok()?;
+        let answered = Answered { response, lease };
+        Some(self.read_error(answered, permit).await)
     }
 }
 
 /// COS's error, as the client may see it.
 struct Refused {
-    key_refused: bool,
+    /// COS does not take our key.
+    key: bool,
+    /// Nor the time that was signed, and has told the right one.
+    time: bool,
     error: S3Error,
 }
 

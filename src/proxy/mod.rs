@@ -117,7 +117,7 @@ impl Shared {
             .collect();
         let clock = Arc::new(Clock::new(wall));
         let credentials = Cache::start(&config, policies, &clock).map_err(io::Error::other)?;
-        let vendor = Vendor::new(&config, credentials.issuers());
+        let vendor = Vendor::new(&config, &credentials);
         let metrics = metrics.with_credentials(credentials.counters());
         let roots = Roots::for_endpoint(
             config.upstream.endpoint.tls,

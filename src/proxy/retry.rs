@@ -37,11 +37,16 @@ impl Budget {
 
 /// The tries of one request: each reason to try again counts once.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each reason to try again is used once, whatever the others are"
+)]
 pub(super) struct Tries {
     /// Doing it twice is as good as once.
     repeatable: bool,
     resent: bool,
     rekeyed: bool,
+    retimed: bool,
 }
 
 impl Tries {
@@ -53,6 +58,7 @@ impl Tries {
             repeatable: operation.is_idempotent() && (reads || !conditional),
             resent: false,
             rekeyed: false,
+            retimed: false,
         }
     }
 
@@ -73,6 +79,11 @@ impl Tries {
     /// Whether to try again with another key when COS refused this one: it did nothing.
     pub(super) fn after_key_refused(&mut self, replayable: bool) -> bool {
         replayable && !std::mem::replace(&mut self.rekeyed, true)
+    }
+
+    /// The same when COS refused the time that was signed, and has told the right one.
+    pub(super) fn after_time_refused(&mut self, replayable: bool) -> bool {
+        replayable && !std::mem::replace(&mut self.retimed, true)
     }
 }
 

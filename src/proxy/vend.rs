@@ -65,7 +65,7 @@ impl Proxy {
         let (grants, policy) = narrowed(caller.tenant(), &asked)?;
         let is_whole = !asked.narrows() && asked.duration_seconds.is_none();
         let (vendor, policy) = (&self.shared.vendor, policy.json());
-        let vended = vendor.key(&offer, caller.tenant(), &policy, duration, is_whole);
+        let vended = vendor.key(&offer, caller.tenant(), policy, duration, is_whole);
         let vended = vended.await?;
         exit.answered_here();
         Ok(if head.method == Method::GET {

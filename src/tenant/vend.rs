@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 
 use super::authenticate::{Authenticated, Connection, Identified, Identity, Tenants};
-use super::policy::{Policy, tenant_policy};
+use super::policy::{Policy, Statement, tenant_policy};
 use super::{Grant, Tenant};
 use crate::config::{Config, PrefixPattern, unfold_action};
 use crate::payload::Mode;
@@ -42,12 +42,16 @@ impl Tenants {
         }
         match head.method {
             Method::GET => self.token_holder(&head.headers).map(Identified),
+            // Whatever signs it: who has a link has not its maker's key.
+            Method::POST if head.uri.query().is_some() => Err(denied(
+                "no presigned URL is given a key: sign the request in its headers",
+            )),
             Method::POST => {
                 let asked = S3Request {
                     operation: Operation::ListBuckets, // what is signed is the head, as it came
                     bucket: None,
                     key: None,
-                    query: Query::parse(head.uri.query().unwrap_or_default())?,
+                    query: Query::parse("")?,
                     copy_source: None,
                 };
                 let caller = self.identify(head, &asked, connection, now)?;
@@ -111,11 +115,27 @@ pub fn narrowed(tenant: &Tenant, asked: &VendRequest) -> Result<(Vec<Grant>, Pol
         grants,
         limits: None,
     };
-    let policy = tenant_policy(&narrowed);
-    if policy.statement.is_empty() {
+    let mut policy = tenant_policy(&narrowed);
+    if !policy.statement.iter().any(Statement::allows) {
         return Err(denied("nothing is left that the key could do"));
     }
+    // What one grant denies holds for the tenant's whole key, and so for every part of it.
+    for denial in denials(tenant) {
+        if !policy.statement.contains(denial) {
+            policy.statement.push(denial.clone());
+        }
+    }
     Ok((narrowed.grants, policy))
+}
+
+fn denials(tenant: &Tenant) -> impl Iterator<Item = &Statement> {
+    let policies = tenant
+        .grants
+        .iter()
+        .filter_map(|grant| grant.policy.as_ref());
+    policies
+        .flat_map(|raw| &raw.policy.statement)
+        .filter(|statement| !statement.allows())
 }
 
 fn narrow(grant: &mut Grant, asked: &VendRequest) -> Result<(), S3Error> {
@@ -279,6 +299,29 @@ mod tests {
             ("[]", Code::InvalidArgument),
         ] {
             assert_eq!(ask(body).err(), Some(code), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_one_grant_denies_is_denied_to_the_key_of_another() {
+        let statement = serde_json::json!([
+            {"effect": "allow", "action": "name/cos:GetObject", "resource": "*"},
+            {"effect": "deny", "action": "name/cos:GetObject", "resource": "*"},
+        ]);
+        let text = serde_json::json!({"version": "2.0", "statement": statement}).to_string();
+        let read = Policy::parse(&text).unwrap();
+        let raw = crate::config::RawPolicy::new(read, "shared-1250000000", "ap-guangzhou").unwrap();
+        let mut tenant = tenant(&[PrefixPattern::Any]);
+        tenant.grants[1].policy = Some(std::sync::Arc::new(raw));
+        for (body, denials) in [
+            (r#"{"bucket":"photos","key":"x"}"#, 1),
+            (r#"{"bucket":"films"}"#, 1),
+            ("", 1),
+        ] {
+            let asked = VendRequest::parse(body.as_bytes()).unwrap();
+            let (_, policy) = narrowed(&tenant, &asked).unwrap();
+            let denied = policy.statement.iter().filter(|s| !s.allows());
+            assert_eq!(denied.count(), denials, "{body}");
         }
     }
 
