@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::base_key::{BaseKey, GivenKey, base_key, given_key};
 use super::document::{Found, Origin, printable};
-use super::endpoint::{self, Placeholders};
 use super::problem::{Refusal, nearest};
 use super::section::Section;
-use super::{CallRate, EndpointTemplate, Profile, grammar, tenants};
+use super::{CallRate, grammar, tenants};
 use crate::secret::Secret;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,8 +28,6 @@ const TAG_VALUE_CHARS: usize = 256;
 const ARN_BYTES: usize = 512;
 /// What stands for the tenant's name in `session_name`.
 pub(crate) const TENANT: &str = "{tenant}";
-/// Keys that say where the issuer's own key comes from.
-const BASE_KEYS: [&str; 5] = ["secret_key", "profile", "cvm_role", "command", "base"];
 const ALL_KEYS: [&str; 17] = [
     "base",
     "command",
@@ -126,62 +124,6 @@ pub struct WebIdentity {
     pub session_name: String,
     /// `duration` (2 h), 1 s to 12 h.
     pub duration: Duration,
-}
-
-/// Where the key comes from that an issuer signs its calls with.
-#[derive(Clone, Debug)]
-pub enum BaseKey {
-    /// `command`: a program and its arguments, which prints a key.
-    Command(Vec<String>),
-    /// `cvm_role`: the role of the machine, from its metadata service.
-    CvmRole {
-        /// `cvm_role`
-        name: String,
-        /// `metadata_endpoint`, plain HTTP.
-        endpoint: EndpointTemplate,
-    },
-    /// `secret_id`, `secret_key` and `token`.
-    Given(GivenKey),
-    /// `base`: index into [`super::Config::issuers`] of the issuer that makes it.
-    Issuer(usize),
-    /// `profile` of a profile file.
-    Profile {
-        /// `profile`
-        name: String,
-        /// The file that has it.
-        file: PathBuf,
-    },
-}
-
-/// `secret_id`, `secret_key` and `token`.
-#[derive(Clone, Debug)]
-pub struct GivenKey {
-    /// `secret_id`
-    pub secret_id: GivenSecret,
-    /// `secret_key`
-    pub secret_key: GivenSecret,
-    /// `token`; the key is a temporary one.
-    pub token: Option<GivenSecret>,
-}
-
-/// A secret as it was when the configuration was read, and where it may change.
-#[derive(Clone, Debug)]
-pub struct GivenSecret {
-    /// The secret.
-    pub value: Secret,
-    /// The file that it came from (`file:PATH`).
-    pub file: Option<PathBuf>,
-}
-
-impl GivenSecret {
-    /// The secret that a file holds: its text less one newline at the end. The error quotes nothing.
-    pub fn parse(text: &str) -> Result<Secret, String> {
-        let line = text
-            .strip_suffix("\r\n")
-            .or_else(|| text.strip_suffix('\n'))
-            .unwrap_or(text);
-        grammar::secret(line).map_err(|refusal| refusal.message)
-    }
 }
 
 /// The issuers that could be read.
@@ -327,7 +269,7 @@ impl Reader<'_, '_> {
         let read = match kind {
             Some(Kind::AssumeRole) => self.assume_role(),
             Some(Kind::Federation) => self.federation(),
-            Some(Kind::Static) => self.given_key(true).map(IssuerKind::Static),
+            Some(Kind::Static) => given_key(&mut self.section, true).map(IssuerKind::Static),
             Some(Kind::WebIdentity) => self.web_identity(),
             None => {
                 for key in ALL_KEYS {
@@ -370,28 +312,9 @@ impl Reader<'_, '_> {
                 .document()
                 .warning(&duration.origin, Refusal::new(message, fix));
         }
-        for (key, what) in [
-            ("token", "makes the issuer's key a temporary one"),
-            ("cvm_role", "gives a temporary key"),
-            ("base", "gives a temporary key"),
-        ] {
-            if let Some(origin) = self.section.place_of(key) {
-                self.refuse_temporary(&origin, &format!("`{key}` {what}"));
-            }
-        }
         let base = self.base_key(false);
         let duration = duration.value;
         base.map(|base| IssuerKind::Federation { base, duration })
-    }
-
-    fn refuse_temporary(&self, origin: &Origin, what: &str) {
-        let message = format!(
-            "{what}, and STS takes only permanent ones for GetFederationToken (1312/48195)"
-        );
-        let fix = "write kind = \"assume-role\" and a role_arn, or give a permanent key";
-        self.section
-            .document()
-            .error(origin, Refusal::new(message, fix));
     }
 
     fn assume_role(&mut self) -> Option<IssuerKind> {
@@ -400,10 +323,10 @@ impl Reader<'_, '_> {
                 .required("role_arn", "\"qcs::cam::uin/UIN:roleName/NAME\"", role_arn);
         let session_name = self.session_name();
         let external_id = self.section.parsed("external_id", |text| {
-            limited(text, "an external id", 2..=SESSION_NAME_BYTES, "+=,.@:/_-")
+            grammar::limited(text, "an external id", 2..=SESSION_NAME_BYTES, "+=,.@:/_-")
         });
         let source_identity = self.section.parsed("source_identity", |text| {
-            limited(text, "a source identity", 1..=SESSION_NAME_BYTES, "+=,.@_-")
+            grammar::limited(text, "a source identity", 1..=SESSION_NAME_BYTES, "+=,.@_-")
         });
         let tags = self.tags();
         let duration = self.role_duration();
@@ -421,7 +344,7 @@ impl Reader<'_, '_> {
 
     fn web_identity(&mut self) -> Option<IssuerKind> {
         let provider_id = self.or_of_tke("provider_id", &["TKE_PROVIDER_ID"], |text| {
-            limited(
+            grammar::limited(
                 text,
                 "a provider's name",
                 1..=SESSION_NAME_BYTES,
@@ -487,7 +410,7 @@ impl Reader<'_, '_> {
         let found = self.section.parsed("session_name", |text| {
             let rest = text.replacen(TENANT, "", 1);
             let least = if rest.len() == text.len() { 2 } else { 0 };
-            limited(
+            grammar::limited(
                 &rest,
                 "a session name",
                 least..=SESSION_NAME_BYTES,
@@ -537,137 +460,11 @@ impl Reader<'_, '_> {
 
     /// The issuer's own key. `temporary`: it may be one.
     fn base_key(&mut self, temporary: bool) -> Option<BaseKey> {
-        let mut written = Vec::new();
-        for key in BASE_KEYS {
-            let origin = self.section.place_of(key);
-            written.extend(origin.map(|origin| (key, origin)));
+        let Found { value, origin } = base_key(&mut self.section, self.names, temporary)?;
+        if let BaseKey::Issuer(value) = value {
+            self.base = Some(Found { value, origin });
         }
-        if let [(first, _), (second, origin), ..] = written.as_slice() {
-            let message = format!("the issuer has two keys of its own: `{first}` and `{second}`");
-            self.section
-                .document()
-                .error(origin, Refusal::new(message, "remove one of the two"));
-        }
-        match written.first().map_or("secret_key", |(key, _)| *key) {
-            "profile" => self.profile(temporary),
-            "cvm_role" => self.cvm_role(),
-            "command" => self.command(),
-            "base" => {
-                let names = self.names;
-                let base = self.section.parsed("base", |text| named(text, names));
-                self.base.clone_from(&base);
-                base.map(|base| BaseKey::Issuer(base.value))
-            }
-            _ => self.given_key(temporary).map(BaseKey::Given),
-        }
-    }
-
-    fn given_key(&mut self, temporary: bool) -> Option<GivenKey> {
-        let secret_id = self.given_secret("secret_id", true);
-        let secret_key = self.given_secret("secret_key", true);
-        let token = temporary
-            .then(|| self.given_secret("token", false))
-            .flatten();
-        Some(GivenKey {
-            secret_id: secret_id?,
-            secret_key: secret_key?,
-            token,
-        })
-    }
-
-    fn given_secret(&mut self, key: &'static str, required: bool) -> Option<GivenSecret> {
-        if self.section.place_of(key).is_none() {
-            if required {
-                self.section.missing(key, "\"env:NAME\"");
-            }
-            return None;
-        }
-        let (found, file) = self.section.secret_and_file(key)?;
-        Some(GivenSecret {
-            value: found.value,
-            file,
-        })
-    }
-
-    fn profile(&mut self, temporary: bool) -> Option<BaseKey> {
-        let name = self.section.parsed("profile", grammar::name)?;
-        let document = self.section.document();
-        let env = document.sources.env;
-        let files = if let Some(file) = self.section.text("profile_file") {
-            vec![document.resolve(&file.value)]
-        } else if let Some(file) = env("TENCENTCLOUD_CREDENTIALS_FILE") {
-            vec![PathBuf::from(file)]
-        } else {
-            let of_user = env("HOME").map(|home| PathBuf::from(home).join(".tencentcloud"));
-            let everybody_s = Some(PathBuf::from("/etc/tencentcloud"));
-            let folders = [of_user, everybody_s].into_iter().flatten();
-            folders.map(|folder| folder.join("credentials")).collect()
-        };
-        let mut reasons = Vec::new();
-        for file in files {
-            let text = (document.sources.file)(&file).map(Secret::new);
-            let profile = text
-                .map_err(|error| error.to_string())
-                .and_then(|text| Profile::parse(text.expose(), &name.value));
-            match profile {
-                Ok(profile) => {
-                    if profile.token.is_some() && !temporary {
-                        let what = "the profile's token makes its key a temporary one";
-                        self.refuse_temporary(&name.origin, what);
-                    }
-                    let name = name.value;
-                    return Some(BaseKey::Profile { name, file });
-                }
-                Err(reason) => reasons.push(format!("{}: {reason}", file.display())),
-            }
-        }
-        let message = format!("`profile`: {}", reasons.join("; "));
-        let fix = "mend the file, or name another with profile_file = \"PATH\"";
-        document.error(&name.origin, Refusal::new(message, fix));
-        None
-    }
-
-    fn cvm_role(&mut self) -> Option<BaseKey> {
-        let name = self.section.parsed("cvm_role", |text| {
-            limited(text, "a role's name", 1..=SESSION_NAME_BYTES, "+=,.@_-")
-        });
-        let endpoint = self.section.parsed("metadata_endpoint", |text| {
-            let endpoint = endpoint::endpoint(text, Placeholders::None)?;
-            if endpoint.tls {
-                let message = "the metadata service speaks plain HTTP";
-                return Err(Refusal::new(message, "write http://"));
-            }
-            Ok(endpoint)
-        });
-        let endpoint = endpoint.map_or_else(
-            || EndpointTemplate {
-                tls: false,
-                authority: "metadata.tencentyun.com".to_owned(),
-                path: String::new(),
-            },
-            |found| found.value,
-        );
-        let name = name?.value;
-        Some(BaseKey::CvmRole { name, endpoint })
-    }
-
-    fn command(&mut self) -> Option<BaseKey> {
-        let origin = self.section.place_of("command")?;
-        let words: Vec<_> = self.section.texts("command");
-        let words: Vec<_> = words.iter().map(|word| word.value.to_owned()).collect();
-        if !words
-            .first()
-            .is_some_and(|program| program.starts_with('/'))
-        {
-            let message = "`command`: the program is not given by its whole path";
-            let fix =
-                "write command = [\"/usr/local/bin/PROGRAM\", \"ARGUMENT\"]; no shell runs it";
-            self.section
-                .document()
-                .error(&origin, Refusal::new(message, fix));
-            return None;
-        }
-        Some(BaseKey::Command(words))
+        Some(value)
     }
 }
 
@@ -704,26 +501,4 @@ fn role_arn(text: &str) -> Result<String, Refusal> {
         message,
         "write it as CAM's console shows it: qcs::cam::uin/UIN:roleName/NAME",
     ))
-}
-
-/// Letters, digits and `others`, so many of them.
-fn limited(
-    text: &str,
-    what: &str,
-    length: std::ops::RangeInclusive<usize>,
-    others: &str,
-) -> Result<String, Refusal> {
-    let known = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
-    if length.contains(&text.len()) && text.chars().all(known) {
-        return Ok(text.to_owned());
-    }
-    let spelt: Vec<_> = others.chars().map(|c| format!("`{c}`")).collect();
-    let message = format!("`{}` is not {what}", printable(text));
-    let fix = format!(
-        "{} to {} letters, digits and {}",
-        length.start(),
-        length.end(),
-        spelt.join(" ")
-    );
-    Err(Refusal::new(message, fix))
 }

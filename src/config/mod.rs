@@ -4,6 +4,7 @@
 
 mod actions;
 mod admission;
+mod base_key;
 pub mod cam;
 mod document;
 mod endpoint;
@@ -35,9 +36,10 @@ use ipnet::IpNet;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
+pub use base_key::{BaseKey, GivenKey, GivenSecret};
 pub(crate) use endpoint::is_loopback;
 pub(crate) use issuers::TENANT;
-pub use issuers::{BaseKey, GivenKey, GivenSecret, Issuer, IssuerKind, Role, WebIdentity};
+pub use issuers::{Issuer, IssuerKind, Role, WebIdentity};
 pub use limits::TenantLimits;
 pub use problem::{Place, Problem, Severity, nearest};
 pub use profile::Profile;
