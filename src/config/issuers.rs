@@ -1,33 +1,22 @@
 //! `[issuers.*]`: who makes temporary keys, and with which key of its own.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::base_key::{BaseKey, GivenKey, base_key, given_key};
-use super::document::{Found, Origin, printable};
+use super::document::{Found, printable};
 use super::problem::{Refusal, nearest};
+use super::role::{Role, WebIdentity, role, web_identity};
 use super::section::Section;
 use super::{CallRate, grammar, tenants};
-use crate::secret::Secret;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// GetFederationToken: 36 hours for a sub-account, 2 for a root account (1312/48195).
 const FEDERATION_LONGEST: Duration = Duration::from_hours(36);
 const FEDERATION_ROOT_LONGEST: Duration = Duration::from_hours(2);
-/// `AssumeRole` and `AssumeRoleWithWebIdentity`: 43 200 s (1312/48197).
-const ROLE_LONGEST: Duration = Duration::from_hours(12);
-const ROLE_DEFAULT: Duration = Duration::from_hours(2);
+const FEDERATION_DEFAULT: Duration = Duration::from_hours(2);
 /// Calls in a second that STS takes of one account, and of web identities (1312/48195; the page of `AssumeRoleWithWebIdentity`).
 const CALLS_A_SECOND: u32 = 600;
 const WEB_CALLS_A_SECOND: u32 = 20;
-/// Lengths and numbers that STS takes (1312/48197).
-const SESSION_NAME_BYTES: usize = 128;
-const TAGS: usize = 50;
-const TAG_KEY_CHARS: usize = 128;
-const TAG_VALUE_CHARS: usize = 256;
-const ARN_BYTES: usize = 512;
-/// What stands for the tenant's name in `session_name`.
-pub(crate) const TENANT: &str = "{tenant}";
 const ALL_KEYS: [&str; 17] = [
     "base",
     "command",
@@ -92,38 +81,6 @@ impl IssuerKind {
             Self::WebIdentity(web) => Some(web.duration),
         }
     }
-}
-
-/// What `AssumeRole` asks for.
-#[derive(Clone, Debug)]
-pub struct Role {
-    /// `role_arn`
-    pub arn: String,
-    /// `session_name`, with `{tenant}` in it (default) or without.
-    pub session_name: String,
-    /// `external_id`
-    pub external_id: Option<String>,
-    /// `tags`: keys and values.
-    pub tags: Vec<(String, String)>,
-    /// `source_identity`
-    pub source_identity: Option<String>,
-    /// `duration` (2 h), 1 s to 12 h.
-    pub duration: Duration,
-}
-
-/// What `AssumeRoleWithWebIdentity` asks for.
-#[derive(Clone, Debug)]
-pub struct WebIdentity {
-    /// `provider_id`
-    pub provider_id: String,
-    /// `token_file`, read at each call.
-    pub token_file: PathBuf,
-    /// `role_arn`
-    pub role_arn: String,
-    /// `session_name`, as that of [`Role`].
-    pub session_name: String,
-    /// `duration` (2 h), 1 s to 12 h.
-    pub duration: Duration,
 }
 
 /// The issuers that could be read.
@@ -270,7 +227,7 @@ impl Reader<'_, '_> {
             Some(Kind::AssumeRole) => self.assume_role(),
             Some(Kind::Federation) => self.federation(),
             Some(Kind::Static) => given_key(&mut self.section, true).map(IssuerKind::Static),
-            Some(Kind::WebIdentity) => self.web_identity(),
+            Some(Kind::WebIdentity) => web_identity(&mut self.section).map(IssuerKind::WebIdentity),
             None => {
                 for key in ALL_KEYS {
                     self.section.place_of(key); // it may have the keys of any kind
@@ -302,9 +259,9 @@ impl Reader<'_, '_> {
     }
 
     fn federation(&mut self) -> Option<IssuerKind> {
-        let duration = self
-            .section
-            .duration("duration", ROLE_DEFAULT, SECOND..=FEDERATION_LONGEST);
+        let duration =
+            self.section
+                .duration("duration", FEDERATION_DEFAULT, SECOND..=FEDERATION_LONGEST);
         if duration.value > FEDERATION_ROOT_LONGEST {
             let message = "`duration`: STS refuses more than 2h to the key of a root account";
             let fix = "use a sub-account's key, or at most 2h";
@@ -318,144 +275,12 @@ impl Reader<'_, '_> {
     }
 
     fn assume_role(&mut self) -> Option<IssuerKind> {
-        let arn =
-            self.section
-                .required("role_arn", "\"qcs::cam::uin/UIN:roleName/NAME\"", role_arn);
-        let session_name = self.session_name();
-        let external_id = self.section.parsed("external_id", |text| {
-            grammar::limited(text, "an external id", 2..=SESSION_NAME_BYTES, "+=,.@:/_-")
-        });
-        let source_identity = self.section.parsed("source_identity", |text| {
-            grammar::limited(text, "a source identity", 1..=SESSION_NAME_BYTES, "+=,.@_-")
-        });
-        let tags = self.tags();
-        let duration = self.role_duration();
+        let role = role(&mut self.section);
         let base = self.base_key(true);
-        let role = Role {
-            arn: arn?.value,
-            session_name,
-            external_id: external_id.map(|found| found.value),
-            tags,
-            source_identity: source_identity.map(|found| found.value),
-            duration,
-        };
-        base.map(|base| IssuerKind::AssumeRole { base, role })
-    }
-
-    fn web_identity(&mut self) -> Option<IssuerKind> {
-        let provider_id = self.or_of_tke("provider_id", &["TKE_PROVIDER_ID"], |text| {
-            grammar::limited(
-                text,
-                "a provider's name",
-                1..=SESSION_NAME_BYTES,
-                "+=,.@:/_-",
-            )
-        });
-        let arn = self.or_of_tke("role_arn", &["TKE_ROLE_ARN"], role_arn);
-        let variables = ["TKE_WEB_IDENTITY_TOKEN_FILE", "TKE_IDENTITY_TOKEN_FILE"];
-        let token_file = self.or_of_tke("token_file", &variables, |text| {
-            if text.is_empty() {
-                return Err(Refusal::new("the path is empty", "give it a value"));
-            }
-            Ok(text.to_owned())
-        });
-        let session_name = self.session_name();
-        let duration = self.role_duration();
-        let token_file = token_file?;
-        let document = self.section.document();
-        let path = document.resolve(&token_file.value);
-        if let Err(error) = (document.sources.file)(&path).map(Secret::new) {
-            let message = format!(
-                "`token_file`: cannot read {} now: {error}; there is no key until it can be read",
-                path.display()
-            );
-            let fix =
-                "mend the path (it is relative to this file's directory) or the file's rights";
-            document.warning(&token_file.origin, Refusal::new(message, fix));
-        }
-        Some(IssuerKind::WebIdentity(WebIdentity {
-            provider_id: provider_id?.value,
-            token_file: path,
-            role_arn: arn?.value,
-            session_name,
-            duration,
-        }))
-    }
-
-    /// The text of `key`, or of the first of `variables`, which TKE sets in its pods.
-    fn or_of_tke(
-        &mut self,
-        key: &'static str,
-        variables: &[&str],
-        grammar: impl FnOnce(&str) -> Result<String, Refusal>,
-    ) -> Option<Found<String>> {
-        if self.section.place_of(key).is_some() {
-            return self.section.parsed(key, grammar);
-        }
-        let document = self.section.document();
-        for name in variables {
-            let Some(text) = (document.sources.env)(name) else {
-                continue;
-            };
-            let origin = Origin::Variable((*name).to_owned());
-            let value = self.section.check(key, &origin, grammar(&text))?;
-            return Some(Found { value, origin });
-        }
-        let example = format!("\"…\" (TKE says it in {})", variables.join(" or "));
-        self.section.missing(key, &example);
-        None
-    }
-
-    fn session_name(&mut self) -> String {
-        let found = self.section.parsed("session_name", |text| {
-            let rest = text.replacen(TENANT, "", 1);
-            let least = if rest.len() == text.len() { 2 } else { 0 };
-            grammar::limited(
-                &rest,
-                "a session name",
-                least..=SESSION_NAME_BYTES,
-                "+=,.@_-",
-            )?;
-            Ok(text.to_owned())
-        });
-        found.map_or_else(|| TENANT.to_owned(), |found| found.value)
-    }
-
-    fn role_duration(&mut self) -> Duration {
-        self.section
-            .duration("duration", ROLE_DEFAULT, SECOND..=ROLE_LONGEST)
-            .value
-    }
-
-    fn tags(&mut self) -> Vec<(String, String)> {
-        let mut tags: Vec<(String, String)> = Vec::new();
-        let place = self.section.place_of("tags");
-        for mut tag in self.section.tables("tags") {
-            let within = |most: usize, text: &str| {
-                if text.chars().count() <= most && !text.chars().any(char::is_control) {
-                    return Ok(text.to_owned());
-                }
-                let message = format!("longer than {most} characters, or more than one line");
-                Err(Refusal::new(message, "shorten it"))
-            };
-            let key = tag.required("key", "\"team\"", |text| within(TAG_KEY_CHARS, text));
-            let value = tag.required("value", "\"storage\"", |text| within(TAG_VALUE_CHARS, text));
-            tag.finish();
-            if let (Some(key), Some(value)) = (key, value) {
-                if tags.iter().any(|(known, _)| *known == key.value) {
-                    let message = format!("two tags have the key `{}`", printable(&key.value));
-                    self.section
-                        .document()
-                        .error(&key.origin, Refusal::new(message, "remove one"));
-                }
-                tags.push((key.value, value.value));
-            }
-        }
-        if let Some(origin) = place.filter(|_| tags.len() > TAGS) {
-            let refusal = Refusal::new("`tags`: STS takes 50 at most", "remove some");
-            self.section.document().error(&origin, refusal);
-        }
-        tags
+        Some(IssuerKind::AssumeRole {
+            base: base?,
+            role: role?,
+        })
     }
 
     /// The issuer's own key. `temporary`: it may be one.
@@ -478,27 +303,4 @@ pub(super) fn named(text: &str, names: &[Found<String>]) -> Result<usize, Refusa
         };
         Refusal::new(format!("there is no issuer `{}`", printable(text)), fix)
     })
-}
-
-/// `qcs::cam::uin/100000000001:roleName/NAME`, or `…:role/ID`.
-fn role_arn(text: &str) -> Result<String, Refusal> {
-    let rest = text.strip_prefix("qcs::cam::uin/");
-    let parts = rest.and_then(|rest| rest.split_once(':'));
-    let valid = text.len() <= ARN_BYTES
-        && parts.is_some_and(|(uin, role)| {
-            let name = role
-                .strip_prefix("roleName/")
-                .or_else(|| role.strip_prefix("role/"));
-            let is_name =
-                |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
-            !uin.is_empty() && uin.bytes().all(|b| b.is_ascii_digit()) && name.is_some_and(is_name)
-        });
-    if valid {
-        return Ok(text.to_owned());
-    }
-    let message = format!("`{}` is not the ARN of a role", printable(text));
-    Err(Refusal::new(
-        message,
-        "write it as CAM's console shows it: qcs::cam::uin/UIN:roleName/NAME",
-    ))
 }

@@ -18,6 +18,7 @@ mod prefix;
 mod problem;
 mod profile;
 pub mod raw_policy;
+mod role;
 mod section;
 mod sessions;
 mod templates;
@@ -38,12 +39,13 @@ use crate::timestamp::Timestamp;
 
 pub use base_key::{BaseKey, GivenKey, GivenSecret};
 pub(crate) use endpoint::is_loopback;
-pub(crate) use issuers::TENANT;
-pub use issuers::{Issuer, IssuerKind, Role, WebIdentity};
+pub use issuers::{Issuer, IssuerKind};
 pub use limits::TenantLimits;
 pub use problem::{Place, Problem, Severity, nearest};
 pub use profile::Profile;
 pub use raw_policy::RawPolicy;
+pub(crate) use role::TENANT;
+pub use role::{Role, WebIdentity};
 
 /// The world outside the file.
 pub struct Sources<'a> {
