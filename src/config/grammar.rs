@@ -200,6 +200,28 @@ pub(super) fn header(text: &str) -> Result<String, Refusal> {
     })
 }
 
+/// Letters, digits and `others`, so many of them.
+pub(super) fn limited(
+    text: &str,
+    what: &str,
+    length: RangeInclusive<usize>,
+    others: &str,
+) -> Result<String, Refusal> {
+    let known = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
+    if length.contains(&text.len()) && text.chars().all(known) {
+        return Ok(text.to_owned());
+    }
+    let spelt: Vec<_> = others.chars().map(|c| format!("`{c}`")).collect();
+    let message = format!("`{}` is not {what}", printable(text));
+    let fix = format!(
+        "{} to {} letters, digits and {}",
+        length.start(),
+        length.end(),
+        spelt.join(" ")
+    );
+    Err(Refusal::new(message, fix))
+}
+
 fn duration(text: &str) -> Result<Duration, Refusal> {
     let refuse = || {
         let message = format!("`{}` is not a duration", printable(text));

@@ -1,35 +1,22 @@
 //! `[issuers.*]`: who makes temporary keys, and with which key of its own.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::document::{Found, Origin, printable};
-use super::endpoint::{self, Placeholders};
+use super::base_key::{BaseKey, GivenKey, base_key, given_key};
+use super::document::{Found, printable};
 use super::problem::{Refusal, nearest};
+use super::role::{Role, WebIdentity, role, web_identity};
 use super::section::Section;
-use super::{CallRate, EndpointTemplate, Profile, grammar, tenants};
-use crate::secret::Secret;
+use super::{CallRate, grammar, tenants};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// GetFederationToken: 36 hours for a sub-account, 2 for a root account (1312/48195).
 const FEDERATION_LONGEST: Duration = Duration::from_hours(36);
 const FEDERATION_ROOT_LONGEST: Duration = Duration::from_hours(2);
-/// `AssumeRole` and `AssumeRoleWithWebIdentity`: 43 200 s (1312/48197).
-const ROLE_LONGEST: Duration = Duration::from_hours(12);
-const ROLE_DEFAULT: Duration = Duration::from_hours(2);
+const FEDERATION_DEFAULT: Duration = Duration::from_hours(2);
 /// Calls in a second that STS takes of one account, and of web identities (1312/48195; the page of `AssumeRoleWithWebIdentity`).
 const CALLS_A_SECOND: u32 = 600;
 const WEB_CALLS_A_SECOND: u32 = 20;
-/// Lengths and numbers that STS takes (1312/48197).
-const SESSION_NAME_BYTES: usize = 128;
-const TAGS: usize = 50;
-const TAG_KEY_CHARS: usize = 128;
-const TAG_VALUE_CHARS: usize = 256;
-const ARN_BYTES: usize = 512;
-/// What stands for the tenant's name in `session_name`.
-pub(crate) const TENANT: &str = "{tenant}";
-/// Keys that say where the issuer's own key comes from.
-const BASE_KEYS: [&str; 5] = ["secret_key", "profile", "cvm_role", "command", "base"];
 const ALL_KEYS: [&str; 17] = [
     "base",
     "command",
@@ -93,94 +80,6 @@ impl IssuerKind {
             Self::Static(_) => None,
             Self::WebIdentity(web) => Some(web.duration),
         }
-    }
-}
-
-/// What `AssumeRole` asks for.
-#[derive(Clone, Debug)]
-pub struct Role {
-    /// `role_arn`
-    pub arn: String,
-    /// `session_name`, with `{tenant}` in it (default) or without.
-    pub session_name: String,
-    /// `external_id`
-    pub external_id: Option<String>,
-    /// `tags`: keys and values.
-    pub tags: Vec<(String, String)>,
-    /// `source_identity`
-    pub source_identity: Option<String>,
-    /// `duration` (2 h), 1 s to 12 h.
-    pub duration: Duration,
-}
-
-/// What `AssumeRoleWithWebIdentity` asks for.
-#[derive(Clone, Debug)]
-pub struct WebIdentity {
-    /// `provider_id`
-    pub provider_id: String,
-    /// `token_file`, read at each call.
-    pub token_file: PathBuf,
-    /// `role_arn`
-    pub role_arn: String,
-    /// `session_name`, as that of [`Role`].
-    pub session_name: String,
-    /// `duration` (2 h), 1 s to 12 h.
-    pub duration: Duration,
-}
-
-/// Where the key comes from that an issuer signs its calls with.
-#[derive(Clone, Debug)]
-pub enum BaseKey {
-    /// `command`: a program and its arguments, which prints a key.
-    Command(Vec<String>),
-    /// `cvm_role`: the role of the machine, from its metadata service.
-    CvmRole {
-        /// `cvm_role`
-        name: String,
-        /// `metadata_endpoint`, plain HTTP.
-        endpoint: EndpointTemplate,
-    },
-    /// `secret_id`, `secret_key` and `token`.
-    Given(GivenKey),
-    /// `base`: index into [`super::Config::issuers`] of the issuer that makes it.
-    Issuer(usize),
-    /// `profile` of a profile file.
-    Profile {
-        /// `profile`
-        name: String,
-        /// The file that has it.
-        file: PathBuf,
-    },
-}
-
-/// `secret_id`, `secret_key` and `token`.
-#[derive(Clone, Debug)]
-pub struct GivenKey {
-    /// `secret_id`
-    pub secret_id: GivenSecret,
-    /// `secret_key`
-    pub secret_key: GivenSecret,
-    /// `token`; the key is a temporary one.
-    pub token: Option<GivenSecret>,
-}
-
-/// A secret as it was when the configuration was read, and where it may change.
-#[derive(Clone, Debug)]
-pub struct GivenSecret {
-    /// The secret.
-    pub value: Secret,
-    /// The file that it came from (`file:PATH`).
-    pub file: Option<PathBuf>,
-}
-
-impl GivenSecret {
-    /// The secret that a file holds: its text less one newline at the end. The error quotes nothing.
-    pub fn parse(text: &str) -> Result<Secret, String> {
-        let line = text
-            .strip_suffix("\r\n")
-            .or_else(|| text.strip_suffix('\n'))
-            .unwrap_or(text);
-        grammar::secret(line).map_err(|refusal| refusal.message)
     }
 }
 
@@ -327,8 +226,8 @@ impl Reader<'_, '_> {
         let read = match kind {
             Some(Kind::AssumeRole) => self.assume_role(),
             Some(Kind::Federation) => self.federation(),
-            Some(Kind::Static) => self.given_key(true).map(IssuerKind::Static),
-            Some(Kind::WebIdentity) => self.web_identity(),
+            Some(Kind::Static) => given_key(&mut self.section, true).map(IssuerKind::Static),
+            Some(Kind::WebIdentity) => web_identity(&mut self.section).map(IssuerKind::WebIdentity),
             None => {
                 for key in ALL_KEYS {
                     self.section.place_of(key); // it may have the keys of any kind
@@ -360,9 +259,9 @@ impl Reader<'_, '_> {
     }
 
     fn federation(&mut self) -> Option<IssuerKind> {
-        let duration = self
-            .section
-            .duration("duration", ROLE_DEFAULT, SECOND..=FEDERATION_LONGEST);
+        let duration =
+            self.section
+                .duration("duration", FEDERATION_DEFAULT, SECOND..=FEDERATION_LONGEST);
         if duration.value > FEDERATION_ROOT_LONGEST {
             let message = "`duration`: STS refuses more than 2h to the key of a root account";
             let fix = "use a sub-account's key, or at most 2h";
@@ -370,304 +269,27 @@ impl Reader<'_, '_> {
                 .document()
                 .warning(&duration.origin, Refusal::new(message, fix));
         }
-        for (key, what) in [
-            ("token", "makes the issuer's key a temporary one"),
-            ("cvm_role", "gives a temporary key"),
-            ("base", "gives a temporary key"),
-        ] {
-            if let Some(origin) = self.section.place_of(key) {
-                self.refuse_temporary(&origin, &format!("`{key}` {what}"));
-            }
-        }
         let base = self.base_key(false);
         let duration = duration.value;
         base.map(|base| IssuerKind::Federation { base, duration })
     }
 
-    fn refuse_temporary(&self, origin: &Origin, what: &str) {
-        let message = format!(
-            "{what}, and STS takes only permanent ones for GetFederationToken (1312/48195)"
-        );
-        let fix = "write kind = \"assume-role\" and a role_arn, or give a permanent key";
-        self.section
-            .document()
-            .error(origin, Refusal::new(message, fix));
-    }
-
     fn assume_role(&mut self) -> Option<IssuerKind> {
-        let arn =
-            self.section
-                .required("role_arn", "\"qcs::cam::uin/UIN:roleName/NAME\"", role_arn);
-        let session_name = self.session_name();
-        let external_id = self.section.parsed("external_id", |text| {
-            limited(text, "an external id", 2..=SESSION_NAME_BYTES, "+=,.@:/_-")
-        });
-        let source_identity = self.section.parsed("source_identity", |text| {
-            limited(text, "a source identity", 1..=SESSION_NAME_BYTES, "+=,.@_-")
-        });
-        let tags = self.tags();
-        let duration = self.role_duration();
+        let role = role(&mut self.section);
         let base = self.base_key(true);
-        let role = Role {
-            arn: arn?.value,
-            session_name,
-            external_id: external_id.map(|found| found.value),
-            tags,
-            source_identity: source_identity.map(|found| found.value),
-            duration,
-        };
-        base.map(|base| IssuerKind::AssumeRole { base, role })
-    }
-
-    fn web_identity(&mut self) -> Option<IssuerKind> {
-        let provider_id = self.or_of_tke("provider_id", &["TKE_PROVIDER_ID"], |text| {
-            limited(
-                text,
-                "a provider's name",
-                1..=SESSION_NAME_BYTES,
-                "+=,.@:/_-",
-            )
-        });
-        let arn = self.or_of_tke("role_arn", &["TKE_ROLE_ARN"], role_arn);
-        let variables = ["TKE_WEB_IDENTITY_TOKEN_FILE", "TKE_IDENTITY_TOKEN_FILE"];
-        let token_file = self.or_of_tke("token_file", &variables, |text| {
-            if text.is_empty() {
-                return Err(Refusal::new("the path is empty", "give it a value"));
-            }
-            Ok(text.to_owned())
-        });
-        let session_name = self.session_name();
-        let duration = self.role_duration();
-        let token_file = token_file?;
-        let document = self.section.document();
-        let path = document.resolve(&token_file.value);
-        if let Err(error) = (document.sources.file)(&path).map(Secret::new) {
-            let message = format!(
-                "`token_file`: cannot read {} now: {error}; there is no key until it can be read",
-                path.display()
-            );
-            let fix =
-                "mend the path (it is relative to this file's directory) or the file's rights";
-            document.warning(&token_file.origin, Refusal::new(message, fix));
-        }
-        Some(IssuerKind::WebIdentity(WebIdentity {
-            provider_id: provider_id?.value,
-            token_file: path,
-            role_arn: arn?.value,
-            session_name,
-            duration,
-        }))
-    }
-
-    /// The text of `key`, or of the first of `variables`, which TKE sets in its pods.
-    fn or_of_tke(
-        &mut self,
-        key: &'static str,
-        variables: &[&str],
-        grammar: impl FnOnce(&str) -> Result<String, Refusal>,
-    ) -> Option<Found<String>> {
-        if self.section.place_of(key).is_some() {
-            return self.section.parsed(key, grammar);
-        }
-        let document = self.section.document();
-        for name in variables {
-            let Some(text) = (document.sources.env)(name) else {
-                continue;
-            };
-            let origin = Origin::Variable((*name).to_owned());
-            let value = self.section.check(key, &origin, grammar(&text))?;
-            return Some(Found { value, origin });
-        }
-        let example = format!("\"…\" (TKE says it in {})", variables.join(" or "));
-        self.section.missing(key, &example);
-        None
-    }
-
-    fn session_name(&mut self) -> String {
-        let found = self.section.parsed("session_name", |text| {
-            let rest = text.replacen(TENANT, "", 1);
-            let least = if rest.len() == text.len() { 2 } else { 0 };
-            limited(
-                &rest,
-                "a session name",
-                least..=SESSION_NAME_BYTES,
-                "+=,.@_-",
-            )?;
-            Ok(text.to_owned())
-        });
-        found.map_or_else(|| TENANT.to_owned(), |found| found.value)
-    }
-
-    fn role_duration(&mut self) -> Duration {
-        self.section
-            .duration("duration", ROLE_DEFAULT, SECOND..=ROLE_LONGEST)
-            .value
-    }
-
-    fn tags(&mut self) -> Vec<(String, String)> {
-        let mut tags: Vec<(String, String)> = Vec::new();
-        let place = self.section.place_of("tags");
-        for mut tag in self.section.tables("tags") {
-            let within = |most: usize, text: &str| {
-                if text.chars().count() <= most && !text.chars().any(char::is_control) {
-                    return Ok(text.to_owned());
-                }
-                let message = format!("longer than {most} characters, or more than one line");
-                Err(Refusal::new(message, "shorten it"))
-            };
-            let key = tag.required("key", "\"team\"", |text| within(TAG_KEY_CHARS, text));
-            let value = tag.required("value", "\"storage\"", |text| within(TAG_VALUE_CHARS, text));
-            tag.finish();
-            if let (Some(key), Some(value)) = (key, value) {
-                if tags.iter().any(|(known, _)| *known == key.value) {
-                    let message = format!("two tags have the key `{}`", printable(&key.value));
-                    self.section
-                        .document()
-                        .error(&key.origin, Refusal::new(message, "remove one"));
-                }
-                tags.push((key.value, value.value));
-            }
-        }
-        if let Some(origin) = place.filter(|_| tags.len() > TAGS) {
-            let refusal = Refusal::new("`tags`: STS takes 50 at most", "remove some");
-            self.section.document().error(&origin, refusal);
-        }
-        tags
+        Some(IssuerKind::AssumeRole {
+            base: base?,
+            role: role?,
+        })
     }
 
     /// The issuer's own key. `temporary`: it may be one.
     fn base_key(&mut self, temporary: bool) -> Option<BaseKey> {
-        let mut written = Vec::new();
-        for key in BASE_KEYS {
-            let origin = self.section.place_of(key);
-            written.extend(origin.map(|origin| (key, origin)));
+        let Found { value, origin } = base_key(&mut self.section, self.names, temporary)?;
+        if let BaseKey::Issuer(value) = value {
+            self.base = Some(Found { value, origin });
         }
-        if let [(first, _), (second, origin), ..] = written.as_slice() {
-            let message = format!("the issuer has two keys of its own: `{first}` and `{second}`");
-            self.section
-                .document()
-                .error(origin, Refusal::new(message, "remove one of the two"));
-        }
-        match written.first().map_or("secret_key", |(key, _)| *key) {
-            "profile" => self.profile(temporary),
-            "cvm_role" => self.cvm_role(),
-            "command" => self.command(),
-            "base" => {
-                let names = self.names;
-                let base = self.section.parsed("base", |text| named(text, names));
-                self.base.clone_from(&base);
-                base.map(|base| BaseKey::Issuer(base.value))
-            }
-            _ => self.given_key(temporary).map(BaseKey::Given),
-        }
-    }
-
-    fn given_key(&mut self, temporary: bool) -> Option<GivenKey> {
-        let secret_id = self.given_secret("secret_id", true);
-        let secret_key = self.given_secret("secret_key", true);
-        let token = temporary
-            .then(|| self.given_secret("token", false))
-            .flatten();
-        Some(GivenKey {
-            secret_id: secret_id?,
-            secret_key: secret_key?,
-            token,
-        })
-    }
-
-    fn given_secret(&mut self, key: &'static str, required: bool) -> Option<GivenSecret> {
-        if self.section.place_of(key).is_none() {
-            if required {
-                self.section.missing(key, "\"env:NAME\"");
-            }
-            return None;
-        }
-        let (found, file) = self.section.secret_and_file(key)?;
-        Some(GivenSecret {
-            value: found.value,
-            file,
-        })
-    }
-
-    fn profile(&mut self, temporary: bool) -> Option<BaseKey> {
-        let name = self.section.parsed("profile", grammar::name)?;
-        let document = self.section.document();
-        let env = document.sources.env;
-        let files = if let Some(file) = self.section.text("profile_file") {
-            vec![document.resolve(&file.value)]
-        } else if let Some(file) = env("TENCENTCLOUD_CREDENTIALS_FILE") {
-            vec![PathBuf::from(file)]
-        } else {
-            let of_user = env("HOME").map(|home| PathBuf::from(home).join(".tencentcloud"));
-            let everybody_s = Some(PathBuf::from("/etc/tencentcloud"));
-            let folders = [of_user, everybody_s].into_iter().flatten();
-            folders.map(|folder| folder.join("credentials")).collect()
-        };
-        let mut reasons = Vec::new();
-        for file in files {
-            let text = (document.sources.file)(&file).map(Secret::new);
-            let profile = text
-                .map_err(|error| error.to_string())
-                .and_then(|text| Profile::parse(text.expose(), &name.value));
-            match profile {
-                Ok(profile) => {
-                    if profile.token.is_some() && !temporary {
-                        let what = "the profile's token makes its key a temporary one";
-                        self.refuse_temporary(&name.origin, what);
-                    }
-                    let name = name.value;
-                    return Some(BaseKey::Profile { name, file });
-                }
-                Err(reason) => reasons.push(format!("{}: {reason}", file.display())),
-            }
-        }
-        let message = format!("`profile`: {}", reasons.join("; "));
-        let fix = "mend the file, or name another with profile_file = \"PATH\"";
-        document.error(&name.origin, Refusal::new(message, fix));
-        None
-    }
-
-    fn cvm_role(&mut self) -> Option<BaseKey> {
-        let name = self.section.parsed("cvm_role", |text| {
-            limited(text, "a role's name", 1..=SESSION_NAME_BYTES, "+=,.@_-")
-        });
-        let endpoint = self.section.parsed("metadata_endpoint", |text| {
-            let endpoint = endpoint::endpoint(text, Placeholders::None)?;
-            if endpoint.tls {
-                let message = "the metadata service speaks plain HTTP";
-                return Err(Refusal::new(message, "write http://"));
-            }
-            Ok(endpoint)
-        });
-        let endpoint = endpoint.map_or_else(
-            || EndpointTemplate {
-                tls: false,
-                authority: "metadata.tencentyun.com".to_owned(),
-                path: String::new(),
-            },
-            |found| found.value,
-        );
-        let name = name?.value;
-        Some(BaseKey::CvmRole { name, endpoint })
-    }
-
-    fn command(&mut self) -> Option<BaseKey> {
-        let origin = self.section.place_of("command")?;
-        let words: Vec<_> = self.section.texts("command");
-        let words: Vec<_> = words.iter().map(|word| word.value.to_owned()).collect();
-        if !words
-            .first()
-            .is_some_and(|program| program.starts_with('/'))
-        {
-            let message = "`command`: the program is not given by its whole path";
-            let fix =
-                "write command = [\"/usr/local/bin/PROGRAM\", \"ARGUMENT\"]; no shell runs it";
-            self.section
-                .document()
-                .error(&origin, Refusal::new(message, fix));
-            return None;
-        }
-        Some(BaseKey::Command(words))
+        Some(value)
     }
 }
 
@@ -681,49 +303,4 @@ pub(super) fn named(text: &str, names: &[Found<String>]) -> Result<usize, Refusa
         };
         Refusal::new(format!("there is no issuer `{}`", printable(text)), fix)
     })
-}
-
-/// `qcs::cam::uin/100000000001:roleName/NAME`, or `…:role/ID`.
-fn role_arn(text: &str) -> Result<String, Refusal> {
-    let rest = text.strip_prefix("qcs::cam::uin/");
-    let parts = rest.and_then(|rest| rest.split_once(':'));
-    let valid = text.len() <= ARN_BYTES
-        && parts.is_some_and(|(uin, role)| {
-            let name = role
-                .strip_prefix("roleName/")
-                .or_else(|| role.strip_prefix("role/"));
-            let is_name =
-                |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
-            !uin.is_empty() && uin.bytes().all(|b| b.is_ascii_digit()) && name.is_some_and(is_name)
-        });
-    if valid {
-        return Ok(text.to_owned());
-    }
-    let message = format!("`{}` is not the ARN of a role", printable(text));
-    Err(Refusal::new(
-        message,
-        "write it as CAM's console shows it: qcs::cam::uin/UIN:roleName/NAME",
-    ))
-}
-
-/// Letters, digits and `others`, so many of them.
-fn limited(
-    text: &str,
-    what: &str,
-    length: std::ops::RangeInclusive<usize>,
-    others: &str,
-) -> Result<String, Refusal> {
-    let known = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
-    if length.contains(&text.len()) && text.chars().all(known) {
-        return Ok(text.to_owned());
-    }
-    let spelt: Vec<_> = others.chars().map(|c| format!("`{c}`")).collect();
-    let message = format!("`{}` is not {what}", printable(text));
-    let fix = format!(
-        "{} to {} letters, digits and {}",
-        length.start(),
-        length.end(),
-        spelt.join(" ")
-    );
-    Err(Refusal::new(message, fix))
 }

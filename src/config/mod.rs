@@ -4,19 +4,23 @@
 
 mod actions;
 mod admission;
+mod base_key;
 pub mod cam;
 mod document;
 mod endpoint;
 mod grammar;
+mod grants;
 mod identities;
 mod issuers;
 mod limits;
 mod outside;
+mod overlaps;
 mod parse;
 mod prefix;
 mod problem;
 mod profile;
 pub mod raw_policy;
+mod role;
 mod section;
 mod sessions;
 mod templates;
@@ -35,13 +39,15 @@ use ipnet::IpNet;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
+pub use base_key::{BaseKey, GivenKey, GivenSecret};
 pub(crate) use endpoint::is_loopback;
-pub(crate) use issuers::TENANT;
-pub use issuers::{BaseKey, GivenKey, GivenSecret, Issuer, IssuerKind, Role, WebIdentity};
+pub use issuers::{Issuer, IssuerKind};
 pub use limits::TenantLimits;
 pub use problem::{Place, Problem, Severity, nearest};
 pub use profile::Profile;
 pub use raw_policy::RawPolicy;
+pub(crate) use role::TENANT;
+pub use role::{Role, WebIdentity};
 
 /// The world outside the file.
 pub struct Sources<'a> {

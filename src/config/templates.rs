@@ -3,13 +3,14 @@
 use super::admission;
 use super::document::{Found, Origin, printable};
 use super::grammar;
+use super::grants::{ReadGrant, check_grants_of_one_tenant, grant, no_grants};
 use super::identities::{Identities, claim_name};
 use super::issuers::Issuers;
 use super::limits::tenant_limits;
 use super::problem::Refusal;
 use super::section::Section;
 use super::sessions;
-use super::tenants::{ReadGrant, UNKNOWN, check_grants_of_one_tenant, grant, issuer, no_grants};
+use super::tenants::{UNKNOWN, issuer};
 use super::vend;
 use super::{PrefixPattern, Template};
 
