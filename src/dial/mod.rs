@@ -4,126 +4,34 @@
 //! the certificate is always checked against the name that was asked for, and a connection that
 //! should have TLS is never made without.
 
+mod proxy;
+mod roots;
+mod stream;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use http::uri::Authority;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use zeroize::Zeroizing;
 
-use crate::secret::Secret;
-use crate::sign::encoding::percent_decode;
+pub use proxy::HttpProxy;
+pub use roots::{Roots, RootsError};
+pub use stream::Stream;
 
 /// Addresses of one name that are tried.
 const ADDRESSES: usize = 8;
-/// Bytes of a proxy's answer at most.
-const PROXY_HEAD_BYTES: usize = 8 * 1024;
 /// Names whose addresses are remembered; beyond it, the memory starts anew.
 const REMEMBERED_NAMES: usize = 4096;
 /// For this long an answer of DNS is used without asking again, so that a burst of connections costs
 /// one look-up, and a DNS server that hangs holds one thread a name and not one a connection.
 const DNS_FRESH: Duration = Duration::from_secs(10);
-
-/// Whom to trust: built once, cheap to clone, shared by every [`Dialer`].
-#[derive(Clone, Debug)]
-pub struct Roots(Arc<ClientConfig>);
-
-impl Roots {
-    /// The roots that an endpoint needs: none if it is plain HTTP.
-    pub fn for_endpoint(tls: bool, ca_file: Option<&Path>) -> Result<Option<Self>, RootsError> {
-        if tls {
-            Self::load(ca_file).map(Some)
-        } else {
-            Ok(None)
-        }
-    }
-
-    /// The roots in `ca_file` alone, or else those of the platform.
-    pub fn load(ca_file: Option<&Path>) -> Result<Self, RootsError> {
-        let Some(path) = ca_file else {
-            return Self::platform();
-        };
-        let pem = std::fs::read(path)
-            .map_err(|error| RootsError(format!("cannot read {}: {error}", path.display())))?;
-        Self::from_pem(&pem).map_err(|error| RootsError(format!("{}: {error}", path.display())))
-    }
-
-    /// The roots that the platform trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured).
-    pub fn platform() -> Result<Self, RootsError> {
-        let found = rustls_native_certs::load_native_certs();
-        let mut store = RootCertStore::empty();
-        // A platform's store may hold certificates that no verifier can use: they are left out.
-        store.add_parsable_certificates(found.certs);
-        if store.is_empty() {
-            let why = found
-                .errors
-                .first()
-                .map(|e| format!(" ({e})"))
-                .unwrap_or_default();
-            return Err(RootsError(format!(
-                "this machine has no root certificates{why}: install ca-certificates or set ca_file"
-            )));
-        }
-        Self::from_store(store)
-    }
-
-    /// The certificates in `pem`, each of which must be good.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, RootsError> {
-        let mut store = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate
-                .map_err(|error| RootsError(format!("not a PEM certificate: {error}")))?;
-            store
-                .add(certificate)
-                .map_err(|error| RootsError(format!("not a usable root certificate: {error}")))?;
-        }
-        if store.is_empty() {
-            return Err(RootsError(
-                "holds no certificate: PEM with BEGIN CERTIFICATE is expected".to_owned(),
-            ));
-        }
-        Self::from_store(store)
-    }
-
-    fn from_store(store: RootCertStore) -> Result<Self, RootsError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| RootsError(error.to_string()))?
-            .with_root_certificates(store)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self(Arc::new(config)))
-    }
-}
-
-/// Why there are no roots to trust; the text names the mend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RootsError(String);
-
-impl fmt::Display for RootsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for RootsError {}
 
 /// Makes connections. Each core has its own, so that nothing is shared for a connection.
 #[derive(Debug)]
@@ -377,73 +285,6 @@ impl HostPort {
     }
 }
 
-/// An HTTP proxy that opens tunnels.
-#[derive(Clone, Debug)]
-pub struct HttpProxy {
-    address: HostPort,
-    /// `Basic …`
-    authorization: Option<Secret>,
-}
-
-impl HttpProxy {
-    /// Reads `http://[user:password@]host[:port]`; the port is 80 where none is written.
-    pub fn parse(text: &str) -> Result<Self, DialError> {
-        // The text is not repeated: it may hold a password.
-        let wrong = || DialError::Authority("the proxy".to_owned());
-        let rest = text.strip_prefix("http://").ok_or_else(wrong)?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (user, address) = match rest.rsplit_once('@') {
-            Some((user, address)) => (Some(user), address),
-            None => (None, rest),
-        };
-        let address = HostPort::parse(address, 80).map_err(|_| wrong())?;
-        let authorization = user.map(|user| {
-            let user = percent_decode(user).ok_or_else(wrong)?;
-            Ok(Secret::new(format!(
-                "Basic {}",
-                BASE64_STANDARD.encode(user)
-            )))
-        });
-        Ok(Self {
-            address,
-            authorization: authorization.transpose()?,
-        })
-    }
-
-    /// Asks for a tunnel to `to`. What follows the answer's head is the other side's.
-    async fn open(&self, tcp: &mut TcpStream, to: &HostPort) -> io::Result<()> {
-        let host = if to.host.contains(':') {
-            format!("[{}]:{}", to.host, to.port)
-        } else {
-            format!("{}:{}", to.host, to.port)
-        };
-        let mut head = Zeroizing::new(format!("CONNECT {host} HTTP/1.1\r\nhost: {host}\r\n"));
-        if let Some(authorization) = &self.authorization {
-            head.push_str("proxy-authorization: ");
-            head.push_str(authorization.expose());
-            head.push_str("\r\n");
-        }
-        head.push_str("\r\n");
-        tcp.write_all(head.as_bytes()).await?;
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            if answer.len() == PROXY_HEAD_BYTES {
-                return Err(io::Error::other("its answer is too long"));
-            }
-            answer.push(tcp.read_u8().await?); // no byte of the tunnel's may be taken
-        }
-        let status = answer.split(|byte| *byte == b' ').nth(1);
-        let status = status.unwrap_or_default();
-        if answer.starts_with(b"HTTP/1.") && status.len() == 3 && status.starts_with(b"2") {
-            return Ok(());
-        }
-        let status: String = status.escape_ascii().take(16).map(char::from).collect();
-        Err(io::Error::other(format!(
-            "it opens no tunnel to {host}: status {status}"
-        )))
-    }
-}
-
 /// The step at which a connection was not made. The texts are for the log.
 #[derive(Debug)]
 pub enum DialError {
@@ -488,86 +329,9 @@ impl std::error::Error for DialError {
     }
 }
 
-/// A connection, with TLS or without.
-#[derive(Debug)]
-pub enum Stream {
-    /// `http`
-    Plain(TcpStream),
-    /// `https`
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Stream {
-    /// The TCP connection beneath.
-    pub fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
-            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(tcp) => tcp.is_write_vectored(),
-            Self::Tls(tls) => tls.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -720,16 +484,5 @@ mod tests {
         for text in ["", ":9", "a b", "a:x", "a:99999", "user@a:1", "a/b"] {
             assert!(HostPort::parse(text, 443).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_file_without_certificates_is_refused() {
-        assert!(Roots::from_pem(b"").is_err());
-        assert!(
-            Roots::from_pem(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-                .is_err()
-        );
-        let missing = Roots::load(Some(Path::new("/nowhere/ca.pem"))).unwrap_err();
-        assert!(missing.to_string().contains("/nowhere/ca.pem"));
     }
 }

@@ -1,0 +1,177 @@
+//! What is said of a request, and how it is shown: as text, or as JSON.
+
+use std::fmt::Write as _;
+
+use cosgate::observe::Step;
+use cosgate::s3::{S3Error, S3Request};
+use cosgate::tenant::{Grant, Permit};
+use serde::Serialize;
+
+use super::upstream::{Key, Upstream};
+
+/// All that is said of one request.
+#[derive(Default, Serialize)]
+pub(super) struct Explanation {
+    pub(super) verdict: &'static str,
+    steps: Vec<Line>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) answer: Option<Local>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) upstream: Option<Upstream>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) credential: Option<Key>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) grants: Vec<Shown>,
+}
+
+/// What the tenant has, for whoever wonders why it was refused.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    grant: String,
+    actions: Vec<String>,
+}
+
+/// What one step says.
+#[derive(Serialize)]
+struct Line {
+    step: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<Refused>,
+    says: String,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    status: u16,
+    code: &'static str,
+}
+
+/// An answer that is made here.
+#[derive(Serialize)]
+pub(super) struct Local {
+    pub(super) status: u16,
+    pub(super) body: String,
+}
+
+impl Explanation {
+    pub(super) fn say(&mut self, step: Step, says: String) {
+        self.steps.push(Line {
+            step: step.as_str(),
+            refused: None,
+            says,
+        });
+    }
+
+    pub(super) fn refuse(&mut self, step: Step, error: &S3Error) {
+        self.steps.push(Line {
+            step: step.as_str(),
+            refused: Some(Refused {
+                status: error.http_status().as_u16(),
+                code: error.code().as_str(),
+            }),
+            says: error.message().to_owned(),
+        });
+    }
+
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        for line in &self.steps {
+            let _ = match &line.refused {
+                None => writeln!(text, "{:<13} {}", line.step, line.says),
+                Some(Refused { status, code }) => writeln!(
+                    text,
+                    "{:<13} refused with {status} {code}: {}",
+                    line.step, line.says
+                ),
+            };
+        }
+        let _ = writeln!(text, "verdict       {}", self.verdict);
+        for Shown { grant, actions } in &self.grants {
+            let _ = writeln!(text, "\ngranted: {grant}\n  {}", actions.join("\n  "));
+        }
+        if let Some(answer) = &self.answer {
+            let _ = writeln!(
+                text,
+                "\nthe answer: status {}\n{}",
+                answer.status, answer.body
+            );
+        }
+        if let Some(upstream) = &self.upstream {
+            let Upstream {
+                method,
+                scheme,
+                authority,
+                target,
+                ..
+            } = upstream;
+            let _ = writeln!(
+                text,
+                "\nto COS, at {scheme}://{authority}\n  {method} {target} HTTP/1.1"
+            );
+            for (name, value) in &upstream.headers {
+                let _ = writeln!(text, "  {name}: {value}");
+            }
+        }
+        if let Some(policy) = self.credential.as_ref().and_then(|key| key.policy.as_ref()) {
+            let pretty = serde_json::to_string_pretty(policy).unwrap_or_default();
+            let _ = writeln!(text, "\nthe policy inside the temporary key\n{pretty}");
+        }
+        text
+    }
+}
+
+impl From<&Grant> for Shown {
+    fn from(grant: &Grant) -> Self {
+        Self {
+            grant: describe_grant(grant),
+            actions: grant.actions.clone(),
+        }
+    }
+}
+
+pub(super) fn describe(asked: &S3Request<'_>) -> String {
+    let mut text = format!("{:?}", asked.operation);
+    if let Some(bucket) = asked.bucket {
+        let _ = write!(text, ", bucket {bucket:?}");
+    }
+    if let Some(key) = &asked.key {
+        let _ = write!(text, ", key {:?}", key.as_str());
+    }
+    for (name, value) in asked.upstream_query() {
+        let _ = write!(text, ", {name}={value:?}");
+    }
+    if let Some(source) = &asked.copy_source {
+        let _ = write!(
+            text,
+            ", from bucket {:?}, key {:?}",
+            source.bucket,
+            source.key.as_str()
+        );
+    }
+    text
+}
+
+pub(super) fn permitted(permit: &Permit<'_, '_>) -> String {
+    let action = permit.request().operation.action();
+    let grant = permit.grant().map_or_else(String::new, describe_grant);
+    let mut text = format!("granted {action} by {grant}");
+    if let (Some(source), Some(action)) = (
+        permit.source(),
+        permit.request().operation.copy_source_action(),
+    ) {
+        let _ = write!(text, ", and {action} by {}", describe_grant(source));
+    }
+    text
+}
+
+pub(super) fn describe_grant(grant: &Grant) -> String {
+    let prefixes: Vec<_> = grant.prefixes.iter().map(ToString::to_string).collect();
+    format!(
+        "{} ({} in {}, prefixes {})",
+        grant.alias,
+        grant.bucket,
+        grant.region,
+        prefixes.join(" ")
+    )
+}
