@@ -20,7 +20,7 @@
 pub mod http2;
 
 use std::borrow::Cow;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -675,15 +675,25 @@ impl Client {
         matches!(self.try_fill(), Ok(1..))
     }
 
-    /// Reads once more; how many bytes, or why there are none.
+    /// Reads once more; how many bytes, or why there are none. The end of a child process of this one
+    /// is a signal, which ends a read that has a time limit.
     pub fn try_fill(&mut self) -> std::io::Result<usize> {
         let mut buf = [0; 65536];
-        let got = match &mut self.tls {
-            None => self.stream.read(&mut buf),
-            Some(tls) => rustls::Stream::new(tls, &mut self.stream).read(&mut buf),
-        }?;
-        self.read.extend_from_slice(&buf[..got]);
-        Ok(got)
+        loop {
+            let got = match &mut self.tls {
+                None => self.stream.read(&mut buf),
+                Some(tls) => rustls::Stream::new(tls, &mut self.stream).read(&mut buf),
+            };
+            if got
+                .as_ref()
+                .is_err_and(|error| error.kind() == ErrorKind::Interrupted)
+            {
+                continue;
+            }
+            let got = got?;
+            self.read.extend_from_slice(&buf[..got]);
+            return Ok(got);
+        }
     }
 
     /// Whether the peer closes within `limit`.
@@ -694,7 +704,8 @@ impl Client {
             match self.stream.read(&mut buf) {
                 Ok(0) => return true,
                 Ok(_) => {}
-                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == ErrorKind::ConnectionReset,
             }
         }
     }
