@@ -56,17 +56,16 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let files = match make(&names, server::wall_clock()) {
         Ok(files) => files,
         Err(error) => {
-            eprintln!("error: cannot make the certificates: {error}");
+            super::complain(&format_args!(
+                "error: cannot make the certificates: {error}"
+            ));
             return ExitCode::FAILURE;
         }
     };
     match write(&arguments.folder, &files) {
-        Ok(folder) => {
-            print!("{}", told(&folder, &names));
-            ExitCode::SUCCESS
-        }
+        Ok(folder) => super::printed(&told(&folder, &names)),
         Err(problem) => {
-            eprintln!("error: {problem}");
+            super::complain(&format_args!("error: {problem}"));
             ExitCode::from(USAGE)
         }
     }

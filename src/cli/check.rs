@@ -27,8 +27,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match load(&arguments.config) {
         Some(config) => {
-            println!("{}: ok: {}", arguments.config.display(), summary(&config));
-            ExitCode::SUCCESS
+            let path = arguments.config.display();
+            super::printed(&format!("{path}: ok: {}\n", summary(&config)))
         }
         None => ExitCode::from(USAGE),
     }
@@ -42,7 +42,7 @@ pub(super) fn load(path: &Path) -> Option<Config> {
     print(&warnings);
     let unusable = unusable_certificates(&config);
     for (key, error) in &unusable {
-        eprintln!("{}: error: {key}: {error}", path.display());
+        super::complain(&format_args!("{}: error: {key}: {error}", path.display()));
     }
     unusable.is_empty().then_some(config)
 }
@@ -65,10 +65,10 @@ fn read(path: &Path) -> Option<String> {
     match fs::read_to_string(path) {
         Ok(text) => Some(text),
         Err(error) => {
-            eprintln!(
+            super::complain(&format_args!(
                 "{}: error: cannot read the configuration: {error}\n  help: give an existing TOML file with --config",
                 path.display()
-            );
+            ));
             None
         }
     }
@@ -117,7 +117,7 @@ fn unusable_certificates(config: &Config) -> Vec<(&'static str, String)> {
 
 fn print(problems: &[Problem]) {
     for problem in problems {
-        eprintln!("{problem}");
+        super::complain(&problem);
     }
 }
 
