@@ -15,7 +15,7 @@ use cosgate::secret::Secret;
 
 use super::process::{Process, Signals};
 use super::serve::serve;
-use super::{USAGE, cores};
+use super::{USAGE, cores, quoted};
 
 /// Try cosgate without an account: an embedded COS and STS, three demo tenants and an anonymous one.
 ///
@@ -340,13 +340,4 @@ Ctrl-C ends it.
         cos = emulator.cos_addr(),
         sts = emulator.sts_addr(),
     )
-}
-
-/// A word as a shell takes it: in quotes where it has a character that shells may read otherwise.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
-    if word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -99,3 +99,12 @@ fn printed(text: &str) -> ExitCode {
 fn complain(line: &impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
+
+/// A word as a shell takes it: in quotes where it has a character that shells may read otherwise.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
+    if word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}

@@ -161,9 +161,9 @@ fn write_batches<W: Write, L: Fn(u64)>(
         }
         let moment = if stopping.load(Ordering::Acquire) {
             // What came while the batch was written.
-            queue
-                .try_iter()
-                .for_each(|batch| output.write_batch(&batch));
+            for batch in queue.try_iter() {
+                output.write_batch(&batch);
+            }
             Moment::End
         } else {
             Moment::Running
@@ -182,6 +182,7 @@ fn write_batches<W: Write, L: Fn(u64)>(
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
     use std::sync::Mutex;
     use std::sync::atomic::AtomicU64;
 
@@ -228,25 +229,27 @@ mod tests {
         }
     }
 
+    /// What was written, for a test to look at.
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn lines_of_the_logs_own_come_without_another_line() {
         let written = Arc::new(Mutex::new(Vec::new()));
-        struct Kept(Arc<Mutex<Vec<u8>>>);
-        impl Write for Kept {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0.lock().unwrap().extend_from_slice(bytes);
-                Ok(bytes.len())
-            }
-
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let calls = AtomicU64::new(0);
         let own = move |text: &mut String, moment| {
             let call = calls.fetch_add(1, Ordering::Relaxed);
             if call > 0 || moment == Moment::End {
-                *text += &format!("own {moment:?}\n");
+                let _ = writeln!(text, "own {moment:?}");
             }
             call == 0
         };

@@ -27,7 +27,7 @@ use super::log_writer::{self, Batch, LogQueue, LogWriter, Moment, QueueLimits};
 
 /// What waits to be written while the reader has stopped.
 const QUEUE: QueueLimits = QueueLimits {
-    batches: 4096,
+    batches: 1024,
     bytes: 1 << 20,
 };
 /// How long the last lines may take at the end.
@@ -214,23 +214,19 @@ impl Causes {
         if table.len() >= CAUSES && !table.contains_key(&key) {
             key.1.clear();
         }
-        match table.get_mut(&key) {
+        if let Some(logged) = table.get_mut(&key) {
             // `report` opens the next window: it tells what was left out in this one.
-            Some(logged) => {
-                logged.suppressed += 1;
-                false
-            }
-            None => {
-                let logged = Logged {
-                    metadata: event.metadata(),
-                    message: cut(cause.message),
-                    since: now,
-                    suppressed: 0,
-                };
-                table.insert(key, logged);
-                true
-            }
+            logged.suppressed += 1;
+            return false;
         }
+        let logged = Logged {
+            metadata: event.metadata(),
+            message: cut(cause.message),
+            since: now,
+            suppressed: 0,
+        };
+        table.insert(key, logged);
+        true
     }
 
     /// Appends a line for each cause that had events left out, once a second. Whether any cause is kept.
