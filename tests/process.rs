@@ -278,7 +278,10 @@ fn logs_whose_readers_have_stopped_hold_up_nobody() {
     let emulator = support::emulator();
     let (_out, stdout) = full_pipe();
     let (_err, stderr) = full_pipe();
-    let mut muted = Muted::start(&emulator, "info", "", stdout, stderr);
+    // The configuration is warned about, too.
+    let literal =
+        "[issuers.other]\nkind = \"federation\"\nsecret_id = \"AKID\"\nsecret_key = \"KEY\"\n";
+    let mut muted = Muted::start(&emulator, "info", literal, stdout, stderr);
     for fails in [true, false] {
         failing(&emulator, fails);
         for _ in 0..300 {

@@ -50,6 +50,11 @@ impl Process {
         })
     }
 
+    /// The log: what is written to it waits for no reader.
+    pub(super) fn log(&self) -> &ProgramLog {
+        &self.log
+    }
+
     /// Runs `serve` to its end, and gives the exit status.
     pub(super) fn run(
         self,

@@ -42,7 +42,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(process) => process,
         Err(error) => return super::cannot_start(&error),
     };
-    let Some(config) = check::load(&arguments.config) else {
+    let tell = |problem: &dyn Display| process.log().write_line(&problem);
+    let Some(config) = check::load_telling(&arguments.config, &tell) else {
         return ExitCode::from(USAGE);
     };
     let ready = |listen: &Listen| tracing::info!(%listen, "cosgate serves");
