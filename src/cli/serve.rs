@@ -46,6 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let Some(config) = check::load_telling(&arguments.config, &tell) else {
         return ExitCode::from(USAGE);
     };
+    warn_of_few_descriptors(config.server.limits.connections);
     let ready = |listen: &Listen| tracing::info!(%listen, "cosgate serves");
     process.run(async |signals, log| serve(config, "[server] listen", signals, log, ready).await)
 }
@@ -59,7 +60,6 @@ pub(super) async fn serve(
     log: &ProgramLog,
     ready: impl FnOnce(&Listen),
 ) -> io::Result<()> {
-    warn_of_few_descriptors(config.server.limits.connections);
     signals.catch_ends()?;
     let (listen, mode) = (&config.server.listen, config.server.socket_mode);
     let listener =
