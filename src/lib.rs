@@ -19,6 +19,7 @@ pub mod certificate;
 pub mod config;
 pub mod counted;
 pub mod credentials;
+pub mod descriptors;
 pub mod dial;
 #[cfg(feature = "emulator")]
 pub mod emulator;

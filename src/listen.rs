@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::net::{TcpListener as StdTcpListener, TcpStream as StdTcpStream};
+use std::net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use crate::config::Listen;
 use crate::tenant::{Peer, UnixUser};
 
-/// Connections that wait to be accepted.
+/// Connections that wait to be accepted; Linux takes no more than `net.core.somaxconn`. A connection
+/// that finds no room comes back after a second (RFC 6298 section 2.1).
 const BACKLOG: i32 = 4096;
 
 /// A socket that listens.
@@ -81,7 +83,7 @@ impl Listening {
     /// listens on any more is removed first.
     pub fn bind(listen: &Listen, mode: u32) -> io::Result<Self> {
         match listen {
-            Listen::Tcp(address) => StdTcpListener::bind(address).map(Self::Tcp),
+            Listen::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
             Listen::Unix(path) => UnixSocket::bind(path, mode).map(Self::Unix),
         }
     }
@@ -122,6 +124,15 @@ impl Listening {
             }
         }
     }
+}
+
+/// Listens on `address`, with room for [`BACKLOG`] connections.
+pub(crate) fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?; // a restart finds the last one's connections in TIME_WAIT
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 impl UnixSocket {
@@ -175,6 +186,25 @@ impl Drop for SocketFile {
     }
 }
 
+impl ClientSocket {
+    /// The same socket under the lowest descriptor that is free.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
+            Self::Unix(socket) => socket.try_clone().map(Self::Unix),
+        }
+    }
+}
+
+impl AsFd for ClientSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
 impl Accepting {
     /// The next client.
     pub(crate) async fn accept(&self) -> io::Result<Arrival> {
@@ -208,6 +238,27 @@ mod tests {
 
     fn bind(path: &Path) -> io::Result<Listening> {
         Listening::bind(&Listen::Unix(path.to_owned()), 0o640)
+    }
+
+    /// Nobody accepts: all of them wait, and none is told to come back.
+    #[test]
+    fn a_thousand_connections_at_once_find_room() {
+        let kernel = fs::read_to_string("/proc/sys/net/core/somaxconn");
+        crate::descriptors::raise_limit().unwrap();
+        let room = kernel.map_or(128, |text| text.trim().parse().unwrap());
+        let many = room.min(1000);
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listen = Listen::Tcp(address.parse().unwrap());
+            let listening = Listening::bind(&listen, 0).unwrap();
+            let Listen::Tcp(address) = listening.local().unwrap() else {
+                unreachable!()
+            };
+            // A connection that finds no room is not made before a second has passed.
+            let limit = std::time::Duration::from_millis(900);
+            let connect = |_| StdTcpStream::connect_timeout(&address, limit).unwrap();
+            let waiting: Vec<_> = (0..many).map(connect).collect();
+            assert_eq!(waiting.len(), many);
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::certificate::Certificate;
 use crate::config::ServerLimits;
 use crate::counted::{CoreLoad, Counted, Gauge, Phase};
+use crate::descriptors::{self, Holder};
 use crate::front::Front;
 use crate::http2;
 use crate::listen::{Accepting, Arrival, ClientSocket, Listening};
@@ -36,8 +37,12 @@ use crate::tenant::Certified;
 use crate::timestamp::Timestamp;
 use crate::tls;
 
-/// After a failed accept (out of file descriptors, say) the listener rests this long.
+/// The listener rests this long after a failed accept, and while clients hold all descriptors that
+/// they may.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// How long the cores may take to end once all requests are cut.
+const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// Threads that look names up, for each core.
 const LOOKUP_THREADS: usize = 4;
@@ -108,11 +113,13 @@ pub async fn run(
     }
     tracing::warn!("requests were still in flight at the end of the drain; they are cut");
     stage.send_replace(Stage::Stopped);
-    ended.await;
-    Ok(())
+    timeout(STOP_TIME, ended)
+        .await
+        .map_err(|_| io::Error::other("a core does not end; the program ends without it"))
 }
 
-/// Accepts for ever: pauses at `most` open connections, and rests when the system refuses.
+/// Accepts for ever: pauses at `most` open connections and when descriptors are scarce, and rests when
+/// the system refuses.
 async fn accept(listener: &Accepting, cores: &[Core], most: usize) {
     let slots = Arc::new(Semaphore::new(most));
     loop {
@@ -120,7 +127,7 @@ async fn accept(listener: &Accepting, cores: &[Core], most: usize) {
             return;
         };
         let arrival = match listener.accept().await {
-            Ok(arrival) => arrival,
+            Ok(arrival) => wait_for_descriptors(arrival).await,
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 sleep(ACCEPT_REST).await;
@@ -135,6 +142,19 @@ async fn accept(listener: &Accepting, cores: &[Core], most: usize) {
             let _ = core.sockets.send(Accepted { arrival, slot });
         }
     }
+}
+
+/// Holds the client until it has a descriptor that is not kept from clients. No other is accepted
+/// meanwhile, so that one is missing from the reserve at most.
+async fn wait_for_descriptors(mut arrival: Arrival) -> Arrival {
+    while descriptors::is_reserved(&arrival.socket, Holder::Client) {
+        tracing::warn!("too few file descriptors: accepting pauses; raise the limit (ulimit -n)");
+        sleep(ACCEPT_REST).await;
+        if let Ok(socket) = arrival.socket.try_clone() {
+            arrival.socket = socket;
+        }
+    }
+    arrival
 }
 
 /// Waits for `threads` without blocking the runtime.

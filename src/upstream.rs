@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::answers::{Answers, Expected};
 use crate::body;
 use crate::config::UpstreamLimits;
 use crate::counted::{CoreLoad, Counted, Gauge};
+use crate::descriptors::{self, Holder};
 use crate::dial::{DialError, Dialer};
 use crate::observe::{CoreMetrics, Event};
 
@@ -197,6 +199,10 @@ impl Upstream {
             .dial(authority)
             .await
             .map_err(SendFailure::Connect)?;
+        if descriptors::is_reserved(stream.tcp(), Holder::Upstream) {
+            let error = io::Error::other("too few file descriptors; raise the limit (ulimit -n)");
+            return Err(SendFailure::Connect(DialError::Connect(error)));
+        }
         let gauge = Gauge::new(&self.load);
         let counted = Counted::new(stream, Rc::clone(&gauge)).hear_out();
         let expected = Rc::new(Expected::default());

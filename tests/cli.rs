@@ -315,6 +315,7 @@ fn the_configurations_readme_has_every_key_and_no_other() {
         "issuers.machine",
         "issuers.pod",
         "issuers.profile",
+        "issuers.program",
         "tenants.one",
         "tenants.one.limits",
     ];
@@ -326,6 +327,7 @@ fn the_configurations_readme_has_every_key_and_no_other() {
             "issuers.machine" => "kind = \"assume-role\"\ncvm_role = \"x\"",
             "issuers.pod" => "kind = \"web-identity\"",
             "issuers.profile" => "kind = \"assume-role\"\nprofile = \"x\"",
+            "issuers.program" => "kind = \"assume-role\"\ncommand = [\"/x\"]",
             _ => "",
         };
         config.extend(["[", section, "]\nno-such-key = 1\n", kind, "\n"]);
@@ -907,7 +909,7 @@ fn credentials_says_why_there_is_no_key_and_prints_nothing_else() {
 
 #[test]
 fn serve_serves_and_ends_well_on_either_signal() {
-    for signal in ["-TERM", "-INT"] {
+    for signal in ["-TERM", "-INT", "-QUIT"] {
         let emulator = emulator();
         let file = file_for(&emulator);
         let mut serve = Running::serve(&file);
@@ -943,7 +945,7 @@ fn serve_says_which_address_is_taken() {
 
 #[test]
 fn the_emulator_ends_well_on_either_signal_and_leaves_nothing() {
-    for signal in ["-TERM", "-INT"] {
+    for signal in ["-TERM", "-INT", "-QUIT"] {
         let folder = tempfile::tempdir().unwrap();
         let mut command = cosgate(&["emulator", "--cos", "127.0.0.1:0", "--sts", "127.0.0.1:0"]);
         command
@@ -969,45 +971,85 @@ fn dev_says_which_flag_takes_another_address() {
     );
 }
 
+/// `cosgate dev`, and what it has printed.
+struct Dev {
+    running: Running,
+    text: String,
+}
+
+impl Dev {
+    fn start(more: &[&str]) -> Self {
+        let running = Running::start(cosgate(&[&["dev"], more].concat()));
+        support::eventually("the whole text", || {
+            running.out().contains("Ctrl-C ends it.")
+        });
+        let text = running.out();
+        Self { running, text }
+    }
+
+    /// The line that holds `of`.
+    fn line(&self, of: &str) -> &str {
+        let line = self.text.lines().find(|line| line.contains(of));
+        line.unwrap_or_else(|| panic!("no {of:?} in {}", self.text))
+            .trim()
+    }
+
+    /// Pastes it into a shell that, as zsh does, refuses a pattern that matches nothing; what it says.
+    fn paste(&self, of: &str) -> String {
+        let line = self
+            .line(of)
+            .replace("curl", "curl --noproxy '*' -sS --fail-with-body");
+        let pasted = Command::new("bash")
+            .args(["-O", "failglob", "-c", &line])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output();
+        let pasted = pasted.unwrap();
+        let said = stdout(&pasted);
+        assert!(
+            pasted.status.success(),
+            "{line}: {said} {}",
+            stderr(&pasted)
+        );
+        said
+    }
+
+    /// Pastes all that needs nothing but curl and cosgate.
+    fn paste_all(&self) {
+        self.paste("-T README.md");
+        assert!(self.paste("/.cosgate/credentials").contains("AccessKeyId"));
+        assert!(self.paste(" credentials --host").contains("tmpSecretId"));
+    }
+}
+
 #[test]
 fn dev_is_ready_at_once_and_its_lines_work() {
     for signature in ["s3", "cos"] {
-        let mut dev = Running::start(cosgate(&[
-            "dev",
-            "--listen",
-            "127.0.0.1:0",
-            "--signature",
-            signature,
-        ]));
-        let listen = dev.address("cosgate is ready on http://");
-        support::eventually("the whole text", || dev.out().contains("Ctrl-C ends it."));
-        let text = dev.out();
-        let paste = |of: &str| {
-            let line = text.lines().find(|line| line.contains(of));
-            let line = line
-                .unwrap()
-                .trim()
-                .replace("curl", "curl --noproxy '*' -sS --fail-with-body")
-                .replace(
-                    " cosgate ",
-                    concat!(" ", env!("CARGO_BIN_EXE_cosgate"), " "),
-                );
-            let pasted = Command::new("sh")
-                .args(["-c", &line])
-                .current_dir(env!("CARGO_MANIFEST_DIR"))
-                .output();
-            let pasted = pasted.unwrap();
-            let said = stdout(&pasted);
-            assert!(pasted.status.success(), "{said} {}", stderr(&pasted));
-            said
-        };
-        paste("curl -T README.md");
-        assert!(paste("/.cosgate/credentials").contains("AccessKeyId"));
-        assert!(paste("cosgate credentials ").contains("tmpSecretId"));
+        let mut dev = Dev::start(&["--listen", "127.0.0.1:0", "--signature", signature]);
+        let listen = dev.running.address("cosgate is ready on http://");
+        dev.paste_all();
         let back = Call::new(listen, "GET", "/demo/public/README.md").send();
         let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
         assert_eq!(back.assert_ok().body, fs::read(readme).unwrap());
-        assert_eq!(dev.end("-INT"), 0, "{}", dev.err());
+        assert_eq!(dev.running.end("-INT"), 0, "{}", dev.running.err());
+    }
+}
+
+#[test]
+fn the_lines_of_dev_work_on_an_ipv6_address() {
+    let dev = Dev::start(&["--listen", "[::1]:0"]);
+    dev.paste_all();
+    let (_, after) = dev.text.split_once("ready on http://").unwrap();
+    let listen: SocketAddr = after.lines().next().unwrap().parse().unwrap();
+    let port = listen.port();
+    // The brackets are a pattern to a shell, and belong into the SDK's IP.
+    for part in [
+        format!("aws --endpoint-url 'http://[::1]:{port}' s3 ls"),
+        format!("--s3-endpoint 'http://[::1]:{port}' "),
+        format!("--host '[::1]:{port}' --host-bucket '[::1]:{port}' "),
+        format!("IP=\"[::1]\", Port={port}"),
+        format!("endpoint_url=\"http://[::1]:{port}\""),
+    ] {
+        assert!(dev.text.contains(&part), "no {part:?} in {}", dev.text);
     }
 }
 
@@ -1017,32 +1059,42 @@ fn dev_serves_https_with_the_certificates_of_a_folder_and_says_what_each_client_
     let certs = folder.path().join("it's certs");
     let certs = certs.to_str().unwrap();
     assert!(run(&["certs", certs]).status.success());
-    let mut dev = Running::start(cosgate(&["dev", "--listen", "127.0.0.1:0", "--tls", certs]));
-    let listen = dev.address("cosgate is ready on https://");
-    support::eventually("the whole text", || dev.out().contains("Ctrl-C ends it."));
-    let text = dev.out();
-    let authority = format!("'{}/ca.pem'", certs.replace('\'', r"'\''"));
-    for trust in [
-        format!("export AWS_CA_BUNDLE={authority}\n"),
-        format!("env -u AWS_CA_BUNDLE rclone --ca-cert {authority} "),
-        format!("s3cmd --ca-certs {authority} --host {listen} "),
-    ] {
-        assert!(text.contains(&trust), "no {trust:?} in {text}");
+    for listen in ["127.0.0.1:0", "[::1]:0"] {
+        let mut dev = Dev::start(&["--listen", listen, "--tls", certs]);
+        dev.paste_all();
+        let authority = format!("'{}/ca.pem'", certs.replace('\'', r"'\''"));
+        for trust in [
+            format!("export AWS_CA_BUNDLE={authority}\n"),
+            format!("AWS_CA_BUNDLE={authority} python3 -c 'import boto3; "),
+            format!("env -u AWS_CA_BUNDLE rclone --ca-cert {authority} "),
+            format!("s3cmd --ca-certs {authority} --host "),
+            format!("REQUESTS_CA_BUNDLE={authority} python3 -c 'from qcloud_cos "),
+            "Scheme=\"https\"".to_owned(),
+        ] {
+            assert!(dev.text.contains(&trust), "no {trust:?} in {}", dev.text);
+        }
+        assert_eq!(dev.running.end("-INT"), 0, "{}", dev.running.err());
     }
-    let line = text
-        .lines()
-        .map(str::trim)
-        .find(|line| line.starts_with("curl "));
-    let line = line
-        .unwrap()
-        .replace("curl", "curl --noproxy '*' -sS --fail-with-body");
-    let mut pasted = Command::new("sh");
-    pasted
-        .args(["-c", &line])
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
-    let pasted = pasted.output().unwrap();
-    assert!(pasted.status.success(), "{}", stderr(&pasted));
-    assert_eq!(dev.end("-INT"), 0, "{}", dev.err());
+}
+
+#[test]
+fn the_demo_tenants_are_as_many_as_is_said() {
+    let number = "three demo tenants and an anonymous one";
+    let help = stdout(&run(&["dev", "--help"]));
+    let readme = fs::read_to_string("README.md").unwrap();
+    for said in [help, readme] {
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains(number), "{said}");
+    }
+    let dev = Dev::start(&["--listen", "127.0.0.1:0"]);
+    let keys = |text: &str| {
+        let ids = text.split(|c: char| !c.is_ascii_alphanumeric());
+        let ids = ids.filter(|id| id.starts_with("COSGATEDEMO"));
+        ids.map(str::to_owned)
+            .collect::<std::collections::BTreeSet<_>>()
+            .len()
+    };
+    assert_eq!(keys(&dev.text), 3);
 }
 
 #[test]

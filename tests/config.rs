@@ -739,6 +739,13 @@ fn roles_are_checked() {
         "not given by its whole path",
         "no shell",
     );
+    for name in ["", "A=B", "1A", "A-B", "${A}"] {
+        issuer_errs(
+            &format!("{ROLE}command = [\"/mint\"]\ncommand_env = [\"PROXY\", §\"{name}\"]"),
+            "not the name of an environment variable",
+            "HTTPS_PROXY",
+        );
+    }
     issuer_errs(
         &format!("{ROLE}cvm_role = \"x\"\nmetadata_endpoint = §\"https://metadata\""),
         "plain HTTP",

@@ -131,7 +131,7 @@ fn connections_that_come_with_the_drain_do_not_delay_it() {
 
 #[test]
 fn serve_ends_well_on_a_signal() {
-    for signal in ["TERM", "INT"] {
+    for signal in ["TERM", "INT", "QUIT"] {
         let emulator = support::emulator();
         let mut program = Program::serve(&toml(emulator.cos_addr(), emulator.sts_addr(), ""));
         let call = Call::new(program.addr, "PUT", KEY)
@@ -156,13 +156,45 @@ fn serve_ends_well_on_a_signal() {
 
 #[test]
 fn dev_ends_well_on_a_signal() {
-    for signal in ["TERM", "INT"] {
+    for signal in ["TERM", "INT", "QUIT"] {
         let mut program = Program::dev();
         let put = Call::new(program.addr, "PUT", "/demo/public/k").body("x");
         put.send().assert_ok();
         program.signal(signal);
         assert_eq!(program.wait(), Some(0));
     }
+}
+
+#[test]
+fn a_second_signal_ends_the_drain_at_once() {
+    let emulator = support::emulator();
+    let mut program = Program::serve(&toml(emulator.cos_addr(), emulator.sts_addr(), ""));
+    let call = Call::new(program.addr, "PUT", KEY)
+        .payload("UNSIGNED-PAYLOAD")
+        .body(vec![3; 1 << 20])
+        .signed_by(ACME);
+    let (mut client, _) = half_sent(&call);
+    eventually("the upload has reached COS", || {
+        emulator.counters().counts().cos_requests > 0
+    });
+    program.signal("TERM");
+    eventually("the drain begins", || {
+        program.said().contains("drain begins")
+    });
+    program.signal("HUP"); // it counts for nothing
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(program.process.try_wait().unwrap(), None, "it did not wait");
+    let second = Instant::now();
+    program.signal("INT");
+    assert_eq!(program.wait(), Some(0));
+    assert!(second.elapsed() < 10 * SECOND, "{:?}", second.elapsed());
+    let said = program.said();
+    assert!(
+        said.contains("second signal: the drain ends at once signal=\"SIGINT\""),
+        "{said}"
+    );
+    assert!(client.closes_within(SECOND));
+    assert_eq!(emulator.object_bytes(BUCKET, "acme/k"), None);
 }
 
 /// Nothing is repaired after a kill, since nothing half was there.

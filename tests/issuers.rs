@@ -425,6 +425,54 @@ fn a_command_that_gives_no_good_key_gives_none_in_time() {
 }
 
 #[test]
+fn a_command_gets_only_the_listed_variables_of_the_environment() {
+    let emulator = emulator();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (key, seen) = (path("key"), path("environment"));
+    fs::write(&key, temporary_key(&emulator).to_string()).unwrap();
+    for (listed, expected) in [
+        ("", [None, None]),
+        (
+            "command_env = [\"GLOBEX_SECRET\", \"NOT_SET\"]",
+            [None, Some(GLOBEX.1)],
+        ),
+    ] {
+        let script = format!("cat /proc/$$/environ > {seen}; cat {key}");
+        let command = format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]\n{listed}");
+        // Its environment has the secrets of the tenants and of the account.
+        let program = Program::serve(&with_issuers(&emulator, &role(&command)));
+        let put = Call::new(program.addr, "PUT", "/photos/acme/a").signed_by(ACME);
+        put.body("text").send().assert_ok();
+        let seen = fs::read_to_string(&seen).unwrap();
+        let value = |name: &str| {
+            let mut variables = seen.split('\0').filter_map(|pair| pair.split_once('='));
+            variables.find_map(|(key, value)| (key == name).then_some(value))
+        };
+        let inherited = std::env::var("PATH").unwrap();
+        assert_eq!(value("PATH"), Some(inherited.as_str()));
+        assert_eq!([value("ACME_SECRET"), value("GLOBEX_SECRET")], expected);
+        assert!(
+            !seen.contains(ACCOUNT.1) && !seen.contains(ACME.1),
+            "{seen}"
+        );
+    }
+}
+
+#[test]
+fn a_command_that_complains_at_length_gives_its_key() {
+    let emulator = emulator();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    fs::write(&file, temporary_key(&emulator).to_string()).unwrap();
+    // More than a pipe holds: it would wait for a reader.
+    let script = format!("head -c 300000 /dev/zero >&2; cat {}", file.display());
+    let command = format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]");
+    let gateway = Gateway::start(&with_issuers(&emulator, &role(&command)));
+    World { emulator, gateway }.put("acme/a").assert_ok();
+}
+
+#[test]
 fn a_command_that_is_given_up_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");

@@ -56,17 +56,16 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let files = match make(&names, server::wall_clock()) {
         Ok(files) => files,
         Err(error) => {
-            eprintln!("error: cannot make the certificates: {error}");
+            super::complain(&format_args!(
+                "error: cannot make the certificates: {error}"
+            ));
             return ExitCode::FAILURE;
         }
     };
     match write(&arguments.folder, &files) {
-        Ok(folder) => {
-            print!("{}", told(&folder, &names));
-            ExitCode::SUCCESS
-        }
+        Ok(folder) => super::printed(&told(&folder, &names)),
         Err(problem) => {
-            eprintln!("error: {problem}");
+            super::complain(&format_args!("error: {problem}"));
             ExitCode::from(USAGE)
         }
     }
@@ -189,6 +188,7 @@ fn create(path: &Path, key: bool) -> io::Result<File> {
 
 fn told(folder: &Path, names: &[String]) -> String {
     let path = |name: &str| folder.join(name).display().to_string();
+    let word = |name: &str| super::quoted(&path(name)); // as a shell takes it
     format!(
         "Made in {folder}, good for {DAYS} days:
   ca.pem      ca.key      development authority; keep its key to yourself
@@ -199,23 +199,24 @@ In cosgate's configuration:
 [server.tls]
 cert = {server:?}
 key = {server_key:?}
-# client_ca = {ca:?}   # when set, every client must show a certificate of this authority
+# client_ca = {client_ca:?}   # when set, every client must show a certificate of this authority
 
 To trust it:
-export AWS_CA_BUNDLE='{ca}'   # aws-cli, boto3
-export NODE_EXTRA_CA_CERTS='{ca}'   # AWS SDK for JavaScript
-curl --cacert '{ca}' https://localhost:9000/
-rclone --ca-cert '{ca}'
-s3cmd --ca-certs '{ca}'
-With client_ca: curl --cert '{client}' --key '{client_key}'
+export AWS_CA_BUNDLE={ca}   # aws-cli, boto3
+export NODE_EXTRA_CA_CERTS={ca}   # AWS SDK for JavaScript
+curl --cacert {ca} https://localhost:9000/
+rclone --ca-cert {ca}
+s3cmd --ca-certs {ca}
+With client_ca: curl --cert {client} --key {client_key}
 ",
         folder = folder.display(),
         names = names.join(", "),
         server = path("server.pem"),
         server_key = path("server.key"),
-        ca = path("ca.pem"),
-        client = path("client.pem"),
-        client_key = path("client.key"),
+        client_ca = path("ca.pem"),
+        ca = word("ca.pem"),
+        client = word("client.pem"),
+        client_key = word("client.key"),
     )
 }
 

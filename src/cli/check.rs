@@ -1,5 +1,6 @@
 //! `cosgate check`: is this configuration good?
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs, io};
@@ -27,8 +28,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match load(&arguments.config) {
         Some(config) => {
-            println!("{}: ok: {}", arguments.config.display(), summary(&config));
-            ExitCode::SUCCESS
+            let path = arguments.config.display();
+            super::printed(&format!("{path}: ok: {}\n", summary(&config)))
         }
         None => ExitCode::from(USAGE),
     }
@@ -37,12 +38,17 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 /// Reads a configuration from the file system and the environment. Problems, warnings included, go
 /// to standard error; `None` when it cannot be used.
 pub(super) fn load(path: &Path) -> Option<Config> {
-    let text = read(path)?;
-    let (config, warnings) = parse(path, &text, &|name| env::var(name).ok())?;
-    print(&warnings);
+    load_telling(path, &|problem| super::complain(&problem))
+}
+
+/// The same, where `tell` gets the problems.
+pub(super) fn load_telling(path: &Path, tell: &dyn Fn(&dyn Display)) -> Option<Config> {
+    let text = read(path, tell)?;
+    let (config, warnings) = parse(path, &text, &|name| env::var(name).ok(), tell)?;
+    tell_all(&warnings, tell);
     let unusable = unusable_certificates(&config);
     for (key, error) in &unusable {
-        eprintln!("{}: error: {key}: {error}", path.display());
+        tell(&format_args!("{}: error: {key}: {error}", path.display()));
     }
     unusable.is_empty().then_some(config)
 }
@@ -50,7 +56,8 @@ pub(super) fn load(path: &Path) -> Option<Config> {
 /// The same for a command that contacts nobody: what the file takes from the environment as a secret
 /// need not be there, certificates are not looked into, and warnings are left to `check`.
 pub(super) fn load_without_secrets(path: &Path) -> Option<Config> {
-    let text = read(path)?;
+    let tell = |problem: &dyn Display| super::complain(&problem);
+    let text = read(path, &tell)?;
     let named = |name: &str| {
         text.contains(&format!("\"env:{name}\"")) || text.contains(&format!("'env:{name}'"))
     };
@@ -58,17 +65,17 @@ pub(super) fn load_without_secrets(path: &Path) -> Option<Config> {
         let set = env::var(name).ok();
         set.or_else(|| named(name).then(|| "not-set".to_owned()))
     };
-    parse(path, &text, &env).map(|(config, _)| config)
+    parse(path, &text, &env, &tell).map(|(config, _)| config)
 }
 
-fn read(path: &Path) -> Option<String> {
+fn read(path: &Path, tell: &dyn Fn(&dyn Display)) -> Option<String> {
     match fs::read_to_string(path) {
         Ok(text) => Some(text),
         Err(error) => {
-            eprintln!(
+            tell(&format_args!(
                 "{}: error: cannot read the configuration: {error}\n  help: give an existing TOML file with --config",
                 path.display()
-            );
+            ));
             None
         }
     }
@@ -78,6 +85,7 @@ fn parse(
     path: &Path,
     text: &str,
     env: &dyn Fn(&str) -> Option<String>,
+    tell: &dyn Fn(&dyn Display),
 ) -> Option<(Config, Vec<Problem>)> {
     let sources = Sources {
         env,
@@ -87,7 +95,7 @@ fn parse(
     match Config::parse(&path.to_string_lossy(), text, &sources) {
         Ok(read) => Some(read),
         Err(problems) => {
-            print(&problems);
+            tell_all(&problems, tell);
             None
         }
     }
@@ -115,9 +123,9 @@ fn unusable_certificates(config: &Config) -> Vec<(&'static str, String)> {
     unusable
 }
 
-fn print(problems: &[Problem]) {
+fn tell_all(problems: &[Problem], tell: &dyn Fn(&dyn Display)) {
     for problem in problems {
-        eprintln!("{problem}");
+        tell(problem);
     }
 }
 

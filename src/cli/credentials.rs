@@ -1,6 +1,6 @@
 //! `cosgate credentials`: one scoped temporary key, for another tool.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use cosgate::server::wall_clock;
 use cosgate::tenant::Tenants;
 use cosgate::tenant::policy::tenant_policy;
 
-use super::{USAGE, check};
+use super::{USAGE, check, print};
 
 /// Tenants that an error message lists.
 const LISTED: usize = 10;
@@ -134,7 +134,7 @@ struct Asked {
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    super::guard_memory();
+    super::process::guard_memory();
     match (&arguments.config, &arguments.tenant) {
         (Some(config), Some(tenant)) => of_tenant(config, tenant, arguments.format),
         _ => of_options(&arguments.asked, arguments.format),
@@ -145,7 +145,7 @@ fn of_options(asked: &Asked, format: Format) -> ExitCode {
     let options = match options(asked) {
         Ok(options) => options,
         Err(error) => {
-            eprintln!("cosgate: error: {error}");
+            super::complain(&format_args!("cosgate: error: {error}"));
             return ExitCode::from(USAGE);
         }
     };
@@ -155,7 +155,7 @@ fn of_options(asked: &Asked, format: Format) -> ExitCode {
     match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cosgate: error: no key: {error}");
+            super::complain(&format_args!("cosgate: error: no key: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -204,7 +204,7 @@ impl Asked {
             };
             checked.map_err(|error| said(&error))?;
             for doubt in policy.too_wide() {
-                eprintln!("cosgate: warning: {}", said(&doubt));
+                super::complain(&format_args!("cosgate: warning: {}", said(&doubt)));
             }
             return Ok(policy);
         }
@@ -241,18 +241,13 @@ fn fetch_one(options: &Options) -> io::Result<Credential> {
     key.map_err(io::Error::other)
 }
 
-fn print(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush())
-}
-
 fn of_tenant(path: &Path, name: &str, format: Format) -> ExitCode {
     let Some(config) = check::load(path) else {
         return ExitCode::from(USAGE);
     };
     let found = config.tenants.iter().position(|tenant| tenant.name == name);
     let Some(tenant) = found else {
-        eprintln!("{}", unknown_tenant(name, &config));
+        super::complain(&unknown_tenant(name, &config));
         return ExitCode::from(USAGE);
     };
     let printed = fetch(&config, tenant).and_then(|credential| {
@@ -270,7 +265,9 @@ fn of_tenant(path: &Path, name: &str, format: Format) -> ExitCode {
     match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cosgate: error: no key for tenant `{name}`: {error}");
+            super::complain(&format_args!(
+                "cosgate: error: no key for tenant `{name}`: {error}"
+            ));
             ExitCode::FAILURE
         }
     }

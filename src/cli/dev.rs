@@ -2,6 +2,7 @@
 //! the proxy in front.
 
 use std::fmt::Write as _;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,12 +10,14 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use cosgate::config::{ClientAuth, Config, Listen, ServerTls, Sources};
 use cosgate::emulator::{Emulator, EmulatorConfig};
+use cosgate::observe::ProgramLog;
 use cosgate::secret::Secret;
 
+use super::process::{Process, Signals};
 use super::serve::serve;
-use super::{USAGE, cores};
+use super::{USAGE, cores, quoted};
 
-/// Try cosgate without an account: an embedded COS and STS, two tenants and an anonymous one.
+/// Try cosgate without an account: an embedded COS and STS, three demo tenants and an anonymous one.
 ///
 /// The demo keys are public, so it listens on loopback only. Ctrl-C ends it.
 #[derive(Args, Debug)]
@@ -107,24 +110,19 @@ const VEND_TOKEN: &str = "cosgate-demo-carol-container-token";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     if !arguments.listen.ip().is_loopback() {
-        eprintln!(
+        super::complain(&format_args!(
             "cosgate: error: dev listens on loopback only, since its keys are public; use --listen 127.0.0.1:{}",
             arguments.listen.port()
-        );
+        ));
         return ExitCode::from(USAGE);
     }
-    super::log_to_stderr();
-    super::guard_memory();
-    match start(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cosgate: error: {error}");
-            ExitCode::FAILURE
-        }
+    match Process::start() {
+        Ok(process) => process.run(async |signals, log| start(arguments, signals, log).await),
+        Err(error) => super::cannot_start(&error),
     }
 }
 
-fn start(arguments: &Arguments) -> std::io::Result<()> {
+async fn start(arguments: &Arguments, signals: Signals, log: &ProgramLog) -> io::Result<()> {
     let emulator = Emulator::start(EmulatorConfig {
         data: arguments.data.clone(),
         keys: vec![(ACCOUNT_ID.to_owned(), Secret::new(ACCOUNT_SECRET))],
@@ -139,7 +137,7 @@ fn start(arguments: &Arguments) -> std::io::Result<()> {
     };
     let (mut config, _) = Config::parse("cosgate dev", &text, &sources).map_err(|problems| {
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        std::io::Error::other(problems.join("\n"))
+        io::Error::other(problems.join("\n"))
     })?;
     config.server.tls = arguments.tls.as_ref().map(|files| ServerTls {
         cert: files.cert.clone(),
@@ -147,11 +145,14 @@ fn start(arguments: &Arguments) -> std::io::Result<()> {
         client_ca: None,
         client_auth: ClientAuth::Required,
     });
-    serve(config, "--listen", |listen| {
-        if let Listen::Tcp(listen) = listen {
-            print!("{}", welcome(*listen, arguments, &emulator));
+    serve(config, "--listen", signals, log, |listen| {
+        if let Listen::Tcp(listen) = listen
+            && let Err(error) = super::print(&welcome(*listen, arguments, &emulator))
+        {
+            tracing::warn!(%error, "standard output cannot be written");
         }
     })
+    .await
 }
 
 /// The configuration that dev serves: a whole one, as a user would write it.
@@ -248,25 +249,40 @@ fn welcome(listen: SocketAddr, arguments: &Arguments, emulator: &Emulator) -> St
         "http"
     };
     let endpoint = format!("{scheme}://{listen}");
+    // A shell reads the brackets of an IPv6 address as a pattern.
+    let (pasted, host) = (quoted(&endpoint), quoted(&listen.to_string()));
     // For each client, what makes it trust the certificate.
-    let [for_aws, for_rclone, for_s3cmd, for_curl] = match &arguments.tls {
+    let [
+        for_aws,
+        for_boto3,
+        for_rclone,
+        for_s3cmd,
+        for_requests,
+        for_curl,
+    ] = match &arguments.tls {
         None => [
+            String::new(),
             String::new(),
             "rclone".to_owned(),
             "--no-ssl".to_owned(),
             String::new(),
+            String::new(),
         ],
         Some(files) => {
-            let authority = quoted(&files.authority);
+            let authority = quoted(&files.authority.display().to_string());
             [
                 format!("\n  export AWS_CA_BUNDLE={authority}"),
+                format!("AWS_CA_BUNDLE={authority} "),
                 // rclone refuses to start where AWS_CA_BUNDLE is set.
                 format!("env -u AWS_CA_BUNDLE rclone --ca-cert {authority}"),
                 format!("--ca-certs {authority}"),
+                format!("REQUESTS_CA_BUNDLE={authority} "),
                 format!(" --cacert {authority}"),
             ]
         }
     };
+    let at_public = quoted(&format!("{endpoint}/demo/public/README.md"));
+    let at_credentials = quoted(&format!("{endpoint}/.cosgate/credentials"));
     let data = match &arguments.data {
         Some(folder) => format!("kept in {}", folder.display()),
         None => "in a temporary folder, gone when this ends (keep them with --data DIR)".to_owned(),
@@ -274,7 +290,16 @@ fn welcome(listen: SocketAddr, arguments: &Arguments, emulator: &Emulator) -> St
     let Demo { id, secret, .. } = ALICE;
     let (bob_id, bob_secret) = (BOB.id, BOB.secret);
     let (carol_id, carol_secret) = (CAROL.id, CAROL.secret);
-    let (ip, port) = (listen.ip(), listen.port());
+    let ip = match listen {
+        SocketAddr::V4(listen) => listen.ip().to_string(),
+        SocketAddr::V6(listen) => format!("[{}]", listen.ip()), // the SDK makes a URL of it
+    };
+    let port = listen.port();
+    // As the user has called it: it need not be on the PATH.
+    let program = std::env::args_os()
+        .next()
+        .unwrap_or_else(|| "cosgate".into());
+    let program = quoted(&program.to_string_lossy());
     format!(
         r#"cosgate is ready on {endpoint}
 
@@ -284,40 +309,35 @@ fn welcome(listen: SocketAddr, arguments: &Arguments, emulator: &Emulator) -> St
 
 aws:
   export AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} AWS_DEFAULT_REGION={REGION}{for_aws}
-  aws --endpoint-url {endpoint} s3 cp README.md s3://demo/alice/README.md
-  aws --endpoint-url {endpoint} s3 ls s3://demo/alice/
-  aws --endpoint-url {endpoint} --no-sign-request s3 cp README.md s3://demo/public/README.md
+  aws --endpoint-url {pasted} s3 cp README.md s3://demo/alice/README.md
+  aws --endpoint-url {pasted} s3 ls s3://demo/alice/
+  aws --endpoint-url {pasted} --no-sign-request s3 cp README.md s3://demo/public/README.md
 
 bob, who can do the same in his folder and nothing in alice's:
   export AWS_ACCESS_KEY_ID={bob_id} AWS_SECRET_ACCESS_KEY={bob_secret}
 
 boto3:
-  python3 -c 'import boto3; s3 = boto3.client("s3", endpoint_url="{endpoint}", region_name="{REGION}", aws_access_key_id="{id}", aws_secret_access_key="{secret}"); s3.put_object(Bucket="demo", Key="alice/hello", Body=b"hello"); print(s3.get_object(Bucket="demo", Key="alice/hello")["Body"].read())'
+  {for_boto3}python3 -c 'import boto3; s3 = boto3.client("s3", endpoint_url="{endpoint}", region_name="{REGION}", aws_access_key_id="{id}", aws_secret_access_key="{secret}"); s3.put_object(Bucket="demo", Key="alice/hello", Body=b"hello"); print(s3.get_object(Bucket="demo", Key="alice/hello")["Body"].read())'
 
 rclone:
-  {for_rclone} --s3-provider Other --s3-endpoint {endpoint} --s3-region {REGION} --s3-access-key-id {id} --s3-secret-access-key {secret} copy README.md :s3:demo/alice/
+  {for_rclone} --s3-provider Other --s3-endpoint {pasted} --s3-region {REGION} --s3-access-key-id {id} --s3-secret-access-key {secret} copy README.md :s3:demo/alice/
 
 s3cmd:
-  s3cmd {for_s3cmd} --host {listen} --host-bucket {listen} --region {REGION} --access_key {id} --secret_key {secret} put README.md s3://demo/alice/README.md
+  s3cmd {for_s3cmd} --host {host} --host-bucket {host} --region {REGION} --access_key {id} --secret_key {secret} put README.md s3://demo/alice/README.md
 
 cos-python-sdk-v5, as carol, whose bucket has the APPID that COS's own SDKs want:
-  python3 -c 'from qcloud_cos import *; cos = CosS3Client(CosConfig(Region="{REGION}", SecretId="{carol_id}", SecretKey="{carol_secret}", Scheme="http", Endpoint="s3.localhost", IP="{ip}", Port={port})); cos.put_object(Bucket="{BUCKET}", Key="carol/hello", Body=b"hello"); print(cos.get_object(Bucket="{BUCKET}", Key="carol/hello")["Body"].get_raw_stream().read())'
+  {for_requests}python3 -c 'from qcloud_cos import *; cos = CosS3Client(CosConfig(Region="{REGION}", SecretId="{carol_id}", SecretKey="{carol_secret}", Scheme="{scheme}", Endpoint="s3.localhost", IP="{ip}", Port={port})); cos.put_object(Bucket="{BUCKET}", Key="carol/hello", Body=b"hello"); print(cos.get_object(Bucket="{BUCKET}", Key="carol/hello")["Body"].get_raw_stream().read())'
 
 curl, as nobody:
-  curl{for_curl} -T README.md {endpoint}/demo/public/README.md
+  curl{for_curl} -T README.md {at_public}
 
 a temporary key for COS itself, which the embedded one takes; carol's by a token, or one of your own scope:
-  curl{for_curl} -H "Authorization: {VEND_TOKEN}" {endpoint}/.cosgate/credentials
-  TENCENTCLOUD_SECRET_ID={ACCOUNT_ID} TENCENTCLOUD_SECRET_KEY={ACCOUNT_SECRET} cosgate credentials --host http://{sts} --bucket {BUCKET} --region {REGION} --allow-prefix 'carol/*' --allow-action name/cos:PutObject
+  curl{for_curl} -H "Authorization: {VEND_TOKEN}" {at_credentials}
+  TENCENTCLOUD_SECRET_ID={ACCOUNT_ID} TENCENTCLOUD_SECRET_KEY={ACCOUNT_SECRET} {program} credentials --host http://{sts} --bucket {BUCKET} --region {REGION} --allow-prefix 'carol/*' --allow-action name/cos:PutObject
 
 Ctrl-C ends it.
 "#,
         cos = emulator.cos_addr(),
         sts = emulator.sts_addr(),
     )
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }

@@ -1,5 +1,6 @@
 //! `cosgate emulator`: the embedded COS and STS alone, with faults on demand.
 
+use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,9 +9,9 @@ use std::process::ExitCode;
 use clap::Args;
 use cosgate::emulator::{Emulator, EmulatorConfig};
 use cosgate::secret::Secret;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::USAGE;
+use super::process::Process;
 
 /// The demo key pair of the emulated account. Not a secret: it opens nothing but an emulator.
 const DEMO_ID: &str = "AKIDcosgateEmulator0000000000000000";
@@ -18,7 +19,7 @@ const DEMO_SECRET: &str = "cosgateEmulatorSecretKey00000000";
 
 /// Run the embedded COS and STS alone, with faults on demand.
 ///
-/// It checks what COS and STS check: signatures, temporary keys, tokens, policies. Ctrl-C or SIGTERM ends it.
+/// It checks what COS and STS check: signatures, temporary keys, tokens, policies. Ctrl-C, SIGTERM or SIGQUIT ends it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cosgate emulator
@@ -60,7 +61,9 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
         None => Secret::new(DEMO_SECRET),
         Some((_, Ok(secret))) => Secret::new(secret),
         Some((name, Err(_))) => {
-            eprintln!("cosgate: {name} is not set: export it, or leave --secret-key-env out");
+            super::complain(&format_args!(
+                "cosgate: {name} is not set: export it, or leave --secret-key-env out"
+            ));
             return ExitCode::from(USAGE);
         }
     };
@@ -79,46 +82,39 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
         buckets: args.bucket.clone(),
         ..EmulatorConfig::default()
     };
-    let emulator = match Emulator::start(config) {
-        Ok(emulator) => emulator,
-        Err(error) => {
-            eprintln!("cosgate: the emulator cannot start: {error}");
-            return ExitCode::FAILURE;
-        }
+    let process = match Process::start() {
+        Ok(process) => process,
+        Err(error) => return super::cannot_start(&error),
     };
-    println!("COS    http://{}", emulator.cos_addr());
-    println!("STS    http://{}", emulator.sts_addr());
-    if let Some(admin) = emulator.admin_addr() {
-        println!("admin  http://{admin}  (GET and PUT /faults, GET /counters)");
-    }
-    println!("key    {} {shown_secret}", args.secret_id);
-    for (name, region) in &args.bucket {
-        println!("bucket {name}.cos.{region}.myqcloud.com");
-    }
-    // Whatever ends it, the emulator is dropped here, and its temporary folder with it.
-    match wait_for_end() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cosgate: cannot wait for a signal: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Waits for SIGINT (Ctrl-C) or SIGTERM.
-fn wait_for_end() -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+    process.run(async |mut signals, _| {
+        signals.catch_ends()?;
+        let emulator = Emulator::start(config)
+            .map_err(|error| io::Error::other(format!("the emulator cannot start: {error}")))?;
+        super::print(&welcome(args, &emulator, shown_secret))?;
+        // Whatever ends it, the emulator is dropped here, and its temporary folder with it.
+        signals.end().await;
         Ok(())
     })
+}
+
+fn welcome(args: &Arguments, emulator: &Emulator, shown_secret: &str) -> String {
+    let mut text = format!(
+        "COS    http://{}\nSTS    http://{}\n",
+        emulator.cos_addr(),
+        emulator.sts_addr()
+    );
+    // Writing to a String cannot fail.
+    if let Some(admin) = emulator.admin_addr() {
+        let _ = writeln!(
+            text,
+            "admin  http://{admin}  (GET and PUT /faults, GET /counters)"
+        );
+    }
+    let _ = writeln!(text, "key    {} {shown_secret}", args.secret_id);
+    for (name, region) in &args.bucket {
+        let _ = writeln!(text, "bucket {name}.cos.{region}.myqcloud.com");
+    }
+    text
 }
 
 fn parse_bucket(text: &str) -> Result<(String, String), String> {

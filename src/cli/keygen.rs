@@ -23,12 +23,11 @@ pub(super) fn run(_: &Arguments) -> ExitCode {
     let pair = random(ID_ALPHABET, ID_LENGTH)
         .and_then(|id| random(SECRET_ALPHABET, SECRET_LENGTH).map(|secret| (id, secret)));
     match pair {
-        Ok((id, secret)) => {
-            print!("{}", paste(&id, &secret));
-            ExitCode::SUCCESS
-        }
+        Ok((id, secret)) => super::printed(&paste(&id, &secret)),
         Err(error) => {
-            eprintln!("error: the system gives no random bytes: {error}");
+            super::complain(&format_args!(
+                "error: the system gives no random bytes: {error}"
+            ));
             ExitCode::FAILURE
         }
     }

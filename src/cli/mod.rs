@@ -9,16 +9,15 @@ mod dev;
 mod emulator;
 mod explain;
 mod keygen;
+mod process;
 mod serve;
 
+use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 
 use clap::{Parser, Subcommand};
-#[cfg(target_os = "linux")]
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use rustix::process::{Resource, Rlimit, setrlimit};
-use tracing_subscriber::EnvFilter;
 
 /// S3-compatible signing reverse proxy for Tencent Cloud COS.
 #[derive(Debug, Parser)]
@@ -63,35 +62,49 @@ impl Arguments {
     }
 }
 
+/// Says why a command that serves cannot begin.
+fn cannot_start(error: &io::Error) -> ExitCode {
+    complain(&format_args!("cosgate: error: cannot start: {error}"));
+    ExitCode::FAILURE
+}
+
 /// How many cores this machine has.
 fn cores() -> usize {
     available_parallelism().map_or(1, usize::from)
 }
 
-/// Keeps what is in memory out of core files, and of other processes of the same user. It is the last
-/// fence and not the first: where the system refuses, the program runs all the same.
-fn guard_memory() {
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    if let Err(error) = setrlimit(Resource::Core, none) {
-        tracing::warn!(%error, "core files cannot be turned off");
-    }
-    #[cfg(target_os = "linux")]
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "the process stays open to debuggers of its user");
+/// Prints a command's result. A reader that has left, as `head` does, is no failure.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
     }
 }
 
-/// What the program says of itself goes to standard error; `COSGATE_LOG` filters it, as `RUST_LOG`
-/// does elsewhere (default `info`). Standard output is the access log's.
-fn log_to_stderr() {
-    let filter =
-        EnvFilter::try_from_env("COSGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info,s3s=off"));
-    // A second call finds the first one's subscriber, which is as good.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .try_init();
+/// The same, with the exit status that follows from it.
+fn printed(text: &str) -> ExitCode {
+    match print(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format_args!(
+                "cosgate: error: cannot write to standard output: {error}"
+            ));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a line for the user to standard error, if anybody reads it.
+fn complain(line: &impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// A word as a shell takes it: in quotes where it has a character that shells may read otherwise.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
+    if word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }

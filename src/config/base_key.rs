@@ -18,8 +18,8 @@ const BASE_KEYS: [&str; 5] = ["secret_key", "profile", "cvm_role", "command", "b
 /// Where the key comes from that an issuer signs its calls with.
 #[derive(Clone, Debug)]
 pub enum BaseKey {
-    /// `command`: a program and its arguments, which prints a key.
-    Command(Vec<String>),
+    /// `command`: a program that prints a key.
+    Command(KeyCommand),
     /// `cvm_role`: the role of the machine, from its metadata service.
     CvmRole {
         /// `cvm_role`
@@ -39,6 +39,30 @@ pub enum BaseKey {
         file: PathBuf,
     },
 }
+
+/// A program that prints a key.
+#[derive(Clone, Debug)]
+pub struct KeyCommand {
+    /// `command`: the program and its arguments.
+    pub words: Vec<String>,
+    /// The variables of cosgate's environment that it gets: [`COMMAND_ENV`] and `command_env`.
+    pub env: Vec<String>,
+}
+
+/// What a program gets of cosgate's environment, which holds secrets: where it finds programs, files and
+/// certificates, and for whom and in which language it runs.
+const COMMAND_ENV: [&str; 10] = [
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LOGNAME",
+    "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "TZ",
+    "USER",
+];
 
 /// `secret_id`, `secret_key` and `token`.
 #[derive(Clone, Debug)]
@@ -235,5 +259,26 @@ fn command(section: &mut Section<'_>) -> Option<BaseKey> {
             .error(&origin, Refusal::new(message, fix));
         return None;
     }
-    Some(BaseKey::Command(words))
+    let mut env: Vec<_> = COMMAND_ENV.map(str::to_owned).into();
+    for name in section.texts("command_env") {
+        let named = section.check("command_env", &name.origin, variable(name.value));
+        env.extend(named);
+    }
+    Some(BaseKey::Command(KeyCommand { words, env }))
+}
+
+/// The name of a variable of the environment (POSIX, 8.1), in any case.
+fn variable(text: &str) -> Result<String, Refusal> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if text.is_empty()
+        || text.starts_with(|c: char| c.is_ascii_digit())
+        || !text.chars().all(is_name)
+    {
+        let message = "this is not the name of an environment variable";
+        return Err(Refusal::new(
+            message,
+            "write a name such as \"HTTPS_PROXY\"",
+        ));
+    }
+    Ok(text.to_owned())
 }

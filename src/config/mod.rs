@@ -39,7 +39,7 @@ use ipnet::IpNet;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
-pub use base_key::{BaseKey, GivenKey, GivenSecret};
+pub use base_key::{BaseKey, GivenKey, GivenSecret, KeyCommand};
 pub(crate) use endpoint::is_loopback;
 pub use issuers::{Issuer, IssuerKind};
 pub use limits::TenantLimits;

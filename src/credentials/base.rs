@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt as _;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
@@ -20,11 +20,13 @@ use super::issuer::Issuer;
 use super::key_document::{self, CallerKey, DOCUMENT_BYTES};
 use super::metadata::Metadata;
 use super::sts::{StsClass, StsError};
-use crate::config::{GivenKey, GivenSecret, Profile};
+use crate::config::{GivenKey, GivenSecret, KeyCommand, Profile};
 use crate::secret::Secret;
 
 /// How long a command may run.
 const COMMAND_TIME: Duration = Duration::from_secs(10);
+/// How much of what a command writes to standard error is logged.
+const COMPLAINT_BYTES: usize = 4096;
 /// Between two fetches of one key, whatever happens, and between two that are dropped as refused.
 const GAP: Duration = Duration::from_secs(2);
 const REJECT_GAP: Duration = Duration::from_secs(10);
@@ -231,8 +233,7 @@ pub(super) struct Fetched {
 pub(super) enum Source {
     /// Another issuer, whose role no policy narrows here.
     Chain(Arc<Issuer>),
-    /// A program and its arguments.
-    Command(Vec<String>),
+    Command(KeyCommand),
     Metadata(Metadata),
 }
 
@@ -333,7 +334,7 @@ impl Fetched {
                 };
                 return Ok(Kept::new(key, Some(issued.life)));
             }
-            Source::Command(words) => timeout(COMMAND_TIME, run(words))
+            Source::Command(command) => timeout(COMMAND_TIME, run(command, &self.issuer))
                 .await
                 .unwrap_or_else(|_| Err(format!("it ran longer than {COMMAND_TIME:?}")))
                 .map_err(|error| no_key(format!("command: {error}")))?,
@@ -390,20 +391,27 @@ impl Source {
     }
 }
 
-/// Runs a program, no shell between, and gives what it prints.
-async fn run(words: &[String]) -> Result<Zeroizing<Vec<u8>>, String> {
-    let (program, arguments) = words.split_first().ok_or("it has no words")?;
+/// Runs a program, no shell between, and gives what it prints. Of cosgate's environment it gets what is
+/// listed alone: the rest holds secrets, and its user can read them while it runs.
+async fn run(command: &KeyCommand, issuer: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    let (program, arguments) = command.words.split_first().ok_or("it has no words")?;
+    let env = command.env.iter();
     let mut child = Command::new(program)
         .args(arguments)
+        .env_clear()
+        .envs(env.filter_map(|name| Some((name, std::env::var_os(name)?))))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
+        .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| format!("cannot start {program}: {error}"))?;
     let group = Group::of(&child); // dropped before the child is, whose number is its own till then
     let out = child.stdout.take().ok_or("its output cannot be read")?;
+    let complaints = child.stderr.take().ok_or("its output cannot be read")?;
+    let issuer = issuer.to_owned();
+    tokio::spawn(pass_on(complaints, issuer, program.clone()));
     let mut printed = Zeroizing::new(Vec::new());
     let read = out
         .take(DOCUMENT_BYTES as u64 + 1)
@@ -418,6 +426,26 @@ async fn run(words: &[String]) -> Result<Zeroizing<Vec<u8>>, String> {
         return Err(format!("{program} failed ({status})"));
     }
     Ok(printed)
+}
+
+/// Logs what a program writes to standard error, and reads on to its end: it never waits for whoever
+/// reads cosgate's log. What it has left behind may keep the pipe open, so nobody waits for this.
+async fn pass_on(mut complaints: ChildStderr, issuer: String, program: String) {
+    let mut text = Vec::new();
+    let mut buffer = [0; 1024];
+    while let Ok(read @ 1..) = complaints.read(&mut buffer).await {
+        let room = COMPLAINT_BYTES.saturating_sub(text.len());
+        text.extend(buffer.iter().take(read.min(room)));
+    }
+    if !text.is_empty() {
+        let text = String::from_utf8_lossy(&text);
+        tracing::warn!(
+            issuer,
+            program,
+            text = text.trim_end(),
+            "the command wrote to standard error"
+        );
+    }
 }
 
 /// A program and what it has started: killed together when it is given up.

@@ -423,7 +423,7 @@ impl Maker<'_> {
         made: &mut [Option<Arc<Issuer>>],
     ) -> Result<Base, String> {
         let source = match base {
-            BaseKey::Command(words) => Source::Command(words.clone()),
+            BaseKey::Command(command) => Source::Command(command.clone()),
             BaseKey::CvmRole {
                 name: role,
                 endpoint,

@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
+use crate::listen::bind_tcp;
 use crate::proxy::spelling;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
@@ -337,7 +338,7 @@ fn s3_service(shared: &Shared, suffix: &str) -> S3Service {
 }
 
 fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(listen)
+    let listener = bind_tcp(listen)
         .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {listen}: {e}")))?;
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;

@@ -1,21 +1,18 @@
 //! One line for each request, as JSON, written by a thread of its own.
 //!
-//! Each core gathers its lines for a moment, so that the writer wakes once for many of them; the
-//! batches pass through a bounded queue. Whoever reads the log may stall: then lines are lost and
-//! counted, and no request waits.
+//! Each core gathers its lines for a moment, so that the writer wakes once for many of them. The
+//! reader of the log may stall: then lines are lost and counted, and no request waits.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
 use std::time::Duration;
 
 use http::{StatusCode, Version};
 
+use super::log_writer::{self, Batch, LogQueue, LogWriter, QueueLimits};
 use super::metrics::{CoreMetrics, Event};
 use super::verdict::{Step, Verdict};
 use crate::s3::Operation;
@@ -88,7 +85,7 @@ pub struct AccessLine<'a> {
 /// Where lines go in.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    batches: SyncSender<Batch>,
+    queue: LogQueue,
 }
 
 /// One core's lines on their way to the writer.
@@ -99,25 +96,13 @@ pub struct LogBuffer {
     gathered: RefCell<Batch>,
 }
 
-/// The thread that writes the lines.
-#[derive(Debug)]
-pub struct AccessLogWriter {
-    batches: SyncSender<Batch>,
-    stopping: Arc<AtomicBool>,
-    stopped: Receiver<()>,
-}
-
-/// Lines that are written together.
-#[derive(Debug, Default)]
-struct Batch {
-    text: String,
-    lines: u64,
-}
-
 /// How often a core's lines are passed on when they are few.
 pub const FLUSH: Duration = Duration::from_millis(100);
-/// Batches waiting to be written; with [`BATCH_BYTES`] this bounds the memory of a stalled log.
-const QUEUE_BATCHES: usize = 64;
+/// What waits to be written while the reader has stopped.
+const QUEUE: QueueLimits = QueueLimits {
+    batches: 64,
+    bytes: 4 << 20,
+};
 /// Longer fields are cut. A COS key (850 bytes) is never cut.
 const FIELD_BYTES: usize = 1024;
 /// A batch of this size is passed on at once.
@@ -127,29 +112,16 @@ const BATCH_BYTES: usize = 64 * 1024;
 pub fn start(
     out: impl Write + Send + 'static,
     metrics: Arc<CoreMetrics>,
-) -> io::Result<(AccessLog, AccessLogWriter)> {
-    let (batches, queue) = sync_channel(QUEUE_BATCHES);
-    let (stopped_sender, stopped) = sync_channel(1);
-    let stopping = Arc::new(AtomicBool::new(false));
-    let stop = Arc::clone(&stopping);
-    thread::Builder::new()
-        .name("access-log".to_owned())
-        .spawn(move || {
-            write_batches(queue, out, &stop, &metrics);
-            // Nobody may be waiting any more.
-            let _ = stopped_sender.try_send(());
-        })?;
-    let log = AccessLog {
-        batches: batches.clone(),
-    };
-    Ok((
-        log,
-        AccessLogWriter {
-            batches,
-            stopping,
-            stopped,
-        },
-    ))
+) -> io::Result<(AccessLog, LogWriter)> {
+    let lost = move |lines| lose(&metrics, lines);
+    let (queue, writer) = log_writer::start("access-log", QUEUE, out, lost, |_, _| false)?;
+    Ok((AccessLog { queue }, writer))
+}
+
+/// Counts lines that nobody will read, and tells the operator.
+fn lose(metrics: &CoreMetrics, lines: u64) {
+    metrics.add(Event::LogLineDropped, lines);
+    tracing::warn!(lines, "access log lines lost");
 }
 
 impl AccessLog {
@@ -185,8 +157,8 @@ impl LogBuffer {
     /// Hands a batch to the writer, or counts its lines as lost when the queue is full.
     fn pass_on(&self, batch: Batch) {
         let lines = batch.lines;
-        if self.log.batches.try_send(batch).is_err() {
-            self.metrics.add(Event::LogLineDropped, lines);
+        if !self.log.queue.offer(batch) {
+            lose(&self.metrics, lines);
         }
     }
 }
@@ -194,17 +166,6 @@ impl LogBuffer {
 impl Drop for LogBuffer {
     fn drop(&mut self) {
         self.flush();
-    }
-}
-
-impl AccessLogWriter {
-    /// Waits until all lines so far are written, at most for `limit`. Whether they were.
-    pub fn finish(self, limit: Duration) -> bool {
-        self.stopping.store(true, Ordering::Release);
-        // Wakes a writer that waits for a batch. When the queue is full it is not waiting, and
-        // looks at `stopping` once it has emptied the queue.
-        let _ = self.batches.try_send(Batch::default());
-        self.stopped.recv_timeout(limit).is_ok()
     }
 }
 
@@ -314,39 +275,10 @@ fn escape(json: &mut String, text: &str) {
     }
 }
 
-/// Takes the queue, so that what comes after the end is refused, and counted by who brings it.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it must be dropped at the end"
-)]
-fn write_batches(
-    queue: Receiver<Batch>,
-    mut out: impl Write,
-    stopping: &AtomicBool,
-    metrics: &CoreMetrics,
-) {
-    let mut write = |batch: Batch| {
-        let written = out
-            .write_all(batch.text.as_bytes())
-            .and_then(|()| out.flush());
-        if written.is_err() {
-            metrics.add(Event::LogLineDropped, batch.lines);
-        }
-    };
-    while let Ok(batch) = queue.recv() {
-        write(batch);
-        if stopping.load(Ordering::Acquire) {
-            // What came while the batch was written.
-            queue.try_iter().for_each(write);
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Receiver, channel};
 
     use super::*;
     use crate::observe::Metrics;
@@ -469,13 +401,13 @@ mod tests {
         let (resume, stalled) = channel();
         let (log, writer) = start(Stalled(stalled), metrics.core(0)).unwrap();
         let buffer = log.buffer(metrics.core(0));
-        for _ in 0..2 * QUEUE_BATCHES {
+        for _ in 0..2 * QUEUE.batches {
             buffer.write(&AccessLine::default());
             buffer.flush();
         }
         let lost = dropped(&metrics);
         assert!(
-            lost > 0 && lost < 2 * u64::try_from(QUEUE_BATCHES).unwrap(),
+            lost > 0 && lost < 2 * u64::try_from(QUEUE.batches).unwrap(),
             "{lost}"
         );
         assert!(!writer.finish(Duration::from_millis(10)));

@@ -18,6 +18,7 @@ pub struct Metrics {
     cores: Box<[Arc<CoreMetrics>]>,
     credentials: Arc<CacheCounters>,
     live_keys: AtomicU64,
+    program_log_lost: Arc<AtomicU64>,
     scopes: AtomicU64,
     scopes_evicted: AtomicU64,
 }
@@ -223,6 +224,7 @@ impl Metrics {
                 .collect(),
             credentials: Arc::default(),
             live_keys: AtomicU64::new(0),
+            program_log_lost: Arc::default(),
             scopes: AtomicU64::new(0),
             scopes_evicted: AtomicU64::new(0),
         }
@@ -232,6 +234,13 @@ impl Metrics {
     #[must_use]
     pub fn with_credentials(mut self, counters: &Arc<CacheCounters>) -> Self {
         self.credentials = Arc::clone(counters);
+        self
+    }
+
+    /// Shows how many lines of the program log were lost, too.
+    #[must_use]
+    pub fn with_program_log(mut self, lost: &Arc<AtomicU64>) -> Self {
+        self.program_log_lost = Arc::clone(lost);
         self
     }
 
@@ -286,6 +295,12 @@ impl Metrics {
             self.live_keys.load(Ordering::Relaxed),
         );
         for (name, help, kind, value) in [
+            (
+                "cosgate_program_log_dropped_total",
+                "Lines of the program log that were lost.",
+                "counter",
+                &*self.program_log_lost,
+            ),
             (
                 "cosgate_template_scopes",
                 "Scopes of templates that are kept now.",
@@ -539,6 +554,6 @@ mod tests {
                 assert!(value.parse::<u64>().is_ok(), "{line}");
             }
         }
-        assert_eq!(seen.len(), FAMILIES.len() + 9);
+        assert_eq!(seen.len(), FAMILIES.len() + 10);
     }
 }

@@ -1,11 +1,15 @@
-//! What is seen from outside: counters, one line for each request, and the admin pages.
+//! What is seen from outside: counters, one line for each request, the program's own log, and the admin pages.
 
 pub mod access_log;
 pub mod admin;
+mod log_writer;
 pub mod metrics;
+pub mod program_log;
 mod verdict;
 
-pub use access_log::{AccessLine, AccessLog, AccessLogWriter, LogBuffer};
+pub use access_log::{AccessLine, AccessLog, LogBuffer};
 pub use admin::Readiness;
+pub use log_writer::LogWriter;
 pub use metrics::{CoreMetrics, Event, Metrics};
+pub use program_log::ProgramLog;
 pub use verdict::{Step, Verdict};

@@ -466,12 +466,13 @@ impl Drop for Exit {
         let cut = cut.map(|failure| failure.to_string());
         let said = self.error.as_ref().and_then(S3Error::log_detail);
         let detail = cut.as_deref().or(said);
+        let (verdict, step) = self.verdict();
         if let Some(error) = &self.error
             && error.whose_fault() != Fault::Client
         {
-            tracing::warn!(request_id = %self.request_id, %error, "request failed");
+            let cause = failure_cause(error, step);
+            tracing::warn!(request_id = %self.request_id, %error, cause, "request failed");
         }
-        let (verdict, step) = self.verdict();
         let identity = self.identity.as_ref();
         let line = AccessLine {
             time: self.now,
@@ -511,6 +512,12 @@ impl Drop for Exit {
         };
         self.proxy.log.write(&line);
     }
+}
+
+/// Failures with the same code at the same step have one cause for the program log.
+fn failure_cause(error: &S3Error, step: Option<Step>) -> String {
+    let step = step.map_or("done", Step::as_str);
+    format!("{} at {step}", error.code().as_str())
 }
 
 impl ClientBody {

@@ -1101,17 +1101,26 @@ pub fn presigned(addr: SocketAddr, method: &str, path: &str, (id, secret): (&str
 pub struct Program {
     pub addr: SocketAddr,
     pub process: std::process::Child,
+    said: Said,
     _folder: Option<tempfile::TempDir>,
 }
 
 impl Program {
     /// `cosgate serve`.
     pub fn serve(toml: &str) -> Self {
+        Self::serve_under(&[], toml)
+    }
+
+    /// The same, started by a command that ends in the program and its arguments, as `prlimit` does.
+    pub fn serve_under(by: &[&str], toml: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("cosgate.toml");
         std::fs::write(&config, toml).unwrap();
-        let mut command = std::process::Command::new(program());
+        let program = program();
+        let mut words = by.iter().copied().chain([program.as_str()]);
+        let mut command = std::process::Command::new(words.next().unwrap());
         command
+            .args(words)
             .args(["serve", "--config"])
             .arg(&config)
             .env("ACCOUNT_ID", ACCOUNT.0)
@@ -1121,11 +1130,11 @@ impl Program {
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::piped());
         let mut process = command.spawn().unwrap();
-        let said = process.stderr.take().unwrap();
-        let addr = address_in(said, "listen=");
+        let said = Said::from(process.stderr.take().unwrap());
         Self {
-            addr,
+            addr: said.address("listen="),
             process,
+            said,
             _folder: Some(folder),
         }
     }
@@ -1138,13 +1147,23 @@ impl Program {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let said = process.stdout.take().unwrap();
-        let addr = address_in(said, "ready on http://");
+        let said = Said::from(process.stdout.take().unwrap());
         Self {
-            addr,
+            addr: said.address("ready on http://"),
             process,
+            said,
             _folder: None,
         }
+    }
+
+    /// What `serve` has said on standard error so far, `dev` on standard output.
+    pub fn said(&self) -> String {
+        self.said.text()
+    }
+
+    /// The address that follows `mark` there.
+    pub fn address(&self, mark: &str) -> SocketAddr {
+        self.said.address(mark)
     }
 
     /// Sends the signal of this name.
@@ -1195,20 +1214,42 @@ pub fn run(command: &str, arguments: &[&str]) {
     assert!(status.unwrap().success(), "{command} {arguments:?}");
 }
 
-/// The address that follows `mark` in what a program says; what it says after that is thrown away.
-fn address_in(said: impl std::io::Read + Send + 'static, mark: &str) -> SocketAddr {
-    use std::io::BufRead as _;
-    let mut lines = std::io::BufReader::new(said).lines();
-    let addr = lines
-        .by_ref()
-        .map_while(Result::ok)
-        .find_map(|line| {
-            let (_, after) = line.split_once(mark)?;
-            after.split_whitespace().next()?.parse().ok()
-        })
-        .expect("the program did not say where it listens");
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-    addr
+/// What a program says, read as it comes.
+pub struct Said(Arc<Mutex<String>>);
+
+impl Said {
+    pub fn from(mut said: impl std::io::Read + Send + 'static) -> Self {
+        let text = Arc::<Mutex<String>>::default();
+        let into = Arc::clone(&text);
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = said.read(&mut bytes) {
+                into.lock()
+                    .unwrap()
+                    .push_str(&String::from_utf8_lossy(&bytes[..n]));
+            }
+        });
+        Self(text)
+    }
+
+    pub fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// The address that follows `mark`, once it was said.
+    #[track_caller]
+    pub fn address(&self, mark: &str) -> SocketAddr {
+        let mut found = None;
+        eventually(mark, || {
+            let text = self.text();
+            found = text.split_once(mark).and_then(|(_, after)| {
+                let (address, _) = after.split_once(char::is_whitespace)?;
+                address.parse().ok()
+            });
+            found.is_some()
+        });
+        found.unwrap()
+    }
 }
 
 /// An authority and what it has signed, as files.

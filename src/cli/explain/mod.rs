@@ -91,16 +91,16 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let (tenant, head) = match explained {
         Ok(explained) => explained,
         Err(wrong) => {
-            eprintln!("{wrong}");
+            super::complain(&wrong);
             return ExitCode::from(USAGE);
         }
     };
     let mut explanation = Explanation::default();
     let user = match config.server.listen {
         Listen::Tcp(_) if arguments.uid.is_some() => {
-            eprintln!(
+            super::complain(&format_args!(
                 "cosgate: error: no user comes by a Unix socket: `listen` is an address\n  help: give --tenant or --anonymous"
-            );
+            ));
             return ExitCode::from(USAGE);
         }
         Listen::Tcp(_) => None,
@@ -117,17 +117,13 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         }
     };
     explanation.verdict = verdict.as_str();
-    match arguments.format {
-        Format::Json => {
-            println!(
-                "{}",
-                serde_json::to_string_pretty(&explanation).unwrap_or_default()
-            );
-        }
-        Format::Text => print!("{}", explanation.text()),
-    }
+    let text = match arguments.format {
+        Format::Json => serde_json::to_string_pretty(&explanation).unwrap_or_default() + "\n",
+        Format::Text => explanation.text(),
+    };
+    let printed = super::printed(&text);
     match verdict {
-        Verdict::Allowed | Verdict::AnsweredHere => ExitCode::SUCCESS,
+        Verdict::Allowed | Verdict::AnsweredHere => printed,
         Verdict::Failed | Verdict::Refused => ExitCode::FAILURE,
     }
 }

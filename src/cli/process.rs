@@ -1,0 +1,147 @@
+//! The process of a command that serves: its signals, log, memory and file descriptors.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use cosgate::descriptors;
+use cosgate::observe::ProgramLog;
+#[cfg(target_os = "linux")]
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// A process that serves until a signal ends it.
+pub(super) struct Process {
+    runtime: Runtime,
+    log: ProgramLog,
+    signals: Signals,
+}
+
+/// The signals that a process that serves hears. Until [`Signals::catch_ends`] those that end it do so
+/// at once, since there is nothing to drain.
+pub(super) struct Signals {
+    hangup: Signal,
+    ends: Vec<(&'static str, Signal)>,
+}
+
+impl Process {
+    /// To be called first: from now on no signal kills the process that is not meant to end it.
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let signals = {
+            let _entered = runtime.enter();
+            Signals::survive()?
+        };
+        let log = log_to_stderr()?;
+        guard_memory();
+        if let Err(error) = descriptors::raise_limit() {
+            tracing::warn!(%error, "the limit of file descriptors cannot be raised");
+        }
+        Ok(Self {
+            runtime,
+            log,
+            signals,
+        })
+    }
+
+    /// The log: what is written to it waits for no reader.
+    pub(super) fn log(&self) -> &ProgramLog {
+        &self.log
+    }
+
+    /// Runs `serve` to its end, and gives the exit status.
+    pub(super) fn run(
+        self,
+        serve: impl AsyncFnOnce(Signals, &ProgramLog) -> io::Result<()>,
+    ) -> ExitCode {
+        let Self {
+            runtime,
+            log,
+            signals,
+        } = self;
+        let served = runtime.block_on(serve(signals, &log));
+        runtime.shutdown_background(); // a look-up that hangs must not hold the end
+        match served {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                log.write_line(&format_args!("cosgate: error: {error}"));
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+impl Signals {
+    /// A handler that is installed once stays, so that SIGUSR1 and SIGUSR2 do nothing from here on.
+    /// SIGPIPE is ignored by every Rust program.
+    fn survive() -> io::Result<Self> {
+        let _ = signal(SignalKind::user_defined1())?;
+        let _ = signal(SignalKind::user_defined2())?;
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            ends: Vec::new(),
+        })
+    }
+
+    /// From now on [`Signals::end`] hears of the signals that end the process.
+    pub(super) fn catch_ends(&mut self) -> io::Result<()> {
+        for (name, kind) in [
+            ("SIGINT", SignalKind::interrupt()),
+            ("SIGQUIT", SignalKind::quit()),
+            ("SIGTERM", SignalKind::terminate()),
+        ] {
+            self.ends.push((name, signal(kind)?));
+        }
+        Ok(())
+    }
+
+    /// Waits for a signal that ends the process; gives its name. SIGHUP is logged and does nothing.
+    pub(super) async fn end(&mut self) -> &'static str {
+        std::future::poll_fn(|cx| {
+            while self.hangup.poll_recv(cx).is_ready() {
+                tracing::warn!("SIGHUP ignored: the configuration is read at the start only");
+            }
+            let mut ends = self.ends.iter_mut();
+            let heard =
+                ends.find_map(|(name, signal)| signal.poll_recv(cx).is_ready().then_some(*name));
+            heard.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+        })
+        .await
+    }
+}
+
+/// Keeps what is in memory out of core files, and of other processes of the same user. It is the last
+/// fence and not the first: where the system refuses, the program runs all the same.
+pub(super) fn guard_memory() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core files cannot be turned off");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the process stays open to debuggers of its user");
+    }
+}
+
+/// A writer to one of the standard streams that holds none of Rust's locks: while it waits for its
+/// reader, nobody else does.
+pub(super) fn unlocked(stream: &impl AsFd) -> io::Result<File> {
+    stream.as_fd().try_clone_to_owned().map(File::from)
+}
+
+/// What the program says of itself goes to standard error; `COSGATE_LOG` filters it, as `RUST_LOG`
+/// does elsewhere (default `info`). Standard output is the access log's.
+fn log_to_stderr() -> io::Result<ProgramLog> {
+    let filter =
+        EnvFilter::try_from_env("COSGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info,s3s=off"));
+    ProgramLog::start(filter, unlocked(&io::stderr())?)
+}
