@@ -325,20 +325,69 @@ fn a_head_that_does_not_come_is_a_timeout_and_not_tried_again() {
             peer.head();
             while peer.client.fill() {}
         })],
-        "[upstream.limits]\nhead_timeout = \"200ms\"",
+        "[upstream.limits]\nhead_timeout = \"1s\"",
     );
+    for call in [
+        world.signed("GET", GET),
+        world.signed("PUT", GET).body("small"),
+        world.signed("PUT", GET).body(vec![0; 1 << 20]),
+    ] {
+        let started = Instant::now();
+        call.send().assert_error(504, "GatewayTimeout");
+        assert_lasted(started, Duration::from_secs(1));
+    }
+    assert_eq!(world.connections(), 3);
+}
+
+/// It is counted from the end of this request, whatever was sent on its connection before.
+#[test]
+fn a_connection_that_is_used_again_has_a_head_timeout_of_its_own() {
+    let world = Scripted::with(
+        vec![act(|peer| {
+            peer.head();
+            peer.say(OK);
+            peer.head();
+            while peer.client.fill() {}
+        })],
+        "[upstream.limits]\nhead_timeout = \"1s\"",
+    );
+    world.signed("GET", GET).send().assert_ok();
+    std::thread::sleep(Duration::from_millis(700));
     let started = Instant::now();
-    world
-        .signed("GET", GET)
-        .send()
-        .assert_error(504, "GatewayTimeout");
-    assert!(started.elapsed() >= Duration::from_millis(200));
+    let reply = world.signed("GET", GET).send();
+    reply.assert_error(504, "GatewayTimeout");
+    assert_lasted(started, Duration::from_secs(1));
     assert_eq!(world.connections(), 1);
-    world
-        .signed("PUT", GET)
-        .body(vec![0; 1 << 20])
-        .send()
-        .assert_error(504, "GatewayTimeout");
+}
+
+/// A slow upload's wait begins with its last byte, and is no longer for what came before.
+#[test]
+fn the_head_timeout_of_a_slow_upload_is_what_is_set() {
+    let world = Scripted::with(
+        vec![act(|peer| {
+            peer.head();
+            while peer.client.fill() {}
+        })],
+        "[upstream.limits]\nhead_timeout = \"1s\"",
+    );
+    let call = world.signed("PUT", GET).body(vec![3; 100_000]);
+    let mut client = Client::connect(world.gateway.addr);
+    client.write(&call.head());
+    for part in call.body.chunks(20_000) {
+        std::thread::sleep(Duration::from_millis(330));
+        client.write(part);
+    }
+    let sent = Instant::now();
+    client.read_one("PUT").assert_error(504, "GatewayTimeout");
+    assert_lasted(sent, Duration::from_secs(1));
+}
+
+fn assert_lasted(since: Instant, limit: Duration) {
+    let lasted = since.elapsed();
+    assert!(
+        (limit - limit / 20..limit + limit / 2).contains(&lasted),
+        "{lasted:?}"
+    );
 }
 
 /// An upload may take longer than `head_timeout` as long as it moves.
