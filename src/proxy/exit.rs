@@ -219,7 +219,7 @@ impl Exit {
     pub(super) fn asked(&mut self, asked: &S3Request<'_>) {
         self.step = Step::Authenticate;
         self.operation = Some(asked.operation);
-        self.bucket = asked.bucket.map(str::to_owned);
+        self.bucket = asked.bucket.as_deref().map(str::to_owned);
         self.key = asked.key.as_ref().map(|key| key.as_str().to_owned());
         let source = asked.copy_source.as_ref();
         self.source = source.map(|from| format!("{}/{}", from.bucket, from.key.as_str()));

@@ -65,7 +65,7 @@ mod tests {
     ) -> S3Request<'r> {
         S3Request {
             operation,
-            bucket: Some(bucket),
+            bucket: Some(bucket.into()),
             key: (!key.is_empty()).then(|| ObjectKey::from_decoded(key.into()).unwrap()),
             query: Query::parse(query).unwrap(),
             copy_source: None,
