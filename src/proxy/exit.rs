@@ -36,7 +36,7 @@ use crate::timestamp::Timestamp;
 
 /// AWS's name for the id of a request; the client sees it on every answer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
-/// COS's own id of the request.
+/// COS's own id of the request. Asked in S3's words, it may answer with AWS's name.
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-cos-request-id");
 /// The status in the log of a request whose client did not wait for its answer (nginx's number).
 const CLIENT_GONE: u16 = 499;
@@ -296,7 +296,8 @@ impl Exit {
     pub(super) fn upstream(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.upstream_time = self.asked_upstream.map(|asked| asked.elapsed());
         self.upstream_status = Some(status);
-        self.upstream_request_id = headers.get(UPSTREAM_REQUEST_ID).cloned();
+        let id = headers.get(UPSTREAM_REQUEST_ID);
+        self.upstream_request_id = id.or_else(|| headers.get(REQUEST_ID)).cloned();
     }
 
     /// Counts an answer of COS that was cut off since it left the fence, and raises the alarm: COS

@@ -17,7 +17,8 @@ pub use attachment::{as_attachment, not_sniffed};
 pub use names::Unfit;
 pub use request::{UpstreamRequest, request};
 pub use response::{
-    delete_result, is_clock_refusal, is_credential_refusal, response_headers, upstream_error,
+    delete_result, error_code_of, is_clock_refusal, is_credential_refusal, is_damage,
+    response_headers, upstream_error,
 };
 
 #[cfg(test)]

@@ -263,6 +263,20 @@ impl Operation {
         matches!(self, Self::PutObject | Self::UploadPart)
     }
 
+    /// Whether its success is an empty body: 436/7749 (Put Object), 436/7750 (Upload Part), 436/7743
+    /// (Delete Object), 436/7740 (Abort), 436/42998 and 436/42999 (tags).
+    pub fn answers_without_body(self) -> bool {
+        matches!(
+            self,
+            Self::AbortMultipartUpload
+                | Self::DeleteObject
+                | Self::DeleteObjectTagging
+                | Self::PutObject
+                | Self::PutObjectTagging
+                | Self::UploadPart
+        )
+    }
+
     /// The query parameters that it takes, in the order in which COS is sent them.
     pub fn parameters(self) -> &'static [&'static str] {
         match self {
