@@ -19,7 +19,7 @@ const DYNAMIC: u64 = 62;
 /// [`TABLE_BYTES`] (RFC 7541 section 4.1).
 const ENTRIES: u64 = u128::BITS as u64;
 /// The size of the dynamic table, RFC 7541's default.
-pub(crate) const TABLE_BYTES: u32 = 4096;
+pub const TABLE_BYTES: u32 = 4096;
 /// An encoded name that may be `:path`. A longer one holds the end of Huffman's code, or other letters.
 const NAME_BYTES: usize = 16;
 /// The longest encoded `:path` that is read; `http` takes no target that is longer.
@@ -70,7 +70,7 @@ const SYMBOLS: [(u32, &[u8]); 21] = [
 
 /// Reads the header blocks of one connection, as their bytes come.
 #[derive(Debug, Default)]
-pub(crate) struct HeaderBlocks {
+pub struct HeaderBlocks {
     at: At,
     /// Whether the field that is being read enters the dynamic table.
     is_indexed: bool,
@@ -119,12 +119,12 @@ enum Text {
 
 /// A header block that is not to be understood: nothing is known of what follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Unreadable;
+pub struct Unreadable;
 
 impl HeaderBlocks {
     /// Takes more of a block. Calls `altered` with what h2 makes of a `:path` where that is not what
     /// the client sent.
-    pub(crate) fn take(
+    pub fn take(
         &mut self,
         mut bytes: &[u8],
         mut altered: impl FnMut(String),
@@ -171,7 +171,7 @@ impl HeaderBlocks {
     }
 
     /// The block has ended: no field may be incomplete.
-    pub(crate) fn end(&self) -> Result<(), Unreadable> {
+    pub fn end(&self) -> Result<(), Unreadable> {
         if self.at == At::Field {
             return Ok(());
         }
@@ -451,9 +451,9 @@ pub(crate) mod tests {
         ] {
             assert_eq!(altered(block), Err(Unreadable), "{block:x?}");
         }
-        let long = literal(0x00, 4, b"", &[b'/'; PATH_BYTES + 1], false);
+        let long = literal(0x00, 4, b"", &vec![b'/'; PATH_BYTES + 1], false);
         assert_eq!(altered(&long), Err(Unreadable));
-        let other = literal(0x00, 0, b"x", &[b'/'; PATH_BYTES + 1], false);
+        let other = literal(0x00, 0, b"x", &vec![b'/'; PATH_BYTES + 1], false);
         assert_eq!(altered(&other), Ok(Vec::new()));
     }
 
