@@ -571,6 +571,36 @@ async fn a_fragment_in_the_path_is_refused_however_it_is_coded() {
     http2.send(&kept).await.assert_ok();
 }
 
+/// h2 resets what it cannot read as a length itself; nothing of any such request is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_length_that_is_out_of_range_or_no_number_is_no_upload() {
+    let authority = Authority::new("ours");
+    let world = authority.serve("");
+    for (length, expected) in [
+        ("18446744073709551615", None),
+        ("18446744073709551616", None),
+        ("99999999999999999999", None),
+        ("+1", None),
+        ("1 1", None),
+        ("1, 2", None),
+        ("0x1", None),
+        ("9223372036854775807", Some(400)),
+        ("5368709121", Some(400)),
+    ] {
+        let mut raw = Raw::connect(&authority, world.gateway.addr).await;
+        let fields = block(&[
+            (":method", "PUT"),
+            (":scheme", "https"),
+            (":path", "/photos/public/k"),
+            (":authority", "localhost"),
+            ("content-length", length),
+        ]);
+        raw.write(HEADERS, 4, 1, &fields).await.unwrap();
+        assert_eq!(raw.status(1).await, expected, "{length}");
+    }
+    assert_eq!(world.upstream_requests(), 0);
+}
+
 /// What h2 and hyper make of a target must be what its client wrote, or no request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_target_reaches_cos_as_another() {
