@@ -643,6 +643,29 @@ fn a_success_that_is_none_is_refused() {
     assert_eq!(world.connections(), 1);
 }
 
+/// Who reads a listing looks for no error in it, and would find it empty.
+#[test]
+fn an_error_in_place_of_a_listing_is_no_listing() {
+    const ERROR: &str =
+        "<?xml version=\"1.0\"?><Error><Code>InternalError</Code><Message>m</Message></Error>";
+    let world = Scripted::new(vec![always(answer("", ERROR))]);
+    let mut refused = 0;
+    for (method, target) in [
+        ("GET", "/photos?prefix=acme/"),
+        ("GET", "/photos?list-type=2&prefix=acme/"),
+        ("GET", "/photos?versions&prefix=acme/"),
+        ("GET", "/photos?uploads&prefix=acme/"),
+        ("GET", "/photos/acme/k?uploadId=u"),
+        ("POST", "/photos/acme/k?uploads"),
+    ] {
+        let reply = world.signed(method, target).send();
+        reply.assert_error(502, "BadGateway");
+        refused += 1;
+        let metric = "cosgate_answers_unusable_total";
+        assert_eq!(world.gateway.metric(metric, ""), refused, "{target}");
+    }
+}
+
 /// cosgate has verified what it sends on: a digest that is wrong at COS was damaged on the way.
 #[test]
 fn a_body_that_was_damaged_on_the_way_is_sent_again_or_the_client_told_to() {

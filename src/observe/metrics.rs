@@ -189,7 +189,7 @@ const FAMILIES: [Family; 16] = [
     },
     Family {
         name: "cosgate_answers_unusable_total",
-        help: "Answers of COS that reported a success and had no ETag, or a body where none belongs.",
+        help: "Answers of COS that reported a success and could not be one: no ETag, an unfit body.",
         samples: &[("", Event::AnswerUnusable)],
     },
     Family {

@@ -317,8 +317,10 @@ impl Proxy {
         let mut answer = answer.shaped(shaper);
         if is_rewritten {
             Box::pin(answer.begin()).await.map_err(|failure| {
-                if failure == DownloadFailure::OutOfScope {
-                    exit.out_of_scope();
+                match failure {
+                    DownloadFailure::OutOfScope => exit.out_of_scope(),
+                    DownloadFailure::Malformed => self.metrics.count(Event::AnswerUnusable),
+                    _ => {}
                 }
                 bad_gateway(failure.to_string())
             })?;

@@ -277,6 +277,15 @@ impl Operation {
         )
     }
 
+    /// Whether COS and S3 document that it may fail after its `200`, which then has an `Error` for a body
+    /// (436/10881, 436/7742): clients look for one in these answers and in no other.
+    pub fn may_fail_after_success(self) -> bool {
+        matches!(
+            self,
+            Self::CompleteMultipartUpload | Self::CopyObject | Self::UploadPartCopy
+        )
+    }
+
     /// The query parameters that it takes, in the order in which COS is sent them.
     pub fn parameters(self) -> &'static [&'static str] {
         match self {
