@@ -76,6 +76,15 @@ def delete_xml():
     return (document.encode() for document in DOCUMENTS)
 
 
+def header_block():
+    """GET, https, a path in three forms; the last from the dynamic table, which one field has entered."""
+    huffman = bytes.fromhex("9262b9ce93a18aed8e831189c689ffea5b0737")
+    plain = b"\x18/photos/public/hash#frag"
+    for path in (plain, huffman):
+        yield b"\x82\x87\x44" + path + b"\xbe\x04" + path
+        yield b"\x82\x87\x40\x05:path" + path + b"\x3e\x7e" + path
+
+
 def post_form():
     """A seed of the pieces, a body: see fuzz_targets/post_form.rs."""
     policies = vectors("post-policy.json")
@@ -96,7 +105,7 @@ def config():
 
 
 def main(corpus):
-    for inputs in (aws_chunked, authorization, config, copy_source, delete_xml, post_form, query, target):
+    for inputs in (aws_chunked, authorization, config, copy_source, delete_xml, header_block, post_form, query, target):
         folder = pathlib.Path(corpus) / inputs.__name__
         folder.mkdir(parents=True, exist_ok=True)
         for number, data in enumerate(inputs()):

@@ -1,7 +1,8 @@
 //! What a client of HTTP/2 sends, seen as frames (RFC 9113 section 4.1): how long a header block has
-//! been on its way, and how many streams are reset. h2 bounds a block's size, but not its time.
+//! been on its way, how many streams are reset, and which targets h2 hands out otherwise than they were
+//! sent. h2 bounds a block's size, but not its time.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,6 +10,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Duration, Instant};
+
+use crate::header_block::HeaderBlocks;
 
 /// So many streams may a client reset in [`RESET_WINDOW`]: a player that seeks or a page that is left
 /// resets dozens; "rapid reset" (CVE-2023-44487) thousands. h2 itself counts those only whose reset
@@ -22,6 +25,13 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
+/// Bytes of a priority, before a header block.
+const PRIORITY_BYTES: usize = 5;
+
+/// So many targets that h2 alters are remembered of a connection. After more no request of it is served.
+const ALTERED: usize = 16;
 
 /// A client's stream, looked at frame by frame.
 #[derive(Debug)]
@@ -40,9 +50,44 @@ pub struct Frames<S> {
 pub struct Seen {
     head_since: Cell<Option<Instant>>,
     flooded: Cell<bool>,
+    /// What h2 makes of the targets that it alters.
+    altered: RefCell<Vec<String>>,
+    /// There were too many of them, or a header block could not be read.
+    lost: Cell<bool>,
 }
 
 impl Seen {
+    /// Whether `target`, as h2 hands it out, may have been another when it was sent. A frame is looked
+    /// at before h2 gets it, so what a request's own block said is known here. It is not known
+    /// which stream that was: any request of this connection for the same target is doubtful.
+    pub fn is_doubtful(&self, target: &str) -> bool {
+        self.lost.get()
+            || self
+                .altered
+                .borrow()
+                .iter()
+                .any(|altered| altered == target)
+    }
+
+    /// Whether any target is.
+    pub fn has_doubts(&self) -> bool {
+        self.lost.get() || !self.altered.borrow().is_empty()
+    }
+
+    fn doubt(&self, targets: Vec<String>, lost: bool) {
+        let mut altered = self.altered.borrow_mut();
+        for target in targets {
+            if !altered.contains(&target) && altered.len() < ALTERED {
+                altered.push(target);
+            } else if !altered.contains(&target) {
+                self.lost.set(true);
+            }
+        }
+        if lost {
+            self.lost.set(true);
+        }
+    }
+
     /// Since when a header block has been arriving. Nothing else can arrive before it has ended.
     pub fn head_since(&self) -> Option<Instant> {
         self.head_since.get()
@@ -69,6 +114,10 @@ impl<S> Frames<S> {
 
     fn look(&mut self, bytes: &[u8]) -> io::Result<()> {
         let resets = self.scan.take(bytes);
+        if self.scan.is_lost || !self.scan.altered.is_empty() {
+            let altered = std::mem::take(&mut self.scan.altered);
+            self.seen.doubt(altered, self.scan.is_lost);
+        }
         // A read may end one block and begin the next: that one has all its time.
         if self.scan.heads != self.heads || self.scan.in_head != self.seen.head_since().is_some() {
             self.heads = self.scan.heads;
@@ -91,7 +140,7 @@ impl<S> Frames<S> {
     }
 }
 
-/// Finds the frames among the bytes, and keeps none of them.
+/// Finds the frames among the bytes, and keeps nothing of them but the targets that h2 alters.
 #[derive(Debug)]
 struct Scan {
     /// Bytes to come of the preface or of a frame's payload.
@@ -105,6 +154,23 @@ struct Scan {
     in_head: bool,
     /// It ends with this frame.
     is_last: bool,
+    /// What stands in the frame before and of the block.
+    fragment: Fragment,
+    blocks: HeaderBlocks,
+    altered: Vec<String>,
+    /// A block could not be read: nothing is known of those after it.
+    is_lost: bool,
+}
+
+/// How much is to come of a frame with a part of a header block in it (RFC 9113 section 6.2).
+#[derive(Clone, Copy, Debug, Default)]
+struct Fragment {
+    /// The first byte is the length of the padding at the end.
+    is_padded: bool,
+    /// Bytes before the block.
+    before: usize,
+    /// Bytes of the block, and as long as that length is not known of the padding.
+    block: usize,
 }
 
 impl Scan {
@@ -116,6 +182,10 @@ impl Scan {
             heads: 0,
             in_head: false,
             is_last: false,
+            fragment: Fragment::default(),
+            blocks: HeaderBlocks::default(),
+            altered: Vec::new(),
+            is_lost: false,
         }
     }
 
@@ -124,11 +194,14 @@ impl Scan {
         let mut resets = 0;
         loop {
             let here = self.payload.min(bytes.len());
+            let (piece, rest) = bytes.split_at(here);
+            self.read_block(piece);
             self.payload -= here;
-            bytes = bytes.get(here..).unwrap_or_default();
+            bytes = rest;
             if self.payload == 0 && self.is_last {
                 self.in_head = false;
                 self.is_last = false;
+                self.is_lost |= self.blocks.end().is_err();
             }
             let Some((&byte, rest)) = bytes.split_first() else {
                 return resets;
@@ -145,6 +218,28 @@ impl Scan {
         }
     }
 
+    /// Reads what `piece`, the next of a frame's payload, holds of a header block.
+    fn read_block(&mut self, mut piece: &[u8]) {
+        if self.fragment.is_padded
+            && let Some((&padding, rest)) = piece.split_first()
+        {
+            piece = rest;
+            self.fragment.is_padded = false;
+            let block = self.fragment.block.checked_sub(1 + usize::from(padding));
+            self.is_lost |= block.is_none();
+            self.fragment.block = block.unwrap_or(0);
+        }
+        let skipped = self.fragment.before.min(piece.len());
+        self.fragment.before -= skipped;
+        piece = piece.get(skipped..).unwrap_or_default();
+        piece = piece.get(..self.fragment.block).unwrap_or(piece);
+        self.fragment.block -= piece.len();
+        if !self.is_lost && !piece.is_empty() {
+            let taken = self.blocks.take(piece, |target| self.altered.push(target));
+            self.is_lost |= taken.is_err();
+        }
+    }
+
     fn begin_frame(&mut self) -> u32 {
         let [a, b, c, kind, flags, ..] = self.head;
         self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
@@ -152,6 +247,16 @@ impl Scan {
             self.in_head = true;
             self.is_last = flags & END_HEADERS != 0;
             self.heads += u64::from(kind == HEADERS);
+            let is_first = kind == HEADERS;
+            let has_priority = is_first && flags & PRIORITY != 0;
+            let before = if has_priority { PRIORITY_BYTES } else { 0 };
+            let block = self.payload.checked_sub(before);
+            self.is_lost |= block.is_none();
+            self.fragment = Fragment {
+                is_padded: is_first && flags & PADDED != 0,
+                before,
+                block: block.unwrap_or(0),
+            };
         }
         u32::from(kind == RST_STREAM)
     }
@@ -230,6 +335,66 @@ mod tests {
         assert!(!scan.in_head);
     }
 
+    /// A frame of a header block.
+    fn block(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, 1], payload].concat()
+    }
+
+    #[test]
+    fn a_target_is_read_wherever_its_block_is_split_and_whatever_surrounds_it() {
+        let mut fields = vec![0x82, 0x44];
+        crate::header_block::tests::text(&mut fields, b"/b/hash#frag", true);
+        fields.push(0x87);
+        for at in 0..=fields.len() {
+            let (a, b) = fields.split_at(at);
+            let padded = [&[3, 0, 0, 0, 0, 9][..], a, &[0; 3]].concat();
+            let plain = [block(HEADERS, 0, a), block(CONTINUATION, END_HEADERS, b)].concat();
+            let padded = [
+                block(HEADERS, PADDED | PRIORITY, &padded),
+                block(CONTINUATION, END_HEADERS | PADDED | PRIORITY, b),
+            ]
+            .concat();
+            for frames in [plain, padded] {
+                let all = [&[b'P'; PREFACE][..], &frame(0, 0, 9), &frames].concat();
+                let mut scan = Scan::new();
+                for byte in all.chunks(1) {
+                    scan.take(byte);
+                }
+                assert_eq!(scan.altered, ["/b/hash"], "{at}");
+                assert!(!scan.is_lost && !scan.in_head);
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_block_that_cannot_be_read_every_target_is_doubtful() {
+        for frames in [
+            block(HEADERS, END_HEADERS, &[0x44]),
+            block(HEADERS, END_HEADERS | PRIORITY, &[0; 4]),
+            block(HEADERS, END_HEADERS | PADDED, &[9, 0x82]),
+            block(HEADERS, END_HEADERS, &[0x80]),
+        ] {
+            let seen = Rc::new(Seen::default());
+            let mut all = Frames::new(tokio::io::empty(), &seen);
+            all.look(&[b'P'; PREFACE]).unwrap();
+            assert!(!seen.has_doubts() && !seen.is_doubtful("/"));
+            all.look(&frames).unwrap();
+            assert!(seen.has_doubts() && seen.is_doubtful("/"), "{frames:x?}");
+        }
+    }
+
+    #[test]
+    fn altered_targets_are_bounded() {
+        let seen = Seen::default();
+        let targets = |range: std::ops::Range<usize>| range.map(|n| format!("/{n}")).collect();
+        seen.doubt(targets(0..ALTERED), false);
+        seen.doubt(targets(0..ALTERED), false);
+        assert!(seen.is_doubtful("/0") && !seen.is_doubtful("/other"));
+        seen.doubt(targets(ALTERED..ALTERED + 1), false);
+        assert!(seen.is_doubtful("/other"));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn each_header_block_has_its_own_time() {
         let seen = Rc::new(Seen::default());
@@ -263,6 +428,8 @@ mod tests {
             prop_assert_eq!(whole.take(&bytes), resets);
             prop_assert_eq!(parts.take(a) + parts.take(b), resets);
             prop_assert_eq!(whole.in_head, parts.in_head);
+            prop_assert_eq!(whole.is_lost, parts.is_lost);
+            prop_assert_eq!(whole.altered, parts.altered);
         }
     }
 }

@@ -19,6 +19,10 @@ use crate::counted::{Gauge, Phase};
 use crate::line::{Line, number};
 use crate::s3::{Code, S3Error};
 
+/// The largest `Content-Length` that is read: hyper keeps the two largest numbers for itself, and answers
+/// them with 431.
+const MAX_LENGTH: u64 = u64::MAX >> 1;
+
 /// A client's stream, with eyes for its heads.
 pub struct Front<S, F> {
     stream: S,
@@ -246,7 +250,7 @@ impl Scan {
             if self.content_length.is_some() {
                 return Err("A request has at most one Content-Length.");
             }
-            self.content_length = number(value, 10);
+            self.content_length = number(value, 10).filter(|length| *length <= MAX_LENGTH);
             if self.content_length.is_none() {
                 return Err("Content-Length must be a number of bytes.");
             }

@@ -9,6 +9,8 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use http::uri::PathAndQuery;
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
@@ -20,7 +22,9 @@ use crate::body::PaceLimit;
 use crate::config::ServerLimits;
 use crate::counted::{CoreLoad, Counted, Gauge, Pace, Phase, Side};
 use crate::frames::{Frames, Seen};
+use crate::header_block::TABLE_BYTES;
 use crate::proxy::{Client, Proxy};
+use crate::s3::http2::AlteredTarget;
 use crate::server::wall_clock;
 
 /// The largest frame, both ways; RFC 9113's least. Larger ones would make every stream wait longer for
@@ -71,7 +75,11 @@ pub(crate) async fn serve<S>(
     };
     let counted = Counted::new(stream, Rc::clone(&gauge));
     let io = TokioIo::new(Frames::new(counted, &seen));
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: http::Request<Incoming>| {
+        let target = request.uri().path_and_query();
+        if seen.is_doubtful(target.map_or("/", PathAndQuery::as_str)) {
+            request.extensions_mut().insert(AlteredTarget);
+        }
         let stream = Gauge::of_stream(&gauge);
         streams.next.replace(Some(Rc::clone(&stream)));
         Rc::clone(proxy).handle(request, client, stream, wall_clock())
@@ -118,6 +126,7 @@ fn builder(limits: &ServerLimits, streams: &Streams) -> Builder<Streams> {
         .initial_connection_window_size(limits.stream_window.saturating_mul(WINDOWS))
         .max_frame_size(u32::try_from(FRAME).unwrap_or(u32::MAX))
         .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+        .header_table_size(TABLE_BYTES)
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(OUR_RESETS)
@@ -239,6 +248,9 @@ impl<'a> Watch<'a> {
         let (phase, since) = self.gauge.phase();
         let head = self.seen.head_since();
         let ends = [
+            // A client that sends fragments makes a new connection for what follows: on this one other
+            // requests for the same targets are refused too.
+            (self.closing.is_none() && self.seen.has_doubts()).then_some((now, End::GoAway)),
             head.map(|since| (since + limits.head_timeout, End::Cut)),
             // A client that takes nothing at all cannot be sent its streams' ends either.
             (self.gauge.is_blocked()).then(|| (self.unblocked + limits.body_window, End::Cut)),

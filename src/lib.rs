@@ -25,6 +25,7 @@ pub mod dial;
 pub mod emulator;
 pub mod frames;
 pub mod front;
+pub mod header_block;
 pub mod http2;
 mod json;
 pub mod jwks;

@@ -13,7 +13,7 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::answers::{Answers, Expected};
 use crate::body;
@@ -162,8 +162,9 @@ impl Upstream {
         body: &body::Request,
         gauge: &Gauge,
     ) -> Result<http::Response<Incoming>, AwaitFailure> {
+        let begun = Instant::now();
+        let mut end = begun + self.limits.head_timeout;
         loop {
-            let written = gauge.written();
             tokio::select! {
                 biased;
                 result = &mut answer => {
@@ -172,8 +173,12 @@ impl Upstream {
                         None => AwaitFailure::Broken(error.into_error()),
                     });
                 }
-                () = sleep(self.limits.head_timeout) => {
-                    if body.is_sent() && gauge.written() == written {
+                () = sleep_until(end) => {
+                    let now = Instant::now();
+                    // A body that is not sent yet has its last byte still to come.
+                    let last = if body.is_sent() { gauge.last_write().max(begun) } else { now };
+                    end = last + self.limits.head_timeout;
+                    if end <= now {
                         return Err(AwaitFailure::Timeout);
                     }
                 }

@@ -316,7 +316,7 @@ impl Client {
         head.headers = self.headers.clone();
         let asked = S3Request {
             operation: Operation::GetObject,
-            bucket: Some("photos"),
+            bucket: Some("photos".into()),
             key: None,
             query: Query::parse(&self.query)?,
             copy_source: None,

@@ -140,6 +140,75 @@ fn a2_keys_that_cos_does_not_take_are_refused_before_anything_is_signed() {
 }
 
 #[test]
+fn a2_control_characters_in_parameters_are_refused_before_anything_is_signed() {
+    for signature in ["s3", "cos"] {
+        let world = world_in(signature);
+        for parameter in [
+            "prefix",
+            "delimiter",
+            "marker",
+            "list-type=2&prefix",
+            "list-type=2&start-after",
+            "list-type=2&continuation-token",
+            "versions&key-marker",
+            "versions&version-id-marker",
+            "uploads&key-marker",
+            "uploads&upload-id-marker",
+            "x-id",
+            "x-amz-user-agent",
+        ] {
+            for control in ["%00", "%01", "%09", "%0a", "%0D", "%1b", "%1F", "%7f"] {
+                let target = format!("/photos?{parameter}=acme/{control}a");
+                let reply = world.ask("GET", &target);
+                assert_refused(&reply, 400, "InvalidArgument", &target);
+            }
+        }
+        for parameter in [
+            "response-content-type",
+            "response-content-disposition",
+            "response-expires",
+            "versionId",
+            "uploadId",
+            "%0Aresponse-expires",
+        ] {
+            let target = format!("/photos/acme/k?{parameter}=a%0d%0ax-evil:%20b");
+            let reply = world.ask("GET", &target);
+            assert_refused(&reply, 400, "InvalidArgument", &target);
+        }
+        let copy = world.signed("PUT", "/photos/acme/copy");
+        for (source, code) in [
+            ("photos/acme/k%00", "InvalidURI"),
+            ("photos/acme/k%0A", "InvalidURI"),
+            ("photos/acme/k?versionId=%0A", "InvalidArgument"),
+            ("photos/acme/k?versionId=a%7F", "InvalidArgument"),
+        ] {
+            let reply = copy.clone().header("x-amz-copy-source", source).ask();
+            assert_refused(&reply, 400, code, source);
+        }
+        assert_untouched(&world);
+    }
+}
+
+#[test]
+fn a11_a_hosts_letter_case_changes_neither_the_bucket_nor_the_signature() {
+    let world = world();
+    let call = |method, host| {
+        let call = world.signed(method, "/acme/Case").header("host", host);
+        call.body(if method == "PUT" { "x" } else { "" })
+    };
+    call("PUT", "PHOTOS.S3.LocalHost:9000").ask().assert_ok();
+    for host in ["photos.s3.localhost", "Photos.s3.localhost:80"] {
+        assert_eq!(call("GET", host).ask().assert_ok().text(), "x", "{host}");
+    }
+    assert_eq!(world.stored("acme/Case").as_deref(), Some("x"));
+    let sent = call("GET", "Photos.s3.localhost").bytes();
+    let sent = String::from_utf8(sent).unwrap();
+    let changed = sent.replace("Photos.s3", "photos.s3");
+    let reply = exchange(world.gateway.addr, "GET", changed.as_bytes());
+    reply.assert_error(403, "SignatureDoesNotMatch");
+}
+
+#[test]
 fn a3_prefixes_are_compared_byte_by_byte() {
     let world = world();
     for path in [

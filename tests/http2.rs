@@ -499,6 +499,200 @@ async fn odd_heads_are_refused() {
         .assert_ok();
 }
 
+/// `:path` and `/photos/public/hash#frag` in Huffman's code, each after its length.
+const HUFFMAN_NAME: [u8; 5] = [0x84, 0xb9, 0x58, 0xd3, 0x3f];
+const HUFFMAN_PATH: [u8; 19] = [
+    0x92, 0x62, 0xb9, 0xce, 0x93, 0xa1, 0x8a, 0xed, 0x8e, 0x83, 0x11, 0x89, 0xc6, 0x89, 0xff, 0xea,
+    0x5b, 0x07, 0x37,
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fragment_in_the_path_is_refused_however_it_is_coded() {
+    let authority = Authority::new("ours");
+    let world = authority.serve("");
+    let http2 = Http2::connect(&authority, world.gateway.addr).await;
+    let kept = world.signed("PUT", KEY).body("kept");
+    http2.send(&kept).await.assert_ok();
+    let public = Call::new(world.gateway.addr, "PUT", "/photos/public/hash");
+    let public = public.header("host", "localhost").body("kept");
+    http2.send(&public).await.assert_ok();
+    let asked = world.upstream_requests();
+
+    let plain = [&[24][..], b"/photos/public/hash#frag"].concat();
+    let mut paths = Vec::new();
+    for value in [&plain[..], &HUFFMAN_PATH] {
+        for kind in [0x40, 0x00, 0x10] {
+            // The name from the static table, in letters, and in Huffman's code.
+            paths.push([&[kind | 4][..], value].concat());
+            paths.push([&[kind, 5][..], b":path", value].concat());
+            paths.push([&[kind][..], &HUFFMAN_NAME, value].concat());
+        }
+    }
+    for method in ["PUT", "DELETE", "GET"] {
+        let before = block(&[(":method", method), (":scheme", "https")]);
+        let after = block(&[(":authority", "localhost"), ("content-length", "0")]);
+        for path in &paths {
+            let fields = [&before[..], path, &after].concat();
+            for split in [None, Some(before.len() + path.len() / 2)] {
+                let mut raw = Raw::connect(&authority, world.gateway.addr).await;
+                match split {
+                    None => raw.write(HEADERS, 5, 1, &fields).await.unwrap(),
+                    Some(at) => {
+                        let (a, b) = fields.split_at(at);
+                        raw.write(HEADERS, 1, 1, a).await.unwrap();
+                        raw.write(CONTINUATION, 4, 1, b).await.unwrap();
+                    }
+                }
+                assert_eq!(raw.status(1).await, Some(400), "{method} {path:x?}");
+            }
+        }
+    }
+    // Again from the dynamic table; in new letters under a name from there; and with a query.
+    let mut raw = Raw::connect(&authority, world.gateway.addr).await;
+    let before = block(&[(":method", "PUT"), (":scheme", "https")]);
+    let after = block(&[(":authority", "localhost"), ("content-length", "0")]);
+    let paths = [
+        [&[0x44][..], &HUFFMAN_PATH].concat(),
+        vec![0xbe], // the entry 62, the newest
+        [&[0x7e, 14][..], b"/photos/pub#x/"].concat(),
+        [&[0x0f, 62 - 15, 10][..], b"/b/k?x=y#z"].concat(),
+    ];
+    for (n, path) in paths.iter().enumerate() {
+        let stream = u32::try_from(2 * n + 1).unwrap();
+        let fields = [&before[..], path, &after].concat();
+        raw.write(HEADERS, 5, stream, &fields).await.unwrap();
+        assert_eq!(raw.status(stream).await, Some(400), "{path:x?}");
+    }
+    raw.ends().await; // though it would have been idle for long
+
+    assert_eq!(world.upstream_requests(), asked);
+    assert_eq!(world.stored("public/hash").as_deref(), Some("kept"));
+    // Nobody else's connection is touched.
+    http2.send(&kept).await.assert_ok();
+}
+
+/// h2 resets what it cannot read as a length itself; nothing of any such request is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_length_that_is_out_of_range_or_no_number_is_no_upload() {
+    let authority = Authority::new("ours");
+    let world = authority.serve("");
+    for (length, expected) in [
+        ("18446744073709551615", None),
+        ("18446744073709551616", None),
+        ("99999999999999999999", None),
+        ("+1", None),
+        ("1 1", None),
+        ("1, 2", None),
+        ("0x1", None),
+        ("9223372036854775807", Some(400)),
+        ("5368709121", Some(400)),
+    ] {
+        let mut raw = Raw::connect(&authority, world.gateway.addr).await;
+        let fields = block(&[
+            (":method", "PUT"),
+            (":scheme", "https"),
+            (":path", "/photos/public/k"),
+            (":authority", "localhost"),
+            ("content-length", length),
+        ]);
+        raw.write(HEADERS, 4, 1, &fields).await.unwrap();
+        assert_eq!(raw.status(1).await, expected, "{length}");
+    }
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+/// What h2 and hyper make of a target must be what its client wrote, or no request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_target_reaches_cos_as_another() {
+    const PIECES: [&str; 24] = [
+        "a",
+        "/",
+        "//",
+        "?",
+        "#",
+        "%23",
+        "%2F",
+        "%3f",
+        "%",
+        "%zz",
+        "\\",
+        "\t",
+        " ",
+        "\u{1}",
+        "\u{7f}",
+        "中",
+        "%E4%B8%AD",
+        "\"",
+        "<",
+        "{",
+        "|",
+        "+",
+        ";",
+        "@",
+    ];
+    let authority = Authority::new("ours");
+    let world = authority.serve("");
+    let mut random = 42_u64;
+    let mut next = |below: usize| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        usize::try_from(random >> 33).unwrap() % below
+    };
+    let plain = World::new();
+    let mut served = 0;
+    for _ in 0..150 {
+        let tail: String = (0..=next(4)).map(|_| PIECES[next(PIECES.len())]).collect();
+        let target = format!("/photos/public/k{tail}");
+        for world in [&world, &plain] {
+            world.emulator.counters().reset();
+        }
+        let mut raw = Raw::connect(&authority, world.gateway.addr).await;
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":authority", "localhost"),
+        ];
+        raw.head(&[&fields[..], &[(":path", &*target)]].concat())
+            .await;
+        let status = raw.status(1).await;
+        served += usize::from(status == Some(404));
+        check(&world, &target, status);
+
+        let mut client = support::Client::connect(plain.gateway.addr);
+        let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        client.write(head.as_bytes());
+        check(&plain, &target, Some(client.read_reply("GET").status));
+    }
+    assert!(served > 20, "{served}");
+}
+
+/// What was sent to COS for `target`, if anything was, is its key.
+fn check(world: &World, target: &str, status: Option<u16>) {
+    let heads = world.emulator.counters().heads();
+    let Some(head) = heads.first() else {
+        assert!(
+            matches!(status, None | Some(400 | 403 | 501)),
+            "{target:?} {status:?}"
+        );
+        return;
+    };
+    let sent = target.strip_prefix("/photos").unwrap();
+    assert!(!sent.contains('#'), "{target:?} became {:?}", head.target);
+    let key = |target: &str| {
+        let path = target.split('?').next().unwrap().to_owned();
+        cosgate::sign::encoding::percent_decode(&path)
+            .unwrap()
+            .to_vec()
+    };
+    assert_eq!(
+        key(&head.target),
+        key(sent),
+        "{target:?} became {:?}",
+        head.target
+    );
+}
+
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -564,9 +758,53 @@ impl Raw {
         }
     }
 
+    /// The status of the answer on `stream`, or `None` where the stream is reset or the connection ends.
+    async fn status(&mut self, stream: u32) -> Option<u16> {
+        loop {
+            match timeout(PATIENCE, self.next()).await.unwrap()? {
+                // RFC 7541 appendix A; h2 codes another status in letters.
+                (HEADERS, of, payload) if of == stream => {
+                    return Some(match payload[0] {
+                        0x88 => 200,
+                        0x8c => 400,
+                        0x8d => 404,
+                        _ => coded_status(&payload),
+                    });
+                }
+                (RST_STREAM, of, _) if of == stream => return None,
+                _ => {}
+            }
+        }
+    }
+
     async fn ends(&mut self) {
         while timeout(PATIENCE, self.next()).await.unwrap().is_some() {}
     }
+}
+
+/// A status in letters under a name of the static table: digits have five or six bits each.
+fn coded_status(field: &[u8]) -> u16 {
+    assert_eq!(field[0] & 0xcf, 0x48, "{field:x?}");
+    let length = usize::from(field[1] & 0x7f);
+    let text = &field[2..2 + length];
+    if field[1] & 0x80 == 0 {
+        return std::str::from_utf8(text).unwrap().parse().unwrap();
+    }
+    let bits = text
+        .iter()
+        .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+    let (mut left, mut status) = (8 * text.len(), 0);
+    for _ in 0..3 {
+        let digit = bits >> (left - 5) & 0x1f;
+        let (digit, length) = if digit <= 2 {
+            (digit, 5)
+        } else {
+            ((bits >> (left - 6) & 0x3f) - 0x19 + 3, 6)
+        };
+        status = status * 10 + u16::try_from(digit).unwrap();
+        left -= length;
+    }
+    status
 }
 
 /// A header block without compression.

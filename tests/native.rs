@@ -747,7 +747,8 @@ fn a_session_key_signs_as_the_documentation_says() {
     use sha1::{Digest as _, Sha1};
 
     let folder = tempfile::tempdir().unwrap();
-    let answers = act(|peer| peer.always("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+    let answers =
+        act(|peer| peer.always("HTTP/1.1 200 OK\r\ncontent-length: 0\r\netag: \"e\"\r\n\r\n"));
     let emulator = support::emulator();
     let script = support::Script::new(vec![answers]);
     let toml = support::toml(script.addr, emulator.sts_addr(), "");

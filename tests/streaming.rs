@@ -340,12 +340,12 @@ fn a_store_that_stored_something_else_is_no_success() {
 
 #[test]
 fn what_a_store_says_of_an_upload_is_compared_as_configured() {
-    let wrong_crc = "x-cos-hash-crc64ecma: 7\r\n";
+    let wrong_crc = "x-cos-hash-crc64ecma: 7\r\nETag: \"e\"\r\n";
     let wrong_md5 = "ETag: \"00000000000000000000000000000000\"\r\n";
     let answers: [(&str, &str, bool); 7] = [
         ("crc64ecma", wrong_crc, false),
         ("crc64ecma", wrong_md5, true),
-        ("crc64ecma", "", true),
+        ("crc64ecma", "ETag: \"e\"\r\n", true),
         ("md5", wrong_md5, false),
         (
             "md5",

@@ -248,7 +248,7 @@ fn what_is_sent_to_cos_again_counts_once() {
     let answers = act(|peer| {
         while let Some(head) = peer.head() {
             peer.body(header_of(&head, "content-length").map_or(0, |l| l.parse().unwrap()));
-            peer.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+            peer.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\netag: \"e\"\r\n\r\n");
         }
     });
     let limits = "[tenants.acme.limits]\nrequests_per_second = 1\nburst = 2";

@@ -325,20 +325,69 @@ fn a_head_that_does_not_come_is_a_timeout_and_not_tried_again() {
             peer.head();
             while peer.client.fill() {}
         })],
-        "[upstream.limits]\nhead_timeout = \"200ms\"",
+        "[upstream.limits]\nhead_timeout = \"1s\"",
     );
+    for call in [
+        world.signed("GET", GET),
+        world.signed("PUT", GET).body("small"),
+        world.signed("PUT", GET).body(vec![0; 1 << 20]),
+    ] {
+        let started = Instant::now();
+        call.send().assert_error(504, "GatewayTimeout");
+        assert_lasted(started, Duration::from_secs(1));
+    }
+    assert_eq!(world.connections(), 3);
+}
+
+/// It is counted from the end of this request, whatever was sent on its connection before.
+#[test]
+fn a_connection_that_is_used_again_has_a_head_timeout_of_its_own() {
+    let world = Scripted::with(
+        vec![act(|peer| {
+            peer.head();
+            peer.say(OK);
+            peer.head();
+            while peer.client.fill() {}
+        })],
+        "[upstream.limits]\nhead_timeout = \"1s\"",
+    );
+    world.signed("GET", GET).send().assert_ok();
+    std::thread::sleep(Duration::from_millis(700));
     let started = Instant::now();
-    world
-        .signed("GET", GET)
-        .send()
-        .assert_error(504, "GatewayTimeout");
-    assert!(started.elapsed() >= Duration::from_millis(200));
+    let reply = world.signed("GET", GET).send();
+    reply.assert_error(504, "GatewayTimeout");
+    assert_lasted(started, Duration::from_secs(1));
     assert_eq!(world.connections(), 1);
-    world
-        .signed("PUT", GET)
-        .body(vec![0; 1 << 20])
-        .send()
-        .assert_error(504, "GatewayTimeout");
+}
+
+/// A slow upload's wait begins with its last byte, and is no longer for what came before.
+#[test]
+fn the_head_timeout_of_a_slow_upload_is_what_is_set() {
+    let world = Scripted::with(
+        vec![act(|peer| {
+            peer.head();
+            while peer.client.fill() {}
+        })],
+        "[upstream.limits]\nhead_timeout = \"1s\"",
+    );
+    let call = world.signed("PUT", GET).body(vec![3; 100_000]);
+    let mut client = Client::connect(world.gateway.addr);
+    client.write(&call.head());
+    for part in call.body.chunks(20_000) {
+        std::thread::sleep(Duration::from_millis(330));
+        client.write(part);
+    }
+    let sent = Instant::now();
+    client.read_one("PUT").assert_error(504, "GatewayTimeout");
+    assert_lasted(sent, Duration::from_secs(1));
+}
+
+fn assert_lasted(since: Instant, limit: Duration) {
+    let lasted = since.elapsed();
+    assert!(
+        (limit * 19 / 20..limit * 3 / 2).contains(&lasted),
+        "{lasted:?}"
+    );
 }
 
 /// An upload may take longer than `head_timeout` as long as it moves.
@@ -525,6 +574,151 @@ fn a_store_that_asks_to_slow_down_is_passed_on_and_not_pressed() {
     reply.assert_error(503, "SlowDown");
     assert!(reply.header("retry-after").is_some());
     assert_eq!(world.script.heads().len(), 1);
+}
+
+fn answer(fields: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {length}\r\n\r\n{body}")
+}
+
+/// Nothing of what a store says in place of an empty answer passes, and its connection is not used again.
+#[test]
+fn a_success_that_is_none_is_refused() {
+    const ERROR: &str =
+        "<Error><Code>InternalError</Code><Message>shared-1250000000</Message></Error>";
+    const ETAG: &str = "ETag: \"e\"\r\n";
+    let small: &[u8] = b"small";
+    let large = vec![7; 1 << 20];
+    let part = "/photos/acme/k?partNumber=1&uploadId=u";
+    for (answer, is_upload_fault) in [
+        (answer("", ""), true),
+        (answer("ETag:\r\n", ""), true),
+        (answer("ETag: \"e\"\r\nETag: \"f\"\r\n", ""), true),
+        (answer("Content-Type: application/xml\r\n", ERROR), false),
+        (answer(ETAG, ERROR), false),
+        (answer(ETAG, "ok"), false),
+        (
+            format!(
+                "HTTP/1.1 200 OK\r\n{ETAG}Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+            ),
+            false,
+        ),
+        (
+            format!("HTTP/1.1 200 OK\r\n{ETAG}Content-Length: 9\r\n\r\ncut"),
+            false,
+        ),
+    ] {
+        let say = answer.clone();
+        let world = Scripted::new(vec![act(move |peer| {
+            let head = peer.head().unwrap_or_default();
+            peer.body(body_of(&head));
+            peer.say(&say);
+        })]);
+        let mut refused = 0;
+        for (method, target, body) in [
+            ("PUT", GET, small),
+            ("PUT", GET, &large),
+            ("PUT", part, small),
+            ("PUT", part, &large),
+            ("DELETE", GET, b""),
+            ("DELETE", "/photos/acme/k?uploadId=u", b""),
+            ("DELETE", "/photos/acme/k?tagging", b""),
+        ] {
+            if is_upload_fault && method == "DELETE" {
+                continue;
+            }
+            let reply = world.signed(method, target).body(body).send();
+            reply.assert_error(502, "BadGateway");
+            assert!(!reply.text().contains("InternalError"), "{}", reply.text());
+            refused += 1;
+        }
+        let metric = "cosgate_answers_unusable_total";
+        assert_eq!(world.gateway.metric(metric, ""), refused, "{answer}");
+        world.gateway.log.assert_says("COS reported a success with");
+    }
+    let chunked = format!("HTTP/1.1 200 OK\r\n{ETAG}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+    let world = Scripted::new(vec![always(chunked)]);
+    world.signed("PUT", GET).body("x").send().assert_ok();
+    world.signed("PUT", GET).body("x").send().assert_ok();
+    assert_eq!(world.connections(), 1);
+}
+
+/// Who reads a listing looks for no error in it, and would find it empty.
+#[test]
+fn an_error_in_place_of_a_listing_is_no_listing() {
+    const ERROR: &str =
+        "<?xml version=\"1.0\"?><Error><Code>InternalError</Code><Message>m</Message></Error>";
+    let world = Scripted::new(vec![always(answer("", ERROR))]);
+    let mut refused = 0;
+    for (method, target) in [
+        ("GET", "/photos?prefix=acme/"),
+        ("GET", "/photos?list-type=2&prefix=acme/"),
+        ("GET", "/photos?versions&prefix=acme/"),
+        ("GET", "/photos?uploads&prefix=acme/"),
+        ("GET", "/photos/acme/k?uploadId=u"),
+        ("POST", "/photos/acme/k?uploads"),
+    ] {
+        let reply = world.signed(method, target).send();
+        reply.assert_error(502, "BadGateway");
+        refused += 1;
+        let metric = "cosgate_answers_unusable_total";
+        assert_eq!(world.gateway.metric(metric, ""), refused, "{target}");
+    }
+}
+
+/// cosgate has verified what it sends on: a digest that is wrong at COS was damaged on the way.
+#[test]
+fn a_body_that_was_damaged_on_the_way_is_sent_again_or_the_client_told_to() {
+    let delete = "<Delete><Object><Key>acme/k</Key></Object></Delete>";
+    let deleted = "<DeleteResult><Deleted><Key>acme/k</Key></Deleted></DeleteResult>";
+    let metric = |world: &Scripted, name| world.gateway.metric(name, "");
+    for (status, code) in [
+        (400, "XAmzContentSHA256Mismatch"),
+        (400, "BadDigest"),
+        (400, "InvalidDigest"),
+        (400, "IncompleteBody"),
+        (411, "MissingContentLength"),
+    ] {
+        let refusal = cos_error(status, code, "not what was sent");
+        for (method, target, body, success) in [
+            ("POST", "/photos?delete", delete, answer("", deleted)),
+            ("PUT", "/photos/acme/k", "small", STORED.to_owned()),
+        ] {
+            let world = Scripted::new(vec![always(&*refusal), always(success)]);
+            let call = world.signed(method, target).body(body);
+            call.send().assert_ok();
+            assert_eq!(world.script.heads().len(), 2, "{code} {target}");
+            assert_eq!(world.connections(), 2, "{code} {target}");
+            assert_eq!(metric(&world, "cosgate_bodies_damaged_total"), 1);
+            assert_eq!(metric(&world, "cosgate_upstream_retries_total"), 1);
+
+            let world = Scripted::new(vec![always(&*refusal)]);
+            let call = world.signed(method, target).body(body);
+            call.send().assert_error(500, "InternalError");
+            assert_eq!(world.script.heads().len(), 2, "{code} {target}");
+        }
+        let world = Scripted::new(vec![always(&*refusal), always(STORED)]);
+        let call = world.signed("PUT", GET).body(vec![7; 1 << 20]);
+        let call = call.header("content-md5", &support::md5_base64(&vec![7; 1 << 20]));
+        call.send().assert_error(500, "InternalError");
+        assert_eq!(world.script.heads().len(), 1, "{code}");
+        call.send().assert_ok();
+    }
+}
+
+#[test]
+fn a_request_id_of_the_store_leaves_once() {
+    let ids = "x-cos-request-id: own\r\nx-amz-request-id: theirs\r\n";
+    let world = Scripted::new(vec![always(answer(ids, "ok"))]);
+    let reply = world.signed("GET", GET).send();
+    let named = |wanted: &str| {
+        let fields = reply.headers.iter();
+        fields.filter(|(name, _)| name == wanted).count()
+    };
+    assert_eq!(named("x-cos-request-id"), 1);
+    assert_eq!(named("x-amz-request-id"), 1);
+    assert_eq!(reply.header("x-cos-request-id"), Some("own"));
+    world.gateway.log.assert_says("own");
 }
 
 /// COS has begun a 200 before it finds that a copy or a complete fails (436/10881).

@@ -33,6 +33,7 @@ pub struct Gauge {
     begun: Cell<u64>,
     read: Cell<u64>,
     written: Cell<u64>,
+    last_write: Cell<Instant>,
     blocked: Cell<bool>,
     pub(super) lingers: Cell<bool>,
 }
@@ -128,14 +129,16 @@ impl Gauge {
     }
 
     fn of(core: &Rc<CoreLoad>, of: Of) -> Rc<Self> {
+        let now = Instant::now();
         Rc::new(Self {
             core: Rc::clone(core),
             of,
             phase: Cell::new(Phase::Head),
-            since: Cell::new(Instant::now()),
+            since: Cell::new(now),
             begun: Cell::new(0),
             read: Cell::new(0),
             written: Cell::new(0),
+            last_write: Cell::new(now),
             blocked: Cell::new(false),
             lingers: Cell::new(false),
         })
@@ -149,6 +152,11 @@ impl Gauge {
     /// Bytes that the kernel has taken for the peer so far.
     pub fn written(&self) -> u64 {
         self.written.get()
+    }
+
+    /// When the kernel last took bytes for the peer. A stream of HTTP/2 does not know.
+    pub fn last_write(&self) -> Instant {
+        self.last_write.get()
     }
 
     /// Whether the last write could not be taken whole: more would only pile up in memory.
@@ -259,6 +267,7 @@ impl Gauge {
             Poll::Ready(Ok(n)) => {
                 self.blocked.set(*n < offered);
                 self.written.set(self.written.get() + *n as u64);
+                self.last_write.set(Instant::now());
             }
             Poll::Ready(Err(_)) => {}
         }

@@ -88,7 +88,7 @@ fn asked<'r>(
 ) -> S3Request<'r> {
     S3Request {
         operation,
-        bucket: Some(&grant.alias),
+        bucket: Some(grant.alias.as_str().into()),
         key: key.map(|key| ObjectKey::from_decoded(key.to_owned()).unwrap()),
         query,
         copy_source: None,

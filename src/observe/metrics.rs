@@ -36,6 +36,8 @@ pub struct CoreMetrics {
 pub enum Event {
     /// An answer of COS named something outside the caller's grants, and was cut off.
     AnswerOutOfScope,
+    /// COS reported a success in an answer that is none.
+    AnswerUnusable,
     /// The end of a body was withheld from COS, because the body was not what the client said.
     BodyWithheld,
     /// Bytes of bodies that came from clients.
@@ -58,6 +60,8 @@ pub enum Event {
     LimitedRate,
     /// A line of the access log was lost: its reader is too slow, or gone.
     LogLineDropped,
+    /// COS refused a body that did not reach it as it was sent.
+    Damaged,
     /// A request's task panicked.
     Panic,
     /// A request was sent to COS again.
@@ -125,7 +129,7 @@ const STATUSES: [u16; 23] = [
     501, 502, 503, 504,
 ];
 
-const FAMILIES: [Family; 14] = [
+const FAMILIES: [Family; 16] = [
     Family {
         name: "cosgate_received_bytes_total",
         help: "Bytes of bodies received from clients.",
@@ -183,6 +187,16 @@ const FAMILIES: [Family; 14] = [
         name: "cosgate_answers_out_of_scope_total",
         help: "Answers of COS that named something outside the caller's grants, and were cut off.",
         samples: &[("", Event::AnswerOutOfScope)],
+    },
+    Family {
+        name: "cosgate_answers_unusable_total",
+        help: "Answers of COS that reported a success and could not be one: no ETag, an unfit body.",
+        samples: &[("", Event::AnswerUnusable)],
+    },
+    Family {
+        name: "cosgate_bodies_damaged_total",
+        help: "Requests that COS refused because their body did not arrive as it was sent.",
+        samples: &[("", Event::Damaged)],
     },
     Family {
         name: "cosgate_bodies_withheld_total",

@@ -3,7 +3,8 @@
 use std::rc::Rc;
 
 use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, IF_MATCH, IF_NONE_MATCH, TRANSFER_ENCODING,
+    CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH,
+    TRANSFER_ENCODING,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -57,14 +58,15 @@ impl Proxy {
         gauge: &Rc<Gauge>,
         exit: &mut Exit,
     ) -> Result<Response<Answer>, S3Error> {
-        if permit.request().operation == Operation::DeleteObjects && outgoing.body.length() == 0 {
+        let operation = permit.request().operation;
+        if operation == Operation::DeleteObjects && outgoing.body.length() == 0 {
             return Ok(delete_result(xml::DeleteResult::default(), &outgoing));
         }
         let entry = self.shared.credentials.entry_of(permit.tenant())?;
         let conditional = [IF_MATCH, IF_NONE_MATCH]
             .iter()
             .any(|name| head.headers.contains_key(name));
-        let mut tries = Tries::of(permit.request().operation, conditional);
+        let mut tries = Tries::of(operation, conditional);
         self.budget.earn();
         let mut fresh = Some(fresh);
         loop {
@@ -81,7 +83,7 @@ impl Proxy {
                 None => rewrite::request(permit, head, &self.config().upstream)?,
             };
             exit.asks_upstream();
-            let answered = match self.send(permit, request, &outgoing, &credential).await {
+            let mut answered = match self.send(permit, request, &outgoing, &credential).await {
                 Ok(answered) => answered,
                 Err(failure) => {
                     self.judge(failure, &outgoing.body, &mut tries)?;
@@ -100,6 +102,8 @@ impl Proxy {
                 return Err(bad_gateway("COS answered a write with 304"));
             }
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
+                self.check_success(&mut answered, operation, &head.headers)
+                    .await?;
                 return self.relay(permit, answered, &outgoing, gauge, exit).await;
             }
             let mut refused = Box::pin(self.read_error(answered, permit)).await;
@@ -110,6 +114,13 @@ impl Proxy {
                 (refused.key, refused.time) = (why.key, why.time);
             }
             let replayable = outgoing.body.again().is_some();
+            if refused.damaged {
+                self.metrics.count(Event::Damaged);
+                if tries.after_damage(replayable, &self.budget) {
+                    self.metrics.count(Event::Retry);
+                    continue;
+                }
+            }
             if refused.time && tries.after_time_refused(replayable) {
                 continue;
             }
@@ -234,6 +245,42 @@ impl Proxy {
         }
     }
 
+    /// Refuses a success that is none: without the `ETag` of what was stored, or with a document, which
+    /// may tell of an error, where none belongs. Nothing of it reaches the client.
+    async fn check_success(
+        &self,
+        answered: &mut Answered,
+        operation: Operation,
+        asked: &HeaderMap,
+    ) -> Result<(), S3Error> {
+        let unusable = |what: String| {
+            self.metrics.count(Event::AnswerUnusable);
+            Err(bad_gateway(what))
+        };
+        let response = &mut answered.response;
+        let etags = response.headers().get_all(ETAG).iter();
+        if operation.takes_object_body() && etags.filter(|etag| !etag.is_empty()).count() != 1 {
+            return unusable("COS reported a success without an ETag".to_owned());
+        }
+        // What data processing has made, COS reports in a document (436/54050).
+        let reports = asked.contains_key("pic-operations");
+        let body = response.body_mut();
+        if !operation.answers_without_body() || reports || body.is_end_stream() {
+            return Ok(());
+        }
+        match Box::pin(body::gather(body, ERROR_BYTES, ERROR_TIME)).await {
+            Ok(none) if none.is_empty() => Ok(()),
+            Ok(document) => unusable(format!(
+                "COS reported a success with a body of {} bytes, the error {:?}",
+                document.len(),
+                rewrite::error_code_of(&document),
+            )),
+            Err(failure) => unusable(format!(
+                "COS reported a success with a body that cannot be read: {failure:?}"
+            )),
+        }
+    }
+
     /// A success on its way to the client.
     async fn relay(
         &self,
@@ -270,8 +317,10 @@ impl Proxy {
         let mut answer = answer.shaped(shaper);
         if is_rewritten {
             Box::pin(answer.begin()).await.map_err(|failure| {
-                if failure == DownloadFailure::OutOfScope {
-                    exit.out_of_scope();
+                match failure {
+                    DownloadFailure::OutOfScope => exit.out_of_scope(),
+                    DownloadFailure::Malformed => self.metrics.count(Event::AnswerUnusable),
+                    _ => {}
                 }
                 bad_gateway(failure.to_string())
             })?;
@@ -318,10 +367,12 @@ impl Proxy {
         let Answered { response, lease } = answered;
         let (upstream, mut incoming) = response.into_parts();
         let body = body::gather(&mut incoming, ERROR_BYTES, ERROR_TIME).await;
-        if body.is_ok() {
-            lease.release();
-        }
+        let is_whole = body.is_ok();
         let body = body.unwrap_or_default();
+        let damaged = rewrite::is_damage(upstream.status, &body);
+        if is_whole && !damaged {
+            lease.release(); // a way that damages is not taken again
+        }
         let date = upstream.headers.get(DATE);
         let date = date.and_then(|date| Timestamp::parse_http_date(date.to_str().ok()?));
         let date = date.filter(|_| rewrite::is_clock_refusal(upstream.status, &body));
@@ -331,6 +382,7 @@ impl Proxy {
         Refused {
             key: rewrite::is_credential_refusal(upstream.status, &body),
             time: date.is_some(),
+            damaged,
             error: rewrite::upstream_error(upstream.status, &body, permit),
         }
     }
@@ -369,6 +421,8 @@ struct Refused {
     key: bool,
     /// Nor the time that was signed, and has told the right one.
     time: bool,
+    /// The body did not reach COS as it was sent.
+    damaged: bool,
     error: S3Error,
 }
 

@@ -36,7 +36,7 @@ use crate::timestamp::Timestamp;
 
 /// AWS's name for the id of a request; the client sees it on every answer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
-/// COS's own id of the request.
+/// COS's own id of the request. Asked in S3's words, it may answer with AWS's name.
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-cos-request-id");
 /// The status in the log of a request whose client did not wait for its answer (nginx's number).
 const CLIENT_GONE: u16 = 499;
@@ -219,7 +219,7 @@ impl Exit {
     pub(super) fn asked(&mut self, asked: &S3Request<'_>) {
         self.step = Step::Authenticate;
         self.operation = Some(asked.operation);
-        self.bucket = asked.bucket.map(str::to_owned);
+        self.bucket = asked.bucket.as_deref().map(str::to_owned);
         self.key = asked.key.as_ref().map(|key| key.as_str().to_owned());
         let source = asked.copy_source.as_ref();
         self.source = source.map(|from| format!("{}/{}", from.bucket, from.key.as_str()));
@@ -296,7 +296,8 @@ impl Exit {
     pub(super) fn upstream(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.upstream_time = self.asked_upstream.map(|asked| asked.elapsed());
         self.upstream_status = Some(status);
-        self.upstream_request_id = headers.get(UPSTREAM_REQUEST_ID).cloned();
+        let id = headers.get(UPSTREAM_REQUEST_ID);
+        self.upstream_request_id = id.or_else(|| headers.get(REQUEST_ID)).cloned();
     }
 
     /// Counts an answer of COS that was cut off since it left the fence, and raises the alarm: COS

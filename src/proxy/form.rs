@@ -50,11 +50,11 @@ impl Proxy {
         let caller = tenants.admit(sender.caller, connection, now)?; // from where they may
         exit.limit(caller.tenant())?; // within their own limits
         exit.at(Step::Authorize);
-        let bucket = asked.bucket.unwrap_or_default();
+        let bucket = asked.bucket.as_deref().unwrap_or_default();
         let put = FormPut::read(&form, bucket)?; // as a PUT
         let permit = caller.authorize(S3Request {
             operation: Operation::PutObject,
-            bucket: asked.bucket,
+            bucket: asked.bucket.clone(),
             key: Some(put.key.clone()),
             query: Query::parse("")?,
             copy_source: None,

@@ -44,6 +44,7 @@ impl Budget {
 pub(super) struct Tries {
     /// Doing it twice is as good as once.
     repeatable: bool,
+    repaired: bool,
     resent: bool,
     rekeyed: bool,
     retimed: bool,
@@ -56,6 +57,7 @@ impl Tries {
         let reads = matches!(operation, Operation::GetObject | Operation::HeadObject);
         Self {
             repeatable: operation.is_idempotent() && (reads || !conditional),
+            repaired: false,
             resent: false,
             rekeyed: false,
             retimed: false,
@@ -74,6 +76,11 @@ impl Tries {
             && self.repeatable
             && !std::mem::replace(&mut self.resent, true)
             && budget.spend()
+    }
+
+    /// Whether to try again when COS refused a body that was damaged on the way: it did nothing.
+    pub(super) fn after_damage(&mut self, replayable: bool, budget: &Budget) -> bool {
+        replayable && !std::mem::replace(&mut self.repaired, true) && budget.spend()
     }
 
     /// Whether to try again with another key when COS refused this one: it did nothing.
@@ -111,6 +118,10 @@ mod tests {
         assert!(!Tries::of(Operation::PutObject, false).after_broken(false, &budget));
         assert!(Tries::of(Operation::PutObject, false).after_broken(true, &budget));
         assert!(!Tries::of(Operation::PutObject, true).after_broken(true, &budget));
+        let mut damaged = Tries::of(complete, true);
+        assert!(damaged.after_damage(true, &budget));
+        assert!(!damaged.after_damage(true, &budget));
+        assert!(!Tries::of(Operation::PutObject, false).after_damage(false, &budget));
         let mut get = Tries::of(Operation::GetObject, true);
         assert!(get.after_broken(true, &budget));
         assert!(!get.after_broken(true, &budget));

@@ -48,6 +48,8 @@ pub struct AnswerRewriter {
     address: String,
     version_2: Option<VersionTwo>,
     open: Vec<Element>,
+    /// Clients look for an `Error` in this answer. One that reads a listing would find it empty.
+    may_fail: bool,
     /// The document's root is `Error`.
     failed: bool,
     /// A tag whose `>` has not come yet, and the quote that it is within.
@@ -102,6 +104,7 @@ impl AnswerRewriter {
             address,
             version_2: translated.then(|| VersionTwo::new(&asked.query)),
             open: Vec::new(),
+            may_fail: asked.operation.may_fail_after_success(),
             failed: false,
             tag: Vec::new(),
             quote: None,
@@ -220,7 +223,8 @@ impl AnswerRewriter {
             return Err(Unfit::Malformed("unexpected nesting in COS's XML"));
         }
         let parent = self.open.last().copied();
-        if parent.is_none() && element != Element::Error && !is_result(tag) {
+        let is_error = element == Element::Error && self.may_fail;
+        if parent.is_none() && !is_error && !is_result(tag) {
             return Err(Unfit::Malformed("COS's XML is no result"));
         }
         self.failed |= parent.is_none() && element == Element::Error;

@@ -17,7 +17,8 @@ pub use attachment::{as_attachment, not_sniffed};
 pub use names::Unfit;
 pub use request::{UpstreamRequest, request};
 pub use response::{
-    delete_result, is_clock_refusal, is_credential_refusal, response_headers, upstream_error,
+    delete_result, error_code_of, is_clock_refusal, is_credential_refusal, is_damage,
+    response_headers, upstream_error,
 };
 
 #[cfg(test)]
@@ -65,7 +66,7 @@ mod tests {
     ) -> S3Request<'r> {
         S3Request {
             operation,
-            bucket: Some(bucket),
+            bucket: Some(bucket.into()),
             key: (!key.is_empty()).then(|| ObjectKey::from_decoded(key.into()).unwrap()),
             query: Query::parse(query).unwrap(),
             copy_source: None,

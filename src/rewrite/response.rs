@@ -31,17 +31,29 @@ pub fn response_headers(
         PLAIN.contains(&name.as_str()) && !(rewritten && *name == header::CONTENT_LENGTH)
     };
     let others = headers.keys().filter(|name| !passes(name));
-    let others: Vec<HeaderName> = others.cloned().collect();
-    let mut renamed: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    let mut others: Vec<HeaderName> = others.cloned().collect();
+    // COS may say one thing in both languages; in its own it is said first, and once to the client.
+    others.sort_by_key(|name| !name.as_str().starts_with(COS));
+    let mut renamed: Vec<(HeaderName, Vec<HeaderValue>)> = Vec::new();
     for name in others {
         if let Some(s3) = s3_name(&name) {
             let values = headers.get_all(&name).iter();
-            renamed.extend(values.map(|value| (s3.clone(), s3_value(&name, value))));
+            renamed.push((s3, values.map(|value| s3_value(&name, value)).collect()));
         }
         headers.remove(&name);
     }
-    for (name, value) in renamed {
-        headers.append(name, value);
+    for (name, values) in renamed {
+        if headers.contains_key(&name) {
+            continue;
+        }
+        for value in values {
+            headers.append(name.clone(), value);
+        }
+    }
+    if headers.get_all(REQUEST_ID).iter().nth(1).is_some()
+        && let Some(first) = headers.get(REQUEST_ID).cloned()
+    {
+        headers.insert(REQUEST_ID, first);
     }
     Ok(headers)
 }
@@ -63,6 +75,30 @@ pub fn is_credential_refusal(status: StatusCode, body: &[u8]) -> bool {
 /// Whether COS refused the time that was signed: its `Date` tells the right one.
 pub fn is_clock_refusal(status: StatusCode, body: &[u8]) -> bool {
     status == StatusCode::FORBIDDEN && leaf(body, "Code").as_deref() == Some("RequestTimeTooSkewed")
+}
+
+/// Whether COS refused a request because its body, or the head that says how it is framed, is not what
+/// was sent. cosgate has verified each digest that it sends on, and writes the framing itself: the bytes
+/// were damaged on the way, and nothing was stored. No client can mend that by another request, and
+/// no SDK repeats such a 400.
+pub fn is_damage(status: StatusCode, body: &[u8]) -> bool {
+    let codes = [
+        "BadDigest",
+        "EntitySizeNotMatch",
+        "IncompleteBody",
+        "InvalidDigest",
+        "InvalidSHA256Digest",
+        "MissingContentLength",
+        "XAmzContentChecksumMismatch",
+        "XAmzContentSHA256Mismatch",
+    ];
+    matches!(status.as_u16(), 400 | 411)
+        && leaf(body, "Code").is_some_and(|code| codes.contains(&code.as_str()))
+}
+
+/// The code of an error document, if it is one.
+pub fn error_code_of(body: &[u8]) -> Option<String> {
+    leaf(body, "Code").map(|code| error_code(&code).to_owned())
 }
 
 /// What the client is told of an answer of COS that is no success. `body` may be cut, or empty as
@@ -89,6 +125,12 @@ pub fn upstream_error(status: StatusCode, body: &[u8], permit: &Permit<'_, '_>) 
         )
         .fault(Fault::Upstream)
         .retry_after(RETRY_AFTER_KEY)
+    } else if is_damage(status, body) {
+        S3Error::new(
+            Code::InternalError,
+            "The request did not reach the storage as it was sent, and nothing was done. Send it again.",
+        )
+        .fault(Fault::Upstream)
     } else if status.is_informational() || status.as_u16() >= 600 {
         S3Error::new(
             Code::BadGateway,
@@ -212,8 +254,11 @@ const PLAIN: [&str; 18] = [
     "x-cos-hash-crc64ecma",
     "x-cos-next-append-position",
     "x-cos-object-type",
-    "x-cos-request-id",
+    REQUEST_ID,
 ];
+
+const COS: &str = "x-cos-";
+const REQUEST_ID: &str = "x-cos-request-id";
 
 /// What follows `x-cos-` or `x-amz-` in an answer and is S3's own too.
 const SHARED: [&str; 17] = [
@@ -263,10 +308,10 @@ const RETRY_AFTER_RATE: u32 = 1;
 fn s3_name(name: &HeaderName) -> Option<HeaderName> {
     let name = name.as_str();
     let suffix = name
-        .strip_prefix("x-cos-")
+        .strip_prefix(COS)
         .or_else(|| name.strip_prefix("x-amz-"))?;
     match suffix {
-        "request-id" => Some(HeaderName::from_static("x-cos-request-id")),
+        "request-id" => Some(HeaderName::from_static(REQUEST_ID)),
         "id-2" | "trace-id" => Some(HeaderName::from_static("x-amz-id-2")),
         "server-side-encryption-aws-kms-key-id" | "server-side-encryption-cos-kms-key-id" => Some(
             HeaderName::from_static("x-amz-server-side-encryption-aws-kms-key-id"),
@@ -516,6 +561,62 @@ mod tests {
         let denied = error(403, &document("AccessDenied", "Access Denied."));
         assert_eq!(denied.code(), Code::AccessDenied);
         assert_eq!(denied.http_status(), 403);
+    }
+
+    #[test]
+    fn what_was_damaged_on_the_way_is_not_the_clients_fault() {
+        for (status, code) in [
+            (400, "BadDigest"),
+            (400, "EntitySizeNotMatch"),
+            (400, "IncompleteBody"),
+            (400, "InvalidDigest"),
+            (400, "InvalidSHA256Digest"),
+            (400, "XAmzContentChecksumMismatch"),
+            (400, "XAmzContentSHA256Mismatch"),
+            (411, "MissingContentLength"),
+        ] {
+            let error = error(status, &document(code, "x"));
+            assert_eq!(error.code(), Code::InternalError, "{code}");
+            assert_eq!(error.http_status(), 500, "{code}");
+            assert_eq!(error.whose_fault(), Fault::Upstream);
+        }
+        for (status, code) in [(400, "InvalidPart"), (404, "BadDigest"), (400, "")] {
+            let body = document(code, "x");
+            let status = StatusCode::from_u16(status).unwrap();
+            assert!(!is_damage(status, body.as_bytes()), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_cos_says_in_both_languages_leaves_once() {
+        let client = response_headers(
+            Operation::PutObject,
+            headers(&[
+                ("x-amz-request-id", "theirs"),
+                ("x-cos-request-id", "own"),
+                ("x-amz-id-2", "theirs"),
+                ("x-cos-trace-id", "own"),
+                ("x-amz-version-id", "theirs"),
+                ("x-cos-version-id", "own"),
+                ("x-amz-meta-a", "theirs"),
+                ("x-cos-meta-a", "own"),
+                ("x-amz-server-side-encryption", "aws:kms"),
+                ("x-cos-server-side-encryption", "cos/kms"),
+                ("x-amz-storage-class", "only"),
+            ]),
+        );
+        let expected = headers(&[
+            ("x-cos-request-id", "own"),
+            ("x-amz-id-2", "own"),
+            ("x-amz-version-id", "own"),
+            ("x-amz-meta-a", "own"),
+            ("x-amz-server-side-encryption", "aws:kms"),
+            ("x-amz-storage-class", "only"),
+        ]);
+        assert_eq!(client.unwrap(), expected);
+        let alone = headers(&[("x-amz-request-id", "r"), ("x-amz-request-id", "s")]);
+        let client = response_headers(Operation::PutObject, alone).unwrap();
+        assert_eq!(client, headers(&[("x-cos-request-id", "r")]));
     }
 
     #[test]

@@ -13,10 +13,11 @@ use super::{Code, S3Error};
 pub const MAX_KEY_BYTES: usize = 850;
 
 /// Where a request goes, the key still encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address<'a> {
-    /// The bucket as the client names it; `None` for the service.
-    pub bucket: Option<&'a str>,
+    /// The bucket as the client names it, in lower case where the `Host` does: a host's name is the
+    /// same in any (RFC 9110 section 4.2.3). `None` for the service.
+    pub bucket: Option<Cow<'a, str>>,
     /// The key as it stands in the path; `None` for the service or a bucket.
     pub raw_key: Option<&'a str>,
 }
@@ -36,16 +37,19 @@ impl<'a> Address<'a> {
             return Err(invalid_uri("The request target must be a path."));
         };
         let (bucket, raw_key) = match virtual_bucket(name, domains) {
-            Some(bucket) => (bucket, path),
+            Some(bucket) => (in_lower_case(bucket), path),
             None if path.is_empty() => {
                 return Ok(Self {
                     bucket: None,
                     raw_key: None,
                 });
             }
-            None => path.split_once('/').unwrap_or((path, "")),
+            None => {
+                let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+                (Cow::Borrowed(bucket), key)
+            }
         };
-        check_bucket(bucket)?;
+        check_bucket(&bucket)?;
         Ok(Self {
             bucket: Some(bucket),
             raw_key: Some(raw_key).filter(|key| !key.is_empty()),
@@ -54,7 +58,7 @@ impl<'a> Address<'a> {
 
     /// What the address names.
     pub fn scope(&self) -> Scope {
-        match (self.bucket, self.raw_key) {
+        match (&self.bucket, self.raw_key) {
             (None, _) => Scope::Service,
             (Some(_), None) => Scope::Bucket,
             (Some(_), Some(_)) => Scope::Object,
@@ -159,6 +163,13 @@ fn check_form(uri: &Uri, host: &str) -> Result<(), S3Error> {
     }
 }
 
+fn in_lower_case(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Cow::Owned(name.to_ascii_lowercase());
+    }
+    Cow::Borrowed(name)
+}
+
 fn virtual_bucket<'h>(name: &'h str, domains: &[String]) -> Option<&'h str> {
     if domains
         .iter()
@@ -249,7 +260,7 @@ mod tests {
         let domains = ["s3.localhost".to_owned(), "localhost".to_owned()];
         let found = Address::parse(&uri, host, &domains).map_err(|error| error.code())?;
         Ok((
-            found.bucket.map(str::to_owned),
+            found.bucket.map(Cow::into_owned),
             found.raw_key.map(str::to_owned),
         ))
     }
@@ -300,6 +311,10 @@ mod tests {
             Ok(names("photos", "other/k"))
         );
         assert_eq!(
+            address("/K", "PHOTOS.S3.LocalHost:9000"),
+            Ok(names("photos", "K"))
+        );
+        assert_eq!(
             address("/k", "my.photos.localhost"),
             Ok(names("my.photos", "k"))
         );
@@ -348,7 +363,7 @@ mod tests {
             );
         }
         assert_eq!(
-            address("/k", "Photos.s3.localhost"),
+            address("/k", "a_b.s3.localhost"),
             Err(Code::InvalidBucketName)
         );
     }

@@ -1,8 +1,8 @@
 //! A request head of HTTP/2, in the form in which HTTP/1.1 says the same: all that follows reads one
 //! form, and the Host that is signed is the Host that is asked.
 //!
-//! What follows a `#` in `:path` the `http` crate has dropped before anybody can see it. No URI has it
-//! there (RFC 9113 section 8.3.1); of a signed request the signature then does not match.
+//! What follows a `#` in `:path` the `http` crate has dropped before anybody here can see it. No URI has it
+//! there (RFC 9113 section 8.3.1). `frames.rs` has seen it before, and [`AlteredTarget`] says so.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -12,9 +12,18 @@ use http::{HeaderValue, StatusCode, Uri};
 use super::{Code, S3Error};
 use crate::config::ServerLimits;
 
+/// An extension of a request whose target may have been another when its client sent it.
+#[derive(Clone, Copy, Debug)]
+pub struct AlteredTarget;
+
 /// Makes `:authority` the `Host`, `:path` the target, and a body of unknown length a chunked one, in
 /// place. What contradicts itself is refused, and so is what is larger than a head of HTTP/1.1 may be.
 pub fn as_http1(head: &mut Parts, has_body: bool, limits: &ServerLimits) -> Result<(), S3Error> {
+    if head.extensions.get::<AlteredTarget>().is_some() {
+        return Err(refused(
+            "The request target, or another for the same key on this connection, holds a #; write it as %23.",
+        ));
+    }
     let uri = std::mem::take(&mut head.uri).into_parts();
     let known = [None, Some(Scheme::HTTP), Some(Scheme::HTTPS)];
     if !known.contains(&uri.scheme) {

@@ -206,7 +206,8 @@ fn copy_source(value: &HeaderValue, domains: &[String]) -> Result<HeaderValue, S
             "x-cos-copy-source holds a +; write %2B, or %20 for a space.",
         ));
     }
-    let bucket = bucket_of_host(host, domains).ok_or_else(refused)?;
+    let host = host.to_ascii_lowercase();
+    let bucket = bucket_of_host(&host, domains).ok_or_else(refused)?;
     HeaderValue::from_str(&format!("/{bucket}/{key}")).map_err(|_| refused())
 }
 

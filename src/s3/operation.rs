@@ -263,6 +263,29 @@ impl Operation {
         matches!(self, Self::PutObject | Self::UploadPart)
     }
 
+    /// Whether its success is an empty body: 436/7749 (Put Object), 436/7750 (Upload Part), 436/7743
+    /// (Delete Object), 436/7740 (Abort), 436/42998 and 436/42999 (tags).
+    pub fn answers_without_body(self) -> bool {
+        matches!(
+            self,
+            Self::AbortMultipartUpload
+                | Self::DeleteObject
+                | Self::DeleteObjectTagging
+                | Self::PutObject
+                | Self::PutObjectTagging
+                | Self::UploadPart
+        )
+    }
+
+    /// Whether COS and S3 document that it may fail after its `200`, which then has an `Error` for a body
+    /// (436/10881, 436/7742): clients look for one in these answers and in no other.
+    pub fn may_fail_after_success(self) -> bool {
+        matches!(
+            self,
+            Self::CompleteMultipartUpload | Self::CopyObject | Self::UploadPartCopy
+        )
+    }
+
     /// The query parameters that it takes, in the order in which COS is sent them.
     pub fn parameters(self) -> &'static [&'static str] {
         match self {

@@ -84,6 +84,20 @@ impl<'a> Query<'a> {
             .filter(|name| !PRESIGN.contains(name) && !is_dropped(name))
     }
 
+    /// Refuses control characters, in any name and value. Some readers end a text at one, or take what
+    /// follows for another header (`response-*` come back as headers), and COS's words for a request
+    /// are signed line by line.
+    pub(super) fn check_characters(&self) -> Result<(), S3Error> {
+        let mut pairs = self.iter();
+        match pairs.find(|(name, value)| has_control(name) || has_control(value)) {
+            None => Ok(()),
+            Some((name, _)) => Err(invalid(format!(
+                "The query parameter {} holds a control character. Remove it.",
+                shown(name)
+            ))),
+        }
+    }
+
     /// Refuses values that `operation` cannot have.
     pub(super) fn check_values(&self, operation: Operation) -> Result<(), S3Error> {
         for &name in operation.parameters() {
@@ -102,6 +116,11 @@ impl<'a> Query<'a> {
             .filter_map(|&name| Some((name, upstream_value(name, self.get(name)?))))
             .collect()
     }
+}
+
+/// Whether a text has one of ASCII's control characters.
+pub(super) fn has_control(text: &str) -> bool {
+    text.bytes().any(|byte| byte.is_ascii_control())
 }
 
 /// What SDKs add for themselves, in either letter case: it changes nothing that is asked. The
@@ -248,6 +267,23 @@ mod tests {
             assert_eq!(refused(raw), Code::InvalidURI, "{raw}");
         }
         assert_eq!(refused("=x"), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn control_characters_are_refused_in_every_name_and_value() {
+        let check = |raw: &str| Query::parse(raw).unwrap().check_characters();
+        for control in (0..0x20).chain([0x7f]) {
+            for raw in [
+                format!("prefix=a%{control:02x}b"),
+                format!("prefix=%{control:02X}"),
+                format!("x-id=a%{control:02x}"),
+                format!("a%{control:02x}=b"),
+            ] {
+                let error = check(&raw).unwrap_err();
+                assert_eq!(error.code(), Code::InvalidArgument, "{raw}");
+            }
+        }
+        assert!(check("prefix=%20%C2%80%7e%E4%B8%AD+&delimiter=%2F").is_ok());
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! The head of a client's request, as typed parts.
 
+use std::borrow::Cow;
+
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Version, header};
 
 use super::address::{Address, check_bucket};
 use super::form::MAX_FORM_BYTES;
 use super::percent::{self, Plus};
+use super::query::has_control;
 use super::{Code, ObjectKey, Operation, Query, S3Error};
 
 /// The largest object or part of a single request (COS's limit, 436/14518).
@@ -23,7 +26,7 @@ pub struct S3Request<'a> {
     /// What to do.
     pub operation: Operation,
     /// The bucket as the client names it (an alias); `None` only for `ListBuckets`.
-    pub bucket: Option<&'a str>,
+    pub bucket: Option<Cow<'a, str>>,
     /// The key; `None` for calls on the service or a bucket.
     pub key: Option<ObjectKey<'a>>,
     /// All query parameters, those of a presigned URL included.
@@ -50,6 +53,7 @@ impl<'a> S3Request<'a> {
         check_framing(head)?;
         let address = Address::parse(&head.uri, host(head)?, domains)?;
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
+        query.check_characters()?;
         let source = only(head, &COPY_SOURCE)?;
         let operation =
             Operation::resolve(&head.method, address.scope(), &query, source.is_some())?;
@@ -229,7 +233,11 @@ fn version_id(query: &str) -> Result<String, S3Error> {
             "may have ?versionId=… after the key and nothing else; write ? in a key as %3F",
         ));
     };
-    Ok(percent::decode(raw, Plus::Literal)?.into_owned())
+    let version_id = percent::decode(raw, Plus::Literal)?;
+    if has_control(&version_id) {
+        return Err(bad_source("may have no control character in its versionId"));
+    }
+    Ok(version_id.into_owned())
 }
 
 /// COS's native form names a source by its host; such a name would also fit a bucket's grammar.
@@ -279,7 +287,7 @@ mod tests {
         );
         let asked = S3Request::parse(&head, &[]).unwrap();
         assert_eq!(asked.operation, Operation::GetObject);
-        assert_eq!(asked.bucket, Some("photos"));
+        assert_eq!(asked.bucket.as_deref(), Some("photos"));
         assert_eq!(asked.key.as_ref().map(ObjectKey::as_str), Some("a b"));
         assert_eq!(
             asked.upstream_query(),

@@ -141,7 +141,10 @@ fn form_itself() -> S3Error {
 /// The grant of the bucket asked for. A bucket that is not the caller's looks the same whether it
 /// exists or not: absent to a probe, refused to anything else.
 fn bucket_grant<'t>(tenant: &'t Tenant, asked: &S3Request<'_>) -> Result<&'t Grant, S3Error> {
-    let granted = asked.bucket.and_then(|alias| tenant.grant(alias));
+    let granted = asked
+        .bucket
+        .as_deref()
+        .and_then(|alias| tenant.grant(alias));
     granted.ok_or_else(|| match asked.operation {
         Operation::GetBucketLocation | Operation::HeadBucket => {
             S3Error::new(Code::NoSuchBucket, "You have no bucket of this name.")
@@ -296,7 +299,7 @@ mod tests {
     ) -> S3Request<'r> {
         S3Request {
             operation,
-            bucket: Some(bucket),
+            bucket: Some(bucket.into()),
             key: (!key.is_empty()).then(|| ObjectKey::from_decoded(key.into()).unwrap()),
             query: Query::parse(query).unwrap(),
             copy_source: None,
@@ -452,7 +455,7 @@ mod tests {
             assert_eq!(outcome(without), denied);
 
             let mut into_read_only = copy(operation, "public", "any/x");
-            into_read_only.bucket = Some("public");
+            into_read_only.bucket = Some("public".into());
             assert_eq!(outcome(into_read_only), denied);
         }
     }

@@ -69,7 +69,7 @@ impl Tenants {
             return Err(wrong_signature());
         }
         let policy = Policy::parse(claim.policy)?;
-        let bucket = asked.bucket.unwrap_or_default();
+        let bucket = asked.bucket.as_deref().unwrap_or_default();
         let length = policy.check(form, bucket, claim.unlisted(), now)?;
         self.check_form_life(&claim, &policy, now)?;
         let identity = session.map_or_else(

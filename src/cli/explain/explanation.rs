@@ -132,7 +132,7 @@ impl From<&Grant> for Shown {
 
 pub(super) fn describe(asked: &S3Request<'_>) -> String {
     let mut text = format!("{:?}", asked.operation);
-    if let Some(bucket) = asked.bucket {
+    if let Some(bucket) = &asked.bucket {
         let _ = write!(text, ", bucket {bucket:?}");
     }
     if let Some(key) = &asked.key {

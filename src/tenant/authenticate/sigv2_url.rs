@@ -29,7 +29,7 @@ impl Tenants {
         let path_is_key = path.strip_prefix(b"/") == Some(key.as_bytes());
         let request = sigv2::Request {
             method: head.method.as_str(),
-            bucket: asked.bucket.filter(|_| path_is_key),
+            bucket: asked.bucket.as_deref().filter(|_| path_is_key),
             path: head.uri.path(),
             raw_query: head.uri.query().unwrap_or_default(),
             query: asked.query.pairs(),
