@@ -395,7 +395,7 @@ fn what_a_stranger_can_grow_is_limited() {
     let refused = decode_unsigned(5, None, head(fits + 1).as_bytes());
     assert_eq!(refused, Err(PayloadError::ChunkHeadTooLong));
 
-    let (name, start) = ("x-amz-checksum-sha512", "0\r\n");
+    let (name, start) = ("x-amz-checksum-sha3", "0\r\n");
     let trailer = |size| format!("{start}{name}:{}\r\n\r\n", "x".repeat(size));
     let fits = MAX_TRAILER - name.len() - ":\r\n\r\n".len();
     assert!(decode_unsigned(0, Some(name), trailer(fits).as_bytes()).is_ok());
@@ -523,7 +523,7 @@ fn a_digest_that_cannot_be_right_is_refused_at_the_head() {
         (
             &[
                 ("x-amz-checksum-crc32", "AAAAAA=="),
-                ("x-amz-checksum-sha512", "AAAA"),
+                ("x-amz-checksum-sha3", "AAAA"),
             ],
             Code::InvalidRequest,
         ),
@@ -533,14 +533,53 @@ fn a_digest_that_cannot_be_right_is_refused_at_the_head() {
 }
 
 #[test]
-fn an_unknown_checksum_is_named_and_not_verified() {
+fn an_unknown_checksum_is_named_and_not_verified_beside_another_check() {
     let pairs = [
-        ("x-amz-checksum-sha512", "whatever"),
+        ("x-amz-checksum-sha3", "whatever"),
         ("x-amz-checksum-type", "FULL_OBJECT"),
+        ("content-md5", "XUFAKrxLKna5cZ2REBfFkg=="),
     ];
     let verified = run_plain(b"hello", &pairs).unwrap();
     assert_eq!(verified.checksum, None);
-    assert_eq!(verified.unchecked.as_deref(), Some("x-amz-checksum-sha512"));
+    assert_eq!(verified.unchecked.as_deref(), Some("x-amz-checksum-sha3"));
+    for name in [
+        "x-amz-checksum-sha3",
+        "x-amz-checksum-sha-512",
+        "x-amz-checksum-a_b",
+    ] {
+        let alone = run_plain(b"hello", &[(name, "whatever")]);
+        assert_eq!(alone, Err(Code::InvalidRequest), "{name}");
+    }
+}
+
+/// As awscrt 0.38 and hashlib compute them, over more than one block of each.
+#[test]
+fn long_bodies_in_pieces_have_the_sums_of_awss_own_runtime() {
+    let body: Vec<u8> = (0..200_000_u32).map(|i| (i * 7 % 251) as u8).collect();
+    for (algorithm, value) in [
+        (Algorithm::Xxh64, "dlxZq2Coq1c="),
+        (Algorithm::Xxh3, "5yHQI/HsfvY="),
+        (Algorithm::Xxh128, "c8YmUK6TDdXnIdAj8ex+9g=="),
+        (
+            Algorithm::Sha512,
+            "fgNlN/vlEzG0CYhz8FcnXTXRELFM/NH40N6uuA0cPpqO3iIUZmSbUOBvjxxQeOPOe4YugzBTnRceC24DyaG+jA==",
+        ),
+        (Algorithm::Md5, "kzodTLFccE/z7yVP1FrU/A=="),
+    ] {
+        for size in [1, 63, 1024, 70_000] {
+            let mut intake = plain(body.len(), &[(algorithm.header(), value)]).unwrap();
+            for piece in body.chunks(size) {
+                let mut piece = Bytes::copy_from_slice(piece);
+                while intake.push(&mut piece).unwrap().is_some() {}
+            }
+            let (_, verified) = intake.finish().unwrap();
+            assert_eq!(
+                verified.checksum,
+                Some((algorithm, value.to_owned())),
+                "{size}"
+            );
+        }
+    }
 }
 
 #[test]

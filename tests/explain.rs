@@ -461,3 +461,32 @@ fn what_cannot_be_explained_ends_with_2() {
     let output = explain(&broken, &["-t", "acme", "GET", "/"]);
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn says_when_a_condition_is_looked_at_first() {
+    let put = [
+        "-t",
+        "acme",
+        "-H",
+        "if-none-match: *",
+        "PUT",
+        "/photos/acme/x",
+    ];
+    let said = |config: &str| {
+        let output = explain(config, &put);
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), text)
+    };
+    let (status, refused) = said(CONFIG);
+    assert_eq!(status, Some(1), "{refused}");
+    assert!(refused.contains("name/cos:HeadObject"), "{refused}");
+    let may_look = CONFIG.replace("\"PutObject\"]", "\"PutObject\", \"HeadObject\"]");
+    let (status, looked) = said(&may_look);
+    assert_eq!(status, Some(0), "{looked}");
+    assert!(looked.contains("a HEAD comes first"), "{looked}");
+    let cos = CONFIG.replacen("[upstream]", "[upstream]\nsignature = \"cos\"", 1);
+    let (status, kept) = said(&cos);
+    assert_eq!(status, Some(0), "{kept}");
+    assert!(kept.contains("x-cos-forbid-overwrite"), "{kept}");
+    assert!(!kept.contains("a HEAD comes first"), "{kept}");
+}

@@ -290,6 +290,11 @@ fn digest(algorithm: Algorithm, bytes: &[u8]) -> String {
         Algorithm::Crc64Nvme => crc(CrcAlgorithm::Crc64Nvme).to_vec(),
         Algorithm::Sha1 => Sha1::digest(bytes).to_vec(),
         Algorithm::Sha256 => Sha256::digest(bytes).to_vec(),
+        Algorithm::Sha512 => sha2::Sha512::digest(bytes).to_vec(),
+        Algorithm::Md5 => md5::Md5::digest(bytes).to_vec(),
+        Algorithm::Xxh64 => xxhash_rust::xxh64::xxh64(bytes, 0).to_be_bytes().to_vec(),
+        Algorithm::Xxh3 => xxhash_rust::xxh3::xxh3_64(bytes).to_be_bytes().to_vec(),
+        Algorithm::Xxh128 => xxhash_rust::xxh3::xxh3_128(bytes).to_be_bytes().to_vec(),
     })
 }
 

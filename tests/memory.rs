@@ -17,6 +17,8 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use h2::client::Builder;
 use socket2::{Domain, SockRef, Socket, Type};
 use support::frames::{Chain, chunks, http_chunks};
@@ -266,20 +268,23 @@ fn a_chunked_upload_needs_no_memory_for_its_chunks() {
     let emulator = support::emulator();
     let program = Program::serve(&toml(cos.addr, emulator.sts_addr(), ""));
     let mut client = Client::connect(program.addr);
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, &object);
+    let crc = u32::try_from(crc).unwrap().to_be_bytes();
+    let trailer = format!("x-amz-checksum-crc32:{}", BASE64_STANDARD.encode(crc));
     let mut upload = |payload: &str, size: usize| {
         let call = Call::new(program.addr, "PUT", KEY)
             .header("transfer-encoding", "chunked")
             .header("x-amz-decoded-content-length", &object.len().to_string())
-            .header("x-amz-trailer", "x-amz-checksum-sha512")
+            .header("x-amz-trailer", "x-amz-checksum-crc32")
             .payload(payload)
             .signed_by(ACME);
         let head = call.head();
         let mut chain = Chain::new(&call, &head);
         let signer = payload.contains("HMAC").then_some(&mut chain);
         let mut body = chunks(&object, size, signer);
-        body.extend_from_slice(b"x-amz-checksum-sha512:any\r\n");
+        body.extend_from_slice(format!("{trailer}\r\n").as_bytes());
         if payload.contains("HMAC") {
-            let signature = chain.trailer("x-amz-checksum-sha512:any\n");
+            let signature = chain.trailer(&format!("{trailer}\n"));
             body.extend_from_slice(format!("x-amz-trailer-signature:{signature}\r\n").as_bytes());
         }
         body.extend_from_slice(b"\r\n");

@@ -490,8 +490,8 @@ fn rights_beyond_the_operation_need_a_grant_of_their_own() {
             Native::new(&world, "POST", "/acme/b?uploads")
                 .header("x-cos-forbid-overwrite", "true")
                 .body(""),
-            400,
-            "InvalidArgument",
+            501,
+            "NotImplemented",
         ),
     ] {
         let what = format!(
@@ -515,6 +515,27 @@ fn what_must_not_be_overwritten_is_not() {
     let once = Native::new(&world, "PUT", "/acme/a").header("x-cos-forbid-overwrite", "true");
     assert_refused(once.body("again").ask(), 409, "FileAlreadyExists");
     assert_eq!(world.stored("acme/a").unwrap(), "x");
+    let create = |world: &World, key: &str, value: &str| {
+        let create = Native::new(world, "POST", &format!("/acme/{key}?uploads"));
+        create
+            .header("x-cos-forbid-overwrite", value)
+            .body("")
+            .ask()
+    };
+    let refused = create(&world, "a", "true");
+    assert!(
+        !refused.text().contains("If-None-Match"),
+        "{}",
+        refused.text()
+    );
+    assert_refused(refused, 501, "NotImplemented");
+    create(&world, "a", "false").assert_ok();
+
+    // In its own words COS has it at the creation of an upload too (436/7746).
+    let world = World::speaking("cos");
+    world.put("/photos/acme/a", "x");
+    assert_refused(create(&world, "a", "true"), 409, "FileAlreadyExists");
+    create(&world, "b", "true").assert_ok();
 }
 
 /// The client's own words may come back to it, but for S3's names.

@@ -856,10 +856,35 @@ fn the_end_of_a_wrong_form_is_withheld() {
 }
 
 #[test]
+fn a_create_only_form_does_not_overwrite() {
+    for signature in SIGNATURES {
+        let world = World::speaking(signature);
+        let form = post(&world, "acme/once").covered("if-none-match", "*");
+        assert_eq!(form.send().status, 204, "{signature}");
+        world.put("/photos/acme/once", "kept");
+        form.refused(412, "PreconditionFailed");
+        assert_eq!(world.stored("acme/once").as_deref(), Some("kept"));
+        for (name, value) in [
+            ("if-none-match", "\"e\""),
+            ("if-match", "\"e\""),
+            ("if-unmodified-since", "Thu, 01 Jan 2026 00:00:00 GMT"),
+            ("x-amz-if-match-size", "1"),
+        ] {
+            let form = post(&world, "acme/other").covered(name, value);
+            form.refused(501, "NotImplemented");
+        }
+        assert_eq!(world.stored("acme/other"), None);
+    }
+}
+
+#[test]
 fn what_cos_does_not_call_a_success_is_none() {
     for (status, told) in [(302, 502), (304, 502), (412, 412), (503, 503)] {
         let answer = format!("HTTP/1.1 {status} So\r\nContent-Length: 0\r\n\r\n");
         let world = Scripted::new(vec![act(move |peer| {
+            let Some(look) = peer.head() else { return };
+            assert!(look.starts_with("HEAD "), "{look}");
+            peer.say("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
             let Some(head) = peer.head() else { return };
             peer.body(header_of(&head, "content-length").unwrap().parse().unwrap());
             peer.say(&answer);

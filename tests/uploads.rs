@@ -242,35 +242,166 @@ fn an_upload_of_unknown_length_is_refused_or_held_until_it_is_known() {
     assert_eq!(stored.unwrap().len(), 65_536, "the last good one");
 }
 
+/// `body` in base64 by every algorithm that S3 lists, by awscrt 0.38 and hashlib.
+const SUMS_OF_BODY: [(&str, &str); 10] = [
+    ("crc32", "26gLsg=="),
+    ("crc32c", "Jj/JUA=="),
+    ("crc64nvme", "mI+Ji1NHP80="),
+    ("md5", "hBotaJrYa9FhFEdFPCLG/A=="),
+    ("sha1", "Agg/RXngimEkJcDBoX7ket14O5Q="),
+    ("sha256", "Iw2DWNyOiJC0xY3utikS7i8gNXrpKlzIYbmOaP4xrLU="),
+    (
+        "sha512",
+        "VRDrvaXtTaAHxVpi/XB1xyLsAx8HOY7z6QubUOD+lQmFR2xHRBTSs4bo8IzVBftQa1KABqMKv+nKDrC2e352Cw==",
+    ),
+    ("xxhash64", "MXJKtDE9LQ8="),
+    ("xxhash3", "hPLI7hh/4fo="),
+    ("xxhash128", "F3rvzP+m90rL8cSX6sduEA=="),
+];
+
+/// Uploads a body with the checksum `name: value`.
+type Put<'a> = &'a dyn Fn(&str, &str, &str) -> Reply;
+
+/// A body in one `aws-chunked` chunk with the trailer `name: value`.
+fn with_trailer(world: &World, object: &[u8], name: &str, value: &str) -> Reply {
+    let length = object.len();
+    let body = [
+        format!("{length:x}\r\n").as_bytes(),
+        object,
+        format!("\r\n0\r\n{name}:{value}\r\n\r\n").as_bytes(),
+    ]
+    .concat();
+    let mut call = trailer_call(world, object);
+    call.headers.retain(|(name, _)| name != "x-amz-trailer");
+    let call = call
+        .header("x-amz-trailer", name)
+        .header("content-length", &body.len().to_string());
+    send(&call, &body)
+}
+
 #[test]
-fn a_checksum_of_an_unknown_algorithm_passes_and_the_log_names_it() {
+fn every_algorithm_is_verified_in_header_trailer_and_query() {
     let world = World::new();
-    for name in ["sha512", "md5", "xxhash64", "xxhash3", "xxhash128"] {
+    let in_header = |body: &str, name: &str, value: &str| {
+        let call = world.signed("PUT", KEY).header(name, value).body(body);
+        call.payload("UNSIGNED-PAYLOAD").ask()
+    };
+    let in_query = |body: &str, name: &str, value: &str| {
+        let encoded = value.replace('+', "%2B").replace('/', "%2F");
+        presigned(&world, &format!("{name}={encoded}"), body.as_bytes()).ask()
+    };
+    let in_trailer =
+        |body: &str, name: &str, value: &str| with_trailer(&world, body.as_bytes(), name, value);
+    let places: [Put<'_>; 3] = [&in_header, &in_query, &in_trailer];
+    for (name, value) in SUMS_OF_BODY {
         let header = format!("x-amz-checksum-{name}");
-        let call = world.signed("PUT", KEY).header(&header, "cannot be judged");
-        let reply = call.body("body").ask();
-        assert_eq!(reply.assert_ok().header(&header), None);
-        let says = format!("\"unchecked_checksum\":\"{header}\"");
-        world.gateway.log.assert_says(&says);
-    }
-    for length in [5, 300_000] {
-        let object = object(length);
-        let name = format!("x-amz-checksum-xxhash{length}");
-        let (head, end) = (
-            format!("{length:x}\r\n"),
-            format!("\r\n0\r\n{name}:any\r\n\r\n"),
-        );
-        let body = [head.as_bytes(), &object, end.as_bytes()].concat();
-        let mut call = trailer_call(&world, &object);
-        call.headers.retain(|(name, _)| name != "x-amz-trailer");
-        let call = call
-            .header("x-amz-trailer", &name)
-            .header("content-length", &body.len().to_string());
-        send(&call, &body).assert_ok();
-        let says = format!("\"unchecked_checksum\":\"{name}\"");
-        world.gateway.log.assert_says(&says);
+        for place in places {
+            place("Body", &header, value).assert_error(400, "BadDigest");
+            for malformed in ["AAAA", "not base64", "AAAAAAAAAAAAAAAAAAAA"] {
+                place("body", &header, malformed).assert_error(400, "InvalidRequest");
+            }
+            assert_eq!(world.stored(STORED), None, "{name}");
+            let reply = place("body", &header, value);
+            assert_eq!(reply.assert_ok().header(&header), Some(value));
+            assert_eq!(world.stored(STORED).as_deref(), Some("body"));
+            world.ask("DELETE", KEY).assert_ok();
+        }
     }
     assert_cos_knows_no_checksum(&world);
+}
+
+#[test]
+fn rejects_an_unknown_algorithm_that_is_the_only_check() {
+    let world = World::new();
+    let name = "x-amz-checksum-sha3-256";
+    let header = |payload: &str| {
+        let call = world.signed("PUT", KEY).header(name, "any").body("body");
+        call.payload(payload)
+    };
+    let unsigned = header("UNSIGNED-PAYLOAD").ask();
+    unsigned.assert_error(400, "InvalidRequest");
+    assert!(unsigned.text().contains(name), "{}", unsigned.text());
+    assert!(unsigned.text().contains("XXHASH128"), "{}", unsigned.text());
+    let query = presigned(&world, &format!("{name}=any"), b"body").ask();
+    query.assert_error(400, "InvalidRequest");
+    with_trailer(&world, &object(300_000), name, "any").assert_error(400, "InvalidRequest");
+    let form = world.signed("POST", "/photos?delete").header(name, "any");
+    let form = form.body("<Delete><Object><Key>acme/k</Key></Object></Delete>");
+    form.payload("UNSIGNED-PAYLOAD")
+        .ask()
+        .assert_error(400, "InvalidRequest");
+    assert_eq!(world.upstream_requests(), 0);
+
+    let says = format!("\"unchecked_checksum\":\"{name}\"");
+    let hashed = header(&sha256_hex(b"body")).ask();
+    assert_eq!(hashed.assert_ok().header(name), None);
+    world.gateway.log.assert_says(&says);
+    header("UNSIGNED-PAYLOAD")
+        .header("content-md5", &support::md5_base64(b"body"))
+        .ask()
+        .assert_ok();
+    assert_cos_knows_no_checksum(&world);
+}
+
+#[test]
+fn the_checksum_of_a_document_is_verified() {
+    let tags = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>";
+    let delete = "<Delete><Object><Key>acme/k</Key></Object></Delete>";
+    for signature in support::SIGNATURES {
+        let world = World::speaking(signature);
+        world.put(KEY, "kept");
+        for (method, target, xml) in [
+            ("PUT", "/photos/acme/k?tagging", tags),
+            ("POST", "/photos?delete", delete),
+        ] {
+            let seen = world.upstream_requests();
+            let call = |value: &str| {
+                let call = world.signed(method, target).body(xml);
+                call.header("x-amz-checksum-crc32", value).ask()
+            };
+            call(&crc32(b"another")).assert_error(400, "BadDigest");
+            call("AAAA").assert_error(400, "InvalidRequest");
+            let both = world.signed(method, target).body(xml);
+            both.header("x-amz-checksum-crc32", &crc32(xml.as_bytes()))
+                .header("x-amz-checksum-sha256", "AAAA")
+                .ask()
+                .assert_error(400, "InvalidRequest");
+            let announced = world.signed(method, target).body(xml);
+            announced
+                .header("x-amz-trailer", "x-amz-checksum-crc32")
+                .ask()
+                .assert_error(400, "MalformedTrailerError");
+            assert_eq!(world.upstream_requests(), seen);
+            call(&crc32(xml.as_bytes())).assert_ok();
+        }
+        assert_eq!(world.stored(STORED), None);
+        assert_cos_knows_no_checksum(&world);
+    }
+}
+
+/// It is the checksum of the object, or is made of those of its parts.
+#[test]
+fn rejects_a_malformed_checksum_of_a_completed_upload() {
+    let world = World::new();
+    let complete = |value: &str| {
+        let xml = "<CompleteMultipartUpload><Part><ETag>e</ETag><PartNumber>1</PartNumber></Part></CompleteMultipartUpload>";
+        let call = world.signed("POST", &format!("{KEY}?uploadId=u"));
+        call.header("x-amz-checksum-crc32", value).body(xml).ask()
+    };
+    for value in [
+        "",
+        "AAAA",
+        "AAAAAA==-",
+        "AAAAAA==-x",
+        "AAAAAA==-1-1",
+        "AAAA-1",
+    ] {
+        complete(value).assert_error(400, "InvalidRequest");
+    }
+    assert_eq!(world.upstream_requests(), 0);
+    for value in ["AAAAAA==", "AAAAAA==-10"] {
+        complete(value).assert_error(404, "NoSuchUpload");
+    }
 }
 
 #[test]
@@ -300,7 +431,7 @@ fn a_checksum_in_a_presigned_query_is_checked_like_a_header() {
     let seen = world.upstream_requests();
     for (more, name, value) in [
         (&named, "x-amz-checksum-crc32", crc32(b"another")),
-        (&named, "x-amz-checksum-sha512", "any".to_owned()),
+        (&named, "x-amz-checksum-sha3", "any".to_owned()),
         (
             &format!("{named}&X-Amz-Checksum-Crc32={good}"),
             "x-a",
@@ -334,6 +465,10 @@ fn the_checksum_of_nothing_in_a_presigned_query_says_nothing_of_the_body() {
             "x-amz-checksum-sha256",
             "47DEQpj8HBSa%2B%2FTImW%2B5JCeuQeRkm5NMpJWZG3hSuFU%3D",
         ),
+        ("x-amz-checksum-md5", "1B2M2Y8AsgTpgAmY7PhCfg%3D%3D"),
+        ("x-amz-checksum-xxhash64", "70bbN1HY6Zk%3D"),
+        ("x-amz-checksum-xxhash3", "LQaABTjTlMI%3D"),
+        ("x-amz-checksum-xxhash128", "maoG0wFHmNhgAcMkRo1Jfw%3D%3D"),
     ] {
         let more = format!("{name}={value}&x-amz-sdk-checksum-algorithm=CRC32&x-id=PutObject");
         let reply = presigned(&world, &more, b"a body that nobody knew").ask();

@@ -21,8 +21,9 @@ use s3s::dto::{
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use crate::emulator::convert::{
-    Conditions, attributes_of, conditions_of, copy_source, crc_header, etag, forbids_overwrite,
-    owner, parse_tags, slice, source_conditions_of, stamp, tag_set, unversioned, verify_md5,
+    attributes_of, check_overwrite, conditions_of, copy_source, crc_header, etag,
+    forbids_overwrite, owner, parse_tags, slice, source_conditions_of, stamp, tag_set, unversioned,
+    verify_md5,
 };
 use crate::emulator::gate::{Asked, DeniedKeys};
 use crate::emulator::store::transfer::{FileBody, Received};
@@ -124,12 +125,7 @@ impl S3 for Operations {
         req: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
         self.bucket(&req.input.bucket)?;
-        let conditions = Conditions {
-            forbid_overwrite: forbids_overwrite(&req.headers),
-            if_match: req.input.if_match.clone(),
-            if_none_match: req.input.if_none_match.clone(),
-            ..Default::default()
-        };
+        let forbids = forbids_overwrite(&req)?;
         let mut input = req.input;
         let attributes = attributes_of!(input, parse_tags(input.tagging.as_deref())?);
         let received = self
@@ -137,7 +133,7 @@ impl S3 for Operations {
             .receive(input.body.take(), input.content_length)
             .await?;
         verify_md5(input.content_md5.as_deref(), &received.md5)?;
-        let condition = |there: Option<&Stored>| conditions.check_write(there);
+        let condition = |there: Option<&Stored>| check_overwrite(forbids, there);
         let object = self.store.put_object(
             &input.bucket,
             &input.key,
@@ -272,7 +268,7 @@ impl S3 for Operations {
         req: S3Request<CopyObjectInput>,
     ) -> S3Result<S3Response<CopyObjectOutput>> {
         self.bucket(&req.input.bucket)?;
-        let forbid_overwrite = forbids_overwrite(&req.headers);
+        let forbids = forbids_overwrite(&req)?;
         let input = req.input;
         let (from_bucket, from_key) = copy_source(&input.copy_source)?;
         let (source, file) = self.store.open_object(from_bucket, from_key)?;
@@ -307,11 +303,7 @@ impl S3 for Operations {
         };
         attributes.storage_class = input.storage_class.map(|class| class.as_str().to_owned());
         let received = copy(&self.store, file, 0, source.size).await?;
-        let conditions = Conditions {
-            forbid_overwrite,
-            ..Default::default()
-        };
-        let condition = |there: Option<&Stored>| conditions.check_write(there);
+        let condition = |there: Option<&Stored>| check_overwrite(forbids, there);
         let object = self.store.put_object(
             &input.bucket,
             &input.key,

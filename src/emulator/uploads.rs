@@ -11,8 +11,8 @@ use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
 use crate::emulator::clock;
 use crate::emulator::convert::{
-    Conditions, attributes_of, copy_source, crc_header, etag, forbids_overwrite, parse_tags, slice,
-    source_conditions_of, stamp, verify_md5,
+    attributes_of, check_overwrite, copy_source, crc_header, etag, forbids_overwrite, parse_tags,
+    slice, source_conditions_of, stamp, verify_md5,
 };
 use crate::emulator::s3::{asked, copy};
 use crate::emulator::store::multipart::{Part as StoredPart, Upload};
@@ -28,15 +28,10 @@ pub(super) fn create(
     store: &Store,
     req: S3Request<CreateMultipartUploadInput>,
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-    let forbid_overwrite = forbids_overwrite(&req.headers);
+    let forbids = forbids_overwrite(&req)?;
     let input = req.input;
-    if forbid_overwrite && let Ok(there) = store.object(&input.bucket, &input.key) {
-        Conditions {
-            forbid_overwrite,
-            ..Default::default()
-        }
-        .check_write(Some(&there))?;
-    }
+    let there = store.object(&input.bucket, &input.key);
+    check_overwrite(forbids, there.ok().as_deref())?;
     let attributes = attributes_of!(input, parse_tags(input.tagging.as_deref())?);
     let id = store.create_upload(&input.bucket, &input.key, attributes, clock())?;
     Ok(S3Response::new(CreateMultipartUploadOutput {
@@ -107,12 +102,7 @@ pub(super) async fn complete(
     store: &Arc<Store>,
     req: S3Request<CompleteMultipartUploadInput>,
 ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-    let conditions = Conditions {
-        forbid_overwrite: forbids_overwrite(&req.headers),
-        if_match: req.input.if_match.clone(),
-        if_none_match: req.input.if_none_match.clone(),
-        ..Default::default()
-    };
+    let forbids = forbids_overwrite(&req)?;
     let host = asked(&req)?.host.clone();
     let input = req.input;
     let upload = store.find_upload(&input.bucket, &input.key, &input.upload_id)?;
@@ -123,7 +113,7 @@ pub(super) async fn complete(
     let parts = chosen_parts(&upload, &listed)?;
     let (store, bucket) = (Arc::clone(store), input.bucket.clone());
     let join = move || {
-        let condition = |there: Option<&Stored>| conditions.check_write(there);
+        let condition = |there: Option<&Stored>| check_overwrite(forbids, there);
         store.complete_upload(&bucket, &upload, &parts, clock(), condition)
     };
     let object = tokio::task::spawn_blocking(join)

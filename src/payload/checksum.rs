@@ -1,6 +1,10 @@
 //! The digests that a client names of its object: computed over the decoded bytes, compared at the end.
 //!
-//! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html>
+//! [`Algorithm`] has all that S3's reference lists (the type `Checksum`, and AWS's Checking object
+//! integrity in Amazon S3). Each value is the digest in base64; CRCs and xxHashes are big-endian, as
+//! botocore and the AWS Common Runtime write them.
+//!
+//! <https://docs.aws.amazon.com/AmazonS3/latest/API/API_Checksum.html>
 
 use std::fmt;
 
@@ -10,9 +14,11 @@ use crc_fast::CrcAlgorithm;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use md5::Md5;
 use sha1::Sha1;
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
+use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh64::Xxh64;
 
-use super::{Declared, Mode, PayloadError};
+use super::{Declared, PayloadError};
 use crate::s3::{Code, Query, S3Error};
 
 const PREFIX: &str = "x-amz-checksum-";
@@ -30,10 +36,20 @@ pub enum Algorithm {
     Crc32c,
     /// CRC-64/NVME.
     Crc64Nvme,
+    /// MD5, as a checksum of its own beside `Content-MD5`.
+    Md5,
     /// SHA-1.
     Sha1,
     /// SHA-256.
     Sha256,
+    /// SHA-512.
+    Sha512,
+    /// XXH64, seed 0.
+    Xxh64,
+    /// XXH3, 64 bits, seed 0.
+    Xxh3,
+    /// XXH3, 128 bits, seed 0.
+    Xxh128,
 }
 
 /// The name of a checksum's header or trailer, in lower case.
@@ -74,25 +90,45 @@ struct Checksum {
     expected: Option<Vec<u8>>,
 }
 
-/// Only those that are needed run. Boxed: together they are a kilobyte, and are moved with the upload.
-#[derive(Clone, Debug, Default)]
+/// Only those that are needed run. Boxed: together they are two kilobytes, and are moved with the upload.
+#[derive(Clone, Default)]
 struct Digests {
     crc: Option<Box<crc_fast::Digest>>,
     crc64_ecma: Option<Box<crc_fast::Digest>>,
     md5: Option<Box<Md5>>,
     sha1: Option<Box<Sha1>>,
     sha256: Option<Box<Sha256>>,
+    sha512: Option<Box<Sha512>>,
+    xxh64: Option<Box<Xxh64>>,
+    /// Of both lengths: the state is the same.
+    xxh3: Option<Box<Xxh3>>,
 }
 
 impl Algorithm {
     /// Every algorithm.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 10] = [
         Self::Crc32,
         Self::Crc32c,
         Self::Crc64Nvme,
+        Self::Md5,
         Self::Sha1,
         Self::Sha256,
+        Self::Sha512,
+        Self::Xxh64,
+        Self::Xxh3,
+        Self::Xxh128,
     ];
+
+    /// Finds an algorithm by its [`Algorithm::name`], in either letter case.
+    pub fn named(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|algorithm| algorithm.name().eq_ignore_ascii_case(name))
+    }
+
+    /// The names of all of them, for an error.
+    pub fn list() -> String {
+        Self::ALL.map(Self::name).join(", ")
+    }
 
     /// Its header or trailer, in lower case.
     pub fn header(self) -> &'static str {
@@ -100,8 +136,13 @@ impl Algorithm {
             Self::Crc32 => "x-amz-checksum-crc32",
             Self::Crc32c => "x-amz-checksum-crc32c",
             Self::Crc64Nvme => "x-amz-checksum-crc64nvme",
+            Self::Md5 => "x-amz-checksum-md5",
             Self::Sha1 => "x-amz-checksum-sha1",
             Self::Sha256 => "x-amz-checksum-sha256",
+            Self::Sha512 => "x-amz-checksum-sha512",
+            Self::Xxh64 => "x-amz-checksum-xxhash64",
+            Self::Xxh3 => "x-amz-checksum-xxhash3",
+            Self::Xxh128 => "x-amz-checksum-xxhash128",
         }
     }
 
@@ -111,8 +152,13 @@ impl Algorithm {
             Self::Crc32 => "CRC32",
             Self::Crc32c => "CRC32C",
             Self::Crc64Nvme => "CRC64NVME",
+            Self::Md5 => "MD5",
             Self::Sha1 => "SHA1",
             Self::Sha256 => "SHA256",
+            Self::Sha512 => "SHA512",
+            Self::Xxh64 => "XXHASH64",
+            Self::Xxh3 => "XXHASH3",
+            Self::Xxh128 => "XXHASH128",
         }
     }
 
@@ -120,19 +166,19 @@ impl Algorithm {
     fn size(self) -> usize {
         match self {
             Self::Crc32 | Self::Crc32c => 4,
-            Self::Crc64Nvme => 8,
+            Self::Crc64Nvme | Self::Xxh64 | Self::Xxh3 => 8,
+            Self::Md5 | Self::Xxh128 => 16,
             Self::Sha1 => 20,
             Self::Sha256 => 32,
+            Self::Sha512 => 64,
         }
     }
 
     /// Whether `value` is the checksum of no bytes at all.
     fn is_of_nothing(self, value: &[u8]) -> bool {
-        match self {
-            Self::Crc32 | Self::Crc32c | Self::Crc64Nvme => value.iter().all(|byte| *byte == 0),
-            Self::Sha1 => value == &Sha1::digest(b"")[..],
-            Self::Sha256 => value == &Sha256::digest(b"")[..],
-        }
+        let mut digests = Digests::default();
+        digests.run(self);
+        digests.value(self).as_deref() == Some(value)
     }
 
     fn decode(self, text: &str) -> Option<Vec<u8>> {
@@ -145,7 +191,8 @@ impl ChecksumName {
     /// Reads a lower-case header name; `None` when it names no checksum.
     pub fn parse(header: &str) -> Option<Self> {
         let suffix = header.strip_prefix(PREFIX)?;
-        if NOT_CHECKSUMS.contains(&suffix) || !suffix.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if NOT_CHECKSUMS.contains(&suffix) || !suffix.bytes().all(fits) {
             return None;
         }
         (!suffix.is_empty()).then(|| Self {
@@ -159,17 +206,10 @@ impl ChecksumName {
         &self.header
     }
 
-    /// The algorithm; `None` for one that is not verified here, such as SHA-512.
+    /// The algorithm; `None` for one that is not known here.
     pub fn algorithm(&self) -> Option<Algorithm> {
         self.algorithm
     }
-}
-
-/// The checksum that `headers` name, where none is checked: those of a completed upload are of an object
-/// whose parts came before.
-pub fn unchecked(headers: &HeaderMap) -> Option<String> {
-    let mut names = headers.keys().map(HeaderName::as_str);
-    names.find_map(|name| Some(ChecksumName::parse(name)?.header))
 }
 
 impl fmt::Display for ChecksumName {
@@ -207,26 +247,58 @@ impl Checks {
                  x-amz-trailer headers were found.",
             ));
         }
+        Self::of(declared, headers, checksum, unchecked)
+    }
+
+    /// The checks of the document that completes an upload. A checksum in its head is of the whole
+    /// object, whose parts came before and are not here any more: it must be a value of its algorithm,
+    /// and is not verified. One that is made of the checksums of the parts may end in `-` and their number.
+    pub fn of_completion(declared: &Declared, headers: &HeaderMap) -> Result<Self, S3Error> {
+        let mut unchecked = None;
+        for (header, value) in headers {
+            let Some(name) = ChecksumName::parse(header.as_str()) else {
+                continue;
+            };
+            let text = value.to_str().ok();
+            let (sum, parts) = match text.and_then(|text| text.split_once('-')) {
+                Some((sum, parts)) => (Some(sum), parts),
+                None => (text, "1"),
+            };
+            let is_count = !parts.is_empty() && parts.bytes().all(|byte| byte.is_ascii_digit());
+            let claimed = Checksum::claimed(name, sum.filter(|_| is_count))?;
+            if unchecked.replace(claimed.name.header).is_some() {
+                return Err(several_checksums());
+            }
+        }
+        Self::of(declared, headers, None, unchecked)
+    }
+
+    fn of(
+        declared: &Declared,
+        headers: &HeaderMap,
+        checksum: Option<Checksum>,
+        unchecked: Option<String>,
+    ) -> Result<Self, S3Error> {
         let md5 = content_md5(headers)?;
-        let sha256 = match declared.mode {
-            Mode::Sha256(hash) => Some(hash),
-            _ => None,
-        };
-        let algorithm = checksum.as_ref().and_then(|c| c.name.algorithm);
-        let crc = match algorithm {
-            Some(Algorithm::Crc32) => Some(CrcAlgorithm::Crc32IsoHdlc),
-            Some(Algorithm::Crc32c) => Some(CrcAlgorithm::Crc32Iscsi),
-            Some(Algorithm::Crc64Nvme) => Some(CrcAlgorithm::Crc64Nvme),
-            Some(Algorithm::Sha1 | Algorithm::Sha256) | None => None,
-        };
-        let hashes = sha256.is_some() || algorithm == Some(Algorithm::Sha256);
-        let digests = Digests {
-            crc: crc.map(|crc| Box::new(crc_fast::Digest::new(crc))),
-            crc64_ecma: None,
-            md5: md5.map(|_| Box::default()),
-            sha1: (algorithm == Some(Algorithm::Sha1)).then(Box::default),
-            sha256: hashes.then(Box::default),
-        };
+        let sha256 = declared.mode.sha256();
+        if let Some(Checksum { name, .. }) = &checksum
+            && name.algorithm.is_none()
+            && md5.is_none()
+            && sha256.is_none()
+            && !declared.mode.signs_chunks()
+        {
+            return Err(only_check_unknown(name));
+        }
+        let mut digests = Digests::default();
+        if md5.is_some() {
+            digests.run(Algorithm::Md5);
+        }
+        if sha256.is_some() {
+            digests.run(Algorithm::Sha256);
+        }
+        if let Some(algorithm) = checksum.as_ref().and_then(|c| c.name.algorithm) {
+            digests.run(algorithm);
+        }
         Ok(Self {
             checksum,
             md5,
@@ -253,22 +325,7 @@ impl Checks {
 
     /// Takes the next bytes of the object.
     pub fn update(&mut self, data: &[u8]) {
-        let digests = &mut self.digests;
-        if let Some(crc) = &mut digests.crc {
-            crc.update(data);
-        }
-        if let Some(crc) = &mut digests.crc64_ecma {
-            crc.update(data);
-        }
-        if let Some(md5) = &mut digests.md5 {
-            md5.update(data);
-        }
-        if let Some(sha1) = &mut digests.sha1 {
-            sha1.update(data);
-        }
-        if let Some(sha256) = &mut digests.sha256 {
-            sha256.update(data);
-        }
+        self.digests.update(data);
     }
 
     /// Compares all of them. `trailer` is the value of the announced trailer.
@@ -350,7 +407,50 @@ impl Checksum {
 }
 
 impl Digests {
-    /// The value of a digest that has run, big-endian as S3 writes a CRC.
+    /// Lets the digest of `algorithm` run, too.
+    fn run(&mut self, algorithm: Algorithm) {
+        let mut crc = |crc| self.crc = Some(Box::new(crc_fast::Digest::new(crc)));
+        match algorithm {
+            Algorithm::Crc32 => crc(CrcAlgorithm::Crc32IsoHdlc),
+            Algorithm::Crc32c => crc(CrcAlgorithm::Crc32Iscsi),
+            Algorithm::Crc64Nvme => crc(CrcAlgorithm::Crc64Nvme),
+            Algorithm::Md5 => self.md5 = Some(Box::default()),
+            Algorithm::Sha1 => self.sha1 = Some(Box::default()),
+            Algorithm::Sha256 => self.sha256 = Some(Box::default()),
+            Algorithm::Sha512 => self.sha512 = Some(Box::default()),
+            Algorithm::Xxh64 => self.xxh64 = Some(Box::new(Xxh64::new(0))),
+            Algorithm::Xxh3 | Algorithm::Xxh128 => self.xxh3 = Some(Box::new(Xxh3::new())),
+        }
+    }
+
+    fn update(&mut self, data: &[u8]) {
+        if let Some(crc) = &mut self.crc {
+            crc.update(data);
+        }
+        if let Some(crc) = &mut self.crc64_ecma {
+            crc.update(data);
+        }
+        if let Some(md5) = &mut self.md5 {
+            md5.update(data);
+        }
+        if let Some(sha1) = &mut self.sha1 {
+            sha1.update(data);
+        }
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(data);
+        }
+        if let Some(sha512) = &mut self.sha512 {
+            sha512.update(data);
+        }
+        if let Some(xxh64) = &mut self.xxh64 {
+            xxh64.update(data);
+        }
+        if let Some(xxh3) = &mut self.xxh3 {
+            xxh3.update(data);
+        }
+    }
+
+    /// The value of a digest that has run, big-endian as S3 writes numbers.
     fn value(&self, algorithm: Algorithm) -> Option<Vec<u8>> {
         let crc = || self.crc.as_ref().map(|crc| crc.finalize().to_be_bytes());
         match algorithm {
@@ -358,9 +458,29 @@ impl Digests {
                 crc().map(|[_, _, _, _, low @ ..]| low.to_vec())
             }
             Algorithm::Crc64Nvme => crc().map(|value| value.to_vec()),
+            Algorithm::Md5 => self.md5.as_ref().map(|d| d.clone().finalize().to_vec()),
             Algorithm::Sha1 => self.sha1.as_ref().map(|d| d.clone().finalize().to_vec()),
             Algorithm::Sha256 => self.sha256.as_ref().map(|d| d.clone().finalize().to_vec()),
+            Algorithm::Sha512 => self.sha512.as_ref().map(|d| d.clone().finalize().to_vec()),
+            Algorithm::Xxh64 => self
+                .xxh64
+                .as_ref()
+                .map(|d| d.digest().to_be_bytes().to_vec()),
+            Algorithm::Xxh3 => self
+                .xxh3
+                .as_ref()
+                .map(|d| d.digest().to_be_bytes().to_vec()),
+            Algorithm::Xxh128 => {
+                let xxh3 = self.xxh3.as_ref();
+                xxh3.map(|d| d.digest128().to_be_bytes().to_vec())
+            }
         }
+    }
+}
+
+impl fmt::Debug for Digests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digests") // of states that say nothing
     }
 }
 
@@ -396,6 +516,17 @@ fn hoisted_checksum(query: &Query<'_>) -> Result<Option<Checksum>, S3Error> {
         return Err(several_checksums());
     }
     Ok(found)
+}
+
+/// A body whose only check is one that cannot be made would be stored whatever became of it.
+fn only_check_unknown(name: &ChecksumName) -> S3Error {
+    S3Error::new(
+        Code::InvalidRequest,
+        format!(
+            "{name} is the only check of the body, and its algorithm is not known. Use one of {}.",
+            Algorithm::list()
+        ),
+    )
 }
 
 fn several_checksums() -> S3Error {

@@ -2,10 +2,7 @@
 
 use std::rc::Rc;
 
-use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH,
-    TRANSFER_ENCODING,
-};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
@@ -27,7 +24,7 @@ use crate::payload::checksum::Verified;
 use crate::payload::compare_stored;
 use crate::rewrite::listing::AnswerRewriter;
 use crate::rewrite::{self, UpstreamRequest};
-use crate::s3::{Code, Fault, Operation, S3Error, xml};
+use crate::s3::{Code, Fault, Operation, S3Error, conditions, xml};
 use crate::shape::Shaper;
 use crate::tenant::Permit;
 use crate::tenant::limits::Way;
@@ -63,9 +60,7 @@ impl Proxy {
             return Ok(delete_result(xml::DeleteResult::default(), &outgoing));
         }
         let entry = self.shared.credentials.entry_of(permit.tenant())?;
-        let conditional = [IF_MATCH, IF_NONE_MATCH]
-            .iter()
-            .any(|name| head.headers.contains_key(name));
+        let conditional = conditions::depends_on_target(&head.headers);
         let mut tries = Tries::of(operation, conditional);
         self.budget.earn();
         let mut fresh = Some(fresh);

@@ -62,13 +62,14 @@ impl Proxy {
         exit.at(Step::Rewrite);
         let put_head = head_of_put(put.headers)?;
         let fresh = rewrite::request(&permit, &put_head, &self.config().upstream)?; // rewritten
+        let gauge = exit.gauge();
+        Box::pin(self.look_first(&permit, &put_head, &gauge, exit)).await?; // its conditions hold
         exit.at(Step::Payload);
         let rest = content_length(head).and_then(|length| length.checked_sub(form.file_at()));
         let rest = rest.ok_or_else(FormReader::ended)?;
         let _share = self.share_of_memory(rest, &caller)?;
         let arriving = self.in_time(file(incoming, read, rest, &boundary)).await?;
         sender.length.check(arriving.length())?; // as long as the policy lets it be
-        let gauge = exit.gauge();
         let body = self.object(&permit, &put_head, arriving, &caller, &gauge);
         let body = body.await?; // checked as it streams
         exit.body(&body);

@@ -39,6 +39,7 @@ mod exit;
 mod form;
 mod gather_budget;
 mod local;
+mod look;
 mod payload;
 mod retry;
 mod sign;
@@ -342,6 +343,7 @@ impl Proxy {
         }
         exit.at(Step::Rewrite);
         let fresh = rewrite::request(&permit, said, &self.config().upstream)?; // rewritten
+        Box::pin(self.look_first(&permit, said, gauge, exit)).await?; // its conditions hold
         exit.at(Step::Payload);
         let body = self.payload(&permit, said, body, &caller, gauge).await?; // checked as it streams
         exit.body(&body);

@@ -7,7 +7,6 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::Version;
-use http::header::HeaderName;
 use http::request::Parts;
 use hyper::body::{Body as _, Incoming};
 use md5::{Digest as _, Md5};
@@ -19,15 +18,13 @@ use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
 use crate::config::StoredCheck;
 use crate::counted::Gauge;
 use crate::observe::Event;
-use crate::payload::checksum::{self, Checks, Verified};
-use crate::payload::{Declared, FormFile, Intake, Mode, PayloadError};
+use crate::payload::checksum::{Checks, Verified};
+use crate::payload::{Declared, FormFile, Framing, Intake, Mode, PayloadError};
 use crate::s3::request::{MAX_OBJECT_BYTES, content_length, too_large};
 use crate::s3::{Code, ObjectKey, Operation, S3Error, xml};
 use crate::shape::{self, Shaper};
 use crate::tenant::limits::Way;
 use crate::tenant::{Authenticated, Permit, Tenant};
-
-const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
 /// An object on its way from the client.
 #[derive(Debug)]
@@ -97,6 +94,11 @@ impl Outgoing {
         }
     }
 
+    /// No body.
+    pub(super) fn empty() -> Self {
+        Self::new(body::Request::Empty)
+    }
+
     /// What was verified of an object, once all of it has been.
     pub(super) fn verified(&self) -> Option<Verified> {
         let streamed = || self.body.upload()?.borrow().verified().cloned();
@@ -139,14 +141,17 @@ impl Proxy {
             let length = content_length(head).and_then(|length| usize::try_from(length).ok());
             let bytes = length.map_or(most, |length| length.min(most));
             let hold = self.hold(caller, bytes)?;
-            let document = Box::pin(self.xml_body(head, incoming, caller.payload())).await?;
+            let checks = document_checks(permit, head, caller.payload())?;
+            let read = Box::pin(self.xml_body(head, incoming, checks)).await;
+            let (document, verified) = read?;
             charge(caller.tenant(), &document);
-            let verified = checksum::unchecked(&head.headers).map(|name| Verified {
-                unchecked: Some(name),
+            // The answer repeats only the checksum of an object.
+            let verified = Verified {
+                unchecked: verified.unchecked,
                 ..Verified::default()
-            });
+            };
             return Ok(Outgoing {
-                verified,
+                verified: Some(verified),
                 _hold: Some(hold),
                 ..self.rebuild(permit, &document)?
             });
@@ -157,8 +162,8 @@ impl Proxy {
             let any = || S3Error::new(Code::InvalidRequest, "This operation takes no body.");
             Box::pin(self.gather(incoming, head.version, 0, any)).await?;
         }
-        check_sha256(b"", caller.payload())?;
-        Ok(Outgoing::new(body::Request::Empty))
+        check_no_body(caller.payload())?;
+        Ok(Outgoing::empty())
     }
 
     /// An object or a part, in whatever form the client sends it: COS gets its plain bytes.
@@ -284,8 +289,8 @@ impl Proxy {
         &self,
         head: &Parts,
         incoming: Incoming,
-        payload: Mode,
-    ) -> Result<Bytes, S3Error> {
+        mut checks: Checks,
+    ) -> Result<(Bytes, Verified), S3Error> {
         let most = self.config().server.limits.xml_bytes;
         let body = self
             .gather(incoming, head.version, most, || {
@@ -295,9 +300,9 @@ impl Proxy {
                 )
             })
             .await?;
-        check_sha256(&body, payload)?;
-        check_md5(&body, head)?;
-        Ok(body)
+        checks.update(&body);
+        let verified = checks.finish(None)?;
+        Ok((body, verified))
     }
 
     /// The share of memory of a gathered body.
@@ -351,7 +356,7 @@ impl Proxy {
                     objects: allowed.into_iter().map(upstream).collect(),
                 };
                 let mut outgoing = if allowed.objects.is_empty() {
-                    Outgoing::new(body::Request::Empty)
+                    Outgoing::empty()
                 } else {
                     Outgoing::document(allowed.to_xml())
                 };
@@ -374,42 +379,46 @@ fn charge(tenant: &Tenant, body: &Bytes) {
     }
 }
 
-fn check_sha256(body: &[u8], payload: Mode) -> Result<(), S3Error> {
+/// All that a head says of the XML that comes with it.
+fn document_checks(
+    permit: &Permit<'_, '_>,
+    head: &Parts,
+    payload: Mode,
+) -> Result<Checks, S3Error> {
+    check_plain(payload)?;
+    let declared = Declared::read(payload, &head.headers)?;
+    if declared.framing == Framing::AwsChunked {
+        return Err(not_an_object("aws-chunked."));
+    }
+    let asked = permit.request();
+    if asked.operation == Operation::CompleteMultipartUpload {
+        return Checks::of_completion(&declared, &head.headers);
+    }
+    Checks::read(&declared, &head.headers, &asked.query)
+}
+
+/// Refuses the modes that only objects and parts have.
+fn check_plain(payload: Mode) -> Result<(), S3Error> {
     match payload {
-        Mode::Sha256(expected) if Sha256::digest(body)[..] != expected => {
-            Err(UploadFailure::Payload(PayloadError::Sha256Mismatch).into())
-        }
         Mode::Sha256(_) | Mode::Unsigned => Ok(()),
         Mode::StreamingSigned | Mode::StreamingSignedTrailer | Mode::StreamingUnsignedTrailer => {
-            Err(S3Error::new(
-                Code::InvalidArgument,
-                "Only objects and parts are sent with a STREAMING-… x-amz-content-sha256.",
-            )
-            .close())
+            Err(not_an_object("with a STREAMING-… x-amz-content-sha256."))
         }
     }
 }
 
-/// A `Content-MD5` that the client sent itself.
-fn check_md5(body: &[u8], head: &Parts) -> Result<(), S3Error> {
-    let Some(expected) = head.headers.get(CONTENT_MD5) else {
-        return Ok(());
-    };
-    let expected = BASE64_STANDARD
-        .decode(expected)
-        .ok()
-        .filter(|md5| md5.len() == 16);
-    let Some(expected) = expected else {
-        return Err(S3Error::new(
-            Code::InvalidDigest,
-            "The Content-MD5 you specified is not valid.",
-        ));
-    };
-    if Md5::digest(body).as_slice() != expected {
-        return Err(S3Error::new(
-            Code::BadDigest,
-            "The Content-MD5 you specified did not match what we received.",
-        ));
+fn not_an_object(how: &str) -> S3Error {
+    let text = format!("Only objects and parts are sent {how}");
+    S3Error::new(Code::InvalidArgument, text).close()
+}
+
+/// The hash of a body that is empty.
+fn check_no_body(payload: Mode) -> Result<(), S3Error> {
+    check_plain(payload)?;
+    match payload.sha256() {
+        Some(expected) if Sha256::digest(b"")[..] != expected => {
+            Err(UploadFailure::Payload(PayloadError::Sha256Mismatch).into())
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -1,21 +1,17 @@
 //! What COS's own API calls the headers of a request (its pages 436/7728, 436/7749, 436/10881).
 
 use http::HeaderValue;
-use http::header::{self, HeaderName};
+use http::header::HeaderName;
 
 use super::request::internal;
-use crate::s3::{Code, Operation, S3Error};
+use crate::s3::{Code, S3Error};
 
 /// What COS's own API calls a header. Refused where it has no name for it: dropping it would do
 /// something else than was asked.
 pub(super) fn cos_header(
-    operation: Operation,
     name: &HeaderName,
     value: &HeaderValue,
 ) -> Result<(HeaderName, HeaderValue), S3Error> {
-    if let Some(translated) = forbid_overwrite(operation, name, value)? {
-        return Ok(translated);
-    }
     let Some(suffix) = name.as_str().strip_prefix("x-amz-") else {
         return Ok((name.clone(), value.clone()));
     };
@@ -83,24 +79,6 @@ const COS_HAS: [&str; 13] = [
     "tagging",
 ];
 
-/// The conditions of a write. COS has but one of them, under a name of its own.
-fn forbid_overwrite(
-    operation: Operation,
-    name: &HeaderName,
-    value: &HeaderValue,
-) -> Result<Option<(HeaderName, HeaderValue)>, S3Error> {
-    let reads = matches!(operation, Operation::GetObject | Operation::HeadObject);
-    if reads || (*name != header::IF_MATCH && *name != header::IF_NONE_MATCH) {
-        return Ok(None);
-    }
-    let deletes = operation == Operation::DeleteObject;
-    if !deletes && *name == header::IF_NONE_MATCH && value.as_bytes() == b"*" {
-        let name = HeaderName::from_static("x-cos-forbid-overwrite");
-        return Ok(Some((name, HeaderValue::from_static("true"))));
-    }
-    Err(untranslatable(name))
-}
-
 fn renamed(suffix: &str) -> Result<HeaderName, S3Error> {
     HeaderName::try_from(format!("x-cos-{suffix}"))
         .map_err(|_| internal("a header name that did not survive its renaming"))
@@ -115,16 +93,12 @@ fn untranslatable(name: &HeaderName) -> S3Error {
 mod tests {
     use super::*;
 
-    fn translate(
-        operation: Operation,
-        name: &'static str,
-        value: &'static str,
-    ) -> Result<(String, String), Code> {
+    fn translate(name: &'static str, value: &'static str) -> Result<(String, String), Code> {
         let (name, value) = (
             HeaderName::from_static(name),
             HeaderValue::from_static(value),
         );
-        let translated = cos_header(operation, &name, &value).map_err(|error| error.code());
+        let translated = cos_header(&name, &value).map_err(|error| error.code());
         translated.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
     }
 
@@ -132,7 +106,13 @@ mod tests {
     fn headers_get_coss_own_names_and_values() {
         for (name, value, cos_name, cos_value) in [
             ("content-type", "text/css", "content-type", "text/css"),
-            ("if-none-match", "*", "x-cos-forbid-overwrite", "true"),
+            ("if-match", "\"e\"", "if-match", "\"e\""),
+            (
+                "x-amz-copy-source-if-match",
+                "\"e\"",
+                "x-cos-copy-source-if-match",
+                "\"e\"",
+            ),
             ("x-amz-acl", "private", "x-cos-acl", "private"),
             ("x-amz-meta-a", "b", "x-cos-meta-a", "b"),
             (
@@ -162,19 +142,13 @@ mod tests {
             ("x-amz-tagging", "a=b", "x-cos-tagging", "a=b"),
         ] {
             let expected = Ok((cos_name.to_owned(), cos_value.to_owned()));
-            assert_eq!(
-                translate(Operation::PutObject, name, value),
-                expected,
-                "{name}"
-            );
+            assert_eq!(translate(name, value), expected, "{name}");
         }
     }
 
     #[test]
     fn what_cos_has_no_name_for_is_refused_and_never_dropped() {
         for (name, value) in [
-            ("if-match", "\"x\""),
-            ("if-none-match", "\"x\""),
             ("x-amz-acl", "authenticated-read"),
             ("x-amz-expected-bucket-owner", "1"),
             ("x-amz-object-lock-mode", "GOVERNANCE"),
@@ -182,24 +156,8 @@ mod tests {
             ("x-amz-unheard-of", "x"),
             ("x-amz-website-redirect-location", "/x"),
         ] {
-            let refused = translate(Operation::PutObject, name, value);
+            let refused = translate(name, value);
             assert_eq!(refused, Err(Code::NotImplemented), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_conditional_delete_is_refused() {
-        for name in ["if-match", "if-none-match"] {
-            let refused = translate(Operation::DeleteObject, name, "*");
-            assert_eq!(refused, Err(Code::NotImplemented), "{name}");
-        }
-    }
-
-    #[test]
-    fn the_conditions_of_a_read_stay_as_they_are() {
-        for name in ["if-match", "if-none-match"] {
-            let kept = Ok((name.to_owned(), "*".to_owned()));
-            assert_eq!(translate(Operation::GetObject, name, "*"), kept);
         }
     }
 }

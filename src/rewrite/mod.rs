@@ -8,12 +8,14 @@ mod attachment;
 mod cos;
 mod element;
 pub mod listing;
+mod look;
 mod names;
 mod request;
 mod response;
 mod version_two;
 
 pub use attachment::{as_attachment, not_sniffed};
+pub use look::{Look, Must, looks};
 pub use names::Unfit;
 pub use request::{UpstreamRequest, request};
 pub use response::{

@@ -11,6 +11,7 @@ use super::listing::rewrites;
 use super::version_two::{is_translated, marker_of_token};
 use crate::config::{EndpointTemplate, Upstream, UpstreamSignature};
 use crate::payload::strip_aws_chunked;
+use crate::s3::conditions::{self, FORBID_OVERWRITE, Handling};
 use crate::s3::{Code, Fault, Operation, S3Error, S3Request, headers};
 use crate::sign::encoding::{push_encoded, push_encoded_path};
 use crate::tenant::{Grant, Permit};
@@ -72,12 +73,25 @@ pub fn request(
         &grant.actions_on(asked.key.as_ref().map_or("", |key| key.as_str())),
         &grant.headers,
     )?;
+    for (name, value, handling) in
+        conditions::kept(asked.operation, &client.headers, upstream.signature)?
+    {
+        let (name, value) = match (handling, upstream.signature) {
+            (Handling::ForbidsOverwrite, _) => (
+                HeaderName::from_static(FORBID_OVERWRITE),
+                HeaderValue::from_static("true"),
+            ),
+            (_, UpstreamSignature::Cos) => cos_header(name, value)?,
+            (_, UpstreamSignature::S3) => (name.clone(), value.clone()),
+        };
+        headers.insert(name, value);
+    }
     for (name, value) in forwarded {
         if is_ours(name, asked.operation) {
             continue;
         }
         let (name, value) = match upstream.signature {
-            UpstreamSignature::Cos => cos_header(asked.operation, name, value)?,
+            UpstreamSignature::Cos => cos_header(name, value)?,
             UpstreamSignature::S3 => (name.clone(), value.clone()),
         };
         headers.append(name, value);

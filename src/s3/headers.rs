@@ -5,8 +5,10 @@ use std::borrow::Cow;
 use http::header::{IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::conditions::is_condition;
 use super::request::MAX_OBJECT_BYTES;
 use super::{Code, Operation, S3Error};
+use crate::payload::checksum::Algorithm;
 
 /// The most that all `x-amz-meta-*` of a request may hold together, names (without that prefix) and
 /// values, in bytes (S3's limit; COS takes 2 KiB each).
@@ -95,7 +97,7 @@ pub fn disposition(operation: Operation, name: &str, value: &[u8]) -> Result<Dis
     if let Some(own) = name.strip_prefix(METADATA_PREFIX) {
         return metadata(operation, own);
     }
-    if let Some(rest) = name.strip_prefix("x-amz-") {
+    if let Some(rest) = name.strip_prefix("x-amz-").filter(|_| !is_condition(name)) {
         return amz(operation, rest, value);
     }
     if name.starts_with("x-cos-copy-source")
@@ -105,11 +107,17 @@ pub fn disposition(operation: Operation, name: &str, value: &[u8]) -> Result<Dis
             "The header {name} is never taken from a client."
         )));
     }
-    if is_of_answer(name) {
+    // `conditions` has these: kept or refused, by operation.
+    if is_of_answer(name) || is_condition(name) {
         return Ok(Disposition::Drop);
     }
-    if value.is_empty() && name.starts_with("if-") && is_ordinary(operation, name) {
-        return Err(invalid(format!("The condition {name} is empty.")));
+    if name == "content-range" && is_put(operation) {
+        // A part of an object would be stored as the whole (RFC 9110 section 14.5).
+        return Err(S3Error::new(
+            Code::InvalidRequest,
+            "Content-Range is not supported: a PUT stores a whole object or part. Remove the header, or \
+             send the range as a part of a multipart upload.",
+        ));
     }
     Ok(if is_of_cos(name) {
         Disposition::Unknown
@@ -148,21 +156,21 @@ fn is_ordinary(operation: Operation, name: &str) -> bool {
         | "content-type"
         | "expires" => describes_object(operation),
         "content-md5" => operation.takes_object_body(),
-        // Never dropped where S3 knows them: a client that asked not to overwrite must not.
-        "if-match" | "if-none-match" => matches!(
-            operation,
-            O::CompleteMultipartUpload
-                | O::CopyObject
-                | O::DeleteObject
-                | O::GetObject
-                | O::HeadObject
-                | O::PutObject
-        ),
-        "if-modified-since" | "if-unmodified-since" | "range" => {
-            matches!(operation, O::GetObject | O::HeadObject)
-        }
+        "range" => matches!(operation, O::GetObject | O::HeadObject),
         _ => false,
     }
+}
+
+/// Whether the client sends it by PUT, and COS stores something.
+fn is_put(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::CopyObject
+            | Operation::PutObject
+            | Operation::PutObjectTagging
+            | Operation::UploadPart
+            | Operation::UploadPartCopy
+    )
 }
 
 /// Whether the request says what the object's own headers will be.
@@ -204,6 +212,19 @@ fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disposition, S3
         | "te"
         | "trailer"
         | "user-agent" => Disposition::Drop,
+        // What the parts or the copy will have: COS has none of these sums. S3 refuses what it does not know.
+        "checksum-algorithm" => match str::from_utf8(value).ok().and_then(Algorithm::named) {
+            Some(_) => Disposition::Drop,
+            None => {
+                return Err(S3Error::new(
+                    Code::InvalidRequest,
+                    format!(
+                        "x-amz-checksum-algorithm names no known algorithm. Use one of {}.",
+                        Algorithm::list()
+                    ),
+                ));
+            }
+        },
         // COS ignores them (it has none of these sums): `payload::checksum` checks them here.
         _ if rest.starts_with("checksum-") => Disposition::Drop,
         // The size that the parts should have together: COS does not compare it, and here no part is
@@ -232,14 +253,6 @@ fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disposition, S3
             Disposition::NeedsName
         }
 
-        "copy-source-if-match"
-        | "copy-source-if-modified-since"
-        | "copy-source-if-none-match"
-        | "copy-source-if-unmodified-since"
-            if copies =>
-        {
-            Disposition::Forward
-        }
         "copy-source-range" if operation == Operation::UploadPartCopy => {
             check_copy_range(value)?;
             Disposition::Forward
@@ -387,25 +400,33 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_on_a_write_is_never_dropped() {
-        for operation in [
-            Operation::PutObject,
-            Operation::CopyObject,
-            Operation::CompleteMultipartUpload,
-        ] {
-            assert_eq!(
-                pass(operation, &[("if-none-match", "*")]).unwrap(),
-                ["if-none-match"]
-            );
+    fn rejects_content_range_on_puts() {
+        let range = [("content-range", "bytes 0-9/100")];
+        for operation in Operation::ALL {
+            let outcome = pass(*operation, &range);
+            let expected = if is_put(*operation) {
+                Err(Code::InvalidRequest)
+            } else {
+                Ok(Vec::new())
+            };
+            assert_eq!(outcome, expected, "{operation:?}");
         }
-        assert_eq!(
-            pass(Operation::DeleteObject, &[("if-match", "\"e\"")]).unwrap(),
-            ["if-match"]
-        );
-        assert_eq!(
-            pass(Operation::PutObject, &[("if-none-match", "")]),
-            Err(Code::InvalidArgument)
-        );
+    }
+
+    #[test]
+    fn rejects_unknown_checksum_algorithms() {
+        let names = |name| {
+            pass(
+                Operation::CreateMultipartUpload,
+                &[("x-amz-checksum-algorithm", name)],
+            )
+        };
+        for algorithm in Algorithm::ALL {
+            assert_eq!(names(algorithm.name()), Ok(Vec::new()));
+        }
+        for name in ["", "CRC", "SHA3"] {
+            assert_eq!(names(name), Err(Code::InvalidRequest), "{name}");
+        }
     }
 
     #[test]
@@ -500,7 +521,6 @@ mod tests {
     fn unknown_names_of_s3_or_cos_are_refused_unless_granted_by_name() {
         for name in [
             "x-amz-new-thing",
-            "x-amz-if-match-size",
             "x-amz-write-offset-bytes",
             "x-cos-acl",
             "x-cos-grant-read",
@@ -558,13 +578,6 @@ mod tests {
 
     #[test]
     fn headers_of_a_copy_pass_on_copies_only() {
-        let condition = [("x-amz-copy-source-if-match", "e")];
-        assert!(pass(Operation::CopyObject, &condition).is_ok());
-        assert!(pass(Operation::UploadPartCopy, &condition).is_ok());
-        assert_eq!(
-            pass(Operation::PutObject, &condition),
-            Err(Code::InvalidArgument)
-        );
         let range = [("x-amz-copy-source-range", "bytes=0-1")];
         assert_eq!(
             pass(Operation::CopyObject, &range),
@@ -690,7 +703,7 @@ mod tests {
         fn what_passes_without_a_grant_is_on_the_list(name in "(x-amz-|x-cos-|pic-|content-|if-|x-)?[a-z-]{1,16}", value in any::<Vec<u8>>()) {
             let allowed = [
                 "cache-control", "content-disposition", "content-encoding", "content-language", "content-md5", "content-type",
-                "expires", "if-match", "if-modified-since", "if-none-match", "if-unmodified-since", "range",
+                "expires", "range",
             ];
             for operation in Operation::ALL {
                 if disposition(*operation, &name, &value).is_ok_and(|found| found == Disposition::Forward) {

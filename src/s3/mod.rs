@@ -1,6 +1,7 @@
 //! What the client speaks: S3. Pure: bytes in, typed parts or an [`S3Error`] out.
 
 pub mod address;
+pub mod conditions;
 pub mod error;
 pub mod form;
 pub mod headers;

@@ -10,6 +10,7 @@ use http::header::{AUTHORIZATION, IF_NONE_MATCH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
+use super::conditions::FORBID_OVERWRITE;
 use super::request::COPY_SOURCE;
 use super::{Code, S3Error};
 
@@ -26,8 +27,6 @@ const PRESIGN: [&str; 7] = [
     "q-signature",
     "q-url-param-list",
 ];
-
-const FORBID_OVERWRITE: &str = "x-cos-forbid-overwrite";
 
 /// Whether `head` is signed in COS's own way, well or badly: by its `Authorization` or in its query.
 pub fn is_native(head: &Parts) -> bool {
@@ -62,7 +61,7 @@ pub fn to_s3(head: &Parts, domains: &[String]) -> Result<Option<Parts>, S3Error>
     said.version = head.version;
     said.uri = without_signature(head)?;
     said.headers.reserve(head.headers.len());
-    // Its word at the creation of an upload says nothing of the end, where the object is written.
+    // At the creation of an upload S3 has no word for it.
     let writes = matches!(head.method, Method::POST | Method::PUT) && !creates_upload(head);
     for (name, value) in &head.headers {
         let text = name.as_str();
@@ -143,7 +142,12 @@ pub fn error(head: &Parts, error: &S3Error) -> S3Error {
     } else {
         code.status()
     };
-    S3Error::new(code, error.message().replace("x-amz-", "x-cos-")).status(status)
+    let mut text = error.message().replace("x-amz-", "x-cos-");
+    if forbids {
+        text = text.replace("If-None-Match: *", "x-cos-forbid-overwrite: true");
+        text = text.replace("if-none-match", FORBID_OVERWRITE);
+    }
+    S3Error::new(code, text).status(status)
 }
 
 /// S3's name and value for the header `x-cos-{own}`, where S3 has one.

@@ -59,6 +59,12 @@ impl<'a> Query<'a> {
         Ok(Self(pairs))
     }
 
+    /// The query of one version of an object; of the latest for `None`.
+    pub(super) fn of_version(id: Option<&'a str>) -> Self {
+        let pair = |id: &'a str| (Cow::Borrowed("versionId"), Cow::Borrowed(id));
+        Self(id.map(pair).into_iter().collect())
+    }
+
     /// Every pair, decoded, in the client's order.
     pub fn pairs(&self) -> &[(Cow<'a, str>, Cow<'a, str>)] {
         &self.0

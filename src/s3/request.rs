@@ -47,6 +47,29 @@ pub struct CopySource {
 }
 
 impl<'a> S3Request<'a> {
+    /// The HEAD of the object that this request is about.
+    pub fn head_of_target(&self) -> S3Request<'_> {
+        S3Request {
+            operation: Operation::HeadObject,
+            bucket: self.bucket.as_deref().map(Cow::Borrowed),
+            key: self.key.clone(),
+            query: Query::default(),
+            copy_source: None,
+        }
+    }
+
+    /// The HEAD of the object that this request copies.
+    pub fn head_of_source(&self) -> Option<S3Request<'_>> {
+        let source = self.copy_source.as_ref()?;
+        Some(S3Request {
+            operation: Operation::HeadObject,
+            bucket: Some(source.bucket.as_str().into()),
+            key: Some(source.key.clone()),
+            query: Query::of_version(source.version_id.as_deref()),
+            copy_source: None,
+        })
+    }
+
     /// Reads what `head` asks, and refuses whatever is not served. `domains` are the suffixes of
     /// virtual-hosted names, without a port.
     pub fn parse(head: &'a Parts, domains: &[String]) -> Result<Self, S3Error> {

@@ -84,6 +84,11 @@ impl<'t, 'r> Permit<'t, 'r> {
         })
     }
 
+    /// The same caller's permit for something else, by the same check.
+    pub fn besides<'q>(&self, asked: S3Request<'q>) -> Result<Permit<'t, 'q>, S3Error> {
+        Permit::check(self.tenant, asked)
+    }
+
     /// What a tenant that is taken at its word may do, by the same check: for `cosgate explain`, which
     /// sends nothing. A request from outside comes through [`Authenticated::authorize`].
     pub fn assumed(tenant: &'t Tenant, asked: S3Request<'r>) -> Result<Self, S3Error> {

@@ -7,6 +7,7 @@ use http::request::Parts;
 use super::authenticate::{MAX_SKEW, OpenSession, SERVICE, unknown_key, wrong_signature};
 use super::{Authenticated, Connection, Identified, Identity, Tenants};
 use crate::payload::Mode;
+use crate::s3::conditions::is_condition;
 use crate::s3::form::{Form, LengthRange, Policy};
 use crate::s3::headers::{Disposition, disposition, must_be_signed};
 use crate::s3::{Code, Operation, S3Error, S3Request, native};
@@ -129,7 +130,11 @@ fn check_head(head: &Parts, asked: &S3Request<'_>) -> Result<(), S3Error> {
         // Browsers send these of their own accord.
         let of_browser = ["cache-control", "content-type"].contains(&name.as_str());
         let means = || disposition(Operation::PutObject, name.as_str(), value.as_bytes());
-        if must_be_signed(name.as_str()) || (!of_browser && means()? != Disposition::Drop) {
+        let is_condition = is_condition(name.as_str());
+        if must_be_signed(name.as_str())
+            || is_condition
+            || (!of_browser && means()? != Disposition::Drop)
+        {
             return Err(S3Error::new(
                 Code::InvalidArgument,
                 format!("The header {name} does not belong to a form; send it as a field."),

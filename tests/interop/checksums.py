@@ -14,6 +14,26 @@ ALGORITHMS = {
 }
 
 
+def xxhash(new):
+    def digest(data):
+        state = new()
+        state.update(data)
+        return state.finalize()
+
+    return digest
+
+
+# Newer ones, which not every client has.
+NEWER = {
+    "SHA512": lambda data: hashlib.sha512(data).digest(),
+    "XXHASH64": xxhash(checksums.XXHash.new_xxhash64),
+    "XXHASH3": xxhash(checksums.XXHash.new_xxhash3_64),
+    "XXHASH128": xxhash(checksums.XXHash.new_xxhash3_128),
+}
+# Those that botocore has as a field, but does not compute.
+GIVEN = {"MD5": lambda data: hashlib.md5(data).digest()}
+
+
 def checksum_of(algorithm, data):
     """As `x-amz-checksum-…` has it."""
-    return base64.b64encode(ALGORITHMS[algorithm](data)).decode()
+    return base64.b64encode({**ALGORITHMS, **NEWER, **GIVEN}[algorithm](data)).decode()

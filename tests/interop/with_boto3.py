@@ -10,7 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 import sizes
-from checksums import ALGORITHMS, checksum_of
+from checksums import ALGORITHMS, GIVEN, NEWER, checksum_of
 from form import post
 from harness import (
     ALICE,
@@ -217,6 +217,18 @@ def conditions(c):
     refused(lambda: c.get("condition", IfMatch='"00000000000000000000000000000000"'), "PreconditionFailed")
     expect_same(c.get("condition", IfMatch=etag)["Body"].read(), b"content")
     refused(lambda: c.head("condition", IfNoneMatch=etag), "304")
+
+
+@PATH.check
+def conditions_on_writes(c):
+    c.put("once", b"first", IfNoneMatch="*")
+    refused(lambda: c.put("once", b"second", IfNoneMatch="*"), "PreconditionFailed")
+    for call in (
+        lambda: c.put("once", b"second", IfMatch='"0"'),
+        lambda: c.s3.delete_object(Bucket=BUCKET, Key=c.key("once"), IfMatch='"0"'),
+    ):
+        refused(call, "NotImplemented")
+    expect_same(c.body("once"), b"first")
 
 
 @PATH.check
@@ -524,7 +536,7 @@ def stream_of_unknown_length(c):
 @UPLOADS.check
 def each_checksum_algorithm(c):
     data = sample(70_000)
-    for algorithm in ALGORITHMS:
+    for algorithm in (*ALGORITHMS, *NEWER):
         put = c.put(f"checksum-{algorithm}", data, ChecksumAlgorithm=algorithm)
         expect_equal(put.get(f"Checksum{algorithm}"), checksum_of(algorithm, data), f"{algorithm} echoed")
         got = c.get(f"checksum-{algorithm}", ChecksumMode="ENABLED")
@@ -535,7 +547,7 @@ def each_checksum_algorithm(c):
 def each_checksum_given(c):
     """Computed by the caller; a wrong one stores nothing."""
     data = sample(70_000, "given")
-    for algorithm in ALGORITHMS:
+    for algorithm in (*ALGORITHMS, *NEWER, *GIVEN):
         name, field = f"given-{algorithm}", f"Checksum{algorithm}"
         refused(lambda: c.put(name, data, **{field: checksum_of(algorithm, data + b"!")}), "BadDigest")
         refused(lambda: c.head(name), "404")

@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod conditions;
 mod connections;
 mod keys;
 mod limits;

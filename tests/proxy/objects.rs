@@ -134,20 +134,6 @@ fn conditions_on_a_read_are_kept() {
 }
 
 #[test]
-fn a_write_that_must_not_overwrite_does_not() {
-    for signature in SIGNATURES {
-        let world = World::speaking(signature);
-        let careful = |body: &str| {
-            let put = world.signed("PUT", KEY).header("if-none-match", "*");
-            put.body(body).ask()
-        };
-        careful("first").assert_ok();
-        careful("second").assert_error(412, "PreconditionFailed");
-        assert_eq!(world.stored("acme/a.txt").as_deref(), Some("first"));
-    }
-}
-
-#[test]
 fn the_answers_headers_can_be_overridden_by_signed_requests() {
     let overrides = "response-content-type=text%2Fcss&response-cache-control=no-store\
         &response-content-disposition=attachment%3B%20filename%3D%22x%20y.css%22\

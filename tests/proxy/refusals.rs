@@ -126,7 +126,8 @@ fn headers_that_change_what_is_stored_are_never_dropped() {
     for (name, value, status, code) in [
         ("x-amz-unheard-of", "1", 400, "InvalidArgument"),
         ("x-amz-meta-under_score", "1", 400, "InvalidArgument"),
-        ("x-cos-forbid-overwrite", "true", 400, "InvalidArgument"),
+        ("x-cos-forbid-overwrite", "true", 501, "NotImplemented"),
+        ("content-range", "bytes 0-9/100", 400, "InvalidRequest"),
         ("x-amz-acl", "public-read", 403, "AccessDenied"),
         ("x-amz-storage-class", "GLACIER", 403, "AccessDenied"),
         (

@@ -207,9 +207,16 @@ impl Explanation {
 
         self.say(Step::Authorize, permitted(&permit));
         let fresh = rewrite::request(&permit, said, &config.upstream).map_err(at(Step::Rewrite))?;
+        let looks = rewrite::looks(&permit, said, config.upstream.signature);
+        let looks = looks.map_err(at(Step::Rewrite))?;
+        let first = if looks.is_empty() {
+            ""
+        } else {
+            "; a HEAD comes first, since COS is not known to keep the condition"
+        };
         self.say(
             Step::Rewrite,
-            "the head that COS would get is below".to_owned(),
+            format!("the head that COS would get is below{first}"),
         );
         let body = payload(&permit, said, mode).map_err(at(Step::Payload))?;
         self.say(Step::Payload, body);

@@ -30,7 +30,7 @@ const OF_FORM: [&str; 7] = [
     "tagging",
 ];
 /// Fields that are headers of a PUT, those with a prefix aside.
-const HEADERS: [&str; 9] = [
+const HEADERS: [&str; 11] = [
     "cache-control",
     "content-disposition",
     "content-encoding",
@@ -39,7 +39,9 @@ const HEADERS: [&str; 9] = [
     "content-type",
     "expires",
     "if-match",
+    "if-modified-since",
     "if-none-match",
+    "if-unmodified-since",
 ];
 /// Headers that say how a request's own body is framed or what it copies: a form's file is a part.
 const NEVER: [&str; 4] = [

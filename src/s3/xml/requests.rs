@@ -1,8 +1,9 @@
 //! The XML bodies that clients send.
 
 use super::document::{Document, Writer, malformed, once};
+use crate::s3::conditions::in_body;
 use crate::s3::query::MAX_PART_NUMBER;
-use crate::s3::{Code, S3Error};
+use crate::s3::{Code, Operation, S3Error};
 
 /// The most keys that one `DeleteObjects` may name.
 pub const MAX_DELETED: usize = 1000;
@@ -106,10 +107,8 @@ impl DeleteObject {
                 "VersionId" => once(&mut version_id, "VersionId", document.text()?)?,
                 // Left out, the object would be deleted whatever it is by now.
                 "ETag" | "LastModifiedTime" | "Size" => {
-                    return Err(S3Error::new(
-                        Code::NotImplemented,
-                        format!("Tencent COS cannot delete on a condition; leave {name} out."),
-                    ));
+                    let element = format!("<{name}>");
+                    return Err(in_body(Operation::DeleteObjects, &element));
                 }
                 _ => return Err(unknown(&name)),
             }
@@ -348,10 +347,10 @@ mod tests {
         ] {
             assert_eq!(deleted(xml), Err(Code::MalformedXML), "{xml}");
         }
-        assert_eq!(
-            deleted("<Object><Key>a</Key><ETag>e</ETag></Object>"),
-            Err(Code::NotImplemented)
-        );
+        for condition in ["ETag", "LastModifiedTime", "Size"] {
+            let xml = format!("<Object><Key>a</Key><{condition}>1</{condition}></Object>");
+            assert_eq!(deleted(&xml), Err(Code::NotImplemented), "{condition}");
+        }
         assert!(deleted(&"<Object><Key>a</Key></Object>".repeat(MAX_DELETED)).is_ok());
         assert_eq!(
             deleted(&"<Object><Key>a</Key></Object>".repeat(MAX_DELETED + 1)),

@@ -1,0 +1,193 @@
+//! [`looks`]: what cosgate asks COS about an object before a request whose condition COS is not known
+//! to keep.
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Method};
+
+use super::request::internal;
+use crate::config::UpstreamSignature;
+use crate::s3::conditions::{Handling, cannot_look, kept};
+use crate::s3::{S3Error, S3Request};
+use crate::tenant::Permit;
+
+const OF_SOURCE: &str = "x-amz-copy-source-";
+
+/// A HEAD that comes before the request itself, and what it must find.
+#[derive(Debug)]
+pub struct Look<'t, 'r> {
+    /// The permit to look: another right than that of the request.
+    pub permit: Permit<'t, 'r>,
+    /// The head to look with; its conditions are those that HEAD Object keeps (436/7745).
+    pub head: Parts,
+    /// What it must find.
+    pub must: Must,
+}
+
+/// What a look must find for the request to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Must {
+    /// No object.
+    BeAbsent,
+    /// An object of which the conditions hold.
+    Hold,
+}
+
+/// The looks that come before the request of `permit`; most have none. Refused where the caller has no
+/// right to look: nothing would then keep the condition.
+pub fn looks<'t, 'r>(
+    permit: &'r Permit<'t, '_>,
+    client: &Parts,
+    signature: UpstreamSignature,
+) -> Result<Vec<Look<'t, 'r>>, S3Error> {
+    let asked = permit.request();
+    let mut creates = false;
+    let mut of_source = HeaderMap::new();
+    for (name, value, handling) in kept(asked.operation, &client.headers, signature)? {
+        if handling != Handling::LookedAtFirst {
+            continue;
+        }
+        match name.as_str().strip_prefix(OF_SOURCE) {
+            None => creates = true,
+            Some(own) => {
+                let own = HeaderName::try_from(own).map_err(|_| internal("a condition's name"))?;
+                of_source.insert(own, value.clone());
+            }
+        }
+    }
+    let mut looks = Vec::new();
+    if !of_source.is_empty()
+        && let Some(source) = asked.head_of_source()
+    {
+        looks.push(Look {
+            permit: may_look(permit, source, "x-amz-copy-source-if-*")?,
+            head: head(of_source)?,
+            must: Must::Hold,
+        });
+    }
+    if creates {
+        looks.push(Look {
+            permit: may_look(permit, asked.head_of_target(), "if-none-match")?,
+            head: head(HeaderMap::new())?,
+            must: Must::BeAbsent,
+        });
+    }
+    Ok(looks)
+}
+
+fn may_look<'t, 'r>(
+    permit: &Permit<'t, '_>,
+    look: S3Request<'r>,
+    condition: &str,
+) -> Result<Permit<'t, 'r>, S3Error> {
+    let may = permit.besides(look);
+    may.map_err(|_| cannot_look(permit.request().operation, condition))
+}
+
+fn head(headers: HeaderMap) -> Result<Parts, S3Error> {
+    let request = http::Request::builder().method(Method::HEAD).body(());
+    let (mut head, ()) = request
+        .map_err(|_| internal("a head of nothing"))?
+        .into_parts();
+    head.headers = headers;
+    Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rewrite::tests::{ask, tenant};
+    use crate::s3::{Code, CopySource, ObjectKey, Operation};
+
+    fn client(headers: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn copy() -> S3Request<'static> {
+        S3Request {
+            copy_source: Some(CopySource {
+                bucket: "public".into(),
+                key: ObjectKey::from_decoded("from".into()).unwrap(),
+                version_id: Some("v=1&x".into()),
+            }),
+            ..ask(Operation::CopyObject, "photos", "acme/x", "")
+        }
+    }
+
+    #[test]
+    fn a_create_only_write_looks_for_its_object() {
+        let tenant = tenant();
+        let put = ask(Operation::PutObject, "photos", "acme/x", "");
+        let permit = Permit::for_test(&tenant, put).unwrap();
+        let head = client(&[("if-none-match", "*")]);
+
+        let found = looks(&permit, &head, UpstreamSignature::S3).unwrap();
+
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].must, Must::BeAbsent);
+        let look = found[0].permit.request();
+        assert_eq!(look.operation, Operation::HeadObject);
+        assert_eq!(look.key.as_ref().unwrap().as_str(), "acme/x");
+        assert!(
+            looks(&permit, &head, UpstreamSignature::Cos)
+                .unwrap()
+                .is_empty()
+        );
+        assert!(
+            looks(&permit, &client(&[]), UpstreamSignature::S3)
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn conditions_of_a_copys_source_are_asked_of_the_source() {
+        let tenant = tenant();
+        let permit = Permit::for_test(&tenant, copy()).unwrap();
+        let head = client(&[
+            ("x-amz-copy-source-if-match", "\"e\""),
+            ("x-amz-copy-source-if-unmodified-since", "d"),
+            ("if-none-match", "*"),
+        ]);
+
+        let found = looks(&permit, &head, UpstreamSignature::S3).unwrap();
+
+        let musts: Vec<Must> = found.iter().map(|look| look.must).collect();
+        assert_eq!(musts, [Must::Hold, Must::BeAbsent]);
+        let source = found[0].permit.request();
+        assert_eq!(
+            (source.bucket.as_deref(), source.query.get("versionId")),
+            (Some("public"), Some("v=1&x"))
+        );
+        assert_eq!(found[0].head.headers.len(), 2);
+        assert_eq!(found[0].head.headers["if-match"], "\"e\"");
+        assert_eq!(found[1].permit.request().bucket.as_deref(), Some("photos"));
+        assert!(found[1].head.headers.is_empty());
+    }
+
+    #[test]
+    fn who_may_not_look_is_refused_by_name() {
+        let mut tenant = tenant();
+        for grant in &mut tenant.grants {
+            grant
+                .actions
+                .retain(|action| action != "name/cos:HeadObject");
+        }
+        let permit = Permit::for_test(&tenant, copy()).unwrap();
+        for (name, value) in [("if-none-match", "*"), ("x-amz-copy-source-if-match", "e")] {
+            let refused = looks(&permit, &client(&[(name, value)]), UpstreamSignature::S3);
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.code(), Code::NotImplemented);
+            assert!(
+                refused.message().contains("name/cos:HeadObject"),
+                "{}",
+                refused.message()
+            );
+            let kept = looks(&permit, &client(&[(name, value)]), UpstreamSignature::Cos);
+            assert!(kept.unwrap().is_empty());
+        }
+    }
+}

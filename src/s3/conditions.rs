@@ -1,0 +1,468 @@
+//! Conditions of requests ("only if the object is …"): which of them COS keeps, by operation and header.
+//!
+//! A condition that nobody keeps must not be dropped: the client would be told that it held. So each
+//! one is sent on where COS documents it, kept here as far as that is possible, or refused with 501.
+//! [`RULES`] is the one table. What S3 defines is on the pages of its API reference (the operation's
+//! `If-…` headers) and in "Add preconditions to S3 operations with conditional requests"; what COS
+//! keeps is on its pages 436/N.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{Code, Operation, S3Error};
+use crate::config::UpstreamSignature;
+
+/// COS's own condition of a write.
+pub const FORBID_OVERWRITE: &str = "x-cos-forbid-overwrite";
+
+const COPY_SOURCE_IF: &str = "x-amz-copy-source-if-";
+/// Conditions of S3's directory buckets.
+const IF_MATCH_ALSO: &str = "x-amz-if-match-";
+/// RFC 9110 section 13.1; `If-Range` is no condition of the request as a whole.
+const PLAIN: [&str; 4] = [
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-unmodified-since",
+];
+
+/// What becomes of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handling {
+    /// Sent on as it is: COS keeps it.
+    Sent,
+    /// Sent as [`FORBID_OVERWRITE`]: COS keeps it, except in a bucket that has ever had versioning.
+    ForbidsOverwrite,
+    /// Sent on, but whether COS keeps it is not documented: cosgate looks at the object first. What
+    /// changes between the look and the request is not seen.
+    LookedAtFirst,
+    /// Dropped, as S3 does: the whole answer is right whatever the condition says.
+    Ignored,
+    /// Refused with 501. The text says what to do.
+    Refused(&'static str),
+}
+
+/// A row of the table: the first that fits says what happens.
+struct Rule {
+    operations: &'static [Operation],
+    /// Names of headers in lower case, or of XML elements in `<>`.
+    names: &'static [&'static str],
+    /// The only value for which the row is; `None` for any.
+    value: Option<&'static str>,
+    s3: Handling,
+    cos: Handling,
+}
+
+use Handling as H;
+use Operation as O;
+
+const CREATES: &[Operation] = &[O::PutObject, O::CopyObject, O::CompleteMultipartUpload];
+const PARTS: &[Operation] = &[O::CreateMultipartUpload, O::UploadPart, O::UploadPartCopy];
+const DELETES: &[Operation] = &[O::DeleteObject, O::DeleteObjects];
+
+const COMPARE_FIRST: H = H::Refused(
+    "Remove it, and compare the object with HeadObject before this request if that is enough.",
+);
+const ONLY_CREATE: H = H::Refused(
+    "Only `If-None-Match: *` is kept on a write: create the object under a new key, or remove the condition.",
+);
+const AT_THE_END: H = H::Refused("Send `If-None-Match: *` with CompleteMultipartUpload instead.");
+const IN_S3_WORDS: H = H::Refused("Send `If-None-Match: *` instead.");
+
+const RULES: &[Rule] = &[
+    // S3: GetObject, HeadObject. COS: GET Object 436/7753, HEAD Object 436/7745.
+    Rule {
+        operations: &[O::GetObject, O::HeadObject],
+        names: &PLAIN,
+        value: None,
+        s3: H::Sent,
+        cos: H::Sent,
+    },
+    // S3: PutObject, CopyObject, CompleteMultipartUpload take `*`, and a form, which is the PutObject of its
+    // file, has it as a field. COS has x-cos-forbid-overwrite on PUT Object 436/7749 and Complete Multipart
+    // Upload 436/7742; apache/opendal pull request 7526 saw its 409 for PUT Object - Copy. Of S3's name for
+    // it no page says anything.
+    Rule {
+        operations: CREATES,
+        names: &["if-none-match"],
+        value: Some("*"),
+        s3: H::LookedAtFirst,
+        cos: H::ForbidsOverwrite,
+    },
+    // S3: the same three take an ETag in If-Match, none in If-None-Match. COS: nothing.
+    Rule {
+        operations: CREATES,
+        names: &PLAIN,
+        value: None,
+        s3: ONLY_CREATE,
+        cos: ONLY_CREATE,
+    },
+    // S3: CreateMultipartUpload, UploadPart and UploadPartCopy accept no conditions ("Enforce conditional
+    // writes on Amazon S3 buckets"). Dropped there, an upload that says it at its start alone overwrites.
+    Rule {
+        operations: PARTS,
+        names: &PLAIN,
+        value: None,
+        s3: AT_THE_END,
+        cos: AT_THE_END,
+    },
+    // COS's own name. Initiate Multipart Upload 436/7746 has it too.
+    Rule {
+        operations: &[O::PutObject, O::CopyObject, O::CompleteMultipartUpload],
+        names: &[FORBID_OVERWRITE],
+        value: Some("true"),
+        s3: IN_S3_WORDS,
+        cos: H::Sent,
+    },
+    Rule {
+        operations: &[O::CreateMultipartUpload],
+        names: &[FORBID_OVERWRITE],
+        value: Some("true"),
+        s3: AT_THE_END,
+        cos: H::Sent,
+    },
+    // It is what is without it.
+    Rule {
+        operations: Operation::ALL,
+        names: &[FORBID_OVERWRITE],
+        value: Some("false"),
+        s3: H::Ignored,
+        cos: H::Ignored,
+    },
+    // S3: CopyObject, UploadPartCopy. COS has them as x-cos-copy-source-if-* on PUT Object - Copy
+    // 436/10881 and Upload Part - Copy 436/8287; of S3's names no page says anything.
+    Rule {
+        operations: &[O::CopyObject, O::UploadPartCopy],
+        names: &[
+            "x-amz-copy-source-if-match",
+            "x-amz-copy-source-if-modified-since",
+            "x-amz-copy-source-if-none-match",
+            "x-amz-copy-source-if-unmodified-since",
+        ],
+        value: None,
+        s3: H::LookedAtFirst,
+        cos: H::Sent,
+    },
+    // S3: DeleteObject takes If-Match (directory buckets more), DeleteObjects the same in each Object of
+    // its body. COS: DELETE Object 436/7743 and DELETE Multiple Objects 436/8289 have none.
+    Rule {
+        operations: DELETES,
+        names: &[
+            "if-match",
+            "if-modified-since",
+            "if-none-match",
+            "if-unmodified-since",
+            "x-amz-if-match-last-modified-time",
+            "x-amz-if-match-size",
+            "<ETag>",
+            "<LastModifiedTime>",
+            "<Size>",
+        ],
+        value: None,
+        s3: COMPARE_FIRST,
+        cos: COMPARE_FIRST,
+    },
+    // S3: AbortMultipartUpload of directory buckets. COS: Abort Multipart Upload 436/7740 has none.
+    Rule {
+        operations: &[O::AbortMultipartUpload],
+        names: &["x-amz-if-match-initiated-time"],
+        value: None,
+        s3: H::Refused("Remove it, and compare the upload with ListMultipartUploads first."),
+        cos: H::Refused("Remove it, and compare the upload with ListMultipartUploads first."),
+    },
+    // S3 has no conditions on the other reads, and answers them whole.
+    Rule {
+        operations: &[
+            O::GetBucketLocation,
+            O::GetObjectTagging,
+            O::HeadBucket,
+            O::ListBuckets,
+            O::ListMultipartUploads,
+            O::ListObjectVersions,
+            O::ListObjects,
+            O::ListObjectsV2,
+            O::ListParts,
+        ],
+        names: &PLAIN,
+        value: None,
+        s3: H::Ignored,
+        cos: H::Ignored,
+    },
+];
+
+/// Whether the header `name` (lower case) is a condition.
+pub fn is_condition(name: &str) -> bool {
+    PLAIN.contains(&name)
+        || name == FORBID_OVERWRITE
+        || name.starts_with(COPY_SOURCE_IF)
+        || name.starts_with(IF_MATCH_ALSO)
+}
+
+/// Whether a write happens only if its own object is, or is not, what the client says: done once, it
+/// would refuse to be done again.
+pub fn depends_on_target(headers: &HeaderMap) -> bool {
+    let mut names = headers.keys().map(HeaderName::as_str);
+    names.any(|name| is_condition(name) && !name.starts_with(COPY_SOURCE_IF))
+}
+
+/// What becomes of the condition `name` (a header in lower case, or an element in `<>`) on `operation`.
+pub fn handling(
+    operation: Operation,
+    name: &str,
+    value: &[u8],
+    signature: UpstreamSignature,
+) -> Handling {
+    let mut rules = RULES.iter();
+    let rule = rules.find(|rule| {
+        rule.operations.contains(&operation)
+            && rule.names.contains(&name)
+            && rule.value.is_none_or(|only| only.as_bytes() == value)
+    });
+    match (rule, signature) {
+        (Some(rule), UpstreamSignature::S3) => rule.s3,
+        (Some(rule), UpstreamSignature::Cos) => rule.cos,
+        (None, _) => H::Refused("Remove it."),
+    }
+}
+
+/// Each condition of `headers` on `operation` that is sent on, by S3's name, or the refusal of one.
+pub fn kept(
+    operation: Operation,
+    headers: &HeaderMap,
+    signature: UpstreamSignature,
+) -> Result<Vec<(&HeaderName, &HeaderValue, Handling)>, S3Error> {
+    let mut kept: Vec<(&HeaderName, &HeaderValue, Handling)> = Vec::new();
+    let conditions = headers
+        .iter()
+        .filter(|(name, _)| is_condition(name.as_str()));
+    for (name, value) in conditions {
+        if value.is_empty() {
+            return Err(invalid(format!("The condition {name} is empty.")));
+        }
+        if value.to_str().is_err() {
+            return Err(invalid(format!("The condition {name} must be ASCII.")));
+        }
+        if name == FORBID_OVERWRITE && !matches!(value.as_bytes(), b"true" | b"false") {
+            return Err(invalid(format!("{name} must be true or false.")));
+        }
+        if kept.iter().any(|(earlier, ..)| *earlier == name) {
+            return Err(invalid(format!("The condition {name} is given twice.")));
+        }
+        match handling(operation, name.as_str(), value.as_bytes(), signature) {
+            Handling::Ignored => {}
+            Handling::Refused(_) if name.as_str().starts_with(COPY_SOURCE_IF) => {
+                let text = format!("The header {name} does not belong to {}.", operation.name());
+                return Err(invalid(text));
+            }
+            Handling::Refused(advice) => return Err(refusal(operation, name.as_str(), advice)),
+            handling => kept.push((name, value, handling)),
+        }
+    }
+    Ok(kept)
+}
+
+/// The refusal of the condition `name` in the body of `operation`.
+pub(super) fn in_body(operation: Operation, name: &str) -> S3Error {
+    // The same in both signatures: no element is ever sent on.
+    match handling(operation, name, b"", UpstreamSignature::S3) {
+        Handling::Refused(advice) => refusal(operation, name, advice),
+        _ => refusal(operation, name, "Remove it."),
+    }
+}
+
+/// The refusal of a condition that is looked at first, where the caller has no right to look.
+pub fn cannot_look(operation: Operation, names: &str) -> S3Error {
+    refusal(
+        operation,
+        names,
+        "cosgate would look at the object first, but your access does not include name/cos:HeadObject \
+         on it. Ask the operator for that action, or remove the condition.",
+    )
+}
+
+fn refusal(operation: Operation, name: &str, advice: &str) -> S3Error {
+    S3Error::new(
+        Code::NotImplemented,
+        format!(
+            "Tencent COS is not known to keep the condition {name} on {}. {advice}",
+            operation.name()
+        ),
+    )
+}
+
+fn invalid(message: String) -> S3Error {
+    S3Error::new(Code::InvalidArgument, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIGNATURES: [UpstreamSignature; 2] = [UpstreamSignature::S3, UpstreamSignature::Cos];
+    const ALL: [&str; 12] = [
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-unmodified-since",
+        "x-amz-copy-source-if-match",
+        "x-amz-copy-source-if-modified-since",
+        "x-amz-copy-source-if-none-match",
+        "x-amz-copy-source-if-unmodified-since",
+        "x-amz-if-match-initiated-time",
+        "x-amz-if-match-last-modified-time",
+        "x-amz-if-match-size",
+        FORBID_OVERWRITE,
+    ];
+
+    fn reads(operation: Operation) -> bool {
+        matches!(
+            operation,
+            O::GetBucketLocation
+                | O::GetObject
+                | O::GetObjectTagging
+                | O::HeadBucket
+                | O::HeadObject
+                | O::ListBuckets
+                | O::ListMultipartUploads
+                | O::ListObjectVersions
+                | O::ListObjects
+                | O::ListObjectsV2
+                | O::ListParts
+        )
+    }
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        map
+    }
+
+    fn outcome(
+        operation: Operation,
+        pairs: &[(&str, &str)],
+        signature: UpstreamSignature,
+    ) -> Result<Vec<Handling>, (Code, String)> {
+        let headers = headers(pairs);
+        kept(operation, &headers, signature)
+            .map(|kept| kept.into_iter().map(|(_, _, handling)| handling).collect())
+            .map_err(|error| (error.code(), error.message().to_owned()))
+    }
+
+    #[test]
+    fn every_condition_on_a_write_is_sent_or_refused_by_name() {
+        for signature in SIGNATURES {
+            for operation in Operation::ALL
+                .iter()
+                .filter(|operation| !reads(**operation))
+            {
+                for name in ALL {
+                    for value in ["*", "\"e\"", "true", "3"] {
+                        if name == FORBID_OVERWRITE && value != "true" {
+                            continue;
+                        }
+                        match outcome(*operation, &[(name, value)], signature) {
+                            Ok(kept) => assert_eq!(kept.len(), 1, "{operation:?} {name}: {value}"),
+                            Err((code, text)) => {
+                                let expected = if name.starts_with(COPY_SOURCE_IF) {
+                                    Code::InvalidArgument
+                                } else {
+                                    Code::NotImplemented
+                                };
+                                assert_eq!(code, expected, "{operation:?} {name}: {value}");
+                                assert!(text.contains(name), "{text}");
+                                assert!(text.contains(operation.name()), "{text}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn create_only_is_kept_on_the_three_writes_that_make_an_object() {
+        for operation in Operation::ALL {
+            let create = |signature| outcome(*operation, &[("if-none-match", "*")], signature);
+            if CREATES.contains(operation) {
+                assert_eq!(create(SIGNATURES[0]), Ok(vec![H::LookedAtFirst]));
+                assert_eq!(create(SIGNATURES[1]), Ok(vec![H::ForbidsOverwrite]));
+            } else if !reads(*operation) {
+                for signature in SIGNATURES {
+                    assert_eq!(create(signature).unwrap_err().0, Code::NotImplemented);
+                }
+            }
+            for signature in SIGNATURES {
+                for value in ["\"e\"", "*, \"e\"", "\"*\""] {
+                    let etag = outcome(*operation, &[("if-none-match", value)], signature);
+                    assert_eq!(etag.is_err(), !reads(*operation), "{operation:?} {value}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn reads_of_objects_keep_all_plain_conditions_and_others_ignore_them() {
+        for signature in SIGNATURES {
+            for operation in Operation::ALL.iter().filter(|operation| reads(**operation)) {
+                let sent = matches!(operation, O::GetObject | O::HeadObject);
+                for name in PLAIN {
+                    let kept = outcome(*operation, &[(name, "x")], signature).unwrap();
+                    assert_eq!(
+                        kept,
+                        vec![H::Sent; usize::from(sent)],
+                        "{operation:?} {name}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn coss_own_condition_is_kept_in_coss_words_alone() {
+        let put = |value, signature| outcome(O::PutObject, &[(FORBID_OVERWRITE, value)], signature);
+        assert_eq!(put("true", SIGNATURES[1]), Ok(vec![H::Sent]));
+        assert_eq!(
+            put("true", SIGNATURES[0]).unwrap_err().0,
+            Code::NotImplemented
+        );
+        for signature in SIGNATURES {
+            assert_eq!(put("false", signature), Ok(Vec::new()));
+            assert_eq!(put("yes", signature).unwrap_err().0, Code::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn doubtful_conditions_are_refused() {
+        for (pairs, name) in [
+            (&[("if-none-match", "")][..], "if-none-match"),
+            (&[("if-match", "\"a\""), ("if-match", "\"b\"")], "if-match"),
+            (&[("if-match", "é")], "if-match"),
+        ] {
+            let (code, text) = outcome(O::GetObject, pairs, SIGNATURES[0]).unwrap_err();
+            assert_eq!(code, Code::InvalidArgument, "{pairs:?}");
+            assert!(text.contains(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_complete() {
+        for rule in RULES {
+            for name in rule.names {
+                let known = ALL.contains(name) || name.starts_with('<');
+                assert!(known && !rule.operations.is_empty(), "{name}");
+                assert_eq!(is_condition(name), !name.starts_with('<'));
+            }
+        }
+        // A new operation needs a row, or is a write and has its conditions refused.
+        let read = |operation: &&Operation| reads(**operation);
+        let listed = Operation::ALL.iter().filter(read).filter(|operation| {
+            let mut rules = RULES.iter();
+            rules.any(|rule| rule.operations.contains(operation) && rule.names == PLAIN)
+        });
+        assert_eq!(listed.count(), Operation::ALL.iter().filter(read).count());
+    }
+}
