@@ -100,6 +100,7 @@ impl Proxy {
                 return Err(bad_gateway("COS answered a write with 304"));
             }
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
+                credential.mark_worked();
                 return self.relay(permit, answered, &outgoing, gauge, exit).await;
             }
             let mut refused = Box::pin(self.read_error(answered, permit)).await;
@@ -114,6 +115,9 @@ impl Proxy {
                 continue;
             }
             if !refused.key {
+                if status == StatusCode::NOT_FOUND {
+                    credential.mark_worked();
+                }
                 return Err(refused.error);
             }
             let renewed = entry.reject(credential.generation);
