@@ -522,6 +522,23 @@ fn a_subjects_session_keys_and_tokens_share_its_limits() {
     bearer.ask().assert_error(503, "SlowDown");
 }
 
+/// If each were verified twice, each would count twice.
+#[test]
+fn a_bad_token_is_verified_once_where_keys_are_vended() {
+    let (world, _folder) = world_with("");
+    let vend = |token: &str| {
+        let call = Call::new(world.gateway.addr, "POST", "/.cosgate/credentials");
+        call.header("authorization", &format!("Bearer {token}"))
+            .ask()
+    };
+    for n in 0..100 {
+        let reply = vend(&STRANGER.with(&json!({ "n": n })));
+        assert_eq!(reply.status, 400, "{n}: {}", reply.text());
+        assert!(reply.text().contains("InvalidToken"), "{}", reply.text());
+    }
+    assert_eq!(vend(&STRANGER.with(&json!({ "n": 100 }))).status, 503);
+}
+
 #[test]
 fn a_stranger_who_fails_too_often_is_not_checked_for_a_while() {
     let server = "trusted_proxies = [\"127.0.0.1\"]\nallow_plain_bearer = true\n";

@@ -135,12 +135,15 @@ fn with_a_live_key_no_client_sees_any_weather_until_the_keys_end() {
             ..Faults::default()
         });
         let call = world.signed("PUT", "/photos/acme/kept").body("kept");
+        let born = Instant::now(); // the key comes later, and ends so much later
         call.send().assert_ok();
-        let born = Instant::now();
         world.emulator.faults().set(faults);
         let mut served = 0;
         while born.elapsed() < USED {
             let reply = get(&world);
+            if born.elapsed() >= USED {
+                break; // a slow machine's last request may have come too late
+            }
             assert_eq!(
                 (reply.status, reply.text().as_str()),
                 (200, "kept"),
@@ -250,6 +253,17 @@ fn what_many_tenants_cannot_get_is_not_asked_for_and_told_at_once() {
         get(&world);
         world.gateway.metric("cosgate_sts_breaker_opened_total", "") > 0
     });
+    let began = Instant::now();
+    for _ in 0..50 {
+        let call = Call::new(world.gateway.addr, "GET", "/photos?location");
+        call.send().assert_ok(); // needs no key: as fast as this machine is now
+    }
+    let local = began.elapsed();
+    support::eventually("an open breaker again", || {
+        let reply = get(&world);
+        reply.assert_error(503, "SlowDown");
+        reply.header("retry-after").unwrap().parse::<u32>().unwrap() > 1
+    });
     let calls = sts_calls(&world);
     let began = Instant::now();
     for _ in 0..50 {
@@ -257,6 +271,9 @@ fn what_many_tenants_cannot_get_is_not_asked_for_and_told_at_once() {
         reply.assert_error(503, "SlowDown");
         assert!(reply.header("retry-after").is_some());
     }
-    assert!(began.elapsed() < Duration::from_millis(900), "told at once");
-    assert_eq!(sts_calls(&world), calls);
+    let took = began.elapsed();
+    let most = Duration::from_millis(900).max(local * 3);
+    assert!(took < most, "told at once: {took:?}, {local:?}");
+    let probes = sts_calls(&world) - calls;
+    assert!(probes <= 1 + took.as_secs(), "{probes} in {took:?}");
 }

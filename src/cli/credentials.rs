@@ -1,5 +1,6 @@
 //! `cosgate credentials`: one scoped temporary key, for another tool.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,7 +11,9 @@ use clap::{Args, ValueEnum};
 use cosgate::config::cam::{Policy, PolicyError};
 use cosgate::config::{Config, nearest, parse_duration};
 use cosgate::credentials::shapes::{NamedBucket, Shape, render};
-use cosgate::credentials::{Cache, Clock, Credential, Host, Options, Role, Scope, get_credential};
+use cosgate::credentials::{
+    Cache, Clock, Credential, GetCredentialError, Host, NoKey, Options, Role, Scope, get_credential,
+};
 use cosgate::dial::HttpProxy;
 use cosgate::secret::Secret;
 use cosgate::server::wall_clock;
@@ -238,7 +241,21 @@ fn fetch_one(options: &Options) -> io::Result<Credential> {
         .build()?;
     let key = runtime.block_on(get_credential(options));
     runtime.shutdown_background(); // a look-up that hangs must not hold us
-    key.map_err(io::Error::other)
+    key.map_err(|error| {
+        let passes =
+            matches!(&error, GetCredentialError::Sts(error) if !error.class.is_permanent());
+        no_key(&error, passes)
+    })
+}
+
+/// The error, and what can be done about one that may pass: nothing is tried again here.
+fn no_key(error: &impl fmt::Display, passes: bool) -> io::Error {
+    let help = if passes {
+        "\n  help: run the command again"
+    } else {
+        ""
+    };
+    io::Error::other(format!("{error}{help}"))
 }
 
 fn of_tenant(path: &Path, name: &str, format: Format) -> ExitCode {
@@ -288,7 +305,8 @@ fn fetch(config: &Config, tenant: usize) -> io::Result<Arc<Credential>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    runtime.block_on(entry.get()).map_err(io::Error::other)
+    let key = runtime.block_on(entry.get());
+    key.map_err(|error| no_key(&error, error.reason != NoKey::Refused))
 }
 
 /// For how long STS is asked for a key; a permanent key has no end.

@@ -1,12 +1,13 @@
 //! CAM policies: the grammar of Tencent's policy syntax (598/10603) as COS reads it (436/71306).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::document::printable;
 use super::problem::Refusal;
@@ -19,6 +20,11 @@ const TEXT_BYTES: usize = 64 * 1024;
 pub const LIKELY_BYTES: usize = 2048;
 /// Bytes of a policy as it is sent, above which nothing is asked of STS.
 const SENT_BYTES: usize = 16 * 1024;
+
+/// Whom a statement is about, in policies of roles and buckets.
+const PRINCIPAL: &str = "principal";
+/// What begins the name of a resource in its older form. No bucket is called so: each ends in its APPID.
+const OLD_FORM: &str = "prefix//";
 
 /// Operators of conditions that COS knows; each also with `_if_exist`.
 const OPERATORS: [&str; 12] = [
@@ -118,7 +124,8 @@ impl Policy {
                 "write {\"version\": \"2.0\", \"statement\": […]}",
             )
         })?;
-        check_members(&policy, "the policy", &["version", "statement"])?;
+        check_members(&policy, "the policy", &["version", "statement", PRINCIPAL])?;
+        check_principal(&policy, "the policy")?;
         if policy.get("version").and_then(Value::as_str) != Some("2.0") {
             return Err(wrong(
                 "its version is not \"2.0\"",
@@ -165,7 +172,7 @@ impl Policy {
         let account = format!("uid/{appid}");
         for (number, text, resource) in self.accounts() {
             let other = resource.appid_of_bucket().filter(|other| *other != appid);
-            if resource.account != account || other.is_some() {
+            if !["", account.as_str()].contains(&resource.account) || other.is_some() {
                 return Err(wrong(
                     format!(
                         "statement {number}: `{}` is of another account than the bucket `{}`",
@@ -183,6 +190,7 @@ impl Policy {
     pub fn check_accounts(&self) -> Result<(), PolicyError> {
         for (number, text, resource) in self.accounts() {
             if let Some(appid) = resource.appid_of_bucket()
+                && !resource.account.is_empty()
                 && resource.account != format!("uid/{appid}")
             {
                 return Err(wrong(
@@ -223,10 +231,10 @@ impl Policy {
                     Some(resource) if resource.region.is_empty() || resource.region == "*" => {
                         "every region"
                     }
-                    Some(resource) => match resource.name.split_once('/') {
-                        Some((bucket, _)) if bucket.contains('*') => "more than one bucket",
-                        Some((_, key)) if !key.starts_with('*') => continue,
-                        None | Some(_) => "the whole bucket",
+                    Some(resource) => match resource.place() {
+                        (bucket, _) if bucket.contains('*') => "more than one bucket",
+                        (_, Some(key)) if !key.starts_with('*') => continue,
+                        (_, None | Some(_)) => "the whole bucket",
                     },
                 };
                 found.push(wrong(
@@ -264,11 +272,12 @@ impl Statement {
     }
 
     fn parse(json: &Value) -> Result<Self, PolicyError> {
-        const MEMBERS: [&str; 4] = ["effect", "action", "resource", "condition"];
+        const MEMBERS: [&str; 5] = ["effect", "action", "resource", "condition", PRINCIPAL];
         let Value::Object(json) = json else {
             return Err(wrong("it is not an object", "write {\"effect\": …}"));
         };
         check_members(json, "it", &MEMBERS)?;
+        check_principal(json, "it")?;
         let effect = match json.get("effect").and_then(Value::as_str) {
             Some("allow") => Effect::Allow,
             Some("deny") => Effect::Deny,
@@ -323,15 +332,17 @@ impl<'a> Resource<'a> {
         let (qcs, _project) = (parts.next()?, parts.next()?);
         let (service, region) = (parts.next()?, parts.next()?);
         let (account, name) = (parts.next()?, parts.next()?);
-        let (kind, number) = account.split_once('/')?;
+        // Without an account it is the issuer's own (598/10606).
+        let is_account = account.is_empty()
+            || account
+                .split_once('/')
+                .is_some_and(|(kind, number)| matches!(kind, "uid" | "uin") && is_digits(number));
         let word = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let is_good = qcs == "qcs"
             && !service.is_empty()
             && word(service)
             && (word(region) || region == "*")
-            && matches!(kind, "uid" | "uin")
-            && !number.is_empty()
-            && number.bytes().all(|b| b.is_ascii_digit())
+            && is_account
             && !name.is_empty()
             && !name.chars().any(char::is_control);
         is_good.then_some(Self {
@@ -342,12 +353,51 @@ impl<'a> Resource<'a> {
         })
     }
 
+    /// The bucket and the key of a resource of COS; no key where nothing stands behind the bucket. In the
+    /// older form, `prefix//APPID/NAME/KEY` (598/10606), the bucket is in two parts; the Node STS SDK's
+    /// `getPolicy` writes it.
+    pub(super) fn place(&self) -> (Cow<'a, str>, Option<&'a str>) {
+        let split = |text: &'a str| match text.split_once('/') {
+            Some((start, rest)) => (start, Some(rest)),
+            None => (text, None),
+        };
+        let Some(old) = self.name.strip_prefix(OLD_FORM) else {
+            let (bucket, key) = split(self.name);
+            return (bucket.into(), key);
+        };
+        let (appid, rest) = split(old);
+        let (name, key) = split(rest.unwrap_or_default());
+        (format!("{name}-{appid}").into(), key)
+    }
+
     /// What follows the last dash of the bucket, where that is a number.
     fn appid_of_bucket(&self) -> Option<&'a str> {
-        let path = self.name.strip_prefix("bucket/").unwrap_or(self.name);
-        let (_, appid) = path.split('/').next()?.rsplit_once('-')?;
-        let is_number = !appid.is_empty() && appid.bytes().all(|b| b.is_ascii_digit());
-        is_number.then_some(appid)
+        let appid = if let Some(old) = self.name.strip_prefix(OLD_FORM) {
+            old.split('/').next()?
+        } else {
+            let path = self.name.strip_prefix("bucket/").unwrap_or(self.name);
+            path.split('/').next()?.rsplit_once('-')?.1
+        };
+        is_digits(appid).then_some(appid)
+    }
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Everyone is the only principal that says nothing: it is left out of what is sent. STS takes none
+/// (1312/48195), and the Node STS SDK writes this one.
+fn check_principal(object: &Map<String, Value>, what: &str) -> Result<(), PolicyError> {
+    let is_everyone = |principal: &Value| {
+        *principal == json!({"qcs": "*"}) || *principal == json!({"qcs": ["*"]})
+    };
+    match object.get(PRINCIPAL) {
+        Some(principal) if !is_everyone(principal) => Err(wrong(
+            format!("{what} has a `{PRINCIPAL}`"),
+            "remove it: the policy of a temporary key is about that key",
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -361,7 +411,6 @@ fn check_members(
     };
     let lower = odd.to_ascii_lowercase();
     let fix = match lower.as_str() {
-        "principal" => "remove it: the policy of a temporary key is about that key".to_owned(),
         lower if known.contains(&lower) => format!("write \"{lower}\""),
         _ => "remove it".to_owned(),
     };
@@ -537,7 +586,15 @@ mod tests {
             (good.replace("name/cos:GetObject", "GetObject"), "name/cos"),
             (good.replace("uid/", "uid:"), "qcs::cos"),
             (good.replace("qcs::cos", "arn:aws:s3"), "qcs::cos"),
-            (allow(r#","principal":{"qcs":["*"]}"#), "remove it"),
+            (
+                allow(r#","principal":{"qcs":["qcs::cam::uin/1:uin/2"]}"#),
+                "remove it",
+            ),
+            (allow(r#","principal":"*""#), "remove it"),
+            (allow(r#","Principal":{"qcs":["*"]}"#), "principal"),
+            (good.replace("\"2.0\"", "2.0"), "\"2.0\""),
+            (good.replace("\"effect\"", "\"Effect\""), "\"effect\""),
+            (good.replace("uid/1250000000", "uid/*"), "qcs::cos"),
             (allow(r#","effect":"deny""#), "version"),
             (
                 allow(r#","condition":{"ip_is":{"qcs:ip":"10.0.0.1"}}"#),

@@ -232,9 +232,16 @@ fn rule(statement: &Statement, bucket: &str, region: &str) -> Result<Option<Rule
 
 /// The keys of this bucket that a resource is about; the bucket itself is an empty key.
 fn pattern(text: &str, bucket: &str, region: &str) -> Result<PrefixPattern, PolicyError> {
-    let Some(resource) = Resource::parse(text) else {
-        return Ok(PrefixPattern::Any); // `*`
-    };
+    if text == "*" {
+        return Ok(PrefixPattern::Any);
+    }
+    let resource = Resource::parse(text).ok_or_else(|| {
+        let message = format!("`{}` is not a resource", printable(text));
+        wrong(
+            message,
+            format!("write qcs::cos:{region}:uid/APPID:{bucket}/folder/*"),
+        )
+    })?;
     let other = |what: &str, here: &str| {
         let message = format!("`{}` is of another {what} than the grant", printable(text));
         Err(wrong(
@@ -251,10 +258,15 @@ fn pattern(text: &str, bucket: &str, region: &str) -> Result<PrefixPattern, Poli
     if resource.name == "*" {
         return Ok(PrefixPattern::Any);
     }
-    let (named, key) = resource.name.split_once('/').unwrap_or((resource.name, ""));
+    let (named, key) = resource.place();
     if named != bucket {
         return other("bucket", bucket);
     }
+    let Some(key) = key else {
+        let message = format!("`{}` is about nothing in its bucket", printable(text));
+        let fix = "write a `/` behind the bucket's name for the bucket itself, `/*` for all of it";
+        return Err(wrong(message, fix));
+    };
     let (start, open) = match key.strip_suffix('*') {
         Some(start) => (start, true),
         None => (key, false),
@@ -408,6 +420,78 @@ mod tests {
         let narrower = made(&statement("r/in/*")).unwrap();
         assert!(narrower.allows_list(LIST, "r/in/") && !narrower.allows_list(LIST, "r/"));
         assert!(!made(&statement("other/*")).unwrap().allows_list(LIST, "r/"));
+    }
+
+    #[test]
+    fn every_form_of_a_resource_that_tencent_documents_is_taken() {
+        for (resource, inside, outside) in [
+            (
+                "qcs::cos:ap-guangzhou:uid/1250000000:prefix//1250000000/shared/a/*",
+                "a/x",
+                "ab",
+            ),
+            (
+                "qcs:id/0:cos:ap-guangzhou:uid/1250000000:prefix//1250000000/shared/a/x",
+                "a/x",
+                "a/xy",
+            ),
+            (
+                "qcs::cos::uid/1250000000:shared-1250000000/a/*",
+                "a/x",
+                "ab",
+            ),
+            (
+                "qcs::cos:*:uid/1250000000:prefix//1250000000/shared/a*",
+                "ab",
+                "b",
+            ),
+            ("qcs::cos:ap-guangzhou::shared-1250000000/a/*", "a/x", "ab"),
+            ("qcs::cos:::prefix//1250000000/shared/a/*", "a/x", "b"),
+        ] {
+            let policy = made(&json!({"effect": "allow", "action": "cos:GetObject",
+                "principal": {"qcs": "*"}, "resource": resource}));
+            let policy = policy.unwrap();
+            assert!(
+                policy.allows(GET, inside) && !policy.allows(GET, outside),
+                "{resource}"
+            );
+            assert!(
+                !policy.policy.json().contains("principal"),
+                "STS takes none"
+            );
+        }
+        for resource in ["*", "qcs::cos:*:uid/1250000000:*", "qcs::cos:::*"] {
+            let policy = json!({"effect": "allow", "action": "cos:*", "resource": resource});
+            let policy = made(&policy).unwrap();
+            assert!(
+                policy.allows(GET, "x") && policy.allows_list(LIST, ""),
+                "{resource}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_older_form_of_another_bucket_is_refused() {
+        for resource in [
+            "prefix//1250000000/other/a/*",
+            "prefix//1250000001/shared/a/*",
+            "prefix//1250000000/shared-1250000000/a/*",
+            "prefix//1250000000/share*",
+            "prefix//1250000000/*",
+            "prefix//125*/shared/a/*",
+            "prefix//*",
+            "prefix//",
+            "prefix/1250000000/shared/a/*",
+            "prefix//1250000000/shared",
+            "prefix//1250000000/shared/a/*/b",
+            "shared-1250000000",
+        ] {
+            for account in ["uid/1250000000", ""] {
+                let resource = format!("qcs::cos:ap-guangzhou:{account}:{resource}");
+                let policy = json!({"effect": "allow", "action": GET, "resource": resource});
+                assert!(made(&policy).is_err(), "{resource}");
+            }
+        }
     }
 
     #[test]

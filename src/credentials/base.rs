@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -27,9 +28,10 @@ use crate::secret::Secret;
 const COMMAND_TIME: Duration = Duration::from_secs(10);
 /// How much of what a command writes to standard error is logged.
 const COMPLAINT_BYTES: usize = 4096;
-/// Between two fetches of one key, whatever happens, and between two that are dropped as refused.
+/// Between two fetches of one key after a failure. After each refusal in a row of keys that STS never
+/// took this doubles, up to [`LONGEST_GAP`].
 const GAP: Duration = Duration::from_secs(2);
-const REJECT_GAP: Duration = Duration::from_secs(10);
+const LONGEST_GAP: Duration = Duration::from_secs(30);
 /// A fetched key without an end is fetched again after this: it may have been rotated.
 const LOOK_AGAIN: Duration = Duration::from_hours(1);
 /// A key is given up this long before its end, or at three quarters of its life.
@@ -53,10 +55,17 @@ impl Base {
         }
     }
 
-    /// STS has refused `key`. Gives whether another may be had at once.
-    pub(super) fn reject(&self, key: &Arc<CallerKey>) -> bool {
+    /// STS has taken `key`.
+    pub(super) fn mark_worked(&self, key: &Arc<CallerKey>) {
+        if let Self::Fetched(fetched) = self {
+            fetched.mark_worked(key);
+        }
+    }
+
+    /// STS has refused `key` with `error`. Gives whether another may be had at once.
+    pub(super) async fn reject(&self, key: &Arc<CallerKey>, error: &StsError) -> bool {
         match self {
-            Self::Fetched(fetched) => fetched.reject(key),
+            Self::Fetched(fetched) => fetched.reject(key, error).await,
             // Two files are not written at the same time: by now the second may be there.
             Self::Read(watched) => !Arc::ptr_eq(&watched.key(), key),
         }
@@ -224,9 +233,16 @@ pub(super) struct Fetched {
     source: Source,
     clock: Arc<Clock>,
     kept: ArcSwapOption<Kept>,
-    /// Held by the one that fetches; the last failure, and until when it stands.
-    turn: tokio::sync::Mutex<Option<(StsError, Instant)>>,
-    rejected: Mutex<Option<Instant>>,
+    /// Held by the one that fetches.
+    turn: tokio::sync::Mutex<Turn>,
+}
+
+#[derive(Debug, Default)]
+struct Turn {
+    /// The last failure, and until when it stands.
+    failure: Option<(StsError, Instant)>,
+    /// Keys in a row that STS has refused without having taken them once.
+    unworkable: u32,
 }
 
 #[derive(Debug)]
@@ -242,6 +258,8 @@ struct Kept {
     key: Arc<CallerKey>,
     soft: Instant,
     hard: Option<Instant>,
+    /// STS has taken it once.
+    worked: AtomicBool,
 }
 
 impl Kept {
@@ -252,6 +270,7 @@ impl Kept {
             key: Arc::new(key),
             soft: now + life.map_or(LOOK_AGAIN, |life| (life * 2 / 3).max(GAP)),
             hard: life.map(|life| now + life.saturating_sub(MARGIN.min(life / 4))),
+            worked: AtomicBool::new(false),
         }
     }
 
@@ -268,7 +287,6 @@ impl Fetched {
             clock,
             kept: ArcSwapOption::empty(),
             turn: tokio::sync::Mutex::default(),
-            rejected: Mutex::default(),
         }
     }
 
@@ -299,11 +317,8 @@ impl Fetched {
         }
     }
 
-    async fn fetch(
-        &self,
-        last: &mut Option<(StsError, Instant)>,
-    ) -> Result<Arc<CallerKey>, StsError> {
-        if let Some((error, until)) = &*last
+    async fn fetch(&self, turn: &mut Turn) -> Result<Arc<CallerKey>, StsError> {
+        if let Some((error, until)) = &turn.failure
             && Instant::now() < *until
         {
             return Err(error.clone());
@@ -312,12 +327,12 @@ impl Fetched {
             Ok(kept) => {
                 let key = Arc::clone(&kept.key);
                 self.kept.store(Some(Arc::new(kept)));
-                *last = None;
+                turn.failure = None;
                 Ok(key)
             }
             Err(error) => {
                 tracing::warn!(issuer = self.issuer, %error, "the issuer's own key cannot be fetched");
-                *last = Some((error.clone(), Instant::now() + GAP));
+                turn.failure = Some((error.clone(), Instant::now() + GAP));
                 Err(error)
             }
         }
@@ -357,22 +372,38 @@ impl Fetched {
         Ok(Kept::new(key, life))
     }
 
-    fn reject(&self, key: &Arc<CallerKey>) -> bool {
+    fn mark_worked(&self, key: &Arc<CallerKey>) {
+        if let Some(kept) = self.kept.load().as_ref()
+            && Arc::ptr_eq(&kept.key, key)
+        {
+            kept.worked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A key that had worked is replaced at once, and so is the first one that had not: its source may
+    /// have kept an old one. From then on the next waits.
+    async fn reject(&self, key: &Arc<CallerKey>, error: &StsError) -> bool {
+        let mut turn = self.turn.lock().await;
         let kept = self.kept.load();
         let Some(current) = kept.as_ref() else {
-            return true;
+            return turn.failure.is_none();
         };
         if !Arc::ptr_eq(&current.key, key) {
             return true; // another is here already
         }
-        let now = Instant::now();
-        let mut rejected = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
-        if rejected.is_some_and(|at| now.duration_since(at) < REJECT_GAP) {
-            return false;
-        }
-        *rejected = Some(now);
+        turn.unworkable = if current.worked.load(Ordering::Relaxed) {
+            0
+        } else {
+            turn.unworkable.saturating_add(1)
+        };
         self.kept.compare_and_swap(&*kept, None);
-        true
+        if turn.unworkable <= 1 {
+            return true;
+        }
+        let doubled = GAP.saturating_mul(2_u32.saturating_pow(turn.unworkable - 2));
+        let until = Instant::now() + doubled.min(LONGEST_GAP);
+        turn.failure = Some((error.clone().repeated(), until));
+        false
     }
 
     fn live(&self, now: Instant) -> Option<Arc<Kept>> {

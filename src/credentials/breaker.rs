@@ -9,15 +9,16 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::cache::CacheCounters;
-use super::sts::{Issued, StsClass, StsError};
+use super::sts::{Issued, StsError};
 
 /// It opens after so many failures, where three of four calls failed, within [`WINDOW`]: the figures
 /// of Tencent's own SDKs.
 const FAILURES: u32 = 5;
 const WINDOW: Duration = Duration::from_mins(1);
-/// How long it is open at first; each probe that fails doubles that, up to [`LONGEST`].
+/// How long it is open at first; each probe that fails doubles that, up to [`LONGEST`]: whoever waits
+/// while STS comes back is to have a key within five seconds.
 const SHORTEST: Duration = Duration::from_secs(2);
-const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(4);
 
 /// Closed: calls are made. Open: none is, until a time. From that time on it is half-open: one call
 /// is made, and how that goes closes or opens it.
@@ -36,7 +37,7 @@ enum State {
         failures: u32,
     },
     Open {
-        until: Instant,
+        since: Instant,
         /// How often in a row, this one included.
         times: u32,
     },
@@ -66,13 +67,21 @@ impl Breaker {
         self.open.subscribe()
     }
 
-    /// Takes how a call went, and counts and logs it if that opened the breaker.
-    pub(super) fn hear(&self, result: &Result<Issued, StsError>, counters: &CacheCounters) {
-        // What STS says of one tenant alone is no fault of the issuer's.
-        let has_failed = result.as_ref().is_err_and(|error| {
-            !matches!(error.class, StsClass::ConfigWrong | StsClass::NotAllowed)
-        });
-        if self.record(has_failed, Instant::now(), fastrand::f64()) {
+    /// Takes how a call went that began at `began`, and counts and logs it if that opened the breaker.
+    pub(super) fn hear(
+        &self,
+        result: &Result<Issued, StsError>,
+        began: Instant,
+        counters: &CacheCounters,
+    ) {
+        if result.as_ref().is_err_and(|error| error.is_repeated) {
+            return; // there was no call
+        }
+        // STS can be reached that says what is wrong with a tenant, or with the issuer's own key.
+        let has_failed = result
+            .as_ref()
+            .is_err_and(|error| !error.class.is_permanent());
+        if self.record(has_failed, began, Instant::now(), fastrand::f64()) {
             counters.breaker_opened.fetch_add(1, Ordering::Relaxed);
             tracing::error!("calls to STS fail: held back for a while, live keys serve on");
         }
@@ -80,7 +89,7 @@ impl Breaker {
 
     /// Takes the end of a call. `chance`, from 0 to 1, spreads the probes of several cosgates. Gives
     /// whether it opened.
-    fn record(&self, has_failed: bool, now: Instant, chance: f64) -> bool {
+    fn record(&self, has_failed: bool, began: Instant, now: Instant, chance: f64) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let times = match (&mut *state, has_failed) {
             (State::Open { .. }, false) => {
@@ -88,7 +97,7 @@ impl Breaker {
                 self.open.send_replace(None);
                 return false;
             }
-            (State::Open { until, .. }, true) if now < *until => return false, // begun before it opened
+            (State::Open { since, .. }, true) if began < *since => return false,
             (State::Open { times, .. }, true) => times.saturating_add(1),
             (
                 State::Closed {
@@ -110,8 +119,9 @@ impl Breaker {
                 1
             }
         };
-        let until = now + pause(times, chance);
-        *state = State::Open { until, times };
+        // A call that nothing answered has been a pause itself.
+        let until = (began + pause(times, chance)).max(now);
+        *state = State::Open { since: now, times };
         self.open.send_replace(Some(until));
         true
     }
@@ -135,12 +145,14 @@ fn pause(times: u32, chance: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sts::StsClass;
     use super::*;
 
     fn after(failures: u32, successes: u32) -> Breaker {
         let breaker = Breaker::new();
         for number in 0..failures + successes {
-            breaker.record(number >= successes, Instant::now(), 1.0);
+            let now = Instant::now();
+            breaker.record(number >= successes, now, now, 1.0);
         }
         breaker
     }
@@ -160,7 +172,8 @@ mod tests {
     async fn old_failures_are_forgotten() {
         let breaker = after(4, 0);
         tokio::time::advance(WINDOW).await;
-        assert!(!breaker.record(true, Instant::now(), 1.0));
+        let now = Instant::now();
+        assert!(!breaker.record(true, now, now, 1.0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -171,16 +184,42 @@ mod tests {
             let now = Instant::now();
             let until = breaker.open_until(now).unwrap();
             pauses.push((until - now).as_secs());
-            assert!(!breaker.record(true, now, 1.0) && !breaker.is_half_open(now));
+            let earlier = now.checked_sub(Duration::from_millis(1)).unwrap();
+            assert!(!breaker.record(true, earlier, now, 1.0) && !breaker.is_half_open(now));
             tokio::time::sleep_until(until).await;
             let now = Instant::now();
             assert!(breaker.is_half_open(now) && breaker.open_until(now).is_none());
-            assert!(breaker.record(true, now, 1.0));
+            assert!(breaker.record(true, now, now, 1.0));
         }
-        assert_eq!(pauses, [2, 4, 8, 16, 30, 30]);
-        breaker.record(false, Instant::now(), 1.0);
+        assert_eq!(pauses, [2, 4, 4, 4, 4, 4]);
+        breaker.record(false, Instant::now(), Instant::now(), 1.0);
         assert!(breaker.open_until(Instant::now()).is_none());
         assert!(!breaker.is_half_open(Instant::now()));
         assert_eq!(pause(1, 0.0), SHORTEST / 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_nothing_answered_has_been_the_pause_itself() {
+        let breaker = after(5, 0);
+        tokio::time::sleep_until(breaker.open_until(Instant::now()).unwrap()).await;
+        let began = Instant::now();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(breaker.record(true, began, Instant::now(), 1.0));
+        assert!(breaker.is_half_open(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_sts_refuses_does_not_open_it() {
+        let breaker = Breaker::new();
+        for code in [
+            "AuthFailure.SecretIdNotFound",
+            "InvalidParameter.StrategyInvalid",
+        ] {
+            for _ in 0..10 {
+                let refused = StsError::new(StsClass::of(code), code, "no");
+                breaker.hear(&Err(refused), Instant::now(), &CacheCounters::default());
+            }
+        }
+        assert!(breaker.open_until(Instant::now()).is_none());
     }
 }

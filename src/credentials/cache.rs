@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::breaker::Breaker;
 use super::clock::Clock;
-use super::entry::{Ask, Entry, IssueError, Scope};
+use super::entry::{Ask, Entry, IssueError, NoKey, Scope};
 use super::issuer::Issuer;
 use super::lanes::{self, Lane};
 use super::scopes::ScopeTable;
@@ -155,7 +155,7 @@ impl Cache {
         if let Some(entry) = self.entries.get(tenant.index) {
             return Ok(Arc::clone(entry));
         }
-        let no_issuer = || IssueError::new("a tenant without an issuer", MARGIN);
+        let no_issuer = || IssueError::new(NoKey::Refused, "a tenant without an issuer", MARGIN);
         let template = tenant.index - self.entries.len();
         let issuer = *self.templates.get(template).ok_or_else(no_issuer)?;
         let made = self.made.entry(&tenant.name, |permit| {
@@ -170,7 +170,7 @@ impl Cache {
         });
         made.ok_or_else(|| {
             let why = "no room for another scope ([credentials] entries), or too many wait for their first key";
-            IssueError::new(why, BUSY)
+            IssueError::new(NoKey::Busy, why, BUSY)
         })
     }
 

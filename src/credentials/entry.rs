@@ -23,16 +23,22 @@ const WAIT: Duration = Duration::from_secs(5);
 const WAITERS: usize = 2048;
 /// Between two calls for one tenant, whatever happens.
 const CALL_GAP: Duration = Duration::from_secs(1);
-/// Between two keys of one tenant that are dropped because COS refused them.
-const REJECT_GAP: Duration = Duration::from_secs(10);
-/// The longest pause after failures that may pass.
+/// Keys of one tenant that had worked, were refused by COS and are replaced at once; after these, one
+/// each [`CALL_GAP`].
+const REPLACED_AT_ONCE: u32 = 10;
+/// The longest pause, while a key is live, after failures that may pass.
 const BACKOFF_LIMIT: Duration = Duration::from_mins(1);
+/// The same while there is none. With the breaker's own, STS is called at least every five seconds.
+const WAITED_FOR_LIMIT: Duration = Duration::from_secs(4);
 /// A permanent failure stands for this long, and up to as much again.
 const REFUSAL: Duration = Duration::from_secs(30);
 /// A key that lives shorter than this is not worth keeping.
 const LEAST_LIFE: Duration = Duration::from_secs(3);
 /// Longer lives are taken for this one: Tencent gives 36 hours at most.
 const MOST_LIFE: Duration = Duration::from_hours(7 * 24);
+
+/// The code of a key that STS gave and COS refused at once.
+const KEY_REFUSED: &str = "KeyRefused";
 
 /// Where an entry is between two calls.
 const IDLE: u8 = 0;
@@ -96,10 +102,18 @@ struct Failure {
 
 #[derive(Debug)]
 struct Pace {
+    /// No call is made before this,
     next_call: Instant,
+    /// and none before this while a key is live.
+    next_refresh: Instant,
+    /// When the last call began.
+    began: Instant,
     failures: u32,
     generation: u64,
-    rejected: Option<Instant>,
+    /// Keys in a row that COS refused without having taken them once.
+    unworkable: u32,
+    /// Replacements at once are paid for until then, each with a [`CALL_GAP`].
+    paid_until: Instant,
     /// When the last key ends or ended.
     expires: Option<Timestamp>,
     /// Of a scope that was made for a request, until it has had a key.
@@ -151,11 +165,15 @@ impl Entry {
         margin: Duration,
         counters: Arc<CacheCounters>,
     ) -> Self {
+        let now = Instant::now();
         let pace = Pace {
-            next_call: Instant::now(),
+            next_call: now,
+            next_refresh: now,
+            began: now,
             failures: 0,
             generation: 0,
-            rejected: None,
+            unworkable: 0,
+            paid_until: now,
             expires: None,
             new: None,
         };
@@ -197,10 +215,15 @@ impl Entry {
         Box::pin(self.wait()).await // rare: it must not make every request's future larger
     }
 
-    /// COS refused the key of this generation: it is dropped and another asked for, once, however
-    /// many requests say so, and at most every ten seconds. Gives whether [`Entry::get`] may now
-    /// give another key.
+    /// COS refused the key of this generation: it is dropped and another requested, once, however many
+    /// requests say so. A key that had worked is replaced at once. When a new key is refused, which no
+    /// other need be better than, the next one waits. Gives whether [`Entry::get`] can give another key.
     pub fn reject(self: &Arc<Self>, generation: u64) -> bool {
+        self.reject_with(generation, fastrand::f64())
+    }
+
+    /// The same; `chance`, from 0 to 1, spreads the waits.
+    fn reject_with(self: &Arc<Self>, generation: u64, chance: f64) -> bool {
         let mut pace = self.pace();
         let current = self.current.load();
         let Some(credential) = &*current else {
@@ -209,16 +232,26 @@ impl Entry {
         if credential.generation != generation {
             return credential.generation > generation;
         }
-        let now = Instant::now();
-        let lately = pace
-            .rejected
-            .is_some_and(|at| now.duration_since(at) < REJECT_GAP);
-        if self.asks.is_none() || lately {
-            return false;
+        if self.asks.is_none() {
+            return false; // a permanent key
         }
-        pace.rejected = Some(now);
+        let now = Instant::now();
+        if credential.has_worked() {
+            pace.unworkable = 0;
+            pace.replace_at_once(now);
+        } else {
+            pace.unworkable = pace.unworkable.saturating_add(1);
+            let pause = pause_of_unworkable(pace.unworkable, chance);
+            pace.next_call = pace.next_call.max(now + pause);
+            let what = "COS refuses the new keys of this scope";
+            self.outcome.send_replace(Some(Arc::new(Failure {
+                error: StsError::new(StsClass::Retry, KEY_REFUSED, what),
+                retry_at: pace.next_call,
+            })));
+        }
         self.current.compare_and_swap(&current, None);
         self.counters.rejected.fetch_add(1, Ordering::Relaxed);
+        drop(pace);
         self.ask(Urgency::Cold)
     }
 
@@ -252,8 +285,12 @@ impl Entry {
     }
 
     /// When the next call may be made.
-    pub(super) fn next_call(&self) -> Instant {
-        self.pace().next_call
+    pub(super) fn next_call(&self, urgency: Urgency) -> Instant {
+        let pace = self.pace();
+        match urgency {
+            Urgency::Cold | Urgency::First => pace.next_call,
+            Urgency::Refresh => pace.next_call.max(pace.next_refresh),
+        }
     }
 
     /// Begins a call if `urgency` is still what is asked and still needed: who saw no key, or an old
@@ -269,7 +306,8 @@ impl Entry {
             return false;
         }
         if to == FLYING {
-            self.pace().next_call = Instant::now() + CALL_GAP;
+            let (mut pace, now) = (self.pace(), Instant::now());
+            (pace.began, pace.next_call) = (now, now + CALL_GAP);
             return true;
         }
         if self.needs(urgency) {
@@ -341,8 +379,15 @@ impl Entry {
     fn fail(&self, error: StsError, now: Instant, chance: f64) -> Failure {
         let mut pace = self.pace();
         pace.failures = pace.failures.saturating_add(1);
-        let pause = pause(error.class, pace.failures, chance);
-        pace.next_call = pace.next_call.max(now + pause);
+        let pauses = pauses(error.class, pace.failures, chance);
+        // A call that took long has been a pause itself.
+        let from = if error.class.is_permanent() {
+            now
+        } else {
+            pace.began
+        };
+        pace.next_call = pace.next_call.max(from + pauses.waited_for);
+        pace.next_refresh = now + pauses.refresh;
         Failure {
             error,
             retry_at: pace.next_call,
@@ -351,12 +396,13 @@ impl Entry {
 
     async fn wait(self: &Arc<Self>) -> Result<Arc<Credential>, IssueError> {
         let Some(_place) = Place::take(&self.waiters) else {
-            return Err(IssueError::new(
-                "too many requests wait for this tenant's key",
-                CALL_GAP,
-            ));
+            let why = "too many requests wait for this tenant's key";
+            return Err(IssueError::new(NoKey::Busy, why, CALL_GAP));
         };
-        let ending = || IssueError::new("no key can be asked for: cosgate is ending", WAIT);
+        let ending = || {
+            let why = "no key can be requested: cosgate is shutting down";
+            IssueError::new(NoKey::Ending, why, CALL_GAP)
+        };
         let deadline = Instant::now() + WAIT;
         let mut outcome = self.outcome.subscribe();
         let mut open = self.breaker.as_ref().ok_or_else(ending)?.subscribe();
@@ -367,19 +413,24 @@ impl Entry {
                 return Ok(credential);
             }
             if let Some(failure) = &failure
-                && failure.settles(now, deadline)
+                && failure.is_permanent(now)
             {
                 return Err(failure.answer(now));
+            }
+            if !self.ask(self.wanted()) {
+                return Err(ending());
             }
             let open_until = *open.borrow_and_update();
             if let Some(until) = open_until.filter(|until| now < *until) {
                 let last = failure.map(|failure| format!(": {}", failure.error));
                 let why = "calls to STS are held back, since most have failed";
                 let why = format!("{why}{}", last.unwrap_or_default());
-                return Err(IssueError::new(why, until - now));
+                return Err(IssueError::new(NoKey::Unreachable, why, until - now));
             }
-            if !self.ask(self.wanted()) {
-                return Err(ending());
+            if let Some(failure) = &failure
+                && failure.retry_at >= deadline
+            {
+                return Err(failure.answer(now));
             }
             let news = async {
                 tokio::select! {
@@ -388,10 +439,9 @@ impl Entry {
                 }
             };
             if timeout_at(deadline, news).await.is_err() {
-                return Err(failure.map_or_else(
-                    || IssueError::new("STS gave no answer in time", CALL_GAP),
-                    |failure| failure.answer(Instant::now()),
-                ));
+                let silent =
+                    || IssueError::new(NoKey::Unreachable, "STS gave no answer in time", CALL_GAP);
+                return Err(failure.map_or_else(silent, |failure| failure.answer(Instant::now())));
             }
         }
     }
@@ -418,15 +468,27 @@ impl Entry {
     }
 }
 
+impl Pace {
+    /// Has the next call be made at once, if not too many have been of late.
+    fn replace_at_once(&mut self, now: Instant) {
+        let paid = self.paid_until.max(now) + CALL_GAP;
+        if paid <= now + CALL_GAP * REPLACED_AT_ONCE {
+            (self.paid_until, self.next_call) = (paid, now);
+        } else {
+            self.next_call = self.next_call.max(now + CALL_GAP);
+        }
+    }
+}
+
 impl Failure {
-    /// Whether waiting until `deadline` is in vain.
-    fn settles(&self, now: Instant, deadline: Instant) -> bool {
-        self.retry_at > now && (self.error.class.is_permanent() || self.retry_at >= deadline)
+    /// Whether it stands at `now` whatever is tried.
+    fn is_permanent(&self, now: Instant) -> bool {
+        self.retry_at > now && self.error.class.is_permanent()
     }
 
     fn answer(&self, now: Instant) -> IssueError {
         let wait = self.retry_at.saturating_duration_since(now);
-        IssueError::new(self.error.to_string(), wait)
+        IssueError::of(&self.error, wait)
     }
 }
 
@@ -449,23 +511,87 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Why there is no key. It may pass, so that the client is asked to come back.
+/// Why there is no key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssueError {
+    /// For the client.
+    pub reason: NoKey,
     /// For the log; holds no secret.
     pub detail: String,
-    /// Seconds, 1 to 60.
-    pub retry_after: u32,
+    /// Seconds, 1 to 60; `None` where only the operator can help.
+    pub retry_after: Option<u32>,
+}
+
+/// What a client is told of a key that there is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoKey {
+    /// Too many requests wait for one.
+    Busy,
+    /// cosgate is shutting down.
+    Ending,
+    /// STS refuses cosgate's own configuration.
+    Refused,
+    /// COS refuses those that STS gives.
+    RefusedByStore,
+    /// STS gives none for a reason that may pass.
+    Unavailable,
+    /// STS cannot be reached.
+    Unreachable,
+}
+
+impl NoKey {
+    fn of(error: &StsError) -> Self {
+        match error.code.as_str() {
+            _ if error.class.is_permanent() => Self::Refused,
+            KEY_REFUSED => Self::RefusedByStore,
+            "Http" | "Network" | "Timeout" => Self::Unreachable,
+            _ => Self::Unavailable,
+        }
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            Self::Busy => {
+                "Too many requests wait for a temporary key. Please reduce your request rate."
+            }
+            Self::Ending => "The gateway is shutting down. Please send the request again.",
+            Self::Refused => {
+                "The key service refuses the configuration of this gateway. Only its operator can fix this: the reason is in the gateway's log."
+            }
+            Self::RefusedByStore => {
+                "The storage refuses the temporary keys of the key service at the moment. Please try again later."
+            }
+            Self::Unavailable => {
+                "The key service gives no temporary key at the moment. Please try again later."
+            }
+            Self::Unreachable => {
+                "The key service cannot be reached at the moment. Please try again later."
+            }
+        }
+    }
+
+    fn code(self) -> Code {
+        match self {
+            Self::Ending | Self::Refused | Self::RefusedByStore => Code::ServiceUnavailable,
+            Self::Busy | Self::Unavailable | Self::Unreachable => Code::SlowDown,
+        }
+    }
 }
 
 impl IssueError {
-    pub(super) fn new(detail: impl Into<String>, wait: Duration) -> Self {
+    pub(super) fn new(reason: NoKey, detail: impl Into<String>, wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        let retry_after = u32::try_from(seconds.clamp(1, 60)).unwrap_or(60);
+        let seconds = u32::try_from(seconds.clamp(1, 60)).unwrap_or(60);
         Self {
+            reason,
             detail: detail.into(),
-            retry_after,
+            retry_after: (reason != NoKey::Refused).then_some(seconds),
         }
+    }
+
+    /// What STS said, which may be asked again after `wait`.
+    pub(super) fn of(error: &StsError, wait: Duration) -> Self {
+        Self::new(NoKey::of(error), error.to_string(), wait)
     }
 }
 
@@ -479,13 +605,12 @@ impl std::error::Error for IssueError {}
 
 impl From<IssueError> for S3Error {
     fn from(error: IssueError) -> Self {
-        Self::new(
-            Code::SlowDown,
-            "The storage cannot be reached at the moment. Please try again later.",
-        )
-        .fault(Fault::Sts)
-        .retry_after(error.retry_after)
-        .detail(error.detail)
+        let told = Self::new(error.reason.code(), error.reason.message());
+        let told = told.fault(Fault::Sts).detail(error.detail);
+        match error.retry_after {
+            Some(seconds) => told.retry_after(seconds),
+            None => told,
+        }
     }
 }
 
@@ -502,17 +627,45 @@ fn plan(issued: Instant, life: Duration, margin: Duration, chance: f64) -> Life 
     }
 }
 
-/// How long to wait after the failure number `failures` in a row.
-fn pause(class: StsClass, failures: u32, chance: f64) -> Duration {
+/// How long nothing is called after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pauses {
+    /// While no key is live.
+    waited_for: Duration,
+    /// While one is.
+    refresh: Duration,
+}
+
+/// After the failure number `failures` in a row.
+fn pauses(class: StsClass, failures: u32, chance: f64) -> Pauses {
     let chance = chance.clamp(0.0, 1.0);
-    if class.is_permanent() {
-        return REFUSAL.mul_f64(1.0 + chance);
+    let doubled = CALL_GAP.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
+    let refresh = doubled.min(BACKOFF_LIMIT).mul_f64(chance);
+    match class {
+        StsClass::ConfigWrong | StsClass::NotAllowed => {
+            let stands = REFUSAL.mul_f64(1.0 + chance);
+            Pauses {
+                waited_for: stands,
+                refresh: stands,
+            }
+        }
+        // The issuer remembers what key was refused: only another one makes a call.
+        StsClass::IssuerBroken => Pauses {
+            waited_for: CALL_GAP,
+            refresh,
+        },
+        StsClass::Clock | StsClass::Retry => Pauses {
+            waited_for: doubled.min(WAITED_FOR_LIMIT).mul_f64(chance),
+            refresh,
+        },
     }
-    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
-    CALL_GAP
-        .saturating_mul(doubled)
-        .min(BACKOFF_LIMIT)
-        .mul_f64(chance)
+}
+
+/// After the key number `keys` in a row that COS refused without having taken it once.
+fn pause_of_unworkable(keys: u32, chance: f64) -> Duration {
+    let doubled = CALL_GAP.saturating_mul(2_u32.saturating_pow(keys));
+    let longest = doubled.min(WAITED_FOR_LIMIT);
+    longest.mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -600,7 +753,7 @@ mod tests {
         while Instant::now() < end {
             assert!(entry.get().await.is_ok());
             if let Ok(ask) = asks.try_recv() {
-                tokio::time::sleep_until(entry.next_call()).await;
+                tokio::time::sleep_until(entry.next_call(ask.urgency)).await;
                 assert!(entry.begin(ask.urgency));
                 entry.finish(failed("InternalError"), 0.5);
                 calls += 1;
@@ -611,7 +764,7 @@ mod tests {
         let before = Instant::now();
         let error = entry.get().await.unwrap_err();
         assert!(before.elapsed() <= WAIT);
-        assert!((1..=60).contains(&error.retry_after));
+        assert!((1..=60).contains(&error.retry_after.unwrap()));
         assert_eq!(S3Error::from(error).http_status(), 503);
     }
 
@@ -625,7 +778,7 @@ mod tests {
         assert_eq!(asks.recv().await.unwrap().urgency, Urgency::Cold);
         give(&entry, failed("InternalError"));
         assert_eq!(asks.recv().await.unwrap().urgency, Urgency::Cold);
-        tokio::time::sleep_until(entry.next_call()).await;
+        tokio::time::sleep_until(entry.next_call(Urgency::Cold)).await;
         give(&entry, Ok(issued(HOUR)));
         assert_eq!(waiting.await.unwrap().unwrap().generation, 1);
     }
@@ -640,6 +793,7 @@ mod tests {
             let before = Instant::now();
             let error = entry.get().await.unwrap_err();
             assert!(error.detail.contains("fewer prefixes") && before.elapsed() < CALL_GAP);
+            assert_eq!((error.reason, error.retry_after), (NoKey::Refused, None));
         }
         assert!(asks.try_recv().is_err());
         tokio::time::advance(REFUSAL).await;
@@ -664,22 +818,62 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refused_key_is_dropped_once_and_rarely() {
+    async fn a_key_that_worked_is_replaced_at_once_and_once_however_soon_it_is_refused_again() {
         let (entry, mut asks) = entry();
         entry.ask(Urgency::Cold);
         asks.recv().await.unwrap();
         give(&entry, Ok(issued(HOUR)));
-        assert!(entry.reject(1) && entry.reject(1));
-        assert!(entry.live(Instant::now()).is_none());
-        assert_eq!(asks.recv().await.unwrap().urgency, Urgency::Cold);
-        assert!(asks.try_recv().is_err());
+        for generation in 1..=u64::from(REPLACED_AT_ONCE) {
+            entry.live(Instant::now()).unwrap().mark_worked();
+            assert!(entry.reject(generation) && entry.reject(generation));
+            assert!(entry.live(Instant::now()).is_none());
+            assert_eq!(asks.recv().await.unwrap().urgency, Urgency::Cold);
+            assert!(asks.try_recv().is_err(), "one call for all who say so");
+            assert!(entry.next_call(Urgency::Cold) <= Instant::now(), "at once");
+            give(&entry, Ok(issued(HOUR)));
+            assert!(entry.reject(generation), "the next key is there");
+            assert_eq!(
+                entry.live(Instant::now()).unwrap().generation,
+                generation + 1
+            );
+        }
+        // Whatever is wrong with COS, this does not go on for ever.
+        let last = entry.live(Instant::now()).unwrap();
+        last.mark_worked();
+        assert!(entry.reject(last.generation));
+        assert_eq!(entry.next_call(Urgency::Cold), Instant::now() + CALL_GAP);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_keys_that_cos_refuses_are_asked_for_less_and_less_often() {
+        let (entry, mut asks) = entry();
+        entry.ask(Urgency::Cold);
+        asks.recv().await.unwrap();
         give(&entry, Ok(issued(HOUR)));
-        assert!(entry.reject(1), "the next key is there");
-        assert!(!entry.reject(2), "too soon");
-        assert_eq!(entry.live(Instant::now()).unwrap().generation, 2);
-        tokio::time::advance(REJECT_GAP).await;
-        assert!(entry.reject(2));
-        assert!(entry.live(Instant::now()).is_none());
+        let mut pauses = Vec::new();
+        for generation in 1..=4 {
+            assert!(entry.reject_with(generation, 0.0));
+            assert!(entry.live(Instant::now()).is_none(), "never sent again");
+            assert_eq!(asks.recv().await.unwrap().urgency, Urgency::Cold);
+            let pause = entry.next_call(Urgency::Cold) - Instant::now();
+            pauses.push(pause.as_secs());
+            tokio::time::advance(pause).await;
+            give(&entry, Ok(issued(HOUR)));
+        }
+        assert_eq!(pauses, [1, 2, 2, 2]);
+        assert_eq!(pause_of_unworkable(9, 1.0), WAITED_FOR_LIMIT);
+        // One that works ends it.
+        entry.live(Instant::now()).unwrap().mark_worked();
+        assert!(entry.reject(5));
+        assert!(entry.next_call(Urgency::Cold) <= Instant::now());
+        give(&entry, Ok(issued(HOUR)));
+        assert!(entry.reject_with(6, 0.0));
+        assert_eq!(entry.next_call(Urgency::Cold), Instant::now() + CALL_GAP);
+        asks.recv().await.unwrap();
+        asks.recv().await.unwrap();
+        let error = tokio::spawn(async move { entry.get().await.unwrap_err() });
+        let error = error.await.unwrap(); // nobody answers
+        assert_eq!(error.reason, NoKey::RefusedByStore);
     }
 
     #[tokio::test(start_paused = true)]
@@ -744,7 +938,7 @@ mod tests {
         entry.ask(Urgency::Cold);
         give(&entry, Ok(issued(Duration::from_secs(2))));
         assert!(entry.live(Instant::now()).is_none());
-        assert!(entry.next_call() >= Instant::now() + CALL_GAP);
+        assert!(entry.next_call(Urgency::Cold) >= Instant::now() + CALL_GAP);
     }
 
     #[tokio::test(start_paused = true)]
@@ -764,11 +958,78 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_to_a_minute_with_full_jitter() {
-        let pauses =
-            |chance| [1, 2, 3, 6, 7, 99].map(|n| pause(StsClass::Retry, n, chance).as_secs());
-        assert_eq!(pauses(1.0), [1, 2, 4, 32, 60, 60]);
-        assert_eq!(pauses(0.0), [0; 6]);
-        assert_eq!(pause(StsClass::NotAllowed, 1, 1.0), 2 * REFUSAL);
+    fn pauses_double_to_a_minute_with_full_jitter_and_to_four_seconds_while_somebody_waits() {
+        let refresh = |chance| {
+            [1, 2, 3, 6, 7, 99].map(|n| pauses(StsClass::Retry, n, chance).refresh.as_secs())
+        };
+        assert_eq!(refresh(1.0), [1, 2, 4, 32, 60, 60]);
+        assert_eq!(refresh(0.0), [0; 6]);
+        let waited_for = |n| pauses(StsClass::Retry, n, 1.0).waited_for.as_secs();
+        assert_eq!([1, 2, 3, 99].map(waited_for), [1, 2, 4, 4]);
+        let refused = pauses(StsClass::NotAllowed, 1, 1.0);
+        assert_eq!(
+            (refused.waited_for, refused.refresh),
+            (2 * REFUSAL, 2 * REFUSAL)
+        );
+        assert_eq!(pauses(StsClass::IssuerBroken, 9, 1.0).waited_for, CALL_GAP);
+    }
+
+    #[test]
+    fn a_client_hears_what_is_wrong_and_whether_to_come_back() {
+        for (code, told, says, comes_back) in [
+            (
+                "Network",
+                Code::SlowDown,
+                "key service cannot be reached",
+                true,
+            ),
+            (
+                "Timeout",
+                Code::SlowDown,
+                "key service cannot be reached",
+                true,
+            ),
+            (
+                "InternalError.DbError",
+                Code::SlowDown,
+                "gives no temporary key",
+                true,
+            ),
+            (
+                KEY_REFUSED,
+                Code::ServiceUnavailable,
+                "storage refuses",
+                true,
+            ),
+            (
+                "AuthFailure.SecretIdNotFound",
+                Code::ServiceUnavailable,
+                "operator",
+                false,
+            ),
+            (
+                "UnauthorizedOperation",
+                Code::ServiceUnavailable,
+                "operator",
+                false,
+            ),
+            (
+                "InvalidParameter.ParamError",
+                Code::ServiceUnavailable,
+                "operator",
+                false,
+            ),
+        ] {
+            let error = StsError::new(StsClass::of(code), code, "why").of_issuer("main");
+            let error = S3Error::from(IssueError::of(&error, CALL_GAP));
+            assert_eq!(
+                (error.code(), error.http_status().as_u16()),
+                (told, 503),
+                "{code}"
+            );
+            assert!(error.message().contains(says), "{code}");
+            assert_eq!(error.message().contains("try again"), comes_back, "{code}");
+            assert_eq!(error.retry_after_seconds().is_some(), comes_back, "{code}");
+        }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
 use super::base::{Base, Fetched, Source, Watched, read_profile, read_text};
@@ -28,6 +28,7 @@ use super::sts::{Caller, Issued, StsClass, StsError, StsRequest, parse_answer};
 use crate::config::{self, BaseKey, Config, GivenKey, GivenSecret, IssuerKind, Role, WebIdentity};
 use crate::dial::{Dialer, Roots};
 use crate::secret::Secret;
+use crate::sign::encoding::sha256_hex;
 use crate::timestamp::Timestamp;
 
 /// Bytes of an answer's head at most.
@@ -37,17 +38,25 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of the answer to it at most.
 const ANSWER_BYTES: usize = 64 * 1024;
 
+/// An issuer's own key that STS has refused signs nothing for this long, whichever tenant asks. Another
+/// key is tried at once.
+const REFUSED: Duration = Duration::from_secs(4);
+
 /// The name of a key that only signs calls for others, where a tenant's would stand.
 const BASE_NAME: &str = "cosgate";
 
 /// Makes keys by one call of STS each.
 #[derive(Debug)]
 pub struct Issuer {
+    /// In the configuration; empty without one.
+    name: String,
     /// All that the file says of it, secrets left out.
     identity: String,
     host: String,
     region: String,
     asks: Asks,
+    /// The last of its own keys that STS has refused.
+    refused: Mutex<Option<RefusedKey>>,
     dialer: Dialer,
     timeout: Duration,
     answer_bytes: usize,
@@ -72,6 +81,23 @@ impl Asks {
             Self::WebIdentity(web) => web.duration,
         }
     }
+}
+
+/// A key that STS has refused.
+#[derive(Debug)]
+struct RefusedKey {
+    digest: String,
+    error: StsError,
+    until: Instant,
+}
+
+/// What one call was made with.
+#[derive(Default)]
+struct SignedWith {
+    /// `None` where a pod's token is the key.
+    key: Option<Arc<CallerKey>>,
+    /// Of the key or the token; empty while there is none.
+    digest: String,
 }
 
 /// A key that is to be made.
@@ -139,10 +165,12 @@ impl Issuer {
             },
         };
         Self {
+            name: String::new(),
             identity: String::new(), // its keys are shared with nobody
             host: options.host.authority().to_owned(),
             region: options.region.clone(),
             asks,
+            refused: Mutex::default(),
             dialer,
             timeout: CALL_TIMEOUT,
             answer_bytes: ANSWER_BYTES,
@@ -193,11 +221,11 @@ impl Issuer {
     /// When STS says that our time is wrong, or that a fetched key is, the call is made once more: its
     /// time is learnt, the key fetched anew.
     async fn issue_with(&self, wanted: &Wanted<'_>) -> Result<Issued, StsError> {
-        let (result, key) = self.call(wanted).await;
-        let again = match (&result, &key) {
-            (Err(error), _) if error.class == StsClass::Clock => true,
-            (Err(error), Some(key)) if error.class == StsClass::IssuerBroken => {
-                self.base().is_some_and(|base| base.reject(key))
+        let (result, signed_with) = self.call(wanted).await;
+        let again = match (&result, &signed_with.key, self.base()) {
+            (Err(error), ..) if error.class == StsClass::Clock => true,
+            (Err(error), Some(key), Some(base)) if error.class == StsClass::IssuerBroken => {
+                base.reject(key, error).await
             }
             _ => false,
         };
@@ -205,6 +233,40 @@ impl Issuer {
             return self.call(wanted).await.0;
         }
         result
+    }
+
+    /// Remembers which key STS took, or refused.
+    fn learn(&self, result: &Result<Issued, StsError>, signed_with: &SignedWith) {
+        match result {
+            Ok(_) => {
+                if let (Some(base), Some(key)) = (self.base(), &signed_with.key) {
+                    base.mark_worked(key);
+                }
+            }
+            Err(error) if error.class == StsClass::IssuerBroken && !error.is_repeated => {
+                tracing::error!(issuer = self.name, %error, "STS refuses the issuer's own key");
+                *self.refused() = Some(RefusedKey {
+                    digest: signed_with.digest.clone(),
+                    error: error.clone().repeated(),
+                    until: Instant::now() + REFUSED,
+                });
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// What STS said of this key, if that was a short time ago.
+    fn check_refused(&self, digest: &str) -> Result<(), StsError> {
+        match &*self.refused() {
+            Some(refused) if refused.digest == digest && Instant::now() < refused.until => {
+                Err(refused.error.clone())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Option<RefusedKey>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn base(&self) -> Option<&Base> {
@@ -215,11 +277,8 @@ impl Issuer {
     }
 
     /// One call, and the key that signed it.
-    async fn call(
-        &self,
-        wanted: &Wanted<'_>,
-    ) -> (Result<Issued, StsError>, Option<Arc<CallerKey>>) {
-        let mut signed_with = None;
+    async fn call(&self, wanted: &Wanted<'_>) -> (Result<Issued, StsError>, SignedWith) {
+        let mut signed_with = SignedWith::default();
         let result = match self.request(wanted, &mut signed_with).await {
             Ok(call) => match timeout(self.timeout, self.exchange(call)).await {
                 Ok(Ok(answer)) => self.read(&answer),
@@ -231,19 +290,25 @@ impl Issuer {
             },
             Err(error) => Err(error),
         };
-        self.counters.of(&result).fetch_add(1, Ordering::Relaxed);
+        let result = result.map_err(|error| error.of_issuer(&self.name));
+        self.learn(&result, &signed_with);
+        if !result.as_ref().is_err_and(|error| error.is_repeated) {
+            self.counters.of(&result).fetch_add(1, Ordering::Relaxed);
+        }
         (result, signed_with)
     }
 
     async fn request(
         &self,
         wanted: &Wanted<'_>,
-        signed_with: &mut Option<Arc<CallerKey>>,
+        signed_with: &mut SignedWith,
     ) -> Result<StsRequest, StsError> {
         let base = match &self.asks {
             Asks::AssumeRole { base, .. } | Asks::Federation { base, .. } => base,
             Asks::WebIdentity(web) => {
                 let token = read_token(&web.token_file)?;
+                signed_with.digest = sha256_hex(token.expose().as_bytes());
+                self.check_refused(&signed_with.digest)?;
                 let now = self.clock.upstream_now();
                 let (host, region) = (&self.host, &self.region);
                 return Ok(StsRequest::web_identity(
@@ -257,6 +322,9 @@ impl Issuer {
             }
         };
         let key = base.key().await?;
+        signed_with.digest = key.digest();
+        signed_with.key = Some(Arc::clone(&key));
+        self.check_refused(&signed_with.digest)?;
         let caller = Caller {
             host: &self.host,
             region: &self.region,
@@ -280,7 +348,6 @@ impl Issuer {
                 return Err(StsError::new(StsClass::IssuerBroken, code, what));
             }
         };
-        *signed_with = Some(key);
         Ok(request)
     }
 
@@ -373,10 +440,12 @@ impl Maker<'_> {
         };
         let (sts, limits) = (&self.config.sts, &self.config.upstream.limits);
         let issuer = Arc::new(Issuer {
+            name: issuer.name.clone(),
             identity: format!("{} {}", sts.endpoint.authority, self.told_apart(issuer)),
             host: sts.endpoint.authority.clone(),
             region: sts.region.clone(),
             asks,
+            refused: Mutex::default(),
             dialer: Dialer::new(
                 self.roots,
                 sts.connect_to.clone(),

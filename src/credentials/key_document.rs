@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::is_visible;
 use crate::secret::Secret;
+use crate::sign::encoding::sha256_hex;
 use crate::timestamp::Timestamp;
 
 /// Bytes of such a document at most.
@@ -16,6 +17,21 @@ pub(super) struct CallerKey {
     pub(super) secret_key: Secret,
     /// `None`: the key is a permanent one.
     pub(super) token: Option<Secret>,
+}
+
+impl CallerKey {
+    /// Tells it from every other key.
+    pub(super) fn digest(&self) -> String {
+        let token = self.token.as_ref().map_or("", Secret::expose);
+        // Each part is hashed for itself, so that no two keys can be written alike.
+        let parts = [self.secret_id.as_str(), self.secret_key.expose(), token];
+        sha256_hex(
+            parts
+                .map(|part| sha256_hex(part.as_bytes()))
+                .concat()
+                .as_bytes(),
+        )
+    }
 }
 
 /// Both spellings: Tencent's (metadata service and tools) and that of AWS's `credential_process`.

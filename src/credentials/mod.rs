@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
@@ -31,7 +32,7 @@ pub mod vendor;
 
 pub use cache::{Cache, CacheCounters};
 pub use clock::Clock;
-pub use entry::{Entry, IssueError};
+pub use entry::{Entry, IssueError, NoKey};
 pub use get_credential::{GetCredentialError, Host, Options, Role, Scope, get_credential};
 pub use issuer::Issuer;
 pub use names::{audit_name, session_name};
@@ -64,6 +65,7 @@ pub struct Credential {
     token_header: Option<HeaderValue>,
     sigv4_keys: ArcSwap<Vec<Sigv4Key>>,
     cos_key: ArcSwapOption<(KeyTime, SignKey)>,
+    worked: AtomicBool,
     life: Option<Life>,
 }
 
@@ -105,6 +107,7 @@ impl Credential {
             token_header,
             sigv4_keys: ArcSwap::default(),
             cos_key: ArcSwapOption::empty(),
+            worked: AtomicBool::new(false),
             life: None,
         })
     }
@@ -121,6 +124,18 @@ impl Credential {
         self.life = Some(life);
         self.generation = generation;
         self
+    }
+
+    /// COS has taken it once: if COS refuses it later, the key was revoked or has expired.
+    pub fn mark_worked(&self) {
+        if !self.has_worked() {
+            self.worked.store(true, Ordering::Relaxed); // written once: cores share the line
+        }
+    }
+
+    /// Whether COS has taken it once.
+    pub fn has_worked(&self) -> bool {
+        self.worked.load(Ordering::Relaxed)
     }
 
     /// Whether the key may still sign at `now`.

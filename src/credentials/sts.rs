@@ -324,9 +324,11 @@ impl StsClass {
             | "InternalError.IllegalRole"
             | "ResourceNotFound.RoleNotFound"
             | "UnauthorizedOperation" => Self::NotAllowed,
+            // A pod's token is the issuer's own key: it is refused for every tenant.
             "FailedOperation.TempKeyNotAllowed"
             | "InvalidParameter.AccessKeyNotSupport"
-            | "InvalidParameter.AccountNotAvaliable" => Self::IssuerBroken,
+            | "InvalidParameter.AccountNotAvaliable"
+            | "InvalidParameter.WebIdentityTokenError" => Self::IssuerBroken,
             "InvalidParameter.OverLimit" => Self::Retry, // a rate limit, despite its name
             _ if code.starts_with("AuthFailure.") => Self::IssuerBroken,
             _ if code.starts_with("UnauthorizedOperation.") => Self::NotAllowed,
@@ -358,11 +360,15 @@ impl StsClass {
 pub struct StsError {
     /// What to do about it.
     pub class: StsClass,
-    /// Tencent's code, or a word of ours: `ExpiredKey`, `Http`, `Network`, `NoBaseKey`, `ShortKey`,
-    /// `Timeout`, `TokenFile`, `Unreadable`.
+    /// Tencent's code, or a word of ours: `BadHeader`, `Cancelled`, `ExpiredKey`, `Http`, `KeyRefused`,
+    /// `Network`, `NoBaseKey`, `ShortKey`, `Timeout`, `TokenFile`, `Unreadable`.
     pub code: String,
     /// What happened, in one line.
     pub message: String,
+    /// The issuer's name in the configuration; empty without one.
+    pub issuer: String,
+    /// No call was made: STS has refused the same key of the issuer a short time ago.
+    pub is_repeated: bool,
 }
 
 impl StsError {
@@ -371,7 +377,23 @@ impl StsError {
             class,
             code: code.to_owned(),
             message: message.into(),
+            issuer: String::new(),
+            is_repeated: false,
         }
+    }
+
+    /// The same of the issuer of this name. What was told by a base of it keeps the base's name.
+    pub(super) fn of_issuer(mut self, name: &str) -> Self {
+        if self.issuer.is_empty() {
+            name.clone_into(&mut self.issuer);
+        }
+        self
+    }
+
+    /// The same, told again without a call.
+    pub(super) fn repeated(mut self) -> Self {
+        self.is_repeated = true;
+        self
     }
 
     /// An error that STS itself answered.
@@ -381,21 +403,15 @@ impl StsError {
         // What STS says of a refused signature may quote the call, so that only the code is kept.
         let said = match class {
             StsClass::Clock | StsClass::IssuerBroken => String::new(),
-            _ if code == "InvalidParameter.WebIdentityTokenError" => String::new(),
             _ => printable(message, MESSAGE_CHARS),
         };
-        Self {
-            class,
-            code,
-            message: format!("{said} (request {request_id})")
-                .trim_start()
-                .to_owned(),
-        }
+        let message = format!("{said} (request {request_id})");
+        Self::new(class, &code, message.trim_start())
     }
 
-    /// How to mend it, where it is ours to mend.
-    pub fn mend(&self) -> Cow<'static, str> {
-        match (self.class, self.code.as_str()) {
+    /// How to fix it, where that is the operator's to do.
+    pub fn mend(&self) -> Option<Cow<'static, str>> {
+        let fix = match (self.class, self.code.as_str()) {
             (StsClass::Clock, _) => "set this machine's clock: it is more than five minutes off",
             (_, "FailedOperation.TempKeyNotAllowed") => {
                 "GetFederationToken takes a permanent key only: set the issuer's secret_id and secret_key to one"
@@ -415,20 +431,39 @@ impl StsError {
             (_, "ResourceNotFound.RoleNotFound" | "InternalError.IllegalRole") => {
                 "check role_arn: there is no such role, or it trusts nobody like this issuer"
             }
-            (_, "NoBaseKey") => "mend what the issuer's own key comes from; it is tried again by itself",
-            (_, "TokenFile") => "mend token_file; it is read again at the next call",
-            (StsClass::ConfigWrong, _) => "check the tenant's grants, the duration and the region of [sts]",
-            (StsClass::IssuerBroken, _) => "check the issuer's secret_id and secret_key, and that CAM has the key enabled",
-            (StsClass::NotAllowed, _) => "allow the issuer sts:GetFederationToken in CAM, or sts:AssumeRole and let the role trust it",
-            (StsClass::Retry, _) => "it is tried again by itself",
+            (_, "NoBaseKey") => "fix what the issuer's own key comes from",
+            (_, "TokenFile") => "fix token_file",
+            (StsClass::ConfigWrong, _) => {
+                "check the tenant's grants, the duration and the region of [sts]"
+            }
+            (StsClass::IssuerBroken, _) => return Some(self.mend_key()),
+            (StsClass::NotAllowed, _) => {
+                "allow the issuer sts:GetFederationToken in CAM, or sts:AssumeRole and let the role trust it"
+            }
+            (StsClass::Retry, _) => return None,
+        };
+        Some(fix.into())
+    }
+
+    fn mend_key(&self) -> Cow<'static, str> {
+        if self.issuer.is_empty() {
+            return "check the SecretId and SecretKey, and that CAM has the key enabled".into();
         }
-        .into()
+        let name = &self.issuer;
+        format!("check secret_id and secret_key of [issuers.{name}], or what its key comes from, and that CAM has the key enabled").into()
     }
 }
 
 impl fmt::Display for StsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "STS: {}: {}; {}", self.code, self.message, self.mend())
+        if !self.issuer.is_empty() {
+            write!(f, "issuers.{}: ", self.issuer)?;
+        }
+        write!(f, "STS: {}: {}", self.code, self.message)?;
+        match self.mend() {
+            Some(fix) => write!(f, "; {fix}"),
+            None => Ok(()),
+        }
     }
 }
 

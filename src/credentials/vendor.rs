@@ -9,13 +9,14 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, timeout};
 
+use super::Credential;
 use super::breaker::Breaker;
 use super::cache::{Cache, CacheCounters};
+use super::entry::{IssueError, NoKey};
 use super::issuer::Issuer;
-use super::sts::StsError;
-use super::{Credential, IssueError};
+use super::sts::{StsClass, StsError};
 use crate::config::{CallRate, Config, TenantLimits};
-use crate::s3::{Code, Fault, S3Error};
+use crate::s3::{Code, S3Error};
 use crate::shape;
 use crate::tenant::Tenant;
 use crate::tenant::limits::{Limited, Limits};
@@ -165,8 +166,8 @@ impl Vendor {
         is_whole: bool,
     ) -> Result<Vended, S3Error> {
         let lane = self.issuers.get(&offer.issuer);
-        let error = |why: &str| unavailable(IssueError::new(why, COME_BACK));
-        let lane = lane.ok_or_else(|| error("it has no issuer"))?;
+        let error = |reason, why: &str| S3Error::from(IssueError::new(reason, why, COME_BACK));
+        let lane = lane.ok_or_else(|| error(NoKey::Refused, "it has no issuer"))?;
         let wanted = Wanted {
             lane: Arc::clone(lane),
             offer: Arc::clone(offer),
@@ -175,7 +176,7 @@ impl Vendor {
             duration,
         };
         let place = Arc::clone(&offer.places).try_acquire_owned();
-        let place = place.map_err(|_| error("too many requests wait for a key"))?;
+        let place = place.map_err(|_| error(NoKey::Busy, "too many requests wait for a key"))?;
         let call = tokio::spawn(async move {
             let _place = place;
             match wanted.offer.kept.as_ref().filter(|_| is_whole) {
@@ -188,9 +189,9 @@ impl Vendor {
                 lane.counters.vended.fetch_add(1, Ordering::Relaxed);
                 Ok(vended)
             }
-            Ok(Ok(Err(failure))) => Err(unavailable(failure)),
-            Ok(Err(_)) => Err(error("the call was not finished")),
-            Err(_) => Err(error("STS gave no answer in time")),
+            Ok(Ok(Err(failure))) => Err(failure.into()),
+            Ok(Err(_)) => Err(error(NoKey::Unavailable, "the call was not finished")),
+            Err(_) => Err(error(NoKey::Unreachable, "STS gave no answer in time")),
         }
     }
 }
@@ -235,12 +236,14 @@ impl Wanted {
         let begun = Instant::now();
         if let Some(until) = lane.breaker.open_until(begun) {
             let why = "calls to STS are held back, since most have failed";
-            return Err(Failure::new(why, until - begun));
+            return Err(Failure::new(NoKey::Unreachable, why, until - begun));
         }
         let is_probe = lane.breaker.is_half_open(begun);
         let probe = is_probe.then(|| lane.probe.try_acquire()).transpose();
-        let _probe =
-            probe.map_err(|_| Failure::new("one call finds out whether STS is back", CALL_GAP))?;
+        let _probe = probe.map_err(|_| {
+            let why = "one call finds out whether STS is back";
+            Failure::new(NoKey::Unreachable, why, CALL_GAP)
+        })?;
         let now = shape::now();
         let admit = |limits: &Arc<Limits>| {
             limits.admit(now).map_err(|limited| {
@@ -248,7 +251,7 @@ impl Wanted {
                     Limited::Concurrency => CALL_GAP,
                     Limited::Rate(wait) => wait,
                 };
-                Failure::new("too many keys are asked for", wait)
+                Failure::new(NoKey::Busy, "too many keys are requested", wait)
             })
         };
         let of_offer = self.offer.limits.as_ref().map(admit).transpose()?;
@@ -256,16 +259,17 @@ impl Wanted {
         let _slots = (of_offer, of_issuer); // until STS has answered
         let call = (lane.issuer).issue_for(&self.tenant, &self.policy, self.duration);
         let result = call.await;
-        lane.breaker.hear(&result, &lane.counters);
+        lane.breaker.hear(&result, begun, &lane.counters);
         let issued = result.map_err(|error| Failure::of(&error))?;
         let left = issued.life.saturating_sub(LEAST_LEFT);
         if left.is_zero() {
             let life = issued.life.as_secs();
             let why = format!("STS gave a key of {life} s, which is too short");
-            return Err(Failure::new(why, COME_BACK));
+            return Err(Failure::new(NoKey::Unavailable, why, COME_BACK));
         }
         let key = Credential::issued(issued);
-        let key = key.map_err(|error| Failure::new(error.to_string(), COME_BACK))?;
+        let key =
+            key.map_err(|error| Failure::new(NoKey::Unavailable, error.to_string(), COME_BACK))?;
         Ok(Vended {
             key: Arc::new(key),
             until: begun + left,
@@ -275,25 +279,25 @@ impl Wanted {
 
 impl Failure {
     /// One that the next call may not meet.
-    fn new(why: impl Into<String>, wait: Duration) -> Self {
-        let at = Instant::now();
-        Self {
-            error: IssueError::new(why, wait),
-            at,
-            until: at,
-        }
+    fn new(reason: NoKey, why: impl Into<String>, wait: Duration) -> Self {
+        Self::standing(IssueError::new(reason, why, wait), Duration::ZERO)
     }
 
     fn of(error: &StsError) -> Self {
-        let (wait, stands) = if error.class.is_permanent() {
-            (REFUSAL, REFUSAL)
-        } else {
-            (COME_BACK, CALL_GAP)
+        let stands = match error.class {
+            StsClass::ConfigWrong | StsClass::NotAllowed => REFUSAL,
+            // The issuer remembers what key was refused: only another one makes a call.
+            StsClass::Clock | StsClass::IssuerBroken | StsClass::Retry => CALL_GAP,
         };
-        let failure = Self::new(error.to_string(), wait);
+        Self::standing(IssueError::of(error, COME_BACK), stands)
+    }
+
+    fn standing(error: IssueError, stands: Duration) -> Self {
+        let at = Instant::now();
         Self {
-            until: failure.at + stands,
-            ..failure
+            error,
+            at,
+            until: at + stands,
         }
     }
 }
@@ -331,14 +335,4 @@ fn limits((rate, burst): (u64, u64), under_way: Option<u64>) -> Option<Arc<Limit
         concurrent_requests: under_way,
         ..TenantLimits::default()
     })
-}
-
-fn unavailable(error: IssueError) -> S3Error {
-    S3Error::new(
-        Code::SlowDown,
-        "No key can be handed out at the moment. Please try again later.",
-    )
-    .fault(Fault::Sts)
-    .retry_after(error.retry_after)
-    .detail(error.detail)
 }

@@ -1,7 +1,8 @@
 //! CAM policies as COS reads them: grammar and evaluation. Pure, and nothing of the proxy's own.
 //!
 //! Grammar: Tencent 598/10603. Evaluation (default deny, any deny wins): 598/10605. Condition keys of
-//! COS: 436/71306.
+//! COS: 436/71306. Resources: 598/10606, whose example of COS is the older of two forms,
+//! `prefix//<appid>/<bucket without appid>/<key>`, which the Node STS SDK's `getPolicy` still writes.
 
 use std::net::IpAddr;
 
@@ -90,6 +91,18 @@ impl Policy {
         Ok(Self { statements })
     }
 
+    /// The same as written by a user of this account, whom resources without an account mean (598/10606).
+    pub(super) fn of_account(mut self, appid: &str) -> Self {
+        for resource in self.statements.iter_mut().flat_map(|s| &mut s.resources) {
+            if let Resource::Cos { account, .. } = resource
+                && account.is_empty()
+            {
+                *account = format!("uid/{appid}");
+            }
+        }
+        self
+    }
+
     /// Whether `attempt` is allowed: some statement allows it and none denies it.
     pub(super) fn allows(&self, attempt: &Attempt<'_>) -> bool {
         let mut matching = self
@@ -108,8 +121,12 @@ impl Policy {
             .flat_map(|s| &s.resources)
             .find_map(|resource| match resource {
                 Resource::Cos { account, path, .. } => {
-                    let bucket = path.split('/').next().unwrap_or_default();
-                    let bucket_appid = bucket.rsplit_once('-').map(|(_, id)| id);
+                    let bucket_appid = if let Some(old) = path.strip_prefix(OLD_FORM) {
+                        old.split('/').next()
+                    } else {
+                        let bucket = path.split('/').next().unwrap_or_default();
+                        bucket.rsplit_once('-').map(|(_, id)| id)
+                    };
                     let foreign = bucket_appid.is_some_and(|id| is_digits(id) && id != appid);
                     (*account != own || foreign).then_some(account.as_str())
                 }
@@ -158,6 +175,16 @@ impl Statement {
     }
 }
 
+/// What begins a path in its older form. No bucket is called so: each ends in its APPID.
+const OLD_FORM: &str = "prefix//";
+
+/// `bucket-appid/key` in the older form.
+fn old_form(path: &str) -> Option<String> {
+    let (bucket, key) = path.split_once('/')?;
+    let (name, appid) = bucket.rsplit_once('-')?;
+    Some(format!("{OLD_FORM}{appid}/{name}/{key}"))
+}
+
 impl Resource {
     /// Six parts: `qcs:project:service:region:account:path`.
     fn parse(text: &str) -> Result<Self, PolicyError> {
@@ -172,11 +199,11 @@ impl Resource {
         if qcs != "qcs" {
             return Err(odd());
         }
-        if service != "cos" {
-            return Ok(Self::Foreign);
+        if !matches!(service, "" | "cos") {
+            return Ok(Self::Foreign); // an empty one is every service (598/10606)
         }
-        let id = account.strip_prefix("uid/").ok_or_else(odd)?;
-        if !is_digits(id) || path.is_empty() {
+        let is_account = account.is_empty() || account.strip_prefix("uid/").is_some_and(is_digits);
+        if !is_account || path.is_empty() {
             return Err(odd());
         }
         Ok(Self::Cos {
@@ -201,7 +228,11 @@ impl Resource {
             ) => {
                 (region.is_empty() || wildcard(region, attempt.region))
                     && account.strip_prefix("uid/") == Some(attempt.appid)
-                    && wildcard(path, wanted)
+                    && if path.starts_with(OLD_FORM) {
+                        old_form(wanted).is_some_and(|wanted| wildcard(path, &wanted))
+                    } else {
+                        wildcard(path, wanted)
+                    }
             }
         }
     }
@@ -428,6 +459,54 @@ mod tests {
                 expected,
                 "{resource}"
             );
+        }
+    }
+
+    #[test]
+    fn the_older_form_of_a_resource_is_the_same_resource() {
+        let p = |resource: &str| {
+            let base = "qcs::cos:ap-guangzhou:uid/1250000000:prefix//1250000000/";
+            policy(&json!([{"effect": "allow", "action": "name/cos:GetObject",
+                "principal": {"qcs": "*"}, "resource": format!("{base}{resource}")}]))
+        };
+        for (resource, path, expected) in [
+            ("b/*", "b-1250000000/", true),
+            ("b/*", "b-1250000000/t1/x", true),
+            ("b/t1/*", "b-1250000000/t1/x", true),
+            ("b/t1/*", "b-1250000000/t2/x", false),
+            ("b/t1/*", "b-c-1250000000/t1/x", false),
+            ("b-c/t1/*", "b-c-1250000000/t1/x", true),
+            ("b/t1", "b-1250000000/t1", true),
+            ("b/t1", "b-1250000000/t1/x", false),
+            ("b//x", "b-1250000000//x", true),
+            ("b", "b-1250000000/", false),
+            ("b*", "bc-1250000000/x", true),
+            ("*", "b-1250000000/x", true),
+        ] {
+            assert_eq!(
+                may(&p(resource), "name/cos:GetObject", path),
+                expected,
+                "{resource} {path}"
+            );
+        }
+        assert_eq!(p("b/*").other_account("1250000000"), None);
+        assert!(p("b/*").other_account("1250000001").is_some());
+        let of_another = policy(&json!([{"effect": "allow", "action": "cos:*",
+            "resource": "qcs::cos::uid/1250000000:prefix//1250000001/b/*"}]));
+        assert!(of_another.other_account("1250000000").is_some());
+    }
+
+    #[test]
+    fn an_empty_account_is_the_caller_s_and_an_empty_service_is_each() {
+        for resource in [
+            "qcs::cos:::b-1250000000/*",
+            "qcs:::::b-1250000000/*",
+            "qcs:id/0:cos:::*",
+        ] {
+            let p = policy(&json!([{"effect": "allow", "action": "cos:*", "resource": resource}]));
+            let allows = |p: &Policy| may(p, "name/cos:GetObject", "b-1250000000/k");
+            assert!(allows(&p.clone().of_account("1250000000")), "{resource}");
+            assert!(!allows(&p.of_account("1250000001")), "{resource}");
         }
     }
 

@@ -338,6 +338,7 @@ impl Sts {
             PolicyError::Format(why) => failure("InvalidParameter.StrategyFormatError", &why),
             PolicyError::Invalid(why) => failure("InvalidParameter.StrategyInvalid", &why),
         })?;
+        let policy = policy.of_account(&self.appid);
         if let Some(account) = policy.other_account(&self.appid) {
             return Err(failure("InvalidParameter.GrantOtherResource", account));
         }

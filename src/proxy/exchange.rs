@@ -97,6 +97,7 @@ impl Proxy {
                 return Err(bad_gateway("COS answered a write with 304"));
             }
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
+                credential.mark_worked();
                 self.check_success(&mut answered, operation, &head.headers)
                     .await?;
                 return self.relay(permit, answered, &outgoing, gauge, exit).await;
@@ -120,6 +121,9 @@ impl Proxy {
                 continue;
             }
             if !refused.key {
+                if status == StatusCode::NOT_FOUND {
+                    credential.mark_worked();
+                }
                 return Err(refused.error);
             }
             let renewed = entry.reject(credential.generation);

@@ -261,9 +261,7 @@ impl Proxy {
         connection: Connection,
         now: Timestamp,
     ) -> Result<Identified, S3Error> {
-        let Shared {
-            tenants, key_sets, ..
-        } = &*self.shared;
+        let tenants = &self.shared.tenants;
         let revisions = tenants.key_revisions();
         let caller = tenants.identify(head, asked, connection, now);
         let is_refused_token = |error: &S3Error| error.code() == Code::InvalidToken;
@@ -273,13 +271,23 @@ impl Proxy {
         let Some(token) = bearer_token(&head.headers) else {
             return caller;
         };
+        if !Box::pin(self.newer_keys(token, revisions)).await {
+            return caller; // boxed since it is rare: it must not make every future larger
+        }
+        tenants.identify(head, asked, connection, now)
+    }
+
+    /// After `token` was refused that was read with the keys of `revisions`: looks for newer ones if it
+    /// names a key that is not known. Gives whether there are any: the same keys would say the same, at
+    /// the same cost.
+    async fn newer_keys(&self, token: &str, revisions: u64) -> bool {
+        let Shared {
+            tenants, key_sets, ..
+        } = &*self.shared;
         if let Some(identity) = tenants.lacks_key_of(token) {
-            Box::pin(key_sets.renew(identity)).await; // rare: it must not make every future larger
+            key_sets.renew(identity).await;
         }
-        if tenants.key_revisions() == revisions {
-            return caller; // the same keys would say the same, at the same cost
-        }
-        tenants.identify(head, asked, connection, now) // the key may have come in between
+        tenants.key_revisions() != revisions
     }
 
     /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.

@@ -47,13 +47,9 @@ impl Proxy {
         let mut issued = issue();
         if let StsAction::AssumeRoleWithWebIdentity { token, .. } = &asked.action
             && matches!(&issued, Err(error) if error.code() == Code::InvalidToken)
+            && self.newer_keys(token, revisions).await
         {
-            if let Some(identity) = tenants.lacks_key_of(token) {
-                self.shared.key_sets.renew(identity).await;
-            }
-            if tenants.key_revisions() != revisions {
-                issued = issue(); // the key may have come in between
-            }
+            issued = issue();
         }
         let (caller, key) = issued?;
         exit.caller(&caller);

@@ -38,14 +38,13 @@ impl Proxy {
         exit.sts_action("VendCredentials");
         check_framing(head)?;
         let tenants = &self.shared.tenants;
+        let revisions = tenants.key_revisions();
         let mut caller = tenants.identify_vend(head, connection, now);
         if let Err(error) = &caller
             && error.code() == Code::InvalidToken
             && let Some(token) = bearer_token(&head.headers)
+            && self.newer_keys(token, revisions).await
         {
-            if let Some(identity) = tenants.lacks_key_of(token) {
-                self.shared.key_sets.renew(identity).await;
-            }
             caller = tenants.identify_vend(head, connection, now);
         }
         let caller = caller?;
