@@ -35,6 +35,8 @@ pub struct CoreMetrics {
 pub enum Event {
     /// An answer of COS named something outside the caller's grants, and was cut off.
     AnswerOutOfScope,
+    /// An answer of COS could not be read, or not be passed on whole, and was cut off.
+    AnswerUnusable,
     /// The end of a body was withheld from COS, because the body was not what the client said.
     BodyWithheld,
     /// Bytes of bodies that came from clients.
@@ -124,7 +126,7 @@ const STATUSES: [u16; 23] = [
     501, 502, 503, 504,
 ];
 
-const FAMILIES: [Family; 14] = [
+const FAMILIES: [Family; 15] = [
     Family {
         name: "cosgate_received_bytes_total",
         help: "Bytes of bodies received from clients.",
@@ -182,6 +184,11 @@ const FAMILIES: [Family; 14] = [
         name: "cosgate_answers_out_of_scope_total",
         help: "Answers of COS that named something outside the caller's grants, and were cut off.",
         samples: &[("", Event::AnswerOutOfScope)],
+    },
+    Family {
+        name: "cosgate_answers_unusable_total",
+        help: "Answers of COS that could not be read, or not be passed on whole, and were cut off.",
+        samples: &[("", Event::AnswerUnusable)],
     },
     Family {
         name: "cosgate_bodies_withheld_total",
