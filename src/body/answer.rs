@@ -50,8 +50,10 @@ pub struct Download {
 pub enum DownloadFailure {
     /// The client reads too slowly.
     ClientSlow,
-    /// The answer was not what COS answers.
-    Malformed,
+    /// The answer was not what COS answers; the text says how.
+    Malformed(&'static str),
+    /// The answer says that there is more, and the client would not learn where.
+    NoNextPage,
     /// The answer named something outside the caller's grants.
     OutOfScope,
     /// COS's connection ended early.
@@ -70,7 +72,8 @@ impl Answer {
         pace: PaceLimit,
         rewriter: Option<AnswerRewriter>,
     ) -> Self {
-        if incoming.is_end_stream() {
+        // An empty body is no document: the rewriter says so.
+        if incoming.is_end_stream() && rewriter.is_none() {
             lease.release();
             return Self::Empty;
         }
@@ -172,10 +175,16 @@ impl Download {
 
     fn end(&mut self) -> Poll<Option<Result<Bytes, DownloadFailure>>> {
         self.release();
-        let Some(rewriter) = self.rewriter.take() else {
+        let Some(mut rewriter) = self.rewriter.take() else {
             return Poll::Ready(None);
         };
-        Poll::Ready(rewriter.finish().err().map(|unfit| Err(unfit.into())))
+        let mut out = BytesMut::new();
+        let finished = rewriter.finish(&mut out);
+        Poll::Ready(match finished {
+            Err(unfit) => Some(Err(unfit.into())),
+            Ok(()) if out.is_empty() => None,
+            Ok(()) => Some(Ok(out.freeze())),
+        })
     }
 
     fn release(&mut self) {
@@ -236,7 +245,8 @@ impl Body for Answer {
 impl From<Unfit> for DownloadFailure {
     fn from(unfit: Unfit) -> Self {
         match unfit {
-            Unfit::Malformed(_) => Self::Malformed,
+            Unfit::Malformed(how) => Self::Malformed(how),
+            Unfit::NoNextPage => Self::NoNextPage,
             Unfit::OutOfScope => Self::OutOfScope,
         }
     }
@@ -244,9 +254,13 @@ impl From<Unfit> for DownloadFailure {
 
 impl fmt::Display for DownloadFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Malformed(how) = self {
+            return write!(f, "COS's answer cannot be read: {how}");
+        }
         f.write_str(match self {
             Self::ClientSlow => "the client read the answer too slowly",
-            Self::Malformed => "COS's answer cannot be read",
+            Self::Malformed(how) => how,
+            Self::NoNextPage => "COS's listing goes on and does not say where",
             Self::OutOfScope => "the answer named something outside the caller's grants",
             Self::UpstreamGone => "COS ended the answer before it was whole",
             Self::UpstreamSlow => "COS sent the answer too slowly",

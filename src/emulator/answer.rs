@@ -110,8 +110,14 @@ impl Refusal {
     }
 }
 
-/// Makes an answer of `s3s` one of COS: an error gets COS's XML, all get COS's headers.
-pub(super) fn dress(answer: Response<Body>, method: &Method, resource: &str) -> Response<Body> {
+/// Makes an answer of `s3s` one of COS: an error and a result (`is_result`, for an object may be XML too)
+/// get COS's XML, all get COS's headers.
+pub(super) fn dress(
+    answer: Response<Body>,
+    method: &Method,
+    resource: &str,
+    is_result: bool,
+) -> Response<Body> {
     let failed = answer.status().is_client_error() || answer.status().is_server_error();
     if failed || answer.status() == StatusCode::NOT_MODIFIED {
         let body = answer.body().bytes().unwrap_or_default();
@@ -122,6 +128,16 @@ pub(super) fn dress(answer: Response<Body>, method: &Method, resource: &str) -> 
         return refused;
     }
     let mut answer = answer;
+    let result = answer.body().bytes().filter(|_| is_result);
+    let result = result.and_then(|body| as_cos_writes(std::str::from_utf8(&body).ok()?));
+    if let Some(result) = result {
+        insert(
+            answer.headers_mut(),
+            CONTENT_LENGTH,
+            &result.len().to_string(),
+        );
+        *answer.body_mut() = Body::from(result);
+    }
     let headers = answer.headers_mut();
     insert(headers, REQUEST_ID, &request_id());
     headers.insert(SERVER, HeaderValue::from_static("tencent-cos"));
@@ -133,6 +149,42 @@ pub(super) fn dress(answer: Response<Body>, method: &Method, resource: &str) -> 
         *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     answer
+}
+
+/// A result of `s3s` as COS's pages show it (436/7734, 436/7736): no namespace at the root, what is said of
+/// the page before its entries, and these before the common prefixes.
+fn as_cos_writes(document: &str) -> Option<String> {
+    let (_, rest) = document.split_once("?>")?;
+    let rest = rest.trim_start().strip_prefix('<')?;
+    let (root, rest) = rest.split_once('>')?;
+    let root = root.split(' ').next()?;
+    let mut rest = rest.trim_end().strip_suffix(&format!("</{root}>"))?;
+    let mut children = Vec::new();
+    while let Some(start) = rest.strip_prefix('<') {
+        let (name, _) = start.split_once('>')?;
+        let close = format!("</{name}>");
+        let length = match name.strip_suffix('/') {
+            Some(_) => name.len() + 2,
+            None => rest.find(&close)? + close.len(),
+        };
+        let (child, after) = rest.split_at(length);
+        let rank = match name {
+            "CommonPrefixes" => 2,
+            "Contents" | "DeleteMarker" | "Part" | "Upload" | "Version" => 1,
+            _ => 0,
+        };
+        children.push((rank, child));
+        rest = after;
+    }
+    children.sort_by_key(|(rank, _)| *rank); // in their order within a rank
+    let inside: String = children.into_iter().map(|(_, child)| child).collect();
+    let inside = if root == "ListMultipartUploadsResult" {
+        inside.replace("EncodingType>", "Encoding-Type>")
+    } else {
+        inside
+    };
+    let text = format!("<?xml version='1.0' encoding='utf-8' ?>\n<{root}>{inside}</{root}>\n");
+    rest.is_empty().then_some(text)
 }
 
 /// COS's request ids are base64 text.

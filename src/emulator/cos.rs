@@ -12,7 +12,7 @@ use s3s::service::S3Service;
 use crate::emulator::address::Address;
 use crate::emulator::answer::{Refusal, dress};
 use crate::emulator::counters::Counters;
-use crate::emulator::document::{is_document, read_document};
+use crate::emulator::document::{has_parameter, is_document, read_document};
 use crate::emulator::faults::{CosFault, FaultSwitch};
 use crate::emulator::gate::Asked;
 use crate::emulator::head::{
@@ -343,6 +343,7 @@ impl Cos {
                 Err(refusal) => return refusal.into_answer(&method, resource),
             }
         }
+        let is_result = names_result(&head);
         let request = Request::from_parts(head, body);
         let Ok(answer) = self.s3.call(request).await else {
             let refusal = Refusal::new(
@@ -366,8 +367,19 @@ impl Cos {
             };
             return refusal.into_answer(&method, resource);
         }
-        dress(answer, &method, resource)
+        dress(answer, &method, resource, is_result)
     }
+}
+
+/// Whether what is asked for is a document of COS's own and not an object.
+fn names_result(head: &Parts) -> bool {
+    let query = head.uri.query().unwrap_or_default();
+    let reads_object = head.method == Method::GET
+        && head.uri.path() != "/"
+        && !["tagging", "uploadId"]
+            .iter()
+            .any(|name| has_parameter(query, name));
+    !reads_object
 }
 
 fn breaking(answer: Response<Body>, after: u64, breaks: Breaks) -> Response<Body> {

@@ -76,7 +76,7 @@ pub(super) async fn read_document(head: &Parts, body: Body) -> Result<Bytes, Ref
     Ok(bytes)
 }
 
-fn has_parameter(query: &str, name: &str) -> bool {
+pub(super) fn has_parameter(query: &str, name: &str) -> bool {
     query
         .split('&')
         .any(|pair| pair.split('=').next() == Some(name))

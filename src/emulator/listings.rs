@@ -1,6 +1,5 @@
 //! The five listings, a page at a time.
 
-use s3s::S3Result;
 use s3s::dto::{
     CommonPrefix, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectVersionsInput,
     ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
@@ -8,10 +7,17 @@ use s3s::dto::{
     Part, StorageClass,
 };
 
+use s3s::{S3Result, s3_error};
+use sha2::{Digest as _, Sha256};
+
 use crate::emulator::convert::{encoder, etag, owner, page_size, stamp};
 use crate::emulator::store::list::Listing;
 use crate::emulator::store::multipart::Part as StoredPart;
-use crate::emulator::store::{Attributes, Object as Stored, Store};
+use crate::emulator::store::{Attributes, Object as Stored, Store, hex};
+use crate::sign::encoding::percent_decode;
+
+/// What a token begins with.
+const TOKEN: &str = "1/secret.token=signature+";
 
 /// `ListObjects`, with `NextMarker` as COS has it.
 pub(super) fn objects(store: &Store, input: ListObjectsInput) -> S3Result<ListObjectsOutput> {
@@ -47,16 +53,16 @@ pub(super) fn objects_v2(
     input: ListObjectsV2Input,
 ) -> S3Result<ListObjectsV2Output> {
     let encode = encoder(input.encoding_type.as_ref());
-    let after = input
-        .continuation_token
-        .as_ref()
-        .or(input.start_after.as_ref());
+    let after = match &input.continuation_token {
+        Some(token) => Some(marker_of(token, &input.bucket)?),
+        None => input.start_after.clone(),
+    };
     let page = store.list(
         &input.bucket,
         &Listing {
             prefix: input.prefix.as_deref().unwrap_or_default(),
             delimiter: input.delimiter.as_deref().unwrap_or_default(),
-            after: after.map(String::as_str).unwrap_or_default(),
+            after: after.as_deref().unwrap_or_default(),
             limit: page_size(input.max_keys)?,
         },
     )?;
@@ -75,8 +81,8 @@ pub(super) fn objects_v2(
         is_truncated: Some(page.next.is_some()),
         key_count: i32::try_from(page.items.len() + page.prefixes.len()).ok(),
         max_keys: Some(input.max_keys.unwrap_or(1000)),
+        next_continuation_token: page.next.map(|next| token_of(&next, &input.bucket)),
         name: Some(input.bucket),
-        next_continuation_token: page.next,
         prefix: Some(encode(&input.prefix.unwrap_or_default())),
         start_after: input.start_after.as_deref().map(encode),
         ..Default::default()
@@ -142,7 +148,7 @@ pub(super) fn uploads(
     let next_upload_id_marker = page
         .next
         .as_ref()
-        .and_then(|_| page.items.last())
+        .and_then(|next| page.items.last().filter(|u| u.key == *next))
         .map(|u| u.id.clone());
     let uploads = page.items.into_iter().map(|about| MultipartUpload {
         initiated: Some(stamp(about.initiated)),
@@ -194,6 +200,36 @@ pub(super) fn parts(store: &Store, input: ListPartsInput) -> S3Result<ListPartsO
         upload_id: Some(input.upload_id),
         ..Default::default()
     })
+}
+
+/// A token, which is nobody's business but the store's: what it is made of is not documented. This one
+/// holds much that a reader might stumble over: dots, `%`, `/`, `=`, words of secrets, and more than 512 bytes.
+fn token_of(marker: &str, bucket: &str) -> String {
+    let bytes = marker.bytes().map(|byte| format!("%{byte:02X}"));
+    format!(
+        "{TOKEN}{}.{}",
+        bytes.collect::<String>(),
+        seal(marker, bucket)
+    )
+}
+
+/// What a token of [`token_of`] stands for.
+fn marker_of(token: &str, bucket: &str) -> S3Result<String> {
+    let read = || {
+        let (encoded, sealed) = token.strip_prefix(TOKEN)?.split_once('.')?;
+        let marker = String::from_utf8(percent_decode(encoded)?.into_owned()).ok()?;
+        (sealed == seal(&marker, bucket)).then_some(marker)
+    };
+    read().ok_or_else(|| {
+        s3_error!(
+            InvalidArgument,
+            "The continuation token provided is incorrect"
+        )
+    })
+}
+
+fn seal(marker: &str, bucket: &str) -> String {
+    hex(&Sha256::digest(format!("{bucket}/{marker}"))).repeat(8)
 }
 
 fn listed(object: &Stored, encode: fn(&str) -> String, with_owner: bool) -> Object {

@@ -285,6 +285,48 @@ impl Emulator {
         self.shared.keys.revoke_all();
     }
 
+    /// Stores an object as if somebody else had put it there.
+    pub fn put_object(&self, bucket: &str, key: &str, content: &[u8]) -> io::Result<()> {
+        let received = self.shared.store.received(content)?;
+        let attributes = store::Attributes::default();
+        let put = self
+            .shared
+            .store
+            .put_object(bucket, key, received, attributes, clock(), |_| Ok(()));
+        put.map(drop).map_err(store::StoreError::into_io)
+    }
+
+    /// Begins an upload as if somebody else had; gives its id.
+    pub fn create_upload(&self, bucket: &str, key: &str) -> io::Result<String> {
+        let attributes = store::Attributes::default();
+        let created = self
+            .shared
+            .store
+            .create_upload(bucket, key, attributes, clock());
+        created.map_err(store::StoreError::into_io)
+    }
+
+    /// The uploads that have begun in a bucket: key and id, sorted.
+    pub fn uploads(&self, bucket: &str) -> Vec<(String, String)> {
+        self.shared.store.uploads(bucket)
+    }
+
+    /// Removes all objects and uploads of a bucket.
+    pub fn empty_bucket(&self, bucket: &str) -> io::Result<()> {
+        let store = &self.shared.store;
+        for key in store.keys(bucket) {
+            store
+                .delete_object(bucket, &key)
+                .map_err(store::StoreError::into_io)?;
+        }
+        for (key, id) in store.uploads(bucket) {
+            store
+                .abort_upload(bucket, &key, &id)
+                .map_err(store::StoreError::into_io)?;
+        }
+        Ok(())
+    }
+
     /// Whether an object is stored.
     pub fn object_exists(&self, bucket: &str, key: &str) -> bool {
         self.shared.store.object(bucket, key).is_ok()

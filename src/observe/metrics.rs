@@ -36,7 +36,8 @@ pub struct CoreMetrics {
 pub enum Event {
     /// An answer of COS named something outside the caller's grants, and was cut off.
     AnswerOutOfScope,
-    /// COS reported a success in an answer that is none.
+    /// An answer of COS could not be read, could not be passed on whole, or reported a success and was
+    /// none.
     AnswerUnusable,
     /// The end of a body was withheld from COS, because the body was not what the client said.
     BodyWithheld,
@@ -190,7 +191,7 @@ const FAMILIES: [Family; 16] = [
     },
     Family {
         name: "cosgate_answers_unusable_total",
-        help: "Answers of COS that reported a success and could not be one: no ETag, an unfit body.",
+        help: "Answers of COS that could not be read or not be passed on whole, or that reported a success without what belongs to one.",
         samples: &[("", Event::AnswerUnusable)],
     },
     Family {

@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HeaderValue, TRANSFER_ENCODING};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HOST, HeaderValue, TRANSFER_ENCODING,
+};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
@@ -24,7 +26,8 @@ use crate::payload::checksum::Verified;
 use crate::payload::compare_stored;
 use crate::rewrite::listing::AnswerRewriter;
 use crate::rewrite::{self, UpstreamRequest};
-use crate::s3::{Code, Fault, Operation, S3Error, conditions, xml};
+use crate::s3::address::Address;
+use crate::s3::{Code, Fault, ObjectKey, Operation, S3Error, conditions, xml};
 use crate::shape::Shaper;
 use crate::tenant::Permit;
 use crate::tenant::limits::Way;
@@ -100,7 +103,8 @@ impl Proxy {
                 credential.mark_worked();
                 self.check_success(&mut answered, operation, &head.headers)
                     .await?;
-                return self.relay(permit, answered, &outgoing, gauge, exit).await;
+                let answer = self.relay(permit, head, answered, &outgoing, gauge, exit);
+                return answer.await;
             }
             let mut refused = Box::pin(self.read_error(answered, permit)).await;
             if head.method == Method::HEAD
@@ -284,6 +288,7 @@ impl Proxy {
     async fn relay(
         &self,
         permit: &Permit<'_, '_>,
+        head: &Parts,
         answered: Answered,
         outgoing: &Outgoing,
         gauge: &Rc<Gauge>,
@@ -304,23 +309,27 @@ impl Proxy {
             let mut result = Box::pin(self.read_delete_result(incoming, lease)).await?;
             let grant = permit.grant().ok_or_else(|| internal("no grant"))?;
             rewrite::delete_result(&mut result, grant).map_err(|_| {
-                exit.out_of_scope();
+                exit.was_cut(DownloadFailure::OutOfScope);
                 bad_gateway("the result of a multi-delete named a key outside the grant")
             })?;
+            result.answer_for(&outgoing.answered_for);
             return Ok(delete_result(result, outgoing));
         }
-        let rewriter = AnswerRewriter::new(permit, self.config().upstream.signature);
+        let key = permit.request().key.as_ref().map_or("", ObjectKey::as_str);
+        let location = if operation == Operation::CompleteMultipartUpload {
+            self.location(head, exit.reader().tls, key)
+        } else {
+            String::new()
+        };
+        let signature = self.config().upstream.signature;
+        let rewriter = AnswerRewriter::new(permit, signature, exit.reader().native, location);
         let is_rewritten = rewriter.is_some();
         let shaper = Shaper::new(permit.tenant(), Way::Download);
         let answer = Answer::stream(incoming, lease, gauge, self.pace(), rewriter);
         let mut answer = answer.shaped(shaper);
         if is_rewritten {
             Box::pin(answer.begin()).await.map_err(|failure| {
-                match failure {
-                    DownloadFailure::OutOfScope => exit.out_of_scope(),
-                    DownloadFailure::Malformed => self.metrics.count(Event::AnswerUnusable),
-                    _ => {}
-                }
+                exit.was_cut(failure);
                 bad_gateway(failure.to_string())
             })?;
         }
@@ -345,6 +354,14 @@ impl Proxy {
             .fault(Fault::Upstream)
             .detail(stored.to_string())
         })
+    }
+
+    /// The URL of `key` in the bucket that the client asked, as it reached it.
+    pub(super) fn location(&self, head: &Parts, tls: bool, key: &str) -> String {
+        let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let (host, domains) = (host.unwrap_or_default(), &self.config().server.domains);
+        // It has been parsed before.
+        Address::object_url(&head.uri, host, tls, domains, key).unwrap_or_default()
     }
 
     async fn read_delete_result(

@@ -61,6 +61,15 @@ enum ErrorForm {
     Sts,
 }
 
+/// Who reads the answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reader {
+    /// The connection is TLS.
+    pub(super) tls: bool,
+    /// The client speaks COS's own API.
+    pub(super) native: bool,
+}
+
 /// What is to be said of a request when it is over.
 #[derive(Debug)]
 pub(super) struct Exit {
@@ -68,6 +77,7 @@ pub(super) struct Exit {
     client: Option<IpAddr>,
     /// The number of the user at the other end of a Unix socket.
     uid: Option<u32>,
+    reader: Reader,
     gauge: Rc<Gauge>,
     now: Timestamp,
     started: Instant,
@@ -125,6 +135,10 @@ impl Exit {
             proxy: Rc::clone(proxy),
             client: address,
             uid,
+            reader: Reader {
+                tls: client.tls,
+                native: false,
+            },
             gauge: Rc::clone(gauge),
             now,
             started: Instant::now(),
@@ -300,16 +314,36 @@ impl Exit {
         self.upstream_request_id = id.or_else(|| headers.get(REQUEST_ID)).cloned();
     }
 
-    /// Counts an answer of COS that was cut off since it left the fence, and raises the alarm: COS
-    /// did not do what was asked, or a grant is not what it was meant to be.
-    pub(super) fn out_of_scope(&self) {
-        self.proxy.metrics.count(Event::AnswerOutOfScope);
-        tracing::error!(
-            request_id = %self.request_id,
-            bucket = self.bucket.as_deref(),
-            operation = self.operation.map(Operation::name),
-            "COS's answer named something outside the caller's grants; the client did not get it"
-        );
+    /// Notes that the client speaks COS's own API.
+    pub(super) fn speaks_native(&mut self) {
+        self.reader.native = true;
+    }
+
+    /// Who reads the answer.
+    pub(super) fn reader(&self) -> Reader {
+        self.reader
+    }
+
+    /// Counts an answer of COS that was cut off, and raises the alarm where it left the fence: COS did
+    /// not do what was asked, or a grant is not what it was meant to be.
+    pub(super) fn was_cut(&self, failure: DownloadFailure) {
+        match failure {
+            DownloadFailure::OutOfScope => {
+                self.proxy.metrics.count(Event::AnswerOutOfScope);
+                tracing::error!(
+                    request_id = %self.request_id,
+                    bucket = self.bucket.as_deref(),
+                    operation = self.operation.map(Operation::name),
+                    "COS's answer named something outside the caller's grants; the client did not get it"
+                );
+            }
+            DownloadFailure::Malformed(_) | DownloadFailure::NoNextPage => {
+                self.proxy.metrics.count(Event::AnswerUnusable);
+            }
+            DownloadFailure::ClientSlow
+            | DownloadFailure::UpstreamGone
+            | DownloadFailure::UpstreamSlow => {}
+        }
     }
 
     /// Makes the response: the answer, or the error as the client may see it.
@@ -456,8 +490,8 @@ impl Drop for Exit {
         metrics.request(self.operation, self.status);
         metrics.add(Event::BytesReceived, received);
         metrics.add(Event::BytesSent, self.sent);
-        if self.cut.get() == Some(DownloadFailure::OutOfScope) {
-            self.out_of_scope();
+        if let Some(failure) = self.cut.get() {
+            self.was_cut(failure);
         }
         let slow = self.gauge.fell_behind();
         let cut = self

@@ -1,7 +1,7 @@
 //! `POST Object`: a browser's form, done as the PUT of its file.
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, HeaderMap, HeaderValue, LOCATION};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LOCATION};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -21,7 +21,6 @@ use crate::rewrite;
 use crate::s3::form::{Boundary, Form, FormPut, FormReader, SuccessAction, redirect_target};
 use crate::s3::request::content_length;
 use crate::s3::{ObjectKey, Operation, Query, S3Error, S3Request, xml};
-use crate::sign::encoding::push_encoded_path;
 use crate::tenant::{Authenticated, Connection};
 use crate::timestamp::Timestamp;
 
@@ -78,8 +77,7 @@ impl Proxy {
         Ok(answer(
             &put.success,
             &stored,
-            head,
-            connection.tls,
+            &self.location(head, connection.tls, put.key.as_str()),
             bucket,
             &put.key,
         )) // answered
@@ -159,8 +157,7 @@ fn head_of_put(headers: HeaderMap) -> Result<Parts, S3Error> {
 fn answer(
     success: &SuccessAction,
     stored: &Response<Answer>,
-    head: &Parts,
-    tls: bool,
+    location: &str,
     bucket: &str,
     key: &ObjectKey<'_>,
 ) -> Response<Answer> {
@@ -168,14 +165,14 @@ fn answer(
         .headers()
         .get(ETAG)
         .and_then(|etag| etag.to_str().ok());
-    let (etag, location) = (etag.unwrap_or_default(), location(head, tls, key.as_str()));
+    let etag = etag.unwrap_or_default();
     let (mut answer, location) = match success {
         SuccessAction::Document => {
-            let mut answer = document(xml::post_response(&location, bucket, key.as_str(), etag));
+            let mut answer = document(xml::post_response(location, bucket, key.as_str(), etag));
             *answer.status_mut() = StatusCode::CREATED;
-            (answer, location)
+            (answer, location.to_owned())
         }
-        SuccessAction::Empty(status) => (empty(*status), location),
+        SuccessAction::Empty(status) => (empty(*status), location.to_owned()),
         SuccessAction::Redirect(url) => {
             let target = redirect_target(url, bucket, key.as_str(), etag);
             (empty(StatusCode::SEE_OTHER), target)
@@ -196,15 +193,4 @@ fn empty(status: StatusCode) -> Response<Answer> {
     let mut answer = Response::new(Answer::Empty);
     *answer.status_mut() = status;
     answer
-}
-
-/// The object's URL, in the style of the address that the form was posted to.
-fn location(head: &Parts, tls: bool, key: &str) -> String {
-    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let mut url = String::from(if tls { "https://" } else { "http://" });
-    url.push_str(host.unwrap_or_default());
-    url.push_str(head.uri.path().trim_end_matches('/'));
-    url.push('/');
-    push_encoded_path(&mut url, key.as_bytes());
-    url
 }

@@ -331,6 +331,9 @@ impl Proxy {
             return Box::pin(self.vend(head, body, connection, now, exit)).await;
         }
         let native = native::to_s3(head, domains)?;
+        if native.is_some() {
+            exit.speaks_native();
+        }
         let said = native.as_ref().unwrap_or(head); // in S3's words
         let asked = S3Request::parse(said, domains)?; // what is asked
         exit.asked(&asked);

@@ -51,6 +51,8 @@ pub(super) struct Outgoing {
     pub(super) denied: Vec<xml::DeleteObject>,
     /// A multi-delete wants to hear of failures only.
     pub(super) quiet: bool,
+    /// The keys of a multi-delete that COS must answer for, each; none if it tells of failures only.
+    pub(super) answered_for: Vec<String>,
     /// The share of memory that a gathered body takes until its answer is there.
     _hold: Option<GatherHold>,
 }
@@ -90,6 +92,7 @@ impl Outgoing {
             md5: None,
             denied: Vec::new(),
             quiet: false,
+            answered_for: Vec::new(),
             _hold: None,
         }
     }
@@ -347,6 +350,11 @@ impl Proxy {
                         && permit.may_delete(&object.key)
                 };
                 let (allowed, denied): (Vec<_>, _) = asked.objects.into_iter().partition(may);
+                let answered_for = if quiet {
+                    Vec::new()
+                } else {
+                    allowed.iter().map(|object| object.key.clone()).collect()
+                };
                 let upstream = |object: xml::DeleteObject| xml::DeleteObject {
                     key: permit.upstream_name(&object.key).into_owned(),
                     ..object
@@ -362,6 +370,7 @@ impl Proxy {
                 };
                 outgoing.denied = denied;
                 outgoing.quiet = quiet;
+                outgoing.answered_for = answered_for;
                 Ok(outgoing)
             }
             _ => Ok(Outgoing::document(

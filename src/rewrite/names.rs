@@ -13,6 +13,8 @@ use crate::tenant::{Grant, Permit};
 pub enum Unfit {
     /// It is not what COS answers; the text says how.
     Malformed(&'static str),
+    /// It says that there is more, and the client would not learn where.
+    NoNextPage,
     /// It names something outside the grant.
     OutOfScope,
 }
@@ -21,12 +23,16 @@ pub enum Unfit {
 #[derive(Debug)]
 pub(super) struct Names {
     grant: Grant,
-    /// Keys in the answer are percent-encoded (`encoding-type=url`).
+    /// Names in the answer are percent-encoded. The answer's own `<EncodingType>` says so, whatever
+    /// was asked: a store may not know `encoding-type`.
     encoded: bool,
+    /// A name has been read or written, so that it is too late to learn how they are encoded.
+    is_settled: bool,
     key: String,
     key_marker: String,
     marker: String,
     prefix: String,
+    start_after: String,
 }
 
 /// What COS repeats of the request.
@@ -36,6 +42,7 @@ pub(super) enum Repeated {
     KeyMarker,
     Marker,
     Prefix,
+    StartAfter,
 }
 
 /// What a listing shows.
@@ -56,27 +63,30 @@ pub(super) struct ClientName<'t> {
 }
 
 impl Names {
-    /// The names in the answer to what `permit` allows.
+    /// The names in the answer to what `permit` allows, not encoded as long as it does not say so.
     pub(super) fn new(permit: &Permit<'_, '_>, grant: &Grant) -> Self {
         let asked = permit.request();
-        let encoded = asked.query.get("encoding-type") == Some("url");
-        let written = |name: &str| {
-            if !encoded {
-                return escaped(name);
-            }
-            let mut url = String::with_capacity(name.len());
-            push_encoded_path(&mut url, name.as_bytes());
-            url
-        };
-        let parameter = |name| written(asked.query.get(name).unwrap_or_default());
+        let parameter = |name| asked.query.get(name).unwrap_or_default().to_owned();
         Self {
-            encoded,
-            key: written(asked.key.as_ref().map_or("", |key| key.as_str())),
+            encoded: false,
+            is_settled: false,
+            key: asked.key.as_ref().map_or("", |key| key.as_str()).to_owned(),
             key_marker: parameter("key-marker"),
             marker: parameter("marker"),
-            prefix: written(grant.list_prefix(asked.query.get("prefix"))),
+            prefix: grant.list_prefix(asked.query.get("prefix")).to_owned(),
+            start_after: parameter("start-after"),
             grant: grant.clone(), // the answer outlives the permit
         }
+    }
+
+    /// The answer says how names in it are encoded. It may not change its mind after the first name.
+    pub(super) fn are_encoded(&mut self, encoded: bool) -> Result<(), Unfit> {
+        if self.is_settled && self.encoded != encoded {
+            let text = "COS's answer says after the first name how names are encoded";
+            return Err(Unfit::Malformed(text));
+        }
+        self.encoded = encoded;
+        Ok(())
     }
 
     /// The grant that bounds them.
@@ -84,24 +94,37 @@ impl Names {
         &self.grant
     }
 
-    /// Whether keys are percent-encoded.
-    pub(super) fn encoded(&self) -> bool {
-        self.encoded
-    }
-
     /// What the client named itself, as it stands in the answer: what COS repeats has the root in it.
-    pub(super) fn repeated(&self, what: Repeated) -> &str {
-        match what {
+    pub(super) fn repeated(&mut self, what: Repeated) -> String {
+        self.is_settled = true;
+        self.written(match what {
             Repeated::Key => &self.key,
             Repeated::KeyMarker => &self.key_marker,
             Repeated::Marker => &self.marker,
             Repeated::Prefix => &self.prefix,
-        }
+            Repeated::StartAfter => &self.start_after,
+        })
     }
 
-    /// The client's name of what a listing shows, if it may be seen. An encoded space is `+` at AWS,
-    /// so that where a `+` stands either reading may be the one inside.
-    pub(super) fn shown<'t>(&self, text: &'t str, what: Shown) -> Result<ClientName<'t>, Unfit> {
+    /// A name of the client's as it stands in the answer.
+    pub(super) fn written(&self, name: &str) -> String {
+        if !self.encoded {
+            return escaped(name);
+        }
+        let mut url = String::with_capacity(name.len());
+        push_encoded_path(&mut url, name.as_bytes());
+        url
+    }
+
+    /// The client's name of what a listing shows, if it may be seen. In an encoded name a `+` is a
+    /// space, as stores that write one mean it (S3 does); read so by mistake, it sorts before what it
+    /// stands for, so that a page that starts there leaves nothing out.
+    pub(super) fn shown<'t>(
+        &mut self,
+        text: &'t str,
+        what: Shown,
+    ) -> Result<ClientName<'t>, Unfit> {
+        self.is_settled = true;
         let inside = |name: &String| match what {
             Shown::Key => self.grant.covers(name),
             Shown::Prefix => self.grant.covers_list(name),
@@ -114,12 +137,13 @@ impl Names {
         }
         let written = below_encoded_root(text, &self.grant.root).ok_or(Unfit::OutOfScope)?;
         let literal = url_decoded(written)?;
-        let plain = if inside(&literal) {
-            literal
+        let plain = if written.contains('+') {
+            let spaced = url_decoded(&written.replace('+', " "))?;
+            [spaced, literal].into_iter().find(inside)
         } else {
-            let spaced = Some(url_decoded(&written.replace('+', " "))?);
-            spaced.filter(inside).ok_or(Unfit::OutOfScope)?
+            Some(literal).filter(inside)
         };
+        let plain = plain.ok_or(Unfit::OutOfScope)?;
         Ok(ClientName { plain, written })
     }
 }
@@ -190,12 +214,14 @@ mod tests {
         grant.prefixes = prefixes.to_vec();
         let asked = ask(Operation::ListObjects, "photos", "", query);
         let permit = Permit::for_test(&tenant, asked).unwrap();
-        Names::new(&permit, permit.grant().unwrap())
+        let mut names = Names::new(&permit, permit.grant().unwrap());
+        names.encoded = query.contains("encoding-type");
+        names
     }
 
     #[test]
     fn a_name_is_the_clients_below_the_root_alone() {
-        let names = names("root/a b/", &[PrefixPattern::Any], "");
+        let mut names = names("root/a b/", &[PrefixPattern::Any], "");
         let name = names.shown("root/a b/x/%2F", Shown::Key).unwrap();
         assert_eq!((name.plain.as_str(), name.written), ("x/%2F", "x/%2F"));
         for text in [
@@ -212,14 +238,14 @@ mod tests {
 
     #[test]
     fn an_encoded_root_is_taken_off_in_whatever_form_it_comes() {
-        let names = names("r(1)/a b/中/", &[PrefixPattern::Any], "encoding-type=url");
+        let mut names = names("r(1)/a b/中/", &[PrefixPattern::Any], "encoding-type=url");
         for text in [
             "r%281%29/a%20b/%E4%B8%AD/x+%41",
             "r(1)%2fa+b%2F%e4%b8%ad%2Fx+%41",
             "%72(1)/a b/中/x+%41",
         ] {
             let name = names.shown(text, Shown::Key).unwrap();
-            assert_eq!((name.plain.as_str(), name.written), ("x+A", "x+%41"));
+            assert_eq!((name.plain.as_str(), name.written), ("x A", "x+%41"));
         }
         for text in [
             "r%281%29/a%20b/%E4%B8/x",
@@ -251,7 +277,7 @@ mod tests {
     #[test]
     fn below_the_root_the_grants_prefixes_still_hold() {
         let folder = [PrefixPattern::StartsWith("in/".into())];
-        let names = names("root/", &folder, "prefix=in/&marker=in/%3C");
+        let mut names = names("root/", &folder, "prefix=in/&marker=in/%3C");
         assert!(names.shown("root/in/x", Shown::Key).is_ok());
         assert!(names.shown("root/in/", Shown::Prefix).is_ok());
         for text in ["root/out/x", "in/x", "root/in"] {
@@ -281,7 +307,7 @@ mod tests {
                     text.push(char);
                 }
             }
-            let names = names(&root, &[PrefixPattern::Any], "encoding-type=url");
+            let mut names = names(&root, &[PrefixPattern::Any], "encoding-type=url");
             prop_assert_eq!(names.shown(&text, Shown::Key).unwrap().plain, key);
         }
 

@@ -3,11 +3,9 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use quick_xml::escape::escape;
 
 use crate::config::UpstreamSignature;
 use crate::s3::{Code, Operation, Query, S3Error};
-use crate::sign::encoding::push_encoded;
 use crate::tenant::Grant;
 
 /// Whether the first version of the listing is asked for the second: COS's own API has no other, and
@@ -24,14 +22,11 @@ pub(super) fn is_translated(
 /// What the second version of a listing says and the first does not.
 #[derive(Debug)]
 pub(super) struct VersionTwo {
-    token: Option<String>,
-    start_after: Option<String>,
+    /// The token that the client named.
+    pub(super) token: Option<String>,
+    /// It also named what to start after.
+    pub(super) starts_after: bool,
     pub(super) fetch_owner: bool,
-    pub(super) keys: u64,
-    pub(super) truncated: bool,
-    pub(super) has_next: bool,
-    /// The greatest key or common prefix, decoded: where the next page starts if COS does not say.
-    last: String,
 }
 
 impl VersionTwo {
@@ -39,47 +34,10 @@ impl VersionTwo {
     pub(super) fn new(query: &Query<'_>) -> Self {
         Self {
             token: query.get("continuation-token").map(str::to_owned),
-            start_after: query.get("start-after").map(str::to_owned),
+            starts_after: query.get("start-after").is_some(),
             fetch_owner: query.get("fetch-owner") == Some("true"),
-            keys: 0,
-            truncated: false,
-            has_next: false,
-            last: String::new(),
         }
     }
-
-    /// A key or common prefix was shown.
-    pub(super) fn reach(&mut self, key: String) {
-        if key > self.last {
-            self.last = key;
-        }
-    }
-
-    /// What the second version says at the end of the listing.
-    pub(super) fn tail(&self, encoded: bool) -> String {
-        let mut tail = String::new();
-        push_leaf(&mut tail, "KeyCount", &self.keys.to_string());
-        if self.truncated && !self.has_next {
-            push_leaf(
-                &mut tail,
-                "NextContinuationToken",
-                &token_of_marker(&self.last),
-            );
-        }
-        if let Some(token) = &self.token {
-            push_leaf(&mut tail, "ContinuationToken", token);
-        }
-        if let Some(start) = &self.start_after {
-            let mut url = String::new();
-            push_encoded(&mut url, start.as_bytes());
-            push_leaf(&mut tail, "StartAfter", if encoded { &url } else { start });
-        }
-        tail
-    }
-}
-
-fn push_leaf(out: &mut String, name: &str, text: &str) {
-    out.extend(["<", name, ">", &escape(text), "</", name, ">"]);
 }
 
 /// The marker of the first version that a continuation token of ours stands for.

@@ -8,6 +8,7 @@ use http::Uri;
 use super::operation::Scope;
 use super::percent::{self, Plus};
 use super::{Code, S3Error};
+use crate::sign::encoding::push_encoded_path;
 
 /// The longest key that COS takes, in bytes of UTF-8 (436/13324); S3 itself takes 1024.
 pub const MAX_KEY_BYTES: usize = 850;
@@ -54,6 +55,26 @@ impl<'a> Address<'a> {
             bucket: Some(bucket),
             raw_key: Some(raw_key).filter(|key| !key.is_empty()),
         })
+    }
+
+    /// The URL of the object `key` in the bucket that was asked under `uri` and `host`, in the style of
+    /// that request: the bucket in the path, or in the name.
+    pub fn object_url(
+        uri: &Uri,
+        host: &str,
+        tls: bool,
+        domains: &[String],
+        key: &str,
+    ) -> Result<String, S3Error> {
+        let asked = Address::parse(uri, host, domains)?;
+        let raw_key = asked.raw_key.unwrap_or_default();
+        let bucket = uri.path().strip_suffix(raw_key).unwrap_or_default();
+        let mut url = String::from(if tls { "https://" } else { "http://" });
+        url.push_str(host);
+        url.push_str(bucket.trim_end_matches('/'));
+        url.push('/');
+        push_encoded_path(&mut url, key.as_bytes());
+        Ok(url)
     }
 
     /// What the address names.
@@ -263,6 +284,59 @@ mod tests {
             found.bucket.map(Cow::into_owned),
             found.raw_key.map(str::to_owned),
         ))
+    }
+
+    #[test]
+    fn the_url_of_an_object_is_in_the_style_of_the_request() {
+        let domains = ["s3.localhost".to_owned()];
+        for (uri, host, tls, expected) in [
+            (
+                "/photos/a%20b?uploadId=u",
+                "127.0.0.1:9000",
+                false,
+                "http://127.0.0.1:9000/photos/a%20b",
+            ),
+            (
+                "/photos/a%20b",
+                "S3.localhost:9000",
+                true,
+                "https://S3.localhost:9000/photos/a%20b",
+            ),
+            (
+                "/a%20b",
+                "photos.s3.localhost",
+                true,
+                "https://photos.s3.localhost/a%20b",
+            ),
+            (
+                "/photos",
+                "[::1]:9000",
+                false,
+                "http://[::1]:9000/photos/a%20b",
+            ),
+            (
+                "/",
+                "photos.s3.localhost",
+                false,
+                "http://photos.s3.localhost/a%20b",
+            ),
+        ] {
+            let uri: Uri = uri.parse().unwrap();
+            let url = Address::object_url(&uri, host, tls, &domains, "a b").unwrap();
+            assert_eq!(url, expected);
+        }
+        // The key may look like the bucket.
+        let uri: Uri = "/photos/photos".parse().unwrap();
+        let url = Address::object_url(&uri, "h", false, &domains, "photos").unwrap();
+        assert_eq!(url, "http://h/photos/photos");
+        let url = Address::object_url(
+            &uri,
+            "photos.s3.localhost",
+            false,
+            &domains,
+            "photos/photos",
+        );
+        assert_eq!(url.unwrap(), "http://photos.s3.localhost/photos/photos");
     }
 
     fn names(bucket: &str, key: &str) -> (Option<String>, Option<String>) {

@@ -1,5 +1,7 @@
 //! Listings: both versions and that of versions, page by page, by the client's names.
 
+use cosgate::sign::encoding::push_encoded;
+
 use crate::support::{SIGNATURES, World, element, elements};
 
 const KEYS: [&str; 6] = ["a", "b/1", "b/2", "c", "d/3", "e"];
@@ -30,9 +32,10 @@ fn pages(world: &World, query: &str, next: &str, marker: &str) -> (usize, Vec<St
             seen.sort();
             return (count, seen);
         }
-        let at = element(&text, next).replace('/', "%2F");
+        let at = element(&text, next);
         assert!(!at.is_empty() && count < 10, "{text}");
-        from = format!("&{marker}={at}");
+        from = format!("&{marker}=");
+        push_encoded(&mut from, at.as_bytes());
     }
 }
 

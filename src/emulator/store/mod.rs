@@ -92,6 +92,16 @@ pub(super) enum StoreError {
     Refused(s3s::S3Error),
 }
 
+impl StoreError {
+    /// For those who have no client to tell.
+    pub(super) fn into_io(self) -> io::Error {
+        match self {
+            Self::Io(error) => error,
+            other => io::Error::other(format!("{other:?}")),
+        }
+    }
+}
+
 impl Store {
     /// Opens the folder `root`, made if missing, and reads what is in it.
     pub(super) fn open(root: PathBuf) -> io::Result<Self> {
@@ -268,6 +278,18 @@ impl Store {
         let buckets = self.lock();
         let found = buckets.get(bucket);
         found.map_or_else(Vec::new, |bucket| bucket.objects.keys().cloned().collect())
+    }
+
+    /// The uploads of a bucket: key and id, sorted.
+    pub(super) fn uploads(&self, bucket: &str) -> Vec<(String, String)> {
+        let buckets = self.lock();
+        let found = buckets.get(bucket).into_iter();
+        let uploads = found.flat_map(|bucket| bucket.uploads.values());
+        let mut named: Vec<_> = uploads
+            .map(|upload| (upload.about.key.clone(), upload.about.id.clone()))
+            .collect();
+        named.sort();
+        named
     }
 
     /// A new file that goes away by itself unless it is kept.

@@ -69,6 +69,13 @@ impl Store {
         Ok(intake.finish())
     }
 
+    /// Content that is there already.
+    pub(in crate::emulator) fn received(&self, content: &[u8]) -> io::Result<Received> {
+        let mut intake = self.intake()?;
+        intake.write_all(content)?;
+        Ok(intake.finish())
+    }
+
     pub(super) fn intake(&self) -> io::Result<Intake> {
         let crc64 = crc_fast::Digest::new(CrcAlgorithm::Crc64Xz);
         Ok(Intake {

@@ -1,7 +1,9 @@
 //! The XML that cosgate answers, and what it must understand of COS's answers.
 
+use std::collections::HashSet;
+
 use super::document::{Document, Writer, malformed, once};
-use crate::s3::S3Error;
+use crate::s3::{Code, S3Error};
 
 /// One line of `ListBuckets`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +137,23 @@ impl DeleteResult {
         Ok(result)
     }
 
+    /// Adds a failure for each of `keys` that the result says nothing of: left out, it would look deleted.
+    pub fn answer_for(&mut self, keys: &[String]) {
+        let deleted = self.deleted.iter().map(|deleted| &*deleted.key);
+        let failed = self.failures.iter().map(|failure| &*failure.key);
+        let told: HashSet<&str> = deleted.chain(failed).collect();
+        let silent = keys.iter().filter(|key| !told.contains(&***key));
+        let silent: Vec<_> = silent
+            .map(|key| DeleteFailure {
+                key: key.clone(),
+                version_id: None,
+                code: Code::InternalError.as_str().to_owned(),
+                message: "The store did not say whether it deleted this key. Try again.".to_owned(),
+            })
+            .collect();
+        self.failures.extend(silent);
+    }
+
     /// The answer for the client.
     pub fn to_xml(&self) -> String {
         let mut writer = Writer::with_root("DeleteResult");
@@ -243,7 +262,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::s3::Code;
 
     const LIMIT: usize = 1 << 20;
 
@@ -301,6 +319,21 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn a_key_that_the_result_says_nothing_of_is_a_failure() {
+        let xml = b"<DeleteResult><Deleted><Key>a</Key></Deleted><Gone><Key>c</Key></Gone>\
+            <Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>";
+        let mut result = DeleteResult::parse(xml, LIMIT).unwrap();
+        result.answer_for(&["a", "b", "c"].map(str::to_owned));
+        let failures: Vec<_> = result
+            .failures
+            .iter()
+            .map(|failure| (&*failure.key, &*failure.code))
+            .collect();
+        assert_eq!(failures, [("b", "AccessDenied"), ("c", "InternalError")]);
+        assert_eq!(result.deleted.len(), 1);
     }
 
     proptest! {

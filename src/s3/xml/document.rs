@@ -10,7 +10,7 @@ use quick_xml::events::{BytesDecl, Event};
 use crate::s3::{Code, S3Error};
 
 /// S3's namespace, which every answer carries.
-pub(super) const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
+pub(crate) const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 
 /// How deep elements may nest.
 const MAX_DEPTH: usize = 16;

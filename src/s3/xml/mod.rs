@@ -17,4 +17,5 @@ pub use requests::{
 };
 
 pub(super) use answers::{error, native_error};
+pub(crate) use document::NAMESPACE;
 pub use sts::{StsAnswer, sts_answer, sts_error};
