@@ -305,7 +305,7 @@ impl Proxy {
         lease: Lease,
     ) -> Result<xml::DeleteResult, S3Error> {
         let head_timeout = self.config().upstream.limits.head_timeout;
-        let body = body::gather(&mut incoming, DELETE_RESULT_BYTES, head_timeout)
+        let body = body::gather(&mut incoming, DELETE_RESULT_BYTES, head_timeout, |_| true)
             .await
             .map_err(|failure| bad_gateway(format!("the result of a multi-delete: {failure:?}")))?;
         lease.release();
@@ -317,7 +317,7 @@ impl Proxy {
     async fn read_error(&self, answered: Answered, permit: &Permit<'_, '_>) -> Refused {
         let Answered { response, lease } = answered;
         let (upstream, mut incoming) = response.into_parts();
-        let body = body::gather(&mut incoming, ERROR_BYTES, ERROR_TIME).await;
+        let body = body::gather(&mut incoming, ERROR_BYTES, ERROR_TIME, |_| true).await;
         if body.is_ok() {
             lease.release();
         }
