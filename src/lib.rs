@@ -17,6 +17,7 @@ pub mod answers;
 pub mod body;
 pub mod certificate;
 pub mod config;
+mod connection_limit;
 pub mod counted;
 pub mod credentials;
 pub mod descriptors;

@@ -25,15 +25,16 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::certificate::Certificate;
 use crate::config::ServerLimits;
+use crate::connection_limit::{ConnectionLimit, CountedConnection};
 use crate::counted::{CoreLoad, Counted, Gauge, Phase};
 use crate::descriptors::{self, Holder};
 use crate::front::Front;
 use crate::http2;
 use crate::listen::{Accepting, Arrival, ClientSocket, Listening};
-use crate::observe::Event;
+use crate::observe::{CoreMetrics, Event};
 use crate::proxy::{Client, Proxy, Shared};
 use crate::s3::S3Error;
-use crate::tenant::Certified;
+use crate::tenant::{Certified, Peer};
 use crate::timestamp::Timestamp;
 use crate::tls;
 
@@ -43,6 +44,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// How long the cores may take to end once all requests are cut.
 const STOP_TIME: Duration = Duration::from_secs(5);
+/// Between two log lines about connections that were refused.
+const REFUSED_GAP: Duration = Duration::from_secs(1);
 
 /// Threads that look names up, for each core.
 const LOOKUP_THREADS: usize = 4;
@@ -78,6 +81,7 @@ struct Core {
 struct Accepted {
     arrival: Arrival,
     slot: OwnedSemaphorePermit,
+    of_address: CountedConnection,
 }
 
 /// Serves S3 on `listener` until `shutdown` completes, then drains: requests in flight get
@@ -99,7 +103,7 @@ pub async fn run(
     let mut shutdown = pin!(shutdown);
     tokio::select! {
         () = &mut shutdown => {}
-        () = accept(&listener, &cores, shared.config().server.limits.connections) => {}
+        () = accept(&listener, &cores, &shared) => {}
     }
     drop(listener);
     shared.drain();
@@ -118,10 +122,13 @@ pub async fn run(
         .map_err(|_| io::Error::other("a core does not end; the program ends without it"))
 }
 
-/// Accepts for ever: pauses at `most` open connections and when descriptors are scarce, and rests when
-/// the system refuses.
-async fn accept(listener: &Accepting, cores: &[Core], most: usize) {
-    let slots = Arc::new(Semaphore::new(most));
+/// Accepts for ever: pauses at the limit of open connections and when descriptors are scarce, closes
+/// those of an address that has too many, and rests when the system refuses.
+async fn accept(listener: &Accepting, cores: &[Core], shared: &Shared) {
+    let limits = &shared.config().server.limits;
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let of_addresses = ConnectionLimit::new(limits.connections_per_address);
+    let mut refused = Refused::new(shared);
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             return;
@@ -134,12 +141,47 @@ async fn accept(listener: &Accepting, cores: &[Core], most: usize) {
                 continue;
             }
         };
+        let is_proxy = shared.tenants().is_trusted_proxy(arrival.peer);
+        let Some(of_address) = of_addresses.admit(arrival.peer, is_proxy) else {
+            refused.count(arrival.peer);
+            continue;
+        };
         if let Some(core) = cores
             .iter()
             .min_by_key(|core| core.open.load(Ordering::Relaxed))
         {
             core.open.fetch_add(1, Ordering::Relaxed);
-            let _ = core.sockets.send(Accepted { arrival, slot });
+            let _ = core.sockets.send(Accepted {
+                arrival,
+                slot,
+                of_address,
+            });
+        }
+    }
+}
+
+/// Counts the connections that were refused, and tells of some.
+struct Refused {
+    metrics: Arc<CoreMetrics>,
+    told: Option<Instant>,
+}
+
+impl Refused {
+    fn new(shared: &Shared) -> Self {
+        Self {
+            metrics: shared.metrics().core(0),
+            told: None,
+        }
+    }
+
+    fn count(&mut self, peer: Peer) {
+        self.metrics.count(Event::ConnectionRefused);
+        if self.told.is_none_or(|told| told.elapsed() >= REFUSED_GAP) {
+            self.told = Some(Instant::now());
+            tracing::warn!(
+                %peer,
+                "connection refused: its address has connections_per_address; name a proxy in trusted_proxies"
+            );
         }
     }
 }
@@ -253,6 +295,7 @@ impl Listener {
         let Accepted {
             arrival,
             slot: _slot,
+            of_address: _of_address,
         } = accepted;
         let peer = arrival.peer;
         let client = Client {

@@ -98,6 +98,8 @@ fn config() -> Config {
                 tls_handshake_timeout: second,
                 xml_bytes: 2 << 20,
                 connections: 16,
+                connections_per_address: 0,
+                stranger_bytes: 16 << 20,
                 drain_timeout: second,
                 streams: 128,
                 stream_window: 64 << 10,

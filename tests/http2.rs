@@ -1021,6 +1021,45 @@ async fn an_answer_that_its_client_makes_no_room_for_is_ended_by_the_pace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_that_strangers_do_not_take_hold_no_more_than_their_share() {
+    let authority = Authority::new("ours");
+    let world = authority.serve("[server.limits]\nstranger_bytes = \"4MiB\"");
+    let mut builder = Builder::new();
+    builder.initial_window_size(0);
+    let wrong = Call::new(world.gateway.addr, "GET", KEY).signed_by((support::ACME.0, "wrong"));
+    let mut clients = Vec::new();
+    let mut heads = Vec::new();
+    for n in 0..200 {
+        if n % 100 == 0 {
+            clients.push(Http2::connect_as(&authority, world.gateway.addr, &builder).await);
+        }
+        let client: &Http2 = clients.last().unwrap();
+        heads.push(client.ask(&wrong).await);
+    }
+    assert!(heads.iter().all(|head| head.status() == 403));
+    let length = |head: &http::Response<_>| head.headers()["content-length"].clone();
+    let (mut ended, kept): (Vec<_>, Vec<_>) =
+        heads.into_iter().partition(|head| length(head) == "0");
+    assert!((30..=64).contains(&kept.len()), "{}", kept.len());
+    for head in &mut ended {
+        let end = timeout(PATIENCE, head.body_mut().data()).await.unwrap();
+        assert!(end.is_none(), "the stream ends with its head");
+    }
+    // Who takes them gets them whole, as soon as these are gone.
+    drop((clients, kept, ended));
+    let client = Http2::connect(&authority, world.gateway.addr).await;
+    let mut reply = client.send(&wrong).await;
+    for _ in 0..100 {
+        if !reply.body.is_empty() {
+            break;
+        }
+        sleep(Duration::from_millis(50)).await;
+        reply = client.send(&wrong).await;
+    }
+    reply.assert_error(403, "SignatureDoesNotMatch");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_that_keeps_the_pace_gets_it_all() {
     let authority = Authority::new("ours");
     let world = authority.serve(SHORT);

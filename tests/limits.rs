@@ -533,6 +533,41 @@ fn at_the_limit_of_connections_the_next_waits() {
 }
 
 #[test]
+fn connections_over_loopback_are_not_counted_by_address() {
+    let world = World::with("[server.limits]\nconnections_per_address = 1");
+    let mut clients: Vec<_> = (0..3)
+        .map(|_| Client::connect(world.gateway.addr))
+        .collect();
+    for client in &mut clients {
+        client.write(&world.signed("GET", KEY).bytes());
+        assert_eq!(client.read_one("GET").status, 404);
+    }
+}
+
+#[test]
+fn documents_that_are_only_announced_leave_room_for_others() {
+    let world = World::new();
+    let announced = world
+        .signed("POST", "/photos?delete")
+        .payload("UNSIGNED-PAYLOAD")
+        .body(vec![b' '; 2 << 20]);
+    let _waiting: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = Client::connect(world.gateway.addr);
+            client.write(&announced.head());
+            client.write(b" ");
+            client
+        })
+        .collect();
+    let body = "<Delete><Object><Key>acme/a</Key></Object></Delete>";
+    for _ in 0..5 {
+        let delete = world.signed("POST", "/photos?delete").body(body);
+        delete.send().assert_ok();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
 fn a_document_over_the_limit_is_malformed() {
     let world = World::with(SHORT);
     let body = format!("<Delete><!--{}--></Delete>", "x".repeat(1024));

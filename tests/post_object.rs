@@ -29,7 +29,7 @@ use cosgate::sign::sigv4::SigningKey;
 use cosgate::timestamp::Timestamp;
 use http::{HeaderMap, HeaderValue};
 use serde_json::Value;
-use support::http2::Http2;
+use support::http2::{Http2, request, send_data};
 use support::{
     ACME, Authority, BUCKET, Call, Client, GLOBEX, Program, Reply, SIGNATURES, Scripted, World,
     act, element, eventually, exchange, header_of, toml,
@@ -956,6 +956,48 @@ fn a_form_is_held_to_its_tenants_addresses_and_limits() {
     let world = World::with("[tenants.acme.limits]\nrequests_per_second = 1\nburst = 1");
     assert_eq!(post(&world, "acme/x").send().status, 204);
     post(&world, "acme/x").refused(503, "SlowDown");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fields_of_nobody_hold_no_more_than_the_share_of_their_address() {
+    let authority = Authority::new("ours");
+    let more = authority.tls("");
+    let world = World::edited(|toml| {
+        let server = "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n";
+        toml.replacen("[server]\n", server, 1) + &more
+    });
+    let posted = |post: &Post, from: &str| {
+        let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+        let call = Call::new(post.addr, "POST", &post.target);
+        let call = call.header("content-type", &kind);
+        call.header("x-forwarded-for", from).body(post.body())
+    };
+    let form = post(&world, "acme/x").field("x-ignore-a", &"x".repeat(20_000));
+    let call = posted(&form, "192.0.2.1");
+    let mut clients = Vec::new();
+    let mut waiting = Vec::new();
+    for n in 0..180 {
+        if n % 60 == 0 {
+            clients.push(Http2::connect(&authority, world.gateway.addr).await);
+        }
+        let client: &Http2 = clients.last().unwrap();
+        let (answer, mut stream) = client.start(request(&call)).await;
+        let _ = send_data(&mut stream, &call.body[..20_000], false).await; // it may be refused
+        waiting.push((answer, stream));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut held = 0;
+    for (answer, _stream) in waiting {
+        match tokio::time::timeout(Duration::from_millis(20), answer).await {
+            Ok(answer) => assert_eq!(answer.unwrap().status(), 503),
+            Err(_) => held += 1,
+        }
+    }
+    // 2 MiB, with what a stream costs and the fields twice: as they came, and as they are read.
+    assert!((10..=43).contains(&held), "{held}");
+    let honest = Http2::connect(&authority, world.gateway.addr).await;
+    let form = posted(&post(&world, "acme/y"), "192.0.2.2");
+    assert_eq!(honest.send(&form).await.status, 204);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,8 +25,8 @@ use cosgate::sign::sigv4::{self, CredentialScope, SigningKey};
 use cosgate::timestamp::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
-use support::http2::Http2;
-use support::{ACME, Authority, Call, Reply, World, element};
+use support::http2::{Http2, request};
+use support::{ACME, Authority, Call, Client, Reply, World, element, eventually};
 use tempfile::TempDir;
 use tokens::{CORP, STRANGER, claims, identity_toml};
 
@@ -300,7 +300,13 @@ fn what_the_sts_refuses() {
         "ValidationError",
     );
     refused("Action=%zz", 400, "ValidationError");
-    refused(&"a".repeat(70_000), 400, "ValidationError");
+    let large = post(addr, &"a".repeat(33_000)).send();
+    assert_refused(&large, 400, "ValidationError");
+    assert!(
+        large.text().contains("larger than 32 KiB"),
+        "{}",
+        large.text()
+    );
     let token = |token: &str, more: &str| {
         let call = web_identity(addr, token);
         let form = String::from_utf8(call.body.clone()).unwrap() + more;
@@ -583,6 +589,63 @@ fn a_stranger_who_fails_too_often_is_not_checked_for_a_while() {
     keys(&from(web_identity(addr, &CORP.of("bob")), "192.0.2.2").send());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forms_that_never_come_do_not_close_the_sts() {
+    let authority = Authority::new("ours");
+    let folder = tempfile::tempdir().unwrap();
+    let limits = "[server.limits]\nstranger_bytes = \"4MiB\"\n";
+    let more = authority.tls(limits) + &identity_toml(&folder);
+    let world = World::edited(|toml| {
+        let server =
+            format!("[server]\nsession_secret = \"{SECRET}\"\ntrusted_proxies = [\"127.0.0.1\"]\n");
+        toml.replacen("[server]\n", &server, 1) + &more
+    });
+    let addr = world.gateway.addr;
+    // Of each form nothing comes but the head. So many use up what there is for strangers.
+    let announced = web_identity(addr, &"x".repeat(60_000));
+    let mut clients = Vec::new();
+    let mut waiting = Vec::new();
+    for n in 0..800 {
+        if n % 100 == 0 {
+            clients.push(Http2::connect(&authority, addr).await);
+        }
+        let from = format!("198.51.{}.1", n % 40);
+        let call = announced.clone().header("x-forwarded-for", &from);
+        let client: &Http2 = clients.last().unwrap();
+        waiting.push(client.start(request(&call)).await);
+    }
+    let honest = Http2::connect(&authority, addr).await;
+    for n in 0..20 {
+        let call = web_identity(addr, &CORP.of(&format!("alice-{n}")));
+        let call = call.header("x-forwarded-for", "203.0.113.1");
+        keys(&honest.send(&call).await);
+    }
+    // Those that gave way were told so.
+    world.gateway.log.assert_says("\"code\":\"SlowDown\"");
+    drop(waiting);
+}
+
+#[test]
+fn forms_that_are_not_sent_to_their_end_count_as_failures() {
+    let (world, _folder) = world_with(&format!(
+        "trusted_proxies = [\"127.0.0.1\"]\nallow_plain_bearer = true\nsession_secret = \"{SECRET}\""
+    ));
+    let addr = world.gateway.addr;
+    let call = |subject: &str, from: &str| {
+        web_identity(addr, &CORP.of(subject)).header("x-forwarded-for", from)
+    };
+    let bytes = call("alice", "192.0.2.1").bytes();
+    for _ in 0..100 {
+        Client::connect(addr).write(&bytes[..bytes.len() - 10]);
+    }
+    let mut n = 0;
+    eventually("no more are checked", || {
+        n += 1; // a token that was found good would go on
+        call(&format!("bob-{n}"), "192.0.2.1").send().code() == "Throttling"
+    });
+    keys(&call("carol", "192.0.2.2").send());
+}
+
 /// cosgate started anew with the same secret, keys of `[server]` and of the sections `acme` and `web`.
 fn restarted(server: &str, acme: &str, web: &str) -> (World, TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -682,7 +745,7 @@ fn session_keys_are_revoked_of_all_of_a_tenant_and_of_a_subject() {
     // What is given afterwards counts.
     let (world, _folder) = restarted(&not_before(&later), "", "");
     let addr = world.gateway.addr;
-    support::eventually("new keys count", || {
+    eventually("new keys count", || {
         let fresh = keys(&web_identity(addr, &CORP.of("alice")).send());
         let get = fresh.call(addr, "GET", "/photos?location").ask();
         get.status == 200

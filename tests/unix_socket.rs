@@ -196,6 +196,32 @@ fn other_users_are_kept_out_by_the_files_mode_and_are_nobody_where_they_get_in()
 }
 
 #[test]
+fn a_user_has_so_many_connections_and_another_is_served() {
+    let server = "socket_mode = \"0666\"\nlimits.connections_per_address = 2";
+    let socket = Socket::new(server, "");
+    let bytes = socket.call("GET", PUBLIC).bytes();
+    let held = [(); 2].map(|()| UnixStream::connect(&socket.path).unwrap());
+    let ask = || {
+        let mut stream = UnixStream::connect(&socket.path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = String::new();
+        let _ = stream.write_all(&bytes); // it may be closed already
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    assert_eq!(ask(), "");
+    let refused = "cosgate_connections_refused_total";
+    assert_eq!(socket.world.gateway.metric(refused, ""), 1);
+    if let Some(said) = said_by_a_stranger(&socket.path, &bytes) {
+        assert_status(&said, 403);
+    }
+    drop(held);
+    eventually("its connections have ended", || !ask().is_empty());
+    assert_status(&ask(), 404);
+}
+
+#[test]
 fn a_tenant_with_allowed_addresses_is_reached_by_a_trusted_proxy_alone() {
     let own = tempfile::tempdir()
         .unwrap()

@@ -25,17 +25,21 @@ pub struct PaceLimit {
 pub enum GatherFailure {
     /// The connection ended early.
     Gone,
+    /// There was no memory for it.
+    NoRoom,
     /// It came too slowly.
     Slow,
     /// It is larger than the limit.
     TooLarge,
 }
 
-/// Reads a small document whole: at most `limit` bytes within `time`.
+/// Reads a small document whole: at most `limit` bytes within `time`. `charge` says of each piece that
+/// comes whether there is room for it.
 pub async fn gather(
     incoming: &mut Incoming,
     limit: usize,
     time: Duration,
+    mut charge: impl FnMut(usize) -> bool,
 ) -> Result<Bytes, GatherFailure> {
     let read = async {
         let mut whole = BytesMut::new();
@@ -45,6 +49,9 @@ pub async fn gather(
             };
             if whole.len() + data.len() > limit {
                 return Err(GatherFailure::TooLarge);
+            }
+            if !charge(data.len()) {
+                return Err(GatherFailure::NoRoom);
             }
             whole.extend_from_slice(&data);
         }

@@ -220,6 +220,10 @@ pub struct ServerLimits {
     pub xml_bytes: usize,
     /// `connections` at once (16 384).
     pub connections: usize,
+    /// `connections_per_address` (an eighth of `connections`); 0: as many as there may be.
+    pub connections_per_address: usize,
+    /// `stranger_bytes`: what each core holds of requests before it is known who sends them (16 MiB).
+    pub stranger_bytes: usize,
     /// `drain_timeout` on SIGTERM (60 s).
     pub drain_timeout: Duration,
     /// `streams`: requests at once on an HTTP/2 connection (128); 0 offers HTTP/1.1 alone.

@@ -228,6 +228,8 @@ fn server_tls(mut section: Section<'_>) -> Option<ServerTls> {
 }
 
 fn server_limits(mut section: Section<'_>) -> ServerLimits {
+    let connections = section.size("connections", 16_384, 1..=1_000_000);
+    let of_address = (connections / 8).max(1);
     let limits = ServerLimits {
         // hyper reads no head with less than 8 KiB.
         head_bytes: in_memory(section.size("head_bytes", 16 * KIB, 8 * KIB..=MIB)),
@@ -238,7 +240,13 @@ fn server_limits(mut section: Section<'_>) -> ServerLimits {
         idle_timeout: time(&mut section, "idle_timeout", 75),
         tls_handshake_timeout: time(&mut section, "tls_handshake_timeout", 5),
         xml_bytes: in_memory(section.size("xml_bytes", 2 * MIB, KIB..=16 * MIB)),
-        connections: in_memory(section.size("connections", 16_384, 1..=1_000_000)),
+        connections: in_memory(connections),
+        connections_per_address: in_memory(section.size(
+            "connections_per_address",
+            of_address,
+            0..=1_000_000,
+        )),
+        stranger_bytes: in_memory(section.size("stranger_bytes", 16 * MIB, 4 * MIB..=1024 * MIB)),
         drain_timeout: section
             .duration("drain_timeout", 60 * SECOND, Duration::ZERO..=HOUR)
             .value,

@@ -53,6 +53,8 @@ pub enum Event {
     ConnectionClosed,
     /// A client's connection was accepted.
     ConnectionOpened,
+    /// A connection was closed at once: its address had as many as it may.
+    ConnectionRefused,
     /// A tenant had as many requests under way as it may.
     LimitedConcurrency,
     /// An object or part was larger than its tenant may upload.
@@ -130,7 +132,7 @@ const STATUSES: [u16; 23] = [
     501, 502, 503, 504,
 ];
 
-const FAMILIES: [Family; 16] = [
+const FAMILIES: [Family; 17] = [
     Family {
         name: "cosgate_received_bytes_total",
         help: "Bytes of bodies received from clients.",
@@ -150,6 +152,11 @@ const FAMILIES: [Family; 16] = [
         name: "cosgate_connections_closed_total",
         help: "Connections of clients that ended.",
         samples: &[("", Event::ConnectionClosed)],
+    },
+    Family {
+        name: "cosgate_connections_refused_total",
+        help: "Connections closed at once because their address had too many.",
+        samples: &[("", Event::ConnectionRefused)],
     },
     Family {
         name: "cosgate_upstream_calls_total",

@@ -271,7 +271,7 @@ impl Proxy {
         if !operation.answers_without_body() || reports || body.is_end_stream() {
             return Ok(());
         }
-        match Box::pin(body::gather(body, ERROR_BYTES, ERROR_TIME)).await {
+        match Box::pin(body::gather(body, ERROR_BYTES, ERROR_TIME, |_| true)).await {
             Ok(none) if none.is_empty() => Ok(()),
             Ok(document) => unusable(format!(
                 "COS reported a success with a body of {} bytes, the error {:?}",
@@ -370,7 +370,7 @@ impl Proxy {
         lease: Lease,
     ) -> Result<xml::DeleteResult, S3Error> {
         let head_timeout = self.config().upstream.limits.head_timeout;
-        let body = body::gather(&mut incoming, DELETE_RESULT_BYTES, head_timeout)
+        let body = body::gather(&mut incoming, DELETE_RESULT_BYTES, head_timeout, |_| true)
             .await
             .map_err(|failure| bad_gateway(format!("the result of a multi-delete: {failure:?}")))?;
         lease.release();
@@ -382,7 +382,7 @@ impl Proxy {
     async fn read_error(&self, answered: Answered, permit: &Permit<'_, '_>) -> Refused {
         let Answered { response, lease } = answered;
         let (upstream, mut incoming) = response.into_parts();
-        let body = body::gather(&mut incoming, ERROR_BYTES, ERROR_TIME).await;
+        let body = body::gather(&mut incoming, ERROR_BYTES, ERROR_TIME, |_| true).await;
         let is_whole = body.is_ok();
         let body = body.unwrap_or_default();
         let damaged = rewrite::is_damage(upstream.status, &body);

@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::time::{Duration, Instant};
 
 use super::payload::Outgoing;
+use super::stranger_memory::StrangerHold;
 use super::{Client, Proxy};
 use crate::body::{Answer, DownloadFailure, Upload, UploadFailure};
 use crate::counted::{Gauge, Phase};
@@ -31,7 +32,7 @@ use crate::s3::{Fault, Operation, S3Error, S3Request, native};
 use crate::shape;
 use crate::sign::encoding::hex;
 use crate::tenant::limits::{Limited, Slot};
-use crate::tenant::{Identified, Identity, Peer, Permit, Tenant};
+use crate::tenant::{Identified, Identity, Peer, Permit, Source, Tenant};
 use crate::timestamp::Timestamp;
 
 /// AWS's name for the id of a request; the client sees it on every answer.
@@ -100,6 +101,8 @@ pub(super) struct Exit {
     identity: Option<Identity>,
     /// The request's place among those of its tenant, where these are limited.
     slot: Option<Slot>,
+    /// What a refusal holds until its client takes it.
+    refusal: Option<Box<StrangerHold>>,
     /// Where the request is, and so where it ends if nothing follows.
     step: Step,
     is_answered_here: bool,
@@ -163,6 +166,7 @@ impl Exit {
             tenant: None,
             identity: None,
             slot: None,
+            refusal: None,
             step: Step::Parse,
             is_answered_here: false,
             is_attachment: false,
@@ -357,7 +361,7 @@ impl Exit {
             Err(error) => {
                 let response = self.refusal(head, &error);
                 self.error = Some(error);
-                response
+                self.within_memory(response)
             }
         };
         if self.is_attachment {
@@ -388,6 +392,33 @@ impl Exit {
             rest: Bytes::new(),
             exit: self,
         })
+    }
+
+    /// The refusal of a stranger over HTTP/2, without its document where too many are there already that
+    /// their client makes no room for: a head needs none, and so ends the stream (RFC 9113 section 5.2.1).
+    fn within_memory(&mut self, mut response: http::Response<Answer>) -> http::Response<Answer> {
+        let Answer::Whole(document) = response.body() else {
+            return response;
+        };
+        if !self.gauge.is_stream() || self.tenant.is_some() {
+            return response;
+        }
+        let source = match (self.client, self.uid) {
+            (Some(address), _) => Source::of(address),
+            (None, Some(uid)) => Source::User(uid),
+            (None, None) => Source::Unnamed,
+        };
+        self.refusal = self
+            .proxy
+            .refusals
+            .keep(source, document.len())
+            .map(Box::new);
+        if self.refusal.is_none() {
+            *response.body_mut() = Answer::Empty;
+            response.headers_mut().insert(CONTENT_LENGTH, 0.into());
+            response.headers_mut().remove(CONTENT_TYPE);
+        }
+        response
     }
 
     /// What became of the request, and the step that it ended at.

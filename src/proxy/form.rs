@@ -11,17 +11,20 @@ use tokio::time::timeout;
 use super::Proxy;
 use super::exchange::internal;
 use super::exit::Exit;
-use super::gather_budget::GatherHold;
+use super::gather_budget::{GatherHold, no_room};
 use super::local::document;
 use super::payload::Arriving;
+use super::stranger_memory::Hearing;
 use crate::body::{Answer, UploadFailure};
 use crate::observe::Step;
 use crate::payload::FormFile;
 use crate::rewrite;
-use crate::s3::form::{Boundary, Form, FormPut, FormReader, SuccessAction, redirect_target};
+use crate::s3::form::{
+    Boundary, Form, FormPut, FormReader, MAX_FORM_BYTES, SuccessAction, redirect_target,
+};
 use crate::s3::request::content_length;
 use crate::s3::{ObjectKey, Operation, Query, S3Error, S3Request, xml};
-use crate::tenant::{Authenticated, Connection};
+use crate::tenant::Connection;
 use crate::timestamp::Timestamp;
 
 /// What follows the fields is read whole up to this many bytes: the end of such a form is seen before
@@ -41,12 +44,18 @@ impl Proxy {
         exit: &mut Exit,
     ) -> Result<Response<Answer>, S3Error> {
         let boundary = Boundary::read(&head.headers)?;
-        let (form, read) = self.in_time(read_form(&mut incoming, &boundary)).await?; // what is in it
-        exit.form(&form);
         let tenants = &self.shared.tenants;
+        let mut hearing = self.strangers.hear(head, tenants, connection, now)?;
+        let reading = self.in_time(read_form(&mut incoming, &boundary, &hearing));
+        let (form, read) = hearing.unless_evicted(reading).await?; // what is in it
+        hearing.finish();
+        exit.form(&form);
         let sender = tenants.identify_form(head, &form, &asked, connection, now)?; // who asks
         exit.caller(&sender.caller);
         let caller = tenants.admit(sender.caller, connection, now)?; // from where they may
+        drop(hearing); // from here on it is the tenant's memory
+        let mut hold = self.hold(&caller);
+        charge(&mut hold, 2 * form.file_at())?;
         exit.limit(caller.tenant())?; // within their own limits
         exit.at(Step::Authorize);
         let bucket = asked.bucket.as_deref().unwrap_or_default();
@@ -66,8 +75,8 @@ impl Proxy {
         exit.at(Step::Payload);
         let rest = content_length(head).and_then(|length| length.checked_sub(form.file_at()));
         let rest = rest.ok_or_else(FormReader::ended)?;
-        let _share = self.share_of_memory(rest, &caller)?;
-        let arriving = self.in_time(file(incoming, read, rest, &boundary)).await?;
+        let arriving = file(incoming, read, rest, &boundary, &mut hold);
+        let arriving = self.in_time(arriving).await?;
         sender.length.check(arriving.length())?; // as long as the policy lets it be
         let body = self.object(&permit, &put_head, arriving, &caller, &gauge);
         let body = body.await?; // checked as it streams
@@ -83,16 +92,6 @@ impl Proxy {
         )) // answered
     }
 
-    /// The share of memory that a form takes until it is answered, if it is held whole.
-    fn share_of_memory(
-        &self,
-        rest: u64,
-        caller: &Authenticated,
-    ) -> Result<Option<GatherHold>, S3Error> {
-        let bytes = usize::try_from(rest).ok().filter(|_| rest <= SMALL);
-        bytes.map(|bytes| self.hold(caller, bytes)).transpose()
-    }
-
     /// What must be read before a body streams, within the pace's window.
     async fn in_time<T>(
         &self,
@@ -104,11 +103,25 @@ impl Proxy {
     }
 }
 
+/// Charges `bytes` of a form to its sender.
+fn charge(hold: &mut GatherHold, bytes: u64) -> Result<(), S3Error> {
+    let fits = usize::try_from(bytes).is_ok_and(|bytes| hold.grow(bytes));
+    fits.then_some(()).ok_or_else(no_room)
+}
+
 /// Reads the fields, and what came of the file along with them.
-async fn read_form(incoming: &mut Incoming, boundary: &Boundary) -> Result<(Form, Bytes), S3Error> {
+async fn read_form(
+    incoming: &mut Incoming,
+    boundary: &Boundary,
+    hearing: &Hearing,
+) -> Result<(Form, Bytes), S3Error> {
     let mut reader = FormReader::new(boundary);
     loop {
         let mut bytes = next(incoming).await?.ok_or_else(FormReader::ended)?;
+        // They are held twice: as they came, and as fields.
+        if !hearing.grow(2 * bytes.len().min(MAX_FORM_BYTES)) {
+            return Err(no_room());
+        }
         if let Some(form) = reader.push(&mut bytes)? {
             return Ok((form, bytes));
         }
@@ -121,13 +134,16 @@ async fn file(
     read: Bytes,
     rest: u64,
     boundary: &Boundary,
+    hold: &mut GatherHold,
 ) -> Result<Arriving, S3Error> {
     if rest > SMALL {
         let file = FormFile::new(boundary.as_str(), rest, None)?;
         return Ok(Arriving::form(incoming, read, file));
     }
     let mut whole = BytesMut::from(&*read);
+    charge(hold, whole.len() as u64)?;
     while let Some(bytes) = next(&mut incoming).await? {
+        charge(hold, bytes.len() as u64)?;
         whole.extend_from_slice(&bytes);
     }
     let file = FormFile::new(boundary.as_str(), rest, Some(&whole))?;

@@ -1,4 +1,5 @@
-//! How much memory the few bodies that are gathered may hold: XML, objects of unknown length, small forms.
+//! How much memory the few bodies of known callers that are gathered may hold: XML, objects of unknown
+//! length, small forms. It is charged as the bytes come, so that to announce a body costs nobody anything.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ struct Held {
     by_index: HashMap<usize, usize>,
 }
 
-/// The share of one request; given back when it is dropped.
+/// What one request holds; given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct GatherHold {
     budget: Rc<GatherBudget>,
@@ -37,35 +38,43 @@ impl GatherBudget {
         Rc::default()
     }
 
-    /// Takes `bytes` for a request of the tenant `name`, which is, or is of the template, at `index`.
-    pub(super) fn take(
-        self: &Rc<Self>,
-        name: &str,
-        index: usize,
-        bytes: usize,
-    ) -> Result<GatherHold, S3Error> {
-        let mut held = self.0.borrow_mut();
-        let own = held.by_name.get(name).copied().unwrap_or_default();
-        let own = own.saturating_add(bytes);
-        let all = held.by_index.get(&index).copied().unwrap_or_default();
-        let all = all.saturating_add(bytes);
-        if own > TENANT_BYTES || all > TEMPLATE_BYTES {
-            return Err(S3Error::new(
-                Code::SlowDown,
-                "Too many requests whose bodies must be held in memory at once; send fewer at a time.",
-            )
-            .retry_after(1)
-            .close());
-        }
-        held.by_name.insert(name.to_owned(), own);
-        held.by_index.insert(index, all);
-        Ok(GatherHold {
+    /// Begins to gather a body of the tenant `name`, which is, or is of the template, at `index`.
+    pub(super) fn hold(self: &Rc<Self>, name: &str, index: usize) -> GatherHold {
+        GatherHold {
             budget: Rc::clone(self),
             name: name.to_owned(),
             index,
-            bytes,
-        })
+            bytes: 0,
+        }
     }
+}
+
+impl GatherHold {
+    /// Charges `bytes` that have come; whether there was room for them.
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        let held = &mut *self.budget.0.borrow_mut();
+        let own = held.by_name.get(&self.name).copied().unwrap_or_default();
+        let own = own.saturating_add(bytes);
+        let all = held.by_index.get(&self.index).copied().unwrap_or_default();
+        let all = all.saturating_add(bytes);
+        if own > TENANT_BYTES || all > TEMPLATE_BYTES {
+            return false;
+        }
+        held.by_name.insert(self.name.clone(), own);
+        held.by_index.insert(self.index, all);
+        self.bytes += bytes;
+        true
+    }
+}
+
+/// The refusal of a body that there is no room for.
+pub(super) fn no_room() -> S3Error {
+    S3Error::new(
+        Code::SlowDown,
+        "Too many requests whose bodies must be held in memory at once; send fewer at a time.",
+    )
+    .retry_after(1)
+    .close()
 }
 
 impl Drop for GatherHold {
@@ -90,28 +99,46 @@ impl Drop for GatherHold {
 mod tests {
     use super::*;
 
+    fn take(
+        budget: &Rc<GatherBudget>,
+        name: &str,
+        index: usize,
+        bytes: usize,
+    ) -> Option<GatherHold> {
+        let mut hold = budget.hold(name, index);
+        hold.grow(bytes).then_some(hold)
+    }
+
     #[test]
     fn a_tenant_at_its_limit_waits_and_the_others_do_not() {
         let budget = GatherBudget::new();
-        let held: Vec<_> = (0..16)
-            .map(|_| budget.take("one", 0, 2 << 20).unwrap())
+        let mut held: Vec<_> = (0..16)
+            .map(|_| take(&budget, "one", 0, 2 << 20).unwrap())
             .collect();
-        assert_eq!(budget.take("one", 0, 1).unwrap_err().code(), Code::SlowDown);
-        assert!(budget.take("other", 1, 2 << 20).is_ok());
+        assert!(take(&budget, "one", 0, 1).is_none());
+        assert!(!held[0].grow(1));
+        assert!(take(&budget, "other", 1, 2 << 20).is_some());
         drop(held);
-        assert!(budget.take("one", 0, TENANT_BYTES).is_ok());
-        assert!(budget.take("one", 0, TENANT_BYTES + 1).is_err());
+        assert!(take(&budget, "one", 0, TENANT_BYTES).is_some());
+        assert!(take(&budget, "one", 0, TENANT_BYTES + 1).is_none());
     }
 
     #[test]
     fn subjects_of_a_template_have_limits_of_their_own_and_one_together() {
         let budget = GatherBudget::new();
-        let take = |n: usize| budget.take(&format!("web/{n}"), 7, TENANT_BYTES);
+        let take = |n: usize| take(&budget, &format!("web/{n}"), 7, TENANT_BYTES);
         let mut held: Vec<_> = (0..8).map(|n| take(n).unwrap()).collect();
-        assert!(take(8).is_err());
+        assert!(take(8).is_none());
         held.pop();
-        assert!(take(8).is_ok());
+        assert!(take(8).is_some());
         drop(held);
         assert!(budget.0.borrow().by_name.is_empty() && budget.0.borrow().by_index.is_empty());
+    }
+
+    #[test]
+    fn what_was_only_announced_is_not_charged() {
+        let budget = GatherBudget::new();
+        let _waiting: Vec<_> = (0..1000).map(|_| budget.hold("one", 0)).collect();
+        assert!(take(&budget, "one", 0, TENANT_BYTES).is_some());
     }
 }

@@ -44,6 +44,7 @@ mod payload;
 mod retry;
 mod sign;
 pub(crate) mod spelling;
+mod stranger_memory;
 mod sts;
 mod vend;
 
@@ -54,6 +55,7 @@ use gather_budget::GatherBudget;
 pub use local::answer_locally;
 use retry::Budget;
 pub use sign::sign;
+use stranger_memory::StrangerMemory;
 
 /// What all cores share. It never changes, but for counters and the credential cache.
 #[derive(Debug)]
@@ -79,6 +81,10 @@ pub struct Proxy {
     log: LogBuffer,
     budget: Budget,
     gathered: Rc<GatherBudget>,
+    /// What is held of requests whose sender is not known yet.
+    strangers: Rc<StrangerMemory>,
+    /// What is held of refusals of those over HTTP/2, until their clients take them.
+    refusals: Rc<StrangerMemory>,
     /// How clients of COS's own API find the names of an answer's headers spelt.
     spelling: Extensions,
 }
@@ -188,6 +194,7 @@ impl Proxy {
         let limits = upstream.limits.clone();
         let upstream = Upstream::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
         let gathered = GatherBudget::new();
+        let of_strangers = shared.config.server.limits.stranger_bytes;
         let log = shared.access_log.buffer(Arc::clone(&metrics));
         let proxy = Rc::new(Self {
             shared,
@@ -196,6 +203,8 @@ impl Proxy {
             log,
             budget: Budget::new(),
             gathered,
+            strangers: StrangerMemory::new(of_strangers),
+            refusals: StrangerMemory::new(of_strangers),
             spelling: spelling::of_cos(),
         });
         let weak = Rc::downgrade(&proxy);

@@ -13,14 +13,14 @@ use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
 use super::Proxy;
-use super::gather_budget::GatherHold;
+use super::gather_budget::{GatherHold, no_room};
 use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
 use crate::config::StoredCheck;
 use crate::counted::Gauge;
 use crate::observe::Event;
 use crate::payload::checksum::{Checks, Verified};
 use crate::payload::{Declared, FormFile, Framing, Intake, Mode, PayloadError};
-use crate::s3::request::{MAX_OBJECT_BYTES, content_length, too_large};
+use crate::s3::request::{MAX_OBJECT_BYTES, too_large};
 use crate::s3::{Code, ObjectKey, Operation, S3Error, xml};
 use crate::shape::{self, Shaper};
 use crate::tenant::limits::Way;
@@ -140,12 +140,9 @@ impl Proxy {
             return self.object(permit, head, arriving, caller, gauge).await;
         }
         if operation.has_xml_body() {
-            let most = self.config().server.limits.xml_bytes;
-            let length = content_length(head).and_then(|length| usize::try_from(length).ok());
-            let bytes = length.map_or(most, |length| length.min(most));
-            let hold = self.hold(caller, bytes)?;
+            let mut hold = self.hold(caller);
             let checks = document_checks(permit, head, caller.payload())?;
-            let read = Box::pin(self.xml_body(head, incoming, checks)).await;
+            let read = Box::pin(self.xml_body(head, incoming, checks, &mut hold)).await;
             let (document, verified) = read?;
             charge(caller.tenant(), &document);
             // The answer repeats only the checksum of an object.
@@ -163,7 +160,7 @@ impl Proxy {
         // be none; many clients of HTTP/2 end a POST in a frame of its own.
         if !incoming.is_end_stream() {
             let any = || S3Error::new(Code::InvalidRequest, "This operation takes no body.");
-            Box::pin(self.gather(incoming, head.version, 0, any)).await?;
+            Box::pin(self.gather(incoming, head.version, 0, |_| true, any)).await?;
         }
         check_no_body(caller.payload())?;
         Ok(Outgoing::empty())
@@ -238,9 +235,10 @@ impl Proxy {
             )
             .close());
         }
-        let hold = self.hold(caller, most)?;
+        let mut hold = self.hold(caller);
+        let grow = |bytes| hold.grow(bytes);
         let mut input = self
-            .gather(incoming, version, most, || {
+            .gather(incoming, version, most, grow, || {
                 S3Error::new(
                     Code::MissingContentLength,
                     format!(
@@ -293,10 +291,12 @@ impl Proxy {
         head: &Parts,
         incoming: Incoming,
         mut checks: Checks,
+        hold: &mut GatherHold,
     ) -> Result<(Bytes, Verified), S3Error> {
         let most = self.config().server.limits.xml_bytes;
+        let charge = |bytes| hold.grow(bytes);
         let body = self
-            .gather(incoming, head.version, most, || {
+            .gather(incoming, head.version, most, charge, || {
                 S3Error::new(
                     Code::MalformedXML,
                     format!("The XML is larger than the {most} bytes that are accepted."),
@@ -308,28 +308,31 @@ impl Proxy {
         Ok((body, verified))
     }
 
-    /// The share of memory of a gathered body.
-    pub(super) fn hold(&self, caller: &Authenticated, bytes: usize) -> Result<GatherHold, S3Error> {
+    /// The share of memory of a body that is to be gathered.
+    pub(super) fn hold(&self, caller: &Authenticated) -> GatherHold {
         let tenant = caller.tenant();
-        self.gathered.take(&tenant.name, tenant.index, bytes)
+        self.gathered.hold(&tenant.name, tenant.index)
     }
 
-    /// Reads a body of at most `most` bytes whole, within the pace's window.
+    /// Reads a body of at most `most` bytes whole, within the pace's window; `charge` as in
+    /// [`body::gather`].
     pub(super) async fn gather(
         &self,
         mut incoming: Incoming,
         version: Version,
         most: usize,
+        charge: impl FnMut(usize) -> bool,
         too_large: impl FnOnce() -> S3Error,
     ) -> Result<Bytes, S3Error> {
         let window = self.config().server.limits.body_window;
-        let body = body::gather(&mut incoming, most, window).await;
+        let body = body::gather(&mut incoming, most, window, charge).await;
         // hyper gives a stream that its client has reset with `NO_ERROR` as one that has ended.
         if body.is_ok() && version == Version::HTTP_2 && !incoming.is_end_stream() {
             return Err(UploadFailure::ClientGone.into());
         }
         body.map_err(|failure| match failure {
             GatherFailure::Gone => UploadFailure::ClientGone.into(),
+            GatherFailure::NoRoom => no_room(),
             GatherFailure::Slow => UploadFailure::ClientSlow.into(),
             GatherFailure::TooLarge => too_large().close(),
         })

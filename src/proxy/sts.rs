@@ -9,15 +9,12 @@ use super::Proxy;
 use super::exit::Exit;
 use super::local::document;
 use crate::body::Answer;
-use crate::s3::request::{check_framing, content_length};
+use crate::s3::request::check_framing;
 use crate::s3::sts::{STS_BYTES, StsAction, StsRequest};
 use crate::s3::xml::{StsAnswer, sts_answer};
 use crate::s3::{Code, S3Error};
 use crate::tenant::Connection;
 use crate::timestamp::Timestamp;
-
-/// Whose memory the bodies of these calls take: nobody is known yet.
-const NOBODY: &str = "sts";
 
 impl Proxy {
     /// Answers a call of STS. Nothing of it goes anywhere else.
@@ -31,25 +28,27 @@ impl Proxy {
     ) -> Result<Response<Answer>, S3Error> {
         exit.speaks_sts();
         check_framing(head)?;
-        let length = content_length(head).and_then(|length| usize::try_from(length).ok());
-        let bytes = length.map_or(STS_BYTES, |length| length.min(STS_BYTES));
-        let _hold = self.gathered.take(NOBODY, usize::MAX, bytes)?;
-        let form = self.gather(incoming, head.version, STS_BYTES, || {
-            S3Error::new(Code::InvalidArgument, "The form is larger than 64 KiB.")
+        let tenants = &self.shared.tenants;
+        let mut hearing = self.strangers.hear(head, tenants, connection, now)?;
+        let charge = |bytes| hearing.grow(bytes);
+        let form = self.gather(incoming, head.version, STS_BYTES, charge, || {
+            S3Error::new(Code::InvalidArgument, "The form is larger than 32 KiB.")
         });
-        let form = form.await?;
+        let form = hearing.unless_evicted(form).await?;
+        hearing.finish();
         exit.gathered(form.len());
         let asked = StsRequest::parse(&form)?;
         exit.sts_action(asked.action_name());
-        let tenants = &self.shared.tenants;
         let issue = || tenants.issue(&asked, head, &form, connection, now);
         let revisions = tenants.key_revisions();
         let mut issued = issue();
         if let StsAction::AssumeRoleWithWebIdentity { token, .. } = &asked.action
             && matches!(&issued, Err(error) if error.code() == Code::InvalidToken)
-            && self.newer_keys(token, revisions).await
         {
-            issued = issue();
+            let renewed = async { Ok(self.newer_keys(token, revisions).await) };
+            if hearing.unless_evicted(renewed).await? {
+                issued = issue(); // the key may have come in between
+            }
         }
         let (caller, key) = issued?;
         exit.caller(&caller);

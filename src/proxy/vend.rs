@@ -14,11 +14,11 @@ use crate::body::Answer;
 use crate::credentials::shapes::{Shape, render};
 use crate::credentials::vendor::Vended;
 use crate::payload::Mode;
-use crate::s3::request::{check_framing, content_length};
+use crate::s3::request::check_framing;
 use crate::s3::vend::{VEND_BYTES, VendRequest};
 use crate::s3::{Code, S3Error};
 use crate::tenant::vend::narrowed;
-use crate::tenant::{Connection, Grant, bearer_token};
+use crate::tenant::{Authenticated, Connection, Grant, bearer_token};
 use crate::timestamp::Timestamp;
 
 /// Said of a key's end to those that refresh by it: a request signed just before must still arrive.
@@ -52,13 +52,7 @@ impl Proxy {
         let caller = tenants.admit(caller, connection, now)?; // from where they may
         exit.limit(caller.tenant())?; // within their own limits
         let offer = self.shared.vendor.offer(caller.tenant())?;
-        let body = self.vend_body(
-            head,
-            incoming,
-            caller.payload(),
-            &caller.tenant().name,
-            exit,
-        );
+        let body = self.vend_body(head, incoming, &caller, exit);
         let asked = VendRequest::parse(&body.await?)?;
         let duration = offer.duration(asked.duration_seconds)?;
         let (grants, policy) = narrowed(caller.tenant(), &asked)?;
@@ -79,19 +73,17 @@ impl Proxy {
         &self,
         head: &Parts,
         incoming: Incoming,
-        mode: Mode,
-        tenant: &str,
+        caller: &Authenticated,
         exit: &mut Exit,
     ) -> Result<bytes::Bytes, S3Error> {
-        let length = content_length(head).and_then(|length| usize::try_from(length).ok());
-        let bytes = length.map_or(VEND_BYTES, |length| length.min(VEND_BYTES));
-        let _hold = self.gathered.take(tenant, usize::MAX, bytes)?;
-        let body = self.gather(incoming, head.version, VEND_BYTES, || {
+        let mut hold = self.hold(caller);
+        let charge = |bytes| hold.grow(bytes);
+        let body = self.gather(incoming, head.version, VEND_BYTES, charge, || {
             S3Error::new(Code::InvalidArgument, "The body is larger than 16 KiB.")
         });
         let body = body.await?;
         exit.gathered(body.len());
-        match mode {
+        match caller.payload() {
             Mode::Unsigned => Ok(body),
             Mode::Sha256(hash) if digest(&SHA256, &body).as_ref() == hash => Ok(body),
             _ => Err(S3Error::new(

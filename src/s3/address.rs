@@ -191,7 +191,9 @@ fn in_lower_case(name: &str) -> Cow<'_, str> {
     Cow::Borrowed(name)
 }
 
-fn virtual_bucket<'h>(name: &'h str, domains: &[String]) -> Option<&'h str> {
+/// The bucket that the host `name` has before the longest of `domains` that fits; `None` too for a
+/// domain itself.
+pub(super) fn virtual_bucket<'h>(name: &'h str, domains: &[String]) -> Option<&'h str> {
     if domains
         .iter()
         .any(|domain| domain.eq_ignore_ascii_case(name))
@@ -507,6 +509,17 @@ mod tests {
         ] {
             let refused = key(raw) == Err(Code::InvalidURI);
             assert_eq!(refused, raw != "a/..%25", "{raw}");
+        }
+    }
+
+    #[test]
+    fn the_longest_domain_that_fits_is_taken_in_whatever_order_they_are_written() {
+        let mut domains = ["s3.localhost".to_owned(), "localhost".to_owned()];
+        for _ in 0..2 {
+            assert_eq!(virtual_bucket("b.s3.localhost", &domains), Some("b"));
+            assert_eq!(virtual_bucket("b.c.localhost", &domains), Some("b.c"));
+            assert_eq!(virtual_bucket("s3.localhost", &domains), None);
+            domains.reverse();
         }
     }
 

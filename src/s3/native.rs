@@ -10,6 +10,7 @@ use http::header::{AUTHORIZATION, IF_NONE_MATCH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
+use super::address::virtual_bucket;
 use super::conditions::FORBID_OVERWRITE;
 use super::request::COPY_SOURCE;
 use super::{Code, S3Error};
@@ -221,13 +222,7 @@ fn bucket_of_host<'h>(host: &'h str, domains: &[String]) -> Option<&'h str> {
         Some(_) => return None,
         None => host,
     };
-    let ours = domains.iter().find_map(|domain| {
-        let (bucket, tail) = name.split_at_checked(name.len().checked_sub(domain.len())?)?;
-        bucket
-            .strip_suffix('.')
-            .filter(|_| tail.eq_ignore_ascii_case(domain))
-    });
-    let (bucket, rest) = match ours {
+    let (bucket, rest) = match virtual_bucket(name, domains) {
         Some(bucket) => return Some(bucket),
         None => name.split_once('.')?,
     };
@@ -391,6 +386,17 @@ mod tests {
                 Err(Code::InvalidArgument),
                 "{name}: {value}"
             );
+        }
+    }
+
+    #[test]
+    fn the_bucket_of_a_source_is_before_the_longest_domain_in_whatever_order_they_are_written() {
+        let mut domains = ["s3.localhost".to_owned(), "localhost".to_owned()];
+        for _ in 0..2 {
+            assert_eq!(bucket_of_host("b.s3.localhost:1", &domains), Some("b"));
+            assert_eq!(bucket_of_host("b.c.localhost", &domains), Some("b.c"));
+            assert_eq!(bucket_of_host("s3.localhost", &domains), None);
+            domains.reverse();
         }
     }
 

@@ -8,8 +8,8 @@ use http::{Method, StatusCode};
 
 use super::{Code, Query, S3Error};
 
-/// Bytes of a request's body at most: a token, and names.
-pub const STS_BYTES: usize = 64 * 1024;
+/// Bytes of a request's body at most: a token, and names. Nobody is known before it has been read.
+pub const STS_BYTES: usize = 32 * 1024;
 /// STS's limits of `DurationSeconds`.
 const SHORTEST: u64 = 900;
 /// How long keys live when the client does not say.

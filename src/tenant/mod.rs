@@ -18,8 +18,8 @@ mod template;
 pub mod vend;
 
 pub use authenticate::{
-    Authenticated, Caller, Certified, Connection, Identified, Identity, Peer, Tenants, UnixUser,
-    bearer_token,
+    Authenticated, Caller, Certified, Connection, Identified, Identity, Network, Peer, Source,
+    Tenants, UnixUser, bearer_token,
 };
 pub use authorize::Permit;
 pub use form::FormCaller;

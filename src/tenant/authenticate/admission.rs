@@ -112,12 +112,10 @@ impl Admissions {
     /// Who stands behind `peer`: the last address of `X-Forwarded-For` that is no trusted proxy's,
     /// read from the end, for all before it may be made up. Nobody else's word is taken.
     pub(super) fn caller(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, S3Error> {
-        let (peer, is_trusted) = match peer {
-            Peer::Tcp(peer) => {
-                let address = peer.ip().to_canonical();
-                (Some(address), self.trusts(address))
-            }
-            Peer::Unix(user) => (None, self.trusted_users.contains(&user.uid)),
+        let is_trusted = self.is_proxy(peer);
+        let peer = match peer {
+            Peer::Tcp(peer) => Some(peer.ip().to_canonical()),
+            Peer::Unix(_) => None,
         };
         let has_header = headers.contains_key(FORWARDED_FOR) || headers.contains_key("forwarded");
         if !is_trusted {
@@ -178,6 +176,14 @@ impl Admissions {
             ));
         }
         Ok(())
+    }
+
+    /// Whether `peer` is a trusted proxy.
+    pub(super) fn is_proxy(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Tcp(peer) => self.trusts(peer.ip().to_canonical()),
+            Peer::Unix(user) => self.trusted_users.contains(&user.uid),
+        }
     }
 
     fn trusts(&self, address: IpAddr) -> bool {

@@ -1,13 +1,12 @@
 //! `Authorization: Bearer`: a token of an identity provider that is configured.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 
-use super::{Authenticated, Connection, Identity, Tenants, content_sha256};
+use super::{Authenticated, Connection, Identity, Source, Tenants, content_sha256};
 use crate::payload::Mode;
 use crate::s3::{Code, S3Error};
 use crate::tenant::Tenant;
@@ -67,7 +66,7 @@ impl Tenants {
             ));
         }
         self.check_secrecy(connection)?;
-        let proof = self.prove(token, connection.address, now)?;
+        let proof = self.prove(token, connection.source(), now)?;
         let payload = content_sha256(&head.headers)?.map_or(Ok(Mode::Unsigned), Mode::parse)?;
         let identity = Identity::Bearer(Arc::clone(&proof.subject));
         Ok(Authenticated::new(&proof.tenant, identity, payload))
@@ -98,11 +97,11 @@ impl Tenants {
         self.identities.iter().map(IdentityProvider::revision).sum()
     }
 
-    /// What `token`, which came from `address`, proves at `now`.
+    /// What `token`, which came from `source`, proves at `now`.
     pub(super) fn prove(
         &self,
         token: &str,
-        address: Option<IpAddr>,
+        source: Source,
         now: Timestamp,
     ) -> Result<Arc<Proof>, S3Error> {
         if self.identities.is_empty() {
@@ -118,7 +117,7 @@ impl Tenants {
         };
         let check = || {
             let check = || self.check(token, now);
-            self.strangers.hold(address, now, check)
+            self.strangers.hold(source, now, check)
         };
         let proof = self.proofs.get(token, is_current, check)?;
         proof.validity.check(now)?;

@@ -35,6 +35,7 @@ mod remembered;
 mod session;
 mod sigv2_url;
 mod sigv4;
+mod source;
 mod strangers;
 
 use admission::Admissions;
@@ -47,6 +48,7 @@ use remembered::Remembered;
 pub(super) use session::OpenSession;
 use session::{SECURITY_TOKEN, not_ours, session_token};
 pub(super) use sigv4::SERVICE;
+pub use source::{Network, Source};
 use strangers::Strangers;
 
 /// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
@@ -311,6 +313,21 @@ impl Tenants {
     /// Where a request with `headers` comes from, on a connection with `peer`.
     pub fn caller(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, S3Error> {
         self.admissions.caller(headers, peer)
+    }
+
+    /// Counts that a caller on `connection` was not heard to the end, and so never known.
+    pub fn count_unfinished(&self, connection: Connection, now: Timestamp) {
+        self.strangers.fail(connection.source(), now);
+    }
+
+    /// Whether so much has failed from where `connection` comes from that no proof is checked now.
+    pub fn fails_too_often(&self, connection: Connection, now: Timestamp) -> bool {
+        self.strangers.wait(connection.source(), now).is_some()
+    }
+
+    /// Whether `peer` speaks for others.
+    pub fn is_trusted_proxy(&self, peer: Peer) -> bool {
+        self.admissions.is_proxy(peer)
     }
 
     fn proven(

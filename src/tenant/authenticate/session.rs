@@ -159,7 +159,7 @@ impl Tenants {
         }
         let (tenant, whose, subject, access_key) = match &asked.action {
             StsAction::AssumeRoleWithWebIdentity { token, .. } => {
-                let proof = self.prove(token, connection.address, now)?;
+                let proof = self.prove(token, connection.source(), now)?;
                 (
                     Arc::clone(proof.tenant()),
                     proof.whose(),
@@ -169,7 +169,7 @@ impl Tenants {
             }
             StsAction::AssumeRole(_) | StsAction::GetSessionToken => {
                 let check = || self.signed_call(head, form, now);
-                let (tenant, access_key) = self.strangers.hold(connection.address, now, check)?;
+                let (tenant, access_key) = self.strangers.hold(connection.source(), now, check)?;
                 let whose = Whose::Tenant(tenant.name.clone());
                 (tenant, whose, None, Some(access_key))
             }
