@@ -866,10 +866,17 @@ fn secrets_must_be_there() {
 }
 
 #[test]
-fn a_secret_file_may_end_in_one_newline() {
-    let text = WHOLE.replace("env:KEY", "file:/run/key");
-    for content in ["the-key", "the-key\n", "the-key\r\n"] {
-        let (config, _) = parse_with(&text, &[], &[("/run/key", content)]).unwrap();
+fn white_space_around_a_secret_in_a_file_or_variable_is_not_part_of_it() {
+    let in_file = WHOLE.replace("env:KEY", "file:/run/key");
+    for content in [
+        "the-key",
+        "the-key\n",
+        "the-key\r\n",
+        "the-key\n\n",
+        " \tthe-key \n",
+        "\nthe-key",
+    ] {
+        let (config, _) = parse_with(&in_file, &[], &[("/run/key", content)]).unwrap();
         let IssuerKind::Federation {
             base: BaseKey::Given(key),
             ..
@@ -879,10 +886,23 @@ fn a_secret_file_may_end_in_one_newline() {
         };
         assert_eq!(key.secret_key.value.expose(), "the-key");
         assert!(key.secret_key.file.is_some());
+        let (config, _) = parse_with(WHOLE, &[("KEY", content)], &[]).unwrap();
+        let IssuerKind::Federation {
+            base: BaseKey::Given(key),
+            ..
+        } = &config.issuers[0].kind
+        else {
+            panic!()
+        };
+        assert_eq!(key.secret_key.value.expose(), "the-key");
     }
-    for content in ["", "\n", "the-key\n\n", "the key"] {
+    for content in ["", "\n", " \n ", "the key", "the\nkey\n", "the-key\0"] {
         assert!(
-            parse_with(&text, &[], &[("/run/key", content)]).is_err(),
+            parse_with(&in_file, &[], &[("/run/key", content)]).is_err(),
+            "{content:?}"
+        );
+        assert!(
+            parse_with(WHOLE, &[("KEY", content)], &[]).is_err(),
             "{content:?}"
         );
     }

@@ -105,7 +105,8 @@ impl StsRequest {
             ),
             "AssumeRoleWithWebIdentity" => (
                 StsAction::AssumeRoleWithWebIdentity {
-                    token: required("WebIdentityToken")?.to_owned(),
+                    // SDKs send the token's file as it is, and many a file ends with a newline.
+                    token: required("WebIdentityToken")?.trim().to_owned(),
                     role: role()?,
                 },
                 &["RoleArn", "RoleSessionName", "WebIdentityToken"],
