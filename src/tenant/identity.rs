@@ -6,12 +6,14 @@ use arc_swap::ArcSwap;
 
 use super::jwk::{KeySet, Verdict};
 use super::jwt::{Claims, Jwt, invalid};
+use super::session::Trust;
 use crate::config;
 use crate::s3::S3Error;
 
 /// An identity provider of the configuration, with the keys that it signs with at the moment.
 #[derive(Debug)]
 pub(super) struct IdentityProvider {
+    name: String,
     issuer: String,
     audience: String,
     pub(super) tenant_claim: Option<String>,
@@ -29,10 +31,21 @@ impl IdentityProvider {
     /// Without keys, which come by [`IdentityProvider::replace_keys`].
     pub(super) fn new(identity: &config::IdentityProvider) -> Self {
         Self {
+            name: identity.name.clone(),
             issuer: identity.issuer.clone(),
             audience: identity.audience.clone(),
             tenant_claim: identity.tenant_claim.clone(),
             keys: ArcSwap::default(),
+        }
+    }
+
+    /// What a session rests on that was got with one of its tokens.
+    pub(super) fn trust(&self) -> Trust<'_> {
+        Trust::Identity {
+            name: &self.name,
+            issuer: &self.issuer,
+            audience: &self.audience,
+            tenant_claim: self.tenant_claim.as_deref(),
         }
     }
 

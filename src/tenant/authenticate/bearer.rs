@@ -38,6 +38,11 @@ impl Proof {
         self.whose.clone()
     }
 
+    /// The index of the provider that made the token.
+    pub(super) fn identity(&self) -> usize {
+        self.identity
+    }
+
     pub(super) fn subject(&self) -> Arc<str> {
         Arc::clone(&self.subject)
     }
