@@ -16,6 +16,7 @@ use tokio::time::{Duration, sleep, timeout};
 
 use crate::observe::admin::answer;
 use crate::proxy::Shared;
+use crate::server::wall_clock;
 
 /// Connections at once: a scraper or two, and someone who looks.
 const CONNECTIONS: usize = 64;
@@ -55,6 +56,7 @@ fn page(shared: &Shared, method: &http::Method, path: &str) -> http::Response<Fu
     let (metrics, credentials) = (shared.metrics(), shared.credentials());
     metrics.set_live_keys(credentials.live_keys() as u64);
     metrics.set_scopes(credentials.scopes());
-    answer(method, path, shared.readiness(), shared.metrics())
+    let keys = shared.tenants().key_states(wall_clock());
+    answer(method, path, shared.readiness(), &keys, metrics)
         .map(|text| Full::new(Bytes::from(text)))
 }

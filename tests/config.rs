@@ -1592,8 +1592,22 @@ fn identities_are_whole_and_used() {
             "no identity `corb`",
             "did you mean \"corp\"",
         ),
+        (
+            "audience =",
+            "refresh = \"1h\"\nmax_key_age = §\"1h\"\naudience =",
+            "less than twice `refresh`",
+            "make it longer",
+        ),
     ] {
         refuses(&template(from, to), Severity::Error, what, fix);
+    }
+    for (keys, age) in [
+        ("", Duration::from_hours(24)),
+        ("refresh = \"20h\"\n", Duration::from_hours(40)),
+        ("max_key_age = \"10m\"\n", Duration::from_mins(10)),
+    ] {
+        let config = good(&template("audience =", &format!("{keys}audience =")));
+        assert_eq!(config.identities[0].max_key_age, age, "{keys}");
     }
     let names_nobody = WHOLE.replace("[tenants.acme]", "[tenants.acme]\nidentity = §\"corp\"");
     let names_nobody = format!("{names_nobody}{TEMPLATE}");

@@ -367,6 +367,8 @@ pub struct IdentityProvider {
     pub audience: String,
     /// `jwks`
     pub jwks: Jwks,
+    /// `max_key_age` (24 h): how long the keys count after they were last read.
+    pub max_key_age: Duration,
     /// `tenant_claim`: the claim that names a tenant.
     pub tenant_claim: Option<String>,
 }

@@ -1,9 +1,12 @@
 //! The admin pages: is it alive, is it ready, what did it count.
 
+use std::fmt::Write as _;
+
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
 
 use super::Metrics;
+use crate::tenant::KeyState;
 
 /// Whether new requests should be sent here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,7 @@ pub fn answer(
     method: &Method,
     path: &str,
     readiness: Readiness,
+    keys: &[KeyState],
     metrics: &Metrics,
 ) -> Response<String> {
     if !matches!(*method, Method::GET | Method::HEAD) {
@@ -31,11 +35,12 @@ pub fn answer(
         return response;
     }
     match (path, readiness) {
-        ("/livez", _) | ("/readyz", Readiness::Ready) => page(StatusCode::OK, "ok\n"),
+        ("/livez", _) => page(StatusCode::OK, "ok\n"),
+        ("/readyz", Readiness::Ready) => page(StatusCode::OK, ready(keys)),
         ("/readyz", Readiness::Draining) => page(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         ("/readyz", Readiness::Starting) => page(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         ("/metrics", _) => {
-            let mut response = page(StatusCode::OK, metrics.render());
+            let mut response = page(StatusCode::OK, metrics.render(keys));
             let version = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, version);
             response
@@ -45,6 +50,25 @@ pub fn answer(
             "not found: see /livez, /readyz and /metrics\n",
         ),
     }
+}
+
+/// One identity provider's outage must not take cosgate away from all other callers: it stays ready,
+/// and says whose tokens it cannot check.
+fn ready(keys: &[KeyState]) -> String {
+    let mut text = "ok\n".to_owned();
+    for state in keys.iter().filter(|state| !state.usable) {
+        let since = match state.age {
+            None => "since the start".to_owned(),
+            Some(age) => format!("for {age} s"),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "identity {}: keys not read {since}, tokens get 503",
+            state.name
+        );
+    }
+    text
 }
 
 fn page(status: StatusCode, body: impl Into<String>) -> Response<String> {
@@ -99,7 +123,7 @@ mod tests {
                 "not found: see /livez, /readyz and /metrics\n",
             ),
         ] {
-            let response = answer(&method, path, readiness, &metrics);
+            let response = answer(&method, path, readiness, &[], &metrics);
             assert_eq!(
                 (response.status().as_u16(), response.body().as_str()),
                 (status, body),
@@ -107,14 +131,48 @@ mod tests {
             );
         }
         assert_eq!(
-            answer(&Method::PUT, "/x", Readiness::Ready, &metrics).headers()[ALLOW],
+            answer(&Method::PUT, "/x", Readiness::Ready, &[], &metrics).headers()[ALLOW],
             "GET, HEAD"
         );
     }
 
     #[test]
+    fn says_whose_tokens_cannot_be_checked() {
+        let state = |name: &str, age, usable| KeyState {
+            name: name.to_owned(),
+            age,
+            usable,
+        };
+        let keys = [
+            state("corp", Some(3), true),
+            state("down", None, false),
+            state("old", Some(90_000), false),
+        ];
+        let metrics = Metrics::new(1);
+        let page = |path, readiness| answer(&Method::GET, path, readiness, &keys, &metrics);
+        let ready = page("/readyz", Readiness::Ready);
+        assert_eq!(ready.status(), StatusCode::OK);
+        let expected = "ok\nidentity down: keys not read since the start, tokens get 503\n\
+                        identity old: keys not read for 90000 s, tokens get 503\n";
+        assert_eq!(ready.body(), expected);
+        assert_eq!(page("/readyz", Readiness::Draining).body(), "draining\n");
+        assert_eq!(page("/livez", Readiness::Ready).body(), "ok\n");
+        let metrics = page("/metrics", Readiness::Ready);
+        for line in [
+            "cosgate_identity_keys_usable{identity=\"corp\"} 1",
+            "cosgate_identity_keys_usable{identity=\"down\"} 0",
+            "cosgate_identity_keys_age_seconds{identity=\"corp\"} 3",
+            "cosgate_identity_keys_age_seconds{identity=\"old\"} 90000",
+        ] {
+            assert!(metrics.body().lines().any(|said| said == line), "{line}");
+        }
+        assert!(!metrics.body().contains("age_seconds{identity=\"down\"}"));
+    }
+
+    #[test]
     fn shows_the_counters() {
-        let response = answer(&Method::GET, "/metrics", Readiness::Ready, &Metrics::new(1));
+        let metrics = Metrics::new(1);
+        let response = answer(&Method::GET, "/metrics", Readiness::Ready, &[], &metrics);
         assert!(response.body().contains("\ncosgate_connections 0\n"));
         assert_eq!(
             response.headers()[CONTENT_TYPE],

@@ -11,6 +11,7 @@ use http::StatusCode;
 
 use crate::credentials::CacheCounters;
 use crate::s3::Operation;
+use crate::tenant::KeyState;
 
 /// The counters of the whole program.
 #[derive(Debug)]
@@ -252,8 +253,8 @@ impl Metrics {
         self.scopes_evicted.store(evicted, Ordering::Relaxed);
     }
 
-    /// All counters in the Prometheus text format, version 0.0.4.
-    pub fn render(&self) -> String {
+    /// All counters in the Prometheus text format, version 0.0.4; `keys` are those of the identity providers.
+    pub fn render(&self, keys: &[KeyState]) -> String {
         let mut text = String::with_capacity(8 * 1024);
         self.render_requests(&mut text);
         for family in &FAMILIES {
@@ -302,6 +303,7 @@ impl Metrics {
             head(&mut text, name, help, kind);
             sample(&mut text, name, "", value.load(Ordering::Relaxed));
         }
+        render_identities(&mut text, keys);
         text
     }
 
@@ -425,6 +427,28 @@ impl CoreMetrics {
     }
 }
 
+/// Of each identity provider whether its keys can be used, and how old they are.
+fn render_identities(text: &mut String, keys: &[KeyState]) {
+    const USABLE: &str = "cosgate_identity_keys_usable";
+    const AGE: &str = "cosgate_identity_keys_age_seconds";
+    if keys.is_empty() {
+        return;
+    }
+    let labels = |state: &KeyState| format!("{{identity=\"{}\"}}", state.name);
+    let help = "Whether tokens of the identity provider can be checked (1) or get 503 (0).";
+    head(text, USABLE, help, "gauge");
+    for state in keys {
+        sample(text, USABLE, &labels(state), u64::from(state.usable));
+    }
+    let help = "Seconds since the keys of the identity provider were last read.";
+    head(text, AGE, help, "gauge");
+    for state in keys {
+        if let Some(age) = state.age {
+            sample(text, AGE, &labels(state), age.unsigned_abs());
+        }
+    }
+}
+
 fn read(count: &AtomicU64) -> u64 {
     count.load(Ordering::Relaxed)
 }
@@ -486,7 +510,7 @@ mod tests {
         let metrics = metrics.with_credentials(&credentials);
         credentials.sts_ok.fetch_add(4, Ordering::Relaxed);
         credentials.rejected.fetch_add(1, Ordering::Relaxed);
-        let text = metrics.render();
+        let text = metrics.render(&[]);
         for line in [
             "cosgate_requests_total{operation=\"GetObject\",status=\"200\"} 2",
             "cosgate_requests_total{operation=\"UploadPartCopy\",status=\"other\"} 1",
@@ -518,7 +542,7 @@ mod tests {
             .request(Some(Operation::PutObject), StatusCode::OK);
         let mut family = String::new();
         let mut seen = BTreeSet::new();
-        for line in metrics.render().lines() {
+        for line in metrics.render(&[]).lines() {
             if let Some(rest) = line.strip_prefix("# HELP ") {
                 family = rest.split(' ').next().unwrap().to_owned();
                 assert!(seen.insert(family.clone()), "{family} twice");

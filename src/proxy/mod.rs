@@ -27,10 +27,12 @@ use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readines
 use crate::rewrite;
 use crate::s3::sts::is_sts;
 use crate::s3::vend::is_vend;
-use crate::s3::{self, Code, Operation, S3Error, S3Request, native};
+use crate::s3::{self, Operation, S3Error, S3Request, native};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
-use crate::tenant::{Certified, Connection, Identified, Peer, Tenants, bearer_token};
+use crate::tenant::{
+    Certified, Connection, Identified, Peer, Tenants, bearer_token, may_need_newer_keys,
+};
 use crate::timestamp::Timestamp;
 use crate::upstream::Upstream;
 
@@ -263,19 +265,18 @@ impl Proxy {
         let Shared {
             tenants, key_sets, ..
         } = &*self.shared;
-        let revisions = tenants.key_revisions();
+        let changes = tenants.key_changes();
         let caller = tenants.identify(head, asked, connection, now);
-        let is_refused_token = |error: &S3Error| error.code() == Code::InvalidToken;
-        if !caller.as_ref().is_err_and(is_refused_token) {
+        if !caller.as_ref().is_err_and(may_need_newer_keys) {
             return caller;
         }
         let Some(token) = bearer_token(&head.headers) else {
             return caller;
         };
-        if let Some(identity) = tenants.lacks_key_of(token) {
+        if let Some(identity) = tenants.lacks_key_of(token, now) {
             Box::pin(key_sets.renew(identity)).await; // rare: it must not make every future larger
         }
-        if tenants.key_revisions() == revisions {
+        if tenants.key_changes() == changes {
             return caller; // the same keys would say the same, at the same cost
         }
         tenants.identify(head, asked, connection, now) // the key may have come in between

@@ -13,7 +13,7 @@ use crate::s3::request::{check_framing, content_length};
 use crate::s3::sts::{STS_BYTES, StsAction, StsRequest};
 use crate::s3::xml::{StsAnswer, sts_answer};
 use crate::s3::{Code, S3Error};
-use crate::tenant::Connection;
+use crate::tenant::{Connection, may_need_newer_keys};
 use crate::timestamp::Timestamp;
 
 /// Whose memory the bodies of these calls take: nobody is known yet.
@@ -43,15 +43,15 @@ impl Proxy {
         exit.sts_action(asked.action_name());
         let tenants = &self.shared.tenants;
         let issue = || tenants.issue(&asked, head, &form, connection, now);
-        let revisions = tenants.key_revisions();
+        let changes = tenants.key_changes();
         let mut issued = issue();
         if let StsAction::AssumeRoleWithWebIdentity { token, .. } = &asked.action
-            && matches!(&issued, Err(error) if error.code() == Code::InvalidToken)
+            && issued.as_ref().is_err_and(may_need_newer_keys)
         {
-            if let Some(identity) = tenants.lacks_key_of(token) {
+            if let Some(identity) = tenants.lacks_key_of(token, now) {
                 self.shared.key_sets.renew(identity).await;
             }
-            if tenants.key_revisions() != revisions {
+            if tenants.key_changes() != changes {
                 issued = issue(); // the key may have come in between
             }
         }

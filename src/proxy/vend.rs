@@ -18,7 +18,7 @@ use crate::s3::request::{check_framing, content_length};
 use crate::s3::vend::{VEND_BYTES, VendRequest};
 use crate::s3::{Code, S3Error};
 use crate::tenant::vend::narrowed;
-use crate::tenant::{Connection, Grant, bearer_token};
+use crate::tenant::{Connection, Grant, bearer_token, may_need_newer_keys};
 use crate::timestamp::Timestamp;
 
 /// Said of a key's end to those that refresh by it: a request signed just before must still arrive.
@@ -40,10 +40,10 @@ impl Proxy {
         let tenants = &self.shared.tenants;
         let mut caller = tenants.identify_vend(head, connection, now);
         if let Err(error) = &caller
-            && error.code() == Code::InvalidToken
+            && may_need_newer_keys(error)
             && let Some(token) = bearer_token(&head.headers)
         {
-            if let Some(identity) = tenants.lacks_key_of(token) {
+            if let Some(identity) = tenants.lacks_key_of(token, now) {
                 self.shared.key_sets.renew(identity).await;
             }
             caller = tenants.identify_vend(head, connection, now);

@@ -177,6 +177,7 @@ pub fn sts_code(error: &S3Error) -> (&'static str, StatusCode) {
         Code::InvalidAccessKeyId => "InvalidClientTokenId",
         Code::InvalidArgument | Code::InvalidRequest | Code::InvalidURI => "ValidationError",
         Code::InvalidToken => "InvalidIdentityToken",
+        Code::ServiceUnavailable => "IDPCommunicationError", // the SDKs' word to try again
         Code::SlowDown => "Throttling",
         other => other.as_str(),
     };

@@ -276,7 +276,8 @@ impl Gateway {
 
     /// A metric's value, summed over its labels that contain `label`.
     pub fn metric(&self, name: &str, label: &str) -> u64 {
-        let text = self.shared.metrics().render();
+        let keys = self.shared.tenants().key_states(server::wall_clock());
+        let text = self.shared.metrics().render(&keys);
         let lines = text
             .lines()
             .filter(|line| line.starts_with(name) && line.contains(label));

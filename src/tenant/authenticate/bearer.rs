@@ -56,6 +56,11 @@ pub fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer ").then_some(token)
 }
 
+/// Whether a token that was refused with `error` may pass with newer keys of its provider.
+pub fn may_need_newer_keys(error: &S3Error) -> bool {
+    matches!(error.code(), Code::InvalidToken | Code::ServiceUnavailable)
+}
+
 impl Tenants {
     /// Checks a token. Nothing that it says is told to the client or the log before it is verified.
     pub(super) fn bearer(
@@ -90,17 +95,17 @@ impl Tenants {
         ))
     }
 
-    /// The index of the identity provider whose keys cannot have made `token`, so that
-    /// it is worth asking for newer ones.
-    pub fn lacks_key_of(&self, token: &str) -> Option<usize> {
+    /// The index of the identity provider whose keys cannot have made `token`, or do not count at `now`,
+    /// so that it is worth asking for newer ones.
+    pub fn lacks_key_of(&self, token: &str, now: Timestamp) -> Option<usize> {
         let token = Jwt::parse(token).ok()?;
         let (index, identity) = self.provider_of(&token)?;
-        identity.lacks_key_of(&token).then_some(index)
+        identity.lacks_key_of(&token, now).then_some(index)
     }
 
-    /// Counts the key sets that have been put in use: what one of them refused, the same refuses again.
-    pub fn key_revisions(&self) -> u64 {
-        self.identities.iter().map(IdentityProvider::revision).sum()
+    /// Counts what has changed in the keys of all providers: while it stays, what was refused is refused again.
+    pub fn key_changes(&self) -> u64 {
+        self.identities.iter().map(IdentityProvider::changes).sum()
     }
 
     /// What `token`, which came from `address`, proves at `now`.
@@ -119,7 +124,9 @@ impl Tenants {
         }
         let is_current = |proof: &Proof| {
             let identity = self.identities.get(proof.identity);
-            identity.is_some_and(|identity| identity.revision() == proof.revision)
+            identity.is_some_and(|identity| {
+                identity.revision() == proof.revision && identity.is_usable(now)
+            })
         };
         let check = || {
             let check = || self.check(token, now);
@@ -135,7 +142,7 @@ impl Tenants {
         let (index, identity) = self
             .provider_of(&token)
             .ok_or_else(|| invalid("no [identities.*] has its iss and aud"))?;
-        let revision = identity.verify(&token)?;
+        let revision = identity.verify(&token, now)?;
         let claims = token.unverified();
         let validity = claims.validity()?;
         validity.check(now)?;

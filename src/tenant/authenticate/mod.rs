@@ -12,7 +12,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Tenant;
-use super::identity::IdentityProvider;
+use super::identity::{IdentityProvider, KeyState};
 use super::jwk::KeySet;
 use super::session::Seal;
 use super::template::Template;
@@ -41,7 +41,7 @@ use admission::Admissions;
 pub use admission::{Caller, Certified};
 use anonymous::AnonymousRule;
 use bearer::Proof;
-pub use bearer::bearer_token;
+pub use bearer::{bearer_token, may_need_newer_keys};
 use local_key::LocalKey;
 use remembered::Remembered;
 pub(super) use session::OpenSession;
@@ -257,7 +257,28 @@ impl Tenants {
         template.of_values(values).map(Arc::new)
     }
 
-    /// From now on the tokens of the identity provider at `index` are checked with `keys` alone.
+    /// The keys that are in use of the identity provider at `index` were read at `now`.
+    pub fn confirm_keys(&self, index: usize, now: Timestamp) {
+        if let Some(identity) = self.identities.get(index) {
+            identity.confirm_keys(now);
+        }
+    }
+
+    /// The keys of the identity provider at `index` could not be read.
+    pub fn miss_keys(&self, index: usize) {
+        if let Some(identity) = self.identities.get(index) {
+            identity.miss_keys();
+        }
+    }
+
+    /// How things stand with the keys of each identity provider at `now`.
+    pub fn key_states(&self, now: Timestamp) -> Vec<KeyState> {
+        let all = self.identities.iter();
+        all.map(|identity| identity.key_state(now)).collect()
+    }
+
+    /// From now on the tokens of the identity provider at `index` are checked with `keys` alone. They
+    /// count once [`Tenants::confirm_keys`] has said when they were read.
     pub fn replace_keys(&self, index: usize, keys: KeySet) {
         if let Some(identity) = self.identities.get(index) {
             identity.replace_keys(keys);

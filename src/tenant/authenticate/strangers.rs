@@ -52,7 +52,12 @@ impl Strangers {
             let text = "Too many tokens and signatures have failed lately; try again later.";
             return Err(S3Error::new(Code::SlowDown, text).retry_after(seconds));
         }
-        check().inspect_err(|_| self.with(|failures| failures.add(address, now)))
+        check().inspect_err(|error| {
+            // A proof that could not be checked cost nothing, and is not its bringer's fault.
+            if error.code() != Code::ServiceUnavailable {
+                self.with(|failures| failures.add(address, now));
+            }
+        })
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Failures) -> T) -> T {
