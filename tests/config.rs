@@ -1571,6 +1571,22 @@ fn a_templates_root_keeps_its_subjects_apart_too() {
 }
 
 #[test]
+fn a_revocation_list_stands_beside_an_authority() {
+    let pem = "-----BEGIN X509 CRL-----";
+    let files = ["/c", "/k", "/ca", "/crl"].map(|file| (file, pem));
+    let parse = |more: &str| {
+        let text = format!("{WHOLE}\n[server.tls]\ncert = \"/c\"\nkey = \"/k\"\n{more}");
+        parse_with(&text, &[], &files)
+    };
+    let (config, _) = parse("client_ca = \"/ca\"\nclient_crl = \"/crl\"").unwrap();
+    assert_eq!(config.server.tls.unwrap().client_crl, Some("/crl".into()));
+    let problems = parse("client_crl = \"/crl\"").unwrap_err();
+    let said = problems[0].to_string();
+    assert!(said.contains("`client_crl` without `client_ca`"), "{said}");
+    assert!(parse("client_ca = \"/ca\"\nclient_crl = \"/none\"").is_err());
+}
+
+#[test]
 fn identities_are_whole_and_used() {
     for (from, to, what, fix) in [
         ("jwks = \"https", "jwks = §\"http", "plain http", "https://"),

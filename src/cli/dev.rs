@@ -145,6 +145,7 @@ fn start(arguments: &Arguments) -> std::io::Result<()> {
         cert: files.cert.clone(),
         key: files.key.clone(),
         client_ca: None,
+        client_crl: None,
         client_auth: ClientAuth::Required,
     });
     serve(config, "--listen", |listen| {

@@ -186,6 +186,8 @@ pub struct ServerTls {
     pub key: PathBuf,
     /// `client_ca`: PEM; when set, clients are asked for a certificate of this authority.
     pub client_ca: Option<PathBuf>,
+    /// `client_crl`: PEM; certificates of clients that are on it are refused.
+    pub client_crl: Option<PathBuf>,
     /// `client_auth`
     pub client_auth: ClientAuth,
 }

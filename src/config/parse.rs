@@ -200,6 +200,17 @@ fn server_tls(mut section: Section<'_>) -> Option<ServerTls> {
     let cert = section.pem("cert");
     let key = section.pem("key");
     let client_ca = section.pem("client_ca");
+    let client_crl = section.pem("client_crl");
+    if let Some(origin) = section.place_of("client_crl")
+        && client_ca.is_none()
+        && !section.has("client_ca")
+    {
+        let message = "`client_crl` without `client_ca`: no client is asked for a certificate";
+        section.document().error(
+            &origin,
+            Refusal::new(message, "add client_ca = \"PATH\", or remove it"),
+        );
+    }
     let client_auth = section.parsed("client_auth", admission::client_auth);
     if let Some(found) = &client_auth
         && client_ca.is_none()
@@ -223,6 +234,7 @@ fn server_tls(mut section: Section<'_>) -> Option<ServerTls> {
         cert: cert?,
         key: key?,
         client_ca,
+        client_crl,
         client_auth: client_auth.map_or(ClientAuth::Required, |found| found.value),
     })
 }

@@ -64,6 +64,32 @@ pub enum Event {
     Retry,
     /// COS reported another digest of an object than that of what was sent.
     StoredOtherwise,
+    /// A client's certificate was past its time.
+    TlsCertificateExpired,
+    /// A client's certificate was wrong in another way.
+    TlsCertificateInvalid,
+    /// A client showed no certificate, and must.
+    TlsCertificateMissing,
+    /// A client's certificate was not good yet.
+    TlsCertificateNotYetValid,
+    /// A client's certificate was on the revocation list.
+    TlsCertificateRevoked,
+    /// A client's certificate was of another authority.
+    TlsCertificateUnknownAuthority,
+    /// A client ended the handshake with an alert.
+    TlsClientAlert,
+    /// A client went away in the handshake.
+    TlsClosed,
+    /// The revocation list said nothing of a client's certificate, or was past its time.
+    TlsCrlUnusable,
+    /// A client offered no version, cipher or protocol that is spoken here.
+    TlsIncompatible,
+    /// What a client said was not TLS.
+    TlsNotTls,
+    /// A handshake failed for another reason.
+    TlsOther,
+    /// A handshake took too long.
+    TlsTimeout,
     /// The connection to COS broke during a request.
     UpstreamBroken,
     /// COS answered 4xx.
@@ -125,7 +151,7 @@ const STATUSES: [u16; 23] = [
     501, 502, 503, 504,
 ];
 
-const FAMILIES: [Family; 14] = [
+const FAMILIES: [Family; 15] = [
     Family {
         name: "cosgate_received_bytes_total",
         help: "Bytes of bodies received from clients.",
@@ -145,6 +171,43 @@ const FAMILIES: [Family; 14] = [
         name: "cosgate_connections_closed_total",
         help: "Connections of clients that ended.",
         samples: &[("", Event::ConnectionClosed)],
+    },
+    Family {
+        name: "cosgate_tls_handshake_failures_total",
+        help: "TLS handshakes of clients that failed, by reason.",
+        samples: &[
+            (
+                "{reason=\"certificate_expired\"}",
+                Event::TlsCertificateExpired,
+            ),
+            (
+                "{reason=\"certificate_invalid\"}",
+                Event::TlsCertificateInvalid,
+            ),
+            (
+                "{reason=\"certificate_missing\"}",
+                Event::TlsCertificateMissing,
+            ),
+            (
+                "{reason=\"certificate_not_yet_valid\"}",
+                Event::TlsCertificateNotYetValid,
+            ),
+            (
+                "{reason=\"certificate_revoked\"}",
+                Event::TlsCertificateRevoked,
+            ),
+            (
+                "{reason=\"certificate_unknown_authority\"}",
+                Event::TlsCertificateUnknownAuthority,
+            ),
+            ("{reason=\"client_alert\"}", Event::TlsClientAlert),
+            ("{reason=\"closed\"}", Event::TlsClosed),
+            ("{reason=\"crl_unusable\"}", Event::TlsCrlUnusable),
+            ("{reason=\"incompatible\"}", Event::TlsIncompatible),
+            ("{reason=\"not_tls\"}", Event::TlsNotTls),
+            ("{reason=\"other\"}", Event::TlsOther),
+            ("{reason=\"timeout\"}", Event::TlsTimeout),
+        ],
     },
     Family {
         name: "cosgate_upstream_calls_total",

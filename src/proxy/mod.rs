@@ -85,7 +85,7 @@ pub struct Proxy {
 }
 
 /// What is known of a client before it says anything.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     /// The other end.
     pub peer: Peer,
@@ -93,8 +93,10 @@ pub struct Client {
     pub loopback: bool,
     /// The connection is TLS.
     pub tls: bool,
-    /// Whom its certificate names.
+    /// Its certificate, and whom that names.
     pub certificate: Option<Certified>,
+    /// The names of that certificate, if no tenant has them: for the log.
+    pub unknown_names: Option<Arc<str>>,
 }
 
 impl Shared {
@@ -230,7 +232,7 @@ impl Proxy {
         now: Timestamp,
     ) -> Result<http::Response<ClientBody>, Infallible> {
         gauge.enter(Phase::Busy);
-        let mut exit = Exit::new(&self, client, &gauge, now);
+        let mut exit = Exit::new(&self, &client, &gauge, now);
         let (mut head, body) = request.into_parts();
         if !body.is_end_stream() {
             exit.expects_body();
@@ -244,7 +246,7 @@ impl Proxy {
         let served = if let Err(error) = read {
             Some(Err(error))
         } else {
-            let forward = pin!(self.forward(&head, body, client, &gauge, now, &mut exit));
+            let forward = pin!(self.forward(&head, body, &client, &gauge, now, &mut exit));
             caught(forward).await
         };
         let answer = served.unwrap_or_else(|| {
@@ -290,7 +292,7 @@ impl Proxy {
         gauge: &Rc<Gauge>,
         now: Timestamp,
     ) -> Bytes {
-        Exit::new(self, client, gauge, now).refuse_head(error)
+        Exit::new(self, &client, gauge, now).refuse_head(error)
     }
 
     /// A request's life.
@@ -298,7 +300,7 @@ impl Proxy {
         &self,
         head: &Parts,
         body: Incoming,
-        client: Client,
+        client: &Client,
         gauge: &Rc<Gauge>,
         now: Timestamp,
         exit: &mut Exit,

@@ -38,7 +38,10 @@ use cosgate::sign::encoding::sha256_hex;
 use cosgate::sign::sigv4::{self, CredentialScope, SigningKey};
 use cosgate::sign::{Signable, encoding};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType,
+};
 use tokio::sync::oneshot;
 
 pub mod frames;
@@ -1261,6 +1264,35 @@ impl Authority {
         std::fs::write(&paths[0], certificate.pem()).unwrap();
         std::fs::write(&paths[1], key.serialize_pem()).unwrap();
         paths.into()
+    }
+
+    /// A revocation list of these certificates, good to the start of a year.
+    pub fn revoke(&self, certificates: &[&Path], next_update: i32) -> PathBuf {
+        use rustls::pki_types::CertificateDer;
+        use rustls::pki_types::pem::PemObject as _;
+        use x509_parser::prelude::{FromDer as _, X509Certificate};
+        let revoked = |file: &&Path| {
+            let der = CertificateDer::from_pem_file(file).unwrap();
+            let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+            RevokedCertParams {
+                serial_number: certificate.raw_serial().to_vec().into(),
+                revocation_time: rcgen::date_time_ymd(2001, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        };
+        let list = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2001, 1, 1),
+            next_update: rcgen::date_time_ymd(next_update, 1, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: certificates.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let path = self.folder.path().join("crl.pem");
+        let list = list.signed_by(&self.issuer).unwrap();
+        std::fs::write(&path, list.pem().unwrap()).unwrap();
+        path
     }
 
     /// cosgate and what is behind it, with a certificate for `localhost`; more keys of `[server.tls]`.

@@ -142,7 +142,7 @@ pub struct Connection {
     pub loopback: bool,
     /// The connection is TLS.
     pub tls: bool,
-    /// Whom its certificate names.
+    /// Its certificate, and whom that names.
     pub certificate: Option<Certified>,
     /// Who came by a Unix socket, if no proxy stands between.
     pub user: Option<UnixUser>,
@@ -325,7 +325,7 @@ impl Tenants {
     }
 
     /// Whom a connection's certificate with these names is; it counts until `not_after`.
-    pub fn certified(&self, names: &[CertificateName], not_after: Timestamp) -> Option<Certified> {
+    pub fn certified(&self, names: &[CertificateName], not_after: Timestamp) -> Certified {
         self.admissions.certified(names, not_after)
     }
 
@@ -410,8 +410,12 @@ impl Tenants {
             anonymous::refuse_page(headers)?; // something on this machine may pass on what a page asks
             (tenant, Identity::Unix(uid))
         } else {
-            let tenant = self.anonymous.check(headers, connection)?;
-            (tenant, Identity::Anonymous)
+            let tenant = self.anonymous.check(headers, connection);
+            let tenant = tenant.map_err(|error| match connection.certificate {
+                Some(certificate) => certificate.unknown(now),
+                None => error,
+            });
+            (tenant?, Identity::Anonymous)
         };
         let tenant = self.all.get(tenant).ok_or_else(unknown_key)?;
         Ok((tenant, identity))
