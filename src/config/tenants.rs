@@ -221,6 +221,9 @@ fn tenant(
             Refusal::new(message, "make another tenant of one of the two"),
         );
     }
+    if vend.is_some() {
+        vend::refuse_wide_policies(&section, &grants);
+    }
     let limits = tenant_limits(section.section("limits"));
     let revoked = sessions::revoked(&mut section);
     section.finish();

@@ -18,7 +18,7 @@ use crate::s3::request::{check_framing, content_length};
 use crate::s3::vend::{VEND_BYTES, VendRequest};
 use crate::s3::{Code, S3Error};
 use crate::tenant::vend::narrowed;
-use crate::tenant::{Connection, Grant, bearer_token, may_need_newer_keys};
+use crate::tenant::{Connection, Grant, Tenants, bearer_token, may_need_newer_keys};
 use crate::timestamp::Timestamp;
 
 /// Said of a key's end to those that refresh by it: a request signed just before must still arrive.
@@ -60,7 +60,9 @@ impl Proxy {
             &caller.tenant().name,
             exit,
         );
-        let asked = VendRequest::parse(&body.await?)?;
+        let body = body.await?;
+        Tenants::check_vend_body(&caller, &body)?;
+        let asked = VendRequest::parse(&body)?;
         let duration = offer.duration(asked.duration_seconds)?;
         let (grants, policy) = narrowed(caller.tenant(), &asked)?;
         let is_whole = !asked.narrows() && asked.duration_seconds.is_none();
