@@ -74,6 +74,7 @@ fn config() -> Config {
             listen: config::Listen::Tcp(HOST.parse().unwrap()),
             socket_mode: 0o600,
             admin: None,
+            admin_hosts: None,
             domains: vec!["s3.localhost".into(), "s3.example.com".into()],
             region: "ap-guangzhou".into(),
             strict_region: false,

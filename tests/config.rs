@@ -1196,6 +1196,66 @@ fn a_grant_may_be_a_policy() {
 }
 
 #[test]
+fn a_policy_that_reaches_beyond_its_bucket_goes_with_no_vending() {
+    let base = "qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000";
+    let here = format!("{base}/acme/*");
+    let (whole, other) = (
+        format!("{base}/*"),
+        here.replace("shared-1250000000", "shared*"),
+    );
+    let of_any_region = here.replace("ap-guangzhou", "*");
+    let account = "qcs::cos:ap-guangzhou:uid/1250000000:*";
+    let wide = [
+        ("*", here.as_str()),
+        ("name/cos:*", &here),
+        ("cos:*", &here),
+        ("name/cos:GetObject", "*"),
+        ("name/cos:GetObject", account),
+        ("name/cos:GetObject", &of_any_region),
+        ("name/cos:GetObject", &other),
+    ];
+    let narrow = [
+        ("name/cos:GetObject", here.as_str()),
+        ("name/cos:Get*", &here),
+        ("name/cos:GetObject", &whole),
+    ];
+    let read = |vend: &str, action: &str, resource: &str| {
+        let text = with_policy("").replace('§', "");
+        let text = text.replace("[tenants.acme]\n", &format!("[tenants.acme]\n{vend}"));
+        let allowed = format!(
+            r#"{{"effect": "allow", "action": "name/cos:GetObject", "resource": "{here}"}}"#
+        );
+        let more =
+            format!(r#"{{"effect": "allow", "action": "{action}", "resource": "{resource}"}}"#);
+        let policy = policy_of(&format!("{allowed}, {more}"));
+        parse_with(&text, &[], &[("etc/p.json", &policy)])
+    };
+    for (action, resource) in wide {
+        let without = read("", action, resource);
+        let problems = match (without, read("vend = true\n", action, resource)) {
+            (Ok(_), Err(problems)) => problems,
+            // Refused whether or not keys are handed out.
+            (Err(_), Err(_)) => continue,
+            (_, Ok(_)) => panic!("{action} {resource} is taken"),
+        };
+        let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        let said = said.join("\n");
+        assert!(
+            said.contains("`vend` would hand out keys that reach beyond"),
+            "{said}"
+        );
+    }
+    assert!(
+        read("", "name/cos:GetObject", "*").is_ok(),
+        "the proxy's own key may be wide"
+    );
+    for (action, resource) in narrow {
+        let read = read("vend = true\n", action, resource);
+        assert!(read.is_ok(), "{action} {resource}: {read:?}");
+    }
+}
+
+#[test]
 fn a_policy_is_checked_where_it_is_named() {
     let base = "qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000";
     let allow = |resource: &str| {

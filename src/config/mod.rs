@@ -133,6 +133,9 @@ pub struct Server {
     pub socket_mode: u32,
     /// `admin`; `None` when `""`.
     pub admin: Option<SocketAddr>,
+    /// `admin_hosts`, lower case: names besides loopback's under which the admin pages are shown;
+    /// `None`: not written.
+    pub admin_hosts: Option<Vec<String>>,
     /// `domains`, lower case: suffixes of virtual-hosted names.
     pub domains: Vec<String>,
     /// `region`: what the local side calls its region.

@@ -107,7 +107,9 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         || grammar::address("127.0.0.1:9001").ok(),
         |found| found.value,
     );
-    let domains = domains(&mut section);
+    let admin_hosts = names(&mut section, "admin_hosts");
+    let domains = names(&mut section, "domains");
+    let domains = domains.unwrap_or_else(|| vec!["s3.localhost".to_owned()]);
     let region = region(&mut section);
     let strict_region = section.flag("strict_region").value;
     let allow_remote_anonymous = section.flag("allow_remote_anonymous").value;
@@ -140,6 +142,7 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         listen: listen?,
         socket_mode,
         admin,
+        admin_hosts,
         domains,
         region,
         strict_region,
@@ -184,14 +187,14 @@ fn session_secrets(section: &mut Section<'_>) -> Vec<Secret> {
     secrets
 }
 
-fn domains(section: &mut Section<'_>) -> Vec<String> {
-    let written = section.texts("domains");
-    if !section.has("domains") {
-        return vec!["s3.localhost".to_owned()];
+/// The DNS names of `key`; `None` when it is not written.
+fn names(section: &mut Section<'_>, key: &'static str) -> Option<Vec<String>> {
+    let written = section.texts(key);
+    if !section.has(key) {
+        return None;
     }
-    let check =
-        |text: &Found<&str>| section.check("domains", &text.origin, endpoint::domain(text.value));
-    written.iter().filter_map(check).collect()
+    let check = |text: &Found<&str>| section.check(key, &text.origin, endpoint::domain(text.value));
+    Some(written.iter().filter_map(check).collect())
 }
 
 fn server_tls(mut section: Section<'_>) -> Option<ServerTls> {

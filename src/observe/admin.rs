@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::Metrics;
+use crate::config::Server;
+use crate::s3::host::{HostName, is_localhost};
 use crate::tenant::KeyState;
 
 /// Whether new requests should be sent here.
@@ -17,6 +19,43 @@ pub enum Readiness {
     Ready,
     /// It does not accept connections yet.
     Starting,
+}
+
+/// Whether a request may have come from a page in somebody's browser: a page can point a name of its own
+/// at this machine (DNS rebinding), and the browser then sends that name as `Host`. An address is not
+/// looked up, and who sends no `Host` is no browser.
+///
+/// On an address that is not loopback, scrapers that are there already use names that nobody has
+/// listed: names are checked there once `admin_hosts` says which are meant.
+pub fn is_misdirected(headers: &HeaderMap, server: &Server) -> bool {
+    let is_loopback = server
+        .admin
+        .is_none_or(|admin| admin.ip().to_canonical().is_loopback());
+    if !is_loopback && server.admin_hosts.is_none() {
+        return false;
+    }
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (None, _) => return false,
+        (Some(host), None) => host.to_str(),
+        (Some(_), Some(_)) => return true,
+    };
+    let Ok(host) = host else { return true };
+    match HostName::parse(host) {
+        HostName::Address(_) => false,
+        HostName::Name(name) => {
+            let mut listed = server.admin_hosts.iter().flatten();
+            !is_localhost(&name) && !listed.any(|known| *known == name)
+        }
+    }
+}
+
+/// The answer to a request under a name that is not the admin listener's (RFC 9110 section 15.5.20).
+pub fn misdirected() -> Response<String> {
+    page(
+        StatusCode::MISDIRECTED_REQUEST,
+        "this Host is not a name of the admin listener: use its address or localhost, or add the name to [server] admin_hosts\n",
+    )
 }
 
 /// Answers a request for an admin page. The body of an answer to HEAD is the server's to leave out.
@@ -86,6 +125,7 @@ fn page(status: StatusCode, body: impl Into<String>) -> Response<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Sources};
 
     #[test]
     fn says_whether_it_lives_and_is_ready() {
@@ -133,6 +173,52 @@ mod tests {
         assert_eq!(
             answer(&Method::PUT, "/x", Readiness::Ready, &[], &metrics).headers()[ALLOW],
             "GET, HEAD"
+        );
+    }
+
+    #[test]
+    fn a_name_is_listed_or_the_listener_is_not_loopback() {
+        let server = |keys: &str| {
+            let sources = Sources {
+                env: &|_| None,
+                file: &|_| Err(std::io::ErrorKind::NotFound.into()),
+                cores: 1,
+            };
+            let text = format!(
+                "[server]\n{keys}\n[issuers.a]\nkind = \"federation\"\nsecret_id = \"a\"\nsecret_key = \"b\"\n\
+                 [tenants.a]\nissuer = \"a\"\nanonymous = true\n[[tenants.a.grants]]\nname = \"photos\"\n\
+                 bucket = \"b-1250000000\"\nregion = \"ap-guangzhou\"\nprefixes = [\"a/*\"]\nactions = [\"read\"]\n"
+            );
+            Config::parse("", &text, &sources).unwrap().0.server
+        };
+        let shown = |keys: &str, host: &'static str| {
+            let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
+            !is_misdirected(&headers, &server(keys))
+        };
+        let listed = "admin_hosts = [\"Metrics.example\", \"cosgate\"]";
+        let remote = "admin = \"0.0.0.0:9001\"";
+        for (keys, host, expected) in [
+            ("", "metrics.example", false),
+            (listed, "metrics.example:9001", true),
+            (listed, "COSGATE", true),
+            (listed, "a.metrics.example", false),
+            (listed, "localhost", true),
+            (remote, "metrics.example", true),
+            (&format!("{remote}\n{listed}"), "metrics.example", true),
+            (&format!("{remote}\n{listed}"), "evil.example", false),
+            (&format!("{remote}\n{listed}"), "10.1.2.3:9001", true),
+            (
+                &format!("{remote}\nadmin_hosts = []"),
+                "evil.example",
+                false,
+            ),
+            ("admin = \"[::1]:9001\"", "evil.example", false),
+        ] {
+            assert_eq!(shown(keys, host), expected, "{keys} {host}");
+        }
+        assert!(
+            !is_misdirected(&HeaderMap::new(), &server("")),
+            "no browser"
         );
     }
 

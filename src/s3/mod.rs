@@ -4,6 +4,7 @@ pub mod address;
 pub mod error;
 pub mod form;
 pub mod headers;
+pub mod host;
 pub mod http2;
 pub mod native;
 pub mod operation;
