@@ -5,7 +5,6 @@
 mod support;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,7 +13,7 @@ use crc_fast::CrcAlgorithm;
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ProtocolVersion, SupportedProtocolVersion};
 use support::http2::Http2;
-use support::{ACME, Authority, BUCKET, Call, Client, GLOBEX, Reply, World, tls_client};
+use support::{ACME, Authority, BUCKET, Call, Client, GLOBEX, Log, Reply, World, tls_client};
 
 const KEY: &str = "/photos/acme/k";
 const STORED: &str = "acme/k";
@@ -149,28 +148,9 @@ fn alert_of_refusal(
     }
 }
 
-/// The program log of this process.
-#[derive(Clone, Default)]
-struct ProgramLog(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for ProgramLog {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn a_refused_certificate_is_answered_with_an_alert_counted_and_told_why() {
-    let log = ProgramLog::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false);
-    let subscriber = subscriber.with_writer(move || writer.clone()).finish();
-    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let log = Log::of_program();
     let (authority, foreign) = (Authority::new("ours"), Authority::new("foreign"));
     let revoked = authority.named("revoked", "spiffe://revoked", 2100);
     let list = authority.revoke(&[&revoked.0], 2100);
@@ -212,9 +192,9 @@ fn a_refused_certificate_is_answered_with_an_alert_counted_and_told_why() {
             world.gateway.metric(name, reason) == 2
         };
         support::eventually(reason, counted);
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        let said = format!("a client's certificate is refused cause=\"{reason}\"");
-        assert!(text.contains(&said), "{said} is not in {text}");
+        log.assert_says(&format!(
+            "a client's certificate is refused cause=\"{reason}\""
+        ));
     }
     assert_eq!(world.upstream_requests(), 0);
     let good = authority.pair("client");

@@ -408,6 +408,7 @@ impl Metrics {
         const CALLS: &str = "cosgate_sts_calls_total";
         const OPENED: &str = "cosgate_sts_breaker_opened_total";
         const REJECTED: &str = "cosgate_keys_rejected_total";
+        const UNOPENED: &str = "cosgate_shared_entries_unopened_total";
         const VENDED: &str = "cosgate_keys_vended_total";
         let counters = &self.credentials;
         head(text, CALLS, "Calls to STS, by result.", "counter");
@@ -436,6 +437,10 @@ impl Metrics {
             "counter",
         );
         sample(text, OPENED, "", read(&counters.breaker_opened));
+        let help =
+            "Shared entries of temporary keys that do not open: another cosgate has another key.";
+        head(text, UNOPENED, help, "counter");
+        sample(text, UNOPENED, "", read(&counters.unopened));
         head(text, VENDED, "Temporary keys handed to clients.", "counter");
         sample(text, VENDED, "", read(&counters.vended));
     }
@@ -626,6 +631,6 @@ mod tests {
                 assert!(value.parse::<u64>().is_ok(), "{line}");
             }
         }
-        assert_eq!(seen.len(), FAMILIES.len() + 9);
+        assert_eq!(seen.len(), FAMILIES.len() + 10);
     }
 }

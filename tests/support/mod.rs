@@ -170,7 +170,7 @@ pub struct Gateway {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The access log, kept in memory.
+/// The access log, or the program log, kept in memory.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -186,6 +186,16 @@ impl std::io::Write for Log {
 }
 
 impl Log {
+    /// The program log of this process, from now on. A process has one.
+    pub fn of_program() -> Self {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false);
+        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        log
+    }
+
     /// The log gets its lines in batches: waits for the one that holds `text`.
     #[track_caller]
     pub fn assert_says(&self, text: &str) {
