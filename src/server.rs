@@ -288,16 +288,14 @@ impl Listener {
     }
 
     /// A client with a certificate that TLS has found good.
-    fn certified(&self, chain: &[CertificateDer<'_>], client: Client) -> Client {
+    fn certified(&self, chain: &[CertificateDer<'_>], mut client: Client) -> Client {
         let parsed = chain.first().and_then(|der| Certificate::parse(der));
         let certificate = parsed.unwrap_or_default();
         let tenants = self.proxy.shared().tenants();
         let certified = tenants.certified(&certificate.names, certificate.not_after);
-        Client {
-            certificate: Some(certified),
-            unknown_names: (!certified.is_known()).then(|| certificate.to_string().into()),
-            ..client
-        }
+        client.certificate = Some(certified);
+        client.unknown_names = (!certified.is_known()).then(|| certificate.to_string().into());
+        client
     }
 
     /// Requests on a connection, one after another, within its limits.
@@ -307,10 +305,7 @@ impl Listener {
     {
         let limits = self.limits();
         let gauge = Gauge::new(&self.load);
-        let refuse = |error: S3Error| {
-            self.proxy
-                .refuse_head(error, client.clone(), &gauge, wall_clock())
-        };
+        let refuse = |error: S3Error| self.proxy.refuse_head(error, &client, &gauge, wall_clock());
         let counted = Counted::new(stream, Rc::clone(&gauge));
         let io = TokioIo::new(Front::new(counted, Rc::clone(&gauge), refuse));
         let service = service_fn(|request| {

@@ -739,18 +739,18 @@ fn keys_of_a_provider_that_cannot_be_reached_count_to_their_age_limit() {
     let (known, started) = (CORP.of("alice"), Instant::now());
     ask(&world, "GET", path, &known).assert_error(404, "NoSuchKey");
     server.says(500, "{}");
-    let mut served = 0;
+    let mut good = 0;
     loop {
         let reply = ask(&world, "GET", path, &known);
         if reply.status == 503 {
             break;
         }
         reply.assert_error(404, "NoSuchKey");
-        served += 1;
+        good += 1;
         assert!(started.elapsed() < Duration::from_secs(30), "never too old");
         std::thread::sleep(Duration::from_millis(200));
     }
-    assert!(served > 5 && started.elapsed() >= Duration::from_secs(19));
+    assert!(good > 5 && started.elapsed() >= Duration::from_secs(19));
     let why = "corp cannot be reached";
     assert_refused(&world, &CORP.of("bob"), 503, "ServiceUnavailable", why);
     // A key that is not known may be a new one.

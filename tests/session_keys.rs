@@ -783,17 +783,11 @@ fn second_identity(toml: &str) -> String {
     format!("{toml}\n{head}audience = \"cosgate\"\ntenant_claim = \"cosgate_tenant\"\n{jwks}\n")
 }
 
-#[test]
-fn a_session_ends_when_what_it_was_got_with_is_no_longer_trusted() {
-    let (world, _folder) = world();
-    let addr = world.gateway.addr;
-    let form = "Action=GetSessionToken&Version=2011-06-15";
-    let acme = keys(&signed(addr, form, ACME, "sts").send());
-    let robots = json!({ "cosgate_tenant": "robots" });
-    let robots = keys(&web_identity(addr, &CORP.with(&robots)).send());
-    let alice = keys(&web_identity(addr, &CORP.of("alice")).send());
-    type Edit = fn(String) -> String;
-    let cases: [(&str, Edit, [bool; 3]); 14] = [
+/// What has changed, how, and whether sessions end of acme's key, of a token that names robots and of alice.
+type Change = (&'static str, fn(String) -> String, [bool; 3]);
+
+fn changes_of_tenants_and_keys() -> Vec<Change> {
+    vec![
         ("nothing has changed", |toml| toml, [false; 3]),
         (
             "other tenants, keys and providers have come",
@@ -854,6 +848,11 @@ fn a_session_ends_when_what_it_was_got_with_is_no_longer_trusted() {
             |toml| swapped(&toml, "env:ACME_SECRET", "a-new-secret"),
             [true, false, false],
         ),
+    ]
+}
+
+fn changes_of_templates_and_identities() -> Vec<Change> {
+    vec![
         (
             "the template is bound to another identity",
             |toml| {
@@ -915,8 +914,20 @@ fn a_session_ends_when_what_it_was_got_with_is_no_longer_trusted() {
             },
             [true, true, false],
         ),
-    ];
-    for (what, edit, ends) in cases {
+    ]
+}
+
+#[test]
+fn a_session_ends_when_what_it_was_got_with_is_no_longer_trusted() {
+    let (world, _folder) = world();
+    let addr = world.gateway.addr;
+    let form = "Action=GetSessionToken&Version=2011-06-15";
+    let acme = keys(&signed(addr, form, ACME, "sts").send());
+    let robots = json!({ "cosgate_tenant": "robots" });
+    let robots = keys(&web_identity(addr, &CORP.with(&robots)).send());
+    let alice = keys(&web_identity(addr, &CORP.of("alice")).send());
+    let changes = changes_of_templates_and_identities();
+    for (what, edit, ends) in changes_of_tenants_and_keys().into_iter().chain(changes) {
         let (world, _folder) = changed(edit);
         let addr = world.gateway.addr;
         for (keys, ends) in [&acme, &robots, &alice].into_iter().zip(ends) {

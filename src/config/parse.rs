@@ -1,5 +1,6 @@
 //! The file's sections, each into its type.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -86,27 +87,7 @@ fn config(mut root: Section<'_>) -> Option<Config> {
 fn server(mut section: Section<'_>) -> Option<Server> {
     let listen = unix::listen(&mut section);
     let socket_mode = unix::socket_mode(&mut section, listen.as_ref());
-    let admin = section.parsed("admin", |text| match text {
-        "" => Ok(None),
-        text => grammar::address(text).map(Some),
-    });
-    if let Some(Found {
-        value: Some(admin),
-        origin,
-    }) = &admin
-        && listen == Some(Listen::Tcp(*admin))
-        && admin.port() != 0
-    {
-        let message = "`admin` is the address of `listen`";
-        section.document().error(
-            origin,
-            Refusal::new(message, "give it a port of its own, or \"\" for none"),
-        );
-    }
-    let admin = admin.map_or_else(
-        || grammar::address("127.0.0.1:9001").ok(),
-        |found| found.value,
-    );
+    let admin = admin(&mut section, listen.as_ref());
     let admin_hosts = names(&mut section, "admin_hosts");
     let domains = names(&mut section, "domains");
     let domains = domains.unwrap_or_else(|| vec!["s3.localhost".to_owned()]);
@@ -160,6 +141,31 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         tls,
         limits,
     })
+}
+
+/// Where the admin pages are; `None` when nowhere.
+fn admin(section: &mut Section<'_>, listen: Option<&Listen>) -> Option<SocketAddr> {
+    let admin = section.parsed("admin", |text| match text {
+        "" => Ok(None),
+        text => grammar::address(text).map(Some),
+    });
+    if let Some(Found {
+        value: Some(admin),
+        origin,
+    }) = &admin
+        && listen == Some(&Listen::Tcp(*admin))
+        && admin.port() != 0
+    {
+        let message = "`admin` is the address of `listen`";
+        section.document().error(
+            origin,
+            Refusal::new(message, "give it a port of its own, or \"\" for none"),
+        );
+    }
+    admin.map_or_else(
+        || grammar::address("127.0.0.1:9001").ok(),
+        |found| found.value,
+    )
 }
 
 /// The secret that seals session tokens, and the one before it.

@@ -212,7 +212,7 @@ fn tenant(
     }
     check_grants_of_one_tenant(&section, &grants);
     refuse_unfenced(&section, issuers.kind(issuer), &grants);
-    let vend = vend::vend(&mut section, issuers.kind(issuer), true);
+    let vend = vend::vend(&mut section, issuers.kind(issuer), &grants, true);
     if vend.is_some() && anonymous.value {
         let message =
             "`vend` and `anonymous`: whoever comes could have a key that COS itself takes";
@@ -220,9 +220,6 @@ fn tenant(
             &anonymous.origin,
             Refusal::new(message, "make another tenant of one of the two"),
         );
-    }
-    if vend.is_some() {
-        vend::refuse_wide_policies(&section, &grants);
     }
     let limits = tenant_limits(section.section("limits"));
     let revoked = sessions::revoked(&mut section);

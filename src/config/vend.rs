@@ -22,6 +22,7 @@ const LEAST_TOKEN: usize = 16;
 pub(super) fn vend(
     section: &mut Section<'_>,
     issuer: Option<&IssuerKind>,
+    grants: &[ReadGrant],
     has_tokens: bool,
 ) -> Option<Vend> {
     let vend = section.flag("vend");
@@ -48,6 +49,7 @@ pub(super) fn vend(
         }
         return None;
     }
+    refuse_wide_policies(section, grants);
     let unfenced = match issuer {
         Some(IssuerKind::Static(_)) => {
             Some("`vend` would hand out the key of a static issuer itself, which nothing fences")
@@ -80,7 +82,7 @@ pub(super) fn vend(
 
 /// cosgate holds its own requests to one bucket, whatever a grant's `policy` allows beyond it. A key that
 /// a client has is held to the policy alone.
-pub(super) fn refuse_wide_policies(section: &Section<'_>, grants: &[ReadGrant]) {
+fn refuse_wide_policies(section: &Section<'_>, grants: &[ReadGrant]) {
     for policy in grants.iter().filter_map(|grant| grant.policy.as_ref()) {
         for PolicyError { message, fix } in policy.value.policy.beyond_a_bucket() {
             let message = format!(

@@ -288,11 +288,11 @@ impl Proxy {
     pub fn refuse_head(
         self: &Rc<Self>,
         error: S3Error,
-        client: Client,
+        client: &Client,
         gauge: &Rc<Gauge>,
         now: Timestamp,
     ) -> Bytes {
-        Exit::new(self, &client, gauge, now).refuse_head(error)
+        Exit::new(self, client, gauge, now).refuse_head(error)
     }
 
     /// A request's life.

@@ -114,15 +114,12 @@ impl Tenants {
         let opened = self.seal.open(token).ok_or_else(not_ours)?;
         let session = &opened.session;
         let tenant = self.tenant_of_session(session).ok_or_else(ended)?;
-        let rests = match session.access_key.as_deref() {
-            Some(id) => {
-                let key = self.keys.get(id);
-                key.is_some_and(|key| key.tenant == tenant.index && opened.rests_on(&key.trust()))
-            }
-            None => {
-                let identity = self.identity_of(&session.whose);
-                identity.is_some_and(|identity| opened.rests_on(&identity.trust()))
-            }
+        let rests = if let Some(id) = session.access_key.as_deref() {
+            let key = self.keys.get(id);
+            key.is_some_and(|key| key.tenant == tenant.index && opened.rests_on(&key.trust()))
+        } else {
+            let identity = self.identity_of(&session.whose);
+            identity.is_some_and(|identity| opened.rests_on(&identity.trust()))
         };
         if !rests {
             return Err(ended());
