@@ -14,8 +14,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{Duration, sleep, timeout};
 
-use crate::observe::admin::answer;
+use crate::observe::admin::{answer, is_misdirected, misdirected};
 use crate::proxy::Shared;
+use crate::server::wall_clock;
 
 /// Connections at once: a scraper or two, and someone who looks.
 const CONNECTIONS: usize = 64;
@@ -39,7 +40,7 @@ pub async fn run(listener: StdListener, shared: Arc<Shared>) -> io::Result<Infal
         tokio::spawn(async move {
             let _slot = slot;
             let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
-                let page = page(&shared, request.method(), request.uri().path());
+                let page = page(&shared, &request);
                 async { Ok::<_, Infallible>(page) }
             });
             let connection = http1::Builder::new()
@@ -51,10 +52,15 @@ pub async fn run(listener: StdListener, shared: Arc<Shared>) -> io::Result<Infal
     }
 }
 
-fn page(shared: &Shared, method: &http::Method, path: &str) -> http::Response<Full<Bytes>> {
+fn page<B>(shared: &Shared, request: &http::Request<B>) -> http::Response<Full<Bytes>> {
+    if is_misdirected(request.headers(), &shared.config().server) {
+        return misdirected().map(|text| Full::new(Bytes::from(text)));
+    }
     let (metrics, credentials) = (shared.metrics(), shared.credentials());
     metrics.set_live_keys(credentials.live_keys() as u64);
     metrics.set_scopes(credentials.scopes());
-    answer(method, path, shared.readiness(), shared.metrics())
+    let keys = shared.tenants().key_states(wall_clock());
+    let (method, path) = (request.method(), request.uri().path());
+    answer(method, path, shared.readiness(), &keys, metrics)
         .map(|text| Full::new(Bytes::from(text)))
 }

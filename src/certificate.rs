@@ -1,13 +1,18 @@
 //! What a client's certificate says of it, once TLS has found it good.
 
+use std::fmt;
+
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::config::CertificateName;
 use crate::timestamp::Timestamp;
 
+/// Bytes of the text of a certificate's names at most.
+const TEXT_BYTES: usize = 512;
+
 /// The names of a certificate, and the last second in which it is good.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Certificate {
     /// Names by which a tenant may be known.
     pub names: Vec<CertificateName>,
@@ -47,6 +52,17 @@ impl Certificate {
     }
 }
 
+/// The names, as `client_certs` has them, for a log: a client chooses how many and how long.
+impl fmt::Display for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.names.iter().map(ToString::to_string).collect();
+        let text = names.join(", ");
+        let end = text.floor_char_boundary(TEXT_BYTES);
+        f.write_str(text.get(..end).unwrap_or_default())?;
+        f.write_str(if end < text.len() { " …" } else { "" })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -75,6 +91,25 @@ mod tests {
             "subject:CN=acme, inc",
         ];
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn the_text_of_many_names_has_an_end() {
+        let names = vec![
+            CertificateName::Dns("é".repeat(300)),
+            CertificateName::Dns("b".into()),
+        ];
+        let mut certificate = Certificate {
+            names,
+            not_after: Timestamp::default(),
+        };
+        let text = certificate.to_string();
+        assert!(
+            text.len() < TEXT_BYTES + 8 && text.ends_with(" …"),
+            "{text}"
+        );
+        certificate.names.remove(0);
+        assert_eq!(certificate.to_string(), "san:dns:b");
     }
 
     proptest! {

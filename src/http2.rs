@@ -82,7 +82,7 @@ pub(crate) async fn serve<S>(
         }
         let stream = Gauge::of_stream(&gauge);
         streams.next.replace(Some(Rc::clone(&stream)));
-        Rc::clone(proxy).handle(request, client, stream, wall_clock())
+        Rc::clone(proxy).handle(request, client.clone(), stream, wall_clock())
     });
     let connection = builder(limits, &streams).serve_connection(io, service);
     let (mut connection, mut draining) = (pin!(connection), pin!(draining));

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::{self, Config, Jwks};
 use crate::dial::{Dialer, Roots};
+use crate::server::wall_clock;
 use crate::tenant::{KEY_SET_BYTES, KeySet, Tenants};
 
 /// One call, connect to last byte.
@@ -143,7 +144,7 @@ impl Drop for KeySets {
 }
 
 impl Source {
-    /// Never ends. What cannot be read leaves the keys that are there in use.
+    /// Never ends. What cannot be read leaves the keys that are there in use, to their age limit.
     async fn keep_fresh(mut self, mut asked: mpsc::Receiver<()>, done: watch::Sender<()>) {
         let mut last: Option<Instant> = None;
         let mut failures = 0;
@@ -163,6 +164,7 @@ impl Source {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     failures += 1;
+                    self.tenants.miss_keys(self.identity);
                     tracing::warn!(identity = self.name, error, "the key set cannot be read");
                 }
             }
@@ -185,15 +187,15 @@ impl Source {
         self.take(text)
     }
 
-    /// Puts a set in use, unless it is the one in use.
+    /// Puts a set in use, unless it is the one in use, and notes when it was read.
     fn take(&mut self, text: Vec<u8>) -> Result<(), String> {
-        if text == self.text {
-            return Ok(());
+        if text != self.text {
+            let keys = KeySet::parse(&text).map_err(|error| error.to_string())?;
+            self.tenants.replace_keys(self.identity, keys);
+            self.text = text;
+            tracing::info!(identity = self.name, "the key set is new");
         }
-        let keys = KeySet::parse(&text).map_err(|error| error.to_string())?;
-        self.tenants.replace_keys(self.identity, keys);
-        self.text = text;
-        tracing::info!(identity = self.name, "the key set is new");
+        self.tenants.confirm_keys(self.identity, wall_clock());
         Ok(())
     }
 }

@@ -29,12 +29,13 @@ use crate::connection_limit::{ConnectionLimit, CountedConnection};
 use crate::counted::{CoreLoad, Counted, Gauge, Phase};
 use crate::descriptors::{self, Holder};
 use crate::front::Front;
+use crate::handshake;
 use crate::http2;
 use crate::listen::{Accepting, Arrival, ClientSocket, Listening};
 use crate::observe::{CoreMetrics, Event};
 use crate::proxy::{Client, Proxy, Shared};
 use crate::s3::S3Error;
-use crate::tenant::{Certified, Peer};
+use crate::tenant::Peer;
 use crate::timestamp::Timestamp;
 use crate::tls;
 
@@ -303,6 +304,7 @@ impl Listener {
             loopback: arrival.is_loopback,
             tls: self.tls.is_some(),
             certificate: None,
+            unknown_names: None,
         };
         let socket = match arrival.socket {
             ClientSocket::Tcp(socket) => TcpStream::from_std(socket),
@@ -319,13 +321,12 @@ impl Listener {
             None => self.http(socket, client, stages).await,
             Some(acceptor) => {
                 let limit = self.limits().tls_handshake_timeout;
-                match timeout(limit, acceptor.accept(socket)).await {
-                    Ok(Ok(stream)) => {
+                match handshake::accept(acceptor, socket, limit).await {
+                    Ok(stream) => {
                         let (_, session) = stream.get_ref();
-                        let chain = session.peer_certificates();
-                        let client = Client {
-                            certificate: chain.and_then(|chain| self.certified(chain)),
-                            ..client
+                        let client = match session.peer_certificates() {
+                            Some(chain) => self.certified(chain, client),
+                            None => client,
                         };
                         if session.alpn_protocol() == Some(tls::H2) {
                             // Boxed, so that a connection of HTTP/1 takes no room for it.
@@ -334,18 +335,31 @@ impl Listener {
                             self.http(stream, client, stages).await;
                         }
                     }
-                    Ok(Err(error)) => tracing::debug!(%error, %peer, "TLS handshake failed"),
-                    Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
+                    Err(refused) => {
+                        let failure = refused.failure;
+                        self.proxy.metrics().count(failure.event());
+                        let (cause, error) = (failure.as_str(), &refused.error);
+                        if failure.is_refused_certificate() {
+                            tracing::warn!(cause, error, %peer, "a client's certificate is refused");
+                        } else {
+                            tracing::debug!(cause, error, %peer, "a TLS handshake failed");
+                        }
+                        refused.close().await;
+                    }
                 }
             }
         }
     }
 
-    /// Whom a certificate that TLS has found good names.
-    fn certified(&self, chain: &[CertificateDer<'_>]) -> Option<Certified> {
-        let certificate = Certificate::parse(chain.first()?)?;
+    /// A client with a certificate that TLS has found good.
+    fn certified(&self, chain: &[CertificateDer<'_>], mut client: Client) -> Client {
+        let parsed = chain.first().and_then(|der| Certificate::parse(der));
+        let certificate = parsed.unwrap_or_default();
         let tenants = self.proxy.shared().tenants();
-        tenants.certified(&certificate.names, certificate.not_after)
+        let certified = tenants.certified(&certificate.names, certificate.not_after);
+        client.certificate = Some(certified);
+        client.unknown_names = (!certified.is_known()).then(|| certificate.to_string().into());
+        client
     }
 
     /// Requests on a connection, one after another, within its limits.
@@ -355,11 +369,11 @@ impl Listener {
     {
         let limits = self.limits();
         let gauge = Gauge::new(&self.load);
-        let refuse = |error: S3Error| self.proxy.refuse_head(error, client, &gauge, wall_clock());
+        let refuse = |error: S3Error| self.proxy.refuse_head(error, &client, &gauge, wall_clock());
         let counted = Counted::new(stream, Rc::clone(&gauge));
         let io = TokioIo::new(Front::new(counted, Rc::clone(&gauge), refuse));
         let service = service_fn(|request| {
-            Rc::clone(&self.proxy).handle(request, client, Rc::clone(&gauge), wall_clock())
+            Rc::clone(&self.proxy).handle(request, client.clone(), Rc::clone(&gauge), wall_clock())
         });
         let connection = http1::Builder::new()
             .half_close(true) // a client that ends its sending side still gets its answer

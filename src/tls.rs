@@ -4,13 +4,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
+use rustls::server::NoServerSessionStorage;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::{ClientAuth, Server};
+use crate::client_verifier::client_verifier;
+use crate::config::Server;
 
 /// HTTP/2 in ALPN (RFC 9113 section 3.2).
 pub const H2: &[u8] = b"h2";
@@ -25,21 +26,9 @@ pub fn acceptor(server: &Server) -> io::Result<Option<TlsAcceptor>> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?;
-    let builder = match &tls.client_ca {
+    let builder = match client_verifier(tls, &provider)? {
         None => builder.with_no_client_auth(),
-        Some(file) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(file)? {
-                roots.add(certificate).map_err(|error| about(file, error))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = match tls.client_auth {
-                ClientAuth::Optional => verifier.allow_unauthenticated(),
-                ClientAuth::Required => verifier,
-            };
-            let verifier = verifier.build().map_err(|error| about(file, error))?;
-            builder.with_client_cert_verifier(verifier)
-        }
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
     };
     let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| about(&tls.key, error))?;
     let mut config = builder
@@ -64,7 +53,7 @@ pub fn acceptor(server: &Server) -> io::Result<Option<TlsAcceptor>> {
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 
-fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+pub(crate) fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let certificates = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| about(file, error))?;
@@ -74,6 +63,6 @@ fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     Ok(certificates)
 }
 
-fn about(file: &Path, error: impl std::fmt::Display) -> io::Error {
+pub(crate) fn about(file: &Path, error: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("{}: {error}; it must be PEM", file.display()))
 }

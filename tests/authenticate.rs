@@ -74,6 +74,7 @@ fn config() -> Config {
             listen: config::Listen::Tcp(HOST.parse().unwrap()),
             socket_mode: 0o600,
             admin: None,
+            admin_hosts: None,
             domains: vec!["s3.localhost".into(), "s3.example.com".into()],
             region: "ap-guangzhou".into(),
             strict_region: false,
@@ -1167,7 +1168,7 @@ fn a_certificate_counts_to_its_end_on_a_connection_that_lasts_longer() {
         let connection = Connection {
             loopback: false,
             tls: true,
-            certificate: tenants.certified(std::slice::from_ref(&name), not_after),
+            certificate: Some(tenants.certified(std::slice::from_ref(&name), not_after)),
             ..LOOPBACK
         };
         Client::new().ask(&tenants, connection, |tenant, _, _| tenant.to_owned())
@@ -1175,6 +1176,7 @@ fn a_certificate_counts_to_its_end_on_a_connection_that_lasts_longer() {
     assert_eq!(asked_until(now()).unwrap(), config.tenants[0].name);
     let over = asked_until(now().plus(-1)).unwrap_err();
     assert_eq!(over.code(), Code::AccessDenied);
+    assert!(over.message().contains("has expired"), "{over}");
 }
 
 #[test]

@@ -18,7 +18,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use cosgate::observe::admin;
 use cosgate::server::wall_clock;
+use http::Method;
 use serde_json::{Value, json};
 use support::{Act, Call, Gateway, Reply, Script, World, act, element, elements, eventually};
 use tempfile::TempDir;
@@ -623,8 +625,147 @@ fn a_url_that_never_answers_costs_a_request_some_seconds_and_no_more() {
     let server = KeyServer::new();
     let world = server.world();
     let started = Instant::now();
-    assert_refused(&world, &CORP.of("alice"), 400, "InvalidToken", "kid");
+    let why = "corp cannot be reached";
+    assert_refused(&world, &CORP.of("alice"), 503, "ServiceUnavailable", why);
     assert!(started.elapsed() < Duration::from_secs(9));
+}
+
+/// What `/readyz` answers.
+fn readyz(world: &World) -> (u16, String) {
+    let shared = &world.gateway.shared;
+    let keys = shared.tenants().key_states(wall_clock());
+    let (path, metrics) = ("/readyz", shared.metrics());
+    let page = admin::answer(&Method::GET, path, shared.readiness(), &keys, metrics);
+    (page.status().as_u16(), page.into_body())
+}
+
+#[test]
+fn a_provider_that_is_down_at_the_start_has_its_callers_alone_try_again() {
+    let server = KeyServer::new();
+    server.says(500, "{}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("second.json");
+    std::fs::write(&file, CORP.jwks("1")).unwrap();
+    let second = format!(
+        "[identities.second]\nissuer = \"https://second.example.com/\"\naudience = \"cosgate\"\n\
+         tenant_claim = \"cosgate_tenant\"\njwks = \"file:{}\"\n",
+        file.display()
+    );
+    let jwks = format!("http://{}/keys.json", server.script.addr);
+    let identity = identity_with(&jwks).replacen(
+        "[tenants.robots]\nissuer = \"main\"\nidentity = \"corp\"",
+        "[tenants.robots]\nissuer = \"main\"\nvend = true\nidentity = \"second\"",
+        1,
+    );
+    let world = World::edited(|toml| {
+        let secret = "[server]\nsession_secret = \"session-secret-0123456789-0123456789\"\n";
+        toml.replacen("[server]\n", secret, 1) + &identity + &second
+    });
+    let addr = world.gateway.addr;
+    let sts = |token: &str| {
+        let form = "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleSessionName=app\
+                    &RoleArn=arn%3Aaws%3Aiam%3A%3A000000000000%3Arole%2Fapp&WebIdentityToken=";
+        Call::new(addr, "POST", "/")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(format!("{form}{token}"))
+            .send()
+    };
+    let vend = |token: &str| call(addr, "POST", "/.cosgate/credentials", token).send();
+    let of_second = |n: u32| {
+        let more =
+            json!({ "iss": "https://second.example.com/", "cosgate_tenant": "robots", "n": n });
+        CORP.with(&more)
+    };
+    // More often than a stranger may fail: these are no strangers.
+    for n in 0..120 {
+        let reply = ask(
+            &world,
+            "GET",
+            "/photos/users/alice/k",
+            &CORP.with(&json!({ "n": n })),
+        );
+        reply.assert_error(503, "ServiceUnavailable");
+        assert!(reply.header("retry-after").is_some());
+        let text = reply.text();
+        assert!(text.contains("corp cannot be reached"), "{text}");
+        assert!(!text.contains(&server.script.addr.to_string()), "{text}");
+    }
+    let refused = sts(&CORP.of("alice"));
+    let code = element(&refused.text(), "Code");
+    assert_eq!(
+        (refused.status, code.as_str()),
+        (503, "IDPCommunicationError")
+    );
+    assert!(refused.text().contains("<Type>Receiver</Type>"));
+    assert_eq!(vend(&CORP.of("alice")).status, 503);
+    assert_eq!(
+        readyz(&world),
+        (
+            200,
+            "ok\nidentity corp: keys not read since the start, tokens get 503\n".to_owned()
+        )
+    );
+    let usable = |name| world.gateway.metric("cosgate_identity_keys_usable", name);
+    assert_eq!((usable("corp"), usable("second")), (0, 1));
+    // Others are served, on the first sight of their tokens.
+    ask(&world, "GET", "/photos?location", &of_second(1)).assert_ok();
+    sts(&of_second(2)).assert_ok();
+    assert_eq!(vend(&of_second(3)).status, 200);
+    let made_up = CORP.token(
+        &json!({ "alg": "ES256", "kid": "made-up" }),
+        &claims(&json!({ "iss": "https://second.example.com/" })),
+    );
+    assert_refused(&world, &made_up, 400, "InvalidToken", "kid");
+    world
+        .gateway
+        .log
+        .assert_says("identities.corp: its keys have not been read since the start");
+    server.says(200, &CORP.jwks("1"));
+    eventually("the provider is back", || {
+        ask(&world, "GET", "/photos/users/alice/k", &CORP.of("alice")).status == 404
+    });
+    assert_eq!(readyz(&world), (200, "ok\n".to_owned()));
+    sts(&CORP.of("alice")).assert_ok();
+}
+
+#[test]
+fn keys_of_a_provider_that_cannot_be_reached_count_to_their_age_limit() {
+    let server = KeyServer::new();
+    server.says(200, &CORP.jwks("1"));
+    let jwks = format!("http://{}/keys.json", server.script.addr);
+    let keys = "refresh = \"10s\"\nmax_key_age = \"20s\"\njwks =";
+    let world = World::with(&identity_with(&jwks).replacen("jwks =", keys, 1));
+    let path = "/photos/users/alice/none";
+    let (known, started) = (CORP.of("alice"), Instant::now());
+    ask(&world, "GET", path, &known).assert_error(404, "NoSuchKey");
+    server.says(500, "{}");
+    let mut good = 0;
+    loop {
+        let reply = ask(&world, "GET", path, &known);
+        if reply.status == 503 {
+            break;
+        }
+        reply.assert_error(404, "NoSuchKey");
+        good += 1;
+        assert!(started.elapsed() < Duration::from_secs(30), "never too old");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(good > 5 && started.elapsed() >= Duration::from_secs(19));
+    let why = "corp cannot be reached";
+    assert_refused(&world, &CORP.of("bob"), 503, "ServiceUnavailable", why);
+    // A key that is not known may be a new one.
+    let new = STRANGER.token(&json!({ "alg": "ES256", "kid": "e2" }), &claims(&json!({})));
+    assert_refused(&world, &new, 503, "ServiceUnavailable", why);
+    assert!(
+        readyz(&world)
+            .1
+            .starts_with("ok\nidentity corp: keys not read for 2")
+    );
+    server.says(200, &CORP.jwks("1"));
+    eventually("the same keys are read again", || {
+        ask(&world, "GET", path, &known).status == 404
+    });
+    assert_refused(&world, &new, 400, "InvalidToken", "kid");
 }
 
 #[test]

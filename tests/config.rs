@@ -873,10 +873,17 @@ fn secrets_must_be_there() {
 }
 
 #[test]
-fn a_secret_file_may_end_in_one_newline() {
-    let text = WHOLE.replace("env:KEY", "file:/run/key");
-    for content in ["the-key", "the-key\n", "the-key\r\n"] {
-        let (config, _) = parse_with(&text, &[], &[("/run/key", content)]).unwrap();
+fn white_space_around_a_secret_in_a_file_or_variable_is_not_part_of_it() {
+    let in_file = WHOLE.replace("env:KEY", "file:/run/key");
+    for content in [
+        "the-key",
+        "the-key\n",
+        "the-key\r\n",
+        "the-key\n\n",
+        " \tthe-key \n",
+        "\nthe-key",
+    ] {
+        let (config, _) = parse_with(&in_file, &[], &[("/run/key", content)]).unwrap();
         let IssuerKind::Federation {
             base: BaseKey::Given(key),
             ..
@@ -886,10 +893,23 @@ fn a_secret_file_may_end_in_one_newline() {
         };
         assert_eq!(key.secret_key.value.expose(), "the-key");
         assert!(key.secret_key.file.is_some());
+        let (config, _) = parse_with(WHOLE, &[("KEY", content)], &[]).unwrap();
+        let IssuerKind::Federation {
+            base: BaseKey::Given(key),
+            ..
+        } = &config.issuers[0].kind
+        else {
+            panic!()
+        };
+        assert_eq!(key.secret_key.value.expose(), "the-key");
     }
-    for content in ["", "\n", "the-key\n\n", "the key"] {
+    for content in ["", "\n", " \n ", "the key", "the\nkey\n", "the-key\0"] {
         assert!(
-            parse_with(&text, &[], &[("/run/key", content)]).is_err(),
+            parse_with(&in_file, &[], &[("/run/key", content)]).is_err(),
+            "{content:?}"
+        );
+        assert!(
+            parse_with(WHOLE, &[("KEY", content)], &[]).is_err(),
             "{content:?}"
         );
     }
@@ -1180,6 +1200,66 @@ fn a_grant_may_be_a_policy() {
         warning.message.contains("cosgate's own address"),
         "{warning}"
     );
+}
+
+#[test]
+fn a_policy_that_reaches_beyond_its_bucket_goes_with_no_vending() {
+    let base = "qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000";
+    let here = format!("{base}/acme/*");
+    let (whole, other) = (
+        format!("{base}/*"),
+        here.replace("shared-1250000000", "shared*"),
+    );
+    let of_any_region = here.replace("ap-guangzhou", "*");
+    let account = "qcs::cos:ap-guangzhou:uid/1250000000:*";
+    let wide = [
+        ("*", here.as_str()),
+        ("name/cos:*", &here),
+        ("cos:*", &here),
+        ("name/cos:GetObject", "*"),
+        ("name/cos:GetObject", account),
+        ("name/cos:GetObject", &of_any_region),
+        ("name/cos:GetObject", &other),
+    ];
+    let narrow = [
+        ("name/cos:GetObject", here.as_str()),
+        ("name/cos:Get*", &here),
+        ("name/cos:GetObject", &whole),
+    ];
+    let read = |vend: &str, action: &str, resource: &str| {
+        let text = with_policy("").replace('§', "");
+        let text = text.replace("[tenants.acme]\n", &format!("[tenants.acme]\n{vend}"));
+        let allowed = format!(
+            r#"{{"effect": "allow", "action": "name/cos:GetObject", "resource": "{here}"}}"#
+        );
+        let more =
+            format!(r#"{{"effect": "allow", "action": "{action}", "resource": "{resource}"}}"#);
+        let policy = policy_of(&format!("{allowed}, {more}"));
+        parse_with(&text, &[], &[("etc/p.json", &policy)])
+    };
+    for (action, resource) in wide {
+        let without = read("", action, resource);
+        let problems = match (without, read("vend = true\n", action, resource)) {
+            (Ok(_), Err(problems)) => problems,
+            // Refused whether or not keys are handed out.
+            (Err(_), Err(_)) => continue,
+            (_, Ok(_)) => panic!("{action} {resource} is taken"),
+        };
+        let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        let said = said.join("\n");
+        assert!(
+            said.contains("`vend` would hand out keys that reach beyond"),
+            "{said}"
+        );
+    }
+    assert!(
+        read("", "name/cos:GetObject", "*").is_ok(),
+        "the proxy's own key may be wide"
+    );
+    for (action, resource) in narrow {
+        let read = read("vend = true\n", action, resource);
+        assert!(read.is_ok(), "{action} {resource}: {read:?}");
+    }
 }
 
 #[test]
@@ -1558,6 +1638,22 @@ fn a_templates_root_keeps_its_subjects_apart_too() {
 }
 
 #[test]
+fn a_revocation_list_stands_beside_an_authority() {
+    let pem = "-----BEGIN X509 CRL-----";
+    let files = ["/c", "/k", "/ca", "/crl"].map(|file| (file, pem));
+    let parse = |more: &str| {
+        let text = format!("{WHOLE}\n[server.tls]\ncert = \"/c\"\nkey = \"/k\"\n{more}");
+        parse_with(&text, &[], &files)
+    };
+    let (config, _) = parse("client_ca = \"/ca\"\nclient_crl = \"/crl\"").unwrap();
+    assert_eq!(config.server.tls.unwrap().client_crl, Some("/crl".into()));
+    let problems = parse("client_crl = \"/crl\"").unwrap_err();
+    let said = problems[0].to_string();
+    assert!(said.contains("`client_crl` without `client_ca`"), "{said}");
+    assert!(parse("client_ca = \"/ca\"\nclient_crl = \"/none\"").is_err());
+}
+
+#[test]
 fn identities_are_whole_and_used() {
     for (from, to, what, fix) in [
         ("jwks = \"https", "jwks = §\"http", "plain http", "https://"),
@@ -1579,8 +1675,22 @@ fn identities_are_whole_and_used() {
             "no identity `corb`",
             "did you mean \"corp\"",
         ),
+        (
+            "audience =",
+            "refresh = \"1h\"\nmax_key_age = §\"1h\"\naudience =",
+            "less than twice `refresh`",
+            "make it longer",
+        ),
     ] {
         refuses(&template(from, to), Severity::Error, what, fix);
+    }
+    for (keys, age) in [
+        ("", Duration::from_hours(24)),
+        ("refresh = \"20h\"\n", Duration::from_hours(40)),
+        ("max_key_age = \"10m\"\n", Duration::from_mins(10)),
+    ] {
+        let config = good(&template("audience =", &format!("{keys}audience =")));
+        assert_eq!(config.identities[0].max_key_age, age, "{keys}");
     }
     let names_nobody = WHOLE.replace("[tenants.acme]", "[tenants.acme]\nidentity = §\"corp\"");
     let names_nobody = format!("{names_nobody}{TEMPLATE}");

@@ -841,3 +841,71 @@ fn a_session_ends_for_coss_own_api_too() {
     assert_eq!(at(3590), Ok(()));
     assert_eq!(at(3601), Err("ExpiredToken"));
 }
+
+/// A request for a key of COS's own, to the listener itself.
+fn vending(world: &World, method: &str, target: &str) -> Native {
+    Native::new(world, method, target).header("host", "127.0.0.1")
+}
+
+/// A `GET` has no body that somebody on the way could write: what the signature covers is all there is.
+#[test]
+fn coss_own_signature_gets_a_key_by_a_get_without_a_body_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::edited(|toml| {
+        let toml = session_toml(&folder, &toml, "");
+        let toml = toml.replacen("[tenants.acme]\n", "[tenants.acme]\nvend = true\n", 1);
+        toml.replacen("[templates.web]\n", "[templates.web]\nvend = true\n", 1)
+    });
+    let path = "/.cosgate/credentials";
+    let alice = Keys::of(world.gateway.addr, "alice");
+    let with_session = |method: &str| {
+        let mut native = vending(&world, method, path);
+        native.key = alice.pair;
+        native.header("x-cos-security-token", alice.token)
+    };
+    for native in [vending(&world, "GET", path), with_session("GET")] {
+        let reply = native.signed().send();
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert!(reply.text().contains("AccessKeyId"), "{}", reply.text());
+    }
+    let calls = world.emulator.counters().counts().sts_calls;
+    let narrowing = "{\"bucket\":\"photos\"}";
+    for (call, why) in [
+        (
+            vending(&world, "POST", path).signed(),
+            "does not cover a body",
+        ),
+        (
+            vending(&world, "POST", path).body(narrowing).signed(),
+            "does not cover a body",
+        ),
+        (
+            with_session("POST").body("{}").signed(),
+            "does not cover a body",
+        ),
+        (
+            vending(&world, "GET", path).body(narrowing).signed(),
+            "does not cover the body",
+        ),
+        (
+            with_session("GET").body(narrowing).signed(),
+            "does not cover the body",
+        ),
+        (
+            vending(&world, "GET", path).life(-1, 300).presigned(),
+            "presigned",
+        ),
+        (
+            vending(&world, "GET", &format!("{path}?x=y")).signed(),
+            "presigned",
+        ),
+    ] {
+        let reply = call.send();
+        assert_eq!(reply.status, 403, "{why}: {}", reply.text());
+        assert!(reply.text().contains(why), "{why}: {}", reply.text());
+    }
+    let mut wrong = vending(&world, "GET", path);
+    wrong.key = (ACME.0, "wrong");
+    assert_eq!(wrong.signed().send().status, 403);
+    assert_eq!(world.emulator.counters().counts().sts_calls, calls);
+}

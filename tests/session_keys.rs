@@ -15,8 +15,10 @@ mod tokens;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use aws_lc_rs::hmac;
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use cosgate::seal;
 use cosgate::secret::Secret;
 use cosgate::server::wall_clock;
 use cosgate::sign::Signable;
@@ -284,6 +286,20 @@ fn a_session_s_keys_get_a_key_of_cos_s_and_a_link_that_they_sign_gets_none() {
         let refused = link.send();
         assert_eq!(refused.status, 403, "{}", refused.text());
         assert!(refused.text().contains("presigned"));
+    }
+}
+
+/// SDKs send what a token's file holds, as kubelets and people write it.
+#[test]
+fn a_token_may_have_white_space_around_it() {
+    let (world, _folder) = world();
+    for (before, after) in [("", "\n"), ("", "\r\n"), (" \t", " \n\n")] {
+        let token = format!("{before}{}{after}", CORP.of("alice"));
+        keys(&web_identity(world.gateway.addr, &token).send());
+    }
+    for token in ["\n", "", &CORP.of("alice").replacen('.', ".\n", 1)] {
+        let reply = web_identity(world.gateway.addr, token).send();
+        assert_eq!(reply.status, 400, "{}", reply.text());
     }
 }
 
@@ -815,4 +831,275 @@ fn a_form_may_be_signed_with_a_session_key() {
     let mixed = form_of(addr, &mixed, "users/alice/form", true).send();
     mixed.assert_error(403, "InvalidAccessKeyId");
     assert_eq!(world.upstream_requests(), before);
+}
+
+/// The tenant that tokens name, and the same with a key in place of its identity.
+const ROBOTS: &str = "[tenants.robots]\nissuer = \"main\"\n";
+const ROBOTS_BY_KEY: &str = "[tenants.robots]\nissuer = \"main\"
+access_keys = [{ id = \"ROBOTKEY000000000001\", secret = \"robots-secret\" }]\n";
+
+/// cosgate started anew with the same secret, its configuration edited.
+fn changed(edit: impl Fn(String) -> String) -> (World, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = identity_toml(&folder);
+    let world = World::edited(|toml| {
+        let server = format!("[server]\nsession_secret = \"{SECRET}\"\n");
+        edit(toml.replacen("[server]\n", &server, 1) + &identity)
+    });
+    (world, folder)
+}
+
+/// Replaces text that must be there.
+#[track_caller]
+fn swapped(toml: &str, from: &str, to: &str) -> String {
+    assert!(toml.contains(from), "{from}");
+    toml.replacen(from, to, 1)
+}
+
+/// Another provider, which signs with the same keys.
+fn second_identity(toml: &str) -> String {
+    let jwks = toml.lines().find(|line| line.starts_with("jwks")).unwrap();
+    let head = "[identities.second]\nissuer = \"https://second.example.com/\"\n";
+    format!("{toml}\n{head}audience = \"cosgate\"\ntenant_claim = \"cosgate_tenant\"\n{jwks}\n")
+}
+
+/// What has changed, how, and whether sessions end of acme's key, of a token that names robots and of alice.
+type Change = (&'static str, fn(String) -> String, [bool; 3]);
+
+fn changes_of_tenants_and_keys() -> Vec<Change> {
+    vec![
+        ("nothing has changed", |toml| toml, [false; 3]),
+        (
+            "other tenants, keys and providers have come",
+            |toml| {
+                let more = "access_keys = [{ id = \"ACMEKEY0000000000009\", secret = \"another-secret\" }, { id";
+                swapped(&second_identity(&toml), "access_keys = [{ id", more)
+            },
+            [false; 3],
+        ),
+        (
+            "the tenant has no identity any more",
+            |toml| {
+                swapped(
+                    &toml,
+                    &format!("{ROBOTS}identity = \"corp\"\n"),
+                    ROBOTS_BY_KEY,
+                )
+            },
+            [false, true, false],
+        ),
+        (
+            "the tenant has another identity",
+            |toml| {
+                let robots = format!("{ROBOTS}identity = ");
+                let (from, to) = (format!("{robots}\"corp\""), format!("{robots}\"second\""));
+                swapped(&second_identity(&toml), &from, &to)
+            },
+            [false, true, false],
+        ),
+        (
+            "the key id is another tenant's, with another secret",
+            |toml| {
+                let toml = swapped(&toml, "env:ACME_SECRET", "a-secret-of-its-own");
+                let (acme, globex) = (ACME.0, "GLOBEXKEY00000000001");
+                let toml = swapped(&toml, acme, "MOVED");
+                swapped(&swapped(&toml, globex, acme), "MOVED", globex)
+            },
+            [true, false, false],
+        ),
+        (
+            "the key id is another tenant's, with the same secret",
+            |toml| {
+                let keys = format!(
+                    "access_keys = [{{ id = \"{}\", secret = \"env:ACME_SECRET\" }}]\n",
+                    ACME.0
+                );
+                let toml = swapped(
+                    &toml,
+                    &keys,
+                    "access_keys = [{ id = \"ACMEKEY0000000000009\", secret = \"new\" }]\n",
+                );
+                swapped(&toml, ROBOTS, &format!("{ROBOTS}{keys}"))
+            },
+            [true, false, false],
+        ),
+        (
+            "the key has another secret",
+            |toml| swapped(&toml, "env:ACME_SECRET", "a-new-secret"),
+            [true, false, false],
+        ),
+    ]
+}
+
+fn changes_of_templates_and_identities() -> Vec<Change> {
+    vec![
+        (
+            "the template is bound to another identity",
+            |toml| {
+                let web = "[templates.web]\nissuer = \"main\"\nidentity = ";
+                let (from, to) = (format!("{web}\"corp\""), format!("{web}\"second\""));
+                swapped(&second_identity(&toml), &from, &to)
+            },
+            [false, false, true],
+        ),
+        (
+            "the identity of this name is another provider",
+            |toml| {
+                swapped(
+                    &toml,
+                    "https://login.example.com/",
+                    "https://other.example.com/",
+                )
+            },
+            [false, true, true],
+        ),
+        (
+            "the tokens are for another audience",
+            |toml| swapped(&toml, "audience = \"cosgate\"", "audience = \"another\""),
+            [false, true, true],
+        ),
+        (
+            "another claim names the tenant",
+            |toml| {
+                swapped(
+                    &toml,
+                    "tenant_claim = \"cosgate_tenant\"",
+                    "tenant_claim = \"org\"",
+                )
+            },
+            [false, true, true],
+        ),
+        (
+            "the template is gone",
+            |toml| {
+                swapped(&toml, "[templates.web]", "[templates.other]")
+                    .replace("templates.web.", "templates.other.")
+            },
+            [false, false, true],
+        ),
+        (
+            "the template's folders are told apart by another claim",
+            |toml| swapped(&toml, "{claim.sub}", "{claim.email}"),
+            [false, false, true],
+        ),
+        (
+            "the tenants were removed and others have their names",
+            |toml| {
+                let toml = swapped(&toml, ACME.0, "ACMEKEY0000000000009");
+                swapped(
+                    &toml,
+                    &format!("{ROBOTS}identity = \"corp\"\n"),
+                    ROBOTS_BY_KEY,
+                )
+            },
+            [true, true, false],
+        ),
+    ]
+}
+
+#[test]
+fn a_session_ends_when_what_it_was_got_with_is_no_longer_trusted() {
+    let (world, _folder) = world();
+    let addr = world.gateway.addr;
+    let form = "Action=GetSessionToken&Version=2011-06-15";
+    let acme = keys(&signed(addr, form, ACME, "sts").send());
+    let robots = json!({ "cosgate_tenant": "robots" });
+    let robots = keys(&web_identity(addr, &CORP.with(&robots)).send());
+    let alice = keys(&web_identity(addr, &CORP.of("alice")).send());
+    let changes = changes_of_templates_and_identities();
+    for (what, edit, ends) in changes_of_tenants_and_keys().into_iter().chain(changes) {
+        let (world, _folder) = changed(edit);
+        let addr = world.gateway.addr;
+        for (keys, ends) in [&acme, &robots, &alice].into_iter().zip(ends) {
+            let calls = [
+                keys.call(addr, "GET", "/photos?location"),
+                keys.presigned(addr, "GET", "/photos/elsewhere/k"),
+            ];
+            for call in calls {
+                let reply = call.ask();
+                let has_ended = reply.code() == "ExpiredToken";
+                assert_eq!(has_ended, ends, "{what}: {}", reply.text());
+            }
+        }
+        assert_eq!(world.upstream_requests(), 0, "{what}");
+    }
+}
+
+#[test]
+fn a_session_may_do_what_its_tenant_may_do_now() {
+    let (world, _folder) = world();
+    let addr = world.gateway.addr;
+    let form = "Action=GetSessionToken&Version=2011-06-15";
+    let acme = keys(&signed(addr, form, ACME, "sts").send());
+    let alice = keys(&web_identity(addr, &CORP.of("alice")).send());
+    for (keys, path) in [(&acme, "/photos/acme/k"), (&alice, "/photos/users/alice/k")] {
+        let put = keys.call(addr, "PUT", path).body("x");
+        put.ask().assert_ok();
+    }
+    let (narrowed, _folder) = changed(|toml| {
+        let all = "actions = [\"read\", \"write\", \"list\"]";
+        let toml = swapped(
+            &toml,
+            "prefixes = [\"acme/*\"]",
+            "prefixes = [\"acme/in/*\"]",
+        );
+        toml.replace(all, "actions = [\"read\"]")
+    });
+    let addr = narrowed.gateway.addr;
+    for (keys, method, path, status) in [
+        (&acme, "GET", "/photos/acme/k", 403),
+        (&acme, "PUT", "/photos/acme/in/k", 403),
+        (&acme, "GET", "/photos/acme/in/k", 404),
+        (&alice, "PUT", "/photos/users/alice/k", 403),
+        (&alice, "GET", "/photos/users/alice/k", 404),
+    ] {
+        let reply = keys.call(addr, method, path).ask();
+        assert_eq!(reply.status, status, "{method} {path}: {}", reply.text());
+    }
+}
+
+/// A session token as the version before sealed it, and its key.
+fn of_version_1(what: &str) -> Keys {
+    let id = "SESSAAAAAAAAAAAAAAAA";
+    let end = wall_clock().plus(600).unix();
+    let text = format!("{{\"k\":\"{id}\",{what},\"i\":1,\"e\":{end}}}");
+    let secret = Secret::new(SECRET);
+    let seal = seal::Seal::new(&secret, b"session token").unwrap();
+    let sealed = seal.seal(b"cosgate session token 1", text.as_bytes());
+    let derived = seal::derive(&secret, b"session secret").unwrap();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &*derived);
+    Keys {
+        id: id.to_owned(),
+        secret: BASE64_STANDARD.encode(hmac::sign(&key, id.as_bytes())),
+        token: BASE64_URL_SAFE_NO_PAD.encode(sealed.unwrap()),
+    }
+}
+
+#[test]
+fn a_session_of_the_version_before_lives_on_where_all_that_it_says_still_holds() {
+    let acme = of_version_1(&format!("\"w\":{{\"n\":\"acme\"}},\"p\":\"{}\"", ACME.0));
+    let robots = of_version_1("\"w\":{\"n\":\"robots\"},\"s\":\"r\"");
+    let alice = of_version_1("\"w\":{\"t\":[\"web\",[[\"sub\",\"alice\"]]]},\"s\":\"alice\"");
+    let location = |world: &World, keys: &Keys| {
+        let get = keys.call(world.gateway.addr, "GET", "/photos?location");
+        get.ask()
+    };
+    let (same, _folder) = changed(|toml| toml);
+    for keys in [&acme, &robots, &alice] {
+        location(&same, keys).assert_ok();
+    }
+    let other = alice.call(same.gateway.addr, "GET", "/photos/users/bob/k");
+    other.ask().assert_error(403, "AccessDenied");
+    let (moved, _folder) = changed(|toml| {
+        let toml = swapped(&toml, ACME.0, "MOVED");
+        let toml = swapped(&toml, "GLOBEXKEY00000000001", ACME.0);
+        let toml = swapped(&toml, "MOVED", "GLOBEXKEY00000000001");
+        let robots = format!("{ROBOTS}identity = \"corp\"\n");
+        let toml = swapped(&toml, &robots, ROBOTS_BY_KEY);
+        swapped(&toml, "[templates.web]", "[templates.other]")
+            .replace("templates.web.", "templates.other.")
+    });
+    for keys in [&acme, &robots, &alice] {
+        location(&moved, keys).assert_error(400, "ExpiredToken");
+    }
 }

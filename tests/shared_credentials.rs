@@ -13,7 +13,7 @@ use cosgate::emulator::{Emulator, EmulatorConfig, Faults};
 use cosgate::secret::Secret;
 use tokio::time::Instant;
 
-use support::{ACCOUNT, ACME, BUCKET, Call, GLOBEX, Gateway, emulator, eventually, toml};
+use support::{ACCOUNT, ACME, BUCKET, Call, GLOBEX, Gateway, Log, emulator, eventually, toml};
 
 const REPLICAS: usize = 3;
 
@@ -82,6 +82,7 @@ fn gateway(emulator: &Emulator, redis: u16, key: &str) -> Gateway {
     Gateway::start(&toml(emulator.cos_addr(), emulator.sts_addr(), &shared))
 }
 
+const UNOPENED: &str = "cosgate_shared_entries_unopened_total";
 const KEY: &str = "a-key-of-the-shared-cache-0123456789";
 
 /// Has the tenant of `key` store and read something in its folder.
@@ -244,6 +245,7 @@ fn a_late_clock_makes_no_old_key_of_another_young() {
 #[test]
 fn what_the_redis_holds_is_sealed_and_believed_for_its_own_scope_alone() {
     let Some(redis) = Redis::start() else { return };
+    let log = Log::of_program();
     let emulator = emulator();
     let first = gateway(&emulator, redis.port, KEY);
     use_folder(&first, ACME, "acme");
@@ -278,24 +280,31 @@ fn what_the_redis_holds_is_sealed_and_believed_for_its_own_scope_alone() {
     let mut cut = own;
     cut.pop();
     let mut calls = 2;
-    for wrong in [
-        foreign,
-        cut,
-        b"garbage".to_vec(),
-        Vec::new(),
-        vec![b'x'; 1 << 20],
+    for (wrong, unopened) in [
+        (foreign, 1),
+        (cut, 1),
+        (b"garbage".to_vec(), 1),
+        (Vec::new(), 0),
+        (vec![b'x'; 1 << 20], 1),
     ] {
         let mut connection = redis.connection();
         let set = redis::cmd("SET").arg(&acme[0]).arg(wrong).to_owned();
         set.exec(&mut connection).unwrap();
-        use_folder(&gateway(&emulator, redis.port, KEY), ACME, "acme");
+        let gateway = gateway(&emulator, redis.port, KEY);
+        use_folder(&gateway, ACME, "acme");
         calls += 1;
         assert_eq!(sts_calls(&emulator), calls, "a key of its own");
+        assert_eq!(gateway.metric(UNOPENED, ""), unopened);
     }
-    // Who has another key opens nothing.
+    assert_eq!(first.metric(UNOPENED, ""), 0);
+    // Who has another key opens nothing, and says so.
     let other = "another-key-of-a-cache-0123456789-01";
-    use_folder(&gateway(&emulator, redis.port, other), ACME, "acme");
+    let other = gateway(&emulator, redis.port, other);
+    use_folder(&other, ACME, "acme");
     assert_eq!(sts_calls(&emulator), calls + 1);
+    assert_eq!(other.metric(UNOPENED, ""), 1);
+    let said = "does not open: give all cosgates that use it the same `key`";
+    log.assert_says(said);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod support;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -12,7 +13,7 @@ use crc_fast::CrcAlgorithm;
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ProtocolVersion, SupportedProtocolVersion};
 use support::http2::Http2;
-use support::{ACME, Authority, BUCKET, Call, Client, GLOBEX, Reply, World, tls_client};
+use support::{ACME, Authority, BUCKET, Call, Client, GLOBEX, Log, Reply, World, tls_client};
 
 const KEY: &str = "/photos/acme/k";
 const STORED: &str = "acme/k";
@@ -118,6 +119,143 @@ fn a_client_authority_admits_its_own_clients_only() {
         send(&mut client, &world.signed("PUT", KEY).body("mine")).assert_ok();
         assert_eq!(client.tls_version(), Some(agreed));
     }
+}
+
+/// The alert that a client reads which sends its request at once, a large one, and reads late.
+fn alert_of_refusal(
+    world: &World,
+    authority: &Authority,
+    identity: Option<&(PathBuf, PathBuf)>,
+    version: &'static SupportedProtocolVersion,
+) -> Result<AlertDescription, String> {
+    let identity = identity.map(|(cert, key)| (cert.as_path(), key.as_path()));
+    let tls = tls_client(&authority.ca(), identity, &[version]);
+    let mut client = Client::connect_tls(world.gateway.addr, "localhost", tls);
+    client.write(&world.signed("PUT", KEY).body(object(200_000)).bytes());
+    std::thread::sleep(Duration::from_millis(100));
+    loop {
+        match client.try_fill() {
+            Ok(0) => return Err("the end, without an alert".to_owned()),
+            Ok(_) => {}
+            Err(error) => {
+                let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+                return match cause {
+                    Some(rustls::Error::AlertReceived(alert)) => Ok(*alert),
+                    _ => Err(error.to_string()),
+                };
+            }
+        }
+    }
+}
+
+#[test]
+fn a_refused_certificate_is_answered_with_an_alert_counted_and_told_why() {
+    let log = Log::of_program();
+    let (authority, foreign) = (Authority::new("ours"), Authority::new("foreign"));
+    let revoked = authority.named("revoked", "spiffe://revoked", 2100);
+    let list = authority.revoke(&[&revoked.0], 2100);
+    let world = authority.serve(&format!(
+        "client_ca = '{}'\nclient_crl = '{}'\n",
+        authority.ca().display(),
+        list.display()
+    ));
+    let expired = authority.named("old", "spiffe://old", 2001);
+    let stranger = foreign.pair("client");
+    for (identity, alert, reason) in [
+        (
+            None,
+            AlertDescription::CertificateRequired,
+            "certificate_missing",
+        ),
+        (
+            Some(&expired),
+            AlertDescription::CertificateExpired,
+            "certificate_expired",
+        ),
+        (
+            Some(&revoked),
+            AlertDescription::CertificateRevoked,
+            "certificate_revoked",
+        ),
+        (
+            Some(&stranger),
+            AlertDescription::UnknownCA,
+            "certificate_unknown_authority",
+        ),
+    ] {
+        for (version, agreed) in BOTH {
+            let read = alert_of_refusal(&world, &authority, identity, version);
+            assert_eq!(read, Ok(alert), "{reason} {agreed:?}");
+        }
+        let counted = || {
+            let name = "cosgate_tls_handshake_failures_total";
+            world.gateway.metric(name, reason) == 2
+        };
+        support::eventually(reason, counted);
+        log.assert_says(&format!(
+            "a client's certificate is refused cause=\"{reason}\""
+        ));
+    }
+    assert_eq!(world.upstream_requests(), 0);
+    let good = authority.pair("client");
+    let mut client = connect(&world, &authority, Some(&good));
+    send(&mut client, &world.signed("PUT", KEY).body("mine")).assert_ok();
+}
+
+#[test]
+fn other_failures_of_a_handshake_are_counted_by_their_reason() {
+    let (authority, foreign) = (Authority::new("ours"), Authority::new("foreign"));
+    let limits = "[server.limits]\ntls_handshake_timeout = \"1s\"\n";
+    let world = World::with(&(authority.tls("") + limits));
+    let mut plain = Client::connect(world.gateway.addr);
+    plain.write(&world.signed("GET", KEY).bytes());
+    let tls = tls_client(&foreign.ca(), None, &[&TLS13]);
+    let mut wary = Client::connect_tls(world.gateway.addr, "localhost", tls);
+    wary.write(b"x");
+    let gone = Client::connect(world.gateway.addr);
+    drop(gone);
+    let mut silent = Client::connect(world.gateway.addr);
+    assert!(silent.closes_within(support::PATIENCE));
+    for reason in ["not_tls", "client_alert", "closed", "timeout"] {
+        support::eventually(reason, || {
+            let name = "cosgate_tls_handshake_failures_total";
+            world.gateway.metric(name, reason) == 1
+        });
+    }
+}
+
+#[test]
+fn a_revocation_list_is_read_again_and_counts_to_its_end() {
+    let authority = Authority::new("ours");
+    let acme = authority.pair("acme.example");
+    let list = authority.revoke(&[], 2100);
+    let world = known_by_certificate(
+        &authority,
+        &format!("client_crl = '{}'\n", list.display()),
+        "",
+    );
+    let is_served = || {
+        let mut client = connect(&world, &authority, Some(&acme));
+        client.write(&unsigned(&world, "PUT", KEY).body("x").bytes());
+        client.fill()
+    };
+    assert!(is_served());
+    authority.revoke(&[&acme.0], 2100);
+    support::eventually("the certificate is refused", || !is_served());
+    std::fs::write(&list, "-----BEGIN nothing-----").unwrap();
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(!is_served(), "the last list stays");
+    authority.revoke(&[], 2100);
+    support::eventually("the certificate is taken back", is_served);
+    authority.revoke(&[], 2002);
+    support::eventually("the list is past its time", || !is_served());
+    let alert = alert_of_refusal(&world, &authority, Some(&acme), &TLS13);
+    assert!(alert.is_ok(), "{alert:?}");
+    let reason = || {
+        let name = "cosgate_tls_handshake_failures_total";
+        world.gateway.metric(name, "crl_unusable") >= 1
+    };
+    support::eventually("it is counted", reason);
 }
 
 #[test]
@@ -275,6 +413,42 @@ fn a_certificate_that_nobody_is_known_by_is_nobody() {
     let mut client = connect(&world, &authority, Some(&expired));
     client.write(&unsigned(&world, "GET", KEY).bytes());
     assert!(!client.fill());
+}
+
+#[test]
+fn the_log_has_the_names_of_a_certificate_that_no_tenant_has_and_the_client_is_told_what_to_do() {
+    let authority = Authority::new("ours");
+    let (cert, key) = authority.pair("localhost");
+    let world = World::edited(|toml| {
+        let key_of_anyone =
+            "access_keys = [{ id = \"ANYONEKEY00000000001\", secret = \"a-secret\" }]";
+        let toml = toml
+            .replacen("anonymous = true", key_of_anyone, 1)
+            .replacen("[tenants.acme]", "[tenants.acme]\nrequire_client_cert = true\nclient_certs = [\"san:dns:acme.example\"]", 1);
+        format!(
+            "{toml}\n[server.tls]\ncert = '{}'\nkey = '{}'\nclient_ca = '{}'\n",
+            cert.display(),
+            key.display(),
+            authority.ca().display()
+        )
+    });
+    let other = authority.named("acme, inc", "spiffe://acme/web", 2100);
+    let mut client = connect(&world, &authority, Some(&other));
+    let refused = send(&mut client, &unsigned(&world, "GET", KEY));
+    refused.assert_error(403, "AccessDenied");
+    let text = refused.text();
+    let said = "the client certificate belongs to no tenant";
+    assert!(text.contains(said) && !text.contains("anonymous"), "{text}");
+    assert!(!text.contains("spiffe"), "{text}");
+    let names = "client certificate's names: san:uri:spiffe://acme/web, subject:CN=acme, inc";
+    world.gateway.log.assert_says(names);
+    // Beside a good key too, where the tenant asks for both.
+    let signed = send(&mut client, &world.signed("GET", KEY));
+    signed.assert_error(403, "AccessDenied");
+    let both = format!(
+        "no certificate of the tenant acme; no tenant, or more than one, is known by the {names}"
+    );
+    world.gateway.log.assert_says(&both);
 }
 
 #[test]

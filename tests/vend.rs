@@ -237,6 +237,16 @@ fn nobody_else_gets_a_key() {
             ),
             400,
         ),
+        // Nor is it said what the body is.
+        (
+            sent(
+                &world
+                    .signed("POST", PATH)
+                    .body("{}")
+                    .payload("UNSIGNED-PAYLOAD"),
+            ),
+            403,
+        ),
         // A token is good for this alone.
         (
             sent(

@@ -143,6 +143,7 @@ async fn start(arguments: &Arguments, signals: Signals, log: &ProgramLog) -> io:
         cert: files.cert.clone(),
         key: files.key.clone(),
         client_ca: None,
+        client_crl: None,
         client_auth: ClientAuth::Required,
     });
     serve(config, "--listen", signals, log, |listen| {

@@ -85,13 +85,10 @@ pub struct GivenSecret {
 }
 
 impl GivenSecret {
-    /// The secret that a file holds: its text less one newline at the end. The error quotes nothing.
+    /// The secret that a file or variable holds: its text without the white space around it, which editors,
+    /// `echo` and mounted secrets add. The error quotes nothing.
     pub fn parse(text: &str) -> Result<Secret, String> {
-        let line = text
-            .strip_suffix("\r\n")
-            .or_else(|| text.strip_suffix('\n'))
-            .unwrap_or(text);
-        grammar::secret(line).map_err(|refusal| refusal.message)
+        grammar::secret(text.trim()).map_err(|refusal| refusal.message)
     }
 }
 

@@ -213,34 +213,52 @@ impl Policy {
 
     /// Each statement that allows more than it need, and how.
     pub fn too_wide(&self) -> Vec<PolicyError> {
+        let widths = self.widths();
+        widths.into_iter().map(|(error, _)| error).collect()
+    }
+
+    /// The same of what leads out of a single bucket, or allows all that can be done with one: a key that
+    /// its holder uses without cosgate may do all of it.
+    pub fn beyond_a_bucket(&self) -> Vec<PolicyError> {
+        let widths = self.widths();
+        let beyond = widths.into_iter().filter(|(_, is_beyond)| *is_beyond);
+        beyond.map(|(error, _)| error).collect()
+    }
+
+    /// Each with whether it is beyond a bucket.
+    fn widths(&self) -> Vec<(PolicyError, bool)> {
         let mut found = Vec::new();
         for (number, statement) in (1..).zip(&self.statement) {
             if statement.effect == Effect::Deny {
                 continue;
             }
             for action in statement.action.iter().filter(|text| text.ends_with('*')) {
-                found.push(wrong(
+                let error = wrong(
                     format!("statement {number} allows more actions than it names: `{action}`"),
                     "name each action that is needed",
-                ));
+                );
+                let service = action.strip_prefix("name/").unwrap_or(action);
+                let stem = service.strip_prefix("cos:");
+                found.push((error, stem.is_none_or(|stem| stem == "*")));
             }
             for text in &statement.resource {
-                let why = match Resource::parse(text) {
-                    None => "everything in the account",
-                    Some(resource) if resource.name == "*" => "every bucket of the account",
+                let (why, is_beyond) = match Resource::parse(text) {
+                    None => ("everything in the account", true),
+                    Some(resource) if resource.name == "*" => ("every bucket of the account", true),
                     Some(resource) if resource.region.is_empty() || resource.region == "*" => {
-                        "every region"
+                        ("every region", true)
                     }
                     Some(resource) => match resource.place() {
-                        (bucket, _) if bucket.contains('*') => "more than one bucket",
+                        (bucket, _) if bucket.contains('*') => ("more than one bucket", true),
                         (_, Some(key)) if !key.starts_with('*') => continue,
-                        (_, None | Some(_)) => "the whole bucket",
+                        (_, None | Some(_)) => ("the whole bucket", false),
                     },
                 };
-                found.push(wrong(
+                let error = wrong(
                     format!("statement {number} is about {why}: `{}`", printable(text)),
                     "name the folder: qcs::cos:REGION:uid/APPID:BUCKET/folder/*",
-                ));
+                );
+                found.push((error, is_beyond));
             }
         }
         found

@@ -12,6 +12,7 @@ use super::{IdentityProvider, Jwks, tenants};
 const JWKS_EXAMPLE: &str =
     "\"https://login.example.com/.well-known/jwks.json\" or \"file:jwks.json\"";
 const MINUTE: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
 /// A claim's value is compared byte by byte, so its name is any text that fits on a line.
 const CLAIM_BYTES: usize = 128;
 /// Bytes of `issuer` and `audience` at most.
@@ -105,19 +106,34 @@ fn identity(name: String, mut section: Section<'_>) -> Option<IdentityProvider> 
     let issuer = section.required("issuer", "\"https://login.example.com/\"", claim_value);
     let audience = section.required("audience", "\"cosgate\"", claim_value);
     let tenant_claim = section.parsed("tenant_claim", claim_name);
-    let jwks = jwks(&mut section);
+    let (jwks, max_key_age) = jwks(&mut section);
     section.finish();
     Some(IdentityProvider {
         name,
         issuer: issuer?.value,
         audience: audience?.value,
         jwks: jwks?,
+        max_key_age,
         tenant_claim: tenant_claim.map(|found| found.value),
     })
 }
 
-fn jwks(section: &mut Section<'_>) -> Option<Jwks> {
-    let refresh = section.duration("refresh", 5 * MINUTE, MINUTE / 6..=24 * 60 * MINUTE);
+/// Where the keys are, and how long they count after they were last read.
+fn jwks(section: &mut Section<'_>) -> (Option<Jwks>, Duration) {
+    let refresh = section.duration("refresh", 5 * MINUTE, MINUTE / 6..=DAY);
+    let usual = DAY.max(2 * refresh.value);
+    let max_key_age = section.duration("max_key_age", usual, MINUTE / 6..=365 * DAY);
+    if max_key_age.value < 2 * refresh.value {
+        let message = "`max_key_age` is less than twice `refresh`: one failed attempt would refuse all tokens";
+        let fix = "make it longer, or `refresh` shorter";
+        section
+            .document()
+            .error(&max_key_age.origin, Refusal::new(message, fix));
+    }
+    (place_of_keys(section, refresh.value), max_key_age.value)
+}
+
+fn place_of_keys(section: &mut Section<'_>, refresh: Duration) -> Option<Jwks> {
     let connect_to = section.parsed("connect_to", endpoint::dial);
     let connect_to = connect_to.map(|found| found.value);
     let ca_file = section.pem("ca_file");
@@ -145,7 +161,7 @@ fn jwks(section: &mut Section<'_>) -> Option<Jwks> {
         endpoint,
         connect_to,
         ca_file,
-        refresh: refresh.value,
+        refresh,
     })
 }
 

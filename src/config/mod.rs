@@ -133,6 +133,9 @@ pub struct Server {
     pub socket_mode: u32,
     /// `admin`; `None` when `""`.
     pub admin: Option<SocketAddr>,
+    /// `admin_hosts`, lower case: names besides loopback's under which the admin pages are shown;
+    /// `None`: not written.
+    pub admin_hosts: Option<Vec<String>>,
     /// `domains`, lower case: suffixes of virtual-hosted names.
     pub domains: Vec<String>,
     /// `region`: what the local side calls its region.
@@ -186,6 +189,8 @@ pub struct ServerTls {
     pub key: PathBuf,
     /// `client_ca`: PEM; when set, clients are asked for a certificate of this authority.
     pub client_ca: Option<PathBuf>,
+    /// `client_crl`: PEM; certificates of clients that are on it are refused.
+    pub client_crl: Option<PathBuf>,
     /// `client_auth`
     pub client_auth: ClientAuth,
 }
@@ -371,6 +376,8 @@ pub struct IdentityProvider {
     pub audience: String,
     /// `jwks`
     pub jwks: Jwks,
+    /// `max_key_age` (24 h): how long the keys count after they were last read.
+    pub max_key_age: Duration,
     /// `tenant_claim`: the claim that names a tenant.
     pub tenant_claim: Option<String>,
 }

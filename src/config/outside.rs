@@ -31,7 +31,7 @@ impl Section<'_> {
             secret
         } else {
             literal = matches!(origin, Origin::File(_));
-            grammar::secret(&text.value)
+            grammar::secret(text.value.trim())
         };
         let value = self.check(key, &origin, secret)?;
         if literal {
@@ -113,9 +113,9 @@ impl Document<'_> {
                 format!("set {name}, or use file:PATH"),
             ));
         };
-        grammar::secret(&text).map_err(|refusal| Refusal {
-            message: format!("in the environment variable {name}, {}", refusal.message),
-            ..refusal
+        GivenSecret::parse(&text).map_err(|message| {
+            let message = format!("in the environment variable {name}, {message}");
+            Refusal::new(message, "give the secret alone, on one line")
         })
     }
 

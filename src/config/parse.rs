@@ -1,5 +1,6 @@
 //! The file's sections, each into its type.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -86,28 +87,10 @@ fn config(mut root: Section<'_>) -> Option<Config> {
 fn server(mut section: Section<'_>) -> Option<Server> {
     let listen = unix::listen(&mut section);
     let socket_mode = unix::socket_mode(&mut section, listen.as_ref());
-    let admin = section.parsed("admin", |text| match text {
-        "" => Ok(None),
-        text => grammar::address(text).map(Some),
-    });
-    if let Some(Found {
-        value: Some(admin),
-        origin,
-    }) = &admin
-        && listen == Some(Listen::Tcp(*admin))
-        && admin.port() != 0
-    {
-        let message = "`admin` is the address of `listen`";
-        section.document().error(
-            origin,
-            Refusal::new(message, "give it a port of its own, or \"\" for none"),
-        );
-    }
-    let admin = admin.map_or_else(
-        || grammar::address("127.0.0.1:9001").ok(),
-        |found| found.value,
-    );
-    let domains = domains(&mut section);
+    let admin = admin(&mut section, listen.as_ref());
+    let admin_hosts = names(&mut section, "admin_hosts");
+    let domains = names(&mut section, "domains");
+    let domains = domains.unwrap_or_else(|| vec!["s3.localhost".to_owned()]);
     let region = region(&mut section);
     let strict_region = section.flag("strict_region").value;
     let allow_remote_anonymous = section.flag("allow_remote_anonymous").value;
@@ -140,6 +123,7 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         listen: listen?,
         socket_mode,
         admin,
+        admin_hosts,
         domains,
         region,
         strict_region,
@@ -157,6 +141,31 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         tls,
         limits,
     })
+}
+
+/// Where the admin pages are; `None` when nowhere.
+fn admin(section: &mut Section<'_>, listen: Option<&Listen>) -> Option<SocketAddr> {
+    let admin = section.parsed("admin", |text| match text {
+        "" => Ok(None),
+        text => grammar::address(text).map(Some),
+    });
+    if let Some(Found {
+        value: Some(admin),
+        origin,
+    }) = &admin
+        && listen == Some(&Listen::Tcp(*admin))
+        && admin.port() != 0
+    {
+        let message = "`admin` is the address of `listen`";
+        section.document().error(
+            origin,
+            Refusal::new(message, "give it a port of its own, or \"\" for none"),
+        );
+    }
+    admin.map_or_else(
+        || grammar::address("127.0.0.1:9001").ok(),
+        |found| found.value,
+    )
 }
 
 /// The secret that seals session tokens, and the one before it.
@@ -184,14 +193,14 @@ fn session_secrets(section: &mut Section<'_>) -> Vec<Secret> {
     secrets
 }
 
-fn domains(section: &mut Section<'_>) -> Vec<String> {
-    let written = section.texts("domains");
-    if !section.has("domains") {
-        return vec!["s3.localhost".to_owned()];
+/// The DNS names of `key`; `None` when it is not written.
+fn names(section: &mut Section<'_>, key: &'static str) -> Option<Vec<String>> {
+    let written = section.texts(key);
+    if !section.has(key) {
+        return None;
     }
-    let check =
-        |text: &Found<&str>| section.check("domains", &text.origin, endpoint::domain(text.value));
-    written.iter().filter_map(check).collect()
+    let check = |text: &Found<&str>| section.check(key, &text.origin, endpoint::domain(text.value));
+    Some(written.iter().filter_map(check).collect())
 }
 
 fn server_tls(mut section: Section<'_>) -> Option<ServerTls> {
@@ -200,6 +209,17 @@ fn server_tls(mut section: Section<'_>) -> Option<ServerTls> {
     let cert = section.pem("cert");
     let key = section.pem("key");
     let client_ca = section.pem("client_ca");
+    let client_crl = section.pem("client_crl");
+    if let Some(origin) = section.place_of("client_crl")
+        && client_ca.is_none()
+        && !section.has("client_ca")
+    {
+        let message = "`client_crl` without `client_ca`: no client is asked for a certificate";
+        section.document().error(
+            &origin,
+            Refusal::new(message, "add client_ca = \"PATH\", or remove it"),
+        );
+    }
     let client_auth = section.parsed("client_auth", admission::client_auth);
     if let Some(found) = &client_auth
         && client_ca.is_none()
@@ -223,6 +243,7 @@ fn server_tls(mut section: Section<'_>) -> Option<ServerTls> {
         cert: cert?,
         key: key?,
         client_ca,
+        client_crl,
         client_auth: client_auth.map_or(ClientAuth::Required, |found| found.value),
     })
 }

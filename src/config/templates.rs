@@ -80,7 +80,7 @@ fn template(
         }
     }
     check_grants_of_one_tenant(&section, &grants);
-    let vend = vend::vend(&mut section, issuers.kind(issuer), false);
+    let vend = vend::vend(&mut section, issuers.kind(issuer), &grants, false);
     let allowed_ips = admission::allowed_ips(&mut section);
     let limits = tenant_limits(section.section("limits"));
     let revoked = sessions::revoked(&mut section);

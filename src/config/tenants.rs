@@ -212,7 +212,7 @@ fn tenant(
     }
     check_grants_of_one_tenant(&section, &grants);
     refuse_unfenced(&section, issuers.kind(issuer), &grants);
-    let vend = vend::vend(&mut section, issuers.kind(issuer), true);
+    let vend = vend::vend(&mut section, issuers.kind(issuer), &grants, true);
     if vend.is_some() && anonymous.value {
         let message =
             "`vend` and `anonymous`: whoever comes could have a key that COS itself takes";

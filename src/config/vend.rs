@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::cam::PolicyError;
 use super::document::Found;
+use super::grants::ReadGrant;
 use super::problem::Refusal;
 use super::section::Section;
 use super::{IssuerKind, Vend};
@@ -20,6 +22,7 @@ const LEAST_TOKEN: usize = 16;
 pub(super) fn vend(
     section: &mut Section<'_>,
     issuer: Option<&IssuerKind>,
+    grants: &[ReadGrant],
     has_tokens: bool,
 ) -> Option<Vend> {
     let vend = section.flag("vend");
@@ -46,6 +49,7 @@ pub(super) fn vend(
         }
         return None;
     }
+    refuse_wide_policies(section, grants);
     let unfenced = match issuer {
         Some(IssuerKind::Static(_)) => {
             Some("`vend` would hand out the key of a static issuer itself, which nothing fences")
@@ -74,6 +78,21 @@ pub(super) fn vend(
         tokens: tokens.into_iter().map(|token| token.value).collect(),
         duration: duration.value,
     })
+}
+
+/// cosgate holds its own requests to one bucket, whatever a grant's `policy` allows beyond it. A key that
+/// a client has is held to the policy alone.
+fn refuse_wide_policies(section: &Section<'_>, grants: &[ReadGrant]) {
+    for policy in grants.iter().filter_map(|grant| grant.policy.as_ref()) {
+        for PolicyError { message, fix } in policy.value.policy.beyond_a_bucket() {
+            let message = format!(
+                "`vend` would hand out keys that reach beyond the grant's bucket: {message}"
+            );
+            section
+                .document()
+                .error(&policy.origin, Refusal::new(message, fix));
+        }
+    }
 }
 
 /// Two tenants with one token would be one.

@@ -88,6 +88,8 @@ pub struct CacheCounters {
     pub sts_ok: AtomicU64,
     /// Calls that failed in a way that may pass.
     pub sts_retry: AtomicU64,
+    /// Entries that other cosgates share, and that do not open with our key.
+    pub unopened: AtomicU64,
     /// Keys handed to clients.
     pub vended: AtomicU64,
 }

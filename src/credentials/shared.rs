@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -31,6 +32,8 @@ const AWAY: Duration = Duration::from_secs(5);
 const LEASE: Duration = Duration::from_secs(6);
 const LEASE_WAIT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// That entries do not open is said once in this time.
+const MUTE: Duration = Duration::from_mins(1);
 /// Bytes of a sealed entry at most: a token has 4096.
 const ENTRY_BYTES: usize = 16 * 1024;
 /// The version of what is sealed.
@@ -49,6 +52,8 @@ struct Link {
     connection: Option<MultiplexedConnection>,
     /// When it may be tried again.
     away_until: Option<Instant>,
+    /// When it may be said again that an entry does not open.
+    muted_until: Option<Instant>,
 }
 
 /// A key, as it is sealed.
@@ -94,7 +99,7 @@ impl SharedKeys {
         let name = format!("cosgate:key:{}", sha256_hex(parts.concat().as_bytes()));
         let lease = format!("{name}:lease");
         let began = Instant::now();
-        let mut has_lease = false;
+        let (mut has_lease, mut unopened) = (false, false);
         while began.elapsed() < LEASE_WAIT {
             // Nothing is empty, and more than an entry's bytes are none: they are not read.
             let mut get = cmd("GETRANGE");
@@ -102,12 +107,18 @@ impl SharedKeys {
             let Some(found) = self.ask::<Vec<u8>>(&get).await else {
                 break; // there is no Redis
             };
-            if !found.is_empty()
+            let text = self.open(&name, &found);
+            if let Some(text) = &text
                 && let Some(left) = self.left(&name).await
-                && let Some(issued) = self.open(&name, &found, left)
+                && let Some(issued) = self.read(&name, text, left)
                 && entry.newest().is_none_or(|newest| issued.expires > newest)
             {
                 return Ok(issued);
+            }
+            if text.is_none() && !found.is_empty() && !unopened {
+                unopened = true; // once a call, however often it looks again
+                entry.counters().unopened.fetch_add(1, Ordering::Relaxed);
+                self.warn_of_unopened().await;
             }
             let milliseconds = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
             let mut take = cmd("SET");
@@ -164,14 +175,30 @@ impl SharedKeys {
         Some(u64::try_from(milliseconds).ok()? / 1000)
     }
 
-    /// The key in `sealed`, if it is for this scope and has half of its life before it. It has no more
-    /// than `most` seconds.
-    fn open(&self, name: &str, sealed: &[u8], most: u64) -> Option<Issued> {
+    /// What was sealed; `None` when it was not sealed with our key for this scope.
+    fn open(&self, name: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         if sealed.len() > ENTRY_BYTES {
             return None;
         }
-        let text = self.seal.open(name.as_bytes(), sealed)?;
-        let kept: Kept<'_> = serde_json::from_slice(&text).ok()?;
+        self.seal.open(name.as_bytes(), sealed)
+    }
+
+    /// The operator most likely gave one cosgate another key than the rest: each then calls STS itself.
+    async fn warn_of_unopened(&self) {
+        let now = Instant::now();
+        let mut link = self.link.lock().await;
+        if link.muted_until.is_none_or(|until| now >= until) {
+            link.muted_until = Some(now + MUTE);
+            tracing::warn!(
+                "an entry in the Redis of [credentials.shared] does not open: give all cosgates that use it the same `key`"
+            );
+        }
+    }
+
+    /// The key in `text`, if it is for this scope and has half of its life before it. It has no more
+    /// than `most` seconds.
+    fn read(&self, name: &str, text: &[u8], most: u64) -> Option<Issued> {
+        let kept: Kept<'_> = serde_json::from_slice(text).ok()?;
         let expires = Timestamp::from_unix(kept.expires);
         let left = u64::try_from(expires.since(self.clock.upstream_now())).ok()?;
         let left = left.min(most);

@@ -326,7 +326,7 @@ mod tests {
     }
 
     fn dropped(metrics: &Metrics) -> u64 {
-        let text = metrics.render();
+        let text = metrics.render(&[]);
         let line = text
             .lines()
             .find(|line| line.starts_with("cosgate_access_log_dropped_total "))

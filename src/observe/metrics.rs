@@ -11,6 +11,7 @@ use http::StatusCode;
 
 use crate::credentials::CacheCounters;
 use crate::s3::Operation;
+use crate::tenant::KeyState;
 
 /// The counters of the whole program.
 #[derive(Debug)]
@@ -71,6 +72,32 @@ pub enum Event {
     Retry,
     /// COS reported another digest of an object than that of what was sent.
     StoredOtherwise,
+    /// A client's certificate was past its time.
+    TlsCertificateExpired,
+    /// A client's certificate was wrong in another way.
+    TlsCertificateInvalid,
+    /// A client showed no certificate, and must.
+    TlsCertificateMissing,
+    /// A client's certificate was not good yet.
+    TlsCertificateNotYetValid,
+    /// A client's certificate was on the revocation list.
+    TlsCertificateRevoked,
+    /// A client's certificate was of another authority.
+    TlsCertificateUnknownAuthority,
+    /// A client ended the handshake with an alert.
+    TlsClientAlert,
+    /// A client went away in the handshake.
+    TlsClosed,
+    /// The revocation list said nothing of a client's certificate, or was past its time.
+    TlsCrlUnusable,
+    /// A client offered no version, cipher or protocol that is spoken here.
+    TlsIncompatible,
+    /// What a client said was not TLS.
+    TlsNotTls,
+    /// A handshake failed for another reason.
+    TlsOther,
+    /// A handshake took too long.
+    TlsTimeout,
     /// The connection to COS broke during a request.
     UpstreamBroken,
     /// COS answered 4xx.
@@ -132,7 +159,7 @@ const STATUSES: [u16; 23] = [
     501, 502, 503, 504,
 ];
 
-const FAMILIES: [Family; 17] = [
+const FAMILIES: [Family; 18] = [
     Family {
         name: "cosgate_received_bytes_total",
         help: "Bytes of bodies received from clients.",
@@ -157,6 +184,43 @@ const FAMILIES: [Family; 17] = [
         name: "cosgate_connections_refused_total",
         help: "Connections closed at once because their address had too many.",
         samples: &[("", Event::ConnectionRefused)],
+    },
+    Family {
+        name: "cosgate_tls_handshake_failures_total",
+        help: "TLS handshakes of clients that failed, by reason.",
+        samples: &[
+            (
+                "{reason=\"certificate_expired\"}",
+                Event::TlsCertificateExpired,
+            ),
+            (
+                "{reason=\"certificate_invalid\"}",
+                Event::TlsCertificateInvalid,
+            ),
+            (
+                "{reason=\"certificate_missing\"}",
+                Event::TlsCertificateMissing,
+            ),
+            (
+                "{reason=\"certificate_not_yet_valid\"}",
+                Event::TlsCertificateNotYetValid,
+            ),
+            (
+                "{reason=\"certificate_revoked\"}",
+                Event::TlsCertificateRevoked,
+            ),
+            (
+                "{reason=\"certificate_unknown_authority\"}",
+                Event::TlsCertificateUnknownAuthority,
+            ),
+            ("{reason=\"client_alert\"}", Event::TlsClientAlert),
+            ("{reason=\"closed\"}", Event::TlsClosed),
+            ("{reason=\"crl_unusable\"}", Event::TlsCrlUnusable),
+            ("{reason=\"incompatible\"}", Event::TlsIncompatible),
+            ("{reason=\"not_tls\"}", Event::TlsNotTls),
+            ("{reason=\"other\"}", Event::TlsOther),
+            ("{reason=\"timeout\"}", Event::TlsTimeout),
+        ],
     },
     Family {
         name: "cosgate_upstream_calls_total",
@@ -283,8 +347,8 @@ impl Metrics {
         self.scopes_evicted.store(evicted, Ordering::Relaxed);
     }
 
-    /// All counters in the Prometheus text format, version 0.0.4.
-    pub fn render(&self) -> String {
+    /// All counters in the Prometheus text format, version 0.0.4; `keys` are those of the identity providers.
+    pub fn render(&self, keys: &[KeyState]) -> String {
         let mut text = String::with_capacity(8 * 1024);
         self.render_requests(&mut text);
         for family in &FAMILIES {
@@ -339,6 +403,7 @@ impl Metrics {
             head(&mut text, name, help, kind);
             sample(&mut text, name, "", value.load(Ordering::Relaxed));
         }
+        render_identities(&mut text, keys);
         text
     }
 
@@ -380,6 +445,7 @@ impl Metrics {
         const CALLS: &str = "cosgate_sts_calls_total";
         const OPENED: &str = "cosgate_sts_breaker_opened_total";
         const REJECTED: &str = "cosgate_keys_rejected_total";
+        const UNOPENED: &str = "cosgate_shared_entries_unopened_total";
         const VENDED: &str = "cosgate_keys_vended_total";
         let counters = &self.credentials;
         head(text, CALLS, "Calls to STS, by result.", "counter");
@@ -408,6 +474,10 @@ impl Metrics {
             "counter",
         );
         sample(text, OPENED, "", read(&counters.breaker_opened));
+        let help =
+            "Shared entries of temporary keys that do not open: another cosgate has another key.";
+        head(text, UNOPENED, help, "counter");
+        sample(text, UNOPENED, "", read(&counters.unopened));
         head(text, VENDED, "Temporary keys handed to clients.", "counter");
         sample(text, VENDED, "", read(&counters.vended));
     }
@@ -459,6 +529,28 @@ impl CoreMetrics {
             400..=499 => Event::UpstreamClientError,
             _ => Event::UpstreamOk,
         });
+    }
+}
+
+/// Of each identity provider whether its keys can be used, and how old they are.
+fn render_identities(text: &mut String, keys: &[KeyState]) {
+    const USABLE: &str = "cosgate_identity_keys_usable";
+    const AGE: &str = "cosgate_identity_keys_age_seconds";
+    if keys.is_empty() {
+        return;
+    }
+    let labels = |state: &KeyState| format!("{{identity=\"{}\"}}", state.name);
+    let help = "Whether tokens of the identity provider can be checked (1) or get 503 (0).";
+    head(text, USABLE, help, "gauge");
+    for state in keys {
+        sample(text, USABLE, &labels(state), u64::from(state.usable));
+    }
+    let help = "Seconds since the keys of the identity provider were last read.";
+    head(text, AGE, help, "gauge");
+    for state in keys {
+        if let Some(age) = state.age {
+            sample(text, AGE, &labels(state), age.unsigned_abs());
+        }
     }
 }
 
@@ -523,7 +615,7 @@ mod tests {
         let metrics = metrics.with_credentials(&credentials);
         credentials.sts_ok.fetch_add(4, Ordering::Relaxed);
         credentials.rejected.fetch_add(1, Ordering::Relaxed);
-        let text = metrics.render();
+        let text = metrics.render(&[]);
         for line in [
             "cosgate_requests_total{operation=\"GetObject\",status=\"200\"} 2",
             "cosgate_requests_total{operation=\"UploadPartCopy\",status=\"other\"} 1",
@@ -555,7 +647,7 @@ mod tests {
             .request(Some(Operation::PutObject), StatusCode::OK);
         let mut family = String::new();
         let mut seen = BTreeSet::new();
-        for line in metrics.render().lines() {
+        for line in metrics.render(&[]).lines() {
             if let Some(rest) = line.strip_prefix("# HELP ") {
                 family = rest.split(' ').next().unwrap().to_owned();
                 assert!(seen.insert(family.clone()), "{family} twice");

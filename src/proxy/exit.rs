@@ -1,6 +1,7 @@
 //! The one exit: whatever happened to a request, its answer leaves here, one log line is written and
 //! the counters move, when the last byte has gone or the client has.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -28,7 +29,7 @@ use crate::observe::{AccessLine, Event, Step, Verdict};
 use crate::rewrite;
 use crate::s3::form::Form;
 use crate::s3::xml::sts_error;
-use crate::s3::{Fault, Operation, S3Error, S3Request, native};
+use crate::s3::{Code, Fault, Operation, S3Error, S3Request, native};
 use crate::shape;
 use crate::sign::encoding::hex;
 use crate::tenant::limits::{Limited, Slot};
@@ -79,6 +80,8 @@ pub(super) struct Exit {
     /// The number of the user at the other end of a Unix socket.
     uid: Option<u32>,
     reader: Reader,
+    /// The names of the client's certificate, if no tenant has them.
+    unknown_names: Option<Arc<str>>,
     gauge: Rc<Gauge>,
     now: Timestamp,
     started: Instant,
@@ -124,7 +127,7 @@ impl Exit {
     /// Boxed: it is moved from hand to hand until the answer's last byte.
     pub(super) fn new(
         proxy: &Rc<Proxy>,
-        client: Client,
+        client: &Client,
         gauge: &Rc<Gauge>,
         now: Timestamp,
     ) -> Box<Self> {
@@ -142,6 +145,7 @@ impl Exit {
                 tls: client.tls,
                 native: false,
             },
+            unknown_names: client.unknown_names.clone(),
             gauge: Rc::clone(gauge),
             now,
             started: Instant::now(),
@@ -445,6 +449,18 @@ impl Exit {
         }
     }
 
+    /// What the log says of the certificate of a caller who was not let in, and whom it does not name.
+    fn unknown_certificate(&self) -> Option<String> {
+        let names = self.unknown_names.as_deref()?;
+        let error = self.error.as_ref()?;
+        let is_denied = self.step == Step::Authenticate && error.code() == Code::AccessDenied;
+        is_denied.then(|| {
+            format!(
+                "no tenant, or more than one, is known by the client certificate's names: {names}"
+            )
+        })
+    }
+
     /// Whether no other request may follow: the rest of this one's body is still to come.
     fn ends_connection(&self) -> bool {
         let is_half_read = |upload: &Rc<RefCell<Upload>>| !upload.borrow().is_received();
@@ -531,7 +547,12 @@ impl Drop for Exit {
             .or_else(|| slow.then_some(DownloadFailure::ClientSlow));
         let cut = cut.map(|failure| failure.to_string());
         let said = self.error.as_ref().and_then(S3Error::log_detail);
-        let detail = cut.as_deref().or(said);
+        let certificate = self.unknown_certificate();
+        let said = match (said, &certificate) {
+            (Some(said), Some(certificate)) => Some(Cow::Owned(format!("{said}; {certificate}"))),
+            (said, certificate) => said.or(certificate.as_deref()).map(Cow::Borrowed),
+        };
+        let detail = cut.as_deref().or(said.as_deref());
         let (verdict, step) = self.verdict();
         if let Some(error) = &self.error
             && error.whose_fault() != Fault::Client

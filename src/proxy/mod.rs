@@ -27,10 +27,12 @@ use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readines
 use crate::rewrite;
 use crate::s3::sts::is_sts;
 use crate::s3::vend::is_vend;
-use crate::s3::{self, Code, Operation, S3Error, S3Request, native};
+use crate::s3::{self, Operation, S3Error, S3Request, native};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
-use crate::tenant::{Certified, Connection, Identified, Peer, Tenants, bearer_token};
+use crate::tenant::{
+    Certified, Connection, Identified, Peer, Tenants, bearer_token, may_need_newer_keys,
+};
 use crate::timestamp::Timestamp;
 use crate::upstream::Upstream;
 
@@ -90,7 +92,7 @@ pub struct Proxy {
 }
 
 /// What is known of a client before it says anything.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     /// The other end.
     pub peer: Peer,
@@ -98,8 +100,10 @@ pub struct Client {
     pub loopback: bool,
     /// The connection is TLS.
     pub tls: bool,
-    /// Whom its certificate names.
+    /// Its certificate, and whom that names.
     pub certificate: Option<Certified>,
+    /// The names of that certificate, if no tenant has them: for the log.
+    pub unknown_names: Option<Arc<str>>,
 }
 
 impl Shared {
@@ -238,7 +242,7 @@ impl Proxy {
         now: Timestamp,
     ) -> Result<http::Response<ClientBody>, Infallible> {
         gauge.enter(Phase::Busy);
-        let mut exit = Exit::new(&self, client, &gauge, now);
+        let mut exit = Exit::new(&self, &client, &gauge, now);
         let (mut head, body) = request.into_parts();
         if !body.is_end_stream() {
             exit.expects_body();
@@ -252,7 +256,7 @@ impl Proxy {
         let served = if let Err(error) = read {
             Some(Err(error))
         } else {
-            let forward = pin!(self.forward(&head, body, client, &gauge, now, &mut exit));
+            let forward = pin!(self.forward(&head, body, &client, &gauge, now, &mut exit));
             caught(forward).await
         };
         let answer = served.unwrap_or_else(|| {
@@ -271,39 +275,38 @@ impl Proxy {
         now: Timestamp,
     ) -> Result<Identified, S3Error> {
         let tenants = &self.shared.tenants;
-        let revisions = tenants.key_revisions();
+        let changes = tenants.key_changes();
         let caller = tenants.identify(head, asked, connection, now);
-        let is_refused_token = |error: &S3Error| error.code() == Code::InvalidToken;
-        if !caller.as_ref().is_err_and(is_refused_token) {
+        if !caller.as_ref().is_err_and(may_need_newer_keys) {
             return caller;
         }
         let Some(token) = bearer_token(&head.headers) else {
             return caller;
         };
-        if !Box::pin(self.newer_keys(token, revisions)).await {
+        if !Box::pin(self.newer_keys(token, changes, now)).await {
             return caller; // boxed since it is rare: it must not make every future larger
         }
         tenants.identify(head, asked, connection, now)
     }
 
-    /// After `token` was refused that was read with the keys of `revisions`: looks for newer ones if it
-    /// names a key that is not known. Gives whether there are any: the same keys would say the same, at
-    /// the same cost.
-    async fn newer_keys(&self, token: &str, revisions: u64) -> bool {
+    /// After `token` was refused that was read with the keys of `changes`: looks for newer ones if it
+    /// names a key that is not known, or its provider's keys cannot be used. Gives whether there are any:
+    /// the same keys would say the same, at the same cost.
+    async fn newer_keys(&self, token: &str, changes: u64, now: Timestamp) -> bool {
         let Shared {
             tenants, key_sets, ..
         } = &*self.shared;
-        if let Some(identity) = tenants.lacks_key_of(token) {
+        if let Some(identity) = tenants.lacks_key_of(token, now) {
             key_sets.renew(identity).await;
         }
-        tenants.key_revisions() != revisions
+        tenants.key_changes() != changes
     }
 
     /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.
     pub fn refuse_head(
         self: &Rc<Self>,
         error: S3Error,
-        client: Client,
+        client: &Client,
         gauge: &Rc<Gauge>,
         now: Timestamp,
     ) -> Bytes {
@@ -315,7 +318,7 @@ impl Proxy {
         &self,
         head: &Parts,
         body: Incoming,
-        client: Client,
+        client: &Client,
         gauge: &Rc<Gauge>,
         now: Timestamp,
         exit: &mut Exit,

@@ -13,7 +13,7 @@ use crate::s3::request::check_framing;
 use crate::s3::sts::{STS_BYTES, StsAction, StsRequest};
 use crate::s3::xml::{StsAnswer, sts_answer};
 use crate::s3::{Code, S3Error};
-use crate::tenant::Connection;
+use crate::tenant::{Connection, may_need_newer_keys};
 use crate::timestamp::Timestamp;
 
 impl Proxy {
@@ -40,12 +40,12 @@ impl Proxy {
         let asked = StsRequest::parse(&form)?;
         exit.sts_action(asked.action_name());
         let issue = || tenants.issue(&asked, head, &form, connection, now);
-        let revisions = tenants.key_revisions();
+        let changes = tenants.key_changes();
         let mut issued = issue();
         if let StsAction::AssumeRoleWithWebIdentity { token, .. } = &asked.action
-            && matches!(&issued, Err(error) if error.code() == Code::InvalidToken)
+            && issued.as_ref().is_err_and(may_need_newer_keys)
         {
-            let renewed = async { Ok(self.newer_keys(token, revisions).await) };
+            let renewed = async { Ok(self.newer_keys(token, changes, now).await) };
             if hearing.unless_evicted(renewed).await? {
                 issued = issue(); // the key may have come in between
             }

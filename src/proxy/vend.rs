@@ -18,7 +18,7 @@ use crate::s3::request::check_framing;
 use crate::s3::vend::{VEND_BYTES, VendRequest};
 use crate::s3::{Code, S3Error};
 use crate::tenant::vend::narrowed;
-use crate::tenant::{Authenticated, Connection, Grant, bearer_token};
+use crate::tenant::{Authenticated, Connection, Grant, Tenants, bearer_token, may_need_newer_keys};
 use crate::timestamp::Timestamp;
 
 /// Said of a key's end to those that refresh by it: a request signed just before must still arrive.
@@ -38,12 +38,12 @@ impl Proxy {
         exit.sts_action("VendCredentials");
         check_framing(head)?;
         let tenants = &self.shared.tenants;
-        let revisions = tenants.key_revisions();
+        let changes = tenants.key_changes();
         let mut caller = tenants.identify_vend(head, connection, now);
         if let Err(error) = &caller
-            && error.code() == Code::InvalidToken
+            && may_need_newer_keys(error)
             && let Some(token) = bearer_token(&head.headers)
-            && self.newer_keys(token, revisions).await
+            && self.newer_keys(token, changes, now).await
         {
             caller = tenants.identify_vend(head, connection, now);
         }
@@ -52,8 +52,9 @@ impl Proxy {
         let caller = tenants.admit(caller, connection, now)?; // from where they may
         exit.limit(caller.tenant())?; // within their own limits
         let offer = self.shared.vendor.offer(caller.tenant())?;
-        let body = self.vend_body(head, incoming, &caller, exit);
-        let asked = VendRequest::parse(&body.await?)?;
+        let body = self.vend_body(head, incoming, &caller, exit).await?;
+        Tenants::check_vend_body(&caller, &body)?;
+        let asked = VendRequest::parse(&body)?;
         let duration = offer.duration(asked.duration_seconds)?;
         let (grants, policy) = narrowed(caller.tenant(), &asked)?;
         let is_whole = !asked.narrows() && asked.duration_seconds.is_none();

@@ -5,6 +5,7 @@ pub mod conditions;
 pub mod error;
 pub mod form;
 pub mod headers;
+pub mod host;
 pub mod http2;
 pub mod native;
 pub mod operation;

@@ -105,7 +105,8 @@ impl StsRequest {
             ),
             "AssumeRoleWithWebIdentity" => (
                 StsAction::AssumeRoleWithWebIdentity {
-                    token: required("WebIdentityToken")?.to_owned(),
+                    // SDKs send the token's file as it is, and many a file ends with a newline.
+                    token: required("WebIdentityToken")?.trim().to_owned(),
                     role: role()?,
                 },
                 &["RoleArn", "RoleSessionName", "WebIdentityToken"],
@@ -176,6 +177,7 @@ pub fn sts_code(error: &S3Error) -> (&'static str, StatusCode) {
         Code::InvalidAccessKeyId => "InvalidClientTokenId",
         Code::InvalidArgument | Code::InvalidRequest | Code::InvalidURI => "ValidationError",
         Code::InvalidToken => "InvalidIdentityToken",
+        Code::ServiceUnavailable => "IDPCommunicationError", // the SDKs' word to try again
         Code::SlowDown => "Throttling",
         other => other.as_str(),
     };

@@ -19,10 +19,11 @@ pub mod vend;
 
 pub use authenticate::{
     Authenticated, Caller, Certified, Connection, Identified, Identity, Network, Peer, Source,
-    Tenants, UnixUser, bearer_token,
+    Tenants, UnixUser, bearer_token, may_need_newer_keys,
 };
 pub use authorize::Permit;
 pub use form::FormCaller;
 pub use grant::{Counted, Grant, Tenant};
+pub use identity::KeyState;
 pub use jwk::{BadKeySet, KEY_SET_BYTES, KeySet};
 pub use session::SessionKey;

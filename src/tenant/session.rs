@@ -19,7 +19,12 @@ use crate::timestamp::Timestamp;
 /// Bytes of a session token at most: what it holds is bounded, so that more is none of ours.
 const TOKEN_BYTES: usize = 4096;
 /// What is sealed with each token and must be there when it is opened: what it is for, and its version.
-const LABEL: &[u8] = b"cosgate session token 1";
+const LABEL: &[u8] = b"cosgate session token 2";
+/// The version before, whose tokens do not say what they rest on. Nobody makes them any more, so the
+/// last one ends 12 hours after the last cosgate of that version; until then an upgrade breaks nobody.
+const LABEL_BEFORE: &[u8] = b"cosgate session token 1";
+/// Bytes of the digest of what a session rests on.
+const TRUST_BYTES: usize = 16;
 /// Random bytes in a key id, 5 bits a character.
 const ID_RANDOM: usize = 16;
 const ID_PREFIX: &str = "SESS";
@@ -35,6 +40,8 @@ struct SealKeys {
     seal: seal::Seal,
     /// Derives the secret of a key from its id.
     secret: hmac::Key,
+    /// Makes the digest of what a session rests on, which may be a secret.
+    trust: hmac::Key,
 }
 
 /// What a token says.
@@ -56,6 +63,9 @@ pub(super) struct Session {
     /// The local key that signed for it.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub(super) access_key: Option<Arc<str>>,
+    /// A digest of the [`Trust`] that it rests on; tokens of version 1 have none.
+    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+    trust: Option<String>,
     /// Its end, in Unix seconds.
     #[serde(rename = "e")]
     expires: i64,
@@ -70,6 +80,37 @@ pub(super) enum Whose {
     /// A tenant of the template of this name, with these claims.
     #[serde(rename = "t")]
     Template(String, Vec<(String, String)>),
+}
+
+/// What a session rests on. When the configuration has it no more, the session ends.
+pub(super) enum Trust<'t> {
+    /// A local key.
+    AccessKey {
+        /// Its id.
+        id: &'t str,
+        /// Its secret: another one under the same id is another key.
+        secret: &'t Secret,
+    },
+    /// An identity provider, by all that decides which tokens are believed and whom they name.
+    Identity {
+        /// NAME in `[identities.NAME]`.
+        name: &'t str,
+        /// `issuer`
+        issuer: &'t str,
+        /// `audience`
+        audience: &'t str,
+        /// `tenant_claim`
+        tenant_claim: Option<&'t str>,
+    },
+}
+
+/// A token that was made here.
+pub(super) struct Opened<'s> {
+    /// What it says.
+    pub(super) session: Session,
+    /// The secret of its key.
+    pub(super) secret: Secret,
+    keys: &'s SealKeys,
 }
 
 /// A key with its token, to be handed out.
@@ -98,9 +139,11 @@ impl Seal {
         self.keys.is_empty()
     }
 
-    /// A new key for `whose` requests from `issued` until `expires`; `None` when there is no secret.
+    /// A new key for `whose` requests from `issued` until `expires`, as long as there is what it rests
+    /// on; `None` when there is no secret.
     pub(super) fn make(
         &self,
+        trust: &Trust<'_>,
         whose: Whose,
         subject: Option<Arc<str>>,
         access_key: Option<Arc<str>>,
@@ -114,6 +157,7 @@ impl Seal {
             subject,
             issued: issued.unix(),
             access_key,
+            trust: Some(keys.digest(trust)),
             expires: expires.unix(),
         };
         let text = serde_json::to_vec(&session).ok()?;
@@ -126,18 +170,22 @@ impl Seal {
         })
     }
 
-    /// What `token` says, and the secret of its key; `None` when it was not made here.
-    pub(super) fn open(&self, token: &str) -> Option<(Session, Secret)> {
+    /// What `token` says; `None` when it was not made here.
+    pub(super) fn open(&self, token: &str) -> Option<Opened<'_>> {
         if token.len() > TOKEN_BYTES {
             return None;
         }
         let sealed = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
-        self.keys.iter().find_map(|keys| {
-            let text = keys.seal.open(LABEL, &sealed)?;
-            let session: Session = serde_json::from_slice(&text).ok()?;
-            let secret = keys.secret_of(&session.key_id);
-            Some((session, secret))
-        })
+        self.keys.iter().find_map(|keys| keys.open(&sealed))
+    }
+}
+
+impl Opened<'_> {
+    /// Whether it rests on `trust`. A token of version 1 does not say, and is taken at its word: what
+    /// else must hold of it is for the caller to check.
+    pub(super) fn rests_on(&self, trust: &Trust<'_>) -> bool {
+        let digest = self.session.trust.as_ref();
+        digest.is_none_or(|digest| *digest == self.keys.digest(trust))
     }
 }
 
@@ -163,7 +211,51 @@ impl SealKeys {
         Some(Self {
             seal: seal::Seal::new(secret, b"session token")?,
             secret: hmac::Key::new(hmac::HMAC_SHA256, &*derive(secret, b"session secret")?),
+            trust: hmac::Key::new(hmac::HMAC_SHA256, &*derive(secret, b"session trust")?),
         })
+    }
+
+    fn open(&self, sealed: &[u8]) -> Option<Opened<'_>> {
+        let (text, says_trust) = match self.seal.open(LABEL, sealed) {
+            Some(text) => (text, true),
+            None => (self.seal.open(LABEL_BEFORE, sealed)?, false),
+        };
+        let session: Session = serde_json::from_slice(&text).ok()?;
+        if session.trust.is_some() != says_trust {
+            return None;
+        }
+        Some(Opened {
+            secret: self.secret_of(&session.key_id),
+            session,
+            keys: self,
+        })
+    }
+
+    /// Each part with its length, so that no two lists of parts read alike.
+    fn digest(&self, trust: &Trust<'_>) -> String {
+        let parts = match trust {
+            Trust::AccessKey { id, secret } => ["access key", id, secret.expose(), "", ""],
+            Trust::Identity {
+                name,
+                issuer,
+                audience,
+                tenant_claim,
+            } => [
+                "identity",
+                name,
+                issuer,
+                audience,
+                tenant_claim.unwrap_or_default(), // none is empty in the configuration
+            ],
+        };
+        let mut digest = hmac::Context::with_key(&self.trust);
+        for part in parts {
+            digest.update(&part.len().to_be_bytes());
+            digest.update(part.as_bytes());
+        }
+        let digest = digest.sign();
+        let bytes = digest.as_ref().get(..TRUST_BYTES);
+        BASE64_URL_SAFE_NO_PAD.encode(bytes.unwrap_or_default())
     }
 
     fn secret_of(&self, id: &str) -> Secret {
@@ -205,7 +297,13 @@ mod tests {
 
     fn make(seal: &Seal) -> SessionKey {
         let expires = Timestamp::from_unix(NOW);
+        let secret = Secret::new("acme-secret");
+        let trust = Trust::AccessKey {
+            id: "ACME",
+            secret: &secret,
+        };
         seal.make(
+            &trust,
             whose(),
             Some("alice".into()),
             None,
@@ -223,7 +321,8 @@ mod tests {
         );
         let key = make(&seal(&[old]));
         for opener in [seal(&[old]), seal(&[new, old])] {
-            let (session, secret) = opener.open(key.token.expose()).unwrap();
+            let opened = opener.open(key.token.expose()).unwrap();
+            let (session, secret) = (&opened.session, &opened.secret);
             assert_eq!(
                 (&*session.key_id, secret.expose()),
                 (&*key.id, key.secret.expose())
@@ -244,6 +343,72 @@ mod tests {
                 .open(make(&seal(&[new, old])).token.expose())
                 .is_some()
         );
+    }
+
+    fn opened_with(token: &Secret, id: &str, secret: &str) -> bool {
+        let seal = seal(&["secret-0123456789-0123456789-0123"]);
+        let secret = Secret::new(secret);
+        let opened = seal.open(token.expose()).unwrap();
+        opened.rests_on(&Trust::AccessKey {
+            id,
+            secret: &secret,
+        })
+    }
+
+    #[test]
+    fn a_token_rests_on_one_key_or_identity_alone() {
+        let seal = seal(&["secret-0123456789-0123456789-0123"]);
+        let token = make(&seal).token;
+        assert!(opened_with(&token, "ACME", "acme-secret"));
+        for (id, secret) in [
+            ("ACME", "other"),
+            ("OTHER", "acme-secret"),
+            ("ACMEacme", "-secret"),
+            ("", ""),
+        ] {
+            assert!(!opened_with(&token, id, secret), "{id}");
+        }
+        let keys = &seal.keys[0];
+        let identity = |name, issuer, audience, tenant_claim| {
+            keys.digest(&Trust::Identity {
+                name,
+                issuer,
+                audience,
+                tenant_claim,
+            })
+        };
+        let corp = identity("corp", "iss", "aud", Some("tenant"));
+        assert_eq!(corp, identity("corp", "iss", "aud", Some("tenant")));
+        for other in [
+            identity("other", "iss", "aud", Some("tenant")),
+            identity("corp", "other", "aud", Some("tenant")),
+            identity("corp", "iss", "other", Some("tenant")),
+            identity("corp", "issa", "ud", Some("tenant")),
+            identity("corp", "iss", "aud", Some("other")),
+            identity("corp", "iss", "aud", None),
+        ] {
+            assert_ne!(corp, other);
+        }
+    }
+
+    /// Exactly what the version before sealed.
+    #[test]
+    fn a_token_of_version_1_is_read_and_one_that_mixes_versions_is_not() {
+        let seal = seal(&["secret-0123456789-0123456789-0123"]);
+        let sealed = |label: &[u8], text: &str| {
+            let sealed = seal.keys[0].seal.seal(label, text.as_bytes()).unwrap();
+            Secret::new(BASE64_URL_SAFE_NO_PAD.encode(sealed))
+        };
+        let before = r#"{"k":"SESSAAAAAAAAAAAAAAAA","w":{"n":"acme"},"i":1,"p":"ACME","e":2}"#;
+        let token = sealed(LABEL_BEFORE, before);
+        let opened = seal.open(token.expose()).unwrap();
+        assert_eq!(opened.session.whose, Whose::Tenant("acme".into()));
+        assert_eq!(opened.session.access_key.as_deref(), Some("ACME"));
+        assert!(opened_with(&token, "ACME", "any")); // it cannot say which
+        assert!(seal.open(sealed(LABEL, before).expose()).is_none());
+        let now = before.replace("\"e\"", "\"b\":\"x\",\"e\"");
+        assert!(seal.open(sealed(LABEL, &now).expose()).is_some());
+        assert!(seal.open(sealed(LABEL_BEFORE, &now).expose()).is_none());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{Grant, Tenant};
 use crate::config::{Config, PrefixPattern, unfold_action};
 use crate::payload::Mode;
 use crate::s3::vend::{OneOrMore, VendRequest};
-use crate::s3::{Code, ObjectKey, Operation, Query, S3Error, S3Request};
+use crate::s3::{Code, ObjectKey, Operation, Query, S3Error, S3Request, native};
 use crate::timestamp::Timestamp;
 
 /// The SHA-256 of an authorization token: looked up, it tells nobody how much of a guess was right.
@@ -40,13 +40,17 @@ impl Tenants {
                 "no web page is given keys: its own server asks for them, and gives them to it",
             ));
         }
+        let is_native = native::is_native(head);
         match head.method {
-            Method::GET => self.token_holder(&head.headers).map(Identified),
+            Method::GET if !is_native => self.token_holder(&head.headers).map(Identified),
             // Whatever signs it: who has a link has not its maker's key.
-            Method::POST if head.uri.query().is_some() => Err(denied(
+            Method::GET | Method::POST if head.uri.query().is_some() => Err(denied(
                 "no presigned URL is given a key: sign the request in its headers",
             )),
-            Method::POST => {
+            Method::POST if is_native => Err(denied(
+                "COS's own signature does not cover a body: send a GET, which has none, or sign with AWS4-HMAC-SHA256",
+            )),
+            Method::GET | Method::POST => {
                 let asked = S3Request {
                     operation: Operation::ListBuckets, // what is signed is the head, as it came
                     bucket: None,
@@ -69,9 +73,23 @@ impl Tenants {
             }
             _ => Err(S3Error::new(
                 Code::MethodNotAllowed,
-                "Keys are asked for with GET and an authorization token, or with POST.",
+                "Ask for keys with GET and an authorization token, or with POST.",
             )),
         }
+    }
+
+    /// Refuses a body that the caller's signature does not cover: somebody else may have written it.
+    pub fn check_vend_body(caller: &Authenticated, body: &[u8]) -> Result<(), S3Error> {
+        let is_signed = matches!(
+            caller.identity(),
+            Identity::Header(_) | Identity::Qsign(_) | Identity::Session { .. }
+        );
+        if is_signed && matches!(caller.payload(), Mode::Unsigned) && !body.is_empty() {
+            return Err(denied(
+                "the signature does not cover the body: sign its SHA-256 in x-amz-content-sha256, or send none",
+            ));
+        }
+        Ok(())
     }
 
     fn token_holder(&self, headers: &HeaderMap) -> Result<Authenticated, S3Error> {

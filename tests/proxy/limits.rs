@@ -75,11 +75,40 @@ fn the_admin_pages_tell_of_life_readiness_and_counts() {
             .unwrap();
         let _ = runtime.block_on(cosgate::admin::run(listener, shared));
     });
-    let page = |path: &str| {
+    let page_as = |path: &str, hosts: &str| {
         let mut client = Client::connect(addr);
-        client.write(format!("GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n").as_bytes());
+        client.write(format!("GET {path} HTTP/1.1\r\n{hosts}\r\n").as_bytes());
         client.read_reply("GET")
     };
+    let page = |path: &str| page_as(path, "host: localhost:9001\r\n");
+    // A page of somebody's browser comes under a name of its own (DNS rebinding).
+    for hosts in [
+        "host: evil.example\r\n",
+        "host: evil.example:9001\r\n",
+        "host: 127.0.0.1.evil.example\r\n",
+        "host: localhost.evil.example\r\n",
+        "host: localhost\r\nhost: evil.example\r\n",
+        "host: \r\n",
+    ] {
+        for path in ["/metrics", "/readyz", "/livez", "/x"] {
+            let reply = page_as(path, hosts);
+            assert!(matches!(reply.status, 400 | 421), "{hosts}: {reply:?}");
+            assert!(!reply.text().contains("cosgate_"), "{hosts}");
+        }
+    }
+    for host in [
+        "127.0.0.1:1",
+        "[::1]",
+        "192.0.2.1",
+        "LOCALHOST",
+        "a.localhost:9001",
+    ] {
+        assert_eq!(
+            page_as("/livez", &format!("host: {host}\r\n")).status,
+            200,
+            "{host}"
+        );
+    }
     assert_eq!(page("/livez").status, 200);
     assert_eq!(page("/readyz").status, 200);
     assert_eq!(page("/metrics?x").assert_ok().status, 200);

@@ -38,7 +38,10 @@ use cosgate::sign::encoding::sha256_hex;
 use cosgate::sign::sigv4::{self, CredentialScope, SigningKey};
 use cosgate::sign::{Signable, encoding};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType,
+};
 use tokio::sync::oneshot;
 
 pub mod frames;
@@ -167,7 +170,7 @@ pub struct Gateway {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The access log, kept in memory.
+/// The access log, or the program log, kept in memory.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -183,6 +186,16 @@ impl std::io::Write for Log {
 }
 
 impl Log {
+    /// The program log of this process, from now on. A process has one.
+    pub fn of_program() -> Self {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false);
+        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        log
+    }
+
     /// The log gets its lines in batches: waits for the one that holds `text`.
     #[track_caller]
     pub fn assert_says(&self, text: &str) {
@@ -276,7 +289,8 @@ impl Gateway {
 
     /// A metric's value, summed over its labels that contain `label`.
     pub fn metric(&self, name: &str, label: &str) -> u64 {
-        let text = self.shared.metrics().render();
+        let keys = self.shared.tenants().key_states(server::wall_clock());
+        let text = self.shared.metrics().render(&keys);
         let lines = text
             .lines()
             .filter(|line| line.starts_with(name) && line.contains(label));
@@ -1301,6 +1315,35 @@ impl Authority {
         std::fs::write(&paths[0], certificate.pem()).unwrap();
         std::fs::write(&paths[1], key.serialize_pem()).unwrap();
         paths.into()
+    }
+
+    /// A revocation list of these certificates, good to the start of a year.
+    pub fn revoke(&self, certificates: &[&Path], next_update: i32) -> PathBuf {
+        use rustls::pki_types::CertificateDer;
+        use rustls::pki_types::pem::PemObject as _;
+        use x509_parser::prelude::{FromDer as _, X509Certificate};
+        let revoked = |file: &&Path| {
+            let der = CertificateDer::from_pem_file(file).unwrap();
+            let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+            RevokedCertParams {
+                serial_number: certificate.raw_serial().to_vec().into(),
+                revocation_time: rcgen::date_time_ymd(2001, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        };
+        let list = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2001, 1, 1),
+            next_update: rcgen::date_time_ymd(next_update, 1, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: certificates.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let path = self.folder.path().join("crl.pem");
+        let list = list.signed_by(&self.issuer).unwrap();
+        std::fs::write(&path, list.pem().unwrap()).unwrap();
+        path
     }
 
     /// cosgate and what is behind it, with a certificate for `localhost`; more keys of `[server.tls]`.

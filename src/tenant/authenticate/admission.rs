@@ -28,11 +28,31 @@ pub(super) struct Admissions {
     trusted_users: Vec<u32>,
 }
 
-/// The tenant that a connection's certificate names.
+/// A connection's certificate, and the tenant that it names.
 #[derive(Clone, Copy, Debug)]
 pub struct Certified {
-    certificate: usize,
+    /// `None`: it names no tenant, or more than one.
+    certificate: Option<usize>,
     not_after: Timestamp,
+}
+
+impl Certified {
+    /// Whether it names a tenant.
+    pub fn is_known(self) -> bool {
+        self.certificate.is_some()
+    }
+
+    /// The refusal of a caller who shows it and nothing else, where it does not count.
+    pub(super) fn unknown(self, now: Timestamp) -> S3Error {
+        let why = if self.is_known() && now > self.not_after {
+            "the client certificate has expired: connect with a new one, or sign the request with a \
+             local access key"
+        } else {
+            "the client certificate belongs to no tenant: connect with one that does, or sign the \
+             request with a local access key"
+        };
+        S3Error::new(Code::AccessDenied, format!("Access Denied: {why}"))
+    }
 }
 
 /// Where a request comes from.
@@ -72,24 +92,22 @@ impl Admissions {
         }
     }
 
-    /// The tenant of a certificate with these names; `None` too where they are two tenants'.
-    pub(super) fn certified(
-        &self,
-        names: &[CertificateName],
-        not_after: Timestamp,
-    ) -> Option<Certified> {
+    /// The tenant of a certificate with these names; none too where they are two tenants'.
+    pub(super) fn certified(&self, names: &[CertificateName], not_after: Timestamp) -> Certified {
         let tenant_of = |index: usize| self.certificates.get(index).map(|(_, tenant)| *tenant);
         let mut known = names
             .iter()
             .filter_map(|name| self.by_name.get(name))
             .copied();
-        let certificate = known.next()?;
-        known
-            .all(|other| tenant_of(other) == tenant_of(certificate))
-            .then_some(Certified {
-                certificate,
-                not_after,
-            })
+        let first = known.next();
+        let certificate = first.filter(|first| {
+            let tenant = tenant_of(*first);
+            known.all(|other| tenant_of(other) == tenant)
+        });
+        Certified {
+            certificate,
+            not_after,
+        }
     }
 
     /// The name and the tenant of the connection's certificate, while it is good.
@@ -99,7 +117,7 @@ impl Admissions {
         now: Timestamp,
     ) -> Option<(&Arc<str>, usize)> {
         let certified = connection.certificate?;
-        let (name, tenant) = self.certificates.get(certified.certificate)?;
+        let (name, tenant) = self.certificates.get(certified.certificate?)?;
         (now <= certified.not_after).then_some((name, *tenant))
     }
 
@@ -323,7 +341,8 @@ mod tests {
                 .iter()
                 .map(|name| CertificateName::Dns((*name).to_owned()))
                 .collect();
-            admissions.certified(&names, Timestamp::default()).is_some()
+            let certified = admissions.certified(&names, Timestamp::default());
+            certified.is_known()
         };
         assert!(known(&["a", "b", "other"]));
         assert!(!known(&["a", "c"]));

@@ -4,13 +4,12 @@
 //! A page can make a browser send requests to loopback, by its own name if it controls the DNS. So the
 //! connection, the name and the browser's own marks must all say that no page is behind the request.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use http::HeaderMap;
 use http::header::{HOST, HeaderName, ORIGIN, REFERER};
 
 use super::Connection;
 use crate::config::Config;
+use crate::s3::host::{HostName, is_localhost};
 use crate::s3::{Code, S3Error};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -68,19 +67,10 @@ impl AnonymousRule {
 
     /// Whether no stranger's DNS can have brought a browser here under the name `host`.
     fn trusts(&self, host: &str) -> bool {
-        let name = without_port(host).to_ascii_lowercase();
-        let v4 = name.parse::<Ipv4Addr>().ok();
-        let v6 = name
-            .strip_prefix('[')
-            .and_then(|name| name.strip_suffix(']'));
-        let v6 = v6.and_then(|name| name.parse::<Ipv6Addr>().ok());
-        let loopback = match (v4, v6) {
-            (Some(ip), _) => Some(ip.is_loopback()),
-            (None, ip) => ip.map(|ip| ip.is_loopback()),
+        let name = match HostName::parse(host) {
+            HostName::Address(address) => return address.is_loopback() || self.remote, // it is not looked up
+            HostName::Name(name) => name,
         };
-        if let Some(loopback) = loopback {
-            return loopback || self.remote; // an address is not looked up
-        }
         name == "localhost"
             || self.domains.iter().any(|domain| {
                 (self.remote || is_localhost(domain))
@@ -103,11 +93,6 @@ pub(super) fn refuse_page(headers: &HeaderMap) -> Result<(), S3Error> {
     Ok(())
 }
 
-/// RFC 6761 section 6.3: names under `localhost` are always loopback.
-fn is_localhost(domain: &str) -> bool {
-    domain == "localhost" || domain.ends_with(".localhost")
-}
-
 /// Whether a browser says that a page is behind the request: `Origin`, `Sec-Fetch-Site` of another
 /// site, or a `Referer` of another host.
 fn comes_from_a_page(headers: &HeaderMap, host: &str) -> bool {
@@ -128,17 +113,6 @@ fn only_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port))
-            if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') =>
-        {
-            name
-        }
-        _ => host,
-    }
 }
 
 fn denied(why: &str) -> S3Error {

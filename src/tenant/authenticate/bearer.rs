@@ -37,6 +37,11 @@ impl Proof {
         self.whose.clone()
     }
 
+    /// The index of the provider that made the token.
+    pub(super) fn identity(&self) -> usize {
+        self.identity
+    }
+
     pub(super) fn subject(&self) -> Arc<str> {
         Arc::clone(&self.subject)
     }
@@ -48,6 +53,11 @@ pub fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case("bearer ").then_some(token)
+}
+
+/// Whether a token that was refused with `error` may pass with newer keys of its provider.
+pub fn may_need_newer_keys(error: &S3Error) -> bool {
+    matches!(error.code(), Code::InvalidToken | Code::ServiceUnavailable)
 }
 
 impl Tenants {
@@ -84,17 +94,17 @@ impl Tenants {
         ))
     }
 
-    /// The index of the identity provider whose keys cannot have made `token`, so that
-    /// it is worth asking for newer ones.
-    pub fn lacks_key_of(&self, token: &str) -> Option<usize> {
+    /// The index of the identity provider whose keys cannot have made `token`, or do not count at `now`,
+    /// so that it is worth asking for newer ones.
+    pub fn lacks_key_of(&self, token: &str, now: Timestamp) -> Option<usize> {
         let token = Jwt::parse(token).ok()?;
         let (index, identity) = self.provider_of(&token)?;
-        identity.lacks_key_of(&token).then_some(index)
+        identity.lacks_key_of(&token, now).then_some(index)
     }
 
-    /// Counts the key sets that have been put in use: what one of them refused, the same refuses again.
-    pub fn key_revisions(&self) -> u64 {
-        self.identities.iter().map(IdentityProvider::revision).sum()
+    /// Counts what has changed in the keys of all providers: while it stays, what was refused is refused again.
+    pub fn key_changes(&self) -> u64 {
+        self.identities.iter().map(IdentityProvider::changes).sum()
     }
 
     /// What `token`, which came from `source`, proves at `now`.
@@ -113,7 +123,9 @@ impl Tenants {
         }
         let is_current = |proof: &Proof| {
             let identity = self.identities.get(proof.identity);
-            identity.is_some_and(|identity| identity.revision() == proof.revision)
+            identity.is_some_and(|identity| {
+                identity.revision() == proof.revision && identity.is_usable(now)
+            })
         };
         let check = || {
             let check = || self.check(token, now);
@@ -129,7 +141,7 @@ impl Tenants {
         let (index, identity) = self
             .provider_of(&token)
             .ok_or_else(|| invalid("no [identities.*] has its iss and aud"))?;
-        let revision = identity.verify(&token)?;
+        let revision = identity.verify(&token, now)?;
         let claims = token.unverified();
         let validity = claims.validity()?;
         validity.check(now)?;

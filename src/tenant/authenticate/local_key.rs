@@ -10,6 +10,7 @@ use crate::secret::Secret;
 use crate::sign::Signable;
 use crate::sign::form::FormClaim;
 use crate::sign::sigv4::{Claim, CredentialScope, SigningKey};
+use crate::tenant::session::Trust;
 use crate::timestamp::Timestamp;
 
 /// One of a tenant's access keys.
@@ -34,6 +35,14 @@ impl LocalKey {
             tenant,
             secret,
             at_hand: ArcSwapOption::empty(),
+        }
+    }
+
+    /// What a session rests on that was got with this key.
+    pub(super) fn trust(&self) -> Trust<'_> {
+        Trust::AccessKey {
+            id: &self.id,
+            secret: &self.secret,
         }
     }
 

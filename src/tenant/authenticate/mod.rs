@@ -12,7 +12,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Tenant;
-use super::identity::IdentityProvider;
+use super::identity::{IdentityProvider, KeyState};
 use super::jwk::KeySet;
 use super::session::Seal;
 use super::template::Template;
@@ -42,7 +42,7 @@ use admission::Admissions;
 pub use admission::{Caller, Certified};
 use anonymous::AnonymousRule;
 use bearer::Proof;
-pub use bearer::bearer_token;
+pub use bearer::{bearer_token, may_need_newer_keys};
 use local_key::LocalKey;
 use remembered::Remembered;
 pub(super) use session::OpenSession;
@@ -144,7 +144,7 @@ pub struct Connection {
     pub loopback: bool,
     /// The connection is TLS.
     pub tls: bool,
-    /// Whom its certificate names.
+    /// Its certificate, and whom that names.
     pub certificate: Option<Certified>,
     /// Who came by a Unix socket, if no proxy stands between.
     pub user: Option<UnixUser>,
@@ -259,7 +259,28 @@ impl Tenants {
         template.of_values(values).map(Arc::new)
     }
 
-    /// From now on the tokens of the identity provider at `index` are checked with `keys` alone.
+    /// The keys that are in use of the identity provider at `index` were read at `now`.
+    pub fn confirm_keys(&self, index: usize, now: Timestamp) {
+        if let Some(identity) = self.identities.get(index) {
+            identity.confirm_keys(now);
+        }
+    }
+
+    /// The keys of the identity provider at `index` could not be read.
+    pub fn miss_keys(&self, index: usize) {
+        if let Some(identity) = self.identities.get(index) {
+            identity.miss_keys();
+        }
+    }
+
+    /// How things stand with the keys of each identity provider at `now`.
+    pub fn key_states(&self, now: Timestamp) -> Vec<KeyState> {
+        let all = self.identities.iter();
+        all.map(|identity| identity.key_state(now)).collect()
+    }
+
+    /// From now on the tokens of the identity provider at `index` are checked with `keys` alone. They
+    /// count once [`Tenants::confirm_keys`] has said when they were read.
     pub fn replace_keys(&self, index: usize, keys: KeySet) {
         if let Some(identity) = self.identities.get(index) {
             identity.replace_keys(keys);
@@ -306,7 +327,7 @@ impl Tenants {
     }
 
     /// Whom a connection's certificate with these names is; it counts until `not_after`.
-    pub fn certified(&self, names: &[CertificateName], not_after: Timestamp) -> Option<Certified> {
+    pub fn certified(&self, names: &[CertificateName], not_after: Timestamp) -> Certified {
         self.admissions.certified(names, not_after)
     }
 
@@ -406,8 +427,12 @@ impl Tenants {
             anonymous::refuse_page(headers)?; // something on this machine may pass on what a page asks
             (tenant, Identity::Unix(uid))
         } else {
-            let tenant = self.anonymous.check(headers, connection)?;
-            (tenant, Identity::Anonymous)
+            let tenant = self.anonymous.check(headers, connection);
+            let tenant = tenant.map_err(|error| match connection.certificate {
+                Some(certificate) => certificate.unknown(now),
+                None => error,
+            });
+            (tenant?, Identity::Anonymous)
         };
         let tenant = self.all.get(tenant).ok_or_else(unknown_key)?;
         Ok((tenant, identity))

@@ -19,6 +19,7 @@ use crate::sign::Signable;
 use crate::sign::encoding::sha256_hex;
 use crate::sign::sigv4::{Claim, SigningKey};
 use crate::tenant::Tenant;
+use crate::tenant::identity::IdentityProvider;
 use crate::tenant::session::{Session, SessionKey, Whose};
 use crate::timestamp::Timestamp;
 
@@ -72,6 +73,15 @@ pub(super) fn not_ours() -> S3Error {
     )
 }
 
+/// The refusal of a session whose tenant, key or identity provider is gone, or is another one now. SDKs
+/// fetch new keys on it, and learn there what is wrong.
+fn ended() -> S3Error {
+    S3Error::new(
+        Code::ExpiredToken,
+        "The session has ended: what its keys were got with counts no more. Fetch new session keys.",
+    )
+}
+
 impl Tenants {
     /// What `token` says, if it is one of ours and still good at `now`.
     pub(in crate::tenant) fn session(
@@ -101,38 +111,56 @@ impl Tenants {
     }
 
     fn open(&self, token: &str) -> Result<OpenSession, S3Error> {
-        let (session, secret) = self.seal.open(token).ok_or_else(not_ours)?;
-        let tenant = match &session.whose {
+        let opened = self.seal.open(token).ok_or_else(not_ours)?;
+        let session = &opened.session;
+        let tenant = self.tenant_of_session(session).ok_or_else(ended)?;
+        let rests = if let Some(id) = session.access_key.as_deref() {
+            let key = self.keys.get(id);
+            key.is_some_and(|key| key.tenant == tenant.index && opened.rests_on(&key.trust()))
+        } else {
+            let identity = self.identity_of(&session.whose);
+            identity.is_some_and(|identity| opened.rests_on(&identity.trust()))
+        };
+        if !rests {
+            return Err(ended());
+        }
+        Ok(OpenSession {
+            key: LocalKey::new(&session.key_id, tenant.index, opened.secret),
+            tenant,
+            session: opened.session,
+        })
+    }
+
+    /// The tenant that the session is of, as the configuration has it now.
+    fn tenant_of_session(&self, session: &Session) -> Option<Arc<Tenant>> {
+        match &session.whose {
             Whose::Tenant(name) => self.all.iter().find(|tenant| tenant.name == *name).cloned(),
             Whose::Template(name, claims) => {
                 let mut templates = self.templates.iter();
-                let template = templates.find(|(_, template)| template.name() == name);
+                let (_, template) = templates.find(|(_, template)| template.name() == name)?;
                 let claim = |name: &str| {
                     let mut claims = claims.iter();
-                    claims
-                        .find(|(known, _)| known == name)
-                        .map(|(_, value)| value.as_str())
+                    let (_, value) = claims.find(|(known, _)| known == name)?;
+                    Some(value.as_str())
                 };
-                template
-                    .and_then(|(_, template)| template.tenant(claim).ok())
-                    .map(Arc::new)
+                template.tenant(claim).ok().map(Arc::new)
+            }
+        }
+    }
+
+    /// The provider whose tokens may be for `whose` requests now.
+    fn identity_of(&self, whose: &Whose) -> Option<&IdentityProvider> {
+        let index = match whose {
+            Whose::Tenant(name) => {
+                let mut trusting = self.trusting.iter();
+                trusting.position(|names| names.contains_key(name))?
+            }
+            Whose::Template(name, _) => {
+                let mut templates = self.templates.iter();
+                templates.find(|(_, template)| template.name() == name)?.0
             }
         };
-        // The configuration has changed since: nobody is there any more whose key it could be.
-        let tenant = tenant.ok_or_else(not_ours)?;
-        if let Some(id) = session.access_key.as_deref()
-            && !self.keys.contains_key(id)
-        {
-            return Err(S3Error::new(
-                Code::ExpiredToken,
-                "The access key that the session keys were got with is gone: use another one.",
-            ));
-        }
-        Ok(OpenSession {
-            key: LocalKey::new(&session.key_id, tenant.index, secret),
-            tenant,
-            session,
-        })
+        self.identities.get(index)
     }
 
     /// Checks a call of STS, whose body is `form`, and makes the keys that it asks for. They are to be
@@ -157,11 +185,13 @@ impl Tenants {
             let text = format!("The call is refused: DurationSeconds must be at most {most} here.");
             return Err(S3Error::new(Code::InvalidArgument, text));
         }
-        let (tenant, whose, subject, access_key) = match &asked.action {
+        let (tenant, trust, whose, subject, access_key) = match &asked.action {
             StsAction::AssumeRoleWithWebIdentity { token, .. } => {
                 let proof = self.prove(token, connection.source(), now)?;
+                let identity = self.identities.get(proof.identity());
                 (
                     Arc::clone(proof.tenant()),
+                    identity.ok_or_else(unknown_key)?.trust(),
                     proof.whose(),
                     Some(proof.subject()),
                     None,
@@ -169,15 +199,15 @@ impl Tenants {
             }
             StsAction::AssumeRole(_) | StsAction::GetSessionToken => {
                 let check = || self.signed_call(head, form, now);
-                let (tenant, access_key) = self.strangers.hold(connection.source(), now, check)?;
+                let (tenant, key) = self.strangers.hold(connection.source(), now, check)?;
                 let whose = Whose::Tenant(tenant.name.clone());
-                (tenant, whose, None, Some(access_key))
+                let id = Some(Arc::clone(&key.id));
+                (Arc::clone(tenant), key.trust(), whose, None, id)
             }
         };
         let expires = now.plus(seconds(asked.duration));
-        let key = self
-            .seal
-            .make(whose, subject.clone(), access_key.clone(), now, expires);
+        let (told, by) = (subject.clone(), access_key.clone());
+        let key = self.seal.make(&trust, whose, told, by, now, expires);
         let key =
             key.ok_or_else(|| S3Error::new(Code::InternalError, "No session key could be made."))?;
         let identity = Identity::Session {
@@ -195,7 +225,7 @@ impl Tenants {
         head: &Parts,
         form: &[u8],
         now: Timestamp,
-    ) -> Result<(Arc<Tenant>, Arc<str>), S3Error> {
+    ) -> Result<(&Arc<Tenant>, &LocalKey), S3Error> {
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
         if session_token(SECURITY_TOKEN, &head.headers, query.pairs())?.is_some() {
             return Err(S3Error::new(
@@ -227,7 +257,7 @@ impl Tenants {
         if !verified {
             return Err(wrong_signature());
         }
-        Ok((Arc::clone(tenant), Arc::clone(&key.id)))
+        Ok((tenant, key))
     }
 }
 

@@ -66,7 +66,12 @@ impl Strangers {
             let text = "Too many tokens and signatures have failed lately; try again later.";
             return Err(S3Error::new(Code::SlowDown, text).retry_after(seconds));
         }
-        check().inspect_err(|_| self.fail(source, now))
+        check().inspect_err(|error| {
+            // A proof that could not be checked cost nothing, and is not its bringer's fault.
+            if error.code() != Code::ServiceUnavailable {
+                self.fail(source, now);
+            }
+        })
     }
 
     /// How many seconds it is until a proof that comes from `source` is checked, if none is now.
