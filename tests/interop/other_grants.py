@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import listings
 import with_boto3
-from harness import ALICE, BUCKET, REGION, Group, Tenant, expect
+from harness import ALICE, BUCKET, REGION, CheckFailed, Group, Tenant, expect
 from temporary_keys import ACCOUNT
 from temporary_keys import BUCKET as REAL_BUCKET
 
@@ -79,9 +79,12 @@ actions = ["read", "write", "list"]
     with log.open("wb") as said:
         server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
     atexit.register(server.kill)
+    host, port = address.split(":")
     for _ in range(READY_SECONDS * 10):
-        if "ready" in log.read_text() or server.poll() is not None:
-            break
-        time.sleep(0.1)
-    expect(server.poll() is None, f"serve ended: {log.read_text()}")
-    return f"http://{address}"
+        expect(server.poll() is None, f"serve ended: {log.read_text()}")
+        try:
+            socket.create_connection((host, int(port))).close()
+            return f"http://{address}"
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+    raise CheckFailed(f"serve is not there after {READY_SECONDS} s: {log.read_text()}")
