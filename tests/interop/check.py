@@ -13,9 +13,11 @@ import sys
 import tempfile
 import threading
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import fence
+import other_grants
 import temporary_keys
 import with_awscli
 import with_boto3
@@ -140,8 +142,10 @@ def main():
     with_boto3.resolve_localhost()
     with tempfile.TemporaryDirectory(prefix="cosgate-interop-") as folder:
         place = Place(args.endpoint.rstrip("/"), Path(folder), args.authority, args.node, args.rust, **direct(args))
+        place = replace(place, signature=args.signature)
         os.environ.update(place.trust)  # for the clients that are Python's own
         groups = [*GROUPS, *(with_sdk.RUST_GROUPS if args.rust else [])]
+        groups += other_grants.GROUPS if args.cosgate else []
         # What these do at COS is the same whatever the proxy's own signature.
         if args.cosgate and args.signature == "s3":
             groups += with_temporary_keys.GROUPS

@@ -2,6 +2,7 @@
 
 import json
 
+import listings
 import sizes
 from checksums import ALGORITHMS
 from harness import (
@@ -65,10 +66,27 @@ class Client:
     def body(self, name):
         return self("s3", "cp", self.url(name), "-")
 
+    def listings(self, prefix):
+        # A line is the time, the size in ten places and the key; exit 1 says that there is none.
+        lines = self("s3", "ls", "--recursive", f"s3://{BUCKET}/{prefix}", codes=(0, 1)).decode().split("\n")
+        yield "ls --recursive", [line[31:] for line in lines if line]
+        for call, page in (("list-objects-v2", "7"), ("list-objects", "1000")):
+            listed = self.api(call, "--prefix", prefix, "--page-size", page)
+            yield f"{call} --page-size {page}", [item["Key"] for item in listed.get("Contents", [])]
+
+    def sync_down(self, prefix, folder):
+        self("s3", "sync", "--delete", f"s3://{BUCKET}/{prefix}", folder)
+
+    def sync_up(self, folder, prefix):
+        self("s3", "sync", "--delete", folder, f"s3://{BUCKET}/{prefix}")
+
+    def remove_all(self, prefix):
+        self("s3", "rm", "--recursive", f"s3://{BUCKET}/{prefix}")
+
 
 AWS = Group("awscli", Client)
 UPLOADS = Group("awscli/uploads", Client, uploads=True)
-GROUPS = [AWS, UPLOADS, sizes.of("awscli", Client)]
+GROUPS = [AWS, UPLOADS, listings.of_trees("awscli", Client), sizes.of("awscli", Client)]
 
 
 @AWS.check

@@ -9,6 +9,8 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+import listings
+import names
 import sizes
 from checksums import ALGORITHMS, GIVEN, NEWER, checksum_of
 from form import post
@@ -75,14 +77,14 @@ def refused(call, *codes):
 
 
 class Client:
-    def __init__(self, place, style, **settings):
+    def __init__(self, place, style, tenant=ALICE, **settings):
         endpoint = place.endpoint
         if style == "virtual":
             endpoint = f"{place.scheme}://{VIRTUAL_DOMAIN}:{place.port}"
-        self.s3 = connect(endpoint, ALICE, style, **settings)
+        self.s3 = connect(endpoint, tenant, style, **settings)
         self.folder = place.new_folder(f"boto3-{style}")
         # One folder a client: two with other settings must not pass on each other's objects.
-        self.prefix = f"{ALICE.prefix}{self.folder.name}/"
+        self.prefix = f"{tenant.prefix}{self.folder.name}/"
 
     def key(self, name):
         return self.prefix + name
@@ -110,6 +112,34 @@ class Client:
         )
         return [[item["Key"] for item in page.get("Contents", [])] for page in pages]
 
+    def listings(self, prefix):
+        where = {"Bucket": BUCKET, "Prefix": prefix}
+        for call, found, small in (
+            ("list_objects", "Contents", 50),
+            ("list_objects_v2", "Contents", 7),
+            ("list_object_versions", "Versions", 50),
+        ):
+            for size in (small, 1000):
+                pages = self.s3.get_paginator(call).paginate(**where, PaginationConfig={"PageSize": size})
+                yield f"{call} by {size}", [item["Key"] for page in pages for item in page.get(found, [])]
+        yield "list_objects_v2 by folders", [*self.walk(prefix)]
+
+    def walk(self, folder):
+        """All keys, as a file browser finds them: folder after folder, in small pages."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(
+            Bucket=BUCKET, Prefix=folder, Delimiter="/", PaginationConfig={"PageSize": 50}
+        )
+        for page in pages:
+            yield from (item["Key"] for item in page.get("Contents", []))
+            for inner in page.get("CommonPrefixes", []):
+                yield from self.walk(inner["Prefix"])
+
+    def remove_all(self, prefix):
+        for page in self.s3.get_paginator("list_objects").paginate(Bucket=BUCKET, Prefix=prefix):
+            doomed = [{"Key": item["Key"]} for item in page["Contents"]]
+            deleted = self.s3.delete_objects(Bucket=BUCKET, Delete={"Objects": doomed})
+            expect_equal(deleted.get("Errors", []), [], "errors")
+
     def start_parts(self, name, **more):
         started = self.s3.create_multipart_upload(Bucket=BUCKET, Key=self.key(name), **more)
         return {"Bucket": BUCKET, "Key": self.key(name), "UploadId": started["UploadId"]}
@@ -136,6 +166,7 @@ GROUPS = [
     VIRTUAL,
     UPLOADS,
     UPLOADS_VIRTUAL,
+    listings.of("boto3", lambda place: Client(place, "path")),
     sizes.of("boto3", lambda place: Client(place, "path")),
     *(
         sizes.of(f"boto3/{name}", lambda place, settings=settings: Client(place, "path", **settings))
@@ -358,6 +389,21 @@ def multipart_listed(c):
     uploads = [(item["Key"], item["UploadId"]) for item in listed.get("Uploads", [])]
     expect_equal(uploads, [(upload["Key"], upload["UploadId"])], "uploads")
     c.s3.abort_multipart_upload(**upload)
+
+
+@PATH.check
+def uploads_with_natural_names_listed_by_pages(c):
+    some = [f"uploads/{name}" for name in [*names.FILES[::50], *names.KEYS[::5]]]
+    wanted = {upload["Key"]: upload["UploadId"] for upload in map(c.start_parts, some)}
+    for size in (3, 1000):
+        pages = c.s3.get_paginator("list_multipart_uploads").paginate(
+            Bucket=BUCKET, Prefix=c.key("uploads/"), PaginationConfig={"PageSize": size}
+        )
+        listed = [(item["Key"], item["UploadId"]) for page in pages for item in page.get("Uploads", [])]
+        expect_equal(len(listed), len(wanted), f"number of uploads by {size}")
+        expect_equal(dict(listed), wanted, f"uploads by {size}")
+    for key, upload in wanted.items():
+        c.s3.abort_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload)
 
 
 @PATH.check

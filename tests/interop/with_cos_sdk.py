@@ -1,8 +1,10 @@
 """The SDK and the tool of COS's own API, which sign with q-sign: `qcloud_cos` and coscmd."""
 
 import logging
+import re
 from urllib.parse import unquote
 
+import listings
 from harness import (
     ODD_KEYS,
     REGION,
@@ -75,6 +77,28 @@ class Sdk:
             expect(error.get_request_id() != "Unknown", f"no request id: {error}")
         else:
             expect(False, f"{operation} succeeded, should be refused")
+
+    def listings(self, prefix):
+        for size, named in ((7, {"EncodingType": "url"}), (1000, {"EncodingType": "url"}), (1000, {})):
+            keys, marker, said = [], "", unquote if named else str
+            while marker is not None:
+                page = self.list_objects(Prefix=prefix, MaxKeys=size, Marker=marker, **named)
+                keys += [said(entry["Key"]) for entry in page.get("Contents", [])]
+                marker = said(page["NextMarker"]) if page["IsTruncated"] == "true" else None
+            yield f"list_objects by {size} {named}", keys
+        keys, marker = [], {}
+        while marker is not None:
+            page = self.list_objects_versions(Prefix=prefix, MaxKeys=100, **marker)
+            keys += [entry["Key"] for entry in page.get("Version", [])]
+            more = page["IsTruncated"] == "true"
+            marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]} if more else None
+        yield "list_objects_versions by 100", keys
+
+    def remove_all(self, prefix):
+        [(_, keys), *_] = self.listings(prefix)
+        doomed = [{"Key": key} for key in keys]
+        said = self.delete_objects(Delete={"Object": doomed, "Quiet": "true"})
+        expect("Error" not in said, f"errors: {said}")
 
 
 SDK = Group("cos-sdk", Sdk)
@@ -224,6 +248,10 @@ def fenced(c):
     c.refused(403, "AccessDenied", "put_object", Key=c.key("acl"), Body=b"x", ACL="public-read")
 
 
+# A row of the table that coscmd prints.
+ROW = re.compile(r" {3}(?P<key>.*?) *\d+ {6}(STANDARD {6})?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d( {6}null)? {3}")
+
+
 class Coscmd:
     """coscmd takes no address beside the host, so cosgate is its HTTP proxy: no name is looked up."""
 
@@ -243,6 +271,20 @@ class Coscmd:
         said = run(argv, self.environment, **more)
         return said if isinstance(said, str) else said.decode()
 
+    def key(self, name):
+        return self.prefix + name
+
+    # What can be told of a key in a table: not the spaces at its end.
+    shown = staticmethod(str.rstrip)
+
+    def listings(self, prefix):
+        for way in (["-r"], ["-r", "-v"]):
+            rows = [ROW.fullmatch(line) for line in self("list", "-a", *way, prefix).split("\n")]
+            yield f"list {way}", [row["key"] for row in rows if row]
+
+    def remove_all(self, prefix):
+        self("delete", "-r", "-f", prefix)
+
     def file(self, name, data):
         path = self.folder / name
         path.write_bytes(data)
@@ -250,7 +292,12 @@ class Coscmd:
 
 
 COSCMD = Group("coscmd", Coscmd)
-GROUPS = [SDK, COSCMD]
+GROUPS = [
+    SDK,
+    COSCMD,
+    listings.of("cos-sdk", Sdk, CAROL, BUCKET),
+    listings.of("coscmd", Coscmd, CAROL, BUCKET),
+]
 
 
 @COSCMD.check

@@ -7,6 +7,7 @@ from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
 
+import listings
 import sizes
 from harness import ALICE, BUCKET, ODD_KEYS, PART, REGION, Group, expect, expect_equal, expect_same, fetch, sample
 
@@ -39,9 +40,19 @@ class Client:
     def listed(self, prefix):
         return [item.object_name for item in self.s3.list_objects(BUCKET, self.key(prefix), recursive=True)]
 
+    def listings(self, prefix):
+        for way in ({}, {"use_api_v1": True}, {"include_version": True}):
+            found = self.s3.list_objects(BUCKET, prefix, recursive=True, **way)
+            yield f"list_objects {way}", [item.object_name for item in found]
+
+    def remove_all(self, prefix):
+        found = self.s3.list_objects(BUCKET, prefix, recursive=True)
+        errors = self.s3.remove_objects(BUCKET, (DeleteObject(item.object_name) for item in found))
+        expect_equal([*errors], [], "errors")
+
 
 MINIO = Group("minio", Client, uploads=True)
-GROUPS = [MINIO, sizes.of("minio", Client)]
+GROUPS = [MINIO, listings.of("minio", Client), sizes.of("minio", Client)]
 
 
 def refused(call, code):

@@ -5,6 +5,7 @@ from datetime import timedelta
 import obstore
 from obstore.store import S3Store
 
+import listings
 import sizes
 from harness import ALICE, BUCKET, ODD_KEYS, PART, REGION, Group, expect, expect_equal, expect_same, fetch, sample
 
@@ -35,6 +36,20 @@ class Client:
     def body(self, name):
         return bytes(obstore.get(self.s3, self.key(name)).bytes())
 
+    def listings(self, prefix):
+        yield "list", [item["path"] for page in obstore.list(self.s3, prefix) for item in page]
+        yield "list_with_delimiter", [*self.walk(prefix)]
+
+    def walk(self, folder):
+        found = obstore.list_with_delimiter(self.s3, folder)
+        yield from (item["path"] for item in found["objects"])
+        for inner in found["common_prefixes"]:
+            yield from self.walk(inner)
+
+    def remove_all(self, prefix):
+        for page in obstore.list(self.s3, prefix):
+            obstore.delete(self.s3, [item["path"] for item in page])
+
 
 def two(place):
     return Client(place, http1_only=False)
@@ -44,6 +59,8 @@ OBSTORE = Group("obstore", Client, uploads=True)
 GROUPS = [
     OBSTORE,
     OBSTORE.also("obstore/h2", two),
+    listings.of("obstore", Client),
+    listings.of("obstore/h2", two),
     sizes.of("obstore", Client),
     sizes.of("obstore/h2", two),
     sizes.of("obstore/sha256", lambda place: Client(place, {"checksum_algorithm": "SHA256"})),

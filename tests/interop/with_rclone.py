@@ -2,6 +2,7 @@
 
 import json
 
+import listings
 import sizes
 from harness import (
     ALICE,
@@ -65,6 +66,29 @@ class Client:
     def body(self, name):
         return self("cat", self.at(name))
 
+    def key(self, name):
+        return self.prefix + name
+
+    def listings(self, prefix):
+        for way in (["--fast-list", "--s3-list-chunk", "7"], ["--fast-list"], []):
+            lines = self("lsf", "--recursive", "--files-only", *way, f"cos:{BUCKET}/{prefix}").decode().split("\n")
+            yield " ".join(["lsf", *way]), [prefix + line for line in lines if line]
+
+    # By default rclone takes a composed and a decomposed name for one.
+    SYNC = ["sync", "--checksum", "--no-unicode-normalization", "--transfers", "16"]
+    CHECK = ["check", "--no-unicode-normalization"]
+
+    def sync_down(self, prefix, folder):
+        self(*self.SYNC, f"cos:{BUCKET}/{prefix}", folder)
+        self(*self.CHECK, f"cos:{BUCKET}/{prefix}", folder)
+
+    def sync_up(self, folder, prefix):
+        self(*self.SYNC, folder, f"cos:{BUCKET}/{prefix}")
+        self(*self.CHECK, folder, f"cos:{BUCKET}/{prefix}")
+
+    def remove_all(self, prefix):
+        self("purge", f"cos:{BUCKET}/{prefix}")
+
     def listed(self, name, *arguments):
         return sorted(self("lsf", self.at(name), *arguments).decode().splitlines())
 
@@ -75,7 +99,7 @@ PATH = OTHER.also(
 )
 V2_SETTINGS = {"provider": "Other", "list_version": "2", "list_url_encode": "true"}
 V2 = OTHER.also("rclone/v2", lambda place: Client(place, "v2", V2_SETTINGS))
-GROUPS = [OTHER, PATH, V2, sizes.of("rclone", OTHER.client)]
+GROUPS = [OTHER, PATH, V2, listings.of_trees("rclone", OTHER.client), listings.of("rclone/v2", V2.client), sizes.of("rclone", OTHER.client)]
 
 
 @OTHER.check

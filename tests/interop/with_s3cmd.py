@@ -2,6 +2,7 @@
 
 import socket
 
+import listings
 import sizes
 from harness import (
     ALICE,
@@ -67,13 +68,29 @@ class Client:
         self("get", "--force", self.url(name), back)
         return back.read_bytes()
 
+    def key(self, name):
+        return self.prefix + name
+
+    def listings(self, prefix):
+        lines = self("ls", "--recursive", f"s3://{BUCKET}/{prefix}").decode().split("\n")
+        yield "ls --recursive", [line.split(f"s3://{BUCKET}/", 1)[1] for line in lines if line]
+
+    def sync_down(self, prefix, folder):
+        self("sync", "--delete-removed", f"s3://{BUCKET}/{prefix}", f"{folder}/")
+
+    def sync_up(self, folder, prefix):
+        self("sync", "--delete-removed", f"{folder}/", f"s3://{BUCKET}/{prefix}")
+
+    def remove_all(self, prefix):
+        self("del", "--recursive", "--force", f"s3://{BUCKET}/{prefix}")
+
     def listed(self, name, *options):
         lines = self("ls", *options, self.url(name)).decode().splitlines()
         return [line.split(self.url(name), 1)[1] for line in lines]
 
 
 S3CMD = Group("s3cmd", lambda place: Client(place, "path"))
-GROUPS = [S3CMD, sizes.of("s3cmd", S3CMD.client)]
+GROUPS = [S3CMD, listings.of_trees("s3cmd", S3CMD.client), sizes.of("s3cmd", S3CMD.client)]
 
 
 def resolves_localhost():

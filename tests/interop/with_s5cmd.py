@@ -2,6 +2,7 @@
 
 import json
 
+import listings
 import sizes
 from harness import (
     ALICE,
@@ -49,6 +50,23 @@ class Client:
     def body(self, name):
         return self("cat", "--raw", self.url(name))
 
+    def key(self, name):
+        return self.prefix + name
+
+    def listings(self, prefix):
+        # Exit 1 says that there is none, in JSON and on the other stream.
+        said = self("--json", "ls", f"s3://{BUCKET}/{prefix}*", codes=(0, 1)).decode()
+        yield "ls", [json.loads(line)["key"].removeprefix(f"s3://{BUCKET}/") for line in said.splitlines()]
+
+    def sync_down(self, prefix, folder):
+        self("sync", "--delete", "--size-only", f"s3://{BUCKET}/{prefix}*", f"{folder}/")
+
+    def sync_up(self, folder, prefix):
+        self("sync", "--delete", f"{folder}/", f"s3://{BUCKET}/{prefix}")
+
+    def remove_all(self, prefix):
+        self("rm", f"s3://{BUCKET}/{prefix}*")
+
     def listed(self, pattern):
         said = self("--json", "ls", self.url(pattern)).decode()
         return sorted(json.loads(line)["key"].split(self.prefix, 1)[1] for line in said.splitlines())
@@ -56,7 +74,7 @@ class Client:
 
 S5CMD = Group("s5cmd", lambda place: Client(place, "v2"))
 V1 = S5CMD.also("s5cmd/v1", lambda place: Client(place, "v1", "--use-list-objects-v1"))
-GROUPS = [S5CMD, V1, sizes.of("s5cmd", S5CMD.client)]
+GROUPS = [S5CMD, V1, listings.of_trees("s5cmd", S5CMD.client), listings.of("s5cmd/v1", V1.client), sizes.of("s5cmd", S5CMD.client)]
 
 
 @S5CMD.check

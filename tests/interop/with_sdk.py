@@ -4,6 +4,7 @@ import json
 import subprocess
 import threading
 
+import listings
 import sizes
 from checksums import ALGORITHMS, checksum_of
 from form import post
@@ -69,6 +70,15 @@ class Client:
         self("get", Key=self.key(name), file=str(back), **more)
         return back.read_bytes()
 
+    def listings(self, prefix):
+        for size in (7, 1000):
+            yield f"list by {size}", sum(self("list", Prefix=prefix, pageSize=size), [])
+
+    def remove_all(self, prefix):
+        for page in self("list", Prefix=prefix):
+            doomed = {"Objects": [{"Key": key} for key in page]}
+            expect_equal(len(self("remove", Delete=doomed)["Deleted"]), len(page), "number deleted")
+
 
 def js(place):
     return Client(place, "js", ["node", place.node_folder / "client.mjs"], ["buffer", "bytes", "stream"])
@@ -80,8 +90,8 @@ def rust(place):
 
 SDK = Group("js/sdk", js, uploads=True)
 JS = Group("js", js, uploads=True)
-GROUPS = [SDK, JS, sizes.of("js", js)]
-RUST_GROUPS = [SDK.also("rust/sdk", rust), sizes.of("rust", rust)]
+GROUPS = [SDK, JS, listings.of("js", js), sizes.of("js", js)]
+RUST_GROUPS = [SDK.also("rust/sdk", rust), listings.of("rust", rust), sizes.of("rust", rust)]
 
 
 def refused(call, code):
