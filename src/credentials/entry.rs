@@ -420,6 +420,14 @@ impl Entry {
             if !self.ask(self.wanted()) {
                 return Err(ending());
             }
+            // The next new key comes later, and may be refused as these were: nobody waits for it.
+            if let Some(failure) = &failure
+                && failure.retry_at > now
+                && failure.error.code == KEY_REFUSED
+                && self.pace().unworkable > 1
+            {
+                return Err(failure.answer(now));
+            }
             let open_until = *open.borrow_and_update();
             if let Some(until) = open_until.filter(|until| now < *until) {
                 let last = failure.map(|failure| format!(": {}", failure.error));

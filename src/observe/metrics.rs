@@ -668,6 +668,6 @@ mod tests {
                 assert!(value.parse::<u64>().is_ok(), "{line}");
             }
         }
-        assert_eq!(seen.len(), FAMILIES.len() + 10);
+        assert_eq!(seen.len(), FAMILIES.len() + 11);
     }
 }
