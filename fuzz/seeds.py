@@ -100,12 +100,30 @@ def post_form():
         yield f"\7{fields}--b0undary\r\n{file}\r\n--b0undary--\r\n".encode()
 
 
+def proxy_header():
+    start = b"\r\n\r\n\0\r\nQUIT\n"
+    v4 = bytes([192, 0, 2, 7, 198, 51, 100, 1, 0x1F, 0x90, 1, 0xBB])
+    yield b"PROXY TCP4 192.0.2.7 198.51.100.1 8080 443\r\n"
+    yield b"PROXY TCP6 2001:db8::7 ::1 8080 443\r\n"
+    yield b"PROXY UNKNOWN a b c d\r\n"
+    for command, family, block in (
+        (0x21, 0x11, v4),
+        (0x21, 0x11, v4 + b"\4\0\1x" + b"\3\0\4\0\0\0\0"),
+        (0x21, 0x21, bytes(36)),
+        (0x21, 0x31, bytes(216)),
+        (0x21, 0, b"x"),
+        (0x20, 0, b""),
+    ):
+        yield start + bytes([command, family]) + len(block).to_bytes(2, "big") + block
+
+
 def config():
     return (file.read_bytes() for file in sorted((ROOT / "config").glob("*.toml")))
 
 
 def main(corpus):
-    for inputs in (aws_chunked, authorization, config, copy_source, delete_xml, header_block, post_form, query, target):
+    every = (aws_chunked, authorization, config, copy_source, delete_xml, header_block, post_form, proxy_header, query, target)
+    for inputs in every:
         folder = pathlib.Path(corpus) / inputs.__name__
         folder.mkdir(parents=True, exist_ok=True)
         for number, data in enumerate(inputs()):

@@ -11,6 +11,8 @@ use crate::tenant::{Peer, Source};
 pub(crate) struct ConnectionLimit {
     /// 0: as many as there may be.
     most: usize,
+    /// `loopback_is_proxy`
+    counts_loopback: bool,
     open: Mutex<HashMap<Source, usize>>,
 }
 
@@ -20,20 +22,29 @@ pub(crate) struct CountedConnection(Option<(Arc<ConnectionLimit>, Source)>);
 
 impl ConnectionLimit {
     /// `most` of each address, 0 for any number; none are open.
-    pub(crate) fn new(most: usize) -> Arc<Self> {
+    pub(crate) fn new(most: usize, counts_loopback: bool) -> Arc<Self> {
         Arc::new(Self {
             most,
+            counts_loopback,
             open: Mutex::default(),
         })
     }
 
     /// Counts a connection with `peer`, or refuses it. A peer that speaks for others is not counted: a
     /// proxy that is trusted (`is_proxy`), and what comes over loopback, where a proxy that nobody has
-    /// declared, or a load test, has one address.
+    /// declared, or a load test, has one address, unless loopback is declared to be a proxy.
     pub(crate) fn admit(self: &Arc<Self>, peer: Peer, is_proxy: bool) -> Option<CountedConnection> {
         let is_loopback =
             matches!(peer, Peer::Tcp(address) if address.ip().to_canonical().is_loopback());
-        if self.most == 0 || is_loopback || is_proxy {
+        if is_proxy || (is_loopback && !self.counts_loopback) {
+            return Some(CountedConnection(None));
+        }
+        self.count(peer)
+    }
+
+    /// The same of whoever comes: a client that a proxy has named is none, wherever it is.
+    pub(crate) fn count(self: &Arc<Self>, peer: Peer) -> Option<CountedConnection> {
+        if self.most == 0 {
             return Some(CountedConnection(None));
         }
         let source = peer.source();
@@ -83,7 +94,7 @@ mod tests {
 
     #[test]
     fn an_address_has_so_many_at_once_and_the_table_forgets_them() {
-        let limit = ConnectionLimit::new(2);
+        let limit = ConnectionLimit::new(2, false);
         let mut held: Vec<_> = ["2001:db8::1", "2001:db8::2"] // one /64
             .into_iter()
             .map(|address| admit(&limit, address, false).unwrap())
@@ -101,7 +112,7 @@ mod tests {
 
     #[test]
     fn who_speaks_for_others_is_not_counted() {
-        let limit = ConnectionLimit::new(1);
+        let limit = ConnectionLimit::new(1, false);
         let several = |address, is_proxy| {
             let held: Vec<_> = (0..3)
                 .map_while(|_| admit(&limit, address, is_proxy))
@@ -113,7 +124,23 @@ mod tests {
         assert_eq!(several("127.0.0.1", false), 3);
         assert_eq!(several("::1", false), 3);
         assert_eq!(several("::ffff:127.0.0.1", false), 3);
-        let off = ConnectionLimit::new(0);
+        let off = ConnectionLimit::new(0, false);
         assert!((0..3).all(|_| admit(&off, "192.0.2.1", false).is_some_and(|one| one.0.is_none())));
+    }
+
+    #[test]
+    fn counts_loopback_that_is_declared_a_proxy_and_clients_that_a_proxy_names() {
+        let limit = ConnectionLimit::new(1, true);
+        let held = admit(&limit, "127.0.0.1", false).unwrap();
+        assert!(admit(&limit, "127.0.0.1", false).is_none());
+        assert!(admit(&limit, "127.0.0.1", true).is_some());
+        drop(held);
+        assert!(admit(&limit, "127.0.0.1", false).is_some());
+        let limit = ConnectionLimit::new(1, false);
+        let named = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
+        for peer in [named, Peer::Unnamed] {
+            let _held = limit.count(peer).unwrap();
+            assert!(limit.count(peer).is_none(), "{peer}");
+        }
     }
 }

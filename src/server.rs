@@ -33,7 +33,9 @@ use crate::handshake;
 use crate::http2;
 use crate::listen::{Accepting, Arrival, ClientSocket, Listening};
 use crate::observe::{CoreMetrics, Event};
+use crate::proxied::{self, HeaderFailure};
 use crate::proxy::{Client, Proxy, Shared};
+use crate::proxy_header::ProxyHeader;
 use crate::s3::S3Error;
 use crate::tenant::Peer;
 use crate::timestamp::Timestamp;
@@ -45,8 +47,6 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// How long the cores may take to end once all requests are cut.
 const STOP_TIME: Duration = Duration::from_secs(5);
-/// Between two log lines about connections that were refused.
-const REFUSED_GAP: Duration = Duration::from_secs(1);
 
 /// Threads that look names up, for each core.
 const LOOKUP_THREADS: usize = 4;
@@ -96,15 +96,29 @@ pub async fn run(
     cut: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let listener = listener.accepting()?;
+    let server = &shared.config().server;
+    let of_addresses = ConnectionLimit::new(
+        server.limits.connections_per_address,
+        server.loopback_is_proxy,
+    );
     let (stage, stages) = watch::channel(Stage::Running);
-    let cores: Vec<Core> = (0..shared.config().server.threads)
-        .map(|index| Core::start(index, Arc::clone(&shared), tls.clone(), stages.clone()))
+    let cores: Vec<Core> = (0..server.threads)
+        .map(|index| {
+            let of_addresses = Arc::clone(&of_addresses);
+            Core::start(
+                index,
+                Arc::clone(&shared),
+                tls.clone(),
+                of_addresses,
+                stages.clone(),
+            )
+        })
         .collect::<io::Result<_>>()?;
 
     let mut shutdown = pin!(shutdown);
     tokio::select! {
         () = &mut shutdown => {}
-        () = accept(&listener, &cores, &shared) => {}
+        () = accept(&listener, &cores, &shared, &of_addresses) => {}
     }
     drop(listener);
     shared.drain();
@@ -125,11 +139,15 @@ pub async fn run(
 
 /// Accepts for ever: pauses at the limit of open connections and when descriptors are scarce, closes
 /// those of an address that has too many, and rests when the system refuses.
-async fn accept(listener: &Accepting, cores: &[Core], shared: &Shared) {
+async fn accept(
+    listener: &Accepting,
+    cores: &[Core],
+    shared: &Shared,
+    of_addresses: &Arc<ConnectionLimit>,
+) {
     let limits = &shared.config().server.limits;
     let slots = Arc::new(Semaphore::new(limits.connections));
-    let of_addresses = ConnectionLimit::new(limits.connections_per_address);
-    let mut refused = Refused::new(shared);
+    let metrics = shared.metrics().core(0);
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             return;
@@ -144,7 +162,7 @@ async fn accept(listener: &Accepting, cores: &[Core], shared: &Shared) {
         };
         let is_proxy = shared.tenants().is_trusted_proxy(arrival.peer);
         let Some(of_address) = of_addresses.admit(arrival.peer, is_proxy) else {
-            refused.count(arrival.peer);
+            refuse(&metrics, arrival.peer);
             continue;
         };
         if let Some(core) = cores
@@ -161,30 +179,13 @@ async fn accept(listener: &Accepting, cores: &[Core], shared: &Shared) {
     }
 }
 
-/// Counts the connections that were refused, and tells of some.
-struct Refused {
-    metrics: Arc<CoreMetrics>,
-    told: Option<Instant>,
-}
-
-impl Refused {
-    fn new(shared: &Shared) -> Self {
-        Self {
-            metrics: shared.metrics().core(0),
-            told: None,
-        }
-    }
-
-    fn count(&mut self, peer: Peer) {
-        self.metrics.count(Event::ConnectionRefused);
-        if self.told.is_none_or(|told| told.elapsed() >= REFUSED_GAP) {
-            self.told = Some(Instant::now());
-            tracing::warn!(
-                %peer,
-                "connection refused: its address has connections_per_address; name a proxy in trusted_proxies"
-            );
-        }
-    }
+/// Counts that a connection was refused, and tells of it: the log keeps one line a second.
+fn refuse(metrics: &CoreMetrics, peer: Peer) {
+    metrics.count(Event::ConnectionRefused);
+    tracing::warn!(
+        %peer,
+        "connection refused: its address has connections_per_address; name a proxy in trusted_proxies"
+    );
 }
 
 /// Holds the client until it has a descriptor that is not kept from clients. No other is accepted
@@ -217,6 +218,7 @@ impl Core {
         index: usize,
         shared: Arc<Shared>,
         tls: Option<TlsAcceptor>,
+        of_addresses: Arc<ConnectionLimit>,
         stages: watch::Receiver<Stage>,
     ) -> io::Result<Self> {
         let (sockets, accepted) = mpsc::unbounded_channel();
@@ -237,6 +239,7 @@ impl Core {
                         proxy,
                         load,
                         tls,
+                        of_addresses,
                         open: counter,
                     };
                     Rc::new(listener).serve(accepted, stages).await;
@@ -257,6 +260,7 @@ struct Listener {
     proxy: Rc<Proxy>,
     load: Rc<CoreLoad>,
     tls: Option<TlsAcceptor>,
+    of_addresses: Arc<ConnectionLimit>,
     open: Arc<AtomicUsize>,
 }
 
@@ -298,10 +302,10 @@ impl Listener {
             slot: _slot,
             of_address: _of_address,
         } = accepted;
-        let peer = arrival.peer;
-        let client = Client {
-            peer,
-            loopback: arrival.is_loopback,
+        let server = &self.proxy.shared().config().server;
+        let mut client = Client {
+            peer: arrival.peer,
+            loopback: arrival.is_loopback && !server.loopback_is_proxy,
             tls: self.tls.is_some(),
             certificate: None,
             unknown_names: None,
@@ -310,13 +314,18 @@ impl Listener {
             ClientSocket::Tcp(socket) => TcpStream::from_std(socket),
             ClientSocket::Unix(socket) => {
                 // Boxed, so that a connection of TCP takes no room for it.
-                if let Ok(socket) = UnixStream::from_std(socket) {
+                if let Ok(mut socket) = UnixStream::from_std(socket)
+                    && let Ok(_counted) = self.behind_proxy(&mut socket, &mut client).await
+                {
                     Box::pin(self.http(socket, client, stages)).await;
                 }
                 return;
             }
         };
-        let Ok(socket) = socket else { return };
+        let Ok(mut socket) = socket else { return };
+        let Ok(_counted) = self.behind_proxy(&mut socket, &mut client).await else {
+            return;
+        };
         match &self.tls {
             None => self.http(socket, client, stages).await,
             Some(acceptor) => {
@@ -339,6 +348,7 @@ impl Listener {
                         let failure = refused.failure;
                         self.proxy.metrics().count(failure.event());
                         let (cause, error) = (failure.as_str(), &refused.error);
+                        let peer = client.peer;
                         if failure.is_refused_certificate() {
                             tracing::warn!(cause, error, %peer, "a client's certificate is refused");
                         } else {
@@ -349,6 +359,46 @@ impl Listener {
                 }
             }
         }
+    }
+
+    /// Where `proxy_protocol` says that a trusted proxy names its client in front of the connection:
+    /// reads that, and counts the connection as the client's. From nobody else is anything read.
+    async fn behind_proxy<S>(
+        &self,
+        socket: &mut S,
+        client: &mut Client,
+    ) -> Result<Option<CountedConnection>, Closed>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let shared = self.proxy.shared();
+        let tenants = shared.tenants();
+        if !shared.config().server.proxy_protocol || !tenants.is_trusted_proxy(client.peer) {
+            return Ok(None);
+        }
+        // Boxed, so that other connections take no room for it.
+        let header = Box::pin(proxied::read(socket, self.limits().head_timeout)).await;
+        let peer = match header {
+            Ok(ProxyHeader::Client(address)) => Peer::Tcp(address),
+            Ok(ProxyHeader::Unnamed) => Peer::Unnamed,
+            Ok(ProxyHeader::Local) => return Ok(None),
+            Err(HeaderFailure::Silent) => return Err(Closed),
+            Err(HeaderFailure::Refused(cause)) => {
+                self.proxy.metrics().count(Event::ProxyHeaderRefused);
+                let peer = client.peer;
+                tracing::warn!(cause, %peer, "a trusted proxy sent no header of the PROXY protocol");
+                return Err(Closed);
+            }
+        };
+        (client.peer, client.loopback) = (peer, false);
+        if tenants.is_trusted_proxy(peer) {
+            return Ok(None); // a proxy behind the proxy
+        }
+        let counted = self.of_addresses.count(peer);
+        if counted.is_none() {
+            refuse(self.proxy.metrics(), peer);
+        }
+        counted.map(Some).ok_or(Closed)
     }
 
     /// A client with a certificate that TLS has found good.
@@ -416,6 +466,9 @@ impl Listener {
         &self.proxy.shared().config().server.limits
     }
 }
+
+/// The connection ends here.
+struct Closed;
 
 /// Counts a connection as open until it is dropped.
 struct Open(Rc<Listener>);

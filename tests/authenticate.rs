@@ -80,6 +80,8 @@ fn config() -> Config {
             strict_region: false,
             allow_remote_anonymous: false,
             allow_plain_bearer: false,
+            loopback_is_proxy: false,
+            proxy_protocol: false,
             trusted_proxies: Vec::new(),
             trusted_users: Vec::new(),
             allow_qsign: true,

@@ -975,6 +975,32 @@ fn the_emulator_ends_well_on_either_signal_and_leaves_nothing() {
 }
 
 #[test]
+fn dev_listens_on_loopback_only() {
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9000"] {
+        let output = run(&["dev", "--listen", address]);
+        assert_eq!(output.status.code(), Some(2), "{address}");
+        assert!(stderr(&output).contains("loopback only"), "{address}");
+    }
+}
+
+#[test]
+fn the_emulator_warns_of_listeners_that_other_machines_can_reach() {
+    let listeners = ["--cos", "--sts", "--admin"];
+    for open in [&[][..], &["--cos"], &["--sts", "--admin"]] {
+        let mut arguments = vec!["emulator"];
+        for listener in listeners {
+            let is_open = open.contains(&listener);
+            arguments.extend([listener, if is_open { "0.0.0.0:0" } else { "127.0.0.1:0" }]);
+        }
+        let mut emulator = Running::start(cosgate(&arguments));
+        support::eventually("bucket ", || emulator.out().contains("bucket "));
+        assert_eq!(emulator.end("-TERM"), 0, "{}", emulator.err());
+        let warnings = emulator.err().matches("other machines can reach").count();
+        assert_eq!(warnings, open.len(), "{}", emulator.err());
+    }
+}
+
+#[test]
 fn dev_says_which_flag_takes_another_address() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -1761,6 +1761,13 @@ fn at_most_one_tenant_is_anonymous_and_only_on_loopback() {
             .replace(MARK, "")
             .replace("[server]", "[server]\nallow_remote_anonymous = true"),
     );
+    let proxied = anonymous.replace("[server]", "[server]\nloopback_is_proxy = true");
+    refuses(
+        &proxied,
+        Severity::Error,
+        "nobody could use the tenant `acme`",
+        "allow_remote_anonymous",
+    );
     let two = format!(
         "{}{}",
         anonymous.replace(MARK, ""),
@@ -2049,6 +2056,12 @@ fn certificates_and_addresses_of_tenants_are_checked() {
         "[server]\ntrusted_proxies = [§\"proxy\"]\n",
         "is not a network",
         "10.0.0.0/8",
+    );
+    errs(
+        server,
+        "[server]\nproxy_protocol = §true\n",
+        "`proxy_protocol` without `trusted_proxies`",
+        "add trusted_proxies",
     );
 }
 

@@ -9,9 +9,9 @@ use cosgate::tenant::Identity;
 /// The rows that the page must have: what each letter ends with.
 const ROWS: [(char, usize); 6] = [
     ('A', 12),
-    ('B', 18),
-    ('C', 5),
-    ('D', 7),
+    ('B', 21),
+    ('C', 7),
+    ('D', 12),
     ('E', 13),
     ('F', 12),
 ];

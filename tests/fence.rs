@@ -1192,3 +1192,34 @@ fn e11_only_listed_headers_of_an_answer_pass() {
     let reply = scripted.signed("GET", "/photos/acme/a").ask();
     assert_refused(&reply, 502, "BadGateway", "two lengths");
 }
+
+#[test]
+fn d12_nothing_that_names_the_operators_account_reaches_a_client() {
+    let telling = act(|peer| {
+        while peer.head().is_some() {
+            peer.say(concat!(
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\netag: \"x\"\r\n",
+                "x-cos-server-side-encryption: cos/kms\r\n",
+                "x-cos-server-side-encryption-cos-kms-key-id: ops-key\r\n",
+                "x-amz-server-side-encryption-aws-kms-key-id: ops-key\r\n",
+                "x-cos-server-side-encryption-context: ops-key\r\n",
+                "x-cos-abort-rule-id: ops-rule\r\nx-cos-bucket-region: ops-region\r\n",
+                "x-cos-expiration: expiry-date=\"Fri, 21 Dec 2029 00:00:00 GMT\", rule-id=\"ops-rule\"\r\n\r\nok"
+            ));
+        }
+    });
+    let scripted = Scripted::new(vec![telling]);
+    let reply = scripted.signed("GET", "/photos/acme/a").ask();
+    assert_eq!(reply.assert_ok().text(), "ok");
+    assert_eq!(
+        reply.header("x-amz-server-side-encryption"),
+        Some("aws:kms")
+    );
+    let expiration = "expiry-date=\"Fri, 21 Dec 2029 00:00:00 GMT\", rule-id=\"hidden\"";
+    assert_eq!(reply.header("x-amz-expiration"), Some(expiration));
+    let told = reply
+        .headers
+        .iter()
+        .find(|(_, value)| value.contains("ops-"));
+    assert_eq!(told, None);
+}

@@ -605,6 +605,32 @@ fn a_stranger_who_fails_too_often_is_not_checked_for_a_while() {
     keys(&from(web_identity(addr, &CORP.of("bob")), "192.0.2.2").send());
 }
 
+#[test]
+fn failures_count_for_the_address_that_a_balancer_names() {
+    let server =
+        "proxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]\nallow_plain_bearer = true\n";
+    let (world, _folder) = world_with(&format!("{server}session_secret = \"{SECRET}\""));
+    let addr = world.gateway.addr;
+    let behind = |address: &str| {
+        let header = format!("PROXY TCP4 {address} 198.51.100.1 50000 443\r\n");
+        Client::connect(addr).behind(header.as_bytes())
+    };
+    let ask = |client: &mut Client, call: &Call| {
+        client.write(&call.bytes());
+        client.read_reply("POST")
+    };
+    let mut failing = behind("192.0.2.1");
+    for n in 0..100 {
+        let forged = STRANGER.with(&json!({ "n": n }));
+        let refused = ask(&mut failing, &web_identity(addr, &forged));
+        assert_refused(&refused, 400, "InvalidIdentityToken");
+    }
+    let good = web_identity(addr, &CORP.of("bob"));
+    let held = ask(&mut behind("192.0.2.1"), &good);
+    assert_eq!((held.status, held.code().as_str()), (503, "Throttling"));
+    keys(&ask(&mut behind("192.0.2.2"), &good));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forms_that_never_come_do_not_close_the_sts() {
     let authority = Authority::new("ours");

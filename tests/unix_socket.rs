@@ -250,6 +250,30 @@ fn a_tenant_with_allowed_addresses_is_reached_by_a_trusted_proxy_alone() {
 }
 
 #[test]
+fn a_trusted_user_names_its_clients_by_the_proxy_protocol() {
+    let own = tempfile::tempdir().unwrap().path().metadata().unwrap();
+    let acme = format!(
+        "allowed_ips = [\"10.0.0.0/8\"]\nunix_users = [{}]",
+        own.uid()
+    );
+    let trusted = format!("trusted_proxies = [\"unix:{}\"]", own.uid());
+    let socket = Socket::new(&format!("proxy_protocol = true\n{trusted}"), &acme);
+    let signed = Call::new(socket.world.gateway.addr, "GET", KEY).signed_by(ACME);
+    for (header, status) in [
+        ("PROXY TCP4 10.1.2.3 198.51.100.1 50000 443\r\n", 404),
+        ("PROXY TCP4 192.0.2.1 198.51.100.1 50000 443\r\n", 403),
+        ("PROXY UNKNOWN\r\n", 403),
+    ] {
+        let said = [header.as_bytes(), &signed.bytes()].concat();
+        assert_status(&say(&socket.path, &said), status);
+        // Whom the proxy passes on is not the user that the proxy is.
+        let unsigned = socket.call("GET", KEY).bytes();
+        let said = [header.as_bytes(), &unsigned].concat();
+        assert_status(&say(&socket.path, &said), 403);
+    }
+}
+
+#[test]
 fn the_drain_removes_the_file_and_finishes_what_is_in_flight() {
     let mut socket = Socket::new("", "");
     let call = socket.call("PUT", PUBLIC).body("whole");

@@ -19,7 +19,8 @@ const DEMO_SECRET: &str = "cosgateEmulatorSecretKey00000000";
 
 /// Run the embedded COS and STS alone, with faults on demand.
 ///
-/// It checks what COS and STS check: signatures, temporary keys, tokens, policies. Ctrl-C, SIGTERM or SIGQUIT ends it.
+/// It checks what COS and STS check: signatures, temporary keys, tokens, policies. It is for tests and
+/// development: its demo key is public, and its admin pages have no key, so listen on loopback. Ctrl-C, SIGTERM or SIGQUIT ends it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cosgate emulator
@@ -90,6 +91,9 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
         signals.catch_ends()?;
         let emulator = Emulator::start(config)
             .map_err(|error| io::Error::other(format!("the emulator cannot start: {error}")))?;
+        for (name, address) in reachable(&emulator) {
+            tracing::warn!(%address, "other machines can reach the emulator's {name}: whoever does can read and change all that it holds");
+        }
         super::print(&welcome(args, &emulator, shown_secret))?;
         // Whatever ends it, the emulator is dropped here, and its temporary folder with it.
         signals.end().await;
@@ -115,6 +119,21 @@ fn welcome(args: &Arguments, emulator: &Emulator, shown_secret: &str) -> String 
         let _ = writeln!(text, "bucket {name}.cos.{region}.myqcloud.com");
     }
     text
+}
+
+/// The listeners that not only this machine can reach. The demo key is public, and faults need no key.
+fn reachable(emulator: &Emulator) -> Vec<(&'static str, SocketAddr)> {
+    let listeners = [
+        ("COS", Some(emulator.cos_addr())),
+        ("STS", Some(emulator.sts_addr())),
+        ("admin pages", emulator.admin_addr()),
+    ];
+    let addresses = listeners
+        .into_iter()
+        .filter_map(|(name, address)| Some((name, address?)));
+    addresses
+        .filter(|(_, address)| !address.ip().to_canonical().is_loopback())
+        .collect()
 }
 
 fn parse_bucket(text: &str) -> Result<(String, String), String> {

@@ -146,6 +146,10 @@ pub struct Server {
     pub allow_remote_anonymous: bool,
     /// `allow_plain_bearer`: take tokens on connections that are neither TLS nor loopback.
     pub allow_plain_bearer: bool,
+    /// `loopback_is_proxy`: who comes over loopback is never taken for somebody on this machine.
+    pub loopback_is_proxy: bool,
+    /// `proxy_protocol`: trusted proxies say in front of each connection whose it is.
+    pub proxy_protocol: bool,
     /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// The same of users of this machine, by number: `unix:NAME` in `trusted_proxies`.

@@ -95,7 +95,15 @@ fn server(mut section: Section<'_>) -> Option<Server> {
     let strict_region = section.flag("strict_region").value;
     let allow_remote_anonymous = section.flag("allow_remote_anonymous").value;
     let allow_plain_bearer = section.flag("allow_plain_bearer").value;
+    let loopback_is_proxy = section.flag("loopback_is_proxy").value;
     let (trusted_proxies, trusted_users) = admission::trusted_proxies(&mut section);
+    let proxy_protocol = section.flag("proxy_protocol");
+    if proxy_protocol.value && trusted_proxies.is_empty() && trusted_users.is_empty() {
+        let message = "`proxy_protocol` without `trusted_proxies`: nobody's header would be read";
+        let fix = "add trusted_proxies = [\"10.0.0.0/8\"] with the addresses of the balancer";
+        let refusal = Refusal::new(message, fix);
+        section.document().error(&proxy_protocol.origin, refusal);
+    }
     let allow_qsign = section.flag_or("allow_qsign", true).value;
     let allow_sigv2_presign = section.flag("allow_sigv2_presign").value;
     let cores = u64::try_from(section.document().sources.cores)
@@ -129,6 +137,8 @@ fn server(mut section: Section<'_>) -> Option<Server> {
         strict_region,
         allow_remote_anonymous,
         allow_plain_bearer,
+        loopback_is_proxy,
+        proxy_protocol: proxy_protocol.value,
         trusted_proxies,
         trusted_users,
         allow_qsign,

@@ -16,7 +16,7 @@ use super::sessions;
 use super::templates::{self, ReadTemplate};
 use super::unix;
 use super::vend;
-use super::{AccessKey, Server, Template, Tenant};
+use super::{AccessKey, Listen, Server, Template, Tenant};
 
 /// Tenants with what only the checks between them need.
 struct Read {
@@ -294,6 +294,19 @@ fn refuse_anonymous(root: &Section<'_>, read: &[Read], server: Option<&Server>) 
                 printable(&tenant.tenant.name)
             );
             let fix = "listen on 127.0.0.1, remove `anonymous`, or set allow_remote_anonymous = true in [server]";
+            root.document().error(origin, Refusal::new(message, fix));
+        }
+        if let Some(server) = server
+            && matches!(server.listen, Listen::Tcp(_))
+            && server.listen.is_local()
+            && server.loopback_is_proxy
+            && !server.allow_remote_anonymous
+        {
+            let message = format!(
+                "nobody could use the tenant `{}`: with `loopback_is_proxy` no request is one of this machine",
+                printable(&tenant.tenant.name)
+            );
+            let fix = "remove `anonymous` or `loopback_is_proxy`, or set allow_remote_anonymous = true in [server]";
             root.document().error(origin, Refusal::new(message, fix));
         }
     }

@@ -1,5 +1,8 @@
 //! Faults and counters over HTTP, for a person or a test in another process.
 //!
+//! On loopback it is reached by address or as `localhost`: a web page could otherwise, by a name of its
+//! own, have a browser set faults (DNS rebinding).
+//!
 //! | request | does |
 //! |---|---|
 //! | `GET /faults` | the faults in force, as JSON |
@@ -17,12 +20,23 @@ use s3s::Body;
 use serde::Serialize;
 
 use super::{Faults, Shared};
+use crate::s3::host;
 
 /// A body's bytes at most.
 const BODY_LIMIT: usize = 64 * 1024;
 
-pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn answer(
+    shared: &Shared,
+    is_loopback: bool,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let (head, body) = request.into_parts();
+    if is_loopback && host::is_misdirected(&head.headers, &[]) {
+        return plain(
+            StatusCode::MISDIRECTED_REQUEST,
+            "this Host is not a name of this listener: use its address or localhost\n".into(),
+        );
+    }
     let path = head.uri.path();
     match (&head.method, path) {
         (&Method::GET, "/faults") => json(&shared.faults.current()),

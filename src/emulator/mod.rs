@@ -217,7 +217,8 @@ impl Emulator {
                     async move { sts.answer(request, peer).await }
                 },
             ));
-            if let Some((listener, _)) = admin {
+            if let Some((listener, address)) = admin {
+                let is_loopback = address.ip().to_canonical().is_loopback();
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 let shared = shared.clone();
                 runtime.spawn(wire::serve(
@@ -225,7 +226,7 @@ impl Emulator {
                     || {},
                     move |request, _| {
                         let shared = shared.clone();
-                        async move { Ok(admin::answer(&shared, request).await) }
+                        async move { Ok(admin::answer(&shared, is_loopback, request).await) }
                     },
                 ));
             }

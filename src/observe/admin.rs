@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::Metrics;
 use crate::config::Server;
-use crate::s3::host::{HostName, is_localhost};
+use crate::s3::host;
 use crate::tenant::KeyState;
 
 /// Whether new requests should be sent here.
@@ -21,9 +21,7 @@ pub enum Readiness {
     Starting,
 }
 
-/// Whether a request may have come from a page in somebody's browser: a page can point a name of its own
-/// at this machine (DNS rebinding), and the browser then sends that name as `Host`. An address is not
-/// looked up, and who sends no `Host` is no browser.
+/// Whether a request comes under a name that is not the admin listener's.
 ///
 /// On an address that is not loopback, scrapers that are there already use names that nobody has
 /// listed: names are checked there once `admin_hosts` says which are meant.
@@ -31,22 +29,9 @@ pub fn is_misdirected(headers: &HeaderMap, server: &Server) -> bool {
     let is_loopback = server
         .admin
         .is_none_or(|admin| admin.ip().to_canonical().is_loopback());
-    if !is_loopback && server.admin_hosts.is_none() {
-        return false;
-    }
-    let mut hosts = headers.get_all(HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (None, _) => return false,
-        (Some(host), None) => host.to_str(),
-        (Some(_), Some(_)) => return true,
-    };
-    let Ok(host) = host else { return true };
-    match HostName::parse(host) {
-        HostName::Address(_) => false,
-        HostName::Name(name) => {
-            let mut listed = server.admin_hosts.iter().flatten();
-            !is_localhost(&name) && !listed.any(|known| *known == name)
-        }
+    match &server.admin_hosts {
+        Some(names) => host::is_misdirected(headers, names),
+        None => is_loopback && host::is_misdirected(headers, &[]),
     }
 }
 
@@ -192,7 +177,8 @@ mod tests {
             Config::parse("", &text, &sources).unwrap().0.server
         };
         let shown = |keys: &str, host: &'static str| {
-            let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
+            let headers =
+                HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static(host))]);
             !is_misdirected(&headers, &server(keys))
         };
         let listed = "admin_hosts = [\"Metrics.example\", \"cosgate\"]";

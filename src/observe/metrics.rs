@@ -68,6 +68,8 @@ pub enum Event {
     Damaged,
     /// A request's task panicked.
     Panic,
+    /// A trusted proxy did not say, as `proxy_protocol` demands, whose connection it passes on.
+    ProxyHeaderRefused,
     /// A request was sent to COS again.
     Retry,
     /// COS reported another digest of an object than that of what was sent.
@@ -159,7 +161,7 @@ const STATUSES: [u16; 23] = [
     501, 502, 503, 504,
 ];
 
-const FAMILIES: [Family; 18] = [
+const FAMILIES: [Family; 19] = [
     Family {
         name: "cosgate_received_bytes_total",
         help: "Bytes of bodies received from clients.",
@@ -184,6 +186,11 @@ const FAMILIES: [Family; 18] = [
         name: "cosgate_connections_refused_total",
         help: "Connections closed at once because their address had too many.",
         samples: &[("", Event::ConnectionRefused)],
+    },
+    Family {
+        name: "cosgate_proxy_headers_refused_total",
+        help: "Connections of trusted proxies that did not begin with a header of the PROXY protocol.",
+        samples: &[("", Event::ProxyHeaderRefused)],
     },
     Family {
         name: "cosgate_tls_handshake_failures_total",

@@ -134,6 +134,7 @@ impl Exit {
         let (address, uid) = match client.peer {
             Peer::Tcp(peer) => (Some(peer.ip().to_canonical()), None),
             Peer::Unix(user) => (None, Some(user.uid)),
+            Peer::Unnamed => (None, None),
         };
         let mut request_id = hex(&fastrand::u64(..).to_be_bytes());
         request_id.make_ascii_uppercase();

@@ -94,9 +94,9 @@ pub struct Proxy {
 /// What is known of a client before it says anything.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// The other end.
+    /// The other end, or whom a trusted proxy has said it is in front of the connection.
     pub peer: Peer,
-    /// Both ends of the connection are loopback addresses.
+    /// Both ends of the connection are loopback addresses, and no proxy is known to stand there.
     pub loopback: bool,
     /// The connection is TLS.
     pub tls: bool,
@@ -331,7 +331,7 @@ impl Proxy {
             certificate: client.certificate,
             user: match client.peer {
                 Peer::Unix(user) if !origin.is_forwarded => Some(user),
-                Peer::Tcp(_) | Peer::Unix(_) => None,
+                Peer::Tcp(_) | Peer::Unix(_) | Peer::Unnamed => None,
             },
             address: origin.address,
         };

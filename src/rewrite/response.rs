@@ -38,7 +38,10 @@ pub fn response_headers(
     for name in others {
         if let Some(s3) = s3_name(&name) {
             let values = headers.get_all(&name).iter();
-            renamed.push((s3, values.map(|value| s3_value(&name, value)).collect()));
+            renamed.push((
+                s3,
+                values.filter_map(|value| s3_value(&name, value)).collect(),
+            ));
         }
         headers.remove(&name);
     }
@@ -260,11 +263,12 @@ const PLAIN: [&str; 18] = [
 const COS: &str = "x-cos-";
 const REQUEST_ID: &str = "x-cos-request-id";
 
-/// What follows `x-cos-` or `x-amz-` in an answer and is S3's own too.
-const SHARED: [&str; 17] = [
+/// What follows `x-cos-` or `x-amz-` in an answer and is S3's own too. What names something of the
+/// operator's account is not here: `abort-rule-id` (a lifecycle rule), `bucket-region` (where the real
+/// bucket is; `HeadBucket` has our own), `server-side-encryption-…-kms-key-id` (a key, whose name holds
+/// the account) and `server-side-encryption-context` (S3 puts the bucket's own name into it).
+const SHARED: [&str; 14] = [
     "abort-date",
-    "abort-rule-id",
-    "bucket-region",
     "copy-source-version-id",
     "delete-marker",
     "expiration",
@@ -273,7 +277,6 @@ const SHARED: [&str; 17] = [
     "replication-status",
     "restore",
     "server-side-encryption",
-    "server-side-encryption-context",
     "server-side-encryption-customer-algorithm",
     "server-side-encryption-customer-key-md5",
     "storage-class",
@@ -297,6 +300,9 @@ const HIDDEN: [&str; 9] = [
 /// The longest text of COS that is passed on.
 const MESSAGE_BYTES: usize = 512;
 
+/// The longest date of an expiration.
+const DATE_BYTES: usize = 40;
+
 /// Seconds until another key may be there.
 const RETRY_AFTER_KEY: u32 = 5;
 
@@ -313,9 +319,6 @@ fn s3_name(name: &HeaderName) -> Option<HeaderName> {
     match suffix {
         "request-id" => Some(HeaderName::from_static(REQUEST_ID)),
         "id-2" | "trace-id" => Some(HeaderName::from_static("x-amz-id-2")),
-        "server-side-encryption-aws-kms-key-id" | "server-side-encryption-cos-kms-key-id" => Some(
-            HeaderName::from_static("x-amz-server-side-encryption-aws-kms-key-id"),
-        ),
         _ if suffix.starts_with("meta-") || SHARED.contains(&suffix) => {
             HeaderName::try_from(format!("x-amz-{suffix}")).ok()
         }
@@ -323,11 +326,27 @@ fn s3_name(name: &HeaderName) -> Option<HeaderName> {
     }
 }
 
-fn s3_value(name: &HeaderName, value: &HeaderValue) -> HeaderValue {
-    if name == "x-cos-server-side-encryption" && value == "cos/kms" {
-        return HeaderValue::from_static("aws:kms");
+/// The value as the client gets it; `None` where it cannot be told what it names.
+fn s3_value(name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
+    match name.as_str() {
+        "x-cos-server-side-encryption" if value == "cos/kms" => {
+            Some(HeaderValue::from_static("aws:kms"))
+        }
+        "x-amz-expiration" | "x-cos-expiration" => expiration(value),
+        _ => Some(value.clone()),
     }
-    value.clone()
+}
+
+/// When a lifecycle rule will delete the object, without the operator's name for that rule. Clients such
+/// as minio-go find the date only where a `rule-id` follows it.
+fn expiration(value: &HeaderValue) -> Option<HeaderValue> {
+    let (_, rest) = value.to_str().ok()?.split_once("expiry-date=\"")?;
+    let (date, _) = rest.split_once('"')?;
+    let is_of_date = |byte: u8| byte.is_ascii_alphanumeric() || b" ,:+-".contains(&byte);
+    if date.is_empty() || date.len() > DATE_BYTES || !date.bytes().all(is_of_date) {
+        return None;
+    }
+    HeaderValue::try_from(format!("expiry-date=\"{date}\", rule-id=\"hidden\"")).ok()
 }
 
 /// Refusals that no client can mend: our signature, our clock, our endpoint.
@@ -504,6 +523,61 @@ mod tests {
             ("x-cos-request-id", "r"),
         ]);
         assert_eq!(client, expected);
+    }
+
+    #[test]
+    fn nothing_that_names_the_operators_account_comes_back() {
+        let upstream = headers(&[
+            ("x-amz-abort-rule-id", "ops-cleanup"),
+            ("x-amz-bucket-region", "ap-guangzhou"),
+            (
+                "x-amz-server-side-encryption-aws-kms-key-id",
+                "k-1250000000",
+            ),
+            (
+                "x-amz-server-side-encryption-context",
+                "eyJidWNrZXQiOiJhIn0=",
+            ),
+            ("x-cos-abort-date", "Fri, 21 Dec 2029 00:00:00 GMT"),
+            ("x-cos-abort-rule-id", "ops-cleanup"),
+            ("x-cos-bucket-region", "ap-guangzhou"),
+            (
+                "x-cos-expiration",
+                "expiry-date=\"Fri, 21 Dec 2029 00:00:00 GMT\", rule-id=\"ops-1250000000\"",
+            ),
+            ("x-cos-replication-status", "COMPLETED"),
+            ("x-cos-server-side-encryption", "cos/kms"),
+            (
+                "x-cos-server-side-encryption-cos-kms-key-id",
+                "k-1250000000",
+            ),
+            (
+                "x-cos-server-side-encryption-context",
+                "eyJidWNrZXQiOiJhIn0=",
+            ),
+        ]);
+        let client = response_headers(Operation::HeadObject, upstream).unwrap();
+        let expected = headers(&[
+            ("x-amz-abort-date", "Fri, 21 Dec 2029 00:00:00 GMT"),
+            (
+                "x-amz-expiration",
+                "expiry-date=\"Fri, 21 Dec 2029 00:00:00 GMT\", rule-id=\"hidden\"",
+            ),
+            ("x-amz-replication-status", "COMPLETED"),
+            ("x-amz-server-side-encryption", "aws:kms"),
+        ]);
+        assert_eq!(client, expected);
+        for unclear in [
+            "rule-id=\"a\"",
+            "expiry-date=\"\"",
+            "expiry-date=\"a",
+            "expiry-date=\"a;b\"",
+            "expiry-date=\"1250000000125000000012500000001250000000 a\"",
+        ] {
+            let upstream = headers(&[("x-cos-expiration", unclear)]);
+            let client = response_headers(Operation::HeadObject, upstream).unwrap();
+            assert!(client.is_empty(), "{unclear}: {client:?}");
+        }
     }
 
     #[test]

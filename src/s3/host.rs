@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use http::HeaderMap;
+use http::header::HOST;
+
 /// What a `Host` names, its port left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostName {
@@ -24,6 +27,23 @@ impl HostName {
             Some(address) => Self::Address(address),
             None => Self::Name(name),
         }
+    }
+}
+
+/// Whether a request may have come from a page in somebody's browser: a page can point a name of its own
+/// at this machine (DNS rebinding), and the browser then sends that name as `Host`. An address is not
+/// looked up, and who sends no `Host` is no browser. `names` are lower case, besides those of localhost.
+pub fn is_misdirected(headers: &HeaderMap, names: &[String]) -> bool {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (None, _) => return false,
+        (Some(host), None) => host.to_str(),
+        (Some(_), Some(_)) => return true,
+    };
+    let Ok(host) = host else { return true };
+    match HostName::parse(host) {
+        HostName::Address(_) => false,
+        HostName::Name(name) => !is_localhost(&name) && !names.contains(&name),
     }
 }
 

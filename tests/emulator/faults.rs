@@ -158,13 +158,30 @@ fn faults_are_set_over_http_too() {
         ..EmulatorConfig::default()
     });
     let admin = emulator.admin_addr().unwrap();
-    let put = |body: &str| Ask::new("PUT", "/faults").body(body).send(admin).status;
+    let ask = |method: &'static str, target: &str, host: &str| {
+        Ask::new(method, target).header("host", host)
+    };
+    let put = |body: &str| {
+        let ask = ask("PUT", "/faults", "localhost:9102").body(body);
+        ask.send(admin).status
+    };
     assert_eq!(put(r#"{"cos": "slow-down"}"#), 200);
     assert_eq!(emulator.faults().current().cos, Some(CosFault::SlowDown));
     assert_eq!(put(r#"{"cos": "nonsense"}"#), 400);
-    assert_eq!(Ask::new("DELETE", "/faults").send(admin).status, 200);
+    // A page in a browser can have a name of its own lead here.
+    for (method, target) in [
+        ("DELETE", "/faults"),
+        ("DELETE", "/keys"),
+        ("GET", "/heads"),
+    ] {
+        let misdirected = ask(method, target, "rebound.example:9102").send(admin);
+        assert_eq!(misdirected.status, 421, "{target}");
+    }
+    assert_eq!(emulator.faults().current().cos, Some(CosFault::SlowDown));
+    let cleared = ask("DELETE", "/faults", &admin.to_string()).send(admin);
+    assert_eq!(cleared.status, 200);
     assert_eq!(emulator.faults().current(), Faults::default());
-    let counters = Ask::new("GET", "/counters").send(admin);
+    let counters = ask("GET", "/counters", "127.0.0.1").send(admin);
     assert!(serde_json::from_slice::<Value>(&counters.body).unwrap()["cos_requests"].is_number());
 }
 

@@ -11,6 +11,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Response, Version};
 use rustls::ClientConfig;
 use rustls::version::TLS13;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -34,17 +35,20 @@ pub async fn tls(
     protocols: &[&str],
 ) -> TlsStream<TcpStream> {
     let config = tls_client(&authority.ca(), None, &[&TLS13]);
-    tls_with(config, addr, protocols).await
+    tls_with(config, addr, b"", protocols).await
 }
 
+/// The same by `config`, with `header` in front of it.
 async fn tls_with(
     mut config: ClientConfig,
     addr: SocketAddr,
+    header: &[u8],
     protocols: &[&str],
 ) -> TlsStream<TcpStream> {
     config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
-    let stream = TcpStream::connect(addr).await.unwrap();
+    let mut stream = TcpStream::connect(addr).await.unwrap();
     stream.set_nodelay(true).unwrap();
+    stream.write_all(header).await.unwrap();
     let connector = TlsConnector::from(Arc::new(config));
     let name = "localhost".try_into().unwrap();
     connector.connect(name, stream).await.unwrap()
@@ -66,7 +70,15 @@ impl Http2 {
         (cert, key): &(PathBuf, PathBuf),
     ) -> Self {
         let config = tls_client(&authority.ca(), Some((cert, key)), &[&TLS13]);
-        Self::over(tls_with(config, addr, &["h2"]).await, &Builder::new()).await
+        let stream = tls_with(config, addr, b"", &["h2"]).await;
+        Self::over(stream, &Builder::new()).await
+    }
+
+    /// Comes through a proxy that says `header` in front of the connection.
+    pub async fn behind(authority: &Authority, addr: SocketAddr, header: &[u8]) -> Self {
+        let config = tls_client(&authority.ca(), None, &[&TLS13]);
+        let stream = tls_with(config, addr, header, &["h2"]).await;
+        Self::over(stream, &Builder::new()).await
     }
 
     async fn over(stream: TlsStream<TcpStream>, builder: &Builder) -> Self {

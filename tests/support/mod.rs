@@ -583,6 +583,12 @@ impl Client {
         }
     }
 
+    /// What a proxy says in front of the connection, before TLS.
+    pub fn behind(mut self, header: &[u8]) -> Self {
+        let _ = self.stream.write_all(header);
+        self
+    }
+
     /// The TLS version that was agreed on.
     pub fn tls_version(&self) -> Option<rustls::ProtocolVersion> {
         self.tls.as_ref()?.protocol_version()

@@ -145,7 +145,9 @@ impl Explanation {
         let asked = S3Request::parse(said, domains).map_err(at(Step::Parse))?;
         self.say(Step::Parse, describe(&asked));
         let connection = Connection {
-            loopback: user.is_none() && config.server.listen.is_local(),
+            loopback: user.is_none()
+                && config.server.listen.is_local()
+                && !config.server.loopback_is_proxy,
             tls: config.server.tls.is_some(),
             certificate: None,
             user,

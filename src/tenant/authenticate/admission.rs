@@ -133,7 +133,7 @@ impl Admissions {
         let is_trusted = self.is_proxy(peer);
         let peer = match peer {
             Peer::Tcp(peer) => Some(peer.ip().to_canonical()),
-            Peer::Unix(_) => None,
+            Peer::Unix(_) | Peer::Unnamed => None,
         };
         let has_header = headers.contains_key(FORWARDED_FOR) || headers.contains_key("forwarded");
         if !is_trusted {
@@ -201,6 +201,7 @@ impl Admissions {
         match peer {
             Peer::Tcp(peer) => self.trusts(peer.ip().to_canonical()),
             Peer::Unix(user) => self.trusted_users.contains(&user.uid),
+            Peer::Unnamed => false, // anybody may stand there
         }
     }
 

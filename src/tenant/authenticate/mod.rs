@@ -159,13 +159,15 @@ impl Connection {
     }
 }
 
-/// The other end of a connection.
+/// The other end of a connection, or the client that a trusted proxy says it is (PROXY protocol).
 #[derive(Clone, Copy, Debug)]
 pub enum Peer {
     /// Its address.
     Tcp(SocketAddr),
     /// Whom the kernel says it is.
     Unix(UnixUser),
+    /// Somebody whose connection a trusted proxy passes on without a name for them.
+    Unnamed,
 }
 
 /// A user of this machine.
@@ -182,6 +184,7 @@ impl fmt::Display for Peer {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix(user) => write!(f, "the user {}", user.uid),
+            Self::Unnamed => f.write_str("a client that its proxy does not name"),
         }
     }
 }

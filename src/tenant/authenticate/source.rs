@@ -58,6 +58,7 @@ impl Peer {
         match self {
             Self::Tcp(peer) => Source::of(peer.ip()),
             Self::Unix(user) => Source::User(user.uid),
+            Self::Unnamed => Source::Unnamed,
         }
     }
 }
