@@ -366,6 +366,25 @@ fn what_sts_refuses_for_good_is_not_asked_again_by_the_next_client() {
     assert_eq!(sts_calls(&world), 1);
 }
 
+#[test]
+fn what_sts_refuses_with_an_unknown_code_holds_back_nobody_else() {
+    let world = world();
+    let faults = world.emulator.faults();
+    faults.set(Faults {
+        sts: Some(StsFault::Error("FailedOperation.SomethingNew".to_owned())),
+        ..Faults::default()
+    });
+    for _ in 0..10 {
+        assert_eq!(ask(&world, &json!({"bucket": "photos"})).status, 503);
+    }
+    faults.clear();
+    let began = Instant::now();
+    world.signed("PUT", "/photos/acme/a").send().assert_ok();
+    assert!(began.elapsed() < Duration::from_secs(1));
+    let opened = world.gateway.metric("cosgate_sts_breaker_opened_total", "");
+    assert_eq!(opened, 0);
+}
+
 /// The breaker is that of the proxy's own calls: it counts these too, and holds these back.
 #[test]
 fn while_the_breaker_is_open_no_client_reaches_sts() {

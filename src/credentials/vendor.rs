@@ -287,7 +287,9 @@ impl Failure {
         let stands = match error.class {
             StsClass::ConfigWrong | StsClass::NotAllowed => REFUSAL,
             // The issuer remembers what key was refused: only another one makes a call.
-            StsClass::Clock | StsClass::IssuerBroken | StsClass::Retry => CALL_GAP,
+            StsClass::Clock | StsClass::IssuerBroken | StsClass::Retry | StsClass::Unknown => {
+                CALL_GAP
+            }
         };
         Self::standing(IssueError::of(error, COME_BACK), stands)
     }
