@@ -16,6 +16,7 @@ use super::lanes::Backlog;
 use super::sts::{Issued, StsClass, StsError};
 use super::{Credential, Life};
 use crate::s3::error::{Code, Fault, S3Error};
+use crate::s3::vend::LONG_POLICY;
 use crate::timestamp::Timestamp;
 
 /// How long a request waits for a key when there is none, beside the time until the call's turn.
@@ -628,6 +629,8 @@ pub enum NoKey {
     Ending,
     /// cosgate's own limit on calls to STS has it wait too long.
     Queued,
+    /// What the client itself asked of the key is too long for STS.
+    LongPolicy,
     /// STS refuses cosgate's own configuration.
     Refused,
     /// COS refuses those that STS gives.
@@ -657,6 +660,7 @@ impl NoKey {
                 "More clients need a first temporary key than the gateway may get at this moment. Please send the request again after the time in Retry-After."
             }
             Self::Ending => "The gateway is shutting down. Please send the request again.",
+            Self::LongPolicy => LONG_POLICY,
             Self::Refused => {
                 "The key service refuses the configuration of this gateway. Only its operator can fix this: the reason is in the gateway's log."
             }
@@ -674,6 +678,7 @@ impl NoKey {
 
     fn code(self) -> Code {
         match self {
+            Self::LongPolicy => Code::InvalidArgument,
             Self::Ending | Self::Refused | Self::RefusedByStore => Code::ServiceUnavailable,
             Self::Busy | Self::Queued | Self::Unavailable | Self::Unreachable => Code::SlowDown,
         }
@@ -687,7 +692,7 @@ impl IssueError {
         Self {
             reason,
             detail: detail.into(),
-            retry_after: (reason != NoKey::Refused).then_some(seconds),
+            retry_after: (!matches!(reason, NoKey::LongPolicy | NoKey::Refused)).then_some(seconds),
         }
     }
 
@@ -708,7 +713,11 @@ impl std::error::Error for IssueError {}
 impl From<IssueError> for S3Error {
     fn from(error: IssueError) -> Self {
         let told = Self::new(error.reason.code(), error.reason.message());
-        let told = told.fault(Fault::Sts).detail(error.detail);
+        let told = match error.reason {
+            NoKey::LongPolicy => told,
+            _ => told.fault(Fault::Sts),
+        };
+        let told = told.detail(error.detail);
         match error.retry_after {
             Some(seconds) => told.retry_after(seconds),
             None => told,

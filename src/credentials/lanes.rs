@@ -286,7 +286,7 @@ impl Drop for Flight {
 
 /// A token bucket.
 #[derive(Debug)]
-struct Bucket {
+pub(super) struct Bucket {
     per_second: f64,
     burst: f64,
     tokens: f64,
@@ -294,7 +294,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn full(rate: CallRate, now: Instant) -> Self {
+    pub(super) fn full(rate: CallRate, now: Instant) -> Self {
         let burst = f64::from(rate.burst);
         Self {
             per_second: f64::from(rate.per_second),
@@ -305,12 +305,12 @@ impl Bucket {
     }
 
     /// When there is a token.
-    fn ready_at(&mut self, now: Instant) -> Instant {
+    pub(super) fn ready_at(&mut self, now: Instant) -> Instant {
         now + self.ready_in(1, now)
     }
 
     /// How long it takes until so many tokens were there.
-    fn ready_in(&mut self, tokens: u64, now: Instant) -> Duration {
+    pub(super) fn ready_in(&mut self, tokens: u64, now: Instant) -> Duration {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + passed * self.per_second).min(self.burst);
         self.at = now;
@@ -319,7 +319,7 @@ impl Bucket {
         Duration::try_from_secs_f64(lacking / self.per_second).unwrap_or(Duration::MAX)
     }
 
-    fn take(&mut self, now: Instant) {
+    pub(super) fn take(&mut self, now: Instant) {
         self.ready_at(now);
         self.tokens -= 1.0;
     }

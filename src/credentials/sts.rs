@@ -412,6 +412,14 @@ impl StsError {
         self
     }
 
+    /// Whether the policy is too long for STS.
+    pub(super) fn is_of_long_policy(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "InvalidParameter.PolicyTooLong" | "InvalidParameter.ExtendStrategyOverSize"
+        )
+    }
+
     /// An error that STS itself answered.
     fn from_code(code: &str, message: &str, request_id: &str) -> Self {
         let class = StsClass::of(code);
@@ -438,7 +446,7 @@ impl StsError {
             (_, "InvalidParameter.OverTimeError") => {
                 "duration is too long: at most 2h for a root account's key, 36h for a sub-account's, what CAM says for a role's"
             }
-            (_, "InvalidParameter.PolicyTooLong" | "InvalidParameter.ExtendStrategyOverSize") => {
+            _ if self.is_of_long_policy() => {
                 "the policy is too long for STS: give the tenant fewer prefixes or actions"
             }
             (_, "InvalidParameter.WebIdentityTokenError") => {
