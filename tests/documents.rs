@@ -13,7 +13,7 @@ const ROWS: [(char, usize); 6] = [
     ('C', 5),
     ('D', 7),
     ('E', 13),
-    ('F', 16),
+    ('F', 17),
 ];
 
 fn text(path: &str) -> String {
