@@ -344,7 +344,7 @@ fn flooding_redis() -> (u16, Arc<AtomicUsize>) {
             let mut stream = stream.unwrap();
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = stream.read(&mut bytes) {
-                let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+                let text = String::from_utf8_lossy(bytes.get(..count).unwrap()).into_owned();
                 if text.contains("GETRANGE") {
                     let _ = stream.write_all(b"$536870912\r\n");
                     let block = vec![b'x'; 64 * 1024];

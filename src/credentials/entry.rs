@@ -105,11 +105,6 @@ pub(super) enum Urgency {
 
 impl Urgency {
     pub(super) const ALL: [Self; 3] = [Self::First, Self::Refresh, Self::Cold];
-
-    /// Its place in [`Urgency::ALL`].
-    pub(super) fn index(self) -> usize {
-        self as usize - 1
-    }
 }
 
 #[derive(Debug)]

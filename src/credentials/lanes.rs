@@ -43,12 +43,26 @@ pub(super) struct Backlog {
     issuer: String,
     rate: CallRate,
     bucket: Mutex<Bucket>,
-    /// By [`Urgency`]: asks that were sent to the queue, and that have left it.
-    sent: [AtomicU64; 3],
-    left: [AtomicU64; 3],
+    cold: QueueLength,
+    refresh: QueueLength,
+    first: QueueLength,
     /// How long a call takes, in microseconds: the mean of the last ones.
     call_micros: AtomicU64,
     waiters: AtomicUsize,
+}
+
+/// Asks that were sent to a queue, and that have left it.
+#[derive(Debug, Default)]
+struct QueueLength {
+    sent: AtomicU64,
+    left: AtomicU64,
+}
+
+impl QueueLength {
+    fn waiting(&self) -> u64 {
+        let sent = self.sent.load(Ordering::Acquire);
+        sent.saturating_sub(self.left.load(Ordering::Acquire))
+    }
 }
 
 /// One of an issuer's places for requests that wait; given back on drop.
@@ -61,8 +75,9 @@ impl Backlog {
             issuer: issuer.to_owned(),
             rate,
             bucket: Mutex::new(Bucket::full(rate, Instant::now())),
-            sent: Default::default(),
-            left: Default::default(),
+            cold: QueueLength::default(),
+            refresh: QueueLength::default(),
+            first: QueueLength::default(),
             call_micros: AtomicU64::new(0),
             waiters: AtomicUsize::new(0),
         }
@@ -70,23 +85,33 @@ impl Backlog {
 
     /// Takes the next number of a queue; they begin with 1.
     fn join(&self, urgency: Urgency) -> u64 {
-        self.sent[urgency.index()].fetch_add(1, Ordering::AcqRel) + 1
+        self.queue(urgency).sent.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     fn leave(&self, urgency: Urgency) {
-        self.left[urgency.index()].fetch_add(1, Ordering::AcqRel);
+        self.queue(urgency).left.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn queue(&self, urgency: Urgency) -> &QueueLength {
+        match urgency {
+            Urgency::Cold => &self.cold,
+            Urgency::Refresh => &self.refresh,
+            Urgency::First => &self.first,
+        }
     }
 
     /// How long it takes until the turn of the ask with this number, or of the next one that is sent.
     pub(super) fn turn_of(&self, urgency: Urgency, number: Option<u64>) -> Duration {
-        let count = |all: &[AtomicU64; 3], of: Urgency| all[of.index()].load(Ordering::Acquire);
-        let number = number.unwrap_or_else(|| count(&self.sent, urgency) + 1);
-        let mut ahead = number.saturating_sub(count(&self.left, urgency));
-        for other in Urgency::ALL {
-            if other > urgency {
-                ahead += count(&self.sent, other).saturating_sub(count(&self.left, other));
-            }
-        }
+        let queue = self.queue(urgency);
+        let own = number.map_or_else(
+            || queue.waiting() + 1,
+            |number| number.saturating_sub(queue.left.load(Ordering::Acquire)),
+        );
+        let others = Urgency::ALL.iter().filter(|other| **other > urgency);
+        let ahead = own
+            + others
+                .map(|other| self.queue(*other).waiting())
+                .sum::<u64>();
         let by_rate = self.bucket().ready_in(ahead, Instant::now());
         // Calls that take long keep all places: then these are the rate.
         let call = Duration::from_micros(self.call_micros.load(Ordering::Relaxed));
@@ -108,13 +133,7 @@ impl Backlog {
 
     /// For the operator: why requests wait.
     pub(super) fn describe(&self) -> String {
-        let waiting: u64 = Urgency::ALL
-            .iter()
-            .map(|urgency| {
-                let at = |all: &[AtomicU64; 3]| all[urgency.index()].load(Ordering::Relaxed);
-                at(&self.sent).saturating_sub(at(&self.left))
-            })
-            .sum();
+        let waiting: u64 = Urgency::ALL.map(|of| self.queue(of).waiting()).iter().sum();
         let (issuer, rate) = (&self.issuer, self.rate);
         format!(
             "cosgate's own limit on calls to STS is reached, and {waiting} calls wait for their turn: issuers.{issuer}.calls_per_second = {}, burst = {}",
