@@ -237,22 +237,23 @@ fn a_clock_that_is_twenty_minutes_wrong_costs_one_more_call_and_no_client_anythi
 /// A world with so many more tenants, whose issuer may call so often.
 fn crowd(tenants: usize, calls_per_second: u32) -> World {
     let emulator = emulator();
-    let more: String = (0..tenants)
-        .map(|number| {
-            format!(
-                "[tenants.tenant{number}]\nissuer = \"main\"\n\
-                 access_keys = [{{ id = \"KEYOFTHETENANT{number:06}\", secret = \"{}\" }}]\n\
-                 [[tenants.tenant{number}.grants]]\nname = \"photos\"\nbucket = \"{BUCKET}\"\n\
-                 region = \"ap-guangzhou\"\nprefixes = [\"{number}/*\"]\nactions = [\"read\"]\n",
-                secret_of(number)
-            )
-        })
-        .collect();
+    let more: Vec<_> = (0..tenants).map(tenant_toml).collect();
+    let more = more.concat();
     let text = toml(emulator.cos_addr(), emulator.sts_addr(), &more);
     let rate = format!("calls_per_second = {calls_per_second}\nburst = {calls_per_second}\n");
     let text = text.replacen("[issuers.main]\n", &format!("[issuers.main]\n{rate}"), 1);
     let gateway = Gateway::start(&text);
     World { gateway, emulator }
+}
+
+fn tenant_toml(number: usize) -> String {
+    let secret = secret_of(number);
+    format!(
+        "[tenants.tenant{number}]\nissuer = \"main\"\n\
+         access_keys = [{{ id = \"KEYOFTHETENANT{number:06}\", secret = \"{secret}\" }}]\n\
+         [[tenants.tenant{number}.grants]]\nname = \"photos\"\nbucket = \"{BUCKET}\"\n\
+         region = \"ap-guangzhou\"\nprefixes = [\"{number}/*\"]\nactions = [\"read\"]\n"
+    )
 }
 
 fn secret_of(number: usize) -> String {
