@@ -13,7 +13,7 @@ const ROWS: [(char, usize); 6] = [
     ('C', 7),
     ('D', 12),
     ('E', 13),
-    ('F', 12),
+    ('F', 17),
 ];
 
 fn text(path: &str) -> String {

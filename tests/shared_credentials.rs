@@ -4,8 +4,11 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -328,4 +331,51 @@ fn a_redis_that_is_away_or_silent_costs_a_moment_and_no_request() {
         );
         assert_eq!(sts_calls(&emulator), 2);
     }
+}
+
+/// A Redis that answers a look for a key with 512 MiB. Gives its port and how much of that was taken.
+fn flooding_redis() -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&taken);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                let text = String::from_utf8_lossy(bytes.get(..count).unwrap()).into_owned();
+                if text.contains("GETRANGE") {
+                    let _ = stream.write_all(b"$536870912\r\n");
+                    let block = vec![b'x'; 64 * 1024];
+                    for _ in 0..8192 {
+                        if stream.write_all(&block).is_err() {
+                            break;
+                        }
+                        counted.fetch_add(block.len(), Ordering::Relaxed);
+                    }
+                    break;
+                }
+                for _ in text.lines().filter(|line| line.starts_with('*')) {
+                    let _ = stream.write_all(b"+OK\r\n");
+                }
+            }
+        }
+    });
+    (port, taken)
+}
+
+#[test]
+fn a_redis_that_sends_more_than_was_asked_for_is_not_read() {
+    let (port, taken) = flooding_redis();
+    let emulator = emulator();
+    let gateway = gateway(&emulator, port, KEY);
+    let began = Instant::now();
+    use_folder(&gateway, ACME, "acme");
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_eq!(sts_calls(&emulator), 1, "called without the Redis");
+    thread::sleep(Duration::from_secs(1));
+    let taken = taken.load(Ordering::Relaxed);
+    assert!(taken > 0, "it was asked");
+    assert!(taken < 16 << 20, "{taken} bytes, most of them the system's");
 }

@@ -234,6 +234,99 @@ fn a_clock_that_is_twenty_minutes_wrong_costs_one_more_call_and_no_client_anythi
     }
 }
 
+/// A world with so many more tenants, whose issuer may call so often.
+fn crowd(tenants: usize, calls_per_second: u32) -> World {
+    let emulator = emulator();
+    let more: Vec<_> = (0..tenants).map(tenant_toml).collect();
+    let more = more.concat();
+    let text = toml(emulator.cos_addr(), emulator.sts_addr(), &more);
+    let rate = format!("calls_per_second = {calls_per_second}\nburst = {calls_per_second}\n");
+    let text = text.replacen("[issuers.main]\n", &format!("[issuers.main]\n{rate}"), 1);
+    let gateway = Gateway::start(&text);
+    World { gateway, emulator }
+}
+
+fn tenant_toml(number: usize) -> String {
+    let secret = secret_of(number);
+    format!(
+        "[tenants.tenant{number}]\nissuer = \"main\"\n\
+         access_keys = [{{ id = \"KEYOFTHETENANT{number:06}\", secret = \"{secret}\" }}]\n\
+         [[tenants.tenant{number}.grants]]\nname = \"photos\"\nbucket = \"{BUCKET}\"\n\
+         region = \"ap-guangzhou\"\nprefixes = [\"{number}/*\"]\nactions = [\"read\"]\n"
+    )
+}
+
+fn secret_of(number: usize) -> String {
+    format!("secretsecretsecretsecretsecret{number:06}")
+}
+
+fn get_as(world: &World, number: usize) -> support::Reply {
+    let target = format!("/photos/{number}/none");
+    let (id, secret) = (format!("KEYOFTHETENANT{number:06}"), secret_of(number));
+    let call = Call::new(world.gateway.addr, "GET", &target);
+    call.signed_by((&id, &secret)).send()
+}
+
+#[test]
+fn more_cold_tenants_than_the_rate_allows_wait_for_their_turn_and_are_served() {
+    const TENANTS: usize = 160;
+    let world = crowd(TENANTS, 20);
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for number in 0..TENANTS {
+            let world = &world;
+            scope.spawn(move || get_as(world, number).assert_error(404, "NoSuchKey"));
+        }
+    });
+    let took = began.elapsed();
+    assert!(
+        took > Duration::from_secs(6),
+        "beyond five seconds: {took:?}"
+    );
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert_eq!(sts_calls(&world), TENANTS as u64);
+}
+
+#[test]
+fn who_is_too_far_back_in_the_queue_is_told_when_to_come_and_the_operator_why() {
+    const TENANTS: usize = 60;
+    let world = crowd(TENANTS, 1);
+    let stopped = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        for number in 0..TENANTS - 1 {
+            let (world, stopped) = (&world, &stopped);
+            scope.spawn(move || {
+                let target = format!("/photos/{number}/none");
+                let (id, secret) = (format!("KEYOFTHETENANT{number:06}"), secret_of(number));
+                let call = Call::new(world.gateway.addr, "GET", &target);
+                let mut client = support::Client::connect(world.gateway.addr);
+                client.write(&call.signed_by((&id, &secret)).bytes());
+                while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+        thread::sleep(Duration::from_secs(2));
+        let began = Instant::now();
+        let reply = get_as(&world, TENANTS - 1);
+        let took = began.elapsed();
+        stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+        reply.assert_error(503, "SlowDown");
+        assert!(took < Duration::from_secs(2), "at once: {took:?}");
+        let after: u32 = reply.header("retry-after").unwrap().parse().unwrap();
+        assert!((50..=60).contains(&after), "{after}");
+        let text = reply.text();
+        assert!(
+            text.contains("Retry-After") && !text.contains("calls_per_second"),
+            "{text}"
+        );
+    });
+    world
+        .gateway
+        .log
+        .assert_says("issuers.main.calls_per_second = 1");
+}
+
 #[test]
 fn what_many_tenants_cannot_get_is_not_asked_for_and_told_at_once() {
     let world = World::new();

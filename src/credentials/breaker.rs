@@ -77,10 +77,10 @@ impl Breaker {
         if result.as_ref().is_err_and(|error| error.is_repeated) {
             return; // there was no call
         }
-        // STS can be reached that says what is wrong with a tenant, or with the issuer's own key.
+        // An answer about one tenant's call, or about the issuer's own key, shows that STS works.
         let has_failed = result
             .as_ref()
-            .is_err_and(|error| !error.class.is_permanent());
+            .is_err_and(|error| error.class.affects_all_calls());
         if self.record(has_failed, began, Instant::now(), fastrand::f64()) {
             counters.breaker_opened.fetch_add(1, Ordering::Relaxed);
             tracing::error!("calls to STS fail: held back for a while, live keys serve on");
@@ -214,6 +214,8 @@ mod tests {
         for code in [
             "AuthFailure.SecretIdNotFound",
             "InvalidParameter.StrategyInvalid",
+            "FailedOperation.SomethingNew",
+            "SomethingNew",
         ] {
             for _ in 0..10 {
                 let refused = StsError::new(StsClass::of(code), code, "no");

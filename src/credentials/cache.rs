@@ -13,20 +13,20 @@ use tokio::time::Instant;
 
 use super::breaker::Breaker;
 use super::clock::Clock;
-use super::entry::{Ask, Entry, IssueError, NoKey, Scope};
+use super::entry::{Ask, Entry, IssueError, NoKey, Scope, Urgency};
 use super::issuer::Issuer;
-use super::lanes::{self, Lane};
+use super::lanes::{self, Backlog, Lane};
 use super::scopes::ScopeTable;
 use super::shared::SharedKeys;
 use super::{BadToken, Credential};
-use crate::config::{CallRate, Config, IssuerKind};
+use crate::config::{Config, IssuerKind};
 use crate::secret::Secret;
 use crate::tenant::Tenant;
 use crate::tenant::policy::tenant_policy;
 
 /// A key is given up this long before its end, or longer where COS may take longer to answer.
 const MARGIN: Duration = Duration::from_secs(30);
-/// When a new scope that finds no room may come back.
+/// When a new scope that finds no room may come back, at the soonest.
 const BUSY: Duration = Duration::from_secs(2);
 
 /// The keys of all tenants. Dropping it ends the thread; keys that are there still serve.
@@ -49,6 +49,8 @@ struct Maker {
     permanent: Vec<Option<PermanentKey>>,
     /// One for each issuer.
     breakers: Vec<Arc<Breaker>>,
+    /// One for each issuer.
+    backlogs: Vec<Arc<Backlog>>,
     asks: mpsc::UnboundedSender<Ask>,
     margin: Duration,
     counters: Arc<CacheCounters>,
@@ -122,9 +124,8 @@ impl Cache {
         let issuers = Issuer::all(config, clock, &counters).map_err(StartError)?;
         let made = issuers.clone();
         let thread = if issuers.iter().any(Option::is_some) {
-            let rates = config.issuers.iter().map(|issuer| issuer.rate);
-            let breakers = maker.breakers.iter().cloned();
-            let pace = rates.zip(breakers).collect();
+            let backlogs = maker.backlogs.iter().cloned();
+            let pace = backlogs.zip(maker.breakers.iter().cloned()).collect();
             let shared = config.credential_shared.as_ref();
             let shared = shared.map(|shared| SharedKeys::new(shared, Arc::clone(clock)));
             let shared = shared.transpose().map_err(StartError)?.map(Arc::new);
@@ -171,8 +172,14 @@ impl Cache {
                 .map(|entry| entry.with_permit(permit))
         });
         made.ok_or_else(|| {
+            // Room is made at the pace of the queue: who finds none comes back at some time within it.
+            let backlog = self.maker.backlogs.get(issuer);
+            let turn = backlog.map_or(BUSY, |backlog| backlog.turn_of(Urgency::First, None));
+            let wait = turn.mul_f64(0.5 + 0.5 * fastrand::f64()).max(BUSY);
             let why = "no room for another scope ([credentials] entries), or too many wait for their first key";
-            IssueError::new(NoKey::Busy, why, BUSY)
+            let now = backlog.map(|backlog| backlog.describe()).unwrap_or_default();
+            let why = if turn > BUSY { format!("{why}: {now}") } else { why.to_owned() };
+            IssueError::new(NoKey::Queued, why, wait)
         })
     }
 
@@ -260,6 +267,11 @@ impl Maker {
                 .iter()
                 .map(|_| Arc::new(Breaker::new()))
                 .collect(),
+            backlogs: config
+                .issuers
+                .iter()
+                .map(|issuer| Arc::new(Backlog::new(&issuer.name, issuer.rate)))
+                .collect(),
             asks,
             margin: MARGIN.max(config.upstream.limits.head_timeout),
             counters: Arc::default(),
@@ -272,8 +284,9 @@ impl Maker {
         match self.permanent.get(scope.issuer)? {
             None => {
                 let breaker = Arc::clone(self.breakers.get(scope.issuer)?);
-                let asks = self.asks.clone();
-                Some(Entry::new(scope, asks, breaker, self.margin, counters))
+                let backlog = Arc::clone(self.backlogs.get(scope.issuer)?);
+                let (asks, issuer) = (self.asks.clone(), (breaker, backlog));
+                Some(Entry::new(scope, asks, issuer, self.margin, counters))
             }
             Some(key) => Some(Entry::permanent(scope, key.credential().ok()?, counters)),
         }
@@ -290,7 +303,7 @@ impl PermanentKey {
 impl Thread {
     fn spawn(
         issuers: Vec<Option<Arc<Issuer>>>,
-        pace: Vec<(CallRate, Arc<Breaker>)>,
+        pace: Vec<(Arc<Backlog>, Arc<Breaker>)>,
         shared: Option<Arc<SharedKeys>>,
         asked: mpsc::UnboundedReceiver<Ask>,
     ) -> io::Result<Self> {
@@ -302,12 +315,13 @@ impl Thread {
             .name("sts".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
-                    let lanes = issuers
-                        .into_iter()
-                        .zip(pace)
-                        .map(|(issuer, (rate, breaker))| {
-                            issuer.map(|issuer| lane(issuer, rate, breaker, shared.clone()))
-                        });
+                    let lanes =
+                        issuers
+                            .into_iter()
+                            .zip(pace)
+                            .map(|(issuer, (backlog, breaker))| {
+                                issuer.map(|issuer| lane(issuer, backlog, breaker, shared.clone()))
+                            });
                     let lanes = lanes.collect();
                     tokio::select! {
                         _ = stopped => {}
@@ -323,11 +337,11 @@ impl Thread {
 /// Makes the calls of `issuer`.
 fn lane(
     issuer: Arc<Issuer>,
-    rate: CallRate,
+    backlog: Arc<Backlog>,
     breaker: Arc<Breaker>,
     shared: Option<Arc<SharedKeys>>,
 ) -> Lane {
-    Lane::start(rate, breaker, move |entry| {
+    Lane::start(backlog, breaker, move |entry| {
         let (issuer, shared) = (Arc::clone(&issuer), shared.clone());
         async move {
             let scope = entry.scope();

@@ -12,13 +12,19 @@ use tokio::time::{Instant, timeout_at};
 
 use super::breaker::Breaker;
 use super::cache::CacheCounters;
+use super::lanes::Backlog;
 use super::sts::{Issued, StsClass, StsError};
 use super::{Credential, Life};
 use crate::s3::error::{Code, Fault, S3Error};
+use crate::s3::vend::LONG_POLICY;
 use crate::timestamp::Timestamp;
 
-/// How long a request waits for a key when there is none.
+/// How long a request waits for a key when there is none, beside the time until the call's turn.
 const WAIT: Duration = Duration::from_secs(5);
+/// The longest time until the turn of a call that a request waits for: clients read for 60 s.
+const TURN_WAIT: Duration = Duration::from_secs(30);
+/// A turn that is sooner than this needs no time of its own.
+const SOON: Duration = Duration::from_millis(100);
 /// Requests that wait for one tenant's key at once; more are sent away.
 const WAITERS: usize = 2048;
 /// Between two calls for one tenant, whatever happens.
@@ -51,10 +57,13 @@ pub struct Entry {
     current: ArcSwapOption<Credential>,
     /// `IDLE`, an [`Urgency`] that waits its turn, or `FLYING`.
     asked: AtomicU8,
+    /// The number of the ask in the issuer's queue, and its urgency in the last two bits; 0 while none
+    /// waits there.
+    queued: AtomicU64,
     /// `None`: the key is permanent.
     asks: Option<mpsc::UnboundedSender<Ask>>,
     /// The issuer's; `None`: the key is permanent.
-    breaker: Option<Arc<Breaker>>,
+    issuer: Option<(Arc<Breaker>, Arc<Backlog>)>,
     /// How the last call went; changes wake those who wait.
     outcome: watch::Sender<Option<Arc<Failure>>>,
     pace: Mutex<Pace>,
@@ -84,7 +93,7 @@ pub(super) struct Ask {
 }
 
 /// Why a call is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Urgency {
     /// Somebody waits for the first key of a scope that was made for a request.
     First = 1,
@@ -92,6 +101,10 @@ pub(super) enum Urgency {
     Refresh = 2,
     /// Somebody waits.
     Cold = 3,
+}
+
+impl Urgency {
+    pub(super) const ALL: [Self; 3] = [Self::First, Self::Refresh, Self::Cold];
 }
 
 #[derive(Debug)]
@@ -125,12 +138,12 @@ impl Entry {
     pub(super) fn new(
         scope: Scope,
         asks: mpsc::UnboundedSender<Ask>,
-        breaker: Arc<Breaker>,
+        issuer: (Arc<Breaker>, Arc<Backlog>),
         margin: Duration,
         counters: Arc<CacheCounters>,
     ) -> Self {
         let mut entry = Self::with(scope, None, margin, counters);
-        (entry.asks, entry.breaker) = (Some(asks), Some(breaker));
+        (entry.asks, entry.issuer) = (Some(asks), Some(issuer));
         entry
     }
 
@@ -181,8 +194,9 @@ impl Entry {
             scope,
             current: ArcSwapOption::from_pointee(key),
             asked: AtomicU8::new(IDLE),
+            queued: AtomicU64::new(0),
             asks: None,
-            breaker: None,
+            issuer: None,
             outcome: watch::Sender::new(None),
             pace: Mutex::new(pace),
             margin,
@@ -204,8 +218,8 @@ impl Entry {
         Some(Arc::clone(credential))
     }
 
-    /// The key: at once while one is live, else as soon as STS gives one, within five seconds.
-    /// Dropping the future cancels no call.
+    /// The key: at once while one is live, else as soon as STS gives one: within five seconds, and the
+    /// time that other calls of the issuer take first. Dropping the future cancels no call.
     pub async fn get(self: &Arc<Self>) -> Result<Arc<Credential>, IssueError> {
         if let Some(credential) = self.live(Instant::now()) {
             self.hits.fetch_add(1, Ordering::Relaxed);
@@ -276,7 +290,16 @@ impl Entry {
     /// Takes back an ask that was not begun.
     pub(super) fn forgo(&self, urgency: Urgency) {
         let (won, lost) = (Ordering::AcqRel, Ordering::Relaxed);
-        let _ = self.asked.compare_exchange(urgency as u8, IDLE, won, lost); // else it waits in another queue
+        let forgone = self.asked.compare_exchange(urgency as u8, IDLE, won, lost);
+        if forgone.is_ok() {
+            self.queued.store(0, Ordering::Release); // else it waits in another queue
+        }
+    }
+
+    /// The ask has this number in its issuer's queue now.
+    pub(super) fn joined(&self, urgency: Urgency, number: u64) {
+        let queued = number << 2 | u64::from(urgency as u8);
+        self.queued.store(queued, Ordering::Release);
     }
 
     /// When the last key that it had ends or ended: only one that lives longer is another.
@@ -305,6 +328,7 @@ impl Entry {
         {
             return false;
         }
+        self.queued.store(0, Ordering::Release);
         if to == FLYING {
             let (mut pace, now) = (self.pace(), Instant::now());
             (pace.began, pace.next_call) = (now, now + CALL_GAP);
@@ -395,17 +419,22 @@ impl Entry {
     }
 
     async fn wait(self: &Arc<Self>) -> Result<Arc<Credential>, IssueError> {
-        let Some(_place) = Place::take(&self.waiters) else {
-            let why = "too many requests wait for this tenant's key";
-            return Err(IssueError::new(NoKey::Busy, why, CALL_GAP));
-        };
         let ending = || {
             let why = "no key can be requested: cosgate is shutting down";
             IssueError::new(NoKey::Ending, why, CALL_GAP)
         };
-        let deadline = Instant::now() + WAIT;
+        let (breaker, backlog) = self.issuer.as_ref().ok_or_else(ending)?;
+        let place = Place::take(&self.waiters).and_then(|place| {
+            let waiting = backlog.wait(self.waiters.load(Ordering::Acquire) - 1)?;
+            Some((place, waiting))
+        });
+        let Some(_place) = place else {
+            let why = "too many requests wait for this tenant's key";
+            return Err(IssueError::new(NoKey::Busy, why, CALL_GAP));
+        };
+        let mut deadline = Deadline::from(Instant::now());
         let mut outcome = self.outcome.subscribe();
-        let mut open = self.breaker.as_ref().ok_or_else(ending)?.subscribe();
+        let mut open = breaker.subscribe();
         loop {
             let failure = outcome.borrow_and_update().clone();
             let now = Instant::now();
@@ -435,10 +464,23 @@ impl Entry {
                 let why = format!("{why}{}", last.unwrap_or_default());
                 return Err(IssueError::new(NoKey::Unreachable, why, until - now));
             }
+            let turn = self.turn(backlog, now);
+            if turn.is_none() && failure.is_none() {
+                deadline.include(self.pace().began);
+            }
+            if !deadline.reaches(turn, now) {
+                let turn = turn.unwrap_or_default();
+                return Err(IssueError::new(NoKey::Queued, backlog.describe(), turn));
+            }
             if let Some(failure) = &failure
-                && failure.retry_at >= deadline
+                && failure.retry_at >= deadline.end
             {
                 return Err(failure.answer(now));
+            }
+            if now >= deadline.end {
+                let silent =
+                    || IssueError::new(NoKey::Unreachable, "STS gave no answer in time", CALL_GAP);
+                return Err(failure.map_or_else(silent, |failure| failure.answer(now)));
             }
             let news = async {
                 tokio::select! {
@@ -446,12 +488,23 @@ impl Entry {
                     _ = open.changed() => {}
                 }
             };
-            if timeout_at(deadline, news).await.is_err() {
-                let silent =
-                    || IssueError::new(NoKey::Unreachable, "STS gave no answer in time", CALL_GAP);
-                return Err(failure.map_or_else(silent, |failure| failure.answer(Instant::now())));
-            }
+            let _ = timeout_at(deadline.end, news).await; // the turn may have come later than thought
         }
+    }
+
+    /// How long it takes until the turn of this entry's call; `None` when it does not wait for that.
+    fn turn(&self, backlog: &Backlog, now: Instant) -> Option<Duration> {
+        let asked = self.asked.load(Ordering::Acquire);
+        let urgency = *Urgency::ALL
+            .iter()
+            .find(|urgency| **urgency as u8 == asked)?;
+        let queued = self.queued.load(Ordering::Acquire);
+        if queued & 3 == u64::from(asked) {
+            return Some(backlog.turn_of(urgency, Some(queued >> 2)));
+        }
+        // It is on the way to the queue, if it need not wait for a time of its own.
+        let turn = backlog.turn_of(urgency, None);
+        (turn >= SOON && self.next_call(urgency) <= now).then_some(turn)
     }
 
     /// Sees to it that a call is made. Gives false when nobody is there to make one.
@@ -500,6 +553,46 @@ impl Failure {
     }
 }
 
+/// Until when a request waits.
+struct Deadline {
+    began: Instant,
+    end: Instant,
+    /// Its call waited for its turn when this was last looked at.
+    is_queued: bool,
+}
+
+impl Deadline {
+    fn from(now: Instant) -> Self {
+        Self {
+            began: now,
+            end: now + WAIT,
+            is_queued: false,
+        }
+    }
+
+    /// Moves the end to [`WAIT`] after the begin of a first call: its turn may have come late.
+    fn include(&mut self, call_began: Instant) {
+        self.end = self.end.max(call_began + WAIT);
+    }
+
+    /// Moves the end to [`WAIT`] after the turn of the call. Gives false when that is too far away.
+    fn reaches(&mut self, turn: Option<Duration>, now: Instant) -> bool {
+        let Some(turn) = turn else {
+            self.is_queued = false;
+            return true;
+        };
+        let at = now.checked_add(turn);
+        let Some(at) = at.filter(|at| *at <= self.began + TURN_WAIT) else {
+            return false;
+        };
+        self.is_queued |= turn >= SOON || now >= self.end;
+        if self.is_queued {
+            self.end = self.end.max(at + WAIT);
+        }
+        true
+    }
+}
+
 /// One of the places to wait in, given back on drop.
 struct Place<'a>(&'a AtomicUsize);
 
@@ -537,6 +630,10 @@ pub enum NoKey {
     Busy,
     /// cosgate is shutting down.
     Ending,
+    /// cosgate's own limit on calls to STS has it wait too long.
+    Queued,
+    /// What the client itself asked of the key is too long for STS.
+    LongPolicy,
     /// STS refuses cosgate's own configuration.
     Refused,
     /// COS refuses those that STS gives.
@@ -562,7 +659,11 @@ impl NoKey {
             Self::Busy => {
                 "Too many requests wait for a temporary key. Please reduce your request rate."
             }
+            Self::Queued => {
+                "More clients need a first temporary key than the gateway may get at this moment. Please send the request again after the time in Retry-After."
+            }
             Self::Ending => "The gateway is shutting down. Please send the request again.",
+            Self::LongPolicy => LONG_POLICY,
             Self::Refused => {
                 "The key service refuses the configuration of this gateway. Only its operator can fix this: the reason is in the gateway's log."
             }
@@ -580,8 +681,9 @@ impl NoKey {
 
     fn code(self) -> Code {
         match self {
+            Self::LongPolicy => Code::InvalidArgument,
             Self::Ending | Self::Refused | Self::RefusedByStore => Code::ServiceUnavailable,
-            Self::Busy | Self::Unavailable | Self::Unreachable => Code::SlowDown,
+            Self::Busy | Self::Queued | Self::Unavailable | Self::Unreachable => Code::SlowDown,
         }
     }
 }
@@ -593,7 +695,7 @@ impl IssueError {
         Self {
             reason,
             detail: detail.into(),
-            retry_after: (reason != NoKey::Refused).then_some(seconds),
+            retry_after: (!matches!(reason, NoKey::LongPolicy | NoKey::Refused)).then_some(seconds),
         }
     }
 
@@ -614,7 +716,11 @@ impl std::error::Error for IssueError {}
 impl From<IssueError> for S3Error {
     fn from(error: IssueError) -> Self {
         let told = Self::new(error.reason.code(), error.reason.message());
-        let told = told.fault(Fault::Sts).detail(error.detail);
+        let told = match error.reason {
+            NoKey::LongPolicy => told,
+            _ => told.fault(Fault::Sts),
+        };
+        let told = told.detail(error.detail);
         match error.retry_after {
             Some(seconds) => told.retry_after(seconds),
             None => told,
@@ -662,7 +768,7 @@ fn pauses(class: StsClass, failures: u32, chance: f64) -> Pauses {
             waited_for: CALL_GAP,
             refresh,
         },
-        StsClass::Clock | StsClass::Retry => Pauses {
+        StsClass::Clock | StsClass::Retry | StsClass::Unknown => Pauses {
             waited_for: doubled.min(WAITED_FOR_LIMIT).mul_f64(chance),
             refresh,
         },
@@ -679,6 +785,7 @@ fn pause_of_unworkable(keys: u32, chance: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::CallRate;
     use crate::secret::Secret;
 
     const HOUR: Duration = Duration::from_hours(1);
@@ -690,7 +797,7 @@ mod tests {
             Arc::new(Entry::new(
                 scope(),
                 sender,
-                breaker(),
+                issuer(),
                 MARGIN,
                 Arc::default(),
             )),
@@ -698,8 +805,15 @@ mod tests {
         )
     }
 
-    fn breaker() -> Arc<Breaker> {
-        Arc::new(Breaker::new())
+    fn issuer() -> (Arc<Breaker>, Arc<Backlog>) {
+        let rate = CallRate {
+            per_second: 100,
+            burst: 200,
+        };
+        (
+            Arc::new(Breaker::new()),
+            Arc::new(Backlog::new("main", rate)),
+        )
     }
 
     fn scope() -> Scope {
@@ -910,7 +1024,7 @@ mod tests {
         let (sender, mut asks) = mpsc::unbounded_channel();
         let permit = Arc::clone(&room).try_acquire_owned().unwrap();
         let entry =
-            Entry::new(scope(), sender, breaker(), MARGIN, Arc::default()).with_permit(permit);
+            Entry::new(scope(), sender, issuer(), MARGIN, Arc::default()).with_permit(permit);
         let entry = Arc::new(entry);
         assert!(entry.get().await.is_err(), "nobody answers");
         assert_eq!(asks.recv().await.unwrap().urgency, Urgency::First);

@@ -537,7 +537,7 @@ impl CacheCounters {
             Err(StsClass::ConfigWrong) => &self.sts_config_wrong,
             Err(StsClass::IssuerBroken) => &self.sts_issuer_broken,
             Err(StsClass::NotAllowed) => &self.sts_not_allowed,
-            Err(StsClass::Retry) => &self.sts_retry,
+            Err(StsClass::Retry | StsClass::Unknown) => &self.sts_retry,
         }
     }
 }

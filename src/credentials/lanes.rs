@@ -1,6 +1,7 @@
 //! Where calls to STS wait for their turn: for each issuer a rate, a breaker, and three queues.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -12,7 +13,11 @@ use super::sts::{Issued, StsClass, StsError};
 use crate::config::CallRate;
 
 /// Calls of one issuer that may be under way.
-const CALLS_UNDER_WAY: usize = 64;
+const CALLS_UNDER_WAY: u32 = 64;
+/// Requests that wait for keys of one issuer: a request that waits holds its connection and some memory.
+const ISSUER_WAITERS: usize = 16 * 1024;
+/// While more than half of those wait, one tenant has no more than so many, so that the rest have room.
+const FEW_WAITERS: usize = 16;
 
 /// Where the calls of one issuer wait for their turn.
 #[derive(Clone)]
@@ -21,6 +26,7 @@ pub(super) struct Lane {
     refresh: mpsc::UnboundedSender<Arc<Entry>>,
     first: mpsc::UnboundedSender<Arc<Entry>>,
     breaker: Arc<Breaker>,
+    backlog: Arc<Backlog>,
 }
 
 /// The other ends of a [`Lane`].
@@ -28,6 +34,130 @@ struct Queues {
     cold: mpsc::UnboundedReceiver<Arc<Entry>>,
     refresh: mpsc::UnboundedReceiver<Arc<Entry>>,
     first: mpsc::UnboundedReceiver<Arc<Entry>>,
+}
+
+/// The calls of one issuer that wait for their turn, as its entries see them: how long that takes.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    /// The issuer's name in the configuration.
+    issuer: String,
+    rate: CallRate,
+    bucket: Mutex<Bucket>,
+    cold: QueueLength,
+    refresh: QueueLength,
+    first: QueueLength,
+    /// How long a call takes, in microseconds: the mean of the last ones.
+    call_micros: AtomicU64,
+    waiters: AtomicUsize,
+}
+
+/// Asks that were sent to a queue, and that have left it.
+#[derive(Debug, Default)]
+struct QueueLength {
+    sent: AtomicU64,
+    left: AtomicU64,
+}
+
+impl QueueLength {
+    fn waiting(&self) -> u64 {
+        let sent = self.sent.load(Ordering::Acquire);
+        sent.saturating_sub(self.left.load(Ordering::Acquire))
+    }
+}
+
+/// One of an issuer's places for requests that wait; given back on drop.
+#[derive(Debug)]
+pub(super) struct Waiting<'a>(&'a Backlog);
+
+impl Backlog {
+    pub(super) fn new(issuer: &str, rate: CallRate) -> Self {
+        Self {
+            issuer: issuer.to_owned(),
+            rate,
+            bucket: Mutex::new(Bucket::full(rate, Instant::now())),
+            cold: QueueLength::default(),
+            refresh: QueueLength::default(),
+            first: QueueLength::default(),
+            call_micros: AtomicU64::new(0),
+            waiters: AtomicUsize::new(0),
+        }
+    }
+
+    /// Takes the next number of a queue; they begin with 1.
+    fn join(&self, urgency: Urgency) -> u64 {
+        self.queue(urgency).sent.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    fn leave(&self, urgency: Urgency) {
+        self.queue(urgency).left.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn queue(&self, urgency: Urgency) -> &QueueLength {
+        match urgency {
+            Urgency::Cold => &self.cold,
+            Urgency::Refresh => &self.refresh,
+            Urgency::First => &self.first,
+        }
+    }
+
+    /// How long it takes until the turn of the ask with this number, or of the next one that is sent.
+    pub(super) fn turn_of(&self, urgency: Urgency, number: Option<u64>) -> Duration {
+        let queue = self.queue(urgency);
+        let own = number.map_or_else(
+            || queue.waiting() + 1,
+            |number| number.saturating_sub(queue.left.load(Ordering::Acquire)),
+        );
+        let others = Urgency::ALL.iter().filter(|other| **other > urgency);
+        let ahead = own
+            + others
+                .map(|other| self.queue(*other).waiting())
+                .sum::<u64>();
+        let by_rate = self.bucket().ready_in(ahead, Instant::now());
+        // Calls that take long keep all places: then these are the rate.
+        let call = Duration::from_micros(self.call_micros.load(Ordering::Relaxed));
+        let rounds = ahead.saturating_sub(1) / u64::from(CALLS_UNDER_WAY);
+        by_rate.max(call.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)))
+    }
+
+    /// A place for a request that waits, of an entry with so many already; `None` when there is none.
+    pub(super) fn wait(&self, of_entry: usize) -> Option<Waiting<'_>> {
+        let next = |count: usize| {
+            let is_crowded = count >= ISSUER_WAITERS / 2 && of_entry >= FEW_WAITERS;
+            (count < ISSUER_WAITERS && !is_crowded).then_some(count + 1)
+        };
+        self.waiters
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, next)
+            .ok()
+            .map(|_| Waiting(self))
+    }
+
+    /// For the operator: why requests wait.
+    pub(super) fn describe(&self) -> String {
+        let waiting: u64 = Urgency::ALL.map(|of| self.queue(of).waiting()).iter().sum();
+        let (issuer, rate) = (&self.issuer, self.rate);
+        format!(
+            "cosgate's own limit on calls to STS is reached, and {waiting} calls wait for their turn: issuers.{issuer}.calls_per_second = {}, burst = {}",
+            rate.per_second, rate.burst
+        )
+    }
+
+    fn heard(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let mean = |old: u64| Some(old - old / 8 + micros / 8);
+        let _ = self
+            .call_micros
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, mean);
+    }
+
+    fn bucket(&self) -> MutexGuard<'_, Bucket> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiters.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// Sends each ask to its issuer's lane as soon as the entry may call.
@@ -54,8 +184,8 @@ pub(super) async fn dispatch(lanes: Vec<Option<Lane>>, mut asked: mpsc::Unbounde
 }
 
 impl Lane {
-    /// Starts to make `call`s at this rate, as long as `breaker` lets them.
-    pub(super) fn start<C, F>(rate: CallRate, breaker: Arc<Breaker>, call: C) -> Self
+    /// Starts to make `call`s at the rate of `backlog`, as long as `breaker` lets them.
+    pub(super) fn start<C, F>(backlog: Arc<Backlog>, breaker: Arc<Breaker>, call: C) -> Self
     where
         C: Fn(Arc<Entry>) -> F + Send + 'static,
         F: Future<Output = Result<Issued, StsError>> + Send + 'static,
@@ -68,12 +198,14 @@ impl Lane {
             refresh: refresh_asked,
             first: first_asked,
         };
-        tokio::spawn(serve(call, rate, Arc::clone(&breaker), queues));
+        let paced = serve(call, Arc::clone(&backlog), Arc::clone(&breaker), queues);
+        tokio::spawn(paced);
         Self {
             cold,
             refresh,
             first,
             breaker,
+            backlog,
         }
     }
 
@@ -83,6 +215,7 @@ impl Lane {
             Urgency::First => &self.first,
             Urgency::Refresh => &self.refresh,
         };
+        entry.joined(urgency, self.backlog.join(urgency));
         let _ = queue.send(entry); // fails only while the thread ends
     }
 }
@@ -90,15 +223,15 @@ impl Lane {
 /// Makes one issuer's calls at its rate, those that somebody waits for first, and those for scopes
 /// that are new last: however many new subjects come, who is at work keeps a key. Each entry has at
 /// most one ask in each queue, which bounds them.
-async fn serve<C, F>(call: C, rate: CallRate, breaker: Arc<Breaker>, mut queues: Queues)
+async fn serve<C, F>(call: C, backlog: Arc<Backlog>, breaker: Arc<Breaker>, mut queues: Queues)
 where
     C: Fn(Arc<Entry>) -> F,
     F: Future<Output = Result<Issued, StsError>> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(CALLS_UNDER_WAY));
-    let mut bucket = Bucket::full(rate, Instant::now());
+    let slots = Arc::new(Semaphore::new(CALLS_UNDER_WAY as usize));
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
-        sleep_until(bucket.ready_at(Instant::now())).await;
+        let ready = backlog.bucket().ready_at(Instant::now());
+        sleep_until(ready).await;
         let (entry, urgency) = tokio::select! {
             biased;
             Some(entry) = queues.cold.recv() => (entry, Urgency::Cold),
@@ -106,6 +239,7 @@ where
             Some(entry) = queues.first.recv() => (entry, Urgency::First),
             else => return,
         };
+        backlog.leave(urgency);
         if breaker.open_until(Instant::now()).is_some() {
             entry.forgo(urgency); // the breaker itself has woken who waits
             continue;
@@ -114,11 +248,12 @@ where
             continue; // it was made more urgent, and waits in the other queue; or nobody waits
         }
         let now = Instant::now();
-        bucket.take(now);
+        backlog.bucket().take(now);
         let is_probe = breaker.is_half_open(now);
         let flight = Flight {
             entry: Arc::clone(&entry),
             breaker: Arc::clone(&breaker),
+            backlog: Arc::clone(&backlog),
             began: now,
             result: None,
         };
@@ -137,6 +272,7 @@ where
 struct Flight {
     entry: Arc<Entry>,
     breaker: Arc<Breaker>,
+    backlog: Arc<Backlog>,
     began: Instant,
     result: Option<Result<Issued, StsError>>,
 }
@@ -158,6 +294,9 @@ impl Drop for Flight {
             Err(error) if error.is_repeated => tracing::debug!(tenant, %error, "no key"),
             Err(error) => tracing::warn!(tenant, %error, "no key"),
         }
+        if result.is_ok() {
+            self.backlog.heard(self.began.elapsed()); // a call that fails says nothing of its pace
+        }
         self.breaker
             .hear(&result, self.began, self.entry.counters());
         self.entry.finish(result, fastrand::f64());
@@ -166,7 +305,7 @@ impl Drop for Flight {
 
 /// A token bucket.
 #[derive(Debug)]
-struct Bucket {
+pub(super) struct Bucket {
     per_second: f64,
     burst: f64,
     tokens: f64,
@@ -174,7 +313,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn full(rate: CallRate, now: Instant) -> Self {
+    pub(super) fn full(rate: CallRate, now: Instant) -> Self {
         let burst = f64::from(rate.burst);
         Self {
             per_second: f64::from(rate.per_second),
@@ -185,14 +324,21 @@ impl Bucket {
     }
 
     /// When there is a token.
-    fn ready_at(&mut self, now: Instant) -> Instant {
+    pub(super) fn ready_at(&mut self, now: Instant) -> Instant {
+        now + self.ready_in(1, now)
+    }
+
+    /// How long it takes until so many tokens were there.
+    pub(super) fn ready_in(&mut self, tokens: u64, now: Instant) -> Duration {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + passed * self.per_second).min(self.burst);
         self.at = now;
-        now + Duration::from_secs_f64((1.0 - self.tokens).max(0.0) / self.per_second)
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let lacking = (tokens as f64 - self.tokens).max(0.0);
+        Duration::try_from_secs_f64(lacking / self.per_second).unwrap_or(Duration::MAX)
     }
 
-    fn take(&mut self, now: Instant) {
+    pub(super) fn take(&mut self, now: Instant) {
         self.ready_at(now);
         self.tokens -= 1.0;
     }
@@ -204,7 +350,7 @@ mod tests {
 
     use tokio::task::JoinHandle;
 
-    use super::super::entry::Scope;
+    use super::super::entry::{NoKey, Scope};
     use super::*;
     use crate::secret::Secret;
     use crate::timestamp::Timestamp;
@@ -259,15 +405,22 @@ mod tests {
         fn start(tenants: usize) -> Arc<Self> {
             let (asks, asked) = mpsc::unbounded_channel();
             let breaker = Arc::new(Breaker::new());
+            let backlog = Arc::new(Backlog::new("main", RATE));
             let entry = |number| {
                 let scope = Scope {
                     tenant: format!("tenant{number}"),
                     policy: "{}".into(),
                     issuer: 0,
                 };
-                let (asks, breaker) = (asks.clone(), Arc::clone(&breaker));
+                let issuer = (Arc::clone(&breaker), Arc::clone(&backlog));
                 let margin = Duration::from_secs(30);
-                Arc::new(Entry::new(scope, asks, breaker, margin, Arc::default()))
+                Arc::new(Entry::new(
+                    scope,
+                    asks.clone(),
+                    issuer,
+                    margin,
+                    Arc::default(),
+                ))
             };
             let simulation = Arc::new(Self {
                 entries: (0..tenants).map(entry).collect(),
@@ -277,7 +430,7 @@ mod tests {
                 breaker: Arc::clone(&breaker),
             });
             let sts = Arc::clone(&simulation);
-            let lane = Lane::start(RATE, breaker, move |_| {
+            let lane = Lane::start(backlog, breaker, move |_| {
                 let sts = Arc::clone(&sts);
                 async move { sts.call().await }
             });
@@ -443,6 +596,91 @@ mod tests {
             assert!(one.await.unwrap());
         }
         assert_eq!(simulation.take_calls(), 50);
+    }
+
+    /// Three thousand tenants need their first key in the same moment: at the default rate the last of
+    /// them has it after 28 s, and nobody is told to come back.
+    #[tokio::test(start_paused = true)]
+    async fn three_thousand_cold_tenants_at_once_are_all_served_in_their_turn() {
+        let simulation = Simulation::start(3_000);
+        let began = Instant::now();
+        let all = simulation.entries.iter().cloned();
+        let all: Vec<_> = all.map(|entry| tokio::spawn(request(entry))).collect();
+        assert_eq!(told_to_come_back(all).await, 0);
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(29), "{took:?}");
+        simulation.assert_within_the_bucket();
+        assert_eq!(simulation.take_calls(), 3_000, "one a tenant");
+    }
+
+    /// More than can have their turn within the time that a client waits: the others are told when
+    /// theirs is, each its own, and find a key then.
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_have_a_turn_in_time_is_told_when_it_is() {
+        let simulation = Simulation::start(6_000);
+        let began = Instant::now();
+        let clients = simulation.entries.iter().cloned().map(|entry| {
+            tokio::spawn(async move {
+                let mut told = Vec::new();
+                while let Err(error) = entry.get().await {
+                    assert_eq!(error.reason, NoKey::Queued);
+                    assert!(error.detail.contains("issuers.main.calls_per_second = 100"));
+                    let after = error.retry_after.unwrap();
+                    told.push(after);
+                    tokio::time::sleep(Duration::from_secs(after.into())).await;
+                }
+                told
+            })
+        });
+        let mut spread = [0; 61];
+        let mut refused = 0;
+        for client in clients.collect::<Vec<_>>() {
+            let told = client.await.unwrap();
+            assert!(told.len() <= 1, "{told:?}: what was told is true");
+            for after in told {
+                refused += 1;
+                spread[usize::try_from(after).unwrap()] += 1;
+            }
+        }
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(64), "{took:?}");
+        assert!((2_500..3_000).contains(&refused), "{refused}");
+        assert!(spread.iter().all(|told| *told <= 120), "{spread:?}");
+        assert_eq!(simulation.take_calls(), 6_000);
+    }
+
+    /// Calls that take two seconds each go at 32 a second, whatever the rate allows.
+    #[tokio::test(start_paused = true)]
+    async fn slow_calls_make_the_turn_later() {
+        let backlog = Backlog::new("main", RATE);
+        for _ in 0..640 {
+            backlog.join(Urgency::Cold);
+        }
+        let by_rate = backlog.turn_of(Urgency::Cold, None).as_secs_f64();
+        assert!((4.0..5.0).contains(&by_rate), "{by_rate}");
+        for _ in 0..100 {
+            backlog.heard(Duration::from_secs(2));
+        }
+        let slow = backlog.turn_of(Urgency::Cold, None).as_secs_f64();
+        assert!((19.0..21.0).contains(&slow), "{slow}");
+        // Those that somebody waits for do not wait for the others.
+        let other = Backlog::new("main", RATE);
+        for _ in 0..640 {
+            other.join(Urgency::First);
+        }
+        assert_eq!(other.turn_of(Urgency::Cold, None), Duration::ZERO);
+        assert!(other.turn_of(Urgency::First, None) > Duration::from_secs(4));
+        assert_eq!(other.turn_of(Urgency::First, Some(200)), Duration::ZERO);
+    }
+
+    #[test]
+    fn one_tenant_s_waiting_requests_leave_room_for_others() {
+        let backlog = Backlog::new("main", RATE);
+        let many: Vec<_> = (0..ISSUER_WAITERS).map_while(|n| backlog.wait(n)).collect();
+        assert_eq!(many.len(), ISSUER_WAITERS / 2);
+        assert!(backlog.wait(FEW_WAITERS).is_none() && backlog.wait(0).is_some());
+        drop(many);
+        assert!(backlog.wait(FEW_WAITERS).is_some());
     }
 
     /// Whoever waits all the time, one or many, has a key within five seconds of the end of an outage:

@@ -28,6 +28,7 @@ mod scopes;
 pub mod shapes;
 mod shared;
 pub mod sts;
+mod turns;
 pub mod vendor;
 
 pub use cache::{Cache, CacheCounters};

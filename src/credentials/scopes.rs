@@ -1,13 +1,14 @@
 //! The entries of scopes that are made for requests: one for each tenant of a template that calls.
 //!
-//! There are no more than so many. Room is made by the least recently used ones, in this order: those
-//! that have never had a key, those used once or long ago, those in active use. An entry that a request
-//! or a call to STS holds stays. So a flood of new subjects pushes itself out, and not who is at work.
+//! There are no more than so many. Room is made by those that have never had a key, then by those used
+//! once or long ago, then by those in active use. An entry that a request or a call to STS holds stays.
+//! So a flood of new subjects pushes itself out, and not who is at work. Each new scope looks at a few
+//! others alone, in the order of a clock's hand, so that no request waits for a look at all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,16 +22,29 @@ const ACTIVE: Duration = Duration::from_mins(15);
 const NEW_PART: usize = 8;
 /// Even a small table lets so many wait for their first key.
 const LEAST_NEW: usize = 16;
-/// This part of the entries goes at once when there is no room, so that a look at all is rare.
-const EVICTED_PART: usize = 64;
+/// At so many entries is looked to make room for one.
+const LOOKED_AT: usize = 64;
+/// Of so many new entries it is looked, with each that comes, whether they have had a key: more than come,
+/// so that few of those that have had one are among the new.
+const SORTED_AT_ONCE: usize = 4;
 
 /// Entries by the name of their tenant.
 pub(super) struct ScopeTable {
     most: usize,
-    slots: RwLock<HashMap<Box<str>, Slot>>,
+    table: RwLock<Table>,
     new: Arc<Semaphore>,
     start: Instant,
     evicted: AtomicU64,
+}
+
+/// Each name stands in one of the two queues.
+#[derive(Default)]
+struct Table {
+    slots: HashMap<Arc<str>, Slot>,
+    /// Those that had no key when they were last looked at.
+    new: VecDeque<Arc<str>>,
+    /// The others.
+    kept: VecDeque<Arc<str>>,
 }
 
 struct Slot {
@@ -45,7 +59,7 @@ impl ScopeTable {
         let new = (most / NEW_PART).max(LEAST_NEW).min(most);
         Self {
             most,
-            slots: RwLock::default(),
+            table: RwLock::default(),
             new: Arc::new(Semaphore::new(new.min(Semaphore::MAX_PERMITS))),
             start: Instant::now(),
             evicted: AtomicU64::new(0),
@@ -60,71 +74,120 @@ impl ScopeTable {
         make: impl FnOnce(OwnedSemaphorePermit) -> Option<Entry>,
     ) -> Option<Arc<Entry>> {
         let now = self.nanos();
-        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = slots.get(name) {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = table.slots.get(name) {
             return Some(slot.take(now));
         }
-        drop(slots);
-        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = slots.get(name) {
+        drop(table);
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = table.slots.get(name) {
             return Some(slot.take(now));
         }
-        if slots.len() >= self.most {
-            self.make_room(&mut slots, now, |_| true);
+        table.sort();
+        let mut evicted = 0;
+        if table.slots.len() >= self.most {
+            evicted += u64::from(table.evict_new() || table.evict_kept(now));
         }
         let mut permit = Arc::clone(&self.new).try_acquire_owned();
         if permit.is_err() {
-            self.make_room(&mut slots, now, Entry::is_new);
+            evicted += u64::from(table.evict_new());
             permit = Arc::clone(&self.new).try_acquire_owned();
         }
-        let permit = permit.ok().filter(|_| slots.len() < self.most)?;
+        self.evicted.fetch_add(evicted, Ordering::Relaxed);
+        let permit = permit.ok().filter(|_| table.slots.len() < self.most)?;
         let slot = Slot {
             entry: Arc::new(make(permit)?),
             used: AtomicU64::new(now),
             used_again: AtomicBool::new(false),
         };
-        let entry = Arc::clone(&slot.entry);
-        slots.insert(name.into(), slot);
+        let (name, entry) = (Arc::<str>::from(name), Arc::clone(&slot.entry));
+        table.new.push_back(Arc::clone(&name));
+        table.slots.insert(name, slot);
         Some(entry)
     }
 
     /// What `of` gives, summed over all entries.
     pub(super) fn sum(&self, of: impl Fn(&Entry) -> u64) -> u64 {
-        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        slots.values().map(|slot| of(&slot.entry)).sum()
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.slots.values().map(|slot| of(&slot.entry)).sum()
     }
 
     /// How many entries there are, and how many have gone to make room.
     pub(super) fn counts(&self) -> (u64, u64) {
-        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        (slots.len() as u64, self.evicted.load(Ordering::Relaxed))
-    }
-
-    /// Drops the least worthy of those that nobody holds and `may_go`.
-    fn make_room(
-        &self,
-        slots: &mut RwLockWriteGuard<'_, HashMap<Box<str>, Slot>>,
-        now: u64,
-        may_go: impl Fn(&Entry) -> bool,
-    ) {
-        let mut idle: Vec<_> = slots
-            .iter()
-            .filter(|(_, slot)| Arc::strong_count(&slot.entry) == 1 && may_go(&slot.entry))
-            .map(|(name, slot)| (slot.worth(now), name.clone()))
-            .collect();
-        let going = (self.most / EVICTED_PART).max(1);
-        if going < idle.len() {
-            idle.select_nth_unstable(going);
-        }
-        idle.truncate(going);
-        for (_, name) in &idle {
-            slots.remove(name);
-        }
-        self.evicted.fetch_add(idle.len() as u64, Ordering::Relaxed);
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        (
+            table.slots.len() as u64,
+            self.evicted.load(Ordering::Relaxed),
+        )
     }
 
     fn nanos(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Table {
+    /// Looks which of the first new ones have had a key by now.
+    fn sort(&mut self) {
+        for _ in 0..SORTED_AT_ONCE.min(self.new.len()) {
+            self.turn_new();
+        }
+    }
+
+    /// Moves the first new one to the end of its queue. Gives it if it may go.
+    fn turn_new(&mut self) -> Option<&Arc<str>> {
+        let name = self.new.pop_front()?;
+        let slot = self.slots.get(&name)?;
+        if !slot.entry.is_new() {
+            self.kept.push_back(name);
+            return None;
+        }
+        let is_idle = slot.is_idle();
+        self.new.push_back(name);
+        self.new.back().filter(|_| is_idle)
+    }
+
+    /// Drops a new one that nobody holds, if one is found.
+    fn evict_new(&mut self) -> bool {
+        for _ in 0..LOOKED_AT.min(self.new.len()) {
+            if self.turn_new().is_some()
+                && let Some(name) = self.new.pop_back()
+            {
+                self.slots.remove(&name);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Drops the least worthy of the first ones that nobody holds.
+    fn evict_kept(&mut self, now: u64) -> bool {
+        let mut least: Option<((bool, u64), usize)> = None;
+        for (index, name) in self.kept.iter().take(LOOKED_AT).enumerate() {
+            if let Some(slot) = self.slots.get(name).filter(|slot| slot.is_idle()) {
+                let worth = slot.worth(now);
+                if least.is_none_or(|(least, _)| worth < least) {
+                    least = Some((worth, index));
+                }
+                if !worth.0 {
+                    break; // not in active use: good enough
+                }
+            }
+        }
+        let looked_at = LOOKED_AT.min(self.kept.len());
+        let gone = least.and_then(|(_, index)| self.kept.remove(index));
+        if let Some(name) = &gone {
+            self.slots.remove(name);
+        }
+        // Another part is looked at the next time.
+        let passed = least.map_or(
+            looked_at,
+            |((is_active, _), index)| {
+                if is_active { looked_at - 1 } else { index }
+            },
+        );
+        self.kept.rotate_left(passed.min(self.kept.len()));
+        gone.is_some()
     }
 }
 
@@ -137,16 +200,15 @@ impl Slot {
         Arc::clone(&self.entry)
     }
 
-    /// The least goes first.
-    fn worth(&self, now: u64) -> (u8, u64) {
+    fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.entry) == 1
+    }
+
+    /// The least goes first: whether it is in active use, and when it was used.
+    fn worth(&self, now: u64) -> (bool, u64) {
         let used = self.used.load(Ordering::Relaxed);
         let lately = Duration::from_nanos(now.saturating_sub(used)) < ACTIVE;
-        let rank = match self.entry.is_new() {
-            true => 0,
-            false if lately && self.used_again.load(Ordering::Relaxed) => 2,
-            false => 1,
-        };
-        (rank, used)
+        (lately && self.used_again.load(Ordering::Relaxed), used)
     }
 }
 
@@ -155,5 +217,120 @@ impl fmt::Debug for ScopeTable {
         f.debug_struct("ScopeTable")
             .field("most", &self.most)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use tokio::sync::mpsc;
+
+    use super::super::Credential;
+    use super::super::breaker::Breaker;
+    use super::super::entry::Scope;
+    use super::super::lanes::Backlog;
+    use super::*;
+    use crate::config::CallRate;
+    use crate::secret::Secret;
+
+    fn scope() -> Scope {
+        Scope {
+            tenant: "web/alice".into(),
+            policy: "{}".into(),
+            issuer: 0,
+        }
+    }
+
+    /// One that has a key.
+    fn kept() -> Entry {
+        let key = Credential::new("AKID".into(), Secret::new("KEY"), None, None).unwrap();
+        Entry::permanent(scope(), key, Arc::default())
+    }
+
+    fn new(permit: OwnedSemaphorePermit) -> Entry {
+        let rate = CallRate {
+            per_second: 1,
+            burst: 1,
+        };
+        let issuer = (
+            Arc::new(Breaker::new()),
+            Arc::new(Backlog::new("main", rate)),
+        );
+        let (asks, _) = mpsc::unbounded_channel();
+        Entry::new(scope(), asks, issuer, Duration::ZERO, Arc::default()).with_permit(permit)
+    }
+
+    fn names(range: Range<usize>) -> impl Iterator<Item = String> {
+        range.map(|number| format!("web/{number}"))
+    }
+
+    /// A full table of entries that have keys and are in active use.
+    fn full(most: usize) -> ScopeTable {
+        let table = ScopeTable::new(most);
+        for name in names(0..most).chain(names(0..most)) {
+            assert!(table.entry(&name, |_| Some(kept())).is_some());
+        }
+        table
+    }
+
+    fn has(table: &ScopeTable, name: &str) -> bool {
+        table.table.read().unwrap().slots.contains_key(name)
+    }
+
+    #[tokio::test]
+    async fn room_is_made_by_a_look_at_a_few_however_many_there_are() {
+        let table = full(1000);
+        // The least worthy of all is far from the hand.
+        let queues = table.table.read().unwrap();
+        queues.slots["web/500"]
+            .used_again
+            .store(false, Ordering::Relaxed);
+        drop(queues);
+        assert!(table.entry("web/new", |_| Some(kept())).is_some());
+        assert!(has(&table, "web/500") && table.counts() == (1000, 1));
+        let gone: Vec<_> = names(0..1000).filter(|name| !has(&table, name)).collect();
+        let [gone] = &gone[..] else {
+            panic!("{gone:?}")
+        };
+        assert!(names(0..LOOKED_AT + SORTED_AT_ONCE).any(|name| name == *gone));
+        // The hand comes to it all the same.
+        for name in names(2000..2020) {
+            assert!(table.entry(&name, |_| Some(kept())).is_some());
+        }
+        assert!(!has(&table, "web/500") && table.counts() == (1000, 21));
+    }
+
+    #[tokio::test]
+    async fn new_ones_make_room_first_and_held_ones_never() {
+        let table = full(1000);
+        let held = table.entry("web/0", |_| None).unwrap();
+        let mut waits = Vec::new();
+        for name in names(5000..5010) {
+            waits.push(table.entry(&name, |permit| Some(new(permit))).unwrap());
+        }
+        // A flood pushes itself out, and nobody else but those that the first of it replaced.
+        let there = |name: &String| has(&table, name);
+        let before: Vec<_> = names(0..1000).filter(there).collect();
+        for name in names(10_000..20_000) {
+            assert!(table.entry(&name, |permit| Some(new(permit))).is_some());
+        }
+        let after: Vec<_> = names(0..1000).filter(there).collect();
+        assert!(before.len() - after.len() <= 1, "{}", after.len());
+        assert!(names(5000..5010).all(|name| has(&table, &name)));
+        assert!(has(&table, "web/0") && table.counts().0 == 1000);
+        let queues = table.table.read().unwrap();
+        assert_eq!(queues.new.len() + queues.kept.len(), queues.slots.len());
+        drop((held, waits));
+    }
+
+    #[tokio::test]
+    async fn so_many_wait_for_their_first_key_and_others_when_they_have_it() {
+        let table = ScopeTable::new(200);
+        let enter = |name: &str| table.entry(name, |permit| Some(new(permit)));
+        let held: Vec<_> = names(0..25).map(|name| enter(&name).unwrap()).collect();
+        assert!(enter("web/more").is_none(), "an eighth of the table");
+        drop(held);
+        assert!(enter("web/more").is_some() && table.counts() == (25, 1));
     }
 }

@@ -4,13 +4,21 @@
 //! goes wrong there costs a call to STS, and no request.
 
 use std::fmt;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, cmd};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue,
+    RedisResult, cmd,
+};
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use zeroize::Zeroizing;
@@ -36,6 +44,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const MUTE: Duration = Duration::from_mins(1);
 /// Bytes of a sealed entry at most: a token has 4096.
 const ENTRY_BYTES: usize = 16 * 1024;
+/// Bytes of a reply that are read at most: an entry, and what frames it.
+const REPLY_BYTES: usize = ENTRY_BYTES + 1024;
+/// The same of all replies together that were asked for and have not been read. The client keeps what it
+/// has read of a reply until it is whole, and has no limit of its own.
+const UNREAD_BYTES: usize = 2 * 1024 * 1024;
 /// The version of what is sealed.
 const LABEL: &[u8] = b"shared credentials 1";
 
@@ -49,11 +62,96 @@ pub(super) struct SharedKeys {
 
 #[derive(Default)]
 struct Link {
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Connection>,
     /// When it may be tried again.
     away_until: Option<Instant>,
     /// When it may be said again that an entry does not open.
     muted_until: Option<Instant>,
+}
+
+#[derive(Clone)]
+struct Connection {
+    redis: MultiplexedConnection,
+    /// Bytes that may be read: each command earns those of its reply.
+    may_read: Arc<AtomicUsize>,
+}
+
+/// The connection's bytes, of which no more are read than were asked for.
+struct BoundedStream {
+    stream: TcpStream,
+    may_read: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for BoundedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let may_read = self.may_read.load(Ordering::Acquire);
+        // One byte more shows that there is more.
+        let most = buf.remaining().min(may_read.saturating_add(1));
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        let read = part.filled().len();
+        if read > may_read {
+            let what = "the Redis sent more than was asked for";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what)));
+        }
+        buf.advance(read);
+        self.may_read.fetch_sub(read, Ordering::AcqRel); // nobody else takes any
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for BoundedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Connection {
+    async fn dial(info: &ConnectionInfo) -> Result<Self, String> {
+        let ConnectionAddr::Tcp(host, port) = info.addr() else {
+            return Err("its address is not one of TCP".to_owned());
+        };
+        let stream = TcpStream::connect((host.as_str(), *port));
+        let stream = stream.await.map_err(|error| error.to_string())?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| error.to_string())?;
+        let may_read = Arc::new(AtomicUsize::new(REPLY_BYTES)); // for the greeting
+        let stream = BoundedStream {
+            stream,
+            may_read: Arc::clone(&may_read),
+        };
+        let bounds = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER));
+        let made =
+            MultiplexedConnection::new_with_config(info.redis_settings(), stream, bounds).await;
+        let (redis, driver) = made.map_err(|error| error.category().to_owned())?;
+        tokio::spawn(driver); // it ends with the last of the connection's clones
+        Ok(Self { redis, may_read })
+    }
+
+    async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
+        let earn = |bytes: usize| Some((bytes + REPLY_BYTES).min(UNREAD_BYTES));
+        let _ = self
+            .may_read
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, earn);
+        command.query_async(&mut self.redis).await
+    }
 }
 
 /// A key, as it is sealed.
@@ -218,7 +316,7 @@ impl SharedKeys {
     /// The Redis's answer; `None` when it is away, which the log hears once in [`AWAY`].
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
         let mut connection = self.connection().await?;
-        let failure = match timeout(ANSWER, command.query_async(&mut connection)).await {
+        let failure = match timeout(ANSWER, connection.ask(command)).await {
             Ok(Ok(answer)) => return Some(answer),
             Ok(Err(error)) => error.category().to_owned(),
             Err(_) => "no answer in time".to_owned(),
@@ -227,7 +325,7 @@ impl SharedKeys {
         None
     }
 
-    async fn connection(&self) -> Option<MultiplexedConnection> {
+    async fn connection(&self) -> Option<Connection> {
         let mut link = self.link.lock().await;
         if let Some(connection) = &link.connection {
             return Some(connection.clone());
@@ -235,19 +333,14 @@ impl SharedKeys {
         if link.away_until.is_some_and(|until| Instant::now() < until) {
             return None;
         }
-        let bounds = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(ANSWER))
-            .set_response_timeout(Some(ANSWER));
-        let dial = self
-            .client
-            .get_multiplexed_async_connection_with_config(&bounds);
+        let dial = Connection::dial(self.client.get_connection_info());
         match timeout(2 * ANSWER, dial).await {
             Ok(Ok(connection)) => {
                 link.connection = Some(connection.clone());
                 Some(connection)
             }
             Ok(Err(error)) => {
-                Self::leave(&mut link, error.category());
+                Self::leave(&mut link, &error);
                 None
             }
             Err(_) => {

@@ -311,12 +311,14 @@ pub enum StsClass {
     IssuerBroken,
     /// The issuer may not make this key.
     NotAllowed,
-    /// It may pass: call again later.
+    /// STS itself is in trouble, or was not reached: it may pass, and every call is affected.
     Retry,
+    /// STS answered with a code that is not known: it may pass, and says nothing about other calls.
+    Unknown,
 }
 
 impl StsClass {
-    /// The class of Tencent's error `code`. What is not known may pass.
+    /// The class of Tencent's error `code`.
     pub fn of(code: &str) -> Self {
         match code {
             "AuthFailure.SignatureExpire" => Self::Clock,
@@ -342,7 +344,16 @@ impl StsClass {
             {
                 Self::ConfigWrong
             }
-            _ => Self::Retry,
+            _ if [
+                "InternalError",
+                "RequestLimitExceeded",
+                "ServiceUnavailable",
+            ]
+            .contains(&code.split('.').next().unwrap_or_default()) =>
+            {
+                Self::Retry
+            }
+            _ => Self::Unknown,
         }
     }
 
@@ -352,6 +363,11 @@ impl StsClass {
             self,
             Self::ConfigWrong | Self::IssuerBroken | Self::NotAllowed
         )
+    }
+
+    /// Whether other calls of the same issuer would most likely fail as well.
+    pub(super) fn affects_all_calls(self) -> bool {
+        matches!(self, Self::Clock | Self::Retry)
     }
 }
 
@@ -396,6 +412,14 @@ impl StsError {
         self
     }
 
+    /// Whether the policy is too long for STS.
+    pub(super) fn is_of_long_policy(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "InvalidParameter.PolicyTooLong" | "InvalidParameter.ExtendStrategyOverSize"
+        )
+    }
+
     /// An error that STS itself answered.
     fn from_code(code: &str, message: &str, request_id: &str) -> Self {
         let class = StsClass::of(code);
@@ -422,7 +446,7 @@ impl StsError {
             (_, "InvalidParameter.OverTimeError") => {
                 "duration is too long: at most 2h for a root account's key, 36h for a sub-account's, what CAM says for a role's"
             }
-            (_, "InvalidParameter.PolicyTooLong" | "InvalidParameter.ExtendStrategyOverSize") => {
+            _ if self.is_of_long_policy() => {
                 "the policy is too long for STS: give the tenant fewer prefixes or actions"
             }
             (_, "InvalidParameter.WebIdentityTokenError") => {
@@ -440,7 +464,7 @@ impl StsError {
             (StsClass::NotAllowed, _) => {
                 "allow the issuer sts:GetFederationToken in CAM, or sts:AssumeRole and let the role trust it"
             }
-            (StsClass::Retry, _) => return None,
+            (StsClass::Retry | StsClass::Unknown, _) => return None,
         };
         Some(fix.into())
     }
@@ -699,7 +723,10 @@ mod tests {
             ("InvalidParameter.PolicyTooLong", StsClass::ConfigWrong),
             ("InvalidParameterValue", StsClass::ConfigWrong),
             ("RequestLimitExceeded.UinLimitExceeded", StsClass::Retry),
-            ("SomethingNew", StsClass::Retry),
+            ("ServiceUnavailable", StsClass::Retry),
+            ("SomethingNew", StsClass::Unknown),
+            ("FailedOperation.SomethingNew", StsClass::Unknown),
+            ("LimitExceeded", StsClass::Unknown),
             ("UnauthorizedOperation", StsClass::NotAllowed),
         ] {
             let body = format!(

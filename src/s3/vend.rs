@@ -11,6 +11,8 @@ use super::{Code, S3Error};
 pub const VEND_PATH: &str = "/.cosgate/credentials";
 /// Bytes of a request's body at most.
 pub const VEND_BYTES: usize = 16 * 1024;
+/// Said of a body that makes a policy which is too long for STS.
+pub const LONG_POLICY: &str = "The body is refused: the policy of the key would be too long for the key service. Name one bucket, fewer or shorter prefixes (allowPrefixes), or fewer actions (allowActions).";
 /// Prefixes, and actions, of one request.
 const MOST: usize = 32;
 

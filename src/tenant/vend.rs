@@ -10,9 +10,10 @@ use http::{HeaderMap, Method};
 use super::authenticate::{Authenticated, Connection, Identified, Identity, Tenants};
 use super::policy::{Policy, Statement, tenant_policy};
 use super::{Grant, Tenant};
+use crate::config::cam::LIKELY_BYTES;
 use crate::config::{Config, PrefixPattern, unfold_action};
 use crate::payload::Mode;
-use crate::s3::vend::{OneOrMore, VendRequest};
+use crate::s3::vend::{LONG_POLICY, OneOrMore, VendRequest};
 use crate::s3::{Code, ObjectKey, Operation, Query, S3Error, S3Request, native};
 use crate::timestamp::Timestamp;
 
@@ -143,7 +144,22 @@ pub fn narrowed(tenant: &Tenant, asked: &VendRequest) -> Result<(Vec<Grant>, Pol
             policy.statement.push(denial.clone());
         }
     }
+    if asked.narrows() {
+        check_length(tenant, &policy)?;
+    }
     Ok((narrowed.grants, policy))
+}
+
+/// Refuses a policy that STS would most likely refuse. STS publishes no limit: what is as long as the
+/// policy of the tenant's own key, which the operator chose, passes as well.
+fn check_length(tenant: &Tenant, policy: &Policy) -> Result<(), S3Error> {
+    let bytes = policy.json().len();
+    if bytes <= LIKELY_BYTES || bytes <= tenant_policy(tenant).json().len() {
+        return Ok(());
+    }
+    let detail =
+        format!("the narrowed policy has {bytes} bytes; STS may refuse more than {LIKELY_BYTES}");
+    Err(S3Error::new(Code::InvalidArgument, LONG_POLICY).detail(detail))
 }
 
 fn denials(tenant: &Tenant) -> impl Iterator<Item = &Statement> {
