@@ -248,8 +248,9 @@ impl Proxy {
         }
     }
 
-    /// Refuses a success that is none: without the `ETag` of what was stored, or with a document, which
-    /// may tell of an error, where none belongs. Nothing of it reaches the client.
+    /// Refuses a success that is none: without the `ETag` of what was stored, with another part of an
+    /// object than was asked, or with a document, which may tell of an error, where none belongs. Nothing
+    /// of it reaches the client.
     async fn check_success(
         &self,
         answered: &mut Answered,
@@ -264,6 +265,10 @@ impl Proxy {
         let etags = response.headers().get_all(ETAG).iter();
         if operation.takes_object_body() && etags.filter(|etag| !etag.is_empty()).count() != 1 {
             return unusable("COS reported a success without an ETag".to_owned());
+        }
+        let (status, headers) = (response.status(), response.headers());
+        if let Err(what) = rewrite::check_range(operation, asked, status, headers) {
+            return unusable(what.to_owned());
         }
         // What data processing has made, COS reports in a document (436/54050).
         let reports = asked.contains_key("pic-operations");

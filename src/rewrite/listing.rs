@@ -509,9 +509,13 @@ impl AnswerRewriter {
             &element.name
         };
         if self.open.len() == 1 && next_of(self.operation) == Some(name) {
+            if self.page.goes_on {
+                // Which one a client takes is its parser's choice.
+                return Err(Unfit::Malformed("COS's listing says twice where it goes on"));
+            }
             // No part has the number 0: a page from there would be the first again.
             let is_start = self.operation == Operation::ListParts && text.trim() == "0";
-            self.page.goes_on |= !text.is_empty() && !is_start;
+            self.page.goes_on = !text.trim().is_empty() && !is_start;
         }
         put_leaf(out, name, &text);
         Ok(())
@@ -572,7 +576,8 @@ impl AnswerRewriter {
                         "COS's listing says twice whether it is whole",
                     ));
                 }
-                Cow::Borrowed(raw)
+                // As S3 writes it: botocore takes anything but `true` for false, blanks included.
+                Cow::Borrowed(if truncated { "true" } else { "false" })
             }
             Leaf::Unknown | Leaf::Withheld => return Ok(None),
             Leaf::Value => Cow::Borrowed(raw),
