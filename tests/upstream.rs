@@ -684,6 +684,27 @@ fn a_part_that_was_not_asked_is_refused() {
     }
 }
 
+/// Many versions of nginx ask so. Without a length, the end of the connection is all that it sees.
+#[test]
+fn an_object_without_a_length_is_not_sent_over_http_1_0() {
+    let cut = "HTTP/1.1 200 OK\r\nETag: \"e\"\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n";
+    let whole = format!("{cut}0\r\n\r\n");
+    let listing = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+    for (answer, target, status) in [
+        (cut.to_owned(), GET, 501),
+        (whole, GET, 501),
+        (OK.to_owned(), GET, 200),
+        (answer("", listing), "/photos?prefix=acme/", 200),
+    ] {
+        let world = Scripted::new(vec![once(answer)]);
+        let head = String::from_utf8(world.signed("GET", target).head()).unwrap();
+        let mut client = Client::connect(world.gateway.addr);
+        client.write(head.replace(" HTTP/1.1\r\n", " HTTP/1.0\r\n").as_bytes());
+        let reply = client.read_reply("GET");
+        assert_eq!(reply.status, status, "{}", reply.text());
+    }
+}
+
 /// Who reads a listing looks for no error in it, and would find it empty.
 #[test]
 fn an_error_in_place_of_a_listing_is_no_listing() {
