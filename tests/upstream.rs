@@ -200,7 +200,7 @@ fn nothing_follows_an_early_answer() {
             let call = call.payload("UNSIGNED-PAYLOAD");
             let mut client = Client::connect(world.gateway.addr);
             let mut writer = client.stream.try_clone().unwrap();
-            let writing = std::thread::spawn(move || {
+            let writing = thread::spawn(move || {
                 use std::io::Write as _;
                 let _ = writer.write_all(&call.head());
                 let _ = writer.write_all(&call.body);
@@ -300,7 +300,7 @@ fn a_stale_pooled_connection_never_surfaces() {
         let world = Scripted::new(vec![once(OK)]);
         for _ in 0..200 {
             world.signed("GET", GET).send().assert_ok();
-            std::thread::sleep(Duration::from_millis(pause));
+            thread::sleep(Duration::from_millis(pause));
         }
     }
 }
@@ -357,7 +357,7 @@ fn a_connection_that_is_used_again_has_a_head_timeout_of_its_own() {
         "[upstream.limits]\nhead_timeout = \"1s\"",
     );
     world.signed("GET", GET).send().assert_ok();
-    std::thread::sleep(Duration::from_millis(700));
+    thread::sleep(Duration::from_millis(700));
     let started = Instant::now();
     let reply = world.signed("GET", GET).send();
     reply.assert_error(504, "GatewayTimeout");
@@ -379,7 +379,7 @@ fn the_head_timeout_of_a_slow_upload_is_what_is_set() {
     let mut client = Client::connect(world.gateway.addr);
     client.write(&call.head());
     for part in call.body.chunks(20_000) {
-        std::thread::sleep(Duration::from_millis(330));
+        thread::sleep(Duration::from_millis(330));
         client.write(part);
     }
     let sent = Instant::now();
@@ -406,7 +406,7 @@ fn the_wait_for_a_head_begins_with_the_last_byte_sent() {
     let mut client = Client::connect(world.gateway.addr);
     client.write(&call.head());
     for part in call.body.chunks(10_000) {
-        std::thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
         client.write(part);
     }
     client.read_one("PUT").assert_ok();
@@ -471,7 +471,7 @@ fn an_answer_that_can_be_read_in_two_ways_is_refused_and_its_connection_closed()
             peer.head();
             let (start, rest) = head.split_at(head.len() - 9);
             peer.say(&format!("HTTP/1.1 {start}"));
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
             peer.say(&format!("{rest}{body}"));
             is_over.store(peer.head().is_none(), Ordering::Relaxed);
         });
@@ -526,7 +526,7 @@ fn an_answer_cut_in_its_middle_is_cut_for_the_client_too() {
                 peer.say(&format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n400\r\n"));
                 peer.say(&"x".repeat(1024));
                 if reset {
-                    std::thread::sleep(Duration::from_millis(50));
+                    thread::sleep(Duration::from_millis(50));
                     peer.reset();
                 }
             }),
@@ -1102,7 +1102,7 @@ fn an_object_that_reads_like_a_refusal_passes_as_it_is() {
                 "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
                 OBJECT.len()
             ));
-            std::thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(100));
             peer.say(OBJECT);
         }
     })]);
