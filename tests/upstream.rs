@@ -648,6 +648,63 @@ fn a_success_that_is_none_is_refused() {
     assert_eq!(world.connections(), 1);
 }
 
+/// A client that joins parts, or asks for the whole, does not look what it got.
+#[test]
+fn a_part_that_was_not_asked_is_refused() {
+    let range = |value: &str| format!("Content-Range: {value}\r\n");
+    let say = |status: u16, fields: &str| {
+        format!("HTTP/1.1 {status} X\r\nETag: \"e\"\r\n{fields}Content-Length: 5\r\n\r\nhello")
+    };
+    let first = range("bytes 0-4/11");
+    for (answer, asked, status) in [
+        (say(206, &first), Some("bytes=0-4"), 206),
+        (say(200, ""), Some("bytes=0-4"), 200),
+        (say(206, &first), None, 502),
+        (say(206, ""), Some("bytes=0-4"), 502),
+        (say(206, &range("bytes 5-9/11")), Some("bytes=0-4"), 502),
+        (say(206, &range("bytes 0-8/11")), Some("bytes=0-8"), 502),
+        (say(206, &format!("{first}{first}")), Some("bytes=0-4"), 502),
+        (say(203, ""), None, 502),
+        (
+            "HTTP/1.1 204 No Content\r\nETag: \"e\"\r\n\r\n".to_owned(),
+            None,
+            502,
+        ),
+    ] {
+        let world = Scripted::new(vec![always(&*answer)]);
+        let mut call = world.signed("GET", GET);
+        if let Some(asked) = asked {
+            call = call.header("range", asked);
+        }
+        let reply = call.send();
+        assert_eq!(reply.status, status, "{answer}");
+        let refused = u64::from(status == 502);
+        let metric = "cosgate_answers_unusable_total";
+        assert_eq!(world.gateway.metric(metric, ""), refused, "{answer}");
+    }
+}
+
+/// Many versions of nginx ask so. Without a length, the end of the connection is all that it sees.
+#[test]
+fn an_object_without_a_length_is_not_sent_over_http_1_0() {
+    let cut = "HTTP/1.1 200 OK\r\nETag: \"e\"\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n";
+    let whole = format!("{cut}0\r\n\r\n");
+    let listing = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+    for (answer, target, status) in [
+        (cut.to_owned(), GET, 501),
+        (whole, GET, 501),
+        (OK.to_owned(), GET, 200),
+        (answer("", listing), "/photos?prefix=acme/", 200),
+    ] {
+        let world = Scripted::new(vec![once(answer)]);
+        let head = String::from_utf8(world.signed("GET", target).head()).unwrap();
+        let mut client = Client::connect(world.gateway.addr);
+        client.write(head.replace(" HTTP/1.1\r\n", " HTTP/1.0\r\n").as_bytes());
+        let reply = client.read_reply("GET");
+        assert_eq!(reply.status, status, "{}", reply.text());
+    }
+}
+
 /// Who reads a listing looks for no error in it, and would find it empty.
 #[test]
 fn an_error_in_place_of_a_listing_is_no_listing() {

@@ -6,7 +6,7 @@ use http::header::{
     CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HOST, HeaderValue, TRANSFER_ENCODING,
 };
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Duration, Instant};
 
@@ -248,8 +248,9 @@ impl Proxy {
         }
     }
 
-    /// Refuses a success that is none: without the `ETag` of what was stored, or with a document, which
-    /// may tell of an error, where none belongs. Nothing of it reaches the client.
+    /// Refuses a success that is none: without the `ETag` of what was stored, with another part of an
+    /// object than was asked, or with a document, which may tell of an error, where none belongs. Nothing
+    /// of it reaches the client.
     async fn check_success(
         &self,
         answered: &mut Answered,
@@ -264,6 +265,10 @@ impl Proxy {
         let etags = response.headers().get_all(ETAG).iter();
         if operation.takes_object_body() && etags.filter(|etag| !etag.is_empty()).count() != 1 {
             return unusable("COS reported a success without an ETag".to_owned());
+        }
+        let (status, headers) = (response.status(), response.headers());
+        if let Err(what) = rewrite::check_range(operation, asked, status, headers) {
+            return unusable(what.to_owned());
         }
         // What data processing has made, COS reports in a document (436/54050).
         let reports = asked.contains_key("pic-operations");
@@ -297,6 +302,10 @@ impl Proxy {
         let Answered { response, lease } = answered;
         let (upstream, incoming) = response.into_parts();
         let operation = permit.request().operation;
+        let has_length = incoming.is_end_stream() || incoming.size_hint().exact().is_some();
+        if operation == Operation::GetObject && head.version < Version::HTTP_11 && !has_length {
+            return Err(without_chunks());
+        }
         let sent = outgoing.verified();
         if let Some(sent) = &sent {
             self.compare_stored(sent, &upstream.headers)?;
@@ -467,6 +476,15 @@ fn check_framing(response: &Response<Incoming>) -> Result<(), S3Error> {
         return Err(bad_gateway("COS's answer has no length"));
     }
     Ok(())
+}
+
+/// An object of unknown length over HTTP/1.0, where the end of the connection is the end of the object
+/// (RFC 9112 section 6.3): one that was cut short would pass for whole. XML tells its own end.
+fn without_chunks() -> S3Error {
+    S3Error::new(
+        Code::NotImplemented,
+        "The store did not say how long this object is, and HTTP/1.0 cannot show whether it arrives whole. Use HTTP/1.1.",
+    )
 }
 
 /// COS's result of a multi-delete, with an entry for each key that the caller may not delete.

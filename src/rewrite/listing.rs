@@ -57,6 +57,18 @@ fn next_of(operation: Operation) -> Option<&'static str> {
     })
 }
 
+/// The element without which a success tells of nothing that was done (436/7742, 436/7746, 436/8287,
+/// 436/10881).
+fn proof_of(operation: Operation) -> Option<&'static str> {
+    Some(match operation {
+        Operation::CompleteMultipartUpload | Operation::CopyObject | Operation::UploadPartCopy => {
+            "ETag"
+        }
+        Operation::CreateMultipartUpload => "UploadId",
+        _ => return None,
+    })
+}
+
 /// Copies an XML answer through. The real bucket becomes the alias, keys become the client's, COS's
 /// address of an object the client's, and the account's name the tenant's. A listing that shows
 /// anything outside the grant is cut off with an error. What COS says after a `200` of a failure is
@@ -79,6 +91,8 @@ pub struct AnswerRewriter {
     location: String,
     version_2: Option<VersionTwo>,
     page: Page,
+    /// The answer has the element of `proof_of`.
+    is_proven: bool,
     /// What has come of an answer that has not said yet how its names are encoded.
     early: Option<Vec<u8>>,
     open: Vec<Element>,
@@ -111,6 +125,8 @@ struct Page {
     truncated: Option<bool>,
     /// The client has been told where the next page starts.
     goes_on: bool,
+    /// It has got the element that says so, which may be empty.
+    says_next: bool,
     /// Keys and common prefixes.
     entries: u64,
     /// The greatest of them, decoded: where the next page starts if COS does not say.
@@ -175,6 +191,7 @@ impl AnswerRewriter {
             location,
             version_2: translated.then(|| VersionTwo::new(&asked.query)),
             page: Page::default(),
+            is_proven: false,
             early: asks_encoding.then(Vec::new),
             open: Vec::new(),
             stage: Stage::New,
@@ -318,6 +335,10 @@ impl AnswerRewriter {
             ] if self.open.is_empty() && self.stage != Stage::Over => {
                 // XML has it at its very start alone (section 2.8), and COS after blanks that keep the
                 // connection awake.
+                if !is_utf8(tag) {
+                    let text = "COS's XML says that it is in another encoding than UTF-8";
+                    return Err(Unfit::Malformed(text));
+                }
                 if self.stage == Stage::New {
                     out.extend_from_slice(tag);
                 }
@@ -509,9 +530,18 @@ impl AnswerRewriter {
             &element.name
         };
         if self.open.len() == 1 && next_of(self.operation) == Some(name) {
+            if std::mem::replace(&mut self.page.says_next, true) {
+                // Which one a client takes is its parser's choice.
+                return Err(Unfit::Malformed(
+                    "COS's listing says twice where it goes on",
+                ));
+            }
             // No part has the number 0: a page from there would be the first again.
             let is_start = self.operation == Operation::ListParts && text.trim() == "0";
-            self.page.goes_on |= !text.is_empty() && !is_start;
+            self.page.goes_on = !text.trim().is_empty() && !is_start;
+        }
+        if self.open.len() == 1 && proof_of(self.operation) == Some(name) {
+            self.is_proven = !unescaped(&text)?.trim_matches(['"', ' ']).is_empty();
         }
         put_leaf(out, name, &text);
         Ok(())
@@ -572,7 +602,8 @@ impl AnswerRewriter {
                         "COS's listing says twice whether it is whole",
                     ));
                 }
-                Cow::Borrowed(raw)
+                // As S3 writes it: botocore takes anything but `true` for false, blanks included.
+                Cow::Borrowed(if truncated { "true" } else { "false" })
             }
             Leaf::Unknown | Leaf::Withheld => return Ok(None),
             Leaf::Value => Cow::Borrowed(raw),
@@ -582,6 +613,11 @@ impl AnswerRewriter {
     /// The document is about to end: a listing must be whole, or say where it goes on.
     fn end(&mut self, out: &mut BytesMut) -> Result<(), Unfit> {
         self.stage = Stage::Over;
+        if proof_of(self.operation).is_some() && !self.failed && !self.is_proven {
+            return Err(Unfit::Malformed(
+                "COS's success does not tell what was done",
+            ));
+        }
         let Some(next) = next_of(self.operation) else {
             return Ok(());
         };
@@ -655,6 +691,17 @@ fn as_shown<'t>(raw: &'t str, text: &str, written: &str) -> Cow<'t, str> {
     } else {
         Cow::Owned(escaped(written))
     }
+}
+
+/// Whether an XML declaration leaves the names in the answer to the client as they are read here.
+fn is_utf8(declaration: &[u8]) -> bool {
+    let Some(at) = memmem::find(declaration, b"encoding") else {
+        return true; // section 4.3.3
+    };
+    let said = declaration.get(at..).unwrap_or_default();
+    let mut quoted = said.split(|byte| matches!(byte, b'"' | b'\''));
+    let name = quoted.nth(1).unwrap_or_default();
+    name.eq_ignore_ascii_case(b"utf-8")
 }
 
 fn text_of(raw: &[u8]) -> Result<&str, Unfit> {
@@ -856,6 +903,9 @@ mod tests {
                 format!("<Part>{WHOLE}</Part>"),
                 "<IsTruncated/>".to_owned(),
                 "<IsTruncated>no</IsTruncated>".to_owned(),
+                "<IsTruncated>True</IsTruncated>".to_owned(),
+                format!("{told}<{next}>{text}</{next}>"),
+                format!("{told}<{next}>acme/z</{next}>"),
                 format!("{WHOLE}{WHOLE}"),
             ] {
                 let outcome = outcome(&doubtful);
@@ -867,6 +917,73 @@ mod tests {
             <NextPartNumberMarker>0</NextPartNumberMarker></ListPartsResult>";
         let outcome = rewrite(parts, UpstreamSignature::S3, &[start.as_bytes()]);
         assert_eq!(outcome, Err(Unfit::NoNextPage));
+    }
+
+    #[test]
+    fn a_listing_says_it_is_truncated_as_every_client_reads_it() {
+        for said in [" true ", "\ntrue\n", "&#116;rue", "true"] {
+            let answer = |said: &str| {
+                document(&format!(
+                    "<IsTruncated>{said}</IsTruncated><NextMarker>acme/k</NextMarker>"
+                ))
+            };
+            let shown = rewritten(list("prefix=acme/"), &answer(said));
+            assert_eq!(shown, s3(&answer("true")));
+        }
+        let twice = "<IsTruncated>true</IsTruncated><NextContinuationToken></NextContinuationToken>\
+            <NextContinuationToken>t</NextContinuationToken>";
+        let asked = ask(Operation::ListObjectsV2, "photos", "", "prefix=acme/");
+        let outcome = rewrite(asked, UpstreamSignature::S3, &[document(twice).as_bytes()]);
+        assert!(matches!(outcome, Err(Unfit::Malformed(_))), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_success_that_does_not_tell_what_was_done_is_none() {
+        for (operation, root, proof) in [
+            (
+                Operation::CompleteMultipartUpload,
+                "CompleteMultipartUploadResult",
+                "ETag",
+            ),
+            (Operation::CopyObject, "CopyObjectResult", "ETag"),
+            (Operation::UploadPartCopy, "CopyPartResult", "ETag"),
+            (
+                Operation::CreateMultipartUpload,
+                "InitiateMultipartUploadResult",
+                "UploadId",
+            ),
+        ] {
+            let outcome = |inside: &str| {
+                let copy_source = operation
+                    .copy_source_action()
+                    .map(|_| crate::s3::CopySource {
+                        bucket: "public".into(),
+                        key: crate::s3::ObjectKey::from_decoded("y".into()).unwrap(),
+                        version_id: None,
+                    });
+                let asked = S3Request {
+                    copy_source,
+                    ..ask(operation, "photos", "acme/k", "uploadId=u")
+                };
+                let answer = format!("<{root}>{inside}</{root}>");
+                rewrite(asked, UpstreamSignature::S3, &[answer.as_bytes()])
+            };
+            assert!(outcome(&format!("<{proof}>\"x\"</{proof}>")).is_ok());
+            for silent in [
+                String::new(),
+                "<LastModified>2024-01-01T00:00:00Z</LastModified>".to_owned(),
+                format!("<{proof}/>"),
+                format!("<{proof}>\"\"</{proof}>"),
+                format!("<{proof}>&quot;&quot;</{proof}>"),
+                format!("<Part><{proof}>x</{proof}></Part>"),
+            ] {
+                let outcome = outcome(&silent);
+                assert!(
+                    matches!(outcome, Err(Unfit::Malformed(_))),
+                    "{root} {silent}"
+                );
+            }
+        }
     }
 
     #[test]
@@ -977,6 +1094,10 @@ mod tests {
             for answer in [
                 "<CopyObjectResult></CopyObjectResult>".to_owned(),
                 "<Error><Code>InternalError</Code></Error>".to_owned(),
+                format!("<?xml version='1.0' encoding='GBK'?><{root}>{WHOLE}</{root}>"),
+                format!(
+                    " <?xml version=\"1.0\" encoding = \"ISO-8859-1\" ?><{root}>{WHOLE}</{root}>"
+                ),
                 format!("<{root}>{WHOLE}</{root}><{root}>{WHOLE}</{root}>"),
                 format!("<{root}>{WHOLE}shared</{root}>"),
                 " ".to_owned(),
@@ -1198,12 +1319,13 @@ mod tests {
         };
         let answer = "  \n<?xml version=\"1.0\"?><CompleteMultipartUploadResult>\
             <Location>https://shared-1250000000.cos.ap-guangzhou.myqcloud.com/acme/a%20b</Location>\
-            <Bucket>shared-1250000000</Bucket><Key>acme/a b</Key></CompleteMultipartUploadResult>";
+            <Bucket>shared-1250000000</Bucket><Key>acme/a b</Key><ETag>e-1</ETag>\
+            </CompleteMultipartUploadResult>";
         assert_eq!(
             rewritten(asked(), answer),
             "  \n<CompleteMultipartUploadResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
              <Location>https://cos.local/photos/acme/a%20b</Location>\
-             <Bucket>photos</Bucket><Key>acme/a b</Key></CompleteMultipartUploadResult>"
+             <Bucket>photos</Bucket><Key>acme/a b</Key><ETag>e-1</ETag></CompleteMultipartUploadResult>"
         );
     }
 
@@ -1317,16 +1439,17 @@ mod tests {
             ),
             (Operation::ListParts, "ListPartsResult"),
         ] {
+            let proof = "<ETag>e</ETag><UploadId>u</UploadId>";
             let answer = format!(
                 "<{root}>{WHOLE}<Location>http://x/ro%20ot/acme/x</Location>\
-                 <Bucket>shared-1250000000</Bucket><Key>ro ot/acme/&amp;</Key></{root}>"
+                 <Bucket>shared-1250000000</Bucket><Key>ro ot/acme/&amp;</Key>{proof}</{root}>"
             );
             let asked = ask(operation, "photos", "acme/&", "uploadId=u");
             assert_eq!(
                 rooted(asked, UpstreamSignature::S3, &answer).unwrap(),
                 s3(&format!(
                     "<{root}>{WHOLE}<Location>https://cos.local/photos/acme/a%20b</Location>\
-                     <Bucket>photos</Bucket><Key>acme/&amp;</Key></{root}>"
+                     <Bucket>photos</Bucket><Key>acme/&amp;</Key>{proof}</{root}>"
                 ))
             );
         }
@@ -1380,7 +1503,7 @@ mod tests {
         for (answer, failed) in [
             ("  <Error></Error>", true),
             (
-                "<CompleteMultipartUploadResult><Error></Error></CompleteMultipartUploadResult>",
+                "<CompleteMultipartUploadResult><Error></Error><ETag>e</ETag></CompleteMultipartUploadResult>",
                 false,
             ),
         ] {

@@ -10,6 +10,7 @@ mod element;
 pub mod listing;
 mod look;
 mod names;
+mod range;
 mod request;
 mod response;
 mod version_two;
@@ -17,6 +18,7 @@ mod version_two;
 pub use attachment::{as_attachment, not_sniffed};
 pub use look::{Look, Must, looks};
 pub use names::Unfit;
+pub use range::check_range;
 pub use request::{UpstreamRequest, request};
 pub use response::{
     delete_result, error_code_of, is_clock_refusal, is_credential_refusal, is_damage,
