@@ -21,7 +21,9 @@ use cosgate::sign::cos::{KeyTime, SignKey, SignedNames, authorization_over};
 use cosgate::sign::{Signable, encoding};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use support::{ACME, BUCKET, Call, Reply, SIGNATURES, Scripted, World, act, element, elements};
+use support::{
+    ACME, BUCKET, Call, Reply, SIGNATURES, Scripted, World, act, element, elements, md5_base64,
+};
 use tokens::{CORP, identity_toml};
 
 const HOST: &str = "photos.s3.localhost";
@@ -847,9 +849,9 @@ fn vending(world: &World, method: &str, target: &str) -> Native {
     Native::new(world, method, target).header("host", "127.0.0.1")
 }
 
-/// A `GET` has no body that somebody on the way could write: what the signature covers is all there is.
+/// COS's own signature covers the head: there is no body, or the head has a signed digest of it.
 #[test]
-fn coss_own_signature_gets_a_key_by_a_get_without_a_body_alone() {
+fn coss_own_signature_gets_a_key_when_it_covers_the_body() {
     let folder = tempfile::tempdir().unwrap();
     let world = World::edited(|toml| {
         let toml = session_toml(&folder, &toml, "");
@@ -863,25 +865,38 @@ fn coss_own_signature_gets_a_key_by_a_get_without_a_body_alone() {
         native.key = alice.pair;
         native.header("x-cos-security-token", alice.token)
     };
-    for native in [vending(&world, "GET", path), with_session("GET")] {
+    let narrowing = "{\"bucket\":\"photos\"}";
+    let digest = md5_base64(narrowing.as_bytes());
+    let narrowed = |native: Native| native.body(narrowing).header("content-md5", &digest);
+    for (native, member) in [
+        (vending(&world, "GET", path), "AccessKeyId"),
+        (with_session("GET"), "AccessKeyId"),
+        (narrowed(vending(&world, "POST", path)), "tmpSecretId"),
+        (narrowed(with_session("POST")), "tmpSecretId"),
+    ] {
         let reply = native.signed().send();
         assert_eq!(reply.status, 200, "{}", reply.text());
-        assert!(reply.text().contains("AccessKeyId"), "{}", reply.text());
+        assert!(reply.text().contains(member), "{}", reply.text());
     }
     let calls = world.emulator.counters().counts().sts_calls;
-    let narrowing = "{\"bucket\":\"photos\"}";
+    let other = vending(&world, "POST", path).body("{}");
+    let reply = other.header("content-md5", &digest).signed().send();
+    assert_eq!(reply.status, 400, "{}", reply.text());
+    assert!(reply.text().contains("BadDigest"), "{}", reply.text());
     for (call, why) in [
         (
-            vending(&world, "POST", path).signed(),
-            "does not cover a body",
+            vending(&world, "POST", path).body(narrowing).signed(),
+            "does not cover the body",
         ),
         (
-            vending(&world, "POST", path).body(narrowing).signed(),
-            "does not cover a body",
+            narrowed(vending(&world, "POST", path))
+                .without("content-md5")
+                .signed(),
+            "does not cover the body",
         ),
         (
             with_session("POST").body("{}").signed(),
-            "does not cover a body",
+            "does not cover the body",
         ),
         (
             vending(&world, "GET", path).body(narrowing).signed(),

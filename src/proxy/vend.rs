@@ -1,6 +1,5 @@
 //! Temporary keys for clients that go to COS themselves: `/.cosgate/credentials`.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response};
@@ -13,7 +12,8 @@ use super::exit::Exit;
 use crate::body::Answer;
 use crate::credentials::shapes::{Shape, render};
 use crate::credentials::vendor::Vended;
-use crate::payload::Mode;
+use crate::payload::Declared;
+use crate::payload::checksum::Checks;
 use crate::s3::request::check_framing;
 use crate::s3::vend::{VEND_BYTES, VendRequest};
 use crate::s3::{Code, S3Error};
@@ -53,7 +53,7 @@ impl Proxy {
         exit.limit(caller.tenant())?; // within their own limits
         let offer = self.shared.vendor.offer(caller.tenant())?;
         let body = self.vend_body(head, incoming, &caller, exit).await?;
-        Tenants::check_vend_body(&caller, &body)?;
+        Tenants::check_vend_body(head, &caller, &body)?;
         let asked = VendRequest::parse(&body)?;
         let duration = offer.duration(asked.duration_seconds)?;
         let (grants, policy) = narrowed(caller.tenant(), &asked)?;
@@ -84,14 +84,11 @@ impl Proxy {
         });
         let body = body.await?;
         exit.gathered(body.len());
-        match caller.payload() {
-            Mode::Unsigned => Ok(body),
-            Mode::Sha256(hash) if digest(&SHA256, &body).as_ref() == hash => Ok(body),
-            _ => Err(S3Error::new(
-                Code::XAmzContentSHA256Mismatch,
-                "The provided 'x-amz-content-sha256' header does not match what was computed.",
-            )),
-        }
+        let declared = Declared::read(caller.payload(), &head.headers)?;
+        let mut checks = Checks::new(&declared, &head.headers)?;
+        checks.update(&body);
+        checks.finish(None)?;
+        Ok(body)
     }
 }
 

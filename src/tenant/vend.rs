@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::header::{AUTHORIZATION, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 
-use super::authenticate::{Authenticated, Connection, Identified, Identity, Tenants};
+use super::authenticate::{Authenticated, Connection, Identified, Identity, Tenants, qsign_covers};
 use super::policy::{Policy, Statement, tenant_policy};
 use super::{Grant, Tenant};
 use crate::config::cam::LIKELY_BYTES;
@@ -16,6 +16,8 @@ use crate::payload::Mode;
 use crate::s3::vend::{LONG_POLICY, OneOrMore, VendRequest};
 use crate::s3::{Code, ObjectKey, Operation, Query, S3Error, S3Request, native};
 use crate::timestamp::Timestamp;
+
+const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
 /// The SHA-256 of an authorization token: looked up, it tells nobody how much of a guess was right.
 pub(super) type TokenHash = [u8; 32];
@@ -48,9 +50,6 @@ impl Tenants {
             Method::GET | Method::POST if head.uri.query().is_some() => Err(denied(
                 "no presigned URL is given a key: sign the request in its headers",
             )),
-            Method::POST if is_native => Err(denied(
-                "COS's own signature does not cover a body: send a GET, which has none, or sign with AWS4-HMAC-SHA256",
-            )),
             Method::GET | Method::POST => {
                 let asked = S3Request {
                     operation: Operation::ListBuckets, // what is signed is the head, as it came
@@ -80,14 +79,24 @@ impl Tenants {
     }
 
     /// Refuses a body that the caller's signature does not cover: somebody else may have written it.
-    pub fn check_vend_body(caller: &Authenticated, body: &[u8]) -> Result<(), S3Error> {
+    /// COS's own signature has no word for the body, but covers a `Content-MD5` that its signer lists;
+    /// that this is the body's is checked where it is read.
+    pub fn check_vend_body(
+        head: &Parts,
+        caller: &Authenticated,
+        body: &[u8],
+    ) -> Result<(), S3Error> {
         let is_signed = matches!(
             caller.identity(),
             Identity::Header(_) | Identity::Qsign(_) | Identity::Session { .. }
         );
-        if is_signed && matches!(caller.payload(), Mode::Unsigned) && !body.is_empty() {
+        let is_covered = body.is_empty()
+            || matches!(caller.payload(), Mode::Sha256(_))
+            || (native::is_native(head) && qsign_covers(head, &CONTENT_MD5));
+        if is_signed && !is_covered {
             return Err(denied(
-                "the signature does not cover the body: sign its SHA-256 in x-amz-content-sha256, or send none",
+                "the signature does not cover the body: sign its SHA-256 in x-amz-content-sha256, or with \
+                 COS's own signature a Content-MD5 that q-header-list names, or send none",
             ));
         }
         Ok(())

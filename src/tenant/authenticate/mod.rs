@@ -44,6 +44,7 @@ use anonymous::AnonymousRule;
 use bearer::Proof;
 pub use bearer::{bearer_token, may_need_newer_keys};
 use local_key::LocalKey;
+pub(super) use qsign::qsign_covers;
 use remembered::Remembered;
 pub(super) use session::OpenSession;
 use session::{SECURITY_TOKEN, not_ours, session_token};

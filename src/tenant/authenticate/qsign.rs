@@ -154,6 +154,14 @@ fn check_coverage(claim: &Claim<'_>, head: &Parts, query: &Query<'_>) -> Result<
     Ok(())
 }
 
+/// Whether the signature in the `Authorization` of `head` covers its header `name`.
+pub(in crate::tenant) fn qsign_covers(head: &Parts, name: &HeaderName) -> bool {
+    let claim = authorization(head).ok();
+    let claim = claim.and_then(|text| Claim::from_authorization(text).ok());
+    head.headers.contains_key(name)
+        && claim.is_some_and(|claim| claim.names.has_header(name.as_str()))
+}
+
 fn authorization(head: &Parts) -> Result<&str, S3Error> {
     let mut values = head.headers.get_all(AUTHORIZATION).iter();
     match (values.next().map(HeaderValue::to_str), values.next()) {

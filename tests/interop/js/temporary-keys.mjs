@@ -3,6 +3,7 @@
 //   sts      getCredential of qcloud-cos-sts
 //   cosgate  the callback getAuthorization, which asks cosgate for a key of one prefix
 // Prints its walk (see temporary_keys.py).
+import { createHash } from "node:crypto";
 import { text } from "node:stream/consumers";
 
 import COS from "cos-nodejs-sdk-v5";
@@ -11,20 +12,22 @@ import STS from "qcloud-cos-sts";
 const asked = JSON.parse(await text(process.stdin));
 const { Bucket, Region, inside, outside } = asked;
 
-// The local key signs in COS's own way.
+// The local key signs in COS's own way, which covers a body by its Content-MD5.
 async function vended() {
   const { host } = new URL(asked.cosgate);
+  const body = JSON.stringify({ bucket: Bucket, allowPrefixes: [`${inside}*`] });
+  const md5 = createHash("md5").update(body).digest("base64");
   const Authorization = COS.getAuthorization({
     SecretId: asked.id,
     SecretKey: asked.secret,
     Method: "POST",
     Pathname: "/.cosgate/credentials",
-    Headers: { host },
+    Headers: { host, "content-md5": md5 },
   });
   const answer = await fetch(`${asked.cosgate}/.cosgate/credentials`, {
     method: "POST",
-    headers: { Authorization },
-    body: JSON.stringify({ bucket: Bucket, allowPrefixes: [`${inside}*`] }),
+    headers: { Authorization, "Content-MD5": md5 },
+    body,
   });
   if (!answer.ok) throw new Error(`${answer.status} ${await answer.text()}`);
   return answer.json();
