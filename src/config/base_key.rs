@@ -45,7 +45,7 @@ pub enum BaseKey {
 pub struct KeyCommand {
     /// `command`: the program and its arguments.
     pub words: Vec<String>,
-    /// The variables of cosgate's environment that it gets: [`COMMAND_ENV`] and `command_env`.
+    /// The variables of cosgate's environment that it gets: the listed names and `command_env`.
     pub env: Vec<String>,
 }
 

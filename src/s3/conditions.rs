@@ -2,7 +2,7 @@
 //!
 //! A condition that nobody keeps must not be dropped: the client would be told that it held. So each
 //! one is sent on where COS documents it, kept here as far as that is possible, or refused with 501.
-//! [`RULES`] is the one table. What S3 defines is on the pages of its API reference (the operation's
+//! `RULES` is the one table. What S3 defines is on the pages of its API reference (the operation's
 //! `If-…` headers) and in "Add preconditions to S3 operations with conditional requests"; what COS
 //! keeps is on its pages 436/N.
 
