@@ -99,6 +99,7 @@ pub async fn run(
     let server = &shared.config().server;
     let of_addresses = ConnectionLimit::new(
         server.limits.connections_per_address,
+        server.limits.connections,
         server.loopback_is_proxy,
     );
     let (stage, stages) = watch::channel(Stage::Running);
@@ -153,7 +154,7 @@ async fn accept(
             return;
         };
         let arrival = match listener.accept().await {
-            Ok(arrival) => wait_for_descriptors(arrival).await,
+            Ok(arrival) => arrival,
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 sleep(ACCEPT_REST).await;
@@ -163,8 +164,9 @@ async fn accept(
         let is_proxy = shared.tenants().is_trusted_proxy(arrival.peer);
         let Some(of_address) = of_addresses.admit(arrival.peer, is_proxy) else {
             refuse(&metrics, arrival.peer);
-            continue;
+            continue; // without a wait for a descriptor, which others need
         };
+        let arrival = wait_for_descriptors(arrival).await;
         if let Some(core) = cores
             .iter()
             .min_by_key(|core| core.open.load(Ordering::Relaxed))
@@ -184,7 +186,7 @@ fn refuse(metrics: &CoreMetrics, peer: Peer) {
     metrics.count(Event::ConnectionRefused);
     tracing::warn!(
         %peer,
-        "connection refused: its address has connections_per_address; name a proxy in trusted_proxies"
+        "connection refused: its address has connections_per_address, or its network half of connections; name a proxy in trusted_proxies"
     );
 }
 
