@@ -44,6 +44,16 @@ impl ConnectionLimit {
         })
     }
 
+    /// The share of one address where there are descriptors for `room` of `connections` only: what it
+    /// is of all, but an eighth at least, so that one cannot have all that there is room for.
+    pub(crate) fn share(of_address: usize, connections: usize, room: usize) -> usize {
+        if of_address == 0 || room >= connections {
+            return of_address;
+        }
+        let scaled = of_address.saturating_mul(room) / connections.max(1);
+        of_address.min(scaled.max(room / 8).max(1))
+    }
+
     /// Counts a connection with `peer`, or refuses it. A peer that speaks for others is not counted: a
     /// proxy that is trusted (`is_proxy`), and what comes over loopback, where a proxy that nobody has
     /// declared, or a load test, has one address, unless loopback is declared to be a proxy.
@@ -146,6 +156,22 @@ mod tests {
             held.extend(admit(&limit, &format!("{site}ffff::1"), false));
             assert_eq!(held.len(), 4, "of {site}, after one has ended");
             all.extend(held);
+        }
+    }
+
+    #[test]
+    fn an_address_has_its_share_of_the_descriptors_that_there_are() {
+        for (of_address, connections, room, expected) in [
+            (2048, 16_384, 16_384, 2048),
+            (2048, 16_384, 704, 88),
+            (16_384, 16_384, 704, 704), // all are one's: so it was configured
+            (100, 16_384, 704, 88),
+            (3, 16_384, 704, 3),
+            (2048, 16_384, 0, 1),
+            (0, 16_384, 704, 0),
+        ] {
+            let share = ConnectionLimit::share(of_address, connections, room);
+            assert_eq!(share, expected, "{of_address} of {connections} in {room}");
         }
     }
 

@@ -97,9 +97,11 @@ pub async fn run(
 ) -> io::Result<()> {
     let listener = listener.accepting()?;
     let server = &shared.config().server;
+    let connections = server.limits.connections;
+    let room = descriptors::of_clients().map_or(connections, |room| room.min(connections));
     let of_addresses = ConnectionLimit::new(
-        server.limits.connections_per_address,
-        server.limits.connections,
+        ConnectionLimit::share(server.limits.connections_per_address, connections, room),
+        room,
         server.loopback_is_proxy,
     );
     let (stage, stages) = watch::channel(Stage::Running);
