@@ -1,5 +1,6 @@
 //! The admin listener: liveness, readiness, metrics. Never on the data port.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener as StdListener;
@@ -11,14 +12,15 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::observe::admin::{answer, is_misdirected, misdirected};
 use crate::proxy::Shared;
 use crate::server::wall_clock;
 
-/// Connections at once: a scraper or two, and someone who looks.
+/// Connections at once: a scraper or two, and someone who looks. The next one takes the place of the
+/// oldest, so that nobody who says nothing keeps a probe from its answer.
 const CONNECTIONS: usize = 64;
 /// The longest that one connection is kept.
 const CONNECTION_TIME: Duration = Duration::from_mins(1);
@@ -29,16 +31,20 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 pub async fn run(listener: StdListener, shared: Arc<Shared>) -> io::Result<Infallible> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
     loop {
-        let slot = Arc::clone(&slots).acquire_owned().await;
         let Ok((socket, _)) = listener.accept().await else {
             sleep(ACCEPT_REST).await;
             continue;
         };
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
         let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
-            let _slot = slot;
+        let connection = tokio::spawn(async move {
             let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
                 let page = page(&shared, &request);
                 async { Ok::<_, Infallible>(page) }
@@ -49,6 +55,7 @@ pub async fn run(listener: StdListener, shared: Arc<Shared>) -> io::Result<Infal
             // A broken or slow scraper is not worth a word.
             let _ = timeout(CONNECTION_TIME, connection).await;
         });
+        open.push_back(connection.abort_handle());
     }
 }
 

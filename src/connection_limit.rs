@@ -1,19 +1,31 @@
-//! [`ConnectionLimit`]: how many connections one address may have at once.
+//! [`ConnectionLimit`]: how many connections one address, and one network, may have at once.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::tenant::{Peer, Source};
+use crate::tenant::{Network, Peer, Source};
 
 /// Open connections by where they come from. It has no more entries than there are connections, and
 /// is looked at once when one is accepted and once when it ends.
+///
+/// A site has 65 536 networks /64 of IPv6, each of which counts as an address: so a network has a limit
+/// too, and no single one can have all the connections that there are.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
-    /// 0: as many as there may be.
-    most: usize,
+    /// `connections_per_address`; 0: as many as there may be.
+    of_address: usize,
+    of_network: usize,
     /// `loopback_is_proxy`
     counts_loopback: bool,
-    open: Mutex<HashMap<Source, usize>>,
+    open: Mutex<OpenConnections>,
+}
+
+#[derive(Debug, Default)]
+struct OpenConnections {
+    by_source: HashMap<Source, usize>,
+    by_network: HashMap<Network, usize>,
 }
 
 /// A connection that is counted, until it is dropped.
@@ -21,13 +33,25 @@ pub(crate) struct ConnectionLimit {
 pub(crate) struct CountedConnection(Option<(Arc<ConnectionLimit>, Source)>);
 
 impl ConnectionLimit {
-    /// `most` of each address, 0 for any number; none are open.
-    pub(crate) fn new(most: usize, counts_loopback: bool) -> Arc<Self> {
+    /// `of_address` of each address, 0 for any number, and of each network half of the `connections`
+    /// that there may be; none are open.
+    pub(crate) fn new(of_address: usize, connections: usize, counts_loopback: bool) -> Arc<Self> {
         Arc::new(Self {
-            most,
+            of_address,
+            of_network: (connections / 2).max(of_address),
             counts_loopback,
             open: Mutex::default(),
         })
+    }
+
+    /// The share of one address where there are descriptors for `room` of `connections` only: what it
+    /// is of all, but an eighth at least, so that one cannot have all that there is room for.
+    pub(crate) fn share(of_address: usize, connections: usize, room: usize) -> usize {
+        if of_address == 0 || room >= connections {
+            return of_address;
+        }
+        let scaled = of_address.saturating_mul(room) / connections.max(1);
+        of_address.min(scaled.max(room / 8).max(1))
     }
 
     /// Counts a connection with `peer`, or refuses it. A peer that speaks for others is not counted: a
@@ -44,20 +68,23 @@ impl ConnectionLimit {
 
     /// The same of whoever comes: a client that a proxy has named is none, wherever it is.
     pub(crate) fn count(self: &Arc<Self>, peer: Peer) -> Option<CountedConnection> {
-        if self.most == 0 {
+        if self.of_address == 0 {
             return Some(CountedConnection(None));
         }
         let source = peer.source();
+        let network = source.network();
         let mut open = self.open();
-        let count = open.entry(source).or_default();
-        if *count >= self.most {
+        let of_source = open.by_source.get(&source).copied().unwrap_or_default();
+        let of_network = open.by_network.get(&network).copied().unwrap_or_default();
+        if of_source >= self.of_address || of_network >= self.of_network {
             return None;
         }
-        *count += 1;
+        open.by_source.insert(source, of_source + 1);
+        open.by_network.insert(network, of_network + 1);
         Some(CountedConnection(Some((Arc::clone(self), source))))
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<Source, usize>> {
+    fn open(&self) -> MutexGuard<'_, OpenConnections> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -68,11 +95,16 @@ impl Drop for CountedConnection {
             return;
         };
         let mut open = limit.open();
-        if let Some(count) = open.get_mut(source) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                open.remove(source);
-            }
+        take_one(&mut open.by_source, *source);
+        take_one(&mut open.by_network, source.network());
+    }
+}
+
+fn take_one<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() = count.get().saturating_sub(1);
+        if *count.get() == 0 {
+            count.remove();
         }
     }
 }
@@ -94,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_address_has_so_many_at_once_and_the_table_forgets_them() {
-        let limit = ConnectionLimit::new(2, false);
+        let limit = ConnectionLimit::new(2, 100, false);
         let mut held: Vec<_> = ["2001:db8::1", "2001:db8::2"] // one /64
             .into_iter()
             .map(|address| admit(&limit, address, false).unwrap())
@@ -107,12 +139,45 @@ mod tests {
         held.remove(0);
         held.push(admit(&limit, "2001:db8::3", false).unwrap());
         drop(held);
-        assert!(limit.open().is_empty());
+        assert!(limit.open().by_source.is_empty());
+        assert!(limit.open().by_network.is_empty());
+    }
+
+    #[test]
+    fn a_network_has_half_of_all_and_another_is_served() {
+        let limit = ConnectionLimit::new(2, 8, false);
+        let mut all = Vec::new();
+        for site in ["2001:db8:0:", "2001:db8:1:"] {
+            let mut held: Vec<_> = (0..9)
+                .filter_map(|n| admit(&limit, &format!("{site}{n:x}::1"), false))
+                .collect();
+            assert_eq!(held.len(), 4, "of {site}");
+            held.pop();
+            held.extend(admit(&limit, &format!("{site}ffff::1"), false));
+            assert_eq!(held.len(), 4, "of {site}, after one has ended");
+            all.extend(held);
+        }
+    }
+
+    #[test]
+    fn an_address_has_its_share_of_the_descriptors_that_there_are() {
+        for (of_address, connections, room, expected) in [
+            (2048, 16_384, 16_384, 2048),
+            (2048, 16_384, 704, 88),
+            (16_384, 16_384, 704, 704), // all are one's: so it was configured
+            (100, 16_384, 704, 88),
+            (3, 16_384, 704, 3),
+            (2048, 16_384, 0, 1),
+            (0, 16_384, 704, 0),
+        ] {
+            let share = ConnectionLimit::share(of_address, connections, room);
+            assert_eq!(share, expected, "{of_address} of {connections} in {room}");
+        }
     }
 
     #[test]
     fn who_speaks_for_others_is_not_counted() {
-        let limit = ConnectionLimit::new(1, false);
+        let limit = ConnectionLimit::new(1, 100, false);
         let several = |address, is_proxy| {
             let held: Vec<_> = (0..3)
                 .map_while(|_| admit(&limit, address, is_proxy))
@@ -124,19 +189,19 @@ mod tests {
         assert_eq!(several("127.0.0.1", false), 3);
         assert_eq!(several("::1", false), 3);
         assert_eq!(several("::ffff:127.0.0.1", false), 3);
-        let off = ConnectionLimit::new(0, false);
+        let off = ConnectionLimit::new(0, 100, false);
         assert!((0..3).all(|_| admit(&off, "192.0.2.1", false).is_some_and(|one| one.0.is_none())));
     }
 
     #[test]
     fn counts_loopback_that_is_declared_a_proxy_and_clients_that_a_proxy_names() {
-        let limit = ConnectionLimit::new(1, true);
+        let limit = ConnectionLimit::new(1, 100, true);
         let held = admit(&limit, "127.0.0.1", false).unwrap();
         assert!(admit(&limit, "127.0.0.1", false).is_none());
         assert!(admit(&limit, "127.0.0.1", true).is_some());
         drop(held);
         assert!(admit(&limit, "127.0.0.1", false).is_some());
-        let limit = ConnectionLimit::new(1, false);
+        let limit = ConnectionLimit::new(1, 100, false);
         let named = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
         for peer in [named, Peer::Unnamed] {
             let _held = limit.count(peer).unwrap();

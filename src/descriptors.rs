@@ -50,6 +50,12 @@ pub fn too_low_for(connections: usize) -> Option<(u64, u64)> {
     (ceiling(limit, Holder::Client) < wanted).then_some((limit, needed))
 }
 
+/// The descriptors that clients may have, as the limit is now; `None` is any number.
+pub(crate) fn of_clients() -> Option<usize> {
+    let ceiling = ceiling(limit()?, Holder::Client);
+    Some(usize::try_from(ceiling).unwrap_or(usize::MAX))
+}
+
 /// `None` is no limit.
 fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current

@@ -97,8 +97,11 @@ pub async fn run(
 ) -> io::Result<()> {
     let listener = listener.accepting()?;
     let server = &shared.config().server;
+    let connections = server.limits.connections;
+    let room = descriptors::of_clients().map_or(connections, |room| room.min(connections));
     let of_addresses = ConnectionLimit::new(
-        server.limits.connections_per_address,
+        ConnectionLimit::share(server.limits.connections_per_address, connections, room),
+        room,
         server.loopback_is_proxy,
     );
     let (stage, stages) = watch::channel(Stage::Running);
@@ -153,7 +156,7 @@ async fn accept(
             return;
         };
         let arrival = match listener.accept().await {
-            Ok(arrival) => wait_for_descriptors(arrival).await,
+            Ok(arrival) => arrival,
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 sleep(ACCEPT_REST).await;
@@ -163,8 +166,9 @@ async fn accept(
         let is_proxy = shared.tenants().is_trusted_proxy(arrival.peer);
         let Some(of_address) = of_addresses.admit(arrival.peer, is_proxy) else {
             refuse(&metrics, arrival.peer);
-            continue;
+            continue; // without a wait for a descriptor, which others need
         };
+        let arrival = wait_for_descriptors(arrival).await;
         if let Some(core) = cores
             .iter()
             .min_by_key(|core| core.open.load(Ordering::Relaxed))
@@ -184,7 +188,7 @@ fn refuse(metrics: &CoreMetrics, peer: Peer) {
     metrics.count(Event::ConnectionRefused);
     tracing::warn!(
         %peer,
-        "connection refused: its address has connections_per_address; name a proxy in trusted_proxies"
+        "connection refused: its address has connections_per_address, or its network half of connections; name a proxy in trusted_proxies"
     );
 }
 

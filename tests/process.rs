@@ -184,6 +184,26 @@ fn the_admin_pages_answer_while_clients_hold_all_descriptors_that_they_may() {
     assert_eq!(get(program.addr).send().status, 404, "accepting goes on");
 }
 
+#[test]
+fn the_admin_pages_answer_while_others_hold_connections_and_say_nothing() {
+    let emulator = support::emulator();
+    let program = Program::serve(&with_admin(&emulator, "127.0.0.1:0"));
+    let admin = program.address("admin=");
+    let _silent: Vec<_> = (0..300)
+        .map(|_| {
+            let mut stream = TcpStream::connect_timeout(&admin, 5 * SECOND).unwrap();
+            stream.write_all(b"GET /live").unwrap();
+            stream
+        })
+        .collect();
+    for page in ["/readyz", "/livez", "/metrics"] {
+        let started = Instant::now();
+        assert_eq!(Call::new(admin, "GET", page).send().status, 200);
+        let took = started.elapsed();
+        assert!(took < 5 * SECOND, "{page}: {took:?}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
