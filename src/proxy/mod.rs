@@ -360,7 +360,8 @@ impl Proxy {
         exit.at(Step::Authorize);
         let permit = caller.authorize(asked)?; // may they
         exit.permitted(&permit);
-        if let Some(answer) = answer_locally(&permit, &self.config().server.region)? {
+        let region = &self.config().server.region;
+        if let Some(answer) = answer_locally(&permit, &said.headers, region)? {
             exit.answered_here();
             return Ok(answer); // what a scoped key cannot ask
         }
