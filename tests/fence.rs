@@ -439,6 +439,77 @@ fn a7_data_processing_is_never_passed_on() {
 }
 
 #[test]
+fn a8_parameters_that_s3_does_not_know_are_signed_and_go_no_further() {
+    for signature in SIGNATURES {
+        let world = world_in(signature);
+        for (method, target) in [
+            ("GET", "/photos/acme/a?_=1"),
+            ("HEAD", "/photos/acme/a?utm_source="),
+            ("GET", "/photos/acme/a?Version=2006-03-01&versionId="),
+            ("PUT", "/photos/acme/b?x-user=u%2F..%2F%26acl"),
+            ("DELETE", "/photos/acme/b?x-user=u"),
+            ("GET", "/photos?metadata=true&prefix=acme%2F&max-keys="),
+            (
+                "GET",
+                "/photos?list-type=2&metadata=true&prefix=acme%2F&continuation-token=",
+            ),
+            ("GET", "/?_=1"),
+        ] {
+            let call = world
+                .signed(method, target)
+                .body(if method == "PUT" { "b" } else { "" });
+            let reply = call.ask();
+            assert!(
+                matches!(reply.status, 200 | 204),
+                "{method} {target}: {}",
+                reply.text()
+            );
+            let sent = String::from_utf8(call.bytes()).unwrap();
+            let changed = sent.replacen("1 HTTP", "2 HTTP", 1);
+            let changed = changed
+                .replacen("true&", "false&", 1)
+                .replacen("=u", "=v", 1);
+            let changed = changed.replacen("source= HTTP", "source=a HTTP", 1);
+            let changed = changed.replacen("2006", "2007", 1);
+            assert_ne!(sent, changed, "{target}");
+            let reply = exchange(world.gateway.addr, method, changed.as_bytes());
+            assert_eq!(reply.status, 403, "{method} {target}");
+        }
+        for head in world.emulator.counters().heads() {
+            let line = &head.target;
+            for name in [
+                "_=",
+                "utm",
+                "Version",
+                "versionId",
+                "user",
+                "metadata",
+                "token",
+                "max-keys",
+            ] {
+                assert!(!line.contains(name), "{line}");
+            }
+        }
+    }
+    // A write that would become another request is none.
+    let world = world();
+    for query in [
+        "newThing",
+        "newThing=",
+        "ACL",
+        "Policy=x",
+        "ac%256c=1",
+        "uploadid=u&partNumber=1",
+    ] {
+        for method in ["PUT", "DELETE"] {
+            let reply = world.ask(method, &format!("/photos/acme/a?{query}"));
+            assert_refused(&reply, 400, "InvalidArgument", query);
+        }
+    }
+    assert_untouched(&world);
+}
+
+#[test]
 fn a8_sub_resources_of_a_bucket_are_denied() {
     let world = world();
     for name in [
