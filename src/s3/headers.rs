@@ -44,10 +44,7 @@ pub fn forwarded<'h>(
     let mut passing: Vec<(&HeaderName, Cow<'h, HeaderValue>)> = Vec::new();
     let mut metadata = 0;
     for (name, value) in headers {
-        // The range of another version than the client has part of would join two objects into one.
-        // That COS keeps the condition is not documented; the whole object is always right (RFC 9110
-        // section 14.2).
-        if *name == RANGE && headers.contains_key(IF_RANGE) {
+        if *name == RANGE && ignores_range(headers) {
             continue;
         }
         let needed = disposition(operation, name.as_str(), value.as_bytes())?;
@@ -163,6 +160,37 @@ fn is_ordinary(operation: Operation, name: &str) -> bool {
         "range" => matches!(operation, O::GetObject | O::HeadObject),
         _ => false,
     }
+}
+
+/// Whether the whole object is the answer to a range, which it always may be (RFC 9110 section 14.2).
+///
+/// S3 serves one range (`GetObject`), and ignores several, another unit and what is malformed; of
+/// COS no page says what becomes of these. The range of another version than the client has part of
+/// (`If-Range`) would join two objects into one, and COS does not document that condition.
+fn ignores_range(headers: &HeaderMap) -> bool {
+    let mut ranges = headers.get_all(RANGE).iter();
+    let is_one = ranges.next().is_some_and(is_one_range) && ranges.next().is_none();
+    headers.contains_key(IF_RANGE) || !is_one
+}
+
+/// `bytes=first-last`, `bytes=first-` or `bytes=-length`.
+fn is_one_range(value: &HeaderValue) -> bool {
+    let range = value.to_str().ok();
+    let range = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    match range {
+        None | Some(("", "")) => false,
+        Some((first, "")) => offset(first).is_some(),
+        Some(("", length)) => offset(length).is_some(),
+        Some((first, last)) => offset(first)
+            .zip(offset(last))
+            .is_some_and(|(first, last)| first <= last),
+    }
+}
+
+/// Digits alone.
+fn offset(digits: &str) -> Option<u64> {
+    let is_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_digits)
 }
 
 /// Whether the header is a list, which may come in several lines (RFC 9110 sections 8.4, 8.5; RFC 9111
@@ -439,7 +467,7 @@ fn treatment(operation: Operation, rest: &str, value: &[u8]) -> Option<Treatment
     };
     let fits = |row: &&Row| {
         row.operations.contains(&operation)
-            && row.names.iter().any(|name| is_named(name))
+            && row.names.iter().any(is_named)
             && (row.values.is_empty() || row.values.iter().any(|only| only.as_bytes() == value))
     };
     AMZ.iter().find(fits).map(|row| row.treatment)
@@ -498,10 +526,6 @@ pub fn check_owners(headers: &HeaderMap, owner: &str) -> Result<(), S3Error> {
 
 /// `bytes=first-last`: all that S3 and COS take, and no more of it than fits a part.
 fn check_copy_range(value: &[u8]) -> Result<(), S3Error> {
-    let offset = |digits: &str| {
-        let is_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
-        digits.parse::<u64>().ok().filter(|_| is_digits)
-    };
     let range = str::from_utf8(value)
         .ok()
         .and_then(|text| text.strip_prefix("bytes=")?.split_once('-'))
@@ -608,6 +632,31 @@ mod tests {
     fn a_range_on_a_condition_asks_for_the_whole_object() {
         let resumed = [("range", "bytes=5-"), ("if-range", "\"e\"")];
         assert_eq!(pass(Operation::GetObject, &resumed), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn ranges_that_s3_ignores_ask_for_the_whole_object() {
+        let range = |value| pass(Operation::GetObject, &[("range", value)]);
+        for value in ["bytes=0-0", "bytes=5-", "bytes=-5", "bytes=7-9"] {
+            assert_eq!(range(value).unwrap(), ["range"], "{value}");
+        }
+        for value in [
+            "",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=+1-2",
+            "bytes=9-5",
+            "bytes=0-1,3-4",
+            "bytes=0-18446744073709551616",
+            "items=0-1",
+            "0-1",
+            "bytes",
+        ] {
+            assert_eq!(range(value), Ok(Vec::new()), "{value}");
+        }
+        let two = [("range", "bytes=0-1"), ("range", "bytes=3-4")];
+        assert_eq!(pass(Operation::HeadObject, &two), Ok(Vec::new()));
     }
 
     #[test]

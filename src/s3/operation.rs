@@ -246,7 +246,16 @@ impl Operation {
 
     /// Whether the parameter `name` means something to it.
     fn takes(self, name: &str) -> bool {
-        self.parameters().contains(&name)
+        self.parameters().contains(&name) || self.own_parameters().contains(&name)
+    }
+
+    /// The query parameters that cosgate answers by itself: COS is not sent them.
+    pub(super) fn own_parameters(self) -> &'static [&'static str] {
+        match self {
+            // COS reads no object by part number: each is one part.
+            Self::GetObject | Self::HeadObject => &["partNumber"],
+            _ => &[],
+        }
     }
 
     /// The name, as in the S3 API reference.
@@ -532,10 +541,10 @@ fn select(
         (Scope::Object, "DELETE", []) => O::DeleteObject,
         (Scope::Object, "DELETE", ["tagging"]) => O::DeleteObjectTagging,
         (Scope::Object, "DELETE", ["uploadId"]) => O::AbortMultipartUpload,
-        (Scope::Object, "GET", []) => O::GetObject,
+        (Scope::Object, "GET", [] | ["partNumber"]) => O::GetObject,
         (Scope::Object, "GET", ["tagging"]) => O::GetObjectTagging,
         (Scope::Object, "GET", ["uploadId"]) => O::ListParts,
-        (Scope::Object, "HEAD", []) => O::HeadObject,
+        (Scope::Object, "HEAD", [] | ["partNumber"]) => O::HeadObject,
         (Scope::Object, "POST", ["uploadId"]) => O::CompleteMultipartUpload,
         (Scope::Object, "POST", ["uploads"]) => O::CreateMultipartUpload,
         (Scope::Object, "PUT", []) if copies => O::CopyObject,
@@ -543,12 +552,6 @@ fn select(
         (Scope::Object, "PUT", ["partNumber", "uploadId"]) if copies => O::UploadPartCopy,
         (Scope::Object, "PUT", ["partNumber", "uploadId"]) => O::UploadPart,
         (Scope::Object, "PUT", ["tagging"]) => O::PutObjectTagging,
-        (Scope::Object, "GET" | "HEAD", ["partNumber"]) => {
-            return Err(S3Error::new(
-                Code::NotImplemented,
-                "Tencent COS does not read an object by part number; ask for a Range.",
-            ));
-        }
         (Scope::Object, "PUT", ["partNumber" | "uploadId"]) => {
             return Err(S3Error::new(
                 Code::InvalidArgument,
@@ -761,9 +764,8 @@ mod tests {
                 ("DELETE", Operation::DeleteObject, "1"),
             ] {
                 let query = match (value, query.ends_with('='), query.contains('=')) {
-                    ("", ..) => query.to_owned(),
+                    ("", ..) | (_, false, true) => query.to_owned(),
                     (_, true, _) => format!("{query}1"),
-                    (_, false, true) => query.to_owned(),
                     (_, false, false) => format!("{query}=1"),
                 };
                 let found = resolve(method, Scope::Object, &query, false);

@@ -107,7 +107,8 @@ impl<'a> Query<'a> {
 
     /// Refuses values that `operation` cannot have.
     pub(super) fn check_values(&self, operation: Operation) -> Result<(), S3Error> {
-        for &name in operation.parameters() {
+        let parameters = operation.parameters().iter();
+        for &name in parameters.chain(operation.own_parameters()) {
             if let Some(value) = self.get(name) {
                 check_value(name, value)?;
             }

@@ -58,6 +58,21 @@ impl<'a> S3Request<'a> {
         }
     }
 
+    /// The HEAD of the object that this request reads, in the version that it names.
+    pub fn head_of_read(&self) -> S3Request<'_> {
+        S3Request {
+            query: Query::of_version(self.query.get("versionId")),
+            ..self.head_of_target()
+        }
+    }
+
+    /// The part that is read of an object; `None` for all of it.
+    pub fn part_read(&self) -> Option<u32> {
+        let reads = matches!(self.operation, Operation::GetObject | Operation::HeadObject);
+        let number = self.query.get("partNumber").filter(|_| reads)?;
+        number.parse().ok()
+    }
+
     /// The HEAD of the object that this request copies.
     pub fn head_of_source(&self) -> Option<S3Request<'_>> {
         let source = self.copy_source.as_ref()?;
@@ -84,13 +99,20 @@ impl<'a> S3Request<'a> {
         let key = address.raw_key.map(ObjectKey::parse).transpose()?;
         let copy_source = source.map(CopySource::parse).transpose()?;
         check_body(head, operation)?;
-        Ok(Self {
+        let asked = Self {
             operation,
             bucket: address.bucket,
             key,
             query,
             copy_source,
-        })
+        };
+        if asked.part_read().is_some() && head.headers.contains_key(header::RANGE) {
+            return Err(S3Error::new(
+                Code::InvalidRequest,
+                "Cannot specify both Range header and partNumber query parameter",
+            ));
+        }
+        Ok(asked)
     }
 
     /// The query for COS, decoded: the operation's own parameters, the sub-resource first, in a fixed
