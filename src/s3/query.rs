@@ -107,9 +107,13 @@ impl<'a> Query<'a> {
 
     /// Refuses values that `operation` cannot have.
     pub(super) fn check_values(&self, operation: Operation) -> Result<(), S3Error> {
-        let parameters = operation.parameters().iter();
-        for &name in parameters.chain(operation.own_parameters()) {
+        for &name in operation.parameters() {
             if let Some(value) = self.get(name) {
+                check_value(name, value)?;
+            }
+        }
+        for &name in operation.own_parameters() {
+            if let Some(value) = self.get(name).filter(|value| !value.is_empty()) {
                 check_value(name, value)?;
             }
         }
