@@ -227,6 +227,13 @@ fn an_upload_of_unknown_length_is_refused_or_held_until_it_is_known() {
     };
     let world = World::new();
     put(&world, &object(10)).assert_error(411, "MissingContentLength");
+    // An empty one is known to be so.
+    put(&world, b"").assert_ok();
+    let stored = world.emulator.object_bytes(support::BUCKET, STORED);
+    assert_eq!(stored.unwrap(), b"");
+    let call = world.signed("PUT", KEY).payload(&sha256_hex(b"another"));
+    let (call, framed) = in_http_chunks(call, b"", 50);
+    send(&call, &framed).assert_error(400, "XAmzContentSHA256Mismatch");
     let spool = "[upstream]\nspool_unknown_length = \"64KiB\"";
     let world = World::edited(|toml| toml.replacen("[upstream]", spool, 1));
     for length in [1, 10_000, 65_536] {
@@ -240,6 +247,51 @@ fn an_upload_of_unknown_length_is_refused_or_held_until_it_is_known() {
     send(&call, &framed).assert_error(400, "XAmzContentSHA256Mismatch");
     let stored = world.emulator.object_bytes(support::BUCKET, STORED);
     assert_eq!(stored.unwrap().len(), 65_536, "the last good one");
+}
+
+#[test]
+fn an_empty_chunked_body_is_no_body() {
+    let world = World::new();
+    world.signed("PUT", KEY).body("x").send().assert_ok();
+    for (method, target) in [
+        ("GET", KEY),
+        ("GET", "/photos?list-type=2&prefix=acme/"),
+        ("POST", "/photos/acme/up?uploads"),
+        ("DELETE", "/photos/acme/none"),
+    ] {
+        let (call, framed) = in_http_chunks(world.signed(method, target), b"", 5);
+        let reply = send(&call, &framed);
+        assert!(matches!(reply.status, 200 | 204), "{method} {target}");
+        let requests = world.emulator.counters().heads().len();
+        let (call, framed) = in_http_chunks(world.signed(method, target), b"x", 5);
+        send(&call, &framed).assert_error(400, "InvalidRequest");
+        assert_eq!(world.emulator.counters().heads().len(), requests);
+    }
+}
+
+#[test]
+fn a_content_encoding_in_several_lines_is_one_list() {
+    let world = World::new();
+    let put = world.signed("PUT", KEY);
+    let put = put.header("content-encoding", "gzip");
+    let put = put.header("content-encoding", "br").body("x");
+    put.send().assert_ok();
+    let stored = world.signed("GET", KEY).send();
+    assert_eq!(stored.header("content-encoding"), Some("gzip, br"));
+
+    let framed = b"1\r\ny\r\n0\r\n\r\n";
+    let put = world
+        .signed("PUT", KEY)
+        .payload("STREAMING-UNSIGNED-PAYLOAD-TRAILER");
+    let put = put
+        .header("content-encoding", "gzip")
+        .header("content-encoding", "aws-chunked")
+        .header("x-amz-decoded-content-length", "1")
+        .header("content-length", &framed.len().to_string());
+    send(&put, framed).assert_ok();
+    let stored = world.signed("GET", KEY).send();
+    assert_eq!(stored.header("content-encoding"), Some("gzip"));
+    assert_eq!(stored.text(), "y");
 }
 
 /// `body` in base64 by every algorithm that S3 lists, by awscrt 0.38 and hashlib.

@@ -311,6 +311,10 @@ impl Proxy {
             self.compare_stored(sent, &upstream.headers)?;
         }
         let mut headers = rewrite::response_headers(operation, upstream.headers)?;
+        let mut status = upstream.status;
+        if permit.request().part_read().is_some() {
+            status = rewrite::as_only_part(status, &mut headers);
+        }
         if let Some(sent) = sent {
             headers.extend(sent.echo());
         }
@@ -343,7 +347,7 @@ impl Proxy {
             })?;
         }
         let mut answer = Response::new(answer);
-        *answer.status_mut() = upstream.status;
+        *answer.status_mut() = status;
         *answer.headers_mut() = headers;
         Ok(answer)
     }

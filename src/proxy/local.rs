@@ -6,17 +6,20 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::body::Answer;
+use crate::s3::headers::check_owners;
 use crate::s3::{Code, Operation, S3Error, xml};
 use crate::tenant::Permit;
 
 const BUCKET_REGION: HeaderName = HeaderName::from_static("x-amz-bucket-region");
 
 /// The answer to what needs no COS; `None` for everything else. `region` is what this side calls its
-/// region.
+/// region; `headers` are the client's.
 pub fn answer_locally(
     permit: &Permit<'_, '_>,
+    headers: &HeaderMap,
     region: &str,
 ) -> Result<Option<Response<Answer>>, S3Error> {
+    check_owners(headers, &permit.tenant().name)?;
     let answer = match permit.request().operation {
         Operation::CreateBucket => {
             return Err(S3Error::new(

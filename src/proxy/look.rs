@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use http::StatusCode;
+use http::header::{CONTENT_LENGTH, RANGE};
 use http::request::Parts;
 
 use super::Proxy;
@@ -26,13 +27,18 @@ impl Proxy {
     ) -> Result<(), S3Error> {
         let upstream = &self.config().upstream;
         for look in rewrite::looks(permit, head, upstream.signature)? {
-            let Look { permit, head, must } = look;
-            let fresh = rewrite::request(&permit, &head, upstream)?;
+            let Look {
+                permit: may_look,
+                head,
+                must,
+            } = look;
+            let fresh = rewrite::request(&may_look, &head, upstream)?;
             let nothing = Outgoing::empty();
-            let found = self.exchange(&permit, &head, fresh, nothing, gauge, exit);
+            let found = self.exchange(&may_look, &head, fresh, nothing, gauge, exit);
             match (must, found.await) {
                 (Must::BeAbsent, Err(error)) if error.http_status() == StatusCode::NOT_FOUND => {}
                 (Must::Hold, Ok(answer)) if answer.status().is_success() => {}
+                (Must::Fail, Ok(_)) => return Err(rewrite::no_such_part(permit.request())),
                 (_, Err(error)) => return Err(error),
                 (_, Ok(_)) => {
                     return Err(S3Error::new(
@@ -43,5 +49,48 @@ impl Proxy {
             }
         }
         Ok(())
+    }
+
+    /// Adds to a refused range what S3 says of it: the range, and the object's size, which clients (the CRT's)
+    /// read to learn that the object is empty. COS documents neither, so the size is looked for by HEAD.
+    pub(super) async fn explain_range(
+        &self,
+        refused: S3Error,
+        permit: &Permit<'_, '_>,
+        client: &Parts,
+        gauge: &Rc<Gauge>,
+        exit: &mut Exit,
+    ) -> S3Error {
+        let range = client.headers.get(RANGE);
+        let range = range.and_then(|range| range.to_str().ok());
+        let size = self.size_of(permit, client, gauge, exit).await;
+        let refused = refused.element("RangeRequested", range.unwrap_or_default());
+        match size {
+            Some(size) => refused.element("ActualObjectSize", size.to_string()),
+            None => refused,
+        }
+    }
+
+    /// The size of the object that `permit` reads; `None` where the caller may not look.
+    async fn size_of(
+        &self,
+        permit: &Permit<'_, '_>,
+        client: &Parts,
+        gauge: &Rc<Gauge>,
+        exit: &mut Exit,
+    ) -> Option<u64> {
+        let may_look = permit.besides(permit.request().head_of_read()).ok()?;
+        let head = rewrite::look_at_read(&client.headers).ok()?;
+        let fresh = rewrite::request(&may_look, &head, &self.config().upstream).ok()?;
+        let nothing = Outgoing::empty();
+        let found = self.exchange(&may_look, &head, fresh, nothing, gauge, exit);
+        let found = found.await.ok()?;
+        found
+            .headers()
+            .get(CONTENT_LENGTH)?
+            .to_str()
+            .ok()?
+            .parse()
+            .ok()
     }
 }

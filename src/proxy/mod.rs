@@ -11,7 +11,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Extensions, Version};
+use http::{Extensions, Method, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::sleep;
 
@@ -27,7 +27,7 @@ use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readines
 use crate::rewrite;
 use crate::s3::sts::is_sts;
 use crate::s3::vend::is_vend;
-use crate::s3::{self, Operation, S3Error, S3Request, native};
+use crate::s3::{self, Code, Operation, S3Error, S3Request, native};
 use crate::server::wall_clock;
 use crate::tenant::policy::tenant_policy;
 use crate::tenant::{
@@ -360,7 +360,8 @@ impl Proxy {
         exit.at(Step::Authorize);
         let permit = caller.authorize(asked)?; // may they
         exit.permitted(&permit);
-        if let Some(answer) = answer_locally(&permit, &self.config().server.region)? {
+        let region = &self.config().server.region;
+        if let Some(answer) = answer_locally(&permit, &said.headers, region)? {
             exit.answered_here();
             return Ok(answer); // what a scoped key cannot ask
         }
@@ -370,7 +371,14 @@ impl Proxy {
         exit.at(Step::Payload);
         let body = self.payload(&permit, said, body, &caller, gauge).await?; // checked as it streams
         exit.body(&body);
-        self.exchange(&permit, said, fresh, body, gauge, exit).await // signed, sent, answered
+        let answer = self.exchange(&permit, said, fresh, body, gauge, exit).await; // signed, sent, answered
+        match answer {
+            Err(refused) if head.method == Method::GET && refused.code() == Code::InvalidRange => {
+                let explained = self.explain_range(refused, &permit, said, gauge, exit);
+                Err(Box::pin(explained).await)
+            }
+            answer => answer,
+        }
     }
 
     /// The configuration.

@@ -157,7 +157,7 @@ impl Proxy {
             });
         }
         // No body: the hash of nothing is the only right one. A body of unknown length may turn out to
-        // be none; many clients of HTTP/2 end a POST in a frame of its own.
+        // be none: an empty chunked one, or a POST that a client of HTTP/2 ends in a frame of its own.
         if !incoming.is_end_stream() {
             let any = || S3Error::new(Code::InvalidRequest, "This operation takes no body.");
             Box::pin(self.gather(incoming, head.version, 0, |_| true, any)).await?;
@@ -218,7 +218,8 @@ impl Proxy {
         })
     }
 
-    /// A plain object of unknown length: COS takes none, so a small one is held until it is whole.
+    /// A plain object of unknown length: COS takes none, so a small one is held until it is whole. An
+    /// empty one needs no room.
     async fn spooled(
         &self,
         incoming: Incoming,
@@ -228,23 +229,17 @@ impl Proxy {
         checks: Checks,
     ) -> Result<Outgoing, S3Error> {
         let most = self.config().upstream.spool_unknown_length;
-        if most == 0 || incoming.is_end_stream() {
-            return Err(S3Error::new(
-                Code::MissingContentLength,
-                "An upload must say its length; send Content-Length.",
-            )
-            .close());
-        }
         let mut hold = self.hold(caller);
         let grow = |bytes| hold.grow(bytes);
         let mut input = self
             .gather(incoming, version, most, grow, || {
-                S3Error::new(
-                    Code::MissingContentLength,
-                    format!(
+                let text = match most {
+                    0 => "An upload must say its length; send Content-Length.".to_owned(),
+                    _ => format!(
                         "An upload of more than {most} bytes must say its length; send Content-Length."
                     ),
-                )
+                };
+                S3Error::new(Code::MissingContentLength, text)
             })
             .await?;
         charge(caller.tenant(), &input);

@@ -1,13 +1,14 @@
 //! [`looks`]: what cosgate asks COS about an object before a request whose condition COS is not known
 //! to keep.
 
+use http::header::RANGE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method};
 
 use super::request::internal;
 use crate::config::UpstreamSignature;
 use crate::s3::conditions::{Handling, cannot_look, kept};
-use crate::s3::{S3Error, S3Request};
+use crate::s3::{Code, S3Error, S3Request, conditions};
 use crate::tenant::Permit;
 
 const OF_SOURCE: &str = "x-amz-copy-source-";
@@ -30,6 +31,8 @@ pub enum Must {
     BeAbsent,
     /// An object of which the conditions hold.
     Hold,
+    /// Nothing: no object has the part that is read.
+    Fail,
 }
 
 /// The looks that come before the request of `permit`; most have none. Refused where the caller has no
@@ -55,6 +58,15 @@ pub fn looks<'t, 'r>(
         }
     }
     let mut looks = Vec::new();
+    if asked.part_read().is_some_and(|part| part > 1) {
+        // Who has no right to look is told of no object.
+        let permit = permit.besides(asked.head_of_read());
+        looks.push(Look {
+            permit: permit.map_err(|_| no_such_part(asked))?,
+            head: look_at_read(&client.headers)?,
+            must: Must::Fail,
+        });
+    }
     if !of_source.is_empty()
         && let Some(source) = asked.head_of_source()
     {
@@ -72,6 +84,28 @@ pub fn looks<'t, 'r>(
         });
     }
     Ok(looks)
+}
+
+/// The head of a HEAD of the object that a request with these headers reads: of all of it, whatever its
+/// conditions, but with the key that the client encrypted it with.
+pub fn look_at_read(client: &HeaderMap) -> Result<Parts, S3Error> {
+    let mut headers = client.clone();
+    headers.remove(RANGE);
+    for name in conditions::PLAIN {
+        headers.remove(name);
+    }
+    head(headers)
+}
+
+/// S3's refusal of a part that the object has not: here, and at COS, each is one part.
+pub fn no_such_part(asked: &S3Request<'_>) -> S3Error {
+    let part = asked.part_read().unwrap_or_default();
+    S3Error::new(
+        Code::InvalidPartNumber,
+        "The requested partnumber is not satisfiable",
+    )
+    .element("PartNumberRequested", part.to_string())
+    .element("ActualPartCount", "1")
 }
 
 fn may_look<'t, 'r>(
@@ -96,7 +130,7 @@ fn head(headers: HeaderMap) -> Result<Parts, S3Error> {
 mod tests {
     use super::*;
     use crate::rewrite::tests::{ask, tenant};
-    use crate::s3::{Code, CopySource, ObjectKey, Operation};
+    use crate::s3::{CopySource, ObjectKey, Operation};
 
     fn client(headers: &[(&str, &str)]) -> Parts {
         let mut request = http::Request::builder();
@@ -149,7 +183,10 @@ mod tests {
         let permit = Permit::for_test(&tenant, copy()).unwrap();
         let head = client(&[
             ("x-amz-copy-source-if-match", "\"e\""),
-            ("x-amz-copy-source-if-unmodified-since", "d"),
+            (
+                "x-amz-copy-source-if-unmodified-since",
+                "Sun, 06 Nov 1994 08:49:37 GMT",
+            ),
             ("if-none-match", "*"),
         ]);
 

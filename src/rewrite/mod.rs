@@ -16,12 +16,12 @@ mod response;
 mod version_two;
 
 pub use attachment::{as_attachment, not_sniffed};
-pub use look::{Look, Must, looks};
+pub use look::{Look, Must, look_at_read, looks, no_such_part};
 pub use names::Unfit;
 pub use range::check_range;
 pub use request::{UpstreamRequest, request};
 pub use response::{
-    delete_result, error_code_of, is_clock_refusal, is_credential_refusal, is_damage,
+    as_only_part, delete_result, error_code_of, is_clock_refusal, is_credential_refusal, is_damage,
     response_headers, upstream_error,
 };
 

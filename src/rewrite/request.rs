@@ -48,6 +48,7 @@ pub fn request(
     upstream: &Upstream,
 ) -> Result<UpstreamRequest, S3Error> {
     let asked = permit.request();
+    headers::check_owners(&client.headers, &permit.tenant().name)?;
     let (Some(grant), Some(method)) = (permit.grant(), method(asked.operation)) else {
         return Err(internal(
             "an operation that is answered here reached the rewriting",
@@ -91,8 +92,8 @@ pub fn request(
             continue;
         }
         let (name, value) = match upstream.signature {
-            UpstreamSignature::Cos => cos_header(name, value)?,
-            UpstreamSignature::S3 => (name.clone(), value.clone()),
+            UpstreamSignature::Cos => cos_header(name, &value)?,
+            UpstreamSignature::S3 => (name.clone(), value.into_owned()),
         };
         headers.append(name, value);
     }

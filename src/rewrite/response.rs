@@ -61,6 +61,25 @@ pub fn response_headers(
     Ok(headers)
 }
 
+/// Makes the answer for all of an object that for its only part, as S3 says it: a range that is the whole. An
+/// empty object has no range. Gives the status.
+pub fn as_only_part(status: StatusCode, headers: &mut HeaderMap) -> StatusCode {
+    headers.remove("x-amz-mp-parts-count");
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let last = length.and_then(|length| length.checked_sub(1));
+    let range = last.and_then(|last| {
+        HeaderValue::try_from(format!("bytes 0-{last}/{}", last.saturating_add(1))).ok()
+    });
+    match range {
+        Some(range) if status == StatusCode::OK => {
+            headers.insert(header::CONTENT_RANGE, range);
+            StatusCode::PARTIAL_CONTENT
+        }
+        _ => status,
+    }
+}
+
 /// Whether COS refused the temporary key itself, so that another key may do: the only refusals
 /// after which a request is sent once more. A plain `AccessDenied` is not one.
 pub fn is_credential_refusal(status: StatusCode, body: &[u8]) -> bool {

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Code, Operation, S3Error};
 use crate::config::UpstreamSignature;
+use crate::timestamp::Timestamp;
 
 /// COS's own condition of a write.
 pub const FORBID_OVERWRITE: &str = "x-cos-forbid-overwrite";
@@ -18,7 +19,7 @@ const COPY_SOURCE_IF: &str = "x-amz-copy-source-if-";
 /// Conditions of S3's directory buckets.
 const IF_MATCH_ALSO: &str = "x-amz-if-match-";
 /// RFC 9110 section 13.1; `If-Range` is no condition of the request as a whole.
-const PLAIN: [&str; 4] = [
+pub const PLAIN: [&str; 4] = [
     "if-match",
     "if-modified-since",
     "if-none-match",
@@ -235,6 +236,17 @@ pub fn kept(
         .iter()
         .filter(|(name, _)| is_condition(name.as_str()));
     for (name, value) in conditions {
+        let reads = matches!(operation, O::GetObject | O::HeadObject);
+        if name.as_str().ends_with("-since") && !is_date(value) {
+            if reads {
+                continue; // RFC 9110 sections 13.1.3 and 13.1.4
+            }
+            if name.as_str().starts_with(COPY_SOURCE_IF) {
+                return Err(invalid(format!(
+                    "The condition {name} must be an HTTP date."
+                )));
+            }
+        }
         if value.is_empty() {
             return Err(invalid(format!("The condition {name} is empty.")));
         }
@@ -258,6 +270,33 @@ pub fn kept(
         }
     }
     Ok(kept)
+}
+
+/// Whether `value` is a date in one of the three forms of RFC 9110 section 5.6.7. Of the two obsolete ones
+/// only the shape is looked at: COS reads them.
+fn is_date(value: &HeaderValue) -> bool {
+    let Ok(text) = value.to_str() else {
+        return false;
+    };
+    let is_time = |word: &str| {
+        let mut parts = word.split(':');
+        word.len() == 8 && parts.all(|part| part.len() == 2 && part.parse::<u8>().is_ok())
+    };
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    Timestamp::parse_http_date(text).is_some()
+        || match words[..] {
+            [day, date, time, "GMT"] => {
+                day.ends_with("day,") && date.split('-').count() == 3 && is_time(time)
+            }
+            [day, month, _, time, year] => {
+                day.len() == 3
+                    && month.len() == 3
+                    && is_time(time)
+                    && year.len() == 4
+                    && year.parse::<u16>().is_ok()
+            }
+            _ => false,
+        }
 }
 
 /// The refusal of the condition `name` in the body of `operation`.
@@ -298,6 +337,7 @@ mod tests {
     use super::*;
 
     const SIGNATURES: [UpstreamSignature; 2] = [UpstreamSignature::S3, UpstreamSignature::Cos];
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const ALL: [&str; 12] = [
         "if-match",
         "if-modified-since",
@@ -312,6 +352,41 @@ mod tests {
         "x-amz-if-match-size",
         FORBID_OVERWRITE,
     ];
+
+    #[test]
+    fn dates_that_are_none_are_ignored_on_reads_and_refused_on_copies() {
+        let kept = |operation, name: &'static str, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_str(value).unwrap());
+            let kept = kept(operation, &headers, UpstreamSignature::Cos);
+            kept.map(|kept| kept.len()).map_err(|error| error.code())
+        };
+        for date in [
+            DATE,
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
+            let read = kept(O::GetObject, "if-unmodified-since", date);
+            assert_eq!(read, Ok(1), "{date}");
+            let copied = kept(O::CopyObject, "x-amz-copy-source-if-modified-since", date);
+            assert_eq!(copied, Ok(1), "{date}");
+        }
+        for none in [
+            "",
+            "x",
+            "0",
+            "1994-11-06",
+            "Sun, 06 Nov 1994",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+        ] {
+            for name in ["if-modified-since", "if-unmodified-since"] {
+                assert_eq!(kept(O::GetObject, name, none), Ok(0), "{none}");
+                assert_eq!(kept(O::HeadObject, name, none), Ok(0), "{none}");
+            }
+            let copied = kept(O::CopyObject, "x-amz-copy-source-if-unmodified-since", none);
+            assert_eq!(copied, Err(Code::InvalidArgument), "{none}");
+        }
+    }
 
     fn reads(operation: Operation) -> bool {
         matches!(
@@ -360,7 +435,10 @@ mod tests {
                 .filter(|operation| !reads(**operation))
             {
                 for name in ALL {
-                    for value in ["*", "\"e\"", "true", "3"] {
+                    for value in ["*", "\"e\"", "true", "3", DATE] {
+                        if name.ends_with("-since") && value != DATE {
+                            continue;
+                        }
                         if name == FORBID_OVERWRITE && value != "true" {
                             continue;
                         }
@@ -410,7 +488,7 @@ mod tests {
             for operation in Operation::ALL.iter().filter(|operation| reads(**operation)) {
                 let sent = matches!(operation, O::GetObject | O::HeadObject);
                 for name in PLAIN {
-                    let kept = outcome(*operation, &[(name, "x")], signature).unwrap();
+                    let kept = outcome(*operation, &[(name, DATE)], signature).unwrap();
                     assert_eq!(
                         kept,
                         vec![H::Sent; usize::from(sent)],

@@ -14,6 +14,7 @@ struct Inner {
     code: Code,
     message: Cow<'static, str>,
     detail: Option<String>,
+    elements: Vec<(&'static str, String)>,
     fault: Fault,
     status: StatusCode,
     retry_after: Option<u32>,
@@ -41,6 +42,7 @@ impl S3Error {
             code,
             message: message.into(),
             detail: None,
+            elements: Vec::new(),
             fault: Fault::Client,
             status: code.status(),
             retry_after: None,
@@ -52,6 +54,13 @@ impl S3Error {
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds an element that S3's document has for this code.
+    #[must_use]
+    pub fn element(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.0.elements.push((name, value.into()));
         self
     }
 
@@ -101,6 +110,11 @@ impl S3Error {
     /// The text for the client.
     pub fn message(&self) -> &str {
         &self.0.message
+    }
+
+    /// What the document says beside code and message.
+    pub fn elements(&self) -> &[(&'static str, String)] {
+        &self.0.elements
     }
 
     /// The text for the log alone.
@@ -191,6 +205,7 @@ codes! {
     InvalidChunkSizeError BAD_REQUEST,
     InvalidDigest BAD_REQUEST,
     InvalidPart BAD_REQUEST,
+    InvalidPartNumber RANGE_NOT_SATISFIABLE,
     InvalidPartOrder BAD_REQUEST,
     InvalidPolicyDocument BAD_REQUEST,
     InvalidRange RANGE_NOT_SATISFIABLE,

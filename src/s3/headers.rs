@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::header::{IF_RANGE, RANGE};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::conditions::is_condition;
@@ -40,14 +40,11 @@ pub fn forwarded<'h>(
     headers: &'h HeaderMap,
     actions: &[String],
     names: &[String],
-) -> Result<Vec<(&'h HeaderName, &'h HeaderValue)>, S3Error> {
-    let mut passing: Vec<(&HeaderName, &HeaderValue)> = Vec::new();
+) -> Result<Vec<(&'h HeaderName, Cow<'h, HeaderValue>)>, S3Error> {
+    let mut passing: Vec<(&HeaderName, Cow<'h, HeaderValue>)> = Vec::new();
     let mut metadata = 0;
     for (name, value) in headers {
-        // The range of another version than the client has part of would join two objects into one.
-        // That COS keeps the condition is not documented; the whole object is always right (RFC 9110
-        // section 14.2).
-        if *name == RANGE && headers.contains_key(IF_RANGE) {
+        if *name == RANGE && ignores_range(headers) {
             continue;
         }
         let needed = disposition(operation, name.as_str(), value.as_bytes())?;
@@ -72,14 +69,18 @@ pub fn forwarded<'h>(
                 return Err(invalid(format!("The header {name} is not supported.")));
             }
         }
-        if passing.iter().any(|(earlier, _)| *earlier == name) {
-            return Err(invalid(format!("The header {name} is given twice.")));
-        }
         check_value(name, value)?;
+        if let Some((_, earlier)) = passing.iter_mut().find(|(earlier, _)| *earlier == name) {
+            if !is_list(name) {
+                return Err(invalid(format!("The header {name} is given twice.")));
+            }
+            *earlier = Cow::Owned(joined(earlier, value)?);
+            continue;
+        }
         if let Some(own) = name.as_str().strip_prefix(METADATA_PREFIX) {
             metadata += own.len() + value.len();
         }
-        passing.push((name, value));
+        passing.push((name, Cow::Borrowed(value)));
     }
     if metadata > MAX_METADATA_BYTES {
         return Err(S3Error::new(
@@ -161,6 +162,49 @@ fn is_ordinary(operation: Operation, name: &str) -> bool {
     }
 }
 
+/// Whether the whole object is the answer to a range, which it always may be (RFC 9110 section 14.2).
+///
+/// S3 serves one range (`GetObject`), and ignores several, another unit and what is malformed; of
+/// COS no page says what becomes of these. The range of another version than the client has part of
+/// (`If-Range`) would join two objects into one, and COS does not document that condition.
+fn ignores_range(headers: &HeaderMap) -> bool {
+    let mut ranges = headers.get_all(RANGE).iter();
+    let is_one = ranges.next().is_some_and(is_one_range) && ranges.next().is_none();
+    headers.contains_key(IF_RANGE) || !is_one
+}
+
+/// `bytes=first-last`, `bytes=first-` or `bytes=-length`.
+fn is_one_range(value: &HeaderValue) -> bool {
+    let range = value.to_str().ok();
+    let range = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    match range {
+        None | Some(("", "")) => false,
+        Some((first, "")) => offset(first).is_some(),
+        Some(("", length)) => offset(length).is_some(),
+        Some((first, last)) => offset(first)
+            .zip(offset(last))
+            .is_some_and(|(first, last)| first <= last),
+    }
+}
+
+/// Digits alone.
+fn offset(digits: &str) -> Option<u64> {
+    let is_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_digits)
+}
+
+/// Whether the header is a list, which may come in several lines (RFC 9110 sections 8.4, 8.5; RFC 9111
+/// section 5.2).
+fn is_list(name: &HeaderName) -> bool {
+    [CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE].contains(name)
+}
+
+/// Two lines of a list as one (RFC 9110 section 5.3).
+fn joined(earlier: &HeaderValue, value: &HeaderValue) -> Result<HeaderValue, S3Error> {
+    let both = [earlier.as_bytes(), value.as_bytes()].join(&b", "[..]);
+    HeaderValue::from_bytes(&both).map_err(|_| invalid("A list of several lines is no header."))
+}
+
 /// Whether the client sends it by PUT, and COS stores something.
 fn is_put(operation: Operation) -> bool {
     matches!(
@@ -196,101 +240,292 @@ fn metadata(operation: Operation, own: &str) -> Result<Disposition, S3Error> {
     }
 }
 
+/// What the table says of an `x-amz-` header.
+#[derive(Clone, Copy)]
+enum Treatment {
+    Is(Disposition),
+    /// Refused with 403, whatever the grant.
+    Denied,
+    /// Refused with 400: it belongs to another operation.
+    Misplaced,
+    /// Dropped if it names an algorithm that S3 knows.
+    Algorithm,
+    /// Sent on if it is one range that fits a part.
+    CopyRange,
+    /// Sent on as `COPY` or `REPLACE`.
+    Directive,
+}
+
+/// A row of the table: the first that fits says what happens.
+struct Row {
+    operations: &'static [Operation],
+    /// What follows `x-amz-`. One that ends in `-` stands for all that begin with it.
+    names: &'static [&'static str],
+    /// The only values for which the row is; empty for any.
+    values: &'static [&'static str],
+    treatment: Treatment,
+}
+
+use Operation as O;
+use Treatment as T;
+
+const DROP: Treatment = T::Is(Disposition::Drop);
+const NEEDS_NAME: Treatment = T::Is(Disposition::NeedsName);
+const PUT_ACL: Treatment = T::Is(Disposition::NeedsAction("name/cos:PutObjectACL"));
+const PUT_TAGGING: Treatment = T::Is(Disposition::NeedsAction("name/cos:PutObjectTagging"));
+const ANY: &[Operation] = Operation::ALL;
+const COPIES: &[Operation] = &[O::CopyObject, O::UploadPartCopy];
+
+/// Every `x-amz-` header that has a meaning here, but `x-amz-meta-` ([`metadata`]) and the conditions
+/// (`conditions::RULES`). What is not here is [`Disposition::Unknown`]. A row drops a header only where
+/// the client gets what it asked for all the same; B1 holds for these too ([`must_be_signed`]).
+const AMZ: &[Row] = &[
+    // "Common request headers" and "Signature calculations" of the S3 API reference: cosgate has read
+    // them. `te` and `user-agent` are what browsers' SDKs send for the headers that they may not set.
+    Row {
+        operations: ANY,
+        names: &[
+            "content-sha256",
+            "copy-source",
+            "date",
+            "decoded-content-length",
+            "sdk-checksum-algorithm",
+            "security-token",
+            "te",
+            "trailer",
+            "user-agent",
+        ],
+        values: &[],
+        treatment: DROP,
+    },
+    // The date of the API (`2006-03-01`). The AWS SDK for C++ sends it with every request (its
+    // AmazonSerializableWebServiceRequest and generated S3 requests); S3's reference has no such header.
+    Row {
+        operations: ANY,
+        names: &["api-version"],
+        values: &[],
+        treatment: DROP,
+    },
+    // "Common response headers" of the S3 API reference, which clients send back.
+    Row {
+        operations: ANY,
+        names: &["id-2", "request-id"],
+        values: &[],
+        treatment: DROP,
+    },
+    // "Using Requester Pays buckets": COS has none, so nobody is charged otherwise.
+    Row {
+        operations: ANY,
+        names: &["request-payer"],
+        values: &[],
+        treatment: DROP,
+    },
+    // S3 ListObjects, ListObjectsV2, ListObjectVersions: asks for RestoreStatus, which is an optional
+    // element of the answer.
+    Row {
+        operations: &[O::ListObjects, O::ListObjectsV2, O::ListObjectVersions],
+        names: &["optional-object-attributes"],
+        values: &[],
+        treatment: DROP,
+    },
+    // S3 "Verifying bucket ownership with bucket owner condition": compared by `check_owners`.
+    Row {
+        operations: ANY,
+        names: &["expected-bucket-owner", "source-expected-bucket-owner"],
+        values: &[],
+        treatment: DROP,
+    },
+    // S3 CreateMultipartUpload: what the parts will have. COS has none of these sums.
+    Row {
+        operations: ANY,
+        names: &["checksum-algorithm"],
+        values: &[],
+        treatment: T::Algorithm,
+    },
+    // S3 "Checking object integrity": COS ignores them, `payload::checksum` verifies them here.
+    Row {
+        operations: ANY,
+        names: &["checksum-"],
+        values: &[],
+        treatment: DROP,
+    },
+    // S3 CompleteMultipartUpload: the size that the parts should have together. COS does not compare it,
+    // and here no part is known any more.
+    Row {
+        operations: &[O::CompleteMultipartUpload],
+        names: &["mp-object-size"],
+        values: &[],
+        treatment: DROP,
+    },
+    // What COS does anyway (436/7749); tools send it unasked.
+    Row {
+        operations: ANY,
+        names: &["acl"],
+        values: &["private", "bucket-owner-full-control"],
+        treatment: DROP,
+    },
+    Row {
+        operations: ANY,
+        names: &["storage-class"],
+        values: &["STANDARD"],
+        treatment: DROP,
+    },
+    // S3 CreateBucket: the bucket is there already, and has neither.
+    Row {
+        operations: &[O::CreateBucket],
+        names: &["bucket-object-lock-enabled"],
+        values: &["false"],
+        treatment: DROP,
+    },
+    Row {
+        operations: &[O::CreateBucket],
+        names: &["object-ownership"],
+        values: &["BucketOwnerEnforced"],
+        treatment: DROP,
+    },
+    // S3 PutObject, CopyObject, CreateMultipartUpload; COS 436/7749, 436/10881, 436/7746: rights of
+    // their own.
+    Row {
+        operations: ANY,
+        names: &["acl", "grant-"],
+        values: &[],
+        treatment: PUT_ACL,
+    },
+    // S3 has the directives on CopyObject alone. They say what becomes of the source's metadata and tags;
+    // elsewhere the request has nothing but its own. Some clients send them when they create an upload.
+    Row {
+        operations: &[O::CopyObject],
+        names: &["metadata-directive"],
+        values: &[],
+        treatment: T::Directive,
+    },
+    Row {
+        operations: &[O::CopyObject],
+        names: &["tagging-directive"],
+        values: &[],
+        treatment: PUT_TAGGING,
+    },
+    Row {
+        operations: ANY,
+        names: &["metadata-directive", "tagging-directive"],
+        values: &[],
+        treatment: DROP,
+    },
+    // S3 PutObject, CopyObject, CreateMultipartUpload; COS 436/7749.
+    Row {
+        operations: ANY,
+        names: &["tagging"],
+        values: &[],
+        treatment: PUT_TAGGING,
+    },
+    Row {
+        operations: ANY,
+        names: &[
+            "object-lock-",
+            "server-side-encryption",
+            "server-side-encryption-",
+            "storage-class",
+            "website-redirect-location",
+        ],
+        values: &[],
+        treatment: NEEDS_NAME,
+    },
+    // S3 UploadPartCopy; COS 436/8287.
+    Row {
+        operations: &[O::UploadPartCopy],
+        names: &["copy-source-range"],
+        values: &[],
+        treatment: T::CopyRange,
+    },
+    // S3 CopyObject, UploadPartCopy; COS 436/10881.
+    Row {
+        operations: COPIES,
+        names: &["copy-source-server-side-encryption-"],
+        values: &[],
+        treatment: NEEDS_NAME,
+    },
+    Row {
+        operations: ANY,
+        names: &["copy-source-"],
+        values: &[],
+        treatment: T::Misplaced,
+    },
+    // S3 DeleteObject, DeleteObjects: COS has no such protection to lift.
+    Row {
+        operations: ANY,
+        names: &["bypass-governance-retention", "mfa"],
+        values: &[],
+        treatment: T::Denied,
+    },
+];
+
+/// What the table says of `x-amz-{rest}` on `operation`; `None` where it is unknown.
+fn treatment(operation: Operation, rest: &str, value: &[u8]) -> Option<Treatment> {
+    let is_named = |name: &&str| match name.strip_suffix('-') {
+        Some(_) => rest.starts_with(*name),
+        None => rest == *name,
+    };
+    let fits = |row: &&Row| {
+        row.operations.contains(&operation)
+            && row.names.iter().any(is_named)
+            && (row.values.is_empty() || row.values.iter().any(|only| only.as_bytes() == value))
+    };
+    AMZ.iter().find(fits).map(|row| row.treatment)
+}
+
 /// `x-amz-` headers, by what follows that.
 fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disposition, S3Error> {
-    const PUT_ACL: Disposition = Disposition::NeedsAction("name/cos:PutObjectACL");
-    const PUT_TAGGING: Disposition = Disposition::NeedsAction("name/cos:PutObjectTagging");
-    let copies = operation.copy_source_action().is_some();
-    Ok(match rest {
-        "content-sha256"
-        | "copy-source"
-        | "date"
-        | "decoded-content-length"
-        | "request-payer"
-        | "sdk-checksum-algorithm"
-        | "security-token" // of a session key: who calls is known by now
-        | "te"
-        | "trailer"
-        | "user-agent" => Disposition::Drop,
-        // What the parts or the copy will have: COS has none of these sums. S3 refuses what it does not know.
-        "checksum-algorithm" => match str::from_utf8(value).ok().and_then(Algorithm::named) {
-            Some(_) => Disposition::Drop,
-            None => {
-                return Err(S3Error::new(
-                    Code::InvalidRequest,
-                    format!(
-                        "x-amz-checksum-algorithm names no known algorithm. Use one of {}.",
-                        Algorithm::list()
-                    ),
-                ));
-            }
+    match treatment(operation, rest, value) {
+        None => Ok(Disposition::Unknown),
+        Some(T::Is(disposition)) => Ok(disposition),
+        Some(T::Algorithm) => match str::from_utf8(value).ok().and_then(Algorithm::named) {
+            Some(_) => Ok(Disposition::Drop),
+            None => Err(S3Error::new(
+                Code::InvalidRequest,
+                format!(
+                    "x-amz-checksum-algorithm names no known algorithm. Use one of {}.",
+                    Algorithm::list()
+                ),
+            )),
         },
-        // COS ignores them (it has none of these sums): `payload::checksum` checks them here.
-        _ if rest.starts_with("checksum-") => Disposition::Drop,
-        // The size that the parts should have together: COS does not compare it, and here no part is
-        // known any more.
-        "mp-object-size" if operation == Operation::CompleteMultipartUpload => Disposition::Drop,
-
-        // What COS does anyway; tools send them unasked.
-        "acl" if matches!(value, b"private" | b"bucket-owner-full-control") => Disposition::Drop,
-        "storage-class" if value == b"STANDARD" => Disposition::Drop,
-        "bucket-object-lock-enabled"
-            if operation == Operation::CreateBucket && value == b"false" =>
-        {
-            Disposition::Drop
-        }
-        "object-ownership"
-            if operation == Operation::CreateBucket && value == b"BucketOwnerEnforced" =>
-        {
-            Disposition::Drop
-        }
-
-        "acl" => PUT_ACL,
-        _ if rest.starts_with("grant-") => PUT_ACL,
-        "tagging" | "tagging-directive" => PUT_TAGGING,
-        "storage-class" | "website-redirect-location" => Disposition::NeedsName,
-        _ if rest.starts_with("object-lock-") || rest.starts_with("server-side-encryption") => {
-            Disposition::NeedsName
-        }
-
-        "copy-source-range" if operation == Operation::UploadPartCopy => {
+        Some(T::CopyRange) => {
             check_copy_range(value)?;
-            Disposition::Forward
+            Ok(Disposition::Forward)
         }
-        _ if copies && rest.starts_with("copy-source-server-side-encryption") => {
-            Disposition::NeedsName
-        }
-        _ if rest.starts_with("copy-source-") => {
-            return Err(invalid(format!(
-                "The header x-amz-{rest} does not belong to {}.",
-                operation.name()
-            )));
-        }
-        "metadata-directive" if operation == Operation::CopyObject => match value {
-            b"COPY" | b"REPLACE" => Disposition::Forward,
-            _ => return Err(invalid("x-amz-metadata-directive must be COPY or REPLACE.")),
+        Some(T::Directive) => match value {
+            b"COPY" | b"REPLACE" => Ok(Disposition::Forward),
+            _ => Err(invalid("x-amz-metadata-directive must be COPY or REPLACE.")),
         },
+        Some(T::Misplaced) => Err(invalid(format!(
+            "The header x-amz-{rest} does not belong to {}.",
+            operation.name()
+        ))),
+        Some(T::Denied) => Err(denied(format!(
+            "The header x-amz-{rest} is never accepted."
+        ))),
+    }
+}
 
-        "bypass-governance-retention" | "mfa" => {
+/// Holds `x-amz-expected-bucket-owner` and `x-amz-source-expected-bucket-owner` against `owner`, the id
+/// that listings report: the tenant's name. All buckets that a tenant can name are its own.
+pub fn check_owners(headers: &HeaderMap, owner: &str) -> Result<(), S3Error> {
+    for name in [
+        "x-amz-expected-bucket-owner",
+        "x-amz-source-expected-bucket-owner",
+    ] {
+        let mut expected = headers.get_all(name).iter();
+        if expected.any(|expected| expected.as_bytes() != owner.as_bytes()) {
             return Err(denied(format!(
-                "The header x-amz-{rest} is never accepted."
+                "The bucket's owner is not the one in {name}. Send the owner id that ListBuckets reports, \
+                 or remove the header."
             )));
         }
-        "expected-bucket-owner" | "source-expected-bucket-owner" => {
-            return Err(denied(format!(
-                "The header x-amz-{rest} cannot be checked: Tencent COS knows no AWS account; leave it out."
-            )));
-        }
-        _ => Disposition::Unknown,
-    })
+    }
+    Ok(())
 }
 
 /// `bytes=first-last`: all that S3 and COS take, and no more of it than fits a part.
 fn check_copy_range(value: &[u8]) -> Result<(), S3Error> {
-    let offset = |digits: &str| {
-        let is_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
-        digits.parse::<u64>().ok().filter(|_| is_digits)
-    };
     let range = str::from_utf8(value)
         .ok()
         .and_then(|text| text.strip_prefix("bytes=")?.split_once('-'))
@@ -397,6 +632,31 @@ mod tests {
     fn a_range_on_a_condition_asks_for_the_whole_object() {
         let resumed = [("range", "bytes=5-"), ("if-range", "\"e\"")];
         assert_eq!(pass(Operation::GetObject, &resumed), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn ranges_that_s3_ignores_ask_for_the_whole_object() {
+        let range = |value| pass(Operation::GetObject, &[("range", value)]);
+        for value in ["bytes=0-0", "bytes=5-", "bytes=-5", "bytes=7-9"] {
+            assert_eq!(range(value).unwrap(), ["range"], "{value}");
+        }
+        for value in [
+            "",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=+1-2",
+            "bytes=9-5",
+            "bytes=0-1,3-4",
+            "bytes=0-18446744073709551616",
+            "items=0-1",
+            "0-1",
+            "bytes",
+        ] {
+            assert_eq!(range(value), Ok(Vec::new()), "{value}");
+        }
+        let two = [("range", "bytes=0-1"), ("range", "bytes=3-4")];
+        assert_eq!(pass(Operation::HeadObject, &two), Ok(Vec::new()));
     }
 
     #[test]
@@ -552,12 +812,7 @@ mod tests {
     fn some_names_no_grant_lets_pass() {
         let never =
             |name| pass_granted(Operation::PutObject, &[(name, "x")], &[], &[name]).unwrap_err();
-        for name in [
-            "x-amz-expected-bucket-owner",
-            "x-amz-source-expected-bucket-owner",
-            "x-amz-mfa",
-            "x-amz-bypass-governance-retention",
-        ] {
+        for name in ["x-amz-mfa", "x-amz-bypass-governance-retention"] {
             assert_eq!(never(name), Code::AccessDenied, "{name}");
         }
         for name in [
@@ -594,12 +849,82 @@ mod tests {
             pass(Operation::CopyObject, &[("x-amz-metadata-directive", "x")]),
             Err(Code::InvalidArgument)
         );
+        for operation in [
+            Operation::CreateMultipartUpload,
+            Operation::PutObject,
+            Operation::UploadPartCopy,
+        ] {
+            let directives = [
+                ("x-amz-metadata-directive", "REPLACE"),
+                ("x-amz-tagging-directive", "COPY"),
+            ];
+            assert_eq!(pass(operation, &directives), Ok(Vec::new()));
+        }
+    }
+
+    #[test]
+    fn drops_what_changes_nothing_that_is_stored_or_returned() {
+        for operation in Operation::ALL {
+            for name in [
+                "x-amz-api-version",
+                "x-amz-expected-bucket-owner",
+                "x-amz-id-2",
+                "x-amz-request-id",
+                "x-amz-request-payer",
+                "x-amz-sdk-checksum-algorithm",
+                "x-amz-source-expected-bucket-owner",
+                "x-amz-user-agent",
+            ] {
+                assert_eq!(pass(*operation, &[(name, "x")]), Ok(Vec::new()), "{name}");
+                assert!(must_be_signed(name), "{name}");
+            }
+        }
+        let attributes = [("x-amz-optional-object-attributes", "RestoreStatus")];
+        assert_eq!(pass(Operation::ListObjectsV2, &attributes), Ok(Vec::new()));
         assert_eq!(
-            pass(
-                Operation::PutObject,
-                &[("x-amz-metadata-directive", "COPY")]
-            ),
+            pass(Operation::PutObject, &attributes),
             Err(Code::InvalidArgument)
+        );
+    }
+
+    #[test]
+    fn an_expected_owner_is_the_tenant_or_nobody() {
+        for name in [
+            "x-amz-expected-bucket-owner",
+            "x-amz-source-expected-bucket-owner",
+        ] {
+            let check = |values: &[&str]| {
+                let headers: Vec<_> = values.iter().map(|value| (name, *value)).collect();
+                check_owners(&map(&headers), "acme").map_err(|error| error.code())
+            };
+            assert_eq!(check(&[]), Ok(()));
+            assert_eq!(check(&["acme"]), Ok(()));
+            for other in [&["globex"][..], &["ACME"], &[""], &["acme", "globex"]] {
+                assert_eq!(check(other), Err(Code::AccessDenied), "{other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn joins_lists_that_come_in_several_lines() {
+        let headers = map(&[
+            ("content-encoding", "gzip"),
+            ("cache-control", "no-cache, no-transform"),
+            ("content-encoding", "aws-chunked"),
+            ("cache-control", "max-age=3"),
+        ]);
+        let passing = forwarded(Operation::PutObject, &headers, &[], &[]).unwrap();
+        let mut values: Vec<_> = passing
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
+        values.sort_unstable();
+        assert_eq!(
+            values,
+            [
+                ("cache-control", "no-cache, no-transform, max-age=3"),
+                ("content-encoding", "gzip, aws-chunked"),
+            ]
         );
     }
 

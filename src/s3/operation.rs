@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::query::{Query, shown};
+use super::query::{Query, plain_name, shown};
 use super::{Code, S3Error};
 
 /// An S3 operation. Anything that is not one of these is refused before it is authenticated.
@@ -58,58 +58,131 @@ const SELECTORS: &[&str] = &[
     "versions",
 ];
 
-/// Query keys of COS alone. Nobody who speaks S3 asks for them by mistake.
-const OF_COS: &[&str] = &[
-    "append",
-    "ci-process",
-    "domain",
-    "domaincertificate",
-    "intelligenttiering",
-    "origin",
-    "position",
-    "referer",
-    "symlink",
+/// Why a name that is no parameter of the operation is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reserved {
+    /// It is COS's alone: nobody who speaks S3 asks for it by mistake. 403.
+    OfCos,
+    /// S3 and COS have it, and cosgate does not serve it. Tools probe some of these (s3cmd reads `?acl`
+    /// before a copy), and go on only after a 501.
+    Unserved,
+    /// S3 has it, and COS has no counterpart. 501.
+    WithoutCounterpart,
+    /// A parameter that changes what is asked, on a request that does not take it. 400.
+    Misplaced,
+}
+
+/// Names that mean something to S3 or COS, beside the parameters of the operations that are served
+/// ([`Operation::parameters`]). All others S3 ignores, and so does cosgate: COS is never sent one.
+const RESERVED: &[(Reserved, &[&str])] = &[
+    // The query keys of COS's own operations: its list of actions 598/69901, its SDKs for Node.js 3.0.0 and
+    // Python 1.9.44 (`tests/vectors/cos-actions.json`); CI's `ci-process`.
+    (
+        Reserved::OfCos,
+        &[
+            "append",
+            "ci-process",
+            "domain",
+            "domaincertificate",
+            "intelligenttiering",
+            "origin",
+            "position",
+            "referer",
+            "rename",
+            "symlink",
+        ],
+    ),
+    // S3 API reference, operations of buckets and objects, with a row of COS's in the same vectors.
+    (
+        Reserved::Unserved,
+        &[
+            "accelerate",
+            "acl",
+            "cors",
+            "encryption",
+            "id",
+            "intelligent-tiering",
+            "inventory",
+            "lifecycle",
+            "logging",
+            "notification",
+            "object-lock",
+            "policy",
+            "replication",
+            "restore",
+            "retention",
+            "select",
+            "select-type",
+            "versioning",
+            "website",
+        ],
+    ),
+    // S3 API reference: GetObjectAttributes, GetBucketAbac, CreateSession, RenameObject and others; COS has
+    // none of them.
+    (
+        Reserved::WithoutCounterpart,
+        &[
+            "abac",
+            "analytics",
+            "attributes",
+            "legal-hold",
+            "metadataAnnotationTable",
+            "metadataConfiguration",
+            "metadataInventoryTable",
+            "metadataJournalTable",
+            "metadataTable",
+            "metrics",
+            "ownershipControls",
+            "policyStatus",
+            "publicAccessBlock",
+            "renameObject",
+            "requestPayment",
+            "session",
+            "torrent",
+        ],
+    ),
+    // S3 ListBuckets, ListDirectoryBuckets.
+    (
+        Reserved::Misplaced,
+        &["bucket-region", "max-buckets", "max-directory-buckets"],
+    ),
+    // COS's signature in one parameter (its SDK for Go, `SignMerged`): a proof that nobody would look at.
+    (Reserved::Misplaced, &["sign"]),
+    // CI (data processing on download, persistent processing 436/55365): the client asks for another
+    // content than the object's. The names go on with `/` or `|`.
+    (
+        Reserved::Misplaced,
+        &[
+            "exif",
+            "guetzli",
+            "imageAve",
+            "imageInfo",
+            "imageMogr2",
+            "imageSlim",
+            "imageView2",
+            "photo-ratio",
+            "saveas",
+            "style",
+            "watermark",
+        ],
+    ),
 ];
 
-/// Query keys of S3 that COS has too, and that cosgate does not serve. Tools probe some of them
-/// (s3cmd reads `?acl` before a copy), and go on only after a 501.
-const UNSERVED: &[&str] = &[
-    "accelerate",
-    "acl",
-    "cors",
-    "encryption",
-    "id",
-    "intelligent-tiering",
-    "inventory",
-    "lifecycle",
-    "logging",
-    "notification",
-    "object-lock",
-    "policy",
-    "replication",
-    "restore",
-    "retention",
-    "select",
-    "select-type",
-    "versioning",
-    "website",
-];
-
-/// Query keys of S3 that COS has no counterpart for.
-const WITHOUT_COUNTERPART: &[&str] = &[
-    "analytics",
-    "attributes",
-    "legal-hold",
-    "metadataConfiguration",
-    "metadataTable",
-    "metrics",
-    "ownershipControls",
-    "policyStatus",
-    "publicAccessBlock",
-    "renameObject",
-    "requestPayment",
-    "session",
-    "torrent",
+/// What names begin with that are headers in a query, or belong to a signature, to an answer's headers or
+/// to CI: the SDK for JavaScript writes headers of an upload so. Those that change nothing are dropped.
+const RESERVED_FAMILIES: &[&str] = &[
+    "ci-",
+    "image-",
+    "imagemogr",
+    "imageview",
+    "pic-",
+    "q-",
+    "response-",
+    "watermark-",
+    "x-amz-",
+    "x-ci-",
+    "x-cos-",
+    "x-image-",
 ];
 
 impl Operation {
@@ -163,19 +236,25 @@ impl Operation {
                 format!("x-amz-copy-source does not belong to {}.", operation.name()),
             ));
         }
-        match query
-            .asking()
-            .find(|name| !operation.parameters().contains(name))
-        {
-            Some(name) => Err(S3Error::new(
-                Code::InvalidArgument,
-                format!(
-                    "The query parameter {} does not belong to {}.",
-                    shown(name),
-                    operation.name()
-                ),
-            )),
-            None => Ok(operation),
+        for name in query.asking() {
+            if !operation.takes(name) {
+                check_ignored(method, operation, name, query.get(name))?;
+            }
+        }
+        Ok(operation)
+    }
+
+    /// Whether the parameter `name` means something to it.
+    fn takes(self, name: &str) -> bool {
+        self.parameters().contains(&name) || self.own_parameters().contains(&name)
+    }
+
+    /// The query parameters that cosgate answers by itself: COS is not sent them.
+    pub(super) fn own_parameters(self) -> &'static [&'static str] {
+        match self {
+            // COS reads no object by part number: each is one part.
+            Self::GetObject | Self::HeadObject => &["partNumber"],
+            _ => &[],
         }
     }
 
@@ -365,18 +444,72 @@ fn check_method(method: &Method) -> Result<(), S3Error> {
 
 fn check_served(query: &Query<'_>) -> Result<(), S3Error> {
     for name in query.asking() {
-        if WITHOUT_COUNTERPART.contains(&name) {
-            return Err(S3Error::new(
-                Code::NotImplemented,
-                format!("Tencent COS has no counterpart of ?{name}."),
-            ));
+        match reserved(name) {
+            Some(Reserved::WithoutCounterpart) => {
+                return Err(S3Error::new(
+                    Code::NotImplemented,
+                    format!("Tencent COS has no counterpart of ?{name}."),
+                ));
+            }
+            Some(Reserved::Unserved) => return Err(unserved(name)),
+            Some(Reserved::OfCos) => {
+                return Err(denied(format!("?{name} is not served here, whoever asks.")));
+            }
+            Some(Reserved::Misplaced) | None => {}
         }
-        if UNSERVED.contains(&name) {
-            return Err(unserved(name));
-        }
-        if OF_COS.contains(&name) {
-            return Err(denied(format!("?{name} is not served here, whoever asks.")));
-        }
+    }
+    Ok(())
+}
+
+/// What the table says of `name`, written as the table has it.
+fn reserved(name: &str) -> Option<Reserved> {
+    let mut rows = RESERVED.iter();
+    let row = rows.find(|(_, names)| names.contains(&name));
+    row.map(|(reserved, _)| *reserved)
+}
+
+/// Refuses the parameter `name`, which is none of `operation`'s, unless S3 would not know it either.
+///
+/// A write with a bare name, or an empty value, has the form of a sub-resource that S3 may have by now:
+/// passing over that would store its document as the object, or delete the object instead.
+fn check_ignored(
+    method: &Method,
+    operation: Operation,
+    name: &str,
+    value: Option<&str>,
+) -> Result<(), S3Error> {
+    let plain = plain_name(name).to_ascii_lowercase();
+    let is_named = |known: &&&str| known.eq_ignore_ascii_case(&plain);
+    let of_others = || {
+        let mut parameters = Operation::ALL.iter().flat_map(|other| other.parameters());
+        parameters.any(|known| is_named(&known))
+    };
+    let is_reserved = || {
+        let mut names = RESERVED.iter().flat_map(|(_, names)| *names);
+        let mut families = RESERVED_FAMILIES.iter();
+        names.any(|known| is_named(&known)) || families.any(|front| plain.starts_with(front))
+    };
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let says_nothing = value.is_none_or(str::is_empty);
+    if of_others() || is_reserved() {
+        return Err(S3Error::new(
+            Code::InvalidArgument,
+            format!(
+                "The query parameter {} does not belong to {}. Remove it.",
+                shown(name),
+                operation.name()
+            ),
+        ));
+    }
+    if !reads && says_nothing {
+        return Err(S3Error::new(
+            Code::InvalidArgument,
+            format!(
+                "The query parameter {} has no value and may name a sub-resource that is not known here. \
+                 Remove it.",
+                shown(name)
+            ),
+        ));
     }
     Ok(())
 }
@@ -408,10 +541,10 @@ fn select(
         (Scope::Object, "DELETE", []) => O::DeleteObject,
         (Scope::Object, "DELETE", ["tagging"]) => O::DeleteObjectTagging,
         (Scope::Object, "DELETE", ["uploadId"]) => O::AbortMultipartUpload,
-        (Scope::Object, "GET", []) => O::GetObject,
+        (Scope::Object, "GET", [] | ["partNumber"]) => O::GetObject,
         (Scope::Object, "GET", ["tagging"]) => O::GetObjectTagging,
         (Scope::Object, "GET", ["uploadId"]) => O::ListParts,
-        (Scope::Object, "HEAD", []) => O::HeadObject,
+        (Scope::Object, "HEAD", [] | ["partNumber"]) => O::HeadObject,
         (Scope::Object, "POST", ["uploadId"]) => O::CompleteMultipartUpload,
         (Scope::Object, "POST", ["uploads"]) => O::CreateMultipartUpload,
         (Scope::Object, "PUT", []) if copies => O::CopyObject,
@@ -419,12 +552,6 @@ fn select(
         (Scope::Object, "PUT", ["partNumber", "uploadId"]) if copies => O::UploadPartCopy,
         (Scope::Object, "PUT", ["partNumber", "uploadId"]) => O::UploadPart,
         (Scope::Object, "PUT", ["tagging"]) => O::PutObjectTagging,
-        (Scope::Object, "GET" | "HEAD", ["partNumber"]) => {
-            return Err(S3Error::new(
-                Code::NotImplemented,
-                "Tencent COS does not read an object by part number; ask for a Range.",
-            ));
-        }
         (Scope::Object, "PUT", ["partNumber" | "uploadId"]) => {
             return Err(S3Error::new(
                 Code::InvalidArgument,
@@ -472,7 +599,8 @@ mod tests {
 
     fn resolve(method: &str, scope: Scope, query: &str, copies: bool) -> Result<Operation, Code> {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        Operation::resolve(&method, scope, &Query::parse(query).unwrap(), copies)
+        Query::parse(query)
+            .and_then(|query| Operation::resolve(&method, scope, &query, copies))
             .map_err(|error| error.code())
     }
 
@@ -567,13 +695,40 @@ mod tests {
     }
 
     #[test]
-    fn unknown_query_keys_are_refused() {
+    fn rejects_names_of_s3_and_cos_that_an_operation_does_not_take() {
         for query in [
-            "zzz",
             "imageMogr2/thumbnail/!50p",
+            "imagemogr2/thumbnail/!50p",
+            "imageMogr2|watermark/1",
+            "%69mageView2/1/w/1",
+            "%2569mageView2/1/w/1",
+            "imageInfo",
+            "exif",
+            "watermark/2/text/eA",
+            "watermark",
+            "style/small",
+            "pic-operations=%7B%7D",
+            "Pic-Operations=%7B%7D",
+            "CI-Process=x",
+            "ci-host=x",
+            "x-cos-process=image",
+            "x-ci-x=1",
+            "x-image-x=1",
+            "saveas=x",
             "prefix[]=a",
             "x-amz-acl=private",
+            "X-Amz-Acl=public-read",
+            "x-amz-storage-class=GLACIER",
+            "x-amz-expected-bucket-owner=acme",
+            "response-x=1",
+            "max-buckets=1",
+            "ACL",
+            "Policy=x",
+            "%61cl%20",
+            "ac%256c",
+            "Tagging[]",
             "sign=q",
+            "q-AK=x",
         ] {
             assert_eq!(
                 resolve("GET", Scope::Object, query, false),
@@ -585,6 +740,56 @@ mod tests {
                 Err(Code::InvalidArgument),
                 "{query}"
             );
+        }
+    }
+
+    #[test]
+    fn ignores_parameters_that_s3_does_not_know() {
+        for query in [
+            "_=1",
+            "utm_source=",
+            "utm_source=a&utm_medium=b",
+            "Version=2006-03-01",
+            "x-user=u",
+            "metadata=true",
+            "zzz",
+            "city=ci",
+            "pictures=1",
+            "imageless=1",
+        ] {
+            for (method, operation, value) in [
+                ("GET", Operation::GetObject, ""),
+                ("HEAD", Operation::HeadObject, ""),
+                ("PUT", Operation::PutObject, "1"),
+                ("DELETE", Operation::DeleteObject, "1"),
+            ] {
+                let query = match (value, query.ends_with('='), query.contains('=')) {
+                    ("", ..) | (_, false, true) => query.to_owned(),
+                    (_, true, _) => format!("{query}1"),
+                    (_, false, false) => format!("{query}=1"),
+                };
+                let found = resolve(method, Scope::Object, &query, false);
+                assert_eq!(found, Ok(operation), "{method} {query}");
+            }
+            assert_eq!(
+                resolve("GET", Scope::Bucket, &format!("list-type=2&{query}"), false),
+                Ok(Operation::ListObjectsV2)
+            );
+        }
+    }
+
+    #[test]
+    fn rejects_unknown_names_without_a_value_on_writes() {
+        for query in ["newThing", "newThing=", "newThing&x=1"] {
+            for (method, scope) in [
+                ("PUT", Scope::Object),
+                ("DELETE", Scope::Object),
+                ("POST", Scope::Bucket),
+                ("PUT", Scope::Bucket),
+            ] {
+                let found = resolve(method, scope, query, false);
+                assert_eq!(found, Err(Code::InvalidArgument), "{method} {query}");
+            }
         }
     }
 
@@ -647,12 +852,9 @@ mod tests {
     }
 
     #[test]
-    fn no_selector_is_in_two_lists() {
-        let all: Vec<_> = SELECTORS
-            .iter()
-            .chain(UNSERVED)
-            .chain(WITHOUT_COUNTERPART)
-            .collect();
+    fn no_name_is_in_two_rows() {
+        let rows = RESERVED.iter().flat_map(|(_, names)| *names);
+        let all: Vec<_> = SELECTORS.iter().chain(rows).collect();
         let mut once = all.clone();
         once.sort_unstable();
         once.dedup();

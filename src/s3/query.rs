@@ -75,11 +75,12 @@ impl<'a> Query<'a> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// The value of `name`; empty where it has none.
+    /// The value of `name`; empty where it has none, unless that is as good as no parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter()
             .find(|(known, _)| *known == name)
             .map(|(_, value)| value)
+            .filter(|value| !(value.is_empty() && is_optional(name)))
     }
 
     /// The names that say what is asked: all but a presigned URL's and those that SDKs add for
@@ -111,6 +112,11 @@ impl<'a> Query<'a> {
                 check_value(name, value)?;
             }
         }
+        for &name in operation.own_parameters() {
+            if let Some(value) = self.get(name).filter(|value| !value.is_empty()) {
+                check_value(name, value)?;
+            }
+        }
         Ok(())
     }
 
@@ -129,6 +135,43 @@ pub(super) fn has_control(text: &str) -> bool {
     text.bytes().any(|byte| byte.is_ascii_control())
 }
 
+/// Whether an empty value says nothing: SDKs write parameters that are not set so. Not those that choose
+/// the operation, without which a part would become an object.
+fn is_optional(name: &str) -> bool {
+    name.starts_with("response-")
+        || matches!(
+            name,
+            "continuation-token"
+                | "encoding-type"
+                | "fetch-owner"
+                | "max-keys"
+                | "max-parts"
+                | "max-uploads"
+                | "part-number-marker"
+                | "versionId"
+        )
+}
+
+/// `name` as a reader might take it that is less strict: decoded once more, and again, without spaces
+/// and without what follows a `/`, `|`, `!` or `[`.
+pub(super) fn plain_name(name: &str) -> Cow<'_, str> {
+    /// A name that is encoded more often is nobody's mistake.
+    const TIMES: usize = 3;
+    let mut plain = Cow::Borrowed(name);
+    for _ in 0..TIMES {
+        match percent::decode(&plain, Plus::Space) {
+            Ok(decoded) if decoded != plain => plain = Cow::Owned(decoded.into_owned()),
+            _ => break,
+        }
+    }
+    let end = plain.find(['/', '|', '!', '[']).unwrap_or(plain.len());
+    let front = plain.get(..end).unwrap_or_default().trim();
+    if front.len() == name.len() {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(front.to_owned())
+}
+
 /// What SDKs add for themselves, in either letter case: it changes nothing that is asked. The
 /// checksums are headers that some SDKs move into presigned URLs; COS has none of those sums.
 fn is_dropped(name: &str) -> bool {
@@ -143,13 +186,14 @@ fn check_name(name: &str) -> Result<(), S3Error> {
     if name.is_empty() {
         return Err(invalid("The query holds a parameter without a name."));
     }
+    let plain = plain_name(name);
     let known = Operation::ALL
         .iter()
         .flat_map(|operation| operation.parameters())
         .chain(PRESIGN);
     let other_case = known
         .copied()
-        .find(|known| known.eq_ignore_ascii_case(name) && *known != name);
+        .find(|known| known.eq_ignore_ascii_case(&plain) && *known != name);
     match other_case {
         Some(known) => Err(invalid(format!(
             "The query parameter {} must be written {known}.",
@@ -171,7 +215,7 @@ fn check_value(name: &str, value: &str) -> Result<(), S3Error> {
             number(value).is_some_and(|number| (1..=u32::from(MAX_PART_NUMBER)).contains(&number)),
             "a whole number, 1 to 10000",
         ),
-        "uploadId" | "versionId" => (!value.is_empty(), "an id, not empty"),
+        "uploadId" => (!value.is_empty(), "an id, not empty"),
         _ => (true, ""),
     };
     if good {
@@ -338,7 +382,6 @@ mod tests {
             "list-type=1",
             "list-type=",
             "max-keys=-1",
-            "max-keys=",
             "max-keys=9999999999",
             "encoding-type=xml",
             "fetch-owner=1",
@@ -352,6 +395,26 @@ mod tests {
             )
             .is_ok()
         );
-        assert!(check(Operation::GetObject, "versionId=").is_err());
+    }
+
+    #[test]
+    fn empty_values_of_optional_parameters_are_as_absent() {
+        let query = Query::parse(
+            "versionId=&max-keys=&fetch-owner=&encoding-type=&continuation-token=&response-expires=&prefix=",
+        )
+        .unwrap();
+        for operation in Operation::ALL {
+            assert!(query.check_values(*operation).is_ok(), "{operation:?}");
+        }
+        assert_eq!(query.upstream(Operation::GetObject), []);
+        assert_eq!(query.upstream(Operation::ListObjects), [("prefix", "")]);
+        assert_eq!(query.get("versionId"), None);
+        assert_eq!(query.pairs().len(), 7, "all of them are signed");
+        let list = Query::parse("list-type=2&max-keys=&continuation-token=").unwrap();
+        assert!(list.check_values(Operation::ListObjectsV2).is_ok());
+        assert_eq!(
+            list.upstream(Operation::ListObjectsV2),
+            [("list-type", "2")]
+        );
     }
 }

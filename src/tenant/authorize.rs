@@ -433,7 +433,7 @@ mod tests {
                 "prefix=",
                 "prefix=acme",
                 "prefix=other/",
-                "prefix[]=acme/",
+                "prefixes=acme/",
                 "start-after=acme/",
             ] {
                 let refused = outcome(ask(operation, "photos", "", query));

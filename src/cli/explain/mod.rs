@@ -191,7 +191,8 @@ impl Explanation {
             (Step::Authorize, error)
         })?;
 
-        let local = answer_locally(&permit, &config.server.region).map_err(at(Step::Authorize))?;
+        let local = answer_locally(&permit, &said.headers, &config.server.region)
+            .map_err(at(Step::Authorize))?;
         if let Some(answer) = local {
             let status = answer.status().as_u16();
             let body = match answer.into_body() {
@@ -211,8 +212,11 @@ impl Explanation {
         let fresh = rewrite::request(&permit, said, &config.upstream).map_err(at(Step::Rewrite))?;
         let looks = rewrite::looks(&permit, said, config.upstream.signature);
         let looks = looks.map_err(at(Step::Rewrite))?;
+        let part = permit.request().part_read();
         let first = if looks.is_empty() {
             ""
+        } else if part.is_some_and(|part| part > 1) {
+            "; but only a HEAD is sent, and then 416: each object is one part"
         } else {
             "; a HEAD comes first, since COS is not known to keep the condition"
         };

@@ -116,6 +116,9 @@ fn open_error(error: &S3Error, resource: &str, request_id: &str) -> Writer {
     let mut writer = Writer::with_bare_root("Error");
     writer.element("Code", error.code().as_str());
     writer.element("Message", error.message());
+    for (name, value) in error.elements() {
+        writer.element(name, value);
+    }
     writer.element("Resource", resource);
     writer.element("RequestId", request_id);
     writer
