@@ -319,8 +319,16 @@ fn keys_that_die_at_once_cause_no_storm() {
     let requests = world.emulator.counters().counts().cos_requests;
     assert!(requests <= 2 + 20 * calls, "{requests}");
     world.emulator.faults().clear();
+    // Nobody waits in vain for the fourth new key in a row, and who comes back has it in time.
     let before = Instant::now();
-    get(&world).assert_ok();
+    let served = std::iter::repeat_with(|| get(&world)).find(|reply| {
+        if reply.status == 503 {
+            come_back(reply, "ServiceUnavailable");
+            thread::sleep(Duration::from_millis(100));
+        }
+        reply.status != 503
+    });
+    served.unwrap().assert_ok();
     assert!(before.elapsed() < Duration::from_secs(5));
 }
 
