@@ -34,7 +34,7 @@ struct ClientVerifier {
 /// What does not change while cosgate runs.
 struct Rules {
     roots: Arc<RootCertStore>,
-    /// The roots' names, by which a client finds the certificate that is asked for.
+    /// The roots' names, by which a client chooses its certificate.
     subjects: Vec<DistinguishedName>,
     provider: Arc<CryptoProvider>,
     auth: ClientAuth,

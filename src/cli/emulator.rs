@@ -92,7 +92,7 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
         let emulator = Emulator::start(config)
             .map_err(|error| io::Error::other(format!("the emulator cannot start: {error}")))?;
         for (name, address) in reachable(&emulator) {
-            tracing::warn!(%address, "other machines can reach the emulator's {name}: whoever does can read and change all that it holds");
+            tracing::warn!(%address, "other machines can reach the emulator's {name}, and can read and change all that it holds");
         }
         super::print(&welcome(args, &emulator, shown_secret))?;
         // Whatever ends it, the emulator is dropped here, and its temporary folder with it.
