@@ -133,6 +133,7 @@ async fn start(arguments: &Arguments, signals: Signals, log: &ProgramLog) -> io:
     let sources = Sources {
         env: &demo_secret,
         file: &|path| std::fs::read_to_string(path),
+        env_names: &Vec::new,
         cores: cores(),
     };
     let (mut config, _) = Config::parse("cosgate dev", &text, &sources).map_err(|problems| {
