@@ -51,7 +51,6 @@ class Place:
     direct: object | None = None  # COS and STS behind the proxy
     sts_behind_tls: str | None = None
     signature: str = "s3"  # what the proxy signs with
-    documents: Path = Path(__file__).resolve().parents[2] / "docs"
 
     @property
     def tls(self):
