@@ -301,66 +301,6 @@ fn the_examples_that_come_with_cosgate_are_good() {
 }
 
 #[test]
-fn the_configurations_readme_has_every_key_and_no_other() {
-    let sections = [
-        "server",
-        "server.limits",
-        "server.tls",
-        "sts",
-        "sts.limits",
-        "upstream",
-        "upstream.limits",
-        "issuers.federal",
-        "issuers.fixed",
-        "issuers.machine",
-        "issuers.pod",
-        "issuers.profile",
-        "issuers.program",
-        "tenants.one",
-        "tenants.one.limits",
-    ];
-    let mut config = String::new();
-    for section in sections {
-        let kind = match section {
-            "issuers.federal" => "kind = \"federation\"",
-            "issuers.fixed" => "kind = \"static\"",
-            "issuers.machine" => "kind = \"assume-role\"\ncvm_role = \"x\"",
-            "issuers.pod" => "kind = \"web-identity\"",
-            "issuers.profile" => "kind = \"assume-role\"\nprofile = \"x\"",
-            "issuers.program" => "kind = \"assume-role\"\ncommand = [\"/x\"]",
-            _ => "",
-        };
-        config.extend(["[", section, "]\nno-such-key = 1\n", kind, "\n"]);
-    }
-    config += "[[tenants.one.grants]]\nno-such-key = 1\n";
-    let file = File::new(&config);
-    let said = stderr(&run(&["check", "-c", file.path()]));
-    let known = said
-        .lines()
-        .filter_map(|line| line.split_once("known here: "));
-    let mut known: Vec<&str> = known.flat_map(|(_, list)| list.split(", ")).collect();
-    // Sections.
-    known.retain(|key| !["grants", "limits", "tls"].contains(key));
-    known.sort_unstable();
-    known.dedup();
-    assert!(known.len() > 40, "{said}");
-
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/README.md");
-    let readme = fs::read_to_string(path).unwrap();
-    let (_, tables) = readme.split_once("## `[server]`").unwrap();
-    let (tables, _) = tables.split_once("| preset |").unwrap();
-    let rows = tables.lines().filter_map(|line| line.strip_prefix("| `"));
-    let cells = rows.filter_map(|row| row.split(" |").next());
-    let keys = cells.flat_map(|cell| cell.split("`, `"));
-    let mut written: Vec<&str> = keys
-        .filter_map(|key| key.trim_end_matches('`').rsplit("] ").next())
-        .collect();
-    written.sort_unstable();
-    written.dedup();
-    assert_eq!(written, known);
-}
-
-#[test]
 fn keygen_makes_a_pair_that_a_configuration_takes() {
     let output = run(&["keygen"]);
     assert!(output.status.success());

@@ -6,7 +6,7 @@ use super::problem::{Mistake, nearest, printable};
 const SERVICE: &str = "name/cos:";
 
 /// The presets, and the COS actions that each stands for.
-const PRESETS: [(&str, &[&str]); 3] = [
+pub(super) const PRESETS: [(&str, &[&str]); 3] = [
     (
         "list",
         &[

@@ -224,7 +224,7 @@ static SERVER: Table = Table {
             "listen",
             Value::Text("address or `unix:PATH`"),
             Default::Is("127.0.0.1:9000"),
-            "Address that clients use, or `\"unix:/run/cosgate/s3.sock\"`: see [A Unix socket](../config/README.md#a-unix-socket).",
+            "Address that clients use, or `\"unix:/run/cosgate/s3.sock\"`: see [A Unix socket](configuration-guide.md#a-unix-socket).",
         ),
         key(
             "socket_mode",
@@ -242,7 +242,7 @@ static SERVER: Table = Table {
             "admin_hosts",
             Value::Texts("DNS name"),
             Default::Absent,
-            "Host names of the admin pages besides `localhost` and addresses. cosgate answers 421 to others. If `admin` is not loopback and this is not set, every name is accepted.",
+            "Host names of the admin pages besides `localhost` and addresses. Others get 421. If `admin` is not loopback and this is not set, every name is accepted.",
         ),
         key(
             "domains",
@@ -272,7 +272,7 @@ static SERVER: Table = Table {
             "trusted_proxies",
             Value::Texts("network or `unix:USER`"),
             Default::Absent,
-            "Proxies whose `X-Forwarded-For` cosgate trusts: see [Behind a load balancer](../config/README.md#behind-a-load-balancer).",
+            "Proxies whose `X-Forwarded-For` cosgate trusts: see [Behind a load balancer](configuration-guide.md#behind-a-load-balancer).",
         ),
         key(
             "proxy_protocol",
@@ -516,7 +516,7 @@ static UPSTREAM: Table = Table {
             "spool_unknown_length",
             Value::Size(0, 32 * MIB),
             Default::Is("0"),
-            "Maximum size of an upload without a length that cosgate holds in memory, since COS requires a length. `0` answers 411.",
+            "Maximum size of an upload without a length that cosgate holds in memory, since COS requires a length. With `0` they get 411.",
         ),
         table("limits", Value::Table(&UPSTREAM_LIMITS)),
     ],
@@ -620,7 +620,7 @@ const WITH_A_KEY: &[&str] = &[FEDERATION, ASSUME_ROLE, STATIC];
 const CALLS_SIGNED: &[&str] = &[FEDERATION, ASSUME_ROLE];
 
 static ISSUER: Table = Table {
-    about: "An identity in Tencent Cloud (CAM) from which temporary keys come. Each `kind` has its own keys: see [Issuers](../config/README.md#issuers).",
+    about: "An identity in Tencent Cloud (CAM) from which temporary keys come. Each `kind` has its own keys: see [Issuers](configuration-guide.md#issuers).",
     keys: &[
         key(
             "kind",
@@ -837,7 +837,7 @@ const VEND: Key = key(
     "vend",
     Value::Flag,
     Default::Is("false"),
-    "Let its clients get temporary keys for COS: see [Keys for clients](../config/README.md#keys-for-clients).",
+    "Let its clients get temporary keys for COS: see [Keys for clients](configuration-guide.md#keys-for-clients).",
 );
 /// Nobody can take such a key back, and one with under 20 minutes left is not handed out.
 const VEND_DURATION: Key = key(
@@ -986,7 +986,7 @@ static TENANT_LIMITS: Table = Table {
 };
 
 static GRANT: Table = Table {
-    about: "What the client sees as one bucket: see [Grants](../config/README.md#grants).",
+    about: "What the client sees as one bucket: see [Grants](configuration-guide.md#grants).",
     keys: &[
         key(
             "name",
@@ -1022,7 +1022,7 @@ static GRANT: Table = Table {
             "list_default_prefix",
             Value::Flag,
             Default::Is("false"),
-            "Answer a listing without a prefix with the grant's only prefix, in place of an error.",
+            "Show the grant's only prefix to a client that lists without a prefix, in place of an error.",
         ),
         key(
             "actions",
@@ -1034,7 +1034,7 @@ static GRANT: Table = Table {
             "policy",
             Value::Text("`file:PATH`"),
             Default::Absent,
-            "A CAM policy in place of `root`, `prefixes` and `actions`: see [Policies](../config/README.md#policies).",
+            "A CAM policy in place of `root`, `prefixes` and `actions`: see [Policies](configuration-guide.md#policies).",
         ),
         key(
             "headers",
@@ -1058,7 +1058,7 @@ static GRANT: Table = Table {
 };
 
 static IDENTITY: Table = Table {
-    about: "An identity provider whose tokens (JWT) cosgate accepts: see [Identities](../config/README.md#identities-and-templates).",
+    about: "An identity provider whose tokens (JWT) cosgate accepts: see [Identities](configuration-guide.md#identities-and-templates).",
     keys: &[
         key(
             "issuer",
@@ -1114,7 +1114,7 @@ static IDENTITY: Table = Table {
 };
 
 static TEMPLATE: Table = Table {
-    about: "A tenant for each subject of an identity: see [Templates](../config/README.md#identities-and-templates). Its `root` and `prefixes` may contain `{claim.NAME}`.",
+    about: "A tenant for each subject of an identity: see [Templates](configuration-guide.md#identities-and-templates). Its `root` and `prefixes` may contain `{claim.NAME}`.",
     keys: &[
         ISSUER_OF,
         key(
@@ -1147,7 +1147,7 @@ static CREDENTIALS: Table = Table {
 };
 
 static SHARED: Table = Table {
-    about: "A Redis through which several cosgates share their temporary keys: see [Shared keys](../config/README.md#shared-keys).",
+    about: "A Redis through which several cosgates share their temporary keys: see [Shared keys](configuration-guide.md#shared-keys).",
     keys: &[
         key(
             "redis",

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs, io, ptr};
 
+use super::actions::PRESETS;
 use super::file::Sources;
 use super::grammar::{spell, spell_size};
 use super::keys::{Default, Key, ROOT, Table, Value, walk};
@@ -18,7 +19,7 @@ const INTRODUCTION: &str = r#"# Configuration reference
 
 cosgate reads one TOML file. `cosgate check --config FILE` prints every problem of it with file, line, column and
 fix, and ends with status 2 if there is an error. A key that is not on this page is an error.
-[config/README.md](../config/README.md) explains how the parts work together.
+The [configuration guide](configuration-guide.md) explains how the parts work together.
 
 ## How values are written
 
@@ -42,8 +43,7 @@ Elements of an array have their number, from 0: `COSGATE_TENANTS_ACME_EU_ACCESS_
 `[tenants.acme-eu]`. A variable can set a key that the file leaves out. It cannot add a table, and arrays have no
 variable. cosgate warns of a variable that begins with `COSGATE_` and sets no key.
 
-`COSGATE_LOG` is no key: it filters the program log on standard error (`info` by default; `warn`, `debug`,
-`cosgate::credentials=debug`).
+`COSGATE_LOG` is no key: it filters the program log on standard error (`info` by default, `warn` or `debug`).
 "#;
 
 /// The page.
@@ -70,6 +70,10 @@ fn render() -> String {
             let _ = writeln!(text, "{}", row(heading, key));
         }
     });
+    text.push_str("\n## Presets\n\nWhat the words in a grant's `actions` stand for.\n\n| preset | COS actions |\n|---|---|\n");
+    for (preset, actions) in PRESETS {
+        let _ = writeln!(text, "| `{preset}` | {} |", actions.join(", "));
+    }
     text
 }
 
