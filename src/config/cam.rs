@@ -119,7 +119,7 @@ impl Policy {
         }
         let policy = json::object(text.as_bytes()).ok_or_else(|| {
             wrong(
-                "it is not a JSON object in which each member stands once",
+                "it is not a JSON object without repeated members",
                 "write {\"version\": \"2.0\", \"statement\": […]}",
             )
         })?;

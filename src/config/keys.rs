@@ -236,7 +236,7 @@ static SERVER: Table = Table {
             "admin",
             Value::Text("address or `\"\"`"),
             Default::Is("127.0.0.1:9001"),
-            "Address of `/livez`, `/readyz`, `/metrics` and the status page. `\"\"` turns it off.",
+            "Address of `/livez`, `/readyz` and `/metrics`. `\"\"` turns it off.",
         ),
         key(
             "admin_hosts",

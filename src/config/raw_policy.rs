@@ -248,7 +248,7 @@ fn pattern(text: &str, bucket: &str, region: &str) -> Result<PrefixPattern, Poli
         let message = format!("`{}` is of another {what} than the grant", printable(text));
         Err(wrong(
             message,
-            format!("write {here}, or make another grant of it"),
+            format!("write {here}, or write another grant for it"),
         ))
     };
     if resource.service != "cos" {
@@ -265,7 +265,7 @@ fn pattern(text: &str, bucket: &str, region: &str) -> Result<PrefixPattern, Poli
         return other("bucket", bucket);
     }
     let Some(key) = key else {
-        let message = format!("`{}` is about nothing in its bucket", printable(text));
+        let message = format!("`{}` names nothing in its bucket", printable(text));
         let fix = "write a `/` behind the bucket's name for the bucket itself, `/*` for all of it";
         return Err(wrong(message, fix));
     };

@@ -406,9 +406,12 @@ fn the_parser_takes_every_word_that_a_key_allows_and_no_other() {
                 continue;
             };
             let with = |word: &str| {
-                whole(|other, _, keys| match other == heading {
-                    true => format!("{} = \"{word}\"\n{keys}", key.name),
-                    false => keys.to_owned(),
+                whole(|other, _, keys| {
+                    if other == heading {
+                        format!("{} = \"{word}\"\n{keys}", key.name)
+                    } else {
+                        keys.to_owned()
+                    }
                 })
             };
             for word in *words {
