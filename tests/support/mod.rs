@@ -17,13 +17,15 @@
     reason = "a test may panic"
 )]
 
+pub mod frames;
 pub mod http2;
+pub mod tokens;
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -43,8 +45,6 @@ use rcgen::{
     IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType,
 };
 use tokio::sync::oneshot;
-
-pub mod frames;
 
 pub const BUCKET: &str = "shared-1250000000";
 pub const ACCOUNT: (&str, &str) = (
@@ -186,14 +186,17 @@ impl std::io::Write for Log {
 }
 
 impl Log {
-    /// The program log of this process, from now on. A process has one.
+    /// The program log of this process, from the first call on. A process has one, which its tests share.
     pub fn of_program() -> Self {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false);
-        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
-        tracing::subscriber::set_global_default(subscriber).unwrap();
-        log
+        static LOG: LazyLock<Log> = LazyLock::new(|| {
+            let log = Log::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt().with_ansi(false);
+            let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+            log
+        });
+        LOG.clone()
     }
 
     /// The log gets its lines in batches: waits for the one that holds `text`.

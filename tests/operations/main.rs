@@ -1,0 +1,12 @@
+//! The program as its operator sees it: commands, logs, limits, memory, signals and the end.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod audit;
+mod cli;
+mod drain;
+mod explain;
+mod limits;
+mod memory;
+mod process;
