@@ -290,6 +290,15 @@ fn sts_calls(cache: &Cache) -> [u64; 3] {
         .map(|count| count.load(Ordering::SeqCst))
 }
 
+/// Waits until `met`, or fails.
+async fn until(mut met: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !met() {
+        assert!(Instant::now() < end, "it never comes");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_thousand_cold_requests_make_one_call() {
     let sts = Sts::start(Reply::Key(7200)).await;
@@ -351,9 +360,9 @@ async fn who_goes_away_first_takes_nobody_s_key_along() {
     let (cache, _) = sts.cache(&["acme"]);
     let (one, other) = (entry(&cache, 0), entry(&cache, 0));
     let first = tokio::spawn(async move { one.get().await });
-    sleep(Duration::from_millis(50)).await;
+    until(|| sts.calls() == 1).await;
     let second = tokio::spawn(async move { other.get().await });
-    sleep(Duration::from_millis(50)).await;
+    tokio::task::yield_now().await; // it has begun to wait
     first.abort();
     assert_eq!(second.await.unwrap().unwrap().generation, 1);
     assert_eq!(sts.calls(), 1);
@@ -399,9 +408,10 @@ async fn a_live_key_outlasts_sts_to_its_end_unnoticed() {
     }
     let calls = sts.calls();
     assert!((2..=5).contains(&calls), "{calls}: not one a request");
-    sleep(Duration::from_millis(200)).await;
-    assert_eq!(cache.live_keys(), 0);
+    until(|| cache.live_keys() == 0).await;
     assert!(entry.live(Instant::now()).is_none());
+    let late = Instant::now().saturating_duration_since(end);
+    assert!(late < Duration::from_secs(1), "{late:?}");
 }
 
 #[tokio::test]
@@ -466,7 +476,7 @@ async fn a_request_that_waits_does_not_see_a_short_trouble() {
     let (cache, _) = sts.cache(&["acme"]);
     let entry = entry(&cache, 0);
     let waiting = tokio::spawn(async move { entry.get().await });
-    sleep(Duration::from_millis(500)).await;
+    until(|| cache.counters().sts_retry.load(Ordering::SeqCst) == 1).await;
     sts.set(Reply::Key(7200));
     assert!(waiting.await.unwrap().is_ok());
     assert_eq!(sts.calls(), 2);
@@ -589,9 +599,7 @@ async fn sts_is_called_over_tls_and_only_by_its_name() {
     let (cache, _) = sts.cache_of(&config("https://other.test", "", &there, &["acme"]));
     let (entry, counters) = (entry(&cache, 0), Arc::clone(cache.counters()));
     let waiting = tokio::spawn(async move { entry.get().await });
-    while counters.sts_retry.load(Ordering::SeqCst) == 0 {
-        sleep(Duration::from_millis(5)).await;
-    }
+    until(|| counters.sts_retry.load(Ordering::SeqCst) > 0).await;
     waiting.abort();
     assert_eq!(counters.sts_ok.load(Ordering::SeqCst), 0);
     assert_eq!(sts.calls(), 1);
@@ -606,7 +614,7 @@ async fn an_ended_cache_ends_those_who_wait() {
         let entry = Arc::clone(&entry);
         async move { entry.get().await }
     });
-    sleep(Duration::from_millis(100)).await;
+    until(|| sts.calls() == 1).await;
     let before = Instant::now();
     tokio::task::spawn_blocking(move || drop(cache))
         .await

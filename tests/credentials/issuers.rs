@@ -9,10 +9,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use cosgate::emulator::{Emulator, EmulatorConfig, EmulatorRole, Faults};
 use cosgate::secret::Secret;
@@ -204,12 +203,14 @@ fn the_proxy_and_its_vendor_fetch_the_machine_s_key_once() {
     let key = temporary_key(&emulator).to_string();
     let calls = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&calls);
+    let (answer, answers) = mpsc::channel();
+    let answers = Mutex::new(answers);
     let script = Script::new(vec![act(move |peer| {
         if peer.head().is_none() {
             return;
         }
         counted.fetch_add(1, Ordering::SeqCst);
-        thread::sleep(Duration::from_millis(500));
+        answers.lock().unwrap().recv().unwrap();
         let length = key.len();
         peer.say(&format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{key}"
@@ -230,12 +231,24 @@ fn the_proxy_and_its_vendor_fetch_the_machine_s_key_once() {
         calls.load(Ordering::SeqCst) == 1
     });
     drop(hasty);
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| world.put("acme/a").assert_ok().status);
-            scope.spawn(|| assert_eq!(ask().send().status, 200));
-        }
-    });
+    let put = Call::new(world.gateway.addr, "PUT", "/photos/acme/a")
+        .signed_by(ACME)
+        .body("x");
+    let waiting: Vec<_> = [put, ask()]
+        .into_iter()
+        .cycle()
+        .take(8)
+        .map(|call| {
+            let mut client = Client::connect(call.addr);
+            client.write(&call.bytes());
+            client
+        })
+        .collect();
+    waiting.iter().for_each(Client::wait_until_read);
+    answer.send(()).unwrap();
+    for mut client in waiting {
+        client.read_reply("PUT").assert_ok();
+    }
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     assert_eq!(world.issued("acme"), 2, "the proxy's and the clients'");
 }

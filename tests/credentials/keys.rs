@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -203,19 +202,21 @@ fn a_key_is_renewed_while_everybody_is_served() {
 fn a_key_that_cos_forgets_is_replaced_and_no_client_hears_of_it() {
     each(SIGNATURES, |signature| {
         let world = warm(signature);
-        let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) {
+                    let is_over = || world.gateway.metric("cosgate_sts_calls_total", "ok") > 1;
+                    let mut after = 0;
+                    while after < 20 {
+                        let over = is_over();
                         assert_eq!(get(&world).assert_ok().text(), "kept");
+                        after += u32::from(over);
                     }
                 });
             }
-            thread::sleep(Duration::from_millis(200));
+            let requests = || world.emulator.counters().counts().cos_requests;
+            support::eventually("all are under way", || requests() > 40);
             world.emulator.revoke_all_keys();
-            thread::sleep(Duration::from_millis(300));
-            stop.store(true, Ordering::Relaxed);
         });
         assert_eq!(sts_calls(&world), 2, "{signature}");
         let gateway = &world.gateway;
@@ -367,7 +368,9 @@ fn after_an_outage_of_sts_who_waits_all_the_time_is_served_within_five_seconds()
         };
         thread::scope(|scope| {
             let clients: Vec<_> = (0..4).map(|_| scope.spawn(ask_until_served)).collect();
-            thread::sleep(Duration::from_secs(25)); // the breaker has opened, and all pauses have grown
+            // However long the outage: lanes.rs has hours of it, on paused time.
+            let opened = || world.gateway.metric("cosgate_sts_breaker_opened_total", "");
+            support::eventually("the breaker has opened again", || opened() >= 2);
             world.emulator.faults().clear();
             let back = Instant::now();
             for client in clients {
@@ -532,7 +535,7 @@ fn a_key_that_is_dead_or_dying_when_it_comes_is_not_used() {
         });
         let early = thread::scope(|scope| {
             let waiting = scope.spawn(|| get(&world));
-            thread::sleep(Duration::from_millis(300));
+            support::eventually("it is asked for again", || sts_calls(&world) >= 2);
             assert_eq!(world.emulator.counters().counts().cos_requests, 0);
             world.emulator.faults().clear();
             waiting.join().unwrap()
@@ -719,6 +722,7 @@ fn a_presigned_url_lives_as_long_as_it_says_whatever_its_keys_life() {
         "the key that it was made under is gone"
     );
     short.send().assert_error(403, "AccessDenied"); // while the key lives
-    thread::sleep(Duration::from_secs(3));
+    support::eventually("its end", || long.send().status != 200);
+    assert!(made.elapsed() >= Duration::from_secs(9));
     long.send().assert_error(403, "AccessDenied");
 }

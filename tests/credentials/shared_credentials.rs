@@ -4,8 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use cosgate::secret::Secret;
 use tokio::time::Instant;
 
 use crate::support::{
-    ACCOUNT, ACME, BUCKET, Call, GLOBEX, Gateway, Log, emulator, eventually, toml,
+    ACCOUNT, ACME, BUCKET, Call, GLOBEX, Gateway, Log, PATIENCE, emulator, eventually, toml,
 };
 
 const REPLICAS: usize = 3;
@@ -140,7 +139,11 @@ fn a_key_that_cos_refuses_is_not_taken_from_the_redis_again() {
     for gateway in &gateways {
         use_folder(gateway, ACME, "acme");
     }
-    thread::sleep(Duration::from_millis(1100)); // expiry times are whole seconds
+    // Expiry times are whole seconds: the next key ends later than the first.
+    emulator.faults().set(Faults {
+        sts_lifetime: Some(2000),
+        ..Faults::default()
+    });
     emulator.revoke_all_keys();
     let get = |gateway: &Gateway| {
         let call = Call::new(gateway.addr, "GET", "/photos/acme/a");
@@ -332,12 +335,12 @@ fn a_redis_that_is_away_or_silent_costs_a_moment_and_no_request() {
     }
 }
 
-/// A Redis that answers a look for a key with 512 MiB. Gives its port and how much of that was taken.
-fn flooding_redis() -> (u16, Arc<AtomicUsize>) {
+/// A Redis that answers a look for a key with 512 MiB. Gives its port and, at the end of the connection,
+/// how much of that was taken.
+fn flooding_redis() -> (u16, mpsc::Receiver<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let taken = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&taken);
+    let (ended, taken) = mpsc::channel();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -347,12 +350,8 @@ fn flooding_redis() -> (u16, Arc<AtomicUsize>) {
                 if text.contains("GETRANGE") {
                     let _ = stream.write_all(b"$536870912\r\n");
                     let block = vec![b'x'; 64 * 1024];
-                    for _ in 0..8192 {
-                        if stream.write_all(&block).is_err() {
-                            break;
-                        }
-                        counted.fetch_add(block.len(), Ordering::Relaxed);
-                    }
+                    let blocks = (0..8192).take_while(|_| stream.write_all(&block).is_ok());
+                    let _ = ended.send(blocks.count() * block.len());
                     break;
                 }
                 for _ in text.lines().filter(|line| line.starts_with('*')) {
@@ -373,8 +372,6 @@ fn a_redis_that_sends_more_than_was_asked_for_is_not_read() {
     use_folder(&gateway, ACME, "acme");
     assert!(began.elapsed() < Duration::from_secs(2));
     assert_eq!(sts_calls(&emulator), 1, "called without the Redis");
-    thread::sleep(Duration::from_secs(1));
-    let taken = taken.load(Ordering::Relaxed);
-    assert!(taken > 0, "it was asked");
+    let taken = taken.recv_timeout(PATIENCE).unwrap(); // it was asked, and its connection cut
     assert!(taken < 16 << 20, "{taken} bytes, most of them the system's");
 }

@@ -318,7 +318,8 @@ fn a_client_that_leaves_cancels_no_key() {
     hasty.write(&call.bytes());
     support::eventually("the call to STS", || sts_calls(&world) == 1);
     drop(hasty);
-    thread::sleep(Duration::from_millis(200));
+    let log = &world.gateway.log;
+    support::eventually("its request is over", || !log.text().is_empty());
     Key::of(&by_token(&world, TOKEN));
     assert_eq!(sts_calls(&world), 1);
 }

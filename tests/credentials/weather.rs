@@ -288,36 +288,33 @@ fn more_cold_tenants_than_the_rate_allows_wait_for_their_turn_and_are_served() {
 fn who_is_too_far_back_in_the_queue_is_told_when_to_come_and_the_operator_why() {
     const TENANTS: usize = 60;
     let world = crowd(TENANTS, 1);
-    let stopped = std::sync::atomic::AtomicBool::new(false);
-    thread::scope(|scope| {
-        for number in 0..TENANTS - 1 {
-            let (world, stopped) = (&world, &stopped);
-            scope.spawn(move || {
-                let target = format!("/photos/{number}/none");
-                let (id, secret) = (format!("KEYOFTHETENANT{number:06}"), secret_of(number));
-                let call = Call::new(world.gateway.addr, "GET", &target);
-                let mut client = support::Client::connect(world.gateway.addr);
-                client.write(&call.signed_by((&id, &secret)).bytes());
-                while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-                    thread::sleep(Duration::from_millis(20));
-                }
-            });
-        }
-        thread::sleep(Duration::from_secs(2));
-        let began = Instant::now();
-        let reply = get_as(&world, TENANTS - 1);
-        let took = began.elapsed();
-        stopped.store(true, std::sync::atomic::Ordering::Relaxed);
-        reply.assert_error(503, "SlowDown");
-        assert!(took < Duration::from_secs(2), "at once: {took:?}");
-        let after: u32 = reply.header("retry-after").unwrap().parse().unwrap();
-        assert!((50..=60).contains(&after), "{after}");
-        let text = reply.text();
-        assert!(
-            text.contains("Retry-After") && !text.contains("calls_per_second"),
-            "{text}"
-        );
-    });
+    let _waiting: Vec<_> = (0..TENANTS - 1)
+        .map(|number| {
+            let target = format!("/photos/{number}/none");
+            let (id, secret) = (format!("KEYOFTHETENANT{number:06}"), secret_of(number));
+            let call = Call::new(world.gateway.addr, "GET", &target);
+            let mut client = support::Client::connect(world.gateway.addr);
+            client.write(&call.signed_by((&id, &secret)).bytes());
+            client
+        })
+        .collect();
+    let waiting = || {
+        let name = "cosgate_credential_cache_total";
+        world.gateway.metric(name, "miss")
+    };
+    support::eventually("all the others wait", || waiting() == TENANTS as u64 - 1);
+    let began = Instant::now();
+    let reply = get_as(&world, TENANTS - 1);
+    let took = began.elapsed();
+    reply.assert_error(503, "SlowDown");
+    assert!(took < Duration::from_secs(2), "at once: {took:?}");
+    let after: u32 = reply.header("retry-after").unwrap().parse().unwrap();
+    assert!((50..=60).contains(&after), "{after}");
+    let text = reply.text();
+    assert!(
+        text.contains("Retry-After") && !text.contains("calls_per_second"),
+        "{text}"
+    );
     world
         .gateway
         .log

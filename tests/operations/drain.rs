@@ -10,6 +10,8 @@
 )]
 
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{self, ACME, BUCKET, Call, Client, Program, World, eventually, toml};
@@ -53,7 +55,6 @@ fn what_is_in_flight_is_finished_and_nothing_else_is_taken() {
     eventually("new connections are refused", || {
         TcpStream::connect(addr).is_err()
     });
-    std::thread::sleep(Duration::from_millis(200));
     client.write(&rest);
     let reply = client.read_one("PUT");
     reply.assert_ok();
@@ -73,7 +74,10 @@ fn a_download_in_flight_is_finished_too() {
     client.write(&world.signed("GET", KEY).bytes());
     client.stream.peek(&mut [0]).unwrap();
     world.gateway.drain();
-    std::thread::sleep(Duration::from_millis(200));
+    let addr = world.gateway.addr;
+    eventually("new connections are refused", || {
+        TcpStream::connect(addr).is_err()
+    });
     let reply = client.read_one("GET");
     assert_eq!(reply.assert_ok().body.len(), 32 << 20);
     assert!(world.gateway.join() < 5 * SECOND);
@@ -115,12 +119,15 @@ fn connections_that_come_with_the_drain_do_not_delay_it() {
     for _ in 0..10 {
         let mut world = World::new();
         let addr = world.gateway.addr;
+        let connected = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connected);
         let flood = std::thread::spawn(move || {
             while let Ok(stream) = TcpStream::connect(addr) {
+                count.fetch_add(1, Ordering::Relaxed);
                 drop(stream);
             }
         });
-        std::thread::sleep(Duration::from_millis(20));
+        eventually("a flood", || connected.load(Ordering::Relaxed) > 100);
         world.gateway.drain();
         assert!(world.gateway.join() < 5 * SECOND);
         flood.join().unwrap();

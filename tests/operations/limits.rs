@@ -10,6 +10,7 @@
 )]
 
 use std::io::{Read as _, Write as _};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::support::{
@@ -163,7 +164,7 @@ fn a_chunked_document_that_is_framed_wrongly_is_answered() {
         reply.assert_error(400, "IncompleteBody");
         let mut in_two = Client::connect(world.gateway.addr);
         in_two.write(&call.head());
-        std::thread::sleep(Duration::from_millis(20));
+        in_two.wait_until_read();
         in_two.write(chunks.as_bytes());
         let reply = in_two.read_reply("POST");
         reply.assert_error(400, "IncompleteBody");
@@ -482,11 +483,13 @@ fn a_reader_that_stops_is_cut() {
 #[test]
 fn a_store_that_stops_reading_or_sending_is_given_up() {
     let limits = "[server.limits]\nbody_window = \"400ms\"";
+    let (over, is_over) = mpsc::channel::<()>();
+    let is_over = Mutex::new(is_over);
     let world = Scripted::with(
         vec![
-            act(|peer| {
+            act(move |peer| {
                 peer.head();
-                std::thread::sleep(5 * SECOND); // and the body is not read
+                let _ = is_over.lock().unwrap().recv(); // the body is not read
             }),
             act(|peer| {
                 peer.head();
@@ -501,6 +504,7 @@ fn a_store_that_stops_reading_or_sending_is_given_up() {
         .payload("UNSIGNED-PAYLOAD")
         .body(vec![5; 32 << 20]);
     call.send().assert_error(504, "GatewayTimeout");
+    drop(over);
     let reply = world.signed("GET", KEY).send();
     assert_eq!((reply.status, reply.whole), (200, false));
     world
@@ -551,7 +555,7 @@ fn documents_that_are_only_announced_leave_room_for_others() {
         .signed("POST", "/photos?delete")
         .payload("UNSIGNED-PAYLOAD")
         .body(vec![b' '; 2 << 20]);
-    let _waiting: Vec<_> = (0..20)
+    let waiting: Vec<_> = (0..20)
         .map(|_| {
             let mut client = Client::connect(world.gateway.addr);
             client.write(&announced.head());
@@ -559,12 +563,13 @@ fn documents_that_are_only_announced_leave_room_for_others() {
             client
         })
         .collect();
+    waiting.iter().for_each(Client::wait_until_read);
     let body = "<Delete><Object><Key>acme/a</Key></Object></Delete>";
     for _ in 0..5 {
         let delete = world.signed("POST", "/photos?delete").body(body);
         delete.send().assert_ok();
-        std::thread::sleep(Duration::from_millis(50));
     }
+    drop(waiting);
 }
 
 #[test]

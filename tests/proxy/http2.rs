@@ -214,7 +214,6 @@ async fn an_upload_that_its_client_resets_is_cut_short() {
             .unwrap();
         eventually("the upload has begun", || !world.script.heads().is_empty());
         stream.send_reset(reason);
-        sleep(Duration::from_millis(50)).await;
         eventually("COS sees the end", || count.lock().unwrap().is_some());
         let got = count.lock().unwrap().unwrap();
         assert!(got < 1 << 20, "{reason:?}: {got}");
@@ -247,11 +246,11 @@ async fn a_body_of_unknown_length_is_held_until_its_stream_has_ended() {
     send_data(&mut stream, &call.body[..50_000], false)
         .await
         .unwrap();
-    sleep(Duration::from_millis(50)).await;
+    // What was sent before this has come when this is answered.
+    let other = world.signed("GET", "/photos/acme/other");
+    client.send(&other).await;
     stream.send_reset(Reason::NO_ERROR);
-    client
-        .send(&world.signed("GET", "/photos/acme/other"))
-        .await;
+    client.send(&other).await;
     assert_eq!(world.emulator.object_bytes(BUCKET, STORED), None);
     client
         .exchange(unknown(), &call.body)
@@ -278,7 +277,7 @@ async fn an_upload_without_a_length_is_refused_and_an_end_in_a_frame_of_its_own_
         let mut begin = request(&world.signed("POST", &format!("{KEY}?uploads")));
         begin.headers_mut().remove("content-length");
         let (answer, mut stream) = client.start(begin).await;
-        sleep(Duration::from_millis(20)).await;
+        client.send(&world.signed("GET", KEY)).await; // comes after that head
         stream.send_data(Bytes::from(body), true).unwrap();
         let reply = reply(answer).await.unwrap();
         assert_eq!(reply.status, status, "{}", reply.text());
@@ -316,7 +315,7 @@ async fn what_is_falsified_or_not_as_long_as_it_says_is_not_stored() {
     // A byte too many, in a frame of its own.
     let (answer, mut stream) = client.start(request(&call)).await;
     send_data(&mut stream, &object, false).await.unwrap();
-    sleep(Duration::from_millis(50)).await;
+    client.send(&world.signed("GET", KEY)).await; // comes after that data
     assert_eq!(world.emulator.object_bytes(BUCKET, STORED), None);
     send_data(&mut stream, b"x", true).await.unwrap();
     assert_eq!(
@@ -1099,7 +1098,6 @@ async fn the_drain_finishes_what_is_in_flight_and_says_goodbye() {
     });
     world.gateway.drain();
     assert!(idle.end().await.is_ok());
-    sleep(Duration::from_millis(100)).await;
     send_data(&mut stream, &call.body[500_000..], true)
         .await
         .unwrap();

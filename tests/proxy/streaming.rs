@@ -60,7 +60,7 @@ fn the_end_of_a_wrong_body_is_withheld_and_its_connection_cut() {
         let mut client = Client::connect(world.gateway.addr);
         client.write(&call.head());
         client.write(&wrong[..length / 2]);
-        std::thread::sleep(Duration::from_millis(100));
+        client.wait_until_read();
         client.write(&wrong[length / 2..]);
         let reply = client.read_one("PUT");
         reply.assert_error(400, "XAmzContentSHA256Mismatch");

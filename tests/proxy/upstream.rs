@@ -470,7 +470,7 @@ fn an_answer_that_can_be_read_in_two_ways_is_refused_and_its_connection_closed()
             peer.head();
             let (start, rest) = head.split_at(head.len() - 9);
             peer.say(&format!("HTTP/1.1 {start}"));
-            thread::sleep(Duration::from_millis(20));
+            peer.client.wait_until_read();
             peer.say(&format!("{rest}{body}"));
             is_over.store(peer.head().is_none(), Ordering::Relaxed);
         });
@@ -525,7 +525,7 @@ fn an_answer_cut_in_its_middle_is_cut_for_the_client_too() {
                 peer.say(&format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n400\r\n"));
                 peer.say(&"x".repeat(1024));
                 if reset {
-                    thread::sleep(Duration::from_millis(50));
+                    peer.client.wait_until_read();
                     peer.reset();
                 }
             }),
@@ -1101,7 +1101,7 @@ fn an_object_that_reads_like_a_refusal_passes_as_it_is() {
                 "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
                 OBJECT.len()
             ));
-            thread::sleep(Duration::from_millis(100));
+            peer.client.wait_until_read();
             peer.say(OBJECT);
         }
     })]);

@@ -719,6 +719,16 @@ impl Client {
         }
     }
 
+    /// Waits until the peer has read all that was written, so that what is written next comes by itself.
+    #[track_caller]
+    pub fn wait_until_read(&self) {
+        let ours = self.stream.local_addr().unwrap();
+        let Ok(theirs) = self.stream.peer_addr() else {
+            return; // it has gone
+        };
+        eventually("the peer reads", || unread(ours, theirs) == 0);
+    }
+
     /// Whether the peer closes within `limit`.
     pub fn closes_within(&mut self, limit: Duration) -> bool {
         self.stream.set_read_timeout(Some(limit)).unwrap();
@@ -732,6 +742,30 @@ impl Client {
             }
         }
     }
+}
+
+/// How many bytes are on their way between two ends on this machine: neither acknowledged nor read.
+fn unread(from: SocketAddr, to: SocketAddr) -> u64 {
+    let name = |addr: SocketAddr| match addr {
+        SocketAddr::V4(addr) => {
+            let octets = u32::from_le_bytes(addr.ip().octets());
+            format!("{octets:08X}:{:04X}", addr.port())
+        }
+        SocketAddr::V6(addr) => panic!("{addr}"),
+    };
+    let (from, to) = (name(from), name(to));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let queues = table.lines().filter_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let (sent, received) = fields.get(4)?.split_once(':')?;
+        let queue = match (*fields.get(1)?, *fields.get(2)?) {
+            (local, remote) if local == from && remote == to => sent,
+            (local, remote) if local == to && remote == from => received,
+            _ => return None,
+        };
+        u64::from_str_radix(queue, 16).ok()
+    });
+    queues.sum()
 }
 
 /// A TLS client that trusts `ca` alone and shows a certificate and its key, if given; all are PEM files.

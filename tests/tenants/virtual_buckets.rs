@@ -978,7 +978,7 @@ fn in_two(start: String, rest: String, at_once: bool) -> Act {
                 peer.say(&format!("{start}{rest}"));
             } else {
                 peer.say(&start);
-                std::thread::sleep(Duration::from_millis(100));
+                peer.client.wait_until_read();
                 peer.say(&rest);
             }
         }
