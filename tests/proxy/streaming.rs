@@ -18,7 +18,7 @@ use crate::support::{
     self, ACME, BUCKET, Call, Client, Gateway, Script, Scripted, World, act, header_of,
 };
 use cosgate::emulator::{CosFault, Faults};
-use cosgate::sign::encoding::sha256_hex;
+use cosgate::encoding::hex::sha256_hex;
 
 const KEY: &str = "/photos/acme/k";
 const STORED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"e\"\r\n\r\n";

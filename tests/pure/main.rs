@@ -3,7 +3,6 @@
 mod authenticate;
 mod aws_chunked;
 mod config;
-mod documents;
 mod s3_clients;
 mod sign_vectors;
 mod sts_policy;

@@ -16,11 +16,12 @@ use crate::support::{ACME, Authority, Call, Client, Reply, World, element, event
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use cosgate::clock::wall_clock;
+use cosgate::encoding::hex::{hex, sha256_hex};
+use cosgate::encoding::percent::push_encoded;
 use cosgate::seal;
 use cosgate::secret::Secret;
-use cosgate::server::wall_clock;
 use cosgate::sign::Signable;
-use cosgate::sign::encoding::{hex, push_encoded, sha256_hex};
 use cosgate::sign::sigv4::{self, CredentialScope, SigningKey};
 use cosgate::timestamp::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue};
