@@ -10,7 +10,6 @@
 
 use std::io::Write;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use crate::support::{
     self, ACCOUNT, Act, BUCKET, Call, Client, GLOBEX, Gateway, Log, Reply, SIGNATURES, Scripted,
