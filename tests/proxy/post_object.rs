@@ -796,7 +796,7 @@ fn a_client_that_goes_away_stores_nothing() {
             }
         }
         let log = &world.gateway.log;
-        support::eventually("a line for each", || log.text().lines().count() == 6);
+        eventually("a line for each", || log.text().lines().count() == 6);
         assert_eq!(log.text().matches("IncompleteBody").count(), 6);
         assert!(world.stored("acme/x").is_none());
     }
