@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
 
-use crate::credentials::CacheCounters;
+use super::CacheCounters;
 use crate::s3::Operation;
 use crate::tenant::KeyState;
 

@@ -20,9 +20,9 @@ use super::names::{Names, Repeated, Shown, Unfit, escaped};
 use super::response::{error_code, is_clean};
 use super::version_two::{VersionTwo, is_translated, token_of_marker};
 use crate::config::UpstreamSignature;
+use crate::encoding::percent::push_encoded_path;
 use crate::s3::Operation;
 use crate::s3::xml::NAMESPACE;
-use crate::sign::encoding::push_encoded_path;
 use crate::tenant::{Grant, Permit};
 
 /// Whether answers to this operation must pass an [`AnswerRewriter`].

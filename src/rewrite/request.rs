@@ -10,10 +10,11 @@ use super::cos::cos_header;
 use super::listing::rewrites;
 use super::version_two::{is_translated, marker_of_token};
 use crate::config::{EndpointTemplate, Upstream, UpstreamSignature};
-use crate::payload::strip_aws_chunked;
+use crate::encoding::percent::{push_encoded, push_encoded_path};
+use crate::error::{Code, Fault, S3Error};
 use crate::s3::conditions::{self, FORBID_OVERWRITE, Handling};
-use crate::s3::{Code, Fault, Operation, S3Error, S3Request, headers};
-use crate::sign::encoding::{push_encoded, push_encoded_path};
+use crate::s3::headers::strip_aws_chunked;
+use crate::s3::{Operation, S3Request, headers};
 use crate::tenant::{Grant, Permit};
 
 /// The head of a request to COS, in the two forms that must agree: as sent and as signed.
@@ -353,9 +354,9 @@ mod tests {
 
     use super::*;
     use crate::config::{PrefixPattern, StoredCheck, UpstreamLimits};
+    use crate::encoding::percent::percent_decode;
     use crate::rewrite::tests::{OPERATIONS, ask, tenant};
     use crate::s3::{CopySource, ObjectKey};
-    use crate::sign::encoding::percent_decode;
 
     fn upstream(signature: UpstreamSignature) -> Upstream {
         let endpoint = |authority: &str| EndpointTemplate {

@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::query::{Query, plain_name, shown};
-use super::{Code, S3Error};
+use crate::error::{Code, S3Error};
 
 /// An S3 operation. Anything that is not one of these is refused before it is authenticated.
 #[allow(missing_docs, reason = "the names are the S3 API reference's own")]

@@ -9,7 +9,8 @@ use super::address::{Address, check_bucket};
 use super::form::MAX_FORM_BYTES;
 use super::percent::{self, Plus};
 use super::query::has_control;
-use super::{Code, ObjectKey, Operation, Query, S3Error};
+use super::{ObjectKey, Operation, Query};
+use crate::error::{Code, S3Error};
 
 /// The largest object or part of a single request (COS's limit, 436/14518).
 pub const MAX_OBJECT_BYTES: u64 = 5 << 30;

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use super::{Authenticated, Grant, Tenant};
+use crate::error::{Code, S3Error};
 use crate::s3::address::MAX_KEY_BYTES;
-use crate::s3::{Code, ObjectKey, Operation, S3Error, S3Request};
+use crate::s3::{ObjectKey, Operation, S3Request};
 
 /// The proof that a request may be done: the only thing that can be rewritten for COS.
 #[derive(Debug)]

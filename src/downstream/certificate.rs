@@ -13,7 +13,7 @@ const TEXT_BYTES: usize = 512;
 
 /// The names of a certificate, and the last second in which it is good.
 #[derive(Debug, Default)]
-pub struct Certificate {
+pub(super) struct Certificate {
     /// Names by which a tenant may be known.
     pub names: Vec<CertificateName>,
     /// `notAfter`
@@ -22,7 +22,7 @@ pub struct Certificate {
 
 impl Certificate {
     /// Reads DER (RFC 5280). `None` when it cannot be read whole; a name that is odd is left out.
-    pub fn parse(der: &[u8]) -> Option<Self> {
+    pub(super) fn parse(der: &[u8]) -> Option<Self> {
         let (rest, certificate) = X509Certificate::from_der(der).ok()?;
         if !rest.is_empty() {
             return None;

@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 use super::{DialError, HostPort};
+use crate::encoding::percent::percent_decode;
 use crate::secret::Secret;
-use crate::sign::encoding::percent_decode;
 
 /// Bytes of a proxy's answer at most.
 const PROXY_HEAD_BYTES: usize = 8 * 1024;

@@ -17,7 +17,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 
 use crate::config::{ClientAuth, ServerTls};
-use crate::tls::{about, certificates};
+use crate::downstream::tls::{about, certificates};
 
 /// Between two looks at the file of the revocation list.
 const LOOK: Duration = Duration::from_secs(5);

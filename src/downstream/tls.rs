@@ -10,8 +10,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use tokio_rustls::TlsAcceptor;
 
-use crate::client_verifier::client_verifier;
 use crate::config::Server;
+use crate::downstream::client_verifier::client_verifier;
 
 /// HTTP/2 in ALPN (RFC 9113 section 3.2).
 pub const H2: &[u8] = b"h2";

@@ -19,7 +19,7 @@ const LINGER_BYTES: usize = 1 << 20;
 
 /// Why a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeFailure {
+pub(super) enum HandshakeFailure {
     /// The client's certificate is past its time.
     CertificateExpired,
     /// The client's certificate is wrong in another way.
@@ -50,7 +50,7 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// The word for it in the log, which is the metric's too.
-    pub fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::CertificateExpired => "certificate_expired",
             Self::CertificateInvalid => "certificate_invalid",
@@ -69,7 +69,7 @@ impl HandshakeFailure {
     }
 
     /// What is counted.
-    pub fn event(self) -> Event {
+    pub(super) fn event(self) -> Event {
         match self {
             Self::CertificateExpired => Event::TlsCertificateExpired,
             Self::CertificateInvalid => Event::TlsCertificateInvalid,
@@ -88,7 +88,7 @@ impl HandshakeFailure {
     }
 
     /// Whether a client's certificate was refused: somebody who may be known here is kept out.
-    pub fn is_refused_certificate(self) -> bool {
+    pub(super) fn is_refused_certificate(self) -> bool {
         matches!(
             self,
             Self::CertificateExpired
@@ -142,7 +142,7 @@ impl HandshakeFailure {
 
 /// A handshake with a client, which must be done within `limit`. A client whose handshake fails gets
 /// the alert that says why, and then its connection ends.
-pub async fn accept(
+pub(super) async fn accept(
     acceptor: &TlsAcceptor,
     socket: TcpStream,
     limit: Duration,
@@ -168,7 +168,7 @@ pub async fn accept(
 
 /// A handshake that failed.
 #[derive(Debug)]
-pub struct Refused {
+pub(super) struct Refused {
     /// Why, in one word.
     pub failure: HandshakeFailure,
     /// Why, in the library's words.
@@ -178,7 +178,7 @@ pub struct Refused {
 
 impl Refused {
     /// Ends the connection so that the client can read the alert, which has been sent.
-    pub async fn close(self) {
+    pub(super) async fn close(self) {
         let Some(mut socket) = self.socket else {
             return;
         };

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Duration, Instant};
 
-use crate::header_block::HeaderBlocks;
+use crate::downstream::header_block::HeaderBlocks;
 
 /// So many streams may a client reset in [`RESET_WINDOW`]: a player that seeks or a page that is left
 /// resets dozens; "rapid reset" (CVE-2023-44487) thousands. h2 itself counts those only whose reset
@@ -35,7 +35,7 @@ const ALTERED: usize = 16;
 
 /// A client's stream, looked at frame by frame.
 #[derive(Debug)]
-pub struct Frames<S> {
+pub(super) struct Frames<S> {
     stream: S,
     scan: Scan,
     seen: Rc<Seen>,
@@ -47,7 +47,7 @@ pub struct Frames<S> {
 
 /// What [`Frames`] tells those who share it.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub(super) struct Seen {
     head_since: Cell<Option<Instant>>,
     flooded: Cell<bool>,
     /// What h2 makes of the targets that it alters.
@@ -60,7 +60,7 @@ impl Seen {
     /// Whether `target`, as h2 hands it out, may have been another when it was sent. A frame is looked
     /// at before h2 gets it, so what a request's own block said is known here. It is not known
     /// which stream that was: any request of this connection for the same target is doubtful.
-    pub fn is_doubtful(&self, target: &str) -> bool {
+    pub(super) fn is_doubtful(&self, target: &str) -> bool {
         self.lost.get()
             || self
                 .altered
@@ -70,7 +70,7 @@ impl Seen {
     }
 
     /// Whether any target is.
-    pub fn has_doubts(&self) -> bool {
+    pub(super) fn has_doubts(&self) -> bool {
         self.lost.get() || !self.altered.borrow().is_empty()
     }
 
@@ -89,19 +89,19 @@ impl Seen {
     }
 
     /// Since when a header block has been arriving. Nothing else can arrive before it has ended.
-    pub fn head_since(&self) -> Option<Instant> {
+    pub(super) fn head_since(&self) -> Option<Instant> {
         self.head_since.get()
     }
 
     /// Whether the client reset so many streams that its connection was cut.
-    pub fn is_flooded(&self) -> bool {
+    pub(super) fn is_flooded(&self) -> bool {
         self.flooded.get()
     }
 }
 
 impl<S> Frames<S> {
     /// Watches `stream`.
-    pub fn new(stream: S, seen: &Rc<Seen>) -> Self {
+    pub(super) fn new(stream: S, seen: &Rc<Seen>) -> Self {
         Self {
             stream,
             scan: Scan::new(),
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn a_target_is_read_wherever_its_block_is_split_and_whatever_surrounds_it() {
         let mut fields = vec![0x82, 0x44];
-        crate::header_block::tests::text(&mut fields, b"/b/hash#frag", true);
+        crate::downstream::header_block::tests::text(&mut fields, b"/b/hash#frag", true);
         fields.push(0x87);
         for at in 0..=fields.len() {
             let (a, b) = fields.split_at(at);

@@ -19,17 +19,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::body::PaceLimit;
+use crate::clock::wall_clock;
 use crate::config::ServerLimits;
-use crate::counted::{CoreLoad, Counted, Gauge, Pace, Phase, Side};
-use crate::frames::{Frames, Seen};
-use crate::header_block::TABLE_BYTES;
+use crate::downstream::frames::{Frames, Seen};
+use crate::downstream::header_block::TABLE_BYTES;
 use crate::proxy::{Client, Proxy};
 use crate::s3::http2::AlteredTarget;
-use crate::server::wall_clock;
-
-/// The largest frame, both ways; RFC 9113's least. Larger ones would make every stream wait longer for
-/// the others, and gain nothing that a profile shows.
-pub const FRAME: usize = 16 * 1024;
+use crate::transport::FRAME;
+use crate::transport::{CoreLoad, Counted, Gauge, Pace, Phase, Side};
 
 /// h2 takes more of an answer while it has less than this of it that the client's socket has not taken.
 /// A frame: with the one that comes on top, h2 never waits for us to fill the next.

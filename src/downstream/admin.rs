@@ -15,9 +15,9 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use tokio::time::{Duration, sleep, timeout};
 
+use crate::clock::wall_clock;
 use crate::observe::admin::{answer, is_misdirected, misdirected};
 use crate::proxy::Shared;
-use crate::server::wall_clock;
 
 /// Connections at once: a scraper or two, and someone who looks. The next one takes the place of the
 /// oldest, so that nobody who says nothing keeps a probe from its answer.

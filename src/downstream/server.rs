@@ -23,23 +23,23 @@ use tokio::task::LocalSet;
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::certificate::Certificate;
+use crate::clock::wall_clock;
 use crate::config::ServerLimits;
-use crate::connection_limit::{ConnectionLimit, CountedConnection};
-use crate::counted::{CoreLoad, Counted, Gauge, Phase};
-use crate::descriptors::{self, Holder};
-use crate::front::Front;
-use crate::handshake;
-use crate::http2;
-use crate::listen::{Accepting, Arrival, ClientSocket, Listening};
+use crate::downstream::certificate::Certificate;
+use crate::downstream::connection_limit::{ConnectionLimit, CountedConnection};
+use crate::downstream::handshake;
+use crate::downstream::http2;
+use crate::downstream::listen::{Accepting, Arrival, ClientSocket, Listening};
+use crate::downstream::proxy_header::ProxyHeader;
+use crate::downstream::proxy_protocol::{self, HeaderFailure};
+use crate::downstream::request_guard::Front;
+use crate::downstream::tls;
+use crate::error::S3Error;
 use crate::observe::{CoreMetrics, Event};
-use crate::proxied::{self, HeaderFailure};
 use crate::proxy::{Client, Proxy, Shared};
-use crate::proxy_header::ProxyHeader;
-use crate::s3::S3Error;
 use crate::tenant::Peer;
-use crate::timestamp::Timestamp;
-use crate::tls;
+use crate::transport::descriptors::{self, Holder};
+use crate::transport::{CoreLoad, Counted, Gauge, Phase};
 
 /// The listener rests this long after a failed accept, and while clients hold all descriptors that
 /// they may.
@@ -50,16 +50,6 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// Threads that look names up, for each core.
 const LOOKUP_THREADS: usize = 4;
-
-/// The wall clock. Nothing else reads it; everything takes `now` as an argument.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place where time enters"
-)]
-pub fn wall_clock() -> Timestamp {
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Timestamp::from_unix(since_epoch.map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX)))
-}
 
 /// How far the end of the program has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -381,7 +371,7 @@ impl Listener {
             return Ok(None);
         }
         // Boxed, so that other connections take no room for it.
-        let header = Box::pin(proxied::read(socket, self.limits().head_timeout)).await;
+        let header = Box::pin(proxy_protocol::read(socket, self.limits().head_timeout)).await;
         let peer = match header {
             Ok(ProxyHeader::Client(address)) => Peer::Tcp(address),
             Ok(ProxyHeader::Unnamed) => Peer::Unnamed,

@@ -279,7 +279,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     use super::*;
-    use crate::counted::Counted;
+    use crate::transport::Counted;
 
     #[tokio::test]
     async fn a_read_takes_no_more_than_its_share() {

@@ -15,30 +15,30 @@ use std::task::{Context, Poll, ready};
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::line::{Line, number};
+use crate::transport::line::{Line, number};
 
 /// What a connection to COS and those who send on it tell each other.
 #[derive(Debug, Default)]
-pub struct Expected {
+pub(super) struct Expected {
     head: Cell<bool>,
     fault: Cell<Option<&'static str>>,
 }
 
 impl Expected {
     /// Says that a request follows: what is read next is the head of its answer.
-    pub fn expect(&self) {
+    pub(super) fn expect(&self) {
         self.head.set(true);
     }
 
     /// What is wrong with the head of the answer, if that is why the connection was ended.
-    pub fn fault(&self) -> Option<&'static str> {
+    pub(super) fn fault(&self) -> Option<&'static str> {
         self.fault.get()
     }
 }
 
 /// A stream from COS, with eyes for the heads of its answers.
 #[derive(Debug)]
-pub struct Answers<S> {
+pub(super) struct Answers<S> {
     stream: S,
     expected: Rc<Expected>,
     scan: Scan,
@@ -46,7 +46,7 @@ pub struct Answers<S> {
 
 impl<S> Answers<S> {
     /// Watches `stream`.
-    pub fn new(stream: S, expected: Rc<Expected>) -> Self {
+    pub(super) fn new(stream: S, expected: Rc<Expected>) -> Self {
         Self {
             stream,
             expected,

@@ -473,7 +473,7 @@ pub(crate) mod tests {
                 "94e7821dd7f2e6c7b335dfdfcd5b3960d5af27087f3672c1ab270fb5291f9587316065c003ed4ee5b1063d5007",
             ),
         ] {
-            let bytes = crate::sign::encoding::hex(&encode(text.as_bytes()));
+            let bytes = crate::encoding::hex::hex(&encode(text.as_bytes()));
             assert_eq!(bytes, coded);
             assert_eq!(
                 decode(&encode(text.as_bytes())).as_deref(),

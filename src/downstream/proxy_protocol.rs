@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::{Duration, timeout};
 
-use crate::proxy_header::{self, Progress, ProxyHeader};
+use crate::downstream::proxy_header::{self, Progress, ProxyHeader};
 
 /// Why there is no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The time that Tencent goes by: ours, corrected by what its answers say.
+//! The only reader of the wall clock, and Tencent's time: ours, corrected by the `Date` of its responses.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,6 +15,16 @@ const JUMP: i64 = 30;
 /// Each answer moves the offset by this part of the difference. `Date` has whole seconds, so that
 /// differences below this many seconds move nothing.
 const WEIGHT: i64 = 4;
+
+/// The wall clock. Nothing else reads it; everything takes `now` as an argument.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place where time enters"
+)]
+pub fn wall_clock() -> Timestamp {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Timestamp::from_unix(since_epoch.map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX)))
+}
 
 /// Wall time, and how far that of Tencent is from it.
 pub struct Clock {

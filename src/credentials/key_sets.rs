@@ -16,10 +16,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::clock::wall_clock;
 use crate::config::{self, Config, Jwks};
-use crate::dial::{Dialer, Roots};
-use crate::server::wall_clock;
 use crate::tenant::{KEY_SET_BYTES, KeySet, Tenants};
+use crate::upstream::dial::{Dialer, Roots};
 
 /// One call, connect to last byte.
 const CALL_TIME: Duration = Duration::from_secs(5);

@@ -15,16 +15,16 @@ use http::StatusCode;
 use memchr::{memchr, memmem};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::counted::{Gauge, Phase};
-use crate::line::{Line, number};
-use crate::s3::{Code, S3Error};
+use crate::error::{Code, S3Error};
+use crate::transport::line::{Line, number};
+use crate::transport::{Gauge, Phase};
 
 /// The largest `Content-Length` that is read: hyper keeps the two largest numbers for itself, and answers
 /// them with 431.
 const MAX_LENGTH: u64 = u64::MAX >> 1;
 
 /// A client's stream, with eyes for its heads.
-pub struct Front<S, F> {
+pub(super) struct Front<S, F> {
     stream: S,
     gauge: Rc<Gauge>,
     scan: Scan,
@@ -43,7 +43,7 @@ pub struct Front<S, F> {
 
 impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
     /// Watches `stream`, whose bytes `gauge` counts.
-    pub fn new(stream: S, gauge: Rc<Gauge>, refuse: F) -> Self {
+    pub(super) fn new(stream: S, gauge: Rc<Gauge>, refuse: F) -> Self {
         Self {
             stream,
             gauge,

@@ -12,16 +12,16 @@ const MOST: u32 = 100;
 
 /// One core's allowance of retries.
 #[derive(Debug)]
-pub(super) struct Budget(Cell<u32>);
+pub(crate) struct Budget(Cell<u32>);
 
 impl Budget {
     /// A full allowance.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Cell::new(MOST))
     }
 
     /// Earns for one request.
-    pub(super) fn earn(&self) {
+    pub(crate) fn earn(&self) {
         self.0.set((self.0.get() + 1).min(MOST));
     }
 
@@ -41,7 +41,7 @@ impl Budget {
     clippy::struct_excessive_bools,
     reason = "each reason to try again is used once, whatever the others are"
 )]
-pub(super) struct Tries {
+pub(crate) struct Tries {
     /// Doing it twice is as good as once.
     repeatable: bool,
     repaired: bool,
@@ -53,7 +53,7 @@ pub(super) struct Tries {
 impl Tries {
     /// `conditional`: it is done only if the object is, or is not, what the client says. What was done
     /// then refuses its own repetition, and the client would hear that it was not done.
-    pub(super) fn of(operation: Operation, conditional: bool) -> Self {
+    pub(crate) fn of(operation: Operation, conditional: bool) -> Self {
         let reads = matches!(operation, Operation::GetObject | Operation::HeadObject);
         Self {
             repeatable: operation.is_idempotent() && (reads || !conditional),
@@ -65,13 +65,13 @@ impl Tries {
     }
 
     /// Whether to try again when no connection could be made: nothing was sent, so any operation may.
-    pub(super) fn after_no_connection(&mut self, budget: &Budget) -> bool {
+    pub(crate) fn after_no_connection(&mut self, budget: &Budget) -> bool {
         !std::mem::replace(&mut self.resent, true) && budget.spend()
     }
 
     /// Whether to try again when a connection broke before the answer: COS may have done what was
     /// asked, so only what may be done twice is sent twice. `replayable`: the body can be.
-    pub(super) fn after_broken(&mut self, replayable: bool, budget: &Budget) -> bool {
+    pub(crate) fn after_broken(&mut self, replayable: bool, budget: &Budget) -> bool {
         replayable
             && self.repeatable
             && !std::mem::replace(&mut self.resent, true)
@@ -79,17 +79,17 @@ impl Tries {
     }
 
     /// Whether to try again when COS refused a body that was damaged on the way: it did nothing.
-    pub(super) fn after_damage(&mut self, replayable: bool, budget: &Budget) -> bool {
+    pub(crate) fn after_damage(&mut self, replayable: bool, budget: &Budget) -> bool {
         replayable && !std::mem::replace(&mut self.repaired, true) && budget.spend()
     }
 
     /// Whether to try again with another key when COS refused this one: it did nothing.
-    pub(super) fn after_key_refused(&mut self, replayable: bool) -> bool {
+    pub(crate) fn after_key_refused(&mut self, replayable: bool) -> bool {
         replayable && !std::mem::replace(&mut self.rekeyed, true)
     }
 
     /// The same when COS refused the time that was signed, and has told the right one.
-    pub(super) fn after_time_refused(&mut self, replayable: bool) -> bool {
+    pub(crate) fn after_time_refused(&mut self, replayable: bool) -> bool {
         replayable && !std::mem::replace(&mut self.retimed, true)
     }
 }

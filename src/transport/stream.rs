@@ -4,9 +4,6 @@
 //! memory of a proxy is therefore decided here: a read takes no more than its share of
 //! [`READ_BUDGET`], and a body asks [`Gauge::is_blocked`] before it hands over more.
 
-mod gauge;
-mod pace;
-
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,8 +13,7 @@ use bytes::BufMut as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 use tokio::time::{Duration, Sleep, sleep};
 
-pub use gauge::{BodyInFlight, CoreLoad, Gauge, Phase, READ_BUDGET};
-pub use pace::{Pace, Side};
+use super::Gauge;
 
 /// Pieces that are no more than this together are written as one. `writev` costs the kernel more than
 /// `send` and the copy do (0.2 µs less of 7 for a head and an object of 1 KiB over loopback).
@@ -197,6 +193,7 @@ fn poll_write_together<S: AsyncWrite>(
 mod tests {
     use tokio::io::{AsyncWriteExt as _, duplex};
 
+    use super::super::CoreLoad;
     use super::*;
 
     #[tokio::test]

@@ -92,16 +92,6 @@ impl S3Error {
         self
     }
 
-    /// The document for the client. `resource` is the path that was asked; the log's text is left out.
-    pub fn to_xml(&self, resource: &str, request_id: &str) -> String {
-        super::xml::error(self, resource, request_id)
-    }
-
-    /// The same for a client of COS's own API, whose documents say one thing more.
-    pub fn to_native_xml(&self, resource: &str, request_id: &str) -> String {
-        super::xml::native_error(self, resource, request_id)
-    }
-
     /// The S3 error code.
     pub fn code(&self) -> Code {
         self.0.code

@@ -15,13 +15,13 @@ use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
-use crate::answers::{Answers, Expected};
 use crate::body;
 use crate::config::UpstreamLimits;
-use crate::counted::{CoreLoad, Counted, Gauge};
-use crate::descriptors::{self, Holder};
-use crate::dial::{DialError, Dialer};
 use crate::observe::{CoreMetrics, Event};
+use crate::transport::descriptors::{self, Holder};
+use crate::transport::{CoreLoad, Counted, Gauge};
+use crate::upstream::dial::{DialError, Dialer};
+use crate::upstream::response_guard::{Answers, Expected};
 
 /// How often idle connections are looked over.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -113,7 +113,7 @@ impl Upstream {
         authority: &str,
         mut request: http::Request<body::Request>,
         body: &body::Request,
-    ) -> Result<(http::Response<Incoming>, Lease), SendFailure> {
+    ) -> Result<(http::Response<Incoming>, Box<Lease>), SendFailure> {
         loop {
             let (mut connection, reused) = match self.take_idle(authority) {
                 Some(connection) => (connection, true),
@@ -121,13 +121,13 @@ impl Upstream {
                 None => (Box::pin(self.connect(authority)).await?, false),
             };
             body.goes_to(&connection.gauge);
-            let mut lease = Lease {
+            let mut lease = Box::new(Lease {
                 authority: authority.into(),
                 upstream: Rc::clone(self),
                 upload: body.upload(),
                 gauge: Rc::clone(&connection.gauge),
                 connection: None,
-            };
+            });
             connection.expected.expect();
             let sent = {
                 let answer = pin!(connection.sender.try_send_request(request));
@@ -265,16 +265,14 @@ impl Drop for Connection {
     }
 }
 
-impl Lease {
-    /// The connection's gauge.
-    pub fn gauge(&self) -> &Rc<Gauge> {
+impl body::Lease for Lease {
+    fn gauge(&self) -> &Rc<Gauge> {
         &self.gauge
     }
 
-    /// Gives the connection back, now that the answer has been read to its end. One whose answer
-    /// came before the request's body was sent is closed: the rest of that body would be read as
-    /// the next client's request. So is one that has not taken all of it yet.
-    pub fn release(mut self) {
+    /// One whose answer came before the request's body was sent is closed: the rest of that body would
+    /// be read as the next client's request. So is one that has not taken all of it yet.
+    fn release(mut self: Box<Self>) {
         if let Some(connection) = self.connection.take()
             && self
                 .upload

@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_thousand_connections_at_once_find_room() {
         let kernel = fs::read_to_string("/proc/sys/net/core/somaxconn");
-        crate::descriptors::raise_limit().unwrap();
+        crate::transport::descriptors::raise_limit().unwrap();
         let room = kernel.map_or(128, |text| text.trim().parse().unwrap());
         let many = room.min(1000);
         for address in ["127.0.0.1:0", "[::1]:0"] {
