@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -35,7 +35,7 @@ const ALLOCATORS: [&str; 5] = [
 /// Counts of a request.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Counts {
-    /// User instructions, without those that hash.
+    /// User instructions of the thread that serves, without those that hash.
     pub(crate) instructions: f64,
     pub(crate) allocations: f64,
 }
@@ -87,7 +87,7 @@ pub(crate) fn check(site: &Site, save: bool) -> io::Result<bool> {
             "ok"
         };
         println!(
-            "{name:18} {now:>9.1}, kept {kept:>9.1}, {:>+6.2} %: {verdict}",
+            "{name:18} {now:>9.2}, kept {kept:>9.2}, {:>+6.2} %: {verdict}",
             grown * 100.0
         );
     }
@@ -103,6 +103,7 @@ pub(crate) fn count(site: &Site, proxy: Proxy) -> io::Result<GetAndPut> {
         "valgrind".into(),
         "--quiet".into(),
         "--tool=callgrind".into(),
+        "--separate-threads=yes".into(),
         file,
     ];
     let running = Running::start_under(site, proxy, Scheme::Plain, &valgrind)?;
@@ -114,9 +115,12 @@ pub(crate) fn count(site: &Site, proxy: Proxy) -> io::Result<GetAndPut> {
     };
     counted(Work::Get(OBJECT), WARM_UP)?;
     counted(Work::Put(OBJECT), WARM_UP)?;
-    let get = counts_of(&counted(Work::Get(OBJECT), REQUESTS)?)?;
-    let put = counts_of(&counted(Work::Put(OBJECT), REQUESTS)?)?;
-    Ok(GetAndPut { get, put })
+    let get = counted(Work::Get(OBJECT), REQUESTS)?;
+    let put = counted(Work::Put(OBJECT), REQUESTS)?;
+    Ok(GetAndPut {
+        get: get.of_a_request(),
+        put: put.of_a_request(),
+    })
 }
 
 /// System calls a request.
@@ -165,27 +169,29 @@ fn requests_of(running: &Running, work: Work, requests: u64) -> io::Result<()> {
     .map(drop)
 }
 
-/// Has callgrind write what it has counted since it last did.
-fn dump(pid: Pid, out: &Path, number: usize) -> io::Result<PathBuf> {
+/// Has callgrind write what it has counted since it last did: a file for each thread.
+/// The busiest is the one that serves requests. How often the others wake up depends on the clock.
+fn dump(pid: Pid, out: &Path, number: usize) -> io::Result<Totals> {
     let pid = pid.as_raw_nonzero().to_string();
     let done = Command::new("callgrind_control")
         .args(["--dump", &pid])
         .output()?;
-    let mut path = out.as_os_str().to_owned();
-    path.push(format!(".{number}"));
-    let path = PathBuf::from(path);
-    if done.status.success() && path.exists() {
-        return Ok(path);
+    let folder = out.parent().ok_or(io::ErrorKind::NotFound)?;
+    let prefix = format!(
+        "{}.{number}-",
+        out.file_name().unwrap_or_default().display()
+    );
+    let mut busiest = None;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let totals = Totals::read(&fs::read_to_string(entry.path())?);
+            busiest = busiest.max(Some(totals));
+        }
     }
-    let said = String::from_utf8_lossy(&done.stderr).into_owned();
-    Err(io::Error::other(format!("callgrind_control: {said}")))
-}
-
-fn counts_of(profile: &Path) -> io::Result<Counts> {
-    let totals = Totals::read(&fs::read_to_string(profile)?);
-    Ok(Counts {
-        instructions: totals.instructions as f64 / REQUESTS as f64,
-        allocations: totals.allocations as f64 / REQUESTS as f64,
+    busiest.ok_or_else(|| {
+        let said = String::from_utf8_lossy(&done.stderr);
+        io::Error::other(format!("callgrind_control: {said}"))
     })
 }
 
@@ -200,7 +206,7 @@ fn written(counts: &GetAndPut) -> String {
         } = counts;
         let _ = write!(
             text,
-            "\n[{name}]\ninstructions = {instructions:.1}\nallocations = {allocations:.1}\n"
+            "\n[{name}]\ninstructions = {instructions:.0}\nallocations = {allocations:.2}\n"
         );
     }
     text
@@ -208,13 +214,20 @@ fn written(counts: &GetAndPut) -> String {
 
 /// What a profile of callgrind's comes to.
 /// Its form: <https://valgrind.org/docs/manual/cl-format.html>
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Totals {
     instructions: u64,
     allocations: u64,
 }
 
 impl Totals {
+    fn of_a_request(&self) -> Counts {
+        Counts {
+            instructions: self.instructions as f64 / REQUESTS as f64,
+            allocations: self.allocations as f64 / REQUESTS as f64,
+        }
+    }
+
     fn read(profile: &str) -> Self {
         let mut totals = Self::default();
         let mut names = HashMap::new();

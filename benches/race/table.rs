@@ -3,10 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use rustix::process::Pid;
-
 use super::counts;
-use super::load::{self, Load, Outcome, Until, Work};
+use super::load::{self, Load, Until, Work};
 use super::peers::{Proxy, Running, Scheme, Site};
 use super::usage;
 
@@ -83,9 +81,9 @@ pub(crate) fn run(site: &Site, proxies: &[Proxy], effort: &Effort) -> io::Result
     cpu_table(&running, effort)?;
     latency(site, &running, effort)?;
     let plain = running.iter().filter(|one| one.scheme == Scheme::Plain);
-    system_calls(plain)?;
+    system_calls(plain);
     drop(running);
-    instructions(site, proxies)?;
+    instructions(site, proxies);
     memory(site, proxies, effort)
 }
 
@@ -231,35 +229,38 @@ fn latency(site: &Site, running: &[Running], effort: &Effort) -> io::Result<()> 
     Ok(())
 }
 
-fn system_calls<'a>(running: impl Iterator<Item = &'a Running>) -> io::Result<()> {
+fn system_calls<'a>(running: impl Iterator<Item = &'a Running>) {
     println!("\nSystem calls for a request of 1 KiB, one connection.\n");
     println!("| proxy | GET | PUT |\n|---|---|---|");
     for one in running.filter(|one| one.proxy != Proxy::Nginx128k) {
-        let get = counts::system_calls(one, Work::Get(KIB))?;
-        let put = counts::system_calls(one, Work::Put(KIB))?;
-        println!("| {} | {get:.2} | {put:.2} |", one.proxy.name());
+        let get = counts::system_calls(one, Work::Get(KIB));
+        match get.and_then(|get| Ok((get, counts::system_calls(one, Work::Put(KIB))?))) {
+            Ok((get, put)) => println!("| {} | {get:.2} | {put:.2} |", one.proxy.name()),
+            Err(error) => println!("| {} | {error} | |", one.proxy.name()),
+        }
     }
-    Ok(())
 }
 
 /// Of cosgate and nginx alone: Envoy takes minutes under valgrind.
-fn instructions(site: &Site, proxies: &[Proxy]) -> io::Result<()> {
+fn instructions(site: &Site, proxies: &[Proxy]) {
     println!("\nUser instructions for a request of 1 KiB without hashing, and allocations.\n");
     println!("| proxy | GET | PUT | allocations, GET | PUT |\n|---|---|---|---|---|");
     for proxy in [Proxy::Cosgate, Proxy::Nginx] {
-        if proxies.contains(&proxy) {
-            let counts::GetAndPut { get, put } = counts::count(site, proxy)?;
-            println!(
+        if !proxies.contains(&proxy) {
+            continue;
+        }
+        match counts::count(site, proxy) {
+            Ok(counts::GetAndPut { get, put }) => println!(
                 "| {} | {:.0} | {:.0} | {:.1} | {:.1} |",
                 proxy.name(),
                 get.instructions,
                 put.instructions,
                 get.allocations,
                 put.allocations
-            );
+            ),
+            Err(error) => println!("| {} | {error} | | | |", proxy.name()),
         }
     }
-    Ok(())
 }
 
 /// A proxy whose streams were held and then let go.
@@ -270,31 +271,47 @@ struct Emptied {
     put: f64,
 }
 
+impl Emptied {
+    fn new(site: &Site, proxy: Proxy) -> io::Result<Self> {
+        let (_, _, put) = Self::hold(site, proxy, Work::StalledPut(GIB))?;
+        let (running, idle, get) = Self::hold(site, proxy, Work::StalledGet(GIB))?;
+        Ok(Self {
+            running,
+            idle,
+            get,
+            put,
+        })
+    }
+
+    /// A fresh process, what it holds at first, and what each stream adds, in KiB. The streams end here.
+    fn hold(site: &Site, proxy: Proxy, work: Work) -> io::Result<(Running, u64, f64)> {
+        let running = Running::start(site, proxy, Scheme::Plain)?;
+        let idle = usage::resident(running.pid())?;
+        let load = Load {
+            work,
+            connections: STREAMS,
+            rate: None,
+            until: Until::Elapsed(STALLED),
+        };
+        let streams = load::run(running.addr, load)?;
+        let more = usage::resident(running.pid())?.saturating_sub(idle);
+        drop(streams);
+        Ok((running, idle, more as f64 / STREAMS as f64))
+    }
+}
+
 fn memory(site: &Site, proxies: &[Proxy], effort: &Effort) -> io::Result<()> {
     println!("\nResident memory, with {STREAMS} streams whose reader has stopped.\n");
     println!("| proxy | idle, MiB | KiB a stream, GET | KiB a stream, PUT | after the GETs, MiB |");
     println!("|---|---|---|---|---|");
     let mut emptied = Vec::new();
-    for &proxy in proxies
-        .iter()
-        .filter(|one| matches!(one, Proxy::Cosgate | Proxy::Nginx | Proxy::Envoy))
-    {
-        let put = {
-            let running = Running::start(site, proxy, Scheme::Plain)?;
-            let idle = usage::resident(running.pid())?;
-            held(running.addr, Work::StalledPut(GIB))
-                .and_then(|_streams| a_stream(running.pid(), idle))?
-        };
-        let running = Running::start(site, proxy, Scheme::Plain)?;
-        let idle = usage::resident(running.pid())?;
-        let get = held(running.addr, Work::StalledGet(GIB))
-            .and_then(|_streams| a_stream(running.pid(), idle))?;
-        emptied.push(Emptied {
-            running,
-            idle,
-            get,
-            put,
-        });
+    for &proxy in proxies {
+        if matches!(proxy, Proxy::Cosgate | Proxy::Nginx | Proxy::Envoy) {
+            match Emptied::new(site, proxy) {
+                Ok(one) => emptied.push(one),
+                Err(error) => println!("| {} | {error} | | | |", proxy.name()),
+            }
+        }
     }
     if let Some(quiet) = effort.quiet {
         std::thread::sleep(quiet);
@@ -310,31 +327,13 @@ fn memory(site: &Site, proxies: &[Proxy], effort: &Effort) -> io::Result<()> {
             Some(_) => format!("{:.1}", mib(usage::resident(running.pid())?)),
             None => absent(),
         };
+        let name = running.proxy.name();
         println!(
-            "| {} | {:.1} | {get:.0} | {put:.0} | {after} |",
-            running.proxy.name(),
+            "| {name} | {:.1} | {get:.0} | {put:.0} | {after} |",
             mib(idle)
         );
     }
     Ok(())
-}
-
-/// Streams that stay open as long as what is returned.
-fn held(addr: std::net::SocketAddr, work: Work) -> io::Result<Outcome> {
-    load::run(
-        addr,
-        Load {
-            work,
-            connections: STREAMS,
-            rate: None,
-            until: Until::Elapsed(STALLED),
-        },
-    )
-}
-
-fn a_stream(pid: Pid, idle: u64) -> io::Result<f64> {
-    let more = usage::resident(pid)?.saturating_sub(idle);
-    Ok(more as f64 / STREAMS as f64)
 }
 
 fn mib(kib: u64) -> f64 {
