@@ -18,10 +18,14 @@ use super::peers::{Proxy, Running, Scheme, Site};
 /// What a count may be above the one that is kept.
 pub(crate) const TOLERANCE: f64 = 0.03;
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/race/counts.toml");
+/// So often it is counted before a growth is believed.
+const ATTEMPTS: usize = 3;
 const OBJECT: u64 = 1024;
 /// The first requests of all: what grows to its size and what is made once is over by then.
 const WARM_UP: u64 = 200;
 const REQUESTS: u64 = 1000;
+/// Connections that keep a proxy busy: it finds requests of several whenever it wakes up.
+const BUSY: usize = 32;
 /// Functions that hash. Valgrind's processor has no instructions for it, so they cost there what they cost nowhere else.
 const HASHES: [&str; 3] = ["sha2::", "sha256", "sha1::"];
 const ALLOCATORS: [&str; 5] = [
@@ -49,49 +53,97 @@ pub(crate) struct GetAndPut {
 
 /// Counts cosgate and compares it with what is kept; keeps it if `save`. Says whether it is within the bounds.
 pub(crate) fn check(site: &Site, save: bool) -> io::Result<bool> {
-    let now = count(site, Proxy::Cosgate)?;
+    let mut now = count(site, Proxy::Cosgate)?;
     if save {
         fs::write(KEPT, written(&now))?;
     }
     let kept: GetAndPut = toml::from_str(&fs::read_to_string(KEPT)?).map_err(io::Error::other)?;
-    let mut within = true;
-    for (name, now, kept) in [
-        (
-            "GET: instructions",
-            now.get.instructions,
-            kept.get.instructions,
-        ),
-        (
-            "GET: allocations",
-            now.get.allocations,
-            kept.get.allocations,
-        ),
-        (
-            "PUT: instructions",
-            now.put.instructions,
-            kept.put.instructions,
-        ),
-        (
-            "PUT: allocations",
-            now.put.allocations,
-            kept.put.allocations,
-        ),
-    ] {
-        let grown = now / kept - 1.0;
-        let verdict = if grown > TOLERANCE {
-            within = false;
+    for _ in 1..ATTEMPTS {
+        if now.growth(&kept).iter().all(Growth::is_allowed) {
+            break;
+        }
+        // Work that the clock sets off, such as passing on the log, can only add to what requests need.
+        now = now.least(&count(site, Proxy::Cosgate)?);
+    }
+    let growth = now.growth(&kept);
+    for one in &growth {
+        one.print();
+    }
+    Ok(growth.iter().all(Growth::is_allowed))
+}
+
+impl GetAndPut {
+    fn least(&self, other: &Self) -> Self {
+        Self {
+            get: self.get.least(&other.get),
+            put: self.put.least(&other.put),
+        }
+    }
+
+    fn growth(&self, kept: &Self) -> [Growth; 4] {
+        let growth = |name, now, kept| Growth { name, now, kept };
+        [
+            growth(
+                "GET: instructions",
+                self.get.instructions,
+                kept.get.instructions,
+            ),
+            growth(
+                "GET: allocations",
+                self.get.allocations,
+                kept.get.allocations,
+            ),
+            growth(
+                "PUT: instructions",
+                self.put.instructions,
+                kept.put.instructions,
+            ),
+            growth(
+                "PUT: allocations",
+                self.put.allocations,
+                kept.put.allocations,
+            ),
+        ]
+    }
+}
+
+impl Counts {
+    fn least(&self, other: &Self) -> Self {
+        Self {
+            instructions: self.instructions.min(other.instructions),
+            allocations: self.allocations.min(other.allocations),
+        }
+    }
+}
+
+/// A count beside the one that is kept.
+struct Growth {
+    name: &'static str,
+    now: f64,
+    kept: f64,
+}
+
+impl Growth {
+    fn ratio(&self) -> f64 {
+        self.now / self.kept - 1.0
+    }
+
+    fn is_allowed(&self) -> bool {
+        self.ratio() <= TOLERANCE
+    }
+
+    fn print(&self) {
+        let Self { name, now, kept } = self;
+        let verdict = if !self.is_allowed() {
             "FAILED: make it cheaper, or say in the commit why it must cost this, and run with --save"
-        } else if grown < -TOLERANCE {
+        } else if self.ratio() < -TOLERANCE {
             "cheaper: keep it with --save"
         } else {
             "ok"
         };
-        println!(
-            "{name:18} {now:>9.2}, kept {kept:>9.2}, {:>+6.2} %: {verdict}",
-            grown * 100.0
-        );
+        let percent = self.ratio() * 100.0;
+        println!("{name:18} {now:>9.2}, kept {kept:>9.2}, {percent:>+6.2} %: {verdict}");
     }
-    Ok(within)
 }
 
 /// Runs a proxy under callgrind.
@@ -109,7 +161,8 @@ pub(crate) fn count(site: &Site, proxy: Proxy) -> io::Result<GetAndPut> {
     let running = Running::start_under(site, proxy, Scheme::Plain, &valgrind)?;
     let mut dumps = 0;
     let mut counted = |work, requests| {
-        requests_of(&running, work, requests)?;
+        // One connection, so that nothing depends on who is faster.
+        requests_of(&running, work, requests, 1)?;
         dumps += 1;
         dump(running.pid(), &out, dumps)
     };
@@ -123,7 +176,7 @@ pub(crate) fn count(site: &Site, proxy: Proxy) -> io::Result<GetAndPut> {
     })
 }
 
-/// System calls a request.
+/// System calls a request, of a busy proxy.
 pub(crate) fn system_calls(running: &Running, work: Work) -> io::Result<f64> {
     let pid = running.pid().as_raw_nonzero().to_string();
     let mut strace = Command::new("strace")
@@ -139,7 +192,7 @@ pub(crate) fn system_calls(running: &Running, work: Work) -> io::Result<f64> {
             break;
         }
     }
-    requests_of(running, work, REQUESTS)?;
+    requests_of(running, work, REQUESTS, BUSY)?;
     kill_process(Pid::from_child(&strace), Signal::INT)?;
     let mut total = None;
     for line in said {
@@ -154,19 +207,14 @@ pub(crate) fn system_calls(running: &Running, work: Work) -> io::Result<f64> {
     Ok(total / REQUESTS as f64)
 }
 
-/// One connection, so that nothing depends on who is faster.
-fn requests_of(running: &Running, work: Work, requests: u64) -> io::Result<()> {
-    let until = Until::Requests(requests);
-    load::run(
-        running.addr,
-        Load {
-            work,
-            connections: 1,
-            rate: None,
-            until,
-        },
-    )
-    .map(drop)
+fn requests_of(running: &Running, work: Work, requests: u64, connections: usize) -> io::Result<()> {
+    let load = Load {
+        work,
+        connections,
+        rate: None,
+        until: Until::Requests(requests),
+    };
+    load::run(running.addr, load).map(drop)
 }
 
 /// Has callgrind write what it has counted since it last did: a file for each thread.
@@ -271,6 +319,18 @@ fn uncompressed<'a>(names: &mut HashMap<&'a str, &'a str>, text: &'a str) -> &'a
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn allows_no_more_than_the_tolerance() {
+        let growth = |now| Growth {
+            name: "",
+            now,
+            kept: 100.0,
+        };
+        assert!(growth(103.0 - 1e-9).is_allowed());
+        assert!(!growth(103.1).is_allowed());
+        assert!(growth(50.0).is_allowed());
+    }
 
     #[test]
     fn reads_self_cost_and_calls_of_allocators() {

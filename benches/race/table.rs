@@ -230,7 +230,7 @@ fn latency(site: &Site, running: &[Running], effort: &Effort) -> io::Result<()> 
 }
 
 fn system_calls<'a>(running: impl Iterator<Item = &'a Running>) {
-    println!("\nSystem calls for a request of 1 KiB, one connection.\n");
+    println!("\nSystem calls for a request of 1 KiB, 32 connections.\n");
     println!("| proxy | GET | PUT |\n|---|---|---|");
     for one in running.filter(|one| one.proxy != Proxy::Nginx128k) {
         let get = counts::system_calls(one, Work::Get(KIB));
