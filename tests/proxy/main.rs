@@ -24,6 +24,7 @@ mod multipart;
 mod objects;
 mod post_object;
 mod proxy_protocol;
+mod questions;
 mod reads;
 mod refusals;
 mod streaming;
