@@ -338,7 +338,7 @@ fn the_defaults_of_the_list_are_those_that_are_used() {
     let long = whole(|heading, listed, keys| {
         let mut text = keys.to_owned();
         for key in keys_of(listed, heading) {
-            // These are errors without a socket and without `vend`; tests/config.rs has their defaults.
+            // These are errors without a socket and without `vend`; tests/pure/config.rs has their defaults.
             let is_error =
                 key.name == "socket_mode" || key.name == "vend_duration" && !has(keys, "vend");
             let is_default = matches!(key.default, Default::Is(_)) && !is_error;
