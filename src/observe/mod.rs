@@ -6,9 +6,10 @@ mod credential_counters;
 mod log_writer;
 pub mod metrics;
 pub mod program_log;
+mod short_line;
 mod verdict;
 
-pub use access_log::{AccessLine, AccessLog, LogBuffer};
+pub use access_log::{AccessLine, AccessLog, LineFormat, LogBuffer};
 pub use admin::Readiness;
 pub use credential_counters::CacheCounters;
 pub use log_writer::LogWriter;

@@ -273,6 +273,7 @@ fn config(endpoint: &str, limits: &str, sts: &str, tenants: &[&str]) -> Config {
     let sources = Sources {
         env: &|_| None,
         file: &|path| std::fs::read_to_string(path),
+        env_names: &Vec::new,
         cores: 2,
     };
     match Config::parse("test.toml", &text, &sources) {

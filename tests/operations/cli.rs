@@ -299,66 +299,6 @@ fn the_examples_that_come_with_cosgate_are_good() {
 }
 
 #[test]
-fn the_configurations_readme_has_every_key_and_no_other() {
-    let sections = [
-        "server",
-        "server.limits",
-        "server.tls",
-        "sts",
-        "sts.limits",
-        "upstream",
-        "upstream.limits",
-        "issuers.federal",
-        "issuers.fixed",
-        "issuers.machine",
-        "issuers.pod",
-        "issuers.profile",
-        "issuers.program",
-        "tenants.one",
-        "tenants.one.limits",
-    ];
-    let mut config = String::new();
-    for section in sections {
-        let kind = match section {
-            "issuers.federal" => "kind = \"federation\"",
-            "issuers.fixed" => "kind = \"static\"",
-            "issuers.machine" => "kind = \"assume-role\"\ncvm_role = \"x\"",
-            "issuers.pod" => "kind = \"web-identity\"",
-            "issuers.profile" => "kind = \"assume-role\"\nprofile = \"x\"",
-            "issuers.program" => "kind = \"assume-role\"\ncommand = [\"/x\"]",
-            _ => "",
-        };
-        config.extend(["[", section, "]\nno-such-key = 1\n", kind, "\n"]);
-    }
-    config += "[[tenants.one.grants]]\nno-such-key = 1\n";
-    let file = File::new(&config);
-    let said = stderr(&run(&["check", "-c", file.path()]));
-    let known = said
-        .lines()
-        .filter_map(|line| line.split_once("known here: "));
-    let mut known: Vec<&str> = known.flat_map(|(_, list)| list.split(", ")).collect();
-    // Sections.
-    known.retain(|key| !["grants", "limits", "tls"].contains(key));
-    known.sort_unstable();
-    known.dedup();
-    assert!(known.len() > 40, "{said}");
-
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/README.md");
-    let readme = fs::read_to_string(path).unwrap();
-    let (_, tables) = readme.split_once("## `[server]`").unwrap();
-    let (tables, _) = tables.split_once("| preset |").unwrap();
-    let rows = tables.lines().filter_map(|line| line.strip_prefix("| `"));
-    let cells = rows.filter_map(|row| row.split(" |").next());
-    let keys = cells.flat_map(|cell| cell.split("`, `"));
-    let mut written: Vec<&str> = keys
-        .filter_map(|key| key.trim_end_matches('`').rsplit("] ").next())
-        .collect();
-    written.sort_unstable();
-    written.dedup();
-    assert_eq!(written, known);
-}
-
-#[test]
 fn keygen_makes_a_pair_that_a_configuration_takes() {
     let output = run(&["keygen"]);
     assert!(output.status.success());
@@ -654,7 +594,7 @@ fn credentials_needs_no_configuration() {
     assert_eq!(key.request(&emulator, "PUT", "/older").status, 403);
 
     for (arguments, said) in [
-        (vec!["--bucket", BUCKET], "nothing says what the key may do"),
+        (vec!["--bucket", BUCKET], "the key has no scope"),
         ([&scope[..], &["--allow-prefix", "*"]].concat(), "action"),
         (
             [&all[..], &["--host", "http://sts.example"]].concat(),
@@ -1009,6 +949,72 @@ fn dev_says_which_flag_takes_another_address() {
         said.contains(&address) && said.contains("--listen"),
         "{said}"
     );
+}
+
+/// The response to a request without headers, head included.
+fn fetch(address: SocketAddr, method: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
+}
+
+#[test]
+fn dev_has_metrics_and_faults_where_it_says() {
+    let dev = Dev::start(&["--listen", "127.0.0.1:0"]);
+    let metrics = fetch(
+        dev.running.address("metrics are on http://"),
+        "GET",
+        "/metrics",
+    );
+    assert!(metrics.contains("cosgate_requests_total"), "{metrics}");
+    let faults = dev.running.address("faults can be set with PUT http://");
+    for path in ["/faults", "/counters"] {
+        let response = fetch(faults, "GET", path);
+        assert!(response.starts_with("HTTP/1.1 200 "), "{path}: {response}");
+    }
+    let given = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let given = given.to_string();
+    let dev = Dev::start(&["--listen", "127.0.0.1:0", "--admin", &given]);
+    assert!(
+        dev.text.contains(&format!("http://{given}/metrics")),
+        "{}",
+        dev.text
+    );
+    let remote = run(&["dev", "--faults", "0.0.0.0:0"]);
+    assert_eq!(remote.status.code(), Some(2));
+    assert!(
+        stderr(&remote).contains("--faults 127.0.0.1"),
+        "{}",
+        stderr(&remote)
+    );
+}
+
+#[test]
+fn dev_writes_json_to_a_pipe_and_short_lines_on_request() {
+    for (format, line) in [
+        (&[][..], "\"operation\":\"PutObject\""),
+        (&["--log-format", "json"], "\"operation\":\"PutObject\""),
+        (&["--log-format", "short"], "PUT    demo/public/x"),
+    ] {
+        let dev = Dev::start(&[&["--listen", "127.0.0.1:0"], format].concat());
+        let listen = dev.running.address("cosgate is ready on http://");
+        let response = fetch(listen, "PUT", "/demo/public/x");
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+        support::eventually(line, || dev.running.out().contains(line));
+        assert!(
+            !dev.running.out().contains('\u{1b}'),
+            "{}",
+            dev.running.out()
+        );
+    }
 }
 
 /// `cosgate dev`, and what it has printed.

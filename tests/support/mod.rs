@@ -326,6 +326,7 @@ pub fn config(toml: &str) -> Config {
     let sources = Sources {
         env: &env,
         file: &|path| std::fs::read_to_string(path),
+        env_names: &Vec::new,
         cores: 1,
     };
     match Config::parse("test.toml", toml, &sources) {
