@@ -51,13 +51,15 @@ impl Proxy {
         let (form, read) = hearing.unless_evicted(reading).await?; // what is in it
         hearing.finish();
         exit.form(&form);
-        let sender = tenants.identify_form(head, &form, &asked, connection, now)?; // who asks
-        exit.caller(&sender.caller);
-        let caller = tenants.admit(sender.caller, connection, now)?; // from where they may
+        let identify = || {
+            let sender = tenants.identify_form(head, &form, &asked, connection, now)?;
+            Ok((sender.caller, sender.length))
+        };
+        let admitted = self.admit(None, identify, connection, now, exit).await?;
+        let (caller, length) = admitted; // who asks
         drop(hearing); // from here on it is the tenant's memory
         let mut hold = self.hold(&caller);
         charge(&mut hold, 2 * form.file_at())?;
-        exit.limit(caller.tenant())?; // within their own limits
         exit.at(Step::Authorize);
         let bucket = asked.bucket.as_deref().unwrap_or_default();
         let put = FormPut::read(&form, bucket)?; // as a PUT
@@ -78,7 +80,7 @@ impl Proxy {
         let rest = rest.ok_or_else(FormReader::ended)?;
         let arriving = file(incoming, read, rest, &boundary, &mut hold);
         let arriving = self.in_time(arriving).await?;
-        sender.length.check(arriving.length())?; // as long as the policy lets it be
+        length.check(arriving.length())?; // as long as the policy lets it be
         let body = self.object(&permit, &put_head, arriving, &caller, &gauge);
         let body = body.await?; // checked as it streams
         exit.body(&body);

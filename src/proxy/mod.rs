@@ -30,14 +30,13 @@ use crate::s3::sts::is_sts;
 use crate::s3::vend::is_vend;
 use crate::s3::{self, Operation, S3Request, native};
 use crate::tenant::policy::tenant_policy;
-use crate::tenant::{
-    Certified, Connection, Identified, Peer, Tenants, bearer_token, may_need_newer_keys,
-};
+use crate::tenant::{Certified, Peer, Tenants, bearer_token};
 use crate::timestamp::Timestamp;
 use crate::transport::{CoreLoad, Gauge, Phase};
 use crate::upstream::dial::{Dialer, Roots};
 use crate::upstream::pool::Upstream;
 
+mod admission;
 mod exchange;
 mod exit;
 mod form;
@@ -267,42 +266,6 @@ impl Proxy {
         Ok(exit.respond(&head, answer))
     }
 
-    /// Finds out who asks. A token of a key that is not known is worth a look for newer keys.
-    async fn identify(
-        &self,
-        head: &Parts,
-        asked: &S3Request<'_>,
-        connection: Connection,
-        now: Timestamp,
-    ) -> Result<Identified, S3Error> {
-        let tenants = &self.shared.tenants;
-        let changes = tenants.key_changes();
-        let caller = tenants.identify(head, asked, connection, now);
-        if !caller.as_ref().is_err_and(may_need_newer_keys) {
-            return caller;
-        }
-        let Some(token) = bearer_token(&head.headers) else {
-            return caller;
-        };
-        if !Box::pin(self.newer_keys(token, changes, now)).await {
-            return caller; // boxed since it is rare: it must not make every future larger
-        }
-        tenants.identify(head, asked, connection, now)
-    }
-
-    /// After `token` was refused that was read with the keys of `changes`: looks for newer ones if it
-    /// names a key that is not known, or its provider's keys cannot be used. Gives whether there are any:
-    /// the same keys would say the same, at the same cost.
-    async fn newer_keys(&self, token: &str, changes: u64, now: Timestamp) -> bool {
-        let Shared {
-            tenants, key_sets, ..
-        } = &*self.shared;
-        if let Some(identity) = tenants.lacks_key_of(token, now) {
-            key_sets.renew(identity).await;
-        }
-        tenants.key_changes() != changes
-    }
-
     /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.
     pub fn refuse_head(
         self: &Rc<Self>,
@@ -324,18 +287,7 @@ impl Proxy {
         now: Timestamp,
         exit: &mut Exit,
     ) -> Result<http::Response<Answer>, S3Error> {
-        let origin = self.shared.tenants.caller(&head.headers, client.peer)?;
-        exit.from(origin.address);
-        let connection = Connection {
-            loopback: client.loopback && !origin.is_forwarded,
-            tls: client.tls,
-            certificate: client.certificate,
-            user: match client.peer {
-                Peer::Unix(user) if !origin.is_forwarded => Some(user),
-                Peer::Tcp(_) | Peer::Unix(_) | Peer::Unnamed => None,
-            },
-            address: origin.address,
-        };
+        let connection = self.connection(head, client, exit)?; // from where
         if is_sts(head) {
             return Box::pin(self.session_keys(head, body, connection, now, exit)).await;
         }
@@ -354,10 +306,11 @@ impl Proxy {
             let posted = self.post_object(head, asked, body, connection, now, exit);
             return Box::pin(posted).await; // a form: its fields come first, and say the rest
         }
-        let caller = self.identify(head, &asked, connection, now).await?; // who asks
-        exit.caller(&caller);
-        let caller = self.shared.tenants.admit(caller, connection, now)?; // from where they may
-        exit.limit(caller.tenant())?; // within their own limits
+        let tenants = &self.shared.tenants;
+        let token = bearer_token(&head.headers);
+        let identify = || Ok((tenants.identify(head, &asked, connection, now)?, ()));
+        let admitted = self.admit(token, identify, connection, now, exit).await?;
+        let (caller, ()) = admitted; // who asks
         exit.at(Step::Authorize);
         let permit = caller.authorize(asked)?; // may they
         exit.permitted(&permit);

@@ -13,7 +13,7 @@ use crate::error::{Code, S3Error};
 use crate::s3::request::check_framing;
 use crate::s3::sts::{STS_BYTES, StsAction, StsRequest};
 use crate::s3::xml::{StsAnswer, sts_answer};
-use crate::tenant::{Connection, may_need_newer_keys};
+use crate::tenant::Connection;
 use crate::timestamp::Timestamp;
 
 impl Proxy {
@@ -39,21 +39,13 @@ impl Proxy {
         exit.gathered(form.len());
         let asked = StsRequest::parse(&form)?;
         exit.sts_action(asked.action_name());
+        let token = match &asked.action {
+            StsAction::AssumeRoleWithWebIdentity { token, .. } => Some(&**token),
+            _ => None,
+        };
         let issue = || tenants.issue(&asked, head, &form, connection, now);
-        let changes = tenants.key_changes();
-        let mut issued = issue();
-        if let StsAction::AssumeRoleWithWebIdentity { token, .. } = &asked.action
-            && issued.as_ref().is_err_and(may_need_newer_keys)
-        {
-            let renewed = async { Ok(self.newer_keys(token, changes, now).await) };
-            if hearing.unless_evicted(renewed).await? {
-                issued = issue(); // the key may have come in between
-            }
-        }
-        let (caller, key) = issued?;
-        exit.caller(&caller);
-        let caller = tenants.admit(caller, connection, now)?; // from where they may
-        exit.limit(caller.tenant())?; // within their own limits
+        let admitted = self.admit(token, issue, connection, now, exit);
+        let (caller, key) = hearing.unless_evicted(admitted).await?;
         exit.answered_here();
         let answer = StsAnswer {
             key_id: &key.id,

@@ -18,7 +18,7 @@ use crate::payload::checksum::Checks;
 use crate::s3::request::check_framing;
 use crate::s3::vend::{VEND_BYTES, VendRequest};
 use crate::tenant::vend::narrowed;
-use crate::tenant::{Authenticated, Connection, Grant, Tenants, bearer_token, may_need_newer_keys};
+use crate::tenant::{Authenticated, Connection, Grant, Tenants, bearer_token};
 use crate::timestamp::Timestamp;
 
 /// Said of a key's end to those that refresh by it: a request signed just before must still arrive.
@@ -38,19 +38,10 @@ impl Proxy {
         exit.sts_action("VendCredentials");
         check_framing(head)?;
         let tenants = &self.shared.tenants;
-        let changes = tenants.key_changes();
-        let mut caller = tenants.identify_vend(head, connection, now);
-        if let Err(error) = &caller
-            && may_need_newer_keys(error)
-            && let Some(token) = bearer_token(&head.headers)
-            && self.newer_keys(token, changes, now).await
-        {
-            caller = tenants.identify_vend(head, connection, now);
-        }
-        let caller = caller?;
-        exit.caller(&caller);
-        let caller = tenants.admit(caller, connection, now)?; // from where they may
-        exit.limit(caller.tenant())?; // within their own limits
+        let token = bearer_token(&head.headers);
+        let identify = || Ok((tenants.identify_vend(head, connection, now)?, ()));
+        let admitted = self.admit(token, identify, connection, now, exit).await?;
+        let (caller, ()) = admitted;
         let offer = self.shared.vendor.offer(caller.tenant())?;
         let body = self.vend_body(head, incoming, &caller, exit).await?;
         Tenants::check_vend_body(head, &caller, &body)?;
