@@ -6,7 +6,6 @@ mod credential_counters;
 mod log_writer;
 pub mod metrics;
 pub mod program_log;
-mod verdict;
 
 pub use access_log::{AccessLine, AccessLog, LogBuffer};
 pub use admin::Readiness;
@@ -14,4 +13,3 @@ pub use credential_counters::CacheCounters;
 pub use log_writer::LogWriter;
 pub use metrics::{CoreMetrics, Event, Metrics};
 pub use program_log::ProgramLog;
-pub use verdict::{Step, Verdict};

@@ -24,15 +24,16 @@ use super::stranger_memory::StrangerHold;
 use super::{Client, Proxy};
 use crate::body::shape;
 use crate::body::{Answer, DownloadFailure, Upload, UploadFailure};
+use crate::decision::{Step, Verdict};
 use crate::encoding::hex::hex;
-use crate::error::{Code, Fault, S3Error};
-use crate::observe::{AccessLine, Event, Step, Verdict};
+use crate::error::{Code, Fault, S3Error, TenantLimit};
+use crate::observe::{AccessLine, Event};
 use crate::rewrite;
 use crate::s3::form::Form;
 use crate::s3::xml::{self, sts_error};
 use crate::s3::{Operation, S3Request, native};
-use crate::tenant::limits::{Limited, Slot};
-use crate::tenant::{Identified, Identity, Peer, Permit, Source, Tenant};
+use crate::tenant::limits::Slot;
+use crate::tenant::{Identified, Identity, Peer, Source, Tenant};
 use crate::timestamp::Timestamp;
 use crate::transport::FRAME;
 use crate::transport::{Gauge, Phase};
@@ -277,12 +278,7 @@ impl Exit {
         let Some(limits) = tenant.limits(now) else {
             return Ok(());
         };
-        self.slot = Some(limits.admit(now).inspect_err(|limited| {
-            self.proxy.metrics.count(match limited {
-                Limited::Concurrency => Event::LimitedConcurrency,
-                Limited::Rate(_) => Event::LimitedRate,
-            });
-        })?);
+        self.slot = Some(limits.admit(now)?);
         Ok(())
     }
 
@@ -300,13 +296,9 @@ impl Exit {
         self.is_answered_here = true;
     }
 
-    /// Notes what the grant says of the answer to `permit`.
-    pub(super) fn permitted(&mut self, permit: &Permit<'_, '_>) {
-        let reads = matches!(
-            permit.request().operation,
-            Operation::GetObject | Operation::HeadObject
-        );
-        self.is_attachment = reads && permit.grant().is_some_and(|grant| grant.attachment);
+    /// Notes whether the answer is an object that browsers must save.
+    pub(super) fn attaches(&mut self, is_attachment: bool) {
+        self.is_attachment = is_attachment;
     }
 
     /// Notes that COS is asked, perhaps once more.
@@ -442,13 +434,7 @@ impl Exit {
                 (false, false) => (Verdict::Allowed, None),
             };
         };
-        match (error.whose_fault(), step, error.http_status()) {
-            (_, Step::Upstream, StatusCode::FORBIDDEN) => (Verdict::Refused, Some(step)),
-            // That an object is not there, say, is COS's answer to a question that was allowed.
-            (Fault::Client, Step::Upstream, _) => (Verdict::Allowed, None),
-            (Fault::Client, ..) => (Verdict::Refused, Some(step)),
-            _ => (Verdict::Failed, Some(step)),
-        }
+        (Verdict::of_error(error, step), Some(step))
     }
 
     /// What the log says of the certificate of a caller who was not let in, and whom it does not name.
@@ -539,6 +525,13 @@ impl Drop for Exit {
         metrics.request(self.operation, self.status);
         metrics.add(Event::BytesReceived, received);
         metrics.add(Event::BytesSent, self.sent);
+        if let Some(limit) = self.error.as_ref().and_then(S3Error::exceeded) {
+            metrics.count(match limit {
+                TenantLimit::Concurrency => Event::LimitedConcurrency,
+                TenantLimit::ObjectSize => Event::LimitedObjectSize,
+                TenantLimit::Rate => Event::LimitedRate,
+            });
+        }
         if let Some(failure) = self.cut.get() {
             self.was_cut(failure);
         }

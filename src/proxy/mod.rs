@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -11,7 +12,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Extensions, Method, Version};
+use http::{Extensions, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::sleep;
 
@@ -22,12 +23,10 @@ use crate::config::Config;
 use crate::credentials::Cache;
 use crate::credentials::key_sets::KeySets;
 use crate::credentials::vendor::Vendor;
-use crate::error::{Code, S3Error};
+use crate::decision::{Service, service};
+use crate::error::S3Error;
 use crate::observe::access_log::FLUSH;
-use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness, Step};
-use crate::rewrite;
-use crate::s3::sts::is_sts;
-use crate::s3::vend::is_vend;
+use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
 use crate::s3::{self, Operation, S3Request, native};
 use crate::tenant::policy::tenant_policy;
 use crate::tenant::{Certified, Peer, Tenants, bearer_token};
@@ -37,11 +36,11 @@ use crate::upstream::dial::{Dialer, Roots};
 use crate::upstream::pool::Upstream;
 
 mod admission;
+mod carry_out;
 mod exchange;
 mod exit;
 mod form;
 mod gather_budget;
-mod local;
 mod look;
 mod payload;
 mod sign;
@@ -55,8 +54,8 @@ use exchange::internal;
 pub use exit::ClientBody;
 use exit::Exit;
 use gather_budget::GatherBudget;
-pub use local::answer_locally;
-pub use sign::sign;
+use payload::Arriving;
+pub use sign::{Signing, sign};
 use stranger_memory::StrangerMemory;
 
 /// What all cores share. It never changes, but for counters and the credential cache.
@@ -256,7 +255,7 @@ impl Proxy {
         let served = if let Err(error) = read {
             Some(Err(error))
         } else {
-            let forward = pin!(self.forward(&head, body, &client, &gauge, now, &mut exit));
+            let forward = pin!(self.forward(&head, body, &client, now, &mut exit));
             caught(forward).await
         };
         let answer = served.unwrap_or_else(|| {
@@ -283,17 +282,17 @@ impl Proxy {
         head: &Parts,
         body: Incoming,
         client: &Client,
-        gauge: &Rc<Gauge>,
         now: Timestamp,
         exit: &mut Exit,
     ) -> Result<http::Response<Answer>, S3Error> {
         let connection = self.connection(head, client, exit)?; // from where
-        if is_sts(head) {
-            return Box::pin(self.session_keys(head, body, connection, now, exit)).await;
-        }
         let domains = &self.config().server.domains;
-        if is_vend(head, domains) {
-            return Box::pin(self.vend(head, body, connection, now, exit)).await;
+        match service(head, domains) {
+            Service::S3 => {}
+            Service::Sts => {
+                return Box::pin(self.session_keys(head, body, connection, now, exit)).await;
+            }
+            Service::Vend => return Box::pin(self.vend(head, body, connection, now, exit)).await,
         }
         let native = native::to_s3(head, domains)?;
         if native.is_some() {
@@ -311,27 +310,12 @@ impl Proxy {
         let identify = || Ok((tenants.identify(head, &asked, connection, now)?, ()));
         let admitted = self.admit(token, identify, connection, now, exit).await?;
         let (caller, ()) = admitted; // who asks
-        exit.at(Step::Authorize);
-        let permit = caller.authorize(asked)?; // may they
-        exit.permitted(&permit);
-        let region = &self.config().server.region;
-        if let Some(answer) = answer_locally(&permit, &said.headers, region)? {
-            exit.answered_here();
-            return Ok(answer); // what a scoped key cannot ask
-        }
-        exit.at(Step::Rewrite);
-        let fresh = rewrite::request(&permit, said, &self.config().upstream)?; // rewritten
-        Box::pin(self.look_first(&permit, said, gauge, exit)).await?; // its conditions hold
-        exit.at(Step::Payload);
-        let body = self.payload(&permit, said, body, &caller, gauge).await?; // checked as it streams
-        exit.body(&body);
-        let answer = self.exchange(&permit, said, fresh, body, gauge, exit).await; // signed, sent, answered
-        match answer {
-            Err(refused) if head.method == Method::GET && refused.code() == Code::InvalidRange => {
-                let explained = self.explain_range(refused, &permit, said, gauge, exit);
-                Err(Box::pin(explained).await)
+        match self.decide(said, asked, &caller, exit)? {
+            ControlFlow::Break(response) => Ok(response),
+            ControlFlow::Continue(forward) => {
+                let body = Arriving::new(body, head.version);
+                self.carry_out(forward, said, body, &caller, exit).await
             }
-            answer => answer,
         }
     }
 

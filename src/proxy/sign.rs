@@ -20,16 +20,29 @@ const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const AMZ_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 const COS_TOKEN: HeaderName = HeaderName::from_static("x-cos-security-token");
 
-/// Signs `request` in the language `signature` with `credential` at COS's time `now`. `sha256` is the
-/// body's, where it is known.
+/// How, where and when a request is signed.
+#[derive(Clone, Copy, Debug)]
+pub struct Signing<'s> {
+    /// The language of the signature.
+    pub signature: UpstreamSignature,
+    /// The bucket's region.
+    pub region: &'s str,
+    /// COS's time.
+    pub now: Timestamp,
+}
+
+/// Signs `request` with `credential`. `sha256` is the body's, where it is known.
 pub fn sign(
     request: &mut UpstreamRequest,
-    signature: UpstreamSignature,
     credential: &Credential,
-    region: &str,
     sha256: Option<[u8; 32]>,
-    now: Timestamp,
+    signing: Signing<'_>,
 ) -> Result<(), S3Error> {
+    let Signing {
+        signature,
+        region,
+        now,
+    } = signing;
     let authorization = match signature {
         UpstreamSignature::Cos => {
             if let Some(token) = credential.token_header() {

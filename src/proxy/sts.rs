@@ -7,8 +7,9 @@ use hyper::body::Incoming;
 
 use super::Proxy;
 use super::exit::Exit;
-use super::local::document;
+use super::payload::Arriving;
 use crate::body::Answer;
+use crate::decision::document;
 use crate::error::{Code, S3Error};
 use crate::s3::request::check_framing;
 use crate::s3::sts::{STS_BYTES, StsAction, StsRequest};
@@ -31,9 +32,12 @@ impl Proxy {
         let tenants = &self.shared.tenants;
         let mut hearing = self.strangers.hear(head, tenants, connection, now)?;
         let charge = |bytes| hearing.grow(bytes);
-        let form = self.gather(incoming, head.version, STS_BYTES, charge, || {
-            S3Error::new(Code::InvalidArgument, "The form is larger than 32 KiB.")
-        });
+        let form = self.gather(
+            Arriving::new(incoming, head.version),
+            STS_BYTES,
+            charge,
+            || S3Error::new(Code::InvalidArgument, "The form is larger than 32 KiB."),
+        );
         let form = hearing.unless_evicted(form).await?;
         hearing.finish();
         exit.gathered(form.len());
@@ -54,7 +58,7 @@ impl Proxy {
             expires: &key.expires.iso8601(),
             subject: caller.identity().subject().map(|subject| &**subject),
         };
-        let mut answer = document(sts_answer(&asked, &answer, exit.request_id()));
+        let mut answer = document(sts_answer(&asked, &answer, exit.request_id())).map(Answer::text);
         let no_store = HeaderValue::from_static("no-store");
         answer.headers_mut().insert(CACHE_CONTROL, no_store);
         Ok(answer)

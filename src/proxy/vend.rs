@@ -9,6 +9,7 @@ use tokio::time::Duration;
 
 use super::Proxy;
 use super::exit::Exit;
+use super::payload::Arriving;
 use crate::body::Answer;
 use crate::credentials::shapes::{Shape, render};
 use crate::credentials::vendor::Vended;
@@ -70,9 +71,12 @@ impl Proxy {
     ) -> Result<bytes::Bytes, S3Error> {
         let mut hold = self.hold(caller);
         let charge = |bytes| hold.grow(bytes);
-        let body = self.gather(incoming, head.version, VEND_BYTES, charge, || {
-            S3Error::new(Code::InvalidArgument, "The body is larger than 16 KiB.")
-        });
+        let body = self.gather(
+            Arriving::new(incoming, head.version),
+            VEND_BYTES,
+            charge,
+            || S3Error::new(Code::InvalidArgument, "The body is larger than 16 KiB."),
+        );
         let body = body.await?;
         exit.gathered(body.len());
         let declared = Declared::read(caller.payload(), &head.headers)?;

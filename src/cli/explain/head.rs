@@ -1,6 +1,7 @@
 //! The request that is explained: its head, as a client would send it.
 
 use cosgate::config::{Config, Listen};
+use cosgate::s3::request::DECODED_LENGTH;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Uri};
@@ -66,7 +67,9 @@ pub(super) fn head(arguments: &Arguments, config: &Config) -> Result<Parts, Stri
         headers.append(name, value.clone());
     }
     if matches!(arguments.method, Method::POST | Method::PUT)
-        && ![CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(is_given)
+        && ![CONTENT_LENGTH, TRANSFER_ENCODING, DECODED_LENGTH]
+            .iter()
+            .any(is_given)
     {
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         request.extensions_mut().insert(LengthAssumed);

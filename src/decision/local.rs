@@ -1,11 +1,9 @@
-//! What is answered here: a key that is scoped to prefixes cannot ask COS for it, and tools ask it
-//! before they do anything else.
+//! The responses that cosgate makes itself: a key that is scoped to prefixes cannot ask COS for them, and
+//! tools request them before they do anything else.
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response};
 
-use crate::body::Answer;
 use crate::error::{Code, S3Error};
 use crate::s3::headers::check_owners;
 use crate::s3::{Operation, xml};
@@ -13,15 +11,15 @@ use crate::tenant::Permit;
 
 const BUCKET_REGION: HeaderName = HeaderName::from_static("x-amz-bucket-region");
 
-/// The answer to what needs no COS; `None` for everything else. `region` is what this side calls its
+/// The response to what needs no COS; `None` for everything else. `region` is what this side calls its
 /// region; `headers` are the client's.
-pub fn answer_locally(
+pub(super) fn response(
     permit: &Permit<'_, '_>,
     headers: &HeaderMap,
     region: &str,
-) -> Result<Option<Response<Answer>>, S3Error> {
+) -> Result<Option<Response<String>>, S3Error> {
     check_owners(headers, &permit.tenant().name)?;
-    let answer = match permit.request().operation {
+    let response = match permit.request().operation {
         Operation::CreateBucket => {
             return Err(S3Error::new(
                 Code::BucketAlreadyOwnedByYou,
@@ -30,11 +28,11 @@ pub fn answer_locally(
         }
         Operation::GetBucketLocation => document(xml::location(region)),
         Operation::HeadBucket => {
-            let mut answer = Response::new(Answer::Empty);
+            let mut response = Response::default();
             if let Ok(region) = HeaderValue::from_str(region) {
-                answer.headers_mut().insert(BUCKET_REGION, region);
+                response.headers_mut().insert(BUCKET_REGION, region);
             }
-            answer
+            response
         }
         Operation::ListBuckets => {
             let tenant = permit.tenant();
@@ -47,7 +45,7 @@ pub fn answer_locally(
         }
         _ => return Ok(None),
     };
-    Ok(Some(answer))
+    Ok(Some(response))
 }
 
 /// A bucket as `ListBuckets` shows it. When the real one was made is not ours to know.
@@ -59,13 +57,12 @@ fn bucket<'a>(alias: &'a str, region: &'a str) -> xml::ListedBucket<'a> {
     }
 }
 
-/// An XML answer with its length.
-pub(super) fn document(xml: String) -> Response<Answer> {
-    let mut headers = HeaderMap::new();
+/// An XML response with its length.
+pub fn document(xml: String) -> Response<String> {
+    let length = xml.len();
+    let mut response = Response::new(xml);
+    let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
-    headers.insert(CONTENT_LENGTH, xml.len().into());
-    let mut answer = Response::new(Answer::Whole(Bytes::from(xml)));
-    *answer.status_mut() = StatusCode::OK;
-    *answer.headers_mut() = headers;
-    answer
+    headers.insert(CONTENT_LENGTH, length.into());
+    response
 }
