@@ -12,37 +12,14 @@ use super::Arguments;
 #[derive(Clone)]
 pub(super) struct LengthAssumed;
 
+/// What is wrong with an argument, and what helps.
+fn wrong(what: &str, help: &str) -> String {
+    format!("cosgate: error: {what}\n  help: {help}")
+}
+
 /// The client's head.
 pub(super) fn head(arguments: &Arguments, config: &Config) -> Result<Parts, String> {
-    let wrong = |what: &str, help: &str| format!("cosgate: error: {what}\n  help: {help}");
-    let url = arguments.url.as_str();
-    let (host, target) = match url.split_once("://") {
-        _ if url.starts_with('/') => {
-            let host = match config.server.listen {
-                Listen::Tcp(address) => address.to_string(),
-                Listen::Unix(_) => "localhost".to_owned(),
-            };
-            (host, url.to_owned())
-        }
-        Some(("http" | "https", rest)) => {
-            let end = rest.find(['/', '?']).unwrap_or(rest.len());
-            let (host, target) = rest.split_at_checked(end).unwrap_or((rest, ""));
-            let slash = if target.starts_with('/') { "" } else { "/" };
-            (host.to_owned(), format!("{slash}{target}"))
-        }
-        _ => {
-            return Err(wrong(
-                "the URL is neither a path nor begins with http:// or https://",
-                "write /BUCKET/KEY, or the whole URL",
-            ));
-        }
-    };
-    if target.contains('#') {
-        return Err(wrong(
-            "the URL has a `#`: clients send nothing of what follows it",
-            "write %23 for a `#` in a key",
-        ));
-    }
+    let (host, target) = host_and_target(&arguments.url, config)?;
     let encode = "percent-encode it as a client would send it";
     let uri: Uri = target
         .parse()
@@ -75,6 +52,38 @@ pub(super) fn head(arguments: &Arguments, config: &Config) -> Result<Parts, Stri
         request.extensions_mut().insert(LengthAssumed);
     }
     Ok(request.into_parts().0)
+}
+
+/// The host that `url` names, or that cosgate listens at, and the target.
+fn host_and_target(url: &str, config: &Config) -> Result<(String, String), String> {
+    let (host, target) = match url.split_once("://") {
+        _ if url.starts_with('/') => {
+            let host = match config.server.listen {
+                Listen::Tcp(address) => address.to_string(),
+                Listen::Unix(_) => "localhost".to_owned(),
+            };
+            (host, url.to_owned())
+        }
+        Some(("http" | "https", rest)) => {
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            let (host, target) = rest.split_at_checked(end).unwrap_or((rest, ""));
+            let slash = if target.starts_with('/') { "" } else { "/" };
+            (host.to_owned(), format!("{slash}{target}"))
+        }
+        _ => {
+            return Err(wrong(
+                "the URL is neither a path nor begins with http:// or https://",
+                "write /BUCKET/KEY, or the whole URL",
+            ));
+        }
+    };
+    if target.contains('#') {
+        return Err(wrong(
+            "the URL has a `#`: clients send nothing of what follows it",
+            "write %23 for a `#` in a key",
+        ));
+    }
+    Ok((host, target))
 }
 
 /// `name: value`. What is wrong is not repeated: it may be a secret.

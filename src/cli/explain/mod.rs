@@ -18,7 +18,7 @@ use cosgate::decision::{
 };
 use cosgate::error::S3Error;
 use cosgate::rewrite::Must;
-use cosgate::s3::{S3Request, native};
+use cosgate::s3::{Operation, S3Request, native};
 use cosgate::tenant::{Authenticated, Connection, Identity, Tenant, Tenants, UnixUser};
 use http::Method;
 use http::request::Parts;
@@ -135,10 +135,22 @@ fn read(
         })),
     };
     let head = head(arguments, config)?;
-    if service(&head, &config.server.domains) != Service::S3 {
-        return Err("cosgate: error: this is a call for keys, and no request for S3\n  help: `explain` reads no body, and such a call is decided by its body".to_owned());
-    }
+    check_service(&head, &config.server.domains)?;
     Ok((caller, head))
+}
+
+/// Refuses what its body decides: nobody gives a body here.
+fn check_service(head: &Parts, domains: &[String]) -> Result<(), String> {
+    let posts = |asked: S3Request<'_>| asked.operation == Operation::PostObject;
+    let what = match service(head, domains) {
+        Service::S3 if S3Request::parse(head, domains).is_ok_and(posts) => "a browser's form",
+        Service::S3 => return Ok(()),
+        Service::Sts => "a call for session keys",
+        Service::Vend => "a call for temporary keys",
+    };
+    Err(format!(
+        "cosgate: error: this is {what}, which cosgate decides by its body\n  help: explain the PUT or GET that it is for"
+    ))
 }
 
 impl Explanation {
