@@ -3,10 +3,14 @@
 
 use http::request::Parts;
 
-use super::exit::Exit;
+use super::in_flight::InFlight;
 use super::{Client, Proxy, Shared};
+use crate::decision::Step;
 use crate::error::S3Error;
-use crate::tenant::{Authenticated, Connection, Identified, Peer, may_need_newer_keys};
+use crate::s3::S3Request;
+use crate::tenant::{
+    Authenticated, Connection, Identified, Peer, bearer_token, may_need_newer_keys,
+};
 use crate::timestamp::Timestamp;
 
 impl Proxy {
@@ -15,10 +19,10 @@ impl Proxy {
         &self,
         head: &Parts,
         client: &Client,
-        exit: &mut Exit,
+        in_flight: &mut InFlight,
     ) -> Result<Connection, S3Error> {
         let origin = self.shared.tenants.caller(&head.headers, client.peer)?;
-        exit.from(origin.address);
+        in_flight.record.client = origin.address;
         Ok(Connection {
             loopback: client.loopback && !origin.is_forwarded,
             tls: client.tls,
@@ -31,6 +35,21 @@ impl Proxy {
         })
     }
 
+    /// Admits the caller of a request for S3; `head` is as it came.
+    pub(super) async fn admit_request(
+        &self,
+        head: &Parts,
+        request: &S3Request<'_>,
+        connection: Connection,
+        in_flight: &mut InFlight,
+    ) -> Result<Authenticated, S3Error> {
+        let (tenants, now) = (&self.shared.tenants, in_flight.record.time);
+        let identify = || Ok((tenants.identify(head, request, connection, now)?, ()));
+        let token = bearer_token(&head.headers);
+        let admitted = self.admit(token, identify, connection, in_flight).await?;
+        Ok(admitted.0)
+    }
+
     /// Admits a caller whom `identify` finds out, with whatever else it finds. `token` is the bearer
     /// token that it reads, if it reads one.
     pub(super) async fn admit<T>(
@@ -38,13 +57,14 @@ impl Proxy {
         token: Option<&str>,
         identify: impl Fn() -> Result<(Identified, T), S3Error>,
         connection: Connection,
-        now: Timestamp,
-        exit: &mut Exit,
+        in_flight: &mut InFlight,
     ) -> Result<(Authenticated, T), S3Error> {
+        let now = in_flight.record.time;
         let (caller, found) = self.identify(token, identify, now).await?;
-        exit.caller(&caller);
+        in_flight.record.identified(&caller);
         let caller = self.shared.tenants.admit(caller, connection, now)?;
-        exit.limit(caller.tenant())?;
+        in_flight.record.step = Step::Limit;
+        in_flight.limit(caller.tenant())?;
         Ok((caller, found))
     }
 

@@ -7,7 +7,7 @@ use http::{Method, Response};
 
 use super::Proxy;
 use super::exchange::Call;
-use super::exit::Exit;
+use super::in_flight::InFlight;
 use super::payload::Arriving;
 use crate::body::{Answer, shape};
 use crate::decision::{self, Decision, Forward, Step};
@@ -24,19 +24,19 @@ impl Proxy {
         head: &Parts,
         asked: S3Request<'r>,
         caller: &'t Authenticated,
-        exit: &mut Exit,
+        in_flight: &mut InFlight,
     ) -> Result<ControlFlow<Response<Answer>, Forward<'t, 'r>>, S3Error> {
-        exit.at(Step::Authorize);
+        in_flight.record.step = Step::Authorize;
         let decision = decision::decide(head, asked, caller, self.config(), shape::now());
-        exit.attaches(decision.permit().is_some_and(rewrite::is_attachment));
+        in_flight.reader.saves = decision.permit().is_some_and(rewrite::is_attachment);
         match decision {
             Decision::Forward(forward) => Ok(ControlFlow::Continue(forward)),
             Decision::Local(local) => {
-                exit.answered_here();
+                in_flight.record.is_local = true;
                 Ok(ControlFlow::Break(local.response.map(Answer::text)))
             }
             Decision::Refuse(refusal) => {
-                exit.at(refusal.step);
+                in_flight.record.step = refusal.step;
                 Err(refusal.error)
             }
         }
@@ -49,7 +49,7 @@ impl Proxy {
         head: &Parts,
         arriving: Arriving,
         caller: &Authenticated,
-        exit: &mut Exit,
+        in_flight: &mut InFlight,
     ) -> Result<Response<Answer>, S3Error> {
         let Forward {
             permit,
@@ -57,23 +57,22 @@ impl Proxy {
             looks,
             payload,
         } = forward;
-        exit.at(Step::Rewrite);
+        in_flight.record.step = Step::Rewrite;
         if !looks.is_empty() {
-            Box::pin(self.look_first(looks, permit.request(), exit)).await?; // its conditions hold
+            Box::pin(self.look_first(looks, permit.request(), in_flight)).await?; // its conditions hold
         }
-        exit.at(Step::Payload);
-        let gauge = exit.gauge();
-        let body = self.payload(&permit, payload, arriving, caller, &gauge);
+        in_flight.record.step = Step::Payload;
+        let body = self.payload(&permit, payload, arriving, caller, &in_flight.gauge);
         let body = body.await?; // checked as it streams
-        exit.body(&body);
+        in_flight.body(&body);
         let call = Call {
             permit: &permit,
             head,
             body: &body,
         };
-        match self.exchange(call, request, exit).await {
+        match self.exchange(call, request, in_flight).await {
             Err(refused) if head.method == Method::GET && refused.code() == Code::InvalidRange => {
-                Err(Box::pin(self.explain_range(refused, &permit, head, exit)).await)
+                Err(Box::pin(self.explain_range(refused, &permit, head, in_flight)).await)
             }
             answer => answer, // signed, sent, answered
         }

@@ -11,7 +11,7 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::{Duration, Instant};
 
 use super::Proxy;
-use super::exit::Exit;
+use super::in_flight::InFlight;
 use super::payload::Outgoing;
 use super::sign::{Signing, sign};
 use crate::upstream::retry::Tries;
@@ -62,7 +62,7 @@ impl Proxy {
         &self,
         call: Call<'_>,
         fresh: UpstreamRequest,
-        exit: &mut Exit,
+        in_flight: &mut InFlight,
     ) -> Result<Response<Answer>, S3Error> {
         let Call { permit, head, body } = call;
         let operation = permit.request().operation;
@@ -75,13 +75,13 @@ impl Proxy {
         self.budget.earn();
         let mut fresh = Some(fresh);
         loop {
-            exit.at(Step::Credential);
+            in_flight.record.step = Step::Credential;
             let credential = self.credential(&entry).await?;
             let request = match fresh.take() {
                 Some(fresh) => fresh,
                 None => rewrite::request(permit, head, &self.config().upstream)?,
             };
-            exit.asks_upstream();
+            in_flight.record.asks_upstream();
             let answered = match self.send(permit, request, body, &credential).await {
                 Ok(answered) => answered,
                 Err(failure) => {
@@ -89,11 +89,13 @@ impl Proxy {
                     continue;
                 }
             };
-            exit.upstream(answered.response.status(), answered.response.headers());
+            let response = &answered.response;
+            let record = &mut in_flight.record;
+            record.upstream_answered(response.status(), response.headers());
             check_framing(&answered.response)?;
             let status = answered.response.status();
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
-                return self.accept(call, answered, &credential, exit).await;
+                return self.accept(call, answered, &credential, in_flight).await;
             }
             let refused = Box::pin(self.refused(call, answered, &credential)).await;
             self.judge_refusal(refused, call, &mut tries, || {
@@ -118,7 +120,7 @@ impl Proxy {
         call: Call<'_>,
         mut answered: Answered,
         credential: &Credential,
-        exit: &Exit,
+        in_flight: &mut InFlight,
     ) -> Result<Response<Answer>, S3Error> {
         let status = answered.response.status();
         if status.is_success() && !call.body.body.is_sent() {
@@ -133,7 +135,7 @@ impl Proxy {
         let operation = call.permit.request().operation;
         self.check_success(&mut answered, operation, &call.head.headers)
             .await?;
-        self.relay(call, answered, exit).await
+        self.relay(call, answered, in_flight).await
     }
 
     /// Reads COS's refusal, and asks why where a HEAD has no body that would tell.
@@ -343,7 +345,7 @@ impl Proxy {
         &self,
         call: Call<'_>,
         answered: Answered,
-        exit: &Exit,
+        in_flight: &mut InFlight,
     ) -> Result<Response<Answer>, S3Error> {
         let Call {
             permit,
@@ -370,36 +372,43 @@ impl Proxy {
             headers.extend(sent.echo());
         }
         if operation == Operation::DeleteObjects {
-            let mut result = Box::pin(self.read_delete_result(incoming, lease)).await?;
-            let grant = permit.grant().ok_or_else(|| internal("no grant"))?;
-            rewrite::delete_result(&mut result, grant).map_err(|_| {
-                exit.was_cut(DownloadFailure::OutOfScope);
-                bad_gateway("the result of a multi-delete named a key outside the grant")
-            })?;
-            result.answer_for(&outgoing.answered_for);
-            return Ok(delete_result(result, outgoing));
+            let deleted = self.relay_delete_result(call, incoming, lease, in_flight);
+            return Box::pin(deleted).await;
         }
-        let key = permit.request().key.as_ref().map_or("", ObjectKey::as_str);
-        let location = if operation == Operation::CompleteMultipartUpload {
-            self.location(head, exit.reader().tls, key)
+        let answer = self.stream(call, incoming, lease, in_flight).await?;
+        let mut answer = Response::new(answer);
+        *answer.status_mut() = status;
+        *answer.headers_mut() = headers;
+        Ok(answer)
+    }
+
+    /// The body of COS's answer, rewritten where it names the real bucket or keys in it.
+    async fn stream(
+        &self,
+        Call { permit, head, .. }: Call<'_>,
+        incoming: Incoming,
+        lease: Box<Lease>,
+        in_flight: &mut InFlight,
+    ) -> Result<Answer, S3Error> {
+        let (request, reader) = (permit.request(), in_flight.reader);
+        let location = if request.operation == Operation::CompleteMultipartUpload {
+            let key = request.key.as_ref().map_or("", ObjectKey::as_str);
+            self.location(head, reader.tls, key)
         } else {
             String::new()
         };
         let signature = self.config().upstream.signature;
-        let rewriter = AnswerRewriter::new(permit, signature, exit.reader().native, location);
+        let rewriter = AnswerRewriter::new(permit, signature, reader.is_native, location);
         let is_rewritten = rewriter.is_some();
         let shaper = Shaper::new(permit.tenant(), Way::Download);
-        let answer = Answer::stream(incoming, lease, &exit.gauge(), self.pace(), rewriter);
+        let answer = Answer::stream(incoming, lease, &in_flight.gauge, self.pace(), rewriter);
         let mut answer = answer.shaped(shaper);
         if is_rewritten {
             Box::pin(answer.begin()).await.map_err(|failure| {
-                exit.was_cut(failure);
+                in_flight.record.unusable = Some(failure);
                 bad_gateway(failure.to_string())
             })?;
         }
-        let mut answer = Response::new(answer);
-        *answer.status_mut() = status;
-        *answer.headers_mut() = headers;
         Ok(answer)
     }
 
@@ -426,6 +435,24 @@ impl Proxy {
         let (host, domains) = (host.unwrap_or_default(), &self.config().server.domains);
         // It has been parsed before.
         Address::object_url(&head.uri, host, tls, domains, key).unwrap_or_default()
+    }
+
+    /// The result of a multi-delete: read whole, and an entry added for each key that was refused here.
+    async fn relay_delete_result(
+        &self,
+        Call { permit, body, .. }: Call<'_>,
+        incoming: Incoming,
+        lease: Box<Lease>,
+        in_flight: &mut InFlight,
+    ) -> Result<Response<Answer>, S3Error> {
+        let mut result = self.read_delete_result(incoming, lease).await?;
+        let grant = permit.grant().ok_or_else(|| internal("no grant"))?;
+        rewrite::delete_result(&mut result, grant).map_err(|_| {
+            in_flight.record.unusable = Some(DownloadFailure::OutOfScope);
+            bad_gateway("the result of a multi-delete named a key outside the grant")
+        })?;
+        result.answer_for(&body.answered_for);
+        Ok(delete_result(result, body))
     }
 
     async fn read_delete_result(

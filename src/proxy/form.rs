@@ -6,17 +6,16 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LOCATION};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::Proxy;
 use super::exchange::internal;
-use super::exit::Exit;
 use super::gather_budget::{GatherHold, no_room};
+use super::in_flight::InFlight;
 use super::payload::Arriving;
 use super::stranger_memory::Hearing;
 use crate::body::{Answer, UploadFailure};
-use crate::decision::document;
+use crate::decision::{Step, document};
 use crate::error::S3Error;
 use crate::payload::FormFile;
 use crate::s3::form::{
@@ -25,7 +24,6 @@ use crate::s3::form::{
 use crate::s3::request::content_length;
 use crate::s3::{ObjectKey, Operation, Query, S3Request, xml};
 use crate::tenant::Connection;
-use crate::timestamp::Timestamp;
 
 /// What follows the fields is read whole up to this many bytes: the end of such a form is seen before
 /// COS is told the file's length.
@@ -38,42 +36,42 @@ impl Proxy {
         &self,
         head: &Parts,
         asked: S3Request<'_>,
-        incoming: Incoming,
+        mut arriving: Arriving,
         connection: Connection,
-        now: Timestamp,
-        exit: &mut Exit,
+        in_flight: &mut InFlight,
     ) -> Result<Response<Answer>, S3Error> {
         let boundary = Boundary::read(&head.headers)?;
-        let mut arriving = Arriving::new(incoming, head.version);
-        let tenants = &self.shared.tenants;
+        let (tenants, now) = (&self.shared.tenants, in_flight.record.time);
         let mut hearing = self.strangers.hear(head, tenants, connection, now)?;
         let reading = self.in_time(read_form(&mut arriving, &boundary, &hearing));
         let (form, read) = hearing.unless_evicted(reading).await?; // what is in it
         hearing.finish();
-        exit.form(&form);
+        in_flight.record.key = form.get("key").map(str::to_owned);
         let identify = || {
             let sender = tenants.identify_form(head, &form, &asked, connection, now)?;
             Ok((sender.caller, sender.length))
         };
-        let admitted = self.admit(None, identify, connection, now, exit).await?;
+        let admitted = self.admit(None, identify, connection, in_flight).await?;
         let (caller, length) = admitted; // who asks
         drop(hearing); // from here on it is the tenant's memory
         let mut hold = self.hold(&caller);
         charge(&mut hold, 2 * form.file_at())?;
+        in_flight.record.step = Step::Authorize;
         let bucket = asked.bucket.as_deref().unwrap_or_default();
         let put = FormPut::read(&form, bucket)?; // as a PUT
         let put_head = head_of_put(put.headers)?;
-        let decided = self.decide(&put_head, put_of(&asked, &put.key)?, &caller, exit)?;
+        let decided = self.decide(&put_head, put_of(&asked, &put.key)?, &caller, in_flight)?;
         let forward = match decided {
             ControlFlow::Break(response) => return Ok(response),
             ControlFlow::Continue(forward) => forward,
         };
+        in_flight.record.step = Step::Payload;
         let rest = content_length(head).and_then(|length| length.checked_sub(form.file_at()));
         let rest = rest.ok_or_else(FormReader::ended)?;
         let arriving = file(arriving, read, rest, &boundary, &mut hold);
         let arriving = self.in_time(arriving).await?;
         length.check(arriving.length())?; // as long as the policy lets it be
-        let stored = self.carry_out(forward, &put_head, arriving, &caller, exit);
+        let stored = self.carry_out(forward, &put_head, arriving, &caller, in_flight);
         Ok(answer(
             &put.success,
             &stored.await?,

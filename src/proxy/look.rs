@@ -6,7 +6,7 @@ use http::request::Parts;
 
 use super::Proxy;
 use super::exchange::Call;
-use super::exit::Exit;
+use super::in_flight::InFlight;
 use super::payload::Outgoing;
 use crate::error::{Code, S3Error};
 use crate::rewrite::{self, Look, Must};
@@ -21,7 +21,7 @@ impl Proxy {
         &self,
         looks: Vec<Look<'_, '_>>,
         asked: &S3Request<'_>,
-        exit: &mut Exit,
+        in_flight: &mut InFlight,
     ) -> Result<(), S3Error> {
         for look in looks {
             let call = Call {
@@ -29,7 +29,7 @@ impl Proxy {
                 head: &look.head,
                 body: &Outgoing::empty(),
             };
-            let found = self.exchange(call, look.request, exit).await;
+            let found = self.exchange(call, look.request, in_flight).await;
             match (look.must, found) {
                 (Must::BeAbsent, Err(error)) if error.http_status() == StatusCode::NOT_FOUND => {}
                 (Must::Hold, Ok(answer)) if answer.status().is_success() => {}
@@ -53,11 +53,11 @@ impl Proxy {
         refused: S3Error,
         permit: &Permit<'_, '_>,
         client: &Parts,
-        exit: &mut Exit,
+        in_flight: &mut InFlight,
     ) -> S3Error {
         let range = client.headers.get(RANGE);
         let range = range.and_then(|range| range.to_str().ok());
-        let size = self.size_of(permit, client, exit).await;
+        let size = self.size_of(permit, client, in_flight).await;
         let refused = refused.element("RangeRequested", range.unwrap_or_default());
         match size {
             Some(size) => refused.element("ActualObjectSize", size.to_string()),
@@ -70,7 +70,7 @@ impl Proxy {
         &self,
         permit: &Permit<'_, '_>,
         client: &Parts,
-        exit: &mut Exit,
+        in_flight: &mut InFlight,
     ) -> Option<u64> {
         let may_look = permit.besides(permit.request().head_of_read()).ok()?;
         let head = rewrite::look_at_read(&client.headers).ok()?;
@@ -80,7 +80,7 @@ impl Proxy {
             head: &head,
             body: &Outgoing::empty(),
         };
-        let found = self.exchange(call, fresh, exit).await.ok()?;
+        let found = self.exchange(call, fresh, in_flight).await.ok()?;
         found
             .headers()
             .get(CONTENT_LENGTH)?

@@ -29,7 +29,7 @@ use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
 use crate::s3::{self, Operation, S3Request, native};
 use crate::tenant::policy::tenant_policy;
-use crate::tenant::{Certified, Peer, Tenants, bearer_token};
+use crate::tenant::{Certified, Connection, Peer, Tenants};
 use crate::timestamp::Timestamp;
 use crate::transport::{CoreLoad, Gauge, Phase};
 use crate::upstream::dial::{Dialer, Roots};
@@ -37,12 +37,15 @@ use crate::upstream::pool::Upstream;
 
 mod admission;
 mod carry_out;
+mod client_body;
 mod exchange;
-mod exit;
 mod form;
 mod gather_budget;
+mod in_flight;
 mod look;
 mod payload;
+mod record;
+mod respond;
 mod sign;
 pub(crate) mod spelling;
 mod stranger_memory;
@@ -50,10 +53,10 @@ mod sts;
 mod vend;
 
 use crate::upstream::retry::Budget;
+pub use client_body::ClientBody;
 use exchange::internal;
-pub use exit::ClientBody;
-use exit::Exit;
 use gather_budget::GatherBudget;
+use in_flight::InFlight;
 use payload::Arriving;
 pub use sign::{Signing, sign};
 use stranger_memory::StrangerMemory;
@@ -231,7 +234,7 @@ impl Proxy {
         &self.metrics
     }
 
-    /// Serves one request. Whatever happens, the answer leaves here, and `Exit` counts and logs it
+    /// Serves one request. Whatever happens, the response leaves here, and the request's record is written
     /// when its last byte has gone.
     pub async fn handle(
         self: Rc<Self>,
@@ -241,31 +244,30 @@ impl Proxy {
         now: Timestamp,
     ) -> Result<http::Response<ClientBody>, Infallible> {
         gauge.enter(Phase::Busy);
-        let mut exit = Exit::new(&self, &client, &gauge, now);
+        let mut in_flight = InFlight::new(&self, &client, &gauge, now);
         let (mut head, body) = request.into_parts();
-        if !body.is_end_stream() {
-            exit.expects_body();
-        }
+        in_flight.is_unread = !body.is_end_stream();
         let read = if head.version == Version::HTTP_2 {
             let limits = &self.config().server.limits;
             s3::http2::as_http1(&mut head, !body.is_end_stream(), limits)
         } else {
             Ok(())
         };
+        in_flight.reader.is_native = native::is_native(&head);
         let served = if let Err(error) = read {
             Some(Err(error))
         } else {
-            let forward = pin!(self.forward(&head, body, &client, now, &mut exit));
-            caught(forward).await
+            let served = pin!(self.serve(&head, body, &client, &mut in_flight));
+            caught(served).await
         };
-        let answer = served.unwrap_or_else(|| {
+        let answered = served.unwrap_or_else(|| {
             self.metrics.count(Event::Panic);
             Err(internal("a panic while serving this request").close())
         });
-        Ok(exit.respond(&head, answer))
+        Ok(respond::respond(in_flight, &head, answered))
     }
 
-    /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.
+    /// Refuses a head that hyper cannot take or must not see; gives the bytes of the response.
     pub fn refuse_head(
         self: &Rc<Self>,
         error: S3Error,
@@ -273,48 +275,50 @@ impl Proxy {
         gauge: &Rc<Gauge>,
         now: Timestamp,
     ) -> Bytes {
-        Exit::new(self, client, gauge, now).refuse_head(error)
+        respond::refuse_head(InFlight::new(self, client, gauge, now), error)
     }
 
-    /// A request's life.
-    async fn forward(
+    /// Brings a request to the service that it is for.
+    async fn serve(
         &self,
         head: &Parts,
         body: Incoming,
         client: &Client,
-        now: Timestamp,
-        exit: &mut Exit,
+        in_flight: &mut InFlight,
     ) -> Result<http::Response<Answer>, S3Error> {
-        let connection = self.connection(head, client, exit)?; // from where
+        let connection = self.connection(head, client, in_flight)?;
+        let body = Arriving::new(body, head.version);
+        match service(head, &self.config().server.domains) {
+            Service::S3 => self.forward(head, body, connection, in_flight).await,
+            Service::Sts => Box::pin(self.session_keys(head, body, connection, in_flight)).await,
+            Service::Vend => Box::pin(self.vend(head, body, connection, in_flight)).await,
+        }
+    }
+
+    /// The life of a request for S3.
+    async fn forward(
+        &self,
+        head: &Parts,
+        body: Arriving,
+        connection: Connection,
+        in_flight: &mut InFlight,
+    ) -> Result<http::Response<Answer>, S3Error> {
         let domains = &self.config().server.domains;
-        match service(head, domains) {
-            Service::S3 => {}
-            Service::Sts => {
-                return Box::pin(self.session_keys(head, body, connection, now, exit)).await;
-            }
-            Service::Vend => return Box::pin(self.vend(head, body, connection, now, exit)).await,
-        }
         let native = native::to_s3(head, domains)?;
-        if native.is_some() {
-            exit.speaks_native();
-        }
         let said = native.as_ref().unwrap_or(head); // in S3's words
-        let asked = S3Request::parse(said, domains)?; // what is asked
-        exit.asked(&asked);
-        if asked.operation == Operation::PostObject {
-            let posted = self.post_object(head, asked, body, connection, now, exit);
-            return Box::pin(posted).await; // a form: its fields come first, and say the rest
+        let request = S3Request::parse(said, domains)?; // what it requests
+        in_flight.record.parsed(&request);
+        if request.operation == Operation::PostObject {
+            let posted = self.post_object(head, request, body, connection, in_flight);
+            return Box::pin(posted).await; // a form: its fields say the rest
         }
-        let tenants = &self.shared.tenants;
-        let token = bearer_token(&head.headers);
-        let identify = || Ok((tenants.identify(head, &asked, connection, now)?, ()));
-        let admitted = self.admit(token, identify, connection, now, exit).await?;
-        let (caller, ()) = admitted; // who asks
-        match self.decide(said, asked, &caller, exit)? {
-            ControlFlow::Break(response) => Ok(response),
+        let caller = self.admit_request(head, &request, connection, in_flight);
+        let caller = caller.await?; // who calls, from where, within their limits
+        match self.decide(said, request, &caller, in_flight)? {
+            ControlFlow::Break(response) => Ok(response), // made here
             ControlFlow::Continue(forward) => {
-                let body = Arriving::new(body, head.version);
-                self.carry_out(forward, said, body, &caller, exit).await
+                self.carry_out(forward, said, body, &caller, in_flight)
+                    .await // verified, signed, sent
             }
         }
     }
