@@ -44,7 +44,7 @@ pub enum Decision<'t, 'r> {
     /// COS gets it.
     Forward(Forward<'t, 'r>),
     /// cosgate responds itself: a key that is scoped to prefixes cannot ask COS.
-    Local(Local<'t, 'r>),
+    Local(LocalResponse<'t, 'r>),
     /// The client gets an error.
     Refuse(Refusal<'t, 'r>),
 }
@@ -64,7 +64,7 @@ pub struct Forward<'t, 'r> {
 
 /// A response that cosgate makes itself.
 #[derive(Debug)]
-pub struct Local<'t, 'r> {
+pub struct LocalResponse<'t, 'r> {
     /// The proof that the caller may.
     pub permit: Permit<'t, 'r>,
     /// The response; its body is empty or XML.
@@ -114,7 +114,7 @@ pub fn decide<'t, 'r>(
         Err(error) => return refuse(Step::Authorize, error, None),
     };
     match local::response(&permit, &head.headers, &config.server.region) {
-        Ok(Some(response)) => return Decision::Local(Local { permit, response }),
+        Ok(Some(response)) => return Decision::Local(LocalResponse { permit, response }),
         Ok(None) => {}
         Err(error) => return refuse(Step::Authorize, error, Some(permit)),
     }

@@ -12,8 +12,8 @@ use crate::payload::checksum::Checks;
 use crate::payload::{
     ChunkSignatures, Declared, FormFile, Framing, Intake, Mode, PayloadError, unsigned_chunks,
 };
-use crate::s3::Operation;
 use crate::s3::request::{MAX_OBJECT_BYTES, too_large};
+use crate::s3::{RequestBody, XmlRequest};
 use crate::tenant::limits::Limits;
 use crate::tenant::{Authenticated, Permit};
 
@@ -31,6 +31,8 @@ pub enum PayloadPlan {
 /// How an XML document is verified.
 #[derive(Debug)]
 pub struct DocumentPlan {
+    /// Which document it is.
+    pub kind: XmlRequest,
     /// It may have so many bytes.
     pub max_bytes: usize,
     /// What its bytes must pass.
@@ -58,18 +60,20 @@ impl PayloadPlan {
         config: &Config,
         now: Duration,
     ) -> Result<Self, S3Error> {
-        let operation = permit.request().operation;
-        if operation.takes_object_body() {
-            return ObjectPlan::new(permit, head, caller, config, now).map(Self::Object);
-        }
-        if operation.has_xml_body() {
-            return Ok(Self::Document(DocumentPlan {
+        match permit.request().operation.body() {
+            RequestBody::Object => {
+                ObjectPlan::new(permit, head, caller, config, now).map(Self::Object)
+            }
+            RequestBody::Document(kind) => Ok(Self::Document(DocumentPlan {
+                kind,
                 max_bytes: config.server.limits.xml_bytes,
-                checks: document_checks(permit, head, caller.payload())?,
-            }));
+                checks: document_checks(kind, permit, head, caller.payload())?,
+            })),
+            RequestBody::None | RequestBody::Form | RequestBody::Ignored => {
+                check_no_body(caller.payload())?;
+                Ok(Self::Empty)
+            }
         }
-        check_no_body(caller.payload())?;
-        Ok(Self::Empty)
     }
 }
 
@@ -130,6 +134,7 @@ impl ObjectPlan {
 
 /// All that a head says of the XML that comes with it.
 fn document_checks(
+    kind: XmlRequest,
     permit: &Permit<'_, '_>,
     head: &Parts,
     payload: Mode,
@@ -139,11 +144,12 @@ fn document_checks(
     if declared.framing == Framing::AwsChunked {
         return Err(not_an_object("aws-chunked."));
     }
-    let request = permit.request();
-    if request.operation == Operation::CompleteMultipartUpload {
-        return Checks::of_completion(&declared, &head.headers);
+    match kind {
+        XmlRequest::CompleteMultipartUpload => Checks::of_completion(&declared, &head.headers),
+        XmlRequest::Delete | XmlRequest::Tagging => {
+            Checks::read(&declared, &head.headers, &permit.request().query)
+        }
     }
-    Checks::read(&declared, &head.headers, &request.query)
 }
 
 /// Refuses the modes that only objects and parts have.

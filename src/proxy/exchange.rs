@@ -28,7 +28,7 @@ use crate::payload::compare_stored;
 use crate::rewrite::listing::AnswerRewriter;
 use crate::rewrite::{self, UpstreamRequest};
 use crate::s3::address::Address;
-use crate::s3::{ObjectKey, Operation, conditions, xml};
+use crate::s3::{ObjectKey, Operation, Performer, conditions, xml};
 use crate::tenant::Permit;
 use crate::tenant::limits::Way;
 use crate::timestamp::Timestamp;
@@ -370,6 +370,13 @@ impl Proxy {
         }
         if let Some(sent) = sent {
             headers.extend(sent.echo());
+        }
+        if operation.performer() == Performer::CosByHead {
+            lease.release();
+            let attributes = rewrite::attributes(&head.headers, &mut headers);
+            let mut answer = document(attributes).map(Answer::text);
+            answer.headers_mut().extend(headers);
+            return Ok(answer);
         }
         if operation == Operation::DeleteObjects {
             let deleted = self.relay_delete_result(call, incoming, lease, in_flight);

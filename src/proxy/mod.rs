@@ -27,6 +27,7 @@ use crate::decision::{Service, service};
 use crate::error::S3Error;
 use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
+use crate::s3::hoisted::in_s3_words;
 use crate::s3::{self, Operation, S3Request, native};
 use crate::tenant::policy::tenant_policy;
 use crate::tenant::{Certified, Connection, Peer, Tenants};
@@ -304,8 +305,7 @@ impl Proxy {
         in_flight: &mut InFlight,
     ) -> Result<http::Response<Answer>, S3Error> {
         let domains = &self.config().server.domains;
-        let native = native::to_s3(head, domains)?;
-        let said = native.as_ref().unwrap_or(head); // in S3's words
+        let said = &*in_s3_words(head, domains)?;
         let request = S3Request::parse(said, domains)?; // what it requests
         in_flight.record.parsed(&request);
         if request.operation == Operation::PostObject {

@@ -21,7 +21,7 @@ use crate::error::{Code, S3Error};
 use crate::observe::Event;
 use crate::payload::FormFile;
 use crate::payload::checksum::Verified;
-use crate::s3::{ObjectKey, Operation, xml};
+use crate::s3::{ObjectKey, XmlRequest, xml};
 use crate::tenant::limits::Way;
 use crate::tenant::{Authenticated, Permit, Tenant};
 use crate::transport::Gauge;
@@ -259,6 +259,7 @@ impl Proxy {
         caller: &Authenticated,
     ) -> Result<Outgoing, S3Error> {
         let DocumentPlan {
+            kind,
             max_bytes,
             mut checks,
         } = plan;
@@ -279,7 +280,7 @@ impl Proxy {
         Ok(Outgoing {
             verified: Some(verified),
             _hold: Some(hold),
-            ..rebuild(permit, &document, max_bytes)?
+            ..rebuild(kind, permit, &document, max_bytes)?
         })
     }
 
@@ -329,45 +330,57 @@ impl Proxy {
 }
 
 /// Parses an XML body and writes it anew from its parts: nothing of the client's text is sent on.
-fn rebuild(permit: &Permit<'_, '_>, document: &[u8], limit: usize) -> Result<Outgoing, S3Error> {
-    match permit.request().operation {
-        Operation::CompleteMultipartUpload => Ok(Outgoing::document(
-            xml::CompleteRequest::parse(document, limit)?.to_xml(),
-        )),
-        Operation::DeleteObjects => {
-            let asked = xml::DeleteRequest::parse(document, limit)?;
-            let quiet = asked.quiet;
-            let may = |object: &xml::DeleteObject| {
-                ObjectKey::from_decoded(object.key.clone()).is_ok()
-                    && permit.may_delete(&object.key)
-            };
-            let (allowed, denied): (Vec<_>, _) = asked.objects.into_iter().partition(may);
-            let answered_for = if quiet {
-                Vec::new()
-            } else {
-                allowed.iter().map(|object| object.key.clone()).collect()
-            };
-            let upstream = |object: xml::DeleteObject| xml::DeleteObject {
-                key: permit.upstream_name(&object.key).into_owned(),
-                ..object
-            };
-            let allowed = xml::DeleteRequest {
-                quiet,
-                objects: allowed.into_iter().map(upstream).collect(),
-            };
-            let mut outgoing = if allowed.objects.is_empty() {
-                Outgoing::empty()
-            } else {
-                Outgoing::document(allowed.to_xml())
-            };
-            outgoing.denied = denied;
-            outgoing.quiet = quiet;
-            outgoing.answered_for = answered_for;
-            Ok(outgoing)
+fn rebuild(
+    kind: XmlRequest,
+    permit: &Permit<'_, '_>,
+    document: &[u8],
+    limit: usize,
+) -> Result<Outgoing, S3Error> {
+    let xml = match kind {
+        XmlRequest::CompleteMultipartUpload => {
+            xml::CompleteRequest::parse(document, limit)?.to_xml()
         }
-        _ => Ok(Outgoing::document(
-            xml::Tagging::parse(document, limit)?.to_xml(),
-        )),
+        XmlRequest::Delete => {
+            return Ok(deletion(
+                permit,
+                xml::DeleteRequest::parse(document, limit)?,
+            ));
+        }
+        XmlRequest::Tagging => xml::Tagging::parse(document, limit)?.to_xml(),
+    };
+    Ok(Outgoing::document(xml))
+}
+
+/// A multi-delete of the keys that the caller may delete.
+fn deletion(permit: &Permit<'_, '_>, asked: xml::DeleteRequest) -> Outgoing {
+    let quiet = asked.quiet;
+    let may = |object: &xml::DeleteObject| {
+        ObjectKey::from_decoded(object.key.clone()).is_ok() && permit.may_delete(&object.key)
+    };
+    let (allowed, denied): (Vec<_>, _) = asked.objects.into_iter().partition(may);
+    let answered_for = if quiet {
+        Vec::new()
+    } else {
+        allowed.iter().map(|object| object.key.clone()).collect()
+    };
+    let upstream = |object: xml::DeleteObject| xml::DeleteObject {
+        key: permit.upstream_name(&object.key).into_owned(),
+        ..object
+    };
+    let allowed = xml::DeleteRequest {
+        quiet,
+        objects: allowed.into_iter().map(upstream).collect(),
+    };
+    let outgoing = if allowed.objects.is_empty() {
+        Outgoing::empty()
+    } else {
+        Outgoing::document(allowed.to_xml())
+    };
+    Outgoing {
+        denied,
+        quiet,
+        answered_for,
+        ..outgoing
     }
 }
 

@@ -4,15 +4,11 @@
 use http::header::{CONTENT_DISPOSITION, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue};
 
-use crate::s3::Operation;
 use crate::tenant::Permit;
 
 /// Whether the answer to `permit` is an object that its grant says browsers must save.
 pub fn is_attachment(permit: &Permit<'_, '_>) -> bool {
-    let reads = matches!(
-        permit.request().operation,
-        Operation::GetObject | Operation::HeadObject
-    );
+    let reads = permit.request().operation.reads_object();
     reads && permit.grant().is_some_and(|grant| grant.attachment)
 }
 

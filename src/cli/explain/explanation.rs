@@ -17,7 +17,7 @@ pub(super) struct Explanation {
     pub(super) verdict: &'static str,
     steps: Vec<Line>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) answer: Option<Local>,
+    pub(super) answer: Option<ShownResponse>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) upstream: Option<Upstream>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,7 +50,7 @@ struct Refused {
 
 /// An answer that is made here.
 #[derive(Serialize)]
-pub(super) struct Local {
+pub(super) struct ShownResponse {
     pub(super) status: u16,
     pub(super) body: String,
 }

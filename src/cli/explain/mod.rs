@@ -14,16 +14,19 @@ use clap::{ArgGroup, Args, ValueEnum};
 use cosgate::clock::wall_clock;
 use cosgate::config::{Config, Listen};
 use cosgate::decision::{
-    self, Decision, Forward, PayloadPlan, Refusal, Service, Step, Verdict, decide, service,
+    Decision, Forward, LocalResponse, PayloadPlan, Refusal, Service, Step, Verdict, decide, service,
 };
 use cosgate::error::S3Error;
 use cosgate::rewrite::Must;
-use cosgate::s3::{Operation, S3Request, native};
+use cosgate::s3::hoisted::in_s3_words;
+use cosgate::s3::{Operation, S3Request};
 use cosgate::tenant::{Authenticated, Connection, Identity, Tenant, Tenants, UnixUser};
 use http::Method;
 use http::request::Parts;
 
-use self::explanation::{Explanation, Local, Shown, describe, describe_grant, payload, permitted};
+use self::explanation::{
+    Explanation, Shown, ShownResponse, describe, describe_grant, payload, permitted,
+};
 use self::head::{LengthAssumed, head};
 use self::upstream::{Upstream, key};
 use super::{USAGE, check, credentials};
@@ -164,8 +167,8 @@ impl Explanation {
     ) -> Result<Verdict, (Step, S3Error)> {
         let at = |step| move |error| (step, error);
         let domains = &config.server.domains;
-        let native = native::to_s3(head, domains).map_err(at(Step::Parse))?;
-        let said = native.as_ref().unwrap_or(head); // in S3's words
+        let said = in_s3_words(head, domains).map_err(at(Step::Parse))?;
+        let said = &*said;
         let asked = S3Request::parse(said, domains).map_err(at(Step::Parse))?;
         self.say(Step::Parse, describe(&asked));
         let caller = match caller {
@@ -248,13 +251,13 @@ impl Explanation {
     }
 
     /// What would be answered here.
-    fn local(&mut self, local: decision::Local<'_, '_>) {
+    fn local(&mut self, local: LocalResponse<'_, '_>) {
         let own = match local.permit.grant() {
             Some(grant) => format!("the tenant's own bucket {}", describe_grant(grant)),
             None => "a tenant may see its own buckets".to_owned(),
         };
         self.say(Step::Authorize, own);
-        self.answer = Some(Local {
+        self.answer = Some(ShownResponse {
             status: local.response.status().as_u16(),
             body: local.response.into_body(),
         });
