@@ -136,8 +136,8 @@ fn the_security_page_has_every_word_for_an_identity() {
     ] {
         // A new one does not compile until it is in both lists.
         match identity {
-            Identity::Assumed => {} // of `explain` alone: no log has it
-            Identity::Anonymous
+            Identity::Assumed // of `explain` alone: no log has it
+            | Identity::Anonymous
             | Identity::Bearer(_)
             | Identity::Certificate(_)
             | Identity::Form(_)

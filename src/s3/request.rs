@@ -50,6 +50,7 @@ pub struct CopySource {
 
 impl<'a> S3Request<'a> {
     /// The HEAD of the object that this request is about.
+    #[must_use]
     pub fn head_of_target(&self) -> Self {
         Self {
             operation: Operation::HeadObject,
@@ -61,6 +62,7 @@ impl<'a> S3Request<'a> {
     }
 
     /// The HEAD of the object that this request reads, in the version that it names.
+    #[must_use]
     pub fn head_of_read(&self) -> Self {
         Self {
             query: self.query.version_alone(),
