@@ -72,6 +72,14 @@ pub enum DownloadFailure {
 }
 
 impl Answer {
+    /// A small document made here; no body if it is empty.
+    pub fn text(text: String) -> Self {
+        if text.is_empty() {
+            return Self::Empty;
+        }
+        Self::Whole(Bytes::from(text))
+    }
+
     /// Streams `incoming`, passed through `rewriter` if there is one, to the connection `sink`.
     /// The lease goes back to the pool when the answer has been read to its end.
     pub fn stream(

@@ -15,7 +15,7 @@ use http::{StatusCode, Version};
 use super::log_writer::{self, Batch, LogQueue, LogWriter, QueueLimits};
 use super::metrics::{CoreMetrics, Event};
 use super::short_line;
-use super::verdict::{Step, Verdict};
+use crate::decision::{Step, Verdict};
 use crate::s3::Operation;
 use crate::timestamp::Timestamp;
 
