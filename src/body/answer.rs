@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::PaceLimit;
+use super::{PaceLimit, take_whole};
 use crate::body::shape::Shaper;
 use crate::rewrite::Unfit;
 use crate::rewrite::listing::AnswerRewriter;
@@ -211,8 +211,7 @@ impl Body for Answer {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadFailure>>> {
-        let this = self.get_mut();
-        match this {
+        match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Stream(download) => {
                 let next = ready!(download.poll_next(cx));
@@ -221,11 +220,7 @@ impl Body for Answer {
                 }
                 Poll::Ready(next.map(|r| r.map(Frame::data)))
             }
-            Self::Whole(bytes) => {
-                let bytes = std::mem::take(bytes);
-                *this = Self::Empty;
-                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
-            }
+            Self::Whole(bytes) => Poll::Ready(take_whole(bytes)),
         }
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::PaceLimit;
+use super::{PaceLimit, take_whole};
 use crate::body::shape::Shaper;
 use crate::error::{Code, Fault, S3Error};
 use crate::payload::checksum::Verified;
@@ -74,6 +74,19 @@ pub enum UploadFailure {
     UpstreamSlow,
 }
 
+/// A client's object that has begun to arrive.
+#[derive(Debug)]
+pub struct UploadSource {
+    /// The bytes that are still to be read.
+    pub incoming: Incoming,
+    /// Those that have been read.
+    pub input: Bytes,
+    /// The number of bytes that go to COS.
+    pub length: u64,
+    /// The state of the client's stream.
+    pub gauge: Rc<Gauge>,
+}
+
 impl Request {
     /// The length that goes into `Content-Length`.
     pub fn length(&self) -> u64 {
@@ -125,19 +138,21 @@ impl Request {
         }
     }
 
-    /// Takes an object's body of `length` bytes from the client, through `intake`; `input` is what came
-    /// of it already. Waits for its first
-    /// bytes (a client that sends none costs no upstream connection), and keeps a body that came whole
-    /// as [`Request::Whole`], with what was verified of it.
+    /// Takes an object's body from the client, through `intake`. Waits for its first bytes (a client that
+    /// sends none costs no upstream connection), and keeps a body that came whole as
+    /// [`Request::Whole`], with what was verified of it.
     pub async fn from_client(
-        incoming: Incoming,
-        input: Bytes,
-        length: u64,
+        client: UploadSource,
         intake: Intake,
-        source: Rc<Gauge>,
         pace: PaceLimit,
         shaper: Option<Box<Shaper>>,
     ) -> Result<(Self, Option<Verified>), UploadFailure> {
+        let UploadSource {
+            incoming,
+            input,
+            length,
+            gauge: source,
+        } = client;
         let in_flight = source.core().body();
         let mut upload = Upload {
             incoming,
@@ -283,18 +298,13 @@ impl Body for Request {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadFailure>>> {
-        let this = self.get_mut();
-        match this {
+        match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Upload(upload) => upload
                 .borrow_mut()
                 .poll_next(cx)
                 .map(|next| next.map(|r| r.map(Frame::data))),
-            Self::Whole(bytes) => {
-                let bytes = std::mem::take(bytes);
-                *this = Self::Empty;
-                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
-            }
+            Self::Whole(bytes) => Poll::Ready(take_whole(bytes)),
         }
     }
 

@@ -15,7 +15,7 @@ use sha2::Sha256;
 use super::Proxy;
 use super::gather_budget::{GatherHold, no_room};
 use crate::body::shape::{self, Shaper};
-use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
+use crate::body::{self, GatherFailure, PaceLimit, UploadFailure, UploadSource};
 use crate::config::StoredCheck;
 use crate::error::{Code, S3Error};
 use crate::observe::Event;
@@ -202,11 +202,14 @@ impl Proxy {
             let signatures = caller.chunk_signatures().cloned();
             Intake::new(&declared, length, checks, signatures)?
         };
-        let source = Rc::clone(gauge);
+        let source = UploadSource {
+            incoming,
+            input: read,
+            length,
+            gauge: Rc::clone(gauge),
+        };
         let shaper = Shaper::new(caller.tenant(), Way::Upload);
-        let arrived =
-            body::Request::from_client(incoming, read, length, intake, source, self.pace(), shaper)
-                .await;
+        let arrived = body::Request::from_client(source, intake, self.pace(), shaper).await;
         let (body, verified) = arrived.inspect_err(|failure| {
             if matches!(failure, UploadFailure::Payload(_)) {
                 self.metrics.count(Event::BodyWithheld);
