@@ -17,8 +17,8 @@ use super::sessions;
 use super::tenants;
 use super::unix;
 use super::{
-    ClientAuth, Config, EndpointTemplate, Listen, Server, ServerLimits, ServerTls, SharedCache,
-    Sources, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
+    ClientAuth, Config, EndpointTemplate, Listen, MAX_HEAD_FIELDS, Server, ServerLimits, ServerTls,
+    SharedCache, Sources, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
 };
 use crate::secret::Secret;
 
@@ -264,7 +264,7 @@ fn server_limits(mut section: Section<'_>) -> ServerLimits {
     let limits = ServerLimits {
         // hyper reads no head with less than 8 KiB.
         head_bytes: in_memory(section.size("head_bytes", 16 * KIB, 8 * KIB..=MIB)),
-        head_fields: in_memory(section.size("head_fields", 100, 8..=1000)),
+        head_fields: in_memory(section.size("head_fields", 100, 8..=MAX_HEAD_FIELDS as u64)),
         head_timeout: time(&mut section, "head_timeout", 10),
         body_rate: section.size("body_rate", KIB, 1..=1024 * MIB),
         body_window: time(&mut section, "body_window", 60),

@@ -21,11 +21,12 @@ use tokio::time::{Duration, Instant, sleep_until};
 use crate::body::PaceLimit;
 use crate::clock::wall_clock;
 use crate::config::ServerLimits;
-use crate::downstream::frames::{Frames, Seen};
+use crate::downstream::frames::{FrameFindings, FrameInspector};
 use crate::downstream::header_block::TABLE_BYTES;
 use crate::proxy::{Client, Proxy};
 use crate::s3::http2::AlteredTarget;
 use crate::transport::FRAME;
+use crate::transport::inspected::InspectedStream;
 use crate::transport::{CoreLoad, Counted, Gauge, Pace, Phase, Side};
 
 /// h2 takes more of an answer while it has less than this of it that the client's socket has not taken.
@@ -65,16 +66,19 @@ pub(crate) async fn serve<S>(
 {
     let limits = &proxy.shared().config().server.limits;
     let gauge = Gauge::of_streams(load);
-    let seen = Rc::new(Seen::default());
-    let streams = Streams {
+    let findings = Rc::new(FrameFindings::default());
+    let streams = StreamExecutor {
         next: Rc::default(),
         pace: proxy.pace(),
     };
     let counted = Counted::new(stream, Rc::clone(&gauge));
-    let io = TokioIo::new(Frames::new(counted, &seen));
+    let io = TokioIo::new(InspectedStream::new(
+        counted,
+        FrameInspector::new(&findings),
+    ));
     let service = service_fn(|mut request: http::Request<Incoming>| {
         let target = request.uri().path_and_query();
-        if seen.is_doubtful(target.map_or("/", PathAndQuery::as_str)) {
+        if findings.is_doubtful(target.map_or("/", PathAndQuery::as_str)) {
             request.extensions_mut().insert(AlteredTarget);
         }
         let stream = Gauge::of_stream(&gauge);
@@ -83,35 +87,35 @@ pub(crate) async fn serve<S>(
     });
     let connection = builder(limits, &streams).serve_connection(io, service);
     let (mut connection, mut draining) = (pin!(connection), pin!(draining));
-    let mut watch = Watch::new(&gauge, &seen);
+    let mut deadline = Http2Deadline::new(&gauge, &findings);
     loop {
         tokio::select! {
             biased;
             ended = connection.as_mut() => {
-                if seen.is_flooded() {
+                if findings.is_flooded() {
                     tracing::warn!(peer = %client.peer, "a client reset too many streams");
                 } else if let Err(error) = ended {
                     tracing::debug!(%error, peer = %client.peer, "an HTTP/2 connection failed");
                 }
                 return;
             }
-            () = &mut draining, if !watch.is_closing() => {
+            () = &mut draining, if !deadline.is_closing() => {
                 connection.as_mut().graceful_shutdown();
-                watch.close();
+                deadline.close();
             }
-            () = sleep_until(watch.next) => match watch.look(limits) {
+            () = sleep_until(deadline.next) => match deadline.look(limits) {
                 None => {}
-                Some(End::GoAway) => {
+                Some(ConnectionEnd::GoAway) => {
                     connection.as_mut().graceful_shutdown();
-                    watch.close();
+                    deadline.close();
                 }
-                Some(End::Cut) => return,
+                Some(ConnectionEnd::Cut) => return,
             }
         }
     }
 }
 
-fn builder(limits: &ServerLimits, streams: &Streams) -> Builder<Streams> {
+fn builder(limits: &ServerLimits, streams: &StreamExecutor) -> Builder<StreamExecutor> {
     let fields = limits.head_fields.saturating_mul(32); // RFC 9113 section 6.5.2 counts so
     // Twice what we take: a head that is somewhat too large gets an answer that says so.
     let head = limits.head_bytes.saturating_mul(2).saturating_add(fields);
@@ -134,18 +138,18 @@ fn builder(limits: &ServerLimits, streams: &Streams) -> Builder<Streams> {
 
 /// Runs a connection's streams, each as a task of this core.
 #[derive(Clone, Debug)]
-struct Streams {
+struct StreamExecutor {
     /// The gauge of the stream that hyper runs next: it calls the service, then this.
     next: Rc<RefCell<Option<Rc<Gauge>>>>,
     pace: PaceLimit,
 }
 
-impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
+impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
         let Some(gauge) = self.next.take() else {
             return; // only a tunnel has none, and CONNECT is refused
         };
-        tokio::task::spawn_local(Paced {
+        tokio::task::spawn_local(PacedStream {
             stream: Box::pin(stream),
             gauge,
             pace: Pace::new(self.pace.bytes, self.pace.window),
@@ -155,13 +159,13 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
 
 /// A stream that is reset when its client takes the answer too slowly. It is watched from outside:
 /// hyper polls an answer's body only while the client has room for more.
-struct Paced<F> {
+struct PacedStream<F> {
     stream: Pin<Box<F>>,
     gauge: Rc<Gauge>,
     pace: Pace,
 }
 
-impl<F: Future<Output = ()>> Future for Paced<F> {
+impl<F: Future<Output = ()>> Future for PacedStream<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -184,7 +188,7 @@ impl<F: Future<Output = ()>> Future for Paced<F> {
 
 /// How a connection ends that has reached a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum ConnectionEnd {
     /// At once.
     Cut,
     /// The client is told; nothing is in flight.
@@ -192,9 +196,9 @@ enum End {
 }
 
 /// Watches over what no body's own pace covers.
-struct Watch<'a> {
+struct Http2Deadline<'a> {
     gauge: &'a Gauge,
-    seen: &'a Seen,
+    findings: &'a FrameFindings,
     next: Instant,
     written: u64,
     /// When the socket was last seen to take bytes.
@@ -204,12 +208,12 @@ struct Watch<'a> {
     closing: Option<Instant>,
 }
 
-impl<'a> Watch<'a> {
-    fn new(gauge: &'a Gauge, seen: &'a Seen) -> Self {
+impl<'a> Http2Deadline<'a> {
+    fn new(gauge: &'a Gauge, findings: &'a FrameFindings) -> Self {
         let (_, since) = gauge.phase();
         Self {
             gauge,
-            seen,
+            findings,
             next: since,
             written: 0,
             moved: since,
@@ -232,7 +236,7 @@ impl<'a> Watch<'a> {
     }
 
     /// The limit that has been reached, if any; else sets the next time to look.
-    fn look(&mut self, limits: &ServerLimits) -> Option<End> {
+    fn look(&mut self, limits: &ServerLimits) -> Option<ConnectionEnd> {
         let now = Instant::now();
         if self.gauge.written() != self.written {
             self.written = self.gauge.written();
@@ -243,24 +247,26 @@ impl<'a> Watch<'a> {
             self.unblocked = now;
         }
         let (phase, since) = self.gauge.phase();
-        let head = self.seen.head_since();
+        let head = self.findings.head_since();
         let ends = [
             // A client that sends fragments makes a new connection for what follows: on this one other
             // requests for the same targets are refused too.
-            (self.closing.is_none() && self.seen.has_doubts()).then_some((now, End::GoAway)),
-            head.map(|since| (since + limits.head_timeout, End::Cut)),
+            (self.closing.is_none() && self.findings.has_doubts())
+                .then_some((now, ConnectionEnd::GoAway)),
+            head.map(|since| (since + limits.head_timeout, ConnectionEnd::Cut)),
             // A client that takes nothing at all cannot be sent its streams' ends either.
-            (self.gauge.is_blocked()).then(|| (self.unblocked + limits.body_window, End::Cut)),
+            (self.gauge.is_blocked())
+                .then(|| (self.unblocked + limits.body_window, ConnectionEnd::Cut)),
             match (phase, self.closing) {
                 (Phase::Busy, _) => None,
                 // The end of an answer may still be with h2: whoever takes it has time.
                 (_, Some(closing)) => {
                     let since = since.max(closing);
                     let silent = since.max(self.moved) + GOODBYE;
-                    Some((silent.min(since + limits.body_window), End::Cut))
+                    Some((silent.min(since + limits.body_window), ConnectionEnd::Cut))
                 }
-                (Phase::Head, None) => Some((since + limits.head_timeout, End::Cut)),
-                (Phase::Idle, None) => Some((since + limits.idle_timeout, End::GoAway)),
+                (Phase::Head, None) => Some((since + limits.head_timeout, ConnectionEnd::Cut)),
+                (Phase::Idle, None) => Some((since + limits.idle_timeout, ConnectionEnd::GoAway)),
             },
         ];
         let first = ends.into_iter().flatten().min_by_key(|(at, _)| *at);

@@ -2,9 +2,7 @@
 
 use std::rc::Rc;
 
-use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HOST, HeaderValue, TRANSFER_ENCODING,
-};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HOST, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
@@ -90,7 +88,6 @@ impl Proxy {
                 }
             };
             exit.upstream(answered.response.status(), answered.response.headers());
-            check_framing(&answered.response)?;
             let status = answered.response.status();
             if status.is_success() && !outgoing.body.is_sent() {
                 return Err(self.early_success(&outgoing.body));
@@ -470,17 +467,6 @@ impl From<S3Error> for Failure {
     fn from(error: S3Error) -> Self {
         Self::Refused(error)
     }
-}
-
-/// Refuses an answer without a length, whose end could not be told from a broken connection. What is
-/// wrong with the framing that it has, `answers` has seen.
-fn check_framing(response: &Response<Incoming>) -> Result<(), S3Error> {
-    let body = response.body();
-    let is_chunked = response.headers().contains_key(TRANSFER_ENCODING);
-    if !is_chunked && !body.is_end_stream() && body.size_hint().exact().is_none() {
-        return Err(bad_gateway("COS's answer has no length"));
-    }
-    Ok(())
 }
 
 /// An object of unknown length over HTTP/1.0, where the end of the connection is the end of the object

@@ -1,7 +1,9 @@
 //! Streams as bytes: counted, bounded and paced, and the one scanner of lines.
 
 pub mod descriptors;
+pub mod framing;
 mod gauge;
+pub mod inspected;
 pub mod line;
 mod pace;
 mod stream;

@@ -2,5 +2,5 @@
 
 pub mod dial;
 pub mod pool;
-mod response_guard;
+pub mod response_guard;
 pub mod retry;

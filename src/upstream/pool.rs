@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::Method;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -19,9 +20,10 @@ use crate::body;
 use crate::config::UpstreamLimits;
 use crate::observe::{CoreMetrics, Event};
 use crate::transport::descriptors::{self, Holder};
+use crate::transport::inspected::InspectedStream;
 use crate::transport::{CoreLoad, Counted, Gauge};
 use crate::upstream::dial::{DialError, Dialer};
-use crate::upstream::response_guard::{Answers, Expected};
+use crate::upstream::response_guard::{HeadFault, RequestKind, ResponseExpectation, ResponseGuard};
 
 /// How often idle connections are looked over.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -48,7 +50,7 @@ struct Idle {
 struct Connection {
     sender: SendRequest<body::Request>,
     gauge: Rc<Gauge>,
-    expected: Rc<Expected>,
+    expectation: Rc<ResponseExpectation>,
     task: AbortHandle,
 }
 
@@ -70,8 +72,8 @@ pub enum SendFailure {
     Broken(hyper::Error),
     /// No connection could be made: nothing was sent.
     Connect(DialError),
-    /// The answer's head can be read in two ways: this is wrong with it.
-    Framing(&'static str),
+    /// The response guard refused the head of the response.
+    Framing(HeadFault),
     /// The answer's head did not come in time.
     Timeout,
     /// A new connection was closed before anything could be sent on it.
@@ -128,12 +130,16 @@ impl Upstream {
                 gauge: Rc::clone(&connection.gauge),
                 connection: None,
             });
-            connection.expected.expect();
+            let kind = match *request.method() {
+                Method::HEAD => RequestKind::Head,
+                _ => RequestKind::Other,
+            };
+            connection.expectation.expect(kind);
             let sent = {
                 let answer = pin!(connection.sender.try_send_request(request));
                 self.await_head(answer, body, &connection.gauge).await
             };
-            let fault = connection.expected.fault();
+            let fault = connection.expectation.fault();
             lease.connection = Some(connection);
             match sent {
                 Ok(response) => return Ok((response, lease)),
@@ -210,8 +216,9 @@ impl Upstream {
         }
         let gauge = Gauge::new(&self.load);
         let counted = Counted::new(stream, Rc::clone(&gauge)).hear_out();
-        let expected = Rc::new(Expected::default());
-        let io = TokioIo::new(Answers::new(counted, Rc::clone(&expected)));
+        let expectation = Rc::new(ResponseExpectation::default());
+        let guard = ResponseGuard::new(Rc::clone(&expectation));
+        let io = TokioIo::new(InspectedStream::new(counted, guard));
         let (mut sender, driver) = http1::Builder::new()
             .handshake(io)
             .await
@@ -225,7 +232,7 @@ impl Upstream {
         Ok(Connection {
             sender,
             gauge,
-            expected,
+            expectation,
             task: task.abort_handle(),
         })
     }
