@@ -3,13 +3,13 @@
 use memchr::memchr;
 
 use crate::transport::framing::{BodyLength, FramingError, number};
-use crate::transport::line::Line;
+use crate::transport::line::WireLine;
 
 /// How far a request's body has arrived.
 #[derive(Debug)]
 pub(super) struct BodyProgress {
     position: BodyPosition,
-    line: Line,
+    line: WireLine,
 }
 
 /// What the next byte is part of.
@@ -45,7 +45,7 @@ impl BodyProgress {
         };
         Self {
             position,
-            line: Line::default(),
+            line: WireLine::default(),
         }
     }
 
@@ -82,7 +82,7 @@ impl BodyProgress {
         Ok(bytes.len() - rest.len())
     }
 
-    fn end_line(&mut self, line: &Line) -> Result<(), FramingError> {
+    fn end_line(&mut self, line: &WireLine) -> Result<(), FramingError> {
         if !line.ends_in_cr() {
             return Err(FramingError::BareLineFeed);
         }

@@ -47,7 +47,7 @@ const LOOKUP_THREADS: usize = 4;
 
 /// How far the end of the program has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum DrainStage {
     Running,
     /// No new connections; requests in flight may finish.
     Draining,
@@ -57,13 +57,13 @@ enum Stage {
 
 /// A thread with its runtime, and the way to hand it sockets.
 struct Core {
-    sockets: mpsc::UnboundedSender<Accepted>,
+    sockets: mpsc::UnboundedSender<AcceptedConnection>,
     open: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
 }
 
 /// A socket on its way to a core.
-struct Accepted {
+struct AcceptedConnection {
     arrival: Arrival,
     slot: OwnedSemaphorePermit,
     of_address: CountedConnection,
@@ -88,7 +88,7 @@ pub async fn run(
         room,
         server.loopback_is_proxy,
     );
-    let (stage, stages) = watch::channel(Stage::Running);
+    let (stage, stages) = watch::channel(DrainStage::Running);
     let cores: Vec<Core> = (0..server.threads)
         .map(|index| {
             let of_addresses = Arc::clone(&of_addresses);
@@ -109,7 +109,7 @@ pub async fn run(
     }
     drop(listener);
     shared.drain();
-    stage.send_replace(Stage::Draining);
+    stage.send_replace(DrainStage::Draining);
     let threads = cores.into_iter().map(|core| core.thread).collect();
     let mut ended = pin!(join(threads));
     tokio::select! {
@@ -118,7 +118,7 @@ pub async fn run(
         () = cut => {}
     }
     tracing::warn!("requests were still in flight at the end of the drain; they are cut");
-    stage.send_replace(Stage::Stopped);
+    stage.send_replace(DrainStage::Stopped);
     timeout(STOP_TIME, ended)
         .await
         .map_err(|_| io::Error::other("a core does not end; the program ends without it"))
@@ -158,7 +158,7 @@ async fn accept(
             .min_by_key(|core| core.open.load(Ordering::Relaxed))
         {
             core.open.fetch_add(1, Ordering::Relaxed);
-            let _ = core.sockets.send(Accepted {
+            let _ = core.sockets.send(AcceptedConnection {
                 arrival,
                 slot,
                 of_address,
@@ -207,7 +207,7 @@ impl Core {
         shared: Arc<Shared>,
         tls: Option<TlsAcceptor>,
         of_addresses: Arc<ConnectionLimit>,
-        stages: watch::Receiver<Stage>,
+        stages: watch::Receiver<DrainStage>,
     ) -> io::Result<Self> {
         let (sockets, accepted) = mpsc::unbounded_channel();
         let open = Arc::new(AtomicUsize::new(0));
@@ -223,14 +223,14 @@ impl Core {
                 tasks.block_on(&runtime, async {
                     let load = CoreLoad::new(shared.config().server.threads);
                     let proxy = Proxy::new(shared, index, &load);
-                    let listener = Listener {
+                    let server = CoreServer {
                         proxy,
                         load,
                         tls,
                         of_addresses,
                         open: counter,
                     };
-                    Rc::new(listener).serve(accepted, stages).await;
+                    Rc::new(server).serve(accepted, stages).await;
                 });
                 drop(tasks);
                 runtime.shutdown_background(); // a name server that hangs must not hold the end
@@ -244,7 +244,7 @@ impl Core {
 }
 
 /// What the connections of one core share.
-struct Listener {
+struct CoreServer {
     proxy: Rc<Proxy>,
     load: Rc<CoreLoad>,
     tls: Option<TlsAcceptor>,
@@ -252,15 +252,15 @@ struct Listener {
     open: Arc<AtomicUsize>,
 }
 
-impl Listener {
+impl CoreServer {
     /// Serves every socket that comes, until the drain is over.
     async fn serve(
         self: Rc<Self>,
-        mut accepted: mpsc::UnboundedReceiver<Accepted>,
-        mut stages: watch::Receiver<Stage>,
+        mut accepted: mpsc::UnboundedReceiver<AcceptedConnection>,
+        mut stages: watch::Receiver<DrainStage>,
     ) {
         let mut draining = stages.clone();
-        let drain = draining.wait_for(|stage| *stage != Stage::Running);
+        let drain = draining.wait_for(|stage| *stage != DrainStage::Running);
         let mut drain = pin!(drain);
         loop {
             tokio::select! {
@@ -272,7 +272,7 @@ impl Listener {
                 _ = &mut drain => break,
             }
         }
-        let stopped = stages.wait_for(|stage| *stage == Stage::Stopped);
+        let stopped = stages.wait_for(|stage| *stage == DrainStage::Stopped);
         let mut stopped = pin!(stopped);
         while self.open.load(Ordering::Relaxed) > 0 {
             tokio::select! {
@@ -283,9 +283,13 @@ impl Listener {
     }
 
     /// One connection, from its handshake to its end.
-    async fn connection(self: Rc<Self>, accepted: Accepted, stages: watch::Receiver<Stage>) {
+    async fn connection(
+        self: Rc<Self>,
+        accepted: AcceptedConnection,
+        stages: watch::Receiver<DrainStage>,
+    ) {
         let _open = OpenConnection::new(&self);
-        let Accepted {
+        let AcceptedConnection {
             arrival,
             slot: _slot,
             of_address: _of_address,
@@ -328,7 +332,7 @@ impl Listener {
         acceptor: &TlsAcceptor,
         socket: TcpStream,
         client: Client,
-        stages: watch::Receiver<Stage>,
+        stages: watch::Receiver<DrainStage>,
     ) {
         let limit = self.limits().tls_handshake_timeout;
         let stream = match handshake::accept(acceptor, socket, limit).await {
@@ -415,7 +419,7 @@ impl Listener {
     }
 
     /// Serves requests on an HTTP/1 connection until it ends.
-    async fn http1<S>(&self, stream: S, client: Client, stages: watch::Receiver<Stage>)
+    async fn http1<S>(&self, stream: S, client: Client, stages: watch::Receiver<DrainStage>)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -423,7 +427,7 @@ impl Listener {
     }
 
     /// The same for an HTTP/2 connection.
-    async fn http2<S>(&self, stream: S, client: Client, stages: watch::Receiver<Stage>)
+    async fn http2<S>(&self, stream: S, client: Client, stages: watch::Receiver<DrainStage>)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -436,20 +440,20 @@ impl Listener {
 }
 
 /// Completes when the drain begins.
-async fn drain_of(mut stages: watch::Receiver<Stage>) {
-    let _ = stages.wait_for(|stage| *stage != Stage::Running).await;
+async fn drain_of(mut stages: watch::Receiver<DrainStage>) {
+    let _ = stages.wait_for(|stage| *stage != DrainStage::Running).await;
 }
 
 /// The connection ends here.
 struct ConnectionEnded;
 
 /// Counts a connection as open until it is dropped.
-struct OpenConnection(Rc<Listener>);
+struct OpenConnection(Rc<CoreServer>);
 
 impl OpenConnection {
-    fn new(listener: &Rc<Listener>) -> Self {
-        listener.proxy.metrics().count(Event::ConnectionOpened);
-        Self(Rc::clone(listener))
+    fn new(server: &Rc<CoreServer>) -> Self {
+        server.proxy.metrics().count(Event::ConnectionOpened);
+        Self(Rc::clone(server))
     }
 }
 

@@ -8,14 +8,14 @@ const START: usize = 64;
 
 /// The line that is being read.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct WireLine {
     /// Its start so far, in lower case.
     start: [u8; START],
     length: usize,
     last: u8,
 }
 
-impl Default for Line {
+impl Default for WireLine {
     fn default() -> Self {
         Self {
             start: [0; START],
@@ -25,7 +25,7 @@ impl Default for Line {
     }
 }
 
-impl Line {
+impl WireLine {
     /// Adds bytes, none of which is LF.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         if let Some(free) = self.start.get_mut(self.length..) {
@@ -96,8 +96,8 @@ fn trim(bytes: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    fn line(pieces: &[&str]) -> Line {
-        let mut line = Line::default();
+    fn line(pieces: &[&str]) -> WireLine {
+        let mut line = WireLine::default();
         for piece in pieces {
             line.append(piece.as_bytes());
         }

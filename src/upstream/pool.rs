@@ -33,21 +33,21 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub struct Upstream {
     dialer: Dialer,
     limits: UpstreamLimits,
-    idle: RefCell<HashMap<Box<str>, VecDeque<Idle>>>,
+    idle: RefCell<HashMap<Box<str>, VecDeque<IdleConnection>>>,
     load: Rc<CoreLoad>,
     metrics: Arc<CoreMetrics>,
 }
 
 /// A connection that waits for its next request.
 #[derive(Debug)]
-struct Idle {
-    connection: Connection,
+struct IdleConnection {
+    connection: PooledConnection,
     since: Instant,
 }
 
 /// A connection, and the task that drives it.
 #[derive(Debug)]
-struct Connection {
+struct PooledConnection {
     sender: SendRequest<body::Request>,
     gauge: Rc<Gauge>,
     expectation: Rc<ResponseExpectation>,
@@ -58,7 +58,7 @@ struct Connection {
 /// before that, the connection is cut: what is still on it belongs to nobody.
 #[derive(Debug)]
 pub struct Lease {
-    connection: Option<Connection>,
+    connection: Option<PooledConnection>,
     authority: Box<str>,
     upstream: Rc<Upstream>,
     upload: Option<Rc<RefCell<body::Upload>>>,
@@ -193,18 +193,19 @@ impl Upstream {
     }
 
     /// The connection used last among the idle ones that are still good.
-    fn take_idle(&self, authority: &str) -> Option<Connection> {
+    fn take_idle(&self, authority: &str) -> Option<PooledConnection> {
         let mut idle = self.idle.borrow_mut();
         let queue = idle.get_mut(authority)?;
         let now = Instant::now();
-        let is_good =
-            |i: &Idle| i.connection.sender.is_ready() && now - i.since < self.limits.idle_timeout;
+        let is_good = |i: &IdleConnection| {
+            i.connection.sender.is_ready() && now - i.since < self.limits.idle_timeout
+        };
         let newest = queue.iter().rposition(is_good)?;
         self.metrics.count(Event::UpstreamReused);
         queue.remove(newest).map(|i| i.connection)
     }
 
-    async fn connect(&self, authority: &str) -> Result<Connection, SendFailure> {
+    async fn connect(&self, authority: &str) -> Result<PooledConnection, SendFailure> {
         let stream = self
             .dialer
             .dial(authority)
@@ -229,7 +230,7 @@ impl Upstream {
         });
         sender.ready().await.map_err(|_| SendFailure::Unsent)?;
         self.metrics.count(Event::UpstreamOpened);
-        Ok(Connection {
+        Ok(PooledConnection {
             sender,
             gauge,
             expectation,
@@ -237,11 +238,11 @@ impl Upstream {
         })
     }
 
-    fn put_idle(&self, authority: Box<str>, connection: Connection) {
+    fn put_idle(&self, authority: Box<str>, connection: PooledConnection) {
         let mut idle = self.idle.borrow_mut();
         let queue = idle.entry(authority).or_default();
         if queue.len() < self.limits.idle_connections {
-            queue.push_back(Idle {
+            queue.push_back(IdleConnection {
                 connection,
                 since: Instant::now(),
             });
@@ -266,7 +267,7 @@ enum AwaitFailure {
     Unsent(Box<http::Request<body::Request>>),
 }
 
-impl Drop for Connection {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         self.task.abort();
     }

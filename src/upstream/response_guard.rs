@@ -16,7 +16,7 @@ use memchr::memchr;
 
 use crate::transport::framing::{BodyLength, FramingError, FramingFields, may_affect_framing};
 use crate::transport::inspected::Inspector;
-use crate::transport::line::Line;
+use crate::transport::line::WireLine;
 
 /// What a connection to COS and those who send on it tell each other.
 #[derive(Debug, Default)]
@@ -98,7 +98,7 @@ impl Inspector for ResponseGuard {
 /// Reads the head of a response line by line without keeping it, and the interim ones before it.
 #[derive(Debug, Default)]
 struct HeadScanner {
-    line: Line,
+    line: WireLine,
     /// What is known of the head once its first line has ended.
     head: Option<ResponseHead>,
 }
@@ -148,7 +148,7 @@ impl HeadScanner {
     }
 
     /// The end of a line: whether it ends the head of the final response.
-    fn end_line(&mut self, line: &Line, request: RequestKind) -> Result<bool, HeadFault> {
+    fn end_line(&mut self, line: &WireLine, request: RequestKind) -> Result<bool, HeadFault> {
         if !line.ends_in_cr() {
             return Err(HeadFault::Framing(FramingError::BareLineFeed));
         }
