@@ -1,7 +1,7 @@
 //! Bodies, both ways: streamed, never gathered, and never ended but on their full length.
 
-mod answer;
 mod request;
+mod response;
 pub mod shape;
 
 use bytes::{Bytes, BytesMut};
@@ -10,8 +10,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Duration;
 
-pub use answer::{Answer, Download, DownloadFailure, Lease};
-pub use request::{Request, Upload, UploadFailure, UploadSource};
+pub use request::{ObjectUpload, RequestBody, UploadFailure, UploadSource};
+pub use response::{Download, DownloadFailure, ResponseBody, ResponseConnection};
 
 /// The pace that every body must keep, both ways.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,4 @@
-//! [`Request`]: what goes to COS. An object is checked as it passes, and its end is held back.
+//! [`RequestBody`]: what goes to COS. An object is checked as it passes, and its end is held back.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,24 +15,24 @@ use crate::body::shape::Shaper;
 use crate::error::{Code, Fault, S3Error};
 use crate::payload::checksum::Verified;
 use crate::payload::{Intake, PayloadError};
-use crate::transport::{BodyInFlight, Gauge, Pace, Side};
+use crate::transport::{BodyInFlight, Side, StreamState, TransferPace};
 
 /// What goes to COS after the head.
 #[derive(Debug)]
-pub enum Request {
+pub enum RequestBody {
     /// No body.
     Empty,
     /// A small body, whole in memory and checked: it can be sent again.
     Whole(Bytes),
     /// An object on its way from the client.
-    Upload(Rc<RefCell<Upload>>),
+    Upload(Rc<RefCell<ObjectUpload>>),
 }
 
 /// An object on its way from the client to COS: checked as it passes, and its last bytes go on only
 /// when every check has passed. Until then COS has fewer bytes than `Content-Length` announced, and
 /// stores nothing.
 #[derive(Debug)]
-pub struct Upload {
+pub struct ObjectUpload {
     incoming: Incoming,
     length: u64,
     received: u64,
@@ -41,9 +41,9 @@ pub struct Upload {
     input: Bytes,
     verified: Option<Verified>,
     first: Option<Bytes>,
-    source: Rc<Gauge>,
-    sink: Option<Rc<Gauge>>,
-    pace: Pace,
+    source: Rc<StreamState>,
+    sink: Option<Rc<StreamState>>,
+    pace: TransferPace,
     shaper: Option<Box<Shaper>>,
     state: UploadState,
     failure: Option<UploadFailure>,
@@ -84,10 +84,10 @@ pub struct UploadSource {
     /// The number of bytes that go to COS.
     pub length: u64,
     /// The state of the client's stream.
-    pub gauge: Rc<Gauge>,
+    pub stream_state: Rc<StreamState>,
 }
 
-impl Request {
+impl RequestBody {
     /// The length that goes into `Content-Length`.
     pub fn length(&self) -> u64 {
         match self {
@@ -116,7 +116,7 @@ impl Request {
     }
 
     /// The upload, if it is one.
-    pub fn upload(&self) -> Option<Rc<RefCell<Upload>>> {
+    pub fn upload(&self) -> Option<Rc<RefCell<ObjectUpload>>> {
         match self {
             Self::Upload(upload) => Some(Rc::clone(upload)),
             Self::Empty | Self::Whole(_) => None,
@@ -132,7 +132,7 @@ impl Request {
     }
 
     /// Tells an upload which connection it goes to.
-    pub fn goes_to(&self, sink: &Rc<Gauge>) {
+    pub fn goes_to(&self, sink: &Rc<StreamState>) {
         if let Self::Upload(upload) = self {
             upload.borrow_mut().sink = Some(Rc::clone(sink));
         }
@@ -140,7 +140,7 @@ impl Request {
 
     /// Takes an object's body from the client, through `intake`. Waits for its first bytes (a client that
     /// sends none costs no upstream connection), and keeps a body that came whole as
-    /// [`Request::Whole`], with what was verified of it.
+    /// [`RequestBody::Whole`], with what was verified of it.
     pub async fn from_client(
         client: UploadSource,
         intake: Intake,
@@ -151,10 +151,10 @@ impl Request {
             incoming,
             input,
             length,
-            gauge: source,
+            stream_state: source,
         } = client;
         let in_flight = source.core().body();
-        let mut upload = Upload {
+        let mut upload = ObjectUpload {
             incoming,
             length,
             received: 0,
@@ -164,7 +164,7 @@ impl Request {
             first: None,
             source,
             sink: None,
-            pace: Pace::new(pace.bytes, pace.window),
+            pace: TransferPace::new(pace.bytes, pace.window),
             shaper,
             state: UploadState::Untouched,
             failure: None,
@@ -184,7 +184,7 @@ impl Request {
     }
 }
 
-impl Upload {
+impl ObjectUpload {
     /// Bytes that have come from the client.
     pub fn received(&self) -> u64 {
         self.received
@@ -290,7 +290,7 @@ impl Upload {
     }
 }
 
-impl Body for Request {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = UploadFailure;
 

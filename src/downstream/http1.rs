@@ -16,7 +16,7 @@ use crate::downstream::request_head::HeadLimits;
 use crate::error::S3Error;
 use crate::observe::Event;
 use crate::proxy::{Client, Proxy};
-use crate::transport::{CoreLoad, Counted, Gauge, Phase};
+use crate::transport::{CoreLoad, CountedStream, Phase, StreamState};
 
 /// hyper's default. hyper refuses a head that does not fit into its buffer.
 const READ_BUFFER: usize = 8192 + 100 * 4096;
@@ -37,16 +37,21 @@ pub(super) async fn serve<S>(
         bytes: limits.head_bytes,
         fields: limits.head_fields,
     };
-    let gauge = Gauge::new(load);
-    let refuse = |error: S3Error| proxy.refuse_head(error, &client, &gauge, wall_clock());
-    let counted = Counted::new(stream, Rc::clone(&gauge));
-    let guard = RequestGuard::new(counted, Rc::clone(&gauge), head_limits, refuse);
+    let stream_state = StreamState::new(load);
+    let refuse = |error: S3Error| proxy.refuse_head(error, &client, &stream_state, wall_clock());
+    let counted = CountedStream::new(stream, Rc::clone(&stream_state));
+    let guard = RequestGuard::new(counted, Rc::clone(&stream_state), head_limits, refuse);
     let service = service_fn(|request| {
-        Rc::clone(proxy).handle(request, client.clone(), Rc::clone(&gauge), wall_clock())
+        Rc::clone(proxy).handle(
+            request,
+            client.clone(),
+            Rc::clone(&stream_state),
+            wall_clock(),
+        )
     });
     let connection = builder(head_limits).serve_connection(TokioIo::new(guard), service);
     let (mut connection, mut draining) = (pin!(connection), pin!(draining));
-    let mut deadline = Http1Deadline::new(&gauge);
+    let mut deadline = Http1Deadline::new(&stream_state);
     let mut is_draining = false;
     loop {
         tokio::select! {
@@ -62,7 +67,7 @@ pub(super) async fn serve<S>(
                 connection.as_mut().graceful_shutdown();
             }
             () = sleep_until(deadline.next) => {
-                if deadline.is_overdue(&gauge, limits) {
+                if deadline.is_overdue(&stream_state, limits) {
                     return;
                 }
             }
@@ -91,8 +96,8 @@ struct Http1Deadline {
 }
 
 impl Http1Deadline {
-    fn new(gauge: &Gauge) -> Self {
-        let (_, since) = gauge.phase();
+    fn new(stream_state: &StreamState) -> Self {
+        let (_, since) = stream_state.phase();
         Self {
             next: since,
             written: 0,
@@ -101,17 +106,17 @@ impl Http1Deadline {
     }
 
     /// Whether the connection must be closed; else sets the next time to look.
-    fn is_overdue(&mut self, gauge: &Gauge, limits: &ServerLimits) -> bool {
+    fn is_overdue(&mut self, stream_state: &StreamState, limits: &ServerLimits) -> bool {
         let now = Instant::now();
-        if gauge.written() != self.written || !gauge.is_blocked() {
-            self.written = gauge.written();
+        if stream_state.written() != self.written || !stream_state.is_blocked() {
+            self.written = stream_state.written();
             self.progress = now;
         }
-        let (phase, since) = gauge.phase();
+        let (phase, since) = stream_state.phase();
         let end = match phase {
             Phase::Busy => None,
             Phase::Head => Some(since + limits.head_timeout),
-            Phase::Idle if gauge.is_blocked() => Some(self.progress + limits.body_window),
+            Phase::Idle if stream_state.is_blocked() => Some(self.progress + limits.body_window),
             Phase::Idle => Some(since + limits.idle_timeout),
         };
         // A head may begin at any moment: no later look than this can be late for it.

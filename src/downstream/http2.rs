@@ -27,7 +27,7 @@ use crate::proxy::{Client, Proxy};
 use crate::s3::http2::AlteredTarget;
 use crate::transport::FRAME;
 use crate::transport::inspected::InspectedStream;
-use crate::transport::{CoreLoad, Counted, Gauge, Pace, Phase, Side};
+use crate::transport::{CoreLoad, CountedStream, Phase, Side, StreamState, TransferPace};
 
 /// h2 takes more of an answer while it has less than this of it that the client's socket has not taken.
 /// A frame: with the one that comes on top, h2 never waits for us to fill the next.
@@ -65,13 +65,13 @@ pub(crate) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let limits = &proxy.shared().config().server.limits;
-    let gauge = Gauge::of_streams(load);
+    let stream_state = StreamState::of_streams(load);
     let findings = Rc::new(FrameFindings::default());
     let streams = StreamExecutor {
         next: Rc::default(),
         pace: proxy.pace(),
     };
-    let counted = Counted::new(stream, Rc::clone(&gauge));
+    let counted = CountedStream::new(stream, Rc::clone(&stream_state));
     let io = TokioIo::new(InspectedStream::new(
         counted,
         FrameInspector::new(&findings),
@@ -81,13 +81,13 @@ pub(crate) async fn serve<S>(
         if findings.is_doubtful(target.map_or("/", PathAndQuery::as_str)) {
             request.extensions_mut().insert(AlteredTarget);
         }
-        let stream = Gauge::of_stream(&gauge);
+        let stream = StreamState::of_stream(&stream_state);
         streams.next.replace(Some(Rc::clone(&stream)));
         Rc::clone(proxy).handle(request, client.clone(), stream, wall_clock())
     });
     let connection = builder(limits, &streams).serve_connection(io, service);
     let (mut connection, mut draining) = (pin!(connection), pin!(draining));
-    let mut deadline = Http2Deadline::new(&gauge, &findings);
+    let mut deadline = Http2Deadline::new(&stream_state, &findings);
     loop {
         tokio::select! {
             biased;
@@ -139,20 +139,20 @@ fn builder(limits: &ServerLimits, streams: &StreamExecutor) -> Builder<StreamExe
 /// Runs a connection's streams, each as a task of this core.
 #[derive(Clone, Debug)]
 struct StreamExecutor {
-    /// The gauge of the stream that hyper runs next: it calls the service, then this.
-    next: Rc<RefCell<Option<Rc<Gauge>>>>,
+    /// The stream state of the stream that hyper runs next: it calls the service, then this.
+    next: Rc<RefCell<Option<Rc<StreamState>>>>,
     pace: PaceLimit,
 }
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
-        let Some(gauge) = self.next.take() else {
+        let Some(stream_state) = self.next.take() else {
             return; // only a tunnel has none, and CONNECT is refused
         };
         tokio::task::spawn_local(PacedStream {
             stream: Box::pin(stream),
-            gauge,
-            pace: Pace::new(self.pace.bytes, self.pace.window),
+            stream_state,
+            pace: TransferPace::new(self.pace.bytes, self.pace.window),
         });
     }
 }
@@ -161,8 +161,8 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
 /// hyper polls an answer's body only while the client has room for more.
 struct PacedStream<F> {
     stream: Pin<Box<F>>,
-    gauge: Rc<Gauge>,
-    pace: Pace,
+    stream_state: Rc<StreamState>,
+    pace: TransferPace,
 }
 
 impl<F: Future<Output = ()>> Future for PacedStream<F> {
@@ -173,14 +173,14 @@ impl<F: Future<Output = ()>> Future for PacedStream<F> {
         if this.stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        if !this.gauge.waits_for_client() {
+        if !this.stream_state.waits_for_client() {
             this.pace.rest();
             return Poll::Pending;
         }
-        let written = this.gauge.written();
+        let written = this.stream_state.written();
         let slow = this.pace.poll_too_slow(cx, Side::Sink, written);
         if slow.is_ready() {
-            this.gauge.fall_behind();
+            this.stream_state.fall_behind();
         }
         slow // what is dropped unfinished, h2 resets
     }
@@ -197,7 +197,7 @@ enum ConnectionEnd {
 
 /// Watches over what no body's own pace covers.
 struct Http2Deadline<'a> {
-    gauge: &'a Gauge,
+    stream_state: &'a StreamState,
     findings: &'a FrameFindings,
     next: Instant,
     written: u64,
@@ -209,10 +209,10 @@ struct Http2Deadline<'a> {
 }
 
 impl<'a> Http2Deadline<'a> {
-    fn new(gauge: &'a Gauge, findings: &'a FrameFindings) -> Self {
-        let (_, since) = gauge.phase();
+    fn new(stream_state: &'a StreamState, findings: &'a FrameFindings) -> Self {
+        let (_, since) = stream_state.phase();
         Self {
-            gauge,
+            stream_state,
             findings,
             next: since,
             written: 0,
@@ -232,21 +232,21 @@ impl<'a> Http2Deadline<'a> {
         self.closing = Some(now);
         self.next = now;
         // What the client still says must not reset the connection before it has read the last answer.
-        self.gauge.linger_at_end();
+        self.stream_state.linger_at_end();
     }
 
     /// The limit that has been reached, if any; else sets the next time to look.
     fn look(&mut self, limits: &ServerLimits) -> Option<ConnectionEnd> {
         let now = Instant::now();
-        if self.gauge.written() != self.written {
-            self.written = self.gauge.written();
+        if self.stream_state.written() != self.written {
+            self.written = self.stream_state.written();
             self.moved = now;
             self.unblocked = now;
         }
-        if !self.gauge.is_blocked() {
+        if !self.stream_state.is_blocked() {
             self.unblocked = now;
         }
-        let (phase, since) = self.gauge.phase();
+        let (phase, since) = self.stream_state.phase();
         let head = self.findings.head_since();
         let ends = [
             // A client that sends fragments makes a new connection for what follows: on this one other
@@ -255,7 +255,7 @@ impl<'a> Http2Deadline<'a> {
                 .then_some((now, ConnectionEnd::GoAway)),
             head.map(|since| (since + limits.head_timeout, ConnectionEnd::Cut)),
             // A client that takes nothing at all cannot be sent its streams' ends either.
-            (self.gauge.is_blocked())
+            (self.stream_state.is_blocked())
                 .then(|| (self.unblocked + limits.body_window, ConnectionEnd::Cut)),
             match (phase, self.closing) {
                 (Phase::Busy, _) => None,

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::downstream::request_body::BodyProgress;
 use crate::downstream::request_head::{HeadError, HeadLimits, RequestHead, may_end_in};
 use crate::error::S3Error;
-use crate::transport::{Gauge, Phase};
+use crate::transport::{Phase, StreamState};
 
 /// An empty line before a head.
 const EMPTY_LINE: &[u8] = b"\r\n";
@@ -26,7 +26,7 @@ const EMPTY_LINE: &[u8] = b"\r\n";
 /// A client's stream, guarded.
 pub(super) struct RequestGuard<S, F> {
     stream: S,
-    gauge: Rc<Gauge>,
+    stream_state: Rc<StreamState>,
     limits: HeadLimits,
     /// Called with the error for a head that is refused; gives the bytes of the response.
     refuse: F,
@@ -69,11 +69,16 @@ pub(super) fn is_unexpected_refusal(error: &hyper::Error) -> bool {
 }
 
 impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
-    /// Guards `stream`, whose bytes and requests `gauge` counts.
-    pub(super) fn new(stream: S, gauge: Rc<Gauge>, limits: HeadLimits, refuse: F) -> Self {
+    /// Guards `stream`, whose bytes and requests `stream_state` counts.
+    pub(super) fn new(
+        stream: S,
+        stream_state: Rc<StreamState>,
+        limits: HeadLimits,
+        refuse: F,
+    ) -> Self {
         Self {
             stream,
-            gauge,
+            stream_state,
             limits,
             refuse,
             refusal: Bytes::new(),
@@ -134,7 +139,7 @@ impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
     fn begin(&mut self, head: RequestHead) {
         self.parsed = 0;
         self.dropped = 0;
-        self.served_before = Some(self.gauge.begun());
+        self.served_before = Some(self.stream_state.begun());
         self.request = Some(RequestProgress {
             head_left: head.length,
             body: BodyProgress::new(head.body),
@@ -164,8 +169,8 @@ impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
     /// Whether the bytes that are held are worth parsing: at first, and when an end of a head or the
     /// limit has come. A head that arrives in small pieces is not parsed for each of them.
     fn may_be_a_head(&mut self) -> bool {
-        if self.gauge.phase().0 == Phase::Idle {
-            self.gauge.enter(Phase::Head); // it arrived behind another request
+        if self.stream_state.phase().0 == Phase::Idle {
+            self.stream_state.enter(Phase::Head); // it arrived behind another request
         }
         // RFC 9112 section 2.2: a server ignores empty lines before a head.
         while self.held.starts_with(EMPTY_LINE) {
@@ -229,7 +234,7 @@ impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
     /// Notes that hyper writes.
     fn begin_write(&mut self) -> io::Result<()> {
         self.is_unflushed = true;
-        if self.served_before == Some(self.gauge.begun()) || !self.refusal.is_empty() {
+        if self.served_before == Some(self.stream_state.begun()) || !self.refusal.is_empty() {
             return Err(io::Error::other(UnexpectedRefusal));
         }
         Ok(())
@@ -368,14 +373,14 @@ mod tests {
     async fn serve<S>(
         stream: S,
         limits: HeadLimits,
-        gauge: &Gauge,
+        stream_state: &StreamState,
         (mut client, pieces): (DuplexStream, &[&[u8]]),
     ) -> Outcome
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let service = service_fn(async |_| {
-            gauge.enter(Phase::Busy);
+            stream_state.enter(Phase::Busy);
             Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new()))
         });
         let server = async {
@@ -394,7 +399,7 @@ mod tests {
             received
         };
         let (error, received) = tokio::join!(server, exchange);
-        let served = gauge.begun();
+        let served = stream_state.begun();
         Outcome {
             served,
             received,
@@ -405,21 +410,21 @@ mod tests {
     /// What bare hyper does.
     async fn bare(bytes: &[u8]) -> Outcome {
         let (client, ours) = duplex(1 << 16);
-        let gauge = Gauge::new(&CoreLoad::new(1));
-        serve(ours, LIMITS, &gauge, (client, &[bytes])).await
+        let stream_state = StreamState::new(&CoreLoad::new(1));
+        serve(ours, LIMITS, &stream_state, (client, &[bytes])).await
     }
 
     /// What hyper behind the guard does, and the errors of refusals.
     async fn guarded(pieces: &[&[u8]]) -> (Outcome, Vec<S3Error>) {
         let (client, ours) = duplex(1 << 16);
-        let gauge = Gauge::new(&CoreLoad::new(1));
+        let stream_state = StreamState::new(&CoreLoad::new(1));
         let errors = RefCell::new(Vec::new());
         let refuse = |error: S3Error| {
             errors.borrow_mut().push(error);
             Bytes::from_static(OURS)
         };
-        let guard = RequestGuard::new(ours, Rc::clone(&gauge), LIMITS, refuse);
-        let outcome = serve(guard, LIMITS, &gauge, (client, pieces)).await;
+        let guard = RequestGuard::new(ours, Rc::clone(&stream_state), LIMITS, refuse);
+        let outcome = serve(guard, LIMITS, &stream_state, (client, pieces)).await;
         (outcome, errors.into_inner())
     }
 
@@ -630,18 +635,18 @@ mod tests {
     /// A guard without a server behind it, and its client.
     struct Guarded {
         guard: RequestGuard<DuplexStream, fn(S3Error) -> Bytes>,
-        gauge: Rc<Gauge>,
+        stream_state: Rc<StreamState>,
         client: DuplexStream,
     }
 
     fn unserved() -> Guarded {
         let (client, ours) = duplex(1 << 16);
-        let gauge = Gauge::new(&CoreLoad::new(1));
+        let stream_state = StreamState::new(&CoreLoad::new(1));
         let refuse: fn(S3Error) -> Bytes = |_| Bytes::from_static(OURS);
-        let guard = RequestGuard::new(ours, Rc::clone(&gauge), LIMITS, refuse);
+        let guard = RequestGuard::new(ours, Rc::clone(&stream_state), LIMITS, refuse);
         Guarded {
             guard,
-            gauge,
+            stream_state,
             client,
         }
     }
@@ -650,15 +655,15 @@ mod tests {
     async fn an_object_that_looks_like_a_refusal_passes_whole() {
         let Guarded {
             mut guard,
-            gauge,
+            stream_state,
             mut client,
         } = unserved();
         client.write_all(HEAD).await.unwrap();
         let mut read = [0; 1024];
         assert_eq!(guard.read(&mut read).await.unwrap(), HEAD.len());
-        gauge.enter(Phase::Busy);
+        stream_state.enter(Phase::Busy);
         guard.write_all(HYPERS).await.unwrap();
-        gauge.enter(Phase::Idle);
+        stream_state.enter(Phase::Idle);
         // The next request is there before the end of this response has been written.
         client.write_all(HEAD).await.unwrap();
         let mut buf = ReadBuf::new(&mut read);
@@ -676,13 +681,13 @@ mod tests {
     async fn a_reader_is_woken_when_the_response_before_is_flushed() {
         let Guarded {
             mut guard,
-            gauge,
+            stream_state,
             mut client,
         } = unserved();
         client.write_all(&[HEAD, HEAD].concat()).await.unwrap();
         let mut read = [0; 1024];
         assert_eq!(guard.read(&mut read).await.unwrap(), HEAD.len());
-        gauge.enter(Phase::Busy);
+        stream_state.enter(Phase::Busy);
         guard.write_all(b"x").await.unwrap();
         let (mut reader, mut writer) = tokio::io::split(guard);
         let next = tokio::join!(reader.read(&mut read), async {
@@ -695,18 +700,18 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_by_hyper_closes_the_connection_without_a_byte() {
         let (client, ours) = duplex(1 << 16);
-        let gauge = Gauge::new(&CoreLoad::new(1));
+        let stream_state = StreamState::new(&CoreLoad::new(1));
         let refusals = Cell::new(0);
         let refuse = |_| {
             refusals.set(refusals.get() + 1);
             Bytes::from_static(OURS)
         };
-        let guard = RequestGuard::new(ours, Rc::clone(&gauge), LIMITS, refuse);
+        let guard = RequestGuard::new(ours, Rc::clone(&stream_state), LIMITS, refuse);
         let stricter = HeadLimits {
             fields: 0,
             ..LIMITS
         };
-        let outcome = serve(guard, stricter, &gauge, (client, &[HEAD])).await;
+        let outcome = serve(guard, stricter, &stream_state, (client, &[HEAD])).await;
         assert_eq!((outcome.served, refusals.get()), (0, 0));
         assert_eq!(outcome.received, b"");
         assert!(is_unexpected_refusal(&outcome.error.unwrap()));

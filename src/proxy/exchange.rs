@@ -16,7 +16,7 @@ use super::sign::sign;
 use crate::upstream::retry::Tries;
 
 use crate::body::shape::Shaper;
-use crate::body::{self, Answer, DownloadFailure, Lease as _};
+use crate::body::{self, DownloadFailure, ResponseBody, ResponseConnection as _};
 use crate::config::StoredCheck;
 use crate::credentials::Credential;
 use crate::error::{Code, Fault, S3Error};
@@ -30,8 +30,8 @@ use crate::s3::{ObjectKey, Operation, conditions, xml};
 use crate::tenant::Permit;
 use crate::tenant::limits::Way;
 use crate::timestamp::Timestamp;
-use crate::transport::Gauge;
-use crate::upstream::pool::{Lease, SendFailure};
+use crate::transport::StreamState;
+use crate::upstream::pool::{LeasedConnection, SendFailure};
 
 /// COS's error documents are a few hundred bytes; one that is larger is not read.
 const ERROR_BYTES: usize = 64 * 1024;
@@ -42,7 +42,7 @@ const DELETE_RESULT_BYTES: usize = 8 * 1024 * 1024;
 /// COS's answer, before anything of it has been looked at.
 struct Answered {
     response: Response<Incoming>,
-    lease: Box<Lease>,
+    lease: Box<LeasedConnection>,
 }
 
 impl Proxy {
@@ -54,9 +54,9 @@ impl Proxy {
         head: &Parts,
         fresh: UpstreamRequest,
         outgoing: Outgoing,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
         exit: &mut Exit,
-    ) -> Result<Response<Answer>, S3Error> {
+    ) -> Result<Response<ResponseBody>, S3Error> {
         let operation = permit.request().operation;
         if operation == Operation::DeleteObjects && outgoing.body.length() == 0 {
             return Ok(delete_result(xml::DeleteResult::default(), &outgoing));
@@ -101,7 +101,7 @@ impl Proxy {
                 credential.mark_worked();
                 self.check_success(&mut answered, operation, &head.headers)
                     .await?;
-                let answer = self.relay(permit, head, answered, &outgoing, gauge, exit);
+                let answer = self.relay(permit, head, answered, &outgoing, stream_state, exit);
                 return answer.await;
             }
             let mut refused = Box::pin(self.read_error(answered, permit)).await;
@@ -196,7 +196,7 @@ impl Proxy {
     fn judge(
         &self,
         failure: Failure,
-        body: &body::Request,
+        body: &body::RequestBody,
         tries: &mut Tries,
     ) -> Result<(), S3Error> {
         let failure = match failure {
@@ -236,7 +236,7 @@ impl Proxy {
 
     /// What the client is told of a success that COS reports before it can have the whole body: no
     /// object can be trusted that our checks have not passed.
-    fn early_success(&self, body: &body::Request) -> S3Error {
+    fn early_success(&self, body: &body::RequestBody) -> S3Error {
         match body.failure() {
             Some(upload) => {
                 self.metrics.count(Event::BodyWithheld);
@@ -294,9 +294,9 @@ impl Proxy {
         head: &Parts,
         answered: Answered,
         outgoing: &Outgoing,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
         exit: &Exit,
-    ) -> Result<Response<Answer>, S3Error> {
+    ) -> Result<Response<ResponseBody>, S3Error> {
         let Answered { response, lease } = answered;
         let (upstream, incoming) = response.into_parts();
         let operation = permit.request().operation;
@@ -336,7 +336,7 @@ impl Proxy {
         let rewriter = AnswerRewriter::new(permit, signature, exit.reader().native, location);
         let is_rewritten = rewriter.is_some();
         let shaper = Shaper::new(permit.tenant(), Way::Download);
-        let answer = Answer::stream(incoming, lease, gauge, self.pace(), rewriter);
+        let answer = ResponseBody::stream(incoming, lease, stream_state, self.pace(), rewriter);
         let mut answer = answer.shaped(shaper);
         if is_rewritten {
             Box::pin(answer.begin()).await.map_err(|failure| {
@@ -378,7 +378,7 @@ impl Proxy {
     async fn read_delete_result(
         &self,
         mut incoming: Incoming,
-        lease: Box<Lease>,
+        lease: Box<LeasedConnection>,
     ) -> Result<xml::DeleteResult, S3Error> {
         let head_timeout = self.config().upstream.limits.head_timeout;
         let body = body::gather(&mut incoming, DELETE_RESULT_BYTES, head_timeout, |_| true)
@@ -430,11 +430,11 @@ impl Proxy {
         let region = permit.grant().map_or("", |grant| grant.region.as_str());
         self.sign(&mut probe, credential, region, None).ok()?;
         let target = probe.target.parse().ok()?;
-        let mut request = http::Request::new(body::Request::Empty);
+        let mut request = http::Request::new(body::RequestBody::Empty);
         *request.method_mut() = probe.method;
         *request.uri_mut() = target;
         *request.headers_mut() = probe.headers;
-        let none = body::Request::Empty;
+        let none = body::RequestBody::Empty;
         let sent = self.upstream.send(&probe.authority, request, &none).await;
         let (response, lease) = sent.ok()?;
         let answered = Answered { response, lease };
@@ -479,7 +479,7 @@ fn without_chunks() -> S3Error {
 }
 
 /// COS's result of a multi-delete, with an entry for each key that the caller may not delete.
-fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response<Answer> {
+fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response<ResponseBody> {
     result
         .failures
         .extend(outgoing.denied.iter().map(|object| xml::DeleteFailure {

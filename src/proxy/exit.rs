@@ -23,7 +23,7 @@ use super::payload::Outgoing;
 use super::stranger_memory::StrangerHold;
 use super::{Client, Proxy};
 use crate::body::shape;
-use crate::body::{Answer, DownloadFailure, Upload, UploadFailure};
+use crate::body::{DownloadFailure, ObjectUpload, ResponseBody, UploadFailure};
 use crate::encoding::hex::hex;
 use crate::error::{Code, Fault, S3Error};
 use crate::observe::{AccessLine, Event, Step, Verdict};
@@ -35,7 +35,7 @@ use crate::tenant::limits::{Limited, Slot};
 use crate::tenant::{Identified, Identity, Peer, Permit, Source, Tenant};
 use crate::timestamp::Timestamp;
 use crate::transport::FRAME;
-use crate::transport::{Gauge, Phase};
+use crate::transport::{Phase, StreamState};
 
 /// AWS's name for the id of a request; the client sees it on every answer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
@@ -47,7 +47,7 @@ const CLIENT_GONE: u16 = 499;
 /// The answer's body, and the `Exit` that it ends with.
 #[derive(Debug)]
 pub struct ClientBody {
-    answer: Answer,
+    answer: ResponseBody,
     /// HTTP/2: what has not been handed over of the last bytes.
     rest: Bytes,
     exit: Box<Exit>,
@@ -83,12 +83,12 @@ pub(super) struct Exit {
     reader: Reader,
     /// The names of the client's certificate, if no tenant has them.
     unknown_names: Option<Arc<str>>,
-    gauge: Rc<Gauge>,
+    stream_state: Rc<StreamState>,
     now: Timestamp,
     started: Instant,
     request_id: String,
     received: u64,
-    upload: Option<Rc<RefCell<Upload>>>,
+    upload: Option<Rc<RefCell<ObjectUpload>>>,
     unchecked: Option<String>,
     /// The request has a body, and it has not been read.
     is_unread: bool,
@@ -129,7 +129,7 @@ impl Exit {
     pub(super) fn new(
         proxy: &Rc<Proxy>,
         client: &Client,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
         now: Timestamp,
     ) -> Box<Self> {
         let (address, uid) = match client.peer {
@@ -148,7 +148,7 @@ impl Exit {
                 native: false,
             },
             unknown_names: client.unknown_names.clone(),
-            gauge: Rc::clone(gauge),
+            stream_state: Rc::clone(stream_state),
             now,
             started: Instant::now(),
             request_id,
@@ -159,7 +159,7 @@ impl Exit {
             errors: ErrorForm::S3,
             sts_action: None,
             sent: 0,
-            version: if gauge.is_stream() {
+            version: if stream_state.is_stream() {
                 Version::HTTP_2
             } else {
                 Version::HTTP_11
@@ -255,8 +255,8 @@ impl Exit {
     }
 
     /// The client's connection.
-    pub(super) fn gauge(&self) -> Rc<Gauge> {
-        Rc::clone(&self.gauge)
+    pub(super) fn stream_state(&self) -> Rc<StreamState> {
+        Rc::clone(&self.stream_state)
     }
 
     /// Notes the client's address behind proxies that are trusted.
@@ -360,7 +360,7 @@ impl Exit {
     pub(super) fn respond(
         mut self: Box<Self>,
         head: &Parts,
-        answer: Result<http::Response<Answer>, S3Error>,
+        answer: Result<http::Response<ResponseBody>, S3Error>,
     ) -> http::Response<ClientBody> {
         let mut response = match answer {
             Ok(response) => response,
@@ -379,8 +379,8 @@ impl Exit {
         self.status = response.status();
         self.version = head.version;
         // HTTP/2 ends the stream alone: it is reset when its answer has gone.
-        if self.ends_connection() && !self.gauge.is_stream() {
-            self.gauge.linger_at_end();
+        if self.ends_connection() && !self.stream_state.is_stream() {
+            self.stream_state.linger_at_end();
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
@@ -402,11 +402,14 @@ impl Exit {
 
     /// The refusal of a stranger over HTTP/2, without its document where too many are there already that
     /// their client makes no room for: a head needs none, and so ends the stream (RFC 9113 section 5.2.1).
-    fn within_memory(&mut self, mut response: http::Response<Answer>) -> http::Response<Answer> {
-        let Answer::Whole(document) = response.body() else {
+    fn within_memory(
+        &mut self,
+        mut response: http::Response<ResponseBody>,
+    ) -> http::Response<ResponseBody> {
+        let ResponseBody::Whole(document) = response.body() else {
             return response;
         };
-        if !self.gauge.is_stream() || self.tenant.is_some() {
+        if !self.stream_state.is_stream() || self.tenant.is_some() {
             return response;
         }
         let source = match (self.client, self.uid) {
@@ -420,7 +423,7 @@ impl Exit {
             .keep(source, document.len())
             .map(Box::new);
         if self.refusal.is_none() {
-            *response.body_mut() = Answer::Empty;
+            *response.body_mut() = ResponseBody::Empty;
             response.headers_mut().insert(CONTENT_LENGTH, 0.into());
             response.headers_mut().remove(CONTENT_TYPE);
         }
@@ -465,7 +468,7 @@ impl Exit {
 
     /// Whether no other request may follow: the rest of this one's body is still to come.
     fn ends_connection(&self) -> bool {
-        let is_half_read = |upload: &Rc<RefCell<Upload>>| !upload.borrow().is_received();
+        let is_half_read = |upload: &Rc<RefCell<ObjectUpload>>| !upload.borrow().is_received();
         self.error.as_ref().is_some_and(S3Error::closes)
             || self.is_unread
             || self.upload.as_ref().is_some_and(is_half_read)
@@ -473,7 +476,7 @@ impl Exit {
 
     /// The answer to a head that hyper never gave us, as bytes.
     pub(super) fn refuse_head(mut self, error: S3Error) -> Bytes {
-        self.gauge.linger_at_end();
+        self.stream_state.linger_at_end();
         self.status = error.http_status();
         let document = xml::error(&error, "", &self.request_id);
         let answer = format!(
@@ -487,7 +490,7 @@ impl Exit {
     }
 
     /// An S3 error document. It says nothing that the client does not know already.
-    fn refusal(&self, head: &Parts, error: &S3Error) -> http::Response<Answer> {
+    fn refusal(&self, head: &Parts, error: &S3Error) -> http::Response<ResponseBody> {
         let resource = head.uri.path();
         let (status, document) = if self.errors == ErrorForm::Json {
             let (code, message) = (error.code().as_str(), error.message());
@@ -504,7 +507,7 @@ impl Exit {
             (error.http_status(), document)
         };
         let document = Bytes::from(document);
-        let mut response = http::Response::new(Answer::Empty);
+        let mut response = http::Response::new(ResponseBody::Empty);
         *response.status_mut() = status;
         let headers = response.headers_mut();
         if let Some(seconds) = error.retry_after_seconds() {
@@ -522,7 +525,7 @@ impl Exit {
             headers.insert(CONTENT_LENGTH, document.len().into());
         }
         if !bodiless && head.method != Method::HEAD {
-            *response.body_mut() = Answer::Whole(document);
+            *response.body_mut() = ResponseBody::Whole(document);
         }
         response
     }
@@ -530,7 +533,7 @@ impl Exit {
 
 impl Drop for Exit {
     fn drop(&mut self) {
-        self.gauge.enter(Phase::Idle);
+        self.stream_state.enter(Phase::Idle);
         let upload = self.upload.as_ref().map(|upload| upload.borrow());
         let received = upload.as_ref().map_or(self.received, |u| u.received());
         let verified = upload.as_ref().and_then(|upload| upload.verified());
@@ -542,7 +545,7 @@ impl Drop for Exit {
         if let Some(failure) = self.cut.get() {
             self.was_cut(failure);
         }
-        let slow = self.gauge.fell_behind();
+        let slow = self.stream_state.fell_behind();
         let cut = self
             .cut
             .get()
@@ -616,8 +619,8 @@ impl ClientBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadFailure>>> {
-        let gauge = &self.exit.gauge;
-        gauge.hand_over(None);
+        let stream_state = &self.exit.stream_state;
+        stream_state.hand_over(None);
         if self.rest.is_empty() {
             match ready!(Pin::new(&mut self.answer).poll_frame(cx)) {
                 Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
@@ -625,7 +628,7 @@ impl ClientBody {
             }
         }
         let piece = self.rest.split_to(self.rest.len().min(FRAME));
-        gauge.hand_over(Some(piece.len()));
+        stream_state.hand_over(Some(piece.len()));
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 }
@@ -639,7 +642,7 @@ impl Body for ClientBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadFailure>>> {
         let this = self.get_mut();
-        let frame = if this.exit.gauge.is_stream() {
+        let frame = if this.exit.stream_state.is_stream() {
             ready!(this.poll_piece(cx))
         } else {
             ready!(Pin::new(&mut this.answer).poll_frame(cx))

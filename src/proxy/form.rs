@@ -15,7 +15,7 @@ use super::gather_budget::{GatherHold, no_room};
 use super::local::document;
 use super::payload::Arriving;
 use super::stranger_memory::Hearing;
-use crate::body::{Answer, UploadFailure};
+use crate::body::{ResponseBody, UploadFailure};
 use crate::error::S3Error;
 use crate::observe::Step;
 use crate::payload::FormFile;
@@ -43,7 +43,7 @@ impl Proxy {
         connection: Connection,
         now: Timestamp,
         exit: &mut Exit,
-    ) -> Result<Response<Answer>, S3Error> {
+    ) -> Result<Response<ResponseBody>, S3Error> {
         let boundary = Boundary::read(&head.headers)?;
         let tenants = &self.shared.tenants;
         let mut hearing = self.strangers.hear(head, tenants, connection, now)?;
@@ -71,18 +71,18 @@ impl Proxy {
         exit.at(Step::Rewrite);
         let put_head = head_of_put(put.headers)?;
         let fresh = rewrite::request(&permit, &put_head, &self.config().upstream)?; // rewritten
-        let gauge = exit.gauge();
-        Box::pin(self.look_first(&permit, &put_head, &gauge, exit)).await?; // its conditions hold
+        let stream_state = exit.stream_state();
+        Box::pin(self.look_first(&permit, &put_head, &stream_state, exit)).await?; // its conditions hold
         exit.at(Step::Payload);
         let rest = content_length(head).and_then(|length| length.checked_sub(form.file_at()));
         let rest = rest.ok_or_else(FormReader::ended)?;
         let arriving = file(incoming, read, rest, &boundary, &mut hold);
         let arriving = self.in_time(arriving).await?;
         sender.length.check(arriving.length())?; // as long as the policy lets it be
-        let body = self.object(&permit, &put_head, arriving, &caller, &gauge);
+        let body = self.object(&permit, &put_head, arriving, &caller, &stream_state);
         let body = body.await?; // checked as it streams
         exit.body(&body);
-        let exchange = self.exchange(&permit, &put_head, fresh, body, &gauge, exit);
+        let exchange = self.exchange(&permit, &put_head, fresh, body, &stream_state, exit);
         let stored = exchange.await?; // signed, sent
         Ok(answer(
             &put.success,
@@ -173,11 +173,11 @@ fn head_of_put(headers: HeaderMap) -> Result<Parts, S3Error> {
 /// What the client is told of its object, in the names that it knows.
 fn answer(
     success: &SuccessAction,
-    stored: &Response<Answer>,
+    stored: &Response<ResponseBody>,
     location: &str,
     bucket: &str,
     key: &ObjectKey<'_>,
-) -> Response<Answer> {
+) -> Response<ResponseBody> {
     let etag = stored
         .headers()
         .get(ETAG)
@@ -206,8 +206,8 @@ fn answer(
     answer
 }
 
-fn empty(status: StatusCode) -> Response<Answer> {
-    let mut answer = Response::new(Answer::Empty);
+fn empty(status: StatusCode) -> Response<ResponseBody> {
+    let mut answer = Response::new(ResponseBody::Empty);
     *answer.status_mut() = status;
     answer
 }

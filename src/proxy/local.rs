@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
-use crate::body::Answer;
+use crate::body::ResponseBody;
 use crate::error::{Code, S3Error};
 use crate::s3::headers::check_owners;
 use crate::s3::{Operation, xml};
@@ -19,7 +19,7 @@ pub fn answer_locally(
     permit: &Permit<'_, '_>,
     headers: &HeaderMap,
     region: &str,
-) -> Result<Option<Response<Answer>>, S3Error> {
+) -> Result<Option<Response<ResponseBody>>, S3Error> {
     check_owners(headers, &permit.tenant().name)?;
     let answer = match permit.request().operation {
         Operation::CreateBucket => {
@@ -30,7 +30,7 @@ pub fn answer_locally(
         }
         Operation::GetBucketLocation => document(xml::location(region)),
         Operation::HeadBucket => {
-            let mut answer = Response::new(Answer::Empty);
+            let mut answer = Response::new(ResponseBody::Empty);
             if let Ok(region) = HeaderValue::from_str(region) {
                 answer.headers_mut().insert(BUCKET_REGION, region);
             }
@@ -60,11 +60,11 @@ fn bucket<'a>(alias: &'a str, region: &'a str) -> xml::ListedBucket<'a> {
 }
 
 /// An XML answer with its length.
-pub(super) fn document(xml: String) -> Response<Answer> {
+pub(super) fn document(xml: String) -> Response<ResponseBody> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
     headers.insert(CONTENT_LENGTH, xml.len().into());
-    let mut answer = Response::new(Answer::Whole(Bytes::from(xml)));
+    let mut answer = Response::new(ResponseBody::Whole(Bytes::from(xml)));
     *answer.status_mut() = StatusCode::OK;
     *answer.headers_mut() = headers;
     answer

@@ -12,7 +12,7 @@ use super::payload::Outgoing;
 use crate::error::{Code, S3Error};
 use crate::rewrite::{self, Look, Must};
 use crate::tenant::Permit;
-use crate::transport::Gauge;
+use crate::transport::StreamState;
 
 impl Proxy {
     /// Asks COS, by HEAD and with the caller's own rights, about the objects of which the conditions of
@@ -22,7 +22,7 @@ impl Proxy {
         &self,
         permit: &Permit<'_, '_>,
         head: &Parts,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
         exit: &mut Exit,
     ) -> Result<(), S3Error> {
         let upstream = &self.config().upstream;
@@ -34,7 +34,7 @@ impl Proxy {
             } = look;
             let fresh = rewrite::request(&may_look, &head, upstream)?;
             let nothing = Outgoing::empty();
-            let found = self.exchange(&may_look, &head, fresh, nothing, gauge, exit);
+            let found = self.exchange(&may_look, &head, fresh, nothing, stream_state, exit);
             match (must, found.await) {
                 (Must::BeAbsent, Err(error)) if error.http_status() == StatusCode::NOT_FOUND => {}
                 (Must::Hold, Ok(answer)) if answer.status().is_success() => {}
@@ -58,12 +58,12 @@ impl Proxy {
         refused: S3Error,
         permit: &Permit<'_, '_>,
         client: &Parts,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
         exit: &mut Exit,
     ) -> S3Error {
         let range = client.headers.get(RANGE);
         let range = range.and_then(|range| range.to_str().ok());
-        let size = self.size_of(permit, client, gauge, exit).await;
+        let size = self.size_of(permit, client, stream_state, exit).await;
         let refused = refused.element("RangeRequested", range.unwrap_or_default());
         match size {
             Some(size) => refused.element("ActualObjectSize", size.to_string()),
@@ -76,14 +76,14 @@ impl Proxy {
         &self,
         permit: &Permit<'_, '_>,
         client: &Parts,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
         exit: &mut Exit,
     ) -> Option<u64> {
         let may_look = permit.besides(permit.request().head_of_read()).ok()?;
         let head = rewrite::look_at_read(&client.headers).ok()?;
         let fresh = rewrite::request(&may_look, &head, &self.config().upstream).ok()?;
         let nothing = Outgoing::empty();
-        let found = self.exchange(&may_look, &head, fresh, nothing, gauge, exit);
+        let found = self.exchange(&may_look, &head, fresh, nothing, stream_state, exit);
         let found = found.await.ok()?;
         found
             .headers()

@@ -15,7 +15,7 @@ use http::{Extensions, Method, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::sleep;
 
-use crate::body::Answer;
+use crate::body::ResponseBody;
 use crate::clock::Clock;
 use crate::clock::wall_clock;
 use crate::config::Config;
@@ -34,9 +34,9 @@ use crate::tenant::{
     Certified, Connection, Identified, Peer, Tenants, bearer_token, may_need_newer_keys,
 };
 use crate::timestamp::Timestamp;
-use crate::transport::{CoreLoad, Gauge, Phase};
+use crate::transport::{CoreLoad, Phase, StreamState};
 use crate::upstream::dial::{Dialer, Roots};
-use crate::upstream::pool::Upstream;
+use crate::upstream::pool::ConnectionPool;
 
 mod exchange;
 mod exit;
@@ -79,7 +79,7 @@ pub struct Shared {
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
-    upstream: Rc<Upstream>,
+    upstream: Rc<ConnectionPool>,
     metrics: Arc<CoreMetrics>,
     log: LogBuffer,
     budget: Budget,
@@ -197,7 +197,7 @@ impl Proxy {
             upstream.limits.tls_handshake_timeout,
         );
         let limits = upstream.limits.clone();
-        let upstream = Upstream::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
+        let upstream = ConnectionPool::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
         let gathered = GatherBudget::new();
         let of_strangers = shared.config.server.limits.stranger_bytes;
         let log = shared.access_log.buffer(Arc::clone(&metrics));
@@ -239,11 +239,11 @@ impl Proxy {
         self: Rc<Self>,
         request: http::Request<Incoming>,
         client: Client,
-        gauge: Rc<Gauge>,
+        stream_state: Rc<StreamState>,
         now: Timestamp,
     ) -> Result<http::Response<ClientBody>, Infallible> {
-        gauge.enter(Phase::Busy);
-        let mut exit = Exit::new(&self, &client, &gauge, now);
+        stream_state.enter(Phase::Busy);
+        let mut exit = Exit::new(&self, &client, &stream_state, now);
         let (mut head, body) = request.into_parts();
         if !body.is_end_stream() {
             exit.expects_body();
@@ -257,7 +257,7 @@ impl Proxy {
         let served = if let Err(error) = read {
             Some(Err(error))
         } else {
-            let forward = pin!(self.forward(&head, body, &client, &gauge, now, &mut exit));
+            let forward = pin!(self.forward(&head, body, &client, &stream_state, now, &mut exit));
             caught(forward).await
         };
         let answer = served.unwrap_or_else(|| {
@@ -308,10 +308,10 @@ impl Proxy {
         self: &Rc<Self>,
         error: S3Error,
         client: &Client,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
         now: Timestamp,
     ) -> Bytes {
-        Exit::new(self, client, gauge, now).refuse_head(error)
+        Exit::new(self, client, stream_state, now).refuse_head(error)
     }
 
     /// A request's life.
@@ -320,10 +320,10 @@ impl Proxy {
         head: &Parts,
         body: Incoming,
         client: &Client,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
         now: Timestamp,
         exit: &mut Exit,
-    ) -> Result<http::Response<Answer>, S3Error> {
+    ) -> Result<http::Response<ResponseBody>, S3Error> {
         let origin = self.shared.tenants.caller(&head.headers, client.peer)?;
         exit.from(origin.address);
         let connection = Connection {
@@ -368,14 +368,18 @@ impl Proxy {
         }
         exit.at(Step::Rewrite);
         let fresh = rewrite::request(&permit, said, &self.config().upstream)?; // rewritten
-        Box::pin(self.look_first(&permit, said, gauge, exit)).await?; // its conditions hold
+        Box::pin(self.look_first(&permit, said, stream_state, exit)).await?; // its conditions hold
         exit.at(Step::Payload);
-        let body = self.payload(&permit, said, body, &caller, gauge).await?; // checked as it streams
+        let body = self
+            .payload(&permit, said, body, &caller, stream_state)
+            .await?; // checked as it streams
         exit.body(&body);
-        let answer = self.exchange(&permit, said, fresh, body, gauge, exit).await; // signed, sent, answered
+        let answer = self
+            .exchange(&permit, said, fresh, body, stream_state, exit)
+            .await; // signed, sent, answered
         match answer {
             Err(refused) if head.method == Method::GET && refused.code() == Code::InvalidRange => {
-                let explained = self.explain_range(refused, &permit, said, gauge, exit);
+                let explained = self.explain_range(refused, &permit, said, stream_state, exit);
                 Err(Box::pin(explained).await)
             }
             answer => answer,

@@ -25,7 +25,7 @@ use crate::s3::request::{MAX_OBJECT_BYTES, too_large};
 use crate::s3::{ObjectKey, Operation, xml};
 use crate::tenant::limits::Way;
 use crate::tenant::{Authenticated, Permit, Tenant};
-use crate::transport::Gauge;
+use crate::transport::StreamState;
 
 /// An object on its way from the client.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(super) struct Arriving {
 /// A body for COS, and what the head must say of it.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    pub(super) body: body::Request,
+    pub(super) body: body::RequestBody,
     /// Its SHA-256, where it is known before it is sent: COS then checks it too.
     pub(super) sha256: Option<[u8; 32]>,
     /// What was verified of an object that came whole at once.
@@ -85,7 +85,7 @@ impl From<Incoming> for Arriving {
 }
 
 impl Outgoing {
-    fn new(body: body::Request) -> Self {
+    fn new(body: body::RequestBody) -> Self {
         Self {
             body,
             sha256: None,
@@ -100,7 +100,7 @@ impl Outgoing {
 
     /// No body.
     pub(super) fn empty() -> Self {
-        Self::new(body::Request::Empty)
+        Self::new(body::RequestBody::Empty)
     }
 
     /// What was verified of an object, once all of it has been.
@@ -120,7 +120,7 @@ impl Outgoing {
         Self {
             sha256: Some(Sha256::digest(&bytes).into()),
             md5: Some(BASE64_STANDARD.encode(Md5::digest(&bytes))),
-            ..Self::new(body::Request::Whole(bytes))
+            ..Self::new(body::RequestBody::Whole(bytes))
         }
     }
 }
@@ -133,12 +133,14 @@ impl Proxy {
         head: &Parts,
         incoming: Incoming,
         caller: &Authenticated,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
     ) -> Result<Outgoing, S3Error> {
         let operation = permit.request().operation;
         if operation.takes_object_body() {
             let arriving = incoming.into();
-            return self.object(permit, head, arriving, caller, gauge).await;
+            return self
+                .object(permit, head, arriving, caller, stream_state)
+                .await;
         }
         if operation.has_xml_body() {
             let mut hold = self.hold(caller);
@@ -174,7 +176,7 @@ impl Proxy {
         head: &Parts,
         arriving: Arriving,
         caller: &Authenticated,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
     ) -> Result<Outgoing, S3Error> {
         let Arriving {
             incoming,
@@ -206,10 +208,10 @@ impl Proxy {
             incoming,
             input: read,
             length,
-            gauge: Rc::clone(gauge),
+            stream_state: Rc::clone(stream_state),
         };
         let shaper = Shaper::new(caller.tenant(), Way::Upload);
-        let arrived = body::Request::from_client(source, intake, self.pace(), shaper).await;
+        let arrived = body::RequestBody::from_client(source, intake, self.pace(), shaper).await;
         let (body, verified) = arrived.inspect_err(|failure| {
             if matches!(failure, UploadFailure::Payload(_)) {
                 self.metrics.count(Event::BodyWithheld);
@@ -253,9 +255,9 @@ impl Proxy {
         while intake.push(&mut input)?.is_some() {}
         let (_, verified) = intake.finish()?;
         let body = if object.is_empty() {
-            body::Request::Empty
+            body::RequestBody::Empty
         } else {
-            body::Request::Whole(object)
+            body::RequestBody::Whole(object)
         };
         Ok(Outgoing {
             sha256: declared.mode.sha256(),

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use super::Proxy;
 use super::exit::Exit;
 use super::local::document;
-use crate::body::Answer;
+use crate::body::ResponseBody;
 use crate::error::{Code, S3Error};
 use crate::s3::request::check_framing;
 use crate::s3::sts::{STS_BYTES, StsAction, StsRequest};
@@ -25,7 +25,7 @@ impl Proxy {
         connection: Connection,
         now: Timestamp,
         exit: &mut Exit,
-    ) -> Result<Response<Answer>, S3Error> {
+    ) -> Result<Response<ResponseBody>, S3Error> {
         exit.speaks_sts();
         check_framing(head)?;
         let tenants = &self.shared.tenants;

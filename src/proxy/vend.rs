@@ -9,7 +9,7 @@ use tokio::time::Duration;
 
 use super::Proxy;
 use super::exit::Exit;
-use crate::body::Answer;
+use crate::body::ResponseBody;
 use crate::credentials::shapes::{Shape, render};
 use crate::credentials::vendor::Vended;
 use crate::error::{Code, S3Error};
@@ -33,7 +33,7 @@ impl Proxy {
         connection: Connection,
         now: Timestamp,
         exit: &mut Exit,
-    ) -> Result<Response<Answer>, S3Error> {
+    ) -> Result<Response<ResponseBody>, S3Error> {
         exit.speaks_json();
         exit.sts_action("VendCredentials");
         check_framing(head)?;
@@ -126,10 +126,10 @@ fn scope(grant: &Grant) -> Value {
     })
 }
 
-fn document(json: &Value) -> Response<Answer> {
+fn document(json: &Value) -> Response<ResponseBody> {
     let text = json.to_string();
     let length = text.len();
-    let mut answer = Response::new(Answer::Whole(text.into()));
+    let mut answer = Response::new(ResponseBody::Whole(text.into()));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_LENGTH, length.into());

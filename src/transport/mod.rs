@@ -2,15 +2,15 @@
 
 pub mod descriptors;
 pub mod framing;
-mod gauge;
 pub mod inspected;
 pub mod line;
 mod pace;
 mod stream;
+mod stream_state;
 
-pub use gauge::{BodyInFlight, CoreLoad, Gauge, Phase, READ_BUDGET};
-pub use pace::{Pace, Side};
-pub use stream::Counted;
+pub use pace::{Side, TransferPace};
+pub use stream::CountedStream;
+pub use stream_state::{BodyInFlight, CoreLoad, Phase, READ_BUDGET, StreamState};
 
 /// The largest frame of HTTP/2, both ways; RFC 9113's least. Larger ones would make every stream wait longer for
 /// the others, and gain nothing that a profile shows.

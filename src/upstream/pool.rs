@@ -21,7 +21,7 @@ use crate::config::UpstreamLimits;
 use crate::observe::{CoreMetrics, Event};
 use crate::transport::descriptors::{self, Holder};
 use crate::transport::inspected::InspectedStream;
-use crate::transport::{CoreLoad, Counted, Gauge};
+use crate::transport::{CoreLoad, CountedStream, StreamState};
 use crate::upstream::dial::{DialError, Dialer};
 use crate::upstream::response_guard::{HeadFault, RequestKind, ResponseExpectation, ResponseGuard};
 
@@ -30,7 +30,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 /// One core's connections to COS.
 #[derive(Debug)]
-pub struct Upstream {
+pub struct ConnectionPool {
     dialer: Dialer,
     limits: UpstreamLimits,
     idle: RefCell<HashMap<Box<str>, VecDeque<IdleConnection>>>,
@@ -48,8 +48,8 @@ struct IdleConnection {
 /// A connection, and the task that drives it.
 #[derive(Debug)]
 struct PooledConnection {
-    sender: SendRequest<body::Request>,
-    gauge: Rc<Gauge>,
+    sender: SendRequest<body::RequestBody>,
+    stream_state: Rc<StreamState>,
     expectation: Rc<ResponseExpectation>,
     task: AbortHandle,
 }
@@ -57,12 +57,12 @@ struct PooledConnection {
 /// A connection lent to one request. Released when the answer has been read to its end; dropped
 /// before that, the connection is cut: what is still on it belongs to nobody.
 #[derive(Debug)]
-pub struct Lease {
+pub struct LeasedConnection {
     connection: Option<PooledConnection>,
     authority: Box<str>,
-    upstream: Rc<Upstream>,
-    upload: Option<Rc<RefCell<body::Upload>>>,
-    gauge: Rc<Gauge>,
+    upstream: Rc<ConnectionPool>,
+    upload: Option<Rc<RefCell<body::ObjectUpload>>>,
+    stream_state: Rc<StreamState>,
 }
 
 /// A request that got no answer.
@@ -80,7 +80,7 @@ pub enum SendFailure {
     Unsent,
 }
 
-impl Upstream {
+impl ConnectionPool {
     /// A pool that dials with `dialer`. Must be made within the core's `LocalSet`.
     pub fn new(
         dialer: Dialer,
@@ -113,21 +113,21 @@ impl Upstream {
     pub async fn send(
         self: &Rc<Self>,
         authority: &str,
-        mut request: http::Request<body::Request>,
-        body: &body::Request,
-    ) -> Result<(http::Response<Incoming>, Box<Lease>), SendFailure> {
+        mut request: http::Request<body::RequestBody>,
+        body: &body::RequestBody,
+    ) -> Result<(http::Response<Incoming>, Box<LeasedConnection>), SendFailure> {
         loop {
             let (mut connection, reused) = match self.take_idle(authority) {
                 Some(connection) => (connection, true),
                 // Boxed, as are the other rare waits: each would make every request's future larger.
                 None => (Box::pin(self.connect(authority)).await?, false),
             };
-            body.goes_to(&connection.gauge);
-            let mut lease = Box::new(Lease {
+            body.goes_to(&connection.stream_state);
+            let mut lease = Box::new(LeasedConnection {
                 authority: authority.into(),
                 upstream: Rc::clone(self),
                 upload: body.upload(),
-                gauge: Rc::clone(&connection.gauge),
+                stream_state: Rc::clone(&connection.stream_state),
                 connection: None,
             });
             let kind = match *request.method() {
@@ -137,7 +137,8 @@ impl Upstream {
             connection.expectation.expect(kind);
             let sent = {
                 let answer = pin!(connection.sender.try_send_request(request));
-                self.await_head(answer, body, &connection.gauge).await
+                self.await_head(answer, body, &connection.stream_state)
+                    .await
             };
             let fault = connection.expectation.fault();
             lease.connection = Some(connection);
@@ -161,12 +162,12 @@ impl Upstream {
             &mut impl Future<
                 Output = Result<
                     http::Response<Incoming>,
-                    TrySendError<http::Request<body::Request>>,
+                    TrySendError<http::Request<body::RequestBody>>,
                 >,
             >,
         >,
-        body: &body::Request,
-        gauge: &Gauge,
+        body: &body::RequestBody,
+        stream_state: &StreamState,
     ) -> Result<http::Response<Incoming>, AwaitFailure> {
         let begun = Instant::now();
         let mut end = begun + self.limits.head_timeout;
@@ -182,7 +183,7 @@ impl Upstream {
                 () = sleep_until(end) => {
                     let now = Instant::now();
                     // A body that is not sent yet has its last byte still to come.
-                    let last = if body.is_sent() { gauge.last_write().max(begun) } else { now };
+                    let last = if body.is_sent() { stream_state.last_write().max(begun) } else { now };
                     end = last + self.limits.head_timeout;
                     if end <= now {
                         return Err(AwaitFailure::Timeout);
@@ -215,8 +216,8 @@ impl Upstream {
             let error = io::Error::other("too few file descriptors; raise the limit (ulimit -n)");
             return Err(SendFailure::Connect(DialError::Connect(error)));
         }
-        let gauge = Gauge::new(&self.load);
-        let counted = Counted::new(stream, Rc::clone(&gauge)).hear_out();
+        let stream_state = StreamState::new(&self.load);
+        let counted = CountedStream::new(stream, Rc::clone(&stream_state)).read_after_write_error();
         let expectation = Rc::new(ResponseExpectation::default());
         let guard = ResponseGuard::new(Rc::clone(&expectation));
         let io = TokioIo::new(InspectedStream::new(counted, guard));
@@ -232,7 +233,7 @@ impl Upstream {
         self.metrics.count(Event::UpstreamOpened);
         Ok(PooledConnection {
             sender,
-            gauge,
+            stream_state,
             expectation,
             task: task.abort_handle(),
         })
@@ -260,11 +261,11 @@ impl Upstream {
     }
 }
 
-/// Why [`Upstream::await_head`] gave no head.
+/// Why [`ConnectionPool::await_head`] gave no head.
 enum AwaitFailure {
     Broken(hyper::Error),
     Timeout,
-    Unsent(Box<http::Request<body::Request>>),
+    Unsent(Box<http::Request<body::RequestBody>>),
 }
 
 impl Drop for PooledConnection {
@@ -273,9 +274,9 @@ impl Drop for PooledConnection {
     }
 }
 
-impl body::Lease for Lease {
-    fn gauge(&self) -> &Rc<Gauge> {
-        &self.gauge
+impl body::ResponseConnection for LeasedConnection {
+    fn stream_state(&self) -> &Rc<StreamState> {
+        &self.stream_state
     }
 
     /// One whose answer came before the request's body was sent is closed: the rest of that body would
@@ -286,7 +287,7 @@ impl body::Lease for Lease {
                 .upload
                 .as_ref()
                 .is_none_or(|upload| upload.borrow().is_sent())
-            && !connection.gauge.is_blocked()
+            && !connection.stream_state.is_blocked()
             && !connection.sender.is_closed()
         {
             self.upstream

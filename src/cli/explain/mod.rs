@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
-use cosgate::body::Answer;
+use cosgate::body::ResponseBody;
 use cosgate::clock::wall_clock;
 use cosgate::config::{Config, Listen};
 use cosgate::error::S3Error;
@@ -197,8 +197,8 @@ impl Explanation {
         if let Some(answer) = local {
             let status = answer.status().as_u16();
             let body = match answer.into_body() {
-                Answer::Whole(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-                Answer::Empty | Answer::Stream(_) => String::new(),
+                ResponseBody::Whole(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                ResponseBody::Empty | ResponseBody::Stream(_) => String::new(),
             };
             let own = match permit.grant() {
                 Some(grant) => format!("the tenant's own bucket {}", describe_grant(grant)),

@@ -20,12 +20,12 @@ const MIN_READ: usize = 16 * 1024 - 1;
 const MANY_BODIES: usize = 512;
 const READ_OF_MANY: usize = 8 * 1024 - 1;
 
-/// What a [`Counted`](super::Counted) stream tells those who share it. One core's alone.
+/// What a [`CountedStream`](super::CountedStream) stream tells those who share it. One core's alone.
 ///
 /// The streams of an HTTP/2 connection have one each: there `read` and `written` are the bytes of the
 /// bodies, since the connection's own say nothing of one stream among many.
 #[derive(Debug)]
-pub struct Gauge {
+pub struct StreamState {
     core: Rc<CoreLoad>,
     of: StreamKind,
     phase: Cell<Phase>,
@@ -38,14 +38,14 @@ pub struct Gauge {
     pub(super) lingers: Cell<bool>,
 }
 
-/// What a [`Gauge`] is of.
+/// What a [`StreamState`] is of.
 #[derive(Debug)]
 enum StreamKind {
     /// A connection that carries one request after another.
     Connection,
     /// One stream of an HTTP/2 connection.
     Stream {
-        connection: Rc<Gauge>,
+        connection: Rc<StreamState>,
         /// The bytes handed over last wait for the client to make room for them.
         waits_for_client: Cell<bool>,
         fell_behind: Cell<bool>,
@@ -107,8 +107,8 @@ impl Drop for BodyInFlight {
     }
 }
 
-impl Gauge {
-    /// A gauge for a new connection, in [`Phase::Head`].
+impl StreamState {
+    /// A state for a new connection, in [`Phase::Head`].
     pub fn new(core: &Rc<CoreLoad>) -> Rc<Self> {
         Self::of(core, StreamKind::Connection)
     }
@@ -118,7 +118,7 @@ impl Gauge {
         Self::of(core, StreamKind::Streams(Cell::new(0)))
     }
 
-    /// A gauge for a new stream of `connection`.
+    /// A state for a new stream of `connection`.
     pub fn of_stream(connection: &Rc<Self>) -> Rc<Self> {
         let of = StreamKind::Stream {
             connection: Rc::clone(connection),
@@ -203,7 +203,7 @@ impl Gauge {
         }
     }
 
-    /// Whether [`Gauge::fall_behind`] was called.
+    /// Whether [`StreamState::fall_behind`] was called.
     pub fn fell_behind(&self) -> bool {
         matches!(&self.of, StreamKind::Stream { fell_behind, .. } if fell_behind.get())
     }
@@ -279,14 +279,14 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     use super::*;
-    use crate::transport::Counted;
+    use crate::transport::CountedStream;
 
     #[tokio::test]
     async fn a_read_takes_no_more_than_its_share() {
         let load = CoreLoad::new(2);
         let mut bodies: Vec<_> = (0..1000).map(|_| load.body()).collect();
         let (mut peer, ours) = duplex(1 << 20);
-        let mut counted = Counted::new(ours, Gauge::new(&load));
+        let mut counted = CountedStream::new(ours, StreamState::new(&load));
         peer.write_all(&vec![7; 100_000]).await.unwrap();
         let mut buf = vec![0; 100_000];
         assert_eq!(counted.read(&mut buf).await.unwrap(), READ_OF_MANY);
