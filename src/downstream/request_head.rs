@@ -106,34 +106,42 @@ fn check_request_line(request: &Request<'_, '_>) -> Result<(), HeadError> {
     if target.len() > MAX_TARGET {
         return Err(HeadError::TargetTooLong);
     }
+    if is_plain_path(target) {
+        return Ok(());
+    }
     if memchr(b'#', target).is_some() {
         return Err(HeadError::Fragment);
     }
-    if !is_plain_path(target) {
-        Uri::try_from(target).map_err(|_| HeadError::Malformed)?;
-    }
+    Uri::try_from(target).map_err(|_| HeadError::Malformed)?;
     Ok(())
 }
 
 /// Whether `target` is a path and query of characters that a URI has everywhere. Most are, and need not
 /// be copied to be checked.
 fn is_plain_path(target: &[u8]) -> bool {
-    let is_plain = |byte: &u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'$'..=b';' | b'=' | b'?' | b'@' | b'_' | b'~' | b'!');
+    let is_plain = |byte: &u8| PLAIN.get(usize::from(*byte)) == Some(&true);
     target.first() == Some(&b'/') && target.iter().all(is_plain)
 }
 
-fn check_line_ends(head: &[u8]) -> Result<(), HeadError> {
-    let mut start = 0;
-    for end in memchr_iter(b'\n', head) {
-        if !head
-            .get(start..end)
-            .is_some_and(|line| line.ends_with(b"\r"))
-        {
-            return Err(HeadError::Framing(FramingError::BareLineFeed));
-        }
-        start = end + 1;
+/// The bytes of a plain path.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let bytes =
+        b"!$%&'()*+,-./0123456789:;=?@ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
+    let mut at = 0;
+    while at < bytes.len() {
+        plain[bytes[at] as usize] = true;
+        at += 1;
     }
-    Ok(())
+    plain
+};
+
+/// Whether each LF of a head that is parsed follows a CR. `httparse` accepts no CR without an LF.
+fn check_line_ends(head: &[u8]) -> Result<(), HeadError> {
+    if memchr_iter(b'\r', head).count() == memchr_iter(b'\n', head).count() {
+        return Ok(());
+    }
+    Err(HeadError::Framing(FramingError::BareLineFeed))
 }
 
 impl From<HeadError> for S3Error {

@@ -63,6 +63,9 @@ impl FramingFields {
 
     /// Adds a field of the head, with no white space around its value. Ignores other fields.
     pub fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), FramingError> {
+        if !name.first().copied().is_some_and(may_affect_framing) {
+            return Ok(());
+        }
         if name.eq_ignore_ascii_case(b"content-length") {
             if self.content_length.is_some() {
                 return Err(FramingError::RepeatedLength);
