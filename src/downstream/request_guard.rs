@@ -99,6 +99,11 @@ impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
         self.request.is_some() || !self.is_unflushed
     }
 
+    /// Whether `bytes` may begin with an empty line before a head.
+    fn is_before_head(&self, bytes: &[u8]) -> bool {
+        self.request.is_none() && bytes.starts_with(b"\r")
+    }
+
     /// Whether more must arrive before anything of `held` can go on.
     fn needs_more(&self) -> bool {
         self.request.is_none() && self.parsed == self.held.len()
@@ -219,7 +224,7 @@ impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
             return Poll::Ready(Ok(true));
         }
         let mut taken = 0;
-        if self.held.is_empty() && self.has_turn() {
+        if self.held.is_empty() && self.has_turn() && !self.is_before_head(read) {
             taken = self.admit(read, read.len());
             self.parsed = if taken == 0 { read.len() } else { 0 };
         }

@@ -52,7 +52,8 @@ pub(super) enum HeadError {
 }
 
 impl RequestHead {
-    /// Parses the head at the start of `bytes`. `None`: its end has not arrived.
+    /// Parses the head at the start of `bytes`, which has no empty line before it. `None`: its end has
+    /// not arrived.
     pub(super) fn parse(bytes: &[u8], limits: HeadLimits) -> Result<Option<Self>, HeadError> {
         if limits.fields <= FEW_FIELDS {
             return Self::parse_fields::<FEW_FIELDS>(bytes, limits);
@@ -76,7 +77,11 @@ impl RequestHead {
             Err(_) => return Err(HeadError::Malformed),
         };
         check_request_line(&request)?;
-        check_line_ends(bytes.get(..length).unwrap_or_default())?;
+        // `httparse` accepts a CR before an LF alone: as many as lines show that each line has one.
+        let returns = memchr_iter(b'\r', bytes.get(..length).unwrap_or_default()).count();
+        if returns != request.headers.len() + 2 || bytes.starts_with(b"\n") {
+            return Err(HeadError::Framing(FramingError::BareLineFeed));
+        }
         let mut framing = FramingFields::new(request.version == Some(1));
         for field in &*request.headers {
             if field.name.len() > MAX_NAME {
@@ -136,14 +141,6 @@ const PLAIN: [bool; 256] = {
     plain
 };
 
-/// Whether each LF of a head that is parsed follows a CR. `httparse` accepts no CR without an LF.
-fn check_line_ends(head: &[u8]) -> Result<(), HeadError> {
-    if memchr_iter(b'\r', head).count() == memchr_iter(b'\n', head).count() {
-        return Ok(());
-    }
-    Err(HeadError::Framing(FramingError::BareLineFeed))
-}
-
 impl From<HeadError> for S3Error {
     fn from(error: HeadError) -> Self {
         let error = match error {
@@ -189,7 +186,6 @@ mod tests {
                 BodyLength::Unstated,
             ),
             ("GET * HTTP/1.0\r\n\r\n", BodyLength::Unstated),
-            ("\r\n\r\nGET / HTTP/1.1\r\n\r\n", BodyLength::Unstated),
             ("GET http://h:1/b?q HTTP/1.1\r\n\r\n", BodyLength::Unstated),
             ("GET /\u{4e2d} HTTP/1.1\r\n\r\n", BodyLength::Unstated),
             (
