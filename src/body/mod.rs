@@ -1,4 +1,4 @@
-//! Bodies, both ways: streamed, never gathered, and never ended but on their full length.
+//! Bodies in both directions: streamed, not gathered, and ended only at their full length.
 
 mod request;
 mod response;

@@ -1,4 +1,5 @@
-//! [`RequestBody`]: what goes to COS. An object is checked as it passes, and its end is held back.
+//! [`RequestBody`]: the body that goes to COS. An object is verified while it streams, and its trailing bytes
+//! are held back until then.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! [`ResponseBody`]: what goes to the client. COS's answers stream; small documents are made here.
+//! [`ResponseBody`]: the body that goes to the client. Responses of COS stream; small documents are made here.
 
 use std::cell::Cell;
 use std::fmt;

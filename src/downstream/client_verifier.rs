@@ -1,5 +1,5 @@
-//! Client certificates in TLS handshakes: the authority in `client_ca`, and the revocation list in
-//! `client_crl`, which is read again when its file changes.
+//! Client certificate verifier: checks certificates against the authority in `client_ca` and the revocation
+//! list in `client_crl`. It reads the list again when the file changes.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,4 @@
-//! TLS handshakes with clients: within their time, and with the reason when they fail.
+//! TLS handshakes with clients: their time limit, and the reason when one fails.
 
 use std::io;
 

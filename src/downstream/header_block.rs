@@ -1,10 +1,10 @@
 //! HTTP/2 header blocks (HPACK, RFC 7541), read only as far as it takes to see each `:path` as its
 //! client sent it.
 //!
-//! h2 hands out a `:path` as a `PathAndQuery`, and that type drops a fragment without a word. So the same
-//! conversion is made here, of the same bytes, and its result compared with them. Indexes of the
-//! dynamic table count from its newest entry: which names are `:path` is all that must be kept of it,
-//! and what was evicted h2 itself refuses.
+//! h2 gives a `:path` as a `PathAndQuery`, and that type drops a fragment silently. So this file converts the
+//! same bytes and compares the result with them. Indexes of the dynamic table count from its newest entry.
+//! Of that table only one bit is kept for each entry: whether its name is `:path`. h2 itself refuses an index
+//! of an evicted entry.
 
 use std::borrow::Cow;
 

@@ -79,7 +79,7 @@ pub(super) async fn serve<S>(
 pub(super) fn builder(limits: HeadLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .half_close(true) // a client that ends its sending side still gets its answer
+        .half_close(true) // a client that ends its sending side still gets its response
         .header_read_timeout(None) // it would end idle connections too: `Http1Deadline` tells them apart
         .max_headers(limits.fields)
         .max_header_size(limits.bytes)
@@ -87,8 +87,8 @@ pub(super) fn builder(limits: HeadLimits) -> http1::Builder {
     builder
 }
 
-/// Watches over what no body's own pace covers: heads that do not arrive, connections that idle,
-/// clients that do not take the end of an answer.
+/// The time limits of a connection that the pace of a body does not cover: heads that do not arrive, idle
+/// connections, and clients that do not read the end of a response.
 struct Http1Deadline {
     next: Instant,
     written: u64,
@@ -105,7 +105,7 @@ impl Http1Deadline {
         }
     }
 
-    /// Whether the connection must be closed; else sets the next time to look.
+    /// Whether the connection must be closed. Otherwise sets the next time to check.
     fn is_overdue(&mut self, stream_state: &StreamState, limits: &ServerLimits) -> bool {
         let now = Instant::now();
         if stream_state.written() != self.written || !stream_state.is_blocked() {
@@ -119,7 +119,7 @@ impl Http1Deadline {
             Phase::Idle if stream_state.is_blocked() => Some(self.progress + limits.body_window),
             Phase::Idle => Some(since + limits.idle_timeout),
         };
-        // A head may begin at any moment: no later look than this can be late for it.
+        // A head may begin at any moment. A check after this time is never too late for it.
         let soonest_head = now + limits.head_timeout;
         self.next = end.map_or(soonest_head, |end| end.min(soonest_head));
         end.is_some_and(|end| end <= now)

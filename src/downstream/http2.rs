@@ -1,8 +1,9 @@
-//! HTTP/2 toward clients: many requests at once on one connection, each on a stream of its own, within
-//! the limits that HTTP/1 has for each connection.
+//! HTTP/2 toward clients: concurrent requests on one connection, each on its own stream, within the limits
+//! that HTTP/1 has for each connection.
 //!
-//! What a stalled stream can hold: of an upload, its window, and all of a connection's together no more
-//! than `WINDOWS` of them; of an answer, hyper's piece and what h2 keeps of it (`SEND_BUFFER`).
+//! The memory of a stalled stream is bounded. A stalled upload holds its window, and all uploads of a
+//! connection together hold at most `WINDOWS` windows. A stalled response holds one piece in hyper and
+//! `SEND_BUFFER` in h2.
 
 use std::cell::RefCell;
 use std::pin::{Pin, pin};
@@ -29,28 +30,28 @@ use crate::transport::FRAME;
 use crate::transport::inspected::InspectedStream;
 use crate::transport::{CoreLoad, CountedStream, Phase, Side, StreamState, TransferPace};
 
-/// h2 takes more of an answer while it has less than this of it that the client's socket has not taken.
-/// A frame: with the one that comes on top, h2 never waits for us to fill the next.
+/// h2 takes more of a response while less than this of it waits for the client's socket. It is the size of
+/// a frame: with the frame that is added on top, h2 never waits for us.
 const SEND_BUFFER: usize = FRAME;
 
-/// The window of a connection, in those of its streams: so many uploads must stall before the others
-/// on the connection wait for the pace to end them. One for each stream would let a thousand hold
-/// more than bodies may on all connections.
+/// The window of a connection, as a number of stream windows. When this many uploads stall, the others on
+/// the connection wait until the pace limit ends them. One window for each stream would let a thousand
+/// streams hold more memory than all bodies may.
 const WINDOWS: u32 = 16;
 
-/// Streams that were reset before they were looked at: h2's own default, set here since it is the
-/// answer to "rapid reset" (CVE-2023-44487).
+/// Max streams that the client resets before we accept them. This is h2's default, stated here because it
+/// protects from "rapid reset" (CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
 
-/// Streams that we had to reset because of what the client sent on them, in a connection's whole life
-/// ("made you reset", CVE-2025-8671). A client may open more streams than there are before it knows the
-/// limit; it gets that many back, and keeps its connection.
+/// Max streams that we reset because of what the client sent, in the life of a connection ("made you
+/// reset", CVE-2025-8671). A client may exceed the stream limit before it knows the limit. Such streams are
+/// reset, and the connection stays open.
 const OUR_RESETS: usize = 1024;
 
-/// A client that has been silent so long is asked whether it is still there, and has as long to answer.
+/// cosgate pings a client that has been silent for this time, and waits as long for the reply.
 const PING: Duration = Duration::from_secs(20);
 
-/// How long a client that was told to go may hold its connection without taking anything from it.
+/// How long a client may keep its connection after GOAWAY without reading from it.
 const GOODBYE: Duration = Duration::from_secs(3);
 
 /// Serves requests on `stream` until its client or its limits end it; `draining` completes when the
@@ -147,7 +148,7 @@ struct StreamExecutor {
 impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
         let Some(stream_state) = self.next.take() else {
-            return; // only a tunnel has none, and CONNECT is refused
+            return; // only a tunnel has no state, and CONNECT is refused
         };
         tokio::task::spawn_local(PacedStream {
             stream: Box::pin(stream),
@@ -157,8 +158,8 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
     }
 }
 
-/// A stream that is reset when its client takes the answer too slowly. It is watched from outside:
-/// hyper polls an answer's body only while the client has room for more.
+/// A stream that is reset when its client reads the response too slowly. The task of the stream checks this,
+/// because hyper polls the body of a response only while the client has room for more.
 struct PacedStream<F> {
     stream: Pin<Box<F>>,
     stream_state: Rc<StreamState>,
@@ -182,11 +183,11 @@ impl<F: Future<Output = ()>> Future for PacedStream<F> {
         if slow.is_ready() {
             this.stream_state.fall_behind();
         }
-        slow // what is dropped unfinished, h2 resets
+        slow // h2 resets a stream that is dropped before its end
     }
 }
 
-/// How a connection ends that has reached a limit.
+/// How a connection ends when it reaches a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConnectionEnd {
     /// At once.
@@ -195,7 +196,7 @@ enum ConnectionEnd {
     GoAway,
 }
 
-/// Watches over what no body's own pace covers.
+/// The time limits of a connection that the pace of a body does not cover.
 struct Http2Deadline<'a> {
     stream_state: &'a StreamState,
     findings: &'a FrameFindings,
@@ -231,11 +232,11 @@ impl<'a> Http2Deadline<'a> {
         let now = Instant::now();
         self.closing = Some(now);
         self.next = now;
-        // What the client still says must not reset the connection before it has read the last answer.
+        // Unread bytes of the client must not reset the connection before it has read the last response.
         self.stream_state.linger_at_end();
     }
 
-    /// The limit that has been reached, if any; else sets the next time to look.
+    /// How the connection ends if it has reached a limit. Otherwise sets the next time to check.
     fn look(&mut self, limits: &ServerLimits) -> Option<ConnectionEnd> {
         let now = Instant::now();
         if self.stream_state.written() != self.written {
@@ -249,17 +250,17 @@ impl<'a> Http2Deadline<'a> {
         let (phase, since) = self.stream_state.phase();
         let head = self.findings.head_since();
         let ends = [
-            // A client that sends fragments makes a new connection for what follows: on this one other
-            // requests for the same targets are refused too.
+            // After a target with a fragment, other requests for the same target are refused on this
+            // connection too. GOAWAY makes the client open a new one.
             (self.closing.is_none() && self.findings.has_doubts())
                 .then_some((now, ConnectionEnd::GoAway)),
             head.map(|since| (since + limits.head_timeout, ConnectionEnd::Cut)),
-            // A client that takes nothing at all cannot be sent its streams' ends either.
+            // A client that reads nothing cannot be told that its streams end.
             (self.stream_state.is_blocked())
                 .then(|| (self.unblocked + limits.body_window, ConnectionEnd::Cut)),
             match (phase, self.closing) {
                 (Phase::Busy, _) => None,
-                // The end of an answer may still be with h2: whoever takes it has time.
+                // h2 may still hold the end of a response. A client that reads it has time.
                 (_, Some(closing)) => {
                     let since = since.max(closing);
                     let silent = since.max(self.moved) + GOODBYE;
@@ -275,8 +276,8 @@ impl<'a> Http2Deadline<'a> {
         {
             return Some(end);
         }
-        // A head may begin at any moment: no later look than this can be late for it. Nor for a
-        // stream that ends while the connection is closing.
+        // A head may begin at any moment, and so may the end of a stream while the connection closes. A
+        // check after this time is never too late for either.
         let soon = now + limits.head_timeout.min(GOODBYE);
         self.next = first.map_or(soon, |(at, _)| at.min(soon));
         None

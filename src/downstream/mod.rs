@@ -1,4 +1,4 @@
-//! The side of the clients: listeners, cores, TLS, HTTP/1 and HTTP/2, and the admin listener.
+//! Toward clients: listeners, server and cores, TLS, HTTP/1.1, HTTP/2, and the admin listener.
 
 pub mod admin;
 mod certificate;

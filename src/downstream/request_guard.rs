@@ -1,9 +1,9 @@
 //! HTTP/1.1 request guard: parses each head before hyper, and answers those that it refuses itself.
 //!
-//! hyper gets whole heads alone that [`RequestHead`] accepts, one request after another. Its own
-//! refusals, which have no S3 error and no request id, are therefore never written. Should hyper refuse
-//! a head nevertheless, the guard knows it without a look at what hyper writes: between a head and the
-//! call of the service nothing else can be written. Then the connection is closed.
+//! hyper gets only whole heads that [`RequestHead`] accepts, one request after another. So hyper never
+//! writes a refusal of its own, which would have no S3 error and no request id. If hyper refuses a head
+//! nevertheless, the guard does not need to look at the bytes: hyper can write nothing else between a head
+//! and the call of the service. The guard then closes the connection.
 
 use std::error::Error;
 use std::fmt;
@@ -65,7 +65,7 @@ struct UnexpectedRefusal;
 pub(super) fn is_unexpected_refusal(error: &hyper::Error) -> bool {
     let source = error.source().and_then(|s| s.downcast_ref::<io::Error>());
     let inner = source.and_then(io::Error::get_ref);
-    error.is_parse() || inner.is_some_and(|inner| inner.is::<UnexpectedRefusal>())
+    error.is_parse() || inner.is_some_and(<dyn Error + Send + Sync>::is::<UnexpectedRefusal>)
 }
 
 impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
@@ -93,8 +93,8 @@ impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
         }
     }
 
-    /// Whether hyper may have what comes next: a head only when it has written all that it had to. So
-    /// nothing of an earlier response can be written between a head and its service.
+    /// Whether hyper may have what comes next. It gets a head only after it has flushed: then no part of an
+    /// earlier response can be written between the head and the call of the service.
     fn has_turn(&self) -> bool {
         self.request.is_some() || !self.is_unflushed
     }
@@ -109,7 +109,7 @@ impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
         self.request.is_none() && self.parsed == self.held.len()
     }
 
-    /// How many of `bytes` hyper may have now, of which at most `room` at once.
+    /// How many of `bytes` hyper may have now, at most `room`.
     fn admit(&mut self, bytes: &[u8], room: usize) -> usize {
         if self.request.is_none() {
             match RequestHead::parse(bytes, self.limits) {
@@ -129,7 +129,7 @@ impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
         request.head_left -= of_head;
         let taken = match request.body.take(bytes.get(of_head..).unwrap_or_default()) {
             Ok(taken) => taken,
-            // The response may have begun: hyper finds the body incomplete, and closes.
+            // The response may have begun. hyper finds the body incomplete and closes the connection.
             Err(error) => {
                 self.is_ended = true;
                 error.valid
@@ -171,8 +171,8 @@ impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
         taken
     }
 
-    /// Whether the bytes that are held are worth parsing: at first, and when an end of a head or the
-    /// limit has come. A head that arrives in small pieces is not parsed for each of them.
+    /// Whether the held bytes are worth parsing: the first of them, and when the end of a head or the limit
+    /// has arrived. So a head in many small pieces is not parsed for each of them.
     fn may_be_a_head(&mut self) -> bool {
         if self.stream_state.phase().0 == Phase::Idle {
             self.stream_state.enter(Phase::Head); // it arrived behind another request
@@ -404,9 +404,8 @@ mod tests {
             received
         };
         let (error, received) = tokio::join!(server, exchange);
-        let served = stream_state.begun();
         Outcome {
-            served,
+            served: stream_state.begun(),
             received,
             error,
         }

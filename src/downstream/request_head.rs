@@ -1,10 +1,10 @@
-//! Request heads of HTTP/1.1 as raw bytes: accepts those alone that hyper accepts too and that every
-//! reader understands alike.
+//! Request heads of HTTP/1.1 as raw bytes. Accepts only heads that hyper accepts too, and that every reader
+//! understands in the same way.
 //!
-//! hyper parses heads with `httparse`, within its own limits, and then makes a method, a URI and a body
-//! length of them. The same steps are taken here, and hyper's limits are those given here: hyper has no
-//! reason left to refuse a head that this file accepts. Beyond that, line ends without CR and a `#` in
-//! the target are refused: hyper accepts the former and drops what follows the latter.
+//! hyper parses a head with `httparse` and then makes a method, a URI and a body length of it. This file
+//! takes the same steps, with the limits that hyper has, so hyper accepts each head that it accepts. It also
+//! refuses line ends without CR, which hyper accepts, and a `#` in the target, which hyper drops together
+//! with the rest.
 
 use std::mem::MaybeUninit;
 
@@ -129,6 +129,10 @@ fn is_plain_path(target: &[u8]) -> bool {
 }
 
 /// The bytes of a plain path.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the compiler evaluates it and its indexes"
+)]
 const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let bytes =

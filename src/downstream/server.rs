@@ -1,8 +1,7 @@
 //! Server: accepts connections, spreads them over the cores, and drains.
 //!
-//! One thread accepts and hands each socket to the core that has the fewest. A core is a thread with
-//! a `current_thread` runtime: a request lives and dies on one core and shares nothing with the
-//! others but what never changes.
+//! One thread accepts sockets and hands each to the core with the fewest connections. A core is a thread with
+//! a `current_thread` runtime. A request stays on one core and shares only immutable data with the others.
 
 use std::io;
 use std::pin::pin;
@@ -35,8 +34,7 @@ use crate::tenant::Peer;
 use crate::transport::CoreLoad;
 use crate::transport::descriptors::{self, Holder};
 
-/// The listener rests this long after a failed accept, and while clients hold all descriptors that
-/// they may.
+/// The pause after a failed accept, and while clients hold all descriptors that they may.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// How long the cores may take to end once all requests are cut.
@@ -45,17 +43,17 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 /// Threads that look names up, for each core.
 const LOOKUP_THREADS: usize = 4;
 
-/// How far the end of the program has come.
+/// The stage of the drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DrainStage {
     Running,
     /// No new connections; requests in flight may finish.
     Draining,
-    /// What is still in flight is cut.
+    /// Requests that are still in flight are cut.
     Stopped,
 }
 
-/// A thread with its runtime, and the way to hand it sockets.
+/// A thread with its runtime, and the queue of its sockets.
 struct Core {
     sockets: mpsc::UnboundedSender<AcceptedConnection>,
     open: Arc<AtomicUsize>,
@@ -124,8 +122,8 @@ pub async fn run(
         .map_err(|_| io::Error::other("a core does not end; the program ends without it"))
 }
 
-/// Accepts for ever: pauses at the limit of open connections and when descriptors are scarce, closes
-/// those of an address that has too many, and rests when the system refuses.
+/// Accepts until the drain. Pauses at the limit of open connections and when descriptors are scarce. Closes
+/// connections of an address that has too many.
 async fn accept(
     listener: &Accepting,
     cores: &[Core],
@@ -167,7 +165,7 @@ async fn accept(
     }
 }
 
-/// Counts that a connection was refused, and tells of it: the log keeps one line a second.
+/// Counts and logs a refused connection. The log keeps one such line a second.
 fn refuse(metrics: &CoreMetrics, peer: Peer) {
     metrics.count(Event::ConnectionRefused);
     tracing::warn!(
@@ -176,8 +174,8 @@ fn refuse(metrics: &CoreMetrics, peer: Peer) {
     );
 }
 
-/// Holds the client until it has a descriptor that is not kept from clients. No other is accepted
-/// meanwhile, so that one is missing from the reserve at most.
+/// Holds a client until it has a descriptor outside the reserve. Nothing else is accepted meanwhile, so
+/// at most one descriptor of the reserve is in use.
 async fn wait_for_descriptors(mut arrival: Arrival) -> Arrival {
     while descriptors::is_reserved(&arrival.socket, Holder::Client) {
         tracing::warn!("too few file descriptors: accepting pauses; raise the limit (ulimit -n)");
@@ -253,7 +251,7 @@ struct CoreServer {
 }
 
 impl CoreServer {
-    /// Serves every socket that comes, until the drain is over.
+    /// Serves every socket until the drain is over.
     async fn serve(
         self: Rc<Self>,
         mut accepted: mpsc::UnboundedReceiver<AcceptedConnection>,
@@ -367,8 +365,8 @@ impl CoreServer {
         }
     }
 
-    /// Where `proxy_protocol` says that a trusted proxy names its client in front of the connection:
-    /// reads that, and counts the connection as the client's. From nobody else is anything read.
+    /// With `proxy_protocol`, reads the PROXY header of a trusted proxy and counts the connection as that
+    /// of the client it names. Reads nothing from other peers.
     async fn behind_proxy<S>(
         &self,
         socket: &mut S,
@@ -407,7 +405,7 @@ impl CoreServer {
         counted.map(Some).ok_or(ConnectionEnded)
     }
 
-    /// A client with a certificate that TLS has found good.
+    /// Adds the certificate that TLS has verified to `client`.
     fn certified(&self, chain: &[CertificateDer<'_>], mut client: Client) -> Client {
         let parsed = chain.first().and_then(|der| Certificate::parse(der));
         let certificate = parsed.unwrap_or_default();
@@ -444,7 +442,7 @@ async fn drain_of(mut stages: watch::Receiver<DrainStage>) {
     let _ = stages.wait_for(|stage| *stage != DrainStage::Running).await;
 }
 
-/// The connection ends here.
+/// The connection must be closed.
 struct ConnectionEnded;
 
 /// Counts a connection as open until it is dropped.

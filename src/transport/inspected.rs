@@ -1,4 +1,4 @@
-//! A stream whose bytes are looked at as they are read. Writes pass as they are.
+//! Inspected stream: an inspector looks at all bytes that are read. Writes pass unchanged.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Streams as bytes: counted, bounded and paced, and the one scanner of lines.
+//! Streams as bytes: counting, bounding, pacing and inspecting, the line scanner and the framing rules.
 
 pub mod descriptors;
 pub mod framing;

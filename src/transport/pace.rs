@@ -1,11 +1,11 @@
-//! The pace that a transfer must keep.
+//! Transfer pace: the minimum rate of a body.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
-/// Watches that a transfer does not fall below a pace: so many bytes in each window.
+/// Finds when a transfer falls below a minimum of bytes in a window.
 #[derive(Debug)]
 pub struct TransferPace {
     bytes: u64,

@@ -1,7 +1,7 @@
-//! A stream that knows what has gone through it and whether its peer has stopped reading.
+//! Counted stream: counts bytes, bounds reads, and knows whether the peer has stopped reading.
 //!
-//! hyper reads as much as its buffer takes, up to 400 KiB for each stalled stream. What bounds the
-//! memory of a proxy is therefore decided here: a read takes no more than its share of
+//! hyper reads as much as its buffer takes, up to 400 KiB for each stalled stream. So the memory of the proxy
+//! is bounded here: a read takes no more than its share of
 //! [`READ_BUDGET`], and a body asks [`StreamState::is_blocked`] before it hands over more.
 
 use std::io::{self, IoSlice};
@@ -19,9 +19,9 @@ use super::StreamState;
 /// `send` and the copy do (0.2 µs less of 7 for a head and an object of 1 KiB over loopback).
 const SMALL_WRITE: usize = 2048;
 
-/// After an answer that came before its request was read, so many bytes more are read and thrown
-/// away before the socket is closed: a close with unread bytes resets the connection, and the
-/// client would lose the answer.
+/// After a response that was sent before the request was read, this many bytes are read and discarded
+/// before the socket is closed. A close with unread bytes resets the connection, and the client would lose
+/// the response.
 const LINGER_BYTES: u64 = 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
@@ -53,16 +53,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CountedStream<S> {
         }
     }
 
-    /// A peer that closes while it is written to may have said why: its words are read first, and
-    /// their end is what fails. Servers refuse an upload before its body has come, and close.
+    /// After a failed write, goes on reading until the peer's bytes end, and fails only then. A server may
+    /// refuse an upload before the body has arrived, and close: its response must be read.
     #[must_use]
     pub fn read_after_write_error(mut self) -> Self {
         self.reads_after_write_error = true;
         self
     }
 
-    /// What becomes of a write: one that failed only waits, where the reads that go on beside it tell
-    /// the end.
+    /// The result of a write. With `reads_after_write_error`, a write to a closed connection waits; the
+    /// reads find the end.
     fn written<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match result {
             Poll::Ready(Err(error))
@@ -78,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CountedStream<S> {
         }
     }
 
-    /// Reads and forgets, until the peer is done, too much has come or too much time has passed.
+    /// Reads and discards until the peer ends, or a limit of bytes or time is reached.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let linger = self.linger.get_or_insert_with(|| Linger {
             bytes: LINGER_BYTES,

@@ -1,5 +1,5 @@
-//! What a stream and those who share it tell each other: what has gone through it, where it is in its
-//! life, and how much of its core's memory a read may take.
+//! Stream state: bytes read and written, the phase of a connection, and how much memory of its core a read
+//! may take. A stream shares it with the code that serves it.
 
 use std::cell::Cell;
 use std::io;
@@ -8,10 +8,10 @@ use std::task::Poll;
 
 use tokio::time::Instant;
 
-/// Bytes that the bodies in flight may take from their sockets in one round of reads, on all cores.
+/// Bytes that all bodies in flight may read from their sockets in one round, on all cores.
 pub const READ_BUDGET: usize = 4 * 1024 * 1024;
-/// The most and the least that one read takes. Small reads cost CPU: 16 KiB ones 3.5 times as much
-/// for each GiB as 400 KiB ones, 8 KiB ones half as much again. Each is a byte short, since hyper
+/// The max and min size of one read. Small reads cost CPU: reads of 16 KiB cost 3.5 times as much for each
+/// GiB as reads of 400 KiB, and reads of 8 KiB half as much again. Each is one byte short, because hyper
 /// doubles its buffer after a read that fills it.
 const MAX_READ: usize = 416 * 1024;
 const MIN_READ: usize = 16 * 1024 - 1;
@@ -20,7 +20,7 @@ const MIN_READ: usize = 16 * 1024 - 1;
 const MANY_BODIES: usize = 512;
 const READ_OF_MANY: usize = 8 * 1024 - 1;
 
-/// What a [`CountedStream`](super::CountedStream) stream tells those who share it. One core's alone.
+/// The state of a [`CountedStream`](super::CountedStream), shared with the code that serves it on one core.
 ///
 /// The streams of an HTTP/2 connection have one each: there `read` and `written` are the bytes of the
 /// bodies, since the connection's own say nothing of one stream among many.
@@ -38,7 +38,7 @@ pub struct StreamState {
     pub(super) lingers: Cell<bool>,
 }
 
-/// What a [`StreamState`] is of.
+/// The kind of stream that a [`StreamState`] belongs to.
 #[derive(Debug)]
 enum StreamKind {
     /// A connection that carries one request after another.

@@ -1,4 +1,4 @@
-//! Connections to COS: one pool a core, HTTP/1.1, last used first.
+//! Connection pool for COS: HTTP/1.1, one pool for each core. The connection used last is used first.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -25,7 +25,7 @@ use crate::transport::{CoreLoad, CountedStream, StreamState};
 use crate::upstream::dial::{DialError, Dialer};
 use crate::upstream::response_guard::{HeadFault, RequestKind, ResponseExpectation, ResponseGuard};
 
-/// How often idle connections are looked over.
+/// How often expired idle connections are closed.
 const SWEEP: Duration = Duration::from_secs(5);
 
 /// One core's connections to COS.
@@ -54,8 +54,8 @@ struct PooledConnection {
     task: AbortHandle,
 }
 
-/// A connection lent to one request. Released when the answer has been read to its end; dropped
-/// before that, the connection is cut: what is still on it belongs to nobody.
+/// A connection that one request uses. It is released when the response has been read to its end. Dropped
+/// earlier, the connection is closed, because the rest of the response belongs to nobody.
 #[derive(Debug)]
 pub struct LeasedConnection {
     connection: Option<PooledConnection>,
@@ -65,16 +65,16 @@ pub struct LeasedConnection {
     stream_state: Rc<StreamState>,
 }
 
-/// A request that got no answer.
+/// Why a request got no response.
 #[derive(Debug)]
 pub enum SendFailure {
-    /// The connection broke before the answer's head.
+    /// The connection broke before the head of the response.
     Broken(hyper::Error),
     /// No connection could be made: nothing was sent.
     Connect(DialError),
     /// The response guard refused the head of the response.
     Framing(HeadFault),
-    /// The answer's head did not come in time.
+    /// The head of the response did not arrive in time.
     Timeout,
     /// A new connection was closed before anything could be sent on it.
     Unsent,
@@ -106,10 +106,10 @@ impl ConnectionPool {
         this
     }
 
-    /// Sends `request` to `authority` and waits for the head of the answer.
+    /// Sends `request` to `authority` and waits for the head of the response.
     ///
-    /// A pooled connection that turns out to be closed before the request was written is replaced
-    /// silently: nothing of the request was sent on it. Any other failure is the caller's to judge.
+    /// If a pooled connection is found closed before the request was written, another is used: nothing of
+    /// the request was sent. The caller decides about any other failure.
     pub async fn send(
         self: &Rc<Self>,
         authority: &str,
@@ -154,8 +154,8 @@ impl ConnectionPool {
         }
     }
 
-    /// Waits for the head: `head_timeout` counted from the last byte of the request that the
-    /// connection took. While a body is on its way, its own pace is the limit.
+    /// Waits for the head until `head_timeout` after the connection took the last byte of the request.
+    /// While a body is being sent, its pace is the limit.
     async fn await_head(
         &self,
         mut answer: Pin<
@@ -182,7 +182,7 @@ impl ConnectionPool {
                 }
                 () = sleep_until(end) => {
                     let now = Instant::now();
-                    // A body that is not sent yet has its last byte still to come.
+                    // Before a body is sent, its last byte is still to come.
                     let last = if body.is_sent() { stream_state.last_write().max(begun) } else { now };
                     end = last + self.limits.head_timeout;
                     if end <= now {
@@ -193,7 +193,7 @@ impl ConnectionPool {
         }
     }
 
-    /// The connection used last among the idle ones that are still good.
+    /// The usable idle connection that was used last.
     fn take_idle(&self, authority: &str) -> Option<PooledConnection> {
         let mut idle = self.idle.borrow_mut();
         let queue = idle.get_mut(authority)?;
@@ -279,8 +279,8 @@ impl body::ResponseConnection for LeasedConnection {
         &self.stream_state
     }
 
-    /// One whose answer came before the request's body was sent is closed: the rest of that body would
-    /// be read as the next client's request. So is one that has not taken all of it yet.
+    /// Closes the connection if the response came before the whole request body was sent and taken: the
+    /// rest of the body would be read as the next request.
     fn release(mut self: Box<Self>) {
         if let Some(connection) = self.connection.take()
             && self

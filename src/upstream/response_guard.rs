@@ -182,10 +182,8 @@ impl ResponseHead {
             Some(code) => (true, code),
             None => (false, line.strip_prefix(b"http/1.0 ")?),
         };
-        let status = match code {
-            [b'1', b'0', b'1', ..] | [b'2', b'0', b'4', ..] | [b'3', b'0', b'4', ..] => {
-                StatusKind::FinalWithoutBody
-            }
+        let status = match code.get(..3).unwrap_or_default() {
+            b"101" | b"204" | b"304" => StatusKind::FinalWithoutBody,
             [b'1', ..] if has_codings => StatusKind::Interim,
             _ => StatusKind::Final,
         };
