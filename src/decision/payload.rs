@@ -13,7 +13,7 @@ use crate::payload::{
     ChunkSignatures, Declared, FormFile, Framing, Intake, Mode, PayloadError, unsigned_chunks,
 };
 use crate::s3::request::{MAX_OBJECT_BYTES, too_large};
-use crate::s3::{RequestBody, XmlRequest};
+use crate::s3::{BodyKind, XmlRequest};
 use crate::tenant::limits::Limits;
 use crate::tenant::{Authenticated, Permit};
 
@@ -61,15 +61,15 @@ impl PayloadPlan {
         now: Duration,
     ) -> Result<Self, S3Error> {
         match permit.request().operation.body() {
-            RequestBody::Object => {
+            BodyKind::Object => {
                 ObjectPlan::new(permit, head, caller, config, now).map(Self::Object)
             }
-            RequestBody::Document(kind) => Ok(Self::Document(DocumentPlan {
+            BodyKind::Document(kind) => Ok(Self::Document(DocumentPlan {
                 kind,
                 max_bytes: config.server.limits.xml_bytes,
                 checks: document_checks(kind, permit, head, caller.payload())?,
             })),
-            RequestBody::None | RequestBody::Form | RequestBody::Ignored => {
+            BodyKind::None | BodyKind::Form | BodyKind::Ignored => {
                 check_no_body(caller.payload())?;
                 Ok(Self::Empty)
             }

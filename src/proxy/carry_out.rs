@@ -9,7 +9,7 @@ use super::Proxy;
 use super::exchange::Call;
 use super::in_flight::InFlight;
 use super::payload::Arriving;
-use crate::body::{Answer, shape};
+use crate::body::{ResponseBody, shape};
 use crate::decision::{self, Decision, Forward, Step};
 use crate::error::{Code, S3Error};
 use crate::rewrite;
@@ -25,7 +25,7 @@ impl Proxy {
         asked: S3Request<'r>,
         caller: &'t Authenticated,
         in_flight: &mut InFlight,
-    ) -> Result<ControlFlow<Response<Answer>, Forward<'t, 'r>>, S3Error> {
+    ) -> Result<ControlFlow<Response<ResponseBody>, Forward<'t, 'r>>, S3Error> {
         in_flight.record.step = Step::Authorize;
         let decision = decision::decide(head, asked, caller, self.config(), shape::now());
         in_flight.reader.saves = decision.permit().is_some_and(rewrite::is_attachment);
@@ -33,7 +33,7 @@ impl Proxy {
             Decision::Forward(forward) => Ok(ControlFlow::Continue(forward)),
             Decision::Local(local) => {
                 in_flight.record.is_local = true;
-                Ok(ControlFlow::Break(local.response.map(Answer::text)))
+                Ok(ControlFlow::Break(local.response.map(ResponseBody::text)))
             }
             Decision::Refuse(refusal) => {
                 in_flight.record.step = refusal.step;
@@ -50,7 +50,7 @@ impl Proxy {
         arriving: Arriving,
         caller: &Authenticated,
         in_flight: &mut InFlight,
-    ) -> Result<Response<Answer>, S3Error> {
+    ) -> Result<Response<ResponseBody>, S3Error> {
         let Forward {
             permit,
             request,
@@ -62,7 +62,7 @@ impl Proxy {
             Box::pin(self.look_first(looks, permit.request(), in_flight)).await?; // its conditions hold
         }
         in_flight.record.step = Step::Payload;
-        let body = self.payload(&permit, payload, arriving, caller, &in_flight.gauge);
+        let body = self.payload(&permit, payload, arriving, caller, &in_flight.stream_state);
         let body = body.await?; // checked as it streams
         in_flight.body(&body);
         let call = Call {

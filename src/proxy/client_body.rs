@@ -7,13 +7,13 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::in_flight::InFlight;
-use crate::body::{Answer, DownloadFailure};
+use crate::body::{DownloadFailure, ResponseBody};
 use crate::transport::FRAME;
 
 /// A response's body, and the request that ends with it.
 #[derive(Debug)]
 pub struct ClientBody {
-    answer: Answer,
+    answer: ResponseBody,
     /// HTTP/2: what has not been handed over of the last bytes.
     rest: Bytes,
     in_flight: Box<InFlight>,
@@ -21,7 +21,7 @@ pub struct ClientBody {
 
 impl ClientBody {
     /// The body of the response to `in_flight`.
-    pub(super) fn new(answer: Answer, in_flight: Box<InFlight>) -> Self {
+    pub(super) fn new(answer: ResponseBody, in_flight: Box<InFlight>) -> Self {
         Self {
             answer,
             rest: Bytes::new(),
@@ -35,8 +35,8 @@ impl ClientBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadFailure>>> {
-        let gauge = &self.in_flight.gauge;
-        gauge.hand_over(None);
+        let stream_state = &self.in_flight.stream_state;
+        stream_state.hand_over(None);
         if self.rest.is_empty() {
             match ready!(Pin::new(&mut self.answer).poll_frame(cx)) {
                 Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
@@ -44,7 +44,7 @@ impl ClientBody {
             }
         }
         let piece = self.rest.split_to(self.rest.len().min(FRAME));
-        gauge.hand_over(Some(piece.len()));
+        stream_state.hand_over(Some(piece.len()));
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 }
@@ -58,7 +58,7 @@ impl Body for ClientBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadFailure>>> {
         let this = self.get_mut();
-        let frame = if this.in_flight.gauge.is_stream() {
+        let frame = if this.in_flight.stream_state.is_stream() {
             ready!(this.poll_piece(cx))
         } else {
             ready!(Pin::new(&mut this.answer).poll_frame(cx))

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HOST, HeaderValue, TRANSFER_ENCODING,
-};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HOST, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
@@ -17,7 +15,7 @@ use super::sign::{Signing, sign};
 use crate::upstream::retry::Tries;
 
 use crate::body::shape::Shaper;
-use crate::body::{self, Answer, DownloadFailure, Lease as _};
+use crate::body::{self, DownloadFailure, ResponseBody, ResponseConnection as _};
 use crate::config::StoredCheck;
 use crate::credentials::{Credential, Entry};
 use crate::decision::{Step, document};
@@ -32,7 +30,7 @@ use crate::s3::{ObjectKey, Operation, Performer, conditions, xml};
 use crate::tenant::Permit;
 use crate::tenant::limits::Way;
 use crate::timestamp::Timestamp;
-use crate::upstream::pool::{Lease, SendFailure};
+use crate::upstream::pool::{LeasedConnection, SendFailure};
 
 /// COS's error documents are a few hundred bytes; one that is larger is not read.
 const ERROR_BYTES: usize = 64 * 1024;
@@ -52,7 +50,7 @@ pub(super) struct Call<'c> {
 /// COS's answer, before anything of it has been looked at.
 struct Answered {
     response: Response<Incoming>,
-    lease: Box<Lease>,
+    lease: Box<LeasedConnection>,
 }
 
 impl Proxy {
@@ -63,7 +61,7 @@ impl Proxy {
         call: Call<'_>,
         fresh: UpstreamRequest,
         in_flight: &mut InFlight,
-    ) -> Result<Response<Answer>, S3Error> {
+    ) -> Result<Response<ResponseBody>, S3Error> {
         let Call { permit, head, body } = call;
         let operation = permit.request().operation;
         if operation == Operation::DeleteObjects && body.body.length() == 0 {
@@ -92,7 +90,6 @@ impl Proxy {
             let response = &answered.response;
             let record = &mut in_flight.record;
             record.upstream_answered(response.status(), response.headers());
-            check_framing(&answered.response)?;
             let status = answered.response.status();
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
                 return self.accept(call, answered, &credential, in_flight).await;
@@ -121,7 +118,7 @@ impl Proxy {
         mut answered: Answered,
         credential: &Credential,
         in_flight: &mut InFlight,
-    ) -> Result<Response<Answer>, S3Error> {
+    ) -> Result<Response<ResponseBody>, S3Error> {
         let status = answered.response.status();
         if status.is_success() && !call.body.body.is_sent() {
             return Err(self.early_success(&call.body.body));
@@ -249,7 +246,7 @@ impl Proxy {
     fn judge(
         &self,
         failure: Failure,
-        body: &body::Request,
+        body: &body::RequestBody,
         tries: &mut Tries,
     ) -> Result<(), S3Error> {
         let failure = match failure {
@@ -289,7 +286,7 @@ impl Proxy {
 
     /// What the client is told of a success that COS reports before it can have the whole body: no
     /// object can be trusted that our checks have not passed.
-    fn early_success(&self, body: &body::Request) -> S3Error {
+    fn early_success(&self, body: &body::RequestBody) -> S3Error {
         match body.failure() {
             Some(upload) => {
                 self.metrics.count(Event::BodyWithheld);
@@ -346,7 +343,7 @@ impl Proxy {
         call: Call<'_>,
         answered: Answered,
         in_flight: &mut InFlight,
-    ) -> Result<Response<Answer>, S3Error> {
+    ) -> Result<Response<ResponseBody>, S3Error> {
         let Call {
             permit,
             head,
@@ -374,7 +371,7 @@ impl Proxy {
         if operation.performer() == Performer::CosByHead {
             lease.release();
             let attributes = rewrite::attributes(&head.headers, &mut headers);
-            let mut answer = document(attributes).map(Answer::text);
+            let mut answer = document(attributes).map(ResponseBody::text);
             answer.headers_mut().extend(headers);
             return Ok(answer);
         }
@@ -394,9 +391,9 @@ impl Proxy {
         &self,
         Call { permit, head, .. }: Call<'_>,
         incoming: Incoming,
-        lease: Box<Lease>,
+        lease: Box<LeasedConnection>,
         in_flight: &mut InFlight,
-    ) -> Result<Answer, S3Error> {
+    ) -> Result<ResponseBody, S3Error> {
         let (request, reader) = (permit.request(), in_flight.reader);
         let location = if request.operation == Operation::CompleteMultipartUpload {
             let key = request.key.as_ref().map_or("", ObjectKey::as_str);
@@ -408,7 +405,13 @@ impl Proxy {
         let rewriter = AnswerRewriter::new(permit, signature, reader.is_native, location);
         let is_rewritten = rewriter.is_some();
         let shaper = Shaper::new(permit.tenant(), Way::Download);
-        let answer = Answer::stream(incoming, lease, &in_flight.gauge, self.pace(), rewriter);
+        let answer = ResponseBody::stream(
+            incoming,
+            lease,
+            &in_flight.stream_state,
+            self.pace(),
+            rewriter,
+        );
         let mut answer = answer.shaped(shaper);
         if is_rewritten {
             Box::pin(answer.begin()).await.map_err(|failure| {
@@ -449,9 +452,9 @@ impl Proxy {
         &self,
         Call { permit, body, .. }: Call<'_>,
         incoming: Incoming,
-        lease: Box<Lease>,
+        lease: Box<LeasedConnection>,
         in_flight: &mut InFlight,
-    ) -> Result<Response<Answer>, S3Error> {
+    ) -> Result<Response<ResponseBody>, S3Error> {
         let mut result = self.read_delete_result(incoming, lease).await?;
         let grant = permit.grant().ok_or_else(|| internal("no grant"))?;
         rewrite::delete_result(&mut result, grant).map_err(|_| {
@@ -465,7 +468,7 @@ impl Proxy {
     async fn read_delete_result(
         &self,
         mut incoming: Incoming,
-        lease: Box<Lease>,
+        lease: Box<LeasedConnection>,
     ) -> Result<xml::DeleteResult, S3Error> {
         let head_timeout = self.config().upstream.limits.head_timeout;
         let body = body::gather(&mut incoming, DELETE_RESULT_BYTES, head_timeout, |_| true)
@@ -517,11 +520,11 @@ impl Proxy {
         let region = permit.grant().map_or("", |grant| grant.region.as_str());
         self.sign(&mut probe, credential, region, None).ok()?;
         let target = probe.target.parse().ok()?;
-        let mut request = http::Request::new(body::Request::Empty);
+        let mut request = http::Request::new(body::RequestBody::Empty);
         *request.method_mut() = probe.method;
         *request.uri_mut() = target;
         *request.headers_mut() = probe.headers;
-        let none = body::Request::Empty;
+        let none = body::RequestBody::Empty;
         let sent = self.upstream.send(&probe.authority, request, &none).await;
         let (response, lease) = sent.ok()?;
         let answered = Answered { response, lease };
@@ -556,17 +559,6 @@ impl From<S3Error> for Failure {
     }
 }
 
-/// Refuses an answer without a length, whose end could not be told from a broken connection. What is
-/// wrong with the framing that it has, `answers` has seen.
-fn check_framing(response: &Response<Incoming>) -> Result<(), S3Error> {
-    let body = response.body();
-    let is_chunked = response.headers().contains_key(TRANSFER_ENCODING);
-    if !is_chunked && !body.is_end_stream() && body.size_hint().exact().is_none() {
-        return Err(bad_gateway("COS's answer has no length"));
-    }
-    Ok(())
-}
-
 /// An object of unknown length over HTTP/1.0, where the end of the connection is the end of the object
 /// (RFC 9112 section 6.3): one that was cut short would pass for whole. XML tells its own end.
 fn without_chunks() -> S3Error {
@@ -577,7 +569,7 @@ fn without_chunks() -> S3Error {
 }
 
 /// COS's result of a multi-delete, with an entry for each key that the caller may not delete.
-fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response<Answer> {
+fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response<ResponseBody> {
     result
         .failures
         .extend(outgoing.denied.iter().map(|object| xml::DeleteFailure {
@@ -589,7 +581,7 @@ fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response
     if outgoing.quiet {
         result.deleted.clear();
     }
-    document(result.to_xml()).map(Answer::text)
+    document(result.to_xml()).map(ResponseBody::text)
 }
 
 fn bad_gateway(detail: impl Into<String>) -> S3Error {

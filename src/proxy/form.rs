@@ -14,7 +14,7 @@ use super::gather_budget::{GatherHold, no_room};
 use super::in_flight::InFlight;
 use super::payload::Arriving;
 use super::stranger_memory::Hearing;
-use crate::body::{Answer, UploadFailure};
+use crate::body::{ResponseBody, UploadFailure};
 use crate::decision::{Step, document};
 use crate::error::S3Error;
 use crate::payload::FormFile;
@@ -39,7 +39,7 @@ impl Proxy {
         mut arriving: Arriving,
         connection: Connection,
         in_flight: &mut InFlight,
-    ) -> Result<Response<Answer>, S3Error> {
+    ) -> Result<Response<ResponseBody>, S3Error> {
         let boundary = Boundary::read(&head.headers)?;
         let (tenants, now) = (&self.shared.tenants, in_flight.record.time);
         let mut hearing = self.strangers.hear(head, tenants, connection, now)?;
@@ -161,11 +161,11 @@ fn head_of_put(headers: HeaderMap) -> Result<Parts, S3Error> {
 /// What the client is told of its object, in the names that it knows.
 fn answer(
     success: &SuccessAction,
-    stored: &Response<Answer>,
+    stored: &Response<ResponseBody>,
     location: &str,
     bucket: &str,
     key: &ObjectKey<'_>,
-) -> Response<Answer> {
+) -> Response<ResponseBody> {
     let etag = stored
         .headers()
         .get(ETAG)
@@ -174,7 +174,7 @@ fn answer(
     let (mut answer, location) = match success {
         SuccessAction::Document => {
             let mut answer = document(xml::post_response(location, bucket, key.as_str(), etag))
-                .map(Answer::text);
+                .map(ResponseBody::text);
             *answer.status_mut() = StatusCode::CREATED;
             (answer, location.to_owned())
         }
@@ -195,8 +195,8 @@ fn answer(
     answer
 }
 
-fn empty(status: StatusCode) -> Response<Answer> {
-    let mut answer = Response::new(Answer::Empty);
+fn empty(status: StatusCode) -> Response<ResponseBody> {
+    let mut answer = Response::new(ResponseBody::Empty);
     *answer.status_mut() = status;
     answer
 }

@@ -14,13 +14,13 @@ use crate::error::S3Error;
 use crate::tenant::Tenant;
 use crate::tenant::limits::Slot;
 use crate::timestamp::Timestamp;
-use crate::transport::{Gauge, Phase};
+use crate::transport::{Phase, StreamState};
 
 /// A request in flight. Whatever happens to it, its record is written when it is dropped.
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) proxy: Rc<Proxy>,
-    pub(super) gauge: Rc<Gauge>,
+    pub(super) stream_state: Rc<StreamState>,
     pub(super) record: Record,
     pub(super) reader: Reader,
     /// The request has a body, and nobody has read it yet.
@@ -36,17 +36,17 @@ impl InFlight {
     pub(super) fn new(
         proxy: &Rc<Proxy>,
         client: &Client,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
         now: Timestamp,
     ) -> Box<Self> {
-        let version = if gauge.is_stream() {
+        let version = if stream_state.is_stream() {
             Version::HTTP_2
         } else {
             Version::HTTP_11
         };
         Box::new(Self {
             proxy: Rc::clone(proxy),
-            gauge: Rc::clone(gauge),
+            stream_state: Rc::clone(stream_state),
             record: Record::new(client, version, now),
             reader: Reader::new(client.tls),
             is_unread: false,
@@ -88,8 +88,8 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.gauge.enter(Phase::Idle);
-        self.record.is_client_slow = self.gauge.fell_behind();
+        self.stream_state.enter(Phase::Idle);
+        self.record.is_client_slow = self.stream_state.fell_behind();
         self.record.finish(&self.proxy.metrics, &self.proxy.log);
     }
 }

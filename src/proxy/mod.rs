@@ -16,7 +16,7 @@ use http::{Extensions, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::sleep;
 
-use crate::body::Answer;
+use crate::body::ResponseBody;
 use crate::clock::Clock;
 use crate::clock::wall_clock;
 use crate::config::Config;
@@ -32,9 +32,9 @@ use crate::s3::{self, Operation, S3Request, native};
 use crate::tenant::policy::tenant_policy;
 use crate::tenant::{Certified, Connection, Peer, Tenants};
 use crate::timestamp::Timestamp;
-use crate::transport::{CoreLoad, Gauge, Phase};
+use crate::transport::{CoreLoad, Phase, StreamState};
 use crate::upstream::dial::{Dialer, Roots};
-use crate::upstream::pool::Upstream;
+use crate::upstream::pool::ConnectionPool;
 
 mod admission;
 mod carry_out;
@@ -81,7 +81,7 @@ pub struct Shared {
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
-    upstream: Rc<Upstream>,
+    upstream: Rc<ConnectionPool>,
     metrics: Arc<CoreMetrics>,
     log: LogBuffer,
     budget: Budget,
@@ -199,7 +199,7 @@ impl Proxy {
             upstream.limits.tls_handshake_timeout,
         );
         let limits = upstream.limits.clone();
-        let upstream = Upstream::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
+        let upstream = ConnectionPool::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
         let gathered = GatherBudget::new();
         let of_strangers = shared.config.server.limits.stranger_bytes;
         let log = shared.access_log.buffer(Arc::clone(&metrics));
@@ -241,11 +241,11 @@ impl Proxy {
         self: Rc<Self>,
         request: http::Request<Incoming>,
         client: Client,
-        gauge: Rc<Gauge>,
+        stream_state: Rc<StreamState>,
         now: Timestamp,
     ) -> Result<http::Response<ClientBody>, Infallible> {
-        gauge.enter(Phase::Busy);
-        let mut in_flight = InFlight::new(&self, &client, &gauge, now);
+        stream_state.enter(Phase::Busy);
+        let mut in_flight = InFlight::new(&self, &client, &stream_state, now);
         let (mut head, body) = request.into_parts();
         in_flight.is_unread = !body.is_end_stream();
         let read = if head.version == Version::HTTP_2 {
@@ -273,10 +273,10 @@ impl Proxy {
         self: &Rc<Self>,
         error: S3Error,
         client: &Client,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
         now: Timestamp,
     ) -> Bytes {
-        respond::refuse_head(InFlight::new(self, client, gauge, now), error)
+        respond::refuse_head(InFlight::new(self, client, stream_state, now), error)
     }
 
     /// Brings a request to the service that it is for.
@@ -286,7 +286,7 @@ impl Proxy {
         body: Incoming,
         client: &Client,
         in_flight: &mut InFlight,
-    ) -> Result<http::Response<Answer>, S3Error> {
+    ) -> Result<http::Response<ResponseBody>, S3Error> {
         let connection = self.connection(head, client, in_flight)?;
         let body = Arriving::new(body, head.version);
         match service(head, &self.config().server.domains) {
@@ -303,7 +303,7 @@ impl Proxy {
         body: Arriving,
         connection: Connection,
         in_flight: &mut InFlight,
-    ) -> Result<http::Response<Answer>, S3Error> {
+    ) -> Result<http::Response<ResponseBody>, S3Error> {
         let domains = &self.config().server.domains;
         let said = &*in_s3_words(head, domains)?;
         let request = S3Request::parse(said, domains)?; // what it requests

@@ -15,7 +15,7 @@ use sha2::Sha256;
 use super::Proxy;
 use super::gather_budget::{GatherHold, no_room};
 use crate::body::shape::{self, Shaper};
-use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
+use crate::body::{self, GatherFailure, PaceLimit, UploadFailure, UploadSource};
 use crate::decision::{DocumentPlan, ObjectPlan, PayloadPlan};
 use crate::error::{Code, S3Error};
 use crate::observe::Event;
@@ -24,7 +24,7 @@ use crate::payload::checksum::Verified;
 use crate::s3::{ObjectKey, XmlRequest, xml};
 use crate::tenant::limits::Way;
 use crate::tenant::{Authenticated, Permit, Tenant};
-use crate::transport::Gauge;
+use crate::transport::StreamState;
 
 /// A body on its way from the client.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(super) struct Arriving {
 /// A body for COS, and what the head must say of it.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    pub(super) body: body::Request,
+    pub(super) body: body::RequestBody,
     /// Its SHA-256, where it is known before it is sent: COS then checks it too.
     pub(super) sha256: Option<[u8; 32]>,
     /// What was verified of an object that came whole at once.
@@ -96,7 +96,7 @@ impl Arriving {
 }
 
 impl Outgoing {
-    fn new(body: body::Request) -> Self {
+    fn new(body: body::RequestBody) -> Self {
         Self {
             body,
             sha256: None,
@@ -111,7 +111,7 @@ impl Outgoing {
 
     /// No body.
     pub(super) fn empty() -> Self {
-        Self::new(body::Request::Empty)
+        Self::new(body::RequestBody::Empty)
     }
 
     /// What was verified of an object, once all of it has been.
@@ -131,7 +131,7 @@ impl Outgoing {
         Self {
             sha256: Some(Sha256::digest(&bytes).into()),
             md5: Some(BASE64_STANDARD.encode(Md5::digest(&bytes))),
-            ..Self::new(body::Request::Whole(bytes))
+            ..Self::new(body::RequestBody::Whole(bytes))
         }
     }
 }
@@ -144,7 +144,7 @@ impl Proxy {
         plan: PayloadPlan,
         arriving: Arriving,
         caller: &Authenticated,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
     ) -> Result<Outgoing, S3Error> {
         match plan {
             PayloadPlan::Document(plan) => {
@@ -160,7 +160,7 @@ impl Proxy {
                 }
                 Ok(Outgoing::empty())
             }
-            PayloadPlan::Object(plan) => self.object(plan, arriving, caller, gauge).await,
+            PayloadPlan::Object(plan) => self.object(plan, arriving, caller, stream_state).await,
         }
     }
 
@@ -170,7 +170,7 @@ impl Proxy {
         plan: ObjectPlan,
         arriving: Arriving,
         caller: &Authenticated,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
     ) -> Result<Outgoing, S3Error> {
         let sha256 = plan.declared.mode.sha256();
         let (length, intake) = match (arriving.file, plan.declared.length) {
@@ -187,17 +187,14 @@ impl Proxy {
                 return Box::pin(self.spooled(plan, arriving, caller)).await;
             }
         };
-        let source = Rc::clone(gauge);
-        let shaper = Shaper::new(caller.tenant(), Way::Upload);
-        let arrived = body::Request::from_client(
-            arriving.incoming,
-            arriving.read,
+        let source = UploadSource {
+            incoming: arriving.incoming,
+            input: arriving.read,
             length,
-            intake,
-            source,
-            self.pace(),
-            shaper,
-        );
+            stream_state: Rc::clone(stream_state),
+        };
+        let shaper = Shaper::new(caller.tenant(), Way::Upload);
+        let arrived = body::RequestBody::from_client(source, intake, self.pace(), shaper);
         let (body, verified) = arrived.await.inspect_err(|failure| {
             if matches!(failure, UploadFailure::Payload(_)) {
                 self.metrics.count(Event::BodyWithheld);
@@ -238,9 +235,9 @@ impl Proxy {
         while intake.push(&mut input)?.is_some() {}
         let (_, verified) = intake.finish()?;
         let body = if object.is_empty() {
-            body::Request::Empty
+            body::RequestBody::Empty
         } else {
-            body::Request::Whole(object)
+            body::RequestBody::Whole(object)
         };
         Ok(Outgoing {
             sha256,

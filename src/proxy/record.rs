@@ -13,7 +13,7 @@ use tokio::time::{Duration, Instant};
 use super::Client;
 use super::payload::Outgoing;
 use super::respond::REQUEST_ID;
-use crate::body::{DownloadFailure, Upload, UploadFailure};
+use crate::body::{DownloadFailure, ObjectUpload, UploadFailure};
 use crate::decision::{Step, Verdict};
 use crate::encoding::hex::hex;
 use crate::error::{Code, Fault, S3Error, TenantLimit};
@@ -52,7 +52,7 @@ pub(super) struct Record {
     pub(super) is_local: bool,
     /// Bytes of a body that was read whole.
     received: u64,
-    pub(super) upload: Option<Rc<RefCell<Upload>>>,
+    pub(super) upload: Option<Rc<RefCell<ObjectUpload>>>,
     unchecked: Option<String>,
     denied: usize,
     upstream: UpstreamRecord,

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::client_body::ClientBody;
 use super::in_flight::InFlight;
-use crate::body::Answer;
+use crate::body::ResponseBody;
 use crate::error::S3Error;
 use crate::rewrite;
 use crate::s3::native;
@@ -59,7 +59,7 @@ impl Reader {
 pub(super) fn respond(
     mut in_flight: Box<InFlight>,
     head: &Parts,
-    answered: Result<Response<Answer>, S3Error>,
+    answered: Result<Response<ResponseBody>, S3Error>,
 ) -> Response<ClientBody> {
     let reader = in_flight.reader;
     let mut response = match answered {
@@ -83,8 +83,8 @@ pub(super) fn respond(
     in_flight.record.version = head.version;
     let headers = response.headers_mut();
     // HTTP/2 ends the stream alone: it is reset when its response has gone.
-    if in_flight.ends_connection() && !in_flight.gauge.is_stream() {
-        in_flight.gauge.linger_at_end();
+    if in_flight.ends_connection() && !in_flight.stream_state.is_stream() {
+        in_flight.stream_state.linger_at_end();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Ok(id) = HeaderValue::from_str(&in_flight.record.request_id) {
@@ -101,7 +101,7 @@ pub(super) fn respond(
 
 /// The response to a head that hyper never gave us, as bytes.
 pub(super) fn refuse_head(mut in_flight: Box<InFlight>, error: S3Error) -> Bytes {
-    in_flight.gauge.linger_at_end();
+    in_flight.stream_state.linger_at_end();
     let record = &mut in_flight.record;
     record.status = error.http_status();
     let document = xml::error(&error, "", &record.request_id);
@@ -116,9 +116,9 @@ pub(super) fn refuse_head(mut in_flight: Box<InFlight>, error: S3Error) -> Bytes
 }
 
 /// An error as its client reads it. It says nothing that the client does not know already.
-fn error_response(error: &S3Error, head: &Parts, in_flight: &InFlight) -> Response<Answer> {
+fn error_response(error: &S3Error, head: &Parts, in_flight: &InFlight) -> Response<ResponseBody> {
     let (status, document) = error_document(error, head, in_flight);
-    let mut response = Response::new(Answer::Empty);
+    let mut response = Response::new(ResponseBody::Empty);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     if let Some(seconds) = error.retry_after_seconds() {
@@ -136,7 +136,7 @@ fn error_response(error: &S3Error, head: &Parts, in_flight: &InFlight) -> Respon
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CONTENT_LENGTH, document.len().into());
     if head.method != Method::HEAD {
-        *response.body_mut() = Answer::Whole(Bytes::from(document));
+        *response.body_mut() = ResponseBody::Whole(Bytes::from(document));
     }
     response
 }
@@ -163,12 +163,12 @@ fn error_document(error: &S3Error, head: &Parts, in_flight: &InFlight) -> (Statu
 /// Keeps a refusal of a stranger over HTTP/2 in their memory, or leaves out its document where too many are
 /// there already that their client makes no room for: a head needs none, and so ends the stream (RFC 9113
 /// section 5.2.1).
-fn keep_in_memory(response: &mut Response<Answer>, in_flight: &mut InFlight) {
-    let Answer::Whole(document) = response.body() else {
+fn keep_in_memory(response: &mut Response<ResponseBody>, in_flight: &mut InFlight) {
+    let ResponseBody::Whole(document) = response.body() else {
         return;
     };
     let record = &in_flight.record;
-    if !in_flight.gauge.is_stream() || record.tenant.is_some() {
+    if !in_flight.stream_state.is_stream() || record.tenant.is_some() {
         return;
     }
     let source = match (record.client, record.uid) {
@@ -179,7 +179,7 @@ fn keep_in_memory(response: &mut Response<Answer>, in_flight: &mut InFlight) {
     let hold = in_flight.proxy.refusals.keep(source, document.len());
     in_flight.refusal = hold.map(Box::new);
     if in_flight.refusal.is_none() {
-        *response.body_mut() = Answer::Empty;
+        *response.body_mut() = ResponseBody::Empty;
         response.headers_mut().insert(CONTENT_LENGTH, 0.into());
         response.headers_mut().remove(CONTENT_TYPE);
     }

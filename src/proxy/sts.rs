@@ -8,7 +8,7 @@ use super::Proxy;
 use super::in_flight::InFlight;
 use super::payload::Arriving;
 use super::respond::ErrorForm;
-use crate::body::Answer;
+use crate::body::ResponseBody;
 use crate::decision::document;
 use crate::error::{Code, S3Error};
 use crate::s3::request::check_framing;
@@ -24,7 +24,7 @@ impl Proxy {
         arriving: Arriving,
         connection: Connection,
         in_flight: &mut InFlight,
-    ) -> Result<Response<Answer>, S3Error> {
+    ) -> Result<Response<ResponseBody>, S3Error> {
         in_flight.reader.errors = ErrorForm::Sts;
         let now = in_flight.record.time;
         check_framing(head)?;
@@ -54,8 +54,8 @@ impl Proxy {
             expires: &key.expires.iso8601(),
             subject: caller.identity().subject().map(|subject| &**subject),
         };
-        let mut answer =
-            document(sts_answer(&asked, &answer, &in_flight.record.request_id)).map(Answer::text);
+        let mut answer = document(sts_answer(&asked, &answer, &in_flight.record.request_id))
+            .map(ResponseBody::text);
         let no_store = HeaderValue::from_static("no-store");
         answer.headers_mut().insert(CACHE_CONTROL, no_store);
         Ok(answer)

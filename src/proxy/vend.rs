@@ -10,7 +10,7 @@ use super::Proxy;
 use super::in_flight::InFlight;
 use super::payload::Arriving;
 use super::respond::ErrorForm;
-use crate::body::Answer;
+use crate::body::ResponseBody;
 use crate::credentials::shapes::{Shape, render};
 use crate::credentials::vendor::Vended;
 use crate::error::{Code, S3Error};
@@ -32,7 +32,7 @@ impl Proxy {
         arriving: Arriving,
         connection: Connection,
         in_flight: &mut InFlight,
-    ) -> Result<Response<Answer>, S3Error> {
+    ) -> Result<Response<ResponseBody>, S3Error> {
         in_flight.reader.errors = ErrorForm::Json;
         in_flight.record.sts_action("VendCredentials");
         let now = in_flight.record.time;
@@ -117,10 +117,10 @@ fn scope(grant: &Grant) -> Value {
     })
 }
 
-fn document(json: &Value) -> Response<Answer> {
+fn document(json: &Value) -> Response<ResponseBody> {
     let text = json.to_string();
     let length = text.len();
-    let mut answer = Response::new(Answer::Whole(text.into()));
+    let mut answer = Response::new(ResponseBody::Whole(text.into()));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_LENGTH, length.into());

@@ -22,7 +22,7 @@ use super::version_two::{VersionTwo, is_translated, token_of_marker};
 use crate::config::UpstreamSignature;
 use crate::encoding::percent::push_encoded_path;
 use crate::s3::xml::NAMESPACE;
-use crate::s3::{Operation, ResponseBody};
+use crate::s3::{Operation, SuccessKind};
 use crate::tenant::{Grant, Permit};
 
 /// Whether responses to this operation must pass an [`AnswerRewriter`].
@@ -33,11 +33,10 @@ pub fn rewrites(operation: Operation) -> bool {
 /// The root of a response that is rewritten.
 fn root_of(operation: Operation) -> Option<&'static str> {
     match operation.response() {
-        ResponseBody::Document(root) => Some(root),
-        ResponseBody::Cosgate
-        | ResponseBody::Empty
-        | ResponseBody::Headers
-        | ResponseBody::Object => None,
+        SuccessKind::Document(root) => Some(root),
+        SuccessKind::Cosgate | SuccessKind::Empty | SuccessKind::Headers | SuccessKind::Object => {
+            None
+        }
     }
 }
 

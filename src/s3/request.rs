@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::address::{Address, check_bucket};
 use super::form::MAX_FORM_BYTES;
-use super::operation::RequestBody;
+use super::operation::BodyKind;
 use super::percent::{self, Plus};
 use super::query::has_control;
 use super::{ObjectKey, Operation, Query};
@@ -223,7 +223,7 @@ fn only<'h>(head: &'h Parts, name: &HeaderName) -> Result<Option<&'h HeaderValue
 /// stores what came when a body ends early, so its length must be announced.
 fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
     let length = content_length(head);
-    if operation.body() == RequestBody::Form {
+    if operation.body() == BodyKind::Form {
         // The file has no length of its own: it is what the form's leaves.
         return match length {
             None => Err(S3Error::new(
@@ -247,7 +247,7 @@ fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
         };
     }
     // One of unknown length may turn out to be none: it is read before COS is asked.
-    let may_have_body = operation.body() != RequestBody::None;
+    let may_have_body = operation.body() != BodyKind::None;
     if length.is_some_and(|length| length > 0) && !may_have_body {
         return Err(S3Error::new(
             Code::InvalidRequest,
