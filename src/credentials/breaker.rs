@@ -1,5 +1,5 @@
-//! The circuit breaker of one issuer: when its calls fail, it is left alone for a while, and whoever
-//! has no key is told so at once.
+//! Circuit breaker of one issuer: stops calls while most of them fail. Requests without a key are then
+//! refused at once.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
@@ -24,13 +24,13 @@ const LONGEST: Duration = Duration::from_secs(4);
 /// is made, and how that goes closes or opens it.
 #[derive(Debug)]
 pub(super) struct Breaker {
-    state: Mutex<State>,
+    state: Mutex<BreakerState>,
     /// Until when it is or was open; changes wake those who wait for a key.
     open: watch::Sender<Option<Instant>>,
 }
 
 #[derive(Debug)]
-enum State {
+enum BreakerState {
     Closed {
         since: Instant,
         calls: u32,
@@ -47,7 +47,7 @@ impl Breaker {
     /// A closed one.
     pub(super) fn new() -> Self {
         Self {
-            state: Mutex::new(State::closed(Instant::now())),
+            state: Mutex::new(BreakerState::closed(Instant::now())),
             open: watch::Sender::new(None),
         }
     }
@@ -68,7 +68,7 @@ impl Breaker {
     }
 
     /// Takes how a call went that began at `began`, and counts and logs it if that opened the breaker.
-    pub(super) fn hear(
+    pub(super) fn record_result(
         &self,
         result: &Result<Issued, StsError>,
         began: Instant,
@@ -92,15 +92,15 @@ impl Breaker {
     fn record(&self, has_failed: bool, began: Instant, now: Instant, chance: f64) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let times = match (&mut *state, has_failed) {
-            (State::Open { .. }, false) => {
-                *state = State::closed(now);
+            (BreakerState::Open { .. }, false) => {
+                *state = BreakerState::closed(now);
                 self.open.send_replace(None);
                 return false;
             }
-            (State::Open { since, .. }, true) if began < *since => return false,
-            (State::Open { times, .. }, true) => times.saturating_add(1),
+            (BreakerState::Open { since, .. }, true) if began < *since => return false,
+            (BreakerState::Open { times, .. }, true) => times.saturating_add(1),
             (
-                State::Closed {
+                BreakerState::Closed {
                     since,
                     calls,
                     failures,
@@ -121,13 +121,13 @@ impl Breaker {
         };
         // A call that nothing answered has been a pause itself.
         let until = (began + pause(times, chance)).max(now);
-        *state = State::Open { since: now, times };
+        *state = BreakerState::Open { since: now, times };
         self.open.send_replace(Some(until));
         true
     }
 }
 
-impl State {
+impl BreakerState {
     fn closed(now: Instant) -> Self {
         Self::Closed {
             since: now,
@@ -219,7 +219,7 @@ mod tests {
         ] {
             for _ in 0..10 {
                 let refused = StsError::new(StsClass::of(code), code, "no");
-                breaker.hear(&Err(refused), Instant::now(), &CacheCounters::default());
+                breaker.record_result(&Err(refused), Instant::now(), &CacheCounters::default());
             }
         }
         assert!(breaker.open_until(Instant::now()).is_none());

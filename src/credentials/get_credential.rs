@@ -37,15 +37,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Credential;
-use super::issuer::Issuer;
+use super::base::Base;
+use super::credential::Credential;
+use super::issuer::{IssueMethod, IssuerSettings, StsIssuer};
+use super::key_files::WatchedKey;
 use super::sts::StsError;
-use crate::clock::Clock;
-use crate::clock::wall_clock;
+use crate::clock::{Clock, wall_clock};
 use crate::config::cam::{Condition, Policy, PolicyError};
+use crate::config::{GivenKey, GivenSecret, Role};
 use crate::secret::Secret;
 use crate::tenant::policy::policy_from_prefixes;
 use crate::upstream::dial::{Dialer, HttpProxy, Roots};
+use crate::upstream::one_shot::OneShotClient;
 
 /// What the SDKs ask for when nothing is said.
 const DURATION: Duration = Duration::from_mins(30);
@@ -54,6 +57,10 @@ const FEDERATION_LONGEST: Duration = Duration::from_hours(36);
 /// The longest life of a role's key (1312/48197).
 const ROLE_LONGEST: Duration = Duration::from_hours(12);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Limit of one call, from the look-up of the host to the last byte.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Limit of the response to it.
+const RESPONSE_BYTES: usize = 64 * 1024;
 
 /// What [`get_credential`] is told.
 #[derive(Clone, Debug)]
@@ -75,7 +82,7 @@ pub struct Options {
     /// What the key may do; see [`Scope::policy`] and [`Policy::parse`].
     pub policy: Policy,
     /// `roleArn`: a key of this role, by `AssumeRole`; without it by `GetFederationToken`.
-    pub role: Option<Role>,
+    pub role: Option<AssumedRole>,
     /// `Name` of a federation token, which Tencent's audit shows; only letters of it are sent.
     pub name: String,
 }
@@ -100,7 +107,7 @@ impl Options {
 
 /// A CAM role that a key shall have the rights of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Role {
+pub struct AssumedRole {
     /// `RoleArn`: `qcs::cam::uin/100000000001:roleName/uploads`
     pub arn: String,
     /// `RoleSessionName`, which Tencent's audit shows.
@@ -195,7 +202,7 @@ impl Host {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum GetCredentialError {
-    /// What was asked for is wrong; the text says how to mend it.
+    /// What was asked for is wrong; the text says how to fix it.
     Options(String),
     /// STS was asked and gave none.
     Sts(StsError),
@@ -233,13 +240,50 @@ pub async fn get_credential(options: &Options) -> Result<Credential, GetCredenti
         None => dialer,
         Some(proxy) => dialer.through(proxy),
     };
-    let issuer = Issuer::of(options, dialer, Arc::new(Clock::new(wall_clock)));
-    let answer = issuer.issue(&options.name, &options.policy.json()).await;
-    Credential::issued(answer.map_err(GetCredentialError::Sts)?).map_err(|error| wrong(&error))
+    let answer = issuer(options, dialer)
+        .issue(&options.name, &options.policy.json())
+        .await;
+    let issued = answer.map_err(GetCredentialError::Sts)?;
+    issued.credential().map_err(|error| wrong(&error))
+}
+
+/// The issuer that `options` describe. Its keys are shared with nobody.
+fn issuer(options: &Options, dialer: Dialer) -> StsIssuer {
+    let given = |value: Secret| GivenSecret { value, file: None };
+    let key = GivenKey {
+        secret_id: given(Secret::new(options.secret_id.as_str())),
+        secret_key: given(options.secret_key.clone()),
+        token: None,
+    };
+    let base = Base::Watched(WatchedKey::given("", &key));
+    let duration = options.duration;
+    let method = match &options.role {
+        None => IssueMethod::Federation { base, duration },
+        Some(role) => IssueMethod::AssumeRole {
+            base,
+            role: Role {
+                arn: role.arn.clone(),
+                session_name: role.session.clone(),
+                external_id: role.external_id.clone(),
+                tags: Vec::new(),
+                source_identity: None,
+                duration,
+            },
+        },
+    };
+    let host = options.host.authority();
+    let settings = IssuerSettings {
+        name: String::new(),
+        sharing_identity: String::new(),
+        region: options.region.clone(),
+        method,
+        client: OneShotClient::new(host, dialer, CALL_TIMEOUT, RESPONSE_BYTES),
+    };
+    StsIssuer::new(settings, Arc::new(Clock::new(wall_clock)), Arc::default())
 }
 
 /// The limits of Tencent's SDK: 2 to 128 of letters, digits and `+=,.@_-` and, in an external id, `:` and `/`.
-fn check_role(role: &Role) -> Result<(), GetCredentialError> {
+fn check_role(role: &AssumedRole) -> Result<(), GetCredentialError> {
     let fits = |text: &str, more: &str| {
         let known =
             |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c) || more.contains(c);
@@ -286,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_role_is_checked_before_it_is_asked_for() {
-        let role = |arn: &str, session: &str, id: &str| Role {
+        let role = |arn: &str, session: &str, id: &str| AssumedRole {
             arn: arn.to_owned(),
             session: session.to_owned(),
             external_id: Some(id.to_owned()),

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::is_visible;
+use super::credential::is_visible;
 use crate::encoding::hex::sha256_hex;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
@@ -36,7 +36,7 @@ impl CallerKey {
 
 /// Both spellings: Tencent's (metadata service and tools) and that of AWS's `credential_process`.
 #[derive(Deserialize)]
-struct Document {
+struct KeyDocument {
     #[serde(rename = "Code")]
     code: Option<String>,
     #[serde(rename = "TmpSecretId", alias = "SecretId", alias = "AccessKeyId")]
@@ -57,11 +57,11 @@ struct Document {
 
 /// The key and its end, if it has one. The error quotes nothing of the document but its `Code`.
 pub(super) fn parse(text: &[u8]) -> Result<(CallerKey, Option<Timestamp>), String> {
-    let document: Document = serde_json::from_slice(text).map_err(|error| {
+    let document: KeyDocument = serde_json::from_slice(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         format!("not the JSON of a key (line {line}, column {column})")
     })?;
-    let Document {
+    let KeyDocument {
         code,
         secret_id,
         secret_key,

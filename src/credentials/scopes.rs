@@ -1,9 +1,10 @@
-//! The entries of scopes that are made for requests: one for each tenant of a template that calls.
+//! Bounded table of the entries of scopes that are made for requests: one for each tenant of a template
+//! that sends requests.
 //!
-//! There are no more than so many. Room is made by those that have never had a key, then by those used
-//! once or long ago, then by those in active use. An entry that a request or a call to STS holds stays.
-//! So a flood of new subjects pushes itself out, and not who is at work. Each new scope looks at a few
-//! others alone, in the order of a clock's hand, so that no request waits for a look at all.
+//! A new entry evicts one that has never had a key, or else one that was used once or long ago, or else
+//! one in active use. An entry that a request or a call to STS holds stays. So a flood of new subjects
+//! evicts its own entries, and not those of active subjects. Each new scope examines a few others only,
+//! in the order of a clock's hand, so that no request waits for a scan of the table.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -31,7 +32,7 @@ const SORTED_AT_ONCE: usize = 4;
 /// Entries by the name of their tenant.
 pub(super) struct ScopeTable {
     most: usize,
-    table: RwLock<Table>,
+    table: RwLock<ScopeQueues>,
     new: Arc<Semaphore>,
     start: Instant,
     evicted: AtomicU64,
@@ -39,15 +40,15 @@ pub(super) struct ScopeTable {
 
 /// Each name stands in one of the two queues.
 #[derive(Default)]
-struct Table {
-    slots: HashMap<Arc<str>, Slot>,
+struct ScopeQueues {
+    slots: HashMap<Arc<str>, ScopeSlot>,
     /// Those that had no key when they were last looked at.
     new: VecDeque<Arc<str>>,
     /// The others.
     kept: VecDeque<Arc<str>>,
 }
 
-struct Slot {
+struct ScopeSlot {
     entry: Arc<Entry>,
     /// Nanoseconds from the table's start to the last use.
     used: AtomicU64,
@@ -95,7 +96,7 @@ impl ScopeTable {
         }
         self.evicted.fetch_add(evicted, Ordering::Relaxed);
         let permit = permit.ok().filter(|_| table.slots.len() < self.most)?;
-        let slot = Slot {
+        let slot = ScopeSlot {
             entry: Arc::new(make(permit)?),
             used: AtomicU64::new(now),
             used_again: AtomicBool::new(false),
@@ -126,7 +127,7 @@ impl ScopeTable {
     }
 }
 
-impl Table {
+impl ScopeQueues {
     /// Looks which of the first new ones have had a key by now.
     fn sort(&mut self) {
         for _ in 0..SORTED_AT_ONCE.min(self.new.len()) {
@@ -191,7 +192,7 @@ impl Table {
     }
 }
 
-impl Slot {
+impl ScopeSlot {
     fn take(&self, now: u64) -> Arc<Entry> {
         self.used.fetch_max(now, Ordering::Relaxed);
         if !self.used_again.load(Ordering::Relaxed) {
@@ -226,16 +227,16 @@ mod tests {
 
     use tokio::sync::mpsc;
 
-    use super::super::Credential;
+    use super::super::backlog::Backlog;
     use super::super::breaker::Breaker;
-    use super::super::entry::Scope;
-    use super::super::lanes::Backlog;
+    use super::super::credential::Credential;
+    use super::super::entry::{KeyScope, KeySource};
     use super::*;
     use crate::config::CallRate;
     use crate::secret::Secret;
 
-    fn scope() -> Scope {
-        Scope {
+    fn scope() -> KeyScope {
+        KeyScope {
             tenant: "web/alice".into(),
             policy: "{}".into(),
             issuer: 0,
@@ -253,12 +254,12 @@ mod tests {
             per_second: 1,
             burst: 1,
         };
-        let issuer = (
-            Arc::new(Breaker::new()),
-            Arc::new(Backlog::new("main", rate)),
-        );
-        let (asks, _) = mpsc::unbounded_channel();
-        Entry::new(scope(), asks, issuer, Duration::ZERO, Arc::default()).with_permit(permit)
+        let source = KeySource {
+            requests: mpsc::unbounded_channel().0,
+            breaker: Arc::new(Breaker::new()),
+            backlog: Arc::new(Backlog::new("main", rate)),
+        };
+        Entry::new(scope(), source, Duration::ZERO, Arc::default()).with_permit(permit)
     }
 
     fn names(range: Range<usize>) -> impl Iterator<Item = String> {

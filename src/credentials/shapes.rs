@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::Credential;
+use super::credential::Credential;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
