@@ -50,7 +50,7 @@ pub fn request(
 ) -> Result<UpstreamRequest, S3Error> {
     let asked = permit.request();
     headers::check_owners(&client.headers, &permit.tenant().name)?;
-    let (Some(grant), Some(method)) = (permit.grant(), method(asked.operation)) else {
+    let (Some(grant), Some(method)) = (permit.grant(), asked.operation.upstream_method()) else {
         return Err(internal(
             "an operation that is answered here reached the rewriting",
         ));
@@ -117,37 +117,6 @@ pub fn request(
         query,
         headers,
     })
-}
-
-/// The method of an operation at COS; `None` for what is answered here, and for a form, which is
-/// rewritten as the PUT that it stands for.
-fn method(operation: Operation) -> Option<Method> {
-    match operation {
-        Operation::CreateBucket
-        | Operation::GetBucketLocation
-        | Operation::HeadBucket
-        | Operation::ListBuckets
-        | Operation::PostObject => None,
-        Operation::AbortMultipartUpload
-        | Operation::DeleteObject
-        | Operation::DeleteObjectTagging => Some(Method::DELETE),
-        Operation::GetObject
-        | Operation::GetObjectTagging
-        | Operation::ListMultipartUploads
-        | Operation::ListObjectVersions
-        | Operation::ListObjects
-        | Operation::ListObjectsV2
-        | Operation::ListParts => Some(Method::GET),
-        Operation::HeadObject => Some(Method::HEAD),
-        Operation::CompleteMultipartUpload
-        | Operation::CreateMultipartUpload
-        | Operation::DeleteObjects => Some(Method::POST),
-        Operation::CopyObject
-        | Operation::PutObject
-        | Operation::PutObjectTagging
-        | Operation::UploadPart
-        | Operation::UploadPartCopy => Some(Method::PUT),
-    }
 }
 
 /// The query for COS: the operation's own parameters alone, none of a presigned URL's, with the keys

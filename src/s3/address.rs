@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use http::Uri;
 
-use super::operation::Scope;
+use super::operation::Resource;
 use super::percent::{self, Plus};
 use crate::encoding::percent::{decode_leniently, push_encoded_path};
 use crate::error::{Code, S3Error};
@@ -78,11 +78,11 @@ impl<'a> Address<'a> {
     }
 
     /// What the address names.
-    pub fn scope(&self) -> Scope {
+    pub fn resource(&self) -> Resource {
         match (&self.bucket, self.raw_key) {
-            (None, _) => Scope::Service,
-            (Some(_), None) => Scope::Bucket,
-            (Some(_), Some(_)) => Scope::Object,
+            (None, _) => Resource::Service,
+            (Some(_), None) => Resource::Bucket,
+            (Some(_), Some(_)) => Resource::Object,
         }
     }
 }

@@ -17,6 +17,6 @@ pub mod vend;
 pub mod xml;
 
 pub use address::{Address, ObjectKey};
-pub use operation::{Operation, Scope};
+pub use operation::{Operation, RequestBody, Resource, ResponseBody, Target, XmlRequest};
 pub use query::Query;
 pub use request::{CopySource, S3Request};

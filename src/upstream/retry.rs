@@ -54,7 +54,7 @@ impl Tries {
     /// `conditional`: it is done only if the object is, or is not, what the client says. What was done
     /// then refuses its own repetition, and the client would hear that it was not done.
     pub(crate) fn of(operation: Operation, conditional: bool) -> Self {
-        let reads = matches!(operation, Operation::GetObject | Operation::HeadObject);
+        let reads = operation.reads_object();
         Self {
             repeatable: operation.is_idempotent() && (reads || !conditional),
             repaired: false,
