@@ -324,7 +324,7 @@ impl Entry {
         Ok(())
     }
 
-    /// Has a call made. Returns false when nobody is there to make one.
+    /// Has a call made. Returns false when the thread that makes calls has ended.
     fn request(self: &Arc<Self>, urgency: Urgency) -> bool {
         let Some(KeySource { requests, .. }) = &self.source else {
             return false;
@@ -338,21 +338,7 @@ impl Entry {
 
     async fn wait(self: &Arc<Self>) -> Result<Arc<Credential>, IssueError> {
         let source = self.source.as_ref().ok_or_else(shutting_down)?;
-        let slot = WaiterSlot::take(&self.waiters).and_then(|slot| {
-            let others = self.waiters.load(Ordering::Acquire) - 1;
-            Some((slot, source.backlog.wait(others)?))
-        });
-        let slot = slot.ok_or_else(|| {
-            let why = "too many requests wait for this tenant's key";
-            IssueError::new(NoKey::Busy, why, CALL_GAP)
-        })?;
-        let mut wait = Wait {
-            backlog: &source.backlog,
-            results: self.calls.subscribe(),
-            breaker: source.breaker.subscribe(),
-            deadline: Deadline::from(Instant::now()),
-            _slot: slot,
-        };
+        let mut wait = self.begin_wait(source)?;
         loop {
             let failure = wait.results.borrow_and_update().failure.clone();
             let now = Instant::now();
@@ -362,6 +348,25 @@ impl Entry {
             self.check_wait(&mut wait, failure.as_deref(), now)?;
             wait.news().await;
         }
+    }
+
+    /// Takes a slot for a waiting request, if there is one.
+    fn begin_wait<'a>(&'a self, source: &'a KeySource) -> Result<Wait<'a>, IssueError> {
+        let slot = WaiterSlot::take(&self.waiters).and_then(|slot| {
+            let others = self.waiters.load(Ordering::Acquire) - 1;
+            Some((slot, source.backlog.wait(others)?))
+        });
+        let slot = slot.ok_or_else(|| {
+            let why = "too many requests wait for this tenant's key";
+            IssueError::new(NoKey::Busy, why, CALL_GAP)
+        })?;
+        Ok(Wait {
+            backlog: &source.backlog,
+            results: self.calls.subscribe(),
+            breaker: source.breaker.subscribe(),
+            deadline: Deadline::from(Instant::now()),
+            _slot: slot,
+        })
     }
 
     /// Requests a call, and refuses to wait for a key that does not come in time. `failure` is the last
@@ -391,7 +396,11 @@ impl Entry {
         wait.check_breaker(failure, now)?;
         let turn = self.turn(wait.backlog, now);
         if turn.is_none() && failure.is_none() {
-            wait.deadline.include(self.history().schedule.began());
+            let began = self.history().schedule.began();
+            // Else the first call has just failed, and `began` may be the next one's.
+            if !wait.results.has_changed().unwrap_or_default() {
+                wait.deadline.include(began);
+            }
         }
         wait.check_deadline(failure, turn, now)
     }
@@ -495,7 +504,7 @@ fn refusal(failure: &FlightFailure<StsError>, now: Instant) -> IssueError {
 struct Deadline {
     began: Instant,
     end: Instant,
-    /// Its call waited for its turn when this was last looked at.
+    /// Its call waited for its turn when this was last checked.
     is_queued: bool,
 }
 
@@ -513,7 +522,7 @@ impl Deadline {
         self.end = self.end.max(call_began + WAIT);
     }
 
-    /// Moves the end to [`WAIT`] after the turn of the call. Gives false when that is too far away.
+    /// Moves the end to [`WAIT`] after the turn of the call. Returns false when that is too far away.
     fn reaches(&mut self, turn: Option<Duration>, now: Instant) -> bool {
         let Some(turn) = turn else {
             self.is_queued = false;
@@ -701,6 +710,22 @@ mod tests {
         }
         assert_eq!((crowded, before.elapsed()), (1, WAIT));
         assert_eq!(entry.waiters.load(Ordering::Relaxed), 0);
+    }
+
+    /// The first call fails and the next one begins just after a waiting request has read the results.
+    #[tokio::test(start_paused = true)]
+    async fn waits_no_longer_for_a_call_that_follows_a_failure() {
+        let (entry, _requests) = entry();
+        let mut wait = entry.begin_wait(entry.source.as_ref().unwrap()).unwrap();
+        let failure = wait.results.borrow_and_update().failure.clone();
+        let end = wait.deadline.end;
+        entry.request(Urgency::Cold);
+        tokio::time::advance(WAIT.saturating_sub(SOON)).await;
+        give(&entry, failed("InternalError"));
+        entry.request(Urgency::Cold);
+        assert!(entry.begin(Urgency::Cold));
+        let checked = entry.check_wait(&mut wait, failure.as_deref(), Instant::now());
+        assert_eq!((checked, wait.deadline.end), (Ok(()), end));
     }
 
     #[tokio::test(start_paused = true)]
