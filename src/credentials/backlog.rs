@@ -163,7 +163,7 @@ mod tests {
         }
         let slow = backlog.turn_of(Urgency::Cold, None).as_secs_f64();
         assert!((19.0..21.0).contains(&slow), "{slow}");
-        // Those that somebody waits for do not wait for the others.
+        // Calls that a request waits for do not wait for the others.
         let other = Backlog::new("main", RATE);
         for _ in 0..640 {
             other.join(Urgency::First);

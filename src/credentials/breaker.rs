@@ -15,7 +15,7 @@ use crate::observe::CacheCounters;
 /// of Tencent's own SDKs.
 const FAILURES: u32 = 5;
 const WINDOW: Duration = Duration::from_mins(1);
-/// How long it is open at first; each probe that fails doubles that, up to [`LONGEST`]: whoever waits
+/// How long it is open at first; each probe that fails doubles that, up to [`LONGEST`]: a request that waits
 /// while STS comes back is to have a key within five seconds.
 const SHORTEST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(4);
@@ -25,7 +25,7 @@ const LONGEST: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub(super) struct Breaker {
     state: Mutex<BreakerState>,
-    /// Until when it is or was open; changes wake those who wait for a key.
+    /// Until when it is or was open; changes wake requests that wait for a key.
     open: watch::Sender<Option<Instant>>,
 }
 
@@ -62,12 +62,12 @@ impl Breaker {
         self.open.borrow().is_some_and(|until| now >= until)
     }
 
-    /// Gives what [`Breaker::open_until`] goes by, and wakes who waits for it to change.
+    /// Until when it is or was open. Changes wake waiters.
     pub(super) fn subscribe(&self) -> watch::Receiver<Option<Instant>> {
         self.open.subscribe()
     }
 
-    /// Takes how a call went that began at `began`, and counts and logs it if that opened the breaker.
+    /// Records the result of a call that began at `began`. Counts and logs it if that opens the breaker.
     pub(super) fn record_result(
         &self,
         result: &Result<Issued, StsError>,
@@ -87,7 +87,7 @@ impl Breaker {
         }
     }
 
-    /// Takes the end of a call. `chance`, from 0 to 1, spreads the probes of several cosgates. Gives
+    /// Records the end of a call. `chance`, from 0 to 1, spreads the probes of several cosgates. Returns
     /// whether it opened.
     fn record(&self, has_failed: bool, began: Instant, now: Instant, chance: f64) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_opens_when_most_of_five_or_more_calls_fail() {
+    async fn opens_when_most_of_five_or_more_calls_fail() {
         let is_open = |failures, successes| {
             let breaker = after(failures, successes);
             breaker.open_until(Instant::now()).is_some()
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn old_failures_are_forgotten() {
+    async fn forgets_old_failures() {
         let breaker = after(4, 0);
         tokio::time::advance(WINDOW).await;
         let now = Instant::now();
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_probe_closes_it_or_opens_it_for_longer() {
+    async fn closes_or_opens_for_longer_after_a_probe() {
         let breaker = after(5, 0);
         let mut pauses = Vec::new();
         for _ in 0..6 {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_probe_that_nothing_answered_has_been_the_pause_itself() {
+    async fn counts_an_unanswered_probe_as_the_pause() {
         let breaker = after(5, 0);
         tokio::time::sleep_until(breaker.open_until(Instant::now()).unwrap()).await;
         let began = Instant::now();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_sts_refuses_does_not_open_it() {
+    async fn stays_closed_when_sts_refuses() {
         let breaker = Breaker::new();
         for code in [
             "AuthFailure.SecretIdNotFound",

@@ -149,7 +149,7 @@ impl Cache {
                 .map(|entry| entry.with_permit(permit))
         });
         made.ok_or_else(|| {
-            // Room is made at the pace of the queue: who finds none comes back at some time within it.
+            // Room is made at the pace of the queue: the request can be sent again at some time within it.
             let backlog = self.maker.backlogs.get(issuer);
             let turn = backlog.map_or(BUSY, |backlog| backlog.turn_of(Urgency::First, None));
             let wait = turn.mul_f64(0.5 + 0.5 * fastrand::f64()).max(BUSY);

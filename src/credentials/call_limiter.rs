@@ -1,7 +1,7 @@
 //! The rate of one issuer's calls to STS, on the monotonic clock.
 //!
-//! A crate such as `governor` does not fit: it cannot say when more calls than its burst would be
-//! ready, which a request is told that waits for its turn.
+//! A crate such as `governor` does not fit. A waiting request must know when its turn is, and `governor`
+//! cannot say when more calls than its burst would be ready.
 
 use tokio::time::{Duration, Instant};
 

@@ -20,7 +20,7 @@ const COS_KEY_STEP: i64 = 60;
 /// How long a COS signature is good for, in seconds.
 const COS_KEY_LIFE: i64 = 900;
 
-/// A key to sign with, its session token, and when COS stops taking it.
+/// A key to sign with, its session token, and when it expires.
 ///
 /// The signing keys that derive from it are kept with it, so that a request derives none.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub struct Credential {
 /// When a key is renewed and when it is given up, on the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Life {
-    /// From here on the next key is asked for.
+    /// From here on the next key is requested.
     pub(crate) soft: Instant,
     /// From here on the key is not used any more.
     pub(crate) hard: Instant,
@@ -93,14 +93,14 @@ impl Credential {
         self
     }
 
-    /// COS has taken it once: if COS refuses it later, the key was revoked or has expired.
+    /// COS has accepted it once: if COS refuses it later, the key was revoked or has expired.
     pub fn mark_worked(&self) {
         if !self.has_worked() {
             self.worked.store(true, Ordering::Relaxed); // written once: cores share the line
         }
     }
 
-    /// Whether COS has taken it once.
+    /// Whether COS has accepted it once.
     pub fn has_worked(&self) -> bool {
         self.worked.load(Ordering::Relaxed)
     }
@@ -110,7 +110,7 @@ impl Credential {
         self.life.is_none_or(|life| now < life.hard)
     }
 
-    /// Whether the next key should be asked for at `now`.
+    /// Whether the next key should be requested at `now`.
     pub fn is_due(&self, now: Instant) -> bool {
         self.life.is_some_and(|life| now >= life.soft)
     }
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signing_key_is_derived_once_a_day_and_region() {
+    fn derives_a_signing_key_once_for_each_day_and_region() {
         let credential = credential();
         let first = credential.sigv4_key("20260115", "ap-guangzhou");
         let fresh =
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cos_key_serves_a_minute_and_reaches_back_one() {
+    fn reuses_a_cos_key_for_a_minute() {
         let credential = credential();
         let at = |second| credential.cos_key(Timestamp::from_unix(second));
         let first = at(6_000);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_no_header_can_carry_is_refused() {
+    fn rejects_a_token_that_no_header_can_carry() {
         for text in ["", "a b", "a\r\nb", "é", "\0"] {
             let made = Credential::new(
                 "AKID".into(),

@@ -50,7 +50,7 @@ use crate::tenant::policy::policy_from_prefixes;
 use crate::upstream::dial::{Dialer, HttpProxy, Roots};
 use crate::upstream::one_shot::OneShotClient;
 
-/// What the SDKs ask for when nothing is said.
+/// The SDKs' default.
 const DURATION: Duration = Duration::from_mins(30);
 /// The longest life of a sub-account's federation token (1312/48195).
 const FEDERATION_LONGEST: Duration = Duration::from_hours(36);
@@ -62,7 +62,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit of the response to it.
 const RESPONSE_BYTES: usize = 64 * 1024;
 
-/// What [`get_credential`] is told.
+/// The parameters of [`get_credential`].
 #[derive(Clone, Debug)]
 pub struct Options {
     /// `secretId` of a permanent key.
@@ -88,7 +88,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// With what the SDKs take for granted.
+    /// With the SDKs' defaults.
     pub fn new(secret_id: String, secret_key: Secret, policy: Policy) -> Self {
         Self {
             secret_id,
@@ -112,7 +112,7 @@ pub struct AssumedRole {
     pub arn: String,
     /// `RoleSessionName`, which Tencent's audit shows.
     pub session: String,
-    /// `ExternalId`, where the role's trust policy asks for one.
+    /// `ExternalId`, where the role's trust policy requires one.
     pub external_id: Option<String>,
 }
 
@@ -202,9 +202,9 @@ impl Host {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum GetCredentialError {
-    /// What was asked for is wrong; the text says how to fix it.
+    /// The options are wrong; the text says how to fix them.
     Options(String),
-    /// STS was asked and gave none.
+    /// STS was called and gave none.
     Sts(StsError),
 }
 
@@ -219,7 +219,7 @@ impl fmt::Display for GetCredentialError {
 
 impl std::error::Error for GetCredentialError {}
 
-/// Asks STS for one key: one call, and a second if this machine's clock is wrong. Nothing is kept.
+/// Requests one key: one call to STS, and a second if this machine's clock is wrong. Nothing is kept.
 pub async fn get_credential(options: &Options) -> Result<Credential, GetCredentialError> {
     let wrong = |error: &dyn fmt::Display| GetCredentialError::Options(error.to_string());
     let longest = match &options.role {
@@ -309,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_https_unless_it_is_here() {
+    fn rejects_plain_http_beyond_loopback() {
         for (text, tls) in [
             ("sts.internal.tencentcloudapi.com", true),
             ("https://gateway.example:8443/", true),
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_is_checked_before_it_is_asked_for() {
+    fn rejects_malformed_roles() {
         let role = |arn: &str, session: &str, id: &str| AssumedRole {
             arn: arn.to_owned(),
             session: session.to_owned(),

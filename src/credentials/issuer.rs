@@ -22,7 +22,7 @@ use crate::observe::CacheCounters;
 use crate::secret::Secret;
 use crate::upstream::one_shot::{OneShotClient, OneShotError, OneShotResponse};
 
-/// An issuer's own key that STS has refused signs nothing for this long, whichever tenant asks. Another
+/// An issuer's own key that STS has refused signs nothing for this long, for any tenant. Another
 /// key is tried at once.
 const REFUSED: Duration = Duration::from_secs(4);
 
@@ -188,7 +188,7 @@ impl StsIssuer {
         }
     }
 
-    /// What STS said of this key, if that was a short time ago.
+    /// The error with which STS has just refused this key, if it has.
     fn check_refused(&self, digest: &str) -> Result<(), StsError> {
         match &*self.refused() {
             Some(refused) if refused.digest == digest && Instant::now() < refused.until => {
@@ -301,7 +301,7 @@ impl StsIssuer {
     }
 }
 
-/// The token of a web identity, as its file has it now: whoever issues it replaces it before it ends.
+/// The token of a web identity, as its file has it now: its provider replaces it before it expires.
 fn read_token(file: &Path) -> Result<Secret, StsError> {
     let wrong = |what: String| StsError::new(StsClass::Retry, "TokenFile", what);
     let text = read_text(file).map_err(wrong)?;

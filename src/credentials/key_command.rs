@@ -27,8 +27,8 @@ pub(super) async fn output(
         .unwrap_or_else(|_| Err(format!("it ran longer than {COMMAND_TIME:?}")))
 }
 
-/// Runs a program, no shell between, and gives what it prints. Of cosgate's environment it gets what is
-/// listed alone: the rest holds secrets, and its user can read them while it runs.
+/// Runs a program without a shell, and returns what it prints. Of cosgate's environment it gets the
+/// listed variables only: others hold secrets, and its user can read them while it runs.
 async fn run(command: &KeyCommand, issuer: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let (program, arguments) = command.words.split_first().ok_or("it has no words")?;
     let env = command.env.iter();
@@ -64,8 +64,8 @@ async fn run(command: &KeyCommand, issuer: &str) -> Result<Zeroizing<Vec<u8>>, S
     Ok(printed)
 }
 
-/// Logs what a program writes to standard error, and reads on to its end: it never waits for whoever
-/// reads cosgate's log. What it has left behind may keep the pipe open, so nobody waits for this.
+/// Logs what a program writes to standard error, and reads on to its end: the program never waits for
+/// cosgate's log. A process that it leaves behind may keep the pipe open, so nothing waits for this.
 async fn pass_on(mut complaints: ChildStderr, issuer: String, program: String) {
     let mut text = Vec::new();
     let mut buffer = [0; 1024];

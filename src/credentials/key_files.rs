@@ -70,7 +70,7 @@ impl WatchedKey {
         }
     }
 
-    /// The key as its files have it now. While they have none that is good, the last one stays.
+    /// The key that its files have now. While they have no good one, the last one stays.
     pub(super) fn key(&self) -> Arc<CallerKey> {
         let mut last = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now: Vec<_> = self.location.files().map(state_of).collect();

@@ -58,12 +58,12 @@ struct KeySetSource {
     tenants: Arc<Tenants>,
     /// The reads, and when the last good one was.
     reads: Arc<SingleFlight<Instant, String>>,
-    progress: Mutex<Progress>,
+    progress: Mutex<ReadProgress>,
 }
 
 /// What is known of the reads of a source.
 #[derive(Debug, Default)]
-struct Progress {
+struct ReadProgress {
     /// The text of the set in use.
     text: Vec<u8>,
     /// When the last read began.
@@ -232,7 +232,7 @@ impl KeySetSource {
         Ok(())
     }
 
-    fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
+    fn progress(&self) -> std::sync::MutexGuard<'_, ReadProgress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

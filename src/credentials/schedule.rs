@@ -158,7 +158,7 @@ fn pauses(class: StsClass, failures: u32, chance: f64) -> Pauses {
     }
 }
 
-/// After the key number `keys` in a row that COS refused without having taken it once.
+/// After the key number `keys` in a row that COS refused without having accepted it once.
 fn pause_of_unworkable(keys: u32, chance: f64) -> Duration {
     let doubled = CALL_GAP.saturating_mul(2_u32.saturating_pow(keys));
     let longest = doubled.min(WAITED_FOR_LIMIT);

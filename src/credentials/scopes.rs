@@ -19,14 +19,14 @@ use super::entry::Entry;
 
 /// Used twice, and within this time, a scope is in active use.
 const ACTIVE: Duration = Duration::from_mins(15);
-/// This part of the entries at most have never had a key: so many calls to STS may be owed.
+/// The largest part of the entries that have never had a key: each of them may need a call to STS.
 const NEW_PART: usize = 8;
-/// Even a small table lets so many wait for their first key.
+/// Even in a small table so many can wait for their first key.
 const LEAST_NEW: usize = 16;
-/// At so many entries is looked to make room for one.
-const LOOKED_AT: usize = 64;
-/// Of so many new entries it is looked, with each that comes, whether they have had a key: more than come,
-/// so that few of those that have had one are among the new.
+/// So many entries are examined to make room for one.
+const EXAMINED: usize = 64;
+/// With each new entry, so many others are examined whether they have had a key since. That is more than
+/// one, so that few of those that have had a key stay among the new ones.
 const SORTED_AT_ONCE: usize = 4;
 
 /// Entries by the name of their tenant.
@@ -42,7 +42,7 @@ pub(super) struct ScopeTable {
 #[derive(Default)]
 struct ScopeQueues {
     slots: HashMap<Arc<str>, ScopeSlot>,
-    /// Those that had no key when they were last looked at.
+    /// Those that had no key when they were last examined.
     new: VecDeque<Arc<str>>,
     /// The others.
     kept: VecDeque<Arc<str>>,
@@ -135,7 +135,7 @@ impl ScopeQueues {
         }
     }
 
-    /// Moves the first new one to the end of its queue. Gives it if it may go.
+    /// Moves the first new one to the end of its queue. Returns it if it can be evicted.
     fn turn_new(&mut self) -> Option<&Arc<str>> {
         let name = self.new.pop_front()?;
         let slot = self.slots.get(&name)?;
@@ -148,9 +148,9 @@ impl ScopeQueues {
         self.new.back().filter(|_| is_idle)
     }
 
-    /// Drops a new one that nobody holds, if one is found.
+    /// Evicts a new one that no request holds, if one is found.
     fn evict_new(&mut self) -> bool {
-        for _ in 0..LOOKED_AT.min(self.new.len()) {
+        for _ in 0..EXAMINED.min(self.new.len()) {
             if self.turn_new().is_some()
                 && let Some(name) = self.new.pop_back()
             {
@@ -161,10 +161,10 @@ impl ScopeQueues {
         false
     }
 
-    /// Drops the least worthy of the first ones that nobody holds.
+    /// Evicts the least used of the first ones that no request holds.
     fn evict_kept(&mut self, now: u64) -> bool {
         let mut least: Option<((bool, u64), usize)> = None;
-        for (index, name) in self.kept.iter().take(LOOKED_AT).enumerate() {
+        for (index, name) in self.kept.iter().take(EXAMINED).enumerate() {
             if let Some(slot) = self.slots.get(name).filter(|slot| slot.is_idle()) {
                 let worth = slot.worth(now);
                 if least.is_none_or(|(least, _)| worth < least) {
@@ -175,16 +175,16 @@ impl ScopeQueues {
                 }
             }
         }
-        let looked_at = LOOKED_AT.min(self.kept.len());
+        let examined = EXAMINED.min(self.kept.len());
         let gone = least.and_then(|(_, index)| self.kept.remove(index));
         if let Some(name) = &gone {
             self.slots.remove(name);
         }
-        // Another part is looked at the next time.
+        // Another part is examined the next time.
         let passed = least.map_or(
-            looked_at,
+            examined,
             |((is_active, _), index)| {
-                if is_active { looked_at - 1 } else { index }
+                if is_active { examined - 1 } else { index }
             },
         );
         self.kept.rotate_left(passed.min(self.kept.len()));
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_is_made_by_a_look_at_a_few_however_many_there_are() {
+    async fn examines_a_few_entries_to_make_room() {
         let table = full(1000);
         // The least worthy of all is far from the hand.
         let queues = table.table.read().unwrap();
@@ -294,7 +294,7 @@ mod tests {
         let [gone] = &gone[..] else {
             panic!("{gone:?}")
         };
-        assert!(names(0..LOOKED_AT + SORTED_AT_ONCE).any(|name| name == *gone));
+        assert!(names(0..EXAMINED + SORTED_AT_ONCE).any(|name| name == *gone));
         // The hand comes to it all the same.
         for name in names(2000..2020) {
             assert!(table.entry(&name, |_| Some(kept())).is_some());
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn new_ones_make_room_first_and_held_ones_never() {
+    async fn evicts_new_entries_first_and_held_ones_never() {
         let table = full(1000);
         let held = table.entry("web/0", |_| None).unwrap();
         let mut waits = Vec::new();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn so_many_wait_for_their_first_key_and_others_when_they_have_it() {
+    async fn limits_entries_without_a_key() {
         let table = ScopeTable::new(200);
         let enter = |name: &str| table.entry(name, |permit| Some(new(permit)));
         let held: Vec<_> = names(0..25).map(|name| enter(&name).unwrap()).collect();

@@ -1,7 +1,7 @@
 //! `[credentials.shared]`: keys that several cosgates share through a Redis, sealed.
 //!
-//! Only the thread that calls STS speaks to it, and only when a key is needed or ageing. Whatever
-//! goes wrong there costs a call to STS, and no request.
+//! Only the thread that calls STS uses it, and only when a key is needed or due. A failure there costs
+//! a call to STS, and no request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ const AWAY: Duration = Duration::from_secs(5);
 const LEASE: Duration = Duration::from_secs(6);
 const LEASE_WAIT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// That entries do not open is said once in this time.
+/// The time between two warnings that entries do not open.
 const MUTE: Duration = Duration::from_mins(1);
 /// The version of what is sealed.
 const LABEL: &[u8] = b"shared credentials 1";
@@ -48,7 +48,7 @@ struct Link {
     connection: Option<RedisConnection>,
     /// When it may be tried again.
     away_until: Option<Instant>,
-    /// When it may be said again that an entry does not open.
+    /// No warning that an entry does not open is logged before this.
     muted_until: Option<Instant>,
 }
 
@@ -90,7 +90,7 @@ impl SharedKeys {
         })
     }
 
-    /// A key for `entry`, whose issuer has this sharing identity: another cosgate's, or what `call` gives.
+    /// A key for `entry`, whose issuer has this sharing identity: another cosgate's, or the result of `call`.
     pub(super) async fn issue(
         &self,
         entry: &Entry,
@@ -178,7 +178,7 @@ impl SharedKeys {
     }
 
     /// How long the Redis keeps what it has: as long as the key lived when it was new. Our own clock may
-    /// be wrong still: where a key is found STS is not asked, whose answers put it right.
+    /// be wrong still: the responses of STS correct it, and STS is not called where a key is found.
     async fn left(&self, name: &str) -> Option<u64> {
         let milliseconds = self.query::<i64>(cmd("PTTL").arg(name)).await?;
         Some(u64::try_from(milliseconds).ok()? / 1000)

@@ -1,4 +1,4 @@
-//! Single flight: at most one call for one thing at a time. Everyone who waits shares its result, and
+//! Single flight: at most one call for one thing at a time. All waiters share its result, and
 //! a failure is remembered for a while.
 
 use std::fmt;
@@ -31,7 +31,7 @@ pub(super) struct Results<T, E> {
 #[derive(Debug)]
 pub(super) struct FlightFailure<E> {
     pub(super) error: E,
-    /// Whoever comes before this time is told `error`, and no call is made.
+    /// Until then `error` is the result, and no call is made.
     pub(super) until: Instant,
 }
 
@@ -63,7 +63,7 @@ impl<T, E> SingleFlight<T, E> {
         &self.state
     }
 
-    /// The results, which wake who waits when they change.
+    /// The results. Changes wake waiters.
     pub(super) fn subscribe(&self) -> watch::Receiver<Results<T, E>> {
         self.results.subscribe()
     }
@@ -73,7 +73,7 @@ impl<T, E> SingleFlight<T, E> {
         self.results.send_modify(change);
     }
 
-    /// Ends a call. A failure stands for the given time. Last, it wakes who waits: they find the value,
+    /// Ends a call. A failure stands for the given time. Last, it wakes waiters: they find the value,
     /// or can request the next call.
     pub(super) fn finish(&self, result: Result<T, (E, Duration)>) {
         self.results.send_modify(|results| {
@@ -115,7 +115,7 @@ impl<T: Clone, E: Clone + From<Unfinished>> SingleFlight<T, E> {
             .cloned()
     }
 
-    /// The last value if it `is_good`, else the result of one call, which `start` starts if nobody has.
+    /// The last value if it `is_good`, else the result of one call, which `start` starts unless one is in flight.
     /// It must not wait: it spawns the call. Dropping this future cancels no call.
     pub(super) async fn share(
         self: &Arc<Self>,
@@ -166,7 +166,7 @@ impl<T, E: From<Unfinished>> Flight<T, E> {
         self.flights.finish(result);
     }
 
-    /// Gives the right back: no call was needed.
+    /// Gives the right back: no call is needed.
     fn release(mut self) {
         self.is_landed = true;
         self.flights.state.end();
@@ -209,7 +209,7 @@ mod tests {
 
     type Flights = Arc<SingleFlight<u32, &'static str>>;
 
-    /// Asks once. Each call takes [`CALL`] and gives its number, or fails for `stands`.
+    /// One waiter. Each call takes [`CALL`] and returns its number, or fails for `stands`.
     async fn ask(
         flights: &Flights,
         calls: &Arc<AtomicU32>,

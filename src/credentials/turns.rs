@@ -1,8 +1,8 @@
-//! Whose turn it is at one issuer's calls for clients' keys: a fair queue of tenants and subjects.
+//! Fair queue of one issuer's calls for clients' keys.
 //!
-//! Keys of a whole scope come first: they are kept, so that nobody needs many. The others go in rotation
+//! Keys of a whole scope come first: they are kept, so that few are needed. The others go in rotation
 //! over the tenants and templates, and within a template over its subjects. However many calls one of
-//! them wants, another waits for one call of each at most. Whoever would wait too long is told so at
+//! them wants, another waits for one call of each at most. A call that would wait too long is refused at
 //! once, which also bounds the queue.
 
 use std::collections::{HashMap, VecDeque};
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::call_limiter::CallLimiter;
 use crate::config::CallRate;
 
-/// Who wants a key.
+/// Who requests a key.
 #[derive(Clone, Debug)]
 pub(super) struct TurnCaller {
     /// The tenant or template in the configuration.
@@ -50,11 +50,11 @@ struct OfferQueue {
     callers: HashMap<Arc<str>, VecDeque<Arc<Notify>>>,
 }
 
-/// A call under way; its place is given back on drop.
+/// A call in flight; its slot is given back on drop.
 #[derive(Debug)]
 pub(super) struct Turn(Arc<Turns>);
 
-/// A place in the queue, left on drop.
+/// A position in the queue, left on drop.
 struct Ticket<'a> {
     turns: &'a Turns,
     caller: &'a TurnCaller,
@@ -64,7 +64,7 @@ struct Ticket<'a> {
 }
 
 impl Turns {
-    /// Lets so many calls be `in_flight`, and has nobody wait for longer than `longest`.
+    /// A queue with a limit of calls `in_flight`, in which no call waits for longer than `longest`.
     pub(super) fn new(rate: CallRate, in_flight: usize, longest: Duration) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(TurnQueue {
@@ -80,7 +80,7 @@ impl Turns {
         })
     }
 
-    /// Waits for the turn of `caller`. Gives how long that would take if it is too long.
+    /// Waits for the turn of `caller`. Fails with the time that it would take if that is too long.
     pub(super) async fn turn(
         self: &Arc<Self>,
         caller: &TurnCaller,
@@ -144,7 +144,7 @@ impl TurnQueue {
         })
     }
 
-    /// How many turns come before that of another call of `caller`, at most.
+    /// How many turns can come before that of another call of `caller`.
     fn ahead(&self, caller: &TurnCaller, is_whole: bool) -> u64 {
         if is_whole {
             return self.whole.len() as u64;
@@ -227,7 +227,7 @@ impl TurnQueue {
 }
 
 impl OfferQueue {
-    /// Takes one from the caller whose turn it is. Gives how many that were.
+    /// Takes one from the caller whose turn it is. Returns how many that were.
     fn take(&mut self) -> usize {
         let Some(name) = self.rotation.pop_front() else {
             return 0;
@@ -281,7 +281,7 @@ mod tests {
         }
     }
 
-    /// Lets so many calls of each of these wait at once; gives their order.
+    /// Lets so many calls of each of these wait at once; returns their order.
     async fn order(turns: &Arc<Turns>, wanted: &[(usize, &str, bool, usize)]) -> Vec<String> {
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut calls = JoinSet::new();
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn tenants_and_templates_take_turns_and_so_do_the_subjects_of_one() {
+    async fn rotates_over_tenants_and_the_subjects_of_a_template() {
         let turns = Turns::new(RATE, 1, LONGEST);
         let wanted = [
             (0, "alice", false, 12),
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_keep_to_the_rate_and_to_how_many_may_be_in_flight() {
+    async fn limits_rate_and_calls_in_flight() {
         let turns = Turns::new(RATE, 2, LONGEST);
         let began = Instant::now();
         let alice = caller(0, "alice");
@@ -339,7 +339,7 @@ mod tests {
 
     /// A flood is turned away by its own length, and another is served while it goes on.
     #[tokio::test(start_paused = true)]
-    async fn who_would_wait_too_long_is_told_so_at_once_and_nobody_else() {
+    async fn refuses_calls_that_would_wait_too_long() {
         let turns = Turns::new(RATE, 8, LONGEST);
         let mut flood = JoinSet::new();
         for _ in 0..100 {
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_of_a_whole_scope_goes_before_all_that_wait() {
+    async fn puts_keys_of_whole_scopes_first() {
         let turns = Turns::new(RATE, 8, LONGEST);
         let mut flood = JoinSet::new();
         for _ in 0..30 {

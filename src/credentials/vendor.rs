@@ -1,4 +1,4 @@
-//! Keys that are handed to clients: never the proxy's own, and none with little time left.
+//! Keys that are handed out to clients: never the proxy's own, and none that expires soon.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,9 +24,9 @@ use crate::tenant::Tenant;
 use crate::tenant::limits::{Limited, Limits};
 use crate::tenant::subject_limits::SubjectLimits;
 
-/// A key with less left is not handed out: AWS's SDKs ask again and again for one with under 15 minutes.
+/// A key with less left is not handed out: AWS's SDKs replace keys with under 15 minutes left again and again.
 const LEAST_LEFT: Duration = Duration::from_mins(20);
-/// The least that a client may ask for, in seconds.
+/// The shortest life that a client may request, in seconds.
 const SHORTEST: u64 = 1800;
 /// Calls in a second for one tenant, or one subject of a template; and at once, after a rest.
 const CALLER_RATE: (u64, u64) = (20, 40);
@@ -36,18 +36,18 @@ const ISSUER_RATE: CallRate = CallRate {
     per_second: 50,
     burst: 100,
 };
-/// Calls of one issuer under way.
+/// Limit of one issuer's calls in flight.
 const CALLS_IN_FLIGHT: usize = 32;
 /// How long a request waits for a key, and how long of that until its call's turn.
 const WAIT: Duration = Duration::from_secs(5);
 const TURN_WAIT: Duration = Duration::from_secs(4);
-/// When who got no key may come back.
+/// The `Retry-After` of a request that gets no key.
 const COME_BACK: Duration = Duration::from_secs(5);
 /// Between two calls for a tenant's whole scope: after a failure that may pass, and after one that stands.
 const CALL_GAP: Duration = Duration::from_secs(1);
 const REFUSAL: Duration = Duration::from_secs(30);
 
-/// Gets keys for those tenants whose clients may have some.
+/// Gets keys for the clients of tenants that allow it.
 pub struct Vendor {
     /// For each tenant, then each template.
     offers: Box<[Option<Arc<Offer>>]>,
@@ -90,7 +90,7 @@ pub struct Offer {
     callers: Callers,
 }
 
-/// What is counted and kept of those who ask.
+/// What is counted and kept for the callers.
 enum Callers {
     /// A tenant of the configuration.
     One {
@@ -283,7 +283,7 @@ impl VendCall {
         issuer.check_open()?;
         let busy = |wait| VendFailure::new(NoKey::Busy, "too many keys are requested", wait);
         let now = shape::now();
-        // Calls for a whole scope are a second apart at least: whatever else is asked takes none of them.
+        // Calls for a whole scope are a second apart: other calls do not count against them.
         let limits = self.offer.callers.limits(&self.caller.name, now);
         if let Some(limits) = limits.filter(|_| !self.scope.is_whole) {
             limits.admit(now).map_err(|limited| {
@@ -297,7 +297,7 @@ impl VendCall {
         turn.map_err(busy)
     }
 
-    /// Calls STS, and gives `turn` back when that has answered.
+    /// Calls STS, and gives `turn` back when STS has responded.
     async fn call(&self, turn: Turn) -> Result<Vended, VendFailure> {
         let (issuer, _turn) = (&self.issuer, turn);
         let began = Instant::now();
@@ -374,7 +374,7 @@ impl VendFailure {
 }
 
 impl Offer {
-    /// How long a key shall live for which so many seconds were `asked`.
+    /// The life of a key for which a client requests so many seconds.
     pub fn duration(&self, asked: Option<u64>) -> Result<Duration, S3Error> {
         let Some(asked) = asked else {
             return Ok(self.longest);
@@ -390,7 +390,7 @@ impl Offer {
     }
 }
 
-/// Who lets an issuer call less often than is usual means these calls too.
+/// A configured rate below the usual one limits these calls too.
 fn of_issuer(rate: CallRate) -> CallRate {
     CallRate {
         per_second: ISSUER_RATE.per_second.min(rate.per_second),

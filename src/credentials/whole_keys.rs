@@ -42,7 +42,7 @@ pub(super) struct WholeKey {
     pub(super) slots: Semaphore,
 }
 
-/// Those of a template's subjects. The first that nobody has used since makes room.
+/// Those of a template's subjects. The first that was not used since makes room.
 #[derive(Default)]
 pub(super) struct SubjectKeys(std::sync::Mutex<SubjectTable>);
 
@@ -89,8 +89,8 @@ impl SubjectKeys {
 }
 
 impl SubjectTable {
-    /// Drops one that no request holds: the first that was not used since it was last looked at, else
-    /// the last of those that are looked at. Gives false when there is none.
+    /// Evicts one that no request holds: the first that was not used since it was last examined, else
+    /// the last of those that are examined. Returns false when there is none.
     fn make_room(&mut self) -> bool {
         for left in (0..EXAMINED).rev() {
             let Some(name) = self.order.pop_front() else {

@@ -77,7 +77,7 @@ impl StsClass {
     }
 }
 
-/// STS gave no usable key. The text is for the log and for whoever runs cosgate; it holds no secret.
+/// STS gave no usable key. The text is for the log and the operator; it holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StsError {
     /// What to do about it.
@@ -108,7 +108,7 @@ impl StsError {
         }
     }
 
-    /// The same of the issuer of this name. What was told by a base of it keeps the base's name.
+    /// The same of the issuer of this name. An error of its base keeps the base's name.
     pub(in crate::credentials) fn of_issuer(mut self, name: &str) -> Self {
         if self.issuer.is_empty() {
             name.clone_into(&mut self.issuer);
@@ -116,7 +116,7 @@ impl StsError {
         self
     }
 
-    /// The same, told again without a call.
+    /// The same, repeated without a call.
     pub(in crate::credentials) fn repeated(mut self) -> Self {
         self.is_repeated = true;
         self
@@ -134,7 +134,7 @@ impl StsError {
     pub(super) fn from_code(code: &str, message: &str, request_id: &str) -> Self {
         let class = StsClass::of(code);
         let code: String = printable(code, 64);
-        // What STS says of a refused signature may quote the call, so that only the code is kept.
+        // The message about a refused signature may quote the call, so that only the code is kept.
         let said = match class {
             StsClass::Clock | StsClass::IssuerBroken => String::new(),
             _ => printable(message, MESSAGE_CHARS),

@@ -26,7 +26,7 @@ pub const WEB_IDENTITY: &str = "AssumeRoleWithWebIdentity";
 pub const VERSION: &str = "2018-08-13";
 const SERVICE: &str = "sts";
 const CONTENT_TYPE: &str = "application/json";
-/// The `Authorization` of a call that nobody signs, as Tencent's SDKs send it.
+/// The `Authorization` of an unsigned call, as Tencent's SDKs send it.
 const UNSIGNED: &str = "SKIP";
 
 /// One call, ready to be sent: `POST /` with these headers and this body.
@@ -197,7 +197,7 @@ mod tests {
     const NOW: i64 = 1_768_480_245;
 
     #[test]
-    fn the_call_is_signed_as_the_vectors_say() {
+    fn signs_calls_as_the_vectors_do() {
         let vectors: Value =
             serde_json::from_str(include_str!("../../../tests/vectors/tc3.json")).unwrap();
         let cases = vectors["cases"].as_array().unwrap();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_is_asked_for_as_the_vectors_say() {
+    fn assumes_roles_as_the_vectors_do() {
         let vectors: Value =
             serde_json::from_str(include_str!("../../../tests/vectors/tc3.json")).unwrap();
         let cases = vectors["cases"].as_array().unwrap();
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_web_identity_signs_nothing_and_shows_no_token() {
+    fn sends_a_web_identity_unsigned_and_hides_its_token() {
         let web = WebIdentity {
             provider_id: "OIDC".into(),
             token_file: "/token".into(),

@@ -47,7 +47,7 @@ pub fn parse_response(status: u16, body: &[u8], now: Timestamp) -> Result<Issued
         let what = format!("the gateway answered status {status}");
         return Err(StsError::new(StsClass::Retry, "Http", what));
     }
-    // serde's own error could quote the answer, secrets included, so that only its place is kept.
+    // serde's own error could quote the response, secrets included, so that only its position is kept.
     let envelope: Envelope = serde_json::from_slice(body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         unreadable(format!(
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_answer_is_a_key() {
+    fn reads_a_key() {
         let issued = parse(&answer("\"TOKEN\"", &(NOW + 7200).to_string())).unwrap();
         assert_eq!(issued.secret_id, "AKIDT");
         assert_eq!(issued.secret_key.expose(), "SECRET=");
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_not_a_good_answer_is_refused_without_its_secrets() {
+    fn rejects_other_responses_without_quoting_secrets() {
         let good = answer("\"TOKEN\"", &(NOW + 7200).to_string());
         let long = format!("\"{}\"", "t".repeat(TOKEN_BYTES + 1));
         let wrong = [
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_have_the_class_of_their_code() {
+    fn classifies_error_codes() {
         for (code, class) in [
             ("AuthFailure.SignatureExpire", StsClass::Clock),
             ("AuthFailure.SecretIdNotFound", StsClass::IssuerBroken),

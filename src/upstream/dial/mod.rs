@@ -42,12 +42,12 @@ pub struct Dialer {
     proxy: Option<Box<HttpProxy>>,
     connect_timeout: Duration,
     tls_timeout: Duration,
-    remembered: Mutex<HashMap<String, Remembered>>,
+    remembered: Mutex<HashMap<String, KnownAddresses>>,
 }
 
 /// The addresses of a name when they last served, and when DNS was last asked for it.
 #[derive(Debug)]
-struct Remembered {
+struct KnownAddresses {
     addresses: Vec<SocketAddr>,
     asked: Instant,
 }
@@ -190,7 +190,7 @@ impl Dialer {
         }
         remembered.insert(
             name,
-            Remembered {
+            KnownAddresses {
                 addresses,
                 asked: Instant::now(),
             },
