@@ -536,6 +536,15 @@ fn a8_sub_resources_of_a_bucket_are_denied() {
             let reply = world.ask(method, &format!("/photos?{name}"));
             let (status, code) = match name {
                 "domain" | "origin" | "referer" => (403, "AccessDenied"),
+                // cosgate answers, as S3 does for a bucket without one.
+                _ if method == "GET" && !matches!(name, "intelligent-tiering" | "inventory") => {
+                    assert!(
+                        matches!(reply.status, 200 | 404),
+                        "{name}: {}",
+                        reply.text()
+                    );
+                    continue;
+                }
                 _ => (501, "NotImplemented"), // S3 has it, and tools that ask go on after this
             };
             assert_refused(&reply, status, code, name);
@@ -681,7 +690,7 @@ fn a12_rights_beyond_the_operation_need_a_grant_of_their_own() {
     for query in ["acl", "tagging&versionId=1&acl", "retention", "legal-hold"] {
         let target = format!("/photos/acme/a?{query}");
         let reply = world.signed("PUT", &target).body("x").ask();
-        assert!(matches!(reply.status, 403 | 501), "{query}");
+        assert!(matches!(reply.status, 400 | 403 | 501), "{query}");
     }
     assert_untouched(&world);
 }

@@ -411,7 +411,7 @@ fn the_fence_is_the_same() {
             403,
             "AccessDenied",
         ),
-        (Native::new(&world, "GET", "/?acl"), 501, "NotImplemented"),
+        (Native::new(&world, "PUT", "/?acl"), 501, "NotImplemented"),
         (
             Native::new(&world, "POST", "/acme/a?append&position=0"),
             403,

@@ -20,4 +20,5 @@ mod listings;
 mod local;
 mod multipart;
 mod objects;
+mod questions;
 mod refusals;
