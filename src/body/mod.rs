@@ -2,7 +2,7 @@
 
 mod answer;
 mod request;
-pub mod shape;
+pub(crate) mod shape;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -10,7 +10,9 @@ use hyper::body::Incoming;
 use tokio::time::Duration;
 
 pub use answer::{Answer, Download, DownloadFailure, Lease};
-pub use request::{Request, Upload, UploadFailure};
+
+pub use request::UploadFailure;
+pub(crate) use request::{Request, Upload};
 
 /// The pace that every body must keep, both ways.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +25,7 @@ pub struct PaceLimit {
 
 /// Why a small document could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GatherFailure {
+pub(crate) enum GatherFailure {
     /// The connection ended early.
     Gone,
     /// There was no memory for it.
@@ -36,7 +38,7 @@ pub enum GatherFailure {
 
 /// Reads a small document whole: at most `limit` bytes within `time`. `charge` says of each piece that
 /// comes whether there is room for it.
-pub async fn gather(
+pub(crate) async fn gather(
     incoming: &mut Incoming,
     limit: usize,
     time: Duration,

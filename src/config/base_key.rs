@@ -87,7 +87,7 @@ pub struct GivenSecret {
 impl GivenSecret {
     /// The secret that a file or variable holds: its text without the white space around it, which editors,
     /// `echo` and mounted secrets add. The error quotes nothing.
-    pub fn parse(text: &str) -> Result<Secret, String> {
+    pub(crate) fn parse(text: &str) -> Result<Secret, String> {
         grammar::secret(text.trim()).map_err(|refusal| refusal.message)
     }
 }

@@ -19,7 +19,7 @@ mod parse;
 mod prefix;
 mod problem;
 mod profile;
-pub mod raw_policy;
+pub(crate) mod raw_policy;
 mod role;
 mod section;
 mod sessions;
@@ -40,13 +40,15 @@ use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
 pub use base_key::{BaseKey, GivenKey, GivenSecret, KeyCommand};
+
 pub(crate) use endpoint::is_loopback;
 pub use issuers::{Issuer, IssuerKind};
 pub use limits::TenantLimits;
 pub use problem::{Place, Problem, Severity, nearest};
-pub use profile::Profile;
-pub use raw_policy::RawPolicy;
+pub(crate) use profile::Profile;
 pub(crate) use role::TENANT;
+
+pub use raw_policy::{RawPolicy, Rule};
 pub use role::{Role, WebIdentity};
 
 /// The world outside the file.

@@ -34,7 +34,7 @@ pub struct Role {
     /// `tags`: keys and values.
     pub tags: Vec<(String, String)>,
     /// `source_identity`
-    pub source_identity: Option<String>,
+    pub(crate) source_identity: Option<String>,
     /// `duration` (2 h), 1 s to 12 h.
     pub duration: Duration,
 }

@@ -97,7 +97,7 @@ pub struct LogBuffer {
 }
 
 /// How often a core's lines are passed on when they are few.
-pub const FLUSH: Duration = Duration::from_millis(100);
+pub(crate) const FLUSH: Duration = Duration::from_millis(100);
 /// What waits to be written while the reader has stopped.
 const QUEUE: QueueLimits = QueueLimits {
     batches: 64,
@@ -147,7 +147,7 @@ impl LogBuffer {
     }
 
     /// Passes on what has been gathered.
-    pub fn flush(&self) {
+    pub(crate) fn flush(&self) {
         let batch = self.gathered.take();
         if batch.lines > 0 {
             self.pass_on(batch);

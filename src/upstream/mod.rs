@@ -2,6 +2,6 @@
 
 pub mod dial;
 pub(crate) mod one_shot;
-pub mod pool;
+pub(crate) mod pool;
 mod response_guard;
-pub mod retry;
+pub(crate) mod retry;

@@ -14,7 +14,8 @@ mod put;
 pub use fields::Form;
 pub use multipart::{Boundary, FormReader, MAX_FORM_BYTES};
 pub use policy::{LengthRange, Policy};
-pub use put::{FormPut, SuccessAction, redirect_target};
+pub(crate) use put::redirect_target;
+pub use put::{FormPut, SuccessAction};
 
 use std::borrow::Cow;
 
