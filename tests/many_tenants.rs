@@ -43,6 +43,7 @@ fn config(port: u16) -> Config {
     let sources = Sources {
         env: &|_| None,
         file: &|path| std::fs::read_to_string(path),
+        env_names: &Vec::new,
         cores: 1,
     };
     Config::parse("test.toml", &text, &sources).unwrap().0

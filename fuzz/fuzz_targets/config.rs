@@ -11,6 +11,7 @@ fuzz_target!(|input: &str| {
     let sources = Sources {
         env: &|name| (name.len() == 4).then(|| "value".to_owned()),
         file: &|_| Err(io::ErrorKind::NotFound.into()),
+        env_names: &Vec::new,
         cores: 2,
     };
     match Config::parse("fuzz.toml", input, &sources) {

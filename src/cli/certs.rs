@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(files) => files,
         Err(error) => {
             super::complain(&format_args!(
-                "error: cannot make the certificates: {error}"
+                "cosgate: error: cannot make the certificates: {error}"
             ));
             return ExitCode::FAILURE;
         }
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match write(&arguments.folder, &files) {
         Ok(folder) => super::printed(&told(&folder, &names)),
         Err(problem) => {
-            super::complain(&format_args!("error: {problem}"));
+            super::complain(&format_args!("cosgate: error: {problem}"));
             ExitCode::from(USAGE)
         }
     }

@@ -1,6 +1,7 @@
 //! `cosgate check`: is this configuration good?
 
 use std::fmt::Display;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs, io};
@@ -69,16 +70,24 @@ pub(super) fn load_without_secrets(path: &Path) -> Option<Config> {
 }
 
 fn read(path: &Path, tell: &dyn Fn(&dyn Display)) -> Option<String> {
-    match fs::read_to_string(path) {
-        Ok(text) => Some(text),
-        Err(error) => {
-            tell(&format_args!(
-                "{}: error: cannot read the configuration: {error}\n  help: give an existing TOML file with --config",
-                path.display()
-            ));
-            None
+    let error = match read_file(path) {
+        Ok(text) => return Some(text),
+        Err(error) => error,
+    };
+    let fix = match error.kind() {
+        io::ErrorKind::NotFound => "name an existing TOML file with --config",
+        io::ErrorKind::PermissionDenied => {
+            "let this user read it (`chown`, or `chmod` for its group), or run cosgate as the file's owner"
         }
-    }
+        io::ErrorKind::IsADirectory => "name a file in it with --config",
+        io::ErrorKind::InvalidData => "save it as UTF-8 text",
+        _ => "name a readable TOML file with --config",
+    };
+    tell(&format_args!(
+        "{}: error: cannot read the configuration: {error}\n  help: {fix}",
+        path.display()
+    ));
+    None
 }
 
 fn parse(
@@ -90,6 +99,7 @@ fn parse(
     let sources = Sources {
         env,
         file: &|path| read_file(path),
+        env_names: &env_names,
         cores: cores(),
     };
     match Config::parse(&path.to_string_lossy(), text, &sources) {
@@ -101,8 +111,39 @@ fn parse(
     }
 }
 
+fn env_names() -> Vec<String> {
+    let names = env::vars_os().map(|(name, _)| name.into_string());
+    names.flatten().collect()
+}
+
+/// A file's text. Where it may not be read, the error says who may.
 fn read_file(path: &Path) -> io::Result<String> {
-    fs::read_to_string(path)
+    fs::read_to_string(path).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            io::Error::new(error.kind(), format!("{error}; {}", who_may_read(path)))
+        }
+        _ => error,
+    })
+}
+
+/// The user that cosgate runs as, and the owner and mode of the file or of the first folder on the way to it
+/// that keeps it out.
+fn who_may_read(path: &Path) -> String {
+    let user = rustix::process::geteuid();
+    let found = path
+        .ancestors()
+        .find_map(|path| Some((path, fs::metadata(path).ok()?)));
+    let user = format!("cosgate runs as uid {}", user.as_raw());
+    match found {
+        Some((shown, metadata)) => format!(
+            "{user}, and {} belongs to uid {} and gid {} with mode {:04o}",
+            shown.display(),
+            metadata.uid(),
+            metadata.gid(),
+            metadata.mode() & 0o7777
+        ),
+        None => user,
+    }
 }
 
 /// What the parser, which knows no TLS, cannot judge: PEM files that are there but do not serve. Each
@@ -161,4 +202,36 @@ fn summary(config: &Config) -> String {
 
 fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn says_who_may_read_a_file_and_who_asks() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        let said = who_may_read(&file);
+        assert!(
+            said.contains(&format!(
+                "cosgate runs as uid {uid}, and {}",
+                file.display()
+            )),
+            "{said}"
+        );
+        assert!(
+            said.contains(&format!("belongs to uid {uid} and")),
+            "{said}"
+        );
+        assert!(said.ends_with("with mode 0600"), "{said}");
+        // A folder that keeps cosgate out hides the file.
+        let hidden = folder.path().join("none/config.toml");
+        assert!(who_may_read(&hidden).contains(&folder.path().display().to_string()));
+    }
 }

@@ -214,7 +214,7 @@ impl Asked {
         }
         let (Some(bucket), Some(region)) = (&self.bucket, &self.region) else {
             let help = "write --bucket, --region, --allow-prefix and --allow-action, or --policy FILE, or --config and --tenant";
-            return Err(format!("nothing says what the key may do\n  help: {help}"));
+            return Err(format!("the key has no scope\n  help: {help}"));
         };
         let scope = Scope {
             bucket: bucket.clone(),

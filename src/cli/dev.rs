@@ -1,20 +1,22 @@
 //! `cosgate dev`: everything on this machine, to try it out. An embedded COS and STS, demo tenants,
 //! the proxy in front.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, IsTerminal as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use cosgate::config::{ClientAuth, Config, Listen, ServerTls, Sources};
 use cosgate::emulator::{Emulator, EmulatorConfig};
-use cosgate::observe::ProgramLog;
+use cosgate::observe::{LineFormat, ProgramLog};
 use cosgate::secret::Secret;
 
 use super::process::{Process, Signals};
-use super::serve::serve;
+use super::serve::{Manner, serve};
 use super::{USAGE, cores, quoted};
 
 /// Try cosgate without an account: an embedded COS and STS, three demo tenants and an anonymous one.
@@ -36,6 +38,16 @@ pub(super) struct Arguments {
     /// How requests are signed for COS
     #[arg(long, value_enum, default_value_t = Signature::S3)]
     signature: Signature,
+    /// Where `/metrics` is; the port after that of `--listen`, or a free one
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// Where faults of the embedded COS and STS can be set; the second port after that of `--listen`, or a
+    /// free one
+    #[arg(long, value_name = "ADDRESS")]
+    faults: Option<SocketAddr>,
+    /// How the access log is written
+    #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
+    log_format: LogFormat,
     /// Serve HTTPS, with the certificate that `cosgate certs DIR` made
     #[arg(long, value_name = "DIR", value_parser = Certificates::find)]
     tls: Option<Certificates>,
@@ -71,6 +83,30 @@ enum Signature {
     Cos,
     /// AWS SigV4
     S3,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// Short lines on a terminal, JSON otherwise
+    Auto,
+    /// One JSON object a request
+    Json,
+    /// One short line a request
+    Short,
+}
+
+impl LogFormat {
+    /// In colour on a terminal, unless the variable `NO_COLOR` has a value (no-color.org).
+    fn of_lines(self, is_terminal: bool, no_color: Option<&OsStr>) -> LineFormat {
+        let is_plain = no_color.is_some_and(|value| !value.is_empty());
+        match self {
+            Self::Json => LineFormat::Json,
+            Self::Auto if !is_terminal => LineFormat::Json,
+            Self::Auto | Self::Short => LineFormat::Short {
+                in_color: is_terminal && !is_plain,
+            },
+        }
+    }
 }
 
 /// A demo tenant: its name, which is its folder, and its key. Public: they open nothing but this.
@@ -109,12 +145,20 @@ const ACCOUNT_SECRET: &str = "cosgateDevAccountSecretKey000000";
 const VEND_TOKEN: &str = "cosgate-demo-carol-container-token";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    if !arguments.listen.ip().is_loopback() {
-        super::complain(&format_args!(
-            "cosgate: error: dev listens on loopback only, since its keys are public; use --listen 127.0.0.1:{}",
-            arguments.listen.port()
-        ));
-        return ExitCode::from(USAGE);
+    for (option, address) in [
+        ("--listen", Some(arguments.listen)),
+        ("--admin", arguments.admin),
+        ("--faults", arguments.faults),
+    ] {
+        if let Some(address) = address
+            && !address.ip().is_loopback()
+        {
+            super::complain(&format_args!(
+                "cosgate: error: `dev` listens on loopback only, since its keys are public: use {option} 127.0.0.1:{}",
+                address.port()
+            ));
+            return ExitCode::from(USAGE);
+        }
     }
     match Process::start() {
         Ok(process) => process.run(async |signals, log| start(arguments, signals, log).await),
@@ -127,12 +171,14 @@ async fn start(arguments: &Arguments, signals: Signals, log: &ProgramLog) -> io:
         data: arguments.data.clone(),
         keys: vec![(ACCOUNT_ID.to_owned(), Secret::new(ACCOUNT_SECRET))],
         buckets: vec![(BUCKET.to_owned(), REGION.to_owned())],
+        admin_listen: Some(beside(arguments, arguments.faults, 2)),
         ..EmulatorConfig::default()
     })?;
     let text = configuration(arguments, &emulator);
     let sources = Sources {
         env: &demo_secret,
         file: &|path| std::fs::read_to_string(path),
+        env_names: &Vec::new,
         cores: cores(),
     };
     let (mut config, _) = Config::parse("cosgate dev", &text, &sources).map_err(|problems| {
@@ -146,14 +192,40 @@ async fn start(arguments: &Arguments, signals: Signals, log: &ProgramLog) -> io:
         client_crl: None,
         client_auth: ClientAuth::Required,
     });
-    serve(config, "--listen", signals, log, |listen| {
+    let manner = Manner {
+        listen_key: "--listen",
+        admin_key: "--admin",
+        line_format: (arguments.log_format).of_lines(
+            io::stdout().is_terminal(),
+            env::var_os("NO_COLOR").as_deref(),
+        ),
+    };
+    serve(config, manner, signals, log, |listen, admin| {
         if let Listen::Tcp(listen) = listen
-            && let Err(error) = super::print(&welcome(*listen, arguments, &emulator))
+            && let Some(admin) = admin
+            && let Err(error) = super::print(&welcome((*listen, admin), arguments, &emulator))
         {
             tracing::warn!(%error, "standard output cannot be written");
         }
     })
     .await
+}
+
+/// The address that was `given`, or else the one so many ports after the proxy's. Nobody chose that one: if
+/// another program has it, any free one does.
+fn beside(arguments: &Arguments, given: Option<SocketAddr>, ports: u16) -> SocketAddr {
+    given.unwrap_or_else(|| {
+        let listen = arguments.listen;
+        let port = match listen.port() {
+            0 => 0,
+            port => port.checked_add(ports).unwrap_or(0),
+        };
+        let address = SocketAddr::new(listen.ip(), port);
+        match TcpListener::bind(address) {
+            Ok(_) => address,
+            Err(_) => SocketAddr::new(listen.ip(), 0),
+        }
+    })
 }
 
 /// The configuration that dev serves: a whole one, as a user would write it.
@@ -166,7 +238,7 @@ fn configuration(arguments: &Arguments, emulator: &Emulator) -> String {
         r#"
 [server]
 listen = "{listen}"
-admin = ""
+admin = "{admin}"
 domains = ["s3.localhost"]
 region = "{REGION}"
 
@@ -192,6 +264,7 @@ issuer = "dev"
 anonymous = true
 "#,
         listen = arguments.listen,
+        admin = beside(arguments, arguments.admin, 1),
         cos = emulator.cos_addr(),
         sts = emulator.sts_addr(),
     );
@@ -243,7 +316,11 @@ fn demo_secret(name: &str) -> Option<String> {
 }
 
 /// What to paste.
-fn welcome(listen: SocketAddr, arguments: &Arguments, emulator: &Emulator) -> String {
+fn welcome(
+    (listen, admin): (SocketAddr, SocketAddr),
+    arguments: &Arguments,
+    emulator: &Emulator,
+) -> String {
     let scheme = if arguments.tls.is_some() {
         "https"
     } else {
@@ -297,9 +374,7 @@ fn welcome(listen: SocketAddr, arguments: &Arguments, emulator: &Emulator) -> St
     };
     let port = listen.port();
     // As the user has called it: it need not be on the PATH.
-    let program = std::env::args_os()
-        .next()
-        .unwrap_or_else(|| "cosgate".into());
+    let program = env::args_os().next().unwrap_or_else(|| "cosgate".into());
     let program = quoted(&program.to_string_lossy());
     format!(
         r#"cosgate is ready on {endpoint}
@@ -307,6 +382,8 @@ fn welcome(listen: SocketAddr, arguments: &Arguments, emulator: &Emulator) -> St
   bucket "demo", region {REGION}: alice has alice/*, bob has bob/*, anyone on this machine has public/*
   an embedded COS answers on http://{cos}, an embedded STS on http://{sts}
   objects are {data}
+  metrics are on http://{admin}/metrics
+  faults can be set with PUT http://{faults}/faults, and counted with GET http://{faults}/counters
 
 aws:
   export AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} AWS_DEFAULT_REGION={REGION}{for_aws}
@@ -340,5 +417,34 @@ Ctrl-C ends it.
 "#,
         cos = emulator.cos_addr(),
         sts = emulator.sts_addr(),
+        faults = emulator
+            .admin_addr()
+            .map_or_else(String::new, |faults| faults.to_string()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_short_on_a_terminal_and_colored_unless_no_color_is_set() {
+        let short = |in_color| LineFormat::Short { in_color };
+        let (some, empty) = (Some(OsStr::new("1")), Some(OsStr::new("")));
+        for (format, is_terminal, no_color, expected) in [
+            (LogFormat::Auto, true, None, short(true)),
+            (LogFormat::Auto, true, empty, short(true)),
+            (LogFormat::Auto, true, some, short(false)),
+            (LogFormat::Auto, false, None, LineFormat::Json),
+            (LogFormat::Json, true, None, LineFormat::Json),
+            (LogFormat::Short, false, None, short(false)),
+            (LogFormat::Short, true, None, short(true)),
+        ] {
+            assert_eq!(
+                format.of_lines(is_terminal, no_color),
+                expected,
+                "{format:?}"
+            );
+        }
+    }
 }

@@ -63,7 +63,7 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
         Some((_, Ok(secret))) => Secret::new(secret),
         Some((name, Err(_))) => {
             super::complain(&format_args!(
-                "cosgate: {name} is not set: export it, or leave --secret-key-env out"
+                "cosgate: error: the environment variable {name} is not set\n  help: set it, or remove --secret-key-env"
             ));
             return ExitCode::from(USAGE);
         }

@@ -26,7 +26,7 @@ pub(super) fn run(_: &Arguments) -> ExitCode {
         Ok((id, secret)) => super::printed(&paste(&id, &secret)),
         Err(error) => {
             super::complain(&format_args!(
-                "error: the system gives no random bytes: {error}"
+                "cosgate: error: cannot read random bytes from the system: {error}"
             ));
             ExitCode::FAILURE
         }

@@ -41,7 +41,7 @@ impl Process {
         let log = log_to_stderr()?;
         guard_memory();
         if let Err(error) = descriptors::raise_limit() {
-            tracing::warn!(%error, "the limit of file descriptors cannot be raised");
+            tracing::warn!(%error, "cannot raise the limit of file descriptors");
         }
         Ok(Self {
             runtime,
@@ -124,11 +124,11 @@ pub(super) fn guard_memory() {
         maximum: Some(0),
     };
     if let Err(error) = setrlimit(Resource::Core, none) {
-        tracing::warn!(%error, "core files cannot be turned off");
+        tracing::warn!(%error, "cannot turn core files off");
     }
     #[cfg(target_os = "linux")]
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "the process stays open to debuggers of its user");
+        tracing::warn!(%error, "cannot keep debuggers of the same user out");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use clap::Args;
 use cosgate::config::{Config, Listen};
 use cosgate::downstream::listen::Listening;
 use cosgate::downstream::{admin, server, tls};
-use cosgate::observe::{Metrics, ProgramLog, access_log};
+use cosgate::observe::{LineFormat, Metrics, ProgramLog, access_log};
 use cosgate::proxy::Shared;
 use cosgate::transport::descriptors;
 use tokio::sync::Notify;
@@ -48,34 +48,45 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         return ExitCode::from(USAGE);
     };
     warn_of_few_descriptors(config.server.limits.connections);
-    let ready = |listen: &Listen| tracing::info!(%listen, "cosgate serves");
-    process.run(async |signals, log| serve(config, "[server] listen", signals, log, ready).await)
+    let ready = |listen: &Listen, _| tracing::info!(%listen, "cosgate serves");
+    let manner = Manner {
+        listen_key: "[server] listen",
+        admin_key: "[server] admin",
+        line_format: LineFormat::Json,
+    };
+    process.run(async |signals, log| serve(config, manner, signals, log, ready).await)
 }
 
-/// Serves `config` until a signal ends it. `ready` is called when connections are accepted.
-/// `listen_key` is what the user sets to have another address.
+/// What differs between the commands that serve.
+pub(super) struct Manner {
+    /// What the user sets to have another address.
+    pub(super) listen_key: &'static str,
+    /// The same of the admin pages.
+    pub(super) admin_key: &'static str,
+    pub(super) line_format: LineFormat,
+}
+
+/// Serves `config` until a signal ends it. `ready` is called when connections are accepted, with the
+/// addresses of the proxy and of the admin pages.
 pub(super) async fn serve(
     config: Config,
-    listen_key: &str,
+    manner: Manner,
     mut signals: Signals,
     log: &ProgramLog,
-    ready: impl FnOnce(&Listen),
+    ready: impl FnOnce(&Listen, Option<SocketAddr>),
 ) -> io::Result<()> {
     signals.catch_ends()?;
     let (listen, mode) = (&config.server.listen, config.server.socket_mode);
-    let listener =
-        Listening::bind(listen, mode).map_err(|error| cannot_listen(listen, &error, listen_key))?;
-    let admin_listener = match config.server.admin {
-        None => None,
-        Some(address) => Some(
-            TcpListener::bind(address)
-                .map_err(|error| cannot_listen(&address, &error, "[server] admin"))?,
-        ),
-    };
+    let listener = Listening::bind(listen, mode)
+        .map_err(|error| cannot_listen(listen, &error, manner.listen_key))?;
+    let admin_listener = bind_admin(config.server.admin, manner.admin_key)?;
+    let admin_address = admin_listener.as_ref().map(TcpListener::local_addr);
+    let admin_address = admin_address.transpose()?;
     let tls = tls::acceptor(&config.server)?;
     let metrics = Metrics::new(config.server.threads).with_program_log(log.lost());
     let out = process::unlocked(&io::stdout())?;
     let (access_log, log_writer) = access_log::start(out, metrics.core(0))?;
+    let access_log = access_log.with_format(manner.line_format);
     let shared = Shared::start(config, metrics, access_log)?;
     if let Some(listener) = admin_listener {
         tracing::info!(admin = %listener.local_addr()?, "admin pages are ready");
@@ -85,11 +96,11 @@ pub(super) async fn serve(
             tracing::error!(%error, "the admin listener failed");
         });
     }
-    ready(&listener.local()?);
+    ready(&listener.local()?, admin_address);
     let (first, second) = (Notify::new(), Notify::new());
     let listen_for_signals = async {
         let signal = signals.end().await;
-        tracing::info!(signal, "drain begins; a second signal ends it");
+        tracing::info!(signal, "drain begins; a second signal ends it at once");
         first.notify_one();
         let signal = signals.end().await;
         tracing::warn!(signal, "second signal: the drain ends at once");
@@ -102,6 +113,15 @@ pub(super) async fn serve(
     };
     log_writer.finish(LOG_FLUSH);
     served
+}
+
+fn bind_admin(address: Option<SocketAddr>, key: &str) -> io::Result<Option<TcpListener>> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let bound = TcpListener::bind(address);
+    let bound = bound.map_err(|error| cannot_listen(&address, &error, key))?;
+    Ok(Some(bound))
 }
 
 /// Says what to do when the system gives fewer descriptors than `connections` need.
@@ -117,9 +137,9 @@ fn warn_of_few_descriptors(connections: usize) {
     }
 }
 
-fn cannot_listen(place: &impl Display, error: &io::Error, key: &str) -> io::Error {
+fn cannot_listen(address: &impl Display, error: &io::Error, key: &str) -> io::Error {
     io::Error::new(
         error.kind(),
-        format!("cannot listen on {place}: {error}; choose another address with {key}"),
+        format!("cannot listen on {address}: {error}; choose another address with {key}"),
     )
 }

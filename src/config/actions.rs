@@ -1,13 +1,12 @@
 //! What a grant's `actions` may say: presets, and COS's own names.
 
-use super::document::printable;
-use super::problem::{Refusal, nearest};
+use super::problem::{Mistake, nearest, printable};
 
 /// How COS prefixes its actions in a policy.
 const SERVICE: &str = "name/cos:";
 
 /// The presets, and the COS actions that each stands for.
-const PRESETS: [(&str, &[&str]); 3] = [
+pub(super) const PRESETS: [(&str, &[&str]); 3] = [
     (
         "list",
         &[
@@ -40,7 +39,7 @@ const PRESETS: [(&str, &[&str]); 3] = [
 ];
 
 /// The full names (`name/cos:GetObject`) of what `written` stands for: a preset or one COS action.
-pub(super) fn unfold(written: &str) -> Result<Vec<String>, Refusal> {
+pub(super) fn unfold(written: &str) -> Result<Vec<String>, Mistake> {
     let full = |name: &&str| format!("{SERVICE}{name}");
     if let Some((_, actions)) = PRESETS.iter().find(|(preset, _)| *preset == written) {
         return Ok(actions.iter().map(full).collect());
@@ -62,14 +61,14 @@ pub(super) fn unfold(written: &str) -> Result<Vec<String>, Refusal> {
                 .to_owned(),
         }
     };
-    Err(Refusal::new(
+    Err(Mistake::new(
         format!("`{}` is not a COS action", printable(written)),
         fix,
     ))
 }
 
 /// The full names of what an action of a CAM policy is about; a `*` may stand at its end.
-pub(super) fn matching(written: &str) -> Result<Vec<String>, Refusal> {
+pub(super) fn matching(written: &str) -> Result<Vec<String>, Mistake> {
     let name = (written.strip_prefix(SERVICE)).or_else(|| written.strip_prefix("cos:"));
     let name = name.or_else(|| (written == "*").then_some(written));
     let found: Vec<_> = match name.map(|name| (name, name.strip_suffix('*'))) {
@@ -81,7 +80,7 @@ pub(super) fn matching(written: &str) -> Result<Vec<String>, Refusal> {
         None => Vec::new(),
     };
     if found.is_empty() {
-        return Err(Refusal::new(
+        return Err(Mistake::new(
             format!("no action of COS is `{}`", printable(written)),
             "write a name such as name/cos:GetObject",
         ));
@@ -231,10 +230,10 @@ mod tests {
             ("reed", "\"read\""),
             ("cos:getobject", "\"GetObject\""),
         ] {
-            let Err(refusal) = unfold(written) else {
+            let Err(mistake) = unfold(written) else {
                 panic!("{written}")
             };
-            assert!(refusal.fix.contains(meant), "{written}: {}", refusal.fix);
+            assert!(mistake.fix.contains(meant), "{written}: {}", mistake.fix);
         }
         assert!(unfold("*").is_err());
         assert!(unfold("name/cos:*").is_err());

@@ -1,16 +1,15 @@
 //! How else than by a key a tenant is known, and from where it may call.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::document::{Found, Origin, printable};
-use super::problem::Refusal;
+use super::file::{Found, Origin};
+use super::model::{Admission, CertificateName, Server};
+use super::problem::{Mistake, printable};
 use super::section::Section;
 use super::unix;
-use super::{Admission, CertificateName, ClientAuth, Server};
 
 /// X.520's upper bound of a common name.
 const COMMON_NAME_BYTES: usize = 64;
@@ -23,7 +22,7 @@ pub(super) struct ReadAdmission {
     pub(super) user_origins: Vec<Origin>,
 }
 
-pub(super) fn admission(section: &mut Section<'_>) -> ReadAdmission {
+pub(super) fn admission(section: &Section<'_>) -> ReadAdmission {
     let mut client_certs = Vec::new();
     let mut origins = Vec::new();
     for text in section.texts("client_certs") {
@@ -34,11 +33,11 @@ pub(super) fn admission(section: &mut Section<'_>) -> ReadAdmission {
     }
     let require_client_cert = section.flag("require_client_cert");
     if require_client_cert.value && client_certs.is_empty() {
-        let message =
-            "`require_client_cert` without `client_certs`: no certificate is this tenant's";
-        section.document().error(
+        let message = "`require_client_cert` needs `client_certs`: the tenant has no certificate";
+        section.error(
             &require_client_cert.origin,
-            Refusal::new(message, "add client_certs = [\"san:dns:NAME\"]"),
+            message,
+            "add client_certs = [\"san:dns:NAME\"]",
         );
     }
     let (unix_users, user_origins) = unix::users(section, "unix_users");
@@ -55,25 +54,23 @@ pub(super) fn admission(section: &mut Section<'_>) -> ReadAdmission {
 }
 
 /// `allowed_ips` of a tenant or a template.
-pub(super) fn allowed_ips(section: &mut Section<'_>) -> Vec<IpNet> {
+pub(super) fn allowed_ips(section: &Section<'_>) -> Vec<IpNet> {
     let allowed_ips = networks(section, "allowed_ips");
     if section.is_empty_array("allowed_ips") {
-        let message = "`allowed_ips` is empty: the tenant may call from nowhere";
+        let message = "`allowed_ips` is empty: the tenant could not call from any address";
         let fix = "write networks, such as [\"10.0.0.0/8\"], or remove it";
-        section
-            .document()
-            .error(&section.origin(), Refusal::new(message, fix));
+        section.error(&section.origin(), message, fix);
     }
     allowed_ips
 }
 
 /// `trusted_proxies`: networks, and users who come by the Unix socket.
-pub(super) fn trusted_proxies(section: &mut Section<'_>) -> (Vec<IpNet>, Vec<u32>) {
+pub(super) fn trusted_proxies(section: &Section<'_>) -> (Vec<IpNet>, Vec<u32>) {
     const KEY: &str = "trusted_proxies";
     let (mut networks, mut users) = (Vec::new(), Vec::new());
     for text in section.texts(KEY) {
         if let Some(name) = text.value.strip_prefix("unix:") {
-            let user = unix::user(section.document(), name);
+            let user = unix::user(section.file(), name);
             users.extend(section.check(KEY, &text.origin, user));
         } else {
             networks.extend(section.check(KEY, &text.origin, network(text.value)));
@@ -83,7 +80,7 @@ pub(super) fn trusted_proxies(section: &mut Section<'_>) -> (Vec<IpNet>, Vec<u32
 }
 
 /// The networks of `key`.
-fn networks(section: &mut Section<'_>, key: &'static str) -> Vec<IpNet> {
+fn networks(section: &Section<'_>, key: &'static str) -> Vec<IpNet> {
     let texts = section.texts(key);
     let read = |text: Found<&str>| section.check(key, &text.origin, network(text.value));
     texts.into_iter().filter_map(read).collect()
@@ -102,38 +99,26 @@ pub(super) fn check_certificates<'r>(
     let mut seen: HashMap<&CertificateName, &str> = HashMap::new();
     for (name, origin, tenant) in names {
         if !shown {
-            let message = "`client_certs`: no client is asked for a certificate";
+            let message = "`client_certs` needs `client_ca`: without it cosgate requests no client certificate";
             let fix = "set client_ca in [server.tls]";
-            root.document().error(origin, Refusal::new(message, fix));
+            root.error(origin, message, fix);
         }
         if let Some(first) = seen.insert(name, tenant) {
             let message = format!(
-                "the certificate `{}` is already that of the tenant `{}`",
+                "the tenant `{1}` has the certificate `{0}` already",
                 printable(&name.to_string()),
                 printable(first)
             );
-            let fix = "leave it with one of the two";
-            root.document().error(origin, Refusal::new(message, fix));
+            let fix = "remove it from one of the two";
+            root.error(origin, message, fix);
         }
-    }
-}
-
-/// `client_auth`
-pub(super) fn client_auth(text: &str) -> Result<ClientAuth, Refusal> {
-    match text {
-        "optional" => Ok(ClientAuth::Optional),
-        "required" => Ok(ClientAuth::Required),
-        _ => Err(Refusal::new(
-            format!("`{}` is not a way to ask for certificates", printable(text)),
-            "write \"required\" or \"optional\"",
-        )),
     }
 }
 
 /// `10.0.0.0/8`, `2001:db8::/32`, or one address.
-fn network(text: &str) -> Result<IpNet, Refusal> {
+fn network(text: &str) -> Result<IpNet, Mistake> {
     let refused =
-        |fix: String| Refusal::new(format!("`{}` is not a network", printable(text)), fix);
+        |fix: String| Mistake::new(format!("`{}` is not a network", printable(text)), fix);
     let network = match text.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address),
         Err(_) => text.parse::<IpNet>().map_err(|_| {
@@ -154,7 +139,7 @@ fn network(text: &str) -> Result<IpNet, Refusal> {
     Ok(network)
 }
 
-fn certificate(text: &str) -> Result<CertificateName, Refusal> {
+fn certificate(text: &str) -> Result<CertificateName, Mistake> {
     let fits = |value: &str, most: usize| {
         (1..=most).contains(&value.len()) && !value.chars().any(char::is_control)
     };
@@ -171,21 +156,11 @@ fn certificate(text: &str) -> Result<CertificateName, Refusal> {
         None
     };
     name.ok_or_else(|| {
-        Refusal::new(
+        Mistake::new(
             format!("`{}` is not the name of a certificate", printable(text)),
             "write \"san:dns:NAME\" (no wildcard), \"san:uri:URI\" or \"subject:CN=NAME\"",
         )
     })
-}
-
-impl fmt::Display for CertificateName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CommonName(name) => write!(f, "subject:CN={name}"),
-            Self::Dns(name) => write!(f, "san:dns:{name}"),
-            Self::Uri(uri) => write!(f, "san:uri:{uri}"),
-        }
-    }
 }
 
 #[cfg(test)]

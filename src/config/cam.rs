@@ -9,8 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::document::printable;
-use super::problem::Refusal;
+use super::problem::{Mistake, printable};
 use crate::json;
 
 /// Bytes of a policy's text at most, as it is written.
@@ -97,7 +96,7 @@ impl fmt::Display for PolicyError {
 
 impl std::error::Error for PolicyError {}
 
-impl From<PolicyError> for Refusal {
+impl From<PolicyError> for Mistake {
     fn from(error: PolicyError) -> Self {
         Self::new(error.message, error.fix)
     }
@@ -120,7 +119,7 @@ impl Policy {
         }
         let policy = json::object(text.as_bytes()).ok_or_else(|| {
             wrong(
-                "it is not a JSON object in which each member stands once",
+                "it is not a JSON object without repeated members",
                 "write {\"version\": \"2.0\", \"statement\": […]}",
             )
         })?;

@@ -2,9 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::EndpointTemplate;
-use super::document::printable;
-use super::problem::Refusal;
+use super::problem::{Mistake, printable};
+
+/// An endpoint as configured: `https://{bucket}.cos.{region}.myqcloud.com`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointTemplate {
+    /// `https` (true) or `http`.
+    pub tls: bool,
+    /// The authority, placeholders included: `{bucket}.cos.{region}.myqcloud.com`.
+    pub authority: String,
+    /// The path before the key, no trailing slash, placeholders included: empty or `/{bucket}`.
+    pub path: String,
+}
 
 /// Which placeholders an endpoint has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +35,7 @@ const LABEL_BYTES: usize = 63;
 pub(super) fn endpoint(
     text: &str,
     placeholders: Placeholders,
-) -> Result<EndpointTemplate, Refusal> {
+) -> Result<EndpointTemplate, Mistake> {
     let (tls, rest) = match text.split_once("://") {
         Some(("https", rest)) => (true, rest),
         Some(("http", rest)) => (false, rest),
@@ -80,8 +89,44 @@ pub(super) fn endpoint(
     })
 }
 
-/// `host:port` to dial.
-pub(super) fn dial(text: &str) -> Result<String, Refusal> {
+/// An endpoint of which the host is all.
+pub(super) fn without_path(text: &str) -> Result<EndpointTemplate, Mistake> {
+    let endpoint = endpoint(text, Placeholders::None)?;
+    if endpoint.path.is_empty() {
+        return Ok(endpoint);
+    }
+    Err(refuse(
+        text,
+        "has a path",
+        "remove all from the `/` after the host on",
+    ))
+}
+
+/// A store's endpoint that is valid and likely a mistake.
+pub(super) fn doubt(endpoint: &EndpointTemplate) -> Option<Mistake> {
+    let EndpointTemplate {
+        authority, path, ..
+    } = endpoint;
+    let is_cos = [".myqcloud.com", ".tencentcos.cn"]
+        .iter()
+        .any(|suffix| authority.ends_with(suffix));
+    if is_cos && path.contains("{bucket}") {
+        return Some(Mistake::new(
+            "COS rejects buckets in the path that were created since 2024 (436/57456)",
+            "write https://{bucket}.cos.{region}.myqcloud.com",
+        ));
+    }
+    (!path.is_empty() && !path.contains("{bucket}")).then(|| {
+        let message = format!("the path `{path}` becomes the start of every key in the store");
+        Mistake::new(
+            message,
+            "remove the path; for a folder set `root` in the grant",
+        )
+    })
+}
+
+/// `host:port` to connect to.
+pub(super) fn dial(text: &str) -> Result<String, Mistake> {
     let has_port = split_port(text).is_some_and(|(_, port)| port.is_some());
     if has_port && is_authority(text) {
         return Ok(text.to_owned());
@@ -94,7 +139,7 @@ pub(super) fn dial(text: &str) -> Result<String, Refusal> {
 }
 
 /// A suffix of virtual-hosted names, made lower case.
-pub(super) fn domain(text: &str) -> Result<String, Refusal> {
+pub(super) fn domain(text: &str) -> Result<String, Mistake> {
     if is_dns_name(text) && text.parse::<Ipv4Addr>().is_err() {
         return Ok(text.to_ascii_lowercase());
     }
@@ -117,7 +162,7 @@ pub(crate) fn is_loopback(authority: &str) -> bool {
     }
 }
 
-fn check_placeholders(text: &str, rest: &str, placeholders: Placeholders) -> Result<(), Refusal> {
+fn check_placeholders(text: &str, rest: &str, placeholders: Placeholders) -> Result<(), Mistake> {
     let allowed: &[&str] = match placeholders {
         Placeholders::Bucket => &["{bucket}", "{region}"],
         Placeholders::None => &[],
@@ -202,10 +247,10 @@ fn is_path(path: &str) -> bool {
 }
 
 /// What may hold a password (before an `@`) or a token (in a query) is not quoted.
-fn refuse(text: &str, what: &str, fix: &str) -> Refusal {
+fn refuse(text: &str, what: &str, fix: &str) -> Mistake {
     let plain = text.split(['?', '#']).next().unwrap_or("");
     let shown = plain.rsplit('@').next().unwrap_or("");
-    Refusal::new(format!("`{}` {what}", printable(shown)), fix)
+    Mistake::new(format!("`{}` {what}", printable(shown)), fix)
 }
 
 #[cfg(test)]
@@ -292,14 +337,14 @@ mod tests {
             "https://{bucket}.x?token=a@CANARY",
             "https://user:CANARY/{b@x",
         ] {
-            let Err(refusal) = endpoint(text, Placeholders::Bucket) else {
+            let Err(mistake) = endpoint(text, Placeholders::Bucket) else {
                 panic!("{text}")
             };
-            assert!(!format!("{refusal:?}").contains("CANARY"), "{refusal:?}");
-            let Err(refusal) = dial(text) else {
+            assert!(!format!("{mistake:?}").contains("CANARY"), "{mistake:?}");
+            let Err(mistake) = dial(text) else {
                 panic!("{text}")
             };
-            assert!(!format!("{refusal:?}").contains("CANARY"), "{refusal:?}");
+            assert!(!format!("{mistake:?}").contains("CANARY"), "{mistake:?}");
         }
     }
 

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use super::document::{Found, Origin, printable};
-use super::problem::Refusal;
+use super::file::{Found, Origin};
+use super::model::{Grant, IssuerKind};
+use super::prefix::PrefixPattern;
+use super::problem::{Mistake, printable};
 use super::raw_policy::{self, RawPolicy};
 use super::section::Section;
-use super::{Grant, IssuerKind, PrefixPattern, actions, grammar, prefix, templates};
+use super::{actions, claims, grammar, prefix, regions};
 
 /// Headers that carry the request itself: no grant may let a client set them upstream.
 const RESERVED_HEADERS: [&str; 12] = [
@@ -41,80 +43,114 @@ pub(super) struct ReadGrant {
     pub(super) shared: bool,
 }
 
-pub(super) fn grant(mut section: Section<'_>) -> ReadGrant {
-    let name = section.required("name", "\"photos\"", grammar::alias);
-    let bucket = section.required("bucket", "\"photos-1250000000\"", grammar::bucket);
-    let region = section.required("region", "\"ap-guangzhou\"", grammar::region);
-    let policy = raw_policy(&mut section, bucket.as_ref(), region.as_ref());
-    let has_policy = section.has("policy");
-    let root_at = section.place_of("root").filter(|_| !has_policy);
-    let root = root_at
-        .as_ref()
-        .and_then(|_| section.parsed("root", prefix::root));
-    let prefixes = if has_policy {
-        let origin = section.place_of("policy");
-        let reach = policy.iter().flat_map(|policy| policy.value.reach());
-        let found = reach.zip(origin.into_iter().cycle());
-        found
-            .map(|(value, origin)| Found { value, origin })
-            .collect()
-    } else {
-        prefixes(
-            &mut section,
-            root_at.as_ref(),
-            root.as_ref().map_or("", |root| root.value.as_str()),
-        )
-    };
-    let list_default_prefix = list_default_prefix(&mut section, &prefixes);
-    let actions = match &policy {
+pub(super) fn grant(section: Section<'_>) -> ReadGrant {
+    let name = section.required("name", grammar::alias);
+    let bucket = section.required("bucket", grammar::bucket);
+    let region = section.required("region", grammar::region);
+    if let Some(region) = &region {
+        regions::warn_of_unknown(&section, "region", region);
+    }
+    let keys = keys(&section, bucket.as_ref(), region.as_ref());
+    let actions = match &keys.policy {
         Some(policy) => policy.value.actions(),
-        None if has_policy => Vec::new(),
-        None => actions(&mut section),
+        None if section.has("policy") => Vec::new(),
+        None => actions(&section),
     };
+    let read = ReadGrant {
+        name,
+        bucket,
+        region,
+        reach: keys.reach(),
+        list_default_prefix: list_default_prefix(&section, &keys.prefixes),
+        root: keys.root.unwrap_or_default(),
+        prefixes: keys.prefixes.into_iter().map(|found| found.value).collect(),
+        actions,
+        headers: headers(&section),
+        policy: keys.policy,
+        attachment: section.flag("attachment").value,
+        shared: section.flag("shared").value,
+    };
+    section.finish();
+    read
+}
+
+/// The keys that a grant is about.
+struct GrantedKeys {
+    policy: Option<Found<Arc<RawPolicy>>>,
+    /// `None`: it could not be read, so nobody knows what the grant would touch.
+    root: Option<String>,
+    /// Below the root.
+    prefixes: Vec<Found<PrefixPattern>>,
+}
+
+impl GrantedKeys {
+    /// The prefixes in the real bucket.
+    fn reach(&self) -> Vec<Found<PrefixPattern>> {
+        let Some(root) = &self.root else {
+            return Vec::new();
+        };
+        let below = |found: &Found<PrefixPattern>| Found {
+            value: found.value.below(root),
+            origin: found.origin.clone(),
+        };
+        self.prefixes.iter().map(below).collect()
+    }
+}
+
+/// `policy`, or `root` and `prefixes`.
+fn keys(
+    section: &Section<'_>,
+    bucket: Option<&Found<String>>,
+    region: Option<&Found<String>>,
+) -> GrantedKeys {
+    if section.has("policy") {
+        let policy = raw_policy(section, bucket, region);
+        let reach = policy.iter().flat_map(|policy| policy.value.reach());
+        let origin = section.position_of("policy");
+        let found = reach.zip(origin.into_iter().cycle());
+        let prefixes = found.map(|(value, origin)| Found { value, origin });
+        return GrantedKeys {
+            prefixes: prefixes.collect(),
+            root: Some(String::new()),
+            policy,
+        };
+    }
+    let root_origin = section.position_of("root");
+    let root = match root_origin {
+        None => Some(String::new()),
+        Some(_) => section
+            .parsed("root", prefix::root)
+            .map(|found| found.value),
+    };
+    let below = root.as_deref().unwrap_or_default();
+    GrantedKeys {
+        policy: None,
+        prefixes: prefixes(section, root_origin.as_ref(), below),
+        root,
+    }
+}
+
+fn headers(section: &Section<'_>) -> Vec<String> {
     let mut headers = Vec::new();
     for text in section.texts("headers") {
         headers.extend(section.check("headers", &text.origin, grantable_header(text.value)));
     }
     headers.sort_unstable();
     headers.dedup();
-    let attachment = section.flag("attachment").value;
-    let shared = section.flag("shared").value;
-    section.finish();
-    let is_known = root_at.is_none() || root.is_some(); // else nobody knows what it would touch
-    let root = root.map_or_else(String::new, |root| root.value);
-    let below = |found: &Found<PrefixPattern>| Found {
-        value: found.value.below(&root),
-        origin: found.origin.clone(),
-    };
-    ReadGrant {
-        name,
-        bucket,
-        region,
-        reach: prefixes.iter().filter(|_| is_known).map(below).collect(),
-        root,
-        prefixes: prefixes.into_iter().map(|found| found.value).collect(),
-        list_default_prefix,
-        actions,
-        headers,
-        policy,
-        attachment,
-        shared,
-    }
+    headers
 }
 
 /// `policy`, which says all that `prefixes`, `actions` and `root` would say.
 fn raw_policy(
-    section: &mut Section<'_>,
+    section: &Section<'_>,
     bucket: Option<&Found<String>>,
     region: Option<&Found<String>>,
 ) -> Option<Found<Arc<RawPolicy>>> {
-    let origin = section.place_of("policy")?;
+    let origin = section.position_of("policy")?;
     for other in ["prefixes", "actions", "root"] {
-        if let Some(origin) = section.place_of(other) {
-            let message = format!("`{other}` and `policy` are both there: the policy says it all");
-            section
-                .document()
-                .error(&origin, Refusal::new(message, format!("remove `{other}`")));
+        if let Some(origin) = section.position_of(other) {
+            let message = format!("`{other}` and `policy` exclude each other");
+            section.error(&origin, message, format!("remove `{other}`"));
         }
     }
     let policy = raw_policy::read(section, &bucket?.value, &region?.value)?;
@@ -126,12 +162,11 @@ fn raw_policy(
 
 /// `prefixes`, which a grant with a root need not have: all below it is its own.
 fn prefixes(
-    section: &mut Section<'_>,
+    section: &Section<'_>,
     root_at: Option<&Origin>,
     root: &str,
 ) -> Vec<Found<PrefixPattern>> {
     if let (Some(origin), false) = (root_at, section.has("prefixes")) {
-        section.place_of("prefixes"); // it is known here all the same
         return vec![Found {
             value: PrefixPattern::Any,
             origin: origin.clone(),
@@ -146,8 +181,8 @@ fn prefixes(
         };
         let doubts = [prefix::doubt(&pattern), prefix::doubt_below(root, &pattern)];
         let doubts = doubts.into_iter().flatten();
-        for doubt in doubts.filter(|_| templates::head_and_claim(&pattern).is_none()) {
-            section.document().warning(&text.origin, doubt);
+        for doubt in doubts.filter(|_| claims::head_and_claim(&pattern).is_none()) {
+            section.warning(&text.origin, doubt.message, doubt.fix);
         }
         prefixes.push(Found {
             value: pattern,
@@ -163,7 +198,7 @@ fn prefixes(
 }
 
 /// `list_default_prefix`, which must be able to say what such a listing shows.
-fn list_default_prefix(section: &mut Section<'_>, prefixes: &[Found<PrefixPattern>]) -> bool {
+fn list_default_prefix(section: &Section<'_>, prefixes: &[Found<PrefixPattern>]) -> bool {
     let flag = section.flag("list_default_prefix");
     let is_one = matches!(
         prefixes,
@@ -173,18 +208,15 @@ fn list_default_prefix(section: &mut Section<'_>, prefixes: &[Found<PrefixPatter
         }]
     );
     if flag.value && !is_one {
-        let message =
-            "`list_default_prefix` needs one prefix that is a folder: it is what is then listed";
+        let message = "`list_default_prefix` needs exactly one prefix, which must be a folder";
         let fix = "write prefixes = [\"folder/*\"], or remove `list_default_prefix`";
-        section
-            .document()
-            .error(&flag.origin, Refusal::new(message, fix));
+        section.error(&flag.origin, message, fix);
     }
     flag.value
 }
 
 /// `actions`, presets unfolded.
-fn actions(section: &mut Section<'_>) -> Vec<String> {
+fn actions(section: &Section<'_>) -> Vec<String> {
     let mut actions = Vec::new();
     for text in section.texts("actions") {
         let unfolded = section.check("actions", &text.origin, actions::unfold(text.value));
@@ -196,28 +228,25 @@ fn actions(section: &mut Section<'_>) -> Vec<String> {
     actions
 }
 
-fn grantable_header(text: &str) -> Result<String, Refusal> {
+fn grantable_header(text: &str) -> Result<String, Mistake> {
     let name = grammar::header(text)?;
     if RESERVED_HEADERS.contains(&name.as_str()) {
-        return Err(Refusal::new(
-            format!("`{name}` cannot be granted: it carries the request itself"),
+        return Err(Mistake::new(
+            format!("`{name}` cannot be granted: cosgate sets it itself"),
             "remove it",
         ));
     }
     Ok(name)
 }
 
-fn refuse_empty(section: &mut Section<'_>, key: &'static str, example: &str) {
-    let (state, origin) = match section.place_of(key) {
+fn refuse_empty(section: &Section<'_>, key: &'static str, example: &str) {
+    let (state, origin) = match section.position_of(key) {
         None => ("missing", section.origin()),
         Some(origin) if section.is_empty_array(key) => ("empty", origin),
         Some(_) => return,
     };
     let message = format!("`{key}` is {state}: the grant allows nothing");
-    section.document().error(
-        &origin,
-        Refusal::new(message, format!("write {key} = {example}")),
-    );
+    section.error(&origin, message, format!("write {key} = {example}"));
 }
 
 impl ReadGrant {
@@ -243,9 +272,7 @@ pub(super) fn no_grants(section: &Section<'_>, what: &str, table: &str, name: &s
         printable(name)
     );
     let fix = format!("add [[{table}.{}.grants]]", printable(name));
-    section
-        .document()
-        .error(&section.origin(), Refusal::new(message, fix));
+    section.error(&section.origin(), message, fix);
 }
 
 pub(super) fn check_grants_of_one_tenant(section: &Section<'_>, grants: &[ReadGrant]) {
@@ -253,9 +280,10 @@ pub(super) fn check_grants_of_one_tenant(section: &Section<'_>, grants: &[ReadGr
     for name in grants.iter().filter_map(|grant| grant.name.as_ref()) {
         if names.contains(&name.value.as_str()) {
             let message = format!("this tenant has two grants named `{}`", name.value);
-            section.document().error(
+            section.error(
                 &name.origin,
-                Refusal::new(message, "give each its own name, or make them one grant"),
+                message,
+                "give each its own name, or write one grant",
             );
         }
         names.push(&name.value);
@@ -268,10 +296,8 @@ pub(super) fn check_grants_of_one_tenant(section: &Section<'_>, grants: &[ReadGr
                 "`{}` is in another account (APPID) than `{}`",
                 bucket.value, first.value
             );
-            let fix = "make two tenants of it: one temporary key cannot cover two accounts";
-            section
-                .document()
-                .error(&bucket.origin, Refusal::new(message, fix));
+            let fix = "write two tenants: one temporary key cannot cover two accounts";
+            section.error(&bucket.origin, message, fix);
         }
     }
 }
@@ -293,8 +319,6 @@ pub(super) fn refuse_unfenced(
     };
     for policy in grants.iter().filter_map(|grant| grant.policy.as_ref()) {
         let fix = "give the tenant an issuer of kind \"federation\" or \"assume-role\", or write prefixes and actions";
-        section
-            .document()
-            .error(&policy.origin, Refusal::new(message, fix));
+        section.error(&policy.origin, message, fix);
     }
 }

@@ -1,78 +1,67 @@
 //! The configuration: the file as written becomes [`Config`], which the program may rely on.
 //!
-//! Nothing is read here: the text, the environment and files come in through [`Sources`].
+//! Nothing is read here: the text, the environment and files come in through [`Sources`]. `keys.rs` lists
+//! every key; `section.rs` reads tables by that list; the other files each know one table.
 
 mod actions;
 mod admission;
 mod base_key;
 pub mod cam;
-mod document;
+mod claims;
 mod endpoint;
+mod file;
 mod grammar;
 mod grants;
 mod identities;
 mod issuers;
+mod keys;
 mod limits;
-mod outside;
+mod model;
+mod names;
 mod overlaps;
 mod parse;
 mod prefix;
 mod problem;
 mod profile;
 pub(crate) mod raw_policy;
+#[cfg(test)]
+mod reference;
+mod regions;
 mod role;
+mod secrets;
 mod section;
+mod server;
 mod sessions;
+mod syntax;
 mod templates;
 mod tenants;
 mod unix;
 mod vend;
 
-use std::io;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
-use crate::secret::Secret;
-use crate::timestamp::Timestamp;
-
-pub use base_key::{BaseKey, GivenKey, GivenSecret, KeyCommand};
-
+pub use endpoint::EndpointTemplate;
 pub(crate) use endpoint::is_loopback;
-pub use issuers::{Issuer, IssuerKind};
-pub use limits::TenantLimits;
-pub use problem::{Place, Problem, Severity, nearest};
+pub use file::Sources;
+pub use model::*;
+pub use prefix::PrefixPattern;
+pub use problem::{Location, Problem, Severity, nearest};
 pub(crate) use profile::Profile;
+pub use raw_policy::{PolicyRule, RawPolicy};
 pub(crate) use role::TENANT;
-
-pub use raw_policy::{RawPolicy, Rule};
-pub use role::{Role, WebIdentity};
-
-/// The world outside the file.
-pub struct Sources<'a> {
-    /// The value of an environment variable.
-    pub env: &'a dyn Fn(&str) -> Option<String>,
-    /// The text of a file.
-    pub file: &'a dyn Fn(&Path) -> io::Result<String>,
-    /// How many cores there are: `threads`, when it is not written.
-    pub cores: usize,
-}
 
 /// A length of time as the configuration has it (`30s`, `2h`, `1h30m`), or whole seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
     }
-    let read = grammar::duration_within(text, &(Duration::ZERO..=Duration::MAX));
-    read.map_err(|refusal| format!("{}; {}", refusal.message, refusal.fix))
+    let read = grammar::duration(text);
+    read.map_err(|mistake| format!("{}; {}", mistake.message, mistake.fix))
 }
 
 /// The full names of what a preset or an action of COS stands for, as in a grant's `actions`.
 pub(crate) fn unfold_action(text: &str) -> Result<Vec<String>, String> {
-    actions::unfold(text).map_err(|refusal| refusal.message)
+    actions::unfold(text).map_err(|mistake| mistake.message)
 }
 
 impl Config {
@@ -88,420 +77,4 @@ impl Config {
     ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
         parse::parse(file_name, text, sources)
     }
-}
-
-/// The configuration, checked whole.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// `[server]`
-    pub server: Server,
-    /// `[upstream]`
-    pub upstream: Upstream,
-    /// `[sts]`
-    pub sts: Sts,
-    /// `[issuers.*]`, in the file's order.
-    pub issuers: Vec<Issuer>,
-    /// `[identities.*]`, in the file's order.
-    pub identities: Vec<IdentityProvider>,
-    /// `[tenants.*]`, in the file's order.
-    pub tenants: Vec<Tenant>,
-    /// `[templates.*]`, in the file's order.
-    pub templates: Vec<Template>,
-    /// `[credentials] entries`: scopes of templates whose keys are kept at once (10 000).
-    pub credential_entries: usize,
-    /// `[credentials.shared]`
-    pub credential_shared: Option<SharedCache>,
-}
-
-/// `[credentials.shared]`: a Redis through which several cosgates share their keys.
-#[derive(Clone, Debug)]
-pub struct SharedCache {
-    /// `redis`: its URL, which may hold a password.
-    pub redis: Secret,
-    /// `key`: what the seal of the entries is made of.
-    pub key: Secret,
-}
-
-/// `[server]`: the side that clients see.
-#[derive(Clone, Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a key of the file that stands alone"
-)]
-pub struct Server {
-    /// `listen`
-    pub listen: Listen,
-    /// `socket_mode`: the rights of a Unix socket's file (0600).
-    pub socket_mode: u32,
-    /// `admin`; `None` when `""`.
-    pub admin: Option<SocketAddr>,
-    /// `admin_hosts`, lower case: names besides loopback's under which the admin pages are shown;
-    /// `None`: not written.
-    pub admin_hosts: Option<Vec<String>>,
-    /// `domains`, lower case: suffixes of virtual-hosted names.
-    pub domains: Vec<String>,
-    /// `region`: what the local side calls its region.
-    pub region: String,
-    /// `strict_region`: refuse other regions in a client's credential scope.
-    pub strict_region: bool,
-    /// `allow_remote_anonymous`: serve the anonymous tenant on an address that is not loopback.
-    pub allow_remote_anonymous: bool,
-    /// `allow_plain_bearer`: take tokens on connections that are neither TLS nor loopback.
-    pub allow_plain_bearer: bool,
-    /// `loopback_is_proxy`: who comes over loopback is never taken for somebody on this machine.
-    pub loopback_is_proxy: bool,
-    /// `proxy_protocol`: trusted proxies say in front of each connection whose it is.
-    pub proxy_protocol: bool,
-    /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// The same of users of this machine, by number: `unix:NAME` in `trusted_proxies`.
-    pub trusted_users: Vec<u32>,
-    /// `allow_qsign`: take requests that are signed in COS's own way (default).
-    pub allow_qsign: bool,
-    /// `allow_sigv2_presign`: take presigned URLs and browser forms of Signature Version 2.
-    pub allow_sigv2_presign: bool,
-    /// `threads`: one runtime each; default: one a core.
-    pub threads: usize,
-    /// `max_presign`: the longest life of a presigned URL or browser form, 1 s to 7 days (default).
-    pub max_presign: Duration,
-    /// `session_secret`, which seals session tokens, and `previous_session_secret`, which opens old
-    /// ones; none: no session keys.
-    pub session_secrets: Vec<Secret>,
-    /// `sessions_not_before`: session keys that were given before count no more, whosever they are.
-    pub sessions_not_before: Option<Timestamp>,
-    /// `max_session`: the longest life of session keys (1 h), 15 minutes to 12 hours.
-    pub max_session: Duration,
-    /// `[server.tls]`
-    pub tls: Option<ServerTls>,
-    /// `[server.limits]`
-    pub limits: ServerLimits,
-}
-
-/// Where clients connect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// `IP:PORT`
-    Tcp(SocketAddr),
-    /// `unix:PATH`
-    Unix(PathBuf),
-}
-
-/// `[server.tls]`
-#[derive(Clone, Debug)]
-pub struct ServerTls {
-    /// `cert`: PEM chain.
-    pub cert: PathBuf,
-    /// `key`: PEM private key.
-    pub key: PathBuf,
-    /// `client_ca`: PEM; when set, clients are asked for a certificate of this authority.
-    pub client_ca: Option<PathBuf>,
-    /// `client_crl`: PEM; certificates of clients that are on it are refused.
-    pub client_crl: Option<PathBuf>,
-    /// `client_auth`
-    pub client_auth: ClientAuth,
-}
-
-/// Whether a client must show the certificate that it is asked for. One that is shown must be good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAuth {
-    /// It may do without.
-    Optional,
-    /// It must (default).
-    Required,
-}
-
-/// `[server.limits]`
-#[derive(Clone, Debug)]
-pub struct ServerLimits {
-    /// `head_bytes`: size of a request head (16 KiB).
-    pub head_bytes: usize,
-    /// `head_fields`: number of header fields (100).
-    pub head_fields: usize,
-    /// `head_timeout`: a head must arrive within this (10 s).
-    pub head_timeout: Duration,
-    /// `body_rate`: least bytes a second, averaged over `body_window`, both ways (1 KiB).
-    pub body_rate: u64,
-    /// `body_window` (60 s).
-    pub body_window: Duration,
-    /// `idle_timeout`: idle keep-alive (75 s).
-    pub idle_timeout: Duration,
-    /// `tls_handshake_timeout` (5 s).
-    pub tls_handshake_timeout: Duration,
-    /// `xml_bytes`: size of an XML body (2 MiB).
-    pub xml_bytes: usize,
-    /// `connections` at once (16 384).
-    pub connections: usize,
-    /// `connections_per_address` (an eighth of `connections`); 0: as many as there may be.
-    pub connections_per_address: usize,
-    /// `stranger_bytes`: what each core holds of requests before it is known who sends them (16 MiB).
-    pub stranger_bytes: usize,
-    /// `drain_timeout` on SIGTERM (60 s).
-    pub drain_timeout: Duration,
-    /// `streams`: requests at once on an HTTP/2 connection (128); 0 offers HTTP/1.1 alone.
-    pub streams: u32,
-    /// `stream_window`: bytes that a stream of HTTP/2 may send ahead (128 KiB).
-    pub stream_window: u32,
-}
-
-/// `[upstream]`: COS.
-#[derive(Clone, Debug)]
-pub struct Upstream {
-    /// `endpoint`, with `{bucket}` and `{region}`.
-    pub endpoint: EndpointTemplate,
-    /// `service_endpoint`
-    pub service_endpoint: EndpointTemplate,
-    /// `signature`
-    pub signature: UpstreamSignature,
-    /// `connect_to`: dial this `host:port` whatever the endpoint says.
-    pub connect_to: Option<String>,
-    /// `ca_file`: PEM roots in place of the platform's.
-    pub ca_file: Option<PathBuf>,
-    /// `stored_check`
-    pub stored_check: StoredCheck,
-    /// `spool_unknown_length`: hold uploads of unknown length up to this size and send them with one;
-    /// 0 refuses them.
-    pub spool_unknown_length: usize,
-    /// `[upstream.limits]`
-    pub limits: UpstreamLimits,
-}
-
-/// An endpoint as configured: `https://{bucket}.cos.{region}.myqcloud.com`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointTemplate {
-    /// `https` (true) or `http`.
-    pub tls: bool,
-    /// The authority, placeholders included: `{bucket}.cos.{region}.myqcloud.com`.
-    pub authority: String,
-    /// The path before the key, no trailing slash, placeholders included: empty or `/{bucket}`.
-    pub path: String,
-}
-
-/// How an upload is compared with what COS says it stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoredCheck {
-    /// By `x-cos-hash-crc64ecma`; the `ETag` too, where the client sent a `Content-MD5`.
-    Crc64Ecma,
-    /// By the MD5 in the `ETag`, for stores that tell no CRC. It costs much more.
-    Md5,
-    /// Not at all.
-    Off,
-}
-
-/// The signature scheme toward COS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpstreamSignature {
-    /// COS native: `q-sign-algorithm=sha1` with `x-cos-security-token`.
-    Cos,
-    /// AWS SigV4 with `x-amz-security-token`.
-    S3,
-}
-
-/// `[upstream.limits]`
-#[derive(Clone, Debug)]
-pub struct UpstreamLimits {
-    /// `connect_timeout` (3 s).
-    pub connect_timeout: Duration,
-    /// `tls_handshake_timeout` (5 s).
-    pub tls_handshake_timeout: Duration,
-    /// `head_timeout`: from the request's last byte to the answer's head (30 s).
-    pub head_timeout: Duration,
-    /// `idle_timeout`: idle keep-alive (50 s).
-    pub idle_timeout: Duration,
-    /// `idle_connections` kept for each thread and host (256).
-    pub idle_connections: usize,
-}
-
-/// `[sts]`
-#[derive(Clone, Debug)]
-pub struct Sts {
-    /// `endpoint`
-    pub endpoint: EndpointTemplate,
-    /// `region`: the `X-TC-Region` header.
-    pub region: String,
-    /// `connect_to`
-    pub connect_to: Option<String>,
-    /// `ca_file`
-    pub ca_file: Option<PathBuf>,
-    /// `[sts.limits] timeout`: one call, connect to last byte (5 s).
-    pub timeout: Duration,
-    /// `[sts.limits] answer_bytes` (64 KiB).
-    pub answer_bytes: usize,
-}
-
-/// How often an issuer calls STS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CallRate {
-    /// `calls_per_second` on average (100; 15 for web identities).
-    pub per_second: u32,
-    /// `burst`: calls at once after a pause (200; 15 for web identities).
-    pub burst: u32,
-}
-
-/// `[tenants.NAME]`
-#[derive(Clone, Debug)]
-pub struct Tenant {
-    /// NAME
-    pub name: String,
-    /// Index into [`Config::issuers`].
-    pub issuer: usize,
-    /// `access_keys`
-    pub access_keys: Vec<AccessKey>,
-    /// `anonymous`
-    pub anonymous: bool,
-    /// `client_certs`, `require_client_cert`, `unix_users`, `allowed_ips`
-    pub admission: Admission,
-    /// `identity`: index into [`Config::identities`] of the one whose tokens may name this tenant.
-    pub identity: Option<usize>,
-    /// `[[tenants.NAME.grants]]`
-    pub grants: Vec<Grant>,
-    /// `[tenants.NAME.limits]`
-    pub limits: TenantLimits,
-    /// `vend`: its clients may have temporary keys themselves.
-    pub vend: Option<Vend>,
-    /// `sessions_not_before`, `revoked_sessions`
-    pub revoked: RevokedSessions,
-}
-
-/// What belongs to `vend = true`.
-#[derive(Clone, Debug)]
-pub struct Vend {
-    /// `vend_tokens`: who sends one of these gets a key.
-    pub tokens: Vec<Secret>,
-    /// `vend_duration`: how long the keys live at most (1 h), 30 minutes to 12 hours.
-    pub duration: Duration,
-}
-
-/// `[identities.NAME]`: who makes tokens that are believed here.
-#[derive(Clone, Debug)]
-pub struct IdentityProvider {
-    /// NAME
-    pub name: String,
-    /// `issuer`: the tokens' `iss`.
-    pub issuer: String,
-    /// `audience`: what the tokens' `aud` must hold.
-    pub audience: String,
-    /// `jwks`
-    pub jwks: Jwks,
-    /// `max_key_age` (24 h): how long the keys count after they were last read.
-    pub max_key_age: Duration,
-    /// `tenant_claim`: the claim that names a tenant.
-    pub tenant_claim: Option<String>,
-}
-
-/// Where the keys of an [`IdentityProvider`] are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Jwks {
-    /// `file:PATH`, read again when it changes.
-    File(PathBuf),
-    /// A URL.
-    Url {
-        /// Scheme, authority and path.
-        endpoint: EndpointTemplate,
-        /// `connect_to`
-        connect_to: Option<String>,
-        /// `ca_file`
-        ca_file: Option<PathBuf>,
-        /// `refresh` (5 m)
-        refresh: Duration,
-    },
-}
-
-/// `[templates.NAME]`: a tenant for each subject of an identity provider.
-#[derive(Clone, Debug)]
-pub struct Template {
-    /// NAME
-    pub name: String,
-    /// Index into [`Config::issuers`].
-    pub issuer: usize,
-    /// Index into [`Config::identities`].
-    pub identity: usize,
-    /// `[[templates.NAME.grants]]`; `{claim.NAME}` stands in prefixes for what the token says.
-    pub grants: Vec<Grant>,
-    /// `vend`: its subjects may have temporary keys themselves.
-    pub vend: Option<Vend>,
-    /// `allowed_ips`; empty: from anywhere.
-    pub allowed_ips: Vec<IpNet>,
-    /// `[templates.NAME.limits]`: of each subject.
-    pub limits: TenantLimits,
-    /// `sessions_not_before`, `revoked_sessions`
-    pub revoked: RevokedSessions,
-}
-
-/// How else than by a key a tenant is known, and from where it may call.
-#[derive(Clone, Debug, Default)]
-pub struct Admission {
-    /// `client_certs`: who shows one of these and nothing else is this tenant.
-    pub client_certs: Vec<CertificateName>,
-    /// `require_client_cert`: whoever is this tenant by other means must show one of these too.
-    pub require_client_cert: bool,
-    /// `unix_users`, by number: who comes as one of these by the Unix socket, and shows nothing else,
-    /// is this tenant.
-    pub unix_users: Vec<u32>,
-    /// `allowed_ips`; empty: from anywhere.
-    pub allowed_ips: Vec<IpNet>,
-}
-
-/// Which session keys of a tenant or a template count no more: those that were given before a time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RevokedSessions {
-    /// `sessions_not_before`: of everybody.
-    pub before: Option<Timestamp>,
-    /// `revoked_sessions`: of these subjects of tokens.
-    pub subjects: Vec<(String, Timestamp)>,
-}
-
-/// A name that a certificate has.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum CertificateName {
-    /// `subject:CN=…`: the subject's only common name.
-    CommonName(String),
-    /// `san:dns:…`, lower case.
-    Dns(String),
-    /// `san:uri:…`
-    Uri(String),
-}
-
-/// One of a tenant's local keys.
-#[derive(Clone, Debug)]
-pub struct AccessKey {
-    /// `id`
-    pub id: String,
-    /// `secret`
-    pub secret: Secret,
-}
-
-/// What a tenant sees as one bucket.
-#[derive(Clone, Debug)]
-pub struct Grant {
-    /// `name`: the alias that the client uses.
-    pub name: String,
-    /// `bucket`: the real one, APPID included.
-    pub bucket: String,
-    /// `region`
-    pub region: String,
-    /// `root`: what stands before every key in the real bucket, `folder/`; empty for none.
-    pub root: String,
-    /// `prefixes`, parsed: below the root, as the client names keys.
-    pub prefixes: Vec<PrefixPattern>,
-    /// `list_default_prefix`: a listing without a prefix is one of the only prefix.
-    pub list_default_prefix: bool,
-    /// `actions`, presets unfolded: COS names, `name/cos:GetObject`, sorted, each once.
-    pub actions: Vec<String>,
-    /// `headers`: lower-case names of request headers that need a grant by name.
-    pub headers: Vec<String>,
-    /// `policy`: what the grant is in place of `prefixes` and `actions`, which hold all that it is about.
-    pub policy: Option<Arc<RawPolicy>>,
-    /// `attachment`: browsers save its objects, and never show them.
-    pub attachment: bool,
-}
-
-/// One of a grant's prefixes, in the forms of the COS STS SDKs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PrefixPattern {
-    /// `*`: every key.
-    Any,
-    /// `exact-key`: this key alone.
-    Exact(String),
-    /// `a*` or `a/*`: every key that starts with this.
-    StartsWith(String),
 }

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::document::{Found, printable};
+use super::file::Found;
 use super::grants::ReadGrant;
-use super::problem::Refusal;
+use super::prefix::PrefixPattern;
+use super::problem::printable;
 use super::section::Section;
-use super::{PrefixPattern, prefix, templates};
+use super::{claims, prefix};
 
 /// Two of `owners` (tenants, then templates: kind, name and grants) may touch the same key only when
 /// both grants say that they share it. A template's subjects may be anybody, so it touches all that
@@ -16,24 +17,24 @@ pub(super) fn refuse_overlaps<'r>(
     root: &Section<'_>,
     owners: impl Iterator<Item = (&'static str, &'r str, &'r [ReadGrant])>,
 ) {
-    let mut places: HashMap<(&str, &str), Vec<Owned<'_>>> = HashMap::new();
+    let mut buckets: HashMap<(&str, &str), Vec<Owned<'_>>> = HashMap::new();
     for (index, (kind, name, grants)) in owners.enumerate() {
         for grant in grants {
             let (Some(bucket), Some(region)) = (&grant.bucket, &grant.region) else {
                 continue;
             };
-            let owned = places.entry((&bucket.value, &region.value)).or_default();
+            let owned = buckets.entry((&bucket.value, &region.value)).or_default();
             owned.extend(grant.reach.iter().map(|prefix| Owned {
                 index,
                 kind,
                 name,
                 prefix,
                 shared: grant.shared,
-                claim: templates::head_and_claim(&prefix.value),
+                claim: claims::head_and_claim(&prefix.value),
             }));
         }
     }
-    for ((bucket, _), owned) in places {
+    for ((bucket, _), owned) in buckets {
         let touched: Vec<_> = owned.iter().map(Owned::touches).collect();
         let patterns = touched.iter().map(|pattern| &**pattern).zip(owned);
         for [(_, one), (_, other)] in prefix::overlaps(patterns.collect(), Owned::clashes) {
@@ -43,7 +44,7 @@ pub(super) fn refuse_overlaps<'r>(
                 (other, one)
             };
             let message = format!(
-                "`{}` of the {} `{}` and `{}` of the {} `{}` touch the same keys of {bucket}",
+                "`{}` of the {} `{}` and `{}` of the {} `{}` cover the same keys of {bucket}",
                 later.prefix.value,
                 later.kind,
                 printable(later.name),
@@ -52,8 +53,7 @@ pub(super) fn refuse_overlaps<'r>(
                 printable(owner.name),
             );
             let fix = "give each tenant its own prefix, or write shared = true in both grants";
-            root.document()
-                .error(&later.prefix.origin, Refusal::new(message, fix));
+            root.error(&later.prefix.origin, message, fix);
         }
     }
 }

@@ -2,18 +2,27 @@
 
 use std::fmt;
 
-use super::PrefixPattern;
-use super::document::printable;
-use super::problem::Refusal;
+use super::problem::{Mistake, printable};
+
+/// One of a grant's prefixes, in the forms of the COS STS SDKs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrefixPattern {
+    /// `*`: every key.
+    Any,
+    /// `exact-key`: this key alone.
+    Exact(String),
+    /// `a*` or `a/*`: every key that starts with this.
+    StartsWith(String),
+}
 
 /// COS takes keys of up to 850 bytes (436/13324).
 const KEY_BYTES: usize = 850;
 
 /// Reads a prefix in one of the forms of the COS STS SDKs: `*`, `a*`, `a/*` or an exact key.
 /// What a CAM policy would read as more than text (`?`, `${`, an inner `*`, quotes) is refused.
-pub(super) fn prefix(text: &str) -> Result<PrefixPattern, Refusal> {
+pub(super) fn prefix(text: &str) -> Result<PrefixPattern, Mistake> {
     if text.is_empty() {
-        return Err(Refusal::new(
+        return Err(Mistake::new(
             "a prefix is empty",
             "write \"*\" for every key, or \"folder/*\"",
         ));
@@ -23,7 +32,7 @@ pub(super) fn prefix(text: &str) -> Result<PrefixPattern, Refusal> {
         None => (text, false),
     };
     if let Some((what, fix)) = fault(key) {
-        return Err(Refusal::new(format!("`{}` {what}", printable(text)), fix));
+        return Err(Mistake::new(format!("`{}` {what}", printable(text)), fix));
     }
     Ok(match (key, open) {
         ("", _) => PrefixPattern::Any,
@@ -33,25 +42,25 @@ pub(super) fn prefix(text: &str) -> Result<PrefixPattern, Refusal> {
 }
 
 /// Reads a virtual bucket's root: the folder that stands before every key, with its `/` at the end.
-pub(super) fn root(text: &str) -> Result<String, Refusal> {
+pub(super) fn root(text: &str) -> Result<String, Mistake> {
     if text.is_empty() {
-        return Err(Refusal::new(
+        return Err(Mistake::new(
             "a root is a folder, and this is none",
             "write \"folder/\", or remove `root`",
         ));
     }
     if let Some((what, fix)) = fault(text) {
-        return Err(Refusal::new(format!("`{}` {what}", printable(text)), fix));
+        return Err(Mistake::new(format!("`{}` {what}", printable(text)), fix));
     }
     if !text.ends_with('/') {
         let text = printable(text);
-        return Err(Refusal::new(
+        return Err(Mistake::new(
             format!("`{text}` does not end in `/`: the key `x` would be `{text}x`"),
             format!("write \"{text}/\""),
         ));
     }
     if text.len() >= KEY_BYTES {
-        return Err(Refusal::new(
+        return Err(Mistake::new(
             format!("`{}` leaves no room for a key", printable(text)),
             "shorten it: COS takes keys of 850 bytes, the root included",
         ));
@@ -60,11 +69,11 @@ pub(super) fn root(text: &str) -> Result<String, Refusal> {
 }
 
 /// Refuses a prefix that no key below `root` can have.
-pub(super) fn fits_below(root: &str, pattern: &PrefixPattern) -> Result<(), Refusal> {
+pub(super) fn fits_below(root: &str, pattern: &PrefixPattern) -> Result<(), Mistake> {
     if root.len() + order(pattern).0.len() <= KEY_BYTES {
         return Ok(());
     }
-    Err(Refusal::new(
+    Err(Mistake::new(
         format!("`{pattern}` is longer than a key below this grant's `root` can be"),
         "shorten it: COS takes keys of 850 bytes, the root included",
     ))
@@ -73,7 +82,7 @@ pub(super) fn fits_below(root: &str, pattern: &PrefixPattern) -> Result<(), Refu
 impl PrefixPattern {
     /// Reads a prefix as a grant's `prefixes` have it; else says what is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
-        prefix(text).map_err(|refusal| refusal.message)
+        prefix(text).map_err(|mistake| mistake.message)
     }
 
     /// Whether `outer` covers every key that this one does.
@@ -129,18 +138,18 @@ impl PrefixPattern {
 }
 
 /// A form that is valid and often a slip.
-pub(super) fn doubt(pattern: &PrefixPattern) -> Option<Refusal> {
+pub(super) fn doubt(pattern: &PrefixPattern) -> Option<Mistake> {
     match pattern {
         PrefixPattern::StartsWith(key) if !key.ends_with('/') => {
             let key = printable(key);
-            Some(Refusal::new(
+            Some(Mistake::new(
                 format!("`{key}*` also covers `{key}b/…` and every other key that begins so"),
                 format!("for one folder write \"{key}/*\""),
             ))
         }
         PrefixPattern::Exact(key) if key.ends_with('/') => {
             let key = printable(key);
-            Some(Refusal::new(
+            Some(Mistake::new(
                 format!("`{key}` covers one key, which ends in `/`, and nothing below it"),
                 format!("did you mean \"{key}*\"?"),
             ))
@@ -150,12 +159,12 @@ pub(super) fn doubt(pattern: &PrefixPattern) -> Option<Refusal> {
 }
 
 /// A prefix that repeats the root below which it stands: valid, and often a slip.
-pub(super) fn doubt_below(root: &str, pattern: &PrefixPattern) -> Option<Refusal> {
+pub(super) fn doubt_below(root: &str, pattern: &PrefixPattern) -> Option<Mistake> {
     if root.is_empty() || !order(pattern).0.starts_with(root) {
         return None;
     }
     let real = pattern.below(root);
-    Some(Refusal::new(
+    Some(Mistake::new(
         format!("`{pattern}` stands below `root`: it is `{real}` in the bucket"),
         "write prefixes as the client names its keys, without the root",
     ))

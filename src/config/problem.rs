@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, where, and how to mend it.
+//! A problem of a configuration: what is wrong, where, and how to fix it.
 
 use std::fmt;
 
@@ -13,18 +13,18 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Where it was written.
-    pub place: Place,
+    pub location: Location,
     /// Whether the configuration can be used in spite of it.
     pub severity: Severity,
     /// What is wrong.
     pub message: String,
-    /// How to mend it.
+    /// How to fix it.
     pub fix: String,
 }
 
 /// Where a value was written. In the order of a report: the file from its top, then variables.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum Location {
     /// In the file.
     File {
         /// Its name as the user gave it.
@@ -47,14 +47,14 @@ pub enum Severity {
     Warning,
 }
 
-/// What a grammar says of a text that it does not take; the caller knows the place.
+/// What is wrong with a value and how to fix it; the caller knows the location.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct Mistake {
     pub(super) message: String,
     pub(super) fix: String,
 }
 
-impl Refusal {
+impl Mistake {
     pub(super) fn new(message: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -72,18 +72,23 @@ impl fmt::Display for Problem {
         write!(
             f,
             "{}: {severity}: {}\n  help: {}",
-            self.place, self.message, self.fix
+            self.location, self.message, self.fix
         )
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
             Self::Variable(name) => write!(f, "environment variable {name}"),
         }
     }
+}
+
+/// A user's word made safe for a terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.escape_debug().to_string()
 }
 
 /// The one of `known` that `written` was likely meant to be.

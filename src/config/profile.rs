@@ -46,7 +46,7 @@ impl Profile {
             return Err(format!("there is no profile [{}]", name.escape_debug()));
         }
         let read = |key: &str, value: &str| {
-            grammar::secret(value).map_err(|refusal| format!("`{key}`: {}", refusal.message))
+            grammar::secret(value).map_err(|mistake| format!("`{key}`: {}", mistake.message))
         };
         let needed = |key: &str, value: Option<&str>| match value {
             Some(value) => read(key, value),

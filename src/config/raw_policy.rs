@@ -3,11 +3,10 @@
 //! The policy goes into the temporary key as it is, so COS judges all of it. Here are judged actions and
 //! keys, the prefix of listings included; conditions are COS's to judge.
 
-use super::PrefixPattern;
 use super::actions;
 use super::cam::{Condition, Effect, LIKELY_BYTES, Policy, PolicyError, Resource, Statement};
-use super::document::printable;
-use super::problem::Refusal;
+use super::prefix::PrefixPattern;
+use super::problem::{Mistake, printable};
 use super::section::Section;
 
 /// Actions that COS judges by the `prefix` of a listing (436/71307).
@@ -25,12 +24,12 @@ pub struct RawPolicy {
     /// As it stands in the temporary key.
     pub policy: Policy,
     /// One for each statement that can be judged without its conditions.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<PolicyRule>,
 }
 
 /// What a statement says of this bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct PolicyRule {
     /// Allow or deny.
     pub effect: Effect,
     /// Full names (`name/cos:GetObject`), sorted.
@@ -62,8 +61,9 @@ impl RawPolicy {
 
     /// Whether `action` on `key` is allowed, and not denied.
     pub fn allows(&self, action: &str, key: &str) -> bool {
-        let is_about =
-            |rule: &&Rule| rule.names(action) && rule.keys.iter().any(|keys| keys.covers(key));
+        let is_about = |rule: &&PolicyRule| {
+            rule.names(action) && rule.keys.iter().any(|keys| keys.covers(key))
+        };
         self.judge(is_about, is_about)
     }
 
@@ -76,7 +76,11 @@ impl RawPolicy {
     }
 
     /// Any denial wins; what nothing allows is not allowed (598/10605).
-    fn judge(&self, allows: impl Fn(&&Rule) -> bool, denies: impl Fn(&&Rule) -> bool) -> bool {
+    fn judge(
+        &self,
+        allows: impl Fn(&&PolicyRule) -> bool,
+        denies: impl Fn(&&PolicyRule) -> bool,
+    ) -> bool {
         let of = |effect| self.rules.iter().filter(move |rule| rule.effect == effect);
         of(Effect::Allow).any(|rule| allows(&rule)) && !of(Effect::Deny).any(|rule| denies(&rule))
     }
@@ -139,35 +143,30 @@ impl RawPolicy {
     }
 }
 
-impl Rule {
+impl PolicyRule {
     fn names(&self, action: &str) -> bool {
         self.actions.iter().any(|named| named == action)
     }
 }
 
 /// Reads a grant's `policy`, with everything that is wrong or doubtful reported.
-pub(super) fn read(section: &mut Section<'_>, bucket: &str, region: &str) -> Option<RawPolicy> {
+pub(super) fn read(section: &Section<'_>, bucket: &str, region: &str) -> Option<RawPolicy> {
     let found = section.parsed("policy", |text| {
         text.strip_prefix("file:")
             .map(str::to_owned)
             .ok_or_else(|| {
-                Refusal::new(
+                Mistake::new(
                     "`policy` is not a file",
                     "write policy = \"file:PATH\", with the policy's JSON in the file",
                 )
             })
     })?;
-    let path = section.document().resolve(&found.value);
-    let text = (section.document().sources.file)(&path).map_err(|error| {
-        Refusal::new(
-            format!("cannot read {}: {error}", path.display()),
-            "mend the path (it is relative to this file's directory) or the file's rights",
-        )
-    });
+    let path = section.file().resolve(&found.value);
+    let text = section.file().read(&path);
     let policy = text.and_then(|text| {
         let read = Policy::parse(&text).and_then(|read| RawPolicy::new(read, bucket, region));
         read.map_err(|error| {
-            Refusal::new(
+            Mistake::new(
                 format!("in {}, {}", path.display(), error.message),
                 error.fix,
             )
@@ -176,19 +175,22 @@ pub(super) fn read(section: &mut Section<'_>, bucket: &str, region: &str) -> Opt
     let policy = section.check("policy", &found.origin, policy)?;
     for doubt in policy.doubts() {
         let message = format!("in {}, {}", path.display(), doubt.message);
-        let doubt = Refusal::new(message, doubt.fix);
-        section.document().warning(&found.origin, doubt);
+        section.warning(&found.origin, message, doubt.fix);
     }
     Some(policy)
 }
 
 /// What `statement` says of this bucket. `None` for a denial with conditions: COS judges it alone.
-fn rule(statement: &Statement, bucket: &str, region: &str) -> Result<Option<Rule>, PolicyError> {
+fn rule(
+    statement: &Statement,
+    bucket: &str,
+    region: &str,
+) -> Result<Option<PolicyRule>, PolicyError> {
     let mut actions = Vec::new();
     for action in &statement.action {
-        actions.extend(actions::matching(action).map_err(|refusal| PolicyError {
-            message: refusal.message,
-            fix: refusal.fix,
+        actions.extend(actions::matching(action).map_err(|mistake| PolicyError {
+            message: mistake.message,
+            fix: mistake.fix,
         })?);
     }
     actions.sort_unstable();
@@ -198,7 +200,7 @@ fn rule(statement: &Statement, bucket: &str, region: &str) -> Result<Option<Rule
         keys.push(pattern(text, bucket, region)?);
     }
     if statement.effect == Effect::Deny {
-        let rule = Rule {
+        let rule = PolicyRule {
             effect: Effect::Deny,
             actions,
             lists: keys.iter().map(whole).collect(),
@@ -222,7 +224,7 @@ fn rule(statement: &Statement, bucket: &str, region: &str) -> Result<Option<Rule
             (Vec::new(), common.cloned().collect())
         }
     };
-    Ok(Some(Rule {
+    Ok(Some(PolicyRule {
         effect: Effect::Allow,
         actions,
         keys,
@@ -246,7 +248,7 @@ fn pattern(text: &str, bucket: &str, region: &str) -> Result<PrefixPattern, Poli
         let message = format!("`{}` is of another {what} than the grant", printable(text));
         Err(wrong(
             message,
-            format!("write {here}, or make another grant of it"),
+            format!("write {here}, or write another grant for it"),
         ))
     };
     if resource.service != "cos" {
@@ -263,7 +265,7 @@ fn pattern(text: &str, bucket: &str, region: &str) -> Result<PrefixPattern, Poli
         return other("bucket", bucket);
     }
     let Some(key) = key else {
-        let message = format!("`{}` is about nothing in its bucket", printable(text));
+        let message = format!("`{}` names nothing in its bucket", printable(text));
         let fix = "write a `/` behind the bucket's name for the bucket itself, `/*` for all of it";
         return Err(wrong(message, fix));
     };

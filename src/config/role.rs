@@ -1,18 +1,12 @@
 //! The role that an issuer takes on, in its own name or with a web identity: what STS is asked for.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use super::document::{Found, Origin, printable};
+use super::file::{Found, Origin};
 use super::grammar;
-use super::problem::Refusal;
+use super::model::{Role, WebIdentity};
+use super::problem::{Mistake, printable};
 use super::section::Section;
 use crate::secret::Secret;
 
-const SECOND: Duration = Duration::from_secs(1);
-/// `AssumeRole` and `AssumeRoleWithWebIdentity`: 43 200 s (1312/48197).
-const LONGEST: Duration = Duration::from_hours(12);
-const DEFAULT: Duration = Duration::from_hours(2);
 /// Lengths and numbers that STS takes (1312/48197).
 const SESSION_NAME_BYTES: usize = 128;
 const TAGS: usize = 50;
@@ -22,41 +16,9 @@ const ARN_BYTES: usize = 512;
 /// What stands for the tenant's name in `session_name`.
 pub(crate) const TENANT: &str = "{tenant}";
 
-/// What `AssumeRole` asks for.
-#[derive(Clone, Debug)]
-pub struct Role {
-    /// `role_arn`
-    pub arn: String,
-    /// `session_name`, with `{tenant}` in it (default) or without.
-    pub session_name: String,
-    /// `external_id`
-    pub external_id: Option<String>,
-    /// `tags`: keys and values.
-    pub tags: Vec<(String, String)>,
-    /// `source_identity`
-    pub(crate) source_identity: Option<String>,
-    /// `duration` (2 h), 1 s to 12 h.
-    pub duration: Duration,
-}
-
-/// What `AssumeRoleWithWebIdentity` asks for.
-#[derive(Clone, Debug)]
-pub struct WebIdentity {
-    /// `provider_id`
-    pub provider_id: String,
-    /// `token_file`, read at each call.
-    pub token_file: PathBuf,
-    /// `role_arn`
-    pub role_arn: String,
-    /// `session_name`, as that of [`Role`].
-    pub session_name: String,
-    /// `duration` (2 h), 1 s to 12 h.
-    pub duration: Duration,
-}
-
 /// Reads what `AssumeRole` asks for.
-pub(super) fn role(section: &mut Section<'_>) -> Option<Role> {
-    let arn = section.required("role_arn", "\"qcs::cam::uin/UIN:roleName/NAME\"", role_arn);
+pub(super) fn role(section: &Section<'_>) -> Option<Role> {
+    let arn = section.required("role_arn", role_arn);
     let session_name = session_name(section);
     let external_id = section.parsed("external_id", |text| {
         grammar::limited(text, "an external id", 2..=SESSION_NAME_BYTES, "+=,.@:/_-")
@@ -65,7 +27,7 @@ pub(super) fn role(section: &mut Section<'_>) -> Option<Role> {
         grammar::limited(text, "a source identity", 1..=SESSION_NAME_BYTES, "+=,.@_-")
     });
     let tags = tags(section);
-    let duration = duration(section);
+    let duration = section.duration("duration").value;
     Some(Role {
         arn: arn?.value,
         session_name,
@@ -77,7 +39,7 @@ pub(super) fn role(section: &mut Section<'_>) -> Option<Role> {
 }
 
 /// Reads what `AssumeRoleWithWebIdentity` asks for.
-pub(super) fn web_identity(section: &mut Section<'_>) -> Option<WebIdentity> {
+pub(super) fn web_identity(section: &Section<'_>) -> Option<WebIdentity> {
     let provider_id = or_of_tke(section, "provider_id", &["TKE_PROVIDER_ID"], |text| {
         grammar::limited(
             text,
@@ -90,22 +52,20 @@ pub(super) fn web_identity(section: &mut Section<'_>) -> Option<WebIdentity> {
     let variables = ["TKE_WEB_IDENTITY_TOKEN_FILE", "TKE_IDENTITY_TOKEN_FILE"];
     let token_file = or_of_tke(section, "token_file", &variables, |text| {
         if text.is_empty() {
-            return Err(Refusal::new("the path is empty", "give it a value"));
+            return Err(Mistake::new("the path is empty", "give it a value"));
         }
         Ok(text.to_owned())
     });
     let session_name = session_name(section);
-    let duration = duration(section);
+    let duration = section.duration("duration").value;
     let token_file = token_file?;
-    let document = section.document();
-    let path = document.resolve(&token_file.value);
-    if let Err(error) = (document.sources.file)(&path).map(Secret::new) {
+    let path = section.file().resolve(&token_file.value);
+    if let Err(mistake) = section.file().read(&path).map(Secret::new) {
         let message = format!(
-            "`token_file`: cannot read {} now: {error}; there is no key until it can be read",
-            path.display()
+            "`token_file`: {}; cosgate gets no key until it can read it",
+            mistake.message
         );
-        let fix = "mend the path (it is relative to this file's directory) or the file's rights";
-        document.warning(&token_file.origin, Refusal::new(message, fix));
+        section.warning(&token_file.origin, message, mistake.fix);
     }
     Some(WebIdentity {
         provider_id: provider_id?.value,
@@ -118,29 +78,27 @@ pub(super) fn web_identity(section: &mut Section<'_>) -> Option<WebIdentity> {
 
 /// The text of `key`, or of the first of `variables`, which TKE sets in its pods.
 fn or_of_tke(
-    section: &mut Section<'_>,
+    section: &Section<'_>,
     key: &'static str,
     variables: &[&str],
-    read: impl FnOnce(&str) -> Result<String, Refusal>,
+    read: impl FnOnce(&str) -> Result<String, Mistake>,
 ) -> Option<Found<String>> {
-    if section.place_of(key).is_some() {
+    if section.position_of(key).is_some() {
         return section.parsed(key, read);
     }
-    let document = section.document();
     for name in variables {
-        let Some(text) = (document.sources.env)(name) else {
+        let Some(text) = (section.file().sources.env)(name) else {
             continue;
         };
         let origin = Origin::Variable((*name).to_owned());
         let value = section.check(key, &origin, read(&text))?;
         return Some(Found { value, origin });
     }
-    let example = format!("\"…\" (TKE says it in {})", variables.join(" or "));
-    section.missing(key, &example);
+    section.missing(key);
     None
 }
 
-fn session_name(section: &mut Section<'_>) -> String {
+fn session_name(section: &Section<'_>) -> String {
     let found = section.parsed("session_name", |text| {
         let rest = text.replacen(TENANT, "", 1);
         let least = if rest.len() == text.len() { 2 } else { 0 };
@@ -152,48 +110,39 @@ fn session_name(section: &mut Section<'_>) -> String {
         )?;
         Ok(text.to_owned())
     });
-    found.map_or_else(|| TENANT.to_owned(), |found| found.value)
+    found.map_or_else(String::new, |found| found.value)
 }
 
-fn duration(section: &mut Section<'_>) -> Duration {
-    section
-        .duration("duration", DEFAULT, SECOND..=LONGEST)
-        .value
-}
-
-fn tags(section: &mut Section<'_>) -> Vec<(String, String)> {
+fn tags(section: &Section<'_>) -> Vec<(String, String)> {
     let mut tags: Vec<(String, String)> = Vec::new();
-    let place = section.place_of("tags");
-    for mut tag in section.tables("tags") {
+    let origin = section.position_of("tags");
+    for tag in section.tables("tags") {
         let within = |most: usize, text: &str| {
             if text.chars().count() <= most && !text.chars().any(char::is_control) {
                 return Ok(text.to_owned());
             }
             let message = format!("longer than {most} characters, or more than one line");
-            Err(Refusal::new(message, "shorten it"))
+            Err(Mistake::new(message, "shorten it"))
         };
-        let key = tag.required("key", "\"team\"", |text| within(TAG_KEY_CHARS, text));
-        let value = tag.required("value", "\"storage\"", |text| within(TAG_VALUE_CHARS, text));
+        let key = tag.required("key", |text| within(TAG_KEY_CHARS, text));
+        let value = tag.required("value", |text| within(TAG_VALUE_CHARS, text));
         tag.finish();
         if let (Some(key), Some(value)) = (key, value) {
             if tags.iter().any(|(known, _)| *known == key.value) {
                 let message = format!("two tags have the key `{}`", printable(&key.value));
-                section
-                    .document()
-                    .error(&key.origin, Refusal::new(message, "remove one"));
+                section.error(&key.origin, message, "remove one");
             }
             tags.push((key.value, value.value));
         }
     }
-    if let Some(origin) = place.filter(|_| tags.len() > TAGS) {
-        let refusal = Refusal::new("`tags`: STS takes 50 at most", "remove some");
-        section.document().error(&origin, refusal);
+    if let Some(origin) = origin.filter(|_| tags.len() > TAGS) {
+        section.error(&origin, "`tags`: STS takes at most 50 tags", "remove some");
     }
     tags
 }
 
 /// `qcs::cam::uin/100000000001:roleName/NAME`, or `…:role/ID`.
-fn role_arn(text: &str) -> Result<String, Refusal> {
+fn role_arn(text: &str) -> Result<String, Mistake> {
     let rest = text.strip_prefix("qcs::cam::uin/");
     let parts = rest.and_then(|rest| rest.split_once(':'));
     let valid = text.len() <= ARN_BYTES
@@ -209,7 +158,7 @@ fn role_arn(text: &str) -> Result<String, Refusal> {
         return Ok(text.to_owned());
     }
     let message = format!("`{}` is not the ARN of a role", printable(text));
-    Err(Refusal::new(
+    Err(Mistake::new(
         message,
         "write it as CAM's console shows it: qcs::cam::uin/UIN:roleName/NAME",
     ))

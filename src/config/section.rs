@@ -1,25 +1,32 @@
-//! A table of the file, read key by key: every value with its place, every problem kept.
+//! A table of the file, read key by key: each value with its position, each problem kept. Which keys there
+//! are, their defaults and their ranges come from `keys.rs`.
 
 use std::borrow::Cow;
-use std::ops::RangeInclusive;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use super::document::{Document, Found, Origin, printable};
+use super::file::{ConfigFile, Found, Origin};
 use super::grammar;
-use super::problem::{Refusal, nearest};
+use super::keys::{Default, Key, ROOT, Table, Value, tables_with};
+use super::problem::{Mistake, nearest, printable};
 
 /// One table of the file, there or not: a variable can set a key of a table that is not written.
 pub(super) struct Section<'a> {
-    document: &'a Document<'a>,
+    file: &'a ConfigFile<'a>,
     /// `tenants.acme.grants`, for messages.
     path: String,
     /// `COSGATE_TENANTS_ACME_GRANTS_0`
     variable: String,
+    /// What the table may have.
+    known: &'static Table,
+    /// The kind of the issuer whose table this is, once known.
+    kind: Option<&'static str>,
     table: Option<&'a DeTable<'a>>,
     offset: usize,
-    known: Vec<&'static str>,
+    /// Keys that are not known here and are reported already, with a better reason.
+    refused: Vec<&'static str>,
 }
 
 enum Raw<'a> {
@@ -28,24 +35,54 @@ enum Raw<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn root(document: &'a Document<'a>, table: &'a DeTable<'a>) -> Self {
+    pub(super) fn root(file: &'a ConfigFile<'a>, table: &'a DeTable<'a>) -> Self {
         Self {
-            document,
+            file,
             path: String::new(),
             variable: "COSGATE".to_owned(),
+            known: &ROOT,
+            kind: None,
             table: Some(table),
             offset: 0,
-            known: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
-    pub(super) fn document(&self) -> &'a Document<'a> {
-        self.document
+    /// From here on the keys are those of an issuer of this kind.
+    pub(super) fn set_kind(&mut self, kind: &'static str) {
+        self.kind = Some(kind);
+    }
+
+    pub(super) fn file(&self) -> &'a ConfigFile<'a> {
+        self.file
+    }
+
+    pub(super) fn error(
+        &self,
+        origin: &Origin,
+        message: impl Into<String>,
+        fix: impl Into<String>,
+    ) {
+        self.file.error(origin, Mistake::new(message, fix));
+    }
+
+    pub(super) fn warning(
+        &self,
+        origin: &Origin,
+        message: impl Into<String>,
+        fix: impl Into<String>,
+    ) {
+        self.file.warning(origin, Mistake::new(message, fix));
     }
 
     /// Where the section begins: the place of what is missing from it.
     pub(super) fn origin(&self) -> Origin {
         Origin::File(self.offset)
+    }
+
+    /// Whether the table may have `key`.
+    pub(super) fn knows(&self, key: &str) -> bool {
+        self.known.key(key, self.kind).is_some()
     }
 
     /// Whether the file has it.
@@ -54,9 +91,8 @@ impl<'a> Section<'a> {
     }
 
     /// The table `key`, empty when it is not written.
-    pub(super) fn section(&mut self, key: &'static str) -> Self {
-        self.known.push(key);
-        let mut section = self.below(key, self.offset);
+    pub(super) fn section(&self, key: &'static str) -> Self {
+        let mut section = self.below(key, key, self.offset);
         if let Some((offset, value)) = self.written(key) {
             section.offset = offset;
             section.table = self.as_table(key, offset, value);
@@ -65,32 +101,31 @@ impl<'a> Section<'a> {
     }
 
     /// The tables inside the table `key` (`[issuers.NAME]`), each with its name, in the file's order.
-    pub(super) fn named_sections(&mut self, key: &'static str) -> Vec<(Found<String>, Self)> {
+    pub(super) fn named_sections(&self, key: &'static str) -> Vec<(Found<String>, Self)> {
         let parent = self.section(key);
         let mut entries: Vec<_> = parent.table.into_iter().flat_map(DeTable::iter).collect();
         entries.sort_by_key(|(name, _)| name.span().start);
         let mut sections = Vec::with_capacity(entries.len());
         for (name, value) in entries {
-            let mut section = parent.below(name.get_ref(), value.span().start);
+            let mut section = parent.below(key, name.get_ref(), value.span().start);
             section.table = parent.as_table(name.get_ref(), value.span().start, value.get_ref());
+            let origin = Origin::File(name.span().start);
+            self.check(key, &origin, grammar::name(name.get_ref()));
             let name = Found {
                 value: name.get_ref().to_string(),
-                origin: Origin::File(name.span().start),
+                origin,
             };
             sections.push((name, section));
         }
+        refuse_shared_variables(&sections);
         sections
     }
 
     /// The elements of `key`, an array of tables.
-    pub(super) fn tables(&mut self, key: &'static str) -> Vec<Self> {
+    pub(super) fn tables(&self, key: &'static str) -> Vec<Self> {
         let mut sections = Vec::new();
-        for (index, (offset, value)) in self
-            .elements(key, "an array of tables")
-            .into_iter()
-            .enumerate()
-        {
-            let mut section = self.below(key, offset);
+        for (index, (offset, value)) in self.elements(key).into_iter().enumerate() {
+            let mut section = self.below(key, key, offset);
             section.variable = format!("{}_{index}", section.variable);
             section.table = self.as_table(key, offset, value);
             sections.push(section);
@@ -98,33 +133,35 @@ impl<'a> Section<'a> {
         sections
     }
 
-    /// The elements of `key`, an array of strings.
-    pub(super) fn texts(&mut self, key: &'static str) -> Vec<Found<&'a str>> {
+    /// The elements of `key`, an array of strings; those of its default when it is not written.
+    pub(super) fn texts(&self, key: &'static str) -> Vec<Found<&'a str>> {
+        if let (None, Some(default)) = (self.written(key), self.default(key)) {
+            return vec![self.found(default)];
+        }
         let mut texts = Vec::new();
-        for (offset, value) in self.elements(key, "an array of strings") {
+        for (offset, value) in self.elements(key) {
             let origin = Origin::File(offset);
             match value {
                 DeValue::String(text) => texts.push(Found {
                     value: &**text,
                     origin,
                 }),
-                other => self.wrong_type(key, &origin, "an array of strings", other),
+                other => self.wrong_type(key, &origin, other),
             }
         }
         texts
     }
 
     /// The elements of `key`, an array of strings and whole numbers, as they are written.
-    pub(super) fn words(&mut self, key: &'static str) -> Vec<Found<Cow<'a, str>>> {
-        const WANTED: &str = "an array of strings and numbers";
+    pub(super) fn words(&self, key: &'static str) -> Vec<Found<Cow<'a, str>>> {
         let mut words = Vec::new();
-        for (offset, value) in self.elements(key, WANTED) {
+        for (offset, value) in self.elements(key) {
             let origin = Origin::File(offset);
             let value = match value {
                 DeValue::String(text) => Cow::Borrowed(&**text),
                 DeValue::Integer(number) => Cow::Owned(number.to_string()),
                 other => {
-                    self.wrong_type(key, &origin, WANTED, other);
+                    self.wrong_type(key, &origin, other);
                     continue;
                 }
             };
@@ -139,7 +176,7 @@ impl<'a> Section<'a> {
     }
 
     /// Where `key` is written, whatever it holds.
-    pub(super) fn place_of(&mut self, key: &'static str) -> Option<Origin> {
+    pub(super) fn position_of(&self, key: &'static str) -> Option<Origin> {
         self.raw(key).map(|found| found.origin)
     }
 
@@ -149,26 +186,29 @@ impl<'a> Section<'a> {
     }
 
     /// The text of `key`.
-    pub(super) fn text(&mut self, key: &'static str) -> Option<Found<Cow<'a, str>>> {
+    pub(super) fn text(&self, key: &'static str) -> Option<Found<Cow<'a, str>>> {
         let Found { value, origin } = self.raw(key)?;
         let value = match value {
             Raw::Variable(text) => Cow::Owned(text),
             Raw::File(DeValue::String(text)) => Cow::Borrowed(&**text),
             Raw::File(other) => {
-                self.wrong_type(key, &origin, "a string", other);
+                self.wrong_type(key, &origin, other);
                 return None;
             }
         };
         Some(Found { value, origin })
     }
 
-    /// The text of `key`, parsed by `grammar`.
+    /// The text of `key`, parsed by `grammar`; its default, if it has one, when it is not written.
     pub(super) fn parsed<T>(
-        &mut self,
+        &self,
         key: &'static str,
-        grammar: impl FnOnce(&str) -> Result<T, Refusal>,
+        grammar: impl FnOnce(&str) -> Result<T, Mistake>,
     ) -> Option<Found<T>> {
-        let text = self.text(key)?;
+        let text = match self.default(key) {
+            Some(default) if self.raw(key).is_none() => self.found(Cow::Borrowed(default)),
+            _ => self.text(key)?,
+        };
         self.check(key, &text.origin, grammar(&text.value))
             .map(|value| Found {
                 value,
@@ -176,37 +216,44 @@ impl<'a> Section<'a> {
             })
     }
 
-    /// The same for a key that must be there; `example` says how to write it.
+    /// The same for a key that must be there.
     pub(super) fn required<T>(
-        &mut self,
+        &self,
         key: &'static str,
-        example: &str,
-        grammar: impl FnOnce(&str) -> Result<T, Refusal>,
+        grammar: impl FnOnce(&str) -> Result<T, Mistake>,
     ) -> Option<Found<T>> {
         if self.raw(key).is_none() {
-            self.missing(key, example);
+            self.missing(key);
             return None;
         }
         self.parsed(key, grammar)
     }
 
-    /// `true` or `false`; false when not written.
-    pub(super) fn flag(&mut self, key: &'static str) -> Found<bool> {
-        self.flag_or(key, false)
+    /// The word of `key`, one of those that it allows. `meaning` says what each word is.
+    pub(super) fn choice<T>(
+        &self,
+        key: &'static str,
+        meaning: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<Found<T>> {
+        let words = match self.key(key).map(|key| &key.value) {
+            Some(Value::Choice(words)) => words,
+            _ => &[][..],
+        };
+        self.parsed(key, |text| {
+            meaning(text).ok_or_else(|| grammar::not_one_of(text, words))
+        })
     }
 
-    /// The same, with another default.
-    pub(super) fn flag_or(&mut self, key: &'static str, default: bool) -> Found<bool> {
+    /// `true` or `false`
+    pub(super) fn flag(&self, key: &'static str) -> Found<bool> {
+        let default = self.default(key) == Some("true");
         let Some(Found { value, origin }) = self.raw(key) else {
-            return Found {
-                value: default,
-                origin: self.origin(),
-            };
+            return self.found(default);
         };
         let flag = match value {
             Raw::File(DeValue::Boolean(flag)) => Some(*flag),
             Raw::File(other) => {
-                self.wrong_type(key, &origin, "true or false", other);
+                self.wrong_type(key, &origin, other);
                 None
             }
             Raw::Variable(text) => self.check(key, &origin, grammar::flag(&text)),
@@ -217,98 +264,160 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A length of time such as `"1h30m"`.
-    pub(super) fn duration(
-        &mut self,
-        key: &'static str,
-        default: Duration,
-        range: RangeInclusive<Duration>,
-    ) -> Found<Duration> {
-        let fallback = Found {
-            value: default,
-            origin: self.origin(),
+    /// A duration, `"1h30m"`.
+    pub(super) fn duration(&self, key: &'static str) -> Found<Duration> {
+        let default = self
+            .default(key)
+            .and_then(|text| grammar::duration(text).ok());
+        self.duration_or(key, default.unwrap_or_default())
+    }
+
+    /// The same, where the default is worked out.
+    pub(super) fn duration_or(&self, key: &'static str, default: Duration) -> Found<Duration> {
+        let range = match self.key(key).map(|key| &key.value) {
+            Some(Value::Duration(min, max)) => *min..=*max,
+            _ => Duration::ZERO..=Duration::MAX,
         };
         if let Some(Found {
             value: Raw::File(DeValue::Integer(number)),
             origin,
         }) = self.raw(key)
         {
-            let message = format!("`{key}`: {number} has no unit");
-            self.document.error(
-                &origin,
-                Refusal::new(message, format!("write the unit: {key} = \"{number}s\"")),
-            );
-            return fallback;
+            let without_unit = grammar::duration(&number.to_string());
+            self.check(key, &origin, without_unit);
+            return self.found(default);
         }
-        let within = |text: &str| grammar::duration_within(text, &range);
-        self.parsed(key, within).unwrap_or(fallback)
+        let text = self.text(key);
+        let read = text.and_then(|Found { value, origin }| {
+            let value = self.check(key, &origin, grammar::duration_within(&value, &range))?;
+            Some(Found { value, origin })
+        });
+        read.unwrap_or_else(|| self.found(default))
     }
 
     /// A number of things, or of bytes (`16384` or `"16KiB"`).
-    pub(super) fn size(
-        &mut self,
-        key: &'static str,
-        default: u64,
-        range: RangeInclusive<u64>,
-    ) -> u64 {
-        let Some(Found { value, origin }) = self.raw(key) else {
-            return default;
+    pub(super) fn number(&self, key: &'static str) -> u64 {
+        let default = self.default(key).and_then(|text| grammar::size(text).ok());
+        self.number_or(key, default.unwrap_or_default())
+    }
+
+    /// The same, where the default is worked out.
+    pub(super) fn number_or(&self, key: &'static str, default: u64) -> u64 {
+        self.number_if_written(key).unwrap_or(default)
+    }
+
+    /// The same of a key without a default.
+    pub(super) fn number_if_written(&self, key: &'static str) -> Option<u64> {
+        let (range, is_size) = match self.key(key).map(|key| &key.value) {
+            Some(Value::Count(min, max)) => (*min..=*max, false),
+            Some(Value::Size(min, max)) => (*min..=*max, true),
+            _ => (0..=u64::MAX, true),
         };
-        let parsed = match value {
-            Raw::File(DeValue::Integer(number)) => {
-                grammar::size_within(&number.to_string(), &range)
-            }
-            Raw::File(DeValue::String(text)) => grammar::size_within(text, &range),
-            Raw::Variable(text) => grammar::size_within(&text, &range),
+        let Found { value, origin } = self.raw(key)?;
+        let text = match value {
+            Raw::File(DeValue::Integer(number)) => number.to_string(),
+            Raw::File(DeValue::String(text)) => text.to_string(),
+            Raw::Variable(text) => text,
             Raw::File(other) => {
-                self.wrong_type(key, &origin, "a number, or a size such as \"16KiB\"", other);
-                return default;
+                self.wrong_type(key, &origin, other);
+                return None;
             }
         };
-        self.check(key, &origin, parsed).unwrap_or(default)
+        let number = grammar::number_within(&text, &range, is_size);
+        self.check(key, &origin, number)
     }
 
-    /// Reports that `key` is not there.
-    pub(super) fn missing(&self, key: &str, example: &str) {
-        let message = format!("`{key}` is missing from {}", self.path);
-        let fix = format!("add {key} = {example}, or set {}", self.variable_of(key));
-        self.document
-            .error(&self.origin(), Refusal::new(message, fix));
+    /// Reports that `key`, which must be written, is not there.
+    pub(super) fn missing(&self, key: &'static str) {
+        let message = format!("`{key}` is missing from {}", self.heading());
+        let key_of = self.key(key);
+        let example = match key_of.map(|key| (&key.default, &key.value)) {
+            Some((Default::Required(example), _)) => example,
+            Some((_, Value::Secret)) => "\"env:NAME\"",
+            _ => "\"…\"",
+        };
+        let other = match key_of.map(|key| key.default) {
+            Some(Default::Computed(names)) if names.starts_with('`') => {
+                format!(" or {}", names.replace('`', ""))
+            }
+            _ => String::new(),
+        };
+        let variable = self.variable_of(key);
+        let fix = format!("add {key} = {example}, or set {variable}{other}");
+        self.file()
+            .error(&self.origin(), Mistake::new(message, fix));
     }
 
-    /// Reports every key that nothing asked for. To be called when all were.
+    /// Reports a key that this table may not have, with a better reason than [`Section::finish`] knows.
+    /// Whether it is there.
+    pub(super) fn refuse(&mut self, key: &'static str, mistake: Mistake) -> bool {
+        let Some(origin) = self.position_of(key) else {
+            return false;
+        };
+        self.refused.push(key);
+        self.file.error(&origin, mistake);
+        true
+    }
+
+    /// Reports every key that the table may not have, and ends the reading.
     pub(super) fn finish(self) {
         for (key, _) in self.table.into_iter().flat_map(DeTable::iter) {
             let name: &str = key.get_ref();
-            if self.known.contains(&name) {
+            if self.known.key(name, self.kind).is_some() || self.refused.contains(&name) {
                 continue;
             }
-            let message = match self.path.as_str() {
-                "" => format!("unknown section `{}`", printable(name)),
-                path => format!("unknown key `{}` in {path}", printable(name)),
-            };
-            let fix = match nearest(name, self.known.iter().copied()) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("remove it; known here: {}", self.known_list()),
-            };
-            self.document
-                .error(&Origin::File(key.span().start), Refusal::new(message, fix));
+            self.file
+                .error(&Origin::File(key.span().start), self.unknown(name));
         }
+        let scalars = (self.known.keys_of(self.kind)).filter(|key| key.value.is_scalar());
+        self.file
+            .know_variables(scalars.map(|key| self.variable_of(key.name)));
     }
 
-    /// The value of `result`, or its refusal reported.
+    /// What to say of the key `name`, which the table may not have.
+    fn unknown(&self, name: &str) -> Mistake {
+        let known: Vec<_> = self.known.keys_of(self.kind).map(|key| key.name).collect();
+        let heading = self.heading();
+        if let (Some(kind), Some(_)) = (self.kind, self.known.key(name, None)) {
+            let kinds: Vec<_> = (self.known.keys.iter())
+                .filter(|key| key.name == name)
+                .flat_map(|key| key.kinds)
+                .map(|kind| format!("\"{kind}\""))
+                .collect();
+            return Mistake::new(
+                format!("an issuer of kind \"{kind}\" has no key `{name}`"),
+                format!("remove it, or write kind = {}", kinds.join(" or ")),
+            );
+        }
+        let message = match self.path.as_str() {
+            "" => format!("unknown section `{}`", printable(name)),
+            _ => format!("unknown key `{}` in {heading}", printable(name)),
+        };
+        let fix = match (nearest(name, known.iter().copied()), tables_with(name)) {
+            (Some(meant), _) => format!("did you mean `{meant}`?"),
+            (None, tables) if !tables.is_empty() => {
+                format!(
+                    "remove it, or move it: `{name}` belongs in {}",
+                    tables.join(" or ")
+                )
+            }
+            _ => format!("remove it; the keys here are {}", sorted(known)),
+        };
+        Mistake::new(message, fix)
+    }
+
+    /// The value of `result`, or its mistake reported.
     pub(super) fn check<T>(
         &self,
         key: &str,
         origin: &Origin,
-        result: Result<T, Refusal>,
+        result: Result<T, Mistake>,
     ) -> Option<T> {
         match result {
             Ok(value) => Some(value),
-            Err(refusal) => {
-                let message = format!("`{key}`: {}", refusal.message);
-                self.document
-                    .error(origin, Refusal::new(message, refusal.fix));
+            Err(mistake) => {
+                let message = format!("`{key}`: {}", mistake.message);
+                self.file.error(origin, Mistake::new(message, mistake.fix));
                 None
             }
         }
@@ -329,18 +438,48 @@ impl<'a> Section<'a> {
         format!("{}_{key}", self.variable)
     }
 
-    fn below(&self, key: &str, offset: usize) -> Self {
+    /// The table's path as a file has it: `[tenants.acme]`.
+    fn heading(&self) -> String {
+        format!("[{}]", printable(&self.path))
+    }
+
+    /// What `keys.rs` says of the key `name`.
+    fn key(&self, name: &str) -> Option<&'static Key> {
+        let key = self.known.key(name, self.kind);
+        debug_assert!(key.is_some(), "{} has no key `{name}`", self.path);
+        key
+    }
+
+    /// The default of `key`, as it would be written.
+    fn default(&self, key: &str) -> Option<&'static str> {
+        match self.key(key)?.default {
+            Default::Is(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A value that is not written: it stands where the table does.
+    fn found<T>(&self, value: T) -> Found<T> {
+        let origin = self.origin();
+        Found { value, origin }
+    }
+
+    /// The section at `name`, of which `key` says what it may have.
+    fn below(&self, key: &str, name: &str, offset: usize) -> Self {
         let path = match self.path.as_str() {
-            "" => key.to_owned(),
-            path => format!("{path}.{key}"),
+            "" => name.to_owned(),
+            path => format!("{path}.{name}"),
         };
+        let table = self.known.key(key, None).and_then(|key| key.value.table());
         Section {
-            document: self.document,
+            file: self.file,
             path,
-            variable: self.variable_of(key),
+            variable: self.variable_of(name),
+            known: table.unwrap_or(self.known),
+            kind: None,
             table: None,
             offset,
-            known: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
@@ -349,12 +488,10 @@ impl<'a> Section<'a> {
         Some((value.span().start, value.get_ref()))
     }
 
-    fn raw(&mut self, key: &'static str) -> Option<Found<Raw<'a>>> {
-        if !self.known.contains(&key) {
-            self.known.push(key);
-        }
+    fn raw(&self, key: &'static str) -> Option<Found<Raw<'a>>> {
         let name = self.variable_of(key);
-        if let Some(text) = (self.document.sources.env)(&name) {
+        let is_scalar = (self.known.key(key, None)).is_none_or(|key| key.value.is_scalar());
+        if let Some(text) = is_scalar.then(|| (self.file.sources.env)(&name)).flatten() {
             return Some(Found {
                 value: Raw::Variable(text),
                 origin: Origin::Variable(name),
@@ -367,8 +504,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    fn elements(&mut self, key: &'static str, wanted: &str) -> Vec<(usize, &'a DeValue<'a>)> {
-        self.known.push(key);
+    fn elements(&self, key: &'static str) -> Vec<(usize, &'a DeValue<'a>)> {
         match self.written(key) {
             None => Vec::new(),
             Some((_, DeValue::Array(array))) => array
@@ -376,7 +512,7 @@ impl<'a> Section<'a> {
                 .map(|e| (e.span().start, e.get_ref()))
                 .collect(),
             Some((offset, other)) => {
-                self.wrong_type(key, &Origin::File(offset), wanted, other);
+                self.wrong_type(key, &Origin::File(offset), other);
                 Vec::new()
             }
         }
@@ -390,27 +526,79 @@ impl<'a> Section<'a> {
     ) -> Option<&'a DeTable<'a>> {
         let table = value.as_table();
         if table.is_none() {
-            self.wrong_type(key, &Origin::File(offset), "a table", value);
+            let message = format!(
+                "`{}` is {}, not a table",
+                printable(key),
+                article(value.type_str())
+            );
+            let path = match self.path.as_str() {
+                "" => key.to_owned(),
+                path => format!("{path}.{key}"),
+            };
+            let fix = format!("write its keys below a line [{}]", printable(&path));
+            self.file
+                .error(&Origin::File(offset), Mistake::new(message, fix));
         }
         table
     }
 
-    fn wrong_type(&self, key: &str, origin: &Origin, wanted: &str, value: &DeValue<'_>) {
-        let message = format!(
-            "`{}` is {}, not {wanted}",
-            printable(key),
-            article(value.type_str())
-        );
-        self.document
-            .error(origin, Refusal::new(message, format!("write {wanted}")));
+    /// Reports that `key`, or one of its elements, is of another type than it may be.
+    fn wrong_type(&self, key: &'static str, origin: &Origin, value: &DeValue<'_>) {
+        let kind = self.known.key(key, self.kind).map(|key| &key.value);
+        let (wanted, fix) = match kind {
+            Some(Value::Flag) => (
+                "true or false",
+                format!("write {key} = true or {key} = false, without quotes"),
+            ),
+            Some(Value::Count(..)) => ("a number", format!("write {key} = 100")),
+            Some(Value::Size(..)) => (
+                "a size",
+                format!("write {key} = \"16KiB\", or a number of bytes"),
+            ),
+            Some(Value::Duration(..)) => ("a duration", format!("write {key} = \"30s\"")),
+            Some(Value::Texts(_) | Value::Secrets) => match value {
+                DeValue::String(text) if matches!(kind, Some(Value::Texts(_))) => (
+                    "an array",
+                    format!("write {key} = [\"{}\"]", printable(text)),
+                ),
+                _ => ("an array of strings", format!("write {key} = [\"…\"]")),
+            },
+            Some(Value::Tables(_)) => (
+                "an array of tables",
+                format!(
+                    "write [[{}.{key}]] with two brackets",
+                    printable(&self.path)
+                ),
+            ),
+            _ => ("a string", format!("write {key} = \"…\", in quotes")),
+        };
+        let message = format!("`{key}` is {}, not {wanted}", article(value.type_str()));
+        self.file.error(origin, Mistake::new(message, fix));
     }
+}
 
-    fn known_list(&self) -> String {
-        let mut known = self.known.clone();
-        known.sort_unstable();
-        known.dedup();
-        known.join(", ")
+/// Two names that give the same `COSGATE_…` variables would take each other's secrets.
+fn refuse_shared_variables(sections: &[(Found<String>, Section<'_>)]) {
+    let mut seen: HashMap<&str, &str> = HashMap::new();
+    for (name, section) in sections {
+        if let Some(first) = seen.insert(&section.variable, &name.value) {
+            let message = format!(
+                "`{}` and `{}` have the same environment variables ({}_…)",
+                printable(first),
+                printable(&name.value),
+                section.variable
+            );
+            section
+                .file
+                .error(&name.origin, Mistake::new(message, "rename one of the two"));
+        }
     }
+}
+
+fn sorted(mut names: Vec<&str>) -> String {
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
 }
 
 fn article(noun: &str) -> String {

@@ -1,8 +1,7 @@
 //! `sessions_not_before` and `revoked_sessions`: session keys that are taken back before their end.
 
-use super::RevokedSessions;
-use super::document::printable;
-use super::problem::Refusal;
+use super::model::RevokedSessions;
+use super::problem::{Mistake, printable};
 use super::section::Section;
 use crate::timestamp::Timestamp;
 
@@ -10,12 +9,12 @@ use crate::timestamp::Timestamp;
 const SUBJECT_BYTES: usize = 255;
 
 /// The keys of a tenant or a template.
-pub(super) fn revoked(section: &mut Section<'_>) -> RevokedSessions {
+pub(super) fn revoked(section: &Section<'_>) -> RevokedSessions {
     let before = not_before(section);
     let mut subjects = Vec::new();
-    for mut entry in section.tables("revoked_sessions") {
-        let subject = entry.required("subject", "\"SUB\", the tokens' sub", subject);
-        let before = entry.required("before", "\"2026-01-31T12:00:00Z\"", time);
+    for entry in section.tables("revoked_sessions") {
+        let subject = entry.required("subject", subject);
+        let before = entry.required("before", time);
         entry.finish();
         subjects.extend(
             subject
@@ -27,24 +26,24 @@ pub(super) fn revoked(section: &mut Section<'_>) -> RevokedSessions {
 }
 
 /// `sessions_not_before`
-pub(super) fn not_before(section: &mut Section<'_>) -> Option<Timestamp> {
+pub(super) fn not_before(section: &Section<'_>) -> Option<Timestamp> {
     let found = section.parsed("sessions_not_before", time);
     found.map(|found| found.value)
 }
 
-fn subject(text: &str) -> Result<String, Refusal> {
+fn subject(text: &str) -> Result<String, Mistake> {
     if (1..=SUBJECT_BYTES).contains(&text.len()) {
         return Ok(text.to_owned());
     }
-    Err(Refusal::new(
+    Err(Mistake::new(
         "a subject has 1 to 255 bytes",
         "write the sub of the tokens",
     ))
 }
 
-fn time(text: &str) -> Result<Timestamp, Refusal> {
+fn time(text: &str) -> Result<Timestamp, Mistake> {
     Timestamp::parse_iso8601(text).ok_or_else(|| {
-        Refusal::new(
+        Mistake::new(
             format!("`{}` is not a time", printable(text)),
             "write it in UTC: \"2026-01-31T12:00:00Z\" (`date -u +%FT%TZ` says the present one)",
         )

@@ -1,21 +1,19 @@
 //! `[templates.*]`: tenants that are made for each subject of an identity provider.
 
 use super::admission;
-use super::document::{Found, Origin, printable};
-use super::grammar;
+use super::claims::{self, OPEN, has_claim};
+use super::file::{Found, Origin};
 use super::grants::{ReadGrant, check_grants_of_one_tenant, grant, no_grants};
-use super::identities::{Identities, claim_name};
+use super::identities::Identities;
 use super::issuers::Issuers;
 use super::limits::tenant_limits;
-use super::problem::Refusal;
+use super::model::Template;
+use super::names::UNKNOWN;
+use super::prefix::PrefixPattern;
+use super::problem::printable;
 use super::section::Section;
 use super::sessions;
-use super::tenants::{UNKNOWN, issuer};
 use super::vend;
-use super::{PrefixPattern, Template};
-
-/// How a claim is written in a prefix.
-const OPEN: &str = "{claim.";
 
 /// A template with what only the checks between templates and tenants need.
 pub(super) struct ReadTemplate {
@@ -24,15 +22,13 @@ pub(super) struct ReadTemplate {
 }
 
 pub(super) fn templates(
-    root: &mut Section<'_>,
+    root: &Section<'_>,
     issuers: &Issuers,
     identities: &Identities,
 ) -> Vec<ReadTemplate> {
     let sections = root.named_sections("templates");
-    super::tenants::refuse_shared_variables(&sections);
     let mut read: Vec<ReadTemplate> = Vec::with_capacity(sections.len());
     for (name, section) in sections {
-        section.check("templates", &name.origin, grammar::name(&name.value));
         let origin = name.origin.clone();
         let next = template(name, section, issuers, identities);
         if let Some(first) = read
@@ -41,11 +37,11 @@ pub(super) fn templates(
             && next.template.identity != UNKNOWN
         {
             let message = format!(
-                "the template `{}` is for the same identity already",
+                "the template `{}` has the same identity",
                 printable(&first.template.name)
             );
-            let fix = "make one template of the two, with the grants of both";
-            root.document().error(&origin, Refusal::new(message, fix));
+            let fix = "write one template with the grants of both";
+            root.error(&origin, message, fix);
         }
         read.push(next);
     }
@@ -54,25 +50,21 @@ pub(super) fn templates(
 
 fn template(
     name: Found<String>,
-    mut section: Section<'_>,
+    section: Section<'_>,
     issuers: &Issuers,
     identities: &Identities,
 ) -> ReadTemplate {
-    let issuer = issuer(&mut section, issuers);
-    let example = "\"NAME\" of an [identities.NAME]";
-    let identity = section.required("identity", example, |text| identities.named(text));
+    let issuer = issuers.of(&section);
+    let identity = section.required("identity", |text| identities.named(text));
     let grants: Vec<ReadGrant> = section.tables("grants").into_iter().map(grant).collect();
     if grants.is_empty() && !section.has("grants") {
         no_grants(&section, "template", "templates", &name.value);
     }
     for grant in &grants {
         if let Some(policy) = &grant.policy {
-            let message =
-                "a template's grant is made for each subject, and `policy` is one for all";
-            let fix = "write it with prefixes and actions";
-            section
-                .document()
-                .error(&policy.origin, Refusal::new(message, fix));
+            let message = "a template's grant cannot have a `policy`, which would be the same for every subject";
+            let fix = "write prefixes and actions";
+            section.error(&policy.origin, message, fix);
             continue;
         }
         for prefix in &grant.reach {
@@ -80,10 +72,10 @@ fn template(
         }
     }
     check_grants_of_one_tenant(&section, &grants);
-    let vend = vend::vend(&mut section, issuers.kind(issuer), &grants, false);
-    let allowed_ips = admission::allowed_ips(&mut section);
+    let vend = vend::vend(&section, issuers.kind(issuer), &grants);
+    let allowed_ips = admission::allowed_ips(&section);
     let limits = tenant_limits(section.section("limits"));
-    let revoked = sessions::revoked(&mut section);
+    let revoked = sessions::revoked(&section);
     section.finish();
     ReadTemplate {
         template: Template {
@@ -100,24 +92,9 @@ fn template(
     }
 }
 
-/// Whether `text` has a claim in it.
-pub(super) fn has_claim(text: &str) -> bool {
-    text.contains(OPEN)
-}
-
-/// What stands before the first claim of a pattern, and that claim's name: all that two subjects'
-/// prefixes have in common.
-pub(super) fn head_and_claim(pattern: &PrefixPattern) -> Option<(&str, &str)> {
-    let (PrefixPattern::Exact(text) | PrefixPattern::StartsWith(text)) = pattern else {
-        return None;
-    };
-    let (head, rest) = text.split_once(OPEN)?;
-    Some((head, rest.split('}').next().unwrap_or(rest)))
-}
-
 fn check_prefix(section: &Section<'_>, pattern: &PrefixPattern, origin: &Origin, shared: bool) {
     let refuse = |message: String, fix: &str| {
-        section.document().error(origin, Refusal::new(message, fix));
+        section.error(origin, message, fix);
     };
     let (text, open) = match pattern {
         PrefixPattern::Any => ("", true),
@@ -143,7 +120,7 @@ fn check_prefix(section: &Section<'_>, pattern: &PrefixPattern, origin: &Origin,
             .strip_prefix(OPEN)
             .and_then(|rest| rest.strip_suffix('}'));
         // Two values side by side, or a value beside text, could make one key of two subjects.
-        if name.is_none_or(|name| claim_name(name).is_err()) {
+        if name.is_none_or(|name| claims::name(name).is_err()) {
             refuse(
                 format!("a claim must be a whole segment of `{}`", printable(text)),
                 "write it alone between slashes: \"users/{claim.sub}/*\"",

@@ -1,42 +1,35 @@
 //! The listener as a Unix socket, and the users of this machine who come by it.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::Path;
 
-use super::document::{Document, Origin, printable};
+use super::file::{ConfigFile, Origin};
 use super::grammar;
-use super::problem::Refusal;
+use super::model::{Listen, Server};
+use super::problem::{Mistake, printable};
 use super::section::Section;
-use super::{Listen, Server};
 
 /// Linux's `sun_path`, less the NUL at its end (unix(7)).
 const PATH_BYTES: usize = 107;
-/// Read and write for the user that runs cosgate alone.
-const SOCKET_MODE: u32 = 0o600;
 const USERS: &str = "/etc/passwd";
 /// What the kernel says of a user whom this machine, or this container, has no number for
 /// (`/proc/sys/kernel/overflowuid`): all of them together.
 const NO_USER: u32 = 65_534;
 
 /// `listen`: an address, or `unix:PATH`.
-pub(super) fn listen(section: &mut Section<'_>) -> Option<Listen> {
-    let document = section.document();
+pub(super) fn listen(section: &Section<'_>) -> Option<Listen> {
     let found = section.parsed("listen", |text| match text.strip_prefix("unix:") {
-        Some(path) => socket(document, path),
+        Some(path) => socket(section.file(), path),
         None => grammar::address(text).map(Listen::Tcp),
-    });
-    match found {
-        Some(found) => Some(found.value),
-        None => grammar::address("127.0.0.1:9000").ok().map(Listen::Tcp),
-    }
+    })?;
+    Some(found.value)
 }
 
-fn socket(document: &Document<'_>, path: &str) -> Result<Listen, Refusal> {
-    let resolved = document.resolve(path);
+fn socket(file: &ConfigFile<'_>, path: &str) -> Result<Listen, Mistake> {
+    let resolved = file.resolve(path);
     let fits = resolved.as_os_str().len() <= PATH_BYTES;
     if path.is_empty() || path.ends_with('/') || path.contains('\0') || !fits {
-        return Err(Refusal::new(
+        return Err(Mistake::new(
             format!("`unix:{}` is not the path of a socket", printable(path)),
             format!(
                 "write \"unix:/run/cosgate/s3.sock\": a file, {PATH_BYTES} bytes with its directory"
@@ -47,27 +40,26 @@ fn socket(document: &Document<'_>, path: &str) -> Result<Listen, Refusal> {
 }
 
 /// `socket_mode`: the rights of the socket's file.
-pub(super) fn socket_mode(section: &mut Section<'_>, listen: Option<&Listen>) -> u32 {
-    let Some(found) = section.parsed("socket_mode", mode) else {
-        return SOCKET_MODE;
-    };
-    if matches!(listen, Some(Listen::Tcp(_))) {
-        let message = "`socket_mode` without a socket: `listen` is an address";
-        let fix = "write listen = \"unix:/run/cosgate/s3.sock\", or remove it";
-        section
-            .document()
-            .error(&found.origin, Refusal::new(message, fix));
+pub(super) fn socket_mode(section: &Section<'_>, listen: Option<&Listen>) -> u32 {
+    if let Some(origin) = section.position_of("socket_mode")
+        && matches!(listen, Some(Listen::Tcp(_)))
+    {
+        let message = "`socket_mode` has no effect: `listen` is an address, not a Unix socket";
+        let fix = "write listen = \"unix:/run/cosgate/s3.sock\", or remove socket_mode";
+        section.error(&origin, message, fix);
     }
-    found.value
+    section
+        .parsed("socket_mode", mode)
+        .map_or(0, |found| found.value)
 }
 
-fn mode(text: &str) -> Result<u32, Refusal> {
+fn mode(text: &str) -> Result<u32, Mistake> {
     let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     u32::from_str_radix(text, 8)
         .ok()
         .filter(|mode| is_octal && *mode <= 0o777 && mode & 0o600 == 0o600)
         .ok_or_else(|| {
-            Refusal::new(
+            Mistake::new(
                 format!("`{}` is not a mode for a socket", printable(text)),
                 "write \"0600\" (the user that runs cosgate), \"0660\" (its group too) or \"0666\" (all)",
             )
@@ -75,11 +67,11 @@ fn mode(text: &str) -> Result<u32, Refusal> {
 }
 
 /// The users of `key`: each a number, or a name of `/etc/passwd`.
-pub(super) fn users(section: &mut Section<'_>, key: &'static str) -> (Vec<u32>, Vec<Origin>) {
+pub(super) fn users(section: &Section<'_>, key: &'static str) -> (Vec<u32>, Vec<Origin>) {
     let mut users = Vec::new();
     let mut origins = Vec::new();
     for text in section.words(key) {
-        let user = user(section.document(), &text.value);
+        let user = user(section.file(), &text.value);
         if let Some(uid) = section.check(key, &text.origin, user) {
             users.push(uid);
             origins.push(text.origin);
@@ -89,26 +81,26 @@ pub(super) fn users(section: &mut Section<'_>, key: &'static str) -> (Vec<u32>, 
 }
 
 /// The user of this number or name.
-pub(super) fn user(document: &Document<'_>, text: &str) -> Result<u32, Refusal> {
+pub(super) fn user(file: &ConfigFile<'_>, text: &str) -> Result<u32, Mistake> {
     let uid = match text.parse::<u32>() {
         Ok(uid) if text.bytes().all(|byte| byte.is_ascii_digit()) => uid,
-        _ => named(document, text)?,
+        _ => named(file, text)?,
     };
     if uid == NO_USER || uid == u32::MAX {
-        return Err(Refusal::new(
-            format!("{uid} is every user that this machine has no number for"),
-            "name a user of its own",
+        return Err(Mistake::new(
+            format!("{uid} stands for every user that this machine does not know"),
+            "name another user",
         ));
     }
     Ok(uid)
 }
 
 /// The file alone, as it is at the start: no directory service is asked.
-fn named(document: &Document<'_>, name: &str) -> Result<u32, Refusal> {
-    let fix = format!("write the number that `id -u {}` tells", printable(name));
-    let users = (document.sources.file)(Path::new(USERS)).map_err(|error| {
-        let message = format!("cannot read {USERS}: {error}");
-        Refusal::new(message, fix.clone())
+fn named(file: &ConfigFile<'_>, name: &str) -> Result<u32, Mistake> {
+    let fix = format!("write the number that `id -u {}` prints", printable(name));
+    let users = file.read(Path::new(USERS)).map_err(|mistake| Mistake {
+        fix: fix.clone(),
+        ..mistake
     })?;
     let known = users.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -117,7 +109,7 @@ fn named(document: &Document<'_>, name: &str) -> Result<u32, Refusal> {
     });
     known.ok_or_else(|| {
         let message = format!("there is no user `{}` in {USERS}", printable(name));
-        Refusal::new(message, fix)
+        Mistake::new(message, fix)
     })
 }
 
@@ -130,36 +122,17 @@ pub(super) fn check_users<'r>(
     let mut seen: HashMap<u32, &str> = HashMap::new();
     for (uid, origin, tenant) in users {
         if server.is_some_and(|server| matches!(server.listen, Listen::Tcp(_))) {
-            let message = "`unix_users`: no user comes by a Unix socket";
+            let message = "`unix_users` needs a Unix socket: `listen` is an address";
             let fix = "write listen = \"unix:/run/cosgate/s3.sock\" in [server]";
-            root.document().error(origin, Refusal::new(message, fix));
+            root.error(origin, message, fix);
         }
         if let Some(first) = seen.insert(uid, tenant) {
             let message = format!(
-                "the user {uid} is already the tenant `{}`",
+                "the tenant `{}` has the user {uid} already",
                 printable(first)
             );
-            let fix = "leave them with one of the two";
-            root.document().error(origin, Refusal::new(message, fix));
-        }
-    }
-}
-
-impl Listen {
-    /// Whether only processes of this machine can connect.
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp(address) => address.ip().is_loopback(),
-            Self::Unix(_) => true,
-        }
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            let fix = "remove the user from one of the two";
+            root.error(origin, message, fix);
         }
     }
 }

@@ -1,49 +1,37 @@
 //! `vend`: whether a tenant's clients may have temporary keys themselves.
 
-use std::time::Duration;
-
 use super::cam::PolicyError;
-use super::document::Found;
+use super::file::Found;
 use super::grants::ReadGrant;
-use super::problem::Refusal;
+use super::model::{IssuerKind, Vend};
 use super::section::Section;
-use super::{IssuerKind, Vend};
 use crate::secret::Secret;
 
-/// How long keys live that are handed out: nobody can take them back before.
-const USUAL: Duration = Duration::from_hours(1);
-/// Keys with under 20 minutes left are not handed out.
-const SHORTEST: Duration = Duration::from_mins(30);
-const LONGEST: Duration = Duration::from_hours(12);
 /// A token that can be guessed is a key for everybody.
 const LEAST_TOKEN: usize = 16;
 
-/// Reads `vend`, `vend_duration` and, where `has_tokens`, `vend_tokens`.
+/// Reads `vend`, `vend_duration` and, in a tenant, `vend_tokens`.
 pub(super) fn vend(
-    section: &mut Section<'_>,
+    section: &Section<'_>,
     issuer: Option<&IssuerKind>,
     grants: &[ReadGrant],
-    has_tokens: bool,
 ) -> Option<Vend> {
     let vend = section.flag("vend");
-    let written = section.place_of("vend_duration");
-    let duration = section.duration("vend_duration", USUAL, SHORTEST..=LONGEST);
-    let tokens = if has_tokens {
+    let written = section.position_of("vend_duration");
+    let duration = section.duration("vend_duration");
+    let tokens = if section.knows("vend_tokens") {
         section.secrets("vend_tokens")
     } else {
         Vec::new()
-    };
-    let refuse = |origin, message: &str, fix: &str| {
-        section.document().error(origin, Refusal::new(message, fix));
     };
     if !vend.value {
         if let Some(origin) = written
             .as_ref()
             .or_else(|| tokens.first().map(|token| &token.origin))
         {
-            refuse(
+            section.error(
                 origin,
-                "no keys are handed out: `vend` is not true",
+                "cosgate issues no keys here, since `vend` is not true",
                 "add vend = true, or remove it",
             );
         }
@@ -62,12 +50,12 @@ pub(super) fn vend(
     };
     if let Some(message) = unfenced {
         let fix = "give the tenant an issuer of kind \"federation\" or \"assume-role\" (with that one as its `base`)";
-        refuse(&vend.origin, message, fix);
+        section.error(&vend.origin, message, fix);
     }
     for Found { value, origin } in &tokens {
         let text = value.expose();
         if text.len() < LEAST_TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            refuse(
+            section.error(
                 origin,
                 "a token of `vend_tokens` is shorter than 16 characters, or not plain text",
                 "make one with `openssl rand -hex 32`",
@@ -88,9 +76,7 @@ fn refuse_wide_policies(section: &Section<'_>, grants: &[ReadGrant]) {
             let message = format!(
                 "`vend` would hand out keys that reach beyond the grant's bucket: {message}"
             );
-            section
-                .document()
-                .error(&policy.origin, Refusal::new(message, fix));
+            section.error(&policy.origin, message, fix);
         }
     }
 }
@@ -102,7 +88,6 @@ pub(super) fn refuse_common_tokens<'v>(root: &Section<'_>, vends: impl Iterator<
     if !tokens.all(|token| seen.insert(token)) {
         let message = "two of `vend_tokens` are the same: nobody could tell whose they are";
         let fix = "give each its own (`openssl rand -hex 32`)";
-        root.document()
-            .error(&root.origin(), Refusal::new(message, fix));
+        root.error(&root.origin(), message, fix);
     }
 }

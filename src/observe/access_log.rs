@@ -14,6 +14,7 @@ use http::{StatusCode, Version};
 
 use super::log_writer::{self, Batch, LogQueue, LogWriter, QueueLimits};
 use super::metrics::{CoreMetrics, Event};
+use super::short_line;
 use super::verdict::{Step, Verdict};
 use crate::s3::Operation;
 use crate::timestamp::Timestamp;
@@ -82,10 +83,23 @@ pub struct AccessLine<'a> {
     pub detail: Option<&'a str>,
 }
 
+/// How a line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineFormat {
+    /// One JSON object, for programs.
+    Json,
+    /// The main fields in columns, for a person.
+    Short {
+        /// The status in colour.
+        in_color: bool,
+    },
+}
+
 /// Where lines go in.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     queue: LogQueue,
+    format: LineFormat,
 }
 
 /// One core's lines on their way to the writer.
@@ -115,7 +129,8 @@ pub fn start(
 ) -> io::Result<(AccessLog, LogWriter)> {
     let lost = move |lines| lose(&metrics, lines);
     let (queue, writer) = log_writer::start("access-log", QUEUE, out, lost, |_, _| false)?;
-    Ok((AccessLog { queue }, writer))
+    let format = LineFormat::Json;
+    Ok((AccessLog { queue, format }, writer))
 }
 
 /// Counts lines that nobody will read, and tells the operator.
@@ -125,6 +140,12 @@ fn lose(metrics: &CoreMetrics, lines: u64) {
 }
 
 impl AccessLog {
+    /// The same log with lines in this format.
+    #[must_use]
+    pub fn with_format(self, format: LineFormat) -> Self {
+        Self { format, ..self }
+    }
+
     /// A buffer for one core, whose `metrics` count the lines that are lost.
     pub fn buffer(&self, metrics: Arc<CoreMetrics>) -> LogBuffer {
         LogBuffer {
@@ -139,7 +160,10 @@ impl LogBuffer {
     /// Adds `line`. Never waits. Whoever owns the buffer calls [`LogBuffer::flush`] every [`FLUSH`].
     pub fn write(&self, line: &AccessLine<'_>) {
         let mut gathered = self.gathered.borrow_mut();
-        line.write_json(&mut gathered.text);
+        match self.log.format {
+            LineFormat::Json => line.write_json(&mut gathered.text),
+            LineFormat::Short { in_color } => short_line::write(&mut gathered.text, line, in_color),
+        }
         gathered.lines += 1;
         if gathered.text.len() >= BATCH_BYTES {
             self.pass_on(std::mem::take(&mut gathered));

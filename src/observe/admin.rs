@@ -167,6 +167,7 @@ mod tests {
             let sources = Sources {
                 env: &|_| None,
                 file: &|_| Err(std::io::ErrorKind::NotFound.into()),
+                env_names: &Vec::new,
                 cores: 1,
             };
             let text = format!(

@@ -6,9 +6,10 @@ mod credential_counters;
 mod log_writer;
 pub(crate) mod metrics;
 pub(crate) mod program_log;
+mod short_line;
 mod verdict;
 
-pub use access_log::{AccessLine, AccessLog, LogBuffer};
+pub use access_log::{AccessLine, AccessLog, LineFormat, LogBuffer};
 pub(crate) use admin::Readiness;
 pub use credential_counters::CacheCounters;
 pub use log_writer::LogWriter;

@@ -687,6 +687,11 @@ impl Operation {
         self.row().performer
     }
 
+    /// The client's method.
+    pub fn method(self) -> &'static str {
+        self.row().method
+    }
+
     /// The method at COS; `None` for an operation that COS does not perform under its own name.
     pub(crate) fn upstream_method(self) -> Option<Method> {
         match self.performer() {

@@ -38,7 +38,7 @@ pub(super) fn head(arguments: &Arguments, config: &Config) -> Result<Parts, Stri
     };
     if target.contains('#') {
         return Err(wrong(
-            "the URL has a `#`: clients send nothing of what follows it",
+            "the URL has a `#`: clients do not send what follows it",
             "write %23 for a `#` in a key",
         ));
     }

@@ -101,7 +101,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let user = match config.server.listen {
         Listen::Tcp(_) if arguments.uid.is_some() => {
             super::complain(&format_args!(
-                "cosgate: error: no user comes by a Unix socket: `listen` is an address\n  help: give --tenant or --anonymous"
+                "cosgate: error: --uid needs a Unix socket, and `listen` is an address\n  help: give --tenant or --anonymous"
             ));
             return ExitCode::from(USAGE);
         }
