@@ -182,6 +182,7 @@ actions = ["read"]
     fn config(text: &str) -> Config {
         let sources = Sources {
             env: &|_| None,
+            env_names: &Vec::new,
             file: &|path| std::fs::read_to_string(path),
             cores: 1,
         };
