@@ -108,12 +108,12 @@ impl S3Error {
     }
 
     /// The text for the log alone.
-    pub(crate) fn log_detail(&self) -> Option<&str> {
+    pub fn log_detail(&self) -> Option<&str> {
         self.0.detail.as_deref()
     }
 
     /// Whose fault it is.
-    pub(crate) fn whose_fault(&self) -> Fault {
+    pub fn whose_fault(&self) -> Fault {
         self.0.fault
     }
 
@@ -123,7 +123,7 @@ impl S3Error {
     }
 
     /// Seconds for `Retry-After`, where coming back later helps.
-    pub(crate) fn retry_after_seconds(&self) -> Option<u32> {
+    pub fn retry_after_seconds(&self) -> Option<u32> {
         self.0.retry_after
     }
 

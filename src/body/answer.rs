@@ -114,7 +114,7 @@ impl Answer {
 
     /// Keeps a stream to its tenant's rate.
     #[must_use]
-    pub(crate) fn shaped(mut self, shaper: Option<Box<Shaper>>) -> Self {
+    pub fn shaped(mut self, shaper: Option<Box<Shaper>>) -> Self {
         if let Self::Stream(download) = &mut self {
             download.shaper = shaper;
         }
@@ -122,7 +122,7 @@ impl Answer {
     }
 
     /// Leaves the reason in `cut` if the stream fails.
-    pub(crate) fn note_failure(&mut self, cut: &Rc<Cell<Option<DownloadFailure>>>) {
+    pub fn note_failure(&mut self, cut: &Rc<Cell<Option<DownloadFailure>>>) {
         if let Self::Stream(download) = self {
             download.cut = Some(Rc::clone(cut));
         }

@@ -2,7 +2,7 @@
 
 mod answer;
 mod request;
-pub(crate) mod shape;
+pub mod shape;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -10,9 +10,7 @@ use hyper::body::Incoming;
 use tokio::time::Duration;
 
 pub use answer::{Answer, Download, DownloadFailure, Lease};
-
-pub use request::UploadFailure;
-pub(crate) use request::{Request, Upload};
+pub use request::{Request, Upload, UploadFailure};
 
 /// The pace that every body must keep, both ways.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +23,7 @@ pub struct PaceLimit {
 
 /// Why a small document could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GatherFailure {
+pub enum GatherFailure {
     /// The connection ended early.
     Gone,
     /// There was no memory for it.
@@ -38,7 +36,7 @@ pub(crate) enum GatherFailure {
 
 /// Reads a small document whole: at most `limit` bytes within `time`. `charge` says of each piece that
 /// comes whether there is room for it.
-pub(crate) async fn gather(
+pub async fn gather(
     incoming: &mut Incoming,
     limit: usize,
     time: Duration,

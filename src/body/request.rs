@@ -19,7 +19,7 @@ use crate::transport::{BodyInFlight, Gauge, Pace, Side};
 
 /// What goes to COS after the head.
 #[derive(Debug)]
-pub(crate) enum Request {
+pub enum Request {
     /// No body.
     Empty,
     /// A small body, whole in memory and checked: it can be sent again.
@@ -32,7 +32,7 @@ pub(crate) enum Request {
 /// when every check has passed. Until then COS has fewer bytes than `Content-Length` announced, and
 /// stores nothing.
 #[derive(Debug)]
-pub(crate) struct Upload {
+pub struct Upload {
     incoming: Incoming,
     length: u64,
     received: u64,
@@ -76,7 +76,7 @@ pub enum UploadFailure {
 
 impl Request {
     /// The length that goes into `Content-Length`.
-    pub(crate) fn length(&self) -> u64 {
+    pub fn length(&self) -> u64 {
         match self {
             Self::Empty => 0,
             Self::Upload(upload) => upload.borrow().length,
@@ -85,7 +85,7 @@ impl Request {
     }
 
     /// The same body for another try, if none of it has been used up.
-    pub(crate) fn again(&self) -> Option<Self> {
+    pub fn again(&self) -> Option<Self> {
         match self {
             Self::Empty => Some(Self::Empty),
             Self::Upload(upload) => (upload.borrow().state == UploadState::Untouched)
@@ -95,7 +95,7 @@ impl Request {
     }
 
     /// Whether the last byte has been handed over.
-    pub(crate) fn is_sent(&self) -> bool {
+    pub fn is_sent(&self) -> bool {
         match self {
             Self::Empty | Self::Whole(_) => true,
             Self::Upload(upload) => upload.borrow().is_sent(),
@@ -103,7 +103,7 @@ impl Request {
     }
 
     /// The upload, if it is one.
-    pub(crate) fn upload(&self) -> Option<Rc<RefCell<Upload>>> {
+    pub fn upload(&self) -> Option<Rc<RefCell<Upload>>> {
         match self {
             Self::Upload(upload) => Some(Rc::clone(upload)),
             Self::Empty | Self::Whole(_) => None,
@@ -111,7 +111,7 @@ impl Request {
     }
 
     /// Why the upload failed, if it did.
-    pub(crate) fn failure(&self) -> Option<UploadFailure> {
+    pub fn failure(&self) -> Option<UploadFailure> {
         match self {
             Self::Empty | Self::Whole(_) => None,
             Self::Upload(upload) => upload.borrow().failure,
@@ -119,7 +119,7 @@ impl Request {
     }
 
     /// Tells an upload which connection it goes to.
-    pub(crate) fn goes_to(&self, sink: &Rc<Gauge>) {
+    pub fn goes_to(&self, sink: &Rc<Gauge>) {
         if let Self::Upload(upload) = self {
             upload.borrow_mut().sink = Some(Rc::clone(sink));
         }
@@ -129,7 +129,7 @@ impl Request {
     /// of it already. Waits for its first
     /// bytes (a client that sends none costs no upstream connection), and keeps a body that came whole
     /// as [`Request::Whole`], with what was verified of it.
-    pub(crate) async fn from_client(
+    pub async fn from_client(
         incoming: Incoming,
         input: Bytes,
         length: u64,
@@ -171,27 +171,27 @@ impl Request {
 
 impl Upload {
     /// Bytes that have come from the client.
-    pub(crate) fn received(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         self.received
     }
 
     /// Whether the last byte has come from the client.
-    pub(crate) fn is_received(&self) -> bool {
+    pub fn is_received(&self) -> bool {
         self.verified.is_some()
     }
 
     /// What was verified of the body, once all of it has been.
-    pub(crate) fn verified(&self) -> Option<&Verified> {
+    pub fn verified(&self) -> Option<&Verified> {
         self.verified.as_ref()
     }
 
     /// Why it did not reach its end, if it did not.
-    pub(crate) fn failure(&self) -> Option<UploadFailure> {
+    pub fn failure(&self) -> Option<UploadFailure> {
         self.failure
     }
 
     /// Whether the last byte has been handed over, and so every check has passed.
-    pub(crate) fn is_sent(&self) -> bool {
+    pub fn is_sent(&self) -> bool {
         self.state == UploadState::Sent
     }
 

@@ -23,7 +23,7 @@ mod parse;
 mod prefix;
 mod problem;
 mod profile;
-pub(crate) mod raw_policy;
+pub mod raw_policy;
 #[cfg(test)]
 mod reference;
 mod regions;
@@ -46,7 +46,7 @@ pub use file::Sources;
 pub use model::*;
 pub use prefix::PrefixPattern;
 pub use problem::{Location, Problem, Severity, nearest};
-pub(crate) use profile::Profile;
+pub use profile::Profile;
 pub use raw_policy::{PolicyRule, RawPolicy};
 pub(crate) use role::TENANT;
 

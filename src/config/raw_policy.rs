@@ -10,7 +10,7 @@ use super::problem::{Mistake, printable};
 use super::section::Section;
 
 /// Actions that COS judges by the `prefix` of a listing (436/71307).
-pub(crate) const LISTS: [&str; 3] = [
+pub const LISTS: [&str; 3] = [
     "name/cos:GetBucket",
     "name/cos:GetBucketObjectVersions",
     "name/cos:ListMultipartUploads",
@@ -43,7 +43,7 @@ pub struct PolicyRule {
 impl RawPolicy {
     /// The rules of `policy` for a grant of `bucket` in `region`. What cannot be judged here without
     /// being wider than COS, and what is not about this bucket, is refused.
-    pub(crate) fn new(policy: Policy, bucket: &str, region: &str) -> Result<Self, PolicyError> {
+    pub fn new(policy: Policy, bucket: &str, region: &str) -> Result<Self, PolicyError> {
         policy.check_account(bucket)?;
         let mut rules = Vec::new();
         for (number, statement) in (1..).zip(&policy.statement) {

@@ -131,7 +131,7 @@ impl Cache {
     }
 
     /// The key of `tenant`, be it of the configuration or of a template.
-    pub(crate) fn entry_of(&self, tenant: &Tenant) -> Result<Arc<Entry>, IssueError> {
+    pub fn entry_of(&self, tenant: &Tenant) -> Result<Arc<Entry>, IssueError> {
         if let Some(entry) = self.entries.get(tenant.index) {
             return Ok(Arc::clone(entry));
         }

@@ -117,13 +117,13 @@ impl StsIssuer {
     }
 
     /// A key for `tenant` that `policy`, plain JSON, fences; that of a web identity no policy can.
-    pub(crate) async fn issue(&self, tenant: &str, policy: &str) -> Result<Issued, StsError> {
+    pub async fn issue(&self, tenant: &str, policy: &str) -> Result<Issued, StsError> {
         self.issue_for(tenant, policy, self.settings.method.duration())
             .await
     }
 
     /// The same for a key that lives for `duration`.
-    pub(crate) async fn issue_for(
+    pub async fn issue_for(
         &self,
         tenant: &str,
         policy: &str,

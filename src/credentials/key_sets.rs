@@ -35,7 +35,7 @@ const WAIT: Duration = Duration::from_secs(6);
 
 /// Keeps the key sets of all identity providers fresh. Dropping it ends the thread.
 #[derive(Debug)]
-pub(crate) struct KeySets {
+pub struct KeySets {
     sources: Vec<Arc<KeySetSource>>,
     thread: Option<KeySetThread>,
 }
@@ -84,7 +84,7 @@ enum KeySetLocation {
 
 impl KeySets {
     /// Reads the files, which must be good, and starts the thread, which requests the URLs at once.
-    pub(crate) fn start(config: &Config, tenants: &Arc<Tenants>) -> io::Result<Self> {
+    pub fn start(config: &Config, tenants: &Arc<Tenants>) -> io::Result<Self> {
         let mut sources = Vec::with_capacity(config.identities.len());
         for (index, provider) in config.identities.iter().enumerate() {
             let name = &provider.name;
@@ -103,7 +103,7 @@ impl KeySets {
 
     /// Waits until the keys of the provider at `identity` have been read again, unless they have just
     /// been.
-    pub(crate) async fn renew(&self, identity: usize) {
+    pub async fn renew(&self, identity: usize) {
         let (Some(source), Some(thread)) = (self.sources.get(identity), &self.thread) else {
             return;
         };

@@ -48,7 +48,7 @@ const CALL_GAP: Duration = Duration::from_secs(1);
 const REFUSAL: Duration = Duration::from_secs(30);
 
 /// Gets keys for the clients of tenants that allow it.
-pub(crate) struct Vendor {
+pub struct Vendor {
     /// For each tenant, then each template.
     offers: Box<[Option<Arc<Offer>>]>,
     issuers: HashMap<usize, Arc<VendIssuer>>,
@@ -74,17 +74,17 @@ struct VendIssuer {
 }
 
 /// What a key that is handed out can do.
-pub(crate) struct VendedScope {
+pub struct VendedScope {
     /// The policy that fences it, plain JSON.
     pub policy: String,
     /// How long it lives.
     pub duration: Duration,
     /// It is all that the tenant's clients can have: one key serves many requests.
-    pub(crate) is_whole: bool,
+    pub is_whole: bool,
 }
 
 /// What a tenant's clients may have.
-pub(crate) struct Offer {
+pub struct Offer {
     issuer: usize,
     longest: Duration,
     callers: Callers,
@@ -113,7 +113,7 @@ struct VendFailure {
 
 impl Vendor {
     /// For the tenants and templates of `config` that have `vend`, by the issuers of `cache`.
-    pub(crate) fn new(config: &Config, cache: &Cache) -> Self {
+    pub fn new(config: &Config, cache: &Cache) -> Self {
         let tenants = config.tenants.iter();
         let tenants = tenants.map(|tenant| (tenant.issuer, tenant.vend.as_ref(), true));
         let templates = config.templates.iter();
@@ -153,7 +153,7 @@ impl Vendor {
     }
 
     /// What the clients of `tenant` may have.
-    pub(crate) fn offer(&self, tenant: &Tenant) -> Result<Arc<Offer>, S3Error> {
+    pub fn offer(&self, tenant: &Tenant) -> Result<Arc<Offer>, S3Error> {
         let offer = self.offers.get(tenant.index).and_then(Option::as_ref);
         offer.cloned().ok_or_else(|| {
             S3Error::new(
@@ -166,7 +166,7 @@ impl Vendor {
     /// A key of `tenant` for `scope`, within five seconds. One of the whole scope is handed out again
     /// while enough of its life is left; every other is fetched anew. A request that is cancelled cancels
     /// no call, and gives up its place in the queue for a key of its own.
-    pub(crate) async fn key(
+    pub async fn key(
         &self,
         offer: &Arc<Offer>,
         tenant: &Tenant,
@@ -375,7 +375,7 @@ impl VendFailure {
 
 impl Offer {
     /// The life of a key for which a client requests so many seconds.
-    pub(crate) fn duration(&self, asked: Option<u64>) -> Result<Duration, S3Error> {
+    pub fn duration(&self, asked: Option<u64>) -> Result<Duration, S3Error> {
         let Some(asked) = asked else {
             return Ok(self.longest);
         };

@@ -21,7 +21,7 @@ const EXAMINED: usize = 16;
 
 /// A key to be handed out.
 #[derive(Clone, Debug)]
-pub(crate) struct Vended {
+pub struct Vended {
     /// The key.
     pub key: Arc<Credential>,
     /// It is handed out until then: enough of its life must be left.

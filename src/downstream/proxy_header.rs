@@ -67,7 +67,7 @@ pub enum ProxyHeaderError {
 
 impl ProxyHeaderError {
     /// The word for it in the log.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Address => "address",
             Self::Checksum => "checksum",

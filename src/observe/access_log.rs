@@ -111,7 +111,7 @@ pub struct LogBuffer {
 }
 
 /// How often a core's lines are passed on when they are few.
-pub(crate) const FLUSH: Duration = Duration::from_millis(100);
+pub const FLUSH: Duration = Duration::from_millis(100);
 /// What waits to be written while the reader has stopped.
 const QUEUE: QueueLimits = QueueLimits {
     batches: 64,
@@ -171,7 +171,7 @@ impl LogBuffer {
     }
 
     /// Passes on what has been gathered.
-    pub(crate) fn flush(&self) {
+    pub fn flush(&self) {
         let batch = self.gathered.take();
         if batch.lines > 0 {
             self.pass_on(batch);

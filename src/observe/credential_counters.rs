@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 #[derive(Debug, Default)]
 pub struct CacheCounters {
     /// Times that an issuer's calls were held back since too many failed.
-    pub(crate) breaker_opened: AtomicU64,
+    pub breaker_opened: AtomicU64,
     /// Requests that found no live key.
     pub misses: AtomicU64,
     /// Keys dropped because COS refused them.
@@ -14,11 +14,11 @@ pub struct CacheCounters {
     /// Calls that STS refused because of our time.
     pub sts_clock: AtomicU64,
     /// Calls refused for the tenant's policy or the duration.
-    pub(crate) sts_config_wrong: AtomicU64,
+    pub sts_config_wrong: AtomicU64,
     /// Calls refused for the issuer's key.
-    pub(crate) sts_issuer_broken: AtomicU64,
+    pub sts_issuer_broken: AtomicU64,
     /// Calls refused because the issuer may not make them.
-    pub(crate) sts_not_allowed: AtomicU64,
+    pub sts_not_allowed: AtomicU64,
     /// Calls that gave a key.
     pub sts_ok: AtomicU64,
     /// Calls that failed in a way that may pass.

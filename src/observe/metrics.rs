@@ -34,7 +34,7 @@ pub struct CoreMetrics {
 
 /// What is counted beside requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     /// An answer of COS named something outside the caller's grants, and was cut off.
     AnswerOutOfScope,
     /// An answer of COS could not be read, could not be passed on whole, or reported a success and was
@@ -297,7 +297,7 @@ impl Metrics {
 
     /// Shows what the cache of temporary keys counts, too.
     #[must_use]
-    pub(crate) fn with_credentials(mut self, counters: &Arc<CacheCounters>) -> Self {
+    pub fn with_credentials(mut self, counters: &Arc<CacheCounters>) -> Self {
         self.credentials = Arc::clone(counters);
         self
     }
@@ -316,12 +316,12 @@ impl Metrics {
     }
 
     /// Says how many temporary keys are live now.
-    pub(crate) fn set_live_keys(&self, count: u64) {
+    pub fn set_live_keys(&self, count: u64) {
         self.live_keys.store(count, Ordering::Relaxed);
     }
 
     /// Says how many scopes of templates are kept now, and how many have made room for others.
-    pub(crate) fn set_scopes(&self, (kept, evicted): (u64, u64)) {
+    pub fn set_scopes(&self, (kept, evicted): (u64, u64)) {
         self.scopes.store(kept, Ordering::Relaxed);
         self.scopes_evicted.store(evicted, Ordering::Relaxed);
     }
@@ -490,19 +490,19 @@ impl CoreMetrics {
     }
 
     /// Counts one `event`.
-    pub(crate) fn count(&self, event: Event) {
+    pub fn count(&self, event: Event) {
         self.add(event, 1);
     }
 
     /// Counts `amount` of `event`: bytes.
-    pub(crate) fn add(&self, event: Event, amount: u64) {
+    pub fn add(&self, event: Event, amount: u64) {
         if let Some(count) = self.events.get(event as usize) {
             count.fetch_add(amount, Ordering::Relaxed);
         }
     }
 
     /// Counts what COS answered to one call.
-    pub(crate) fn upstream_answered(&self, status: StatusCode) {
+    pub fn upstream_answered(&self, status: StatusCode) {
         self.count(match status.as_u16() {
             500.. => Event::UpstreamServerError,
             400..=499 => Event::UpstreamClientError,

@@ -46,7 +46,7 @@ const CLIENT_GONE: u16 = 499;
 
 /// The answer's body, and the `Exit` that it ends with.
 #[derive(Debug)]
-pub(crate) struct ClientBody {
+pub struct ClientBody {
     answer: Answer,
     /// HTTP/2: what has not been handed over of the last bytes.
     rest: Bytes,

@@ -54,7 +54,7 @@ mod vend;
 
 use crate::upstream::retry::Budget;
 use exchange::internal;
-pub(crate) use exit::ClientBody;
+pub use exit::ClientBody;
 use exit::Exit;
 use gather_budget::GatherBudget;
 pub use local::answer_locally;
@@ -105,7 +105,7 @@ pub struct Client {
     /// Its certificate, and whom that names.
     pub certificate: Option<Certified>,
     /// The names of that certificate, if no tenant has them: for the log.
-    pub(crate) unknown_names: Option<Arc<str>>,
+    pub unknown_names: Option<Arc<str>>,
 }
 
 impl Shared {
@@ -236,7 +236,7 @@ impl Proxy {
 
     /// Serves one request. Whatever happens, the answer leaves here, and `Exit` counts and logs it
     /// when its last byte has gone.
-    pub(crate) async fn handle(
+    pub async fn handle(
         self: Rc<Self>,
         request: http::Request<Incoming>,
         client: Client,
@@ -305,7 +305,7 @@ impl Proxy {
     }
 
     /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.
-    pub(crate) fn refuse_head(
+    pub fn refuse_head(
         self: &Rc<Self>,
         error: S3Error,
         client: &Client,

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue};
 
 /// Makes an attachment of an answer. Its file name stays; a disposition that a browser could read
 /// otherwise than we do goes whole (RFC 6266 section 4.1, and what browsers make of what breaks it).
-pub(crate) fn as_attachment(headers: &mut HeaderMap) {
+pub fn as_attachment(headers: &mut HeaderMap) {
     let mut written = headers.get_all(CONTENT_DISPOSITION).iter();
     let only = written.next().filter(|_| written.next().is_none());
     let parameters = only.and_then(|value| parameters(value.as_bytes()));
@@ -18,7 +18,7 @@ pub(crate) fn as_attachment(headers: &mut HeaderMap) {
 }
 
 /// Forbids a browser to guess another type than the one that is said.
-pub(crate) fn not_sniffed(headers: &mut HeaderMap) {
+pub fn not_sniffed(headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 

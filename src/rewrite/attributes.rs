@@ -20,7 +20,7 @@ const ATTRIBUTES: [&str; 5] = [
 ];
 
 /// Refuses a request that names no attribute, or one that S3 does not have.
-pub(crate) fn check_attributes(client: &HeaderMap) -> Result<(), S3Error> {
+pub fn check_attributes(client: &HeaderMap) -> Result<(), S3Error> {
     let mut requested = requested(client).peekable();
     if requested.peek().is_none() {
         return Err(S3Error::new(
@@ -42,7 +42,7 @@ pub(crate) fn check_attributes(client: &HeaderMap) -> Result<(), S3Error> {
 
 /// The document of the attributes that `client` requests, of the object with these headers. What the
 /// response of a HEAD says of its own body goes from `headers`.
-pub(crate) fn attributes(client: &HeaderMap, headers: &mut HeaderMap) -> String {
+pub fn attributes(client: &HeaderMap, headers: &mut HeaderMap) -> String {
     let has = |attribute| requested(client).any(|name| name == attribute);
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let etag = text(ETAG.as_str()).map(|etag| etag.trim_matches('"'));

@@ -26,7 +26,7 @@ use crate::s3::{Operation, ResponseBody};
 use crate::tenant::{Grant, Permit};
 
 /// Whether responses to this operation must pass an [`AnswerRewriter`].
-pub(crate) fn rewrites(operation: Operation) -> bool {
+pub fn rewrites(operation: Operation) -> bool {
     root_of(operation).is_some()
 }
 
@@ -162,7 +162,7 @@ impl AnswerRewriter {
     /// A rewriter for a successful answer, if answers to this operation need one. `location` is the URL
     /// of the object that the request names, as the client reached it; `native` says that it speaks
     /// COS's own API.
-    pub(crate) fn new(
+    pub fn new(
         permit: &Permit<'_, '_>,
         signature: UpstreamSignature,
         native: bool,
@@ -201,7 +201,7 @@ impl AnswerRewriter {
 
     /// Takes the next bytes of COS's answer and appends to `out` what the client gets for them.
     /// After an error nothing more may be sent: the answer must be seen to be cut.
-    pub(crate) fn push(&mut self, chunk: &[u8], out: &mut BytesMut) -> Result<(), Unfit> {
+    pub fn push(&mut self, chunk: &[u8], out: &mut BytesMut) -> Result<(), Unfit> {
         let Some(early) = &mut self.early else {
             return self.rewrite(chunk, out);
         };
@@ -224,7 +224,7 @@ impl AnswerRewriter {
     }
 
     /// The answer has ended: appends what is still due, if it ended where a document ends.
-    pub(crate) fn finish(&mut self, out: &mut BytesMut) -> Result<(), Unfit> {
+    pub fn finish(&mut self, out: &mut BytesMut) -> Result<(), Unfit> {
         if self.early.is_some() {
             self.decide(false, out)?; // it is over, and has not said that names are encoded
         }

@@ -8,7 +8,7 @@ mod attachment;
 mod attributes;
 mod cos;
 mod element;
-pub(crate) mod listing;
+pub mod listing;
 mod look;
 mod names;
 mod range;
@@ -16,15 +16,13 @@ mod request;
 mod response;
 mod version_two;
 
-pub(crate) use attachment::{as_attachment, not_sniffed};
-pub(crate) use attributes::attributes;
-pub use listing::AnswerRewriter;
-pub use look::{Look, Must, looks};
-pub(crate) use look::{look_at_read, no_such_part};
-pub(crate) use names::Unfit;
-pub(crate) use range::check_range;
+pub use attachment::{as_attachment, not_sniffed};
+pub use attributes::{attributes, check_attributes};
+pub use look::{Look, Must, look_at_read, looks, no_such_part};
+pub use names::Unfit;
+pub use range::check_range;
 pub use request::{UpstreamRequest, request};
-pub(crate) use response::{
+pub use response::{
     as_only_part, delete_result, error_code_of, is_clock_refusal, is_credential_refusal, is_damage,
     response_headers, upstream_error,
 };

@@ -59,7 +59,7 @@ impl<'a> Address<'a> {
 
     /// The URL of the object `key` in the bucket that was asked under `uri` and `host`, in the style of
     /// that request: the bucket in the path, or in the name.
-    pub(crate) fn object_url(
+    pub fn object_url(
         uri: &Uri,
         host: &str,
         tls: bool,

@@ -14,13 +14,13 @@ use crate::error::{Code, S3Error};
 use crate::timestamp::Timestamp;
 
 /// COS's own condition of a write.
-pub(crate) const FORBID_OVERWRITE: &str = "x-cos-forbid-overwrite";
+pub const FORBID_OVERWRITE: &str = "x-cos-forbid-overwrite";
 
 const COPY_SOURCE_IF: &str = "x-amz-copy-source-if-";
 /// Conditions of S3's directory buckets.
 const IF_MATCH_ALSO: &str = "x-amz-if-match-";
 /// RFC 9110 section 13.1; `If-Range` is no condition of the request as a whole.
-pub(crate) const PLAIN: [&str; 4] = [
+pub const PLAIN: [&str; 4] = [
     "if-match",
     "if-modified-since",
     "if-none-match",
@@ -29,7 +29,7 @@ pub(crate) const PLAIN: [&str; 4] = [
 
 /// What becomes of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Handling {
+pub enum Handling {
     /// Sent on as it is: COS keeps it.
     Sent,
     /// Sent as [`FORBID_OVERWRITE`]: COS keeps it, except in a bucket that has ever had versioning.
@@ -192,7 +192,7 @@ const RULES: &[Rule] = &[
 ];
 
 /// Whether the header `name` (lower case) is a condition.
-pub(crate) fn is_condition(name: &str) -> bool {
+pub fn is_condition(name: &str) -> bool {
     PLAIN.contains(&name)
         || name == FORBID_OVERWRITE
         || name.starts_with(COPY_SOURCE_IF)
@@ -201,13 +201,13 @@ pub(crate) fn is_condition(name: &str) -> bool {
 
 /// Whether a write happens only if its own object is, or is not, what the client says: done once, it
 /// would refuse to be done again.
-pub(crate) fn depends_on_target(headers: &HeaderMap) -> bool {
+pub fn depends_on_target(headers: &HeaderMap) -> bool {
     let mut names = headers.keys().map(HeaderName::as_str);
     names.any(|name| is_condition(name) && !name.starts_with(COPY_SOURCE_IF))
 }
 
 /// What becomes of the condition `name` (a header in lower case, or an element in `<>`) on `operation`.
-pub(crate) fn handling(
+pub fn handling(
     operation: Operation,
     name: &str,
     value: &[u8],
@@ -227,7 +227,7 @@ pub(crate) fn handling(
 }
 
 /// Each condition of `headers` on `operation` that is sent on, by S3's name, or the refusal of one.
-pub(crate) fn kept(
+pub fn kept(
     operation: Operation,
     headers: &HeaderMap,
     signature: UpstreamSignature,
@@ -310,7 +310,7 @@ pub(super) fn in_body(operation: Operation, name: &str) -> S3Error {
 }
 
 /// The refusal of a condition that is looked at first, where the caller has no right to look.
-pub(crate) fn cannot_look(operation: Operation, names: &str) -> S3Error {
+pub fn cannot_look(operation: Operation, names: &str) -> S3Error {
     refusal(
         operation,
         names,

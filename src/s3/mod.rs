@@ -2,25 +2,24 @@
 
 pub mod address;
 pub mod checksum_name;
-pub(crate) mod conditions;
+pub mod conditions;
 pub mod form;
 pub mod headers;
 pub mod hoisted;
-pub(crate) mod host;
-pub(crate) mod http2;
+pub mod host;
+pub mod http2;
 pub mod native;
-pub(crate) mod operation;
+pub mod operation;
 mod percent;
 pub mod query;
 pub mod request;
 pub mod sts;
-pub(crate) mod vend;
+pub mod vend;
 pub mod xml;
 
 pub use address::{Address, ObjectKey};
 pub use operation::{
     Local, Operation, Performer, RequestBody, Resource, ResponseBody, Target, XmlRequest,
 };
-
 pub use query::Query;
 pub use request::{CopySource, S3Request};

@@ -36,18 +36,18 @@ pub fn is_native(head: &Parts) -> bool {
 }
 
 /// Whether a signature stands in the query.
-pub(crate) fn is_presigned(head: &Parts) -> bool {
+pub fn is_presigned(head: &Parts) -> bool {
     raw_pairs(head).any(|pair| PRESIGN.contains(&raw_name(pair)))
 }
 
 /// Whether the parameter `name` belongs to the signature itself, which does not cover it.
-pub(crate) fn is_of_signature(name: &str) -> bool {
+pub fn is_of_signature(name: &str) -> bool {
     PRESIGN.contains(&name) || name == TOKEN
 }
 
 /// Whether the header `name` (lower case) is what an SDK says of itself, its log or its retry. It changes nothing and
 /// ends here, so no signature need cover it: the SDK for Java adds it to a request that is signed already.
-pub(crate) fn is_of_sdk(name: &str) -> bool {
+pub fn is_of_sdk(name: &str) -> bool {
     ["x-cos-sdk-log-debug", "x-cos-sdk-retry"].contains(&name)
 }
 
@@ -103,7 +103,7 @@ pub fn to_s3(head: &Parts, domains: &[String]) -> Result<Option<Parts>, S3Error>
 }
 
 /// Puts the headers of an answer into COS's words.
-pub(crate) fn from_s3(headers: &mut HeaderMap) {
+pub fn from_s3(headers: &mut HeaderMap) {
     let theirs: Vec<HeaderName> = headers
         .keys()
         .filter(|name| name.as_str().starts_with("x-amz-"))

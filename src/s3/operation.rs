@@ -617,7 +617,7 @@ const RESERVED_FAMILIES: &[&str] = &[
 impl Operation {
     /// Finds the operation by method, address and the exact set of keys in the query; `copies` is
     /// whether there is an `x-amz-copy-source`. Default deny: there is no operation to fall back to.
-    pub(crate) fn resolve(
+    pub fn resolve(
         method: &Method,
         scope: Resource,
         query: &Query<'_>,
@@ -693,7 +693,7 @@ impl Operation {
     }
 
     /// The method at COS; `None` for an operation that COS does not perform under its own name.
-    pub(crate) fn upstream_method(self) -> Option<Method> {
+    pub fn upstream_method(self) -> Option<Method> {
         match self.performer() {
             Performer::Cos => Method::from_bytes(self.row().method.as_bytes()).ok(),
             Performer::CosByHead => Some(Method::HEAD),
@@ -707,7 +707,7 @@ impl Operation {
     }
 
     /// Whether doing it twice is as good as once, so that cosgate may try again.
-    pub(crate) fn is_idempotent(self) -> bool {
+    pub fn is_idempotent(self) -> bool {
         self.row().is_idempotent
     }
 
@@ -722,18 +722,18 @@ impl Operation {
     }
 
     /// Whether it reads an object or the headers of one.
-    pub(crate) fn reads_object(self) -> bool {
+    pub fn reads_object(self) -> bool {
         self.response() == ResponseBody::Object
     }
 
     /// Whether its success is an empty body.
-    pub(crate) fn answers_without_body(self) -> bool {
+    pub fn answers_without_body(self) -> bool {
         self.response() == ResponseBody::Empty
     }
 
     /// Whether COS and S3 document that it may fail after its `200`, which then has an `Error` for a body
     /// (436/10881, 436/7742): clients look for one in these responses and in no other.
-    pub(crate) fn may_fail_after_success(self) -> bool {
+    pub fn may_fail_after_success(self) -> bool {
         self.row().may_fail_after_success
     }
 }

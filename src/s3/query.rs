@@ -14,10 +14,10 @@ pub const MAX_PARAMETERS: usize = 100;
 const MAX_LISTED: u32 = 1000;
 
 /// The highest part number (S3's and COS's limit).
-pub(crate) const MAX_PART_NUMBER: u16 = 10_000;
+pub const MAX_PART_NUMBER: u16 = 10_000;
 
 /// What a presigned URL carries (the first three in Signature Version 2), for the tenant's authentication to read. Never forwarded.
-pub(crate) const PRESIGN: &[&str] = &[
+pub const PRESIGN: &[&str] = &[
     "AWSAccessKeyId",
     "Expires",
     "Signature",

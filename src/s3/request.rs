@@ -14,13 +14,13 @@ use super::{ObjectKey, Operation, Query};
 use crate::error::{Code, S3Error};
 
 /// The largest object or part of a single request (COS's limit, 436/14518).
-pub(crate) const MAX_OBJECT_BYTES: u64 = 5 << 30;
+pub const MAX_OBJECT_BYTES: u64 = 5 << 30;
 
 /// `x-amz-decoded-content-length`: the length of an object whose body is aws-chunked.
 pub const DECODED_LENGTH: HeaderName = HeaderName::from_static("x-amz-decoded-content-length");
 
 /// `x-amz-copy-source`
-pub(crate) const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
+pub const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
 
 /// What is asked: the only thing that later steps know of the client's request line.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ pub struct CopySource {
 
 impl<'a> S3Request<'a> {
     /// The HEAD of the object that this request is about.
-    pub(crate) fn head_of_target(&self) -> S3Request<'_> {
+    pub fn head_of_target(&self) -> S3Request<'_> {
         S3Request {
             operation: Operation::HeadObject,
             bucket: self.bucket.as_deref().map(Cow::Borrowed),
@@ -61,7 +61,7 @@ impl<'a> S3Request<'a> {
     }
 
     /// The HEAD of the object that this request reads, in the version that it names.
-    pub(crate) fn head_of_read(&self) -> S3Request<'_> {
+    pub fn head_of_read(&self) -> S3Request<'_> {
         S3Request {
             query: Query::of_version(self.query.get("versionId")),
             ..self.head_of_target()
@@ -76,7 +76,7 @@ impl<'a> S3Request<'a> {
     }
 
     /// The HEAD of the object that this request copies.
-    pub(crate) fn head_of_source(&self) -> Option<S3Request<'_>> {
+    pub fn head_of_source(&self) -> Option<S3Request<'_>> {
         let source = self.copy_source.as_ref()?;
         Some(S3Request {
             operation: Operation::HeadObject,
@@ -156,7 +156,7 @@ impl CopySource {
 
 /// Refuses a head that two readers could frame in two ways (RFC 9112 section 6). `Upgrade` is an offer
 /// that a server may ignore (RFC 9110 section 7.8): Java's client and curl make it with each request.
-pub(crate) fn check_framing(head: &Parts) -> Result<(), S3Error> {
+pub fn check_framing(head: &Parts) -> Result<(), S3Error> {
     let refuse = |message: &'static str| Err(S3Error::new(Code::InvalidRequest, message).close());
     let count = |name: &HeaderName| head.headers.get_all(name).iter().count();
     if count(&header::HOST) != 1 {
@@ -184,7 +184,7 @@ pub(crate) fn check_framing(head: &Parts) -> Result<(), S3Error> {
 }
 
 /// The length of the body in bytes, where `Content-Length` says it: digits alone.
-pub(crate) fn content_length(head: &Parts) -> Option<u64> {
+pub fn content_length(head: &Parts) -> Option<u64> {
     let digits = head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -259,7 +259,7 @@ fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
 }
 
 /// The refusal of an object or part that COS would not take in one request.
-pub(crate) fn too_large() -> S3Error {
+pub fn too_large() -> S3Error {
     S3Error::new(
         Code::EntityTooLarge,
         "One request uploads at most 5 GiB; use a multipart upload for more.",

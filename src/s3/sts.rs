@@ -10,7 +10,7 @@ use super::Query;
 use crate::error::{Code, S3Error};
 
 /// Bytes of a request's body at most: a token, and names. Nobody is known before it has been read.
-pub(crate) const STS_BYTES: usize = 32 * 1024;
+pub const STS_BYTES: usize = 32 * 1024;
 /// STS's limits of `DurationSeconds`.
 const SHORTEST: u64 = 900;
 /// How long keys live when the client does not say.
@@ -66,7 +66,7 @@ pub struct Role {
 
 /// Whether `head` is a call of an STS, and not of S3: nobody posts forms of this kind to `/` else. What
 /// S3 has there for a bucket that the host names (`/?delete`) has a parameter.
-pub(crate) fn is_sts(head: &Parts) -> bool {
+pub fn is_sts(head: &Parts) -> bool {
     head.method == Method::POST
         && head.uri.path() == "/"
         && head.uri.query().is_none()
@@ -152,7 +152,7 @@ impl StsRequest {
     }
 
     /// The action's name.
-    pub(crate) fn action_name(&self) -> &'static str {
+    pub fn action_name(&self) -> &'static str {
         match &self.action {
             StsAction::AssumeRole(_) => "AssumeRole",
             StsAction::AssumeRoleWithWebIdentity { .. } => "AssumeRoleWithWebIdentity",

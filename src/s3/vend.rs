@@ -8,16 +8,16 @@ use super::request::host;
 use crate::error::{Code, S3Error};
 
 /// No bucket has this name, so it is nobody's object; a virtual-hosted key of this name is one.
-pub(crate) const VEND_PATH: &str = "/.cosgate/credentials";
+pub const VEND_PATH: &str = "/.cosgate/credentials";
 /// Bytes of a request's body at most.
-pub(crate) const VEND_BYTES: usize = 16 * 1024;
+pub const VEND_BYTES: usize = 16 * 1024;
 /// Said of a body that makes a policy which is too long for STS.
-pub(crate) const LONG_POLICY: &str = "The body is refused: the policy of the key would be too long for the key service. Name one bucket, fewer or shorter prefixes (allowPrefixes), or fewer actions (allowActions).";
+pub const LONG_POLICY: &str = "The body is refused: the policy of the key would be too long for the key service. Name one bucket, fewer or shorter prefixes (allowPrefixes), or fewer actions (allowActions).";
 /// Prefixes, and actions, of one request.
 const MOST: usize = 32;
 
 /// Whether `head` asks for temporary keys, and not for an object of this name in a bucket of `domains`.
-pub(crate) fn is_vend(head: &Parts, domains: &[String]) -> bool {
+pub fn is_vend(head: &Parts, domains: &[String]) -> bool {
     head.uri.path() == VEND_PATH
         && host(head).is_ok_and(|host| Address::parse(&head.uri, host, domains).is_err())
 }
@@ -25,7 +25,7 @@ pub(crate) fn is_vend(head: &Parts, domains: &[String]) -> bool {
 /// What the body of a `POST` asks for: what is not there is not narrowed.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub(crate) struct VendRequest {
+pub struct VendRequest {
     /// One bucket, as the client names it.
     pub bucket: Option<String>,
     /// One key.
@@ -42,7 +42,7 @@ pub(crate) struct VendRequest {
 /// A text, or a list of texts.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(crate) enum OneOrMore {
+pub enum OneOrMore {
     /// One.
     One(String),
     /// Some.
@@ -51,7 +51,7 @@ pub(crate) enum OneOrMore {
 
 impl VendRequest {
     /// Reads a body; an empty one asks for all that the caller may do.
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, S3Error> {
+    pub fn parse(body: &[u8]) -> Result<Self, S3Error> {
         if body.is_empty() {
             return Ok(Self::default());
         }
@@ -77,7 +77,7 @@ impl VendRequest {
     }
 
     /// Whether it asks for less than everything.
-    pub(crate) fn narrows(&self) -> bool {
+    pub fn narrows(&self) -> bool {
         self.bucket.is_some()
             || self.key.is_some()
             || self.allow_prefixes.is_some()
@@ -87,7 +87,7 @@ impl VendRequest {
 
 impl OneOrMore {
     /// All of them.
-    pub(crate) fn texts(&self) -> &[String] {
+    pub fn texts(&self) -> &[String] {
         match self {
             Self::One(text) => std::slice::from_ref(text),
             Self::More(texts) => texts,

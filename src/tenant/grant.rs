@@ -82,7 +82,7 @@ impl Tenant {
 
 impl Grant {
     /// The grant that the configuration describes.
-    pub(crate) fn from_config(grant: &config::Grant) -> Self {
+    pub fn from_config(grant: &config::Grant) -> Self {
         Self {
             alias: grant.name.clone(),
             bucket: grant.bucket.clone(),
@@ -98,7 +98,7 @@ impl Grant {
     }
 
     /// What COS calls a key, prefix or marker of the client's.
-    pub(crate) fn upstream_name<'n>(&self, name: &'n str) -> Cow<'n, str> {
+    pub fn upstream_name<'n>(&self, name: &'n str) -> Cow<'n, str> {
         if self.root.is_empty() {
             return Cow::Borrowed(name);
         }
@@ -106,7 +106,7 @@ impl Grant {
     }
 
     /// The keys it covers, as COS names them.
-    pub(crate) fn upstream_prefixes(&self) -> impl Iterator<Item = PrefixPattern> {
+    pub fn upstream_prefixes(&self) -> impl Iterator<Item = PrefixPattern> {
         self.prefixes
             .iter()
             .map(|pattern| pattern.below(&self.root))
@@ -137,7 +137,7 @@ impl Grant {
 
     /// Whether `action` may be done to `key`: what [`Grant::allows`] and [`Grant::covers`] say, and the
     /// grant's policy, where it is one.
-    pub(crate) fn allows_on(&self, action: &str, key: &str) -> bool {
+    pub fn allows_on(&self, action: &str, key: &str) -> bool {
         let policy = self.policy.as_ref();
         self.allows(action)
             && self.covers(key)
@@ -145,7 +145,7 @@ impl Grant {
     }
 
     /// Whether `action`, a listing, may have this `prefix`.
-    pub(crate) fn allows_list(&self, action: &str, prefix: &str) -> bool {
+    pub fn allows_list(&self, action: &str, prefix: &str) -> bool {
         let policy = self.policy.as_ref();
         self.allows(action)
             && self.covers_list(prefix)
@@ -153,7 +153,7 @@ impl Grant {
     }
 
     /// The actions that may be done to `key`.
-    pub(crate) fn actions_on(&self, key: &str) -> Cow<'_, [String]> {
+    pub fn actions_on(&self, key: &str) -> Cow<'_, [String]> {
         if self.policy.is_none() {
             return Cow::Borrowed(&self.actions);
         }

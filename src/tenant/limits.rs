@@ -25,11 +25,11 @@ pub struct Limits {
 
 /// A request's place among those that a tenant may have at once; given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Slot(Arc<Limits>);
+pub struct Slot(Arc<Limits>);
 
 /// The direction of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub enum Way {
     /// To the client.
     Download,
     /// From the client.
@@ -38,7 +38,7 @@ pub(crate) enum Way {
 
 /// Why a request has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Limited {
+pub enum Limited {
     /// The tenant has as many requests under way as it may.
     Concurrency,
     /// It has sent as many as it may; the next may come after this long.
@@ -53,7 +53,7 @@ struct Concurrent {
 
 impl Limits {
     /// The limits as configured; `None` when there are none.
-    pub(crate) fn new(limits: &TenantLimits) -> Option<Arc<Self>> {
+    pub fn new(limits: &TenantLimits) -> Option<Arc<Self>> {
         if *limits == TenantLimits::default() {
             return None;
         }
@@ -73,7 +73,7 @@ impl Limits {
     }
 
     /// Lets a request in, or says why it must wait. One that is turned away counts for nothing.
-    pub(crate) fn admit(self: &Arc<Self>, now: Duration) -> Result<Slot, Limited> {
+    pub fn admit(self: &Arc<Self>, now: Duration) -> Result<Slot, Limited> {
         if let Some(concurrent) = &self.concurrent {
             let next = |count: u64| (count < concurrent.most).then_some(count + 1);
             concurrent
@@ -89,12 +89,12 @@ impl Limits {
     }
 
     /// Whether bodies have a rate this way.
-    pub(crate) fn shapes(&self, way: Way) -> bool {
+    pub fn shapes(&self, way: Way) -> bool {
         self.rate(way).is_some()
     }
 
     /// Counts bytes that have moved. How long the next must wait for it.
-    pub(crate) fn charge(&self, way: Way, now: Duration, bytes: u64) -> Duration {
+    pub fn charge(&self, way: Way, now: Duration, bytes: u64) -> Duration {
         self.rate(way)
             .map_or(Duration::ZERO, |rate| rate.charge(now, bytes))
     }

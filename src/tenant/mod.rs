@@ -10,21 +10,21 @@ mod grant;
 mod identity;
 mod jwk;
 mod jwt;
-pub(crate) mod limits;
+pub mod limits;
 pub mod policy;
 pub(crate) mod rate;
 mod session;
-pub(crate) mod subject_limits;
+pub mod subject_limits;
 mod template;
-pub(crate) mod vend;
+pub mod vend;
 
 pub use authenticate::{
-    Authenticated, Caller, Certified, Connection, Identity, Peer, Source, Tenants, UnixUser,
+    Authenticated, Caller, Certified, Connection, Identified, Identity, Network, Peer, Source,
+    Tenants, UnixUser, bearer_token, may_need_newer_keys,
 };
-pub(crate) use authenticate::{Identified, Network, bearer_token, may_need_newer_keys};
 pub use authorize::Permit;
+pub use form::FormCaller;
 pub use grant::{Counted, Grant, Tenant};
 pub use identity::KeyState;
-pub(crate) use jwk::{KEY_SET_BYTES, KeySet};
-pub use limits::Limits;
-pub use subject_limits::SubjectLimits;
+pub use jwk::{BadKeySet, KEY_SET_BYTES, KeySet};
+pub use session::SessionKey;

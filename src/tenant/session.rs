@@ -115,7 +115,7 @@ pub(super) struct Opened<'s> {
 
 /// A key with its token, to be handed out.
 #[derive(Debug)]
-pub(crate) struct SessionKey {
+pub struct SessionKey {
     /// The access key id.
     pub id: Arc<str>,
     /// The secret access key.

@@ -32,7 +32,7 @@ pub(super) fn token_hash(token: &[u8]) -> TokenHash {
 impl Tenants {
     /// Who asks for a key, before the body is read: by an authorization token (`GET`, as AWS's SDKs
     /// ask a container's credentials endpoint), or as any request is authenticated (`POST`).
-    pub(crate) fn identify_vend(
+    pub fn identify_vend(
         &self,
         head: &Parts,
         connection: Connection,
@@ -82,7 +82,7 @@ impl Tenants {
     /// Refuses a body that the caller's signature does not cover: somebody else may have written it.
     /// COS's own signature has no word for the body, but covers a `Content-MD5` that its signer lists;
     /// that this is the body's is checked where it is read.
-    pub(crate) fn check_vend_body(
+    pub fn check_vend_body(
         head: &Parts,
         caller: &Authenticated,
         body: &[u8],
@@ -121,10 +121,7 @@ impl Tenants {
 
 /// What a key for `tenant` may do that is narrowed as `asked`: the grants that are left, and their
 /// policy. Whatever lies outside what the tenant has is refused and not left out.
-pub(crate) fn narrowed(
-    tenant: &Tenant,
-    asked: &VendRequest,
-) -> Result<(Vec<Grant>, Policy), S3Error> {
+pub fn narrowed(tenant: &Tenant, asked: &VendRequest) -> Result<(Vec<Grant>, Policy), S3Error> {
     let mut grants = tenant.grants.clone();
     if let Some(bucket) = &asked.bucket {
         grants.retain(|grant| grant.alias == *bucket);

@@ -9,7 +9,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 /// Bytes that the bodies in flight may take from their sockets in one round of reads, on all cores.
-pub(crate) const READ_BUDGET: usize = 4 * 1024 * 1024;
+pub const READ_BUDGET: usize = 4 * 1024 * 1024;
 /// The most and the least that one read takes. Small reads cost CPU: 16 KiB ones 3.5 times as much
 /// for each GiB as 400 KiB ones, 8 KiB ones half as much again. Each is a byte short, since hyper
 /// doubles its buffer after a read that fills it.
@@ -63,11 +63,11 @@ pub struct CoreLoad {
 
 /// Held by a body while it is in flight, so that [`CoreLoad`] counts it.
 #[derive(Debug)]
-pub(crate) struct BodyInFlight(Rc<CoreLoad>);
+pub struct BodyInFlight(Rc<CoreLoad>);
 
 /// Where a downstream connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub enum Phase {
     /// A request is being served.
     Busy,
     /// A request head is arriving.
@@ -78,7 +78,7 @@ pub(crate) enum Phase {
 
 impl CoreLoad {
     /// No load, on one of so many cores.
-    pub(crate) fn new(cores: usize) -> Rc<Self> {
+    pub fn new(cores: usize) -> Rc<Self> {
         Rc::new(Self {
             bodies: Cell::new(0),
             cores,
@@ -86,7 +86,7 @@ impl CoreLoad {
     }
 
     /// Counts one more body until the guard is dropped.
-    pub(crate) fn body(self: &Rc<Self>) -> BodyInFlight {
+    pub fn body(self: &Rc<Self>) -> BodyInFlight {
         self.bodies.set(self.bodies.get() + 1);
         BodyInFlight(Rc::clone(self))
     }
@@ -109,17 +109,17 @@ impl Drop for BodyInFlight {
 
 impl Gauge {
     /// A gauge for a new connection, in [`Phase::Head`].
-    pub(crate) fn new(core: &Rc<CoreLoad>) -> Rc<Self> {
+    pub fn new(core: &Rc<CoreLoad>) -> Rc<Self> {
         Self::of(core, Of::Connection)
     }
 
     /// The same for an HTTP/2 connection: it is busy while any of its streams is.
-    pub(crate) fn of_streams(core: &Rc<CoreLoad>) -> Rc<Self> {
+    pub fn of_streams(core: &Rc<CoreLoad>) -> Rc<Self> {
         Self::of(core, Of::Streams(Cell::new(0)))
     }
 
     /// A gauge for a new stream of `connection`.
-    pub(crate) fn of_stream(connection: &Rc<Self>) -> Rc<Self> {
+    pub fn of_stream(connection: &Rc<Self>) -> Rc<Self> {
         let of = Of::Stream {
             connection: Rc::clone(connection),
             waits_for_client: Cell::new(false),
@@ -145,34 +145,34 @@ impl Gauge {
     }
 
     /// Bytes read from the peer so far.
-    pub(crate) fn read(&self) -> u64 {
+    pub fn read(&self) -> u64 {
         self.read.get()
     }
 
     /// Bytes that the kernel has taken for the peer so far.
-    pub(crate) fn written(&self) -> u64 {
+    pub fn written(&self) -> u64 {
         self.written.get()
     }
 
     /// When the kernel last took bytes for the peer. A stream of HTTP/2 does not know.
-    pub(crate) fn last_write(&self) -> Instant {
+    pub fn last_write(&self) -> Instant {
         self.last_write.get()
     }
 
     /// Whether the last write could not be taken whole: more would only pile up in memory.
     /// Whoever sees `true` need not ask to be woken: the connection's own task is waiting for the
     /// socket, and polls its body again when that moves.
-    pub(crate) fn is_blocked(&self) -> bool {
+    pub fn is_blocked(&self) -> bool {
         self.blocked.get()
     }
 
     /// Whether this is one stream of an HTTP/2 connection.
-    pub(crate) fn is_stream(&self) -> bool {
+    pub fn is_stream(&self) -> bool {
         matches!(self.of, Of::Stream { .. })
     }
 
     /// Notes that `n` bytes of the request's body have come. A connection counts its bytes itself.
-    pub(crate) fn took_of_body(&self, n: usize) {
+    pub fn took_of_body(&self, n: usize) {
         if self.is_stream() {
             self.read.set(self.read.get() + n as u64);
         }
@@ -180,7 +180,7 @@ impl Gauge {
 
     /// Notes that `n` bytes of the answer go to a stream's client as soon as it makes room for them;
     /// `None`: they have gone, more can come.
-    pub(crate) fn hand_over(&self, n: Option<usize>) {
+    pub fn hand_over(&self, n: Option<usize>) {
         if let Of::Stream {
             waits_for_client, ..
         } = &self.of
@@ -192,45 +192,45 @@ impl Gauge {
 
     /// Whether a stream has bytes that its client has made no room for. Only who asks outside the
     /// answer's body can know: that is not polled until there is room.
-    pub(crate) fn waits_for_client(&self) -> bool {
+    pub fn waits_for_client(&self) -> bool {
         matches!(&self.of, Of::Stream { waits_for_client, .. } if waits_for_client.get())
     }
 
     /// Says that a stream was cut because its client took the answer too slowly.
-    pub(crate) fn fall_behind(&self) {
+    pub fn fall_behind(&self) {
         if let Of::Stream { fell_behind, .. } = &self.of {
             fell_behind.set(true);
         }
     }
 
     /// Whether [`Gauge::fall_behind`] was called.
-    pub(crate) fn fell_behind(&self) -> bool {
+    pub fn fell_behind(&self) -> bool {
         matches!(&self.of, Of::Stream { fell_behind, .. } if fell_behind.get())
     }
 
     /// Says that an answer goes out before its request has been read: the end of the connection then
     /// waits for the client to read it.
-    pub(crate) fn linger_at_end(&self) {
+    pub fn linger_at_end(&self) {
         self.lingers.set(true);
     }
 
     /// The load of this core.
-    pub(crate) fn core(&self) -> &Rc<CoreLoad> {
+    pub fn core(&self) -> &Rc<CoreLoad> {
         &self.core
     }
 
     /// The phase, and since when.
-    pub(crate) fn phase(&self) -> (Phase, Instant) {
+    pub fn phase(&self) -> (Phase, Instant) {
         (self.phase.get(), self.since.get())
     }
 
     /// How many requests have begun to be served.
-    pub(crate) fn begun(&self) -> u64 {
+    pub fn begun(&self) -> u64 {
         self.begun.get()
     }
 
     /// Enters `phase` now. A stream takes its connection along.
-    pub(crate) fn enter(&self, phase: Phase) {
+    pub fn enter(&self, phase: Phase) {
         match &self.of {
             Of::Connection => {}
             Of::Stream { connection, .. } => connection.enter(phase),

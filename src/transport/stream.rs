@@ -27,7 +27,7 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// A stream and its [`Gauge`].
 #[derive(Debug)]
-pub(crate) struct Counted<S> {
+pub struct Counted<S> {
     /// `Take` is tokio's own way to bound a read without touching uninitialised memory.
     stream: Take<S>,
     gauge: Rc<Gauge>,
@@ -44,7 +44,7 @@ struct Linger {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Counted<S> {
     /// Counts on `gauge` what goes through `stream`.
-    pub(crate) fn new(stream: S, gauge: Rc<Gauge>) -> Self {
+    pub fn new(stream: S, gauge: Rc<Gauge>) -> Self {
         Self {
             stream: stream.take(0),
             gauge,
@@ -56,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Counted<S> {
     /// A peer that closes while it is written to may have said why: its words are read first, and
     /// their end is what fails. Servers refuse an upload before its body has come, and close.
     #[must_use]
-    pub(crate) fn hear_out(mut self) -> Self {
+    pub fn hear_out(mut self) -> Self {
         self.hears_out = true;
         self
     }

@@ -2,6 +2,6 @@
 
 pub mod dial;
 pub(crate) mod one_shot;
-pub(crate) mod pool;
+pub mod pool;
 mod response_guard;
-pub(crate) mod retry;
+pub mod retry;

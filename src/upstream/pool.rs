@@ -28,7 +28,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 /// One core's connections to COS.
 #[derive(Debug)]
-pub(crate) struct Upstream {
+pub struct Upstream {
     dialer: Dialer,
     limits: UpstreamLimits,
     idle: RefCell<HashMap<Box<str>, VecDeque<Idle>>>,
@@ -55,7 +55,7 @@ struct Connection {
 /// A connection lent to one request. Released when the answer has been read to its end; dropped
 /// before that, the connection is cut: what is still on it belongs to nobody.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub struct Lease {
     connection: Option<Connection>,
     authority: Box<str>,
     upstream: Rc<Upstream>,
@@ -65,7 +65,7 @@ pub(crate) struct Lease {
 
 /// A request that got no answer.
 #[derive(Debug)]
-pub(crate) enum SendFailure {
+pub enum SendFailure {
     /// The connection broke before the answer's head.
     Broken(hyper::Error),
     /// No connection could be made: nothing was sent.
@@ -80,7 +80,7 @@ pub(crate) enum SendFailure {
 
 impl Upstream {
     /// A pool that dials with `dialer`. Must be made within the core's `LocalSet`.
-    pub(crate) fn new(
+    pub fn new(
         dialer: Dialer,
         limits: UpstreamLimits,
         load: Rc<CoreLoad>,
@@ -108,7 +108,7 @@ impl Upstream {
     ///
     /// A pooled connection that turns out to be closed before the request was written is replaced
     /// silently: nothing of the request was sent on it. Any other failure is the caller's to judge.
-    pub(crate) async fn send(
+    pub async fn send(
         self: &Rc<Self>,
         authority: &str,
         mut request: http::Request<body::Request>,

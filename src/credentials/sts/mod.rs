@@ -5,5 +5,5 @@ mod request;
 mod response;
 
 pub use error::{StsClass, StsError};
-pub use request::{ACTION, ASSUME_ROLE, StsCall, StsCaller, StsEndpoint, WEB_IDENTITY};
+pub use request::{ACTION, ASSUME_ROLE, StsCall, StsCaller, StsEndpoint, VERSION, WEB_IDENTITY};
 pub use response::{Issued, parse_response};

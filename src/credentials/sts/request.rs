@@ -23,7 +23,7 @@ pub const ASSUME_ROLE: &str = "AssumeRole";
 /// `X-TC-Action` with a token of another provider.
 pub const WEB_IDENTITY: &str = "AssumeRoleWithWebIdentity";
 /// `X-TC-Version`
-pub(crate) const VERSION: &str = "2018-08-13";
+pub const VERSION: &str = "2018-08-13";
 const SERVICE: &str = "sts";
 const CONTENT_TYPE: &str = "application/json";
 /// The `Authorization` of an unsigned call, as Tencent's SDKs send it.
@@ -88,7 +88,7 @@ impl StsCall {
     }
 
     /// Requests a key of `role`, which `policy` (plain compact JSON) narrows if there is one.
-    pub(crate) fn assume_role(
+    pub fn assume_role(
         caller: &StsCaller<'_>,
         role: &Role,
         tenant: &str,

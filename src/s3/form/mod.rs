@@ -14,8 +14,7 @@ mod put;
 pub use fields::Form;
 pub use multipart::{Boundary, FormReader, MAX_FORM_BYTES};
 pub use policy::{LengthRange, Policy};
-pub(crate) use put::redirect_target;
-pub use put::{FormPut, SuccessAction};
+pub use put::{FormPut, SuccessAction, redirect_target};
 
 use std::borrow::Cow;
 

@@ -127,13 +127,13 @@ impl Policy {
 
 impl LengthRange {
     /// No limit but the store's.
-    pub(crate) const ANY: Self = Self {
+    pub const ANY: Self = Self {
         least: 0,
         most: u64::MAX,
     };
 
     /// Refuses a file of `length` bytes outside the range.
-    pub(crate) fn check(self, length: u64) -> Result<(), S3Error> {
+    pub fn check(self, length: u64) -> Result<(), S3Error> {
         if length > self.most {
             let text = format!(
                 "Your proposed upload exceeds the maximum allowed size of {} bytes.",

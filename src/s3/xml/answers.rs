@@ -7,7 +7,7 @@ use crate::error::{Code, S3Error};
 
 /// One line of `ListBuckets`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ListedBucket<'a> {
+pub struct ListedBucket<'a> {
     /// The alias that the client uses.
     pub name: &'a str,
     /// When it was made, `2026-01-01T00:00:00.000Z`.
@@ -18,7 +18,7 @@ pub(crate) struct ListedBucket<'a> {
 
 /// The answer to `DeleteObjects`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct DeleteResult {
+pub struct DeleteResult {
     /// What was deleted; empty for a quiet request.
     pub deleted: Vec<Deleted>,
     /// What was not.
@@ -27,20 +27,20 @@ pub(crate) struct DeleteResult {
 
 /// One object that was deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Deleted {
+pub struct Deleted {
     /// `Key`
     pub key: String,
     /// `VersionId`: what the client named.
     pub version_id: Option<String>,
     /// `DeleteMarker`, as COS says it.
-    pub(crate) delete_marker: Option<String>,
+    pub delete_marker: Option<String>,
     /// `DeleteMarkerVersionId`
-    pub(crate) delete_marker_version_id: Option<String>,
+    pub delete_marker_version_id: Option<String>,
 }
 
 /// One object that was not deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct DeleteFailure {
+pub struct DeleteFailure {
     /// `Key`
     pub key: String,
     /// `VersionId`: what the client named.
@@ -59,11 +59,11 @@ pub struct UpstreamError {
     /// `Message`
     pub message: String,
     /// `ServerTime`, where the fault is a clock's.
-    pub(crate) server_time: Option<String>,
+    pub server_time: Option<String>,
 }
 
 /// `ListBuckets`: a page of `owner`'s buckets. `next` is the token of the page that follows.
-pub(crate) fn list_buckets(
+pub fn list_buckets(
     owner: &str,
     buckets: &[ListedBucket<'_>],
     prefix: Option<&str>,
@@ -93,7 +93,7 @@ fn write_owner(writer: &mut Writer, owner: &str) {
 }
 
 /// `GetBucketAcl` and `GetObjectAcl`: `owner` has all rights, and nobody else has any.
-pub(crate) fn owners_acl(owner: &str) -> String {
+pub fn owners_acl(owner: &str) -> String {
     let mut writer = Writer::with_root("AccessControlPolicy");
     write_owner(&mut writer, owner);
     writer.open("AccessControlList");
@@ -109,7 +109,7 @@ pub(crate) fn owners_acl(owner: &str) -> String {
 }
 
 /// A document with the root `root` and no more than one element.
-pub(crate) fn unset(root: &str, element: Option<(&str, &str)>) -> String {
+pub fn unset(root: &str, element: Option<(&str, &str)>) -> String {
     let mut writer = Writer::with_root(root);
     if let Some((name, text)) = element {
         writer.element(name, text);
@@ -118,7 +118,7 @@ pub(crate) fn unset(root: &str, element: Option<(&str, &str)>) -> String {
 }
 
 /// `GetObjectAttributes`: those that the client requested and the object has.
-pub(crate) fn object_attributes(
+pub fn object_attributes(
     etag: Option<&str>,
     storage_class: Option<&str>,
     size: Option<u64>,
@@ -131,7 +131,7 @@ pub(crate) fn object_attributes(
 }
 
 /// `GetBucketLocation`. S3 says its first region, us-east-1, by saying nothing.
-pub(crate) fn location(region: &str) -> String {
+pub fn location(region: &str) -> String {
     let mut writer = Writer::with_root("LocationConstraint");
     if region != "us-east-1" {
         writer.text(region);
@@ -140,7 +140,7 @@ pub(crate) fn location(region: &str) -> String {
 }
 
 /// The answer to `PostObject`, where it is a document.
-pub(crate) fn post_response(location: &str, bucket: &str, key: &str, etag: &str) -> String {
+pub fn post_response(location: &str, bucket: &str, key: &str, etag: &str) -> String {
     let mut writer = Writer::with_bare_root("PostResponse");
     writer.element("Location", location);
     writer.element("Bucket", bucket);
@@ -150,12 +150,12 @@ pub(crate) fn post_response(location: &str, bucket: &str, key: &str, etag: &str)
 }
 
 /// The document of an error; `resource` is the path that was asked.
-pub(crate) fn error(error: &S3Error, resource: &str, request_id: &str) -> String {
+pub fn error(error: &S3Error, resource: &str, request_id: &str) -> String {
     open_error(error, resource, request_id).finish("Error")
 }
 
 /// The same as COS writes it (436/7730): S3's elements and its own id of the log line, which is ours.
-pub(crate) fn native_error(error: &S3Error, resource: &str, request_id: &str) -> String {
+pub fn native_error(error: &S3Error, resource: &str, request_id: &str) -> String {
     let mut writer = open_error(error, resource, request_id);
     writer.element("TraceId", request_id);
     writer.finish("Error")
@@ -175,7 +175,7 @@ fn open_error(error: &S3Error, resource: &str, request_id: &str) -> Writer {
 
 impl DeleteResult {
     /// Parses COS's answer, of at most `limit` bytes. What is not known is left out.
-    pub(crate) fn parse(body: &[u8], limit: usize) -> Result<Self, S3Error> {
+    pub fn parse(body: &[u8], limit: usize) -> Result<Self, S3Error> {
         let mut document = Document::open(body, limit, "DeleteResult")?;
         let mut result = Self::default();
         while let Some(name) = document.child()? {
@@ -190,7 +190,7 @@ impl DeleteResult {
     }
 
     /// Adds a failure for each of `keys` that the result says nothing of: left out, it would look deleted.
-    pub(crate) fn answer_for(&mut self, keys: &[String]) {
+    pub fn answer_for(&mut self, keys: &[String]) {
         let deleted = self.deleted.iter().map(|deleted| &*deleted.key);
         let failed = self.failures.iter().map(|failure| &*failure.key);
         let told: HashSet<&str> = deleted.chain(failed).collect();
@@ -207,7 +207,7 @@ impl DeleteResult {
     }
 
     /// The answer for the client.
-    pub(crate) fn to_xml(&self) -> String {
+    pub fn to_xml(&self) -> String {
         let mut writer = Writer::with_root("DeleteResult");
         for deleted in &self.deleted {
             writer.open("Deleted");

@@ -8,14 +8,14 @@ mod document;
 mod requests;
 mod sts;
 
-#[cfg(test)]
-pub(crate) use answers::Deleted;
-pub use answers::UpstreamError;
-pub(crate) use answers::{
-    DeleteFailure, DeleteResult, ListedBucket, error, list_buckets, location, native_error,
+pub use answers::{
+    DeleteFailure, DeleteResult, Deleted, ListedBucket, UpstreamError, list_buckets, location,
     object_attributes, owners_acl, post_response, unset,
 };
-pub use requests::{CompleteRequest, DeleteObject, DeleteRequest, Part, Tagging};
+pub use requests::{
+    CompleteRequest, DeleteObject, DeleteRequest, MAX_DELETED, MAX_TAGS, Part, Tagging,
+};
 
+pub use answers::{error, native_error};
 pub(crate) use document::NAMESPACE;
-pub(crate) use sts::{StsAnswer, sts_answer, sts_error};
+pub use sts::{StsAnswer, sts_answer, sts_error};

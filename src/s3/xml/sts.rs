@@ -8,7 +8,7 @@ const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
 /// Session keys, as an answer has them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct StsAnswer<'a> {
+pub struct StsAnswer<'a> {
     /// `AccessKeyId`
     pub key_id: &'a str,
     /// `SecretAccessKey`
@@ -22,7 +22,7 @@ pub(crate) struct StsAnswer<'a> {
 }
 
 /// The document of `answer` to `asked`.
-pub(crate) fn sts_answer(asked: &StsRequest, answer: &StsAnswer<'_>, request_id: &str) -> String {
+pub fn sts_answer(asked: &StsRequest, answer: &StsAnswer<'_>, request_id: &str) -> String {
     let action = asked.action_name();
     let (response, result) = (format!("{action}Response"), format!("{action}Result"));
     let mut writer = Writer::in_namespace(&response, NAMESPACE);
@@ -49,7 +49,7 @@ pub(crate) fn sts_answer(asked: &StsRequest, answer: &StsAnswer<'_>, request_id:
 }
 
 /// The document of an error.
-pub(crate) fn sts_error(error: &S3Error, request_id: &str) -> String {
+pub fn sts_error(error: &S3Error, request_id: &str) -> String {
     let (code, status) = sts_code(error);
     let mut writer = Writer::in_namespace("ErrorResponse", NAMESPACE);
     writer.open("Error");

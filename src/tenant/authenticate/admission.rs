@@ -38,7 +38,7 @@ pub struct Certified {
 
 impl Certified {
     /// Whether it names a tenant.
-    pub(crate) fn is_known(self) -> bool {
+    pub fn is_known(self) -> bool {
         self.certificate.is_some()
     }
 
@@ -61,7 +61,7 @@ pub struct Caller {
     /// The client's address: the connection's, or what trusted proxies say. A Unix socket has none.
     pub address: Option<IpAddr>,
     /// A proxy stands between, known or not.
-    pub(crate) is_forwarded: bool,
+    pub is_forwarded: bool,
 }
 
 impl Admissions {

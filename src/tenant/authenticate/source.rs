@@ -20,11 +20,11 @@ pub enum Source {
 /// The network of a [`Source`]: a /24 of IPv4, a /48 of IPv6, which is what a site has (RFC 6177). Who
 /// has more than one address has them there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Network(Source);
+pub struct Network(Source);
 
 impl Source {
     /// The source of this address.
-    pub(crate) fn of(address: IpAddr) -> Self {
+    pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address),
             IpAddr::V6(address) => Self::V6(first_bits(address, 64)),
@@ -32,7 +32,7 @@ impl Source {
     }
 
     /// The network that it is in; a user is one alone.
-    pub(crate) fn network(self) -> Network {
+    pub fn network(self) -> Network {
         Network(match self {
             Self::V4(address) => Self::V4(Ipv4Addr::from_bits(address.to_bits() & 0xffff_ff00)),
             Self::V6(address) => Self::V6(first_bits(address, 48)),
