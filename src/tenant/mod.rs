@@ -12,6 +12,7 @@ mod jwk;
 mod jwt;
 pub mod limits;
 pub mod policy;
+pub(crate) mod rate;
 mod session;
 pub mod subject_limits;
 mod template;
