@@ -315,6 +315,39 @@ fn demo_secret(name: &str) -> Option<String> {
         .map(|(_, secret)| (*secret).to_owned())
 }
 
+/// For each client, what makes it trust the certificate.
+#[derive(Default)]
+struct Trust {
+    aws: String,
+    boto3: String,
+    rclone: String,
+    s3cmd: String,
+    requests: String,
+    curl: String,
+}
+
+impl Trust {
+    fn of(arguments: &Arguments) -> Self {
+        let Some(files) = &arguments.tls else {
+            return Self {
+                rclone: "rclone".to_owned(),
+                s3cmd: "--no-ssl".to_owned(),
+                ..Self::default()
+            };
+        };
+        let authority = quoted(&files.authority.display().to_string());
+        Self {
+            aws: format!("\n  export AWS_CA_BUNDLE={authority}"),
+            boto3: format!("AWS_CA_BUNDLE={authority} "),
+            // rclone refuses to start where AWS_CA_BUNDLE is set.
+            rclone: format!("env -u AWS_CA_BUNDLE rclone --ca-cert {authority}"),
+            s3cmd: format!("--ca-certs {authority}"),
+            requests: format!("REQUESTS_CA_BUNDLE={authority} "),
+            curl: format!(" --cacert {authority}"),
+        }
+    }
+}
+
 /// What to paste.
 fn welcome(
     (listen, admin): (SocketAddr, SocketAddr),
@@ -329,36 +362,15 @@ fn welcome(
     let endpoint = format!("{scheme}://{listen}");
     // A shell reads the brackets of an IPv6 address as a pattern.
     let (pasted, host) = (quoted(&endpoint), quoted(&listen.to_string()));
-    // For each client, what makes it trust the certificate.
-    let [
-        for_aws,
-        for_boto3,
-        for_rclone,
-        for_s3cmd,
-        for_requests,
-        for_curl,
-    ] = match &arguments.tls {
-        None => [
-            String::new(),
-            String::new(),
-            "rclone".to_owned(),
-            "--no-ssl".to_owned(),
-            String::new(),
-            String::new(),
-        ],
-        Some(files) => {
-            let authority = quoted(&files.authority.display().to_string());
-            [
-                format!("\n  export AWS_CA_BUNDLE={authority}"),
-                format!("AWS_CA_BUNDLE={authority} "),
-                // rclone refuses to start where AWS_CA_BUNDLE is set.
-                format!("env -u AWS_CA_BUNDLE rclone --ca-cert {authority}"),
-                format!("--ca-certs {authority}"),
-                format!("REQUESTS_CA_BUNDLE={authority} "),
-                format!(" --cacert {authority}"),
-            ]
-        }
-    };
+    let trust = Trust::of(arguments);
+    let Trust {
+        aws: for_aws,
+        boto3: for_boto3,
+        rclone: for_rclone,
+        s3cmd: for_s3cmd,
+        requests: for_requests,
+        curl: for_curl,
+    } = &trust;
     let at_public = quoted(&format!("{endpoint}/demo/public/README.md"));
     let at_credentials = quoted(&format!("{endpoint}/.cosgate/credentials"));
     let data = match &arguments.data {

@@ -1,8 +1,6 @@
 //! Every key of the configuration, in one list: what the parser knows, which default it uses and which
 //! values it allows. `docs/configuration.md` is written from it (`reference.rs`).
 
-use super::model::MAX_HEAD_FIELDS;
-
 use std::time::Duration;
 
 /// A table of the file.
@@ -151,6 +149,8 @@ pub(super) fn walk(table: &'static Table, path: &str, show: &mut impl FnMut(&str
     }
 }
 
+/// The largest `head_fields`.
+pub const MAX_HEAD_FIELDS: usize = 1000;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;

@@ -43,6 +43,7 @@ use std::time::Duration;
 pub use endpoint::EndpointTemplate;
 pub(crate) use endpoint::is_loopback;
 pub use file::Sources;
+pub use keys::MAX_HEAD_FIELDS;
 pub use model::*;
 pub use prefix::PrefixPattern;
 pub use problem::{Location, Problem, Severity, nearest};

@@ -73,40 +73,8 @@ pub fn request(
 
     let mut headers = HeaderMap::with_capacity(16);
     headers.insert(header::HOST, value(&authority)?);
-    let forwarded = headers::forwarded(
-        asked.operation,
-        &client.headers,
-        &grant.actions_on(asked.key.as_ref().map_or("", |key| key.as_str())),
-        &grant.headers,
-    )?;
-    for (name, value, handling) in
-        conditions::kept(asked.operation, &client.headers, upstream.signature)?
-    {
-        let (name, value) = match (handling, upstream.signature) {
-            (Handling::ForbidsOverwrite, _) => (
-                HeaderName::from_static(FORBID_OVERWRITE),
-                HeaderValue::from_static("true"),
-            ),
-            (_, UpstreamSignature::Cos) => cos_header(name, value)?,
-            (_, UpstreamSignature::S3) => (name.clone(), value.clone()),
-        };
-        headers.insert(name, value);
-    }
-    for (name, value) in forwarded {
-        if is_ours(name, asked.operation) {
-            continue;
-        }
-        let (name, value) = match upstream.signature {
-            UpstreamSignature::Cos => cos_header(name, &value)?,
-            UpstreamSignature::S3 => (name.clone(), value.into_owned()),
-        };
-        headers.append(name, value);
-    }
-    // COS gets the object's plain bytes, so it must not be told that they are framed.
-    if let (stripped, true) = strip_aws_chunked(&client.headers)? {
-        headers.remove(header::CONTENT_ENCODING);
-        headers.extend(stripped.map(|encoding| (header::CONTENT_ENCODING, encoding)));
-    }
+    add_conditions(&mut headers, asked.operation, client, upstream.signature)?;
+    add_forwarded(&mut headers, asked, grant, client, upstream.signature)?;
     check_source_region(permit, grant, upstream)?;
     if let Some((name, source)) = copy_source(permit, upstream) {
         headers.insert(HeaderName::from_static(name), value(&source)?);
@@ -121,6 +89,60 @@ pub fn request(
         query,
         headers,
     })
+}
+
+/// Adds the conditions that COS keeps.
+fn add_conditions(
+    headers: &mut HeaderMap,
+    operation: Operation,
+    client: &Parts,
+    signature: UpstreamSignature,
+) -> Result<(), S3Error> {
+    for (name, value, handling) in conditions::kept(operation, &client.headers, signature)? {
+        let (name, value) = match (handling, signature) {
+            (Handling::ForbidsOverwrite, _) => (
+                HeaderName::from_static(FORBID_OVERWRITE),
+                HeaderValue::from_static("true"),
+            ),
+            (_, UpstreamSignature::Cos) => cos_header(name, value)?,
+            (_, UpstreamSignature::S3) => (name.clone(), value.clone()),
+        };
+        headers.insert(name, value);
+    }
+    Ok(())
+}
+
+/// Adds the client's headers that pass.
+fn add_forwarded(
+    headers: &mut HeaderMap,
+    asked: &S3Request<'_>,
+    grant: &Grant,
+    client: &Parts,
+    signature: UpstreamSignature,
+) -> Result<(), S3Error> {
+    let key = asked.key.as_ref().map_or("", |key| key.as_str());
+    let forwarded = headers::forwarded(
+        asked.operation,
+        &client.headers,
+        &grant.actions_on(key),
+        &grant.headers,
+    )?;
+    for (name, value) in forwarded {
+        if is_ours(name, asked.operation) {
+            continue;
+        }
+        let (name, value) = match signature {
+            UpstreamSignature::Cos => cos_header(name, &value)?,
+            UpstreamSignature::S3 => (name.clone(), value.into_owned()),
+        };
+        headers.append(name, value);
+    }
+    // COS gets the object's plain bytes, so it must not be told that they are framed.
+    if let (stripped, true) = strip_aws_chunked(&client.headers)? {
+        headers.remove(header::CONTENT_ENCODING);
+        headers.extend(stripped.map(|encoding| (header::CONTENT_ENCODING, encoding)));
+    }
+    Ok(())
 }
 
 /// The query for COS: the operation's own parameters alone, none of a presigned URL's, with the keys
