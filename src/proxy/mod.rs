@@ -362,7 +362,7 @@ impl Proxy {
         let permit = caller.authorize(asked)?; // may they
         exit.permitted(&permit);
         let region = &self.config().server.region;
-        if let Some(answer) = answer_locally(&permit, &said.headers, region)? {
+        if let Some(answer) = answer_locally(&permit, said, region)? {
             exit.answered_here();
             return Ok(answer); // what a scoped key cannot ask
         }

@@ -193,8 +193,8 @@ impl Explanation {
             (Step::Authorize, error)
         })?;
 
-        let local = answer_locally(&permit, &said.headers, &config.server.region)
-            .map_err(at(Step::Authorize))?;
+        let local =
+            answer_locally(&permit, said, &config.server.region).map_err(at(Step::Authorize))?;
         if let Some(answer) = local {
             let status = answer.status().as_u16();
             let body = match answer.into_body() {
