@@ -19,6 +19,18 @@ struct Inner {
     status: StatusCode,
     retry_after: Option<u32>,
     close: bool,
+    limit: Option<TenantLimit>,
+}
+
+/// Which of a tenant's own limits a request exceeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TenantLimit {
+    /// Requests in flight.
+    Concurrency,
+    /// The size of an object or part.
+    ObjectSize,
+    /// Requests a second.
+    Rate,
 }
 
 /// Whose fault a failure is.
@@ -47,6 +59,7 @@ impl S3Error {
             status: code.status(),
             retry_after: None,
             close: false,
+            limit: None,
         }))
     }
 
@@ -92,6 +105,13 @@ impl S3Error {
         self
     }
 
+    /// Says which of the tenant's own limits the request exceeds.
+    #[must_use]
+    pub fn exceeds(mut self, limit: TenantLimit) -> Self {
+        self.0.limit = Some(limit);
+        self
+    }
+
     /// The S3 error code.
     pub fn code(&self) -> Code {
         self.0.code
@@ -125,6 +145,11 @@ impl S3Error {
     /// Seconds for `Retry-After`, where coming back later helps.
     pub fn retry_after_seconds(&self) -> Option<u32> {
         self.0.retry_after
+    }
+
+    /// The tenant's own limit that the request exceeds.
+    pub fn exceeded(&self) -> Option<TenantLimit> {
+        self.0.limit
     }
 
     /// Whether the connection must be closed after this answer.

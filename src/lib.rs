@@ -5,8 +5,8 @@
 //! 1. [`downstream`] accepts the connection, keeps its limits and passes each request on with the time;
 //! 2. [`s3`] parses the head into typed parts;
 //! 3. [`tenant`] authenticates the caller and authorizes the request;
-//! 4. [`proxy`] answers requests that a scoped key cannot make;
-//! 5. [`rewrite`] builds a fresh head for COS from the permit;
+//! 4. [`decision`] says what becomes of it: a response made here, a refusal, or what COS gets;
+//! 5. [`rewrite`] builds a fresh head for COS from the permit, and [`proxy`] carries the decision out;
 //! 6. [`body`] streams the payload through [`payload`], which decodes and verifies it, and holds back its last bytes until then;
 //! 7. [`credentials`] has a live temporary key ready;
 //! 8. [`sign`] signs with it, [`upstream`] sends on a pooled connection and streams the response back;
@@ -30,6 +30,7 @@ pub mod transport;
 pub mod clock;
 
 // Pure from here on: no IO, no clock.
+pub mod decision;
 pub mod rewrite;
 pub mod tenant;
 

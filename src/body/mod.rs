@@ -1,16 +1,17 @@
-//! Bodies, both ways: streamed, never gathered, and never ended but on their full length.
+//! Bodies in both directions: streamed, not gathered, and ended only at their full length.
 
-mod answer;
 mod request;
+mod response;
 pub mod shape;
 
 use bytes::{Bytes, BytesMut};
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Duration;
 
-pub use answer::{Answer, Download, DownloadFailure, Lease};
-pub use request::{Request, Upload, UploadFailure};
+pub use request::{ObjectUpload, RequestBody, UploadFailure, UploadSource};
+pub use response::{Download, DownloadFailure, ResponseBody, ResponseConnection};
 
 /// The pace that every body must keep, both ways.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +33,12 @@ pub enum GatherFailure {
     Slow,
     /// It is larger than the limit.
     TooLarge,
+}
+
+/// The one frame of a body that is whole in memory; `None` once it has been taken.
+fn take_whole<E>(whole: &mut Bytes) -> Option<Result<Frame<Bytes>, E>> {
+    let whole = std::mem::take(whole);
+    (!whole.is_empty()).then(|| Ok(Frame::data(whole)))
 }
 
 /// Reads a small document whole: at most `limit` bytes within `time`. `charge` says of each piece that

@@ -1,4 +1,5 @@
-//! [`Request`]: what goes to COS. An object is checked as it passes, and its end is held back.
+//! [`RequestBody`]: the body that goes to COS. An object is verified while it streams, and its trailing bytes
+//! are held back until then.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -10,29 +11,29 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::PaceLimit;
+use super::{PaceLimit, take_whole};
 use crate::body::shape::Shaper;
 use crate::error::{Code, Fault, S3Error};
 use crate::payload::checksum::Verified;
 use crate::payload::{Intake, PayloadError};
-use crate::transport::{BodyInFlight, Gauge, Pace, Side};
+use crate::transport::{BodyInFlight, Side, StreamState, TransferPace};
 
 /// What goes to COS after the head.
 #[derive(Debug)]
-pub enum Request {
+pub enum RequestBody {
     /// No body.
     Empty,
     /// A small body, whole in memory and checked: it can be sent again.
     Whole(Bytes),
     /// An object on its way from the client.
-    Upload(Rc<RefCell<Upload>>),
+    Upload(Rc<RefCell<ObjectUpload>>),
 }
 
 /// An object on its way from the client to COS: checked as it passes, and its last bytes go on only
 /// when every check has passed. Until then COS has fewer bytes than `Content-Length` announced, and
 /// stores nothing.
 #[derive(Debug)]
-pub struct Upload {
+pub struct ObjectUpload {
     incoming: Incoming,
     length: u64,
     received: u64,
@@ -41,9 +42,9 @@ pub struct Upload {
     input: Bytes,
     verified: Option<Verified>,
     first: Option<Bytes>,
-    source: Rc<Gauge>,
-    sink: Option<Rc<Gauge>>,
-    pace: Pace,
+    source: Rc<StreamState>,
+    sink: Option<Rc<StreamState>>,
+    pace: TransferPace,
     shaper: Option<Box<Shaper>>,
     state: UploadState,
     failure: Option<UploadFailure>,
@@ -74,7 +75,20 @@ pub enum UploadFailure {
     UpstreamSlow,
 }
 
-impl Request {
+/// A client's object that has begun to arrive.
+#[derive(Debug)]
+pub struct UploadSource {
+    /// The bytes that are still to be read.
+    pub incoming: Incoming,
+    /// Those that have been read.
+    pub input: Bytes,
+    /// The number of bytes that go to COS.
+    pub length: u64,
+    /// The state of the client's stream.
+    pub stream_state: Rc<StreamState>,
+}
+
+impl RequestBody {
     /// The length that goes into `Content-Length`.
     pub fn length(&self) -> u64 {
         match self {
@@ -103,7 +117,7 @@ impl Request {
     }
 
     /// The upload, if it is one.
-    pub fn upload(&self) -> Option<Rc<RefCell<Upload>>> {
+    pub fn upload(&self) -> Option<Rc<RefCell<ObjectUpload>>> {
         match self {
             Self::Upload(upload) => Some(Rc::clone(upload)),
             Self::Empty | Self::Whole(_) => None,
@@ -119,27 +133,29 @@ impl Request {
     }
 
     /// Tells an upload which connection it goes to.
-    pub fn goes_to(&self, sink: &Rc<Gauge>) {
+    pub fn goes_to(&self, sink: &Rc<StreamState>) {
         if let Self::Upload(upload) = self {
             upload.borrow_mut().sink = Some(Rc::clone(sink));
         }
     }
 
-    /// Takes an object's body of `length` bytes from the client, through `intake`; `input` is what came
-    /// of it already. Waits for its first
-    /// bytes (a client that sends none costs no upstream connection), and keeps a body that came whole
-    /// as [`Request::Whole`], with what was verified of it.
+    /// Takes an object's body from the client, through `intake`. Waits for its first bytes (a client that
+    /// sends none costs no upstream connection), and keeps a body that came whole as
+    /// [`RequestBody::Whole`], with what was verified of it.
     pub async fn from_client(
-        incoming: Incoming,
-        input: Bytes,
-        length: u64,
+        client: UploadSource,
         intake: Intake,
-        source: Rc<Gauge>,
         pace: PaceLimit,
         shaper: Option<Box<Shaper>>,
     ) -> Result<(Self, Option<Verified>), UploadFailure> {
+        let UploadSource {
+            incoming,
+            input,
+            length,
+            stream_state: source,
+        } = client;
         let in_flight = source.core().body();
-        let mut upload = Upload {
+        let mut upload = ObjectUpload {
             incoming,
             length,
             received: 0,
@@ -149,7 +165,7 @@ impl Request {
             first: None,
             source,
             sink: None,
-            pace: Pace::new(pace.bytes, pace.window),
+            pace: TransferPace::new(pace.bytes, pace.window),
             shaper,
             state: UploadState::Untouched,
             failure: None,
@@ -169,7 +185,7 @@ impl Request {
     }
 }
 
-impl Upload {
+impl ObjectUpload {
     /// Bytes that have come from the client.
     pub fn received(&self) -> u64 {
         self.received
@@ -275,7 +291,7 @@ impl Upload {
     }
 }
 
-impl Body for Request {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = UploadFailure;
 
@@ -283,18 +299,13 @@ impl Body for Request {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadFailure>>> {
-        let this = self.get_mut();
-        match this {
+        match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Upload(upload) => upload
                 .borrow_mut()
                 .poll_next(cx)
                 .map(|next| next.map(|r| r.map(Frame::data))),
-            Self::Whole(bytes) => {
-                let bytes = std::mem::take(bytes);
-                *this = Self::Empty;
-                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
-            }
+            Self::Whole(bytes) => Poll::Ready(take_whole(bytes)),
         }
     }
 

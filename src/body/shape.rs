@@ -1,4 +1,4 @@
-//! Bodies at a tenant's rate: they wait, and are never cut.
+//! Rate limits of bodies: a body waits for its tenant's rate and is never cut.
 
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};

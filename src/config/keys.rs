@@ -1,6 +1,8 @@
 //! Every key of the configuration, in one list: what the parser knows, which default it uses and which
 //! values it allows. `docs/configuration.md` is written from it (`reference.rs`).
 
+use super::model::MAX_HEAD_FIELDS;
+
 use std::time::Duration;
 
 /// A table of the file.
@@ -393,7 +395,7 @@ static SERVER_LIMITS: Table = Table {
         ),
         key(
             "head_fields",
-            Value::Count(8, 1000),
+            Value::Count(8, MAX_HEAD_FIELDS as u64),
             Default::Is("100"),
             "Maximum number of header fields in a request.",
         ),

@@ -135,6 +135,9 @@ pub enum ClientAuth {
     Required,
 }
 
+/// The largest `head_fields`.
+pub const MAX_HEAD_FIELDS: usize = 1000;
+
 /// `[server.limits]`
 #[derive(Clone, Debug)]
 pub struct ServerLimits {

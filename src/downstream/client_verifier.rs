@@ -1,5 +1,5 @@
-//! Client certificates in TLS handshakes: the authority in `client_ca`, and the revocation list in
-//! `client_crl`, which is read again when its file changes.
+//! Client certificate verifier: checks certificates against the authority in `client_ca` and the revocation
+//! list in `client_crl`. It reads the list again when the file changes.
 
 use std::fmt;
 use std::io;
@@ -119,7 +119,7 @@ impl ClientVerifier {
 
 /// Looks at the file until nobody needs the verifier any more. A thread of its own: a file system that
 /// hangs must not hold a core.
-fn watch(verifier: &Weak<ClientVerifier>, mut last: Option<FileState>) {
+fn watch(verifier: &Weak<ClientVerifier>, mut last: Option<CrlFileState>) {
     loop {
         std::thread::sleep(LOOK);
         let Some(verifier) = verifier.upgrade() else {
@@ -134,9 +134,9 @@ fn watch(verifier: &Weak<ClientVerifier>, mut last: Option<FileState>) {
 }
 
 /// What changes when a file is written or replaced.
-type FileState = (SystemTime, u64);
+type CrlFileState = (SystemTime, u64);
 
-fn state_of(file: &Path) -> Option<FileState> {
+fn state_of(file: &Path) -> Option<CrlFileState> {
     let metadata = std::fs::metadata(file).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }

@@ -1,17 +1,15 @@
-//! What a client of HTTP/2 sends, seen as frames (RFC 9113 section 4.1): how long a header block has
-//! been on its way, how many streams are reset, and which targets h2 hands out otherwise than they were
-//! sent. h2 bounds a block's size, but not its time.
+//! Inspector of the HTTP/2 frames that a client sends (RFC 9113 section 4.1). It finds how long a header
+//! block has been arriving, how many streams are reset, and which targets h2 alters before it hands them
+//! out. h2 limits the size of a header block, but not its time.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Duration, Instant};
 
 use crate::downstream::header_block::HeaderBlocks;
+use crate::transport::inspected::Inspector;
 
 /// So many streams may a client reset in [`RESET_WINDOW`]: a player that seeks or a page that is left
 /// resets dozens; "rapid reset" (CVE-2023-44487) thousands. h2 itself counts those only whose reset
@@ -33,21 +31,20 @@ const PRIORITY_BYTES: usize = 5;
 /// So many targets that h2 alters are remembered of a connection. After more no request of it is served.
 const ALTERED: usize = 16;
 
-/// A client's stream, looked at frame by frame.
+/// Looks at what a client sends frame by frame.
 #[derive(Debug)]
-pub(super) struct Frames<S> {
-    stream: S,
-    scan: Scan,
-    seen: Rc<Seen>,
+pub(super) struct FrameInspector {
+    scanner: FrameScanner,
+    findings: Rc<FrameFindings>,
     /// How many header blocks had begun.
     heads: u64,
     resets: u32,
     resets_since: Instant,
 }
 
-/// What [`Frames`] tells those who share it.
+/// What a [`FrameInspector`] has found so far, for those who serve its connection.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct FrameFindings {
     head_since: Cell<Option<Instant>>,
     flooded: Cell<bool>,
     /// What h2 makes of the targets that it alters.
@@ -56,7 +53,7 @@ pub(super) struct Seen {
     lost: Cell<bool>,
 }
 
-impl Seen {
+impl FrameFindings {
     /// Whether `target`, as h2 hands it out, may have been another when it was sent. A frame is looked
     /// at before h2 gets it, so what a request's own block said is known here. It is not known
     /// which stream that was: any request of this connection for the same target is doubtful.
@@ -99,30 +96,33 @@ impl Seen {
     }
 }
 
-impl<S> Frames<S> {
-    /// Watches `stream`.
-    pub(super) fn new(stream: S, seen: &Rc<Seen>) -> Self {
+impl FrameInspector {
+    /// Notes what it finds in `findings`.
+    pub(super) fn new(findings: &Rc<FrameFindings>) -> Self {
         Self {
-            stream,
-            scan: Scan::new(),
-            seen: Rc::clone(seen),
+            scanner: FrameScanner::new(),
+            findings: Rc::clone(findings),
             heads: 0,
             resets: 0,
             resets_since: Instant::now(),
         }
     }
+}
 
-    fn look(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let resets = self.scan.take(bytes);
-        if self.scan.is_lost || !self.scan.altered.is_empty() {
-            let altered = std::mem::take(&mut self.scan.altered);
-            self.seen.doubt(altered, self.scan.is_lost);
+impl Inspector for FrameInspector {
+    fn inspect(&mut self, read: &[u8]) -> io::Result<()> {
+        let resets = self.scanner.take(read);
+        if self.scanner.is_lost || !self.scanner.altered.is_empty() {
+            let altered = std::mem::take(&mut self.scanner.altered);
+            self.findings.doubt(altered, self.scanner.is_lost);
         }
         // A read may end one block and begin the next: that one has all its time.
-        if self.scan.heads != self.heads || self.scan.in_head != self.seen.head_since().is_some() {
-            self.heads = self.scan.heads;
-            let since = self.scan.in_head.then(Instant::now);
-            self.seen.head_since.set(since);
+        if self.scanner.heads != self.heads
+            || self.scanner.in_head != self.findings.head_since().is_some()
+        {
+            self.heads = self.scanner.heads;
+            let since = self.scanner.in_head.then(Instant::now);
+            self.findings.head_since.set(since);
         }
         if resets == 0 {
             return Ok(());
@@ -133,7 +133,7 @@ impl<S> Frames<S> {
         }
         self.resets = self.resets.saturating_add(resets);
         if self.resets > RESETS {
-            self.seen.flooded.set(true);
+            self.findings.flooded.set(true);
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         Ok(())
@@ -142,7 +142,7 @@ impl<S> Frames<S> {
 
 /// Finds the frames among the bytes, and keeps nothing of them but the targets that h2 alters.
 #[derive(Debug)]
-struct Scan {
+struct FrameScanner {
     /// Bytes to come of the preface or of a frame's payload.
     payload: usize,
     /// The frame's head, and how much of it has come.
@@ -173,7 +173,7 @@ struct Fragment {
     block: usize,
 }
 
-impl Scan {
+impl FrameScanner {
     fn new() -> Self {
         Self {
             payload: PREFACE,
@@ -262,50 +262,6 @@ impl Scan {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let already = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        let read = buf.filled().get(already..).unwrap_or_default();
-        Poll::Ready(this.look(read))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -320,19 +276,19 @@ mod tests {
 
     #[test]
     fn a_header_block_lasts_from_its_first_frame_to_the_end_of_its_last() {
-        let mut scan = Scan::new();
-        scan.take(&[b'P'; PREFACE]);
-        scan.take(&frame(0, END_HEADERS, 200));
-        assert!(!scan.in_head);
-        scan.take(&frame(HEADERS, 0, 3));
-        assert!(scan.in_head);
+        let mut scanner = FrameScanner::new();
+        scanner.take(&[b'P'; PREFACE]);
+        scanner.take(&frame(0, END_HEADERS, 200));
+        assert!(!scanner.in_head);
+        scanner.take(&frame(HEADERS, 0, 3));
+        assert!(scanner.in_head);
         let last = frame(CONTINUATION, END_HEADERS, 2);
-        scan.take(&last[..10]);
-        assert!(scan.in_head);
-        scan.take(&last[10..]);
-        assert!(!scan.in_head);
-        scan.take(&frame(HEADERS, END_HEADERS, 0));
-        assert!(!scan.in_head);
+        scanner.take(&last[..10]);
+        assert!(scanner.in_head);
+        scanner.take(&last[10..]);
+        assert!(!scanner.in_head);
+        scanner.take(&frame(HEADERS, END_HEADERS, 0));
+        assert!(!scanner.in_head);
     }
 
     /// A frame of a header block.
@@ -357,12 +313,12 @@ mod tests {
             .concat();
             for frames in [plain, padded] {
                 let all = [&[b'P'; PREFACE][..], &frame(0, 0, 9), &frames].concat();
-                let mut scan = Scan::new();
+                let mut scanner = FrameScanner::new();
                 for byte in all.chunks(1) {
-                    scan.take(byte);
+                    scanner.take(byte);
                 }
-                assert_eq!(scan.altered, ["/b/hash"], "{at}");
-                assert!(!scan.is_lost && !scan.in_head);
+                assert_eq!(scanner.altered, ["/b/hash"], "{at}");
+                assert!(!scanner.is_lost && !scanner.in_head);
             }
         }
     }
@@ -375,40 +331,45 @@ mod tests {
             block(HEADERS, END_HEADERS | PADDED, &[9, 0x82]),
             block(HEADERS, END_HEADERS, &[0x80]),
         ] {
-            let seen = Rc::new(Seen::default());
-            let mut all = Frames::new(tokio::io::empty(), &seen);
-            all.look(&[b'P'; PREFACE]).unwrap();
-            assert!(!seen.has_doubts() && !seen.is_doubtful("/"));
-            all.look(&frames).unwrap();
-            assert!(seen.has_doubts() && seen.is_doubtful("/"), "{frames:x?}");
+            let findings = Rc::new(FrameFindings::default());
+            let mut all = FrameInspector::new(&findings);
+            all.inspect(&[b'P'; PREFACE]).unwrap();
+            assert!(!findings.has_doubts() && !findings.is_doubtful("/"));
+            all.inspect(&frames).unwrap();
+            assert!(
+                findings.has_doubts() && findings.is_doubtful("/"),
+                "{frames:x?}"
+            );
         }
     }
 
     #[test]
     fn altered_targets_are_bounded() {
-        let seen = Seen::default();
+        let findings = FrameFindings::default();
         let targets = |range: std::ops::Range<usize>| range.map(|n| format!("/{n}")).collect();
-        seen.doubt(targets(0..ALTERED), false);
-        seen.doubt(targets(0..ALTERED), false);
-        assert!(seen.is_doubtful("/0") && !seen.is_doubtful("/other"));
-        seen.doubt(targets(ALTERED..ALTERED + 1), false);
-        assert!(seen.is_doubtful("/other"));
+        findings.doubt(targets(0..ALTERED), false);
+        findings.doubt(targets(0..ALTERED), false);
+        assert!(findings.is_doubtful("/0") && !findings.is_doubtful("/other"));
+        findings.doubt(targets(ALTERED..ALTERED + 1), false);
+        assert!(findings.is_doubtful("/other"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn each_header_block_has_its_own_time() {
-        let seen = Rc::new(Seen::default());
-        let mut frames = Frames::new(tokio::io::empty(), &seen);
+        let findings = Rc::new(FrameFindings::default());
+        let mut frames = FrameInspector::new(&findings);
         let head = frame(HEADERS, END_HEADERS, 4);
-        frames.look(&[b'P'; PREFACE]).unwrap();
-        frames.look(&head[..11]).unwrap();
+        frames.inspect(&[b'P'; PREFACE]).unwrap();
+        frames.inspect(&head[..11]).unwrap();
         for _ in 0..3 {
             tokio::time::advance(Duration::from_secs(1)).await;
-            frames.look(&[&head[11..], &head[..11]].concat()).unwrap();
-            assert_eq!(seen.head_since(), Some(Instant::now()));
+            frames
+                .inspect(&[&head[11..], &head[..11]].concat())
+                .unwrap();
+            assert_eq!(findings.head_since(), Some(Instant::now()));
         }
-        frames.look(&head[11..]).unwrap();
-        assert_eq!(seen.head_since(), None);
+        frames.inspect(&head[11..]).unwrap();
+        assert_eq!(findings.head_since(), None);
     }
 
     proptest! {
@@ -423,7 +384,7 @@ mod tests {
                 bytes.extend(frame(kind, flags, length));
                 resets += u32::from(kind == RST_STREAM);
             }
-            let (mut whole, mut parts) = (Scan::new(), Scan::new());
+            let (mut whole, mut parts) = (FrameScanner::new(), FrameScanner::new());
             let (a, b) = bytes.split_at(at.index(bytes.len()));
             prop_assert_eq!(whole.take(&bytes), resets);
             prop_assert_eq!(parts.take(a) + parts.take(b), resets);

@@ -1,4 +1,4 @@
-//! TLS handshakes with clients: within their time, and with the reason when they fail.
+//! TLS handshakes with clients: their time limit, and the reason when one fails.
 
 use std::io;
 
@@ -146,12 +146,12 @@ pub(super) async fn accept(
     acceptor: &TlsAcceptor,
     socket: TcpStream,
     limit: Duration,
-) -> Result<TlsStream<TcpStream>, Refused> {
+) -> Result<TlsStream<TcpStream>, FailedHandshake> {
     let failed = match timeout(limit, acceptor.accept(socket).into_fallible()).await {
         Ok(Ok(stream)) => return Ok(stream),
         Ok(Err((error, socket))) => (HandshakeFailure::of(&error), error.to_string(), socket),
         Err(_) => {
-            return Err(Refused {
+            return Err(FailedHandshake {
                 failure: HandshakeFailure::Timeout,
                 error: format!("no handshake within {limit:?}"),
                 socket: None,
@@ -159,7 +159,7 @@ pub(super) async fn accept(
         }
     };
     let (failure, error, socket) = failed;
-    Err(Refused {
+    Err(FailedHandshake {
         failure,
         error,
         socket: Some(socket),
@@ -168,7 +168,7 @@ pub(super) async fn accept(
 
 /// A handshake that failed.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct FailedHandshake {
     /// Why, in one word.
     pub failure: HandshakeFailure,
     /// Why, in the library's words.
@@ -176,7 +176,7 @@ pub(super) struct Refused {
     socket: Option<TcpStream>,
 }
 
-impl Refused {
+impl FailedHandshake {
     /// Ends the connection so that the client can read the alert, which has been sent.
     pub(super) async fn close(self) {
         let Some(mut socket) = self.socket else {

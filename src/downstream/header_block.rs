@@ -1,10 +1,10 @@
 //! HTTP/2 header blocks (HPACK, RFC 7541), read only as far as it takes to see each `:path` as its
 //! client sent it.
 //!
-//! h2 hands out a `:path` as a `PathAndQuery`, and that type drops a fragment without a word. So the same
-//! conversion is made here, of the same bytes, and its result compared with them. Indexes of the
-//! dynamic table count from its newest entry: which names are `:path` is all that must be kept of it,
-//! and what was evicted h2 itself refuses.
+//! h2 gives a `:path` as a `PathAndQuery`, and that type drops a fragment silently. So this file converts the
+//! same bytes and compares the result with them. Indexes of the dynamic table count from its newest entry.
+//! Of that table only one bit is kept for each entry: whether its name is `:path`. h2 itself refuses an index
+//! of an evicted entry.
 
 use std::borrow::Cow;
 
@@ -71,7 +71,7 @@ const SYMBOLS: [(u32, &[u8]); 21] = [
 /// Reads the header blocks of one connection, as their bytes come.
 #[derive(Debug, Default)]
 pub struct HeaderBlocks {
-    at: At,
+    at: BlockPosition,
     /// Whether the field that is being read enters the dynamic table.
     is_indexed: bool,
     /// Whether its name is `:path`.
@@ -86,25 +86,29 @@ pub struct HeaderBlocks {
 
 /// What the next byte is part of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum At {
+enum BlockPosition {
     /// A new field.
     #[default]
     Field,
     /// The rest of an integer.
-    Integer { of: Of, value: u64, octets: u32 },
+    Integer {
+        of: IntegerMeaning,
+        value: u64,
+        octets: u32,
+    },
     /// The start of a text: its length.
-    Length(Text),
+    Length(FieldPart),
     /// A text, of so many bytes more.
-    Bytes(Text, u64),
+    Bytes(FieldPart, u64),
 }
 
 /// What an integer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Of {
+enum IntegerMeaning {
     /// Which entry a field is.
     Index,
     /// The length of a text.
-    Length(Text),
+    Length(FieldPart),
     /// Which entry has the name of a field; 0: the name follows.
     Name,
     /// The size of the dynamic table.
@@ -112,7 +116,7 @@ enum Of {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Text {
+enum FieldPart {
     Name,
     Value,
 }
@@ -131,39 +135,39 @@ impl HeaderBlocks {
     ) -> Result<(), Unreadable> {
         while let Some((&byte, rest)) = bytes.split_first() {
             match self.at {
-                At::Field => {
+                BlockPosition::Field => {
                     self.begin_field(byte)?;
                     bytes = rest;
                 }
-                At::Integer { of, value, octets } => {
+                BlockPosition::Integer { of, value, octets } => {
                     let value = value + (u64::from(byte & 0x7f) << (7 * octets));
                     if byte & 0x80 == 0 {
                         self.number(of, value)?;
                     } else if octets + 1 < MORE_OCTETS {
                         let octets = octets + 1;
-                        self.at = At::Integer { of, value, octets };
+                        self.at = BlockPosition::Integer { of, value, octets };
                     } else {
                         return Err(Unreadable);
                     }
                     bytes = rest;
                 }
-                At::Length(text) => {
+                BlockPosition::Length(text) => {
                     self.is_huffman = byte & 0x80 != 0;
                     self.text.clear();
-                    self.integer(byte, 0x7f, Of::Length(text))?;
+                    self.integer(byte, 0x7f, IntegerMeaning::Length(text))?;
                     bytes = rest;
                 }
-                At::Bytes(text, left) => {
+                BlockPosition::Bytes(text, left) => {
                     let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
                     let (piece, after) = bytes.split_at(here);
-                    let room = self.most(text).saturating_sub(self.text.len());
+                    let room = self.max_kept(text).saturating_sub(self.text.len());
                     let kept = piece.get(..room).unwrap_or(piece);
                     self.text.extend_from_slice(kept);
-                    self.at = At::Bytes(text, left - here as u64);
+                    self.at = BlockPosition::Bytes(text, left - here as u64);
                     bytes = after;
                 }
             }
-            if let At::Bytes(text, 0) = self.at {
+            if let BlockPosition::Bytes(text, 0) = self.at {
                 self.end_text(text, &mut altered)?;
             }
         }
@@ -172,7 +176,7 @@ impl HeaderBlocks {
 
     /// The block has ended: no field may be incomplete.
     pub fn end(&self) -> Result<(), Unreadable> {
-        if self.at == At::Field {
+        if self.at == BlockPosition::Field {
             return Ok(());
         }
         Err(Unreadable)
@@ -182,41 +186,41 @@ impl HeaderBlocks {
     fn begin_field(&mut self, byte: u8) -> Result<(), Unreadable> {
         self.is_indexed = byte & 0xc0 == 0x40;
         match byte {
-            0x80.. => self.integer(byte, 0x7f, Of::Index),
-            0x40.. => self.integer(byte, 0x3f, Of::Name),
-            0x20.. => self.integer(byte, 0x1f, Of::Size),
-            _ => self.integer(byte, 0x0f, Of::Name),
+            0x80.. => self.integer(byte, 0x7f, IntegerMeaning::Index),
+            0x40.. => self.integer(byte, 0x3f, IntegerMeaning::Name),
+            0x20.. => self.integer(byte, 0x1f, IntegerMeaning::Size),
+            _ => self.integer(byte, 0x0f, IntegerMeaning::Name),
         }
     }
 
     /// The first byte of an integer (RFC 7541 section 5.1).
-    fn integer(&mut self, byte: u8, mask: u8, of: Of) -> Result<(), Unreadable> {
+    fn integer(&mut self, byte: u8, mask: u8, of: IntegerMeaning) -> Result<(), Unreadable> {
         let value = u64::from(byte & mask);
         if value < u64::from(mask) {
             return self.number(of, value);
         }
         let octets = 0;
-        self.at = At::Integer { of, value, octets };
+        self.at = BlockPosition::Integer { of, value, octets };
         Ok(())
     }
 
     /// An integer that is whole.
-    fn number(&mut self, of: Of, value: u64) -> Result<(), Unreadable> {
+    fn number(&mut self, of: IntegerMeaning, value: u64) -> Result<(), Unreadable> {
         self.at = match (of, value) {
-            (Of::Index, 0) => return Err(Unreadable),
+            (IntegerMeaning::Index, 0) => return Err(Unreadable),
             // Its value was judged when it came.
-            (Of::Index | Of::Size, _) => At::Field,
-            (Of::Name, 0) => At::Length(Text::Name),
-            (Of::Name, index) => {
+            (IntegerMeaning::Index | IntegerMeaning::Size, _) => BlockPosition::Field,
+            (IntegerMeaning::Name, 0) => BlockPosition::Length(FieldPart::Name),
+            (IntegerMeaning::Name, index) => {
                 self.is_path = self.is_named_path(index);
-                At::Length(Text::Value)
+                BlockPosition::Length(FieldPart::Value)
             }
-            (Of::Length(text), length) => {
-                let is_path = text == Text::Value && self.is_path;
+            (IntegerMeaning::Length(text), length) => {
+                let is_path = text == FieldPart::Value && self.is_path;
                 if is_path && length > PATH_BYTES as u64 {
                     return Err(Unreadable);
                 }
-                At::Bytes(text, length)
+                BlockPosition::Bytes(text, length)
             }
         };
         Ok(())
@@ -230,18 +234,22 @@ impl HeaderBlocks {
     }
 
     /// How much of a text is kept. A name that is too long is so by one byte.
-    fn most(&self, text: Text) -> usize {
+    fn max_kept(&self, text: FieldPart) -> usize {
         match text {
-            Text::Name => NAME_BYTES + 1,
-            Text::Value if self.is_path => PATH_BYTES,
-            Text::Value => 0,
+            FieldPart::Name => NAME_BYTES + 1,
+            FieldPart::Value if self.is_path => PATH_BYTES,
+            FieldPart::Value => 0,
         }
     }
 
-    fn end_text(&mut self, text: Text, altered: &mut impl FnMut(String)) -> Result<(), Unreadable> {
-        if text == Text::Name {
+    fn end_text(
+        &mut self,
+        text: FieldPart,
+        altered: &mut impl FnMut(String),
+    ) -> Result<(), Unreadable> {
+        if text == FieldPart::Name {
             self.is_path = self.text.len() <= NAME_BYTES && &*self.decoded()? == PATH;
-            self.at = At::Length(Text::Value);
+            self.at = BlockPosition::Length(FieldPart::Value);
             return Ok(());
         }
         if self.is_path {
@@ -256,7 +264,7 @@ impl HeaderBlocks {
         if self.is_indexed {
             self.paths = self.paths << 1 | u128::from(self.is_path);
         }
-        self.at = At::Field;
+        self.at = BlockPosition::Field;
         Ok(())
     }
 

@@ -1,8 +1,9 @@
-//! HTTP/2 toward clients: many requests at once on one connection, each on a stream of its own, within
-//! the limits that HTTP/1 has for each connection.
+//! HTTP/2 toward clients: concurrent requests on one connection, each on its own stream, within the limits
+//! that HTTP/1 has for each connection.
 //!
-//! What a stalled stream can hold: of an upload, its window, and all of a connection's together no more
-//! than `WINDOWS` of them; of an answer, hyper's piece and what h2 keeps of it (`SEND_BUFFER`).
+//! The memory of a stalled stream is bounded. A stalled upload holds its window, and all uploads of a
+//! connection together hold at most `WINDOWS` windows. A stalled response holds one piece in hyper and
+//! `SEND_BUFFER` in h2.
 
 use std::cell::RefCell;
 use std::pin::{Pin, pin};
@@ -21,35 +22,36 @@ use tokio::time::{Duration, Instant, sleep_until};
 use crate::body::PaceLimit;
 use crate::clock::wall_clock;
 use crate::config::ServerLimits;
-use crate::downstream::frames::{Frames, Seen};
+use crate::downstream::frames::{FrameFindings, FrameInspector};
 use crate::downstream::header_block::TABLE_BYTES;
 use crate::proxy::{Client, Proxy};
 use crate::s3::http2::AlteredTarget;
 use crate::transport::FRAME;
-use crate::transport::{CoreLoad, Counted, Gauge, Pace, Phase, Side};
+use crate::transport::inspected::InspectedStream;
+use crate::transport::{CoreLoad, CountedStream, Phase, Side, StreamState, TransferPace};
 
-/// h2 takes more of an answer while it has less than this of it that the client's socket has not taken.
-/// A frame: with the one that comes on top, h2 never waits for us to fill the next.
+/// h2 takes more of a response while less than this of it waits for the client's socket. It is the size of
+/// a frame: with the frame that is added on top, h2 never waits for us.
 const SEND_BUFFER: usize = FRAME;
 
-/// The window of a connection, in those of its streams: so many uploads must stall before the others
-/// on the connection wait for the pace to end them. One for each stream would let a thousand hold
-/// more than bodies may on all connections.
+/// The window of a connection, as a number of stream windows. When this many uploads stall, the others on
+/// the connection wait until the pace limit ends them. One window for each stream would let a thousand
+/// streams hold more memory than all bodies may.
 const WINDOWS: u32 = 16;
 
-/// Streams that were reset before they were looked at: h2's own default, set here since it is the
-/// answer to "rapid reset" (CVE-2023-44487).
+/// Max streams that the client resets before we accept them. This is h2's default, stated here because it
+/// protects from "rapid reset" (CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
 
-/// Streams that we had to reset because of what the client sent on them, in a connection's whole life
-/// ("made you reset", CVE-2025-8671). A client may open more streams than there are before it knows the
-/// limit; it gets that many back, and keeps its connection.
+/// Max streams that we reset because of what the client sent, in the life of a connection ("made you
+/// reset", CVE-2025-8671). A client may exceed the stream limit before it knows the limit. Such streams are
+/// reset, and the connection stays open.
 const OUR_RESETS: usize = 1024;
 
-/// A client that has been silent so long is asked whether it is still there, and has as long to answer.
+/// cosgate pings a client that has been silent for this time, and waits as long for the reply.
 const PING: Duration = Duration::from_secs(20);
 
-/// How long a client that was told to go may hold its connection without taking anything from it.
+/// How long a client may keep its connection after GOAWAY without reading from it.
 const GOODBYE: Duration = Duration::from_secs(3);
 
 /// Serves requests on `stream` until its client or its limits end it; `draining` completes when the
@@ -64,54 +66,57 @@ pub(crate) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let limits = &proxy.shared().config().server.limits;
-    let gauge = Gauge::of_streams(load);
-    let seen = Rc::new(Seen::default());
-    let streams = Streams {
+    let stream_state = StreamState::of_streams(load);
+    let findings = Rc::new(FrameFindings::default());
+    let streams = StreamExecutor {
         next: Rc::default(),
         pace: proxy.pace(),
     };
-    let counted = Counted::new(stream, Rc::clone(&gauge));
-    let io = TokioIo::new(Frames::new(counted, &seen));
+    let counted = CountedStream::new(stream, Rc::clone(&stream_state));
+    let io = TokioIo::new(InspectedStream::new(
+        counted,
+        FrameInspector::new(&findings),
+    ));
     let service = service_fn(|mut request: http::Request<Incoming>| {
         let target = request.uri().path_and_query();
-        if seen.is_doubtful(target.map_or("/", PathAndQuery::as_str)) {
+        if findings.is_doubtful(target.map_or("/", PathAndQuery::as_str)) {
             request.extensions_mut().insert(AlteredTarget);
         }
-        let stream = Gauge::of_stream(&gauge);
+        let stream = StreamState::of_stream(&stream_state);
         streams.next.replace(Some(Rc::clone(&stream)));
         Rc::clone(proxy).handle(request, client.clone(), stream, wall_clock())
     });
     let connection = builder(limits, &streams).serve_connection(io, service);
     let (mut connection, mut draining) = (pin!(connection), pin!(draining));
-    let mut watch = Watch::new(&gauge, &seen);
+    let mut deadline = Http2Deadline::new(&stream_state, &findings);
     loop {
         tokio::select! {
             biased;
             ended = connection.as_mut() => {
-                if seen.is_flooded() {
+                if findings.is_flooded() {
                     tracing::warn!(peer = %client.peer, "a client reset too many streams");
                 } else if let Err(error) = ended {
                     tracing::debug!(%error, peer = %client.peer, "an HTTP/2 connection failed");
                 }
                 return;
             }
-            () = &mut draining, if !watch.is_closing() => {
+            () = &mut draining, if !deadline.is_closing() => {
                 connection.as_mut().graceful_shutdown();
-                watch.close();
+                deadline.close();
             }
-            () = sleep_until(watch.next) => match watch.look(limits) {
+            () = sleep_until(deadline.next) => match deadline.look(limits) {
                 None => {}
-                Some(End::GoAway) => {
+                Some(ConnectionEnd::GoAway) => {
                     connection.as_mut().graceful_shutdown();
-                    watch.close();
+                    deadline.close();
                 }
-                Some(End::Cut) => return,
+                Some(ConnectionEnd::Cut) => return,
             }
         }
     }
 }
 
-fn builder(limits: &ServerLimits, streams: &Streams) -> Builder<Streams> {
+fn builder(limits: &ServerLimits, streams: &StreamExecutor) -> Builder<StreamExecutor> {
     let fields = limits.head_fields.saturating_mul(32); // RFC 9113 section 6.5.2 counts so
     // Twice what we take: a head that is somewhat too large gets an answer that says so.
     let head = limits.head_bytes.saturating_mul(2).saturating_add(fields);
@@ -134,34 +139,34 @@ fn builder(limits: &ServerLimits, streams: &Streams) -> Builder<Streams> {
 
 /// Runs a connection's streams, each as a task of this core.
 #[derive(Clone, Debug)]
-struct Streams {
-    /// The gauge of the stream that hyper runs next: it calls the service, then this.
-    next: Rc<RefCell<Option<Rc<Gauge>>>>,
+struct StreamExecutor {
+    /// The stream state of the stream that hyper runs next: it calls the service, then this.
+    next: Rc<RefCell<Option<Rc<StreamState>>>>,
     pace: PaceLimit,
 }
 
-impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
+impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
-        let Some(gauge) = self.next.take() else {
-            return; // only a tunnel has none, and CONNECT is refused
+        let Some(stream_state) = self.next.take() else {
+            return; // only a tunnel has no state, and CONNECT is refused
         };
-        tokio::task::spawn_local(Paced {
+        tokio::task::spawn_local(PacedStream {
             stream: Box::pin(stream),
-            gauge,
-            pace: Pace::new(self.pace.bytes, self.pace.window),
+            stream_state,
+            pace: TransferPace::new(self.pace.bytes, self.pace.window),
         });
     }
 }
 
-/// A stream that is reset when its client takes the answer too slowly. It is watched from outside:
-/// hyper polls an answer's body only while the client has room for more.
-struct Paced<F> {
+/// A stream that is reset when its client reads the response too slowly. The task of the stream checks this,
+/// because hyper polls the body of a response only while the client has room for more.
+struct PacedStream<F> {
     stream: Pin<Box<F>>,
-    gauge: Rc<Gauge>,
-    pace: Pace,
+    stream_state: Rc<StreamState>,
+    pace: TransferPace,
 }
 
-impl<F: Future<Output = ()>> Future for Paced<F> {
+impl<F: Future<Output = ()>> Future for PacedStream<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -169,32 +174,32 @@ impl<F: Future<Output = ()>> Future for Paced<F> {
         if this.stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        if !this.gauge.waits_for_client() {
+        if !this.stream_state.waits_for_client() {
             this.pace.rest();
             return Poll::Pending;
         }
-        let written = this.gauge.written();
+        let written = this.stream_state.written();
         let slow = this.pace.poll_too_slow(cx, Side::Sink, written);
         if slow.is_ready() {
-            this.gauge.fall_behind();
+            this.stream_state.fall_behind();
         }
-        slow // what is dropped unfinished, h2 resets
+        slow // h2 resets a stream that is dropped before its end
     }
 }
 
-/// How a connection ends that has reached a limit.
+/// How a connection ends when it reaches a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum ConnectionEnd {
     /// At once.
     Cut,
     /// The client is told; nothing is in flight.
     GoAway,
 }
 
-/// Watches over what no body's own pace covers.
-struct Watch<'a> {
-    gauge: &'a Gauge,
-    seen: &'a Seen,
+/// The time limits of a connection that the pace of a body does not cover.
+struct Http2Deadline<'a> {
+    stream_state: &'a StreamState,
+    findings: &'a FrameFindings,
     next: Instant,
     written: u64,
     /// When the socket was last seen to take bytes.
@@ -204,12 +209,12 @@ struct Watch<'a> {
     closing: Option<Instant>,
 }
 
-impl<'a> Watch<'a> {
-    fn new(gauge: &'a Gauge, seen: &'a Seen) -> Self {
-        let (_, since) = gauge.phase();
+impl<'a> Http2Deadline<'a> {
+    fn new(stream_state: &'a StreamState, findings: &'a FrameFindings) -> Self {
+        let (_, since) = stream_state.phase();
         Self {
-            gauge,
-            seen,
+            stream_state,
+            findings,
             next: since,
             written: 0,
             moved: since,
@@ -227,40 +232,42 @@ impl<'a> Watch<'a> {
         let now = Instant::now();
         self.closing = Some(now);
         self.next = now;
-        // What the client still says must not reset the connection before it has read the last answer.
-        self.gauge.linger_at_end();
+        // Unread bytes of the client must not reset the connection before it has read the last response.
+        self.stream_state.linger_at_end();
     }
 
-    /// The limit that has been reached, if any; else sets the next time to look.
-    fn look(&mut self, limits: &ServerLimits) -> Option<End> {
+    /// How the connection ends if it has reached a limit. Otherwise sets the next time to check.
+    fn look(&mut self, limits: &ServerLimits) -> Option<ConnectionEnd> {
         let now = Instant::now();
-        if self.gauge.written() != self.written {
-            self.written = self.gauge.written();
+        if self.stream_state.written() != self.written {
+            self.written = self.stream_state.written();
             self.moved = now;
             self.unblocked = now;
         }
-        if !self.gauge.is_blocked() {
+        if !self.stream_state.is_blocked() {
             self.unblocked = now;
         }
-        let (phase, since) = self.gauge.phase();
-        let head = self.seen.head_since();
+        let (phase, since) = self.stream_state.phase();
+        let head = self.findings.head_since();
         let ends = [
-            // A client that sends fragments makes a new connection for what follows: on this one other
-            // requests for the same targets are refused too.
-            (self.closing.is_none() && self.seen.has_doubts()).then_some((now, End::GoAway)),
-            head.map(|since| (since + limits.head_timeout, End::Cut)),
-            // A client that takes nothing at all cannot be sent its streams' ends either.
-            (self.gauge.is_blocked()).then(|| (self.unblocked + limits.body_window, End::Cut)),
+            // After a target with a fragment, other requests for the same target are refused on this
+            // connection too. GOAWAY makes the client open a new one.
+            (self.closing.is_none() && self.findings.has_doubts())
+                .then_some((now, ConnectionEnd::GoAway)),
+            head.map(|since| (since + limits.head_timeout, ConnectionEnd::Cut)),
+            // A client that reads nothing cannot be told that its streams end.
+            (self.stream_state.is_blocked())
+                .then(|| (self.unblocked + limits.body_window, ConnectionEnd::Cut)),
             match (phase, self.closing) {
                 (Phase::Busy, _) => None,
-                // The end of an answer may still be with h2: whoever takes it has time.
+                // h2 may still hold the end of a response. A client that reads it has time.
                 (_, Some(closing)) => {
                     let since = since.max(closing);
                     let silent = since.max(self.moved) + GOODBYE;
-                    Some((silent.min(since + limits.body_window), End::Cut))
+                    Some((silent.min(since + limits.body_window), ConnectionEnd::Cut))
                 }
-                (Phase::Head, None) => Some((since + limits.head_timeout, End::Cut)),
-                (Phase::Idle, None) => Some((since + limits.idle_timeout, End::GoAway)),
+                (Phase::Head, None) => Some((since + limits.head_timeout, ConnectionEnd::Cut)),
+                (Phase::Idle, None) => Some((since + limits.idle_timeout, ConnectionEnd::GoAway)),
             },
         ];
         let first = ends.into_iter().flatten().min_by_key(|(at, _)| *at);
@@ -269,8 +276,8 @@ impl<'a> Watch<'a> {
         {
             return Some(end);
         }
-        // A head may begin at any moment: no later look than this can be late for it. Nor for a
-        // stream that ends while the connection is closing.
+        // A head may begin at any moment, and so may the end of a stream while the connection closes. A
+        // check after this time is never too late for either.
         let soon = now + limits.head_timeout.min(GOODBYE);
         self.next = first.map_or(soon, |(at, _)| at.min(soon));
         None

@@ -1,4 +1,4 @@
-//! Where clients connect: a TCP address, or a Unix socket whose file comes and goes with it.
+//! Listeners: a TCP address, or a Unix socket whose file is made and removed with it.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,4 @@
-//! The side of the clients: listeners, cores, TLS, HTTP/1 and HTTP/2, and the admin listener.
+//! Toward clients: listeners, server and cores, TLS, HTTP/1.1, HTTP/2, and the admin listener.
 
 pub mod admin;
 mod certificate;
@@ -7,10 +7,13 @@ mod connection_limit;
 mod frames;
 mod handshake;
 pub mod header_block;
+mod http1;
 mod http2;
 pub mod listen;
 pub mod proxy_header;
 mod proxy_protocol;
+mod request_body;
 mod request_guard;
+mod request_head;
 pub mod server;
 pub mod tls;

@@ -1,4 +1,4 @@
-//! Reads the header by which a trusted proxy says whose connection it passes on.
+//! PROXY protocol reader: reads the header in which a trusted proxy names its client.
 
 use std::io;
 

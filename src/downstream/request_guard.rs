@@ -1,296 +1,252 @@
-//! What stands between the client's socket and hyper: it looks at each head as raw bytes, and gives
-//! the refusals that hyper would make with an empty body the form of an S3 error.
+//! HTTP/1.1 request guard: parses each head before hyper, and answers those that it refuses itself.
 //!
-//! hyper takes line ends without CR, takes equal lengths for one, and drops `Content-Length` beside
-//! `Transfer-Encoding` before we could see both: two readers in a row could read such a head
-//! differently (request smuggling). It also drops what follows a `#` in the target.
+//! hyper gets only whole heads that [`RequestHead`] accepts, one request after another. So hyper never
+//! writes a refusal of its own, which would have no S3 error and no request id. If hyper refuses a head
+//! nevertheless, the guard does not need to look at the bytes: hyper can write nothing else between a head
+//! and the call of the service. The guard then closes the connection.
 
+use std::error::Error;
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::StatusCode;
-use memchr::{memchr, memmem};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::error::{Code, S3Error};
-use crate::transport::line::{Line, number};
-use crate::transport::{Gauge, Phase};
+use crate::downstream::request_body::BodyProgress;
+use crate::downstream::request_head::{HeadError, HeadLimits, RequestHead, may_end_in};
+use crate::error::S3Error;
+use crate::transport::{Phase, StreamState};
 
-/// The largest `Content-Length` that is read: hyper keeps the two largest numbers for itself, and answers
-/// them with 431.
-const MAX_LENGTH: u64 = u64::MAX >> 1;
+/// An empty line before a head.
+const EMPTY_LINE: &[u8] = b"\r\n";
 
-/// A client's stream, with eyes for its heads.
-pub(super) struct Front<S, F> {
+/// A client's stream, guarded.
+pub(super) struct RequestGuard<S, F> {
     stream: S,
-    gauge: Rc<Gauge>,
-    scan: Scan,
-    /// Called with each refusal made here; gives the bytes of the answer.
+    stream_state: Rc<StreamState>,
+    limits: HeadLimits,
+    /// Called with the error for a head that is refused; gives the bytes of the response.
     refuse: F,
-    /// The answer that goes out instead of hyper's.
-    refusal: Option<Bytes>,
-    /// What a client has sent ahead of its turn: hyper gets it when the request before is over.
-    ahead: BytesMut,
+    /// That response.
+    refusal: Bytes,
+    /// hyper gets no more bytes: a head was refused, or a body is framed wrongly.
+    is_ended: bool,
+    /// The request that hyper is getting.
+    request: Option<RequestProgress>,
+    /// What has arrived and hyper may not have yet: a part of a head, or bytes behind a request.
+    held: BytesMut,
+    /// So many bytes of `held` are known not to contain the end of a head.
+    parsed: usize,
+    /// Bytes of empty lines that were dropped before the head.
+    dropped: usize,
+    /// hyper has written since it last flushed.
+    is_unflushed: bool,
+    /// A reader that waits for the response before to be flushed.
     reader: Option<Waker>,
-    /// A body is framed wrongly: nothing more is read.
-    is_cut: bool,
-    /// How many requests had begun when hyper last got bytes between requests, of a head.
-    fed_at: Option<u64>,
+    /// How many requests had been served when hyper last got a head.
+    served_before: Option<u64>,
 }
 
-impl<S, F: Fn(S3Error) -> Bytes> Front<S, F> {
-    /// Watches `stream`, whose bytes `gauge` counts.
-    pub(super) fn new(stream: S, gauge: Rc<Gauge>, refuse: F) -> Self {
+/// How much of a request hyper has got.
+#[derive(Debug)]
+struct RequestProgress {
+    head_left: usize,
+    body: BodyProgress,
+}
+
+/// hyper has refused a head that the guard had accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct UnexpectedRefusal;
+
+/// Whether a connection ended because hyper refused a head that the guard had accepted.
+pub(super) fn is_unexpected_refusal(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|s| s.downcast_ref::<io::Error>());
+    let inner = source.and_then(io::Error::get_ref);
+    error.is_parse() || inner.is_some_and(<dyn Error + Send + Sync>::is::<UnexpectedRefusal>)
+}
+
+impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
+    /// Guards `stream`, whose bytes and requests `stream_state` counts.
+    pub(super) fn new(
+        stream: S,
+        stream_state: Rc<StreamState>,
+        limits: HeadLimits,
+        refuse: F,
+    ) -> Self {
         Self {
             stream,
-            gauge,
-            scan: Scan::default(),
+            stream_state,
+            limits,
             refuse,
-            refusal: None,
-            ahead: BytesMut::new(),
+            refusal: Bytes::new(),
+            is_ended: false,
+            request: None,
+            held: BytesMut::new(),
+            parsed: 0,
+            dropped: 0,
+            is_unflushed: false,
             reader: None,
-            is_cut: false,
-            fed_at: None,
+            served_before: None,
         }
     }
 
-    /// Looks at what is to be read next; how much of it belongs to the current request.
-    fn look(&mut self, bytes: &[u8]) -> usize {
-        if !self.is_busy() && !bytes.is_empty() {
-            self.fed_at = Some(self.gauge.begun());
+    /// Whether hyper may have what comes next. It gets a head only after it has flushed: then no part of an
+    /// earlier response can be written between the head and the call of the service.
+    fn has_turn(&self) -> bool {
+        self.request.is_some() || !self.is_unflushed
+    }
+
+    /// Whether `bytes` may begin with an empty line before a head.
+    fn is_before_head(&self, bytes: &[u8]) -> bool {
+        self.request.is_none() && bytes.starts_with(b"\r")
+    }
+
+    /// Whether more must arrive before anything of `held` can go on.
+    fn needs_more(&self) -> bool {
+        self.request.is_none() && self.parsed == self.held.len()
+    }
+
+    /// How many of `bytes` hyper may have now, at most `room`.
+    fn admit(&mut self, bytes: &[u8], room: usize) -> usize {
+        if self.request.is_none() {
+            match RequestHead::parse(bytes, self.limits) {
+                Ok(Some(head)) => self.begin(head),
+                Ok(None) => return 0,
+                Err(error) => {
+                    self.refuse(error);
+                    return 0;
+                }
+            }
         }
-        match self.scan.take(bytes) {
+        let Some(request) = &mut self.request else {
+            return 0;
+        };
+        let bytes = bytes.get(..room).unwrap_or(bytes);
+        let of_head = request.head_left.min(bytes.len());
+        request.head_left -= of_head;
+        let taken = match request.body.take(bytes.get(of_head..).unwrap_or_default()) {
             Ok(taken) => taken,
-            // Its answer may be on the way: hyper finds the body incomplete, says so, and closes.
-            Err(broken) if self.scan.place != Place::Head => {
-                self.is_cut = true;
-                broken.at
+            // The response may have begun. hyper finds the body incomplete and closes the connection.
+            Err(error) => {
+                self.is_ended = true;
+                error.valid
             }
-            Err(broken) => {
-                let error = S3Error::new(Code::InvalidRequest, broken.why).close();
-                self.refusal = Some((self.refuse)(error));
-                0
-            }
+        };
+        if request.head_left == 0 && request.body.is_whole() {
+            self.request = None;
         }
+        of_head + taken
     }
 
-    fn is_busy(&self) -> bool {
-        self.gauge.phase().0 == Phase::Busy
+    fn begin(&mut self, head: RequestHead) {
+        self.parsed = 0;
+        self.dropped = 0;
+        self.served_before = Some(self.stream_state.begun());
+        self.request = Some(RequestProgress {
+            head_left: head.length,
+            body: BodyProgress::new(head.body),
+        });
     }
 
-    /// Wakes a reader that waited for the request before to be over.
-    fn wake_reader(&mut self) {
-        if self.reader.is_some()
-            && !self.is_busy()
-            && let Some(reader) = self.reader.take()
+    fn refuse(&mut self, error: HeadError) {
+        self.refusal = (self.refuse)(error.into());
+        self.is_ended = true;
+    }
+
+    /// How many of the bytes that are held hyper may have now.
+    fn admit_held(&mut self, room: usize) -> usize {
+        if self.request.is_none() && !self.may_be_a_head() {
+            self.parsed = self.held.len();
+            return 0;
+        }
+        let held = std::mem::take(&mut self.held);
+        let taken = self.admit(&held, room);
+        self.held = held;
+        if taken == 0 {
+            self.parsed = self.held.len();
+        }
+        taken
+    }
+
+    /// Whether the held bytes are worth parsing: the first of them, and when the end of a head or the limit
+    /// has arrived. So a head in many small pieces is not parsed for each of them.
+    fn may_be_a_head(&mut self) -> bool {
+        if self.stream_state.phase().0 == Phase::Idle {
+            self.stream_state.enter(Phase::Head); // it arrived behind another request
+        }
+        // RFC 9112 section 2.2: a server ignores empty lines before a head.
+        while self.held.starts_with(EMPTY_LINE) {
+            self.held.advance(EMPTY_LINE.len());
+            self.dropped += EMPTY_LINE.len();
+            self.parsed = self.parsed.saturating_sub(EMPTY_LINE.len());
+        }
+        if self.dropped >= self.limits.bytes {
+            self.refuse(HeadError::TooLarge);
+            return false;
+        }
+        // An end has up to three bytes before its last.
+        let unparsed = self.held.get(self.parsed.saturating_sub(3)..);
+        self.parsed == 0 || self.held.len() >= self.limits.bytes || unparsed.is_some_and(may_end_in)
+    }
+
+    /// The client sends no more. What is wrong with a head is said even if its end has not arrived.
+    fn end_stream(&mut self) {
+        if self.request.is_none()
+            && let Err(error) = RequestHead::parse(&self.held, self.limits)
         {
-            reader.wake();
+            self.refuse(error);
         }
     }
 
-    /// Whether `bytes` are an answer that hyper makes by itself, to a head it cannot take: it has got
-    /// some of a head, and no request has come of it. An object's bytes may read the same, and the end
-    /// of an answer is flushed when its request is over.
-    fn is_from_hyper(&mut self, bytes: &[u8]) -> bool {
-        if self.refusal.is_some() {
-            return true;
+    /// Takes `count` of the bytes that are held.
+    fn take_held(&mut self, count: usize) -> BytesMut {
+        let taken = self.held.split_to(count);
+        if self.held.is_empty() {
+            self.held = BytesMut::new(); // its memory is not kept for a connection that may idle
         }
-        let no_request_came = self.fed_at == Some(self.gauge.begun());
-        if self.is_busy() || !no_request_came || self.gauge.is_blocked() {
-            return false;
-        }
-        let Some(error) = automatic(bytes) else {
-            return false;
-        };
-        self.refusal = Some((self.refuse)(error));
-        true
-    }
-}
-
-/// The S3 error for one of hyper's automatic answers: a head alone, without a body.
-fn automatic(bytes: &[u8]) -> Option<S3Error> {
-    let error = match bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)? {
-        b"400" => S3Error::new(Code::InvalidRequest, "The request is not proper HTTP/1.1."),
-        b"414" => S3Error::new(Code::InvalidURI, "The request target is too long."),
-        b"431" => S3Error::new(
-            Code::InvalidRequest,
-            "The request head is too large, or has too many fields.",
-        )
-        .status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
-        _ => return None,
-    };
-    let is_bare =
-        bytes.ends_with(b"\r\n\r\n") && memmem::find(bytes, b"content-length: 0\r\n").is_some();
-    is_bare.then(|| error.close())
-}
-
-/// Reads heads line by line without keeping them, and counts the bodies between.
-#[derive(Debug)]
-struct Scan {
-    place: Place,
-    line: Line,
-    /// The request line has ended.
-    in_fields: bool,
-    fragment: bool,
-    content_length: Option<u64>,
-    transfer_encoding: bool,
-}
-
-/// A line that is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Broken {
-    /// So many of the bytes taken came before it.
-    at: usize,
-    why: &'static str,
-}
-
-/// What the next byte is part of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// A body, or a chunk and its line end, of so many bytes more.
-    Body { left: u64, chunked: bool },
-    /// The line before a chunk.
-    ChunkSize,
-    /// The request is over.
-    End,
-    /// The head.
-    Head,
-    /// The lines after the last chunk.
-    Trailer,
-}
-
-impl Default for Scan {
-    fn default() -> Self {
-        Self {
-            place: Place::Head,
-            line: Line::default(),
-            in_fields: false,
-            fragment: false,
-            content_length: None,
-            transfer_encoding: false,
-        }
-    }
-}
-
-impl Scan {
-    /// Takes more of a request, up to its end; how much that was.
-    fn take(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
-        if self.place == Place::End {
-            *self = Self::default();
-        }
-        let mut rest = bytes;
-        while !rest.is_empty() && self.place != Place::End {
-            if let Place::Body { left, chunked } = self.place {
-                let here = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
-                rest = rest.get(here..).unwrap_or_default();
-                self.place = match left - here as u64 {
-                    0 if chunked => Place::ChunkSize,
-                    0 => Place::End,
-                    left => Place::Body { left, chunked },
-                };
-                continue;
-            }
-            let Some(end) = memchr(b'\n', rest) else {
-                self.append(rest);
-                rest = &[];
-                continue;
-            };
-            let (line, after) = rest.split_at(end);
-            if self.line.is_new() && self.is_of_no_weight(line) {
-                rest = after.get(1..).unwrap_or_default();
-                continue;
-            }
-            self.append(line);
-            let at = bytes.len() - rest.len();
-            self.end_line().map_err(|why| Broken { at, why })?;
-            self.line = Line::default();
-            rest = after.get(1..).unwrap_or_default();
-        }
-        Ok(bytes.len() - rest.len())
+        taken
     }
 
-    /// Whether a whole line is one of the many fields that say nothing of the framing, by its first
-    /// letter, and ends as it must.
-    fn is_of_no_weight(&self, line: &[u8]) -> bool {
-        self.place == Place::Head
-            && self.in_fields
-            && matches!(line, [first, .., b'\r'] if !matches!(first, b'C' | b'c' | b'T' | b't'))
+    /// Reads from the stream into `buf`, and holds what hyper may not have yet. Gives whether hyper got
+    /// anything, or the client has ended the stream.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let read = buf.filled().get(before..).unwrap_or_default();
+        if read.is_empty() {
+            self.end_stream();
+            return Poll::Ready(Ok(true));
+        }
+        let mut taken = 0;
+        if self.held.is_empty() && self.has_turn() && !self.is_before_head(read) {
+            taken = self.admit(read, read.len());
+            self.parsed = if taken == 0 { read.len() } else { 0 };
+        }
+        if !self.is_ended {
+            let held = read.get(taken..).unwrap_or_default();
+            self.held.extend_from_slice(held);
+        }
+        buf.set_filled(before + taken);
+        Poll::Ready(Ok(taken > 0))
     }
 
-    fn append(&mut self, bytes: &[u8]) {
-        self.fragment |= !self.in_fields && memchr(b'#', bytes).is_some();
-        self.line.append(bytes);
-    }
-
-    fn end_line(&mut self) -> Result<(), &'static str> {
-        if !self.line.ends_in_cr() {
-            return Err("Every line of a request head ends in CR LF.");
+    /// Notes that hyper writes.
+    fn begin_write(&mut self) -> io::Result<()> {
+        self.is_unflushed = true;
+        if self.served_before == Some(self.stream_state.begun()) || !self.refusal.is_empty() {
+            return Err(io::Error::other(UnexpectedRefusal));
         }
-        match self.place {
-            Place::ChunkSize => self.end_chunk_size(),
-            Place::Trailer if self.line.is_blank() => {
-                self.place = Place::End;
-                Ok(())
-            }
-            Place::Body { .. } | Place::End | Place::Trailer => Ok(()),
-            Place::Head => self.end_field(),
-        }
-    }
-
-    /// The end of a line of the head.
-    fn end_field(&mut self) -> Result<(), &'static str> {
-        if self.fragment {
-            return Err("The request target holds a #; write it as %23.");
-        }
-        self.in_fields = true;
-        if let Some(value) = self.line.value_of(b"content-length:") {
-            if self.content_length.is_some() {
-                return Err("A request has at most one Content-Length.");
-            }
-            self.content_length = number(value, 10).filter(|length| *length <= MAX_LENGTH);
-            if self.content_length.is_none() {
-                return Err("Content-Length must be a number of bytes.");
-            }
-        }
-        if self.line.value_of(b"transfer-encoding:").is_some() {
-            if self.transfer_encoding {
-                return Err("A request has at most one Transfer-Encoding.");
-            }
-            self.transfer_encoding = true;
-        }
-        if self.content_length.is_some() && self.transfer_encoding {
-            return Err("A request has Content-Length or Transfer-Encoding, not both.");
-        }
-        if self.line.is_blank() {
-            self.place = match self.content_length {
-                _ if self.transfer_encoding => Place::ChunkSize,
-                None | Some(0) => Place::End,
-                Some(left) => Place::Body {
-                    left,
-                    chunked: false,
-                },
-            };
-        }
-        Ok(())
-    }
-
-    fn end_chunk_size(&mut self) -> Result<(), &'static str> {
-        self.place = match number(self.line.before_semicolon(), 16) {
-            Some(0) => Place::Trailer,
-            Some(size) => Place::Body {
-                left: size.saturating_add(2),
-                chunked: true,
-            },
-            None => return Err("A chunk must begin with its size in hex."),
-        };
         Ok(())
     }
 }
 
-impl<S, F> AsyncRead for Front<S, F>
+impl<S, F> AsyncRead for RequestGuard<S, F>
 where
     S: AsyncRead + Unpin,
     F: Fn(S3Error) -> Bytes + Unpin,
@@ -301,35 +257,28 @@ where
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.refusal.is_some() || this.is_cut {
-            return Poll::Ready(Ok(())); // hyper sees the end, and shuts down
-        }
-        if this.ahead.is_empty() {
-            let already = buf.filled().len();
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-            let read = buf.filled().get(already..).unwrap_or_default();
-            let taken = this.look(read);
-            let ahead = read.get(taken..).unwrap_or_default();
-            if this.refusal.is_none() && !this.is_cut {
-                this.ahead.extend_from_slice(ahead);
+        while !this.is_ended {
+            if this.held.is_empty() || this.needs_more() {
+                if ready!(this.poll_fill(cx, buf))? {
+                    break;
+                }
+                continue;
             }
-            buf.set_filled(already + taken);
-            return Poll::Ready(Ok(()));
+            if !this.has_turn() {
+                this.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            let taken = this.admit_held(buf.remaining());
+            if taken > 0 {
+                buf.put_slice(&this.take_held(taken));
+                break;
+            }
         }
-        if this.is_busy() {
-            this.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let mut ahead = std::mem::take(&mut this.ahead);
-        let fits = ahead.len().min(buf.remaining());
-        let taken = this.look(ahead.get(..fits).unwrap_or_default());
-        buf.put_slice(&ahead.split_to(taken));
-        this.ahead = ahead;
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(())) // without a byte once it has ended: hyper shuts down
     }
 }
 
-impl<S, F> AsyncWrite for Front<S, F>
+impl<S, F> AsyncWrite for RequestGuard<S, F>
 where
     S: AsyncWrite + Unpin,
     F: Fn(S3Error) -> Bytes + Unpin,
@@ -340,9 +289,7 @@ where
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.is_from_hyper(buf) {
-            return Poll::Ready(Ok(buf.len()));
-        }
+        this.begin_write()?;
         Pin::new(&mut this.stream).poll_write(cx, buf)
     }
 
@@ -352,13 +299,7 @@ where
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let first = bufs
-            .iter()
-            .find(|buf| !buf.is_empty())
-            .map_or(&[][..], |buf| &buf[..]);
-        if this.is_from_hyper(first) {
-            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
-        }
+        this.begin_write()?;
         Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -366,16 +307,20 @@ where
         self.stream.is_write_vectored()
     }
 
+    /// hyper calls this when it has nothing more to write.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        while let Some(refusal) = this.refusal.as_mut().filter(bytes::Buf::has_remaining) {
-            let n = ready!(Pin::new(&mut this.stream).poll_write(cx, refusal))?;
+        this.is_unflushed = false;
+        if let Some(reader) = this.reader.take() {
+            reader.wake();
+        }
+        while !this.refusal.is_empty() {
+            let n = ready!(Pin::new(&mut this.stream).poll_write(cx, &this.refusal))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            refusal.advance(n);
+            this.refusal.advance(n);
         }
-        this.wake_reader();
         Pin::new(&mut this.stream).poll_flush(cx)
     }
 
@@ -385,62 +330,394 @@ where
     }
 }
 
+impl fmt::Display for UnexpectedRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("hyper refused a head that the request guard had accepted")
+    }
+}
+
+impl Error for UnexpectedRefusal {}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::convert::Infallible;
+    use std::future::poll_fn;
+
+    use http_body_util::Empty;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
     use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
+    use crate::downstream::http1;
+    use crate::transport::CoreLoad;
 
-    fn scan(parts: &[&[u8]]) -> Result<Place, &'static str> {
-        let mut scan = Scan::default();
-        for part in parts {
-            let mut part = *part;
-            while !part.is_empty() {
-                part = &part[scan.take(part).map_err(|broken| broken.why)?..];
+    const LIMITS: HeadLimits = HeadLimits {
+        bytes: 300,
+        fields: 6,
+    };
+    const HEAD: &[u8] = b"GET /b/k HTTP/1.1\r\nHost: x\r\n\r\n";
+    /// What hyper writes for a head that it refuses.
+    const HYPERS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\ndate: Sun, 29 Nov 2026 00:00:00 GMT\r\n\r\n";
+    const OURS: &[u8] = b"an S3 error";
+
+    /// What became of bytes that a client sent.
+    #[derive(Debug, Default)]
+    struct Outcome {
+        /// How many requests were served.
+        served: u64,
+        /// What the client got.
+        received: Vec<u8>,
+        error: Option<hyper::Error>,
+    }
+
+    /// Runs hyper on `stream` as the server does, until a client that sends `pieces` and then nothing has
+    /// read all.
+    async fn serve<S>(
+        stream: S,
+        limits: HeadLimits,
+        stream_state: &StreamState,
+        (mut client, pieces): (DuplexStream, &[&[u8]]),
+    ) -> Outcome
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let service = service_fn(async |_| {
+            stream_state.enter(Phase::Busy);
+            Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new()))
+        });
+        let server = async {
+            let connection = http1::builder(limits).serve_connection(TokioIo::new(stream), service);
+            connection.await.err()
+        };
+        let exchange = async {
+            for piece in pieces {
+                // The connection may have ended with an earlier piece.
+                let _ = client.write_all(piece).await;
+                tokio::task::yield_now().await;
+            }
+            let _ = client.shutdown().await;
+            let mut received = Vec::new();
+            client.read_to_end(&mut received).await.unwrap();
+            received
+        };
+        let (error, received) = tokio::join!(server, exchange);
+        Outcome {
+            served: stream_state.begun(),
+            received,
+            error,
+        }
+    }
+
+    /// What bare hyper does.
+    async fn bare(bytes: &[u8]) -> Outcome {
+        let (client, ours) = duplex(1 << 16);
+        let stream_state = StreamState::new(&CoreLoad::new(1));
+        serve(ours, LIMITS, &stream_state, (client, &[bytes])).await
+    }
+
+    /// What hyper behind the guard does, and the errors of refusals.
+    async fn guarded(pieces: &[&[u8]]) -> (Outcome, Vec<S3Error>) {
+        let (client, ours) = duplex(1 << 16);
+        let stream_state = StreamState::new(&CoreLoad::new(1));
+        let errors = RefCell::new(Vec::new());
+        let refuse = |error: S3Error| {
+            errors.borrow_mut().push(error);
+            Bytes::from_static(OURS)
+        };
+        let guard = RequestGuard::new(ours, Rc::clone(&stream_state), LIMITS, refuse);
+        let outcome = serve(guard, LIMITS, &stream_state, (client, pieces)).await;
+        (outcome, errors.into_inner())
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(future)
+    }
+
+    /// Holds the guard to bare hyper, for one head in `bytes` that is cut at `at`.
+    fn compare(bytes: &[u8], at: usize) {
+        run(async {
+            let (a, b) = bytes.split_at(at);
+            let (outcome, errors) = guarded(&[a, b]).await;
+            let bare = bare(bytes).await;
+            let is_refused = !errors.is_empty();
+            let text = bytes.escape_ascii();
+            // Whatever the guard lets through hyper takes.
+            assert!(errors.len() <= 1, "{text}");
+            let is_unexpected = outcome.error.as_ref().is_some_and(is_unexpected_refusal);
+            assert!(!is_unexpected, "{text}: {outcome:?}");
+            assert_eq!(outcome.received.ends_with(OURS), is_refused, "{text}");
+            if bare.served == 0 {
+                assert_eq!(outcome.served, 0, "{text}");
+            }
+            // Whatever hyper refuses the guard refuses.
+            let is_hypers = bare.error.as_ref().is_some_and(hyper::Error::is_parse);
+            if is_hypers && bare.served == 0 {
+                assert!(is_refused, "{text}: {bare:?}");
+            }
+            // What hyper serves is served or refused, not passed over.
+            if bare.served > 0 {
+                assert!(outcome.served > 0 || is_refused, "{text}");
+            }
+        });
+    }
+
+    #[test]
+    fn hyper_and_the_guard_agree_on_every_byte_in_every_place() {
+        for byte in 0..=u8::MAX {
+            for (before, after) in [
+                ("", "GET / HTTP/1.1\r\nA: b\r\n\r\n"),
+                ("G", "T / HTTP/1.1\r\nA: b\r\n\r\n"),
+                ("GET", "/ HTTP/1.1\r\nA: b\r\n\r\n"),
+                ("GET ", " HTTP/1.1\r\nA: b\r\n\r\n"),
+                ("GET /", " HTTP/1.1\r\nA: b\r\n\r\n"),
+                ("GET /?", " HTTP/1.1\r\nA: b\r\n\r\n"),
+                ("GET x", " HTTP/1.1\r\nA: b\r\n\r\n"),
+                ("GET http://h", "/ HTTP/1.1\r\nA: b\r\n\r\n"),
+                ("CONNECT h", ":1 HTTP/1.1\r\nA: b\r\n\r\n"),
+                ("GET / HTTP/1.", "\r\nA: b\r\n\r\n"),
+                ("GET / HTTP/1.1", "\nA: b\r\n\r\n"),
+                ("GET / HTTP/1.1\r\n", ": b\r\n\r\n"),
+                ("GET / HTTP/1.1\r\nx", ": b\r\n\r\n"),
+                ("GET / HTTP/1.1\r\nA:", "b\r\n\r\n"),
+                ("GET / HTTP/1.1\r\nA: b", "c\r\n\r\n"),
+                ("GET / HTTP/1.1\r\nA: b", "\r\n\r\n"),
+                ("GET / HTTP/1.1\r\nA: b\r\n\r", ""),
+                ("GET / HTTP/1.1\r\nContent-Length:", "1\r\n\r\n"),
+                ("GET / HTTP/1.1\r\nContent-Length: 1", "\r\n\r\n"),
+                ("GET / HTTP/1.1\r\nTransfer-Encoding: chunked", "\r\n\r\n"),
+                ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked", "\r\n\r\n"),
+            ] {
+                let bytes = [before.as_bytes(), &[byte], after.as_bytes()].concat();
+                compare(&bytes, 0);
             }
         }
-        Ok(scan.place)
     }
 
-    #[test]
-    fn a_request_ends_where_its_framing_says() {
-        for (request, next) in [
-            ("GET /b/k HTTP/1.1\r\nHost: x#y\r\n\r\n", "GET /"),
-            ("PUT / HTTP/1.1\r\nContent-Length: 4\r\n\r\na\nb\n", "\n"),
-            ("PUT / HTTP/1.1\r\nContent-Length:0\r\n\r\n", "x"),
-            (
-                "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nA;x=y\r\n0123456789\r\n0\r\na: b\r\n\r\n",
-                "0",
-            ),
-        ] {
-            let all = format!("{request}{next}");
-            assert_eq!(Scan::default().take(all.as_bytes()), Ok(request.len()));
-            assert_eq!(scan(&[request.as_bytes()]), Ok(Place::End));
-        }
-    }
-
-    #[test]
-    fn two_framings_fragments_and_bare_line_ends_are_refused() {
-        for head in [
-            "GET /b/k#f HTTP/1.1\r\nHost: x\r\n\r\n",
-            "PUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
-            "PUT / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "PUT / HTTP/1.1\r\nTRANSFER-encoding: chunked\r\ncontent-LENGTH: 1\r\n\r\n",
-            "PUT / HTTP/1.1\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "GET / HTTP/1.1\nHost: x\n\n",
-            "GET / HTTP/1.1\r\nA: b\nx-amz-acl: public-read\r\n\r\n",
-            "GET / HTTP/1.1\r\nA: b\r\n\n",
-        ] {
-            assert!(scan(&[head.as_bytes()]).is_err(), "{head:?}");
-        }
+    /// Bytes that are a head, or nearly one.
+    fn heads() -> impl Strategy<Value = Vec<u8>> {
+        let word = |words: &'static [&'static str]| prop::sample::select(words);
+        let field = prop_oneof![
+            word(&[
+                "Host: x",
+                "Content-Length: 0",
+                "Content-Length: 5",
+                "content-length:5",
+                "Content-Length: 18446744073709551614",
+                "Content-Length: 9999999999999999999999",
+                "Content-Length: ",
+                "Content-Length : 5",
+                "Transfer-Encoding: chunked",
+                "Transfer-Encoding: gzip, chunked",
+                "Transfer-Encoding: chunked, gzip",
+                "Transfer-Encoding:",
+                "Connection: close",
+                "Expect: 100-continue",
+                "Upgrade: h2c",
+                " folded",
+                "no colon",
+                ": no name",
+            ])
+            .prop_map(str::to_owned),
+            "[A-Za-z-]{1,9}: ?[ -~]{0,99}",
+        ];
+        let line_end = prop_oneof![20 => Just("\r\n"), 1 => Just("\n"), 1 => Just("\r")];
+        (
+            prop_oneof![8 => Just(""), 1 => Just("\r\n"), 1 => Just("\n")],
+            word(&[
+                "GET",
+                "PUT",
+                "CONNECT",
+                "OPTIONS",
+                "x",
+                "",
+                "A-METHOD-OF-MANY-LETTERS",
+                "G\"T",
+            ]),
+            prop_oneof![
+                word(&[
+                    "/",
+                    "*",
+                    "",
+                    "/b/k?x=1",
+                    "/a b",
+                    "/#f",
+                    "http://h/p",
+                    "http://[",
+                    "h:1",
+                    "//",
+                    "/%zz",
+                    "/\u{e9}",
+                    "/{}|\\^`\"<>"
+                ])
+                .prop_map(str::to_owned),
+                "/[ -~]{0,300}",
+            ],
+            word(&[
+                "HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "HTTP/1.", "http/1.1",
+            ]),
+            prop::collection::vec((field, line_end), 0..9),
+            prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 0..3),
+        )
+            .prop_map(|(before, method, target, version, fields, mutations)| {
+                let mut head = format!("{before}{method} {target} {version}\r\n");
+                for (field, end) in fields {
+                    head.push_str(&field);
+                    head.push_str(end);
+                }
+                head.push_str("\r\n");
+                let mut bytes = head.into_bytes();
+                for (at, byte, kind) in mutations {
+                    let at = at.index(bytes.len());
+                    match kind {
+                        0 => bytes[at] = byte,
+                        1 => bytes.insert(at, byte),
+                        _ => drop(bytes.remove(at)),
+                    }
+                }
+                bytes
+            })
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
         #[test]
-        fn how_the_bytes_arrive_changes_nothing(head in "[ -~\r\n]{0,200}", at in 0_usize..200) {
-            let head = head.as_bytes();
-            let (a, b) = head.split_at(at.min(head.len()));
-            prop_assert_eq!(scan(&[head]), scan(&[a, b]));
+        fn hyper_accepts_what_the_guard_accepts_and_refuses_nothing_itself(
+            bytes in heads(),
+            at in any::<prop::sample::Index>(),
+        ) {
+            compare(&bytes, at.index(bytes.len() + 1));
         }
+
+        #[test]
+        fn how_a_head_arrives_changes_nothing(
+            bytes in heads(),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..9),
+        ) {
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<_> = cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]).collect();
+            let (split, split_errors) = run(guarded(&pieces));
+            let (whole, errors) = run(guarded(&[&bytes]));
+            prop_assert_eq!(split.served, whole.served);
+            // A head that is wrong and too large is refused for what shows first.
+            prop_assert_eq!(split_errors.len(), errors.len());
+        }
+    }
+
+    #[test]
+    fn requests_in_one_read_are_served_one_after_another() {
+        let chunked = "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+        let all = [HEAD, b"\r\n", HEAD, HEAD].concat();
+        let (outcome, errors) = run(guarded(&[&all]));
+        assert_eq!((outcome.served, errors.len()), (3, 0));
+        assert!(outcome.error.is_none());
+        let all = [chunked.as_bytes(), HEAD, b"GET\r\n\r\n"].concat();
+        let (outcome, errors) = run(guarded(&[&all]));
+        assert_eq!((outcome.served, errors.len()), (2, 1));
+        assert!(outcome.received.ends_with(OURS));
+    }
+
+    #[test]
+    fn empty_lines_before_a_head_are_bounded() {
+        let lines = EMPTY_LINE.repeat(LIMITS.bytes);
+        let pieces: Vec<_> = lines.chunks(1).collect();
+        for pieces in [&pieces[..], &[&lines]] {
+            let (outcome, errors) = run(guarded(pieces));
+            assert_eq!((outcome.served, errors.len()), (0, 1));
+            assert!(outcome.received.ends_with(OURS));
+        }
+    }
+
+    /// A guard without a server behind it, and its client.
+    struct Guarded {
+        guard: RequestGuard<DuplexStream, fn(S3Error) -> Bytes>,
+        stream_state: Rc<StreamState>,
+        client: DuplexStream,
+    }
+
+    fn unserved() -> Guarded {
+        let (client, ours) = duplex(1 << 16);
+        let stream_state = StreamState::new(&CoreLoad::new(1));
+        let refuse: fn(S3Error) -> Bytes = |_| Bytes::from_static(OURS);
+        let guard = RequestGuard::new(ours, Rc::clone(&stream_state), LIMITS, refuse);
+        Guarded {
+            guard,
+            stream_state,
+            client,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_object_that_looks_like_a_refusal_passes_whole() {
+        let Guarded {
+            mut guard,
+            stream_state,
+            mut client,
+        } = unserved();
+        client.write_all(HEAD).await.unwrap();
+        let mut read = [0; 1024];
+        assert_eq!(guard.read(&mut read).await.unwrap(), HEAD.len());
+        stream_state.enter(Phase::Busy);
+        guard.write_all(HYPERS).await.unwrap();
+        stream_state.enter(Phase::Idle);
+        // The next request is there before the end of this response has been written.
+        client.write_all(HEAD).await.unwrap();
+        let mut buf = ReadBuf::new(&mut read);
+        let waiting = poll_fn(|cx| Poll::Ready(Pin::new(&mut guard).poll_read(cx, &mut buf))).await;
+        assert!(waiting.is_pending());
+        guard.write_all(HYPERS).await.unwrap();
+        guard.flush().await.unwrap();
+        assert_eq!(guard.read(&mut read).await.unwrap(), HEAD.len());
+        let mut received = vec![0; 2 * HYPERS.len()];
+        client.read_exact(&mut received).await.unwrap();
+        assert_eq!(received, HYPERS.repeat(2));
+    }
+
+    #[tokio::test]
+    async fn a_reader_is_woken_when_the_response_before_is_flushed() {
+        let Guarded {
+            mut guard,
+            stream_state,
+            mut client,
+        } = unserved();
+        client.write_all(&[HEAD, HEAD].concat()).await.unwrap();
+        let mut read = [0; 1024];
+        assert_eq!(guard.read(&mut read).await.unwrap(), HEAD.len());
+        stream_state.enter(Phase::Busy);
+        guard.write_all(b"x").await.unwrap();
+        let (mut reader, mut writer) = tokio::io::split(guard);
+        let next = tokio::join!(reader.read(&mut read), async {
+            tokio::task::yield_now().await;
+            writer.flush().await
+        });
+        assert_eq!(next.0.unwrap(), HEAD.len());
+    }
+
+    #[tokio::test]
+    async fn a_refusal_by_hyper_closes_the_connection_without_a_byte() {
+        let (client, ours) = duplex(1 << 16);
+        let stream_state = StreamState::new(&CoreLoad::new(1));
+        let refusals = Cell::new(0);
+        let refuse = |_| {
+            refusals.set(refusals.get() + 1);
+            Bytes::from_static(OURS)
+        };
+        let guard = RequestGuard::new(ours, Rc::clone(&stream_state), LIMITS, refuse);
+        let stricter = HeadLimits {
+            fields: 0,
+            ..LIMITS
+        };
+        let outcome = serve(guard, stricter, &stream_state, (client, &[HEAD])).await;
+        assert_eq!((outcome.served, refusals.get()), (0, 0));
+        assert_eq!(outcome.received, b"");
+        assert!(is_unexpected_refusal(&outcome.error.unwrap()));
     }
 }

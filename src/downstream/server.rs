@@ -1,9 +1,7 @@
-//! Accepts connections, spreads them over the cores, keeps their limits, drains. The only reader of
-//! the clock.
+//! Server: accepts connections, spreads them over the cores, and drains.
 //!
-//! One thread accepts and hands each socket to the core that has the fewest. A core is a thread with
-//! a `current_thread` runtime: a request lives and dies on one core and shares nothing with the
-//! others but what never changes.
+//! One thread accepts sockets and hands each to the core with the fewest connections. A core is a thread with
+//! a `current_thread` runtime. A request stays on one core and shares only immutable data with the others.
 
 use std::io;
 use std::pin::pin;
@@ -12,37 +10,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
-use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
+use tokio::time::{Duration, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::clock::wall_clock;
 use crate::config::ServerLimits;
 use crate::downstream::certificate::Certificate;
 use crate::downstream::connection_limit::{ConnectionLimit, CountedConnection};
-use crate::downstream::handshake;
+use crate::downstream::handshake::{self, FailedHandshake};
+use crate::downstream::http1;
 use crate::downstream::http2;
 use crate::downstream::listen::{Accepting, Arrival, ClientSocket, Listening};
 use crate::downstream::proxy_header::ProxyHeader;
 use crate::downstream::proxy_protocol::{self, HeaderFailure};
-use crate::downstream::request_guard::Front;
 use crate::downstream::tls;
-use crate::error::S3Error;
 use crate::observe::{CoreMetrics, Event};
 use crate::proxy::{Client, Proxy, Shared};
 use crate::tenant::Peer;
+use crate::transport::CoreLoad;
 use crate::transport::descriptors::{self, Holder};
-use crate::transport::{CoreLoad, Counted, Gauge, Phase};
 
-/// The listener rests this long after a failed accept, and while clients hold all descriptors that
-/// they may.
+/// The pause after a failed accept, and while clients hold all descriptors that they may.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// How long the cores may take to end once all requests are cut.
@@ -51,25 +43,25 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 /// Threads that look names up, for each core.
 const LOOKUP_THREADS: usize = 4;
 
-/// How far the end of the program has come.
+/// The stage of the drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum DrainStage {
     Running,
     /// No new connections; requests in flight may finish.
     Draining,
-    /// What is still in flight is cut.
+    /// Requests that are still in flight are cut.
     Stopped,
 }
 
-/// A thread with its runtime, and the way to hand it sockets.
+/// A thread with its runtime, and the queue of its sockets.
 struct Core {
-    sockets: mpsc::UnboundedSender<Accepted>,
+    sockets: mpsc::UnboundedSender<AcceptedConnection>,
     open: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
 }
 
 /// A socket on its way to a core.
-struct Accepted {
+struct AcceptedConnection {
     arrival: Arrival,
     slot: OwnedSemaphorePermit,
     of_address: CountedConnection,
@@ -94,7 +86,7 @@ pub async fn run(
         room,
         server.loopback_is_proxy,
     );
-    let (stage, stages) = watch::channel(Stage::Running);
+    let (stage, stages) = watch::channel(DrainStage::Running);
     let cores: Vec<Core> = (0..server.threads)
         .map(|index| {
             let of_addresses = Arc::clone(&of_addresses);
@@ -115,7 +107,7 @@ pub async fn run(
     }
     drop(listener);
     shared.drain();
-    stage.send_replace(Stage::Draining);
+    stage.send_replace(DrainStage::Draining);
     let threads = cores.into_iter().map(|core| core.thread).collect();
     let mut ended = pin!(join(threads));
     tokio::select! {
@@ -124,14 +116,14 @@ pub async fn run(
         () = cut => {}
     }
     tracing::warn!("requests were still in flight at the end of the drain; they are cut");
-    stage.send_replace(Stage::Stopped);
+    stage.send_replace(DrainStage::Stopped);
     timeout(STOP_TIME, ended)
         .await
         .map_err(|_| io::Error::other("a core does not end; the program ends without it"))
 }
 
-/// Accepts for ever: pauses at the limit of open connections and when descriptors are scarce, closes
-/// those of an address that has too many, and rests when the system refuses.
+/// Accepts until the drain. Pauses at the limit of open connections and when descriptors are scarce. Closes
+/// connections of an address that has too many.
 async fn accept(
     listener: &Accepting,
     cores: &[Core],
@@ -164,7 +156,7 @@ async fn accept(
             .min_by_key(|core| core.open.load(Ordering::Relaxed))
         {
             core.open.fetch_add(1, Ordering::Relaxed);
-            let _ = core.sockets.send(Accepted {
+            let _ = core.sockets.send(AcceptedConnection {
                 arrival,
                 slot,
                 of_address,
@@ -173,7 +165,7 @@ async fn accept(
     }
 }
 
-/// Counts that a connection was refused, and tells of it: the log keeps one line a second.
+/// Counts and logs a refused connection. The log keeps one such line a second.
 fn refuse(metrics: &CoreMetrics, peer: Peer) {
     metrics.count(Event::ConnectionRefused);
     tracing::warn!(
@@ -182,8 +174,8 @@ fn refuse(metrics: &CoreMetrics, peer: Peer) {
     );
 }
 
-/// Holds the client until it has a descriptor that is not kept from clients. No other is accepted
-/// meanwhile, so that one is missing from the reserve at most.
+/// Holds a client until it has a descriptor outside the reserve. Nothing else is accepted meanwhile, so
+/// at most one descriptor of the reserve is in use.
 async fn wait_for_descriptors(mut arrival: Arrival) -> Arrival {
     while descriptors::is_reserved(&arrival.socket, Holder::Client) {
         tracing::warn!("too few file descriptors: accepting pauses; raise the limit (ulimit -n)");
@@ -213,7 +205,7 @@ impl Core {
         shared: Arc<Shared>,
         tls: Option<TlsAcceptor>,
         of_addresses: Arc<ConnectionLimit>,
-        stages: watch::Receiver<Stage>,
+        stages: watch::Receiver<DrainStage>,
     ) -> io::Result<Self> {
         let (sockets, accepted) = mpsc::unbounded_channel();
         let open = Arc::new(AtomicUsize::new(0));
@@ -229,14 +221,14 @@ impl Core {
                 tasks.block_on(&runtime, async {
                     let load = CoreLoad::new(shared.config().server.threads);
                     let proxy = Proxy::new(shared, index, &load);
-                    let listener = Listener {
+                    let server = CoreServer {
                         proxy,
                         load,
                         tls,
                         of_addresses,
                         open: counter,
                     };
-                    Rc::new(listener).serve(accepted, stages).await;
+                    Rc::new(server).serve(accepted, stages).await;
                 });
                 drop(tasks);
                 runtime.shutdown_background(); // a name server that hangs must not hold the end
@@ -250,7 +242,7 @@ impl Core {
 }
 
 /// What the connections of one core share.
-struct Listener {
+struct CoreServer {
     proxy: Rc<Proxy>,
     load: Rc<CoreLoad>,
     tls: Option<TlsAcceptor>,
@@ -258,15 +250,15 @@ struct Listener {
     open: Arc<AtomicUsize>,
 }
 
-impl Listener {
-    /// Serves every socket that comes, until the drain is over.
+impl CoreServer {
+    /// Serves every socket until the drain is over.
     async fn serve(
         self: Rc<Self>,
-        mut accepted: mpsc::UnboundedReceiver<Accepted>,
-        mut stages: watch::Receiver<Stage>,
+        mut accepted: mpsc::UnboundedReceiver<AcceptedConnection>,
+        mut stages: watch::Receiver<DrainStage>,
     ) {
         let mut draining = stages.clone();
-        let drain = draining.wait_for(|stage| *stage != Stage::Running);
+        let drain = draining.wait_for(|stage| *stage != DrainStage::Running);
         let mut drain = pin!(drain);
         loop {
             tokio::select! {
@@ -278,7 +270,7 @@ impl Listener {
                 _ = &mut drain => break,
             }
         }
-        let stopped = stages.wait_for(|stage| *stage == Stage::Stopped);
+        let stopped = stages.wait_for(|stage| *stage == DrainStage::Stopped);
         let mut stopped = pin!(stopped);
         while self.open.load(Ordering::Relaxed) > 0 {
             tokio::select! {
@@ -289,9 +281,13 @@ impl Listener {
     }
 
     /// One connection, from its handshake to its end.
-    async fn connection(self: Rc<Self>, accepted: Accepted, stages: watch::Receiver<Stage>) {
-        let _open = Open::new(&self);
-        let Accepted {
+    async fn connection(
+        self: Rc<Self>,
+        accepted: AcceptedConnection,
+        stages: watch::Receiver<DrainStage>,
+    ) {
+        let _open = OpenConnection::new(&self);
+        let AcceptedConnection {
             arrival,
             slot: _slot,
             of_address: _of_address,
@@ -304,64 +300,78 @@ impl Listener {
             certificate: None,
             unknown_names: None,
         };
-        let socket = match arrival.socket {
-            ClientSocket::Tcp(socket) => TcpStream::from_std(socket),
+        match arrival.socket {
+            ClientSocket::Tcp(socket) => {
+                let Ok(mut socket) = TcpStream::from_std(socket) else {
+                    return;
+                };
+                let Ok(_counted) = self.behind_proxy(&mut socket, &mut client).await else {
+                    return;
+                };
+                match &self.tls {
+                    None => self.http1(socket, client, stages).await,
+                    Some(acceptor) => self.tls(acceptor, socket, client, stages).await,
+                }
+            }
             ClientSocket::Unix(socket) => {
-                // Boxed, so that a connection of TCP takes no room for it.
+                // Boxed, so that a TCP connection takes no room for it.
                 if let Ok(mut socket) = UnixStream::from_std(socket)
                     && let Ok(_counted) = self.behind_proxy(&mut socket, &mut client).await
                 {
-                    Box::pin(self.http(socket, client, stages)).await;
-                }
-                return;
-            }
-        };
-        let Ok(mut socket) = socket else { return };
-        let Ok(_counted) = self.behind_proxy(&mut socket, &mut client).await else {
-            return;
-        };
-        match &self.tls {
-            None => self.http(socket, client, stages).await,
-            Some(acceptor) => {
-                let limit = self.limits().tls_handshake_timeout;
-                match handshake::accept(acceptor, socket, limit).await {
-                    Ok(stream) => {
-                        let (_, session) = stream.get_ref();
-                        let client = match session.peer_certificates() {
-                            Some(chain) => self.certified(chain, client),
-                            None => client,
-                        };
-                        if session.alpn_protocol() == Some(tls::H2) {
-                            // Boxed, so that a connection of HTTP/1 takes no room for it.
-                            Box::pin(self.http2(stream, client, stages)).await;
-                        } else {
-                            self.http(stream, client, stages).await;
-                        }
-                    }
-                    Err(refused) => {
-                        let failure = refused.failure;
-                        self.proxy.metrics().count(failure.event());
-                        let (cause, error) = (failure.as_str(), &refused.error);
-                        let peer = client.peer;
-                        if failure.is_refused_certificate() {
-                            tracing::warn!(cause, error, %peer, "a client's certificate is refused");
-                        } else {
-                            tracing::debug!(cause, error, %peer, "a TLS handshake failed");
-                        }
-                        refused.close().await;
-                    }
+                    Box::pin(self.http1(socket, client, stages)).await;
                 }
             }
         }
     }
 
-    /// Where `proxy_protocol` says that a trusted proxy names its client in front of the connection:
-    /// reads that, and counts the connection as the client's. From nobody else is anything read.
+    /// A TLS connection, from its handshake to its end.
+    async fn tls(
+        &self,
+        acceptor: &TlsAcceptor,
+        socket: TcpStream,
+        client: Client,
+        stages: watch::Receiver<DrainStage>,
+    ) {
+        let limit = self.limits().tls_handshake_timeout;
+        let stream = match handshake::accept(acceptor, socket, limit).await {
+            Ok(stream) => stream,
+            Err(failed) => {
+                self.record_failed_handshake(&failed, client.peer);
+                failed.close().await;
+                return;
+            }
+        };
+        let (_, session) = stream.get_ref();
+        let client = match session.peer_certificates() {
+            Some(chain) => self.certified(chain, client),
+            None => client,
+        };
+        if session.alpn_protocol() == Some(tls::H2) {
+            // Boxed, so that an HTTP/1 connection takes no room for it.
+            Box::pin(self.http2(stream, client, stages)).await;
+        } else {
+            self.http1(stream, client, stages).await;
+        }
+    }
+
+    fn record_failed_handshake(&self, failed: &FailedHandshake, peer: Peer) {
+        let failure = failed.failure;
+        self.proxy.metrics().count(failure.event());
+        let (cause, error) = (failure.as_str(), &failed.error);
+        if failure.is_refused_certificate() {
+            tracing::warn!(cause, error, %peer, "a client's certificate is refused");
+        } else {
+            tracing::debug!(cause, error, %peer, "a TLS handshake failed");
+        }
+    }
+
+    /// With `proxy_protocol`, reads the PROXY header of a trusted proxy and counts the connection as that
+    /// of the client it names. Reads nothing from other peers.
     async fn behind_proxy<S>(
         &self,
         socket: &mut S,
         client: &mut Client,
-    ) -> Result<Option<CountedConnection>, Closed>
+    ) -> Result<Option<CountedConnection>, ConnectionEnded>
     where
         S: AsyncRead + Unpin,
     {
@@ -376,12 +386,12 @@ impl Listener {
             Ok(ProxyHeader::Client(address)) => Peer::Tcp(address),
             Ok(ProxyHeader::Unnamed) => Peer::Unnamed,
             Ok(ProxyHeader::Local) => return Ok(None),
-            Err(HeaderFailure::Silent) => return Err(Closed),
+            Err(HeaderFailure::Silent) => return Err(ConnectionEnded),
             Err(HeaderFailure::Refused(cause)) => {
                 self.proxy.metrics().count(Event::ProxyHeaderRefused);
                 let peer = client.peer;
                 tracing::warn!(cause, %peer, "a trusted proxy sent no header of the PROXY protocol");
-                return Err(Closed);
+                return Err(ConnectionEnded);
             }
         };
         (client.peer, client.loopback) = (peer, false);
@@ -392,10 +402,10 @@ impl Listener {
         if counted.is_none() {
             refuse(self.proxy.metrics(), peer);
         }
-        counted.map(Some).ok_or(Closed)
+        counted.map(Some).ok_or(ConnectionEnded)
     }
 
-    /// A client with a certificate that TLS has found good.
+    /// Adds the certificate that TLS has verified to `client`.
     fn certified(&self, chain: &[CertificateDer<'_>], mut client: Client) -> Client {
         let parsed = chain.first().and_then(|der| Certificate::parse(der));
         let certificate = parsed.unwrap_or_default();
@@ -406,54 +416,20 @@ impl Listener {
         client
     }
 
-    /// Requests on a connection, one after another, within its limits.
-    async fn http<S>(&self, stream: S, client: Client, mut stages: watch::Receiver<Stage>)
+    /// Serves requests on an HTTP/1 connection until it ends.
+    async fn http1<S>(&self, stream: S, client: Client, stages: watch::Receiver<DrainStage>)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let limits = self.limits();
-        let gauge = Gauge::new(&self.load);
-        let refuse = |error: S3Error| self.proxy.refuse_head(error, &client, &gauge, wall_clock());
-        let counted = Counted::new(stream, Rc::clone(&gauge));
-        let io = TokioIo::new(Front::new(counted, Rc::clone(&gauge), refuse));
-        let service = service_fn(|request| {
-            Rc::clone(&self.proxy).handle(request, client.clone(), Rc::clone(&gauge), wall_clock())
-        });
-        let connection = http1::Builder::new()
-            .half_close(true) // a client that ends its sending side still gets its answer
-            .header_read_timeout(None) // it would end idle connections too: `Watch` tells them apart
-            .max_headers(limits.head_fields)
-            .max_header_size(limits.head_bytes)
-            .serve_connection(io, service);
-        let mut connection = pin!(connection);
-        let mut watch = Watch::new(&gauge);
-        let mut draining = false;
-        loop {
-            tokio::select! {
-                biased;
-                _ = connection.as_mut() => return,
-                _ = stages.wait_for(|stage| *stage != Stage::Running), if !draining => {
-                    draining = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = sleep_until(watch.next) => {
-                    if watch.is_overdue(&gauge, limits) {
-                        return;
-                    }
-                }
-            }
-        }
+        http1::serve(&self.proxy, &self.load, stream, client, drain_of(stages)).await;
     }
 
-    /// The same over HTTP/2.
-    async fn http2<S>(&self, stream: S, client: Client, mut stages: watch::Receiver<Stage>)
+    /// The same for an HTTP/2 connection.
+    async fn http2<S>(&self, stream: S, client: Client, stages: watch::Receiver<DrainStage>)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let draining = async move {
-            let _ = stages.wait_for(|stage| *stage != Stage::Running).await;
-        };
-        http2::serve(&self.proxy, &self.load, stream, client, draining).await;
+        http2::serve(&self.proxy, &self.load, stream, client, drain_of(stages)).await;
     }
 
     fn limits(&self) -> &ServerLimits {
@@ -461,61 +437,27 @@ impl Listener {
     }
 }
 
-/// The connection ends here.
-struct Closed;
+/// Completes when the drain begins.
+async fn drain_of(mut stages: watch::Receiver<DrainStage>) {
+    let _ = stages.wait_for(|stage| *stage != DrainStage::Running).await;
+}
+
+/// The connection must be closed.
+struct ConnectionEnded;
 
 /// Counts a connection as open until it is dropped.
-struct Open(Rc<Listener>);
+struct OpenConnection(Rc<CoreServer>);
 
-impl Open {
-    fn new(listener: &Rc<Listener>) -> Self {
-        listener.proxy.metrics().count(Event::ConnectionOpened);
-        Self(Rc::clone(listener))
+impl OpenConnection {
+    fn new(server: &Rc<CoreServer>) -> Self {
+        server.proxy.metrics().count(Event::ConnectionOpened);
+        Self(Rc::clone(server))
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.proxy.metrics().count(Event::ConnectionClosed);
         self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Watches over what no body's own pace covers: heads that do not arrive, connections that idle,
-/// clients that do not take the end of an answer.
-struct Watch {
-    next: Instant,
-    written: u64,
-    progress: Instant,
-}
-
-impl Watch {
-    fn new(gauge: &Gauge) -> Self {
-        let (_, since) = gauge.phase();
-        Self {
-            next: since,
-            written: 0,
-            progress: since,
-        }
-    }
-
-    /// Whether the connection must be closed; else sets the next time to look.
-    fn is_overdue(&mut self, gauge: &Gauge, limits: &ServerLimits) -> bool {
-        let now = Instant::now();
-        if gauge.written() != self.written || !gauge.is_blocked() {
-            self.written = gauge.written();
-            self.progress = now;
-        }
-        let (phase, since) = gauge.phase();
-        let end = match phase {
-            Phase::Busy => None,
-            Phase::Head => Some(since + limits.head_timeout),
-            Phase::Idle if gauge.is_blocked() => Some(self.progress + limits.body_window),
-            Phase::Idle => Some(since + limits.idle_timeout),
-        };
-        // A head may begin at any moment: no later look than this can be late for it.
-        let soonest_head = now + limits.head_timeout;
-        self.next = end.map_or(soonest_head, |end| end.min(soonest_head));
-        end.is_some_and(|end| end <= now)
     }
 }

@@ -15,7 +15,7 @@ use http::{StatusCode, Version};
 use super::log_writer::{self, Batch, LogQueue, LogWriter, QueueLimits};
 use super::metrics::{CoreMetrics, Event};
 use super::short_line;
-use super::verdict::{Step, Verdict};
+use crate::decision::{Step, Verdict};
 use crate::s3::Operation;
 use crate::timestamp::Timestamp;
 
@@ -301,45 +301,16 @@ fn escape(json: &mut String, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::mpsc::channel;
 
     use super::*;
     use crate::observe::Metrics;
-
-    /// What was written, for a test to look at.
-    #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// Takes nothing until told to.
-    struct Stalled(Receiver<()>);
-
-    impl Write for Stalled {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.0.recv();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::observe::log_writer::test_writers::{KeptText, StalledWriter};
 
     /// Its reader is gone.
-    struct Broken;
+    struct BrokenWriter;
 
-    impl Write for Broken {
+    impl Write for BrokenWriter {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
             Err(io::ErrorKind::BrokenPipe.into())
         }
@@ -406,7 +377,7 @@ mod tests {
     #[test]
     fn all_lines_are_written_before_the_end() {
         let metrics = Metrics::new(1);
-        let out = Shared::default();
+        let out = KeptText::default();
         let (log, writer) = start(out.clone(), metrics.core(0)).unwrap();
         let buffer = log.buffer(metrics.core(0));
         for _ in 0..1000 {
@@ -414,7 +385,7 @@ mod tests {
         }
         drop(buffer);
         assert!(writer.finish(Duration::from_secs(10)));
-        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        let text = out.text();
         assert_eq!(text.lines().count(), 1000);
         assert_eq!(dropped(&metrics), 0);
     }
@@ -423,7 +394,7 @@ mod tests {
     fn a_stalled_reader_costs_lines_and_no_time() {
         let metrics = Metrics::new(1);
         let (resume, stalled) = channel();
-        let (log, writer) = start(Stalled(stalled), metrics.core(0)).unwrap();
+        let (log, writer) = start(StalledWriter(stalled), metrics.core(0)).unwrap();
         let buffer = log.buffer(metrics.core(0));
         for _ in 0..2 * QUEUE.batches {
             buffer.write(&AccessLine::default());
@@ -441,7 +412,7 @@ mod tests {
     #[test]
     fn lines_that_cannot_be_written_are_counted() {
         let metrics = Metrics::new(1);
-        let (log, writer) = start(Broken, metrics.core(0)).unwrap();
+        let (log, writer) = start(BrokenWriter, metrics.core(0)).unwrap();
         let buffer = log.buffer(metrics.core(0));
         for _ in 0..10 {
             buffer.write(&AccessLine::default());

@@ -180,12 +180,56 @@ fn write_batches<W: Write, L: Fn(u64)>(
     }
 }
 
+/// Writers for tests of logs.
+#[cfg(test)]
+pub(super) mod test_writers {
+    use std::io::{self, Write};
+    use std::sync::mpsc::Receiver;
+    use std::sync::{Arc, Mutex};
+
+    /// Keeps what is written.
+    #[derive(Clone, Default)]
+    pub(in crate::observe) struct KeptText(Arc<Mutex<Vec<u8>>>);
+
+    impl KeptText {
+        /// What was written so far.
+        pub(in crate::observe) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl Write for KeptText {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Takes nothing until its sender is dropped or sends.
+    pub(in crate::observe) struct StalledWriter(pub(in crate::observe) Receiver<()>);
+
+    impl Write for StalledWriter {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
-    use std::sync::Mutex;
     use std::sync::atomic::AtomicU64;
 
+    use super::test_writers::{KeptText, StalledWriter};
     use super::*;
 
     const LIMITS: QueueLimits = QueueLimits {
@@ -200,26 +244,13 @@ mod tests {
         }
     }
 
-    /// Takes nothing until told to.
-    struct Stalled(Receiver<()>);
-
-    impl Write for Stalled {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.0.recv();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn a_stalled_queue_is_bounded_in_lines_and_in_bytes() {
         for (length, most) in [(2, 8 + 1), (40, 2)] {
             let (resume, stalled) = sync_channel(0);
             let own = |_: &mut String, _| false;
-            let (queue, writer) = start("log", LIMITS, Stalled(stalled), |_| {}, own).unwrap();
+            let (queue, writer) =
+                start("log", LIMITS, StalledWriter(stalled), |_| {}, own).unwrap();
             let taken = (0..100).filter(|_| queue.offer(line(length))).count();
             assert!((1..=most).contains(&taken), "{taken} of {length} bytes");
             drop(resume);
@@ -229,22 +260,10 @@ mod tests {
         }
     }
 
-    /// What was written, for a test to look at.
-    struct Kept(Arc<Mutex<Vec<u8>>>);
-    impl Write for Kept {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn lines_of_the_logs_own_come_without_another_line() {
-        let written = Arc::new(Mutex::new(Vec::new()));
+        let out = KeptText::default();
+        let written = out.clone();
         let calls = AtomicU64::new(0);
         let own = move |text: &mut String, moment| {
             let call = calls.fetch_add(1, Ordering::Relaxed);
@@ -253,10 +272,9 @@ mod tests {
             }
             call == 0
         };
-        let out = Kept(Arc::clone(&written));
         let (queue, writer) = start("log", LIMITS, out, |_| {}, own).unwrap();
         assert!(queue.offer(line(2)));
-        let text = || String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        let text = || written.text();
         for _ in 0..1000 {
             if text().contains("Running") {
                 break;

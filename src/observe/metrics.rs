@@ -56,6 +56,8 @@ pub enum Event {
     ConnectionOpened,
     /// A connection was closed at once: its address had as many as it may.
     ConnectionRefused,
+    /// hyper refused a request head that the request guard had accepted.
+    HeadUnexpectedlyRefused,
     /// A tenant had as many requests under way as it may.
     LimitedConcurrency,
     /// An object or part was larger than its tenant may upload.
@@ -133,7 +135,7 @@ const STATUSES: [u16; 23] = [
     501, 502, 503, 504,
 ];
 
-const FAMILIES: [Family; 19] = [
+const FAMILIES: [Family; 20] = [
     Family {
         name: "cosgate_received_bytes_total",
         help: "Bytes of bodies received from clients.",
@@ -163,6 +165,11 @@ const FAMILIES: [Family; 19] = [
         name: "cosgate_proxy_headers_refused_total",
         help: "Connections of trusted proxies that did not begin with a header of the PROXY protocol.",
         samples: &[("", Event::ProxyHeaderRefused)],
+    },
+    Family {
+        name: "cosgate_heads_unexpectedly_refused_total",
+        help: "Connections closed because the HTTP library refused a request head that cosgate had accepted. Always 0 unless there is a defect: report it.",
+        samples: &[("", Event::HeadUnexpectedlyRefused)],
     },
     Family {
         name: "cosgate_tls_handshake_failures_total",

@@ -7,7 +7,6 @@ mod log_writer;
 pub mod metrics;
 pub mod program_log;
 mod short_line;
-mod verdict;
 
 pub use access_log::{AccessLine, AccessLog, LineFormat, LogBuffer};
 pub use admin::Readiness;
@@ -15,4 +14,3 @@ pub use credential_counters::CacheCounters;
 pub use log_writer::LogWriter;
 pub use metrics::{CoreMetrics, Event, Metrics};
 pub use program_log::ProgramLog;
-pub use verdict::{Step, Verdict};

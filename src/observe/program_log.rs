@@ -279,46 +279,18 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+    use crate::observe::log_writer::test_writers::KeptText;
 
     const LINE: &str = "request failed";
 
-    /// A log whose lines stay in memory.
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<String>>);
-
-    impl Write for &Lines {
-        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            let text = std::str::from_utf8(line).unwrap();
-            self.0.lock().unwrap().push_str(text);
-            Ok(line.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl<'a> MakeWriter<'a> for Lines {
-        type Writer = &'a Self;
-
-        fn make_writer(&'a self) -> Self::Writer {
-            self
-        }
-    }
-
-    impl Lines {
-        fn take(&self) -> Vec<String> {
-            let text = std::mem::take(&mut *self.0.lock().unwrap());
-            text.lines().map(str::to_owned).collect()
-        }
-    }
-
     /// Runs `events` under a log of its own.
     fn logged(causes: &Arc<Causes>, events: impl FnOnce()) -> Vec<String> {
-        let lines = Lines::default();
-        let subscriber = subscriber(EnvFilter::new("debug"), Arc::clone(causes), lines.clone());
+        let kept = KeptText::default();
+        let out = kept.clone();
+        let out = move || out.clone();
+        let subscriber = subscriber(EnvFilter::new("debug"), Arc::clone(causes), out);
         tracing::subscriber::with_default(subscriber, events);
-        lines.take()
+        kept.text().lines().map(str::to_owned).collect()
     }
 
     fn report(causes: &Causes) -> Vec<String> {

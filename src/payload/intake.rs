@@ -51,11 +51,7 @@ impl Intake {
                 Decoder::signed_with_trailer(length, chain, trailer),
             )),
             (_, Mode::StreamingSigned | Mode::StreamingSignedTrailer, None) => {
-                return Err(S3Error::new(
-                    Code::InvalidRequest,
-                    "A STREAMING-AWS4-HMAC-SHA256-… body has signed chunks, so its request must be \
-                     signed too",
-                ));
+                return Err(unsigned_chunks());
             }
             (_, Mode::Sha256(_) | Mode::StreamingUnsignedTrailer | Mode::Unsigned, _) => {
                 Unframed::Chunked(Box::new(Decoder::unsigned(length, trailer)))
@@ -125,4 +121,12 @@ impl Intake {
             Unframed::Plain => Ok((!input.is_empty()).then(|| std::mem::take(input))),
         }
     }
+}
+
+/// The refusal of signed chunks from a caller who has not signed the head.
+pub fn unsigned_chunks() -> S3Error {
+    S3Error::new(
+        Code::InvalidRequest,
+        "A STREAMING-AWS4-HMAC-SHA256-… body has signed chunks, so its request must be signed too",
+    )
 }

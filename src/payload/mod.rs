@@ -24,6 +24,6 @@ pub use declared::{Declared, Framing, Mode};
 pub use error::PayloadError;
 pub use form_file::FormFile;
 pub use hold_back::HoldBack;
-pub use intake::Intake;
+pub use intake::{Intake, unsigned_chunks};
 pub use signature::ChunkSignatures;
 pub use stored::{StoredOtherwise, compare_stored};

@@ -1,28 +1,26 @@
 //! One exchange with COS: a key, a fresh head, a signature, the answer. And when to try once more.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
-use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HOST, HeaderValue, TRANSFER_ENCODING,
-};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HOST, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Duration, Instant};
 
 use super::Proxy;
-use super::exit::Exit;
-use super::local::document;
+use super::in_flight::InFlight;
 use super::payload::Outgoing;
-use super::sign::sign;
+use super::sign::{Signing, sign};
 use crate::upstream::retry::Tries;
 
 use crate::body::shape::Shaper;
-use crate::body::{self, Answer, DownloadFailure, Lease as _};
+use crate::body::{self, DownloadFailure, ResponseBody, ResponseConnection as _};
 use crate::config::StoredCheck;
-use crate::credentials::Credential;
+use crate::credentials::{Credential, Entry};
+use crate::decision::{Step, document};
 use crate::error::{Code, Fault, S3Error};
-use crate::observe::{Event, Step};
+use crate::observe::Event;
 use crate::payload::checksum::Verified;
 use crate::payload::compare_stored;
 use crate::rewrite::listing::AnswerRewriter;
@@ -32,8 +30,7 @@ use crate::s3::{ObjectKey, Operation, Performer, conditions, xml};
 use crate::tenant::Permit;
 use crate::tenant::limits::Way;
 use crate::timestamp::Timestamp;
-use crate::transport::Gauge;
-use crate::upstream::pool::{Lease, SendFailure};
+use crate::upstream::pool::{LeasedConnection, SendFailure};
 
 /// COS's error documents are a few hundred bytes; one that is larger is not read.
 const ERROR_BYTES: usize = 64 * 1024;
@@ -41,27 +38,34 @@ const ERROR_TIME: Duration = Duration::from_secs(10);
 /// The result of a multi-delete of 1000 keys of 850 bytes, each byte percent-encoded or escaped.
 const DELETE_RESULT_BYTES: usize = 8 * 1024 * 1024;
 
+/// What COS is asked, on whose behalf, and with which body.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'c> {
+    pub(super) permit: &'c Permit<'c, 'c>,
+    /// The client's head, in S3's words.
+    pub(super) head: &'c Parts,
+    pub(super) body: &'c Outgoing,
+}
+
 /// COS's answer, before anything of it has been looked at.
 struct Answered {
     response: Response<Incoming>,
-    lease: Box<Lease>,
+    lease: Box<LeasedConnection>,
 }
 
 impl Proxy {
-    /// Has COS do what `permit` allows, and makes its answer the client's. `fresh` is the head of the
+    /// Has COS do what the permit allows, and makes its answer the client's. `fresh` is the head of the
     /// first try, made before the client was asked for its body; later tries make it anew.
     pub(super) async fn exchange(
         &self,
-        permit: &Permit<'_, '_>,
-        head: &Parts,
+        call: Call<'_>,
         fresh: UpstreamRequest,
-        outgoing: Outgoing,
-        gauge: &Rc<Gauge>,
-        exit: &mut Exit,
-    ) -> Result<Response<Answer>, S3Error> {
+        in_flight: &mut InFlight,
+    ) -> Result<Response<ResponseBody>, S3Error> {
+        let Call { permit, head, body } = call;
         let operation = permit.request().operation;
-        if operation == Operation::DeleteObjects && outgoing.body.length() == 0 {
-            return Ok(delete_result(xml::DeleteResult::default(), &outgoing));
+        if operation == Operation::DeleteObjects && body.body.length() == 0 {
+            return Ok(delete_result(xml::DeleteResult::default(), body));
         }
         let entry = self.shared.credentials.entry_of(permit.tenant())?;
         let conditional = conditions::depends_on_target(&head.headers);
@@ -69,73 +73,113 @@ impl Proxy {
         self.budget.earn();
         let mut fresh = Some(fresh);
         loop {
-            exit.at(Step::Credential);
-            let credential = if let Some(live) = entry.live(Instant::now()) {
-                self.metrics.count(Event::CacheHit);
-                live
-            } else {
-                self.metrics.count(Event::CacheMiss);
-                entry.get().await?
-            };
+            in_flight.record.step = Step::Credential;
+            let credential = self.credential(&entry).await?;
             let request = match fresh.take() {
                 Some(fresh) => fresh,
                 None => rewrite::request(permit, head, &self.config().upstream)?,
             };
-            exit.asks_upstream();
-            let mut answered = match self.send(permit, request, &outgoing, &credential).await {
+            in_flight.record.asks_upstream();
+            let answered = match self.send(permit, request, body, &credential).await {
                 Ok(answered) => answered,
                 Err(failure) => {
-                    self.judge(failure, &outgoing.body, &mut tries)?;
+                    self.judge(failure, &body.body, &mut tries)?;
                     continue;
                 }
             };
-            exit.upstream(answered.response.status(), answered.response.headers());
-            check_framing(&answered.response)?;
+            let response = &answered.response;
+            let record = &mut in_flight.record;
+            record.upstream_answered(response.status(), response.headers());
             let status = answered.response.status();
-            if status.is_success() && !outgoing.body.is_sent() {
-                return Err(self.early_success(&outgoing.body));
-            }
-            let reads = matches!(head.method, Method::GET | Method::HEAD);
-            if status == StatusCode::NOT_MODIFIED && !reads {
-                // No answer to a write (RFC 9110 section 13.2.2): nothing says that it was done.
-                return Err(bad_gateway("COS answered a write with 304"));
-            }
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
-                credential.mark_worked();
-                self.check_success(&mut answered, operation, &head.headers)
-                    .await?;
-                let answer = self.relay(permit, head, answered, &outgoing, gauge, exit);
-                return answer.await;
+                return self.accept(call, answered, &credential, in_flight).await;
             }
-            let mut refused = Box::pin(self.read_error(answered, permit)).await;
-            if head.method == Method::HEAD
-                && matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
-                && let Some(why) = Box::pin(self.ask_why(permit, head, &credential)).await
-            {
-                (refused.key, refused.time) = (why.key, why.time);
-            }
-            let replayable = outgoing.body.again().is_some();
-            if refused.damaged {
-                self.metrics.count(Event::Damaged);
-                if tries.after_damage(replayable, &self.budget) {
-                    self.metrics.count(Event::Retry);
-                    continue;
-                }
-            }
-            if refused.time && tries.after_time_refused(replayable) {
-                continue;
-            }
-            if !refused.key {
-                if status == StatusCode::NOT_FOUND {
-                    credential.mark_worked();
-                }
-                return Err(refused.error);
-            }
-            let renewed = entry.reject(credential.generation);
-            if !(renewed && tries.after_key_refused(replayable)) {
-                return Err(refused.error);
+            let refused = Box::pin(self.refused(call, answered, &credential)).await;
+            self.judge_refusal(refused, call, &mut tries, || {
+                entry.reject(credential.generation)
+            })?;
+        }
+    }
+
+    /// A key that lives.
+    async fn credential(&self, entry: &Arc<Entry>) -> Result<Arc<Credential>, S3Error> {
+        if let Some(live) = entry.live(Instant::now()) {
+            self.metrics.count(Event::CacheHit);
+            return Ok(live);
+        }
+        self.metrics.count(Event::CacheMiss);
+        Ok(entry.get().await?)
+    }
+
+    /// Makes COS's success the client's, if it is one.
+    async fn accept(
+        &self,
+        call: Call<'_>,
+        mut answered: Answered,
+        credential: &Credential,
+        in_flight: &mut InFlight,
+    ) -> Result<Response<ResponseBody>, S3Error> {
+        let status = answered.response.status();
+        if status.is_success() && !call.body.body.is_sent() {
+            return Err(self.early_success(&call.body.body));
+        }
+        let reads = matches!(call.head.method, Method::GET | Method::HEAD);
+        if status == StatusCode::NOT_MODIFIED && !reads {
+            // No answer to a write (RFC 9110 section 13.2.2): nothing says that it was done.
+            return Err(bad_gateway("COS answered a write with 304"));
+        }
+        credential.mark_worked();
+        let operation = call.permit.request().operation;
+        self.check_success(&mut answered, operation, &call.head.headers)
+            .await?;
+        self.relay(call, answered, in_flight).await
+    }
+
+    /// Reads COS's refusal, and asks why where a HEAD has no body that would tell.
+    async fn refused(
+        &self,
+        Call { permit, head, .. }: Call<'_>,
+        answered: Answered,
+        credential: &Credential,
+    ) -> Refused {
+        let status = answered.response.status();
+        let mut refused = self.read_error(answered, permit).await;
+        if head.method == Method::HEAD
+            && matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
+            && let Some(why) = Box::pin(self.ask_why(permit, head, credential)).await
+        {
+            (refused.key, refused.time) = (why.key, why.time);
+        }
+        if status == StatusCode::NOT_FOUND && !refused.key {
+            credential.mark_worked();
+        }
+        refused
+    }
+
+    /// `Ok` when the request may be sent again after COS's refusal; else the error for the client.
+    /// `renew` drops the key; gives whether there will be another.
+    fn judge_refusal(
+        &self,
+        refused: Refused,
+        call: Call<'_>,
+        tries: &mut Tries,
+        renew: impl FnOnce() -> bool,
+    ) -> Result<(), S3Error> {
+        let replayable = call.body.body.again().is_some();
+        if refused.damaged {
+            self.metrics.count(Event::Damaged);
+            if tries.after_damage(replayable, &self.budget) {
+                self.metrics.count(Event::Retry);
+                return Ok(());
             }
         }
+        if refused.time && tries.after_time_refused(replayable) {
+            return Ok(());
+        }
+        if refused.key && renew() && tries.after_key_refused(replayable) {
+            return Ok(());
+        }
+        Err(refused.error)
     }
 
     /// Signs and sends.
@@ -190,16 +234,19 @@ impl Proxy {
         region: &str,
         sha256: Option<[u8; 32]>,
     ) -> Result<(), S3Error> {
-        let signature = self.config().upstream.signature;
-        let now = self.shared.clock.upstream_now();
-        sign(request, signature, credential, region, sha256, now)
+        let signing = Signing {
+            signature: self.config().upstream.signature,
+            region,
+            now: self.shared.clock.upstream_now(),
+        };
+        sign(request, credential, sha256, signing)
     }
 
     /// `Ok` when the request may be sent again; else the error for the client.
     fn judge(
         &self,
         failure: Failure,
-        body: &body::Request,
+        body: &body::RequestBody,
         tries: &mut Tries,
     ) -> Result<(), S3Error> {
         let failure = match failure {
@@ -239,7 +286,7 @@ impl Proxy {
 
     /// What the client is told of a success that COS reports before it can have the whole body: no
     /// object can be trusted that our checks have not passed.
-    fn early_success(&self, body: &body::Request) -> S3Error {
+    fn early_success(&self, body: &body::RequestBody) -> S3Error {
         match body.failure() {
             Some(upload) => {
                 self.metrics.count(Event::BodyWithheld);
@@ -293,13 +340,15 @@ impl Proxy {
     /// A success on its way to the client.
     async fn relay(
         &self,
-        permit: &Permit<'_, '_>,
-        head: &Parts,
+        call: Call<'_>,
         answered: Answered,
-        outgoing: &Outgoing,
-        gauge: &Rc<Gauge>,
-        exit: &Exit,
-    ) -> Result<Response<Answer>, S3Error> {
+        in_flight: &mut InFlight,
+    ) -> Result<Response<ResponseBody>, S3Error> {
+        let Call {
+            permit,
+            head,
+            body: outgoing,
+        } = call;
         let Answered { response, lease } = answered;
         let (upstream, incoming) = response.into_parts();
         let operation = permit.request().operation;
@@ -321,41 +370,55 @@ impl Proxy {
         }
         if operation.performer() == Performer::CosByHead {
             lease.release();
-            let mut answer = document(rewrite::attributes(&head.headers, &mut headers));
+            let attributes = rewrite::attributes(&head.headers, &mut headers);
+            let mut answer = document(attributes).map(ResponseBody::text);
             answer.headers_mut().extend(headers);
             return Ok(answer);
         }
         if operation == Operation::DeleteObjects {
-            let mut result = Box::pin(self.read_delete_result(incoming, lease)).await?;
-            let grant = permit.grant().ok_or_else(|| internal("no grant"))?;
-            rewrite::delete_result(&mut result, grant).map_err(|_| {
-                exit.was_cut(DownloadFailure::OutOfScope);
-                bad_gateway("the result of a multi-delete named a key outside the grant")
-            })?;
-            result.answer_for(&outgoing.answered_for);
-            return Ok(delete_result(result, outgoing));
+            let deleted = self.relay_delete_result(call, incoming, lease, in_flight);
+            return Box::pin(deleted).await;
         }
-        let key = permit.request().key.as_ref().map_or("", ObjectKey::as_str);
-        let location = if operation == Operation::CompleteMultipartUpload {
-            self.location(head, exit.reader().tls, key)
+        let answer = self.stream(call, incoming, lease, in_flight).await?;
+        let mut answer = Response::new(answer);
+        *answer.status_mut() = status;
+        *answer.headers_mut() = headers;
+        Ok(answer)
+    }
+
+    /// The body of COS's answer, rewritten where it names the real bucket or keys in it.
+    async fn stream(
+        &self,
+        Call { permit, head, .. }: Call<'_>,
+        incoming: Incoming,
+        lease: Box<LeasedConnection>,
+        in_flight: &mut InFlight,
+    ) -> Result<ResponseBody, S3Error> {
+        let (request, reader) = (permit.request(), in_flight.reader);
+        let location = if request.operation == Operation::CompleteMultipartUpload {
+            let key = request.key.as_ref().map_or("", ObjectKey::as_str);
+            self.location(head, reader.tls, key)
         } else {
             String::new()
         };
         let signature = self.config().upstream.signature;
-        let rewriter = AnswerRewriter::new(permit, signature, exit.reader().native, location);
+        let rewriter = AnswerRewriter::new(permit, signature, reader.is_native, location);
         let is_rewritten = rewriter.is_some();
         let shaper = Shaper::new(permit.tenant(), Way::Download);
-        let answer = Answer::stream(incoming, lease, gauge, self.pace(), rewriter);
+        let answer = ResponseBody::stream(
+            incoming,
+            lease,
+            &in_flight.stream_state,
+            self.pace(),
+            rewriter,
+        );
         let mut answer = answer.shaped(shaper);
         if is_rewritten {
             Box::pin(answer.begin()).await.map_err(|failure| {
-                exit.was_cut(failure);
+                in_flight.record.unusable = Some(failure);
                 bad_gateway(failure.to_string())
             })?;
         }
-        let mut answer = Response::new(answer);
-        *answer.status_mut() = status;
-        *answer.headers_mut() = headers;
         Ok(answer)
     }
 
@@ -384,10 +447,28 @@ impl Proxy {
         Address::object_url(&head.uri, host, tls, domains, key).unwrap_or_default()
     }
 
+    /// The result of a multi-delete: read whole, and an entry added for each key that was refused here.
+    async fn relay_delete_result(
+        &self,
+        Call { permit, body, .. }: Call<'_>,
+        incoming: Incoming,
+        lease: Box<LeasedConnection>,
+        in_flight: &mut InFlight,
+    ) -> Result<Response<ResponseBody>, S3Error> {
+        let mut result = self.read_delete_result(incoming, lease).await?;
+        let grant = permit.grant().ok_or_else(|| internal("no grant"))?;
+        rewrite::delete_result(&mut result, grant).map_err(|_| {
+            in_flight.record.unusable = Some(DownloadFailure::OutOfScope);
+            bad_gateway("the result of a multi-delete named a key outside the grant")
+        })?;
+        result.answer_for(&body.answered_for);
+        Ok(delete_result(result, body))
+    }
+
     async fn read_delete_result(
         &self,
         mut incoming: Incoming,
-        lease: Box<Lease>,
+        lease: Box<LeasedConnection>,
     ) -> Result<xml::DeleteResult, S3Error> {
         let head_timeout = self.config().upstream.limits.head_timeout;
         let body = body::gather(&mut incoming, DELETE_RESULT_BYTES, head_timeout, |_| true)
@@ -439,11 +520,11 @@ impl Proxy {
         let region = permit.grant().map_or("", |grant| grant.region.as_str());
         self.sign(&mut probe, credential, region, None).ok()?;
         let target = probe.target.parse().ok()?;
-        let mut request = http::Request::new(body::Request::Empty);
+        let mut request = http::Request::new(body::RequestBody::Empty);
         *request.method_mut() = probe.method;
         *request.uri_mut() = target;
         *request.headers_mut() = probe.headers;
-        let none = body::Request::Empty;
+        let none = body::RequestBody::Empty;
         let sent = self.upstream.send(&probe.authority, request, &none).await;
         let (response, lease) = sent.ok()?;
         let answered = Answered { response, lease };
@@ -478,17 +559,6 @@ impl From<S3Error> for Failure {
     }
 }
 
-/// Refuses an answer without a length, whose end could not be told from a broken connection. What is
-/// wrong with the framing that it has, `answers` has seen.
-fn check_framing(response: &Response<Incoming>) -> Result<(), S3Error> {
-    let body = response.body();
-    let is_chunked = response.headers().contains_key(TRANSFER_ENCODING);
-    if !is_chunked && !body.is_end_stream() && body.size_hint().exact().is_none() {
-        return Err(bad_gateway("COS's answer has no length"));
-    }
-    Ok(())
-}
-
 /// An object of unknown length over HTTP/1.0, where the end of the connection is the end of the object
 /// (RFC 9112 section 6.3): one that was cut short would pass for whole. XML tells its own end.
 fn without_chunks() -> S3Error {
@@ -499,7 +569,7 @@ fn without_chunks() -> S3Error {
 }
 
 /// COS's result of a multi-delete, with an entry for each key that the caller may not delete.
-fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response<Answer> {
+fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response<ResponseBody> {
     result
         .failures
         .extend(outgoing.denied.iter().map(|object| xml::DeleteFailure {
@@ -511,7 +581,7 @@ fn delete_result(mut result: xml::DeleteResult, outgoing: &Outgoing) -> Response
     if outgoing.quiet {
         result.deleted.clear();
     }
-    document(result.to_xml())
+    document(result.to_xml()).map(ResponseBody::text)
 }
 
 fn bad_gateway(detail: impl Into<String>) -> S3Error {

@@ -1,32 +1,29 @@
 //! `POST Object`: a browser's form, done as the PUT of its file.
 
+use std::ops::ControlFlow;
+
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LOCATION};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::Proxy;
 use super::exchange::internal;
-use super::exit::Exit;
 use super::gather_budget::{GatherHold, no_room};
-use super::local::document;
+use super::in_flight::InFlight;
 use super::payload::Arriving;
 use super::stranger_memory::Hearing;
-use crate::body::{Answer, UploadFailure};
+use crate::body::{ResponseBody, UploadFailure};
+use crate::decision::{Step, document};
 use crate::error::S3Error;
-use crate::observe::Step;
 use crate::payload::FormFile;
-use crate::rewrite;
 use crate::s3::form::{
     Boundary, Form, FormPut, FormReader, MAX_FORM_BYTES, SuccessAction, redirect_target,
 };
 use crate::s3::request::content_length;
 use crate::s3::{ObjectKey, Operation, Query, S3Request, xml};
 use crate::tenant::Connection;
-use crate::timestamp::Timestamp;
 
 /// What follows the fields is read whole up to this many bytes: the end of such a form is seen before
 /// COS is told the file's length.
@@ -39,54 +36,45 @@ impl Proxy {
         &self,
         head: &Parts,
         asked: S3Request<'_>,
-        mut incoming: Incoming,
+        mut arriving: Arriving,
         connection: Connection,
-        now: Timestamp,
-        exit: &mut Exit,
-    ) -> Result<Response<Answer>, S3Error> {
+        in_flight: &mut InFlight,
+    ) -> Result<Response<ResponseBody>, S3Error> {
         let boundary = Boundary::read(&head.headers)?;
-        let tenants = &self.shared.tenants;
+        let (tenants, now) = (&self.shared.tenants, in_flight.record.time);
         let mut hearing = self.strangers.hear(head, tenants, connection, now)?;
-        let reading = self.in_time(read_form(&mut incoming, &boundary, &hearing));
+        let reading = self.in_time(read_form(&mut arriving, &boundary, &hearing));
         let (form, read) = hearing.unless_evicted(reading).await?; // what is in it
         hearing.finish();
-        exit.form(&form);
-        let sender = tenants.identify_form(head, &form, &asked, connection, now)?; // who asks
-        exit.caller(&sender.caller);
-        let caller = tenants.admit(sender.caller, connection, now)?; // from where they may
+        in_flight.record.key = form.get("key").map(str::to_owned);
+        let identify = || {
+            let sender = tenants.identify_form(head, &form, &asked, connection, now)?;
+            Ok((sender.caller, sender.length))
+        };
+        let admitted = self.admit(None, identify, connection, in_flight).await?;
+        let (caller, length) = admitted; // who asks
         drop(hearing); // from here on it is the tenant's memory
         let mut hold = self.hold(&caller);
         charge(&mut hold, 2 * form.file_at())?;
-        exit.limit(caller.tenant())?; // within their own limits
-        exit.at(Step::Authorize);
+        in_flight.record.step = Step::Authorize;
         let bucket = asked.bucket.as_deref().unwrap_or_default();
         let put = FormPut::read(&form, bucket)?; // as a PUT
-        let permit = caller.authorize(S3Request {
-            operation: Operation::PutObject,
-            bucket: asked.bucket.clone(),
-            key: Some(put.key.clone()),
-            query: Query::parse("")?,
-            copy_source: None,
-        })?; // may they
-        exit.at(Step::Rewrite);
         let put_head = head_of_put(put.headers)?;
-        let fresh = rewrite::request(&permit, &put_head, &self.config().upstream)?; // rewritten
-        let gauge = exit.gauge();
-        Box::pin(self.look_first(&permit, &put_head, &gauge, exit)).await?; // its conditions hold
-        exit.at(Step::Payload);
+        let decided = self.decide(&put_head, put_of(&asked, &put.key)?, &caller, in_flight)?;
+        let forward = match decided {
+            ControlFlow::Break(response) => return Ok(response),
+            ControlFlow::Continue(forward) => forward,
+        };
+        in_flight.record.step = Step::Payload;
         let rest = content_length(head).and_then(|length| length.checked_sub(form.file_at()));
         let rest = rest.ok_or_else(FormReader::ended)?;
-        let arriving = file(incoming, read, rest, &boundary, &mut hold);
+        let arriving = file(arriving, read, rest, &boundary, &mut hold);
         let arriving = self.in_time(arriving).await?;
-        sender.length.check(arriving.length())?; // as long as the policy lets it be
-        let body = self.object(&permit, &put_head, arriving, &caller, &gauge);
-        let body = body.await?; // checked as it streams
-        exit.body(&body);
-        let exchange = self.exchange(&permit, &put_head, fresh, body, &gauge, exit);
-        let stored = exchange.await?; // signed, sent
+        length.check(arriving.length())?; // as long as the policy lets it be
+        let stored = self.carry_out(forward, &put_head, arriving, &caller, in_flight);
         Ok(answer(
             &put.success,
-            &stored,
+            &stored.await?,
             &self.location(head, connection.tls, put.key.as_str()),
             bucket,
             &put.key,
@@ -112,13 +100,13 @@ fn charge(hold: &mut GatherHold, bytes: u64) -> Result<(), S3Error> {
 
 /// Reads the fields, and what came of the file along with them.
 async fn read_form(
-    incoming: &mut Incoming,
+    arriving: &mut Arriving,
     boundary: &Boundary,
     hearing: &Hearing,
 ) -> Result<(Form, Bytes), S3Error> {
     let mut reader = FormReader::new(boundary);
     loop {
-        let mut bytes = next(incoming).await?.ok_or_else(FormReader::ended)?;
+        let mut bytes = arriving.next().await?.ok_or_else(FormReader::ended)?;
         // They are held twice: as they came, and as fields.
         if !hearing.grow(2 * bytes.len().min(MAX_FORM_BYTES)) {
             return Err(no_room());
@@ -131,7 +119,7 @@ async fn read_form(
 
 /// The file, of which `read` is there: the last `rest` bytes of the body are it and its boundary.
 async fn file(
-    mut incoming: Incoming,
+    mut arriving: Arriving,
     read: Bytes,
     rest: u64,
     boundary: &Boundary,
@@ -139,27 +127,27 @@ async fn file(
 ) -> Result<Arriving, S3Error> {
     if rest > SMALL {
         let file = FormFile::new(boundary.as_str(), rest, None)?;
-        return Ok(Arriving::form(incoming, read, file));
+        return Ok(arriving.form(read, file));
     }
     let mut whole = BytesMut::from(&*read);
     charge(hold, whole.len() as u64)?;
-    while let Some(bytes) = next(&mut incoming).await? {
+    while let Some(bytes) = arriving.next().await? {
         charge(hold, bytes.len() as u64)?;
         whole.extend_from_slice(&bytes);
     }
     let file = FormFile::new(boundary.as_str(), rest, Some(&whole))?;
-    Ok(Arriving::form(incoming, whole.freeze(), file))
+    Ok(arriving.form(whole.freeze(), file))
 }
 
-/// The next bytes of the body; `None` at its end. It has no more than its `Content-Length`.
-async fn next(incoming: &mut Incoming) -> Result<Option<Bytes>, S3Error> {
-    while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(|_| UploadFailure::ClientGone)?;
-        if let Ok(bytes) = frame.into_data() {
-            return Ok(Some(bytes));
-        }
-    }
-    Ok(None)
+/// The PUT of the form's file.
+fn put_of<'r>(asked: &S3Request<'r>, key: &ObjectKey<'r>) -> Result<S3Request<'r>, S3Error> {
+    Ok(S3Request {
+        operation: Operation::PutObject,
+        bucket: asked.bucket.clone(),
+        key: Some(key.clone()),
+        query: Query::parse("")?,
+        copy_source: None,
+    })
 }
 
 /// The head that a PUT of the form's file would have: all that later steps look at.
@@ -173,11 +161,11 @@ fn head_of_put(headers: HeaderMap) -> Result<Parts, S3Error> {
 /// What the client is told of its object, in the names that it knows.
 fn answer(
     success: &SuccessAction,
-    stored: &Response<Answer>,
+    stored: &Response<ResponseBody>,
     location: &str,
     bucket: &str,
     key: &ObjectKey<'_>,
-) -> Response<Answer> {
+) -> Response<ResponseBody> {
     let etag = stored
         .headers()
         .get(ETAG)
@@ -185,7 +173,8 @@ fn answer(
     let etag = etag.unwrap_or_default();
     let (mut answer, location) = match success {
         SuccessAction::Document => {
-            let mut answer = document(xml::post_response(location, bucket, key.as_str(), etag));
+            let mut answer = document(xml::post_response(location, bucket, key.as_str(), etag))
+                .map(ResponseBody::text);
             *answer.status_mut() = StatusCode::CREATED;
             (answer, location.to_owned())
         }
@@ -206,8 +195,8 @@ fn answer(
     answer
 }
 
-fn empty(status: StatusCode) -> Response<Answer> {
-    let mut answer = Response::new(Answer::Empty);
+fn empty(status: StatusCode) -> Response<ResponseBody> {
+    let mut answer = Response::new(ResponseBody::Empty);
     *answer.status_mut() = status;
     answer
 }

@@ -1,44 +1,39 @@
 //! The look before a request: a condition that COS is not known to keep is checked here.
 
-use std::rc::Rc;
-
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, RANGE};
 use http::request::Parts;
 
 use super::Proxy;
-use super::exit::Exit;
+use super::exchange::Call;
+use super::in_flight::InFlight;
 use super::payload::Outgoing;
 use crate::error::{Code, S3Error};
 use crate::rewrite::{self, Look, Must};
+use crate::s3::S3Request;
 use crate::tenant::Permit;
-use crate::transport::Gauge;
 
 impl Proxy {
     /// Asks COS, by HEAD and with the caller's own rights, about the objects of which the conditions of
-    /// `head` speak. The client is not asked for its body before. What changes between the look and the
+    /// `asked` speak. The client is not asked for its body before. What changes between the look and the
     /// request is not seen: such a condition is no lock.
     pub(super) async fn look_first(
         &self,
-        permit: &Permit<'_, '_>,
-        head: &Parts,
-        gauge: &Rc<Gauge>,
-        exit: &mut Exit,
+        looks: Vec<Look<'_, '_>>,
+        asked: &S3Request<'_>,
+        in_flight: &mut InFlight,
     ) -> Result<(), S3Error> {
-        let upstream = &self.config().upstream;
-        for look in rewrite::looks(permit, head, upstream.signature)? {
-            let Look {
-                permit: may_look,
-                head,
-                must,
-            } = look;
-            let fresh = rewrite::request(&may_look, &head, upstream)?;
-            let nothing = Outgoing::empty();
-            let found = self.exchange(&may_look, &head, fresh, nothing, gauge, exit);
-            match (must, found.await) {
+        for look in looks {
+            let call = Call {
+                permit: &look.permit,
+                head: &look.head,
+                body: &Outgoing::empty(),
+            };
+            let found = self.exchange(call, look.request, in_flight).await;
+            match (look.must, found) {
                 (Must::BeAbsent, Err(error)) if error.http_status() == StatusCode::NOT_FOUND => {}
                 (Must::Hold, Ok(answer)) if answer.status().is_success() => {}
-                (Must::Fail, Ok(_)) => return Err(rewrite::no_such_part(permit.request())),
+                (Must::Fail, Ok(_)) => return Err(rewrite::no_such_part(asked)),
                 (_, Err(error)) => return Err(error),
                 (_, Ok(_)) => {
                     return Err(S3Error::new(
@@ -58,12 +53,11 @@ impl Proxy {
         refused: S3Error,
         permit: &Permit<'_, '_>,
         client: &Parts,
-        gauge: &Rc<Gauge>,
-        exit: &mut Exit,
+        in_flight: &mut InFlight,
     ) -> S3Error {
         let range = client.headers.get(RANGE);
         let range = range.and_then(|range| range.to_str().ok());
-        let size = self.size_of(permit, client, gauge, exit).await;
+        let size = self.size_of(permit, client, in_flight).await;
         let refused = refused.element("RangeRequested", range.unwrap_or_default());
         match size {
             Some(size) => refused.element("ActualObjectSize", size.to_string()),
@@ -76,15 +70,17 @@ impl Proxy {
         &self,
         permit: &Permit<'_, '_>,
         client: &Parts,
-        gauge: &Rc<Gauge>,
-        exit: &mut Exit,
+        in_flight: &mut InFlight,
     ) -> Option<u64> {
         let may_look = permit.besides(permit.request().head_of_read()).ok()?;
         let head = rewrite::look_at_read(&client.headers).ok()?;
         let fresh = rewrite::request(&may_look, &head, &self.config().upstream).ok()?;
-        let nothing = Outgoing::empty();
-        let found = self.exchange(&may_look, &head, fresh, nothing, gauge, exit);
-        let found = found.await.ok()?;
+        let call = Call {
+            permit: &may_look,
+            head: &head,
+            body: &Outgoing::empty(),
+        };
+        let found = self.exchange(call, fresh, in_flight).await.ok()?;
         found
             .headers()
             .get(CONTENT_LENGTH)?

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -11,41 +12,41 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Extensions, Method, Version};
+use http::{Extensions, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::sleep;
 
-use crate::body::Answer;
+use crate::body::ResponseBody;
 use crate::clock::Clock;
 use crate::clock::wall_clock;
 use crate::config::Config;
 use crate::credentials::Cache;
 use crate::credentials::key_sets::KeySets;
 use crate::credentials::vendor::Vendor;
-use crate::error::{Code, S3Error};
+use crate::decision::{Service, service};
+use crate::error::S3Error;
 use crate::observe::access_log::FLUSH;
-use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness, Step};
-use crate::rewrite;
+use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
 use crate::s3::hoisted::in_s3_words;
-use crate::s3::sts::is_sts;
-use crate::s3::vend::is_vend;
 use crate::s3::{self, Operation, S3Request, native};
 use crate::tenant::policy::tenant_policy;
-use crate::tenant::{
-    Certified, Connection, Identified, Peer, Tenants, bearer_token, may_need_newer_keys,
-};
+use crate::tenant::{Certified, Connection, Peer, Tenants};
 use crate::timestamp::Timestamp;
-use crate::transport::{CoreLoad, Gauge, Phase};
+use crate::transport::{CoreLoad, Phase, StreamState};
 use crate::upstream::dial::{Dialer, Roots};
-use crate::upstream::pool::Upstream;
+use crate::upstream::pool::ConnectionPool;
 
+mod admission;
+mod carry_out;
+mod client_body;
 mod exchange;
-mod exit;
 mod form;
 mod gather_budget;
-mod local;
+mod in_flight;
 mod look;
 mod payload;
+mod record;
+mod respond;
 mod sign;
 pub(crate) mod spelling;
 mod stranger_memory;
@@ -53,12 +54,12 @@ mod sts;
 mod vend;
 
 use crate::upstream::retry::Budget;
+pub use client_body::ClientBody;
 use exchange::internal;
-pub use exit::ClientBody;
-use exit::Exit;
 use gather_budget::GatherBudget;
-pub use local::answer_locally;
-pub use sign::sign;
+use in_flight::InFlight;
+use payload::Arriving;
+pub use sign::{Signing, sign};
 use stranger_memory::StrangerMemory;
 
 /// What all cores share. It never changes, but for counters and the credential cache.
@@ -80,7 +81,7 @@ pub struct Shared {
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
-    upstream: Rc<Upstream>,
+    upstream: Rc<ConnectionPool>,
     metrics: Arc<CoreMetrics>,
     log: LogBuffer,
     budget: Budget,
@@ -198,7 +199,7 @@ impl Proxy {
             upstream.limits.tls_handshake_timeout,
         );
         let limits = upstream.limits.clone();
-        let upstream = Upstream::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
+        let upstream = ConnectionPool::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
         let gathered = GatherBudget::new();
         let of_strangers = shared.config.server.limits.stranger_bytes;
         let log = shared.access_log.buffer(Arc::clone(&metrics));
@@ -234,151 +235,91 @@ impl Proxy {
         &self.metrics
     }
 
-    /// Serves one request. Whatever happens, the answer leaves here, and `Exit` counts and logs it
+    /// Serves one request. Whatever happens, the response leaves here, and the request's record is written
     /// when its last byte has gone.
     pub async fn handle(
         self: Rc<Self>,
         request: http::Request<Incoming>,
         client: Client,
-        gauge: Rc<Gauge>,
+        stream_state: Rc<StreamState>,
         now: Timestamp,
     ) -> Result<http::Response<ClientBody>, Infallible> {
-        gauge.enter(Phase::Busy);
-        let mut exit = Exit::new(&self, &client, &gauge, now);
+        stream_state.enter(Phase::Busy);
+        let mut in_flight = InFlight::new(&self, &client, &stream_state, now);
         let (mut head, body) = request.into_parts();
-        if !body.is_end_stream() {
-            exit.expects_body();
-        }
+        in_flight.is_unread = !body.is_end_stream();
         let read = if head.version == Version::HTTP_2 {
             let limits = &self.config().server.limits;
             s3::http2::as_http1(&mut head, !body.is_end_stream(), limits)
         } else {
             Ok(())
         };
+        in_flight.reader.is_native = native::is_native(&head);
         let served = if let Err(error) = read {
             Some(Err(error))
         } else {
-            let forward = pin!(self.forward(&head, body, &client, &gauge, now, &mut exit));
-            caught(forward).await
+            let served = pin!(self.serve(&head, body, &client, &mut in_flight));
+            caught(served).await
         };
-        let answer = served.unwrap_or_else(|| {
+        let answered = served.unwrap_or_else(|| {
             self.metrics.count(Event::Panic);
             Err(internal("a panic while serving this request").close())
         });
-        Ok(exit.respond(&head, answer))
+        Ok(respond::respond(in_flight, &head, answered))
     }
 
-    /// Finds out who asks. A token of a key that is not known is worth a look for newer keys.
-    async fn identify(
-        &self,
-        head: &Parts,
-        asked: &S3Request<'_>,
-        connection: Connection,
-        now: Timestamp,
-    ) -> Result<Identified, S3Error> {
-        let tenants = &self.shared.tenants;
-        let changes = tenants.key_changes();
-        let caller = tenants.identify(head, asked, connection, now);
-        if !caller.as_ref().is_err_and(may_need_newer_keys) {
-            return caller;
-        }
-        let Some(token) = bearer_token(&head.headers) else {
-            return caller;
-        };
-        if !Box::pin(self.newer_keys(token, changes, now)).await {
-            return caller; // boxed since it is rare: it must not make every future larger
-        }
-        tenants.identify(head, asked, connection, now)
-    }
-
-    /// After `token` was refused that was read with the keys of `changes`: looks for newer ones if it
-    /// names a key that is not known, or its provider's keys cannot be used. Gives whether there are any:
-    /// the same keys would say the same, at the same cost.
-    async fn newer_keys(&self, token: &str, changes: u64, now: Timestamp) -> bool {
-        let Shared {
-            tenants, key_sets, ..
-        } = &*self.shared;
-        if let Some(identity) = tenants.lacks_key_of(token, now) {
-            key_sets.renew(identity).await;
-        }
-        tenants.key_changes() != changes
-    }
-
-    /// Refuses a head that hyper cannot take or must not see; gives the bytes of the answer.
+    /// Refuses a head that hyper cannot take or must not see; gives the bytes of the response.
     pub fn refuse_head(
         self: &Rc<Self>,
         error: S3Error,
         client: &Client,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
         now: Timestamp,
     ) -> Bytes {
-        Exit::new(self, client, gauge, now).refuse_head(error)
+        respond::refuse_head(InFlight::new(self, client, stream_state, now), error)
     }
 
-    /// A request's life.
-    async fn forward(
+    /// Brings a request to the service that it is for.
+    async fn serve(
         &self,
         head: &Parts,
         body: Incoming,
         client: &Client,
-        gauge: &Rc<Gauge>,
-        now: Timestamp,
-        exit: &mut Exit,
-    ) -> Result<http::Response<Answer>, S3Error> {
-        let origin = self.shared.tenants.caller(&head.headers, client.peer)?;
-        exit.from(origin.address);
-        let connection = Connection {
-            loopback: client.loopback && !origin.is_forwarded,
-            tls: client.tls,
-            certificate: client.certificate,
-            user: match client.peer {
-                Peer::Unix(user) if !origin.is_forwarded => Some(user),
-                Peer::Tcp(_) | Peer::Unix(_) | Peer::Unnamed => None,
-            },
-            address: origin.address,
-        };
-        if is_sts(head) {
-            return Box::pin(self.session_keys(head, body, connection, now, exit)).await;
+        in_flight: &mut InFlight,
+    ) -> Result<http::Response<ResponseBody>, S3Error> {
+        let connection = self.connection(head, client, in_flight)?;
+        let body = Arriving::new(body, head.version);
+        match service(head, &self.config().server.domains) {
+            Service::S3 => self.forward(head, body, connection, in_flight).await,
+            Service::Sts => Box::pin(self.session_keys(head, body, connection, in_flight)).await,
+            Service::Vend => Box::pin(self.vend(head, body, connection, in_flight)).await,
         }
+    }
+
+    /// The life of a request for S3.
+    async fn forward(
+        &self,
+        head: &Parts,
+        body: Arriving,
+        connection: Connection,
+        in_flight: &mut InFlight,
+    ) -> Result<http::Response<ResponseBody>, S3Error> {
         let domains = &self.config().server.domains;
-        if is_vend(head, domains) {
-            return Box::pin(self.vend(head, body, connection, now, exit)).await;
-        }
         let said = &*in_s3_words(head, domains)?;
-        if native::is_native(head) {
-            exit.speaks_native();
+        let request = S3Request::parse(said, domains)?; // what it requests
+        in_flight.record.parsed(&request);
+        if request.operation == Operation::PostObject {
+            let posted = self.post_object(head, request, body, connection, in_flight);
+            return Box::pin(posted).await; // a form: its fields say the rest
         }
-        let asked = S3Request::parse(said, domains)?; // what is asked
-        exit.asked(&asked);
-        if asked.operation == Operation::PostObject {
-            let posted = self.post_object(head, asked, body, connection, now, exit);
-            return Box::pin(posted).await; // a form: its fields come first, and say the rest
-        }
-        let caller = self.identify(head, &asked, connection, now).await?; // who asks
-        exit.caller(&caller);
-        let caller = self.shared.tenants.admit(caller, connection, now)?; // from where they may
-        exit.limit(caller.tenant())?; // within their own limits
-        exit.at(Step::Authorize);
-        let permit = caller.authorize(asked)?; // may they
-        exit.permitted(&permit);
-        let region = &self.config().server.region;
-        if let Some(answer) = answer_locally(&permit, said, region)? {
-            exit.answered_here();
-            return Ok(answer); // what a scoped key cannot ask
-        }
-        exit.at(Step::Rewrite);
-        let fresh = rewrite::request(&permit, said, &self.config().upstream)?; // rewritten
-        Box::pin(self.look_first(&permit, said, gauge, exit)).await?; // its conditions hold
-        exit.at(Step::Payload);
-        let body = self.payload(&permit, said, body, &caller, gauge).await?; // checked as it streams
-        exit.body(&body);
-        let answer = self.exchange(&permit, said, fresh, body, gauge, exit).await; // signed, sent, answered
-        match answer {
-            Err(refused) if head.method == Method::GET && refused.code() == Code::InvalidRange => {
-                let explained = self.explain_range(refused, &permit, said, gauge, exit);
-                Err(Box::pin(explained).await)
+        let caller = self.admit_request(head, &request, connection, in_flight);
+        let caller = caller.await?; // who calls, from where, within their limits
+        match self.decide(said, request, &caller, in_flight)? {
+            ControlFlow::Break(response) => Ok(response), // made here
+            ControlFlow::Continue(forward) => {
+                self.carry_out(forward, said, body, &caller, in_flight)
+                    .await // verified, signed, sent
             }
-            answer => answer,
         }
     }
 

@@ -1,5 +1,5 @@
-//! The body of a request, made ready for COS: objects stream and are checked as they pass, XML is
-//! read whole, parsed, judged, and written anew.
+//! Carries out the plan for a body: objects stream and are checked as they pass, XML is read whole, parsed,
+//! judged, and written anew.
 
 use std::rc::Rc;
 
@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::Version;
-use http::request::Parts;
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
@@ -15,22 +15,22 @@ use sha2::Sha256;
 use super::Proxy;
 use super::gather_budget::{GatherHold, no_room};
 use crate::body::shape::{self, Shaper};
-use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
-use crate::config::StoredCheck;
+use crate::body::{self, GatherFailure, PaceLimit, UploadFailure, UploadSource};
+use crate::decision::{DocumentPlan, ObjectPlan, PayloadPlan};
 use crate::error::{Code, S3Error};
 use crate::observe::Event;
-use crate::payload::checksum::{Checks, Verified};
-use crate::payload::{Declared, FormFile, Framing, Intake, Mode, PayloadError};
-use crate::s3::request::{MAX_OBJECT_BYTES, too_large};
-use crate::s3::{ObjectKey, Operation, xml};
+use crate::payload::FormFile;
+use crate::payload::checksum::Verified;
+use crate::s3::{ObjectKey, XmlRequest, xml};
 use crate::tenant::limits::Way;
 use crate::tenant::{Authenticated, Permit, Tenant};
-use crate::transport::Gauge;
+use crate::transport::StreamState;
 
-/// An object on its way from the client.
+/// A body on its way from the client.
 #[derive(Debug)]
 pub(super) struct Arriving {
     incoming: Incoming,
+    version: Version,
     /// What came of it already.
     read: Bytes,
     /// The file of a form.
@@ -40,7 +40,7 @@ pub(super) struct Arriving {
 /// A body for COS, and what the head must say of it.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    pub(super) body: body::Request,
+    pub(super) body: body::RequestBody,
     /// Its SHA-256, where it is known before it is sent: COS then checks it too.
     pub(super) sha256: Option<[u8; 32]>,
     /// What was verified of an object that came whole at once.
@@ -59,12 +59,33 @@ pub(super) struct Outgoing {
 }
 
 impl Arriving {
-    /// The file of a form, whose bytes `read` came along with the fields.
-    pub(super) fn form(incoming: Incoming, read: Bytes, file: FormFile) -> Self {
+    /// A body that the client sends in this version of HTTP.
+    pub(super) fn new(incoming: Incoming, version: Version) -> Self {
         Self {
             incoming,
+            version,
+            read: Bytes::new(),
+            file: None,
+        }
+    }
+
+    /// The next bytes of the body; `None` at its end. It has no more than its `Content-Length`.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, S3Error> {
+        while let Some(frame) = self.incoming.frame().await {
+            let frame = frame.map_err(|_| UploadFailure::ClientGone)?;
+            if let Ok(bytes) = frame.into_data() {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The file of a form, whose bytes `read` came along with the fields.
+    pub(super) fn form(self, read: Bytes, file: FormFile) -> Self {
+        Self {
             read,
             file: Some(file),
+            ..self
         }
     }
 
@@ -74,18 +95,8 @@ impl Arriving {
     }
 }
 
-impl From<Incoming> for Arriving {
-    fn from(incoming: Incoming) -> Self {
-        Self {
-            incoming,
-            read: Bytes::new(),
-            file: None,
-        }
-    }
-}
-
 impl Outgoing {
-    fn new(body: body::Request) -> Self {
+    fn new(body: body::RequestBody) -> Self {
         Self {
             body,
             sha256: None,
@@ -100,7 +111,7 @@ impl Outgoing {
 
     /// No body.
     pub(super) fn empty() -> Self {
-        Self::new(body::Request::Empty)
+        Self::new(body::RequestBody::Empty)
     }
 
     /// What was verified of an object, once all of it has been.
@@ -120,100 +131,77 @@ impl Outgoing {
         Self {
             sha256: Some(Sha256::digest(&bytes).into()),
             md5: Some(BASE64_STANDARD.encode(Md5::digest(&bytes))),
-            ..Self::new(body::Request::Whole(bytes))
+            ..Self::new(body::RequestBody::Whole(bytes))
         }
     }
 }
 
 impl Proxy {
-    /// The body that goes with `permit`.
+    /// The body that goes with `permit`, as planned.
     pub(super) async fn payload(
         &self,
         permit: &Permit<'_, '_>,
-        head: &Parts,
-        incoming: Incoming,
+        plan: PayloadPlan,
+        arriving: Arriving,
         caller: &Authenticated,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
     ) -> Result<Outgoing, S3Error> {
-        let operation = permit.request().operation;
-        if operation.takes_object_body() {
-            let arriving = incoming.into();
-            return self.object(permit, head, arriving, caller, gauge).await;
+        match plan {
+            PayloadPlan::Document(plan) => {
+                Box::pin(self.document(permit, plan, arriving, caller)).await
+            }
+            PayloadPlan::Empty => {
+                // A body of unknown length may turn out to be none: an empty chunked one, or a POST that a
+                // client of HTTP/2 ends in a frame of its own.
+                if !arriving.incoming.is_end_stream() {
+                    let any =
+                        || S3Error::new(Code::InvalidRequest, "This operation takes no body.");
+                    Box::pin(self.gather(arriving, 0, |_| true, any)).await?;
+                }
+                Ok(Outgoing::empty())
+            }
+            PayloadPlan::Object(plan) => self.object(plan, arriving, caller, stream_state).await,
         }
-        if operation.has_xml_body() {
-            let mut hold = self.hold(caller);
-            let checks = document_checks(permit, head, caller.payload())?;
-            let read = Box::pin(self.xml_body(head, incoming, checks, &mut hold)).await;
-            let (document, verified) = read?;
-            charge(caller.tenant(), &document);
-            // The answer repeats only the checksum of an object.
-            let verified = Verified {
-                unchecked: verified.unchecked,
-                ..Verified::default()
-            };
-            return Ok(Outgoing {
-                verified: Some(verified),
-                _hold: Some(hold),
-                ..self.rebuild(permit, &document)?
-            });
-        }
-        // No body: the hash of nothing is the only right one. A body of unknown length may turn out to
-        // be none: an empty chunked one, or a POST that a client of HTTP/2 ends in a frame of its own.
-        if !incoming.is_end_stream() {
-            let any = || S3Error::new(Code::InvalidRequest, "This operation takes no body.");
-            Box::pin(self.gather(incoming, head.version, 0, |_| true, any)).await?;
-        }
-        check_no_body(caller.payload())?;
-        Ok(Outgoing::empty())
     }
 
     /// An object or a part, in whatever form the client sends it: COS gets its plain bytes.
-    pub(super) async fn object(
+    async fn object(
         &self,
-        permit: &Permit<'_, '_>,
-        head: &Parts,
+        plan: ObjectPlan,
         arriving: Arriving,
         caller: &Authenticated,
-        gauge: &Rc<Gauge>,
+        stream_state: &Rc<StreamState>,
     ) -> Result<Outgoing, S3Error> {
-        let Arriving {
-            incoming,
-            read,
-            file,
-        } = arriving;
-        let declared = Declared::read(caller.payload(), &head.headers)?;
-        let checks = Checks::read(&declared, &head.headers, &permit.request().query)?;
-        let checks = match self.config().upstream.stored_check {
-            StoredCheck::Crc64Ecma => checks.with_crc64_ecma(),
-            StoredCheck::Md5 => checks.with_md5(),
-            StoredCheck::Off => checks,
+        let sha256 = plan.declared.mode.sha256();
+        let (length, intake) = match (arriving.file, plan.declared.length) {
+            (Some(file), _) => (file.length(), plan.form_intake(file)?),
+            (None, Some(length)) => {
+                let signatures = caller.chunk_signatures().cloned();
+                (length, plan.intake(length, signatures)?)
+            }
+            (None, None) => {
+                let arriving = Arriving {
+                    file: None,
+                    ..arriving
+                };
+                return Box::pin(self.spooled(plan, arriving, caller)).await;
+            }
         };
-        let length = file.as_ref().map(FormFile::length).or(declared.length);
-        let Some(length) = length else {
-            return Box::pin(self.spooled(incoming, head.version, caller, &declared, checks)).await;
+        let source = UploadSource {
+            incoming: arriving.incoming,
+            input: arriving.read,
+            length,
+            stream_state: Rc::clone(stream_state),
         };
-        if length > MAX_OBJECT_BYTES {
-            return Err(too_large());
-        }
-        self.check_object(caller.tenant(), length)?;
-        let intake = if let Some(file) = file {
-            Intake::of_form(file, checks)
-        } else {
-            let signatures = caller.chunk_signatures().cloned();
-            Intake::new(&declared, length, checks, signatures)?
-        };
-        let source = Rc::clone(gauge);
         let shaper = Shaper::new(caller.tenant(), Way::Upload);
-        let arrived =
-            body::Request::from_client(incoming, read, length, intake, source, self.pace(), shaper)
-                .await;
-        let (body, verified) = arrived.inspect_err(|failure| {
+        let arrived = body::RequestBody::from_client(source, intake, self.pace(), shaper);
+        let (body, verified) = arrived.await.inspect_err(|failure| {
             if matches!(failure, UploadFailure::Payload(_)) {
                 self.metrics.count(Event::BodyWithheld);
             }
         })?;
         Ok(Outgoing {
-            sha256: declared.mode.sha256(),
+            sha256,
             verified,
             ..Outgoing::new(body)
         })
@@ -223,51 +211,73 @@ impl Proxy {
     /// empty one needs no room.
     async fn spooled(
         &self,
-        incoming: Incoming,
-        version: Version,
+        plan: ObjectPlan,
+        arriving: Arriving,
         caller: &Authenticated,
-        declared: &Declared,
-        checks: Checks,
     ) -> Result<Outgoing, S3Error> {
-        let most = self.config().upstream.spool_unknown_length;
+        let most = plan.max_spooled;
         let mut hold = self.hold(caller);
         let grow = |bytes| hold.grow(bytes);
-        let mut input = self
-            .gather(incoming, version, most, grow, || {
-                let text = match most {
-                    0 => "An upload must say its length; send Content-Length.".to_owned(),
-                    _ => format!(
-                        "An upload of more than {most} bytes must say its length; send Content-Length."
-                    ),
-                };
-                S3Error::new(Code::MissingContentLength, text)
-            })
-            .await?;
+        let gathered = self.gather(arriving, most, grow, || {
+            let text = match most {
+                0 => "An upload must say its length; send Content-Length.".to_owned(),
+                _ => format!(
+                    "An upload of more than {most} bytes must say its length; send Content-Length."
+                ),
+            };
+            S3Error::new(Code::MissingContentLength, text)
+        });
+        let mut input = gathered.await?;
         charge(caller.tenant(), &input);
-        self.check_object(caller.tenant(), input.len() as u64)?;
         let object = input.clone();
-        let mut intake = Intake::new(declared, object.len() as u64, checks, None)?;
+        let sha256 = plan.declared.mode.sha256();
+        let mut intake = plan.intake(object.len() as u64, None)?;
         while intake.push(&mut input)?.is_some() {}
         let (_, verified) = intake.finish()?;
         let body = if object.is_empty() {
-            body::Request::Empty
+            body::RequestBody::Empty
         } else {
-            body::Request::Whole(object)
+            body::RequestBody::Whole(object)
         };
         Ok(Outgoing {
-            sha256: declared.mode.sha256(),
+            sha256,
             verified: Some(verified),
             _hold: Some(hold),
             ..Outgoing::new(body)
         })
     }
 
-    /// Refuses what is larger than the tenant may upload in one request.
-    fn check_object(&self, tenant: &Tenant, bytes: u64) -> Result<(), S3Error> {
-        let limits = tenant.limits(shape::now());
-        let checked = limits.map_or(Ok(()), |limits| limits.check_object(bytes));
-        checked.inspect_err(|_| {
-            self.metrics.count(Event::LimitedObjectSize);
+    /// An XML document: read whole, checked to be what the client meant, and written anew.
+    async fn document(
+        &self,
+        permit: &Permit<'_, '_>,
+        plan: DocumentPlan,
+        arriving: Arriving,
+        caller: &Authenticated,
+    ) -> Result<Outgoing, S3Error> {
+        let DocumentPlan {
+            kind,
+            max_bytes,
+            mut checks,
+        } = plan;
+        let mut hold = self.hold(caller);
+        let grow = |bytes| hold.grow(bytes);
+        let gathered = self.gather(arriving, max_bytes, grow, || {
+            let text = format!("The XML is larger than the {max_bytes} bytes that are accepted.");
+            S3Error::new(Code::MalformedXML, text)
+        });
+        let document = gathered.await?;
+        checks.update(&document);
+        // The answer repeats only the checksum of an object.
+        let verified = Verified {
+            unchecked: checks.finish(None)?.unchecked,
+            ..Verified::default()
+        };
+        charge(caller.tenant(), &document);
+        Ok(Outgoing {
+            verified: Some(verified),
+            _hold: Some(hold),
+            ..rebuild(kind, permit, &document, max_bytes)?
         })
     }
 
@@ -281,29 +291,6 @@ impl Proxy {
         }
     }
 
-    /// Reads an XML body whole and checks that it is what the client meant.
-    async fn xml_body(
-        &self,
-        head: &Parts,
-        incoming: Incoming,
-        mut checks: Checks,
-        hold: &mut GatherHold,
-    ) -> Result<(Bytes, Verified), S3Error> {
-        let most = self.config().server.limits.xml_bytes;
-        let charge = |bytes| hold.grow(bytes);
-        let body = self
-            .gather(incoming, head.version, most, charge, || {
-                S3Error::new(
-                    Code::MalformedXML,
-                    format!("The XML is larger than the {most} bytes that are accepted."),
-                )
-            })
-            .await?;
-        checks.update(&body);
-        let verified = checks.finish(None)?;
-        Ok((body, verified))
-    }
-
     /// The share of memory of a body that is to be gathered.
     pub(super) fn hold(&self, caller: &Authenticated) -> GatherHold {
         let tenant = caller.tenant();
@@ -314,12 +301,16 @@ impl Proxy {
     /// [`body::gather`].
     pub(super) async fn gather(
         &self,
-        mut incoming: Incoming,
-        version: Version,
+        arriving: Arriving,
         most: usize,
         charge: impl FnMut(usize) -> bool,
         too_large: impl FnOnce() -> S3Error,
     ) -> Result<Bytes, S3Error> {
+        let Arriving {
+            mut incoming,
+            version,
+            ..
+        } = arriving;
         let window = self.config().server.limits.body_window;
         let body = body::gather(&mut incoming, most, window, charge).await;
         // hyper gives a stream that its client has reset with `NO_ERROR` as one that has ended.
@@ -333,49 +324,60 @@ impl Proxy {
             GatherFailure::TooLarge => too_large().close(),
         })
     }
+}
 
-    /// Parses an XML body and writes it anew from its parts: nothing of the client's text is sent on.
-    fn rebuild(&self, permit: &Permit<'_, '_>, document: &[u8]) -> Result<Outgoing, S3Error> {
-        let limit = self.config().server.limits.xml_bytes;
-        match permit.request().operation {
-            Operation::CompleteMultipartUpload => Ok(Outgoing::document(
-                xml::CompleteRequest::parse(document, limit)?.to_xml(),
-            )),
-            Operation::DeleteObjects => {
-                let asked = xml::DeleteRequest::parse(document, limit)?;
-                let quiet = asked.quiet;
-                let may = |object: &xml::DeleteObject| {
-                    ObjectKey::from_decoded(object.key.clone()).is_ok()
-                        && permit.may_delete(&object.key)
-                };
-                let (allowed, denied): (Vec<_>, _) = asked.objects.into_iter().partition(may);
-                let answered_for = if quiet {
-                    Vec::new()
-                } else {
-                    allowed.iter().map(|object| object.key.clone()).collect()
-                };
-                let upstream = |object: xml::DeleteObject| xml::DeleteObject {
-                    key: permit.upstream_name(&object.key).into_owned(),
-                    ..object
-                };
-                let allowed = xml::DeleteRequest {
-                    quiet,
-                    objects: allowed.into_iter().map(upstream).collect(),
-                };
-                let mut outgoing = if allowed.objects.is_empty() {
-                    Outgoing::empty()
-                } else {
-                    Outgoing::document(allowed.to_xml())
-                };
-                outgoing.denied = denied;
-                outgoing.quiet = quiet;
-                outgoing.answered_for = answered_for;
-                Ok(outgoing)
-            }
-            _ => Ok(Outgoing::document(
-                xml::Tagging::parse(document, limit)?.to_xml(),
-            )),
+/// Parses an XML body and writes it anew from its parts: nothing of the client's text is sent on.
+fn rebuild(
+    kind: XmlRequest,
+    permit: &Permit<'_, '_>,
+    document: &[u8],
+    limit: usize,
+) -> Result<Outgoing, S3Error> {
+    let xml = match kind {
+        XmlRequest::CompleteMultipartUpload => {
+            xml::CompleteRequest::parse(document, limit)?.to_xml()
         }
+        XmlRequest::Delete => {
+            return Ok(deletion(
+                permit,
+                xml::DeleteRequest::parse(document, limit)?,
+            ));
+        }
+        XmlRequest::Tagging => xml::Tagging::parse(document, limit)?.to_xml(),
+    };
+    Ok(Outgoing::document(xml))
+}
+
+/// A multi-delete of the keys that the caller may delete.
+fn deletion(permit: &Permit<'_, '_>, asked: xml::DeleteRequest) -> Outgoing {
+    let quiet = asked.quiet;
+    let may = |object: &xml::DeleteObject| {
+        ObjectKey::from_decoded(object.key.clone()).is_ok() && permit.may_delete(&object.key)
+    };
+    let (allowed, denied): (Vec<_>, _) = asked.objects.into_iter().partition(may);
+    let answered_for = if quiet {
+        Vec::new()
+    } else {
+        allowed.iter().map(|object| object.key.clone()).collect()
+    };
+    let upstream = |object: xml::DeleteObject| xml::DeleteObject {
+        key: permit.upstream_name(&object.key).into_owned(),
+        ..object
+    };
+    let allowed = xml::DeleteRequest {
+        quiet,
+        objects: allowed.into_iter().map(upstream).collect(),
+    };
+    let outgoing = if allowed.objects.is_empty() {
+        Outgoing::empty()
+    } else {
+        Outgoing::document(allowed.to_xml())
+    };
+    Outgoing {
+        denied,
+        quiet,
+        answered_for,
+        ..outgoing
     }
 }
 
@@ -384,49 +386,5 @@ fn charge(tenant: &Tenant, body: &Bytes) {
     let now = shape::now();
     if let Some(limits) = tenant.limits(now) {
         limits.charge(Way::Upload, now, body.len() as u64);
-    }
-}
-
-/// All that a head says of the XML that comes with it.
-fn document_checks(
-    permit: &Permit<'_, '_>,
-    head: &Parts,
-    payload: Mode,
-) -> Result<Checks, S3Error> {
-    check_plain(payload)?;
-    let declared = Declared::read(payload, &head.headers)?;
-    if declared.framing == Framing::AwsChunked {
-        return Err(not_an_object("aws-chunked."));
-    }
-    let asked = permit.request();
-    if asked.operation == Operation::CompleteMultipartUpload {
-        return Checks::of_completion(&declared, &head.headers);
-    }
-    Checks::read(&declared, &head.headers, &asked.query)
-}
-
-/// Refuses the modes that only objects and parts have.
-fn check_plain(payload: Mode) -> Result<(), S3Error> {
-    match payload {
-        Mode::Sha256(_) | Mode::Unsigned => Ok(()),
-        Mode::StreamingSigned | Mode::StreamingSignedTrailer | Mode::StreamingUnsignedTrailer => {
-            Err(not_an_object("with a STREAMING-… x-amz-content-sha256."))
-        }
-    }
-}
-
-fn not_an_object(how: &str) -> S3Error {
-    let text = format!("Only objects and parts are sent {how}");
-    S3Error::new(Code::InvalidArgument, text).close()
-}
-
-/// The hash of a body that is empty.
-fn check_no_body(payload: Mode) -> Result<(), S3Error> {
-    check_plain(payload)?;
-    match payload.sha256() {
-        Some(expected) if Sha256::digest(b"")[..] != expected => {
-            Err(UploadFailure::Payload(PayloadError::Sha256Mismatch).into())
-        }
-        _ => Ok(()),
     }
 }

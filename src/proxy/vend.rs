@@ -3,13 +3,14 @@
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response};
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::time::Duration;
 
 use super::Proxy;
-use super::exit::Exit;
-use crate::body::Answer;
+use super::in_flight::InFlight;
+use super::payload::Arriving;
+use super::respond::ErrorForm;
+use crate::body::ResponseBody;
 use crate::credentials::shapes::{Shape, render};
 use crate::credentials::vendor::Vended;
 use crate::error::{Code, S3Error};
@@ -18,8 +19,7 @@ use crate::payload::checksum::Checks;
 use crate::s3::request::check_framing;
 use crate::s3::vend::{VEND_BYTES, VendRequest};
 use crate::tenant::vend::narrowed;
-use crate::tenant::{Authenticated, Connection, Grant, Tenants, bearer_token, may_need_newer_keys};
-use crate::timestamp::Timestamp;
+use crate::tenant::{Authenticated, Connection, Grant, Tenants, bearer_token};
 
 /// Said of a key's end to those that refresh by it: a request signed just before must still arrive.
 const MARGIN: i64 = 30;
@@ -29,30 +29,21 @@ impl Proxy {
     pub(super) async fn vend(
         &self,
         head: &Parts,
-        incoming: Incoming,
+        arriving: Arriving,
         connection: Connection,
-        now: Timestamp,
-        exit: &mut Exit,
-    ) -> Result<Response<Answer>, S3Error> {
-        exit.speaks_json();
-        exit.sts_action("VendCredentials");
+        in_flight: &mut InFlight,
+    ) -> Result<Response<ResponseBody>, S3Error> {
+        in_flight.reader.errors = ErrorForm::Json;
+        in_flight.record.sts_action("VendCredentials");
+        let now = in_flight.record.time;
         check_framing(head)?;
         let tenants = &self.shared.tenants;
-        let changes = tenants.key_changes();
-        let mut caller = tenants.identify_vend(head, connection, now);
-        if let Err(error) = &caller
-            && may_need_newer_keys(error)
-            && let Some(token) = bearer_token(&head.headers)
-            && self.newer_keys(token, changes, now).await
-        {
-            caller = tenants.identify_vend(head, connection, now);
-        }
-        let caller = caller?;
-        exit.caller(&caller);
-        let caller = tenants.admit(caller, connection, now)?; // from where they may
-        exit.limit(caller.tenant())?; // within their own limits
+        let token = bearer_token(&head.headers);
+        let identify = || Ok((tenants.identify_vend(head, connection, now)?, ()));
+        let admitted = self.admit(token, identify, connection, in_flight).await?;
+        let (caller, ()) = admitted;
         let offer = self.shared.vendor.offer(caller.tenant())?;
-        let body = self.vend_body(head, incoming, &caller, exit).await?;
+        let body = self.vend_body(head, arriving, &caller, in_flight).await?;
         Tenants::check_vend_body(head, &caller, &body)?;
         let asked = VendRequest::parse(&body)?;
         let duration = offer.duration(asked.duration_seconds)?;
@@ -61,7 +52,7 @@ impl Proxy {
         let (vendor, policy) = (&self.shared.vendor, policy.json());
         let vended = vendor.key(&offer, caller.tenant(), policy, duration, is_whole);
         let vended = vended.await?;
-        exit.answered_here();
+        in_flight.record.is_local = true;
         Ok(if head.method == Method::GET {
             document(&container(&vended))
         } else {
@@ -73,17 +64,17 @@ impl Proxy {
     async fn vend_body(
         &self,
         head: &Parts,
-        incoming: Incoming,
+        arriving: Arriving,
         caller: &Authenticated,
-        exit: &mut Exit,
+        in_flight: &mut InFlight,
     ) -> Result<bytes::Bytes, S3Error> {
         let mut hold = self.hold(caller);
         let charge = |bytes| hold.grow(bytes);
-        let body = self.gather(incoming, head.version, VEND_BYTES, charge, || {
+        let body = self.gather(arriving, VEND_BYTES, charge, || {
             S3Error::new(Code::InvalidArgument, "The body is larger than 16 KiB.")
         });
         let body = body.await?;
-        exit.gathered(body.len());
+        in_flight.gathered(body.len());
         let declared = Declared::read(caller.payload(), &head.headers)?;
         let mut checks = Checks::new(&declared, &head.headers)?;
         checks.update(&body);
@@ -126,10 +117,10 @@ fn scope(grant: &Grant) -> Value {
     })
 }
 
-fn document(json: &Value) -> Response<Answer> {
+fn document(json: &Value) -> Response<ResponseBody> {
     let text = json.to_string();
     let length = text.len();
-    let mut answer = Response::new(Answer::Whole(text.into()));
+    let mut answer = Response::new(ResponseBody::Whole(text.into()));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_LENGTH, length.into());

@@ -4,6 +4,14 @@
 use http::header::{CONTENT_DISPOSITION, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue};
 
+use crate::tenant::Permit;
+
+/// Whether the answer to `permit` is an object that its grant says browsers must save.
+pub fn is_attachment(permit: &Permit<'_, '_>) -> bool {
+    let reads = permit.request().operation.reads_object();
+    reads && permit.grant().is_some_and(|grant| grant.attachment)
+}
+
 /// Makes an attachment of an answer. Its file name stays; a disposition that a browser could read
 /// otherwise than we do goes whole (RFC 6266 section 4.1, and what browsers make of what breaks it).
 pub fn as_attachment(headers: &mut HeaderMap) {

@@ -23,7 +23,7 @@ use crate::config::UpstreamSignature;
 use crate::encoding::percent::push_encoded_path;
 use crate::s3::continuation::token_of_marker;
 use crate::s3::xml::NAMESPACE;
-use crate::s3::{Operation, ResponseBody};
+use crate::s3::{Operation, SuccessKind};
 use crate::tenant::{Grant, ListingPage, Permit};
 
 /// Whether responses to this operation must pass an [`AnswerRewriter`].
@@ -34,11 +34,10 @@ pub fn rewrites(operation: Operation) -> bool {
 /// The root of a response that is rewritten.
 fn root_of(operation: Operation) -> Option<&'static str> {
     match operation.response() {
-        ResponseBody::Document(root) => Some(root),
-        ResponseBody::Cosgate
-        | ResponseBody::Empty
-        | ResponseBody::Headers
-        | ResponseBody::Object => None,
+        SuccessKind::Document(root) => Some(root),
+        SuccessKind::Cosgate | SuccessKind::Empty | SuccessKind::Headers | SuccessKind::Object => {
+            None
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use http::header::RANGE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method};
 
-use super::request::internal;
-use crate::config::UpstreamSignature;
+use super::request::{UpstreamRequest, internal, request};
+use crate::config::Upstream;
 use crate::error::{Code, S3Error};
 use crate::s3::conditions::{Handling, cannot_look, kept};
 use crate::s3::{S3Request, conditions};
@@ -21,6 +21,8 @@ pub struct Look<'t, 'r> {
     pub permit: Permit<'t, 'r>,
     /// The head to look with; its conditions are those that HEAD Object keeps (436/7745).
     pub head: Parts,
+    /// The head that COS gets.
+    pub request: UpstreamRequest,
     /// What it must find.
     pub must: Must,
 }
@@ -39,14 +41,14 @@ pub enum Must {
 /// The looks that come before the request of `permit`; most have none. Refused where the caller has no
 /// right to look: nothing would then keep the condition.
 pub fn looks<'t, 'r>(
-    permit: &'r Permit<'t, '_>,
+    permit: &Permit<'t, 'r>,
     client: &Parts,
-    signature: UpstreamSignature,
+    upstream: &Upstream,
 ) -> Result<Vec<Look<'t, 'r>>, S3Error> {
     let asked = permit.request();
     let mut creates = false;
     let mut of_source = HeaderMap::new();
-    for (name, value, handling) in kept(asked.operation, &client.headers, signature)? {
+    for (name, value, handling) in kept(asked.operation, &client.headers, upstream.signature)? {
         if handling != Handling::LookedAtFirst {
             continue;
         }
@@ -62,29 +64,38 @@ pub fn looks<'t, 'r>(
     if asked.part_read().is_some_and(|part| part > 1) {
         // Who has no right to look is told of no object.
         let permit = permit.besides(asked.head_of_read());
-        looks.push(Look {
-            permit: permit.map_err(|_| no_such_part(asked))?,
-            head: look_at_read(&client.headers)?,
-            must: Must::Fail,
-        });
+        let permit = permit.map_err(|_| no_such_part(asked))?;
+        let head = look_at_read(&client.headers)?;
+        looks.push(Look::new(permit, head, Must::Fail, upstream)?);
     }
     if !of_source.is_empty()
         && let Some(source) = asked.head_of_source()
     {
-        looks.push(Look {
-            permit: may_look(permit, source, "x-amz-copy-source-if-*")?,
-            head: head(of_source)?,
-            must: Must::Hold,
-        });
+        let permit = may_look(permit, source, "x-amz-copy-source-if-*")?;
+        looks.push(Look::new(permit, head(of_source)?, Must::Hold, upstream)?);
     }
     if creates {
-        looks.push(Look {
-            permit: may_look(permit, asked.head_of_target(), "if-none-match")?,
-            head: head(HeaderMap::new())?,
-            must: Must::BeAbsent,
-        });
+        let permit = may_look(permit, asked.head_of_target(), "if-none-match")?;
+        let head = head(HeaderMap::new())?;
+        looks.push(Look::new(permit, head, Must::BeAbsent, upstream)?);
     }
     Ok(looks)
+}
+
+impl<'t, 'r> Look<'t, 'r> {
+    fn new(
+        permit: Permit<'t, 'r>,
+        head: Parts,
+        must: Must,
+        upstream: &Upstream,
+    ) -> Result<Self, S3Error> {
+        Ok(Self {
+            request: request(&permit, &head, upstream)?,
+            permit,
+            head,
+            must,
+        })
+    }
 }
 
 /// The head of a HEAD of the object that a request with these headers reads: of all of it, whatever its
@@ -130,7 +141,8 @@ fn head(headers: HeaderMap) -> Result<Parts, S3Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rewrite::tests::{ask, tenant};
+    use crate::config::UpstreamSignature;
+    use crate::rewrite::tests::{ask, tenant, upstream};
     use crate::s3::{CopySource, ObjectKey, Operation};
 
     fn client(headers: &[(&str, &str)]) -> Parts {
@@ -159,7 +171,7 @@ mod tests {
         let permit = Permit::for_test(&tenant, put).unwrap();
         let head = client(&[("if-none-match", "*")]);
 
-        let found = looks(&permit, &head, UpstreamSignature::S3).unwrap();
+        let found = looks(&permit, &head, &upstream(UpstreamSignature::S3)).unwrap();
 
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].must, Must::BeAbsent);
@@ -167,12 +179,12 @@ mod tests {
         assert_eq!(look.operation, Operation::HeadObject);
         assert_eq!(look.key.as_ref().unwrap().as_str(), "acme/x");
         assert!(
-            looks(&permit, &head, UpstreamSignature::Cos)
+            looks(&permit, &head, &upstream(UpstreamSignature::Cos))
                 .unwrap()
                 .is_empty()
         );
         assert!(
-            looks(&permit, &client(&[]), UpstreamSignature::S3)
+            looks(&permit, &client(&[]), &upstream(UpstreamSignature::S3))
                 .unwrap()
                 .is_empty()
         );
@@ -191,7 +203,7 @@ mod tests {
             ("if-none-match", "*"),
         ]);
 
-        let found = looks(&permit, &head, UpstreamSignature::S3).unwrap();
+        let found = looks(&permit, &head, &upstream(UpstreamSignature::S3)).unwrap();
 
         let musts: Vec<Must> = found.iter().map(|look| look.must).collect();
         assert_eq!(musts, [Must::Hold, Must::BeAbsent]);
@@ -216,7 +228,11 @@ mod tests {
         }
         let permit = Permit::for_test(&tenant, copy()).unwrap();
         for (name, value) in [("if-none-match", "*"), ("x-amz-copy-source-if-match", "e")] {
-            let refused = looks(&permit, &client(&[(name, value)]), UpstreamSignature::S3);
+            let refused = looks(
+                &permit,
+                &client(&[(name, value)]),
+                &upstream(UpstreamSignature::S3),
+            );
             let refused = refused.unwrap_err();
             assert_eq!(refused.code(), Code::NotImplemented);
             assert!(
@@ -224,7 +240,11 @@ mod tests {
                 "{}",
                 refused.message()
             );
-            let kept = looks(&permit, &client(&[(name, value)]), UpstreamSignature::Cos);
+            let kept = looks(
+                &permit,
+                &client(&[(name, value)]),
+                &upstream(UpstreamSignature::Cos),
+            );
             assert!(kept.unwrap().is_empty());
         }
     }

@@ -16,7 +16,7 @@ mod request;
 mod response;
 mod version_two;
 
-pub use attachment::{as_attachment, not_sniffed};
+pub use attachment::{as_attachment, is_attachment, not_sniffed};
 pub use attributes::{attributes, check_attributes};
 pub use look::{Look, Must, look_at_read, looks, no_such_part};
 pub use names::Unfit;
@@ -29,9 +29,39 @@ pub use response::{
 
 #[cfg(test)]
 mod tests {
-    use crate::config::PrefixPattern;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use crate::config::{
+        EndpointTemplate, PrefixPattern, StoredCheck, Upstream, UpstreamLimits, UpstreamSignature,
+    };
     use crate::s3::{ObjectKey, Operation, Query, S3Request};
     use crate::tenant::{Grant, Tenant};
+
+    /// A COS in the cloud, spoken to with `signature`.
+    pub(super) fn upstream(signature: UpstreamSignature) -> Upstream {
+        let endpoint = |authority: &str| EndpointTemplate {
+            tls: true,
+            authority: authority.into(),
+            path: String::new(),
+        };
+        Upstream {
+            endpoint: endpoint("{bucket}.cos.{region}.myqcloud.com"),
+            service_endpoint: endpoint("service.cos.myqcloud.com"),
+            signature,
+            connect_to: None,
+            ca_file: None::<PathBuf>,
+            stored_check: StoredCheck::Crc64Ecma,
+            spool_unknown_length: 0,
+            limits: UpstreamLimits {
+                connect_timeout: Duration::from_secs(3),
+                tls_handshake_timeout: Duration::from_secs(5),
+                head_timeout: Duration::from_secs(30),
+                idle_timeout: Duration::from_secs(50),
+                idle_connections: 1,
+            },
+        }
+    }
 
     /// A tenant with all rights below `acme/` of the bucket `photos`, and reading all of `public`.
     pub(super) fn tenant() -> Tenant {

@@ -337,40 +337,13 @@ pub(super) fn internal(detail: &str) -> S3Error {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{PrefixPattern, StoredCheck, UpstreamLimits};
+    use crate::config::PrefixPattern;
     use crate::encoding::percent::percent_decode;
-    use crate::rewrite::tests::{OPERATIONS, ask, tenant};
+    use crate::rewrite::tests::{OPERATIONS, ask, tenant, upstream};
     use crate::s3::{CopySource, ObjectKey, S3Request};
-
-    fn upstream(signature: UpstreamSignature) -> Upstream {
-        let endpoint = |authority: &str| EndpointTemplate {
-            tls: true,
-            authority: authority.into(),
-            path: String::new(),
-        };
-        Upstream {
-            endpoint: endpoint("{bucket}.cos.{region}.myqcloud.com"),
-            service_endpoint: endpoint("service.cos.myqcloud.com"),
-            signature,
-            connect_to: None,
-            ca_file: None::<PathBuf>,
-            stored_check: StoredCheck::Crc64Ecma,
-            spool_unknown_length: 0,
-            limits: UpstreamLimits {
-                connect_timeout: Duration::from_secs(3),
-                tls_handshake_timeout: Duration::from_secs(5),
-                head_timeout: Duration::from_secs(30),
-                idle_timeout: Duration::from_secs(50),
-                idle_connections: 1,
-            },
-        }
-    }
 
     fn rewrite(
         asked: S3Request<'_>,

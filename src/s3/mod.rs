@@ -20,7 +20,7 @@ pub mod xml;
 
 pub use address::{Address, ObjectKey};
 pub use operation::{
-    Local, Operation, Performer, RequestBody, Resource, ResponseBody, Target, XmlRequest,
+    BodyKind, Local, Operation, Performer, Resource, SuccessKind, Target, XmlRequest,
 };
 pub use query::Query;
 pub use request::{CopySource, S3Request};

@@ -37,7 +37,7 @@ pub enum Target {
 
 /// What a client sends with an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestBody {
+pub enum BodyKind {
     /// Nothing.
     None,
     /// An object's bytes, streamed.
@@ -93,7 +93,7 @@ pub enum Local {
 
 /// The body of COS's success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResponseBody {
+pub enum SuccessKind {
     /// None.
     Empty,
     /// An object's bytes, or the headers alone.
@@ -162,11 +162,11 @@ struct Row {
     /// The parameters that cosgate answers by itself.
     own_parameters: &'static [&'static str],
     /// What the client sends.
-    body: RequestBody,
+    body: BodyKind,
     /// Who performs it.
     performer: Performer,
     /// What COS answers with a success.
-    response: ResponseBody,
+    response: SuccessKind,
     /// Whether COS and S3 document that it may fail after its `200`.
     may_fail_after_success: bool,
     /// Whether doing it twice is as good as once.
@@ -184,9 +184,9 @@ const ROW: Row = Row {
     target: Target::Key,
     parameters: &[],
     own_parameters: &[],
-    body: RequestBody::None,
+    body: BodyKind::None,
     performer: Performer::Cos,
-    response: ResponseBody::Cosgate,
+    response: SuccessKind::Cosgate,
     may_fail_after_success: false,
     is_idempotent: true,
 };
@@ -235,7 +235,7 @@ operations! {
         selectors: &["uploadId"],
         action: "name/cos:AbortMultipartUpload",
         parameters: &["uploadId"],
-        response: ResponseBody::Empty,
+        response: SuccessKind::Empty,
         ..ROW
     },
     // COS 436/7742. The second of two completions answers `NoSuchUpload`.
@@ -245,8 +245,8 @@ operations! {
         selectors: &["uploadId"],
         action: "name/cos:CompleteMultipartUpload",
         parameters: &["uploadId"],
-        body: RequestBody::Document(XmlRequest::CompleteMultipartUpload),
-        response: ResponseBody::Document("CompleteMultipartUploadResult"),
+        body: BodyKind::Document(XmlRequest::CompleteMultipartUpload),
+        response: SuccessKind::Document("CompleteMultipartUploadResult"),
         may_fail_after_success: true,
         is_idempotent: false,
         ..ROW
@@ -258,7 +258,7 @@ operations! {
         action: "name/cos:PutObject",
         is_copy: true,
         copy_source_action: Some(READ),
-        response: ResponseBody::Document("CopyObjectResult"),
+        response: SuccessKind::Document("CopyObjectResult"),
         may_fail_after_success: true,
         ..ROW
     },
@@ -267,7 +267,7 @@ operations! {
         method: "PUT",
         action: "name/cos:PutBucket",
         target: Target::Bucket,
-        body: RequestBody::Ignored,
+        body: BodyKind::Ignored,
         performer: Performer::Cosgate(Local::CreatedBefore),
         ..ROW
     },
@@ -278,7 +278,7 @@ operations! {
         selectors: &["uploads"],
         action: "name/cos:InitiateMultipartUpload",
         parameters: &["uploads"],
-        response: ResponseBody::Document("InitiateMultipartUploadResult"),
+        response: SuccessKind::Document("InitiateMultipartUploadResult"),
         is_idempotent: false,
         ..ROW
     },
@@ -288,7 +288,7 @@ operations! {
         method: "DELETE",
         action: "name/cos:DeleteObject",
         parameters: &["versionId"],
-        response: ResponseBody::Empty,
+        response: SuccessKind::Empty,
         ..ROW
     },
     // COS 436/42998.
@@ -298,7 +298,7 @@ operations! {
         selectors: &["tagging"],
         action: "name/cos:DeleteObjectTagging",
         parameters: &["tagging", "versionId"],
-        response: ResponseBody::Empty,
+        response: SuccessKind::Empty,
         ..ROW
     },
     // COS 436/8289.
@@ -309,8 +309,8 @@ operations! {
         action: "name/cos:DeleteObject",
         target: Target::KeysInBody,
         parameters: &["delete"],
-        body: RequestBody::Document(XmlRequest::Delete),
-        response: ResponseBody::Document("DeleteResult"),
+        body: BodyKind::Document(XmlRequest::Delete),
+        response: SuccessKind::Document("DeleteResult"),
         ..ROW
     },
     GetBucketAccelerateConfiguration: of_bucket(&["accelerate"], "name/cos:GetBucketAccelerate", Local::Unset("AccelerateConfiguration", None)),
@@ -345,7 +345,7 @@ operations! {
         action: "name/cos:GetObject",
         parameters: OBJECT_PARAMETERS,
         own_parameters: BY_PART,
-        response: ResponseBody::Object,
+        response: SuccessKind::Object,
         ..ROW
     },
     GetObjectAcl: of_object(&["acl"], "name/cos:GetObjectACL", Local::OwnersAcl),
@@ -357,7 +357,7 @@ operations! {
         action: "name/cos:HeadObject",
         parameters: &["versionId"],
         performer: Performer::CosByHead,
-        response: ResponseBody::Headers,
+        response: SuccessKind::Headers,
         ..ROW
     },
     GetObjectLegalHold: of_object(&["legal-hold"], "", Local::Absent(Code::NoSuchObjectLockConfiguration)),
@@ -370,7 +370,7 @@ operations! {
         selectors: &["tagging"],
         action: "name/cos:GetObjectTagging",
         parameters: &["tagging", "versionId"],
-        response: ResponseBody::Document("Tagging"),
+        response: SuccessKind::Document("Tagging"),
         ..ROW
     },
     GetPublicAccessBlock: of_bucket(&["publicAccessBlock"], "", Local::Absent(Code::NoSuchPublicAccessBlockConfiguration)),
@@ -389,7 +389,7 @@ operations! {
         action: "name/cos:HeadObject",
         parameters: OBJECT_PARAMETERS,
         own_parameters: BY_PART,
-        response: ResponseBody::Object,
+        response: SuccessKind::Object,
         ..ROW
     },
     ListBuckets: Row {
@@ -409,7 +409,7 @@ operations! {
         action: "name/cos:ListMultipartUploads",
         target: Target::Listing,
         parameters: &["uploads", "prefix", "delimiter", "key-marker", "upload-id-marker", "max-uploads", "encoding-type"],
-        response: ResponseBody::Document("ListMultipartUploadsResult"),
+        response: SuccessKind::Document("ListMultipartUploadsResult"),
         ..ROW
     },
     // COS 436/35521.
@@ -420,7 +420,7 @@ operations! {
         action: "name/cos:GetBucketObjectVersions",
         target: Target::Listing,
         parameters: &["versions", "prefix", "delimiter", "key-marker", "version-id-marker", "max-keys", "encoding-type"],
-        response: ResponseBody::Document("ListVersionsResult"),
+        response: SuccessKind::Document("ListVersionsResult"),
         ..ROW
     },
     // COS 436/7734.
@@ -430,7 +430,7 @@ operations! {
         action: "name/cos:GetBucket",
         target: Target::Listing,
         parameters: &["prefix", "delimiter", "marker", "max-keys", "encoding-type"],
-        response: ResponseBody::Document("ListBucketResult"),
+        response: SuccessKind::Document("ListBucketResult"),
         ..ROW
     },
     ListObjectsV2: Row {
@@ -440,7 +440,7 @@ operations! {
         action: "name/cos:GetBucket",
         target: Target::Listing,
         parameters: &["list-type", "prefix", "delimiter", "continuation-token", "start-after", "max-keys", "encoding-type", "fetch-owner"],
-        response: ResponseBody::Document("ListBucketResult"),
+        response: SuccessKind::Document("ListBucketResult"),
         ..ROW
     },
     // COS 436/7747.
@@ -450,7 +450,7 @@ operations! {
         selectors: &["uploadId"],
         action: "name/cos:ListParts",
         parameters: &["uploadId", "part-number-marker", "max-parts", "encoding-type"],
-        response: ResponseBody::Document("ListPartsResult"),
+        response: SuccessKind::Document("ListPartsResult"),
         ..ROW
     },
     // S3 "POST Object": judged and sent as the `PutObject` that it stands for.
@@ -459,7 +459,7 @@ operations! {
         method: "POST",
         action: "name/cos:PostObject",
         target: Target::Form,
-        body: RequestBody::Form,
+        body: BodyKind::Form,
         performer: Performer::AsPutObject,
         ..ROW
     },
@@ -468,8 +468,8 @@ operations! {
         scope: Resource::Object,
         method: "PUT",
         action: "name/cos:PutObject",
-        body: RequestBody::Object,
-        response: ResponseBody::Empty,
+        body: BodyKind::Object,
+        response: SuccessKind::Empty,
         ..ROW
     },
     // COS 436/42999.
@@ -479,8 +479,8 @@ operations! {
         selectors: &["tagging"],
         action: "name/cos:PutObjectTagging",
         parameters: &["tagging", "versionId"],
-        body: RequestBody::Document(XmlRequest::Tagging),
-        response: ResponseBody::Empty,
+        body: BodyKind::Document(XmlRequest::Tagging),
+        response: SuccessKind::Empty,
         ..ROW
     },
     // COS 436/7750.
@@ -490,8 +490,8 @@ operations! {
         selectors: &["partNumber", "uploadId"],
         action: "name/cos:UploadPart",
         parameters: &["partNumber", "uploadId"],
-        body: RequestBody::Object,
-        response: ResponseBody::Empty,
+        body: BodyKind::Object,
+        response: SuccessKind::Empty,
         ..ROW
     },
     // COS 436/8287.
@@ -503,7 +503,7 @@ operations! {
         is_copy: true,
         copy_source_action: Some(READ),
         parameters: &["partNumber", "uploadId"],
-        response: ResponseBody::Document("CopyPartResult"),
+        response: SuccessKind::Document("CopyPartResult"),
         may_fail_after_success: true,
         ..ROW
     },
@@ -678,7 +678,7 @@ impl Operation {
     }
 
     /// What the client sends.
-    pub fn body(self) -> RequestBody {
+    pub fn body(self) -> BodyKind {
         self.row().body
     }
 
@@ -702,7 +702,7 @@ impl Operation {
     }
 
     /// The body of COS's success.
-    pub fn response(self) -> ResponseBody {
+    pub fn response(self) -> SuccessKind {
         self.row().response
     }
 
@@ -713,22 +713,22 @@ impl Operation {
 
     /// Whether the body is XML: read whole, and written anew for COS.
     pub fn has_xml_body(self) -> bool {
-        matches!(self.body(), RequestBody::Document(_))
+        matches!(self.body(), BodyKind::Document(_))
     }
 
     /// Whether the body is an object's bytes, streamed.
     pub fn takes_object_body(self) -> bool {
-        self.body() == RequestBody::Object
+        self.body() == BodyKind::Object
     }
 
     /// Whether it reads an object or the headers of one.
     pub fn reads_object(self) -> bool {
-        self.response() == ResponseBody::Object
+        self.response() == SuccessKind::Object
     }
 
     /// Whether its success is an empty body.
     pub fn answers_without_body(self) -> bool {
-        self.response() == ResponseBody::Empty
+        self.response() == SuccessKind::Empty
     }
 
     /// Whether COS and S3 document that it may fail after its `200`, which then has an `Error` for a body

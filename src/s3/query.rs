@@ -62,9 +62,15 @@ impl<'a> Query<'a> {
     }
 
     /// The query of one version of an object; of the latest for `None`.
-    pub(super) fn of_version(id: Option<&'a str>) -> Self {
-        let pair = |id: &'a str| (Cow::Borrowed("versionId"), Cow::Borrowed(id));
+    pub(super) fn of_version(id: Option<Cow<'a, str>>) -> Self {
+        let pair = |id| (Cow::Borrowed("versionId"), id);
         Self(id.map(pair).into_iter().collect())
+    }
+
+    /// The query of the version that this one names.
+    pub(super) fn version_alone(&self) -> Self {
+        let id = self.0.iter().find(|(name, _)| name == "versionId");
+        Self::of_version(id.map(|(_, id)| id.clone()))
     }
 
     /// Every pair, decoded, in the client's order.

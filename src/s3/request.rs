@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::address::{Address, check_bucket};
 use super::form::MAX_FORM_BYTES;
-use super::operation::RequestBody;
+use super::operation::BodyKind;
 use super::percent::{self, Plus};
 use super::query::has_control;
 use super::{ObjectKey, Operation, Query};
@@ -50,10 +50,11 @@ pub struct CopySource {
 
 impl<'a> S3Request<'a> {
     /// The HEAD of the object that this request is about.
-    pub fn head_of_target(&self) -> S3Request<'_> {
-        S3Request {
+    #[must_use]
+    pub fn head_of_target(&self) -> Self {
+        Self {
             operation: Operation::HeadObject,
-            bucket: self.bucket.as_deref().map(Cow::Borrowed),
+            bucket: self.bucket.clone(),
             key: self.key.clone(),
             query: Query::default(),
             copy_source: None,
@@ -61,9 +62,10 @@ impl<'a> S3Request<'a> {
     }
 
     /// The HEAD of the object that this request reads, in the version that it names.
-    pub fn head_of_read(&self) -> S3Request<'_> {
-        S3Request {
-            query: Query::of_version(self.query.get("versionId")),
+    #[must_use]
+    pub fn head_of_read(&self) -> Self {
+        Self {
+            query: self.query.version_alone(),
             ..self.head_of_target()
         }
     }
@@ -76,13 +78,13 @@ impl<'a> S3Request<'a> {
     }
 
     /// The HEAD of the object that this request copies.
-    pub fn head_of_source(&self) -> Option<S3Request<'_>> {
+    pub fn head_of_source(&self) -> Option<Self> {
         let source = self.copy_source.as_ref()?;
-        Some(S3Request {
+        Some(Self {
             operation: Operation::HeadObject,
-            bucket: Some(source.bucket.as_str().into()),
+            bucket: Some(source.bucket.clone().into()),
             key: Some(source.key.clone()),
-            query: Query::of_version(source.version_id.as_deref()),
+            query: Query::of_version(source.version_id.clone().map(Cow::Owned)),
             copy_source: None,
         })
     }
@@ -221,7 +223,7 @@ fn only<'h>(head: &'h Parts, name: &HeaderName) -> Result<Option<&'h HeaderValue
 /// stores what came when a body ends early, so its length must be announced.
 fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
     let length = content_length(head);
-    if operation.body() == RequestBody::Form {
+    if operation.body() == BodyKind::Form {
         // The file has no length of its own: it is what the form's leaves.
         return match length {
             None => Err(S3Error::new(
@@ -245,7 +247,7 @@ fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
         };
     }
     // One of unknown length may turn out to be none: it is read before COS is asked.
-    let may_have_body = operation.body() != RequestBody::None;
+    let may_have_body = operation.body() != BodyKind::None;
     if length.is_some_and(|length| length > 0) && !may_have_body {
         return Err(S3Error::new(
             Code::InvalidRequest,

@@ -89,12 +89,6 @@ impl<'t, 'r> Permit<'t, 'r> {
         Permit::check(self.tenant, asked)
     }
 
-    /// What a tenant that is taken at its word may do, by the same check: for `cosgate explain`, which
-    /// sends nothing. A request from outside comes through [`Authenticated::authorize`].
-    pub fn assumed(tenant: &'t Tenant, asked: S3Request<'r>) -> Result<Self, S3Error> {
-        Self::check(tenant, asked)
-    }
-
     /// A permit without a caller, by the same check.
     #[cfg(test)]
     pub(crate) fn for_test(tenant: &'t Tenant, asked: S3Request<'r>) -> Result<Self, S3Error> {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::config::TenantLimits;
-use crate::error::{Code, S3Error};
+use crate::error::{Code, S3Error, TenantLimit};
 
 /// What a stream may run ahead of its rate: its timers are no finer than milliseconds.
 const BYTES_CREDIT: Duration = Duration::from_millis(100);
@@ -121,7 +121,8 @@ impl Limits {
                 format!(
                     "An object or part of yours has at most {most} bytes; this one has {bytes}."
                 ),
-            )),
+            )
+            .exceeds(TenantLimit::ObjectSize)),
             _ => Ok(()),
         }
     }
@@ -205,16 +206,22 @@ fn nanos(time: Duration) -> u64 {
 
 impl From<Limited> for S3Error {
     fn from(limited: Limited) -> Self {
-        let (text, wait) = match limited {
+        let (text, wait, limit) = match limited {
             Limited::Concurrency => (
                 "You have as many requests under way as you may; wait for one to end.",
                 Duration::ZERO,
+                TenantLimit::Concurrency,
             ),
-            Limited::Rate(wait) => ("You send requests faster than you may; slow down.", wait),
+            Limited::Rate(wait) => (
+                "You send requests faster than you may; slow down.",
+                wait,
+                TenantLimit::Rate,
+            ),
         };
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         Self::new(Code::SlowDown, text)
             .retry_after(u32::try_from(seconds).unwrap_or(u32::MAX).max(1))
+            .exceeds(limit)
     }
 }
 

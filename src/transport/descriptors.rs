@@ -1,5 +1,5 @@
-//! File descriptors: the process takes as many as it may, and keeps some of them back, so that clients
-//! never hold those that the admin pages and the connections to COS need.
+//! File descriptors: the process raises its limit and keeps a reserve, so that clients never use the
+//! descriptors that the admin pages and the connections to COS need.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};

@@ -1,21 +1,21 @@
-//! A line of a head, or of what frames a chunk, as its bytes come: enough of it is kept to tell the
-//! fields that frame a message, however the line is split.
+//! Line scanner: reads a line of a head, or one that frames a chunk, as its bytes arrive. It keeps as
+//! much of the line as a framing field needs, however the line is split.
 
 use memchr::memchr;
 
-/// As much of a line as tells the names apart and holds any length.
+/// Bytes of a line that are kept: enough for the name and the value of each framing field.
 const START: usize = 64;
 
 /// The line that is being read.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct WireLine {
     /// Its start so far, in lower case.
     start: [u8; START],
     length: usize,
     last: u8,
 }
 
-impl Default for Line {
+impl Default for WireLine {
     fn default() -> Self {
         Self {
             start: [0; START],
@@ -25,7 +25,7 @@ impl Default for Line {
     }
 }
 
-impl Line {
+impl WireLine {
     /// Adds bytes, none of which is LF.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         if let Some(free) = self.start.get_mut(self.length..) {
@@ -57,11 +57,14 @@ impl Line {
         &self.start
     }
 
-    /// The value of the field `name`, which is in lower case and ends in the colon: without the blanks
-    /// around it. `None`: the line is of another field. A value that is too long to be kept is empty.
-    pub(crate) fn value_of(&self, name: &[u8]) -> Option<&[u8]> {
-        let value = self.start.strip_prefix(name)?;
-        Some(self.whole(value))
+    /// The name and the value of the field that it is, the value without the white space around it. A
+    /// value that is too long to be kept is empty. Where the name is too long, both are.
+    pub(crate) fn field(&self) -> (&[u8], &[u8]) {
+        let Some(colon) = memchr(b':', &self.start) else {
+            return (&[], &[]);
+        };
+        let (name, value) = self.start.split_at(colon);
+        (name, self.whole(value.get(1..).unwrap_or_default()))
     }
 
     /// What stands before the first `;` or the end: the size of a chunk.
@@ -89,20 +92,12 @@ fn trim(bytes: &[u8]) -> &[u8] {
     bytes.get(first..=end).unwrap_or_default()
 }
 
-/// The number that `digits` are: digits alone, without a sign.
-pub(crate) fn number(digits: &[u8], radix: u32) -> Option<u64> {
-    if !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    u64::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn line(pieces: &[&str]) -> Line {
-        let mut line = Line::default();
+    fn line(pieces: &[&str]) -> WireLine {
+        let mut line = WireLine::default();
         for piece in pieces {
             line.append(piece.as_bytes());
         }
@@ -116,32 +111,15 @@ mod tests {
             &["Content-", "LENGTH: ", "1", "2", "\r"],
         ] {
             let line = line(pieces);
-            assert_eq!(line.value_of(b"content-length:"), Some(&b"12"[..]));
-            assert_eq!(line.value_of(b"transfer-encoding:"), None);
+            assert_eq!(line.field(), (&b"content-length"[..], &b"12"[..]));
             assert!(line.ends_in_cr() && !line.is_blank());
         }
         let long = line(&["content-length: ", &"0".repeat(START), "\r"]);
-        assert_eq!(long.value_of(b"content-length:"), Some(&b""[..]));
+        assert_eq!(long.field(), (&b"content-length"[..], &b""[..]));
+        assert_eq!(line(&["no colon\r"]).field(), (&b""[..], &b""[..]));
         assert!(line(&["\r"]).is_blank());
         assert!(!line(&[""]).ends_in_cr());
         assert_eq!(line(&["1f;a=b\r"]).before_semicolon(), b"1f");
         assert_eq!(line(&["1F\r"]).before_semicolon(), b"1f");
-    }
-
-    #[test]
-    fn a_number_is_digits_alone() {
-        assert_eq!(number(b"010", 10), Some(10));
-        assert_eq!(number(b"1f", 16), Some(31));
-        for wrong in [
-            &b""[..],
-            b"+1",
-            b"-1",
-            b"1 2",
-            b"1,1",
-            b"99999999999999999999",
-        ] {
-            assert_eq!(number(wrong, 10), None);
-        }
-        assert_eq!(number(b"1f", 10), None);
     }
 }

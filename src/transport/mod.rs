@@ -1,14 +1,16 @@
-//! Streams as bytes: counted, bounded and paced, and the one scanner of lines.
+//! Streams as bytes: counting, bounding, pacing and inspecting, the line scanner and the framing rules.
 
 pub mod descriptors;
-mod gauge;
+pub mod framing;
+pub mod inspected;
 pub mod line;
 mod pace;
 mod stream;
+mod stream_state;
 
-pub use gauge::{BodyInFlight, CoreLoad, Gauge, Phase, READ_BUDGET};
-pub use pace::{Pace, Side};
-pub use stream::Counted;
+pub use pace::{Side, TransferPace};
+pub use stream::CountedStream;
+pub use stream_state::{BodyInFlight, CoreLoad, Phase, READ_BUDGET, StreamState};
 
 /// The largest frame of HTTP/2, both ways; RFC 9113's least. Larger ones would make every stream wait longer for
 /// the others, and gain nothing that a profile shows.

@@ -1,13 +1,13 @@
-//! The pace that a transfer must keep.
+//! Transfer pace: the minimum rate of a body.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
-/// Watches that a transfer does not fall below a pace: so many bytes in each window.
+/// Finds when a transfer falls below a minimum of bytes in a window.
 #[derive(Debug)]
-pub struct Pace {
+pub struct TransferPace {
     bytes: u64,
     window: Duration,
     at_start: u64,
@@ -24,7 +24,7 @@ pub enum Side {
     Source,
 }
 
-impl Pace {
+impl TransferPace {
     /// At least `bytes` in each `window`.
     pub fn new(bytes: u64, window: Duration) -> Self {
         Self {
@@ -74,7 +74,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pace_is_kept_over_each_window_not_only_on_average() {
-        let mut pace = Pace::new(60, Duration::from_mins(1));
+        let mut pace = TransferPace::new(60, Duration::from_mins(1));
         let mut wait = async |moved| {
             tokio::time::timeout(
                 Duration::from_secs(61),
@@ -83,7 +83,7 @@ mod tests {
             .await
         };
         assert!(wait(100).await.is_ok(), "nothing moved for a minute");
-        let mut pace = Pace::new(60, Duration::from_mins(1));
+        let mut pace = TransferPace::new(60, Duration::from_mins(1));
         let mut moved = 0;
         for _ in 0..10 {
             let slow = std::future::poll_fn(|cx| pace.poll_too_slow(cx, Side::Source, moved));

@@ -1,8 +1,8 @@
-//! A stream that knows what has gone through it and whether its peer has stopped reading.
+//! Counted stream: counts bytes, bounds reads, and knows whether the peer has stopped reading.
 //!
-//! hyper reads as much as its buffer takes, up to 400 KiB for each stalled stream. What bounds the
-//! memory of a proxy is therefore decided here: a read takes no more than its share of
-//! [`READ_BUDGET`], and a body asks [`Gauge::is_blocked`] before it hands over more.
+//! hyper reads as much as its buffer takes, up to 400 KiB for each stalled stream. So the memory of the proxy
+//! is bounded here: a read takes no more than its share of
+//! [`READ_BUDGET`], and a body asks [`StreamState::is_blocked`] before it hands over more.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,26 +13,26 @@ use bytes::BufMut as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 use tokio::time::{Duration, Sleep, sleep};
 
-use super::Gauge;
+use super::StreamState;
 
 /// Pieces that are no more than this together are written as one. `writev` costs the kernel more than
 /// `send` and the copy do (0.2 µs less of 7 for a head and an object of 1 KiB over loopback).
 const SMALL_WRITE: usize = 2048;
 
-/// After an answer that came before its request was read, so many bytes more are read and thrown
-/// away before the socket is closed: a close with unread bytes resets the connection, and the
-/// client would lose the answer.
+/// After a response that was sent before the request was read, this many bytes are read and discarded
+/// before the socket is closed. A close with unread bytes resets the connection, and the client would lose
+/// the response.
 const LINGER_BYTES: u64 = 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// A stream and its [`Gauge`].
+/// A stream and its [`StreamState`].
 #[derive(Debug)]
-pub struct Counted<S> {
+pub struct CountedStream<S> {
     /// `Take` is tokio's own way to bound a read without touching uninitialised memory.
     stream: Take<S>,
-    gauge: Rc<Gauge>,
+    stream_state: Rc<StreamState>,
     linger: Option<Linger>,
-    hears_out: bool,
+    reads_after_write_error: bool,
 }
 
 /// What is left of the wait that follows the end of writing.
@@ -42,31 +42,31 @@ struct Linger {
     until: Pin<Box<Sleep>>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Counted<S> {
-    /// Counts on `gauge` what goes through `stream`.
-    pub fn new(stream: S, gauge: Rc<Gauge>) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> CountedStream<S> {
+    /// Counts on `stream_state` what goes through `stream`.
+    pub fn new(stream: S, stream_state: Rc<StreamState>) -> Self {
         Self {
             stream: stream.take(0),
-            gauge,
+            stream_state,
             linger: None,
-            hears_out: false,
+            reads_after_write_error: false,
         }
     }
 
-    /// A peer that closes while it is written to may have said why: its words are read first, and
-    /// their end is what fails. Servers refuse an upload before its body has come, and close.
+    /// After a failed write, goes on reading until the peer's bytes end, and fails only then. A server may
+    /// refuse an upload before the body has arrived, and close: its response must be read.
     #[must_use]
-    pub fn hear_out(mut self) -> Self {
-        self.hears_out = true;
+    pub fn read_after_write_error(mut self) -> Self {
+        self.reads_after_write_error = true;
         self
     }
 
-    /// What becomes of a write: one that failed only waits, where the reads that go on beside it tell
-    /// the end.
+    /// The result of a write. With `reads_after_write_error`, a write to a closed connection waits; the
+    /// reads find the end.
     fn written<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match result {
             Poll::Ready(Err(error))
-                if self.hears_out
+                if self.reads_after_write_error
                     && matches!(
                         error.kind(),
                         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
@@ -78,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Counted<S> {
         }
     }
 
-    /// Reads and forgets, until the peer is done, too much has come or too much time has passed.
+    /// Reads and discards until the peer ends, or a limit of bytes or time is reached.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let linger = self.linger.get_or_insert_with(|| Linger {
             bytes: LINGER_BYTES,
@@ -100,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Counted<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Counted<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CountedStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -108,16 +108,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Counted<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        this.stream.set_limit(this.gauge.core().share() as u64);
+        this.stream
+            .set_limit(this.stream_state.core().share() as u64);
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         if result.is_ready() {
-            this.gauge.count_read((buf.filled().len() - before) as u64);
+            this.stream_state
+                .count_read((buf.filled().len() - before) as u64);
         }
         result
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CountedStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -126,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         let this = self.get_mut();
         let result = Pin::new(this.stream.get_mut()).poll_write(cx, buf);
         let result = this.written(result);
-        this.gauge.count_write(buf.len(), &result);
+        this.stream_state.count_write(buf.len(), &result);
         result
     }
 
@@ -144,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Counted<S> {
             pieces => stream.poll_write_vectored(cx, pieces),
         };
         let result = this.written(result);
-        this.gauge.count_write(offered, &result);
+        this.stream_state.count_write(offered, &result);
         result
     }
 
@@ -167,7 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Counted<S> {
                 other => return other,
             }
         }
-        if !this.gauge.lingers.get() {
+        if !this.stream_state.lingers.get() {
             return Poll::Ready(Ok(()));
         }
         this.poll_linger(cx).map(Ok)
@@ -198,30 +200,30 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_stops_reading_shows_as_blocked_until_it_reads_again() {
-        let gauge = Gauge::new(&CoreLoad::new(1));
+        let stream_state = StreamState::new(&CoreLoad::new(1));
         let (mut peer, ours) = duplex(16);
-        let mut counted = Counted::new(ours, Rc::clone(&gauge));
+        let mut counted = CountedStream::new(ours, Rc::clone(&stream_state));
         counted.write_all(&[1; 16]).await.unwrap();
-        assert!(!gauge.is_blocked());
+        assert!(!stream_state.is_blocked());
         let write = counted.write_all(&[2; 8]);
         assert!(
             tokio::time::timeout(Duration::from_millis(10), write)
                 .await
                 .is_err()
         );
-        assert!(gauge.is_blocked());
+        assert!(stream_state.is_blocked());
         peer.read_exact(&mut [0; 16]).await.unwrap();
         counted.write_all(&[2; 8]).await.unwrap();
-        assert!(!gauge.is_blocked());
-        assert_eq!(gauge.written(), 24);
+        assert!(!stream_state.is_blocked());
+        assert_eq!(stream_state.written(), 24);
     }
 
     #[tokio::test]
     async fn pieces_arrive_in_order_whether_they_are_written_as_one_or_not() {
         for size in [0, 10, SMALL_WRITE / 2, SMALL_WRITE / 2 + 1] {
-            let gauge = Gauge::new(&CoreLoad::new(1));
+            let stream_state = StreamState::new(&CoreLoad::new(1));
             let (mut peer, ours) = duplex(4 * SMALL_WRITE);
-            let mut counted = Counted::new(ours, Rc::clone(&gauge));
+            let mut counted = CountedStream::new(ours, Rc::clone(&stream_state));
             let (head, body) = (vec![1; size], vec![2; size]);
             let pieces = [IoSlice::new(&head), IoSlice::new(&body)];
             let n = counted.write_vectored(&pieces).await.unwrap();
@@ -233,7 +235,7 @@ mod tests {
             let mut read = Vec::new();
             peer.read_to_end(&mut read).await.unwrap();
             assert_eq!(read, [head, body].concat());
-            assert_eq!(gauge.written(), 2 * size as u64);
+            assert_eq!(stream_state.written(), 2 * size as u64);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The side of COS and STS: the connection pool, dialling, the guard of responses, and when to try again.
+//! Toward COS and STS: connection pool, dialling, response guard, and retry rules.
 
 pub mod dial;
 pub mod pool;
-mod response_guard;
+pub mod response_guard;
 pub mod retry;

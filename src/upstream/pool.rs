@@ -1,4 +1,4 @@
-//! Connections to COS: one pool a core, HTTP/1.1, last used first.
+//! Connection pool for COS: HTTP/1.1, one pool for each core. The connection used last is used first.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::Method;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -19,66 +20,67 @@ use crate::body;
 use crate::config::UpstreamLimits;
 use crate::observe::{CoreMetrics, Event};
 use crate::transport::descriptors::{self, Holder};
-use crate::transport::{CoreLoad, Counted, Gauge};
+use crate::transport::inspected::InspectedStream;
+use crate::transport::{CoreLoad, CountedStream, StreamState};
 use crate::upstream::dial::{DialError, Dialer};
-use crate::upstream::response_guard::{Answers, Expected};
+use crate::upstream::response_guard::{HeadFault, RequestKind, ResponseExpectation, ResponseGuard};
 
-/// How often idle connections are looked over.
+/// How often expired idle connections are closed.
 const SWEEP: Duration = Duration::from_secs(5);
 
 /// One core's connections to COS.
 #[derive(Debug)]
-pub struct Upstream {
+pub struct ConnectionPool {
     dialer: Dialer,
     limits: UpstreamLimits,
-    idle: RefCell<HashMap<Box<str>, VecDeque<Idle>>>,
+    idle: RefCell<HashMap<Box<str>, VecDeque<IdleConnection>>>,
     load: Rc<CoreLoad>,
     metrics: Arc<CoreMetrics>,
 }
 
 /// A connection that waits for its next request.
 #[derive(Debug)]
-struct Idle {
-    connection: Connection,
+struct IdleConnection {
+    connection: PooledConnection,
     since: Instant,
 }
 
 /// A connection, and the task that drives it.
 #[derive(Debug)]
-struct Connection {
-    sender: SendRequest<body::Request>,
-    gauge: Rc<Gauge>,
-    expected: Rc<Expected>,
+struct PooledConnection {
+    sender: SendRequest<body::RequestBody>,
+    stream_state: Rc<StreamState>,
+    expectation: Rc<ResponseExpectation>,
     task: AbortHandle,
 }
 
-/// A connection lent to one request. Released when the answer has been read to its end; dropped
-/// before that, the connection is cut: what is still on it belongs to nobody.
+/// A connection that one request uses. It is released when the response has been read to its end. Dropped
+/// earlier, the connection is closed, because the rest of the response belongs to nobody.
 #[derive(Debug)]
-pub struct Lease {
-    connection: Option<Connection>,
+pub struct LeasedConnection {
+    connection: Option<PooledConnection>,
     authority: Box<str>,
-    upstream: Rc<Upstream>,
-    upload: Option<Rc<RefCell<body::Upload>>>,
-    gauge: Rc<Gauge>,
+    upstream: Rc<ConnectionPool>,
+    upload: Option<Rc<RefCell<body::ObjectUpload>>>,
+    stream_state: Rc<StreamState>,
 }
 
-/// A request that got no answer.
+/// Why a request got no response.
 #[derive(Debug)]
 pub enum SendFailure {
-    /// The connection broke before the answer's head.
+    /// The connection broke before the head of the response.
     Broken(hyper::Error),
     /// No connection could be made: nothing was sent.
     Connect(DialError),
-    /// The answer's head can be read in two ways: this is wrong with it.
-    Framing(&'static str),
-    /// The answer's head did not come in time.
+    /// The response guard refused the head of the response.
+    Framing(HeadFault),
+    /// The head of the response did not arrive in time.
     Timeout,
     /// A new connection was closed before anything could be sent on it.
     Unsent,
 }
 
-impl Upstream {
+impl ConnectionPool {
     /// A pool that dials with `dialer`. Must be made within the core's `LocalSet`.
     pub fn new(
         dialer: Dialer,
@@ -104,36 +106,41 @@ impl Upstream {
         this
     }
 
-    /// Sends `request` to `authority` and waits for the head of the answer.
+    /// Sends `request` to `authority` and waits for the head of the response.
     ///
-    /// A pooled connection that turns out to be closed before the request was written is replaced
-    /// silently: nothing of the request was sent on it. Any other failure is the caller's to judge.
+    /// If a pooled connection is found closed before the request was written, another is used: nothing of
+    /// the request was sent. The caller decides about any other failure.
     pub async fn send(
         self: &Rc<Self>,
         authority: &str,
-        mut request: http::Request<body::Request>,
-        body: &body::Request,
-    ) -> Result<(http::Response<Incoming>, Box<Lease>), SendFailure> {
+        mut request: http::Request<body::RequestBody>,
+        body: &body::RequestBody,
+    ) -> Result<(http::Response<Incoming>, Box<LeasedConnection>), SendFailure> {
         loop {
             let (mut connection, reused) = match self.take_idle(authority) {
                 Some(connection) => (connection, true),
                 // Boxed, as are the other rare waits: each would make every request's future larger.
                 None => (Box::pin(self.connect(authority)).await?, false),
             };
-            body.goes_to(&connection.gauge);
-            let mut lease = Box::new(Lease {
+            body.goes_to(&connection.stream_state);
+            let mut lease = Box::new(LeasedConnection {
                 authority: authority.into(),
                 upstream: Rc::clone(self),
                 upload: body.upload(),
-                gauge: Rc::clone(&connection.gauge),
+                stream_state: Rc::clone(&connection.stream_state),
                 connection: None,
             });
-            connection.expected.expect();
+            let kind = match *request.method() {
+                Method::HEAD => RequestKind::Head,
+                _ => RequestKind::Other,
+            };
+            connection.expectation.expect(kind);
             let sent = {
                 let answer = pin!(connection.sender.try_send_request(request));
-                self.await_head(answer, body, &connection.gauge).await
+                self.await_head(answer, body, &connection.stream_state)
+                    .await
             };
-            let fault = connection.expected.fault();
+            let fault = connection.expectation.fault();
             lease.connection = Some(connection);
             match sent {
                 Ok(response) => return Ok((response, lease)),
@@ -147,20 +154,20 @@ impl Upstream {
         }
     }
 
-    /// Waits for the head: `head_timeout` counted from the last byte of the request that the
-    /// connection took. While a body is on its way, its own pace is the limit.
+    /// Waits for the head until `head_timeout` after the connection took the last byte of the request.
+    /// While a body is being sent, its pace is the limit.
     async fn await_head(
         &self,
         mut answer: Pin<
             &mut impl Future<
                 Output = Result<
                     http::Response<Incoming>,
-                    TrySendError<http::Request<body::Request>>,
+                    TrySendError<http::Request<body::RequestBody>>,
                 >,
             >,
         >,
-        body: &body::Request,
-        gauge: &Gauge,
+        body: &body::RequestBody,
+        stream_state: &StreamState,
     ) -> Result<http::Response<Incoming>, AwaitFailure> {
         let begun = Instant::now();
         let mut end = begun + self.limits.head_timeout;
@@ -175,8 +182,8 @@ impl Upstream {
                 }
                 () = sleep_until(end) => {
                     let now = Instant::now();
-                    // A body that is not sent yet has its last byte still to come.
-                    let last = if body.is_sent() { gauge.last_write().max(begun) } else { now };
+                    // Before a body is sent, its last byte is still to come.
+                    let last = if body.is_sent() { stream_state.last_write().max(begun) } else { now };
                     end = last + self.limits.head_timeout;
                     if end <= now {
                         return Err(AwaitFailure::Timeout);
@@ -186,19 +193,20 @@ impl Upstream {
         }
     }
 
-    /// The connection used last among the idle ones that are still good.
-    fn take_idle(&self, authority: &str) -> Option<Connection> {
+    /// The usable idle connection that was used last.
+    fn take_idle(&self, authority: &str) -> Option<PooledConnection> {
         let mut idle = self.idle.borrow_mut();
         let queue = idle.get_mut(authority)?;
         let now = Instant::now();
-        let is_good =
-            |i: &Idle| i.connection.sender.is_ready() && now - i.since < self.limits.idle_timeout;
+        let is_good = |i: &IdleConnection| {
+            i.connection.sender.is_ready() && now - i.since < self.limits.idle_timeout
+        };
         let newest = queue.iter().rposition(is_good)?;
         self.metrics.count(Event::UpstreamReused);
         queue.remove(newest).map(|i| i.connection)
     }
 
-    async fn connect(&self, authority: &str) -> Result<Connection, SendFailure> {
+    async fn connect(&self, authority: &str) -> Result<PooledConnection, SendFailure> {
         let stream = self
             .dialer
             .dial(authority)
@@ -208,10 +216,11 @@ impl Upstream {
             let error = io::Error::other("too few file descriptors; raise the limit (ulimit -n)");
             return Err(SendFailure::Connect(DialError::Connect(error)));
         }
-        let gauge = Gauge::new(&self.load);
-        let counted = Counted::new(stream, Rc::clone(&gauge)).hear_out();
-        let expected = Rc::new(Expected::default());
-        let io = TokioIo::new(Answers::new(counted, Rc::clone(&expected)));
+        let stream_state = StreamState::new(&self.load);
+        let counted = CountedStream::new(stream, Rc::clone(&stream_state)).read_after_write_error();
+        let expectation = Rc::new(ResponseExpectation::default());
+        let guard = ResponseGuard::new(Rc::clone(&expectation));
+        let io = TokioIo::new(InspectedStream::new(counted, guard));
         let (mut sender, driver) = http1::Builder::new()
             .handshake(io)
             .await
@@ -222,19 +231,19 @@ impl Upstream {
         });
         sender.ready().await.map_err(|_| SendFailure::Unsent)?;
         self.metrics.count(Event::UpstreamOpened);
-        Ok(Connection {
+        Ok(PooledConnection {
             sender,
-            gauge,
-            expected,
+            stream_state,
+            expectation,
             task: task.abort_handle(),
         })
     }
 
-    fn put_idle(&self, authority: Box<str>, connection: Connection) {
+    fn put_idle(&self, authority: Box<str>, connection: PooledConnection) {
         let mut idle = self.idle.borrow_mut();
         let queue = idle.entry(authority).or_default();
         if queue.len() < self.limits.idle_connections {
-            queue.push_back(Idle {
+            queue.push_back(IdleConnection {
                 connection,
                 since: Instant::now(),
             });
@@ -252,33 +261,33 @@ impl Upstream {
     }
 }
 
-/// Why [`Upstream::await_head`] gave no head.
+/// Why [`ConnectionPool::await_head`] gave no head.
 enum AwaitFailure {
     Broken(hyper::Error),
     Timeout,
-    Unsent(Box<http::Request<body::Request>>),
+    Unsent(Box<http::Request<body::RequestBody>>),
 }
 
-impl Drop for Connection {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl body::Lease for Lease {
-    fn gauge(&self) -> &Rc<Gauge> {
-        &self.gauge
+impl body::ResponseConnection for LeasedConnection {
+    fn stream_state(&self) -> &Rc<StreamState> {
+        &self.stream_state
     }
 
-    /// One whose answer came before the request's body was sent is closed: the rest of that body would
-    /// be read as the next client's request. So is one that has not taken all of it yet.
+    /// Closes the connection if the response came before the whole request body was sent and taken: the
+    /// rest of the body would be read as the next request.
     fn release(mut self: Box<Self>) {
         if let Some(connection) = self.connection.take()
             && self
                 .upload
                 .as_ref()
                 .is_none_or(|upload| upload.borrow().is_sent())
-            && !connection.gauge.is_blocked()
+            && !connection.stream_state.is_blocked()
             && !connection.sender.is_closed()
         {
             self.upstream

@@ -1,118 +1,137 @@
-//! What stands between COS's socket and hyper: it looks at the head of each answer as raw bytes.
+//! Response guard: looks at the raw head of each response from COS before hyper parses it.
 //!
-//! hyper drops a `Content-Length` that comes with `Transfer-Encoding`, takes a last coding of `chunked`
-//! for chunks whatever stands before it, and takes line ends without CR. Another reader on the way, a
-//! cache or a balancer, may have found another end in such an answer, and what it took for the next
-//! one would be given to another client. So it ends its connection (RFC 9112 sections 2.2 and 6.3).
-//! Bodies are not looked at.
+//! hyper drops a `Content-Length` that comes with `Transfer-Encoding`, accepts any list of codings that
+//! ends in `chunked`, and accepts line ends without CR. Another reader on the way, a cache or a load
+//! balancer, may have found another end of such a response. What that reader took for the next
+//! response would then be given to another client. So the guard ends the connection (RFC 9112 sections
+//! 2.2 and 6.3). It does so too where a response has no length: its end could not be told from a broken
+//! connection. It does not look at bodies.
 
 use std::cell::Cell;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::fmt;
+use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
 use memchr::memchr;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::transport::line::{Line, number};
+use crate::transport::framing::{BodyLength, FramingError, FramingFields, may_affect_framing};
+use crate::transport::inspected::Inspector;
+use crate::transport::line::WireLine;
 
 /// What a connection to COS and those who send on it tell each other.
 #[derive(Debug, Default)]
-pub(super) struct Expected {
-    head: Cell<bool>,
-    fault: Cell<Option<&'static str>>,
+pub(super) struct ResponseExpectation {
+    /// The request whose response head comes next.
+    request: Cell<Option<RequestKind>>,
+    fault: Cell<Option<HeadFault>>,
 }
 
-impl Expected {
-    /// Says that a request follows: what is read next is the head of its answer.
-    pub(super) fn expect(&self) {
-        self.head.set(true);
+/// As much of a request as decides whether its response has a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RequestKind {
+    Head,
+    Other,
+}
+
+/// What is wrong with the head of a response. Its text is the rule that the head breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadFault {
+    /// Its framing is ambiguous.
+    Framing(FramingError),
+    /// It is of an interim response and announces a body.
+    InterimBody,
+    /// It does not say where the body ends.
+    NoLength,
+    /// It does not begin with a status line of HTTP/1.
+    NotHttp,
+}
+
+impl ResponseExpectation {
+    /// Says that a request follows: what is read next is the head of its response.
+    pub(super) fn expect(&self, request: RequestKind) {
+        self.request.set(Some(request));
     }
 
-    /// What is wrong with the head of the answer, if that is why the connection was ended.
-    pub(super) fn fault(&self) -> Option<&'static str> {
+    /// What is wrong with the head of the response, if that is why the connection was ended.
+    pub(super) fn fault(&self) -> Option<HeadFault> {
         self.fault.get()
     }
 }
 
-/// A stream from COS, with eyes for the heads of its answers.
+/// Looks at the heads of the responses on one connection.
 #[derive(Debug)]
-pub(super) struct Answers<S> {
-    stream: S,
-    expected: Rc<Expected>,
-    scan: Scan,
+pub(super) struct ResponseGuard {
+    expectation: Rc<ResponseExpectation>,
+    scanner: HeadScanner,
 }
 
-impl<S> Answers<S> {
-    /// Watches `stream`.
-    pub(super) fn new(stream: S, expected: Rc<Expected>) -> Self {
+impl ResponseGuard {
+    /// Looks at the responses that `expectation` hears of, and tells it what is wrong with them.
+    pub(super) fn new(expectation: Rc<ResponseExpectation>) -> Self {
         Self {
-            stream,
-            expected,
-            scan: Scan::default(),
+            expectation,
+            scanner: HeadScanner::default(),
         }
     }
+}
 
-    /// Looks at bytes of which the first belong to a head.
-    fn look(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self.scan.take(bytes) {
-            Ok(None) => {}
+impl Inspector for ResponseGuard {
+    fn inspect(&mut self, read: &[u8]) -> io::Result<()> {
+        let Some(request) = self.expectation.request.get() else {
+            return Ok(());
+        };
+        match self.scanner.take(read, request) {
+            Ok(None) => Ok(()),
             Ok(Some(_)) => {
-                self.scan = Scan::default();
-                self.expected.head.set(false);
+                self.scanner = HeadScanner::default();
+                self.expectation.request.set(None);
+                Ok(())
             }
             Err(fault) => {
-                self.expected.fault.set(Some(fault));
-                return Err(io::Error::new(io::ErrorKind::InvalidData, fault));
+                self.expectation.fault.set(Some(fault));
+                Err(io::Error::new(io::ErrorKind::InvalidData, fault))
             }
         }
-        Ok(())
     }
 }
 
-/// Reads the head of an answer line by line without keeping it, and the interim ones before it.
+/// Reads the head of a response line by line without keeping it, and the interim ones before it.
 #[derive(Debug, Default)]
-struct Scan {
-    line: Line,
-    head: Head,
+struct HeadScanner {
+    line: WireLine,
+    /// What is known of the head once its first line has ended.
+    head: Option<ResponseHead>,
 }
 
-/// What is known of the head so far.
-#[derive(Debug, Default)]
-struct Head {
-    status: Option<Status>,
-    content_length: bool,
-    transfer_encoding: bool,
+#[derive(Clone, Copy, Debug)]
+struct ResponseHead {
+    status: StatusKind,
+    framing: FramingFields,
 }
 
+/// As much of a status as decides what follows the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Status {
+enum StatusKind {
     Final,
-    /// `HTTP/1.0`, which has no transfer codings.
-    FinalOld,
-    /// 1xx: another head follows.
+    /// 204 and 304, and 101, after which no more HTTP is spoken.
+    FinalWithoutBody,
+    /// Any other 1xx: another head follows.
     Interim,
 }
 
-impl Scan {
-    /// Takes more of an answer; how much of it was the rest of the head, if that has ended.
-    fn take(&mut self, bytes: &[u8]) -> Result<Option<usize>, &'static str> {
+impl HeadScanner {
+    /// Takes more of a response; how much of it was the rest of the head, if that has ended.
+    fn take(&mut self, bytes: &[u8], request: RequestKind) -> Result<Option<usize>, HeadFault> {
         let mut rest = bytes;
         while let Some(end) = memchr(b'\n', rest) {
             let (line, after) = rest.split_at(end);
             rest = after.get(1..).unwrap_or_default();
-            if self.is_of_no_weight(line) {
+            if self.cannot_affect_framing(line) {
                 continue;
             }
             self.line.append(line);
             let line = std::mem::take(&mut self.line);
-            if !line.ends_in_cr() {
-                return Err("a line of its head does not end in CR LF");
-            }
-            if !line.is_blank() {
-                self.head.add(&line)?;
-            } else if std::mem::take(&mut self.head).is_final()? {
+            if self.end_line(&line, request)? {
                 return Ok(Some(bytes.len() - rest.len()));
             }
         }
@@ -122,135 +141,88 @@ impl Scan {
 
     /// Whether a whole line is one of the many fields that say nothing of the framing, by its first
     /// letter, and ends as it must.
-    fn is_of_no_weight(&self, line: &[u8]) -> bool {
-        self.head.status.is_some()
+    fn cannot_affect_framing(&self, line: &[u8]) -> bool {
+        self.head.is_some()
             && self.line.is_new()
-            && matches!(line, [first, .., b'\r'] if !matches!(first, b'C' | b'c' | b'T' | b't'))
+            && matches!(line, [first, .., b'\r'] if !may_affect_framing(*first))
     }
-}
 
-impl Head {
-    /// Adds a line, which is not blank.
-    fn add(&mut self, line: &Line) -> Result<(), &'static str> {
-        let Some(status) = self.status else {
-            self.status = Some(Status::parse(line.start())?);
-            return Ok(());
+    /// The end of a line: whether it ends the head of the final response.
+    fn end_line(&mut self, line: &WireLine, request: RequestKind) -> Result<bool, HeadFault> {
+        if !line.ends_in_cr() {
+            return Err(HeadFault::Framing(FramingError::BareLineFeed));
+        }
+        let Some(head) = &mut self.head else {
+            self.head = Some(ResponseHead::parse(line.start()).ok_or(HeadFault::NotHttp)?);
+            return Ok(false);
         };
-        if let Some(value) = line.value_of(b"content-length:") {
-            if std::mem::replace(&mut self.content_length, true) {
-                return Err("it has two Content-Length");
-            }
-            if number(value, 10).is_none() {
-                return Err("its Content-Length is no number");
-            }
-        } else if let Some(value) = line.value_of(b"transfer-encoding:") {
-            if std::mem::replace(&mut self.transfer_encoding, true) {
-                return Err("it has two Transfer-Encoding");
-            }
-            if value != b"chunked" {
-                return Err("its Transfer-Encoding is not chunked");
-            }
-        } else {
-            return Ok(());
+        if !line.is_blank() {
+            let (name, value) = line.field();
+            head.framing.add(name, value).map_err(HeadFault::Framing)?;
+            return Ok(false);
         }
-        match status {
-            Status::Interim => Err("an interim answer has a body"),
-            Status::FinalOld if self.transfer_encoding => {
-                Err("it is of HTTP/1.0 and has a Transfer-Encoding")
+        match (head.status, head.framing.body_length()) {
+            (StatusKind::Interim, BodyLength::Unstated) => {
+                self.head = None;
+                Ok(false)
             }
-            _ if self.content_length && self.transfer_encoding => {
-                Err("it has both Content-Length and Transfer-Encoding")
+            (StatusKind::Interim, _) => Err(HeadFault::InterimBody),
+            (StatusKind::Final, BodyLength::Unstated) if request != RequestKind::Head => {
+                Err(HeadFault::NoLength)
             }
-            _ => Ok(()),
-        }
-    }
-
-    /// At its end: whether the answer's own body follows, and no further head.
-    fn is_final(&self) -> Result<bool, &'static str> {
-        match self.status {
-            Some(status) => Ok(status != Status::Interim),
-            None => Err("it begins with an empty line"),
+            _ => Ok(true),
         }
     }
 }
 
-impl Status {
+impl ResponseHead {
     /// Reads a status line, in lower case.
-    fn parse(line: &[u8]) -> Result<Self, &'static str> {
-        if line.starts_with(b"http/1.0 ") {
-            return Ok(Self::FinalOld);
-        }
-        match line.strip_prefix(b"http/1.1 ") {
-            None => Err("it is not HTTP/1.1"),
-            // After 101 no more HTTP is spoken.
-            Some([b'1', rest @ ..]) if !rest.starts_with(b"01") => Ok(Self::Interim),
-            Some(_) => Ok(Self::Final),
+    fn parse(line: &[u8]) -> Option<Self> {
+        let (has_codings, code) = match line.strip_prefix(b"http/1.1 ") {
+            Some(code) => (true, code),
+            None => (false, line.strip_prefix(b"http/1.0 ")?),
+        };
+        let status = match code.get(..3).unwrap_or_default() {
+            b"101" | b"204" | b"304" => StatusKind::FinalWithoutBody,
+            [b'1', ..] if has_codings => StatusKind::Interim,
+            _ => StatusKind::Final,
+        };
+        let framing = FramingFields::new(has_codings);
+        Some(Self { status, framing })
+    }
+}
+
+impl fmt::Display for HeadFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Framing(error) => error.fmt(f),
+            Self::InterimBody => f.write_str("an interim response has no body"),
+            Self::NoLength => f.write_str("a response must have a length"),
+            Self::NotHttp => f.write_str("a response begins with a status line of HTTP/1"),
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Answers<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let already = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        if this.expected.head.get() {
-            this.look(buf.filled().get(already..).unwrap_or_default())?;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Answers<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-}
+impl std::error::Error for HeadFault {}
 
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     use super::*;
+    use crate::transport::inspected::InspectedStream;
 
-    const GOOD: [&str; 6] = [
+    const GOOD: [&str; 7] = [
         "HTTP/1.1 200 OK\r\nServer: tencent-cos\r\nContent-Length: 2\r\nETag: \"x\"\r\n\r\n",
         "HTTP/1.1 200 \r\ntransfer-ENCODING:chunked \r\n\r\n",
         "HTTP/1.1 204\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n",
         "HTTP/1.0 200 OK\r\nCONTENT-length: 2\r\n\r\n",
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
     ];
 
-    const BAD: [&str; 17] = [
+    const BAD: [&str; 20] = [
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTRANSFER-encoding: chunked\r\nX: y\r\ncontent-LENGTH: 2\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n",
@@ -267,14 +239,17 @@ mod tests {
         "\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n",
         "HTTP/1.1 100 Continue\r\nContent-Length: 2\r\n\r\n",
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nServer: x\r\n\r\n",
+        "HTTP/1.1 404 Not Found\r\nServer: x\r\n\r\n",
+        "HTTP/1.0 200 OK\r\n\r\n",
         "ICY 200 OK\r\nContent-Length: 2\r\n\r\n",
     ];
 
     /// Where the head ends in `pieces` taken one after another.
-    fn scan(pieces: &[&[u8]]) -> Result<Option<usize>, &'static str> {
-        let (mut scan, mut before) = (Scan::default(), 0);
+    fn scan(pieces: &[&[u8]]) -> Result<Option<usize>, HeadFault> {
+        let (mut scanner, mut before) = (HeadScanner::default(), 0);
         for piece in pieces {
-            if let Some(end) = scan.take(piece)? {
+            if let Some(end) = scanner.take(piece, RequestKind::Other)? {
                 return Ok(Some(before + end));
             }
             before += piece.len();
@@ -307,14 +282,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_response_to_head_needs_no_length() {
+        let head = b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n";
+        let ended = HeadScanner::default().take(head, RequestKind::Head);
+        assert_eq!(ended, Ok(Some(head.len())));
+    }
+
     #[tokio::test]
     async fn each_head_is_looked_at_and_no_body() {
-        let expected = Rc::new(Expected::default());
+        let expected = Rc::new(ResponseExpectation::default());
         let (mut cos, ours) = duplex(1024);
-        let mut answers = Answers::new(ours, Rc::clone(&expected));
+        let mut responses = InspectedStream::new(ours, ResponseGuard::new(Rc::clone(&expected)));
         let mut read = vec![0; 1024];
         for _ in 0..2 {
-            expected.expect();
+            expected.expect(RequestKind::Other);
             for piece in [
                 "HTTP/1.1 200 OK\r\nConte",
                 "nt-Length: 14\r\n\r\n",
@@ -322,13 +304,13 @@ mod tests {
                 "1.1 200\n\n",
             ] {
                 cos.write_all(piece.as_bytes()).await.unwrap();
-                assert_eq!(answers.read(&mut read).await.unwrap(), piece.len());
+                assert_eq!(responses.read(&mut read).await.unwrap(), piece.len());
             }
         }
         assert_eq!(expected.fault(), None);
-        expected.expect();
+        expected.expect(RequestKind::Other);
         cos.write_all(BAD[0].as_bytes()).await.unwrap();
-        let error = answers.read(&mut read).await.unwrap_err();
+        let error = responses.read(&mut read).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(expected.fault().is_some());
     }

@@ -1,4 +1,4 @@
-//! When a request may be sent to COS again.
+//! Retry rules: when a request may be sent to COS again.
 
 use std::cell::Cell;
 

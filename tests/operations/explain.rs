@@ -490,3 +490,120 @@ fn says_when_a_condition_is_looked_at_first() {
     assert!(kept.contains("x-cos-forbid-overwrite"), "{kept}");
     assert!(!kept.contains("a HEAD comes first"), "{kept}");
 }
+
+#[test]
+fn refuses_what_the_proxy_refuses_of_a_body_by_its_head() {
+    let crc = "x-amz-checksum-crc32: NhCmhg==";
+    for (caller, url, headers, step, code) in [
+        (
+            &["-t", "acme"][..],
+            "/photos/acme/x?x-amz-checksum-crc32=broken",
+            &["content-length: 5"][..],
+            "payload",
+            "InvalidRequest",
+        ),
+        (
+            &["-t", "acme"],
+            "/photos/acme/x?x-amz-checksum-crc32=yZRlqg==",
+            &["content-length: 5", crc],
+            "payload",
+            "InvalidRequest",
+        ),
+        (
+            &["-t", "acme"],
+            "/photos/acme/x",
+            &["x-amz-decoded-content-length: 5368709121"],
+            "payload",
+            "EntityTooLarge",
+        ),
+        (
+            &["-t", "acme"],
+            "/photos/acme/x",
+            &["content-length: 5368709121"],
+            "parse",
+            "EntityTooLarge",
+        ),
+        (
+            &["-t", "acme"],
+            "/photos/acme/x",
+            &[
+                "transfer-encoding: chunked",
+                "content-encoding: aws-chunked",
+            ],
+            "payload",
+            "MissingContentLength",
+        ),
+        (
+            &["--anonymous"],
+            "/open/public/x",
+            &[
+                "x-amz-decoded-content-length: 5",
+                "x-amz-content-sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+            ],
+            "payload",
+            "InvalidRequest",
+        ),
+    ] {
+        let config = CONFIG.replace(
+            r#"prefixes = ["public/*"]
+actions = ["read"]"#,
+            r#"prefixes = ["public/*"]
+actions = ["read", "PutObject"]"#,
+        );
+        let headers = headers.iter().flat_map(|header| ["-H", *header]);
+        let mut arguments = [caller, &["-f", "json", "PUT", url]].concat();
+        arguments.extend(headers);
+        let output = explain(&config, &arguments);
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let last = said.pointer("/steps").unwrap().as_array().unwrap();
+        let last = last.last().unwrap();
+        let refused = (last.pointer("/step"), last.pointer("/refused/code"));
+        assert_eq!(refused, (Some(&step.into()), Some(&code.into())), "{said}");
+        assert_eq!(said.pointer("/upstream"), None, "{said}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
+
+#[test]
+fn says_how_long_an_object_without_a_length_may_be() {
+    let put = [
+        "-t",
+        "acme",
+        "PUT",
+        "/photos/acme/x",
+        "-H",
+        "transfer-encoding: chunked",
+    ];
+    let spools = "[upstream]\nspool_unknown_length = \"64KiB\"";
+    for (config, bytes) in [
+        (CONFIG.to_owned(), "0"),
+        (CONFIG.replacen("[upstream]", spools, 1), "65536"),
+    ] {
+        let output = explain(&config, &put);
+        let said = String::from_utf8(output.stdout).unwrap();
+        let bound = format!("of more than {bytes} bytes it would be refused with 411");
+        assert!(said.contains(&bound), "{said}");
+    }
+}
+
+#[test]
+fn does_not_explain_what_a_body_decides() {
+    for (arguments, what) in [
+        (&["POST", "/photos", "-H", "content-length: 9"][..], "form"),
+        (&["POST", "/.cosgate/credentials"], "temporary keys"),
+        (
+            &[
+                "POST",
+                "/",
+                "-H",
+                "content-type: application/x-www-form-urlencoded",
+            ],
+            "session keys",
+        ),
+    ] {
+        let output = explain(CONFIG, &[&["-t", "acme"], arguments].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(what), "{said}");
+    }
+}

@@ -127,6 +127,44 @@ fn requests_in_one_segment_are_answered_in_order() {
     assert_eq!(client.read_one("GET").assert_ok().text(), "abc\n");
 }
 
+/// What an HTTP library writes by itself when it refuses a head.
+const BARE_REFUSAL: &str = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\ndate: Sun, 29 Nov 2026 00:00:00 GMT\r\n\r\n";
+
+#[test]
+fn an_object_that_looks_like_a_refused_head_is_delivered_whole() {
+    let world = World::new();
+    for repeats in [1, 100, 20_000] {
+        let object = BARE_REFUSAL.repeat(repeats);
+        let put = world.signed("PUT", KEY).body(object.clone());
+        put.send().assert_ok();
+        let get = world.signed("GET", KEY).bytes();
+        let mut client = Client::connect(world.gateway.addr);
+        // The heads behind the first, whole or not, are there while the object is written.
+        let half = &get[..get.len() / 2];
+        client.write(&[&get[..], &get, half].concat());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(client.read_one("GET").assert_ok().text() == object);
+        assert!(client.read_one("GET").assert_ok().text() == object);
+        client.write(&get[half.len()..]);
+        assert!(client.read_one("GET").assert_ok().text() == object);
+    }
+}
+
+#[test]
+fn the_head_limits_can_be_raised_to_their_maximum() {
+    let world = World::with("[server.limits]\nhead_bytes = \"1MiB\"\nhead_fields = 1000");
+    world.put(KEY, "x");
+    let mut many = world
+        .signed("GET", KEY)
+        .header("large", &"x".repeat(900 << 10));
+    for n in 0..900 {
+        many = many.header(&format!("x-{n}"), "x");
+    }
+    assert_eq!(many.send().assert_ok().text(), "x");
+    let larger = many.header("larger", &"x".repeat(200 << 10));
+    refused(&world, &larger.bytes()).assert_error(431, "InvalidRequest");
+}
+
 #[test]
 fn a_chunked_document_is_read() {
     let world = World::new();

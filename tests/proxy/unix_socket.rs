@@ -83,7 +83,7 @@ fn said_by_a_stranger(path: &Path, request: &[u8]) -> Option<String> {
         std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     }
     let spoken = Command::new(program)
-        .args(["--exact", "a_stranger_speaks", "--nocapture"])
+        .args(["--exact", "unix_socket::a_stranger_speaks", "--nocapture"])
         .env(SAYS[0], path)
         .env(SAYS[1], String::from_utf8_lossy(request).as_ref())
         .current_dir("/")

@@ -41,6 +41,7 @@ use cosgate::proxy::Shared;
 use cosgate::secret::Secret;
 use cosgate::sign::Signable;
 use cosgate::sign::sigv4::{self, CredentialScope, SigningKey};
+use cosgate::timestamp::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
@@ -224,6 +225,15 @@ impl Gateway {
 
     /// With a clock toward Tencent that is so many seconds late.
     pub fn start_late(ip: std::net::IpAddr, toml: &str, late: i64) -> Self {
+        Self::start_by(ip, toml, move || wall_clock().plus(-late))
+    }
+
+    /// With this clock toward Tencent.
+    pub fn start_by(
+        ip: std::net::IpAddr,
+        toml: &str,
+        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> Self {
         let config = config(toml);
         let tls = cosgate::downstream::tls::acceptor(&config.server).unwrap();
         let (listener, addr) = match &config.server.listen {
@@ -241,13 +251,7 @@ impl Gateway {
         let metrics = Metrics::new(config.server.threads);
         let log = Log::default();
         let (access_log, writer) = access_log::start(log.clone(), metrics.core(0)).unwrap();
-        let shared = Shared::start_by(
-            move || wall_clock().plus(-late),
-            config,
-            metrics,
-            access_log,
-        )
-        .unwrap();
+        let shared = Shared::start_by(clock, config, metrics, access_log).unwrap();
         let served = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -347,7 +351,7 @@ pub struct Call {
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     pub payload: Option<String>,
-    pub time: cosgate::timestamp::Timestamp,
+    pub time: Timestamp,
     key: Option<(String, String)>,
 }
 
@@ -384,7 +388,7 @@ impl Call {
         self
     }
 
-    pub fn at(mut self, time: cosgate::timestamp::Timestamp) -> Self {
+    pub fn at(mut self, time: Timestamp) -> Self {
         self.time = time;
         self
     }
@@ -1050,9 +1054,14 @@ impl Scripted {
     }
 
     pub fn with(acts: Vec<Act>, more: &str) -> Self {
+        Self::edited(acts, |toml| toml + more)
+    }
+
+    /// With a configuration that `edit` has changed.
+    pub fn edited(acts: Vec<Act>, edit: impl Fn(String) -> String) -> Self {
         let emulator = emulator();
         let script = Script::new(acts);
-        let gateway = Gateway::start(&toml(script.addr, emulator.sts_addr(), more));
+        let gateway = Gateway::start(&edit(toml(script.addr, emulator.sts_addr(), "")));
         Self {
             gateway,
             script,

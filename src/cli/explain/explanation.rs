@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use cosgate::decision::{DocumentPlan, ObjectPlan, PayloadPlan, Step};
 use cosgate::error::S3Error;
-use cosgate::observe::Step;
+use cosgate::payload::Framing;
 use cosgate::s3::S3Request;
 use cosgate::tenant::{Grant, Permit};
 use serde::Serialize;
@@ -16,7 +17,7 @@ pub(super) struct Explanation {
     pub(super) verdict: &'static str,
     steps: Vec<Line>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) answer: Option<Local>,
+    pub(super) answer: Option<ShownResponse>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) upstream: Option<Upstream>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,7 +50,7 @@ struct Refused {
 
 /// An answer that is made here.
 #[derive(Serialize)]
-pub(super) struct Local {
+pub(super) struct ShownResponse {
     pub(super) status: u16,
     pub(super) body: String,
 }
@@ -174,5 +175,36 @@ pub(super) fn describe_grant(grant: &Grant) -> String {
         grant.bucket,
         grant.region,
         prefixes.join(" ")
+    )
+}
+
+/// How the body would go on. `length_assumed`: nobody has said the length yet.
+pub(super) fn payload(plan: &PayloadPlan, length_assumed: bool) -> String {
+    match plan {
+        PayloadPlan::Document(DocumentPlan { max_bytes, .. }) => format!(
+            "a document of at most {max_bytes} bytes, read whole, parsed and written anew; COS gets its Content-Length and Content-MD5 too"
+        ),
+        PayloadPlan::Empty => "none".to_owned(),
+        PayloadPlan::Object(plan) => object(plan, length_assumed),
+    }
+}
+
+fn object(plan: &ObjectPlan, length_assumed: bool) -> String {
+    let framing = match plan.declared.framing {
+        Framing::AwsChunked => "unpacked from aws-chunked",
+        Framing::Plain => "as it comes",
+    };
+    let length = match plan.declared.length {
+        Some(_) if length_assumed => "as many bytes as its Content-Length says".to_owned(),
+        Some(length) => format!("{length} bytes"),
+        None => {
+            let most = plan.max_spooled;
+            return format!(
+                "an object of unknown length, held until it is whole: of more than {most} bytes it would be refused with 411 MissingContentLength"
+            );
+        }
+    };
+    format!(
+        "an object, {framing}, {length}, checked as it streams; its end is held back until all is well"
     )
 }

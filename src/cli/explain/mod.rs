@@ -7,25 +7,26 @@ mod upstream;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
-use cosgate::body::Answer;
 use cosgate::clock::wall_clock;
 use cosgate::config::{Config, Listen};
+use cosgate::decision::{
+    Decision, Forward, LocalResponse, PayloadPlan, Refusal, Service, Step, Verdict, decide, service,
+};
 use cosgate::error::S3Error;
-use cosgate::observe::{Step, Verdict};
-use cosgate::payload::checksum::Checks;
-use cosgate::payload::{Declared, Framing, Mode};
-use cosgate::proxy::answer_locally;
-use cosgate::rewrite;
+use cosgate::rewrite::Must;
 use cosgate::s3::hoisted::in_s3_words;
-use cosgate::s3::{S3Request, native};
-use cosgate::tenant::{Connection, Identity, Permit, Tenant, Tenants, UnixUser};
+use cosgate::s3::{Operation, S3Request};
+use cosgate::tenant::{Authenticated, Connection, Identity, Tenant, Tenants, UnixUser};
 use http::Method;
 use http::request::Parts;
 
-use self::explanation::{Explanation, Local, Shown, describe, describe_grant, permitted};
+use self::explanation::{
+    Explanation, Shown, ShownResponse, describe, describe_grant, payload, permitted,
+};
 use self::head::{LengthAssumed, head};
 use self::upstream::{Upstream, key};
 use super::{USAGE, check, credentials};
@@ -83,41 +84,19 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         return ExitCode::from(USAGE);
     };
     let tenants = Tenants::new(&config);
-    let named = arguments.tenant.as_deref().map(|name| {
-        let found = tenants.named(name);
-        found.ok_or_else(|| unknown_tenant(name, &config))
-    });
-    let explained = named
-        .transpose()
-        .and_then(|tenant| Ok((tenant, head(arguments, &config)?)));
-    let (tenant, head) = match explained {
-        Ok(explained) => explained,
+    let (caller, head) = match read(arguments, &config, &tenants) {
+        Ok(request) => request,
         Err(wrong) => {
             super::complain(&wrong);
             return ExitCode::from(USAGE);
         }
     };
     let mut explanation = Explanation::default();
-    let user = match config.server.listen {
-        Listen::Tcp(_) if arguments.uid.is_some() => {
-            super::complain(&format_args!(
-                "cosgate: error: --uid needs a Unix socket, and `listen` is an address\n  help: give --tenant or --anonymous"
-            ));
-            return ExitCode::from(USAGE);
-        }
-        Listen::Tcp(_) => None,
-        Listen::Unix(_) => Some(UnixUser {
-            uid: arguments.uid.unwrap_or(u32::MAX), // no user's number
-            is_own: arguments.anonymous,
-        }),
-    };
-    let verdict = match explanation.walk(&config, &tenants, tenant.as_deref(), user, &head) {
-        Ok(verdict) => verdict,
-        Err((step, error)) => {
-            explanation.refuse(step, &error);
-            Verdict::Refused
-        }
-    };
+    let explained = explanation.explain(&config, &tenants, &caller, &head);
+    let verdict = explained.unwrap_or_else(|(step, error)| {
+        explanation.refuse(step, &error);
+        Verdict::of_error(&error, step)
+    });
     explanation.verdict = verdict.as_str();
     let text = match arguments.format {
         Format::Json => serde_json::to_string_pretty(&explanation).unwrap_or_default() + "\n",
@@ -130,14 +109,60 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
+/// Who is said to send the request.
+enum Caller {
+    /// This tenant, taken at its word.
+    Named(Arc<Tenant>),
+    /// Nobody known, or this user of a Unix socket.
+    Unsigned(Option<UnixUser>),
+}
+
+/// Reads who calls, and the head that they would send.
+fn read(
+    arguments: &Arguments,
+    config: &Config,
+    tenants: &Tenants,
+) -> Result<(Caller, Parts), String> {
+    let caller = match (&arguments.tenant, &config.server.listen) {
+        (Some(name), _) => {
+            let tenant = tenants.named(name);
+            Caller::Named(tenant.ok_or_else(|| unknown_tenant(name, config))?)
+        }
+        (None, Listen::Tcp(_)) if arguments.uid.is_some() => {
+            return Err("cosgate: error: no user comes by a Unix socket: `listen` is an address\n  help: give --tenant or --anonymous".to_owned());
+        }
+        (None, Listen::Tcp(_)) => Caller::Unsigned(None),
+        (None, Listen::Unix(_)) => Caller::Unsigned(Some(UnixUser {
+            uid: arguments.uid.unwrap_or(u32::MAX), // no user's number
+            is_own: arguments.anonymous,
+        })),
+    };
+    let head = head(arguments, config)?;
+    check_service(&head, &config.server.domains)?;
+    Ok((caller, head))
+}
+
+/// Refuses what its body decides: nobody gives a body here.
+fn check_service(head: &Parts, domains: &[String]) -> Result<(), String> {
+    let posts = |asked: S3Request<'_>| asked.operation == Operation::PostObject;
+    let what = match service(head, domains) {
+        Service::S3 if S3Request::parse(head, domains).is_ok_and(posts) => "a browser's form",
+        Service::S3 => return Ok(()),
+        Service::Sts => "a call for session keys",
+        Service::Vend => "a call for temporary keys",
+    };
+    Err(format!(
+        "cosgate: error: this is {what}, which cosgate decides by its body\n  help: explain the PUT or GET that it is for"
+    ))
+}
+
 impl Explanation {
-    /// A request's life, as `Proxy::forward` tells it, up to where it would be sent.
-    fn walk(
+    /// A request's life, up to where it would be sent.
+    fn explain(
         &mut self,
         config: &Config,
         tenants: &Tenants,
-        named: Option<&Tenant>,
-        user: Option<UnixUser>,
+        caller: &Caller,
         head: &Parts,
     ) -> Result<Verdict, (Step, S3Error)> {
         let at = |step| move |error| (step, error);
@@ -146,96 +171,120 @@ impl Explanation {
         let said = &*said;
         let asked = S3Request::parse(said, domains).map_err(at(Step::Parse))?;
         self.say(Step::Parse, describe(&asked));
-        let connection = Connection {
-            loopback: user.is_none()
-                && config.server.listen.is_local()
-                && !config.server.loopback_is_proxy,
-            tls: config.server.tls.is_some(),
-            certificate: None,
-            user,
-            address: user.is_none().then(|| Ipv4Addr::LOCALHOST.into()),
-        };
-        let who = |asked| {
-            let caller = tenants.authenticate(head, asked, connection, wall_clock());
-            caller.map_err(at(Step::Authenticate))
-        };
-        let caller;
-        let (tenant, permit, mode) = if let Some(tenant) = named {
-            if native::is_native(head) && !config.server.allow_qsign {
-                who(&asked)?; // it is refused whoever signs
+        let caller = match caller {
+            Caller::Named(tenant) => tenants.assume(tenant, head),
+            Caller::Unsigned(user) => {
+                let connection = connection(config, *user);
+                tenants.authenticate(head, &asked, connection, wall_clock())
             }
-            let says = format!(
-                "taken to be the tenant {}; no signature is looked at",
-                tenant.name
-            );
-            self.say(Step::Authenticate, says);
-            let mode = claimed_mode(said).map_err(at(Step::Authenticate))?;
-            (tenant, Permit::assumed(tenant, asked), mode)
-        } else {
-            caller = who(&asked)?;
-            let tenant = caller.tenant();
-            let known = match caller.identity() {
-                Identity::Unix(uid) => format!("the user {uid}"),
-                _ => "anonymous".to_owned(),
-            };
-            self.say(
-                Step::Authenticate,
-                format!("{known}: the tenant {}", tenant.name),
-            );
-            (tenant, caller.authorize(asked), caller.payload())
         };
+        let caller = caller.map_err(at(Step::Authenticate))?;
+        self.say(Step::Authenticate, known(&caller));
+        let tenant = caller.tenant();
         if tenant.limits.is_some() {
             let says = "the tenant has limits of its own; what is used of them only `serve` knows";
             self.say(Step::Limit, says.to_owned());
         }
-        let permit = permit.map_err(|error| {
-            self.grants = tenant.grants.iter().map(Shown::from).collect();
-            (Step::Authorize, error)
-        })?;
-
-        let local =
-            answer_locally(&permit, said, &config.server.region).map_err(at(Step::Authorize))?;
-        if let Some(answer) = local {
-            let status = answer.status().as_u16();
-            let body = match answer.into_body() {
-                Answer::Whole(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-                Answer::Empty | Answer::Stream(_) => String::new(),
-            };
-            let own = match permit.grant() {
-                Some(grant) => format!("the tenant's own bucket {}", describe_grant(grant)),
-                None => "a tenant may see its own buckets".to_owned(),
-            };
-            self.say(Step::Authorize, own);
-            self.answer = Some(Local { status, body });
-            return Ok(Verdict::AnsweredHere);
+        let decision = decide(said, asked, &caller, config, Duration::ZERO);
+        let verdict = decision.verdict();
+        match decision {
+            Decision::Forward(forward) => {
+                let length_assumed = head.extensions.get::<LengthAssumed>().is_some();
+                self.forward(forward, config, length_assumed)?;
+            }
+            Decision::Local(local) => self.local(local),
+            Decision::Refuse(Refusal {
+                step,
+                error,
+                permit,
+            }) => {
+                match permit {
+                    Some(permit) if step != Step::Authorize => {
+                        self.say(Step::Authorize, permitted(&permit));
+                    }
+                    Some(_) => {}
+                    None => self.grants = tenant.grants.iter().map(Shown::from).collect(),
+                }
+                self.refuse(step, &error);
+            }
         }
+        Ok(verdict)
+    }
 
+    /// What COS would get.
+    fn forward(
+        &mut self,
+        forward: Forward<'_, '_>,
+        config: &Config,
+        length_assumed: bool,
+    ) -> Result<(), (Step, S3Error)> {
+        let Forward {
+            permit,
+            request,
+            looks,
+            payload: plan,
+        } = forward;
         self.say(Step::Authorize, permitted(&permit));
-        let fresh = rewrite::request(&permit, said, &config.upstream).map_err(at(Step::Rewrite))?;
-        let looks = rewrite::looks(&permit, said, config.upstream.signature);
-        let looks = looks.map_err(at(Step::Rewrite))?;
-        let part = permit.request().part_read();
-        let first = if looks.is_empty() {
-            ""
-        } else if part.is_some_and(|part| part > 1) {
-            "; but only a HEAD is sent, and then 416: each object is one part"
-        } else {
-            "; a HEAD comes first, since COS is not known to keep the condition"
+        let first = match looks.first().map(|look| look.must) {
+            None => "",
+            Some(Must::Fail) => "; but only a HEAD is sent, and then 416: each object is one part",
+            Some(Must::BeAbsent | Must::Hold) => {
+                "; a HEAD comes first, since COS is not known to keep the condition"
+            }
         };
         self.say(
             Step::Rewrite,
             format!("the head that COS would get is below{first}"),
         );
-        let body = payload(&permit, said, mode).map_err(at(Step::Payload))?;
-        self.say(Step::Payload, body);
+        self.say(Step::Payload, payload(&plan, length_assumed));
         let key = key(config, permit.tenant());
         self.say(Step::Credential, key.describe());
         self.credential = Some(key);
-        let upstream =
-            Upstream::signed(fresh, config, &permit, mode).map_err(at(Step::Upstream))?;
-        self.upstream = Some(upstream);
+        let sha256 = match &plan {
+            PayloadPlan::Object(plan) => plan.declared.mode.sha256(),
+            PayloadPlan::Document(_) | PayloadPlan::Empty => None,
+        };
+        let upstream = Upstream::signed(request, config, &permit, sha256);
+        self.upstream = Some(upstream.map_err(|error| (Step::Upstream, error))?);
         self.say(Step::Upstream, "would be asked".to_owned());
-        Ok(Verdict::Allowed)
+        Ok(())
+    }
+
+    /// What would be answered here.
+    fn local(&mut self, local: LocalResponse<'_, '_>) {
+        let own = match local.permit.grant() {
+            Some(grant) => format!("the tenant's own bucket {}", describe_grant(grant)),
+            None => "a tenant may see its own buckets".to_owned(),
+        };
+        self.say(Step::Authorize, own);
+        self.answer = Some(ShownResponse {
+            status: local.response.status().as_u16(),
+            body: local.response.into_body(),
+        });
+    }
+}
+
+/// The connection of an unsigned request, which comes from this machine.
+fn connection(config: &Config, user: Option<UnixUser>) -> Connection {
+    Connection {
+        loopback: user.is_none()
+            && config.server.listen.is_local()
+            && !config.server.loopback_is_proxy,
+        tls: config.server.tls.is_some(),
+        certificate: None,
+        user,
+        address: user.is_none().then(|| Ipv4Addr::LOCALHOST.into()),
+    }
+}
+
+fn known(caller: &Authenticated) -> String {
+    let tenant = &caller.tenant().name;
+    match caller.identity() {
+        Identity::Assumed => {
+            format!("taken to be the tenant {tenant}; no signature is looked at")
+        }
+        Identity::Unix(uid) => format!("the user {uid}: the tenant {tenant}"),
+        _ => format!("anonymous: the tenant {tenant}"),
     }
 }
 
@@ -249,43 +298,4 @@ fn unknown_tenant(name: &str, config: &Config) -> String {
          what a token's claims would say, as the access log does: {template}/SUBJECT",
         name.escape_debug()
     )
-}
-
-/// What the head says of its body: an unsigned request may say it too.
-fn claimed_mode(head: &Parts) -> Result<Mode, S3Error> {
-    let value = head.headers.get("x-amz-content-sha256");
-    let text = value.and_then(|value| value.to_str().ok());
-    text.map_or(Ok(Mode::Unsigned), Mode::parse)
-}
-
-/// How the body would go on.
-fn payload(permit: &Permit<'_, '_>, head: &Parts, mode: Mode) -> Result<String, S3Error> {
-    let operation = permit.request().operation;
-    if operation.has_xml_body() {
-        return Ok(
-            "a document, read whole, parsed and written anew; COS gets its Content-Length and Content-MD5 too".to_owned(),
-        );
-    }
-    if !operation.takes_object_body() {
-        return Ok("none".to_owned());
-    }
-    let declared = Declared::read(mode, &head.headers)?;
-    Checks::new(&declared, &head.headers)?;
-    let limits = permit.tenant().limits(Duration::ZERO);
-    if let (Some(limits), Some(length)) = (limits, declared.length) {
-        limits.check_object(length)?;
-    }
-    let framing = match declared.framing {
-        Framing::AwsChunked => "unpacked from aws-chunked",
-        Framing::Plain => "as it comes",
-    };
-    let length = match declared.length {
-        Some(length) if head.extensions.get::<LengthAssumed>().is_none() => {
-            format!("{length} bytes")
-        }
-        _ => "as many bytes as its Content-Length says".to_owned(),
-    };
-    Ok(format!(
-        "an object, {framing}, {length}, checked as it streams; its end is held back until all is well"
-    ))
 }

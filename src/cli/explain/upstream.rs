@@ -5,8 +5,7 @@ use cosgate::config::{Config, IssuerKind};
 use cosgate::credentials::sts::{ACTION, ASSUME_ROLE, WEB_IDENTITY};
 use cosgate::credentials::{Credential, audit_name, session_name};
 use cosgate::error::S3Error;
-use cosgate::payload::Mode;
-use cosgate::proxy::sign;
+use cosgate::proxy::{Signing, sign};
 use cosgate::rewrite::UpstreamRequest;
 use cosgate::secret::Secret;
 use cosgate::tenant::policy::{Policy, tenant_policy};
@@ -48,7 +47,7 @@ impl Upstream {
         mut fresh: UpstreamRequest,
         config: &Config,
         permit: &Permit<'_, '_>,
-        mode: Mode,
+        sha256: Option<[u8; 32]>,
     ) -> Result<Self, S3Error> {
         let token = match issuer_kind(config, permit.tenant()) {
             Some(IssuerKind::Static(key)) if key.token.is_none() => None,
@@ -57,15 +56,12 @@ impl Upstream {
         let region = permit.grant().map_or("", |grant| grant.region.as_str());
         let nobody = Credential::new(NO_KEY.to_owned(), Secret::new(NO_KEY), token, None);
         if let Ok(nobody) = nobody {
-            let signature = config.upstream.signature;
-            sign(
-                &mut fresh,
-                signature,
-                &nobody,
+            let signing = Signing {
+                signature: config.upstream.signature,
                 region,
-                mode.sha256(),
-                wall_clock(),
-            )?;
+                now: wall_clock(),
+            };
+            sign(&mut fresh, &nobody, sha256, signing)?;
         }
         let is_document = permit.request().operation.has_xml_body();
         let shown = |(name, value): (&HeaderName, &HeaderValue)| {

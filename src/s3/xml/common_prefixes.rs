@@ -4,7 +4,7 @@ use super::document::Writer;
 use crate::encoding::percent::push_encoded_path;
 use crate::s3::continuation::token_of_marker;
 use crate::s3::query::MAX_LISTED;
-use crate::s3::{Operation, ResponseBody, S3Request};
+use crate::s3::{Operation, S3Request, SuccessKind};
 
 /// A page of `request`, a listing of `bucket`, that shows `names`; `next` is the marker of the page that
 /// follows. `native` says that the client speaks COS's own API, whose documents have no namespace.
@@ -16,7 +16,7 @@ pub fn common_prefixes(
     native: bool,
 ) -> String {
     let root = match request.operation.response() {
-        ResponseBody::Document(root) => root,
+        SuccessKind::Document(root) => root,
         _ => "ListBucketResult", // no listing
     };
     let value = |name| request.query.get(name).unwrap_or_default();

@@ -6,9 +6,8 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 
-use super::{Authenticated, Connection, Identity, Source, Tenants, content_sha256};
+use super::{Authenticated, Connection, Identity, Source, Tenants, payload_mode};
 use crate::error::{Code, S3Error};
-use crate::payload::Mode;
 use crate::tenant::Tenant;
 use crate::tenant::identity::IdentityProvider;
 use crate::tenant::jwt::{Claims, Jwt, Validity, invalid};
@@ -77,7 +76,7 @@ impl Tenants {
         }
         self.check_secrecy(connection)?;
         let proof = self.prove(token, connection.source(), now)?;
-        let payload = content_sha256(&head.headers)?.map_or(Ok(Mode::Unsigned), Mode::parse)?;
+        let payload = payload_mode(&head.headers)?;
         let identity = Identity::Bearer(Arc::clone(&proof.subject));
         Ok(Authenticated::new(&proof.tenant, identity, payload))
     }

@@ -110,6 +110,8 @@ pub struct Identified(pub(super) Authenticated);
 pub enum Identity {
     /// The anonymous tenant.
     Anonymous,
+    /// Nobody has proved anything: `cosgate explain` takes the tenant at its word.
+    Assumed,
     /// A token of an identity provider, about this subject.
     Bearer(Arc<str>),
     /// A client certificate of this name.
@@ -304,6 +306,18 @@ impl Tenants {
         self.admit(caller, connection, now)
     }
 
+    /// Takes `head` for one that `tenant` has signed well: for `cosgate explain`, which has no signature and
+    /// sends nothing.
+    pub fn assume(&self, tenant: &Arc<Tenant>, head: &Parts) -> Result<Authenticated, S3Error> {
+        let payload = if native::is_native(head) {
+            self.check_native_allowed()?;
+            Mode::Unsigned
+        } else {
+            payload_mode(&head.headers)?
+        };
+        Ok(Authenticated::new(tenant, Identity::Assumed, payload))
+    }
+
     /// Finds out who sent `head`, which is as it came, and `asked`, which is in S3's words. `now` is the
     /// local clock.
     ///
@@ -412,7 +426,7 @@ impl Tenants {
                 "Request specific response headers cannot be used for anonymous GET requests.",
             ));
         }
-        let payload = content_sha256(&head.headers)?.map_or(Ok(Mode::Unsigned), Mode::parse)?;
+        let payload = payload_mode(&head.headers)?;
         Ok(Authenticated::new(tenant, identity, payload))
     }
 
@@ -474,6 +488,11 @@ impl Authenticated {
         self.payload
     }
 
+    /// Whether the chunks of the body can have signatures: their chain starts at the head's.
+    pub fn can_sign_chunks(&self) -> bool {
+        self.chunks.is_some() || self.identity == Identity::Assumed
+    }
+
     /// The chain of chunk signatures, where the body has one.
     pub fn chunk_signatures(&self) -> Option<&ChunkSignatures> {
         self.chunks.as_ref()
@@ -511,6 +530,7 @@ impl Identity {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Anonymous => "anonymous",
+            Self::Assumed => "assumed",
             Self::Bearer(_) => "bearer",
             Self::Certificate(_) => "certificate",
             Self::Form(_) => "form",
@@ -527,7 +547,9 @@ impl Identity {
     /// The id of the local key, or the certificate's name.
     pub fn key_id(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Anonymous | Self::Bearer(_) | Self::Unix(_) | Self::VendToken => None,
+            Self::Anonymous | Self::Assumed | Self::Bearer(_) | Self::Unix(_) | Self::VendToken => {
+                None
+            }
             Self::Certificate(id)
             | Self::Form(id)
             | Self::Header(id)
@@ -552,6 +574,7 @@ impl Identity {
             Self::Bearer(subject) => Some(subject),
             Self::Session { subject, .. } => subject.as_ref(),
             Self::Anonymous
+            | Self::Assumed
             | Self::Certificate(_)
             | Self::Form(_)
             | Self::Header(_)
@@ -582,6 +605,11 @@ fn content_sha256(headers: &HeaderMap) -> Result<Option<&str>, S3Error> {
             "x-amz-content-sha256 must be UNSIGNED-PAYLOAD or a SHA-256 in lower-case hex, once",
         )),
     }
+}
+
+/// What `x-amz-content-sha256` says of the body, where no signature covers it.
+fn payload_mode(headers: &HeaderMap) -> Result<Mode, S3Error> {
+    content_sha256(headers)?.map_or(Ok(Mode::Unsigned), Mode::parse)
 }
 
 fn decoded_path(head: &Parts) -> Result<Cow<'_, [u8]>, S3Error> {

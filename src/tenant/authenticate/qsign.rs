@@ -22,13 +22,7 @@ use crate::timestamp::Timestamp;
 impl Tenants {
     /// Checks `head`, which is as it came: nothing of it has been put into S3's words.
     pub(super) fn native(&self, head: &Parts, now: Timestamp) -> Result<Authenticated, S3Error> {
-        if !self.allow_qsign {
-            return Err(S3Error::new(
-                Code::InvalidRequest,
-                "The authorization mechanism you have provided is not supported. Please use \
-                 AWS4-HMAC-SHA256, or set [server] allow_qsign = true.",
-            ));
-        }
+        self.check_native_allowed()?;
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
         let presigned = native::is_presigned(head);
         let claim = if presigned {
@@ -73,6 +67,18 @@ impl Tenants {
         let identity = session.map_or_else(own, OpenSession::identity);
         // The scheme has no word for the body.
         Ok(Authenticated::new(tenant, identity, Mode::Unsigned))
+    }
+
+    /// Refuses COS's own signature, whoever signs, where the configuration does not allow it.
+    pub(super) fn check_native_allowed(&self) -> Result<(), S3Error> {
+        if self.allow_qsign {
+            return Ok(());
+        }
+        Err(S3Error::new(
+            Code::InvalidRequest,
+            "The authorization mechanism you have provided is not supported. Please use \
+             AWS4-HMAC-SHA256, or set [server] allow_qsign = true.",
+        ))
     }
 
     /// A signer says itself from when to when its signature is good, so the longest life of a presigned

@@ -42,12 +42,12 @@ pub struct Dialer {
     proxy: Option<Box<HttpProxy>>,
     connect_timeout: Duration,
     tls_timeout: Duration,
-    remembered: Mutex<HashMap<String, Remembered>>,
+    remembered: Mutex<HashMap<String, KnownAddresses>>,
 }
 
 /// The addresses of a name when they last served, and when DNS was last asked for it.
 #[derive(Debug)]
-struct Remembered {
+struct KnownAddresses {
     addresses: Vec<SocketAddr>,
     asked: Instant,
 }
@@ -190,7 +190,7 @@ impl Dialer {
         }
         remembered.insert(
             name,
-            Remembered {
+            KnownAddresses {
                 addresses,
                 asked: Instant::now(),
             },
@@ -338,13 +338,13 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(400);
 
-    struct Server {
+    struct TlsServer {
         address: SocketAddr,
         roots: Roots,
     }
 
     /// A TLS server for `name` that echoes four bytes.
-    async fn tls_server(name: &str) -> Server {
+    async fn tls_server(name: &str) -> TlsServer {
         let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
         let key =
             rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -372,7 +372,7 @@ mod tests {
                 }
             }
         });
-        Server {
+        TlsServer {
             address,
             roots: Roots::from_pem(made.cert.pem().as_bytes()).unwrap(),
         }

@@ -1,4 +1,4 @@
-//! The HTTP proxy that a connection may go through, asked for a tunnel (`CONNECT`).
+//! HTTP proxy that a connection may go through, with a tunnel (`CONNECT`).
 
 use std::io;
 

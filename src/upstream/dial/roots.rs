@@ -1,4 +1,4 @@
-//! Whom a TLS connection trusts.
+//! Trusted certificate authorities of TLS connections.
 
 use std::fmt;
 use std::path::Path;

@@ -1,5 +1,9 @@
 //! The steps of a request's life, and what becomes of it: the words of the audit and of `explain`.
 
+use http::StatusCode;
+
+use crate::error::{Fault, S3Error};
+
 /// A step of the pipeline, in its order. A request that is not done ends at one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Step {
@@ -52,6 +56,17 @@ impl Step {
 }
 
 impl Verdict {
+    /// The verdict on a request that ends at `step` with `error`.
+    pub fn of_error(error: &S3Error, step: Step) -> Self {
+        match (error.whose_fault(), step, error.http_status()) {
+            (_, Step::Upstream, StatusCode::FORBIDDEN) => Self::Refused,
+            // That an object is not there, say, is COS's answer to a question that was allowed.
+            (Fault::Client, Step::Upstream, _) => Self::Allowed,
+            (Fault::Client, ..) => Self::Refused,
+            _ => Self::Failed,
+        }
+    }
+
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {

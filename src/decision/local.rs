@@ -1,12 +1,10 @@
-//! What is answered here: a key that is scoped to prefixes cannot ask COS for it, and tools ask it
-//! before they do anything else.
+//! The responses that cosgate makes itself: a key that is scoped to prefixes cannot ask COS for them, and
+//! tools request them before they do anything else.
 
-use bytes::Bytes;
+use http::Response;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Response, StatusCode};
 
-use crate::body::Answer;
 use crate::error::{Code, S3Error};
 use crate::s3::headers::check_owners;
 use crate::s3::native::speaks_native;
@@ -15,13 +13,13 @@ use crate::tenant::{ListingPage, Permit};
 
 const BUCKET_REGION: HeaderName = HeaderName::from_static("x-amz-bucket-region");
 
-/// The answer to what needs no COS; `None` for everything else. `region` is what this side calls its
+/// The response to what needs no COS; `None` for everything else. `region` is what this side calls its
 /// region; `head` is the client's, in S3's words.
-pub fn answer_locally(
+pub(super) fn response(
     permit: &Permit<'_, '_>,
     head: &Parts,
     region: &str,
-) -> Result<Option<Response<Answer>>, S3Error> {
+) -> Result<Option<Response<String>>, S3Error> {
     let request = permit.request();
     let owner = &permit.tenant().name;
     if let (ListingPage::CommonPrefixes { names, next }, Some(grant)) =
@@ -45,11 +43,11 @@ pub fn answer_locally(
         }
         Local::Location => document(xml::location(region)),
         Local::Region => {
-            let mut answer = Response::new(Answer::Empty);
+            let mut response = Response::default();
             if let Ok(region) = HeaderValue::from_str(region) {
-                answer.headers_mut().insert(BUCKET_REGION, region);
+                response.headers_mut().insert(BUCKET_REGION, region);
             }
-            answer
+            response
         }
         Local::Buckets => document(list_buckets(permit, region)?),
         Local::OwnersAcl => document(xml::owners_acl(owner)),
@@ -97,13 +95,12 @@ fn bucket<'a>(alias: &'a str, region: &'a str) -> xml::ListedBucket<'a> {
     }
 }
 
-/// An XML answer with its length.
-pub(super) fn document(xml: String) -> Response<Answer> {
-    let mut headers = HeaderMap::new();
+/// An XML response with its length.
+pub fn document(xml: String) -> Response<String> {
+    let length = xml.len();
+    let mut response = Response::new(xml);
+    let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
-    headers.insert(CONTENT_LENGTH, xml.len().into());
-    let mut answer = Response::new(Answer::Whole(Bytes::from(xml)));
-    *answer.status_mut() = StatusCode::OK;
-    *answer.headers_mut() = headers;
-    answer
+    headers.insert(CONTENT_LENGTH, length.into());
+    response
 }

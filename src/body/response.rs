@@ -1,4 +1,4 @@
-//! [`Answer`]: what goes to the client. COS's answers stream; small documents are made here.
+//! [`ResponseBody`]: the body that goes to the client. Responses of COS stream; small documents are made here.
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,15 +11,15 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::PaceLimit;
+use super::{PaceLimit, take_whole};
 use crate::body::shape::Shaper;
 use crate::rewrite::Unfit;
 use crate::rewrite::listing::AnswerRewriter;
-use crate::transport::{BodyInFlight, Gauge, Pace, Side};
+use crate::transport::{BodyInFlight, Side, StreamState, TransferPace};
 
 /// What goes to the client after the head.
 #[derive(Debug)]
-pub enum Answer {
+pub enum ResponseBody {
     /// No body.
     Empty,
     /// COS's answer as it streams in.
@@ -33,10 +33,10 @@ pub enum Answer {
 pub struct Download {
     incoming: Incoming,
     length: Option<u64>,
-    lease: Option<Box<dyn Lease>>,
-    sink: Rc<Gauge>,
-    source: Rc<Gauge>,
-    pace: Pace,
+    lease: Option<Box<dyn ResponseConnection>>,
+    sink: Rc<StreamState>,
+    source: Rc<StreamState>,
+    pace: TransferPace,
     shaper: Option<Box<Shaper>>,
     rewriter: Option<AnswerRewriter>,
     first: Option<Bytes>,
@@ -46,9 +46,9 @@ pub struct Download {
 
 /// The connection that a response streams from. Dropped before the response has been read to its end,
 /// the connection is closed: the rest of the response belongs to nobody.
-pub trait Lease: fmt::Debug {
-    /// The connection's gauge.
-    fn gauge(&self) -> &Rc<Gauge>;
+pub trait ResponseConnection: fmt::Debug {
+    /// The connection's stream state.
+    fn stream_state(&self) -> &Rc<StreamState>;
 
     /// Gives the connection back, now that the response has been read to its end.
     fn release(self: Box<Self>);
@@ -71,13 +71,21 @@ pub enum DownloadFailure {
     UpstreamSlow,
 }
 
-impl Answer {
+impl ResponseBody {
+    /// A small document made here; no body if it is empty.
+    pub fn text(text: String) -> Self {
+        if text.is_empty() {
+            return Self::Empty;
+        }
+        Self::Whole(Bytes::from(text))
+    }
+
     /// Streams `incoming`, passed through `rewriter` if there is one, to the connection `sink`.
     /// The lease goes back to the pool when the answer has been read to its end.
     pub fn stream(
         incoming: Incoming,
-        lease: Box<dyn Lease>,
-        sink: &Rc<Gauge>,
+        lease: Box<dyn ResponseConnection>,
+        sink: &Rc<StreamState>,
         pace: PaceLimit,
         rewriter: Option<AnswerRewriter>,
     ) -> Self {
@@ -92,10 +100,10 @@ impl Answer {
                 .then(|| incoming.size_hint().exact())
                 .flatten(),
             incoming,
-            source: Rc::clone(lease.gauge()),
+            source: Rc::clone(lease.stream_state()),
             lease: Some(lease),
             sink: Rc::clone(sink),
-            pace: Pace::new(pace.bytes, pace.window),
+            pace: TransferPace::new(pace.bytes, pace.window),
             shaper: None,
             rewriter,
             first: None,
@@ -203,7 +211,7 @@ impl Download {
     }
 }
 
-impl Body for Answer {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = DownloadFailure;
 
@@ -211,8 +219,7 @@ impl Body for Answer {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadFailure>>> {
-        let this = self.get_mut();
-        match this {
+        match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Stream(download) => {
                 let next = ready!(download.poll_next(cx));
@@ -221,11 +228,7 @@ impl Body for Answer {
                 }
                 Poll::Ready(next.map(|r| r.map(Frame::data)))
             }
-            Self::Whole(bytes) => {
-                let bytes = std::mem::take(bytes);
-                *this = Self::Empty;
-                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
-            }
+            Self::Whole(bytes) => Poll::Ready(take_whole(bytes)),
         }
     }
 

@@ -1,5 +1,5 @@
-//! What a stream and those who share it tell each other: what has gone through it, where it is in its
-//! life, and how much of its core's memory a read may take.
+//! Stream state: bytes read and written, the phase of a connection, and how much memory of its core a read
+//! may take. A stream shares it with the code that serves it.
 
 use std::cell::Cell;
 use std::io;
@@ -8,26 +8,26 @@ use std::task::Poll;
 
 use tokio::time::Instant;
 
-/// Bytes that the bodies in flight may take from their sockets in one round of reads, on all cores.
+/// Bytes that all bodies in flight may read from their sockets in one round, on all cores.
 pub const READ_BUDGET: usize = 4 * 1024 * 1024;
-/// The most and the least that one read takes. Small reads cost CPU: 16 KiB ones 3.5 times as much
-/// for each GiB as 400 KiB ones, 8 KiB ones half as much again. Each is a byte short, since hyper
+/// The max and min size of one read. Small reads cost CPU: reads of 16 KiB cost 3.5 times as much for each
+/// GiB as reads of 400 KiB, and reads of 8 KiB half as much again. Each is one byte short, because hyper
 /// doubles its buffer after a read that fills it.
-const READ_MOST: usize = 416 * 1024;
-const READ_LEAST: usize = 16 * 1024 - 1;
+const MAX_READ: usize = 416 * 1024;
+const MIN_READ: usize = 16 * 1024 - 1;
 /// More bodies than this take still less: about three times a read stays in memory for each that is
-/// stalled, and 2000 of those must fit in 150 MiB (they held 162 MiB with [`READ_LEAST`]).
+/// stalled, and 2000 of those must fit in 150 MiB (they held 162 MiB with [`MIN_READ`]).
 const MANY_BODIES: usize = 512;
 const READ_OF_MANY: usize = 8 * 1024 - 1;
 
-/// What a [`Counted`](super::Counted) stream tells those who share it. One core's alone.
+/// The state of a [`CountedStream`](super::CountedStream), shared with the code that serves it on one core.
 ///
 /// The streams of an HTTP/2 connection have one each: there `read` and `written` are the bytes of the
 /// bodies, since the connection's own say nothing of one stream among many.
 #[derive(Debug)]
-pub struct Gauge {
+pub struct StreamState {
     core: Rc<CoreLoad>,
-    of: Of,
+    of: StreamKind,
     phase: Cell<Phase>,
     since: Cell<Instant>,
     begun: Cell<u64>,
@@ -38,14 +38,14 @@ pub struct Gauge {
     pub(super) lingers: Cell<bool>,
 }
 
-/// What a [`Gauge`] is of.
+/// The kind of stream that a [`StreamState`] belongs to.
 #[derive(Debug)]
-enum Of {
+enum StreamKind {
     /// A connection that carries one request after another.
     Connection,
     /// One stream of an HTTP/2 connection.
     Stream {
-        connection: Rc<Gauge>,
+        connection: Rc<StreamState>,
         /// The bytes handed over last wait for the client to make room for them.
         waits_for_client: Cell<bool>,
         fell_behind: Cell<bool>,
@@ -97,7 +97,7 @@ impl CoreLoad {
         if bodies > MANY_BODIES {
             return READ_OF_MANY;
         }
-        (READ_BUDGET / bodies.max(1)).clamp(READ_LEAST, READ_MOST)
+        (READ_BUDGET / bodies.max(1)).clamp(MIN_READ, MAX_READ)
     }
 }
 
@@ -107,20 +107,20 @@ impl Drop for BodyInFlight {
     }
 }
 
-impl Gauge {
-    /// A gauge for a new connection, in [`Phase::Head`].
+impl StreamState {
+    /// A state for a new connection, in [`Phase::Head`].
     pub fn new(core: &Rc<CoreLoad>) -> Rc<Self> {
-        Self::of(core, Of::Connection)
+        Self::of(core, StreamKind::Connection)
     }
 
     /// The same for an HTTP/2 connection: it is busy while any of its streams is.
     pub fn of_streams(core: &Rc<CoreLoad>) -> Rc<Self> {
-        Self::of(core, Of::Streams(Cell::new(0)))
+        Self::of(core, StreamKind::Streams(Cell::new(0)))
     }
 
-    /// A gauge for a new stream of `connection`.
+    /// A state for a new stream of `connection`.
     pub fn of_stream(connection: &Rc<Self>) -> Rc<Self> {
-        let of = Of::Stream {
+        let of = StreamKind::Stream {
             connection: Rc::clone(connection),
             waits_for_client: Cell::new(false),
             fell_behind: Cell::new(false),
@@ -128,7 +128,7 @@ impl Gauge {
         Self::of(&connection.core, of)
     }
 
-    fn of(core: &Rc<CoreLoad>, of: Of) -> Rc<Self> {
+    fn of(core: &Rc<CoreLoad>, of: StreamKind) -> Rc<Self> {
         let now = Instant::now();
         Rc::new(Self {
             core: Rc::clone(core),
@@ -168,7 +168,7 @@ impl Gauge {
 
     /// Whether this is one stream of an HTTP/2 connection.
     pub fn is_stream(&self) -> bool {
-        matches!(self.of, Of::Stream { .. })
+        matches!(self.of, StreamKind::Stream { .. })
     }
 
     /// Notes that `n` bytes of the request's body have come. A connection counts its bytes itself.
@@ -181,7 +181,7 @@ impl Gauge {
     /// Notes that `n` bytes of the answer go to a stream's client as soon as it makes room for them;
     /// `None`: they have gone, more can come.
     pub fn hand_over(&self, n: Option<usize>) {
-        if let Of::Stream {
+        if let StreamKind::Stream {
             waits_for_client, ..
         } = &self.of
         {
@@ -193,19 +193,19 @@ impl Gauge {
     /// Whether a stream has bytes that its client has made no room for. Only who asks outside the
     /// answer's body can know: that is not polled until there is room.
     pub fn waits_for_client(&self) -> bool {
-        matches!(&self.of, Of::Stream { waits_for_client, .. } if waits_for_client.get())
+        matches!(&self.of, StreamKind::Stream { waits_for_client, .. } if waits_for_client.get())
     }
 
     /// Says that a stream was cut because its client took the answer too slowly.
     pub fn fall_behind(&self) {
-        if let Of::Stream { fell_behind, .. } = &self.of {
+        if let StreamKind::Stream { fell_behind, .. } = &self.of {
             fell_behind.set(true);
         }
     }
 
-    /// Whether [`Gauge::fall_behind`] was called.
+    /// Whether [`StreamState::fall_behind`] was called.
     pub fn fell_behind(&self) -> bool {
-        matches!(&self.of, Of::Stream { fell_behind, .. } if fell_behind.get())
+        matches!(&self.of, StreamKind::Stream { fell_behind, .. } if fell_behind.get())
     }
 
     /// Says that an answer goes out before its request has been read: the end of the connection then
@@ -232,9 +232,9 @@ impl Gauge {
     /// Enters `phase` now. A stream takes its connection along.
     pub fn enter(&self, phase: Phase) {
         match &self.of {
-            Of::Connection => {}
-            Of::Stream { connection, .. } => connection.enter(phase),
-            Of::Streams(requests) => {
+            StreamKind::Connection => {}
+            StreamKind::Stream { connection, .. } => connection.enter(phase),
+            StreamKind::Streams(requests) => {
                 let left = match phase {
                     Phase::Busy => requests.get() + 1,
                     Phase::Head | Phase::Idle => requests.get().saturating_sub(1),
@@ -255,7 +255,7 @@ impl Gauge {
     pub(super) fn count_read(&self, n: u64) {
         self.read.set(self.read.get() + n);
         // What comes on an idle HTTP/2 connection may be anything.
-        if n > 0 && self.phase.get() == Phase::Idle && matches!(self.of, Of::Connection) {
+        if n > 0 && self.phase.get() == Phase::Idle && matches!(self.of, StreamKind::Connection) {
             self.enter(Phase::Head);
         }
     }
@@ -279,21 +279,21 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     use super::*;
-    use crate::transport::Counted;
+    use crate::transport::CountedStream;
 
     #[tokio::test]
     async fn a_read_takes_no_more_than_its_share() {
         let load = CoreLoad::new(2);
         let mut bodies: Vec<_> = (0..1000).map(|_| load.body()).collect();
         let (mut peer, ours) = duplex(1 << 20);
-        let mut counted = Counted::new(ours, Gauge::new(&load));
+        let mut counted = CountedStream::new(ours, StreamState::new(&load));
         peer.write_all(&vec![7; 100_000]).await.unwrap();
         let mut buf = vec![0; 100_000];
         assert_eq!(counted.read(&mut buf).await.unwrap(), READ_OF_MANY);
         bodies.truncate(MANY_BODIES / 2);
-        assert_eq!(counted.read(&mut buf).await.unwrap(), READ_LEAST);
+        assert_eq!(counted.read(&mut buf).await.unwrap(), MIN_READ);
         drop(bodies);
-        let rest = 100_000 - READ_OF_MANY - READ_LEAST;
+        let rest = 100_000 - READ_OF_MANY - MIN_READ;
         assert_eq!(counted.read(&mut buf).await.unwrap(), rest);
     }
 }

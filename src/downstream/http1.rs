@@ -1,0 +1,127 @@
+//! HTTP/1.1 toward clients: requests on a connection, one after another, within its time limits.
+
+use std::pin::pin;
+use std::rc::Rc;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until};
+
+use crate::clock::wall_clock;
+use crate::config::ServerLimits;
+use crate::downstream::request_guard::{RequestGuard, is_unexpected_refusal};
+use crate::downstream::request_head::HeadLimits;
+use crate::error::S3Error;
+use crate::observe::Event;
+use crate::proxy::{Client, Proxy};
+use crate::transport::{CoreLoad, CountedStream, Phase, StreamState};
+
+/// hyper's default. hyper refuses a head that does not fit into its buffer.
+const READ_BUFFER: usize = 8192 + 100 * 4096;
+
+/// Serves requests on `stream` until its client or its limits end it. `draining` completes when the
+/// program ends: then the request in flight is the last.
+pub(super) async fn serve<S>(
+    proxy: &Rc<Proxy>,
+    load: &Rc<CoreLoad>,
+    stream: S,
+    client: Client,
+    draining: impl Future<Output = ()>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let limits = &proxy.shared().config().server.limits;
+    let head_limits = HeadLimits {
+        bytes: limits.head_bytes,
+        fields: limits.head_fields,
+    };
+    let stream_state = StreamState::new(load);
+    let refuse = |error: S3Error| proxy.refuse_head(error, &client, &stream_state, wall_clock());
+    let counted = CountedStream::new(stream, Rc::clone(&stream_state));
+    let guard = RequestGuard::new(counted, Rc::clone(&stream_state), head_limits, refuse);
+    let service = service_fn(|request| {
+        Rc::clone(proxy).handle(
+            request,
+            client.clone(),
+            Rc::clone(&stream_state),
+            wall_clock(),
+        )
+    });
+    let connection = builder(head_limits).serve_connection(TokioIo::new(guard), service);
+    let (mut connection, mut draining) = (pin!(connection), pin!(draining));
+    let mut deadline = Http1Deadline::new(&stream_state);
+    let mut is_draining = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                if ended.is_err_and(|error| is_unexpected_refusal(&error)) {
+                    proxy.metrics().count(Event::HeadUnexpectedlyRefused);
+                }
+                return;
+            }
+            () = &mut draining, if !is_draining => {
+                is_draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = sleep_until(deadline.next) => {
+                if deadline.is_overdue(&stream_state, limits) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// hyper with the limits of the request guard, so that it accepts each head that the guard accepts.
+pub(super) fn builder(limits: HeadLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(true) // a client that ends its sending side still gets its response
+        .header_read_timeout(None) // it would end idle connections too: `Http1Deadline` tells them apart
+        .max_headers(limits.fields)
+        .max_header_size(limits.bytes)
+        .max_buf_size(limits.bytes.max(READ_BUFFER));
+    builder
+}
+
+/// The time limits of a connection that the pace of a body does not cover: heads that do not arrive, idle
+/// connections, and clients that do not read the end of a response.
+struct Http1Deadline {
+    next: Instant,
+    written: u64,
+    progress: Instant,
+}
+
+impl Http1Deadline {
+    fn new(stream_state: &StreamState) -> Self {
+        let (_, since) = stream_state.phase();
+        Self {
+            next: since,
+            written: 0,
+            progress: since,
+        }
+    }
+
+    /// Whether the connection must be closed. Otherwise sets the next time to check.
+    fn is_overdue(&mut self, stream_state: &StreamState, limits: &ServerLimits) -> bool {
+        let now = Instant::now();
+        if stream_state.written() != self.written || !stream_state.is_blocked() {
+            self.written = stream_state.written();
+            self.progress = now;
+        }
+        let (phase, since) = stream_state.phase();
+        let end = match phase {
+            Phase::Busy => None,
+            Phase::Head => Some(since + limits.head_timeout),
+            Phase::Idle if stream_state.is_blocked() => Some(self.progress + limits.body_window),
+            Phase::Idle => Some(since + limits.idle_timeout),
+        };
+        // A head may begin at any moment. A check after this time is never too late for it.
+        let soonest_head = now + limits.head_timeout;
+        self.next = end.map_or(soonest_head, |end| end.min(soonest_head));
+        end.is_some_and(|end| end <= now)
+    }
+}

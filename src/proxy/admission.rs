@@ -1,0 +1,102 @@
+//! Admission, the one step that every entry takes: who calls, from where they may, and whether their own
+//! limits leave room.
+
+use http::request::Parts;
+
+use super::in_flight::InFlight;
+use super::{Client, Proxy, Shared};
+use crate::decision::Step;
+use crate::error::S3Error;
+use crate::s3::S3Request;
+use crate::tenant::{
+    Authenticated, Connection, Identified, Peer, bearer_token, may_need_newer_keys,
+};
+use crate::timestamp::Timestamp;
+
+impl Proxy {
+    /// Where a request comes from: its connection, and the client that trusted proxies say it is.
+    pub(super) fn connection(
+        &self,
+        head: &Parts,
+        client: &Client,
+        in_flight: &mut InFlight,
+    ) -> Result<Connection, S3Error> {
+        let origin = self.shared.tenants.caller(&head.headers, client.peer)?;
+        in_flight.record.client = origin.address;
+        Ok(Connection {
+            loopback: client.loopback && !origin.is_forwarded,
+            tls: client.tls,
+            certificate: client.certificate,
+            user: match client.peer {
+                Peer::Unix(user) if !origin.is_forwarded => Some(user),
+                Peer::Tcp(_) | Peer::Unix(_) | Peer::Unnamed => None,
+            },
+            address: origin.address,
+        })
+    }
+
+    /// Admits the caller of a request for S3; `head` is as it came.
+    pub(super) async fn admit_request(
+        &self,
+        head: &Parts,
+        request: &S3Request<'_>,
+        connection: Connection,
+        in_flight: &mut InFlight,
+    ) -> Result<Authenticated, S3Error> {
+        let (tenants, now) = (&self.shared.tenants, in_flight.record.time);
+        let identify = || Ok((tenants.identify(head, request, connection, now)?, ()));
+        let token = bearer_token(&head.headers);
+        let admitted = self.admit(token, identify, connection, in_flight).await?;
+        Ok(admitted.0)
+    }
+
+    /// Admits a caller whom `identify` finds out, with whatever else it finds. `token` is the bearer
+    /// token that it reads, if it reads one.
+    pub(super) async fn admit<T>(
+        &self,
+        token: Option<&str>,
+        identify: impl Fn() -> Result<(Identified, T), S3Error>,
+        connection: Connection,
+        in_flight: &mut InFlight,
+    ) -> Result<(Authenticated, T), S3Error> {
+        let now = in_flight.record.time;
+        let (caller, found) = self.identify(token, identify, now).await?;
+        in_flight.record.identified(&caller);
+        let caller = self.shared.tenants.admit(caller, connection, now)?;
+        in_flight.record.step = Step::Limit;
+        in_flight.limit(caller.tenant())?;
+        Ok((caller, found))
+    }
+
+    /// Identifies once; and once more if the token's key was unknown and newer keys of its provider came.
+    async fn identify<T>(
+        &self,
+        token: Option<&str>,
+        identify: impl Fn() -> Result<T, S3Error>,
+        now: Timestamp,
+    ) -> Result<T, S3Error> {
+        let changes = self.shared.tenants.key_changes();
+        let refused = match identify() {
+            Err(error) if may_need_newer_keys(&error) => error,
+            identified => return identified,
+        };
+        match token {
+            // Boxed since it is rare: it must not make every future larger.
+            Some(token) if Box::pin(self.newer_keys(token, changes, now)).await => identify(),
+            _ => Err(refused),
+        }
+    }
+
+    /// After `token` was refused with the keys of `changes`: fetches newer ones if it names a key that is
+    /// not known, or its provider's keys cannot be used. Gives whether there are any: the same keys would
+    /// say the same, at the same cost.
+    async fn newer_keys(&self, token: &str, changes: u64, now: Timestamp) -> bool {
+        let Shared {
+            tenants, key_sets, ..
+        } = &*self.shared;
+        if let Some(identity) = tenants.lacks_key_of(token, now) {
+            key_sets.renew(identity).await;
+        }
+        tenants.key_changes() != changes
+    }
+}

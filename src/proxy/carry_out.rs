@@ -1,0 +1,80 @@
+//! Carries a decision out.
+
+use std::ops::ControlFlow;
+
+use http::request::Parts;
+use http::{Method, Response};
+
+use super::Proxy;
+use super::exchange::Call;
+use super::in_flight::InFlight;
+use super::payload::Arriving;
+use crate::body::{ResponseBody, shape};
+use crate::decision::{self, Decision, Forward, Step};
+use crate::error::{Code, S3Error};
+use crate::rewrite;
+use crate::s3::S3Request;
+use crate::tenant::Authenticated;
+
+impl Proxy {
+    /// Decides on `asked`, which was read from `head`, in S3's words: gives what COS gets, or else the
+    /// response or the error.
+    pub(super) fn decide<'t, 'r>(
+        &self,
+        head: &Parts,
+        asked: S3Request<'r>,
+        caller: &'t Authenticated,
+        in_flight: &mut InFlight,
+    ) -> Result<ControlFlow<Response<ResponseBody>, Forward<'t, 'r>>, S3Error> {
+        in_flight.record.step = Step::Authorize;
+        let decision = decision::decide(head, asked, caller, self.config(), shape::now());
+        in_flight.reader.saves = decision.permit().is_some_and(rewrite::is_attachment);
+        match decision {
+            Decision::Forward(forward) => Ok(ControlFlow::Continue(forward)),
+            Decision::Local(local) => {
+                in_flight.record.is_local = true;
+                Ok(ControlFlow::Break(local.response.map(ResponseBody::text)))
+            }
+            Decision::Refuse(refusal) => {
+                in_flight.record.step = refusal.step;
+                Err(refusal.error)
+            }
+        }
+    }
+
+    /// Has COS do what was decided, with the body that comes from the client.
+    pub(super) async fn carry_out(
+        &self,
+        forward: Forward<'_, '_>,
+        head: &Parts,
+        arriving: Arriving,
+        caller: &Authenticated,
+        in_flight: &mut InFlight,
+    ) -> Result<Response<ResponseBody>, S3Error> {
+        let Forward {
+            permit,
+            request,
+            looks,
+            payload,
+        } = forward;
+        in_flight.record.step = Step::Rewrite;
+        if !looks.is_empty() {
+            Box::pin(self.look_first(looks, permit.request(), in_flight)).await?; // its conditions hold
+        }
+        in_flight.record.step = Step::Payload;
+        let body = self.payload(&permit, payload, arriving, caller, &in_flight.stream_state);
+        let body = body.await?; // checked as it streams
+        in_flight.body(&body);
+        let call = Call {
+            permit: &permit,
+            head,
+            body: &body,
+        };
+        match self.exchange(call, request, in_flight).await {
+            Err(refused) if head.method == Method::GET && refused.code() == Code::InvalidRange => {
+                Err(Box::pin(self.explain_range(refused, &permit, head, in_flight)).await)
+            }
+            answer => answer, // signed, sent, answered
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! [`InFlight`]: a request from its head to the last byte of its response, and what it holds so long.
+
+use std::rc::Rc;
+
+use http::Version;
+
+use super::payload::Outgoing;
+use super::record::Record;
+use super::respond::Reader;
+use super::stranger_memory::StrangerHold;
+use super::{Client, Proxy};
+use crate::body::shape;
+use crate::error::S3Error;
+use crate::tenant::Tenant;
+use crate::tenant::limits::Slot;
+use crate::timestamp::Timestamp;
+use crate::transport::{Phase, StreamState};
+
+/// A request in flight. Whatever happens to it, its record is written when it is dropped.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) proxy: Rc<Proxy>,
+    pub(super) stream_state: Rc<StreamState>,
+    pub(super) record: Record,
+    pub(super) reader: Reader,
+    /// The request has a body, and nobody has read it yet.
+    pub(super) is_unread: bool,
+    /// The request's place among those of its tenant, where these are limited.
+    slot: Option<Slot>,
+    /// What a refusal holds until its client takes it.
+    pub(super) refusal: Option<Box<StrangerHold>>,
+}
+
+impl InFlight {
+    /// Boxed: it is moved from hand to hand until the response's last byte.
+    pub(super) fn new(
+        proxy: &Rc<Proxy>,
+        client: &Client,
+        stream_state: &Rc<StreamState>,
+        now: Timestamp,
+    ) -> Box<Self> {
+        let version = if stream_state.is_stream() {
+            Version::HTTP_2
+        } else {
+            Version::HTTP_11
+        };
+        Box::new(Self {
+            proxy: Rc::clone(proxy),
+            stream_state: Rc::clone(stream_state),
+            record: Record::new(client, version, now),
+            reader: Reader::new(client.tls),
+            is_unread: false,
+            slot: None,
+            refusal: None,
+        })
+    }
+
+    /// Takes the request's place among those of `tenant`, if its own limits leave one.
+    pub(super) fn limit(&mut self, tenant: &Tenant) -> Result<(), S3Error> {
+        let now = shape::now();
+        if let Some(limits) = tenant.limits(now) {
+            self.slot = Some(limits.admit(now)?);
+        }
+        Ok(())
+    }
+
+    /// A body of so many bytes was read whole.
+    pub(super) fn gathered(&mut self, length: usize) {
+        self.is_unread = false;
+        self.record.gathered(length);
+    }
+
+    /// The body is ready for COS.
+    pub(super) fn body(&mut self, outgoing: &Outgoing) {
+        self.is_unread = false;
+        self.record.body(outgoing);
+    }
+
+    /// Whether no other request may follow on the connection: the rest of this one's body is still to come.
+    pub(super) fn ends_connection(&self) -> bool {
+        let record = &self.record;
+        let upload = record.upload.as_ref();
+        record.error.as_ref().is_some_and(S3Error::closes)
+            || self.is_unread
+            || upload.is_some_and(|upload| !upload.borrow().is_received())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.stream_state.enter(Phase::Idle);
+        self.record.is_client_slow = self.stream_state.fell_behind();
+        self.record.finish(&self.proxy.metrics, &self.proxy.log);
+    }
+}

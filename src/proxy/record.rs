@@ -1,0 +1,336 @@
+//! [`Record`]: what happened to a request. The pipeline fills it in, and [`Record::finish`] writes it out.
+//! It enforces nothing.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use tokio::time::{Duration, Instant};
+
+use super::Client;
+use super::payload::Outgoing;
+use super::respond::REQUEST_ID;
+use crate::body::{DownloadFailure, ObjectUpload, UploadFailure};
+use crate::decision::{Step, Verdict};
+use crate::encoding::hex::hex;
+use crate::error::{Code, Fault, S3Error, TenantLimit};
+use crate::observe::{AccessLine, CoreMetrics, Event, LogBuffer};
+use crate::s3::{Operation, S3Request};
+use crate::tenant::{Identified, Identity, Peer, Tenant};
+use crate::timestamp::Timestamp;
+
+/// COS's own id of the request. Asked in S3's words, it may answer with AWS's name.
+const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-cos-request-id");
+/// The status in the log of a request whose client did not wait for its response (nginx's number).
+const CLIENT_GONE: u16 = 499;
+
+/// What happened to one request.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) time: Timestamp,
+    started: Instant,
+    pub(super) request_id: String,
+    pub(super) version: Version,
+    pub(super) client: Option<IpAddr>,
+    /// The number of the user at the other end of a Unix socket.
+    pub(super) uid: Option<u32>,
+    /// The names of the client's certificate, if no tenant has them.
+    unknown_names: Option<Arc<str>>,
+    pub(super) tenant: Option<Arc<Tenant>>,
+    identity: Option<Identity>,
+    operation: Option<Operation>,
+    sts_action: Option<&'static str>,
+    bucket: Option<String>,
+    pub(super) key: Option<String>,
+    source: Option<String>,
+    /// Where the request is, and so where it ends if nothing follows.
+    pub(super) step: Step,
+    /// cosgate makes the response itself.
+    pub(super) is_local: bool,
+    /// Bytes of a body that was read whole.
+    received: u64,
+    pub(super) upload: Option<Rc<RefCell<ObjectUpload>>>,
+    unchecked: Option<String>,
+    denied: usize,
+    upstream: UpstreamRecord,
+    pub(super) status: StatusCode,
+    pub(super) error: Option<S3Error>,
+    /// Why COS's answer could not be used, before the client had any of it.
+    pub(super) unusable: Option<DownloadFailure>,
+    /// Why the response was cut off.
+    pub(super) cut: Rc<Cell<Option<DownloadFailure>>>,
+    /// The client did not take the response as fast as it must.
+    pub(super) is_client_slow: bool,
+    /// Bytes of the response's body.
+    pub(super) sent: u64,
+}
+
+/// What COS had to do with it.
+#[derive(Debug, Default)]
+struct UpstreamRecord {
+    /// When COS was asked first, and how often.
+    asked: Option<Instant>,
+    tries: u64,
+    /// From there to the head of its last answer.
+    time: Option<Duration>,
+    status: Option<StatusCode>,
+    request_id: Option<HeaderValue>,
+}
+
+/// What is told of the body and of failures, borrowed for the line.
+struct Told<'a> {
+    received: u64,
+    unchecked: Option<&'a str>,
+    verdict: Verdict,
+    step: Option<Step>,
+    detail: Option<&'a str>,
+}
+
+impl Record {
+    /// A request of `client` that has just come, at `time`.
+    pub(super) fn new(client: &Client, version: Version, time: Timestamp) -> Self {
+        let (address, uid) = match client.peer {
+            Peer::Tcp(peer) => (Some(peer.ip().to_canonical()), None),
+            Peer::Unix(user) => (None, Some(user.uid)),
+            Peer::Unnamed => (None, None),
+        };
+        let mut request_id = hex(&fastrand::u64(..).to_be_bytes());
+        request_id.make_ascii_uppercase();
+        Self {
+            time,
+            started: Instant::now(),
+            request_id,
+            version,
+            client: address,
+            uid,
+            unknown_names: client.unknown_names.clone(),
+            tenant: None,
+            identity: None,
+            operation: None,
+            sts_action: None,
+            bucket: None,
+            key: None,
+            source: None,
+            step: Step::Parse,
+            is_local: false,
+            received: 0,
+            upload: None,
+            unchecked: None,
+            denied: 0,
+            upstream: UpstreamRecord::default(),
+            status: StatusCode::from_u16(CLIENT_GONE).unwrap_or_default(),
+            error: None,
+            unusable: None,
+            cut: Rc::default(),
+            is_client_slow: false,
+            sent: 0,
+        }
+    }
+
+    /// A request for S3 was parsed.
+    pub(super) fn parsed(&mut self, request: &S3Request<'_>) {
+        self.step = Step::Authenticate;
+        self.operation = Some(request.operation);
+        self.bucket = request.bucket.as_deref().map(str::to_owned);
+        self.key = request.key.as_ref().map(|key| key.as_str().to_owned());
+        let source = request.copy_source.as_ref();
+        self.source = source.map(|from| format!("{}/{}", from.bucket, from.key.as_str()));
+    }
+
+    /// A call of an STS was parsed.
+    pub(super) fn sts_action(&mut self, action: &'static str) {
+        self.step = Step::Authenticate;
+        self.sts_action = Some(action);
+    }
+
+    /// The caller was identified.
+    pub(super) fn identified(&mut self, caller: &Identified) {
+        self.tenant = Some(caller.share_tenant());
+        self.identity = Some(caller.identity().clone());
+    }
+
+    /// A body of so many bytes was read whole.
+    pub(super) fn gathered(&mut self, length: usize) {
+        self.received = length as u64;
+    }
+
+    /// The body is ready for COS: whole, or an upload on its way.
+    pub(super) fn body(&mut self, outgoing: &Outgoing) {
+        self.received = outgoing.body.length();
+        self.upload = outgoing.body.upload();
+        self.unchecked = outgoing.unchecked().map(str::to_owned);
+        self.denied = outgoing.denied.len();
+    }
+
+    /// COS is asked, perhaps once more.
+    pub(super) fn asks_upstream(&mut self) {
+        self.step = Step::Upstream;
+        self.upstream.asked.get_or_insert_with(Instant::now);
+        self.upstream.tries += 1;
+    }
+
+    /// COS has answered.
+    pub(super) fn upstream_answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        let upstream = &mut self.upstream;
+        upstream.time = upstream.asked.map(|asked| asked.elapsed());
+        upstream.status = Some(status);
+        let id = headers.get(UPSTREAM_REQUEST_ID);
+        upstream.request_id = id.or_else(|| headers.get(REQUEST_ID)).cloned();
+    }
+
+    /// Writes all of it out: the counters, the warnings, and the line of the access log.
+    pub(super) fn finish(&self, metrics: &CoreMetrics, log: &LogBuffer) {
+        let upload = self.upload.as_ref().map(|upload| upload.borrow());
+        let received = upload.as_ref().map_or(self.received, |u| u.received());
+        let verified = upload.as_ref().and_then(|upload| upload.verified());
+        let unchecked = verified.and_then(|verified| verified.unchecked.as_deref());
+        let (verdict, step) = self.verdict();
+        self.count(metrics, received);
+        self.warn(step);
+        let slow = self.is_client_slow.then_some(DownloadFailure::ClientSlow);
+        let cut = self.cut.get().or(slow).map(|failure| failure.to_string());
+        let said = self.error_detail();
+        log.write(&self.line(&Told {
+            received,
+            unchecked: unchecked.or(self.unchecked.as_deref()),
+            verdict,
+            step,
+            detail: cut.as_deref().or(said.as_deref()),
+        }));
+    }
+
+    fn count(&self, metrics: &CoreMetrics, received: u64) {
+        metrics.request(self.operation, self.status);
+        metrics.add(Event::BytesReceived, received);
+        metrics.add(Event::BytesSent, self.sent);
+        if let Some(limit) = self.error.as_ref().and_then(S3Error::exceeded) {
+            metrics.count(match limit {
+                TenantLimit::Concurrency => Event::LimitedConcurrency,
+                TenantLimit::ObjectSize => Event::LimitedObjectSize,
+                TenantLimit::Rate => Event::LimitedRate,
+            });
+        }
+        match self.cut.get().or(self.unusable) {
+            Some(DownloadFailure::OutOfScope) => metrics.count(Event::AnswerOutOfScope),
+            Some(DownloadFailure::Malformed(_) | DownloadFailure::NoNextPage) => {
+                metrics.count(Event::AnswerUnusable);
+            }
+            Some(
+                DownloadFailure::ClientSlow
+                | DownloadFailure::UpstreamGone
+                | DownloadFailure::UpstreamSlow,
+            )
+            | None => {}
+        }
+    }
+
+    /// Tells the operator of what is no client's fault. An answer that left the fence is an alarm: COS did
+    /// not do what was asked, or a grant is not what it was meant to be.
+    fn warn(&self, step: Option<Step>) {
+        if self.cut.get().or(self.unusable) == Some(DownloadFailure::OutOfScope) {
+            tracing::error!(
+                request_id = %self.request_id,
+                bucket = self.bucket.as_deref(),
+                operation = self.operation.map(Operation::name),
+                "COS's answer named something outside the caller's grants; the client did not get it"
+            );
+        }
+        if let Some(error) = &self.error
+            && error.whose_fault() != Fault::Client
+        {
+            let cause = failure_cause(error, step);
+            tracing::warn!(request_id = %self.request_id, %error, cause, "request failed");
+        }
+    }
+
+    /// What became of the request, and the step that it ended at.
+    fn verdict(&self) -> (Verdict, Option<Step>) {
+        let streamed = self.upload.as_ref().and_then(|u| u.borrow().failure());
+        let step = match streamed {
+            None | Some(UploadFailure::UpstreamSlow) => self.step,
+            Some(_) => Step::Payload,
+        };
+        let is_cut = self.cut.get().is_some() || self.status.as_u16() == CLIENT_GONE;
+        match (&self.error, is_cut, self.is_local) {
+            (Some(error), ..) => {
+                let verdict = Verdict::of_error(error, step);
+                (verdict, (verdict != Verdict::Allowed).then_some(step))
+            }
+            (None, true, _) => (Verdict::Failed, Some(step)),
+            (None, false, true) => (Verdict::AnsweredHere, None),
+            (None, false, false) => (Verdict::Allowed, None),
+        }
+    }
+
+    /// What the log says of the error beside what the client read.
+    fn error_detail(&self) -> Option<Cow<'_, str>> {
+        let detail = self.error.as_ref().and_then(S3Error::log_detail);
+        match (detail, self.unknown_certificate()) {
+            (Some(detail), Some(certificate)) => {
+                Some(Cow::Owned(format!("{detail}; {certificate}")))
+            }
+            (None, Some(certificate)) => Some(Cow::Owned(certificate)),
+            (detail, None) => detail.map(Cow::Borrowed),
+        }
+    }
+
+    /// What the log says of the certificate of a caller who was not let in, and whom it does not name.
+    fn unknown_certificate(&self) -> Option<String> {
+        let names = self.unknown_names.as_deref()?;
+        let error = self.error.as_ref()?;
+        let is_denied = self.step == Step::Authenticate && error.code() == Code::AccessDenied;
+        is_denied.then(|| {
+            format!(
+                "no tenant, or more than one, is known by the client certificate's names: {names}"
+            )
+        })
+    }
+
+    /// The line of the access log.
+    fn line<'a>(&'a self, told: &Told<'a>) -> AccessLine<'a> {
+        let identity = self.identity.as_ref();
+        let upstream = &self.upstream;
+        AccessLine {
+            time: self.time,
+            request_id: &self.request_id,
+            http: self.version,
+            client: self.client,
+            uid: self.uid,
+            tenant: self.tenant.as_ref().map(|tenant| tenant.name.as_str()),
+            identity: identity.map(Identity::kind),
+            key_id: identity.and_then(Identity::key_id).map(|id| &**id),
+            session_of: identity.and_then(Identity::access_key).map(|id| &**id),
+            subject: identity
+                .and_then(Identity::subject)
+                .map(|subject| &**subject),
+            operation: self.operation,
+            sts_action: self.sts_action,
+            bucket: self.bucket.as_deref(),
+            key: self.key.as_deref(),
+            source: self.source.as_deref(),
+            denied: self.denied,
+            verdict: Some(told.verdict),
+            step: told.step,
+            status: self.status,
+            code: self.error.as_ref().map(|error| error.code().as_str()),
+            received: told.received,
+            unchecked: told.unchecked,
+            sent: self.sent,
+            duration: self.started.elapsed(),
+            tries: upstream.tries,
+            upstream_time: upstream.time,
+            upstream_status: upstream.status,
+            upstream_request_id: (upstream.request_id.as_ref()).and_then(|id| id.to_str().ok()),
+            detail: told.detail,
+        }
+    }
+}
+
+/// Failures with the same code at the same step have one cause for the program log.
+fn failure_cause(error: &S3Error, step: Option<Step>) -> String {
+    let step = step.map_or("done", Step::as_str);
+    format!("{} at {step}", error.code().as_str())
+}
