@@ -1106,7 +1106,7 @@ fn tenants_are_kept_apart_below_their_roots_too() {
 fn a_default_prefix_for_listings_is_read_and_has_no_effect() {
     for value in ["true", "false"] {
         for prefixes in ["[\"acme/*\"]", "[\"acme/*\", \"acme.txt\"]"] {
-            let written = format!("§list_default_prefix = {value}\nprefixes = {prefixes}");
+            let written = format!("list_default_prefix = §{value}\nprefixes = {prefixes}");
             let text = WHOLE.replace("prefixes = [\"acme/*\"]", &written);
             refuses(&text, Severity::Warning, "no effect any more", "remove it");
         }
@@ -1607,8 +1607,8 @@ fn a_templates_root_keeps_its_subjects_apart_too() {
     for keys in [
         "root = \"users/{claim.sub}/\"",
         "root = \"users/{claim.sub}/\"\nprefixes = [\"a/*\", \"one\"]",
-        "root = \"users/{claim.sub}/\"\nprefixes = [\"a/*\"]\nlist_default_prefix = true",
-        "root = \"users/\"\nprefixes = [\"{claim.sub}/*\"]\nlist_default_prefix = true",
+        "root = \"users/{claim.sub}/\"\nprefixes = [\"a/*\"]",
+        "root = \"users/\"\nprefixes = [\"{claim.sub}/*\"]",
     ] {
         let config = good(&template(prefix, keys));
         assert_eq!(config.templates[0].grants.len(), 1, "{keys}");

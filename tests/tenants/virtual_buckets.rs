@@ -165,7 +165,7 @@ fn prefixes_below_a_root_fence_the_clients_names() {
         "/inbox/in",
         "/inbox/one.txt2",
         "/inbox?prefix=",
-        "/inbox?list-type=2&prefix=i",
+        "/inbox?list-type=2&prefix=ou",
         "/inbox?versions",
         "/inbox?uploads&prefix=one.txt",
     ] {
@@ -175,6 +175,9 @@ fn prefixes_below_a_root_fence_the_clients_names() {
     }
     let listed = world.ask("GET", "/inbox?prefix=in%2F");
     assert_eq!(elements(&listed.assert_ok().text(), "Key"), ["in/x"]);
+    let above = world.ask("GET", "/inbox?prefix=i&list-type=2");
+    assert_eq!(elements(&above.assert_ok().text(), "Key"), ["in/x"]);
+    assert_says_nothing(&above);
 }
 
 #[test]
