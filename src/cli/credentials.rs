@@ -14,7 +14,7 @@ use cosgate::config::cam::{Policy, PolicyError};
 use cosgate::config::{Config, nearest, parse_duration};
 use cosgate::credentials::shapes::{NamedBucket, Shape, render};
 use cosgate::credentials::{
-    Cache, Credential, GetCredentialError, Host, NoKey, Options, Role, Scope, get_credential,
+    AssumedRole, Cache, Credential, GetCredentialError, Host, NoKey, Options, Scope, get_credential,
 };
 use cosgate::secret::Secret;
 use cosgate::tenant::Tenants;
@@ -187,7 +187,7 @@ fn options(asked: &Asked) -> Result<Options, String> {
     }
     options.ca_file.clone_from(&asked.ca_file);
     options.duration = asked.duration.unwrap_or(options.duration);
-    options.role = asked.role.as_ref().map(|arn| Role {
+    options.role = asked.role.as_ref().map(|arn| AssumedRole {
         arn: arn.clone(),
         session: asked.session_name.clone(),
         external_id: asked.external_id.clone(),

@@ -47,7 +47,7 @@ pub use model::*;
 pub use prefix::PrefixPattern;
 pub use problem::{Location, Problem, Severity, nearest};
 pub use profile::Profile;
-pub use raw_policy::RawPolicy;
+pub use raw_policy::{PolicyRule, RawPolicy};
 pub(crate) use role::TENANT;
 
 /// A length of time as the configuration has it (`30s`, `2h`, `1h30m`), or whole seconds.

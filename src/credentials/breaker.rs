@@ -1,5 +1,5 @@
-//! The circuit breaker of one issuer: when its calls fail, it is left alone for a while, and whoever
-//! has no key is told so at once.
+//! Circuit breaker of one issuer: stops calls while most of them fail. Requests without a key are then
+//! refused at once.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +15,7 @@ use crate::observe::CacheCounters;
 /// of Tencent's own SDKs.
 const FAILURES: u32 = 5;
 const WINDOW: Duration = Duration::from_mins(1);
-/// How long it is open at first; each probe that fails doubles that, up to [`LONGEST`]: whoever waits
+/// How long it is open at first; each probe that fails doubles that, up to [`LONGEST`]: a request that waits
 /// while STS comes back is to have a key within five seconds.
 const SHORTEST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(4);
@@ -24,13 +24,13 @@ const LONGEST: Duration = Duration::from_secs(4);
 /// is made, and how that goes closes or opens it.
 #[derive(Debug)]
 pub(super) struct Breaker {
-    state: Mutex<State>,
-    /// Until when it is or was open; changes wake those who wait for a key.
+    state: Mutex<BreakerState>,
+    /// Until when it is or was open; changes wake requests that wait for a key.
     open: watch::Sender<Option<Instant>>,
 }
 
 #[derive(Debug)]
-enum State {
+enum BreakerState {
     Closed {
         since: Instant,
         calls: u32,
@@ -47,7 +47,7 @@ impl Breaker {
     /// A closed one.
     pub(super) fn new() -> Self {
         Self {
-            state: Mutex::new(State::closed(Instant::now())),
+            state: Mutex::new(BreakerState::closed(Instant::now())),
             open: watch::Sender::new(None),
         }
     }
@@ -62,13 +62,13 @@ impl Breaker {
         self.open.borrow().is_some_and(|until| now >= until)
     }
 
-    /// Gives what [`Breaker::open_until`] goes by, and wakes who waits for it to change.
+    /// Until when it is or was open. Changes wake waiters.
     pub(super) fn subscribe(&self) -> watch::Receiver<Option<Instant>> {
         self.open.subscribe()
     }
 
-    /// Takes how a call went that began at `began`, and counts and logs it if that opened the breaker.
-    pub(super) fn hear(
+    /// Records the result of a call that began at `began`. Counts and logs it if that opens the breaker.
+    pub(super) fn record_result(
         &self,
         result: &Result<Issued, StsError>,
         began: Instant,
@@ -87,20 +87,20 @@ impl Breaker {
         }
     }
 
-    /// Takes the end of a call. `chance`, from 0 to 1, spreads the probes of several cosgates. Gives
+    /// Records the end of a call. `chance`, from 0 to 1, spreads the probes of several cosgates. Returns
     /// whether it opened.
     fn record(&self, has_failed: bool, began: Instant, now: Instant, chance: f64) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let times = match (&mut *state, has_failed) {
-            (State::Open { .. }, false) => {
-                *state = State::closed(now);
+            (BreakerState::Open { .. }, false) => {
+                *state = BreakerState::closed(now);
                 self.open.send_replace(None);
                 return false;
             }
-            (State::Open { since, .. }, true) if began < *since => return false,
-            (State::Open { times, .. }, true) => times.saturating_add(1),
+            (BreakerState::Open { since, .. }, true) if began < *since => return false,
+            (BreakerState::Open { times, .. }, true) => times.saturating_add(1),
             (
-                State::Closed {
+                BreakerState::Closed {
                     since,
                     calls,
                     failures,
@@ -121,13 +121,13 @@ impl Breaker {
         };
         // A call that nothing answered has been a pause itself.
         let until = (began + pause(times, chance)).max(now);
-        *state = State::Open { since: now, times };
+        *state = BreakerState::Open { since: now, times };
         self.open.send_replace(Some(until));
         true
     }
 }
 
-impl State {
+impl BreakerState {
     fn closed(now: Instant) -> Self {
         Self::Closed {
             since: now,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_opens_when_most_of_five_or_more_calls_fail() {
+    async fn opens_when_most_of_five_or_more_calls_fail() {
         let is_open = |failures, successes| {
             let breaker = after(failures, successes);
             breaker.open_until(Instant::now()).is_some()
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn old_failures_are_forgotten() {
+    async fn forgets_old_failures() {
         let breaker = after(4, 0);
         tokio::time::advance(WINDOW).await;
         let now = Instant::now();
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_probe_closes_it_or_opens_it_for_longer() {
+    async fn closes_or_opens_for_longer_after_a_probe() {
         let breaker = after(5, 0);
         let mut pauses = Vec::new();
         for _ in 0..6 {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_probe_that_nothing_answered_has_been_the_pause_itself() {
+    async fn counts_an_unanswered_probe_as_the_pause() {
         let breaker = after(5, 0);
         tokio::time::sleep_until(breaker.open_until(Instant::now()).unwrap()).await;
         let began = Instant::now();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_sts_refuses_does_not_open_it() {
+    async fn stays_closed_when_sts_refuses() {
         let breaker = Breaker::new();
         for code in [
             "AuthFailure.SecretIdNotFound",
@@ -219,7 +219,7 @@ mod tests {
         ] {
             for _ in 0..10 {
                 let refused = StsError::new(StsClass::of(code), code, "no");
-                breaker.hear(&Err(refused), Instant::now(), &CacheCounters::default());
+                breaker.record_result(&Err(refused), Instant::now(), &CacheCounters::default());
             }
         }
         assert!(breaker.open_until(Instant::now()).is_none());

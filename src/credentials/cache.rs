@@ -10,13 +10,17 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::backlog::Backlog;
 use super::breaker::Breaker;
-use super::entry::{Ask, Entry, IssueError, NoKey, Scope, Urgency};
-use super::issuer::Issuer;
-use super::lanes::{self, Backlog, Lane};
+use super::call_state::Urgency;
+use super::credential::{BadToken, Credential};
+use super::entry::{CallRequest, Entry, KeyScope, KeySource};
+use super::issue_error::{IssueError, NoKey};
+use super::issuer::StsIssuer;
+use super::issuers;
+use super::lanes::{self, Lane};
 use super::scopes::ScopeTable;
 use super::shared::SharedKeys;
-use super::{BadToken, Credential};
 use crate::clock::Clock;
 use crate::config::{Config, IssuerKind};
 use crate::observe::CacheCounters;
@@ -36,22 +40,22 @@ pub struct Cache {
     /// The issuer of each template.
     templates: Box<[usize]>,
     made: ScopeTable,
-    maker: Maker,
+    maker: EntryMaker,
     counters: Arc<CacheCounters>,
-    issuers: Box<[Option<Arc<Issuer>>]>,
-    thread: Option<Thread>,
+    issuers: Box<[Option<Arc<StsIssuer>>]>,
+    thread: Option<StsThread>,
 }
 
 /// Makes entries.
 #[derive(Debug)]
-struct Maker {
+struct EntryMaker {
     /// For each issuer that calls no STS, its own key.
     permanent: Vec<Option<PermanentKey>>,
     /// One for each issuer.
     breakers: Vec<Arc<Breaker>>,
     /// One for each issuer.
     backlogs: Vec<Arc<Backlog>>,
-    asks: mpsc::UnboundedSender<Ask>,
+    requests: mpsc::UnboundedSender<CallRequest>,
     margin: Duration,
     counters: Arc<CacheCounters>,
 }
@@ -64,7 +68,7 @@ struct PermanentKey {
 }
 
 #[derive(Debug)]
-struct Thread {
+struct StsThread {
     stop: oneshot::Sender<()>,
     handle: JoinHandle<()>,
 }
@@ -80,11 +84,11 @@ impl Cache {
         if policies.len() != config.tenants.len() {
             return Err(StartError("each tenant needs one policy".to_owned()));
         }
-        let (asks, asked) = mpsc::unbounded_channel();
-        let maker = Maker::new(config, asks)?;
+        let (requests, requested) = mpsc::unbounded_channel();
+        let maker = EntryMaker::new(config, requests)?;
         let mut entries = Vec::with_capacity(policies.len());
         for (tenant, policy) in config.tenants.iter().zip(policies) {
-            let scope = Scope {
+            let scope = KeyScope {
                 tenant: tenant.name.clone(),
                 policy,
                 issuer: tenant.issuer,
@@ -94,7 +98,7 @@ impl Cache {
             ));
         }
         let counters = Arc::clone(&maker.counters);
-        let issuers = Issuer::all(config, clock, &counters).map_err(StartError)?;
+        let issuers = issuers::all(config, clock, &counters).map_err(StartError)?;
         let made = issuers.clone();
         let thread = if issuers.iter().any(Option::is_some) {
             let backlogs = maker.backlogs.iter().cloned();
@@ -103,7 +107,7 @@ impl Cache {
             let shared = shared.map(|shared| SharedKeys::new(shared, Arc::clone(clock)));
             let shared = shared.transpose().map_err(StartError)?.map(Arc::new);
             Some(
-                Thread::spawn(issuers, pace, shared, asked).map_err(|error| {
+                StsThread::spawn(issuers, pace, shared, requested).map_err(|error| {
                     StartError(format!("cannot start the thread that calls STS: {error}"))
                 })?,
             )
@@ -135,7 +139,7 @@ impl Cache {
         let template = tenant.index - self.entries.len();
         let issuer = *self.templates.get(template).ok_or_else(no_issuer)?;
         let made = self.made.entry(&tenant.name, |permit| {
-            let scope = Scope {
+            let scope = KeyScope {
                 tenant: tenant.name.clone(),
                 policy: tenant_policy(tenant).json(),
                 issuer,
@@ -145,7 +149,7 @@ impl Cache {
                 .map(|entry| entry.with_permit(permit))
         });
         made.ok_or_else(|| {
-            // Room is made at the pace of the queue: who finds none comes back at some time within it.
+            // Room is made at the pace of the queue: the request can be sent again at some time within it.
             let backlog = self.maker.backlogs.get(issuer);
             let turn = backlog.map_or(BUSY, |backlog| backlog.turn_of(Urgency::First, None));
             let wait = turn.mul_f64(0.5 + 0.5 * fastrand::f64()).max(BUSY);
@@ -176,7 +180,7 @@ impl Cache {
     }
 
     /// Those that call STS, at their index in the configuration; empty where none does.
-    pub fn issuers(&self) -> &[Option<Arc<Issuer>>] {
+    pub fn issuers(&self) -> &[Option<Arc<StsIssuer>>] {
         &self.issuers
     }
 
@@ -193,14 +197,14 @@ impl Cache {
 
 impl Drop for Cache {
     fn drop(&mut self) {
-        if let Some(Thread { stop, handle }) = self.thread.take() {
+        if let Some(StsThread { stop, handle }) = self.thread.take() {
             drop(stop);
             let _ = handle.join(); // it panicked: it is gone all the same
         }
     }
 }
 
-/// Why the cache does not start; the text names the mend.
+/// Why the cache does not start; the text says how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartError(String);
 
@@ -216,8 +220,11 @@ fn no_issuer(tenant: &str) -> StartError {
     StartError(format!("tenants.{tenant}: its issuer is not configured"))
 }
 
-impl Maker {
-    fn new(config: &Config, asks: mpsc::UnboundedSender<Ask>) -> Result<Self, StartError> {
+impl EntryMaker {
+    fn new(
+        config: &Config,
+        requests: mpsc::UnboundedSender<CallRequest>,
+    ) -> Result<Self, StartError> {
         let mut permanent = Vec::with_capacity(config.issuers.len());
         for issuer in &config.issuers {
             let IssuerKind::Static(given) = &issuer.kind else {
@@ -245,21 +252,23 @@ impl Maker {
                 .iter()
                 .map(|issuer| Arc::new(Backlog::new(&issuer.name, issuer.rate)))
                 .collect(),
-            asks,
+            requests,
             margin: MARGIN.max(config.upstream.limits.head_timeout),
             counters: Arc::default(),
         })
     }
 
     /// `None` when there is no such issuer.
-    fn entry(&self, scope: Scope) -> Option<Entry> {
+    fn entry(&self, scope: KeyScope) -> Option<Entry> {
         let counters = Arc::clone(&self.counters);
         match self.permanent.get(scope.issuer)? {
             None => {
-                let breaker = Arc::clone(self.breakers.get(scope.issuer)?);
-                let backlog = Arc::clone(self.backlogs.get(scope.issuer)?);
-                let (asks, issuer) = (self.asks.clone(), (breaker, backlog));
-                Some(Entry::new(scope, asks, issuer, self.margin, counters))
+                let source = KeySource {
+                    requests: self.requests.clone(),
+                    breaker: Arc::clone(self.breakers.get(scope.issuer)?),
+                    backlog: Arc::clone(self.backlogs.get(scope.issuer)?),
+                };
+                Some(Entry::new(scope, source, self.margin, counters))
             }
             Some(key) => Some(Entry::permanent(scope, key.credential().ok()?, counters)),
         }
@@ -273,12 +282,12 @@ impl PermanentKey {
     }
 }
 
-impl Thread {
+impl StsThread {
     fn spawn(
-        issuers: Vec<Option<Arc<Issuer>>>,
+        issuers: Vec<Option<Arc<StsIssuer>>>,
         pace: Vec<(Arc<Backlog>, Arc<Breaker>)>,
         shared: Option<Arc<SharedKeys>>,
-        asked: mpsc::UnboundedReceiver<Ask>,
+        requests: mpsc::UnboundedReceiver<CallRequest>,
     ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -298,7 +307,7 @@ impl Thread {
                     let lanes = lanes.collect();
                     tokio::select! {
                         _ = stopped => {}
-                        () = lanes::dispatch(lanes, asked) => {}
+                        () = lanes::dispatch(lanes, requests) => {}
                     }
                 });
                 runtime.shutdown_background(); // a look-up that hangs must not hold us
@@ -309,7 +318,7 @@ impl Thread {
 
 /// Makes the calls of `issuer`.
 fn lane(
-    issuer: Arc<Issuer>,
+    issuer: Arc<StsIssuer>,
     backlog: Arc<Backlog>,
     breaker: Arc<Breaker>,
     shared: Option<Arc<SharedKeys>>,
@@ -320,7 +329,7 @@ fn lane(
             let scope = entry.scope();
             let call = issuer.issue(&scope.tenant, &scope.policy);
             match shared {
-                Some(shared) => shared.issue(&entry, issuer.identity(), call).await,
+                Some(shared) => shared.issue(&entry, issuer.sharing_identity(), call).await,
                 None => call.await,
             }
         }

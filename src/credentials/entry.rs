@@ -1,72 +1,45 @@
-//! The key of one tenant: read without a lock, renewed in the background, waited for only when there
-//! is none.
+//! The key of one scope: read without a lock, renewed in the background. A request waits only when
+//! there is none.
 
-use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Duration, Instant, timeout_at};
 
+use super::backlog::{Backlog, BacklogSlot};
 use super::breaker::Breaker;
-use super::lanes::Backlog;
+use super::call_state::{CallPhase, Urgency};
+use super::credential::Credential;
+use super::issue_error::{IssueError, KEY_REFUSED, NoKey};
+use super::schedule::{CALL_GAP, CallSchedule, plan};
+use super::single_flight::{FlightFailure, Results, SingleFlight};
 use super::sts::{Issued, StsClass, StsError};
-use super::{Credential, Life};
-use crate::error::{Code, Fault, S3Error};
 use crate::observe::CacheCounters;
-use crate::s3::vend::LONG_POLICY;
 use crate::timestamp::Timestamp;
 
-/// How long a request waits for a key when there is none, beside the time until the call's turn.
+/// How long a request waits for a key when there is none, in addition to the time until the call's turn.
 const WAIT: Duration = Duration::from_secs(5);
 /// The longest time until the turn of a call that a request waits for: clients read for 60 s.
 const TURN_WAIT: Duration = Duration::from_secs(30);
 /// A turn that is sooner than this needs no time of its own.
 const SOON: Duration = Duration::from_millis(100);
-/// Requests that wait for one tenant's key at once; more are sent away.
+/// Limit of requests that wait for one tenant's key.
 const WAITERS: usize = 2048;
-/// Between two calls for one tenant, whatever happens.
-const CALL_GAP: Duration = Duration::from_secs(1);
-/// Keys of one tenant that had worked, were refused by COS and are replaced at once; after these, one
-/// each [`CALL_GAP`].
-const REPLACED_AT_ONCE: u32 = 10;
-/// The longest pause, while a key is live, after failures that may pass.
-const BACKOFF_LIMIT: Duration = Duration::from_mins(1);
-/// The same while there is none. With the breaker's own, STS is called at least every five seconds.
-const WAITED_FOR_LIMIT: Duration = Duration::from_secs(4);
-/// A permanent failure stands for this long, and up to as much again.
-const REFUSAL: Duration = Duration::from_secs(30);
-/// A key that lives shorter than this is not worth keeping.
-const LEAST_LIFE: Duration = Duration::from_secs(3);
-/// Longer lives are taken for this one: Tencent gives 36 hours at most.
-const MOST_LIFE: Duration = Duration::from_hours(7 * 24);
-
-/// The code of a key that STS gave and COS refused at once.
-const KEY_REFUSED: &str = "KeyRefused";
-
-/// Where an entry is between two calls.
-const IDLE: u8 = 0;
-const FLYING: u8 = 4;
+/// A key that lives shorter than this is not kept.
+const MIN_LIFE: Duration = Duration::from_secs(3);
 
 /// One tenant's key. Shared by all cores.
 #[derive(Debug)]
 pub struct Entry {
-    scope: Scope,
+    scope: KeyScope,
     current: ArcSwapOption<Credential>,
-    /// `IDLE`, an [`Urgency`] that waits its turn, or `FLYING`.
-    asked: AtomicU8,
-    /// The number of the ask in the issuer's queue, and its urgency in the last two bits; 0 while none
-    /// waits there.
-    queued: AtomicU64,
     /// `None`: the key is permanent.
-    asks: Option<mpsc::UnboundedSender<Ask>>,
-    /// The issuer's; `None`: the key is permanent.
-    issuer: Option<(Arc<Breaker>, Arc<Backlog>)>,
-    /// How the last call went; changes wake those who wait.
-    outcome: watch::Sender<Option<Arc<Failure>>>,
-    pace: Mutex<Pace>,
+    source: Option<KeySource>,
+    /// The calls for the key, and how the last one failed.
+    calls: SingleFlight<(), StsError>,
+    history: Mutex<KeyHistory>,
     /// Longest time from signing to the request's arrival at COS.
     margin: Duration,
     waiters: AtomicUsize,
@@ -76,7 +49,7 @@ pub struct Entry {
 
 /// What one key is for.
 #[derive(Debug)]
-pub(super) struct Scope {
+pub(super) struct KeyScope {
     /// The tenant's name.
     pub(super) tenant: String,
     /// The policy that fences it, plain JSON.
@@ -85,135 +58,106 @@ pub(super) struct Scope {
     pub(super) issuer: usize,
 }
 
-/// Asks for a call for an entry.
+/// Where an entry's keys come from.
 #[derive(Clone, Debug)]
-pub(super) struct Ask {
+pub(super) struct KeySource {
+    /// Requests for calls go here.
+    pub(super) requests: mpsc::UnboundedSender<CallRequest>,
+    /// The issuer's.
+    pub(super) breaker: Arc<Breaker>,
+    /// The issuer's.
+    pub(super) backlog: Arc<Backlog>,
+}
+
+/// Requests a call for an entry.
+#[derive(Clone, Debug)]
+pub(super) struct CallRequest {
     pub(super) entry: Arc<Entry>,
     pub(super) urgency: Urgency,
 }
 
-/// Why a call is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Urgency {
-    /// Somebody waits for the first key of a scope that was made for a request.
-    First = 1,
-    /// The live key ages.
-    Refresh = 2,
-    /// Somebody waits.
-    Cold = 3,
-}
-
-impl Urgency {
-    pub(super) const ALL: [Self; 3] = [Self::First, Self::Refresh, Self::Cold];
-}
-
+/// The keys that an entry has had.
 #[derive(Debug)]
-struct Failure {
-    error: StsError,
-    retry_at: Instant,
-}
-
-#[derive(Debug)]
-struct Pace {
-    /// No call is made before this,
-    next_call: Instant,
-    /// and none before this while a key is live.
-    next_refresh: Instant,
-    /// When the last call began.
-    began: Instant,
-    failures: u32,
+struct KeyHistory {
+    schedule: CallSchedule,
     generation: u64,
-    /// Keys in a row that COS refused without having taken them once.
-    unworkable: u32,
-    /// Replacements at once are paid for until then, each with a [`CALL_GAP`].
-    paid_until: Instant,
-    /// When the last key ends or ended.
+    /// When the last key expires or expired.
     expires: Option<Timestamp>,
     /// Of a scope that was made for a request, until it has had a key.
-    new: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Entry {
-    /// An entry whose keys are asked for through `asks`.
+    /// An entry whose keys come from `source`.
     pub(super) fn new(
-        scope: Scope,
-        asks: mpsc::UnboundedSender<Ask>,
-        issuer: (Arc<Breaker>, Arc<Backlog>),
+        scope: KeyScope,
+        source: KeySource,
         margin: Duration,
         counters: Arc<CacheCounters>,
     ) -> Self {
-        let mut entry = Self::with(scope, None, margin, counters);
-        (entry.asks, entry.issuer) = (Some(asks), Some(issuer));
-        entry
+        Self {
+            source: Some(source),
+            margin,
+            ..Self::with(scope, None, counters)
+        }
     }
 
     /// The same for a scope that was made for a request: until it has had a key it waits its turn
     /// behind all others, and keeps `permit`.
     #[must_use]
     pub(super) fn with_permit(self, permit: OwnedSemaphorePermit) -> Self {
-        if self.asks.is_some() {
-            self.pace().new = Some(permit);
+        if self.source.is_some() {
+            self.history().permit = Some(permit);
         }
         self
     }
 
     /// Whether it was made for a request, and has never had a key.
     pub(super) fn is_new(&self) -> bool {
-        self.pace().new.is_some()
+        self.history().permit.is_some()
     }
 
     /// What its keys are for.
-    pub(super) fn scope(&self) -> &Scope {
+    pub(super) fn scope(&self) -> &KeyScope {
         &self.scope
     }
 
     /// An entry of a permanent key.
-    pub(super) fn permanent(scope: Scope, key: Credential, counters: Arc<CacheCounters>) -> Self {
-        Self::with(scope, Some(key), Duration::ZERO, counters)
-    }
-
-    fn with(
-        scope: Scope,
-        key: Option<Credential>,
-        margin: Duration,
+    pub(super) fn permanent(
+        scope: KeyScope,
+        key: Credential,
         counters: Arc<CacheCounters>,
     ) -> Self {
-        let now = Instant::now();
-        let pace = Pace {
-            next_call: now,
-            next_refresh: now,
-            began: now,
-            failures: 0,
-            generation: 0,
-            unworkable: 0,
-            paid_until: now,
-            expires: None,
-            new: None,
-        };
+        Self::with(scope, Some(key), counters)
+    }
+
+    fn with(scope: KeyScope, key: Option<Credential>, counters: Arc<CacheCounters>) -> Self {
         Self {
             scope,
             current: ArcSwapOption::from_pointee(key),
-            asked: AtomicU8::new(IDLE),
-            queued: AtomicU64::new(0),
-            asks: None,
-            issuer: None,
-            outcome: watch::Sender::new(None),
-            pace: Mutex::new(pace),
-            margin,
+            source: None,
+            calls: SingleFlight::new(),
+            history: Mutex::new(KeyHistory {
+                schedule: CallSchedule::new(Instant::now()),
+                generation: 0,
+                expires: None,
+                permit: None,
+            }),
+            margin: Duration::ZERO,
             waiters: AtomicUsize::new(0),
             hits: AtomicU64::new(0),
             counters,
         }
     }
 
-    /// The key, if it may still sign at `now`. An ageing one is renewed in the background.
+    /// The key, if it may still sign at `now`. A key that is due is renewed in the background.
     pub fn live(self: &Arc<Self>, now: Instant) -> Option<Arc<Credential>> {
         let current = self.current.load();
         let credential = current
             .as_ref()
             .filter(|credential| credential.is_live(now))?;
         if credential.is_due(now) {
-            self.ask(Urgency::Refresh);
+            self.request(Urgency::Refresh);
         }
         Some(Arc::clone(credential))
     }
@@ -230,15 +174,16 @@ impl Entry {
     }
 
     /// COS refused the key of this generation: it is dropped and another requested, once, however many
-    /// requests say so. A key that had worked is replaced at once. When a new key is refused, which no
-    /// other need be better than, the next one waits. Gives whether [`Entry::get`] can give another key.
+    /// requests say so. A key that had worked is replaced at once. When COS refuses a new key, the next
+    /// one need not be better, and comes after a pause. Returns whether [`Entry::get`] can give another
+    /// key.
     pub fn reject(self: &Arc<Self>, generation: u64) -> bool {
         self.reject_with(generation, fastrand::f64())
     }
 
     /// The same; `chance`, from 0 to 1, spreads the waits.
     fn reject_with(self: &Arc<Self>, generation: u64, chance: f64) -> bool {
-        let mut pace = self.pace();
+        let mut history = self.history();
         let current = self.current.load();
         let Some(credential) = &*current else {
             return true;
@@ -246,30 +191,29 @@ impl Entry {
         if credential.generation != generation {
             return credential.generation > generation;
         }
-        if self.asks.is_none() {
+        if self.source.is_none() {
             return false; // a permanent key
         }
         let now = Instant::now();
         if credential.has_worked() {
-            pace.unworkable = 0;
-            pace.replace_at_once(now);
+            history.schedule.replace(now);
         } else {
-            pace.unworkable = pace.unworkable.saturating_add(1);
-            let pause = pause_of_unworkable(pace.unworkable, chance);
-            pace.next_call = pace.next_call.max(now + pause);
+            history.schedule.postpone(now, chance);
             let what = "COS refuses the new keys of this scope";
-            self.outcome.send_replace(Some(Arc::new(Failure {
+            let failure = FlightFailure {
                 error: StsError::new(StsClass::Retry, KEY_REFUSED, what),
-                retry_at: pace.next_call,
-            })));
+                until: history.schedule.next_call(),
+            };
+            self.calls
+                .revise(|results| results.failure = Some(Arc::new(failure)));
         }
         self.current.compare_and_swap(&current, None);
         self.counters.rejected.fetch_add(1, Ordering::Relaxed);
-        drop(pace);
-        self.ask(Urgency::Cold)
+        drop(history);
+        self.request(Urgency::Cold)
     }
 
-    /// Whether there is a live key at `now`. Asks for nothing.
+    /// Whether there is a live key at `now`. Requests none.
     pub fn has_live(&self, now: Instant) -> bool {
         self.current
             .load()
@@ -287,67 +231,55 @@ impl Entry {
         &self.counters
     }
 
-    /// Takes back an ask that was not begun.
-    pub(super) fn forgo(&self, urgency: Urgency) {
-        let (won, lost) = (Ordering::AcqRel, Ordering::Relaxed);
-        let forgone = self.asked.compare_exchange(urgency as u8, IDLE, won, lost);
-        if forgone.is_ok() {
-            self.queued.store(0, Ordering::Release); // else it waits in another queue
-        }
+    /// Takes back a request for a call that was not begun.
+    pub(super) fn withdraw(&self, urgency: Urgency) {
+        self.calls.state().withdraw(urgency);
     }
 
-    /// The ask has this number in its issuer's queue now.
-    pub(super) fn joined(&self, urgency: Urgency, number: u64) {
-        let queued = number << 2 | u64::from(urgency as u8);
-        self.queued.store(queued, Ordering::Release);
+    /// The requested call has this number in its issuer's queue.
+    pub(super) fn join(&self, urgency: Urgency, number: u64) {
+        self.calls.state().join(urgency, number);
     }
 
-    /// When the last key that it had ends or ended: only one that lives longer is another.
+    /// When the last key that it had expires or expired: only one that lives longer is another.
     pub(super) fn newest(&self) -> Option<Timestamp> {
-        self.pace().expires
+        self.history().expires
     }
 
     /// When the next call may be made.
     pub(super) fn next_call(&self, urgency: Urgency) -> Instant {
-        let pace = self.pace();
+        let history = self.history();
         match urgency {
-            Urgency::Cold | Urgency::First => pace.next_call,
-            Urgency::Refresh => pace.next_call.max(pace.next_refresh),
+            Urgency::Cold | Urgency::First => history.schedule.next_call(),
+            Urgency::Refresh => history.schedule.next_refresh(),
         }
     }
 
-    /// Begins a call if `urgency` is still what is asked and still needed: who saw no key, or an old
-    /// one, may ask just after another has come. Each begin needs its [`Entry::finish`].
+    /// Begins the call that was requested with `urgency`, if it is still needed: a request that saw no
+    /// key, or an old one, may come just after another key has. Each begin needs its [`Entry::finish`].
     pub(super) fn begin(self: &Arc<Self>, urgency: Urgency) -> bool {
-        let to = if self.needs(urgency) { FLYING } else { IDLE };
-        let (won, lost) = (Ordering::AcqRel, Ordering::Relaxed);
-        if self
-            .asked
-            .compare_exchange(urgency as u8, to, won, lost)
-            .is_err()
-        {
-            return false;
-        }
-        self.queued.store(0, Ordering::Release);
-        if to == FLYING {
-            let (mut pace, now) = (self.pace(), Instant::now());
-            (pace.began, pace.next_call) = (now, now + CALL_GAP);
-            return true;
-        }
         if self.needs(urgency) {
-            self.ask(self.wanted()); // it was refused in between, or somebody came
+            let begun = self.calls.state().begin(urgency);
+            if begun {
+                self.history().schedule.begin(Instant::now());
+            }
+            return begun;
+        }
+        if self.calls.state().withdraw(urgency) && self.needs(urgency) {
+            self.request(self.urgency()); // COS refused the key in between, or a request came
         }
         false
     }
 
-    /// Whether a call is of use. Nobody may be left who waits for a first key, and nobody may come back.
+    /// Whether a call is of use. The requests that waited for a first key may all have gone, and none
+    /// may come back.
     fn needs(&self, urgency: Urgency) -> bool {
-        let is_forsaken = urgency == Urgency::First && self.waiters.load(Ordering::Acquire) == 0;
-        !is_forsaken && !self.is_fresh()
+        let is_abandoned = urgency == Urgency::First && self.waiters.load(Ordering::Acquire) == 0;
+        !is_abandoned && !self.is_fresh()
     }
 
-    /// How urgent the key is to somebody who has none.
-    fn wanted(&self) -> Urgency {
+    /// How urgent a key is to a request that has none.
+    fn urgency(&self) -> Urgency {
         if self.is_new() {
             Urgency::First
         } else {
@@ -365,199 +297,214 @@ impl Entry {
     pub(super) fn finish(&self, result: Result<Issued, StsError>, chance: f64) {
         let now = Instant::now();
         let kept = result.and_then(|issued| self.keep(issued, now, chance));
-        let outcome = match kept {
-            Ok(()) => None,
-            Err(error) => Some(Arc::new(self.fail(error, now, chance))),
-        };
-        self.asked.store(IDLE, Ordering::Release);
-        self.outcome.send_replace(outcome); // last: who wakes finds the key, or may ask again
+        self.calls.finish(kept.map_err(|error| {
+            let mut history = self.history();
+            history.schedule.fail(error.class, now, chance);
+            let stands = history.schedule.next_call().saturating_duration_since(now);
+            (error, stands)
+        }));
     }
 
     fn keep(&self, issued: Issued, now: Instant, chance: f64) -> Result<(), StsError> {
-        if issued.life < LEAST_LIFE {
+        if issued.life < MIN_LIFE {
             let what = format!("the key lives for {:?} only", issued.life);
             return Err(StsError::new(StsClass::Retry, "ShortKey", what));
         }
-        let life = plan(now, issued.life, self.margin, chance);
-        let Issued {
-            secret_id,
-            secret_key,
-            token,
-            expires,
-            request_id,
-            ..
-        } = issued;
-        let mut credential = Credential::new(secret_id, secret_key, Some(token), Some(expires))
+        let (life, expires) = (plan(now, issued.life, self.margin, chance), issued.expires);
+        let credential = issued
+            .credential()
             .map_err(|error| StsError::new(StsClass::Retry, "Unreadable", error.to_string()))?;
-        credential.request_id = request_id;
-        let mut pace = self.pace();
-        pace.failures = 0;
-        pace.generation += 1;
-        pace.new = None;
-        pace.expires = Some(expires);
-        let credential = credential.with_life(life, pace.generation);
+        let mut history = self.history();
+        history.schedule.succeed();
+        history.generation += 1;
+        history.permit = None;
+        history.expires = Some(expires);
+        let credential = credential.with_life(life, history.generation);
         self.current.store(Some(Arc::new(credential)));
         Ok(())
     }
 
-    fn fail(&self, error: StsError, now: Instant, chance: f64) -> Failure {
-        let mut pace = self.pace();
-        pace.failures = pace.failures.saturating_add(1);
-        let pauses = pauses(error.class, pace.failures, chance);
-        // A call that took long has been a pause itself.
-        let from = if error.class.is_permanent() {
-            now
-        } else {
-            pace.began
+    /// Has a call made. Returns false when the thread that makes calls has ended.
+    fn request(self: &Arc<Self>, urgency: Urgency) -> bool {
+        let Some(KeySource { requests, .. }) = &self.source else {
+            return false;
         };
-        pace.next_call = pace.next_call.max(from + pauses.waited_for);
-        pace.next_refresh = now + pauses.refresh;
-        Failure {
-            error,
-            retry_at: pace.next_call,
+        if !self.calls.state().request(urgency) {
+            return !requests.is_closed();
         }
+        let entry = Arc::clone(self);
+        requests.send(CallRequest { entry, urgency }).is_ok()
     }
 
     async fn wait(self: &Arc<Self>) -> Result<Arc<Credential>, IssueError> {
-        let ending = || {
-            let why = "no key can be requested: cosgate is shutting down";
-            IssueError::new(NoKey::Ending, why, CALL_GAP)
-        };
-        let (breaker, backlog) = self.issuer.as_ref().ok_or_else(ending)?;
-        let place = Place::take(&self.waiters).and_then(|place| {
-            let waiting = backlog.wait(self.waiters.load(Ordering::Acquire) - 1)?;
-            Some((place, waiting))
-        });
-        let Some(_place) = place else {
-            let why = "too many requests wait for this tenant's key";
-            return Err(IssueError::new(NoKey::Busy, why, CALL_GAP));
-        };
-        let mut deadline = Deadline::from(Instant::now());
-        let mut outcome = self.outcome.subscribe();
-        let mut open = breaker.subscribe();
+        let source = self.source.as_ref().ok_or_else(shutting_down)?;
+        let mut wait = self.begin_wait(source)?;
         loop {
-            let failure = outcome.borrow_and_update().clone();
+            let failure = wait.results.borrow_and_update().failure.clone();
             let now = Instant::now();
             if let Some(credential) = self.live(now) {
                 return Ok(credential);
             }
-            if let Some(failure) = &failure
-                && failure.is_permanent(now)
-            {
-                return Err(failure.answer(now));
-            }
-            if !self.ask(self.wanted()) {
-                return Err(ending());
-            }
-            // The next new key comes later, and may be refused as these were: nobody waits for it.
-            if let Some(failure) = &failure
-                && failure.retry_at > now
-                && failure.error.code == KEY_REFUSED
-                && self.pace().unworkable > 1
-            {
-                return Err(failure.answer(now));
-            }
-            let open_until = *open.borrow_and_update();
-            if let Some(until) = open_until.filter(|until| now < *until) {
-                let last = failure.map(|failure| format!(": {}", failure.error));
-                let why = "calls to STS are held back, since most have failed";
-                let why = format!("{why}{}", last.unwrap_or_default());
-                return Err(IssueError::new(NoKey::Unreachable, why, until - now));
-            }
-            let turn = self.turn(backlog, now);
-            if turn.is_none() && failure.is_none() {
-                deadline.include(self.pace().began);
-            }
-            if !deadline.reaches(turn, now) {
-                let turn = turn.unwrap_or_default();
-                return Err(IssueError::new(NoKey::Queued, backlog.describe(), turn));
-            }
-            if let Some(failure) = &failure
-                && failure.retry_at >= deadline.end
-            {
-                return Err(failure.answer(now));
-            }
-            if now >= deadline.end {
-                let silent =
-                    || IssueError::new(NoKey::Unreachable, "STS gave no answer in time", CALL_GAP);
-                return Err(failure.map_or_else(silent, |failure| failure.answer(now)));
-            }
-            let news = async {
-                tokio::select! {
-                    _ = outcome.changed() => {}
-                    _ = open.changed() => {}
-                }
-            };
-            let _ = timeout_at(deadline.end, news).await; // the turn may have come later than thought
+            self.check_wait(&mut wait, failure.as_deref(), now)?;
+            wait.news().await;
         }
+    }
+
+    /// Takes a slot for a waiting request, if there is one.
+    fn begin_wait<'a>(&'a self, source: &'a KeySource) -> Result<Wait<'a>, IssueError> {
+        let slot = WaiterSlot::take(&self.waiters).and_then(|slot| {
+            let others = self.waiters.load(Ordering::Acquire) - 1;
+            Some((slot, source.backlog.wait(others)?))
+        });
+        let slot = slot.ok_or_else(|| {
+            let why = "too many requests wait for this tenant's key";
+            IssueError::new(NoKey::Busy, why, CALL_GAP)
+        })?;
+        Ok(Wait {
+            backlog: &source.backlog,
+            results: self.calls.subscribe(),
+            breaker: source.breaker.subscribe(),
+            deadline: Deadline::from(Instant::now()),
+            _slot: slot,
+        })
+    }
+
+    /// Requests a call, and refuses to wait for a key that does not come in time. `failure` is the last
+    /// call's.
+    fn check_wait(
+        self: &Arc<Self>,
+        wait: &mut Wait<'_>,
+        failure: Option<&FlightFailure<StsError>>,
+        now: Instant,
+    ) -> Result<(), IssueError> {
+        let standing = failure.filter(|failure| failure.stands(now));
+        if let Some(failure) = standing
+            && failure.error.class.is_permanent()
+        {
+            return Err(refusal(failure, now));
+        }
+        if !self.request(self.urgency()) {
+            return Err(shutting_down());
+        }
+        // The next new key comes later, and may be refused as these were: no request waits for it.
+        if let Some(failure) = standing
+            && failure.error.code == KEY_REFUSED
+            && self.history().schedule.is_unworkable()
+        {
+            return Err(refusal(failure, now));
+        }
+        wait.check_breaker(failure, now)?;
+        let turn = self.turn(wait.backlog, now);
+        if turn.is_none() && failure.is_none() {
+            let began = self.history().schedule.began();
+            // Else the first call has just failed, and `began` may be the next one's.
+            if !wait.results.has_changed().unwrap_or_default() {
+                wait.deadline.include(began);
+            }
+        }
+        wait.check_deadline(failure, turn, now)
     }
 
     /// How long it takes until the turn of this entry's call; `None` when it does not wait for that.
     fn turn(&self, backlog: &Backlog, now: Instant) -> Option<Duration> {
-        let asked = self.asked.load(Ordering::Acquire);
-        let urgency = *Urgency::ALL
-            .iter()
-            .find(|urgency| **urgency as u8 == asked)?;
-        let queued = self.queued.load(Ordering::Acquire);
-        if queued & 3 == u64::from(asked) {
-            return Some(backlog.turn_of(urgency, Some(queued >> 2)));
+        match self.calls.state().phase() {
+            CallPhase::Queued(urgency, Some(number)) => {
+                Some(backlog.turn_of(urgency, Some(number)))
+            }
+            // It is on the way to the queue, unless it waits for a time of its own.
+            CallPhase::Queued(urgency, None) => {
+                let turn = backlog.turn_of(urgency, None);
+                (turn >= SOON && self.next_call(urgency) <= now).then_some(turn)
+            }
+            CallPhase::Idle | CallPhase::InFlight => None,
         }
-        // It is on the way to the queue, if it need not wait for a time of its own.
-        let turn = backlog.turn_of(urgency, None);
-        (turn >= SOON && self.next_call(urgency) <= now).then_some(turn)
     }
 
-    /// Sees to it that a call is made. Gives false when nobody is there to make one.
-    fn ask(self: &Arc<Self>, urgency: Urgency) -> bool {
-        let Some(asks) = &self.asks else { return false };
-        let raise = |asked| (asked < urgency as u8).then_some(urgency as u8);
-        let raised = self
-            .asked
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, raise);
-        if raised.is_err() {
-            return !asks.is_closed();
-        }
-        asks.send(Ask {
-            entry: Arc::clone(self),
-            urgency,
-        })
-        .is_ok()
-    }
-
-    fn pace(&self) -> MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    fn history(&self) -> MutexGuard<'_, KeyHistory> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Pace {
-    /// Has the next call be made at once, if not too many have been of late.
-    fn replace_at_once(&mut self, now: Instant) {
-        let paid = self.paid_until.max(now) + CALL_GAP;
-        if paid <= now + CALL_GAP * REPLACED_AT_ONCE {
-            (self.paid_until, self.next_call) = (paid, now);
-        } else {
-            self.next_call = self.next_call.max(now + CALL_GAP);
+/// A request that waits for a key.
+struct Wait<'a> {
+    backlog: &'a Backlog,
+    /// How the calls for the key go.
+    results: watch::Receiver<Results<(), StsError>>,
+    /// Until when the issuer's breaker is or was open.
+    breaker: watch::Receiver<Option<Instant>>,
+    deadline: Deadline,
+    _slot: (WaiterSlot<'a>, BacklogSlot<'a>),
+}
+
+impl Wait<'_> {
+    /// Refuses to wait while the issuer's calls are held back.
+    fn check_breaker(
+        &mut self,
+        failure: Option<&FlightFailure<StsError>>,
+        now: Instant,
+    ) -> Result<(), IssueError> {
+        let open_until = *self.breaker.borrow_and_update();
+        let Some(until) = open_until.filter(|until| now < *until) else {
+            return Ok(());
+        };
+        let last = failure.map(|failure| format!(": {}", failure.error));
+        let why = "calls to STS are held back, since most have failed";
+        let why = format!("{why}{}", last.unwrap_or_default());
+        Err(IssueError::new(NoKey::Unreachable, why, until - now))
+    }
+
+    /// Refuses to wait when the key cannot come before the deadline, or has not.
+    fn check_deadline(
+        &mut self,
+        failure: Option<&FlightFailure<StsError>>,
+        turn: Option<Duration>,
+        now: Instant,
+    ) -> Result<(), IssueError> {
+        if !self.deadline.reaches(turn, now) {
+            let (why, turn) = (self.backlog.describe(), turn.unwrap_or_default());
+            return Err(IssueError::new(NoKey::Queued, why, turn));
         }
+        let end = self.deadline.end;
+        match failure {
+            Some(failure) if failure.until >= end || now >= end => Err(refusal(failure, now)),
+            None if now >= end => {
+                let why = "STS gave no answer in time";
+                Err(IssueError::new(NoKey::Unreachable, why, CALL_GAP))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for a change, to the deadline: the turn may have come later than estimated.
+    async fn news(&mut self) {
+        let Self {
+            results, breaker, ..
+        } = self;
+        let news = async {
+            tokio::select! {
+                _ = results.changed() => {}
+                _ = breaker.changed() => {}
+            }
+        };
+        let _ = timeout_at(self.deadline.end, news).await;
     }
 }
 
-impl Failure {
-    /// Whether it stands at `now` whatever is tried.
-    fn is_permanent(&self, now: Instant) -> bool {
-        self.retry_at > now && self.error.class.is_permanent()
-    }
+fn shutting_down() -> IssueError {
+    let why = "no key can be requested: cosgate is shutting down";
+    IssueError::new(NoKey::Ending, why, CALL_GAP)
+}
 
-    fn answer(&self, now: Instant) -> IssueError {
-        let wait = self.retry_at.saturating_duration_since(now);
-        IssueError::of(&self.error, wait)
-    }
+fn refusal(failure: &FlightFailure<StsError>, now: Instant) -> IssueError {
+    let wait = failure.until.saturating_duration_since(now);
+    IssueError::of(&failure.error, wait)
 }
 
 /// Until when a request waits.
 struct Deadline {
     began: Instant,
     end: Instant,
-    /// Its call waited for its turn when this was last looked at.
+    /// Its call waited for its turn when this was last checked.
     is_queued: bool,
 }
 
@@ -575,7 +522,7 @@ impl Deadline {
         self.end = self.end.max(call_began + WAIT);
     }
 
-    /// Moves the end to [`WAIT`] after the turn of the call. Gives false when that is too far away.
+    /// Moves the end to [`WAIT`] after the turn of the call. Returns false when that is too far away.
     fn reaches(&mut self, turn: Option<Duration>, now: Instant) -> bool {
         let Some(turn) = turn else {
             self.is_queued = false;
@@ -593,10 +540,10 @@ impl Deadline {
     }
 }
 
-/// One of the places to wait in, given back on drop.
-struct Place<'a>(&'a AtomicUsize);
+/// One of the entry's slots for waiting requests, given back on drop.
+struct WaiterSlot<'a>(&'a AtomicUsize);
 
-impl<'a> Place<'a> {
+impl<'a> WaiterSlot<'a> {
     fn take(waiters: &'a AtomicUsize) -> Option<Self> {
         let more = |count| (count < WAITERS).then_some(count + 1);
         waiters
@@ -606,218 +553,44 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaiterSlot<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Why there is no key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IssueError {
-    /// For the client.
-    pub reason: NoKey,
-    /// For the log; holds no secret.
-    pub detail: String,
-    /// Seconds, 1 to 60; `None` where only the operator can help.
-    pub retry_after: Option<u32>,
-}
-
-/// What a client is told of a key that there is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoKey {
-    /// Too many requests wait for one.
-    Busy,
-    /// cosgate is shutting down.
-    Ending,
-    /// cosgate's own limit on calls to STS has it wait too long.
-    Queued,
-    /// What the client itself asked of the key is too long for STS.
-    LongPolicy,
-    /// STS refuses cosgate's own configuration.
-    Refused,
-    /// COS refuses those that STS gives.
-    RefusedByStore,
-    /// STS gives none for a reason that may pass.
-    Unavailable,
-    /// STS cannot be reached.
-    Unreachable,
-}
-
-impl NoKey {
-    fn of(error: &StsError) -> Self {
-        match error.code.as_str() {
-            _ if error.class.is_permanent() => Self::Refused,
-            KEY_REFUSED => Self::RefusedByStore,
-            "Http" | "Network" | "Timeout" => Self::Unreachable,
-            _ => Self::Unavailable,
-        }
-    }
-
-    fn message(self) -> &'static str {
-        match self {
-            Self::Busy => {
-                "Too many requests wait for a temporary key. Please reduce your request rate."
-            }
-            Self::Queued => {
-                "More clients need a first temporary key than the gateway may get at this moment. Please send the request again after the time in Retry-After."
-            }
-            Self::Ending => "The gateway is shutting down. Please send the request again.",
-            Self::LongPolicy => LONG_POLICY,
-            Self::Refused => {
-                "The key service refuses the configuration of this gateway. Only its operator can fix this: the reason is in the gateway's log."
-            }
-            Self::RefusedByStore => {
-                "The storage refuses the temporary keys of the key service at the moment. Please try again later."
-            }
-            Self::Unavailable => {
-                "The key service gives no temporary key at the moment. Please try again later."
-            }
-            Self::Unreachable => {
-                "The key service cannot be reached at the moment. Please try again later."
-            }
-        }
-    }
-
-    fn code(self) -> Code {
-        match self {
-            Self::LongPolicy => Code::InvalidArgument,
-            Self::Ending | Self::Refused | Self::RefusedByStore => Code::ServiceUnavailable,
-            Self::Busy | Self::Queued | Self::Unavailable | Self::Unreachable => Code::SlowDown,
-        }
-    }
-}
-
-impl IssueError {
-    pub(super) fn new(reason: NoKey, detail: impl Into<String>, wait: Duration) -> Self {
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        let seconds = u32::try_from(seconds.clamp(1, 60)).unwrap_or(60);
-        Self {
-            reason,
-            detail: detail.into(),
-            retry_after: (!matches!(reason, NoKey::LongPolicy | NoKey::Refused)).then_some(seconds),
-        }
-    }
-
-    /// What STS said, which may be asked again after `wait`.
-    pub(super) fn of(error: &StsError, wait: Duration) -> Self {
-        Self::new(NoKey::of(error), error.to_string(), wait)
-    }
-}
-
-impl fmt::Display for IssueError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)
-    }
-}
-
-impl std::error::Error for IssueError {}
-
-impl From<IssueError> for S3Error {
-    fn from(error: IssueError) -> Self {
-        let told = Self::new(error.reason.code(), error.reason.message());
-        let told = match error.reason {
-            NoKey::LongPolicy => told,
-            _ => told.fault(Fault::Sts),
-        };
-        let told = told.detail(error.detail);
-        match error.retry_after {
-            Some(seconds) => told.retry_after(seconds),
-            None => told,
-        }
-    }
-}
-
-/// When a key that came at `issued` is renewed and given up. `chance`, from 0 to 1, places the
-/// renewal at 50 to 80 % of its use, so that keys made together are not renewed together. It is
-/// given up `margin` before its end, or with a quarter of its life left if that is less.
-fn plan(issued: Instant, life: Duration, margin: Duration, chance: f64) -> Life {
-    let life = life.min(MOST_LIFE);
-    let used = life.saturating_sub(margin.min(life / 4));
-    let soft = issued + used.mul_f64(0.5 + 0.3 * chance.clamp(0.0, 1.0));
-    Life {
-        soft,
-        hard: issued + used,
-    }
-}
-
-/// How long nothing is called after a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Pauses {
-    /// While no key is live.
-    waited_for: Duration,
-    /// While one is.
-    refresh: Duration,
-}
-
-/// After the failure number `failures` in a row.
-fn pauses(class: StsClass, failures: u32, chance: f64) -> Pauses {
-    let chance = chance.clamp(0.0, 1.0);
-    let doubled = CALL_GAP.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
-    let refresh = doubled.min(BACKOFF_LIMIT).mul_f64(chance);
-    match class {
-        StsClass::ConfigWrong | StsClass::NotAllowed => {
-            let stands = REFUSAL.mul_f64(1.0 + chance);
-            Pauses {
-                waited_for: stands,
-                refresh: stands,
-            }
-        }
-        // The issuer remembers what key was refused: only another one makes a call.
-        StsClass::IssuerBroken => Pauses {
-            waited_for: CALL_GAP,
-            refresh,
-        },
-        StsClass::Clock | StsClass::Retry | StsClass::Unknown => Pauses {
-            waited_for: doubled.min(WAITED_FOR_LIMIT).mul_f64(chance),
-            refresh,
-        },
-    }
-}
-
-/// After the key number `keys` in a row that COS refused without having taken it once.
-fn pause_of_unworkable(keys: u32, chance: f64) -> Duration {
-    let doubled = CALL_GAP.saturating_mul(2_u32.saturating_pow(keys));
-    let longest = doubled.min(WAITED_FOR_LIMIT);
-    longest.mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::CallRate;
+    use crate::error::S3Error;
     use crate::secret::Secret;
 
     const HOUR: Duration = Duration::from_hours(1);
     const MARGIN: Duration = Duration::from_secs(30);
 
-    fn entry() -> (Arc<Entry>, mpsc::UnboundedReceiver<Ask>) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        (
-            Arc::new(Entry::new(
-                scope(),
-                sender,
-                issuer(),
-                MARGIN,
-                Arc::default(),
-            )),
-            receiver,
-        )
+    fn entry() -> (Arc<Entry>, mpsc::UnboundedReceiver<CallRequest>) {
+        let (source, receiver) = source();
+        let entry = Entry::new(scope(), source, MARGIN, Arc::default());
+        (Arc::new(entry), receiver)
     }
 
-    fn issuer() -> (Arc<Breaker>, Arc<Backlog>) {
+    fn source() -> (KeySource, mpsc::UnboundedReceiver<CallRequest>) {
         let rate = CallRate {
             per_second: 100,
             burst: 200,
         };
-        (
-            Arc::new(Breaker::new()),
-            Arc::new(Backlog::new("main", rate)),
-        )
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let source = KeySource {
+            requests,
+            breaker: Arc::new(Breaker::new()),
+            backlog: Arc::new(Backlog::new("main", rate)),
+        };
+        (source, receiver)
     }
 
-    fn scope() -> Scope {
-        Scope {
+    fn scope() -> KeyScope {
+        KeyScope {
             tenant: "acme".into(),
             policy: "{}".into(),
             issuer: 0,
@@ -845,36 +618,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_live_key_is_served_at_once_and_renewed_once_from_its_soft_point() {
-        let (entry, mut asks) = entry();
-        entry.ask(Urgency::Cold);
+    async fn serves_a_live_key_and_renews_it_once_when_due() {
+        let (entry, mut requests) = entry();
+        entry.request(Urgency::Cold);
         give(&entry, Ok(issued(HOUR)));
-        asks.recv().await.unwrap();
+        requests.recv().await.unwrap();
         tokio::time::advance(Duration::from_mins(29)).await;
         assert_eq!(entry.get().await.unwrap().generation, 1);
-        assert!(asks.try_recv().is_err());
+        assert!(requests.try_recv().is_err());
         tokio::time::advance(Duration::from_mins(1)).await;
         for _ in 0..100 {
             assert_eq!(entry.get().await.unwrap().generation, 1);
         }
-        assert_eq!(asks.try_recv().unwrap().urgency, Urgency::Refresh);
-        assert!(asks.try_recv().is_err());
+        assert_eq!(requests.try_recv().unwrap().urgency, Urgency::Refresh);
+        assert!(requests.try_recv().is_err());
         give(&entry, Ok(issued(HOUR)));
         assert_eq!(entry.get().await.unwrap().generation, 2);
         assert_eq!(entry.hits(), 102);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn with_sts_down_a_key_is_served_to_its_hard_end_and_not_beyond() {
-        let (entry, mut asks) = entry();
-        entry.ask(Urgency::Cold);
+    async fn serves_a_key_to_its_hard_end_while_sts_is_down() {
+        let (entry, mut requests) = entry();
+        entry.request(Urgency::Cold);
         give(&entry, Ok(issued(HOUR)));
-        asks.recv().await.unwrap();
+        requests.recv().await.unwrap();
         let end = Instant::now() + HOUR - MARGIN;
         let mut calls = 0;
         while Instant::now() < end {
             assert!(entry.get().await.is_ok());
-            if let Ok(ask) = asks.try_recv() {
+            if let Ok(ask) = requests.try_recv() {
                 tokio::time::sleep_until(entry.next_call(ask.urgency)).await;
                 assert!(entry.begin(ask.urgency));
                 entry.finish(failed("InternalError"), 0.5);
@@ -891,25 +664,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_gets_the_key_of_the_second_try() {
-        let (entry, mut asks) = entry();
+    async fn waits_for_the_key_of_the_second_call() {
+        let (entry, mut requests) = entry();
         let waiting = tokio::spawn({
             let entry = Arc::clone(&entry);
             async move { entry.get().await }
         });
-        assert_eq!(asks.recv().await.unwrap().urgency, Urgency::Cold);
+        assert_eq!(requests.recv().await.unwrap().urgency, Urgency::Cold);
         give(&entry, failed("InternalError"));
-        assert_eq!(asks.recv().await.unwrap().urgency, Urgency::Cold);
+        assert_eq!(requests.recv().await.unwrap().urgency, Urgency::Cold);
         tokio::time::sleep_until(entry.next_call(Urgency::Cold)).await;
         give(&entry, Ok(issued(HOUR)));
         assert_eq!(waiting.await.unwrap().unwrap().generation, 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_permanent_refusal_is_answered_at_once_for_half_a_minute_without_a_call() {
-        let (entry, mut asks) = entry();
-        entry.ask(Urgency::Cold);
-        asks.recv().await.unwrap();
+    async fn remembers_a_permanent_refusal_for_half_a_minute() {
+        let (entry, mut requests) = entry();
+        entry.request(Urgency::Cold);
+        requests.recv().await.unwrap();
         give(&entry, failed("InvalidParameter.PolicyTooLong"));
         for _ in 0..100 {
             let before = Instant::now();
@@ -917,15 +690,15 @@ mod tests {
             assert!(error.detail.contains("fewer prefixes") && before.elapsed() < CALL_GAP);
             assert_eq!((error.reason, error.retry_after), (NoKey::Refused, None));
         }
-        assert!(asks.try_recv().is_err());
-        tokio::time::advance(REFUSAL).await;
+        assert!(requests.try_recv().is_err());
+        tokio::time::advance(Duration::from_secs(30)).await;
         assert!(entry.get().await.is_err()); // nobody answers this one
-        assert_eq!(asks.try_recv().unwrap().urgency, Urgency::Cold);
+        assert_eq!(requests.try_recv().unwrap().urgency, Urgency::Cold);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_is_waited_for_five_seconds_and_by_so_many() {
-        let (entry, _asks) = entry();
+    async fn bounds_the_wait_and_the_number_of_waiters() {
+        let (entry, _requests) = entry();
         let before = Instant::now();
         let all = (0..=WAITERS).map(|_| {
             let entry = Arc::clone(&entry);
@@ -939,18 +712,34 @@ mod tests {
         assert_eq!(entry.waiters.load(Ordering::Relaxed), 0);
     }
 
+    /// The first call fails and the next one begins just after a waiting request has read the results.
     #[tokio::test(start_paused = true)]
-    async fn a_key_that_worked_is_replaced_at_once_and_once_however_soon_it_is_refused_again() {
-        let (entry, mut asks) = entry();
-        entry.ask(Urgency::Cold);
-        asks.recv().await.unwrap();
+    async fn waits_no_longer_for_a_call_that_follows_a_failure() {
+        let (entry, _requests) = entry();
+        let mut wait = entry.begin_wait(entry.source.as_ref().unwrap()).unwrap();
+        let failure = wait.results.borrow_and_update().failure.clone();
+        let end = wait.deadline.end;
+        entry.request(Urgency::Cold);
+        tokio::time::advance(WAIT.saturating_sub(SOON)).await;
+        give(&entry, failed("InternalError"));
+        entry.request(Urgency::Cold);
+        assert!(entry.begin(Urgency::Cold));
+        let checked = entry.check_wait(&mut wait, failure.as_deref(), Instant::now());
+        assert_eq!((checked, wait.deadline.end), (Ok(()), end));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replaces_a_key_that_worked_at_once_and_only_once() {
+        let (entry, mut requests) = entry();
+        entry.request(Urgency::Cold);
+        requests.recv().await.unwrap();
         give(&entry, Ok(issued(HOUR)));
-        for generation in 1..=u64::from(REPLACED_AT_ONCE) {
+        for generation in 1..=10 {
             entry.live(Instant::now()).unwrap().mark_worked();
             assert!(entry.reject(generation) && entry.reject(generation));
             assert!(entry.live(Instant::now()).is_none());
-            assert_eq!(asks.recv().await.unwrap().urgency, Urgency::Cold);
-            assert!(asks.try_recv().is_err(), "one call for all who say so");
+            assert_eq!(requests.recv().await.unwrap().urgency, Urgency::Cold);
+            assert!(requests.try_recv().is_err(), "one call for all who say so");
             assert!(entry.next_call(Urgency::Cold) <= Instant::now(), "at once");
             give(&entry, Ok(issued(HOUR)));
             assert!(entry.reject(generation), "the next key is there");
@@ -967,23 +756,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn new_keys_that_cos_refuses_are_asked_for_less_and_less_often() {
-        let (entry, mut asks) = entry();
-        entry.ask(Urgency::Cold);
-        asks.recv().await.unwrap();
+    async fn requests_keys_less_often_when_cos_refuses_new_ones() {
+        let (entry, mut requests) = entry();
+        entry.request(Urgency::Cold);
+        requests.recv().await.unwrap();
         give(&entry, Ok(issued(HOUR)));
         let mut pauses = Vec::new();
         for generation in 1..=4 {
             assert!(entry.reject_with(generation, 0.0));
             assert!(entry.live(Instant::now()).is_none(), "never sent again");
-            assert_eq!(asks.recv().await.unwrap().urgency, Urgency::Cold);
+            assert_eq!(requests.recv().await.unwrap().urgency, Urgency::Cold);
             let pause = entry.next_call(Urgency::Cold) - Instant::now();
             pauses.push(pause.as_secs());
             tokio::time::advance(pause).await;
             give(&entry, Ok(issued(HOUR)));
         }
         assert_eq!(pauses, [1, 2, 2, 2]);
-        assert_eq!(pause_of_unworkable(9, 1.0), WAITED_FOR_LIMIT);
         // One that works ends it.
         entry.live(Instant::now()).unwrap().mark_worked();
         assert!(entry.reject(5));
@@ -991,167 +779,74 @@ mod tests {
         give(&entry, Ok(issued(HOUR)));
         assert!(entry.reject_with(6, 0.0));
         assert_eq!(entry.next_call(Urgency::Cold), Instant::now() + CALL_GAP);
-        asks.recv().await.unwrap();
-        asks.recv().await.unwrap();
+        requests.recv().await.unwrap();
+        requests.recv().await.unwrap();
         let error = tokio::spawn(async move { entry.get().await.unwrap_err() });
         let error = error.await.unwrap(); // nobody answers
         assert_eq!(error.reason, NoKey::RefusedByStore);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_makes_a_queued_renewal_urgent_and_makes_no_second_call() {
-        let (entry, mut asks) = entry();
-        entry.ask(Urgency::Refresh);
-        entry.ask(Urgency::Cold);
-        entry.ask(Urgency::Refresh);
+    async fn raises_the_urgency_of_a_queued_renewal_without_a_second_call() {
+        let (entry, mut requests) = entry();
+        entry.request(Urgency::Refresh);
+        entry.request(Urgency::Cold);
+        entry.request(Urgency::Refresh);
         let both = [
-            asks.recv().await.unwrap().urgency,
-            asks.recv().await.unwrap().urgency,
+            requests.recv().await.unwrap().urgency,
+            requests.recv().await.unwrap().urgency,
         ];
         assert_eq!(both, [Urgency::Refresh, Urgency::Cold]);
-        assert!(asks.try_recv().is_err());
+        assert!(requests.try_recv().is_err());
         assert!(!entry.begin(Urgency::Refresh));
         assert!(entry.begin(Urgency::Cold) && !entry.begin(Urgency::Cold));
         assert!(
-            entry.ask(Urgency::Cold) && asks.try_recv().is_err(),
+            entry.request(Urgency::Cold) && requests.try_recv().is_err(),
             "one is in flight"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_first_key_is_asked_for_last_and_only_while_somebody_waits() {
+    async fn requests_a_first_key_last_and_only_while_a_request_waits() {
         let room = Arc::new(tokio::sync::Semaphore::new(1));
-        let (sender, mut asks) = mpsc::unbounded_channel();
+        let (source, mut requests) = source();
         let permit = Arc::clone(&room).try_acquire_owned().unwrap();
-        let entry =
-            Entry::new(scope(), sender, issuer(), MARGIN, Arc::default()).with_permit(permit);
-        let entry = Arc::new(entry);
+        let entry = Entry::new(scope(), source, MARGIN, Arc::default());
+        let entry = Arc::new(entry.with_permit(permit));
         assert!(entry.get().await.is_err(), "nobody answers");
-        assert_eq!(asks.recv().await.unwrap().urgency, Urgency::First);
+        assert_eq!(requests.recv().await.unwrap().urgency, Urgency::First);
         assert!(!entry.begin(Urgency::First) && entry.is_new());
         let waiting = tokio::spawn({
             let entry = Arc::clone(&entry);
             async move { entry.get().await }
         });
-        assert_eq!(asks.recv().await.unwrap().urgency, Urgency::First);
+        assert_eq!(requests.recv().await.unwrap().urgency, Urgency::First);
         assert!(entry.begin(Urgency::First));
         entry.finish(Ok(issued(HOUR)), 0.0);
         assert_eq!(waiting.await.unwrap().unwrap().generation, 1);
         assert!(!entry.is_new() && room.available_permits() == 1);
         assert!(entry.reject(1));
-        assert_eq!(asks.recv().await.unwrap().urgency, Urgency::Cold);
+        assert_eq!(requests.recv().await.unwrap().urgency, Urgency::Cold);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_ask_that_comes_just_after_the_key_makes_no_call() {
-        let (entry, _asks) = entry();
-        entry.ask(Urgency::Cold);
+    async fn makes_no_call_when_the_key_has_just_come() {
+        let (entry, _requests) = entry();
+        entry.request(Urgency::Cold);
         give(&entry, Ok(issued(HOUR)));
         for urgency in [Urgency::Refresh, Urgency::Cold] {
-            assert!(entry.ask(urgency) && !entry.begin(urgency));
-            assert_eq!(entry.asked.load(Ordering::Relaxed), IDLE);
+            assert!(entry.request(urgency) && !entry.begin(urgency));
+            assert_eq!(entry.calls.state().phase(), CallPhase::Idle);
         }
         assert!(entry.reject(1) && entry.begin(Urgency::Cold));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_of_two_seconds_is_not_kept() {
-        let (entry, _asks) = entry();
-        entry.ask(Urgency::Cold);
+    async fn keeps_no_key_of_two_seconds() {
+        let (entry, _requests) = entry();
+        entry.request(Urgency::Cold);
         give(&entry, Ok(issued(Duration::from_secs(2))));
         assert!(entry.live(Instant::now()).is_none());
         assert!(entry.next_call(Urgency::Cold) >= Instant::now() + CALL_GAP);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_plan_of_a_key() {
-        let now = Instant::now();
-        let planned = |life: u64, chance| {
-            let life = plan(now, Duration::from_secs(life), MARGIN, chance);
-            (
-                (life.soft - now).as_secs_f64(),
-                (life.hard - now).as_secs_f64(),
-            )
-        };
-        assert_eq!(planned(7200, 0.0), (3585.0, 7170.0));
-        assert_eq!(planned(7200, 1.0), (5736.0, 7170.0));
-        assert_eq!(planned(4, 0.0), (1.5, 3.0));
-        assert!(planned(u64::MAX, 1.0).1 <= MOST_LIFE.as_secs_f64());
-    }
-
-    #[test]
-    fn pauses_double_to_a_minute_with_full_jitter_and_to_four_seconds_while_somebody_waits() {
-        let refresh = |chance| {
-            [1, 2, 3, 6, 7, 99].map(|n| pauses(StsClass::Retry, n, chance).refresh.as_secs())
-        };
-        assert_eq!(refresh(1.0), [1, 2, 4, 32, 60, 60]);
-        assert_eq!(refresh(0.0), [0; 6]);
-        let waited_for = |n| pauses(StsClass::Retry, n, 1.0).waited_for.as_secs();
-        assert_eq!([1, 2, 3, 99].map(waited_for), [1, 2, 4, 4]);
-        let refused = pauses(StsClass::NotAllowed, 1, 1.0);
-        assert_eq!(
-            (refused.waited_for, refused.refresh),
-            (2 * REFUSAL, 2 * REFUSAL)
-        );
-        assert_eq!(pauses(StsClass::IssuerBroken, 9, 1.0).waited_for, CALL_GAP);
-    }
-
-    #[test]
-    fn a_client_hears_what_is_wrong_and_whether_to_come_back() {
-        for (code, told, says, comes_back) in [
-            (
-                "Network",
-                Code::SlowDown,
-                "key service cannot be reached",
-                true,
-            ),
-            (
-                "Timeout",
-                Code::SlowDown,
-                "key service cannot be reached",
-                true,
-            ),
-            (
-                "InternalError.DbError",
-                Code::SlowDown,
-                "gives no temporary key",
-                true,
-            ),
-            (
-                KEY_REFUSED,
-                Code::ServiceUnavailable,
-                "storage refuses",
-                true,
-            ),
-            (
-                "AuthFailure.SecretIdNotFound",
-                Code::ServiceUnavailable,
-                "operator",
-                false,
-            ),
-            (
-                "UnauthorizedOperation",
-                Code::ServiceUnavailable,
-                "operator",
-                false,
-            ),
-            (
-                "InvalidParameter.ParamError",
-                Code::ServiceUnavailable,
-                "operator",
-                false,
-            ),
-        ] {
-            let error = StsError::new(StsClass::of(code), code, "why").of_issuer("main");
-            let error = S3Error::from(IssueError::of(&error, CALL_GAP));
-            assert_eq!(
-                (error.code(), error.http_status().as_u16()),
-                (told, 503),
-                "{code}"
-            );
-            assert!(error.message().contains(says), "{code}");
-            assert_eq!(error.message().contains("try again"), comes_back, "{code}");
-            assert_eq!(error.retry_after_seconds().is_some(), comes_back, "{code}");
-        }
     }
 }

@@ -37,25 +37,32 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Credential;
-use super::issuer::Issuer;
+use super::base::Base;
+use super::credential::Credential;
+use super::issuer::{IssueMethod, IssuerSettings, StsIssuer};
+use super::key_files::WatchedKey;
 use super::sts::StsError;
-use crate::clock::Clock;
-use crate::clock::wall_clock;
+use crate::clock::{Clock, wall_clock};
 use crate::config::cam::{Condition, Policy, PolicyError};
+use crate::config::{GivenKey, GivenSecret, Role};
 use crate::secret::Secret;
 use crate::tenant::policy::policy_from_prefixes;
 use crate::upstream::dial::{Dialer, HttpProxy, Roots};
+use crate::upstream::one_shot::OneShotClient;
 
-/// What the SDKs ask for when nothing is said.
+/// The SDKs' default.
 const DURATION: Duration = Duration::from_mins(30);
 /// The longest life of a sub-account's federation token (1312/48195).
 const FEDERATION_LONGEST: Duration = Duration::from_hours(36);
 /// The longest life of a role's key (1312/48197).
 const ROLE_LONGEST: Duration = Duration::from_hours(12);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Limit of one call, from the look-up of the host to the last byte.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Limit of the response to it.
+const RESPONSE_BYTES: usize = 64 * 1024;
 
-/// What [`get_credential`] is told.
+/// The parameters of [`get_credential`].
 #[derive(Clone, Debug)]
 pub struct Options {
     /// `secretId` of a permanent key.
@@ -75,13 +82,13 @@ pub struct Options {
     /// What the key may do; see [`Scope::policy`] and [`Policy::parse`].
     pub policy: Policy,
     /// `roleArn`: a key of this role, by `AssumeRole`; without it by `GetFederationToken`.
-    pub role: Option<Role>,
+    pub role: Option<AssumedRole>,
     /// `Name` of a federation token, which Tencent's audit shows; only letters of it are sent.
     pub name: String,
 }
 
 impl Options {
-    /// With what the SDKs take for granted.
+    /// With the SDKs' defaults.
     pub fn new(secret_id: String, secret_key: Secret, policy: Policy) -> Self {
         Self {
             secret_id,
@@ -100,12 +107,12 @@ impl Options {
 
 /// A CAM role that a key shall have the rights of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Role {
+pub struct AssumedRole {
     /// `RoleArn`: `qcs::cam::uin/100000000001:roleName/uploads`
     pub arn: String,
     /// `RoleSessionName`, which Tencent's audit shows.
     pub session: String,
-    /// `ExternalId`, where the role's trust policy asks for one.
+    /// `ExternalId`, where the role's trust policy requires one.
     pub external_id: Option<String>,
 }
 
@@ -195,9 +202,9 @@ impl Host {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum GetCredentialError {
-    /// What was asked for is wrong; the text says how to mend it.
+    /// The options are wrong; the text says how to fix them.
     Options(String),
-    /// STS was asked and gave none.
+    /// STS was called and gave none.
     Sts(StsError),
 }
 
@@ -212,7 +219,7 @@ impl fmt::Display for GetCredentialError {
 
 impl std::error::Error for GetCredentialError {}
 
-/// Asks STS for one key: one call, and a second if this machine's clock is wrong. Nothing is kept.
+/// Requests one key: one call to STS, and a second if this machine's clock is wrong. Nothing is kept.
 pub async fn get_credential(options: &Options) -> Result<Credential, GetCredentialError> {
     let wrong = |error: &dyn fmt::Display| GetCredentialError::Options(error.to_string());
     let longest = match &options.role {
@@ -233,13 +240,50 @@ pub async fn get_credential(options: &Options) -> Result<Credential, GetCredenti
         None => dialer,
         Some(proxy) => dialer.through(proxy),
     };
-    let issuer = Issuer::of(options, dialer, Arc::new(Clock::new(wall_clock)));
-    let answer = issuer.issue(&options.name, &options.policy.json()).await;
-    Credential::issued(answer.map_err(GetCredentialError::Sts)?).map_err(|error| wrong(&error))
+    let answer = issuer(options, dialer)
+        .issue(&options.name, &options.policy.json())
+        .await;
+    let issued = answer.map_err(GetCredentialError::Sts)?;
+    issued.credential().map_err(|error| wrong(&error))
+}
+
+/// The issuer that `options` describe. Its keys are shared with nobody.
+fn issuer(options: &Options, dialer: Dialer) -> StsIssuer {
+    let given = |value: Secret| GivenSecret { value, file: None };
+    let key = GivenKey {
+        secret_id: given(Secret::new(options.secret_id.as_str())),
+        secret_key: given(options.secret_key.clone()),
+        token: None,
+    };
+    let base = Base::Watched(WatchedKey::given("", &key));
+    let duration = options.duration;
+    let method = match &options.role {
+        None => IssueMethod::Federation { base, duration },
+        Some(role) => IssueMethod::AssumeRole {
+            base,
+            role: Role {
+                arn: role.arn.clone(),
+                session_name: role.session.clone(),
+                external_id: role.external_id.clone(),
+                tags: Vec::new(),
+                source_identity: None,
+                duration,
+            },
+        },
+    };
+    let host = options.host.authority();
+    let settings = IssuerSettings {
+        name: String::new(),
+        sharing_identity: String::new(),
+        region: options.region.clone(),
+        method,
+        client: OneShotClient::new(host, dialer, CALL_TIMEOUT, RESPONSE_BYTES),
+    };
+    StsIssuer::new(settings, Arc::new(Clock::new(wall_clock)), Arc::default())
 }
 
 /// The limits of Tencent's SDK: 2 to 128 of letters, digits and `+=,.@_-` and, in an external id, `:` and `/`.
-fn check_role(role: &Role) -> Result<(), GetCredentialError> {
+fn check_role(role: &AssumedRole) -> Result<(), GetCredentialError> {
     let fits = |text: &str, more: &str| {
         let known =
             |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c) || more.contains(c);
@@ -265,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_https_unless_it_is_here() {
+    fn rejects_plain_http_beyond_loopback() {
         for (text, tls) in [
             ("sts.internal.tencentcloudapi.com", true),
             ("https://gateway.example:8443/", true),
@@ -285,8 +329,8 @@ mod tests {
     }
 
     #[test]
-    fn a_role_is_checked_before_it_is_asked_for() {
-        let role = |arn: &str, session: &str, id: &str| Role {
+    fn rejects_malformed_roles() {
+        let role = |arn: &str, session: &str, id: &str| AssumedRole {
             arn: arn.to_owned(),
             session: session.to_owned(),
             external_id: Some(id.to_owned()),

@@ -1,13 +1,13 @@
-//! A key as JSON: what the metadata service answers, and what a command prints. Pure.
+//! A key as JSON: the response of the metadata service, or the output of a command. Pure.
 
 use serde::Deserialize;
 
-use super::is_visible;
+use super::credential::is_visible;
 use crate::encoding::hex::sha256_hex;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
-/// Bytes of such a document at most.
+/// Limit of such a document, in bytes.
 pub(super) const DOCUMENT_BYTES: usize = 64 * 1024;
 
 /// The key that an issuer signs its calls with.
@@ -36,7 +36,7 @@ impl CallerKey {
 
 /// Both spellings: Tencent's (metadata service and tools) and that of AWS's `credential_process`.
 #[derive(Deserialize)]
-struct Document {
+struct KeyDocument {
     #[serde(rename = "Code")]
     code: Option<String>,
     #[serde(rename = "TmpSecretId", alias = "SecretId", alias = "AccessKeyId")]
@@ -57,11 +57,11 @@ struct Document {
 
 /// The key and its end, if it has one. The error quotes nothing of the document but its `Code`.
 pub(super) fn parse(text: &[u8]) -> Result<(CallerKey, Option<Timestamp>), String> {
-    let document: Document = serde_json::from_slice(text).map_err(|error| {
+    let document: KeyDocument = serde_json::from_slice(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         format!("not the JSON of a key (line {line}, column {column})")
     })?;
-    let Document {
+    let KeyDocument {
         code,
         secret_id,
         secret_key,
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_metadata_service_and_aws_s_process_are_understood() {
+    fn reads_documents_of_the_metadata_service_and_of_aws() {
         let metadata = br#"{"TmpSecretId":"AKID","TmpSecretKey":"KEY=","ExpiredTime":1768480245,"Expiration":"2026-01-15T12:30:45Z","Token":"TOKEN","Code":"Success"}"#;
         let (key, expires) = parse(metadata).unwrap();
         assert_eq!(
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_else_is_refused_and_not_quoted() {
+    fn rejects_other_documents_without_quoting_them() {
         for text in [
             "",
             "<html>",

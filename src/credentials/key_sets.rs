@@ -1,113 +1,139 @@
-//! The key sets of identity providers, from files and URLs: read by a thread of its own, and again
-//! when they may have changed. Whoever checks a token never waits, unless it names a new key.
+//! The key sets of identity providers, from files and URLs. A thread of its own reads them, again and
+//! again. A request that checks a token waits only if it names a new key.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::sync::{mpsc, oneshot, watch};
+use http_body_util::Full;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 
+use super::single_flight::{Flight, SingleFlight, Unfinished};
 use crate::clock::wall_clock;
-use crate::config::{self, Config, Jwks};
+use crate::config::{Config, IdentityProvider, Jwks};
 use crate::tenant::{KEY_SET_BYTES, KeySet, Tenants};
 use crate::upstream::dial::{Dialer, Roots};
+use crate::upstream::one_shot::OneShotClient;
 
-/// One call, connect to last byte.
+/// Limit of one request, from the look-up of the name to the last byte.
 const CALL_TIME: Duration = Duration::from_secs(5);
-/// Bytes of an answer's head at most.
-const HEAD_BYTES: usize = 16 * 1024;
-/// Between two looks at a file.
-const FILE_LOOK: Duration = Duration::from_secs(5);
-/// Between two calls, however many tokens name keys that are not known.
+/// The time between two reads of a file.
+const FILE_PAUSE: Duration = Duration::from_secs(5);
+/// The least time between two requests to a URL, however many tokens name unknown keys.
 const CALL_GAP: Duration = Duration::from_secs(10);
-/// The same of looks at a file.
+/// The same between two reads of a file.
 const FILE_GAP: Duration = Duration::from_secs(1);
+/// The least time until the next read is considered.
+const BREATH: Duration = Duration::from_millis(100);
 /// How long a request with a token of an unknown key waits for newer keys.
 const WAIT: Duration = Duration::from_secs(6);
 
 /// Keeps the key sets of all identity providers fresh. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct KeySets {
-    lines: Vec<Line>,
-    thread: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    sources: Vec<Arc<KeySetSource>>,
+    thread: Option<KeySetThread>,
 }
 
-/// Where newer keys of one provider are asked for.
 #[derive(Debug)]
-struct Line {
-    ask: mpsc::Sender<()>,
-    /// Changes when an ask has been seen to.
-    done: watch::Receiver<()>,
+struct KeySetThread {
+    /// Starts tasks on the thread.
+    tasks: Handle,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
 }
 
-/// One provider's keys, where they come from.
-struct Source {
+/// Where one provider's keys come from.
+#[derive(Debug)]
+struct KeySetSource {
+    /// The provider's index and name in the configuration.
     identity: usize,
     name: String,
-    place: PlaceOfKeys,
+    location: KeySetLocation,
     tenants: Arc<Tenants>,
-    /// The text of the set in use.
-    text: Vec<u8>,
+    /// The reads, and when the last good one was.
+    reads: Arc<SingleFlight<Instant, String>>,
+    progress: Mutex<ReadProgress>,
 }
 
-enum PlaceOfKeys {
+/// What is known of the reads of a source.
+#[derive(Debug, Default)]
+struct ReadProgress {
+    /// The text of the set in use.
+    text: Vec<u8>,
+    /// When the last read began.
+    last: Option<Instant>,
+    /// Failures in a row.
+    failures: u32,
+}
+
+#[derive(Debug)]
+enum KeySetLocation {
     File(PathBuf),
     Url {
-        authority: String,
+        client: OneShotClient,
         path: String,
-        dialer: Dialer,
         refresh: Duration,
     },
 }
 
 impl KeySets {
-    /// Reads the files, which must be good, and starts the thread, which asks the URLs at once.
+    /// Reads the files, which must be good, and starts the thread, which requests the URLs at once.
     pub fn start(config: &Config, tenants: &Arc<Tenants>) -> io::Result<Self> {
-        let mut lines = Vec::with_capacity(config.identities.len());
-        let mut tasks = Vec::with_capacity(config.identities.len());
-        for (index, identity) in config.identities.iter().enumerate() {
-            let name = format!("identities.{}", identity.name);
-            let in_config = |error: String| io::Error::other(format!("{name}: jwks: {error}"));
-            let mut source = Source {
-                identity: index,
-                name: identity.name.clone(),
-                place: PlaceOfKeys::new(config, identity).map_err(in_config)?,
-                tenants: Arc::clone(tenants),
-                text: Vec::new(),
-            };
-            if let PlaceOfKeys::File(path) = &source.place {
-                let text = read(path).map_err(in_config)?;
-                source.take(text).map_err(in_config)?;
-            }
-            let (ask, asked) = mpsc::channel(1);
-            let (say, done) = watch::channel(());
-            lines.push(Line { ask, done });
-            tasks.push(source.keep_fresh(asked, say));
+        let mut sources = Vec::with_capacity(config.identities.len());
+        for (index, provider) in config.identities.iter().enumerate() {
+            let name = &provider.name;
+            let source = KeySetSource::new(config, index, provider, tenants);
+            let source = source
+                .map_err(|error| io::Error::other(format!("identities.{name}: jwks: {error}")))?;
+            sources.push(Arc::new(source));
         }
-        if tasks.is_empty() {
-            return Ok(Self {
-                lines,
-                thread: None,
-            });
+        let thread = if sources.is_empty() {
+            None
+        } else {
+            Some(KeySetThread::spawn(&sources)?)
+        };
+        Ok(Self { sources, thread })
+    }
+
+    /// Waits until the keys of the provider at `identity` have been read again, unless they have just
+    /// been.
+    pub async fn renew(&self, identity: usize) {
+        let (Some(source), Some(thread)) = (self.sources.get(identity), &self.thread) else {
+            return;
+        };
+        let _ = timeout(WAIT, source.renew(&thread.tasks)).await; // a failure is logged
+    }
+}
+
+impl Drop for KeySets {
+    fn drop(&mut self) {
+        if let Some(KeySetThread { stop, thread, .. }) = self.thread.take() {
+            drop(stop);
+            let _ = thread.join(); // it panicked: it is gone all the same
         }
+    }
+}
+
+impl KeySetThread {
+    fn spawn(sources: &[Arc<KeySetSource>]) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        let tasks = runtime.handle().clone();
+        let keep_fresh = |source: &Arc<KeySetSource>| Arc::clone(source).keep_fresh();
+        let all: Vec<_> = sources.iter().map(keep_fresh).collect();
         let (stop, stopped) = oneshot::channel::<()>();
-        let handle = std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("jwks".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
-                    let mut all: JoinSet<()> = tasks.into_iter().collect();
+                    let mut all: JoinSet<()> = all.into_iter().collect();
                     tokio::select! {
                         _ = stopped => {}
                         Some(_) = all.join_next() => {}
@@ -116,94 +142,105 @@ impl KeySets {
                 runtime.shutdown_background(); // a look-up that hangs must not hold us
             })?;
         Ok(Self {
-            lines,
-            thread: Some((stop, handle)),
+            tasks,
+            stop,
+            thread,
         })
     }
+}
 
-    /// Waits until the keys of the provider at `identity` have been asked for anew, if that has not
-    /// been done just now.
-    pub async fn renew(&self, identity: usize) {
-        let Some(line) = self.lines.get(identity) else {
-            return;
+impl KeySetSource {
+    /// Reads a file, which must be good.
+    fn new(
+        config: &Config,
+        identity: usize,
+        provider: &IdentityProvider,
+        tenants: &Arc<Tenants>,
+    ) -> Result<Self, String> {
+        let source = Self {
+            identity,
+            name: provider.name.clone(),
+            location: KeySetLocation::new(config, provider)?,
+            tenants: Arc::clone(tenants),
+            reads: Arc::new(SingleFlight::new()),
+            progress: Mutex::default(),
         };
-        let mut done = line.done.clone();
-        done.mark_unchanged();
-        let _ = line.ask.try_send(()); // full: somebody has asked already, and is seen to as well
-        let _ = timeout(WAIT, done.changed()).await;
-    }
-}
-
-impl Drop for KeySets {
-    fn drop(&mut self) {
-        if let Some((stop, handle)) = self.thread.take() {
-            drop(stop);
-            let _ = handle.join(); // it panicked: it is gone all the same
+        if let KeySetLocation::File(path) = &source.location {
+            source.take(read(path)?)?;
         }
+        Ok(source)
     }
-}
 
-impl Source {
-    /// Never ends. What cannot be read leaves the keys that are there in use, to their age limit.
-    async fn keep_fresh(mut self, mut asked: mpsc::Receiver<()>, done: watch::Sender<()>) {
-        let mut last: Option<Instant> = None;
-        let mut failures = 0;
+    /// Reads the keys again and again. Never ends.
+    async fn keep_fresh(self: Arc<Self>) {
         loop {
-            let next = last.map_or_else(Instant::now, |last| last + self.place.pause(failures));
-            tokio::select! {
-                () = sleep_until(next) => {}
-                Some(()) = asked.recv() => {
-                    if last.is_some_and(|last| last.elapsed() < self.place.gap()) {
-                        let _ = done.send(());
-                        continue;
-                    }
-                }
+            let _ = self.renew(&Handle::current()).await; // a failure is logged
+            sleep(BREATH).await; // whatever was remembered
+            while let Some(next) = self.next_read() {
+                sleep_until(next).await; // a request may have had them read meanwhile
             }
-            last = Some(Instant::now());
-            match self.look().await {
-                Ok(()) => failures = 0,
-                Err(error) => {
-                    failures += 1;
-                    self.tenants.miss_keys(self.identity);
-                    tracing::warn!(identity = self.name, error, "the key set cannot be read");
-                }
-            }
-            let _ = done.send(());
         }
     }
 
-    async fn look(&mut self) -> Result<(), String> {
-        let text = match &self.place {
-            PlaceOfKeys::File(path) => read(path)?,
-            PlaceOfKeys::Url {
-                authority,
-                path,
-                dialer,
-                ..
-            } => timeout(CALL_TIME, fetch(dialer, authority, path))
-                .await
-                .map_err(|_| format!("no answer within {CALL_TIME:?}"))??,
+    /// When the keys are read again without a request; `None` if that is due.
+    fn next_read(&self) -> Option<Instant> {
+        let progress = self.progress();
+        let next = progress.last? + self.location.pause(progress.failures);
+        Some(next).filter(|next| Instant::now() < *next)
+    }
+
+    /// Has the keys read by one of `tasks`, unless they have been read just now, or could not be. A
+    /// failure leaves the keys in use that are there, to their age limit.
+    async fn renew(self: &Arc<Self>, tasks: &Handle) -> Result<Instant, String> {
+        let gap = self.location.gap();
+        let start = |flight: Flight<Instant, String>| {
+            let source = Arc::clone(self);
+            tasks.spawn(async move { source.read_once(flight).await });
         };
-        self.take(text)
+        self.reads.share(|last| last.elapsed() < gap, start).await
+    }
+
+    async fn read_once(&self, flight: Flight<Instant, String>) {
+        let began = Instant::now();
+        let text = self.location.read().await;
+        let result = text.and_then(|text| self.take(text));
+        let mut progress = self.progress();
+        progress.last = Some(began);
+        progress.failures = match &result {
+            Ok(()) => 0,
+            Err(_) => progress.failures.saturating_add(1),
+        };
+        drop(progress);
+        if let Err(error) = &result {
+            self.tenants.miss_keys(self.identity);
+            tracing::warn!(identity = self.name, error, "the key set cannot be read");
+        }
+        let stands = self.location.gap().saturating_sub(began.elapsed());
+        flight.finish(result.map(|()| began).map_err(|error| (error, stands)));
     }
 
     /// Puts a set in use, unless it is the one in use, and notes when it was read.
-    fn take(&mut self, text: Vec<u8>) -> Result<(), String> {
-        if text != self.text {
+    fn take(&self, text: Vec<u8>) -> Result<(), String> {
+        let mut progress = self.progress();
+        if text != progress.text {
             let keys = KeySet::parse(&text).map_err(|error| error.to_string())?;
             self.tenants.replace_keys(self.identity, keys);
-            self.text = text;
+            progress.text = text;
             tracing::info!(identity = self.name, "the key set is new");
         }
         self.tenants.confirm_keys(self.identity, wall_clock());
         Ok(())
     }
+
+    fn progress(&self) -> std::sync::MutexGuard<'_, ReadProgress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl PlaceOfKeys {
-    fn new(config: &Config, identity: &config::IdentityProvider) -> Result<Self, String> {
+impl KeySetLocation {
+    fn new(config: &Config, provider: &IdentityProvider) -> Result<Self, String> {
         let limits = &config.upstream.limits;
-        Ok(match &identity.jwks {
+        Ok(match &provider.jwks {
             Jwks::File(path) => Self::File(path.clone()),
             Jwks::Url {
                 endpoint,
@@ -213,25 +250,36 @@ impl PlaceOfKeys {
             } => {
                 let roots = Roots::for_endpoint(endpoint.tls, ca_file.as_deref());
                 let roots = roots.map_err(|error| error.to_string())?;
+                let dialer = Dialer::new(
+                    roots.as_ref(),
+                    connect_to.clone(),
+                    limits.connect_timeout,
+                    limits.tls_handshake_timeout,
+                );
+                let authority = &endpoint.authority;
                 Self::Url {
-                    authority: endpoint.authority.clone(),
-                    path: endpoint.path.clone(),
-                    dialer: Dialer::new(
-                        roots.as_ref(),
-                        connect_to.clone(),
-                        limits.connect_timeout,
-                        limits.tls_handshake_timeout,
-                    ),
+                    client: OneShotClient::new(authority, dialer, CALL_TIME, KEY_SET_BYTES),
+                    path: match endpoint.path.as_str() {
+                        "" => "/".to_owned(),
+                        path => path.to_owned(),
+                    },
                     refresh: *refresh,
                 }
             }
         })
     }
 
-    /// How long a look lasts, when nobody asks; after `failures` in a row.
+    async fn read(&self) -> Result<Vec<u8>, String> {
+        match self {
+            Self::File(path) => read(path),
+            Self::Url { client, path, .. } => fetch(client, path).await,
+        }
+    }
+
+    /// The time between two reads without a request, after `failures` in a row.
     fn pause(&self, failures: u32) -> Duration {
         match self {
-            Self::File(_) => FILE_LOOK,
+            Self::File(_) => FILE_PAUSE,
             Self::Url { refresh, .. } if failures == 0 => *refresh,
             Self::Url { refresh, .. } => {
                 let doubled = 2_u32.saturating_pow(failures - 1);
@@ -240,12 +288,18 @@ impl PlaceOfKeys {
         }
     }
 
-    /// The least time between two looks.
+    /// The least time between two reads.
     fn gap(&self) -> Duration {
         match self {
             Self::File(_) => FILE_GAP,
             Self::Url { .. } => CALL_GAP,
         }
+    }
+}
+
+impl From<Unfinished> for String {
+    fn from(unfinished: Unfinished) -> Self {
+        unfinished.to_string()
     }
 }
 
@@ -257,33 +311,14 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(wrong)
 }
 
-/// Asks for a key set. Redirects are not followed: they would move the trust elsewhere.
-async fn fetch(dialer: &Dialer, authority: &str, path: &str) -> Result<Vec<u8>, String> {
-    let stream = dialer.dial(authority).await.map_err(text)?;
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(HEAD_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(text)?;
-    let mut driver = JoinSet::new(); // ends the connection when this call ends, however it does
-    driver.spawn(connection);
-    let request = Request::get(if path.is_empty() { "/" } else { path })
-        .header(header::HOST, authority)
-        .header(header::ACCEPT, "application/json")
-        .body(Empty::<Bytes>::new())
-        .map_err(text)?;
-    let response = sender.send_request(request).await.map_err(text)?;
-    if response.status() != StatusCode::OK {
-        return Err(format!("the answer is {}", response.status()));
+async fn fetch(client: &OneShotClient, path: &str) -> Result<Vec<u8>, String> {
+    let request = Request::get(path).header(header::ACCEPT, "application/json");
+    let request = request.body(Full::default());
+    let request = request.map_err(|error| error.to_string())?;
+    let response = client.send(request).await;
+    let response = response.map_err(|error| error.to_string())?;
+    if response.status != StatusCode::OK {
+        return Err(format!("the answer is {}", response.status));
     }
-    let body = Limited::new(response.into_body(), KEY_SET_BYTES);
-    let body = body.collect().await.map_err(|error| error.to_string())?;
-    Ok(body.to_bytes().to_vec())
-}
-
-fn text(error: impl std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
+    Ok(response.body.to_vec())
 }

@@ -1,25 +1,18 @@
-//! Where calls to STS wait for their turn: for each issuer a rate, a breaker, and three queues.
+//! Queues of calls to STS: for each issuer a rate, a breaker, and a queue for each urgency.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 
+use super::backlog::{Backlog, CALLS_IN_FLIGHT};
 use super::breaker::Breaker;
-use super::entry::{Ask, Entry, Urgency};
-use super::sts::{Issued, StsClass, StsError};
-use crate::config::CallRate;
+use super::call_state::Urgency;
+use super::entry::{CallRequest, Entry};
+use super::single_flight::Unfinished;
+use super::sts::{Issued, StsError};
 
-/// Calls of one issuer that may be under way.
-const CALLS_UNDER_WAY: u32 = 64;
-/// Requests that wait for keys of one issuer: a request that waits holds its connection and some memory.
-const ISSUER_WAITERS: usize = 16 * 1024;
-/// While more than half of those wait, one tenant has no more than so many, so that the rest have room.
-const FEW_WAITERS: usize = 16;
-
-/// Where the calls of one issuer wait for their turn.
+/// The queues of one issuer.
 #[derive(Clone)]
 pub(super) struct Lane {
     cold: mpsc::UnboundedSender<Arc<Entry>>,
@@ -36,140 +29,19 @@ struct Queues {
     first: mpsc::UnboundedReceiver<Arc<Entry>>,
 }
 
-/// The calls of one issuer that wait for their turn, as its entries see them: how long that takes.
-#[derive(Debug)]
-pub(super) struct Backlog {
-    /// The issuer's name in the configuration.
-    issuer: String,
-    rate: CallRate,
-    bucket: Mutex<Bucket>,
-    cold: QueueLength,
-    refresh: QueueLength,
-    first: QueueLength,
-    /// How long a call takes, in microseconds: the mean of the last ones.
-    call_micros: AtomicU64,
-    waiters: AtomicUsize,
-}
-
-/// Asks that were sent to a queue, and that have left it.
-#[derive(Debug, Default)]
-struct QueueLength {
-    sent: AtomicU64,
-    left: AtomicU64,
-}
-
-impl QueueLength {
-    fn waiting(&self) -> u64 {
-        let sent = self.sent.load(Ordering::Acquire);
-        sent.saturating_sub(self.left.load(Ordering::Acquire))
-    }
-}
-
-/// One of an issuer's places for requests that wait; given back on drop.
-#[derive(Debug)]
-pub(super) struct Waiting<'a>(&'a Backlog);
-
-impl Backlog {
-    pub(super) fn new(issuer: &str, rate: CallRate) -> Self {
-        Self {
-            issuer: issuer.to_owned(),
-            rate,
-            bucket: Mutex::new(Bucket::full(rate, Instant::now())),
-            cold: QueueLength::default(),
-            refresh: QueueLength::default(),
-            first: QueueLength::default(),
-            call_micros: AtomicU64::new(0),
-            waiters: AtomicUsize::new(0),
-        }
-    }
-
-    /// Takes the next number of a queue; they begin with 1.
-    fn join(&self, urgency: Urgency) -> u64 {
-        self.queue(urgency).sent.fetch_add(1, Ordering::AcqRel) + 1
-    }
-
-    fn leave(&self, urgency: Urgency) {
-        self.queue(urgency).left.fetch_add(1, Ordering::AcqRel);
-    }
-
-    fn queue(&self, urgency: Urgency) -> &QueueLength {
-        match urgency {
-            Urgency::Cold => &self.cold,
-            Urgency::Refresh => &self.refresh,
-            Urgency::First => &self.first,
-        }
-    }
-
-    /// How long it takes until the turn of the ask with this number, or of the next one that is sent.
-    pub(super) fn turn_of(&self, urgency: Urgency, number: Option<u64>) -> Duration {
-        let queue = self.queue(urgency);
-        let own = number.map_or_else(
-            || queue.waiting() + 1,
-            |number| number.saturating_sub(queue.left.load(Ordering::Acquire)),
-        );
-        let others = Urgency::ALL.iter().filter(|other| **other > urgency);
-        let ahead = own
-            + others
-                .map(|other| self.queue(*other).waiting())
-                .sum::<u64>();
-        let by_rate = self.bucket().ready_in(ahead, Instant::now());
-        // Calls that take long keep all places: then these are the rate.
-        let call = Duration::from_micros(self.call_micros.load(Ordering::Relaxed));
-        let rounds = ahead.saturating_sub(1) / u64::from(CALLS_UNDER_WAY);
-        by_rate.max(call.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)))
-    }
-
-    /// A place for a request that waits, of an entry with so many already; `None` when there is none.
-    pub(super) fn wait(&self, of_entry: usize) -> Option<Waiting<'_>> {
-        let next = |count: usize| {
-            let is_crowded = count >= ISSUER_WAITERS / 2 && of_entry >= FEW_WAITERS;
-            (count < ISSUER_WAITERS && !is_crowded).then_some(count + 1)
-        };
-        self.waiters
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, next)
-            .ok()
-            .map(|_| Waiting(self))
-    }
-
-    /// For the operator: why requests wait.
-    pub(super) fn describe(&self) -> String {
-        let waiting: u64 = Urgency::ALL.map(|of| self.queue(of).waiting()).iter().sum();
-        let (issuer, rate) = (&self.issuer, self.rate);
-        format!(
-            "cosgate's own limit on calls to STS is reached, and {waiting} calls wait for their turn: issuers.{issuer}.calls_per_second = {}, burst = {}",
-            rate.per_second, rate.burst
-        )
-    }
-
-    fn heard(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let mean = |old: u64| Some(old - old / 8 + micros / 8);
-        let _ = self
-            .call_micros
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, mean);
-    }
-
-    fn bucket(&self) -> MutexGuard<'_, Bucket> {
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiters.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Sends each ask to its issuer's lane as soon as the entry may call.
-pub(super) async fn dispatch(lanes: Vec<Option<Lane>>, mut asked: mpsc::UnboundedReceiver<Ask>) {
-    while let Some(Ask { entry, urgency }) = asked.recv().await {
+/// Sends each request for a call to its issuer's lane as soon as the entry may call.
+pub(super) async fn dispatch(
+    lanes: Vec<Option<Lane>>,
+    mut requests: mpsc::UnboundedReceiver<CallRequest>,
+) {
+    while let Some(CallRequest { entry, urgency }) = requests.recv().await {
         let Some(Some(lane)) = lanes.get(entry.scope().issuer) else {
             continue;
         };
         let now = Instant::now();
         let mut at = entry.next_call(urgency);
         if let Some(until) = lane.breaker.open_until(now) {
-            at = at.max(until); // who waits has been told, and may find a key when it comes back
+            at = at.max(until); // waiting requests were refused, and may find a key when they are sent again
         }
         if at <= now {
             lane.send(entry, urgency);
@@ -190,13 +62,13 @@ impl Lane {
         C: Fn(Arc<Entry>) -> F + Send + 'static,
         F: Future<Output = Result<Issued, StsError>> + Send + 'static,
     {
-        let (cold, cold_asked) = mpsc::unbounded_channel();
-        let (refresh, refresh_asked) = mpsc::unbounded_channel();
-        let (first, first_asked) = mpsc::unbounded_channel();
+        let (cold, cold_queue) = mpsc::unbounded_channel();
+        let (refresh, refresh_queue) = mpsc::unbounded_channel();
+        let (first, first_queue) = mpsc::unbounded_channel();
         let queues = Queues {
-            cold: cold_asked,
-            refresh: refresh_asked,
-            first: first_asked,
+            cold: cold_queue,
+            refresh: refresh_queue,
+            first: first_queue,
         };
         let paced = serve(call, Arc::clone(&backlog), Arc::clone(&breaker), queues);
         tokio::spawn(paced);
@@ -215,22 +87,22 @@ impl Lane {
             Urgency::First => &self.first,
             Urgency::Refresh => &self.refresh,
         };
-        entry.joined(urgency, self.backlog.join(urgency));
+        entry.join(urgency, self.backlog.join(urgency));
         let _ = queue.send(entry); // fails only while the thread ends
     }
 }
 
-/// Makes one issuer's calls at its rate, those that somebody waits for first, and those for scopes
-/// that are new last: however many new subjects come, who is at work keeps a key. Each entry has at
-/// most one ask in each queue, which bounds them.
+/// Makes one issuer's calls at its rate. Calls that requests wait for come first, and those for new
+/// scopes last: however many new subjects come, active ones keep their keys. Each entry has at most
+/// one call in each queue, which bounds them.
 async fn serve<C, F>(call: C, backlog: Arc<Backlog>, breaker: Arc<Breaker>, mut queues: Queues)
 where
     C: Fn(Arc<Entry>) -> F,
     F: Future<Output = Result<Issued, StsError>> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(CALLS_UNDER_WAY as usize));
+    let slots = Arc::new(Semaphore::new(CALLS_IN_FLIGHT as usize));
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
-        let ready = backlog.bucket().ready_at(Instant::now());
+        let ready = backlog.limiter().ready_at(Instant::now());
         sleep_until(ready).await;
         let (entry, urgency) = tokio::select! {
             biased;
@@ -241,16 +113,16 @@ where
         };
         backlog.leave(urgency);
         if breaker.open_until(Instant::now()).is_some() {
-            entry.forgo(urgency); // the breaker itself has woken who waits
+            entry.withdraw(urgency); // the breaker itself has woken waiting requests
             continue;
         }
         if !entry.begin(urgency) {
-            continue; // it was made more urgent, and waits in the other queue; or nobody waits
+            continue; // it became more urgent, and waits in the other queue; or no request waits
         }
         let now = Instant::now();
-        backlog.bucket().take(now);
+        backlog.limiter().take(now);
         let is_probe = breaker.is_half_open(now);
-        let flight = Flight {
+        let in_flight = LaneCall {
             entry: Arc::clone(&entry),
             breaker: Arc::clone(&breaker),
             backlog: Arc::clone(&backlog),
@@ -259,17 +131,17 @@ where
         };
         let call = call(entry);
         let ended = tokio::spawn(async move {
-            let (_slot, mut flight) = (slot, flight);
-            flight.result = Some(call.await);
+            let (_slot, mut in_flight) = (slot, in_flight);
+            in_flight.result = Some(call.await);
         });
         if is_probe {
-            let _ = ended.await; // a panic in it has ended the flight too
+            let _ = ended.await; // a panic in it has ended the call too
         }
     }
 }
 
-/// A call under way. However it ends, its entry and its issuer's breaker hear of it.
-struct Flight {
+/// A call in flight. However it ends, its entry and its issuer's breaker are told.
+struct LaneCall {
     entry: Arc<Entry>,
     breaker: Arc<Breaker>,
     backlog: Arc<Backlog>,
@@ -277,15 +149,10 @@ struct Flight {
     result: Option<Result<Issued, StsError>>,
 }
 
-impl Drop for Flight {
+impl Drop for LaneCall {
     fn drop(&mut self) {
-        let result = self.result.take().unwrap_or_else(|| {
-            Err(StsError::new(
-                StsClass::Retry,
-                "Cancelled",
-                "the call was not finished",
-            ))
-        });
+        let result = self.result.take();
+        let result = result.unwrap_or_else(|| Err(Unfinished.into()));
         let tenant = self.entry.scope().tenant.as_str();
         match &result {
             Ok(issued) => {
@@ -295,63 +162,26 @@ impl Drop for Flight {
             Err(error) => tracing::warn!(tenant, %error, "no key"),
         }
         if result.is_ok() {
-            self.backlog.heard(self.began.elapsed()); // a call that fails says nothing of its pace
+            self.backlog.record_call(self.began.elapsed()); // a failed call does not say how long calls take
         }
         self.breaker
-            .hear(&result, self.began, self.entry.counters());
+            .record_result(&result, self.began, self.entry.counters());
         self.entry.finish(result, fastrand::f64());
-    }
-}
-
-/// A token bucket.
-#[derive(Debug)]
-pub(super) struct Bucket {
-    per_second: f64,
-    burst: f64,
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    pub(super) fn full(rate: CallRate, now: Instant) -> Self {
-        let burst = f64::from(rate.burst);
-        Self {
-            per_second: f64::from(rate.per_second),
-            burst,
-            tokens: burst,
-            at: now,
-        }
-    }
-
-    /// When there is a token.
-    pub(super) fn ready_at(&mut self, now: Instant) -> Instant {
-        now + self.ready_in(1, now)
-    }
-
-    /// How long it takes until so many tokens were there.
-    pub(super) fn ready_in(&mut self, tokens: u64, now: Instant) -> Duration {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.tokens = (self.tokens + passed * self.per_second).min(self.burst);
-        self.at = now;
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let lacking = (tokens as f64 - self.tokens).max(0.0);
-        Duration::try_from_secs_f64(lacking / self.per_second).unwrap_or(Duration::MAX)
-    }
-
-    pub(super) fn take(&mut self, now: Instant) {
-        self.ready_at(now);
-        self.tokens -= 1.0;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::time::Duration;
 
     use tokio::task::JoinHandle;
 
-    use super::super::entry::{NoKey, Scope};
+    use super::super::entry::{KeyScope, KeySource};
+    use super::super::issue_error::NoKey;
+    use super::super::sts::StsClass;
     use super::*;
+    use crate::config::CallRate;
     use crate::secret::Secret;
     use crate::timestamp::Timestamp;
 
@@ -365,18 +195,6 @@ mod tests {
     const TURN: Duration = Duration::from_secs(3);
     const TURNS: usize = 60;
     const LATENCY: Duration = Duration::from_millis(50);
-
-    #[tokio::test(start_paused = true)]
-    async fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let start = Instant::now();
-        let mut bucket = Bucket::full(RATE, start);
-        for _ in 0..1200 {
-            sleep_until(bucket.ready_at(Instant::now())).await;
-            bucket.take(Instant::now());
-        }
-        let took = start.elapsed().as_secs_f64();
-        assert!((9.5..12.5).contains(&took), "{took}"); // 1000 beyond the burst; sleeps are whole ms
-    }
 
     async fn request(entry: Arc<Entry>) -> bool {
         entry.get().await.is_ok()
@@ -403,24 +221,22 @@ mod tests {
 
     impl Simulation {
         fn start(tenants: usize) -> Arc<Self> {
-            let (asks, asked) = mpsc::unbounded_channel();
+            let (requests, requested) = mpsc::unbounded_channel();
             let breaker = Arc::new(Breaker::new());
             let backlog = Arc::new(Backlog::new("main", RATE));
             let entry = |number| {
-                let scope = Scope {
+                let scope = KeyScope {
                     tenant: format!("tenant{number}"),
                     policy: "{}".into(),
                     issuer: 0,
                 };
-                let issuer = (Arc::clone(&breaker), Arc::clone(&backlog));
+                let source = KeySource {
+                    requests: requests.clone(),
+                    breaker: Arc::clone(&breaker),
+                    backlog: Arc::clone(&backlog),
+                };
                 let margin = Duration::from_secs(30);
-                Arc::new(Entry::new(
-                    scope,
-                    asks.clone(),
-                    issuer,
-                    margin,
-                    Arc::default(),
-                ))
+                Arc::new(Entry::new(scope, source, margin, Arc::default()))
             };
             let simulation = Arc::new(Self {
                 entries: (0..tenants).map(entry).collect(),
@@ -434,7 +250,7 @@ mod tests {
                 let sts = Arc::clone(&sts);
                 async move { sts.call().await }
             });
-            tokio::spawn(dispatch(vec![Some(lane)], asked));
+            tokio::spawn(dispatch(vec![Some(lane)], requested));
             simulation
         }
 
@@ -519,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ten_thousand_tenants_cost_two_calls_a_second_and_never_a_burst() {
+    async fn spreads_the_calls_of_ten_thousand_tenants() {
         let simulation = Simulation::start(TENANTS);
         let start_up = simulation.herd().await;
         simulation.assert_within_the_bucket();
@@ -543,7 +359,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_an_outage_that_outlived_all_keys_there_is_no_burst_and_no_tenant_is_left_out() {
+    async fn recovers_from_an_outage_that_outlived_all_keys_without_a_burst() {
         let simulation = Simulation::start(TENANTS / 4);
         simulation.herd().await;
         simulation.serve(LIFE.mul_f64(0.6)).await;
@@ -567,7 +383,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn while_the_breaker_is_open_who_has_no_key_is_told_at_once_and_one_call_probes() {
+    async fn refuses_at_once_and_probes_with_one_call_while_the_breaker_is_open() {
         let simulation = Simulation::start(50);
         *simulation.is_down.lock().unwrap() = true;
         let all = simulation.entries.clone();
@@ -601,7 +417,7 @@ mod tests {
     /// Three thousand tenants need their first key in the same moment: at the default rate the last of
     /// them has it after 28 s, and nobody is told to come back.
     #[tokio::test(start_paused = true)]
-    async fn three_thousand_cold_tenants_at_once_are_all_served_in_their_turn() {
+    async fn serves_three_thousand_cold_tenants_in_their_turn() {
         let simulation = Simulation::start(3_000);
         let began = Instant::now();
         let all = simulation.entries.iter().cloned();
@@ -616,7 +432,7 @@ mod tests {
     /// More than can have their turn within the time that a client waits: the others are told when
     /// theirs is, each its own, and find a key then.
     #[tokio::test(start_paused = true)]
-    async fn who_cannot_have_a_turn_in_time_is_told_when_it_is() {
+    async fn says_when_the_turn_is_that_does_not_come_in_time() {
         let simulation = Simulation::start(6_000);
         let began = Instant::now();
         let clients = simulation.entries.iter().cloned().map(|entry| {
@@ -649,45 +465,11 @@ mod tests {
         assert_eq!(simulation.take_calls(), 6_000);
     }
 
-    /// Calls that take two seconds each go at 32 a second, whatever the rate allows.
-    #[tokio::test(start_paused = true)]
-    async fn slow_calls_make_the_turn_later() {
-        let backlog = Backlog::new("main", RATE);
-        for _ in 0..640 {
-            backlog.join(Urgency::Cold);
-        }
-        let by_rate = backlog.turn_of(Urgency::Cold, None).as_secs_f64();
-        assert!((4.0..5.0).contains(&by_rate), "{by_rate}");
-        for _ in 0..100 {
-            backlog.heard(Duration::from_secs(2));
-        }
-        let slow = backlog.turn_of(Urgency::Cold, None).as_secs_f64();
-        assert!((19.0..21.0).contains(&slow), "{slow}");
-        // Those that somebody waits for do not wait for the others.
-        let other = Backlog::new("main", RATE);
-        for _ in 0..640 {
-            other.join(Urgency::First);
-        }
-        assert_eq!(other.turn_of(Urgency::Cold, None), Duration::ZERO);
-        assert!(other.turn_of(Urgency::First, None) > Duration::from_secs(4));
-        assert_eq!(other.turn_of(Urgency::First, Some(200)), Duration::ZERO);
-    }
-
-    #[test]
-    fn one_tenant_s_waiting_requests_leave_room_for_others() {
-        let backlog = Backlog::new("main", RATE);
-        let many: Vec<_> = (0..ISSUER_WAITERS).map_while(|n| backlog.wait(n)).collect();
-        assert_eq!(many.len(), ISSUER_WAITERS / 2);
-        assert!(backlog.wait(FEW_WAITERS).is_none() && backlog.wait(0).is_some());
-        drop(many);
-        assert!(backlog.wait(FEW_WAITERS).is_some());
-    }
-
     /// Whoever waits all the time, one or many, has a key within five seconds of the end of an outage:
     /// through the entries' pauses and the breaker's together. STS refuses at once, or is silent until
     /// the call is given up.
     #[tokio::test(start_paused = true)]
-    async fn who_waits_all_the_time_is_served_soon_after_an_outage_of_any_length() {
+    async fn serves_waiting_requests_soon_after_an_outage_of_any_length() {
         for tenants in [1, 3, 200] {
             for (outage, latency) in [10, 60, 120, 240, 3600]
                 .into_iter()

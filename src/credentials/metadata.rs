@@ -4,74 +4,51 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
+use http::{Request, StatusCode};
+use http_body_util::Full;
 use zeroize::Zeroizing;
 
-use super::issuer::chain;
 use super::key_document::DOCUMENT_BYTES;
 use crate::upstream::dial::Dialer;
+use crate::upstream::one_shot::OneShotClient;
 
-/// One call, connect to last byte: the service is on this machine's own network.
+/// Limit of one request: the service is on this machine's own network.
 const CALL_TIME: Duration = Duration::from_secs(3);
-/// Bytes of an answer's head at most.
-const HEAD_BYTES: usize = 16 * 1024;
 
-/// Where a role's key is asked for.
+/// Where a role's key is requested.
 #[derive(Debug)]
 pub(super) struct Metadata {
-    authority: String,
+    client: OneShotClient,
     path: String,
-    dialer: Dialer,
 }
 
 impl Metadata {
     pub(super) fn new(authority: &str, prefix: &str, role: &str) -> Self {
+        let dialer = Dialer::new(None, None, CALL_TIME, CALL_TIME);
         Self {
-            authority: authority.to_owned(),
+            client: OneShotClient::new(authority, dialer, CALL_TIME, DOCUMENT_BYTES),
             path: format!("{prefix}/latest/meta-data/cam/security-credentials/{role}"),
-            dialer: Dialer::new(None, None, CALL_TIME, CALL_TIME),
         }
     }
 
-    /// The answer's body. Redirects are not followed.
+    /// The response's body.
     pub(super) async fn get(&self) -> Result<Zeroizing<Vec<u8>>, String> {
-        timeout(CALL_TIME, self.exchange())
-            .await
-            .unwrap_or_else(|_| Err(format!("no answer within {CALL_TIME:?}")))
-            .map_err(|error| format!("http://{}{}: {error}", self.authority, self.path))
+        let (authority, path) = (self.client.authority(), &self.path);
+        let body = self.exchange().await;
+        body.map_err(|error| format!("http://{authority}{path}: {error}"))
     }
 
     async fn exchange(&self) -> Result<Zeroizing<Vec<u8>>, String> {
-        let dialled = self.dialer.dial(&self.authority).await;
-        let stream = dialled.map_err(|error| chain(&error))?;
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(HEAD_BYTES)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| chain(&error))?;
-        let mut driver = JoinSet::new(); // ends the connection when this call ends, however it does
-        driver.spawn(connection);
-        let request = Request::get(&self.path)
-            .header(header::HOST, &self.authority)
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| error.to_string())?;
-        let response = sender.send_request(request).await;
-        let response = response.map_err(|error| chain(&error))?;
-        match response.status() {
-            StatusCode::OK => {}
+        let request = Request::get(&self.path).body(Full::default());
+        let request = request.map_err(|error| error.to_string())?;
+        let response = self.client.send(request).await;
+        let response = response.map_err(|error| error.to_string())?;
+        match response.status {
+            StatusCode::OK => Ok(response.body),
             StatusCode::NOT_FOUND => {
-                return Err("this machine has no such role: bind it to the CVM in CAM".to_owned());
+                Err("this machine has no such role: bind it to the CVM in CAM".to_owned())
             }
-            status => return Err(format!("the answer is {status}")),
+            status => Err(format!("the answer is {status}")),
         }
-        let body = Limited::new(response.into_body(), DOCUMENT_BYTES);
-        let body = body.collect().await.map_err(|error| error.to_string())?;
-        Ok(Zeroizing::new(body.to_bytes().to_vec()))
     }
 }

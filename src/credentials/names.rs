@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_letters_and_short_and_nobody_else_s() {
+    fn makes_short_and_unique_names() {
         assert_eq!(audit_name("acme"), "acme");
         assert!(audit_name("team-1_é").starts_with("teamXBXX"));
         let alike = ["a-b", "a_b", "aXb", "a1b", "aBb", &"x".repeat(33), ""];
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_named_as_its_tenant_or_apart_from_all_others() {
+    fn names_a_session_after_its_tenant() {
         assert_eq!(session_name(TENANT, "team-1"), "team-1");
         assert_eq!(session_name("cosgate.{tenant}", "a"), "cosgate.a");
         assert_eq!(session_name("fixed", "a"), "fixed");

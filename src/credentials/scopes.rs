@@ -1,9 +1,10 @@
-//! The entries of scopes that are made for requests: one for each tenant of a template that calls.
+//! Bounded table of the entries of scopes that are made for requests: one for each tenant of a template
+//! that sends requests.
 //!
-//! There are no more than so many. Room is made by those that have never had a key, then by those used
-//! once or long ago, then by those in active use. An entry that a request or a call to STS holds stays.
-//! So a flood of new subjects pushes itself out, and not who is at work. Each new scope looks at a few
-//! others alone, in the order of a clock's hand, so that no request waits for a look at all.
+//! A new entry evicts one that has never had a key, or else one that was used once or long ago, or else
+//! one in active use. An entry that a request or a call to STS holds stays. So a flood of new subjects
+//! evicts its own entries, and not those of active subjects. Each new scope examines a few others only,
+//! in the order of a clock's hand, so that no request waits for a scan of the table.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -18,20 +19,20 @@ use super::entry::Entry;
 
 /// Used twice, and within this time, a scope is in active use.
 const ACTIVE: Duration = Duration::from_mins(15);
-/// This part of the entries at most have never had a key: so many calls to STS may be owed.
+/// The largest part of the entries that have never had a key: each of them may need a call to STS.
 const NEW_PART: usize = 8;
-/// Even a small table lets so many wait for their first key.
+/// Even in a small table so many can wait for their first key.
 const LEAST_NEW: usize = 16;
-/// At so many entries is looked to make room for one.
-const LOOKED_AT: usize = 64;
-/// Of so many new entries it is looked, with each that comes, whether they have had a key: more than come,
-/// so that few of those that have had one are among the new.
+/// So many entries are examined to make room for one.
+const EXAMINED: usize = 64;
+/// With each new entry, so many others are examined whether they have had a key since. That is more than
+/// one, so that few of those that have had a key stay among the new ones.
 const SORTED_AT_ONCE: usize = 4;
 
 /// Entries by the name of their tenant.
 pub(super) struct ScopeTable {
     most: usize,
-    table: RwLock<Table>,
+    table: RwLock<ScopeQueues>,
     new: Arc<Semaphore>,
     start: Instant,
     evicted: AtomicU64,
@@ -39,15 +40,15 @@ pub(super) struct ScopeTable {
 
 /// Each name stands in one of the two queues.
 #[derive(Default)]
-struct Table {
-    slots: HashMap<Arc<str>, Slot>,
-    /// Those that had no key when they were last looked at.
+struct ScopeQueues {
+    slots: HashMap<Arc<str>, ScopeSlot>,
+    /// Those that had no key when they were last examined.
     new: VecDeque<Arc<str>>,
     /// The others.
     kept: VecDeque<Arc<str>>,
 }
 
-struct Slot {
+struct ScopeSlot {
     entry: Arc<Entry>,
     /// Nanoseconds from the table's start to the last use.
     used: AtomicU64,
@@ -95,7 +96,7 @@ impl ScopeTable {
         }
         self.evicted.fetch_add(evicted, Ordering::Relaxed);
         let permit = permit.ok().filter(|_| table.slots.len() < self.most)?;
-        let slot = Slot {
+        let slot = ScopeSlot {
             entry: Arc::new(make(permit)?),
             used: AtomicU64::new(now),
             used_again: AtomicBool::new(false),
@@ -126,7 +127,7 @@ impl ScopeTable {
     }
 }
 
-impl Table {
+impl ScopeQueues {
     /// Looks which of the first new ones have had a key by now.
     fn sort(&mut self) {
         for _ in 0..SORTED_AT_ONCE.min(self.new.len()) {
@@ -134,7 +135,7 @@ impl Table {
         }
     }
 
-    /// Moves the first new one to the end of its queue. Gives it if it may go.
+    /// Moves the first new one to the end of its queue. Returns it if it can be evicted.
     fn turn_new(&mut self) -> Option<&Arc<str>> {
         let name = self.new.pop_front()?;
         let slot = self.slots.get(&name)?;
@@ -147,9 +148,9 @@ impl Table {
         self.new.back().filter(|_| is_idle)
     }
 
-    /// Drops a new one that nobody holds, if one is found.
+    /// Evicts a new one that no request holds, if one is found.
     fn evict_new(&mut self) -> bool {
-        for _ in 0..LOOKED_AT.min(self.new.len()) {
+        for _ in 0..EXAMINED.min(self.new.len()) {
             if self.turn_new().is_some()
                 && let Some(name) = self.new.pop_back()
             {
@@ -160,10 +161,10 @@ impl Table {
         false
     }
 
-    /// Drops the least worthy of the first ones that nobody holds.
+    /// Evicts the least used of the first ones that no request holds.
     fn evict_kept(&mut self, now: u64) -> bool {
         let mut least: Option<((bool, u64), usize)> = None;
-        for (index, name) in self.kept.iter().take(LOOKED_AT).enumerate() {
+        for (index, name) in self.kept.iter().take(EXAMINED).enumerate() {
             if let Some(slot) = self.slots.get(name).filter(|slot| slot.is_idle()) {
                 let worth = slot.worth(now);
                 if least.is_none_or(|(least, _)| worth < least) {
@@ -174,16 +175,16 @@ impl Table {
                 }
             }
         }
-        let looked_at = LOOKED_AT.min(self.kept.len());
+        let examined = EXAMINED.min(self.kept.len());
         let gone = least.and_then(|(_, index)| self.kept.remove(index));
         if let Some(name) = &gone {
             self.slots.remove(name);
         }
-        // Another part is looked at the next time.
+        // Another part is examined the next time.
         let passed = least.map_or(
-            looked_at,
+            examined,
             |((is_active, _), index)| {
-                if is_active { looked_at - 1 } else { index }
+                if is_active { examined - 1 } else { index }
             },
         );
         self.kept.rotate_left(passed.min(self.kept.len()));
@@ -191,7 +192,7 @@ impl Table {
     }
 }
 
-impl Slot {
+impl ScopeSlot {
     fn take(&self, now: u64) -> Arc<Entry> {
         self.used.fetch_max(now, Ordering::Relaxed);
         if !self.used_again.load(Ordering::Relaxed) {
@@ -226,16 +227,16 @@ mod tests {
 
     use tokio::sync::mpsc;
 
-    use super::super::Credential;
+    use super::super::backlog::Backlog;
     use super::super::breaker::Breaker;
-    use super::super::entry::Scope;
-    use super::super::lanes::Backlog;
+    use super::super::credential::Credential;
+    use super::super::entry::{KeyScope, KeySource};
     use super::*;
     use crate::config::CallRate;
     use crate::secret::Secret;
 
-    fn scope() -> Scope {
-        Scope {
+    fn scope() -> KeyScope {
+        KeyScope {
             tenant: "web/alice".into(),
             policy: "{}".into(),
             issuer: 0,
@@ -253,12 +254,12 @@ mod tests {
             per_second: 1,
             burst: 1,
         };
-        let issuer = (
-            Arc::new(Breaker::new()),
-            Arc::new(Backlog::new("main", rate)),
-        );
-        let (asks, _) = mpsc::unbounded_channel();
-        Entry::new(scope(), asks, issuer, Duration::ZERO, Arc::default()).with_permit(permit)
+        let source = KeySource {
+            requests: mpsc::unbounded_channel().0,
+            breaker: Arc::new(Breaker::new()),
+            backlog: Arc::new(Backlog::new("main", rate)),
+        };
+        Entry::new(scope(), source, Duration::ZERO, Arc::default()).with_permit(permit)
     }
 
     fn names(range: Range<usize>) -> impl Iterator<Item = String> {
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_is_made_by_a_look_at_a_few_however_many_there_are() {
+    async fn examines_a_few_entries_to_make_room() {
         let table = full(1000);
         // The least worthy of all is far from the hand.
         let queues = table.table.read().unwrap();
@@ -293,7 +294,7 @@ mod tests {
         let [gone] = &gone[..] else {
             panic!("{gone:?}")
         };
-        assert!(names(0..LOOKED_AT + SORTED_AT_ONCE).any(|name| name == *gone));
+        assert!(names(0..EXAMINED + SORTED_AT_ONCE).any(|name| name == *gone));
         // The hand comes to it all the same.
         for name in names(2000..2020) {
             assert!(table.entry(&name, |_| Some(kept())).is_some());
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn new_ones_make_room_first_and_held_ones_never() {
+    async fn evicts_new_entries_first_and_held_ones_never() {
         let table = full(1000);
         let held = table.entry("web/0", |_| None).unwrap();
         let mut waits = Vec::new();
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn so_many_wait_for_their_first_key_and_others_when_they_have_it() {
+    async fn limits_entries_without_a_key() {
         let table = ScopeTable::new(200);
         let enter = |name: &str| table.entry(name, |permit| Some(new(permit)));
         let held: Vec<_> = names(0..25).map(|name| enter(&name).unwrap()).collect();

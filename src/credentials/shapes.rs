@@ -1,4 +1,4 @@
-//! A key in the forms that other tools read. Pure.
+//! Temporary keys in the formats that other tools read. Pure.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::Credential;
+use super::credential::Credential;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
@@ -21,7 +21,7 @@ pub enum Shape {
     Coscmd,
     /// Lines for a shell, for Tencent's tools and AWS's.
     Env,
-    /// What `getCredential` of the COS STS SDKs (Python, Node, Java, PHP) gives.
+    /// What `getCredential` of the COS STS SDKs (Python, Node, Java, PHP) returns.
     Json,
     /// As STS itself answers, with the start that Tencent's Go and .NET SDKs add.
     Raw,
@@ -38,7 +38,7 @@ pub struct NamedBucket {
     pub region: String,
 }
 
-/// Writes `credential`. `duration` is what STS was asked for: as in the SDKs, the start is that long
+/// Writes `credential`. `duration` is the life that was requested: as in the SDKs, the start is that long
 /// before the end. A permanent key has neither token nor times. `buckets` are for the configurations of
 /// Tencent's tools; `coscmd` knows one bucket, the first.
 pub fn render(
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn json_and_raw_are_what_the_sdks_give() {
+    fn writes_json_and_raw_as_the_sdks_do() {
         let vectors: Value =
             serde_json::from_str(include_str!("../../tests/vectors/sts-policy.json")).unwrap();
         let shapes = &vectors["result_shapes"];
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn aws_process_is_what_botocore_reads() {
+    fn writes_what_botocore_reads() {
         let expected = json!({
             "Version": 1,
             "AccessKeyId": "AKIDFAKETMP",
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn tencents_tools_get_their_configuration() {
+    fn writes_configurations_of_tencents_tools() {
         let bucket = NamedBucket {
             alias: "photos".into(),
             bucket: "shared-1250000000".into(),
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn env_survives_a_shell() {
+    fn quotes_for_a_shell() {
         let permanent = Credential::new("A'B $(x)".into(), Secret::new("K"), None, None).unwrap();
         let text = render(Shape::Env, &permanent, Duration::ZERO, &[]);
         assert!(

@@ -1,8 +1,8 @@
-//! Whose turn it is at one issuer's calls for clients' keys: a fair queue of tenants and subjects.
+//! Fair queue of one issuer's calls for clients' keys.
 //!
-//! Keys of a whole scope come first: they are kept, so that nobody needs many. The others go in rotation
+//! Keys of a whole scope come first: they are kept, so that few are needed. The others go in rotation
 //! over the tenants and templates, and within a template over its subjects. However many calls one of
-//! them wants, another waits for one call of each at most. Whoever would wait too long is told so at
+//! them wants, another waits for one call of each at most. A call that would wait too long is refused at
 //! once, which also bounds the queue.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,12 +12,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::lanes::Bucket;
+use super::call_limiter::CallLimiter;
 use crate::config::CallRate;
 
-/// Who wants a key.
+/// Who requests a key.
 #[derive(Clone, Debug)]
-pub(super) struct Caller {
+pub(super) struct TurnCaller {
     /// The tenant or template in the configuration.
     pub(super) offer: usize,
     /// The tenant's name; of a template's, the subject's.
@@ -27,63 +27,63 @@ pub(super) struct Caller {
 /// The queue of one issuer.
 #[derive(Debug)]
 pub(super) struct Turns {
-    state: Mutex<State>,
-    under_way: usize,
+    state: Mutex<TurnQueue>,
+    in_flight: usize,
     longest: Duration,
 }
 
 #[derive(Debug)]
-struct State {
-    bucket: Bucket,
-    under_way: usize,
+struct TurnQueue {
+    limiter: CallLimiter,
+    in_flight: usize,
     whole: VecDeque<Arc<Notify>>,
     /// A tenant or template is in `rotation` exactly while it has an entry in `offers`.
     rotation: VecDeque<usize>,
-    offers: HashMap<usize, Offer>,
+    offers: HashMap<usize, OfferQueue>,
     waiting: usize,
 }
 
 /// The same for the callers of one tenant or template.
 #[derive(Debug, Default)]
-struct Offer {
+struct OfferQueue {
     rotation: VecDeque<Arc<str>>,
     callers: HashMap<Arc<str>, VecDeque<Arc<Notify>>>,
 }
 
-/// A call under way; its place is given back on drop.
+/// A call in flight; its slot is given back on drop.
 #[derive(Debug)]
 pub(super) struct Turn(Arc<Turns>);
 
-/// A place in the queue, left on drop.
+/// A position in the queue, left on drop.
 struct Ticket<'a> {
     turns: &'a Turns,
-    caller: &'a Caller,
+    caller: &'a TurnCaller,
     is_whole: bool,
     wake: Arc<Notify>,
     is_taken: bool,
 }
 
 impl Turns {
-    /// Lets so many calls be `under_way`, and has nobody wait for longer than `longest`.
-    pub(super) fn new(rate: CallRate, under_way: usize, longest: Duration) -> Arc<Self> {
+    /// A queue with a limit of calls `in_flight`, in which no call waits for longer than `longest`.
+    pub(super) fn new(rate: CallRate, in_flight: usize, longest: Duration) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State {
-                bucket: Bucket::full(rate, Instant::now()),
-                under_way: 0,
+            state: Mutex::new(TurnQueue {
+                limiter: CallLimiter::new(rate),
+                in_flight: 0,
                 whole: VecDeque::new(),
                 rotation: VecDeque::new(),
                 offers: HashMap::new(),
                 waiting: 0,
             }),
-            under_way,
+            in_flight,
             longest,
         })
     }
 
-    /// Waits for the turn of `caller`. Gives how long that would take if it is too long.
+    /// Waits for the turn of `caller`. Fails with the time that it would take if that is too long.
     pub(super) async fn turn(
         self: &Arc<Self>,
-        caller: &Caller,
+        caller: &TurnCaller,
         is_whole: bool,
     ) -> Result<Turn, Duration> {
         let mut ticket = self.join(caller, is_whole)?;
@@ -93,10 +93,10 @@ impl Turns {
                 let is_next = state
                     .next()
                     .is_some_and(|next| Arc::ptr_eq(next, &ticket.wake));
-                if !is_next || state.under_way >= self.under_way {
+                if !is_next || state.in_flight >= self.in_flight {
                     None // whoever takes or gives back a turn wakes the next one
                 } else {
-                    let ready = state.bucket.ready_at(now);
+                    let ready = state.limiter.ready_at(now);
                     if ready <= now {
                         state.take(now);
                         ticket.is_taken = true;
@@ -112,10 +112,10 @@ impl Turns {
         }
     }
 
-    fn join<'a>(&'a self, caller: &'a Caller, is_whole: bool) -> Result<Ticket<'a>, Duration> {
+    fn join<'a>(&'a self, caller: &'a TurnCaller, is_whole: bool) -> Result<Ticket<'a>, Duration> {
         let (mut state, now) = (self.state(), Instant::now());
         let ahead = state.ahead(caller, is_whole);
-        let wait = state.bucket.ready_in(ahead + 1, now);
+        let wait = state.limiter.ready_in(ahead + 1, now);
         if wait > self.longest {
             return Err(wait);
         }
@@ -130,12 +130,12 @@ impl Turns {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TurnQueue> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl TurnQueue {
     /// Whose turn it is.
     fn next(&self) -> Option<&Arc<Notify>> {
         self.whole.front().or_else(|| {
@@ -144,8 +144,8 @@ impl State {
         })
     }
 
-    /// How many turns come before that of another call of `caller`, at most.
-    fn ahead(&self, caller: &Caller, is_whole: bool) -> u64 {
+    /// How many turns can come before that of another call of `caller`.
+    fn ahead(&self, caller: &TurnCaller, is_whole: bool) -> u64 {
         if is_whole {
             return self.whole.len() as u64;
         }
@@ -159,7 +159,7 @@ impl State {
         (self.whole.len() + by_rotation.min(self.waiting)) as u64
     }
 
-    fn push(&mut self, caller: &Caller, is_whole: bool, wake: Arc<Notify>) {
+    fn push(&mut self, caller: &TurnCaller, is_whole: bool, wake: Arc<Notify>) {
         if is_whole {
             self.whole.push_back(wake);
             return;
@@ -167,7 +167,7 @@ impl State {
         self.waiting += 1;
         let offer = self.offers.entry(caller.offer).or_insert_with(|| {
             self.rotation.push_back(caller.offer);
-            Offer::default()
+            OfferQueue::default()
         });
         let queue = offer
             .callers
@@ -181,8 +181,8 @@ impl State {
 
     /// Begins the call of whose turn it is.
     fn take(&mut self, now: Instant) {
-        self.bucket.take(now);
-        self.under_way += 1;
+        self.limiter.take(now);
+        self.in_flight += 1;
         if self.whole.pop_front().is_none()
             && let Some(index) = self.rotation.pop_front()
             && let Some(offer) = self.offers.get_mut(&index)
@@ -226,8 +226,8 @@ impl State {
     }
 }
 
-impl Offer {
-    /// Takes one from the caller whose turn it is. Gives how many that were.
+impl OfferQueue {
+    /// Takes one from the caller whose turn it is. Returns how many that were.
     fn take(&mut self) -> usize {
         let Some(name) = self.rotation.pop_front() else {
             return 0;
@@ -248,7 +248,7 @@ impl Offer {
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut state = self.0.state();
-        state.under_way -= 1;
+        state.in_flight -= 1;
         state.wake_next();
     }
 }
@@ -274,14 +274,14 @@ mod tests {
     };
     const LONGEST: Duration = Duration::from_secs(4);
 
-    fn caller(offer: usize, name: &str) -> Caller {
-        Caller {
+    fn caller(offer: usize, name: &str) -> TurnCaller {
+        TurnCaller {
             offer,
             name: name.into(),
         }
     }
 
-    /// Lets so many calls of each of these wait at once; gives their order.
+    /// Lets so many calls of each of these wait at once; returns their order.
     async fn order(turns: &Arc<Turns>, wanted: &[(usize, &str, bool, usize)]) -> Vec<String> {
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut calls = JoinSet::new();
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn tenants_and_templates_take_turns_and_so_do_the_subjects_of_one() {
+    async fn rotates_over_tenants_and_the_subjects_of_a_template() {
         let turns = Turns::new(RATE, 1, LONGEST);
         let wanted = [
             (0, "alice", false, 12),
@@ -317,11 +317,11 @@ mod tests {
         assert_eq!(order.len(), 20);
         let state = turns.state();
         assert!(state.offers.is_empty() && state.rotation.is_empty() && state.whole.is_empty());
-        assert_eq!((state.waiting, state.under_way), (0, 0));
+        assert_eq!((state.waiting, state.in_flight), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_keep_to_the_rate_and_to_how_many_may_be_under_way() {
+    async fn limits_rate_and_calls_in_flight() {
         let turns = Turns::new(RATE, 2, LONGEST);
         let began = Instant::now();
         let alice = caller(0, "alice");
@@ -334,12 +334,12 @@ mod tests {
         drop(first);
         turns.turn(&alice, false).await.unwrap();
         drop(second);
-        assert_eq!(turns.state().under_way, 0);
+        assert_eq!(turns.state().in_flight, 0);
     }
 
     /// A flood is turned away by its own length, and another is served while it goes on.
     #[tokio::test(start_paused = true)]
-    async fn who_would_wait_too_long_is_told_so_at_once_and_nobody_else() {
+    async fn refuses_calls_that_would_wait_too_long() {
         let turns = Turns::new(RATE, 8, LONGEST);
         let mut flood = JoinSet::new();
         for _ in 0..100 {
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_of_a_whole_scope_goes_before_all_that_wait() {
+    async fn puts_keys_of_whole_scopes_first() {
         let turns = Turns::new(RATE, 8, LONGEST);
         let mut flood = JoinSet::new();
         for _ in 0..30 {

@@ -1,21 +1,21 @@
-//! Keys that are handed to clients: never the proxy's own, and none with little time left.
+//! Keys that are handed out to clients: never the proxy's own, and none that expires soon.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
-use tokio::sync::{Mutex, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::{Duration, Instant, timeout};
 
-use super::Credential;
 use super::breaker::Breaker;
 use super::cache::Cache;
-use super::entry::{IssueError, NoKey};
-use super::issuer::Issuer;
+use super::issue_error::{IssueError, NoKey};
+use super::issuer::StsIssuer;
+use super::single_flight::{Flight, Unfinished};
 use super::sts::{StsClass, StsError};
-use super::turns::{Caller, Turn, Turns};
+use super::turns::{Turn, TurnCaller, Turns};
+use super::whole_keys::{SubjectKeys, Vended, WholeKey};
 use crate::body::shape;
 use crate::config::{CallRate, Config, TenantLimits};
 use crate::error::{Code, S3Error};
@@ -24,9 +24,9 @@ use crate::tenant::Tenant;
 use crate::tenant::limits::{Limited, Limits};
 use crate::tenant::subject_limits::SubjectLimits;
 
-/// A key with less left is not handed out: AWS's SDKs ask again and again for one with under 15 minutes.
+/// A key with less left is not handed out: AWS's SDKs replace keys with under 15 minutes left again and again.
 const LEAST_LEFT: Duration = Duration::from_mins(20);
-/// The least that a client may ask for, in seconds.
+/// The shortest life that a client may request, in seconds.
 const SHORTEST: u64 = 1800;
 /// Calls in a second for one tenant, or one subject of a template; and at once, after a rest.
 const CALLER_RATE: (u64, u64) = (20, 40);
@@ -36,29 +36,22 @@ const ISSUER_RATE: CallRate = CallRate {
     per_second: 50,
     burst: 100,
 };
-/// Calls of one issuer under way.
-const UNDER_WAY: usize = 32;
-/// Requests of one tenant, and of one subject of a template, that wait for a key of the whole scope.
-const WAITERS: usize = 1024;
-const SUBJECT_WAITERS: usize = 64;
-/// Subjects of one template whose keys of the whole scope are kept.
-const SUBJECTS: usize = 4096;
-/// At so many of them is looked for one that makes room.
-const LOOKED_AT: usize = 16;
+/// Limit of one issuer's calls in flight.
+const CALLS_IN_FLIGHT: usize = 32;
 /// How long a request waits for a key, and how long of that until its call's turn.
 const WAIT: Duration = Duration::from_secs(5);
 const TURN_WAIT: Duration = Duration::from_secs(4);
-/// When who got no key may come back.
+/// The `Retry-After` of a request that gets no key.
 const COME_BACK: Duration = Duration::from_secs(5);
 /// Between two calls for a tenant's whole scope: after a failure that may pass, and after one that stands.
 const CALL_GAP: Duration = Duration::from_secs(1);
 const REFUSAL: Duration = Duration::from_secs(30);
 
-/// Gets keys for those tenants whose clients may have some.
+/// Gets keys for the clients of tenants that allow it.
 pub struct Vendor {
     /// For each tenant, then each template.
     offers: Box<[Option<Arc<Offer>>]>,
-    issuers: HashMap<usize, Arc<Lane>>,
+    issuers: HashMap<usize, Arc<VendIssuer>>,
 }
 
 impl fmt::Debug for Vendor {
@@ -70,14 +63,24 @@ impl fmt::Debug for Vendor {
 }
 
 /// What the calls of one issuer have in common.
-struct Lane {
-    issuer: Arc<Issuer>,
+struct VendIssuer {
+    issuer: Arc<StsIssuer>,
     turns: Arc<Turns>,
     /// Shared with the proxy's own calls.
     breaker: Arc<Breaker>,
     /// One call at a time finds out whether STS is back.
     probe: Semaphore,
     counters: Arc<CacheCounters>,
+}
+
+/// What a key that is handed out can do.
+pub struct VendedScope {
+    /// The policy that fences it, plain JSON.
+    pub policy: String,
+    /// How long it lives.
+    pub duration: Duration,
+    /// It is all that the tenant's clients can have: one key serves many requests.
+    pub is_whole: bool,
 }
 
 /// What a tenant's clients may have.
@@ -87,12 +90,12 @@ pub struct Offer {
     callers: Callers,
 }
 
-/// What is counted and kept of those who ask.
+/// What is counted and kept for the callers.
 enum Callers {
     /// A tenant of the configuration.
     One {
         limits: Option<Arc<Limits>>,
-        kept: Arc<Whole>,
+        kept: Arc<WholeKey>,
     },
     /// The subjects of a template.
     Many {
@@ -101,45 +104,11 @@ enum Callers {
     },
 }
 
-/// The last key of one tenant's or subject's whole scope.
-struct Whole {
-    /// Held over a call.
-    kept: Mutex<Kept>,
-    /// For requests that wait for it.
-    places: Arc<Semaphore>,
-}
-
-/// Those of a template's subjects. The first that nobody has used since makes room.
-#[derive(Default)]
-struct SubjectKeys(std::sync::Mutex<SubjectTable>);
-
-#[derive(Default)]
-struct SubjectTable {
-    by_name: HashMap<Arc<str>, (Arc<Whole>, bool)>,
-    order: VecDeque<Arc<str>>,
-}
-
-#[derive(Default)]
-struct Kept {
-    vended: Option<Vended>,
-    failure: Option<Failure>,
-}
-
-#[derive(Clone)]
-struct Failure {
+/// Why a client gets no key.
+struct VendFailure {
     error: IssueError,
-    /// Who has waited since before this, and who comes before the other, is told the same.
-    at: Instant,
-    until: Instant,
-}
-
-/// A key to be handed out.
-#[derive(Clone)]
-pub struct Vended {
-    /// The key.
-    pub key: Arc<Credential>,
-    /// Until when, less what must be left, it is handed out.
-    until: Instant,
+    /// For so long no call is made.
+    stands: Duration,
 }
 
 impl Vendor {
@@ -163,9 +132,9 @@ impl Vendor {
                 continue;
             };
             issuers.entry(index).or_insert_with(|| {
-                Arc::new(Lane {
+                Arc::new(VendIssuer {
                     issuer: Arc::clone(issuer),
-                    turns: Turns::new(of_issuer(rate), UNDER_WAY, TURN_WAIT),
+                    turns: Turns::new(of_issuer(rate), CALLS_IN_FLIGHT, TURN_WAIT),
                     breaker: Arc::clone(breaker),
                     probe: Semaphore::new(1),
                     counters: Arc::clone(cache.counters()),
@@ -194,55 +163,37 @@ impl Vendor {
         })
     }
 
-    /// A key of `tenant` that `policy` fences, within five seconds. One of the whole scope is handed out
-    /// again while enough of its time is left; every other is fetched anew. Who leaves cancels no call,
-    /// and gives up a place in the queue for a key of their own.
+    /// A key of `tenant` for `scope`, within five seconds. One of the whole scope is handed out again
+    /// while enough of its life is left; every other is fetched anew. A request that is cancelled cancels
+    /// no call, and gives up its place in the queue for a key of its own.
     pub async fn key(
         &self,
         offer: &Arc<Offer>,
         tenant: &Tenant,
-        policy: String,
-        duration: Duration,
-        is_whole: bool,
+        scope: VendedScope,
     ) -> Result<Vended, S3Error> {
-        let lane = self.issuers.get(&offer.issuer);
-        let error = |reason, why: &str| S3Error::from(IssueError::new(reason, why, COME_BACK));
-        let lane = lane.ok_or_else(|| error(NoKey::Refused, "it has no issuer"))?;
-        let crowded = || error(NoKey::Busy, "too many requests wait for a key");
-        let wanted = Wanted {
-            lane: Arc::clone(lane),
+        let error = |reason, why: &str| IssueError::new(reason, why, COME_BACK);
+        let issuer = self.issuers.get(&offer.issuer);
+        let issuer = issuer.ok_or_else(|| error(NoKey::Refused, "it has no issuer"))?;
+        let call = Arc::new(VendCall {
+            issuer: Arc::clone(issuer),
             offer: Arc::clone(offer),
-            caller: Caller {
+            caller: TurnCaller {
                 offer: tenant.index,
                 name: tenant.name.as_str().into(),
             },
-            policy,
-            duration,
-            is_whole,
-        };
-        let unfinished = |_| error(NoKey::Unavailable, "the call was not finished");
-        let call = async move {
-            if !is_whole {
-                let turn = wanted.turn().await?;
-                let call = tokio::spawn(async move { wanted.call(turn).await });
-                return Ok(call.await.map_err(unfinished)??);
+            scope,
+        });
+        let vended = async {
+            if call.scope.is_whole {
+                call.whole().await
+            } else {
+                call.narrow().await
             }
-            let whole = wanted.offer.callers.whole(&tenant.name);
-            let whole = whole.ok_or_else(crowded)?;
-            if let Some(vended) = whole.live() {
-                return Ok(vended); // whatever waits, and whatever STS says
-            }
-            let place = Arc::clone(&whole.places).try_acquire_owned();
-            let place = place.map_err(|_| crowded())?;
-            let call = tokio::spawn(async move {
-                let _place = place;
-                wanted.whole(&whole.kept).await
-            });
-            Ok::<_, S3Error>(call.await.map_err(unfinished)??)
         };
         let silent = |_| error(NoKey::Unreachable, "STS gave no answer in time");
-        let vended = timeout(WAIT, call).await.map_err(silent)??;
-        lane.counters.vended.fetch_add(1, Ordering::Relaxed);
+        let vended = timeout(WAIT, vended).await.map_err(silent)??;
+        issuer.counters.vended.fetch_add(1, Ordering::Relaxed);
         Ok(vended)
     }
 }
@@ -258,7 +209,7 @@ impl Callers {
         if is_tenant {
             return Self::One {
                 limits: Limits::new(&limits),
-                kept: Whole::with_room(WAITERS),
+                kept: WholeKey::of_tenant(),
             };
         }
         Self::Many {
@@ -276,123 +227,65 @@ impl Callers {
     }
 
     /// The key of the whole scope of the caller of this name; `None` when there is no room for it.
-    fn whole(&self, name: &str) -> Option<Arc<Whole>> {
+    fn whole(&self, name: &str) -> Option<Arc<WholeKey>> {
         match self {
             Self::One { kept, .. } => Some(Arc::clone(kept)),
-            Self::Many { kept, .. } => kept.of(name, SUBJECTS),
+            Self::Many { kept, .. } => kept.of(name),
         }
     }
 }
 
-impl Whole {
-    fn with_room(waiters: usize) -> Arc<Self> {
-        Arc::new(Self {
-            kept: Mutex::default(),
-            places: Arc::new(Semaphore::new(waiters)),
-        })
-    }
-
-    /// The key, if it is there and nobody is at it.
-    fn live(&self) -> Option<Vended> {
-        self.kept.try_lock().ok()?.live(Instant::now())
-    }
-}
-
-impl SubjectKeys {
-    fn of(&self, name: &str, most: usize) -> Option<Arc<Whole>> {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((whole, is_used)) = table.by_name.get_mut(name) {
-            *is_used = true;
-            return Some(Arc::clone(whole));
-        }
-        if table.by_name.len() >= most && !table.make_room() {
-            return None;
-        }
-        let (name, whole) = (Arc::<str>::from(name), Whole::with_room(SUBJECT_WAITERS));
-        table.order.push_back(Arc::clone(&name));
-        table.by_name.insert(name, (Arc::clone(&whole), false));
-        Some(whole)
-    }
-}
-
-impl SubjectTable {
-    /// Drops one that no request holds: the first that was not used since it was last looked at, else
-    /// the last of those that are looked at. Gives false when there is none.
-    fn make_room(&mut self) -> bool {
-        for left in (0..LOOKED_AT).rev() {
-            let Some(name) = self.order.pop_front() else {
-                return false;
-            };
-            let spared = self.by_name.get_mut(&name).is_some_and(|(whole, is_used)| {
-                let is_held = Arc::strong_count(whole) > 1;
-                is_held || (std::mem::take(is_used) && left > 0)
-            });
-            if !spared {
-                self.by_name.remove(&name);
-                return true;
-            }
-            self.order.push_back(name);
-        }
-        false
-    }
-}
-
-impl Kept {
-    fn live(&self, now: Instant) -> Option<Vended> {
-        let live = |vended: &&Vended| now < vended.until;
-        self.vended.as_ref().filter(live).cloned()
-    }
-}
-
-/// A key that somebody asks for.
-struct Wanted {
-    lane: Arc<Lane>,
+/// A call for one key.
+struct VendCall {
+    issuer: Arc<VendIssuer>,
     offer: Arc<Offer>,
-    caller: Caller,
-    policy: String,
-    duration: Duration,
-    is_whole: bool,
+    caller: TurnCaller,
+    scope: VendedScope,
 }
 
-impl Wanted {
-    /// The key that all askers of the tenant share: one call, whose end all hear that wait for it.
-    async fn whole(&self, kept: &Mutex<Kept>) -> Result<Vended, IssueError> {
-        let asked = Instant::now();
-        let mut kept = kept.lock().await;
-        let now = Instant::now();
-        if let Some(vended) = kept.live(now) {
-            return Ok(vended);
+impl VendCall {
+    /// A key that is handed out once.
+    async fn narrow(self: &Arc<Self>) -> Result<Vended, IssueError> {
+        let turn = self.turn().await.map_err(|failure| failure.error)?;
+        let call = Arc::clone(self);
+        let called = tokio::spawn(async move { call.call(turn).await });
+        let called = called.await.map_err(|_| Unfinished)?;
+        called.map_err(|failure| failure.error)
+    }
+
+    /// The key that all requests of the tenant or subject share.
+    async fn whole(self: &Arc<Self>) -> Result<Vended, IssueError> {
+        let crowded =
+            || IssueError::new(NoKey::Busy, "too many requests wait for a key", COME_BACK);
+        let whole = self.offer.callers.whole(&self.caller.name);
+        let whole = whole.ok_or_else(crowded)?;
+        if let Some(vended) = whole.calls.kept(Vended::is_live) {
+            return Ok(vended); // however many wait
         }
-        if let Some(failure) = &kept.failure
-            && (asked < failure.at || now < failure.until)
-        {
-            return Err(failure.error.clone());
-        }
-        let fetched = match self.turn().await {
-            Ok(turn) => self.call(turn).await,
-            Err(failure) => Err(failure),
+        let _slot = whole.slots.try_acquire().map_err(|_| crowded())?;
+        let start = |flight: Flight<Vended, IssueError>| {
+            let (call, whole) = (Arc::clone(self), Arc::clone(&whole));
+            tokio::spawn(async move {
+                let result = match call.turn().await {
+                    Ok(turn) => call.call(turn).await,
+                    Err(failure) => Err(failure),
+                };
+                flight.finish(result.map_err(|failure| (failure.error, failure.stands)));
+                drop(whole); // until now it makes no room for another
+            });
         };
-        match fetched {
-            Ok(vended) => {
-                (kept.vended, kept.failure) = (Some(vended.clone()), None);
-                Ok(vended)
-            }
-            Err(failure) => {
-                kept.failure = Some(failure.clone());
-                Err(failure.error)
-            }
-        }
+        whole.calls.share(Vended::is_live, start).await
     }
 
     /// Waits until STS may be called.
-    async fn turn(&self) -> Result<Turn, Failure> {
-        let lane = &self.lane;
-        lane.check_open()?;
-        let busy = |wait| Failure::new(NoKey::Busy, "too many keys are requested", wait);
+    async fn turn(&self) -> Result<Turn, VendFailure> {
+        let issuer = &self.issuer;
+        issuer.check_open()?;
+        let busy = |wait| VendFailure::new(NoKey::Busy, "too many keys are requested", wait);
         let now = shape::now();
-        // Calls for a whole scope are a second apart at least: whatever else is asked takes none of them.
+        // Calls for a whole scope are a second apart: other calls do not count against them.
         let limits = self.offer.callers.limits(&self.caller.name, now);
-        if let Some(limits) = limits.filter(|_| !self.is_whole) {
+        if let Some(limits) = limits.filter(|_| !self.scope.is_whole) {
             limits.admit(now).map_err(|limited| {
                 busy(match limited {
                     Limited::Concurrency => CALL_GAP,
@@ -400,63 +293,62 @@ impl Wanted {
                 })
             })?;
         }
-        let turn = lane.turns.turn(&self.caller, self.is_whole).await;
+        let turn = issuer.turns.turn(&self.caller, self.scope.is_whole).await;
         turn.map_err(busy)
     }
 
-    /// Calls STS, and gives `turn` back when that has answered.
-    async fn call(&self, turn: Turn) -> Result<Vended, Failure> {
-        let (lane, _turn) = (&self.lane, turn);
-        let begun = Instant::now();
-        lane.check_open()?;
-        let is_probe = lane.breaker.is_half_open(begun);
-        let probe = is_probe.then(|| lane.probe.try_acquire()).transpose();
+    /// Calls STS, and gives `turn` back when STS has responded.
+    async fn call(&self, turn: Turn) -> Result<Vended, VendFailure> {
+        let (issuer, _turn) = (&self.issuer, turn);
+        let began = Instant::now();
+        issuer.check_open()?;
+        let is_probe = issuer.breaker.is_half_open(began);
+        let probe = is_probe.then(|| issuer.probe.try_acquire()).transpose();
         let _probe = probe.map_err(|_| {
             let why = "one call finds out whether STS is back";
-            Failure::new(NoKey::Unreachable, why, CALL_GAP)
+            VendFailure::new(NoKey::Unreachable, why, CALL_GAP)
         })?;
-        let call = (lane.issuer).issue_for(&self.caller.name, &self.policy, self.duration);
+        let VendedScope {
+            policy, duration, ..
+        } = &self.scope;
+        let call = (issuer.issuer).issue_for(&self.caller.name, policy, *duration);
         let result = call.await;
-        lane.breaker.hear(&result, begun, &lane.counters);
-        let issued = result.map_err(|error| Failure::of(&error, self.is_whole))?;
-        let left = issued.life.saturating_sub(LEAST_LEFT);
+        issuer
+            .breaker
+            .record_result(&result, began, &issuer.counters);
+        let made = result.map_err(|error| VendFailure::of(&error, self.scope.is_whole))?;
+        let left = made.life.saturating_sub(LEAST_LEFT);
         let unfit = |why| {
             let error = IssueError::new(NoKey::Unavailable, why, COME_BACK);
-            Failure::standing(error, CALL_GAP)
+            VendFailure::standing(error, CALL_GAP)
         };
         if left.is_zero() {
-            let life = issued.life.as_secs();
+            let life = made.life.as_secs();
             return Err(unfit(format!(
                 "STS gave a key of {life} s, which is too short"
             )));
         }
-        let key = Credential::issued(issued);
+        let key = made.credential();
         let key = key.map_err(|error| unfit(error.to_string()))?;
         Ok(Vended {
             key: Arc::new(key),
-            until: begun + left,
+            until: began + left,
         })
     }
 }
 
-impl Lane {
-    fn check_open(&self) -> Result<(), Failure> {
+impl VendIssuer {
+    fn check_open(&self) -> Result<(), VendFailure> {
         let now = Instant::now();
         let Some(until) = self.breaker.open_until(now) else {
             return Ok(());
         };
         let why = "calls to STS are held back, since most have failed";
-        Err(Failure::new(NoKey::Unreachable, why, until - now))
+        Err(VendFailure::new(NoKey::Unreachable, why, until - now))
     }
 }
 
-impl From<Failure> for S3Error {
-    fn from(failure: Failure) -> Self {
-        failure.error.into()
-    }
-}
-
-impl Failure {
+impl VendFailure {
     /// One that the next call may not meet.
     fn new(reason: NoKey, why: impl Into<String>, wait: Duration) -> Self {
         Self::standing(IssueError::new(reason, why, wait), Duration::ZERO)
@@ -477,17 +369,12 @@ impl Failure {
     }
 
     fn standing(error: IssueError, stands: Duration) -> Self {
-        let at = Instant::now();
-        Self {
-            error,
-            at,
-            until: at + stands,
-        }
+        Self { error, stands }
     }
 }
 
 impl Offer {
-    /// How long a key shall live for which so many seconds were `asked`.
+    /// The life of a key for which a client requests so many seconds.
     pub fn duration(&self, asked: Option<u64>) -> Result<Duration, S3Error> {
         let Some(asked) = asked else {
             return Ok(self.longest);
@@ -503,36 +390,10 @@ impl Offer {
     }
 }
 
-/// Who lets an issuer call less often than is usual means these calls too.
+/// A configured rate below the usual one limits these calls too.
 fn of_issuer(rate: CallRate) -> CallRate {
     CallRate {
         per_second: ISSUER_RATE.per_second.min(rate.per_second),
         burst: ISSUER_RATE.burst.min(rate.burst),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_of_subjects_make_room_for_others_and_none_that_is_held() {
-        let keys = SubjectKeys::default();
-        let whole = |name: &str| keys.of(name, 3);
-        let alice = whole("alice").unwrap();
-        for name in ["bob", "carol", "bob"] {
-            assert!(whole(name).is_some());
-        }
-        assert!(whole("dave").is_some(), "carol makes room: she came once");
-        let has = |name: &str| keys.0.lock().unwrap().by_name.contains_key(name);
-        assert!(has("alice") && has("bob") && has("dave") && !has("carol"));
-        let held = ["bob", "dave"].map(|name| whole(name).unwrap());
-        assert!(whole("erin").is_none(), "all are held");
-        drop((held, alice));
-        for number in 0..100 {
-            assert!(whole(&format!("new{number}")).is_some());
-        }
-        let table = keys.0.lock().unwrap();
-        assert_eq!((table.by_name.len(), table.order.len()), (3, 3));
     }
 }

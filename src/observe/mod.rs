@@ -4,13 +4,14 @@ pub mod access_log;
 pub mod admin;
 mod credential_counters;
 mod log_writer;
-pub mod metrics;
-pub mod program_log;
+pub(crate) mod metrics;
+pub(crate) mod program_log;
 mod short_line;
 
 pub use access_log::{AccessLine, AccessLog, LineFormat, LogBuffer};
-pub use admin::Readiness;
+pub(crate) use admin::Readiness;
 pub use credential_counters::CacheCounters;
 pub use log_writer::LogWriter;
-pub use metrics::{CoreMetrics, Event, Metrics};
+pub use metrics::Event;
+pub use metrics::{CoreMetrics, Metrics};
 pub use program_log::ProgramLog;

@@ -51,28 +51,28 @@ impl Proxy {
         caller: &Authenticated,
         in_flight: &mut InFlight,
     ) -> Result<Response<ResponseBody>, S3Error> {
-        let Forward {
-            permit,
-            request,
-            looks,
-            payload,
-        } = forward;
         in_flight.record.step = Step::Rewrite;
-        if !looks.is_empty() {
-            Box::pin(self.look_first(looks, permit.request(), in_flight)).await?; // its conditions hold
+        if !forward.looks.is_empty() {
+            Box::pin(self.look_first(forward.looks, forward.permit.request(), in_flight)).await?; // its conditions hold
         }
         in_flight.record.step = Step::Payload;
-        let body = self.payload(&permit, payload, arriving, caller, &in_flight.stream_state);
+        let body = self.payload(
+            &forward.permit,
+            forward.payload,
+            arriving,
+            caller,
+            &in_flight.stream_state,
+        );
         let body = body.await?; // checked as it streams
         in_flight.body(&body);
         let call = Call {
-            permit: &permit,
+            permit: &forward.permit,
             head,
             body: &body,
         };
-        match self.exchange(call, request, in_flight).await {
+        match self.exchange(call, forward.request, in_flight).await {
             Err(refused) if head.method == Method::GET && refused.code() == Code::InvalidRange => {
-                Err(Box::pin(self.explain_range(refused, &permit, head, in_flight)).await)
+                Err(Box::pin(self.explain_range(refused, &forward.permit, head, in_flight)).await)
             }
             answer => answer, // signed, sent, answered
         }

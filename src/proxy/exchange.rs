@@ -486,21 +486,22 @@ impl Proxy {
         let body = body::gather(&mut incoming, ERROR_BYTES, ERROR_TIME, |_| true).await;
         let is_whole = body.is_ok();
         let body = body.unwrap_or_default();
-        let damaged = rewrite::is_damage(upstream.status, &body);
+        let error = rewrite::read_error(&body);
+        let damaged = rewrite::is_damage(upstream.status, &error);
         if is_whole && !damaged {
             lease.release(); // a way that damages is not taken again
         }
         let date = upstream.headers.get(DATE);
         let date = date.and_then(|date| Timestamp::parse_http_date(date.to_str().ok()?));
-        let date = date.filter(|_| rewrite::is_clock_refusal(upstream.status, &body));
+        let date = date.filter(|_| rewrite::is_clock_refusal(upstream.status, &error));
         if let Some(date) = date {
             self.shared.clock.resync(date); // the next try is signed with COS's time
         }
         Refused {
-            key: rewrite::is_credential_refusal(upstream.status, &body),
+            key: rewrite::is_credential_refusal(upstream.status, &error),
             time: date.is_some(),
             damaged,
-            error: rewrite::upstream_error(upstream.status, &body, permit),
+            error: rewrite::upstream_error(upstream.status, &error, permit),
         }
     }
 

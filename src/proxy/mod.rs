@@ -317,8 +317,8 @@ impl Proxy {
         match self.decide(said, request, &caller, in_flight)? {
             ControlFlow::Break(response) => Ok(response), // made here
             ControlFlow::Continue(forward) => {
-                self.carry_out(forward, said, body, &caller, in_flight)
-                    .await // verified, signed, sent
+                // Boxed, as the look was before it: its future is large, and a small one is moved less.
+                Box::pin(self.carry_out(forward, said, body, &caller, in_flight)).await
             }
         }
     }

@@ -34,7 +34,7 @@ pub(super) struct Arriving {
     /// What came of it already.
     read: Bytes,
     /// The file of a form.
-    file: Option<FormFile>,
+    file: Option<Box<FormFile>>,
 }
 
 /// A body for COS, and what the head must say of it.
@@ -84,14 +84,14 @@ impl Arriving {
     pub(super) fn form(self, read: Bytes, file: FormFile) -> Self {
         Self {
             read,
-            file: Some(file),
+            file: Some(Box::new(file)),
             ..self
         }
     }
 
     /// The length of a form's file.
     pub(super) fn length(&self) -> u64 {
-        self.file.as_ref().map_or(0, FormFile::length)
+        self.file.as_ref().map_or(0, |file| file.length())
     }
 }
 
@@ -174,7 +174,7 @@ impl Proxy {
     ) -> Result<Outgoing, S3Error> {
         let sha256 = plan.declared.mode.sha256();
         let (length, intake) = match (arriving.file, plan.declared.length) {
-            (Some(file), _) => (file.length(), plan.form_intake(file)?),
+            (Some(file), _) => (file.length(), plan.form_intake(*file)?),
             (None, Some(length)) => {
                 let signatures = caller.chunk_signatures().cloned();
                 (length, plan.intake(length, signatures)?)

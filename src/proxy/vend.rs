@@ -11,8 +11,9 @@ use super::in_flight::InFlight;
 use super::payload::Arriving;
 use super::respond::ErrorForm;
 use crate::body::ResponseBody;
+use crate::credentials::Vended;
 use crate::credentials::shapes::{Shape, render};
-use crate::credentials::vendor::Vended;
+use crate::credentials::vendor::VendedScope;
 use crate::error::{Code, S3Error};
 use crate::payload::Declared;
 use crate::payload::checksum::Checks;
@@ -49,8 +50,12 @@ impl Proxy {
         let duration = offer.duration(asked.duration_seconds)?;
         let (grants, policy) = narrowed(caller.tenant(), &asked)?;
         let is_whole = !asked.narrows() && asked.duration_seconds.is_none();
-        let (vendor, policy) = (&self.shared.vendor, policy.json());
-        let vended = vendor.key(&offer, caller.tenant(), policy, duration, is_whole);
+        let scope = VendedScope {
+            policy: policy.json(),
+            duration,
+            is_whole,
+        };
+        let vended = self.shared.vendor.key(&offer, caller.tenant(), scope);
         let vended = vended.await?;
         in_flight.record.is_local = true;
         Ok(if head.method == Method::GET {

@@ -24,7 +24,7 @@ pub use range::check_range;
 pub use request::{UpstreamRequest, request};
 pub use response::{
     as_only_part, delete_result, error_code_of, is_clock_refusal, is_credential_refusal, is_damage,
-    response_headers, upstream_error,
+    read_error, response_headers, upstream_error,
 };
 
 #[cfg(test)]

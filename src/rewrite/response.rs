@@ -2,11 +2,11 @@
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use quick_xml::escape::unescape;
 
 use super::listing;
 use super::names::{self, Unfit};
 use crate::error::{Code, Fault, S3Error};
+use crate::s3::xml::UpstreamError;
 use crate::s3::{Operation, xml};
 use crate::tenant::{Grant, Permit};
 
@@ -83,28 +83,28 @@ pub fn as_only_part(status: StatusCode, headers: &mut HeaderMap) -> StatusCode {
 
 /// Whether COS refused the temporary key itself, so that another key may do: the only refusals
 /// after which a request is sent once more. A plain `AccessDenied` is not one.
-pub fn is_credential_refusal(status: StatusCode, body: &[u8]) -> bool {
+pub fn is_credential_refusal(status: StatusCode, error: &UpstreamError) -> bool {
     if !matches!(status.as_u16(), 400 | 401 | 403) {
         return false;
     }
-    match leaf(body, "Code").as_deref() {
+    match error.code.as_str() {
         // An expired key is reported as an unknown one (reports of the SDKs' users).
-        Some("ExpiredToken" | "InvalidAccessKeyId" | "InvalidToken") => true,
-        Some("AccessDenied") => leaf(body, "Message").is_some_and(|text| text.contains("expired")),
+        "ExpiredToken" | "InvalidAccessKeyId" | "InvalidToken" => true,
+        "AccessDenied" => error.message.contains("expired"),
         _ => false,
     }
 }
 
 /// Whether COS refused the time that was signed: its `Date` tells the right one.
-pub fn is_clock_refusal(status: StatusCode, body: &[u8]) -> bool {
-    status == StatusCode::FORBIDDEN && leaf(body, "Code").as_deref() == Some("RequestTimeTooSkewed")
+pub fn is_clock_refusal(status: StatusCode, error: &UpstreamError) -> bool {
+    status == StatusCode::FORBIDDEN && error.code == "RequestTimeTooSkewed"
 }
 
 /// Whether COS refused a request because its body, or the head that says how it is framed, is not what
 /// was sent. cosgate has verified each digest that it sends on, and writes the framing itself: the bytes
 /// were damaged on the way, and nothing was stored. No client can mend that by another request, and
 /// no SDK repeats such a 400.
-pub fn is_damage(status: StatusCode, body: &[u8]) -> bool {
+pub fn is_damage(status: StatusCode, error: &UpstreamError) -> bool {
     let codes = [
         "BadDigest",
         "EntitySizeNotMatch",
@@ -115,20 +115,36 @@ pub fn is_damage(status: StatusCode, body: &[u8]) -> bool {
         "XAmzContentChecksumMismatch",
         "XAmzContentSHA256Mismatch",
     ];
-    matches!(status.as_u16(), 400 | 411)
-        && leaf(body, "Code").is_some_and(|code| codes.contains(&code.as_str()))
+    matches!(status.as_u16(), 400 | 411) && codes.contains(&error.code.as_str())
+}
+
+/// Reads an error document of COS; nothing of one that is none. Control characters are left out.
+pub fn read_error(body: &[u8]) -> UpstreamError {
+    let mut error = UpstreamError::parse(body, ERROR_BYTES).unwrap_or_default();
+    for text in [&mut error.code, &mut error.message, &mut error.request_id] {
+        text.retain(|c| !c.is_control());
+        let end = text.char_indices().nth(MESSAGE_BYTES + 1);
+        text.truncate(end.map_or(text.len(), |(end, _)| end));
+    }
+    error
 }
 
 /// The code of an error document, if it is one.
 pub fn error_code_of(body: &[u8]) -> Option<String> {
-    leaf(body, "Code").map(|code| error_code(&code).to_owned())
+    let error = read_error(body);
+    (!error.code.is_empty()).then(|| error_code(&error.code).to_owned())
 }
 
 /// What the client is told of an answer of COS that is no success. `body` may be cut, or empty as
 /// after `HEAD`. The texts never hold the real bucket, its APPID, a host or a key of ours.
-pub fn upstream_error(status: StatusCode, body: &[u8], permit: &Permit<'_, '_>) -> S3Error {
-    let code = leaf(body, "Code").unwrap_or_default();
-    let message = leaf(body, "Message").filter(|message| {
+pub fn upstream_error(
+    status: StatusCode,
+    upstream: &UpstreamError,
+    permit: &Permit<'_, '_>,
+) -> S3Error {
+    let code = upstream.code.as_str();
+    let message = Some(upstream.message.as_str()).filter(|message| !message.is_empty());
+    let message = message.filter(|message| {
         permit
             .grant()
             .is_some_and(|grant| is_clean(message, grant, permit.source()))
@@ -136,11 +152,11 @@ pub fn upstream_error(status: StatusCode, body: &[u8], permit: &Permit<'_, '_>) 
     let detail = format!(
         "COS answered {} {code}: {} (its request {})",
         status.as_u16(),
-        message.as_deref().unwrap_or("[text left out]"),
-        leaf(body, "RequestId").unwrap_or_default(),
+        message.unwrap_or("[text left out]"),
+        upstream.request_id,
     );
 
-    let error = if is_credential_refusal(status, body) || is_ours_to_mend(&code) {
+    let error = if is_credential_refusal(status, upstream) || is_ours_to_mend(code) {
         // The client's own key is right: a 403 would make it blame or drop that one.
         S3Error::new(
             Code::ServiceUnavailable,
@@ -148,7 +164,7 @@ pub fn upstream_error(status: StatusCode, body: &[u8], permit: &Permit<'_, '_>) 
         )
         .fault(Fault::Upstream)
         .retry_after(RETRY_AFTER_KEY)
-    } else if is_damage(status, body) {
+    } else if is_damage(status, upstream) {
         S3Error::new(
             Code::InternalError,
             "The request did not reach the storage as it was sent, and nothing was done. Send it again.",
@@ -173,7 +189,7 @@ pub fn upstream_error(status: StatusCode, body: &[u8], permit: &Permit<'_, '_>) 
     } else if status.is_server_error() {
         server_error(status)
     } else {
-        refusal(status, &code, message, permit)
+        refusal(status, code, message.map(str::to_owned), permit)
     };
     error.detail(detail)
 }
@@ -319,6 +335,8 @@ const HIDDEN: [&str; 9] = [
 
 /// The longest text of COS that is passed on.
 const MESSAGE_BYTES: usize = 512;
+/// The largest error document that is read.
+const ERROR_BYTES: usize = 64 * 1024;
 
 /// The longest date of an expiration.
 const DATE_BYTES: usize = 40;
@@ -453,22 +471,6 @@ fn default_message(code: Code) -> &'static str {
     }
 }
 
-/// The text of the first element of this name in an error document.
-fn leaf(body: &[u8], name: &str) -> Option<String> {
-    let body = std::str::from_utf8(body).ok()?;
-    let (_, rest) = body.split_once(&format!("<{name}>"))?;
-    let (text, _) = rest.split_once(&format!("</{name}>"))?;
-    let printable = |c: char| !c.is_control();
-    Some(
-        unescape(text)
-            .ok()?
-            .chars()
-            .filter(|c| printable(*c))
-            .take(MESSAGE_BYTES + 1)
-            .collect(),
-    )
-}
-
 fn unusable(detail: &str) -> S3Error {
     S3Error::new(
         Code::BadGateway,
@@ -498,7 +500,7 @@ mod tests {
         let permit = Permit::for_test(&tenant, asked).unwrap();
         upstream_error(
             StatusCode::from_u16(status).unwrap(),
-            body.as_bytes(),
+            &read_error(body.as_bytes()),
             &permit,
         )
     }
@@ -624,7 +626,7 @@ mod tests {
     fn only_a_refused_key_is_worth_another_key() {
         let refusal = |status: u16, code: &str, message: &str| {
             let status = StatusCode::from_u16(status).unwrap();
-            is_credential_refusal(status, document(code, message).as_bytes())
+            is_credential_refusal(status, &read_error(document(code, message).as_bytes()))
         };
         assert!(refusal(403, "InvalidAccessKeyId", "x"));
         assert!(refusal(400, "ExpiredToken", "x"));
@@ -634,7 +636,10 @@ mod tests {
         assert!(!refusal(403, "AccessDenied", "Access Denied."));
         assert!(!refusal(403, "SignatureDoesNotMatch", "x"));
         assert!(!refusal(503, "ExpiredToken", "x"));
-        assert!(!is_credential_refusal(StatusCode::FORBIDDEN, b""));
+        assert!(!is_credential_refusal(
+            StatusCode::FORBIDDEN,
+            &read_error(b"")
+        ));
     }
 
     #[test]
@@ -677,7 +682,7 @@ mod tests {
         for (status, code) in [(400, "InvalidPart"), (404, "BadDigest"), (400, "")] {
             let body = document(code, "x");
             let status = StatusCode::from_u16(status).unwrap();
-            assert!(!is_damage(status, body.as_bytes()), "{code}");
+            assert!(!is_damage(status, &read_error(body.as_bytes())), "{code}");
         }
     }
 

@@ -1,13 +1,12 @@
 //! What a tenant may use at most, counted over all cores together.
 //!
-//! Rates are kept as the generic cell rate algorithm does (ITU-T I.371): one number, the time until
-//! which everything so far is paid for, so that an atomic is all that the cores share. A tenant without
-//! limits has none of this.
+//! An atomic is all that the cores share of each. A tenant without limits has none of this.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::rate::Rate;
 use crate::config::TenantLimits;
 use crate::error::{Code, S3Error, TenantLimit};
 
@@ -46,16 +45,6 @@ pub enum Limited {
     Rate(Duration),
 }
 
-/// So many units a second, with some credit after a rest.
-#[derive(Debug)]
-struct Rate {
-    per_second: u64,
-    /// Nanoseconds that may be paid for ahead of time.
-    credit: u64,
-    /// Everything taken so far is paid for at this time, in nanoseconds.
-    paid_at: AtomicU64,
-}
-
 #[derive(Debug)]
 struct Concurrent {
     most: u64,
@@ -68,11 +57,8 @@ impl Limits {
         if *limits == TenantLimits::default() {
             return None;
         }
-        let requests = limits.requests_per_second.map(|rate| {
-            let mut requests = Rate::new(rate, Duration::ZERO);
-            requests.credit = requests.cost(limits.burst.unwrap_or(rate));
-            requests
-        });
+        let requests = limits.requests_per_second;
+        let requests = requests.map(|rate| Rate::with_burst(rate, limits.burst.unwrap_or(rate)));
         let bytes = |rate: Option<u64>| rate.map(|rate| Rate::new(rate, BYTES_CREDIT));
         Some(Arc::new(Self {
             requests,
@@ -149,59 +135,6 @@ impl Drop for Slot {
             concurrent.now.fetch_sub(1, Ordering::Relaxed);
         }
     }
-}
-
-impl Rate {
-    fn new(per_second: u64, credit: Duration) -> Self {
-        Self {
-            per_second: per_second.max(1),
-            credit: nanos(credit),
-            paid_at: AtomicU64::new(0),
-        }
-    }
-
-    fn is_paid(&self, now: Duration) -> bool {
-        self.paid_at.load(Ordering::Relaxed) <= nanos(now)
-    }
-
-    /// What `units` cost, in nanoseconds.
-    fn cost(&self, units: u64) -> u64 {
-        let nanos = u128::from(units) * 1_000_000_000 / u128::from(self.per_second);
-        u64::try_from(nanos).unwrap_or(u64::MAX)
-    }
-
-    /// Takes one unit if there is credit for it, else says when there will be.
-    fn take(&self, now: Duration) -> Result<(), Duration> {
-        let (now, cost) = (nanos(now), self.cost(1));
-        let next = |paid_at: u64| {
-            let next = paid_at.max(now).saturating_add(cost);
-            (next - now <= self.credit).then_some(next)
-        };
-        self.paid_at
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-            .map(drop)
-            .map_err(|paid_at| {
-                let ahead = paid_at.max(now).saturating_add(cost) - now;
-                Duration::from_nanos(ahead.saturating_sub(self.credit))
-            })
-    }
-
-    /// Takes `units`, credit or not, and says how long it takes to pay for them.
-    fn charge(&self, now: Duration, units: u64) -> Duration {
-        let (now, cost) = (nanos(now), self.cost(units));
-        let after = |paid_at: u64| paid_at.max(now).saturating_add(cost);
-        let before = self
-            .paid_at
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_at| {
-                Some(after(paid_at))
-            });
-        let (Ok(before) | Err(before)) = before;
-        Duration::from_nanos((after(before) - now).saturating_sub(self.credit))
-    }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl From<Limited> for S3Error {

@@ -13,6 +13,7 @@ mod jwt;
 pub mod limits;
 mod listing;
 pub mod policy;
+pub(crate) mod rate;
 mod session;
 pub mod subject_limits;
 mod template;

@@ -1,6 +1,7 @@
-//! Toward COS and STS: connection pool, dialling, response guard, and retry rules.
+//! Toward COS and STS: connection pool, dialling, the one-shot client, response guard, and retry rules.
 
 pub mod dial;
+pub(crate) mod one_shot;
 pub mod pool;
 pub mod response_guard;
 pub mod retry;

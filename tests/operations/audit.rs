@@ -259,7 +259,7 @@ fn a_client_that_leaves_before_its_answer_is_told_as_failed() {
 fn no_secret_is_shown_by_debug() {
     use cosgate::clock::Clock;
     use cosgate::credentials::Credential;
-    use cosgate::credentials::sts::{Caller, StsRequest, parse_answer};
+    use cosgate::credentials::sts::{StsCall, StsCaller, StsEndpoint, parse_response};
     use cosgate::payload::ChunkSignatures;
     use cosgate::sign::sigv4::{CredentialScope, SigningKey};
     use cosgate::sign::{cos, tc3};
@@ -285,15 +285,18 @@ fn no_secret_is_shown_by_debug() {
     }
     let answer = br#"{"Response":{"Credentials":{"Token":"CANARY-token","TmpSecretId":"AKID","TmpSecretKey":"CANARY-secret"},"ExpiredTime":4000000000,"RequestId":"r"}}"#;
     let caller_secret = secret();
-    let caller = Caller {
+    let endpoint = StsEndpoint {
         host: "sts",
         region: "r",
+    };
+    let caller = StsCaller {
+        endpoint,
         secret_id: "AKID",
         secret_key: &caller_secret,
         token: None,
     };
     let minute = std::time::Duration::from_mins(1);
-    let call = StsRequest::federation_token(&caller, "acme", "{}", minute, now);
+    let call = StsCall::federation_token(&caller, "acme", "{}", minute, now);
     let signature = call
         .headers
         .iter()
@@ -305,7 +308,7 @@ fn no_secret_is_shown_by_debug() {
         format!("{:?}", secret()),
         format!("{key:?} {chunks:?} {scope:?}"),
         format!("{credential:?} {:?}", Clock::new(wall_clock)),
-        format!("{:?} {caller:?} {call:?}", parse_answer(200, answer, now)),
+        format!("{:?} {caller:?} {call:?}", parse_response(200, answer, now)),
         format!(
             "{:?}",
             tc3::SigningKey::derive(&secret(), "2026-01-15", "sts")

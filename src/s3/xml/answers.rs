@@ -58,8 +58,8 @@ pub struct UpstreamError {
     pub code: String,
     /// `Message`
     pub message: String,
-    /// `ServerTime`, where the fault is a clock's.
-    pub server_time: Option<String>,
+    /// `RequestId`
+    pub request_id: String,
 }
 
 /// `ListBuckets`: a page of `owner`'s buckets. `next` is the token of the page that follows.
@@ -287,12 +287,12 @@ impl UpstreamError {
     /// text that was signed.
     pub fn parse(body: &[u8], limit: usize) -> Result<Self, S3Error> {
         let mut document = Document::open(body, limit, "Error")?;
-        let (mut code, mut message, mut server_time) = (None, None, None);
+        let (mut code, mut message, mut request_id) = (None, None, None);
         while let Some(name) = document.child()? {
             let slot = match name.as_str() {
                 "Code" => &mut code,
                 "Message" => &mut message,
-                "ServerTime" => &mut server_time,
+                "RequestId" => &mut request_id,
                 _ => {
                     document.skip()?;
                     continue;
@@ -304,7 +304,7 @@ impl UpstreamError {
         Ok(Self {
             code: code.ok_or_else(|| malformed("an Error has no Code"))?,
             message: message.unwrap_or_default(),
-            server_time,
+            request_id: request_id.unwrap_or_default(),
         })
     }
 }
@@ -351,15 +351,15 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_cos_keeps_code_message_and_time_only() {
+    fn an_error_of_cos_keeps_code_message_and_request_id_only() {
         let xml = b"<?xml version='1.0' encoding='utf-8' ?>\n<Error>\n<Code>RequestTimeTooSkewed</Code><Message>m</Message>\
-                    <StringToSign>secret<x><y/></x></StringToSign><ServerTime>2026-01-01T00:00:00Z</ServerTime>\n</Error>\n";
+                    <StringToSign>secret<x><y/></x></StringToSign><RequestId>r1</RequestId>\n</Error>\n";
         let error = UpstreamError::parse(xml, LIMIT).unwrap();
         assert_eq!(
             (error.code.as_str(), error.message.as_str()),
             ("RequestTimeTooSkewed", "m")
         );
-        assert_eq!(error.server_time.as_deref(), Some("2026-01-01T00:00:00Z"));
+        assert_eq!(error.request_id, "r1");
         for bad in [
             "<html/>",
             "<Error/>",
