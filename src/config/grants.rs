@@ -33,7 +33,6 @@ pub(super) struct ReadGrant {
     pub(super) region: Option<Found<String>>,
     root: String,
     prefixes: Vec<PrefixPattern>,
-    list_default_prefix: bool,
     /// The prefixes in the real bucket.
     pub(super) reach: Vec<Found<PrefixPattern>>,
     actions: Vec<String>,
@@ -56,12 +55,12 @@ pub(super) fn grant(section: Section<'_>) -> ReadGrant {
         None if section.has("policy") => Vec::new(),
         None => actions(&section),
     };
+    list_default_prefix(&section);
     let read = ReadGrant {
         name,
         bucket,
         region,
         reach: keys.reach(),
-        list_default_prefix: list_default_prefix(&section, &keys.prefixes),
         root: keys.root.unwrap_or_default(),
         prefixes: keys.prefixes.into_iter().map(|found| found.value).collect(),
         actions,
@@ -197,22 +196,16 @@ fn prefixes(
     prefixes
 }
 
-/// `list_default_prefix`, which must be able to say what such a listing shows.
-fn list_default_prefix(section: &Section<'_>, prefixes: &[Found<PrefixPattern>]) -> bool {
+/// `list_default_prefix`, from before listings of an ancestor showed the way to what may be listed.
+fn list_default_prefix(section: &Section<'_>) {
     let flag = section.flag("list_default_prefix");
-    let is_one = matches!(
-        prefixes,
-        [Found {
-            value: PrefixPattern::StartsWith(_),
-            ..
-        }]
-    );
-    if flag.value && !is_one {
-        let message = "`list_default_prefix` needs exactly one prefix, which must be a folder";
-        let fix = "write prefixes = [\"folder/*\"], or remove `list_default_prefix`";
-        section.error(&flag.origin, message, fix);
+    if section.has("list_default_prefix") {
+        section.warning(
+            &flag.origin,
+            "`list_default_prefix` has no effect any more: a listing without a prefix shows what the tenant may list",
+            "remove it",
+        );
     }
-    flag.value
 }
 
 /// `actions`, presets unfolded.
@@ -257,7 +250,6 @@ impl ReadGrant {
             region: self.region?.value,
             root: self.root,
             prefixes: self.prefixes,
-            list_default_prefix: self.list_default_prefix,
             actions: self.actions,
             headers: self.headers,
             policy: self.policy.map(|found| found.value),

@@ -1024,7 +1024,7 @@ static GRANT: Table = Table {
             "list_default_prefix",
             Value::Flag,
             Default::Is("false"),
-            "Show the grant's only prefix to a client that lists without a prefix, in place of an error.",
+            "No effect any more: a listing without a prefix shows what the client may list.",
         ),
         key(
             "actions",

@@ -397,8 +397,6 @@ pub struct Grant {
     pub root: String,
     /// `prefixes`, parsed: below the root, as the client names keys.
     pub prefixes: Vec<PrefixPattern>,
-    /// `list_default_prefix`: a listing without a prefix is one of the only prefix.
-    pub list_default_prefix: bool,
     /// `actions`, presets unfolded: COS names, `name/cos:GetObject`, sorted, each once.
     pub actions: Vec<String>,
     /// `headers`: lower-case names of request headers that need a grant by name.

@@ -94,6 +94,11 @@ impl PrefixPattern {
         }
     }
 
+    /// What every key inside starts with.
+    pub fn start(&self) -> &str {
+        order(self).0
+    }
+
     /// Whether `key` is inside, byte by byte: no case folding, no Unicode normalisation.
     pub fn covers(&self, key: &str) -> bool {
         match self {

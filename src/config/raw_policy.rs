@@ -75,6 +75,14 @@ impl RawPolicy {
         )
     }
 
+    /// The prefixes of listings by `action` that a rule allows, denied or not.
+    pub fn lists(&self, action: &str) -> impl Iterator<Item = &PrefixPattern> {
+        let allowing = self.rules.iter();
+        allowing
+            .filter(move |rule| rule.effect == Effect::Allow && rule.names(action))
+            .flat_map(|rule| &rule.lists)
+    }
+
     /// Any denial wins; what nothing allows is not allowed (598/10605).
     fn judge(
         &self,

@@ -1,29 +1,39 @@
 //! The responses that cosgate makes itself: a key that is scoped to prefixes cannot ask COS for them, and
 //! tools request them before they do anything else.
 
+use http::Response;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Response};
+use http::request::Parts;
 
 use crate::error::{Code, S3Error};
 use crate::s3::headers::check_owners;
+use crate::s3::native::speaks_native;
 use crate::s3::{Local, Performer, xml};
-use crate::tenant::Permit;
+use crate::tenant::{ListingPage, Permit};
 
 const BUCKET_REGION: HeaderName = HeaderName::from_static("x-amz-bucket-region");
 
 /// The response to what needs no COS; `None` for everything else. `region` is what this side calls its
-/// region; `headers` are the client's.
+/// region; `head` is the client's, in S3's words.
 pub(super) fn response(
     permit: &Permit<'_, '_>,
-    headers: &HeaderMap,
+    head: &Parts,
     region: &str,
 ) -> Result<Option<Response<String>>, S3Error> {
     let request = permit.request();
+    let owner = &permit.tenant().name;
+    if let (ListingPage::CommonPrefixes { names, next }, Some(grant)) =
+        (permit.listing_page(), permit.grant())
+    {
+        check_owners(&head.headers, owner)?;
+        let (next, native) = (next.as_deref(), speaks_native(head));
+        let page = xml::common_prefixes(request, &grant.alias, names, next, native);
+        return Ok(Some(document(page)));
+    }
     let Performer::Cosgate(local) = request.operation.performer() else {
         return Ok(None);
     };
-    let owner = &permit.tenant().name;
-    check_owners(headers, owner)?;
+    check_owners(&head.headers, owner)?;
     Ok(Some(match local {
         Local::CreatedBefore => {
             return Err(S3Error::new(

@@ -113,7 +113,7 @@ pub fn decide<'t, 'r>(
         Ok(permit) => permit,
         Err(error) => return refuse(Step::Authorize, error, None),
     };
-    match local::response(&permit, &head.headers, &config.server.region) {
+    match local::response(&permit, head, &config.server.region) {
         Ok(Some(response)) => return Decision::Local(LocalResponse { permit, response }),
         Ok(None) => {}
         Err(error) => return refuse(Step::Authorize, error, Some(permit)),

@@ -11,7 +11,7 @@ use crate::s3::vend::VendRequest;
 use crate::s3::{CopySource, Local, ObjectKey, Operation, Performer, Query, S3Request, Target};
 use crate::tenant::policy::tenant_policy;
 use crate::tenant::vend::narrowed;
-use crate::tenant::{Grant, Permit, Tenant};
+use crate::tenant::{Grant, ListingPage, Permit, Tenant};
 
 const BUCKETS: [&str; 2] = ["one-1250000000", "two-1250000000"];
 const REGIONS: [&str; 2] = ["ap-beijing", "ap-guangzhou"];
@@ -125,7 +125,8 @@ fn proxy_allows(tenant: &Tenant, operation: Operation, place: &Place, source: &P
             _ if is_listing(operation) => {
                 let query = format!("prefix={name}");
                 let asked = asked(operation, grant, None, Query::parse(&query).unwrap());
-                Permit::for_test(tenant, asked).is_ok()
+                let permit = Permit::for_test(tenant, asked);
+                permit.is_ok_and(|permit| *permit.listing_page() == ListingPage::AsRequested)
             }
             _ => Permit::for_test(tenant, asked(operation, grant, Some(name), none)).is_ok(),
         }
@@ -178,22 +179,18 @@ fn some_grant() -> impl Strategy<Value = Grant> {
         prop::sample::select(vec!["", "a/", "a/b/", "b/"]),
         prop::collection::vec(some_pattern(), 0..3),
         prop::sample::subsequence(actions, 0..=most),
-        any::<bool>(),
     )
-        .prop_map(
-            |(place, root, prefixes, actions, list_default_prefix)| Grant {
-                alias: String::new(),
-                bucket: place.bucket.into(),
-                region: place.region.into(),
-                root: root.into(),
-                prefixes,
-                list_default_prefix,
-                actions,
-                headers: Vec::new(),
-                policy: None,
-                attachment: false,
-            },
-        )
+        .prop_map(|(place, root, prefixes, actions)| Grant {
+            alias: String::new(),
+            bucket: place.bucket.into(),
+            region: place.region.into(),
+            root: root.into(),
+            prefixes,
+            actions,
+            headers: Vec::new(),
+            policy: None,
+            attachment: false,
+        })
 }
 
 fn some_tenant() -> impl Strategy<Value = Tenant> {
@@ -245,20 +242,42 @@ proptest! {
         }
     }
 
-    /// A listing that the grant's own prefix answers is one that the key may have.
+    /// Where a listing's page comes from COS, the key may list that prefix, and all below it is granted;
+    /// where it comes from the grant, it shows nothing but the way to what is granted.
     #[test]
-    fn a_temporary_key_may_list_what_a_listing_without_a_prefix_asks(tenant in some_tenant()) {
+    fn a_temporary_key_may_list_what_a_listing_of_an_ancestor_asks(
+        tenant in some_tenant(),
+        queries in prop::collection::vec(("[ab/]{0,3}", "/?", "[ab/]{0,3}", 0..4_usize), 8),
+    ) {
         let key = Key::of(&tenant);
+        let found = |known: &[&'static str], name: &str| known.iter().copied().find(|k| *k == name).unwrap();
         for grant in &tenant.grants {
-            for operation in operations().filter(|o| is_listing(*o)) {
-                let asked = asked(operation, grant, None, Query::parse("").unwrap());
+            for (operation, (prefix, delimiter, marker, room)) in operations().filter(|o| is_listing(*o)).zip(queries.iter().cycle()) {
+                let query = format!(
+                    "prefix={prefix}&delimiter={delimiter}&marker={marker}&key-marker={marker}&start-after={marker}&max-keys={room}&max-uploads={room}"
+                );
+                let asked = asked(operation, grant, None, Query::parse(&query).unwrap());
                 let Ok(permit) = Permit::for_test(&tenant, asked) else { continue };
-                let prefix = grant.upstream_name(grant.list_prefix(None)).into_owned();
                 prop_assert_eq!(permit.grant().unwrap().bucket.as_str(), grant.bucket.as_str());
+                let asks = match permit.listing_page() {
+                    ListingPage::AsRequested => prefix,
+                    ListingPage::Below { prefix: below, .. } => {
+                        prop_assert!(below.starts_with(prefix.as_str()));
+                        below
+                    }
+                    ListingPage::CommonPrefixes { names, .. } => {
+                        for name in names {
+                            let leads = |pattern: &PrefixPattern| pattern.start().starts_with(name.as_str());
+                            prop_assert!(name.starts_with(prefix.as_str()) && grant.prefixes.iter().any(leads));
+                        }
+                        continue;
+                    }
+                };
+                prop_assert!(grant.covers_list(asks));
                 let place = Place {
-                    bucket: BUCKETS.into_iter().find(|b| *b == grant.bucket).unwrap(),
-                    region: REGIONS.into_iter().find(|r| *r == grant.region).unwrap(),
-                    name: prefix,
+                    bucket: found(&BUCKETS, &grant.bucket),
+                    region: found(&REGIONS, &grant.region),
+                    name: grant.upstream_name(asks).into_owned(),
                 };
                 prop_assert_eq!(key.may_list(action_of(operation.name()).unwrap(), &place), [true; 2]);
             }

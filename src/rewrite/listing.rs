@@ -18,12 +18,13 @@ use quick_xml::escape::{escape, unescape};
 use super::element::{Carries, Element, says_encoding};
 use super::names::{Names, Repeated, Shown, Unfit, escaped};
 use super::response::{error_code, is_clean};
-use super::version_two::{VersionTwo, is_translated, token_of_marker};
+use super::version_two::{VersionTwo, is_translated};
 use crate::config::UpstreamSignature;
 use crate::encoding::percent::push_encoded_path;
+use crate::s3::continuation::token_of_marker;
 use crate::s3::xml::NAMESPACE;
 use crate::s3::{Operation, SuccessKind};
-use crate::tenant::{Grant, Permit};
+use crate::tenant::{Grant, ListingPage, Permit};
 
 /// Whether responses to this operation must pass an [`AnswerRewriter`].
 pub fn rewrites(operation: Operation) -> bool {
@@ -85,6 +86,10 @@ pub struct AnswerRewriter {
     location: String,
     version_2: Option<VersionTwo>,
     page: Page,
+    /// Where the listing goes on after all that COS has below this prefix.
+    border: Option<String>,
+    /// With a border, what COS says of where it goes on: names and texts.
+    held: Vec<(String, String)>,
     /// The answer has the element of `proof_of`.
     is_proven: bool,
     /// What has come of an answer that has not said yet how its names are encoded.
@@ -173,7 +178,11 @@ impl AnswerRewriter {
         if let Some(key) = &asked.key {
             push_encoded_path(&mut resource, key.as_str().as_bytes());
         }
-        let translated = is_translated(asked.operation, grant, signature);
+        let translated = is_translated(permit, grant, signature);
+        let border = match permit.listing_page() {
+            ListingPage::Below { border, .. } => border.clone(),
+            ListingPage::AsRequested | ListingPage::CommonPrefixes { .. } => None,
+        };
         let asks_encoding = asked.query.get("encoding-type") == Some("url");
         Some(Self {
             names: Names::new(permit, grant),
@@ -185,6 +194,8 @@ impl AnswerRewriter {
             location,
             version_2: translated.then(|| VersionTwo::new(&asked.query)),
             page: Page::default(),
+            border,
+            held: Vec::new(),
             is_proven: false,
             early: asks_encoding.then(Vec::new),
             open: Vec::new(),
@@ -537,7 +548,22 @@ impl AnswerRewriter {
         if self.open.len() == 1 && proof_of(self.operation) == Some(name) {
             self.is_proven = !unescaped(&text)?.trim_matches(['"', ' ']).is_empty();
         }
+        let is_next = element.carries != Carries::Unknown && name.starts_with("Next");
+        if self.border.is_some() && self.open.len() == 1 && is_next {
+            return self.hold(name, &text);
+        }
         put_leaf(out, name, &text);
+        Ok(())
+    }
+
+    /// Keeps where COS goes on until it is known whether it does: stores say it in either order.
+    fn hold(&mut self, name: &str, text: &str) -> Result<(), Unfit> {
+        if self.held.iter().any(|(held, _)| held == name) {
+            return Err(Unfit::Malformed(
+                "COS's listing says twice where it goes on",
+            ));
+        }
+        self.held.push((name.to_owned(), text.to_owned()));
         Ok(())
     }
 
@@ -597,7 +623,8 @@ impl AnswerRewriter {
                     ));
                 }
                 // As S3 writes it: botocore takes anything but `true` for false, blanks included.
-                Cow::Borrowed(if truncated { "true" } else { "false" })
+                let goes_on = truncated || self.border.is_some();
+                Cow::Borrowed(if goes_on { "true" } else { "false" })
             }
             Leaf::Unknown | Leaf::Withheld => return Ok(None),
             Leaf::Value => Cow::Borrowed(raw),
@@ -619,20 +646,27 @@ impl AnswerRewriter {
             "COS's listing does not say whether it is whole",
         ))?;
         let lists_objects = self.version_2.is_some() || self.operation == Operation::ListObjects;
-        if truncated && !self.page.goes_on && lists_objects && !self.page.last.is_empty() {
+        let marker = match &self.border {
+            Some(border) if !truncated => Some(border),
             // S3 itself says it with a delimiter only, and clients then take the last key: what is right
             // for one of them is right for all.
-            let last = &self.page.last;
+            _ => Some(&self.page.last).filter(|last| {
+                truncated && !self.page.goes_on && lists_objects && !last.is_empty()
+            }),
+        };
+        if truncated && !self.page.goes_on && marker.is_none() {
+            return Err(Unfit::NoNextPage);
+        }
+        for (name, text) in self.held.iter().filter(|_| truncated) {
+            put_leaf(out, name, text);
+        }
+        if let Some(marker) = marker {
             let text = if self.version_2.is_some() {
-                token_of_marker(last)
+                token_of_marker(marker)
             } else {
-                self.names.written(last)
+                self.names.written(marker)
             };
             put_leaf(out, next, &text);
-            self.page.goes_on = true;
-        }
-        if truncated && !self.page.goes_on {
-            return Err(Unfit::NoNextPage);
         }
         if let Some(version_2) = &self.version_2 {
             put_leaf(out, "KeyCount", &self.page.entries.to_string());
@@ -911,6 +945,72 @@ mod tests {
             <NextPartNumberMarker>0</NextPartNumberMarker></ListPartsResult>";
         let outcome = rewrite(parts, UpstreamSignature::S3, &[start.as_bytes()]);
         assert_eq!(outcome, Err(Unfit::NoNextPage));
+    }
+
+    #[test]
+    fn a_page_that_ends_where_a_granted_prefix_does_leads_to_the_next() {
+        let two = |operation, root: &str, query: &str, inside: &str| {
+            let mut tenant = tenant();
+            let next = crate::config::PrefixPattern::StartsWith("b &/".into());
+            tenant.grants[0].prefixes.push(next);
+            let permit = Permit::for_test(&tenant, ask(operation, "photos", "", query)).unwrap();
+            let answer = format!("<{root}>{inside}</{root}>");
+            let shown = run(
+                &mut rewriter(&permit, UpstreamSignature::S3),
+                &[answer.as_bytes()],
+            );
+            shown.map(|shown| shown.split_once('>').unwrap().1.to_owned())
+        };
+        let key = "<Contents><Key>acme/k</Key></Contents>";
+        let list = |inside: &str| {
+            let query = "prefix=&marker=a";
+            two(Operation::ListObjects, "ListBucketResult", query, inside).unwrap()
+        };
+        let asked = "<Prefix>acme/</Prefix><Marker></Marker>";
+        let said = "<Prefix></Prefix><Marker>a</Marker>";
+        // What a store says of a page that it takes for the last is not the last word.
+        for last in ["", "<NextMarker/>", "<NextMarker>acme/k</NextMarker>"] {
+            let shown = list(&format!("{asked}{last}{WHOLE}{key}"));
+            let end = "<NextMarker>acme0</NextMarker></ListBucketResult>";
+            assert_eq!(
+                shown,
+                format!("{said}<IsTruncated>true</IsTruncated>{key}{end}")
+            );
+        }
+        let more = "<IsTruncated>true</IsTruncated>";
+        let next = "<NextMarker>acme/k</NextMarker>";
+        for (before, after) in [(next, ""), ("", next), ("", "")] {
+            let shown = list(&format!("{asked}{before}{more}{after}{key}"));
+            assert_eq!(shown, format!("{said}{more}{key}{next}</ListBucketResult>"));
+        }
+        let query = "list-type=2";
+        let shown = two(Operation::ListObjectsV2, "ListBucketResult", query, WHOLE).unwrap();
+        let token = token_of_marker("acme0");
+        assert!(shown.contains(&format!(
+            "<NextContinuationToken>{token}</NextContinuationToken>"
+        )));
+        let root = "ListMultipartUploadsResult";
+        let ids = "<NextKeyMarker>acme/k</NextKeyMarker><NextUploadIdMarker>u</NextUploadIdMarker>";
+        let uploads = |inside: &str| two(Operation::ListMultipartUploads, root, "uploads", inside);
+        let shown = uploads(&format!("{ids}{WHOLE}")).unwrap();
+        assert!(
+            shown.contains("<NextKeyMarker>acme0</NextKeyMarker>"),
+            "{shown}"
+        );
+        assert!(!shown.contains("NextUploadIdMarker"), "{shown}");
+        assert!(uploads(&format!("{more}{ids}")).unwrap().contains(ids));
+        assert_eq!(uploads(more), Err(Unfit::NoNextPage));
+        let twice = uploads(&format!(
+            "{ids}<NextUploadIdMarker>v</NextUploadIdMarker>{more}"
+        ));
+        assert!(matches!(twice, Err(Unfit::Malformed(_))), "{twice:?}");
+        let outside = two(
+            Operation::ListObjects,
+            "ListBucketResult",
+            "",
+            &format!("{WHOLE}<Contents><Key>acmes/k</Key></Contents>"),
+        );
+        assert_eq!(outside, Err(Unfit::OutOfScope));
     }
 
     #[test]

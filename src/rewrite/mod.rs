@@ -71,7 +71,6 @@ mod tests {
             region: region.into(),
             root: String::new(),
             prefixes: vec![prefix],
-            list_default_prefix: false,
             actions: OPERATIONS.map(|o| o.action().into()).to_vec(),
             headers: Vec::new(),
             policy: None,

@@ -73,7 +73,7 @@ impl Names {
             key: asked.key.as_ref().map_or("", |key| key.as_str()).to_owned(),
             key_marker: parameter("key-marker"),
             marker: parameter("marker"),
-            prefix: grant.list_prefix(asked.query.get("prefix")).to_owned(),
+            prefix: parameter("prefix"),
             start_after: parameter("start-after"),
             grant: grant.clone(), // the answer outlives the permit
         }

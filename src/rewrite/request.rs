@@ -9,14 +9,15 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::attributes::check_attributes;
 use super::cos::cos_header;
 use super::listing::rewrites;
-use super::version_two::{is_translated, marker_of_token};
+use super::version_two::is_translated;
 use crate::config::{EndpointTemplate, Upstream, UpstreamSignature};
 use crate::encoding::percent::{push_encoded, push_encoded_path};
 use crate::error::{Code, Fault, S3Error};
 use crate::s3::conditions::{self, FORBID_OVERWRITE, Handling};
+use crate::s3::continuation::marker_of_token;
 use crate::s3::headers::strip_aws_chunked;
-use crate::s3::{Operation, Performer, S3Request, headers};
-use crate::tenant::{Grant, Permit};
+use crate::s3::{Operation, Performer, headers};
+use crate::tenant::{Grant, ListingPage, Permit};
 
 /// The head of a request to COS, in the two forms that must agree: as sent and as signed.
 ///
@@ -65,7 +66,7 @@ pub fn request(
     };
     let endpoint = &upstream.endpoint;
     let authority = fill(&endpoint.authority, grant);
-    let query = query(asked, grant, upstream.signature)?;
+    let query = query(permit, grant, upstream.signature)?;
     let mut path = fill(&endpoint.path, grant);
     path.push('/');
     path.push_str(&key);
@@ -148,35 +149,48 @@ fn add_forwarded(
 /// The query for COS: the operation's own parameters alone, none of a presigned URL's, with the keys
 /// in them as COS calls them.
 fn query(
-    asked: &S3Request<'_>,
+    permit: &Permit<'_, '_>,
     grant: &Grant,
     signature: UpstreamSignature,
 ) -> Result<Pairs, S3Error> {
+    let asked = permit.request();
     let mut own = asked.upstream_query();
-    let mut token = None;
-    if is_translated(asked.operation, grant, signature) {
+    let mut marker = None;
+    if is_translated(permit, grant, signature) {
         let first_version = Operation::ListObjects.parameters();
         own.retain(|(name, _)| first_version.contains(name));
-        token = asked.query.get("continuation-token");
-        let after = asked.query.get("start-after").filter(|_| token.is_none());
-        own.extend(after.map(|after| ("marker", after)));
+        marker = match asked.query.get("continuation-token") {
+            Some(token) => Some(marker_of_token(token)?),
+            None => asked.query.get("start-after").map(str::to_owned),
+        };
+    }
+    let mut prefix = asked.query.get("prefix").unwrap_or_default();
+    if let ListingPage::Below {
+        prefix: granted,
+        marker: within,
+        ..
+    } = permit.listing_page()
+    {
+        prefix = granted;
+        own.retain(|(name, _)| within.is_some() || !name.ends_with("marker"));
+        marker = marker.and(within.clone());
     }
     let mut pairs: Pairs = Vec::with_capacity(own.len() + 2);
     for (name, value) in own {
         let value = match name {
             "key-marker" | "marker" => grant.upstream_name(value),
-            "prefix" => grant.upstream_name(grant.list_prefix(Some(value))),
+            "prefix" => grant.upstream_name(prefix),
             _ => Cow::Borrowed(value),
         };
         pairs.push((name.into(), value.into_owned().into()));
     }
-    if let Some(token) = token {
-        let marker = grant.upstream_name(&marker_of_token(token)?).into_owned();
+    if let Some(marker) = marker {
+        let marker = grant.upstream_name(&marker).into_owned();
         pairs.push(("marker".into(), marker.into()));
     }
     if let Some(marker) = marker_name(asked.operation) {
-        check_id_marker(asked, grant)?;
-        let prefix = grant.upstream_name(grant.list_prefix(None));
+        check_id_marker(permit, grant)?;
+        let prefix = grant.upstream_name(prefix);
         // The marker leaves out an object named as the root itself, which has no name here.
         for (name, value) in [("prefix", &*prefix), (marker, &grant.root)] {
             if !value.is_empty() && !pairs.iter().any(|(there, _)| there == name) {
@@ -196,14 +210,17 @@ fn marker_name(operation: Operation) -> Option<&'static str> {
     }
 }
 
-/// In a virtual bucket every listing has a key marker, to which an id alone would then belong.
-fn check_id_marker(asked: &S3Request<'_>, grant: &Grant) -> Result<(), S3Error> {
-    let has = |name| asked.query.get(name).is_some_and(|value| !value.is_empty());
+/// In a virtual bucket every listing has a key marker, to which an id alone would then belong. One below
+/// a granted prefix may leave out the client's.
+fn check_id_marker(permit: &Permit<'_, '_>, grant: &Grant) -> Result<(), S3Error> {
+    let is_own = grant.root.is_empty() && *permit.listing_page() == ListingPage::AsRequested;
+    let query = &permit.request().query;
+    let has = |name| query.get(name).is_some_and(|value| !value.is_empty());
     let id = ["upload-id-marker", "version-id-marker"]
         .into_iter()
         .find(|name| has(name));
     match id {
-        Some(id) if !grant.root.is_empty() && !has("key-marker") => Err(S3Error::new(
+        Some(id) if !is_own && !has("key-marker") => Err(S3Error::new(
             Code::InvalidArgument,
             format!("{id} cannot be given without key-marker."),
         )),
@@ -348,7 +365,7 @@ mod tests {
     use crate::config::PrefixPattern;
     use crate::encoding::percent::percent_decode;
     use crate::rewrite::tests::{OPERATIONS, ask, tenant, upstream};
-    use crate::s3::{CopySource, ObjectKey};
+    use crate::s3::{CopySource, ObjectKey, S3Request};
 
     fn rewrite(
         asked: S3Request<'_>,
@@ -454,7 +471,7 @@ mod tests {
 
     #[test]
     fn a_virtual_buckets_listings_stay_below_its_root() {
-        let token = crate::rewrite::version_two::token_of_marker("k");
+        let token = crate::s3::continuation::token_of_marker("k");
         let query = format!("list-type=2&continuation-token={token}&start-after=z&prefix=");
         for (operation, query, target) in [
             (
@@ -505,15 +522,52 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_without_a_prefix_gets_the_grants_where_it_says_so() {
-        let mut tenant = tenant();
-        tenant.grants[0].list_default_prefix = true;
-        for query in ["", "prefix="] {
-            let asked = ask(Operation::ListObjects, "photos", "", query);
-            let permit = Permit::for_test(&tenant, asked).unwrap();
-            let client = http::Request::builder().body(()).unwrap().into_parts().0;
-            let sent = request(&permit, &client, &upstream(UpstreamSignature::S3)).unwrap();
-            assert_eq!(sent.target, "/?prefix=acme%2F");
+    fn a_listing_of_an_ancestor_is_one_of_the_granted_prefix() {
+        let token = crate::s3::continuation::token_of_marker("acme/k");
+        let v2 = format!("list-type=2&prefix=a&continuation-token={token}&start-after=z");
+        for (operation, query, target) in [
+            (Operation::ListObjects, "", "/?prefix=acme%2F"),
+            (Operation::ListObjects, "prefix=", "/?prefix=acme%2F"),
+            (Operation::ListObjects, "marker=a", "/?prefix=acme%2F"),
+            (
+                Operation::ListObjects,
+                "marker=acme/k&max-keys=7&encoding-type=url",
+                "/?marker=acme%2Fk&max-keys=7&encoding-type=url&prefix=acme%2F",
+            ),
+            (
+                Operation::ListObjectsV2,
+                &v2,
+                "/?prefix=acme%2F&marker=acme%2Fk",
+            ),
+            (
+                Operation::ListObjectVersions,
+                "versions&key-marker=a&version-id-marker=v",
+                "/?versions&prefix=acme%2F",
+            ),
+            (
+                Operation::ListMultipartUploads,
+                "uploads&key-marker=acme/k&upload-id-marker=u&delimiter=m",
+                "",
+            ),
+            (
+                Operation::ListMultipartUploads,
+                "uploads&key-marker=acme/k&upload-id-marker=u&delimiter=x",
+                "/?uploads&delimiter=x&key-marker=acme%2Fk&upload-id-marker=u&prefix=acme%2F",
+            ),
+        ] {
+            for signature in [UpstreamSignature::Cos, UpstreamSignature::S3] {
+                let tenant = tenant();
+                let permit =
+                    Permit::for_test(&tenant, ask(operation, "photos", "", query)).unwrap();
+                if target.is_empty() {
+                    let page = permit.listing_page();
+                    assert!(matches!(page, ListingPage::CommonPrefixes { .. }));
+                    continue; // made here
+                }
+                let client = http::Request::builder().body(()).unwrap().into_parts().0;
+                let sent = request(&permit, &client, &upstream(signature)).unwrap();
+                assert_eq!(sent.target, target, "{operation:?} {query}");
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod checksum_name;
 pub mod conditions;
+pub mod continuation;
 pub mod form;
 pub mod headers;
 pub mod hoisted;

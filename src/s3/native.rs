@@ -35,6 +35,15 @@ pub fn is_native(head: &Parts) -> bool {
     head.headers.get_all(AUTHORIZATION).iter().any(by_header) || is_presigned(head)
 }
 
+/// Whether `head`, in S3's words, is that of a client of COS's own API.
+pub fn speaks_native(head: &Parts) -> bool {
+    head.extensions.get::<Native>().is_some()
+}
+
+/// The mark of a head that was translated.
+#[derive(Clone, Copy, Debug)]
+struct Native;
+
 /// Whether a signature stands in the query.
 pub fn is_presigned(head: &Parts) -> bool {
     raw_pairs(head).any(|pair| PRESIGN.contains(&raw_name(pair)))
@@ -61,6 +70,7 @@ pub fn to_s3(head: &Parts, domains: &[String]) -> Result<Option<Parts>, S3Error>
     said.method = head.method.clone();
     said.version = head.version;
     said.uri = without_signature(head)?;
+    said.extensions.insert(Native);
     said.headers.reserve(head.headers.len());
     // At the creation of an upload S3 has no word for it.
     let writes = matches!(head.method, Method::POST | Method::PUT) && !creates_upload(head);

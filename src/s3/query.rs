@@ -11,7 +11,7 @@ use crate::error::{Code, S3Error};
 pub const MAX_PARAMETERS: usize = 100;
 
 /// The most entries that one listing may ask for; more is cut to this, as S3 and COS do.
-const MAX_LISTED: u32 = 1000;
+pub const MAX_LISTED: u32 = 1000;
 
 /// The highest part number (S3's and COS's limit).
 pub const MAX_PART_NUMBER: u16 = 10_000;

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
+use super::listing::{self, ListingPage};
 use super::{Authenticated, Grant, Tenant};
 use crate::error::{Code, S3Error};
-use crate::s3::address::MAX_KEY_BYTES;
+use crate::s3::address::{MAX_KEY_BYTES, begins_with_slash, no_such_key};
 use crate::s3::{ObjectKey, Operation, S3Request, Target};
 
 /// The proof that a request may be done: the only thing that can be rewritten for COS.
@@ -14,6 +15,7 @@ pub struct Permit<'t, 'r> {
     tenant: &'t Tenant,
     grant: Option<&'t Grant>,
     source: Option<&'t Grant>,
+    page: ListingPage,
 }
 
 impl Authenticated {
@@ -28,6 +30,7 @@ impl<'t, 'r> Permit<'t, 'r> {
     fn check(tenant: &'t Tenant, asked: S3Request<'r>) -> Result<Self, S3Error> {
         let operation = asked.operation;
         let action = operation.action();
+        let mut page = ListingPage::AsRequested;
         let grant = match operation.target() {
             Target::Service => {
                 return Ok(Self {
@@ -35,6 +38,7 @@ impl<'t, 'r> Permit<'t, 'r> {
                     tenant,
                     grant: None,
                     source: None,
+                    page,
                 });
             }
             // Its key is in the form: what is authorized is the PUT that the form stands for.
@@ -47,7 +51,7 @@ impl<'t, 'r> Permit<'t, 'r> {
             Target::Listing => {
                 let grant = bucket_grant(tenant, &asked)?;
                 check_action(grant, action)?;
-                check_listing(grant, &asked)?;
+                page = listing::page(grant, &asked)?;
                 grant
             }
             // Each key is judged when the body has been read.
@@ -76,6 +80,7 @@ impl<'t, 'r> Permit<'t, 'r> {
             tenant,
             grant: Some(grant),
             source,
+            page,
         })
     }
 
@@ -110,11 +115,16 @@ impl<'t, 'r> Permit<'t, 'r> {
         self.source
     }
 
+    /// Where a listing's page comes from.
+    pub fn listing_page(&self) -> &ListingPage {
+        &self.page
+    }
+
     /// Whether a multi-delete may name `key`. One that it may not gets an entry of its own in the
     /// answer, as AWS does; the others proceed.
     pub fn may_delete(&self, key: &str) -> bool {
         self.grant.is_some_and(|grant| {
-            room_for(grant, key) && grant.allows_on(Operation::DeleteObject.action(), key)
+            takes(grant, key) && grant.allows_on(Operation::DeleteObject.action(), key)
         })
     }
 
@@ -163,8 +173,11 @@ fn check_action(grant: &Grant, action: &str) -> Result<(), S3Error> {
     ))
 }
 
-/// Gives the key, if the grant covers it.
+/// Gives the key, if the grant covers it and COS can have it.
 fn check_covered<'k>(grant: &Grant, key: Option<&'k str>) -> Result<&'k str, S3Error> {
+    if grant.root.is_empty() && key.is_some_and(begins_with_slash) {
+        return Err(no_such_key());
+    }
     key.filter(|key| grant.covers(key)).ok_or_else(|| {
         S3Error::new(
             Code::AccessDenied,
@@ -202,24 +215,14 @@ fn check_key(grant: &Grant, action: &str, key: Option<&str>) -> Result<(), S3Err
 }
 
 /// Whether the root and `key` together are a key that COS takes.
-fn room_for(grant: &Grant, key: &str) -> bool {
-    grant.root.len() + key.len() <= MAX_KEY_BYTES
+fn takes(grant: &Grant, key: &str) -> bool {
+    let begins_well = !grant.root.is_empty() || !begins_with_slash(key);
+    begins_well && room_for(grant, key)
 }
 
-/// A listing without a prefix shows the whole bucket, unless the grant says what it shows. `delimiter`
-/// and the markers only leave out what the prefix already allows.
-fn check_listing(grant: &Grant, asked: &S3Request<'_>) -> Result<(), S3Error> {
-    let prefix = grant.list_prefix(asked.query.get("prefix"));
-    if grant.allows_list(asked.operation.action(), prefix) {
-        return Ok(());
-    }
-    Err(S3Error::new(
-        Code::AccessDenied,
-        format!(
-            "A listing of bucket {} must have a prefix that starts with one of yours.",
-            grant.alias
-        ),
-    ))
+/// Whether the root and `key` together are not too long.
+fn room_for(grant: &Grant, key: &str) -> bool {
+    grant.root.len() + key.len() <= MAX_KEY_BYTES
 }
 
 /// The grant that a copy reads from: read there, besides write here.
@@ -264,7 +267,6 @@ mod tests {
             region: "ap-guangzhou".into(),
             root: String::new(),
             prefixes: prefixes.to_vec(),
-            list_default_prefix: false,
             actions: actions.concat().iter().map(ToString::to_string).collect(),
             headers: Vec::new(),
             policy: None,
@@ -413,7 +415,13 @@ mod tests {
             Operation::ListObjectsV2,
         ] {
             for query in [
+                "",
+                "prefix=",
+                "prefix=acme",
+                "delimiter=/",
                 "prefix=acme/",
+                "prefixes=other/",
+                "start-after=other/",
                 "delimiter=/&prefix=acme/2026/&marker=x&start-after=zz",
             ] {
                 assert_eq!(
@@ -422,14 +430,7 @@ mod tests {
                     "{operation:?}"
                 );
             }
-            for query in [
-                "",
-                "prefix=",
-                "prefix=acme",
-                "prefix=other/",
-                "prefixes=acme/",
-                "start-after=acme/",
-            ] {
+            for query in ["prefix=other/", "prefix=acmes", "prefix=b", "prefix=/acme/"] {
                 let refused = outcome(ask(operation, "photos", "", query));
                 assert_eq!(refused, Some(Code::AccessDenied), "{operation:?} {query}");
             }
@@ -486,19 +487,33 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_without_a_prefix_is_the_grants_where_it_says_so() {
+    fn a_key_may_begin_with_a_slash_below_a_root_alone() {
         let mut tenant = tenant();
-        tenant.grants[0].list_default_prefix = true;
-        let outcome = |query| {
-            let asked = ask(Operation::ListObjectsV2, "photos", "", query);
-            Permit::for_test(&tenant, asked)
-                .err()
-                .map(|error| error.code())
-        };
-        assert_eq!(outcome(""), None);
-        assert_eq!(outcome("prefix=&delimiter=/"), None);
-        assert_eq!(outcome("prefix=a"), Some(Code::AccessDenied));
-        assert_eq!(outcome("prefix=/"), Some(Code::AccessDenied));
+        tenant.grants[0].prefixes = vec![PrefixPattern::Any];
+        for key in ["/x", "//", "\\x"] {
+            let outcome = |tenant: &Tenant, operation| {
+                let permit = Permit::for_test(tenant, ask(operation, "photos", key, ""));
+                permit.err().map(|error| error.code())
+            };
+            for operation in [Operation::PutObject, Operation::GetObjectAcl] {
+                assert_eq!(outcome(&tenant, operation), Some(Code::InvalidURI), "{key}");
+            }
+            let source = copy(Operation::CopyObject, "photos", key);
+            let refused = Permit::for_test(&tenant, source).unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidURI, "{key}");
+            let delete = || ask(Operation::DeleteObjects, "photos", "", "delete");
+            let permit = Permit::for_test(&tenant, delete()).unwrap();
+            assert!(!permit.may_delete(key), "{key}");
+
+            tenant.grants[0].root = "root/".into();
+            for operation in [Operation::PutObject, Operation::GetObjectAcl] {
+                assert_eq!(outcome(&tenant, operation), None, "{key}");
+            }
+            let permit = Permit::for_test(&tenant, delete()).unwrap();
+            assert!(permit.may_delete(key), "{key}");
+            assert_eq!(permit.upstream_name(key), format!("root/{key}"));
+            tenant.grants[0].root.clear();
+        }
     }
 
     #[test]
@@ -589,17 +604,14 @@ mod tests {
             judge("GET", "/photos?list-type=2&prefix=acme%2F", &[]),
             Ok(())
         );
+        assert_eq!(judge("GET", "/photos?uploads", &[]), Ok(())); // of what is the tenant's
         for query in [
-            "",
-            "?prefix",
             "?prefix=other/",
-            "?prefix=acme",
+            "?prefix=%2Facme/",
             "?Prefix=acme/",
             "?prefix[]=acme/",
             "?prefix=acme/&prefix=other/",
             "?prefix=acme/&%70refix=other/",
-            "?list-type=2&start-after=acme/",
-            "?uploads",
             "?versions&prefix=other/",
         ] {
             for bucket in ["/photos", "/photos/"] {

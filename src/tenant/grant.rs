@@ -43,8 +43,6 @@ pub struct Grant {
     pub root: String,
     /// The keys it covers, as the client names them: below the root.
     pub prefixes: Vec<PrefixPattern>,
-    /// A listing without a prefix is one of the only prefix, which starts keys.
-    pub list_default_prefix: bool,
     /// `name/cos:…`, sorted.
     pub actions: Vec<String>,
     /// Lower-case names of request headers that need a grant by name.
@@ -89,7 +87,6 @@ impl Grant {
             region: grant.region.clone(),
             root: grant.root.clone(),
             prefixes: grant.prefixes.clone(),
-            list_default_prefix: grant.list_default_prefix,
             actions: grant.actions.clone(),
             headers: grant.headers.clone(),
             policy: grant.policy.clone(),
@@ -110,15 +107,6 @@ impl Grant {
         self.prefixes
             .iter()
             .map(|pattern| pattern.below(&self.root))
-    }
-
-    /// The prefix that a listing with this `prefix` has: the client's own, or where it has none, the
-    /// one that the grant says.
-    pub fn list_prefix<'a>(&'a self, prefix: Option<&'a str>) -> &'a str {
-        match (prefix.unwrap_or_default(), &*self.prefixes) {
-            ("", [PrefixPattern::StartsWith(start)]) if self.list_default_prefix => start,
-            (prefix, _) => prefix,
-        }
     }
 
     /// Whether `key` is inside, byte by byte: no case folding, no Unicode normalisation.
@@ -152,6 +140,14 @@ impl Grant {
             && policy.is_none_or(|policy| policy.allows_list(action, prefix))
     }
 
+    /// The prefixes of listings by `action` that the grant is about.
+    pub fn listable(&self, action: &str) -> Vec<&PrefixPattern> {
+        match &self.policy {
+            Some(policy) => policy.lists(action).collect(),
+            None => self.prefixes.iter().collect(),
+        }
+    }
+
     /// The actions that may be done to `key`.
     pub fn actions_on(&self, key: &str) -> Cow<'_, [String]> {
         if self.policy.is_none() {
@@ -183,7 +179,6 @@ mod tests {
             region: "ap-guangzhou".into(),
             root: String::new(),
             prefixes: prefixes.to_vec(),
-            list_default_prefix: false,
             actions: actions.iter().map(ToString::to_string).collect(),
             headers: Vec::new(),
             policy: None,
@@ -235,23 +230,6 @@ mod tests {
             assert!(!folder.covers_list(prefix), "{prefix}");
         }
         assert!(grant(&[PrefixPattern::Any], &[]).covers_list(""));
-    }
-
-    #[test]
-    fn a_listing_without_a_prefix_has_the_grants_only_where_it_says_so() {
-        let mut folder = grant(&[starts("acme/")], &[]);
-        assert_eq!(folder.list_prefix(None), "");
-        folder.list_default_prefix = true;
-        for (asked, prefix) in [
-            (None, "acme/"),
-            (Some(""), "acme/"),
-            (Some("a"), "a"),
-            (Some("acme/x"), "acme/x"),
-        ] {
-            assert_eq!(folder.list_prefix(asked), prefix);
-        }
-        folder.prefixes.push(starts("b/"));
-        assert_eq!(folder.list_prefix(None), "");
     }
 
     #[test]

@@ -148,7 +148,6 @@ mod tests {
             bucket: "shared-1250000000".into(),
             region: "ap-guangzhou".into(),
             root: String::new(),
-            list_default_prefix: false,
             prefixes: prefixes.to_vec(),
             actions: vec!["name/cos:GetObject".into()],
             headers: Vec::new(),

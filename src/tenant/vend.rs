@@ -262,7 +262,6 @@ mod tests {
             region: "ap-guangzhou".into(),
             root: "acme/".into(),
             prefixes: prefixes.to_vec(),
-            list_default_prefix: false,
             actions: actions.map(str::to_owned).to_vec(),
             headers: Vec::new(),
             attachment: false,

@@ -91,9 +91,11 @@ def copy_by_parts_out_of_reach(c):
 
 @FENCE.check
 def list_v1(c):
-    for prefix in ("bob/", "", "ali", "alice", "public/"):
+    for prefix in ("bob/", "b", "alicea", "public/"):
         refused(lambda prefix=prefix: c.alice.list_objects(Bucket=BUCKET, Prefix=prefix), DENIED)
-    refused(lambda: c.alice.list_objects(Bucket=BUCKET), DENIED)
+    for prefix in ("", "ali", "alice"):
+        only_alices(c.alice.list_objects, "Contents", Prefix=prefix)
+    only_alices(c.alice.list_objects, "Contents")
     # keys are no paths: refused or not, this must not be read as one
     try:
         climbed = c.alice.list_objects(Bucket=BUCKET, Prefix="alice/../bob/")
@@ -104,14 +106,24 @@ def list_v1(c):
 
 @FENCE.check
 def list_v2(c):
-    for prefix in ("bob/", "", "ali"):
-        refused(lambda prefix=prefix: c.alice.list_objects_v2(Bucket=BUCKET, Prefix=prefix), DENIED)
+    refused(lambda: c.alice.list_objects_v2(Bucket=BUCKET, Prefix="bob/"), DENIED)
+    for prefix in ("", "ali"):
+        only_alices(c.alice.list_objects_v2, "Contents", Prefix=prefix)
 
 
 @FENCE.check
 def list_uploads(c):
     refused(lambda: c.alice.list_multipart_uploads(Bucket=BUCKET, Prefix="bob/"), DENIED)
-    refused(lambda: c.alice.list_multipart_uploads(Bucket=BUCKET), DENIED)
+    only_alices(c.alice.list_multipart_uploads, "Uploads")
+
+
+def only_alices(listing, entries, **named):
+    """A listing from above shows what is Alice's, and with a delimiter the way to it."""
+    keys = [entry["Key"] for entry in listing(Bucket=BUCKET, **named).get(entries, [])]
+    expect(all(key.startswith("alice/") for key in keys), f"keys of others: {keys}")
+    groups = listing(Bucket=BUCKET, Delimiter="/", **named)
+    expect_equal([group["Prefix"] for group in groups["CommonPrefixes"]], ["alice/"], "common prefixes")
+    expect_equal(groups.get(entries, []), [], "entries beside them")
 
 
 @FENCE.check

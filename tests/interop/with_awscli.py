@@ -284,8 +284,9 @@ def fenced(c):
     expect("403" in said, f"not refused as forbidden: {said}")
     said = c("s3", "cp", "-", f"s3://{BUCKET}/bob/x", stdin=b"x", fails=True)
     expect("AccessDenied" in said, f"not refused as AccessDenied: {said}")
-    said = c.api("list-objects", fails=True)
+    said = c.api("list-objects", "--prefix", "bob/", fails=True)
     expect("AccessDenied" in said, f"not refused as AccessDenied: {said}")
+    expect_equal(c("s3", "ls", f"s3://{BUCKET}/").decode().split(), ["PRE", "alice/"], "listing of the bucket")
 
 
 @UPLOADS.check

@@ -1032,7 +1032,6 @@ fn a_root_is_a_folder_and_all_below_it_is_the_tenants() {
     let grant = &config.tenants[0].grants[0];
     assert_eq!(grant.root, "acme/");
     assert_eq!(grant.prefixes, [PrefixPattern::Any]);
-    assert!(!grant.list_default_prefix);
     assert!(!grant.attachment);
 
     for (root, message) in [
@@ -1104,21 +1103,13 @@ fn tenants_are_kept_apart_below_their_roots_too() {
 }
 
 #[test]
-fn a_default_prefix_for_listings_must_be_one_folder() {
-    let with = |prefixes: &str| {
-        let written = format!("list_default_prefix = §true\nprefixes = {prefixes}");
-        WHOLE.replace("prefixes = [\"acme/*\"]", &written)
-    };
-    let good = with("[\"acme/*\"]").replace('§', "");
-    let (config, _) = parse_with(&good, &[], &[]).unwrap();
-    assert!(config.tenants[0].grants[0].list_default_prefix);
-    for prefixes in ["[\"*\"]", "[\"exact\"]", "[\"a/*\", \"b/*\"]"] {
-        refuses(
-            &with(prefixes),
-            Severity::Error,
-            "exactly one prefix, which must be a folder",
-            "folder/*",
-        );
+fn a_default_prefix_for_listings_is_read_and_has_no_effect() {
+    for value in ["true", "false"] {
+        for prefixes in ["[\"acme/*\"]", "[\"acme/*\", \"acme.txt\"]"] {
+            let written = format!("list_default_prefix = §{value}\nprefixes = {prefixes}");
+            let text = WHOLE.replace("prefixes = [\"acme/*\"]", &written);
+            refuses(&text, Severity::Warning, "no effect any more", "remove it");
+        }
     }
 }
 
@@ -1616,8 +1607,8 @@ fn a_templates_root_keeps_its_subjects_apart_too() {
     for keys in [
         "root = \"users/{claim.sub}/\"",
         "root = \"users/{claim.sub}/\"\nprefixes = [\"a/*\", \"one\"]",
-        "root = \"users/{claim.sub}/\"\nprefixes = [\"a/*\"]\nlist_default_prefix = true",
-        "root = \"users/\"\nprefixes = [\"{claim.sub}/*\"]\nlist_default_prefix = true",
+        "root = \"users/{claim.sub}/\"\nprefixes = [\"a/*\"]",
+        "root = \"users/\"\nprefixes = [\"{claim.sub}/*\"]",
     ] {
         let config = good(&template(prefix, keys));
         assert_eq!(config.templates[0].grants.len(), 1, "{keys}");

@@ -91,7 +91,6 @@ fn grant(alias: &str, prefixes: &[PrefixPattern], actions: &[&str]) -> Grant {
         region: "ap-guangzhou".into(),
         root: String::new(),
         prefixes: prefixes.to_vec(),
-        list_default_prefix: false,
         actions: actions.iter().map(ToString::to_string).collect(),
         headers: Vec::new(),
         policy: None,

@@ -396,7 +396,6 @@ fn the_fence_is_the_same() {
             400,
             "InvalidURI",
         ),
-        (Native::new(&world, "GET", "/"), 403, "AccessDenied"),
         (
             Native::new(&world, "GET", "/?prefix=globex/"),
             403,
@@ -563,6 +562,34 @@ fn a_multi_delete_and_the_buckets_are_as_in_s3() {
         probe.assert_ok().header("x-cos-bucket-region"),
         Some("ap-guangzhou")
     );
+}
+
+#[test]
+fn a_listing_of_an_ancestor_has_coss_own_form() {
+    let world = World::new();
+    Native::new(&world, "PUT", "/acme/k")
+        .body("x")
+        .ask()
+        .assert_ok();
+    let before = world.upstream_requests();
+    for (query, root) in [
+        ("delimiter=/", "<ListBucketResult>"),
+        ("uploads&delimiter=/", "<ListMultipartUploadsResult>"),
+        ("delimiter=/&prefix=ac&max-keys=1", "<ListBucketResult>"),
+    ] {
+        let list = Native::new(&world, "GET", &format!("/?{query}")).ask();
+        let text = list.assert_ok().text();
+        assert!(text.contains(root), "{text}"); // no namespace
+        let groups = elements(&text, "CommonPrefixes");
+        assert_eq!(groups, ["<Prefix>acme/</Prefix>"], "{text}");
+    }
+    assert_eq!(world.upstream_requests(), before);
+    let text = Native::new(&world, "GET", "/?prefix=a")
+        .ask()
+        .assert_ok()
+        .text();
+    assert_eq!(elements(&text, "Key"), ["acme/k"], "{text}");
+    assert_eq!(element(&text, "Prefix"), "a");
 }
 
 #[test]

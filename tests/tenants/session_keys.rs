@@ -166,7 +166,7 @@ fn a_token_gives_keys_that_do_what_the_token_may() {
         "/photos/users/bob/k",
         "/photos/acme/k",
         "/photos/public/k",
-        "/photos?prefix=users/",
+        "/photos?prefix=users/b",
     ] {
         alice
             .call(addr, "GET", path)

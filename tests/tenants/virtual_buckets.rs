@@ -40,12 +40,7 @@ fn grants(toml: &str) -> String {
             "root = \"c4n4ry-inbox/\"\nprefixes = [\"in/*\", \"one.txt\"]",
         ),
         ("away", FAR, "ap-beijing", "root = \"c4n4ry-far/\""),
-        (
-            "plain",
-            FAR,
-            "ap-beijing",
-            "prefixes = [\"acme/*\"]\nlist_default_prefix = true",
-        ),
+        ("plain", FAR, "ap-beijing", "prefixes = [\"acme/*\"]"),
     ] {
         toml += &format!(
             "\n[[tenants.acme.grants]]\nname = \"{name}\"\nbucket = \"{bucket}\"\nregion = \"{region}\"\n\
@@ -76,6 +71,14 @@ fn world(signature: &str) -> World {
 fn plant(world: &World, real: &str, body: &str) {
     let put = Call::new(world.gateway.addr, "PUT", &format!("/photos/{}", url(real)));
     put.body(body).signed_by(GLOBEX).ask().assert_ok();
+}
+
+/// The same in the other bucket.
+fn plant_far(world: &World, real: &str, body: &str) {
+    world
+        .emulator
+        .put_object(FAR, real, body.as_bytes())
+        .unwrap();
 }
 
 /// Percent-encoded, slashes too.
@@ -162,7 +165,7 @@ fn prefixes_below_a_root_fence_the_clients_names() {
         "/inbox/in",
         "/inbox/one.txt2",
         "/inbox?prefix=",
-        "/inbox?list-type=2&prefix=i",
+        "/inbox?list-type=2&prefix=ou",
         "/inbox?versions",
         "/inbox?uploads&prefix=one.txt",
     ] {
@@ -172,6 +175,9 @@ fn prefixes_below_a_root_fence_the_clients_names() {
     }
     let listed = world.ask("GET", "/inbox?prefix=in%2F");
     assert_eq!(elements(&listed.assert_ok().text(), "Key"), ["in/x"]);
+    let above = world.ask("GET", "/inbox?prefix=i&list-type=2");
+    assert_eq!(elements(&above.assert_ok().text(), "Key"), ["in/x"]);
+    assert_says_nothing(&above);
 }
 
 #[test]
@@ -583,26 +589,75 @@ fn a_doubtful_multi_delete_never_reaches_cos() {
 }
 
 #[test]
-fn a_listing_without_a_prefix_is_the_grants_own_where_it_says_so() {
+fn a_listing_without_a_prefix_shows_what_the_grant_has() {
     for signature in SIGNATURES {
         let world = world(signature);
         for key in ["x", "d/y"] {
             world.put(&format!("/plain/acme/{key}"), key);
         }
+        plant_far(&world, "acm", "outside");
         for form in ["", "list-type=2&", "versions&"] {
-            for prefix in ["", "&prefix="] {
-                let target = format!("/plain?{form}max-keys=5{prefix}");
+            for prefix in ["", "a", "acme"] {
+                let target = format!("/plain?{form}max-keys=5&prefix={prefix}");
                 let text = world.ask("GET", &target).assert_ok().text();
                 assert_eq!(elements(&text, "Key"), ["acme/d/y", "acme/x"], "{target}");
-                assert_eq!(element(&text, "Prefix"), "acme/");
+                assert_eq!(element(&text, "Prefix"), prefix);
+                let text = world.ask("GET", &format!("{target}&delimiter=/"));
+                let text = text.assert_ok().text();
+                let shown = elements(&text, "CommonPrefixes");
+                assert_eq!(shown, ["<Prefix>acme/</Prefix>"], "{target}");
+                assert!(elements(&text, "Key").is_empty(), "{text}");
             }
-            for prefix in ["a", "acme", "%2F", "other%2F"] {
+            for prefix in ["b", "acmes", "%2F", "other%2F"] {
                 let target = format!("/plain?{form}prefix={prefix}");
                 world.ask("GET", &target).assert_error(403, "AccessDenied");
             }
+            // Its own folder is granted, and so is one key: COS would show others beside that.
+            let target = format!("/inbox?{form}max-keys=5");
+            world.ask("GET", &target).assert_error(403, "AccessDenied");
         }
         let uploads = world.ask("GET", "/plain?uploads");
-        assert_eq!(element(&uploads.assert_ok().text(), "Prefix"), "acme/");
+        assert_eq!(element(&uploads.assert_ok().text(), "Prefix"), "");
+        // A folder is no object, until somebody makes one of its name.
+        assert_eq!(world.ask("HEAD", "/plain").status, 200);
+        assert_eq!(world.ask("HEAD", "/plain/acme/").status, 404);
+        world.put("/plain/acme/", "");
+        assert_eq!(world.ask("HEAD", "/plain/acme/").status, 200);
+    }
+}
+
+#[test]
+fn a_key_may_begin_with_a_slash() {
+    for signature in SIGNATURES {
+        let world = world(signature);
+        for (key, target) in [("/x", "/photos//x"), ("//y z", "/photos/%2F%2Fy%20z")] {
+            world.put(target, key);
+            assert_eq!(world.stored(&format!("{ROOT}{key}")).as_deref(), Some(key));
+            assert_eq!(world.ask("GET", target).assert_ok().text(), key);
+            assert_eq!(world.ask("HEAD", target).status, 200);
+        }
+        let copy = world.signed("PUT", "/photos//copy");
+        let copy = copy.header("x-amz-copy-source", "photos//x");
+        copy.ask().assert_ok();
+        let list = world.ask("GET", "/photos?list-type=2&prefix=/");
+        let text = list.assert_ok().text();
+        assert_eq!(elements(&text, "Key"), ["//y z", "/copy", "/x"]);
+        let list = world.ask("GET", "/photos?delimiter=/&prefix=");
+        let text = list.assert_ok().text();
+        assert_eq!(
+            elements(&text, "CommonPrefixes"),
+            ["<Prefix>/</Prefix>"],
+            "{text}"
+        );
+        let body =
+            "<Delete><Object><Key>/x</Key></Object><Object><Key>/copy</Key></Object></Delete>";
+        let delete = world.signed("POST", "/photos?delete").body(body);
+        let text = delete.ask().assert_ok().text();
+        assert_eq!(elements(&text, "Deleted").len(), 2, "{text}");
+        assert_eq!(world.stored(&format!("{ROOT}/x")), None);
+        for target in ["/photos//../x", "/photos/%2F%2E%2E%2Fx", "/plain//x"] {
+            world.ask("GET", target).assert_error(400, "InvalidURI");
+        }
     }
 }
 

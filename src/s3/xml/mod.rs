@@ -4,6 +4,7 @@
 //! reader here did not.
 
 mod answers;
+mod common_prefixes;
 mod document;
 mod requests;
 mod sts;
@@ -12,6 +13,7 @@ pub use answers::{
     DeleteFailure, DeleteResult, Deleted, ListedBucket, UpstreamError, list_buckets, location,
     object_attributes, owners_acl, post_response, unset,
 };
+pub use common_prefixes::common_prefixes;
 pub use requests::{
     CompleteRequest, DeleteObject, DeleteRequest, MAX_DELETED, MAX_TAGS, Part, Tagging,
 };

@@ -116,6 +116,7 @@ impl<'w> Model<'w> {
         for who in [Who::Acme, Who::Globex] {
             for (bucket, folder) in [
                 (Bucket::Photos, Some((Folder::Own, None))),
+                (Bucket::Photos, None),
                 (Bucket::Box, None),
                 (Bucket::Away, None),
             ] {
@@ -480,7 +481,7 @@ impl<'w> Model<'w> {
             Some((true, marker)) if form == Form::Two => format!("&start-after={}", url(marker)),
             Some((_, marker)) => format!("&{}={}", names.asked, url(marker)),
         };
-        let covered = who.covers(bucket, &prefix);
+        let covered = who.covers(bucket, &prefix) || who.is_above(bucket, &prefix);
         let mut shown = Vec::new();
         for page in 0.. {
             assert!(page < 40, "it never ends: {listing:?}");
@@ -577,6 +578,10 @@ impl<'w> Model<'w> {
         all.retain(|(key, _)| {
             key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
         });
+        if delimiter && who.is_above(bucket, prefix) {
+            // The way to what it may list is there, whatever is at its end.
+            return vec![(who.way(bucket).to_owned(), String::new())];
+        }
         if delimiter {
             for (key, detail) in &mut all {
                 if let Some(at) = key[prefix.len()..].find('/') {

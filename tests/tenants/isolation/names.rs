@@ -146,7 +146,25 @@ impl Who {
         format!("{folder}{leaf}")
     }
 
-    /// Whether this tenant's listings of `bucket` may have this prefix, or its objects this key.
+    /// Whether `prefix` is an ancestor of what this tenant may list of `bucket`.
+    pub fn is_above(self, bucket: Bucket, prefix: &str) -> bool {
+        let folder = match bucket {
+            Bucket::Photos => self.folder(),
+            Bucket::Public => "public/",
+            Bucket::Away | Bucket::Box | Bucket::Real => return false,
+        };
+        folder != prefix && folder.starts_with(prefix)
+    }
+
+    /// The common prefix that an ancestor of the tenant's folder shows.
+    pub fn way(self, bucket: Bucket) -> &'static str {
+        if bucket == Bucket::Public {
+            return "public/";
+        }
+        self.folder()
+    }
+
+    /// Whether this tenant's listings of `bucket` show what is below this prefix, or its objects have this key.
     pub fn covers(self, bucket: Bucket, key: &str) -> bool {
         match bucket {
             Bucket::Away | Bucket::Box => true,
