@@ -16,7 +16,7 @@ use crate::error::{Code, Fault, S3Error};
 use crate::s3::conditions::{self, FORBID_OVERWRITE, Handling};
 use crate::s3::continuation::marker_of_token;
 use crate::s3::headers::strip_aws_chunked;
-use crate::s3::{Operation, Performer, headers};
+use crate::s3::{Operation, Performer, S3Request, headers};
 use crate::tenant::{Grant, ListingPage, Permit};
 
 /// The head of a request to COS, in the two forms that must agree: as sent and as signed.

@@ -25,7 +25,7 @@ struct Redis {
 }
 
 impl Redis {
-    /// `None`, with a line that says so, where it is not installed. `COSGATE_TEST_REDIS` forbids that.
+    /// `None`, with a line that says so, where it is not installed. `TEST_REDIS` forbids that.
     fn start() -> Option<Self> {
         let port = free_port();
         let child = Command::new("redis-server")
@@ -35,7 +35,7 @@ impl Redis {
             .spawn();
         let Ok(child) = child else {
             assert!(
-                std::env::var_os("COSGATE_TEST_REDIS").is_none(),
+                std::env::var_os("TEST_REDIS").is_none(),
                 "no redis-server"
             );
             println!("SKIPPED: redis-server is not installed (apt-get install redis-server)");
