@@ -34,6 +34,8 @@ mod json;
 pub mod jwks;
 mod line;
 pub mod listen;
+#[cfg(feature = "load")]
+pub mod load;
 pub mod observe;
 pub mod payload;
 mod proxied;

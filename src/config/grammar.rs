@@ -222,7 +222,8 @@ pub(super) fn limited(
     Err(Refusal::new(message, fix))
 }
 
-fn duration(text: &str) -> Result<Duration, Refusal> {
+/// A duration: `30s`, `2h`, `1h30m`, `250ms`.
+pub(super) fn duration(text: &str) -> Result<Duration, Refusal> {
     let refuse = || {
         let message = format!("`{}` is not a duration", printable(text));
         Refusal::new(

@@ -49,6 +49,17 @@ pub use raw_policy::RawPolicy;
 pub(crate) use role::TENANT;
 pub use role::{Role, WebIdentity};
 
+/// Reads a duration as configurations write it (`30s`, `1h30m`, `250ms`). The error names the fix.
+pub fn read_duration(text: &str) -> Result<Duration, String> {
+    grammar::duration(text).map_err(|refusal| format!("{}; {}", refusal.message, refusal.fix))
+}
+
+/// Reads a size as configurations write it (`100`, `16KiB`, `2MiB`, `1GiB`). The error names the fix.
+pub fn read_size(text: &str) -> Result<u64, String> {
+    grammar::size_within(text, &(0..=u64::MAX))
+        .map_err(|refusal| format!("{}; {}", refusal.message, refusal.fix))
+}
+
 /// The world outside the file.
 pub struct Sources<'a> {
     /// The value of an environment variable.

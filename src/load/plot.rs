@@ -1,0 +1,346 @@
+//! Plots as SVG whose colours come from the page's style sheet. Pure.
+
+use std::fmt::Write as _;
+
+const WIDTH: f64 = 760.0;
+const HEIGHT: f64 = 230.0;
+const LEFT: f64 = 64.0;
+const RIGHT: f64 = 14.0;
+const TOP: f64 = 14.0;
+const BOTTOM: f64 = 30.0;
+/// The smallest latency of a logarithmic axis, in its unit.
+const LEAST: f64 = 1.0;
+
+/// A plot of lines.
+#[derive(Debug)]
+pub(super) struct Plot<'a> {
+    /// What a screen reader says.
+    pub(super) title: &'a str,
+    /// The lines, each in a colour of its own.
+    pub(super) lines: Vec<Line>,
+    /// Spans of the horizontal axis.
+    pub(super) marks: Vec<Mark>,
+    /// The horizontal axis.
+    pub(super) x: Axis,
+    /// The vertical axis.
+    pub(super) y: Axis,
+}
+
+/// A line.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// In the legend.
+    pub(super) name: String,
+    /// Left to right; a gap where a value is not finite.
+    pub(super) points: Vec<(f64, f64)>,
+}
+
+/// A span that is marked: a fault.
+#[derive(Debug)]
+pub(super) struct Mark {
+    /// Its start on the horizontal axis.
+    pub(super) from: f64,
+    /// Its end.
+    pub(super) until: f64,
+    /// What is written at it.
+    pub(super) label: String,
+}
+
+/// How an axis counts and what is written at it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Axis {
+    /// How a value is written.
+    pub(super) show: fn(f64) -> String,
+    /// Each decade as long as the next.
+    pub(super) is_logarithmic: bool,
+}
+
+/// The range of values of an axis, and where on the page it lies.
+struct Scale {
+    axis: Axis,
+    from: f64,
+    to: f64,
+    start: f64,
+    end: f64,
+}
+
+/// The SVG of a plot, with its legend.
+pub(super) fn svg(plot: &Plot<'_>) -> String {
+    let points = || plot.lines.iter().flat_map(|line| &line.points);
+    let finite = |value: &f64| value.is_finite();
+    let xs = || points().map(|(x, _)| *x).filter(finite);
+    let ys = || points().map(|(_, y)| *y).filter(finite);
+    let x = Scale::new(
+        plot.x,
+        (xs().fold(f64::INFINITY, f64::min), xs().fold(0.0, f64::max)),
+        (LEFT, WIDTH - RIGHT),
+    );
+    let lowest = if plot.y.is_logarithmic {
+        ys().filter(|y| *y >= LEAST).fold(f64::INFINITY, f64::min)
+    } else {
+        0.0
+    };
+    let y = Scale::new(
+        plot.y,
+        (lowest, ys().fold(0.0, f64::max)),
+        (HEIGHT - BOTTOM, TOP),
+    );
+    let mut out = legend(&plot.lines);
+    let _ = write!(
+        out,
+        r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#,
+        escape(plot.title)
+    );
+    for mark in &plot.marks {
+        push_mark(&mut out, mark, &x);
+    }
+    for tick in y.ticks(5) {
+        let at = y.place(tick);
+        let _ = write!(
+            out,
+            r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{at:.1}" y2="{at:.1}"/><text x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
+            WIDTH - RIGHT,
+            LEFT - 7.0,
+            at + 4.0,
+            escape(&(plot.y.show)(tick))
+        );
+    }
+    for tick in x.ticks(8) {
+        let at = x.place(tick);
+        let _ = write!(
+            out,
+            r#"<line class="axis" x1="{at:.1}" x2="{at:.1}" y1="{:.1}" y2="{:.1}"/><text x="{at:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
+            HEIGHT - BOTTOM,
+            HEIGHT - BOTTOM + 4.0,
+            HEIGHT - BOTTOM + 18.0,
+            escape(&(plot.x.show)(tick))
+        );
+    }
+    let _ = write!(
+        out,
+        r#"<line class="axis" x1="{LEFT}" x2="{:.1}" y1="{1:.1}" y2="{1:.1}"/>"#,
+        WIDTH - RIGHT,
+        HEIGHT - BOTTOM
+    );
+    for (index, line) in plot.lines.iter().enumerate() {
+        push_line(&mut out, line, index, (&x, &y));
+    }
+    out.push_str("</svg>");
+    out
+}
+
+/// Text for HTML and SVG, in elements and in attributes.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            // Nothing else of a stranger's control characters can be shown (HTML, 13.1.4).
+            c if c.is_control() && c != '\n' => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+impl Scale {
+    fn new(axis: Axis, (from, to): (f64, f64), (start, end): (f64, f64)) -> Self {
+        let (from, to) = if axis.is_logarithmic {
+            let low = if from.is_finite() {
+                from.max(LEAST)
+            } else {
+                LEAST
+            };
+            let (low, high) = (decade(low), decade_above(to.max(low * 1.01)));
+            (low, high)
+        } else {
+            let from = if from.is_finite() { from.min(0.0) } else { 0.0 };
+            (from, if to > from { to } else { from + 1.0 })
+        };
+        Self {
+            axis,
+            from,
+            to,
+            start,
+            end,
+        }
+    }
+
+    fn place(&self, value: f64) -> f64 {
+        let part = if self.axis.is_logarithmic {
+            (value.max(self.from) / self.from).ln() / (self.to / self.from).ln()
+        } else {
+            (value - self.from) / (self.to - self.from)
+        };
+        self.start + (self.end - self.start) * part.clamp(0.0, 1.0)
+    }
+
+    /// About `count` round values.
+    fn ticks(&self, count: u32) -> Vec<f64> {
+        let mut ticks = Vec::new();
+        if self.axis.is_logarithmic {
+            let mut tick = self.from;
+            while tick <= self.to * 1.001 {
+                ticks.push(tick);
+                tick *= 10.0;
+            }
+            if ticks.len() < 3 {
+                ticks = ticks
+                    .iter()
+                    .flat_map(|tick| [*tick, tick * 2.0, tick * 5.0])
+                    .collect();
+                ticks.retain(|tick| *tick <= self.to * 1.001);
+            }
+            return ticks;
+        }
+        let step = round_step((self.to - self.from) / f64::from(count));
+        let mut tick = self.from;
+        while tick <= self.to * 1.001 && ticks.len() < 50 {
+            ticks.push(tick);
+            tick += step;
+        }
+        ticks
+    }
+}
+
+/// The power of ten at or below a value.
+fn decade(value: f64) -> f64 {
+    10_f64.powf(value.log10().floor())
+}
+
+/// The first of 1, 2, 5, 10 times a power of ten at or above a value.
+fn decade_above(value: f64) -> f64 {
+    let base = decade(value);
+    let steps = [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * base);
+    steps
+        .into_iter()
+        .find(|step| *step >= value)
+        .unwrap_or(base * 10.0)
+}
+
+fn round_step(step: f64) -> f64 {
+    if step <= 0.0 || !step.is_finite() {
+        return 1.0;
+    }
+    decade_above(step)
+}
+
+fn push_mark(out: &mut String, mark: &Mark, x: &Scale) {
+    let (from, until) = (x.place(mark.from), x.place(mark.until));
+    let label = escape(&mark.label);
+    let _ = write!(
+        out,
+        r#"<rect class="mark" x="{from:.1}" y="{TOP}" width="{:.1}" height="{:.1}"><title>{label}</title></rect><text class="mark-label" x="{:.1}" y="{:.1}">{label}</text>"#,
+        (until - from).max(2.0),
+        HEIGHT - BOTTOM - TOP,
+        from + 4.0,
+        TOP + 12.0
+    );
+}
+
+fn push_line(out: &mut String, line: &Line, index: usize, (x, y): (&Scale, &Scale)) {
+    let mut path = String::new();
+    let mut is_drawing = false;
+    for (at, value) in &line.points {
+        if !value.is_finite() {
+            is_drawing = false;
+            continue;
+        }
+        let command = if is_drawing { 'L' } else { 'M' };
+        let _ = write!(path, "{command}{:.1} {:.1}", x.place(*at), y.place(*value));
+        is_drawing = true;
+    }
+    let _ = write!(out, r#"<path class="line c{}" d="{path}"/>"#, index % 8);
+}
+
+fn legend(lines: &[Line]) -> String {
+    let mut out = r#"<p class="legend">"#.to_owned();
+    for (index, line) in lines.iter().enumerate() {
+        let _ = write!(
+            out,
+            r#"<span><i class="c{}"></i>{}</span>"#,
+            index % 8,
+            escape(&line.name)
+        );
+    }
+    out.push_str("</p>");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINEAR: Axis = Axis {
+        show: |v| format!("{v}"),
+        is_logarithmic: false,
+    };
+    const LOGARITHMIC: Axis = Axis {
+        show: |v| format!("{v}"),
+        is_logarithmic: true,
+    };
+
+    fn plot(points: &[(f64, f64)], y: Axis) -> String {
+        svg(&Plot {
+            title: "a <b>",
+            lines: vec![Line {
+                name: "x&y".into(),
+                points: points.to_vec(),
+            }],
+            marks: vec![Mark {
+                from: 1.0,
+                until: 2.0,
+                label: "<script>".into(),
+            }],
+            x: LINEAR,
+            y,
+        })
+    }
+
+    #[test]
+    fn no_text_becomes_markup() {
+        let text = plot(&[(0.0, 1.0), (3.0, 2.0)], LINEAR);
+        assert!(
+            !text.contains("<script>") && !text.contains("<b>"),
+            "{text}"
+        );
+        assert!(text.contains("x&amp;y"));
+        assert_eq!(escape("a\u{1}'\""), "a\u{fffd}&#39;&quot;");
+    }
+
+    #[test]
+    fn any_values_give_finite_places() {
+        for y in [LINEAR, LOGARITHMIC] {
+            for points in [
+                &[][..],
+                &[(0.0, 0.0)],
+                &[(0.0, f64::NAN), (1.0, 5.0)],
+                &[(0.0, 1e12), (5.0, 1.0)],
+            ] {
+                let text = plot(points, y);
+                assert!(
+                    !text.contains("NaN") && !text.contains("inf"),
+                    "{points:?} {text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_gap_breaks_the_line() {
+        let text = plot(&[(0.0, 1.0), (1.0, f64::NAN), (2.0, 1.0)], LINEAR);
+        assert_eq!(text.matches('M').count(), 2, "{text}");
+    }
+
+    #[test]
+    fn ticks_are_round() {
+        let scale = Scale::new(LINEAR, (0.0, 4321.0), (0.0, 1.0));
+        assert_eq!(scale.ticks(5), [0.0, 1000.0, 2000.0, 3000.0, 4000.0]);
+        let scale = Scale::new(LOGARITHMIC, (150.0, 90_000.0), (0.0, 1.0));
+        assert_eq!(scale.ticks(5), [100.0, 1000.0, 10_000.0, 100_000.0]);
+    }
+}
