@@ -16,6 +16,10 @@ dev:
 interop:
     tests/interop/run
 
+# The documentation as a book, in target/book (needs mdbook 0.5)
+book:
+    mdbook build docs
+
 # Licences, bans and sources (needs cargo-deny)
 deny:
     cargo deny check bans licenses sources

@@ -147,7 +147,7 @@ fn forms(addr: SocketAddr) -> Vec<Form> {
     };
     let large = http_chunks(&with_trailer(1 << 20), 1 << 20);
     let small = with_trailer(64 << 10);
-    let hashed = length(put(&cosgate::sign::encoding::sha256_hex(&object)), OBJECT);
+    let hashed = length(put(&cosgate::encoding::hex::sha256_hex(&object)), OBJECT);
     let signed = put("STREAMING-AWS4-HMAC-SHA256-PAYLOAD").header(decoded.0, &decoded.1);
     let mut unsent = Chain::new(&signed, &signed.head());
     let framed = chunks(&object, 64 << 10, Some(&mut unsent)).len() + 2;

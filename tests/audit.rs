@@ -7,9 +7,9 @@
 
 mod support;
 
+use cosgate::clock::wall_clock;
 use cosgate::emulator::{CosFault, Faults, StsFault};
 use cosgate::secret::Secret;
-use cosgate::server::wall_clock;
 use cosgate::sign::sigv2;
 use http::HeaderMap;
 use serde_json::Value;
@@ -260,8 +260,9 @@ fn a_client_that_leaves_before_its_answer_is_told_as_failed() {
 /// All that holds a secret and can be printed, printed.
 #[test]
 fn no_secret_is_shown_by_debug() {
+    use cosgate::clock::Clock;
+    use cosgate::credentials::Credential;
     use cosgate::credentials::sts::{Caller, StsRequest, parse_answer};
-    use cosgate::credentials::{Clock, Credential};
     use cosgate::payload::ChunkSignatures;
     use cosgate::sign::sigv4::{CredentialScope, SigningKey};
     use cosgate::sign::{cos, tc3};

@@ -10,8 +10,8 @@
 
 mod support;
 
+use cosgate::clock::wall_clock;
 use cosgate::secret::Secret;
-use cosgate::server;
 use cosgate::sign::sigv2;
 use http::HeaderMap;
 
@@ -185,7 +185,7 @@ fn a_presigned_url_of_version_2_is_taken_only_where_the_configuration_says_so() 
             query: &[("response-content-type".into(), "text/css".into())],
             headers: &HeaderMap::new(),
         };
-        let expires = server::wall_clock().plus(MINUTE).unix();
+        let expires = wall_clock().plus(MINUTE).unix();
         let query = sigv2::presigned_query(&request, ACME.0, &Secret::new(ACME.1), expires);
         format!("{path}?{query}")
     };

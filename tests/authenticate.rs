@@ -12,10 +12,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use cosgate::config::{self, Config};
+use cosgate::encoding::percent::percent_decode;
+use cosgate::error::{Code, S3Error};
 use cosgate::payload::Mode as Payload;
-use cosgate::s3::{Code, Operation, Query, S3Error, S3Request};
+use cosgate::s3::{Operation, Query, S3Request};
 use cosgate::secret::Secret;
-use cosgate::sign::encoding::percent_decode;
 use cosgate::sign::{Signable, sigv2, sigv4};
 use cosgate::tenant::{Connection, Identity, Tenants};
 use cosgate::timestamp::Timestamp;
@@ -243,7 +244,7 @@ impl Client {
         let signature = self.sign(|request, key, scope| {
             let canonical = sigv4::canonical_request(request, &["host"], payload);
             let to_sign = sigv4::string_to_sign(&self.time.amz(), scope, &canonical);
-            cosgate::sign::encoding::hex(&key.sign(to_sign.as_bytes()))
+            cosgate::encoding::hex::hex(&key.sign(to_sign.as_bytes()))
         });
         self.query.push_str("&X-Amz-Signature=");
         self.query.push_str(&signature);

@@ -18,8 +18,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use cosgate::clock::wall_clock;
 use cosgate::observe::admin;
-use cosgate::server::wall_clock;
 use http::Method;
 use serde_json::{Value, json};
 use support::{Act, Call, Gateway, Reply, Script, World, act, element, elements, eventually};
@@ -100,12 +100,12 @@ fn a_body_is_checked_as_far_as_the_client_says_what_it_is() {
         .header("x-amz-content-sha256", "UNSIGNED-PAYLOAD")
         .ask()
         .assert_ok();
-    let hash = cosgate::sign::encoding::sha256_hex(b"whole");
+    let hash = cosgate::encoding::hex::sha256_hex(b"whole");
     put()
         .header("x-amz-content-sha256", &hash)
         .ask()
         .assert_ok();
-    let wrong = cosgate::sign::encoding::sha256_hex(b"other");
+    let wrong = cosgate::encoding::hex::sha256_hex(b"other");
     let wrong = put().header("x-amz-content-sha256", &wrong).ask();
     wrong.assert_error(400, "XAmzContentSHA256Mismatch");
     let wrong = put()

@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cosgate::clock::Clock;
 use cosgate::config::{Config, Sources};
-use cosgate::credentials::{Cache, Clock, Entry};
+use cosgate::credentials::{Cache, Entry};
 use cosgate::secret::Secret;
 use cosgate::sign::tc3::{Call, Claim, Refusal};
 use cosgate::timestamp::Timestamp;

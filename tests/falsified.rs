@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use cosgate::payload::checksum::Algorithm;
-use cosgate::sign::encoding::sha256_hex;
+use cosgate::encoding::hex::sha256_hex;
+use cosgate::s3::checksum_name::Algorithm;
 use crc_fast::CrcAlgorithm;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};

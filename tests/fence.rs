@@ -753,7 +753,7 @@ fn a4_a_listing_token_of_a_neighbour_or_of_ones_own_making_leads_nowhere() {
     let token = element(&first.assert_ok().text(), "NextContinuationToken");
     assert!(!token.is_empty());
     let mut theirs = String::new();
-    cosgate::sign::encoding::push_encoded(&mut theirs, token.as_bytes());
+    cosgate::encoding::percent::push_encoded(&mut theirs, token.as_bytes());
     let encoded = |marker: &str| {
         use base64::Engine as _;
         base64::prelude::BASE64_STANDARD

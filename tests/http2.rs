@@ -681,7 +681,7 @@ fn check(world: &World, target: &str, status: Option<u16>) {
     assert!(!sent.contains('#'), "{target:?} became {:?}", head.target);
     let key = |target: &str| {
         let path = target.split('?').next().unwrap().to_owned();
-        cosgate::sign::encoding::percent_decode(&path)
+        cosgate::encoding::percent::percent_decode(&path)
             .unwrap()
             .to_vec()
     };

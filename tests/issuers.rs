@@ -99,7 +99,7 @@ fn web_identity(name: &str, file: &Path) -> String {
 fn temporary_key(emulator: &Emulator) -> Value {
     let body = json!({"RoleArn": ROLE, "RoleSessionName": "machine", "ExternalId": EXTERNAL});
     let body = body.to_string();
-    let now = cosgate::server::wall_clock();
+    let now = cosgate::clock::wall_clock();
     let host = emulator.sts_addr().to_string();
     let call = tc3::Call {
         method: "POST",

@@ -601,7 +601,7 @@ fn our_wrong_clock_is_put_right_by_stss_date() {
             assert_eq!(gateway.metric("cosgate_sts_calls_total", "ok"), 1);
 
             let signed = signed_time(&world);
-            let ours = cosgate::server::wall_clock();
+            let ours = cosgate::clock::wall_clock();
             let ahead = signed.since(ours);
             assert!((offset - 125..=offset + 5).contains(&ahead), "{ahead}");
             // Clients are judged by our own clock still.

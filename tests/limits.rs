@@ -134,7 +134,7 @@ fn a_chunked_document_is_read() {
     let call = world
         .signed("POST", "/photos?delete")
         .header("transfer-encoding", "chunked")
-        .payload(&cosgate::sign::encoding::sha256_hex(body.as_bytes()));
+        .payload(&cosgate::encoding::hex::sha256_hex(body.as_bytes()));
     let mut client = Client::connect(world.gateway.addr);
     client.write(&call.head());
     client.write(format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).as_bytes());
@@ -150,7 +150,7 @@ fn a_chunked_document_that_is_framed_wrongly_is_answered() {
     let call = world
         .signed("POST", "/photos?delete")
         .header("transfer-encoding", "chunked")
-        .payload(&cosgate::sign::encoding::sha256_hex(body.as_bytes()));
+        .payload(&cosgate::encoding::hex::sha256_hex(body.as_bytes()));
     for chunks in [
         format!("0x{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
         format!("{:x};a\nb\r\n{body}\r\n0\r\n\r\n", body.len()),

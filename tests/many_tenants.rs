@@ -8,8 +8,9 @@
 
 use std::sync::Arc;
 
+use cosgate::clock::Clock;
 use cosgate::config::{Config, Sources};
-use cosgate::credentials::{Cache, Clock};
+use cosgate::credentials::Cache;
 use cosgate::timestamp::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

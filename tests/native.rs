@@ -15,10 +15,11 @@ mod tokens;
 
 use std::borrow::Cow;
 
+use cosgate::clock::wall_clock;
+use cosgate::encoding;
 use cosgate::secret::Secret;
-use cosgate::server::wall_clock;
+use cosgate::sign::Signable;
 use cosgate::sign::cos::{KeyTime, SignKey, SignedNames, authorization_over};
-use cosgate::sign::{Signable, encoding};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use support::{
@@ -93,7 +94,7 @@ impl Native {
             .target
             .split_once('?')
             .unwrap_or((&self.call.target, ""));
-        let path = encoding::percent_decode(path).unwrap();
+        let path = encoding::percent::percent_decode(path).unwrap();
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let query: Vec<(Cow<'_, str>, Cow<'_, str>)> = pairs
             .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
@@ -626,7 +627,7 @@ impl Keys {
         let mut form = "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleSessionName=app-1\
                         &RoleArn=arn:aws:iam::000000000000:role/app&WebIdentityToken="
             .to_owned();
-        encoding::push_encoded(&mut form, CORP.of(subject).as_bytes());
+        encoding::percent::push_encoded(&mut form, CORP.of(subject).as_bytes());
         let reply = Call::new(addr, "POST", "/")
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form)
@@ -765,7 +766,7 @@ fn a_session_token_goes_with_its_own_key_alone_in_coss_words_too() {
 /// The rules of the signature written a second time, by the documentation's own words.
 #[test]
 fn a_session_key_signs_as_the_documentation_says() {
-    use cosgate::sign::encoding::hex;
+    use cosgate::encoding::hex::hex;
     use hmac::{Hmac, KeyInit as _, Mac as _};
     use sha1::{Digest as _, Sha1};
 

@@ -17,12 +17,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use cosgate::clock::wall_clock;
+use cosgate::encoding::hex::hex;
 use cosgate::payload::checksum::Checks;
 use cosgate::payload::{Declared, FormFile, Intake, Mode};
 use cosgate::s3::form::{Boundary, Form, FormReader, Policy};
 use cosgate::secret::Secret;
-use cosgate::server;
-use cosgate::sign::encoding::hex;
 use cosgate::sign::form::{FormClaim, FormSignature};
 use cosgate::sign::sigv2;
 use cosgate::sign::sigv4::SigningKey;
@@ -121,7 +121,7 @@ impl Post {
         let Some((id, secret)) = &self.signed_by else {
             return fields;
         };
-        let now = server::wall_clock();
+        let now = wall_clock();
         let (date, credential) = (
             now.amz(),
             format!("{id}/{}/ap-guangzhou/s3/aws4_request", now.date()),

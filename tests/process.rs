@@ -223,7 +223,7 @@ fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
 #[test]
 fn a_thousand_connections_at_once_are_made_at_once() {
     const MANY: usize = 1000;
-    cosgate::descriptors::raise_limit().unwrap();
+    cosgate::transport::descriptors::raise_limit().unwrap();
     let emulator = support::emulator();
     let program = Program::serve(&toml(emulator.cos_addr(), emulator.sts_addr(), ""));
     let connect = |_| {

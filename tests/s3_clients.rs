@@ -4,7 +4,8 @@
     reason = "a broken vector file must fail the test"
 )]
 
-use cosgate::s3::{Code, S3Error, S3Request, headers};
+use cosgate::error::{Code, S3Error};
+use cosgate::s3::{S3Request, headers};
 use http::Request;
 use http::request::Parts;
 use serde_json::Value;

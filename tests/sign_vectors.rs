@@ -10,8 +10,9 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
+use cosgate::encoding::hex::hex;
+use cosgate::encoding::percent::percent_decode;
 use cosgate::secret::Secret;
-use cosgate::sign::encoding::{hex, percent_decode};
 use cosgate::sign::{Signable, cos, sigv2, sigv4, tc3};
 use cosgate::timestamp::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue};

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cosgate::emulator::{CosFault, Faults};
-use cosgate::sign::encoding::sha256_hex;
+use cosgate::encoding::hex::sha256_hex;
 use support::{ACME, BUCKET, Call, Client, Gateway, Script, Scripted, World, act, header_of};
 
 const KEY: &str = "/photos/acme/k";

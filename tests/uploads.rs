@@ -10,7 +10,7 @@ mod support;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use cosgate::sign::encoding::sha256_hex;
+use cosgate::encoding::hex::sha256_hex;
 use crc_fast::CrcAlgorithm;
 use support::frames::{chunks, http_chunks, signed_chunks};
 use support::{Call, Client, Reply, World, find};

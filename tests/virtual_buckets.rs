@@ -238,7 +238,7 @@ fn pages(world: &World, query: &str, next: &str, marker: &str) -> Vec<String> {
 }
 
 fn decoded(name: &str) -> String {
-    let bytes = cosgate::sign::encoding::percent_decode(name).unwrap();
+    let bytes = cosgate::encoding::percent::percent_decode(name).unwrap();
     String::from_utf8(bytes.into_owned()).unwrap()
 }
 

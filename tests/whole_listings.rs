@@ -12,7 +12,7 @@
 mod support;
 
 use cosgate::emulator::Emulator;
-use cosgate::sign::encoding::{percent_decode, push_encoded};
+use cosgate::encoding::percent::{percent_decode, push_encoded};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use support::{ACME, BUCKET, Call, Client, Gateway, SIGNATURES, Scripted, act, element, elements};

@@ -3,9 +3,9 @@
 
 #![no_main]
 
+use cosgate::encoding::percent::{push_encoded, push_encoded_path};
 use cosgate::s3::address::check_bucket;
 use cosgate::s3::{CopySource, ObjectKey};
-use cosgate::sign::encoding::{push_encoded, push_encoded_path};
 use http::HeaderValue;
 use libfuzzer_sys::fuzz_target;
 

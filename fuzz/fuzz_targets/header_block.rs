@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use cosgate::header_block::HeaderBlocks;
+use cosgate::downstream::header_block::HeaderBlocks;
 use libfuzzer_sys::fuzz_target;
 
 fn read(pieces: &[&[u8]]) -> (bool, Vec<String>) {

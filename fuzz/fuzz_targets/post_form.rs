@@ -6,11 +6,12 @@
 #![no_main]
 
 use bytes::Bytes;
+use cosgate::encoding::percent::push_encoded_path;
+use cosgate::error::Code;
 use cosgate::payload::checksum::Checks;
 use cosgate::payload::{Declared, FormFile, Intake, Mode};
+use cosgate::s3::ObjectKey;
 use cosgate::s3::form::{Boundary, Form, FormPut, FormReader, MAX_FORM_BYTES, Policy};
-use cosgate::s3::{Code, ObjectKey};
-use cosgate::sign::encoding::push_encoded_path;
 use cosgate::sign::form::FormClaim;
 use cosgate::timestamp::Timestamp;
 use http::header::CONTENT_TYPE;

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use cosgate::proxy_header::{Progress, ProxyHeader, V1_BYTES, V2_BYTES, read};
+use cosgate::downstream::proxy_header::{Progress, ProxyHeader, V1_BYTES, V2_BYTES, read};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

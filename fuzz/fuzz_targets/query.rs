@@ -2,9 +2,9 @@
 
 #![no_main]
 
+use cosgate::encoding::percent::push_encoded;
 use cosgate::s3::Query;
 use cosgate::s3::query::MAX_PARAMETERS;
-use cosgate::sign::encoding::push_encoded;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &str| {

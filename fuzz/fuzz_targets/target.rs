@@ -2,9 +2,9 @@
 
 #![no_main]
 
+use cosgate::encoding::percent::push_encoded_path;
 use cosgate::s3::address::MAX_KEY_BYTES;
 use cosgate::s3::{Address, ObjectKey};
-use cosgate::sign::encoding::push_encoded_path;
 use http::Uri;
 use libfuzzer_sys::fuzz_target;
 

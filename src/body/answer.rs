@@ -12,11 +12,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::PaceLimit;
-use crate::counted::{BodyInFlight, Gauge, Pace, Side};
+use crate::body::shape::Shaper;
 use crate::rewrite::Unfit;
 use crate::rewrite::listing::AnswerRewriter;
-use crate::shape::Shaper;
-use crate::upstream::Lease;
+use crate::transport::{BodyInFlight, Gauge, Pace, Side};
 
 /// What goes to the client after the head.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ pub enum Answer {
 pub struct Download {
     incoming: Incoming,
     length: Option<u64>,
-    lease: Option<Lease>,
+    lease: Option<Box<dyn Lease>>,
     sink: Rc<Gauge>,
     source: Rc<Gauge>,
     pace: Pace,
@@ -43,6 +42,16 @@ pub struct Download {
     first: Option<Bytes>,
     cut: Option<Rc<Cell<Option<DownloadFailure>>>>,
     _in_flight: BodyInFlight,
+}
+
+/// The connection that a response streams from. Dropped before the response has been read to its end,
+/// the connection is closed: the rest of the response belongs to nobody.
+pub trait Lease: fmt::Debug {
+    /// The connection's gauge.
+    fn gauge(&self) -> &Rc<Gauge>;
+
+    /// Gives the connection back, now that the response has been read to its end.
+    fn release(self: Box<Self>);
 }
 
 /// An answer that could not be streamed to its end. The client sees a short transfer.
@@ -67,7 +76,7 @@ impl Answer {
     /// The lease goes back to the pool when the answer has been read to its end.
     pub fn stream(
         incoming: Incoming,
-        lease: Lease,
+        lease: Box<dyn Lease>,
         sink: &Rc<Gauge>,
         pace: PaceLimit,
         rewriter: Option<AnswerRewriter>,

@@ -2,13 +2,14 @@
 
 mod answer;
 mod request;
+pub mod shape;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Duration;
 
-pub use answer::{Answer, Download, DownloadFailure};
+pub use answer::{Answer, Download, DownloadFailure, Lease};
 pub use request::{Request, Upload, UploadFailure};
 
 /// The pace that every body must keep, both ways.

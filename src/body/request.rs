@@ -11,11 +11,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::PaceLimit;
-use crate::counted::{BodyInFlight, Gauge, Pace, Side};
+use crate::body::shape::Shaper;
+use crate::error::{Code, Fault, S3Error};
 use crate::payload::checksum::Verified;
 use crate::payload::{Intake, PayloadError};
-use crate::s3::{Code, Fault, S3Error};
-use crate::shape::Shaper;
+use crate::transport::{BodyInFlight, Gauge, Pace, Side};
 
 /// What goes to COS after the head.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use cosgate::server;
+use cosgate::clock::wall_clock;
 use cosgate::timestamp::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
@@ -53,7 +53,7 @@ const DAY: u64 = 24 * 60 * 60;
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let mut names: Vec<String> = NAMES.map(str::to_owned).to_vec();
     names.extend(arguments.name.iter().cloned());
-    let files = match make(&names, server::wall_clock()) {
+    let files = match make(&names, wall_clock()) {
         Ok(files) => files,
         Err(error) => {
             super::complain(&format_args!(

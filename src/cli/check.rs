@@ -7,8 +7,8 @@ use std::{env, fs, io};
 
 use clap::Args;
 use cosgate::config::{Config, Problem, Sources};
-use cosgate::dial::Roots;
-use cosgate::tls;
+use cosgate::downstream::tls;
+use cosgate::upstream::dial::Roots;
 
 use super::{USAGE, cores};
 

@@ -8,17 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use cosgate::clock::Clock;
+use cosgate::clock::wall_clock;
 use cosgate::config::cam::{Policy, PolicyError};
 use cosgate::config::{Config, nearest, parse_duration};
 use cosgate::credentials::shapes::{NamedBucket, Shape, render};
 use cosgate::credentials::{
-    Cache, Clock, Credential, GetCredentialError, Host, NoKey, Options, Role, Scope, get_credential,
+    Cache, Credential, GetCredentialError, Host, NoKey, Options, Role, Scope, get_credential,
 };
-use cosgate::dial::HttpProxy;
 use cosgate::secret::Secret;
-use cosgate::server::wall_clock;
 use cosgate::tenant::Tenants;
 use cosgate::tenant::policy::tenant_policy;
+use cosgate::upstream::dial::HttpProxy;
 
 use super::{USAGE, check, print};
 

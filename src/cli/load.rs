@@ -10,7 +10,8 @@ use cosgate::config::{Config, Listen, Sources};
 use cosgate::load::{
     Embedded, Environment, FaultControl, Live, ProxyProgram, Report, Scenario, Surroundings,
 };
-use cosgate::{descriptors, load};
+use cosgate::load;
+use cosgate::transport::descriptors;
 use tokio::sync::watch;
 
 use super::process::Process;

@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use cosgate::descriptors;
 use cosgate::observe::ProgramLog;
+use cosgate::transport::descriptors;
 #[cfg(target_os = "linux")]
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::process::{Resource, Rlimit, setrlimit};

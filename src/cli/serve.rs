@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use clap::Args;
 use cosgate::config::{Config, Listen};
-use cosgate::listen::Listening;
+use cosgate::downstream::listen::Listening;
+use cosgate::downstream::{admin, server, tls};
 use cosgate::observe::{Metrics, ProgramLog, access_log};
 use cosgate::proxy::Shared;
-use cosgate::{admin, descriptors, server, tls};
+use cosgate::transport::descriptors;
 use tokio::sync::Notify;
 
 use super::process::{self, Process, Signals};

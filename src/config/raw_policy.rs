@@ -305,7 +305,7 @@ fn listed(condition: &Condition) -> Result<Option<Vec<PrefixPattern>>, PolicyErr
             let text = value.as_str().unwrap_or_default();
             // One that ends in no `*` is one prefix, and shows more than one key.
             let decoded = text.strip_suffix('*').and_then(|start| {
-                let decoded = crate::sign::encoding::percent_decode(start)?;
+                let decoded = crate::encoding::percent::percent_decode(start)?;
                 String::from_utf8(decoded.into_owned()).ok()
             });
             match decoded {

@@ -16,11 +16,11 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
-use super::Clock;
 use super::issuer::Issuer;
 use super::key_document::{self, CallerKey, DOCUMENT_BYTES};
 use super::metadata::Metadata;
 use super::sts::{StsClass, StsError};
+use crate::clock::Clock;
 use crate::config::{GivenKey, GivenSecret, KeyCommand, Profile};
 use crate::secret::Secret;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::cache::CacheCounters;
 use super::sts::{Issued, StsError};
+use crate::observe::CacheCounters;
 
 /// It opens after so many failures, where three of four calls failed, within [`WINDOW`]: the figures
 /// of Tencent's own SDKs.

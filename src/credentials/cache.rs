@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,14 +11,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::breaker::Breaker;
-use super::clock::Clock;
 use super::entry::{Ask, Entry, IssueError, NoKey, Scope, Urgency};
 use super::issuer::Issuer;
 use super::lanes::{self, Backlog, Lane};
 use super::scopes::ScopeTable;
 use super::shared::SharedKeys;
 use super::{BadToken, Credential};
+use crate::clock::Clock;
 use crate::config::{Config, IssuerKind};
+use crate::observe::CacheCounters;
 use crate::secret::Secret;
 use crate::tenant::Tenant;
 use crate::tenant::policy::tenant_policy;
@@ -67,33 +67,6 @@ struct PermanentKey {
 struct Thread {
     stop: oneshot::Sender<()>,
     handle: JoinHandle<()>,
-}
-
-/// What the cache counts. Hits are counted by each [`Entry`]: see [`Cache::hits`].
-#[derive(Debug, Default)]
-pub struct CacheCounters {
-    /// Times that an issuer's calls were held back since too many failed.
-    pub breaker_opened: AtomicU64,
-    /// Requests that found no live key.
-    pub misses: AtomicU64,
-    /// Keys dropped because COS refused them.
-    pub rejected: AtomicU64,
-    /// Calls that STS refused because of our time.
-    pub sts_clock: AtomicU64,
-    /// Calls refused for the tenant's policy or the duration.
-    pub sts_config_wrong: AtomicU64,
-    /// Calls refused for the issuer's key.
-    pub sts_issuer_broken: AtomicU64,
-    /// Calls refused because the issuer may not make them.
-    pub sts_not_allowed: AtomicU64,
-    /// Calls that gave a key.
-    pub sts_ok: AtomicU64,
-    /// Calls that failed in a way that may pass.
-    pub sts_retry: AtomicU64,
-    /// Entries that other cosgates share, and that do not open with our key.
-    pub unopened: AtomicU64,
-    /// Keys handed to clients.
-    pub vended: AtomicU64,
 }
 
 impl Cache {

@@ -11,11 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::breaker::Breaker;
-use super::cache::CacheCounters;
 use super::lanes::Backlog;
 use super::sts::{Issued, StsClass, StsError};
 use super::{Credential, Life};
-use crate::s3::error::{Code, Fault, S3Error};
+use crate::error::{Code, Fault, S3Error};
+use crate::observe::CacheCounters;
 use crate::s3::vend::LONG_POLICY;
 use crate::timestamp::Timestamp;
 

@@ -37,14 +37,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Credential;
 use super::issuer::Issuer;
 use super::sts::StsError;
-use super::{Clock, Credential};
+use crate::clock::Clock;
+use crate::clock::wall_clock;
 use crate::config::cam::{Condition, Policy, PolicyError};
-use crate::dial::{Dialer, HttpProxy, Roots};
 use crate::secret::Secret;
-use crate::server::wall_clock;
 use crate::tenant::policy::policy_from_prefixes;
+use crate::upstream::dial::{Dialer, HttpProxy, Roots};
 
 /// What the SDKs ask for when nothing is said.
 const DURATION: Duration = Duration::from_mins(30);

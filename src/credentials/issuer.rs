@@ -18,18 +18,18 @@ use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
 use super::base::{Base, Fetched, Source, Watched, read_profile, read_text};
-use super::cache::CacheCounters;
-use super::clock::Clock;
 use super::get_credential::Options;
 use super::is_visible;
 use super::key_document::CallerKey;
 use super::metadata::Metadata;
 use super::sts::{Caller, Issued, StsClass, StsError, StsRequest, parse_answer};
+use crate::clock::Clock;
 use crate::config::{self, BaseKey, Config, GivenKey, GivenSecret, IssuerKind, Role, WebIdentity};
-use crate::dial::{Dialer, Roots};
+use crate::encoding::hex::sha256_hex;
+use crate::observe::CacheCounters;
 use crate::secret::Secret;
-use crate::sign::encoding::sha256_hex;
 use crate::timestamp::Timestamp;
+use crate::upstream::dial::{Dialer, Roots};
 
 /// Bytes of an answer's head at most.
 const HEAD_BYTES: usize = 16 * 1024;
@@ -293,7 +293,7 @@ impl Issuer {
         let result = result.map_err(|error| error.of_issuer(&self.name));
         self.learn(&result, &signed_with);
         if !result.as_ref().is_err_and(|error| error.is_repeated) {
-            self.counters.of(&result).fetch_add(1, Ordering::Relaxed);
+            counter_of(&self.counters, &result).fetch_add(1, Ordering::Relaxed);
         }
         (result, signed_with)
     }
@@ -529,16 +529,15 @@ fn read_token(file: &Path) -> Result<Secret, StsError> {
     Ok(Secret::new(token))
 }
 
-impl CacheCounters {
-    fn of(&self, result: &Result<Issued, StsError>) -> &AtomicU64 {
-        match result.as_ref().map_err(|error| error.class) {
-            Ok(_) => &self.sts_ok,
-            Err(StsClass::Clock) => &self.sts_clock,
-            Err(StsClass::ConfigWrong) => &self.sts_config_wrong,
-            Err(StsClass::IssuerBroken) => &self.sts_issuer_broken,
-            Err(StsClass::NotAllowed) => &self.sts_not_allowed,
-            Err(StsClass::Retry | StsClass::Unknown) => &self.sts_retry,
-        }
+/// The counter of a call with this result.
+fn counter_of<'c>(counters: &'c CacheCounters, result: &Result<Issued, StsError>) -> &'c AtomicU64 {
+    match result.as_ref().map_err(|error| error.class) {
+        Ok(_) => &counters.sts_ok,
+        Err(StsClass::Clock) => &counters.sts_clock,
+        Err(StsClass::ConfigWrong) => &counters.sts_config_wrong,
+        Err(StsClass::IssuerBroken) => &counters.sts_issuer_broken,
+        Err(StsClass::NotAllowed) => &counters.sts_not_allowed,
+        Err(StsClass::Retry | StsClass::Unknown) => &counters.sts_retry,
     }
 }
 

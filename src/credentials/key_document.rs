@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use super::is_visible;
+use crate::encoding::hex::sha256_hex;
 use crate::secret::Secret;
-use crate::sign::encoding::sha256_hex;
 use crate::timestamp::Timestamp;
 
 /// Bytes of such a document at most.

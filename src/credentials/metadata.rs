@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::issuer::chain;
 use super::key_document::DOCUMENT_BYTES;
-use crate::dial::Dialer;
+use crate::upstream::dial::Dialer;
 
 /// One call, connect to last byte: the service is on this machine's own network.
 const CALL_TIME: Duration = Duration::from_secs(3);

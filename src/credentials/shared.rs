@@ -23,13 +23,13 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use zeroize::Zeroizing;
 
-use super::clock::Clock;
 use super::entry::Entry;
 use super::sts::{Issued, StsError};
+use crate::clock::Clock;
 use crate::config;
+use crate::encoding::hex::sha256_hex;
 use crate::seal::Seal;
 use crate::secret::Secret;
-use crate::sign::encoding::sha256_hex;
 use crate::timestamp::Timestamp;
 
 /// The Redis must connect, and answer, within this.

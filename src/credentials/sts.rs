@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 use super::is_visible;
 use super::names::{audit_name, session_name};
 use crate::config::{Role, WebIdentity};
+use crate::encoding::percent::push_encoded;
 use crate::secret::Secret;
-use crate::sign::encoding::push_encoded;
 use crate::sign::tc3;
 use crate::timestamp::Timestamp;
 
@@ -533,7 +533,7 @@ mod tests {
         let text = |name: &str| case[name].as_str().unwrap();
         let body: Value = serde_json::from_str(text("body")).unwrap();
         let encoded = body["Policy"].as_str().unwrap();
-        let policy = crate::sign::encoding::percent_decode(encoded).unwrap();
+        let policy = crate::encoding::percent::percent_decode(encoded).unwrap();
         let secret_key = Secret::new(text("secret_key"));
         let caller = Caller {
             host: text("host"),
@@ -601,7 +601,7 @@ mod tests {
                 duration: Duration::from_secs(wanted["DurationSeconds"].as_u64().unwrap()),
             };
             let policy = wanted["Policy"].as_str().map(|encoded| {
-                let policy = crate::sign::encoding::percent_decode(encoded).unwrap();
+                let policy = crate::encoding::percent::percent_decode(encoded).unwrap();
                 String::from_utf8(policy.into_owned()).unwrap()
             });
             let (secret_key, token) = (

@@ -11,14 +11,15 @@ use tokio::time::{Instant, timeout};
 
 use super::Credential;
 use super::breaker::Breaker;
-use super::cache::{Cache, CacheCounters};
+use super::cache::Cache;
 use super::entry::{IssueError, NoKey};
 use super::issuer::Issuer;
 use super::sts::{StsClass, StsError};
 use super::turns::{Caller, Turn, Turns};
+use crate::body::shape;
 use crate::config::{CallRate, Config, TenantLimits};
-use crate::s3::{Code, S3Error};
-use crate::shape;
+use crate::error::{Code, S3Error};
+use crate::observe::CacheCounters;
 use crate::tenant::Tenant;
 use crate::tenant::limits::{Limited, Limits};
 use crate::tenant::subject_limits::SubjectLimits;

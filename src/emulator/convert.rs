@@ -12,7 +12,7 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 
 use crate::emulator::s3::asked;
 use crate::emulator::store::Object;
-use crate::sign::encoding::{percent_decode, push_encoded_path};
+use crate::encoding::percent::{form_decode, push_encoded_path};
 use crate::timestamp::Timestamp;
 
 /// Entries on one page at most, and when nothing is said (436/7734).
@@ -210,7 +210,7 @@ pub(super) fn encoder(encoding: Option<&EncodingType>) -> fn(&str) -> String {
 /// Reads `x-amz-tagging`: `k=v&k=v`, percent-encoded.
 pub(super) fn parse_tags(text: Option<&str>) -> S3Result<Vec<(String, String)>> {
     let decode = |part: &str| {
-        let bytes = percent_decode(&part.replace('+', " ")).map(std::borrow::Cow::into_owned);
+        let bytes = form_decode(part).map(std::borrow::Cow::into_owned);
         bytes
             .and_then(|b| String::from_utf8(b).ok())
             .ok_or_else(|| s3_error!(InvalidTag))

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 
 use crate::emulator::answer::Refusal;
-use crate::sign::encoding::{percent_decode, push_encoded};
+use crate::encoding::percent::{form_decode, percent_decode, push_encoded};
 
 /// A key's bytes at most (436/13324).
 const KEY_LIMIT: usize = 850;
@@ -40,8 +40,7 @@ impl Target {
             return Err(odd());
         }
         let text = |raw: &str| {
-            let spaced = raw.replace('+', " "); // as COS and S3 read a query
-            let bytes = percent_decode(&spaced).map(Cow::into_owned);
+            let bytes = form_decode(raw).map(Cow::into_owned);
             bytes
                 .and_then(|b| String::from_utf8(b).ok())
                 .map(Cow::Owned)

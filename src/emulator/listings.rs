@@ -14,7 +14,7 @@ use crate::emulator::convert::{encoder, etag, owner, page_size, stamp};
 use crate::emulator::store::list::Listing;
 use crate::emulator::store::multipart::Part as StoredPart;
 use crate::emulator::store::{Attributes, Object as Stored, Store, hex};
-use crate::sign::encoding::percent_decode;
+use crate::encoding::percent::percent_decode;
 
 /// What a token begins with.
 const TOKEN: &str = "1/secret.token=signature+";

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use crate::listen::bind_tcp;
+use crate::downstream::listen::bind_tcp;
 use crate::proxy::spelling;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;

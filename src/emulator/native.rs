@@ -9,9 +9,9 @@ use http::{HeaderMap, StatusCode, Uri};
 
 use crate::emulator::address::Address;
 use crate::emulator::answer::Refusal;
+use crate::encoding::percent::push_encoded;
 use crate::sign::Signable;
 use crate::sign::cos::{Claim, KeyTime, Refusal as Unsigned, http_string, string_to_sign};
-use crate::sign::encoding::push_encoded;
 use crate::timestamp::Timestamp;
 
 /// The header, or the parameter, of a temporary key's token.

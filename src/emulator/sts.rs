@@ -22,7 +22,7 @@ use crate::emulator::keys::{Key, Keys, random};
 use crate::emulator::store::hex;
 use crate::emulator::sts_v1;
 use crate::emulator::wire::{Cut, Peer};
-use crate::sign::encoding::percent_decode;
+use crate::encoding::percent::form_decode;
 use crate::sign::tc3::{Call, Claim, Refusal};
 use crate::timestamp::Timestamp;
 
@@ -532,8 +532,7 @@ fn text<'a>(parameters: &'a Map<String, Value>, name: &str) -> Result<&'a str, F
 
 /// The server decodes a policy once more after its transport is decoded, a `+` to a space (1312/48195).
 fn decode_policy(text: &str) -> Option<String> {
-    let spaced = text.replace('+', " ");
-    String::from_utf8(percent_decode(&spaced)?.into_owned()).ok()
+    String::from_utf8(form_decode(text)?.into_owned()).ok()
 }
 
 fn header<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {

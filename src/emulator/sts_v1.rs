@@ -12,8 +12,9 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 use serde_json::{Map, Number, Value};
 
+use crate::encoding::percent::form_decode;
 use crate::secret::Secret;
-use crate::sign::encoding::{hmac_sha1, hmac_sha256, percent_decode};
+use crate::sign::mac::{hmac_sha1, hmac_sha256};
 use crate::sign::tc3::Refusal;
 use crate::timestamp::Timestamp;
 
@@ -50,10 +51,7 @@ impl<'a> Call<'a> {
             Method::POST if is_form(&head.headers) => str::from_utf8(body).ok()?,
             _ => return None,
         };
-        let decode = |text: &str| {
-            let spaced = text.replace('+', " ");
-            String::from_utf8(percent_decode(&spaced)?.into_owned()).ok()
-        };
+        let decode = |text: &str| String::from_utf8(form_decode(text)?.into_owned()).ok();
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=')?;
             Some((decode(name)?, decode(value)?))
@@ -164,7 +162,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::sign::encoding::push_encoded;
+    use crate::encoding::percent::push_encoded;
 
     fn vectors() -> Vec<Value> {
         let text = include_str!("../../tests/vectors/tc3.json");

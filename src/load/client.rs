@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::content::Comparison;
 use super::stats::Failure;
 use super::upload::UploadBody;
-use crate::dial::{Dialer, Roots, Stream};
+use crate::upstream::dial::{Dialer, Roots, Stream};
 use crate::s3::xml::UpstreamError;
 
 /// A document's bytes at most: a page of a listing is the largest.
@@ -374,8 +374,8 @@ pub(super) fn silent(label: &str) -> Failure {
 }
 
 /// The kind of an error without addresses, which would make each one different.
-fn short(error: &crate::dial::DialError) -> String {
-    use crate::dial::DialError;
+fn short(error: &crate::upstream::dial::DialError) -> String {
+    use crate::upstream::dial::DialError;
     match error {
         DialError::Connect(error) => error.kind().to_string(),
         DialError::ConnectTimeout(_) | DialError::TlsTimeout(_) => "timeout".to_owned(),

@@ -19,7 +19,7 @@ use super::worker::Worker;
 use crate::s3::xml::{
     CompleteRequest, DeleteObject, DeleteRequest, DeleteResult, Part, UpstreamError,
 };
-use crate::server::wall_clock;
+use crate::clock::wall_clock;
 
 /// A document's bytes at most, as the client gathers them.
 const DOCUMENT_LIMIT: usize = 8 << 20;

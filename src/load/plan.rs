@@ -16,7 +16,7 @@ use super::scenario::{BucketStyle, Scenario, Shard, Sweep};
 use super::sizes::Sizes;
 use super::tenants::{Identity, Picker, TenantEntry};
 use super::upload::UploadForms;
-use crate::dial::Roots;
+use crate::upstream::dial::Roots;
 
 const DURATION: Duration = Duration::from_secs(30);
 const CONCURRENCY: u32 = 16;

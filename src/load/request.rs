@@ -16,9 +16,10 @@ use super::scenario::BucketStyle;
 use super::tenants::Identity;
 use super::upload::{Checksum, Chunking, Framing, Slice, UploadBody, UploadForm};
 use crate::payload::ChunkSignatures;
-use crate::payload::checksum::Algorithm;
+use crate::s3::checksum_name::Algorithm;
 use crate::sign::Signable;
-use crate::sign::encoding::{hex, parse_hex32, push_encoded, push_encoded_path, sha256_hex};
+use crate::encoding::hex::{hex, parse_hex32, sha256_hex};
+use crate::encoding::percent::{push_encoded, push_encoded_path};
 use crate::sign::sigv4::{self, CredentialScope, SigningKey};
 use crate::timestamp::Timestamp;
 

@@ -26,9 +26,9 @@ use super::report::{
 use super::scenario::{Scenario, Sweep};
 use super::stats::{Interval, ROWS, Row, Series, SideTotals, TENANTS, Totals};
 use super::worker::{self, Command, Driven, Segment, Shared};
-use crate::dial::Dialer;
+use crate::upstream::dial::Dialer;
 use crate::emulator::{Emulator, Faults};
-use crate::server::wall_clock;
+use crate::clock::wall_clock;
 use crate::timestamp::Timestamp;
 
 /// Threads begin together, this long after they were told to.

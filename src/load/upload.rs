@@ -14,8 +14,9 @@ use sha2::{Digest as _, Sha256};
 use super::content::Content;
 use super::quantity::{as_text, weighted};
 use crate::payload::ChunkSignatures;
-use crate::payload::checksum::{Algorithm, Digest};
-use crate::sign::encoding::{hex, push_hex};
+use crate::payload::checksum::Digest;
+use crate::s3::checksum_name::Algorithm;
+use crate::encoding::hex::{hex, push_hex};
 
 /// How an upload's body is framed and signed, and which checksum it has: `chunked-trailer/crc32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -514,7 +515,7 @@ mod tests {
             to: 199_999,
         };
         let bytes = content.bytes(70_000, 129_999);
-        assert_eq!(slice.sha256(), crate::sign::encoding::sha256_hex(&bytes));
+        assert_eq!(slice.sha256(), crate::encoding::hex::sha256_hex(&bytes));
         assert_eq!(sent(UploadBody::plain(slice)), bytes);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
 
-use crate::credentials::CacheCounters;
+use super::CacheCounters;
 use crate::s3::Operation;
 use crate::tenant::KeyState;
 
@@ -28,7 +28,7 @@ pub struct Metrics {
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct CoreMetrics {
-    requests: [[AtomicU64; STATUSES.len() + 1]; OPERATIONS.len() + 1],
+    requests: [[AtomicU64; STATUSES.len() + 1]; Operation::ALL.len() + 1],
     events: [AtomicU64; EVENTS],
 }
 
@@ -126,34 +126,6 @@ struct Family {
 }
 
 const EVENTS: usize = Event::UpstreamTimeout as usize + 1;
-
-/// Every operation, at its own index.
-const OPERATIONS: [Operation; 24] = [
-    Operation::AbortMultipartUpload,
-    Operation::CompleteMultipartUpload,
-    Operation::CopyObject,
-    Operation::CreateBucket,
-    Operation::CreateMultipartUpload,
-    Operation::DeleteObject,
-    Operation::DeleteObjectTagging,
-    Operation::DeleteObjects,
-    Operation::GetBucketLocation,
-    Operation::GetObject,
-    Operation::GetObjectTagging,
-    Operation::HeadBucket,
-    Operation::HeadObject,
-    Operation::ListBuckets,
-    Operation::ListMultipartUploads,
-    Operation::ListObjectVersions,
-    Operation::ListObjects,
-    Operation::ListObjectsV2,
-    Operation::ListParts,
-    Operation::PostObject,
-    Operation::PutObject,
-    Operation::PutObjectTagging,
-    Operation::UploadPart,
-    Operation::UploadPartCopy,
-];
 
 /// The statuses that have a counter of their own, sorted; all others share one.
 const STATUSES: [u16; 23] = [
@@ -423,7 +395,7 @@ impl Metrics {
             "Requests, by operation and status of the answer.",
             "counter",
         );
-        let operations = OPERATIONS.iter().map(Some).chain([None]);
+        let operations = Operation::ALL.iter().map(Some).chain([None]);
         for (row, operation) in operations.enumerate() {
             let operation = operation.map_or_else(
                 || "unknown".to_owned(),
@@ -508,7 +480,7 @@ impl CoreMetrics {
 
     /// Counts a request and the status of its answer; `None` for one that was not understood.
     pub fn request(&self, operation: Option<Operation>, status: StatusCode) {
-        let row = operation.map_or(OPERATIONS.len(), |operation| operation as usize);
+        let row = operation.map_or(Operation::ALL.len(), |operation| operation as usize);
         let column = STATUSES
             .binary_search(&status.as_u16())
             .unwrap_or(STATUSES.len());
@@ -582,7 +554,7 @@ mod tests {
 
     #[test]
     fn tables_are_complete_and_in_order() {
-        for (index, operation) in OPERATIONS.iter().enumerate() {
+        for (index, operation) in Operation::ALL.iter().enumerate() {
             assert_eq!(*operation as usize, index, "{operation:?}");
         }
         assert!(STATUSES.is_sorted());

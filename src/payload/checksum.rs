@@ -1,10 +1,7 @@
 //! The digests that a client names of its object: computed over the decoded bytes, compared at the end.
 //!
-//! [`Algorithm`] has all that S3's reference lists (the type `Checksum`, and AWS's Checking object
-//! integrity in Amazon S3). Each value is the digest in base64; CRCs and xxHashes are big-endian, as
-//! botocore and the AWS Common Runtime write them.
-//!
-//! <https://docs.aws.amazon.com/AmazonS3/latest/API/API_Checksum.html>
+//! Each value is the digest in base64; CRCs and xxHashes are big-endian, as botocore and the AWS Common
+//! Runtime write them.
 
 use std::fmt;
 
@@ -19,45 +16,12 @@ use xxhash_rust::xxh3::Xxh3;
 use xxhash_rust::xxh64::Xxh64;
 
 use super::{Declared, PayloadError};
-use crate::s3::{Code, Query, S3Error};
+use crate::error::{Code, S3Error};
+use crate::s3::Query;
+use crate::s3::checksum_name::{Algorithm, ChecksumName};
 
-const PREFIX: &str = "x-amz-checksum-";
-/// Headers with the prefix that name no checksum.
-const NOT_CHECKSUMS: [&str; 3] = ["algorithm", "mode", "type"];
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 const SDK_ALGORITHM: HeaderName = HeaderName::from_static("x-amz-sdk-checksum-algorithm");
-
-/// A checksum that is verified here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Algorithm {
-    /// CRC-32 (ISO-HDLC).
-    Crc32,
-    /// CRC-32C (Castagnoli).
-    Crc32c,
-    /// CRC-64/NVME.
-    Crc64Nvme,
-    /// MD5, as a checksum of its own beside `Content-MD5`.
-    Md5,
-    /// SHA-1.
-    Sha1,
-    /// SHA-256.
-    Sha256,
-    /// SHA-512.
-    Sha512,
-    /// XXH64, seed 0.
-    Xxh64,
-    /// XXH3, 64 bits, seed 0.
-    Xxh3,
-    /// XXH3, 128 bits, seed 0.
-    Xxh128,
-}
-
-/// The name of a checksum's header or trailer, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChecksumName {
-    header: String,
-    algorithm: Option<Algorithm>,
-}
 
 /// The checks of one body: what it must have, and the digests as far as it has come.
 #[derive(Clone, Debug)]
@@ -111,89 +75,6 @@ struct Digests {
     xxh3: Option<Box<Xxh3>>,
 }
 
-impl Algorithm {
-    /// Every algorithm.
-    pub const ALL: [Self; 10] = [
-        Self::Crc32,
-        Self::Crc32c,
-        Self::Crc64Nvme,
-        Self::Md5,
-        Self::Sha1,
-        Self::Sha256,
-        Self::Sha512,
-        Self::Xxh64,
-        Self::Xxh3,
-        Self::Xxh128,
-    ];
-
-    /// Finds an algorithm by its [`Algorithm::name`], in either letter case.
-    pub fn named(name: &str) -> Option<Self> {
-        let mut all = Self::ALL.into_iter();
-        all.find(|algorithm| algorithm.name().eq_ignore_ascii_case(name))
-    }
-
-    /// The names of all of them, for an error.
-    pub fn list() -> String {
-        Self::ALL.map(Self::name).join(", ")
-    }
-
-    /// Its header or trailer, in lower case.
-    pub fn header(self) -> &'static str {
-        match self {
-            Self::Crc32 => "x-amz-checksum-crc32",
-            Self::Crc32c => "x-amz-checksum-crc32c",
-            Self::Crc64Nvme => "x-amz-checksum-crc64nvme",
-            Self::Md5 => "x-amz-checksum-md5",
-            Self::Sha1 => "x-amz-checksum-sha1",
-            Self::Sha256 => "x-amz-checksum-sha256",
-            Self::Sha512 => "x-amz-checksum-sha512",
-            Self::Xxh64 => "x-amz-checksum-xxhash64",
-            Self::Xxh3 => "x-amz-checksum-xxhash3",
-            Self::Xxh128 => "x-amz-checksum-xxhash128",
-        }
-    }
-
-    /// Its name, as AWS's documents and errors write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Crc32 => "CRC32",
-            Self::Crc32c => "CRC32C",
-            Self::Crc64Nvme => "CRC64NVME",
-            Self::Md5 => "MD5",
-            Self::Sha1 => "SHA1",
-            Self::Sha256 => "SHA256",
-            Self::Sha512 => "SHA512",
-            Self::Xxh64 => "XXHASH64",
-            Self::Xxh3 => "XXHASH3",
-            Self::Xxh128 => "XXHASH128",
-        }
-    }
-
-    /// Bytes of a value.
-    fn size(self) -> usize {
-        match self {
-            Self::Crc32 | Self::Crc32c => 4,
-            Self::Crc64Nvme | Self::Xxh64 | Self::Xxh3 => 8,
-            Self::Md5 | Self::Xxh128 => 16,
-            Self::Sha1 => 20,
-            Self::Sha256 => 32,
-            Self::Sha512 => 64,
-        }
-    }
-
-    /// Whether `value` is the checksum of no bytes at all.
-    fn is_of_nothing(self, value: &[u8]) -> bool {
-        let mut digests = Digests::default();
-        digests.run(self);
-        digests.value(self).as_deref() == Some(value)
-    }
-
-    fn decode(self, text: &str) -> Option<Vec<u8>> {
-        let value = BASE64_STANDARD.decode(text).ok()?;
-        (value.len() == self.size()).then_some(value)
-    }
-}
-
 impl Digest {
     /// The digest of no bytes yet.
     pub fn new(algorithm: Algorithm) -> Self {
@@ -210,37 +91,6 @@ impl Digest {
     /// The value of the bytes so far, as headers and trailers write it.
     pub fn value(&self) -> String {
         BASE64_STANDARD.encode(self.digests.value(self.algorithm).unwrap_or_default())
-    }
-}
-
-impl ChecksumName {
-    /// Reads a lower-case header name; `None` when it names no checksum.
-    pub fn parse(header: &str) -> Option<Self> {
-        let suffix = header.strip_prefix(PREFIX)?;
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if NOT_CHECKSUMS.contains(&suffix) || !suffix.bytes().all(fits) {
-            return None;
-        }
-        (!suffix.is_empty()).then(|| Self {
-            header: header.to_owned(),
-            algorithm: Algorithm::ALL.into_iter().find(|a| a.header() == header),
-        })
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.header
-    }
-
-    /// The algorithm; `None` for one that is not known here.
-    pub fn algorithm(&self) -> Option<Algorithm> {
-        self.algorithm
-    }
-}
-
-impl fmt::Display for ChecksumName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.header)
     }
 }
 
@@ -261,7 +111,7 @@ impl Checks {
         let mut unchecked = None;
         if let Some(hoisted) = hoisted_checksum(query)? {
             if hoisted.is_of_nothing() {
-                unchecked = Some(hoisted.name.header);
+                unchecked = Some(hoisted.name.into_string());
             } else if checksum.get_or_insert_with(|| hoisted.clone()) != &hoisted {
                 return Err(several_checksums());
             }
@@ -292,7 +142,7 @@ impl Checks {
             };
             let is_count = !parts.is_empty() && parts.bytes().all(|byte| byte.is_ascii_digit());
             let claimed = Checksum::claimed(name, sum.filter(|_| is_count))?;
-            if unchecked.replace(claimed.name.header).is_some() {
+            if unchecked.replace(claimed.name.into_string()).is_some() {
                 return Err(several_checksums());
             }
         }
@@ -308,7 +158,7 @@ impl Checks {
         let md5 = content_md5(headers)?;
         let sha256 = declared.mode.sha256();
         if let Some(Checksum { name, .. }) = &checksum
-            && name.algorithm.is_none()
+            && name.algorithm().is_none()
             && md5.is_none()
             && sha256.is_none()
             && !declared.mode.signs_chunks()
@@ -322,7 +172,7 @@ impl Checks {
         if sha256.is_some() {
             digests.run(Algorithm::Sha256);
         }
-        if let Some(algorithm) = checksum.as_ref().and_then(|c| c.name.algorithm) {
+        if let Some(algorithm) = checksum.as_ref().and_then(|c| c.name.algorithm()) {
             digests.run(algorithm);
         }
         Ok(Self {
@@ -381,8 +231,8 @@ impl Checks {
         let Some(Checksum { name, expected }) = &self.checksum else {
             return Ok(verified);
         };
-        let Some(algorithm) = name.algorithm else {
-            verified.unchecked = Some(name.header.clone());
+        let Some(algorithm) = name.algorithm() else {
+            verified.unchecked = Some(name.to_string());
             return Ok(verified);
         };
         let in_trailer = match expected {
@@ -414,7 +264,7 @@ impl Verified {
 impl Checksum {
     /// The claim `name: value` of a head. Of an unknown algorithm, any text may be a value.
     fn claimed(name: ChecksumName, value: Option<&str>) -> Result<Self, S3Error> {
-        let expected = match name.algorithm {
+        let expected = match name.algorithm() {
             None => Some(Vec::new()),
             Some(algorithm) => value.and_then(|text| algorithm.decode(text)),
         };
@@ -427,8 +277,8 @@ impl Checksum {
 
     /// Whether it is the checksum of no bytes at all.
     fn is_of_nothing(&self) -> bool {
-        let value = self.name.algorithm.zip(self.expected.as_ref());
-        value.is_some_and(|(algorithm, value)| algorithm.is_of_nothing(value))
+        let value = self.name.algorithm().zip(self.expected.as_ref());
+        value.is_some_and(|(algorithm, value)| is_of_nothing(algorithm, value))
     }
 }
 
@@ -579,4 +429,11 @@ fn content_md5(headers: &HeaderMap) -> Result<Option<[u8; 16]>, S3Error> {
             "The Content-MD5 you specified is not valid.",
         )),
     }
+}
+
+/// Whether `value` is the checksum of no bytes at all.
+fn is_of_nothing(algorithm: Algorithm, value: &[u8]) -> bool {
+    let mut digests = Digests::default();
+    digests.run(algorithm);
+    digests.value(algorithm).as_deref() == Some(value)
 }

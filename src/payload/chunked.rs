@@ -8,7 +8,7 @@ use memchr::memchr;
 
 use super::trailer::{self, Expected};
 use super::{ChunkSignatures, PayloadError};
-use crate::sign::encoding::parse_hex32;
+use crate::encoding::hex::parse_hex32;
 
 /// The longest head of a chunk, in bytes. A signed one has about 90.
 pub const MAX_HEAD: usize = 1024;

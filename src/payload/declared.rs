@@ -2,12 +2,12 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::checksum::ChecksumName;
-use crate::s3::{Code, S3Error};
-use crate::sign::encoding::parse_hex32;
+use crate::encoding::hex::parse_hex32;
+use crate::error::{Code, S3Error};
+use crate::s3::checksum_name::ChecksumName;
+use crate::s3::headers::strip_aws_chunked;
 use crate::sign::sigv4::UNSIGNED_PAYLOAD;
 
-const AWS_CHUNKED: &[u8] = b"aws-chunked";
 const DECODED_LENGTH: HeaderName = HeaderName::from_static("x-amz-decoded-content-length");
 const TRAILER: HeaderName = HeaderName::from_static("x-amz-trailer");
 /// As much of a stranger's text as an error repeats.
@@ -114,33 +114,6 @@ impl Declared {
             trailer,
         })
     }
-}
-
-/// `Content-Encoding` without the token `aws-chunked`, and whether it had it.
-pub fn strip_aws_chunked(headers: &HeaderMap) -> Result<(Option<HeaderValue>, bool), S3Error> {
-    let values = headers.get_all(header::CONTENT_ENCODING);
-    let tokens: Vec<_> = values
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|token| !token.is_empty())
-        .collect();
-    let mut rest = tokens.clone();
-    rest.retain(|token| !token.eq_ignore_ascii_case(AWS_CHUNKED));
-    let stripped = tokens.len() - rest.len();
-    if stripped > 1 {
-        return Err(S3Error::new(
-            Code::InvalidArgument,
-            "Content-Encoding names aws-chunked more than once",
-        ));
-    }
-    if stripped == 0 && values.iter().count() < 2 {
-        return Ok((values.iter().next().cloned(), false));
-    }
-    let joined = (!rest.is_empty()).then(|| rest.join(&b','));
-    // Pieces of header values, joined with commas, are a header value.
-    let value = joined.and_then(|text| HeaderValue::from_bytes(&text).ok());
-    Ok((value, stripped == 1))
 }
 
 /// A length in decimal digits, given at most once.

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::checksum::Algorithm;
 use super::chunked::MAX_SIGNED_CHUNK;
-use crate::s3::{Code, S3Error};
+use crate::error::{Code, S3Error};
+use crate::s3::checksum_name::Algorithm;
 
 /// Why a body is refused. Nothing of it may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

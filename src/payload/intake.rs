@@ -2,10 +2,11 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::checksum::{Checks, ChecksumName, Verified};
+use super::checksum::{Checks, Verified};
 use super::chunked::Decoder;
 use super::{ChunkSignatures, Declared, FormFile, Framing, HoldBack, Mode, PayloadError};
-use crate::s3::{Code, S3Error};
+use crate::error::{Code, S3Error};
+use crate::s3::checksum_name::ChecksumName;
 
 /// Pieces below this many bytes are put together before they go on: some clients make a chunk of each
 /// of their few-byte writes, and each piece is a write to COS.

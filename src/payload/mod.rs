@@ -20,7 +20,7 @@ mod signature;
 mod stored;
 mod trailer;
 
-pub use declared::{Declared, Framing, Mode, strip_aws_chunked};
+pub use declared::{Declared, Framing, Mode};
 pub use error::PayloadError;
 pub use form_file::FormFile;
 pub use hold_back::HoldBack;

@@ -5,7 +5,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::PayloadError;
-use crate::sign::encoding::push_hex;
+use crate::encoding::hex::push_hex;
 use crate::sign::sigv4::{CredentialScope, SigningKey};
 
 /// The SHA-256 of nothing, which stands where a chunk's own headers would be hashed.

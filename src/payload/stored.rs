@@ -5,7 +5,7 @@ use std::fmt;
 use http::header::{ETAG, HeaderMap, HeaderName};
 
 use super::checksum::Verified;
-use crate::sign::encoding::hex;
+use crate::encoding::hex::hex;
 
 /// COS's CRC-64 of the object or part, in decimal (436/40334).
 const CRC64_ECMA: HeaderName = HeaderName::from_static("x-cos-hash-crc64ecma");

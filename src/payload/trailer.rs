@@ -1,7 +1,7 @@
 //! What follows the last chunk: the announced trailer, its signature, and the empty line of the end.
 
 use super::{ChunkSignatures, PayloadError};
-use crate::sign::encoding::parse_hex32;
+use crate::encoding::hex::parse_hex32;
 
 const SIGNATURE: &str = "x-amz-trailer-signature";
 

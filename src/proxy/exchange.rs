@@ -14,25 +14,26 @@ use super::Proxy;
 use super::exit::Exit;
 use super::local::document;
 use super::payload::Outgoing;
-use super::retry::Tries;
 use super::sign::sign;
+use crate::upstream::retry::Tries;
 
-use crate::body::{self, Answer, DownloadFailure};
+use crate::body::shape::Shaper;
+use crate::body::{self, Answer, DownloadFailure, Lease as _};
 use crate::config::StoredCheck;
-use crate::counted::Gauge;
 use crate::credentials::Credential;
+use crate::error::{Code, Fault, S3Error};
 use crate::observe::{Event, Step};
 use crate::payload::checksum::Verified;
 use crate::payload::compare_stored;
 use crate::rewrite::listing::AnswerRewriter;
 use crate::rewrite::{self, UpstreamRequest};
 use crate::s3::address::Address;
-use crate::s3::{Code, Fault, ObjectKey, Operation, S3Error, conditions, xml};
-use crate::shape::Shaper;
+use crate::s3::{ObjectKey, Operation, conditions, xml};
 use crate::tenant::Permit;
 use crate::tenant::limits::Way;
 use crate::timestamp::Timestamp;
-use crate::upstream::{Lease, SendFailure};
+use crate::transport::Gauge;
+use crate::upstream::pool::{Lease, SendFailure};
 
 /// COS's error documents are a few hundred bytes; one that is larger is not read.
 const ERROR_BYTES: usize = 64 * 1024;
@@ -43,7 +44,7 @@ const DELETE_RESULT_BYTES: usize = 8 * 1024 * 1024;
 /// COS's answer, before anything of it has been looked at.
 struct Answered {
     response: Response<Incoming>,
-    lease: Lease,
+    lease: Box<Lease>,
 }
 
 impl Proxy {
@@ -380,7 +381,7 @@ impl Proxy {
     async fn read_delete_result(
         &self,
         mut incoming: Incoming,
-        lease: Lease,
+        lease: Box<Lease>,
     ) -> Result<xml::DeleteResult, S3Error> {
         let head_timeout = self.config().upstream.limits.head_timeout;
         let body = body::gather(&mut incoming, DELETE_RESULT_BYTES, head_timeout, |_| true)

@@ -22,19 +22,20 @@ use tokio::time::{Duration, Instant};
 use super::payload::Outgoing;
 use super::stranger_memory::StrangerHold;
 use super::{Client, Proxy};
+use crate::body::shape;
 use crate::body::{Answer, DownloadFailure, Upload, UploadFailure};
-use crate::counted::{Gauge, Phase};
-use crate::http2::FRAME;
+use crate::encoding::hex::hex;
+use crate::error::{Code, Fault, S3Error};
 use crate::observe::{AccessLine, Event, Step, Verdict};
 use crate::rewrite;
 use crate::s3::form::Form;
-use crate::s3::xml::sts_error;
-use crate::s3::{Code, Fault, Operation, S3Error, S3Request, native};
-use crate::shape;
-use crate::sign::encoding::hex;
+use crate::s3::xml::{self, sts_error};
+use crate::s3::{Operation, S3Request, native};
 use crate::tenant::limits::{Limited, Slot};
 use crate::tenant::{Identified, Identity, Peer, Permit, Source, Tenant};
 use crate::timestamp::Timestamp;
+use crate::transport::FRAME;
+use crate::transport::{Gauge, Phase};
 
 /// AWS's name for the id of a request; the client sees it on every answer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
@@ -474,7 +475,7 @@ impl Exit {
     pub(super) fn refuse_head(mut self, error: S3Error) -> Bytes {
         self.gauge.linger_at_end();
         self.status = error.http_status();
-        let document = error.to_xml("", &self.request_id);
+        let document = xml::error(&error, "", &self.request_id);
         let answer = format!(
             "HTTP/1.1 {}\r\nconnection: close\r\ncontent-type: application/xml\r\ncontent-length: {}\r\n{REQUEST_ID}: {}\r\n\r\n{document}",
             self.status,
@@ -496,10 +497,10 @@ impl Exit {
             (error.http_status(), sts_error(error, &self.request_id))
         } else if native::is_native(head) {
             let error = native::error(head, error);
-            let document = error.to_native_xml(resource, &self.request_id);
+            let document = xml::native_error(&error, resource, &self.request_id);
             (error.http_status(), document)
         } else {
-            let document = error.to_xml(resource, &self.request_id);
+            let document = xml::error(error, resource, &self.request_id);
             (error.http_status(), document)
         };
         let document = Bytes::from(document);

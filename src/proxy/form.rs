@@ -16,6 +16,7 @@ use super::local::document;
 use super::payload::Arriving;
 use super::stranger_memory::Hearing;
 use crate::body::{Answer, UploadFailure};
+use crate::error::S3Error;
 use crate::observe::Step;
 use crate::payload::FormFile;
 use crate::rewrite;
@@ -23,7 +24,7 @@ use crate::s3::form::{
     Boundary, Form, FormPut, FormReader, MAX_FORM_BYTES, SuccessAction, redirect_target,
 };
 use crate::s3::request::content_length;
-use crate::s3::{ObjectKey, Operation, Query, S3Error, S3Request, xml};
+use crate::s3::{ObjectKey, Operation, Query, S3Request, xml};
 use crate::tenant::Connection;
 use crate::timestamp::Timestamp;
 

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::s3::{Code, S3Error};
+use crate::error::{Code, S3Error};
 
 /// Bytes of gathered bodies that one tenant may have in memory on one core. Beyond it that tenant,
 /// and no other, is asked to slow down: sixteen of the largest XML bodies at once is a busy client.

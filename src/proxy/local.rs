@@ -6,8 +6,9 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::body::Answer;
+use crate::error::{Code, S3Error};
 use crate::s3::headers::check_owners;
-use crate::s3::{Code, Operation, S3Error, xml};
+use crate::s3::{Operation, xml};
 use crate::tenant::Permit;
 
 const BUCKET_REGION: HeaderName = HeaderName::from_static("x-amz-bucket-region");

@@ -9,10 +9,10 @@ use http::request::Parts;
 use super::Proxy;
 use super::exit::Exit;
 use super::payload::Outgoing;
-use crate::counted::Gauge;
+use crate::error::{Code, S3Error};
 use crate::rewrite::{self, Look, Must};
-use crate::s3::{Code, S3Error};
 use crate::tenant::Permit;
+use crate::transport::Gauge;
 
 impl Proxy {
     /// Asks COS, by HEAD and with the caller's own rights, about the objects of which the conditions of

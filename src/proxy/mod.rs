@@ -16,25 +16,27 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::sleep;
 
 use crate::body::Answer;
+use crate::clock::Clock;
+use crate::clock::wall_clock;
 use crate::config::Config;
-use crate::counted::{CoreLoad, Gauge, Phase};
+use crate::credentials::Cache;
+use crate::credentials::key_sets::KeySets;
 use crate::credentials::vendor::Vendor;
-use crate::credentials::{Cache, Clock};
-use crate::dial::{Dialer, Roots};
-use crate::jwks::KeySets;
+use crate::error::{Code, S3Error};
 use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness, Step};
 use crate::rewrite;
 use crate::s3::sts::is_sts;
 use crate::s3::vend::is_vend;
-use crate::s3::{self, Code, Operation, S3Error, S3Request, native};
-use crate::server::wall_clock;
+use crate::s3::{self, Operation, S3Request, native};
 use crate::tenant::policy::tenant_policy;
 use crate::tenant::{
     Certified, Connection, Identified, Peer, Tenants, bearer_token, may_need_newer_keys,
 };
 use crate::timestamp::Timestamp;
-use crate::upstream::Upstream;
+use crate::transport::{CoreLoad, Gauge, Phase};
+use crate::upstream::dial::{Dialer, Roots};
+use crate::upstream::pool::Upstream;
 
 mod exchange;
 mod exit;
@@ -43,19 +45,18 @@ mod gather_budget;
 mod local;
 mod look;
 mod payload;
-mod retry;
 mod sign;
 pub(crate) mod spelling;
 mod stranger_memory;
 mod sts;
 mod vend;
 
+use crate::upstream::retry::Budget;
 use exchange::internal;
 pub use exit::ClientBody;
 use exit::Exit;
 use gather_budget::GatherBudget;
 pub use local::answer_locally;
-use retry::Budget;
 pub use sign::sign;
 use stranger_memory::StrangerMemory;
 

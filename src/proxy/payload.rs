@@ -14,17 +14,18 @@ use sha2::Sha256;
 
 use super::Proxy;
 use super::gather_budget::{GatherHold, no_room};
+use crate::body::shape::{self, Shaper};
 use crate::body::{self, GatherFailure, PaceLimit, UploadFailure};
 use crate::config::StoredCheck;
-use crate::counted::Gauge;
+use crate::error::{Code, S3Error};
 use crate::observe::Event;
 use crate::payload::checksum::{Checks, Verified};
 use crate::payload::{Declared, FormFile, Framing, Intake, Mode, PayloadError};
 use crate::s3::request::{MAX_OBJECT_BYTES, too_large};
-use crate::s3::{Code, ObjectKey, Operation, S3Error, xml};
-use crate::shape::{self, Shaper};
+use crate::s3::{ObjectKey, Operation, xml};
 use crate::tenant::limits::Way;
 use crate::tenant::{Authenticated, Permit, Tenant};
+use crate::transport::Gauge;
 
 /// An object on its way from the client.
 #[derive(Debug)]

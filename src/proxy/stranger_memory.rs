@@ -14,7 +14,7 @@ use http::request::Parts;
 use tokio::sync::Notify;
 
 use super::gather_budget::no_room;
-use crate::s3::S3Error;
+use crate::error::S3Error;
 use crate::tenant::{Connection, Network, Source, Tenants};
 use crate::timestamp::Timestamp;
 

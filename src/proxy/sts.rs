@@ -9,10 +9,10 @@ use super::Proxy;
 use super::exit::Exit;
 use super::local::document;
 use crate::body::Answer;
+use crate::error::{Code, S3Error};
 use crate::s3::request::check_framing;
 use crate::s3::sts::{STS_BYTES, StsAction, StsRequest};
 use crate::s3::xml::{StsAnswer, sts_answer};
-use crate::s3::{Code, S3Error};
 use crate::tenant::{Connection, may_need_newer_keys};
 use crate::timestamp::Timestamp;
 

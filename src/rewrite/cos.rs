@@ -4,7 +4,7 @@ use http::HeaderValue;
 use http::header::HeaderName;
 
 use super::request::internal;
-use crate::s3::{Code, S3Error};
+use crate::error::{Code, S3Error};
 
 /// What COS's own API calls a header. Refused where it has no name for it: dropping it would do
 /// something else than was asked.

@@ -20,30 +20,22 @@ use super::names::{Names, Repeated, Shown, Unfit, escaped};
 use super::response::{error_code, is_clean};
 use super::version_two::{VersionTwo, is_translated, token_of_marker};
 use crate::config::UpstreamSignature;
-use crate::s3::Operation;
+use crate::encoding::percent::push_encoded_path;
 use crate::s3::xml::NAMESPACE;
-use crate::sign::encoding::push_encoded_path;
+use crate::s3::{Operation, ResponseBody};
 use crate::tenant::{Grant, Permit};
 
-/// Whether answers to this operation must pass an [`AnswerRewriter`].
+/// Whether responses to this operation must pass an [`AnswerRewriter`].
 pub fn rewrites(operation: Operation) -> bool {
-    operation == Operation::DeleteObjects || root_of(operation).is_some()
+    root_of(operation).is_some()
 }
 
-/// The root of an answer that is rewritten while it streams.
+/// The root of a response that is rewritten.
 fn root_of(operation: Operation) -> Option<&'static str> {
-    Some(match operation {
-        Operation::CompleteMultipartUpload => "CompleteMultipartUploadResult",
-        Operation::CopyObject => "CopyObjectResult",
-        Operation::CreateMultipartUpload => "InitiateMultipartUploadResult",
-        Operation::GetObjectTagging => "Tagging",
-        Operation::ListMultipartUploads => "ListMultipartUploadsResult",
-        Operation::ListObjects | Operation::ListObjectsV2 => "ListBucketResult",
-        Operation::ListObjectVersions => "ListVersionsResult",
-        Operation::ListParts => "ListPartsResult",
-        Operation::UploadPartCopy => "CopyPartResult",
-        _ => return None,
-    })
+    match operation.response() {
+        ResponseBody::Document(root) => Some(root),
+        ResponseBody::Cosgate | ResponseBody::Empty | ResponseBody::Object => None,
+    }
 }
 
 /// The element from which a client goes on with the next page; `None` for what has no pages.

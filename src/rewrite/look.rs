@@ -7,8 +7,9 @@ use http::{HeaderMap, HeaderName, Method};
 
 use super::request::internal;
 use crate::config::UpstreamSignature;
+use crate::error::{Code, S3Error};
 use crate::s3::conditions::{Handling, cannot_look, kept};
-use crate::s3::{Code, S3Error, S3Request, conditions};
+use crate::s3::{S3Request, conditions};
 use crate::tenant::Permit;
 
 const OF_SOURCE: &str = "x-amz-copy-source-";

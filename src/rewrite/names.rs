@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use quick_xml::escape::escape;
 
-use crate::sign::encoding::{percent_decode, push_encoded_path};
+use crate::encoding::percent::{percent_decode, push_encoded_path};
 use crate::tenant::{Grant, Permit};
 
 /// Why an answer of COS cannot be passed on.

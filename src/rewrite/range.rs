@@ -24,7 +24,7 @@ pub fn check_range(
     status: StatusCode,
     answer: &HeaderMap,
 ) -> Result<(), &'static str> {
-    let reads = matches!(operation, Operation::GetObject | Operation::HeadObject);
+    let reads = operation.reads_object();
     if status != StatusCode::PARTIAL_CONTENT {
         // Those that S3 and COS do not answer with promise no object: 204 has none, 203 another one.
         let is_fit = !reads || status == StatusCode::OK || !status.is_success();

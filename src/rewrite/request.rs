@@ -10,10 +10,11 @@ use super::cos::cos_header;
 use super::listing::rewrites;
 use super::version_two::{is_translated, marker_of_token};
 use crate::config::{EndpointTemplate, Upstream, UpstreamSignature};
-use crate::payload::strip_aws_chunked;
+use crate::encoding::percent::{push_encoded, push_encoded_path};
+use crate::error::{Code, Fault, S3Error};
 use crate::s3::conditions::{self, FORBID_OVERWRITE, Handling};
-use crate::s3::{Code, Fault, Operation, S3Error, S3Request, headers};
-use crate::sign::encoding::{push_encoded, push_encoded_path};
+use crate::s3::headers::strip_aws_chunked;
+use crate::s3::{Operation, S3Request, headers};
 use crate::tenant::{Grant, Permit};
 
 /// The head of a request to COS, in the two forms that must agree: as sent and as signed.
@@ -49,7 +50,7 @@ pub fn request(
 ) -> Result<UpstreamRequest, S3Error> {
     let asked = permit.request();
     headers::check_owners(&client.headers, &permit.tenant().name)?;
-    let (Some(grant), Some(method)) = (permit.grant(), method(asked.operation)) else {
+    let (Some(grant), Some(method)) = (permit.grant(), asked.operation.upstream_method()) else {
         return Err(internal(
             "an operation that is answered here reached the rewriting",
         ));
@@ -116,37 +117,6 @@ pub fn request(
         query,
         headers,
     })
-}
-
-/// The method of an operation at COS; `None` for what is answered here, and for a form, which is
-/// rewritten as the PUT that it stands for.
-fn method(operation: Operation) -> Option<Method> {
-    match operation {
-        Operation::CreateBucket
-        | Operation::GetBucketLocation
-        | Operation::HeadBucket
-        | Operation::ListBuckets
-        | Operation::PostObject => None,
-        Operation::AbortMultipartUpload
-        | Operation::DeleteObject
-        | Operation::DeleteObjectTagging => Some(Method::DELETE),
-        Operation::GetObject
-        | Operation::GetObjectTagging
-        | Operation::ListMultipartUploads
-        | Operation::ListObjectVersions
-        | Operation::ListObjects
-        | Operation::ListObjectsV2
-        | Operation::ListParts => Some(Method::GET),
-        Operation::HeadObject => Some(Method::HEAD),
-        Operation::CompleteMultipartUpload
-        | Operation::CreateMultipartUpload
-        | Operation::DeleteObjects => Some(Method::POST),
-        Operation::CopyObject
-        | Operation::PutObject
-        | Operation::PutObjectTagging
-        | Operation::UploadPart
-        | Operation::UploadPartCopy => Some(Method::PUT),
-    }
 }
 
 /// The query for COS: the operation's own parameters alone, none of a presigned URL's, with the keys
@@ -353,9 +323,9 @@ mod tests {
 
     use super::*;
     use crate::config::{PrefixPattern, StoredCheck, UpstreamLimits};
+    use crate::encoding::percent::percent_decode;
     use crate::rewrite::tests::{OPERATIONS, ask, tenant};
     use crate::s3::{CopySource, ObjectKey};
-    use crate::sign::encoding::percent_decode;
 
     fn upstream(signature: UpstreamSignature) -> Upstream {
         let endpoint = |authority: &str| EndpointTemplate {

@@ -6,7 +6,8 @@ use quick_xml::escape::unescape;
 
 use super::listing;
 use super::names::{self, Unfit};
-use crate::s3::{Code, Fault, Operation, S3Error, xml};
+use crate::error::{Code, Fault, S3Error};
+use crate::s3::{Operation, xml};
 use crate::tenant::{Grant, Permit};
 
 /// The headers of COS's answer that the client gets, `x-cos-*` under their S3 names. All else is

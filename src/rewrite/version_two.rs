@@ -5,7 +5,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use crate::config::UpstreamSignature;
-use crate::s3::{Code, Operation, Query, S3Error};
+use crate::error::{Code, S3Error};
+use crate::s3::{Operation, Query};
 use crate::tenant::Grant;
 
 /// Whether the first version of the listing is asked for the second: COS's own API has no other, and

@@ -5,10 +5,10 @@ use std::net::Ipv6Addr;
 
 use http::Uri;
 
-use super::operation::Scope;
+use super::operation::Resource;
 use super::percent::{self, Plus};
-use super::{Code, S3Error};
-use crate::sign::encoding::push_encoded_path;
+use crate::encoding::percent::{decode_leniently, push_encoded_path};
+use crate::error::{Code, S3Error};
 
 /// The longest key that COS takes, in bytes of UTF-8 (436/13324); S3 itself takes 1024.
 pub const MAX_KEY_BYTES: usize = 850;
@@ -78,11 +78,11 @@ impl<'a> Address<'a> {
     }
 
     /// What the address names.
-    pub fn scope(&self) -> Scope {
+    pub fn resource(&self) -> Resource {
         match (&self.bucket, self.raw_key) {
-            (None, _) => Scope::Service,
-            (Some(_), None) => Scope::Bucket,
-            (Some(_), Some(_)) => Scope::Object,
+            (None, _) => Resource::Service,
+            (Some(_), None) => Resource::Bucket,
+            (Some(_), Some(_)) => Resource::Object,
         }
     }
 }
@@ -252,7 +252,7 @@ fn has_dot_segment(key: &str) -> bool {
     let dots = |segment: &[u8]| matches!(segment, b"." | b"..");
     let separator = |byte: &u8| matches!(byte, b'/' | b'\\');
     if key.contains('%') {
-        return percent::decode_leniently(key).split(separator).any(dots);
+        return decode_leniently(key).split(separator).any(dots);
     }
     key.as_bytes().split(separator).any(dots)
 }
@@ -538,7 +538,7 @@ mod tests {
         fn an_accepted_key_has_no_dot_segment(raw in "(\\.|/|%2e|%2F|%25|2e|2f|5c|%5c|\\\\|a|%){1,12}") {
             if let Ok(parsed) = ObjectKey::parse(&raw) {
                 prop_assert!(!parsed.as_str().starts_with('/'));
-                let again = String::from_utf8_lossy(&percent::decode_leniently(parsed.as_str())).into_owned();
+                let again = String::from_utf8_lossy(&decode_leniently(parsed.as_str())).into_owned();
                 for reading in [parsed.as_str(), &again] {
                     prop_assert!(!reading.split(['/', '\\']).any(|segment| segment == "." || segment == ".."));
                 }

@@ -8,8 +8,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Code, Operation, S3Error};
+use super::Operation;
 use crate::config::UpstreamSignature;
+use crate::error::{Code, S3Error};
 use crate::timestamp::Timestamp;
 
 /// COS's own condition of a write.

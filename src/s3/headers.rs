@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::Operation;
 use super::conditions::is_condition;
 use super::request::MAX_OBJECT_BYTES;
-use super::{Code, Operation, S3Error};
-use crate::payload::checksum::Algorithm;
+use crate::error::{Code, S3Error};
+use crate::s3::checksum_name::Algorithm;
 
 /// The most that all `x-amz-meta-*` of a request may hold together, names (without that prefix) and
 /// values, in bytes (S3's limit; COS takes 2 KiB each).
@@ -561,6 +562,35 @@ fn denied(message: impl Into<Cow<'static, str>>) -> S3Error {
 
 fn invalid(message: impl Into<Cow<'static, str>>) -> S3Error {
     S3Error::new(Code::InvalidArgument, message)
+}
+
+const AWS_CHUNKED: &[u8] = b"aws-chunked";
+
+/// `Content-Encoding` without the token `aws-chunked`, and whether it had it.
+pub fn strip_aws_chunked(headers: &HeaderMap) -> Result<(Option<HeaderValue>, bool), S3Error> {
+    let values = headers.get_all(CONTENT_ENCODING);
+    let tokens: Vec<_> = values
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
+        .collect();
+    let mut rest = tokens.clone();
+    rest.retain(|token| !token.eq_ignore_ascii_case(AWS_CHUNKED));
+    let stripped = tokens.len() - rest.len();
+    if stripped > 1 {
+        return Err(S3Error::new(
+            Code::InvalidArgument,
+            "Content-Encoding names aws-chunked more than once",
+        ));
+    }
+    if stripped == 0 && values.iter().count() < 2 {
+        return Ok((values.iter().next().cloned(), false));
+    }
+    let joined = (!rest.is_empty()).then(|| rest.join(&b','));
+    // Pieces of header values, joined with commas, are a header value.
+    let value = joined.and_then(|text| HeaderValue::from_bytes(&text).ok());
+    Ok((value, stripped == 1))
 }
 
 #[cfg(test)]

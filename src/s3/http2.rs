@@ -9,8 +9,8 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, StatusCode, Uri};
 
-use super::{Code, S3Error};
 use crate::config::ServerLimits;
+use crate::error::{Code, S3Error};
 
 /// An extension of a request whose target may have been another when its client sent it.
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,8 @@
-//! What the client speaks: S3. Pure: bytes in, typed parts or an [`S3Error`] out.
+//! What the client speaks: S3. Pure: bytes in, typed parts or an [`S3Error`](crate::error::S3Error) out.
 
 pub mod address;
+pub mod checksum_name;
 pub mod conditions;
-pub mod error;
 pub mod form;
 pub mod headers;
 pub mod host;
@@ -17,7 +17,6 @@ pub mod vend;
 pub mod xml;
 
 pub use address::{Address, ObjectKey};
-pub use error::{Code, Fault, S3Error};
-pub use operation::{Operation, Scope};
+pub use operation::{Operation, RequestBody, Resource, ResponseBody, Target, XmlRequest};
 pub use query::Query;
 pub use request::{CopySource, S3Request};

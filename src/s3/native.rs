@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use super::address::virtual_bucket;
 use super::conditions::FORBID_OVERWRITE;
 use super::request::COPY_SOURCE;
-use super::{Code, S3Error};
+use crate::error::{Code, S3Error};
 
 /// The token of a temporary key, as a header or a parameter.
 pub const TOKEN: &str = "x-cos-security-token";

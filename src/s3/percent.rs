@@ -1,8 +1,9 @@
-//! Percent-decoding, once and strictly (RFC 3986 section 2.1).
+//! Percent-decoding of a request's text, with S3's refusals.
 
 use std::borrow::Cow;
 
-use super::{Code, S3Error};
+use crate::encoding::percent::{form_decode, percent_decode};
+use crate::error::{Code, S3Error};
 
 /// How `+` reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,55 +17,18 @@ pub(super) enum Plus {
 /// Decodes `raw` once. Refuses a `%` without two hexadecimal digits, and what is not UTF-8 (overlong
 /// forms included).
 pub(super) fn decode(raw: &str, plus: Plus) -> Result<Cow<'_, str>, S3Error> {
-    let is_coded = |b: u8| b == b'%' || (b == b'+' && plus == Plus::Space);
-    if !raw.bytes().any(is_coded) {
-        return Ok(Cow::Borrowed(raw));
-    }
-    let mut decoded = Vec::with_capacity(raw.len());
-    let mut bytes = raw.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => octet(bytes.next(), bytes.next()).ok_or_else(lone_percent)?,
-            b'+' if plus == Plus::Space => b' ',
-            other => other,
-        });
-    }
-    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| {
-        S3Error::new(
-            Code::InvalidURI,
-            "A percent-encoded text is not UTF-8; encode the bytes of its UTF-8 form.",
-        )
-    })
-}
-
-/// Decodes as a careless reader would: what is no escape stays as it is.
-pub(super) fn decode_leniently(raw: &str) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(raw.len());
-    let mut rest = raw.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let escaped = match (first, tail) {
-            (b'%', [high, low, after @ ..]) => {
-                octet(Some(*high), Some(*low)).map(|octet| (octet, after))
-            }
-            _ => None,
-        };
-        let (byte, after) = escaped.unwrap_or((first, tail));
-        decoded.push(byte);
-        rest = after;
-    }
-    decoded
-}
-
-fn octet(high: Option<u8>, low: Option<u8>) -> Option<u8> {
-    Some(digit(high?)? << 4 | digit(low?)?)
-}
-
-fn digit(hex: u8) -> Option<u8> {
-    match hex {
-        b'0'..=b'9' => Some(hex - b'0'),
-        b'a'..=b'f' => Some(hex - b'a' + 10),
-        b'A'..=b'F' => Some(hex - b'A' + 10),
-        _ => None,
+    let decoded = match plus {
+        Plus::Literal => percent_decode(raw),
+        Plus::Space => form_decode(raw),
+    };
+    match decoded.ok_or_else(lone_percent)? {
+        Cow::Borrowed(_) => Ok(Cow::Borrowed(raw)),
+        Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).map_err(|_| {
+            S3Error::new(
+                Code::InvalidURI,
+                "A percent-encoded text is not UTF-8; encode the bytes of its UTF-8 form.",
+            )
+        }),
     }
 }
 
@@ -104,10 +68,5 @@ mod tests {
                 "{raw}"
             );
         }
-    }
-
-    #[test]
-    fn a_careless_reader_keeps_what_is_no_escape() {
-        assert_eq!(decode_leniently("%2e%2E%zz%2"), b"..%zz%2");
     }
 }

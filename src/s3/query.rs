@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
+use super::Operation;
 use super::percent::{self, Plus};
-use super::{Code, Operation, S3Error};
+use crate::error::{Code, S3Error};
 
 /// The most parameters that a query may have.
 pub const MAX_PARAMETERS: usize = 100;

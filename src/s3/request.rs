@@ -7,9 +7,11 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::address::{Address, check_bucket};
 use super::form::MAX_FORM_BYTES;
+use super::operation::RequestBody;
 use super::percent::{self, Plus};
 use super::query::has_control;
-use super::{Code, ObjectKey, Operation, Query, S3Error};
+use super::{ObjectKey, Operation, Query};
+use crate::error::{Code, S3Error};
 
 /// The largest object or part of a single request (COS's limit, 436/14518).
 pub const MAX_OBJECT_BYTES: u64 = 5 << 30;
@@ -68,7 +70,7 @@ impl<'a> S3Request<'a> {
 
     /// The part that is read of an object; `None` for all of it.
     pub fn part_read(&self) -> Option<u32> {
-        let reads = matches!(self.operation, Operation::GetObject | Operation::HeadObject);
+        let reads = self.operation.reads_object();
         let number = self.query.get("partNumber").filter(|_| reads)?;
         number.parse().ok()
     }
@@ -94,7 +96,7 @@ impl<'a> S3Request<'a> {
         query.check_characters()?;
         let source = only(head, &COPY_SOURCE)?;
         let operation =
-            Operation::resolve(&head.method, address.scope(), &query, source.is_some())?;
+            Operation::resolve(&head.method, address.resource(), &query, source.is_some())?;
         query.check_values(operation)?;
         let key = address.raw_key.map(ObjectKey::parse).transpose()?;
         let copy_source = source.map(CopySource::parse).transpose()?;
@@ -219,7 +221,7 @@ fn only<'h>(head: &'h Parts, name: &HeaderName) -> Result<Option<&'h HeaderValue
 /// stores what came when a body ends early, so its length must be announced.
 fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
     let length = content_length(head);
-    if operation == Operation::PostObject {
+    if operation.body() == RequestBody::Form {
         // The file has no length of its own: it is what the form's leaves.
         return match length {
             None => Err(S3Error::new(
@@ -243,7 +245,7 @@ fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
         };
     }
     // One of unknown length may turn out to be none: it is read before COS is asked.
-    let may_have_body = operation.has_xml_body() || operation == Operation::CreateBucket;
+    let may_have_body = operation.body() != RequestBody::None;
     if length.is_some_and(|length| length > 0) && !may_have_body {
         return Err(S3Error::new(
             Code::InvalidRequest,

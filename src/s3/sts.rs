@@ -6,7 +6,8 @@ use http::header::{CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use super::{Code, Query, S3Error};
+use super::Query;
+use crate::error::{Code, S3Error};
 
 /// Bytes of a request's body at most: a token, and names. Nobody is known before it has been read.
 pub const STS_BYTES: usize = 32 * 1024;

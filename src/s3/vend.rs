@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::address::Address;
 use super::request::host;
-use super::{Code, S3Error};
+use crate::error::{Code, S3Error};
 
 /// No bucket has this name, so it is nobody's object; a virtual-hosted key of this name is one.
 pub const VEND_PATH: &str = "/.cosgate/credentials";

@@ -10,8 +10,10 @@ use http::HeaderMap;
 use sha1::{Digest, Sha1};
 use zeroize::Zeroizing;
 
-use super::encoding::{hex, hmac_sha1, parse_hex, percent_decode, push_encoded, push_hex};
+use super::mac::hmac_sha1;
 use super::{Signable, compare_encoded};
+use crate::encoding::hex::{hex, parse_hex, push_hex};
+use crate::encoding::percent::{percent_decode, push_encoded};
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 

@@ -5,10 +5,10 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::encoding::parse_hex32;
 use super::sigv4::{ALGORITHM, CredentialScope, SigningKey, credential_parts};
+use crate::encoding::hex::parse_hex32;
+use crate::error::{Code, S3Error};
 use crate::s3::form::Form;
-use crate::s3::{Code, S3Error};
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 

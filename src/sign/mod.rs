@@ -5,9 +5,11 @@ use std::cmp::Ordering;
 
 use http::HeaderMap;
 
+use crate::encoding::percent::is_unreserved;
+
 pub mod cos;
-pub mod encoding;
 pub mod form;
+pub(crate) mod mac;
 pub mod sigv2;
 pub mod sigv4;
 mod sigv4_claim;
@@ -31,7 +33,7 @@ pub struct Signable<'a> {
 /// Each byte's encoding is told apart by its first character, and `%` sorts below every unreserved
 /// character, so comparing `(unreserved, byte)` gives the same order without encoding anything.
 fn compare_encoded(a: &str, b: &str) -> Ordering {
-    let rank = |byte| (encoding::is_unreserved(byte), byte);
+    let rank = |byte| (is_unreserved(byte), byte);
     a.bytes().map(rank).cmp(b.bytes().map(rank))
 }
 
@@ -39,8 +41,8 @@ fn compare_encoded(a: &str, b: &str) -> Ordering {
 mod tests {
     use proptest::prelude::*;
 
-    use super::encoding::push_encoded;
     use super::*;
+    use crate::encoding::percent::push_encoded;
 
     fn encoded(text: &str) -> String {
         let mut out = String::new();

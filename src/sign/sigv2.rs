@@ -14,10 +14,11 @@ use hmac::Mac as _;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName};
 
-use super::encoding::{hmac_sha1, push_encoded};
+use super::mac::hmac_sha1;
 use super::sigv4;
+use crate::encoding::percent::push_encoded;
+use crate::error::{Code, S3Error};
 use crate::s3::headers::must_be_signed;
-use crate::s3::{Code, S3Error};
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 

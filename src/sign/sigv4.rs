@@ -12,8 +12,10 @@ use memchr::memchr;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::encoding::{hmac_sha256, push_encoded, push_encoded_path, push_hex};
+use super::mac::hmac_sha256;
 use super::{Signable, compare_encoded};
+use crate::encoding::hex::push_hex;
+use crate::encoding::percent::{push_encoded, push_encoded_path};
 use crate::s3::headers::must_be_signed;
 use crate::secret::Secret;
 

@@ -8,12 +8,12 @@ use http::header::{AUTHORIZATION, DATE, HOST};
 use http::{HeaderMap, HeaderName};
 
 use super::Signable;
-use super::encoding::parse_hex32;
 use super::sigv4::{
     ALGORITHM, CONTENT_SHA256, CredentialScope, SigningKey, canonical_request, string_to_sign,
 };
+use crate::encoding::hex::parse_hex32;
+use crate::error::{Code, S3Error};
 use crate::s3::headers::must_be_signed;
-use crate::s3::{Code, S3Error};
 use crate::timestamp::Timestamp;
 
 const AMZ_DATE: &str = "x-amz-date";

@@ -8,7 +8,8 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::encoding::{hmac_sha256, parse_hex32, push_hex};
+use super::mac::hmac_sha256;
+use crate::encoding::hex::{parse_hex32, push_hex};
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 

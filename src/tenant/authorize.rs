@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use super::{Authenticated, Grant, Tenant};
+use crate::error::{Code, S3Error};
 use crate::s3::address::MAX_KEY_BYTES;
-use crate::s3::{Code, ObjectKey, Operation, S3Error, S3Request};
+use crate::s3::{ObjectKey, Operation, S3Request, Target};
 
 /// The proof that a request may be done: the only thing that can be rewritten for COS.
 #[derive(Debug)]
@@ -25,55 +26,44 @@ impl Authenticated {
 impl<'t, 'r> Permit<'t, 'r> {
     /// Everything is refused that no grant names: there is no other way to a `Permit`.
     fn check(tenant: &'t Tenant, asked: S3Request<'r>) -> Result<Self, S3Error> {
-        if asked.operation == Operation::ListBuckets {
-            return Ok(Self {
-                request: asked,
-                tenant,
-                grant: None,
-                source: None,
-            });
-        }
-
-        let grant = bucket_grant(tenant, &asked)?;
-        match asked.operation {
-            // A caller may know of its own buckets, and these are answered here.
-            Operation::CreateBucket
-            | Operation::GetBucketLocation
-            | Operation::HeadBucket
-            | Operation::ListBuckets => {}
-            Operation::ListMultipartUploads
-            | Operation::ListObjectVersions
-            | Operation::ListObjects
-            | Operation::ListObjectsV2 => {
-                check_action(grant, asked.operation.action())?;
-                check_listing(grant, &asked)?;
+        let operation = asked.operation;
+        let action = operation.action();
+        let grant = match operation.target() {
+            Target::Service => {
+                return Ok(Self {
+                    request: asked,
+                    tenant,
+                    grant: None,
+                    source: None,
+                });
             }
             // Its key is in the form: what is authorized is the PUT that the form stands for.
-            Operation::PostObject => return Err(form_itself()),
-            // Its keys are in the body: `may_delete` judges each.
-            Operation::DeleteObjects => check_action(grant, asked.operation.action())?,
-            Operation::AbortMultipartUpload
-            | Operation::CompleteMultipartUpload
-            | Operation::CopyObject
-            | Operation::CreateMultipartUpload
-            | Operation::DeleteObject
-            | Operation::DeleteObjectTagging
-            | Operation::GetObject
-            | Operation::GetObjectTagging
-            | Operation::HeadObject
-            | Operation::ListParts
-            | Operation::PutObject
-            | Operation::PutObjectTagging
-            | Operation::UploadPart
-            | Operation::UploadPartCopy => {
-                check_action(grant, asked.operation.action())?;
-                check_key(
-                    grant,
-                    asked.operation.action(),
-                    asked.key.as_ref().map(ObjectKey::as_str),
-                )?;
+            Target::Form => {
+                bucket_grant(tenant, &asked)?;
+                return Err(form_itself());
             }
-        }
+            // A caller may know of its own buckets, and cosgate answers these itself.
+            Target::Bucket => bucket_grant(tenant, &asked)?,
+            Target::Listing => {
+                let grant = bucket_grant(tenant, &asked)?;
+                check_action(grant, action)?;
+                check_listing(grant, &asked)?;
+                grant
+            }
+            // Each key is judged when the body has been read.
+            Target::KeysInBody => {
+                let grant = bucket_grant(tenant, &asked)?;
+                check_action(grant, action)?;
+                grant
+            }
+            Target::Key => {
+                let grant = bucket_grant(tenant, &asked)?;
+                let key = asked.key.as_ref().map(ObjectKey::as_str);
+                check_action(grant, action)?;
+                check_key(grant, action, key)?;
+                grant
+            }
+        };
         let source = copy_source(tenant, &asked)?;
 
         Ok(Self {

@@ -6,11 +6,12 @@ use http::request::Parts;
 
 use super::authenticate::{MAX_SKEW, OpenSession, SERVICE, unknown_key, wrong_signature};
 use super::{Authenticated, Connection, Identified, Identity, Tenants};
+use crate::error::{Code, S3Error};
 use crate::payload::Mode;
 use crate::s3::conditions::is_condition;
 use crate::s3::form::{Form, LengthRange, Policy};
 use crate::s3::headers::{Disposition, disposition, must_be_signed};
-use crate::s3::{Code, Operation, S3Error, S3Request, native};
+use crate::s3::{Operation, S3Request, native};
 use crate::sign::form::{FormClaim, FormSignature};
 use crate::sign::{sigv2, sigv4};
 use crate::timestamp::Timestamp;

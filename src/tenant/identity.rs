@@ -9,7 +9,7 @@ use super::jwk::{KeySet, Verdict};
 use super::jwt::{Claims, Jwt, invalid};
 use super::session::Trust;
 use crate::config;
-use crate::s3::{Code, S3Error};
+use crate::error::{Code, S3Error};
 use crate::timestamp::Timestamp;
 
 /// Keys that have not been read yet, in place of the time.

@@ -5,8 +5,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::jwk::{Algorithm, KeySet, Verdict};
+use crate::error::{Code, S3Error};
 use crate::json;
-use crate::s3::{Code, S3Error};
 use crate::timestamp::Timestamp;
 
 /// Bytes of a token at most.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::config::TenantLimits;
-use crate::s3::{Code, S3Error};
+use crate::error::{Code, S3Error};
 
 /// What a stream may run ahead of its rate: its timers are no finer than milliseconds.
 const BYTES_CREDIT: Duration = Duration::from_millis(100);

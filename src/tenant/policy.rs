@@ -11,7 +11,7 @@ use super::{Grant, Tenant};
 use crate::config::PrefixPattern;
 pub use crate::config::cam::{Effect, Policy, Statement};
 use crate::config::raw_policy::LISTS;
-use crate::sign::encoding::push_encoded;
+use crate::encoding::percent::push_encoded;
 
 /// A bucket name without `-<APPID>` at its end: no resource can be written for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

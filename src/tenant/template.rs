@@ -6,7 +6,7 @@ use super::grant::Counted;
 use super::subject_limits::SubjectLimits;
 use super::{Grant, Tenant};
 use crate::config::{self, PrefixPattern};
-use crate::s3::{Code, S3Error};
+use crate::error::{Code, S3Error};
 
 /// Bytes of a claim's value at most.
 const VALUE_BYTES: usize = 128;

@@ -12,9 +12,10 @@ use super::policy::{Policy, Statement, tenant_policy};
 use super::{Grant, Tenant};
 use crate::config::cam::LIKELY_BYTES;
 use crate::config::{Config, PrefixPattern, unfold_action};
+use crate::error::{Code, S3Error};
 use crate::payload::Mode;
 use crate::s3::vend::{LONG_POLICY, OneOrMore, VendRequest};
-use crate::s3::{Code, ObjectKey, Operation, Query, S3Error, S3Request, native};
+use crate::s3::{ObjectKey, Operation, Query, S3Request, native};
 use crate::timestamp::Timestamp;
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");

@@ -6,8 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cosgate::emulator::{Emulator, EmulatorConfig};
+use cosgate::encoding::hex::sha256_hex;
+use cosgate::encoding::percent::{percent_decode, push_encoded};
 use cosgate::secret::Secret;
-use cosgate::sign::encoding::{percent_decode, push_encoded, sha256_hex};
 use cosgate::sign::{Signable, cos, sigv4, tc3};
 use cosgate::timestamp::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue};

@@ -219,7 +219,7 @@ fn listings_page_the_way_cos_does() {
     assert_eq!(v2.element("KeyCount").as_deref(), Some("3"));
     let token = v2.element("NextContinuationToken").unwrap();
     let mut target = "/?list-type=2&continuation-token=".to_owned();
-    cosgate::sign::encoding::push_encoded(&mut target, token.as_bytes());
+    cosgate::encoding::percent::push_encoded(&mut target, token.as_bytes());
     assert_eq!(get(&target).elements("Key"), ["e", "中"]);
     let versions = get("/?versions=");
     assert_eq!(versions.elements("VersionId"), ["null"; 5]);

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::net::Shutdown;
 
 use cosgate::emulator::Faults;
+use cosgate::encoding::hex::sha256_hex;
 use cosgate::secret::Secret;
-use cosgate::sign::encoding::sha256_hex;
 
 use crate::client::{
     Ask, BUCKET, Credential, REGION, Reply, account, connect, emulator, now, policy, temporary_key,

@@ -163,7 +163,7 @@ fn requests_that_make_no_sense_are_refused() {
 
 #[test]
 fn a_policy_in_a_get_is_encoded_twice() {
-    use cosgate::sign::encoding::push_encoded;
+    use cosgate::encoding::percent::push_encoded;
     use cosgate::sign::tc3;
     let emulator = emulator();
     let mut policy = String::new();
@@ -212,7 +212,7 @@ fn form_call(
     parameters: &[(&str, &str)],
 ) -> Value {
     use base64::Engine as _;
-    use cosgate::sign::encoding::push_encoded;
+    use cosgate::encoding::percent::push_encoded;
     use hmac::{Hmac, KeyInit as _, Mac as _};
     let time = now().unix().to_string();
     let mut all = vec![

@@ -23,6 +23,7 @@ import with_awscli
 import with_boto3
 import with_browser
 import with_cos_sdk
+import with_documents
 import with_minio
 import with_obstore
 import with_rclone
@@ -41,6 +42,7 @@ GROUPS = [
     *with_rclone.GROUPS,
     *with_s5cmd.GROUPS,
     *with_boto3.GROUPS,
+    *with_documents.GROUPS,
     *with_sdk.GROUPS,
     *with_browser.GROUPS,
     *with_cos_sdk.GROUPS,

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use cosgate::clock::wall_clock;
+use cosgate::encoding::hex::hex;
+use cosgate::encoding::percent::percent_decode;
 use cosgate::secret::Secret;
-use cosgate::server::wall_clock;
-use cosgate::sign::encoding::{hex, percent_decode};
 use cosgate::sign::sigv4::SigningKey;
 use quick_xml::escape::unescape;
 

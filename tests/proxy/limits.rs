@@ -73,7 +73,7 @@ fn the_admin_pages_tell_of_life_readiness_and_counts() {
             .enable_all()
             .build()
             .unwrap();
-        let _ = runtime.block_on(cosgate::admin::run(listener, shared));
+        let _ = runtime.block_on(cosgate::downstream::admin::run(listener, shared));
     });
     let page_as = |path: &str, hosts: &str| {
         let mut client = Client::connect(addr);

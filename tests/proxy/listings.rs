@@ -1,6 +1,6 @@
 //! Listings: both versions and that of versions, page by page, by the client's names.
 
-use cosgate::sign::encoding::push_encoded;
+use cosgate::encoding::percent::push_encoded;
 
 use crate::support::{SIGNATURES, World, element, elements};
 

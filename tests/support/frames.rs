@@ -1,7 +1,7 @@
 //! Bodies in `aws-chunked` frames, as clients write them.
 
+use cosgate::encoding::hex::{hex, sha256_hex};
 use cosgate::secret::Secret;
-use cosgate::sign::encoding::{hex, sha256_hex};
 use cosgate::sign::sigv4::SigningKey;
 
 use super::{ACME, Call, find};

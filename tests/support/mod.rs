@@ -27,16 +27,18 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use cosgate::clock::wall_clock;
 use cosgate::config::{Config, Listen, Sources};
+use cosgate::downstream::listen::Listening;
+use cosgate::downstream::server;
 use cosgate::emulator::{Emulator, EmulatorConfig};
-use cosgate::listen::Listening;
+use cosgate::encoding;
+use cosgate::encoding::hex::sha256_hex;
 use cosgate::observe::{Metrics, access_log};
 use cosgate::proxy::Shared;
 use cosgate::secret::Secret;
-use cosgate::server;
-use cosgate::sign::encoding::sha256_hex;
+use cosgate::sign::Signable;
 use cosgate::sign::sigv4::{self, CredentialScope, SigningKey};
-use cosgate::sign::{Signable, encoding};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
@@ -220,7 +222,7 @@ impl Gateway {
     /// With a clock toward Tencent that is so many seconds late.
     pub fn start_late(ip: std::net::IpAddr, toml: &str, late: i64) -> Self {
         let config = config(toml);
-        let tls = cosgate::tls::acceptor(&config.server).unwrap();
+        let tls = cosgate::downstream::tls::acceptor(&config.server).unwrap();
         let (listener, addr) = match &config.server.listen {
             Listen::Tcp(_) => {
                 let listener = TcpListener::bind((ip, 0)).unwrap();
@@ -237,7 +239,7 @@ impl Gateway {
         let log = Log::default();
         let (access_log, writer) = access_log::start(log.clone(), metrics.core(0)).unwrap();
         let shared = Shared::start_by(
-            move || server::wall_clock().plus(-late),
+            move || wall_clock().plus(-late),
             config,
             metrics,
             access_log,
@@ -289,7 +291,7 @@ impl Gateway {
 
     /// A metric's value, summed over its labels that contain `label`.
     pub fn metric(&self, name: &str, label: &str) -> u64 {
-        let keys = self.shared.tenants().key_states(server::wall_clock());
+        let keys = self.shared.tenants().key_states(wall_clock());
         let text = self.shared.metrics().render(&keys);
         let lines = text
             .lines()
@@ -354,7 +356,7 @@ impl Call {
             headers: vec![("host".to_owned(), addr.to_string())],
             body: Vec::new(),
             payload: None,
-            time: server::wall_clock(),
+            time: wall_clock(),
             key: None,
         }
     }
@@ -432,7 +434,7 @@ impl Call {
         headers.push(("x-amz-content-sha256".to_owned(), payload.clone()));
         let map = header_map(headers);
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
-        let path = encoding::percent_decode(path).unwrap();
+        let path = encoding::percent::percent_decode(path).unwrap();
         let query = decoded_query(query);
         let request = Signable {
             method: &self.method,
@@ -484,7 +486,9 @@ fn decoded_query(query: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
 
 fn decoded(text: &str) -> Cow<'_, str> {
     let text = text.replace('+', " ");
-    let bytes = encoding::percent_decode(&text).unwrap().into_owned();
+    let bytes = encoding::percent::percent_decode(&text)
+        .unwrap()
+        .into_owned();
     Cow::Owned(String::from_utf8(bytes).unwrap())
 }
 
@@ -919,7 +923,7 @@ impl Call {
         let amz_date = self.time.amz();
         let map = header_map(&self.headers);
         let (raw_path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
-        let path = encoding::percent_decode(raw_path).unwrap();
+        let path = encoding::percent::percent_decode(raw_path).unwrap();
         let query = decoded_query(query);
         let request = Signable {
             method: &self.method,
@@ -1081,7 +1085,7 @@ pub fn md5_base64(body: &[u8]) -> String {
 
 /// A target signed in its query, good for five minutes.
 pub fn presigned(addr: SocketAddr, method: &str, path: &str, (id, secret): (&str, &str)) -> String {
-    let amz_date = server::wall_clock().amz();
+    let amz_date = wall_clock().amz();
     let date = &amz_date[..8];
     let scope = CredentialScope {
         date,

@@ -19,7 +19,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use cosgate::server::wall_clock;
+use cosgate::clock::wall_clock;
 use serde_json::{Value, json};
 
 pub const ISSUER: &str = "https://login.example.com/";

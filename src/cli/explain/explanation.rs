@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use cosgate::error::S3Error;
 use cosgate::observe::Step;
-use cosgate::s3::{S3Error, S3Request};
+use cosgate::s3::S3Request;
 use cosgate::tenant::{Grant, Permit};
 use serde::Serialize;
 

@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use cosgate::body::Answer;
+use cosgate::clock::wall_clock;
 use cosgate::config::{Config, Listen};
+use cosgate::error::S3Error;
 use cosgate::observe::{Step, Verdict};
 use cosgate::payload::checksum::Checks;
 use cosgate::payload::{Declared, Framing, Mode};
 use cosgate::proxy::answer_locally;
 use cosgate::rewrite;
-use cosgate::s3::{S3Error, S3Request, native};
-use cosgate::server::wall_clock;
+use cosgate::s3::{S3Request, native};
 use cosgate::tenant::{Connection, Identity, Permit, Tenant, Tenants, UnixUser};
 use http::Method;
 use http::request::Parts;

@@ -1,14 +1,14 @@
 //! What COS would get, and the temporary key that would sign it.
 
+use cosgate::clock::wall_clock;
 use cosgate::config::{Config, IssuerKind};
 use cosgate::credentials::sts::{ACTION, ASSUME_ROLE, WEB_IDENTITY};
 use cosgate::credentials::{Credential, audit_name, session_name};
+use cosgate::error::S3Error;
 use cosgate::payload::Mode;
 use cosgate::proxy::sign;
 use cosgate::rewrite::UpstreamRequest;
-use cosgate::s3::S3Error;
 use cosgate::secret::Secret;
-use cosgate::server::wall_clock;
 use cosgate::tenant::policy::{Policy, tenant_policy};
 use cosgate::tenant::{Permit, Tenant};
 use http::{HeaderName, HeaderValue};

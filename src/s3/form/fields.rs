@@ -2,9 +2,9 @@
 
 use super::MAX_FORM_BYTES;
 use super::malformed;
+use crate::error::{Code, S3Error};
 use crate::s3::headers::must_be_signed;
 use crate::s3::query::shown;
-use crate::s3::{Code, S3Error};
 
 /// Stands for the file's name, in every field but those that the signature is made of.
 const FILENAME: &str = "${filename}";

@@ -18,7 +18,7 @@ pub use put::{FormPut, SuccessAction, redirect_target};
 
 use std::borrow::Cow;
 
-use super::{Code, S3Error};
+use crate::error::{Code, S3Error};
 
 /// The refusal of a body that is not the form it says it is.
 fn malformed(why: impl Into<Cow<'static, str>>) -> S3Error {

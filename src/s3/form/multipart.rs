@@ -6,7 +6,7 @@ use http::header::CONTENT_TYPE;
 use memchr::memmem;
 
 use super::{Form, malformed};
-use crate::s3::{Code, S3Error};
+use crate::error::{Code, S3Error};
 
 /// The most that may come before the file's first byte: fields, heads and boundaries (AWS's limit).
 pub const MAX_FORM_BYTES: usize = 20 * 1024;

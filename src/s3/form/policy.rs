@@ -11,8 +11,8 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::Form;
 use super::fields::is_ignored;
+use crate::error::{Code, S3Error};
 use crate::s3::query::shown;
-use crate::s3::{Code, S3Error};
 use crate::timestamp::Timestamp;
 
 /// A policy document, read but not yet applied. Its size is bounded by that of the form.

@@ -5,11 +5,12 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::fields::{is_header, is_never};
 use super::{Form, MAX_FORM_BYTES};
-use crate::payload::checksum::ChecksumName;
-use crate::payload::strip_aws_chunked;
+use crate::encoding::percent::push_encoded;
+use crate::error::{Code, S3Error};
+use crate::s3::checksum_name::ChecksumName;
+use crate::s3::headers::strip_aws_chunked;
 use crate::s3::query::shown;
-use crate::s3::{Code, ObjectKey, S3Error, xml};
-use crate::sign::encoding::push_encoded;
+use crate::s3::{ObjectKey, xml};
 
 /// The longest URL that is redirected to, before bucket, key and etag are added.
 const MAX_REDIRECT: usize = 2048;

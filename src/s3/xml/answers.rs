@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::document::{Document, Writer, malformed, once};
-use crate::s3::{Code, S3Error};
+use crate::error::{Code, S3Error};
 
 /// One line of `ListBuckets`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,12 +101,12 @@ pub fn post_response(location: &str, bucket: &str, key: &str, etag: &str) -> Str
 }
 
 /// The document of an error; `resource` is the path that was asked.
-pub(in crate::s3) fn error(error: &S3Error, resource: &str, request_id: &str) -> String {
+pub fn error(error: &S3Error, resource: &str, request_id: &str) -> String {
     open_error(error, resource, request_id).finish("Error")
 }
 
 /// The same as COS writes it (436/7730): S3's elements and its own id of the log line, which is ours.
-pub(in crate::s3) fn native_error(error: &S3Error, resource: &str, request_id: &str) -> String {
+pub fn native_error(error: &S3Error, resource: &str, request_id: &str) -> String {
     let mut writer = open_error(error, resource, request_id);
     writer.element("TraceId", request_id);
     writer.finish("Error")
@@ -272,7 +272,7 @@ mod tests {
     fn an_error_says_code_message_resource_and_request() {
         let error = S3Error::new(Code::NoSuchKey, "No <key>.").detail("a real bucket");
         assert_eq!(
-            error.to_xml("/photos/a&b", "R1"),
+            super::error(&error, "/photos/a&b", "R1"),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>NoSuchKey</Code><Message>No &lt;key&gt;.</Message>\
              <Resource>/photos/a&amp;b</Resource><RequestId>R1</RequestId></Error>"
         );

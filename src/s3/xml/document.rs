@@ -7,7 +7,7 @@ use quick_xml::Reader;
 use quick_xml::escape::resolve_xml_entity;
 use quick_xml::events::{BytesDecl, Event};
 
-use crate::s3::{Code, S3Error};
+use crate::error::{Code, S3Error};
 
 /// S3's namespace, which every answer carries.
 pub(crate) const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";

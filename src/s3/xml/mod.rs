@@ -16,6 +16,6 @@ pub use requests::{
     CompleteRequest, DeleteObject, DeleteRequest, MAX_DELETED, MAX_TAGS, Part, Tagging,
 };
 
-pub(super) use answers::{error, native_error};
+pub use answers::{error, native_error};
 pub(crate) use document::NAMESPACE;
 pub use sts::{StsAnswer, sts_answer, sts_error};

@@ -1,9 +1,10 @@
 //! The XML bodies that clients send.
 
 use super::document::{Document, Writer, malformed, once};
+use crate::error::{Code, S3Error};
+use crate::s3::Operation;
 use crate::s3::conditions::in_body;
 use crate::s3::query::MAX_PART_NUMBER;
-use crate::s3::{Code, Operation, S3Error};
 
 /// The most keys that one `DeleteObjects` may name.
 pub const MAX_DELETED: usize = 1000;

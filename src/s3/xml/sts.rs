@@ -1,7 +1,7 @@
 //! What AWS SDKs read as the answers of an STS.
 
 use super::document::Writer;
-use crate::s3::S3Error;
+use crate::error::S3Error;
 use crate::s3::sts::{StsRequest, sts_code};
 
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";

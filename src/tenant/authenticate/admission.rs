@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{Authenticated, Connection, Peer};
 use crate::config::{Admission, CertificateName, Config};
-use crate::s3::{Code, S3Error};
+use crate::error::{Code, S3Error};
 use crate::timestamp::Timestamp;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";

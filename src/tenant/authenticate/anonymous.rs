@@ -9,8 +9,8 @@ use http::header::{HOST, HeaderName, ORIGIN, REFERER};
 
 use super::Connection;
 use crate::config::Config;
+use crate::error::{Code, S3Error};
 use crate::s3::host::{HostName, is_localhost};
-use crate::s3::{Code, S3Error};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 

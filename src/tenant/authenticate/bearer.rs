@@ -7,8 +7,8 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::{Authenticated, Connection, Identity, Source, Tenants, content_sha256};
+use crate::error::{Code, S3Error};
 use crate::payload::Mode;
-use crate::s3::{Code, S3Error};
 use crate::tenant::Tenant;
 use crate::tenant::identity::IdentityProvider;
 use crate::tenant::jwt::{Claims, Jwt, Validity, invalid};

@@ -10,9 +10,10 @@ use super::{
     Authenticated, Identity, MAX_SKEW, OpenSession, SECURITY_TOKEN, Tenants, decoded_path,
     not_ours, session_token, unknown_key, wrong_signature,
 };
+use crate::error::{Code, S3Error};
 use crate::payload::Mode;
 use crate::s3::headers::must_be_signed;
-use crate::s3::{Code, Query, S3Error, native};
+use crate::s3::{Query, native};
 use crate::secret::Secret;
 use crate::sign::Signable;
 use crate::sign::cos::{Claim, Refusal};

@@ -12,11 +12,12 @@ use super::sigv4::wrong_scope;
 use super::{
     Authenticated, Connection, Identified, Identity, Tenants, unknown_key, wrong_signature,
 };
+use crate::encoding::hex::sha256_hex;
+use crate::error::{Code, S3Error};
 use crate::payload::Mode;
+use crate::s3::Query;
 use crate::s3::sts::{StsAction, StsRequest};
-use crate::s3::{Code, Query, S3Error};
 use crate::sign::Signable;
-use crate::sign::encoding::sha256_hex;
 use crate::sign::sigv4::{Claim, SigningKey};
 use crate::tenant::Tenant;
 use crate::tenant::identity::IdentityProvider;

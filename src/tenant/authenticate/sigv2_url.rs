@@ -7,8 +7,9 @@ use http::request::Parts;
 use super::{
     Authenticated, Identity, Tenants, content_sha256, decoded_path, unknown_key, wrong_signature,
 };
+use crate::error::S3Error;
 use crate::payload::Mode;
-use crate::s3::{ObjectKey, S3Error, S3Request};
+use crate::s3::{ObjectKey, S3Request};
 use crate::sign::sigv2;
 use crate::timestamp::Timestamp;
 

@@ -12,8 +12,9 @@ use super::{
     Authenticated, Identity, MAX_SKEW, Tenants, content_sha256, decoded_path, unknown_key,
     wrong_signature,
 };
+use crate::error::{Code, S3Error};
 use crate::payload::{ChunkSignatures, Mode};
-use crate::s3::{Code, S3Error, S3Request};
+use crate::s3::S3Request;
 use crate::sign::Signable;
 use crate::sign::sigv4::{CONTENT_SHA256, Claim, CredentialScope, UNSIGNED_PAYLOAD};
 use crate::tenant::Tenant;

@@ -15,7 +15,7 @@ use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
 use super::source::{Network, Source};
-use crate::s3::{Code, S3Error};
+use crate::error::{Code, S3Error};
 use crate::timestamp::Timestamp;
 
 /// Failures are counted for so many seconds from the first.

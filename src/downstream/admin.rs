@@ -1,0 +1,73 @@
+//! The admin listener: liveness, readiness, metrics. Never on the data port.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+use tokio::time::{Duration, sleep, timeout};
+
+use crate::clock::wall_clock;
+use crate::observe::admin::{answer, is_misdirected, misdirected};
+use crate::proxy::Shared;
+
+/// Connections at once: a scraper or two, and someone who looks. The next one takes the place of the
+/// oldest, so that nobody who says nothing keeps a probe from its answer.
+const CONNECTIONS: usize = 64;
+/// The longest that one connection is kept.
+const CONNECTION_TIME: Duration = Duration::from_mins(1);
+/// After a failed accept the listener rests this long.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Serves the admin pages on `listener`, for ever.
+pub async fn run(listener: StdListener, shared: Arc<Shared>) -> io::Result<Infallible> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
+    loop {
+        let Ok((socket, _)) = listener.accept().await else {
+            sleep(ACCEPT_REST).await;
+            continue;
+        };
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        let shared = Arc::clone(&shared);
+        let connection = tokio::spawn(async move {
+            let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
+                let page = page(&shared, &request);
+                async { Ok::<_, Infallible>(page) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(socket), service);
+            // A broken or slow scraper is not worth a word.
+            let _ = timeout(CONNECTION_TIME, connection).await;
+        });
+        open.push_back(connection.abort_handle());
+    }
+}
+
+fn page<B>(shared: &Shared, request: &http::Request<B>) -> http::Response<Full<Bytes>> {
+    if is_misdirected(request.headers(), &shared.config().server) {
+        return misdirected().map(|text| Full::new(Bytes::from(text)));
+    }
+    let (metrics, credentials) = (shared.metrics(), shared.credentials());
+    metrics.set_live_keys(credentials.live_keys() as u64);
+    metrics.set_scopes(credentials.scopes());
+    let keys = shared.tenants().key_states(wall_clock());
+    let (method, path) = (request.method(), request.uri().path());
+    answer(method, path, shared.readiness(), &keys, metrics)
+        .map(|text| Full::new(Bytes::from(text)))
+}

@@ -1,0 +1,4 @@
+//! Percent-encoding and hexadecimal, each in one place.
+
+pub mod hex;
+pub mod percent;

@@ -1,0 +1,299 @@
+//! What a stream and those who share it tell each other: what has gone through it, where it is in its
+//! life, and how much of its core's memory a read may take.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::task::Poll;
+
+use tokio::time::Instant;
+
+/// Bytes that the bodies in flight may take from their sockets in one round of reads, on all cores.
+pub const READ_BUDGET: usize = 4 * 1024 * 1024;
+/// The most and the least that one read takes. Small reads cost CPU: 16 KiB ones 3.5 times as much
+/// for each GiB as 400 KiB ones, 8 KiB ones half as much again. Each is a byte short, since hyper
+/// doubles its buffer after a read that fills it.
+const READ_MOST: usize = 416 * 1024;
+const READ_LEAST: usize = 16 * 1024 - 1;
+/// More bodies than this take still less: about three times a read stays in memory for each that is
+/// stalled, and 2000 of those must fit in 150 MiB (they held 162 MiB with [`READ_LEAST`]).
+const MANY_BODIES: usize = 512;
+const READ_OF_MANY: usize = 8 * 1024 - 1;
+
+/// What a [`Counted`](super::Counted) stream tells those who share it. One core's alone.
+///
+/// The streams of an HTTP/2 connection have one each: there `read` and `written` are the bytes of the
+/// bodies, since the connection's own say nothing of one stream among many.
+#[derive(Debug)]
+pub struct Gauge {
+    core: Rc<CoreLoad>,
+    of: Of,
+    phase: Cell<Phase>,
+    since: Cell<Instant>,
+    begun: Cell<u64>,
+    read: Cell<u64>,
+    written: Cell<u64>,
+    last_write: Cell<Instant>,
+    blocked: Cell<bool>,
+    pub(super) lingers: Cell<bool>,
+}
+
+/// What a [`Gauge`] is of.
+#[derive(Debug)]
+enum Of {
+    /// A connection that carries one request after another.
+    Connection,
+    /// One stream of an HTTP/2 connection.
+    Stream {
+        connection: Rc<Gauge>,
+        /// The bytes handed over last wait for the client to make room for them.
+        waits_for_client: Cell<bool>,
+        fell_behind: Cell<bool>,
+    },
+    /// An HTTP/2 connection, with so many requests in flight.
+    Streams(Cell<usize>),
+}
+
+/// How many bodies are in flight on this core.
+#[derive(Debug)]
+pub struct CoreLoad {
+    bodies: Cell<usize>,
+    cores: usize,
+}
+
+/// Held by a body while it is in flight, so that [`CoreLoad`] counts it.
+#[derive(Debug)]
+pub struct BodyInFlight(Rc<CoreLoad>);
+
+/// Where a downstream connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// A request is being served.
+    Busy,
+    /// A request head is arriving.
+    Head,
+    /// Between requests.
+    Idle,
+}
+
+impl CoreLoad {
+    /// No load, on one of so many cores.
+    pub fn new(cores: usize) -> Rc<Self> {
+        Rc::new(Self {
+            bodies: Cell::new(0),
+            cores,
+        })
+    }
+
+    /// Counts one more body until the guard is dropped.
+    pub fn body(self: &Rc<Self>) -> BodyInFlight {
+        self.bodies.set(self.bodies.get() + 1);
+        BodyInFlight(Rc::clone(self))
+    }
+
+    /// What one read may take now. The other cores are taken to be as busy: sockets are spread evenly.
+    pub(super) fn share(&self) -> usize {
+        let bodies = self.bodies.get().max(1) * self.cores;
+        if bodies > MANY_BODIES {
+            return READ_OF_MANY;
+        }
+        (READ_BUDGET / bodies.max(1)).clamp(READ_LEAST, READ_MOST)
+    }
+}
+
+impl Drop for BodyInFlight {
+    fn drop(&mut self) {
+        self.0.bodies.set(self.0.bodies.get().saturating_sub(1));
+    }
+}
+
+impl Gauge {
+    /// A gauge for a new connection, in [`Phase::Head`].
+    pub fn new(core: &Rc<CoreLoad>) -> Rc<Self> {
+        Self::of(core, Of::Connection)
+    }
+
+    /// The same for an HTTP/2 connection: it is busy while any of its streams is.
+    pub fn of_streams(core: &Rc<CoreLoad>) -> Rc<Self> {
+        Self::of(core, Of::Streams(Cell::new(0)))
+    }
+
+    /// A gauge for a new stream of `connection`.
+    pub fn of_stream(connection: &Rc<Self>) -> Rc<Self> {
+        let of = Of::Stream {
+            connection: Rc::clone(connection),
+            waits_for_client: Cell::new(false),
+            fell_behind: Cell::new(false),
+        };
+        Self::of(&connection.core, of)
+    }
+
+    fn of(core: &Rc<CoreLoad>, of: Of) -> Rc<Self> {
+        let now = Instant::now();
+        Rc::new(Self {
+            core: Rc::clone(core),
+            of,
+            phase: Cell::new(Phase::Head),
+            since: Cell::new(now),
+            begun: Cell::new(0),
+            read: Cell::new(0),
+            written: Cell::new(0),
+            last_write: Cell::new(now),
+            blocked: Cell::new(false),
+            lingers: Cell::new(false),
+        })
+    }
+
+    /// Bytes read from the peer so far.
+    pub fn read(&self) -> u64 {
+        self.read.get()
+    }
+
+    /// Bytes that the kernel has taken for the peer so far.
+    pub fn written(&self) -> u64 {
+        self.written.get()
+    }
+
+    /// When the kernel last took bytes for the peer. A stream of HTTP/2 does not know.
+    pub fn last_write(&self) -> Instant {
+        self.last_write.get()
+    }
+
+    /// Whether the last write could not be taken whole: more would only pile up in memory.
+    /// Whoever sees `true` need not ask to be woken: the connection's own task is waiting for the
+    /// socket, and polls its body again when that moves.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    /// Whether this is one stream of an HTTP/2 connection.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.of, Of::Stream { .. })
+    }
+
+    /// Notes that `n` bytes of the request's body have come. A connection counts its bytes itself.
+    pub fn took_of_body(&self, n: usize) {
+        if self.is_stream() {
+            self.read.set(self.read.get() + n as u64);
+        }
+    }
+
+    /// Notes that `n` bytes of the answer go to a stream's client as soon as it makes room for them;
+    /// `None`: they have gone, more can come.
+    pub fn hand_over(&self, n: Option<usize>) {
+        if let Of::Stream {
+            waits_for_client, ..
+        } = &self.of
+        {
+            waits_for_client.set(n.is_some());
+            self.written.set(self.written.get() + n.unwrap_or(0) as u64);
+        }
+    }
+
+    /// Whether a stream has bytes that its client has made no room for. Only who asks outside the
+    /// answer's body can know: that is not polled until there is room.
+    pub fn waits_for_client(&self) -> bool {
+        matches!(&self.of, Of::Stream { waits_for_client, .. } if waits_for_client.get())
+    }
+
+    /// Says that a stream was cut because its client took the answer too slowly.
+    pub fn fall_behind(&self) {
+        if let Of::Stream { fell_behind, .. } = &self.of {
+            fell_behind.set(true);
+        }
+    }
+
+    /// Whether [`Gauge::fall_behind`] was called.
+    pub fn fell_behind(&self) -> bool {
+        matches!(&self.of, Of::Stream { fell_behind, .. } if fell_behind.get())
+    }
+
+    /// Says that an answer goes out before its request has been read: the end of the connection then
+    /// waits for the client to read it.
+    pub fn linger_at_end(&self) {
+        self.lingers.set(true);
+    }
+
+    /// The load of this core.
+    pub fn core(&self) -> &Rc<CoreLoad> {
+        &self.core
+    }
+
+    /// The phase, and since when.
+    pub fn phase(&self) -> (Phase, Instant) {
+        (self.phase.get(), self.since.get())
+    }
+
+    /// How many requests have begun to be served.
+    pub fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+
+    /// Enters `phase` now. A stream takes its connection along.
+    pub fn enter(&self, phase: Phase) {
+        match &self.of {
+            Of::Connection => {}
+            Of::Stream { connection, .. } => connection.enter(phase),
+            Of::Streams(requests) => {
+                let left = match phase {
+                    Phase::Busy => requests.get() + 1,
+                    Phase::Head | Phase::Idle => requests.get().saturating_sub(1),
+                };
+                requests.set(left);
+                if phase != Phase::Busy && left > 0 {
+                    return;
+                }
+            }
+        }
+        if phase == Phase::Busy {
+            self.begun.set(self.begun.get() + 1);
+        }
+        self.phase.set(phase);
+        self.since.set(Instant::now());
+    }
+
+    pub(super) fn count_read(&self, n: u64) {
+        self.read.set(self.read.get() + n);
+        // What comes on an idle HTTP/2 connection may be anything.
+        if n > 0 && self.phase.get() == Phase::Idle && matches!(self.of, Of::Connection) {
+            self.enter(Phase::Head);
+        }
+    }
+
+    /// Notes that of `offered` bytes `result` were taken.
+    pub(super) fn count_write(&self, offered: usize, result: &Poll<io::Result<usize>>) {
+        match result {
+            Poll::Pending => self.blocked.set(true),
+            Poll::Ready(Ok(n)) => {
+                self.blocked.set(*n < offered);
+                self.written.set(self.written.get() + *n as u64);
+                self.last_write.set(Instant::now());
+            }
+            Poll::Ready(Err(_)) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+    use crate::transport::Counted;
+
+    #[tokio::test]
+    async fn a_read_takes_no_more_than_its_share() {
+        let load = CoreLoad::new(2);
+        let mut bodies: Vec<_> = (0..1000).map(|_| load.body()).collect();
+        let (mut peer, ours) = duplex(1 << 20);
+        let mut counted = Counted::new(ours, Gauge::new(&load));
+        peer.write_all(&vec![7; 100_000]).await.unwrap();
+        let mut buf = vec![0; 100_000];
+        assert_eq!(counted.read(&mut buf).await.unwrap(), READ_OF_MANY);
+        bodies.truncate(MANY_BODIES / 2);
+        assert_eq!(counted.read(&mut buf).await.unwrap(), READ_LEAST);
+        drop(bodies);
+        let rest = 100_000 - READ_OF_MANY - READ_LEAST;
+        assert_eq!(counted.read(&mut buf).await.unwrap(), rest);
+    }
+}

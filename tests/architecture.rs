@@ -1,0 +1,289 @@
+//! The order of the house: what `ARCHITECTURE.md` says of who may import whom holds in the code.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The top-level modules, from top to bottom: none imports one above it. The modules of one line are
+/// leaves that may import each other, without circles.
+const ORDER: &[&[&str]] = &[
+    &["main"],
+    &["cli"],
+    &["load"],
+    &["emulator"],
+    &["downstream"],
+    &["proxy"],
+    &["credentials"],
+    &["upstream"],
+    &["body"],
+    &["observe"],
+    &["transport"],
+    &["clock"],
+    &["decision"],
+    &["rewrite"],
+    &["tenant"],
+    &["payload"],
+    &["sign"],
+    &["s3"],
+    &["config"],
+    &["encoding", "error", "json", "seal", "secret", "timestamp"],
+];
+/// From here on nothing knows a socket, a clock or a task.
+const FIRST_PURE: &str = "decision";
+/// Pure files among the others.
+const PURE_FILES: [&str; 2] = ["downstream/header_block.rs", "downstream/proxy_header.rs"];
+/// What a pure file does not name.
+const IO: [&str; 7] = [
+    "tokio::",
+    "hyper::",
+    "hyper_util::",
+    "rustls::",
+    "std::net::Tcp",
+    "std::fs",
+    "SystemTime",
+];
+/// Folders whose files import each other without a circle, too.
+const WITHOUT_CIRCLES_WITHIN: [&str; 0] = [];
+
+#[test]
+fn modules_import_only_what_stands_below_them() {
+    for (file, imports) in imports() {
+        let own = top(&file);
+        let Some(place) = level(&own) else {
+            assert_eq!(own, "lib", "{own} is missing in ORDER");
+            continue;
+        };
+        for import in &imports {
+            let name = import.split("::").next().unwrap_or_default();
+            let Some(below) = level(name) else {
+                panic!("{file}: {import} is missing in ORDER");
+            };
+            let is_leaf = ORDER[place].len() > 1;
+            let is_allowed = name == own || below > place || (is_leaf && below == place);
+            assert!(is_allowed, "{file} imports {import}, which stands above it");
+        }
+    }
+}
+
+#[test]
+fn leaves_import_each_other_without_circles() {
+    assert_eq!(circle(&graph(|file| Some(top(file)))), None);
+}
+
+#[test]
+fn files_of_a_folder_import_each_other_without_circles() {
+    for folder in WITHOUT_CIRCLES_WITHIN {
+        let within = |file: &str| {
+            let name = file.strip_prefix(folder)?.strip_prefix('/')?;
+            Some(name.trim_end_matches(".rs").replace('/', "::"))
+        };
+        assert_eq!(circle(&graph(within)), None, "in {folder}");
+    }
+}
+
+#[test]
+fn pure_modules_know_no_io() {
+    let first = level(FIRST_PURE).unwrap();
+    let mut count = 0;
+    for (path, name) in sources() {
+        let is_pure = level(&top(&name)).is_some_and(|level| level >= first);
+        if !is_pure && !PURE_FILES.contains(&name.as_str()) {
+            continue;
+        }
+        count += 1;
+        for line in code(&path).lines() {
+            let io = IO.iter().find(|io| line.contains(*io));
+            assert_eq!(io, None, "{name}: {line}");
+        }
+    }
+    assert!(count > 80, "only {count} pure files were found");
+}
+
+#[test]
+fn every_module_of_the_order_exists() {
+    let found: BTreeSet<String> = sources().iter().map(|(_, name)| top(name)).collect();
+    for name in ORDER.iter().flat_map(|line| line.iter()) {
+        let is_planned = *name == "decision";
+        assert!(is_planned || found.contains(*name), "{name} does not exist");
+    }
+}
+
+/// The top-level module of a file below `src`.
+fn top(file: &str) -> String {
+    let first = file.split('/').next().unwrap_or_default();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// Where a module stands in [`ORDER`].
+fn level(module: &str) -> Option<usize> {
+    ORDER.iter().position(|line| line.contains(&module))
+}
+
+/// For each file its imports from this crate, as paths without `crate::`.
+fn imports() -> Vec<(String, BTreeSet<String>)> {
+    let of = |(path, name): (PathBuf, String)| (name, paths(&code(&path)));
+    sources().into_iter().map(of).collect()
+}
+
+/// Who imports whom, where `name` says what a file counts as.
+fn graph(name: impl Fn(&str) -> Option<String>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut graph = BTreeMap::<_, BTreeSet<_>>::new();
+    let files: Vec<String> = sources().into_iter().map(|(_, name)| name).collect();
+    for (file, imports) in imports() {
+        let Some(from) = name(&file) else { continue };
+        for import in imports {
+            let Some(target) = file_of(&import, &files).and_then(|file| name(file)) else {
+                continue;
+            };
+            if target != from {
+                graph.entry(from.clone()).or_default().insert(target);
+            }
+        }
+    }
+    graph
+}
+
+/// The file of the module that `import` is or is in.
+fn file_of<'f>(import: &str, files: &'f [String]) -> Option<&'f String> {
+    let mut parts: Vec<&str> = import.split("::").collect();
+    while !parts.is_empty() {
+        let path = parts.join("/");
+        let is_it =
+            |file: &&String| **file == format!("{path}.rs") || **file == format!("{path}/mod.rs");
+        if let Some(file) = files.iter().find(is_it) {
+            return Some(file);
+        }
+        parts.pop();
+    }
+    None
+}
+
+/// A circle of `graph`, if it has one.
+fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn walk(
+        at: &str,
+        graph: &BTreeMap<String, BTreeSet<String>>,
+        path: &mut Vec<String>,
+        done: &mut BTreeSet<String>,
+    ) -> bool {
+        if path.iter().any(|seen| seen == at) {
+            path.push(at.to_owned());
+            return true;
+        }
+        if !done.insert(at.to_owned()) {
+            return false;
+        }
+        path.push(at.to_owned());
+        for next in graph.get(at).into_iter().flatten() {
+            if walk(next, graph, path, done) {
+                return true;
+            }
+        }
+        path.pop();
+        false
+    }
+    let mut done = BTreeSet::new();
+    graph.keys().find_map(|start| {
+        let mut path = Vec::new();
+        walk(start, graph, &mut path, &mut done).then_some(path)
+    })
+}
+
+/// Every source file, with its path below `src`.
+fn sources() -> Vec<(PathBuf, String)> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&source, &source, &mut files);
+    files.sort();
+    files
+}
+
+fn collect(root: &Path, folder: &Path, files: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(root, &path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path
+                .strip_prefix(root)
+                .unwrap()
+                .to_string_lossy()
+                .replace('\\', "/");
+            files.push((path, name));
+        }
+    }
+}
+
+/// The code of a file: without comments and without its tests, which stand last.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let tests = text.find("\n#[cfg(test)]\nmod ").unwrap_or(text.len());
+    let lines = text[..tests].lines();
+    let code = lines.filter(|line| !line.trim_start().starts_with("//"));
+    code.collect::<Vec<_>>().join("\n")
+}
+
+/// The paths that `code` names after `crate::` (`cosgate::` in the binary), groups taken apart.
+fn paths(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for root in ["crate::", "cosgate::"] {
+        for (index, _) in code.match_indices(root) {
+            let before = code[..index].chars().next_back();
+            if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+                continue;
+            }
+            take_tree(&code[index + root.len()..], "", &mut found);
+        }
+    }
+    found
+}
+
+/// Takes apart the tree at the start of `text`; gives the length that it has.
+fn take_tree(text: &str, prefix: &str, found: &mut BTreeSet<String>) -> usize {
+    let end = text
+        .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
+        .unwrap_or(text.len());
+    let path = format!("{prefix}{}", &text[..end]);
+    if !(path.ends_with("::") && text[end..].starts_with('{')) {
+        found.insert(
+            path.trim_end_matches(':')
+                .trim_end_matches("::self")
+                .to_owned(),
+        );
+        return end;
+    }
+    let mut at = end + 1;
+    loop {
+        let skipped = text[at..].len() - text[at..].trim_start_matches([' ', '\n', ',']).len();
+        at += skipped;
+        if text[at..].starts_with('}') || at >= text.len() {
+            return at + 1;
+        }
+        let taken = take_tree(&text[at..], &path, found);
+        at += taken.max(1);
+        if let Some(alias) = text[at..].strip_prefix(" as ") {
+            let name = alias.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+            at += " as ".len() + name.unwrap_or(alias.len());
+        }
+    }
+}
+
+#[test]
+fn reads_the_paths_of_imports() {
+    let code = "use crate::a::{self, b::{C, D as E}, f};\nlet x = crate::g::h();";
+    let expected = ["a", "a::b::C", "a::b::D", "a::f", "g::h"];
+    let expected: BTreeSet<String> = expected.map(str::to_owned).into();
+    assert_eq!(paths(code), expected);
+    let two = BTreeMap::from([
+        ("a".to_owned(), BTreeSet::from(["b".to_owned()])),
+        ("b".to_owned(), BTreeSet::from(["a".to_owned()])),
+    ]);
+    assert!(circle(&two).is_some());
+}
