@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use cosgate::config::{Config, Listen, Sources};
+use cosgate::load;
 use cosgate::load::{
     Embedded, Environment, FaultControl, Live, ProxyProgram, Report, Scenario, Surroundings,
 };
-use cosgate::load;
 use cosgate::transport::descriptors;
 use tokio::sync::watch;
 
@@ -147,8 +147,9 @@ async fn measured(mut scenario: Scenario) -> Result<Report, String> {
         if tokio::signal::ctrl_c().await.is_ok() {
             let _ = stop.send(true);
         }
-        // The receiver waits for a change: the sender must live as long.
-        stop.closed().await;
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(130); // a second one: at once, whatever is left behind
+        }
     });
     let faults = match (&embedded, &scenario.faults_admin) {
         (_, Some(url)) => FaultControl::Admin(url.clone()),

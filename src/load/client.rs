@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use super::content::Comparison;
 use super::stats::Failure;
 use super::upload::UploadBody;
-use crate::upstream::dial::{Dialer, Roots, Stream};
 use crate::s3::xml::UpstreamError;
+use crate::upstream::dial::{Dialer, Roots, Stream};
 
 /// A document's bytes at most: a page of a listing is the largest.
 const DOCUMENT_LIMIT: usize = 8 << 20;

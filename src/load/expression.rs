@@ -134,7 +134,9 @@ fn is_metric(name: &str) -> bool {
 /// `p99.9` is 0.999.
 fn quantile(name: &str) -> Option<f64> {
     let percent: f64 = name.strip_prefix('p')?.parse().ok()?;
-    (0.0..=100.0).contains(&percent).then_some(percent / 100.0)
+    // 99.9 / 100 is a little more than 0.999, which could be the next bucket.
+    let quantile = (percent * 1e7).round() / 1e9;
+    (0.0..=1.0).contains(&quantile).then_some(quantile)
 }
 
 fn measured(metric: &str, value: &str) -> Option<(Metric, f64)> {

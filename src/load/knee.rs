@@ -118,7 +118,7 @@ pub(super) async fn find(
         ));
         let goes_on = search.took(step.passed.is_none());
         steps.push(step);
-        if !goes_on {
+        if !goes_on || fleet.is_interrupted {
             break;
         }
         start = (Instant::now() + REST).max(fleet.origin());

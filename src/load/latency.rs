@@ -25,12 +25,12 @@ const BUCKETS: usize = 100_000;
 
 impl Latencies {
     /// None yet, in buckets of 0.1 %.
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         Self::with_digits(FINE)
     }
 
     /// None yet, in buckets of 1 %.
-    pub(super) fn coarse() -> Self {
+    pub fn coarse() -> Self {
         Self::with_digits(COARSE)
     }
 
@@ -49,7 +49,7 @@ impl Latencies {
     }
 
     /// Counts one.
-    pub(super) fn record(&mut self, latency: Duration) {
+    pub fn record(&mut self, latency: Duration) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(LONGEST);
         self.record_many(micros.min(LONGEST), 1);
         self.sum = self.sum.saturating_add(micros.min(LONGEST));
@@ -58,7 +58,7 @@ impl Latencies {
     }
 
     /// Adds what `other` has counted.
-    pub(super) fn merge(&mut self, other: &Self) {
+    pub fn merge(&mut self, other: &Self) {
         for bucket in other.histogram.iter_recorded() {
             self.record_many(
                 bucket.value_iterated_to(),
@@ -71,12 +71,12 @@ impl Latencies {
     }
 
     /// How many there are.
-    pub(super) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.histogram.len()
     }
 
     /// The latency in microseconds that the share `quantile` of all does not exceed; 0 of none.
-    pub(super) fn quantile(&self, quantile: f64) -> u64 {
+    pub fn quantile(&self, quantile: f64) -> u64 {
         if self.count() == 0 {
             return 0;
         }
@@ -84,12 +84,12 @@ impl Latencies {
     }
 
     /// The largest, in microseconds.
-    pub(super) fn max(&self) -> u64 {
+    pub fn max(&self) -> u64 {
         self.max
     }
 
     /// The mean, in microseconds.
-    pub(super) fn mean(&self) -> f64 {
+    pub fn mean(&self) -> f64 {
         match self.count() {
             0 => 0.0,
             count => self.sum as f64 / count as f64,
@@ -97,7 +97,7 @@ impl Latencies {
     }
 
     /// Each bucket that holds something: its upper end in microseconds, and how many.
-    pub(super) fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         let buckets = self.histogram.iter_recorded();
         buckets.map(|bucket| {
             (

@@ -23,7 +23,7 @@ pub(super) struct Snapshot<'a> {
     /// Since the start of the load.
     pub(super) elapsed: Duration,
     /// Until its planned end.
-    pub(super) left: Duration,
+    pub(super) left: Option<Duration>,
     /// The last interval.
     pub(super) row: &'a Row,
     /// The faults in force.
@@ -152,15 +152,19 @@ fn line(snapshot: &Snapshot<'_>, errors: u64) -> String {
 /// A moment as a block of lines.
 fn frame(snapshot: &Snapshot<'_>, errors: u64, history: &[f64]) -> String {
     let row = snapshot.row;
+    let left = match snapshot.left {
+        Some(left) => format!(", {:.0} s left", left.as_secs_f64()),
+        None => String::new(),
+    };
     let moved: u64 = row
         .sides
         .iter()
         .map(|side| side.bytes_sent + side.bytes_received)
         .sum();
     let mut text = format!(
-        "{:>4.0} s, {:.0} s left   {:.0}/s   {}   in flight {}   errors {}\n{}\n",
+        "{:>4.0} s{}   {:.0}/s   {}   in flight {}   errors {}\n{}\n",
         snapshot.elapsed.as_secs_f64(),
-        snapshot.left.as_secs_f64(),
+        left,
         rate(row),
         bytes_per_second(moved as f64 / row.seconds().max(0.001)),
         row.in_flight,
@@ -209,7 +213,7 @@ mod tests {
         let report = report();
         let snapshot = Snapshot {
             elapsed: Duration::from_secs(5),
-            left: Duration::from_secs(25),
+            left: Some(Duration::from_secs(25)),
             row: &report.series.rows[4],
             faults: vec!["slow".to_owned()],
         };

@@ -16,10 +16,10 @@ use super::request::{Address, Draft, Payload, Signer, copy_source};
 use super::stats::{Ended, Failure};
 use super::upload::{Slice, UploadBody, UploadForm};
 use super::worker::Worker;
+use crate::clock::wall_clock;
 use crate::s3::xml::{
     CompleteRequest, DeleteObject, DeleteRequest, DeleteResult, Part, UpstreamError,
 };
-use crate::clock::wall_clock;
 
 /// A document's bytes at most, as the client gathers them.
 const DOCUMENT_LIMIT: usize = 8 << 20;
@@ -127,6 +127,19 @@ impl Worker {
         let caller = self.caller(side, tenant).ok_or("no such tenant")?;
         let put = self.put(caller, Way::Simple).await;
         put.map(drop).map_err(|failure| failure.label)
+    }
+
+    /// Stores a result.
+    pub(super) async fn store(&self, key: &str, text: String) -> Result<(), String> {
+        let caller = self.caller(0, 0).ok_or("no such tenant")?;
+        let key = format!("{}{key}", caller.account.prefix);
+        let draft = caller
+            .draft(Method::PUT, &key)
+            .with_payload(Payload::Json(text));
+        let stored = caller.call(draft).await;
+        stored
+            .map(drop)
+            .map_err(|failure| format!("cannot store {key}: {}", failure.label))
     }
 
     pub(super) fn caller(&self, side: usize, tenant: usize) -> Option<Caller<'_>> {

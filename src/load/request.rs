@@ -15,11 +15,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use super::scenario::BucketStyle;
 use super::tenants::Identity;
 use super::upload::{Checksum, Chunking, Framing, Slice, UploadBody, UploadForm};
-use crate::payload::ChunkSignatures;
-use crate::s3::checksum_name::Algorithm;
-use crate::sign::Signable;
 use crate::encoding::hex::{hex, parse_hex32, sha256_hex};
 use crate::encoding::percent::{push_encoded, push_encoded_path};
+use crate::payload::ChunkSignatures;
+use crate::payload::checksum::Digest;
+use crate::s3::checksum_name::Algorithm;
+use crate::sign::Signable;
 use crate::sign::sigv4::{self, CredentialScope, SigningKey};
 use crate::timestamp::Timestamp;
 
@@ -85,6 +86,8 @@ pub(super) enum Payload {
     Nothing,
     /// A document, with its MD5, which S3 asks for in `DeleteObjects`.
     Document(String),
+    /// A result.
+    Json(String),
     /// Content in one of the forms.
     Content(Slice, UploadForm),
 }
@@ -351,7 +354,7 @@ impl Signer {
     fn body(&self, payload: Payload, amz_date: &str, seed: Option<[u8; 32]>) -> UploadBody {
         match payload {
             Payload::Nothing => UploadBody::Bytes(Bytes::new()),
-            Payload::Document(text) => UploadBody::Bytes(text.into()),
+            Payload::Document(text) | Payload::Json(text) => UploadBody::Bytes(text.into()),
             Payload::Content(slice, form) if form.framing.is_chunked() => {
                 let signatures = seed.filter(|_| form.framing.signs_chunks()).map(|seed| {
                     self.with_key(amz_date, |key, scope| {
@@ -408,11 +411,14 @@ fn describe(payload: &Payload, headers: &mut HeaderMap, is_presigned: bool) -> S
     match payload {
         Payload::Nothing => EMPTY_SHA256.to_owned(),
         Payload::Document(text) => {
-            let slice = crate::payload::checksum::Digest::new(Algorithm::Md5);
-            let mut md5 = slice;
+            let mut md5 = Digest::new(Algorithm::Md5);
             md5.update(text.as_bytes());
             headers.insert(CONTENT_MD5, value(&md5.value()));
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+            sha256_hex(text.as_bytes())
+        }
+        Payload::Json(text) => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             sha256_hex(text.as_bytes())
         }
         Payload::Content(..) if is_presigned => String::new(),

@@ -26,10 +26,10 @@ use super::report::{
 use super::scenario::{Scenario, Sweep};
 use super::stats::{Interval, ROWS, Row, Series, SideTotals, TENANTS, Totals};
 use super::worker::{self, Command, Driven, Segment, Shared};
-use crate::upstream::dial::Dialer;
-use crate::emulator::{Emulator, Faults};
 use crate::clock::wall_clock;
+use crate::emulator::{Emulator, Faults};
 use crate::timestamp::Timestamp;
+use crate::upstream::dial::Dialer;
 
 /// Threads begin together, this long after they were told to.
 const HEAD_START: Duration = Duration::from_millis(20);
@@ -81,6 +81,7 @@ pub(super) struct Fleet {
     busiest: f64,
     connections: Vec<u64>,
     seconds: f64,
+    pub(super) is_interrupted: bool,
 }
 
 struct Thread {
@@ -130,6 +131,9 @@ pub async fn run(
     report.knee = knee;
     report.find_recoveries();
     report.judge();
+    if fleet.is_interrupted {
+        report.failures.push("interrupted".to_owned());
+    }
     if !fleet.plan.keep {
         live.say("removing what was put");
         let left: u64 = fleet.each(Command::Clean).await?.into_iter().sum();
@@ -139,6 +143,9 @@ pub async fn run(
                 "{left} objects below {folder}/ could not be removed"
             ));
         }
+    }
+    if let Some(key) = &scenario.json_key {
+        fleet.store(key, &report).await?;
     }
     fleet.end();
     Ok(report)
@@ -180,6 +187,7 @@ impl Fleet {
             not_started: 0,
             busiest: 0.0,
             seconds: 0.0,
+            is_interrupted: false,
         })
     }
 
@@ -231,6 +239,21 @@ impl Fleet {
         Ok(())
     }
 
+    /// Stores the result in the bucket itself.
+    async fn store(&self, key: &str, report: &Report) -> Result<(), String> {
+        let text = serde_json::to_string(report).map_err(|error| error.to_string())?;
+        let Some(thread) = self.threads.first() else {
+            return Ok(());
+        };
+        let (answer, answered) = oneshot::channel();
+        let _ = thread
+            .commands
+            .send(Command::Store(key.to_owned(), text, answer));
+        answered
+            .await
+            .map_err(|_| "a load thread has ended early".to_owned())?
+    }
+
     /// Sets the time from which the load counts.
     pub(super) fn begin(&mut self) -> Instant {
         self.origin = Instant::now() + HEAD_START;
@@ -252,7 +275,8 @@ impl Fleet {
     ) -> Result<Interval, String> {
         let length = segment.shape.length();
         let tick = tick(length, segment.requests.is_some());
-        let end = segment.start + length;
+        // A run of so many operations ends when they do.
+        let end = segment.requests.is_none().then_some(segment.start + length);
         let mut changes: VecDeque<Change> = self.plan.schedule.changes().into();
         let mut sum = Interval::default();
         let start = segment.start;
@@ -285,8 +309,12 @@ impl Fleet {
                     add(&mut sum, &row);
                     self.series.push(row);
                 }
-                _ = interrupted.wait_for(|stop| *stop) => {
-                    break Err("interrupted".to_owned());
+                _ = interrupted.wait_for(|stop| *stop), if !self.is_interrupted => {
+                    // What has begun ends, and what was put is still compared and removed.
+                    self.is_interrupted = true;
+                    for thread in &self.threads {
+                        thread.shared.is_stopped.store(true, Ordering::Relaxed);
+                    }
                 }
             }
         };
@@ -345,15 +373,16 @@ impl Fleet {
         }
     }
 
-    fn snapshot<'a>(&self, row: &'a Row, end: Instant) -> Snapshot<'a> {
+    fn snapshot<'a>(&self, row: &'a Row, end: Option<Instant>) -> Snapshot<'a> {
         let now = Instant::now();
         let at = now.saturating_duration_since(self.origin);
+        let end = end.map(|end| end.saturating_duration_since(now));
         let windows = self.plan.schedule.windows().iter();
         let faults = windows
             .filter(|window| window.from.0 <= at && window.until.is_some_and(|until| at < until.0));
         Snapshot {
             elapsed: at,
-            left: end.saturating_duration_since(now),
+            left: end,
             row,
             faults: faults.map(super::faults::FaultWindow::label).collect(),
         }

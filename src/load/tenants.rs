@@ -192,7 +192,7 @@ mod tests {
         let picker = Picker::new(&skew.parse().unwrap(), tenants).unwrap();
         let mut counts = vec![0; tenants.len()];
         for point in 0..1100 {
-            counts[picker.at(f64::from(point) / 1100.0)] += 1;
+            counts[picker.at((f64::from(point) + 0.5) / 1100.0)] += 1;
         }
         counts
     }

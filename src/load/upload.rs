@@ -13,10 +13,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::content::Content;
 use super::quantity::{as_text, weighted};
+use crate::encoding::hex::{hex, push_hex};
 use crate::payload::ChunkSignatures;
 use crate::payload::checksum::Digest;
 use crate::s3::checksum_name::Algorithm;
-use crate::encoding::hex::{hex, push_hex};
 
 /// How an upload's body is framed and signed, and which checksum it has: `chunked-trailer/crc32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ use super::timer::Timer;
 pub(super) const PARALLEL: usize = 16;
 /// How often a slot that a ramp has not reached yet looks again.
 const RAMP_STEP: Duration = Duration::from_millis(10);
+
+/// How often a thread that waits looks whether the load ends early.
+const STOP_CHECK: Duration = Duration::from_millis(100);
 
 /// What a thread has measured. The coordinator reads it while the load runs.
 #[derive(Debug, Default)]
@@ -45,6 +48,8 @@ pub(super) struct Shared {
     measured: Mutex<Measured>,
     /// Operations in flight.
     pub(super) in_flight: AtomicU64,
+    /// Start nothing more: the load ends early.
+    pub(super) is_stopped: AtomicBool,
 }
 
 /// What a thread is told to do.
@@ -58,6 +63,8 @@ pub(super) enum Command {
     Sweep(oneshot::Sender<()>),
     /// Remove all objects of this run; gives how many are left.
     Clean(oneshot::Sender<u64>),
+    /// Store this text under this key, below the first tenant's prefix.
+    Store(String, String, oneshot::Sender<Result<(), String>>),
 }
 
 /// A piece of the load.
@@ -183,6 +190,9 @@ impl Worker {
                 Command::Clean(answer) => {
                     let _ = answer.send(Rc::clone(&self).clean().await);
                 }
+                Command::Store(key, text, answer) => {
+                    let _ = answer.send(self.store(&key, text).await);
+                }
             }
         }
     }
@@ -274,7 +284,7 @@ impl Worker {
             tasks.spawn_local(async move {
                 loop {
                     let now = Instant::now();
-                    if now >= end {
+                    if now >= end || worker.is_stopped() {
                         return;
                     }
                     let level = curve.level((now - start).as_secs_f64());
@@ -322,8 +332,10 @@ impl Worker {
                 break;
             }
             let planned = segment.start + planned;
-            // Without a timer it would start too early; it starts at once then.
-            let _ = timer.wait_until(planned).await;
+            self.wait_until(&timer, planned).await;
+            if self.is_stopped() {
+                break;
+            }
             while in_flight.get() >= room && Instant::now() < end {
                 let _ = tokio::time::timeout_at(end, freed.notified()).await;
             }
@@ -346,6 +358,20 @@ impl Worker {
         }
         while tasks.join_next().await.is_some() {}
         not_started
+    }
+
+    /// Waits for a planned start, unless the load ends early.
+    async fn wait_until(&self, timer: &Timer, planned: Instant) {
+        while Instant::now() < planned && !self.is_stopped() {
+            let next = planned.min(Instant::now() + STOP_CHECK);
+            if timer.wait_until(next).await.is_err() {
+                tokio::time::sleep_until(next).await;
+            }
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.shared.is_stopped.load(Ordering::Relaxed)
     }
 
     /// Counts an operation as in flight while `work` runs.
