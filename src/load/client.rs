@@ -241,7 +241,7 @@ impl Client {
             .await
             .map_err(|error| broken(&error))?;
         tokio::task::spawn_local(async move {
-            // Whoever has sent a request on it hears of its end.
+            // The sender of a request on it gets its error.
             let _ = connection.await;
         });
         Ok(Idle {
@@ -346,7 +346,7 @@ fn refused(status: StatusCode, body: &[u8]) -> Failure {
             Some(code) => format!("{} {code}", status.as_u16()),
             None => status.as_u16().to_string(),
         },
-        is_answer: true,
+        is_response: true,
     }
 }
 
@@ -365,11 +365,11 @@ fn broken(error: &hyper::Error) -> Failure {
     silent(label)
 }
 
-/// A failure that is no answer.
+/// A failure without a response.
 pub(super) fn silent(label: &str) -> Failure {
     Failure {
         label: label.to_owned(),
-        is_answer: false,
+        is_response: false,
     }
 }
 

@@ -1,5 +1,5 @@
 //! The embedded target: an emulated COS and STS in this process, and cosgate in front in a process of its
-//! own, whose CPU time and memory can so be told from the load's.
+//! own. Its CPU time and memory are therefore not mixed with those of the load.
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};

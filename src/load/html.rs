@@ -482,6 +482,33 @@ fn push_errors(out: &mut String, report: &Report) {
 fn push_truth(out: &mut String, report: &Report) {
     let (truth, isolation) = (&report.truth, &report.isolation);
     out.push_str("<section><h2>Verification</h2><table><tbody>");
+    for (label, number, is_bad) in findings(report) {
+        let class = match (is_bad, number) {
+            (true, 1..) => " class=\"bad\"",
+            (true, 0) => " class=\"good\"",
+            _ => "",
+        };
+        let _ = write!(
+            out,
+            "<tr><td class=\"text\">{label}</td><td{class}>{}</td></tr>",
+            count(number)
+        );
+    }
+    out.push_str("</tbody></table>");
+    let examples: Vec<&String> = truth.examples.iter().chain(&isolation.examples).collect();
+    if !examples.is_empty() {
+        out.push_str("<ul>");
+        for example in examples {
+            let _ = write!(out, "<li>{}</li>", escape(example));
+        }
+        out.push_str("</ul>");
+    }
+    out.push_str("</section>");
+}
+
+/// What was counted, and whether any of it fails the run.
+fn findings(report: &Report) -> Vec<(&'static str, u64, bool)> {
+    let (truth, isolation) = (&report.truth, &report.isolation);
     let mut rows = vec![
         (
             "reads that were compared byte by byte",
@@ -527,28 +554,7 @@ fn push_truth(out: &mut String, report: &Report) {
         rows.push(("inconclusive", isolation.inconclusive, false));
         rows.push(("isolation probes that succeeded", isolation.holes, true));
     }
-    for (label, number, is_bad) in rows {
-        let class = match (is_bad, number) {
-            (true, 1..) => " class=\"bad\"",
-            (true, 0) => " class=\"good\"",
-            _ => "",
-        };
-        let _ = write!(
-            out,
-            "<tr><td class=\"text\">{label}</td><td{class}>{}</td></tr>",
-            count(number)
-        );
-    }
-    out.push_str("</tbody></table>");
-    let examples: Vec<&String> = truth.examples.iter().chain(&isolation.examples).collect();
-    if !examples.is_empty() {
-        out.push_str("<ul>");
-        for example in examples {
-            let _ = write!(out, "<li>{}</li>", escape(example));
-        }
-        out.push_str("</ul>");
-    }
-    out.push_str("</section>");
+    rows
 }
 
 fn push_scenario(out: &mut String, report: &Report) {

@@ -119,7 +119,7 @@ impl Default for Latencies {
     }
 }
 
-/// How it stands in a file: numbers for people, and the buckets for whoever merges.
+/// How it stands in a file: numbers for people, and buckets to merge.
 #[derive(Deserialize, Serialize)]
 struct Written {
     count: u64,

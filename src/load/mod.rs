@@ -1,6 +1,6 @@
 //! `cosgate load`: load of many tenants on any S3 endpoint, with verification, faults, and one report.
 //!
-//! 1. [`Scenario`] is what was asked for; `plan` fills in defaults and resolves names;
+//! 1. [`Scenario`] holds the options; `plan` fills in defaults and resolves names;
 //! 2. `worker` threads drive it: `arrivals` says when, `operation` and `sizes` what, `perform` sends the
 //!    requests that `request` signs over the connections of `client`;
 //! 3. `ledger` remembers what was acknowledged, `content` makes each byte from a seed, and `sweep`

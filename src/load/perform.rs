@@ -520,7 +520,7 @@ impl Worker {
     /// Counts a read that says that an acknowledged object is not there.
     fn missed<T>(&self, key: &str, read: Result<T, Failure>) -> Result<T, Failure> {
         if let Err(failure) = &read
-            && failure.is_answer
+            && failure.is_response
             && failure.label.starts_with("404")
         {
             let what = format!("{key}: {} after it was acknowledged", failure.label);
@@ -535,7 +535,7 @@ impl Worker {
         measured.truth.example(what);
         Failure {
             label: label.to_owned(),
-            is_answer: true,
+            is_response: true,
         }
     }
 }
@@ -559,25 +559,25 @@ pub(super) async fn delete_keys(
         .with_payload(Payload::Document(document.to_xml()));
     let reply = caller.call(draft).await?;
     let result = DeleteResult::parse(&reply.body, DOCUMENT_LIMIT)
-        .map_err(|_| failure("not the answer to a multi-delete"))?;
+        .map_err(|_| failure("not a response to DeleteObjects"))?;
     let failures = result.failures.into_iter();
     Ok(failures
         .map(|failed| {
             let failure = Failure {
                 label: format!("200 {}", failed.code),
-                is_answer: true,
+                is_response: true,
             };
             (failed.key, failure)
         })
         .collect())
 }
 
-/// S3 begins some answers with 200 and only then finds an error (`CopyObject`, `CompleteMultipartUpload`).
+/// S3 begins some responses with 200 before it finds an error (`CopyObject`, `CompleteMultipartUpload`).
 fn no_error_within(reply: &Reply) -> Result<(), Failure> {
     match UpstreamError::parse(&reply.body, DOCUMENT_LIMIT) {
         Ok(error) => Err(Failure {
             label: format!("200 {}", error.code),
-            is_answer: true,
+            is_response: true,
         }),
         Err(_) => Ok(()),
     }

@@ -160,45 +160,9 @@ impl Plan {
         scenario: &Scenario,
         surroundings: &Surroundings<'_>,
     ) -> Result<Self, String> {
-        let endpoint = scenario
-            .endpoint
-            .as_deref()
-            .ok_or("set --endpoint and --bucket, or leave both out for the embedded target")?;
-        let timeout = scenario.timeout.map_or(TIMEOUT, |Span(timeout)| timeout);
-        let mut sides = vec![SidePlan::new(
-            "target",
-            endpoint,
-            &Dialled {
-                connect_to: scenario.connect_to.as_deref(),
-                ca_file: scenario.ca_file.as_deref(),
-                style: scenario.style,
-                region: scenario.region.as_deref(),
-                is_http2: scenario.http2,
-            },
-            (timeout, !scenario.no_keep_alive),
-        )?];
-        if scenario.against.is_some() {
-            let direct = scenario.direct.as_ref().ok_or(
-                "--against direct needs the embedded target, or [direct] with endpoint and keys in the scenario",
-            )?;
-            let dialled = Dialled {
-                connect_to: direct.connect_to.as_deref(),
-                ca_file: direct.ca_file.as_deref(),
-                style: direct.style,
-                region: direct.region.as_deref(),
-                is_http2: false,
-            };
-            let waits = (timeout, !scenario.no_keep_alive);
-            sides.push(SidePlan::new("direct", &direct.endpoint, &dialled, waits)?);
-        }
+        let sides = sides(scenario)?;
         let tenants = tenants(scenario, surroundings)?;
-        let weights: Vec<(&str, f64)> = tenants
-            .iter()
-            .zip(&weights(scenario))
-            .map(|(tenant, weight)| (tenant.name.as_str(), *weight))
-            .collect();
-        let skew = scenario.skew.clone().unwrap_or_default();
-        let picker = Picker::new(&skew, &weights)?;
+        let picker = picker(scenario, &tenants)?;
         let seed = scenario.seed.unwrap_or_else(|| fastrand::u64(..));
         let mix = scenario.mix.clone().unwrap_or_default();
         let needs_objects = mix.needs_objects() || scenario.probe_isolation.is_some();
@@ -358,6 +322,52 @@ impl SidePlan {
     }
 }
 
+/// The target, and the store behind it where they are compared.
+fn sides(scenario: &Scenario) -> Result<Vec<SidePlan>, String> {
+    let endpoint = scenario
+        .endpoint
+        .as_deref()
+        .ok_or("set --endpoint and --bucket, or leave both out for the embedded target")?;
+    let timeout = scenario.timeout.map_or(TIMEOUT, |Span(timeout)| timeout);
+    let mut sides = vec![SidePlan::new(
+        "target",
+        endpoint,
+        &Dialled {
+            connect_to: scenario.connect_to.as_deref(),
+            ca_file: scenario.ca_file.as_deref(),
+            style: scenario.style,
+            region: scenario.region.as_deref(),
+            is_http2: scenario.http2,
+        },
+        (timeout, !scenario.no_keep_alive),
+    )?];
+    if scenario.against.is_some() {
+        let direct = scenario.direct.as_ref().ok_or(
+            "--against direct needs the embedded target, or [direct] with endpoint and keys in the scenario",
+        )?;
+        let dialled = Dialled {
+            connect_to: direct.connect_to.as_deref(),
+            ca_file: direct.ca_file.as_deref(),
+            style: direct.style,
+            region: direct.region.as_deref(),
+            is_http2: false,
+        };
+        let waits = (timeout, !scenario.no_keep_alive);
+        sides.push(SidePlan::new("direct", &direct.endpoint, &dialled, waits)?);
+    }
+    Ok(sides)
+}
+
+fn picker(scenario: &Scenario, tenants: &[TenantPlan]) -> Result<Picker, String> {
+    let weights: Vec<(&str, f64)> = tenants
+        .iter()
+        .zip(&weights(scenario))
+        .map(|(tenant, weight)| (tenant.name.as_str(), *weight))
+        .collect();
+    let skew = scenario.skew.clone().unwrap_or_default();
+    Picker::new(&skew, &weights)
+}
+
 fn bytes(size: Option<ByteSize>, default: u64) -> u64 {
     size.map_or(default, |ByteSize(size)| size)
 }
@@ -458,43 +468,8 @@ fn folder(prefix: Option<&String>) -> String {
 }
 
 fn shape(scenario: &Scenario) -> Result<Shape, String> {
-    let duration = match (scenario.duration, scenario.requests) {
-        (Some(Span(duration)), _) => duration,
-        (None, Some(_)) => LONGEST,
-        (None, None) => DURATION,
-    };
-    if duration.is_zero() || duration > LONGEST {
-        return Err("duration: more than 0s and at most 168h".to_owned());
-    }
-    let kinds: Vec<bool> = scenario.stages.iter().map(|stage| stage.is_rate).collect();
-    let is_open = match (scenario.rate, scenario.concurrency, kinds.first()) {
-        (Some(_), Some(_), _) => {
-            return Err("choose --rate (open loop) or --concurrency (closed loop)".to_owned());
-        }
-        (Some(_), None, None) => true,
-        (None, _, None) => scenario.find_knee,
-        (None, None, Some(is_rate)) => *is_rate,
-        _ => return Err("stages stand in place of --rate and --concurrency".to_owned()),
-    };
-    if kinds.iter().any(|kind| *kind != is_open) {
-        return Err(
-            "all stages must be rates (100/s), or all of them concurrencies (16)".to_owned(),
-        );
-    }
-    let stages = if scenario.stages.is_empty() {
-        let level = match scenario.rate {
-            Some(rate) => rate,
-            None => f64::from(scenario.concurrency.unwrap_or(CONCURRENCY)),
-        };
-        vec![Stage {
-            length: Span(duration),
-            from: level,
-            to: level,
-            is_rate: is_open,
-        }]
-    } else {
-        scenario.stages.clone()
-    };
+    let is_open = is_open(scenario)?;
+    let stages = stages(scenario, is_open)?;
     let highest = stages.iter().map(|stage| stage.from.max(stage.to));
     let highest = highest.fold(0.0, f64::max);
     if !highest.is_finite() || highest <= 0.0 {
@@ -523,6 +498,56 @@ fn shape(scenario: &Scenario) -> Result<Shape, String> {
         concurrency: Curve::of(&stages),
         slots,
     })
+}
+
+/// Whether the scenario describes an open loop.
+fn is_open(scenario: &Scenario) -> Result<bool, String> {
+    let kinds: Vec<bool> = scenario.stages.iter().map(|stage| stage.is_rate).collect();
+    let is_open = match (scenario.rate, scenario.concurrency, kinds.first()) {
+        (Some(_), Some(_), _) => {
+            return Err("choose --rate (open loop) or --concurrency (closed loop)".to_owned());
+        }
+        (Some(_), None, None) => true,
+        (None, concurrency, None) => scenario.find_knee && concurrency.is_none(),
+        (None, None, Some(is_rate)) => *is_rate,
+        _ => return Err("use stages instead of --rate and --concurrency".to_owned()),
+    };
+    if kinds.iter().any(|kind| *kind != is_open) {
+        return Err(
+            "all stages must be rates (100/s), or all of them concurrencies (16)".to_owned(),
+        );
+    }
+    Ok(is_open)
+}
+
+/// The stages, or the one stage that rate or concurrency and duration are.
+fn stages(scenario: &Scenario, is_open: bool) -> Result<Vec<Stage>, String> {
+    let duration = match (scenario.duration, scenario.requests) {
+        (Some(Span(duration)), _) => duration,
+        (None, Some(_)) => LONGEST,
+        (None, None) => DURATION,
+    };
+    if duration.is_zero() || duration > LONGEST {
+        return Err("duration: more than 0s and at most 168h".to_owned());
+    }
+    if !scenario.stages.is_empty() {
+        let total: Duration = scenario.stages.iter().map(|stage| stage.length.0).sum();
+        return if total <= LONGEST {
+            Ok(scenario.stages.clone())
+        } else {
+            Err("stages: at most 168h together".to_owned())
+        };
+    }
+    let level = match scenario.rate {
+        Some(rate) => rate,
+        None => f64::from(scenario.concurrency.unwrap_or(CONCURRENCY)),
+    };
+    Ok(vec![Stage {
+        length: Span(duration),
+        from: level,
+        to: level,
+        is_rate: is_open,
+    }])
 }
 
 #[cfg(test)]

@@ -94,6 +94,15 @@ pub(super) fn svg(plot: &Plot<'_>) -> String {
     for mark in &plot.marks {
         push_mark(&mut out, mark, &x);
     }
+    push_ticks(&mut out, &x, &y);
+    for (index, line) in plot.lines.iter().enumerate() {
+        push_line(&mut out, line, index, (&x, &y));
+    }
+    out.push_str("</svg>");
+    out
+}
+
+fn push_ticks(out: &mut String, x: &Scale, y: &Scale) {
     for tick in y.ticks(5) {
         let at = y.place(tick);
         let _ = write!(
@@ -102,7 +111,7 @@ pub(super) fn svg(plot: &Plot<'_>) -> String {
             WIDTH - RIGHT,
             LEFT - 7.0,
             at + 4.0,
-            escape(&(plot.y.show)(tick))
+            escape(&(y.axis.show)(tick))
         );
     }
     for tick in x.ticks(8) {
@@ -113,7 +122,7 @@ pub(super) fn svg(plot: &Plot<'_>) -> String {
             HEIGHT - BOTTOM,
             HEIGHT - BOTTOM + 4.0,
             HEIGHT - BOTTOM + 18.0,
-            escape(&(plot.x.show)(tick))
+            escape(&(x.axis.show)(tick))
         );
     }
     let _ = write!(
@@ -122,11 +131,6 @@ pub(super) fn svg(plot: &Plot<'_>) -> String {
         WIDTH - RIGHT,
         HEIGHT - BOTTOM
     );
-    for (index, line) in plot.lines.iter().enumerate() {
-        push_line(&mut out, line, index, (&x, &y));
-    }
-    out.push_str("</svg>");
-    out
 }
 
 /// Text for HTML and SVG, in elements and in attributes.
@@ -139,7 +143,7 @@ pub(super) fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            // Nothing else of a stranger's control characters can be shown (HTML, 13.1.4).
+            // HTML does not allow other control characters in text (section 13.1.4).
             c if c.is_control() && c != '\n' => out.push('\u{fffd}'),
             c => out.push(c),
         }

@@ -25,7 +25,7 @@ pub struct Report {
     pub seconds: f64,
     /// Processes that this is the result of.
     pub processes: u32,
-    /// What was asked for, without secrets.
+    /// The scenario, without secrets.
     pub scenario: Scenario,
     /// The target, and the store behind it where they were compared.
     pub sides: Vec<Side>,
@@ -313,7 +313,8 @@ impl Report {
             ));
         }
         if self.isolation.probes > 0 && self.isolation.refused + self.isolation.holes == 0 {
-            failures.push("no isolation probe was answered, so none proves anything".to_owned());
+            failures
+                .push("no isolation probe got a clear response, so nothing is proven".to_owned());
         }
         for expression in &self.scenario.fail_if {
             match self.measure(&expression.scope, expression.metric) {
@@ -439,7 +440,7 @@ pub(super) mod tests {
             bytes_received: 1024,
             failure: failure.map(|label| Failure {
                 label: label.to_owned(),
-                is_answer: true,
+                is_response: true,
             }),
         }
     }

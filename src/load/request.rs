@@ -20,6 +20,7 @@ use crate::encoding::percent::{push_encoded, push_encoded_path};
 use crate::payload::ChunkSignatures;
 use crate::payload::checksum::Digest;
 use crate::s3::checksum_name::Algorithm;
+use crate::secret::Secret;
 use crate::sign::Signable;
 use crate::sign::sigv4::{self, CredentialScope, SigningKey};
 use crate::timestamp::Timestamp;
@@ -199,89 +200,95 @@ impl Signer {
     pub(super) fn sign(
         &self,
         address: &Address,
-        draft: Draft<'_>,
+        mut draft: Draft<'_>,
         now: Timestamp,
     ) -> Result<Request<UploadBody>, http::Error> {
         let host = address.host(draft.bucket);
         let path = address.path(draft.bucket, draft.key);
-        let Draft {
-            method,
-            mut query,
-            mut headers,
-            payload,
-            is_presigned,
-            ..
-        } = draft;
-        headers.insert(HOST, HeaderValue::try_from(&host)?);
-        let declared = describe(&payload, &mut headers, is_presigned);
-        let mut seed = None;
-        let mut signed_query = None;
-        match &self.identity {
-            Identity::Anonymous => {}
+        let amz_date = now.amz();
+        draft.headers.insert(HOST, HeaderValue::try_from(&host)?);
+        let declared = describe(&draft.payload, &mut draft.headers, draft.is_presigned);
+        let signed = match &self.identity {
+            Identity::Anonymous => Signed::Nothing,
             Identity::Bearer(token) => {
-                let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))?;
-                value.set_sensitive(true);
-                headers.insert(AUTHORIZATION, value);
+                draft.headers.insert(AUTHORIZATION, bearer(token)?);
+                Signed::Nothing
             }
             Identity::Key { id, token, .. } => {
-                let amz_date = now.amz();
-                if let Some(token) = token {
-                    if is_presigned {
-                        let name = Cow::Borrowed("X-Amz-Security-Token");
-                        query.push((name, token.expose().to_owned().into()));
-                    } else {
-                        headers.insert(SECURITY_TOKEN, HeaderValue::from_str(token.expose())?);
-                    }
-                }
-                let signature = |headers: &mut HeaderMap| -> Result<_, http::Error> {
-                    if !is_presigned {
-                        headers.insert(AMZ_DATE, HeaderValue::from_str(&amz_date)?);
-                        headers.insert(CONTENT_SHA256, HeaderValue::from_str(&declared)?);
-                    }
-                    let request = Signable {
-                        method: method.as_str(),
-                        path: path.as_bytes(),
-                        query: &query,
-                        headers,
-                    };
-                    Ok(self.with_key(&amz_date, |key, scope| {
-                        if is_presigned {
-                            sigv4::presigned_query(
-                                &request,
-                                key,
-                                id,
-                                scope,
-                                &amz_date,
-                                PRESIGNED_SECONDS,
-                            )
-                        } else {
-                            sigv4::authorization(&request, key, id, scope, &amz_date, &declared)
-                        }
-                    }))
-                };
-                let signature = signature(&mut headers)?;
-                if is_presigned {
-                    signed_query = Some(signature);
-                } else {
-                    seed = signature
-                        .get(signature.len().saturating_sub(64)..)
-                        .and_then(parse_hex32);
-                    headers.insert(AUTHORIZATION, HeaderValue::try_from(signature)?);
-                }
+                let account = (id.as_str(), token.as_ref());
+                self.sign_with_key(account, &mut draft, &path, (&amz_date, &declared))?
             }
-        }
-        let body = self.body(payload, &now.amz(), seed);
+        };
+        let (query, seed) = match &signed {
+            Signed::Query(query) => (Some(query.as_str()), None),
+            Signed::Headers(seed) => (None, *seed),
+            Signed::Nothing => (None, None),
+        };
+        let target = target(&path, &draft.query, query);
+        let body = self.body(draft.payload, &amz_date, seed);
+        let mut headers = draft.headers;
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.length()));
         headers.insert(USER_AGENT, AGENT);
-        let target = target(&path, &query, signed_query.as_deref());
         let mut request = Request::new(body);
-        *request.method_mut() = method;
+        *request.method_mut() = draft.method;
         *request.uri_mut() = address.uri(&host, &target)?;
         if address.is_http2 {
             headers.remove(HOST);
         }
         *request.headers_mut() = headers;
         Ok(request)
+    }
+
+    /// Signs the headers, or makes the query of a presigned URL.
+    fn sign_with_key(
+        &self,
+        (id, token): (&str, Option<&Secret>),
+        draft: &mut Draft<'_>,
+        path: &str,
+        (amz_date, declared): (&str, &str),
+    ) -> Result<Signed, http::Error> {
+        match token {
+            Some(token) if draft.is_presigned => {
+                let name = Cow::Borrowed("X-Amz-Security-Token");
+                draft.query.push((name, token.expose().to_owned().into()));
+            }
+            Some(token) => {
+                let value = HeaderValue::from_str(token.expose())?;
+                draft.headers.insert(SECURITY_TOKEN, value);
+            }
+            None => {}
+        }
+        if !draft.is_presigned {
+            draft
+                .headers
+                .insert(AMZ_DATE, HeaderValue::from_str(amz_date)?);
+            draft
+                .headers
+                .insert(CONTENT_SHA256, HeaderValue::from_str(declared)?);
+        }
+        let request = Signable {
+            method: draft.method.as_str(),
+            path: path.as_bytes(),
+            query: &draft.query,
+            headers: &draft.headers,
+        };
+        if draft.is_presigned {
+            let query = self.with_key(amz_date, |key, scope| {
+                sigv4::presigned_query(&request, key, id, scope, amz_date, PRESIGNED_SECONDS)
+            });
+            return Ok(Signed::Query(query));
+        }
+        let value = self.with_key(amz_date, |key, scope| {
+            sigv4::authorization(&request, key, id, scope, amz_date, declared)
+        });
+        // It ends in the signature, which the first chunk's signature covers.
+        let seed = value
+            .get(value.len().saturating_sub(64)..)
+            .and_then(parse_hex32);
+        draft
+            .headers
+            .insert(AUTHORIZATION, HeaderValue::try_from(value)?);
+        Ok(Signed::Headers(seed))
     }
 
     /// A browser's form that puts `slice` as `key`.
@@ -294,22 +301,7 @@ impl Signer {
         slice: Slice,
         now: Timestamp,
     ) -> Result<Request<UploadBody>, http::Error> {
-        let amz_date = now.amz();
-        let mut fields = vec![("key", key.to_owned())];
-        if let Identity::Key { id, token, .. } = &self.identity {
-            let credential = format!("{id}/{}", self.scope(amz_date.get(..8).unwrap_or_default()));
-            fields.push(("x-amz-algorithm", sigv4::ALGORITHM.to_owned()));
-            fields.push(("x-amz-credential", credential));
-            fields.push(("x-amz-date", amz_date.clone()));
-            if let Some(token) = token {
-                fields.push(("x-amz-security-token", token.expose().to_owned()));
-            }
-            let policy = policy(bucket, &fields, now);
-            let policy = BASE64_STANDARD.encode(policy);
-            let signature = self.with_key(&amz_date, |key, _| hex(&key.sign(policy.as_bytes())));
-            fields.push(("policy", policy));
-            fields.push(("x-amz-signature", signature));
-        }
+        let fields = self.form_fields((bucket, key), now);
         let mut before = String::new();
         for (name, value) in &fields {
             let _ = write!(
@@ -337,10 +329,7 @@ impl Signer {
             headers.insert(HOST, HeaderValue::try_from(host)?);
         }
         if let Identity::Bearer(token) = &self.identity {
-            headers.insert(
-                AUTHORIZATION,
-                HeaderValue::try_from(format!("Bearer {}", token.expose()))?,
-            );
+            headers.insert(AUTHORIZATION, bearer(token)?);
         }
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(USER_AGENT, AGENT);
@@ -349,6 +338,31 @@ impl Signer {
             HeaderValue::try_from(format!("multipart/form-data; boundary={BOUNDARY}"))?,
         );
         Ok(request)
+    }
+
+    /// The fields of a form, signed.
+    fn form_fields(
+        &self,
+        (bucket, key): (&str, &str),
+        now: Timestamp,
+    ) -> Vec<(&'static str, String)> {
+        let amz_date = now.amz();
+        let mut fields = vec![("key", key.to_owned())];
+        if let Identity::Key { id, token, .. } = &self.identity {
+            let credential = format!("{id}/{}", self.scope(amz_date.get(..8).unwrap_or_default()));
+            fields.push(("x-amz-algorithm", sigv4::ALGORITHM.to_owned()));
+            fields.push(("x-amz-credential", credential));
+            fields.push(("x-amz-date", amz_date.clone()));
+            if let Some(token) = token {
+                fields.push(("x-amz-security-token", token.expose().to_owned()));
+            }
+            let policy = policy(bucket, &fields, now);
+            let policy = BASE64_STANDARD.encode(policy);
+            let signature = self.with_key(&amz_date, |key, _| hex(&key.sign(policy.as_bytes())));
+            fields.push(("policy", policy));
+            fields.push(("x-amz-signature", signature));
+        }
+        fields
     }
 
     fn body(&self, payload: Payload, amz_date: &str, seed: Option<[u8; 32]>) -> UploadBody {
@@ -389,7 +403,7 @@ impl Signer {
         }
         let secret = match &self.identity {
             Identity::Key { secret, .. } => secret.clone(),
-            _ => crate::secret::Secret::new(""),
+            _ => Secret::new(""),
         };
         let key = SigningKey::derive(&secret, date, &self.region, "s3");
         let (_, key) = known.insert((date.to_owned(), key));
@@ -403,6 +417,21 @@ impl Signer {
             service: "s3",
         }
     }
+}
+
+/// Where a signature stands.
+enum Signed {
+    Nothing,
+    /// The whole query.
+    Query(String),
+    /// In the headers; the signature itself.
+    Headers(Option<[u8; 32]>),
+}
+
+fn bearer(token: &Secret) -> Result<HeaderValue, http::Error> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Adds the headers that describe the body; gives what the signature says of it.
@@ -485,4 +514,113 @@ pub(super) fn copy_source(bucket: &str, key: &str) -> String {
     let mut source = String::new();
     push_encoded_path(&mut source, format!("/{bucket}/{key}").as_bytes());
     source
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::content::Content;
+
+    fn address(style: BucketStyle) -> Address {
+        Address::parse("https://s3.example.com:8443", style, "r").unwrap()
+    }
+
+    fn signer(token: Option<&str>) -> Signer {
+        let identity = Identity::Key {
+            id: "ID".to_owned(),
+            secret: Secret::new("secret"),
+            token: token.map(Secret::new),
+        };
+        Signer::new(identity, "r")
+    }
+
+    fn signed(signer: &Signer, address: &Address, draft: Draft<'_>) -> Request<UploadBody> {
+        let now = Timestamp::parse_amz("20260115T123045Z").unwrap();
+        signer.sign(address, draft, now).unwrap()
+    }
+
+    fn header<'r>(request: &'r Request<UploadBody>, name: &str) -> &'r str {
+        let value = request.headers().get(name);
+        value.map_or("", |value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn the_bucket_stands_where_the_style_says() {
+        let draft = || {
+            Draft::new(Method::GET, "b", "a b/é+")
+                .with("x", "1 2")
+                .with("uploads", "")
+        };
+        let request = signed(&signer(None), &address(BucketStyle::Path), draft());
+        assert_eq!(request.uri(), "/b/a%20b/%C3%A9%2B?x=1%202&uploads");
+        assert_eq!(header(&request, "host"), "s3.example.com:8443");
+        let request = signed(&signer(None), &address(BucketStyle::Virtual), draft());
+        assert_eq!(request.uri(), "/a%20b/%C3%A9%2B?x=1%202&uploads");
+        assert_eq!(header(&request, "host"), "b.s3.example.com:8443");
+    }
+
+    #[test]
+    fn http2_has_a_whole_uri_and_no_host() {
+        let mut address = address(BucketStyle::Path);
+        address.is_http2 = true;
+        let request = signed(&signer(None), &address, Draft::new(Method::GET, "b", "k"));
+        assert_eq!(request.uri(), "https://s3.example.com:8443/b/k");
+        assert_eq!(header(&request, "host"), "");
+        assert!(header(&request, "authorization").contains("SignedHeaders=host;"));
+    }
+
+    #[test]
+    fn each_identity_has_its_own_proof() {
+        let address = address(BucketStyle::Path);
+        let draft = || Draft::new(Method::GET, "b", "k");
+        let request = signed(&signer(Some("TOKEN")), &address, draft());
+        assert_eq!(header(&request, "x-amz-security-token"), "TOKEN");
+        assert!(header(&request, "authorization").contains("x-amz-security-token"));
+        let mut presigned = draft();
+        presigned.is_presigned = true;
+        let request = signed(&signer(Some("TOKEN")), &address, presigned);
+        let query = request.uri().query().unwrap();
+        assert!(
+            query.contains("X-Amz-Security-Token=TOKEN") && query.contains("&X-Amz-Signature=")
+        );
+        assert_eq!(header(&request, "authorization"), "");
+        let bearer = Signer::new(Identity::Bearer(Secret::new("a.b.c")), "r");
+        let request = signed(&bearer, &address, draft());
+        assert_eq!(header(&request, "authorization"), "Bearer a.b.c");
+        let request = signed(&Signer::new(Identity::Anonymous, "r"), &address, draft());
+        assert_eq!(header(&request, "authorization"), "");
+    }
+
+    #[test]
+    fn an_upload_says_what_its_body_is() {
+        let slice = Slice::whole(Content::new(1, 100));
+        let sent = |form: &str| {
+            let draft = Draft::new(Method::PUT, "b", "k");
+            let draft = draft.with_payload(Payload::Content(slice, form.parse().unwrap()));
+            signed(&signer(None), &address(BucketStyle::Path), draft)
+        };
+        let request = sent("chunked-trailer/crc32c");
+        assert_eq!(header(&request, "x-amz-trailer"), "x-amz-checksum-crc32c");
+        assert_eq!(header(&request, "x-amz-decoded-content-length"), "100");
+        assert_eq!(
+            header(&request, "content-length"),
+            request.body().length().to_string()
+        );
+        let request = sent("signed/content-md5");
+        assert_eq!(header(&request, "x-amz-content-sha256"), slice.sha256());
+        assert_eq!(header(&request, "content-md5").len(), 24);
+        let request = sent("unsigned/sha256");
+        assert_eq!(header(&request, "x-amz-content-sha256"), "UNSIGNED-PAYLOAD");
+        assert_eq!(header(&request, "x-amz-checksum-sha256").len(), 44);
+    }
+
+    #[test]
+    fn an_endpoint_is_a_scheme_and_a_host() {
+        for endpoint in ["x", "ftp://x", "http://u@x", "http://x/path", "http://x?q"] {
+            assert!(
+                Address::parse(endpoint, BucketStyle::Path, "r").is_err(),
+                "{endpoint}"
+            );
+        }
+    }
 }

@@ -31,7 +31,7 @@ use crate::emulator::{Emulator, Faults};
 use crate::timestamp::Timestamp;
 use crate::upstream::dial::Dialer;
 
-/// Threads begin together, this long after they were told to.
+/// Threads begin together, this long after the command.
 const HEAD_START: Duration = Duration::from_millis(20);
 /// Intervals are no shorter, and no longer unless a run is very long.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
@@ -191,21 +191,21 @@ impl Fleet {
         })
     }
 
-    /// Gives each thread the command that `make` makes, and waits for all answers.
+    /// Gives each thread the command that `make` makes, and waits for all results.
     async fn each<T>(
         &self,
         make: impl Fn(oneshot::Sender<T>) -> Command,
     ) -> Result<Vec<T>, String> {
-        let mut answers = Vec::new();
+        let mut results = Vec::new();
         for thread in &self.threads {
-            let (answer, answered) = oneshot::channel();
-            // A thread that is gone gives no answer, which is what is told below.
-            let _ = thread.commands.send(make(answer));
-            answers.push(answered);
+            let (result, received) = oneshot::channel();
+            // A thread that has ended gives no result, which is an error below.
+            let _ = thread.commands.send(make(result));
+            results.push(received);
         }
         let mut all = Vec::new();
-        for answer in answers {
-            all.push(answer.await.map_err(|_| "a load thread has ended early")?);
+        for result in results {
+            all.push(result.await.map_err(|_| "a load thread has ended early")?);
         }
         Ok(all)
     }
@@ -216,7 +216,7 @@ impl Fleet {
         if each == 0 {
             return Ok(());
         }
-        let prepared = self.each(|answer| Command::Prepare(each, answer)).await?;
+        let prepared = self.each(|result| Command::Prepare(each, result)).await?;
         let failed = prepared.into_iter().find_map(Result::err);
         match failed {
             Some(error) => Err(format!("cannot put the first object: {error}")),
@@ -245,11 +245,11 @@ impl Fleet {
         let Some(thread) = self.threads.first() else {
             return Ok(());
         };
-        let (answer, answered) = oneshot::channel();
+        let (result, received) = oneshot::channel();
         let _ = thread
             .commands
-            .send(Command::Store(key.to_owned(), text, answer));
-        answered
+            .send(Command::Store(key.to_owned(), text, result));
+        received
             .await
             .map_err(|_| "a load thread has ended early".to_owned())?
     }
@@ -280,13 +280,13 @@ impl Fleet {
         let mut changes: VecDeque<Change> = self.plan.schedule.changes().into();
         let mut sum = Interval::default();
         let start = segment.start;
-        let mut answers = Vec::new();
+        let mut results = Vec::new();
         for thread in &self.threads {
-            let (answer, answered) = oneshot::channel();
-            let _ = thread.commands.send(Command::Load(segment.clone(), answer));
-            answers.push(answered);
+            let (result, received) = oneshot::channel();
+            let _ = thread.commands.send(Command::Load(segment.clone(), result));
+            results.push(received);
         }
-        let mut driven = std::pin::pin!(all(answers));
+        let mut driven = std::pin::pin!(all(results));
         let mut ticks = interval_at(start + tick, tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut row_start = start;
@@ -574,10 +574,10 @@ async fn admin(url: &str, method: Method, path: &str, body: Vec<u8>) -> Result<(
         .map_err(cannot)
 }
 
-async fn all(answers: Vec<oneshot::Receiver<Driven>>) -> Result<Vec<Driven>, String> {
+async fn all(results: Vec<oneshot::Receiver<Driven>>) -> Result<Vec<Driven>, String> {
     let mut all = Vec::new();
-    for answer in answers {
-        all.push(answer.await.map_err(|_| "a load thread has ended early")?);
+    for result in results {
+        all.push(result.await.map_err(|_| "a load thread has ended early")?);
     }
     Ok(all)
 }

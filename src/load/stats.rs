@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::latency::Latencies;
 use super::operation::Operation;
 
-/// Different errors that are told apart, for each side of a run.
+/// Different errors that are counted separately, for each side of a run.
 const ERRORS: usize = 64;
 /// Intervals that are kept. When there are more, each two become one.
 pub(super) const ROWS: usize = 1200;
@@ -28,7 +28,7 @@ pub struct Totals {
     pub bytes_received: u64,
     /// Microseconds of those that succeeded, and of those that were given up or cut.
     pub latency: Latencies,
-    /// Microseconds of those that were answered with an error.
+    /// Microseconds of those that got an error response.
     pub error_latency: Latencies,
 }
 
@@ -56,14 +56,14 @@ pub(super) struct Ended {
 pub(super) struct Failure {
     /// A short text without names or numbers that change: `503 SlowDown`, `timeout`.
     pub(super) label: String,
-    /// Whether the target answered with it, rather than be silent or break off.
-    pub(super) is_answer: bool,
+    /// Whether the target sent it as a response. Otherwise it was silent, or the connection broke.
+    pub(super) is_response: bool,
 }
 
 impl Failure {
     /// Whether the target has refused, and so has changed nothing.
     pub(super) fn is_refusal(&self) -> bool {
-        self.is_answer && self.label.starts_with('4')
+        self.is_response && self.label.starts_with('4')
     }
 }
 
@@ -146,7 +146,7 @@ impl Totals {
             Some(failure) => {
                 self.errors += 1;
                 // A refusal is quick; a time limit is what a client has waited.
-                if failure.is_answer {
+                if failure.is_response {
                     self.error_latency.record(ended.latency);
                 } else {
                     self.latency.record(ended.latency);
@@ -258,7 +258,7 @@ impl Interval {
         self.bytes_received += ended.bytes_received;
         let failure = ended.failure.as_ref();
         self.errors += u64::from(failure.is_some());
-        if failure.is_none_or(|failure| !failure.is_answer) {
+        if failure.is_none_or(|failure| !failure.is_response) {
             self.latency.record(ended.latency);
         }
     }
@@ -379,7 +379,7 @@ mod tests {
             bytes_received: 10,
             failure: failure.map(|label| Failure {
                 label: label.to_owned(),
-                is_answer: label != "timeout",
+                is_response: label != "timeout",
             }),
         }
     }

@@ -42,7 +42,7 @@ enum Found {
     Other,
     /// Nothing.
     Absent,
-    /// The store does not answer.
+    /// The store does not respond.
     Unknown(String),
 }
 

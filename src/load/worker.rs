@@ -52,10 +52,10 @@ pub(super) struct Shared {
     pub(super) is_stopped: AtomicBool,
 }
 
-/// What a thread is told to do.
+/// A command to a thread, with the channel for its result.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Put so many objects; the answer is an error only if not one could be put.
+    /// Put so many objects. It fails only if not one could be put.
     Prepare(u64, oneshot::Sender<Result<(), String>>),
     /// Drive the load.
     Load(Segment, oneshot::Sender<Driven>),
@@ -175,23 +175,23 @@ impl Worker {
 
     async fn obey(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
         while let Some(command) = commands.recv().await {
-            // Whoever has asked may be gone: then nobody needs the answer.
+            // If the coordinator is gone, nobody needs the result.
             match command {
-                Command::Prepare(count, answer) => {
-                    let _ = answer.send(Rc::clone(&self).prepare(count).await);
+                Command::Prepare(count, result) => {
+                    let _ = result.send(Rc::clone(&self).prepare(count).await);
                 }
-                Command::Load(segment, answer) => {
-                    let _ = answer.send(Rc::clone(&self).drive(&segment).await);
+                Command::Load(segment, result) => {
+                    let _ = result.send(Rc::clone(&self).drive(&segment).await);
                 }
-                Command::Sweep(answer) => {
+                Command::Sweep(result) => {
                     Rc::clone(&self).sweep().await;
-                    let _ = answer.send(());
+                    let _ = result.send(());
                 }
-                Command::Clean(answer) => {
-                    let _ = answer.send(Rc::clone(&self).clean().await);
+                Command::Clean(result) => {
+                    let _ = result.send(Rc::clone(&self).clean().await);
                 }
-                Command::Store(key, text, answer) => {
-                    let _ = answer.send(self.store(&key, text).await);
+                Command::Store(key, text, result) => {
+                    let _ = result.send(self.store(&key, text).await);
                 }
             }
         }
