@@ -23,7 +23,12 @@ pub struct FaultWindow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Span>,
     /// What goes wrong, as the emulator's `PUT /faults` takes it.
-    #[serde(default, rename = "do", skip_serializing_if = "is_nothing")]
+    #[serde(
+        default,
+        rename = "do",
+        skip_serializing_if = "is_nothing",
+        serialize_with = "write_changed"
+    )]
     pub fault: Faults,
     /// Make COS forget all temporary keys at the start of the window.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -149,6 +154,11 @@ fn fields(faults: &Faults) -> serde_json::Map<String, serde_json::Value> {
         .collect()
 }
 
+/// Writes what differs from no fault at all, as a user would.
+fn write_changed<S: serde::Serializer>(faults: &Faults, serializer: S) -> Result<S::Ok, S::Error> {
+    fields(faults).serialize(serializer)
+}
+
 fn changed(faults: &Faults) -> Vec<String> {
     fields(faults).into_iter().map(|(key, _)| key).collect()
 }
@@ -217,6 +227,15 @@ revoke_keys = true
         assert!(window(twice).unwrap_err().contains("overlap"));
         let after = twice.replace("\"3s\"", "\"4s\"");
         assert!(window(&after).is_ok());
+    }
+
+    #[test]
+    fn a_window_is_read_as_it_was_written() {
+        let text = "[[faults]]\nfrom = \"0s\"\nuntil = \"1s\"\ndo = { cos = { reset-after-sent = 5 } }\n";
+        let window = schedule(text).unwrap().windows()[0].clone();
+        let written = serde_json::to_string(&window).unwrap();
+        assert_eq!(written, r#"{"from":"0s","until":"1s","do":{"cos":{"reset-after-sent":5}}}"#);
+        assert_eq!(serde_json::from_str::<FaultWindow>(&written).unwrap(), window);
     }
 
     #[test]

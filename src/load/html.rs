@@ -2,28 +2,30 @@
 
 use std::fmt::Write as _;
 
-use super::plot::{Axis, Line, Mark, Plot, escape, svg};
+use super::plot::{Axis, Line, Mark, Plot, Steps, escape, svg};
 use super::report::{Report, Side};
 use super::stats::{Interval, Row, Totals};
 use super::text::{bytes, bytes_per_second, count, micros};
 
+/// Of thousands, the first in the scenario show how the others are.
+const SHOWN_TENANTS: usize = 3;
 /// Tenants in the table.
 const TENANTS: usize = 100;
 const SECONDS: Axis = Axis {
     show: |seconds| format!("{seconds:.0} s"),
-    is_logarithmic: false,
+    steps: Steps::Decimal,
 };
 const SHORT_SECONDS: Axis = Axis {
     show: |seconds| format!("{seconds:.1} s"),
-    is_logarithmic: false,
+    steps: Steps::Decimal,
 };
 const RATE: Axis = Axis {
     show: |rate| format!("{rate:.0}/s"),
-    is_logarithmic: false,
+    steps: Steps::Decimal,
 };
 const LATENCY: Axis = Axis {
     show: micros,
-    is_logarithmic: true,
+    steps: Steps::Logarithmic,
 };
 /// Quantiles by how many nines they have: 1 is 90 %, 2 is 99 %.
 const NINES: Axis = Axis {
@@ -35,7 +37,7 @@ const NINES: Axis = Axis {
         n if n < 4.5 => "99.99 %".to_owned(),
         _ => "99.999 %".to_owned(),
     },
-    is_logarithmic: false,
+    steps: Steps::Whole,
 };
 
 /// The report.
@@ -74,6 +76,10 @@ fn push_head(out: &mut String, report: &Report) {
         ("verdict failed", "failed")
     };
     let endpoint = report.target().map_or("", |side| side.endpoint.as_str());
+    let threads = match report.generator.threads {
+        1 => "1 thread".to_owned(),
+        many => format!("{many} threads"),
+    };
     let _ = write!(
         out,
         "<h1>{name} <span class=\"{class}\" style=\"font-size:15px;vertical-align:middle\">{verdict}</span></h1><p class=\"dim\">{} · started {} · {:.1} s · {} · cosgate {}</p>",
@@ -81,8 +87,8 @@ fn push_head(out: &mut String, report: &Report) {
         escape(&report.started),
         report.seconds,
         match report.processes {
-            1 => format!("{} threads", report.generator.threads),
-            many => format!("{many} processes, {} threads", report.generator.threads),
+            1 => threads,
+            many => format!("{many} processes, {threads}"),
         },
         escape(&report.version)
     );
@@ -150,24 +156,22 @@ fn push_over_time(out: &mut String, report: &Report) {
     let mut lines = Vec::new();
     for (index, side) in report.sides.iter().enumerate() {
         let suffix = suffix(report, side);
-        lines.push(over_time(
-            report,
-            index,
-            format!("operations{suffix}"),
-            rate,
-        ));
-        lines.push(over_time(report, index, format!("errors{suffix}"), errors));
+        let name = format!("operations{suffix}");
+        lines.push(over_time(report, (index, 0), name, rate));
+        let name = format!("errors{suffix}");
+        lines.push(over_time(report, (index, 1), name, errors));
     }
     section(out, report, "Throughput", lines, RATE);
     let mut lines = Vec::new();
     for (index, side) in report.sides.iter().enumerate() {
-        for (name, quantile) in [("p99", 0.99), ("p90", 0.9), ("p50", 0.5)] {
+        let quantiles = [("p99", 0.99), ("p90", 0.9), ("p50", 0.5)];
+        for (colour, (name, quantile)) in quantiles.into_iter().enumerate() {
             let value = move |side: &Interval, _: &Row| match side.latency.count() {
                 0 => f64::NAN,
                 _ => side.latency.quantile(quantile) as f64,
             };
             let name = format!("{name}{}", suffix(report, side));
-            lines.push(over_time(report, index, name, value));
+            lines.push(over_time(report, (index, colour), name, value));
         }
     }
     section(out, report, "Latency", lines, LATENCY);
@@ -183,7 +187,7 @@ fn suffix(report: &Report, side: &Side) -> String {
 
 fn over_time(
     report: &Report,
-    index: usize,
+    (index, colour): (usize, usize),
     name: String,
     value: impl Fn(&Interval, &Row) -> f64,
 ) -> Line {
@@ -194,6 +198,8 @@ fn over_time(
     });
     Line {
         name,
+        is_dashed: index > 0,
+        colour,
         points: points.collect(),
     }
 }
@@ -221,10 +227,16 @@ fn section(out: &mut String, report: &Report, title: &str, lines: Vec<Line>, y: 
 
 fn push_distribution(out: &mut String, report: &Report) {
     let mut lines = Vec::new();
-    for side in &report.sides {
+    for (index, side) in report.sides.iter().enumerate() {
         for result in &side.operations {
             let name = format!("{}{}", result.operation, suffix(report, side));
-            lines.push(distribution(name, &result.totals));
+            let colour = result.operation.index();
+            lines.push(Line {
+                name,
+                is_dashed: index > 0,
+                colour,
+                points: distribution(&result.totals),
+            });
         }
     }
     let plot = Plot {
@@ -242,7 +254,7 @@ fn push_distribution(out: &mut String, report: &Report) {
 }
 
 /// Latency by quantile, as far as there are operations to tell.
-fn distribution(name: String, totals: &Totals) -> Line {
+fn distribution(totals: &Totals) -> Vec<(f64, f64)> {
     let total = totals.latency.count();
     let mut points = Vec::new();
     for step in 0..=50 {
@@ -253,7 +265,7 @@ fn distribution(name: String, totals: &Totals) -> Line {
         }
         points.push((nines, totals.latency.quantile(1.0 - beyond) as f64));
     }
-    Line { name, points }
+    points
 }
 
 const NUMBERS: &str = "<th>count</th><th>rate</th><th>errors</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th><th>bytes</th>";
@@ -381,20 +393,24 @@ fn push_proxy(out: &mut String, report: &Report) {
     });
     let cpu = vec![Line {
         name: "CPU, in % of a core".to_owned(),
+        is_dashed: false,
+        colour: 0,
         points: cpu.collect(),
     }];
     let percent = Axis {
         show: |share| format!("{share:.0} %"),
-        is_logarithmic: false,
+        steps: Steps::Decimal,
     };
     let memory = rows().filter_map(|row| Some((at(row), row.proxy_memory? as f64)));
     let memory = vec![Line {
         name: "resident memory".to_owned(),
+        is_dashed: false,
+        colour: 0,
         points: memory.collect(),
     }];
     let amount = Axis {
         show: bytes,
-        is_logarithmic: false,
+        steps: Steps::Binary,
     };
     section(out, report, "CPU of the proxy", cpu, percent);
     section(out, report, "Memory of the proxy", memory, amount);
@@ -559,7 +575,8 @@ fn findings(report: &Report) -> Vec<(&'static str, u64, bool)> {
 
 fn push_scenario(out: &mut String, report: &Report) {
     let mut scenario = report.scenario.clone();
-    scenario.tenants.truncate(8); // of thousands, the first show how the others are
+    scenario.tenants.truncate(SHOWN_TENANTS);
+    (scenario.json, scenario.csv, scenario.html) = (None, None, None);
     let text = toml::Table::try_from(&scenario).map(|mut table| {
         table.retain(|_, value| match value {
             toml::Value::Boolean(set) => *set,

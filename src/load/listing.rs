@@ -93,7 +93,16 @@ pub(super) fn element(body: &[u8], name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>, text in "(<(/?(ListBucketResult|Contents|Key|Size|Upload|UploadId)|!|\\?)>?|&(amp|x|#1)?;?|[0-9a ]){0,30}") {
+            let _ = (Page::parse(&bytes), Page::parse(text.as_bytes()), element(text.as_bytes(), "Key"));
+        }
+    }
 
     #[test]
     fn a_page_has_its_keys_sizes_and_next() {

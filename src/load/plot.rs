@@ -8,6 +8,8 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 30.0;
+/// Colours in the style sheet.
+const COLOURS: usize = 8;
 /// The smallest latency of a logarithmic axis, in its unit.
 const LEAST: f64 = 1.0;
 
@@ -31,6 +33,10 @@ pub(super) struct Plot<'a> {
 pub(super) struct Line {
     /// In the legend.
     pub(super) name: String,
+    /// Whether it is dashed: it belongs to the second of two sides.
+    pub(super) is_dashed: bool,
+    /// Its colour.
+    pub(super) colour: usize,
     /// Left to right; a gap where a value is not finite.
     pub(super) points: Vec<(f64, f64)>,
 }
@@ -51,8 +57,21 @@ pub(super) struct Mark {
 pub(super) struct Axis {
     /// How a value is written.
     pub(super) show: fn(f64) -> String,
-    /// Each decade as long as the next.
-    pub(super) is_logarithmic: bool,
+    /// Which values stand at it.
+    pub(super) steps: Steps,
+}
+
+/// The values at an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Steps {
+    /// 1, 2, 5 times a power of ten.
+    Decimal,
+    /// Whole numbers.
+    Whole,
+    /// Powers of two: bytes.
+    Binary,
+    /// Each decade is as long as the next one.
+    Logarithmic,
 }
 
 /// The range of values of an axis, and where on the page it lies.
@@ -75,7 +94,7 @@ pub(super) fn svg(plot: &Plot<'_>) -> String {
         (xs().fold(f64::INFINITY, f64::min), xs().fold(0.0, f64::max)),
         (LEFT, WIDTH - RIGHT),
     );
-    let lowest = if plot.y.is_logarithmic {
+    let lowest = if plot.y.is_logarithmic() {
         ys().filter(|y| *y >= LEAST).fold(f64::INFINITY, f64::min)
     } else {
         0.0
@@ -91,12 +110,12 @@ pub(super) fn svg(plot: &Plot<'_>) -> String {
         r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#,
         escape(plot.title)
     );
-    for mark in &plot.marks {
-        push_mark(&mut out, mark, &x);
+    for (index, mark) in plot.marks.iter().enumerate() {
+        push_mark(&mut out, (index, mark), &x);
     }
     push_ticks(&mut out, &x, &y);
-    for (index, line) in plot.lines.iter().enumerate() {
-        push_line(&mut out, line, index, (&x, &y));
+    for line in &plot.lines {
+        push_line(&mut out, line, (&x, &y));
     }
     out.push_str("</svg>");
     out
@@ -151,9 +170,27 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
+impl Axis {
+    fn is_logarithmic(self) -> bool {
+        self.steps == Steps::Logarithmic
+    }
+
+    /// The first round step at or above `step`.
+    fn step(self, step: f64) -> f64 {
+        if step <= 0.0 || !step.is_finite() {
+            return 1.0;
+        }
+        match self.steps {
+            Steps::Whole => decade_above(step).max(1.0),
+            Steps::Binary => 2_f64.powf(step.log2().ceil()),
+            Steps::Decimal | Steps::Logarithmic => decade_above(step),
+        }
+    }
+}
+
 impl Scale {
     fn new(axis: Axis, (from, to): (f64, f64), (start, end): (f64, f64)) -> Self {
-        let (from, to) = if axis.is_logarithmic {
+        let (from, to) = if axis.is_logarithmic() {
             let low = if from.is_finite() {
                 from.max(LEAST)
             } else {
@@ -175,7 +212,7 @@ impl Scale {
     }
 
     fn place(&self, value: f64) -> f64 {
-        let part = if self.axis.is_logarithmic {
+        let part = if self.axis.is_logarithmic() {
             (value.max(self.from) / self.from).ln() / (self.to / self.from).ln()
         } else {
             (value - self.from) / (self.to - self.from)
@@ -186,7 +223,7 @@ impl Scale {
     /// About `count` round values.
     fn ticks(&self, count: u32) -> Vec<f64> {
         let mut ticks = Vec::new();
-        if self.axis.is_logarithmic {
+        if self.axis.is_logarithmic() {
             let mut tick = self.from;
             while tick <= self.to * 1.001 {
                 ticks.push(tick);
@@ -201,7 +238,7 @@ impl Scale {
             }
             return ticks;
         }
-        let step = round_step((self.to - self.from) / f64::from(count));
+        let step = self.axis.step((self.to - self.from) / f64::from(count));
         let mut tick = self.from;
         while tick <= self.to * 1.001 && ticks.len() < 50 {
             ticks.push(tick);
@@ -226,14 +263,7 @@ fn decade_above(value: f64) -> f64 {
         .unwrap_or(base * 10.0)
 }
 
-fn round_step(step: f64) -> f64 {
-    if step <= 0.0 || !step.is_finite() {
-        return 1.0;
-    }
-    decade_above(step)
-}
-
-fn push_mark(out: &mut String, mark: &Mark, x: &Scale) {
+fn push_mark(out: &mut String, (index, mark): (usize, &Mark), x: &Scale) {
     let (from, until) = (x.place(mark.from), x.place(mark.until));
     let label = escape(&mark.label);
     let _ = write!(
@@ -242,32 +272,35 @@ fn push_mark(out: &mut String, mark: &Mark, x: &Scale) {
         (until - from).max(2.0),
         HEIGHT - BOTTOM - TOP,
         from + 4.0,
-        TOP + 12.0
+        // One below the other, so that the names of short faults do not overlap.
+        TOP + 12.0 + 13.0 * (index % 4) as f64
     );
 }
 
-fn push_line(out: &mut String, line: &Line, index: usize, (x, y): (&Scale, &Scale)) {
+fn push_line(out: &mut String, line: &Line, (x, y): (&Scale, &Scale)) {
     let mut path = String::new();
-    let mut is_drawing = false;
-    for (at, value) in &line.points {
-        if !value.is_finite() {
-            is_drawing = false;
-            continue;
+    for run in line.points.split(|(_, value)| !value.is_finite()) {
+        for (index, (at, value)) in run.iter().enumerate() {
+            let command = if index == 0 { 'M' } else { 'L' };
+            let _ = write!(path, "{command}{:.1} {:.1}", x.place(*at), y.place(*value));
         }
-        let command = if is_drawing { 'L' } else { 'M' };
-        let _ = write!(path, "{command}{:.1} {:.1}", x.place(*at), y.place(*value));
-        is_drawing = true;
+        if run.len() == 1 {
+            path.push_str("h0"); // a dot, by the round ends of the line
+        }
     }
-    let _ = write!(out, r#"<path class="line c{}" d="{path}"/>"#, index % 8);
+    let dashed = if line.is_dashed { " dashed" } else { "" };
+    let colour = line.colour % COLOURS;
+    let _ = write!(out, r#"<path class="line c{colour}{dashed}" d="{path}"/>"#);
 }
 
 fn legend(lines: &[Line]) -> String {
     let mut out = r#"<p class="legend">"#.to_owned();
-    for (index, line) in lines.iter().enumerate() {
+    for line in lines {
+        let dashed = if line.is_dashed { " dashed" } else { "" };
         let _ = write!(
             out,
-            r#"<span><i class="c{}"></i>{}</span>"#,
-            index % 8,
+            r#"<span><i class="c{}{dashed}"></i>{}</span>"#,
+            line.colour % COLOURS,
             escape(&line.name)
         );
     }
@@ -281,11 +314,11 @@ mod tests {
 
     const LINEAR: Axis = Axis {
         show: |v| format!("{v}"),
-        is_logarithmic: false,
+        steps: Steps::Decimal,
     };
     const LOGARITHMIC: Axis = Axis {
         show: |v| format!("{v}"),
-        is_logarithmic: true,
+        steps: Steps::Logarithmic,
     };
 
     fn plot(points: &[(f64, f64)], y: Axis) -> String {
@@ -293,6 +326,8 @@ mod tests {
             title: "a <b>",
             lines: vec![Line {
                 name: "x&y".into(),
+                is_dashed: false,
+                colour: 9,
                 points: points.to_vec(),
             }],
             marks: vec![Mark {
@@ -338,12 +373,27 @@ mod tests {
     fn a_gap_breaks_the_line() {
         let text = plot(&[(0.0, 1.0), (1.0, f64::NAN), (2.0, 1.0)], LINEAR);
         assert_eq!(text.matches('M').count(), 2, "{text}");
+        assert_eq!(text.matches("h0").count(), 2, "each is a dot: {text}");
     }
 
     #[test]
     fn ticks_are_round() {
         let scale = Scale::new(LINEAR, (0.0, 4321.0), (0.0, 1.0));
         assert_eq!(scale.ticks(5), [0.0, 1000.0, 2000.0, 3000.0, 4000.0]);
+        let bytes = Axis {
+            steps: Steps::Binary,
+            ..LINEAR
+        };
+        let scale = Scale::new(bytes, (0.0, 5000.0), (0.0, 1.0));
+        assert_eq!(scale.ticks(5), [0.0, 1024.0, 2048.0, 3072.0, 4096.0]);
+        let nines = Axis {
+            steps: Steps::Whole,
+            ..LINEAR
+        };
+        assert_eq!(
+            Scale::new(nines, (0.0, 2.2), (0.0, 1.0)).ticks(8),
+            [0.0, 1.0, 2.0]
+        );
         let scale = Scale::new(LOGARITHMIC, (150.0, 90_000.0), (0.0, 1.0));
         assert_eq!(scale.ticks(5), [100.0, 1000.0, 10_000.0, 100_000.0]);
     }

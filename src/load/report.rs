@@ -185,7 +185,7 @@ pub struct ProxyUsage {
 pub struct Generator {
     /// Threads that drove the load.
     pub threads: u32,
-    /// The busiest thread's CPU time as a share of the time.
+    /// The share of the time in which the busiest thread used a CPU or waited for one.
     pub busiest: f64,
     /// Whether it was itself the bottleneck: numbers of the target are then too low.
     pub is_saturated: bool,

@@ -85,7 +85,7 @@ pub(super) struct Segment {
 pub(super) struct Driven {
     /// Planned and not started.
     pub(super) not_started: u64,
-    /// CPU time of the thread as a share of the time.
+    /// The share of the time in which the thread used a CPU or waited for one.
     pub(super) busy: f64,
     /// Connections that were made, by side.
     pub(super) connections: [u64; 2],
@@ -402,15 +402,39 @@ impl Budget {
     }
 }
 
-/// CPU seconds of this thread.
+/// Seconds that this thread has used a CPU or waited for one. Linux counts the wait, too
+/// (`Documentation/scheduler/sched-stats.rst`): on a busy machine a thread can be late without using much.
 fn thread_cpu() -> f64 {
+    let waited = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    if let Some(seconds) = waited.and_then(|text| schedstat(&text)) {
+        return seconds;
+    }
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// The time on a CPU and the time in the queue for one, both in nanoseconds.
+fn schedstat(text: &str) -> Option<f64> {
+    let mut fields = text.split_ascii_whitespace();
+    let run: u64 = fields.next()?.parse().ok()?;
+    let waited: u64 = fields.next()?.parse().ok()?;
+    Some((run + waited) as f64 / 1e9)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waiting_for_a_cpu_counts_as_busy() {
+        assert_eq!(schedstat("1500000000 500000000 7\n"), Some(2.0));
+        assert_eq!(schedstat(""), None);
+        let before = thread_cpu();
+        (0..2_000_000_u64).for_each(|n| {
+            std::hint::black_box(n);
+        });
+        assert!(thread_cpu() > before);
+    }
 
     #[test]
     fn the_parts_of_a_budget_are_the_whole() {
