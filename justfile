@@ -27,3 +27,11 @@ deny:
 # Time and allocations of parsing, verifying, signing and decoding
 bench:
     cargo bench --bench signing --bench payload --bench upload
+
+# cosgate against nginx, HAProxy and Envoy on this machine: `just race`, or `just race --quick` for about a minute
+race *arguments:
+    benches/race/run table {{arguments}}
+
+# Instructions and allocations of a request against those in benches/race/counts.toml; `just count --save` keeps new ones
+count *arguments:
+    benches/race/run count {{arguments}}

@@ -8,7 +8,7 @@ use super::gate::action_of;
 use crate::config::{self, PrefixPattern};
 use crate::encoding::percent::push_encoded;
 use crate::s3::vend::VendRequest;
-use crate::s3::{CopySource, ObjectKey, Operation, Query, S3Request};
+use crate::s3::{CopySource, Local, ObjectKey, Operation, Performer, Query, S3Request, Target};
 use crate::tenant::policy::tenant_policy;
 use crate::tenant::vend::narrowed;
 use crate::tenant::{Grant, Permit, Tenant};
@@ -132,14 +132,22 @@ fn proxy_allows(tenant: &Tenant, operation: Operation, place: &Place, source: &P
     })
 }
 
+/// The operations that need a right at COS. A form reaches COS as the `PutObject` that it becomes, and
+/// the attributes of an object as a `HeadObject`; the questions about a bucket's configuration do not.
+fn operations() -> impl Iterator<Item = Operation> {
+    let is_asked = |operation: &Operation| match operation.performer() {
+        Performer::Cos => true,
+        Performer::AsPutObject | Performer::CosByHead => false,
+        Performer::Cosgate(local) => matches!(
+            local,
+            Local::Buckets | Local::CreatedBefore | Local::Location | Local::Region
+        ),
+    };
+    Operation::ALL.iter().copied().filter(is_asked)
+}
+
 fn is_listing(operation: Operation) -> bool {
-    matches!(
-        operation,
-        Operation::ListMultipartUploads
-            | Operation::ListObjectVersions
-            | Operation::ListObjects
-            | Operation::ListObjectsV2
-    )
+    operation.target() == Target::Listing
 }
 
 fn some_place() -> impl Strategy<Value = Place> {
@@ -163,7 +171,7 @@ fn some_pattern() -> impl Strategy<Value = PrefixPattern> {
 }
 
 fn some_grant() -> impl Strategy<Value = Grant> {
-    let actions: Vec<String> = Operation::ALL.iter().map(|o| o.action().into()).collect();
+    let actions: Vec<String> = operations().map(|o| o.action().into()).collect();
     let most = actions.len();
     (
         some_place(),
@@ -212,8 +220,7 @@ proptest! {
     ) {
         let key = Key::of(&tenant);
         for (place, source) in &places {
-            // A form reaches COS as the PutObject that it becomes.
-            for operation in Operation::ALL.iter().copied().filter(|o| *o != Operation::PostObject) {
+            for operation in operations() {
                 let action = action_of(operation.name()).unwrap();
                 match operation {
                     Operation::ListBuckets => prop_assert!(!key.ask(action, place.region, None, &[])),
@@ -243,7 +250,7 @@ proptest! {
     fn a_temporary_key_may_list_what_a_listing_without_a_prefix_asks(tenant in some_tenant()) {
         let key = Key::of(&tenant);
         for grant in &tenant.grants {
-            for operation in Operation::ALL.iter().copied().filter(|o| is_listing(*o)) {
+            for operation in operations().filter(|o| is_listing(*o)) {
                 let asked = asked(operation, grant, None, Query::parse("").unwrap());
                 let Ok(permit) = Permit::for_test(&tenant, asked) else { continue };
                 let prefix = grant.upstream_name(grant.list_prefix(None)).into_owned();
@@ -290,7 +297,7 @@ proptest! {
         let own = Key::of(&tenant);
         for Place { name, .. } in places {
             let place = &Place { bucket: BUCKETS[0], region: REGIONS[0], name };
-            for operation in Operation::ALL.iter().copied().filter(|o| *o != Operation::PostObject) {
+            for operation in operations() {
                 let action = action_of(operation.name()).unwrap();
                 prop_assert!(!given.may(action, place, &[]) || own.may(action, place, &[]), "{} {:?}", action, place);
                 let (given, own) = (given.may_list(action, place), own.may_list(action, place));

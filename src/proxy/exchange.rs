@@ -28,7 +28,7 @@ use crate::payload::compare_stored;
 use crate::rewrite::listing::AnswerRewriter;
 use crate::rewrite::{self, UpstreamRequest};
 use crate::s3::address::Address;
-use crate::s3::{ObjectKey, Operation, conditions, xml};
+use crate::s3::{ObjectKey, Operation, Performer, conditions, xml};
 use crate::tenant::Permit;
 use crate::tenant::limits::Way;
 use crate::timestamp::Timestamp;
@@ -318,6 +318,12 @@ impl Proxy {
         }
         if let Some(sent) = sent {
             headers.extend(sent.echo());
+        }
+        if operation.performer() == Performer::CosByHead {
+            lease.release();
+            let mut answer = document(rewrite::attributes(&head.headers, &mut headers));
+            answer.headers_mut().extend(headers);
+            return Ok(answer);
         }
         if operation == Operation::DeleteObjects {
             let mut result = Box::pin(self.read_delete_result(incoming, lease)).await?;

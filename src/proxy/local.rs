@@ -8,7 +8,7 @@ use http::{HeaderMap, Response, StatusCode};
 use crate::body::Answer;
 use crate::error::{Code, S3Error};
 use crate::s3::headers::check_owners;
-use crate::s3::{Operation, xml};
+use crate::s3::{Local, Performer, xml};
 use crate::tenant::Permit;
 
 const BUCKET_REGION: HeaderName = HeaderName::from_static("x-amz-bucket-region");
@@ -20,34 +20,62 @@ pub fn answer_locally(
     headers: &HeaderMap,
     region: &str,
 ) -> Result<Option<Response<Answer>>, S3Error> {
-    check_owners(headers, &permit.tenant().name)?;
-    let answer = match permit.request().operation {
-        Operation::CreateBucket => {
+    let request = permit.request();
+    let Performer::Cosgate(local) = request.operation.performer() else {
+        return Ok(None);
+    };
+    let owner = &permit.tenant().name;
+    check_owners(headers, owner)?;
+    Ok(Some(match local {
+        Local::CreatedBefore => {
             return Err(S3Error::new(
                 Code::BucketAlreadyOwnedByYou,
                 "The bucket is yours already, and needs no creating.",
             ));
         }
-        Operation::GetBucketLocation => document(xml::location(region)),
-        Operation::HeadBucket => {
+        Local::Location => document(xml::location(region)),
+        Local::Region => {
             let mut answer = Response::new(Answer::Empty);
             if let Ok(region) = HeaderValue::from_str(region) {
                 answer.headers_mut().insert(BUCKET_REGION, region);
             }
             answer
         }
-        Operation::ListBuckets => {
-            let tenant = permit.tenant();
-            let buckets: Vec<_> = tenant
-                .grants
-                .iter()
-                .map(|grant| bucket(&grant.alias, region))
-                .collect();
-            document(xml::list_buckets(&tenant.name, &buckets))
+        Local::Buckets => document(list_buckets(permit, region)?),
+        Local::OwnersAcl => document(xml::owners_acl(owner)),
+        Local::Absent(code) => {
+            return Err(S3Error::new(code, "No such configuration exists."));
         }
-        _ => return Ok(None),
+        Local::Unset(root, element) => document(xml::unset(root, element)),
+    }))
+}
+
+/// One page of the tenant's buckets, by name (S3 `ListBuckets`). The token of a page is its first name.
+fn list_buckets(permit: &Permit<'_, '_>, region: &str) -> Result<String, S3Error> {
+    const MAX_BUCKETS: usize = 10_000;
+    let query = &permit.request().query;
+    let value = |name| query.get(name).filter(|value: &&str| !value.is_empty());
+    let max = match value("max-buckets").map(str::parse) {
+        None => MAX_BUCKETS,
+        Some(Ok(max @ 1..=MAX_BUCKETS)) => max,
+        Some(_) => {
+            return Err(S3Error::new(
+                Code::InvalidArgument,
+                "max-buckets must be a whole number, 1 to 10000.",
+            ));
+        }
     };
-    Ok(Some(answer))
+    let prefix = value("prefix");
+    let first = value("continuation-token").unwrap_or_default();
+    let is_here = value("bucket-region").is_none_or(|wanted| wanted == region);
+    let tenant = permit.tenant();
+    let mut names: Vec<&str> = tenant.grants.iter().map(|grant| &*grant.alias).collect();
+    names.sort_unstable();
+    names.retain(|name| is_here && *name >= first && name.starts_with(prefix.unwrap_or_default()));
+    let next = names.get(max).copied();
+    names.truncate(max);
+    let buckets: Vec<_> = names.iter().map(|name| bucket(name, region)).collect();
+    Ok(xml::list_buckets(&tenant.name, &buckets, prefix, next))
 }
 
 /// A bucket as `ListBuckets` shows it. When the real one was made is not ours to know.

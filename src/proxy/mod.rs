@@ -26,6 +26,7 @@ use crate::error::{Code, S3Error};
 use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness, Step};
 use crate::rewrite;
+use crate::s3::hoisted::in_s3_words;
 use crate::s3::sts::is_sts;
 use crate::s3::vend::is_vend;
 use crate::s3::{self, Operation, S3Request, native};
@@ -343,11 +344,10 @@ impl Proxy {
         if is_vend(head, domains) {
             return Box::pin(self.vend(head, body, connection, now, exit)).await;
         }
-        let native = native::to_s3(head, domains)?;
-        if native.is_some() {
+        let said = &*in_s3_words(head, domains)?;
+        if native::is_native(head) {
             exit.speaks_native();
         }
-        let said = native.as_ref().unwrap_or(head); // in S3's words
         let asked = S3Request::parse(said, domains)?; // what is asked
         exit.asked(&asked);
         if asked.operation == Operation::PostObject {

@@ -34,7 +34,10 @@ pub fn rewrites(operation: Operation) -> bool {
 fn root_of(operation: Operation) -> Option<&'static str> {
     match operation.response() {
         ResponseBody::Document(root) => Some(root),
-        ResponseBody::Cosgate | ResponseBody::Empty | ResponseBody::Object => None,
+        ResponseBody::Cosgate
+        | ResponseBody::Empty
+        | ResponseBody::Headers
+        | ResponseBody::Object => None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! an allow-list, and bodies that name the real bucket are rewritten while they stream.
 
 mod attachment;
+mod attributes;
 mod cos;
 mod element;
 pub mod listing;
@@ -16,6 +17,7 @@ mod response;
 mod version_two;
 
 pub use attachment::{as_attachment, not_sniffed};
+pub use attributes::{attributes, check_attributes};
 pub use look::{Look, Must, look_at_read, looks, no_such_part};
 pub use names::Unfit;
 pub use range::check_range;

@@ -6,6 +6,7 @@ use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
 
+use super::attributes::check_attributes;
 use super::cos::cos_header;
 use super::listing::rewrites;
 use super::version_two::{is_translated, marker_of_token};
@@ -14,7 +15,7 @@ use crate::encoding::percent::{push_encoded, push_encoded_path};
 use crate::error::{Code, Fault, S3Error};
 use crate::s3::conditions::{self, FORBID_OVERWRITE, Handling};
 use crate::s3::headers::strip_aws_chunked;
-use crate::s3::{Operation, S3Request, headers};
+use crate::s3::{Operation, Performer, S3Request, headers};
 use crate::tenant::{Grant, Permit};
 
 /// The head of a request to COS, in the two forms that must agree: as sent and as signed.
@@ -50,6 +51,9 @@ pub fn request(
 ) -> Result<UpstreamRequest, S3Error> {
     let asked = permit.request();
     headers::check_owners(&client.headers, &permit.tenant().name)?;
+    if asked.operation.performer() == Performer::CosByHead {
+        check_attributes(&client.headers)?;
+    }
     let (Some(grant), Some(method)) = (permit.grant(), asked.operation.upstream_method()) else {
         return Err(internal(
             "an operation that is answered here reached the rewriting",

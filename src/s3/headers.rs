@@ -329,6 +329,13 @@ const AMZ: &[Row] = &[
         values: &[],
         treatment: DROP,
     },
+    // S3 GetObjectAttributes: `rewrite::attributes` reads the first; an object has one part here.
+    Row {
+        operations: &[O::GetObjectAttributes],
+        names: &["object-attributes", "max-parts", "part-number-marker"],
+        values: &[],
+        treatment: DROP,
+    },
     // S3 "Verifying bucket ownership with bucket owner condition": compared by `check_owners`.
     Row {
         operations: ANY,

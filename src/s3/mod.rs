@@ -5,6 +5,7 @@ pub mod checksum_name;
 pub mod conditions;
 pub mod form;
 pub mod headers;
+pub mod hoisted;
 pub mod host;
 pub mod http2;
 pub mod native;
@@ -17,6 +18,8 @@ pub mod vend;
 pub mod xml;
 
 pub use address::{Address, ObjectKey};
-pub use operation::{Operation, RequestBody, Resource, ResponseBody, Target, XmlRequest};
+pub use operation::{
+    Local, Operation, Performer, RequestBody, Resource, ResponseBody, Target, XmlRequest,
+};
 pub use query::Query;
 pub use request::{CopySource, S3Request};

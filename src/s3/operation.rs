@@ -27,6 +27,8 @@ pub enum Target {
     Listing,
     /// The key.
     Key,
+    /// The key, whatever the actions: cosgate answers by itself, from the grant.
+    OwnKey,
     /// Each key that the body names.
     KeysInBody,
     /// The key that the form names.
@@ -62,10 +64,31 @@ pub enum XmlRequest {
 pub enum Performer {
     /// COS, by the same method.
     Cos,
-    /// cosgate itself: a key that is scoped to prefixes cannot ask COS for it.
-    Cosgate,
+    /// COS, by a HEAD whose headers cosgate makes the document of.
+    CosByHead,
     /// COS, as the `PutObject` that a form stands for.
     AsPutObject,
+    /// cosgate itself: a key that is scoped to prefixes cannot ask COS for it.
+    Cosgate(Local),
+}
+
+/// What cosgate responds to an operation that it performs itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Local {
+    /// The tenant's buckets.
+    Buckets,
+    /// The bucket exists already.
+    CreatedBefore,
+    /// The region of the bucket, in a header.
+    Region,
+    /// The region of the bucket, in a document.
+    Location,
+    /// The tenant has all rights, and nobody else has any.
+    OwnersAcl,
+    /// The error that S3 has for a bucket or object without such a configuration.
+    Absent(Code),
+    /// The document that S3 has for a bucket without such a configuration: its root, and an element in it.
+    Unset(&'static str, Option<(&'static str, &'static str)>),
 }
 
 /// The body of COS's success.
@@ -75,6 +98,8 @@ pub enum ResponseBody {
     Empty,
     /// An object's bytes, or the headers alone.
     Object,
+    /// The headers alone, which cosgate makes a document of.
+    Headers,
     /// A document with this root.
     Document(&'static str),
     /// COS is not asked.
@@ -125,7 +150,8 @@ struct Row {
     selectors: &'static [&'static str],
     /// Whether `x-amz-copy-source` chooses it.
     is_copy: bool,
-    /// The COS action that the caller needs (COS API authorization policy guide, 436/31923).
+    /// The COS action that the caller needs (COS API authorization policy guide, 436/31923); empty where
+    /// COS has none.
     action: &'static str,
     /// The action that a copy needs on its source.
     copy_source_action: Option<&'static str>,
@@ -178,6 +204,29 @@ const OBJECT_PARAMETERS: &[&str] = &[
 /// COS reads no object by part number: each is one part.
 const BY_PART: &[&str] = &["partNumber"];
 
+/// A question about a bucket. Tools ask these first, and most buckets have no such configuration.
+const fn of_bucket(selectors: &'static [&'static str], action: &'static str, answer: Local) -> Row {
+    Row {
+        scope: Resource::Bucket,
+        method: "GET",
+        selectors,
+        action,
+        target: Target::Bucket,
+        performer: Performer::Cosgate(answer),
+        ..ROW
+    }
+}
+
+/// The same about an object.
+const fn of_object(selectors: &'static [&'static str], action: &'static str, answer: Local) -> Row {
+    Row {
+        scope: Resource::Object,
+        own_parameters: &["versionId"],
+        target: Target::OwnKey,
+        ..of_bucket(selectors, action, answer)
+    }
+}
+
 operations! {
     // COS 436/7740.
     AbortMultipartUpload: Row {
@@ -219,7 +268,7 @@ operations! {
         action: "name/cos:PutBucket",
         target: Target::Bucket,
         body: RequestBody::Ignored,
-        performer: Performer::Cosgate,
+        performer: Performer::Cosgate(Local::CreatedBefore),
         ..ROW
     },
     // COS 436/7746. Done twice, it leaves an upload that nobody completes.
@@ -264,6 +313,11 @@ operations! {
         response: ResponseBody::Document("DeleteResult"),
         ..ROW
     },
+    GetBucketAccelerateConfiguration: of_bucket(&["accelerate"], "name/cos:GetBucketAccelerate", Local::Unset("AccelerateConfiguration", None)),
+    GetBucketAcl: of_bucket(&["acl"], "name/cos:GetBucketACL", Local::OwnersAcl),
+    GetBucketCors: of_bucket(&["cors"], "name/cos:GetBucketCORS", Local::Absent(Code::NoSuchCORSConfiguration)),
+    GetBucketEncryption: of_bucket(&["encryption"], "name/cos:GetBucketEncryption", Local::Absent(Code::ServerSideEncryptionConfigurationNotFoundError)),
+    GetBucketLifecycleConfiguration: of_bucket(&["lifecycle"], "name/cos:GetBucketLifecycle", Local::Absent(Code::NoSuchLifecycleConfiguration)),
     GetBucketLocation: Row {
         scope: Resource::Bucket,
         method: "GET",
@@ -271,9 +325,19 @@ operations! {
         action: "name/cos:GetBucketLocation",
         target: Target::Bucket,
         parameters: &["location"],
-        performer: Performer::Cosgate,
+        performer: Performer::Cosgate(Local::Location),
         ..ROW
     },
+    GetBucketLogging: of_bucket(&["logging"], "name/cos:GetBucketLogging", Local::Unset("BucketLoggingStatus", None)),
+    GetBucketNotificationConfiguration: of_bucket(&["notification"], "name/cos:GetBucketNotification", Local::Unset("NotificationConfiguration", None)),
+    GetBucketOwnershipControls: of_bucket(&["ownershipControls"], "", Local::Absent(Code::OwnershipControlsNotFoundError)),
+    GetBucketPolicy: of_bucket(&["policy"], "name/cos:GetBucketPolicy", Local::Absent(Code::NoSuchBucketPolicy)),
+    GetBucketPolicyStatus: of_bucket(&["policyStatus"], "", Local::Absent(Code::NoSuchBucketPolicy)),
+    GetBucketReplication: of_bucket(&["replication"], "name/cos:GetBucketReplication", Local::Absent(Code::ReplicationConfigurationNotFoundError)),
+    GetBucketRequestPayment: of_bucket(&["requestPayment"], "", Local::Unset("RequestPaymentConfiguration", Some(("Payer", "BucketOwner")))),
+    GetBucketTagging: of_bucket(&["tagging"], "name/cos:GetBucketTagging", Local::Absent(Code::NoSuchTagSet)),
+    GetBucketVersioning: of_bucket(&["versioning"], "name/cos:GetBucketVersioning", Local::Unset("VersioningConfiguration", None)),
+    GetBucketWebsite: of_bucket(&["website"], "name/cos:GetBucketWebsite", Local::Absent(Code::NoSuchWebsiteConfiguration)),
     // COS 436/7753.
     GetObject: Row {
         scope: Resource::Object,
@@ -284,6 +348,21 @@ operations! {
         response: ResponseBody::Object,
         ..ROW
     },
+    GetObjectAcl: of_object(&["acl"], "name/cos:GetObjectACL", Local::OwnersAcl),
+    // COS has no such operation: the answer is made of a HEAD (436/7745).
+    GetObjectAttributes: Row {
+        scope: Resource::Object,
+        method: "GET",
+        selectors: &["attributes"],
+        action: "name/cos:HeadObject",
+        parameters: &["versionId"],
+        performer: Performer::CosByHead,
+        response: ResponseBody::Headers,
+        ..ROW
+    },
+    GetObjectLegalHold: of_object(&["legal-hold"], "", Local::Absent(Code::NoSuchObjectLockConfiguration)),
+    GetObjectLockConfiguration: of_bucket(&["object-lock"], "name/cos:GetBucketObjectLockConfiguration", Local::Absent(Code::ObjectLockConfigurationNotFoundError)),
+    GetObjectRetention: of_object(&["retention"], "name/cos:GetObjectRetention", Local::Absent(Code::NoSuchObjectLockConfiguration)),
     // COS 436/42998.
     GetObjectTagging: Row {
         scope: Resource::Object,
@@ -294,12 +373,13 @@ operations! {
         response: ResponseBody::Document("Tagging"),
         ..ROW
     },
+    GetPublicAccessBlock: of_bucket(&["publicAccessBlock"], "", Local::Absent(Code::NoSuchPublicAccessBlockConfiguration)),
     HeadBucket: Row {
         scope: Resource::Bucket,
         method: "HEAD",
         action: "name/cos:HeadBucket",
         target: Target::Bucket,
-        performer: Performer::Cosgate,
+        performer: Performer::Cosgate(Local::Region),
         ..ROW
     },
     // COS 436/7745.
@@ -317,7 +397,8 @@ operations! {
         method: "GET",
         action: "name/cos:GetService",
         target: Target::Service,
-        performer: Performer::Cosgate,
+        own_parameters: &["bucket-region", "continuation-token", "max-buckets", "prefix"],
+        performer: Performer::Cosgate(Local::Buckets),
         ..ROW
     },
     // COS 436/7736.
@@ -466,56 +547,34 @@ const RESERVED: &[(Reserved, &[&str])] = &[
     (
         Reserved::Unserved,
         &[
-            "accelerate",
-            "acl",
-            "cors",
-            "encryption",
             "id",
             "intelligent-tiering",
             "inventory",
-            "lifecycle",
-            "logging",
-            "notification",
-            "object-lock",
-            "policy",
-            "replication",
             "restore",
-            "retention",
             "select",
             "select-type",
-            "versioning",
-            "website",
         ],
     ),
-    // S3 API reference: GetObjectAttributes, GetBucketAbac, CreateSession, RenameObject and others; COS has
+    // S3 API reference: GetBucketAbac, CreateSession, RenameObject and others; COS has
     // none of them.
     (
         Reserved::WithoutCounterpart,
         &[
             "abac",
             "analytics",
-            "attributes",
-            "legal-hold",
             "metadataAnnotationTable",
             "metadataConfiguration",
             "metadataInventoryTable",
             "metadataJournalTable",
             "metadataTable",
             "metrics",
-            "ownershipControls",
-            "policyStatus",
-            "publicAccessBlock",
             "renameObject",
-            "requestPayment",
             "session",
             "torrent",
         ],
     ),
-    // S3 ListBuckets, ListDirectoryBuckets.
-    (
-        Reserved::Misplaced,
-        &["bucket-region", "max-buckets", "max-directory-buckets"],
-    ),
+    // S3 ListDirectoryBuckets.
+    (Reserved::Misplaced, &["max-directory-buckets"]),
     // COS's signature in one parameter (its SDK for Go, `SignMerged`): a proof that nobody would look at.
     (Reserved::Misplaced, &["sign"]),
     // CI (data processing on download, persistent processing 436/55365): the client asks for another
@@ -585,11 +644,15 @@ impl Operation {
 
     /// Whether the parameter `name` means something to it.
     fn takes(self, name: &str) -> bool {
-        self.parameters().contains(&name) || self.own_parameters().contains(&name)
+        let row = self.row();
+        let mut taken = [row.selectors, row.parameters, row.own_parameters]
+            .into_iter()
+            .flatten();
+        taken.any(|taken| *taken == name)
     }
 
     /// The COS action that the caller needs on what [`Operation::target`] says
-    /// (COS API authorization policy guide, 436/31923).
+    /// (COS API authorization policy guide, 436/31923); empty where COS has none.
     pub fn action(self) -> &'static str {
         self.row().action
     }
@@ -626,10 +689,11 @@ impl Operation {
 
     /// The method at COS; `None` for an operation that COS does not perform under its own name.
     pub fn upstream_method(self) -> Option<Method> {
-        if self.performer() != Performer::Cos {
-            return None;
+        match self.performer() {
+            Performer::Cos => Method::from_bytes(self.row().method.as_bytes()).ok(),
+            Performer::CosByHead => Some(Method::HEAD),
+            Performer::AsPutObject | Performer::Cosgate(_) => None,
         }
-        Method::from_bytes(self.row().method.as_bytes()).ok()
     }
 
     /// The body of COS's success.
@@ -699,7 +763,9 @@ fn check_served(query: &Query<'_>) -> Result<(), S3Error> {
             }
             Some(Reserved::Unserved) => return Err(unserved(name)),
             Some(Reserved::OfCos) => {
-                return Err(denied(format!("?{name} is not served here, whoever asks.")));
+                return Err(denied(format!(
+                    "cosgate does not support COS's ?{name}. Remove the parameter."
+                )));
             }
             Some(Reserved::Misplaced) | None => {}
         }
@@ -727,8 +793,12 @@ fn check_ignored(
     let plain = plain_name(name).to_ascii_lowercase();
     let is_named = |known: &&&str| known.eq_ignore_ascii_case(&plain);
     let of_others = || {
-        let mut parameters = Operation::ALL.iter().flat_map(|other| other.parameters());
-        parameters.any(|known| is_named(&known))
+        let rows = Operation::ALL.iter().map(|other| other.row());
+        let mut names = rows.flat_map(|row| {
+            let names = [row.selectors, row.parameters, row.own_parameters];
+            names.into_iter().flatten()
+        });
+        names.any(|known| is_named(&known))
     };
     let is_reserved = || {
         let mut names = RESERVED.iter().flat_map(|(_, names)| *names);
@@ -767,9 +837,8 @@ fn select(
     copies: bool,
 ) -> Result<Operation, S3Error> {
     // A read of a part is a read.
-    let is_part_read = |row: &Row, selectors: &[&str]| {
-        !row.own_parameters.is_empty() && row.own_parameters == selectors
-    };
+    let is_part_read =
+        |row: &Row, selectors: &[&str]| row.own_parameters == BY_PART && selectors == BY_PART;
     let fits = |operation: &&Operation| {
         let row = operation.row();
         row.scope == scope
@@ -786,7 +855,7 @@ fn select(
     }
     Err(match (scope, method.as_str(), selectors) {
         (Resource::Bucket, "DELETE", []) => denied("Buckets cannot be deleted here."),
-        (Resource::Bucket, "DELETE" | "GET" | "PUT", ["tagging"]) => unserved("tagging"),
+        (_, _, [name]) if is_question(name) => unserved(name),
         (Resource::Object, "PUT", ["partNumber" | "uploadId"]) => S3Error::new(
             Code::InvalidArgument,
             "A part needs both partNumber and uploadId.",
@@ -802,6 +871,18 @@ fn select(
     })
 }
 
+/// Whether a read of the sub-resource `name` is answered here: what else S3 does with it is not offered.
+fn is_question(name: &str) -> bool {
+    Operation::ALL.iter().any(|operation| {
+        let row = operation.row();
+        row.selectors == [name]
+            && matches!(
+                row.performer,
+                Performer::Cosgate(Local::OwnersAcl | Local::Absent(_) | Local::Unset(..))
+            )
+    })
+}
+
 fn not_allowed() -> S3Error {
     S3Error::new(
         Code::MethodNotAllowed,
@@ -813,7 +894,9 @@ fn not_allowed() -> S3Error {
 fn unserved(name: &str) -> S3Error {
     S3Error::new(
         Code::NotImplemented,
-        format!("?{name} is not served here, whoever asks."),
+        format!(
+            "cosgate does not support this operation on ?{name}. Remove the parameter, or configure the bucket in the COS console."
+        ),
     )
 }
 
@@ -880,11 +963,9 @@ mod tests {
                 continue;
             };
             assert_eq!(resolved, Ok(*operation), "{name}");
-            assert_eq!(
-                Some(operation.action()),
-                row["cos_action"].as_str(),
-                "{name}"
-            );
+            let by_head = operation.performer() == Performer::CosByHead;
+            let action = Some(operation.action()).filter(|action| !action.is_empty() && !by_head);
+            assert_eq!(action, row["cos_action"].as_str(), "{name}");
             assert_eq!(
                 operation.copy_source_action(),
                 row["copy_source_action"].as_str(),
@@ -1058,7 +1139,7 @@ mod tests {
         );
         assert_eq!(
             resolve("GET", Resource::Bucket, "versions&acl", false),
-            Err(Code::NotImplemented)
+            Err(Code::InvalidArgument)
         );
         assert_eq!(
             resolve("PUT", Resource::Object, "partNumber=1", false),

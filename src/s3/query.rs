@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Operation;
+use super::hoisted::is_hoisted;
 use super::percent::{self, Plus};
 use crate::error::{Code, S3Error};
 
@@ -87,9 +88,23 @@ impl<'a> Query<'a> {
     /// The names that say what is asked: all but a presigned URL's and those that SDKs add for
     /// themselves.
     pub(super) fn asking(&self) -> impl Iterator<Item = &str> {
+        let is_presigned = self.is_presigned();
+        self.iter().map(|(name, _)| name).filter(move |name| {
+            let is_header = is_presigned && is_hoisted(name);
+            !(PRESIGN.contains(name) || is_dropped(name) || is_header)
+        })
+    }
+
+    /// The headers that stand in the query of a presigned URL.
+    pub(super) fn hoisted(&self) -> impl Iterator<Item = (&str, &str)> {
+        let is_presigned = self.is_presigned();
         self.iter()
-            .map(|(name, _)| name)
-            .filter(|name| !PRESIGN.contains(name) && !is_dropped(name))
+            .filter(move |(name, _)| is_presigned && is_hoisted(name))
+    }
+
+    /// Whether the query carries an AWS signature that covers all of it. One of version 2 does not.
+    fn is_presigned(&self) -> bool {
+        self.iter().any(|(name, _)| name == "X-Amz-Signature")
     }
 
     /// Refuses control characters, in any name and value. Some readers end a text at one, or take what
@@ -175,7 +190,7 @@ pub(super) fn plain_name(name: &str) -> Cow<'_, str> {
 
 /// What SDKs add for themselves, in either letter case: it changes nothing that is asked. The
 /// checksums are headers that some SDKs move into presigned URLs; COS has none of those sums.
-fn is_dropped(name: &str) -> bool {
+pub(super) fn is_dropped(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     matches!(
         name.as_str(),

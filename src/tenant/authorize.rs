@@ -56,6 +56,11 @@ impl<'t, 'r> Permit<'t, 'r> {
                 check_action(grant, action)?;
                 grant
             }
+            Target::OwnKey => {
+                let grant = bucket_grant(tenant, &asked)?;
+                check_covered(grant, asked.key.as_ref().map(ObjectKey::as_str))?;
+                grant
+            }
             Target::Key => {
                 let grant = bucket_grant(tenant, &asked)?;
                 let key = asked.key.as_ref().map(ObjectKey::as_str);
@@ -140,8 +145,8 @@ fn bucket_grant<'t>(tenant: &'t Tenant, asked: &S3Request<'_>) -> Result<&'t Gra
         .bucket
         .as_deref()
         .and_then(|alias| tenant.grant(alias));
-    granted.ok_or_else(|| match asked.operation {
-        Operation::GetBucketLocation | Operation::HeadBucket => {
+    granted.ok_or_else(|| match asked.operation.target() {
+        Target::Bucket if asked.operation != Operation::CreateBucket => {
             S3Error::new(Code::NoSuchBucket, "You have no bucket of this name.")
         }
         _ => S3Error::new(
@@ -164,16 +169,21 @@ fn check_action(grant: &Grant, action: &str) -> Result<(), S3Error> {
     ))
 }
 
-fn check_key(grant: &Grant, action: &str, key: Option<&str>) -> Result<(), S3Error> {
-    let Some(key) = key.filter(|key| grant.covers(key)) else {
-        return Err(S3Error::new(
+/// Gives the key, if the grant covers it.
+fn check_covered<'k>(grant: &Grant, key: Option<&'k str>) -> Result<&'k str, S3Error> {
+    key.filter(|key| grant.covers(key)).ok_or_else(|| {
+        S3Error::new(
             Code::AccessDenied,
             format!(
                 "The key is outside the prefixes that are yours in bucket {}.",
                 grant.alias
             ),
-        ));
-    };
+        )
+    })
+}
+
+fn check_key(grant: &Grant, action: &str, key: Option<&str>) -> Result<(), S3Error> {
+    let key = check_covered(grant, key)?;
     if !grant.allows_on(action, key) {
         return Err(S3Error::new(
             Code::AccessDenied,

@@ -1,5 +1,4 @@
 //! The emulator over sockets: what it does, and everything that it must refuse.
-#![cfg(feature = "emulator")]
 
 #[expect(
     clippy::indexing_slicing,

@@ -1,5 +1,4 @@
 //! `cosgate load`: each option over sockets, and each kind of damage planted and found.
-#![cfg(feature = "load")]
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -41,11 +41,12 @@ fn framing_inside_the_body_never_becomes_an_object() {
 fn what_is_not_served_is_refused_by_method_and_exact_query() {
     let world = World::new();
     for (method, target, status, code) in [
-        ("GET", "/photos?acl", 501, "NotImplemented"),
+        ("PUT", "/photos?acl", 501, "NotImplemented"),
         ("PUT", "/photos?policy", 501, "NotImplemented"),
-        ("GET", "/photos?versioning", 501, "NotImplemented"),
+        ("PUT", "/photos?versioning", 501, "NotImplemented"),
         ("PUT", "/photos?tagging", 501, "NotImplemented"),
-        ("GET", "/photos?lifecycle", 501, "NotImplemented"),
+        ("DELETE", "/photos?lifecycle", 501, "NotImplemented"),
+        ("GET", "/photos?acl&policy", 400, "InvalidArgument"),
         ("PUT", "/photos?referer", 403, "AccessDenied"),
         (
             "POST",
@@ -58,7 +59,8 @@ fn what_is_not_served_is_refused_by_method_and_exact_query() {
         ("PATCH", "/photos/acme/a", 405, "MethodNotAllowed"),
         ("get", "/photos/acme/a", 405, "MethodNotAllowed"),
         ("POST", "/photos/acme/a", 405, "MethodNotAllowed"),
-        ("GET", "/photos/acme/a?acl", 501, "NotImplemented"),
+        ("PUT", "/photos/acme/a?acl", 501, "NotImplemented"),
+        ("GET", "/photos/acme/a?versioning", 501, "NotImplemented"),
         ("POST", "/photos/acme/a?restore", 501, "NotImplemented"),
         (
             "POST",
@@ -66,7 +68,7 @@ fn what_is_not_served_is_refused_by_method_and_exact_query() {
             501,
             "NotImplemented",
         ),
-        ("GET", "/photos/acme/a?attributes", 501, "NotImplemented"),
+        ("PUT", "/photos/acme/a?attributes", 405, "MethodNotAllowed"),
         ("GET", "/photos/acme/a?torrent", 501, "NotImplemented"),
         ("GET", "/photos/acme/a?partNumber=0", 400, "InvalidArgument"),
         ("PUT", "/photos/acme/a?unheard-of", 400, "InvalidArgument"),

@@ -17,13 +17,15 @@
     reason = "a test may panic"
 )]
 
+pub mod frames;
 pub mod http2;
+pub mod tokens;
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -45,8 +47,6 @@ use rcgen::{
     IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType,
 };
 use tokio::sync::oneshot;
-
-pub mod frames;
 
 pub const BUCKET: &str = "shared-1250000000";
 pub const ACCOUNT: (&str, &str) = (
@@ -188,14 +188,17 @@ impl std::io::Write for Log {
 }
 
 impl Log {
-    /// The program log of this process, from now on. A process has one.
+    /// The program log of this process, from the first call on. A process has one, which its tests share.
     pub fn of_program() -> Self {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false);
-        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
-        tracing::subscriber::set_global_default(subscriber).unwrap();
-        log
+        static LOG: LazyLock<Log> = LazyLock::new(|| {
+            let log = Log::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt().with_ansi(false);
+            let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+            log
+        });
+        LOG.clone()
     }
 
     /// The log gets its lines in batches: waits for the one that holds `text`.
@@ -720,6 +723,16 @@ impl Client {
         }
     }
 
+    /// Waits until the peer has read all that was written, so that what is written next comes by itself.
+    #[track_caller]
+    pub fn wait_until_read(&self) {
+        let ours = self.stream.local_addr().unwrap();
+        let Ok(theirs) = self.stream.peer_addr() else {
+            return; // it has gone
+        };
+        eventually("the peer reads", || unread(ours, theirs) == 0);
+    }
+
     /// Whether the peer closes within `limit`.
     pub fn closes_within(&mut self, limit: Duration) -> bool {
         self.stream.set_read_timeout(Some(limit)).unwrap();
@@ -733,6 +746,30 @@ impl Client {
             }
         }
     }
+}
+
+/// How many bytes are on their way between two ends on this machine: neither acknowledged nor read.
+fn unread(from: SocketAddr, to: SocketAddr) -> u64 {
+    let name = |addr: SocketAddr| match addr {
+        SocketAddr::V4(addr) => {
+            let octets = u32::from_le_bytes(addr.ip().octets());
+            format!("{octets:08X}:{:04X}", addr.port())
+        }
+        SocketAddr::V6(addr) => panic!("{addr}"),
+    };
+    let (from, to) = (name(from), name(to));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let queues = table.lines().filter_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let (sent, received) = fields.get(4)?.split_once(':')?;
+        let queue = match (*fields.get(1)?, *fields.get(2)?) {
+            (local, remote) if local == from && remote == to => sent,
+            (local, remote) if local == to && remote == from => received,
+            _ => return None,
+        };
+        u64::from_str_radix(queue, 16).ok()
+    });
+    queues.sum()
 }
 
 /// A TLS client that trusts `ca` alone and shows a certificate and its key, if given; all are PEM files.

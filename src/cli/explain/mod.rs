@@ -19,6 +19,7 @@ use cosgate::payload::checksum::Checks;
 use cosgate::payload::{Declared, Framing, Mode};
 use cosgate::proxy::answer_locally;
 use cosgate::rewrite;
+use cosgate::s3::hoisted::in_s3_words;
 use cosgate::s3::{S3Request, native};
 use cosgate::tenant::{Connection, Identity, Permit, Tenant, Tenants, UnixUser};
 use http::Method;
@@ -141,8 +142,8 @@ impl Explanation {
     ) -> Result<Verdict, (Step, S3Error)> {
         let at = |step| move |error| (step, error);
         let domains = &config.server.domains;
-        let native = native::to_s3(head, domains).map_err(at(Step::Parse))?;
-        let said = native.as_ref().unwrap_or(head); // in S3's words
+        let said = in_s3_words(head, domains).map_err(at(Step::Parse))?;
+        let said = &*said;
         let asked = S3Request::parse(said, domains).map_err(at(Step::Parse))?;
         self.say(Step::Parse, describe(&asked));
         let connection = Connection {
@@ -160,7 +161,7 @@ impl Explanation {
         };
         let caller;
         let (tenant, permit, mode) = if let Some(tenant) = named {
-            if native.is_some() && !config.server.allow_qsign {
+            if native::is_native(head) && !config.server.allow_qsign {
                 who(&asked)?; // it is refused whoever signs
             }
             let says = format!(

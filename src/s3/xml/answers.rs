@@ -62,13 +62,15 @@ pub struct UpstreamError {
     pub server_time: Option<String>,
 }
 
-/// `ListBuckets`, all of `owner`'s buckets in one page.
-pub fn list_buckets(owner: &str, buckets: &[ListedBucket<'_>]) -> String {
+/// `ListBuckets`: a page of `owner`'s buckets. `next` is the token of the page that follows.
+pub fn list_buckets(
+    owner: &str,
+    buckets: &[ListedBucket<'_>],
+    prefix: Option<&str>,
+    next: Option<&str>,
+) -> String {
     let mut writer = Writer::with_root("ListAllMyBucketsResult");
-    writer.open("Owner");
-    writer.element("ID", owner);
-    writer.element("DisplayName", owner);
-    writer.close("Owner");
+    write_owner(&mut writer, owner);
     writer.open("Buckets");
     for bucket in buckets {
         writer.open("Bucket");
@@ -78,7 +80,54 @@ pub fn list_buckets(owner: &str, buckets: &[ListedBucket<'_>]) -> String {
         writer.close("Bucket");
     }
     writer.close("Buckets");
+    writer.element_if("ContinuationToken", next);
+    writer.element_if("Prefix", prefix);
     writer.finish("ListAllMyBucketsResult")
+}
+
+fn write_owner(writer: &mut Writer, owner: &str) {
+    writer.open("Owner");
+    writer.element("ID", owner);
+    writer.element("DisplayName", owner);
+    writer.close("Owner");
+}
+
+/// `GetBucketAcl` and `GetObjectAcl`: `owner` has all rights, and nobody else has any.
+pub fn owners_acl(owner: &str) -> String {
+    let mut writer = Writer::with_root("AccessControlPolicy");
+    write_owner(&mut writer, owner);
+    writer.open("AccessControlList");
+    writer.open("Grant");
+    writer.raw("<Grantee xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:type=\"CanonicalUser\">");
+    writer.element("ID", owner);
+    writer.element("DisplayName", owner);
+    writer.close("Grantee");
+    writer.element("Permission", "FULL_CONTROL");
+    writer.close("Grant");
+    writer.close("AccessControlList");
+    writer.finish("AccessControlPolicy")
+}
+
+/// A document with the root `root` and no more than one element.
+pub fn unset(root: &str, element: Option<(&str, &str)>) -> String {
+    let mut writer = Writer::with_root(root);
+    if let Some((name, text)) = element {
+        writer.element(name, text);
+    }
+    writer.finish(root)
+}
+
+/// `GetObjectAttributes`: those that the client requested and the object has.
+pub fn object_attributes(
+    etag: Option<&str>,
+    storage_class: Option<&str>,
+    size: Option<u64>,
+) -> String {
+    let mut writer = Writer::with_root("GetObjectAttributesResponse");
+    writer.element_if("ETag", etag);
+    writer.element_if("StorageClass", storage_class);
+    writer.element_if("ObjectSize", size.map(|size| size.to_string()).as_deref());
+    writer.finish("GetObjectAttributesResponse")
 }
 
 /// `GetBucketLocation`. S3 says its first region, us-east-1, by saying nothing.
@@ -285,7 +334,7 @@ mod tests {
             created: "2026-01-01T00:00:00.000Z",
             region: "ap-x",
         }];
-        let xml = list_buckets("acme", &buckets);
+        let xml = list_buckets("acme", &buckets, None, None);
         assert!(xml.contains("<ListAllMyBucketsResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Owner><ID>acme</ID>"));
         assert!(xml.contains(
             "<Bucket><Name>photos</Name><CreationDate>2026-01-01T00:00:00.000Z</CreationDate>"

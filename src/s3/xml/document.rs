@@ -191,6 +191,11 @@ impl Writer {
         }
     }
 
+    /// Markup written out.
+    pub(super) fn raw(&mut self, markup: &'static str) {
+        self.0.push_str(markup);
+    }
+
     /// `<name>`
     pub(super) fn open(&mut self, name: &str) {
         self.0.extend(["<", name, ">"]);

@@ -10,7 +10,7 @@ mod sts;
 
 pub use answers::{
     DeleteFailure, DeleteResult, Deleted, ListedBucket, UpstreamError, list_buckets, location,
-    post_response,
+    object_attributes, owners_acl, post_response, unset,
 };
 pub use requests::{
     CompleteRequest, DeleteObject, DeleteRequest, MAX_DELETED, MAX_TAGS, Part, Tagging,

@@ -1,0 +1,11 @@
+//! Temporary keys: where they come from, how they are kept, shared and handed out, and troubles of each.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cache;
+mod issuers;
+mod keys;
+mod shared_credentials;
+mod vend;
+mod weather;

@@ -1,0 +1,377 @@
+//! Keys that several cosgates share through a real Redis (Debian's `redis-server`).
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use cosgate::emulator::{Emulator, EmulatorConfig, Faults};
+use cosgate::secret::Secret;
+use tokio::time::Instant;
+
+use crate::support::{
+    ACCOUNT, ACME, BUCKET, Call, GLOBEX, Gateway, Log, PATIENCE, emulator, eventually, toml,
+};
+
+const REPLICAS: usize = 3;
+
+/// A Redis of our own; it dies with its value.
+struct Redis {
+    child: Child,
+    port: u16,
+}
+
+impl Redis {
+    /// `None`, with a line that says so, where it is not installed. `COSGATE_TEST_REDIS` forbids that.
+    fn start() -> Option<Self> {
+        let port = free_port();
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no"])
+            .stdout(Stdio::null())
+            .spawn();
+        let Ok(child) = child else {
+            assert!(
+                std::env::var_os("COSGATE_TEST_REDIS").is_none(),
+                "no redis-server"
+            );
+            println!("SKIPPED: redis-server is not installed (apt-get install redis-server)");
+            return None;
+        };
+        let redis = Self { child, port };
+        eventually("redis-server", || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Some(redis)
+    }
+
+    fn connection(&self) -> redis::Connection {
+        let client = redis::Client::open(url(self.port)).unwrap();
+        client.get_connection().unwrap()
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn url(port: u16) -> String {
+    format!("redis://127.0.0.1:{port}")
+}
+
+fn gateway(emulator: &Emulator, redis: u16, key: &str) -> Gateway {
+    let shared = format!(
+        "[credentials.shared]\nredis = \"{}\"\nkey = \"{key}\"\n",
+        url(redis)
+    );
+    Gateway::start(&toml(emulator.cos_addr(), emulator.sts_addr(), &shared))
+}
+
+const UNOPENED: &str = "cosgate_shared_entries_unopened_total";
+const KEY: &str = "a-key-of-the-shared-cache-0123456789";
+
+/// Has the tenant of `key` store and read something in its folder.
+fn use_folder(gateway: &Gateway, key: (&str, &str), folder: &str) {
+    let target = format!("/photos/{folder}/a");
+    let call = |method| Call::new(gateway.addr, method, &target).signed_by(key);
+    call("PUT").body(folder).send().assert_ok();
+    assert_eq!(call("GET").send().assert_ok().text(), folder);
+}
+
+fn sts_calls(emulator: &Emulator) -> u64 {
+    emulator.counters().counts().sts_calls
+}
+
+#[test]
+fn three_cosgates_make_one_call_and_go_on_when_their_redis_dies() {
+    let Some(mut redis) = Redis::start() else {
+        return;
+    };
+    let emulator = emulator();
+    let gateways = [0; REPLICAS].map(|_| gateway(&emulator, redis.port, KEY));
+    let all_use = |key, folder| {
+        thread::scope(|scope| {
+            for gateway in gateways.iter().cycle().take(REPLICAS * 5) {
+                scope.spawn(move || use_folder(gateway, key, folder));
+            }
+        });
+    };
+    all_use(ACME, "acme");
+    assert_eq!(sts_calls(&emulator), 1, "of all three");
+    let late = gateway(&emulator, redis.port, KEY);
+    use_folder(&late, ACME, "acme");
+    assert_eq!(sts_calls(&emulator), 1, "of one that comes later too");
+
+    redis.kill();
+    all_use(ACME, "acme");
+    assert_eq!(sts_calls(&emulator), 1, "live keys are nobody's business");
+    let began = Instant::now();
+    all_use(GLOBEX, "globex");
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(sts_calls(&emulator), 1 + 3, "each for itself");
+}
+
+#[test]
+fn a_key_that_cos_refuses_is_not_taken_from_the_redis_again() {
+    let Some(redis) = Redis::start() else { return };
+    let emulator = emulator();
+    let gateways = [0; 2].map(|_| gateway(&emulator, redis.port, KEY));
+    for gateway in &gateways {
+        use_folder(gateway, ACME, "acme");
+    }
+    // Expiry times are whole seconds: the next key ends later than the first.
+    emulator.faults().set(Faults {
+        sts_lifetime: Some(2000),
+        ..Faults::default()
+    });
+    emulator.revoke_all_keys();
+    let get = |gateway: &Gateway| {
+        let call = Call::new(gateway.addr, "GET", "/photos/acme/a");
+        call.signed_by(ACME).send().assert_ok();
+    };
+    gateways.iter().for_each(get);
+    assert_eq!(
+        sts_calls(&emulator),
+        2,
+        "the second takes the first one's new key"
+    );
+}
+
+/// Two machines, the same configuration, and a profile file with another account's key on each.
+#[test]
+fn cosgates_whose_profiles_are_of_other_accounts_share_no_key() {
+    let Some(redis) = Redis::start() else { return };
+    let second = ("AKIDsecondsecondsecond", "secret-of-the-second-account");
+    let emulator = Emulator::start(EmulatorConfig {
+        keys: [ACCOUNT, second]
+            .map(|(id, secret)| (id.to_owned(), Secret::new(secret)))
+            .to_vec(),
+        buckets: vec![(BUCKET.to_owned(), "ap-guangzhou".to_owned())],
+        ..EmulatorConfig::default()
+    })
+    .unwrap();
+    let profile = tempfile::NamedTempFile::new().unwrap();
+    let shared = format!(
+        "[credentials.shared]\nredis = \"{}\"\nkey = \"{KEY}\"\n",
+        url(redis.port)
+    );
+    let toml = toml(emulator.cos_addr(), emulator.sts_addr(), &shared).replace(
+        "secret_id = \"env:ACCOUNT_ID\"\nsecret_key = \"env:ACCOUNT_SECRET\"",
+        &format!(
+            "profile = \"ci\"\nprofile_file = \"{}\"",
+            profile.path().display()
+        ),
+    );
+    for ((id, secret), calls) in [(ACCOUNT, 1), (second, 2), (ACCOUNT, 2)] {
+        let text = format!("[ci]\nsecret_id = {id}\nsecret_key = {secret}\n");
+        std::fs::write(profile.path(), text).unwrap();
+        use_folder(&Gateway::start(&toml), ACME, "acme");
+        assert_eq!(sts_calls(&emulator), calls, "{id}");
+    }
+}
+
+/// It has a key without having asked STS, whose answer would have put its clock right.
+#[test]
+fn a_cosgate_whose_clock_is_wrong_and_whose_key_is_another_s_fails_no_client() {
+    let Some(redis) = Redis::start() else { return };
+    for signature in ["s3", "cos"] {
+        let emulator = emulator();
+        let shared = format!(
+            "[credentials.shared]\nredis = \"{}\"\nkey = \"{KEY}\"\n",
+            url(redis.port)
+        );
+        let text = toml(emulator.cos_addr(), emulator.sts_addr(), &shared)
+            .replace("duration = \"30m\"", "duration = \"2h\"")
+            .replacen(
+                "[upstream]",
+                &format!("[upstream]\nsignature = \"{signature}\""),
+                1,
+            );
+        use_folder(&Gateway::start(&text), ACME, "acme");
+        for late in [1200, -1200] {
+            for method in ["GET", "HEAD"] {
+                let gateway = Gateway::start_late([127, 0, 0, 1].into(), &text, late);
+                let call = Call::new(gateway.addr, method, "/photos/acme/a");
+                let reply = call.signed_by(ACME).send();
+                assert_eq!(reply.status, 200, "{signature} {late} {method}");
+                use_folder(&gateway, ACME, "acme");
+            }
+        }
+        // In its own language COS says of a late time what it says of an old key.
+        assert!(
+            signature == "cos" || sts_calls(&emulator) == 1,
+            "{signature}"
+        );
+    }
+}
+
+#[test]
+fn a_late_clock_makes_no_old_key_of_another_young() {
+    let Some(redis) = Redis::start() else { return };
+    let emulator = emulator();
+    let shared = format!(
+        "[credentials.shared]\nredis = \"{}\"\nkey = \"{KEY}\"\n",
+        url(redis.port)
+    );
+    let text = toml(emulator.cos_addr(), emulator.sts_addr(), &shared);
+    emulator.faults().set(Faults {
+        sts_lifetime: Some(8),
+        ..Faults::default()
+    });
+    let late = Gateway::start_late([127, 0, 0, 1].into(), &text, 1200);
+    use_folder(&Gateway::start(&text), ACME, "acme");
+    thread::sleep(Duration::from_millis(4500)); // less than half of its life is left
+    let call = Call::new(late.addr, "GET", "/photos/acme/a").signed_by(ACME);
+    call.send().assert_ok();
+    // The second is refused for its time, and made once more.
+    assert_eq!(sts_calls(&emulator), 3);
+}
+
+#[test]
+fn what_the_redis_holds_is_sealed_and_believed_for_its_own_scope_alone() {
+    let Some(redis) = Redis::start() else { return };
+    let log = Log::of_program();
+    let emulator = emulator();
+    let first = gateway(&emulator, redis.port, KEY);
+    use_folder(&first, ACME, "acme");
+    let mut connection = redis.connection();
+    let mut names = || -> Vec<String> {
+        redis::cmd("KEYS")
+            .arg("cosgate:key:*")
+            .query(&mut connection)
+            .unwrap()
+    };
+    let acme = names();
+    assert_eq!(acme.len(), 1, "and the lease is given back: {acme:?}");
+    use_folder(&first, GLOBEX, "globex");
+    let globex: Vec<_> = names()
+        .into_iter()
+        .filter(|name| !acme.contains(name))
+        .collect();
+    assert_eq!(sts_calls(&emulator), 2);
+
+    let mut connection = redis.connection();
+    let mut get =
+        |name: &str| -> Vec<u8> { redis::cmd("GET").arg(name).query(&mut connection).unwrap() };
+    let [own, foreign] = [get(&acme[0]), get(&globex[0])];
+    for sealed in [&own, &foreign] {
+        for word in ["acme", "globex", "token", "AKID"] {
+            let found = sealed
+                .windows(word.len())
+                .any(|part| part == word.as_bytes());
+            assert!(!found, "{word} can be read");
+        }
+    }
+    let mut cut = own;
+    cut.pop();
+    let mut calls = 2;
+    for (wrong, unopened) in [
+        (foreign, 1),
+        (cut, 1),
+        (b"garbage".to_vec(), 1),
+        (Vec::new(), 0),
+        (vec![b'x'; 1 << 20], 1),
+    ] {
+        let mut connection = redis.connection();
+        let set = redis::cmd("SET").arg(&acme[0]).arg(wrong).to_owned();
+        set.exec(&mut connection).unwrap();
+        let gateway = gateway(&emulator, redis.port, KEY);
+        use_folder(&gateway, ACME, "acme");
+        calls += 1;
+        assert_eq!(sts_calls(&emulator), calls, "a key of its own");
+        assert_eq!(gateway.metric(UNOPENED, ""), unopened);
+    }
+    assert_eq!(first.metric(UNOPENED, ""), 0);
+    // Who has another key opens nothing, and says so.
+    let other = "another-key-of-a-cache-0123456789-01";
+    let other = gateway(&emulator, redis.port, other);
+    use_folder(&other, ACME, "acme");
+    assert_eq!(sts_calls(&emulator), calls + 1);
+    assert_eq!(other.metric(UNOPENED, ""), 1);
+    let said = "does not open: give all cosgates that use it the same `key`";
+    log.assert_says(said);
+}
+
+#[test]
+fn a_redis_that_is_away_or_silent_costs_a_moment_and_no_request() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    for port in [free_port(), silent.local_addr().unwrap().port()] {
+        let emulator = emulator();
+        let gateway = gateway(&emulator, port, KEY);
+        let began = Instant::now();
+        use_folder(&gateway, ACME, "acme");
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            began.elapsed()
+        );
+        let began = Instant::now();
+        use_folder(&gateway, GLOBEX, "globex");
+        assert!(
+            began.elapsed() < Duration::from_millis(900),
+            "it is left alone for a while"
+        );
+        assert_eq!(sts_calls(&emulator), 2);
+    }
+}
+
+/// A Redis that answers a look for a key with 512 MiB. Gives its port and, at the end of the connection,
+/// how much of that was taken.
+fn flooding_redis() -> (u16, mpsc::Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (ended, taken) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                let text = String::from_utf8_lossy(bytes.get(..count).unwrap()).into_owned();
+                if text.contains("GETRANGE") {
+                    let _ = stream.write_all(b"$536870912\r\n");
+                    let block = vec![b'x'; 64 * 1024];
+                    let blocks = (0..8192).take_while(|_| stream.write_all(&block).is_ok());
+                    let _ = ended.send(blocks.count() * block.len());
+                    break;
+                }
+                for _ in text.lines().filter(|line| line.starts_with('*')) {
+                    let _ = stream.write_all(b"+OK\r\n");
+                }
+            }
+        }
+    });
+    (port, taken)
+}
+
+#[test]
+fn a_redis_that_sends_more_than_was_asked_for_is_not_read() {
+    let (port, taken) = flooding_redis();
+    let emulator = emulator();
+    let gateway = gateway(&emulator, port, KEY);
+    let began = Instant::now();
+    use_folder(&gateway, ACME, "acme");
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_eq!(sts_calls(&emulator), 1, "called without the Redis");
+    let taken = taken.recv_timeout(PATIENCE).unwrap(); // it was asked, and its connection cut
+    assert!(taken < 16 << 20, "{taken} bytes, most of them the system's");
+}

@@ -1,0 +1,332 @@
+//! The line that each decision leaves: who asked, what became of it, and the step that refused.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a field that is not there is Null, and fails its test"
+)]
+
+use crate::support::{self, ACME, Call, GLOBEX, Gateway, Scripted, World, act, eventually, toml};
+use cosgate::clock::wall_clock;
+use cosgate::emulator::{CosFault, Faults, StsFault};
+use cosgate::secret::Secret;
+use cosgate::sign::sigv2;
+use http::HeaderMap;
+use serde_json::Value;
+
+/// The line of the request whose answer had this id.
+fn line(gateway: &Gateway, id: Option<&str>) -> Value {
+    let id = id.unwrap_or_default();
+    gateway.log.assert_says(id);
+    let text = gateway.log.text();
+    let line = text
+        .lines()
+        .find(|line| line.contains(id))
+        .unwrap_or_default();
+    serde_json::from_str(line).unwrap_or_default()
+}
+
+#[track_caller]
+fn told(gateway: &Gateway, call: &Call, verdict: &str, step: Option<&str>) -> Value {
+    let reply = call.send();
+    let line = line(gateway, reply.header("x-amz-request-id"));
+    let said = (line["verdict"].as_str(), line["step"].as_str());
+    assert_eq!(said, (Some(verdict), step), "{line}");
+    assert_eq!(line["status"], reply.status, "{line}");
+    let client = line["client"].as_str().unwrap_or_default();
+    assert_eq!(client, "127.0.0.1", "{line}");
+    line
+}
+
+#[test]
+fn what_was_allowed_is_told_with_who_asked_and_what_cos_said() {
+    let world = World::with("[tenants.acme.limits]\nobject_size = \"1KiB\"");
+    let ok = |call: &Call| told(&world.gateway, call, "allowed", None);
+    let line = ok(&world.signed("PUT", "/photos/acme/x").body("hello"));
+    assert_eq!(
+        (&line["identity"], &line["key_id"]),
+        (&"sigv4".into(), &ACME.0.into())
+    );
+    assert_eq!(
+        (&line["operation"], &line["bucket"]),
+        (&"PutObject".into(), &"photos".into())
+    );
+    assert_eq!(
+        (&line["received"], &line["upstream_status"]),
+        (&5.into(), &200.into())
+    );
+    assert!(
+        line["upstream_us"].as_u64() <= line["duration_us"].as_u64(),
+        "{line}"
+    );
+    assert!(line["upstream_us"].as_u64() > Some(0), "{line}");
+    assert!(line["upstream_request_id"].is_string(), "{line}");
+    assert_eq!(line["tries"], Value::Null);
+
+    let line = ok(&world.signed("GET", "/photos/acme/x").presigned(60));
+    assert_eq!(
+        (&line["identity"], &line["sent"]),
+        (&"presigned".into(), &5.into())
+    );
+    let nobody = Call::new(world.gateway.addr, "GET", "/photos/public/none");
+    let line = ok(&nobody); // that it is not there is COS's word
+    assert_eq!(
+        (&line["identity"], &line["key_id"]),
+        (&"anonymous".into(), &Value::Null)
+    );
+    assert_eq!(
+        (&line["code"], &line["tenant"]),
+        (&"NoSuchKey".into(), &"anyone".into())
+    );
+    let location = world.signed("GET", "/photos?location");
+    let line = told(&world.gateway, &location, "answered here", None);
+    assert_eq!(line["upstream_us"], Value::Null);
+}
+
+#[test]
+fn what_a_copy_reads_and_a_multi_delete_may_not_is_told() {
+    let world = World::new();
+    world.put("/photos/acme/a", "x");
+    let ok = |call: &Call| told(&world.gateway, call, "allowed", None);
+
+    let copy = world.signed("PUT", "/photos/acme/b");
+    let line = ok(&copy.header("x-amz-copy-source", "photos/acme/a"));
+    assert_eq!(
+        (&line["key"], &line["source"]),
+        (&"acme/b".into(), &"photos/acme/a".into())
+    );
+    let copy = world.signed("PUT", "/photos/acme/b");
+    let copy = copy.header("x-amz-copy-source", "photos/globex/a");
+    let line = told(&world.gateway, &copy, "refused", Some("authorize"));
+    assert_eq!(line["source"], "photos/globex/a");
+
+    let delete = |keys: &[&str]| {
+        let objects = keys
+            .iter()
+            .map(|key| format!("<Object><Key>{key}</Key></Object>"));
+        let body = format!("<Delete>{}</Delete>", objects.collect::<String>());
+        ok(&world.signed("POST", "/photos?delete").body(body))
+    };
+    assert_eq!(delete(&["acme/a", "globex/a", "globex/b"])["denied"], 2);
+    assert!(delete(&["acme/b"])["denied"].is_null());
+}
+
+#[test]
+fn what_was_refused_names_its_step() {
+    let world =
+        World::with("[tenants.acme.limits]\nobject_size = \"1KiB\"\nconcurrent_requests = 1");
+    let refused = |call: &Call, step| told(&world.gateway, call, "refused", Some(step));
+    let signed = |method, target| world.signed(method, target);
+    refused(&signed("GET", "/photos/acme/../x"), "parse");
+    refused(&signed("GET", "/photos/acme/x?policy"), "parse");
+    let forged = signed("GET", "/photos/acme/x").signed_by((ACME.0, "wrong"));
+    let line = refused(&forged, "authenticate");
+    assert_eq!(
+        (&line["tenant"], &line["identity"]),
+        (&Value::Null, &Value::Null)
+    );
+    let line = refused(&signed("GET", "/photos/globex/x"), "authorize");
+    assert_eq!(
+        (&line["tenant"], &line["key"]),
+        (&"acme".into(), &"globex/x".into())
+    );
+    refused(
+        &signed("PUT", "/photos/acme/x").header("x-amz-acl", "public-read"),
+        "rewrite",
+    );
+    refused(
+        &signed("PUT", "/photos/acme/x").body(vec![0; 2000]),
+        "payload",
+    );
+    refused(
+        &signed("PUT", "/photos/acme/x")
+            .body("hello")
+            .payload(&"0".repeat(64)),
+        "payload",
+    );
+    let streamed = Call::new(world.gateway.addr, "PUT", "/photos/globex/x").signed_by(GLOBEX);
+    refused(
+        &streamed.body(vec![7; 3 << 20]).payload(&"0".repeat(64)),
+        "payload",
+    );
+    world.emulator.faults().set(Faults {
+        cos: Some(CosFault::Error {
+            status: 403,
+            code: "AccessDenied".to_owned(),
+        }),
+        ..Faults::default()
+    });
+    refused(&signed("GET", "/photos/acme/x"), "upstream");
+}
+
+#[test]
+fn a_tenant_over_its_limits_is_refused_at_their_step() {
+    let world = World::with("[tenants.acme.limits]\nrequests_per_second = 1\nburst = 1");
+    told(
+        &world.gateway,
+        &world.signed("GET", "/"),
+        "answered here",
+        None,
+    );
+    told(
+        &world.gateway,
+        &world.signed("GET", "/"),
+        "refused",
+        Some("limit"),
+    );
+}
+
+#[test]
+fn what_failed_names_its_step_too() {
+    let world = World::new();
+    let sts = |fault| world.emulator.faults().change(|faults| faults.sts = fault);
+    sts(Some(StsFault::Error("AuthFailure.SignatureFailure".into())));
+    told(
+        &world.gateway,
+        &world.signed("GET", "/photos/acme/x"),
+        "failed",
+        Some("credential"),
+    );
+    sts(None);
+
+    let breaks = act(|peer| {
+        peer.head();
+    });
+    let scripted = Scripted::new(vec![breaks]);
+    let get = scripted.signed("GET", "/photos/acme/x");
+    let line = told(&scripted.gateway, &get, "failed", Some("upstream"));
+    assert_eq!(line["tries"], 2);
+
+    let cuts = act(|peer| {
+        peer.head();
+        peer.say("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf");
+    });
+    let scripted = Scripted::new(vec![cuts]);
+    let get = scripted.signed("GET", "/photos/acme/x");
+    told(&scripted.gateway, &get, "failed", Some("upstream"));
+}
+
+#[test]
+fn a_url_of_version_2_is_told_from_one_of_version_4() {
+    let emulator = support::emulator();
+    let config = toml(emulator.cos_addr(), emulator.sts_addr(), "");
+    let config = config.replacen("[server]", "[server]\nallow_sigv2_presign = true", 1);
+    let gateway = Gateway::start(&config);
+    let request = sigv2::Request {
+        method: "GET",
+        bucket: None,
+        path: "/photos/acme/x",
+        raw_query: "",
+        query: &[],
+        headers: &HeaderMap::new(),
+    };
+    let expires = wall_clock().plus(60).unix();
+    let query = sigv2::presigned_query(&request, ACME.0, &Secret::new(ACME.1), expires);
+    let get = Call::new(gateway.addr, "GET", &format!("/photos/acme/x?{query}"));
+    let line = told(&gateway, &get, "allowed", None);
+    assert_eq!(
+        (&line["identity"], &line["key_id"]),
+        (&"sigv2".into(), &ACME.0.into())
+    );
+}
+
+#[test]
+fn a_head_that_is_no_http_leaves_a_line_too() {
+    let world = World::new();
+    let reply = support::exchange(world.gateway.addr, "GET", b"GET / HTTP/1.1\nhost: x\n\n");
+    let line = line(&world.gateway, reply.header("x-amz-request-id"));
+    assert_eq!(
+        (&line["verdict"], &line["step"]),
+        (&"refused".into(), &"parse".into())
+    );
+}
+
+#[test]
+fn a_client_that_leaves_before_its_answer_is_told_as_failed() {
+    let world = World::new();
+    let put = world
+        .signed("PUT", "/photos/acme/x")
+        .payload("UNSIGNED-PAYLOAD");
+    let mut client = support::Client::connect(world.gateway.addr);
+    client.write(&put.header("content-length", "1000").head());
+    client.write(b"some");
+    drop(client);
+    eventually("a line", || {
+        world.gateway.log.text().contains("\"step\":\"payload\"")
+    });
+}
+
+/// All that holds a secret and can be printed, printed.
+#[test]
+fn no_secret_is_shown_by_debug() {
+    use cosgate::clock::Clock;
+    use cosgate::credentials::Credential;
+    use cosgate::credentials::sts::{Caller, StsRequest, parse_answer};
+    use cosgate::payload::ChunkSignatures;
+    use cosgate::sign::sigv4::{CredentialScope, SigningKey};
+    use cosgate::sign::{cos, tc3};
+
+    let secret = || Secret::new("CANARY-secret");
+    let now = wall_clock();
+    let scope = CredentialScope {
+        date: "20260115",
+        region: "ap-guangzhou",
+        service: "s3",
+    };
+    let key = SigningKey::derive(&secret(), scope.date, scope.region, scope.service);
+    let chunks = ChunkSignatures::new(key.clone(), &now.amz(), &scope, [0; 32]);
+    let credential = Credential::new(
+        "AKID".into(),
+        secret(),
+        Some(Secret::new("CANARY-token")),
+        None,
+    );
+    if let Ok(credential) = &credential {
+        credential.sigv4_key(scope.date, scope.region);
+        credential.cos_key(now);
+    }
+    let answer = br#"{"Response":{"Credentials":{"Token":"CANARY-token","TmpSecretId":"AKID","TmpSecretKey":"CANARY-secret"},"ExpiredTime":4000000000,"RequestId":"r"}}"#;
+    let caller_secret = secret();
+    let caller = Caller {
+        host: "sts",
+        region: "r",
+        secret_id: "AKID",
+        secret_key: &caller_secret,
+        token: None,
+    };
+    let minute = std::time::Duration::from_mins(1);
+    let call = StsRequest::federation_token(&caller, "acme", "{}", minute, now);
+    let signature = call
+        .headers
+        .iter()
+        .find_map(|(_, value)| value.rsplit_once("Signature="))
+        .map(|(_, signature)| signature.to_owned());
+    let world = World::new();
+    world.ask("GET", "/photos?location").assert_ok();
+    let shown = [
+        format!("{:?}", secret()),
+        format!("{key:?} {chunks:?} {scope:?}"),
+        format!("{credential:?} {:?}", Clock::new(wall_clock)),
+        format!("{:?} {caller:?} {call:?}", parse_answer(200, answer, now)),
+        format!(
+            "{:?}",
+            tc3::SigningKey::derive(&secret(), "2026-01-15", "sts")
+        ),
+        format!(
+            "{:?}",
+            cos::SignKey::derive(
+                &secret(),
+                &cos::KeyTime {
+                    start: now,
+                    end: now
+                }
+            )
+        ),
+        format!("{:?}", world.gateway.shared),
+    ];
+    let signature = signature.unwrap_or_default();
+    assert_eq!(signature.len(), 64);
+    for shown in shown {
+        for hidden in ["CANARY", &signature, ACME.1, GLOBEX.1, support::ACCOUNT.1] {
+            assert!(!shown.contains(hidden), "{shown}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The program as its operator sees it: commands, documents, logs, limits, memory, signals and the end.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod audit;
+mod cli;
+mod documents;
+mod drain;
+mod explain;
+mod limits;
+mod memory;
+mod process;

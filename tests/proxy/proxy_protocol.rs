@@ -1,0 +1,291 @@
+//! Balancers that pass connections on: the PROXY protocol, and loopback that is declared a proxy.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic, and measures real time"
+)]
+
+use std::time::{Duration, Instant};
+
+use crate::support::http2::Http2;
+use crate::support::{Authority, Call, Client, Reply, World, eventually, tls_client};
+use rustls::version::{TLS12, TLS13};
+
+const KEY: &str = "/photos/acme/a";
+const PUBLIC: &str = "/photos/public/a";
+const REFUSED: &str = "cosgate_proxy_headers_refused_total";
+/// From where acme may call.
+const INSIDE: &str = "PROXY TCP4 10.1.2.3 198.51.100.1 50000 443\r\n";
+const OUTSIDE: &str = "PROXY TCP4 203.0.113.9 198.51.100.1 50000 443\r\n";
+const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+/// acme may call from `10.0.0.0/8` alone; `server` are keys of `[server]`.
+fn world_with(server: &str, more: &str) -> World {
+    World::edited(|toml| {
+        let server = format!("threads = 1\n{server}");
+        let allowed = "[tenants.acme]\nallowed_ips = [\"10.0.0.0/8\"]";
+        let toml = toml.replacen("threads = 1", &server, 1);
+        toml.replacen("[tenants.acme]", allowed, 1) + more
+    })
+}
+
+/// The balancer stands on loopback, and another proxy at `192.0.2.1`.
+fn world(server: &str) -> World {
+    let trusted = "proxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\", \"192.0.2.1\"]\n";
+    world_with(&format!("{trusted}{server}"), "")
+}
+
+fn ask(header: &[u8], call: &Call) -> Reply {
+    let mut client = Client::connect(call.addr).behind(header);
+    client.write(&call.bytes());
+    client.read_reply(&call.method)
+}
+
+/// Whether the connection ends without an answer.
+fn is_closed(world: &World, bytes: &[u8]) -> bool {
+    let mut client = Client::connect(world.gateway.addr).behind(bytes);
+    matches!(client.try_fill(), Ok(0) | Err(_))
+}
+
+/// Version 2 for a client of IPv4, with values behind its addresses.
+fn v2(source: [u8; 4], values: &[u8]) -> Vec<u8> {
+    let addresses = [&source[..], &[198, 51, 100, 1, 0xc3, 0x50, 1, 0xbb]].concat();
+    let length = u16::try_from(addresses.len() + values.len()).unwrap();
+    let start = b"\r\n\r\n\0\r\nQUIT\n\x21\x11";
+    [&start[..], &length.to_be_bytes(), &addresses, values].concat()
+}
+
+#[test]
+fn the_header_names_the_client_for_allowed_addresses_and_the_log() {
+    let world = world("");
+    let put = world.signed("PUT", KEY).body("x");
+    for header in [
+        INSIDE.as_bytes(),
+        b"PROXY TCP6 ::ffff:10.1.2.3 ::1 50000 443\r\n",
+        &v2([10, 1, 2, 3], b""),
+        &v2([10, 1, 2, 3], &[&[0xea, 8, 0][..], &[7; 2048]].concat()),
+    ] {
+        ask(header, &put).assert_ok();
+    }
+    world.gateway.log.assert_says("\"client\":\"10.1.2.3\"");
+    let served = world.upstream_requests();
+    for header in [OUTSIDE.as_bytes(), &v2([203, 0, 113, 9], b"")] {
+        ask(header, &put).assert_error(403, "AccessDenied");
+    }
+    world.gateway.log.assert_says("\"client\":\"203.0.113.9\"");
+    assert_eq!(world.upstream_requests(), served);
+    // All requests of a connection are the client's, and the header may come in pieces.
+    let mut client = Client::connect(world.gateway.addr);
+    for byte in INSIDE.as_bytes() {
+        client.write(&[*byte]);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for _ in 0..2 {
+        client.write(&put.bytes());
+        client.read_reply("PUT").assert_ok();
+    }
+}
+
+#[test]
+fn a_trusted_proxy_without_a_good_header_is_closed() {
+    let world = world("limits = { head_timeout = \"300ms\" }\n");
+    let request = world.signed("GET", KEY).bytes();
+    let twice = [INSIDE.as_bytes(), INSIDE.as_bytes(), &request].concat();
+    for (at, bytes) in [
+        &request[..],
+        b"PROXY TCP4 10.1.2.3 198.51.100.1 50000 443\nGET / HTTP/1.1\r\n",
+        b"PROXY TCP4 10.1.2.3 198.51.100.256 50000 443\r\n",
+        format!("PROXY UNKNOWN {}", "x".repeat(107)).as_bytes(),
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 and more",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(is_closed(&world, bytes), "{at}");
+        let counted = u64::try_from(at).unwrap() + 1;
+        eventually("it is counted", || {
+            world.gateway.metric(REFUSED, "") == counted
+        });
+    }
+    // A second header is no request.
+    let mut client = Client::connect(world.gateway.addr).behind(&twice);
+    assert_eq!(client.read_reply("GET").status, 400);
+    // One that does not come is not waited for.
+    let started = Instant::now();
+    assert!(is_closed(&world, &INSIDE.as_bytes()[..20]));
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(world.upstream_requests(), 0);
+    eventually("it is counted", || world.gateway.metric(REFUSED, "") == 7);
+}
+
+#[test]
+fn from_others_and_without_the_key_no_header_is_read() {
+    for server in [
+        "proxy_protocol = true\ntrusted_proxies = [\"192.0.2.1\"]\n",
+        "trusted_proxies = [\"127.0.0.1\"]\n",
+    ] {
+        let world = world_with(server, "");
+        let get = world.signed("GET", KEY);
+        let mut client = Client::connect(world.gateway.addr).behind(INSIDE.as_bytes());
+        client.write(&get.bytes());
+        assert_eq!(client.read_reply("GET").status, 400, "{server}");
+        ask(b"", &get).assert_error(403, "AccessDenied");
+        assert_eq!(world.upstream_requests(), 0);
+    }
+}
+
+#[test]
+fn forwarded_addresses_are_believed_of_the_proxy_and_of_no_client_behind_it() {
+    let world = world("");
+    let put = world
+        .signed("PUT", KEY)
+        .header("x-forwarded-for", "10.1.2.3")
+        .body("x");
+    let behind_another = b"PROXY TCP4 192.0.2.1 198.51.100.1 50000 443\r\n";
+    ask(behind_another, &put).assert_ok();
+    ask(LOCAL, &put).assert_ok();
+    let served = world.upstream_requests();
+    for header in [
+        OUTSIDE,
+        "PROXY UNKNOWN\r\n",
+        "\r\n\r\n\0\r\nQUIT\n\u{21}\0\0\0",
+    ] {
+        ask(header.as_bytes(), &put).assert_error(403, "AccessDenied");
+    }
+    assert_eq!(world.upstream_requests(), served);
+}
+
+#[test]
+fn who_comes_through_a_proxy_is_nobody_on_this_machine() {
+    let world = world("");
+    let put = Call::new(world.gateway.addr, "PUT", PUBLIC).body("x");
+    for header in [
+        b"PROXY TCP4 127.0.0.1 127.0.0.1 50000 443\r\n",
+        LOCAL,
+        b"PROXY UNKNOWN\r\n",
+        &v2([127, 0, 0, 1], b""),
+    ] {
+        ask(header, &put).assert_error(403, "AccessDenied");
+    }
+}
+
+#[test]
+fn loopback_that_is_declared_a_proxy_has_no_rights_of_its_own() {
+    // No anonymous tenant: with the key, nobody could be it.
+    let world = |server: &str| {
+        let key = "access_keys = [{ id = \"ANYONEKEY00000000001\", secret = \"anyone\" }]";
+        World::edited(|toml| {
+            let server = format!("threads = 1\n{server}");
+            toml.replacen("threads = 1", &server, 1)
+                .replacen("anonymous = true", key, 1)
+                .replacen("[tenants.acme]", "[tenants.acme]\nvend = true", 1)
+        })
+    };
+    for (server, status) in [
+        ("", 200),
+        ("loopback_is_proxy = true\n", 403),
+        ("loopback_is_proxy = true\nallow_plain_bearer = true\n", 200),
+    ] {
+        let world = world(server);
+        let vended = world.signed("POST", "/.cosgate/credentials").body("{}");
+        assert_eq!(vended.send().status, status, "{server}");
+        world.signed("PUT", KEY).body("x").ask().assert_ok();
+    }
+    // A tenant that anybody on this machine may be is anybody's through a proxy.
+    let remote = "threads = 1\nloopback_is_proxy = true\nallow_remote_anonymous = true";
+    let world = World::edited(|toml| toml.replacen("threads = 1", remote, 1));
+    let put = Call::new(world.gateway.addr, "PUT", PUBLIC).body("x");
+    put.ask().assert_ok();
+}
+
+#[test]
+fn connections_are_counted_by_the_address_that_the_header_names() {
+    let world = world("limits = { connections_per_address = 2 }\n");
+    let connect = |header: &str| Client::connect(world.gateway.addr).behind(header.as_bytes());
+    let mut held: Vec<_> = (0..2).map(|_| connect(OUTSIDE)).collect();
+    let get = world.signed("GET", KEY);
+    for client in &mut held {
+        client.write(&get.bytes());
+        client.read_reply("GET").assert_error(403, "AccessDenied");
+    }
+    assert!(is_closed(&world, OUTSIDE.as_bytes()));
+    let refused = || {
+        world
+            .gateway
+            .metric("cosgate_connections_refused_total", "")
+    };
+    eventually("it is counted", || refused() == 1);
+    // Neither another client nor the proxy itself.
+    ask(INSIDE.as_bytes(), &get).assert_error(404, "NoSuchKey");
+    let _alive: Vec<_> = (0..4)
+        .map(|_| ask(LOCAL, &get).assert_error(403, "AccessDenied"))
+        .collect();
+    drop(held);
+    eventually("it has room again", || {
+        let mut client = connect(OUTSIDE);
+        client.write(&get.bytes());
+        client.fill()
+    });
+}
+
+#[test]
+fn loopback_that_is_declared_a_proxy_is_counted_by_address() {
+    let limits = "limits = { connections_per_address = 1 }\n";
+    let world = World::edited(|toml| {
+        let keys = format!("threads = 1\nloopback_is_proxy = true\n{limits}");
+        let key = "access_keys = [{ id = \"ANYONEKEY00000000001\", secret = \"anyone\" }]";
+        toml.replacen("threads = 1", &keys, 1)
+            .replacen("anonymous = true", key, 1)
+    });
+    let get = world.signed("GET", KEY);
+    let mut held = Client::connect(world.gateway.addr);
+    held.write(&get.bytes());
+    held.read_reply("GET").assert_error(404, "NoSuchKey");
+    assert!(is_closed(&world, &get.bytes()));
+}
+
+#[test]
+fn a_port_that_is_only_looked_at_is_no_failure() {
+    let world = world("");
+    drop(Client::connect(world.gateway.addr));
+    ask(INSIDE.as_bytes(), &world.signed("GET", KEY)).assert_error(404, "NoSuchKey");
+    eventually("it is closed", || {
+        world.gateway.metric("cosgate_connections_closed_total", "") >= 2
+    });
+    assert_eq!(world.gateway.metric(REFUSED, ""), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_header_stands_before_tls_and_holds_for_http2() {
+    let authority = Authority::new("ours");
+    let server = "proxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let world = world_with(server, &authority.tls(""));
+    let put = world.signed("PUT", KEY).body("x");
+    for version in [&TLS12, &TLS13] {
+        for (header, status) in [(INSIDE, 200), (OUTSIDE, 403)] {
+            let tls = tls_client(&authority.ca(), None, &[version]);
+            let client = Client::connect_tls(world.gateway.addr, "localhost", tls);
+            let mut client = client.behind(header.as_bytes());
+            client.write(&put.bytes());
+            assert_eq!(client.read_reply("PUT").status, status, "{header}");
+        }
+    }
+    for (header, status) in [
+        (INSIDE.as_bytes(), 200),
+        (&v2([10, 1, 2, 3], b""), 200),
+        (OUTSIDE.as_bytes(), 403),
+    ] {
+        let client = Http2::behind(&authority, world.gateway.addr, header).await;
+        for _ in 0..2 {
+            assert_eq!(client.send(&put).await.status, status);
+        }
+    }
+    // TLS alone is no header.
+    let tls = tls_client(&authority.ca(), None, &[&TLS13]);
+    let mut client = Client::connect_tls(world.gateway.addr, "localhost", tls);
+    client.write(&put.bytes());
+    assert!(matches!(client.try_fill(), Ok(0) | Err(_)));
+    eventually("it is counted", || world.gateway.metric(REFUSED, "") == 1);
+}

@@ -1,0 +1,195 @@
+//! What tools ask about a bucket before they do anything else: cosgate answers as S3 does for a bucket
+//! without such a configuration, and COS is not asked.
+
+use cosgate::error::Code;
+use cosgate::s3::{Local, Operation, Performer};
+
+use crate::support::{SIGNATURES, World, element};
+
+const KEY: &str = "/photos/acme/a";
+
+#[test]
+fn answers_questions_about_a_bucket_without_asking_cos() {
+    for signature in SIGNATURES {
+        let world = World::speaking(signature);
+        for (name, status, text) in [
+            ("accelerate", 200, "<AccelerateConfiguration"),
+            ("acl", 200, "<Permission>FULL_CONTROL</Permission>"),
+            ("cors", 404, "NoSuchCORSConfiguration"),
+            (
+                "encryption",
+                404,
+                "ServerSideEncryptionConfigurationNotFoundError",
+            ),
+            ("lifecycle", 404, "NoSuchLifecycleConfiguration"),
+            ("logging", 200, "<BucketLoggingStatus"),
+            ("notification", 200, "<NotificationConfiguration"),
+            ("object-lock", 404, "ObjectLockConfigurationNotFoundError"),
+            ("ownershipControls", 404, "OwnershipControlsNotFoundError"),
+            ("policy", 404, "NoSuchBucketPolicy"),
+            ("policyStatus", 404, "NoSuchBucketPolicy"),
+            (
+                "publicAccessBlock",
+                404,
+                "NoSuchPublicAccessBlockConfiguration",
+            ),
+            ("replication", 404, "ReplicationConfigurationNotFoundError"),
+            ("requestPayment", 200, "<Payer>BucketOwner</Payer>"),
+            ("tagging", 404, "NoSuchTagSet"),
+            ("versioning", 200, "<VersioningConfiguration"),
+            ("website", 404, "NoSuchWebsiteConfiguration"),
+        ] {
+            let reply = world.ask("GET", &format!("/photos?{name}"));
+            assert_eq!(reply.status, status, "{name}: {}", reply.text());
+            assert!(reply.text().contains(text), "{name}: {}", reply.text());
+            let other = world.ask("GET", &format!("/another?{name}"));
+            other.assert_error(404, "NoSuchBucket");
+        }
+        let owner = world.ask("GET", "/photos?acl");
+        assert_eq!(element(&owner.text(), "ID"), "acme");
+        assert_eq!(world.upstream_requests(), 0, "COS was asked");
+    }
+}
+
+#[test]
+fn answers_questions_about_an_object_of_the_tenant_alone() {
+    let world = World::new();
+    for (name, status, text) in [
+        ("acl", 200, "<Permission>FULL_CONTROL</Permission>"),
+        ("legal-hold", 404, "NoSuchObjectLockConfiguration"),
+        ("retention", 404, "NoSuchObjectLockConfiguration"),
+    ] {
+        let reply = world.ask("GET", &format!("{KEY}?{name}"));
+        assert_eq!(reply.status, status, "{name}: {}", reply.text());
+        assert!(reply.text().contains(text), "{name}: {}", reply.text());
+        let other = world.ask("GET", &format!("/photos/globex/a?{name}"));
+        other.assert_error(403, "AccessDenied");
+    }
+    assert_eq!(world.upstream_requests(), 0, "COS was asked");
+}
+
+#[test]
+fn every_local_answer_has_a_test_above() {
+    let local = |operation: &&Operation| {
+        matches!(
+            operation.performer(),
+            Performer::Cosgate(Local::Absent(_) | Local::OwnersAcl | Local::Unset(..))
+        )
+    };
+    assert_eq!(Operation::ALL.iter().filter(local).count(), 20);
+    let is_404 = |operation: &Operation| match operation.performer() {
+        Performer::Cosgate(Local::Absent(code)) => code.status() == 404,
+        _ => true,
+    };
+    assert!(Operation::ALL.iter().all(is_404));
+    assert_eq!(Code::NoSuchBucketPolicy.status(), 404);
+}
+
+#[test]
+fn attributes_come_from_a_head() {
+    for signature in SIGNATURES {
+        let world = World::speaking(signature);
+        world.put(KEY, "acme's");
+        let ask = |target: &str, names: &str| {
+            let call = world.signed("GET", target);
+            call.header("x-amz-object-attributes", names).ask()
+        };
+        let reply = ask(
+            &format!("{KEY}?attributes"),
+            "ETag,ObjectSize,StorageClass,Checksum",
+        );
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let etag = world.ask("HEAD", KEY).header("etag").unwrap().to_owned();
+        assert_eq!(element(&reply.text(), "ETag"), etag.trim_matches('"'));
+        assert_eq!(element(&reply.text(), "ObjectSize"), "6");
+        assert_eq!(element(&reply.text(), "StorageClass"), "STANDARD");
+        assert!(reply.header("last-modified").is_some());
+        assert!(reply.header("etag").is_none());
+        let size = ask(&format!("{KEY}?attributes"), "ObjectSize").text();
+        assert!(!size.contains("ETag"), "{size}");
+        assert_eq!(ask("/photos/acme/none?attributes", "ETag").status, 404);
+        assert_eq!(ask("/photos/globex/a?attributes", "ETag").status, 403);
+        ask(&format!("{KEY}?attributes"), "Size").assert_error(400, "InvalidArgument");
+        world
+            .ask("GET", &format!("{KEY}?attributes"))
+            .assert_error(400, "InvalidRequest");
+        for head in world.emulator.counters().heads() {
+            assert!(!head.target.contains("attributes"), "{}", head.target);
+        }
+    }
+}
+
+#[test]
+fn buckets_come_in_pages_by_prefix_and_region() {
+    let grant = |name: &str| {
+        format!(
+            "[[tenants.acme.grants]]\nname = \"{name}\"\nbucket = \"other-1250000000\"\n\
+             region = \"ap-guangzhou\"\nprefixes = [\"*\"]\nactions = [\"read\"]\n"
+        )
+    };
+    let world = World::with(&["videos", "albums"].map(grant).concat());
+    let all = world.ask("GET", "/").text();
+    let names = crate::support::elements(&all, "Name");
+    assert!(names.len() > 1, "{all}");
+    let mut paged = Vec::new();
+    let mut token = String::new();
+    loop {
+        let page = world
+            .ask(
+                "GET",
+                &format!("/?max-buckets=1&continuation-token={token}"),
+            )
+            .text();
+        paged.extend(crate::support::elements(&page, "Name"));
+        match crate::support::elements(&page, "ContinuationToken").pop() {
+            Some(next) => token = next,
+            None => break,
+        }
+    }
+    let mut sorted = names;
+    sorted.sort();
+    assert_eq!(paged, sorted);
+    let some = world.ask("GET", "/?prefix=pho").text();
+    assert_eq!(crate::support::elements(&some, "Name"), ["photos"]);
+    let region = element(&all, "BucketRegion");
+    assert_eq!(
+        world
+            .ask("GET", &format!("/?bucket-region={region}"))
+            .text(),
+        all
+    );
+    let none = world.ask("GET", "/?bucket-region=eu-west-1").text();
+    assert!(!none.contains("<Bucket>"), "{none}");
+    for wrong in ["0", "10001", "x"] {
+        let reply = world.ask("GET", &format!("/?max-buckets={wrong}"));
+        reply.assert_error(400, "InvalidArgument");
+    }
+}
+
+#[test]
+fn headers_in_a_presigned_query_are_headers() {
+    for signature in SIGNATURES {
+        let world = World::speaking(signature);
+        let target = format!("{KEY}?x-amz-meta-colour=blue%20green&x-amz-acl=private");
+        let put = world
+            .signed("PUT", &target)
+            .body("six by")
+            .presigned(60)
+            .ask();
+        put.assert_ok();
+        let head = world.ask("HEAD", KEY);
+        assert_eq!(head.header("x-amz-meta-colour"), Some("blue green"));
+        let acl = world
+            .signed("PUT", &format!("{KEY}?x-amz-acl=public-read"))
+            .body("six");
+        acl.presigned(60).ask().assert_error(403, "AccessDenied");
+        let differs = world
+            .signed("PUT", &format!("{KEY}?x-amz-meta-a=1"))
+            .body("six");
+        let differs = differs.presigned(60).header("x-amz-meta-a", "2");
+        differs.ask().assert_error(400, "InvalidArgument");
+        // In a request that is signed in its head, S3 has no headers in the query.
+        let plain = world.signed("PUT", &target).body("six by").ask();
+        plain.assert_error(400, "InvalidArgument");
+    }
+}

@@ -1,0 +1,307 @@
+//! Clients on a Unix socket: the kernel says which user they are.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic, and measures real time"
+)]
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::support::{ACME, Call, GLOBEX, PATIENCE, World, eventually};
+
+const KEY: &str = "/photos/acme/a";
+const PUBLIC: &str = "/photos/public/a";
+/// A user whom nothing else belongs to.
+const STRANGER: u32 = 4242;
+/// What the test's own program is to say to which socket, when it runs as another user.
+const SAYS: [&str; 2] = ["COSGATE_TEST_SOCKET", "COSGATE_TEST_SAYS"];
+
+/// cosgate on a Unix socket.
+struct Socket {
+    world: World,
+    path: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Socket {
+    /// `server` are keys of `[server]`, `acme` of that tenant.
+    fn new(server: &str, acme: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let path = folder.path().join("s3.sock");
+        let world = World::edited(|toml| {
+            let listen = format!("listen = \"unix:{}\"\n{server}", path.display());
+            toml.replacen("listen = \"127.0.0.1:0\"", &listen, 1)
+                .replacen("[tenants.acme]", &format!("[tenants.acme]\n{acme}"), 1)
+        });
+        Self {
+            world,
+            path,
+            folder,
+        }
+    }
+
+    /// The user that runs cosgate, and these tests.
+    fn own(&self) -> u32 {
+        self.folder.path().metadata().unwrap().uid()
+    }
+
+    fn call(&self, method: &str, target: &str) -> Call {
+        Call::new(self.world.gateway.addr, method, target).header("host", "localhost")
+    }
+}
+
+/// The whole answer.
+fn say(path: &Path, request: &[u8]) -> String {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[track_caller]
+fn assert_status(answer: &str, status: u16) {
+    let line = format!("HTTP/1.1 {status} ");
+    assert!(answer.starts_with(&line), "{status} was wanted: {answer}");
+}
+
+/// The same, said by [`STRANGER`]; `None` where these tests may not be another user.
+fn said_by_a_stranger(path: &Path, request: &[u8]) -> Option<String> {
+    // A user must be able to run it, wherever it was built.
+    let program = path.with_file_name("speaker");
+    if !program.exists() {
+        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    }
+    let spoken = Command::new(program)
+        .args(["--exact", "a_stranger_speaks", "--nocapture"])
+        .env(SAYS[0], path)
+        .env(SAYS[1], String::from_utf8_lossy(request).as_ref())
+        .current_dir("/")
+        .uid(STRANGER)
+        .gid(STRANGER)
+        .output();
+    match spoken {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            eprintln!("left out: only root can be another user");
+            None
+        }
+        spoken => {
+            let said = String::from_utf8(spoken.unwrap().stdout).unwrap();
+            let answer = said.find("HTTP/1.1 ").unwrap_or(0);
+            Some(said.get(answer..).unwrap().to_owned())
+        }
+    }
+}
+
+/// Not a test but when [`said_by_a_stranger`] runs it.
+#[test]
+fn a_stranger_speaks() {
+    let [Some(socket), Some(request)] = SAYS.map(std::env::var_os) else {
+        return;
+    };
+    match UnixStream::connect(&socket) {
+        Ok(_) => println!(
+            "{}",
+            say(Path::new(&socket), request.to_string_lossy().as_bytes())
+        ),
+        Err(error) => println!("{error}"),
+    }
+}
+
+#[test]
+fn a_user_is_the_tenant_that_names_them() {
+    let own = tempfile::tempdir()
+        .unwrap()
+        .path()
+        .metadata()
+        .unwrap()
+        .uid();
+    let socket = Socket::new("", &format!("unix_users = [{own}]"));
+    assert_eq!(socket.own(), own);
+    let say = |call: &Call| say(&socket.path, &call.bytes());
+    assert_status(&say(&socket.call("PUT", KEY).body("mine")), 200);
+    let got = say(&socket.call("GET", KEY));
+    assert_status(&got, 200);
+    assert!(got.ends_with("mine"), "{got}");
+    let log = &socket.world.gateway.log;
+    log.assert_says(&format!(
+        "\"uid\":{own},\"tenant\":\"acme\",\"identity\":\"unix\""
+    ));
+    assert!(!log.text().contains("\"client\""), "{}", log.text());
+    // Only what is theirs; and no page of a browser's, nor headers of one's choice, nor by a proxy.
+    assert_status(&say(&socket.call("GET", "/photos/globex/a")), 403);
+    let page = socket
+        .call("GET", KEY)
+        .header("origin", "https://evil.example");
+    assert_status(&say(&page), 403);
+    let typed = format!("{KEY}?response-content-type=text%2Fhtml");
+    assert_status(&say(&socket.call("GET", &typed)), 400);
+    for forwarded in ["x-forwarded-for", "forwarded"] {
+        let call = socket.call("GET", KEY).header(forwarded, "127.0.0.1");
+        assert_status(&say(&call), 403);
+    }
+    // Who signs is who they sign as, in every way.
+    let signed = Call::new(socket.world.gateway.addr, "PUT", "/photos/globex/a").signed_by(GLOBEX);
+    assert_status(&say(&signed.body("theirs")), 200);
+    log.assert_says("\"tenant\":\"globex\",\"identity\":\"sigv4\"");
+    let wrong = Call::new(socket.world.gateway.addr, "GET", KEY).signed_by((ACME.0, "wrong"));
+    let refused = say(&wrong);
+    assert_status(&refused, 403);
+    assert!(refused.contains("SignatureDoesNotMatch"), "{refused}");
+}
+
+#[test]
+fn other_users_are_kept_out_by_the_files_mode_and_are_nobody_where_they_get_in() {
+    let closed = Socket::new("", "");
+    let get = closed.call("GET", PUBLIC);
+    assert_status(&say(&closed.path, &get.clone().body("").bytes()), 404);
+    assert_eq!(closed.path.metadata().unwrap().mode() & 0o777, 0o600);
+    let Some(said) = said_by_a_stranger(&closed.path, &get.bytes()) else {
+        return;
+    };
+    assert!(said.contains("Permission denied"), "{said}");
+    for (server, acme, public, private) in [
+        ("", "", 403, 403),
+        ("", "unix_users = [4242]", 403, 404),
+        ("allow_remote_anonymous = true", "", 404, 403),
+    ] {
+        let open = Socket::new(&format!("socket_mode = \"0666\"\n{server}"), acme);
+        let ask = |target| {
+            let call = open.call("GET", target);
+            said_by_a_stranger(&open.path, &call.bytes()).unwrap()
+        };
+        assert_status(&ask(PUBLIC), public);
+        assert_status(&ask(KEY), private);
+        open.world.gateway.log.assert_says("\"uid\":4242");
+        // They sign as anyone may.
+        let signed = Call::new(open.world.gateway.addr, "GET", KEY).signed_by(ACME);
+        assert_status(
+            &said_by_a_stranger(&open.path, &signed.bytes()).unwrap(),
+            404,
+        );
+    }
+}
+
+#[test]
+fn a_user_has_so_many_connections_and_another_is_served() {
+    let server = "socket_mode = \"0666\"\nlimits.connections_per_address = 2";
+    let socket = Socket::new(server, "");
+    let bytes = socket.call("GET", PUBLIC).bytes();
+    let held = [(); 2].map(|()| UnixStream::connect(&socket.path).unwrap());
+    let ask = || {
+        let mut stream = UnixStream::connect(&socket.path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = String::new();
+        let _ = stream.write_all(&bytes); // it may be closed already
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    assert_eq!(ask(), "");
+    let refused = "cosgate_connections_refused_total";
+    assert_eq!(socket.world.gateway.metric(refused, ""), 1);
+    if let Some(said) = said_by_a_stranger(&socket.path, &bytes) {
+        assert_status(&said, 403);
+    }
+    drop(held);
+    eventually("its connections have ended", || !ask().is_empty());
+    assert_status(&ask(), 404);
+}
+
+#[test]
+fn a_tenant_with_allowed_addresses_is_reached_by_a_trusted_proxy_alone() {
+    let own = tempfile::tempdir()
+        .unwrap()
+        .path()
+        .metadata()
+        .unwrap()
+        .uid();
+    let acme = format!("allowed_ips = [\"10.0.0.0/8\"]\nunix_users = [{own}]");
+    for (server, from, status) in [
+        ("", None, 403),
+        ("", Some("10.0.0.1"), 403),
+        ("trusted_proxies = [\"unix:4242\"]", Some("10.0.0.1"), 403),
+        ("trusted_proxies = [\"unix:OWN\"]", None, 403),
+        ("trusted_proxies = [\"unix:OWN\"]", Some("192.0.2.1"), 403),
+        ("trusted_proxies = [\"unix:OWN\"]", Some("10.0.0.1"), 404),
+    ] {
+        let socket = Socket::new(&server.replace("OWN", &own.to_string()), &acme);
+        let mut signed = Call::new(socket.world.gateway.addr, "GET", KEY).signed_by(ACME);
+        if let Some(from) = from {
+            signed = signed.header("x-forwarded-for", from);
+        }
+        assert_status(&say(&socket.path, &signed.bytes()), status);
+        // Being the user is no way around it.
+        assert_status(&say(&socket.path, &socket.call("GET", KEY).bytes()), 403);
+    }
+}
+
+#[test]
+fn a_trusted_user_names_its_clients_by_the_proxy_protocol() {
+    let own = tempfile::tempdir().unwrap().path().metadata().unwrap();
+    let acme = format!(
+        "allowed_ips = [\"10.0.0.0/8\"]\nunix_users = [{}]",
+        own.uid()
+    );
+    let trusted = format!("trusted_proxies = [\"unix:{}\"]", own.uid());
+    let socket = Socket::new(&format!("proxy_protocol = true\n{trusted}"), &acme);
+    let signed = Call::new(socket.world.gateway.addr, "GET", KEY).signed_by(ACME);
+    for (header, status) in [
+        ("PROXY TCP4 10.1.2.3 198.51.100.1 50000 443\r\n", 404),
+        ("PROXY TCP4 192.0.2.1 198.51.100.1 50000 443\r\n", 403),
+        ("PROXY UNKNOWN\r\n", 403),
+    ] {
+        let said = [header.as_bytes(), &signed.bytes()].concat();
+        assert_status(&say(&socket.path, &said), status);
+        // Whom the proxy passes on is not the user that the proxy is.
+        let unsigned = socket.call("GET", KEY).bytes();
+        let said = [header.as_bytes(), &unsigned].concat();
+        assert_status(&say(&socket.path, &said), 403);
+    }
+}
+
+#[test]
+fn the_drain_removes_the_file_and_finishes_what_is_in_flight() {
+    let mut socket = Socket::new("", "");
+    let call = socket.call("PUT", PUBLIC).body("whole");
+    let mut stream = UnixStream::connect(&socket.path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&call.head()).unwrap();
+    stream.write_all(b"wh").unwrap();
+    let mut idle = UnixStream::connect(&socket.path).unwrap();
+    eventually("the upload is under way", || {
+        socket.world.emulator.counters().heads().len() == 1
+    });
+    socket.world.gateway.drain();
+    eventually("the file is gone", || !socket.path.exists());
+    let mut nothing = Vec::new();
+    idle.read_to_end(&mut nothing).unwrap();
+    stream.write_all(b"ole").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_status(&answer, 200);
+    assert_eq!(socket.world.stored("public/a").as_deref(), Some("whole"));
+    socket.world.gateway.join();
+}
+
+#[test]
+fn a_head_must_arrive_in_its_time_here_too() {
+    let socket = Socket::new("limits = { head_timeout = \"200ms\" }", "");
+    let mut stream = UnixStream::connect(&socket.path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost:").unwrap();
+    let started = Instant::now();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(started.elapsed() < Duration::from_secs(5));
+}

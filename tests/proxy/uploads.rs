@@ -1,0 +1,577 @@
+//! Every upload form that S3 clients send becomes one plain body for COS, and a wrong one nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+use crate::support::frames::{chunks, http_chunks, signed_chunks};
+use crate::support::{self, Call, Client, Reply, World, find};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use cosgate::encoding::hex::sha256_hex;
+use crc_fast::CrcAlgorithm;
+
+const KEY: &str = "/photos/acme/k";
+const STORED: &str = "acme/k";
+
+fn crc32(bytes: &[u8]) -> String {
+    let crc = crc_fast::checksum(CrcAlgorithm::Crc32IsoHdlc, bytes);
+    BASE64_STANDARD.encode(u32::try_from(crc).unwrap().to_be_bytes())
+}
+
+/// What boto3 sends over HTTPS: chunks without signatures, then a checksum.
+fn unsigned_trailer(object: &[u8], chunk: usize, checksum: &str) -> Vec<u8> {
+    let mut body = chunks(object, chunk, None);
+    body.extend_from_slice(format!("x-amz-checksum-crc32:{checksum}\r\n\r\n").as_bytes());
+    body
+}
+
+fn trailer_call(world: &World, object: &[u8]) -> Call {
+    world
+        .signed("PUT", KEY)
+        .payload("STREAMING-UNSIGNED-PAYLOAD-TRAILER")
+        .header("content-encoding", "aws-chunked")
+        .header("x-amz-trailer", "x-amz-checksum-crc32")
+        .header("x-amz-decoded-content-length", &object.len().to_string())
+}
+
+/// The same body in HTTP's own chunks, each `piece` bytes long, as boto3 sends it.
+fn in_http_chunks(call: Call, body: &[u8], piece: usize) -> (Call, Vec<u8>) {
+    let call = call.header("transfer-encoding", "chunked");
+    (call, http_chunks(body, piece))
+}
+
+fn send(call: &Call, body: &[u8]) -> Reply {
+    let mut client = Client::connect(call.addr);
+    client.write(&call.head());
+    client.write(body);
+    client.read_reply("PUT")
+}
+
+/// A `PUT` of this body whose signature and `more` are in its query, as SDKs make URLs for others.
+fn presigned(world: &World, more: &str, body: &[u8]) -> Call {
+    let call = world.signed("PUT", &format!("{KEY}?{more}")).body(body);
+    call.presigned(300)
+}
+
+/// Asserts that no head that COS has seen names a checksum, and that it has seen some.
+fn assert_cos_knows_no_checksum(world: &World) {
+    let heads = world.emulator.counters().heads();
+    assert!(!heads.is_empty());
+    for head in heads {
+        let target = head.target.to_ascii_lowercase();
+        assert!(!target.contains("checksum"), "{target}");
+        for (name, _) in head.headers {
+            assert!(!name.contains("checksum"), "{name}");
+            assert!(!name.contains("mp-object-size"), "{name}");
+        }
+    }
+}
+
+fn object(length: usize) -> Vec<u8> {
+    (0..length)
+        .map(|i| u8::try_from(i * 7 % 251).unwrap())
+        .collect()
+}
+
+#[test]
+fn an_unsigned_trailer_upload_is_stored_plain_and_its_checksum_comes_back() {
+    for signature in support::SIGNATURES {
+        let world = World::speaking(signature);
+        for (length, chunk) in [
+            (0, 1),
+            (1, 1),
+            (5000, 1024),
+            (300_000, 65_536),
+            (3 << 20, 1 << 20),
+        ] {
+            let object = object(length);
+            let body = unsigned_trailer(&object, chunk, &crc32(&object));
+            for piece in [usize::MAX >> 1, 8192, 1000] {
+                let (call, framed) =
+                    in_http_chunks(trailer_call(&world, &object), &body, piece.min(body.len()));
+                let reply = send(&call, &framed);
+                assert_eq!(
+                    reply.assert_ok().header("x-amz-checksum-crc32"),
+                    Some(&*crc32(&object))
+                );
+                assert_eq!(
+                    world
+                        .emulator
+                        .object_bytes(support::BUCKET, STORED)
+                        .unwrap(),
+                    object
+                );
+            }
+            let call =
+                trailer_call(&world, &object).header("content-length", &body.len().to_string());
+            send(&call, &body).assert_ok();
+            let stored = world.ask("GET", KEY);
+            assert_eq!(stored.body, object);
+            assert_eq!(stored.header("content-encoding"), None);
+        }
+        let heads = world.emulator.counters().heads();
+        let puts = heads.iter().filter(|head| head.method == "PUT");
+        for (name, _) in puts.flat_map(|head| &head.headers) {
+            assert!(
+                !name.starts_with("x-amz-trailer") && !name.starts_with("x-amz-checksum"),
+                "{name}"
+            );
+            assert!(
+                !["transfer-encoding", "x-amz-decoded-content-length"].contains(&name.as_str()),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_wrong_trailer_checksum_leaves_no_object() {
+    let world = World::new();
+    for length in [0, 10, 200_000, 2 << 20] {
+        let object = object(length);
+        let body = unsigned_trailer(&object, 65_536, &crc32(b"another"));
+        let call = trailer_call(&world, &object).header("content-length", &body.len().to_string());
+        send(&call, &body).assert_error(400, "BadDigest");
+        assert!(
+            !world.emulator.object_exists(support::BUCKET, STORED),
+            "{length}"
+        );
+    }
+}
+
+#[test]
+fn a_body_that_stops_early_or_goes_on_too_long_leaves_no_object() {
+    let world = World::new();
+    let object = object(100_000);
+    let whole = unsigned_trailer(&object, 65_536, &crc32(&object));
+    let without_end = whole[..find(&whole, b"\r\n0\r\n").unwrap() + 2].to_vec();
+    let short = unsigned_trailer(&object[..99_999], 65_536, &crc32(&object[..99_999]));
+    let long = [&whole[..], b"more"].concat();
+    for body in [without_end, short, long] {
+        let (call, framed) = in_http_chunks(trailer_call(&world, &object), &body, 10_000);
+        let reply = send(&call, &framed);
+        assert!((400..500).contains(&reply.status), "{}", reply.text());
+        assert!(!world.emulator.object_exists(support::BUCKET, STORED));
+    }
+}
+
+/// `tests/proxy/falsified.rs` has those that are not as they were signed.
+#[test]
+fn signed_chunks_are_stored_plain() {
+    let world = World::new();
+    for (length, chunk) in [(0, 1), (1, 65_536), (200_000, 65_536), (1 << 20, 300_000)] {
+        let object = object(length);
+        {
+            let (call, body) = signed_chunks(world.signed("PUT", KEY), &object, chunk);
+            send(&call, &body).assert_ok();
+        };
+        let stored = world.emulator.object_bytes(support::BUCKET, STORED);
+        assert_eq!(stored.unwrap(), object);
+    }
+}
+
+#[test]
+fn a_checksum_in_the_head_is_checked_and_comes_back() {
+    let world = World::new();
+    let object = object(100_000);
+    let put = |checksum: &str| {
+        let call = world
+            .signed("PUT", KEY)
+            .header("x-amz-checksum-crc32", checksum);
+        call.body(object.clone()).payload("UNSIGNED-PAYLOAD").ask()
+    };
+    put(&crc32(b"another")).assert_error(400, "BadDigest");
+    assert!(!world.emulator.object_exists(support::BUCKET, STORED));
+    let reply = put(&crc32(&object));
+    assert_eq!(
+        reply.assert_ok().header("x-amz-checksum-crc32"),
+        Some(&*crc32(&object))
+    );
+}
+
+#[test]
+fn the_encoding_of_the_object_itself_is_kept() {
+    let world = World::new();
+    let object = object(1000);
+    let body = unsigned_trailer(&object, 1000, &crc32(&object));
+    let mut call = trailer_call(&world, &object).header("content-length", &body.len().to_string());
+    call.headers.retain(|(name, _)| name != "content-encoding");
+    send(&call.header("content-encoding", "aws-chunked,gzip"), &body).assert_ok();
+    assert_eq!(
+        world.ask("HEAD", KEY).header("content-encoding"),
+        Some("gzip")
+    );
+}
+
+#[test]
+fn nobody_without_a_signature_has_signed_chunks() {
+    let world = World::new();
+    let call = Call::new(world.gateway.addr, "PUT", "/photos/public/k")
+        .header("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
+        .header("x-amz-decoded-content-length", "1")
+        .header("content-length", "100");
+    send(&call, b"1;chunk-signature=").assert_error(400, "InvalidRequest");
+}
+
+#[test]
+fn an_upload_of_unknown_length_is_refused_or_held_until_it_is_known() {
+    let put = |world: &World, object: &[u8]| {
+        let call = world.signed("PUT", KEY).payload(&sha256_hex(object));
+        let (call, framed) = in_http_chunks(call, object, 5000);
+        send(&call, &framed)
+    };
+    let world = World::new();
+    put(&world, &object(10)).assert_error(411, "MissingContentLength");
+    // An empty one is known to be so.
+    put(&world, b"").assert_ok();
+    let stored = world.emulator.object_bytes(support::BUCKET, STORED);
+    assert_eq!(stored.unwrap(), b"");
+    let call = world.signed("PUT", KEY).payload(&sha256_hex(b"another"));
+    let (call, framed) = in_http_chunks(call, b"", 50);
+    send(&call, &framed).assert_error(400, "XAmzContentSHA256Mismatch");
+    let spool = "[upstream]\nspool_unknown_length = \"64KiB\"";
+    let world = World::edited(|toml| toml.replacen("[upstream]", spool, 1));
+    for length in [1, 10_000, 65_536] {
+        put(&world, &object(length)).assert_ok();
+        let stored = world.emulator.object_bytes(support::BUCKET, STORED);
+        assert_eq!(stored.unwrap(), object(length));
+    }
+    put(&world, &object(65_537)).assert_error(411, "MissingContentLength");
+    let call = world.signed("PUT", KEY).payload(&sha256_hex(b"another"));
+    let (call, framed) = in_http_chunks(call, &object(100), 50);
+    send(&call, &framed).assert_error(400, "XAmzContentSHA256Mismatch");
+    let stored = world.emulator.object_bytes(support::BUCKET, STORED);
+    assert_eq!(stored.unwrap().len(), 65_536, "the last good one");
+}
+
+#[test]
+fn an_empty_chunked_body_is_no_body() {
+    let world = World::new();
+    world.signed("PUT", KEY).body("x").send().assert_ok();
+    for (method, target) in [
+        ("GET", KEY),
+        ("GET", "/photos?list-type=2&prefix=acme/"),
+        ("POST", "/photos/acme/up?uploads"),
+        ("DELETE", "/photos/acme/none"),
+    ] {
+        let (call, framed) = in_http_chunks(world.signed(method, target), b"", 5);
+        let reply = send(&call, &framed);
+        assert!(matches!(reply.status, 200 | 204), "{method} {target}");
+        let requests = world.emulator.counters().heads().len();
+        let (call, framed) = in_http_chunks(world.signed(method, target), b"x", 5);
+        send(&call, &framed).assert_error(400, "InvalidRequest");
+        assert_eq!(world.emulator.counters().heads().len(), requests);
+    }
+}
+
+#[test]
+fn a_content_encoding_in_several_lines_is_one_list() {
+    let world = World::new();
+    let put = world.signed("PUT", KEY);
+    let put = put.header("content-encoding", "gzip");
+    let put = put.header("content-encoding", "br").body("x");
+    put.send().assert_ok();
+    let stored = world.signed("GET", KEY).send();
+    assert_eq!(stored.header("content-encoding"), Some("gzip, br"));
+
+    let framed = b"1\r\ny\r\n0\r\n\r\n";
+    let put = world
+        .signed("PUT", KEY)
+        .payload("STREAMING-UNSIGNED-PAYLOAD-TRAILER");
+    let put = put
+        .header("content-encoding", "gzip")
+        .header("content-encoding", "aws-chunked")
+        .header("x-amz-decoded-content-length", "1")
+        .header("content-length", &framed.len().to_string());
+    send(&put, framed).assert_ok();
+    let stored = world.signed("GET", KEY).send();
+    assert_eq!(stored.header("content-encoding"), Some("gzip"));
+    assert_eq!(stored.text(), "y");
+}
+
+/// `body` in base64 by every algorithm that S3 lists, by awscrt 0.38 and hashlib.
+const SUMS_OF_BODY: [(&str, &str); 10] = [
+    ("crc32", "26gLsg=="),
+    ("crc32c", "Jj/JUA=="),
+    ("crc64nvme", "mI+Ji1NHP80="),
+    ("md5", "hBotaJrYa9FhFEdFPCLG/A=="),
+    ("sha1", "Agg/RXngimEkJcDBoX7ket14O5Q="),
+    ("sha256", "Iw2DWNyOiJC0xY3utikS7i8gNXrpKlzIYbmOaP4xrLU="),
+    (
+        "sha512",
+        "VRDrvaXtTaAHxVpi/XB1xyLsAx8HOY7z6QubUOD+lQmFR2xHRBTSs4bo8IzVBftQa1KABqMKv+nKDrC2e352Cw==",
+    ),
+    ("xxhash64", "MXJKtDE9LQ8="),
+    ("xxhash3", "hPLI7hh/4fo="),
+    ("xxhash128", "F3rvzP+m90rL8cSX6sduEA=="),
+];
+
+/// Uploads a body with the checksum `name: value`.
+type Put<'a> = &'a dyn Fn(&str, &str, &str) -> Reply;
+
+/// A body in one `aws-chunked` chunk with the trailer `name: value`.
+fn with_trailer(world: &World, object: &[u8], name: &str, value: &str) -> Reply {
+    let length = object.len();
+    let body = [
+        format!("{length:x}\r\n").as_bytes(),
+        object,
+        format!("\r\n0\r\n{name}:{value}\r\n\r\n").as_bytes(),
+    ]
+    .concat();
+    let mut call = trailer_call(world, object);
+    call.headers.retain(|(name, _)| name != "x-amz-trailer");
+    let call = call
+        .header("x-amz-trailer", name)
+        .header("content-length", &body.len().to_string());
+    send(&call, &body)
+}
+
+#[test]
+fn every_algorithm_is_verified_in_header_trailer_and_query() {
+    let world = World::new();
+    let in_header = |body: &str, name: &str, value: &str| {
+        let call = world.signed("PUT", KEY).header(name, value).body(body);
+        call.payload("UNSIGNED-PAYLOAD").ask()
+    };
+    let in_query = |body: &str, name: &str, value: &str| {
+        let encoded = value.replace('+', "%2B").replace('/', "%2F");
+        presigned(&world, &format!("{name}={encoded}"), body.as_bytes()).ask()
+    };
+    let in_trailer =
+        |body: &str, name: &str, value: &str| with_trailer(&world, body.as_bytes(), name, value);
+    let places: [Put<'_>; 3] = [&in_header, &in_query, &in_trailer];
+    for (name, value) in SUMS_OF_BODY {
+        let header = format!("x-amz-checksum-{name}");
+        for place in places {
+            place("Body", &header, value).assert_error(400, "BadDigest");
+            for malformed in ["AAAA", "not base64", "AAAAAAAAAAAAAAAAAAAA"] {
+                place("body", &header, malformed).assert_error(400, "InvalidRequest");
+            }
+            assert_eq!(world.stored(STORED), None, "{name}");
+            let reply = place("body", &header, value);
+            assert_eq!(reply.assert_ok().header(&header), Some(value));
+            assert_eq!(world.stored(STORED).as_deref(), Some("body"));
+            world.ask("DELETE", KEY).assert_ok();
+        }
+    }
+    assert_cos_knows_no_checksum(&world);
+}
+
+#[test]
+fn rejects_an_unknown_algorithm_that_is_the_only_check() {
+    let world = World::new();
+    let name = "x-amz-checksum-sha3-256";
+    let header = |payload: &str| {
+        let call = world.signed("PUT", KEY).header(name, "any").body("body");
+        call.payload(payload)
+    };
+    let unsigned = header("UNSIGNED-PAYLOAD").ask();
+    unsigned.assert_error(400, "InvalidRequest");
+    assert!(unsigned.text().contains(name), "{}", unsigned.text());
+    assert!(unsigned.text().contains("XXHASH128"), "{}", unsigned.text());
+    let query = presigned(&world, &format!("{name}=any"), b"body").ask();
+    query.assert_error(400, "InvalidRequest");
+    with_trailer(&world, &object(300_000), name, "any").assert_error(400, "InvalidRequest");
+    let form = world.signed("POST", "/photos?delete").header(name, "any");
+    let form = form.body("<Delete><Object><Key>acme/k</Key></Object></Delete>");
+    form.payload("UNSIGNED-PAYLOAD")
+        .ask()
+        .assert_error(400, "InvalidRequest");
+    assert_eq!(world.upstream_requests(), 0);
+
+    let says = format!("\"unchecked_checksum\":\"{name}\"");
+    let hashed = header(&sha256_hex(b"body")).ask();
+    assert_eq!(hashed.assert_ok().header(name), None);
+    world.gateway.log.assert_says(&says);
+    header("UNSIGNED-PAYLOAD")
+        .header("content-md5", &support::md5_base64(b"body"))
+        .ask()
+        .assert_ok();
+    assert_cos_knows_no_checksum(&world);
+}
+
+#[test]
+fn the_checksum_of_a_document_is_verified() {
+    let tags = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>";
+    let delete = "<Delete><Object><Key>acme/k</Key></Object></Delete>";
+    for signature in support::SIGNATURES {
+        let world = World::speaking(signature);
+        world.put(KEY, "kept");
+        for (method, target, xml) in [
+            ("PUT", "/photos/acme/k?tagging", tags),
+            ("POST", "/photos?delete", delete),
+        ] {
+            let seen = world.upstream_requests();
+            let call = |value: &str| {
+                let call = world.signed(method, target).body(xml);
+                call.header("x-amz-checksum-crc32", value).ask()
+            };
+            call(&crc32(b"another")).assert_error(400, "BadDigest");
+            call("AAAA").assert_error(400, "InvalidRequest");
+            let both = world.signed(method, target).body(xml);
+            both.header("x-amz-checksum-crc32", &crc32(xml.as_bytes()))
+                .header("x-amz-checksum-sha256", "AAAA")
+                .ask()
+                .assert_error(400, "InvalidRequest");
+            let announced = world.signed(method, target).body(xml);
+            announced
+                .header("x-amz-trailer", "x-amz-checksum-crc32")
+                .ask()
+                .assert_error(400, "MalformedTrailerError");
+            assert_eq!(world.upstream_requests(), seen);
+            call(&crc32(xml.as_bytes())).assert_ok();
+        }
+        assert_eq!(world.stored(STORED), None);
+        assert_cos_knows_no_checksum(&world);
+    }
+}
+
+/// It is the checksum of the object, or is made of those of its parts.
+#[test]
+fn rejects_a_malformed_checksum_of_a_completed_upload() {
+    let world = World::new();
+    let complete = |value: &str| {
+        let xml = "<CompleteMultipartUpload><Part><ETag>e</ETag><PartNumber>1</PartNumber></Part></CompleteMultipartUpload>";
+        let call = world.signed("POST", &format!("{KEY}?uploadId=u"));
+        call.header("x-amz-checksum-crc32", value).body(xml).ask()
+    };
+    for value in [
+        "",
+        "AAAA",
+        "AAAAAA==-",
+        "AAAAAA==-x",
+        "AAAAAA==-1-1",
+        "AAAA-1",
+    ] {
+        complete(value).assert_error(400, "InvalidRequest");
+    }
+    assert_eq!(world.upstream_requests(), 0);
+    for value in ["AAAAAA==", "AAAAAA==-10"] {
+        complete(value).assert_error(404, "NoSuchUpload");
+    }
+}
+
+#[test]
+fn a_checksum_in_a_presigned_query_is_checked_like_a_header() {
+    let world = World::new();
+    let query = |text: &str| text.replace('+', "%2B").replace('/', "%2F");
+    let good = query(&crc32(b"body"));
+    let wrong = query(&crc32(b"another"));
+    for name in ["x-amz-checksum-crc32", "X-Amz-Checksum-Crc32"] {
+        let sdk = "x-amz-sdk-checksum-algorithm=CRC32";
+        let reply = presigned(&world, &format!("{name}={wrong}&{sdk}"), b"body").ask();
+        reply.assert_error(400, "BadDigest");
+        assert_eq!(world.stored(STORED), None);
+        let reply = presigned(&world, &format!("{name}={good}&{sdk}"), b"body").ask();
+        let echo = reply.assert_ok().header("x-amz-checksum-crc32");
+        assert_eq!(echo, Some(&*crc32(b"body")));
+        world.ask("DELETE", KEY).assert_ok();
+    }
+    // In both places: the same is fine, anything else is not.
+    let with_header = |more: &str, name: &str, value: &str| {
+        let call = world.signed("PUT", &format!("{KEY}?{more}"));
+        call.header(name, value).body("body").presigned(300).ask()
+    };
+    let named = format!("x-amz-checksum-crc32={good}");
+    with_header(&named, "x-amz-checksum-crc32", &crc32(b"body")).assert_ok();
+    world.ask("DELETE", KEY).assert_ok();
+    let seen = world.upstream_requests();
+    for (more, name, value) in [
+        (&named, "x-amz-checksum-crc32", crc32(b"another")),
+        (&named, "x-amz-checksum-sha3", "any".to_owned()),
+        (
+            &format!("{named}&X-Amz-Checksum-Crc32={good}"),
+            "x-a",
+            "b".to_owned(),
+        ),
+        (
+            &"x-amz-checksum-crc32=AAAA".to_owned(),
+            "x-a",
+            "b".to_owned(),
+        ),
+        (&"x-amz-checksum-crc32=".to_owned(), "x-a", "b".to_owned()),
+    ] {
+        with_header(more, name, &value).assert_error(400, "InvalidRequest");
+    }
+    assert_eq!(world.upstream_requests(), seen);
+    let sdk_alone = presigned(&world, "x-amz-sdk-checksum-algorithm=CRC32", b"body");
+    sdk_alone.ask().assert_ok();
+    assert_cos_knows_no_checksum(&world);
+}
+
+/// The AWS SDK for JavaScript knows no body when it makes a URL, and signs the checksum of nothing into
+/// it. S3 takes any body then.
+#[test]
+fn the_checksum_of_nothing_in_a_presigned_query_says_nothing_of_the_body() {
+    let world = World::new();
+    for (name, value) in [
+        ("x-amz-checksum-crc32", "AAAAAA%3D%3D"),
+        ("x-amz-checksum-crc64nvme", "AAAAAAAAAAA%3D"),
+        ("x-amz-checksum-sha1", "2jmj7l5rSw0yVb%2FvlWAYkK%2FYBwk%3D"),
+        (
+            "x-amz-checksum-sha256",
+            "47DEQpj8HBSa%2B%2FTImW%2B5JCeuQeRkm5NMpJWZG3hSuFU%3D",
+        ),
+        ("x-amz-checksum-md5", "1B2M2Y8AsgTpgAmY7PhCfg%3D%3D"),
+        ("x-amz-checksum-xxhash64", "70bbN1HY6Zk%3D"),
+        ("x-amz-checksum-xxhash3", "LQaABTjTlMI%3D"),
+        ("x-amz-checksum-xxhash128", "maoG0wFHmNhgAcMkRo1Jfw%3D%3D"),
+    ] {
+        let more = format!("{name}={value}&x-amz-sdk-checksum-algorithm=CRC32&x-id=PutObject");
+        let reply = presigned(&world, &more, b"a body that nobody knew").ask();
+        assert_eq!(reply.assert_ok().header(name), None);
+        let says = format!("\"unchecked_checksum\":\"{name}\"");
+        world.gateway.log.assert_says(&says);
+    }
+    let header = world
+        .signed("PUT", KEY)
+        .header("x-amz-checksum-crc32", "AAAAAA==");
+    header.body("body").ask().assert_error(400, "BadDigest");
+    assert_cos_knows_no_checksum(&world);
+}
+
+#[test]
+fn what_aws_says_of_checksums_never_reaches_cos() {
+    for signature in support::SIGNATURES {
+        let world = World::speaking(signature);
+        let created = world
+            .signed("POST", &format!("{KEY}?uploads"))
+            .header("x-amz-checksum-algorithm", "CRC32")
+            .header("x-amz-checksum-type", "COMPOSITE")
+            .ask();
+        let id = support::element(&created.assert_ok().text(), "UploadId");
+        let part = world
+            .signed("PUT", &format!("{KEY}?partNumber=1&uploadId={id}"))
+            .header("x-amz-sdk-checksum-algorithm", "CRC32")
+            .header("x-amz-checksum-crc32", &crc32(b"body"))
+            .body("body")
+            .ask();
+        let etag = part.assert_ok().header("etag").unwrap();
+        let xml = format!(
+            "<CompleteMultipartUpload><Part><ETag>{etag}</ETag><ChecksumCRC32>{}</ChecksumCRC32><PartNumber>1</PartNumber></Part></CompleteMultipartUpload>",
+            crc32(b"body")
+        );
+        world
+            .signed("POST", &format!("{KEY}?uploadId={id}"))
+            .header("x-amz-checksum-crc32", &crc32(b"body"))
+            .header("x-amz-checksum-type", "FULL_OBJECT")
+            .header("x-amz-mp-object-size", "4")
+            .body(xml)
+            .ask()
+            .assert_ok();
+        let log = &world.gateway.log;
+        log.assert_says("\"unchecked_checksum\":\"x-amz-checksum-crc32\"");
+        let get = world.signed("GET", KEY);
+        let got = get.header("x-amz-checksum-mode", "ENABLED").ask();
+        assert_eq!(got.assert_ok().text(), "body");
+        let copy = world.signed("PUT", "/photos/acme/copy");
+        copy.header("x-amz-copy-source", "photos/acme/k")
+            .header("x-amz-checksum-algorithm", "SHA256")
+            .ask()
+            .assert_ok();
+        assert_cos_knows_no_checksum(&world);
+    }
+}

@@ -1,0 +1,140 @@
+//! From where a tenant may call, and whose word is taken for it.
+#![allow(clippy::panic, reason = "a test may panic")]
+
+use crate::support::{ACME, Call, GLOBEX, Reply, World};
+
+const KEY: &str = "/photos/acme/a";
+const PUBLIC: &str = "/photos/public/a";
+
+/// acme may call from `10.0.0.0/8` and `2001:db8::/32` alone; `more` are keys of `[server]`.
+fn world(more: &str) -> World {
+    World::edited(|toml| {
+        let toml = toml.replacen("threads = 1", &format!("threads = 1\n{more}"), 1);
+        let allowed = "[tenants.acme]\nallowed_ips = [\"10.0.0.0/8\", \"2001:db8::/32\"]";
+        toml.replacen("[tenants.acme]", allowed, 1)
+    })
+}
+
+#[track_caller]
+fn assert_denied(reply: &Reply) {
+    reply.assert_error(403, "AccessDenied");
+    assert!(
+        reply.text().contains("<Message>Access Denied.</Message>"),
+        "{}",
+        reply.text()
+    );
+}
+
+#[test]
+fn a_good_key_from_elsewhere_is_denied_without_a_reason_and_a_bad_one_as_ever() {
+    let world = world("");
+    assert_denied(&world.ask("GET", KEY));
+    assert_denied(&world.signed("PUT", KEY).body("x").ask());
+    assert_denied(&world.signed("GET", KEY).presigned(60).ask());
+    // Nobody is trusted, so nobody's word counts.
+    let forged = world
+        .signed("GET", KEY)
+        .header("x-forwarded-for", "10.0.0.1");
+    assert_denied(&forged.ask());
+    let call = Call::new(world.gateway.addr, "GET", KEY);
+    let wrong = call.clone().signed_by((ACME.0, "wrong"));
+    wrong.ask().assert_error(403, "SignatureDoesNotMatch");
+    let unknown = call.signed_by(("NOBODY", "wrong"));
+    unknown.ask().assert_error(403, "InvalidAccessKeyId");
+    assert_eq!(world.upstream_requests(), 0);
+    world
+        .gateway
+        .log
+        .assert_says("127.0.0.1 is not in allowed_ips of the tenant acme");
+    // Whose key it is that was stolen.
+    for known in ["sigv4", "presigned"] {
+        let by = format!(
+            "\"tenant\":\"acme\",\"identity\":\"{known}\",\"key_id\":\"{}\"",
+            ACME.0
+        );
+        world.gateway.log.assert_says(&by);
+    }
+    world.gateway.log.assert_says("\"client\":\"127.0.0.1\"");
+    // Others have their own rules.
+    let globex = Call::new(world.gateway.addr, "PUT", "/photos/globex/a").signed_by(GLOBEX);
+    globex.body("x").ask().assert_ok();
+}
+
+#[test]
+fn a_trusted_proxy_says_who_calls() {
+    let world = world("trusted_proxies = [\"127.0.0.1\", \"192.0.2.0/24\"]");
+    let from = |forwarded: &[&str]| {
+        let mut call = world.signed("PUT", KEY).body("x");
+        for line in forwarded {
+            call = call.header("X-Forwarded-For", line);
+        }
+        call.ask()
+    };
+    for forwarded in [
+        &["10.1.2.3"][..],
+        &["8.8.8.8, 10.1.2.3"],
+        &["8.8.8.8, 10.1.2.3, 192.0.2.7"],
+        &["8.8.8.8", "10.1.2.3", "192.0.2.7"],
+        &["junk, 10.1.2.3:5000"],
+        &["2001:db8::1"],
+        &["[2001:db8::1]:443"],
+        &["::ffff:10.1.2.3"],
+    ] {
+        from(forwarded).assert_ok();
+    }
+    world.gateway.log.assert_says("\"client\":\"2001:db8::1\"");
+    let served = world.upstream_requests();
+    for forwarded in [
+        &[][..],
+        &["8.8.8.8"],
+        &["10.1.2.3, 8.8.8.8"],
+        &["10.1.2.3", "8.8.8.8"],
+        &["10.1.2.3, 127.0.0.1, 192.0.2.7, 8.8.8.8, 192.0.2.1"],
+        &["2001:db9::1"],
+    ] {
+        assert_denied(&from(forwarded));
+    }
+    for forwarded in [
+        &["junk"][..],
+        &[""],
+        &["unknown"],
+        &["10.1.2.3, x, 192.0.2.7"],
+        &["10.1.2.3,"],
+    ] {
+        from(forwarded).assert_error(400, "InvalidRequest");
+    }
+    assert_eq!(world.upstream_requests(), served);
+}
+
+#[test]
+fn a_forwarded_request_is_never_one_of_this_machine() {
+    let put = |world: &World, header: Option<(&str, &str)>| {
+        let mut call = Call::new(world.gateway.addr, "PUT", PUBLIC).body("x");
+        if let Some((name, value)) = header {
+            call = call.header(name, value);
+        }
+        call.ask()
+    };
+    let plain = world("");
+    put(&plain, None).assert_ok();
+    let served = plain.upstream_requests();
+    for header in [
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-for", "8.8.8.8"),
+        ("x-forwarded-for", "junk"),
+        ("forwarded", "for=127.0.0.1"),
+    ] {
+        put(&plain, Some(header)).assert_error(403, "AccessDenied");
+    }
+    assert_eq!(plain.upstream_requests(), served);
+    // Who is trusted to forward is a proxy, whatever it says.
+    let behind = world("trusted_proxies = [\"127.0.0.0/8\"]");
+    for header in [
+        None,
+        Some(("x-forwarded-for", "127.0.0.1")),
+        Some(("x-forwarded-for", "8.8.8.8")),
+    ] {
+        put(&behind, header).assert_error(403, "AccessDenied");
+    }
+    assert_eq!(behind.upstream_requests(), 0);
+}

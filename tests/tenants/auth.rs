@@ -1,0 +1,456 @@
+//! Who calls: signatures good and bad, bodies that are not what was signed, and callers without a key.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::format_push_string,
+    reason = "a test may panic"
+)]
+
+use cosgate::clock::wall_clock;
+use cosgate::secret::Secret;
+use cosgate::sign::sigv2;
+use http::HeaderMap;
+
+use crate::support::{
+    self, ACME, BUCKET, Call, Client, GLOBEX, Reply, SIGNATURES, World, exchange,
+};
+
+const KEY: &str = "/photos/acme/a";
+const MINUTE: i64 = 60;
+const WEEK: u32 = 604_800;
+
+/// A world with one object of acme's in it.
+fn world() -> World {
+    let world = World::new();
+    world.put(KEY, "hello");
+    world.emulator.counters().reset();
+    world
+}
+
+/// The head of `call` with `from` replaced after it was signed.
+fn forged(call: &Call, from: &str, to: &str) -> Reply {
+    let bytes = String::from_utf8(call.bytes()).unwrap();
+    assert!(bytes.contains(from), "{from} is not in {bytes}");
+    exchange(
+        call.addr,
+        &call.method,
+        bytes.replacen(from, to, 1).as_bytes(),
+    )
+}
+
+/// A signature with its last digit changed.
+fn damaged(call: &Call, field: &str) -> Reply {
+    let bytes = String::from_utf8(call.bytes()).unwrap();
+    let at = bytes.find(field).unwrap() + field.len() + 63;
+    let other = if &bytes[at..=at] == "0" { "1" } else { "0" };
+    let bytes = format!("{}{other}{}", &bytes[..at], &bytes[at + 1..]);
+    exchange(call.addr, &call.method, bytes.as_bytes())
+}
+
+#[test]
+fn a_good_signature_is_taken_in_the_header_and_in_the_query() {
+    for signature in SIGNATURES {
+        let world = World::speaking(signature);
+        let put = world.signed("PUT", KEY).body("hello");
+        put.ask().assert_ok();
+        put.clone().payload("UNSIGNED-PAYLOAD").ask().assert_ok();
+        let put = put.presigned(60).body("presigned");
+        put.ask().assert_ok();
+        assert_eq!(world.stored("acme/a").as_deref(), Some("presigned"));
+        let get = world.signed("GET", KEY);
+        for skew in [-14 * MINUTE, 0, 14 * MINUTE] {
+            let at = get.clone().at(get.time.plus(skew));
+            assert_eq!(at.ask().assert_ok().text(), "presigned");
+            assert_eq!(at.presigned(WEEK).ask().text(), "presigned");
+        }
+        let old = get.clone().at(get.time.plus(-i64::from(WEEK) + MINUTE));
+        assert_eq!(old.presigned(WEEK).ask().text(), "presigned");
+        assert_eq!(get.presigned(1).ask().text(), "presigned");
+    }
+}
+
+#[test]
+fn a_wrong_key_is_told_from_a_wrong_signature() {
+    let world = world();
+    let get = world.signed("GET", KEY);
+    let nobody = get.clone().signed_by(("NOBODYKEY00000000001", ACME.1));
+    nobody.ask().assert_error(403, "InvalidAccessKeyId");
+    let nobody = nobody.presigned(60);
+    nobody.ask().assert_error(403, "InvalidAccessKeyId");
+    for secret in [GLOBEX.1, "", "x"] {
+        let wrong = get.clone().signed_by((ACME.0, secret));
+        wrong.ask().assert_error(403, "SignatureDoesNotMatch");
+        let wrong = wrong.presigned(60);
+        wrong.ask().assert_error(403, "SignatureDoesNotMatch");
+    }
+    damaged(&get, "Signature=").assert_error(403, "SignatureDoesNotMatch");
+    damaged(&get.presigned(60), "X-Amz-Signature=").assert_error(403, "SignatureDoesNotMatch");
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+#[test]
+fn what_was_changed_after_signing_is_noticed() {
+    let world = world();
+    let get = world.signed("GET", &format!("{KEY}?response-content-type=text%2Fcss"));
+    let presigned = get.clone().presigned(60);
+    for call in [&get, &presigned] {
+        for (from, to) in [
+            ("acme/a?", "acme/b?"),
+            ("acme/a?", "acme/a%20?"),
+            ("text%2Fcss", "text%2Fhtml"),
+            ("host: 127.0.0.1", "host: localhost"),
+        ] {
+            forged(call, from, to).assert_error(403, "SignatureDoesNotMatch");
+        }
+    }
+    let plain = world.signed("GET", KEY);
+    for call in [&plain, &plain.clone().presigned(60)] {
+        forged(call, "GET /", "DELETE /").assert_error(403, "SignatureDoesNotMatch");
+    }
+    let put = world
+        .signed("PUT", KEY)
+        .header("x-amz-meta-a", "1")
+        .body("x");
+    forged(&put, "x-amz-meta-a: 1", "x-amz-meta-a: 2").assert_error(403, "SignatureDoesNotMatch");
+    forged(&presigned, "X-Amz-Expires=60", "X-Amz-Expires=61")
+        .assert_error(403, "SignatureDoesNotMatch");
+    assert_eq!(world.upstream_requests(), 0);
+    assert_eq!(world.stored("acme/a").as_deref(), Some("hello"));
+}
+
+#[test]
+fn stale_and_future_signatures_are_refused() {
+    let world = world();
+    let get = world.signed("GET", KEY);
+    for skew in [-16 * MINUTE, 16 * MINUTE, -24 * 60 * MINUTE] {
+        let at = get.clone().at(get.time.plus(skew));
+        at.ask().assert_error(403, "RequestTimeTooSkewed");
+    }
+    let expired = get.clone().at(get.time.plus(-2 * MINUTE)).presigned(60);
+    let reply = expired.ask();
+    reply.assert_error(403, "AccessDenied");
+    assert!(reply.text().contains("Request has expired"));
+    let early = get.clone().at(get.time.plus(16 * MINUTE)).presigned(60);
+    early.ask().assert_error(403, "AccessDenied");
+    for expires in [0, WEEK + 1, u32::MAX] {
+        let reply = get.clone().presigned(expires).ask();
+        reply.assert_error(400, "AuthorizationQueryParametersError");
+    }
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+#[test]
+fn a_request_has_one_signature_by_one_mechanism() {
+    let world = world();
+    let get = world.signed("GET", KEY);
+    let presigned = get.clone().presigned(60);
+    let both = presigned.clone().signed_by(ACME);
+    both.ask().assert_error(400, "InvalidArgument");
+    let head = String::from_utf8(get.bytes()).unwrap();
+    let line = head
+        .lines()
+        .find(|line| line.starts_with("authorization"))
+        .unwrap();
+    get.ask_with_line(line).assert_error(400, "InvalidArgument");
+    presigned
+        .ask_with_line("authorization: Basic eDp5")
+        .assert_error(400, "InvalidArgument");
+    for line in [
+        "authorization: Basic eDp5",
+        "authorization: Bearer x",
+        "authorization: AWS ACMEKEY0000000000001:x",
+        "authorization: AWS4-ECDSA-P256-SHA256 Credential=x",
+        "authorization: ",
+    ] {
+        let unsigned = Call::new(world.gateway.addr, "GET", "/photos/public/a");
+        let reply = unsigned.ask_with_line(line);
+        assert_eq!(reply.status, 400, "{line} {}", reply.text());
+    }
+    let v2 = "/photos/public/a?AWSAccessKeyId=x&Expires=9999999999&Signature=x";
+    let reply = Call::new(world.gateway.addr, "GET", v2).ask();
+    assert_eq!(reply.status, 400, "{}", reply.text());
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+#[test]
+fn a_presigned_url_of_version_2_is_taken_only_where_the_configuration_says_so() {
+    let target = |path: &str, bucket: Option<&str>| {
+        let request = sigv2::Request {
+            method: "GET",
+            bucket,
+            path,
+            raw_query: "response-content-type=text%2Fcss",
+            query: &[("response-content-type".into(), "text/css".into())],
+            headers: &HeaderMap::new(),
+        };
+        let expires = wall_clock().plus(MINUTE).unix();
+        let query = sigv2::presigned_query(&request, ACME.0, &Secret::new(ACME.1), expires);
+        format!("{path}?{query}")
+    };
+    let allowed = "threads = 1\nallow_sigv2_presign = true";
+    let world = World::edited(|toml| toml.replacen("threads = 1", allowed, 1));
+    world.put(KEY, "hello");
+    let get = |target: &str| Call::new(world.gateway.addr, "GET", target);
+    let reply = get(&target(KEY, None)).ask();
+    assert_eq!(reply.assert_ok().text(), "hello");
+    assert_eq!(reply.header("content-type"), Some("text/css"));
+    let by_host = get(&target("/acme/a", Some("photos")));
+    let by_host = by_host.header("host", "photos.s3.localhost").ask();
+    assert_eq!(by_host.assert_ok().text(), "hello");
+    world.emulator.counters().reset();
+    let other = target(KEY, None).replacen("acme/a", "acme/b", 1);
+    get(&other).ask().assert_error(403, "SignatureDoesNotMatch");
+    assert_eq!(world.upstream_requests(), 0);
+
+    let world = self::world();
+    let refused = Call::new(world.gateway.addr, "GET", &target(KEY, None)).ask();
+    refused.assert_error(400, "InvalidRequest");
+    assert!(refused.text().contains("allow_sigv2_presign"));
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+#[test]
+fn malformed_claims_are_refused() {
+    let world = world();
+    let get = world.signed("GET", KEY);
+    for (from, to) in [
+        ("/s3/", "/ec2/"),
+        ("/aws4_request", "/aws4"),
+        ("SignedHeaders=host;", "SignedHeaders=Host;"),
+        ("SignedHeaders=host;", "SignedHeaders=host;host;"),
+        ("SignedHeaders=host;", "SignedHeaders=;"),
+        ("Signature=", "Signature=F"),
+        ("Credential=", "Credential=x, Credential="),
+    ] {
+        forged(&get, from, to).assert_error(400, "AuthorizationHeaderMalformed");
+    }
+    let presigned = get.presigned(60);
+    for (from, to) in [
+        ("X-Amz-Algorithm=AWS4-HMAC", "X-Amz-Algorithm=AWS9-HMAC"),
+        ("%2Fs3%2F", "%2Fec2%2F"),
+        ("X-Amz-Expires=60", "X-Amz-Expires=-1"),
+        ("X-Amz-Expires=60", "X-Amz-Expires=x"),
+        ("X-Amz-Expires=60&", ""),
+        ("X-Amz-SignedHeaders=host", "X-Amz-SignedHeaders=Host"),
+    ] {
+        forged(&presigned, from, to).assert_error(400, "AuthorizationQueryParametersError");
+    }
+    for (from, to) in [
+        ("&X-Amz-Expires", "&X-Amz-Expires=60&X-Amz-Expires"),
+        ("X-Amz-Expires", "x-amz-expires"),
+        ("X-Amz-Signature", "x-amz-signature"),
+    ] {
+        forged(&presigned, from, to).assert_error(400, "InvalidArgument");
+    }
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+#[test]
+fn host_and_all_that_means_something_must_be_signed() {
+    let world = world();
+    let put = world.signed("PUT", KEY).body("x");
+    let presigned = put.clone().presigned(60);
+    for call in [&put, &presigned] {
+        for line in [
+            "x-amz-meta-a: b",
+            "x-amz-acl: public-read",
+            "x-amz-copy-source: /photos/acme/a",
+            "X-AMZ-Tagging: a=b",
+            "x-amz-unheard-of: 1",
+        ] {
+            let reply = call.ask_with_line(line);
+            assert!(
+                matches!(reply.status, 400 | 403),
+                "{line} {} {}",
+                reply.status,
+                reply.text()
+            );
+        }
+    }
+    forged(&put, "SignedHeaders=host;", "SignedHeaders=").assert_error(403, "AccessDenied");
+    let date = "X-Amz-SignedHeaders=date";
+    forged(&presigned, "X-Amz-SignedHeaders=host", date).assert_error(403, "AccessDenied");
+    assert_eq!(world.upstream_requests(), 0);
+    assert_eq!(world.stored("acme/a").as_deref(), Some("hello"));
+}
+
+#[test]
+fn a_session_token_from_a_client_is_refused() {
+    let world = world();
+    let get = || world.signed("GET", KEY);
+    let by_header = get().header("x-amz-security-token", "t");
+    by_header.ask().assert_error(400, "InvalidToken");
+    let by_query = world.signed("GET", &format!("{KEY}?X-Amz-Security-Token=t"));
+    let reply = by_query.presigned(60).ask();
+    reply.assert_error(400, "InvalidToken");
+    let native = get().header("x-cos-security-token", "t").ask();
+    assert_eq!(native.status, 400);
+    let unsigned = Call::new(world.gateway.addr, "GET", "/photos/public/a");
+    let unsigned = unsigned.header("x-amz-security-token", "t");
+    unsigned.ask().assert_error(400, "InvalidToken");
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+#[test]
+fn a_body_that_is_not_the_signed_one_never_becomes_an_object() {
+    let wrong = "0".repeat(64);
+    for signature in SIGNATURES {
+        let world = World::speaking(signature);
+        for size in [0, 1, 5, 64 << 10, 5 << 20] {
+            let put = world.signed("PUT", KEY).body(vec![b'x'; size]);
+            let reply = put.payload(&wrong).ask();
+            reply.assert_error(400, "XAmzContentSHA256Mismatch");
+            assert!(!world.emulator.object_exists(BUCKET, "acme/a"), "{size}");
+        }
+        world.put(KEY, "before");
+        let put = world.signed("PUT", KEY).body(vec![b'x'; 3 << 20]);
+        let reply = put.payload(&wrong).ask();
+        reply.assert_error(400, "XAmzContentSHA256Mismatch");
+        assert_eq!(world.stored("acme/a").as_deref(), Some("before"));
+    }
+}
+
+#[test]
+fn the_hash_of_a_part_or_of_xml_is_checked_too() {
+    let wrong = "0".repeat(64);
+    let world = world();
+    let created = world.ask("POST", &format!("{KEY}?uploads"));
+    let id = support::element(&created.assert_ok().text(), "UploadId");
+    let part = world.signed("PUT", &format!("{KEY}?partNumber=1&uploadId={id}"));
+    let part = part.body(vec![b'x'; 2 << 20]).payload(&wrong);
+    part.ask().assert_error(400, "XAmzContentSHA256Mismatch");
+    let parts = world.ask("GET", &format!("{KEY}?uploadId={id}"));
+    assert_eq!(support::element(&parts.text(), "PartNumber"), "");
+    let delete = "<Delete><Object><Key>acme/a</Key></Object></Delete>";
+    let delete = world.signed("POST", "/photos?delete").body(delete);
+    let reply = delete.payload(&wrong).ask();
+    reply.assert_error(400, "XAmzContentSHA256Mismatch");
+    assert_eq!(world.stored("acme/a").as_deref(), Some("hello"));
+    let get = world.signed("GET", KEY).payload(&wrong).ask();
+    get.assert_error(400, "XAmzContentSHA256Mismatch");
+    let odd = world.signed("PUT", KEY).body("x").payload("sha256-of-x");
+    odd.ask().assert_error(400, "InvalidArgument");
+}
+
+#[test]
+fn a_body_cut_short_never_becomes_an_object() {
+    for signature in SIGNATURES {
+        let world = World::speaking(signature);
+        for size in [10, 3 << 20] {
+            let put = world.signed("PUT", KEY).payload("UNSIGNED-PAYLOAD");
+            let put = put.header("content-length", &(size + 1).to_string());
+            let mut client = Client::connect(world.gateway.addr);
+            client.write(&put.head());
+            client.write(&vec![b'x'; size]);
+            drop(client);
+        }
+        support::eventually("both requests are over", || {
+            world.gateway.log.text().lines().count() == 2
+        });
+        // COS hears of the cut later than the log does.
+        world.put("/photos/acme/after", "");
+        assert!(!world.emulator.object_exists(BUCKET, "acme/a"));
+    }
+}
+
+#[test]
+fn a_client_without_a_key_is_served_on_loopback_in_its_own_folder() {
+    for signature in SIGNATURES {
+        let world = World::speaking(signature);
+        let port = world.gateway.addr.port();
+        let call = |method: &str, target: &str| Call::new(world.gateway.addr, method, target);
+        let put = call("PUT", "/photos/public/a").body("hello");
+        put.ask().assert_ok();
+        for host in [
+            format!("localhost:{port}"),
+            "127.0.0.1".to_owned(),
+            format!("[::1]:{port}"),
+            format!("s3.localhost:{port}"),
+        ] {
+            let get = call("GET", "/photos/public/a").header("host", &host);
+            assert_eq!(get.ask().assert_ok().text(), "hello", "{host}");
+        }
+        let hosted = call("GET", "/public/a").header("host", "photos.s3.localhost");
+        assert_eq!(hosted.ask().text(), "hello");
+        let hashed = call("PUT", "/photos/public/b").body("hello");
+        let hashed = hashed.header("x-amz-content-sha256", &"0".repeat(64));
+        hashed.ask().assert_error(400, "XAmzContentSHA256Mismatch");
+        assert!(!world.emulator.object_exists(BUCKET, "public/b"));
+
+        world.put(KEY, "private");
+        for target in [
+            KEY,
+            "/photos/globex/a",
+            "/photos/public",
+            "/photos/publicity/a",
+        ] {
+            call("GET", target).ask().assert_error(403, "AccessDenied");
+        }
+        call("GET", "/photos?prefix=acme%2F")
+            .ask()
+            .assert_error(403, "AccessDenied");
+    }
+}
+
+#[test]
+fn a_client_without_a_key_cannot_choose_the_headers_of_an_answer() {
+    let world = world();
+    let call = |method: &str, target: &str| Call::new(world.gateway.addr, method, target);
+    let put = call("PUT", "/photos/public/a").body("<script></script>");
+    put.ask().assert_ok();
+    let get = call("GET", "/photos/public/a?response-content-type=text%2Fhtml");
+    get.ask().assert_error(400, "InvalidRequest");
+}
+
+#[test]
+fn a_web_page_cannot_use_the_anonymous_tenant() {
+    let world = world();
+    let port = world.gateway.addr.port();
+    let addr = world.gateway.addr;
+    let refused = |name: &str, value: &str| {
+        for method in ["GET", "PUT", "DELETE"] {
+            let call = Call::new(addr, method, "/photos/public/a").header(name, value);
+            call.ask().assert_error(403, "AccessDenied");
+        }
+    };
+    for (name, value) in [
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+        ("origin", "http://localhost"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+        ("referer", "https://evil.example/page"),
+        ("host", "evil.example"),
+        ("host", "127.0.0.1.evil.example"),
+        ("host", "localhost.evil.example"),
+        ("host", "192.0.2.1"),
+        ("host", "2130706433"),
+    ] {
+        refused(name, value);
+    }
+    refused("host", &format!("evil.example:{port}"));
+    let preflight = Call::new(addr, "OPTIONS", "/photos/public/a");
+    let preflight = preflight
+        .header("origin", "https://evil.example")
+        .header("access-control-request-method", "PUT");
+    let reply = preflight.ask();
+    reply.assert_error(403, "AccessDenied");
+    assert_eq!(reply.header("access-control-allow-origin"), None);
+    assert_eq!(world.upstream_requests(), 0);
+    // What a browser sends for a page that the user opened by hand.
+    let direct = Call::new(addr, "GET", "/photos/public/a").header("sec-fetch-site", "none");
+    direct.ask().assert_error(404, "NoSuchKey");
+}
+
+#[test]
+fn without_an_anonymous_tenant_every_request_must_be_signed() {
+    let key = r#"access_keys = [{ id = "ANYONEKEY00000000001", secret = "env:ACME_SECRET" }]"#;
+    let world = World::edited(|toml| toml.replace("anonymous = true", key));
+    for target in ["/", "/photos", "/photos/public/a"] {
+        let call = Call::new(world.gateway.addr, "GET", target);
+        call.ask().assert_error(403, "AccessDenied");
+    }
+    assert_eq!(world.upstream_requests(), 0);
+}

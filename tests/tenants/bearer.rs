@@ -1,0 +1,847 @@
+//! Callers with a token of an identity provider: which tokens are believed, what each subject may
+//! touch, and how keys come and go.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may panic"
+)]
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::support::tokens::{CORP, STRANGER, claims, encoded, identity_toml, identity_with};
+use crate::support::{
+    self, Act, Call, Gateway, Reply, Script, World, act, element, elements, eventually,
+};
+use cosgate::clock::wall_clock;
+use cosgate::observe::admin;
+use http::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// cosgate that takes tokens; the folder holds `jwks.json`.
+fn world() -> (World, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::with(&identity_toml(&folder));
+    (world, folder)
+}
+
+fn call(addr: SocketAddr, method: &str, path: &str, token: &str) -> Call {
+    Call::new(addr, method, path).header("authorization", &format!("Bearer {token}"))
+}
+
+fn ask(world: &World, method: &str, path: &str, token: &str) -> Reply {
+    call(world.gateway.addr, method, path, token).ask()
+}
+
+/// Whether `token` is refused with this code and a text that holds `why`, before COS is asked.
+#[track_caller]
+fn assert_refused(world: &World, token: &str, status: u16, code: &str, why: &str) {
+    let before = world.upstream_requests();
+    let reply = ask(world, "GET", "/photos/users/alice/k", token);
+    reply.assert_error(status, code);
+    assert!(
+        reply.text().contains(why),
+        "{why} is not in {}",
+        reply.text()
+    );
+    if token.len() > 40 {
+        assert!(!reply.text().contains(token), "the token is told");
+    }
+    assert_eq!(world.upstream_requests(), before);
+}
+
+#[test]
+fn each_algorithm_signs_for_a_folder_of_its_subject() {
+    let (world, _folder) = world();
+    for (algorithm, key) in [("RS256", "r1"), ("ES256", "e1"), ("EdDSA", "o1")] {
+        let header = json!({ "alg": algorithm, "kid": key });
+        let token = CORP.token(&header, &claims(&json!({ "sub": algorithm })));
+        let path = format!("/photos/users/{algorithm}/k");
+        let put = call(world.gateway.addr, "PUT", &path, &token).body("mine");
+        put.ask().assert_ok();
+        assert_eq!(ask(&world, "GET", &path, &token).assert_ok().text(), "mine");
+        assert_eq!(
+            world.stored(&format!("users/{algorithm}/k")).as_deref(),
+            Some("mine")
+        );
+        let path = format!("/photos?list-type=2&prefix=users/{algorithm}/");
+        let listed = ask(&world, "GET", &path, &token);
+        assert_eq!(
+            elements(&listed.text(), "Key"),
+            [format!("users/{algorithm}/k")]
+        );
+        let log = format!(
+            "\"tenant\":\"web/{algorithm}\",\"identity\":\"bearer\",\"subject\":\"{algorithm}\""
+        );
+        world.gateway.log.assert_says(&log);
+        assert!(
+            !world.gateway.log.text().contains(&token[..60]),
+            "the log has the token"
+        );
+    }
+    // A token is checked once, and a key fetched once for each subject.
+    assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), 3);
+}
+
+#[test]
+fn a_body_is_checked_as_far_as_the_client_says_what_it_is() {
+    let (world, _folder) = world();
+    let token = CORP.of("alice");
+    let put = || call(world.gateway.addr, "PUT", "/photos/users/alice/k", &token).body("whole");
+    put()
+        .header("x-amz-content-sha256", "UNSIGNED-PAYLOAD")
+        .ask()
+        .assert_ok();
+    let hash = cosgate::encoding::hex::sha256_hex(b"whole");
+    put()
+        .header("x-amz-content-sha256", &hash)
+        .ask()
+        .assert_ok();
+    let wrong = cosgate::encoding::hex::sha256_hex(b"other");
+    let wrong = put().header("x-amz-content-sha256", &wrong).ask();
+    wrong.assert_error(400, "XAmzContentSHA256Mismatch");
+    let wrong = put()
+        .header("content-md5", "XUFAKrxLKna5cZ2REBfFkg==")
+        .ask();
+    wrong.assert_error(400, "BadDigest");
+    let chained = put()
+        .header("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
+        .ask();
+    assert!((400..500).contains(&chained.status), "{chained:?}");
+    assert_eq!(world.stored("users/alice/k").as_deref(), Some("whole"));
+}
+
+#[test]
+fn subjects_cannot_reach_each_other() {
+    let (world, _folder) = world();
+    let (alice, bob) = (CORP.of("alice"), CORP.of("bob"));
+    let secret = call(world.gateway.addr, "PUT", "/photos/users/alice/k", &alice);
+    secret.body("secret").ask().assert_ok();
+    let before = world.upstream_requests();
+    for (method, path) in [
+        ("GET", "/photos/users/alice/k"),
+        ("HEAD", "/photos/users/alice/k"),
+        ("PUT", "/photos/users/alice/k"),
+        ("DELETE", "/photos/users/alice/k"),
+        ("GET", "/photos/users/bob/../alice/k"),
+        ("GET", "/photos/users/bob/%2e%2e/alice/k"),
+        ("GET", "/photos/users/Bob/k"),
+        ("GET", "/photos/users/bob2/k"),
+        ("GET", "/photos/acme/k"),
+        ("GET", "/photos/robots/k"),
+        ("GET", "/photos?prefix=users/"),
+        ("GET", "/photos?prefix=users/alice/"),
+        ("GET", "/photos"),
+    ] {
+        let reply = ask(&world, method, path, &bob);
+        assert!(
+            (400..404).contains(&reply.status),
+            "{method} {path}: {reply:?}"
+        );
+    }
+    let copy = call(world.gateway.addr, "PUT", "/photos/users/bob/k", &bob)
+        .header("x-amz-copy-source", "/photos/users/alice/k");
+    copy.ask().assert_error(403, "AccessDenied");
+    let delete = call(world.gateway.addr, "POST", "/photos?delete", &bob)
+        .body("<Delete><Object><Key>users/alice/k</Key></Object></Delete>");
+    assert_eq!(element(&delete.ask().text(), "Code"), "AccessDenied");
+    assert_eq!(world.upstream_requests(), before);
+    assert_eq!(world.stored("users/alice/k").as_deref(), Some("secret"));
+}
+
+#[test]
+fn a_template_gives_each_subject_a_bucket_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let prefix = "prefixes = [\"users/{claim.sub}/*\"]";
+    let identity = identity_toml(&folder);
+    assert!(identity.contains(prefix));
+    let root = "root = \"users/{claim.sub}/\"";
+    let world = World::with(&identity.replace(prefix, root));
+    let (alice, bob) = (CORP.of("alice"), CORP.of("bob"));
+    for (token, subject) in [(&alice, "alice"), (&bob, "bob")] {
+        let put = call(world.gateway.addr, "PUT", "/photos/k", token);
+        put.body(subject).ask().assert_ok();
+        let real = format!("users/{subject}/k");
+        assert_eq!(world.stored(&real).as_deref(), Some(subject));
+    }
+    for token in [&alice, &bob] {
+        let list = ask(&world, "GET", "/photos?list-type=2", token);
+        let text = list.assert_ok().text();
+        assert_eq!(elements(&text, "Key"), ["k"], "{text}");
+        assert!(!text.contains("users/"), "{text}");
+    }
+    ask(&world, "GET", "/photos/users/alice/k", &bob).assert_error(404, "NoSuchKey");
+    let before = world.upstream_requests();
+    for path in ["/photos/../alice/k", "/photos/%2e%2e/alice/k"] {
+        let reply = ask(&world, "GET", path, &bob);
+        assert!((400..404).contains(&reply.status), "{path}: {reply:?}");
+    }
+    assert_eq!(world.upstream_requests(), before);
+}
+
+/// A template with more keys.
+fn template_with(more: &str) -> (World, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = identity_toml(&folder);
+    let grants = "[[templates.web.grants]]";
+    let more = format!("{more}\n{grants}");
+    (World::with(&identity.replacen(grants, &more, 1)), folder)
+}
+
+#[test]
+fn each_subject_is_held_to_limits_of_its_own_whatever_token_it_shows() {
+    let limits = "requests_per_second = 1\nburst = 3\nobject_size = \"1KiB\"";
+    let (world, _folder) = template_with(&format!("[templates.web.limits]\n{limits}"));
+    let alice = |n: u32| {
+        let token = CORP.with(&json!({ "sub": "alice", "n": n })); // each is another token
+        ask(&world, "GET", "/photos?location", &token).status
+    };
+    let served = (0..8).filter(|n| alice(*n) == 200).count();
+    assert!((3..=4).contains(&served), "{served}");
+    let refused = ask(&world, "GET", "/photos?location", &CORP.of("alice"));
+    refused.assert_error(503, "SlowDown");
+    let bob = CORP.of("bob");
+    ask(&world, "GET", "/photos?location", &bob).assert_ok();
+    let large = call(world.gateway.addr, "PUT", "/photos/users/bob/k", &bob);
+    let large = large.body("x".repeat(1025)).ask();
+    large.assert_error(400, "EntityTooLarge");
+    let metric = "cosgate_limited_requests_total";
+    assert!(world.gateway.metric(metric, "rate") >= 4);
+}
+
+#[test]
+fn a_subjects_requests_under_way_are_counted_together() {
+    let (world, _folder) =
+        template_with("[templates.web.limits]\nconcurrent_requests = 1\nupload_rate = \"64KiB\"");
+    let path = "/photos/users/alice/k";
+    let probe = |subject: &str, n: u32| {
+        let token = CORP.with(&json!({ "sub": subject, "n": n }));
+        ask(&world, "GET", "/photos?location", &token).status
+    };
+    let upload = call(world.gateway.addr, "PUT", path, &CORP.of("alice"));
+    let upload = upload.header("content-length", "1000");
+    let mut client = support::Client::connect(world.gateway.addr);
+    client.write(&upload.head());
+    eventually("the place is taken", || probe("alice", 1) == 503);
+    assert_eq!((probe("alice", 2), probe("bob", 1)), (503, 200));
+    drop(client);
+    eventually("the place is free", || probe("alice", 3) == 200);
+}
+
+#[test]
+fn a_templates_subjects_call_from_its_addresses_alone() {
+    let (world, _folder) = template_with("allowed_ips = [\"10.0.0.0/8\"]");
+    let before = world.upstream_requests();
+    let reply = ask(&world, "GET", "/photos/users/alice/k", &CORP.of("alice"));
+    reply.assert_error(403, "AccessDenied");
+    assert!(reply.text().contains("<Message>Access Denied.</Message>"));
+    let log = "127.0.0.1 is not in allowed_ips of the tenant web/alice";
+    world.gateway.log.assert_says(log);
+    assert_eq!(world.upstream_requests(), before);
+    // The tenant that a token names has rules of its own.
+    let robot = CORP.with(&json!({ "cosgate_tenant": "robots" }));
+    let path = "/photos/robots/k";
+    ask(&world, "GET", path, &robot).assert_error(404, "NoSuchKey");
+    let (here, _folder) = template_with("allowed_ips = [\"127.0.0.1\"]");
+    let reply = ask(&here, "GET", "/photos/users/alice/k", &CORP.of("alice"));
+    reply.assert_error(404, "NoSuchKey");
+}
+
+#[test]
+fn a_listing_without_a_prefix_is_the_subjects_own_where_the_template_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let prefix = "prefixes = [\"users/{claim.sub}/*\"]";
+    let identity = identity_toml(&folder);
+    let lists = format!("{prefix}\nlist_default_prefix = true");
+    let world = World::with(&identity.replace(prefix, &lists));
+    for subject in ["alice", "bob"] {
+        let path = format!("/photos/users/{subject}/k");
+        let put = call(world.gateway.addr, "PUT", &path, &CORP.of(subject));
+        put.body("x").ask().assert_ok();
+    }
+    let list = ask(&world, "GET", "/photos?list-type=2", &CORP.of("alice"));
+    let text = list.assert_ok().text();
+    assert_eq!(elements(&text, "Key"), ["users/alice/k"], "{text}");
+}
+
+#[test]
+fn a_subject_that_is_no_plain_segment_gets_nothing() {
+    let (world, _folder) = world();
+    for subject in [
+        "a/../b",
+        "..",
+        ".",
+        "a*",
+        "*",
+        "a?",
+        "?",
+        "a/b",
+        "/",
+        "a\\b",
+        "${a}",
+        "{claim.sub}",
+        "a b",
+        "a\"",
+        "a'",
+        "a\n",
+        "a\u{0}",
+        "%2e%2e",
+        "ａ",
+        "é",
+    ] {
+        assert_refused(&world, &CORP.of(subject), 403, "AccessDenied", "claim sub");
+    }
+    assert_refused(&world, &CORP.of(""), 403, "AccessDenied", "claim sub");
+    for more in [
+        json!({ "sub": null }),
+        json!({ "sub": 7 }),
+        json!({ "sub": ["alice"] }),
+    ] {
+        assert_refused(&world, &CORP.with(&more), 403, "AccessDenied", "claim sub");
+    }
+    assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), 0);
+}
+
+/// What providers call people, to the last letter: in keys, in the policy of the key, and in its condition.
+#[test]
+fn every_subject_that_is_taken_works_behind_both_fences() {
+    let (world, _folder) = world();
+    for (subject, path) in [
+        (
+            "auth0|5f7c8ec7c33c6c004bbafe82",
+            "auth0%7C5f7c8ec7c33c6c004bbafe82",
+        ),
+        (
+            "system:serviceaccount:ns:app",
+            "system%3Aserviceaccount%3Ans%3Aapp",
+        ),
+        ("a.b+c=d@example-x_y.com", "a.b%2Bc%3Dd%40example-x_y.com"),
+        ("...", "..."),
+    ] {
+        let token = CORP.of(subject);
+        let key = format!("/photos/users/{path}/k");
+        let put = call(world.gateway.addr, "PUT", &key, &token).body("mine");
+        put.ask().assert_ok();
+        assert_eq!(
+            world.stored(&format!("users/{subject}/k")).as_deref(),
+            Some("mine")
+        );
+        assert_eq!(ask(&world, "GET", &key, &token).assert_ok().text(), "mine");
+        let list = format!("/photos?list-type=2&prefix=users%2F{path}%2F");
+        let listed = ask(&world, "GET", &list, &token);
+        assert_eq!(
+            elements(&listed.assert_ok().text(), "Key"),
+            [format!("users/{subject}/k")]
+        );
+    }
+}
+
+#[test]
+fn tokens_that_are_not_believed() {
+    let (world, _folder) = world();
+    let now = wall_clock().unix();
+    let signed_as = |header: &Value| CORP.token(header, &claims(&json!({})));
+    let refused = |token: &str, why: &str| assert_refused(&world, token, 400, "InvalidToken", why);
+
+    refused(&signed_as(&json!({ "alg": "none" })), "alg");
+    refused(&signed_as(&json!({ "alg": "none", "kid": "r1" })), "alg");
+    refused(&signed_as(&json!({ "alg": "HS256", "kid": "r1" })), "alg");
+    refused(&signed_as(&json!({ "alg": "RS256", "kid": "e1" })), "kid");
+    refused(&signed_as(&json!({ "alg": "ES256", "kid": "r1" })), "kid");
+    refused(
+        &signed_as(&json!({ "alg": "ES256", "kid": "e1", "crit": ["x"], "x": 1 })),
+        "crit",
+    );
+    refused(&signed_as(&json!({ "alg": "ES256", "kid": "e9" })), "kid");
+
+    // Signed by somebody else, who shows the key along with it.
+    let jwk: Value = serde_json::from_str(&STRANGER.jwks("1")).unwrap();
+    for header in [
+        json!({ "alg": "ES256", "kid": "e1" }),
+        json!({ "alg": "ES256", "kid": "e1", "jwk": jwk["keys"][1] }),
+        json!({ "alg": "ES256", "jwk": jwk["keys"][1] }),
+        json!({ "alg": "RS256", "kid": "r1", "jku": "http://127.0.0.1:1/", "x5u": "http://127.0.0.1:1/" }),
+    ] {
+        refused(&STRANGER.token(&header, &claims(&json!({}))), "signature");
+    }
+
+    for (more, why) in [
+        (json!({ "iss": "https://login.example.com" }), "iss and aud"),
+        (json!({ "iss": null }), "iss and aud"),
+        (
+            json!({ "iss": ["https://login.example.com/"] }),
+            "iss and aud",
+        ),
+        (json!({ "aud": "other" }), "iss and aud"),
+        (json!({ "aud": null }), "iss and aud"),
+        (json!({ "aud": ["other"] }), "iss and aud"),
+        (json!({ "exp": null }), "no exp"),
+        (json!({ "exp": "soon" }), "numbers of seconds"),
+        (json!({ "nbf": now + 120 }), "not good yet"),
+        (json!({ "iat": now + 120 }), "not good yet"),
+    ] {
+        refused(&CORP.with(&more), why);
+    }
+    let expired = CORP.with(&json!({ "exp": now - 61 }));
+    assert_refused(&world, &expired, 400, "ExpiredToken", "expired");
+
+    let good = CORP.of("alice");
+    let [header, body, signature]: [&str; 3] =
+        good.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let other = encoded(claims(&json!({ "sub": "bob" })).to_string().as_bytes());
+    refused(&format!("{header}.{other}.{signature}"), "signature");
+    refused(
+        &format!("{header}.{body}.{}", encoded(&[0; 64])),
+        "signature",
+    );
+    refused(&format!("{header}.{body}."), "signature");
+    refused(&format!("{header}.{body}"), "three parts");
+    refused(&format!("{good}="), "three parts");
+    refused("x", "three parts");
+    let twice = r#"{"iss":"https://login.example.com/","aud":"cosgate","sub":"alice","sub":"bob","exp":9999999999}"#;
+    refused(
+        &CORP.raw(r#"{"alg":"ES256","kid":"e1"}"#, twice),
+        "distinct",
+    );
+    refused(&CORP.with(&json!({ "long": "x".repeat(6200) })), "8192");
+    assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), 0);
+}
+
+#[test]
+fn a_token_that_was_good_is_refused_when_its_time_is_over() {
+    let (world, _folder) = world();
+    let token = CORP.with(&json!({ "exp": wall_clock().unix() - 57 }));
+    let status = || ask(&world, "GET", "/photos/users/alice/none", &token).status;
+    assert_eq!(status(), 404);
+    eventually("it is refused", || status() == 400);
+}
+
+#[test]
+fn one_way_to_call_at_a_time() {
+    let (world, _folder) = world();
+    let token = CORP.of("alice");
+    let presigned = world.signed("GET", "/photos/acme/k").presigned(60);
+    let both = presigned.header("authorization", &format!("Bearer {token}"));
+    both.ask().assert_error(400, "InvalidArgument");
+    let signed = world.signed("GET", "/photos/acme/k");
+    let both = signed.ask_with_line(&format!("authorization: Bearer {token}"));
+    both.assert_error(400, "InvalidArgument");
+    let twice = call(world.gateway.addr, "GET", "/photos/users/alice/k", &token);
+    let twice = twice.header("authorization", &format!("Bearer {token}"));
+    twice.ask().assert_error(400, "InvalidArgument");
+    let session = call(world.gateway.addr, "GET", "/photos/users/alice/k", &token);
+    let session = session.header("x-amz-security-token", "x");
+    session.ask().assert_error(400, "InvalidToken");
+    // No failed token makes its bearer the anonymous tenant.
+    ask(&world, "GET", "/photos/public/k", "x").assert_error(400, "InvalidToken");
+    let lower = Call::new(world.gateway.addr, "GET", "/photos/users/alice/none");
+    let lower = lower.header("authorization", &format!("bEARER {token}"));
+    lower.ask().assert_error(404, "NoSuchKey");
+}
+
+#[test]
+fn without_an_identity_no_token_is_taken() {
+    let world = World::new();
+    let reply = ask(&world, "GET", "/photos/acme/k", &CORP.of("alice"));
+    reply.assert_error(400, "InvalidArgument");
+    assert!(reply.text().contains("[identities.NAME]"));
+}
+
+#[test]
+fn a_claim_names_a_tenant_that_takes_the_identity_and_no_other() {
+    let (world, _folder) = world();
+    let named = |name: Value| CORP.with(&json!({ "cosgate_tenant": name }));
+    let robots = named("robots".into());
+    let put = call(world.gateway.addr, "PUT", "/photos/robots/k", &robots);
+    put.body("beep").ask().assert_ok();
+    world
+        .gateway
+        .log
+        .assert_says("\"tenant\":\"robots\",\"identity\":\"bearer\",\"subject\":\"alice\"");
+    ask(&world, "GET", "/photos/users/alice/k", &robots).assert_error(403, "AccessDenied");
+    // acme has said nothing of this identity; and a claim that is there is never passed over.
+    for name in [
+        json!("acme"),
+        json!("ROBOTS"),
+        json!(""),
+        json!(1),
+        json!(null),
+        json!("web/alice"),
+    ] {
+        let mut all = claims(&json!({}));
+        all["cosgate_tenant"] = name;
+        let token = CORP.token(&json!({ "alg": "ES256", "kid": "e1" }), &all);
+        assert_refused(&world, &token, 403, "AccessDenied", "cosgate_tenant");
+    }
+}
+
+#[test]
+fn a_file_of_keys_is_read_again_when_it_changes() {
+    let (world, folder) = world();
+    let old = CORP.of("alice");
+    let status = |token: &str| ask(&world, "GET", "/photos/users/alice/none", token).status;
+    assert_eq!(status(&old), 404);
+    std::fs::write(folder.path().join("jwks.json"), "{").unwrap();
+    let header = json!({ "alg": "ES256", "kid": "e2" });
+    assert_eq!(
+        status(&CORP.token(&header, &claims(&json!({})))),
+        400,
+        "it cannot be read"
+    );
+    assert_eq!(status(&old), 404, "the keys that were there still serve");
+    std::fs::write(folder.path().join("jwks.json"), STRANGER.jwks("2")).unwrap();
+    let new = STRANGER.token(&header, &claims(&json!({})));
+    assert_eq!(status(&new), 404, "a token of a new key waits for it");
+    assert_eq!(status(&old), 400, "a token that was good goes with its key");
+}
+
+/// A provider's key set over HTTP: what it answers, and how often it was asked.
+struct KeyServer {
+    script: Script,
+    answer: Arc<Mutex<Option<String>>>,
+}
+
+impl KeyServer {
+    fn new() -> Self {
+        let answer = Arc::new(Mutex::new(None::<String>));
+        let said = Arc::clone(&answer);
+        let serve: Act = act(move |peer| {
+            if peer.head().is_some() {
+                let answer = said.lock().unwrap().clone();
+                if let Some(answer) = answer {
+                    peer.say(&answer);
+                }
+            }
+        });
+        Self {
+            script: Script::new(vec![serve]),
+            answer,
+        }
+    }
+
+    fn says(&self, status: u16, body: &str) {
+        let answer = format!(
+            "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        *self.answer.lock().unwrap() = Some(answer);
+    }
+
+    fn world(&self) -> World {
+        let jwks = format!("http://{}/keys.json", self.script.addr);
+        World::with(&identity_with(&jwks))
+    }
+
+    fn asked(&self) -> usize {
+        self.script.heads().len()
+    }
+}
+
+#[test]
+fn keys_from_a_url_are_fetched_once_and_a_first_request_waits_for_them() {
+    let server = KeyServer::new();
+    server.says(200, &CORP.jwks("1"));
+    let world = server.world();
+    let all: Vec<_> = (0..8)
+        .map(|n| {
+            call(
+                world.gateway.addr,
+                "GET",
+                "/photos/users/u/none",
+                &CORP.with(&json!({ "sub": "u", "n": n })),
+            )
+        })
+        .map(|call| std::thread::spawn(move || call.send().status))
+        .collect();
+    for one in all {
+        assert_eq!(one.join().unwrap(), 404);
+    }
+    assert_eq!(server.asked(), 1);
+    assert!(server.script.heads()[0].starts_with("GET /keys.json HTTP/1.1\r\n"));
+    // Nobody can make us ask more often than once in ten seconds.
+    for kid in 0..20 {
+        let header = json!({ "alg": "ES256", "kid": format!("made-up-{kid}") });
+        let token = STRANGER.token(&header, &claims(&json!({})));
+        assert_refused(&world, &token, 400, "InvalidToken", "kid");
+    }
+    assert_eq!(server.asked(), 1);
+}
+
+#[test]
+fn a_new_key_at_a_url_is_found_when_a_token_names_it() {
+    let server = KeyServer::new();
+    server.says(200, &CORP.jwks("1"));
+    let world = server.world();
+    let status = |token: &str| ask(&world, "GET", "/photos/users/alice/none", token).status;
+    assert_eq!(status(&CORP.of("alice")), 404);
+    let rotated = Instant::now();
+    server.says(200, &STRANGER.jwks("2"));
+    let new = STRANGER.token(&json!({ "alg": "RS256", "kid": "r2" }), &claims(&json!({})));
+    eventually("the new key is found", || status(&new) == 404);
+    assert!(rotated.elapsed() < Duration::from_secs(15));
+    assert_eq!(server.asked(), 2);
+    assert_eq!(status(&CORP.of("alice")), 400, "the old key is gone");
+}
+
+#[test]
+fn while_a_url_fails_the_keys_that_are_there_serve() {
+    for (status, body) in [
+        (500, "{}".to_owned()),
+        (302, STRANGER.jwks("2")),
+        (200, "<html>".to_owned()),
+        (200, r#"{"keys":[]}"#.to_owned()),
+        (
+            200,
+            format!("{}{}", STRANGER.jwks("2"), " ".repeat(300 * 1024)),
+        ),
+    ] {
+        let server = KeyServer::new();
+        server.says(200, &CORP.jwks("1"));
+        let jwks = format!("http://{}/keys.json", server.script.addr);
+        let toml = identity_with(&jwks).replacen("jwks =", "refresh = \"10s\"\njwks =", 1);
+        let world = World::with(&toml);
+        let ask = |token: &str| ask(&world, "GET", "/photos/users/alice/none", token).status;
+        assert_eq!(ask(&CORP.of("alice")), 404);
+        server.says(status, &body);
+        let new = STRANGER.token(&json!({ "alg": "ES256", "kid": "e2" }), &claims(&json!({})));
+        assert_eq!(ask(&new), 400);
+        assert_eq!(ask(&CORP.of("bob")), 403, "bob has another folder");
+        assert_eq!(ask(&CORP.of("alice")), 404);
+    }
+}
+
+#[test]
+fn a_url_that_never_answers_costs_a_request_some_seconds_and_no_more() {
+    let server = KeyServer::new();
+    let world = server.world();
+    let started = Instant::now();
+    let why = "corp cannot be reached";
+    assert_refused(&world, &CORP.of("alice"), 503, "ServiceUnavailable", why);
+    assert!(started.elapsed() < Duration::from_secs(9));
+}
+
+/// What `/readyz` answers.
+fn readyz(world: &World) -> (u16, String) {
+    let shared = &world.gateway.shared;
+    let keys = shared.tenants().key_states(wall_clock());
+    let (path, metrics) = ("/readyz", shared.metrics());
+    let page = admin::answer(&Method::GET, path, shared.readiness(), &keys, metrics);
+    (page.status().as_u16(), page.into_body())
+}
+
+#[test]
+fn a_provider_that_is_down_at_the_start_has_its_callers_alone_try_again() {
+    let server = KeyServer::new();
+    server.says(500, "{}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("second.json");
+    std::fs::write(&file, CORP.jwks("1")).unwrap();
+    let second = format!(
+        "[identities.second]\nissuer = \"https://second.example.com/\"\naudience = \"cosgate\"\n\
+         tenant_claim = \"cosgate_tenant\"\njwks = \"file:{}\"\n",
+        file.display()
+    );
+    let jwks = format!("http://{}/keys.json", server.script.addr);
+    let identity = identity_with(&jwks).replacen(
+        "[tenants.robots]\nissuer = \"main\"\nidentity = \"corp\"",
+        "[tenants.robots]\nissuer = \"main\"\nvend = true\nidentity = \"second\"",
+        1,
+    );
+    let world = World::edited(|toml| {
+        let secret = "[server]\nsession_secret = \"session-secret-0123456789-0123456789\"\n";
+        toml.replacen("[server]\n", secret, 1) + &identity + &second
+    });
+    let addr = world.gateway.addr;
+    let sts = |token: &str| {
+        let form = "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleSessionName=app\
+                    &RoleArn=arn%3Aaws%3Aiam%3A%3A000000000000%3Arole%2Fapp&WebIdentityToken=";
+        Call::new(addr, "POST", "/")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(format!("{form}{token}"))
+            .send()
+    };
+    let vend = |token: &str| call(addr, "POST", "/.cosgate/credentials", token).send();
+    let of_second = |n: u32| {
+        let more =
+            json!({ "iss": "https://second.example.com/", "cosgate_tenant": "robots", "n": n });
+        CORP.with(&more)
+    };
+    // More often than a stranger may fail: these are no strangers.
+    for n in 0..120 {
+        let reply = ask(
+            &world,
+            "GET",
+            "/photos/users/alice/k",
+            &CORP.with(&json!({ "n": n })),
+        );
+        reply.assert_error(503, "ServiceUnavailable");
+        assert!(reply.header("retry-after").is_some());
+        let text = reply.text();
+        assert!(text.contains("corp cannot be reached"), "{text}");
+        assert!(!text.contains(&server.script.addr.to_string()), "{text}");
+    }
+    let refused = sts(&CORP.of("alice"));
+    let code = element(&refused.text(), "Code");
+    assert_eq!(
+        (refused.status, code.as_str()),
+        (503, "IDPCommunicationError")
+    );
+    assert!(refused.text().contains("<Type>Receiver</Type>"));
+    assert_eq!(vend(&CORP.of("alice")).status, 503);
+    assert_eq!(
+        readyz(&world),
+        (
+            200,
+            "ok\nidentity corp: keys not read since the start, tokens get 503\n".to_owned()
+        )
+    );
+    let usable = |name| world.gateway.metric("cosgate_identity_keys_usable", name);
+    assert_eq!((usable("corp"), usable("second")), (0, 1));
+    // Others are served, on the first sight of their tokens.
+    ask(&world, "GET", "/photos?location", &of_second(1)).assert_ok();
+    sts(&of_second(2)).assert_ok();
+    assert_eq!(vend(&of_second(3)).status, 200);
+    let made_up = CORP.token(
+        &json!({ "alg": "ES256", "kid": "made-up" }),
+        &claims(&json!({ "iss": "https://second.example.com/" })),
+    );
+    assert_refused(&world, &made_up, 400, "InvalidToken", "kid");
+    world
+        .gateway
+        .log
+        .assert_says("identities.corp: its keys have not been read since the start");
+    server.says(200, &CORP.jwks("1"));
+    eventually("the provider is back", || {
+        ask(&world, "GET", "/photos/users/alice/k", &CORP.of("alice")).status == 404
+    });
+    assert_eq!(readyz(&world), (200, "ok\n".to_owned()));
+    sts(&CORP.of("alice")).assert_ok();
+}
+
+#[test]
+fn keys_of_a_provider_that_cannot_be_reached_count_to_their_age_limit() {
+    let server = KeyServer::new();
+    server.says(200, &CORP.jwks("1"));
+    let jwks = format!("http://{}/keys.json", server.script.addr);
+    let keys = "refresh = \"10s\"\nmax_key_age = \"20s\"\njwks =";
+    let world = World::with(&identity_with(&jwks).replacen("jwks =", keys, 1));
+    let path = "/photos/users/alice/none";
+    let (known, started) = (CORP.of("alice"), Instant::now());
+    ask(&world, "GET", path, &known).assert_error(404, "NoSuchKey");
+    server.says(500, "{}");
+    let mut good = 0;
+    loop {
+        let reply = ask(&world, "GET", path, &known);
+        if reply.status == 503 {
+            break;
+        }
+        reply.assert_error(404, "NoSuchKey");
+        good += 1;
+        assert!(started.elapsed() < Duration::from_secs(30), "never too old");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(good > 5 && started.elapsed() >= Duration::from_secs(19));
+    let why = "corp cannot be reached";
+    assert_refused(&world, &CORP.of("bob"), 503, "ServiceUnavailable", why);
+    // A key that is not known may be a new one.
+    let new = STRANGER.token(&json!({ "alg": "ES256", "kid": "e2" }), &claims(&json!({})));
+    assert_refused(&world, &new, 503, "ServiceUnavailable", why);
+    assert!(
+        readyz(&world)
+            .1
+            .starts_with("ok\nidentity corp: keys not read for 2")
+    );
+    server.says(200, &CORP.jwks("1"));
+    eventually("the same keys are read again", || {
+        ask(&world, "GET", path, &known).status == 404
+    });
+    assert_refused(&world, &new, 400, "InvalidToken", "kid");
+}
+
+#[test]
+fn entries_are_bounded_and_the_least_recently_used_goes_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = format!("[credentials]\nentries = 3\n{}", identity_toml(&folder));
+    let world = World::with(&more);
+    let use_as = |subject: &str| {
+        let path = format!("/photos/users/{subject}/none");
+        ask(&world, "GET", &path, &CORP.of(subject)).assert_error(404, "NoSuchKey");
+    };
+    let calls = || world.gateway.metric("cosgate_sts_calls_total", "ok");
+    for subject in ["a", "b", "c", "a"] {
+        use_as(subject);
+    }
+    assert_eq!(calls(), 3);
+    use_as("d"); // b goes: it is the oldest, and a was used twice
+    use_as("a");
+    use_as("c");
+    assert_eq!(calls(), 4);
+    use_as("b");
+    assert_eq!(calls(), 5);
+    use_as("a");
+    assert_eq!(calls(), 5, "who is at work stays");
+    let (kept, evicted) = world.gateway.shared.credentials().scopes();
+    assert_eq!((kept, evicted), (3, 2));
+}
+
+#[test]
+fn a_flood_of_new_subjects_takes_nobody_elses_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = format!("[credentials]\nentries = 20\n{}", identity_toml(&folder));
+    let world = World::with(&more);
+    let get = |subject: &str| {
+        let path = format!("/photos/users/{subject}/none");
+        ask(&world, "GET", &path, &CORP.of(subject)).status
+    };
+    for subject in ["alice", "bob", "alice", "bob"] {
+        assert_eq!(get(subject), 404);
+    }
+    for n in 0..60 {
+        assert_eq!(get(&format!("new{n}")), 404);
+    }
+    let calls = world.gateway.metric("cosgate_sts_calls_total", "ok");
+    assert_eq!((get("alice"), get("bob")), (404, 404));
+    assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), calls);
+    assert!(world.gateway.shared.credentials().scopes().0 <= 20);
+    // A tenant of the configuration is not in the table at all.
+    assert_eq!(world.ask("GET", "/photos/acme/none").status, 404);
+}
+
+#[test]
+fn a_token_over_plain_http_from_elsewhere_is_refused() {
+    let Some(outside) = outside_address() else {
+        return; // this machine has loopback only
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let emulator = support::emulator();
+    let identity = identity_toml(&folder);
+    let toml = support::toml(emulator.cos_addr(), emulator.sts_addr(), &identity);
+    for (more, status, code) in [
+        ("", 403, "AccessDenied"),
+        ("allow_plain_bearer = true\n", 404, "NoSuchKey"),
+    ] {
+        let server = format!("[server]\n{more}");
+        let gateway = Gateway::start_on(outside, &toml.replacen("[server]\n", &server, 1));
+        let reply = call(
+            gateway.addr,
+            "GET",
+            "/photos/users/alice/none",
+            &CORP.of("alice"),
+        )
+        .ask();
+        reply.assert_error(status, code);
+    }
+}
+
+/// An address of this machine that is not loopback.
+fn outside_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?; // sends nothing
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+}
