@@ -231,11 +231,18 @@ revoke_keys = true
 
     #[test]
     fn a_window_is_read_as_it_was_written() {
-        let text = "[[faults]]\nfrom = \"0s\"\nuntil = \"1s\"\ndo = { cos = { reset-after-sent = 5 } }\n";
+        let text =
+            "[[faults]]\nfrom = \"0s\"\nuntil = \"1s\"\ndo = { cos = { reset-after-sent = 5 } }\n";
         let window = schedule(text).unwrap().windows()[0].clone();
         let written = serde_json::to_string(&window).unwrap();
-        assert_eq!(written, r#"{"from":"0s","until":"1s","do":{"cos":{"reset-after-sent":5}}}"#);
-        assert_eq!(serde_json::from_str::<FaultWindow>(&written).unwrap(), window);
+        assert_eq!(
+            written,
+            r#"{"from":"0s","until":"1s","do":{"cos":{"reset-after-sent":5}}}"#
+        );
+        assert_eq!(
+            serde_json::from_str::<FaultWindow>(&written).unwrap(),
+            window
+        );
     }
 
     #[test]

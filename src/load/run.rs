@@ -38,6 +38,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
 /// A short run has so many intervals.
 const INTERVALS: u32 = 60;
+/// How often the clock is read in the second before the start.
+const CLOCK_WATCH: Duration = Duration::from_millis(1);
 /// The emulator's admin listener gets this long.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -235,7 +237,11 @@ impl Fleet {
         let seconds = u64::try_from(left)
             .map_err(|_| format!("--start-at {text} passed while the first objects were put"))?;
         live.say(&format!("waiting {seconds} s for {text}"));
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        // The clock counts whole seconds: the last one is watched.
+        tokio::time::sleep(Duration::from_secs(seconds.saturating_sub(1))).await;
+        while wall_clock() < time {
+            tokio::time::sleep(CLOCK_WATCH).await;
+        }
         Ok(())
     }
 
@@ -288,7 +294,7 @@ impl Fleet {
         }
         let mut driven = std::pin::pin!(all(results));
         let mut ticks = interval_at(start + tick, tick);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut row_start = start;
         let mut interrupted = self.interrupted.clone();
         let outcome = loop {
@@ -301,8 +307,8 @@ impl Fleet {
                         self.faults.apply(&change).await?;
                     }
                 }
-                _ = ticks.tick() => {
-                    let now = Instant::now();
+                // The planned time, so that the rows of all processes of a run begin at the same ones.
+                now = ticks.tick() => {
                     let row = self.take_row(row_start, now);
                     row_start = now;
                     live.show(&self.snapshot(&row, end));

@@ -247,7 +247,12 @@ impl Worker {
         let cpu = thread_cpu();
         let dialled: Vec<u64> = self.clients.iter().map(Client::dialled).collect();
         let part = self.plan.part(self.thread);
-        let budget = Budget::new(segment.requests, part);
+        let sharing = match &segment.shape {
+            // A thread without a slot starts nothing, so it gets no share either.
+            Shape::Closed { slots, .. } => part.1.min(*slots).max(1),
+            Shape::Open { .. } => part.1,
+        };
+        let budget = Budget::new(segment.requests, (part.0, sharing));
         let not_started = match &segment.shape {
             Shape::Closed { concurrency, slots } => {
                 let loops = self.closed(concurrency, *slots, segment.start, &budget);
@@ -391,7 +396,10 @@ impl Budget {
     /// Part `index` of `parts` of `requests`.
     fn new(requests: Option<u64>, (index, parts): (u32, u32)) -> Rc<Self> {
         let (index, parts) = (u64::from(index), u64::from(parts));
-        let share = |requests| requests / parts + u64::from(index < requests % parts);
+        let share = |requests: u64| match index {
+            index if index < parts => requests / parts + u64::from(index < requests % parts),
+            _ => 0,
+        };
         Rc::new(Self(Cell::new(requests.map_or(u64::MAX, share))))
     }
 
@@ -442,6 +450,7 @@ mod tests {
             .map(|index| Budget::new(Some(100), (index, 7)).0.get())
             .sum();
         assert_eq!(total, 100);
+        assert_eq!(Budget::new(Some(100), (3, 2)).0.get(), 0);
         let budget = Budget::new(Some(1), (0, 1));
         assert!(budget.take() && !budget.take() && !budget.take());
     }

@@ -176,6 +176,35 @@ fn shards_share_the_requests_and_merge_into_the_whole() {
     assert_passed(&whole);
     assert_eq!((whole.sides[0].all.count, whole.processes), (100, 3));
     assert_eq!(whole.sides[0].all.latency.count(), 100);
+    // Rows of the same time are added, and not put beside each other.
+    let starts: Vec<u64> = whole.series.rows.iter().map(|row| row.start_ms).collect();
+    assert!(
+        starts.windows(2).all(|pair| pair[1] - pair[0] >= 100),
+        "{starts:?}"
+    );
+}
+
+#[test]
+fn more_threads_than_slots_still_do_all_requests_and_start_together() {
+    let world = World::new();
+    let start = cosgate::clock::wall_clock().plus(4);
+    let text = format!(
+        "requests = 30\nconcurrency = 1\nthreads = 3\nstart_at = \"{}\"",
+        start.iso8601()
+    );
+    let report = run(&two_tenants(world.gateway.addr, &text));
+    assert_passed(&report);
+    assert_eq!(report.sides[0].all.count, 30);
+    assert_eq!(report.started, start.iso8601());
+    let late = two_tenants(
+        world.gateway.addr,
+        "requests = 1\nstart_at = \"2020-01-01T00:00:00Z\"",
+    );
+    assert!(
+        try_run(&late, cosgate::load::FaultControl::None)
+            .unwrap_err()
+            .contains("passed")
+    );
 }
 
 #[test]
