@@ -164,7 +164,7 @@ async fn measured(mut scenario: Scenario) -> Result<Report, String> {
         faults,
         proxy_pid: scenario
             .proxy_pid
-            .or(embedded.as_ref().map(Embedded::proxy_pid)),
+            .or_else(|| embedded.as_ref().map(Embedded::proxy_pid)),
         interrupted,
     };
     let mut live = if scenario.quiet {

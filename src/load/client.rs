@@ -55,7 +55,7 @@ pub(super) struct Connect {
     /// Certificates to trust; `None` for plain HTTP.
     pub(super) roots: Option<Roots>,
     /// Dial this in place of the host.
-    pub(super) connect_to: Option<String>,
+    pub(super) dialled: Option<String>,
     /// For one request, from dialling to the last byte.
     pub(super) timeout: Duration,
     /// Use a connection again.
@@ -91,7 +91,7 @@ impl Client {
         Self {
             dialer: Dialer::new(
                 roots.as_ref(),
-                connect.connect_to.clone(),
+                connect.dialled.clone(),
                 CONNECT_TIMEOUT,
                 CONNECT_TIMEOUT,
             ),

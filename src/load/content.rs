@@ -92,7 +92,7 @@ impl Comparison {
     }
 }
 
-/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input changes half of the output's.
+/// The finalizer of `SplitMix64` (Steele, Lea, Flood 2014): every bit of the input changes half of the output's.
 pub(super) fn mix(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -42,7 +42,7 @@ pub(super) struct Possible {
 
 /// The objects of one tenant on one side.
 #[derive(Debug, Default)]
-pub(super) struct Shelf {
+pub(super) struct Group {
     live: Vec<Held>,
     uncertain: HashMap<u64, Possible>,
     /// Uncertain objects that found no room.
@@ -52,14 +52,14 @@ pub(super) struct Shelf {
 /// All objects of a thread.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    shelves: Vec<Shelf>,
+    groups: Vec<Group>,
     next: u64,
     live: u64,
     limit: u64,
     uncertain: usize,
 }
 
-/// What a sweep has to find on a shelf.
+/// What a sweep has to find on a group.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
     /// By id: the write that is there.
@@ -78,12 +78,12 @@ impl Serial {
 }
 
 impl Ledger {
-    /// `shelves` of them, for thread `thread`; at most `limit` live objects.
-    pub(super) fn new(thread: u32, shelves: usize, limit: u64) -> Self {
+    /// `groups` of them, for thread `thread`; at most `limit` live objects.
+    pub(super) fn new(thread: u32, groups: usize, limit: u64) -> Self {
         let mut all = Vec::new();
-        all.resize_with(shelves, Shelf::default);
+        all.resize_with(groups, Group::default);
         Self {
-            shelves: all,
+            groups: all,
             next: u64::from(thread) << THREAD_SHIFT,
             live: 0,
             limit: limit.max(1),
@@ -102,20 +102,20 @@ impl Ledger {
         self.live >= self.limit
     }
 
-    /// Objects that exist on a shelf.
-    pub(super) fn count(&self, shelf: usize) -> usize {
-        self.shelves.get(shelf).map_or(0, |shelf| shelf.live.len())
+    /// Objects that exist on a group.
+    pub(super) fn count(&self, group: usize) -> usize {
+        self.groups.get(group).map_or(0, |group| group.live.len())
     }
 
     /// Any object to read: `point` is from 0 to 1.
-    pub(super) fn any(&self, shelf: usize, point: f64) -> Option<Held> {
-        let live = &self.shelves.get(shelf)?.live;
+    pub(super) fn any(&self, group: usize, point: f64) -> Option<Held> {
+        let live = &self.groups.get(group)?.live;
         live.get(place(point, live.len())).map(Rc::clone)
     }
 
-    /// Takes an object that nobody uses off the shelf: to delete or overwrite it.
-    pub(super) fn take(&mut self, shelf: usize, point: f64) -> Option<Object> {
-        let live = &mut self.shelves.get_mut(shelf)?.live;
+    /// Takes an object that nobody uses off the group: to delete or overwrite it.
+    pub(super) fn take(&mut self, group: usize, point: f64) -> Option<Object> {
+        let live = &mut self.groups.get_mut(group)?.live;
         let start = place(point, live.len());
         // All but a few are free: those in use are in flight right now.
         let mut places = (0..live.len()).map(|step| (start + step) % live.len());
@@ -128,10 +128,10 @@ impl Ledger {
         Rc::into_inner(held)
     }
 
-    /// Puts an object on the shelf: a write was acknowledged.
-    pub(super) fn put(&mut self, shelf: usize, id: u64, serial: Serial) {
-        if let Some(shelf) = self.shelves.get_mut(shelf) {
-            shelf.live.push(Rc::new(Object {
+    /// Puts an object on the group: a write was acknowledged.
+    pub(super) fn put(&mut self, group: usize, id: u64, serial: Serial) {
+        if let Some(group) = self.groups.get_mut(group) {
+            group.live.push(Rc::new(Object {
                 id,
                 serial: Cell::new(serial),
             }));
@@ -139,38 +139,38 @@ impl Ledger {
         }
     }
 
-    /// Remembers that an object that is not on the shelf may hold any of these.
-    pub(super) fn doubt(&mut self, shelf: usize, id: u64, possible: Possible) {
-        let Some(shelf) = self.shelves.get_mut(shelf) else {
+    /// Remembers that an object that is not on the group may hold any of these.
+    pub(super) fn doubt(&mut self, group: usize, id: u64, possible: Possible) {
+        let Some(group) = self.groups.get_mut(group) else {
             return;
         };
         if self.uncertain >= UNCERTAIN {
-            shelf.forgotten += 1;
+            group.forgotten += 1;
             return;
         }
         self.uncertain += 1;
-        shelf.uncertain.insert(id, possible);
+        group.uncertain.insert(id, possible);
     }
 
-    /// What the sweep has to find on a shelf.
-    pub(super) fn expected(&self, shelf: usize) -> Expected {
-        let Some(shelf) = self.shelves.get(shelf) else {
+    /// What the sweep has to find on a group.
+    pub(super) fn expected(&self, group: usize) -> Expected {
+        let Some(group) = self.groups.get(group) else {
             return Expected::default();
         };
         Expected {
-            live: shelf
+            live: group
                 .live
                 .iter()
                 .map(|object| (object.id, object.serial.get()))
                 .collect(),
-            uncertain: shelf.uncertain.clone(),
-            has_forgotten: shelf.forgotten > 0,
+            uncertain: group.uncertain.clone(),
+            has_forgotten: group.forgotten > 0,
         }
     }
 
-    /// Uncertain objects of all shelves.
+    /// Uncertain objects of all groups.
     pub(super) fn uncertain(&self) -> u64 {
-        let forgotten: u64 = self.shelves.iter().map(|shelf| shelf.forgotten).sum();
+        let forgotten: u64 = self.groups.iter().map(|group| group.forgotten).sum();
         self.uncertain as u64 + forgotten
     }
 }

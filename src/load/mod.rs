@@ -8,6 +8,11 @@
 //! 4. `run` starts and measures, `knee` looks for the highest rate that holds, `faults` breaks things on time;
 //! 5. [`Report`] is the result, and `text`, `csv`, `html`, `compare` and `merge` are its views.
 
+#![expect(
+    clippy::cast_precision_loss,
+    reason = "numbers for people: 2^53 operations or bytes are beyond any run"
+)]
+
 mod arrivals;
 mod client;
 mod compare;

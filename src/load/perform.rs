@@ -96,8 +96,8 @@ impl Worker {
             return self.in_flight(self.probe(tenant)).await;
         }
         let mut operation = self.plan.mix.at(self.point());
-        let shelf = self.shelf(side, tenant);
-        if operation.needs_object() && self.ledger.borrow().count(shelf) == 0 {
+        let group = self.group(side, tenant);
+        if operation.needs_object() && self.ledger.borrow().count(group) == 0 {
             operation = Operation::Put; // nothing can be read yet
         }
         let Some(caller) = self.caller(side, tenant) else {
@@ -179,8 +179,8 @@ impl Worker {
 
     /// Puts a new object, or overwrites one.
     async fn put(&self, caller: Caller<'_>, way: Way) -> Result<Moved, Failure> {
-        let shelf = self.shelf(caller.side, caller.tenant);
-        let write = self.next_write(shelf, way == Way::Multipart);
+        let group = self.group(caller.side, caller.tenant);
+        let write = self.next_write(group, way == Way::Multipart);
         let content = self.plan.content(write.serial);
         let key = self.key(caller.side, caller.tenant, write.id);
         let slice = Slice::whole(content);
@@ -198,7 +198,7 @@ impl Worker {
             Way::Form => self.post_form(&caller, &key, slice).await,
             Way::Multipart => self.multipart(&caller, &key, slice).await,
         };
-        self.settle(shelf, write, sent)?;
+        self.settle(group, write, sent)?;
         Ok(Moved {
             sent: content.length,
             received: 0,
@@ -215,8 +215,8 @@ impl Worker {
     }
 
     async fn multipart(&self, caller: &Caller<'_>, key: &str, whole: Slice) -> Result<(), Failure> {
-        let begin = caller.draft(Method::POST, key).with("uploads", "");
-        let begun = caller.call(begin).await?;
+        let draft = caller.draft(Method::POST, key).with("uploads", "");
+        let begun = caller.call(draft).await?;
         let id = element(&begun.body, "UploadId").ok_or_else(|| failure("no UploadId"))?;
         let uploaded = self.parts(caller, key, whole, &id).await;
         let completed = match uploaded {
@@ -276,7 +276,7 @@ impl Worker {
     }
 
     /// What the next put writes to.
-    fn next_write(&self, shelf: usize, is_multipart: bool) -> Write {
+    fn next_write(&self, group: usize, is_multipart: bool) -> Write {
         let overwrites = {
             let ledger = self.ledger.borrow();
             ledger.is_full() || (self.plan.overwrite > 0.0 && self.point() < self.plan.overwrite)
@@ -284,7 +284,7 @@ impl Worker {
         let point = self.point();
         let mut ledger = self.ledger.borrow_mut();
         let serial = ledger.serial(is_multipart);
-        let old = overwrites.then(|| ledger.take(shelf, point)).flatten();
+        let old = overwrites.then(|| ledger.take(group, point)).flatten();
         match old {
             Some(object) => Write {
                 id: object.id,
@@ -300,18 +300,18 @@ impl Worker {
     }
 
     /// Writes into the ledger what a write came to.
-    fn settle(&self, shelf: usize, write: Write, sent: Result<(), Failure>) -> Result<(), Failure> {
+    fn settle(&self, group: usize, write: Write, sent: Result<(), Failure>) -> Result<(), Failure> {
         let mut ledger = self.ledger.borrow_mut();
         match (&sent, write.old) {
-            (Ok(()), _) => ledger.put(shelf, write.id, write.serial),
-            (Err(failure), Some(old)) if failure.is_refusal() => ledger.put(shelf, write.id, old),
+            (Ok(()), _) => ledger.put(group, write.id, write.serial),
+            (Err(failure), Some(old)) if failure.is_refusal() => ledger.put(group, write.id, old),
             (Err(failure), None) if failure.is_refusal() => {}
             (Err(_), old) => {
                 let possible = Possible {
                     serials: old.into_iter().chain([write.serial]).collect(),
                     may_be_absent: old.is_none(),
                 };
-                ledger.doubt(shelf, write.id, possible);
+                ledger.doubt(group, write.id, possible);
             }
         }
         sent
@@ -319,8 +319,8 @@ impl Worker {
 
     /// Any object of the caller, which nobody deletes while it is held.
     fn hold(&self, caller: &Caller<'_>) -> Result<Held, Failure> {
-        let shelf = self.shelf(caller.side, caller.tenant);
-        let held = self.ledger.borrow().any(shelf, self.point());
+        let group = self.group(caller.side, caller.tenant);
+        let held = self.ledger.borrow().any(group, self.point());
         held.ok_or_else(|| failure("no object to read"))
     }
 
@@ -436,7 +436,7 @@ impl Worker {
     async fn copy(&self, caller: Caller<'_>) -> Result<Moved, Failure> {
         let held = self.hold(&caller)?;
         let source = self.key(caller.side, caller.tenant, held.id);
-        let shelf = self.shelf(caller.side, caller.tenant);
+        let group = self.group(caller.side, caller.tenant);
         let id = self.ledger.borrow_mut().serial(false).0;
         let key = self.key(caller.side, caller.tenant, id);
         let draft = caller.draft(Method::PUT, &key);
@@ -450,19 +450,19 @@ impl Worker {
             serial: held.serial.get(),
             old: None,
         };
-        self.settle(shelf, write, copied)?;
+        self.settle(group, write, copied)?;
         Ok(Moved::default())
     }
 
     async fn delete(&self, caller: Caller<'_>) -> Result<Moved, Failure> {
-        let shelf = self.shelf(caller.side, caller.tenant);
+        let group = self.group(caller.side, caller.tenant);
         let point = self.point();
-        let taken = self.ledger.borrow_mut().take(shelf, point);
+        let taken = self.ledger.borrow_mut().take(group, point);
         let object = taken.ok_or_else(|| failure("no object to delete"))?;
         let key = self.key(caller.side, caller.tenant, object.id);
         let reply = caller.call(caller.draft(Method::DELETE, &key)).await;
         self.settle_delete(
-            shelf,
+            group,
             (object.id, object.serial.get()),
             reply.as_ref().err(),
         );
@@ -470,11 +470,11 @@ impl Worker {
     }
 
     async fn multi_delete(&self, caller: Caller<'_>) -> Result<Moved, Failure> {
-        let shelf = self.shelf(caller.side, caller.tenant);
+        let group = self.group(caller.side, caller.tenant);
         let mut taken = Vec::new();
         for _ in 0..self.plan.delete_batch {
             let point = self.point();
-            let Some(object) = self.ledger.borrow_mut().take(shelf, point) else {
+            let Some(object) = self.ledger.borrow_mut().take(group, point) else {
                 break;
             };
             taken.push((object.id, object.serial.get()));
@@ -493,7 +493,7 @@ impl Worker {
                 Err(_) => None,
             };
             let refused = refused.map(|(_, failure)| failure);
-            self.settle_delete(shelf, object, result.as_ref().err().or(refused));
+            self.settle_delete(group, object, result.as_ref().err().or(refused));
         }
         match result?.into_iter().next() {
             Some((_, failure)) => Err(failure),
@@ -502,17 +502,17 @@ impl Worker {
     }
 
     /// Writes into the ledger what became of an object that was to be deleted.
-    fn settle_delete(&self, shelf: usize, (id, serial): (u64, Serial), failure: Option<&Failure>) {
+    fn settle_delete(&self, group: usize, (id, serial): (u64, Serial), failure: Option<&Failure>) {
         let mut ledger = self.ledger.borrow_mut();
         match failure {
             None => {}
-            Some(failure) if failure.is_refusal() => ledger.put(shelf, id, serial),
+            Some(failure) if failure.is_refusal() => ledger.put(group, id, serial),
             Some(_) => {
                 let possible = Possible {
                     serials: vec![serial],
                     may_be_absent: true,
                 };
-                ledger.doubt(shelf, id, possible);
+                ledger.doubt(group, id, possible);
             }
         }
     }

@@ -21,9 +21,9 @@ use crate::upstream::dial::Roots;
 const DURATION: Duration = Duration::from_secs(30);
 const CONCURRENCY: u32 = 16;
 const MAX_IN_FLIGHT: u32 = 1000;
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// A run of `--requests` ends after this time all the same.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+const LONGEST: Duration = Duration::from_hours(7 * 24);
 const OBJECTS: u64 = 100;
 const MAX_OBJECTS: u64 = 200_000;
 /// S3's smallest part but for the last one.
@@ -177,7 +177,7 @@ impl Plan {
             mix,
             sizes: scenario.sizes.clone().unwrap_or_default(),
             multipart_sizes: match &scenario.multipart_sizes {
-                Some(sizes) => sizes.clone(),
+                Some(given) => given.clone(),
                 None => "12MiB".parse()?,
             },
             part_size: bytes(scenario.part_size, PART_SIZE),
@@ -312,7 +312,7 @@ impl SidePlan {
             endpoint: endpoint.to_owned(),
             connect: Connect {
                 roots: roots.map_err(|error| error.to_string())?,
-                connect_to: dialled.connect_to.map(str::to_owned),
+                dialled: dialled.connect_to.map(str::to_owned),
                 timeout,
                 keep_alive,
                 is_http2: dialled.is_http2,
@@ -442,8 +442,14 @@ fn tenant(
     {
         let account = TenantEntry {
             name: entry.name.clone(),
-            access_key: direct.access_key.clone().or(entry.access_key.clone()),
-            secret_key: direct.secret_key.clone().or(entry.secret_key.clone()),
+            access_key: direct
+                .access_key
+                .clone()
+                .or_else(|| entry.access_key.clone()),
+            secret_key: direct
+                .secret_key
+                .clone()
+                .or_else(|| entry.secret_key.clone()),
             session_token: direct.session_token.clone(),
             ..TenantEntry::default()
         };

@@ -123,7 +123,7 @@ impl Worker {
                 return None;
             }
             let point = self.point();
-            let held = self.ledger.borrow().any(self.shelf(0, other), point)?;
+            let held = self.ledger.borrow().any(self.group(0, other), point)?;
             Some((other, held.id))
         })
     }

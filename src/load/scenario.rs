@@ -16,6 +16,7 @@ use super::tenants::{Skew, TenantEntry};
 use super::upload::UploadForms;
 
 /// What a run may be told. Nothing is required: without an endpoint the embedded COS and the proxy are the target.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Scenario {
@@ -53,13 +54,13 @@ pub struct Scenario {
     /// The access key id; without it `AWS_ACCESS_KEY_ID`
     #[arg(long, value_name = "ID", help_heading = "Target")]
     pub access_key: Option<String>,
-    /// The secret key as env:NAME or file:PATH; without it `AWS_SECRET_ACCESS_KEY`
+    /// The secret key as `env:NAME` or `file:PATH`; without it `AWS_SECRET_ACCESS_KEY`
     #[arg(long, value_name = "SOURCE", help_heading = "Target")]
     pub secret_key: Option<String>,
-    /// A session token as env:NAME or file:PATH
+    /// A session token as `env:NAME` or `file:PATH`
     #[arg(long, value_name = "SOURCE", help_heading = "Target")]
     pub session_token: Option<String>,
-    /// A bearer token (JWT) as env:NAME or file:PATH, in place of a key
+    /// A bearer token (JWT) as `env:NAME` or `file:PATH`, in place of a key
     #[arg(long, value_name = "SOURCE", help_heading = "Target")]
     pub bearer: Option<String>,
     /// Alternate with requests straight to the store: `direct` (embedded, or `[direct]` of the scenario)
@@ -121,7 +122,7 @@ pub struct Scenario {
     /// Operations by weight, such as put=20,get=60,list=5
     #[arg(long, value_name = "WEIGHTS", help_heading = "Requests")]
     pub mix: Option<Mix>,
-    /// Sizes: 64KiB, 1KiB:70,1MiB:30, uniform:A..B, lognormal:MEDIAN:SIGMA, file:PATH
+    /// Sizes: 64KiB, 1KiB:70,1MiB:30, uniform:A..B, lognormal:MEDIAN:SIGMA, `file:PATH`
     #[arg(long, value_name = "SIZES", help_heading = "Requests")]
     pub sizes: Option<Sizes>,
     /// Sizes of multipart uploads; 12MiB
@@ -341,7 +342,7 @@ impl Scenario {
             None => flags,
             Some(path) => Self::parse(&read(path)?)
                 .map_err(|error| format!("{}: {error}", path.display()))?
-                .relative_to(path.parent().unwrap_or(Path::new("")))
+                .relative_to(path.parent().unwrap_or_else(|| Path::new("")))
                 .overlaid(&flags)?,
         };
         if let Some(path) = &scenario.tenants_file {

@@ -42,7 +42,7 @@ impl Sizes {
             Kind::Weighted(sums) => {
                 let total = sums.last().map_or(0.0, |(_, sum)| *sum);
                 let index = sums.partition_point(|(_, sum)| *sum <= first * total);
-                let found = sums.get(index).or(sums.last());
+                let found = sums.get(index).or_else(|| sums.last());
                 found.map_or(0, |(size, _)| *size)
             }
             Kind::Uniform(from, to) => from + floor((to - from + 1) as f64 * first),

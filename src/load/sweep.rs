@@ -61,8 +61,8 @@ impl Worker {
 
     async fn sweep_folder(self: Rc<Self>, side: usize, tenant: usize) -> Truth {
         let mut truth = Truth::default();
-        let shelf = self.shelf(side, tenant);
-        let mut expected = self.ledger.borrow().expected(shelf);
+        let group = self.group(side, tenant);
+        let mut expected = self.ledger.borrow().expected(group);
         let Some(caller) = self.caller(side, tenant) else {
             return truth;
         };

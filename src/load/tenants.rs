@@ -86,10 +86,9 @@ impl Picker {
             }
             sum += weight
                 * match skew {
-                    Skew::Uniform => 1.0,
                     Skew::Zipf(exponent) => ((place + 1) as f64).powf(-exponent),
                     Skew::Noisy(noisy) if noisy == name => NOISE,
-                    Skew::Noisy(_) => 1.0,
+                    Skew::Uniform | Skew::Noisy(_) => 1.0,
                 };
             sums.push(sum);
         }

@@ -1,7 +1,7 @@
 //! Upload forms and the bodies of requests: generated while they are sent, never held whole.
 
 use std::convert::Infallible;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::task::{Context, Poll};
@@ -383,7 +383,8 @@ impl Chunking {
         out.push_str("\r\n");
         if let Some((algorithm, digest)) = &self.trailer {
             let (name, value) = (algorithm.header(), digest.value());
-            out.push_str(&format!("{name}:{value}\r\n"));
+            // Writing to a String cannot fail.
+            let _ = write!(out, "{name}:{value}\r\n");
             if let Some(signatures) = &self.signatures {
                 out.push_str(TRAILER_SIGNATURE);
                 push_hex(

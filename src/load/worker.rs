@@ -158,7 +158,7 @@ impl Worker {
                 .map(|(account, side)| Signer::new(account.identity.clone(), &side.address.region))
                 .collect()
         });
-        let shelves = plan.sides.len() * plan.tenants.len();
+        let groups = plan.sides.len() * plan.tenants.len();
         let limit = plan.max_objects.div_ceil(u64::from(plan.threads));
         let seed = plan.seed ^ u64::from(plan.part(thread).0);
         Self {
@@ -167,7 +167,7 @@ impl Worker {
             shared: Arc::clone(shared),
             clients: clients.collect(),
             signers: signers.collect(),
-            ledger: RefCell::new(Ledger::new(thread, shelves, limit)),
+            ledger: RefCell::new(Ledger::new(thread, groups, limit)),
             random: RefCell::new(fastrand::Rng::with_seed(seed)),
             turn: Cell::new(0),
         }
@@ -203,7 +203,7 @@ impl Worker {
     }
 
     /// Where the objects of a tenant on a side are kept.
-    pub(super) fn shelf(&self, side: usize, tenant: usize) -> usize {
+    pub(super) fn group(&self, side: usize, tenant: usize) -> usize {
         side * self.plan.tenants.len() + tenant
     }
 
