@@ -26,15 +26,15 @@ use tokio::sync::watch;
 use support::{ACME, GLOBEX, World};
 
 /// Runs a scenario, written as in a file.
-pub fn run(text: &str) -> Report {
+fn run(text: &str) -> Report {
     run_with(text, FaultControl::None)
 }
 
-pub fn run_with(text: &str, faults: FaultControl) -> Report {
+fn run_with(text: &str, faults: FaultControl) -> Report {
     try_run(text, faults).unwrap()
 }
 
-pub fn try_run(text: &str, faults: FaultControl) -> Result<Report, String> {
+fn try_run(text: &str, faults: FaultControl) -> Result<Report, String> {
     let scenario = Scenario::parse(text).unwrap();
     let (_stop, interrupted) = watch::channel(false);
     let environment = Environment {
@@ -58,7 +58,7 @@ pub fn try_run(text: &str, faults: FaultControl) -> Result<Report, String> {
 }
 
 /// Two tenants of [`World`], after the other keys of a scenario.
-pub fn two_tenants(addr: SocketAddr, more: &str) -> String {
+fn two_tenants(addr: SocketAddr, more: &str) -> String {
     format!(
         r#"
 endpoint = "http://{addr}"
@@ -80,16 +80,16 @@ secret_key = "{}"
 }
 
 /// One tenant of a store that asks for no proof.
-pub fn one_tenant(addr: SocketAddr, more: &str) -> String {
+fn one_tenant(addr: SocketAddr, more: &str) -> String {
     format!("endpoint = \"http://{addr}\"\nbucket = \"b\"\n{more}\n")
 }
 
-pub fn objects(world: &World) -> Vec<String> {
+fn objects(world: &World) -> Vec<String> {
     world.emulator.object_keys(support::BUCKET)
 }
 
 #[track_caller]
-pub fn assert_passed(report: &Report) {
+fn assert_passed(report: &Report) {
     let errors: Vec<_> = report.sides.iter().map(|side| &side.errors).collect();
     assert!(
         report.failures.is_empty(),
