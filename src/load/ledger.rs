@@ -113,6 +113,12 @@ impl Ledger {
         live.get(place(point, live.len())).map(Rc::clone)
     }
 
+    /// Whether an object is free to be deleted.
+    pub(super) fn can_take(&self, group: usize) -> bool {
+        let group = self.groups.get(group);
+        group.is_some_and(|group| group.live.iter().any(|held| Rc::strong_count(held) == 1))
+    }
+
     /// Takes an object that nobody uses off the group: to delete or overwrite it.
     pub(super) fn take(&mut self, group: usize, point: f64) -> Option<Object> {
         let live = &mut self.groups.get_mut(group)?.live;
@@ -206,8 +212,9 @@ mod tests {
         let mut ledger = ledger();
         ledger.put(1, 7, Serial(1));
         let reader = ledger.any(1, 0.9).unwrap();
-        assert!(ledger.take(1, 0.0).is_none());
+        assert!(!ledger.can_take(1) && ledger.take(1, 0.0).is_none());
         drop(reader);
+        assert!(ledger.can_take(1));
         assert_eq!(ledger.take(1, 0.0).unwrap().id, 7);
         assert!(ledger.take(1, 0.0).is_none() && ledger.any(1, 0.0).is_none());
         assert!(ledger.any(0, 0.5).is_none());

@@ -97,8 +97,14 @@ impl Worker {
         }
         let mut operation = self.plan.mix.at(self.point());
         let group = self.group(side, tenant);
-        if operation.needs_object() && self.ledger.borrow().count(group) == 0 {
-            operation = Operation::Put; // nothing can be read yet
+        let deletes = matches!(operation, Operation::Delete | Operation::MultiDelete);
+        let is_possible = if deletes {
+            self.ledger.borrow().can_take(group)
+        } else {
+            !operation.needs_object() || self.ledger.borrow().count(group) > 0
+        };
+        if !is_possible {
+            operation = Operation::Put; // nothing can be read yet, or all of it is in use
         }
         let Some(caller) = self.caller(side, tenant) else {
             return;

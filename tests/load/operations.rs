@@ -187,7 +187,7 @@ fn shards_share_the_requests_and_merge_into_the_whole() {
 #[test]
 fn more_threads_than_slots_still_do_all_requests_and_start_together() {
     let world = World::new();
-    let start = cosgate::clock::wall_clock().plus(4);
+    let start = cosgate::clock::wall_clock().plus(12);
     let text = format!(
         "requests = 30\nconcurrency = 1\nthreads = 3\nstart_at = \"{}\"",
         start.iso8601()
