@@ -18,6 +18,9 @@
 //!
 //! The order of the modules below is the order of `ARCHITECTURE.md`: none imports one above it.
 
+#[cfg(feature = "load")]
+pub mod load;
+
 #[cfg(feature = "emulator")]
 #[doc(hidden)]
 pub mod emulator;

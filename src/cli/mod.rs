@@ -9,6 +9,8 @@ mod dev;
 mod emulator;
 mod explain;
 mod keygen;
+#[cfg(feature = "load")]
+mod load;
 mod process;
 mod serve;
 
@@ -38,6 +40,8 @@ enum Command {
     Emulator(emulator::Arguments),
     Explain(Box<explain::Arguments>),
     Keygen(keygen::Arguments),
+    #[cfg(feature = "load")]
+    Load(Box<load::Arguments>),
     Serve(serve::Arguments),
 }
 
@@ -57,6 +61,8 @@ impl Arguments {
             Command::Emulator(arguments) => emulator::run(&arguments),
             Command::Explain(arguments) => explain::run(&arguments),
             Command::Keygen(arguments) => keygen::run(&arguments),
+            #[cfg(feature = "load")]
+            Command::Load(arguments) => load::run(*arguments),
             Command::Serve(arguments) => serve::run(&arguments),
         }
     }

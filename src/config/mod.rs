@@ -50,6 +50,15 @@ pub use problem::{Location, Problem, Severity, nearest};
 pub use profile::Profile;
 pub use raw_policy::{PolicyRule, RawPolicy};
 pub(crate) use role::TENANT;
+/// Reads a duration as configurations write it (`30s`, `1h30m`, `250ms`). The error names the fix.
+pub fn read_duration(text: &str) -> Result<Duration, String> {
+    grammar::duration(text).map_err(|mistake| format!("{}; {}", mistake.message, mistake.fix))
+}
+
+/// Reads a size as configurations write it (`100`, `16KiB`, `2MiB`, `1GiB`). The error names the fix.
+pub fn read_size(text: &str) -> Result<u64, String> {
+    grammar::size(text).map_err(|mistake| format!("{}; {}", mistake.message, mistake.fix))
+}
 
 /// A length of time as the configuration has it (`30s`, `2h`, `1h30m`), or whole seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {

@@ -47,6 +47,13 @@ pub struct Verified {
     pub crc64_ecma: Option<u64>,
 }
 
+/// The checksum of bytes that a client sends, piece by piece.
+#[derive(Clone, Debug)]
+pub struct Digest {
+    algorithm: Algorithm,
+    digests: Digests,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Checksum {
     name: ChecksumName,
@@ -66,6 +73,25 @@ struct Digests {
     xxh64: Option<Box<Xxh64>>,
     /// Of both lengths: the state is the same.
     xxh3: Option<Box<Xxh3>>,
+}
+
+impl Digest {
+    /// The digest of no bytes yet.
+    pub fn new(algorithm: Algorithm) -> Self {
+        let mut digests = Digests::default();
+        digests.run(algorithm);
+        Self { algorithm, digests }
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, data: &[u8]) {
+        self.digests.update(data);
+    }
+
+    /// The value of the bytes so far, as headers and trailers write it.
+    pub fn value(&self) -> String {
+        BASE64_STANDARD.encode(self.digests.value(self.algorithm).unwrap_or_default())
+    }
 }
 
 impl Checks {

@@ -42,6 +42,19 @@ impl ChunkSignatures {
         }
     }
 
+    /// Signs a chunk, as the client that sends it, and goes on to the next.
+    pub fn sign_chunk(&mut self, data: &[u8]) -> [u8; 32] {
+        self.update(data);
+        let text = self.chunk_to_sign();
+        self.previous = self.key.sign(text.as_bytes());
+        self.previous
+    }
+
+    /// Signs the trailer, as the client that sends it. `canonical` is each trailer as `name:value\n`.
+    pub fn sign_trailer(&self, canonical: &str) -> [u8; 32] {
+        self.key.sign(self.trailer_to_sign(canonical).as_bytes())
+    }
+
     /// Takes the next bytes of the chunk.
     pub(super) fn update(&mut self, data: &[u8]) {
         self.hash.update(data);
@@ -49,10 +62,7 @@ impl ChunkSignatures {
 
     /// Checks the chunk that has now come whole, and goes on to the next.
     pub(super) fn end_chunk(&mut self, signature: &[u8; 32]) -> Result<(), PayloadError> {
-        let mut text = self.string_to_sign(CHUNK);
-        text.push_str(EMPTY_SHA256);
-        text.push('\n');
-        push_hex(&mut text, &self.hash.finalize_reset());
+        let text = self.chunk_to_sign();
         if !self.key.verify(text.as_bytes(), signature) {
             return Err(PayloadError::ChunkSignature);
         }
@@ -67,13 +77,26 @@ impl ChunkSignatures {
         canonical: &str,
         signature: &[u8; 32],
     ) -> Result<(), PayloadError> {
-        let mut text = self.string_to_sign(TRAILER);
-        push_hex(&mut text, &Sha256::digest(canonical));
+        let text = self.trailer_to_sign(canonical);
         if self.key.verify(text.as_bytes(), signature) {
             Ok(())
         } else {
             Err(PayloadError::TrailerSignature)
         }
+    }
+
+    fn chunk_to_sign(&mut self) -> String {
+        let mut text = self.string_to_sign(CHUNK);
+        text.push_str(EMPTY_SHA256);
+        text.push('\n');
+        push_hex(&mut text, &self.hash.finalize_reset());
+        text
+    }
+
+    fn trailer_to_sign(&self, canonical: &str) -> String {
+        let mut text = self.string_to_sign(TRAILER);
+        push_hex(&mut text, &Sha256::digest(canonical));
+        text
     }
 
     fn string_to_sign(&self, algorithm: &str) -> String {

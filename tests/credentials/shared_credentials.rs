@@ -34,10 +34,7 @@ impl Redis {
             .stdout(Stdio::null())
             .spawn();
         let Ok(child) = child else {
-            assert!(
-                std::env::var_os("TEST_REDIS").is_none(),
-                "no redis-server"
-            );
+            assert!(std::env::var_os("TEST_REDIS").is_none(), "no redis-server");
             println!("SKIPPED: redis-server is not installed (apt-get install redis-server)");
             return None;
         };

@@ -69,6 +69,14 @@ impl Roots {
         Self::from_store(store)
     }
 
+    /// The same, offering this protocol in the handshake (ALPN) in place of HTTP/1.1.
+    #[must_use]
+    pub fn speaking(&self, protocol: &[u8]) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Self(Arc::new(config))
+    }
+
     fn from_store(store: RootCertStore) -> Result<Self, RootsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)

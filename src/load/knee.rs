@@ -1,0 +1,215 @@
+//! The knee: the highest rate at which the target still keeps to its bounds.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::arrivals::Curve;
+use super::expression::{Expression, Metric, Scope};
+use super::live::Live;
+use super::plan::Shape;
+use super::quantity::Span;
+use super::report::{Knee, KneeStep, measure};
+use super::run::Fleet;
+use super::scenario::Scenario;
+use super::stats::{Interval, Totals};
+use super::worker::Segment;
+
+const FIRST_RATE: f64 = 50.0;
+const STEP: Duration = Duration::from_secs(5);
+/// Between two rates, so that the backlog of one is not the latency of the next.
+const REST: Duration = Duration::from_millis(500);
+/// Each rate is so many times the one before, until one does not hold.
+const GROWTH: f64 = 1.6;
+/// Then the space between the last two is halved so often.
+const HALVINGS: usize = 4;
+/// Rates that are tried at most.
+const STEPS: usize = 40;
+/// A target that does less than this part of what was planned has passed its knee.
+const ACHIEVED: f64 = 0.95;
+
+/// The search: which rate is next. Pure.
+#[derive(Clone, Debug)]
+struct Search {
+    next: f64,
+    held: Option<f64>,
+    failed: Option<f64>,
+    halvings: usize,
+}
+
+impl Search {
+    fn new(first: f64) -> Self {
+        Self {
+            next: first,
+            held: None,
+            failed: None,
+            halvings: 0,
+        }
+    }
+
+    /// Takes whether the last rate held. `false` when the search is over.
+    fn took(&mut self, holds: bool) -> bool {
+        if holds {
+            self.held = Some(self.next);
+        } else {
+            self.failed = Some(self.next);
+        }
+        match (self.held, self.failed) {
+            (Some(held), None) => self.next = held * GROWTH,
+            (Some(held), Some(failed)) => {
+                self.next = f64::midpoint(held, failed);
+                self.halvings += 1;
+            }
+            (None, Some(failed)) => {
+                self.next = failed / 2.0;
+                self.halvings += 1;
+            }
+            (None, None) => {}
+        }
+        self.halvings <= HALVINGS
+    }
+}
+
+/// Looks for the knee.
+pub(super) async fn find(
+    fleet: &mut Fleet,
+    scenario: &Scenario,
+    live: &mut Live,
+) -> Result<Knee, String> {
+    let bounds = if scenario.knee_bounds.is_empty() {
+        vec!["p99>100ms".parse()?, "errors>1%".parse()?]
+    } else {
+        scenario.knee_bounds.clone()
+    };
+    if let Some(bound) = bounds.iter().find(|bound| bound.scope != Scope::All) {
+        return Err(format!("knee bound {bound}: name no operation or tenant"));
+    }
+    let Shape::Open {
+        spacing,
+        max_in_flight,
+        ..
+    } = fleet.plan.shape.clone()
+    else {
+        return Err("--find-knee is an open loop: leave --concurrency out".to_owned());
+    };
+    let length = scenario.knee_step.map_or(STEP, |Span(step)| step);
+    let mut search = Search::new(scenario.rate.unwrap_or(FIRST_RATE));
+    let mut steps = Vec::new();
+    let mut start = fleet.begin();
+    while steps.len() < STEPS {
+        let rate = search.next;
+        let missed = fleet.not_started();
+        let segment = Segment {
+            shape: Shape::Open {
+                rate: Curve::flat(rate, length),
+                spacing,
+                max_in_flight,
+            },
+            start,
+            requests: None,
+            seed: fleet.plan.seed ^ steps.len() as u64,
+        };
+        let sum = fleet.load(segment, live).await?;
+        let lasted = start.elapsed().as_secs_f64();
+        let step = judge(rate, &sum, (lasted, fleet.not_started() - missed), &bounds);
+        live.say(&format!(
+            "{rate:.0}/s {}",
+            step.passed.as_deref().unwrap_or("held")
+        ));
+        let goes_on = search.took(step.passed.is_none());
+        steps.push(step);
+        if !goes_on || fleet.is_interrupted {
+            break;
+        }
+        start = (Instant::now() + REST).max(fleet.origin());
+    }
+    Ok(Knee {
+        rate: search.held,
+        bounds: bounds.iter().map(ToString::to_string).collect(),
+        steps,
+    })
+}
+
+fn judge(
+    rate: f64,
+    sum: &Interval,
+    (lasted, not_started): (f64, u64),
+    bounds: &[Expression],
+) -> KneeStep {
+    let totals = Totals {
+        count: sum.count,
+        errors: sum.errors,
+        bytes_sent: sum.bytes_sent,
+        bytes_received: sum.bytes_received,
+        latency: sum.latency.clone(),
+        ..Totals::default()
+    };
+    let achieved = measure(&totals, Metric::Rate, lasted);
+    let planned = sum.count + not_started;
+    let done = sum.count as f64 / planned.max(1) as f64;
+    let mut passed = bounds
+        .iter()
+        .find(|bound| bound.holds(measure(&totals, bound.metric, lasted)))
+        .map(ToString::to_string);
+    if passed.is_none() && (done < ACHIEVED || sum.count == 0) {
+        passed = Some(format!("did {:.0} % of what was planned", done * 100.0));
+    }
+    KneeStep {
+        rate,
+        achieved,
+        p50: totals.latency.quantile(0.5),
+        p99: totals.latency.quantile(0.99),
+        errors: totals.error_share(),
+        passed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn knee_of(first: f64, limit: f64) -> (Option<f64>, usize) {
+        let mut search = Search::new(first);
+        let mut steps = 1;
+        while search.took(search.next <= limit) {
+            steps += 1;
+        }
+        (search.held, steps)
+    }
+
+    #[test]
+    fn the_search_closes_in_on_the_knee() {
+        for limit in [60.0, 500.0, 12_345.0] {
+            let (held, steps) = knee_of(50.0, limit);
+            let held = held.unwrap();
+            assert!(held <= limit && held > limit * 0.93, "{held} {limit}");
+            assert!(steps < 25, "{steps}");
+        }
+    }
+
+    #[test]
+    fn a_first_rate_beyond_the_knee_is_halved() {
+        let (held, _) = knee_of(100.0, 30.0);
+        assert!(held.unwrap() <= 30.0);
+        assert_eq!(knee_of(100.0, 1.0).0, None);
+    }
+
+    #[test]
+    fn doing_less_than_planned_passes_the_knee() {
+        let mut sum = Interval::default();
+        for _ in 0..90 {
+            sum.record(&crate::load::report::tests::ended(
+                super::super::Operation::Get,
+                1,
+                None,
+            ));
+        }
+        assert!(judge(100.0, &sum, (1.0, 0), &[]).passed.is_none());
+        assert!(judge(100.0, &sum, (1.0, 10), &[]).passed.is_some());
+        let bound = ["p99>0.5ms".parse().unwrap()];
+        assert_eq!(
+            judge(100.0, &sum, (1.0, 0), &bound).passed.as_deref(),
+            Some("p99>0.5ms")
+        );
+    }
+}

@@ -1,0 +1,246 @@
+//! What a worker thread has put and what became of it: the truth that the store is compared with. Pure.
+//!
+//! Each write has a serial number, from which content and size follow. An object that is read is in use,
+//! and is neither deleted nor overwritten meanwhile. What a failed request may or may not have changed is
+//! uncertain from then on: it is no longer read, and the sweep accepts each state that it can have.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Uncertain objects that are remembered for each thread. Later ones are only counted.
+const UNCERTAIN: usize = 10_000;
+/// Serial numbers of a thread begin with its number.
+const THREAD_SHIFT: u32 = 48;
+/// This bit of a serial number says that the content has the size of a multipart upload.
+const MULTIPART: u64 = 1 << 47;
+
+/// One write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Serial(pub u64);
+
+/// An object that exists.
+#[derive(Debug)]
+pub(super) struct Object {
+    /// The name follows from it.
+    pub(super) id: u64,
+    /// The write that it holds.
+    pub(super) serial: Cell<Serial>,
+}
+
+/// An object in use: while it is held, nobody deletes or overwrites it.
+pub(super) type Held = Rc<Object>;
+
+/// What an uncertain object may hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Possible {
+    /// Any of these writes.
+    pub(super) serials: Vec<Serial>,
+    /// Or nothing at all.
+    pub(super) may_be_absent: bool,
+}
+
+/// The objects of one tenant on one side.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    live: Vec<Held>,
+    uncertain: HashMap<u64, Possible>,
+    /// Uncertain objects that found no room.
+    forgotten: u64,
+}
+
+/// All objects of a thread.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    groups: Vec<Group>,
+    next: u64,
+    live: u64,
+    limit: u64,
+    uncertain: usize,
+}
+
+/// What a sweep has to find on a group.
+#[derive(Debug, Default)]
+pub(super) struct Expected {
+    /// By id: the write that is there.
+    pub(super) live: HashMap<u64, Serial>,
+    /// By id: what may be there.
+    pub(super) uncertain: HashMap<u64, Possible>,
+    /// Whether uncertain objects were forgotten, so that an unknown one may be one of them.
+    pub(super) has_forgotten: bool,
+}
+
+impl Serial {
+    /// Whether it has the size of a multipart upload.
+    pub(super) fn is_multipart(self) -> bool {
+        self.0 & MULTIPART != 0
+    }
+}
+
+impl Ledger {
+    /// `groups` of them, for thread `thread`; at most `limit` live objects.
+    pub(super) fn new(thread: u32, groups: usize, limit: u64) -> Self {
+        let mut all = Vec::new();
+        all.resize_with(groups, Group::default);
+        Self {
+            groups: all,
+            next: u64::from(thread) << THREAD_SHIFT,
+            live: 0,
+            limit: limit.max(1),
+            uncertain: 0,
+        }
+    }
+
+    /// The number of a new write.
+    pub(super) fn serial(&mut self, is_multipart: bool) -> Serial {
+        self.next += 1;
+        Serial(self.next | if is_multipart { MULTIPART } else { 0 })
+    }
+
+    /// Whether puts must overwrite.
+    pub(super) fn is_full(&self) -> bool {
+        self.live >= self.limit
+    }
+
+    /// Objects that exist on a group.
+    pub(super) fn count(&self, group: usize) -> usize {
+        self.groups.get(group).map_or(0, |group| group.live.len())
+    }
+
+    /// Any object to read: `point` is from 0 to 1.
+    pub(super) fn any(&self, group: usize, point: f64) -> Option<Held> {
+        let live = &self.groups.get(group)?.live;
+        live.get(place(point, live.len())).map(Rc::clone)
+    }
+
+    /// Whether an object is free to be deleted.
+    pub(super) fn can_take(&self, group: usize) -> bool {
+        let group = self.groups.get(group);
+        group.is_some_and(|group| group.live.iter().any(|held| Rc::strong_count(held) == 1))
+    }
+
+    /// Takes an object that nobody uses off the group: to delete or overwrite it.
+    pub(super) fn take(&mut self, group: usize, point: f64) -> Option<Object> {
+        let live = &mut self.groups.get_mut(group)?.live;
+        let start = place(point, live.len());
+        // All but a few are free: those in use are in flight right now.
+        let mut places = (0..live.len()).map(|step| (start + step) % live.len());
+        let at = places.find(|at| {
+            live.get(*at)
+                .is_some_and(|held| Rc::strong_count(held) == 1)
+        })?;
+        let held = live.swap_remove(at);
+        self.live -= 1;
+        Rc::into_inner(held)
+    }
+
+    /// Puts an object on the group: a write was acknowledged.
+    pub(super) fn put(&mut self, group: usize, id: u64, serial: Serial) {
+        if let Some(group) = self.groups.get_mut(group) {
+            group.live.push(Rc::new(Object {
+                id,
+                serial: Cell::new(serial),
+            }));
+            self.live += 1;
+        }
+    }
+
+    /// Remembers that an object that is not on the group may hold any of these.
+    pub(super) fn doubt(&mut self, group: usize, id: u64, possible: Possible) {
+        let Some(group) = self.groups.get_mut(group) else {
+            return;
+        };
+        if self.uncertain >= UNCERTAIN {
+            group.forgotten += 1;
+            return;
+        }
+        self.uncertain += 1;
+        group.uncertain.insert(id, possible);
+    }
+
+    /// What the sweep has to find on a group.
+    pub(super) fn expected(&self, group: usize) -> Expected {
+        let Some(group) = self.groups.get(group) else {
+            return Expected::default();
+        };
+        Expected {
+            live: group
+                .live
+                .iter()
+                .map(|object| (object.id, object.serial.get()))
+                .collect(),
+            uncertain: group.uncertain.clone(),
+            has_forgotten: group.forgotten > 0,
+        }
+    }
+
+    /// Uncertain objects of all groups.
+    pub(super) fn uncertain(&self) -> u64 {
+        let forgotten: u64 = self.groups.iter().map(|group| group.forgotten).sum();
+        self.uncertain as u64 + forgotten
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a point is from 0 to 1"
+)]
+fn place(point: f64, count: usize) -> usize {
+    ((point * count as f64) as usize).min(count.saturating_sub(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger() -> Ledger {
+        Ledger::new(3, 2, 10)
+    }
+
+    #[test]
+    fn serials_are_unique_to_thread_and_kind() {
+        let mut ledger = ledger();
+        let (one, two) = (ledger.serial(false), ledger.serial(true));
+        assert_eq!(one.0 >> THREAD_SHIFT, 3);
+        assert_ne!(one, two);
+        assert!(!one.is_multipart() && two.is_multipart());
+    }
+
+    #[test]
+    fn an_object_in_use_is_not_taken() {
+        let mut ledger = ledger();
+        ledger.put(1, 7, Serial(1));
+        let reader = ledger.any(1, 0.9).unwrap();
+        assert!(!ledger.can_take(1) && ledger.take(1, 0.0).is_none());
+        drop(reader);
+        assert!(ledger.can_take(1));
+        assert_eq!(ledger.take(1, 0.0).unwrap().id, 7);
+        assert!(ledger.take(1, 0.0).is_none() && ledger.any(1, 0.0).is_none());
+        assert!(ledger.any(0, 0.5).is_none());
+    }
+
+    #[test]
+    fn a_full_ledger_says_so() {
+        let mut ledger = ledger();
+        for id in 0..10 {
+            assert!(!ledger.is_full());
+            ledger.put(0, id, Serial(id));
+        }
+        assert!(ledger.is_full());
+        assert!(ledger.take(0, 0.3).is_some());
+        assert!(!ledger.is_full());
+    }
+
+    #[test]
+    fn doubts_are_bounded_and_counted() {
+        let mut ledger = ledger();
+        for id in 0..UNCERTAIN as u64 + 5 {
+            ledger.doubt(0, id, Possible::default());
+        }
+        assert_eq!(ledger.uncertain(), UNCERTAIN as u64 + 5);
+        let expected = ledger.expected(0);
+        assert_eq!(expected.uncertain.len(), UNCERTAIN);
+        assert!(expected.has_forgotten);
+    }
+}

@@ -1,0 +1,150 @@
+//! What a store lists: pages of objects and of unfinished uploads. Pure.
+
+use quick_xml::Reader;
+use quick_xml::events::Event;
+
+/// A page of `ListObjectsV2` or `ListMultipartUploads`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Page {
+    /// Objects: key and size. Of uploads: key.
+    pub(super) objects: Vec<(String, u64)>,
+    /// The ids of uploads, in the order of their keys.
+    pub(super) upload_ids: Vec<String>,
+    /// Where the next page begins; `None` on the last one.
+    pub(super) next: Option<String>,
+}
+
+impl Page {
+    /// Reads a page; `None` when it is no such document, or says that there is more without saying where.
+    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+        let mut reader = Reader::from_reader(body);
+        let mut page = Self::default();
+        let (mut path, mut text) = (Vec::new(), String::new());
+        let (mut key, mut size) = (String::new(), None);
+        let mut is_truncated = false;
+        loop {
+            match reader.read_event().ok()? {
+                Event::Start(element) => {
+                    path.push(element.local_name().as_ref().to_owned());
+                    text.clear();
+                }
+                Event::Text(part) => text.push_str(&part),
+                Event::GeneralRef(entity) => text.push(resolve(&entity)?),
+                Event::CData(part) => text.push_str(&part),
+                Event::End(_) => {
+                    let names: Vec<&str> = path.iter().map(String::as_str).collect();
+                    match names.as_slice() {
+                        [_, "Contents" | "Upload", "Key"] => key.clone_from(&text),
+                        [_, "Contents", "Size"] => size = Some(text.trim().parse().ok()?),
+                        [_, "Contents"] => {
+                            page.objects.push((std::mem::take(&mut key), size.take()?));
+                        }
+                        [_, "Upload", "UploadId"] => page.upload_ids.push(text.clone()),
+                        [_, "Upload"] => page.objects.push((std::mem::take(&mut key), 0)),
+                        [_, "IsTruncated"] => is_truncated = text.trim() == "true",
+                        [_, "NextContinuationToken"] => page.next = Some(text.clone()),
+                        ["ListBucketResult" | "ListMultipartUploadsResult"] => {
+                            let is_objects = page.upload_ids.is_empty();
+                            let has_lost_its_place =
+                                is_truncated && page.next.is_none() && is_objects;
+                            return (!has_lost_its_place).then_some(page);
+                        }
+                        _ => {}
+                    }
+                    path.pop();
+                    text.clear();
+                }
+                Event::Eof => return None,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The character of a reference: one of XML's five entities, or a number.
+fn resolve(entity: &quick_xml::events::BytesRef<'_>) -> Option<char> {
+    if let Some(character) = entity.resolve_char_ref().ok()? {
+        return Some(character);
+    }
+    let text = quick_xml::escape::resolve_xml_entity(entity)?;
+    text.chars().next()
+}
+
+/// The text of one element that stands directly below the root.
+pub(super) fn element(body: &[u8], name: &str) -> Option<String> {
+    let mut reader = Reader::from_reader(body);
+    let (mut depth, mut text, mut is_open) = (0, String::new(), false);
+    loop {
+        match reader.read_event().ok()? {
+            Event::Start(element) => {
+                depth += 1;
+                is_open = depth == 2 && element.local_name().as_ref() == name;
+                text.clear();
+            }
+            Event::Text(part) => text.push_str(&part),
+            Event::GeneralRef(entity) => text.push(resolve(&entity)?),
+            Event::End(_) if is_open => return Some(text),
+            Event::End(_) => depth -= 1,
+            Event::Eof => return None,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>, text in "(<(/?(ListBucketResult|Contents|Key|Size|Upload|UploadId)|!|\\?)>?|&(amp|x|#1)?;?|[0-9a ]){0,30}") {
+            let _ = (Page::parse(&bytes), Page::parse(text.as_bytes()), element(text.as_bytes(), "Key"));
+        }
+    }
+
+    #[test]
+    fn a_page_has_its_keys_sizes_and_next() {
+        let body = br#"<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
+<Name>b</Name><Prefix>p/</Prefix><IsTruncated>true</IsTruncated><NextContinuationToken>a&amp;b</NextContinuationToken>
+<Contents><Key>p/a &amp; b &#233; &lt;1&gt;</Key><ETag>&quot;x&quot;</ETag><Size>12</Size><Owner><ID>Key</ID></Owner></Contents>
+<Contents><Key>p/2</Key><Size>0</Size></Contents></ListBucketResult>"#;
+        let page = Page::parse(body).unwrap();
+        assert_eq!(page.next.as_deref(), Some("a&b"));
+        assert_eq!(
+            page.objects,
+            [("p/a & b é <1>".to_owned(), 12), ("p/2".to_owned(), 0)]
+        );
+    }
+
+    #[test]
+    fn a_page_that_lost_its_place_is_refused() {
+        for body in [
+            "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
+            "<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>",
+            "<ListBucketResult><Contents><Key>a</Key><Size>1</Size></Contents>",
+            "<Error><Code>x</Code></Error>",
+            "",
+        ] {
+            assert_eq!(Page::parse(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn uploads_are_listed_with_their_ids() {
+        let body = b"<ListMultipartUploadsResult><IsTruncated>false</IsTruncated><Upload><Key>k</Key><UploadId>u1</UploadId></Upload></ListMultipartUploadsResult>";
+        let page = Page::parse(body).unwrap();
+        assert_eq!(
+            (page.objects, page.upload_ids),
+            (vec![("k".to_owned(), 0)], vec!["u1".to_owned()])
+        );
+    }
+
+    #[test]
+    fn an_element_is_found_below_the_root_only() {
+        let body = b"<R><A><UploadId>no</UploadId></A><UploadId>a&amp;b</UploadId></R>";
+        assert_eq!(element(body, "UploadId").as_deref(), Some("a&b"));
+        assert_eq!(element(body, "Other"), None);
+    }
+}

@@ -1,0 +1,623 @@
+//! A run from its start to its report: threads, clock, faults and measurements.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+use super::faults::Change;
+use super::knee;
+use super::live::{Live, Snapshot};
+use super::plan::{Plan, Surroundings};
+use super::process::{Usage, Watched};
+use super::report::{
+    FaultResult, Generator, Isolation, ProxyUsage, Report, SATURATED, SCHEMA, Side, TenantResult,
+    Truth,
+};
+use super::scenario::{Scenario, Sweep};
+use super::stats::{Interval, ROWS, Row, Series, SideTotals, TENANTS, Totals};
+use super::worker::{self, Command, Driven, Segment, Shared};
+use crate::clock::wall_clock;
+use crate::emulator::{Emulator, Faults};
+use crate::timestamp::Timestamp;
+use crate::upstream::dial::Dialer;
+
+/// Threads begin together, this long after the command.
+const HEAD_START: Duration = Duration::from_millis(20);
+/// Intervals are no shorter, and no longer unless a run is very long.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
+/// A short run has so many intervals.
+const INTERVALS: u32 = 60;
+/// How often the clock is read in the second before the start.
+const CLOCK_WATCH: Duration = Duration::from_millis(1);
+/// The emulator's admin listener gets this long.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a run needs besides its scenario.
+pub struct Environment<'a> {
+    /// Variables and cores.
+    pub surroundings: Surroundings<'a>,
+    /// Who breaks things on time.
+    pub faults: FaultControl,
+    /// The proxy's process.
+    pub proxy_pid: Option<u32>,
+    /// Becomes true when the run is to end early.
+    pub interrupted: watch::Receiver<bool>,
+}
+
+/// Who puts faults in force.
+#[derive(Clone, Debug)]
+pub enum FaultControl {
+    /// Nobody: a schedule is refused.
+    None,
+    /// The emulator of this process.
+    Embedded(Arc<Emulator>),
+    /// The admin listener of another process: `http://127.0.0.1:9102`.
+    Admin(String),
+}
+
+/// The threads of a run, and what has been measured.
+pub(super) struct Fleet {
+    pub(super) plan: Arc<Plan>,
+    threads: Vec<Thread>,
+    proxy: Option<Watched>,
+    faults: FaultControl,
+    interrupted: watch::Receiver<bool>,
+    /// When the load started.
+    origin: Instant,
+    series: Series,
+    at_last_row: Usage,
+    at_start: Usage,
+    peak_memory: u64,
+    not_started: u64,
+    busiest: f64,
+    connections: Vec<u64>,
+    seconds: f64,
+    pub(super) is_interrupted: bool,
+}
+
+struct Thread {
+    commands: mpsc::UnboundedSender<Command>,
+    shared: Arc<Shared>,
+    handle: JoinHandle<()>,
+}
+
+/// Runs a scenario to its report. An error means that there was nothing to measure.
+pub async fn run(
+    scenario: &Scenario,
+    environment: Environment<'_>,
+    live: &mut Live,
+) -> Result<Report, String> {
+    let plan = Arc::new(Plan::new(scenario, &environment.surroundings)?);
+    if scenario.find_knee && !plan.schedule.windows().is_empty() {
+        return Err("choose --find-knee or faults: a knee under a fault is none".to_owned());
+    }
+    if !plan.schedule.windows().is_empty() && matches!(environment.faults, FaultControl::None) {
+        return Err(
+            "faults need the embedded target, or --faults-admin of a `cosgate emulator`".to_owned(),
+        );
+    }
+    let mut fleet = Fleet::start(plan, &environment)?;
+    live.say("putting the first objects");
+    fleet.prepare().await?;
+    fleet.wait_for(scenario.start_at.as_deref(), live).await?;
+    let started = wall_clock();
+    let knee = if scenario.find_knee {
+        Some(knee::find(&mut fleet, scenario, live).await?)
+    } else {
+        let segment = Segment {
+            shape: fleet.plan.shape.clone(),
+            start: fleet.begin(),
+            requests: fleet.plan.requests,
+            seed: fleet.plan.seed,
+        };
+        fleet.load(segment, live).await?;
+        None
+    };
+    live.finish();
+    if fleet.plan.sweep != Sweep::None {
+        live.say("comparing the store with what was acknowledged");
+        fleet.each(Command::Sweep).await?;
+    }
+    let mut report = fleet.report(scenario, started);
+    report.knee = knee;
+    report.find_recoveries();
+    report.judge();
+    if fleet.is_interrupted {
+        report.failures.push("interrupted".to_owned());
+    }
+    if !fleet.plan.keep {
+        live.say("removing what was put");
+        let left: u64 = fleet.each(Command::Clean).await?.into_iter().sum();
+        if left > 0 {
+            let folder = &fleet.plan.folder;
+            report.failures.push(format!(
+                "{left} objects below {folder}/ could not be removed"
+            ));
+        }
+    }
+    if let Some(key) = &scenario.json_key {
+        fleet.store(key, &report).await?;
+    }
+    fleet.end();
+    Ok(report)
+}
+
+impl Fleet {
+    fn start(plan: Arc<Plan>, environment: &Environment<'_>) -> Result<Self, String> {
+        let mut threads = Vec::new();
+        for index in 0..plan.threads {
+            let (commands, receiver) = mpsc::unbounded_channel();
+            let shared = Arc::new(Shared::default());
+            let (its_plan, its_shared) = (Arc::clone(&plan), Arc::clone(&shared));
+            let handle = std::thread::Builder::new()
+                .name(format!("load-{index}"))
+                .spawn(move || {
+                    if let Err(error) = worker::run(&its_plan, index, &its_shared, receiver) {
+                        tracing::error!(%error, "a load thread cannot start");
+                    }
+                })
+                .map_err(|error| format!("cannot start a thread: {error}"))?;
+            threads.push(Thread {
+                commands,
+                shared,
+                handle,
+            });
+        }
+        Ok(Self {
+            connections: vec![0; plan.sides.len()],
+            plan,
+            threads,
+            proxy: environment.proxy_pid.map(Watched::new),
+            faults: environment.faults.clone(),
+            interrupted: environment.interrupted.clone(),
+            origin: Instant::now(),
+            series: Series::default(),
+            at_last_row: Usage::default(),
+            at_start: Usage::default(),
+            peak_memory: 0,
+            not_started: 0,
+            busiest: 0.0,
+            seconds: 0.0,
+            is_interrupted: false,
+        })
+    }
+
+    /// Gives each thread the command that `make` makes, and waits for all results.
+    async fn each<T>(
+        &self,
+        make: impl Fn(oneshot::Sender<T>) -> Command,
+    ) -> Result<Vec<T>, String> {
+        let mut results = Vec::new();
+        for thread in &self.threads {
+            let (result, received) = oneshot::channel();
+            // A thread that has ended gives no result, which is an error below.
+            let _ = thread.commands.send(make(result));
+            results.push(received);
+        }
+        let mut all = Vec::new();
+        for result in results {
+            all.push(result.await.map_err(|_| "a load thread has ended early")?);
+        }
+        Ok(all)
+    }
+
+    async fn prepare(&self) -> Result<(), String> {
+        let threads = u64::from(self.plan.threads);
+        let each = self.plan.objects.div_ceil(threads);
+        if each == 0 {
+            return Ok(());
+        }
+        let prepared = self.each(|result| Command::Prepare(each, result)).await?;
+        let failed = prepared.into_iter().find_map(Result::err);
+        match failed {
+            Some(error) => Err(format!("cannot put the first object: {error}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the time at which all machines start.
+    async fn wait_for(&self, start_at: Option<&str>, live: &mut Live) -> Result<(), String> {
+        let Some(text) = start_at else {
+            return Ok(());
+        };
+        let time = Timestamp::parse_iso8601(text)
+            .ok_or_else(|| format!("`{text}` is not a time; write 2026-01-15T12:30:45Z"))?;
+        let left = time.since(wall_clock());
+        let seconds = u64::try_from(left)
+            .map_err(|_| format!("--start-at {text} passed while the first objects were put"))?;
+        live.say(&format!("waiting {seconds} s for {text}"));
+        // The clock counts whole seconds: the last one is watched.
+        tokio::time::sleep(Duration::from_secs(seconds.saturating_sub(1))).await;
+        while wall_clock() < time {
+            tokio::time::sleep(CLOCK_WATCH).await;
+        }
+        Ok(())
+    }
+
+    /// Stores the result in the bucket itself.
+    async fn store(&self, key: &str, report: &Report) -> Result<(), String> {
+        let text = serde_json::to_string(report).map_err(|error| error.to_string())?;
+        let Some(thread) = self.threads.first() else {
+            return Ok(());
+        };
+        let (result, received) = oneshot::channel();
+        let _ = thread
+            .commands
+            .send(Command::Store(key.to_owned(), text, result));
+        received
+            .await
+            .map_err(|_| "a load thread has ended early".to_owned())?
+    }
+
+    /// Sets the time from which the load counts.
+    pub(super) fn begin(&mut self) -> Instant {
+        self.origin = Instant::now() + HEAD_START;
+        self.at_start = self.usage();
+        self.at_last_row = self.at_start;
+        self.origin
+    }
+
+    /// When the load started.
+    pub(super) fn origin(&self) -> Instant {
+        self.origin
+    }
+
+    /// Drives a piece of the load, and measures it meanwhile. Gives its rows together.
+    pub(super) async fn load(
+        &mut self,
+        segment: Segment,
+        live: &mut Live,
+    ) -> Result<Interval, String> {
+        let length = segment.shape.length();
+        let tick = tick(length, segment.requests.is_some());
+        // A run of so many operations ends when they do.
+        let end = segment.requests.is_none().then_some(segment.start + length);
+        let mut changes: VecDeque<Change> = self.plan.schedule.changes().into();
+        let mut sum = Interval::default();
+        let start = segment.start;
+        let mut results = Vec::new();
+        for thread in &self.threads {
+            let (result, received) = oneshot::channel();
+            let _ = thread.commands.send(Command::Load(segment.clone(), result));
+            results.push(received);
+        }
+        let mut driven = std::pin::pin!(all(results));
+        let mut ticks = interval_at(start + tick, tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut row_start = start;
+        let mut interrupted = self.interrupted.clone();
+        let outcome = loop {
+            let next_change = changes.front().map(|change| self.origin + change.at);
+            tokio::select! {
+                biased;
+                outcome = &mut driven => break outcome,
+                () = until(next_change) => {
+                    if let Some(change) = changes.pop_front() {
+                        self.faults.apply(&change).await?;
+                    }
+                }
+                // The planned time, so that the rows of all processes of a run begin at the same ones.
+                now = ticks.tick() => {
+                    let row = self.take_row(row_start, now);
+                    row_start = now;
+                    live.show(&self.snapshot(&row, end));
+                    add(&mut sum, &row);
+                    self.series.push(row);
+                }
+                _ = interrupted.wait_for(|stop| *stop), if !self.is_interrupted => {
+                    // What has begun ends, and what was put is still compared and removed.
+                    self.is_interrupted = true;
+                    for thread in &self.threads {
+                        thread.shared.is_stopped.store(true, Ordering::Relaxed);
+                    }
+                }
+            }
+        };
+        self.faults.clear(&self.plan).await;
+        for driven in outcome? {
+            self.add(driven);
+        }
+        let row = self.take_row(row_start, Instant::now());
+        add(&mut sum, &row);
+        self.series.push(row);
+        self.seconds = self.origin.elapsed().as_secs_f64();
+        Ok(sum)
+    }
+
+    fn add(&mut self, driven: Driven) {
+        self.not_started += driven.not_started;
+        self.busiest = self.busiest.max(driven.busy);
+        for (sum, count) in self.connections.iter_mut().zip(driven.connections) {
+            *sum += count;
+        }
+    }
+
+    /// Planned operations that were not started so far.
+    pub(super) fn not_started(&self) -> u64 {
+        self.not_started
+    }
+
+    fn usage(&self) -> Usage {
+        self.proxy.and_then(Watched::usage).unwrap_or_default()
+    }
+
+    /// What was measured since the last row.
+    fn take_row(&mut self, from: Instant, to: Instant) -> Row {
+        let mut sides = vec![Interval::default(); self.plan.sides.len()];
+        let mut in_flight = 0;
+        for thread in &self.threads {
+            let mut measured = thread.shared.measured();
+            for (sum, interval) in sides.iter_mut().zip(&mut measured.interval) {
+                sum.merge(&std::mem::take(interval));
+            }
+            in_flight += thread.shared.in_flight.load(Ordering::Relaxed);
+        }
+        let usage = self.proxy.and_then(Watched::usage);
+        let cpu = usage.map(|usage| usage.cpu_ms.saturating_sub(self.at_last_row.cpu_ms));
+        if let Some(usage) = usage {
+            self.at_last_row = usage;
+            self.peak_memory = self.peak_memory.max(usage.memory);
+        }
+        Row {
+            start_ms: millis(from.saturating_duration_since(self.origin)),
+            length_ms: millis(to.saturating_duration_since(from)).max(1),
+            sides,
+            in_flight,
+            proxy_cpu_ms: cpu,
+            proxy_memory: usage.map(|usage| usage.memory),
+        }
+    }
+
+    fn snapshot<'a>(&self, row: &'a Row, end: Option<Instant>) -> Snapshot<'a> {
+        let now = Instant::now();
+        let at = now.saturating_duration_since(self.origin);
+        let end = end.map(|end| end.saturating_duration_since(now));
+        let windows = self.plan.schedule.windows().iter();
+        let faults = windows
+            .filter(|window| window.from.0 <= at && window.until.is_some_and(|until| at < until.0));
+        Snapshot {
+            elapsed: at,
+            left: end,
+            row,
+            faults: faults.map(super::faults::FaultWindow::label).collect(),
+        }
+    }
+
+    /// The result so far.
+    fn report(&self, scenario: &Scenario, started: Timestamp) -> Report {
+        let mut sides = vec![SideTotals::default(); self.plan.sides.len()];
+        let named =
+            self.plan.tenants.len().min(TENANTS) + usize::from(self.plan.tenants.len() > TENANTS);
+        let mut tenants = vec![Totals::default(); named];
+        let (mut truth, mut isolation) = (Truth::default(), Isolation::default());
+        for thread in &self.threads {
+            let measured = thread.shared.measured();
+            sides
+                .iter_mut()
+                .zip(&measured.sides)
+                .for_each(|(sum, side)| sum.merge(side));
+            tenants
+                .iter_mut()
+                .zip(&measured.tenants)
+                .for_each(|(sum, one)| sum.merge(one));
+            truth.merge(&measured.truth);
+            isolation.merge(&measured.isolation);
+        }
+        let sides: Vec<Side> = self
+            .plan
+            .sides
+            .iter()
+            .zip(&sides)
+            .zip(&self.connections)
+            .map(|((plan, totals), dialled)| Side::new(plan.name, &plan.endpoint, totals, *dialled))
+            .collect();
+        Report {
+            schema: SCHEMA.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            name: scenario.name.clone().unwrap_or_else(|| "load".to_owned()),
+            started: started.iso8601(),
+            seconds: self.seconds,
+            processes: 1,
+            scenario: scenario.clone().without_secrets(),
+            proxy: self.proxy_usage(sides.first().map_or(0, |side| side.all.count)),
+            sides,
+            tenants: self.named(tenants),
+            not_started: self.not_started,
+            truth,
+            isolation,
+            faults: self.fault_results(),
+            knee: None,
+            generator: Generator {
+                threads: self.plan.threads,
+                busiest: self.busiest,
+                is_saturated: self.busiest >= SATURATED,
+            },
+            failures: Vec::new(),
+            series: self.series.clone(),
+        }
+    }
+
+    fn named(&self, tenants: Vec<Totals>) -> Vec<TenantResult> {
+        let name = |index: usize| match self.plan.tenants.get(index) {
+            Some(tenant) if index < TENANTS => tenant.name.clone(),
+            _ => "(all others)".to_owned(),
+        };
+        let named = tenants.into_iter().enumerate();
+        named
+            .map(|(index, totals)| TenantResult {
+                name: name(index),
+                totals,
+            })
+            .collect()
+    }
+
+    fn fault_results(&self) -> Vec<FaultResult> {
+        let windows = self.plan.schedule.windows().iter();
+        windows
+            .map(|window| FaultResult {
+                name: window.label(),
+                from: window.from.0.as_secs_f64(),
+                until: window.until.unwrap_or(window.from).0.as_secs_f64(),
+                recovery: None,
+            })
+            .collect()
+    }
+
+    fn proxy_usage(&self, operations: u64) -> Option<ProxyUsage> {
+        self.proxy?;
+        if self.peak_memory == 0 {
+            return None; // no /proc, or no such process
+        }
+        let cpu = self.at_last_row.cpu_ms.saturating_sub(self.at_start.cpu_ms) as f64;
+        Some(ProxyUsage {
+            cpu_seconds: cpu / 1000.0,
+            cpu_micros_per_operation: cpu * 1000.0 / operations.max(1) as f64,
+            peak_memory: self.peak_memory,
+        })
+    }
+
+    /// Ends the threads.
+    fn end(self) {
+        for thread in self.threads {
+            drop(thread.commands);
+            if thread.handle.join().is_err() {
+                tracing::error!("a load thread has panicked");
+            }
+        }
+    }
+}
+
+impl FaultControl {
+    async fn apply(&self, change: &Change) -> Result<(), String> {
+        match self {
+            Self::None => {}
+            Self::Embedded(emulator) => {
+                emulator.faults().set(change.faults.clone());
+                if change.revoke_keys {
+                    emulator.revoke_all_keys();
+                }
+            }
+            Self::Admin(url) => {
+                let faults = serde_json::to_vec(&change.faults).unwrap_or_default();
+                admin(url, Method::PUT, "/faults", faults).await?;
+                if change.revoke_keys {
+                    admin(url, Method::DELETE, "/keys", Vec::new()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves nothing broken, whatever ended the load.
+    async fn clear(&self, plan: &Plan) {
+        if plan.schedule.windows().is_empty() {
+            return;
+        }
+        let nothing = Change {
+            at: Duration::ZERO,
+            faults: Faults::default(),
+            revoke_keys: false,
+        };
+        if let Err(error) = self.apply(&nothing).await {
+            tracing::warn!(%error, "the faults cannot be cleared");
+        }
+    }
+}
+
+/// One request to the emulator's admin listener.
+async fn admin(url: &str, method: Method, path: &str, body: Vec<u8>) -> Result<(), String> {
+    let cannot = |error: String| format!("cannot set faults at {url}: {error}");
+    let uri: Uri = url.parse().map_err(|_| cannot("not a URL".to_owned()))?;
+    let authority = uri
+        .authority()
+        .ok_or_else(|| cannot("not a URL".to_owned()))?;
+    let call = async {
+        let dialer = Dialer::new(None, None, ADMIN_TIMEOUT, ADMIN_TIMEOUT);
+        let stream = dialer
+            .dial(authority.as_str())
+            .await
+            .map_err(|e| e.to_string())?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", authority.as_str())
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| error.to_string())?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| error.to_string())?;
+        let status = response.status();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?;
+        if status.is_success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+        Err(format!("{status}: {}", text.trim()))
+    };
+    let called = timeout(ADMIN_TIMEOUT, call).await;
+    called
+        .unwrap_or_else(|_| Err("timeout".to_owned()))
+        .map_err(cannot)
+}
+
+async fn all(results: Vec<oneshot::Receiver<Driven>>) -> Result<Vec<Driven>, String> {
+    let mut all = Vec::new();
+    for result in results {
+        all.push(result.await.map_err(|_| "a load thread has ended early")?);
+    }
+    Ok(all)
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn add(sum: &mut Interval, row: &Row) {
+    if let Some(side) = row.sides.first() {
+        sum.merge(side);
+    }
+}
+
+/// The length of an interval: the same for all processes of one scenario. A run that ends with its
+/// requests may be short.
+fn tick(length: Duration, ends_with_requests: bool) -> Duration {
+    if ends_with_requests {
+        return SHORTEST_INTERVAL * 2;
+    }
+    let rows = u32::try_from(ROWS).unwrap_or(u32::MAX);
+    (length / INTERVALS)
+        .clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL)
+        .max(length / rows / 64) // a week is not ten thousand folds
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A failure of the machine, in the words of a command.
+pub(super) fn cannot(what: &str, error: &io::Error) -> String {
+    format!("cannot {what}: {error}")
+}

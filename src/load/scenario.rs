@@ -1,0 +1,490 @@
+//! A scenario: all that a run may be told. Each key of a scenario file is a flag of `cosgate load`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::arrivals::{Spacing, Stage};
+use super::expression::Expression;
+use super::faults::FaultWindow;
+use super::names::NameStyle;
+use super::operation::Mix;
+use super::quantity::{ByteSize, Share, Span};
+use super::sizes::Sizes;
+use super::tenants::{Skew, TenantEntry};
+use super::upload::UploadForms;
+
+/// What a run may be told. Nothing is required: without an endpoint the embedded COS and the proxy are the target.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scenario {
+    /// A name for the report
+    #[arg(long, value_name = "TEXT", help_heading = "Output")]
+    pub name: Option<String>,
+
+    /// The S3 endpoint; without it an embedded COS and cosgate in front of it
+    #[arg(long, value_name = "URL", help_heading = "Target")]
+    pub endpoint: Option<String>,
+    /// Connect to this address whatever the endpoint's name is
+    #[arg(long, value_name = "ADDRESS", help_heading = "Target")]
+    pub connect_to: Option<String>,
+    /// Certificates to trust in place of the system's
+    #[arg(long, value_name = "FILE", help_heading = "Target")]
+    pub ca_file: Option<PathBuf>,
+    /// The region that requests are signed for
+    #[arg(long, value_name = "REGION", help_heading = "Target")]
+    pub region: Option<String>,
+    /// Where the bucket's name stands
+    #[arg(long, value_enum, value_name = "STYLE", help_heading = "Target")]
+    pub style: Option<BucketStyle>,
+    /// Use HTTP/2, which needs https
+    #[arg(long, help_heading = "Target")]
+    pub http2: bool,
+    /// Open a connection for each request
+    #[arg(long, help_heading = "Target")]
+    pub no_keep_alive: bool,
+    /// The bucket
+    #[arg(long, value_name = "BUCKET", help_heading = "Target")]
+    pub bucket: Option<String>,
+    /// Put everything below this prefix, in a folder with a random name
+    #[arg(long, value_name = "PREFIX", help_heading = "Target")]
+    pub prefix: Option<String>,
+    /// The access key id; without it `AWS_ACCESS_KEY_ID`
+    #[arg(long, value_name = "ID", help_heading = "Target")]
+    pub access_key: Option<String>,
+    /// The secret key as `env:NAME` or `file:PATH`; without it `AWS_SECRET_ACCESS_KEY`
+    #[arg(long, value_name = "SOURCE", help_heading = "Target")]
+    pub secret_key: Option<String>,
+    /// A session token as `env:NAME` or `file:PATH`
+    #[arg(long, value_name = "SOURCE", help_heading = "Target")]
+    pub session_token: Option<String>,
+    /// A bearer token (JWT) as `env:NAME` or `file:PATH`, in place of a key
+    #[arg(long, value_name = "SOURCE", help_heading = "Target")]
+    pub bearer: Option<String>,
+    /// Alternate with requests straight to the store: `direct` (embedded, or `[direct]` of the scenario)
+    #[arg(long, value_name = "direct", help_heading = "Target")]
+    pub against: Option<Against>,
+    /// The store behind the target
+    #[arg(skip)]
+    pub direct: Option<DirectTarget>,
+    /// The process id of the proxy: its CPU time and memory are measured (Linux)
+    #[arg(long, value_name = "PID", help_heading = "Target")]
+    pub proxy_pid: Option<u32>,
+    /// How the embedded proxy signs for the embedded COS
+    #[arg(long, value_enum, value_name = "LANGUAGE", help_heading = "Target")]
+    pub signature: Option<Signature>,
+
+    /// How long the load lasts; 30s
+    #[arg(long, value_name = "TIME", help_heading = "Load")]
+    pub duration: Option<Span>,
+    /// End after so many operations
+    #[arg(long, value_name = "COUNT", help_heading = "Load")]
+    pub requests: Option<u64>,
+    /// Closed loop: operations in flight at any time; 16
+    #[arg(long, value_name = "COUNT", help_heading = "Load")]
+    pub concurrency: Option<u32>,
+    /// Open loop: operations started each second, whatever happened to the earlier ones
+    #[arg(long, value_name = "COUNT", help_heading = "Load")]
+    pub rate: Option<f64>,
+    /// How arrivals of an open loop are spaced
+    #[arg(long, value_enum, value_name = "SPACING", help_heading = "Load")]
+    pub arrivals: Option<Spacing>,
+    /// Open loop: start nothing while so many operations are in flight; 1000
+    #[arg(long, value_name = "COUNT", help_heading = "Load")]
+    pub max_in_flight: Option<u32>,
+    /// A stage: 30s:100/s, a ramp 1m:100/s..500/s, or closed loop 1m:16..64. May be repeated
+    #[arg(long = "stage", value_name = "STAGE", help_heading = "Load")]
+    pub stages: Vec<Stage>,
+    /// Raise the rate until a bound is passed, and report the highest rate that held
+    #[arg(long, help_heading = "Load")]
+    pub find_knee: bool,
+    /// What the knee is bound by; `p99>100ms` and `errors>1%`. May be repeated
+    #[arg(long = "knee-bound", value_name = "EXPRESSION", help_heading = "Load")]
+    pub knee_bounds: Vec<Expression>,
+    /// How long each rate is tried; 5s
+    #[arg(long, value_name = "TIME", help_heading = "Load")]
+    pub knee_step: Option<Span>,
+    /// Threads that drive the load; half of the cores
+    #[arg(long, value_name = "COUNT", help_heading = "Load")]
+    pub threads: Option<u32>,
+    /// Give up an operation after this time; 60s
+    #[arg(long, value_name = "TIME", help_heading = "Load")]
+    pub timeout: Option<Span>,
+    /// Start at this time (2026-01-15T12:30:45Z), as the other machines do
+    #[arg(long, value_name = "TIME", help_heading = "Load")]
+    pub start_at: Option<String>,
+    /// Drive part i of n equal parts, counted from 1; `load merge` joins the results
+    #[arg(long, value_name = "I/N", help_heading = "Load")]
+    pub shard: Option<Shard>,
+
+    /// Operations by weight, such as put=20,get=60,list=5
+    #[arg(long, value_name = "WEIGHTS", help_heading = "Requests")]
+    pub mix: Option<Mix>,
+    /// Sizes: 64KiB, 1KiB:70,1MiB:30, uniform:A..B, lognormal:MEDIAN:SIGMA, `file:PATH`
+    #[arg(long, value_name = "SIZES", help_heading = "Requests")]
+    pub sizes: Option<Sizes>,
+    /// Sizes of multipart uploads; 12MiB
+    #[arg(long, value_name = "SIZES", help_heading = "Requests")]
+    pub multipart_sizes: Option<Sizes>,
+    /// The size of a part; 5MiB
+    #[arg(long, value_name = "SIZE", help_heading = "Requests")]
+    pub part_size: Option<ByteSize>,
+    /// Forms of an upload by weight: signed, unsigned, chunked, chunked-trailer, unsigned-trailer, with /CHECKSUM
+    #[arg(long, value_name = "WEIGHTS", help_heading = "Requests")]
+    pub uploads: Option<UploadForms>,
+    /// The bytes that a range request asks for, at most; 64KiB
+    #[arg(long, value_name = "SIZE", help_heading = "Requests")]
+    pub range_size: Option<ByteSize>,
+    /// Keys that a list request asks for; 1000
+    #[arg(long, value_name = "COUNT", help_heading = "Requests")]
+    pub list_page: Option<u32>,
+    /// Keys that one multi-delete names; 10
+    #[arg(long, value_name = "COUNT", help_heading = "Requests")]
+    pub delete_batch: Option<u32>,
+    /// The share of puts that overwrite an object
+    #[arg(long, value_name = "SHARE", help_heading = "Requests")]
+    pub overwrite: Option<Share>,
+    /// How keys are named
+    #[arg(long, value_enum, value_name = "STYLE", help_heading = "Requests")]
+    pub names: Option<NameStyle>,
+    /// Objects that are put before the load starts; 100
+    #[arg(long, value_name = "COUNT", help_heading = "Requests")]
+    pub objects: Option<u64>,
+    /// Objects that exist at any time, at most: beyond it, puts overwrite; 200000
+    #[arg(long, value_name = "COUNT", help_heading = "Requests")]
+    pub max_objects: Option<u64>,
+    /// The seed of content, names and order; random
+    #[arg(long, value_name = "NUMBER", help_heading = "Requests")]
+    pub seed: Option<u64>,
+
+    /// A file of tenants: `[[tenants]]` with name, keys, bucket, prefix, weight
+    #[arg(long = "tenants", value_name = "FILE", help_heading = "Tenants")]
+    pub tenants_file: Option<PathBuf>,
+    /// The tenants themselves
+    #[arg(skip)]
+    pub tenants: Vec<TenantEntry>,
+    /// Tenants of the embedded target; 4
+    #[arg(long, value_name = "COUNT", help_heading = "Tenants")]
+    pub tenant_count: Option<u32>,
+    /// Who sends how much: uniform (by weight), zipf, zipf:EXPONENT, or noisy:NAME (10 times the others)
+    #[arg(long, value_name = "SKEW", help_heading = "Tenants")]
+    pub skew: Option<Skew>,
+    /// The share of requests that try another tenant's keys; any that succeeds fails the run
+    #[arg(long, value_name = "SHARE", help_heading = "Tenants")]
+    pub probe_isolation: Option<Share>,
+
+    /// Do not compare what is read with what was written
+    #[arg(long, help_heading = "Verification")]
+    pub no_verify: bool,
+    /// What the sweep at the end does with everything that was acknowledged
+    #[arg(long, value_enum, value_name = "HOW", help_heading = "Verification")]
+    pub sweep: Option<Sweep>,
+    /// Leave the objects where they are
+    #[arg(long, help_heading = "Verification")]
+    pub keep: bool,
+
+    /// A file of `[[faults]]`: from, until, and what goes wrong
+    #[arg(long = "faults", value_name = "FILE", help_heading = "Faults")]
+    pub faults_file: Option<PathBuf>,
+    /// The faults themselves
+    #[arg(skip)]
+    pub faults: Vec<FaultWindow>,
+    /// The admin address of a `cosgate emulator` that shows the faults; the embedded one needs none
+    #[arg(long, value_name = "URL", help_heading = "Faults")]
+    pub faults_admin: Option<String>,
+
+    /// Fail if this holds: p99>50ms, errors>0.1%, get.p99.9>200ms. May be repeated
+    #[arg(long, value_name = "EXPRESSION", help_heading = "Output")]
+    pub fail_if: Vec<Expression>,
+    /// Write the result as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub json: Option<PathBuf>,
+    /// Write one line of CSV for each interval
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub csv: Option<PathBuf>,
+    /// Write the report as one HTML file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub html: Option<PathBuf>,
+    /// Also store the JSON as this key of the bucket
+    #[arg(long, value_name = "KEY", help_heading = "Output")]
+    pub json_key: Option<String>,
+    /// Print no progress
+    #[arg(long, short, help_heading = "Output")]
+    pub quiet: bool,
+}
+
+/// Where the bucket's name stands in a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum BucketStyle {
+    /// `http://host/bucket/key`
+    #[default]
+    Path,
+    /// `http://bucket.host/key`
+    Virtual,
+}
+
+/// How the embedded proxy signs for COS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Signature {
+    /// COS's own: q-sign-algorithm=sha1
+    Cos,
+    /// AWS `SigV4`
+    #[default]
+    S3,
+}
+
+/// What the target is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Against {
+    /// The store itself, without the proxy.
+    Direct,
+}
+
+/// What the sweep does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Sweep {
+    /// Lists everything and reads every object
+    #[default]
+    Full,
+    /// Lists everything and compares names and sizes
+    List,
+    /// Nothing
+    None,
+}
+
+/// The store behind the target, as `[direct]` of a scenario.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DirectTarget {
+    /// As of the scenario.
+    pub endpoint: String,
+    /// As of the scenario.
+    pub connect_to: Option<String>,
+    /// As of the scenario.
+    pub ca_file: Option<PathBuf>,
+    /// As of the scenario.
+    pub region: Option<String>,
+    /// As of the scenario.
+    pub style: Option<BucketStyle>,
+    /// As of the scenario.
+    pub bucket: Option<String>,
+    /// As of the scenario.
+    pub prefix: Option<String>,
+    /// As of the scenario.
+    pub access_key: Option<String>,
+    /// As of the scenario.
+    pub secret_key: Option<String>,
+    /// As of the scenario.
+    pub session_token: Option<String>,
+}
+
+/// Part `index` (from 0) of `count` equal parts, written from 1: `2/4`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Shard {
+    /// From 0.
+    pub index: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+/// Shards of one load.
+const SHARDS: u32 = 10_000;
+
+impl std::str::FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/');
+        let numbers = parts.and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        match numbers {
+            Some((index @ 1.., count @ 1..=SHARDS)) if index <= count => Ok(Self {
+                index: index - 1,
+                count,
+            }),
+            _ => Err(format!("`{text}` is not a shard; write 1/4 to 4/4")),
+        }
+    }
+}
+
+impl std::fmt::Display for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.index + 1, self.count)
+    }
+}
+
+super::quantity::as_text!(Shard);
+
+/// A file of tenants or of faults holds only its own list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TenantsFile {
+    tenants: Vec<TenantEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FaultsFile {
+    faults: Vec<FaultWindow>,
+}
+
+impl Scenario {
+    /// Reads a scenario file, lays what was set by flags over it, and reads the files it names. Paths in
+    /// it are relative to it.
+    pub fn read(file: Option<&Path>, flags: Self) -> Result<Self, String> {
+        let mut scenario = match file {
+            None => flags,
+            Some(path) => Self::parse(&read(path)?)
+                .map_err(|error| format!("{}: {error}", path.display()))?
+                .relative_to(path.parent().unwrap_or_else(|| Path::new("")))
+                .overlaid(&flags)?,
+        };
+        if let Some(path) = &scenario.tenants_file {
+            let file: TenantsFile = toml::from_str(&read(path)?)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+            scenario.tenants.extend(file.tenants);
+        }
+        if let Some(path) = &scenario.faults_file {
+            let file: FaultsFile = toml::from_str(&read(path)?)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+            scenario.faults.extend(file.faults);
+        }
+        Ok(scenario)
+    }
+
+    /// Reads the text of a scenario file. An error names line and column.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// What a report may show: no secret, not even one that stood in the file.
+    #[must_use]
+    pub fn without_secrets(mut self) -> Self {
+        let hide = |source: &mut Option<String>| {
+            if let Some(text) = source
+                && !text.starts_with("env:")
+                && !text.starts_with("file:")
+            {
+                "[secret]".clone_into(text);
+            }
+        };
+        hide(&mut self.secret_key);
+        hide(&mut self.session_token);
+        hide(&mut self.bearer);
+        for tenant in &mut self.tenants {
+            hide(&mut tenant.secret_key);
+            hide(&mut tenant.session_token);
+            hide(&mut tenant.bearer);
+        }
+        if let Some(direct) = &mut self.direct {
+            hide(&mut direct.secret_key);
+            hide(&mut direct.session_token);
+        }
+        self
+    }
+
+    fn relative_to(mut self, folder: &Path) -> Self {
+        for path in [
+            &mut self.ca_file,
+            &mut self.tenants_file,
+            &mut self.faults_file,
+        ]
+        .into_iter()
+        .flatten()
+        {
+            *path = folder.join(&*path);
+        }
+        self
+    }
+
+    /// `flags` win, key by key, over what the file says.
+    fn overlaid(self, flags: &Self) -> Result<Self, String> {
+        let table =
+            |scenario: &Self| toml::Table::try_from(scenario).map_err(|error| error.to_string());
+        let mut all = table(&self)?;
+        for (key, value) in table(flags)? {
+            let is_unset = match &value {
+                toml::Value::Boolean(set) => !set,
+                toml::Value::Array(values) => values.is_empty(),
+                _ => false,
+            };
+            if !is_unset {
+                all.insert(key, value);
+            }
+        }
+        all.try_into()
+            .map_err(|error: toml::de::Error| error.to_string())
+    }
+}
+
+/// The largest file of a scenario, in bytes.
+const FILE_LIMIT: u64 = 64 << 20;
+
+fn read(path: &Path) -> Result<String, String> {
+    let cannot = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    if std::fs::metadata(path).map_err(cannot)?.len() > FILE_LIMIT {
+        return Err(format!("{} is larger than 64 MiB", path.display()));
+    }
+    std::fs::read_to_string(path).map_err(cannot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scenario.toml");
+        std::fs::write(
+            &path,
+            "rate = 50.0\nmix = \"get=1\"\nkeep = true\nstages = [\"1s:5/s\"]\nfaults_file = \"faults.toml\"\n",
+        )
+        .unwrap();
+        std::fs::write(
+            folder.path().join("faults.toml"),
+            "[[faults]]\nfrom = \"1s\"\nuntil = \"2s\"\ndo = { cos = \"slow-down\" }\n",
+        )
+        .unwrap();
+        let flags = Scenario {
+            rate: Some(75.0),
+            ..Scenario::default()
+        };
+        let scenario = Scenario::read(Some(&path), flags).unwrap();
+        assert_eq!(scenario.rate, Some(75.0));
+        assert!(scenario.keep);
+        assert_eq!(scenario.mix, Some("get=1".parse().unwrap()));
+        assert_eq!((scenario.stages.len(), scenario.faults.len()), (1, 1));
+    }
+
+    #[test]
+    fn an_error_names_line_and_column() {
+        let error = Scenario::parse("rate = 5.0\nconcurency = 3\n").unwrap_err();
+        assert!(error.contains("line 2, column 1"), "{error}");
+        let error = Scenario::parse("mix = \"push=1\"\n").unwrap_err();
+        assert!(error.contains("choose from put, get"), "{error}");
+    }
+
+    #[test]
+    fn a_report_shows_no_secret() {
+        let text = "secret_key = \"CANARY\"\nsession_token = \"env:TOKEN\"\n[[tenants]]\nname = \"a\"\nsecret_key = \"CANARY\"\nbearer = \"CANARY\"\n[direct]\nendpoint = \"http://x\"\nsecret_key = \"CANARY\"\n";
+        let scenario = Scenario::parse(text).unwrap().without_secrets();
+        let shown = serde_json::to_string(&scenario).unwrap();
+        assert!(!shown.contains("CANARY"), "{shown}");
+        assert!(shown.contains("env:TOKEN"));
+    }
+
+    #[test]
+    fn a_shard_is_counted_from_one() {
+        assert_eq!("2/4".parse(), Ok(Shard { index: 1, count: 4 }));
+        for text in ["0/4", "5/4", "1", "a/b", "1/0", "1/10001"] {
+            assert!(text.parse::<Shard>().is_err(), "{text}");
+        }
+    }
+}

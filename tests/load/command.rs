@@ -1,0 +1,166 @@
+//! The command line: the embedded target, the files, the exit status.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use cosgate::load::Report;
+
+fn load(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cosgate"))
+        .arg("load")
+        .args(arguments)
+        .env_remove("AWS_ACCESS_KEY_ID")
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn without_a_target_everything_is_embedded_and_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (json, csv, html) = (path("r.json"), path("r.csv"), path("r.html"));
+    let output = load(&[
+        "--duration",
+        "2s",
+        "--against",
+        "direct",
+        "--probe-isolation",
+        "5%",
+        "--sizes",
+        "1KiB",
+        "--tenant-count",
+        "3",
+        "--json",
+        &json,
+        "--csv",
+        &csv,
+        "--html",
+        &html,
+    ]);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for part in [
+        "target http://127.0.0.1:",
+        "direct http://cos.",
+        "tenant-003",
+        "added by the target",
+        "passed",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+    let report: Report = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    assert_eq!((report.sides.len(), report.tenants.len()), (2, 3));
+    let [target, direct] = [0, 1].map(|side| report.sides[side].all.count);
+    assert!(
+        target > 0 && target.abs_diff(direct) <= 40,
+        "{target} {direct}"
+    );
+    if cfg!(target_os = "linux") {
+        assert!(report.proxy.unwrap().peak_memory > 1 << 20);
+        assert!(said.contains("proxy process: "), "{said}");
+    }
+    assert!(fs::read_to_string(&csv).unwrap().contains(",direct,"));
+    assert!(
+        fs::read_to_string(&html)
+            .unwrap()
+            .contains("Memory of the proxy")
+    );
+    let all = fs::read_to_string(&json).unwrap() + &fs::read_to_string(&html).unwrap();
+    assert!(
+        !all.contains("cosgate-load-secret"),
+        "a report shows a secret"
+    );
+
+    let output = load(&["compare", &json, &json]);
+    assert!(
+        text(&output.stdout).contains("+0.0 % same"),
+        "{}",
+        text(&output.stdout)
+    );
+    let merged = path("merged.json");
+    let output = load(&["merge", &json, &json, "--json", &merged, "--html", &html]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let whole: Report = serde_json::from_str(&fs::read_to_string(&merged).unwrap()).unwrap();
+    assert_eq!(whole.sides[0].all.count, 2 * target);
+}
+
+#[test]
+fn the_exit_status_says_whether_the_run_passed() {
+    let output = load(&[
+        "--requests",
+        "20",
+        "--quiet",
+        "--fail-if",
+        "rate>0",
+        "--fail-if",
+        "p99>1h",
+    ]);
+    assert_eq!(output.status.code(), Some(2)); // an hour is no unit of latency
+    let output = load(&["--requests", "20", "--quiet", "--fail-if", "rate>0"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("FAILED\n  rate>0"));
+    for wrong in [
+        &["--rate", "5", "--concurrency", "5"][..],
+        &["--bucket", "b"],
+        &["no-such-file.toml"],
+        &["--endpoint", "ftp://x", "--bucket", "b"],
+        &["compare", "none.json", "none.json"],
+    ] {
+        let output = load(wrong);
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{wrong:?} {}",
+            text(&output.stderr)
+        );
+        assert!(text(&output.stderr).contains("error"), "{wrong:?}");
+    }
+}
+
+#[test]
+fn every_scenario_of_the_repository_runs() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/load");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text_of = fs::read_to_string(&path).unwrap();
+        let mut scenario = cosgate::load::Scenario::parse(&text_of).unwrap();
+        assert!(scenario.name.is_some(), "{}", path.display());
+        count += 1;
+        // Its load in a second, its faults as they are.
+        scenario.stages.clear();
+        let rate = if scenario.rate.is_some() {
+            &["--rate", "20"][..]
+        } else {
+            &[]
+        };
+        let mut arguments = vec![
+            path.to_str().unwrap(),
+            "--requests",
+            "30",
+            "--duration",
+            "1s",
+            "--objects",
+            "10",
+            "--quiet",
+            "--sizes",
+            "1KiB",
+            "--tenant-count",
+            "3",
+        ];
+        arguments.extend(rate);
+        let output = load(&arguments);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert_ne!(output.status.code(), Some(2), "{}: {said}", path.display());
+        assert!(
+            said.contains("0 lost, 0 corrupted, 0 phantom"),
+            "{}: {said}",
+            path.display()
+        );
+    }
+    assert!(count >= 8, "{count}");
+}
