@@ -222,10 +222,10 @@ mod tests {
         };
         let mut all: Vec<Duration> = (0..4).flat_map(part).collect();
         all.sort();
-        let expected: Vec<_> = (0..20).map(|n| Duration::from_millis(n * 100)).collect();
+        let expected: Vec<u128> = (0..20).map(|n| n * 100).collect();
         let rounded: Vec<_> = all
             .iter()
-            .map(|time| Duration::from_millis((time.as_secs_f64() * 1000.0).round() as u64))
+            .map(|time| (*time + Duration::from_micros(500)).as_millis())
             .collect();
         assert_eq!(rounded, expected);
     }
@@ -251,7 +251,7 @@ mod tests {
         let ramp = curve(&["10s:0/s..100/s", "10s:100/s", "10s:100/s..0/s"]);
         assert!((ramp.level(5.0) - 50.0).abs() < 1e-9);
         assert!((ramp.level(25.0) - 50.0).abs() < 1e-9);
-        assert_eq!(ramp.level(31.0), 0.0);
+        assert!(ramp.level(31.0).abs() < 1e-9);
         let times: Vec<f64> = Arrivals::new(ramp, Spacing::Fixed, (0, 1), 1)
             .map(|time| time.as_secs_f64())
             .collect();

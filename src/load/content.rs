@@ -133,7 +133,7 @@ mod tests {
             flipped[at.index(length)] ^= 1;
             prop_assert!(!compare(&flipped));
             prop_assert!(!compare(&good[..length - 1]));
-            let mut long = good.clone();
+            let mut long = good;
             long.push(0);
             prop_assert!(!compare(&long));
         }

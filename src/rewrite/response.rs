@@ -182,7 +182,7 @@ pub fn upstream_error(
             "The store answered with a redirect, which is not followed.",
         )
         .fault(Fault::Upstream)
-    } else if is_too_fast(status, &code) {
+    } else if is_too_fast(status, code) {
         S3Error::new(Code::SlowDown, "Please reduce your request rate.")
             .fault(Fault::Upstream)
             .retry_after(RETRY_AFTER_RATE)

@@ -5,9 +5,11 @@ mod support;
 
 mod audit;
 mod cli;
+mod decision;
 mod documents;
 mod drain;
 mod explain;
 mod limits;
 mod memory;
+mod panic;
 mod process;

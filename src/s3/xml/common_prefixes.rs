@@ -21,9 +21,12 @@ pub fn common_prefixes(
     };
     let value = |name| request.query.get(name).unwrap_or_default();
     let is_encoded = value("encoding-type") == "url";
-    let name = |name: &str| match is_encoded {
-        true => encoded(name),
-        false => name.to_owned(),
+    let name = |name: &str| {
+        if is_encoded {
+            encoded(name)
+        } else {
+            name.to_owned()
+        }
     };
     let is_uploads = request.operation == Operation::ListMultipartUploads;
     let (bucket_element, max, max_element) = if is_uploads {

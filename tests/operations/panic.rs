@@ -1,21 +1,20 @@
 //! A panic while a request is served: it is that request's alone, and tells nobody's secrets.
-#![cfg(feature = "emulator")]
-#![expect(
+#![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::panic,
-    reason = "a test may panic, and this one does so by intention"
+    clippy::format_push_string,
+    reason = "a test may panic"
 )]
-
-mod support;
 
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::support::{ACCOUNT, ACME, Call, Gateway, Log, emulator, eventually, toml};
 use cosgate::clock::wall_clock;
 use cosgate::observe::ProgramLog;
-use support::{ACCOUNT, ACME, Call, Gateway, Log, emulator, eventually, toml};
 use tracing_subscriber::EnvFilter;
 
 const COOKIE: &str = "canaryCookie0000000000000000001";

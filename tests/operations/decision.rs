@@ -1,13 +1,12 @@
 //! One decision: random requests get the same verdict, step and upstream head from `decide`, from
 //! `cosgate explain` and from a running proxy.
-#![cfg(feature = "emulator")]
-#![expect(
+#![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
+    clippy::format_push_string,
     reason = "a test may panic"
 )]
-
-mod support;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,6 +14,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::support::{
+    ACME, Call, GLOBEX, Scripted, act, config, cos_error, header_of, md5_base64, toml,
+};
 use cosgate::clock::wall_clock;
 use cosgate::config::Config;
 use cosgate::decision::{Decision, PayloadPlan, Step, Verdict, decide};
@@ -28,7 +30,6 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::TestRunner;
 use serde_json::Value;
-use support::{ACME, Call, GLOBEX, Scripted, act, config, cos_error, header_of, md5_base64, toml};
 use tempfile::TempDir;
 
 const CASES: u32 = 256;
@@ -422,7 +423,7 @@ impl Decided {
         match (stops, self.is_too_long) {
             (Some(_), _) => {}
             (None, true) => {
-                served.verdict = "refused".to_owned();
+                "refused".clone_into(&mut served.verdict);
                 served.refused = Some(("payload".to_owned(), "MissingContentLength".to_owned()));
             }
             (None, false) => served.upstream.extend(self.request.clone()),
