@@ -93,7 +93,7 @@ fn asked<'r>(
 ) -> S3Request<'r> {
     S3Request {
         operation,
-        bucket: Some(grant.alias.as_str().into()),
+        bucket: Some(grant.name.as_str().into()),
         key: key.map(|key| ObjectKey::from_decoded(key.to_owned()).unwrap()),
         query,
         copy_source: None,
@@ -113,7 +113,7 @@ fn proxy_allows(tenant: &Tenant, operation: Operation, place: &Place, source: &P
                 names(tenant, source).any(|(from, source)| {
                     let asked = S3Request {
                         copy_source: Some(CopySource {
-                            bucket: from.alias.clone(),
+                            bucket: from.name.clone(),
                             key: ObjectKey::from_decoded(source.to_owned()).unwrap(),
                             version_id: None,
                         }),
@@ -181,7 +181,7 @@ fn some_grant() -> impl Strategy<Value = Grant> {
         prop::sample::subsequence(actions, 0..=most),
     )
         .prop_map(|(place, root, prefixes, actions)| Grant {
-            alias: String::new(),
+            name: String::new(),
             bucket: place.bucket.into(),
             region: place.region.into(),
             root: root.into(),
@@ -196,7 +196,7 @@ fn some_grant() -> impl Strategy<Value = Grant> {
 fn some_tenant() -> impl Strategy<Value = Tenant> {
     prop::collection::vec(some_grant(), 0..4).prop_map(|mut grants| {
         for (index, grant) in grants.iter_mut().enumerate() {
-            grant.alias = format!("alias-{index}");
+            grant.name = format!("alias-{index}");
         }
         Tenant {
             index: 0,

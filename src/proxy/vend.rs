@@ -115,7 +115,7 @@ fn scope(grant: &Grant) -> Value {
     let prefixes: Vec<_> = grant.upstream_prefixes().collect();
     let prefixes: Vec<_> = prefixes.iter().map(ToString::to_string).collect();
     json!({
-        "name": grant.alias,
+        "name": grant.name,
         "bucket": grant.bucket,
         "region": grant.region,
         "prefixes": prefixes,

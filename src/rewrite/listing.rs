@@ -174,7 +174,7 @@ impl AnswerRewriter {
     ) -> Option<Self> {
         let (asked, grant) = (permit.request(), permit.grant()?);
         root_of(asked.operation)?;
-        let mut resource = format!("/{}/", grant.alias);
+        let mut resource = format!("/{}/", grant.name);
         if let Some(key) = &asked.key {
             push_encoded_path(&mut resource, key.as_str().as_bytes());
         }
@@ -575,7 +575,7 @@ impl AnswerRewriter {
         let text = unescaped(raw)?;
         let own = |text: &str| Cow::Owned(escape(text).into_owned());
         Ok(Some(match leaf {
-            Leaf::Alias => own(&self.names.grant().alias),
+            Leaf::Alias => own(&self.names.grant().name),
             Leaf::EncodingType => match &*text {
                 "" => return Ok(None), // names are not encoded
                 "url" => {

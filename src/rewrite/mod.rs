@@ -66,7 +66,7 @@ mod tests {
     /// A tenant with all rights below `acme/` of the bucket `photos`, and reading all of `public`.
     pub(super) fn tenant() -> Tenant {
         let grant = |alias: &str, bucket: &str, region: &str, prefix| Grant {
-            alias: alias.into(),
+            name: alias.into(),
             bucket: bucket.into(),
             region: region.into(),
             root: String::new(),

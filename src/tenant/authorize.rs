@@ -168,7 +168,7 @@ fn check_action(grant: &Grant, action: &str) -> Result<(), S3Error> {
         Code::AccessDenied,
         format!(
             "Your access to bucket {} does not include {action}.",
-            grant.alias
+            grant.name
         ),
     ))
 }
@@ -183,7 +183,7 @@ fn check_covered<'k>(grant: &Grant, key: Option<&'k str>) -> Result<&'k str, S3E
             Code::AccessDenied,
             format!(
                 "The key is outside the prefixes that are yours in bucket {}.",
-                grant.alias
+                grant.name
             ),
         )
     })
@@ -196,7 +196,7 @@ fn check_key(grant: &Grant, action: &str, key: Option<&str>) -> Result<(), S3Err
             Code::AccessDenied,
             format!(
                 "The policy of bucket {} does not allow {action} on this key.",
-                grant.alias
+                grant.name
             ),
         ));
     }
@@ -208,7 +208,7 @@ fn check_key(grant: &Grant, action: &str, key: Option<&str>) -> Result<(), S3Err
         format!(
             "The key has {} bytes; bucket {} takes {}.",
             key.len(),
-            grant.alias,
+            grant.name,
             MAX_KEY_BYTES.saturating_sub(grant.root.len())
         ),
     ))
@@ -262,7 +262,7 @@ mod tests {
 
     fn grant(alias: &str, prefixes: &[PrefixPattern], actions: &[&[&str]]) -> Grant {
         Grant {
-            alias: alias.into(),
+            name: alias.into(),
             bucket: format!("{alias}-1250000000"),
             region: "ap-guangzhou".into(),
             root: String::new(),

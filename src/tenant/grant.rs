@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::limits::Limits;
 use super::subject_limits::SubjectLimits;
-use crate::config::{self, PrefixPattern, RawPolicy};
+use crate::config::{self, PrefixPattern};
+
+pub use crate::config::Grant;
 
 /// A tenant: a name, and what it may touch.
 #[derive(Debug)]
@@ -30,36 +32,13 @@ pub enum Counted {
     ByName(Arc<SubjectLimits>),
 }
 
-/// One bucket of a tenant: alias, real bucket, region, root, prefixes, actions.
-#[derive(Clone, Debug)]
-pub struct Grant {
-    /// The alias that the client uses.
-    pub alias: String,
-    /// The real bucket, APPID included.
-    pub bucket: String,
-    /// Its region.
-    pub region: String,
-    /// What stands before every key in the real bucket: `folder/`, or nothing.
-    pub root: String,
-    /// The keys it covers, as the client names them: below the root.
-    pub prefixes: Vec<PrefixPattern>,
-    /// `name/cos:…`, sorted.
-    pub actions: Vec<String>,
-    /// Lower-case names of request headers that need a grant by name.
-    pub headers: Vec<String>,
-    /// What it is in place of `prefixes` and `actions`, which hold all that the policy is about.
-    pub policy: Option<Arc<RawPolicy>>,
-    /// Browsers save its objects, and never show them.
-    pub attachment: bool,
-}
-
 impl Tenant {
     /// The tenant at `index` of the configuration.
     pub fn new(index: usize, tenant: &config::Tenant) -> Self {
         Self {
             index,
             name: tenant.name.clone(),
-            grants: tenant.grants.iter().map(Grant::from_config).collect(),
+            grants: tenant.grants.clone(),
             limits: Limits::new(&tenant.limits).map(Counted::Alone),
         }
     }
@@ -72,28 +51,13 @@ impl Tenant {
         })
     }
 
-    /// The grant whose alias is `alias`; an alias is unique within a tenant.
+    /// The grant whose bucket the client calls `alias`; each is unique within a tenant.
     pub fn grant(&self, alias: &str) -> Option<&Grant> {
-        self.grants.iter().find(|grant| grant.alias == alias)
+        self.grants.iter().find(|grant| grant.name == alias)
     }
 }
 
 impl Grant {
-    /// The grant that the configuration describes.
-    pub fn from_config(grant: &config::Grant) -> Self {
-        Self {
-            alias: grant.name.clone(),
-            bucket: grant.bucket.clone(),
-            region: grant.region.clone(),
-            root: grant.root.clone(),
-            prefixes: grant.prefixes.clone(),
-            actions: grant.actions.clone(),
-            headers: grant.headers.clone(),
-            policy: grant.policy.clone(),
-            attachment: grant.attachment,
-        }
-    }
-
     /// What COS calls a key, prefix or marker of the client's.
     pub fn upstream_name<'n>(&self, name: &'n str) -> Cow<'n, str> {
         if self.root.is_empty() {
@@ -174,7 +138,7 @@ mod tests {
 
     fn grant(prefixes: &[PrefixPattern], actions: &[&str]) -> Grant {
         Grant {
-            alias: "photos".into(),
+            name: "photos".into(),
             bucket: "shared-1250000000".into(),
             region: "ap-guangzhou".into(),
             root: String::new(),

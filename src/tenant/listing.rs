@@ -189,7 +189,7 @@ fn outside(grant: &Grant) -> S3Error {
         Code::AccessDenied,
         format!(
             "The prefix of this listing is outside the prefixes that are yours in bucket {}.",
-            grant.alias
+            grant.name
         ),
     )
 }
@@ -201,7 +201,7 @@ fn not_listable(grant: &Grant) -> S3Error {
         Code::AccessDenied,
         format!(
             "This listing cannot show all that is yours in bucket {}. List one of your folders.",
-            grant.alias
+            grant.name
         ),
     )
 }
@@ -216,7 +216,7 @@ mod tests {
 
     fn grant(prefixes: &[PrefixPattern]) -> Grant {
         Grant {
-            alias: "photos".into(),
+            name: "photos".into(),
             bucket: "shared-1250000000".into(),
             region: "ap-guangzhou".into(),
             root: String::new(),

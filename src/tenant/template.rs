@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::Tenant;
 use super::grant::Counted;
 use super::subject_limits::SubjectLimits;
-use super::{Grant, Tenant};
 use crate::config::{self, PrefixPattern};
 use crate::error::{Code, S3Error};
 
@@ -25,7 +25,7 @@ pub(super) struct Template {
 impl Template {
     /// The template of the configuration whose tenants will have `index`.
     pub(super) fn new(index: usize, template: &config::Template) -> Self {
-        let grants: Vec<_> = template.grants.iter().map(Grant::from_config).collect();
+        let grants = template.grants.clone();
         let texts = grants.iter().flat_map(|grant| {
             let prefixes = grant.prefixes.iter().filter_map(text_of);
             prefixes.chain([grant.root.as_str()])
@@ -140,10 +140,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{RevokedSessions, TenantLimits};
+    use crate::config::{Grant, RevokedSessions, TenantLimits};
 
     fn template(prefixes: &[PrefixPattern]) -> Template {
-        let grant = config::Grant {
+        let grant = Grant {
             name: "photos".into(),
             bucket: "shared-1250000000".into(),
             region: "ap-guangzhou".into(),

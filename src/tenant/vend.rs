@@ -124,7 +124,7 @@ impl Tenants {
 pub fn narrowed(tenant: &Tenant, asked: &VendRequest) -> Result<(Vec<Grant>, Policy), S3Error> {
     let mut grants = tenant.grants.clone();
     if let Some(bucket) = &asked.bucket {
-        grants.retain(|grant| grant.alias == *bucket);
+        grants.retain(|grant| grant.name == *bucket);
         if grants.is_empty() {
             return Err(denied("you have no bucket of this name"));
         }
@@ -257,7 +257,7 @@ mod tests {
     fn tenant(prefixes: &[PrefixPattern]) -> Tenant {
         let actions = ["name/cos:GetObject", "name/cos:PutObject"];
         let grant = |alias: &str| Grant {
-            alias: alias.into(),
+            name: alias.into(),
             bucket: "shared-1250000000".into(),
             region: "ap-guangzhou".into(),
             root: "acme/".into(),

@@ -86,7 +86,7 @@ fn case_policy(config: &Value) -> Option<Policy> {
 
 fn grant(alias: &str, prefixes: &[PrefixPattern], actions: &[&str]) -> Grant {
     Grant {
-        alias: alias.into(),
+        name: alias.into(),
         bucket: "shared-1250000000".into(),
         region: "ap-guangzhou".into(),
         root: String::new(),

@@ -171,7 +171,7 @@ pub(super) fn describe_grant(grant: &Grant) -> String {
     let prefixes: Vec<_> = grant.prefixes.iter().map(ToString::to_string).collect();
     format!(
         "{} ({} in {}, prefixes {})",
-        grant.alias,
+        grant.name,
         grant.bucket,
         grant.region,
         prefixes.join(" ")

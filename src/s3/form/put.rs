@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(read(&[("tagging", "a=b")]).unwrap_err(), Code::MalformedXML);
         let no_key = FormPut::read(&form(&[("acl", "private")]), "photos").unwrap_err();
         assert_eq!(no_key.code(), Code::InvalidArgument);
-        for key in ["", "/x", "../x", "a/../../x", "a\u{0}"] {
+        for key in ["", "../x", "a/../../x", "a\u{0}"] {
             assert!(
                 FormPut::read(&form(&[("key", key)]), "photos").is_err(),
                 "{key}"
