@@ -173,7 +173,7 @@ fn query(
     {
         prefix = granted;
         own.retain(|(name, _)| within.is_some() || !name.ends_with("marker"));
-        marker = marker.and(within.clone());
+        marker = marker.and_then(|_| within.clone());
     }
     let mut pairs: Pairs = Vec::with_capacity(own.len() + 2);
     for (name, value) in own {

@@ -21,9 +21,12 @@ pub fn common_prefixes(
     };
     let value = |name| request.query.get(name).unwrap_or_default();
     let is_encoded = value("encoding-type") == "url";
-    let name = |name: &str| match is_encoded {
-        true => encoded(name),
-        false => name.to_owned(),
+    let name = |name: &str| {
+        if is_encoded {
+            encoded(name)
+        } else {
+            name.to_owned()
+        }
     };
     let is_uploads = request.operation == Operation::ListMultipartUploads;
     let (bucket_element, max, max_element) = if is_uploads {
@@ -67,13 +70,12 @@ pub fn common_prefixes(
     writer.element_if(encoding, Some("url").filter(|_| is_encoded));
     writer.element("IsTruncated", if next.is_some() { "true" } else { "false" });
     if let Some(next) = next {
-        match request.operation {
-            Operation::ListObjects => writer.element("NextMarker", &name(next)),
-            Operation::ListObjectsV2 => {
-                writer.element("NextContinuationToken", &token_of_marker(next));
-            }
-            _ => writer.element("NextKeyMarker", &name(next)),
-        }
+        let (element, text) = match request.operation {
+            Operation::ListObjects => ("NextMarker", name(next)),
+            Operation::ListObjectsV2 => ("NextContinuationToken", token_of_marker(next)),
+            _ => ("NextKeyMarker", name(next)),
+        };
+        writer.element(element, &text);
     }
     if request.operation == Operation::ListObjectsV2 {
         writer.element("KeyCount", &names.len().to_string());
