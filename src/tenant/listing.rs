@@ -253,7 +253,7 @@ mod tests {
         Ok(ListingPage::CommonPrefixes {
             names: names.iter().map(ToString::to_string).collect(),
             next: next.map(str::to_owned),
-        })
+        }
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "compared with what `page` gives")]
@@ -266,7 +266,7 @@ mod tests {
             prefix: prefix.to_owned(),
             marker: marker.map(str::to_owned),
             border: border.map(str::to_owned),
-        })
+        }
     }
 
     #[test]
@@ -274,19 +274,19 @@ mod tests {
         let deep = ["a/b/c/*", "a/b/d/*", "a/x.txt", "al/*", "z b/中%/*"];
         assert_eq!(
             of(&deep, "delimiter=/"),
-            shown(&["a/", "al/", "z b/"], None)
+            Ok(shown(&["a/", "al/", "z b/"], None))
         );
         assert_eq!(
             of(&deep, "delimiter=/&prefix=a"),
-            shown(&["a/", "al/"], None)
+            Ok(shown(&["a/", "al/"], None))
         );
         assert_eq!(
             of(&deep[..2], "delimiter=/&prefix=a/"),
-            shown(&["a/b/"], None)
+            Ok(shown(&["a/b/"], None))
         );
         assert_eq!(
             of(&deep, "delimiter=/&prefix=z+b/"),
-            shown(&["z b/中%/"], None)
+            Ok(shown(&["z b/中%/"], None))
         );
         assert_eq!(of(&deep, "delimiter=%25"), Err(Code::AccessDenied)); // of `a/x.txt`
         assert_eq!(
@@ -304,41 +304,47 @@ mod tests {
     fn common_prefixes_come_in_pages() {
         let three = ["a/*", "b/*", "c/*"];
         let page = |rest: &str| of(&three, &format!("delimiter=/&{rest}"));
-        assert_eq!(page("max-keys=2"), shown(&["a/", "b/"], Some("b/")));
-        assert_eq!(page("max-keys=3"), shown(&["a/", "b/", "c/"], None));
+        assert_eq!(page("max-keys=2"), Ok(shown(&["a/", "b/"], Some("b/"))));
+        assert_eq!(page("max-keys=3"), Ok(shown(&["a/", "b/", "c/"], None)));
         let token = token_of_marker("b/");
         let last = format!("max-keys=2&continuation-token={token}&start-after=a");
-        assert_eq!(page(&last), shown(&["c/"], None));
-        assert_eq!(page("start-after=a/zz"), shown(&["a/", "b/", "c/"], None));
-        assert_eq!(page("start-after=d"), shown(&[], None));
-        assert_eq!(page("max-keys=0"), shown(&[], None));
-        assert_eq!(page("max-keys="), shown(&["a/", "b/", "c/"], None));
+        assert_eq!(page(&last), Ok(shown(&["c/"], None)));
+        assert_eq!(
+            page("start-after=a/zz"),
+            Ok(shown(&["a/", "b/", "c/"], None))
+        );
+        assert_eq!(page("start-after=d"), Ok(shown(&[], None)));
+        assert_eq!(page("max-keys=0"), Ok(shown(&[], None)));
+        assert_eq!(page("max-keys="), Ok(shown(&["a/", "b/", "c/"], None)));
         assert_eq!(page("continuation-token=*"), Err(Code::InvalidArgument));
     }
 
     #[test]
     fn asks_cos_below_one_prefix_after_another() {
         let two = ["b/*", "a/*", "a/b/*", "a/b"];
-        assert_eq!(of(&two, ""), below("a/", None, Some("a0")));
-        assert_eq!(of(&two, "start-after=a"), below("a/", None, Some("a0")));
+        assert_eq!(of(&two, ""), Ok(below("a/", None, Some("a0"))));
+        assert_eq!(of(&two, "start-after=a"), Ok(below("a/", None, Some("a0"))));
         assert_eq!(
             of(&two, "start-after=a/x"),
-            below("a/", Some("a/x"), Some("a0"))
+            Ok(below("a/", Some("a/x"), Some("a0")))
         );
-        assert_eq!(of(&two, "start-after=a0"), below("b/", None, None));
-        assert_eq!(of(&two, "start-after=b/x"), below("b/", Some("b/x"), None));
-        assert_eq!(of(&two, "start-after=b0"), shown(&[], None));
-        assert_eq!(of(&two, "max-keys=0"), shown(&[], None));
+        assert_eq!(of(&two, "start-after=a0"), Ok(below("b/", None, None)));
+        assert_eq!(
+            of(&two, "start-after=b/x"),
+            Ok(below("b/", Some("b/x"), None))
+        );
+        assert_eq!(of(&two, "start-after=b0"), Ok(shown(&[], None)));
+        assert_eq!(of(&two, "max-keys=0"), Ok(shown(&[], None)));
         // What does not end at the delimiter is COS's to say; what stands before it comes first.
         let mixed = ["a/*", "b*", "c/*"];
-        assert_eq!(of(&mixed, "delimiter=/"), shown(&["a/"], Some("a/")));
+        assert_eq!(of(&mixed, "delimiter=/"), Ok(shown(&["a/"], Some("a/"))));
         assert_eq!(
             of(&mixed, "delimiter=/&start-after=a/"),
-            below("b", None, Some("c"))
+            Ok(below("b", None, Some("c")))
         );
         assert_eq!(
             of(&mixed, "delimiter=/&start-after=c"),
-            shown(&["c/"], None)
+            Ok(shown(&["c/"], None))
         );
     }
 
@@ -354,7 +360,7 @@ mod tests {
         assert!(border.starts_with('a') && border.len() > MAX_KEY_BYTES);
         let mut query = String::from("start-after=");
         crate::encoding::percent::push_encoded(&mut query, border.as_bytes());
-        assert_eq!(of(&["a*", "b*"], &query), below("b", None, None));
+        assert_eq!(of(&["a*", "b*"], &query), Ok(below("b", None, None)));
     }
 
     #[test]
@@ -366,12 +372,12 @@ mod tests {
         );
         assert_eq!(
             of(&["a/*", "b/one.txt"], "delimiter=/"),
-            shown(&["a/", "b/"], None)
+            Ok(shown(&["a/", "b/"], None))
         );
         // COS would look for the delimiter after `a-` alone.
         assert_eq!(of(&["a-*"], "delimiter=--"), Err(Code::AccessDenied));
-        assert_eq!(of(&["a-*"], "delimiter=-"), shown(&["a-"], None));
-        assert_eq!(of(&["a-*"], "delimiter=x-"), below("a-", None, None));
+        assert_eq!(of(&["a-*"], "delimiter=-"), Ok(shown(&["a-"], None)));
+        assert_eq!(of(&["a-*"], "delimiter=x-"), Ok(below("a-", None, None)));
     }
 
     /// What COS answers: keys and common prefixes, and the marker of the next page.

@@ -70,13 +70,12 @@ pub fn common_prefixes(
     writer.element_if(encoding, Some("url").filter(|_| is_encoded));
     writer.element("IsTruncated", if next.is_some() { "true" } else { "false" });
     if let Some(next) = next {
-        match request.operation {
-            Operation::ListObjects => writer.element("NextMarker", &name(next)),
-            Operation::ListObjectsV2 => {
-                writer.element("NextContinuationToken", &token_of_marker(next));
-            }
-            _ => writer.element("NextKeyMarker", &name(next)),
-        }
+        let (element, text) = match request.operation {
+            Operation::ListObjects => ("NextMarker", name(next)),
+            Operation::ListObjectsV2 => ("NextContinuationToken", token_of_marker(next)),
+            _ => ("NextKeyMarker", name(next)),
+        };
+        writer.element(element, &text);
     }
     if request.operation == Operation::ListObjectsV2 {
         writer.element("KeyCount", &names.len().to_string());
