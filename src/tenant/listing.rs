@@ -248,21 +248,15 @@ mod tests {
         page(grant, &request).map_err(|error| error.code())
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "compared with what `page` gives")]
-    fn shown(names: &[&str], next: Option<&str>) -> Result<ListingPage, Code> {
-        Ok(ListingPage::CommonPrefixes {
+    fn shown(names: &[&str], next: Option<&str>) -> ListingPage {
+        ListingPage::CommonPrefixes {
             names: names.iter().map(ToString::to_string).collect(),
             next: next.map(str::to_owned),
         }
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "compared with what `page` gives")]
-    fn below(
-        prefix: &str,
-        marker: Option<&str>,
-        border: Option<&str>,
-    ) -> Result<ListingPage, Code> {
-        Ok(ListingPage::Below {
+    fn below(prefix: &str, marker: Option<&str>, border: Option<&str>) -> ListingPage {
+        ListingPage::Below {
             prefix: prefix.to_owned(),
             marker: marker.map(str::to_owned),
             border: border.map(str::to_owned),
