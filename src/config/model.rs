@@ -92,7 +92,7 @@ pub struct Server {
     /// `session_secret`, which seals session tokens, and `previous_session_secret`, which opens old
     /// ones; none: no session keys.
     pub session_secrets: Vec<Secret>,
-    /// `sessions_not_before`: session keys that were given before count no more, whosever they are.
+    /// `sessions_not_before`: session keys issued before this time are invalid.
     pub sessions_not_before: Option<Timestamp>,
     /// `max_session`: the longest life of session keys (1 h), 15 minutes to 12 hours.
     pub max_session: Duration,
@@ -126,7 +126,7 @@ pub struct ServerTls {
     pub client_auth: ClientAuth,
 }
 
-/// Whether a client must show the certificate that it is asked for. One that is shown must be good.
+/// Whether a client must present a certificate. One that is presented must be valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// It may do without.
@@ -346,7 +346,7 @@ pub struct Template {
 pub struct Admission {
     /// `client_certs`: who shows one of these and nothing else is this tenant.
     pub client_certs: Vec<CertificateName>,
-    /// `require_client_cert`: whoever is this tenant by other means must show one of these too.
+    /// `require_client_cert`: a caller with another proof must present one of these certificates too.
     pub require_client_cert: bool,
     /// `unix_users`, by number: who comes as one of these by the Unix socket, and shows nothing else,
     /// is this tenant.
@@ -425,7 +425,7 @@ pub enum IssuerKind {
     AssumeRole {
         /// The key that signs the calls.
         base: BaseKey,
-        /// What is asked for.
+        /// The role that is assumed.
         role: Role,
     },
     /// `GetFederationToken`
@@ -442,7 +442,7 @@ pub enum IssuerKind {
 }
 
 impl IssuerKind {
-    /// For how long STS is asked for keys; `None` when it is not asked.
+    /// The requested life of keys; `None` for an issuer that calls no STS.
     pub fn duration(&self) -> Option<Duration> {
         match self {
             Self::AssumeRole { role, .. } => Some(role.duration),

@@ -32,8 +32,9 @@ impl Section<'_> {
         let origin = text.origin;
         let kept = self.check(key, &origin, self.file().secret(&text.value))?;
         if kept.is_literal && matches!(origin, Origin::File(_)) {
-            let message =
-                format!("`{key}` is written in this file: whoever reads the file knows it");
+            let message = format!(
+                "`{key}` is written in this file: everybody who can read the file knows it"
+            );
             let variable = self.variable_of(key);
             let fix = format!("write {key} = \"env:NAME\" or \"file:PATH\", or set {variable}");
             self.warning(&origin, message, fix);
@@ -51,7 +52,7 @@ impl Section<'_> {
             };
             if kept.is_literal {
                 let message = format!(
-                    "`{key}` has a secret that is written in this file: whoever reads the file knows it"
+                    "`{key}` has a secret that is written in this file: everybody who can read the file knows it"
                 );
                 let fix = format!("write {key} = [\"env:NAME\"] or [\"file:PATH\"]");
                 self.warning(&origin, message, fix);

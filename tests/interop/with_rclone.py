@@ -234,4 +234,5 @@ def fenced(c):
     c("copyto", c.file("fenced", b"x"), f"cos:{BUCKET}/bob/fenced", fails=True)
     c("copyto", f"cos:{BUCKET}/bob/treasure", c.file("stolen"), fails=True)
     c("lsf", f"cos:{BUCKET}/bob/", fails=True)
-    c("lsf", f"cos:{BUCKET}", fails=True)
+    # The way to the own folder, and nothing beside it.
+    expect_equal(c("lsf", f"cos:{BUCKET}").decode().split(), ["alice/"], "the bucket")

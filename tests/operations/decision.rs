@@ -94,7 +94,7 @@ enum Body {
     Chunked,
     /// In chunks of aws-chunked, with a trailer.
     AwsChunked,
-    /// None of it, though that is a length: the head is refused.
+    /// None of it, though that is its length.
     Announced(&'static str),
     /// Its payload mode is this one.
     Mode(&'static str),
@@ -665,6 +665,10 @@ impl Setting {
         let masked = decided.request.clone().map(Head::masked);
         assert_eq!(shown, masked, "{case:?}");
 
+        // No body follows: a proxy that accepts the head waits for it.
+        if matches!(case.body, Body::Announced(_)) && decided.request.is_some() {
+            return "waits for the body".to_owned();
+        }
         let (line, heads) = self.served(&call);
         let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
         let is_refused = line["verdict"] == "refused";
