@@ -1,6 +1,6 @@
 //! **cosgate** is an S3-compatible signing reverse proxy for Tencent Cloud COS.
 //!
-//! The library is [`credentials::get_credential`] and what it takes: one temporary key that can do no more
+//! The library is [`credentials::get_credential()`] and what it takes: one temporary key that can do no more
 //! than its scope. All other modules are the program's own. They are public for its binary, tests and
 //! benches, hidden from this documentation, and change without notice. `ARCHITECTURE.md` describes them.
 //!

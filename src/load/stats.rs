@@ -118,7 +118,7 @@ pub struct Row {
     pub proxy_memory: Option<u64>,
 }
 
-/// The intervals of a run, at most [`ROWS`] of them however long it is.
+/// The intervals of a run, at most `ROWS` of them however long it is.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Series {
     /// In order.
