@@ -190,7 +190,7 @@ fn access_keys(section: &Section<'_>) -> (Vec<AccessKey>, Vec<Origin>) {
             && secret.value.expose().len() < LOCAL_SECRET_BYTES
         {
             let message = format!(
-                "`secret` is shorter than {LOCAL_SECRET_BYTES} characters: whoever sees one presigned URL could guess it"
+                "`secret` is shorter than {LOCAL_SECRET_BYTES} characters: a reader of one presigned URL could guess it"
             );
             let fix = "make one with `cosgate keygen` (40 characters)";
             section.warning(&secret.origin, message, fix);

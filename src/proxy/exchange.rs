@@ -38,7 +38,7 @@ const ERROR_TIME: Duration = Duration::from_secs(10);
 /// The result of a multi-delete of 1000 keys of 850 bytes, each byte percent-encoded or escaped.
 const DELETE_RESULT_BYTES: usize = 8 * 1024 * 1024;
 
-/// What COS is asked, on whose behalf, and with which body.
+/// One request to COS: its permit, caller and body.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'c> {
     pub(super) permit: &'c Permit<'c, 'c>,

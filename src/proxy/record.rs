@@ -165,7 +165,7 @@ impl Record {
         self.denied = outgoing.denied.len();
     }
 
-    /// COS is asked, perhaps once more.
+    /// Notes that COS gets the request, perhaps once more.
     pub(super) fn asks_upstream(&mut self) {
         self.step = Step::Upstream;
         self.upstream.asked.get_or_insert_with(Instant::now);

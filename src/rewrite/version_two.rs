@@ -5,7 +5,7 @@ use crate::config::UpstreamSignature;
 use crate::s3::{Operation, Query};
 use crate::tenant::{Grant, ListingPage, Permit};
 
-/// Whether the first version of the listing is asked for the second: COS's own API has no other, in a
+/// Whether cosgate requests the first version of the listing in place of the second: COS's own API has no other, in a
 /// virtual bucket COS's tokens could tell the root, and a token of COS's says nothing of another prefix.
 pub(super) fn is_translated(
     permit: &Permit<'_, '_>,

@@ -46,7 +46,7 @@ pub(super) fn as_headers(head: &Parts) -> Result<Option<Parts>, S3Error> {
         };
         let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
         let value = HeaderValue::from_str(value).map_err(|_| wrong())?;
-        match head.headers.get(&header) {
+        match said.headers.get(&header) {
             Some(same) if *same == value => {}
             Some(_) => return Err(wrong()),
             None => _ = said.headers.insert(header, value),
@@ -105,6 +105,11 @@ mod tests {
         let query = format!("{SIGNED}&x-amz-meta-a=1");
         let same = head(&query, Some(("x-amz-meta-a", "1")));
         assert_eq!(as_headers(&same).unwrap().unwrap().headers.len(), 1);
+        let twice = head(&format!("{query}&X-Amz-Meta-A=2"), None);
+        assert_eq!(
+            as_headers(&twice).unwrap_err().code(),
+            Code::InvalidArgument
+        );
         for other in [
             head(&query, Some(("x-amz-meta-a", "2"))),
             head(&format!("{SIGNED}&x-amz-meta-a=%0a"), None),

@@ -519,7 +519,7 @@ enum Reserved {
     Unserved,
     /// S3 has it, and COS has no counterpart. 501.
     WithoutCounterpart,
-    /// A parameter that changes what is asked, on a request that does not take it. 400.
+    /// A parameter that changes the request, on an operation that does not take it. 400.
     Misplaced,
 }
 

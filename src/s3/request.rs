@@ -246,7 +246,7 @@ fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
             None | Some(_) => Ok(()),
         };
     }
-    // One of unknown length may turn out to be none: it is read before COS is asked.
+    // One of unknown length may turn out to be none: cosgate reads it before COS gets the request.
     let may_have_body = operation.body() != BodyKind::None;
     if length.is_some_and(|length| length > 0) && !may_have_body {
         return Err(S3Error::new(
