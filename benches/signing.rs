@@ -154,7 +154,7 @@ fn verify(bencher: Bencher<'_, '_>, which: &str) {
     );
     let request = request(&query, &headers);
     bencher.bench(|| {
-        let claim = sigv4::Claim::from_headers(black_box(&headers))
+        let claim = sigv4::SigV4Claim::from_headers(black_box(&headers))
             .ok()
             .flatten();
         assert!(claim.is_some_and(|claim| claim.verify(&request, &key, payload)));
@@ -202,7 +202,7 @@ fn derive_cos_key() -> cos::SignKey {
 
 #[divan::bench]
 fn sign_sts_call(bencher: Bencher<'_, '_>) {
-    let call = tc3::Call {
+    let call = tc3::ApiCall {
         method: "POST",
         host: "sts.tencentcloudapi.com",
         service: "sts",
@@ -211,6 +211,6 @@ fn sign_sts_call(bencher: Bencher<'_, '_>) {
         payload: &[b'x'; 1024],
         time: Timestamp::from_unix(1_700_000_000),
     };
-    let key = tc3::SigningKey::derive(&secret(), "2023-11-14", "sts");
+    let key = tc3::ApiSigningKey::derive(&secret(), "2023-11-14", "sts");
     bencher.bench(|| tc3::authorization(black_box(&call), "AKIDexample", &key));
 }

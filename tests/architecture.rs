@@ -125,6 +125,27 @@ fn explain_alone_takes_a_tenant_at_its_word() {
 }
 
 #[test]
+fn each_type_name_has_one_meaning() {
+    let mut files = BTreeMap::<String, Vec<String>>::new();
+    for (path, name) in sources() {
+        for line in code(&path).lines() {
+            let Some(defined) = defined_type(line) else {
+                continue;
+            };
+            // clap's arguments, one type a command.
+            let is_commands = defined == "Arguments" && name.starts_with("cli/");
+            if !is_commands {
+                let files = files.entry(defined.to_owned()).or_default();
+                files.push(name.clone());
+            }
+        }
+    }
+    assert!(files.len() > 500, "{} types", files.len());
+    files.retain(|_, files| files.len() > 1);
+    assert_eq!(files, BTreeMap::new());
+}
+
+#[test]
 fn every_module_of_the_order_exists() {
     let found: BTreeSet<String> = sources().iter().map(|(_, name)| top(name)).collect();
     for name in ORDER.iter().flat_map(|line| line.iter()) {
@@ -136,6 +157,21 @@ fn every_module_of_the_order_exists() {
 fn top(file: &str) -> String {
     let first = file.split('/').next().unwrap_or_default();
     first.trim_end_matches(".rs").to_owned()
+}
+
+/// The name of the type that `line` defines for a whole module.
+fn defined_type(line: &str) -> Option<&str> {
+    let mut rest = line;
+    if let Some(public) = line.strip_prefix("pub") {
+        rest = match public.strip_prefix('(') {
+            Some(scope) => scope.split_once(") ")?.1,
+            None => public.strip_prefix(' ')?,
+        };
+    }
+    let (keyword, rest) = rest.split_once(' ')?;
+    let is_type = ["enum", "struct", "trait", "type", "union"].contains(&keyword);
+    let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+    is_type.then(|| &rest[..end.unwrap_or(rest.len())])
 }
 
 /// Where a module stands in [`ORDER`].
@@ -313,7 +349,7 @@ fn take_tree(text: &str, prefix: &str, found: &mut BTreeSet<String>) -> usize {
 }
 
 #[test]
-fn reads_the_paths_of_imports() {
+fn reads_the_code() {
     let code = "use crate::a::{self, b::{C, D as E}, f};\nlet x = crate::g::h();\n\
         use super::i::J;\nuse super::super::k::{L, m::N};";
     let expected = ["a", "a::b::C", "a::b::D", "a::f", "g::h"];
@@ -323,6 +359,15 @@ fn reads_the_paths_of_imports() {
     assert_eq!(paths(code, &module("o/p.rs")), expected);
     assert_eq!(module("o/p.rs"), ["o", "p"]);
     assert_eq!(module("o/mod.rs"), ["o"]);
+    for (line, expected) in [
+        ("struct A;", Some("A")),
+        ("pub(in crate::b) enum C<D> {", Some("C")),
+        ("pub type E = F;", Some("E")),
+        ("    struct G;", None),
+        ("pub fn struct_of() {", None),
+    ] {
+        assert_eq!(defined_type(line), expected, "{line}");
+    }
     let two = BTreeMap::from([
         ("a".to_owned(), BTreeSet::from(["b".to_owned()])),
         ("b".to_owned(), BTreeSet::from(["a".to_owned()])),

@@ -36,8 +36,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// How requests are signed for COS
-    #[arg(long, value_enum, default_value_t = Signature::S3)]
-    signature: Signature,
+    #[arg(long, value_enum, default_value_t = DevSignature::S3)]
+    signature: DevSignature,
     /// Where `/metrics` is; the port after that of `--listen`, or a free one
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
@@ -78,7 +78,7 @@ impl Certificates {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Signature {
+enum DevSignature {
     /// COS's own: q-sign-algorithm=sha1
     Cos,
     /// AWS SigV4
@@ -231,8 +231,8 @@ fn beside(arguments: &Arguments, given: Option<SocketAddr>, ports: u16) -> Socke
 /// The configuration that dev serves: a whole one, as a user would write it.
 fn configuration(arguments: &Arguments, emulator: &Emulator) -> String {
     let signature = match arguments.signature {
-        Signature::Cos => "cos",
-        Signature::S3 => "s3",
+        DevSignature::Cos => "cos",
+        DevSignature::S3 => "s3",
     };
     let mut text = format!(
         r#"
@@ -317,7 +317,7 @@ fn demo_secret(name: &str) -> Option<String> {
 
 /// For each client, what makes it trust the certificate.
 #[derive(Default)]
-struct Trust {
+struct ClientTrust {
     aws: String,
     boto3: String,
     rclone: String,
@@ -326,7 +326,7 @@ struct Trust {
     curl: String,
 }
 
-impl Trust {
+impl ClientTrust {
     fn of(arguments: &Arguments) -> Self {
         let Some(files) = &arguments.tls else {
             return Self {
@@ -362,8 +362,8 @@ fn welcome(
     let endpoint = format!("{scheme}://{listen}");
     // A shell reads the brackets of an IPv6 address as a pattern.
     let (pasted, host) = (quoted(&endpoint), quoted(&listen.to_string()));
-    let trust = Trust::of(arguments);
-    let Trust {
+    let trust = ClientTrust::of(arguments);
+    let ClientTrust {
         aws: for_aws,
         boto3: for_boto3,
         rclone: for_rclone,

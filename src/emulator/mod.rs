@@ -51,15 +51,15 @@ mod sts_v1;
 mod uploads;
 mod wire;
 
-pub use counters::{Counters, Counts, RecordedHead};
+pub use counters::{Counters, EmulatorCounts, RecordedHead};
 pub use faults::{CosFault, FaultSwitch, Faults, StsFault};
 
 use cos::Cos;
-use gate::{Hosts, Identities, Policies};
-use keys::Keys;
+use gate::{Hosts, Policies, SecretLookup};
+use keys::AccountKeys;
 use s3::Operations;
 use store::Store;
-use sts::Sts;
+use sts::EmbeddedSts;
 
 /// How long requests may take to end when the emulator stops.
 const STOP: Duration = Duration::from_secs(1);
@@ -135,7 +135,7 @@ pub struct Emulator {
     cos_addr: SocketAddr,
     sts_addr: SocketAddr,
     admin_addr: Option<SocketAddr>,
-    shared: Shared,
+    shared: EmulatorShared,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     _folder: Option<TempDir>,
@@ -143,10 +143,10 @@ pub struct Emulator {
 
 /// What the listeners and the tests have in common.
 #[derive(Clone, Debug)]
-struct Shared {
+struct EmulatorShared {
     counters: Arc<Counters>,
     faults: Arc<FaultSwitch>,
-    keys: Arc<Keys>,
+    keys: Arc<AccountKeys>,
     store: Arc<Store>,
 }
 
@@ -164,10 +164,10 @@ impl Emulator {
         for (name, region) in &config.buckets {
             store.create_bucket(name, region, clock())?;
         }
-        let shared = Shared {
+        let shared = EmulatorShared {
             counters: Arc::default(),
             faults: Arc::default(),
-            keys: Arc::new(Keys::new(config.keys)),
+            keys: Arc::new(AccountKeys::new(config.keys)),
             store,
         };
         shared.faults.set(config.faults);
@@ -181,7 +181,7 @@ impl Emulator {
             store: Arc::clone(&shared.store),
             suffix: config.suffix,
         });
-        let sts = Arc::new(Sts {
+        let sts = Arc::new(EmbeddedSts {
             appid: config.appid,
             counters: Arc::clone(&shared.counters),
             faults: Arc::clone(&shared.faults),
@@ -368,11 +368,11 @@ fn clock() -> Timestamp {
     Timestamp::from_unix(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-fn s3_service(shared: &Shared, suffix: &str) -> S3Service {
+fn s3_service(shared: &EmulatorShared, suffix: &str) -> S3Service {
     let mut builder = S3ServiceBuilder::new(Operations {
         store: Arc::clone(&shared.store),
     });
-    builder.set_auth(Identities(Arc::clone(&shared.keys)));
+    builder.set_auth(SecretLookup(Arc::clone(&shared.keys)));
     builder.set_access(Policies);
     builder.set_host(Hosts {
         suffix: suffix.to_owned(),

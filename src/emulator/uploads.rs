@@ -15,8 +15,8 @@ use crate::emulator::convert::{
     slice, source_conditions_of, stamp, verify_md5,
 };
 use crate::emulator::s3::{asked, copy};
-use crate::emulator::store::multipart::{Part as StoredPart, Upload};
-use crate::emulator::store::{Object as Stored, Store};
+use crate::emulator::store::multipart::{StoredPart, Upload};
+use crate::emulator::store::{Store, StoredObject};
 
 /// A part that is not the last has at least this many bytes (436/14518).
 const PART_LEAST: u64 = 1024 * 1024;
@@ -113,7 +113,7 @@ pub(super) async fn complete(
     let parts = chosen_parts(&upload, &listed)?;
     let (store, bucket) = (Arc::clone(store), input.bucket.clone());
     let join = move || {
-        let condition = |there: Option<&Stored>| check_overwrite(forbids, there);
+        let condition = |there: Option<&StoredObject>| check_overwrite(forbids, there);
         store.complete_upload(&bucket, &upload, &parts, clock(), condition)
     };
     let object = tokio::task::spawn_blocking(join)

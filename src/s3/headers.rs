@@ -258,7 +258,7 @@ enum Treatment {
 }
 
 /// A row of the table: the first that fits says what happens.
-struct Row {
+struct HeaderRow {
     operations: &'static [Operation],
     /// What follows `x-amz-`. One that ends in `-` stands for all that begin with it.
     names: &'static [&'static str],
@@ -280,10 +280,10 @@ const COPIES: &[Operation] = &[O::CopyObject, O::UploadPartCopy];
 /// Every `x-amz-` header that has a meaning here, but `x-amz-meta-` ([`metadata`]) and the conditions
 /// (`conditions::RULES`). What is not here is [`Disposition::Unknown`]. A row drops a header only where
 /// the client gets what it asked for all the same; B1 holds for these too ([`must_be_signed`]).
-const AMZ: &[Row] = &[
+const AMZ: &[HeaderRow] = &[
     // "Common request headers" and "Signature calculations" of the S3 API reference: cosgate has read
     // them. `te` and `user-agent` are what browsers' SDKs send for the headers that they may not set.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &[
             "content-sha256",
@@ -301,21 +301,21 @@ const AMZ: &[Row] = &[
     },
     // The date of the API (`2006-03-01`). The AWS SDK for C++ sends it with every request (its
     // AmazonSerializableWebServiceRequest and generated S3 requests); S3's reference has no such header.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["api-version"],
         values: &[],
         treatment: DROP,
     },
     // "Common response headers" of the S3 API reference, which clients send back.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["id-2", "request-id"],
         values: &[],
         treatment: DROP,
     },
     // "Using Requester Pays buckets": COS has none, so nobody is charged otherwise.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["request-payer"],
         values: &[],
@@ -323,35 +323,35 @@ const AMZ: &[Row] = &[
     },
     // S3 ListObjects, ListObjectsV2, ListObjectVersions: asks for RestoreStatus, which is an optional
     // element of the answer.
-    Row {
+    HeaderRow {
         operations: &[O::ListObjects, O::ListObjectsV2, O::ListObjectVersions],
         names: &["optional-object-attributes"],
         values: &[],
         treatment: DROP,
     },
     // S3 GetObjectAttributes: `rewrite::attributes` reads the first; an object has one part here.
-    Row {
+    HeaderRow {
         operations: &[O::GetObjectAttributes],
         names: &["object-attributes", "max-parts", "part-number-marker"],
         values: &[],
         treatment: DROP,
     },
     // S3 "Verifying bucket ownership with bucket owner condition": compared by `check_owners`.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["expected-bucket-owner", "source-expected-bucket-owner"],
         values: &[],
         treatment: DROP,
     },
     // S3 CreateMultipartUpload: what the parts will have. COS has none of these sums.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["checksum-algorithm"],
         values: &[],
         treatment: T::Algorithm,
     },
     // S3 "Checking object integrity": COS ignores them, `payload::checksum` verifies them here.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["checksum-"],
         values: &[],
@@ -359,33 +359,33 @@ const AMZ: &[Row] = &[
     },
     // S3 CompleteMultipartUpload: the size that the parts should have together. COS does not compare it,
     // and here no part is known any more.
-    Row {
+    HeaderRow {
         operations: &[O::CompleteMultipartUpload],
         names: &["mp-object-size"],
         values: &[],
         treatment: DROP,
     },
     // What COS does anyway (436/7749); tools send it unasked.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["acl"],
         values: &["private", "bucket-owner-full-control"],
         treatment: DROP,
     },
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["storage-class"],
         values: &["STANDARD"],
         treatment: DROP,
     },
     // S3 CreateBucket: the bucket is there already, and has neither.
-    Row {
+    HeaderRow {
         operations: &[O::CreateBucket],
         names: &["bucket-object-lock-enabled"],
         values: &["false"],
         treatment: DROP,
     },
-    Row {
+    HeaderRow {
         operations: &[O::CreateBucket],
         names: &["object-ownership"],
         values: &["BucketOwnerEnforced"],
@@ -393,7 +393,7 @@ const AMZ: &[Row] = &[
     },
     // S3 PutObject, CopyObject, CreateMultipartUpload; COS 436/7749, 436/10881, 436/7746: rights of
     // their own.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["acl", "grant-"],
         values: &[],
@@ -401,32 +401,32 @@ const AMZ: &[Row] = &[
     },
     // S3 has the directives on CopyObject alone. They say what becomes of the source's metadata and tags;
     // elsewhere the request has nothing but its own. Some clients send them when they create an upload.
-    Row {
+    HeaderRow {
         operations: &[O::CopyObject],
         names: &["metadata-directive"],
         values: &[],
         treatment: T::Directive,
     },
-    Row {
+    HeaderRow {
         operations: &[O::CopyObject],
         names: &["tagging-directive"],
         values: &[],
         treatment: PUT_TAGGING,
     },
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["metadata-directive", "tagging-directive"],
         values: &[],
         treatment: DROP,
     },
     // S3 PutObject, CopyObject, CreateMultipartUpload; COS 436/7749.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["tagging"],
         values: &[],
         treatment: PUT_TAGGING,
     },
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &[
             "object-lock-",
@@ -439,27 +439,27 @@ const AMZ: &[Row] = &[
         treatment: NEEDS_NAME,
     },
     // S3 UploadPartCopy; COS 436/8287.
-    Row {
+    HeaderRow {
         operations: &[O::UploadPartCopy],
         names: &["copy-source-range"],
         values: &[],
         treatment: T::CopyRange,
     },
     // S3 CopyObject, UploadPartCopy; COS 436/10881.
-    Row {
+    HeaderRow {
         operations: COPIES,
         names: &["copy-source-server-side-encryption-"],
         values: &[],
         treatment: NEEDS_NAME,
     },
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["copy-source-"],
         values: &[],
         treatment: T::Misplaced,
     },
     // S3 DeleteObject, DeleteObjects: COS has no such protection to lift.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["bypass-governance-retention", "mfa"],
         values: &[],
@@ -473,7 +473,7 @@ fn treatment(operation: Operation, rest: &str, value: &[u8]) -> Option<Treatment
         Some(_) => rest.starts_with(*name),
         None => rest == *name,
     };
-    let fits = |row: &&Row| {
+    let fits = |row: &&HeaderRow| {
         row.operations.contains(&operation)
             && row.names.iter().any(is_named)
             && (row.values.is_empty() || row.values.iter().any(|only| only.as_bytes() == value))

@@ -43,13 +43,13 @@ pub struct StsRequest {
 #[derive(Debug)]
 pub enum StsAction {
     /// Keys for the caller, who has signed.
-    AssumeRole(Role),
+    AssumeRole(NamedRole),
     /// Keys for whom a token is about; nothing is signed.
     AssumeRoleWithWebIdentity {
         /// `WebIdentityToken`
         token: String,
         /// What SDKs must name.
-        role: Role,
+        role: NamedRole,
     },
     /// Keys for the caller, who has signed.
     GetSessionToken,
@@ -57,7 +57,7 @@ pub enum StsAction {
 
 /// What SDKs must name, and get to read again. It grants nothing: what a caller may do is configured.
 #[derive(Debug)]
-pub struct Role {
+pub struct NamedRole {
     /// `RoleArn`
     pub arn: String,
     /// `RoleSessionName`
@@ -94,7 +94,7 @@ impl StsRequest {
             value.ok_or_else(|| invalid(&format!("{name} is missing")))
         };
         let role = || {
-            Ok::<_, S3Error>(Role {
+            Ok::<_, S3Error>(NamedRole {
                 arn: checked("RoleArn", required("RoleArn")?, is_arn)?,
                 session: checked("RoleSessionName", required("RoleSessionName")?, is_session)?,
             })
@@ -161,7 +161,7 @@ impl StsRequest {
     }
 
     /// The role that it names.
-    pub fn role(&self) -> Option<&Role> {
+    pub fn role(&self) -> Option<&NamedRole> {
         match &self.action {
             StsAction::AssumeRole(role) | StsAction::AssumeRoleWithWebIdentity { role, .. } => {
                 Some(role)

@@ -19,7 +19,7 @@ use crate::encoding::percent::{push_encoded, push_encoded_path};
 use crate::s3::headers::must_be_signed;
 use crate::secret::Secret;
 
-pub use super::sigv4_claim::Claim;
+pub use super::sigv4_claim::SigV4Claim;
 pub(super) use super::sigv4_claim::credential_parts;
 
 /// The only algorithm that is spoken.

@@ -31,7 +31,7 @@ const ID_PREFIX: &str = "SESS";
 const ID_LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
 /// Seals and opens session tokens.
-pub(super) struct Seal {
+pub(super) struct SessionSeal {
     /// The first seals; all open.
     keys: Vec<SealKeys>,
 }
@@ -126,7 +126,7 @@ pub struct SessionKey {
     pub expires: Timestamp,
 }
 
-impl Seal {
+impl SessionSeal {
     /// With keys derived from each of `secrets`.
     pub(super) fn new<'s>(secrets: impl Iterator<Item = &'s Secret>) -> Self {
         Self {
@@ -263,7 +263,7 @@ impl SealKeys {
     }
 }
 
-impl fmt::Debug for Seal {
+impl fmt::Debug for SessionSeal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seal").finish_non_exhaustive()
     }
@@ -286,16 +286,16 @@ mod tests {
 
     const NOW: i64 = 1_800_000_000;
 
-    fn seal(secrets: &[&str]) -> Seal {
+    fn seal(secrets: &[&str]) -> SessionSeal {
         let secrets: Vec<_> = secrets.iter().map(|text| Secret::new(*text)).collect();
-        Seal::new(secrets.iter())
+        SessionSeal::new(secrets.iter())
     }
 
     fn whose() -> Whose {
         Whose::Template("web".into(), vec![("sub".into(), "alice".into())])
     }
 
-    fn make(seal: &Seal) -> SessionKey {
+    fn make(seal: &SessionSeal) -> SessionKey {
         let expires = Timestamp::from_unix(NOW);
         let secret = Secret::new("acme-secret");
         let trust = Trust::AccessKey {

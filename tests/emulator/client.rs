@@ -330,7 +330,7 @@ pub(crate) fn sts(
 ) -> (Reply, Value) {
     let body = body.to_string();
     let host = "sts.tencentcloudapi.com";
-    let call = tc3::Call {
+    let call = tc3::ApiCall {
         method: "POST",
         host,
         service: "sts",
@@ -339,7 +339,7 @@ pub(crate) fn sts(
         payload: body.as_bytes(),
         time,
     };
-    let signing = tc3::SigningKey::derive(&key.secret, &time.date_dashed(), "sts");
+    let signing = tc3::ApiSigningKey::derive(&key.secret, &time.date_dashed(), "sts");
     let mut ask = Ask::new("POST", "/")
         .header("host", host)
         .header("content-type", "application/json")

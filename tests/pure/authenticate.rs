@@ -40,12 +40,12 @@ fn now() -> Timestamp {
     Timestamp::parse_amz("20260115T123045Z").unwrap()
 }
 
-fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::Tenant {
+fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::TenantConfig {
     let key = |id: &&str| config::AccessKey {
         id: (*id).into(),
         secret: Secret::new(SECRET),
     };
-    config::Tenant {
+    config::TenantConfig {
         name: name.into(),
         issuer: 0,
         access_keys: keys.iter().map(key).collect(),
@@ -259,7 +259,7 @@ impl Client {
     /// The same, `bucket` being named by the host.
     fn presigned_v2_in(mut self, bucket: Option<&str>, seconds: i64) -> Self {
         let query = Query::parse(&self.query).unwrap();
-        let request = sigv2::Request {
+        let request = sigv2::SigV2Request {
             method: self.method,
             bucket,
             path: self.path,

@@ -23,7 +23,7 @@ pub(super) mod list;
 pub(super) mod multipart;
 pub(super) mod transfer;
 
-use list::{Listing, Page};
+use list::{Listing, StorePage};
 use multipart::Upload;
 use transfer::Received;
 
@@ -37,7 +37,7 @@ pub(super) struct Store {
 #[derive(Debug)]
 struct Bucket {
     about: BucketAbout,
-    objects: BTreeMap<String, Arc<Object>>,
+    objects: BTreeMap<String, Arc<StoredObject>>,
     uploads: BTreeMap<String, Upload>,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct BucketAbout {
 
 /// What is known of an object.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Object {
+pub(super) struct StoredObject {
     pub(super) key: String,
     pub(super) size: u64,
     /// Without quotes.
@@ -113,7 +113,7 @@ impl Store {
             let about: BucketAbout = read_json(&folder.join("bucket.json"))?;
             let mut objects = BTreeMap::new();
             for sidecar in fs::read_dir(folder.join("objects"))? {
-                let object: Object = read_json(&sidecar?.path())?;
+                let object: StoredObject = read_json(&sidecar?.path())?;
                 objects.insert(object.key.clone(), Arc::new(object));
             }
             let uploads = multipart::load(&folder.join("uploads"))?;
@@ -173,7 +173,7 @@ impl Store {
     }
 
     /// An object.
-    pub(super) fn object(&self, bucket: &str, key: &str) -> Result<Arc<Object>, StoreError> {
+    pub(super) fn object(&self, bucket: &str, key: &str) -> Result<Arc<StoredObject>, StoreError> {
         let buckets = self.lock();
         let bucket = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
         bucket
@@ -188,7 +188,7 @@ impl Store {
         &self,
         bucket: &str,
         key: &str,
-    ) -> Result<(Arc<Object>, File), StoreError> {
+    ) -> Result<(Arc<StoredObject>, File), StoreError> {
         let buckets = self.lock();
         let found = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
         let object = found.objects.get(key).ok_or(StoreError::NoSuchKey)?;
@@ -204,13 +204,13 @@ impl Store {
         received: Received,
         attributes: Attributes,
         now: Timestamp,
-        condition: impl FnOnce(Option<&Object>) -> s3s::S3Result<()>,
-    ) -> Result<Arc<Object>, StoreError> {
+        condition: impl FnOnce(Option<&StoredObject>) -> s3s::S3Result<()>,
+    ) -> Result<Arc<StoredObject>, StoreError> {
         let mut buckets = self.lock();
         let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
         condition(found.objects.get(key).map(Arc::as_ref)).map_err(StoreError::Refused)?;
         let (size, etag, crc64) = (received.size, received.etag(), received.crc64);
-        let object = Object {
+        let object = StoredObject {
             key: key.into(),
             size,
             etag,
@@ -259,7 +259,7 @@ impl Store {
         &self,
         bucket: &str,
         listing: &Listing<'_>,
-    ) -> Result<Page<Arc<Object>>, StoreError> {
+    ) -> Result<StorePage<Arc<StoredObject>>, StoreError> {
         let buckets = self.lock();
         let found = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
         let start = match listing.after {
@@ -298,7 +298,7 @@ impl Store {
     }
 
     /// Puts `object` in the place of the one with its key, whose content goes when it is another.
-    fn replace(&self, bucket: &mut Bucket, object: Object) -> io::Result<Arc<Object>> {
+    fn replace(&self, bucket: &mut Bucket, object: StoredObject) -> io::Result<Arc<StoredObject>> {
         let name = &bucket.about.name;
         self.write_json(&self.sidecar(name, &object.key), &object)?;
         let object = Arc::new(object);

@@ -18,7 +18,7 @@ use crate::payload::Mode;
 use crate::s3::Query;
 use crate::s3::sts::{StsAction, StsRequest};
 use crate::sign::Signable;
-use crate::sign::sigv4::{Claim, SigningKey};
+use crate::sign::sigv4::{SigV4Claim, SigningKey};
 use crate::tenant::Tenant;
 use crate::tenant::identity::IdentityProvider;
 use crate::tenant::session::{Session, SessionKey, Whose};
@@ -234,7 +234,7 @@ impl Tenants {
                 "Access Denied: session keys cannot ask for session keys; use a local access key.",
             ));
         }
-        let claim = Claim::from_headers(&head.headers)?.ok_or_else(|| {
+        let claim = SigV4Claim::from_headers(&head.headers)?.ok_or_else(|| {
             S3Error::new(
                 Code::MissingAuthenticationToken,
                 "The call is not signed: sign it with a local access key.",
