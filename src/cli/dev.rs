@@ -239,7 +239,7 @@ fn configuration(arguments: &Arguments, emulator: &Emulator) -> String {
 [server]
 listen = "{listen}"
 admin = "{admin}"
-domains = ["s3.localhost"]
+domains = ["s3.localhost", "localhost"]
 region = "{REGION}"
 
 [upstream]
@@ -372,6 +372,7 @@ fn welcome(
         curl: for_curl,
     } = &trust;
     let at_public = quoted(&format!("{endpoint}/demo/public/README.md"));
+    let at_alice = quoted(&format!("{endpoint}/demo/alice/README.md"));
     let at_credentials = quoted(&format!("{endpoint}/.cosgate/credentials"));
     let data = match &arguments.data {
         Some(folder) => format!("kept in {}", folder.display()),
@@ -418,8 +419,12 @@ s3cmd:
 cos-python-sdk-v5, as carol, whose bucket has the APPID that COS's own SDKs want:
   {for_requests}python3 -c 'from qcloud_cos import *; cos = CosS3Client(CosConfig(Region="{REGION}", SecretId="{carol_id}", SecretKey="{carol_secret}", Scheme="{scheme}", Endpoint="s3.localhost", IP="{ip}", Port={port})); cos.put_object(Bucket="{BUCKET}", Key="carol/hello", Body=b"hello"); print(cos.get_object(Bucket="{BUCKET}", Key="carol/hello")["Body"].get_raw_stream().read())'
 
-curl, as nobody:
+curl, as nobody, and as alice with the header that a signature of S3 needs and curl does not add:
   curl{for_curl} -T README.md {at_public}
+  curl{for_curl} --aws-sigv4 aws:amz:{REGION}:s3 --user {id}:{secret} -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' -T README.md {at_alice}
+
+JavaScript, Go and Java: set path style (forcePathStyle: true, UsePathStyle = true, forcePathStyle(true)). Without it
+they look up demo.localhost, which answers here too, but which not every system resolves.
 
 a temporary key for COS itself, which the embedded one takes; carol's by a token, or one of your own scope:
   curl{for_curl} -H "Authorization: {VEND_TOKEN}" {at_credentials}
