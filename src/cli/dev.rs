@@ -239,7 +239,7 @@ fn configuration(arguments: &Arguments, emulator: &Emulator) -> String {
 [server]
 listen = "{listen}"
 admin = "{admin}"
-domains = ["s3.localhost"]
+domains = ["s3.localhost", "localhost"]
 region = "{REGION}"
 
 [upstream]
@@ -436,7 +436,7 @@ s3cmd:
     )
 }
 
-/// Commands of COS's own SDK and of curl, and those that get a temporary key.
+/// Commands of COS's own SDK and of curl, what SDKs of S3 need, and how to get a temporary key.
 fn cos_commands(to: &Destination, sts: SocketAddr) -> String {
     let Destination {
         listen,
@@ -447,6 +447,8 @@ fn cos_commands(to: &Destination, sts: SocketAddr) -> String {
     let (for_requests, for_curl) = (&trust.requests, &trust.curl);
     let at_public = quoted(&format!("{endpoint}/demo/public/README.md"));
     let at_credentials = quoted(&format!("{endpoint}/.cosgate/credentials"));
+    let at_alice = quoted(&format!("{endpoint}/demo/alice/README.md"));
+    let Demo { id, secret, .. } = ALICE;
     let (carol_id, carol_secret) = (CAROL.id, CAROL.secret);
     let ip = match listen {
         SocketAddr::V4(listen) => listen.ip().to_string(),
@@ -461,8 +463,12 @@ fn cos_commands(to: &Destination, sts: SocketAddr) -> String {
 cos-python-sdk-v5, as carol, whose bucket has the APPID that COS's own SDKs want:
   {for_requests}python3 -c 'from qcloud_cos import *; cos = CosS3Client(CosConfig(Region="{REGION}", SecretId="{carol_id}", SecretKey="{carol_secret}", Scheme="{scheme}", Endpoint="s3.localhost", IP="{ip}", Port={port})); cos.put_object(Bucket="{BUCKET}", Key="carol/hello", Body=b"hello"); print(cos.get_object(Bucket="{BUCKET}", Key="carol/hello")["Body"].get_raw_stream().read())'
 
-curl, as nobody:
+curl, as nobody, and as alice with the header that a signature of S3 needs and curl does not add:
   curl{for_curl} -T README.md {at_public}
+  curl{for_curl} --aws-sigv4 aws:amz:{REGION}:s3 --user {id}:{secret} -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' -T README.md {at_alice}
+
+JavaScript, Go and Java: set path style (forcePathStyle: true, UsePathStyle = true, forcePathStyle(true)). Without it
+they look up demo.localhost, which answers here too, but which not every system resolves.
 
 a temporary key for COS itself, which the embedded one takes; carol's by a token, or one of your own scope:
   curl{for_curl} -H "Authorization: {VEND_TOKEN}" {at_credentials}

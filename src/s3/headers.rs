@@ -21,8 +21,10 @@ pub const METADATA_PREFIX: &str = "x-amz-meta-";
 /// What becomes of one header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Ends here: cosgate has read it, or it means nothing to COS.
+    /// Ends here: the client gets what it asked for without it.
     Drop,
+    /// Ends here: another step reads it.
+    Read,
     /// Passes.
     Forward,
     /// Passes if the grant has this COS action.
@@ -51,7 +53,7 @@ pub fn forwarded<'h>(
         let needed = disposition(operation, name.as_str(), value.as_bytes())?;
         let granted_by_name = || names.iter().any(|granted| granted == name.as_str());
         match needed {
-            Disposition::Drop => continue,
+            Disposition::Drop | Disposition::Read => continue,
             Disposition::Forward => {}
             Disposition::NeedsAction(action) if actions.iter().any(|granted| granted == action) => {
             }
@@ -102,9 +104,7 @@ pub fn disposition(operation: Operation, name: &str, value: &[u8]) -> Result<Dis
     if let Some(rest) = name.strip_prefix("x-amz-").filter(|_| !is_condition(name)) {
         return amz(operation, rest, value);
     }
-    if name.starts_with("x-cos-copy-source")
-        || matches!(name, "x-cos-security-token" | "x-ci-security-token")
-    {
+    if is_never_taken(name) {
         return Err(invalid(format!(
             "The header {name} is never taken from a client."
         )));
@@ -125,9 +125,41 @@ pub fn disposition(operation: Operation, name: &str, value: &[u8]) -> Result<Dis
         Disposition::Unknown
     } else if is_ordinary(operation, name) && !value.is_empty() {
         Disposition::Forward
+    } else if is_read(operation, name) {
+        Disposition::Read
     } else {
         Disposition::Drop
     })
+}
+
+/// Every header that a table here names, in lower case, with the values that its rows single out. One
+/// that ends in `*` stands for all that begin so; what is not here is dropped.
+pub fn names() -> Vec<(String, Vec<&'static str>)> {
+    let plain = [DESCRIBES, READ, OF_ANSWER, NEVER_TAKEN].concat();
+    let plain = plain.into_iter().chain([
+        "content-md5",
+        "content-range",
+        "if-range",
+        "range",
+        "x-amz-meta-*",
+    ]);
+    let mut names: Vec<(String, Vec<&str>)> = plain.map(|name| (name.to_owned(), vec![])).collect();
+    let whole = |name: &str| match name.strip_suffix('-') {
+        Some(front) => format!("{front}-*"),
+        None => name.to_owned(),
+    };
+    names.extend(OF_COS.iter().map(|front| (whole(front), vec![])));
+    let rows = AMZ.iter().flat_map(|row| {
+        let names = row.names.iter();
+        names.map(move |name| (format!("x-amz-{}", whole(name)), row.values))
+    });
+    for (name, values) in rows {
+        match names.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => known.extend(values),
+            None => names.push((name, values.to_vec())),
+        }
+    }
+    names
 }
 
 /// Whether the header `name` (lower case) may change what S3 or COS does, so that a signature must
@@ -136,27 +168,68 @@ pub fn must_be_signed(name: &str) -> bool {
     name.starts_with("x-amz-") || (is_of_cos(name) && !is_of_answer(name))
 }
 
+/// What names of COS's own headers begin with.
+const OF_COS: &[&str] = &["ci-", "pic-", "x-ci-", "x-cos-", "x-image-"];
+
 fn is_of_cos(name: &str) -> bool {
-    ["ci-", "pic-", "x-ci-", "x-cos-", "x-image-"]
-        .iter()
-        .any(|front| name.starts_with(front))
+    OF_COS.iter().any(|front| name.starts_with(front))
 }
 
-/// s3cmd sends these headers of an answer back when it copies an object onto itself.
+/// s3cmd sends these headers of a response back when it copies an object onto itself.
+const OF_ANSWER: &[&str] = &["x-cos-hash-crc64ecma", "x-cos-request-id"];
+
 fn is_of_answer(name: &str) -> bool {
-    ["x-cos-hash-crc64ecma", "x-cos-request-id"].contains(&name)
+    OF_ANSWER.contains(&name)
 }
+
+/// COS's own words for what only cosgate says to COS. One that ends in `*` stands for all that begin so.
+const NEVER_TAKEN: &[&str] = &[
+    "x-ci-security-token",
+    "x-cos-copy-source*",
+    "x-cos-security-token",
+];
+
+fn is_never_taken(name: &str) -> bool {
+    NEVER_TAKEN
+        .iter()
+        .any(|known| match known.strip_suffix('*') {
+            Some(front) => name.starts_with(front),
+            None => name == *known,
+        })
+}
+
+/// What other steps read on every request: who calls (`tenant::authenticate`), the address, and where the
+/// request ends (`request::check_framing`).
+const READ: &[&str] = &[
+    "authorization",
+    "content-length",
+    "expect",
+    "host",
+    "origin",
+    "referer",
+    "sec-fetch-site",
+    "transfer-encoding",
+];
+
+fn is_read(operation: Operation, name: &str) -> bool {
+    READ.contains(&name) || (name == "content-md5" && operation.has_xml_body())
+}
+
+/// The object's own headers.
+const DESCRIBES: &[&str] = &[
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-type",
+    "expires",
+];
 
 /// The headers without a prefix that mean something to COS on `operation`.
 fn is_ordinary(operation: Operation, name: &str) -> bool {
     use Operation as O;
     match name {
-        "cache-control"
-        | "content-disposition"
-        | "content-encoding"
-        | "content-language"
-        | "content-type"
-        | "expires" => describes_object(operation),
+        _ if DESCRIBES.contains(&name) => describes_object(operation),
         "content-md5" => operation.takes_object_body(),
         "range" => matches!(operation, O::GetObject | O::HeadObject),
         _ => false,
@@ -249,7 +322,7 @@ enum Treatment {
     Denied,
     /// Refused with 400: it belongs to another operation.
     Misplaced,
-    /// Dropped if it names an algorithm that S3 knows.
+    /// Read if it names an algorithm that S3 knows.
     Algorithm,
     /// Sent on if it is one range that fits a part.
     CopyRange,
@@ -271,6 +344,7 @@ use Operation as O;
 use Treatment as T;
 
 const DROP: Treatment = T::Is(Disposition::Drop);
+const READ_HERE: Treatment = T::Is(Disposition::Read);
 const NEEDS_NAME: Treatment = T::Is(Disposition::NeedsName);
 const PUT_ACL: Treatment = T::Is(Disposition::NeedsAction("name/cos:PutObjectACL"));
 const PUT_TAGGING: Treatment = T::Is(Disposition::NeedsAction("name/cos:PutObjectTagging"));
@@ -281,8 +355,7 @@ const COPIES: &[Operation] = &[O::CopyObject, O::UploadPartCopy];
 /// (`conditions::RULES`). What is not here is [`Disposition::Unknown`]. A row drops a header only where
 /// the client gets what it asked for all the same; B1 holds for these too ([`must_be_signed`]).
 const AMZ: &[HeaderRow] = &[
-    // "Common request headers" and "Signature calculations" of the S3 API reference: cosgate has read
-    // them. `te` and `user-agent` are what browsers' SDKs send for the headers that they may not set.
+    // "Common request headers" and "Signature calculations" of the S3 API reference.
     HeaderRow {
         operations: ANY,
         names: &[
@@ -290,12 +363,17 @@ const AMZ: &[HeaderRow] = &[
             "copy-source",
             "date",
             "decoded-content-length",
-            "sdk-checksum-algorithm",
             "security-token",
-            "te",
             "trailer",
-            "user-agent",
         ],
+        values: &[],
+        treatment: READ_HERE,
+    },
+    // `te` and `user-agent` are what browsers' SDKs send for the headers that they may not set; the sum's
+    // own header says its algorithm too.
+    HeaderRow {
+        operations: ANY,
+        names: &["sdk-checksum-algorithm", "te", "user-agent"],
         values: &[],
         treatment: DROP,
     },
@@ -329,10 +407,17 @@ const AMZ: &[HeaderRow] = &[
         values: &[],
         treatment: DROP,
     },
-    // S3 GetObjectAttributes: `rewrite::attributes` reads the first; an object has one part here.
+    // S3 GetObjectAttributes: `rewrite::attributes` reads it.
     HeaderRow {
         operations: &[O::GetObjectAttributes],
-        names: &["object-attributes", "max-parts", "part-number-marker"],
+        names: &["object-attributes"],
+        values: &[],
+        treatment: READ_HERE,
+    },
+    // The same: no parts are known of an object here.
+    HeaderRow {
+        operations: &[O::GetObjectAttributes],
+        names: &["max-parts", "part-number-marker"],
         values: &[],
         treatment: DROP,
     },
@@ -341,7 +426,7 @@ const AMZ: &[HeaderRow] = &[
         operations: ANY,
         names: &["expected-bucket-owner", "source-expected-bucket-owner"],
         values: &[],
-        treatment: DROP,
+        treatment: READ_HERE,
     },
     // S3 CreateMultipartUpload: what the parts will have. COS has none of these sums.
     HeaderRow {
@@ -355,7 +440,7 @@ const AMZ: &[HeaderRow] = &[
         operations: ANY,
         names: &["checksum-"],
         values: &[],
-        treatment: DROP,
+        treatment: READ_HERE,
     },
     // S3 CompleteMultipartUpload: the size that the parts should have together. COS does not compare it,
     // and here no part is known any more.
@@ -487,7 +572,7 @@ fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disposition, S3
         None => Ok(Disposition::Unknown),
         Some(T::Is(disposition)) => Ok(disposition),
         Some(T::Algorithm) => match str::from_utf8(value).ok().and_then(Algorithm::named) {
-            Some(_) => Ok(Disposition::Drop),
+            Some(_) => Ok(Disposition::Read),
             None => Err(S3Error::new(
                 Code::InvalidRequest,
                 format!(

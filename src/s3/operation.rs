@@ -1,8 +1,10 @@
 //! Every operation that cosgate serves: one table with a row each, and the choice of a row for a request.
 
+use std::collections::BTreeSet;
+
 use http::Method;
 
-use super::query::{Query, plain_name, shown};
+use super::query::{DROPPED, PRESIGN, Query, plain_name, shown};
 use crate::error::{Code, S3Error};
 
 /// What a request's address names.
@@ -675,13 +677,39 @@ impl Operation {
         self.row().target
     }
 
+    /// What its address names.
+    pub fn resource(self) -> Resource {
+        self.row().scope
+    }
+
+    /// Whether `x-amz-copy-source` chooses it.
+    pub fn is_copy(self) -> bool {
+        self.row().is_copy
+    }
+
+    /// The parameters that choose it, sorted.
+    pub fn selectors(self) -> &'static [&'static str] {
+        self.row().selectors
+    }
+
+    /// Every parameter that a table here names. One that ends in `*` stands for all that begin so.
+    pub fn known_parameters() -> BTreeSet<String> {
+        let rows = Self::ALL.iter().map(|operation| operation.row());
+        let taken = rows.flat_map(|row| [row.selectors, row.parameters, row.own_parameters]);
+        let reserved = RESERVED.iter().map(|(_, names)| *names);
+        let names = taken.chain(reserved).chain([PRESIGN, DROPPED]).flatten();
+        let names = names.map(|name| (*name).to_owned());
+        let families = RESERVED_FAMILIES.iter().map(|front| format!("{front}*"));
+        names.chain(families).collect()
+    }
+
     /// The query parameters that COS is sent, in this order.
     pub fn parameters(self) -> &'static [&'static str] {
         self.row().parameters
     }
 
     /// The query parameters that cosgate answers by itself: COS is not sent them.
-    pub(super) fn own_parameters(self) -> &'static [&'static str] {
+    pub fn own_parameters(self) -> &'static [&'static str] {
         self.row().own_parameters
     }
 

@@ -134,7 +134,7 @@ fn check_head(head: &Parts, asked: &S3Request<'_>) -> Result<(), S3Error> {
         let is_condition = is_condition(name.as_str());
         if must_be_signed(name.as_str())
             || is_condition
-            || (!of_browser && means()? != Disposition::Drop)
+            || (!of_browser && !matches!(means()?, Disposition::Drop | Disposition::Read))
         {
             return Err(S3Error::new(
                 Code::InvalidArgument,
