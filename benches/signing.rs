@@ -140,14 +140,13 @@ fn verify(bencher: Bencher<'_, '_>, which: &str) {
     let (query, mut headers) = (query(which), client_headers());
     let key = signing_key();
     let payload = sigv4::UNSIGNED_PAYLOAD;
-    let authorization = sigv4::authorization(
-        &request(&query, &headers),
-        &key,
-        "ACMEKEY0000000000001",
-        &SCOPE,
-        AMZ_DATE,
-        payload,
-    );
+    let authorization = sigv4::SigV4Signer {
+        access_key: "ACMEKEY0000000000001",
+        key: &key,
+        scope: &SCOPE,
+        amz_date: AMZ_DATE,
+    }
+    .authorization(&request(&query, &headers), payload);
     headers.insert(
         "authorization",
         HeaderValue::from_str(&authorization).expect("a header value"),
@@ -168,14 +167,13 @@ fn sign_s3(bencher: Bencher<'_, '_>, which: &str) {
     let request = request(&query, &headers);
     bencher.bench(|| {
         let payload = sigv4::UNSIGNED_PAYLOAD;
-        sigv4::authorization(
-            black_box(&request),
-            &key,
-            "AKIDexample",
-            &SCOPE,
-            AMZ_DATE,
-            payload,
-        )
+        sigv4::SigV4Signer {
+            access_key: "AKIDexample",
+            key: &key,
+            scope: &SCOPE,
+            amz_date: AMZ_DATE,
+        }
+        .authorization(black_box(&request), payload)
     });
 }
 

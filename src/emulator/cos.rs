@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HOST};
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Extensions, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -43,6 +43,54 @@ pub(super) struct Cos {
     pub(super) suffix: String,
 }
 
+/// What the head of a request names, and the kind of signature that it claims.
+struct ClaimedTarget {
+    target: DecodedTarget,
+    bucket: Option<String>,
+    region: String,
+    signature: SignatureKind,
+}
+
+impl ClaimedTarget {
+    fn is_native(&self) -> bool {
+        matches!(
+            self.signature,
+            SignatureKind::NativeHeader | SignatureKind::NativeQuery
+        )
+    }
+}
+
+/// Does what `fault` says before there is an answer: gives the body, or the error that it demands.
+async fn before_answer(
+    fault: Option<&CosFault>,
+    body: Body,
+    peer: &WirePeer,
+) -> Result<Result<Body, CosError>, Cut> {
+    Ok(match fault {
+        None | Some(CosFault::ResetAfterSent(_) | CosFault::StallAfterSent(_)) => Ok(body),
+        Some(CosFault::Error { status, code }) => {
+            let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            Err(CosError::new(status, code.clone(), "A fault on demand."))
+        }
+        Some(CosFault::Reset) => return Err(peer.cut()),
+        Some(CosFault::FlipAfterReceived(after)) => {
+            Ok(Body::http_body_unsync(FlippedBody::new(body, *after)))
+        }
+        Some(CosFault::ResetAfterReceived(after)) => {
+            let breaks = Breaks::Cut(peer.clone());
+            Ok(Body::http_body_unsync(BrokenBody::new(
+                body, *after, breaks,
+            )))
+        }
+        Some(CosFault::SlowDown) => Err(CosError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "SlowDown",
+            "Please reduce your request rate.",
+        )),
+        Some(CosFault::Stall) => std::future::pending().await,
+    })
+}
+
 impl Cos {
     /// Answers one request, or cuts its connection when a fault says so.
     pub(super) async fn answer(
@@ -50,59 +98,28 @@ impl Cos {
         request: Request<Incoming>,
         peer: WirePeer,
     ) -> Result<Response<Body>, Cut> {
-        let (mut head, body) = request.into_parts();
+        let (head, body) = request.into_parts();
         self.counters.cos_request(&head);
         self.faults.wait(|faults| faults.cos_latency_ms).await;
-        let host = head
-            .headers
-            .get(HOST)
-            .and_then(|v| v.to_str().ok())
-            .unwrap_or_default()
-            .to_owned();
+        let host = header(&head, "host").unwrap_or_default().to_owned();
         let resource = format!("{host}{}", head.uri.path());
         let method = head.method.clone();
 
         let fault = self.faults.next_cos();
-        let mut body = Body::from(body);
-        match &fault {
-            None | Some(CosFault::ResetAfterSent(_) | CosFault::StallAfterSent(_)) => {}
-            Some(CosFault::Error { status, code }) => {
-                let status =
-                    StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                let refusal = CosError::new(status, code.clone(), "A fault on demand.");
-                return Ok(refusal.into_answer(&method, &resource));
-            }
-            Some(CosFault::Reset) => return Err(peer.cut()),
-            Some(CosFault::FlipAfterReceived(after)) => {
-                body = Body::http_body_unsync(FlippedBody::new(body, *after));
-            }
-            Some(CosFault::ResetAfterReceived(after)) => {
-                body = Body::http_body_unsync(BrokenBody::new(
-                    body,
-                    *after,
-                    Breaks::Cut(peer.clone()),
-                ));
-            }
-            Some(CosFault::SlowDown) => {
-                let refusal = CosError::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "SlowDown",
-                    "Please reduce your request rate.",
-                );
-                return Ok(refusal.into_answer(&method, &resource));
-            }
-            Some(CosFault::Stall) => std::future::pending().await,
-        }
-
-        let mut is_native = false;
-        let answer = match self.admit(&mut head, &host, &peer, &mut is_native) {
-            Ok(()) => self.act(head, body, &resource).await,
+        let body = match before_answer(fault.as_ref(), Body::from(body), &peer).await? {
+            Ok(body) => body,
+            Err(refusal) => return Ok(refusal.into_answer(&method, &resource)),
+        };
+        let claimed = self.claimed(&head, &host);
+        let is_native = claimed.as_ref().is_ok_and(ClaimedTarget::is_native);
+        let admitted = claimed.and_then(|claimed| self.admit(head, host, claimed, &peer));
+        let mut answer = match admitted {
+            Ok(head) => self.act(head, body, &resource).await,
             Err(refusal) => refusal.into_answer(&method, &resource),
         };
         if peer.is_cut() {
             return Err(Cut);
         }
-        let mut answer = answer;
         if is_native {
             native::from_s3(answer.headers_mut());
         }
@@ -114,24 +131,37 @@ impl Cos {
         })
     }
 
-    /// Everything that the head alone decides. A native request comes out in S3's words.
-    fn admit(
-        &self,
-        head: &mut Parts,
-        host: &str,
-        peer: &WirePeer,
-        is_native: &mut bool,
-    ) -> Result<(), CosError> {
+    /// What the head names, before its signature is verified.
+    fn claimed(&self, head: &Parts, host: &str) -> Result<ClaimedTarget, CosError> {
         let target = DecodedTarget::of(head)?;
         let (bucket, region) = self.locate(host, head, &target)?;
         check_key(&target.path)?;
         check_framing(head)?;
         check_metadata(head)?;
         let signature = find_signature(head, &target)?;
-        *is_native = matches!(
+        Ok(ClaimedTarget {
+            target,
+            bucket,
+            region,
             signature,
-            SignatureKind::NativeHeader | SignatureKind::NativeQuery
-        );
+        })
+    }
+
+    /// Everything else that the head alone decides. A native request comes out in S3's words.
+    fn admit(
+        &self,
+        mut head: Parts,
+        host: String,
+        claimed: ClaimedTarget,
+        peer: &WirePeer,
+    ) -> Result<Parts, CosError> {
+        let verified = claimed.is_native();
+        let ClaimedTarget {
+            target,
+            bucket,
+            region,
+            signature,
+        } = claimed;
         let key = match signature {
             SignatureKind::NativeHeader | SignatureKind::NativeQuery => {
                 let coverage = match signature {
@@ -139,23 +169,20 @@ impl Cos {
                     _ if bucket.is_none() => Coverage::Service,
                     _ => Coverage::Full,
                 };
-                let key = self.admit_native(head, &target, coverage)?;
-                native::to_s3(head, &self.suffix)?;
+                let key = self.admit_native(&head, &target, coverage)?;
+                native::to_s3(&mut head, &self.suffix)?;
                 key
             }
-            SignatureKind::SigV4Header | SignatureKind::SigV4Query => self.admit_sigv4(
-                head,
-                &target,
-                matches!(signature, SignatureKind::SigV4Query),
-            )?,
+            SignatureKind::SigV4Header => self.admit_sigv4(&head, &target, false)?,
+            SignatureKind::SigV4Query => self.admit_sigv4(&head, &target, true)?,
         };
-        let asked = RequestFacts {
+        let facts = RequestFacts {
             key: match key {
                 AccountKey::Permanent(_) => None,
                 AccountKey::Temporary(key) => Some(key),
             },
-            verified: *is_native,
-            host: host.to_owned(),
+            verified,
+            host,
             appid: match &bucket {
                 Some(name) => name
                     .rsplit_once('-')
@@ -163,13 +190,13 @@ impl Cos {
                     .to_owned(),
                 None => self.appid.clone(),
             },
-            source_region: self.source_region(head).unwrap_or_else(|| region.clone()),
+            source_region: self.source_region(&head).unwrap_or_else(|| region.clone()),
             region,
             prefix: target.get("prefix").unwrap_or_default().to_owned(),
-            facts: facts(head, &target, peer.address.ip()),
+            facts: facts(&head, &target, peer.address.ip()),
         };
-        head.extensions.insert(asked);
-        Ok(())
+        head.extensions.insert(facts);
+        Ok(head)
     }
 
     /// The bucket and the region that the Host names.
@@ -254,8 +281,6 @@ impl Cos {
         target: &DecodedTarget,
         in_query: bool,
     ) -> Result<AccountKey, CosError> {
-        let malformed =
-            || CosError::bad_request("InvalidArgument", "The authorization is not of its form");
         let authorization = header(head, "authorization").unwrap_or_default();
         let field = |name: &str| {
             let fields = authorization.strip_prefix("AWS4-HMAC-SHA256")?;
@@ -286,13 +311,13 @@ impl Cos {
                 header(head, "x-amz-security-token"),
             )
         };
-        let (credential, signed) = (
-            credential.ok_or_else(malformed)?,
-            signed.ok_or_else(malformed)?,
-        );
-        if !credential.ends_with("/s3/aws4_request") {
-            return Err(malformed());
-        }
+        let credential = credential.filter(|text| text.ends_with("/s3/aws4_request"));
+        let (Some(credential), Some(signed)) = (credential, signed) else {
+            return Err(CosError::bad_request(
+                "InvalidArgument",
+                "The authorization is not of its form",
+            ));
+        };
         let id = credential.split('/').next().unwrap_or_default();
         let is_signed = |name: &str| signed.split(';').any(|s| s == name);
         let unsigned = head

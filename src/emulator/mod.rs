@@ -150,10 +150,72 @@ struct EmulatorShared {
     store: Arc<Store>,
 }
 
+impl EmulatorShared {
+    /// Spawns the embedded COS on the runtime that has been entered.
+    fn serve_cos(&self, config: &EmulatorConfig, listener: TcpListener) -> io::Result<()> {
+        let cos = Arc::new(Cos {
+            appid: config.appid.clone(),
+            counters: Arc::clone(&self.counters),
+            faults: Arc::clone(&self.faults),
+            keys: Arc::clone(&self.keys),
+            s3: s3_service(self, &config.suffix),
+            spelling: spelling::of_cos(),
+            store: Arc::clone(&self.store),
+            suffix: config.suffix.clone(),
+        });
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let counters = Arc::clone(&self.counters);
+        let accepted = move || counters.cos_connection();
+        tokio::spawn(wire::serve(listener, accepted, move |request, peer| {
+            let cos = Arc::clone(&cos);
+            async move { Box::pin(cos.answer(request, peer)).await }
+        }));
+        Ok(())
+    }
+
+    /// Spawns the embedded STS.
+    fn serve_sts(&self, config: EmulatorConfig, listener: TcpListener) -> io::Result<()> {
+        let sts = Arc::new(EmbeddedSts {
+            appid: config.appid,
+            counters: Arc::clone(&self.counters),
+            faults: Arc::clone(&self.faults),
+            keys: Arc::clone(&self.keys),
+            policy_limit: config.policy_limit,
+            roles: config.roles,
+        });
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        tokio::spawn(wire::serve(
+            listener,
+            || {},
+            move |request, peer| {
+                let sts = Arc::clone(&sts);
+                async move { sts.answer(request, peer).await }
+            },
+        ));
+        Ok(())
+    }
+
+    /// Spawns the listener for faults and counters.
+    fn serve_admin(&self, address: SocketAddr, listener: TcpListener) -> io::Result<()> {
+        let is_loopback = address.ip().to_canonical().is_loopback();
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let shared = self.clone();
+        tokio::spawn(wire::serve(
+            listener,
+            || {},
+            move |request, _| {
+                let shared = shared.clone();
+                async move { Ok(admin::answer(&shared, is_loopback, request).await) }
+            },
+        ));
+        Ok(())
+    }
+}
+
 impl Emulator {
     /// Starts one. Fails when a listener cannot be bound or the data cannot be read.
-    pub fn start(config: EmulatorConfig) -> io::Result<Self> {
-        let (folder, data) = if let Some(data) = config.data {
+    pub fn start(mut config: EmulatorConfig) -> io::Result<Self> {
+        let (folder, data) = if let Some(data) = config.data.take() {
             (None, data)
         } else {
             let folder = TempDir::with_prefix("cosgate-")?;
@@ -167,29 +229,10 @@ impl Emulator {
         let shared = EmulatorShared {
             counters: Arc::default(),
             faults: Arc::default(),
-            keys: Arc::new(AccountKeys::new(config.keys)),
+            keys: Arc::new(AccountKeys::new(std::mem::take(&mut config.keys))),
             store,
         };
-        shared.faults.set(config.faults);
-        let cos = Arc::new(Cos {
-            appid: config.appid.clone(),
-            counters: Arc::clone(&shared.counters),
-            faults: Arc::clone(&shared.faults),
-            keys: Arc::clone(&shared.keys),
-            s3: s3_service(&shared, &config.suffix),
-            spelling: spelling::of_cos(),
-            store: Arc::clone(&shared.store),
-            suffix: config.suffix,
-        });
-        let sts = Arc::new(EmbeddedSts {
-            appid: config.appid,
-            counters: Arc::clone(&shared.counters),
-            faults: Arc::clone(&shared.faults),
-            keys: Arc::clone(&shared.keys),
-            policy_limit: config.policy_limit,
-            roles: config.roles,
-        });
-
+        shared.faults.set(std::mem::take(&mut config.faults));
         let (cos_listener, cos_addr) = bind(config.cos_listen)?;
         let (sts_listener, sts_addr) = bind(config.sts_listen)?;
         let admin = config.admin_listen.map(bind).transpose()?;
@@ -201,34 +244,10 @@ impl Emulator {
             .build()?;
         {
             let _inside = runtime.enter();
-            let listener = tokio::net::TcpListener::from_std(cos_listener)?;
-            let counters = Arc::clone(&shared.counters);
-            let accepted = move || counters.cos_connection();
-            runtime.spawn(wire::serve(listener, accepted, move |request, peer| {
-                let cos = Arc::clone(&cos);
-                async move { Box::pin(cos.answer(request, peer)).await }
-            }));
-            let listener = tokio::net::TcpListener::from_std(sts_listener)?;
-            runtime.spawn(wire::serve(
-                listener,
-                || {},
-                move |request, peer| {
-                    let sts = Arc::clone(&sts);
-                    async move { sts.answer(request, peer).await }
-                },
-            ));
+            shared.serve_cos(&config, cos_listener)?;
+            shared.serve_sts(config, sts_listener)?;
             if let Some((listener, address)) = admin {
-                let is_loopback = address.ip().to_canonical().is_loopback();
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                let shared = shared.clone();
-                runtime.spawn(wire::serve(
-                    listener,
-                    || {},
-                    move |request, _| {
-                        let shared = shared.clone();
-                        async move { Ok(admin::answer(&shared, is_loopback, request).await) }
-                    },
-                ));
+                shared.serve_admin(address, listener)?;
             }
         }
         let (stop, stopped) = oneshot::channel();
@@ -288,12 +307,12 @@ impl Emulator {
 
     /// Stores an object as if somebody else had put it there.
     pub fn put_object(&self, bucket: &str, key: &str, content: &[u8]) -> io::Result<()> {
-        let received = self.shared.store.received(content)?;
-        let attributes = store::Attributes::default();
-        let put = self
-            .shared
-            .store
-            .put_object(bucket, key, received, attributes, clock(), |_| Ok(()));
+        let new = store::NewObject {
+            received: self.shared.store.received(content)?,
+            attributes: store::Attributes::default(),
+            modified: clock(),
+        };
+        let put = self.shared.store.put_object(bucket, key, new, |_| Ok(()));
         put.map(drop).map_err(store::StoreError::into_io)
     }
 

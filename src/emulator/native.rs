@@ -44,24 +44,41 @@ pub(super) fn verify(
 ) -> Result<(), CosError> {
     claim
         .verify(request, secret, now)
-        .map_err(|refusal| match refusal {
-            CosClaimError::Expired => CosError::forbidden("AccessDenied", "Request has expired"),
-            CosClaimError::Malformed => malformed(),
-            CosClaimError::WrongSignature => {
-                let format_string = http_string(request, &claim.names);
-                let sign_time =
-                    field(request, "q-sign-time").and_then(|time| KeyTime::parse(&time));
-                let echo = sign_time
-                    .map(|time| string_to_sign(&time, &format_string))
-                    .unwrap_or_default();
-                CosError::forbidden(
-                    "SignatureDoesNotMatch",
-                    "The Signature you specified is invalid.",
-                )
-                .with("StringToSign", &echo)
-                .with("FormatString", &format_string)
-            }
-        })?;
+        .map_err(|error| refusal(error, claim, request))?;
+    check_headers(claim, request, coverage)?;
+    if coverage == Coverage::Service {
+        return Ok(());
+    }
+    check_parameters(claim, request)
+}
+
+/// COS's words for a signature that is not right.
+fn refusal(error: CosClaimError, claim: &CosClaim<'_>, request: &Signable<'_>) -> CosError {
+    match error {
+        CosClaimError::Expired => CosError::forbidden("AccessDenied", "Request has expired"),
+        CosClaimError::Malformed => malformed(),
+        CosClaimError::WrongSignature => {
+            let format_string = http_string(request, &claim.names);
+            let sign_time = field(request, "q-sign-time").and_then(|time| KeyTime::parse(&time));
+            let echo = sign_time
+                .map(|time| string_to_sign(&time, &format_string))
+                .unwrap_or_default();
+            CosError::forbidden(
+                "SignatureDoesNotMatch",
+                "The Signature you specified is invalid.",
+            )
+            .with("StringToSign", &echo)
+            .with("FormatString", &format_string)
+        }
+    }
+}
+
+/// Every header that `coverage` demands is signed.
+fn check_headers(
+    claim: &CosClaim<'_>,
+    request: &Signable<'_>,
+    coverage: Coverage,
+) -> Result<(), CosError> {
     let headers = claim.names.header_list();
     let is_signed = |name: &str| headers.split(';').any(|signed| signed == name);
     let must_be_signed = |name: &str| {
@@ -72,28 +89,30 @@ pub(super) fn verify(
                         && name != TOKEN
                         && !SDK_HEADERS.contains(&name))))
     };
-    let unsigned_header = request
+    let unsigned = request
         .headers
         .iter()
         .map(|(n, v)| (n.as_str(), v))
         .find(|(n, v)| !v.is_empty() && must_be_signed(n) && !is_signed(n));
-    if let Some((name, _)) = unsigned_header {
-        return Err(CosError::forbidden(
+    match unsigned {
+        Some((name, _)) => Err(CosError::forbidden(
             "AccessDenied",
             format!("Header {name} is not signed"),
-        ));
+        )),
+        None => Ok(()),
     }
-    if coverage == Coverage::Service {
-        return Ok(());
-    }
+}
+
+/// Every parameter but the signature's own is signed.
+fn check_parameters(claim: &CosClaim<'_>, request: &Signable<'_>) -> Result<(), CosError> {
     let parameters = claim.names.parameter_list();
-    let unsigned_parameter = request.query.iter().find(|(name, _)| {
+    let unsigned = request.query.iter().find(|(name, _)| {
         let mut encoded = String::new();
         push_encoded(&mut encoded, name.as_bytes());
         encoded.make_ascii_lowercase();
         !is_of_signature(name) && !parameters.split(';').any(|signed| signed == encoded)
     });
-    match unsigned_parameter {
+    match unsigned {
         Some((name, _)) => Err(CosError::forbidden(
             "AccessDenied",
             format!("Parameter {name} is not signed"),

@@ -27,7 +27,7 @@ use crate::emulator::convert::{
 };
 use crate::emulator::gate::{DeniedKeys, RequestFacts};
 use crate::emulator::store::transfer::{FileBody, Received};
-use crate::emulator::store::{Attributes, BucketAbout, Store, StoreError, StoredObject};
+use crate::emulator::store::{Attributes, BucketAbout, NewObject, Store, StoreError, StoredObject};
 use crate::emulator::{clock, listings, uploads};
 
 /// Objects in one multi-delete at most (436/8289).
@@ -134,14 +134,12 @@ impl S3 for Operations {
             .await?;
         verify_md5(input.content_md5.as_deref(), &received.md5)?;
         let condition = |there: Option<&StoredObject>| check_overwrite(forbids, there);
-        let object = self.store.put_object(
-            &input.bucket,
-            &input.key,
+        let new = NewObject {
             received,
             attributes,
-            clock(),
-            condition,
-        )?;
+            modified: clock(),
+        };
+        let object = (self.store).put_object(&input.bucket, &input.key, new, condition)?;
         let output = PutObjectOutput {
             e_tag: Some(etag(&object.etag)),
             ..Default::default()
@@ -304,14 +302,12 @@ impl S3 for Operations {
         attributes.storage_class = input.storage_class.map(|class| class.as_str().to_owned());
         let received = copy(&self.store, file, 0, source.size).await?;
         let condition = |there: Option<&StoredObject>| check_overwrite(forbids, there);
-        let object = self.store.put_object(
-            &input.bucket,
-            &input.key,
+        let new = NewObject {
             received,
             attributes,
-            clock(),
-            condition,
-        )?;
+            modified: clock(),
+        };
+        let object = (self.store).put_object(&input.bucket, &input.key, new, condition)?;
         let result = CopyObjectResult {
             e_tag: Some(etag(&object.etag)),
             last_modified: Some(stamp(object.modified)),

@@ -54,8 +54,8 @@ pub(super) async fn receive_part(
         .receive(input.body.take(), input.content_length)
         .await?;
     verify_md5(input.content_md5.as_deref(), &received.md5)?;
-    let (bucket, key, id) = (&input.bucket, &input.key, &input.upload_id);
-    let part = store.put_part(bucket, key, id, input.part_number, received, clock())?;
+    let upload = (&*input.bucket, &*input.key, &*input.upload_id);
+    let part = store.put_part(upload, input.part_number, received, clock())?;
     let output = UploadPartOutput {
         e_tag: Some(etag(&part.etag())),
         ..Default::default()
@@ -83,8 +83,8 @@ pub(super) async fn copy_part(
     let range = range.map_err(|_| s3_error!(InvalidArgument, "x-amz-copy-source-range"))?;
     let (start, length, _) = slice(range.as_ref(), source.size)?;
     let received = copy(store, file, start, length).await?;
-    let (bucket, key, id) = (&input.bucket, &input.key, &input.upload_id);
-    let part = store.put_part(bucket, key, id, input.part_number, received, clock())?;
+    let upload = (&*input.bucket, &*input.key, &*input.upload_id);
+    let part = store.put_part(upload, input.part_number, received, clock())?;
     let result = CopyPartResult {
         e_tag: Some(etag(&part.etag())),
         last_modified: Some(stamp(part.modified)),

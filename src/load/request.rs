@@ -22,7 +22,7 @@ use crate::payload::checksum::Digest;
 use crate::s3::checksum_name::Algorithm;
 use crate::secret::Secret;
 use crate::sign::Signable;
-use crate::sign::sigv4::{self, CredentialScope, SigningKey};
+use crate::sign::sigv4::{self, CredentialScope, SigV4Signer, SigningKey};
 use crate::timestamp::Timestamp;
 
 const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -272,22 +272,29 @@ impl Signer {
             query: &draft.query,
             headers: &draft.headers,
         };
-        if draft.is_presigned {
-            let query = self.with_key(amz_date, |key, scope| {
-                sigv4::presigned_query(&request, key, id, scope, amz_date, PRESIGNED_SECONDS)
-            });
-            return Ok(Signed::Query(query));
-        }
-        let value = self.with_key(amz_date, |key, scope| {
-            sigv4::authorization(&request, key, id, scope, amz_date, declared)
+        let text = self.with_key(amz_date, |key, scope| {
+            let signer = SigV4Signer {
+                access_key: id,
+                key,
+                scope,
+                amz_date,
+            };
+            if draft.is_presigned {
+                signer.presigned_query(&request, PRESIGNED_SECONDS)
+            } else {
+                signer.authorization(&request, declared)
+            }
         });
+        if draft.is_presigned {
+            return Ok(Signed::Query(text));
+        }
         // It ends in the signature, which the first chunk's signature covers.
-        let seed = value
-            .get(value.len().saturating_sub(64)..)
+        let seed = text
+            .get(text.len().saturating_sub(64)..)
             .and_then(parse_hex32);
         draft
             .headers
-            .insert(AUTHORIZATION, HeaderValue::try_from(value)?);
+            .insert(AUTHORIZATION, HeaderValue::try_from(text)?);
         Ok(Signed::Headers(seed))
     }
 

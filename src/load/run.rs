@@ -288,15 +288,7 @@ impl Fleet {
         let mut changes: VecDeque<Change> = self.plan.schedule.changes().into();
         let mut sum = Interval::default();
         let start = segment.start;
-        let mut results = Vec::new();
-        for thread in &self.threads {
-            let (result, received) = oneshot::channel();
-            let _ = thread
-                .commands
-                .send(WorkerCommand::Load(segment.clone(), result));
-            results.push(received);
-        }
-        let mut driven = std::pin::pin!(all(results));
+        let mut driven = std::pin::pin!(all(self.start_threads(&segment)));
         let mut ticks = interval_at(start + tick, tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut row_start = start;
@@ -337,6 +329,17 @@ impl Fleet {
         self.series.push(row);
         self.seconds = self.origin.elapsed().as_secs_f64();
         Ok(sum)
+    }
+
+    /// Starts a piece of the load on every thread; gives what each will have driven.
+    fn start_threads(&self, segment: &Segment) -> Vec<oneshot::Receiver<Driven>> {
+        let start = |thread: &Thread| {
+            let (result, received) = oneshot::channel();
+            let command = WorkerCommand::Load(segment.clone(), result);
+            let _ = thread.commands.send(command);
+            received
+        };
+        self.threads.iter().map(start).collect()
     }
 
     fn add(&mut self, driven: Driven) {

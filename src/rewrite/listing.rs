@@ -576,14 +576,14 @@ impl AnswerRewriter {
         let own = |text: &str| Cow::Owned(escape(text).into_owned());
         Ok(Some(match leaf {
             Leaf::Alias => own(&self.names.grant().name),
-            Leaf::EncodingType => match &*text {
-                "" => return Ok(None), // names are not encoded
-                "url" => {
-                    self.names.are_encoded(true)?;
-                    Cow::Borrowed(raw)
-                }
-                _ => return Err(Unfit::Malformed("an unknown encoding in COS's listing")),
-            },
+            Leaf::EncodingType if text.is_empty() => return Ok(None), // names are not encoded
+            Leaf::EncodingType if text == "url" => {
+                self.names.are_encoded(true)?;
+                Cow::Borrowed(raw)
+            }
+            Leaf::EncodingType => {
+                return Err(Unfit::Malformed("an unknown encoding in COS's listing"));
+            }
             Leaf::ErrorCode => Cow::Borrowed(error_code(raw)),
             Leaf::ErrorMessage | Leaf::Unknown if self.is_clean(&text) => Cow::Borrowed(raw),
             Leaf::ErrorMessage => Cow::Borrowed("The store failed to do this."),
@@ -611,24 +611,27 @@ impl AnswerRewriter {
                 as_shown(raw, &text, shown.written)
             }
             Leaf::Tenant => own(&self.tenant),
-            Leaf::Truncated => {
-                let truncated = match text.trim() {
-                    "true" => true,
-                    "false" => false,
-                    _ => return Err(Unfit::Malformed("COS's listing is neither whole nor not")),
-                };
-                if self.page.truncated.replace(truncated).is_some() {
-                    return Err(Unfit::Malformed(
-                        "COS's listing says twice whether it is whole",
-                    ));
-                }
-                // As S3 writes it: botocore takes anything but `true` for false, blanks included.
-                let goes_on = truncated || self.border.is_some();
-                Cow::Borrowed(if goes_on { "true" } else { "false" })
-            }
+            Leaf::Truncated => Cow::Borrowed(self.truncated(text.trim())?),
             Leaf::Unknown | Leaf::Withheld => return Ok(None),
             Leaf::Value => Cow::Borrowed(raw),
         }))
+    }
+
+    /// Notes whether COS's listing goes on, and says whether the client's does.
+    fn truncated(&mut self, text: &str) -> Result<&'static str, Unfit> {
+        let truncated = match text {
+            "true" => true,
+            "false" => false,
+            _ => return Err(Unfit::Malformed("COS's listing is neither whole nor not")),
+        };
+        if self.page.truncated.replace(truncated).is_some() {
+            return Err(Unfit::Malformed(
+                "COS's listing says twice whether it is whole",
+            ));
+        }
+        // As S3 writes it: botocore takes anything but `true` for false, blanks included.
+        let goes_on = truncated || self.border.is_some();
+        Ok(if goes_on { "true" } else { "false" })
     }
 
     /// The document is about to end: a listing must be whole, or say where it goes on.

@@ -84,11 +84,9 @@ fn is_form(headers: &HeaderMap) -> bool {
     })
 }
 
-impl StsRequest {
-    /// Reads a form. Every parameter must be known, and stand once.
-    pub fn parse(form: &[u8]) -> Result<Self, S3Error> {
-        let form = std::str::from_utf8(form).map_err(|_| invalid("the form is not UTF-8"))?;
-        let form = Query::parse(form)?;
+impl StsAction {
+    /// Reads the action, and gives the names of the parameters that it has.
+    fn read(form: &Query<'_>) -> Result<(Self, &'static [&'static str]), S3Error> {
         let required = |name: &str| {
             let value = form.get(name).filter(|value| !value.is_empty());
             value.ok_or_else(|| invalid(&format!("{name} is missing")))
@@ -99,55 +97,63 @@ impl StsRequest {
                 session: checked("RoleSessionName", required("RoleSessionName")?, is_session)?,
             })
         };
-        let (action, known): (_, &[&str]) = match required("Action")? {
-            "AssumeRole" => (
-                StsAction::AssumeRole(role()?),
-                &["RoleArn", "RoleSessionName"],
-            ),
-            "AssumeRoleWithWebIdentity" => (
-                StsAction::AssumeRoleWithWebIdentity {
+        match required("Action")? {
+            "AssumeRole" => Ok((Self::AssumeRole(role()?), &["RoleArn", "RoleSessionName"])),
+            "AssumeRoleWithWebIdentity" => Ok((
+                Self::AssumeRoleWithWebIdentity {
                     // SDKs send the token's file as it is, and many a file ends with a newline.
                     token: required("WebIdentityToken")?.trim().to_owned(),
                     role: role()?,
                 },
                 &["RoleArn", "RoleSessionName", "WebIdentityToken"],
-            ),
-            "GetSessionToken" => (StsAction::GetSessionToken, &[]),
-            _ => {
-                return Err(S3Error::new(
-                    Code::InvalidAction,
-                    "Only AssumeRole, AssumeRoleWithWebIdentity and GetSessionToken are offered here.",
-                ));
-            }
-        };
-        let strange = form.iter().map(|(name, _)| name).find(|name| {
-            !known.contains(name) && !matches!(*name, "Action" | "DurationSeconds" | "Version")
-        });
-        if let Some(name) = strange {
-            let is_named = |known: &&str| name.split('.').next() == Some(known); // or PolicyArns.member.1.arn
-            let named = NOT_OFFERED.into_iter().find(is_named);
-            let name = named.unwrap_or("a parameter");
-            return Err(invalid(&format!(
-                "{name} is not offered here; leave it out"
-            )));
+            )),
+            "GetSessionToken" => Ok((Self::GetSessionToken, &[])),
+            _ => Err(S3Error::new(
+                Code::InvalidAction,
+                "Only AssumeRole, AssumeRoleWithWebIdentity and GetSessionToken are offered here.",
+            )),
         }
+    }
+}
+
+/// Refuses a parameter that is not one of `known` or of every action.
+fn check_parameters(form: &Query<'_>, known: &[&str]) -> Result<(), S3Error> {
+    let strange = form.iter().map(|(name, _)| name).find(|name| {
+        !known.contains(name) && !matches!(*name, "Action" | "DurationSeconds" | "Version")
+    });
+    let Some(name) = strange else { return Ok(()) };
+    let is_named = |known: &&str| name.split('.').next() == Some(known); // or PolicyArns.member.1.arn
+    let named = NOT_OFFERED.into_iter().find(is_named);
+    let name = named.unwrap_or("a parameter");
+    Err(invalid(&format!(
+        "{name} is not offered here; leave it out"
+    )))
+}
+
+/// Reads `DurationSeconds`.
+fn duration(seconds: &str) -> Result<Duration, S3Error> {
+    let digits = seconds.len() <= 6 && seconds.bytes().all(|b| b.is_ascii_digit());
+    let seconds = seconds.parse().ok().filter(|_| digits);
+    let seconds = seconds.filter(|seconds| *seconds >= SHORTEST);
+    let seconds = seconds
+        .ok_or_else(|| invalid("DurationSeconds must be a number of seconds, 900 at least"))?;
+    Ok(Duration::from_secs(seconds))
+}
+
+impl StsRequest {
+    /// Reads a form. Every parameter must be known, and stand once.
+    pub fn parse(form: &[u8]) -> Result<Self, S3Error> {
+        let form = std::str::from_utf8(form).map_err(|_| invalid("the form is not UTF-8"))?;
+        let form = Query::parse(form)?;
+        let (action, known) = StsAction::read(&form)?;
+        check_parameters(&form, known)?;
         if form
             .get("Version")
             .is_some_and(|version| version != "2011-06-15")
         {
             return Err(invalid("Version must be 2011-06-15"));
         }
-        let duration = match form.get("DurationSeconds") {
-            None => USUAL,
-            Some(seconds) => {
-                let digits = seconds.len() <= 6 && seconds.bytes().all(|b| b.is_ascii_digit());
-                let seconds = seconds.parse().ok().filter(|_| digits);
-                let seconds = seconds.filter(|seconds| *seconds >= SHORTEST);
-                Duration::from_secs(seconds.ok_or_else(|| {
-                    invalid("DurationSeconds must be a number of seconds, 900 at least")
-                })?)
-            }
-        };
+        let duration = form.get("DurationSeconds").map_or(Ok(USUAL), duration)?;
         Ok(Self { action, duration })
     }
 

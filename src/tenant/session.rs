@@ -82,6 +82,16 @@ pub(super) enum Whose {
     Template(String, Vec<(String, String)>),
 }
 
+/// Who gets a session key.
+pub(super) struct SessionHolder {
+    /// Whose requests it is for.
+    pub(super) whose: Whose,
+    /// Whom the identity provider said it is.
+    pub(super) subject: Option<Arc<str>>,
+    /// The local key that signed for it.
+    pub(super) access_key: Option<Arc<str>>,
+}
+
 /// What a session rests on. When the configuration has it no more, the session ends.
 pub(super) enum Trust<'t> {
     /// A local key.
@@ -139,24 +149,22 @@ impl SessionSeal {
         self.keys.is_empty()
     }
 
-    /// A new key for `whose` requests from `issued` until `expires`, as long as there is what it rests
+    /// A new key for requests of `holder` from `issued` until `expires`, as long as there is what it rests
     /// on; `None` when there is no secret.
     pub(super) fn make(
         &self,
         trust: &Trust<'_>,
-        whose: Whose,
-        subject: Option<Arc<str>>,
-        access_key: Option<Arc<str>>,
+        holder: SessionHolder,
         issued: Timestamp,
         expires: Timestamp,
     ) -> Option<SessionKey> {
         let keys = self.keys.first()?;
         let session = Session {
             key_id: new_id()?.into(),
-            whose,
-            subject,
+            whose: holder.whose,
+            subject: holder.subject,
             issued: issued.unix(),
-            access_key,
+            access_key: holder.access_key,
             trust: Some(keys.digest(trust)),
             expires: expires.unix(),
         };
@@ -304,9 +312,11 @@ mod tests {
         };
         seal.make(
             &trust,
-            whose(),
-            Some("alice".into()),
-            None,
+            SessionHolder {
+                whose: whose(),
+                subject: Some("alice".into()),
+                access_key: None,
+            },
             expires.plus(-900),
             expires,
         )

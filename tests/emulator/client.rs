@@ -171,7 +171,13 @@ impl Ask {
         };
         let signing = sigv4::SigningKey::derive(&key.secret, &date, REGION, "s3");
         let text = self.signed_by(|request| {
-            sigv4::presigned_query(request, &signing, &key.id, &scope, &time.amz(), expires)
+            sigv4::SigV4Signer {
+                access_key: &key.id,
+                key: &signing,
+                scope: &scope,
+                amz_date: &time.amz(),
+            }
+            .presigned_query(request, expires)
         });
         let target = format!("{}?{text}", self.path);
         Self {

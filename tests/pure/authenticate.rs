@@ -207,7 +207,13 @@ impl Client {
     fn signed_with(self, payload: &str) -> Self {
         let client = self.dated(payload);
         let authorization = client.sign(|request, key, scope| {
-            sigv4::authorization(request, key, client.key, scope, &client.time.amz(), payload)
+            sigv4::SigV4Signer {
+                access_key: client.key,
+                key,
+                scope,
+                amz_date: &client.time.amz(),
+            }
+            .authorization(request, payload)
         });
         client.with("authorization", &authorization)
     }
@@ -225,7 +231,13 @@ impl Client {
 
     fn presigned(mut self, expires: u32) -> Self {
         self.query = self.sign(|request, key, scope| {
-            sigv4::presigned_query(request, key, self.key, scope, &self.time.amz(), expires)
+            sigv4::SigV4Signer {
+                access_key: self.key,
+                key,
+                scope,
+                amz_date: &self.time.amz(),
+            }
+            .presigned_query(request, expires)
         });
         self
     }

@@ -179,14 +179,13 @@ fn sigv4_header_cases_sign_as_botocore_does() {
         seen += 1;
 
         // Our own signing leaves out what COS does not need; where botocore chose alike, all is equal.
-        let own = sigv4::authorization(
-            &case.signable(),
-            &key,
+        let own = sigv4::SigV4Signer {
             access_key,
-            &scope,
+            key: &key,
+            scope: &scope,
             amz_date,
-            payload(&case),
-        );
+        }
+        .authorization(&case.signable(), payload(&case));
         if own.contains(&format!(
             "SignedHeaders={},",
             case.expected("signed_headers")
@@ -308,8 +307,13 @@ fn sigv4_presigned_cases_sign_and_verify() {
         };
         let expires = u32::try_from(json["expires"].as_u64().unwrap()).unwrap();
         let access_key = text(&json["access_key"]);
-        let presigned =
-            sigv4::presigned_query(&request, &key, access_key, &scope, amz_date, expires);
+        let presigned = sigv4::SigV4Signer {
+            access_key,
+            key: &key,
+            scope: &scope,
+            amz_date,
+        }
+        .presigned_query(&request, expires);
         let (mut ours, mut theirs) = (parse_query(&presigned), query.clone());
         ours.sort();
         theirs.sort();

@@ -50,6 +50,14 @@ pub(super) struct BucketAbout {
     pub(super) created: i64,
 }
 
+/// What becomes an object.
+#[derive(Debug)]
+pub(super) struct NewObject {
+    pub(super) received: Received,
+    pub(super) attributes: Attributes,
+    pub(super) modified: Timestamp,
+}
+
 /// What is known of an object.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct StoredObject {
@@ -201,11 +209,14 @@ impl Store {
         &self,
         bucket: &str,
         key: &str,
-        received: Received,
-        attributes: Attributes,
-        now: Timestamp,
+        new: NewObject,
         condition: impl FnOnce(Option<&StoredObject>) -> s3s::S3Result<()>,
     ) -> Result<Arc<StoredObject>, StoreError> {
+        let NewObject {
+            received,
+            attributes,
+            modified,
+        } = new;
         let mut buckets = self.lock();
         let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
         condition(found.objects.get(key).map(Arc::as_ref)).map_err(StoreError::Refused)?;
@@ -215,7 +226,7 @@ impl Store {
             size,
             etag,
             crc64,
-            modified: now.unix(),
+            modified: modified.unix(),
             attributes,
             blob: self.keep(bucket, received).map_err(StoreError::Io)?,
         };
@@ -388,10 +399,12 @@ mod tests {
 
     fn put(store: &Store, key: &str, content: &[u8]) {
         let now = Timestamp::from_unix(NOW);
-        let received = received(store, content);
-        store
-            .put_object("b-1", key, received, Attributes::default(), now, |_| Ok(()))
-            .unwrap();
+        let new = NewObject {
+            received: received(store, content),
+            attributes: Attributes::default(),
+            modified: now,
+        };
+        store.put_object("b-1", key, new, |_| Ok(())).unwrap();
     }
 
     #[test]

@@ -96,12 +96,10 @@ impl Store {
         upload.cloned().ok_or(StoreError::NoSuchUpload)
     }
 
-    /// Makes what was received the part `number`, in place of an earlier one.
+    /// Makes what was received the part `number` of the upload `id`, in place of an earlier one.
     pub(in crate::emulator) fn put_part(
         &self,
-        bucket: &str,
-        key: &str,
-        id: &str,
+        (bucket, key, id): (&str, &str, &str),
         number: i32,
         received: Received,
         now: Timestamp,

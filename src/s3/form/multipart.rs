@@ -142,65 +142,88 @@ impl FormReader {
 
     /// Understands the piece at `at`, if all of it is there.
     fn step(&mut self) -> Result<FormStep, S3Error> {
-        let rest = self.read.get(self.at..).unwrap_or_default();
         match &self.state {
-            FormState::Start => {
-                let first = self.delimiter.get(2..).unwrap_or_default();
-                let expected = first.iter().chain(b"\r\n");
-                if !rest.iter().zip(expected).all(|(byte, other)| byte == other) {
-                    return Err(malformed("it must begin with its boundary"));
-                }
-                if rest.len() < first.len() + 2 {
-                    return Ok(FormStep::NeedsMore);
-                }
-                self.at += first.len() + 2;
-                self.state = FormState::Head;
-            }
-            FormState::Head if rest.starts_with(b"\r\n") => {
-                return Err(malformed("a part has no head"));
-            }
-            FormState::Head => {
-                let bounded = rest.get(..MAX_PART_HEAD).unwrap_or(rest);
-                let Some(end) = memmem::find(bounded, HEAD_END) else {
-                    if rest.len() >= MAX_PART_HEAD {
-                        return Err(malformed("a part's head is too long"));
-                    }
-                    return Ok(FormStep::NeedsMore);
-                };
-                let head = PartHead::parse(rest.get(..end).unwrap_or_default())?;
-                self.at += end + HEAD_END.len();
-                if head.name == "file" {
-                    return Ok(FormStep::File(head.filename.unwrap_or_default()));
-                }
-                self.check_name(&head)?;
-                self.state = FormState::Value(head.name);
-            }
+            FormState::Start => self.read_start(),
+            FormState::Head => self.read_head(),
             FormState::Value(name) => {
-                // After the head's empty line it could be read as the end of a part without a body.
-                let bare = self.delimiter.get(2..).unwrap_or_default();
-                if rest.starts_with(bare) {
-                    return Err(malformed(
-                        "a boundary follows a head without an empty value",
-                    ));
-                }
-                let Some(end) = memmem::find(rest, &self.delimiter) else {
-                    return Ok(FormStep::NeedsMore);
-                };
-                let value = rest.get(..end).unwrap_or_default();
-                let after = end + self.delimiter.len();
-                match rest.get(after..after + 2) {
-                    None => return Ok(FormStep::NeedsMore),
-                    Some(b"\r\n") => {}
-                    Some(b"--") => return Err(no_file()),
-                    Some(_) => return Err(malformed("a boundary is followed by something else")),
-                }
-                let value = str::from_utf8(value)
-                    .map_err(|_| malformed(format!("the field {} is not UTF-8", shown(name))))?;
-                self.fields.push((name.clone(), value.to_owned()));
-                self.at += after + 2;
-                self.state = FormState::Head;
+                let name = name.clone();
+                self.read_value(name)
             }
         }
+    }
+
+    /// What is not understood yet.
+    fn rest(&self) -> &[u8] {
+        self.read.get(self.at..).unwrap_or_default()
+    }
+
+    /// The first boundary.
+    fn read_start(&mut self) -> Result<FormStep, S3Error> {
+        let rest = self.rest();
+        let first = self.delimiter.get(2..).unwrap_or_default();
+        let expected = first.iter().chain(b"\r\n");
+        if !rest.iter().zip(expected).all(|(byte, other)| byte == other) {
+            return Err(malformed("it must begin with its boundary"));
+        }
+        let length = first.len() + 2;
+        if rest.len() < length {
+            return Ok(FormStep::NeedsMore);
+        }
+        self.at += length;
+        self.state = FormState::Head;
+        Ok(FormStep::On)
+    }
+
+    /// The head of a part.
+    fn read_head(&mut self) -> Result<FormStep, S3Error> {
+        let rest = self.rest();
+        if rest.starts_with(b"\r\n") {
+            return Err(malformed("a part has no head"));
+        }
+        let bounded = rest.get(..MAX_PART_HEAD).unwrap_or(rest);
+        let Some(end) = memmem::find(bounded, HEAD_END) else {
+            if rest.len() >= MAX_PART_HEAD {
+                return Err(malformed("a part's head is too long"));
+            }
+            return Ok(FormStep::NeedsMore);
+        };
+        let head = PartHead::parse(rest.get(..end).unwrap_or_default())?;
+        self.at += end + HEAD_END.len();
+        if head.name == "file" {
+            return Ok(FormStep::File(head.filename.unwrap_or_default()));
+        }
+        self.check_name(&head)?;
+        self.state = FormState::Value(head.name);
+        Ok(FormStep::On)
+    }
+
+    /// The value of the field `name`, with the boundary that follows.
+    fn read_value(&mut self, name: String) -> Result<FormStep, S3Error> {
+        let rest = self.rest();
+        // After the head's empty line it could be read as the end of a part without a body.
+        let bare = self.delimiter.get(2..).unwrap_or_default();
+        if rest.starts_with(bare) {
+            return Err(malformed(
+                "a boundary follows a head without an empty value",
+            ));
+        }
+        let Some(end) = memmem::find(rest, &self.delimiter) else {
+            return Ok(FormStep::NeedsMore);
+        };
+        let value = rest.get(..end).unwrap_or_default();
+        let after = end + self.delimiter.len();
+        match rest.get(after..after + 2) {
+            None => return Ok(FormStep::NeedsMore),
+            Some(b"\r\n") => {}
+            Some(b"--") => return Err(no_file()),
+            Some(_) => return Err(malformed("a boundary is followed by something else")),
+        }
+        let value = str::from_utf8(value)
+            .map_err(|_| malformed(format!("the field {} is not UTF-8", shown(&name))))?
+            .to_owned();
+        self.fields.push((name, value));
+        self.at += after + 2;
+        self.state = FormState::Head;
         Ok(FormStep::On)
     }
 

@@ -21,7 +21,7 @@ use crate::sign::Signable;
 use crate::sign::sigv4::{SigV4Claim, SigningKey};
 use crate::tenant::Tenant;
 use crate::tenant::identity::IdentityProvider;
-use crate::tenant::session::{Session, SessionKey, Whose};
+use crate::tenant::session::{Session, SessionHolder, SessionKey, Whose};
 use crate::timestamp::Timestamp;
 
 pub(super) const SECURITY_TOKEN: &str = "x-amz-security-token";
@@ -207,8 +207,12 @@ impl Tenants {
             }
         };
         let expires = now.plus(seconds(asked.duration));
-        let (told, by) = (subject.clone(), access_key.clone());
-        let key = self.seal.make(&trust, whose, told, by, now, expires);
+        let holder = SessionHolder {
+            whose,
+            subject: subject.clone(),
+            access_key: access_key.clone(),
+        };
+        let key = self.seal.make(&trust, holder, now, expires);
         let key =
             key.ok_or_else(|| S3Error::new(Code::InternalError, "No session key could be made."))?;
         let identity = Identity::Session {
