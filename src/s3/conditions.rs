@@ -280,31 +280,10 @@ pub fn kept(
     Ok(kept)
 }
 
-/// Whether `value` is a date in one of the three forms of RFC 9110 section 5.6.7. Of the two obsolete ones
-/// only the shape is looked at: COS reads them.
+/// Whether `value` is an HTTP date. COS reads it.
 fn is_date(value: &HeaderValue) -> bool {
-    let Ok(text) = value.to_str() else {
-        return false;
-    };
-    let is_time = |word: &str| {
-        let mut parts = word.split(':');
-        word.len() == 8 && parts.all(|part| part.len() == 2 && part.parse::<u8>().is_ok())
-    };
-    let words: Vec<&str> = text.split_ascii_whitespace().collect();
-    Timestamp::parse_http_date(text).is_some()
-        || match words[..] {
-            [day, date, time, "GMT"] => {
-                day.ends_with("day,") && date.split('-').count() == 3 && is_time(time)
-            }
-            [day, month, _, time, year] => {
-                day.len() == 3
-                    && month.len() == 3
-                    && is_time(time)
-                    && year.len() == 4
-                    && year.parse::<u16>().is_ok()
-            }
-            _ => false,
-        }
+    let text = value.to_str().ok();
+    text.and_then(Timestamp::parse_http_date).is_some()
 }
 
 /// The refusal of the condition `name` in the body of `operation`.
