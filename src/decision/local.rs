@@ -2,15 +2,18 @@
 //! tools request them before they do anything else.
 
 use http::Response;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LAST_MODIFIED};
 use http::request::Parts;
 
 use crate::error::{Code, S3Error};
+use crate::s3::conditions::depends_on_target;
 use crate::s3::headers::check_owners;
 use crate::s3::native::speaks_native;
 use crate::s3::{Local, Performer, xml};
 use crate::tenant::{ListingPage, Permit};
 
+/// The MD5 of no bytes.
+const ETAG_OF_NOTHING: &str = "\"d41d8cd98f00b204e9800998ecf8427e\"";
 const BUCKET_REGION: HeaderName = HeaderName::from_static("x-amz-bucket-region");
 
 /// The response to what needs no COS; `None` for everything else. `region` is what this side calls its
@@ -29,6 +32,12 @@ pub(super) fn response(
         let (next, native) = (next.as_deref(), speaks_native(head));
         let page = xml::common_prefixes(request, &grant.name, names, next, native);
         return Ok(Some(document(page)));
+    }
+    if *permit.listing_page() == ListingPage::Folder {
+        check_owners(&head.headers, owner)?;
+        let folder = folder(permit, head)
+            .ok_or_else(|| S3Error::new(Code::NoSuchKey, "The specified key does not exist."))?;
+        return Ok(Some(folder));
     }
     let Performer::Cosgate(local) = request.operation.performer() else {
         return Ok(None);
@@ -56,6 +65,27 @@ pub(super) fn response(
         }
         Local::Unset(root, element) => document(xml::unset(root, element)),
     }))
+}
+
+/// The response to the HEAD of a folder that the grant shows, in which COS has no object of its name: an
+/// empty object, as S3's console and s3fs make them. A condition on an object has none to hold for.
+pub(crate) fn folder(permit: &Permit<'_, '_>, head: &Parts) -> Option<Response<String>> {
+    if !permit.is_folder() || depends_on_target(&head.headers) {
+        return None;
+    }
+    let mut response = Response::default();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, 0.into());
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/x-directory; charset=UTF-8"),
+    );
+    headers.insert(ETAG, HeaderValue::from_static(ETAG_OF_NOTHING));
+    headers.insert(
+        LAST_MODIFIED,
+        HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"),
+    );
+    Some(response)
 }
 
 /// One page of the tenant's buckets, by name (S3 `ListBuckets`). The token of a page is its first name.

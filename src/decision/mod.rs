@@ -20,6 +20,7 @@ use crate::s3::vend::is_vend;
 use crate::tenant::{Authenticated, Permit};
 
 pub use local::document;
+pub(crate) use local::folder;
 pub use payload::{DocumentPlan, ObjectPlan, PayloadPlan};
 pub use verdict::{Step, Verdict};
 

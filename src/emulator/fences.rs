@@ -272,6 +272,7 @@ proptest! {
                         }
                         continue;
                     }
+                    ListingPage::Folder => return Err(TestCaseError::fail("a listing is no folder")),
                 };
                 prop_assert!(grant.covers_list(asks));
                 let place = Place {

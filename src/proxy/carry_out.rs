@@ -74,6 +74,12 @@ impl Proxy {
             Err(refused) if head.method == Method::GET && refused.code() == Code::InvalidRange => {
                 Err(Box::pin(self.explain_range(refused, &forward.permit, head, in_flight)).await)
             }
+            Err(refused) if refused.code() == Code::NoSuchKey => {
+                // A folder that the grant names is there for those who take the bucket for a file system.
+                let folder = decision::folder(&forward.permit, head).ok_or(refused)?;
+                in_flight.record.is_local = true;
+                Ok(folder.map(ResponseBody::text))
+            }
             answer => answer, // signed, sent, answered
         }
     }

@@ -181,7 +181,9 @@ impl AnswerRewriter {
         let translated = is_translated(permit, grant, signature);
         let border = match permit.listing_page() {
             ListingPage::Below { border, .. } => border.clone(),
-            ListingPage::AsRequested | ListingPage::CommonPrefixes { .. } => None,
+            ListingPage::AsRequested | ListingPage::CommonPrefixes { .. } | ListingPage::Folder => {
+                None
+            }
         };
         let asks_encoding = asked.query.get("encoding-type") == Some("url");
         Some(Self {

@@ -55,7 +55,11 @@ pub fn request(
     if asked.operation.performer() == Performer::CosByHead {
         check_attributes(&client.headers)?;
     }
-    let (Some(grant), Some(method)) = (permit.grant(), asked.operation.upstream_method()) else {
+    let (Some(grant), Some(method), false) = (
+        permit.grant(),
+        asked.operation.upstream_method(),
+        *permit.listing_page() == ListingPage::Folder,
+    ) else {
         return Err(internal(
             "an operation that is answered here reached the rewriting",
         ));

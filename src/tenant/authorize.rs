@@ -69,7 +69,11 @@ impl<'t, 'r> Permit<'t, 'r> {
                 let grant = bucket_grant(tenant, &asked)?;
                 let key = asked.key.as_ref().map(ObjectKey::as_str);
                 check_action(grant, action)?;
-                check_key(grant, action, key)?;
+                if leads_to_own(grant, &asked)? {
+                    page = ListingPage::Folder;
+                } else {
+                    check_key(grant, action, key)?;
+                }
                 grant
             }
         };
@@ -118,6 +122,14 @@ impl<'t, 'r> Permit<'t, 'r> {
     /// Where a listing's page comes from.
     pub(crate) fn listing_page(&self) -> &ListingPage {
         &self.page
+    }
+
+    /// Whether it is the HEAD of a folder that the grant names or that leads to one of these. It is shown as
+    /// one even if COS has no object of its name.
+    pub(crate) fn is_folder(&self) -> bool {
+        is_head_of_latest(&self.request)
+            && (self.grant.zip(self.request.key.as_ref()))
+                .is_some_and(|(grant, key)| listing::shows_folder(grant, key.as_str()))
     }
 
     /// Whether a multi-delete may name `key`. One that it may not gets an entry of its own in the
@@ -187,6 +199,26 @@ fn check_covered<'k>(grant: &Grant, key: Option<&'k str>) -> Result<&'k str, S3E
             ),
         )
     })
+}
+
+/// Whether it is the HEAD of a folder that is not the caller's and leads to one that is. Without its slash
+/// the name is that of an object which is not there, as far as this caller sees.
+fn leads_to_own(grant: &Grant, asked: &S3Request<'_>) -> Result<bool, S3Error> {
+    let key = asked.key.as_ref().map_or("", ObjectKey::as_str);
+    if !is_head_of_latest(asked) || grant.covers(key) {
+        return Ok(false);
+    }
+    if listing::shows_folder(grant, &format!("{key}/")) {
+        return Err(S3Error::new(
+            Code::NoSuchKey,
+            "The specified key does not exist. It is the name of a folder, without the / at its end.",
+        ));
+    }
+    Ok(listing::shows_folder(grant, key))
+}
+
+fn is_head_of_latest(asked: &S3Request<'_>) -> bool {
+    asked.operation == Operation::HeadObject && asked.query.get("versionId").is_none()
 }
 
 fn check_key(grant: &Grant, action: &str, key: Option<&str>) -> Result<(), S3Error> {

@@ -35,6 +35,8 @@ pub(crate) enum ListingPage {
         /// The marker of the next page, if there is one.
         next: Option<String>,
     },
+    /// No listing: the HEAD of a folder outside the grant's prefixes that leads to one of them.
+    Folder,
 }
 
 /// A part of what a listing shows.
@@ -72,6 +74,14 @@ pub(super) fn page(grant: &Grant, request: &S3Request<'_>) -> Result<ListingPage
     // It has been checked that this is a number, if it is there.
     let room = room.parse().unwrap_or(MAX_LISTED).min(MAX_LISTED);
     Ok(cut(parts, &marker, room as usize))
+}
+
+/// Whether `folder` leads to a granted prefix or is one, so that a listing shows it. A client that takes a
+/// bucket for a file system (s3fs) looks for it by HEAD before it goes on.
+pub(super) fn shows_folder(grant: &Grant, folder: &str) -> bool {
+    let action = Operation::ListObjects.action();
+    let leads = |pattern: &&PrefixPattern| matches!(pattern, PrefixPattern::StartsWith(start) if start.starts_with(folder));
+    folder.ends_with('/') && grant.allows(action) && grant.listable(action).iter().any(leads)
 }
 
 /// All that a listing of `prefix` shows, in the order of its keys.
@@ -457,6 +467,7 @@ mod tests {
                         let (entries, next) = of_cos(&keys, &below, delimiter, &marker.unwrap_or_default(), room);
                         (entries, next.or(border))
                     }
+                    ListingPage::Folder => return Err(TestCaseError::fail("a listing is no folder")),
                 };
                 prop_assert!(entries.len() <= room);
                 seen.extend(entries);
