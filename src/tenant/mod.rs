@@ -5,6 +5,7 @@
 
 mod authenticate;
 mod authorize;
+mod cors;
 mod form;
 mod grant;
 mod identity;
@@ -24,6 +25,7 @@ pub use authenticate::{
     Tenants, UnixUser, bearer_token, may_need_newer_keys,
 };
 pub use authorize::Permit;
+pub use cors::{AllowedPreflight, CorsRules, CrossOrigin, PageRequest, Readable};
 pub use form::FormCaller;
 pub use grant::{Counted, Grant, Tenant};
 pub use identity::KeyState;
