@@ -96,7 +96,7 @@ impl Explanation {
     }
 
     /// A preflight that a rule allows.
-    pub(super) fn preflight(&mut self, answer: Response<String>) {
+    pub(super) fn preflight(&mut self, answer: &Response<String>) {
         let says = "a preflight names no tenant: the rules of all grants of this name count";
         self.say(Step::Authorize, says.to_owned());
         let shown = answer.headers().iter().map(|(name, value)| {

@@ -175,7 +175,7 @@ impl Explanation {
         let domains = &config.server.domains;
         if service(head, domains) == Service::Preflight {
             let answer = preflight(head, domains, tenants.cors());
-            self.preflight(answer.map_err(at(Step::Authorize))?);
+            self.preflight(&answer.map_err(at(Step::Authorize))?);
             return Ok(Verdict::AnsweredHere);
         }
         let said = in_s3_words(head, domains).map_err(at(Step::Parse))?;
