@@ -375,7 +375,7 @@ fn parameters(text: &str) -> Option<(usize, usize)> {
             let is_self = parameter
                 .split(|c: char| !c.is_alphanumeric())
                 .any(|w| w == "self");
-            count += usize::from(!parameter.is_empty() && !(is_self && !parameter.contains(": ")));
+            count += usize::from(!parameter.is_empty() && (!is_self || parameter.contains(": ")));
             start = Some(at + 1);
         }
         if is_end {

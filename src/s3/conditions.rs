@@ -14,13 +14,13 @@ use crate::error::{Code, S3Error};
 use crate::timestamp::Timestamp;
 
 /// COS's own condition of a write.
-pub const FORBID_OVERWRITE: &str = "x-cos-forbid-overwrite";
+pub(crate) const FORBID_OVERWRITE: &str = "x-cos-forbid-overwrite";
 
 const COPY_SOURCE_IF: &str = "x-amz-copy-source-if-";
 /// Conditions of S3's directory buckets.
 const IF_MATCH_ALSO: &str = "x-amz-if-match-";
 /// RFC 9110 section 13.1; `If-Range` is no condition of the request as a whole.
-pub const PLAIN: [&str; 4] = [
+pub(crate) const PLAIN: [&str; 4] = [
     "if-match",
     "if-modified-since",
     "if-none-match",
@@ -208,7 +208,7 @@ pub fn is_condition(name: &str) -> bool {
 
 /// Whether a write happens only if its own object is, or is not, what the client says: done once, it
 /// would refuse to be done again.
-pub fn depends_on_target(headers: &HeaderMap) -> bool {
+pub(crate) fn depends_on_target(headers: &HeaderMap) -> bool {
     let mut names = headers.keys().map(HeaderName::as_str);
     names.any(|name| is_condition(name) && !name.starts_with(COPY_SOURCE_IF))
 }
@@ -296,7 +296,7 @@ pub(super) fn in_body(operation: Operation, name: &str) -> S3Error {
 }
 
 /// The refusal of a condition that is looked at first, where the caller has no right to look.
-pub fn cannot_look(operation: Operation, names: &str) -> S3Error {
+pub(crate) fn cannot_look(operation: Operation, names: &str) -> S3Error {
     refusal(
         operation,
         names,

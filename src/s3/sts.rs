@@ -10,7 +10,7 @@ use super::Query;
 use crate::error::{Code, S3Error};
 
 /// Bytes of a request's body at most: a token, and names. Nobody is known before it has been read.
-pub const STS_BYTES: usize = 32 * 1024;
+pub(crate) const STS_BYTES: usize = 32 * 1024;
 /// STS's limits of `DurationSeconds`.
 const SHORTEST: u64 = 900;
 /// How long keys live when the client does not say.
@@ -32,7 +32,7 @@ const NOT_OFFERED: [&str; 8] = [
 
 /// A call of an STS.
 #[derive(Debug)]
-pub struct StsRequest {
+pub(crate) struct StsRequest {
     /// What is asked.
     pub action: StsAction,
     /// How long the keys shall live.
@@ -41,7 +41,7 @@ pub struct StsRequest {
 
 /// What an [`StsRequest`] asks for.
 #[derive(Debug)]
-pub enum StsAction {
+pub(crate) enum StsAction {
     /// Keys for the caller, who has signed.
     AssumeRole(NamedRole),
     /// Keys for whom a token is about; nothing is signed.
@@ -57,7 +57,7 @@ pub enum StsAction {
 
 /// What SDKs must name, and get to read again. It grants nothing: what a caller may do is configured.
 #[derive(Debug)]
-pub struct NamedRole {
+pub(crate) struct NamedRole {
     /// `RoleArn`
     pub arn: String,
     /// `RoleSessionName`
@@ -66,7 +66,7 @@ pub struct NamedRole {
 
 /// Whether `head` is a call of an STS, and not of S3: nobody posts forms of this kind to `/` else. What
 /// S3 has there for a bucket that the host names (`/?delete`) has a parameter.
-pub fn is_sts(head: &Parts) -> bool {
+pub(crate) fn is_sts(head: &Parts) -> bool {
     head.method == Method::POST
         && head.uri.path() == "/"
         && head.uri.query().is_none()
@@ -142,7 +142,7 @@ fn duration(seconds: &str) -> Result<Duration, S3Error> {
 
 impl StsRequest {
     /// Reads a form. Every parameter must be known, and stand once.
-    pub fn parse(form: &[u8]) -> Result<Self, S3Error> {
+    pub(crate) fn parse(form: &[u8]) -> Result<Self, S3Error> {
         let form = std::str::from_utf8(form).map_err(|_| invalid("the form is not UTF-8"))?;
         let form = Query::parse(form)?;
         let (action, known) = StsAction::read(&form)?;
@@ -158,7 +158,7 @@ impl StsRequest {
     }
 
     /// The action's name.
-    pub fn action_name(&self) -> &'static str {
+    pub(crate) fn action_name(&self) -> &'static str {
         match &self.action {
             StsAction::AssumeRole(_) => "AssumeRole",
             StsAction::AssumeRoleWithWebIdentity { .. } => "AssumeRoleWithWebIdentity",
@@ -167,7 +167,7 @@ impl StsRequest {
     }
 
     /// The role that it names.
-    pub fn role(&self) -> Option<&NamedRole> {
+    pub(crate) fn role(&self) -> Option<&NamedRole> {
         match &self.action {
             StsAction::AssumeRole(role) | StsAction::AssumeRoleWithWebIdentity { role, .. } => {
                 Some(role)

@@ -85,7 +85,7 @@ impl<'t, 'r> Permit<'t, 'r> {
     }
 
     /// The same caller's permit for something else, by the same check.
-    pub fn besides<'q>(&self, asked: S3Request<'q>) -> Result<Permit<'t, 'q>, S3Error> {
+    pub(crate) fn besides<'q>(&self, asked: S3Request<'q>) -> Result<Permit<'t, 'q>, S3Error> {
         Permit::check(self.tenant, asked)
     }
 
@@ -116,20 +116,20 @@ impl<'t, 'r> Permit<'t, 'r> {
     }
 
     /// Where a listing's page comes from.
-    pub fn listing_page(&self) -> &ListingPage {
+    pub(crate) fn listing_page(&self) -> &ListingPage {
         &self.page
     }
 
     /// Whether a multi-delete may name `key`. One that it may not gets an entry of its own in the
     /// answer, as AWS does; the others proceed.
-    pub fn may_delete(&self, key: &str) -> bool {
+    pub(crate) fn may_delete(&self, key: &str) -> bool {
         self.grant.is_some_and(|grant| {
             takes(grant, key) && grant.allows_on(Operation::DeleteObject.action(), key)
         })
     }
 
     /// What COS calls a key of the bucket that the request names.
-    pub fn upstream_name<'n>(&self, key: &'n str) -> Cow<'n, str> {
+    pub(crate) fn upstream_name<'n>(&self, key: &'n str) -> Cow<'n, str> {
         self.grant
             .map_or(Cow::Borrowed(key), |grant| grant.upstream_name(key))
     }

@@ -59,7 +59,7 @@ impl Tenant {
 
 impl Grant {
     /// What COS calls a key, prefix or marker of the client's.
-    pub fn upstream_name<'n>(&self, name: &'n str) -> Cow<'n, str> {
+    pub(crate) fn upstream_name<'n>(&self, name: &'n str) -> Cow<'n, str> {
         if self.root.is_empty() {
             return Cow::Borrowed(name);
         }
@@ -67,7 +67,7 @@ impl Grant {
     }
 
     /// The keys it covers, as COS names them.
-    pub fn upstream_prefixes(&self) -> impl Iterator<Item = PrefixPattern> {
+    pub(crate) fn upstream_prefixes(&self) -> impl Iterator<Item = PrefixPattern> {
         self.prefixes
             .iter()
             .map(|pattern| pattern.below(&self.root))
@@ -89,7 +89,7 @@ impl Grant {
 
     /// Whether `action` may be done to `key`: what [`Grant::allows`] and [`Grant::covers`] say, and the
     /// grant's policy, where it is one.
-    pub fn allows_on(&self, action: &str, key: &str) -> bool {
+    pub(crate) fn allows_on(&self, action: &str, key: &str) -> bool {
         let policy = self.policy.as_ref();
         self.allows(action)
             && self.covers(key)
@@ -97,7 +97,7 @@ impl Grant {
     }
 
     /// Whether `action`, a listing, may have this `prefix`.
-    pub fn allows_list(&self, action: &str, prefix: &str) -> bool {
+    pub(crate) fn allows_list(&self, action: &str, prefix: &str) -> bool {
         let policy = self.policy.as_ref();
         self.allows(action)
             && self.covers_list(prefix)
@@ -105,7 +105,7 @@ impl Grant {
     }
 
     /// The prefixes of listings by `action` that the grant is about.
-    pub fn listable(&self, action: &str) -> Vec<&PrefixPattern> {
+    pub(crate) fn listable(&self, action: &str) -> Vec<&PrefixPattern> {
         match &self.policy {
             Some(policy) => policy.lists(action).collect(),
             None => self.prefixes.iter().collect(),
@@ -113,7 +113,7 @@ impl Grant {
     }
 
     /// The actions that may be done to `key`.
-    pub fn actions_on(&self, key: &str) -> Cow<'_, [String]> {
+    pub(crate) fn actions_on(&self, key: &str) -> Cow<'_, [String]> {
         if self.policy.is_none() {
             return Cow::Borrowed(&self.actions);
         }

@@ -166,7 +166,7 @@ impl Tenants {
 
     /// Checks a call of STS, whose body is `form`, and makes the keys that it asks for. They are to be
     /// given to a caller who is admitted.
-    pub fn issue(
+    pub(crate) fn issue(
         &self,
         asked: &StsRequest,
         head: &Parts,
