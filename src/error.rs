@@ -197,10 +197,13 @@ macro_rules! codes {
 
 codes! {
     AccessDenied FORBIDDEN,
+    /// Of a preflight.
+    AccessForbidden FORBIDDEN,
     AuthorizationHeaderMalformed BAD_REQUEST,
     AuthorizationQueryParametersError BAD_REQUEST,
     BadDigest BAD_REQUEST,
     BadGateway BAD_GATEWAY,
+    BadRequest BAD_REQUEST,
     BucketAlreadyExists CONFLICT,
     BucketAlreadyOwnedByYou CONFLICT,
     EntityTooLarge BAD_REQUEST,

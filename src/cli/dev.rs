@@ -269,6 +269,7 @@ anonymous = true
         sts = emulator.sts_addr(),
     );
     text.push_str(&grant("anonymous", "demo", "public"));
+    text.push_str(&rule_for_pages("anonymous", "\"GET\", \"HEAD\""));
     for Demo {
         name, id, bucket, ..
     } in [ALICE, BOB, CAROL]
@@ -282,6 +283,8 @@ anonymous = true
             text.push_str("vend = true\nvend_tokens = [\"env:VEND_TOKEN\"]\n");
         }
         text.push_str(&grant(name, bucket, name));
+        let all = "\"GET\", \"PUT\", \"POST\", \"DELETE\", \"HEAD\"";
+        text.push_str(&rule_for_pages(name, all));
     }
     text
 }
@@ -295,6 +298,18 @@ bucket = "{BUCKET}"
 region = "{REGION}"
 prefixes = ["{folder}/*"]
 actions = ["read", "write", "list"]
+"#
+    )
+}
+
+/// Pages that a developer serves on this machine may use the grant before.
+fn rule_for_pages(tenant: &str, methods: &str) -> String {
+    format!(
+        r#"
+[[tenants.{tenant}.grants.cors]]
+origins = ["http://localhost:*", "http://127.0.0.1:*", "https://localhost:*", "https://127.0.0.1:*"]
+methods = [{methods}]
+headers = ["*"]
 "#
     )
 }

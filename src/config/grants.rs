@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cors::{self, CorsRule};
 use super::file::{Located, Origin};
 use super::model::{Grant, IssuerKind};
 use super::prefix::PrefixPattern;
@@ -39,6 +40,7 @@ pub(super) struct ReadGrant {
     headers: Vec<String>,
     pub(super) policy: Option<Located<Arc<RawPolicy>>>,
     attachment: bool,
+    pub(super) cors: Arc<[CorsRule]>,
     pub(super) shared: bool,
 }
 
@@ -67,6 +69,7 @@ pub(super) fn grant(section: Section<'_>) -> ReadGrant {
         headers: headers(&section),
         policy: keys.policy,
         attachment: section.flag("attachment").value,
+        cors: cors::rules(&section),
         shared: section.flag("shared").value,
     };
     section.finish();
@@ -188,9 +191,9 @@ fn prefixes(
             origin: text.origin,
         });
     }
-    refuse_empty(
-        section,
+    section.refuse_empty(
         "prefixes",
+        "the grant",
         "[\"*\"] for every key, or [\"folder/*\"]",
     );
     prefixes
@@ -217,7 +220,7 @@ fn actions(section: &Section<'_>) -> Vec<String> {
     }
     actions.sort_unstable();
     actions.dedup();
-    refuse_empty(section, "actions", "[\"read\", \"write\", \"list\"]");
+    section.refuse_empty("actions", "the grant", "[\"read\", \"write\", \"list\"]");
     actions
 }
 
@@ -232,16 +235,6 @@ fn grantable_header(text: &str) -> Result<String, Mistake> {
     Ok(name)
 }
 
-fn refuse_empty(section: &Section<'_>, key: &'static str, example: &str) {
-    let (state, origin) = match section.position_of(key) {
-        None => ("missing", section.origin()),
-        Some(origin) if section.is_empty_array(key) => ("empty", origin),
-        Some(_) => return,
-    };
-    let message = format!("`{key}` is {state}: the grant allows nothing");
-    section.error(&origin, message, format!("write {key} = {example}"));
-}
-
 impl ReadGrant {
     pub(super) fn checked(self) -> Option<Grant> {
         Some(Grant {
@@ -254,6 +247,7 @@ impl ReadGrant {
             headers: self.headers,
             policy: self.policy.map(|found| found.value),
             attachment: self.attachment,
+            cors: self.cors,
         })
     }
 }

@@ -1059,11 +1059,48 @@ static GRANT: ConfigTable = ConfigTable {
             Default::Is("false"),
             "Make browsers save objects (`Content-Disposition: attachment`) and never show them.",
         ),
+        table("cors", Value::Tables(&CORS)),
         key(
             "shared",
             Value::Flag,
             Default::Is("false"),
             "Allow another tenant's grant, which must say so too, to cover the same keys.",
+        ),
+    ],
+};
+
+static CORS: ConfigTable = ConfigTable {
+    about: "A rule for web pages of other origins, in S3's model: see [Pages of another origin](browser-uploads.md#pages-of-another-origin). The first rule counts that matches the origin, the method and all requested headers.",
+    keys: &[
+        key(
+            "origins",
+            Value::Texts("`\"SCHEME://HOST[:PORT]\"`, with one `*`, or `\"*\"`"),
+            Default::Computed("required"),
+            "Origins of the pages, as browsers write them.",
+        ),
+        key(
+            "methods",
+            Value::Texts("`GET`, `PUT`, `POST`, `DELETE` or `HEAD`"),
+            Default::Computed("required"),
+            "Methods that the pages may use.",
+        ),
+        key(
+            "headers",
+            Value::Texts("header name, with one `*`, or `\"*\"`"),
+            Default::Absent,
+            "Request headers that the pages may set.",
+        ),
+        key(
+            "expose",
+            Value::Texts("header name"),
+            Default::Absent,
+            "Response headers that the pages may read, besides those that cosgate always exposes (`ETag`, `x-amz-*` and others of the response).",
+        ),
+        key(
+            "max_age",
+            Value::Duration(Duration::ZERO, DAY),
+            Default::Is("1h"),
+            "Time for which a browser may keep the response to a preflight.",
         ),
     ],
 };

@@ -8,6 +8,7 @@ mod admission;
 mod base_key;
 pub mod cam;
 mod claims;
+mod cors;
 mod endpoint;
 mod file;
 mod grammar;
@@ -40,6 +41,7 @@ mod vend;
 
 use std::time::Duration;
 
+pub use cors::{CORS_METHODS, CorsRule, Wildcard};
 pub use endpoint::EndpointTemplate;
 pub(crate) use endpoint::is_loopback;
 pub use file::Sources;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::cors::CorsRule;
 use super::endpoint::EndpointTemplate;
 use super::grammar;
 use super::prefix::PrefixPattern;
@@ -405,6 +406,8 @@ pub struct Grant {
     pub policy: Option<Arc<RawPolicy>>,
     /// `attachment`: browsers save its objects, and never show them.
     pub attachment: bool,
+    /// `cors`: which pages of other origins may use it.
+    pub cors: Arc<[CorsRule]>,
 }
 
 /// `[issuers.NAME]`: a CAM identity from which temporary keys come.

@@ -79,13 +79,7 @@ fn render() -> String {
 
 fn row(heading: &str, key: &ConfigKey) -> String {
     let variable = if key.value.is_scalar() {
-        let path = heading.trim_matches(['[', ']']);
-        let path = if heading.starts_with("[[") {
-            format!("{path}.0")
-        } else {
-            path.to_owned()
-        };
-        let path = path.to_ascii_uppercase().replace('.', "_");
+        let path = numbered(heading).to_ascii_uppercase().replace('.', "_");
         format!("<br>`COSGATE_{path}_{}`", key.name.to_ascii_uppercase())
     } else {
         String::new()
@@ -101,6 +95,23 @@ fn row(heading: &str, key: &ConfigKey) -> String {
         default(key),
         key.meaning
     )
+}
+
+/// The path of the table under `heading`, with a number behind each array of tables.
+fn numbered(heading: &str) -> String {
+    let mut path = Vec::new();
+    let mut table = &ROOT;
+    for name in heading.trim_matches(['[', ']']).split('.') {
+        path.push(name);
+        let Some(key) = table.key(name, None) else {
+            continue; // NAME
+        };
+        if matches!(key.value, Value::Tables(_)) {
+            path.push("0");
+        }
+        table = key.value.table().unwrap_or(table);
+    }
+    path.join(".")
 }
 
 fn allowed(value: &Value) -> String {
@@ -144,7 +155,7 @@ fn written(key: &ConfigKey) -> String {
 
 /// Each table of the file once, issuers once for each kind, with what it needs: heading in the
 /// configuration, heading in the list, and keys.
-const TABLES: [(&str, &str, &str); 28] = [
+const TABLES: [(&str, &str, &str); 30] = [
     ("[server]", "[server]", ""),
     (
         "[server.tls]",
@@ -202,6 +213,11 @@ const TABLES: [(&str, &str, &str); 28] = [
         "name = \"photos\"\nbucket = \"photos-1\"\nregion = \"ap-guangzhou\"\nprefixes = [\"a/*\"]\nactions = [\"read\"]",
     ),
     (
+        "[[tenants.a.grants.cors]]",
+        "[[tenants.NAME.grants.cors]]",
+        "origins = [\"https://a.example\"]\nmethods = [\"GET\"]",
+    ),
+    (
         "[tenants.a.limits]",
         "[tenants.NAME.limits]",
         "requests_per_second = 1",
@@ -230,6 +246,11 @@ const TABLES: [(&str, &str, &str); 28] = [
         "[[templates.a.grants]]",
         "[[templates.NAME.grants]]",
         "name = \"photos\"\nbucket = \"photos-1\"\nregion = \"ap-guangzhou\"\nroot = \"c/{claim.sub}/\"\nactions = [\"read\"]",
+    ),
+    (
+        "[[templates.a.grants.cors]]",
+        "[[templates.NAME.grants.cors]]",
+        "origins = [\"https://a.example\"]\nmethods = [\"GET\"]",
     ),
     (
         "[[templates.a.revoked_sessions]]",

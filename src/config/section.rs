@@ -348,6 +348,17 @@ impl<'a> Section<'a> {
             .error(&self.origin(), Mistake::new(message, fix));
     }
 
+    /// Reports `key`, an array, that is not there or empty: `what` would allow nothing.
+    pub(super) fn refuse_empty(&self, key: &'static str, what: &str, example: &str) {
+        let (state, origin) = match self.position_of(key) {
+            None => ("missing", self.origin()),
+            Some(origin) if self.is_empty_array(key) => ("empty", origin),
+            Some(_) => return,
+        };
+        let message = format!("`{key}` is {state}: {what} allows nothing");
+        self.error(&origin, message, format!("write {key} = {example}"));
+    }
+
     /// Reports a key that this table may not have, with a better reason than [`Section::finish`] knows.
     /// Whether it is there.
     pub(super) fn refuse(&mut self, key: &'static str, mistake: Mistake) -> bool {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::admission::{self, ReadAdmission};
 use super::claims;
+use super::cors::CorsRule;
 use super::file::{Located, Origin};
 use super::grammar;
 use super::grants::{ReadGrant, check_grants_of_one_tenant, grant, no_grants, refuse_unfenced};
@@ -129,6 +130,7 @@ fn tenant(
     refuse_unfenced(&section, issuers.kind(issuer), &grants);
     let vend = vend::vend(&section, issuers.kind(issuer), &grants);
     refuse_anonymous_vend(&section, vend.as_ref(), &anonymous);
+    warn_of_writing_pages(&section, &anonymous, &grants);
     let tenant = TenantConfig {
         name: name.value,
         issuer,
@@ -238,6 +240,17 @@ fn refuse_anonymous_vend(section: &Section<'_>, vend: Option<&Vend>, anonymous: 
         let message = "`vend` and `anonymous` exclude each other: anyone could get a key that COS itself accepts";
         let fix = "write a tenant for each of the two";
         section.error(&anonymous.origin, message, fix);
+    }
+}
+
+/// Every page of the internet could use its visitors' browsers to write.
+fn warn_of_writing_pages(section: &Section<'_>, anonymous: &Located<bool>, grants: &[ReadGrant]) {
+    let mut rules = grants.iter().flat_map(|grant| &*grant.cors);
+    if anonymous.value && rules.any(CorsRule::lets_all_write) {
+        let message =
+            "a cors rule for \"*\" lets every web page change what the anonymous tenant has";
+        let fix = "name the origins, or leave GET and HEAD alone in the rule's methods";
+        section.warning(&anonymous.origin, message, fix);
     }
 }
 

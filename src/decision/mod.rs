@@ -2,14 +2,15 @@
 //!
 //! `proxy` carries a [`Decision`] out, and `cosgate explain` prints it. Neither knows a rule of its own.
 
+mod cors;
 mod local;
 mod payload;
 mod verdict;
 
 use std::time::Duration;
 
-use http::Response;
 use http::request::Parts;
+use http::{Method, Response};
 
 use crate::config::Config;
 use crate::error::S3Error;
@@ -19,6 +20,7 @@ use crate::s3::sts::is_sts;
 use crate::s3::vend::is_vend;
 use crate::tenant::{Authenticated, Permit};
 
+pub use cors::{bucket_of, preflight, write_cross_origin};
 pub use local::document;
 pub(crate) use local::folder;
 pub use payload::{DocumentPlan, ObjectPlan, PayloadPlan};
@@ -27,6 +29,8 @@ pub use verdict::{Step, Verdict};
 /// The service that a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
+    /// Nobody yet: a browser asks whether a page of another origin may request something.
+    Preflight,
     /// S3.
     S3,
     /// The STS that gives session keys.
@@ -85,7 +89,9 @@ pub struct Refusal<'t, 'r> {
 
 /// Finds the service that `head` is for. `domains` are the suffixes of virtual-hosted names.
 pub fn service(head: &Parts, domains: &[String]) -> Service {
-    if is_sts(head) {
+    if head.method == Method::OPTIONS {
+        Service::Preflight
+    } else if is_sts(head) {
         Service::Sts
     } else if is_vend(head, domains) {
         Service::Vend

@@ -190,6 +190,7 @@ fn some_grant() -> impl Strategy<Value = Grant> {
             headers: Vec::new(),
             policy: None,
             attachment: false,
+            cors: [].into(),
         })
 }
 

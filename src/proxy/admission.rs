@@ -61,7 +61,7 @@ impl Proxy {
     ) -> Result<(Authenticated, T), S3Error> {
         let now = in_flight.record.time;
         let (caller, found) = self.identify(token, identify, now).await?;
-        in_flight.record.identified(&caller);
+        in_flight.identified(&caller, self.shared.tenants.cors());
         let caller = self.shared.tenants.admit(caller, connection, now)?;
         in_flight.record.step = Step::Limit;
         in_flight.limit(caller.tenant())?;

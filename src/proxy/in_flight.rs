@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use http::Version;
+use http::request::Parts;
 
 use super::payload::Outgoing;
 use super::record::Record;
@@ -10,9 +11,10 @@ use super::respond::Reader;
 use super::stranger_memory::StrangerHold;
 use super::{Client, Proxy};
 use crate::body::shape;
+use crate::decision::bucket_of;
 use crate::error::S3Error;
-use crate::tenant::Tenant;
 use crate::tenant::limits::Slot;
+use crate::tenant::{CorsRules, CrossOrigin, Identified, PageRequest, Tenant};
 use crate::timestamp::Timestamp;
 use crate::transport::{Phase, StreamState};
 
@@ -23,6 +25,10 @@ pub(super) struct InFlight {
     pub(super) stream_state: Rc<StreamState>,
     pub(super) record: Record,
     pub(super) reader: Reader,
+    /// What a browser is told of who may read the answer.
+    pub(super) cross_origin: CrossOrigin,
+    /// The page that asks, if any grant has a rule for pages.
+    pub(super) page: Option<PageRequest>,
     /// The request has a body, and nobody has read it yet.
     pub(super) is_unread: bool,
     /// The request's place among those of its tenant, where these are limited.
@@ -49,10 +55,32 @@ impl InFlight {
             stream_state: Rc::clone(stream_state),
             record: Record::new(client, version, now),
             reader: Reader::new(client.tls),
+            cross_origin: CrossOrigin::Unsaid,
+            page: None,
             is_unread: false,
             slot: None,
             refusal: None,
         })
+    }
+
+    /// The request is that of `head`, of somebody who is not known yet.
+    pub(super) fn stranger_asks(&mut self, head: &Parts, domains: &[String], rules: &CorsRules) {
+        if rules.is_empty() {
+            return; // nothing to tell anyone
+        }
+        let page = PageRequest::read(head);
+        let bucket = page.is_of_browser().then(|| bucket_of(head, domains));
+        self.cross_origin = rules.for_stranger(&page, bucket.flatten().as_deref());
+        self.page = Some(page);
+    }
+
+    /// The caller was identified.
+    pub(super) fn identified(&mut self, caller: &Identified, rules: &CorsRules) {
+        self.record.identified(caller);
+        if let (Some(page), Some(tenant)) = (&self.page, &self.record.tenant) {
+            let bucket = self.record.bucket.as_deref();
+            self.cross_origin = rules.for_tenant(page, bucket, tenant);
+        }
     }
 
     /// Takes the request's place among those of `tenant`, if its own limits leave one.

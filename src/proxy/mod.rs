@@ -23,14 +23,14 @@ use crate::config::Config;
 use crate::credentials::Cache;
 use crate::credentials::key_sets::KeySets;
 use crate::credentials::vendor::Vendor;
-use crate::decision::{Service, service};
+use crate::decision::{Service, bucket_of, preflight, service};
 use crate::error::S3Error;
 use crate::observe::access_log::FLUSH;
 use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
 use crate::s3::hoisted::in_s3_words;
 use crate::s3::{self, Operation, S3Request, native};
 use crate::tenant::policy::tenant_policy;
-use crate::tenant::{Certified, Connection, Peer, Tenants};
+use crate::tenant::{Certified, Connection, CrossOrigin, Peer, Tenants};
 use crate::timestamp::Timestamp;
 use crate::transport::{CoreLoad, Phase, StreamState};
 use crate::upstream::dial::{Dialer, Roots};
@@ -287,13 +287,31 @@ impl Proxy {
         client: &Client,
         in_flight: &mut InFlight,
     ) -> Result<http::Response<ResponseBody>, S3Error> {
+        let domains = &self.config().server.domains;
+        in_flight.stranger_asks(head, domains, self.shared.tenants.cors());
         let connection = self.connection(head, client, in_flight)?;
         let body = Arriving::new(body, head.version);
-        match service(head, &self.config().server.domains) {
+        match service(head, domains) {
+            Service::Preflight => self.preflight(head, in_flight),
             Service::S3 => self.forward(head, body, connection, in_flight).await,
             Service::Sts => Box::pin(self.session_keys(head, body, connection, in_flight)).await,
             Service::Vend => Box::pin(self.vend(head, body, connection, in_flight)).await,
         }
+    }
+
+    /// Answers a browser that asks whether a page of another origin may request something. Nobody has
+    /// signed that.
+    fn preflight(
+        &self,
+        head: &Parts,
+        in_flight: &mut InFlight,
+    ) -> Result<http::Response<ResponseBody>, S3Error> {
+        let domains = &self.config().server.domains;
+        in_flight.record.preflight(bucket_of(head, domains));
+        in_flight.cross_origin = CrossOrigin::Withheld; // another origin may get another answer
+        let answer = preflight(head, domains, self.shared.tenants.cors())?;
+        in_flight.record.is_local = true;
+        Ok(answer.map(ResponseBody::text))
     }
 
     /// The life of a request for S3.

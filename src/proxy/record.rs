@@ -43,7 +43,7 @@ pub(super) struct Record {
     identity: Option<Identity>,
     operation: Option<Operation>,
     sts_action: Option<&'static str>,
-    bucket: Option<String>,
+    pub(super) bucket: Option<String>,
     pub(super) key: Option<String>,
     source: Option<String>,
     /// Where the request is, and so where it ends if nothing follows.
@@ -144,6 +144,13 @@ impl Record {
     pub(super) fn sts_action(&mut self, action: &'static str) {
         self.step = Step::Authenticate;
         self.sts_action = Some(action);
+    }
+
+    /// A browser's preflight for `bucket` was read.
+    pub(super) fn preflight(&mut self, bucket: Option<String>) {
+        self.step = Step::Authorize;
+        self.sts_action = Some("Preflight");
+        self.bucket = bucket.filter(|bucket| !bucket.is_empty());
     }
 
     /// The caller was identified.

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::client_body::ClientBody;
 use super::in_flight::InFlight;
 use crate::body::ResponseBody;
+use crate::decision::write_cross_origin;
 use crate::error::S3Error;
 use crate::rewrite;
 use crate::s3::native;
@@ -95,6 +96,7 @@ pub(super) fn respond(
         let spelling = in_flight.proxy.spelling.clone();
         response.extensions_mut().extend(spelling);
     }
+    write_cross_origin(&in_flight.cross_origin, response.headers_mut());
     response.body_mut().note_failure(&in_flight.record.cut);
     response.map(|answer| ClientBody::new(answer, in_flight))
 }

@@ -46,6 +46,7 @@ impl Proxy {
         let issue = || tenants.issue(&asked, head, &form, connection, now);
         let admitted = self.admit(token, issue, connection, in_flight);
         let (caller, key) = hearing.unless_evicted(admitted).await?;
+        caller.check_page_of_keys(head)?;
         in_flight.record.is_local = true;
         let answer = StsAnswer {
             key_id: &key.id,

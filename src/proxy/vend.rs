@@ -43,6 +43,7 @@ impl Proxy {
         let identify = || Ok((tenants.identify_vend(head, connection, now)?, ()));
         let admitted = self.admit(token, identify, connection, in_flight).await?;
         let (caller, ()) = admitted;
+        caller.check_page_of_keys(head)?;
         let offer = self.shared.vendor.offer(caller.tenant())?;
         let body = self.vend_body(head, arriving, &caller, in_flight).await?;
         Tenants::check_vend_body(head, &caller, &body)?;

@@ -77,6 +77,7 @@ mod tests {
             headers: Vec::new(),
             policy: None,
             attachment: false,
+            cors: [].into(),
         };
         let folder = PrefixPattern::StartsWith("acme/".into());
         Tenant {

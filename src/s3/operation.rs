@@ -786,7 +786,6 @@ fn is_selector(name: &str) -> bool {
 fn check_method(method: &Method) -> Result<(), S3Error> {
     match *method {
         Method::DELETE | Method::GET | Method::HEAD | Method::POST | Method::PUT => Ok(()),
-        Method::OPTIONS => Err(denied("Cross-origin preflight requests are not served.")),
         // What follows them on the connection is not for us to read.
         Method::CONNECT | Method::TRACE => Err(not_allowed().close()),
         _ => Err(not_allowed()),
@@ -1048,7 +1047,7 @@ mod tests {
         );
         assert_eq!(
             resolve("OPTIONS", Resource::Object, "", false),
-            Err(Code::AccessDenied)
+            Err(Code::MethodNotAllowed)
         );
     }
 

@@ -199,7 +199,8 @@ fn is_chunked(head: &Parts) -> bool {
     coding.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
-pub(super) fn host(head: &Parts) -> Result<&str, S3Error> {
+/// The one `Host`.
+pub fn host(head: &Parts) -> Result<&str, S3Error> {
     let host = head
         .headers
         .get(header::HOST)

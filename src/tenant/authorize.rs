@@ -303,6 +303,7 @@ mod tests {
             headers: Vec::new(),
             policy: None,
             attachment: false,
+            cors: [].into(),
         }
     }
 

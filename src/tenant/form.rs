@@ -38,7 +38,7 @@ impl Tenants {
     ) -> Result<FormCaller, S3Error> {
         check_head(head, asked)?;
         let Some(claim) = FormClaim::read(form)? else {
-            let (tenant, identity) = self.unsigned(&head.headers, connection, now)?;
+            let (tenant, identity) = self.unsigned(head, asked, connection, now)?;
             form.check_all_known()?;
             return Ok(FormCaller {
                 caller: Identified(Authenticated::new(tenant, identity, Mode::Unsigned)),

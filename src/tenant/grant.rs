@@ -147,6 +147,7 @@ mod tests {
             headers: Vec::new(),
             policy: None,
             attachment: false,
+            cors: [].into(),
         }
     }
 

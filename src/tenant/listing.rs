@@ -240,6 +240,7 @@ mod tests {
             headers: Vec::new(),
             policy: None,
             attachment: false,
+            cors: [].into(),
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod authenticate;
 mod authorize;
+mod cors;
 mod form;
 mod grant;
 mod identity;
@@ -25,6 +26,7 @@ pub use authenticate::Source;
 pub use authenticate::{Authenticated, Caller, Connection, Identity, Peer, Tenants, UnixUser};
 pub(crate) use authenticate::{Identified, bearer_token, may_need_newer_keys};
 pub use authorize::Permit;
+pub use cors::{AllowedPreflight, CorsRules, CrossOrigin, PageRequest, Readable};
 pub use grant::Counted;
 pub use grant::{Grant, Tenant};
 pub use identity::KeyState;

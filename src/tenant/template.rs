@@ -153,6 +153,7 @@ mod tests {
             headers: Vec::new(),
             policy: None,
             attachment: false,
+            cors: [].into(),
         };
         let template = config::TemplateConfig {
             name: "web".into(),

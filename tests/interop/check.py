@@ -22,6 +22,7 @@ import temporary_keys
 import with_awscli
 import with_boto3
 import with_browser
+import with_cors
 import with_cos_sdk
 import with_documents
 import with_fsspec
@@ -48,6 +49,7 @@ GROUPS = [
     *with_documents.GROUPS,
     *with_sdk.GROUPS,
     *with_browser.GROUPS,
+    *with_cors.GROUPS,
     *with_cos_sdk.GROUPS,
     *with_minio.GROUPS,
     *with_obstore.GROUPS,

@@ -58,28 +58,32 @@ class Page(BaseHTTPRequestHandler):
         pass
 
 
+def browser(place, profile):
+    """The command of a browser; a URL is to follow."""
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    expect(program, f"none of {', '.join(PROGRAMS)} is installed")
+    command = [
+        program,
+        "--headless",
+        "--no-sandbox",  # which a container's root does not have
+        "--disable-gpu",
+        "--no-proxy-server",
+        f"--user-data-dir={profile}",
+    ]
+    if place.tls:
+        # Chromium asks no file for authorities: it is told to trust this server's.
+        command.append("--ignore-certificate-errors")
+    return command
+
+
 class Client:
     def __init__(self, place):
-        program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-        expect(program, f"none of {', '.join(PROGRAMS)} is installed")
         self.s3 = connect(place.endpoint, ALICE)
         self.folder = place.new_folder("browser")
         self.prefix = f"{ALICE.prefix}{self.folder.name}/"
         self.environment = place.environment(ALICE)
         self.site = Site()
-        self.browse = [
-            program,
-            "--headless",
-            "--no-sandbox",  # which a container's root does not have
-            "--disable-gpu",
-            "--no-proxy-server",
-            f"--user-data-dir={self.folder}",
-            "--virtual-time-budget=30000",
-            "--dump-dom",
-        ]
-        if place.tls:
-            # Chromium asks no file for authorities: it is told to trust this server's.
-            self.browse.append("--ignore-certificate-errors")
+        self.browse = [*browser(place, self.folder), "--virtual-time-budget=30000", "--dump-dom"]
 
     def key(self, name):
         return self.prefix + name

@@ -607,3 +607,65 @@ fn does_not_explain_what_a_body_decides() {
         assert!(said.contains(what), "{said}");
     }
 }
+
+#[test]
+fn the_rule_for_pages_that_counts_is_named() {
+    let rules = "[[tenants.guest.grants.cors]]\norigins = [\"https://blog.example\"]\nmethods = [\"GET\"]\n\
+        [[tenants.guest.grants.cors]]\norigins = [\"*\"]\nmethods = [\"GET\", \"HEAD\"]\nheaders = [\"range\"]\n";
+    let config = format!("{CONFIG}\n{rules}");
+    let said = |arguments: &[&str]| {
+        let output = explain(&config, arguments);
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let get = |origin: &str| {
+        let origin = format!("Origin: {origin}");
+        let url = "http://127.0.0.1:9000/open/public/x";
+        let (code, text) = said(&["--anonymous", "GET", url, "-H", &origin]);
+        assert_eq!(code, Some(0), "{text}");
+        text
+    };
+    let named = "cors          rule 1 matches: pages of https://blog.example may read the answer\n";
+    assert!(get("https://blog.example").contains(named));
+    let any = "cors          rule 2 matches: pages of * may read the answer\n";
+    assert!(get("https://other.example").contains(any));
+    let refused = [
+        "--anonymous",
+        "PUT",
+        "/open/public/x",
+        "-H",
+        "Origin: https://blog.example",
+    ];
+    let (code, text) = said(&refused);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("web pages are refused"), "{text}");
+    let acme = [
+        "--tenant",
+        "acme",
+        "GET",
+        "/photos/acme/x",
+        "-H",
+        "Origin: https://blog.example",
+    ];
+    let (_, text) = said(&acme);
+    assert!(!text.contains("cors "), "the tenant has no rules: {text}");
+    let preflight = |method: &str| {
+        let method = format!("Access-Control-Request-Method: {method}");
+        let headers = ["-H", "Origin: https://other.example", "-H", &method];
+        said(
+            &[
+                &["--tenant", "guest", "OPTIONS", "/open/public/x"][..],
+                &headers,
+            ]
+            .concat(),
+        )
+    };
+    let (code, text) = preflight("HEAD");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("access-control-allow-origin: *"), "{text}");
+    let (code, text) = preflight("PUT");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("403 AccessForbidden"), "{text}");
+}

@@ -2596,3 +2596,133 @@ fn a_file_that_may_not_be_read_gets_advice_on_its_mode() {
     );
     assert!(lines(&denied).contains("`chmod`"), "{}", lines(&denied));
 }
+
+/// A rule for pages at the end of the smallest file.
+fn with_rule(rule: &str) -> String {
+    format!("{WHOLE}[[tenants.acme.grants.cors]]\n{rule}\n")
+}
+
+#[test]
+fn a_grant_has_rules_for_pages_of_other_origins() {
+    let rule = "origins = [\"https://app.example.com\", \"http://localhost:*\"]\nmethods = [\"GET\", \"PUT\"]";
+    let more =
+        "headers = [\"Content-Type\", \"x-amz-*\"]\nexpose = [\"X-Other\"]\nmax_age = \"10m\"";
+    let text = format!(
+        "{}[[tenants.acme.grants.cors]]\n{rule}\n{more}\n",
+        with_rule(rule)
+    );
+    let config = good(&text);
+    let [first, second] = &*config.tenants[0].grants[0].cors else {
+        panic!("two rules were wanted");
+    };
+    assert_eq!(first.origins, second.origins);
+    assert!(first.origins[1].matches("http://localhost:3000"));
+    assert_eq!((first.headers.len(), first.expose.len()), (0, 0));
+    assert_eq!(first.max_age, Duration::from_hours(1));
+    assert!(second.headers[0].matches("content-type"));
+    assert_eq!(second.expose, ["x-other"]);
+    assert_eq!(second.max_age, Duration::from_mins(10));
+    let max_age = [("COSGATE_TENANTS_ACME_GRANTS_0_CORS_1_MAX_AGE", "2m")];
+    let (config, _) = parse_with(&text, &max_age, &[]).unwrap();
+    assert_eq!(
+        config.tenants[0].grants[0].cors[1].max_age,
+        Duration::from_mins(2)
+    );
+}
+
+#[test]
+fn a_rule_for_pages_is_written_as_browsers_write_origins() {
+    let get = "methods = [\"GET\"]";
+    for (origin, message, fix) in [
+        (
+            "https://app.example.com/",
+            "more than scheme, host and port",
+            "https://app.example.com",
+        ),
+        ("app.example.com", "no scheme", "https://app.example.com"),
+        (
+            "https://App.example.com",
+            "lower case",
+            "\"https://app.example.com\"",
+        ),
+        (
+            "https://app.example.com:443",
+            "own port",
+            "\"https://app.example.com\"",
+        ),
+        ("https://*.*.com", "two `*`", "one `*`"),
+        ("null", "sandboxed", "\"*\""),
+    ] {
+        let text = with_rule(&format!("origins = [§\"{origin}\"]\n{get}"));
+        refuses(&text, Severity::Error, message, fix);
+    }
+    let of = |rest: &str| with_rule(&format!("origins = [\"https://app.example.com\"]\n{rest}"));
+    refuses(
+        &of("methods = [§\"get\"]"),
+        Severity::Error,
+        "`get` is not allowed here",
+        "\"GET\"",
+    );
+    refuses(
+        &of("methods = [§\"PATCH\"]"),
+        Severity::Error,
+        "`PATCH`",
+        "\"DELETE\"",
+    );
+    refuses(
+        &of("methods = §[]"),
+        Severity::Error,
+        "the rule allows nothing",
+        "\"GET\"",
+    );
+    refuses(
+        &of(&format!("{get}\nheaders = [§\"a b\"]")),
+        Severity::Error,
+        "not a header's name",
+        "x-amz",
+    );
+    refuses(
+        &of(&format!("{get}\nexpose = [§\"*\"]")),
+        Severity::Error,
+        "no meaning here",
+        "ETag",
+    );
+    refuses(
+        &of(&format!("{get}\nmax_age = §60")),
+        Severity::Error,
+        "60",
+        "60s",
+    );
+    refuses(
+        &of(&format!("{get}\n§origin = []")),
+        Severity::Error,
+        "unknown key `origin`",
+        "`origins`",
+    );
+    let text = with_rule(&format!("origins = [§\"https://*example.com\"]\n{get}"));
+    refuses(
+        &text,
+        Severity::Warning,
+        "other people's sites",
+        "https://*.example.com",
+    );
+    let text = with_rule(&format!("origins = [§\"https://*\"]\n{get}"));
+    refuses(&text, Severity::Warning, "every site", "\"*\"");
+    let key = "access_keys = [{ id = \"ACMEKEY0000000000001\", secret = \"env:ACME\" }]";
+    let text = with_rule("origins = [\"*\"]\nmethods = [\"GET\", \"PUT\"]");
+    let text = text.replacen(key, "anonymous = §true", 1);
+    refuses(
+        &text,
+        Severity::Warning,
+        "every web page",
+        "name the origins",
+    );
+    good(&text.replace('§', "").replace(", \"PUT\"", ""));
+    let hundred = format!("[[tenants.acme.grants.cors]]\norigins = [\"*\"]\n{get}\n").repeat(101);
+    let problems = parse(&format!("{WHOLE}{hundred}")).unwrap_err();
+    assert!(
+        lines(&problems).contains("101 rules"),
+        "{}",
+        lines(&problems)
+    );
+}

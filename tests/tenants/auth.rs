@@ -436,7 +436,7 @@ fn a_web_page_cannot_use_the_anonymous_tenant() {
         .header("origin", "https://evil.example")
         .header("access-control-request-method", "PUT");
     let reply = preflight.ask();
-    reply.assert_error(403, "AccessDenied");
+    reply.assert_error(403, "AccessForbidden");
     assert_eq!(reply.header("access-control-allow-origin"), None);
     assert_eq!(world.upstream_requests(), 0);
     // What a browser sends for a page that the user opened by hand.

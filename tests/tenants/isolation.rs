@@ -64,8 +64,8 @@ fn random_run(signature: &str) {
     let outcome = TestRunner::new(config).run(&operations::run(), |run| {
         let world = names::world(signature, run.second_fence);
         let mut model = Model::new(&world, signature);
-        for (who, style, operation) in &run.steps {
-            model.step(*who, *style, operation);
+        for (who, style, page, operation) in &run.steps {
+            model.step(*who, *style, *page, operation);
         }
         model.end();
         Ok(())

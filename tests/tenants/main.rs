@@ -6,6 +6,7 @@ mod support;
 mod admission;
 mod auth;
 mod bearer;
+mod cors;
 mod fence;
 mod isolation;
 mod native;

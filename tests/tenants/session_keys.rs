@@ -68,7 +68,12 @@ fn web_identity(addr: SocketAddr, token: &str) -> Call {
 }
 
 /// A call of STS signed with a local key, as SDKs sign it: without `x-amz-content-sha256`.
-fn signed(addr: SocketAddr, form: &str, (id, secret): (&str, &str), service: &str) -> Call {
+pub(crate) fn signed(
+    addr: SocketAddr,
+    form: &str,
+    (id, secret): (&str, &str),
+    service: &str,
+) -> Call {
     let call = post(addr, form);
     let amz_date = call.time.amz();
     let call = call.header("x-amz-date", &amz_date);

@@ -6,7 +6,8 @@ use cosgate::decision::{DocumentPlan, ObjectPlan, PayloadPlan, Step};
 use cosgate::error::S3Error;
 use cosgate::payload::Framing;
 use cosgate::s3::S3Request;
-use cosgate::tenant::{Grant, Permit};
+use cosgate::tenant::{CrossOrigin, Grant, Permit, Readable};
+use http::Response;
 use serde::Serialize;
 
 use super::upstream::{KeyForecast, UpstreamHead};
@@ -16,6 +17,9 @@ use super::upstream::{KeyForecast, UpstreamHead};
 pub(super) struct Explanation {
     pub(super) verdict: &'static str,
     steps: Vec<StepLine>,
+    /// What a browser is told of who may read the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cors: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) answer: Option<ShownResponse>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,6 +79,35 @@ impl Explanation {
         });
     }
 
+    /// Which rule for pages of other origins counts.
+    pub(super) fn cross_origin(&mut self, said: &CrossOrigin) {
+        self.cors = match said {
+            CrossOrigin::Unsaid => None,
+            CrossOrigin::Withheld => {
+                Some("no rule matches: pages of other origins cannot read the answer".to_owned())
+            }
+            CrossOrigin::Readable(Readable { origin, rule, .. }) => {
+                let origin = String::from_utf8_lossy(origin.as_bytes());
+                Some(format!(
+                    "rule {rule} matches: pages of {origin} may read the answer"
+                ))
+            }
+        };
+    }
+
+    /// A preflight that a rule allows.
+    pub(super) fn preflight(&mut self, answer: &Response<String>) {
+        let says = "a preflight names no tenant: the rules of all grants of this name count";
+        self.say(Step::Authorize, says.to_owned());
+        let shown = answer.headers().iter().map(|(name, value)| {
+            format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()))
+        });
+        self.answer = Some(ShownResponse {
+            status: answer.status().as_u16(),
+            body: shown.collect(),
+        });
+    }
+
     /// For people.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
@@ -87,6 +120,9 @@ impl Explanation {
                     line.step, line.says
                 ),
             };
+        }
+        if let Some(cors) = &self.cors {
+            let _ = writeln!(text, "cors          {cors}");
         }
         let _ = writeln!(text, "verdict       {}", self.verdict);
         for GrantSummary { grant, actions } in &self.grants {

@@ -14,13 +14,16 @@ use clap::{ArgGroup, Args, ValueEnum};
 use cosgate::clock::wall_clock;
 use cosgate::config::{Config, Listen};
 use cosgate::decision::{
-    Decision, Forward, LocalResponse, PayloadPlan, Refusal, Service, Step, Verdict, decide, service,
+    Decision, Forward, LocalResponse, PayloadPlan, Refusal, Service, Step, Verdict, decide,
+    preflight, service,
 };
 use cosgate::error::S3Error;
 use cosgate::rewrite::Must;
 use cosgate::s3::hoisted::in_s3_words;
 use cosgate::s3::{Operation, S3Request};
-use cosgate::tenant::{Authenticated, Connection, Identity, Tenant, Tenants, UnixUser};
+use cosgate::tenant::{
+    Authenticated, Connection, Identity, PageRequest, Tenant, Tenants, UnixUser,
+};
 use http::Method;
 use http::request::Parts;
 
@@ -42,6 +45,7 @@ use super::{USAGE, check, credentials};
   cosgate explain -c /etc/cosgate.toml -t acme GET /photos/acme/x.jpg
   cosgate explain -c /etc/cosgate.toml -t acme PUT http://photos.s3.localhost/acme/x.jpg -H 'x-amz-acl: private'
   cosgate explain -c /etc/cosgate.toml -t acme GET '/photos?list-type=2&prefix=other/' --format json
+  cosgate explain -c /etc/cosgate.toml -t acme PUT /photos/acme/x.jpg -H 'Origin: https://app.example.com'
   cosgate explain -c /etc/cosgate.toml --anonymous GET http://127.0.0.1:9000/photos/public/x",
     group = ArgGroup::new("caller").required(true).args(["tenant", "anonymous", "uid"])
 )]
@@ -149,7 +153,7 @@ fn check_service(head: &Parts, domains: &[String]) -> Result<(), String> {
     let posts = |asked: S3Request<'_>| asked.operation == Operation::PostObject;
     let what = match service(head, domains) {
         Service::S3 if S3Request::parse(head, domains).is_ok_and(posts) => "a browser's form",
-        Service::S3 => return Ok(()),
+        Service::S3 | Service::Preflight => return Ok(()),
         Service::Sts => "a call for session keys",
         Service::Vend => "a call for temporary keys",
     };
@@ -169,9 +173,15 @@ impl Explanation {
     ) -> Result<Verdict, (Step, S3Error)> {
         let at = |step| move |error| (step, error);
         let domains = &config.server.domains;
+        if service(head, domains) == Service::Preflight {
+            let answer = preflight(head, domains, tenants.cors());
+            self.preflight(&answer.map_err(at(Step::Authorize))?);
+            return Ok(Verdict::AnsweredHere);
+        }
         let said = in_s3_words(head, domains).map_err(at(Step::Parse))?;
         let said = &*said;
         let asked = S3Request::parse(said, domains).map_err(at(Step::Parse))?;
+        let bucket = asked.bucket.as_deref().map(str::to_owned);
         self.say(Step::Parse, describe(&asked));
         let caller = match caller {
             AssumedCaller::Named(tenant) => tenants.assume(tenant, head),
@@ -183,6 +193,8 @@ impl Explanation {
         let caller = caller.map_err(at(Step::Authenticate))?;
         self.say(Step::Authenticate, known(&caller));
         let tenant = caller.tenant();
+        let rules = tenants.cors();
+        self.cross_origin(&rules.for_tenant(&PageRequest::read(head), bucket.as_deref(), tenant));
         if tenant.limits.is_some() {
             let says = "the tenant has limits of its own; what is used of them only `serve` knows";
             self.say(Step::Limit, says.to_owned());

@@ -2,15 +2,18 @@
 //! socket it is the user that runs cosgate: there the kernel says who comes.
 //!
 //! A page can make a browser send requests to loopback, by its own name if it controls the DNS. So the
-//! connection, the name and the browser's own marks must all say that no page is behind the request.
+//! connection, the name and the browser's own marks must all say that no page is behind the request, or a
+//! rule of the tenant's grant must allow such pages.
 
 use http::HeaderMap;
 use http::header::{HOST, HeaderName, ORIGIN, REFERER};
+use http::request::Parts;
 
 use super::Connection;
 use crate::config::Config;
 use crate::error::{Code, S3Error};
 use crate::s3::host::{HostName, is_localhost};
+use crate::tenant::Tenant;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -61,7 +64,6 @@ impl AnonymousRule {
                  domains in its Host: use one of these in the endpoint, or sign it with a local access key",
             ));
         }
-        refuse_page(headers)?;
         Ok(tenant)
     }
 
@@ -81,13 +83,19 @@ impl AnonymousRule {
     }
 }
 
-/// Refuses an unsigned request that a web page has made a browser send.
-pub(super) fn refuse_page(headers: &HeaderMap) -> Result<(), S3Error> {
-    let host = only_text(headers, &HOST).unwrap_or_default();
-    if comes_from_a_page(headers, host) {
+/// Refuses an unsigned request for `bucket` that a web page has made a browser send, unless a rule of
+/// `tenant` allows such pages. `by_name`: the rule must name the page's origin.
+pub(super) fn refuse_page(
+    head: &Parts,
+    bucket: Option<&str>,
+    tenant: &Tenant,
+    by_name: bool,
+) -> Result<(), S3Error> {
+    let host = only_text(&head.headers, &HOST).unwrap_or_default();
+    if comes_from_a_page(&head.headers, host) && !tenant.lets_page(head, bucket, by_name) {
         return Err(denied(
-            "unsigned requests from web pages are refused: sign it with a local access key, or use \
-             a presigned URL",
+            "unsigned requests from web pages are refused: sign it with a local access key, use a \
+             presigned URL, or name the page's origin and the method in a cors rule of the grant",
         ));
     }
     Ok(())

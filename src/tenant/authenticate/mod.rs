@@ -12,6 +12,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Tenant;
+use super::cors::CorsRules;
 use super::identity::{IdentityProvider, KeyState};
 use super::jwk::KeySet;
 use super::session::SessionSeal;
@@ -66,6 +67,7 @@ pub struct Tenants {
     /// Stands in for a key that nobody has, so that an unknown id takes the path of a known one.
     pub(super) nobody: LocalKey,
     anonymous: AnonymousRule,
+    cors: CorsRules,
     admissions: Admissions,
     identities: Vec<IdentityProvider>,
     /// For each identity, the tenants by name that its tokens may name.
@@ -218,6 +220,7 @@ impl Tenants {
                 .collect(),
             nobody: LocalKey::new("", usize::MAX, Secret::new("")),
             anonymous: AnonymousRule::new(config),
+            cors: CorsRules::new(config),
             admissions: Admissions::new(config),
             identities: config
                 .identities
@@ -254,6 +257,11 @@ impl Tenants {
     /// All tenants, in the configuration's order.
     pub fn tenants(&self) -> &[Arc<Tenant>] {
         &self.all
+    }
+
+    /// Which pages of other origins may use a bucket.
+    pub fn cors(&self) -> &CorsRules {
+        &self.cors
     }
 
     /// The tenant of this name: one of the configuration, or a template's (`web/alice`), whose name has
@@ -416,7 +424,7 @@ impl Tenants {
         if let Some(claim) = SigV4Claim::from_query(query, &head.headers)? {
             return self.signed(head, asked, &claim, session, now);
         }
-        let (tenant, identity) = self.unsigned(&head.headers, connection, now)?;
+        let (tenant, identity) = self.unsigned(head, asked, connection, now)?;
         if asked
             .query
             .iter()
@@ -436,27 +444,36 @@ impl Tenants {
     /// names, or the peer's user, or else the anonymous one's.
     pub(super) fn unsigned(
         &self,
-        headers: &HeaderMap,
+        head: &Parts,
+        asked: &S3Request<'_>,
         connection: Connection,
         now: Timestamp,
     ) -> Result<(&Arc<Tenant>, Identity), S3Error> {
+        let bucket = asked.bucket.as_deref();
+        let of = |index| self.all.get(index).ok_or_else(unknown_key);
         let certified = self.admissions.named(connection, now);
-        let (tenant, identity) = if let Some((name, tenant)) = certified {
-            anonymous::refuse_page(headers)?; // browsers have certificates too
+        Ok(if let Some((name, tenant)) = certified {
+            let tenant = of(tenant)?;
+            anonymous::refuse_page(head, bucket, tenant, true)?; // browsers have certificates too
             (tenant, Identity::Certificate(Arc::clone(name)))
         } else if let Some((uid, tenant)) = self.admissions.user(connection) {
-            anonymous::refuse_page(headers)?; // something on this machine may pass on what a page asks
+            let tenant = of(tenant)?;
+            // Something on this machine may pass on what a page asks.
+            anonymous::refuse_page(head, bucket, tenant, true)?;
             (tenant, Identity::Unix(uid))
         } else {
-            let tenant = self.anonymous.check(headers, connection);
+            let tenant = self.anonymous.check(&head.headers, connection);
+            let tenant = tenant.and_then(|tenant| {
+                let tenant = of(tenant)?;
+                anonymous::refuse_page(head, bucket, tenant, false)?;
+                Ok(tenant)
+            });
             let tenant = tenant.map_err(|error| match connection.certificate {
                 Some(certificate) => certificate.unknown(now),
                 None => error,
             });
             (tenant?, Identity::Anonymous)
-        };
-        let tenant = self.all.get(tenant).ok_or_else(unknown_key)?;
-        Ok((tenant, identity))
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use quick_xml::escape::escape;
 
 use super::names::{Bucket, FAR, Folder, Name, PUBLIC, Who, climbs};
 use super::operations::{
-    Form, From, Listing, Operation, Reading, Spot, Style, Tagging, Tamper, UploadOf,
+    Form, From, Listing, Operation, Page, Reading, Spot, Style, Tagging, Tamper, UploadOf,
 };
 use super::wire::{
     BOUNDARY, MARKS, decoded, entries, form_body, marked, marker, names_in, plain, readable,
@@ -24,6 +24,8 @@ pub struct Model<'w> {
     signature: &'w str,
     /// How the step's requests name their bucket.
     style: Style,
+    /// The page that makes a browser send them.
+    page: Page,
     /// The one connection on which both tenants ask.
     client: Client,
     tenants: [Tenant; 2],
@@ -73,6 +75,7 @@ impl<'w> Model<'w> {
             world,
             signature,
             style: Style::Path,
+            page: Page::Nobody,
             client: Client::connect(world.gateway.addr),
             tenants: Default::default(),
             public,
@@ -81,8 +84,9 @@ impl<'w> Model<'w> {
     }
 
     /// Does it, and holds the answer, what COS was asked and what it has then to the model.
-    pub fn step(&mut self, who: Who, style: Style, operation: &Operation) {
+    pub fn step(&mut self, who: Who, style: Style, page: Page, operation: &Operation) {
         self.style = style;
+        self.page = page;
         match operation {
             Operation::Abort(of) => self.abort(who, *of),
             Operation::Begin(to) => self.begin(who, *to),
@@ -104,6 +108,7 @@ impl<'w> Model<'w> {
             }
             Operation::Part { of, number, size } => self.part(who, *of, *number, *size),
             Operation::PartCopy { of, number, from } => self.part_copy(who, *of, *number, *from),
+            Operation::Preflight(bucket, method) => self.preflight(who, *bucket, method),
             Operation::Put { to, size } => self.put(who, *to, *size),
             Operation::Tag(at, what) => self.tag(who, *at, *what),
         }
@@ -605,13 +610,85 @@ impl<'w> Model<'w> {
     fn bare(&self, method: &str, target: &str) -> Call {
         let addr = self.world.gateway.addr;
         let bucket = target[1..].split(['/', '?']).next().unwrap();
-        if self.style == Style::Path || bucket.is_empty() {
-            return Call::new(addr, method, target);
+        let call = if self.style == Style::Path || bucket.is_empty() {
+            Call::new(addr, method, target)
+        } else {
+            let rest = &target[1 + bucket.len()..];
+            let slash = if rest.starts_with('/') { "" } else { "/" };
+            Call::new(addr, method, &format!("{slash}{rest}"))
+                .header("host", &format!("{bucket}.s3.localhost"))
+        };
+        match self.origin() {
+            Some(origin) => call.header("origin", origin),
+            None => call,
         }
-        let rest = &target[1 + bucket.len()..];
-        let slash = if rest.starts_with('/') { "" } else { "/" };
-        Call::new(addr, method, &format!("{slash}{rest}"))
-            .header("host", &format!("{bucket}.s3.localhost"))
+    }
+
+    fn origin(&self) -> Option<&'static str> {
+        match self.page {
+            Page::Nobody => None,
+            Page::Of(who) => Some(who.site()),
+            Page::Stranger => Some("https://stranger.example"),
+        }
+    }
+
+    /// A browser asks: an answer other than for a bucket that is not there is told to the pages of that
+    /// bucket's rules alone.
+    fn preflight(&mut self, who: Who, bucket: Bucket, method: &'static str) {
+        let page = self.page;
+        if page == Page::Nobody {
+            self.page = Page::Stranger;
+        }
+        let mut ask = |alias: &str| {
+            let call = self.bare("OPTIONS", &format!("/{alias}/a"));
+            let call = call.header("access-control-request-method", method);
+            self.send(who, &call)
+        };
+        let (reply, nobodys) = (ask(bucket.alias()), ask("no-such-bucket"));
+        self.page = page;
+        nobodys.assert_error(403, "AccessForbidden");
+        let is_named = matches!(page, Page::Of(site) if site.has_rule(bucket));
+        if is_named && method != "DELETE" {
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            return;
+        }
+        reply.assert_error(403, "AccessForbidden");
+        assert_eq!(pages_are_told(&reply), pages_are_told(&nobodys));
+        let message = |reply: &Reply| element(&reply.text(), "Message");
+        assert_eq!(message(&reply), message(&nobodys));
+        assert_eq!(self.world.upstream_requests(), 0, "COS was asked");
+    }
+
+    /// A page reads the answers to the tenant whose rule names it. It is told of no other bucket, unless
+    /// its own rules are about a bucket of that name and nobody knows who calls.
+    fn check_page(&self, who: Who, call: &Call, reply: &Reply) {
+        let told = pages_are_told(reply);
+        let allowed = reply.header("access-control-allow-origin");
+        if allowed.is_none() {
+            let only_vary = told.iter().all(|(name, _)| name == "vary");
+            assert!(only_vary, "{told:?}");
+            return;
+        }
+        assert_eq!(allowed, self.origin());
+        let Page::Of(site) = self.page else {
+            panic!("a stranger's page is told {told:?}");
+        };
+        let host = call.headers.iter().find(|(name, _)| name == "host");
+        let alias = match host.unwrap().1.strip_suffix(".s3.localhost") {
+            Some(alias) => alias,
+            None => call.target[1..].split(['/', '?']).next().unwrap(),
+        };
+        let named = [Bucket::Away, Bucket::Box].into_iter();
+        let mut named = named.filter(|bucket| site.has_rule(*bucket));
+        let is_service = alias.is_empty() && who == site;
+        assert!(
+            is_service || named.any(|bucket| bucket.alias() == alias),
+            "a page of {site:?} is told {told:?} of {alias}"
+        );
+        assert!(
+            who == site || reply.status >= 400 || call.method == "OPTIONS",
+            "{reply:?}"
+        );
     }
 
     fn ask(&mut self, who: Who, method: &str, target: &str) -> Reply {
@@ -627,6 +704,7 @@ impl<'w> Model<'w> {
             self.client = Client::connect(self.world.gateway.addr);
         }
         assert!(reply.whole, "the answer was cut: {reply:?}");
+        self.check_page(who, call, &reply);
         let mut said = format!("{:?} {}", reply.headers, reply.text());
         for token in ["ContinuationToken", "NextContinuationToken"] {
             let token = BASE64_URL_SAFE_NO_PAD.decode(element(&said, token));
@@ -815,4 +893,11 @@ fn expect_object(reply: &Reply, object: &Object) {
         String::from_utf8_lossy(&object.bytes)
     );
     assert_eq!(reply.header("x-amz-meta-owner"), Some(object.owner));
+}
+
+/// The headers of an answer that are about pages of other origins.
+fn pages_are_told(reply: &Reply) -> Vec<(String, String)> {
+    let headers = reply.headers.iter();
+    let about = |name: &str| name == "vary" || name.starts_with("access-control-");
+    headers.filter(|(name, _)| about(name)).cloned().collect()
 }

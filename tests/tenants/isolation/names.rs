@@ -164,6 +164,19 @@ impl Who {
         self.folder()
     }
 
+    /// The origin of this tenant's pages.
+    pub fn site(self) -> &'static str {
+        match self {
+            Self::Acme => "https://alder.example",
+            Self::Globex => "https://birch.example",
+        }
+    }
+
+    /// Whether this tenant's grant of `bucket` has a rule for its pages: GET, PUT and POST.
+    pub fn has_rule(self, bucket: Bucket) -> bool {
+        bucket == Bucket::Box || (bucket == Bucket::Away && self == Self::Acme)
+    }
+
     /// Whether this tenant's listings of `bucket` show what is below this prefix, or its objects have this key.
     pub fn covers(self, bucket: Bucket, key: &str) -> bool {
         match bucket {
@@ -249,6 +262,12 @@ pub fn world(signature: &str, second_fence: bool) -> World {
             toml += &format!(
                 "\n[[tenants.{tenant}.grants]]\nname = \"{alias}\"\nbucket = \"{real}\"\nregion = \"{region}\"\n{keys}\n"
             );
+            if who.has_rule(bucket) {
+                toml += &format!(
+                    "[[tenants.{tenant}.grants.cors]]\norigins = [\"{}\"]\nmethods = [\"GET\", \"PUT\", \"POST\"]\n",
+                    who.site()
+                );
+            }
         }
     }
     let gateway = Gateway::start(&toml);

@@ -12,7 +12,18 @@ use super::names::{Bucket, Folder, LEAVES, Name, Who};
 pub struct Run {
     /// The key that COS gets is bounded too.
     pub second_fence: bool,
-    pub steps: Vec<(Who, Style, Operation)>,
+    pub steps: Vec<(Who, Style, Page, Operation)>,
+}
+
+/// The page that makes a browser send a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// No browser sends it.
+    Nobody,
+    /// One that the rules of this tenant's grants name.
+    Of(Who),
+    /// One that no rule names.
+    Stranger,
 }
 
 /// Where a request names its bucket.
@@ -58,6 +69,8 @@ pub enum Operation {
         number: u32,
         from: Spot,
     },
+    /// A browser's question whether a page may do this.
+    Preflight(Bucket, &'static str),
     Put {
         to: Spot,
         size: usize,
@@ -136,10 +149,17 @@ pub enum From {
 pub fn run() -> impl Strategy<Value = Run> {
     let who = select(vec![Who::Acme, Who::Globex]);
     let style = select(vec![Style::Host, Style::Path]);
-    (any::<bool>(), vec((who, style, operation()), 0..100)).prop_map(|(second_fence, steps)| Run {
-        second_fence,
-        steps,
-    })
+    let page = prop_oneof![
+        3 => Just(Page::Nobody),
+        2 => select(vec![Page::Of(Who::Acme), Page::Of(Who::Globex)]),
+        1 => Just(Page::Stranger),
+    ];
+    (any::<bool>(), vec((who, style, page, operation()), 0..100)).prop_map(
+        |(second_fence, steps)| Run {
+            second_fence,
+            steps,
+        },
+    )
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -165,6 +185,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(Op::ListBuckets),
         2 => (spot(), option::weighted(0.3, name())).prop_map(|(to, changed)| Op::Form { to, changed }),
         2 => (spot(), tamper()).prop_map(|(at, tamper)| Op::Link(at, tamper)),
+        3 => (bucket(), select(vec!["GET", "PUT", "DELETE"])).prop_map(|(bucket, method)| Op::Preflight(bucket, method)),
     ]
 }
 
