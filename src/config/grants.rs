@@ -254,6 +254,7 @@ impl ReadGrant {
             headers: self.headers,
             policy: self.policy.map(|found| found.value),
             attachment: self.attachment,
+            session: None,
         })
     }
 }

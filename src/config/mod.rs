@@ -5,6 +5,7 @@
 
 mod actions;
 mod admission;
+pub mod aws_actions;
 mod base_key;
 pub mod cam;
 mod claims;
@@ -14,6 +15,7 @@ mod grammar;
 mod grants;
 mod identities;
 mod issuers;
+mod key_glob;
 mod keys;
 mod limits;
 mod model;
@@ -31,6 +33,7 @@ mod role;
 mod secrets;
 mod section;
 mod server;
+mod session_policy;
 mod sessions;
 mod syntax;
 mod templates;
@@ -43,6 +46,7 @@ use std::time::Duration;
 pub use endpoint::EndpointTemplate;
 pub(crate) use endpoint::is_loopback;
 pub use file::Sources;
+pub use key_glob::KeyGlob;
 pub use keys::MAX_HEAD_FIELDS;
 pub use model::*;
 pub use prefix::PrefixPattern;
@@ -50,6 +54,7 @@ pub use problem::{Location, Problem, Severity, nearest};
 pub use profile::Profile;
 pub use raw_policy::{PolicyRule, RawPolicy};
 pub(crate) use role::TENANT;
+pub use session_policy::{SESSION_POLICY_BYTES, SessionPolicy, SessionStatement};
 /// Reads a duration as configurations write it (`30s`, `1h30m`, `250ms`). The error names the fix.
 pub fn read_duration(text: &str) -> Result<Duration, String> {
     grammar::duration(text).map_err(|mistake| format!("{}; {}", mistake.message, mistake.fix))

@@ -12,6 +12,7 @@ use super::endpoint::EndpointTemplate;
 use super::grammar;
 use super::prefix::PrefixPattern;
 use super::raw_policy::RawPolicy;
+use super::session_policy::SessionPolicy;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
@@ -405,6 +406,8 @@ pub struct Grant {
     pub policy: Option<Arc<RawPolicy>>,
     /// `attachment`: browsers save its objects, and never show them.
     pub attachment: bool,
+    /// What a session is narrowed to, within all the rest. No file says it: the session's token does.
+    pub session: Option<Arc<SessionPolicy>>,
 }
 
 /// `[issuers.NAME]`: a CAM identity from which temporary keys come.

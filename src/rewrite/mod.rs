@@ -75,6 +75,7 @@ mod tests {
             headers: Vec::new(),
             policy: None,
             attachment: false,
+            session: None,
         };
         let folder = PrefixPattern::StartsWith("acme/".into());
         Tenant {

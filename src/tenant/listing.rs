@@ -79,13 +79,11 @@ fn parts(grant: &Grant, action: &str, prefix: &str, delimiter: &str) -> Result<V
     let mut patterns = grant.listable(action);
     patterns.retain(|pattern| pattern.start().starts_with(prefix));
     // One that covers others stands before them.
-    patterns.sort_unstable_by_key(|pattern| {
-        let is_one_key = matches!(pattern, PrefixPattern::Exact(_));
-        (pattern.start(), is_one_key)
-    });
+    let order = |pattern: &PrefixPattern| matches!(pattern, PrefixPattern::Exact(_));
+    patterns.sort_unstable_by(|a, b| (a.start(), order(a)).cmp(&(b.start(), order(b))));
     let mut parts = Vec::new();
     let mut widest: Option<&PrefixPattern> = None;
-    for pattern in patterns {
+    for pattern in &patterns {
         if widest.is_some_and(|outer| pattern.is_within(outer)) {
             continue;
         }
@@ -225,6 +223,7 @@ mod tests {
             headers: Vec::new(),
             policy: None,
             attachment: false,
+            session: None,
         }
     }
 

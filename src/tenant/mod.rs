@@ -20,8 +20,8 @@ mod template;
 pub mod vend;
 
 pub use authenticate::{
-    Authenticated, Caller, Certified, Connection, Identified, Identity, Network, Peer, Source,
-    Tenants, UnixUser, bearer_token, may_need_newer_keys,
+    Authenticated, Caller, Certified, Connection, Identified, Identity, Network, Peer, SignedCall,
+    Source, Tenants, UnixUser, bearer_token, may_need_newer_keys,
 };
 pub use authorize::Permit;
 pub use form::FormCaller;

@@ -153,6 +153,7 @@ mod tests {
             headers: Vec::new(),
             policy: None,
             attachment: false,
+            session: None,
         };
         let template = config::Template {
             name: "web".into(),

@@ -95,6 +95,7 @@ fn grant(alias: &str, prefixes: &[PrefixPattern], actions: &[&str]) -> Grant {
         headers: Vec::new(),
         policy: None,
         attachment: false,
+        session: None,
     }
 }
 

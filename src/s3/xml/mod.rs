@@ -20,4 +20,4 @@ pub use requests::{
 
 pub use answers::{error, native_error};
 pub(crate) use document::NAMESPACE;
-pub use sts::{StsAnswer, sts_answer, sts_error};
+pub use sts::{CallerIdentity, StsAnswer, caller_identity, sts_answer, sts_error};
