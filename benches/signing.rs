@@ -140,21 +140,20 @@ fn verify(bencher: Bencher<'_, '_>, which: &str) {
     let (query, mut headers) = (query(which), client_headers());
     let key = signing_key();
     let payload = sigv4::UNSIGNED_PAYLOAD;
-    let authorization = sigv4::authorization(
-        &request(&query, &headers),
-        &key,
-        "ACMEKEY0000000000001",
-        &SCOPE,
-        AMZ_DATE,
-        payload,
-    );
+    let authorization = sigv4::SigV4Signer {
+        access_key: "ACMEKEY0000000000001",
+        key: &key,
+        scope: &SCOPE,
+        amz_date: AMZ_DATE,
+    }
+    .authorization(&request(&query, &headers), payload);
     headers.insert(
         "authorization",
         HeaderValue::from_str(&authorization).expect("a header value"),
     );
     let request = request(&query, &headers);
     bencher.bench(|| {
-        let claim = sigv4::Claim::from_headers(black_box(&headers))
+        let claim = sigv4::SigV4Claim::from_headers(black_box(&headers))
             .ok()
             .flatten();
         assert!(claim.is_some_and(|claim| claim.verify(&request, &key, payload)));
@@ -168,14 +167,13 @@ fn sign_s3(bencher: Bencher<'_, '_>, which: &str) {
     let request = request(&query, &headers);
     bencher.bench(|| {
         let payload = sigv4::UNSIGNED_PAYLOAD;
-        sigv4::authorization(
-            black_box(&request),
-            &key,
-            "AKIDexample",
-            &SCOPE,
-            AMZ_DATE,
-            payload,
-        )
+        sigv4::SigV4Signer {
+            access_key: "AKIDexample",
+            key: &key,
+            scope: &SCOPE,
+            amz_date: AMZ_DATE,
+        }
+        .authorization(black_box(&request), payload)
     });
 }
 
@@ -202,7 +200,7 @@ fn derive_cos_key() -> cos::SignKey {
 
 #[divan::bench]
 fn sign_sts_call(bencher: Bencher<'_, '_>) {
-    let call = tc3::Call {
+    let call = tc3::ApiCall {
         method: "POST",
         host: "sts.tencentcloudapi.com",
         service: "sts",
@@ -211,6 +209,6 @@ fn sign_sts_call(bencher: Bencher<'_, '_>) {
         payload: &[b'x'; 1024],
         time: Timestamp::from_unix(1_700_000_000),
     };
-    let key = tc3::SigningKey::derive(&secret(), "2023-11-14", "sts");
+    let key = tc3::ApiSigningKey::derive(&secret(), "2023-11-14", "sts");
     bencher.bench(|| tc3::authorization(black_box(&call), "AKIDexample", &key));
 }

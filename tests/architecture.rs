@@ -125,6 +125,48 @@ fn explain_alone_takes_a_tenant_at_its_word() {
 }
 
 #[test]
+fn each_type_name_has_one_meaning() {
+    let mut files = BTreeMap::<String, Vec<String>>::new();
+    for (path, name) in sources() {
+        for line in code(&path).lines() {
+            let Some(defined) = defined_type(line) else {
+                continue;
+            };
+            // clap's arguments, one type a command.
+            let is_commands = defined == "Arguments" && name.starts_with("cli/");
+            if !is_commands {
+                let files = files.entry(defined.to_owned()).or_default();
+                files.push(name.clone());
+            }
+        }
+    }
+    assert!(files.len() > 500, "{} types", files.len());
+    files.retain(|_, files| files.len() > 1);
+    assert_eq!(files, BTreeMap::new());
+}
+
+#[test]
+fn functions_are_short_and_take_few_parameters() {
+    let mut count = 0;
+    for (path, name) in sources() {
+        for function in functions(&fs::read_to_string(&path).unwrap()) {
+            count += 1;
+            let Function {
+                name: function,
+                lines,
+                parameters,
+            } = function;
+            assert!(lines <= 60, "{name}: {function} has {lines} lines");
+            assert!(
+                parameters <= 5,
+                "{name}: {function} has {parameters} parameters"
+            );
+        }
+    }
+    assert!(count > 2000, "{count} functions");
+}
+
+#[test]
 fn every_module_of_the_order_exists() {
     let found: BTreeSet<String> = sources().iter().map(|(_, name)| top(name)).collect();
     for name in ORDER.iter().flat_map(|line| line.iter()) {
@@ -136,6 +178,21 @@ fn every_module_of_the_order_exists() {
 fn top(file: &str) -> String {
     let first = file.split('/').next().unwrap_or_default();
     first.trim_end_matches(".rs").to_owned()
+}
+
+/// The name of the type that `line` defines for a whole module.
+fn defined_type(line: &str) -> Option<&str> {
+    let mut rest = line;
+    if let Some(public) = line.strip_prefix("pub") {
+        rest = match public.strip_prefix('(') {
+            Some(scope) => scope.split_once(") ")?.1,
+            None => public.strip_prefix(' ')?,
+        };
+    }
+    let (keyword, rest) = rest.split_once(' ')?;
+    let is_type = ["enum", "struct", "trait", "type", "union"].contains(&keyword);
+    let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+    is_type.then(|| &rest[..end.unwrap_or(rest.len())])
 }
 
 /// Where a module stands in [`ORDER`].
@@ -250,6 +307,100 @@ fn code(path: &Path) -> String {
     code.collect::<Vec<_>>().join("\n")
 }
 
+/// A function outside tests.
+#[derive(Debug, PartialEq, Eq)]
+struct Function {
+    name: String,
+    /// From its first line to its last, comments included.
+    lines: usize,
+    /// Without `self`.
+    parameters: usize,
+}
+
+/// The functions with a body of a file that rustfmt has formatted, without those of its tests, which
+/// stand last.
+fn functions(text: &str) -> Vec<Function> {
+    let tests = text.find("\n#[cfg(test)]\nmod ").unwrap_or(text.len());
+    let lines: Vec<&str> = text[..tests].lines().collect();
+    let function = |(index, line): (usize, &&str)| {
+        let code = line.trim_start();
+        let (before, after) = code.split_once("fn ")?;
+        let mut words = before.split_whitespace();
+        let is_function = words.all(|word| {
+            word.starts_with("pub") || word.ends_with(')') || word == "async" || word == "const"
+        });
+        if !is_function || !after.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+            return None;
+        }
+        let name = after.find(|c: char| !(c.is_alphanumeric() || c == '_'))?;
+        let rest = lines[index..].iter().take(60);
+        let rest = rest.copied().collect::<Vec<_>>().join("\n");
+        let rest = &rest[rest.find(&after[name..])?..];
+        let (parameters, length) = parameters(rest)?;
+        let end = format!("{}}}", &line[..line.len() - code.len()]);
+        let last = if line.ends_with('}') {
+            0
+        } else {
+            lines[index..].iter().position(|line| **line == end)?
+        };
+        has_body(&rest[length..]).then(|| Function {
+            name: after[..name].to_owned(),
+            lines: last + 1,
+            parameters,
+        })
+    };
+    lines.iter().enumerate().filter_map(function).collect()
+}
+
+/// How many parameters, `self` apart, stand in the brackets that `text`, what follows a function's name,
+/// has after its generics; and where they end.
+fn parameters(text: &str) -> Option<(usize, usize)> {
+    let mut depth = 0;
+    let mut count = 0;
+    let mut start = None;
+    let mut before = ' ';
+    for (at, c) in text.char_indices() {
+        match c {
+            '(' if depth == 0 => (start, depth) = (Some(at + 1), 1),
+            '(' | '[' | '{' | '<' => depth += 1,
+            '>' if before == '-' || before == '=' => {}
+            ')' | ']' | '}' | '>' => depth -= 1,
+            _ => {}
+        }
+        let is_end = depth == 0 && c == ')';
+        if let Some(from) = start
+            && (is_end || (depth == 1 && c == ','))
+        {
+            let parameter = text[from..at].trim();
+            let is_self = parameter
+                .split(|c: char| !c.is_alphanumeric())
+                .any(|w| w == "self");
+            count += usize::from(!parameter.is_empty() && !(is_self && !parameter.contains(": ")));
+            start = Some(at + 1);
+        }
+        if is_end {
+            return Some((count, at + 1));
+        }
+        before = c;
+    }
+    None
+}
+
+/// Whether a body follows, and not the end of a declaration; `text` is what follows the parameters.
+fn has_body(text: &str) -> bool {
+    let mut depth = 0;
+    for c in text.chars() {
+        match c {
+            '[' => depth += 1,
+            ']' => depth -= 1,
+            '{' => return true,
+            ';' if depth == 0 => return false,
+            _ => {}
+        }
+    }
+    false
+}
+
 /// The path of the module that a file is.
 fn module(file: &str) -> Vec<String> {
     let path = file.trim_end_matches(".rs").trim_end_matches("/mod");
@@ -313,7 +464,7 @@ fn take_tree(text: &str, prefix: &str, found: &mut BTreeSet<String>) -> usize {
 }
 
 #[test]
-fn reads_the_paths_of_imports() {
+fn reads_the_code() {
     let code = "use crate::a::{self, b::{C, D as E}, f};\nlet x = crate::g::h();\n\
         use super::i::J;\nuse super::super::k::{L, m::N};";
     let expected = ["a", "a::b::C", "a::b::D", "a::f", "g::h"];
@@ -323,6 +474,25 @@ fn reads_the_paths_of_imports() {
     assert_eq!(paths(code, &module("o/p.rs")), expected);
     assert_eq!(module("o/p.rs"), ["o", "p"]);
     assert_eq!(module("o/mod.rs"), ["o"]);
+    for (line, expected) in [
+        ("struct A;", Some("A")),
+        ("pub(in crate::b) enum C<D> {", Some("C")),
+        ("pub type E = F;", Some("E")),
+        ("    struct G;", None),
+        ("pub fn struct_of() {", None),
+    ] {
+        assert_eq!(defined_type(line), expected, "{line}");
+    }
+    let text = "trait A {\n    fn b(&self) -> [u8; 2];\n\n    fn c() {}\n}\n\n\
+        pub(in crate::d) async fn e<F: Fn(u8) -> u8>(\n    &mut self,\n    (g, h): (u8, u8),\n    \
+        i: [u8; 2],\n    j: Map<u8, u8>,\n) -> [u8; 2] {\n    // k\n}\n\n\
+        #[cfg(test)]\nmod tests {\n    fn l() {}\n}\n";
+    let expected = [("c", 1, 0), ("e", 8, 3)].map(|(name, lines, parameters)| Function {
+        name: name.to_owned(),
+        lines,
+        parameters,
+    });
+    assert_eq!(functions(text), expected);
     let two = BTreeMap::from([
         ("a".to_owned(), BTreeSet::from(["b".to_owned()])),
         ("b".to_owned(), BTreeSet::from(["a".to_owned()])),

@@ -405,14 +405,13 @@ fn signed_head(method: &str, path: &str) -> String {
         query: &[],
         headers: &headers,
     };
-    let authorization = sigv4::authorization(
-        &request,
-        &key,
-        ACCESS_KEY,
-        &scope,
-        &amz_date,
-        sigv4::UNSIGNED_PAYLOAD,
-    );
+    let authorization = sigv4::SigV4Signer {
+        access_key: ACCESS_KEY,
+        key: &key,
+        scope: &scope,
+        amz_date: &amz_date,
+    }
+    .authorization(&request, sigv4::UNSIGNED_PAYLOAD);
     let mut head = format!("{method} {path} HTTP/1.1\r\n");
     let other = [
         ("User-Agent", "aws-sdk-bench/1.0 ua/2.1 os/linux lang/rust"),

@@ -5,7 +5,7 @@
 
 use cosgate::s3::Query;
 use cosgate::secret::Secret;
-use cosgate::sign::sigv4::{Claim, SigningKey};
+use cosgate::sign::sigv4::{SigV4Claim, SigningKey};
 use cosgate::sign::{Signable, sigv2};
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
@@ -22,7 +22,7 @@ fuzz_target!(|input: &str| {
     }
     if let Ok(value) = HeaderValue::from_str(authorization) {
         headers.insert("authorization", value);
-        if let Ok(Some(claim)) = Claim::from_headers(&headers) {
+        if let Ok(Some(claim)) = SigV4Claim::from_headers(&headers) {
             check(&claim, &[], &headers);
         }
         headers.remove("authorization");
@@ -30,14 +30,14 @@ fuzz_target!(|input: &str| {
     let Ok(query) = Query::parse(query) else {
         return;
     };
-    if let Ok(Some(claim)) = Claim::from_query(query.pairs(), &headers) {
+    if let Ok(Some(claim)) = SigV4Claim::from_query(query.pairs(), &headers) {
         check(&claim, query.pairs(), &headers);
     }
-    let _ = sigv2::Claim::from_query(query.pairs(), &headers);
+    let _ = sigv2::SigV2Claim::from_query(query.pairs(), &headers);
 });
 
 fn check(
-    claim: &Claim<'_>,
+    claim: &SigV4Claim<'_>,
     query: &[(std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)],
     headers: &HeaderMap,
 ) {

@@ -11,7 +11,7 @@ use cosgate::error::Code;
 use cosgate::payload::checksum::Checks;
 use cosgate::payload::{Declared, FormFile, Intake, Mode};
 use cosgate::s3::ObjectKey;
-use cosgate::s3::form::{Boundary, Form, FormPut, FormReader, MAX_FORM_BYTES, Policy};
+use cosgate::s3::form::{Boundary, Form, FormPut, FormReader, MAX_FORM_BYTES, FormPolicy};
 use cosgate::sign::form::FormClaim;
 use cosgate::timestamp::Timestamp;
 use http::header::CONTENT_TYPE;
@@ -59,7 +59,7 @@ fn judge(form: &Form) {
     if let Ok(claim) = &claim {
         assert_eq!(claim.is_some(), form.is_signed());
     }
-    if let Some(Ok(policy)) = form.get("policy").map(Policy::parse) {
+    if let Some(Ok(policy)) = form.get("policy").map(FormPolicy::parse) {
         let unlisted = claim
             .ok()
             .flatten()

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
 use crate::tenant::Tenant;
-use crate::tenant::limits::{Limits, Way};
+use crate::tenant::limits::{Direction, Limits};
 
 /// The moment that limits count from.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -22,13 +22,13 @@ pub fn now() -> Duration {
 #[derive(Debug)]
 pub struct Shaper {
     limits: Arc<Limits>,
-    way: Way,
+    way: Direction,
     wait: Option<Pin<Box<Sleep>>>,
 }
 
 impl Shaper {
     /// For a body of `tenant`; `None` where it has no rate.
-    pub fn new(tenant: &Tenant, way: Way) -> Option<Box<Self>> {
+    pub fn new(tenant: &Tenant, way: Direction) -> Option<Box<Self>> {
         let limits = tenant.limits(now()).filter(|limits| limits.shapes(way))?;
         let mut shaper = Box::new(Self {
             limits,

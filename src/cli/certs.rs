@@ -39,8 +39,9 @@ pub(super) struct Arguments {
 }
 
 /// What every server certificate is for: the default listener in both styles.
-const NAMES: [&str; 5] = [
+const NAMES: [&str; 6] = [
     "localhost",
+    "*.localhost",
     "s3.localhost",
     "*.s3.localhost",
     "127.0.0.1",
@@ -235,6 +236,7 @@ mod tests {
     fn names_are_hosts_wildcards_and_addresses() {
         for good in [
             "localhost",
+            "*.localhost",
             "*.s3.localhost",
             "192.0.2.7",
             "::1",

@@ -48,21 +48,21 @@ pub(super) struct Arguments {
         short,
         value_name = "FILE",
         requires = "tenant",
-        conflicts_with = "Asked"
+        conflicts_with = "KeyRequest"
     )]
     config: Option<PathBuf>,
     /// The tenant whose key it is
     #[arg(long, short, value_name = "NAME", requires = "config")]
     tenant: Option<String>,
     #[command(flatten)]
-    asked: Asked,
+    asked: KeyRequest,
     /// How the key is written
-    #[arg(long, short, value_enum, default_value_t = Format::Json)]
-    format: Format,
+    #[arg(long, short, value_enum, default_value_t = CredentialFormat::Json)]
+    format: CredentialFormat,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
+enum CredentialFormat {
     /// What AWS tools read from a `credential_process`
     AwsProcess,
     /// The configuration of coscli (~/.cos.yaml)
@@ -77,23 +77,23 @@ enum Format {
     Raw,
 }
 
-impl From<Format> for Shape {
-    fn from(format: Format) -> Self {
+impl From<CredentialFormat> for Shape {
+    fn from(format: CredentialFormat) -> Self {
         match format {
-            Format::AwsProcess => Self::AwsProcess,
-            Format::Cos => Self::Cos,
-            Format::Coscmd => Self::Coscmd,
-            Format::Env => Self::Env,
-            Format::Json => Self::Json,
-            Format::Raw => Self::Raw,
+            CredentialFormat::AwsProcess => Self::AwsProcess,
+            CredentialFormat::Cos => Self::Cos,
+            CredentialFormat::Coscmd => Self::Coscmd,
+            CredentialFormat::Env => Self::Env,
+            CredentialFormat::Json => Self::Json,
+            CredentialFormat::Raw => Self::Raw,
         }
     }
 }
 
 /// A key without a configuration.
 #[derive(Args, Debug)]
-#[group(id = "Asked", multiple = true)]
-struct Asked {
+#[group(id = "KeyRequest", multiple = true)]
+struct KeyRequest {
     /// The bucket, APPID included
     #[arg(long, value_name = "BUCKET")]
     bucket: Option<String>,
@@ -145,7 +145,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn of_options(asked: &Asked, format: Format) -> ExitCode {
+fn of_options(asked: &KeyRequest, format: CredentialFormat) -> ExitCode {
     let options = match options(asked) {
         Ok(options) => options,
         Err(error) => {
@@ -165,7 +165,7 @@ fn of_options(asked: &Asked, format: Format) -> ExitCode {
     }
 }
 
-fn options(asked: &Asked) -> Result<Options, String> {
+fn options(asked: &KeyRequest) -> Result<Options, String> {
     let variable = |name: &str| {
         let value = std::env::var(name).ok().filter(|value| !value.is_empty());
         value.ok_or_else(|| {
@@ -195,7 +195,7 @@ fn options(asked: &Asked) -> Result<Options, String> {
     Ok(options)
 }
 
-impl Asked {
+impl KeyRequest {
     fn policy(&self) -> Result<Policy, String> {
         let said = |error: &PolicyError| format!("{}\n  help: {}", error.message, error.fix);
         if let Some(path) = &self.policy {
@@ -259,7 +259,7 @@ fn no_key(error: &impl fmt::Display, passes: bool) -> io::Error {
     io::Error::other(format!("{error}{help}"))
 }
 
-fn of_tenant(path: &Path, name: &str, format: Format) -> ExitCode {
+fn of_tenant(path: &Path, name: &str, format: CredentialFormat) -> ExitCode {
     let Some(config) = check::load(path) else {
         return ExitCode::from(USAGE);
     };

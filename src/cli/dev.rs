@@ -36,8 +36,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// How requests are signed for COS
-    #[arg(long, value_enum, default_value_t = Signature::S3)]
-    signature: Signature,
+    #[arg(long, value_enum, default_value_t = DevSignature::S3)]
+    signature: DevSignature,
     /// Where `/metrics` is; the port after that of `--listen`, or a free one
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
@@ -78,7 +78,7 @@ impl Certificates {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Signature {
+enum DevSignature {
     /// COS's own: q-sign-algorithm=sha1
     Cos,
     /// AWS SigV4
@@ -231,15 +231,15 @@ fn beside(arguments: &Arguments, given: Option<SocketAddr>, ports: u16) -> Socke
 /// The configuration that dev serves: a whole one, as a user would write it.
 fn configuration(arguments: &Arguments, emulator: &Emulator) -> String {
     let signature = match arguments.signature {
-        Signature::Cos => "cos",
-        Signature::S3 => "s3",
+        DevSignature::Cos => "cos",
+        DevSignature::S3 => "s3",
     };
     let mut text = format!(
         r#"
 [server]
 listen = "{listen}"
 admin = "{admin}"
-domains = ["s3.localhost"]
+domains = ["s3.localhost", "localhost"]
 region = "{REGION}"
 
 [upstream]
@@ -317,7 +317,7 @@ fn demo_secret(name: &str) -> Option<String> {
 
 /// For each client, what makes it trust the certificate.
 #[derive(Default)]
-struct Trust {
+struct ClientTrust {
     aws: String,
     boto3: String,
     rclone: String,
@@ -326,7 +326,7 @@ struct Trust {
     curl: String,
 }
 
-impl Trust {
+impl ClientTrust {
     fn of(arguments: &Arguments) -> Self {
         let Some(files) = &arguments.tls else {
             return Self {
@@ -348,6 +348,14 @@ impl Trust {
     }
 }
 
+/// Where the commands to paste go.
+struct Destination {
+    listen: SocketAddr,
+    scheme: &'static str,
+    endpoint: String,
+    trust: ClientTrust,
+}
+
 /// What to paste.
 fn welcome(
     (listen, admin): (SocketAddr, SocketAddr),
@@ -360,35 +368,11 @@ fn welcome(
         "http"
     };
     let endpoint = format!("{scheme}://{listen}");
-    // A shell reads the brackets of an IPv6 address as a pattern.
-    let (pasted, host) = (quoted(&endpoint), quoted(&listen.to_string()));
-    let trust = Trust::of(arguments);
-    let Trust {
-        aws: for_aws,
-        boto3: for_boto3,
-        rclone: for_rclone,
-        s3cmd: for_s3cmd,
-        requests: for_requests,
-        curl: for_curl,
-    } = &trust;
-    let at_public = quoted(&format!("{endpoint}/demo/public/README.md"));
-    let at_credentials = quoted(&format!("{endpoint}/.cosgate/credentials"));
     let data = match &arguments.data {
         Some(folder) => format!("kept in {}", folder.display()),
         None => "in a temporary folder, gone when this ends (keep them with --data DIR)".to_owned(),
     };
-    let Demo { id, secret, .. } = ALICE;
-    let (bob_id, bob_secret) = (BOB.id, BOB.secret);
-    let (carol_id, carol_secret) = (CAROL.id, CAROL.secret);
-    let ip = match listen {
-        SocketAddr::V4(listen) => listen.ip().to_string(),
-        SocketAddr::V6(listen) => format!("[{}]", listen.ip()), // the SDK makes a URL of it
-    };
-    let port = listen.port();
-    // As the user has called it: it need not be on the PATH.
-    let program = env::args_os().next().unwrap_or_else(|| "cosgate".into());
-    let program = quoted(&program.to_string_lossy());
-    format!(
+    let mut text = format!(
         r#"cosgate is ready on {endpoint}
 
   bucket "demo", region {REGION}: alice has alice/*, bob has bob/*, anyone on this machine has public/*
@@ -396,7 +380,41 @@ fn welcome(
   objects are {data}
   metrics are on http://{admin}/metrics
   faults can be set with PUT http://{faults}/faults, and counted with GET http://{faults}/counters
+"#,
+        cos = emulator.cos_addr(),
+        sts = emulator.sts_addr(),
+        faults = emulator
+            .admin_addr()
+            .map_or_else(String::new, |faults| faults.to_string()),
+    );
+    let destination = Destination {
+        listen,
+        scheme,
+        endpoint,
+        trust: ClientTrust::of(arguments),
+    };
+    text.push_str(&s3_commands(&destination));
+    text.push_str(&cos_commands(&destination, emulator.sts_addr()));
+    text.push_str("\nCtrl-C ends it.\n");
+    text
+}
 
+/// Commands of S3's tools.
+fn s3_commands(to: &Destination) -> String {
+    let endpoint = &to.endpoint;
+    // A shell reads the brackets of an IPv6 address as a pattern.
+    let (pasted, host) = (quoted(endpoint), quoted(&to.listen.to_string()));
+    let ClientTrust {
+        aws: for_aws,
+        boto3: for_boto3,
+        rclone: for_rclone,
+        s3cmd: for_s3cmd,
+        ..
+    } = &to.trust;
+    let Demo { id, secret, .. } = ALICE;
+    let (bob_id, bob_secret) = (BOB.id, BOB.secret);
+    format!(
+        r#"
 aws:
   export AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} AWS_DEFAULT_REGION={REGION}{for_aws}
   aws --endpoint-url {pasted} s3 cp README.md s3://demo/alice/README.md
@@ -414,24 +432,48 @@ rclone:
 
 s3cmd:
   s3cmd {for_s3cmd} --host {host} --host-bucket {host} --region {REGION} --access_key {id} --secret_key {secret} put README.md s3://demo/alice/README.md
+"#
+    )
+}
 
+/// Commands of COS's own SDK and of curl, what SDKs of S3 need, and how to get a temporary key.
+fn cos_commands(to: &Destination, sts: SocketAddr) -> String {
+    let Destination {
+        listen,
+        scheme,
+        endpoint,
+        trust,
+    } = to;
+    let (for_requests, for_curl) = (&trust.requests, &trust.curl);
+    let at_public = quoted(&format!("{endpoint}/demo/public/README.md"));
+    let at_credentials = quoted(&format!("{endpoint}/.cosgate/credentials"));
+    let at_alice = quoted(&format!("{endpoint}/demo/alice/README.md"));
+    let Demo { id, secret, .. } = ALICE;
+    let (carol_id, carol_secret) = (CAROL.id, CAROL.secret);
+    let ip = match listen {
+        SocketAddr::V4(listen) => listen.ip().to_string(),
+        SocketAddr::V6(listen) => format!("[{}]", listen.ip()), // the SDK makes a URL of it
+    };
+    let port = listen.port();
+    // As the user has called it: it need not be on the PATH.
+    let program = env::args_os().next().unwrap_or_else(|| "cosgate".into());
+    let program = quoted(&program.to_string_lossy());
+    format!(
+        r#"
 cos-python-sdk-v5, as carol, whose bucket has the APPID that COS's own SDKs want:
   {for_requests}python3 -c 'from qcloud_cos import *; cos = CosS3Client(CosConfig(Region="{REGION}", SecretId="{carol_id}", SecretKey="{carol_secret}", Scheme="{scheme}", Endpoint="s3.localhost", IP="{ip}", Port={port})); cos.put_object(Bucket="{BUCKET}", Key="carol/hello", Body=b"hello"); print(cos.get_object(Bucket="{BUCKET}", Key="carol/hello")["Body"].get_raw_stream().read())'
 
-curl, as nobody:
+curl, as nobody, and as alice with the header that a signature of S3 needs and curl does not add:
   curl{for_curl} -T README.md {at_public}
+  curl{for_curl} --aws-sigv4 aws:amz:{REGION}:s3 --user {id}:{secret} -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' -T README.md {at_alice}
+
+JavaScript, Go and Java: set path style (forcePathStyle: true, UsePathStyle = true, forcePathStyle(true)). Without it
+they look up demo.localhost, which answers here too, but which not every system resolves.
 
 a temporary key for COS itself, which the embedded one takes; carol's by a token, or one of your own scope:
   curl{for_curl} -H "Authorization: {VEND_TOKEN}" {at_credentials}
   TENCENTCLOUD_SECRET_ID={ACCOUNT_ID} TENCENTCLOUD_SECRET_KEY={ACCOUNT_SECRET} {program} credentials --host http://{sts} --bucket {BUCKET} --region {REGION} --allow-prefix 'carol/*' --allow-action name/cos:PutObject
-
-Ctrl-C ends it.
-"#,
-        cos = emulator.cos_addr(),
-        sts = emulator.sts_addr(),
-        faults = emulator
-            .admin_addr()
-            .map_or_else(String::new, |faults| faults.to_string()),
+"#
     )
 }
 

@@ -38,7 +38,7 @@ use super::{USAGE, cores};
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<LoadCommand>,
     /// A scenario file; flags win over what it says
     #[arg(value_name = "SCENARIO")]
     file: Option<PathBuf>,
@@ -47,7 +47,7 @@ pub(super) struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum LoadCommand {
     /// Compare two results
     Compare {
         /// The JSON of the earlier run
@@ -81,14 +81,14 @@ const RESULT_LIMIT: u64 = 256 << 20;
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
         None => drive(arguments.file.as_deref(), *arguments.flags),
-        Some(Command::Compare { before, after }) => compare(&before, &after),
-        Some(Command::Merge {
+        Some(LoadCommand::Compare { before, after }) => compare(&before, &after),
+        Some(LoadCommand::Merge {
             parts,
             json,
             csv,
             html,
         }) => merge(&parts, json.as_deref(), csv.as_deref(), html.as_deref()),
-        Some(Command::Proxy) => proxy(),
+        Some(LoadCommand::Proxy) => proxy(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::file::{Found, Origin};
+use super::file::{Located, Origin};
 use super::model::{Admission, CertificateName, Server};
 use super::problem::{Mistake, printable};
 use super::section::Section;
@@ -82,7 +82,7 @@ pub(super) fn trusted_proxies(section: &Section<'_>) -> (Vec<IpNet>, Vec<u32>) {
 /// The networks of `key`.
 fn networks(section: &Section<'_>, key: &'static str) -> Vec<IpNet> {
     let texts = section.texts(key);
-    let read = |text: Found<&str>| section.check(key, &text.origin, network(text.value));
+    let read = |text: Located<&str>| section.check(key, &text.origin, network(text.value));
     texts.into_iter().filter_map(read).collect()
 }
 

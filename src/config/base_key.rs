@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::endpoint::{self, Placeholders};
-use super::file::Found;
+use super::file::Located;
 use super::grammar;
 use super::model::{BaseKey, GivenKey, GivenSecret, KeyCommand};
 use super::names::index_of;
@@ -38,9 +38,9 @@ const COMMAND_ENV: [&str; 10] = [
 /// `can_be_temporary`: STS takes a temporary key for this kind.
 pub(super) fn base_key(
     section: &mut Section<'_>,
-    issuers: &[Found<String>],
+    issuers: &[Located<String>],
     can_be_temporary: bool,
-) -> Option<Found<BaseKey>> {
+) -> Option<Located<BaseKey>> {
     let was_refused = !can_be_temporary && refuse_temporary_keys(section);
     let section = &*section;
     warn_of_idle_keys(section);
@@ -81,7 +81,7 @@ pub(super) fn base_key(
         }
         _ => given_key(section).map(BaseKey::Given),
     };
-    value.map(|value| Found { value, origin })
+    value.map(|value| Located { value, origin })
 }
 
 /// Whether there was one.

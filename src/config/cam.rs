@@ -205,9 +205,9 @@ impl Policy {
     }
 
     /// All resources but `*`, which has no account.
-    fn accounts(&self) -> impl Iterator<Item = (usize, &str, Resource<'_>)> {
+    fn accounts(&self) -> impl Iterator<Item = (usize, &str, ResourceName<'_>)> {
         let resources = self.resources();
-        resources.filter_map(|(number, text)| Some((number, text, Resource::parse(text)?)))
+        resources.filter_map(|(number, text)| Some((number, text, ResourceName::parse(text)?)))
     }
 
     /// Each statement that allows more than it need, and how.
@@ -241,7 +241,7 @@ impl Policy {
                 found.push((error, stem.is_none_or(|stem| stem == "*")));
             }
             for text in &statement.resource {
-                let (why, is_beyond) = match Resource::parse(text) {
+                let (why, is_beyond) = match ResourceName::parse(text) {
                     None => ("everything in the account", true),
                     Some(resource) if resource.name == "*" => ("every bucket of the account", true),
                     Some(resource) if resource.region.is_empty() || resource.region == "*" => {
@@ -316,7 +316,7 @@ impl Statement {
         let resource = texts(json, "resource", example)?;
         let odd = resource
             .iter()
-            .find(|text| *text != "*" && Resource::parse(text).is_none());
+            .find(|text| *text != "*" && ResourceName::parse(text).is_none());
         if let Some(odd) = odd {
             return Err(wrong(
                 format!("`{}` is not a resource", printable(odd)),
@@ -335,14 +335,14 @@ impl Statement {
 
 /// The parts of `qcs:<project>:<service>:<region>:<account>:<name>`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Resource<'a> {
+pub(super) struct ResourceName<'a> {
     pub(super) service: &'a str,
     pub(super) region: &'a str,
     account: &'a str,
     pub(super) name: &'a str,
 }
 
-impl<'a> Resource<'a> {
+impl<'a> ResourceName<'a> {
     /// `None` for `*`, and for what is no resource.
     pub(super) fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.splitn(6, ':');

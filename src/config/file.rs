@@ -40,7 +40,7 @@ pub(super) struct ConfigFile<'a> {
 
 /// A value and where it was written.
 #[derive(Clone, Debug)]
-pub(super) struct Found<T> {
+pub(super) struct Located<T> {
     pub(super) value: T,
     pub(super) origin: Origin,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::file::{Found, Origin};
+use super::file::{Located, Origin};
 use super::model::{Grant, IssuerKind};
 use super::prefix::PrefixPattern;
 use super::problem::{Mistake, printable};
@@ -28,16 +28,16 @@ const RESERVED_HEADERS: [&str; 12] = [
 
 /// A grant as far as it could be read.
 pub(super) struct ReadGrant {
-    name: Option<Found<String>>,
-    pub(super) bucket: Option<Found<String>>,
-    pub(super) region: Option<Found<String>>,
+    name: Option<Located<String>>,
+    pub(super) bucket: Option<Located<String>>,
+    pub(super) region: Option<Located<String>>,
     root: String,
     prefixes: Vec<PrefixPattern>,
     /// The prefixes in the real bucket.
-    pub(super) reach: Vec<Found<PrefixPattern>>,
+    pub(super) reach: Vec<Located<PrefixPattern>>,
     actions: Vec<String>,
     headers: Vec<String>,
-    pub(super) policy: Option<Found<Arc<RawPolicy>>>,
+    pub(super) policy: Option<Located<Arc<RawPolicy>>>,
     attachment: bool,
     pub(super) shared: bool,
 }
@@ -75,20 +75,20 @@ pub(super) fn grant(section: Section<'_>) -> ReadGrant {
 
 /// The keys that a grant is about.
 struct GrantedKeys {
-    policy: Option<Found<Arc<RawPolicy>>>,
+    policy: Option<Located<Arc<RawPolicy>>>,
     /// `None`: it could not be read, so nobody knows what the grant would touch.
     root: Option<String>,
     /// Below the root.
-    prefixes: Vec<Found<PrefixPattern>>,
+    prefixes: Vec<Located<PrefixPattern>>,
 }
 
 impl GrantedKeys {
     /// The prefixes in the real bucket.
-    fn reach(&self) -> Vec<Found<PrefixPattern>> {
+    fn reach(&self) -> Vec<Located<PrefixPattern>> {
         let Some(root) = &self.root else {
             return Vec::new();
         };
-        let below = |found: &Found<PrefixPattern>| Found {
+        let below = |found: &Located<PrefixPattern>| Located {
             value: found.value.below(root),
             origin: found.origin.clone(),
         };
@@ -99,15 +99,15 @@ impl GrantedKeys {
 /// `policy`, or `root` and `prefixes`.
 fn keys(
     section: &Section<'_>,
-    bucket: Option<&Found<String>>,
-    region: Option<&Found<String>>,
+    bucket: Option<&Located<String>>,
+    region: Option<&Located<String>>,
 ) -> GrantedKeys {
     if section.has("policy") {
         let policy = raw_policy(section, bucket, region);
         let reach = policy.iter().flat_map(|policy| policy.value.reach());
         let origin = section.position_of("policy");
         let found = reach.zip(origin.into_iter().cycle());
-        let prefixes = found.map(|(value, origin)| Found { value, origin });
+        let prefixes = found.map(|(value, origin)| Located { value, origin });
         return GrantedKeys {
             prefixes: prefixes.collect(),
             root: Some(String::new()),
@@ -142,9 +142,9 @@ fn headers(section: &Section<'_>) -> Vec<String> {
 /// `policy`, which says all that `prefixes`, `actions` and `root` would say.
 fn raw_policy(
     section: &Section<'_>,
-    bucket: Option<&Found<String>>,
-    region: Option<&Found<String>>,
-) -> Option<Found<Arc<RawPolicy>>> {
+    bucket: Option<&Located<String>>,
+    region: Option<&Located<String>>,
+) -> Option<Located<Arc<RawPolicy>>> {
     let origin = section.position_of("policy")?;
     for other in ["prefixes", "actions", "root"] {
         if let Some(origin) = section.position_of(other) {
@@ -153,7 +153,7 @@ fn raw_policy(
         }
     }
     let policy = raw_policy::read(section, &bucket?.value, &region?.value)?;
-    Some(Found {
+    Some(Located {
         value: Arc::new(policy),
         origin,
     })
@@ -164,9 +164,9 @@ fn prefixes(
     section: &Section<'_>,
     root_at: Option<&Origin>,
     root: &str,
-) -> Vec<Found<PrefixPattern>> {
+) -> Vec<Located<PrefixPattern>> {
     if let (Some(origin), false) = (root_at, section.has("prefixes")) {
-        return vec![Found {
+        return vec![Located {
             value: PrefixPattern::Any,
             origin: origin.clone(),
         }];
@@ -183,7 +183,7 @@ fn prefixes(
         for doubt in doubts.filter(|_| claims::head_and_claim(&pattern).is_none()) {
             section.warning(&text.origin, doubt.message, doubt.fix);
         }
-        prefixes.push(Found {
+        prefixes.push(Located {
             value: pattern,
             origin: text.origin,
         });

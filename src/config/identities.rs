@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::claims;
 use super::endpoint::{self, Placeholders};
-use super::file::Found;
-use super::model::{IdentityProvider, Jwks};
+use super::file::Located;
+use super::model::{IdentityProviderConfig, Jwks};
 use super::names::{index_of, warn_of_unused};
 use super::problem::{Mistake, printable};
 use super::section::Section;
@@ -15,14 +15,14 @@ const DAY: Duration = Duration::from_hours(24);
 const CLAIM_VALUE_BYTES: usize = 512;
 
 /// The identity providers that could be read.
-pub(super) struct Identities {
-    pub(super) all: Vec<IdentityProvider>,
+pub(super) struct ConfiguredProviders {
+    pub(super) all: Vec<IdentityProviderConfig>,
     /// Every name in the file, those of providers with faults included, in the file's order.
-    names: Vec<Found<String>>,
+    names: Vec<Located<String>>,
 }
 
-pub(super) fn identities(root: &Section<'_>) -> Identities {
-    let mut read = Identities {
+pub(super) fn identities(root: &Section<'_>) -> ConfiguredProviders {
+    let mut read = ConfiguredProviders {
         all: Vec::new(),
         names: Vec::new(),
     };
@@ -54,7 +54,7 @@ pub(super) fn identities(root: &Section<'_>) -> Identities {
     read
 }
 
-impl Identities {
+impl ConfiguredProviders {
     /// The index of the provider `text`.
     pub(super) fn named(&self, text: &str) -> Result<usize, Mistake> {
         index_of(text, &self.names, "identity", "identities")
@@ -75,13 +75,13 @@ impl Identities {
     }
 }
 
-fn identity(name: String, section: Section<'_>) -> Option<IdentityProvider> {
+fn identity(name: String, section: Section<'_>) -> Option<IdentityProviderConfig> {
     let issuer = section.required("issuer", claim_value);
     let audience = section.required("audience", claim_value);
     let tenant_claim = section.parsed("tenant_claim", claims::name);
     let (jwks, max_key_age) = jwks(&section);
     section.finish();
-    Some(IdentityProvider {
+    Some(IdentityProviderConfig {
         name,
         issuer: issuer?.value,
         audience: audience?.value,

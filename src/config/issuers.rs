@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::base_key::{base_key, given_key};
-use super::file::Found;
+use super::file::Located;
 use super::keys::{ASSUME_ROLE, FEDERATION, STATIC, WEB_IDENTITY};
 use super::model::{BaseKey, CallRate, Issuer, IssuerKind};
 use super::names::{UNKNOWN, index_of};
@@ -18,7 +18,7 @@ const FEDERATION_ROOT_LONGEST: Duration = Duration::from_hours(2);
 pub(super) struct Issuers {
     pub(super) all: Vec<Issuer>,
     /// Every name in the file, those of issuers with faults included.
-    pub(super) names: Vec<Found<String>>,
+    pub(super) names: Vec<Located<String>>,
     /// Indices of those that another issuer has as its `base`.
     pub(super) bases: Vec<usize>,
     /// Indices of those whose keys no policy can narrow, though STS makes them.
@@ -128,12 +128,12 @@ fn call_rate(section: &Section<'_>, kind: &IssuerKind) -> CallRate {
 /// A base makes keys that may call `AssumeRole`, and no chain comes back to where it began.
 fn check_bases(
     root: &Section<'_>,
-    names: &[Found<String>],
+    names: &[Located<String>],
     kinds: &[Option<KindName>],
-    bases: &[Option<Found<usize>>],
+    bases: &[Option<Located<usize>>],
 ) {
     for (index, base) in bases.iter().enumerate() {
-        let Some(Found { value, origin }) = base else {
+        let Some(Located { value, origin }) = base else {
             continue;
         };
         let name = names.get(*value).map_or("", |name| name.value.as_str());
@@ -168,8 +168,8 @@ fn check_bases(
 /// Reads the section of one issuer.
 struct IssuerReader<'a, 'n> {
     section: Section<'a>,
-    names: &'n [Found<String>],
-    base: Option<Found<usize>>,
+    names: &'n [Located<String>],
+    base: Option<Located<usize>>,
 }
 
 impl IssuerReader<'_, '_> {
@@ -201,7 +201,7 @@ impl IssuerReader<'_, '_> {
         }
         let refused_base = self.section.position_of("base");
         let base = self.base_key(false);
-        self.base = refused_base.map(|origin| Found {
+        self.base = refused_base.map(|origin| Located {
             value: UNKNOWN,
             origin,
         });
@@ -220,9 +220,9 @@ impl IssuerReader<'_, '_> {
 
     /// The issuer's own key, which may be a temporary one if `can_be_temporary`.
     fn base_key(&mut self, can_be_temporary: bool) -> Option<BaseKey> {
-        let Found { value, origin } = base_key(&mut self.section, self.names, can_be_temporary)?;
+        let Located { value, origin } = base_key(&mut self.section, self.names, can_be_temporary)?;
         if let BaseKey::Issuer(value) = value {
-            self.base = Some(Found { value, origin });
+            self.base = Some(Located { value, origin });
         }
         Some(value)
     }

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 /// A table of the file.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct ConfigTable {
     /// One or two sentences for the reference.
     #[cfg_attr(not(test), expect(dead_code, reason = "for the reference alone"))]
     pub(super) about: &'static str,
-    pub(super) keys: &'static [Key],
+    pub(super) keys: &'static [ConfigKey],
 }
 
 /// A key of a table.
 #[derive(Debug)]
-pub(super) struct Key {
+pub(super) struct ConfigKey {
     pub(super) name: &'static str,
     pub(super) value: Value,
     pub(super) default: Default,
@@ -51,11 +51,11 @@ pub(super) enum Value {
     /// An array of secrets.
     Secrets,
     /// A table, `[server.tls]`.
-    Table(&'static Table),
+    Table(&'static ConfigTable),
     /// A table for each name, `[issuers.NAME]`.
-    Named(&'static Table),
+    Named(&'static ConfigTable),
     /// An array of tables, `[[tenants.NAME.grants]]`.
-    Tables(&'static Table),
+    Tables(&'static ConfigTable),
 }
 
 /// What holds when a key is not written.
@@ -87,7 +87,7 @@ impl Value {
     }
 
     /// The table of a key that has one.
-    pub(super) fn table(&self) -> Option<&'static Table> {
+    pub(super) fn table(&self) -> Option<&'static ConfigTable> {
         match self {
             Self::Table(table) | Self::Named(table) | Self::Tables(table) => Some(table),
             _ => None,
@@ -95,14 +95,14 @@ impl Value {
     }
 }
 
-impl Table {
+impl ConfigTable {
     /// The key `name` of a table whose issuer is of `kind`; any issuer's where the kind is not known.
-    pub(super) fn key(&self, name: &str, kind: Option<&str>) -> Option<&'static Key> {
+    pub(super) fn key(&self, name: &str, kind: Option<&str>) -> Option<&'static ConfigKey> {
         self.keys_of(kind).find(|key| key.name == name)
     }
 
     /// The keys of a table whose issuer is of `kind`.
-    pub(super) fn keys_of(&self, kind: Option<&str>) -> impl Iterator<Item = &'static Key> {
+    pub(super) fn keys_of(&self, kind: Option<&str>) -> impl Iterator<Item = &'static ConfigKey> {
         self.keys.iter().filter(move |key| {
             key.kinds.is_empty() || kind.is_none_or(|kind| key.kinds.contains(&kind))
         })
@@ -121,7 +121,11 @@ pub(super) fn tables_with(name: &str) -> Vec<String> {
 }
 
 /// Shows every table, from the root down, with its heading.
-pub(super) fn walk(table: &'static Table, path: &str, show: &mut impl FnMut(&str, &'static Table)) {
+pub(super) fn walk(
+    table: &'static ConfigTable,
+    path: &str,
+    show: &mut impl FnMut(&str, &'static ConfigTable),
+) {
     if path.is_empty() {
         show("", table);
     }
@@ -174,8 +178,13 @@ const TIME: Value = Value::Text("time in UTC");
 const REGION: Value = Value::Text("COS region");
 const TIMEOUT: Value = Value::Duration(MILLISECOND, HOUR);
 
-const fn key(name: &'static str, value: Value, default: Default, meaning: &'static str) -> Key {
-    Key {
+const fn key(
+    name: &'static str,
+    value: Value,
+    default: Default,
+    meaning: &'static str,
+) -> ConfigKey {
+    ConfigKey {
         name,
         value,
         default,
@@ -190,8 +199,8 @@ const fn issuer_key(
     value: Value,
     default: Default,
     meaning: &'static str,
-) -> Key {
-    Key {
+) -> ConfigKey {
+    ConfigKey {
         name,
         value,
         default,
@@ -200,12 +209,12 @@ const fn issuer_key(
     }
 }
 
-const fn table(name: &'static str, value: Value) -> Key {
+const fn table(name: &'static str, value: Value) -> ConfigKey {
     key(name, value, Default::Absent, "")
 }
 
 /// The file.
-pub(super) static ROOT: Table = Table {
+pub(super) static ROOT: ConfigTable = ConfigTable {
     about: "",
     keys: &[
         table("server", Value::Table(&SERVER)),
@@ -219,7 +228,7 @@ pub(super) static ROOT: Table = Table {
     ],
 };
 
-static SERVER: Table = Table {
+static SERVER: ConfigTable = ConfigTable {
     about: "The side that clients see.",
     keys: &[
         key(
@@ -347,7 +356,7 @@ static SERVER: Table = Table {
     ],
 };
 
-static SERVER_TLS: Table = Table {
+static SERVER_TLS: ConfigTable = ConfigTable {
     about: "HTTPS for clients, TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2. Without this table cosgate serves plain HTTP/1.1.",
     keys: &[
         key(
@@ -383,7 +392,7 @@ static SERVER_TLS: Table = Table {
     ],
 };
 
-static SERVER_LIMITS: Table = Table {
+static SERVER_LIMITS: ConfigTable = ConfigTable {
     about: "Limits for each client. They hold over HTTP/1.1 and HTTP/2.",
     keys: &[
         // hyper reads no head with less than 8 KiB.
@@ -475,7 +484,7 @@ static SERVER_LIMITS: Table = Table {
     ],
 };
 
-static UPSTREAM: Table = Table {
+static UPSTREAM: ConfigTable = ConfigTable {
     about: "COS, or another store that speaks one of its two protocols.",
     keys: &[
         key(
@@ -524,7 +533,7 @@ static UPSTREAM: Table = Table {
     ],
 };
 
-static UPSTREAM_LIMITS: Table = Table {
+static UPSTREAM_LIMITS: ConfigTable = ConfigTable {
     about: "Connections to the store.",
     keys: &[
         key(
@@ -560,7 +569,7 @@ static UPSTREAM_LIMITS: Table = Table {
     ],
 };
 
-static STS: Table = Table {
+static STS: ConfigTable = ConfigTable {
     about: "Tencent Cloud's STS, which issues temporary keys.",
     keys: &[
         key(
@@ -591,7 +600,7 @@ static STS: Table = Table {
     ],
 };
 
-static STS_LIMITS: Table = Table {
+static STS_LIMITS: ConfigTable = ConfigTable {
     about: "Calls to STS.",
     keys: &[
         key(
@@ -621,7 +630,7 @@ const OF_ROLES: &[&str] = &[ASSUME_ROLE, WEB_IDENTITY];
 const WITH_A_KEY: &[&str] = &[FEDERATION, ASSUME_ROLE, STATIC];
 const CALLS_SIGNED: &[&str] = &[FEDERATION, ASSUME_ROLE];
 
-static ISSUER: Table = Table {
+static ISSUER: ConfigTable = ConfigTable {
     about: "An identity in Tencent Cloud (CAM) from which temporary keys come. Each `kind` has its own keys: see [Issuers](configuration-guide.md#issuers).",
     keys: &[
         key(
@@ -803,7 +812,7 @@ static ISSUER: Table = Table {
     ],
 };
 
-static TAG: Table = Table {
+static TAG: ConfigTable = ConfigTable {
     about: "Session tags of an assume-role issuer, at most 50.",
     keys: &[
         key(
@@ -821,42 +830,42 @@ static TAG: Table = Table {
     ],
 };
 
-const ISSUER_OF: Key = key(
+const ISSUER_OF: ConfigKey = key(
     "issuer",
     NAME,
     Default::Required("\"NAME\" of an [issuers.NAME]"),
     "The issuer of its temporary keys.",
 );
-const GRANTS: Key = table("grants", Value::Tables(&GRANT));
-const LIMITS: Key = table("limits", Value::Table(&TENANT_LIMITS));
-const ALLOWED_IPS: Key = key(
+const GRANTS: ConfigKey = table("grants", Value::Tables(&GRANT));
+const LIMITS: ConfigKey = table("limits", Value::Table(&TENANT_LIMITS));
+const ALLOWED_IPS: ConfigKey = key(
     "allowed_ips",
     Value::Texts("network"),
     Default::Absent,
     "Networks from which it may call. Without it, any.",
 );
-const VEND: Key = key(
+const VEND: ConfigKey = key(
     "vend",
     Value::Flag,
     Default::Is("false"),
     "Let its clients get temporary keys for COS: see [Keys for clients](configuration-guide.md#keys-for-clients).",
 );
 /// Nobody can take such a key back, and one with under 20 minutes left is not handed out.
-const VEND_DURATION: Key = key(
+const VEND_DURATION: ConfigKey = key(
     "vend_duration",
     Value::Duration(Duration::from_mins(30), Duration::from_hours(12)),
     Default::Is("1h"),
     "Maximum lifetime of these keys.",
 );
-const NOT_BEFORE: Key = key(
+const NOT_BEFORE: ConfigKey = key(
     "sessions_not_before",
     TIME,
     Default::Absent,
     "Reject its session keys issued before this time.",
 );
-const REVOKED: Key = table("revoked_sessions", Value::Tables(&REVOKED_SESSION));
+const REVOKED: ConfigKey = table("revoked_sessions", Value::Tables(&REVOKED_SESSION));
 
-static TENANT: Table = Table {
+static TENANT: ConfigTable = ConfigTable {
     about: "Who calls, and what they may do.",
     keys: &[
         ISSUER_OF,
@@ -907,7 +916,7 @@ static TENANT: Table = Table {
     ],
 };
 
-static ACCESS_KEY: Table = Table {
+static ACCESS_KEY: ConfigTable = ConfigTable {
     about: "A local access key of the tenant. `cosgate keygen` makes one. No two keys have the same id.",
     keys: &[
         key(
@@ -925,7 +934,7 @@ static ACCESS_KEY: Table = Table {
     ],
 };
 
-static REVOKED_SESSION: Table = Table {
+static REVOKED_SESSION: ConfigTable = ConfigTable {
     about: "Session keys to reject, by the subject of the token that they were issued for.",
     keys: &[
         key(
@@ -943,7 +952,7 @@ static REVOKED_SESSION: Table = Table {
     ],
 };
 
-static TENANT_LIMITS: Table = Table {
+static TENANT_LIMITS: ConfigTable = ConfigTable {
     about: "Limits of one tenant, over all threads. In a template they hold for each subject.",
     keys: &[
         key(
@@ -987,7 +996,7 @@ static TENANT_LIMITS: Table = Table {
     ],
 };
 
-static GRANT: Table = Table {
+static GRANT: ConfigTable = ConfigTable {
     about: "What the client sees as one bucket: see [Grants](configuration-guide.md#grants).",
     keys: &[
         key(
@@ -1059,7 +1068,7 @@ static GRANT: Table = Table {
     ],
 };
 
-static IDENTITY: Table = Table {
+static IDENTITY: ConfigTable = ConfigTable {
     about: "An identity provider whose tokens (JWT) cosgate accepts: see [Identities](configuration-guide.md#identities-and-templates).",
     keys: &[
         key(
@@ -1115,7 +1124,7 @@ static IDENTITY: Table = Table {
     ],
 };
 
-static TEMPLATE: Table = Table {
+static TEMPLATE: ConfigTable = ConfigTable {
     about: "A tenant for each subject of an identity: see [Templates](configuration-guide.md#identities-and-templates). Its `root` and `prefixes` may contain `{claim.NAME}`.",
     keys: &[
         ISSUER_OF,
@@ -1135,7 +1144,7 @@ static TEMPLATE: Table = Table {
     ],
 };
 
-static CREDENTIALS: Table = Table {
+static CREDENTIALS: ConfigTable = ConfigTable {
     about: "The cache of temporary keys.",
     keys: &[
         key(
@@ -1148,7 +1157,7 @@ static CREDENTIALS: Table = Table {
     ],
 };
 
-static SHARED: Table = Table {
+static SHARED: ConfigTable = ConfigTable {
     about: "A Redis through which several cosgates share their temporary keys: see [Shared keys](configuration-guide.md#shared-keys).",
     keys: &[
         key(

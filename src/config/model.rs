@@ -28,11 +28,11 @@ pub struct Config {
     /// `[issuers.*]`, in the file's order.
     pub issuers: Vec<Issuer>,
     /// `[identities.*]`, in the file's order.
-    pub identities: Vec<IdentityProvider>,
+    pub identities: Vec<IdentityProviderConfig>,
     /// `[tenants.*]`, in the file's order.
-    pub tenants: Vec<Tenant>,
+    pub tenants: Vec<TenantConfig>,
     /// `[templates.*]`, in the file's order.
-    pub templates: Vec<Template>,
+    pub templates: Vec<TemplateConfig>,
     /// `[credentials] entries`: scopes of templates whose keys are kept at once (10 000).
     pub credential_entries: usize,
     /// `[credentials.shared]`
@@ -254,7 +254,7 @@ pub struct CallRate {
 
 /// `[tenants.NAME]`
 #[derive(Clone, Debug)]
-pub struct Tenant {
+pub struct TenantConfig {
     /// NAME
     pub name: String,
     /// Index into [`Config::issuers`].
@@ -288,7 +288,7 @@ pub struct Vend {
 
 /// `[identities.NAME]`: who makes tokens that are believed here.
 #[derive(Clone, Debug)]
-pub struct IdentityProvider {
+pub struct IdentityProviderConfig {
     /// NAME
     pub name: String,
     /// `issuer`: the tokens' `iss`.
@@ -303,7 +303,7 @@ pub struct IdentityProvider {
     pub tenant_claim: Option<String>,
 }
 
-/// Where the keys of an [`IdentityProvider`] are.
+/// Where the keys of an [`IdentityProviderConfig`] are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Jwks {
     /// `file:PATH`, read again when it changes.
@@ -323,7 +323,7 @@ pub enum Jwks {
 
 /// `[templates.NAME]`: a tenant for each subject of an identity provider.
 #[derive(Clone, Debug)]
-pub struct Template {
+pub struct TemplateConfig {
     /// NAME
     pub name: String,
     /// Index into [`Config::issuers`].

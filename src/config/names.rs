@@ -1,6 +1,6 @@
 //! References from one table to another by name.
 
-use super::file::Found;
+use super::file::Located;
 use super::problem::{Mistake, nearest, printable};
 use super::section::Section;
 
@@ -10,7 +10,7 @@ pub(super) const UNKNOWN: usize = usize::MAX;
 /// The index of `text` among `names`, those of the tables `[table.NAME]`, each a `noun`.
 pub(super) fn index_of(
     text: &str,
-    names: &[Found<String>],
+    names: &[Located<String>],
     noun: &str,
     table: &str,
 ) -> Result<usize, Mistake> {
@@ -27,7 +27,7 @@ pub(super) fn index_of(
 /// Warns of each of `names` that is not among the indices `used`.
 pub(super) fn warn_of_unused(
     root: &Section<'_>,
-    names: &[Found<String>],
+    names: &[Located<String>],
     used: &[usize],
     noun: &str,
 ) {

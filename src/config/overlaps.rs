@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::file::Found;
+use super::file::Located;
 use super::grants::ReadGrant;
 use super::prefix::PrefixPattern;
 use super::problem::printable;
@@ -65,7 +65,7 @@ struct Owned<'r> {
     index: usize,
     kind: &'static str,
     name: &'r str,
-    prefix: &'r Found<PrefixPattern>,
+    prefix: &'r Located<PrefixPattern>,
     shared: bool,
     /// Of a template's prefix: what stands before its first claim, and the claim.
     claim: Option<(&'r str, &'r str)>,

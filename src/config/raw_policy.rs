@@ -4,7 +4,7 @@
 //! keys, the prefix of listings included; conditions are COS's to judge.
 
 use super::actions;
-use super::cam::{Condition, Effect, LIKELY_BYTES, Policy, PolicyError, Resource, Statement};
+use super::cam::{Condition, Effect, LIKELY_BYTES, Policy, PolicyError, ResourceName, Statement};
 use super::prefix::PrefixPattern;
 use super::problem::{Mistake, printable};
 use super::section::Section;
@@ -245,7 +245,7 @@ fn pattern(text: &str, bucket: &str, region: &str) -> Result<PrefixPattern, Poli
     if text == "*" {
         return Ok(PrefixPattern::Any);
     }
-    let resource = Resource::parse(text).ok_or_else(|| {
+    let resource = ResourceName::parse(text).ok_or_else(|| {
         let message = format!("`{}` is not a resource", printable(text));
         wrong(
             message,

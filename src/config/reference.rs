@@ -9,7 +9,7 @@ use std::{env, fs, io, ptr};
 use super::actions::PRESETS;
 use super::file::Sources;
 use super::grammar::{spell, spell_size};
-use super::keys::{Default, Key, ROOT, Table, Value, walk};
+use super::keys::{ConfigKey, ConfigTable, Default, ROOT, Value, walk};
 use super::model::Config;
 use super::problem::Problem;
 
@@ -49,7 +49,7 @@ variable. cosgate warns of a variable that begins with `COSGATE_` and sets no ke
 /// The page.
 fn render() -> String {
     let mut text = INTRODUCTION.to_owned();
-    let mut seen: Vec<(&Table, String)> = Vec::new();
+    let mut seen: Vec<(&ConfigTable, String)> = Vec::new();
     walk(&ROOT, "", &mut |heading, table| {
         if heading.is_empty() {
             return;
@@ -77,7 +77,7 @@ fn render() -> String {
     text
 }
 
-fn row(heading: &str, key: &Key) -> String {
+fn row(heading: &str, key: &ConfigKey) -> String {
     let variable = if key.value.is_scalar() {
         let path = heading.trim_matches(['[', ']']);
         let path = if heading.starts_with("[[") {
@@ -121,7 +121,7 @@ fn allowed(value: &Value) -> String {
     }
 }
 
-fn default(key: &Key) -> String {
+fn default(key: &ConfigKey) -> String {
     match key.default {
         Default::Required(_) => "required".to_owned(),
         Default::Absent => "none".to_owned(),
@@ -131,7 +131,7 @@ fn default(key: &Key) -> String {
 }
 
 /// The default as a file has it.
-fn written(key: &Key) -> String {
+fn written(key: &ConfigKey) -> String {
     let Default::Is(text) = key.default else {
         return String::new();
     };
@@ -274,7 +274,7 @@ fn kind_of(heading: &str) -> Option<&str> {
 }
 
 /// The keys that the table at `listed` may have.
-fn keys_of(listed: &str, heading: &str) -> Vec<&'static Key> {
+fn keys_of(listed: &str, heading: &str) -> Vec<&'static ConfigKey> {
     let mut keys = Vec::new();
     walk(&ROOT, "", &mut |path, table| {
         if path == listed {

@@ -1,6 +1,6 @@
 //! The regions that COS documents (436/6224). There may be more: one that is not here is a warning.
 
-use super::file::Found;
+use super::file::Located;
 use super::problem::{Mistake, nearest, printable};
 use super::section::Section;
 
@@ -39,7 +39,7 @@ const REGIONS: [&str; 30] = [
 ];
 
 /// Warns of a region that COS does not document.
-pub(super) fn warn_of_unknown(section: &Section<'_>, key: &str, region: &Found<String>) {
+pub(super) fn warn_of_unknown(section: &Section<'_>, key: &str, region: &Located<String>) {
     if let Some(Mistake { message, fix }) = doubt(&region.value) {
         section.warning(&region.origin, format!("`{key}`: {message}"), fix);
     }

@@ -1,6 +1,6 @@
 //! The role that an issuer takes on, in its own name or with a web identity: what STS is asked for.
 
-use super::file::{Found, Origin};
+use super::file::{Located, Origin};
 use super::grammar;
 use super::model::{Role, WebIdentity};
 use super::problem::{Mistake, printable};
@@ -82,7 +82,7 @@ fn or_of_tke(
     key: &'static str,
     variables: &[&str],
     read: impl FnOnce(&str) -> Result<String, Mistake>,
-) -> Option<Found<String>> {
+) -> Option<Located<String>> {
     if section.position_of(key).is_some() {
         return section.parsed(key, read);
     }
@@ -92,7 +92,7 @@ fn or_of_tke(
         };
         let origin = Origin::Variable((*name).to_owned());
         let value = section.check(key, &origin, read(&text))?;
-        return Some(Found { value, origin });
+        return Some(Located { value, origin });
     }
     section.missing(key);
     None

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::file::{ConfigFile, Found, Origin};
+use super::file::{ConfigFile, Located, Origin};
 use super::grammar;
 use super::model::GivenSecret;
 use super::problem::{Mistake, nearest};
@@ -19,7 +19,7 @@ struct Kept {
 
 impl Section<'_> {
     /// The secret that `key` names: `env:NAME`, `file:PATH` or, with a warning, the text itself.
-    pub(super) fn secret(&self, key: &'static str) -> Option<Found<Secret>> {
+    pub(super) fn secret(&self, key: &'static str) -> Option<Located<Secret>> {
         self.secret_and_file(key).map(|(found, _)| found)
     }
 
@@ -27,7 +27,7 @@ impl Section<'_> {
     pub(super) fn secret_and_file(
         &self,
         key: &'static str,
-    ) -> Option<(Found<Secret>, Option<PathBuf>)> {
+    ) -> Option<(Located<Secret>, Option<PathBuf>)> {
         let text = self.text(key)?;
         let origin = text.origin;
         let kept = self.check(key, &origin, self.file().secret(&text.value))?;
@@ -40,13 +40,13 @@ impl Section<'_> {
             self.warning(&origin, message, fix);
         }
         let value = kept.secret;
-        Some((Found { value, origin }, kept.file))
+        Some((Located { value, origin }, kept.file))
     }
 
     /// The secrets that the array `key` names.
-    pub(super) fn secrets(&self, key: &'static str) -> Vec<Found<Secret>> {
+    pub(super) fn secrets(&self, key: &'static str) -> Vec<Located<Secret>> {
         let mut secrets = Vec::new();
-        for Found { value, origin } in self.texts(key) {
+        for Located { value, origin } in self.texts(key) {
             let Some(kept) = self.check(key, &origin, self.file().secret(value)) else {
                 continue;
             };
@@ -58,13 +58,13 @@ impl Section<'_> {
                 self.warning(&origin, message, fix);
             }
             let value = kept.secret;
-            secrets.push(Found { value, origin });
+            secrets.push(Located { value, origin });
         }
         secrets
     }
 
     /// The same for a secret that must be there.
-    pub(super) fn required_secret(&self, key: &'static str) -> Option<Found<Secret>> {
+    pub(super) fn required_secret(&self, key: &'static str) -> Option<Located<Secret>> {
         if self.position_of(key).is_none() {
             self.missing(key);
             return None;

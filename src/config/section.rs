@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use super::file::{ConfigFile, Found, Origin};
+use super::file::{ConfigFile, Located, Origin};
 use super::grammar;
-use super::keys::{Default, Key, ROOT, Table, Value, tables_with};
+use super::keys::{ConfigKey, ConfigTable, Default, ROOT, Value, tables_with};
 use super::problem::{Mistake, nearest, printable};
 
 /// One table of the file, there or not: a variable can set a key of a table that is not written.
@@ -20,7 +20,7 @@ pub(super) struct Section<'a> {
     /// `COSGATE_TENANTS_ACME_GRANTS_0`
     variable: String,
     /// What the table may have.
-    known: &'static Table,
+    known: &'static ConfigTable,
     /// The kind of the issuer whose table this is, once known.
     kind: Option<&'static str>,
     table: Option<&'a DeTable<'a>>,
@@ -101,7 +101,7 @@ impl<'a> Section<'a> {
     }
 
     /// The tables inside the table `key` (`[issuers.NAME]`), each with its name, in the file's order.
-    pub(super) fn named_sections(&self, key: &'static str) -> Vec<(Found<String>, Self)> {
+    pub(super) fn named_sections(&self, key: &'static str) -> Vec<(Located<String>, Self)> {
         let parent = self.section(key);
         let mut entries: Vec<_> = parent.table.into_iter().flat_map(DeTable::iter).collect();
         entries.sort_by_key(|(name, _)| name.span().start);
@@ -111,7 +111,7 @@ impl<'a> Section<'a> {
             section.table = parent.as_table(name.get_ref(), value.span().start, value.get_ref());
             let origin = Origin::File(name.span().start);
             self.check(key, &origin, grammar::name(name.get_ref()));
-            let name = Found {
+            let name = Located {
                 value: name.get_ref().to_string(),
                 origin,
             };
@@ -134,7 +134,7 @@ impl<'a> Section<'a> {
     }
 
     /// The elements of `key`, an array of strings; those of its default when it is not written.
-    pub(super) fn texts(&self, key: &'static str) -> Vec<Found<&'a str>> {
+    pub(super) fn texts(&self, key: &'static str) -> Vec<Located<&'a str>> {
         if let (None, Some(default)) = (self.written(key), self.default(key)) {
             return vec![self.found(default)];
         }
@@ -142,7 +142,7 @@ impl<'a> Section<'a> {
         for (offset, value) in self.elements(key) {
             let origin = Origin::File(offset);
             match value {
-                DeValue::String(text) => texts.push(Found {
+                DeValue::String(text) => texts.push(Located {
                     value: &**text,
                     origin,
                 }),
@@ -153,7 +153,7 @@ impl<'a> Section<'a> {
     }
 
     /// The elements of `key`, an array of strings and whole numbers, as they are written.
-    pub(super) fn words(&self, key: &'static str) -> Vec<Found<Cow<'a, str>>> {
+    pub(super) fn words(&self, key: &'static str) -> Vec<Located<Cow<'a, str>>> {
         let mut words = Vec::new();
         for (offset, value) in self.elements(key) {
             let origin = Origin::File(offset);
@@ -165,7 +165,7 @@ impl<'a> Section<'a> {
                     continue;
                 }
             };
-            words.push(Found { value, origin });
+            words.push(Located { value, origin });
         }
         words
     }
@@ -186,8 +186,8 @@ impl<'a> Section<'a> {
     }
 
     /// The text of `key`.
-    pub(super) fn text(&self, key: &'static str) -> Option<Found<Cow<'a, str>>> {
-        let Found { value, origin } = self.raw(key)?;
+    pub(super) fn text(&self, key: &'static str) -> Option<Located<Cow<'a, str>>> {
+        let Located { value, origin } = self.raw(key)?;
         let value = match value {
             Raw::Variable(text) => Cow::Owned(text),
             Raw::File(DeValue::String(text)) => Cow::Borrowed(&**text),
@@ -196,7 +196,7 @@ impl<'a> Section<'a> {
                 return None;
             }
         };
-        Some(Found { value, origin })
+        Some(Located { value, origin })
     }
 
     /// The text of `key`, parsed by `grammar`; its default, if it has one, when it is not written.
@@ -204,13 +204,13 @@ impl<'a> Section<'a> {
         &self,
         key: &'static str,
         grammar: impl FnOnce(&str) -> Result<T, Mistake>,
-    ) -> Option<Found<T>> {
+    ) -> Option<Located<T>> {
         let text = match self.default(key) {
             Some(default) if self.raw(key).is_none() => self.found(Cow::Borrowed(default)),
             _ => self.text(key)?,
         };
         self.check(key, &text.origin, grammar(&text.value))
-            .map(|value| Found {
+            .map(|value| Located {
                 value,
                 origin: text.origin,
             })
@@ -221,7 +221,7 @@ impl<'a> Section<'a> {
         &self,
         key: &'static str,
         grammar: impl FnOnce(&str) -> Result<T, Mistake>,
-    ) -> Option<Found<T>> {
+    ) -> Option<Located<T>> {
         if self.raw(key).is_none() {
             self.missing(key);
             return None;
@@ -234,7 +234,7 @@ impl<'a> Section<'a> {
         &self,
         key: &'static str,
         meaning: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<Found<T>> {
+    ) -> Option<Located<T>> {
         let words = match self.key(key).map(|key| &key.value) {
             Some(Value::Choice(words)) => words,
             _ => &[][..],
@@ -245,9 +245,9 @@ impl<'a> Section<'a> {
     }
 
     /// `true` or `false`
-    pub(super) fn flag(&self, key: &'static str) -> Found<bool> {
+    pub(super) fn flag(&self, key: &'static str) -> Located<bool> {
         let default = self.default(key) == Some("true");
-        let Some(Found { value, origin }) = self.raw(key) else {
+        let Some(Located { value, origin }) = self.raw(key) else {
             return self.found(default);
         };
         let flag = match value {
@@ -258,14 +258,14 @@ impl<'a> Section<'a> {
             }
             Raw::Variable(text) => self.check(key, &origin, grammar::flag(&text)),
         };
-        Found {
+        Located {
             value: flag.unwrap_or(default),
             origin,
         }
     }
 
     /// A duration, `"1h30m"`.
-    pub(super) fn duration(&self, key: &'static str) -> Found<Duration> {
+    pub(super) fn duration(&self, key: &'static str) -> Located<Duration> {
         let default = self
             .default(key)
             .and_then(|text| grammar::duration(text).ok());
@@ -273,12 +273,12 @@ impl<'a> Section<'a> {
     }
 
     /// The same, where the default is worked out.
-    pub(super) fn duration_or(&self, key: &'static str, default: Duration) -> Found<Duration> {
+    pub(super) fn duration_or(&self, key: &'static str, default: Duration) -> Located<Duration> {
         let range = match self.key(key).map(|key| &key.value) {
             Some(Value::Duration(min, max)) => *min..=*max,
             _ => Duration::ZERO..=Duration::MAX,
         };
-        if let Some(Found {
+        if let Some(Located {
             value: Raw::File(DeValue::Integer(number)),
             origin,
         }) = self.raw(key)
@@ -288,9 +288,9 @@ impl<'a> Section<'a> {
             return self.found(default);
         }
         let text = self.text(key);
-        let read = text.and_then(|Found { value, origin }| {
+        let read = text.and_then(|Located { value, origin }| {
             let value = self.check(key, &origin, grammar::duration_within(&value, &range))?;
-            Some(Found { value, origin })
+            Some(Located { value, origin })
         });
         read.unwrap_or_else(|| self.found(default))
     }
@@ -313,7 +313,7 @@ impl<'a> Section<'a> {
             Some(Value::Size(min, max)) => (*min..=*max, true),
             _ => (0..=u64::MAX, true),
         };
-        let Found { value, origin } = self.raw(key)?;
+        let Located { value, origin } = self.raw(key)?;
         let text = match value {
             Raw::File(DeValue::Integer(number)) => number.to_string(),
             Raw::File(DeValue::String(text)) => text.to_string(),
@@ -444,7 +444,7 @@ impl<'a> Section<'a> {
     }
 
     /// What `keys.rs` says of the key `name`.
-    fn key(&self, name: &str) -> Option<&'static Key> {
+    fn key(&self, name: &str) -> Option<&'static ConfigKey> {
         let key = self.known.key(name, self.kind);
         debug_assert!(key.is_some(), "{} has no key `{name}`", self.path);
         key
@@ -459,9 +459,9 @@ impl<'a> Section<'a> {
     }
 
     /// A value that is not written: it stands where the table does.
-    fn found<T>(&self, value: T) -> Found<T> {
+    fn found<T>(&self, value: T) -> Located<T> {
         let origin = self.origin();
-        Found { value, origin }
+        Located { value, origin }
     }
 
     /// The section at `name`, of which `key` says what it may have.
@@ -488,17 +488,17 @@ impl<'a> Section<'a> {
         Some((value.span().start, value.get_ref()))
     }
 
-    fn raw(&self, key: &'static str) -> Option<Found<Raw<'a>>> {
+    fn raw(&self, key: &'static str) -> Option<Located<Raw<'a>>> {
         let name = self.variable_of(key);
         let is_scalar = (self.known.key(key, None)).is_none_or(|key| key.value.is_scalar());
         if let Some(text) = is_scalar.then(|| (self.file.sources.env)(&name)).flatten() {
-            return Some(Found {
+            return Some(Located {
                 value: Raw::Variable(text),
                 origin: Origin::Variable(name),
             });
         }
         let (offset, value) = self.written(key)?;
-        Some(Found {
+        Some(Located {
             value: Raw::File(value),
             origin: Origin::File(offset),
         })
@@ -578,7 +578,7 @@ impl<'a> Section<'a> {
 }
 
 /// Two names that give the same `COSGATE_…` variables would take each other's secrets.
-fn refuse_shared_variables(sections: &[(Found<String>, Section<'_>)]) {
+fn refuse_shared_variables(sections: &[(Located<String>, Section<'_>)]) {
     let mut seen: HashMap<&str, &str> = HashMap::new();
     for (name, section) in sections {
         if let Some(first) = seen.insert(&section.variable, &name.value) {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::admission;
 use super::endpoint;
-use super::file::{Found, Origin};
+use super::file::{Located, Origin};
 use super::grammar;
 use super::model::{ClientAuth, Listen, Server, ServerLimits, ServerTls};
 use super::section::Section;
@@ -142,7 +142,7 @@ fn session_secrets(section: &Section<'_>) -> Vec<Secret> {
 }
 
 /// Who guesses a secret that seals could make what it seals.
-pub(super) fn refuse_short_seal(section: &Section<'_>, key: &str, secret: &Found<Secret>) {
+pub(super) fn refuse_short_seal(section: &Section<'_>, key: &str, secret: &Located<Secret>) {
     if secret.value.expose().len() < SEAL_SECRET_BYTES {
         let message =
             format!("`{key}` is shorter than {SEAL_SECRET_BYTES} characters and could be guessed");
@@ -157,7 +157,8 @@ pub(super) fn refuse_short_seal(section: &Section<'_>, key: &str, secret: &Found
 /// The DNS names of `key`.
 fn names(section: &Section<'_>, key: &'static str) -> Vec<String> {
     let texts = section.texts(key).into_iter();
-    let check = |text: Found<&str>| section.check(key, &text.origin, endpoint::domain(text.value));
+    let check =
+        |text: Located<&str>| section.check(key, &text.origin, endpoint::domain(text.value));
     texts.filter_map(check).collect()
 }
 

@@ -72,7 +72,7 @@ fn other_format(text: &str) -> Option<(&'static str, usize)> {
 }
 
 /// A key or table that is written again.
-struct Repeated {
+struct RepeatedKey {
     name: String,
     is_table: bool,
     /// Where the table begins that is repeated, or the one that has the key.
@@ -81,7 +81,7 @@ struct Repeated {
     first: Option<usize>,
 }
 
-impl Repeated {
+impl RepeatedKey {
     fn mistake(&self, file: &ConfigFile<'_>) -> Mistake {
         let what = if self.is_table {
             format!("the table `[{}]`", printable(&self.name))
@@ -106,7 +106,7 @@ impl Repeated {
 
 /// What `fault` says is written twice. The parser does not say where it was first, so the part of the file
 /// before it is parsed again, and searched for what the faulty statement, parsed alone, names.
-fn repeated(text: &str, fault: &Error) -> Option<Repeated> {
+fn repeated(text: &str, fault: &Error) -> Option<RepeatedKey> {
     if !fault.message().starts_with("duplicate key") {
         return None;
     }
@@ -132,7 +132,7 @@ fn repeated(text: &str, fault: &Error) -> Option<Repeated> {
         )
     };
     let first = find(tree.get_ref(), &path);
-    Some(Repeated {
+    Some(RepeatedKey {
         name: if is_table {
             path.join(".")
         } else {

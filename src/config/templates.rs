@@ -2,12 +2,12 @@
 
 use super::admission;
 use super::claims::{self, OPEN, has_claim};
-use super::file::{Found, Origin};
+use super::file::{Located, Origin};
 use super::grants::{ReadGrant, check_grants_of_one_tenant, grant, no_grants};
-use super::identities::Identities;
+use super::identities::ConfiguredProviders;
 use super::issuers::Issuers;
 use super::limits::tenant_limits;
-use super::model::Template;
+use super::model::TemplateConfig;
 use super::names::UNKNOWN;
 use super::prefix::PrefixPattern;
 use super::problem::printable;
@@ -17,14 +17,14 @@ use super::vend;
 
 /// A template with what only the checks between templates and tenants need.
 pub(super) struct ReadTemplate {
-    pub(super) template: Template,
+    pub(super) template: TemplateConfig,
     pub(super) grants: Vec<ReadGrant>,
 }
 
 pub(super) fn templates(
     root: &Section<'_>,
     issuers: &Issuers,
-    identities: &Identities,
+    identities: &ConfiguredProviders,
 ) -> Vec<ReadTemplate> {
     let sections = root.named_sections("templates");
     let mut read: Vec<ReadTemplate> = Vec::with_capacity(sections.len());
@@ -49,10 +49,10 @@ pub(super) fn templates(
 }
 
 fn template(
-    name: Found<String>,
+    name: Located<String>,
     section: Section<'_>,
     issuers: &Issuers,
-    identities: &Identities,
+    identities: &ConfiguredProviders,
 ) -> ReadTemplate {
     let issuer = issuers.of(&section);
     let identity = section.required("identity", |text| identities.named(text));
@@ -78,7 +78,7 @@ fn template(
     let revoked = sessions::revoked(&section);
     section.finish();
     ReadTemplate {
-        template: Template {
+        template: TemplateConfig {
             name: name.value,
             issuer,
             identity: identity.map_or(UNKNOWN, |found| found.value),
@@ -157,13 +157,13 @@ fn segments(text: &str) -> Vec<&str> {
 }
 
 impl ReadTemplate {
-    pub(super) fn checked(self) -> Template {
+    pub(super) fn checked(self) -> TemplateConfig {
         let grants = self
             .grants
             .into_iter()
             .filter_map(ReadGrant::checked)
             .collect();
-        Template {
+        TemplateConfig {
             grants,
             ..self.template
         }

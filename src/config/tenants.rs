@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use super::admission::{self, ReadAdmission};
 use super::claims;
-use super::file::{Found, Origin};
+use super::file::{Located, Origin};
 use super::grammar;
 use super::grants::{ReadGrant, check_grants_of_one_tenant, grant, no_grants, refuse_unfenced};
-use super::identities::Identities;
+use super::identities::ConfiguredProviders;
 use super::issuers::Issuers;
 use super::limits::tenant_limits;
-use super::model::{AccessKey, Listen, Server, Template, Tenant, Vend};
+use super::model::{AccessKey, Listen, Server, TemplateConfig, TenantConfig, Vend};
 use super::names::{UNKNOWN, warn_of_unused};
 use super::overlaps::refuse_overlaps;
 use super::problem::{Mistake, printable};
@@ -25,7 +25,7 @@ const LOCAL_SECRET_BYTES: usize = 12;
 
 /// A tenant with what only the checks between tenants need.
 struct ReadTenant {
-    tenant: Tenant,
+    tenant: TenantConfig,
     key_origins: Vec<Origin>,
     certificate_origins: Vec<Origin>,
     user_origins: Vec<Origin>,
@@ -36,9 +36,9 @@ struct ReadTenant {
 pub(super) fn tenants(
     root: &Section<'_>,
     issuers: &Issuers,
-    identities: &Identities,
+    identities: &ConfiguredProviders,
     server: Option<&Server>,
-) -> (Vec<Tenant>, Vec<Template>) {
+) -> (Vec<TenantConfig>, Vec<TemplateConfig>) {
     let sections = root.named_sections("tenants");
     let templates = templates::templates(root, issuers, identities);
     if sections.is_empty() && templates.is_empty() {
@@ -71,7 +71,7 @@ pub(super) fn tenants(
 fn check_references(
     root: &Section<'_>,
     issuers: &Issuers,
-    identities: &Identities,
+    identities: &ConfiguredProviders,
     (tenants, templates): (&[ReadTenant], &[ReadTemplate]),
 ) {
     let issuers_used: Vec<_> = (tenants.iter().map(|read| read.tenant.issuer))
@@ -105,10 +105,10 @@ fn refuse_common_callers(root: &Section<'_>, tenants: &[ReadTenant], server: Opt
 }
 
 fn tenant(
-    name: Found<String>,
+    name: Located<String>,
     section: Section<'_>,
     issuers: &Issuers,
-    identities: &Identities,
+    identities: &ConfiguredProviders,
 ) -> ReadTenant {
     let issuer = issuers.of(&section);
     let identity = identity(&section, identities);
@@ -129,7 +129,7 @@ fn tenant(
     refuse_unfenced(&section, issuers.kind(issuer), &grants);
     let vend = vend::vend(&section, issuers.kind(issuer), &grants);
     refuse_anonymous_vend(&section, vend.as_ref(), &anonymous);
-    let tenant = Tenant {
+    let tenant = TenantConfig {
         name: name.value,
         issuer,
         access_keys,
@@ -153,7 +153,7 @@ fn tenant(
 }
 
 /// The identity whose tokens may name this tenant.
-fn identity(section: &Section<'_>, identities: &Identities) -> Option<usize> {
+fn identity(section: &Section<'_>, identities: &ConfiguredProviders) -> Option<usize> {
     let identity = section.parsed("identity", |text| {
         let index = identities.named(text)?;
         if identities.names_tenants(index) {
@@ -233,7 +233,7 @@ fn refuse_claims(section: &Section<'_>, grants: &[ReadGrant]) {
     }
 }
 
-fn refuse_anonymous_vend(section: &Section<'_>, vend: Option<&Vend>, anonymous: &Found<bool>) {
+fn refuse_anonymous_vend(section: &Section<'_>, vend: Option<&Vend>, anonymous: &Located<bool>) {
     if vend.is_some() && anonymous.value {
         let message = "`vend` and `anonymous` exclude each other: anyone could get a key that COS itself accepts";
         let fix = "write a tenant for each of the two";
@@ -297,13 +297,13 @@ fn refuse_anonymous_on(root: &Section<'_>, server: &Server, tenant: &str, origin
 }
 
 impl ReadTenant {
-    fn checked(self) -> Tenant {
+    fn checked(self) -> TenantConfig {
         let grants = self
             .grants
             .into_iter()
             .filter_map(ReadGrant::checked)
             .collect();
-        Tenant {
+        TenantConfig {
             grants,
             ..self.tenant
         }

@@ -1,7 +1,7 @@
 //! `vend`: whether a tenant's clients may have temporary keys themselves.
 
 use super::cam::PolicyError;
-use super::file::Found;
+use super::file::Located;
 use super::grants::ReadGrant;
 use super::model::{IssuerKind, Vend};
 use super::section::Section;
@@ -52,7 +52,7 @@ pub(super) fn vend(
         let fix = "give the tenant an issuer of kind \"federation\" or \"assume-role\" (with that one as its `base`)";
         section.error(&vend.origin, message, fix);
     }
-    for Found { value, origin } in &tokens {
+    for Located { value, origin } in &tokens {
         let text = value.expose();
         if text.len() < LEAST_TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             section.error(

@@ -15,7 +15,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 
 use super::single_flight::{Flight, SingleFlight, Unfinished};
 use crate::clock::wall_clock;
-use crate::config::{Config, IdentityProvider, Jwks};
+use crate::config::{Config, IdentityProviderConfig, Jwks};
 use crate::tenant::{KEY_SET_BYTES, KeySet, Tenants};
 use crate::upstream::dial::{Dialer, Roots};
 use crate::upstream::one_shot::OneShotClient;
@@ -154,7 +154,7 @@ impl KeySetSource {
     fn new(
         config: &Config,
         identity: usize,
-        provider: &IdentityProvider,
+        provider: &IdentityProviderConfig,
         tenants: &Arc<Tenants>,
     ) -> Result<Self, String> {
         let source = Self {
@@ -238,7 +238,7 @@ impl KeySetSource {
 }
 
 impl KeySetLocation {
-    fn new(config: &Config, provider: &IdentityProvider) -> Result<Self, String> {
+    fn new(config: &Config, provider: &IdentityProviderConfig) -> Result<Self, String> {
         let limits = &config.upstream.limits;
         Ok(match &provider.jwks {
             Jwks::File(path) => Self::File(path.clone()),

@@ -2,7 +2,7 @@
 
 /// What a Host stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Address {
+pub(super) enum HostKind {
     /// `<bucket>.cos.<region>.<suffix>`
     Bucket { name: String, region: String },
     /// `cos.<region>.<suffix>`: the buckets of one region, and where path style would be.
@@ -11,7 +11,7 @@ pub(super) enum Address {
     Service,
 }
 
-impl Address {
+impl HostKind {
     /// Reads a Host header, whatever its port; `None` when it is not one of COS.
     pub(super) fn parse(host: &str, suffix: &str) -> Option<Self> {
         let name = match host.rsplit_once(':') {
@@ -46,8 +46,8 @@ mod tests {
 
     #[test]
     fn only_the_three_forms_of_host_are_known() {
-        let parse = |host| Address::parse(host, "myqcloud.com");
-        let bucket = Address::Bucket {
+        let parse = |host| HostKind::parse(host, "myqcloud.com");
+        let bucket = HostKind::Bucket {
             name: "b-1250000000".into(),
             region: "ap-guangzhou".into(),
         };
@@ -61,9 +61,9 @@ mod tests {
         );
         assert_eq!(
             parse("cos.ap-guangzhou.myqcloud.com"),
-            Some(Address::Region("ap-guangzhou".into()))
+            Some(HostKind::Region("ap-guangzhou".into()))
         );
-        assert_eq!(parse("service.cos.myqcloud.com"), Some(Address::Service));
+        assert_eq!(parse("service.cos.myqcloud.com"), Some(HostKind::Service));
         for odd in [
             "",
             "127.0.0.1:9000",

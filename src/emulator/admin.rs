@@ -19,14 +19,14 @@ use hyper::body::Incoming;
 use s3s::Body;
 use serde::Serialize;
 
-use super::{Faults, Shared};
+use super::{EmulatorShared, Faults};
 use crate::s3::host;
 
 /// A body's bytes at most.
 const BODY_LIMIT: usize = 64 * 1024;
 
 pub(super) async fn answer(
-    shared: &Shared,
+    shared: &EmulatorShared,
     is_loopback: bool,
     request: Request<Incoming>,
 ) -> Response<Body> {

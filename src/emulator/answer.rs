@@ -18,7 +18,7 @@ const TRACE_ID: HeaderName = HeaderName::from_static("x-cos-trace-id");
 
 /// A refusal in COS's words.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct CosError {
     status: StatusCode,
     code: Cow<'static, str>,
     message: Cow<'static, str>,
@@ -26,7 +26,7 @@ pub(super) struct Refusal {
     extra: String,
 }
 
-impl Refusal {
+impl CosError {
     pub(super) fn new(
         status: StatusCode,
         code: impl Into<Cow<'static, str>>,
@@ -121,7 +121,7 @@ pub(super) fn dress(
     let failed = answer.status().is_client_error() || answer.status().is_server_error();
     if failed || answer.status() == StatusCode::NOT_MODIFIED {
         let body = answer.body().bytes().unwrap_or_default();
-        let mut refused = Refusal::of_s3s(answer.status(), &body).into_answer(method, resource);
+        let mut refused = CosError::of_s3s(answer.status(), &body).into_answer(method, resource);
         if let Some(etag) = answer.headers().get(ETAG) {
             refused.headers_mut().insert(ETAG, etag.clone());
         }

@@ -10,20 +10,20 @@ use serde_json::Value;
 
 /// A parsed policy: what one temporary key may do at most.
 #[derive(Clone, Debug)]
-pub(super) struct Policy {
-    statements: Vec<Statement>,
+pub(super) struct ParsedPolicy {
+    statements: Vec<ParsedStatement>,
 }
 
 #[derive(Clone, Debug)]
-struct Statement {
+struct ParsedStatement {
     allow: bool,
     actions: Vec<String>,
-    resources: Vec<Resource>,
-    conditions: Vec<Condition>,
+    resources: Vec<ResourcePattern>,
+    conditions: Vec<ParsedCondition>,
 }
 
 #[derive(Clone, Debug)]
-enum Resource {
+enum ResourcePattern {
     Any,
     Cos {
         region: String,
@@ -35,7 +35,7 @@ enum Resource {
 }
 
 #[derive(Clone, Debug)]
-struct Condition {
+struct ParsedCondition {
     operator: String,
     if_exist: bool,
     key: String,
@@ -44,7 +44,7 @@ struct Condition {
 
 /// Why a policy is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum PolicyError {
+pub(super) enum ParsedPolicyError {
     /// Not JSON of a policy's shape.
     Format(String),
     /// A policy's shape with something in it that CAM does not know.
@@ -66,27 +66,27 @@ pub(super) struct Attempt<'a> {
     pub(super) facts: &'a [(&'static str, String)],
 }
 
-impl Policy {
+impl ParsedPolicy {
     /// Reads the policy's JSON.
-    pub(super) fn parse(text: &str) -> Result<Self, PolicyError> {
+    pub(super) fn parse(text: &str) -> Result<Self, ParsedPolicyError> {
         let json: Value =
-            serde_json::from_str(text).map_err(|e| PolicyError::Format(e.to_string()))?;
+            serde_json::from_str(text).map_err(|e| ParsedPolicyError::Format(e.to_string()))?;
         let version = json.get("version").and_then(Value::as_str);
         if version != Some("2.0") {
-            return Err(PolicyError::Format("version must be \"2.0\"".into()));
+            return Err(ParsedPolicyError::Format("version must be \"2.0\"".into()));
         }
         let statements = match json.get("statement") {
             Some(Value::Array(list)) if !list.is_empty() => list.iter().collect(),
             Some(one @ Value::Object(_)) => vec![one],
             _ => {
-                return Err(PolicyError::Format(
+                return Err(ParsedPolicyError::Format(
                     "statement must be a list with something in it".into(),
                 ));
             }
         };
         let statements = statements
             .into_iter()
-            .map(Statement::parse)
+            .map(ParsedStatement::parse)
             .collect::<Result<_, _>>()?;
         Ok(Self { statements })
     }
@@ -94,7 +94,7 @@ impl Policy {
     /// The same as written by a user of this account, whom resources without an account mean (598/10606).
     pub(super) fn of_account(mut self, appid: &str) -> Self {
         for resource in self.statements.iter_mut().flat_map(|s| &mut s.resources) {
-            if let Resource::Cos { account, .. } = resource
+            if let ResourcePattern::Cos { account, .. } = resource
                 && account.is_empty()
             {
                 *account = format!("uid/{appid}");
@@ -120,7 +120,7 @@ impl Policy {
             .iter()
             .flat_map(|s| &s.resources)
             .find_map(|resource| match resource {
-                Resource::Cos { account, path, .. } => {
+                ResourcePattern::Cos { account, path, .. } => {
                     let bucket_appid = if let Some(old) = path.strip_prefix(OLD_FORM) {
                         old.split('/').next()
                     } else {
@@ -130,30 +130,30 @@ impl Policy {
                     let foreign = bucket_appid.is_some_and(|id| is_digits(id) && id != appid);
                     (*account != own || foreign).then_some(account.as_str())
                 }
-                Resource::Any | Resource::Foreign => None,
+                ResourcePattern::Any | ResourcePattern::Foreign => None,
             })
     }
 }
 
-impl Statement {
-    fn parse(json: &Value) -> Result<Self, PolicyError> {
+impl ParsedStatement {
+    fn parse(json: &Value) -> Result<Self, ParsedPolicyError> {
         let allow = match json.get("effect").and_then(Value::as_str) {
             Some("allow") => true,
             Some("deny") => false,
             _ => {
-                return Err(PolicyError::Invalid(
+                return Err(ParsedPolicyError::Invalid(
                     "effect must be \"allow\" or \"deny\"".into(),
                 ));
             }
         };
         let actions = texts(json.get("action"), "action")?;
         if let Some(odd) = actions.iter().find(|a| !is_action(a)) {
-            return Err(PolicyError::Invalid(format!("action {odd}")));
+            return Err(ParsedPolicyError::Invalid(format!("action {odd}")));
         }
         let resources = texts(json.get("resource"), "resource")?;
         let resources = resources
             .iter()
-            .map(|r| Resource::parse(r))
+            .map(|r| ResourcePattern::parse(r))
             .collect::<Result<_, _>>()?;
         let conditions = json
             .get("condition")
@@ -185,13 +185,13 @@ fn old_form(path: &str) -> Option<String> {
     Some(format!("{OLD_FORM}{appid}/{name}/{key}"))
 }
 
-impl Resource {
+impl ResourcePattern {
     /// Six parts: `qcs:project:service:region:account:path`.
-    fn parse(text: &str) -> Result<Self, PolicyError> {
+    fn parse(text: &str) -> Result<Self, ParsedPolicyError> {
         if text == "*" {
             return Ok(Self::Any);
         }
-        let odd = || PolicyError::Invalid(format!("resource {text}"));
+        let odd = || ParsedPolicyError::Invalid(format!("resource {text}"));
         let mut parts = text.splitn(6, ':');
         let mut next = || parts.next().ok_or_else(odd);
         let (qcs, _project, service) = (next()?, next()?, next()?);
@@ -238,7 +238,7 @@ impl Resource {
     }
 }
 
-impl Condition {
+impl ParsedCondition {
     /// All values are alternatives; a negated operator wants none of them (598/10608).
     fn holds(&self, facts: &[(&'static str, String)]) -> bool {
         let Some((_, fact)) = facts.iter().find(|(name, _)| *name == self.key) else {
@@ -286,8 +286,8 @@ const OPERATORS: [&str; 12] = [
     "string_not_equal",
 ];
 
-fn parse_conditions(json: &Value) -> Result<Vec<Condition>, PolicyError> {
-    let shape = || PolicyError::Format("condition must be {operator: {key: value}}".into());
+fn parse_conditions(json: &Value) -> Result<Vec<ParsedCondition>, ParsedPolicyError> {
+    let shape = || ParsedPolicyError::Format("condition must be {operator: {key: value}}".into());
     let mut conditions = Vec::new();
     for (operator, keys) in json.as_object().ok_or_else(shape)? {
         let (plain, if_exist) = match operator.strip_suffix("_if_exist") {
@@ -295,12 +295,12 @@ fn parse_conditions(json: &Value) -> Result<Vec<Condition>, PolicyError> {
             None => (operator.as_str(), false),
         };
         if !OPERATORS.contains(&plain) {
-            return Err(PolicyError::Invalid(format!(
+            return Err(ParsedPolicyError::Invalid(format!(
                 "condition operator {operator}"
             )));
         }
         for (key, values) in keys.as_object().ok_or_else(shape)? {
-            conditions.push(Condition {
+            conditions.push(ParsedCondition {
                 operator: plain.into(),
                 if_exist,
                 key: key.clone(),
@@ -312,19 +312,21 @@ fn parse_conditions(json: &Value) -> Result<Vec<Condition>, PolicyError> {
 }
 
 /// A text, a number, a boolean, or a list of them.
-fn texts(json: Option<&Value>, field: &str) -> Result<Vec<String>, PolicyError> {
+fn texts(json: Option<&Value>, field: &str) -> Result<Vec<String>, ParsedPolicyError> {
     let one = |value: &Value| match value {
         Value::String(s) => Ok(s.clone()),
         Value::Number(n) if field == "condition" => Ok(n.to_string()),
         Value::Bool(b) if field == "condition" => Ok(b.to_string()),
-        _ => Err(PolicyError::Format(format!(
+        _ => Err(ParsedPolicyError::Format(format!(
             "{field} must be text or a list of text"
         ))),
     };
     match json {
         Some(Value::Array(list)) if !list.is_empty() => list.iter().map(one).collect(),
         Some(value) if !value.is_array() => Ok(vec![one(value)?]),
-        _ => Err(PolicyError::Format(format!("{field} is missing or empty"))),
+        _ => Err(ParsedPolicyError::Format(format!(
+            "{field} is missing or empty"
+        ))),
     }
 }
 
@@ -396,16 +398,16 @@ mod tests {
 
     use super::*;
 
-    fn policy(statement: &Value) -> Policy {
-        Policy::parse(&json!({"version": "2.0", "statement": statement}).to_string()).unwrap()
+    fn policy(statement: &Value) -> ParsedPolicy {
+        ParsedPolicy::parse(&json!({"version": "2.0", "statement": statement}).to_string()).unwrap()
     }
 
-    fn may(policy: &Policy, action: &str, path: &str) -> bool {
+    fn may(policy: &ParsedPolicy, action: &str, path: &str) -> bool {
         may_with(policy, action, path, &[])
     }
 
     fn may_with(
-        policy: &Policy,
+        policy: &ParsedPolicy,
         action: &str,
         path: &str,
         facts: &[(&'static str, String)],
@@ -504,7 +506,7 @@ mod tests {
             "qcs:id/0:cos:::*",
         ] {
             let p = policy(&json!([{"effect": "allow", "action": "cos:*", "resource": resource}]));
-            let allows = |p: &Policy| may(p, "name/cos:GetObject", "b-1250000000/k");
+            let allows = |p: &ParsedPolicy| may(p, "name/cos:GetObject", "b-1250000000/k");
             assert!(allows(&p.clone().of_account("1250000000")), "{resource}");
             assert!(!allows(&p.of_account("1250000001")), "{resource}");
         }
@@ -512,7 +514,7 @@ mod tests {
 
     #[test]
     fn the_service_itself_needs_a_bare_star() {
-        let attempt = |p: &Policy| {
+        let attempt = |p: &ParsedPolicy| {
             p.allows(&Attempt {
                 action: "name/cos:GetService",
                 region: "",
@@ -540,7 +542,7 @@ mod tests {
         };
         let inside = [("cos:prefix", "t1%2Fa".to_owned())];
         let outside = [("cos:prefix", "t2%2Fa".to_owned())];
-        let list = |p: &Policy, facts: &[(&'static str, String)]| {
+        let list = |p: &ParsedPolicy, facts: &[(&'static str, String)]| {
             may_with(p, "name/cos:GetBucket", "b/", facts)
         };
         assert!(list(&with("string_like"), &inside));
@@ -623,21 +625,21 @@ mod tests {
             r#"{"version":"2.0","statement":[]}"#,
         ] {
             assert!(
-                matches!(Policy::parse(text), Err(PolicyError::Format(_))),
+                matches!(ParsedPolicy::parse(text), Err(ParsedPolicyError::Format(_))),
                 "{text}"
             );
         }
         let statement = |effect: &str, resource: &str| {
             let s = json!({"effect": effect, "action": "cos:GetObject", "resource": resource});
-            Policy::parse(&json!({"version": "2.0", "statement": [s]}).to_string())
+            ParsedPolicy::parse(&json!({"version": "2.0", "statement": [s]}).to_string())
         };
         assert!(matches!(
             statement("Allow", "*"),
-            Err(PolicyError::Invalid(_))
+            Err(ParsedPolicyError::Invalid(_))
         ));
         assert!(matches!(
             statement("allow", "arn:aws:s3:::b"),
-            Err(PolicyError::Invalid(_))
+            Err(ParsedPolicyError::Invalid(_))
         ));
     }
 

@@ -11,7 +11,7 @@ use s3s::dto::{
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 
 use crate::emulator::s3::asked;
-use crate::emulator::store::Object;
+use crate::emulator::store::StoredObject;
 use crate::encoding::percent::{form_decode, push_encoded_path};
 use crate::timestamp::Timestamp;
 
@@ -86,7 +86,7 @@ pub(super) struct Conditions {
 
 impl Conditions {
     /// RFC 9110 section 13.2.2, for GET and HEAD.
-    pub(super) fn check_read(&self, object: &Object) -> S3Result<()> {
+    pub(super) fn check_read(&self, object: &StoredObject) -> S3Result<()> {
         match self.fails(object) {
             None => Ok(()),
             Some(true) => Err(not_modified(object)),
@@ -95,13 +95,13 @@ impl Conditions {
     }
 
     /// The same for a copy's source, where nothing is "not modified".
-    pub(super) fn check_copy(&self, object: &Object) -> S3Result<()> {
+    pub(super) fn check_copy(&self, object: &StoredObject) -> S3Result<()> {
         self.fails(object)
             .map_or(Ok(()), |_| Err(s3_error!(PreconditionFailed)))
     }
 
     /// `Some(true)` when it is the client's own copy that is still good.
-    fn fails(&self, object: &Object) -> Option<bool> {
+    fn fails(&self, object: &StoredObject) -> Option<bool> {
         match (&self.etag, &self.unmodified_since) {
             (Some(wanted), _) if !is_etag(wanted, object) => return Some(false),
             (None, Some(since)) if unix(since).is_some_and(|s| object.modified > s) => {
@@ -121,7 +121,7 @@ impl Conditions {
 /// that COS has (PUT Object 436/7749, Initiate Multipart Upload 436/7746, Complete Multipart Upload
 /// 436/7742; for PUT Object - Copy, apache/opendal pull request 7526 saw its 409), and under no other
 /// name: what a request in S3's words says is ignored.
-pub(super) fn check_overwrite(forbids: bool, there: Option<&Object>) -> S3Result<()> {
+pub(super) fn check_overwrite(forbids: bool, there: Option<&StoredObject>) -> S3Result<()> {
     if !forbids || there.is_none() {
         return Ok(());
     }
@@ -276,7 +276,7 @@ fn custom(code: &'static str, message: &'static str) -> S3Error {
 }
 
 /// A 304 says which state of the object it is about (RFC 9110 section 15.4.5).
-fn not_modified(object: &Object) -> S3Error {
+fn not_modified(object: &StoredObject) -> S3Error {
     let mut error = s3_error!(NotModified);
     let mut headers = HeaderMap::new();
     if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", object.etag)) {
@@ -286,6 +286,6 @@ fn not_modified(object: &Object) -> S3Error {
     error
 }
 
-fn is_etag(wanted: &ETagCondition, object: &Object) -> bool {
+fn is_etag(wanted: &ETagCondition, object: &StoredObject) -> bool {
     wanted.is_any() || wanted.as_etag().is_some_and(|e| e.value() == object.etag)
 }

@@ -2,29 +2,30 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HOST};
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Extensions, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use s3s::Body;
 use s3s::service::S3Service;
 
-use crate::emulator::address::Address;
-use crate::emulator::answer::{Refusal, dress};
+use crate::emulator::address::HostKind;
+use crate::emulator::answer::{CosError, dress};
 use crate::emulator::counters::Counters;
 use crate::emulator::document::{has_parameter, is_document, read_document};
 use crate::emulator::faults::{CosFault, FaultSwitch};
-use crate::emulator::gate::Asked;
+use crate::emulator::gate::RequestFacts;
 use crate::emulator::head::{
-    Signature, Target, check_framing, check_key, check_metadata, facts, find_signature, header,
+    DecodedTarget, SignatureKind, check_framing, check_key, check_metadata, facts, find_signature,
+    header,
 };
-use crate::emulator::keys::{Key, Keys};
+use crate::emulator::keys::{AccountKey, AccountKeys};
 use crate::emulator::native::Coverage;
 use crate::emulator::store::Store;
-use crate::emulator::wire::{Breaks, BrokenBody, Cut, FlippedBody, Peer};
+use crate::emulator::wire::{Breaks, BrokenBody, Cut, FlippedBody, WirePeer};
 use crate::emulator::{clock, native};
 use crate::sign::Signable;
-use crate::sign::cos::Claim;
+use crate::sign::cos::CosClaim;
 
 /// A presigned URL lives at most this many seconds.
 const PRESIGNED_LIMIT: u32 = 7 * 86_400;
@@ -34,7 +35,7 @@ pub(super) struct Cos {
     pub(super) appid: String,
     pub(super) counters: Arc<Counters>,
     pub(super) faults: Arc<FaultSwitch>,
-    pub(super) keys: Arc<Keys>,
+    pub(super) keys: Arc<AccountKeys>,
     pub(super) s3: S3Service,
     /// What makes hyper write an answer's names as COS does.
     pub(super) spelling: Extensions,
@@ -42,66 +43,83 @@ pub(super) struct Cos {
     pub(super) suffix: String,
 }
 
+/// What the head of a request names, and the kind of signature that it claims.
+struct ClaimedTarget {
+    target: DecodedTarget,
+    bucket: Option<String>,
+    region: String,
+    signature: SignatureKind,
+}
+
+impl ClaimedTarget {
+    fn is_native(&self) -> bool {
+        matches!(
+            self.signature,
+            SignatureKind::NativeHeader | SignatureKind::NativeQuery
+        )
+    }
+}
+
+/// Does what `fault` says before there is an answer: gives the body, or the error that it demands.
+async fn before_answer(
+    fault: Option<&CosFault>,
+    body: Body,
+    peer: &WirePeer,
+) -> Result<Result<Body, CosError>, Cut> {
+    Ok(match fault {
+        None | Some(CosFault::ResetAfterSent(_) | CosFault::StallAfterSent(_)) => Ok(body),
+        Some(CosFault::Error { status, code }) => {
+            let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            Err(CosError::new(status, code.clone(), "A fault on demand."))
+        }
+        Some(CosFault::Reset) => return Err(peer.cut()),
+        Some(CosFault::FlipAfterReceived(after)) => {
+            Ok(Body::http_body_unsync(FlippedBody::new(body, *after)))
+        }
+        Some(CosFault::ResetAfterReceived(after)) => {
+            let breaks = Breaks::Cut(peer.clone());
+            Ok(Body::http_body_unsync(BrokenBody::new(
+                body, *after, breaks,
+            )))
+        }
+        Some(CosFault::SlowDown) => Err(CosError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "SlowDown",
+            "Please reduce your request rate.",
+        )),
+        Some(CosFault::Stall) => std::future::pending().await,
+    })
+}
+
 impl Cos {
     /// Answers one request, or cuts its connection when a fault says so.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
-        peer: Peer,
+        peer: WirePeer,
     ) -> Result<Response<Body>, Cut> {
-        let (mut head, body) = request.into_parts();
+        let (head, body) = request.into_parts();
         self.counters.cos_request(&head);
         self.faults.wait(|faults| faults.cos_latency_ms).await;
-        let host = head
-            .headers
-            .get(HOST)
-            .and_then(|v| v.to_str().ok())
-            .unwrap_or_default()
-            .to_owned();
+        let host = header(&head, "host").unwrap_or_default().to_owned();
         let resource = format!("{host}{}", head.uri.path());
         let method = head.method.clone();
 
         let fault = self.faults.next_cos();
-        let mut body = Body::from(body);
-        match &fault {
-            None | Some(CosFault::ResetAfterSent(_) | CosFault::StallAfterSent(_)) => {}
-            Some(CosFault::Error { status, code }) => {
-                let status =
-                    StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                let refusal = Refusal::new(status, code.clone(), "A fault on demand.");
-                return Ok(refusal.into_answer(&method, &resource));
-            }
-            Some(CosFault::Reset) => return Err(peer.cut()),
-            Some(CosFault::FlipAfterReceived(after)) => {
-                body = Body::http_body_unsync(FlippedBody::new(body, *after));
-            }
-            Some(CosFault::ResetAfterReceived(after)) => {
-                body = Body::http_body_unsync(BrokenBody::new(
-                    body,
-                    *after,
-                    Breaks::Cut(peer.clone()),
-                ));
-            }
-            Some(CosFault::SlowDown) => {
-                let refusal = Refusal::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "SlowDown",
-                    "Please reduce your request rate.",
-                );
-                return Ok(refusal.into_answer(&method, &resource));
-            }
-            Some(CosFault::Stall) => std::future::pending().await,
-        }
-
-        let mut is_native = false;
-        let answer = match self.admit(&mut head, &host, &peer, &mut is_native) {
-            Ok(()) => self.act(head, body, &resource).await,
+        let body = match before_answer(fault.as_ref(), Body::from(body), &peer).await? {
+            Ok(body) => body,
+            Err(refusal) => return Ok(refusal.into_answer(&method, &resource)),
+        };
+        let claimed = self.claimed(&head, &host);
+        let is_native = claimed.as_ref().is_ok_and(ClaimedTarget::is_native);
+        let admitted = claimed.and_then(|claimed| self.admit(head, host, claimed, &peer));
+        let mut answer = match admitted {
+            Ok(head) => self.act(head, body, &resource).await,
             Err(refusal) => refusal.into_answer(&method, &resource),
         };
         if peer.is_cut() {
             return Err(Cut);
         }
-        let mut answer = answer;
         if is_native {
             native::from_s3(answer.headers_mut());
         }
@@ -113,43 +131,58 @@ impl Cos {
         })
     }
 
-    /// Everything that the head alone decides. A native request comes out in S3's words.
-    fn admit(
-        &self,
-        head: &mut Parts,
-        host: &str,
-        peer: &Peer,
-        is_native: &mut bool,
-    ) -> Result<(), Refusal> {
-        let target = Target::of(head)?;
+    /// What the head names, before its signature is verified.
+    fn claimed(&self, head: &Parts, host: &str) -> Result<ClaimedTarget, CosError> {
+        let target = DecodedTarget::of(head)?;
         let (bucket, region) = self.locate(host, head, &target)?;
         check_key(&target.path)?;
         check_framing(head)?;
         check_metadata(head)?;
         let signature = find_signature(head, &target)?;
-        *is_native = matches!(signature, Signature::NativeHeader | Signature::NativeQuery);
+        Ok(ClaimedTarget {
+            target,
+            bucket,
+            region,
+            signature,
+        })
+    }
+
+    /// Everything else that the head alone decides. A native request comes out in S3's words.
+    fn admit(
+        &self,
+        mut head: Parts,
+        host: String,
+        claimed: ClaimedTarget,
+        peer: &WirePeer,
+    ) -> Result<Parts, CosError> {
+        let verified = claimed.is_native();
+        let ClaimedTarget {
+            target,
+            bucket,
+            region,
+            signature,
+        } = claimed;
         let key = match signature {
-            Signature::NativeHeader | Signature::NativeQuery => {
+            SignatureKind::NativeHeader | SignatureKind::NativeQuery => {
                 let coverage = match signature {
-                    Signature::NativeQuery => Coverage::Presigned,
+                    SignatureKind::NativeQuery => Coverage::Presigned,
                     _ if bucket.is_none() => Coverage::Service,
                     _ => Coverage::Full,
                 };
-                let key = self.admit_native(head, &target, coverage)?;
-                native::to_s3(head, &self.suffix)?;
+                let key = self.admit_native(&head, &target, coverage)?;
+                native::to_s3(&mut head, &self.suffix)?;
                 key
             }
-            Signature::SigV4Header | Signature::SigV4Query => {
-                self.admit_sigv4(head, &target, matches!(signature, Signature::SigV4Query))?
-            }
+            SignatureKind::SigV4Header => self.admit_sigv4(&head, &target, false)?,
+            SignatureKind::SigV4Query => self.admit_sigv4(&head, &target, true)?,
         };
-        let asked = Asked {
+        let facts = RequestFacts {
             key: match key {
-                Key::Permanent(_) => None,
-                Key::Temporary(key) => Some(key),
+                AccountKey::Permanent(_) => None,
+                AccountKey::Temporary(key) => Some(key),
             },
-            verified: *is_native,
-            host: host.to_owned(),
+            verified,
+            host,
             appid: match &bucket {
                 Some(name) => name
                     .rsplit_once('-')
@@ -157,13 +190,13 @@ impl Cos {
                     .to_owned(),
                 None => self.appid.clone(),
             },
-            source_region: self.source_region(head).unwrap_or_else(|| region.clone()),
+            source_region: self.source_region(&head).unwrap_or_else(|| region.clone()),
             region,
             prefix: target.get("prefix").unwrap_or_default().to_owned(),
-            facts: facts(head, &target, peer.address.ip()),
+            facts: facts(&head, &target, peer.address.ip()),
         };
-        head.extensions.insert(asked);
-        Ok(())
+        head.extensions.insert(facts);
+        Ok(head)
     }
 
     /// The bucket and the region that the Host names.
@@ -171,24 +204,24 @@ impl Cos {
         &self,
         host: &str,
         head: &Parts,
-        target: &Target,
-    ) -> Result<(Option<String>, String), Refusal> {
+        target: &DecodedTarget,
+    ) -> Result<(Option<String>, String), CosError> {
         let no_bucket = || {
-            Refusal::new(
+            CosError::new(
                 StatusCode::NOT_FOUND,
                 "NoSuchBucket",
                 "The specified bucket does not exist.",
             )
         };
-        match Address::parse(host, &self.suffix) {
+        match HostKind::parse(host, &self.suffix) {
             None => Err(no_bucket()),
-            Some(Address::Service) => Ok((None, String::new())),
-            Some(Address::Region(region)) if target.path == b"/" => Ok((None, region)),
-            Some(Address::Region(_)) => Err(Refusal::forbidden(
+            Some(HostKind::Service) => Ok((None, String::new())),
+            Some(HostKind::Region(region)) if target.path == b"/" => Ok((None, region)),
+            Some(HostKind::Region(_)) => Err(CosError::forbidden(
                 "PathStyleDomainForbidden",
                 "The bucket you are attempting to access must be addressed using COS virtual-styled domain.",
             )),
-            Some(Address::Bucket { name, region }) => {
+            Some(HostKind::Bucket { name, region }) => {
                 let creates =
                     head.method == Method::PUT && target.path == b"/" && target.query.is_empty();
                 match self.store.bucket(&name) {
@@ -212,17 +245,17 @@ impl Cos {
     fn admit_native(
         &self,
         head: &Parts,
-        target: &Target,
+        target: &DecodedTarget,
         coverage: Coverage,
-    ) -> Result<Key, Refusal> {
+    ) -> Result<AccountKey, CosError> {
         let in_query = coverage == Coverage::Presigned;
         let claim = if in_query {
-            Claim::from_query(&target.query).ok().flatten()
+            CosClaim::from_query(&target.query).ok().flatten()
         } else {
             head.headers
                 .get(AUTHORIZATION)
                 .and_then(|v| v.to_str().ok())
-                .and_then(|v| Claim::from_authorization(v).ok())
+                .and_then(|v| CosClaim::from_authorization(v).ok())
         };
         let claim = claim.ok_or_else(native::malformed)?;
         let token = if in_query {
@@ -242,9 +275,12 @@ impl Cos {
     }
 
     /// Checks all of a SigV4 request but the signature itself, which is for `s3s` to verify.
-    fn admit_sigv4(&self, head: &Parts, target: &Target, in_query: bool) -> Result<Key, Refusal> {
-        let malformed =
-            || Refusal::bad_request("InvalidArgument", "The authorization is not of its form");
+    fn admit_sigv4(
+        &self,
+        head: &Parts,
+        target: &DecodedTarget,
+        in_query: bool,
+    ) -> Result<AccountKey, CosError> {
         let authorization = header(head, "authorization").unwrap_or_default();
         let field = |name: &str| {
             let fields = authorization.strip_prefix("AWS4-HMAC-SHA256")?;
@@ -257,7 +293,7 @@ impl Cos {
                 .get("X-Amz-Expires")
                 .and_then(|e| e.parse::<u32>().ok());
             if expires.is_none_or(|e| e == 0 || e > PRESIGNED_LIMIT) {
-                return Err(Refusal::bad_request(
+                return Err(CosError::bad_request(
                     "InvalidArgument",
                     "X-Amz-Expires must be 1 to 604800 seconds",
                 ));
@@ -275,13 +311,13 @@ impl Cos {
                 header(head, "x-amz-security-token"),
             )
         };
-        let (credential, signed) = (
-            credential.ok_or_else(malformed)?,
-            signed.ok_or_else(malformed)?,
-        );
-        if !credential.ends_with("/s3/aws4_request") {
-            return Err(malformed());
-        }
+        let credential = credential.filter(|text| text.ends_with("/s3/aws4_request"));
+        let (Some(credential), Some(signed)) = (credential, signed) else {
+            return Err(CosError::bad_request(
+                "InvalidArgument",
+                "The authorization is not of its form",
+            ));
+        };
         let id = credential.split('/').next().unwrap_or_default();
         let is_signed = |name: &str| signed.split(';').any(|s| s == name);
         let unsigned = head
@@ -295,21 +331,21 @@ impl Cos {
         if let Some(name) = unsigned {
             let message =
                 format!("There were headers present in the request which were not signed: {name}");
-            return Err(Refusal::forbidden("AccessDenied", message));
+            return Err(CosError::forbidden("AccessDenied", message));
         }
         self.find_key(id, token)
     }
 
     /// The live key `id`, whose token must be `token`.
-    fn find_key(&self, id: &str, token: Option<&str>) -> Result<Key, Refusal> {
+    fn find_key(&self, id: &str, token: Option<&str>) -> Result<AccountKey, CosError> {
         let unknown = || {
-            Refusal::forbidden(
+            CosError::forbidden(
                 "InvalidAccessKeyId",
                 "The Access Key Id you provided does not exist in our records",
             )
         };
         let key = self.keys.find(id).ok_or_else(unknown)?;
-        let Key::Temporary(temporary) = &key else {
+        let AccountKey::Temporary(temporary) = &key else {
             return if token.is_none() {
                 Ok(key)
             } else {
@@ -321,7 +357,7 @@ impl Cos {
         }
         if temporary.expires <= clock() {
             if self.faults.current().expired_token_code {
-                return Err(Refusal::bad_request(
+                return Err(CosError::bad_request(
                     "ExpiredToken",
                     "The provided token has expired.",
                 ));
@@ -346,7 +382,7 @@ impl Cos {
         let is_result = names_result(&head);
         let request = Request::from_parts(head, body);
         let Ok(answer) = self.s3.call(request).await else {
-            let refusal = Refusal::new(
+            let refusal = CosError::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "InternalError",
                 "The emulator failed.",
@@ -355,7 +391,7 @@ impl Cos {
         };
         if answer.status() == StatusCode::FORBIDDEN {
             let refusal =
-                Refusal::of_s3s(answer.status(), &answer.body().bytes().unwrap_or_default());
+                CosError::of_s3s(answer.status(), &answer.body().bytes().unwrap_or_default());
             // The real one repeats who signed what; so that a test can show that nobody passes it on.
             let echo = key_id
                 .filter(|_| refusal.code() == "SignatureDoesNotMatch")

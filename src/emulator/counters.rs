@@ -24,7 +24,7 @@ pub struct RecordedHead {
 
 /// Numbers since the start.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Counts {
+pub struct EmulatorCounts {
     /// Requests to STS.
     pub sts_calls: u64,
     /// Keys issued, by the session `Name` that was asked for.
@@ -38,13 +38,13 @@ pub struct Counts {
 /// The counters, shared by the listeners and the tests.
 #[derive(Debug, Default)]
 pub struct Counters {
-    counts: Mutex<Counts>,
+    counts: Mutex<EmulatorCounts>,
     heads: Mutex<VecDeque<RecordedHead>>,
 }
 
 impl Counters {
     /// The numbers as they stand.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> EmulatorCounts {
         self.counts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -63,7 +63,7 @@ impl Counters {
 
     /// Forgets everything.
     pub fn reset(&self) {
-        self.count(|c| *c = Counts::default());
+        self.count(|c| *c = EmulatorCounts::default());
         self.heads
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -106,7 +106,7 @@ impl Counters {
         heads.push_back(recorded);
     }
 
-    fn count(&self, change: impl FnOnce(&mut Counts)) {
+    fn count(&self, change: impl FnOnce(&mut EmulatorCounts)) {
         change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

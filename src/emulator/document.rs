@@ -10,7 +10,7 @@ use md5::{Digest as _, Md5};
 use s3s::Body;
 use sha2::Sha256;
 
-use crate::emulator::answer::Refusal;
+use crate::emulator::answer::CosError;
 use crate::emulator::head::header;
 use crate::emulator::store::hex;
 
@@ -31,7 +31,7 @@ pub(super) fn is_document(head: &Parts) -> bool {
 
 /// Reads a whole document and checks it. COS demands Content-MD5 of a multi-delete (436/8289) and of a
 /// bucket's settings; its own SDKs send none with a complete, a bucket's creation or an object's tags.
-pub(super) async fn read_document(head: &Parts, body: Body) -> Result<Bytes, Refusal> {
+pub(super) async fn read_document(head: &Parts, body: Body) -> Result<Bytes, CosError> {
     let query = head.uri.query().unwrap_or_default();
     let needs_md5 = match head.method {
         Method::POST => has_parameter(query, "delete"),
@@ -39,7 +39,7 @@ pub(super) async fn read_document(head: &Parts, body: Body) -> Result<Bytes, Ref
     };
     let claimed = header(head, "content-md5");
     if needs_md5 && claimed.is_none() {
-        return Err(Refusal::bad_request(
+        return Err(CosError::bad_request(
             "InvalidRequest",
             "Missing required header for this request: Content-MD5",
         ));
@@ -47,9 +47,9 @@ pub(super) async fn read_document(head: &Parts, body: Body) -> Result<Bytes, Ref
     let collected = Limited::new(body, XML_LIMIT).collect().await;
     let bytes = collected.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            return Refusal::bad_request("XMLSizeLimit", "The XML is too large.");
+            return CosError::bad_request("XMLSizeLimit", "The XML is too large.");
         }
-        Refusal::bad_request("IncompleteBody", "The body ended early.")
+        CosError::bad_request("IncompleteBody", "The body ended early.")
     })?;
     let bytes = bytes.to_bytes();
     if let Some(claimed) = claimed {
@@ -57,10 +57,10 @@ pub(super) async fn read_document(head: &Parts, body: Body) -> Result<Bytes, Ref
             Ok(md5) if *md5 == *Md5::digest(&bytes) => {}
             Ok(md5) if md5.len() == 16 => {
                 let message = "The Content-MD5 you specified did not match what we received.";
-                return Err(Refusal::bad_request("BadDigest", message));
+                return Err(CosError::bad_request("BadDigest", message));
             }
             _ => {
-                return Err(Refusal::bad_request(
+                return Err(CosError::bad_request(
                     "InvalidDigest",
                     "The Content-MD5 you specified is not valid.",
                 ));
@@ -71,7 +71,7 @@ pub(super) async fn read_document(head: &Parts, body: Body) -> Result<Bytes, Ref
     if hash.is_some_and(|hash| hash != hex(&Sha256::digest(&bytes))) {
         let message =
             "The provided 'x-amz-content-sha256' header does not match what was computed.";
-        return Err(Refusal::bad_request("XAmzContentSHA256Mismatch", message));
+        return Err(CosError::bad_request("XAmzContentSHA256Mismatch", message));
     }
     Ok(bytes)
 }

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::cam::{Attempt, Policy};
+use super::cam::{Attempt, ParsedPolicy};
 use super::gate::action_of;
 use crate::config::{self, PrefixPattern};
 use crate::encoding::percent::push_encoded;
@@ -25,16 +25,16 @@ struct Place {
 }
 
 /// What the key may do, as the emulator asks it.
-struct Key(Option<Policy>);
+struct FenceKey(Option<ParsedPolicy>);
 
-impl Key {
+impl FenceKey {
     fn of(tenant: &Tenant) -> Self {
         // A policy that says nothing is refused by STS: there is no key then.
         Self::read(&tenant_policy(tenant).json())
     }
 
     fn read(policy: &str) -> Self {
-        let policy = Policy::parse(policy).ok();
+        let policy = ParsedPolicy::parse(policy).ok();
         Self(policy.map(|policy| policy.of_account("1250000000")))
     }
 
@@ -216,7 +216,7 @@ proptest! {
         tenant in some_tenant(),
         places in prop::collection::vec((some_place(), some_place()), 8),
     ) {
-        let key = Key::of(&tenant);
+        let key = FenceKey::of(&tenant);
         for (place, source) in &places {
             for operation in operations() {
                 let action = action_of(operation.name()).unwrap();
@@ -250,7 +250,7 @@ proptest! {
         tenant in some_tenant(),
         queries in prop::collection::vec(("[ab/]{0,3}", "/?", "[ab/]{0,3}", 0..4_usize), 8),
     ) {
-        let key = Key::of(&tenant);
+        let key = FenceKey::of(&tenant);
         let found = |known: &[&'static str], name: &str| known.iter().copied().find(|k| *k == name).unwrap();
         for grant in &tenant.grants {
             for (operation, (prefix, delimiter, marker, room)) in operations().filter(|o| is_listing(*o)).zip(queries.iter().cycle()) {
@@ -313,8 +313,8 @@ proptest! {
         }
         let asked = VendRequest::parse(body.to_string().as_bytes()).unwrap();
         let Ok((_, policy)) = narrowed(&tenant, &asked) else { return Ok(()) };
-        let given = Key::read(&policy.json());
-        let own = Key::of(&tenant);
+        let given = FenceKey::read(&policy.json());
+        let own = FenceKey::of(&tenant);
         for Place { name, .. } in places {
             let place = &Place { bucket: BUCKETS[0], region: REGIONS[0], name };
             for operation in operations() {
@@ -335,7 +335,7 @@ proptest! {
     ) {
         let policy = config::cam::Policy::new(statements);
         let Ok(policy) = config::RawPolicy::new(policy, BUCKETS[0], REGIONS[0]) else { return Ok(()) };
-        let key = Key::read(&policy.policy.json());
+        let key = FenceKey::read(&policy.policy.json());
         let place = Place { bucket: BUCKETS[0], region: REGIONS[0], name: name.clone() };
         for action in RAW_ACTIONS {
             if policy.allows(action, &name) {
@@ -576,7 +576,7 @@ fn policies_of_the_sts_sdks_are_read_alike_by_cos_and_by_the_proxy() {
         let raw = config::cam::Policy::parse(&text).expect(&name);
         let is_conditional = raw.statement.iter().any(|s| !s.condition.is_empty());
         let raw = config::RawPolicy::new(raw, bucket, "ap-guangzhou").expect(&name);
-        let (as_made, as_sent) = (Key::read(&text), Key::read(&raw.policy.json()));
+        let (as_made, as_sent) = (FenceKey::read(&text), FenceKey::read(&raw.policy.json()));
         for (action, allowed) in case["allowed"].as_object().unwrap() {
             let allowed = texts(allowed);
             for key in &keys {
@@ -613,7 +613,7 @@ fn what_the_sts_sdks_send_is_a_policy() {
             if policy.is_null() {
                 continue;
             }
-            match Policy::parse(&policy.to_string()) {
+            match ParsedPolicy::parse(&policy.to_string()) {
                 Ok(policy) if policy.other_account("1250000000").is_none() => good += 1,
                 _ => odd.push(format!("{} {sdk}", case["name"].as_str().unwrap())),
             }

@@ -9,13 +9,13 @@ use s3s::host::{S3Host, VirtualHost};
 use s3s::path::S3Path;
 use s3s::{S3Request, S3Result, s3_error};
 
-use crate::emulator::address::Address;
+use crate::emulator::address::HostKind;
 use crate::emulator::cam::Attempt;
-use crate::emulator::keys::{Keys, TemporaryKey};
+use crate::emulator::keys::{AccountKeys, TemporaryKey};
 
 /// What a request asks for and who asks, as far as its head says; goes with the request through `s3s`.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(super) struct RequestFacts {
     /// `None` is the account itself, which may do everything.
     pub(super) key: Option<Arc<TemporaryKey>>,
     /// The signature was a native one and is verified already.
@@ -31,7 +31,7 @@ pub(super) struct Asked {
     pub(super) facts: Vec<(&'static str, String)>,
 }
 
-impl Asked {
+impl RequestFacts {
     /// Whether the caller may do `action` on `path`, which is `bucket/key`; `None` is the service.
     fn may(&self, action: &str, path: Option<&str>) -> bool {
         let attempt = Attempt {
@@ -96,10 +96,10 @@ const ACTIONS: [(&str, &str); 23] = [
 
 /// `s3s` asks for the secret to verify SigV4 with.
 #[derive(Debug)]
-pub(super) struct Identities(pub(super) Arc<Keys>);
+pub(super) struct SecretLookup(pub(super) Arc<AccountKeys>);
 
 #[async_trait::async_trait]
-impl S3Auth for Identities {
+impl S3Auth for SecretLookup {
     async fn get_secret_key(&self, id: &str) -> S3Result<SecretKey> {
         let key = self
             .0
@@ -117,12 +117,12 @@ pub(super) struct Hosts {
 
 impl S3Host for Hosts {
     fn parse_host_header<'a>(&'a self, host: &'a str) -> S3Result<VirtualHost<'a>> {
-        match Address::parse(host, &self.suffix) {
-            Some(Address::Bucket { name, region }) => {
+        match HostKind::parse(host, &self.suffix) {
+            Some(HostKind::Bucket { name, region }) => {
                 Ok(VirtualHost::new(host).with_bucket(name).with_region(region))
             }
-            Some(Address::Region(region)) => Ok(VirtualHost::new(host).with_region(region)),
-            Some(Address::Service) => Ok(VirtualHost::new(host)),
+            Some(HostKind::Region(region)) => Ok(VirtualHost::new(host).with_region(region)),
+            Some(HostKind::Service) => Ok(VirtualHost::new(host)),
             None => Err(s3_error!(NoSuchBucket)),
         }
     }
@@ -137,7 +137,7 @@ impl S3Access for Policies {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
         let asked = cx
             .extensions_mut()
-            .get::<Asked>()
+            .get::<RequestFacts>()
             .cloned()
             .ok_or_else(|| s3_error!(InternalError))?;
         if cx.credentials().is_none() && !asked.verified {
@@ -202,9 +202,9 @@ fn check_source<T>(req: &S3Request<T>, source: &CopySource) -> S3Result<()> {
     }
 }
 
-fn asked<T>(req: &S3Request<T>) -> S3Result<Asked> {
+fn asked<T>(req: &S3Request<T>) -> S3Result<RequestFacts> {
     req.extensions
-        .get::<Asked>()
+        .get::<RequestFacts>()
         .cloned()
         .ok_or_else(|| s3_error!(InternalError))
 }

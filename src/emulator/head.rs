@@ -7,7 +7,7 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODIN
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use crate::emulator::answer::Refusal;
+use crate::emulator::answer::CosError;
 use crate::encoding::percent::{form_decode, percent_decode, push_encoded};
 
 /// A key's bytes at most (436/13324).
@@ -17,22 +17,22 @@ const METADATA_LIMIT: usize = 2048;
 const METADATA_TOTAL: usize = 4096;
 
 /// A request's target, decoded.
-pub(super) struct Target {
+pub(super) struct DecodedTarget {
     pub(super) path: Vec<u8>,
     pub(super) query: Vec<(Cow<'static, str>, Cow<'static, str>)>,
 }
 
 /// Where a signature was found.
-pub(super) enum Signature {
+pub(super) enum SignatureKind {
     NativeHeader,
     NativeQuery,
     SigV4Header,
     SigV4Query,
 }
 
-impl Target {
-    pub(super) fn of(head: &Parts) -> Result<Self, Refusal> {
-        let odd = || Refusal::bad_request("InvalidURI", "Could not parse the specified URI.");
+impl DecodedTarget {
+    pub(super) fn of(head: &Parts) -> Result<Self, CosError> {
+        let odd = || CosError::bad_request("InvalidURI", "Could not parse the specified URI.");
         let path = percent_decode(head.uri.path())
             .ok_or_else(odd)?
             .into_owned();
@@ -58,7 +58,7 @@ impl Target {
         });
         Ok(Self {
             path,
-            query: query.collect::<Result<_, Refusal>>()?,
+            query: query.collect::<Result<_, CosError>>()?,
         })
     }
 
@@ -75,14 +75,17 @@ pub(super) fn header<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
 }
 
 /// Exactly one signature, of a kind that is spoken.
-pub(super) fn find_signature(head: &Parts, target: &Target) -> Result<Signature, Refusal> {
+pub(super) fn find_signature(
+    head: &Parts,
+    target: &DecodedTarget,
+) -> Result<SignatureKind, CosError> {
     let mut found = Vec::new();
     for value in head.headers.get_all(AUTHORIZATION) {
         match value.as_bytes() {
-            v if v.starts_with(b"AWS4-HMAC-SHA256 ") => found.push(Signature::SigV4Header),
-            v if v.starts_with(b"q-") => found.push(Signature::NativeHeader),
+            v if v.starts_with(b"AWS4-HMAC-SHA256 ") => found.push(SignatureKind::SigV4Header),
+            v if v.starts_with(b"q-") => found.push(SignatureKind::NativeHeader),
             _ => {
-                return Err(Refusal::bad_request(
+                return Err(CosError::bad_request(
                     "InvalidArgument",
                     "Unsupported Authorization Type",
                 ));
@@ -90,30 +93,30 @@ pub(super) fn find_signature(head: &Parts, target: &Target) -> Result<Signature,
         }
     }
     if target.get("X-Amz-Signature").is_some() {
-        found.push(Signature::SigV4Query);
+        found.push(SignatureKind::SigV4Query);
     }
     if target.get("q-signature").is_some() {
-        found.push(Signature::NativeQuery);
+        found.push(SignatureKind::NativeQuery);
     }
     match (found.pop(), found.is_empty()) {
         (Some(only), true) => Ok(only),
-        (Some(_), false) => Err(Refusal::bad_request(
+        (Some(_), false) => Err(CosError::bad_request(
             "InvalidArgument",
             "Only one authorization is allowed",
         )),
-        (None, _) => Err(Refusal::forbidden("AccessDenied", "Access Denied.")),
+        (None, _) => Err(CosError::forbidden("AccessDenied", "Access Denied.")),
     }
 }
 
 /// Keys: 1 to 850 bytes, not starting with a slash or backslash (436/13324).
-pub(super) fn check_key(path: &[u8]) -> Result<(), Refusal> {
+pub(super) fn check_key(path: &[u8]) -> Result<(), CosError> {
     let key = path.strip_prefix(b"/").unwrap_or_default();
     if key.len() > KEY_LIMIT {
-        return Err(Refusal::bad_request("KeyTooLong", "Your key is too long."));
+        return Err(CosError::bad_request("KeyTooLong", "Your key is too long."));
     }
     let controls = key.iter().any(|b| matches!(b, 0 | b'\r' | b'\n' | 24..=27));
     if controls || key.starts_with(b"/") || key.starts_with(b"\\") {
-        return Err(Refusal::bad_request(
+        return Err(CosError::bad_request(
             "InvalidObjectName",
             "The object name is invalid.",
         ));
@@ -122,7 +125,7 @@ pub(super) fn check_key(path: &[u8]) -> Result<(), Refusal> {
 }
 
 /// No aws-chunked body, and a length for every body.
-pub(super) fn check_framing(head: &Parts) -> Result<(), Refusal> {
+pub(super) fn check_framing(head: &Parts) -> Result<(), CosError> {
     let streaming =
         header(head, "x-amz-content-sha256").is_some_and(|v| v.starts_with("STREAMING-"));
     let chunked = header(head, "content-encoding")
@@ -136,7 +139,7 @@ pub(super) fn check_framing(head: &Parts) -> Result<(), Refusal> {
         && (head.headers.contains_key(TRANSFER_ENCODING) || (head.method == Method::PUT && !copies))
     {
         let message = "You must provide the Content-Length HTTP header.";
-        return Err(Refusal::new(
+        return Err(CosError::new(
             StatusCode::LENGTH_REQUIRED,
             "MissingContentLength",
             message,
@@ -144,7 +147,7 @@ pub(super) fn check_framing(head: &Parts) -> Result<(), Refusal> {
     }
     if streaming || chunked || decoded {
         let message = "A header you provided implies functionality that is not implemented";
-        return Err(Refusal::new(
+        return Err(CosError::new(
             StatusCode::NOT_IMPLEMENTED,
             "NotImplemented",
             message,
@@ -154,7 +157,7 @@ pub(super) fn check_framing(head: &Parts) -> Result<(), Refusal> {
 }
 
 /// Names `[a-z0-9-]`, 2 KiB each, 4 KiB together (436/7749).
-pub(super) fn check_metadata(head: &Parts) -> Result<(), Refusal> {
+pub(super) fn check_metadata(head: &Parts) -> Result<(), CosError> {
     let mut total = 0;
     for (name, value) in &head.headers {
         let name = name.as_str();
@@ -166,11 +169,11 @@ pub(super) fn check_metadata(head: &Parts) -> Result<(), Refusal> {
         };
         if rest.is_empty() || !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             let message = format!("Metadata names are of a-z, 0-9 and -, which {rest} is not");
-            return Err(Refusal::bad_request("InvalidArgument", message));
+            return Err(CosError::bad_request("InvalidArgument", message));
         }
         total += rest.len() + value.len();
         if value.len() > METADATA_LIMIT || total > METADATA_TOTAL {
-            return Err(Refusal::bad_request(
+            return Err(CosError::bad_request(
                 "MetadataTooLarge",
                 "Your metadata headers exceed the maximum size.",
             ));
@@ -180,7 +183,11 @@ pub(super) fn check_metadata(head: &Parts) -> Result<(), Refusal> {
 }
 
 /// The condition keys of a request. Values out of the query are encoded, as policies write them (436/71306).
-pub(super) fn facts(head: &Parts, target: &Target, address: IpAddr) -> Vec<(&'static str, String)> {
+pub(super) fn facts(
+    head: &Parts,
+    target: &DecodedTarget,
+    address: IpAddr,
+) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("qcs:ip", address.to_string()),
         ("cos:secure-transport", "false".to_owned()),

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use dashmap::DashMap;
 
-use crate::emulator::cam::Policy;
+use crate::emulator::cam::ParsedPolicy;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
@@ -23,7 +23,7 @@ const TOKEN_BYTES_MAX: usize = 1275;
 
 /// All keys of the one account.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct AccountKeys {
     permanent: Vec<(String, Secret)>,
     issued: DashMap<String, Arc<TemporaryKey>>,
 }
@@ -35,18 +35,18 @@ pub(super) struct TemporaryKey {
     pub(super) secret: Secret,
     pub(super) token: Secret,
     /// `None`: all that the account may.
-    pub(super) policy: Option<Policy>,
+    pub(super) policy: Option<ParsedPolicy>,
     pub(super) expires: Timestamp,
 }
 
 /// A key that was found.
 #[derive(Clone, Debug)]
-pub(super) enum Key {
+pub(super) enum AccountKey {
     Permanent(Secret),
     Temporary(Arc<TemporaryKey>),
 }
 
-impl Key {
+impl AccountKey {
     pub(super) fn secret(&self) -> &Secret {
         match self {
             Self::Permanent(secret) => secret,
@@ -55,7 +55,7 @@ impl Key {
     }
 }
 
-impl Keys {
+impl AccountKeys {
     pub(super) fn new(permanent: Vec<(String, Secret)>) -> Self {
         Self {
             permanent,
@@ -64,20 +64,20 @@ impl Keys {
     }
 
     /// The key with the id `id`, expired or not.
-    pub(super) fn find(&self, id: &str) -> Option<Key> {
+    pub(super) fn find(&self, id: &str) -> Option<AccountKey> {
         if let Some((_, secret)) = self.permanent.iter().find(|(known, _)| known == id) {
-            return Some(Key::Permanent(secret.clone()));
+            return Some(AccountKey::Permanent(secret.clone()));
         }
         self.issued
             .get(id)
-            .map(|key| Key::Temporary(Arc::clone(&key)))
+            .map(|key| AccountKey::Temporary(Arc::clone(&key)))
     }
 
     /// Makes a new temporary key; `None` when there is no room or no randomness. `policy_length` makes
     /// the token longer, as Tencent's grows with its policy.
     pub(super) fn issue(
         &self,
-        policy: Option<Policy>,
+        policy: Option<ParsedPolicy>,
         policy_length: usize,
         expires: Timestamp,
         now: Timestamp,

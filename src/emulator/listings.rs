@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::emulator::convert::{encoder, etag, owner, page_size, stamp};
 use crate::emulator::store::list::Listing;
-use crate::emulator::store::multipart::Part as StoredPart;
-use crate::emulator::store::{Attributes, Object as Stored, Store, hex};
+use crate::emulator::store::multipart::StoredPart;
+use crate::emulator::store::{Attributes, Store, StoredObject, hex};
 use crate::encoding::percent::percent_decode;
 
 /// What a token begins with.
@@ -232,7 +232,7 @@ fn seal(marker: &str, bucket: &str) -> String {
     hex(&Sha256::digest(format!("{bucket}/{marker}"))).repeat(8)
 }
 
-fn listed(object: &Stored, encode: fn(&str) -> String, with_owner: bool) -> Object {
+fn listed(object: &StoredObject, encode: fn(&str) -> String, with_owner: bool) -> Object {
     Object {
         e_tag: Some(etag(&object.etag)),
         key: Some(encode(&object.key)),

@@ -51,15 +51,15 @@ mod sts_v1;
 mod uploads;
 mod wire;
 
-pub use counters::{Counters, Counts, RecordedHead};
+pub use counters::{Counters, EmulatorCounts, RecordedHead};
 pub use faults::{CosFault, FaultSwitch, Faults, StsFault};
 
 use cos::Cos;
-use gate::{Hosts, Identities, Policies};
-use keys::Keys;
+use gate::{Hosts, Policies, SecretLookup};
+use keys::AccountKeys;
 use s3::Operations;
 use store::Store;
-use sts::Sts;
+use sts::EmbeddedSts;
 
 /// How long requests may take to end when the emulator stops.
 const STOP: Duration = Duration::from_secs(1);
@@ -135,7 +135,7 @@ pub struct Emulator {
     cos_addr: SocketAddr,
     sts_addr: SocketAddr,
     admin_addr: Option<SocketAddr>,
-    shared: Shared,
+    shared: EmulatorShared,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     _folder: Option<TempDir>,
@@ -143,17 +143,79 @@ pub struct Emulator {
 
 /// What the listeners and the tests have in common.
 #[derive(Clone, Debug)]
-struct Shared {
+struct EmulatorShared {
     counters: Arc<Counters>,
     faults: Arc<FaultSwitch>,
-    keys: Arc<Keys>,
+    keys: Arc<AccountKeys>,
     store: Arc<Store>,
+}
+
+impl EmulatorShared {
+    /// Spawns the embedded COS on the runtime that has been entered.
+    fn serve_cos(&self, config: &EmulatorConfig, listener: TcpListener) -> io::Result<()> {
+        let cos = Arc::new(Cos {
+            appid: config.appid.clone(),
+            counters: Arc::clone(&self.counters),
+            faults: Arc::clone(&self.faults),
+            keys: Arc::clone(&self.keys),
+            s3: s3_service(self, &config.suffix),
+            spelling: spelling::of_cos(),
+            store: Arc::clone(&self.store),
+            suffix: config.suffix.clone(),
+        });
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let counters = Arc::clone(&self.counters);
+        let accepted = move || counters.cos_connection();
+        tokio::spawn(wire::serve(listener, accepted, move |request, peer| {
+            let cos = Arc::clone(&cos);
+            async move { Box::pin(cos.answer(request, peer)).await }
+        }));
+        Ok(())
+    }
+
+    /// Spawns the embedded STS.
+    fn serve_sts(&self, config: EmulatorConfig, listener: TcpListener) -> io::Result<()> {
+        let sts = Arc::new(EmbeddedSts {
+            appid: config.appid,
+            counters: Arc::clone(&self.counters),
+            faults: Arc::clone(&self.faults),
+            keys: Arc::clone(&self.keys),
+            policy_limit: config.policy_limit,
+            roles: config.roles,
+        });
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        tokio::spawn(wire::serve(
+            listener,
+            || {},
+            move |request, peer| {
+                let sts = Arc::clone(&sts);
+                async move { sts.answer(request, peer).await }
+            },
+        ));
+        Ok(())
+    }
+
+    /// Spawns the listener for faults and counters.
+    fn serve_admin(&self, address: SocketAddr, listener: TcpListener) -> io::Result<()> {
+        let is_loopback = address.ip().to_canonical().is_loopback();
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let shared = self.clone();
+        tokio::spawn(wire::serve(
+            listener,
+            || {},
+            move |request, _| {
+                let shared = shared.clone();
+                async move { Ok(admin::answer(&shared, is_loopback, request).await) }
+            },
+        ));
+        Ok(())
+    }
 }
 
 impl Emulator {
     /// Starts one. Fails when a listener cannot be bound or the data cannot be read.
-    pub fn start(config: EmulatorConfig) -> io::Result<Self> {
-        let (folder, data) = if let Some(data) = config.data {
+    pub fn start(mut config: EmulatorConfig) -> io::Result<Self> {
+        let (folder, data) = if let Some(data) = config.data.take() {
             (None, data)
         } else {
             let folder = TempDir::with_prefix("cosgate-")?;
@@ -164,32 +226,13 @@ impl Emulator {
         for (name, region) in &config.buckets {
             store.create_bucket(name, region, clock())?;
         }
-        let shared = Shared {
+        let shared = EmulatorShared {
             counters: Arc::default(),
             faults: Arc::default(),
-            keys: Arc::new(Keys::new(config.keys)),
+            keys: Arc::new(AccountKeys::new(std::mem::take(&mut config.keys))),
             store,
         };
-        shared.faults.set(config.faults);
-        let cos = Arc::new(Cos {
-            appid: config.appid.clone(),
-            counters: Arc::clone(&shared.counters),
-            faults: Arc::clone(&shared.faults),
-            keys: Arc::clone(&shared.keys),
-            s3: s3_service(&shared, &config.suffix),
-            spelling: spelling::of_cos(),
-            store: Arc::clone(&shared.store),
-            suffix: config.suffix,
-        });
-        let sts = Arc::new(Sts {
-            appid: config.appid,
-            counters: Arc::clone(&shared.counters),
-            faults: Arc::clone(&shared.faults),
-            keys: Arc::clone(&shared.keys),
-            policy_limit: config.policy_limit,
-            roles: config.roles,
-        });
-
+        shared.faults.set(std::mem::take(&mut config.faults));
         let (cos_listener, cos_addr) = bind(config.cos_listen)?;
         let (sts_listener, sts_addr) = bind(config.sts_listen)?;
         let admin = config.admin_listen.map(bind).transpose()?;
@@ -201,34 +244,10 @@ impl Emulator {
             .build()?;
         {
             let _inside = runtime.enter();
-            let listener = tokio::net::TcpListener::from_std(cos_listener)?;
-            let counters = Arc::clone(&shared.counters);
-            let accepted = move || counters.cos_connection();
-            runtime.spawn(wire::serve(listener, accepted, move |request, peer| {
-                let cos = Arc::clone(&cos);
-                async move { Box::pin(cos.answer(request, peer)).await }
-            }));
-            let listener = tokio::net::TcpListener::from_std(sts_listener)?;
-            runtime.spawn(wire::serve(
-                listener,
-                || {},
-                move |request, peer| {
-                    let sts = Arc::clone(&sts);
-                    async move { sts.answer(request, peer).await }
-                },
-            ));
+            shared.serve_cos(&config, cos_listener)?;
+            shared.serve_sts(config, sts_listener)?;
             if let Some((listener, address)) = admin {
-                let is_loopback = address.ip().to_canonical().is_loopback();
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                let shared = shared.clone();
-                runtime.spawn(wire::serve(
-                    listener,
-                    || {},
-                    move |request, _| {
-                        let shared = shared.clone();
-                        async move { Ok(admin::answer(&shared, is_loopback, request).await) }
-                    },
-                ));
+                shared.serve_admin(address, listener)?;
             }
         }
         let (stop, stopped) = oneshot::channel();
@@ -288,12 +307,12 @@ impl Emulator {
 
     /// Stores an object as if somebody else had put it there.
     pub fn put_object(&self, bucket: &str, key: &str, content: &[u8]) -> io::Result<()> {
-        let received = self.shared.store.received(content)?;
-        let attributes = store::Attributes::default();
-        let put = self
-            .shared
-            .store
-            .put_object(bucket, key, received, attributes, clock(), |_| Ok(()));
+        let new = store::NewObject {
+            received: self.shared.store.received(content)?,
+            attributes: store::Attributes::default(),
+            modified: clock(),
+        };
+        let put = self.shared.store.put_object(bucket, key, new, |_| Ok(()));
         put.map(drop).map_err(store::StoreError::into_io)
     }
 
@@ -368,11 +387,11 @@ fn clock() -> Timestamp {
     Timestamp::from_unix(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-fn s3_service(shared: &Shared, suffix: &str) -> S3Service {
+fn s3_service(shared: &EmulatorShared, suffix: &str) -> S3Service {
     let mut builder = S3ServiceBuilder::new(Operations {
         store: Arc::clone(&shared.store),
     });
-    builder.set_auth(Identities(Arc::clone(&shared.keys)));
+    builder.set_auth(SecretLookup(Arc::clone(&shared.keys)));
     builder.set_access(Policies);
     builder.set_host(Hosts {
         suffix: suffix.to_owned(),

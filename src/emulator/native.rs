@@ -7,11 +7,11 @@ use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, Uri};
 
-use crate::emulator::address::Address;
-use crate::emulator::answer::Refusal;
+use crate::emulator::address::HostKind;
+use crate::emulator::answer::CosError;
 use crate::encoding::percent::push_encoded;
 use crate::sign::Signable;
-use crate::sign::cos::{Claim, KeyTime, Refusal as Unsigned, http_string, string_to_sign};
+use crate::sign::cos::{CosClaim, CosClaimError, KeyTime, http_string, string_to_sign};
 use crate::timestamp::Timestamp;
 
 /// The header, or the parameter, of a temporary key's token.
@@ -36,32 +36,49 @@ pub(super) enum Coverage {
 
 /// Checks the signature of `request` and that it covers enough.
 pub(super) fn verify(
-    claim: &Claim<'_>,
+    claim: &CosClaim<'_>,
     request: &Signable<'_>,
     secret: &crate::secret::Secret,
     coverage: Coverage,
     now: Timestamp,
-) -> Result<(), Refusal> {
+) -> Result<(), CosError> {
     claim
         .verify(request, secret, now)
-        .map_err(|refusal| match refusal {
-            Unsigned::Expired => Refusal::forbidden("AccessDenied", "Request has expired"),
-            Unsigned::Malformed => malformed(),
-            Unsigned::WrongSignature => {
-                let format_string = http_string(request, &claim.names);
-                let sign_time =
-                    field(request, "q-sign-time").and_then(|time| KeyTime::parse(&time));
-                let echo = sign_time
-                    .map(|time| string_to_sign(&time, &format_string))
-                    .unwrap_or_default();
-                Refusal::forbidden(
-                    "SignatureDoesNotMatch",
-                    "The Signature you specified is invalid.",
-                )
-                .with("StringToSign", &echo)
-                .with("FormatString", &format_string)
-            }
-        })?;
+        .map_err(|error| refusal(error, claim, request))?;
+    check_headers(claim, request, coverage)?;
+    if coverage == Coverage::Service {
+        return Ok(());
+    }
+    check_parameters(claim, request)
+}
+
+/// COS's words for a signature that is not right.
+fn refusal(error: CosClaimError, claim: &CosClaim<'_>, request: &Signable<'_>) -> CosError {
+    match error {
+        CosClaimError::Expired => CosError::forbidden("AccessDenied", "Request has expired"),
+        CosClaimError::Malformed => malformed(),
+        CosClaimError::WrongSignature => {
+            let format_string = http_string(request, &claim.names);
+            let sign_time = field(request, "q-sign-time").and_then(|time| KeyTime::parse(&time));
+            let echo = sign_time
+                .map(|time| string_to_sign(&time, &format_string))
+                .unwrap_or_default();
+            CosError::forbidden(
+                "SignatureDoesNotMatch",
+                "The Signature you specified is invalid.",
+            )
+            .with("StringToSign", &echo)
+            .with("FormatString", &format_string)
+        }
+    }
+}
+
+/// Every header that `coverage` demands is signed.
+fn check_headers(
+    claim: &CosClaim<'_>,
+    request: &Signable<'_>,
+    coverage: Coverage,
+) -> Result<(), CosError> {
     let headers = claim.names.header_list();
     let is_signed = |name: &str| headers.split(';').any(|signed| signed == name);
     let must_be_signed = |name: &str| {
@@ -72,29 +89,31 @@ pub(super) fn verify(
                         && name != TOKEN
                         && !SDK_HEADERS.contains(&name))))
     };
-    let unsigned_header = request
+    let unsigned = request
         .headers
         .iter()
         .map(|(n, v)| (n.as_str(), v))
         .find(|(n, v)| !v.is_empty() && must_be_signed(n) && !is_signed(n));
-    if let Some((name, _)) = unsigned_header {
-        return Err(Refusal::forbidden(
+    match unsigned {
+        Some((name, _)) => Err(CosError::forbidden(
             "AccessDenied",
             format!("Header {name} is not signed"),
-        ));
+        )),
+        None => Ok(()),
     }
-    if coverage == Coverage::Service {
-        return Ok(());
-    }
+}
+
+/// Every parameter but the signature's own is signed.
+fn check_parameters(claim: &CosClaim<'_>, request: &Signable<'_>) -> Result<(), CosError> {
     let parameters = claim.names.parameter_list();
-    let unsigned_parameter = request.query.iter().find(|(name, _)| {
+    let unsigned = request.query.iter().find(|(name, _)| {
         let mut encoded = String::new();
         push_encoded(&mut encoded, name.as_bytes());
         encoded.make_ascii_lowercase();
         !is_of_signature(name) && !parameters.split(';').any(|signed| signed == encoded)
     });
-    match unsigned_parameter {
-        Some((name, _)) => Err(Refusal::forbidden(
+    match unsigned {
+        Some((name, _)) => Err(CosError::forbidden(
             "AccessDenied",
             format!("Parameter {name} is not signed"),
         )),
@@ -103,12 +122,12 @@ pub(super) fn verify(
 }
 
 /// The refusal of an authorization that cannot be read.
-pub(super) fn malformed() -> Refusal {
-    Refusal::forbidden("AccessDenied", "The authorization is not of its form")
+pub(super) fn malformed() -> CosError {
+    CosError::forbidden("AccessDenied", "The authorization is not of its form")
 }
 
 /// Puts a verified request into S3's words. `query` is its query as sent.
-pub(super) fn to_s3(head: &mut Parts, suffix: &str) -> Result<(), Refusal> {
+pub(super) fn to_s3(head: &mut Parts, suffix: &str) -> Result<(), CosError> {
     let mut headers = HeaderMap::with_capacity(head.headers.len());
     for (name, value) in &head.headers {
         let text = name.as_str();
@@ -155,7 +174,7 @@ pub(super) fn to_s3(head: &mut Parts, suffix: &str) -> Result<(), Refusal> {
     };
     head.uri = target
         .parse::<Uri>()
-        .map_err(|_| Refusal::bad_request("InvalidURI", "Not a target"))?;
+        .map_err(|_| CosError::bad_request("InvalidURI", "Not a target"))?;
     Ok(())
 }
 
@@ -190,22 +209,22 @@ fn is_of_signature(name: &str) -> bool {
 }
 
 /// `<bucket>.cos.<region>.<suffix>/<key>` to `/bucket/key`. The key stays encoded.
-fn copy_source(value: &HeaderValue, suffix: &str) -> Result<HeaderValue, Refusal> {
+fn copy_source(value: &HeaderValue, suffix: &str) -> Result<HeaderValue, CosError> {
     let read = || {
         let (host, key) = value.to_str().ok()?.split_once('/')?;
-        let Some(Address::Bucket { name, .. }) = Address::parse(host, suffix) else {
+        let Some(HostKind::Bucket { name, .. }) = HostKind::parse(host, suffix) else {
             return None;
         };
         HeaderValue::from_str(&format!("/{name}/{key}")).ok()
     };
-    read().ok_or_else(|| Refusal::bad_request("InvalidCopySource", "Copy source is not host/key."))
+    read().ok_or_else(|| CosError::bad_request("InvalidCopySource", "Copy source is not host/key."))
 }
 
-fn renamed(name: &str, from: &str, to: &str) -> Result<HeaderName, Refusal> {
+fn renamed(name: &str, from: &str, to: &str) -> Result<HeaderName, CosError> {
     let rest = name.strip_prefix(from).unwrap_or(name);
     let name = HeaderName::try_from(format!("{to}{rest}"));
     name.map_err(|_| {
-        Refusal::new(
+        CosError::new(
             StatusCode::BAD_REQUEST,
             "InvalidRequest",
             "Not a header name",

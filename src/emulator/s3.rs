@@ -25,9 +25,9 @@ use crate::emulator::convert::{
     forbids_overwrite, owner, parse_tags, slice, source_conditions_of, stamp, tag_set, unversioned,
     verify_md5,
 };
-use crate::emulator::gate::{Asked, DeniedKeys};
+use crate::emulator::gate::{DeniedKeys, RequestFacts};
 use crate::emulator::store::transfer::{FileBody, Received};
-use crate::emulator::store::{Attributes, BucketAbout, Object as Stored, Store, StoreError};
+use crate::emulator::store::{Attributes, BucketAbout, NewObject, Store, StoreError, StoredObject};
 use crate::emulator::{clock, listings, uploads};
 
 /// Objects in one multi-delete at most (436/8289).
@@ -133,15 +133,13 @@ impl S3 for Operations {
             .receive(input.body.take(), input.content_length)
             .await?;
         verify_md5(input.content_md5.as_deref(), &received.md5)?;
-        let condition = |there: Option<&Stored>| check_overwrite(forbids, there);
-        let object = self.store.put_object(
-            &input.bucket,
-            &input.key,
+        let condition = |there: Option<&StoredObject>| check_overwrite(forbids, there);
+        let new = NewObject {
             received,
             attributes,
-            clock(),
-            condition,
-        )?;
+            modified: clock(),
+        };
+        let object = (self.store).put_object(&input.bucket, &input.key, new, condition)?;
         let output = PutObjectOutput {
             e_tag: Some(etag(&object.etag)),
             ..Default::default()
@@ -303,15 +301,13 @@ impl S3 for Operations {
         };
         attributes.storage_class = input.storage_class.map(|class| class.as_str().to_owned());
         let received = copy(&self.store, file, 0, source.size).await?;
-        let condition = |there: Option<&Stored>| check_overwrite(forbids, there);
-        let object = self.store.put_object(
-            &input.bucket,
-            &input.key,
+        let condition = |there: Option<&StoredObject>| check_overwrite(forbids, there);
+        let new = NewObject {
             received,
             attributes,
-            clock(),
-            condition,
-        )?;
+            modified: clock(),
+        };
+        let object = (self.store).put_object(&input.bucket, &input.key, new, condition)?;
         let result = CopyObjectResult {
             e_tag: Some(etag(&object.etag)),
             last_modified: Some(stamp(object.modified)),
@@ -440,9 +436,9 @@ impl From<StoreError> for S3Error {
 }
 
 /// What the front of COS learnt of a request.
-pub(super) fn asked<T>(req: &S3Request<T>) -> S3Result<&Asked> {
+pub(super) fn asked<T>(req: &S3Request<T>) -> S3Result<&RequestFacts> {
     req.extensions
-        .get::<Asked>()
+        .get::<RequestFacts>()
         .ok_or_else(|| s3_error!(InternalError))
 }
 

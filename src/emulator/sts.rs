@@ -14,16 +14,16 @@ use s3s::Body;
 use serde_json::{Map, Value, json};
 
 use crate::emulator::EmulatorRole;
-use crate::emulator::cam::{Policy, PolicyError};
+use crate::emulator::cam::{ParsedPolicy, ParsedPolicyError};
 use crate::emulator::clock;
 use crate::emulator::counters::Counters;
 use crate::emulator::faults::{FaultSwitch, StsFault};
-use crate::emulator::keys::{Key, Keys, random};
+use crate::emulator::keys::{AccountKey, AccountKeys, random};
 use crate::emulator::store::hex;
 use crate::emulator::sts_v1;
-use crate::emulator::wire::{Cut, Peer};
+use crate::emulator::wire::{Cut, WirePeer};
 use crate::encoding::percent::form_decode;
-use crate::sign::tc3::{Call, Claim, Refusal};
+use crate::sign::tc3::{ApiCall, ApiClaim, ApiClaimError};
 use crate::timestamp::Timestamp;
 
 /// A call's body at most.
@@ -41,25 +41,25 @@ const VERSION: &str = "2018-08-13";
 
 /// The embedded STS.
 #[derive(Debug)]
-pub(super) struct Sts {
+pub(super) struct EmbeddedSts {
     pub(super) appid: String,
     pub(super) counters: Arc<Counters>,
     pub(super) faults: Arc<FaultSwitch>,
-    pub(super) keys: Arc<Keys>,
+    pub(super) keys: Arc<AccountKeys>,
     /// Characters that a policy may have, decoded.
     pub(super) policy_limit: usize,
     pub(super) roles: Vec<EmulatorRole>,
 }
 
 /// A refusal: Tencent's code and a message.
-type Failure = (String, String);
+type StsFailure = (String, String);
 
-impl Sts {
+impl EmbeddedSts {
     /// Answers one request, or cuts its connection when a fault says so.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
-        peer: Peer,
+        peer: WirePeer,
     ) -> Result<Response<Body>, Cut> {
         self.counters.sts_call();
         self.faults.wait(|faults| faults.sts_latency_ms).await;
@@ -111,8 +111,8 @@ impl Sts {
         head: &Parts,
         body: &[u8],
         now: Timestamp,
-    ) -> Result<Map<String, Value>, Failure> {
-        if let Some(call) = sts_v1::Call::parse(head, body) {
+    ) -> Result<Map<String, Value>, StsFailure> {
+        if let Some(call) = sts_v1::ApiCallV1::parse(head, body) {
             let call = call.map_err(refused)?;
             let key = self.key(call.secret_id())?;
             call.verify(key.secret(), now).map_err(refused)?;
@@ -140,10 +140,10 @@ impl Sts {
     fn perform(
         &self,
         head: &Parts,
-        key: Option<&Key>,
+        key: Option<&AccountKey>,
         parameters: &Map<String, Value>,
         now: Timestamp,
-    ) -> Result<Map<String, Value>, Failure> {
+    ) -> Result<Map<String, Value>, StsFailure> {
         if header(head, "x-tc-version") != Some(VERSION) {
             return Err(failure(
                 "InvalidParameterValue",
@@ -170,13 +170,18 @@ impl Sts {
     }
 
     /// Whose signature it is.
-    fn authenticate(&self, head: &Parts, body: &[u8], now: Timestamp) -> Result<Key, Failure> {
-        let wrong = || refused(Refusal::SignatureFailure);
+    fn authenticate(
+        &self,
+        head: &Parts,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<AccountKey, StsFailure> {
+        let wrong = || refused(ApiClaimError::SignatureFailure);
         let claim = head
             .headers
             .get(AUTHORIZATION)
             .and_then(|v| v.to_str().ok());
-        let claim = Claim::parse(claim.unwrap_or_default()).map_err(|_| wrong())?;
+        let claim = ApiClaim::parse(claim.unwrap_or_default()).map_err(|_| wrong())?;
         let key = self.key(claim.secret_id)?;
         let time = header(head, "x-tc-timestamp")
             .and_then(|t| t.parse().ok())
@@ -186,7 +191,7 @@ impl Sts {
             .get(HOST)
             .and_then(|v| v.to_str().ok())
             .unwrap_or_default();
-        let call = Call {
+        let call = ApiCall {
             method: head.method.as_str(),
             host,
             service: "sts",
@@ -199,22 +204,22 @@ impl Sts {
             time: Timestamp::from_unix(time),
         };
         // Some SDKs sign the bare host name where others sign its port too.
-        let bare = Call {
+        let bare = ApiCall {
             host: host.split(':').next().unwrap_or_default(),
             ..call
         };
         let verified = claim
             .verify(&call, key.secret(), now)
             .or_else(|refusal| match refusal {
-                Refusal::SignatureExpire => Err(refusal),
-                Refusal::SignatureFailure => claim.verify(&bare, key.secret(), now),
+                ApiClaimError::SignatureExpire => Err(refusal),
+                ApiClaimError::SignatureFailure => claim.verify(&bare, key.secret(), now),
             });
         verified.map_err(refused)?;
         check_token(head, &key)?;
         Ok(key)
     }
 
-    fn key(&self, id: &str) -> Result<Key, Failure> {
+    fn key(&self, id: &str) -> Result<AccountKey, StsFailure> {
         let unknown = || failure("AuthFailure.SecretIdNotFound", "The SecretId is not found.");
         self.keys.find(id).ok_or_else(unknown)
     }
@@ -222,11 +227,11 @@ impl Sts {
     fn get_federation_token(
         &self,
         head: &Parts,
-        key: &Key,
+        key: &AccountKey,
         parameters: &Map<String, Value>,
         now: Timestamp,
-    ) -> Result<Map<String, Value>, Failure> {
-        if matches!(key, Key::Temporary(_)) {
+    ) -> Result<Map<String, Value>, StsFailure> {
+        if matches!(key, AccountKey::Temporary(_)) {
             return Err(failure(
                 "FailedOperation.TempKeyNotAllowed",
                 "A temporary key cannot ask for one.",
@@ -250,7 +255,7 @@ impl Sts {
         head: &Parts,
         parameters: &Map<String, Value>,
         now: Timestamp,
-    ) -> Result<Map<String, Value>, Failure> {
+    ) -> Result<Map<String, Value>, StsFailure> {
         require_region(head)?;
         let role = self.role(parameters)?;
         let name = session(parameters)?;
@@ -278,7 +283,7 @@ impl Sts {
         head: &Parts,
         parameters: &Map<String, Value>,
         now: Timestamp,
-    ) -> Result<Map<String, Value>, Failure> {
+    ) -> Result<Map<String, Value>, StsFailure> {
         const KNOWN: [&str; 5] = [
             "ProviderId",
             "WebIdentityToken",
@@ -314,14 +319,14 @@ impl Sts {
         self.issue(None, duration, name, now)
     }
 
-    fn role(&self, parameters: &Map<String, Value>) -> Result<&EmulatorRole, Failure> {
+    fn role(&self, parameters: &Map<String, Value>) -> Result<&EmulatorRole, StsFailure> {
         let arn = text(parameters, "RoleArn")?;
         let role = self.roles.iter().find(|role| role.arn == arn);
         role.ok_or_else(|| failure("ResourceNotFound.RoleNotFound", "The role is not found."))
     }
 
     /// A policy and its length.
-    fn policy(&self, encoded: &str) -> Result<(Policy, usize), Failure> {
+    fn policy(&self, encoded: &str) -> Result<(ParsedPolicy, usize), StsFailure> {
         let policy_text = decode_policy(encoded).ok_or_else(|| {
             failure(
                 "InvalidParameter.StrategyFormatError",
@@ -334,9 +339,9 @@ impl Sts {
                 "The policy is too long.",
             ));
         }
-        let policy = Policy::parse(&policy_text).map_err(|error| match error {
-            PolicyError::Format(why) => failure("InvalidParameter.StrategyFormatError", &why),
-            PolicyError::Invalid(why) => failure("InvalidParameter.StrategyInvalid", &why),
+        let policy = ParsedPolicy::parse(&policy_text).map_err(|error| match error {
+            ParsedPolicyError::Format(why) => failure("InvalidParameter.StrategyFormatError", &why),
+            ParsedPolicyError::Invalid(why) => failure("InvalidParameter.StrategyInvalid", &why),
         })?;
         let policy = policy.of_account(&self.appid);
         if let Some(account) = policy.other_account(&self.appid) {
@@ -347,11 +352,11 @@ impl Sts {
 
     fn issue(
         &self,
-        policy: Option<(Policy, usize)>,
+        policy: Option<(ParsedPolicy, usize)>,
         duration: i64,
         name: &str,
         now: Timestamp,
-    ) -> Result<Map<String, Value>, Failure> {
+    ) -> Result<Map<String, Value>, StsFailure> {
         let life = self.faults.current().sts_lifetime.unwrap_or(duration);
         let (policy, length) = match policy {
             Some((policy, length)) => (Some(policy), length),
@@ -373,13 +378,13 @@ impl Sts {
     }
 }
 
-fn refused(refusal: Refusal) -> Failure {
+fn refused(refusal: ApiClaimError) -> StsFailure {
     match refusal {
-        Refusal::SignatureExpire => failure(
+        ApiClaimError::SignatureExpire => failure(
             "AuthFailure.SignatureExpire",
             "Signature expired: more than 5 minutes off the server's time.",
         ),
-        Refusal::SignatureFailure => failure(
+        ApiClaimError::SignatureFailure => failure(
             "AuthFailure.SignatureFailure",
             "The provided credentials could not be validated.",
         ),
@@ -387,8 +392,8 @@ fn refused(refusal: Refusal) -> Failure {
 }
 
 /// A temporary key is good with its token alone.
-fn check_token(head: &Parts, key: &Key) -> Result<(), Failure> {
-    let Key::Temporary(temporary) = key else {
+fn check_token(head: &Parts, key: &AccountKey) -> Result<(), StsFailure> {
+    let AccountKey::Temporary(temporary) = key else {
         return Ok(());
     };
     let token = header(head, "x-tc-token");
@@ -418,7 +423,7 @@ fn spoil(response: &mut Map<String, Value>, fault: Option<&StsFault>) {
     }
 }
 
-fn require_region(head: &Parts) -> Result<(), Failure> {
+fn require_region(head: &Parts) -> Result<(), StsFailure> {
     if header(head, "x-tc-region").is_none_or(str::is_empty) {
         return Err(failure(
             "MissingParameter",
@@ -433,7 +438,7 @@ fn duration(
     parameters: &Map<String, Value>,
     default: i64,
     limit: i64,
-) -> Result<i64, Failure> {
+) -> Result<i64, StsFailure> {
     let wrong = |message: &str| failure("InvalidParameter.ParamError", message);
     let duration = match parameters.get("DurationSeconds") {
         None => default,
@@ -451,12 +456,12 @@ fn duration(
     Ok(duration)
 }
 
-fn session(parameters: &Map<String, Value>) -> Result<&str, Failure> {
+fn session(parameters: &Map<String, Value>) -> Result<&str, StsFailure> {
     let name = text(parameters, "RoleSessionName")?;
     named("RoleSessionName", name, "_+=,.@-")
 }
 
-fn external_id(parameters: &Map<String, Value>) -> Result<Option<&str>, Failure> {
+fn external_id(parameters: &Map<String, Value>) -> Result<Option<&str>, StsFailure> {
     match parameters.get("ExternalId") {
         None => Ok(None),
         Some(_) => named("ExternalId", text(parameters, "ExternalId")?, "_+=,.@:/-").map(Some),
@@ -464,7 +469,7 @@ fn external_id(parameters: &Map<String, Value>) -> Result<Option<&str>, Failure>
 }
 
 /// 2 to 128 letters, digits and `others`.
-fn named<'a>(parameter: &str, name: &'a str, others: &str) -> Result<&'a str, Failure> {
+fn named<'a>(parameter: &str, name: &'a str, others: &str) -> Result<&'a str, StsFailure> {
     let is_known = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
     if (2..=128).contains(&name.len()) && name.chars().all(is_known) {
         return Ok(name);
@@ -473,7 +478,7 @@ fn named<'a>(parameter: &str, name: &'a str, others: &str) -> Result<&'a str, Fa
     Err(failure("InvalidParameter.ParamError", &message))
 }
 
-fn check_tags(parameters: &Map<String, Value>) -> Result<(), Failure> {
+fn check_tags(parameters: &Map<String, Value>) -> Result<(), StsFailure> {
     let within = |tag: &Value, name: &str, most: usize| {
         let text = tag.get(name).and_then(Value::as_str);
         text.is_some_and(|text| text.chars().count() <= most)
@@ -496,7 +501,7 @@ fn check_tags(parameters: &Map<String, Value>) -> Result<(), Failure> {
 }
 
 /// The parameters: a JSON object, or the query of a GET.
-fn parameters(head: &Parts, body: &[u8]) -> Result<Map<String, Value>, Failure> {
+fn parameters(head: &Parts, body: &[u8]) -> Result<Map<String, Value>, StsFailure> {
     let odd = || failure("InvalidParameter", "The parameters cannot be read.");
     match head.method {
         Method::POST => match serde_json::from_slice(body) {
@@ -520,7 +525,7 @@ fn parameters(head: &Parts, body: &[u8]) -> Result<Map<String, Value>, Failure> 
     }
 }
 
-fn text<'a>(parameters: &'a Map<String, Value>, name: &str) -> Result<&'a str, Failure> {
+fn text<'a>(parameters: &'a Map<String, Value>, name: &str) -> Result<&'a str, StsFailure> {
     let value = parameters.get(name).and_then(Value::as_str);
     value.ok_or_else(|| {
         failure(
@@ -539,7 +544,7 @@ fn header<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
     head.headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-fn failure(code: &str, message: &str) -> Failure {
+fn failure(code: &str, message: &str) -> StsFailure {
     (code.to_owned(), message.to_owned())
 }
 
@@ -547,7 +552,7 @@ fn fields(json: &Value) -> Map<String, Value> {
     json.as_object().cloned().unwrap_or_default()
 }
 
-fn failed((code, message): Failure, now: Timestamp) -> Response<Body> {
+fn failed((code, message): StsFailure, now: Timestamp) -> Response<Body> {
     respond(
         fields(&json!({"Error": {"Code": code, "Message": message}})),
         now,

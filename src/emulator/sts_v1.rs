@@ -15,7 +15,7 @@ use serde_json::{Map, Number, Value};
 use crate::encoding::percent::form_decode;
 use crate::secret::Secret;
 use crate::sign::mac::{hmac_sha1, hmac_sha256};
-use crate::sign::tc3::Refusal;
+use crate::sign::tc3::ApiClaimError;
 use crate::timestamp::Timestamp;
 
 /// What the Java SDK signs for a host that is not one of STS's own: an address, or a gateway.
@@ -34,15 +34,15 @@ const COMMON: [(&str, &str); 5] = [
 const OF_SIGNATURE: [&str; 4] = ["Nonce", "SecretId", "Signature", "SignatureMethod"];
 
 /// A call, read but not yet believed.
-pub(super) struct Call<'a> {
+pub(super) struct ApiCallV1<'a> {
     head: &'a Parts,
     /// Sorted by name, as they are signed.
     parameters: Vec<(String, String)>,
 }
 
-impl<'a> Call<'a> {
+impl<'a> ApiCallV1<'a> {
     /// `None` when the call is not in this form; an error when its form cannot be read.
-    pub(super) fn parse(head: &'a Parts, body: &[u8]) -> Option<Result<Self, Refusal>> {
+    pub(super) fn parse(head: &'a Parts, body: &[u8]) -> Option<Result<Self, ApiClaimError>> {
         if head.headers.contains_key(AUTHORIZATION) {
             return None;
         }
@@ -63,7 +63,7 @@ impl<'a> Call<'a> {
                 parameters.sort();
                 Self { head, parameters }
             });
-        Some(read.ok_or(Refusal::SignatureFailure))
+        Some(read.ok_or(ApiClaimError::SignatureFailure))
     }
 
     /// Whose secret to verify with.
@@ -72,17 +72,17 @@ impl<'a> Call<'a> {
     }
 
     /// Checks the signature, in constant time, and that the call's time is close to `now`.
-    pub(super) fn verify(&self, secret: &Secret, now: Timestamp) -> Result<(), Refusal> {
+    pub(super) fn verify(&self, secret: &Secret, now: Timestamp) -> Result<(), ApiClaimError> {
         let number = |name| self.parameter(name).and_then(|text| text.parse().ok());
         let (Some(time), Some(_)) = (number("Timestamp"), number("Nonce")) else {
-            return Err(Refusal::SignatureFailure);
+            return Err(ApiClaimError::SignatureFailure);
         };
         if now.since(Timestamp::from_unix(time)).abs() > TOLERANCE {
-            return Err(Refusal::SignatureExpire);
+            return Err(ApiClaimError::SignatureExpire);
         }
         let signature = BASE64_STANDARD
             .decode(self.parameter("Signature").unwrap_or_default())
-            .map_err(|_| Refusal::SignatureFailure)?;
+            .map_err(|_| ApiClaimError::SignatureFailure)?;
         let sent = (self.head.headers.get(HOST)).and_then(|host| host.to_str().ok());
         let sent = sent.unwrap_or_default();
         let bare = sent.split(':').next().unwrap_or_default();
@@ -93,7 +93,7 @@ impl<'a> Call<'a> {
         if [sent, bare, OWN_HOST].into_iter().any(is_signed_for) {
             return Ok(());
         }
-        Err(Refusal::SignatureFailure)
+        Err(ApiClaimError::SignatureFailure)
     }
 
     /// The call's head as API 3.0 has it, and the parameters of its action.
@@ -198,7 +198,7 @@ mod tests {
         for vector in vectors {
             let signature = vector["expected_signature"].as_str().unwrap();
             let (head, body) = form(&vector, signature);
-            let call = Call::parse(&head, &body).unwrap().unwrap();
+            let call = ApiCallV1::parse(&head, &body).unwrap().unwrap();
             assert_eq!(call.secret_id(), vector["secret_id"]);
             let host = vector["host"].as_str().unwrap();
             assert_eq!(call.string_to_sign(host), vector["string_to_sign"]);
@@ -207,9 +207,9 @@ mod tests {
             let secret = Secret::new(vector["secret_key"].as_str().unwrap());
             assert_eq!(call.verify(&secret, time), Ok(()), "{}", vector["name"]);
             let other = call.verify(&Secret::new("another"), time);
-            assert_eq!(other, Err(Refusal::SignatureFailure));
+            assert_eq!(other, Err(ApiClaimError::SignatureFailure));
             let late = call.verify(&secret, time.plus(TOLERANCE + 1));
-            assert_eq!(late, Err(Refusal::SignatureExpire));
+            assert_eq!(late, Err(ApiClaimError::SignatureExpire));
             let (words, parameters) = call.into_words();
             assert_eq!(words.headers["x-tc-version"], "2018-08-13");
             assert!(
@@ -225,9 +225,9 @@ mod tests {
     fn a_form_without_a_signature_is_refused_and_another_call_is_not_ours() {
         let vector = vectors().remove(0);
         let (head, _) = form(&vector, "");
-        let unsigned = Call::parse(&head, b"Action=GetFederationToken").unwrap();
-        assert_eq!(unsigned.err(), Some(Refusal::SignatureFailure));
+        let unsigned = ApiCallV1::parse(&head, b"Action=GetFederationToken").unwrap();
+        assert_eq!(unsigned.err(), Some(ApiClaimError::SignatureFailure));
         let json = Request::post("/").body(()).unwrap().into_parts().0;
-        assert!(Call::parse(&json, b"{}").is_none());
+        assert!(ApiCallV1::parse(&json, b"{}").is_none());
     }
 }

@@ -15,8 +15,8 @@ use crate::emulator::convert::{
     slice, source_conditions_of, stamp, verify_md5,
 };
 use crate::emulator::s3::{asked, copy};
-use crate::emulator::store::multipart::{Part as StoredPart, Upload};
-use crate::emulator::store::{Object as Stored, Store};
+use crate::emulator::store::multipart::{StoredPart, Upload};
+use crate::emulator::store::{Store, StoredObject};
 
 /// A part that is not the last has at least this many bytes (436/14518).
 const PART_LEAST: u64 = 1024 * 1024;
@@ -54,8 +54,8 @@ pub(super) async fn receive_part(
         .receive(input.body.take(), input.content_length)
         .await?;
     verify_md5(input.content_md5.as_deref(), &received.md5)?;
-    let (bucket, key, id) = (&input.bucket, &input.key, &input.upload_id);
-    let part = store.put_part(bucket, key, id, input.part_number, received, clock())?;
+    let upload = (&*input.bucket, &*input.key, &*input.upload_id);
+    let part = store.put_part(upload, input.part_number, received, clock())?;
     let output = UploadPartOutput {
         e_tag: Some(etag(&part.etag())),
         ..Default::default()
@@ -83,8 +83,8 @@ pub(super) async fn copy_part(
     let range = range.map_err(|_| s3_error!(InvalidArgument, "x-amz-copy-source-range"))?;
     let (start, length, _) = slice(range.as_ref(), source.size)?;
     let received = copy(store, file, start, length).await?;
-    let (bucket, key, id) = (&input.bucket, &input.key, &input.upload_id);
-    let part = store.put_part(bucket, key, id, input.part_number, received, clock())?;
+    let upload = (&*input.bucket, &*input.key, &*input.upload_id);
+    let part = store.put_part(upload, input.part_number, received, clock())?;
     let result = CopyPartResult {
         e_tag: Some(etag(&part.etag())),
         last_modified: Some(stamp(part.modified)),
@@ -113,7 +113,7 @@ pub(super) async fn complete(
     let parts = chosen_parts(&upload, &listed)?;
     let (store, bucket) = (Arc::clone(store), input.bucket.clone());
     let join = move || {
-        let condition = |there: Option<&Stored>| check_overwrite(forbids, there);
+        let condition = |there: Option<&StoredObject>| check_overwrite(forbids, there);
         store.complete_upload(&bucket, &upload, &parts, clock(), condition)
     };
     let object = tokio::task::spawn_blocking(join)

@@ -26,12 +26,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The other end of a connection, and the means to cut it.
 #[derive(Clone, Debug)]
-pub(super) struct Peer {
+pub(super) struct WirePeer {
     pub(super) address: SocketAddr,
     reset: Arc<AtomicBool>,
 }
 
-impl Peer {
+impl WirePeer {
     /// The connection will end with a reset instead of a close.
     pub(super) fn cut(&self) -> Cut {
         self.reset.store(true, Ordering::Relaxed);
@@ -59,7 +59,7 @@ impl std::error::Error for Cut {}
 /// Accepts connections for ever, tells `accepted` of each, and answers their requests with `answer`.
 pub(super) async fn serve<F, A>(listener: TcpListener, accepted: impl Fn(), answer: F)
 where
-    F: Fn(Request<Incoming>, Peer) -> A + Clone + Send + 'static,
+    F: Fn(Request<Incoming>, WirePeer) -> A + Clone + Send + 'static,
     A: Future<Output = Result<Response<s3s::Body>, Cut>> + Send,
 {
     loop {
@@ -69,7 +69,7 @@ where
         };
         accepted();
         let _ = stream.set_nodelay(true); // slower without, but not wrong
-        let peer = Peer {
+        let peer = WirePeer {
             address,
             reset: Arc::default(),
         };
@@ -150,7 +150,7 @@ impl AsyncWrite for Wire {
 #[derive(Clone, Debug)]
 pub(super) enum Breaks {
     /// The connection is cut.
-    Cut(Peer),
+    Cut(WirePeer),
     /// Nothing more comes.
     Stall,
 }

@@ -12,8 +12,8 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::timeout;
 
-use super::content::Comparison;
-use super::stats::Failure;
+use super::content::ContentComparison;
+use super::stats::OperationFailure;
 use super::upload::UploadBody;
 use crate::s3::xml::UpstreamError;
 use crate::upstream::dial::{Dialer, Roots, Stream};
@@ -26,7 +26,7 @@ const STREAMS: usize = 64;
 
 /// A client of one side. Each thread has its own.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct LoadClient {
     dialer: Dialer,
     timeout: Duration,
     keep_alive: bool,
@@ -75,14 +75,14 @@ pub(super) struct Reply {
 
 /// What a download came to.
 #[derive(Clone, Debug)]
-pub(super) struct Download {
+pub(super) struct DownloadResult {
     /// Bytes of the body.
     pub(super) length: u64,
     /// Whether every byte was as it was written.
     pub(super) is_whole: bool,
 }
 
-impl Client {
+impl LoadClient {
     /// A client without connections.
     pub(super) fn new(connect: &Connect) -> Self {
         let roots = connect.roots.as_ref();
@@ -114,7 +114,7 @@ impl Client {
         &self,
         host: &str,
         request: Request<UploadBody>,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<Reply, OperationFailure> {
         self.limited(async {
             let (response, connection) = self.send(host, request).await?;
             let (head, body) = response.into_parts();
@@ -137,8 +137,8 @@ impl Client {
         &self,
         host: &str,
         request: Request<UploadBody>,
-        mut comparison: Option<Comparison>,
-    ) -> Result<Download, Failure> {
+        mut comparison: Option<ContentComparison>,
+    ) -> Result<DownloadResult, OperationFailure> {
         self.limited(async {
             let (response, connection) = self.send(host, request).await?;
             let (head, mut body) = response.into_parts();
@@ -158,7 +158,7 @@ impl Client {
                 }
             }
             self.give_back(connection);
-            Ok(Download {
+            Ok(DownloadResult {
                 length,
                 is_whole: comparison.is_none_or(|comparison| comparison.is_whole()),
             })
@@ -168,8 +168,8 @@ impl Client {
 
     async fn limited<T>(
         &self,
-        call: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
+        call: impl Future<Output = Result<T, OperationFailure>>,
+    ) -> Result<T, OperationFailure> {
         match timeout(self.timeout, call).await {
             Ok(result) => result,
             Err(_) => Err(silent("timeout")),
@@ -180,7 +180,7 @@ impl Client {
         &self,
         host: &str,
         mut request: Request<UploadBody>,
-    ) -> Result<(Response<Incoming>, Lease), Failure> {
+    ) -> Result<(Response<Incoming>, Lease), OperationFailure> {
         if self.is_http2 {
             return self.send_multiplexed(host, request).await;
         }
@@ -207,7 +207,7 @@ impl Client {
         &self,
         host: &str,
         request: Request<UploadBody>,
-    ) -> Result<(Response<Incoming>, Lease), Failure> {
+    ) -> Result<(Response<Incoming>, Lease), OperationFailure> {
         let (mut sender, place) = self.stream(host).await?;
         sender.ready().await.map_err(|error| broken(&error))?;
         let response = sender.send_request(request).await;
@@ -234,7 +234,7 @@ impl Client {
         }
     }
 
-    async fn connect(&self, host: &str) -> Result<Idle, Failure> {
+    async fn connect(&self, host: &str) -> Result<Idle, OperationFailure> {
         let stream = self.dial(host).await?;
         let (sender, connection) = http1::Builder::new()
             .handshake(TokioIo::new(stream))
@@ -254,7 +254,7 @@ impl Client {
     async fn stream(
         &self,
         host: &str,
-    ) -> Result<(http2::SendRequest<UploadBody>, StreamPlace), Failure> {
+    ) -> Result<(http2::SendRequest<UploadBody>, StreamPlace), OperationFailure> {
         {
             let mut open = self.multiplexed.borrow_mut();
             open.retain(|connection| !connection.sender.is_closed());
@@ -282,7 +282,7 @@ impl Client {
         Ok((sender, place))
     }
 
-    async fn dial(&self, host: &str) -> Result<Stream, Failure> {
+    async fn dial(&self, host: &str) -> Result<Stream, OperationFailure> {
         self.dialled.set(self.dialled.get() + 1);
         let dialled = self.dialer.dial(host).await;
         let stream = dialled.map_err(|error| silent(&format!("connect: {}", short(&error))))?;
@@ -322,7 +322,7 @@ impl Drop for StreamPlace {
     }
 }
 
-async fn gather(mut body: Incoming) -> Result<Bytes, Failure> {
+async fn gather(mut body: Incoming) -> Result<Bytes, OperationFailure> {
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| broken(&error))?;
@@ -336,12 +336,12 @@ async fn gather(mut body: Incoming) -> Result<Bytes, Failure> {
     Ok(all.freeze())
 }
 
-fn refused(status: StatusCode, body: &[u8]) -> Failure {
+fn refused(status: StatusCode, body: &[u8]) -> OperationFailure {
     let error = UpstreamError::parse(body, DOCUMENT_LIMIT).ok();
     let code = error.map(|error| error.code).filter(|code| {
         code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.')
     });
-    Failure {
+    OperationFailure {
         label: match code {
             Some(code) => format!("{} {code}", status.as_u16()),
             None => status.as_u16().to_string(),
@@ -350,7 +350,7 @@ fn refused(status: StatusCode, body: &[u8]) -> Failure {
     }
 }
 
-fn broken(error: &hyper::Error) -> Failure {
+fn broken(error: &hyper::Error) -> OperationFailure {
     let label = if error.is_incomplete_message() {
         "connection closed before the response"
     } else if error.is_timeout() {
@@ -366,8 +366,8 @@ fn broken(error: &hyper::Error) -> Failure {
 }
 
 /// A failure without a response.
-pub(super) fn silent(label: &str) -> Failure {
-    Failure {
+pub(super) fn silent(label: &str) -> OperationFailure {
+    OperationFailure {
         label: label.to_owned(),
         is_response: false,
     }

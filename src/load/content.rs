@@ -13,7 +13,7 @@ pub(super) struct Content {
 
 /// Compares bytes that arrive piece by piece with a part of a [`Content`].
 #[derive(Clone, Debug)]
-pub(super) struct Comparison {
+pub(super) struct ContentComparison {
     content: Content,
     at: u64,
     end: u64,
@@ -58,8 +58,8 @@ impl Content {
     }
 
     /// Compares what arrives with the bytes `from` to before `to`.
-    pub(super) fn compare(self, from: u64, to: u64) -> Comparison {
-        Comparison {
+    pub(super) fn compare(self, from: u64, to: u64) -> ContentComparison {
+        ContentComparison {
             content: self,
             at: from,
             end: to,
@@ -72,7 +72,7 @@ impl Content {
     }
 }
 
-impl Comparison {
+impl ContentComparison {
     /// Takes the next bytes that have arrived.
     pub(super) fn update(&mut self, mut data: &[u8]) {
         let mut block = [0; 4096];

@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::run::cannot;
-use super::scenario::{Against, BucketStyle, DirectTarget, Scenario, Signature};
+use super::scenario::{Against, BucketStyle, DirectTarget, EmbeddedSignature, Scenario};
 use super::tenants::TenantEntry;
 use crate::emulator::{Emulator, EmulatorConfig};
 use crate::secret::Secret;
@@ -54,12 +54,12 @@ impl ProxyProgram {
 #[derive(Debug)]
 pub struct Embedded {
     emulator: Arc<Emulator>,
-    proxy: Proxy,
+    proxy: ProxyProcess,
     address: SocketAddr,
 }
 
 #[derive(Debug)]
-struct Proxy(Child);
+struct ProxyProcess(Child);
 
 impl Embedded {
     /// Starts COS, STS and the proxy, for the tenants that `scenario` asks for.
@@ -76,7 +76,7 @@ impl Embedded {
         .map_err(|error| cannot("start the embedded COS", &error))?;
         let signature = scenario.signature.unwrap_or_default();
         let text = configuration(&emulator, tenants, signature);
-        let (proxy, address) = Proxy::start(program, &text)?;
+        let (proxy, address) = ProxyProcess::start(program, &text)?;
         Ok(Self {
             emulator: Arc::new(emulator),
             proxy,
@@ -138,7 +138,7 @@ impl Embedded {
     }
 }
 
-impl Proxy {
+impl ProxyProcess {
     fn start(program: &ProxyProgram, configuration: &str) -> Result<(Self, SocketAddr), String> {
         let mut child = Command::new(&program.program)
             .args(&program.arguments)
@@ -180,7 +180,7 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
+impl Drop for ProxyProcess {
     /// Its input ends, and it with it; if it does not, it is killed.
     fn drop(&mut self) {
         drop(self.0.stdin.take());
@@ -213,10 +213,10 @@ fn key_secret(number: u32) -> String {
 }
 
 /// The proxy's configuration, as a user would write it.
-fn configuration(emulator: &Emulator, tenants: u32, signature: Signature) -> String {
+fn configuration(emulator: &Emulator, tenants: u32, signature: EmbeddedSignature) -> String {
     let language = match signature {
-        Signature::Cos => "cos",
-        Signature::S3 => "s3",
+        EmbeddedSignature::Cos => "cos",
+        EmbeddedSignature::S3 => "s3",
     };
     let mut text = format!(
         r#"

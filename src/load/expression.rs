@@ -14,7 +14,7 @@ use super::quantity::as_text;
 pub struct Expression {
     text: String,
     /// Of what.
-    pub(super) scope: Scope,
+    pub(super) scope: MetricScope,
     /// Which number.
     pub(super) metric: Metric,
     comparison: Comparison,
@@ -24,7 +24,7 @@ pub struct Expression {
 
 /// What an expression speaks of.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Scope {
+pub(super) enum MetricScope {
     /// All operations together.
     All,
     /// One operation.
@@ -106,22 +106,22 @@ impl FromStr for Expression {
     }
 }
 
-fn scope(name: &str) -> Option<(Scope, &str)> {
+fn scope(name: &str) -> Option<(MetricScope, &str)> {
     if let Some(rest) = name.strip_prefix("tenant:") {
         // A tenant's name may hold dots: the metric is what follows the last one that can be a metric.
         let at = rest.match_indices('.').map(|(at, _)| at);
         return at.into_iter().find_map(|at| {
             let (tenant, metric) = (rest.get(..at)?, rest.get(at + 1..)?);
             (is_metric(metric) && !tenant.is_empty())
-                .then(|| (Scope::Tenant(tenant.to_owned()), metric))
+                .then(|| (MetricScope::Tenant(tenant.to_owned()), metric))
         });
     }
     if let Some((operation, metric)) = name.split_once('.')
         && let Ok(operation) = operation.parse()
     {
-        return is_metric(metric).then_some((Scope::Operation(operation), metric));
+        return is_metric(metric).then_some((MetricScope::Operation(operation), metric));
     }
-    is_metric(name).then_some((Scope::All, name))
+    is_metric(name).then_some((MetricScope::All, name))
 }
 
 fn is_metric(name: &str) -> bool {
@@ -196,25 +196,25 @@ mod tests {
     #[test]
     fn expressions_name_scope_metric_and_bound() {
         let expression = read("get.p99.9 >= 1.5ms");
-        assert_eq!(expression.scope, Scope::Operation(Operation::Get));
+        assert_eq!(expression.scope, MetricScope::Operation(Operation::Get));
         assert_eq!(expression.metric, Metric::Quantile(0.999));
         assert!(expression.holds(1500.0) && !expression.holds(1499.0));
         let expression = read("errors>0.1%");
         assert_eq!(
             (expression.scope.clone(), expression.metric),
-            (Scope::All, Metric::ErrorShare)
+            (MetricScope::All, Metric::ErrorShare)
         );
         assert!(expression.holds(0.002) && !expression.holds(0.001));
         assert_eq!(read("errors>0").metric, Metric::Errors);
         let expression = read("tenant:acme.eu.p50<800us");
-        assert_eq!(expression.scope, Scope::Tenant("acme.eu".into()));
+        assert_eq!(expression.scope, MetricScope::Tenant("acme.eu".into()));
         assert!(expression.holds(799.0));
         assert!(read("throughput<10MiB/s").holds(1000.0));
         assert!(read("rate<=100/s").holds(100.0));
         assert!(read("max>1s").holds(1_000_001.0));
         assert_eq!(
             read("multi-delete.mean>1ms").scope,
-            Scope::Operation(Operation::MultiDelete)
+            MetricScope::Operation(Operation::MultiDelete)
         );
     }
 

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::plot::{Axis, Line, Mark, Plot, Steps, escape, svg};
-use super::report::{Report, Side};
-use super::stats::{Interval, Row, Totals};
+use super::plot::{Axis, Mark, Plot, PlotLine, Steps, escape, svg};
+use super::report::{Report, SideResult};
+use super::stats::{Interval, IntervalRow, Totals};
 use super::text::{bytes, bytes_per_second, count, micros};
 
 /// Of thousands, the first in the scenario show how the others are.
@@ -151,8 +151,8 @@ fn push_failures(out: &mut String, report: &Report) {
 }
 
 fn push_over_time(out: &mut String, report: &Report) {
-    let rate = |side: &Interval, row: &Row| side.count as f64 / row.seconds().max(0.001);
-    let errors = |side: &Interval, row: &Row| side.errors as f64 / row.seconds().max(0.001);
+    let rate = |side: &Interval, row: &IntervalRow| side.count as f64 / row.seconds().max(0.001);
+    let errors = |side: &Interval, row: &IntervalRow| side.errors as f64 / row.seconds().max(0.001);
     let mut lines = Vec::new();
     for (index, side) in report.sides.iter().enumerate() {
         let suffix = suffix(report, side);
@@ -166,7 +166,7 @@ fn push_over_time(out: &mut String, report: &Report) {
     for (index, side) in report.sides.iter().enumerate() {
         let quantiles = [("p99", 0.99), ("p90", 0.9), ("p50", 0.5)];
         for (colour, (name, quantile)) in quantiles.into_iter().enumerate() {
-            let value = move |side: &Interval, _: &Row| match side.latency.count() {
+            let value = move |side: &Interval, _: &IntervalRow| match side.latency.count() {
                 0 => f64::NAN,
                 _ => side.latency.quantile(quantile) as f64,
             };
@@ -178,7 +178,7 @@ fn push_over_time(out: &mut String, report: &Report) {
 }
 
 /// What tells the lines of two sides apart.
-fn suffix(report: &Report, side: &Side) -> String {
+fn suffix(report: &Report, side: &SideResult) -> String {
     match report.sides.len() {
         1 => String::new(),
         _ => format!(" {}", side.name),
@@ -189,14 +189,14 @@ fn over_time(
     report: &Report,
     (index, colour): (usize, usize),
     name: String,
-    value: impl Fn(&Interval, &Row) -> f64,
-) -> Line {
+    value: impl Fn(&Interval, &IntervalRow) -> f64,
+) -> PlotLine {
     let rows = report.series.rows.iter();
     let points = rows.filter_map(|row| {
         let at = row.start_ms as f64 / 1000.0 + row.seconds() / 2.0;
         Some((at, value(row.sides.get(index)?, row)))
     });
-    Line {
+    PlotLine {
         name,
         is_dashed: index > 0,
         colour,
@@ -205,7 +205,7 @@ fn over_time(
 }
 
 /// A plot over time with the faults marked.
-fn section(out: &mut String, report: &Report, title: &str, lines: Vec<Line>, y: Axis) {
+fn section(out: &mut String, report: &Report, title: &str, lines: Vec<PlotLine>, y: Axis) {
     let marks = report.faults.iter().map(|fault| Mark {
         from: fault.from,
         until: fault.until,
@@ -231,7 +231,7 @@ fn push_distribution(out: &mut String, report: &Report) {
         for result in &side.operations {
             let name = format!("{}{}", result.operation, suffix(report, side));
             let colour = result.operation.index();
-            lines.push(Line {
+            lines.push(PlotLine {
                 name,
                 is_dashed: index > 0,
                 colour,
@@ -270,7 +270,7 @@ fn distribution(totals: &Totals) -> Vec<(f64, f64)> {
 
 const NUMBERS: &str = "<th>count</th><th>rate</th><th>errors</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th><th>bytes</th>";
 
-fn push_operations(out: &mut String, report: &Report, side: &Side) {
+fn push_operations(out: &mut String, report: &Report, side: &SideResult) {
     let _ = write!(
         out,
         "<section><h2>Operations{}</h2><p class=\"dim\">{} · {} connections</p><div class=\"scroll\"><table><thead><tr><th>operation</th>{NUMBERS}</tr></thead><tbody>",
@@ -327,7 +327,7 @@ fn push_added(out: &mut String, report: &Report) {
             micros((mine - theirs).abs())
         );
     }
-    let moved = |side: &Side| {
+    let moved = |side: &SideResult| {
         let moved = side.all.bytes_sent + side.all.bytes_received;
         bytes_per_second(moved as f64 / report.seconds.max(0.001))
     };
@@ -386,12 +386,12 @@ fn push_proxy(out: &mut String, report: &Report) {
         return;
     };
     let rows = || report.series.rows.iter();
-    let at = |row: &Row| row.start_ms as f64 / 1000.0 + row.seconds() / 2.0;
+    let at = |row: &IntervalRow| row.start_ms as f64 / 1000.0 + row.seconds() / 2.0;
     let cpu = rows().filter_map(|row| {
         let share = row.proxy_cpu_ms? as f64 / row.length_ms.max(1) as f64;
         Some((at(row), share * 100.0))
     });
-    let cpu = vec![Line {
+    let cpu = vec![PlotLine {
         name: "CPU, in % of a core".to_owned(),
         is_dashed: false,
         colour: 0,
@@ -402,7 +402,7 @@ fn push_proxy(out: &mut String, report: &Report) {
         steps: Steps::Decimal,
     };
     let memory = rows().filter_map(|row| Some((at(row), row.proxy_memory? as f64)));
-    let memory = vec![Line {
+    let memory = vec![PlotLine {
         name: "resident memory".to_owned(),
         is_dashed: false,
         colour: 0,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::arrivals::Curve;
-use super::expression::{Expression, Metric, Scope};
+use super::expression::{Expression, Metric, MetricScope};
 use super::live::Live;
-use super::plan::Shape;
+use super::plan::LoopShape;
 use super::quantity::Span;
 use super::report::{Knee, KneeStep, measure};
 use super::run::Fleet;
@@ -81,10 +81,10 @@ pub(super) async fn find(
     } else {
         scenario.knee_bounds.clone()
     };
-    if let Some(bound) = bounds.iter().find(|bound| bound.scope != Scope::All) {
+    if let Some(bound) = bounds.iter().find(|bound| bound.scope != MetricScope::All) {
         return Err(format!("knee bound {bound}: name no operation or tenant"));
     }
-    let Shape::Open {
+    let LoopShape::Open {
         spacing,
         max_in_flight,
         ..
@@ -100,7 +100,7 @@ pub(super) async fn find(
         let rate = search.next;
         let missed = fleet.not_started();
         let segment = Segment {
-            shape: Shape::Open {
+            shape: LoopShape::Open {
                 rate: Curve::flat(rate, length),
                 spacing,
                 max_in_flight,

@@ -121,7 +121,7 @@ impl Default for Latencies {
 
 /// How it stands in a file: numbers for people, and buckets to merge.
 #[derive(Deserialize, Serialize)]
-struct Written {
+struct LatencyRecord {
     count: u64,
     mean: f64,
     min: u64,
@@ -137,7 +137,7 @@ struct Written {
 
 impl Serialize for Latencies {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Written {
+        LatencyRecord {
             count: self.count(),
             mean: self.mean(),
             min: if self.count() == 0 { 0 } else { self.min },
@@ -157,7 +157,7 @@ impl Serialize for Latencies {
 impl<'de> Deserialize<'de> for Latencies {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error as _;
-        let written = Written::deserialize(deserializer)?;
+        let written = LatencyRecord::deserialize(deserializer)?;
         if !matches!(written.digits, COARSE | FINE) {
             return Err(D::Error::custom("digits must be 2 or 3"));
         }

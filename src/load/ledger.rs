@@ -21,7 +21,7 @@ pub(super) struct Serial(pub u64);
 
 /// An object that exists.
 #[derive(Debug)]
-pub(super) struct Object {
+pub(super) struct LiveObject {
     /// The name follows from it.
     pub(super) id: u64,
     /// The write that it holds.
@@ -29,7 +29,7 @@ pub(super) struct Object {
 }
 
 /// An object in use: while it is held, nobody deletes or overwrites it.
-pub(super) type Held = Rc<Object>;
+pub(super) type HeldObject = Rc<LiveObject>;
 
 /// What an uncertain object may hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) struct Possible {
 /// The objects of one tenant on one side.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    live: Vec<Held>,
+    live: Vec<HeldObject>,
     uncertain: HashMap<u64, Possible>,
     /// Uncertain objects that found no room.
     forgotten: u64,
@@ -61,7 +61,7 @@ pub(super) struct Ledger {
 
 /// What a sweep has to find on a group.
 #[derive(Debug, Default)]
-pub(super) struct Expected {
+pub(super) struct ExpectedGroup {
     /// By id: the write that is there.
     pub(super) live: HashMap<u64, Serial>,
     /// By id: what may be there.
@@ -108,7 +108,7 @@ impl Ledger {
     }
 
     /// Any object to read: `point` is from 0 to 1.
-    pub(super) fn any(&self, group: usize, point: f64) -> Option<Held> {
+    pub(super) fn any(&self, group: usize, point: f64) -> Option<HeldObject> {
         let live = &self.groups.get(group)?.live;
         live.get(place(point, live.len())).map(Rc::clone)
     }
@@ -120,7 +120,7 @@ impl Ledger {
     }
 
     /// Takes an object that nobody uses off the group: to delete or overwrite it.
-    pub(super) fn take(&mut self, group: usize, point: f64) -> Option<Object> {
+    pub(super) fn take(&mut self, group: usize, point: f64) -> Option<LiveObject> {
         let live = &mut self.groups.get_mut(group)?.live;
         let start = place(point, live.len());
         // All but a few are free: those in use are in flight right now.
@@ -137,7 +137,7 @@ impl Ledger {
     /// Puts an object on the group: a write was acknowledged.
     pub(super) fn put(&mut self, group: usize, id: u64, serial: Serial) {
         if let Some(group) = self.groups.get_mut(group) {
-            group.live.push(Rc::new(Object {
+            group.live.push(Rc::new(LiveObject {
                 id,
                 serial: Cell::new(serial),
             }));
@@ -159,11 +159,11 @@ impl Ledger {
     }
 
     /// What the sweep has to find on a group.
-    pub(super) fn expected(&self, group: usize) -> Expected {
+    pub(super) fn expected(&self, group: usize) -> ExpectedGroup {
         let Some(group) = self.groups.get(group) else {
-            return Expected::default();
+            return ExpectedGroup::default();
         };
-        Expected {
+        ExpectedGroup {
             live: group
                 .live
                 .iter()

@@ -5,7 +5,7 @@ use quick_xml::events::Event;
 
 /// A page of `ListObjectsV2` or `ListMultipartUploads`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Page {
+pub(super) struct ListedPage {
     /// Objects: key and size. Of uploads: key.
     pub(super) objects: Vec<(String, u64)>,
     /// The ids of uploads, in the order of their keys.
@@ -14,7 +14,7 @@ pub(super) struct Page {
     pub(super) next: Option<String>,
 }
 
-impl Page {
+impl ListedPage {
     /// Reads a page; `None` when it is no such document, or says that there is more without saying where.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let mut reader = Reader::from_reader(body);
@@ -100,7 +100,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>, text in "(<(/?(ListBucketResult|Contents|Key|Size|Upload|UploadId)|!|\\?)>?|&(amp|x|#1)?;?|[0-9a ]){0,30}") {
-            let _ = (Page::parse(&bytes), Page::parse(text.as_bytes()), element(text.as_bytes(), "Key"));
+            let _ = (ListedPage::parse(&bytes), ListedPage::parse(text.as_bytes()), element(text.as_bytes(), "Key"));
         }
     }
 
@@ -110,7 +110,7 @@ mod tests {
 <Name>b</Name><Prefix>p/</Prefix><IsTruncated>true</IsTruncated><NextContinuationToken>a&amp;b</NextContinuationToken>
 <Contents><Key>p/a &amp; b &#233; &lt;1&gt;</Key><ETag>&quot;x&quot;</ETag><Size>12</Size><Owner><ID>Key</ID></Owner></Contents>
 <Contents><Key>p/2</Key><Size>0</Size></Contents></ListBucketResult>"#;
-        let page = Page::parse(body).unwrap();
+        let page = ListedPage::parse(body).unwrap();
         assert_eq!(page.next.as_deref(), Some("a&b"));
         assert_eq!(
             page.objects,
@@ -127,14 +127,14 @@ mod tests {
             "<Error><Code>x</Code></Error>",
             "",
         ] {
-            assert_eq!(Page::parse(body.as_bytes()), None, "{body}");
+            assert_eq!(ListedPage::parse(body.as_bytes()), None, "{body}");
         }
     }
 
     #[test]
     fn uploads_are_listed_with_their_ids() {
         let body = b"<ListMultipartUploadsResult><IsTruncated>false</IsTruncated><Upload><Key>k</Key><UploadId>u1</UploadId></Upload></ListMultipartUploadsResult>";
-        let page = Page::parse(body).unwrap();
+        let page = ListedPage::parse(body).unwrap();
         assert_eq!(
             (page.objects, page.upload_ids),
             (vec![("k".to_owned(), 0)], vec!["u1".to_owned()])

@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
-use super::stats::Row;
+use super::stats::IntervalRow;
 use super::text::{bytes_per_second, count, micros};
 
 /// Without a terminal, a line this often.
@@ -25,7 +25,7 @@ pub(super) struct Snapshot<'a> {
     /// Until its planned end.
     pub(super) left: Option<Duration>,
     /// The last interval.
-    pub(super) row: &'a Row,
+    pub(super) row: &'a IntervalRow,
     /// The faults in force.
     pub(super) faults: Vec<String>,
 }
@@ -120,7 +120,7 @@ fn eprintln_quietly(text: &str) {
     let _ = writeln!(stderr(), "{text}");
 }
 
-fn rate(row: &Row) -> f64 {
+fn rate(row: &IntervalRow) -> f64 {
     row.sides.iter().map(|side| side.count).sum::<u64>() as f64 / row.seconds().max(0.001)
 }
 

@@ -1,6 +1,6 @@
 //! Results of several processes of one scenario as one. Pure.
 
-use super::report::{Report, SCHEMA, Side, TenantResult};
+use super::report::{Report, SCHEMA, SideResult, TenantResult};
 use super::stats::{ErrorCount, Totals};
 
 /// Results that are merged.
@@ -68,7 +68,7 @@ fn add(whole: &mut Report, part: Report) -> Result<(), String> {
     Ok(())
 }
 
-fn add_side(mine: &mut Side, theirs: Side) {
+fn add_side(mine: &mut SideResult, theirs: SideResult) {
     mine.all.merge(&theirs.all);
     mine.connections += theirs.connections;
     for result in theirs.operations {
@@ -122,7 +122,7 @@ mod tests {
             totals.record(&ended(operation, *millis, (*millis == 7).then_some("500")));
         }
         let mut report = report();
-        report.sides = vec![Side::new("target", "e", &totals, 1)];
+        report.sides = vec![SideResult::new("target", "e", &totals, 1)];
         report.tenants = vec![TenantResult {
             name: "a".into(),
             totals: totals.all(),

@@ -65,12 +65,12 @@ pub use plan::Surroundings;
 pub use quantity::{ByteSize, Share, Span};
 pub use report::{
     FaultResult, Generator, Isolation, Knee, KneeStep, OperationResult, ProxyUsage, Report, SCHEMA,
-    Side, TenantResult, Truth,
+    SideResult, TenantResult, Truth,
 };
 pub use run::{Environment, FaultControl, run};
-pub use scenario::{Against, BucketStyle, DirectTarget, Scenario, Shard, Signature, Sweep};
+pub use scenario::{Against, BucketStyle, DirectTarget, EmbeddedSignature, Scenario, Shard, Sweep};
 pub use sizes::Sizes;
-pub use stats::{ErrorCount, Interval, Row, Series, Totals};
+pub use stats::{ErrorCount, Interval, IntervalRow, Series, Totals};
 pub use tenants::{Skew, TenantEntry};
 pub use text::summary;
-pub use upload::{Checksum, Framing, UploadForm, UploadForms};
+pub use upload::{UploadChecksum, UploadForm, UploadForms, UploadFraming};

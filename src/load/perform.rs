@@ -6,14 +6,14 @@ use http::header::{CONTENT_LENGTH, ETAG};
 use http::{Method, Request};
 use tokio::time::Instant;
 
-use super::client::{Client, Reply};
+use super::client::{LoadClient, Reply};
 use super::content::mix;
-use super::ledger::{Held, Possible, Serial};
-use super::listing::{Page, element};
+use super::ledger::{HeldObject, Possible, Serial};
+use super::listing::{ListedPage, element};
 use super::operation::Operation;
 use super::plan::Account;
-use super::request::{Address, Draft, Payload, Signer, copy_source};
-use super::stats::{Ended, Failure};
+use super::request::{Draft, LoadEndpoint, Payload, Signer, copy_source};
+use super::stats::{Ended, OperationFailure};
 use super::upload::{Slice, UploadBody, UploadForm};
 use super::worker::Worker;
 use crate::clock::wall_clock;
@@ -33,18 +33,18 @@ pub(super) struct Moved {
 
 /// A tenant on one side: all that its requests need.
 #[derive(Clone, Copy)]
-pub(super) struct Caller<'w> {
+pub(super) struct LoadCaller<'w> {
     pub(super) side: usize,
     pub(super) tenant: usize,
     pub(super) account: &'w Account,
-    pub(super) address: &'w Address,
-    pub(super) client: &'w Client,
+    pub(super) address: &'w LoadEndpoint,
+    pub(super) client: &'w LoadClient,
     pub(super) signer: &'w Signer,
 }
 
 /// How an object is put.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum PutWay {
     Simple,
     Presigned,
     Form,
@@ -59,9 +59,9 @@ struct Write {
     old: Option<Serial>,
 }
 
-impl Caller<'_> {
+impl LoadCaller<'_> {
     /// Signs a request; one that HTTP does not allow is the scenario's fault.
-    pub(super) fn sign(&self, draft: Draft<'_>) -> Result<Request<UploadBody>, Failure> {
+    pub(super) fn sign(&self, draft: Draft<'_>) -> Result<Request<UploadBody>, OperationFailure> {
         let signed = self.signer.sign(self.address, draft, wall_clock());
         signed.map_err(|_| failure("a request that HTTP does not allow"))
     }
@@ -72,7 +72,7 @@ impl Caller<'_> {
     }
 
     /// Sends a draft and gathers the response.
-    pub(super) async fn call(&self, draft: Draft<'_>) -> Result<Reply, Failure> {
+    pub(super) async fn call(&self, draft: Draft<'_>) -> Result<Reply, OperationFailure> {
         let request = self.sign(draft)?;
         self.client.call(&self.host(), request).await
     }
@@ -82,7 +82,7 @@ impl Caller<'_> {
     }
 }
 
-fn failure(label: &str) -> Failure {
+fn failure(label: &str) -> OperationFailure {
     super::client::silent(label)
 }
 
@@ -131,7 +131,7 @@ impl Worker {
         self.turn.set(self.turn.get().wrapping_add(1));
         let tenant = self.plan.picker.at(self.point());
         let caller = self.caller(side, tenant).ok_or("no such tenant")?;
-        let put = self.put(caller, Way::Simple).await;
+        let put = self.put(caller, PutWay::Simple).await;
         put.map(drop).map_err(|failure| failure.label)
     }
 
@@ -148,8 +148,8 @@ impl Worker {
             .map_err(|failure| format!("cannot store {key}: {}", failure.label))
     }
 
-    pub(super) fn caller(&self, side: usize, tenant: usize) -> Option<Caller<'_>> {
-        Some(Caller {
+    pub(super) fn caller(&self, side: usize, tenant: usize) -> Option<LoadCaller<'_>> {
+        Some(LoadCaller {
             side,
             tenant,
             account: self.plan.account(side, tenant)?,
@@ -166,12 +166,16 @@ impl Worker {
         key
     }
 
-    async fn perform(&self, caller: Caller<'_>, operation: Operation) -> Result<Moved, Failure> {
+    async fn perform(
+        &self,
+        caller: LoadCaller<'_>,
+        operation: Operation,
+    ) -> Result<Moved, OperationFailure> {
         match operation {
-            Operation::Put => self.put(caller, Way::Simple).await,
-            Operation::PresignedPut => self.put(caller, Way::Presigned).await,
-            Operation::PostForm => self.put(caller, Way::Form).await,
-            Operation::Multipart => self.put(caller, Way::Multipart).await,
+            Operation::Put => self.put(caller, PutWay::Simple).await,
+            Operation::PresignedPut => self.put(caller, PutWay::Presigned).await,
+            Operation::PostForm => self.put(caller, PutWay::Form).await,
+            Operation::Multipart => self.put(caller, PutWay::Multipart).await,
             Operation::Get => self.get(caller, false).await,
             Operation::PresignedGet => self.get(caller, true).await,
             Operation::Range => self.range(caller).await,
@@ -184,25 +188,25 @@ impl Worker {
     }
 
     /// Puts a new object, or overwrites one.
-    async fn put(&self, caller: Caller<'_>, way: Way) -> Result<Moved, Failure> {
+    async fn put(&self, caller: LoadCaller<'_>, way: PutWay) -> Result<Moved, OperationFailure> {
         let group = self.group(caller.side, caller.tenant);
-        let write = self.next_write(group, way == Way::Multipart);
+        let write = self.next_write(group, way == PutWay::Multipart);
         let content = self.plan.content(write.serial);
         let key = self.key(caller.side, caller.tenant, write.id);
         let slice = Slice::whole(content);
         let form = self.plan.uploads.at(self.point());
         let sent = match way {
-            Way::Simple | Way::Presigned => {
+            PutWay::Simple | PutWay::Presigned => {
                 let draft = caller.draft(Method::PUT, &key);
                 let mut draft = draft.with_payload(Payload::Content(slice, form));
-                draft.is_presigned = way == Way::Presigned;
+                draft.is_presigned = way == PutWay::Presigned;
                 if draft.is_presigned {
                     draft.payload = Payload::Content(slice, UploadForm::SIGNED);
                 }
                 caller.call(draft).await.map(drop)
             }
-            Way::Form => self.post_form(&caller, &key, slice).await,
-            Way::Multipart => self.multipart(&caller, &key, slice).await,
+            PutWay::Form => self.post_form(&caller, &key, slice).await,
+            PutWay::Multipart => self.multipart(&caller, &key, slice).await,
         };
         self.settle(group, write, sent)?;
         Ok(Moved {
@@ -211,7 +215,12 @@ impl Worker {
         })
     }
 
-    async fn post_form(&self, caller: &Caller<'_>, key: &str, slice: Slice) -> Result<(), Failure> {
+    async fn post_form(
+        &self,
+        caller: &LoadCaller<'_>,
+        key: &str,
+        slice: Slice,
+    ) -> Result<(), OperationFailure> {
         let bucket = caller.account.bucket.as_str();
         let form = caller
             .signer
@@ -220,7 +229,12 @@ impl Worker {
         caller.client.call(&caller.host(), request).await.map(drop)
     }
 
-    async fn multipart(&self, caller: &Caller<'_>, key: &str, whole: Slice) -> Result<(), Failure> {
+    async fn multipart(
+        &self,
+        caller: &LoadCaller<'_>,
+        key: &str,
+        whole: Slice,
+    ) -> Result<(), OperationFailure> {
         let draft = caller.draft(Method::POST, key).with("uploads", "");
         let begun = caller.call(draft).await?;
         let id = element(&begun.body, "UploadId").ok_or_else(|| failure("no UploadId"))?;
@@ -247,11 +261,11 @@ impl Worker {
 
     async fn parts(
         &self,
-        caller: &Caller<'_>,
+        caller: &LoadCaller<'_>,
         key: &str,
         whole: Slice,
         id: &str,
-    ) -> Result<Vec<Part>, Failure> {
+    ) -> Result<Vec<Part>, OperationFailure> {
         let size = self.plan.part_size.max(whole.length().div_ceil(10_000));
         let count = whole.length().div_ceil(size).max(1);
         let mut parts = Vec::new();
@@ -306,7 +320,12 @@ impl Worker {
     }
 
     /// Writes into the ledger what a write came to.
-    fn settle(&self, group: usize, write: Write, sent: Result<(), Failure>) -> Result<(), Failure> {
+    fn settle(
+        &self,
+        group: usize,
+        write: Write,
+        sent: Result<(), OperationFailure>,
+    ) -> Result<(), OperationFailure> {
         let mut ledger = self.ledger.borrow_mut();
         match (&sent, write.old) {
             (Ok(()), _) => ledger.put(group, write.id, write.serial),
@@ -324,19 +343,23 @@ impl Worker {
     }
 
     /// Any object of the caller, which nobody deletes while it is held.
-    fn hold(&self, caller: &Caller<'_>) -> Result<Held, Failure> {
+    fn hold(&self, caller: &LoadCaller<'_>) -> Result<HeldObject, OperationFailure> {
         let group = self.group(caller.side, caller.tenant);
         let held = self.ledger.borrow().any(group, self.point());
         held.ok_or_else(|| failure("no object to read"))
     }
 
-    async fn get(&self, caller: Caller<'_>, is_presigned: bool) -> Result<Moved, Failure> {
+    async fn get(
+        &self,
+        caller: LoadCaller<'_>,
+        is_presigned: bool,
+    ) -> Result<Moved, OperationFailure> {
         let held = self.hold(&caller)?;
         let slice = Slice::whole(self.plan.content(held.serial.get()));
         self.read(&caller, held.id, is_presigned, slice).await
     }
 
-    async fn range(&self, caller: Caller<'_>) -> Result<Moved, Failure> {
+    async fn range(&self, caller: LoadCaller<'_>) -> Result<Moved, OperationFailure> {
         let held = self.hold(&caller)?;
         let content = self.plan.content(held.serial.get());
         if content.length == 0 {
@@ -359,11 +382,11 @@ impl Worker {
     /// Reads a part of an object, or all of it, and compares it.
     async fn read(
         &self,
-        caller: &Caller<'_>,
+        caller: &LoadCaller<'_>,
         id: u64,
         is_presigned: bool,
         slice: Slice,
-    ) -> Result<Moved, Failure> {
+    ) -> Result<Moved, OperationFailure> {
         let key = self.key(caller.side, caller.tenant, id);
         let mut draft = caller.draft(Method::GET, &key);
         draft.is_presigned = is_presigned;
@@ -401,7 +424,7 @@ impl Worker {
         })
     }
 
-    async fn head(&self, caller: Caller<'_>) -> Result<Moved, Failure> {
+    async fn head(&self, caller: LoadCaller<'_>) -> Result<Moved, OperationFailure> {
         let held = self.hold(&caller)?;
         let key = self.key(caller.side, caller.tenant, held.id);
         let replied = caller.call(caller.draft(Method::HEAD, &key)).await;
@@ -416,7 +439,7 @@ impl Worker {
         Ok(Moved::default())
     }
 
-    async fn list(&self, caller: Caller<'_>) -> Result<Moved, Failure> {
+    async fn list(&self, caller: LoadCaller<'_>) -> Result<Moved, OperationFailure> {
         let folder = self.plan.folder(caller.side, caller.tenant, self.thread);
         let draft = caller
             .draft(Method::GET, "")
@@ -424,7 +447,7 @@ impl Worker {
             .with("max-keys", self.plan.list_page.to_string())
             .with("prefix", folder.clone());
         let reply = caller.call(draft).await?;
-        let page = Page::parse(&reply.body).ok_or_else(|| failure("not a listing"))?;
+        let page = ListedPage::parse(&reply.body).ok_or_else(|| failure("not a listing"))?;
         if let Some((key, _)) = page
             .objects
             .iter()
@@ -439,7 +462,7 @@ impl Worker {
         })
     }
 
-    async fn copy(&self, caller: Caller<'_>) -> Result<Moved, Failure> {
+    async fn copy(&self, caller: LoadCaller<'_>) -> Result<Moved, OperationFailure> {
         let held = self.hold(&caller)?;
         let source = self.key(caller.side, caller.tenant, held.id);
         let group = self.group(caller.side, caller.tenant);
@@ -460,7 +483,7 @@ impl Worker {
         Ok(Moved::default())
     }
 
-    async fn delete(&self, caller: Caller<'_>) -> Result<Moved, Failure> {
+    async fn delete(&self, caller: LoadCaller<'_>) -> Result<Moved, OperationFailure> {
         let group = self.group(caller.side, caller.tenant);
         let point = self.point();
         let taken = self.ledger.borrow_mut().take(group, point);
@@ -475,7 +498,7 @@ impl Worker {
         reply.map(|_| Moved::default())
     }
 
-    async fn multi_delete(&self, caller: Caller<'_>) -> Result<Moved, Failure> {
+    async fn multi_delete(&self, caller: LoadCaller<'_>) -> Result<Moved, OperationFailure> {
         let group = self.group(caller.side, caller.tenant);
         let mut taken = Vec::new();
         for _ in 0..self.plan.delete_batch {
@@ -508,7 +531,12 @@ impl Worker {
     }
 
     /// Writes into the ledger what became of an object that was to be deleted.
-    fn settle_delete(&self, group: usize, (id, serial): (u64, Serial), failure: Option<&Failure>) {
+    fn settle_delete(
+        &self,
+        group: usize,
+        (id, serial): (u64, Serial),
+        failure: Option<&OperationFailure>,
+    ) {
         let mut ledger = self.ledger.borrow_mut();
         match failure {
             None => {}
@@ -524,7 +552,11 @@ impl Worker {
     }
 
     /// Counts a read that says that an acknowledged object is not there.
-    fn missed<T>(&self, key: &str, read: Result<T, Failure>) -> Result<T, Failure> {
+    fn missed<T>(
+        &self,
+        key: &str,
+        read: Result<T, OperationFailure>,
+    ) -> Result<T, OperationFailure> {
         if let Err(failure) = &read
             && failure.is_response
             && failure.label.starts_with("404")
@@ -535,11 +567,11 @@ impl Worker {
         read
     }
 
-    fn bad_read(&self, what: String, label: &str) -> Failure {
+    fn bad_read(&self, what: String, label: &str) -> OperationFailure {
         let mut measured = self.shared.measured();
         measured.truth.bad_reads += 1;
         measured.truth.example(what);
-        Failure {
+        OperationFailure {
             label: label.to_owned(),
             is_response: true,
         }
@@ -548,9 +580,9 @@ impl Worker {
 
 /// `DeleteObjects`: the keys that were not deleted, each with its error.
 pub(super) async fn delete_keys(
-    caller: &Caller<'_>,
+    caller: &LoadCaller<'_>,
     keys: &[String],
-) -> Result<Vec<(String, Failure)>, Failure> {
+) -> Result<Vec<(String, OperationFailure)>, OperationFailure> {
     let objects = keys.iter().map(|key| DeleteObject {
         key: key.clone(),
         version_id: None,
@@ -569,7 +601,7 @@ pub(super) async fn delete_keys(
     let failures = result.failures.into_iter();
     Ok(failures
         .map(|failed| {
-            let failure = Failure {
+            let failure = OperationFailure {
                 label: format!("200 {}", failed.code),
                 is_response: true,
             };
@@ -579,9 +611,9 @@ pub(super) async fn delete_keys(
 }
 
 /// S3 begins some responses with 200 before it finds an error (`CopyObject`, `CompleteMultipartUpload`).
-fn no_error_within(reply: &Reply) -> Result<(), Failure> {
+fn no_error_within(reply: &Reply) -> Result<(), OperationFailure> {
     match UpstreamError::parse(&reply.body, DOCUMENT_LIMIT) {
-        Ok(error) => Err(Failure {
+        Ok(error) => Err(OperationFailure {
             label: format!("200 {}", error.code),
             is_response: true,
         }),

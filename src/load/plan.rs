@@ -11,10 +11,10 @@ use super::ledger::Serial;
 use super::names::{self, NameStyle};
 use super::operation::Mix;
 use super::quantity::{ByteSize, Span};
-use super::request::Address;
+use super::request::LoadEndpoint;
 use super::scenario::{BucketStyle, Scenario, Shard, Sweep};
 use super::sizes::Sizes;
-use super::tenants::{Identity, Picker, TenantEntry};
+use super::tenants::{Picker, TenantEntry, TenantProof};
 use super::upload::UploadForms;
 use crate::upstream::dial::Roots;
 
@@ -85,7 +85,7 @@ pub(super) struct Plan {
     /// Of several processes.
     pub(super) shard: Shard,
     /// Operations in flight at most, or the level over time.
-    pub(super) shape: Shape,
+    pub(super) shape: LoopShape,
     /// Operations of all processes.
     pub(super) requests: Option<u64>,
     /// Faults.
@@ -94,7 +94,7 @@ pub(super) struct Plan {
 
 /// The loop and its level over time.
 #[derive(Clone, Debug)]
-pub(super) enum Shape {
+pub(super) enum LoopShape {
     /// So many operations in flight at any time.
     Closed {
         /// The level.
@@ -121,7 +121,7 @@ pub(super) struct SidePlan {
     /// As it is shown.
     pub(super) endpoint: String,
     /// As requests name it.
-    pub(super) address: Address,
+    pub(super) address: LoadEndpoint,
     /// As it is dialled.
     pub(super) connect: Connect,
 }
@@ -139,7 +139,7 @@ pub(super) struct TenantPlan {
 #[derive(Clone, Debug)]
 pub(super) struct Account {
     /// Who it is there.
-    pub(super) identity: Identity,
+    pub(super) identity: TenantProof,
     /// Its bucket there.
     pub(super) bucket: String,
     /// Its prefix there, empty or with its last `/`.
@@ -272,7 +272,7 @@ impl Plan {
     }
 }
 
-impl Shape {
+impl LoopShape {
     /// How long it is planned to last.
     pub(super) fn length(&self) -> Duration {
         let curve = match self {
@@ -301,7 +301,7 @@ impl SidePlan {
     ) -> Result<Self, String> {
         let style = dialled.style.unwrap_or_default();
         let region = dialled.region.unwrap_or(REGION);
-        let mut address = Address::parse(endpoint, style, region)?;
+        let mut address = LoadEndpoint::parse(endpoint, style, region)?;
         if dialled.is_http2 && !address.is_tls {
             return Err("http2 needs an https endpoint".to_owned());
         }
@@ -473,7 +473,7 @@ fn folder(prefix: Option<&String>) -> String {
     }
 }
 
-fn shape(scenario: &Scenario) -> Result<Shape, String> {
+fn shape(scenario: &Scenario) -> Result<LoopShape, String> {
     let is_open = is_open(scenario)?;
     let stages = stages(scenario, is_open)?;
     let highest = stages.iter().map(|stage| stage.from.max(stage.to));
@@ -482,7 +482,7 @@ fn shape(scenario: &Scenario) -> Result<Shape, String> {
         return Err("the rate or concurrency must be more than 0".to_owned());
     }
     if is_open {
-        return Ok(Shape::Open {
+        return Ok(LoopShape::Open {
             rate: Curve::of(&stages),
             spacing: scenario.arrivals.unwrap_or_default(),
             max_in_flight: scenario
@@ -500,7 +500,7 @@ fn shape(scenario: &Scenario) -> Result<Shape, String> {
         reason = "it is between 0 and the limit"
     )]
     let slots = highest.ceil() as u32;
-    Ok(Shape::Closed {
+    Ok(LoopShape::Closed {
         concurrency: Curve::of(&stages),
         slots,
     })
@@ -578,14 +578,14 @@ pub(super) mod tests {
         assert_eq!(plan.shape.length(), DURATION);
         assert!(matches!(
             plan.shape,
-            Shape::Closed {
+            LoopShape::Closed {
                 slots: CONCURRENCY,
                 ..
             }
         ));
         assert!(matches!(
             plan.tenants[0].accounts[0].identity,
-            Identity::Key { .. }
+            TenantProof::Key { .. }
         ));
     }
 
@@ -593,11 +593,11 @@ pub(super) mod tests {
     fn loops_do_not_mix() {
         assert!(matches!(
             plan("rate = 5.0").unwrap().shape,
-            Shape::Open { .. }
+            LoopShape::Open { .. }
         ));
         assert!(matches!(
             plan("stages = [\"1s:5/s\"]").unwrap().shape,
-            Shape::Open { .. }
+            LoopShape::Open { .. }
         ));
         for text in [
             "rate = 5.0\nconcurrency = 3",

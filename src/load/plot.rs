@@ -19,7 +19,7 @@ pub(super) struct Plot<'a> {
     /// What a screen reader says.
     pub(super) title: &'a str,
     /// The lines, each in a colour of its own.
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<PlotLine>,
     /// Spans of the horizontal axis.
     pub(super) marks: Vec<Mark>,
     /// The horizontal axis.
@@ -30,7 +30,7 @@ pub(super) struct Plot<'a> {
 
 /// A line.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct PlotLine {
     /// In the legend.
     pub(super) name: String,
     /// Whether it is dashed: it belongs to the second of two sides.
@@ -277,7 +277,7 @@ fn push_mark(out: &mut String, (index, mark): (usize, &Mark), x: &Scale) {
     );
 }
 
-fn push_line(out: &mut String, line: &Line, (x, y): (&Scale, &Scale)) {
+fn push_line(out: &mut String, line: &PlotLine, (x, y): (&Scale, &Scale)) {
     let mut path = String::new();
     for run in line.points.split(|(_, value)| !value.is_finite()) {
         for (index, (at, value)) in run.iter().enumerate() {
@@ -293,7 +293,7 @@ fn push_line(out: &mut String, line: &Line, (x, y): (&Scale, &Scale)) {
     let _ = write!(out, r#"<path class="line c{colour}{dashed}" d="{path}"/>"#);
 }
 
-fn legend(lines: &[Line]) -> String {
+fn legend(lines: &[PlotLine]) -> String {
     let mut out = r#"<p class="legend">"#.to_owned();
     for line in lines {
         let dashed = if line.is_dashed { " dashed" } else { "" };
@@ -324,7 +324,7 @@ mod tests {
     fn plot(points: &[(f64, f64)], y: Axis) -> String {
         svg(&Plot {
             title: "a <b>",
-            lines: vec![Line {
+            lines: vec![PlotLine {
                 name: "x&y".into(),
                 is_dashed: false,
                 colour: 9,

@@ -4,11 +4,11 @@ use http::Method;
 
 use super::client::Reply;
 use super::content::Content;
-use super::listing::Page;
-use super::perform::Caller;
+use super::listing::ListedPage;
+use super::perform::LoadCaller;
 use super::report::EXAMPLES;
 use super::request::{Draft, Payload, copy_source};
-use super::stats::Failure;
+use super::stats::OperationFailure;
 use super::upload::{Slice, UploadForm};
 use super::worker::Worker;
 
@@ -77,13 +77,23 @@ impl Worker {
         self.judge_probe(probe, &key, tenant, &reply);
     }
 
-    async fn send_probe(&self, caller: &Caller<'_>, draft: Draft<'_>) -> Result<Reply, Failure> {
+    async fn send_probe(
+        &self,
+        caller: &LoadCaller<'_>,
+        draft: Draft<'_>,
+    ) -> Result<Reply, OperationFailure> {
         let host = caller.address.host(draft.bucket);
         let request = caller.sign(draft)?;
         caller.client.call(&host, request).await
     }
 
-    fn judge_probe(&self, probe: Probe, key: &str, tenant: usize, reply: &Result<Reply, Failure>) {
+    fn judge_probe(
+        &self,
+        probe: Probe,
+        key: &str,
+        tenant: usize,
+        reply: &Result<Reply, OperationFailure>,
+    ) {
         let name = self
             .plan
             .tenants
@@ -130,5 +140,5 @@ impl Worker {
 }
 
 fn shows_nothing(reply: &Reply) -> bool {
-    Page::parse(&reply.body).is_some_and(|page| page.objects.is_empty())
+    ListedPage::parse(&reply.body).is_some_and(|page| page.objects.is_empty())
 }

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::expression::{Metric, Scope};
+use super::expression::{Metric, MetricScope};
 use super::operation::Operation;
 use super::scenario::Scenario;
-use super::stats::{ErrorCount, Row, Series, SideTotals, Totals};
+use super::stats::{ErrorCount, IntervalRow, Series, SideTotals, Totals};
 
 /// The version of the file's form. One that is incompatible has another name.
 pub const SCHEMA: &str = "cosgate-load/1";
@@ -28,7 +28,7 @@ pub struct Report {
     /// The scenario, without secrets.
     pub scenario: Scenario,
     /// The target, and the store behind it where they were compared.
-    pub sides: Vec<Side>,
+    pub sides: Vec<SideResult>,
     /// Tenants in order; beyond the limit one that stands for the others.
     pub tenants: Vec<TenantResult>,
     /// Planned operations that were not started, because too many were in flight.
@@ -53,7 +53,7 @@ pub struct Report {
 
 /// What went over one way.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Side {
+pub struct SideResult {
     /// `target` or `direct`.
     pub name: String,
     /// Its endpoint.
@@ -202,7 +202,7 @@ const RECOVERED_LATENCY: f64 = 2.0;
 /// Seconds before a fault that recovery is measured by.
 const BASELINE_MS: u64 = 5_000;
 
-impl Side {
+impl SideResult {
     /// A side's result.
     pub(super) fn new(name: &str, endpoint: &str, totals: &SideTotals, connections: u64) -> Self {
         let operations = Operation::ALL.into_iter().zip(&totals.operations);
@@ -290,7 +290,7 @@ impl Isolation {
 
 impl Report {
     /// The target's side.
-    pub(super) fn target(&self) -> Option<&Side> {
+    pub(super) fn target(&self) -> Option<&SideResult> {
         self.sides.first()
     }
 
@@ -332,12 +332,12 @@ impl Report {
     }
 
     /// A number of the target; `None` when nothing was measured.
-    fn measure(&self, scope: &Scope, metric: Metric) -> Option<f64> {
+    fn measure(&self, scope: &MetricScope, metric: Metric) -> Option<f64> {
         let target = self.target()?;
         let totals = match scope {
-            Scope::All => Some(&target.all),
-            Scope::Operation(operation) => target.operation(*operation),
-            Scope::Tenant(name) => {
+            MetricScope::All => Some(&target.all),
+            MetricScope::Operation(operation) => target.operation(*operation),
+            MetricScope::Tenant(name) => {
                 let mut tenants = self.tenants.iter();
                 tenants
                     .find(|tenant| tenant.name == *name)
@@ -391,8 +391,8 @@ fn shown(metric: Metric, value: f64) -> String {
 }
 
 /// Seconds from `until` to the first interval that is as good as those before `from`.
-fn recovery(rows: &[Row], from: f64, until: f64) -> Option<f64> {
-    let start = |row: &Row| row.start_ms as f64 / 1000.0;
+fn recovery(rows: &[IntervalRow], from: f64, until: f64) -> Option<f64> {
+    let start = |row: &IntervalRow| row.start_ms as f64 / 1000.0;
     let mut before = super::stats::Interval::default();
     let baseline = rows.iter().filter(|row| {
         let end = start(row) + row.seconds();
@@ -402,7 +402,7 @@ fn recovery(rows: &[Row], from: f64, until: f64) -> Option<f64> {
         before.merge(side);
     }
     let errors = |side: &super::stats::Interval| side.errors as f64 / side.count.max(1) as f64;
-    let is_recovered = |row: &Row| {
+    let is_recovered = |row: &IntervalRow| {
         row.sides.first().is_some_and(|side| {
             let latency = side.latency.quantile(0.99) as f64;
             let usual = before.latency.quantile(0.99) as f64;
@@ -424,7 +424,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::load::expression::Expression;
-    use crate::load::stats::{Ended, Failure, Interval};
+    use crate::load::stats::{Ended, Interval, OperationFailure};
 
     pub(in crate::load) fn ended(
         operation: Operation,
@@ -438,7 +438,7 @@ pub(super) mod tests {
             latency: Duration::from_millis(millis),
             bytes_sent: 0,
             bytes_received: 1024,
-            failure: failure.map(|label| Failure {
+            failure: failure.map(|label| OperationFailure {
                 label: label.to_owned(),
                 is_response: true,
             }),
@@ -458,7 +458,7 @@ pub(super) mod tests {
                 totals.record(&ended);
                 side.record(&ended);
             }
-            series.push(Row {
+            series.push(IntervalRow {
                 start_ms: second * 1000,
                 length_ms: 1000,
                 sides: vec![side],
@@ -475,7 +475,12 @@ pub(super) mod tests {
             seconds: 10.0,
             processes: 1,
             scenario: Scenario::default(),
-            sides: vec![Side::new("target", "http://127.0.0.1:9000", &totals, 4)],
+            sides: vec![SideResult::new(
+                "target",
+                "http://127.0.0.1:9000",
+                &totals,
+                4,
+            )],
             tenants: vec![TenantResult {
                 name: "acme".to_owned(),
                 totals: totals.all(),

@@ -13,8 +13,8 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::scenario::BucketStyle;
-use super::tenants::Identity;
-use super::upload::{Checksum, Chunking, Framing, Slice, UploadBody, UploadForm};
+use super::tenants::TenantProof;
+use super::upload::{Chunking, Slice, UploadBody, UploadChecksum, UploadForm, UploadFraming};
 use crate::encoding::hex::{hex, parse_hex32, sha256_hex};
 use crate::encoding::percent::{push_encoded, push_encoded_path};
 use crate::payload::ChunkSignatures;
@@ -22,7 +22,7 @@ use crate::payload::checksum::Digest;
 use crate::s3::checksum_name::Algorithm;
 use crate::secret::Secret;
 use crate::sign::Signable;
-use crate::sign::sigv4::{self, CredentialScope, SigningKey};
+use crate::sign::sigv4::{self, CredentialScope, SigV4Signer, SigningKey};
 use crate::timestamp::Timestamp;
 
 const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -40,7 +40,7 @@ const BOUNDARY: &str = "----cosgate-load-7MA4YWxkTrZu0gW";
 
 /// Where requests go, as far as their bytes show it.
 #[derive(Clone, Debug)]
-pub(super) struct Address {
+pub(super) struct LoadEndpoint {
     /// `https`
     pub(super) is_tls: bool,
     /// `host` or `host:port`, without the bucket.
@@ -56,7 +56,7 @@ pub(super) struct Address {
 /// A tenant's way to sign, with the key of the day.
 #[derive(Debug)]
 pub(super) struct Signer {
-    identity: Identity,
+    identity: TenantProof,
     region: String,
     key: RefCell<Option<(String, SigningKey)>>,
 }
@@ -131,7 +131,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-impl Address {
+impl LoadEndpoint {
     /// Reads `http://host:port` or `https://host`.
     pub(super) fn parse(endpoint: &str, style: BucketStyle, region: &str) -> Result<Self, String> {
         let wrong =
@@ -188,7 +188,7 @@ impl Address {
 
 impl Signer {
     /// Signs as `identity` for `region`.
-    pub(super) fn new(identity: Identity, region: &str) -> Self {
+    pub(super) fn new(identity: TenantProof, region: &str) -> Self {
         Self {
             identity,
             region: region.to_owned(),
@@ -199,7 +199,7 @@ impl Signer {
     /// The request that goes out.
     pub(super) fn sign(
         &self,
-        address: &Address,
+        address: &LoadEndpoint,
         mut draft: Draft<'_>,
         now: Timestamp,
     ) -> Result<Request<UploadBody>, http::Error> {
@@ -209,12 +209,12 @@ impl Signer {
         draft.headers.insert(HOST, HeaderValue::try_from(&host)?);
         let declared = describe(&draft.payload, &mut draft.headers, draft.is_presigned);
         let signed = match &self.identity {
-            Identity::Anonymous => Signed::Nothing,
-            Identity::Bearer(token) => {
+            TenantProof::Anonymous => Signed::Nothing,
+            TenantProof::Bearer(token) => {
                 draft.headers.insert(AUTHORIZATION, bearer(token)?);
                 Signed::Nothing
             }
-            Identity::Key { id, token, .. } => {
+            TenantProof::Key { id, token, .. } => {
                 let account = (id.as_str(), token.as_ref());
                 self.sign_with_key(account, &mut draft, &path, (&amz_date, &declared))?
             }
@@ -272,22 +272,29 @@ impl Signer {
             query: &draft.query,
             headers: &draft.headers,
         };
-        if draft.is_presigned {
-            let query = self.with_key(amz_date, |key, scope| {
-                sigv4::presigned_query(&request, key, id, scope, amz_date, PRESIGNED_SECONDS)
-            });
-            return Ok(Signed::Query(query));
-        }
-        let value = self.with_key(amz_date, |key, scope| {
-            sigv4::authorization(&request, key, id, scope, amz_date, declared)
+        let text = self.with_key(amz_date, |key, scope| {
+            let signer = SigV4Signer {
+                access_key: id,
+                key,
+                scope,
+                amz_date,
+            };
+            if draft.is_presigned {
+                signer.presigned_query(&request, PRESIGNED_SECONDS)
+            } else {
+                signer.authorization(&request, declared)
+            }
         });
+        if draft.is_presigned {
+            return Ok(Signed::Query(text));
+        }
         // It ends in the signature, which the first chunk's signature covers.
-        let seed = value
-            .get(value.len().saturating_sub(64)..)
+        let seed = text
+            .get(text.len().saturating_sub(64)..)
             .and_then(parse_hex32);
         draft
             .headers
-            .insert(AUTHORIZATION, HeaderValue::try_from(value)?);
+            .insert(AUTHORIZATION, HeaderValue::try_from(text)?);
         Ok(Signed::Headers(seed))
     }
 
@@ -296,7 +303,7 @@ impl Signer {
     /// <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-post-example.html>
     pub(super) fn form(
         &self,
-        address: &Address,
+        address: &LoadEndpoint,
         (bucket, key): (&str, &str),
         slice: Slice,
         now: Timestamp,
@@ -328,7 +335,7 @@ impl Signer {
         if !address.is_http2 {
             headers.insert(HOST, HeaderValue::try_from(host)?);
         }
-        if let Identity::Bearer(token) = &self.identity {
+        if let TenantProof::Bearer(token) = &self.identity {
             headers.insert(AUTHORIZATION, bearer(token)?);
         }
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -348,7 +355,7 @@ impl Signer {
     ) -> Vec<(&'static str, String)> {
         let amz_date = now.amz();
         let mut fields = vec![("key", key.to_owned())];
-        if let Identity::Key { id, token, .. } = &self.identity {
+        if let TenantProof::Key { id, token, .. } = &self.identity {
             let credential = format!("{id}/{}", self.scope(amz_date.get(..8).unwrap_or_default()));
             fields.push(("x-amz-algorithm", sigv4::ALGORITHM.to_owned()));
             fields.push(("x-amz-credential", credential));
@@ -376,7 +383,7 @@ impl Signer {
                     })
                 });
                 let trailer = match form.checksum {
-                    Some(Checksum::Named(algorithm)) if form.framing.has_trailer() => {
+                    Some(UploadChecksum::Named(algorithm)) if form.framing.has_trailer() => {
                         Some(algorithm)
                     }
                     _ => None,
@@ -402,7 +409,7 @@ impl Signer {
             return with(key, &scope);
         }
         let secret = match &self.identity {
-            Identity::Key { secret, .. } => secret.clone(),
+            TenantProof::Key { secret, .. } => secret.clone(),
             _ => Secret::new(""),
         };
         let key = SigningKey::derive(&secret, date, &self.region, "s3");
@@ -453,13 +460,13 @@ fn describe(payload: &Payload, headers: &mut HeaderMap, is_presigned: bool) -> S
         Payload::Content(..) if is_presigned => String::new(),
         Payload::Content(slice, form) => {
             match form.checksum {
-                Some(Checksum::ContentMd5) => {
+                Some(UploadChecksum::ContentMd5) => {
                     headers.insert(CONTENT_MD5, value(&slice.checksum(Algorithm::Md5)));
                 }
-                Some(Checksum::Named(algorithm)) if form.framing.has_trailer() => {
+                Some(UploadChecksum::Named(algorithm)) if form.framing.has_trailer() => {
                     headers.insert(TRAILER, HeaderValue::from_static(algorithm.header()));
                 }
-                Some(Checksum::Named(algorithm)) => {
+                Some(UploadChecksum::Named(algorithm)) => {
                     let name = HeaderName::from_static(algorithm.header());
                     headers.insert(name, value(&slice.checksum(algorithm)));
                 }
@@ -470,7 +477,7 @@ fn describe(payload: &Payload, headers: &mut HeaderMap, is_presigned: bool) -> S
                 headers.insert(DECODED_LENGTH, HeaderValue::from(slice.length()));
             }
             match form.framing {
-                Framing::Signed => slice.sha256(),
+                UploadFraming::Signed => slice.sha256(),
                 framing => framing.declared().to_owned(),
             }
         }
@@ -521,12 +528,12 @@ mod tests {
     use super::*;
     use crate::load::content::Content;
 
-    fn address(style: BucketStyle) -> Address {
-        Address::parse("https://s3.example.com:8443", style, "r").unwrap()
+    fn address(style: BucketStyle) -> LoadEndpoint {
+        LoadEndpoint::parse("https://s3.example.com:8443", style, "r").unwrap()
     }
 
     fn signer(token: Option<&str>) -> Signer {
-        let identity = Identity::Key {
+        let identity = TenantProof::Key {
             id: "ID".to_owned(),
             secret: Secret::new("secret"),
             token: token.map(Secret::new),
@@ -534,7 +541,7 @@ mod tests {
         Signer::new(identity, "r")
     }
 
-    fn signed(signer: &Signer, address: &Address, draft: Draft<'_>) -> Request<UploadBody> {
+    fn signed(signer: &Signer, address: &LoadEndpoint, draft: Draft<'_>) -> Request<UploadBody> {
         let now = Timestamp::parse_amz("20260115T123045Z").unwrap();
         signer.sign(address, draft, now).unwrap()
     }
@@ -584,10 +591,10 @@ mod tests {
             query.contains("X-Amz-Security-Token=TOKEN") && query.contains("&X-Amz-Signature=")
         );
         assert_eq!(header(&request, "authorization"), "");
-        let bearer = Signer::new(Identity::Bearer(Secret::new("a.b.c")), "r");
+        let bearer = Signer::new(TenantProof::Bearer(Secret::new("a.b.c")), "r");
         let request = signed(&bearer, &address, draft());
         assert_eq!(header(&request, "authorization"), "Bearer a.b.c");
-        let request = signed(&Signer::new(Identity::Anonymous, "r"), &address, draft());
+        let request = signed(&Signer::new(TenantProof::Anonymous, "r"), &address, draft());
         assert_eq!(header(&request, "authorization"), "");
     }
 
@@ -618,7 +625,7 @@ mod tests {
     fn an_endpoint_is_a_scheme_and_a_host() {
         for endpoint in ["x", "ftp://x", "http://u@x", "http://x/path", "http://x?q"] {
             assert!(
-                Address::parse(endpoint, BucketStyle::Path, "r").is_err(),
+                LoadEndpoint::parse(endpoint, BucketStyle::Path, "r").is_err(),
                 "{endpoint}"
             );
         }

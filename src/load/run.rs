@@ -20,12 +20,12 @@ use super::live::{Live, Snapshot};
 use super::plan::{Plan, Surroundings};
 use super::process::{Usage, Watched};
 use super::report::{
-    FaultResult, Generator, Isolation, ProxyUsage, Report, SATURATED, SCHEMA, Side, TenantResult,
-    Truth,
+    FaultResult, Generator, Isolation, ProxyUsage, Report, SATURATED, SCHEMA, SideResult,
+    TenantResult, Truth,
 };
 use super::scenario::{Scenario, Sweep};
-use super::stats::{Interval, ROWS, Row, Series, SideTotals, TENANTS, Totals};
-use super::worker::{self, Command, Driven, Segment, Shared};
+use super::stats::{Interval, IntervalRow, ROWS, Series, SideTotals, TENANTS, Totals};
+use super::worker::{self, Driven, Segment, WorkerCommand, WorkerShared};
 use crate::clock::wall_clock;
 use crate::emulator::{Emulator, Faults};
 use crate::timestamp::Timestamp;
@@ -87,8 +87,8 @@ pub(super) struct Fleet {
 }
 
 struct Thread {
-    commands: mpsc::UnboundedSender<Command>,
-    shared: Arc<Shared>,
+    commands: mpsc::UnboundedSender<WorkerCommand>,
+    shared: Arc<WorkerShared>,
     handle: JoinHandle<()>,
 }
 
@@ -127,7 +127,7 @@ pub async fn run(
     live.finish();
     if fleet.plan.sweep != Sweep::None {
         live.say("comparing the store with what was acknowledged");
-        fleet.each(Command::Sweep).await?;
+        fleet.each(WorkerCommand::Sweep).await?;
     }
     let mut report = fleet.report(scenario, started);
     report.knee = knee;
@@ -138,7 +138,7 @@ pub async fn run(
     }
     if !fleet.plan.keep {
         live.say("removing what was put");
-        let left: u64 = fleet.each(Command::Clean).await?.into_iter().sum();
+        let left: u64 = fleet.each(WorkerCommand::Clean).await?.into_iter().sum();
         if left > 0 {
             let folder = &fleet.plan.folder;
             report.failures.push(format!(
@@ -158,7 +158,7 @@ impl Fleet {
         let mut threads = Vec::new();
         for index in 0..plan.threads {
             let (commands, receiver) = mpsc::unbounded_channel();
-            let shared = Arc::new(Shared::default());
+            let shared = Arc::new(WorkerShared::default());
             let (its_plan, its_shared) = (Arc::clone(&plan), Arc::clone(&shared));
             let handle = std::thread::Builder::new()
                 .name(format!("load-{index}"))
@@ -196,7 +196,7 @@ impl Fleet {
     /// Gives each thread the command that `make` makes, and waits for all results.
     async fn each<T>(
         &self,
-        make: impl Fn(oneshot::Sender<T>) -> Command,
+        make: impl Fn(oneshot::Sender<T>) -> WorkerCommand,
     ) -> Result<Vec<T>, String> {
         let mut results = Vec::new();
         for thread in &self.threads {
@@ -218,7 +218,9 @@ impl Fleet {
         if each == 0 {
             return Ok(());
         }
-        let prepared = self.each(|result| Command::Prepare(each, result)).await?;
+        let prepared = self
+            .each(|result| WorkerCommand::Prepare(each, result))
+            .await?;
         let failed = prepared.into_iter().find_map(Result::err);
         match failed {
             Some(error) => Err(format!("cannot put the first object: {error}")),
@@ -254,7 +256,7 @@ impl Fleet {
         let (result, received) = oneshot::channel();
         let _ = thread
             .commands
-            .send(Command::Store(key.to_owned(), text, result));
+            .send(WorkerCommand::Store(key.to_owned(), text, result));
         received
             .await
             .map_err(|_| "a load thread has ended early".to_owned())?
@@ -286,13 +288,7 @@ impl Fleet {
         let mut changes: VecDeque<Change> = self.plan.schedule.changes().into();
         let mut sum = Interval::default();
         let start = segment.start;
-        let mut results = Vec::new();
-        for thread in &self.threads {
-            let (result, received) = oneshot::channel();
-            let _ = thread.commands.send(Command::Load(segment.clone(), result));
-            results.push(received);
-        }
-        let mut driven = std::pin::pin!(all(results));
+        let mut driven = std::pin::pin!(all(self.start_threads(&segment)));
         let mut ticks = interval_at(start + tick, tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut row_start = start;
@@ -335,6 +331,17 @@ impl Fleet {
         Ok(sum)
     }
 
+    /// Starts a piece of the load on every thread; gives what each will have driven.
+    fn start_threads(&self, segment: &Segment) -> Vec<oneshot::Receiver<Driven>> {
+        let start = |thread: &Thread| {
+            let (result, received) = oneshot::channel();
+            let command = WorkerCommand::Load(segment.clone(), result);
+            let _ = thread.commands.send(command);
+            received
+        };
+        self.threads.iter().map(start).collect()
+    }
+
     fn add(&mut self, driven: Driven) {
         self.not_started += driven.not_started;
         self.busiest = self.busiest.max(driven.busy);
@@ -353,7 +360,7 @@ impl Fleet {
     }
 
     /// What was measured since the last row.
-    fn take_row(&mut self, from: Instant, to: Instant) -> Row {
+    fn take_row(&mut self, from: Instant, to: Instant) -> IntervalRow {
         let mut sides = vec![Interval::default(); self.plan.sides.len()];
         let mut in_flight = 0;
         for thread in &self.threads {
@@ -369,7 +376,7 @@ impl Fleet {
             self.at_last_row = usage;
             self.peak_memory = self.peak_memory.max(usage.memory);
         }
-        Row {
+        IntervalRow {
             start_ms: millis(from.saturating_duration_since(self.origin)),
             length_ms: millis(to.saturating_duration_since(from)).max(1),
             sides,
@@ -379,7 +386,7 @@ impl Fleet {
         }
     }
 
-    fn snapshot<'a>(&self, row: &'a Row, end: Option<Instant>) -> Snapshot<'a> {
+    fn snapshot<'a>(&self, row: &'a IntervalRow, end: Option<Instant>) -> Snapshot<'a> {
         let now = Instant::now();
         let at = now.saturating_duration_since(self.origin);
         let end = end.map(|end| end.saturating_duration_since(now));
@@ -414,13 +421,15 @@ impl Fleet {
             truth.merge(&measured.truth);
             isolation.merge(&measured.isolation);
         }
-        let sides: Vec<Side> = self
+        let sides: Vec<SideResult> = self
             .plan
             .sides
             .iter()
             .zip(&sides)
             .zip(&self.connections)
-            .map(|((plan, totals), dialled)| Side::new(plan.name, &plan.endpoint, totals, *dialled))
+            .map(|((plan, totals), dialled)| {
+                SideResult::new(plan.name, &plan.endpoint, totals, *dialled)
+            })
             .collect();
         Report {
             schema: SCHEMA.to_owned(),
@@ -595,7 +604,7 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-fn add(sum: &mut Interval, row: &Row) {
+fn add(sum: &mut Interval, row: &IntervalRow) {
     if let Some(side) = row.sides.first() {
         sum.merge(side);
     }

@@ -74,7 +74,7 @@ pub struct Scenario {
     pub proxy_pid: Option<u32>,
     /// How the embedded proxy signs for the embedded COS
     #[arg(long, value_enum, value_name = "LANGUAGE", help_heading = "Target")]
-    pub signature: Option<Signature>,
+    pub signature: Option<EmbeddedSignature>,
 
     /// How long the load lasts; 30s
     #[arg(long, value_name = "TIME", help_heading = "Load")]
@@ -229,7 +229,7 @@ pub enum BucketStyle {
 /// How the embedded proxy signs for COS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Signature {
+pub enum EmbeddedSignature {
     /// COS's own: q-sign-algorithm=sha1
     Cos,
     /// AWS `SigV4`

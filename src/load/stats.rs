@@ -48,19 +48,19 @@ pub(super) struct Ended {
     /// Bytes of content received.
     pub(super) bytes_received: u64,
     /// What went wrong.
-    pub(super) failure: Option<Failure>,
+    pub(super) failure: Option<OperationFailure>,
 }
 
 /// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(super) struct OperationFailure {
     /// A short text without names or numbers that change: `503 SlowDown`, `timeout`.
     pub(super) label: String,
     /// Whether the target sent it as a response. Otherwise it was silent, or the connection broke.
     pub(super) is_response: bool,
 }
 
-impl Failure {
+impl OperationFailure {
     /// Whether the target has refused, and so has changed nothing.
     pub(super) fn is_refusal(&self) -> bool {
         self.is_response && self.label.starts_with('4')
@@ -103,7 +103,7 @@ pub struct Interval {
 
 /// An interval of the run.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Row {
+pub struct IntervalRow {
     /// Milliseconds from the start of the load.
     pub start_ms: u64,
     /// Its length in milliseconds.
@@ -122,7 +122,7 @@ pub struct Row {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Series {
     /// In order.
-    pub rows: Vec<Row>,
+    pub rows: Vec<IntervalRow>,
     /// How many intervals each row holds.
     #[serde(default = "one")]
     fold: u32,
@@ -273,7 +273,7 @@ impl Interval {
     }
 }
 
-impl Row {
+impl IntervalRow {
     /// Its length in seconds.
     pub(super) fn seconds(&self) -> f64 {
         self.length_ms as f64 / 1000.0
@@ -307,7 +307,7 @@ impl Row {
 
 impl Series {
     /// Adds an interval, and folds the series when it has grown to its limit.
-    pub(super) fn push(&mut self, row: Row) {
+    pub(super) fn push(&mut self, row: IntervalRow) {
         self.fold = self.fold.max(1);
         match self.rows.last_mut() {
             Some(last) if self.last < self.fold => {
@@ -350,7 +350,7 @@ impl Series {
     /// Each two rows become one.
     fn fold(&mut self) {
         let is_odd = !self.rows.len().is_multiple_of(2);
-        let mut folded: Vec<Row> = Vec::with_capacity(self.rows.len() / 2 + 1);
+        let mut folded: Vec<IntervalRow> = Vec::with_capacity(self.rows.len() / 2 + 1);
         for (index, row) in self.rows.drain(..).enumerate() {
             match folded.last_mut() {
                 Some(last) if index % 2 == 1 => last.absorb(&row),
@@ -377,17 +377,17 @@ mod tests {
             latency: Duration::from_micros(micros),
             bytes_sent: 0,
             bytes_received: 10,
-            failure: failure.map(|label| Failure {
+            failure: failure.map(|label| OperationFailure {
                 label: label.to_owned(),
                 is_response: label != "timeout",
             }),
         }
     }
 
-    fn row(index: u64) -> Row {
+    fn row(index: u64) -> IntervalRow {
         let mut side = Interval::default();
         side.record(&ended(100 + index, None));
-        Row {
+        IntervalRow {
             start_ms: index * 1000,
             length_ms: 1000,
             sides: vec![side],
@@ -405,7 +405,7 @@ mod tests {
             series.push(row(index));
         }
         assert!(series.rows.len() <= ROWS, "{}", series.rows.len());
-        let sum = |value: fn(&Row) -> u64| series.rows.iter().map(value).sum::<u64>();
+        let sum = |value: fn(&IntervalRow) -> u64| series.rows.iter().map(value).sum::<u64>();
         assert_eq!(sum(|row| row.sides[0].count), many);
         assert_eq!(sum(|row| row.length_ms), many * 1000);
         assert_eq!(sum(|row| row.proxy_cpu_ms.unwrap()), many * 5);

@@ -8,14 +8,14 @@ use http::Method;
 use tokio::task::JoinSet;
 
 use super::client::Reply;
-use super::ledger::{Expected, Possible, Serial};
-use super::listing::Page;
+use super::ledger::{ExpectedGroup, Possible, Serial};
+use super::listing::ListedPage;
 use super::names::id_of;
-use super::perform::{Caller, delete_keys, pause};
+use super::perform::{LoadCaller, delete_keys, pause};
 use super::report::Truth;
 use super::request::Draft;
 use super::scenario::Sweep;
-use super::stats::Failure;
+use super::stats::OperationFailure;
 use super::worker::{PARALLEL, Worker};
 
 /// Attempts of each request of the sweep: a store that was just broken on purpose may need a moment.
@@ -35,7 +35,7 @@ struct Task {
 }
 
 /// What reading an object came to.
-enum Found {
+enum ReadBack {
     /// One of the writes that it may be.
     Whole,
     /// Something else.
@@ -115,7 +115,7 @@ impl Worker {
     /// Finds out what a listed key is: something to read, or a phantom.
     fn sort(
         &self,
-        expected: &mut Expected,
+        expected: &mut ExpectedGroup,
         folder: &str,
         (key, size): (String, u64),
         (tasks, truth): (&mut Vec<Task>, &mut Truth),
@@ -168,31 +168,31 @@ impl Worker {
         found
     }
 
-    async fn check_one(&self, caller: &Caller<'_>, task: &Task, truth: &mut Truth) {
+    async fn check_one(&self, caller: &LoadCaller<'_>, task: &Task, truth: &mut Truth) {
         let found = match task.listed {
-            Some(size) if !self.is_possible_size(&task.possible, size) => Found::Other,
-            Some(_) if self.plan.sweep == Sweep::List => Found::Whole,
+            Some(size) if !self.is_possible_size(&task.possible, size) => ReadBack::Other,
+            Some(_) if self.plan.sweep == Sweep::List => ReadBack::Whole,
             _ => self.read_back(caller, task).await,
         };
         let is_listed = task.listed.is_some();
         let what = match found {
-            Found::Whole if is_listed => {
+            ReadBack::Whole if is_listed => {
                 truth.swept += 1;
                 return;
             }
-            Found::Whole => {
+            ReadBack::Whole => {
                 truth.unlisted += 1;
                 "there, but not in the listing".to_owned()
             }
-            Found::Other => {
+            ReadBack::Other => {
                 truth.corrupted += 1;
                 "not what was written".to_owned()
             }
-            Found::Absent => {
+            ReadBack::Absent => {
                 truth.lost += 1;
                 "acknowledged and gone".to_owned()
             }
-            Found::Unknown(why) => {
+            ReadBack::Unknown(why) => {
                 truth.unchecked += 1;
                 format!("cannot be read: {why}")
             }
@@ -205,8 +205,8 @@ impl Worker {
         serials.any(|serial| self.plan.content(*serial).length == size)
     }
 
-    async fn read_back(&self, caller: &Caller<'_>, task: &Task) -> Found {
-        let mut last = Found::Absent;
+    async fn read_back(&self, caller: &LoadCaller<'_>, task: &Task) -> ReadBack {
+        let mut last = ReadBack::Absent;
         for serial in &task.possible.serials {
             let content = self.plan.content(*serial);
             let mut attempt = 0;
@@ -221,16 +221,18 @@ impl Worker {
                     Err(failure) => Err(failure),
                 };
                 match read {
-                    Ok(download) if download.is_whole => return Found::Whole,
-                    Ok(_) => break Found::Other,
-                    Err(failure) if failure.label.starts_with("404") => break Found::Absent,
-                    Err(failure) if attempt + 1 >= ATTEMPTS => break Found::Unknown(failure.label),
+                    Ok(download) if download.is_whole => return ReadBack::Whole,
+                    Ok(_) => break ReadBack::Other,
+                    Err(failure) if failure.label.starts_with("404") => break ReadBack::Absent,
+                    Err(failure) if attempt + 1 >= ATTEMPTS => {
+                        break ReadBack::Unknown(failure.label);
+                    }
                     Err(_) => {}
                 }
                 tokio::time::sleep(pause(attempt)).await;
                 attempt += 1;
             };
-            if !matches!(last, Found::Other) {
+            if !matches!(last, ReadBack::Other) {
                 return last;
             }
         }
@@ -261,7 +263,7 @@ fn certain(serial: Serial) -> Possible {
 }
 
 /// Deletes all of a folder, page by page. Gives how many keys could not be deleted.
-async fn clean_folder(caller: &Caller<'_>, folder: &str) -> u64 {
+async fn clean_folder(caller: &LoadCaller<'_>, folder: &str) -> u64 {
     let (mut next, mut left) = (None, 0);
     for _ in 0..PAGES {
         let Ok(page) = list_page(caller, folder, next.take()).await else {
@@ -285,8 +287,8 @@ async fn clean_folder(caller: &Caller<'_>, folder: &str) -> u64 {
     left
 }
 
-async fn delete_batch(caller: &Caller<'_>, keys: &[String]) -> u64 {
-    let failed: HashMap<String, Failure> = match delete_keys(caller, keys).await {
+async fn delete_batch(caller: &LoadCaller<'_>, keys: &[String]) -> u64 {
+    let failed: HashMap<String, OperationFailure> = match delete_keys(caller, keys).await {
         Ok(failed) => failed.into_iter().collect(),
         Err(failure) => keys
             .iter()
@@ -301,7 +303,7 @@ async fn delete_batch(caller: &Caller<'_>, keys: &[String]) -> u64 {
     left
 }
 
-async fn abort_uploads(caller: &Caller<'_>, folder: &str) {
+async fn abort_uploads(caller: &LoadCaller<'_>, folder: &str) {
     let draft = || {
         caller
             .draft(Method::GET, "")
@@ -312,7 +314,7 @@ async fn abort_uploads(caller: &Caller<'_>, folder: &str) {
     let Ok(reply) = caller.call(draft()).await else {
         return;
     };
-    let Some(page) = Page::parse(&reply.body) else {
+    let Some(page) = ListedPage::parse(&reply.body) else {
         return;
     };
     for ((key, _), id) in page.objects.iter().zip(&page.upload_ids) {
@@ -326,10 +328,10 @@ async fn abort_uploads(caller: &Caller<'_>, folder: &str) {
 }
 
 async fn list_page(
-    caller: &Caller<'_>,
+    caller: &LoadCaller<'_>,
     folder: &str,
     next: Option<String>,
-) -> Result<Page, Failure> {
+) -> Result<ListedPage, OperationFailure> {
     let draft = || {
         let draft = caller
             .draft(Method::GET, "")
@@ -341,14 +343,14 @@ async fn list_page(
         }
     };
     let reply = persistently(draft, caller).await?;
-    Page::parse(&reply.body).ok_or_else(|| super::client::silent("not a listing"))
+    ListedPage::parse(&reply.body).ok_or_else(|| super::client::silent("not a listing"))
 }
 
 /// Tries a request until it succeeds, some times.
 async fn persistently<'d>(
     draft: impl Fn() -> Draft<'d>,
-    caller: &Caller<'_>,
-) -> Result<Reply, Failure> {
+    caller: &LoadCaller<'_>,
+) -> Result<Reply, OperationFailure> {
     let mut attempt = 0;
     loop {
         match caller.call(draft()).await {

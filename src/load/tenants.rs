@@ -48,7 +48,7 @@ const NOISE: f64 = 10.0;
 
 /// How a tenant proves who it is.
 #[derive(Clone, Debug)]
-pub(super) enum Identity {
+pub(super) enum TenantProof {
     /// A key pair, with the session token of a temporary one.
     Key {
         /// The access key id.
@@ -111,7 +111,7 @@ impl TenantEntry {
     pub(super) fn identity(
         &self,
         env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Identity, String> {
+    ) -> Result<TenantProof, String> {
         let secret = |source: &Option<String>| match source {
             None => Ok(None),
             Some(source) => secret(source, env)
@@ -119,15 +119,15 @@ impl TenantEntry {
                 .map_err(|error| format!("tenant {}: {error}", self.name)),
         };
         if let Some(bearer) = secret(&self.bearer)? {
-            return Ok(Identity::Bearer(bearer));
+            return Ok(TenantProof::Bearer(bearer));
         }
         match (&self.access_key, secret(&self.secret_key)?) {
-            (Some(id), Some(key)) => Ok(Identity::Key {
+            (Some(id), Some(key)) => Ok(TenantProof::Key {
                 id: id.clone(),
                 secret: key,
                 token: secret(&self.session_token)?,
             }),
-            (None, None) => Ok(Identity::Anonymous),
+            (None, None) => Ok(TenantProof::Anonymous),
             (Some(_), None) => Err(format!(
                 "tenant {}: access_key needs secret_key = \"env:NAME\"",
                 self.name
@@ -226,7 +226,7 @@ mod tests {
             secret_key: Some(key.into()),
             ..TenantEntry::default()
         };
-        let Ok(Identity::Key { secret, .. }) = entry("env:SET").identity(&env) else {
+        let Ok(TenantProof::Key { secret, .. }) = entry("env:SET").identity(&env) else {
             panic!()
         };
         assert_eq!(secret.expose(), "value");

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::report::{Report, Side};
+use super::report::{Report, SideResult};
 use super::stats::Totals;
 
 /// `830 µs`, `12.3 ms`, `1.50 s`.
@@ -84,7 +84,7 @@ pub fn summary(report: &Report) -> String {
 
 const HEADER: &str = "          count     rate    errors       p50       p90       p99     p99.9       max    bytes/s";
 
-fn push_side(out: &mut String, report: &Report, side: &Side) {
+fn push_side(out: &mut String, report: &Report, side: &SideResult) {
     let _ = writeln!(out, "\n{} {}", side.name, side.endpoint);
     let _ = writeln!(out, "  {:<16}{HEADER}", "");
     for result in &side.operations {

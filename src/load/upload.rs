@@ -22,14 +22,14 @@ use crate::s3::checksum_name::Algorithm;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UploadForm {
     /// What `x-amz-content-sha256` says.
-    pub framing: Framing,
+    pub framing: UploadFraming,
     /// The checksum, in a header or, with a trailer, in that.
-    pub checksum: Option<Checksum>,
+    pub checksum: Option<UploadChecksum>,
 }
 
 /// What `x-amz-content-sha256` says of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
+pub enum UploadFraming {
     /// Its SHA-256.
     Signed,
     /// `UNSIGNED-PAYLOAD`
@@ -44,7 +44,7 @@ pub enum Framing {
 
 /// A checksum of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checksum {
+pub enum UploadChecksum {
     /// `Content-MD5`
     ContentMd5,
     /// `x-amz-checksum-*`
@@ -62,7 +62,7 @@ const CHUNK_SIGNATURE: &str = ";chunk-signature=";
 const TRAILER_SIGNATURE: &str = "x-amz-trailer-signature:";
 const SIGNATURE_DIGITS: u64 = 64;
 
-impl Framing {
+impl UploadFraming {
     const ALL: [(Self, &'static str, &'static str); 5] = [
         (Self::Signed, "signed", ""),
         (Self::Unsigned, "unsigned", "UNSIGNED-PAYLOAD"),
@@ -128,7 +128,7 @@ impl UploadForms {
 impl UploadForm {
     /// The hash in the signature, no other checksum.
     pub(super) const SIGNED: Self = Self {
-        framing: Framing::Signed,
+        framing: UploadFraming::Signed,
         checksum: None,
     };
 }
@@ -141,21 +141,21 @@ impl FromStr for UploadForm {
             Some((name, checksum)) => (name, Some(checksum)),
             None => (text, None),
         };
-        let known = Framing::ALL
+        let known = UploadFraming::ALL
             .into_iter()
             .find(|(_, known, _)| *known == name);
         let (framing, ..) = known.ok_or_else(|| {
-            let names = Framing::ALL.map(|(_, name, _)| name).join(", ");
+            let names = UploadFraming::ALL.map(|(_, name, _)| name).join(", ");
             format!("`{name}` is not a form of an upload; choose from {names}")
         })?;
         let checksum = match checksum {
-            None if framing.has_trailer() => Some(Checksum::Named(Algorithm::Crc32)),
+            None if framing.has_trailer() => Some(UploadChecksum::Named(Algorithm::Crc32)),
             None => None,
             Some("content-md5") if framing.has_trailer() => {
                 return Err("content-md5 cannot be a trailer; choose an x-amz-checksum".to_owned());
             }
-            Some("content-md5") => Some(Checksum::ContentMd5),
-            Some(name) => Some(Checksum::Named(Algorithm::named(name).ok_or_else(
+            Some("content-md5") => Some(UploadChecksum::ContentMd5),
+            Some(name) => Some(UploadChecksum::Named(Algorithm::named(name).ok_or_else(
                 || {
                     format!(
                         "`{name}` is not a checksum; choose content-md5 or one of {}",
@@ -173,8 +173,10 @@ impl fmt::Display for UploadForm {
         f.write_str(self.framing.name())?;
         match self.checksum {
             None => Ok(()),
-            Some(Checksum::ContentMd5) => f.write_str("/content-md5"),
-            Some(Checksum::Named(algorithm)) => write!(f, "/{}", algorithm.name().to_lowercase()),
+            Some(UploadChecksum::ContentMd5) => f.write_str("/content-md5"),
+            Some(UploadChecksum::Named(algorithm)) => {
+                write!(f, "/{}", algorithm.name().to_lowercase())
+            }
         }
     }
 }

@@ -11,9 +11,9 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 
 use super::arrivals::{Arrivals, Curve};
-use super::client::Client;
+use super::client::LoadClient;
 use super::ledger::Ledger;
-use super::plan::{Plan, Shape};
+use super::plan::{LoopShape, Plan};
 use super::report::{Isolation, Truth};
 use super::request::Signer;
 use super::stats::{Ended, Interval, SideTotals, TENANTS, Totals};
@@ -44,7 +44,7 @@ pub(super) struct Measured {
 
 /// What a thread shares with the coordinator.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct WorkerShared {
     measured: Mutex<Measured>,
     /// Operations in flight.
     pub(super) in_flight: AtomicU64,
@@ -54,7 +54,7 @@ pub(super) struct Shared {
 
 /// A command to a thread, with the channel for its result.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum WorkerCommand {
     /// Put so many objects. It fails only if not one could be put.
     Prepare(u64, oneshot::Sender<Result<(), String>>),
     /// Drive the load.
@@ -71,7 +71,7 @@ pub(super) enum Command {
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     /// The loop and its level.
-    pub(super) shape: Shape,
+    pub(super) shape: LoopShape,
     /// When it starts.
     pub(super) start: Instant,
     /// Operations of all threads of all processes.
@@ -96,8 +96,8 @@ pub(super) struct Driven {
 pub(super) struct Worker {
     pub(super) plan: Arc<Plan>,
     pub(super) thread: u32,
-    pub(super) shared: Arc<Shared>,
-    pub(super) clients: Vec<Client>,
+    pub(super) shared: Arc<WorkerShared>,
+    pub(super) clients: Vec<LoadClient>,
     /// By tenant, then side.
     pub(super) signers: Vec<Vec<Signer>>,
     pub(super) ledger: RefCell<Ledger>,
@@ -105,7 +105,7 @@ pub(super) struct Worker {
     pub(super) turn: Cell<usize>,
 }
 
-impl Shared {
+impl WorkerShared {
     /// What was measured so far.
     pub(super) fn measured(&self) -> MutexGuard<'_, Measured> {
         self.measured.lock().unwrap_or_else(PoisonError::into_inner)
@@ -138,8 +138,8 @@ impl Measured {
 pub(super) fn run(
     plan: &Arc<Plan>,
     thread: u32,
-    shared: &Arc<Shared>,
-    commands: mpsc::UnboundedReceiver<Command>,
+    shared: &Arc<WorkerShared>,
+    commands: mpsc::UnboundedReceiver<WorkerCommand>,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -150,8 +150,8 @@ pub(super) fn run(
 }
 
 impl Worker {
-    fn new(plan: &Arc<Plan>, thread: u32, shared: &Arc<Shared>) -> Self {
-        let clients = plan.sides.iter().map(|side| Client::new(&side.connect));
+    fn new(plan: &Arc<Plan>, thread: u32, shared: &Arc<WorkerShared>) -> Self {
+        let clients = plan.sides.iter().map(|side| LoadClient::new(&side.connect));
         let signers = plan.tenants.iter().map(|tenant| {
             let accounts = tenant.accounts.iter().zip(&plan.sides);
             accounts
@@ -173,24 +173,24 @@ impl Worker {
         }
     }
 
-    async fn obey(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    async fn obey(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
         while let Some(command) = commands.recv().await {
             // If the coordinator is gone, nobody needs the result.
             match command {
-                Command::Prepare(count, result) => {
+                WorkerCommand::Prepare(count, result) => {
                     let _ = result.send(Rc::clone(&self).prepare(count).await);
                 }
-                Command::Load(segment, result) => {
+                WorkerCommand::Load(segment, result) => {
                     let _ = result.send(Rc::clone(&self).drive(&segment).await);
                 }
-                Command::Sweep(result) => {
+                WorkerCommand::Sweep(result) => {
                     Rc::clone(&self).sweep().await;
                     let _ = result.send(());
                 }
-                Command::Clean(result) => {
+                WorkerCommand::Clean(result) => {
                     let _ = result.send(Rc::clone(&self).clean().await);
                 }
-                Command::Store(key, text, result) => {
+                WorkerCommand::Store(key, text, result) => {
                     let _ = result.send(self.store(&key, text).await);
                 }
             }
@@ -245,21 +245,21 @@ impl Worker {
     async fn drive(self: Rc<Self>, segment: &Segment) -> Driven {
         tokio::time::sleep_until(segment.start).await;
         let cpu = thread_cpu();
-        let dialled: Vec<u64> = self.clients.iter().map(Client::dialled).collect();
+        let dialled: Vec<u64> = self.clients.iter().map(LoadClient::dialled).collect();
         let part = self.plan.part(self.thread);
         let sharing = match &segment.shape {
             // A thread without a slot starts nothing, so it gets no share either.
-            Shape::Closed { slots, .. } => part.1.min(*slots).max(1),
-            Shape::Open { .. } => part.1,
+            LoopShape::Closed { slots, .. } => part.1.min(*slots).max(1),
+            LoopShape::Open { .. } => part.1,
         };
-        let budget = Budget::new(segment.requests, (part.0, sharing));
+        let budget = OperationBudget::new(segment.requests, (part.0, sharing));
         let not_started = match &segment.shape {
-            Shape::Closed { concurrency, slots } => {
+            LoopShape::Closed { concurrency, slots } => {
                 let loops = self.closed(concurrency, *slots, segment.start, &budget);
                 loops.await;
                 0
             }
-            Shape::Open { .. } => self.open(segment, part, &budget).await,
+            LoopShape::Open { .. } => self.open(segment, part, &budget).await,
         };
         let lasted = segment.start.elapsed().as_secs_f64();
         let mut connections = [0; 2];
@@ -278,7 +278,7 @@ impl Worker {
         curve: &Curve,
         slots: u32,
         start: Instant,
-        budget: &Rc<Budget>,
+        budget: &Rc<OperationBudget>,
     ) {
         let (index, parts) = self.plan.part(self.thread);
         let end = start + Duration::from_secs_f64(curve.length());
@@ -312,9 +312,9 @@ impl Worker {
         self: &Rc<Self>,
         segment: &Segment,
         part: (u32, u32),
-        budget: &Rc<Budget>,
+        budget: &Rc<OperationBudget>,
     ) -> u64 {
-        let Shape::Open {
+        let LoopShape::Open {
             rate,
             spacing,
             max_in_flight,
@@ -390,9 +390,9 @@ impl Worker {
 
 /// How many operations a thread may still start.
 #[derive(Debug)]
-struct Budget(Cell<u64>);
+struct OperationBudget(Cell<u64>);
 
-impl Budget {
+impl OperationBudget {
     /// Part `index` of `parts` of `requests`.
     fn new(requests: Option<u64>, (index, parts): (u32, u32)) -> Rc<Self> {
         let (index, parts) = (u64::from(index), u64::from(parts));
@@ -447,11 +447,11 @@ mod tests {
     #[test]
     fn the_parts_of_a_budget_are_the_whole() {
         let total: u64 = (0..7)
-            .map(|index| Budget::new(Some(100), (index, 7)).0.get())
+            .map(|index| OperationBudget::new(Some(100), (index, 7)).0.get())
             .sum();
         assert_eq!(total, 100);
-        assert_eq!(Budget::new(Some(100), (3, 2)).0.get(), 0);
-        let budget = Budget::new(Some(1), (0, 1));
+        assert_eq!(OperationBudget::new(Some(100), (3, 2)).0.get(), 0);
+        let budget = OperationBudget::new(Some(1), (0, 1));
         assert!(budget.take() && !budget.take() && !budget.take());
     }
 }

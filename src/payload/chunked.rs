@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use memchr::memchr;
 
-use super::trailer::{self, Expected};
+use super::trailer::{self, ExpectedTrailer};
 use super::{ChunkSignatures, PayloadError};
 use crate::encoding::hex::parse_hex32;
 
@@ -28,7 +28,7 @@ const CHUNK_SIGNATURE: &[u8] = b"chunk-signature=";
 /// case, COS never sees the framing, and an upload that is right is stored.
 #[derive(Debug)]
 pub struct Decoder {
-    state: State,
+    state: ChunkState,
     /// Decoded bytes that are still to come.
     left: u64,
     /// A head or the trailer, as far as it has come.
@@ -40,7 +40,7 @@ pub struct Decoder {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum ChunkState {
     Head,
     Data {
         left: u64,
@@ -65,7 +65,7 @@ impl Decoder {
     /// names (lower case), if any.
     pub fn unsigned(length: u64, trailer: Option<&str>) -> Self {
         Self {
-            state: State::Head,
+            state: ChunkState::Head,
             left: length,
             text: Vec::new(),
             signatures: None,
@@ -115,10 +115,10 @@ impl Decoder {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
-        if !matches!(self.state, State::Trailer) {
+        if !matches!(self.state, ChunkState::Trailer) {
             return Err(PayloadError::Incomplete);
         }
-        let expected = Expected {
+        let expected = ExpectedTrailer {
             name: self.trailer.as_deref(),
             signatures: self.signatures.as_ref().filter(|_| self.signed_trailer),
         };
@@ -128,12 +128,12 @@ impl Decoder {
     fn advance(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, PayloadError> {
         while !input.is_empty() {
             match self.state {
-                State::Head => self.read_head(input)?,
-                State::Data { left, signature } => {
+                ChunkState::Head => self.read_head(input)?,
+                ChunkState::Data { left, signature } => {
                     return self.read_data(input, left, signature).map(Some);
                 }
-                State::DataEnd { cr } => self.read_data_end(input, cr)?,
-                State::Trailer => self.read_trailer(input)?,
+                ChunkState::DataEnd { cr } => self.read_data_end(input, cr)?,
+                ChunkState::Trailer => self.read_trailer(input)?,
             }
         }
         Ok(None)
@@ -167,7 +167,7 @@ impl Decoder {
             if self.left > 0 {
                 return Err(PayloadError::LengthShort);
             }
-            self.state = State::Trailer;
+            self.state = ChunkState::Trailer;
             return Ok(());
         }
         if signature.is_some() && size > MAX_SIGNED_CHUNK {
@@ -177,7 +177,7 @@ impl Decoder {
             .left
             .checked_sub(size)
             .ok_or(PayloadError::LengthExceeded)?;
-        self.state = State::Data {
+        self.state = ChunkState::Data {
             left: size,
             signature,
         };
@@ -197,21 +197,21 @@ impl Decoder {
             signatures.update(&data);
         }
         if left > 0 {
-            self.state = State::Data { left, signature };
+            self.state = ChunkState::Data { left, signature };
             return Ok(data);
         }
         if let (Some(signatures), Some(signature)) = (&mut self.signatures, &signature) {
             signatures.end_chunk(signature)?;
         }
-        self.state = State::DataEnd { cr: false };
+        self.state = ChunkState::DataEnd { cr: false };
         Ok(data)
     }
 
     fn read_data_end(&mut self, input: &mut Bytes, cr: bool) -> Result<(), PayloadError> {
         let byte = input.split_to(1);
         self.state = match (&*byte, cr) {
-            (b"\r", false) => State::DataEnd { cr: true },
-            (b"\n", true) => State::Head,
+            (b"\r", false) => ChunkState::DataEnd { cr: true },
+            (b"\n", true) => ChunkState::Head,
             _ => return Err(PayloadError::ChunkMalformed),
         };
         Ok(())

@@ -1,5 +1,6 @@
 //! [`PayloadError`]: at which check a body failed.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::chunked::MAX_SIGNED_CHUNK;
@@ -83,70 +84,88 @@ impl std::error::Error for PayloadError {}
 impl From<PayloadError> for S3Error {
     /// AWS's codes, and its sentences with what helps added.
     fn from(error: PayloadError) -> Self {
-        use PayloadError as E;
-        match error {
-            E::ChecksumMalformed(algorithm) => Self::new(
-                Code::InvalidRequest,
-                format!("Value for {} trailing header is invalid.", algorithm.header()),
-            ),
-            E::ChecksumMismatch(algorithm) => Self::new(
-                Code::BadDigest,
-                format!(
-                    "The {} you specified did not match the calculated checksum. Nothing was stored.",
-                    algorithm.name()
-                ),
-            ),
-            E::ChunkHeadTooLong | E::ChunkMalformed => Self::new(
-                Code::IncompleteBody,
-                "The request body is not well-formed aws-chunked. Nothing was stored.",
-            ),
-            E::ChunkSignature | E::TrailerSignature => Self::new(
-                Code::SignatureDoesNotMatch,
+        Self::new(error.code(), error.sentence())
+            .detail(error.to_string())
+            .close()
+    }
+}
+
+impl PayloadError {
+    fn code(&self) -> Code {
+        match self {
+            Self::ChecksumMalformed(_) => Code::InvalidRequest,
+            Self::ChecksumMismatch(_) | Self::Md5Mismatch => Code::BadDigest,
+            Self::ChunkHeadTooLong
+            | Self::ChunkMalformed
+            | Self::Incomplete
+            | Self::LengthExceeded
+            | Self::LengthShort => Code::IncompleteBody,
+            Self::ChunkSignature | Self::TrailerSignature => Code::SignatureDoesNotMatch,
+            Self::ChunkTooLarge => Code::InvalidChunkSizeError,
+            Self::FormEnd => Code::MalformedPOSTRequest,
+            Self::Sha256Mismatch => Code::XAmzContentSHA256Mismatch,
+            Self::TrailerMalformed
+            | Self::TrailerMissing
+            | Self::TrailerSignatureMissing
+            | Self::TrailerTooLong
+            | Self::TrailerUnexpected => Code::MalformedTrailerError,
+        }
+    }
+
+    /// The text that the client reads.
+    fn sentence(&self) -> Cow<'static, str> {
+        let text = match self {
+            Self::ChecksumMalformed(algorithm) => {
+                let header = algorithm.header();
+                return format!("Value for {header} trailing header is invalid.").into();
+            }
+            Self::ChecksumMismatch(algorithm) => {
+                let name = algorithm.name();
+                return format!(
+                    "The {name} you specified did not match the calculated checksum. Nothing was stored."
+                )
+                .into();
+            }
+            Self::ChunkHeadTooLong | Self::ChunkMalformed => {
+                "The request body is not well-formed aws-chunked. Nothing was stored."
+            }
+            Self::ChunkSignature | Self::TrailerSignature => {
                 "The signature of a chunk or of the trailer does not match what was calculated: the \
-                 body was changed on its way, or the client signs it wrongly. Nothing was stored.",
-            ),
-            E::ChunkTooLarge => Self::new(
-                Code::InvalidChunkSizeError,
-                format!(
+                 body was changed on its way, or the client signs it wrongly. Nothing was stored."
+            }
+            Self::ChunkTooLarge => {
+                return format!(
                     "A signed chunk may have at most {MAX_SIGNED_CHUNK} bytes: make the client's chunks \
                      smaller. Nothing was stored."
-                ),
-            ),
-            E::FormEnd => Self::new(
-                Code::MalformedPOSTRequest,
+                )
+                .into();
+            }
+            Self::FormEnd => {
                 "The body of your POST request is not well-formed multipart/form-data: file must be \
                  the last field, and the form must end right after it with --boundary-- and a line \
-                 end. Nothing was stored.",
-            ),
-            E::Incomplete => Self::new(
-                Code::IncompleteBody,
-                "The request body terminated unexpectedly. Nothing was stored.",
-            ),
-            E::LengthExceeded | E::LengthShort => Self::new(
-                Code::IncompleteBody,
+                 end. Nothing was stored."
+            }
+            Self::Incomplete => "The request body terminated unexpectedly. Nothing was stored.",
+            Self::LengthExceeded | Self::LengthShort => {
                 "The body does not have the number of bytes that the header \
-                 x-amz-decoded-content-length or Content-Length says. Nothing was stored.",
-            ),
-            E::Md5Mismatch => Self::new(
-                Code::BadDigest,
-                "The Content-MD5 you specified did not match what we received. Nothing was stored.",
-            ),
-            E::Sha256Mismatch => Self::new(
-                Code::XAmzContentSHA256Mismatch,
+                 x-amz-decoded-content-length or Content-Length says. Nothing was stored."
+            }
+            Self::Md5Mismatch => {
+                "The Content-MD5 you specified did not match what we received. Nothing was stored."
+            }
+            Self::Sha256Mismatch => {
                 "The provided 'x-amz-content-sha256' header does not match what was computed. Nothing \
-                 was stored.",
-            ),
-            E::TrailerMalformed
-            | E::TrailerMissing
-            | E::TrailerSignatureMissing
-            | E::TrailerTooLong
-            | E::TrailerUnexpected => Self::new(
-                Code::MalformedTrailerError,
+                 was stored."
+            }
+            Self::TrailerMalformed
+            | Self::TrailerMissing
+            | Self::TrailerSignatureMissing
+            | Self::TrailerTooLong
+            | Self::TrailerUnexpected => {
                 "The request contained trailing data that was not well-formed or did not conform to \
-                 our published schema. Nothing was stored.",
-            ),
-        }
-        .detail(error.to_string())
-        .close()
+                 our published schema. Nothing was stored."
+            }
+        };
+        Cow::Borrowed(text)
     }
 }

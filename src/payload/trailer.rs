@@ -7,7 +7,7 @@ const SIGNATURE: &str = "x-amz-trailer-signature";
 
 /// What the trailer of a body must be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Expected<'a> {
+pub(super) struct ExpectedTrailer<'a> {
     /// The one name that `x-amz-trailer` announced, in lower case.
     pub(super) name: Option<&'a str>,
     /// The chain, if the trailer is signed.
@@ -20,7 +20,7 @@ pub(super) struct Expected<'a> {
 /// before it. So there may be one empty line beside each line, but nothing else.
 pub(super) fn parse(
     section: &[u8],
-    expected: Expected<'_>,
+    expected: ExpectedTrailer<'_>,
 ) -> Result<Option<String>, PayloadError> {
     let (mut filled, mut empty) = (0_usize, 0_usize);
     let mut ended = false;
@@ -88,11 +88,11 @@ fn name_and_value(line: &[u8]) -> Option<(String, &str)> {
 mod tests {
     use super::*;
 
-    const CRC32: Expected<'_> = Expected {
+    const CRC32: ExpectedTrailer<'_> = ExpectedTrailer {
         name: Some("x-amz-checksum-crc32"),
         signatures: None,
     };
-    const NOTHING: Expected<'_> = Expected {
+    const NOTHING: ExpectedTrailer<'_> = ExpectedTrailer {
         name: None,
         signatures: None,
     };

@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::{Method, Response};
 
 use super::Proxy;
-use super::exchange::Call;
+use super::exchange::UpstreamCall;
 use super::in_flight::InFlight;
 use super::payload::Arriving;
 use crate::body::{ResponseBody, shape};
@@ -65,7 +65,7 @@ impl Proxy {
         );
         let body = body.await?; // checked as it streams
         in_flight.body(&body);
-        let call = Call {
+        let call = UpstreamCall {
             permit: &forward.permit,
             head,
             body: &body,

@@ -28,7 +28,7 @@ use crate::rewrite::{self, UpstreamRequest};
 use crate::s3::address::Address;
 use crate::s3::{ObjectKey, Operation, Performer, conditions, xml};
 use crate::tenant::Permit;
-use crate::tenant::limits::Way;
+use crate::tenant::limits::Direction;
 use crate::timestamp::Timestamp;
 use crate::upstream::pool::{LeasedConnection, SendFailure};
 
@@ -40,7 +40,7 @@ const DELETE_RESULT_BYTES: usize = 8 * 1024 * 1024;
 
 /// One request to COS: its permit, caller and body.
 #[derive(Clone, Copy)]
-pub(super) struct Call<'c> {
+pub(super) struct UpstreamCall<'c> {
     pub(super) permit: &'c Permit<'c, 'c>,
     /// The client's head, in S3's words.
     pub(super) head: &'c Parts,
@@ -58,11 +58,11 @@ impl Proxy {
     /// first try, made before the client was asked for its body; later tries make it anew.
     pub(super) async fn exchange(
         &self,
-        call: Call<'_>,
+        call: UpstreamCall<'_>,
         fresh: UpstreamRequest,
         in_flight: &mut InFlight,
     ) -> Result<Response<ResponseBody>, S3Error> {
-        let Call { permit, head, body } = call;
+        let UpstreamCall { permit, head, body } = call;
         let operation = permit.request().operation;
         if operation == Operation::DeleteObjects && body.body.length() == 0 {
             return Ok(delete_result(xml::DeleteResult::default(), body));
@@ -114,7 +114,7 @@ impl Proxy {
     /// Makes COS's success the client's, if it is one.
     async fn accept(
         &self,
-        call: Call<'_>,
+        call: UpstreamCall<'_>,
         mut answered: Answered,
         credential: &Credential,
         in_flight: &mut InFlight,
@@ -138,10 +138,10 @@ impl Proxy {
     /// Reads COS's refusal, and asks why where a HEAD has no body that would tell.
     async fn refused(
         &self,
-        Call { permit, head, .. }: Call<'_>,
+        UpstreamCall { permit, head, .. }: UpstreamCall<'_>,
         answered: Answered,
         credential: &Credential,
-    ) -> Refused {
+    ) -> UpstreamRefusal {
         let status = answered.response.status();
         let mut refused = self.read_error(answered, permit).await;
         if head.method == Method::HEAD
@@ -160,8 +160,8 @@ impl Proxy {
     /// `renew` drops the key; gives whether there will be another.
     fn judge_refusal(
         &self,
-        refused: Refused,
-        call: Call<'_>,
+        refused: UpstreamRefusal,
+        call: UpstreamCall<'_>,
         tries: &mut Tries,
         renew: impl FnOnce() -> bool,
     ) -> Result<(), S3Error> {
@@ -189,8 +189,8 @@ impl Proxy {
         mut fresh: UpstreamRequest,
         outgoing: &Outgoing,
         credential: &Credential,
-    ) -> Result<Answered, Failure> {
-        let body = outgoing.body.again().ok_or(Failure::UsedUp)?;
+    ) -> Result<Answered, ExchangeFailure> {
+        let body = outgoing.body.again().ok_or(ExchangeFailure::UsedUp)?;
         if let Some(md5) = &outgoing.md5 {
             fresh
                 .headers
@@ -222,7 +222,7 @@ impl Proxy {
             }
             Err(SendFailure::Timeout) => self.metrics.count(Event::UpstreamTimeout),
         }
-        let (response, lease) = sent.map_err(Failure::Send)?;
+        let (response, lease) = sent.map_err(ExchangeFailure::Send)?;
         Ok(Answered { response, lease })
     }
 
@@ -245,14 +245,14 @@ impl Proxy {
     /// `Ok` when the request may be sent again; else the error for the client.
     fn judge(
         &self,
-        failure: Failure,
+        failure: ExchangeFailure,
         body: &body::RequestBody,
         tries: &mut Tries,
     ) -> Result<(), S3Error> {
         let failure = match failure {
-            Failure::Refused(error) => return Err(error),
-            Failure::Send(failure) => failure,
-            Failure::UsedUp => return Err(bad_gateway("the body cannot be sent again")),
+            ExchangeFailure::Refused(error) => return Err(error),
+            ExchangeFailure::Send(failure) => failure,
+            ExchangeFailure::UsedUp => return Err(bad_gateway("the body cannot be sent again")),
         };
         if let Some(upload) = body.failure() {
             self.metrics.count(Event::BodyWithheld);
@@ -340,11 +340,11 @@ impl Proxy {
     /// A success on its way to the client.
     async fn relay(
         &self,
-        call: Call<'_>,
+        call: UpstreamCall<'_>,
         answered: Answered,
         in_flight: &mut InFlight,
     ) -> Result<Response<ResponseBody>, S3Error> {
-        let Call {
+        let UpstreamCall {
             permit,
             head,
             body: outgoing,
@@ -389,7 +389,7 @@ impl Proxy {
     /// The body of COS's answer, rewritten where it names the real bucket or keys in it.
     async fn stream(
         &self,
-        Call { permit, head, .. }: Call<'_>,
+        UpstreamCall { permit, head, .. }: UpstreamCall<'_>,
         incoming: Incoming,
         lease: Box<LeasedConnection>,
         in_flight: &mut InFlight,
@@ -404,7 +404,7 @@ impl Proxy {
         let signature = self.config().upstream.signature;
         let rewriter = AnswerRewriter::new(permit, signature, reader.is_native, location);
         let is_rewritten = rewriter.is_some();
-        let shaper = Shaper::new(permit.tenant(), Way::Download);
+        let shaper = Shaper::new(permit.tenant(), Direction::Download);
         let answer = ResponseBody::stream(
             incoming,
             lease,
@@ -450,7 +450,7 @@ impl Proxy {
     /// The result of a multi-delete: read whole, and an entry added for each key that was refused here.
     async fn relay_delete_result(
         &self,
-        Call { permit, body, .. }: Call<'_>,
+        UpstreamCall { permit, body, .. }: UpstreamCall<'_>,
         incoming: Incoming,
         lease: Box<LeasedConnection>,
         in_flight: &mut InFlight,
@@ -480,7 +480,7 @@ impl Proxy {
     }
 
     /// Reads COS's error document, and makes ours of it.
-    async fn read_error(&self, answered: Answered, permit: &Permit<'_, '_>) -> Refused {
+    async fn read_error(&self, answered: Answered, permit: &Permit<'_, '_>) -> UpstreamRefusal {
         let Answered { response, lease } = answered;
         let (upstream, mut incoming) = response.into_parts();
         let body = body::gather(&mut incoming, ERROR_BYTES, ERROR_TIME, |_| true).await;
@@ -497,7 +497,7 @@ impl Proxy {
         if let Some(date) = date {
             self.shared.clock.resync(date); // the next try is signed with COS's time
         }
-        Refused {
+        UpstreamRefusal {
             key: rewrite::is_credential_refusal(upstream.status, &error),
             time: date.is_some(),
             damaged,
@@ -512,7 +512,7 @@ impl Proxy {
         permit: &Permit<'_, '_>,
         head: &Parts,
         credential: &Credential,
-    ) -> Option<Refused> {
+    ) -> Option<UpstreamRefusal> {
         let mut probe = rewrite::request(permit, head, &self.config().upstream).ok()?;
         probe.method = Method::GET;
         probe
@@ -534,7 +534,7 @@ impl Proxy {
 }
 
 /// COS's error, as the client may see it.
-struct Refused {
+struct UpstreamRefusal {
     /// COS does not take our key.
     key: bool,
     /// Nor the time that was signed, and has told the right one.
@@ -545,7 +545,7 @@ struct Refused {
 }
 
 /// Why a request brought no answer.
-enum Failure {
+enum ExchangeFailure {
     /// It cannot be made.
     Refused(S3Error),
     /// It was sent.
@@ -554,7 +554,7 @@ enum Failure {
     UsedUp,
 }
 
-impl From<S3Error> for Failure {
+impl From<S3Error> for ExchangeFailure {
     fn from(error: S3Error) -> Self {
         Self::Refused(error)
     }

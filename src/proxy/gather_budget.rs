@@ -15,10 +15,10 @@ const TEMPLATE_BYTES: usize = 256 * 1024 * 1024;
 
 /// What the gathered bodies hold on this core: only those who hold something are in it.
 #[derive(Debug, Default)]
-pub(super) struct GatherBudget(RefCell<Held>);
+pub(super) struct GatherBudget(RefCell<GatheredBytes>);
 
 #[derive(Debug, Default)]
-struct Held {
+struct GatheredBytes {
     by_name: HashMap<String, usize>,
     by_index: HashMap<usize, usize>,
 }

@@ -5,7 +5,7 @@ use http::header::{CONTENT_LENGTH, RANGE};
 use http::request::Parts;
 
 use super::Proxy;
-use super::exchange::Call;
+use super::exchange::UpstreamCall;
 use super::in_flight::InFlight;
 use super::payload::Outgoing;
 use crate::error::{Code, S3Error};
@@ -24,7 +24,7 @@ impl Proxy {
         in_flight: &mut InFlight,
     ) -> Result<(), S3Error> {
         for look in looks {
-            let call = Call {
+            let call = UpstreamCall {
                 permit: &look.permit,
                 head: &look.head,
                 body: &Outgoing::empty(),
@@ -75,7 +75,7 @@ impl Proxy {
         let may_look = permit.besides(permit.request().head_of_read()).ok()?;
         let head = rewrite::look_at_read(&client.headers).ok()?;
         let fresh = rewrite::request(&may_look, &head, &self.config().upstream).ok()?;
-        let call = Call {
+        let call = UpstreamCall {
             permit: &may_look,
             head: &head,
             body: &Outgoing::empty(),

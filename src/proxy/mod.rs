@@ -53,7 +53,7 @@ mod stranger_memory;
 mod sts;
 mod vend;
 
-use crate::upstream::retry::Budget;
+use crate::upstream::retry::RetryBudget;
 pub use client_body::ClientBody;
 use exchange::internal;
 use gather_budget::GatherBudget;
@@ -84,7 +84,7 @@ pub struct Proxy {
     upstream: Rc<ConnectionPool>,
     metrics: Arc<CoreMetrics>,
     log: LogBuffer,
-    budget: Budget,
+    budget: RetryBudget,
     gathered: Rc<GatherBudget>,
     /// What is held of requests whose sender is not known yet.
     strangers: Rc<StrangerMemory>,
@@ -208,7 +208,7 @@ impl Proxy {
             upstream,
             metrics,
             log,
-            budget: Budget::new(),
+            budget: RetryBudget::new(),
             gathered,
             strangers: StrangerMemory::new(of_strangers),
             refusals: StrangerMemory::new(of_strangers),

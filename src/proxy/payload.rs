@@ -22,7 +22,7 @@ use crate::observe::Event;
 use crate::payload::FormFile;
 use crate::payload::checksum::Verified;
 use crate::s3::{ObjectKey, XmlRequest, xml};
-use crate::tenant::limits::Way;
+use crate::tenant::limits::Direction;
 use crate::tenant::{Authenticated, Permit, Tenant};
 use crate::transport::StreamState;
 
@@ -193,7 +193,7 @@ impl Proxy {
             length,
             stream_state: Rc::clone(stream_state),
         };
-        let shaper = Shaper::new(caller.tenant(), Way::Upload);
+        let shaper = Shaper::new(caller.tenant(), Direction::Upload);
         let arrived = body::RequestBody::from_client(source, intake, self.pace(), shaper);
         let (body, verified) = arrived.await.inspect_err(|failure| {
             if matches!(failure, UploadFailure::Payload(_)) {
@@ -386,6 +386,6 @@ fn deletion(permit: &Permit<'_, '_>, asked: xml::DeleteRequest) -> Outgoing {
 fn charge(tenant: &Tenant, body: &Bytes) {
     let now = shape::now();
     if let Some(limits) = tenant.limits(now) {
-        limits.charge(Way::Upload, now, body.len() as u64);
+        limits.charge(Direction::Upload, now, body.len() as u64);
     }
 }

@@ -96,14 +96,13 @@ fn s3_authorization(
         service: "s3",
     };
     let key = credential.sigv4_key(date, region);
-    Ok(sigv4::authorization(
-        &signable(request),
-        &key,
-        &credential.secret_id,
-        &scope,
-        &amz_date,
-        &payload,
-    ))
+    Ok(sigv4::SigV4Signer {
+        access_key: &credential.secret_id,
+        key: &key,
+        scope: &scope,
+        amz_date: &amz_date,
+    }
+    .authorization(&signable(request), &payload))
 }
 
 fn signable(request: &UpstreamRequest) -> Signable<'_> {

@@ -32,11 +32,11 @@ const FIELD: usize = 64;
 #[derive(Debug)]
 pub(super) struct StrangerMemory {
     most: usize,
-    held: RefCell<Held>,
+    held: RefCell<StrangerBytes>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct StrangerBytes {
     bytes: usize,
     /// The number of the next request: a higher one is younger.
     next: u64,
@@ -52,12 +52,12 @@ struct OfNetwork {
 #[derive(Debug, Default)]
 struct OfSource {
     bytes: usize,
-    requests: BTreeMap<u64, Rc<Request>>,
+    requests: BTreeMap<u64, Rc<StrangerRequest>>,
 }
 
 /// What one request holds.
 #[derive(Debug, Default)]
-struct Request {
+struct StrangerRequest {
     bytes: Cell<usize>,
     /// It gave way to another.
     is_evicted: Cell<bool>,
@@ -71,7 +71,7 @@ pub(super) struct StrangerHold {
     source: Source,
     share: usize,
     id: u64,
-    request: Rc<Request>,
+    request: Rc<StrangerRequest>,
 }
 
 /// A stranger who is heard: unless all of what they had to say has come, it counts as a failure.
@@ -171,7 +171,7 @@ impl StrangerHold {
     }
 }
 
-impl Held {
+impl StrangerBytes {
     /// What `source` holds.
     fn of(&self, source: Source) -> usize {
         let network = self.networks.get(&source.network());

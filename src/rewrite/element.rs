@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::names::{Repeated, Unfit};
+use super::names::{EchoedParameter, Unfit};
 
 /// An element of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) enum Carries {
     /// A prefix: at the answer's top what the request named, else a common one.
     Prefix,
     /// What the request named.
-    Repeated(Repeated),
+    Repeated(EchoedParameter),
     /// The path of what a failure is about.
     Resource,
     /// A tag of an object: its key and value are the client's own texts.
@@ -104,11 +104,15 @@ const TABLE: &[(&str, &str, Carries)] = &[
     (
         "KeyMarker",
         "KeyMarker",
-        Carries::Repeated(Repeated::KeyMarker),
+        Carries::Repeated(EchoedParameter::KeyMarker),
     ),
     ("LastModified", "LastModified", Value),
     ("Location", "Location", Location),
-    ("Marker", "Marker", Carries::Repeated(Repeated::Marker)),
+    (
+        "Marker",
+        "Marker",
+        Carries::Repeated(EchoedParameter::Marker),
+    ),
     ("MaxKeys", "MaxKeys", Value),
     ("MaxParts", "MaxParts", Value),
     ("MaxUploads", "MaxUploads", Value),
@@ -133,7 +137,7 @@ const TABLE: &[(&str, &str, Carries)] = &[
     (
         "StartAfter",
         "StartAfter",
-        Carries::Repeated(Repeated::StartAfter),
+        Carries::Repeated(EchoedParameter::StartAfter),
     ),
     ("StorageClass", "StorageClass", Value),
     ("StorageTier", "StorageTier", Value),

@@ -16,7 +16,7 @@ use memchr::{memchr, memmem, memrchr};
 use quick_xml::escape::{escape, unescape};
 
 use super::element::{Carries, Element, says_encoding};
-use super::names::{Names, Repeated, Shown, Unfit, escaped};
+use super::names::{EchoedParameter, ListedName, Names, Unfit, escaped};
 use super::response::{error_code, is_clean};
 use super::version_two::{VersionTwo, is_translated};
 use crate::config::UpstreamSignature;
@@ -95,7 +95,7 @@ pub struct AnswerRewriter {
     /// What has come of an answer that has not said yet how its names are encoded.
     early: Option<Vec<u8>>,
     open: Vec<Element>,
-    stage: Stage,
+    stage: DocumentStage,
     /// The document's root is `Error`.
     failed: bool,
     /// A tag whose `>` has not come yet, and the quote that it is within.
@@ -110,7 +110,7 @@ pub struct AnswerRewriter {
 
 /// How far the answer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum DocumentStage {
     /// Nothing of it is there.
     New,
     Begun,
@@ -141,9 +141,9 @@ enum Leaf {
     ErrorMessage,
     Location,
     Next,
-    Repeated(Repeated),
+    Repeated(EchoedParameter),
     Resource,
-    Shown(Shown),
+    Shown(ListedName),
     Tenant,
     Truncated,
     Unknown,
@@ -199,7 +199,7 @@ impl AnswerRewriter {
             is_proven: false,
             early: asks_encoding.then(Vec::new),
             open: Vec::new(),
-            stage: Stage::New,
+            stage: DocumentStage::New,
             failed: false,
             tag: Vec::new(),
             quote: None,
@@ -238,7 +238,7 @@ impl AnswerRewriter {
         if self.early.is_some() {
             self.decide(false, out)?; // it is over, and has not said that names are encoded
         }
-        if self.stage == Stage::Over && self.tag.is_empty() {
+        if self.stage == DocumentStage::Over && self.tag.is_empty() {
             return Ok(());
         }
         Err(Unfit::Malformed("COS's XML ended early"))
@@ -300,8 +300,8 @@ impl AnswerRewriter {
     }
 
     fn begin(&mut self) {
-        if self.stage == Stage::New {
-            self.stage = Stage::Begun;
+        if self.stage == DocumentStage::New {
+            self.stage = DocumentStage::Begun;
         }
     }
 
@@ -337,14 +337,14 @@ impl AnswerRewriter {
                 b'l',
                 b' ' | b'\t' | b'\r' | b'\n',
                 ..,
-            ] if self.open.is_empty() && self.stage != Stage::Over => {
+            ] if self.open.is_empty() && self.stage != DocumentStage::Over => {
                 // XML has it at its very start alone (section 2.8), and COS after blanks that keep the
                 // connection awake.
                 if !is_utf8(tag) {
                     let text = "COS's XML says that it is in another encoding than UTF-8";
                     return Err(Unfit::Malformed(text));
                 }
-                if self.stage == Stage::New {
+                if self.stage == DocumentStage::New {
                     out.extend_from_slice(tag);
                 }
                 self.begin();
@@ -392,7 +392,7 @@ impl AnswerRewriter {
     /// A page that something on the way to COS wrote may name anything; an answer to something else
     /// would be read as an empty one.
     fn start_root(&mut self, element: Element, out: &mut BytesMut) -> Result<(), Unfit> {
-        if self.stage == Stage::Over {
+        if self.stage == DocumentStage::Over {
             return Err(Unfit::Malformed("COS's XML goes on after its end"));
         }
         self.begin();
@@ -483,7 +483,7 @@ impl AnswerRewriter {
             (Carries::Tag, _) | (_, Carries::Value) => Leaf::Value,
             (Carries::AccountHolder, Carries::Account) => Leaf::Tenant,
             (Carries::Failure, Carries::Code) => Leaf::ErrorCode,
-            (Carries::Failure, Carries::Key) => Leaf::Repeated(Repeated::Key),
+            (Carries::Failure, Carries::Key) => Leaf::Repeated(EchoedParameter::Key),
             (Carries::Failure, Carries::Message) => Leaf::ErrorMessage,
             (Carries::Failure, Carries::Resource) => Leaf::Resource,
             (_, Carries::Bucket) => Leaf::Alias,
@@ -496,13 +496,13 @@ impl AnswerRewriter {
             (_, Carries::Location) => Leaf::Location,
             (_, Carries::Next) => Leaf::Next,
             (_, Carries::Repeated(what)) => Leaf::Repeated(what),
-            (_, Carries::Key) if is_top => Leaf::Repeated(Repeated::Key),
+            (_, Carries::Key) if is_top => Leaf::Repeated(EchoedParameter::Key),
             (_, Carries::Name) if is_top => Leaf::Alias,
-            (_, Carries::Prefix) if is_top => Leaf::Repeated(Repeated::Prefix),
+            (_, Carries::Prefix) if is_top => Leaf::Repeated(EchoedParameter::Prefix),
             (_, Carries::Truncated) if is_top => Leaf::Truncated,
             // Whatever it stands in: a listing has keys and prefixes that are its own alone.
-            (_, Carries::Key) => Leaf::Shown(Shown::Key),
-            (_, Carries::Prefix) => Leaf::Shown(Shown::Prefix),
+            (_, Carries::Key) => Leaf::Shown(ListedName::Key),
+            (_, Carries::Prefix) => Leaf::Shown(ListedName::Prefix),
             // It may name anything, or a known one stands where nothing is known of it.
             (
                 _,
@@ -576,21 +576,21 @@ impl AnswerRewriter {
         let own = |text: &str| Cow::Owned(escape(text).into_owned());
         Ok(Some(match leaf {
             Leaf::Alias => own(&self.names.grant().name),
-            Leaf::EncodingType => match &*text {
-                "" => return Ok(None), // names are not encoded
-                "url" => {
-                    self.names.are_encoded(true)?;
-                    Cow::Borrowed(raw)
-                }
-                _ => return Err(Unfit::Malformed("an unknown encoding in COS's listing")),
-            },
+            Leaf::EncodingType if text.is_empty() => return Ok(None), // names are not encoded
+            Leaf::EncodingType if text == "url" => {
+                self.names.are_encoded(true)?;
+                Cow::Borrowed(raw)
+            }
+            Leaf::EncodingType => {
+                return Err(Unfit::Malformed("an unknown encoding in COS's listing"));
+            }
             Leaf::ErrorCode => Cow::Borrowed(error_code(raw)),
             Leaf::ErrorMessage | Leaf::Unknown if self.is_clean(&text) => Cow::Borrowed(raw),
             Leaf::ErrorMessage => Cow::Borrowed("The store failed to do this."),
             Leaf::Location => own(&self.location),
             Leaf::Next if text.is_empty() => return Ok(None), // there is no next page
             Leaf::Next => {
-                let shown = self.names.shown(&text, Shown::Prefix)?;
+                let shown = self.names.shown(&text, ListedName::Prefix)?;
                 if shown.plain.is_empty() {
                     return Ok(None); // the root itself: a page from there would be the first again
                 }
@@ -611,29 +611,32 @@ impl AnswerRewriter {
                 as_shown(raw, &text, shown.written)
             }
             Leaf::Tenant => own(&self.tenant),
-            Leaf::Truncated => {
-                let truncated = match text.trim() {
-                    "true" => true,
-                    "false" => false,
-                    _ => return Err(Unfit::Malformed("COS's listing is neither whole nor not")),
-                };
-                if self.page.truncated.replace(truncated).is_some() {
-                    return Err(Unfit::Malformed(
-                        "COS's listing says twice whether it is whole",
-                    ));
-                }
-                // As S3 writes it: botocore takes anything but `true` for false, blanks included.
-                let goes_on = truncated || self.border.is_some();
-                Cow::Borrowed(if goes_on { "true" } else { "false" })
-            }
+            Leaf::Truncated => Cow::Borrowed(self.truncated(text.trim())?),
             Leaf::Unknown | Leaf::Withheld => return Ok(None),
             Leaf::Value => Cow::Borrowed(raw),
         }))
     }
 
+    /// Notes whether COS's listing goes on, and says whether the client's does.
+    fn truncated(&mut self, text: &str) -> Result<&'static str, Unfit> {
+        let truncated = match text {
+            "true" => true,
+            "false" => false,
+            _ => return Err(Unfit::Malformed("COS's listing is neither whole nor not")),
+        };
+        if self.page.truncated.replace(truncated).is_some() {
+            return Err(Unfit::Malformed(
+                "COS's listing says twice whether it is whole",
+            ));
+        }
+        // As S3 writes it: botocore takes anything but `true` for false, blanks included.
+        let goes_on = truncated || self.border.is_some();
+        Ok(if goes_on { "true" } else { "false" })
+    }
+
     /// The document is about to end: a listing must be whole, or say where it goes on.
     fn end(&mut self, out: &mut BytesMut) -> Result<(), Unfit> {
-        self.stage = Stage::Over;
+        self.stage = DocumentStage::Over;
         if proof_of(self.operation).is_some() && !self.failed && !self.is_proven {
             return Err(Unfit::Malformed(
                 "COS's success does not tell what was done",
@@ -677,7 +680,7 @@ impl AnswerRewriter {
                 put_leaf(
                     out,
                     "StartAfter",
-                    &self.names.repeated(Repeated::StartAfter),
+                    &self.names.repeated(EchoedParameter::StartAfter),
                 );
             }
         }

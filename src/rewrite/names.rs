@@ -37,7 +37,7 @@ pub(super) struct Names {
 
 /// What COS repeats of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Repeated {
+pub(super) enum EchoedParameter {
     Key,
     KeyMarker,
     Marker,
@@ -47,7 +47,7 @@ pub(super) enum Repeated {
 
 /// What a listing shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(super) enum ListedName {
     Key,
     /// A common prefix, or where the next page starts: keys that start with it may be seen.
     Prefix,
@@ -95,14 +95,14 @@ impl Names {
     }
 
     /// What the client named itself, as it stands in the answer: what COS repeats has the root in it.
-    pub(super) fn repeated(&mut self, what: Repeated) -> String {
+    pub(super) fn repeated(&mut self, what: EchoedParameter) -> String {
         self.is_settled = true;
         self.written(match what {
-            Repeated::Key => &self.key,
-            Repeated::KeyMarker => &self.key_marker,
-            Repeated::Marker => &self.marker,
-            Repeated::Prefix => &self.prefix,
-            Repeated::StartAfter => &self.start_after,
+            EchoedParameter::Key => &self.key,
+            EchoedParameter::KeyMarker => &self.key_marker,
+            EchoedParameter::Marker => &self.marker,
+            EchoedParameter::Prefix => &self.prefix,
+            EchoedParameter::StartAfter => &self.start_after,
         })
     }
 
@@ -122,12 +122,12 @@ impl Names {
     pub(super) fn shown<'t>(
         &mut self,
         text: &'t str,
-        what: Shown,
+        what: ListedName,
     ) -> Result<ClientName<'t>, Unfit> {
         self.is_settled = true;
         let inside = |name: &String| match what {
-            Shown::Key => self.grant.covers(name),
-            Shown::Prefix => self.grant.covers_list(name),
+            ListedName::Key => self.grant.covers(name),
+            ListedName::Prefix => self.grant.covers_list(name),
         };
         if !self.encoded {
             let written = below_root(text, &self.grant).ok_or(Unfit::OutOfScope)?;
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_name_is_the_clients_below_the_root_alone() {
         let mut names = names("root/a b/", &[PrefixPattern::Any], "");
-        let name = names.shown("root/a b/x/%2F", Shown::Key).unwrap();
+        let name = names.shown("root/a b/x/%2F", ListedName::Key).unwrap();
         assert_eq!((name.plain.as_str(), name.written), ("x/%2F", "x/%2F"));
         for text in [
             "root/a b",
@@ -232,7 +232,7 @@ mod tests {
             "x",
             "",
         ] {
-            assert_eq!(names.shown(text, Shown::Key), Err(Unfit::OutOfScope));
+            assert_eq!(names.shown(text, ListedName::Key), Err(Unfit::OutOfScope));
         }
     }
 
@@ -244,7 +244,7 @@ mod tests {
             "r(1)%2fa+b%2F%e4%b8%ad%2Fx+%41",
             "%72(1)/a b/中/x+%41",
         ] {
-            let name = names.shown(text, Shown::Key).unwrap();
+            let name = names.shown(text, ListedName::Key).unwrap();
             assert_eq!((name.plain.as_str(), name.written), ("x A", "x+%41"));
         }
         for text in [
@@ -257,12 +257,12 @@ mod tests {
             "",
         ] {
             assert_eq!(
-                names.shown(text, Shown::Key),
+                names.shown(text, ListedName::Key),
                 Err(Unfit::OutOfScope),
                 "{text}"
             );
         }
-        let broken = names.shown("r(1)/a b/中/%zz", Shown::Key);
+        let broken = names.shown("r(1)/a b/中/%zz", ListedName::Key);
         assert!(matches!(broken, Err(Unfit::Malformed(_))));
     }
 
@@ -278,15 +278,15 @@ mod tests {
     fn below_the_root_the_grants_prefixes_still_hold() {
         let folder = [PrefixPattern::StartsWith("in/".into())];
         let mut names = names("root/", &folder, "prefix=in/&marker=in/%3C");
-        assert!(names.shown("root/in/x", Shown::Key).is_ok());
-        assert!(names.shown("root/in/", Shown::Prefix).is_ok());
+        assert!(names.shown("root/in/x", ListedName::Key).is_ok());
+        assert!(names.shown("root/in/", ListedName::Prefix).is_ok());
         for text in ["root/out/x", "in/x", "root/in"] {
-            assert!(names.shown(text, Shown::Key).is_err(), "{text}");
-            assert!(names.shown(text, Shown::Prefix).is_err(), "{text}");
+            assert!(names.shown(text, ListedName::Key).is_err(), "{text}");
+            assert!(names.shown(text, ListedName::Prefix).is_err(), "{text}");
         }
-        assert_eq!(names.repeated(Repeated::Prefix), "in/");
-        assert_eq!(names.repeated(Repeated::Marker), "in/&lt;");
-        assert_eq!(names.repeated(Repeated::KeyMarker), "");
+        assert_eq!(names.repeated(EchoedParameter::Prefix), "in/");
+        assert_eq!(names.repeated(EchoedParameter::Marker), "in/&lt;");
+        assert_eq!(names.repeated(EchoedParameter::KeyMarker), "");
     }
 
     proptest! {
@@ -308,13 +308,13 @@ mod tests {
                 }
             }
             let mut names = names(&root, &[PrefixPattern::Any], "encoding-type=url");
-            prop_assert_eq!(names.shown(&text, Shown::Key).unwrap().plain, key);
+            prop_assert_eq!(names.shown(&text, ListedName::Key).unwrap().plain, key);
         }
 
         #[test]
         fn any_text_is_named_or_refused(root in "[a%/]{0,3}/", text in "[a%2F/+é]{0,12}") {
             for query in ["", "encoding-type=url"] {
-                let _ = names(&root, &[PrefixPattern::Any], query).shown(&text, Shown::Key);
+                let _ = names(&root, &[PrefixPattern::Any], query).shown(&text, ListedName::Key);
             }
         }
     }

@@ -191,6 +191,13 @@ const RULES: &[Rule] = &[
     },
 ];
 
+/// Every header that the table names, with the values that its rows single out.
+pub fn names() -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
+    let rows = RULES.iter();
+    let rows = rows.flat_map(|rule| rule.names.iter().map(|name| (*name, rule.value)));
+    rows.filter(|(name, _)| !name.starts_with('<'))
+}
+
 /// Whether the header `name` (lower case) is a condition.
 pub fn is_condition(name: &str) -> bool {
     PLAIN.contains(&name)

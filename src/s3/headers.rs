@@ -21,8 +21,10 @@ pub const METADATA_PREFIX: &str = "x-amz-meta-";
 /// What becomes of one header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Ends here: cosgate has read it, or it means nothing to COS.
+    /// Ends here: the client gets what it asked for without it.
     Drop,
+    /// Ends here: another step reads it.
+    Read,
     /// Passes.
     Forward,
     /// Passes if the grant has this COS action.
@@ -51,7 +53,7 @@ pub fn forwarded<'h>(
         let needed = disposition(operation, name.as_str(), value.as_bytes())?;
         let granted_by_name = || names.iter().any(|granted| granted == name.as_str());
         match needed {
-            Disposition::Drop => continue,
+            Disposition::Drop | Disposition::Read => continue,
             Disposition::Forward => {}
             Disposition::NeedsAction(action) if actions.iter().any(|granted| granted == action) => {
             }
@@ -102,9 +104,7 @@ pub fn disposition(operation: Operation, name: &str, value: &[u8]) -> Result<Dis
     if let Some(rest) = name.strip_prefix("x-amz-").filter(|_| !is_condition(name)) {
         return amz(operation, rest, value);
     }
-    if name.starts_with("x-cos-copy-source")
-        || matches!(name, "x-cos-security-token" | "x-ci-security-token")
-    {
+    if is_never_taken(name) {
         return Err(invalid(format!(
             "The header {name} is never taken from a client."
         )));
@@ -125,9 +125,41 @@ pub fn disposition(operation: Operation, name: &str, value: &[u8]) -> Result<Dis
         Disposition::Unknown
     } else if is_ordinary(operation, name) && !value.is_empty() {
         Disposition::Forward
+    } else if is_read(operation, name) {
+        Disposition::Read
     } else {
         Disposition::Drop
     })
+}
+
+/// Every header that a table here names, in lower case, with the values that its rows single out. One
+/// that ends in `*` stands for all that begin so; what is not here is dropped.
+pub fn names() -> Vec<(String, Vec<&'static str>)> {
+    let plain = [DESCRIBES, READ, OF_ANSWER, NEVER_TAKEN].concat();
+    let plain = plain.into_iter().chain([
+        "content-md5",
+        "content-range",
+        "if-range",
+        "range",
+        "x-amz-meta-*",
+    ]);
+    let mut names: Vec<(String, Vec<&str>)> = plain.map(|name| (name.to_owned(), vec![])).collect();
+    let whole = |name: &str| match name.strip_suffix('-') {
+        Some(front) => format!("{front}-*"),
+        None => name.to_owned(),
+    };
+    names.extend(OF_COS.iter().map(|front| (whole(front), vec![])));
+    let rows = AMZ.iter().flat_map(|row| {
+        let names = row.names.iter();
+        names.map(move |name| (format!("x-amz-{}", whole(name)), row.values))
+    });
+    for (name, values) in rows {
+        match names.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => known.extend(values),
+            None => names.push((name, values.to_vec())),
+        }
+    }
+    names
 }
 
 /// Whether the header `name` (lower case) may change what S3 or COS does, so that a signature must
@@ -136,27 +168,68 @@ pub fn must_be_signed(name: &str) -> bool {
     name.starts_with("x-amz-") || (is_of_cos(name) && !is_of_answer(name))
 }
 
+/// What names of COS's own headers begin with.
+const OF_COS: &[&str] = &["ci-", "pic-", "x-ci-", "x-cos-", "x-image-"];
+
 fn is_of_cos(name: &str) -> bool {
-    ["ci-", "pic-", "x-ci-", "x-cos-", "x-image-"]
-        .iter()
-        .any(|front| name.starts_with(front))
+    OF_COS.iter().any(|front| name.starts_with(front))
 }
 
-/// s3cmd sends these headers of an answer back when it copies an object onto itself.
+/// s3cmd sends these headers of a response back when it copies an object onto itself.
+const OF_ANSWER: &[&str] = &["x-cos-hash-crc64ecma", "x-cos-request-id"];
+
 fn is_of_answer(name: &str) -> bool {
-    ["x-cos-hash-crc64ecma", "x-cos-request-id"].contains(&name)
+    OF_ANSWER.contains(&name)
 }
+
+/// COS's own words for what only cosgate says to COS. One that ends in `*` stands for all that begin so.
+const NEVER_TAKEN: &[&str] = &[
+    "x-ci-security-token",
+    "x-cos-copy-source*",
+    "x-cos-security-token",
+];
+
+fn is_never_taken(name: &str) -> bool {
+    NEVER_TAKEN
+        .iter()
+        .any(|known| match known.strip_suffix('*') {
+            Some(front) => name.starts_with(front),
+            None => name == *known,
+        })
+}
+
+/// What other steps read on every request: who calls (`tenant::authenticate`), the address, and where the
+/// request ends (`request::check_framing`).
+const READ: &[&str] = &[
+    "authorization",
+    "content-length",
+    "expect",
+    "host",
+    "origin",
+    "referer",
+    "sec-fetch-site",
+    "transfer-encoding",
+];
+
+fn is_read(operation: Operation, name: &str) -> bool {
+    READ.contains(&name) || (name == "content-md5" && operation.has_xml_body())
+}
+
+/// The object's own headers.
+const DESCRIBES: &[&str] = &[
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-type",
+    "expires",
+];
 
 /// The headers without a prefix that mean something to COS on `operation`.
 fn is_ordinary(operation: Operation, name: &str) -> bool {
     use Operation as O;
     match name {
-        "cache-control"
-        | "content-disposition"
-        | "content-encoding"
-        | "content-language"
-        | "content-type"
-        | "expires" => describes_object(operation),
+        _ if DESCRIBES.contains(&name) => describes_object(operation),
         "content-md5" => operation.takes_object_body(),
         "range" => matches!(operation, O::GetObject | O::HeadObject),
         _ => false,
@@ -249,7 +322,7 @@ enum Treatment {
     Denied,
     /// Refused with 400: it belongs to another operation.
     Misplaced,
-    /// Dropped if it names an algorithm that S3 knows.
+    /// Read if it names an algorithm that S3 knows.
     Algorithm,
     /// Sent on if it is one range that fits a part.
     CopyRange,
@@ -258,7 +331,7 @@ enum Treatment {
 }
 
 /// A row of the table: the first that fits says what happens.
-struct Row {
+struct HeaderRow {
     operations: &'static [Operation],
     /// What follows `x-amz-`. One that ends in `-` stands for all that begin with it.
     names: &'static [&'static str],
@@ -271,6 +344,7 @@ use Operation as O;
 use Treatment as T;
 
 const DROP: Treatment = T::Is(Disposition::Drop);
+const READ_HERE: Treatment = T::Is(Disposition::Read);
 const NEEDS_NAME: Treatment = T::Is(Disposition::NeedsName);
 const PUT_ACL: Treatment = T::Is(Disposition::NeedsAction("name/cos:PutObjectACL"));
 const PUT_TAGGING: Treatment = T::Is(Disposition::NeedsAction("name/cos:PutObjectTagging"));
@@ -280,42 +354,46 @@ const COPIES: &[Operation] = &[O::CopyObject, O::UploadPartCopy];
 /// Every `x-amz-` header that has a meaning here, but `x-amz-meta-` ([`metadata`]) and the conditions
 /// (`conditions::RULES`). What is not here is [`Disposition::Unknown`]. A row drops a header only where
 /// the client gets what it asked for all the same; B1 holds for these too ([`must_be_signed`]).
-const AMZ: &[Row] = &[
-    // "Common request headers" and "Signature calculations" of the S3 API reference: cosgate has read
-    // them. `te` and `user-agent` are what browsers' SDKs send for the headers that they may not set.
-    Row {
+const AMZ: &[HeaderRow] = &[
+    // "Common request headers" and "Signature calculations" of the S3 API reference.
+    HeaderRow {
         operations: ANY,
         names: &[
             "content-sha256",
             "copy-source",
             "date",
             "decoded-content-length",
-            "sdk-checksum-algorithm",
             "security-token",
-            "te",
             "trailer",
-            "user-agent",
         ],
+        values: &[],
+        treatment: READ_HERE,
+    },
+    // `te` and `user-agent` are what browsers' SDKs send for the headers that they may not set; the sum's
+    // own header says its algorithm too.
+    HeaderRow {
+        operations: ANY,
+        names: &["sdk-checksum-algorithm", "te", "user-agent"],
         values: &[],
         treatment: DROP,
     },
     // The date of the API (`2006-03-01`). The AWS SDK for C++ sends it with every request (its
     // AmazonSerializableWebServiceRequest and generated S3 requests); S3's reference has no such header.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["api-version"],
         values: &[],
         treatment: DROP,
     },
     // "Common response headers" of the S3 API reference, which clients send back.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["id-2", "request-id"],
         values: &[],
         treatment: DROP,
     },
     // "Using Requester Pays buckets": COS has none, so nobody is charged otherwise.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["request-payer"],
         values: &[],
@@ -323,69 +401,76 @@ const AMZ: &[Row] = &[
     },
     // S3 ListObjects, ListObjectsV2, ListObjectVersions: asks for RestoreStatus, which is an optional
     // element of the answer.
-    Row {
+    HeaderRow {
         operations: &[O::ListObjects, O::ListObjectsV2, O::ListObjectVersions],
         names: &["optional-object-attributes"],
         values: &[],
         treatment: DROP,
     },
-    // S3 GetObjectAttributes: `rewrite::attributes` reads the first; an object has one part here.
-    Row {
+    // S3 GetObjectAttributes: `rewrite::attributes` reads it.
+    HeaderRow {
         operations: &[O::GetObjectAttributes],
-        names: &["object-attributes", "max-parts", "part-number-marker"],
+        names: &["object-attributes"],
+        values: &[],
+        treatment: READ_HERE,
+    },
+    // The same: no parts are known of an object here.
+    HeaderRow {
+        operations: &[O::GetObjectAttributes],
+        names: &["max-parts", "part-number-marker"],
         values: &[],
         treatment: DROP,
     },
     // S3 "Verifying bucket ownership with bucket owner condition": compared by `check_owners`.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["expected-bucket-owner", "source-expected-bucket-owner"],
         values: &[],
-        treatment: DROP,
+        treatment: READ_HERE,
     },
     // S3 CreateMultipartUpload: what the parts will have. COS has none of these sums.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["checksum-algorithm"],
         values: &[],
         treatment: T::Algorithm,
     },
     // S3 "Checking object integrity": COS ignores them, `payload::checksum` verifies them here.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["checksum-"],
         values: &[],
-        treatment: DROP,
+        treatment: READ_HERE,
     },
     // S3 CompleteMultipartUpload: the size that the parts should have together. COS does not compare it,
     // and here no part is known any more.
-    Row {
+    HeaderRow {
         operations: &[O::CompleteMultipartUpload],
         names: &["mp-object-size"],
         values: &[],
         treatment: DROP,
     },
     // What COS does anyway (436/7749); tools send it unasked.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["acl"],
         values: &["private", "bucket-owner-full-control"],
         treatment: DROP,
     },
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["storage-class"],
         values: &["STANDARD"],
         treatment: DROP,
     },
     // S3 CreateBucket: the bucket is there already, and has neither.
-    Row {
+    HeaderRow {
         operations: &[O::CreateBucket],
         names: &["bucket-object-lock-enabled"],
         values: &["false"],
         treatment: DROP,
     },
-    Row {
+    HeaderRow {
         operations: &[O::CreateBucket],
         names: &["object-ownership"],
         values: &["BucketOwnerEnforced"],
@@ -393,7 +478,7 @@ const AMZ: &[Row] = &[
     },
     // S3 PutObject, CopyObject, CreateMultipartUpload; COS 436/7749, 436/10881, 436/7746: rights of
     // their own.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["acl", "grant-"],
         values: &[],
@@ -401,32 +486,32 @@ const AMZ: &[Row] = &[
     },
     // S3 has the directives on CopyObject alone. They say what becomes of the source's metadata and tags;
     // elsewhere the request has nothing but its own. Some clients send them when they create an upload.
-    Row {
+    HeaderRow {
         operations: &[O::CopyObject],
         names: &["metadata-directive"],
         values: &[],
         treatment: T::Directive,
     },
-    Row {
+    HeaderRow {
         operations: &[O::CopyObject],
         names: &["tagging-directive"],
         values: &[],
         treatment: PUT_TAGGING,
     },
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["metadata-directive", "tagging-directive"],
         values: &[],
         treatment: DROP,
     },
     // S3 PutObject, CopyObject, CreateMultipartUpload; COS 436/7749.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["tagging"],
         values: &[],
         treatment: PUT_TAGGING,
     },
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &[
             "object-lock-",
@@ -439,27 +524,27 @@ const AMZ: &[Row] = &[
         treatment: NEEDS_NAME,
     },
     // S3 UploadPartCopy; COS 436/8287.
-    Row {
+    HeaderRow {
         operations: &[O::UploadPartCopy],
         names: &["copy-source-range"],
         values: &[],
         treatment: T::CopyRange,
     },
     // S3 CopyObject, UploadPartCopy; COS 436/10881.
-    Row {
+    HeaderRow {
         operations: COPIES,
         names: &["copy-source-server-side-encryption-"],
         values: &[],
         treatment: NEEDS_NAME,
     },
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["copy-source-"],
         values: &[],
         treatment: T::Misplaced,
     },
     // S3 DeleteObject, DeleteObjects: COS has no such protection to lift.
-    Row {
+    HeaderRow {
         operations: ANY,
         names: &["bypass-governance-retention", "mfa"],
         values: &[],
@@ -473,7 +558,7 @@ fn treatment(operation: Operation, rest: &str, value: &[u8]) -> Option<Treatment
         Some(_) => rest.starts_with(*name),
         None => rest == *name,
     };
-    let fits = |row: &&Row| {
+    let fits = |row: &&HeaderRow| {
         row.operations.contains(&operation)
             && row.names.iter().any(is_named)
             && (row.values.is_empty() || row.values.iter().any(|only| only.as_bytes() == value))
@@ -487,7 +572,7 @@ fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disposition, S3
         None => Ok(Disposition::Unknown),
         Some(T::Is(disposition)) => Ok(disposition),
         Some(T::Algorithm) => match str::from_utf8(value).ok().and_then(Algorithm::named) {
-            Some(_) => Ok(Disposition::Drop),
+            Some(_) => Ok(Disposition::Read),
             None => Err(S3Error::new(
                 Code::InvalidRequest,
                 format!(

@@ -1,8 +1,10 @@
 //! Every operation that cosgate serves: one table with a row each, and the choice of a row for a request.
 
+use std::collections::BTreeSet;
+
 use http::Method;
 
-use super::query::{Query, plain_name, shown};
+use super::query::{DROPPED, PRESIGN, Query, plain_name, shown};
 use crate::error::{Code, S3Error};
 
 /// What a request's address names.
@@ -127,10 +129,10 @@ macro_rules! operations {
                 }
             }
 
-            fn row(self) -> &'static Row {
+            fn row(self) -> &'static OperationRow {
                 match self {
                     $(Self::$name => {
-                        const ROW_OF: Row = $row;
+                        const ROW_OF: OperationRow = $row;
                         &ROW_OF
                     })*
                 }
@@ -141,7 +143,7 @@ macro_rules! operations {
 
 /// All that is known of an operation.
 #[derive(Debug)]
-struct Row {
+struct OperationRow {
     /// What its address names.
     scope: Resource,
     /// The method, the client's and COS's.
@@ -174,7 +176,7 @@ struct Row {
 }
 
 /// What most rows say.
-const ROW: Row = Row {
+const ROW: OperationRow = OperationRow {
     scope: Resource::Object,
     method: "",
     selectors: &[],
@@ -205,8 +207,12 @@ const OBJECT_PARAMETERS: &[&str] = &[
 const BY_PART: &[&str] = &["partNumber"];
 
 /// A question about a bucket. Tools ask these first, and most buckets have no such configuration.
-const fn of_bucket(selectors: &'static [&'static str], action: &'static str, answer: Local) -> Row {
-    Row {
+const fn of_bucket(
+    selectors: &'static [&'static str],
+    action: &'static str,
+    answer: Local,
+) -> OperationRow {
+    OperationRow {
         scope: Resource::Bucket,
         method: "GET",
         selectors,
@@ -218,8 +224,12 @@ const fn of_bucket(selectors: &'static [&'static str], action: &'static str, ans
 }
 
 /// The same about an object.
-const fn of_object(selectors: &'static [&'static str], action: &'static str, answer: Local) -> Row {
-    Row {
+const fn of_object(
+    selectors: &'static [&'static str],
+    action: &'static str,
+    answer: Local,
+) -> OperationRow {
+    OperationRow {
         scope: Resource::Object,
         own_parameters: &["versionId"],
         target: Target::OwnKey,
@@ -229,7 +239,7 @@ const fn of_object(selectors: &'static [&'static str], action: &'static str, ans
 
 operations! {
     // COS 436/7740.
-    AbortMultipartUpload: Row {
+    AbortMultipartUpload: OperationRow {
         scope: Resource::Object,
         method: "DELETE",
         selectors: &["uploadId"],
@@ -239,7 +249,7 @@ operations! {
         ..ROW
     },
     // COS 436/7742. The second of two completions answers `NoSuchUpload`.
-    CompleteMultipartUpload: Row {
+    CompleteMultipartUpload: OperationRow {
         scope: Resource::Object,
         method: "POST",
         selectors: &["uploadId"],
@@ -252,7 +262,7 @@ operations! {
         ..ROW
     },
     // COS 436/10881.
-    CopyObject: Row {
+    CopyObject: OperationRow {
         scope: Resource::Object,
         method: "PUT",
         action: "name/cos:PutObject",
@@ -262,7 +272,7 @@ operations! {
         may_fail_after_success: true,
         ..ROW
     },
-    CreateBucket: Row {
+    CreateBucket: OperationRow {
         scope: Resource::Bucket,
         method: "PUT",
         action: "name/cos:PutBucket",
@@ -272,7 +282,7 @@ operations! {
         ..ROW
     },
     // COS 436/7746. Done twice, it leaves an upload that nobody completes.
-    CreateMultipartUpload: Row {
+    CreateMultipartUpload: OperationRow {
         scope: Resource::Object,
         method: "POST",
         selectors: &["uploads"],
@@ -283,7 +293,7 @@ operations! {
         ..ROW
     },
     // COS 436/7743.
-    DeleteObject: Row {
+    DeleteObject: OperationRow {
         scope: Resource::Object,
         method: "DELETE",
         action: "name/cos:DeleteObject",
@@ -292,7 +302,7 @@ operations! {
         ..ROW
     },
     // COS 436/42998.
-    DeleteObjectTagging: Row {
+    DeleteObjectTagging: OperationRow {
         scope: Resource::Object,
         method: "DELETE",
         selectors: &["tagging"],
@@ -302,7 +312,7 @@ operations! {
         ..ROW
     },
     // COS 436/8289.
-    DeleteObjects: Row {
+    DeleteObjects: OperationRow {
         scope: Resource::Bucket,
         method: "POST",
         selectors: &["delete"],
@@ -318,7 +328,7 @@ operations! {
     GetBucketCors: of_bucket(&["cors"], "name/cos:GetBucketCORS", Local::Absent(Code::NoSuchCORSConfiguration)),
     GetBucketEncryption: of_bucket(&["encryption"], "name/cos:GetBucketEncryption", Local::Absent(Code::ServerSideEncryptionConfigurationNotFoundError)),
     GetBucketLifecycleConfiguration: of_bucket(&["lifecycle"], "name/cos:GetBucketLifecycle", Local::Absent(Code::NoSuchLifecycleConfiguration)),
-    GetBucketLocation: Row {
+    GetBucketLocation: OperationRow {
         scope: Resource::Bucket,
         method: "GET",
         selectors: &["location"],
@@ -339,7 +349,7 @@ operations! {
     GetBucketVersioning: of_bucket(&["versioning"], "name/cos:GetBucketVersioning", Local::Unset("VersioningConfiguration", None)),
     GetBucketWebsite: of_bucket(&["website"], "name/cos:GetBucketWebsite", Local::Absent(Code::NoSuchWebsiteConfiguration)),
     // COS 436/7753.
-    GetObject: Row {
+    GetObject: OperationRow {
         scope: Resource::Object,
         method: "GET",
         action: "name/cos:GetObject",
@@ -350,7 +360,7 @@ operations! {
     },
     GetObjectAcl: of_object(&["acl"], "name/cos:GetObjectACL", Local::OwnersAcl),
     // COS has no such operation: the answer is made of a HEAD (436/7745).
-    GetObjectAttributes: Row {
+    GetObjectAttributes: OperationRow {
         scope: Resource::Object,
         method: "GET",
         selectors: &["attributes"],
@@ -364,7 +374,7 @@ operations! {
     GetObjectLockConfiguration: of_bucket(&["object-lock"], "name/cos:GetBucketObjectLockConfiguration", Local::Absent(Code::ObjectLockConfigurationNotFoundError)),
     GetObjectRetention: of_object(&["retention"], "name/cos:GetObjectRetention", Local::Absent(Code::NoSuchObjectLockConfiguration)),
     // COS 436/42998.
-    GetObjectTagging: Row {
+    GetObjectTagging: OperationRow {
         scope: Resource::Object,
         method: "GET",
         selectors: &["tagging"],
@@ -374,7 +384,7 @@ operations! {
         ..ROW
     },
     GetPublicAccessBlock: of_bucket(&["publicAccessBlock"], "", Local::Absent(Code::NoSuchPublicAccessBlockConfiguration)),
-    HeadBucket: Row {
+    HeadBucket: OperationRow {
         scope: Resource::Bucket,
         method: "HEAD",
         action: "name/cos:HeadBucket",
@@ -383,7 +393,7 @@ operations! {
         ..ROW
     },
     // COS 436/7745.
-    HeadObject: Row {
+    HeadObject: OperationRow {
         scope: Resource::Object,
         method: "HEAD",
         action: "name/cos:HeadObject",
@@ -392,7 +402,7 @@ operations! {
         response: SuccessKind::Object,
         ..ROW
     },
-    ListBuckets: Row {
+    ListBuckets: OperationRow {
         scope: Resource::Service,
         method: "GET",
         action: "name/cos:GetService",
@@ -402,7 +412,7 @@ operations! {
         ..ROW
     },
     // COS 436/7736.
-    ListMultipartUploads: Row {
+    ListMultipartUploads: OperationRow {
         scope: Resource::Bucket,
         method: "GET",
         selectors: &["uploads"],
@@ -413,7 +423,7 @@ operations! {
         ..ROW
     },
     // COS 436/35521.
-    ListObjectVersions: Row {
+    ListObjectVersions: OperationRow {
         scope: Resource::Bucket,
         method: "GET",
         selectors: &["versions"],
@@ -424,7 +434,7 @@ operations! {
         ..ROW
     },
     // COS 436/7734.
-    ListObjects: Row {
+    ListObjects: OperationRow {
         scope: Resource::Bucket,
         method: "GET",
         action: "name/cos:GetBucket",
@@ -433,7 +443,7 @@ operations! {
         response: SuccessKind::Document("ListBucketResult"),
         ..ROW
     },
-    ListObjectsV2: Row {
+    ListObjectsV2: OperationRow {
         scope: Resource::Bucket,
         method: "GET",
         selectors: &["list-type"],
@@ -444,7 +454,7 @@ operations! {
         ..ROW
     },
     // COS 436/7747.
-    ListParts: Row {
+    ListParts: OperationRow {
         scope: Resource::Object,
         method: "GET",
         selectors: &["uploadId"],
@@ -454,7 +464,7 @@ operations! {
         ..ROW
     },
     // S3 "POST Object": judged and sent as the `PutObject` that it stands for.
-    PostObject: Row {
+    PostObject: OperationRow {
         scope: Resource::Bucket,
         method: "POST",
         action: "name/cos:PostObject",
@@ -464,7 +474,7 @@ operations! {
         ..ROW
     },
     // COS 436/7749.
-    PutObject: Row {
+    PutObject: OperationRow {
         scope: Resource::Object,
         method: "PUT",
         action: "name/cos:PutObject",
@@ -473,7 +483,7 @@ operations! {
         ..ROW
     },
     // COS 436/42999.
-    PutObjectTagging: Row {
+    PutObjectTagging: OperationRow {
         scope: Resource::Object,
         method: "PUT",
         selectors: &["tagging"],
@@ -484,7 +494,7 @@ operations! {
         ..ROW
     },
     // COS 436/7750.
-    UploadPart: Row {
+    UploadPart: OperationRow {
         scope: Resource::Object,
         method: "PUT",
         selectors: &["partNumber", "uploadId"],
@@ -495,7 +505,7 @@ operations! {
         ..ROW
     },
     // COS 436/8287.
-    UploadPartCopy: Row {
+    UploadPartCopy: OperationRow {
         scope: Resource::Object,
         method: "PUT",
         selectors: &["partNumber", "uploadId"],
@@ -667,13 +677,39 @@ impl Operation {
         self.row().target
     }
 
+    /// What its address names.
+    pub fn resource(self) -> Resource {
+        self.row().scope
+    }
+
+    /// Whether `x-amz-copy-source` chooses it.
+    pub fn is_copy(self) -> bool {
+        self.row().is_copy
+    }
+
+    /// The parameters that choose it, sorted.
+    pub fn selectors(self) -> &'static [&'static str] {
+        self.row().selectors
+    }
+
+    /// Every parameter that a table here names. One that ends in `*` stands for all that begin so.
+    pub fn known_parameters() -> BTreeSet<String> {
+        let rows = Self::ALL.iter().map(|operation| operation.row());
+        let taken = rows.flat_map(|row| [row.selectors, row.parameters, row.own_parameters]);
+        let reserved = RESERVED.iter().map(|(_, names)| *names);
+        let names = taken.chain(reserved).chain([PRESIGN, DROPPED]).flatten();
+        let names = names.map(|name| (*name).to_owned());
+        let families = RESERVED_FAMILIES.iter().map(|front| format!("{front}*"));
+        names.chain(families).collect()
+    }
+
     /// The query parameters that COS is sent, in this order.
     pub fn parameters(self) -> &'static [&'static str] {
         self.row().parameters
     }
 
     /// The query parameters that cosgate answers by itself: COS is not sent them.
-    pub(super) fn own_parameters(self) -> &'static [&'static str] {
+    pub fn own_parameters(self) -> &'static [&'static str] {
         self.row().own_parameters
     }
 
@@ -842,8 +878,9 @@ fn select(
     copies: bool,
 ) -> Result<Operation, S3Error> {
     // A read of a part is a read.
-    let is_part_read =
-        |row: &Row, selectors: &[&str]| row.own_parameters == BY_PART && selectors == BY_PART;
+    let is_part_read = |row: &OperationRow, selectors: &[&str]| {
+        row.own_parameters == BY_PART && selectors == BY_PART
+    };
     let fits = |operation: &&Operation| {
         let row = operation.row();
         row.scope == scope

@@ -194,14 +194,23 @@ pub(super) fn plain_name(name: &str) -> Cow<'_, str> {
     Cow::Owned(front.to_owned())
 }
 
-/// What SDKs add for themselves, in either letter case: it changes nothing that is asked. The
-/// checksums are headers that some SDKs move into presigned URLs; COS has none of those sums.
+/// What SDKs add for themselves: it changes nothing that is asked. The checksums are headers that some
+/// SDKs move into presigned URLs; COS has none of those sums. One that ends in `*` stands for all that
+/// begin so.
+pub(super) const DROPPED: &[&str] = &[
+    "x-amz-checksum-*",
+    "x-amz-sdk-checksum-algorithm",
+    "x-amz-user-agent",
+    "x-id",
+];
+
+/// Whether `name` is one of these, in either letter case.
 pub(super) fn is_dropped(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    matches!(
-        name.as_str(),
-        "x-amz-sdk-checksum-algorithm" | "x-amz-user-agent" | "x-id"
-    ) || name.starts_with("x-amz-checksum-")
+    DROPPED.iter().any(|known| match known.strip_suffix('*') {
+        Some(front) => name.starts_with(front),
+        None => name == *known,
+    })
 }
 
 fn check_name(name: &str) -> Result<(), S3Error> {

@@ -49,13 +49,13 @@ pub struct StsRequest {
 #[derive(Debug)]
 pub enum StsAction {
     /// Keys for the caller, who has signed.
-    AssumeRole(Option<Role>),
+    AssumeRole(Option<NamedRole>),
     /// Keys for whom a token is about; nothing is signed.
     AssumeRoleWithWebIdentity {
         /// `WebIdentityToken`
         token: String,
         /// What AWS's SDKs must name.
-        role: Option<Role>,
+        role: Option<NamedRole>,
     },
     /// Who has signed.
     GetCallerIdentity,
@@ -65,7 +65,7 @@ pub enum StsAction {
 
 /// What AWS's SDKs must name, and get to read again. It grants nothing: what a caller may do is configured.
 #[derive(Debug)]
-pub struct Role {
+pub struct NamedRole {
     /// `RoleArn`
     pub arn: String,
     /// `RoleSessionName`
@@ -105,14 +105,14 @@ impl StsRequest {
             |name: &str| given(name).ok_or_else(|| invalid(&format!("{name} is missing")));
         let (action, known): (_, &[&str]) = match required("Action")? {
             "AssumeRole" => (
-                StsAction::AssumeRole(Role::read(given)?),
+                StsAction::AssumeRole(NamedRole::read(given)?),
                 &["Policy", "RoleArn", "RoleSessionName"],
             ),
             "AssumeRoleWithWebIdentity" => (
                 StsAction::AssumeRoleWithWebIdentity {
                     // SDKs send the token's file as it is, and many a file ends with a newline.
                     token: required("WebIdentityToken")?.trim().to_owned(),
-                    role: Role::read(given)?,
+                    role: NamedRole::read(given)?,
                 },
                 &["Policy", "RoleArn", "RoleSessionName", "WebIdentityToken"],
             ),
@@ -144,7 +144,7 @@ impl StsRequest {
     }
 
     /// The role that it names.
-    pub fn role(&self) -> Option<&Role> {
+    pub fn role(&self) -> Option<&NamedRole> {
         match &self.action {
             StsAction::AssumeRole(role) | StsAction::AssumeRoleWithWebIdentity { role, .. } => {
                 role.as_ref()
@@ -154,7 +154,7 @@ impl StsRequest {
     }
 }
 
-impl Role {
+impl NamedRole {
     /// The role of a call, if it names one: MinIO's clients name none.
     fn read<'f>(given: impl Fn(&str) -> Option<&'f str>) -> Result<Option<Self>, S3Error> {
         let session = given("RoleSessionName").unwrap_or(SESSION_NAME);

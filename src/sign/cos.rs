@@ -232,7 +232,7 @@ pub fn authorization_over(
 
 /// What the signer of a request says of its signature, read but not yet believed.
 #[derive(Clone, Debug)]
-pub struct Claim<'a> {
+pub struct CosClaim<'a> {
     /// `q-ak`: whose secret to verify with.
     pub secret_id: &'a str,
     /// The names that are covered; all others are not verified.
@@ -244,7 +244,7 @@ pub struct Claim<'a> {
 
 /// Why a native signature is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum CosClaimError {
     /// `now` is outside `q-sign-time` or `q-key-time`.
     Expired,
     /// A field is missing, doubled or not of its form.
@@ -253,21 +253,23 @@ pub enum Refusal {
     WrongSignature,
 }
 
-impl<'a> Claim<'a> {
+impl<'a> CosClaim<'a> {
     /// Reads the value of an `Authorization` header.
-    pub fn from_authorization(text: &'a str) -> Result<Self, Refusal> {
+    pub fn from_authorization(text: &'a str) -> Result<Self, CosClaimError> {
         Self::from_fields(|| text.split('&').filter_map(|field| field.split_once('=')))
     }
 
     /// Reads the seven parameters of a presigned URL; `None` when there is no `q-signature`.
-    pub fn from_query(query: &'a [(Cow<'_, str>, Cow<'_, str>)]) -> Result<Option<Self>, Refusal> {
+    pub fn from_query(
+        query: &'a [(Cow<'_, str>, Cow<'_, str>)],
+    ) -> Result<Option<Self>, CosClaimError> {
         if !query.iter().any(|(name, _)| name == "q-signature") {
             return Ok(None);
         }
         Self::from_fields(|| query.iter().map(|(name, value)| (&**name, &**value))).map(Some)
     }
 
-    fn from_fields<I>(fields: impl Fn() -> I) -> Result<Self, Refusal>
+    fn from_fields<I>(fields: impl Fn() -> I) -> Result<Self, CosClaimError>
     where
         I: Iterator<Item = (&'a str, &'a str)>,
     {
@@ -291,7 +293,7 @@ impl<'a> Claim<'a> {
                 signature: parse_hex(once("q-signature")?)?,
             })
         };
-        read().ok_or(Refusal::Malformed)
+        read().ok_or(CosClaimError::Malformed)
     }
 
     /// Checks the signature of `request`, in constant time, and that `now` is within its life.
@@ -300,14 +302,14 @@ impl<'a> Claim<'a> {
         request: &Signable<'_>,
         secret: &Secret,
         now: Timestamp,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CosClaimError> {
         if !self.life().contains(now) {
-            return Err(Refusal::Expired);
+            return Err(CosClaimError::Expired);
         }
         if self.is_signature_of(request, secret) {
             Ok(())
         } else {
-            Err(Refusal::WrongSignature)
+            Err(CosClaimError::WrongSignature)
         }
     }
 
@@ -422,19 +424,19 @@ mod tests {
 
     #[test]
     fn the_fields_come_in_any_order_and_once_each() {
-        assert!(Claim::from_authorization(AUTHORIZATION).is_ok());
+        assert!(CosClaim::from_authorization(AUTHORIZATION).is_ok());
         let mut fields: Vec<_> = AUTHORIZATION.split('&').collect();
         fields.reverse();
-        assert!(Claim::from_authorization(&fields.join("&")).is_ok());
+        assert!(CosClaim::from_authorization(&fields.join("&")).is_ok());
         for (at, field) in fields.iter().enumerate() {
             let mut less = fields.clone();
             less.remove(at);
-            let refused = Claim::from_authorization(&less.join("&")).unwrap_err();
-            assert_eq!(refused, Refusal::Malformed, "without {field}");
+            let refused = CosClaim::from_authorization(&less.join("&")).unwrap_err();
+            assert_eq!(refused, CosClaimError::Malformed, "without {field}");
             let twice = format!("{AUTHORIZATION}&{field}");
             assert_eq!(
-                Claim::from_authorization(&twice).unwrap_err(),
-                Refusal::Malformed,
+                CosClaim::from_authorization(&twice).unwrap_err(),
+                CosClaimError::Malformed,
                 "twice {field}"
             );
         }
@@ -453,8 +455,8 @@ mod tests {
         ] {
             let text = AUTHORIZATION.replace(from, to);
             assert_eq!(
-                Claim::from_authorization(&text).unwrap_err(),
-                Refusal::Malformed,
+                CosClaim::from_authorization(&text).unwrap_err(),
+                CosClaimError::Malformed,
                 "{text}"
             );
         }
@@ -495,7 +497,7 @@ mod tests {
         };
         let key = SignKey::derive(&secret, &key_time);
         let text = authorization(&request, "AKID", &key, &key_time);
-        let claim = Claim::from_authorization(&text).unwrap();
+        let claim = CosClaim::from_authorization(&text).unwrap();
         let mut changed = headers.clone();
         changed.append("x-cos-acl", HeaderValue::from_static("private"));
         assert_eq!(
@@ -518,7 +520,7 @@ mod tests {
             &secret,
             now,
         );
-        assert_eq!(refused, Err(Refusal::WrongSignature));
+        assert_eq!(refused, Err(CosClaimError::WrongSignature));
         assert_eq!(format!("{key:?}"), "[sign key]");
     }
 }

@@ -72,7 +72,7 @@ const SUB_RESOURCES: [&str; 36] = [
 
 /// The parts of a request that a signature covers.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct SigV2Request<'a> {
     /// The method, upper case.
     pub method: &'a str,
     /// The bucket, where the host names it; `None` where the path does.
@@ -89,7 +89,7 @@ pub struct Request<'a> {
 
 /// What a client says of its presigned URL, read strictly but not yet believed.
 #[derive(Clone, Copy, Debug)]
-pub struct Claim<'a> {
+pub struct SigV2Claim<'a> {
     /// The access key id.
     pub access_key: &'a str,
     /// The last second of its life, in Unix seconds.
@@ -97,7 +97,7 @@ pub struct Claim<'a> {
     signature: [u8; 20],
 }
 
-impl<'a> Claim<'a> {
+impl<'a> SigV2Claim<'a> {
     /// Whether `query` has any of the parameters, in any letter case: a mistake is to be refused, not
     /// to be taken for a request without a signature.
     pub fn is_in_query(query: &[(Cow<'_, str>, Cow<'_, str>)]) -> bool {
@@ -117,7 +117,7 @@ impl<'a> Claim<'a> {
         if !Self::is_in_query(query) {
             return Ok(None);
         }
-        if sigv4::Claim::is_in_query(query) {
+        if sigv4::SigV4Claim::is_in_query(query) {
             return Err(S3Error::new(
                 Code::InvalidArgument,
                 "Only one auth mechanism allowed",
@@ -153,7 +153,7 @@ impl<'a> Claim<'a> {
     }
 
     /// Whether the signature is that of `request` under `secret`, in constant time.
-    pub fn verify(&self, request: &Request<'_>, secret: &Secret) -> bool {
+    pub fn verify(&self, request: &SigV2Request<'_>, secret: &Secret) -> bool {
         let to_sign = string_to_sign(request, self.expires);
         hmac_sha1(secret.expose().as_bytes())
             .chain_update(to_sign)
@@ -166,7 +166,7 @@ impl<'a> Claim<'a> {
 ///
 /// Every `x-amz-` header is in it, and every such parameter, where botocore puts a presigned URL's
 /// headers.
-pub fn string_to_sign(request: &Request<'_>, expires: i64) -> String {
+pub fn string_to_sign(request: &SigV2Request<'_>, expires: i64) -> String {
     let plain = |name: &str| request.headers.get(name).map_or("", text);
     let mut out = format!(
         "{}\n{}\n{}\n{expires}\n",
@@ -198,7 +198,7 @@ pub(super) fn verify_text(text: &str, signature: &[u8; 20], secret: &Secret) -> 
 
 /// The query that makes `request` a presigned one, good until `expires` in Unix seconds.
 pub fn presigned_query(
-    request: &Request<'_>,
+    request: &SigV2Request<'_>,
     access_key: &str,
     secret: &Secret,
     expires: i64,
@@ -218,7 +218,7 @@ pub fn presigned_query(
 }
 
 /// Lower-case names in order, the values of one name joined.
-fn amz_headers(request: &Request<'_>) -> BTreeMap<String, String> {
+fn amz_headers(request: &SigV2Request<'_>) -> BTreeMap<String, String> {
     let headers = request.headers.iter();
     let headers = headers.map(|(name, value)| (Cow::Borrowed(name.as_str()), text(value)));
     let parameters = request.query.iter();
@@ -240,7 +240,7 @@ fn amz_headers(request: &Request<'_>) -> BTreeMap<String, String> {
 }
 
 /// The bucket, the path as sent, and the sub-resources with their values decoded.
-fn push_resource(out: &mut String, request: &Request<'_>) {
+fn push_resource(out: &mut String, request: &SigV2Request<'_>) {
     if let Some(bucket) = request.bucket {
         out.push('/');
         out.push_str(bucket);

@@ -19,7 +19,7 @@ use crate::encoding::percent::{push_encoded, push_encoded_path};
 use crate::s3::headers::must_be_signed;
 use crate::secret::Secret;
 
-pub use super::sigv4_claim::Claim;
+pub use super::sigv4_claim::SigV4Claim;
 pub(super) use super::sigv4_claim::credential_parts;
 
 /// The only algorithm that is spoken.
@@ -165,22 +165,66 @@ pub fn string_to_sign(
     out
 }
 
-/// The `Authorization` value for a request of our own to COS.
-///
-/// Signs `host`, `content-md5`, `content-type` and every `x-amz-*` header that the request has: all
-/// that means something to COS. `key` belongs to `scope`, and `amz_date` is the `x-amz-date` header.
-pub fn authorization(
-    request: &Signable<'_>,
-    key: &SigningKey,
-    access_key: &str,
-    scope: &CredentialScope<'_>,
-    amz_date: &str,
-    payload: &str,
-) -> String {
-    let signed = names_to_sign(request.headers);
-    let canonical = canonical_request(request, &signed, payload);
-    let signature = key.sign(string_to_sign(amz_date, scope, &canonical).as_bytes());
-    authorization_value(access_key, scope, &signed, &signature)
+/// What signs a request of our own: a key that belongs to `scope`, at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct SigV4Signer<'a> {
+    /// The access key id.
+    pub access_key: &'a str,
+    /// The key of `scope`.
+    pub key: &'a SigningKey,
+    /// What the key is good for.
+    pub scope: &'a CredentialScope<'a>,
+    /// The `x-amz-date` header.
+    pub amz_date: &'a str,
+}
+
+impl SigV4Signer<'_> {
+    /// The `Authorization` value for a request of our own to COS.
+    ///
+    /// Signs `host`, `content-md5`, `content-type` and every `x-amz-*` header that the request has: all
+    /// that means something to COS.
+    pub fn authorization(&self, request: &Signable<'_>, payload: &str) -> String {
+        let signed = names_to_sign(request.headers);
+        let signature = self.sign(request, &signed, payload);
+        authorization_value(self.access_key, self.scope, &signed, &signature)
+    }
+
+    /// The query of a presigned URL, encoded: `request`'s own parameters (a token among them, if there is
+    /// one) and the signature's. Signs the same headers; the URL lives `expires` seconds.
+    pub fn presigned_query(&self, request: &Signable<'_>, expires: u32) -> String {
+        let signed = names_to_sign(request.headers);
+        let mut signed_names = String::new();
+        push_joined(&mut signed_names, &signed);
+        let mut pairs = request.query.to_vec();
+        for (name, value) in [
+            ("X-Amz-Algorithm", ALGORITHM.to_owned()),
+            (
+                "X-Amz-Credential",
+                format!("{}/{}", self.access_key, self.scope),
+            ),
+            ("X-Amz-Date", self.amz_date.to_owned()),
+            ("X-Amz-Expires", expires.to_string()),
+            ("X-Amz-SignedHeaders", signed_names),
+        ] {
+            pairs.push((Cow::Borrowed(name), Cow::Owned(value)));
+        }
+        let request = Signable {
+            query: &pairs,
+            ..*request
+        };
+        let signature = self.sign(&request, &signed, UNSIGNED_PAYLOAD);
+        let mut out = String::with_capacity(CANONICAL_CAPACITY);
+        push_query(&mut out, &pairs);
+        out.push_str("&X-Amz-Signature=");
+        push_hex(&mut out, &signature);
+        out
+    }
+
+    fn sign(&self, request: &Signable<'_>, signed: &[&HeaderName], payload: &str) -> [u8; 32] {
+        let canonical = canonical_request(request, signed, payload);
+        let to_sign = string_to_sign(self.amz_date, self.scope, &canonical);
+        self.key.sign(to_sign.as_bytes())
+    }
 }
 
 /// The `Authorization` value that says `signature` covers the headers `signed`.
@@ -197,42 +241,6 @@ pub fn authorization_value(
     push_joined(&mut out, signed);
     out.push_str(", Signature=");
     push_hex(&mut out, signature);
-    out
-}
-
-/// The query of a presigned URL, encoded: `request`'s own parameters (a token among them, if there is
-/// one) and the signature's. Signs the headers [`authorization`] would; the URL lives `expires` seconds.
-pub fn presigned_query(
-    request: &Signable<'_>,
-    key: &SigningKey,
-    access_key: &str,
-    scope: &CredentialScope<'_>,
-    amz_date: &str,
-    expires: u32,
-) -> String {
-    let signed = names_to_sign(request.headers);
-    let mut signed_names = String::new();
-    push_joined(&mut signed_names, &signed);
-    let mut pairs = request.query.to_vec();
-    for (name, value) in [
-        ("X-Amz-Algorithm", ALGORITHM.to_owned()),
-        ("X-Amz-Credential", format!("{access_key}/{scope}")),
-        ("X-Amz-Date", amz_date.to_owned()),
-        ("X-Amz-Expires", expires.to_string()),
-        ("X-Amz-SignedHeaders", signed_names),
-    ] {
-        pairs.push((Cow::Borrowed(name), Cow::Owned(value)));
-    }
-    let request = Signable {
-        query: &pairs,
-        ..*request
-    };
-    let canonical = canonical_request(&request, &signed, UNSIGNED_PAYLOAD);
-    let signature = key.sign(string_to_sign(amz_date, scope, &canonical).as_bytes());
-    let mut out = String::with_capacity(CANONICAL_CAPACITY);
-    push_query(&mut out, &pairs);
-    out.push_str("&X-Amz-Signature=");
-    push_hex(&mut out, &signature);
     out
 }
 

@@ -20,7 +20,7 @@ const AMZ_DATE: &str = "x-amz-date";
 
 /// What a client says of its signature, read strictly but not yet believed.
 #[derive(Clone, Debug)]
-pub struct Claim<'a> {
+pub struct SigV4Claim<'a> {
     /// The access key id.
     pub access_key: &'a str,
     /// The credential scope; its day is that of `time`.
@@ -33,7 +33,7 @@ pub struct Claim<'a> {
     signature: [u8; 32],
 }
 
-impl<'a> Claim<'a> {
+impl<'a> SigV4Claim<'a> {
     /// Reads the `Authorization` header; `None` when there is none.
     pub fn from_headers(headers: &'a HeaderMap) -> Result<Option<Self>, S3Error> {
         let mut values = headers.get_all(AUTHORIZATION).iter();

@@ -22,7 +22,7 @@ const TOLERANCE: i64 = 300;
 
 /// The parts of an API call that its signature covers.
 #[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
+pub struct ApiCall<'a> {
     /// `POST` or `GET`.
     pub method: &'a str,
     /// The `Host` header as sent, its port included.
@@ -41,9 +41,9 @@ pub struct Call<'a> {
 
 /// The key of one secret, day and service, kept as an HMAC that is already keyed. Wiped on drop.
 #[derive(Clone)]
-pub struct SigningKey(Hmac<Sha256>);
+pub struct ApiSigningKey(Hmac<Sha256>);
 
-impl SigningKey {
+impl ApiSigningKey {
     /// `date` is `YYYY-MM-DD`, UTC.
     pub fn derive(secret: &Secret, date: &str, service: &str) -> Self {
         let start = Zeroizing::new(format!("TC3{}", secret.expose()));
@@ -68,15 +68,15 @@ impl SigningKey {
     }
 }
 
-impl fmt::Debug for SigningKey {
+impl fmt::Debug for ApiSigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[signing key]")
     }
 }
 
 /// The canonical request. Every call is to the path `/`.
-pub fn canonical_request(call: &Call<'_>) -> String {
-    let Call {
+pub fn canonical_request(call: &ApiCall<'_>) -> String {
+    let ApiCall {
         method,
         query,
         content_type,
@@ -91,7 +91,7 @@ pub fn canonical_request(call: &Call<'_>) -> String {
 }
 
 /// The string to sign over `canonical_request`.
-pub fn string_to_sign(call: &Call<'_>, canonical_request: &str) -> String {
+pub fn string_to_sign(call: &ApiCall<'_>, canonical_request: &str) -> String {
     let mut out = format!(
         "{ALGORITHM}\n{}\n{}/{}/{TERMINATOR}\n",
         call.time.unix(),
@@ -103,7 +103,7 @@ pub fn string_to_sign(call: &Call<'_>, canonical_request: &str) -> String {
 }
 
 /// The `Authorization` value of `call`. `key` must be that of the call's day and service.
-pub fn authorization(call: &Call<'_>, secret_id: &str, key: &SigningKey) -> String {
+pub fn authorization(call: &ApiCall<'_>, secret_id: &str, key: &ApiSigningKey) -> String {
     let signature = key.sign(string_to_sign(call, &canonical_request(call)).as_bytes());
     let mut out = format!(
         "{ALGORITHM} Credential={secret_id}/{}/{}/{TERMINATOR}, SignedHeaders={SIGNED_HEADERS}, Signature=",
@@ -116,7 +116,7 @@ pub fn authorization(call: &Call<'_>, secret_id: &str, key: &SigningKey) -> Stri
 
 /// What a caller says of its signature, read but not yet believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim<'a> {
+pub struct ApiClaim<'a> {
     /// Whose secret to verify with.
     pub secret_id: &'a str,
     date: &'a str,
@@ -126,17 +126,17 @@ pub struct Claim<'a> {
 
 /// Why a call is refused, in the words of Tencent's error codes (`AuthFailure.…`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum ApiClaimError {
     /// `AuthFailure.SignatureExpire`: more than five minutes from the server's time.
     SignatureExpire,
     /// `AuthFailure.SignatureFailure`: not the signature of this call, or not of its form.
     SignatureFailure,
 }
 
-impl<'a> Claim<'a> {
+impl<'a> ApiClaim<'a> {
     /// Reads the `Authorization` header. Only `content-type;host` is taken as the signed headers,
     /// which is what every Tencent SDK signs.
-    pub fn parse(text: &'a str) -> Result<Self, Refusal> {
+    pub fn parse(text: &'a str) -> Result<Self, ApiClaimError> {
         let read = || {
             let fields = text.strip_prefix(ALGORITHM)?.strip_prefix(' ')?;
             let mut fields = fields.split(',').map(str::trim);
@@ -154,22 +154,27 @@ impl<'a> Claim<'a> {
                 signature,
             })
         };
-        read().ok_or(Refusal::SignatureFailure)
+        read().ok_or(ApiClaimError::SignatureFailure)
     }
 
     /// Checks the signature of `call`, in constant time, and that its time is close to `now`.
-    pub fn verify(&self, call: &Call<'_>, secret: &Secret, now: Timestamp) -> Result<(), Refusal> {
+    pub fn verify(
+        &self,
+        call: &ApiCall<'_>,
+        secret: &Secret,
+        now: Timestamp,
+    ) -> Result<(), ApiClaimError> {
         if now.since(call.time).abs() > TOLERANCE {
-            return Err(Refusal::SignatureExpire);
+            return Err(ApiClaimError::SignatureExpire);
         }
         if self.service != call.service || self.date != call.time.date_dashed() {
-            return Err(Refusal::SignatureFailure);
+            return Err(ApiClaimError::SignatureFailure);
         }
         let message = string_to_sign(call, &canonical_request(call));
-        let key = SigningKey::derive(secret, self.date, self.service);
+        let key = ApiSigningKey::derive(secret, self.date, self.service);
         let mac = key.0.chain_update(message);
         mac.verify_slice(&self.signature)
-            .map_err(|_| Refusal::SignatureFailure)
+            .map_err(|_| ApiClaimError::SignatureFailure)
     }
 }
 
@@ -184,7 +189,7 @@ mod tests {
         let good = format!(
             "TC3-HMAC-SHA256 Credential=AKID/2019-02-25/sts/tc3_request, SignedHeaders=content-type;host, Signature={SIGNATURE}"
         );
-        assert!(Claim::parse(&good).is_ok());
+        assert!(ApiClaim::parse(&good).is_ok());
         for (from, to) in [
             ("TC3-HMAC-SHA256", "TC3-HMAC-SHA1"),
             ("/tc3_request", ""),
@@ -196,18 +201,21 @@ mod tests {
         ] {
             let text = good.replace(from, to);
             assert_eq!(
-                Claim::parse(&text),
-                Err(Refusal::SignatureFailure),
+                ApiClaim::parse(&text),
+                Err(ApiClaimError::SignatureFailure),
                 "{text}"
             );
         }
-        assert_eq!(Claim::parse("SKIP"), Err(Refusal::SignatureFailure));
+        assert_eq!(
+            ApiClaim::parse("SKIP"),
+            Err(ApiClaimError::SignatureFailure)
+        );
     }
 
     #[test]
     fn a_claim_of_another_day_or_service_fails() {
         let time = Timestamp::from_unix(1_700_000_000);
-        let call = Call {
+        let call = ApiCall {
             method: "POST",
             host: "sts.tencentcloudapi.com",
             service: "sts",
@@ -217,44 +225,44 @@ mod tests {
             time,
         };
         let secret = Secret::new("s");
-        let key = SigningKey::derive(&secret, &time.date_dashed(), "sts");
+        let key = ApiSigningKey::derive(&secret, &time.date_dashed(), "sts");
         let text = authorization(&call, "AKID", &key);
-        let claim = Claim::parse(&text).unwrap();
+        let claim = ApiClaim::parse(&text).unwrap();
         assert_eq!(claim.verify(&call, &secret, time), Ok(()));
         for changed in [
-            Call {
+            ApiCall {
                 service: "cvm",
                 ..call
             },
-            Call {
+            ApiCall {
                 payload: b"{ }",
                 ..call
             },
-            Call {
+            ApiCall {
                 host: "sts.internal.tencentcloudapi.com",
                 ..call
             },
-            Call {
+            ApiCall {
                 content_type: "application/json; charset=utf-8",
                 ..call
             },
-            Call {
+            ApiCall {
                 time: time.plus(1),
                 ..call
             },
         ] {
             assert_eq!(
                 claim.verify(&changed, &secret, time),
-                Err(Refusal::SignatureFailure),
+                Err(ApiClaimError::SignatureFailure),
                 "{changed:?}"
             );
         }
-        let tomorrow = Call {
+        let tomorrow = ApiCall {
             time: time.plus(86_400),
             ..call
         };
         let refused = claim.verify(&tomorrow, &secret, tomorrow.time);
-        assert_eq!(refused, Err(Refusal::SignatureFailure));
+        assert_eq!(refused, Err(ApiClaimError::SignatureFailure));
         assert_eq!(format!("{key:?}"), "[signing key]");
     }
 }

@@ -9,7 +9,7 @@ use super::{Authenticated, Connection, Identified, Identity, Tenants};
 use crate::error::{Code, S3Error};
 use crate::payload::Mode;
 use crate::s3::conditions::is_condition;
-use crate::s3::form::{Form, LengthRange, Policy};
+use crate::s3::form::{Form, FormPolicy, LengthRange};
 use crate::s3::headers::{Disposition, disposition, must_be_signed};
 use crate::s3::{Operation, S3Request, native};
 use crate::sign::form::{FormClaim, FormSignature};
@@ -70,7 +70,7 @@ impl Tenants {
         if !verified {
             return Err(wrong_signature());
         }
-        let policy = Policy::parse(claim.policy)?;
+        let policy = FormPolicy::parse(claim.policy)?;
         let bucket = asked.bucket.as_deref().unwrap_or_default();
         let length = policy.check(form, bucket, claim.unlisted(), now)?;
         self.check_form_life(&claim, &policy, now)?;
@@ -88,7 +88,7 @@ impl Tenants {
     fn check_form_life(
         &self,
         claim: &FormClaim<'_>,
-        policy: &Policy,
+        policy: &FormPolicy,
         now: Timestamp,
     ) -> Result<(), S3Error> {
         let start = match claim.signature {
@@ -118,8 +118,8 @@ impl Tenants {
 fn check_head(head: &Parts, asked: &S3Request<'_>) -> Result<(), S3Error> {
     let query = asked.query.pairs();
     if head.headers.contains_key(http::header::AUTHORIZATION)
-        || sigv4::Claim::is_in_query(query)
-        || sigv2::Claim::is_in_query(query)
+        || sigv4::SigV4Claim::is_in_query(query)
+        || sigv2::SigV2Claim::is_in_query(query)
         || native::is_native(head)
     {
         return Err(S3Error::new(
@@ -134,7 +134,7 @@ fn check_head(head: &Parts, asked: &S3Request<'_>) -> Result<(), S3Error> {
         let is_condition = is_condition(name.as_str());
         if must_be_signed(name.as_str())
             || is_condition
-            || (!of_browser && means()? != Disposition::Drop)
+            || (!of_browser && !matches!(means()?, Disposition::Drop | Disposition::Read))
         {
             return Err(S3Error::new(
                 Code::InvalidArgument,

@@ -34,7 +34,7 @@ pub enum Counted {
 
 impl Tenant {
     /// The tenant at `index` of the configuration.
-    pub fn new(index: usize, tenant: &config::Tenant) -> Self {
+    pub fn new(index: usize, tenant: &config::TenantConfig) -> Self {
         Self {
             index,
             name: tenant.name.clone(),

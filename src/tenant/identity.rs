@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use super::jwk::{KeySet, Verdict};
+use super::jwk::{KeySet, SignatureVerdict};
 use super::jwt::{Claims, Jwt, invalid};
 use super::session::Trust;
 use crate::config;
@@ -26,7 +26,7 @@ pub(super) struct IdentityProvider {
     pub(super) tenant_claim: Option<String>,
     /// Keys count for so many seconds after they were last read.
     max_key_age: i64,
-    keys: ArcSwap<Keys>,
+    keys: ArcSwap<NumberedKeySet>,
     /// When the keys were last read, in Unix seconds, the same ones or others; or [`NEVER`].
     read: AtomicI64,
     /// The last attempt to read them has failed.
@@ -48,14 +48,14 @@ pub struct KeyState {
 
 /// A key set, and how many there were before it.
 #[derive(Debug, Default)]
-struct Keys {
+struct NumberedKeySet {
     set: KeySet,
     revision: u64,
 }
 
 impl IdentityProvider {
     /// Without keys, which come by [`IdentityProvider::replace_keys`].
-    pub(super) fn new(identity: &config::IdentityProvider) -> Self {
+    pub(super) fn new(identity: &config::IdentityProviderConfig) -> Self {
         Self {
             name: identity.name.clone(),
             issuer: identity.issuer.clone(),
@@ -82,7 +82,7 @@ impl IdentityProvider {
     /// From now on only `set` counts, for tokens that have been seen before too.
     pub(super) fn replace_keys(&self, set: KeySet) {
         let revision = self.revision() + 1; // one thread replaces
-        self.keys.store(Arc::new(Keys { set, revision }));
+        self.keys.store(Arc::new(NumberedKeySet { set, revision }));
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -145,11 +145,17 @@ impl IdentityProvider {
         }
         let keys = self.keys.load();
         match token.verify(&keys.set) {
-            Verdict::Good => Ok(keys.revision),
+            SignatureVerdict::Good => Ok(keys.revision),
             // It may be a newer key, which the provider cannot be asked for.
-            Verdict::NoKey if self.is_failing.load(Ordering::Relaxed) => Err(self.unreachable(now)),
-            Verdict::NoKey => Err(invalid("the identity provider has no such key (kid, alg)")),
-            Verdict::Wrong => Err(invalid("its signature is not that of the key it names")),
+            SignatureVerdict::NoKey if self.is_failing.load(Ordering::Relaxed) => {
+                Err(self.unreachable(now))
+            }
+            SignatureVerdict::NoKey => {
+                Err(invalid("the identity provider has no such key (kid, alg)"))
+            }
+            SignatureVerdict::Wrong => {
+                Err(invalid("its signature is not that of the key it names"))
+            }
         }
     }
 

@@ -22,7 +22,7 @@ const COORDINATE_BYTES: usize = 32;
 /// How a token is signed. What is not here is not taken, whatever a token says: above all `none`,
 /// and `HS*`, whose secret could be a public key (RFC 8725 section 2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Algorithm {
+pub(super) enum TokenAlgorithm {
     /// `EdDSA` with Ed25519 (RFC 8037).
     EdDsa,
     /// `ES256`: ECDSA with P-256 and SHA-256.
@@ -33,13 +33,13 @@ pub(super) enum Algorithm {
 
 /// The keys that a provider signs with at the moment.
 #[derive(Debug, Default)]
-pub struct KeySet(Vec<Key>);
+pub struct KeySet(Vec<VerifyingKey>);
 
 /// A key, fit for its one algorithm.
 #[derive(Debug)]
-struct Key {
+struct VerifyingKey {
     id: Option<String>,
-    algorithm: Algorithm,
+    algorithm: TokenAlgorithm,
     public: ParsedPublicKey,
 }
 
@@ -57,7 +57,7 @@ impl std::error::Error for BadKeySet {}
 
 /// What a set says of a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum SignatureVerdict {
     /// It is good.
     Good,
     /// No key of the set could have made it.
@@ -66,7 +66,7 @@ pub(super) enum Verdict {
     Wrong,
 }
 
-impl Algorithm {
+impl TokenAlgorithm {
     /// The algorithm of this name in a token's header.
     pub(super) fn named(name: &str) -> Option<Self> {
         match name {
@@ -102,7 +102,7 @@ impl KeySet {
         }
         let keys: Vec<_> = keys
             .iter()
-            .filter_map(|key| Key::read(key.as_object()?))
+            .filter_map(|key| VerifyingKey::read(key.as_object()?))
             .collect();
         if keys.is_empty() {
             return Err(BadKeySet(
@@ -116,36 +116,40 @@ impl KeySet {
     /// single key can be meant.
     pub(super) fn verify(
         &self,
-        algorithm: Algorithm,
+        algorithm: TokenAlgorithm,
         key_id: Option<&str>,
         message: &[u8],
         signature: &[u8],
-    ) -> Verdict {
+    ) -> SignatureVerdict {
         if !self.has_key(algorithm, key_id) {
-            return Verdict::NoKey;
+            return SignatureVerdict::NoKey;
         }
-        let good = |key: &Key| key.public.verify_sig(message, signature).is_ok();
+        let good = |key: &VerifyingKey| key.public.verify_sig(message, signature).is_ok();
         if self.candidates(algorithm, key_id).any(good) {
-            Verdict::Good
+            SignatureVerdict::Good
         } else {
-            Verdict::Wrong
+            SignatureVerdict::Wrong
         }
     }
 
     /// Whether [`KeySet::verify`] would find a key to check with; nothing is computed.
-    pub(super) fn has_key(&self, algorithm: Algorithm, key_id: Option<&str>) -> bool {
+    pub(super) fn has_key(&self, algorithm: TokenAlgorithm, key_id: Option<&str>) -> bool {
         let candidates = self.candidates(algorithm, key_id).take(2).count();
         candidates == 1 || (candidates > 1 && key_id.is_some())
     }
 
-    fn candidates(&self, algorithm: Algorithm, key_id: Option<&str>) -> impl Iterator<Item = &Key> {
+    fn candidates(
+        &self,
+        algorithm: TokenAlgorithm,
+        key_id: Option<&str>,
+    ) -> impl Iterator<Item = &VerifyingKey> {
         self.0.iter().filter(move |key| {
             key.algorithm == algorithm && (key_id.is_none() || key.id.as_deref() == key_id)
         })
     }
 }
 
-impl Key {
+impl VerifyingKey {
     /// A key for signatures; `None` for every other.
     fn read(jwk: &Map<String, Value>) -> Option<Self> {
         let text = |name: &str| jwk.get(name).map(Value::as_str);
@@ -158,15 +162,15 @@ impl Key {
             return None;
         }
         let (algorithm, public) = match (text("kty")??, text("crv").flatten()) {
-            ("EC", Some("P-256")) => (Algorithm::Es256, p256(jwk)?),
+            ("EC", Some("P-256")) => (TokenAlgorithm::Es256, p256(jwk)?),
             ("OKP", Some("Ed25519")) => {
                 let point = coordinate(jwk, "x")?;
                 (
-                    Algorithm::EdDsa,
+                    TokenAlgorithm::EdDsa,
                     ParsedPublicKey::new(&ED25519, point).ok()?,
                 )
             }
-            ("RSA", None) => (Algorithm::Rs256, rsa(jwk)?),
+            ("RSA", None) => (TokenAlgorithm::Rs256, rsa(jwk)?),
             _ => return None,
         };
         if text("alg").is_some_and(|named| named != Some(algorithm.name())) {
@@ -242,9 +246,9 @@ mod tests {
         id: Option<&str>,
         message: &str,
         signature: &str,
-    ) -> Verdict {
+    ) -> SignatureVerdict {
         let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).unwrap();
-        let algorithm = Algorithm::named(algorithm).unwrap();
+        let algorithm = TokenAlgorithm::named(algorithm).unwrap();
         set.verify(algorithm, id, message.as_bytes(), &signature)
     }
 
@@ -267,16 +271,23 @@ mod tests {
         ] {
             let check =
                 |message: &str, signature: &str| verify(&set, algorithm, None, message, signature);
-            assert_eq!(check(message, signature), Verdict::Good, "{algorithm}");
-            assert_eq!(check(&format!("{message}x"), signature), Verdict::Wrong);
-            assert_eq!(check(message, &signature[4..]), Verdict::Wrong);
-            assert_eq!(check(message, ""), Verdict::Wrong);
+            assert_eq!(
+                check(message, signature),
+                SignatureVerdict::Good,
+                "{algorithm}"
+            );
+            assert_eq!(
+                check(&format!("{message}x"), signature),
+                SignatureVerdict::Wrong
+            );
+            assert_eq!(check(message, &signature[4..]), SignatureVerdict::Wrong);
+            assert_eq!(check(message, ""), SignatureVerdict::Wrong);
             let other = if algorithm == "ES256" {
                 OKP_SIGNATURE
             } else {
                 EC_SIGNATURE
             };
-            assert_eq!(check(message, other), Verdict::Wrong);
+            assert_eq!(check(message, other), SignatureVerdict::Wrong);
         }
     }
 
@@ -285,11 +296,17 @@ mod tests {
         let message = format!("eyJhbGciOiJSUzI1NiJ9.{CLAIMS}");
         let check = |set: &KeySet, id| verify(set, "RS256", id, &message, RSA_SIGNATURE);
         let two = set(&[&with(RSA, r#""kid":"a""#), &with(RSA, r#""kid":"b""#)]).unwrap();
-        assert_eq!(check(&two, Some("b")), Verdict::Good);
-        assert_eq!(check(&two, Some("c")), Verdict::NoKey);
-        assert_eq!(check(&two, None), Verdict::NoKey);
-        assert_eq!(check(&set(&[RSA]).unwrap(), Some("a")), Verdict::NoKey);
-        assert_eq!(check(&set(&[EC, OKP]).unwrap(), None), Verdict::NoKey);
+        assert_eq!(check(&two, Some("b")), SignatureVerdict::Good);
+        assert_eq!(check(&two, Some("c")), SignatureVerdict::NoKey);
+        assert_eq!(check(&two, None), SignatureVerdict::NoKey);
+        assert_eq!(
+            check(&set(&[RSA]).unwrap(), Some("a")),
+            SignatureVerdict::NoKey
+        );
+        assert_eq!(
+            check(&set(&[EC, OKP]).unwrap(), None),
+            SignatureVerdict::NoKey
+        );
     }
 
     #[test]

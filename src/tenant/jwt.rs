@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use super::jwk::{Algorithm, KeySet, Verdict};
+use super::jwk::{KeySet, SignatureVerdict, TokenAlgorithm};
 use crate::error::{Code, S3Error};
 use crate::json;
 use crate::timestamp::Timestamp;
@@ -21,7 +21,7 @@ const LATEST: f64 = 253_402_300_799.0;
 /// A token as it came. What it says is believed when [`Jwt::verify`] has found it good.
 #[derive(Debug)]
 pub(super) struct Jwt<'a> {
-    algorithm: Algorithm,
+    algorithm: TokenAlgorithm,
     key_id: Option<String>,
     signed: &'a [u8],
     signature: Vec<u8>,
@@ -55,7 +55,7 @@ impl<'a> Jwt<'a> {
             .ok_or_else(|| invalid("its claims are not a JSON object with distinct members"))?;
         let algorithm = header.get("alg").and_then(Value::as_str);
         let algorithm = algorithm
-            .and_then(Algorithm::named)
+            .and_then(TokenAlgorithm::named)
             .ok_or_else(|| invalid("its alg is not RS256, ES256 or EdDSA"))?;
         // RFC 7515 section 4.1.11: no extension is known here. `jwk`, `jku`, `x5c` and `x5u` are not
         // looked at: whom to trust is configured, and a token cannot say it.
@@ -99,7 +99,7 @@ impl<'a> Jwt<'a> {
     }
 
     /// What `keys` say of its signature.
-    pub(super) fn verify(&self, keys: &KeySet) -> Verdict {
+    pub(super) fn verify(&self, keys: &KeySet) -> SignatureVerdict {
         let key_id = self.key_id.as_deref();
         keys.verify(self.algorithm, key_id, self.signed, &self.signature)
     }

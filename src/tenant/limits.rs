@@ -29,7 +29,7 @@ pub struct Slot(Arc<Limits>);
 
 /// The direction of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     /// To the client.
     Download,
     /// From the client.
@@ -89,12 +89,12 @@ impl Limits {
     }
 
     /// Whether bodies have a rate this way.
-    pub fn shapes(&self, way: Way) -> bool {
+    pub fn shapes(&self, way: Direction) -> bool {
         self.rate(way).is_some()
     }
 
     /// Counts bytes that have moved. How long the next must wait for it.
-    pub fn charge(&self, way: Way, now: Duration, bytes: u64) -> Duration {
+    pub fn charge(&self, way: Direction, now: Duration, bytes: u64) -> Duration {
         self.rate(way)
             .map_or(Duration::ZERO, |rate| rate.charge(now, bytes))
     }
@@ -121,10 +121,10 @@ impl Limits {
             && rates.into_iter().flatten().all(|rate| rate.is_paid(now))
     }
 
-    fn rate(&self, way: Way) -> Option<&Rate> {
+    fn rate(&self, way: Direction) -> Option<&Rate> {
         match way {
-            Way::Download => self.download.as_ref(),
-            Way::Upload => self.upload.as_ref(),
+            Direction::Download => self.download.as_ref(),
+            Direction::Upload => self.upload.as_ref(),
         }
     }
 }
@@ -225,13 +225,13 @@ mod tests {
             upload_rate: Some(1_000_000),
             ..TenantLimits::default()
         });
-        assert!(limits.shapes(Way::Upload) && !limits.shapes(Way::Download));
-        let charge = |at, bytes| limits.charge(Way::Upload, ms(at), bytes);
+        assert!(limits.shapes(Direction::Upload) && !limits.shapes(Direction::Download));
+        let charge = |at, bytes| limits.charge(Direction::Upload, ms(at), bytes);
         assert_eq!(charge(1000, 100_000), ms(0), "within the credit");
         assert_eq!(charge(1000, 400_000), ms(400));
         assert_eq!(charge(1200, 0), ms(200));
         assert_eq!(charge(1500, 500_000), ms(400));
-        assert_eq!(limits.charge(Way::Download, ms(1500), 1 << 30), ms(0));
+        assert_eq!(limits.charge(Direction::Download, ms(1500), 1 << 30), ms(0));
     }
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
         let mut bodies = [(ms(0), 0_u32); 3];
         for _ in 0..300 {
             let (at, pieces) = bodies.iter_mut().min().unwrap();
-            *at += limits.charge(Way::Upload, *at, 400 << 10);
+            *at += limits.charge(Direction::Upload, *at, 400 << 10);
             *pieces += 1;
         }
         let pieces = bodies.map(|(_, pieces)| pieces);

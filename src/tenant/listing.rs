@@ -39,7 +39,7 @@ pub enum ListingPage {
 
 /// A part of what a listing shows.
 #[derive(Debug, PartialEq, Eq)]
-enum Part {
+enum ListingPart {
     /// All of it is one common prefix.
     CommonPrefix(String),
     /// What COS has below a granted prefix.
@@ -75,7 +75,12 @@ pub(super) fn page(grant: &Grant, request: &S3Request<'_>) -> Result<ListingPage
 }
 
 /// All that a listing of `prefix` shows, in the order of its keys.
-fn parts(grant: &Grant, action: &str, prefix: &str, delimiter: &str) -> Result<Vec<Part>, S3Error> {
+fn parts(
+    grant: &Grant,
+    action: &str,
+    prefix: &str,
+    delimiter: &str,
+) -> Result<Vec<ListingPart>, S3Error> {
     let mut patterns = grant.listable(action);
     patterns.retain(|pattern| pattern.start().starts_with(prefix));
     // One that covers others stands before them.
@@ -93,11 +98,11 @@ fn parts(grant: &Grant, action: &str, prefix: &str, delimiter: &str) -> Result<V
         let end = rest.find(delimiter).filter(|_| !delimiter.is_empty());
         let part = if let Some(end) = end {
             let end = prefix.len() + end + delimiter.len();
-            Part::CommonPrefix(start.get(..end).unwrap_or(start).to_owned())
+            ListingPart::CommonPrefix(start.get(..end).unwrap_or(start).to_owned())
         } else if is_split(rest, delimiter) || !grant.allows_list(action, start) {
             return Err(not_listable(grant));
         } else {
-            Part::Below(start.to_owned())
+            ListingPart::Below(start.to_owned())
         };
         if parts.last() != Some(&part) {
             parts.push(part);
@@ -114,7 +119,7 @@ fn is_split(rest: &str, delimiter: &str) -> bool {
 }
 
 /// The page of `room` entries at most that begins after `marker`.
-fn cut(parts: Vec<Part>, marker: &str, room: usize) -> ListingPage {
+fn cut(parts: Vec<ListingPart>, marker: &str, room: usize) -> ListingPage {
     let mut rest = parts.into_iter().skip_while(|part| part.is_over(marker));
     let mut names: Vec<String> = Vec::new();
     if room == 0 {
@@ -122,8 +127,8 @@ fn cut(parts: Vec<Part>, marker: &str, room: usize) -> ListingPage {
     }
     loop {
         match rest.next() {
-            Some(Part::CommonPrefix(name)) if names.len() < room => names.push(name),
-            Some(Part::Below(prefix)) if names.is_empty() => {
+            Some(ListingPart::CommonPrefix(name)) if names.len() < room => names.push(name),
+            Some(ListingPart::Below(prefix)) if names.is_empty() => {
                 let border = rest.next().map(|next| border(&prefix, next.text()));
                 let marker = Some(marker).filter(|marker| marker.starts_with(&prefix));
                 return ListingPage::Below {
@@ -140,7 +145,7 @@ fn cut(parts: Vec<Part>, marker: &str, room: usize) -> ListingPage {
     }
 }
 
-impl Part {
+impl ListingPart {
     fn text(&self) -> &str {
         match self {
             Self::CommonPrefix(text) | Self::Below(text) => text,

@@ -31,7 +31,7 @@ const ID_PREFIX: &str = "SESS";
 const ID_LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
 /// Seals and opens session tokens.
-pub(super) struct Seal {
+pub(super) struct SessionSeal {
     /// The first seals; all open.
     keys: Vec<SealKeys>,
 }
@@ -85,6 +85,18 @@ pub(super) enum Whose {
     Template(String, Vec<(String, String)>),
 }
 
+/// Who gets a session key.
+pub(super) struct SessionHolder {
+    /// Whose requests it is for.
+    pub(super) whose: Whose,
+    /// Whom the identity provider said it is.
+    pub(super) subject: Option<Arc<str>>,
+    /// The local key that signed for it.
+    pub(super) access_key: Option<Arc<str>>,
+    /// What it is narrowed to.
+    pub(super) policy: Option<Arc<SessionPolicy>>,
+}
+
 /// What a session rests on. When the configuration has it no more, the session ends.
 pub(super) enum Trust<'t> {
     /// A local key.
@@ -105,18 +117,6 @@ pub(super) enum Trust<'t> {
         /// `tenant_claim`
         tenant_claim: Option<&'t str>,
     },
-}
-
-/// Whom a session is for, and what it may do at most.
-pub(super) struct Holder {
-    /// Whose requests.
-    pub(super) whose: Whose,
-    /// Whom the identity provider said it is.
-    pub(super) subject: Option<Arc<str>>,
-    /// The local key that signed for it.
-    pub(super) access_key: Option<Arc<str>>,
-    /// What it is narrowed to.
-    pub(super) policy: Option<Arc<SessionPolicy>>,
 }
 
 /// A token that was made here.
@@ -141,7 +141,7 @@ pub struct SessionKey {
     pub expires: Timestamp,
 }
 
-impl Seal {
+impl SessionSeal {
     /// With keys derived from each of `secrets`.
     pub(super) fn new<'s>(secrets: impl Iterator<Item = &'s Secret>) -> Self {
         Self {
@@ -159,7 +159,7 @@ impl Seal {
     pub(super) fn make(
         &self,
         trust: &Trust<'_>,
-        holder: Holder,
+        holder: SessionHolder,
         issued: Timestamp,
         expires: Timestamp,
     ) -> Option<SessionKey> {
@@ -283,7 +283,7 @@ impl SealKeys {
     }
 }
 
-impl fmt::Debug for Seal {
+impl fmt::Debug for SessionSeal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seal").finish_non_exhaustive()
     }
@@ -306,23 +306,23 @@ mod tests {
 
     const NOW: i64 = 1_800_000_000;
 
-    fn seal(secrets: &[&str]) -> Seal {
+    fn seal(secrets: &[&str]) -> SessionSeal {
         let secrets: Vec<_> = secrets.iter().map(|text| Secret::new(*text)).collect();
-        Seal::new(secrets.iter())
+        SessionSeal::new(secrets.iter())
     }
 
     fn whose() -> Whose {
         Whose::Template("web".into(), vec![("sub".into(), "alice".into())])
     }
 
-    fn make(seal: &Seal) -> SessionKey {
+    fn make(seal: &SessionSeal) -> SessionKey {
         let expires = Timestamp::from_unix(NOW);
         let secret = Secret::new("acme-secret");
         let trust = Trust::AccessKey {
             id: "ACME",
             secret: &secret,
         };
-        let holder = Holder {
+        let holder = SessionHolder {
             whose: whose(),
             subject: Some("alice".into()),
             access_key: None,

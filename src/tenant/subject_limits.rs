@@ -21,13 +21,13 @@ const LOOK_GAP: Duration = Duration::from_millis(100);
 pub struct SubjectLimits {
     limits: TenantLimits,
     most: usize,
-    table: RwLock<Table>,
+    table: RwLock<SubjectLimitTable>,
     /// One set of limits for all that find no room: a flood of subjects cannot buy more than that.
     crowd: Arc<Limits>,
 }
 
 #[derive(Default)]
-struct Table {
+struct SubjectLimitTable {
     by_name: HashMap<Box<str>, Arc<Limits>>,
     /// When to look again for who has come to rest.
     look_at: Duration,
@@ -134,7 +134,11 @@ mod tests {
         }
         // Bytes that are not paid for count as well.
         let alice = subjects.of("web/alice", seconds(2));
-        alice.charge(super::super::limits::Way::Upload, seconds(2), 10_000_000);
+        alice.charge(
+            super::super::limits::Direction::Upload,
+            seconds(2),
+            10_000_000,
+        );
         drop(alice);
         let carol = subjects.of("web/carol", seconds(3));
         assert!(!Arc::ptr_eq(&carol, &subjects.crowd), "bob is at rest");

@@ -24,7 +24,7 @@ pub(super) struct Template {
 
 impl Template {
     /// The template of the configuration whose tenants will have `index`.
-    pub(super) fn new(index: usize, template: &config::Template) -> Self {
+    pub(super) fn new(index: usize, template: &config::TemplateConfig) -> Self {
         let grants = template.grants.clone();
         let texts = grants.iter().flat_map(|grant| {
             let prefixes = grant.prefixes.iter().filter_map(text_of);
@@ -155,7 +155,7 @@ mod tests {
             attachment: false,
             session: None,
         };
-        let template = config::Template {
+        let template = config::TemplateConfig {
             name: "web".into(),
             issuer: 0,
             identity: 0,

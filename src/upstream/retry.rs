@@ -12,9 +12,9 @@ const MOST: u32 = 100;
 
 /// One core's allowance of retries.
 #[derive(Debug)]
-pub(crate) struct Budget(Cell<u32>);
+pub(crate) struct RetryBudget(Cell<u32>);
 
-impl Budget {
+impl RetryBudget {
     /// A full allowance.
     pub(crate) fn new() -> Self {
         Self(Cell::new(MOST))
@@ -65,13 +65,13 @@ impl Tries {
     }
 
     /// Whether to try again when no connection could be made: nothing was sent, so any operation may.
-    pub(crate) fn after_no_connection(&mut self, budget: &Budget) -> bool {
+    pub(crate) fn after_no_connection(&mut self, budget: &RetryBudget) -> bool {
         !std::mem::replace(&mut self.resent, true) && budget.spend()
     }
 
     /// Whether to try again when a connection broke before the answer: COS may have done what was
     /// asked, so only what may be done twice is sent twice. `replayable`: the body can be.
-    pub(crate) fn after_broken(&mut self, replayable: bool, budget: &Budget) -> bool {
+    pub(crate) fn after_broken(&mut self, replayable: bool, budget: &RetryBudget) -> bool {
         replayable
             && self.repeatable
             && !std::mem::replace(&mut self.resent, true)
@@ -79,7 +79,7 @@ impl Tries {
     }
 
     /// Whether to try again when COS refused a body that was damaged on the way: it did nothing.
-    pub(crate) fn after_damage(&mut self, replayable: bool, budget: &Budget) -> bool {
+    pub(crate) fn after_damage(&mut self, replayable: bool, budget: &RetryBudget) -> bool {
         replayable && !std::mem::replace(&mut self.repaired, true) && budget.spend()
     }
 
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn at_most_a_tenth_of_the_requests_are_retried_for_long() {
-        let budget = Budget::new();
+        let budget = RetryBudget::new();
         let mut retried = 0;
         for _ in 0..10_000 {
             budget.earn();
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn what_may_not_be_done_twice_is_not_sent_twice() {
-        let budget = Budget::new();
+        let budget = RetryBudget::new();
         let complete = Operation::CompleteMultipartUpload;
         assert!(!Tries::of(complete, false).after_broken(true, &budget));
         assert!(Tries::of(complete, false).after_no_connection(&budget));

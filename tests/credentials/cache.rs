@@ -17,7 +17,7 @@ use cosgate::clock::Clock;
 use cosgate::config::{Config, Sources};
 use cosgate::credentials::{Cache, Entry};
 use cosgate::secret::Secret;
-use cosgate::sign::tc3::{Call, Claim, Refusal};
+use cosgate::sign::tc3::{ApiCall, ApiClaim, ApiClaimError};
 use cosgate::timestamp::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -176,8 +176,8 @@ impl Sts {
                 return stream.write_all(bytes.as_bytes()).await.unwrap_or(());
             }
             (_, Reply::Huge) => return self.flood(stream).await,
-            (Err(Refusal::SignatureExpire), _) => error("AuthFailure.SignatureExpire"),
-            (Err(Refusal::SignatureFailure), _) => error("AuthFailure.SignatureFailure"),
+            (Err(ApiClaimError::SignatureExpire), _) => error("AuthFailure.SignatureExpire"),
+            (Err(ApiClaimError::SignatureFailure), _) => error("AuthFailure.SignatureFailure"),
             (Ok(()), Reply::Error(code)) => error(code),
             (Ok(()), Reply::Body(body)) => body,
             (Ok(()), Reply::Key(life)) => key(
@@ -194,7 +194,7 @@ impl Sts {
         let _ = stream.shutdown().await;
     }
 
-    fn verify(&self, head: &str, body: &str) -> Result<(), Refusal> {
+    fn verify(&self, head: &str, body: &str) -> Result<(), ApiClaimError> {
         let header = |wanted: &str| {
             let mut lines = head.lines().filter_map(|line| line.split_once(": "));
             lines
@@ -202,7 +202,7 @@ impl Sts {
                 .map(|(_, value)| value)
                 .unwrap()
         };
-        let call = Call {
+        let call = ApiCall {
             method: "POST",
             host: header("host"),
             service: "sts",
@@ -211,7 +211,11 @@ impl Sts {
             payload: body.as_bytes(),
             time: Timestamp::from_unix(header("x-tc-timestamp").parse().unwrap()),
         };
-        Claim::parse(header("authorization"))?.verify(&call, &Secret::new(SECRET_KEY), self.now())
+        ApiClaim::parse(header("authorization"))?.verify(
+            &call,
+            &Secret::new(SECRET_KEY),
+            self.now(),
+        )
     }
 
     async fn flood(&self, mut stream: impl AsyncWrite + Unpin) {

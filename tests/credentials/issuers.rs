@@ -98,7 +98,7 @@ fn temporary_key(emulator: &Emulator) -> Value {
     let body = body.to_string();
     let now = cosgate::clock::wall_clock();
     let host = emulator.sts_addr().to_string();
-    let call = tc3::Call {
+    let call = tc3::ApiCall {
         method: "POST",
         host: &host,
         service: "sts",
@@ -107,7 +107,7 @@ fn temporary_key(emulator: &Emulator) -> Value {
         payload: body.as_bytes(),
         time: now,
     };
-    let key = tc3::SigningKey::derive(&Secret::new(ACCOUNT.1), &now.date_dashed(), "sts");
+    let key = tc3::ApiSigningKey::derive(&Secret::new(ACCOUNT.1), &now.date_dashed(), "sts");
     let request = format!(
         "POST / HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\nx-tc-action: AssumeRole\r\n\
          x-tc-version: 2018-08-13\r\nx-tc-region: r\r\nx-tc-timestamp: {}\r\nauthorization: {}\r\n\

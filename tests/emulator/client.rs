@@ -171,7 +171,13 @@ impl Ask {
         };
         let signing = sigv4::SigningKey::derive(&key.secret, &date, REGION, "s3");
         let text = self.signed_by(|request| {
-            sigv4::presigned_query(request, &signing, &key.id, &scope, &time.amz(), expires)
+            sigv4::SigV4Signer {
+                access_key: &key.id,
+                key: &signing,
+                scope: &scope,
+                amz_date: &time.amz(),
+            }
+            .presigned_query(request, expires)
         });
         let target = format!("{}?{text}", self.path);
         Self {
@@ -330,7 +336,7 @@ pub(crate) fn sts(
 ) -> (Reply, Value) {
     let body = body.to_string();
     let host = "sts.tencentcloudapi.com";
-    let call = tc3::Call {
+    let call = tc3::ApiCall {
         method: "POST",
         host,
         service: "sts",
@@ -339,7 +345,7 @@ pub(crate) fn sts(
         payload: body.as_bytes(),
         time,
     };
-    let signing = tc3::SigningKey::derive(&key.secret, &time.date_dashed(), "sts");
+    let signing = tc3::ApiSigningKey::derive(&key.secret, &time.date_dashed(), "sts");
     let mut ask = Ask::new("POST", "/")
         .header("host", host)
         .header("content-type", "application/json")

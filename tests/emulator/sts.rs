@@ -174,7 +174,7 @@ fn a_policy_in_a_get_is_encoded_twice() {
     push_encoded(&mut policy, encoded.as_bytes());
     let query = format!("DurationSeconds=900&Name=acme&Policy={policy}");
     let (key, time, host) = (account(), now(), "sts.tencentcloudapi.com");
-    let call = tc3::Call {
+    let call = tc3::ApiCall {
         method: "GET",
         host,
         service: "sts",
@@ -183,7 +183,7 @@ fn a_policy_in_a_get_is_encoded_twice() {
         payload: b"",
         time,
     };
-    let signing = tc3::SigningKey::derive(&key.secret, &time.date_dashed(), "sts");
+    let signing = tc3::ApiSigningKey::derive(&key.secret, &time.date_dashed(), "sts");
     let reply = Ask::new("GET", &format!("/?{query}"))
         .header("host", host)
         .header("content-type", call.content_type)

@@ -210,7 +210,7 @@ fn a_url_of_version_2_is_told_from_one_of_version_4() {
     let config = toml(emulator.cos_addr(), emulator.sts_addr(), "");
     let config = config.replacen("[server]", "[server]\nallow_sigv2_presign = true", 1);
     let gateway = Gateway::start(&config);
-    let request = sigv2::Request {
+    let request = sigv2::SigV2Request {
         method: "GET",
         bucket: None,
         path: "/photos/acme/x",
@@ -311,7 +311,7 @@ fn no_secret_is_shown_by_debug() {
         format!("{:?} {caller:?} {call:?}", parse_response(200, answer, now)),
         format!(
             "{:?}",
-            tc3::SigningKey::derive(&secret(), "2026-01-15", "sts")
+            tc3::ApiSigningKey::derive(&secret(), "2026-01-15", "sts")
         ),
         format!(
             "{:?}",

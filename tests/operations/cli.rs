@@ -1062,6 +1062,7 @@ impl Dev {
     /// Pastes all that needs nothing but curl and cosgate.
     fn paste_all(&self) {
         self.paste("-T README.md");
+        self.paste("--aws-sigv4");
         assert!(self.paste("/.cosgate/credentials").contains("AccessKeyId"));
         assert!(self.paste(" credentials --host").contains("tmpSecretId"));
     }
@@ -1077,6 +1078,50 @@ fn dev_is_ready_at_once_and_its_lines_work() {
         let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
         assert_eq!(back.assert_ok().body, fs::read(readme).unwrap());
         assert_eq!(dev.running.end("-INT"), 0, "{}", dev.running.err());
+    }
+}
+
+/// Clients look up `localhost` or a name below it; a page of a stranger can only have another name.
+#[test]
+fn dev_answers_under_localhost_and_all_names_below_it() {
+    let alice = (
+        "COSGATEDEMOALICE0001",
+        "cosgate-demo-alice-secret-00000000000000",
+    );
+    let dev = Dev::start(&["--listen", "127.0.0.1:0"]);
+    let listen = dev.running.address("cosgate is ready on http://");
+    let port = listen.port();
+    let photo = "2024%20%E5%A4%8F/photo-0001.jpg";
+    for (host, front) in [
+        ("localhost", "/demo"),
+        ("s3.localhost", "/demo"),
+        ("demo.localhost", ""),
+        ("demo.s3.localhost", ""),
+        ("Demo.LocalHost", ""),
+    ] {
+        let host = format!("{host}:{port}");
+        let call = |method: &str, folder: &str| {
+            let target = format!("{front}/{folder}/{photo}");
+            Call::new(listen, method, &target).header("host", &host)
+        };
+        let put = call("PUT", "alice").signed_by(alice).body(host.as_str());
+        put.send().assert_ok();
+        let back = call("GET", "alice").signed_by(alice).send();
+        assert_eq!(back.assert_ok().text(), host);
+        call("PUT", "public").body(host.as_str()).send().assert_ok();
+        assert_eq!(call("GET", "public").send().assert_ok().text(), host);
+        let page = call("GET", "public").header("origin", "http://other.example");
+        page.send().assert_error(403, "AccessDenied");
+    }
+    for host in [
+        "other.example",
+        "demo.localhost.other.example",
+        "notlocalhost",
+        "localhost.example",
+    ] {
+        let target = format!("/demo/public/{photo}");
+        let call = Call::new(listen, "GET", &target).header("host", host);
+        call.send().assert_error(403, "AccessDenied");
     }
 }
 

@@ -13,3 +13,4 @@ mod limits;
 mod memory;
 mod panic;
 mod process;
+mod request_reference;

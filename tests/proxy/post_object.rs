@@ -24,7 +24,7 @@ use cosgate::clock::wall_clock;
 use cosgate::encoding::hex::hex;
 use cosgate::payload::checksum::Checks;
 use cosgate::payload::{Declared, FormFile, Intake, Mode};
-use cosgate::s3::form::{Boundary, Form, FormReader, Policy};
+use cosgate::s3::form::{Boundary, Form, FormPolicy, FormReader};
 use cosgate::secret::Secret;
 use cosgate::sign::form::{FormClaim, FormSignature};
 use cosgate::sign::sigv2;
@@ -1145,7 +1145,7 @@ fn fields_that_sdks_signed_are_verified_and_meet_their_policy() {
             BASE64_STANDARD.decode(claim.policy).unwrap(),
             text(&case["policy"]).as_bytes()
         );
-        let policy = Policy::parse(claim.policy).unwrap();
+        let policy = FormPolicy::parse(claim.policy).unwrap();
         policy
             .check(&form, "examplebucket", claim.unlisted(), now)
             .unwrap();

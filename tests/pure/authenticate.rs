@@ -40,12 +40,12 @@ fn now() -> Timestamp {
     Timestamp::parse_amz("20260115T123045Z").unwrap()
 }
 
-fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::Tenant {
+fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::TenantConfig {
     let key = |id: &&str| config::AccessKey {
         id: (*id).into(),
         secret: Secret::new(SECRET),
     };
-    config::Tenant {
+    config::TenantConfig {
         name: name.into(),
         issuer: 0,
         access_keys: keys.iter().map(key).collect(),
@@ -207,7 +207,13 @@ impl Client {
     fn signed_with(self, payload: &str) -> Self {
         let client = self.dated(payload);
         let authorization = client.sign(|request, key, scope| {
-            sigv4::authorization(request, key, client.key, scope, &client.time.amz(), payload)
+            sigv4::SigV4Signer {
+                access_key: client.key,
+                key,
+                scope,
+                amz_date: &client.time.amz(),
+            }
+            .authorization(request, payload)
         });
         client.with("authorization", &authorization)
     }
@@ -225,7 +231,13 @@ impl Client {
 
     fn presigned(mut self, expires: u32) -> Self {
         self.query = self.sign(|request, key, scope| {
-            sigv4::presigned_query(request, key, self.key, scope, &self.time.amz(), expires)
+            sigv4::SigV4Signer {
+                access_key: self.key,
+                key,
+                scope,
+                amz_date: &self.time.amz(),
+            }
+            .presigned_query(request, expires)
         });
         self
     }
@@ -259,7 +271,7 @@ impl Client {
     /// The same, `bucket` being named by the host.
     fn presigned_v2_in(mut self, bucket: Option<&str>, seconds: i64) -> Self {
         let query = Query::parse(&self.query).unwrap();
-        let request = sigv2::Request {
+        let request = sigv2::SigV2Request {
             method: self.method,
             bucket,
             path: self.path,

@@ -179,14 +179,13 @@ fn sigv4_header_cases_sign_as_botocore_does() {
         seen += 1;
 
         // Our own signing leaves out what COS does not need; where botocore chose alike, all is equal.
-        let own = sigv4::authorization(
-            &case.signable(),
-            &key,
+        let own = sigv4::SigV4Signer {
             access_key,
-            &scope,
+            key: &key,
+            scope: &scope,
             amz_date,
-            payload(&case),
-        );
+        }
+        .authorization(&case.signable(), payload(&case));
         if own.contains(&format!(
             "SignedHeaders={},",
             case.expected("signed_headers")
@@ -230,7 +229,7 @@ fn requests_of_real_clients_verify() {
 
 /// Reads the claim of a request in header form and checks it, stage by stage.
 fn verify_stages(case: &Case<'_>, amz_date: &str) {
-    let claim = sigv4::Claim::from_headers(&case.headers)
+    let claim = sigv4::SigV4Claim::from_headers(&case.headers)
         .unwrap_or_else(|e| panic!("{}: {e}", case.name))
         .unwrap();
     assert_eq!(
@@ -280,7 +279,7 @@ fn sigv4_presigned_cases_sign_and_verify() {
             query: &query,
             ..case.signable()
         };
-        let claim = sigv4::Claim::from_query(&query, &case.headers)
+        let claim = sigv4::SigV4Claim::from_query(&query, &case.headers)
             .unwrap_or_else(|e| panic!("{}: {e}", case.name))
             .unwrap();
         let canonical = claim.canonical_request(&request, payload(&case));
@@ -308,8 +307,13 @@ fn sigv4_presigned_cases_sign_and_verify() {
         };
         let expires = u32::try_from(json["expires"].as_u64().unwrap()).unwrap();
         let access_key = text(&json["access_key"]);
-        let presigned =
-            sigv4::presigned_query(&request, &key, access_key, &scope, amz_date, expires);
+        let presigned = sigv4::SigV4Signer {
+            access_key,
+            key: &key,
+            scope: &scope,
+            amz_date,
+        }
+        .presigned_query(&request, expires);
         let (mut ours, mut theirs) = (parse_query(&presigned), query.clone());
         ours.sort();
         theirs.sort();
@@ -347,7 +351,7 @@ fn every_list_of_the_sigv4_file_is_used_or_named_here() {
         let mut case = Case::new(json);
         let value = HeaderValue::from_str(case.expected("authorization")).unwrap();
         case.headers.insert("authorization", value);
-        let refused = sigv4::Claim::from_headers(&case.headers).unwrap_err();
+        let refused = sigv4::SigV4Claim::from_headers(&case.headers).unwrap_err();
         assert_eq!(refused.code().as_str(), "InvalidRequest", "{}", case.name);
     }
 }
@@ -382,7 +386,7 @@ fn check_cos_stages(case: &Case<'_>, request: &Signable<'_>, names: &cos::Signed
 fn check_cos_header_form(case: &Case<'_>, signs_the_common_list: bool) {
     let request = case.signable();
     let authorization = case.expected("authorization");
-    let claim = cos::Claim::from_authorization(authorization).unwrap();
+    let claim = cos::CosClaim::from_authorization(authorization).unwrap();
     check_cos_stages(case, &request, &claim.names);
     let (secret, key_time) = (case.secret(), key_time(case));
     assert_eq!(
@@ -393,12 +397,17 @@ fn check_cos_header_form(case: &Case<'_>, signs_the_common_list: bool) {
     );
     assert_eq!(
         claim.verify(&request, &secret, key_time.end.plus(1)),
-        Err(cos::Refusal::Expired),
+        Err(cos::CosClaimError::Expired),
         "{}",
         case.name
     );
     let wrong = claim.verify(&request, &Secret::new("other"), key_time.end);
-    assert_eq!(wrong, Err(cos::Refusal::WrongSignature), "{}", case.name);
+    assert_eq!(
+        wrong,
+        Err(cos::CosClaimError::WrongSignature),
+        "{}",
+        case.name
+    );
 
     let key = cos::SignKey::derive(&secret, &key_time);
     let id = text(&case.json["secret_id"]);
@@ -477,7 +486,7 @@ fn cos_presigned_cases_verify() {
             query: &query,
             ..case.signable()
         };
-        let claim = cos::Claim::from_query(&query).unwrap().unwrap();
+        let claim = cos::CosClaim::from_query(&query).unwrap().unwrap();
         check_cos_stages(&case, &request, &claim.names);
         let (secret, key_time) = (case.secret(), key_time(&case));
         assert_eq!(
@@ -487,7 +496,7 @@ fn cos_presigned_cases_verify() {
             case.name
         );
         let early = claim.verify(&request, &secret, key_time.start.plus(-1));
-        assert_eq!(early, Err(cos::Refusal::Expired), "{}", case.name);
+        assert_eq!(early, Err(cos::CosClaimError::Expired), "{}", case.name);
     }
 }
 
@@ -527,7 +536,7 @@ fn tc3_cases_sign_and_verify() {
         let name = text(&json["name"]);
         let headers = &json["headers"];
         let unsigned = headers["X-TC-Content-SHA256"].as_str();
-        let call = tc3::Call {
+        let call = tc3::ApiCall {
             method: text(&json["method"]),
             host: text(&json["host"]),
             service: text(&json["service"]),
@@ -550,7 +559,7 @@ fn tc3_cases_sign_and_verify() {
             "{name}: string to sign"
         );
         assert_eq!(call.time.date_dashed(), text(&json["date"]), "{name}: date");
-        let key = tc3::SigningKey::derive(&secret, text(&json["date"]), call.service);
+        let key = tc3::ApiSigningKey::derive(&secret, text(&json["date"]), call.service);
         assert_eq!(
             hex(&key.sign(to_sign.as_bytes())),
             text(&json["expected_signature"]),
@@ -563,7 +572,7 @@ fn tc3_cases_sign_and_verify() {
             "{name}: authorization"
         );
 
-        let claim = tc3::Claim::parse(&authorization).unwrap();
+        let claim = tc3::ApiClaim::parse(&authorization).unwrap();
         assert_eq!(claim.secret_id, text(&json["secret_id"]), "{name}");
         assert_eq!(
             claim.verify(&call, &secret, call.time.plus(300)),
@@ -571,9 +580,9 @@ fn tc3_cases_sign_and_verify() {
             "{name}"
         );
         let late = claim.verify(&call, &secret, call.time.plus(301));
-        assert_eq!(late, Err(tc3::Refusal::SignatureExpire), "{name}");
+        assert_eq!(late, Err(tc3::ApiClaimError::SignatureExpire), "{name}");
         let wrong = claim.verify(&call, &Secret::new("other"), call.time);
-        assert_eq!(wrong, Err(tc3::Refusal::SignatureFailure), "{name}");
+        assert_eq!(wrong, Err(tc3::ApiClaimError::SignatureFailure), "{name}");
     }
 }
 
@@ -606,7 +615,7 @@ fn sigv2_query_cases_sign_and_verify_as_botocore_does() {
         let url = case.expected("signed_url");
         let raw_query = url.split_once('?').unwrap().1;
         let query = parse_query(raw_query);
-        let request = sigv2::Request {
+        let request = sigv2::SigV2Request {
             method: text(&json["method"]),
             bucket: None,
             path: text(&json["wire_path"]),
@@ -623,7 +632,7 @@ fn sigv2_query_cases_sign_and_verify_as_botocore_does() {
         let signature = sigv2::signature(&to_sign, &secret);
         assert_eq!(signature, value("Signature"), "{}: signature", case.name);
 
-        let claim = sigv2::Claim::from_query(&query, &case.headers)
+        let claim = sigv2::SigV2Claim::from_query(&query, &case.headers)
             .unwrap()
             .unwrap();
         assert_eq!(claim.access_key, text(&json["access_key"]), "{}", case.name);
@@ -635,7 +644,7 @@ fn sigv2_query_cases_sign_and_verify_as_botocore_does() {
             case.name
         );
         let method = "DELETE";
-        assert!(!claim.verify(&sigv2::Request { method, ..request }, &secret));
+        assert!(!claim.verify(&sigv2::SigV2Request { method, ..request }, &secret));
         seen += 1;
     }
     assert_eq!(seen, 2);
@@ -654,7 +663,7 @@ fn sigv2_header_cases_have_the_string_to_sign_of_the_query_form() {
         let case = Case::new(json);
         let url = text(&json["url"]);
         let to_sign = sigv2::string_to_sign(
-            &sigv2::Request {
+            &sigv2::SigV2Request {
                 method: text(&json["method"]),
                 bucket: None,
                 path: text(&json["wire_path"]),

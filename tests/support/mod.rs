@@ -459,7 +459,13 @@ impl Call {
         let key = SigningKey::derive(&Secret::new(secret), date, scope.region, scope.service);
         headers.push((
             "authorization".to_owned(),
-            sigv4::authorization(&request, &key, id, &scope, &amz_date, &payload),
+            sigv4::SigV4Signer {
+                access_key: id,
+                key: &key,
+                scope: &scope,
+                amz_date: &amz_date,
+            }
+            .authorization(&request, &payload),
         ));
     }
 
@@ -984,7 +990,13 @@ impl Call {
             scope.region,
             scope.service,
         );
-        let query = sigv4::presigned_query(&request, &key, &id, &scope, &amz_date, expires);
+        let query = sigv4::SigV4Signer {
+            access_key: &id,
+            key: &key,
+            scope: &scope,
+            amz_date: &amz_date,
+        }
+        .presigned_query(&request, expires);
         self.target = format!("{raw_path}?{query}");
         self
     }
@@ -1157,8 +1169,13 @@ pub fn presigned(addr: SocketAddr, method: &str, path: &str, (id, secret): (&str
         headers: &headers,
     };
     let key = SigningKey::derive(&Secret::new(secret), date, scope.region, scope.service);
-    let authorization =
-        sigv4::authorization(&request, &key, id, &scope, &amz_date, "UNSIGNED-PAYLOAD");
+    let authorization = sigv4::SigV4Signer {
+        access_key: id,
+        key: &key,
+        scope: &scope,
+        amz_date: &amz_date,
+    }
+    .authorization(&request, "UNSIGNED-PAYLOAD");
     let signature = authorization.rsplit('=').next().unwrap().to_owned();
     query.push(("X-Amz-Signature".into(), signature.into()));
     let query: Vec<_> = query

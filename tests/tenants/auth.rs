@@ -177,7 +177,7 @@ fn a_request_has_one_signature_by_one_mechanism() {
 #[test]
 fn a_presigned_url_of_version_2_is_taken_only_where_the_configuration_says_so() {
     let target = |path: &str, bucket: Option<&str>| {
-        let request = sigv2::Request {
+        let request = sigv2::SigV2Request {
             method: "GET",
             bucket,
             path,

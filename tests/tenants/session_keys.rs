@@ -90,7 +90,13 @@ fn signed(addr: SocketAddr, form: &str, (id, secret): (&str, &str), service: &st
     };
     let key = SigningKey::derive(&Secret::new(secret), scope.date, scope.region, service);
     let hash = sha256_hex(form.as_bytes());
-    let signature = sigv4::authorization(&request, &key, id, &scope, &amz_date, &hash);
+    let signature = sigv4::SigV4Signer {
+        access_key: id,
+        key: &key,
+        scope: &scope,
+        amz_date: &amz_date,
+    }
+    .authorization(&request, &hash);
     call.header("authorization", &signature)
 }
 

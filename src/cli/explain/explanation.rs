@@ -9,41 +9,41 @@ use cosgate::s3::S3Request;
 use cosgate::tenant::{Grant, Permit};
 use serde::Serialize;
 
-use super::upstream::{Key, Upstream};
+use super::upstream::{KeyForecast, UpstreamHead};
 
 /// All that is said of one request.
 #[derive(Default, Serialize)]
 pub(super) struct Explanation {
     pub(super) verdict: &'static str,
-    steps: Vec<Line>,
+    steps: Vec<StepLine>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) answer: Option<ShownResponse>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) upstream: Option<Upstream>,
+    pub(super) upstream: Option<UpstreamHead>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) credential: Option<Key>,
+    pub(super) credential: Option<KeyForecast>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) grants: Vec<Shown>,
+    pub(super) grants: Vec<GrantSummary>,
 }
 
 /// What the tenant has, for whoever wonders why it was refused.
 #[derive(Serialize)]
-pub(super) struct Shown {
+pub(super) struct GrantSummary {
     grant: String,
     actions: Vec<String>,
 }
 
 /// What one step says.
 #[derive(Serialize)]
-struct Line {
+struct StepLine {
     step: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    refused: Option<Refused>,
+    refused: Option<ExplainedError>,
     says: String,
 }
 
 #[derive(Serialize)]
-struct Refused {
+struct ExplainedError {
     status: u16,
     code: &'static str,
 }
@@ -57,7 +57,7 @@ pub(super) struct ShownResponse {
 
 impl Explanation {
     pub(super) fn say(&mut self, step: Step, says: String) {
-        self.steps.push(Line {
+        self.steps.push(StepLine {
             step: step.as_str(),
             refused: None,
             says,
@@ -65,9 +65,9 @@ impl Explanation {
     }
 
     pub(super) fn refuse(&mut self, step: Step, error: &S3Error) {
-        self.steps.push(Line {
+        self.steps.push(StepLine {
             step: step.as_str(),
-            refused: Some(Refused {
+            refused: Some(ExplainedError {
                 status: error.http_status().as_u16(),
                 code: error.code().as_str(),
             }),
@@ -81,7 +81,7 @@ impl Explanation {
         for line in &self.steps {
             let _ = match &line.refused {
                 None => writeln!(text, "{:<13} {}", line.step, line.says),
-                Some(Refused { status, code }) => writeln!(
+                Some(ExplainedError { status, code }) => writeln!(
                     text,
                     "{:<13} refused with {status} {code}: {}",
                     line.step, line.says
@@ -89,7 +89,7 @@ impl Explanation {
             };
         }
         let _ = writeln!(text, "verdict       {}", self.verdict);
-        for Shown { grant, actions } in &self.grants {
+        for GrantSummary { grant, actions } in &self.grants {
             let _ = writeln!(text, "\ngranted: {grant}\n  {}", actions.join("\n  "));
         }
         if let Some(answer) = &self.answer {
@@ -100,7 +100,7 @@ impl Explanation {
             );
         }
         if let Some(upstream) = &self.upstream {
-            let Upstream {
+            let UpstreamHead {
                 method,
                 scheme,
                 authority,
@@ -123,7 +123,7 @@ impl Explanation {
     }
 }
 
-impl From<&Grant> for Shown {
+impl From<&Grant> for GrantSummary {
     fn from(grant: &Grant) -> Self {
         Self {
             grant: describe_grant(grant),

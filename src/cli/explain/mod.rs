@@ -25,10 +25,10 @@ use http::Method;
 use http::request::Parts;
 
 use self::explanation::{
-    Explanation, Shown, ShownResponse, describe, describe_grant, payload, permitted,
+    Explanation, GrantSummary, ShownResponse, describe, describe_grant, payload, permitted,
 };
 use self::head::{LengthAssumed, head};
-use self::upstream::{Upstream, key};
+use self::upstream::{UpstreamHead, key};
 use super::{USAGE, check, credentials};
 
 /// Say what would become of a request, and why: each step's verdict, the request that COS would get,
@@ -66,8 +66,8 @@ pub(super) struct Arguments {
     #[arg(long = "header", short = 'H', value_name = "HEADER")]
     headers: Vec<String>,
     /// For people, or for machines
-    #[arg(long, short, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    #[arg(long, short, value_enum, default_value_t = ExplainFormat::Text)]
+    format: ExplainFormat,
     /// GET, PUT, …
     method: Method,
     /// A whole URL, or its path alone
@@ -75,7 +75,7 @@ pub(super) struct Arguments {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
+enum ExplainFormat {
     /// One JSON object
     Json,
     /// Lines
@@ -102,8 +102,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     });
     explanation.verdict = verdict.as_str();
     let text = match arguments.format {
-        Format::Json => serde_json::to_string_pretty(&explanation).unwrap_or_default() + "\n",
-        Format::Text => explanation.text(),
+        ExplainFormat::Json => {
+            serde_json::to_string_pretty(&explanation).unwrap_or_default() + "\n"
+        }
+        ExplainFormat::Text => explanation.text(),
     };
     let printed = super::printed(&text);
     match verdict {
@@ -113,7 +115,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 /// Who is said to send the request.
-enum Caller {
+enum AssumedCaller {
     /// This tenant, taken at its word.
     Named(Arc<Tenant>),
     /// Nobody known, or this user of a Unix socket.
@@ -125,12 +127,12 @@ fn read(
     arguments: &Arguments,
     config: &Config,
     tenants: &Tenants,
-) -> Result<(Caller, Parts), String> {
+) -> Result<(AssumedCaller, Parts), String> {
     let caller = match (&arguments.tenant, &config.server.listen) {
         (Some(name), _) => {
             let tenant = tenants.named(name);
             let tenant = tenant.ok_or_else(|| unknown_tenant(name, config))?;
-            Caller::Named(match &arguments.session_policy {
+            AssumedCaller::Named(match &arguments.session_policy {
                 Some(path) => Arc::new(tenant.narrowed(&Arc::new(session_policy(path)?))),
                 None => tenant,
             })
@@ -138,8 +140,8 @@ fn read(
         (None, Listen::Tcp(_)) if arguments.uid.is_some() => {
             return Err("cosgate: error: no user comes by a Unix socket: `listen` is an address\n  help: give --tenant or --anonymous".to_owned());
         }
-        (None, Listen::Tcp(_)) => Caller::Unsigned(None),
-        (None, Listen::Unix(_)) => Caller::Unsigned(Some(UnixUser {
+        (None, Listen::Tcp(_)) => AssumedCaller::Unsigned(None),
+        (None, Listen::Unix(_)) => AssumedCaller::Unsigned(Some(UnixUser {
             uid: arguments.uid.unwrap_or(u32::MAX), // no user's number
             is_own: arguments.anonymous,
         })),
@@ -181,7 +183,7 @@ impl Explanation {
         &mut self,
         config: &Config,
         tenants: &Tenants,
-        caller: &Caller,
+        caller: &AssumedCaller,
         head: &Parts,
     ) -> Result<Verdict, (Step, S3Error)> {
         let at = |step| move |error| (step, error);
@@ -191,8 +193,8 @@ impl Explanation {
         let asked = S3Request::parse(said, domains).map_err(at(Step::Parse))?;
         self.say(Step::Parse, describe(&asked));
         let caller = match caller {
-            Caller::Named(tenant) => tenants.assume(tenant, head),
-            Caller::Unsigned(user) => {
+            AssumedCaller::Named(tenant) => tenants.assume(tenant, head),
+            AssumedCaller::Unsigned(user) => {
                 let connection = connection(config, *user);
                 tenants.authenticate(head, &asked, connection, wall_clock())
             }
@@ -222,7 +224,7 @@ impl Explanation {
                         self.say(Step::Authorize, permitted(&permit));
                     }
                     Some(_) => {}
-                    None => self.grants = tenant.grants.iter().map(Shown::from).collect(),
+                    None => self.grants = tenant.grants.iter().map(GrantSummary::from).collect(),
                 }
                 self.refuse(step, &error);
             }
@@ -263,7 +265,7 @@ impl Explanation {
             PayloadPlan::Object(plan) => plan.declared.mode.sha256(),
             PayloadPlan::Document(_) | PayloadPlan::Empty => None,
         };
-        let upstream = Upstream::signed(request, config, &permit, sha256);
+        let upstream = UpstreamHead::signed(request, config, &permit, sha256);
         self.upstream = Some(upstream.map_err(|error| (Step::Upstream, error))?);
         self.say(Step::Upstream, "would be asked".to_owned());
         Ok(())

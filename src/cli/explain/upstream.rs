@@ -18,7 +18,7 @@ const NO_KEY: &str = "none";
 
 /// The head that COS would get.
 #[derive(Serialize)]
-pub(super) struct Upstream {
+pub(super) struct UpstreamHead {
     pub(super) method: String,
     pub(super) scheme: &'static str,
     pub(super) authority: String,
@@ -28,7 +28,7 @@ pub(super) struct Upstream {
 
 /// The temporary key that would sign it.
 #[derive(Serialize)]
-pub(super) struct Key {
+pub(super) struct KeyForecast {
     pub(super) issuer: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) action: Option<&'static str>,
@@ -41,7 +41,7 @@ pub(super) struct Key {
     pub(super) policy_bytes: usize,
 }
 
-impl Upstream {
+impl UpstreamHead {
     /// The head, signed with a key that is none; what comes of the key is left out again.
     pub(super) fn signed(
         mut fresh: UpstreamRequest,
@@ -88,7 +88,7 @@ impl Upstream {
     }
 }
 
-impl Key {
+impl KeyForecast {
     pub(super) fn describe(&self) -> String {
         let Self {
             issuer,
@@ -114,7 +114,7 @@ impl Key {
 }
 
 /// What the issuer would be asked for.
-pub(super) fn key(config: &Config, tenant: &Tenant) -> Key {
+pub(super) fn key(config: &Config, tenant: &Tenant) -> KeyForecast {
     let issuer = issuer(config, tenant);
     let (action, name) = match issuer.map(|issuer| &issuer.kind) {
         Some(IssuerKind::AssumeRole { role, .. }) => (
@@ -131,7 +131,7 @@ pub(super) fn key(config: &Config, tenant: &Tenant) -> Key {
     let duration = issuer.and_then(|issuer| issuer.kind.duration());
     let is_fenced = matches!(action, Some(ACTION | ASSUME_ROLE));
     let policy = is_fenced.then(|| tenant_policy(tenant));
-    Key {
+    KeyForecast {
         issuer: issuer.map_or_else(String::new, |issuer| issuer.name.clone()),
         action,
         name,

@@ -142,7 +142,7 @@ impl StsCall {
     }
 
     fn signed(caller: &StsCaller<'_>, action: &'static str, body: String, now: Timestamp) -> Self {
-        let call = tc3::Call {
+        let call = tc3::ApiCall {
             method: "POST",
             host: caller.endpoint.host,
             service: SERVICE,
@@ -151,7 +151,7 @@ impl StsCall {
             payload: body.as_bytes(),
             time: now,
         };
-        let key = tc3::SigningKey::derive(caller.secret_key, &now.date_dashed(), SERVICE);
+        let key = tc3::ApiSigningKey::derive(caller.secret_key, &now.date_dashed(), SERVICE);
         let mut headers = headers(&caller.endpoint, action, now);
         headers.push((
             "authorization",
@@ -237,7 +237,7 @@ mod tests {
             assert_eq!(header(&name.to_ascii_lowercase()), value.as_str().unwrap());
         }
         let now = Timestamp::from_unix(case["timestamp"].as_i64().unwrap());
-        let call = tc3::Call {
+        let call = tc3::ApiCall {
             method: "POST",
             host: caller.endpoint.host,
             service: SERVICE,
@@ -246,7 +246,7 @@ mod tests {
             payload: request.body.as_bytes(),
             time: now,
         };
-        let claim = tc3::Claim::parse(header("authorization")).unwrap();
+        let claim = tc3::ApiClaim::parse(header("authorization")).unwrap();
         assert_eq!(claim.secret_id, caller.secret_id);
         assert_eq!(claim.verify(&call, &secret_key, now), Ok(()));
     }

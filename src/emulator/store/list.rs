@@ -13,7 +13,7 @@ pub(in crate::emulator) struct Listing<'a> {
 
 /// What fits on one page.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::emulator) struct Page<T> {
+pub(in crate::emulator) struct StorePage<T> {
     pub(in crate::emulator) items: Vec<T>,
     pub(in crate::emulator) prefixes: Vec<String>,
     /// The last key or prefix of this page, when there is more.
@@ -24,8 +24,8 @@ pub(in crate::emulator) struct Page<T> {
 pub(in crate::emulator) fn page<'k, T>(
     entries: impl Iterator<Item = (&'k str, T)>,
     listing: &Listing<'_>,
-) -> Page<T> {
-    let mut page = Page {
+) -> StorePage<T> {
+    let mut page = StorePage {
         items: Vec::new(),
         prefixes: Vec::new(),
         next: None,
@@ -126,7 +126,7 @@ mod tests {
         let page = page(KEYS.iter().map(|k| (*k, ())), &listing);
         assert_eq!(
             page,
-            Page {
+            StorePage {
                 items: vec![],
                 prefixes: vec![],
                 next: None

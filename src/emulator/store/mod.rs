@@ -23,7 +23,7 @@ pub(super) mod list;
 pub(super) mod multipart;
 pub(super) mod transfer;
 
-use list::{Listing, Page};
+use list::{Listing, StorePage};
 use multipart::Upload;
 use transfer::Received;
 
@@ -37,7 +37,7 @@ pub(super) struct Store {
 #[derive(Debug)]
 struct Bucket {
     about: BucketAbout,
-    objects: BTreeMap<String, Arc<Object>>,
+    objects: BTreeMap<String, Arc<StoredObject>>,
     uploads: BTreeMap<String, Upload>,
 }
 
@@ -50,9 +50,17 @@ pub(super) struct BucketAbout {
     pub(super) created: i64,
 }
 
+/// What becomes an object.
+#[derive(Debug)]
+pub(super) struct NewObject {
+    pub(super) received: Received,
+    pub(super) attributes: Attributes,
+    pub(super) modified: Timestamp,
+}
+
 /// What is known of an object.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Object {
+pub(super) struct StoredObject {
     pub(super) key: String,
     pub(super) size: u64,
     /// Without quotes.
@@ -113,7 +121,7 @@ impl Store {
             let about: BucketAbout = read_json(&folder.join("bucket.json"))?;
             let mut objects = BTreeMap::new();
             for sidecar in fs::read_dir(folder.join("objects"))? {
-                let object: Object = read_json(&sidecar?.path())?;
+                let object: StoredObject = read_json(&sidecar?.path())?;
                 objects.insert(object.key.clone(), Arc::new(object));
             }
             let uploads = multipart::load(&folder.join("uploads"))?;
@@ -173,7 +181,7 @@ impl Store {
     }
 
     /// An object.
-    pub(super) fn object(&self, bucket: &str, key: &str) -> Result<Arc<Object>, StoreError> {
+    pub(super) fn object(&self, bucket: &str, key: &str) -> Result<Arc<StoredObject>, StoreError> {
         let buckets = self.lock();
         let bucket = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
         bucket
@@ -188,7 +196,7 @@ impl Store {
         &self,
         bucket: &str,
         key: &str,
-    ) -> Result<(Arc<Object>, File), StoreError> {
+    ) -> Result<(Arc<StoredObject>, File), StoreError> {
         let buckets = self.lock();
         let found = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
         let object = found.objects.get(key).ok_or(StoreError::NoSuchKey)?;
@@ -201,21 +209,24 @@ impl Store {
         &self,
         bucket: &str,
         key: &str,
-        received: Received,
-        attributes: Attributes,
-        now: Timestamp,
-        condition: impl FnOnce(Option<&Object>) -> s3s::S3Result<()>,
-    ) -> Result<Arc<Object>, StoreError> {
+        new: NewObject,
+        condition: impl FnOnce(Option<&StoredObject>) -> s3s::S3Result<()>,
+    ) -> Result<Arc<StoredObject>, StoreError> {
+        let NewObject {
+            received,
+            attributes,
+            modified,
+        } = new;
         let mut buckets = self.lock();
         let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
         condition(found.objects.get(key).map(Arc::as_ref)).map_err(StoreError::Refused)?;
         let (size, etag, crc64) = (received.size, received.etag(), received.crc64);
-        let object = Object {
+        let object = StoredObject {
             key: key.into(),
             size,
             etag,
             crc64,
-            modified: now.unix(),
+            modified: modified.unix(),
             attributes,
             blob: self.keep(bucket, received).map_err(StoreError::Io)?,
         };
@@ -259,7 +270,7 @@ impl Store {
         &self,
         bucket: &str,
         listing: &Listing<'_>,
-    ) -> Result<Page<Arc<Object>>, StoreError> {
+    ) -> Result<StorePage<Arc<StoredObject>>, StoreError> {
         let buckets = self.lock();
         let found = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
         let start = match listing.after {
@@ -298,7 +309,7 @@ impl Store {
     }
 
     /// Puts `object` in the place of the one with its key, whose content goes when it is another.
-    fn replace(&self, bucket: &mut Bucket, object: Object) -> io::Result<Arc<Object>> {
+    fn replace(&self, bucket: &mut Bucket, object: StoredObject) -> io::Result<Arc<StoredObject>> {
         let name = &bucket.about.name;
         self.write_json(&self.sidecar(name, &object.key), &object)?;
         let object = Arc::new(object);
@@ -388,10 +399,12 @@ mod tests {
 
     fn put(store: &Store, key: &str, content: &[u8]) {
         let now = Timestamp::from_unix(NOW);
-        let received = received(store, content);
-        store
-            .put_object("b-1", key, received, Attributes::default(), now, |_| Ok(()))
-            .unwrap();
+        let new = NewObject {
+            received: received(store, content),
+            attributes: Attributes::default(),
+            modified: now,
+        };
+        store.put_object("b-1", key, new, |_| Ok(())).unwrap();
     }
 
     #[test]

@@ -11,15 +11,15 @@ use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 
 use super::transfer::Received;
-use super::{Attributes, Object, Store, StoreError, hex, list, random_name, read_json};
-use crate::emulator::store::list::{Listing, Page};
+use super::{Attributes, Store, StoreError, StoredObject, hex, list, random_name, read_json};
+use crate::emulator::store::list::{Listing, StorePage};
 use crate::timestamp::Timestamp;
 
 /// An upload that is under way.
 #[derive(Clone, Debug)]
 pub(in crate::emulator) struct Upload {
     pub(in crate::emulator) about: UploadAbout,
-    pub(in crate::emulator) parts: BTreeMap<i32, Part>,
+    pub(in crate::emulator) parts: BTreeMap<i32, StoredPart>,
 }
 
 /// What an upload was begun with.
@@ -34,7 +34,7 @@ pub(in crate::emulator) struct UploadAbout {
 
 /// One part of an upload.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(in crate::emulator) struct Part {
+pub(in crate::emulator) struct StoredPart {
     pub(in crate::emulator) number: i32,
     pub(in crate::emulator) size: u64,
     md5: [u8; 16],
@@ -44,7 +44,7 @@ pub(in crate::emulator) struct Part {
     blob: String,
 }
 
-impl Part {
+impl StoredPart {
     /// Without quotes.
     pub(in crate::emulator) fn etag(&self) -> String {
         hex(&self.md5)
@@ -96,23 +96,21 @@ impl Store {
         upload.cloned().ok_or(StoreError::NoSuchUpload)
     }
 
-    /// Makes what was received the part `number`, in place of an earlier one.
+    /// Makes what was received the part `number` of the upload `id`, in place of an earlier one.
     pub(in crate::emulator) fn put_part(
         &self,
-        bucket: &str,
-        key: &str,
-        id: &str,
+        (bucket, key, id): (&str, &str, &str),
         number: i32,
         received: Received,
         now: Timestamp,
-    ) -> Result<Part, StoreError> {
+    ) -> Result<StoredPart, StoreError> {
         let mut buckets = self.lock();
         let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
         let upload = found.uploads.get_mut(id).filter(|u| u.about.key == key);
         let upload = upload.ok_or(StoreError::NoSuchUpload)?;
         let (size, md5, crc64) = (received.size, received.md5, received.crc64);
         let blob = self.keep(bucket, received).map_err(StoreError::Io)?;
-        let part = Part {
+        let part = StoredPart {
             number,
             size,
             md5,
@@ -134,10 +132,10 @@ impl Store {
         &self,
         bucket: &str,
         upload: &Upload,
-        parts: &[Part],
+        parts: &[StoredPart],
         now: Timestamp,
-        condition: impl FnOnce(Option<&Object>) -> s3s::S3Result<()>,
-    ) -> Result<Arc<Object>, StoreError> {
+        condition: impl FnOnce(Option<&StoredObject>) -> s3s::S3Result<()>,
+    ) -> Result<Arc<StoredObject>, StoreError> {
         let mut file = self.scratch().map_err(StoreError::Io)?;
         let (mut size, mut crc64, mut digests) = (0, 0, Md5::new());
         for part in parts {
@@ -168,7 +166,7 @@ impl Store {
             return Err(StoreError::NoSuchUpload);
         }
         condition(found.objects.get(key).map(Arc::as_ref)).map_err(StoreError::Refused)?;
-        let object = Object {
+        let object = StoredObject {
             key: key.clone(),
             size,
             etag,
@@ -208,7 +206,7 @@ impl Store {
         bucket: &str,
         listing: &Listing<'_>,
         after_id: &str,
-    ) -> Result<Page<UploadAbout>, StoreError> {
+    ) -> Result<StorePage<UploadAbout>, StoreError> {
         let buckets = self.lock();
         let found = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
         let mut uploads: Vec<&UploadAbout> = found
@@ -252,7 +250,7 @@ pub(super) fn load(folder: &Path) -> io::Result<BTreeMap<String, Upload>> {
                 .file_name()
                 .is_some_and(|name| name != "upload.json")
             {
-                let part: Part = read_json(&sidecar)?;
+                let part: StoredPart = read_json(&sidecar)?;
                 parts.insert(part.number, part);
             }
         }

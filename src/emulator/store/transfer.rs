@@ -32,7 +32,7 @@ pub(in crate::emulator) struct Received {
 }
 
 /// Hashes what is written to it on the way to a file.
-pub(super) struct Intake {
+pub(super) struct HashingWriter {
     file: NamedTempFile,
     size: u64,
     md5: Md5,
@@ -76,9 +76,9 @@ impl Store {
         Ok(intake.finish())
     }
 
-    pub(super) fn intake(&self) -> io::Result<Intake> {
+    pub(super) fn intake(&self) -> io::Result<HashingWriter> {
         let crc64 = crc_fast::Digest::new(CrcAlgorithm::Crc64Xz);
-        Ok(Intake {
+        Ok(HashingWriter {
             file: self.scratch()?,
             size: 0,
             md5: Md5::new(),
@@ -103,7 +103,7 @@ impl Store {
     }
 }
 
-impl Intake {
+impl HashingWriter {
     pub(super) fn finish(self) -> Received {
         let (md5, crc64) = (self.md5.finalize().into(), self.crc64.finalize());
         Received {
@@ -115,7 +115,7 @@ impl Intake {
     }
 }
 
-impl io::Write for Intake {
+impl io::Write for HashingWriter {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.file.write_all(data)?;
         self.md5.update(data);

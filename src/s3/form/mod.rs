@@ -1,7 +1,7 @@
 //! Browser forms (`POST Object`): their framing, their fields and their policy, as AWS documents them.
 //!
 //! 1. [`FormReader`] takes `multipart/form-data` apart, up to the first byte of the file: a [`Form`];
-//! 2. [`Policy`] says what a signed form may ask;
+//! 2. [`FormPolicy`] says what a signed form may ask;
 //! 3. [`FormPut`] is what it asks, in the words of a PUT of its file, and how success is to be answered.
 //!
 //! <https://docs.aws.amazon.com/AmazonS3/latest/API/RESTObjectPOST.html>
@@ -13,7 +13,7 @@ mod put;
 
 pub use fields::Form;
 pub use multipart::{Boundary, FormReader, MAX_FORM_BYTES};
-pub use policy::{LengthRange, Policy};
+pub use policy::{FormPolicy, LengthRange};
 pub use put::{FormPut, SuccessAction, redirect_target};
 
 use std::borrow::Cow;

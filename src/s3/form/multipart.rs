@@ -30,13 +30,13 @@ pub struct FormReader {
     read: Vec<u8>,
     /// Where in `read` the piece begins that is not understood yet.
     at: usize,
-    state: State,
+    state: FormState,
     fields: Vec<(String, String)>,
 }
 
 /// What the bytes at `at` are.
 #[derive(Debug)]
-enum State {
+enum FormState {
     /// The head of a part.
     Head,
     /// The first boundary.
@@ -46,7 +46,7 @@ enum State {
 }
 
 /// What came of one step.
-enum Step {
+enum FormStep {
     /// The file begins here; it has this name.
     File(String),
     /// More bytes must come first.
@@ -99,7 +99,7 @@ impl FormReader {
             delimiter: format!("\r\n--{}", boundary.0).into_bytes(),
             read: Vec::new(),
             at: 0,
-            state: State::Start,
+            state: FormState::Start,
             fields: Vec::new(),
         }
     }
@@ -112,13 +112,13 @@ impl FormReader {
         self.read.extend(input.iter().take(room));
         loop {
             match self.step()? {
-                Step::File(filename) => {
+                FormStep::File(filename) => {
                     input.advance(self.at.saturating_sub(before).min(input.len()));
                     let fields = std::mem::take(&mut self.fields);
                     return Form::new(fields, &filename, self.at as u64).map(Some);
                 }
-                Step::NeedsMore => break,
-                Step::On => {}
+                FormStep::NeedsMore => break,
+                FormStep::On => {}
             }
         }
         if input.len() > room {
@@ -141,67 +141,90 @@ impl FormReader {
     }
 
     /// Understands the piece at `at`, if all of it is there.
-    fn step(&mut self) -> Result<Step, S3Error> {
-        let rest = self.read.get(self.at..).unwrap_or_default();
+    fn step(&mut self) -> Result<FormStep, S3Error> {
         match &self.state {
-            State::Start => {
-                let first = self.delimiter.get(2..).unwrap_or_default();
-                let expected = first.iter().chain(b"\r\n");
-                if !rest.iter().zip(expected).all(|(byte, other)| byte == other) {
-                    return Err(malformed("it must begin with its boundary"));
-                }
-                if rest.len() < first.len() + 2 {
-                    return Ok(Step::NeedsMore);
-                }
-                self.at += first.len() + 2;
-                self.state = State::Head;
-            }
-            State::Head if rest.starts_with(b"\r\n") => {
-                return Err(malformed("a part has no head"));
-            }
-            State::Head => {
-                let bounded = rest.get(..MAX_PART_HEAD).unwrap_or(rest);
-                let Some(end) = memmem::find(bounded, HEAD_END) else {
-                    if rest.len() >= MAX_PART_HEAD {
-                        return Err(malformed("a part's head is too long"));
-                    }
-                    return Ok(Step::NeedsMore);
-                };
-                let head = PartHead::parse(rest.get(..end).unwrap_or_default())?;
-                self.at += end + HEAD_END.len();
-                if head.name == "file" {
-                    return Ok(Step::File(head.filename.unwrap_or_default()));
-                }
-                self.check_name(&head)?;
-                self.state = State::Value(head.name);
-            }
-            State::Value(name) => {
-                // After the head's empty line it could be read as the end of a part without a body.
-                let bare = self.delimiter.get(2..).unwrap_or_default();
-                if rest.starts_with(bare) {
-                    return Err(malformed(
-                        "a boundary follows a head without an empty value",
-                    ));
-                }
-                let Some(end) = memmem::find(rest, &self.delimiter) else {
-                    return Ok(Step::NeedsMore);
-                };
-                let value = rest.get(..end).unwrap_or_default();
-                let after = end + self.delimiter.len();
-                match rest.get(after..after + 2) {
-                    None => return Ok(Step::NeedsMore),
-                    Some(b"\r\n") => {}
-                    Some(b"--") => return Err(no_file()),
-                    Some(_) => return Err(malformed("a boundary is followed by something else")),
-                }
-                let value = str::from_utf8(value)
-                    .map_err(|_| malformed(format!("the field {} is not UTF-8", shown(name))))?;
-                self.fields.push((name.clone(), value.to_owned()));
-                self.at += after + 2;
-                self.state = State::Head;
+            FormState::Start => self.read_start(),
+            FormState::Head => self.read_head(),
+            FormState::Value(name) => {
+                let name = name.clone();
+                self.read_value(name)
             }
         }
-        Ok(Step::On)
+    }
+
+    /// What is not understood yet.
+    fn rest(&self) -> &[u8] {
+        self.read.get(self.at..).unwrap_or_default()
+    }
+
+    /// The first boundary.
+    fn read_start(&mut self) -> Result<FormStep, S3Error> {
+        let rest = self.rest();
+        let first = self.delimiter.get(2..).unwrap_or_default();
+        let expected = first.iter().chain(b"\r\n");
+        if !rest.iter().zip(expected).all(|(byte, other)| byte == other) {
+            return Err(malformed("it must begin with its boundary"));
+        }
+        let length = first.len() + 2;
+        if rest.len() < length {
+            return Ok(FormStep::NeedsMore);
+        }
+        self.at += length;
+        self.state = FormState::Head;
+        Ok(FormStep::On)
+    }
+
+    /// The head of a part.
+    fn read_head(&mut self) -> Result<FormStep, S3Error> {
+        let rest = self.rest();
+        if rest.starts_with(b"\r\n") {
+            return Err(malformed("a part has no head"));
+        }
+        let bounded = rest.get(..MAX_PART_HEAD).unwrap_or(rest);
+        let Some(end) = memmem::find(bounded, HEAD_END) else {
+            if rest.len() >= MAX_PART_HEAD {
+                return Err(malformed("a part's head is too long"));
+            }
+            return Ok(FormStep::NeedsMore);
+        };
+        let head = PartHead::parse(rest.get(..end).unwrap_or_default())?;
+        self.at += end + HEAD_END.len();
+        if head.name == "file" {
+            return Ok(FormStep::File(head.filename.unwrap_or_default()));
+        }
+        self.check_name(&head)?;
+        self.state = FormState::Value(head.name);
+        Ok(FormStep::On)
+    }
+
+    /// The value of the field `name`, with the boundary that follows.
+    fn read_value(&mut self, name: String) -> Result<FormStep, S3Error> {
+        let rest = self.rest();
+        // After the head's empty line it could be read as the end of a part without a body.
+        let bare = self.delimiter.get(2..).unwrap_or_default();
+        if rest.starts_with(bare) {
+            return Err(malformed(
+                "a boundary follows a head without an empty value",
+            ));
+        }
+        let Some(end) = memmem::find(rest, &self.delimiter) else {
+            return Ok(FormStep::NeedsMore);
+        };
+        let value = rest.get(..end).unwrap_or_default();
+        let after = end + self.delimiter.len();
+        match rest.get(after..after + 2) {
+            None => return Ok(FormStep::NeedsMore),
+            Some(b"\r\n") => {}
+            Some(b"--") => return Err(no_file()),
+            Some(_) => return Err(malformed("a boundary is followed by something else")),
+        }
+        let value = str::from_utf8(value)
+            .map_err(|_| malformed(format!("the field {} is not UTF-8", shown(&name))))?
+            .to_owned();
+        self.fields.push((name, value));
+        self.at += after + 2;
+        self.state = FormState::Head;
+        Ok(FormStep::On)
     }
 
     /// Refuses a field that cannot be one of this form's.

@@ -1,4 +1,4 @@
-//! [`Policy`]: what a signed form may ask.
+//! [`FormPolicy`]: what a signed form may ask.
 //!
 //! <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html>
 
@@ -17,9 +17,9 @@ use crate::timestamp::Timestamp;
 
 /// A policy document, read but not yet applied. Its size is bounded by that of the form.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub struct FormPolicy {
     expiration: Timestamp,
-    conditions: Vec<Condition>,
+    conditions: Vec<FormCondition>,
 }
 
 /// How many bytes the file may have.
@@ -31,7 +31,7 @@ pub struct LengthRange {
 
 /// One condition; field names are in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Condition {
+enum FormCondition {
     Equals { field: String, value: String },
     Length(LengthRange),
     StartsWith { field: String, prefix: String },
@@ -39,13 +39,13 @@ enum Condition {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+struct PolicyDocument {
     expiration: String,
-    conditions: Vec<Written>,
+    conditions: Vec<PolicyElement>,
 }
 
 /// One element of `conditions`: an object may hold several.
-struct Written(Vec<Condition>);
+struct PolicyElement(Vec<FormCondition>);
 
 /// A number of bytes, which some tools write as text.
 #[derive(Deserialize)]
@@ -55,13 +55,13 @@ enum Bytes {
     Text(String),
 }
 
-impl Policy {
+impl FormPolicy {
     /// Reads the field `policy`: base64 of a JSON document.
     pub fn parse(field: &str) -> Result<Self, S3Error> {
         let json = BASE64_STANDARD
             .decode(field)
             .map_err(|_| invalid("it must be base64, in one line"))?;
-        let document: Document =
+        let document: PolicyDocument =
             serde_json::from_slice(&json).map_err(|error| invalid(&shown(&error.to_string())))?;
         let expiration = Timestamp::parse_iso8601(&document.expiration)
             .ok_or_else(|| invalid("expiration must be written 2026-01-15T12:30:45.000Z"))?;
@@ -99,7 +99,7 @@ impl Policy {
         };
         let mut range = LengthRange::ANY;
         for condition in &self.conditions {
-            if let Condition::Length(other) = condition {
+            if let FormCondition::Length(other) = condition {
                 range = range.and(*other);
             } else if !condition.holds(value_of) {
                 return Err(denied(&format!("Policy Condition failed: {condition}")));
@@ -159,7 +159,7 @@ impl LengthRange {
     }
 }
 
-impl Condition {
+impl FormCondition {
     fn equals(field: &str, value: String) -> Self {
         let field = field.to_ascii_lowercase();
         Self::Equals { field, value }
@@ -188,7 +188,7 @@ impl Condition {
 }
 
 /// As AWS's refusal writes it.
-impl fmt::Display for Condition {
+impl fmt::Display for FormCondition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Equals { field, value } => {
@@ -213,29 +213,29 @@ impl fmt::Display for Condition {
     }
 }
 
-impl<'de> Deserialize<'de> for Written {
+impl<'de> Deserialize<'de> for PolicyElement {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Conditions;
 
         impl<'de> Visitor<'de> for Conditions {
-            type Value = Written;
+            type Value = PolicyElement;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a condition: {\"field\": \"value\"} or [\"operator\", …]")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Written, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PolicyElement, A::Error> {
                 let mut conditions = Vec::new();
                 while let Some((field, value)) = map.next_entry::<String, String>()? {
-                    conditions.push(Condition::equals(&field, value));
+                    conditions.push(FormCondition::equals(&field, value));
                 }
-                Ok(Written(conditions))
+                Ok(PolicyElement(conditions))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Written, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<PolicyElement, A::Error> {
                 let condition = read_list(&mut seq)?;
                 match seq.next_element::<String>()? {
-                    None => Ok(Written(vec![condition])),
+                    None => Ok(PolicyElement(vec![condition])),
                     Some(_) => Err(serde::de::Error::custom("a condition has three elements")),
                 }
             }
@@ -246,7 +246,7 @@ impl<'de> Deserialize<'de> for Written {
 }
 
 /// `["eq", "$field", "value"]` and the like.
-fn read_list<'de, A: SeqAccess<'de>>(seq: &mut A) -> Result<Condition, A::Error> {
+fn read_list<'de, A: SeqAccess<'de>>(seq: &mut A) -> Result<FormCondition, A::Error> {
     fn next<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(seq: &mut A) -> Result<T, A::Error> {
         let missing = || serde::de::Error::custom("a condition has three elements");
         seq.next_element()?.ok_or_else(missing)
@@ -259,7 +259,7 @@ fn read_list<'de, A: SeqAccess<'de>>(seq: &mut A) -> Result<Condition, A::Error>
     };
     let operator: String = next(seq)?;
     if operator == "content-length-range" {
-        return Ok(Condition::Length(LengthRange {
+        return Ok(FormCondition::Length(LengthRange {
             least: bytes(next(seq)?)?,
             most: bytes(next(seq)?)?,
         }));
@@ -271,8 +271,8 @@ fn read_list<'de, A: SeqAccess<'de>>(seq: &mut A) -> Result<Condition, A::Error>
         ));
     };
     match operator.as_str() {
-        "eq" => Ok(Condition::equals(field, value)),
-        "starts-with" => Ok(Condition::StartsWith {
+        "eq" => Ok(FormCondition::equals(field, value)),
+        "starts-with" => Ok(FormCondition::StartsWith {
             field: field.to_ascii_lowercase(),
             prefix: value,
         }),
@@ -306,14 +306,14 @@ mod tests {
 
     const NOW: i64 = 1_768_480_245;
 
-    fn policy(conditions: &str) -> Result<Policy, Code> {
+    fn policy(conditions: &str) -> Result<FormPolicy, Code> {
         parse(&format!(
             "{{\"expiration\": \"2026-01-15T13:30:45.000Z\", \"conditions\": [{conditions}]}}"
         ))
     }
 
-    fn parse(json: &str) -> Result<Policy, Code> {
-        Policy::parse(&BASE64_STANDARD.encode(json)).map_err(|error| error.code())
+    fn parse(json: &str) -> Result<FormPolicy, Code> {
+        FormPolicy::parse(&BASE64_STANDARD.encode(json)).map_err(|error| error.code())
     }
 
     fn form(fields: &[(&str, &str)]) -> Form {
@@ -494,8 +494,8 @@ mod tests {
                 "{json}"
             );
         }
-        assert!(Policy::parse("!").is_err());
-        assert!(Policy::parse("e30=\n").is_err());
+        assert!(FormPolicy::parse("!").is_err());
+        assert!(FormPolicy::parse("e30=\n").is_err());
         let deep = "[".repeat(10_000);
         assert!(parse(&format!("{{\"conditions\": {deep}")).is_err());
     }
@@ -505,7 +505,7 @@ mod tests {
 
         #[test]
         fn no_document_panics(bytes: Vec<u8>, conditions in "[\\[\\]{}\",:$a-c0-9]{0,40}") {
-            let _ = Policy::parse(&BASE64_STANDARD.encode(&bytes));
+            let _ = FormPolicy::parse(&BASE64_STANDARD.encode(&bytes));
             let _ = policy(&conditions);
         }
     }

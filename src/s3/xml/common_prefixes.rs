@@ -19,35 +19,51 @@ pub fn common_prefixes(
         SuccessKind::Document(root) => root,
         _ => "ListBucketResult", // no listing
     };
-    let value = |name| request.query.get(name).unwrap_or_default();
-    let is_encoded = value("encoding-type") == "url";
-    let name = |name: &str| {
-        if is_encoded {
-            encoded(name)
-        } else {
-            name.to_owned()
-        }
+    let mut writer = if native {
+        Writer::with_bare_root(root)
+    } else {
+        Writer::with_root(root)
     };
+    write_request(&mut writer, request, bucket, native);
+    writer.element("IsTruncated", if next.is_some() { "true" } else { "false" });
+    if let Some(next) = next {
+        let (element, text) = match request.operation {
+            Operation::ListObjects => ("NextMarker", name_in(request, next)),
+            Operation::ListObjectsV2 => ("NextContinuationToken", token_of_marker(next)),
+            _ => ("NextKeyMarker", name_in(request, next)),
+        };
+        writer.element(element, &text);
+    }
+    if request.operation == Operation::ListObjectsV2 {
+        writer.element("KeyCount", &names.len().to_string());
+    }
+    for prefix in names {
+        writer.open("CommonPrefixes");
+        writer.element("Prefix", &name_in(request, prefix));
+        writer.close("CommonPrefixes");
+    }
+    writer.finish(root)
+}
+
+/// Writes what a listing repeats of its request.
+fn write_request(writer: &mut Writer, request: &S3Request<'_>, bucket: &str, native: bool) {
+    let value = |name| request.query.get(name).unwrap_or_default();
+    let name = |parameter| name_in(request, value(parameter));
     let is_uploads = request.operation == Operation::ListMultipartUploads;
     let (bucket_element, max, max_element) = if is_uploads {
         ("Bucket", value("max-uploads"), "MaxUploads")
     } else {
         ("Name", value("max-keys"), "MaxKeys")
     };
-    let mut writer = if native {
-        Writer::with_bare_root(root)
-    } else {
-        Writer::with_root(root)
-    };
     writer.element(bucket_element, bucket);
-    writer.element("Prefix", &name(value("prefix")));
+    writer.element("Prefix", &name("prefix"));
     for (element, parameter) in markers(request.operation) {
         // A key's name can be encoded; an id or a token is the maker's own.
         let text = match *element {
             "ContinuationToken" | "UploadIdMarker" | "VersionIdMarker" => {
                 value(parameter).to_owned()
             }
-            _ => name(value(parameter)),
+            _ => name(parameter),
         };
         let is_optional = request.operation == Operation::ListObjectsV2;
         writer.element_if(
@@ -57,7 +73,7 @@ pub fn common_prefixes(
     }
     let max: u32 = max.parse().unwrap_or(MAX_LISTED); // it has been checked
     writer.element(max_element, &max.min(MAX_LISTED).to_string());
-    let delimiter = name(value("delimiter"));
+    let delimiter = name("delimiter");
     writer.element_if(
         "Delimiter",
         Some(&*delimiter).filter(|text| !text.is_empty()),
@@ -67,25 +83,20 @@ pub fn common_prefixes(
     } else {
         "EncodingType"
     };
-    writer.element_if(encoding, Some("url").filter(|_| is_encoded));
-    writer.element("IsTruncated", if next.is_some() { "true" } else { "false" });
-    if let Some(next) = next {
-        let (element, text) = match request.operation {
-            Operation::ListObjects => ("NextMarker", name(next)),
-            Operation::ListObjectsV2 => ("NextContinuationToken", token_of_marker(next)),
-            _ => ("NextKeyMarker", name(next)),
-        };
-        writer.element(element, &text);
+    writer.element_if(encoding, Some("url").filter(|_| is_encoded(request)));
+}
+
+fn is_encoded(request: &S3Request<'_>) -> bool {
+    request.query.get("encoding-type") == Some("url")
+}
+
+/// `name` as the response to `request` writes it.
+fn name_in(request: &S3Request<'_>, name: &str) -> String {
+    if is_encoded(request) {
+        encoded(name)
+    } else {
+        name.to_owned()
     }
-    if request.operation == Operation::ListObjectsV2 {
-        writer.element("KeyCount", &names.len().to_string());
-    }
-    for prefix in names {
-        writer.open("CommonPrefixes");
-        writer.element("Prefix", &name(prefix));
-        writer.close("CommonPrefixes");
-    }
-    writer.finish(root)
 }
 
 /// The elements in which a listing repeats where it began, and the parameters that said so.

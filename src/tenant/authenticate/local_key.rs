@@ -9,7 +9,7 @@ use super::sigv4::SERVICE;
 use crate::secret::Secret;
 use crate::sign::Signable;
 use crate::sign::form::FormClaim;
-use crate::sign::sigv4::{Claim, CredentialScope, SigningKey};
+use crate::sign::sigv4::{CredentialScope, SigV4Claim, SigningKey};
 use crate::tenant::session::Trust;
 use crate::timestamp::Timestamp;
 
@@ -50,7 +50,7 @@ impl LocalKey {
     /// neither an old presigned URL nor a stranger who knows the id can push it out.
     pub(super) fn verify(
         &self,
-        claim: &Claim<'_>,
+        claim: &SigV4Claim<'_>,
         request: &Signable<'_>,
         payload: &str,
         now: Timestamp,

@@ -14,7 +14,7 @@ use http::request::Parts;
 use super::Tenant;
 use super::identity::{IdentityProvider, KeyState};
 use super::jwk::KeySet;
-use super::session::Seal;
+use super::session::SessionSeal;
 use super::template::Template;
 use super::vend::{self, TokenHash};
 use crate::config::{CertificateName, Config, RevokedSessions};
@@ -24,7 +24,7 @@ use crate::payload::{ChunkSignatures, Mode};
 use crate::s3::{S3Request, native};
 use crate::secret::Secret;
 use crate::sign::sigv2;
-use crate::sign::sigv4::{CONTENT_SHA256, Claim};
+use crate::sign::sigv4::{CONTENT_SHA256, SigV4Claim};
 use crate::timestamp::Timestamp;
 
 mod admission;
@@ -75,7 +75,7 @@ pub struct Tenants {
     pub(super) vend_tokens: HashMap<TokenHash, usize>,
     proofs: Remembered<Proof>,
     strangers: Strangers,
-    seal: Seal,
+    seal: SessionSeal,
     sessions: Remembered<OpenSession>,
     /// By the tenant's index, templates after tenants.
     revoked: Vec<RevokedSessions>,
@@ -228,7 +228,7 @@ impl Tenants {
             vend_tokens: vend::tokens(config),
             proofs: Remembered::new(),
             strangers: Strangers::default(),
-            seal: Seal::new(config.server.session_secrets.iter()),
+            seal: SessionSeal::new(config.server.session_secrets.iter()),
             sessions: Remembered::new(),
             revoked: (config.tenants.iter().map(|tenant| &tenant.revoked))
                 .chain(config.templates.iter().map(|template| &template.revoked))
@@ -379,7 +379,7 @@ impl Tenants {
         now: Timestamp,
     ) -> Result<Authenticated, S3Error> {
         let query = asked.query.pairs();
-        let in_query = Claim::is_in_query(query) || sigv2::Claim::is_in_query(query);
+        let in_query = SigV4Claim::is_in_query(query) || sigv2::SigV2Claim::is_in_query(query);
         let has_header = head.headers.contains_key(AUTHORIZATION);
         if in_query && has_header {
             return Err(one_mechanism());
@@ -391,7 +391,7 @@ impl Tenants {
             return self.native(head, now);
         }
         let session = session_token(SECURITY_TOKEN, &head.headers, query)?;
-        if session.is_some() && !Claim::is_in_query(query) && !is_signed(&head.headers) {
+        if session.is_some() && !SigV4Claim::is_in_query(query) && !is_signed(&head.headers) {
             return Err(not_ours()); // a token alone is no signature
         }
         let session = session.map(|token| self.session(token, now)).transpose()?;
@@ -399,20 +399,20 @@ impl Tenants {
         if let Some(token) = bearer_token(&head.headers) {
             return self.bearer(token, head, connection, now);
         }
-        if let Some(claim) = Claim::from_headers(&head.headers)? {
+        if let Some(claim) = SigV4Claim::from_headers(&head.headers)? {
             return self.signed(head, asked, &claim, session, now);
         }
-        if sigv2::Claim::is_in_query(query) && !self.allow_sigv2_presign {
+        if sigv2::SigV2Claim::is_in_query(query) && !self.allow_sigv2_presign {
             return Err(S3Error::new(
                 Code::InvalidRequest,
                 "The authorization mechanism you have provided is not supported. Please use \
                  AWS4-HMAC-SHA256, or set [server] allow_sigv2_presign = true.",
             ));
         }
-        if let Some(claim) = sigv2::Claim::from_query(query, &head.headers)? {
+        if let Some(claim) = sigv2::SigV2Claim::from_query(query, &head.headers)? {
             return self.presigned_v2(head, asked, &claim, now);
         }
-        if let Some(claim) = Claim::from_query(query, &head.headers)? {
+        if let Some(claim) = SigV4Claim::from_query(query, &head.headers)? {
             return self.signed(head, asked, &claim, session, now);
         }
         let (tenant, identity) = self.unsigned(&head.headers, connection, now)?;

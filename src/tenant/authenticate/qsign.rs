@@ -16,7 +16,7 @@ use crate::s3::headers::must_be_signed;
 use crate::s3::{Query, native};
 use crate::secret::Secret;
 use crate::sign::Signable;
-use crate::sign::cos::{Claim, Refusal};
+use crate::sign::cos::{CosClaim, CosClaimError};
 use crate::timestamp::Timestamp;
 
 impl Tenants {
@@ -26,9 +26,9 @@ impl Tenants {
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
         let presigned = native::is_presigned(head);
         let claim = if presigned {
-            Claim::from_query(query.pairs()).map_err(refused)?
+            CosClaim::from_query(query.pairs()).map_err(refused)?
         } else {
-            Some(Claim::from_authorization(authorization(head)?).map_err(refused)?)
+            Some(CosClaim::from_authorization(authorization(head)?).map_err(refused)?)
         };
         let claim = claim.ok_or_else(malformed)?;
         if session_token(SECURITY_TOKEN, &head.headers, query.pairs())?.is_some() {
@@ -86,7 +86,7 @@ impl Tenants {
     /// claim hours for each request).
     fn check_life(
         &self,
-        claim: &Claim<'_>,
+        claim: &CosClaim<'_>,
         presigned: bool,
         now: Timestamp,
     ) -> Result<(), S3Error> {
@@ -110,7 +110,7 @@ impl Tenants {
 
 /// Whether `secret` signed `request`. The Python SDK and coscmd sign a host without the port that they
 /// send; it is this listener's own, so nothing depends on it.
-fn is_signed(claim: &Claim<'_>, request: &Signable<'_>, secret: &Secret) -> bool {
+fn is_signed(claim: &CosClaim<'_>, request: &Signable<'_>, secret: &Secret) -> bool {
     if claim.is_signature_of(request, secret) {
         return true;
     }
@@ -133,7 +133,7 @@ fn is_signed(claim: &Claim<'_>, request: &Signable<'_>, secret: &Secret) -> bool
 
 /// What somebody on the way could else add: another host, a header with a meaning, a parameter. Two
 /// parameters that differ in letter case alone would be one to the signature.
-fn check_coverage(claim: &Claim<'_>, head: &Parts, query: &Query<'_>) -> Result<(), S3Error> {
+fn check_coverage(claim: &CosClaim<'_>, head: &Parts, query: &Query<'_>) -> Result<(), S3Error> {
     let must_sign =
         |name: &&str| *name != native::TOKEN && must_be_signed(name) && !native::is_of_sdk(name);
     let mut headers = head.headers.keys().map(HeaderName::as_str);
@@ -164,7 +164,7 @@ fn check_coverage(claim: &Claim<'_>, head: &Parts, query: &Query<'_>) -> Result<
 /// Whether the signature in the `Authorization` of `head` covers its header `name`.
 pub(in crate::tenant) fn qsign_covers(head: &Parts, name: &HeaderName) -> bool {
     let claim = authorization(head).ok();
-    let claim = claim.and_then(|text| Claim::from_authorization(text).ok());
+    let claim = claim.and_then(|text| CosClaim::from_authorization(text).ok());
     head.headers.contains_key(name)
         && claim.is_some_and(|claim| claim.names.has_header(name.as_str()))
 }
@@ -181,11 +181,11 @@ fn authorization(head: &Parts) -> Result<&str, S3Error> {
     }
 }
 
-fn refused(refusal: Refusal) -> S3Error {
+fn refused(refusal: CosClaimError) -> S3Error {
     match refusal {
-        Refusal::Expired => denied("Request has expired"),
-        Refusal::Malformed => malformed(),
-        Refusal::WrongSignature => wrong_signature(),
+        CosClaimError::Expired => denied("Request has expired"),
+        CosClaimError::Malformed => malformed(),
+        CosClaimError::WrongSignature => wrong_signature(),
     }
 }
 

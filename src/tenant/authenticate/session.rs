@@ -20,10 +20,10 @@ use crate::payload::Mode;
 use crate::s3::Query;
 use crate::s3::sts::{StsAction, StsRequest, too_large};
 use crate::sign::Signable;
-use crate::sign::sigv4::{Claim, SigningKey};
+use crate::sign::sigv4::{SigV4Claim, SigningKey};
 use crate::tenant::identity::IdentityProvider;
 use crate::tenant::policy::{Statement, tenant_policy};
-use crate::tenant::session::{Holder, Seal, Session, SessionKey, Trust, Whose};
+use crate::tenant::session::{Session, SessionHolder, SessionKey, SessionSeal, Trust, Whose};
 use crate::tenant::{Grant, Tenant};
 use crate::timestamp::Timestamp;
 
@@ -205,7 +205,7 @@ impl Tenants {
         let key = self.seal.make(&trust, holder, now, expires);
         let key =
             key.ok_or_else(|| S3Error::new(Code::InternalError, "No session key could be made."))?;
-        if !Seal::takes(&key.token) {
+        if !SessionSeal::takes(&key.token) {
             return Err(too_large("with all else that the session token must hold"));
         }
         let identity = Identity::Session {
@@ -224,13 +224,13 @@ impl Tenants {
         call: &SignedCall<'_>,
         connection: Connection,
         now: Timestamp,
-    ) -> Result<(Arc<Tenant>, Trust<'t>, Holder), S3Error> {
+    ) -> Result<(Arc<Tenant>, Trust<'t>, SessionHolder), S3Error> {
         let policy = asked.policy.clone();
         let (tenant, trust, holder) =
             if let StsAction::AssumeRoleWithWebIdentity { token, .. } = &asked.action {
                 let proof = self.prove(token, connection.source(), now)?;
                 let identity = self.identities.get(proof.identity());
-                let holder = Holder {
+                let holder = SessionHolder {
                     whose: proof.whose(),
                     subject: Some(proof.subject()),
                     access_key: None,
@@ -241,7 +241,7 @@ impl Tenants {
             } else {
                 let check = || self.signer(call, now);
                 let (tenant, key) = self.strangers.hold(connection.source(), now, check)?;
-                let holder = Holder {
+                let holder = SessionHolder {
                     whose: Whose::Tenant(tenant.name.clone()),
                     subject: None,
                     access_key: Some(Arc::clone(&key.id)),
@@ -299,7 +299,7 @@ impl Tenants {
     fn check_call(
         &self,
         call: &SignedCall<'_>,
-        claim: &Claim<'_>,
+        claim: &SigV4Claim<'_>,
         known: Option<&LocalKey>,
         now: Timestamp,
     ) -> Result<(), S3Error> {
@@ -336,8 +336,8 @@ impl<'c> SignedCall<'c> {
         Query::parse(self.head.uri.query().unwrap_or_default())
     }
 
-    fn claim(&self) -> Result<Claim<'c>, S3Error> {
-        Claim::from_headers(&self.head.headers)?.ok_or_else(|| {
+    fn claim(&self) -> Result<SigV4Claim<'c>, S3Error> {
+        SigV4Claim::from_headers(&self.head.headers)?.ok_or_else(|| {
             S3Error::new(
                 Code::MissingAuthenticationToken,
                 "The call is not signed: sign it with a local access key.",

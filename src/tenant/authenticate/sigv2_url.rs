@@ -20,7 +20,7 @@ impl Tenants {
         &self,
         head: &Parts,
         asked: &S3Request<'_>,
-        claim: &sigv2::Claim<'_>,
+        claim: &sigv2::SigV2Claim<'_>,
         now: Timestamp,
     ) -> Result<Authenticated, S3Error> {
         claim.check_life(now, self.max_presign)?;
@@ -28,7 +28,7 @@ impl Tenants {
         let key = asked.key.as_ref().map_or("", ObjectKey::as_str);
         // Where the host names the bucket, the path is the key and nothing else.
         let path_is_key = path.strip_prefix(b"/") == Some(key.as_bytes());
-        let request = sigv2::Request {
+        let request = sigv2::SigV2Request {
             method: head.method.as_str(),
             bucket: asked.bucket.as_deref().filter(|_| path_is_key),
             path: head.uri.path(),

@@ -16,7 +16,7 @@ use crate::error::{Code, S3Error};
 use crate::payload::{ChunkSignatures, Mode};
 use crate::s3::S3Request;
 use crate::sign::Signable;
-use crate::sign::sigv4::{CONTENT_SHA256, Claim, CredentialScope, UNSIGNED_PAYLOAD};
+use crate::sign::sigv4::{CONTENT_SHA256, CredentialScope, SigV4Claim, UNSIGNED_PAYLOAD};
 use crate::tenant::Tenant;
 use crate::timestamp::Timestamp;
 
@@ -28,7 +28,7 @@ impl Tenants {
         &self,
         head: &Parts,
         asked: &S3Request<'_>,
-        claim: &Claim<'_>,
+        claim: &SigV4Claim<'_>,
         session: Option<&OpenSession>,
         now: Timestamp,
     ) -> Result<Authenticated, S3Error> {
@@ -114,7 +114,7 @@ impl Tenants {
         }
     }
 
-    pub(super) fn check_time(&self, claim: &Claim<'_>, now: Timestamp) -> Result<(), S3Error> {
+    pub(super) fn check_time(&self, claim: &SigV4Claim<'_>, now: Timestamp) -> Result<(), S3Error> {
         let age = now.since(claim.time);
         let Some(expires) = claim.expires else {
             if age.abs() <= MAX_SKEW {
@@ -148,7 +148,7 @@ impl Tenants {
 /// A presigned URL is made before its body is known: it covers the header only if it signs it, or the
 /// parameter that the AWS SDK for JavaScript puts in its place.
 fn claimed_payload<'a>(
-    claim: &Claim<'_>,
+    claim: &SigV4Claim<'_>,
     headers: &'a HeaderMap,
     query: &'a [(Cow<'_, str>, Cow<'_, str>)],
 ) -> Result<(&'a str, &'a str), S3Error> {
@@ -179,7 +179,7 @@ fn claimed_payload<'a>(
     }
 }
 
-pub(super) fn wrong_scope(claim: &Claim<'_>, why: &str) -> S3Error {
+pub(super) fn wrong_scope(claim: &SigV4Claim<'_>, why: &str) -> S3Error {
     if claim.expires.is_some() {
         let text = format!("Error parsing the X-Amz-Credential parameter; {why}");
         return S3Error::new(Code::AuthorizationQueryParametersError, text);

@@ -37,12 +37,12 @@ pub(super) struct Strangers(Mutex<Failures>);
 #[derive(Default)]
 struct Failures {
     all: Count,
-    by_source: Counts<Source>,
-    by_network: Counts<Network>,
+    by_source: FailureCounts<Source>,
+    by_network: FailureCounts<Network>,
 }
 
 /// Failures by who failed, in a table that has an end.
-struct Counts<K> {
+struct FailureCounts<K> {
     table: HashMap<K, Count>,
     /// When the table was last looked through for those whose window is over.
     swept: Timestamp,
@@ -105,7 +105,7 @@ impl Failures {
     }
 }
 
-impl<K: Copy + Eq + Hash> Counts<K> {
+impl<K: Copy + Eq + Hash> FailureCounts<K> {
     fn of(&self, key: K) -> Count {
         self.table.get(&key).copied().unwrap_or_default()
     }
@@ -130,7 +130,7 @@ impl<K: Copy + Eq + Hash> Counts<K> {
     }
 }
 
-impl<K> Default for Counts<K> {
+impl<K> Default for FailureCounts<K> {
     fn default() -> Self {
         Self {
             table: HashMap::new(),
