@@ -35,13 +35,13 @@ pub struct SessionStatement {
     pub effect: Effect,
     /// What is allowed or denied.
     pub actions: ActionSet,
-    resources: Vec<Resource>,
+    resources: Vec<NamedResource>,
     /// The prefixes of listings that it is held to: it is then about nothing else.
     prefixes: Option<Vec<KeyGlob>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Resource {
+struct NamedResource {
     /// `None`: every bucket.
     bucket: Option<String>,
     /// The bucket itself is in it.
@@ -218,7 +218,7 @@ impl SessionStatement {
             actions = actions.or(named);
         }
         let resources = texts(json.get("Resource"), "Resource")?;
-        let resources = resources.into_iter().map(Resource::parse);
+        let resources = resources.into_iter().map(NamedResource::parse);
         Ok(Self {
             effect,
             actions,
@@ -271,7 +271,7 @@ impl SessionStatement {
     }
 }
 
-impl Resource {
+impl NamedResource {
     /// `*`, or an ARN of S3: `arn:aws:s3:::bucket`, `arn:aws:s3:::bucket/folder/*`.
     fn parse(text: &str) -> Result<Self, PolicyError> {
         let everything = |bucket| Self {

@@ -489,8 +489,8 @@ proptest! {
     ) {
         let policy = config::SessionPolicy::parse(&document.to_string()).unwrap();
         let session = tenant.narrowed(&policy.into());
-        let (own, key) = (Key::of(&tenant), Key::of(&session));
-        let client = Key::read(&client_policy(&session).json());
+        let (own, key) = (FenceKey::of(&tenant), FenceKey::of(&session));
+        let client = FenceKey::read(&client_policy(&session).json());
         let denies = document["Statement"].as_array().unwrap().iter().any(|s| s["Effect"] == "Deny");
         for place in &places {
             for operation in operations().filter(|operation| of_aws(*operation).is_some()) {
@@ -514,7 +514,7 @@ proptest! {
                     }
                     lets = [lets[0] | (whole && (aws[0] || aws[1])), lets[1] | (whole && aws[0] && aws[1])];
                 }
-                let ask = |key: &Key| match is_listing(operation) {
+                let ask = |key: &FenceKey| match is_listing(operation) {
                     true => key.may_list(action, place),
                     false => [key.may(action, place, &[]); 2],
                 };

@@ -155,7 +155,7 @@ impl StsRequest {
 }
 
 impl NamedRole {
-    /// The role of a call, if it names one: MinIO's clients name none.
+    /// The role of a call, if it names one: some clients name none.
     fn read<'f>(given: impl Fn(&str) -> Option<&'f str>) -> Result<Option<Self>, S3Error> {
         let session = given("RoleSessionName").unwrap_or(SESSION_NAME);
         let session = checked("RoleSessionName", session, is_session)?;

@@ -69,7 +69,10 @@ fn web_identity(addr: SocketAddr, token: &str) -> Call {
 
 /// A call of STS signed with a local key, as SDKs sign it: without `x-amz-content-sha256`.
 fn signed(addr: SocketAddr, form: &str, (id, secret): (&str, &str), service: &str) -> Call {
-    let call = post(addr, form);
+    signed_call(post(addr, form), (id, secret), service)
+}
+
+fn signed_call(call: Call, (id, secret): (&str, &str), service: &str) -> Call {
     let amz_date = call.time.amz();
     let call = call.header("x-amz-date", &amz_date);
     let mut headers = HeaderMap::new();
@@ -89,7 +92,7 @@ fn signed(addr: SocketAddr, form: &str, (id, secret): (&str, &str), service: &st
         service,
     };
     let key = SigningKey::derive(&Secret::new(secret), scope.date, scope.region, service);
-    let hash = sha256_hex(form.as_bytes());
+    let hash = sha256_hex(&call.body);
     let signature = sigv4::SigV4Signer {
         access_key: id,
         key: &key,
@@ -387,9 +390,6 @@ fn what_the_sts_refuses() {
     let old = CORP.with(&json!({ "exp": 1 }));
     assert_refused(&token(&old, ""), 400, "ExpiredTokenException");
     assert_refused(&token(&CORP.of("a/../b"), ""), 403, "AccessDenied");
-    let get = format!("/?Action=AssumeRoleWithWebIdentity{ROLE}&WebIdentityToken={good}");
-    let get = Call::new(addr, "GET", &get).send();
-    assert!((400..500).contains(&get.status));
     assert_eq!(world.upstream_requests(), 0);
 }
 
@@ -519,8 +519,8 @@ fn a_caller_may_ask_who_it_is() {
     let form = "Action=GetSessionToken&Version=2011-06-15";
     let session = keys(&signed(addr, form, ACME, "sts").send());
     let by_session = |token: &str| {
-        let call = signed(addr, who, (&session.id, &session.secret), "sts");
-        call.header("x-amz-security-token", token).send()
+        let call = post(addr, who).header("x-amz-security-token", token);
+        signed_call(call, (&session.id, &session.secret), "sts").send()
     };
     let text = by_session(&session.token).assert_ok().text();
     assert_eq!(element(&text, "UserId"), session.id);
