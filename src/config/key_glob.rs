@@ -8,7 +8,7 @@ pub struct KeyGlob(String);
 
 impl KeyGlob {
     /// Of `text`, with the stars in it; two neighbours are as good as one.
-    pub(super) fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let mut pattern = String::with_capacity(text.len());
         for char in text.chars() {
             if char != '*' || !pattern.ends_with('*') {
