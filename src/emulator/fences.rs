@@ -512,11 +512,14 @@ proptest! {
                         let of_version = grant.allows_on_version(action, name, true);
                         prop_assert_eq!(of_version, whole && aws[1], "{:?} {} {}", operation, grant.name, name);
                     }
-                    lets = [lets[0] | (whole && (aws[0] || aws[1])), lets[1] | (whole && aws[0] && aws[1])];
+                    lets = [lets[0] || (whole && (aws[0] || aws[1])), lets[1] || (whole && aws[0] && aws[1])];
                 }
-                let ask = |key: &FenceKey| match is_listing(operation) {
-                    true => key.may_list(action, place),
-                    false => [key.may(action, place, &[]); 2],
+                let ask = |key: &FenceKey| {
+                    if is_listing(operation) {
+                        key.may_list(action, place)
+                    } else {
+                        [key.may(action, place, &[]); 2]
+                    }
                 };
                 let proxy = proxy_allows(&session, operation, place, place);
                 prop_assert!(denies || !proxy || ask(&key) == [true; 2], "{:?} {:?}", operation, place);

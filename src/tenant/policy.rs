@@ -223,12 +223,12 @@ fn within(grant: &Grant, globs: impl Iterator<Item = KeyGlob>, exact: bool) -> V
     let parts = literal.flat_map(|pattern| globs.iter().flat_map(|glob| glob.within(pattern)));
     let named = parts.map(|part| format!("{}{}", grant.root, part.as_str()));
     let kept = named.filter(|name| !exact || !name.is_empty()); // the bucket itself is no key
-    without_parts(kept.collect())
+    without_parts(&kept.collect())
 }
 
 /// `patterns` without those that another of them covers: STS takes short policies alone. A star is
 /// matched by stars alone, so a pattern that matches another as it is written matches all of it.
-fn without_parts(patterns: BTreeSet<String>) -> Vec<String> {
+fn without_parts(patterns: &BTreeSet<String>) -> Vec<String> {
     let globs: Vec<_> = patterns.iter().map(|text| KeyGlob::new(text)).collect();
     let is_part = |text: &str| {
         let mut others = globs.iter().filter(|glob| glob.as_str() != text);
