@@ -62,7 +62,7 @@ impl Clock {
     }
 
     /// Learns from the `Date` of an answer that came just now.
-    pub fn learn(&self, server: Timestamp) {
+    pub(crate) fn learn(&self, server: Timestamp) {
         let offset = self.offset();
         let difference = server.since(self.now()) - offset;
         if difference.abs() <= JUMP {
@@ -73,7 +73,7 @@ impl Clock {
     }
 
     /// Takes the `Date` of an answer that came just now and says that our time is wrong.
-    pub fn resync(&self, server: Timestamp) {
+    pub(crate) fn resync(&self, server: Timestamp) {
         self.set(server.since(self.now()));
     }
 

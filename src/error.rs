@@ -24,7 +24,7 @@ struct Inner {
 
 /// Which of a tenant's own limits a request exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TenantLimit {
+pub(crate) enum TenantLimit {
     /// Requests in flight.
     Concurrency,
     /// The size of an object or part.
@@ -107,7 +107,7 @@ impl S3Error {
 
     /// Says which of the tenant's own limits the request exceeds.
     #[must_use]
-    pub fn exceeds(mut self, limit: TenantLimit) -> Self {
+    pub(crate) fn exceeds(mut self, limit: TenantLimit) -> Self {
         self.0.limit = Some(limit);
         self
     }
@@ -128,12 +128,12 @@ impl S3Error {
     }
 
     /// The text for the log alone.
-    pub fn log_detail(&self) -> Option<&str> {
+    pub(crate) fn log_detail(&self) -> Option<&str> {
         self.0.detail.as_deref()
     }
 
     /// Whose fault it is.
-    pub fn whose_fault(&self) -> Fault {
+    pub(crate) fn whose_fault(&self) -> Fault {
         self.0.fault
     }
 
@@ -143,12 +143,12 @@ impl S3Error {
     }
 
     /// Seconds for `Retry-After`, where coming back later helps.
-    pub fn retry_after_seconds(&self) -> Option<u32> {
+    pub(crate) fn retry_after_seconds(&self) -> Option<u32> {
         self.0.retry_after
     }
 
     /// The tenant's own limit that the request exceeds.
-    pub fn exceeded(&self) -> Option<TenantLimit> {
+    pub(crate) fn exceeded(&self) -> Option<TenantLimit> {
         self.0.limit
     }
 

@@ -1,6 +1,7 @@
-//! A moment in UTC, as the protocols write it. Pure: the clock is read in `server.rs` only.
+//! A moment in UTC, as the protocols write it. Pure: `clock.rs` alone reads the clock.
 
 use std::fmt;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Seconds since the Unix epoch, UTC. Years 1970 to 9999.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,10 +18,6 @@ struct Civil {
 const SECONDS_A_DAY: i64 = 86_400;
 /// 9999-12-31T23:59:59Z: later moments have no four-digit year.
 const LAST: i64 = 253_402_300_799;
-const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];
-const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 
 impl Timestamp {
     /// From Unix seconds, held within the years 1970 to 9999.
@@ -87,16 +84,8 @@ impl Timestamp {
 
     /// `Thu, 15 Jan 2026 12:30:45 GMT`: an HTTP date (RFC 9110 section 5.6.7).
     pub fn http_date(self) -> String {
-        let c = self.civil();
-        let (h, m, s) = c.time();
-        let weekday = WEEKDAYS
-            .get(usize_of((self.0 / SECONDS_A_DAY) % 7))
-            .unwrap_or(&"");
-        let month = MONTHS.get(usize_of(c.month - 1)).unwrap_or(&"");
-        format!(
-            "{weekday}, {:02} {month} {:04} {h:02}:{m:02}:{s:02} GMT",
-            c.day, c.year
-        )
+        let seconds = u64::try_from(self.0).unwrap_or_default(); // never negative, nor after 9999
+        httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
     }
 
     /// Reads `20260115T123045Z`.
@@ -149,27 +138,11 @@ impl Timestamp {
         )
     }
 
-    /// Reads an HTTP date in the form that every current server sends (IMF-fixdate).
+    /// Reads an HTTP date in one of the three forms of RFC 9110 section 5.6.7.
     pub fn parse_http_date(text: &str) -> Option<Self> {
-        let (_, rest) = text.split_once(", ")?;
-        let mut words = rest.split(' ');
-        let (day, month, year) = (words.next()?, words.next()?, words.next()?);
-        let (time, zone) = (words.next()?, words.next()?);
-        if zone != "GMT" || time.len() != 8 || words.next().is_some() {
-            return None;
-        }
-        let month = 1 + MONTHS.iter().position(|m| *m == month)?;
-        let hms = (
-            digits(time, 0, 2)?,
-            digits(time, 3, 5)?,
-            digits(time, 6, 8)?,
-        );
-        Self::from_civil(
-            digits(year, 0, 4)?,
-            i64::try_from(month).ok()?,
-            digits(day, 0, 2)?,
-            hms,
-        )
+        let time = httpdate::parse_http_date(text).ok()?;
+        let seconds = time.duration_since(UNIX_EPOCH).ok()?.as_secs();
+        i64::try_from(seconds).ok().map(Self::from_unix)
     }
 
     /// From a calendar date (days since the epoch by Howard Hinnant's `days_from_civil`).
@@ -266,10 +239,6 @@ fn digits(text: &str, from: usize, to: usize) -> Option<i64> {
         .then(|| part.parse().ok())?
 }
 
-fn usize_of(n: i64) -> usize {
-    usize::try_from(n).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,6 +278,29 @@ mod tests {
             assert_eq!(Timestamp::parse_amz(text), None, "{text}");
         }
         assert!(Timestamp::parse_amz("20240229T000000Z").is_some());
+    }
+
+    #[test]
+    fn reads_an_http_date_in_each_of_its_three_forms() {
+        for text in [
+            "Thu, 15 Jan 2026 12:30:45 GMT",
+            "Thursday, 15-Jan-26 12:30:45 GMT",
+            "Thu Jan 15 12:30:45 2026",
+        ] {
+            let read = Timestamp::parse_http_date(text);
+            assert_eq!(read, Some(Timestamp::from_unix(EXAMPLE)), "{text}");
+        }
+        for text in [
+            "Fri, 15 Jan 2026 12:30:45 GMT",
+            "Thu, 15 Jan 2026 12:30:45 UTC",
+            "Mon, 30 Feb 2026 12:30:45 GMT",
+            "Thu, 15 Jan 2026 25:30:45 GMT",
+            "2026-01-15T12:30:45Z",
+            "é",
+            "",
+        ] {
+            assert_eq!(Timestamp::parse_http_date(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ const IO: [&str; 7] = [
     "rustls::",
     "std::net::Tcp",
     "std::fs",
-    "SystemTime",
+    "SystemTime::now",
 ];
 /// Folders whose files import each other without a circle, too.
 const WITHOUT_CIRCLES_WITHIN: [&str; 2] = ["config", "credentials"];
@@ -375,7 +375,7 @@ fn parameters(text: &str) -> Option<(usize, usize)> {
             let is_self = parameter
                 .split(|c: char| !c.is_alphanumeric())
                 .any(|w| w == "self");
-            count += usize::from(!parameter.is_empty() && !(is_self && !parameter.contains(": ")));
+            count += usize::from(!parameter.is_empty() && (!is_self || parameter.contains(": ")));
             start = Some(at + 1);
         }
         if is_end {

@@ -2,7 +2,7 @@
 
 mod request;
 mod response;
-pub mod shape;
+pub(crate) mod shape;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
@@ -10,12 +10,12 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Duration;
 
-pub use request::{ObjectUpload, RequestBody, UploadFailure, UploadSource};
-pub use response::{Download, DownloadFailure, ResponseBody, ResponseConnection};
+pub(crate) use request::{ObjectUpload, RequestBody, UploadFailure, UploadSource};
+pub(crate) use response::{DownloadFailure, ResponseBody, ResponseConnection};
 
 /// The pace that every body must keep, both ways.
 #[derive(Clone, Copy, Debug)]
-pub struct PaceLimit {
+pub(crate) struct PaceLimit {
     /// Bytes that must move in each window.
     pub bytes: u64,
     /// The window.
@@ -24,7 +24,7 @@ pub struct PaceLimit {
 
 /// Why a small document could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GatherFailure {
+pub(crate) enum GatherFailure {
     /// The connection ended early.
     Gone,
     /// There was no memory for it.
@@ -43,7 +43,7 @@ fn take_whole<E>(whole: &mut Bytes) -> Option<Result<Frame<Bytes>, E>> {
 
 /// Reads a small document whole: at most `limit` bytes within `time`. `charge` says of each piece that
 /// comes whether there is room for it.
-pub async fn gather(
+pub(crate) async fn gather(
     incoming: &mut Incoming,
     limit: usize,
     time: Duration,

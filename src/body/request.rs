@@ -20,7 +20,7 @@ use crate::transport::{BodyInFlight, Side, StreamState, TransferPace};
 
 /// What goes to COS after the head.
 #[derive(Debug)]
-pub enum RequestBody {
+pub(crate) enum RequestBody {
     /// No body.
     Empty,
     /// A small body, whole in memory and checked: it can be sent again.
@@ -33,7 +33,7 @@ pub enum RequestBody {
 /// when every check has passed. Until then COS has fewer bytes than `Content-Length` announced, and
 /// stores nothing.
 #[derive(Debug)]
-pub struct ObjectUpload {
+pub(crate) struct ObjectUpload {
     incoming: Incoming,
     length: u64,
     received: u64,
@@ -64,7 +64,7 @@ enum UploadState {
 
 /// Why an upload did not reach its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UploadFailure {
+pub(crate) enum UploadFailure {
     /// The client's connection ended, or its framing broke.
     ClientGone,
     /// The client fell below the least pace.
@@ -77,7 +77,7 @@ pub enum UploadFailure {
 
 /// A client's object that has begun to arrive.
 #[derive(Debug)]
-pub struct UploadSource {
+pub(crate) struct UploadSource {
     /// The bytes that are still to be read.
     pub incoming: Incoming,
     /// Those that have been read.
@@ -90,7 +90,7 @@ pub struct UploadSource {
 
 impl RequestBody {
     /// The length that goes into `Content-Length`.
-    pub fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         match self {
             Self::Empty => 0,
             Self::Upload(upload) => upload.borrow().length,
@@ -99,7 +99,7 @@ impl RequestBody {
     }
 
     /// The same body for another try, if none of it has been used up.
-    pub fn again(&self) -> Option<Self> {
+    pub(crate) fn again(&self) -> Option<Self> {
         match self {
             Self::Empty => Some(Self::Empty),
             Self::Upload(upload) => (upload.borrow().state == UploadState::Untouched)
@@ -109,7 +109,7 @@ impl RequestBody {
     }
 
     /// Whether the last byte has been handed over.
-    pub fn is_sent(&self) -> bool {
+    pub(crate) fn is_sent(&self) -> bool {
         match self {
             Self::Empty | Self::Whole(_) => true,
             Self::Upload(upload) => upload.borrow().is_sent(),
@@ -117,7 +117,7 @@ impl RequestBody {
     }
 
     /// The upload, if it is one.
-    pub fn upload(&self) -> Option<Rc<RefCell<ObjectUpload>>> {
+    pub(crate) fn upload(&self) -> Option<Rc<RefCell<ObjectUpload>>> {
         match self {
             Self::Upload(upload) => Some(Rc::clone(upload)),
             Self::Empty | Self::Whole(_) => None,
@@ -125,7 +125,7 @@ impl RequestBody {
     }
 
     /// Why the upload failed, if it did.
-    pub fn failure(&self) -> Option<UploadFailure> {
+    pub(crate) fn failure(&self) -> Option<UploadFailure> {
         match self {
             Self::Empty | Self::Whole(_) => None,
             Self::Upload(upload) => upload.borrow().failure,
@@ -133,7 +133,7 @@ impl RequestBody {
     }
 
     /// Tells an upload which connection it goes to.
-    pub fn goes_to(&self, sink: &Rc<StreamState>) {
+    pub(crate) fn goes_to(&self, sink: &Rc<StreamState>) {
         if let Self::Upload(upload) = self {
             upload.borrow_mut().sink = Some(Rc::clone(sink));
         }
@@ -142,7 +142,7 @@ impl RequestBody {
     /// Takes an object's body from the client, through `intake`. Waits for its first bytes (a client that
     /// sends none costs no upstream connection), and keeps a body that came whole as
     /// [`RequestBody::Whole`], with what was verified of it.
-    pub async fn from_client(
+    pub(crate) async fn from_client(
         client: UploadSource,
         intake: Intake,
         pace: PaceLimit,
@@ -187,27 +187,27 @@ impl RequestBody {
 
 impl ObjectUpload {
     /// Bytes that have come from the client.
-    pub fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received
     }
 
     /// Whether the last byte has come from the client.
-    pub fn is_received(&self) -> bool {
+    pub(crate) fn is_received(&self) -> bool {
         self.verified.is_some()
     }
 
     /// What was verified of the body, once all of it has been.
-    pub fn verified(&self) -> Option<&Verified> {
+    pub(crate) fn verified(&self) -> Option<&Verified> {
         self.verified.as_ref()
     }
 
     /// Why it did not reach its end, if it did not.
-    pub fn failure(&self) -> Option<UploadFailure> {
+    pub(crate) fn failure(&self) -> Option<UploadFailure> {
         self.failure
     }
 
     /// Whether the last byte has been handed over, and so every check has passed.
-    pub fn is_sent(&self) -> bool {
+    pub(crate) fn is_sent(&self) -> bool {
         self.state == UploadState::Sent
     }
 

@@ -19,7 +19,7 @@ use crate::transport::{BodyInFlight, Side, StreamState, TransferPace};
 
 /// What goes to the client after the head.
 #[derive(Debug)]
-pub enum ResponseBody {
+pub(crate) enum ResponseBody {
     /// No body.
     Empty,
     /// COS's answer as it streams in.
@@ -30,7 +30,7 @@ pub enum ResponseBody {
 
 /// COS's answer on its way to the client.
 #[derive(Debug)]
-pub struct Download {
+pub(crate) struct Download {
     incoming: Incoming,
     length: Option<u64>,
     lease: Option<Box<dyn ResponseConnection>>,
@@ -46,7 +46,7 @@ pub struct Download {
 
 /// The connection that a response streams from. Dropped before the response has been read to its end,
 /// the connection is closed: the rest of the response belongs to nobody.
-pub trait ResponseConnection: fmt::Debug {
+pub(crate) trait ResponseConnection: fmt::Debug {
     /// The connection's stream state.
     fn stream_state(&self) -> &Rc<StreamState>;
 
@@ -56,7 +56,7 @@ pub trait ResponseConnection: fmt::Debug {
 
 /// An answer that could not be streamed to its end. The client sees a short transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DownloadFailure {
+pub(crate) enum DownloadFailure {
     /// The client reads too slowly.
     ClientSlow,
     /// The answer was not what COS answers; the text says how.
@@ -73,7 +73,7 @@ pub enum DownloadFailure {
 
 impl ResponseBody {
     /// A small document made here; no body if it is empty.
-    pub fn text(text: String) -> Self {
+    pub(crate) fn text(text: String) -> Self {
         if text.is_empty() {
             return Self::Empty;
         }
@@ -82,7 +82,7 @@ impl ResponseBody {
 
     /// Streams `incoming`, passed through `rewriter` if there is one, to the connection `sink`.
     /// The lease goes back to the pool when the answer has been read to its end.
-    pub fn stream(
+    pub(crate) fn stream(
         incoming: Incoming,
         lease: Box<dyn ResponseConnection>,
         sink: &Rc<StreamState>,
@@ -113,7 +113,7 @@ impl ResponseBody {
     }
 
     /// Waits for the first bytes, so that what is cut off before them can still become an error.
-    pub async fn begin(&mut self) -> Result<(), DownloadFailure> {
+    pub(crate) async fn begin(&mut self) -> Result<(), DownloadFailure> {
         if let Self::Stream(download) = self {
             download.first = poll_fn(|cx| download.poll_next(cx)).await.transpose()?;
         }
@@ -122,7 +122,7 @@ impl ResponseBody {
 
     /// Keeps a stream to its tenant's rate.
     #[must_use]
-    pub fn shaped(mut self, shaper: Option<Box<Shaper>>) -> Self {
+    pub(crate) fn shaped(mut self, shaper: Option<Box<Shaper>>) -> Self {
         if let Self::Stream(download) = &mut self {
             download.shaper = shaper;
         }
@@ -130,7 +130,7 @@ impl ResponseBody {
     }
 
     /// Leaves the reason in `cut` if the stream fails.
-    pub fn note_failure(&mut self, cut: &Rc<Cell<Option<DownloadFailure>>>) {
+    pub(crate) fn note_failure(&mut self, cut: &Rc<Cell<Option<DownloadFailure>>>) {
         if let Self::Stream(download) = self {
             download.cut = Some(Rc::clone(cut));
         }

@@ -13,14 +13,14 @@ use crate::tenant::limits::{Direction, Limits};
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The time as [`Limits`] take it.
-pub fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     START.elapsed()
 }
 
 /// Keeps one body to its tenant's rate: all bodies of a tenant pay into one account, and each waits
 /// until what it has moved is paid for.
 #[derive(Debug)]
-pub struct Shaper {
+pub(crate) struct Shaper {
     limits: Arc<Limits>,
     way: Direction,
     wait: Option<Pin<Box<Sleep>>>,
@@ -28,7 +28,7 @@ pub struct Shaper {
 
 impl Shaper {
     /// For a body of `tenant`; `None` where it has no rate.
-    pub fn new(tenant: &Tenant, way: Direction) -> Option<Box<Self>> {
+    pub(crate) fn new(tenant: &Tenant, way: Direction) -> Option<Box<Self>> {
         let limits = tenant.limits(now()).filter(|limits| limits.shapes(way))?;
         let mut shaper = Box::new(Self {
             limits,
@@ -40,7 +40,7 @@ impl Shaper {
     }
 
     /// Ready when the next bytes may move; whether there was a wait.
-    pub fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    pub(crate) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let Some(wait) = &mut self.wait else {
             return Poll::Ready(false);
         };
@@ -50,7 +50,7 @@ impl Shaper {
     }
 
     /// Counts bytes that have moved.
-    pub fn moved(&mut self, bytes: usize) {
+    pub(crate) fn moved(&mut self, bytes: usize) {
         let wait = self.limits.charge(self.way, now(), bytes as u64);
         if !wait.is_zero() {
             self.wait = Some(Box::pin(sleep(wait)));

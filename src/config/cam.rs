@@ -16,7 +16,7 @@ use crate::json;
 const TEXT_BYTES: usize = 64 * 1024;
 /// Bytes of a policy as it is sent. STS publishes no limit, and a token, which grows with the policy,
 /// has at most 4096 bytes: more than this is likely to be refused.
-pub const LIKELY_BYTES: usize = 2048;
+pub(crate) const LIKELY_BYTES: usize = 2048;
 /// Bytes of a policy as it is sent, above which nothing is asked of STS.
 const SENT_BYTES: usize = 16 * 1024;
 
@@ -218,7 +218,7 @@ impl Policy {
 
     /// The same of what leads out of a single bucket, or allows all that can be done with one: a key that
     /// its holder uses without cosgate may do all of it.
-    pub fn beyond_a_bucket(&self) -> Vec<PolicyError> {
+    pub(crate) fn beyond_a_bucket(&self) -> Vec<PolicyError> {
         let widths = self.widths();
         let beyond = widths.into_iter().filter(|(_, is_beyond)| *is_beyond);
         beyond.map(|(error, _)| error).collect()

@@ -154,7 +154,7 @@ pub(super) fn walk(
 }
 
 /// The largest `head_fields`.
-pub const MAX_HEAD_FIELDS: usize = 1000;
+pub(crate) const MAX_HEAD_FIELDS: usize = 1000;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;

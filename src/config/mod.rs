@@ -25,7 +25,7 @@ mod parse;
 mod prefix;
 mod problem;
 mod profile;
-pub mod raw_policy;
+pub(crate) mod raw_policy;
 #[cfg(test)]
 mod reference;
 mod regions;
@@ -47,14 +47,16 @@ pub use endpoint::EndpointTemplate;
 pub(crate) use endpoint::is_loopback;
 pub use file::Sources;
 pub use key_glob::KeyGlob;
-pub use keys::MAX_HEAD_FIELDS;
+pub(crate) use keys::MAX_HEAD_FIELDS;
 pub use model::*;
 pub use prefix::PrefixPattern;
 pub use problem::{Location, Problem, Severity, nearest};
-pub use profile::Profile;
+pub(crate) use profile::Profile;
 pub use raw_policy::{PolicyRule, RawPolicy};
 pub(crate) use role::TENANT;
-pub use session_policy::{SESSION_POLICY_BYTES, SessionPolicy, SessionStatement};
+pub(crate) use session_policy::SESSION_POLICY_BYTES;
+pub use session_policy::{SessionPolicy, SessionStatement};
+
 /// Reads a duration as configurations write it (`30s`, `1h30m`, `250ms`). The error names the fix.
 pub fn read_duration(text: &str) -> Result<Duration, String> {
     grammar::duration(text).map_err(|mistake| format!("{}; {}", mistake.message, mistake.fix))

@@ -86,7 +86,7 @@ impl PrefixPattern {
     }
 
     /// Whether `outer` covers every key that this one does.
-    pub fn is_within(&self, outer: &Self) -> bool {
+    pub(crate) fn is_within(&self, outer: &Self) -> bool {
         match self {
             Self::Any => *outer == Self::Any,
             Self::Exact(key) => outer.covers(key),

@@ -5,7 +5,7 @@ use crate::secret::Secret;
 
 /// The keys of one profile.
 #[derive(Clone, Debug)]
-pub struct Profile {
+pub(crate) struct Profile {
     /// `secret_id`
     pub secret_id: String,
     /// `secret_key`
@@ -16,7 +16,7 @@ pub struct Profile {
 
 impl Profile {
     /// The profile `[name]` of the file's `text`. The error quotes no value.
-    pub fn parse(text: &str, name: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, name: &str) -> Result<Self, String> {
         let mut found = false;
         let mut inside = false;
         let [mut secret_id, mut secret_key, mut token] = [None, None, None];

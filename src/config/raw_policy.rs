@@ -10,7 +10,7 @@ use super::problem::{Mistake, printable};
 use super::section::Section;
 
 /// Actions that COS judges by the `prefix` of a listing (436/71307).
-pub const LISTS: [&str; 3] = [
+pub(crate) const LISTS: [&str; 3] = [
     "name/cos:GetBucket",
     "name/cos:GetBucketObjectVersions",
     "name/cos:ListMultipartUploads",
@@ -68,7 +68,7 @@ impl RawPolicy {
     }
 
     /// Whether `action`, a listing, shows nothing but what is allowed and not denied to list.
-    pub fn allows_list(&self, action: &str, prefix: &str) -> bool {
+    pub(crate) fn allows_list(&self, action: &str, prefix: &str) -> bool {
         self.judge(
             |rule| rule.names(action) && rule.lists.iter().any(|lists| lists.covers_list(prefix)),
             |rule| rule.names(action) && rule.lists.iter().any(|lists| lists.may_show(prefix)),

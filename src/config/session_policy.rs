@@ -15,7 +15,7 @@ use crate::encoding::hex::sha256_hex;
 use crate::json;
 
 /// Bytes of a policy at most, without white space (AWS STS `AssumeRole`, `Policy`: 2048 characters).
-pub const SESSION_POLICY_BYTES: usize = 2048;
+pub(crate) const SESSION_POLICY_BYTES: usize = 2048;
 /// A listing that AWS holds to no prefix.
 const UPLOADS: &str = "name/cos:ListMultipartUploads";
 const VERSIONS: [&str; 2] = ["2008-10-17", "2012-10-17"];

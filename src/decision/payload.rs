@@ -117,7 +117,7 @@ impl ObjectPlan {
     }
 
     /// Takes the object in as the file of a form.
-    pub fn form_intake(self, file: FormFile) -> Result<Intake, S3Error> {
+    pub(crate) fn form_intake(self, file: FormFile) -> Result<Intake, S3Error> {
         self.check_length(file.length())?;
         Ok(Intake::of_form(file, self.checks))
     }

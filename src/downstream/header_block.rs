@@ -19,7 +19,7 @@ const DYNAMIC: u64 = 62;
 /// [`TABLE_BYTES`] (RFC 7541 section 4.1).
 const ENTRIES: u64 = u128::BITS as u64;
 /// The size of the dynamic table, RFC 7541's default.
-pub const TABLE_BYTES: u32 = 4096;
+pub(crate) const TABLE_BYTES: u32 = 4096;
 /// An encoded name that may be `:path`. A longer one holds the end of Huffman's code, or other letters.
 const NAME_BYTES: usize = 16;
 /// The longest encoded `:path` that is read; `http` takes no target that is longer.

@@ -44,7 +44,7 @@ struct SocketFile {
 
 /// A client's socket on its way to a core.
 #[derive(Debug)]
-pub enum ClientSocket {
+pub(crate) enum ClientSocket {
     /// From [`Listening::Tcp`].
     Tcp(StdTcpStream),
     /// From [`Listening::Unix`].

@@ -14,7 +14,7 @@ use crate::config::Server;
 use crate::downstream::client_verifier::client_verifier;
 
 /// HTTP/2 in ALPN (RFC 9113 section 3.2).
-pub const H2: &[u8] = b"h2";
+pub(crate) const H2: &[u8] = b"h2";
 
 /// Reads certificate, key and client authority, where `[server.tls]` is written. TLS 1.2 and 1.3; a
 /// client that offers both gets HTTP/2, unless that is turned off. Errors name the file.

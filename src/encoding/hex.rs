@@ -12,7 +12,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// Appends `bytes` as lower-case hex.
-pub fn push_hex(out: &mut String, bytes: &[u8]) {
+pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
     for piece in bytes.chunks(32) {
         let mut text = [[0; 2]; 32];
         for (pair, byte) in text.iter_mut().zip(piece) {
@@ -33,7 +33,7 @@ pub fn parse_hex32(text: &str) -> Option<[u8; 32]> {
 }
 
 /// Reads exactly `2 * N` lower-case hex digits.
-pub fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub(crate) fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
         return None;
     };

@@ -17,7 +17,7 @@ pub fn push_encoded_path(out: &mut String, bytes: &[u8]) {
 }
 
 /// RFC 3986 section 2.3: letters, digits, `-`, `_`, `.` and `~`.
-pub fn is_unreserved(byte: u8) -> bool {
+pub(crate) fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~')
 }
 
@@ -27,12 +27,12 @@ pub fn percent_decode(text: &str) -> Option<Cow<'_, [u8]>> {
 }
 
 /// As [`percent_decode`], but `+` is a space, as in a form (`application/x-www-form-urlencoded`).
-pub fn form_decode(text: &str) -> Option<Cow<'_, [u8]>> {
+pub(crate) fn form_decode(text: &str) -> Option<Cow<'_, [u8]>> {
     decode(text, true)
 }
 
 /// The bytes that a careless reader takes `text` for: an invalid escape stands for itself.
-pub fn decode_leniently(text: &str) -> Vec<u8> {
+pub(crate) fn decode_leniently(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {

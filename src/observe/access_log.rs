@@ -111,7 +111,7 @@ pub struct LogBuffer {
 }
 
 /// How often a core's lines are passed on when they are few.
-pub const FLUSH: Duration = Duration::from_millis(100);
+pub(crate) const FLUSH: Duration = Duration::from_millis(100);
 /// What waits to be written while the reader has stopped.
 const QUEUE: QueueLimits = QueueLimits {
     batches: 64,

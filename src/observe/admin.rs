@@ -25,7 +25,7 @@ pub enum Readiness {
 ///
 /// On an address that is not loopback, scrapers that are there already use names that nobody has
 /// listed: names are checked there once `admin_hosts` says which are meant.
-pub fn is_misdirected(headers: &HeaderMap, server: &Server) -> bool {
+pub(crate) fn is_misdirected(headers: &HeaderMap, server: &Server) -> bool {
     let is_loopback = server
         .admin
         .is_none_or(|admin| admin.ip().to_canonical().is_loopback());

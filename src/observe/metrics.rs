@@ -304,7 +304,7 @@ impl Metrics {
 
     /// Shows what the cache of temporary keys counts, too.
     #[must_use]
-    pub fn with_credentials(mut self, counters: &Arc<CacheCounters>) -> Self {
+    pub(crate) fn with_credentials(mut self, counters: &Arc<CacheCounters>) -> Self {
         self.credentials = Arc::clone(counters);
         self
     }
@@ -323,12 +323,12 @@ impl Metrics {
     }
 
     /// Says how many temporary keys are live now.
-    pub fn set_live_keys(&self, count: u64) {
+    pub(crate) fn set_live_keys(&self, count: u64) {
         self.live_keys.store(count, Ordering::Relaxed);
     }
 
     /// Says how many scopes of templates are kept now, and how many have made room for others.
-    pub fn set_scopes(&self, (kept, evicted): (u64, u64)) {
+    pub(crate) fn set_scopes(&self, (kept, evicted): (u64, u64)) {
         self.scopes.store(kept, Ordering::Relaxed);
         self.scopes_evicted.store(evicted, Ordering::Relaxed);
     }
@@ -509,7 +509,7 @@ impl CoreMetrics {
     }
 
     /// Counts what COS answered to one call.
-    pub fn upstream_answered(&self, status: StatusCode) {
+    pub(crate) fn upstream_answered(&self, status: StatusCode) {
         self.count(match status.as_u16() {
             500.. => Event::UpstreamServerError,
             400..=499 => Event::UpstreamClientError,

@@ -8,10 +8,13 @@ pub(crate) mod metrics;
 pub(crate) mod program_log;
 mod short_line;
 
-pub use access_log::{AccessLine, AccessLog, LineFormat, LogBuffer};
+pub use access_log::AccessLog;
+pub use access_log::LogBuffer;
+pub use access_log::{AccessLine, LineFormat};
 pub(crate) use admin::Readiness;
 pub use credential_counters::CacheCounters;
 pub use log_writer::LogWriter;
+pub use metrics::CoreMetrics;
 pub use metrics::Event;
-pub use metrics::{CoreMetrics, Metrics};
+pub use metrics::Metrics;
 pub use program_log::ProgramLog;

@@ -129,7 +129,7 @@ impl Checks {
     /// The checks of the document that completes an upload. A checksum in its head is of the whole
     /// object, whose parts came before and are not here any more: it must be a value of its algorithm,
     /// and is not verified. One that is made of the checksums of the parts may end in `-` and their number.
-    pub fn of_completion(declared: &Declared, headers: &HeaderMap) -> Result<Self, S3Error> {
+    pub(crate) fn of_completion(declared: &Declared, headers: &HeaderMap) -> Result<Self, S3Error> {
         let mut unchecked = None;
         for (header, value) in headers {
             let Some(name) = ChecksumName::parse(header.as_str()) else {

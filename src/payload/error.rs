@@ -91,7 +91,7 @@ impl From<PayloadError> for S3Error {
 }
 
 impl PayloadError {
-    fn code(&self) -> Code {
+    fn code(self) -> Code {
         match self {
             Self::ChecksumMalformed(_) => Code::InvalidRequest,
             Self::ChecksumMismatch(_) | Self::Md5Mismatch => Code::BadDigest,
@@ -113,7 +113,7 @@ impl PayloadError {
     }
 
     /// The text that the client reads.
-    fn sentence(&self) -> Cow<'static, str> {
+    fn sentence(self) -> Cow<'static, str> {
         let text = match self {
             Self::ChecksumMalformed(algorithm) => {
                 let header = algorithm.header();

@@ -12,14 +12,14 @@ const WINDOW: usize = 64 * 1024;
 /// The length is known beforehand, so nothing is delayed but the piece that would complete it. An
 /// object of no bytes has none to keep back: check such a body before its head is sent.
 #[derive(Debug)]
-pub struct HoldBack {
+pub(crate) struct HoldBack {
     left: u64,
     held: Bytes,
 }
 
 impl HoldBack {
     /// For an object of `length` bytes.
-    pub fn new(length: u64) -> Self {
+    pub(crate) fn new(length: u64) -> Self {
         Self {
             left: length,
             held: Bytes::new(),
@@ -27,7 +27,7 @@ impl HoldBack {
     }
 
     /// Takes the next bytes, and gives those of them that may go on (maybe none).
-    pub fn push(&mut self, mut bytes: Bytes) -> Result<Bytes, PayloadError> {
+    pub(crate) fn push(&mut self, mut bytes: Bytes) -> Result<Bytes, PayloadError> {
         self.left = self
             .left
             .checked_sub(bytes.len() as u64)
@@ -40,12 +40,12 @@ impl HoldBack {
     }
 
     /// Whether the last byte is here.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.left == 0
     }
 
     /// Gives the end, which may go now: call it only when every check has passed.
-    pub fn release(&mut self) -> Result<Bytes, PayloadError> {
+    pub(crate) fn release(&mut self) -> Result<Bytes, PayloadError> {
         if self.left > 0 {
             return Err(PayloadError::LengthShort);
         }

@@ -124,7 +124,7 @@ impl Intake {
 }
 
 /// The refusal of signed chunks from a caller who has not signed the head.
-pub fn unsigned_chunks() -> S3Error {
+pub(crate) fn unsigned_chunks() -> S3Error {
     S3Error::new(
         Code::InvalidRequest,
         "A STREAMING-AWS4-HMAC-SHA256-… body has signed chunks, so its request must be signed too",

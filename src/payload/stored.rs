@@ -21,7 +21,7 @@ const REPEATED: usize = 64;
 
 /// COS stored something else than it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredOtherwise {
+pub(crate) struct StoredOtherwise {
     digest: &'static str,
     sent: String,
     stored: String,
@@ -29,7 +29,7 @@ pub struct StoredOtherwise {
 
 /// Compares the answer to an upload with what was sent: by CRC-64/ECMA where COS tells it, else by
 /// the MD5 in its `ETag`. Digests that were not computed, or not answered, are not compared.
-pub fn compare_stored(sent: &Verified, answer: &HeaderMap) -> Result<(), StoredOtherwise> {
+pub(crate) fn compare_stored(sent: &Verified, answer: &HeaderMap) -> Result<(), StoredOtherwise> {
     if let (Some(crc), Some(stored)) = (sent.crc64_ecma, answer.get(CRC64_ECMA)) {
         let stored = String::from_utf8_lossy(stored.as_bytes());
         if stored.parse() == Ok(crc) {

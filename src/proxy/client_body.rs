@@ -12,7 +12,7 @@ use crate::transport::FRAME;
 
 /// A response's body, and the request that ends with it.
 #[derive(Debug)]
-pub struct ClientBody {
+pub(crate) struct ClientBody {
     answer: ResponseBody,
     /// HTTP/2: what has not been handed over of the last bytes.
     rest: Bytes,

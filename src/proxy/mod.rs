@@ -54,7 +54,7 @@ mod sts;
 mod vend;
 
 use crate::upstream::retry::RetryBudget;
-pub use client_body::ClientBody;
+pub(crate) use client_body::ClientBody;
 use exchange::internal;
 use gather_budget::GatherBudget;
 use in_flight::InFlight;
@@ -237,7 +237,7 @@ impl Proxy {
 
     /// Serves one request. Whatever happens, the response leaves here, and the request's record is written
     /// when its last byte has gone.
-    pub async fn handle(
+    pub(crate) async fn handle(
         self: Rc<Self>,
         request: http::Request<Incoming>,
         client: Client,
@@ -269,7 +269,7 @@ impl Proxy {
     }
 
     /// Refuses a head that hyper cannot take or must not see; gives the bytes of the response.
-    pub fn refuse_head(
+    pub(crate) fn refuse_head(
         self: &Rc<Self>,
         error: S3Error,
         client: &Client,

@@ -7,14 +7,14 @@ use http::{HeaderMap, HeaderValue};
 use crate::tenant::Permit;
 
 /// Whether the answer to `permit` is an object that its grant says browsers must save.
-pub fn is_attachment(permit: &Permit<'_, '_>) -> bool {
+pub(crate) fn is_attachment(permit: &Permit<'_, '_>) -> bool {
     let reads = permit.request().operation.reads_object();
     reads && permit.grant().is_some_and(|grant| grant.attachment)
 }
 
 /// Makes an attachment of an answer. Its file name stays; a disposition that a browser could read
 /// otherwise than we do goes whole (RFC 6266 section 4.1, and what browsers make of what breaks it).
-pub fn as_attachment(headers: &mut HeaderMap) {
+pub(crate) fn as_attachment(headers: &mut HeaderMap) {
     let mut written = headers.get_all(CONTENT_DISPOSITION).iter();
     let only = written.next().filter(|_| written.next().is_none());
     let parameters = only.and_then(|value| parameters(value.as_bytes()));
@@ -26,7 +26,7 @@ pub fn as_attachment(headers: &mut HeaderMap) {
 }
 
 /// Forbids a browser to guess another type than the one that is said.
-pub fn not_sniffed(headers: &mut HeaderMap) {
+pub(crate) fn not_sniffed(headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 

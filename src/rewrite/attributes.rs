@@ -20,7 +20,7 @@ const ATTRIBUTES: [&str; 5] = [
 ];
 
 /// Refuses a request that names no attribute, or one that S3 does not have.
-pub fn check_attributes(client: &HeaderMap) -> Result<(), S3Error> {
+pub(crate) fn check_attributes(client: &HeaderMap) -> Result<(), S3Error> {
     let mut requested = requested(client).peekable();
     if requested.peek().is_none() {
         return Err(S3Error::new(

@@ -27,7 +27,7 @@ use crate::s3::{Operation, SuccessKind};
 use crate::tenant::{Grant, ListingPage, Permit};
 
 /// Whether responses to this operation must pass an [`AnswerRewriter`].
-pub fn rewrites(operation: Operation) -> bool {
+pub(crate) fn rewrites(operation: Operation) -> bool {
     root_of(operation).is_some()
 }
 
@@ -72,7 +72,7 @@ fn proof_of(operation: Operation) -> Option<&'static str> {
 ///
 /// Where the first version of a listing was asked for the second, it also makes the second's of it.
 #[derive(Debug)]
-pub struct AnswerRewriter {
+pub(crate) struct AnswerRewriter {
     names: Names,
     /// The grant that a copy reads from.
     source: Option<Grant>,
@@ -166,7 +166,7 @@ impl AnswerRewriter {
     /// A rewriter for a successful answer, if answers to this operation need one. `location` is the URL
     /// of the object that the request names, as the client reached it; `native` says that it speaks
     /// COS's own API.
-    pub fn new(
+    pub(crate) fn new(
         permit: &Permit<'_, '_>,
         signature: UpstreamSignature,
         native: bool,
@@ -211,7 +211,7 @@ impl AnswerRewriter {
 
     /// Takes the next bytes of COS's answer and appends to `out` what the client gets for them.
     /// After an error nothing more may be sent: the answer must be seen to be cut.
-    pub fn push(&mut self, chunk: &[u8], out: &mut BytesMut) -> Result<(), Unfit> {
+    pub(crate) fn push(&mut self, chunk: &[u8], out: &mut BytesMut) -> Result<(), Unfit> {
         let Some(early) = &mut self.early else {
             return self.rewrite(chunk, out);
         };
@@ -227,14 +227,8 @@ impl AnswerRewriter {
         self.decide(encoded, out)
     }
 
-    /// Whether COS reports a failure after its `200`, as it may for a copy or a completed upload
-    /// (436/10881, 436/7742). The client finds it in the body; counters find it here.
-    pub fn failed(&self) -> bool {
-        self.failed
-    }
-
     /// The answer has ended: appends what is still due, if it ended where a document ends.
-    pub fn finish(&mut self, out: &mut BytesMut) -> Result<(), Unfit> {
+    pub(crate) fn finish(&mut self, out: &mut BytesMut) -> Result<(), Unfit> {
         if self.early.is_some() {
             self.decide(false, out)?; // it is over, and has not said that names are encoded
         }
@@ -576,7 +570,8 @@ impl AnswerRewriter {
         let own = |text: &str| Cow::Owned(escape(text).into_owned());
         Ok(Some(match leaf {
             Leaf::Alias => own(&self.names.grant().name),
-            Leaf::EncodingType if text.is_empty() => return Ok(None), // names are not encoded
+            // Names are not encoded; there is no next page.
+            Leaf::EncodingType | Leaf::Next if text.is_empty() => return Ok(None),
             Leaf::EncodingType if text == "url" => {
                 self.names.are_encoded(true)?;
                 Cow::Borrowed(raw)
@@ -588,7 +583,6 @@ impl AnswerRewriter {
             Leaf::ErrorMessage | Leaf::Unknown if self.is_clean(&text) => Cow::Borrowed(raw),
             Leaf::ErrorMessage => Cow::Borrowed("The store failed to do this."),
             Leaf::Location => own(&self.location),
-            Leaf::Next if text.is_empty() => return Ok(None), // there is no next page
             Leaf::Next => {
                 let shown = self.names.shown(&text, ListedName::Prefix)?;
                 if shown.plain.is_empty() {
@@ -1608,7 +1602,7 @@ mod tests {
             rewriter
                 .push(answer.as_bytes(), &mut BytesMut::new())
                 .unwrap();
-            assert_eq!(rewriter.failed(), failed, "{answer}");
+            assert_eq!(rewriter.failed, failed, "{answer}");
         }
     }
 

@@ -100,7 +100,7 @@ impl<'t, 'r> Look<'t, 'r> {
 
 /// The head of a HEAD of the object that a request with these headers reads: of all of it, whatever its
 /// conditions, but with the key that the client encrypted it with.
-pub fn look_at_read(client: &HeaderMap) -> Result<Parts, S3Error> {
+pub(crate) fn look_at_read(client: &HeaderMap) -> Result<Parts, S3Error> {
     let mut headers = client.clone();
     headers.remove(RANGE);
     for name in conditions::PLAIN {
@@ -110,7 +110,7 @@ pub fn look_at_read(client: &HeaderMap) -> Result<Parts, S3Error> {
 }
 
 /// S3's refusal of a part that the object has not: here, and at COS, each is one part.
-pub fn no_such_part(asked: &S3Request<'_>) -> S3Error {
+pub(crate) fn no_such_part(asked: &S3Request<'_>) -> S3Error {
     let part = asked.part_read().unwrap_or_default();
     S3Error::new(
         Code::InvalidPartNumber,

@@ -16,13 +16,15 @@ mod request;
 mod response;
 mod version_two;
 
-pub use attachment::{as_attachment, is_attachment, not_sniffed};
-pub use attributes::{attributes, check_attributes};
-pub use look::{Look, Must, look_at_read, looks, no_such_part};
-pub use names::Unfit;
-pub use range::check_range;
+pub(crate) use attachment::{as_attachment, is_attachment, not_sniffed};
+pub use attributes::attributes;
+pub use look::Look;
+pub use look::{Must, looks};
+pub(crate) use look::{look_at_read, no_such_part};
+pub(crate) use names::Unfit;
+pub(crate) use range::check_range;
 pub use request::{UpstreamRequest, request};
-pub use response::{
+pub(crate) use response::{
     as_only_part, delete_result, error_code_of, is_clock_refusal, is_credential_refusal, is_damage,
     read_error, response_headers, upstream_error,
 };

@@ -10,7 +10,7 @@ use crate::tenant::{Grant, Permit};
 
 /// Why an answer of COS cannot be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub(crate) enum Unfit {
     /// It is not what COS answers; the text says how.
     Malformed(&'static str),
     /// It says that there is more, and the client would not learn where.

@@ -18,7 +18,7 @@ enum Wanted {
 
 /// Refuses a success that is not the part which `asked`, the client's head, wants. All of the object in
 /// place of a part is none of these: RFC 9110 section 14.2 leaves that to the store, and `200` says so.
-pub fn check_range(
+pub(crate) fn check_range(
     operation: Operation,
     asked: &HeaderMap,
     status: StatusCode,

@@ -14,7 +14,7 @@ use crate::tenant::{Grant, Permit};
 /// dropped: hop-by-hop headers, `Set-Cookie`, `Location`, `Server`, `Date`.
 ///
 /// `Content-Length` goes where [`listing::AnswerRewriter`] changes the body's length.
-pub fn response_headers(
+pub(crate) fn response_headers(
     operation: Operation,
     mut headers: HeaderMap,
 ) -> Result<HeaderMap, S3Error> {
@@ -64,7 +64,7 @@ pub fn response_headers(
 
 /// Makes the answer for all of an object that for its only part, as S3 says it: a range that is the whole. An
 /// empty object has no range. Gives the status.
-pub fn as_only_part(status: StatusCode, headers: &mut HeaderMap) -> StatusCode {
+pub(crate) fn as_only_part(status: StatusCode, headers: &mut HeaderMap) -> StatusCode {
     headers.remove("x-amz-mp-parts-count");
     let length = headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -83,7 +83,7 @@ pub fn as_only_part(status: StatusCode, headers: &mut HeaderMap) -> StatusCode {
 
 /// Whether COS refused the temporary key itself, so that another key may do: the only refusals
 /// after which a request is sent once more. A plain `AccessDenied` is not one.
-pub fn is_credential_refusal(status: StatusCode, error: &UpstreamError) -> bool {
+pub(crate) fn is_credential_refusal(status: StatusCode, error: &UpstreamError) -> bool {
     if !matches!(status.as_u16(), 400 | 401 | 403) {
         return false;
     }
@@ -96,7 +96,7 @@ pub fn is_credential_refusal(status: StatusCode, error: &UpstreamError) -> bool 
 }
 
 /// Whether COS refused the time that was signed: its `Date` tells the right one.
-pub fn is_clock_refusal(status: StatusCode, error: &UpstreamError) -> bool {
+pub(crate) fn is_clock_refusal(status: StatusCode, error: &UpstreamError) -> bool {
     status == StatusCode::FORBIDDEN && error.code == "RequestTimeTooSkewed"
 }
 
@@ -104,7 +104,7 @@ pub fn is_clock_refusal(status: StatusCode, error: &UpstreamError) -> bool {
 /// was sent. cosgate has verified each digest that it sends on, and writes the framing itself: the bytes
 /// were damaged on the way, and nothing was stored. No client can mend that by another request, and
 /// no SDK repeats such a 400.
-pub fn is_damage(status: StatusCode, error: &UpstreamError) -> bool {
+pub(crate) fn is_damage(status: StatusCode, error: &UpstreamError) -> bool {
     let codes = [
         "BadDigest",
         "EntitySizeNotMatch",
@@ -119,7 +119,7 @@ pub fn is_damage(status: StatusCode, error: &UpstreamError) -> bool {
 }
 
 /// Reads an error document of COS; nothing of one that is none. Control characters are left out.
-pub fn read_error(body: &[u8]) -> UpstreamError {
+pub(crate) fn read_error(body: &[u8]) -> UpstreamError {
     let mut error = UpstreamError::parse(body, ERROR_BYTES).unwrap_or_default();
     for text in [&mut error.code, &mut error.message, &mut error.request_id] {
         text.retain(|c| !c.is_control());
@@ -130,14 +130,14 @@ pub fn read_error(body: &[u8]) -> UpstreamError {
 }
 
 /// The code of an error document, if it is one.
-pub fn error_code_of(body: &[u8]) -> Option<String> {
+pub(crate) fn error_code_of(body: &[u8]) -> Option<String> {
     let error = read_error(body);
     (!error.code.is_empty()).then(|| error_code(&error.code).to_owned())
 }
 
 /// What the client is told of an answer of COS that is no success. `body` may be cut, or empty as
 /// after `HEAD`. The texts never hold the real bucket, its APPID, a host or a key of ours.
-pub fn upstream_error(
+pub(crate) fn upstream_error(
     status: StatusCode,
     upstream: &UpstreamError,
     permit: &Permit<'_, '_>,
@@ -196,7 +196,7 @@ pub fn upstream_error(
 
 /// Puts the result of a multi-delete into the client's names, and takes out of it what the client may
 /// not know of the store.
-pub fn delete_result(result: &mut xml::DeleteResult, grant: &Grant) -> Result<(), Unfit> {
+pub(crate) fn delete_result(result: &mut xml::DeleteResult, grant: &Grant) -> Result<(), Unfit> {
     let deleted = result.deleted.iter_mut().map(|deleted| &mut deleted.key);
     let failures = result.failures.iter_mut().map(|failure| &mut failure.key);
     for key in deleted.chain(failures) {

@@ -60,7 +60,7 @@ impl<'a> Address<'a> {
 
     /// The URL of the object `key` in the bucket that was asked under `uri` and `host`, in the style of
     /// that request: the bucket in the path, or in the name.
-    pub fn object_url(
+    pub(crate) fn object_url(
         uri: &Uri,
         host: &str,
         tls: bool,
@@ -244,12 +244,12 @@ fn check_key(key: &str) -> Result<(), S3Error> {
 }
 
 /// Whether COS takes no key of this name; below the root of a virtual bucket it does.
-pub fn begins_with_slash(key: &str) -> bool {
+pub(crate) fn begins_with_slash(key: &str) -> bool {
     key.starts_with(['/', '\\'])
 }
 
 /// The refusal of a key that begins with a slash.
-pub fn no_such_key() -> S3Error {
+pub(crate) fn no_such_key() -> S3Error {
     invalid_uri("Tencent COS takes no key that begins with / or \\.")
 }
 

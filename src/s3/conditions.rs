@@ -14,13 +14,13 @@ use crate::error::{Code, S3Error};
 use crate::timestamp::Timestamp;
 
 /// COS's own condition of a write.
-pub const FORBID_OVERWRITE: &str = "x-cos-forbid-overwrite";
+pub(crate) const FORBID_OVERWRITE: &str = "x-cos-forbid-overwrite";
 
 const COPY_SOURCE_IF: &str = "x-amz-copy-source-if-";
 /// Conditions of S3's directory buckets.
 const IF_MATCH_ALSO: &str = "x-amz-if-match-";
 /// RFC 9110 section 13.1; `If-Range` is no condition of the request as a whole.
-pub const PLAIN: [&str; 4] = [
+pub(crate) const PLAIN: [&str; 4] = [
     "if-match",
     "if-modified-since",
     "if-none-match",
@@ -208,7 +208,7 @@ pub fn is_condition(name: &str) -> bool {
 
 /// Whether a write happens only if its own object is, or is not, what the client says: done once, it
 /// would refuse to be done again.
-pub fn depends_on_target(headers: &HeaderMap) -> bool {
+pub(crate) fn depends_on_target(headers: &HeaderMap) -> bool {
     let mut names = headers.keys().map(HeaderName::as_str);
     names.any(|name| is_condition(name) && !name.starts_with(COPY_SOURCE_IF))
 }
@@ -280,31 +280,10 @@ pub fn kept(
     Ok(kept)
 }
 
-/// Whether `value` is a date in one of the three forms of RFC 9110 section 5.6.7. Of the two obsolete ones
-/// only the shape is looked at: COS reads them.
+/// Whether `value` is an HTTP date. COS reads it.
 fn is_date(value: &HeaderValue) -> bool {
-    let Ok(text) = value.to_str() else {
-        return false;
-    };
-    let is_time = |word: &str| {
-        let mut parts = word.split(':');
-        word.len() == 8 && parts.all(|part| part.len() == 2 && part.parse::<u8>().is_ok())
-    };
-    let words: Vec<&str> = text.split_ascii_whitespace().collect();
-    Timestamp::parse_http_date(text).is_some()
-        || match words[..] {
-            [day, date, time, "GMT"] => {
-                day.ends_with("day,") && date.split('-').count() == 3 && is_time(time)
-            }
-            [day, month, _, time, year] => {
-                day.len() == 3
-                    && month.len() == 3
-                    && is_time(time)
-                    && year.len() == 4
-                    && year.parse::<u16>().is_ok()
-            }
-            _ => false,
-        }
+    let text = value.to_str().ok();
+    text.and_then(Timestamp::parse_http_date).is_some()
 }
 
 /// The refusal of the condition `name` in the body of `operation`.
@@ -317,7 +296,7 @@ pub(super) fn in_body(operation: Operation, name: &str) -> S3Error {
 }
 
 /// The refusal of a condition that is looked at first, where the caller has no right to look.
-pub fn cannot_look(operation: Operation, names: &str) -> S3Error {
+pub(crate) fn cannot_look(operation: Operation, names: &str) -> S3Error {
     refusal(
         operation,
         names,

@@ -6,7 +6,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use crate::error::{Code, S3Error};
 
 /// The marker that a continuation token of ours stands for.
-pub fn marker_of_token(token: &str) -> Result<String, S3Error> {
+pub(crate) fn marker_of_token(token: &str) -> Result<String, S3Error> {
     let marker = BASE64_URL_SAFE_NO_PAD.decode(token).ok();
     marker
         .and_then(|marker| String::from_utf8(marker).ok())
@@ -17,7 +17,7 @@ pub fn marker_of_token(token: &str) -> Result<String, S3Error> {
 }
 
 /// The continuation token for a listing that goes on after `marker`.
-pub fn token_of_marker(marker: &str) -> String {
+pub(crate) fn token_of_marker(marker: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(marker)
 }
 

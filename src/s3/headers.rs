@@ -13,10 +13,10 @@ use crate::s3::checksum_name::Algorithm;
 
 /// The most that all `x-amz-meta-*` of a request may hold together, names (without that prefix) and
 /// values, in bytes (S3's limit; COS takes 2 KiB each).
-pub const MAX_METADATA_BYTES: usize = 2048;
+pub(crate) const MAX_METADATA_BYTES: usize = 2048;
 
 /// What precedes the names of a client's own metadata.
-pub const METADATA_PREFIX: &str = "x-amz-meta-";
+pub(crate) const METADATA_PREFIX: &str = "x-amz-meta-";
 
 /// What becomes of one header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +164,7 @@ pub fn names() -> Vec<(String, Vec<&'static str>)> {
 
 /// Whether the header `name` (lower case) may change what S3 or COS does, so that a signature must
 /// cover it: somebody on the way could else add it.
-pub fn must_be_signed(name: &str) -> bool {
+pub(crate) fn must_be_signed(name: &str) -> bool {
     name.starts_with("x-amz-") || (is_of_cos(name) && !is_of_answer(name))
 }
 
@@ -601,7 +601,7 @@ fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disposition, S3
 
 /// Holds `x-amz-expected-bucket-owner` and `x-amz-source-expected-bucket-owner` against `owner`, the id
 /// that listings report: the tenant's name. All buckets that a tenant can name are its own.
-pub fn check_owners(headers: &HeaderMap, owner: &str) -> Result<(), S3Error> {
+pub(crate) fn check_owners(headers: &HeaderMap, owner: &str) -> Result<(), S3Error> {
     for name in [
         "x-amz-expected-bucket-owner",
         "x-amz-source-expected-bucket-owner",
@@ -659,7 +659,9 @@ fn invalid(message: impl Into<Cow<'static, str>>) -> S3Error {
 const AWS_CHUNKED: &[u8] = b"aws-chunked";
 
 /// `Content-Encoding` without the token `aws-chunked`, and whether it had it.
-pub fn strip_aws_chunked(headers: &HeaderMap) -> Result<(Option<HeaderValue>, bool), S3Error> {
+pub(crate) fn strip_aws_chunked(
+    headers: &HeaderMap,
+) -> Result<(Option<HeaderValue>, bool), S3Error> {
     let values = headers.get_all(CONTENT_ENCODING);
     let tokens: Vec<_> = values
         .iter()

@@ -7,7 +7,7 @@ use http::header::HOST;
 
 /// What a `Host` names, its port left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HostName {
+pub(crate) enum HostName {
     /// An address, which nobody looks up.
     Address(IpAddr),
     /// A name, lower case, which is looked up in a DNS that may be a stranger's.
@@ -16,7 +16,7 @@ pub enum HostName {
 
 impl HostName {
     /// Reads `host`, with a port or without (RFC 9110 section 7.2).
-    pub fn parse(host: &str) -> Self {
+    pub(crate) fn parse(host: &str) -> Self {
         let name = without_port(host).to_ascii_lowercase();
         let v4 = || name.parse::<Ipv4Addr>().ok().map(IpAddr::V4);
         let v6 = || {
@@ -33,7 +33,7 @@ impl HostName {
 /// Whether a request may have come from a page in somebody's browser: a page can point a name of its own
 /// at this machine (DNS rebinding), and the browser then sends that name as `Host`. An address is not
 /// looked up, and who sends no `Host` is no browser. `names` are lower case, besides those of localhost.
-pub fn is_misdirected(headers: &HeaderMap, names: &[String]) -> bool {
+pub(crate) fn is_misdirected(headers: &HeaderMap, names: &[String]) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (None, _) => return false,
@@ -48,7 +48,7 @@ pub fn is_misdirected(headers: &HeaderMap, names: &[String]) -> bool {
 }
 
 /// RFC 6761 section 6.3: names under `localhost` are always loopback.
-pub fn is_localhost(name: &str) -> bool {
+pub(crate) fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 

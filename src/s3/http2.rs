@@ -14,11 +14,15 @@ use crate::error::{Code, S3Error};
 
 /// An extension of a request whose target may have been another when its client sent it.
 #[derive(Clone, Copy, Debug)]
-pub struct AlteredTarget;
+pub(crate) struct AlteredTarget;
 
 /// Makes `:authority` the `Host`, `:path` the target, and a body of unknown length a chunked one, in
 /// place. What contradicts itself is refused, and so is what is larger than a head of HTTP/1.1 may be.
-pub fn as_http1(head: &mut Parts, has_body: bool, limits: &ServerLimits) -> Result<(), S3Error> {
+pub(crate) fn as_http1(
+    head: &mut Parts,
+    has_body: bool,
+    limits: &ServerLimits,
+) -> Result<(), S3Error> {
     if head.extensions.get::<AlteredTarget>().is_some() {
         return Err(refused(
             "The request target, or another for the same key on this connection, holds a #; write it as %23.",

@@ -19,8 +19,8 @@ pub mod vend;
 pub mod xml;
 
 pub use address::{Address, ObjectKey};
-pub use operation::{
-    BodyKind, Local, Operation, Performer, Resource, SuccessKind, Target, XmlRequest,
-};
+pub use operation::SuccessKind;
+pub use operation::Target;
+pub use operation::{BodyKind, Local, Operation, Performer, Resource, XmlRequest};
 pub use query::Query;
 pub use request::{CopySource, S3Request};

@@ -30,13 +30,13 @@ const PRESIGN: [&str; 7] = [
 ];
 
 /// Whether `head` is signed in COS's own way, well or badly: by its `Authorization` or in its query.
-pub fn is_native(head: &Parts) -> bool {
+pub(crate) fn is_native(head: &Parts) -> bool {
     let by_header = |value: &HeaderValue| value.as_bytes().starts_with(b"q-");
     head.headers.get_all(AUTHORIZATION).iter().any(by_header) || is_presigned(head)
 }
 
 /// Whether `head`, in S3's words, is that of a client of COS's own API.
-pub fn speaks_native(head: &Parts) -> bool {
+pub(crate) fn speaks_native(head: &Parts) -> bool {
     head.extensions.get::<Native>().is_some()
 }
 
@@ -45,18 +45,18 @@ pub fn speaks_native(head: &Parts) -> bool {
 struct Native;
 
 /// Whether a signature stands in the query.
-pub fn is_presigned(head: &Parts) -> bool {
+pub(crate) fn is_presigned(head: &Parts) -> bool {
     raw_pairs(head).any(|pair| PRESIGN.contains(&raw_name(pair)))
 }
 
 /// Whether the parameter `name` belongs to the signature itself, which does not cover it.
-pub fn is_of_signature(name: &str) -> bool {
+pub(crate) fn is_of_signature(name: &str) -> bool {
     PRESIGN.contains(&name) || name == TOKEN
 }
 
 /// Whether the header `name` (lower case) is what an SDK says of itself, its log or its retry. It changes nothing and
 /// ends here, so no signature need cover it: the SDK for Java adds it to a request that is signed already.
-pub fn is_of_sdk(name: &str) -> bool {
+pub(crate) fn is_of_sdk(name: &str) -> bool {
     ["x-cos-sdk-log-debug", "x-cos-sdk-retry"].contains(&name)
 }
 
@@ -113,7 +113,7 @@ pub fn to_s3(head: &Parts, domains: &[String]) -> Result<Option<Parts>, S3Error>
 }
 
 /// Puts the headers of an answer into COS's words.
-pub fn from_s3(headers: &mut HeaderMap) {
+pub(crate) fn from_s3(headers: &mut HeaderMap) {
     let theirs: Vec<HeaderName> = headers
         .keys()
         .filter(|name| name.as_str().starts_with("x-amz-"))

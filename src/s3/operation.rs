@@ -729,7 +729,7 @@ impl Operation {
     }
 
     /// The method at COS; `None` for an operation that COS does not perform under its own name.
-    pub fn upstream_method(self) -> Option<Method> {
+    pub(crate) fn upstream_method(self) -> Option<Method> {
         match self.performer() {
             Performer::Cos => Method::from_bytes(self.row().method.as_bytes()).ok(),
             Performer::CosByHead => Some(Method::HEAD),
@@ -743,7 +743,7 @@ impl Operation {
     }
 
     /// Whether doing it twice is as good as once, so that cosgate may try again.
-    pub fn is_idempotent(self) -> bool {
+    pub(crate) fn is_idempotent(self) -> bool {
         self.row().is_idempotent
     }
 
@@ -753,7 +753,7 @@ impl Operation {
     }
 
     /// Whether the body is an object's bytes, streamed.
-    pub fn takes_object_body(self) -> bool {
+    pub(crate) fn takes_object_body(self) -> bool {
         self.body() == BodyKind::Object
     }
 
@@ -763,13 +763,13 @@ impl Operation {
     }
 
     /// Whether its success is an empty body.
-    pub fn answers_without_body(self) -> bool {
+    pub(crate) fn answers_without_body(self) -> bool {
         self.response() == SuccessKind::Empty
     }
 
     /// Whether COS and S3 document that it may fail after its `200`, which then has an `Error` for a body
     /// (436/10881, 436/7742): clients look for one in these responses and in no other.
-    pub fn may_fail_after_success(self) -> bool {
+    pub(crate) fn may_fail_after_success(self) -> bool {
         self.row().may_fail_after_success
     }
 }

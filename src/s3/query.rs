@@ -11,10 +11,10 @@ use crate::error::{Code, S3Error};
 pub const MAX_PARAMETERS: usize = 100;
 
 /// The most entries that one listing may ask for; more is cut to this, as S3 and COS do.
-pub const MAX_LISTED: u32 = 1000;
+pub(crate) const MAX_LISTED: u32 = 1000;
 
 /// The highest part number (S3's and COS's limit).
-pub const MAX_PART_NUMBER: u16 = 10_000;
+pub(crate) const MAX_PART_NUMBER: u16 = 10_000;
 
 /// What a presigned URL carries (the first three in Signature Version 2), for the tenant's authentication to read. Never forwarded.
 pub const PRESIGN: &[&str] = &[

@@ -14,13 +14,13 @@ use super::{ObjectKey, Operation, Query};
 use crate::error::{Code, S3Error};
 
 /// The largest object or part of a single request (COS's limit, 436/14518).
-pub const MAX_OBJECT_BYTES: u64 = 5 << 30;
+pub(crate) const MAX_OBJECT_BYTES: u64 = 5 << 30;
 
 /// `x-amz-decoded-content-length`: the length of an object whose body is aws-chunked.
 pub const DECODED_LENGTH: HeaderName = HeaderName::from_static("x-amz-decoded-content-length");
 
 /// `x-amz-copy-source`
-pub const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
+pub(crate) const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
 
 /// What is asked: the only thing that later steps know of the client's request line.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ pub struct CopySource {
 impl<'a> S3Request<'a> {
     /// The HEAD of the object that this request is about.
     #[must_use]
-    pub fn head_of_target(&self) -> Self {
+    pub(crate) fn head_of_target(&self) -> Self {
         Self {
             operation: Operation::HeadObject,
             bucket: self.bucket.clone(),
@@ -63,7 +63,7 @@ impl<'a> S3Request<'a> {
 
     /// The HEAD of the object that this request reads, in the version that it names.
     #[must_use]
-    pub fn head_of_read(&self) -> Self {
+    pub(crate) fn head_of_read(&self) -> Self {
         Self {
             query: self.query.version_alone(),
             ..self.head_of_target()
@@ -71,14 +71,14 @@ impl<'a> S3Request<'a> {
     }
 
     /// The part that is read of an object; `None` for all of it.
-    pub fn part_read(&self) -> Option<u32> {
+    pub(crate) fn part_read(&self) -> Option<u32> {
         let reads = self.operation.reads_object();
         let number = self.query.get("partNumber").filter(|_| reads)?;
         number.parse().ok()
     }
 
     /// The HEAD of the object that this request copies.
-    pub fn head_of_source(&self) -> Option<Self> {
+    pub(crate) fn head_of_source(&self) -> Option<Self> {
         let source = self.copy_source.as_ref()?;
         Some(Self {
             operation: Operation::HeadObject,
@@ -158,7 +158,7 @@ impl CopySource {
 
 /// Refuses a head that two readers could frame in two ways (RFC 9112 section 6). `Upgrade` is an offer
 /// that a server may ignore (RFC 9110 section 7.8): Java's client and curl make it with each request.
-pub fn check_framing(head: &Parts) -> Result<(), S3Error> {
+pub(crate) fn check_framing(head: &Parts) -> Result<(), S3Error> {
     let refuse = |message: &'static str| Err(S3Error::new(Code::InvalidRequest, message).close());
     let count = |name: &HeaderName| head.headers.get_all(name).iter().count();
     if count(&header::HOST) != 1 {
@@ -261,7 +261,7 @@ fn check_body(head: &Parts, operation: Operation) -> Result<(), S3Error> {
 }
 
 /// The refusal of an object or part that COS would not take in one request.
-pub fn too_large() -> S3Error {
+pub(crate) fn too_large() -> S3Error {
     S3Error::new(
         Code::EntityTooLarge,
         "One request uploads at most 5 GiB; use a multipart upload for more.",

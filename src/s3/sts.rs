@@ -12,7 +12,7 @@ use crate::config::{SESSION_POLICY_BYTES, SessionPolicy};
 use crate::error::{Code, S3Error};
 
 /// Bytes of a request's body at most: a token, and names. Nobody is known before it has been read.
-pub const STS_BYTES: usize = 32 * 1024;
+pub(crate) const STS_BYTES: usize = 32 * 1024;
 /// STS's limits of `DurationSeconds`.
 const SHORTEST: u64 = 900;
 /// How long keys live when the client does not say.
@@ -36,7 +36,7 @@ const NOT_OFFERED: [&str; 8] = [
 
 /// A call of an STS.
 #[derive(Debug)]
-pub struct StsRequest {
+pub(crate) struct StsRequest {
     /// What is asked.
     pub action: StsAction,
     /// How long the keys shall live.
@@ -47,7 +47,7 @@ pub struct StsRequest {
 
 /// What an [`StsRequest`] asks for.
 #[derive(Debug)]
-pub enum StsAction {
+pub(crate) enum StsAction {
     /// Keys for the caller, who has signed.
     AssumeRole(Option<NamedRole>),
     /// Keys for whom a token is about; nothing is signed.
@@ -65,7 +65,7 @@ pub enum StsAction {
 
 /// What AWS's SDKs must name, and get to read again. It grants nothing: what a caller may do is configured.
 #[derive(Debug)]
-pub struct NamedRole {
+pub(crate) struct NamedRole {
     /// `RoleArn`
     pub arn: String,
     /// `RoleSessionName`
@@ -75,7 +75,7 @@ pub struct NamedRole {
 /// Whether `head` is a call of an STS, and not of S3: nobody posts forms of this kind to `/` else. What
 /// S3 has there for a bucket that the host names (`/?delete`) has no `Action`, which some clients send in
 /// the query.
-pub fn is_sts(head: &Parts) -> bool {
+pub(crate) fn is_sts(head: &Parts) -> bool {
     let is_call = || match head.uri.query() {
         None => is_form(&head.headers),
         Some(query) => query.split('&').any(|pair| pair.starts_with("Action=")),
@@ -96,7 +96,7 @@ fn is_form(headers: &HeaderMap) -> bool {
 
 impl StsRequest {
     /// Reads a call: its form, and what stands in its query. Every parameter must be known, and stand once.
-    pub fn parse(query: &str, form: &[u8]) -> Result<Self, S3Error> {
+    pub(crate) fn parse(query: &str, form: &[u8]) -> Result<Self, S3Error> {
         let form = std::str::from_utf8(form).map_err(|_| invalid("the form is not UTF-8"))?;
         let all = [query, form].join("&");
         let form = Query::parse(&all)?;
@@ -134,7 +134,7 @@ impl StsRequest {
     }
 
     /// The action's name.
-    pub fn action_name(&self) -> &'static str {
+    pub(crate) fn action_name(&self) -> &'static str {
         match &self.action {
             StsAction::AssumeRole(_) => "AssumeRole",
             StsAction::AssumeRoleWithWebIdentity { .. } => "AssumeRoleWithWebIdentity",
@@ -144,7 +144,7 @@ impl StsRequest {
     }
 
     /// The role that it names.
-    pub fn role(&self) -> Option<&NamedRole> {
+    pub(crate) fn role(&self) -> Option<&NamedRole> {
         match &self.action {
             StsAction::AssumeRole(role) | StsAction::AssumeRoleWithWebIdentity { role, .. } => {
                 role.as_ref()

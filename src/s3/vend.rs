@@ -8,16 +8,16 @@ use super::request::host;
 use crate::error::{Code, S3Error};
 
 /// No bucket has this name, so it is nobody's object; a virtual-hosted key of this name is one.
-pub const VEND_PATH: &str = "/.cosgate/credentials";
+pub(crate) const VEND_PATH: &str = "/.cosgate/credentials";
 /// Bytes of a request's body at most.
-pub const VEND_BYTES: usize = 16 * 1024;
+pub(crate) const VEND_BYTES: usize = 16 * 1024;
 /// Said of a body that makes a policy which is too long for STS.
-pub const LONG_POLICY: &str = "The body is refused: the policy of the key would be too long for the key service. Name one bucket, fewer or shorter prefixes (allowPrefixes), or fewer actions (allowActions).";
+pub(crate) const LONG_POLICY: &str = "The body is refused: the policy of the key would be too long for the key service. Name one bucket, fewer or shorter prefixes (allowPrefixes), or fewer actions (allowActions).";
 /// Prefixes, and actions, of one request.
 const MOST: usize = 32;
 
 /// Whether `head` asks for temporary keys, and not for an object of this name in a bucket of `domains`.
-pub fn is_vend(head: &Parts, domains: &[String]) -> bool {
+pub(crate) fn is_vend(head: &Parts, domains: &[String]) -> bool {
     head.uri.path() == VEND_PATH
         && host(head).is_ok_and(|host| Address::parse(&head.uri, host, domains).is_err())
 }
@@ -87,7 +87,7 @@ impl VendRequest {
 
 impl OneOrMore {
     /// All of them.
-    pub fn texts(&self) -> &[String] {
+    pub(crate) fn texts(&self) -> &[String] {
         match self {
             Self::One(text) => std::slice::from_ref(text),
             Self::More(texts) => texts,

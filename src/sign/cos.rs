@@ -142,12 +142,12 @@ impl<'a> SignedNames<'a> {
     }
 
     /// Whether the header `name` is covered.
-    pub fn has_header(&self, name: &str) -> bool {
+    pub(crate) fn has_header(&self, name: &str) -> bool {
         has(&self.headers, name)
     }
 
     /// Whether the parameter `name` is covered, in whatever letter case it is written.
-    pub fn has_parameter(&self, name: &str) -> bool {
+    pub(crate) fn has_parameter(&self, name: &str) -> bool {
         has(&self.parameters, name)
     }
 
@@ -314,7 +314,7 @@ impl<'a> CosClaim<'a> {
     }
 
     /// Whether the signature is that of `request`, in constant time and whatever the time is.
-    pub fn is_signature_of(&self, request: &Signable<'_>, secret: &Secret) -> bool {
+    pub(crate) fn is_signature_of(&self, request: &Signable<'_>, secret: &Secret) -> bool {
         let key = SignKey::derive(secret, &self.key_time);
         let message = string_to_sign(&self.sign_time, &http_string(request, &self.names));
         key.verify(message.as_bytes(), &self.signature)

@@ -100,7 +100,7 @@ pub struct SigV2Claim<'a> {
 impl<'a> SigV2Claim<'a> {
     /// Whether `query` has any of the parameters, in any letter case: a mistake is to be refused, not
     /// to be taken for a request without a signature.
-    pub fn is_in_query(query: &[(Cow<'_, str>, Cow<'_, str>)]) -> bool {
+    pub(crate) fn is_in_query(query: &[(Cow<'_, str>, Cow<'_, str>)]) -> bool {
         query.iter().any(|(name, _)| {
             PRESIGN_PARAMETERS
                 .iter()
@@ -140,7 +140,7 @@ impl<'a> SigV2Claim<'a> {
     }
 
     /// Refuses a URL whose life is over at `now`, or goes on for more than `longest` seconds.
-    pub fn check_life(&self, now: Timestamp, longest: u64) -> Result<(), S3Error> {
+    pub(crate) fn check_life(&self, now: Timestamp, longest: u64) -> Result<(), S3Error> {
         let left = self.expires.saturating_sub(now.unix());
         if left < 0 {
             return Err(denied("Request has expired"));

@@ -23,11 +23,11 @@ pub use super::sigv4_claim::SigV4Claim;
 pub(super) use super::sigv4_claim::credential_parts;
 
 /// The only algorithm that is spoken.
-pub const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// The payload of a body that the signature does not cover.
 pub const UNSIGNED_PAYLOAD: &str = "UNSIGNED-PAYLOAD";
 /// The header that carries the payload's hash or mode.
-pub const CONTENT_SHA256: &str = "x-amz-content-sha256";
+pub(crate) const CONTENT_SHA256: &str = "x-amz-content-sha256";
 const TERMINATOR: &str = "aws4_request";
 /// A whole canonical request with a session token is about this long: one allocation holds it.
 const CANONICAL_CAPACITY: usize = 2048;

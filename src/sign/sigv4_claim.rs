@@ -123,7 +123,7 @@ impl<'a> SigV4Claim<'a> {
 
     /// Whether `query` has a parameter of a presigned URL. In any case: `x-amz-signature` is a mistake
     /// to refuse, not a parameter to ignore.
-    pub fn is_in_query(query: &[(Cow<'_, str>, Cow<'_, str>)]) -> bool {
+    pub(crate) fn is_in_query(query: &[(Cow<'_, str>, Cow<'_, str>)]) -> bool {
         query.iter().any(|(name, _)| {
             PRESIGN_PARAMETERS
                 .iter()

@@ -89,7 +89,7 @@ impl<'t, 'r> Permit<'t, 'r> {
     }
 
     /// The same caller's permit for something else, by the same check.
-    pub fn besides<'q>(&self, asked: S3Request<'q>) -> Result<Permit<'t, 'q>, S3Error> {
+    pub(crate) fn besides<'q>(&self, asked: S3Request<'q>) -> Result<Permit<'t, 'q>, S3Error> {
         Permit::check(self.tenant, asked)
     }
 
@@ -120,13 +120,13 @@ impl<'t, 'r> Permit<'t, 'r> {
     }
 
     /// Where a listing's page comes from.
-    pub fn listing_page(&self) -> &ListingPage {
+    pub(crate) fn listing_page(&self) -> &ListingPage {
         &self.page
     }
 
-    /// Whether a multi-delete may name `key`, or a version of it if it `names_version`. One that it may not gets an entry of its own in the
-    /// answer, as AWS does; the others proceed.
-    pub fn may_delete(&self, key: &str, names_version: bool) -> bool {
+    /// Whether a multi-delete may name `key`, or a version of it if it `names_version`. One that it may not
+    /// gets an entry of its own in the answer, as AWS does; the others proceed.
+    pub(crate) fn may_delete(&self, key: &str, names_version: bool) -> bool {
         let action = Operation::DeleteObject.action();
         self.grant.is_some_and(|grant| {
             takes(grant, key) && grant.allows_on_version(action, key, names_version)
@@ -134,7 +134,7 @@ impl<'t, 'r> Permit<'t, 'r> {
     }
 
     /// What COS calls a key of the bucket that the request names.
-    pub fn upstream_name<'n>(&self, key: &'n str) -> Cow<'n, str> {
+    pub(crate) fn upstream_name<'n>(&self, key: &'n str) -> Cow<'n, str> {
         self.grant
             .map_or(Cow::Borrowed(key), |grant| grant.upstream_name(key))
     }

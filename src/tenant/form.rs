@@ -18,7 +18,7 @@ use crate::timestamp::Timestamp;
 
 /// The sender of a form, which met its policy.
 #[derive(Debug)]
-pub struct FormCaller {
+pub(crate) struct FormCaller {
     /// Who it is.
     pub caller: Identified,
     /// How long the file may be.
@@ -28,7 +28,7 @@ pub struct FormCaller {
 impl Tenants {
     /// Finds out who signed `form`, posted with `head`, and holds it to its policy. Any field of a
     /// signature makes the form one that must be signed well; without one it is the anonymous tenant's.
-    pub fn identify_form(
+    pub(crate) fn identify_form(
         &self,
         head: &Parts,
         form: &Form,

@@ -92,7 +92,7 @@ impl Tenant {
 
 impl Grant {
     /// What COS calls a key, prefix or marker of the client's.
-    pub fn upstream_name<'n>(&self, name: &'n str) -> Cow<'n, str> {
+    pub(crate) fn upstream_name<'n>(&self, name: &'n str) -> Cow<'n, str> {
         if self.root.is_empty() {
             return Cow::Borrowed(name);
         }
@@ -100,7 +100,7 @@ impl Grant {
     }
 
     /// The keys it covers, as COS names them.
-    pub fn upstream_prefixes(&self) -> impl Iterator<Item = PrefixPattern> {
+    pub(crate) fn upstream_prefixes(&self) -> impl Iterator<Item = PrefixPattern> {
         self.prefixes
             .iter()
             .map(|pattern| pattern.below(&self.root))
@@ -127,13 +127,13 @@ impl Grant {
 
     /// Whether `action` may be done to `key`: what [`Grant::allows`] and [`Grant::covers`] say, the
     /// grant's policy, where it is one, and the session's.
-    pub fn allows_on(&self, action: &str, key: &str) -> bool {
+    pub(crate) fn allows_on(&self, action: &str, key: &str) -> bool {
         self.allows_on_version(action, key, false)
     }
 
     /// The same of a version that the request names, if it `names_version`: only a session tells apart
     /// who may read or delete old versions.
-    pub fn allows_on_version(&self, action: &str, key: &str, names_version: bool) -> bool {
+    pub(crate) fn allows_on_version(&self, action: &str, key: &str, names_version: bool) -> bool {
         let policy = self.policy.as_ref();
         let session = self.session.as_ref();
         self.allows(action)
@@ -157,7 +157,7 @@ impl Grant {
     }
 
     /// Whether `action`, a listing, may have this `prefix`.
-    pub fn allows_list(&self, action: &str, prefix: &str) -> bool {
+    pub(crate) fn allows_list(&self, action: &str, prefix: &str) -> bool {
         let policy = self.policy.as_ref();
         let session = self.session.as_ref();
         self.allows(action)
@@ -167,7 +167,7 @@ impl Grant {
     }
 
     /// The prefixes of listings by `action` that the grant is about.
-    pub fn listable(&self, action: &str) -> Vec<PrefixPattern> {
+    pub(crate) fn listable(&self, action: &str) -> Vec<PrefixPattern> {
         let granted: Vec<_> = match &self.policy {
             Some(policy) => policy.lists(action).cloned().collect(),
             None => self.prefixes.clone(),
@@ -187,7 +187,7 @@ impl Grant {
     }
 
     /// The actions that may be done to `key`.
-    pub fn actions_on(&self, key: &str) -> Cow<'_, [String]> {
+    pub(crate) fn actions_on(&self, key: &str) -> Cow<'_, [String]> {
         if self.policy.is_none() && self.session.is_none() {
             return Cow::Borrowed(&self.actions);
         }

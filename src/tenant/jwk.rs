@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::json;
 
 /// Bytes of a key set at most.
-pub const KEY_SET_BYTES: usize = 256 * 1024;
+pub(crate) const KEY_SET_BYTES: usize = 256 * 1024;
 /// Keys in a set at most.
 const KEYS: usize = 100;
 /// Bytes of an RSA modulus: 2048 to 8192 bits.
@@ -33,7 +33,7 @@ pub(super) enum TokenAlgorithm {
 
 /// The keys that a provider signs with at the moment.
 #[derive(Debug, Default)]
-pub struct KeySet(Vec<VerifyingKey>);
+pub(crate) struct KeySet(Vec<VerifyingKey>);
 
 /// A key, fit for its one algorithm.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ struct VerifyingKey {
 
 /// Why a text is not a key set that is of use here; says how to mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadKeySet(&'static str);
+pub(crate) struct BadKeySet(&'static str);
 
 impl std::fmt::Display for BadKeySet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -89,7 +89,7 @@ impl TokenAlgorithm {
 impl KeySet {
     /// Reads a set. Keys for other uses and algorithms are left out (RFC 7517 section 5); a set
     /// without a key that is of use is refused, so that it cannot take the place of a good one.
-    pub fn parse(text: &[u8]) -> Result<Self, BadKeySet> {
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, BadKeySet> {
         if text.len() > KEY_SET_BYTES {
             return Err(BadKeySet("the key set is larger than 256 KiB"));
         }

@@ -25,7 +25,7 @@ pub struct Limits {
 
 /// A request's place among those that a tenant may have at once; given back when it is dropped.
 #[derive(Debug)]
-pub struct Slot(Arc<Limits>);
+pub(crate) struct Slot(Arc<Limits>);
 
 /// The direction of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum Direction {
 
 /// Why a request has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limited {
+pub(crate) enum Limited {
     /// The tenant has as many requests under way as it may.
     Concurrency,
     /// It has sent as many as it may; the next may come after this long.
@@ -73,7 +73,7 @@ impl Limits {
     }
 
     /// Lets a request in, or says why it must wait. One that is turned away counts for nothing.
-    pub fn admit(self: &Arc<Self>, now: Duration) -> Result<Slot, Limited> {
+    pub(crate) fn admit(self: &Arc<Self>, now: Duration) -> Result<Slot, Limited> {
         if let Some(concurrent) = &self.concurrent {
             let next = |count: u64| (count < concurrent.most).then_some(count + 1);
             concurrent
@@ -94,13 +94,13 @@ impl Limits {
     }
 
     /// Counts bytes that have moved. How long the next must wait for it.
-    pub fn charge(&self, way: Direction, now: Duration, bytes: u64) -> Duration {
+    pub(crate) fn charge(&self, way: Direction, now: Duration, bytes: u64) -> Duration {
         self.rate(way)
             .map_or(Duration::ZERO, |rate| rate.charge(now, bytes))
     }
 
     /// Refuses an object or a part of so many bytes.
-    pub fn check_object(&self, bytes: u64) -> Result<(), S3Error> {
+    pub(crate) fn check_object(&self, bytes: u64) -> Result<(), S3Error> {
         match self.object_size {
             Some(most) if bytes > most => Err(S3Error::new(
                 Code::EntityTooLarge,

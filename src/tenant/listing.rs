@@ -16,7 +16,7 @@ use crate::s3::{Operation, S3Request};
 
 /// Where the entries of a listing's page come from. Names are the client's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListingPage {
+pub(crate) enum ListingPage {
     /// From COS, by the prefix that the client named.
     AsRequested,
     /// From COS, by a granted prefix.

@@ -19,14 +19,15 @@ pub mod subject_limits;
 mod template;
 pub mod vend;
 
-pub use authenticate::{
-    Authenticated, Caller, Certified, Connection, Identified, Identity, Network, Peer, SignedCall,
-    Source, Tenants, UnixUser, bearer_token, may_need_newer_keys,
-};
+pub use authenticate::Certified;
+pub use authenticate::Network;
+pub use authenticate::Source;
+pub use authenticate::{Authenticated, Caller, Connection, Identity, Peer, Tenants, UnixUser};
+pub(crate) use authenticate::{Identified, SignedCall, bearer_token, may_need_newer_keys};
 pub use authorize::Permit;
-pub use form::FormCaller;
-pub use grant::{Counted, Grant, Tenant};
+pub use grant::Counted;
+pub use grant::{Grant, Tenant};
 pub use identity::KeyState;
-pub use jwk::{BadKeySet, KEY_SET_BYTES, KeySet};
-pub use listing::ListingPage;
-pub use session::SessionKey;
+pub(crate) use jwk::{KEY_SET_BYTES, KeySet};
+pub(crate) use listing::ListingPage;
+pub(crate) use session::SessionKey;

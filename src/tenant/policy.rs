@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::{Grant, Tenant};
 use crate::config::aws_actions::{ActionKind, ActionSet};
-pub use crate::config::cam::{Effect, Policy, Statement};
+pub use crate::config::cam::Statement;
+pub use crate::config::cam::{Effect, Policy};
 use crate::config::raw_policy::LISTS;
 use crate::config::{KeyGlob, PrefixPattern, SessionStatement};
 use crate::encoding::percent::push_encoded;

@@ -130,7 +130,7 @@ pub(super) struct Opened<'s> {
 
 /// A key with its token, to be handed out.
 #[derive(Debug)]
-pub struct SessionKey {
+pub(crate) struct SessionKey {
     /// The access key id.
     pub id: Arc<str>,
     /// The secret access key.

@@ -35,7 +35,7 @@ struct SubjectLimitTable {
 
 impl SubjectLimits {
     /// The limits as configured; `None` when there are none.
-    pub fn new(limits: &TenantLimits) -> Option<Arc<Self>> {
+    pub(crate) fn new(limits: &TenantLimits) -> Option<Arc<Self>> {
         Self::with_room(SUBJECTS, limits)
     }
 
@@ -51,7 +51,7 @@ impl SubjectLimits {
 
     /// The limits of the tenant of this name: the same for as long as somebody holds them or owes them
     /// something. `now` is the time since any fixed moment.
-    pub fn of(&self, name: &str, now: Duration) -> Arc<Limits> {
+    pub(crate) fn of(&self, name: &str, now: Duration) -> Arc<Limits> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(limits) = table.by_name.get(name) {
             return Arc::clone(limits);

@@ -32,7 +32,7 @@ pub(super) fn token_hash(token: &[u8]) -> TokenHash {
 impl Tenants {
     /// Who asks for a key, before the body is read: by an authorization token (`GET`, as AWS's SDKs
     /// ask a container's credentials endpoint), or as any request is authenticated (`POST`).
-    pub fn identify_vend(
+    pub(crate) fn identify_vend(
         &self,
         head: &Parts,
         connection: Connection,
@@ -82,7 +82,7 @@ impl Tenants {
     /// Refuses a body that the caller's signature does not cover: somebody else may have written it.
     /// COS's own signature has no word for the body, but covers a `Content-MD5` that its signer lists;
     /// that this is the body's is checked where it is read.
-    pub fn check_vend_body(
+    pub(crate) fn check_vend_body(
         head: &Parts,
         caller: &Authenticated,
         body: &[u8],

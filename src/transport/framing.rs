@@ -15,7 +15,7 @@ const MAX_DIGITS: usize = 20;
 
 /// The framing fields of one head.
 #[derive(Clone, Copy, Debug)]
-pub struct FramingFields {
+pub(crate) struct FramingFields {
     has_codings: bool,
     is_chunked: bool,
     content_length: Option<u64>,
@@ -23,7 +23,7 @@ pub struct FramingFields {
 
 /// Where a message body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyLength {
+pub(crate) enum BodyLength {
     /// After this number of bytes.
     Bytes(u64),
     /// After the last chunk and the trailer section.
@@ -34,7 +34,7 @@ pub enum BodyLength {
 
 /// What is wrong with a message's framing. Its text is the rule that the message breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FramingError {
+pub(crate) enum FramingError {
     /// A line ends in LF alone.
     BareLineFeed,
     /// Both fields are there.
@@ -53,7 +53,7 @@ pub enum FramingError {
 
 impl FramingFields {
     /// No field so far, in a head of HTTP/1.1 or, without `has_codings`, of HTTP/1.0.
-    pub fn new(has_codings: bool) -> Self {
+    pub(crate) fn new(has_codings: bool) -> Self {
         Self {
             has_codings,
             is_chunked: false,
@@ -62,7 +62,7 @@ impl FramingFields {
     }
 
     /// Adds a field of the head, with no white space around its value. Ignores other fields.
-    pub fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), FramingError> {
+    pub(crate) fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), FramingError> {
         if !name.first().copied().is_some_and(may_affect_framing) {
             return Ok(());
         }
@@ -91,7 +91,7 @@ impl FramingFields {
     }
 
     /// Where the body ends.
-    pub fn body_length(&self) -> BodyLength {
+    pub(crate) fn body_length(&self) -> BodyLength {
         match self.content_length {
             _ if self.is_chunked => BodyLength::Chunked,
             Some(length) => BodyLength::Bytes(length),
@@ -101,7 +101,7 @@ impl FramingFields {
 }
 
 /// Whether a field whose name begins with `first` can be one of the two.
-pub fn may_affect_framing(first: u8) -> bool {
+pub(crate) fn may_affect_framing(first: u8) -> bool {
     matches!(first, b'C' | b'c' | b'T' | b't')
 }
 

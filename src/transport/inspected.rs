@@ -7,21 +7,21 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Looks at what is read from a stream.
-pub trait Inspector {
+pub(crate) trait Inspector {
     /// Looks at the bytes of one read, before the reader gets them. An error ends the read with it.
     fn inspect(&mut self, read: &[u8]) -> io::Result<()>;
 }
 
 /// A stream and its [`Inspector`].
 #[derive(Debug)]
-pub struct InspectedStream<S, I> {
+pub(crate) struct InspectedStream<S, I> {
     stream: S,
     inspector: I,
 }
 
 impl<S, I> InspectedStream<S, I> {
     /// Has `inspector` look at what is read from `stream`.
-    pub fn new(stream: S, inspector: I) -> Self {
+    pub(crate) fn new(stream: S, inspector: I) -> Self {
         Self { stream, inspector }
     }
 }

@@ -2,16 +2,19 @@
 
 pub mod descriptors;
 pub mod framing;
-pub mod inspected;
+pub(crate) mod inspected;
 pub mod line;
 mod pace;
 mod stream;
 mod stream_state;
 
-pub use pace::{Side, TransferPace};
-pub use stream::CountedStream;
-pub use stream_state::{BodyInFlight, CoreLoad, Phase, READ_BUDGET, StreamState};
+pub(crate) use pace::{Side, TransferPace};
+pub(crate) use stream::CountedStream;
+pub use stream_state::BodyInFlight;
+pub use stream_state::CoreLoad;
+pub use stream_state::Phase;
+pub(crate) use stream_state::StreamState;
 
 /// The largest frame of HTTP/2, both ways; RFC 9113's least. Larger ones would make every stream wait longer for
 /// the others, and gain nothing that a profile shows.
-pub const FRAME: usize = 16 * 1024;
+pub(crate) const FRAME: usize = 16 * 1024;

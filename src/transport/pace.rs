@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant, Sleep, sleep};
 
 /// Finds when a transfer falls below a minimum of bytes in a window.
 #[derive(Debug)]
-pub struct TransferPace {
+pub(crate) struct TransferPace {
     bytes: u64,
     window: Duration,
     at_start: u64,
@@ -17,7 +17,7 @@ pub struct TransferPace {
 
 /// The two ends of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     /// Where the bytes go.
     Sink,
     /// Where the bytes come from.
@@ -26,7 +26,7 @@ pub enum Side {
 
 impl TransferPace {
     /// At least `bytes` in each `window`.
-    pub fn new(bytes: u64, window: Duration) -> Self {
+    pub(crate) fn new(bytes: u64, window: Duration) -> Self {
         Self {
             bytes,
             window,
@@ -37,14 +37,19 @@ impl TransferPace {
     }
 
     /// Says that the transfer waits for neither side: the next wait starts a window of its own.
-    pub fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         self.waiting_for = None;
     }
 
     /// Called whenever the transfer has to wait for a side: `moved` is what that side has sent or
     /// taken in all. Ready when a window has passed with less than the pace asks. The window starts
     /// anew when the wait turns to the other side.
-    pub fn poll_too_slow(&mut self, cx: &mut Context<'_>, side: Side, moved: u64) -> Poll<()> {
+    pub(crate) fn poll_too_slow(
+        &mut self,
+        cx: &mut Context<'_>,
+        side: Side,
+        moved: u64,
+    ) -> Poll<()> {
         if self.waiting_for != Some(side) {
             self.waiting_for = Some(side);
             self.at_start = moved;

@@ -27,7 +27,7 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// A stream and its [`StreamState`].
 #[derive(Debug)]
-pub struct CountedStream<S> {
+pub(crate) struct CountedStream<S> {
     /// `Take` is tokio's own way to bound a read without touching uninitialised memory.
     stream: Take<S>,
     stream_state: Rc<StreamState>,
@@ -44,7 +44,7 @@ struct Linger {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> CountedStream<S> {
     /// Counts on `stream_state` what goes through `stream`.
-    pub fn new(stream: S, stream_state: Rc<StreamState>) -> Self {
+    pub(crate) fn new(stream: S, stream_state: Rc<StreamState>) -> Self {
         Self {
             stream: stream.take(0),
             stream_state,
@@ -56,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CountedStream<S> {
     /// After a failed write, goes on reading until the peer's bytes end, and fails only then. A server may
     /// refuse an upload before the body has arrived, and close: its response must be read.
     #[must_use]
-    pub fn read_after_write_error(mut self) -> Self {
+    pub(crate) fn read_after_write_error(mut self) -> Self {
         self.reads_after_write_error = true;
         self
     }

@@ -9,7 +9,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 /// Bytes that all bodies in flight may read from their sockets in one round, on all cores.
-pub const READ_BUDGET: usize = 4 * 1024 * 1024;
+pub(crate) const READ_BUDGET: usize = 4 * 1024 * 1024;
 /// The max and min size of one read. Small reads cost CPU: reads of 16 KiB cost 3.5 times as much for each
 /// GiB as reads of 400 KiB, and reads of 8 KiB half as much again. Each is one byte short, because hyper
 /// doubles its buffer after a read that fills it.
@@ -25,7 +25,7 @@ const READ_OF_MANY: usize = 8 * 1024 - 1;
 /// The streams of an HTTP/2 connection have one each: there `read` and `written` are the bytes of the
 /// bodies, since the connection's own say nothing of one stream among many.
 #[derive(Debug)]
-pub struct StreamState {
+pub(crate) struct StreamState {
     core: Rc<CoreLoad>,
     of: StreamKind,
     phase: Cell<Phase>,
@@ -109,17 +109,17 @@ impl Drop for BodyInFlight {
 
 impl StreamState {
     /// A state for a new connection, in [`Phase::Head`].
-    pub fn new(core: &Rc<CoreLoad>) -> Rc<Self> {
+    pub(crate) fn new(core: &Rc<CoreLoad>) -> Rc<Self> {
         Self::of(core, StreamKind::Connection)
     }
 
     /// The same for an HTTP/2 connection: it is busy while any of its streams is.
-    pub fn of_streams(core: &Rc<CoreLoad>) -> Rc<Self> {
+    pub(crate) fn of_streams(core: &Rc<CoreLoad>) -> Rc<Self> {
         Self::of(core, StreamKind::Streams(Cell::new(0)))
     }
 
     /// A state for a new stream of `connection`.
-    pub fn of_stream(connection: &Rc<Self>) -> Rc<Self> {
+    pub(crate) fn of_stream(connection: &Rc<Self>) -> Rc<Self> {
         let of = StreamKind::Stream {
             connection: Rc::clone(connection),
             waits_for_client: Cell::new(false),
@@ -145,34 +145,34 @@ impl StreamState {
     }
 
     /// Bytes read from the peer so far.
-    pub fn read(&self) -> u64 {
+    pub(crate) fn read(&self) -> u64 {
         self.read.get()
     }
 
     /// Bytes that the kernel has taken for the peer so far.
-    pub fn written(&self) -> u64 {
+    pub(crate) fn written(&self) -> u64 {
         self.written.get()
     }
 
     /// When the kernel last took bytes for the peer. A stream of HTTP/2 does not know.
-    pub fn last_write(&self) -> Instant {
+    pub(crate) fn last_write(&self) -> Instant {
         self.last_write.get()
     }
 
     /// Whether the last write could not be taken whole: more would only pile up in memory.
     /// Whoever sees `true` need not ask to be woken: the connection's own task is waiting for the
     /// socket, and polls its body again when that moves.
-    pub fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.blocked.get()
     }
 
     /// Whether this is one stream of an HTTP/2 connection.
-    pub fn is_stream(&self) -> bool {
+    pub(crate) fn is_stream(&self) -> bool {
         matches!(self.of, StreamKind::Stream { .. })
     }
 
     /// Notes that `n` bytes of the request's body have come. A connection counts its bytes itself.
-    pub fn took_of_body(&self, n: usize) {
+    pub(crate) fn took_of_body(&self, n: usize) {
         if self.is_stream() {
             self.read.set(self.read.get() + n as u64);
         }
@@ -180,7 +180,7 @@ impl StreamState {
 
     /// Notes that `n` bytes of the answer go to a stream's client as soon as it makes room for them;
     /// `None`: they have gone, more can come.
-    pub fn hand_over(&self, n: Option<usize>) {
+    pub(crate) fn hand_over(&self, n: Option<usize>) {
         if let StreamKind::Stream {
             waits_for_client, ..
         } = &self.of
@@ -192,45 +192,45 @@ impl StreamState {
 
     /// Whether a stream has bytes that its client has made no room for. Only who asks outside the
     /// answer's body can know: that is not polled until there is room.
-    pub fn waits_for_client(&self) -> bool {
+    pub(crate) fn waits_for_client(&self) -> bool {
         matches!(&self.of, StreamKind::Stream { waits_for_client, .. } if waits_for_client.get())
     }
 
     /// Says that a stream was cut because its client took the answer too slowly.
-    pub fn fall_behind(&self) {
+    pub(crate) fn fall_behind(&self) {
         if let StreamKind::Stream { fell_behind, .. } = &self.of {
             fell_behind.set(true);
         }
     }
 
     /// Whether [`StreamState::fall_behind`] was called.
-    pub fn fell_behind(&self) -> bool {
+    pub(crate) fn fell_behind(&self) -> bool {
         matches!(&self.of, StreamKind::Stream { fell_behind, .. } if fell_behind.get())
     }
 
     /// Says that an answer goes out before its request has been read: the end of the connection then
     /// waits for the client to read it.
-    pub fn linger_at_end(&self) {
+    pub(crate) fn linger_at_end(&self) {
         self.lingers.set(true);
     }
 
     /// The load of this core.
-    pub fn core(&self) -> &Rc<CoreLoad> {
+    pub(crate) fn core(&self) -> &Rc<CoreLoad> {
         &self.core
     }
 
     /// The phase, and since when.
-    pub fn phase(&self) -> (Phase, Instant) {
+    pub(crate) fn phase(&self) -> (Phase, Instant) {
         (self.phase.get(), self.since.get())
     }
 
     /// How many requests have begun to be served.
-    pub fn begun(&self) -> u64 {
+    pub(crate) fn begun(&self) -> u64 {
         self.begun.get()
     }
 
     /// Enters `phase` now. A stream takes its connection along.
-    pub fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         match &self.of {
             StreamKind::Connection => {}
             StreamKind::Stream { connection, .. } => connection.enter(phase),

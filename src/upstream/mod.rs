@@ -2,6 +2,6 @@
 
 pub mod dial;
 pub(crate) mod one_shot;
-pub mod pool;
-pub mod response_guard;
+pub(crate) mod pool;
+pub(crate) mod response_guard;
 pub mod retry;

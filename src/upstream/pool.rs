@@ -30,7 +30,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 /// One core's connections to COS.
 #[derive(Debug)]
-pub struct ConnectionPool {
+pub(crate) struct ConnectionPool {
     dialer: Dialer,
     limits: UpstreamLimits,
     idle: RefCell<HashMap<Box<str>, VecDeque<IdleConnection>>>,
@@ -57,7 +57,7 @@ struct PooledConnection {
 /// A connection that one request uses. It is released when the response has been read to its end. Dropped
 /// earlier, the connection is closed, because the rest of the response belongs to nobody.
 #[derive(Debug)]
-pub struct LeasedConnection {
+pub(crate) struct LeasedConnection {
     connection: Option<PooledConnection>,
     authority: Box<str>,
     upstream: Rc<ConnectionPool>,
@@ -67,7 +67,7 @@ pub struct LeasedConnection {
 
 /// Why a request got no response.
 #[derive(Debug)]
-pub enum SendFailure {
+pub(crate) enum SendFailure {
     /// The connection broke before the head of the response.
     Broken(hyper::Error),
     /// No connection could be made: nothing was sent.
@@ -82,7 +82,7 @@ pub enum SendFailure {
 
 impl ConnectionPool {
     /// A pool that dials with `dialer`. Must be made within the core's `LocalSet`.
-    pub fn new(
+    pub(crate) fn new(
         dialer: Dialer,
         limits: UpstreamLimits,
         load: Rc<CoreLoad>,
@@ -110,7 +110,7 @@ impl ConnectionPool {
     ///
     /// If a pooled connection is found closed before the request was written, another is used: nothing of
     /// the request was sent. The caller decides about any other failure.
-    pub async fn send(
+    pub(crate) async fn send(
         self: &Rc<Self>,
         authority: &str,
         mut request: http::Request<body::RequestBody>,

@@ -35,7 +35,7 @@ pub(super) enum RequestKind {
 
 /// What is wrong with the head of a response. Its text is the rule that the head breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadFault {
+pub(crate) enum HeadFault {
     /// Its framing is ambiguous.
     Framing(FramingError),
     /// It is of an interim response and announces a body.

@@ -24,11 +24,14 @@ import with_boto3
 import with_browser
 import with_cos_sdk
 import with_documents
+import with_fsspec
+import with_mc
 import with_minio
 import with_obstore
 import with_rclone
 import with_restic
 import with_s3cmd
+import with_s3fs
 import with_s5cmd
 import with_sdk
 import with_temporary_keys
@@ -48,6 +51,10 @@ GROUPS = [
     *with_cos_sdk.GROUPS,
     *with_minio.GROUPS,
     *with_obstore.GROUPS,
+    *with_fsspec.GROUPS,
+    *with_s3fs.GROUPS,
+    *with_mc.GROUPS,
+    *with_sdk.COMPILED_GROUPS,
     *fence.GROUPS,
 ]
 AT_ONCE = 4
@@ -89,9 +96,20 @@ def told(error):
     return "".join(traceback.format_exception(error))
 
 
+def wanted_checks(group, args):
+    """The checks of a group that this run is for: of a heavy one those that are named, or with `--all`."""
+    if group.heavy and not args.all and args.only == "*":
+        return []
+    pattern = args.only if set("*?[ ") & set(args.only) else f"{args.only}*"
+    return [check for check in group.checks if fnmatch.fnmatchcase(f"{group.name} {check.__name__}", pattern)]
+
+
 def run_group(group, place, args, report):
-    wanted = [check for check in group.checks if fnmatch.fnmatchcase(f"{group.name} {check.__name__}", args.only)]
+    wanted = wanted_checks(group, args)
     if not wanted:
+        return
+    if group.needs and group.needs not in place.programs:
+        report.line("skip", group.name, f": {args.lacking.get(group.needs, 'not set up')}")
         return
     try:
         client = group.client(place)
@@ -101,7 +119,7 @@ def run_group(group, place, args, report):
     for check in wanted:
         name = f"{group.name} {check.__name__}"
         reason = reason_to_skip(name, args.signature)
-        if reason and not args.all:
+        if reason and not args.no_skips:
             report.line("skip", name, f": {reason}")
             continue
         try:
@@ -125,28 +143,59 @@ def direct(args):
     }
 
 
+def all_groups():
+    return [
+        *GROUPS,
+        *with_sdk.RUST_GROUPS,
+        *other_grants.GROUPS,
+        *with_temporary_keys.GROUPS,
+        *with_temporary_keys.JAVA_GROUPS,
+    ]
+
+
+def show(args):
+    groups = [group for group in all_groups() if wanted_checks(group, args if args.needs else replaced(args, all=True))]
+    if args.needs:
+        print(*sorted({group.needs for group in groups if group.needs}))
+        return 0
+    for group in sorted(groups, key=lambda group: group.name):
+        print(f"{group.name:24} {len(group.checks):3} checks  {'--all' if group.heavy else 'quick'}")
+    return 0
+
+
+def replaced(args, **other):
+    return argparse.Namespace(**{**vars(args), **other})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--endpoint", required=True, help="http://127.0.0.1:PORT, or https")
+    parser.add_argument("--endpoint", default="", help="http://127.0.0.1:PORT, or https")
     parser.add_argument("--authority", type=Path, help="over https: the PEM file of the authority to trust")
-    parser.add_argument("--node", type=Path, required=True, help="folder with client.mjs and its packages")
+    parser.add_argument("--node", type=Path, help="folder with client.mjs and its packages")
     parser.add_argument("--signature", choices=["s3", "cos"], default="s3", help="what the proxy runs with")
-    parser.add_argument("--rust", type=Path, help="the program of rust/; without it nothing runs that needs it")
     parser.add_argument("--cosgate", help="the program; without it nothing runs that needs its keys or COS itself")
     parser.add_argument("--cos", help="http://ADDRESS of the embedded COS")
     parser.add_argument("--sts", help="http://ADDRESS of the embedded STS")
     parser.add_argument("--certificates", type=Path, help="the folder that `cosgate certs` made")
     parser.add_argument("--java", type=Path, help="folder with the class of java/; without it nothing runs that needs it")
-    parser.add_argument("--only", default="*", help="shell pattern of the checks to run, such as 'boto3/path list_*'")
-    parser.add_argument("--all", action="store_true", help="run what the table of skips names, too")
+    parser.add_argument("--only", default="*", help="a client, or a shell pattern of checks, such as 'boto3/path list_*'")
+    parser.add_argument("--all", action="store_true", help="run the heavy groups, too")
+    parser.add_argument("--no-skips", action="store_true", help="run what the table of skips names, too")
+    parser.add_argument("--program", action="append", default=[], metavar="NAME=PATH", help="a program that groups need")
+    parser.add_argument("--lacking", action="append", default=[], metavar="NAME=REASON", help="one that could not be set up")
+    parser.add_argument("--list", action="store_true", help="print the groups, and run nothing")
+    parser.add_argument("--needs", action="store_true", help="print the programs that this run needs, and run nothing")
     args = parser.parse_args()
+    args.lacking = dict(one.split("=", 1) for one in args.lacking)
+    if args.list or args.needs:
+        return show(args)
 
     with_boto3.resolve_localhost()
     with tempfile.TemporaryDirectory(prefix="cosgate-interop-") as folder:
-        place = Place(args.endpoint.rstrip("/"), Path(folder), args.authority, args.node, args.rust, **direct(args))
-        place = replace(place, signature=args.signature)
+        place = Place(args.endpoint.rstrip("/"), Path(folder), args.authority, args.node, **direct(args))
+        place = replace(place, signature=args.signature, programs=dict(one.split("=", 1) for one in args.program))
         os.environ.update(place.trust)  # for the clients that are Python's own
-        groups = [*GROUPS, *(with_sdk.RUST_GROUPS if args.rust else [])]
+        groups = [*GROUPS, *with_sdk.RUST_GROUPS]
         groups += other_grants.GROUPS if args.cosgate else []
         # What these do at COS is the same whatever the proxy's own signature.
         if args.cosgate and args.signature == "s3":

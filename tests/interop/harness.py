@@ -9,7 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 REGION = "ap-guangzhou"
@@ -45,12 +45,12 @@ class Place:
     folder: Path
     authority_file: Path | None = None
     node_folder: Path | None = None  # where client.mjs and its packages are
-    rust_program: Path | None = None
     java_folder: Path | None = None  # where the class of java/ and its lib/ are
     certificates: Path | None = None  # what `cosgate certs` made
     direct: object | None = None  # COS and STS behind the proxy
     sts_behind_tls: str | None = None
     signature: str = "s3"  # what the proxy signs with
+    programs: dict = field(default_factory=dict)  # what `run` has set up, by the name in `needs` of a group
 
     @property
     def tls(self):
@@ -175,13 +175,17 @@ def fetch(url, method="GET", body=None, headers=None):
 class Group:
     """Checks of one client, run in the order written; `client()` is called once, before the first of them.
 
-    Those of `uploads` run over TLS too: SDKs change the form of an upload with the transport, and little else.
+    Those of `uploads` run over TLS too: SDKs change the form of an upload with the transport, and little else. A group that
+    `needs` a program is skipped, by name, where `run` could not set it up. A `heavy` one runs only if it is named, or with
+    `--all`: it takes minutes to compile or to download.
     """
 
-    def __init__(self, name, client, uploads=False):
+    def __init__(self, name, client, uploads=False, needs=None, heavy=False):
         self.name = name
         self.client = client
         self.uploads = uploads
+        self.needs = needs
+        self.heavy = heavy
         self.checks = []
 
     def check(self, function):
@@ -189,8 +193,9 @@ class Group:
         self.checks.append(function)
         return function
 
-    def also(self, name, client):
+    def also(self, name, client, **other):
         """The same checks for the same client set up in another way."""
-        other = Group(name, client, self.uploads)
+        kept = {"uploads": self.uploads, "needs": self.needs, "heavy": self.heavy}
+        other = Group(name, client, **{**kept, **other})
         other.checks = self.checks
         return other

@@ -29,6 +29,8 @@ EVERYTHING = [*(FILES + name for name in names.FILES), *(KEYS + name for name in
 FILES_ALONE = {
     "obstore": "object_store refuses a listing that has a key with an empty segment",
     "obstore/h2": "the same",
+    "pyarrow": "pyarrow refuses a path with an empty segment",
+    "s3fs": "s3fs takes a key with a `/` at its end for a folder",
     "rclone": "rclone takes a key with a `/` at its end for a folder",
     "rclone/v2": "the same",
 }
@@ -40,9 +42,9 @@ LISTINGS = Group("listings", None)
 TREES = Group("trees", None)
 
 
-def of(name, client, tenant=ALICE, bucket=BUCKET):
+def of(name, client, tenant=ALICE, bucket=BUCKET, **more):
     """Checks of a client that lists."""
-    return LISTINGS.also(f"{name}/listings", lambda place: ready(place, name, client(place), tenant, bucket))
+    return LISTINGS.also(f"{name}/listings", lambda place: ready(place, name, client(place), tenant, bucket), **more)
 
 
 def of_trees(name, client, tenant=ALICE, bucket=BUCKET):

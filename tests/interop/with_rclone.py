@@ -25,7 +25,7 @@ PARTS = ["--s3-upload-cutoff", "5M", "--s3-chunk-size", "5M"]
 
 
 class Client:
-    def __init__(self, place, name, settings):
+    def __init__(self, place, name, settings, program="rclone"):
         self.folder = place.new_folder(f"rclone-{name}")
         self.environment = place.environment(ALICE)
         config = self.folder / "rclone.conf"
@@ -38,7 +38,7 @@ class Client:
             **settings,
         }
         config.write_text("[cos]\n" + "".join(f"{key} = {value}\n" for key, value in wanted.items()))
-        self.base = ["rclone", "--config", config, "--retries", "1", "--low-level-retries", "2"]
+        self.base = [program, "--config", config, "--retries", "1", "--low-level-retries", "2"]
         if place.tls:
             # rclone refuses to start with it: "unsupported transport, *fshttp.Transport"
             del self.environment["AWS_CA_BUNDLE"]
@@ -99,7 +99,14 @@ PATH = OTHER.also(
 )
 V2_SETTINGS = {"provider": "Other", "list_version": "2", "list_url_encode": "true"}
 V2 = OTHER.also("rclone/v2", lambda place: Client(place, "v2", V2_SETTINGS))
-GROUPS = [OTHER, PATH, V2, listings.of_trees("rclone", OTHER.client), listings.of("rclone/v2", V2.client), sizes.of("rclone", OTHER.client)]
+# Debian's is of 2022; this one has the AWS SDK for Go v2, and names Tencent's COS among its providers.
+CURRENT = OTHER.also(
+    "rclone-current",
+    lambda place: Client(place, "current", {"provider": "TencentCOS", "force_path_style": "true"}, place.programs["rclone-current"]),
+    needs="rclone-current",
+    heavy=True,
+)
+GROUPS = [OTHER, PATH, V2, CURRENT, listings.of_trees("rclone", OTHER.client), listings.of("rclone/v2", V2.client), sizes.of("rclone", OTHER.client)]
 
 
 @OTHER.check

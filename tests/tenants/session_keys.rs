@@ -514,7 +514,7 @@ fn a_multi_delete_of_a_narrowed_session_leaves_the_rest() {
     );
 }
 
-/// As MinIO's clients ask: in the query, and without a role.
+/// As some clients ask: in the query, and without a role.
 #[test]
 fn a_call_may_stand_in_the_query() {
     let (world, _folder) = world();

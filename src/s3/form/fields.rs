@@ -124,7 +124,7 @@ impl Form {
 
     /// Refuses a field that means nothing here. A policy may cover such fields; without one nobody
     /// answers for them.
-    pub fn check_all_known(&self) -> Result<(), S3Error> {
+    pub(crate) fn check_all_known(&self) -> Result<(), S3Error> {
         let unknown = self
             .fields()
             .find(|(name, _)| !OF_FORM.contains(name) && !is_ignored(name) && !is_header(name));

@@ -13,8 +13,11 @@ mod put;
 
 pub use fields::Form;
 pub use multipart::{Boundary, FormReader, MAX_FORM_BYTES};
-pub use policy::{FormPolicy, LengthRange};
-pub use put::{FormPut, SuccessAction, redirect_target};
+pub use policy::FormPolicy;
+pub use policy::LengthRange;
+pub use put::FormPut;
+pub use put::SuccessAction;
+pub(crate) use put::redirect_target;
 
 use std::borrow::Cow;
 

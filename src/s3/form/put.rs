@@ -111,7 +111,7 @@ impl SuccessAction {
 }
 
 /// `url` with what a redirect after a success adds to its query.
-pub fn redirect_target(url: &str, bucket: &str, key: &str, etag: &str) -> String {
+pub(crate) fn redirect_target(url: &str, bucket: &str, key: &str, etag: &str) -> String {
     let (base, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
     let mut target = String::with_capacity(url.len() + key.len() + 96);
     target.push_str(base);

@@ -53,7 +53,7 @@ pub struct DeleteFailure {
 
 /// COS's `<Error>`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UpstreamError {
+pub(crate) struct UpstreamError {
     /// `Code`
     pub code: String,
     /// `Message`
@@ -93,7 +93,7 @@ fn write_owner(writer: &mut Writer, owner: &str) {
 }
 
 /// `GetBucketAcl` and `GetObjectAcl`: `owner` has all rights, and nobody else has any.
-pub fn owners_acl(owner: &str) -> String {
+pub(crate) fn owners_acl(owner: &str) -> String {
     let mut writer = Writer::with_root("AccessControlPolicy");
     write_owner(&mut writer, owner);
     writer.open("AccessControlList");
@@ -118,7 +118,7 @@ pub fn unset(root: &str, element: Option<(&str, &str)>) -> String {
 }
 
 /// `GetObjectAttributes`: those that the client requested and the object has.
-pub fn object_attributes(
+pub(crate) fn object_attributes(
     etag: Option<&str>,
     storage_class: Option<&str>,
     size: Option<u64>,
@@ -140,7 +140,7 @@ pub fn location(region: &str) -> String {
 }
 
 /// The answer to `PostObject`, where it is a document.
-pub fn post_response(location: &str, bucket: &str, key: &str, etag: &str) -> String {
+pub(crate) fn post_response(location: &str, bucket: &str, key: &str, etag: &str) -> String {
     let mut writer = Writer::with_bare_root("PostResponse");
     writer.element("Location", location);
     writer.element("Bucket", bucket);
@@ -155,7 +155,7 @@ pub fn error(error: &S3Error, resource: &str, request_id: &str) -> String {
 }
 
 /// The same as COS writes it (436/7730): S3's elements and its own id of the log line, which is ours.
-pub fn native_error(error: &S3Error, resource: &str, request_id: &str) -> String {
+pub(crate) fn native_error(error: &S3Error, resource: &str, request_id: &str) -> String {
     let mut writer = open_error(error, resource, request_id);
     writer.element("TraceId", request_id);
     writer.finish("Error")
@@ -190,7 +190,7 @@ impl DeleteResult {
     }
 
     /// Adds a failure for each of `keys` that the result says nothing of: left out, it would look deleted.
-    pub fn answer_for(&mut self, keys: &[String]) {
+    pub(crate) fn answer_for(&mut self, keys: &[String]) {
         let deleted = self.deleted.iter().map(|deleted| &*deleted.key);
         let failed = self.failures.iter().map(|failure| &*failure.key);
         let told: HashSet<&str> = deleted.chain(failed).collect();
@@ -285,7 +285,7 @@ impl DeleteFailure {
 impl UpstreamError {
     /// Parses COS's error, of at most `limit` bytes. What is not known is left out: it may hold the
     /// text that was signed.
-    pub fn parse(body: &[u8], limit: usize) -> Result<Self, S3Error> {
+    pub(crate) fn parse(body: &[u8], limit: usize) -> Result<Self, S3Error> {
         let mut document = Document::open(body, limit, "Error")?;
         let (mut code, mut message, mut request_id) = (None, None, None);
         while let Some(name) = document.child()? {

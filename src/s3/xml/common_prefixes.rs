@@ -8,7 +8,7 @@ use crate::s3::{Operation, S3Request, SuccessKind};
 
 /// A page of `request`, a listing of `bucket`, that shows `names`; `next` is the marker of the page that
 /// follows. `native` says that the client speaks COS's own API, whose documents have no namespace.
-pub fn common_prefixes(
+pub(crate) fn common_prefixes(
     request: &S3Request<'_>,
     bucket: &str,
     names: &[String],

@@ -9,15 +9,15 @@ mod document;
 mod requests;
 mod sts;
 
-pub use answers::{
-    DeleteFailure, DeleteResult, Deleted, ListedBucket, UpstreamError, list_buckets, location,
-    object_attributes, owners_acl, post_response, unset,
-};
-pub use common_prefixes::common_prefixes;
-pub use requests::{
-    CompleteRequest, DeleteObject, DeleteRequest, MAX_DELETED, MAX_TAGS, Part, Tagging,
-};
+pub use answers::DeleteFailure;
+pub use answers::ListedBucket;
+pub use answers::{DeleteResult, Deleted, list_buckets, location, unset};
+pub(crate) use answers::{UpstreamError, object_attributes, owners_acl, post_response};
+pub(crate) use common_prefixes::common_prefixes;
+pub use requests::{CompleteRequest, DeleteObject, DeleteRequest, Part, Tagging};
 
-pub use answers::{error, native_error};
+pub use answers::error;
+pub(crate) use answers::native_error;
 pub(crate) use document::NAMESPACE;
-pub use sts::{CallerIdentity, StsAnswer, caller_identity, sts_answer, sts_error};
+pub use sts::sts_error;
+pub(crate) use sts::{CallerIdentity, StsAnswer, caller_identity, sts_answer};

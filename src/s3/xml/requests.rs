@@ -7,10 +7,10 @@ use crate::s3::conditions::in_body;
 use crate::s3::query::MAX_PART_NUMBER;
 
 /// The most keys that one `DeleteObjects` may name.
-pub const MAX_DELETED: usize = 1000;
+pub(crate) const MAX_DELETED: usize = 1000;
 
 /// The most tags of an object.
-pub const MAX_TAGS: usize = 10;
+pub(crate) const MAX_TAGS: usize = 10;
 
 /// The longest tag key and value, in characters (S3's limits).
 const MAX_TAG_KEY: usize = 128;

@@ -8,7 +8,7 @@ const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
 /// Session keys, as an answer has them.
 #[derive(Clone, Copy, Debug)]
-pub struct StsAnswer<'a> {
+pub(crate) struct StsAnswer<'a> {
     /// `AccessKeyId`
     pub key_id: &'a str,
     /// `SecretAccessKey`
@@ -22,7 +22,7 @@ pub struct StsAnswer<'a> {
 }
 
 /// The document of `answer` to `asked`.
-pub fn sts_answer(asked: &StsRequest, answer: &StsAnswer<'_>, request_id: &str) -> String {
+pub(crate) fn sts_answer(asked: &StsRequest, answer: &StsAnswer<'_>, request_id: &str) -> String {
     let action = asked.action_name();
     let (response, result) = (format!("{action}Response"), format!("{action}Result"));
     let mut writer = Writer::in_namespace(&response, NAMESPACE);
@@ -50,7 +50,7 @@ pub fn sts_answer(asked: &StsRequest, answer: &StsAnswer<'_>, request_id: &str) 
 
 /// Who calls, as an answer has it.
 #[derive(Clone, Copy, Debug)]
-pub struct CallerIdentity<'a> {
+pub(crate) struct CallerIdentity<'a> {
     /// `Account`: the owner id of the caller's buckets.
     pub account: &'a str,
     /// `Arn`
@@ -60,7 +60,7 @@ pub struct CallerIdentity<'a> {
 }
 
 /// The document of who calls.
-pub fn caller_identity(caller: &CallerIdentity<'_>, request_id: &str) -> String {
+pub(crate) fn caller_identity(caller: &CallerIdentity<'_>, request_id: &str) -> String {
     let mut writer = Writer::in_namespace("GetCallerIdentityResponse", NAMESPACE);
     writer.open("GetCallerIdentityResult");
     writer.element("Arn", caller.arn);

@@ -48,14 +48,14 @@ impl Proof {
 
 /// The token in the `Authorization` header, if it is of this kind. The scheme's case does not matter
 /// (RFC 9110 section 11.1).
-pub fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case("bearer ").then_some(token)
 }
 
 /// Whether a token that was refused with `error` may pass with newer keys of its provider.
-pub fn may_need_newer_keys(error: &S3Error) -> bool {
+pub(crate) fn may_need_newer_keys(error: &S3Error) -> bool {
     matches!(error.code(), Code::InvalidToken | Code::ServiceUnavailable)
 }
 
@@ -95,14 +95,14 @@ impl Tenants {
 
     /// The index of the identity provider whose keys cannot have made `token`, or do not count at `now`,
     /// so that it is worth asking for newer ones.
-    pub fn lacks_key_of(&self, token: &str, now: Timestamp) -> Option<usize> {
+    pub(crate) fn lacks_key_of(&self, token: &str, now: Timestamp) -> Option<usize> {
         let token = Jwt::parse(token).ok()?;
         let (index, identity) = self.provider_of(&token)?;
         identity.lacks_key_of(&token, now).then_some(index)
     }
 
     /// Counts what has changed in the keys of all providers: while it stays, what was refused is refused again.
-    pub fn key_changes(&self) -> u64 {
+    pub(crate) fn key_changes(&self) -> u64 {
         self.identities.iter().map(IdentityProvider::changes).sum()
     }
 

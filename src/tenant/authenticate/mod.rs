@@ -40,18 +40,20 @@ mod source;
 mod strangers;
 
 use admission::Admissions;
-pub use admission::{Caller, Certified};
+pub use admission::Caller;
+pub use admission::Certified;
 use anonymous::AnonymousRule;
 use bearer::Proof;
-pub use bearer::{bearer_token, may_need_newer_keys};
+pub(crate) use bearer::{bearer_token, may_need_newer_keys};
 use local_key::LocalKey;
 pub(super) use qsign::qsign_covers;
 use remembered::Remembered;
 pub(super) use session::OpenSession;
-pub use session::SignedCall;
+pub(crate) use session::SignedCall;
 use session::{SECURITY_TOKEN, not_ours, session_token};
 pub(super) use sigv4::SERVICE;
-pub use source::{Network, Source};
+pub use source::Network;
+pub use source::Source;
 use strangers::Strangers;
 
 /// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
@@ -104,7 +106,7 @@ pub struct Authenticated {
 /// A caller whose proof is good. It may do nothing yet: only [`Tenants::admit`] makes an
 /// [`Authenticated`] of it.
 #[derive(Debug)]
-pub struct Identified(pub(super) Authenticated);
+pub(crate) struct Identified(pub(super) Authenticated);
 
 /// By what a caller is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -268,14 +270,14 @@ impl Tenants {
     }
 
     /// The keys that are in use of the identity provider at `index` were read at `now`.
-    pub fn confirm_keys(&self, index: usize, now: Timestamp) {
+    pub(crate) fn confirm_keys(&self, index: usize, now: Timestamp) {
         if let Some(identity) = self.identities.get(index) {
             identity.confirm_keys(now);
         }
     }
 
     /// The keys of the identity provider at `index` could not be read.
-    pub fn miss_keys(&self, index: usize) {
+    pub(crate) fn miss_keys(&self, index: usize) {
         if let Some(identity) = self.identities.get(index) {
             identity.miss_keys();
         }
@@ -289,7 +291,7 @@ impl Tenants {
 
     /// From now on the tokens of the identity provider at `index` are checked with `keys` alone. They
     /// count once [`Tenants::confirm_keys`] has said when they were read.
-    pub fn replace_keys(&self, index: usize, keys: KeySet) {
+    pub(crate) fn replace_keys(&self, index: usize, keys: KeySet) {
         if let Some(identity) = self.identities.get(index) {
             identity.replace_keys(keys);
         }
@@ -324,7 +326,7 @@ impl Tenants {
     ///
     /// Any mark of a signature makes the request one that must be signed well: nothing falls back
     /// from a failed signature to the anonymous tenant.
-    pub fn identify(
+    pub(crate) fn identify(
         &self,
         head: &Parts,
         asked: &S3Request<'_>,
@@ -336,7 +338,7 @@ impl Tenants {
     }
 
     /// Holds a caller whose proof is good to what else its tenant asks: a certificate, an address.
-    pub fn admit(
+    pub(crate) fn admit(
         &self,
         Identified(caller): Identified,
         connection: Connection,
@@ -357,17 +359,17 @@ impl Tenants {
     }
 
     /// Counts that a caller on `connection` was not heard to the end, and so never known.
-    pub fn count_unfinished(&self, connection: Connection, now: Timestamp) {
+    pub(crate) fn count_unfinished(&self, connection: Connection, now: Timestamp) {
         self.strangers.fail(connection.source(), now);
     }
 
     /// Whether so much has failed from where `connection` comes from that no proof is checked now.
-    pub fn fails_too_often(&self, connection: Connection, now: Timestamp) -> bool {
+    pub(crate) fn fails_too_often(&self, connection: Connection, now: Timestamp) -> bool {
         self.strangers.wait(connection.source(), now).is_some()
     }
 
     /// Whether `peer` speaks for others.
-    pub fn is_trusted_proxy(&self, peer: Peer) -> bool {
+    pub(crate) fn is_trusted_proxy(&self, peer: Peer) -> bool {
         self.admissions.is_proxy(peer)
     }
 
@@ -490,24 +492,24 @@ impl Authenticated {
     }
 
     /// Whether the chunks of the body can have signatures: their chain starts at the head's.
-    pub fn can_sign_chunks(&self) -> bool {
+    pub(crate) fn can_sign_chunks(&self) -> bool {
         self.chunks.is_some() || self.identity == Identity::Assumed
     }
 
     /// The chain of chunk signatures, where the body has one.
-    pub fn chunk_signatures(&self) -> Option<&ChunkSignatures> {
+    pub(crate) fn chunk_signatures(&self) -> Option<&ChunkSignatures> {
         self.chunks.as_ref()
     }
 }
 
 impl Identified {
     /// Whose request it is.
-    pub fn share_tenant(&self) -> Arc<Tenant> {
+    pub(crate) fn share_tenant(&self) -> Arc<Tenant> {
         self.0.share_tenant()
     }
 
     /// By what the caller is known.
-    pub fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> &Identity {
         self.0.identity()
     }
 }

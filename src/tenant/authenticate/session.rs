@@ -174,7 +174,7 @@ impl Tenants {
 
     /// Checks a call of STS, whose body is `form`, and makes the keys that it asks for, if it asks for any.
     /// They are to be given to a caller who is admitted.
-    pub fn issue(
+    pub(crate) fn issue(
         &self,
         asked: &StsRequest,
         call: &SignedCall<'_>,
@@ -324,7 +324,7 @@ impl Tenants {
 
 /// A call of STS as it came.
 #[derive(Clone, Copy, Debug)]
-pub struct SignedCall<'c> {
+pub(crate) struct SignedCall<'c> {
     /// Its head.
     pub head: &'c Parts,
     /// Its body.

@@ -22,7 +22,8 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 pub use proxy::HttpProxy;
-pub use roots::{Roots, RootsError};
+pub use roots::Roots;
+pub use roots::RootsError;
 pub use stream::Stream;
 
 /// Addresses of one name that are tried.
@@ -35,7 +36,7 @@ const DNS_FRESH: Duration = Duration::from_secs(10);
 
 /// Makes connections. Each core has its own, so that nothing is shared for a connection.
 #[derive(Debug)]
-pub struct Dialer {
+pub(crate) struct Dialer {
     /// `None`: plain.
     tls: Option<Roots>,
     connect_to: Option<String>,
@@ -54,7 +55,7 @@ struct KnownAddresses {
 
 impl Dialer {
     /// `connect_timeout` covers the look-up and TCP to all addresses; `tls_timeout` the handshake.
-    pub fn new(
+    pub(crate) fn new(
         tls: Option<&Roots>,
         connect_to: Option<String>,
         connect_timeout: Duration,
@@ -72,7 +73,7 @@ impl Dialer {
 
     /// The same through an HTTP proxy, which is asked for a tunnel (`CONNECT`, RFC 9110 section 9.3.6).
     #[must_use]
-    pub fn through(self, proxy: HttpProxy) -> Self {
+    pub(crate) fn through(self, proxy: HttpProxy) -> Self {
         Self {
             proxy: Some(Box::new(proxy)),
             ..self
@@ -80,7 +81,7 @@ impl Dialer {
     }
 
     /// Connects to `authority` (`host` or `host:port`; the port is 443 with TLS and else 80).
-    pub async fn dial(&self, authority: &str) -> Result<Stream, DialError> {
+    pub(crate) async fn dial(&self, authority: &str) -> Result<Stream, DialError> {
         let asked = HostPort::parse(authority, self.default_port())?;
         let dialled = match &self.connect_to {
             Some(address) => HostPort::parse(address, self.default_port())?,

@@ -14,7 +14,10 @@ pub struct Roots(pub(super) Arc<ClientConfig>);
 
 impl Roots {
     /// The roots that an endpoint needs: none if it is plain HTTP.
-    pub fn for_endpoint(tls: bool, ca_file: Option<&Path>) -> Result<Option<Self>, RootsError> {
+    pub(crate) fn for_endpoint(
+        tls: bool,
+        ca_file: Option<&Path>,
+    ) -> Result<Option<Self>, RootsError> {
         if tls {
             Self::load(ca_file).map(Some)
         } else {
@@ -52,7 +55,7 @@ impl Roots {
     }
 
     /// The certificates in `pem`, each of which must be good.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, RootsError> {
+    pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, RootsError> {
         let mut store = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate = certificate

@@ -1,0 +1,181 @@
+// AWS SDK for Java v2 with default settings; uploads by parts and downloads go through the S3TransferManager. Told what to do on
+// standard input, one JSON object a line; answers each with a line: {"done": …} or {"refused": …}.
+
+import java.io.BufferedReader;
+import java.io.IOException;
+import java.io.InputStreamReader;
+import java.io.PrintStream;
+import java.net.URI;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.CompletionException;
+import java.util.stream.Collectors;
+import software.amazon.awssdk.core.checksums.RequestChecksumCalculation;
+import software.amazon.awssdk.core.checksums.ResponseChecksumValidation;
+import software.amazon.awssdk.core.sync.RequestBody;
+import software.amazon.awssdk.core.sync.ResponseTransformer;
+import software.amazon.awssdk.protocols.jsoncore.JsonNode;
+import software.amazon.awssdk.services.s3.S3AsyncClient;
+import software.amazon.awssdk.services.s3.S3Client;
+import software.amazon.awssdk.services.s3.S3ClientBuilder;
+import software.amazon.awssdk.services.s3.S3Configuration;
+import software.amazon.awssdk.services.s3.model.ListObjectsV2Request;
+import software.amazon.awssdk.services.s3.model.ListObjectsV2Response;
+import software.amazon.awssdk.services.s3.model.ObjectIdentifier;
+import software.amazon.awssdk.services.s3.model.PutObjectResponse;
+import software.amazon.awssdk.services.s3.model.S3Object;
+import software.amazon.awssdk.services.s3.presigner.S3Presigner;
+import software.amazon.awssdk.transfer.s3.S3TransferManager;
+
+public class AwsSdk {
+    private static final URI ENDPOINT = URI.create(System.getenv("ENDPOINT"));
+    private static final long PART = 5 << 20;
+
+    private final Map<String, S3Client> clients = Map.of("default", client(false), "required", client(true));
+    private final S3TransferManager transfers = S3TransferManager.builder().s3Client(asynchronous()).build();
+
+    private static S3Client client(boolean whenRequired) {
+        S3ClientBuilder builder = S3Client.builder().endpointOverride(ENDPOINT).forcePathStyle(true);
+        if (whenRequired) {
+            builder.requestChecksumCalculation(RequestChecksumCalculation.WHEN_REQUIRED)
+                    .responseChecksumValidation(ResponseChecksumValidation.WHEN_REQUIRED);
+        }
+        return builder.build();
+    }
+
+    private static S3AsyncClient asynchronous() {
+        if ("crt".equals(System.getProperty("transfer"))) {
+            return S3AsyncClient.crtBuilder().endpointOverride(ENDPOINT).forcePathStyle(true).minimumPartSizeInBytes(PART).build();
+        }
+        return S3AsyncClient.builder().endpointOverride(ENDPOINT).forcePathStyle(true).multipartEnabled(true)
+                .multipartConfiguration(parts -> parts.minimumPartSizeInBytes(PART).thresholdInBytes(PART)).build();
+    }
+
+    private static String text(JsonNode asked, String name) {
+        return asked.field(name).map(JsonNode::text).orElse(null);
+    }
+
+    private static String quoted(String text) {
+        StringBuilder json = new StringBuilder("\"");
+        for (char c : text.toCharArray()) {
+            if (c == '"' || c == '\\' || c < ' ') {
+                json.append(String.format("\\u%04x", (int) c));
+            } else {
+                json.append(c);
+            }
+        }
+        return json.append('"').toString();
+    }
+
+    private static String list(List<String> json) {
+        return json.stream().collect(Collectors.joining(",", "[", "]"));
+    }
+
+    private String put(S3Client s3, JsonNode asked, String bucket, String key) throws IOException {
+        Path file = Path.of(text(asked, "file"));
+        RequestBody body = "stream".equals(text(asked, "body"))
+                ? RequestBody.fromInputStream(Files.newInputStream(file), Files.size(file))
+                : RequestBody.fromBytes(Files.readAllBytes(file));
+        String algorithm = text(asked, "ChecksumAlgorithm");
+        PutObjectResponse done = s3.putObject(put -> put.bucket(bucket).key(key).checksumAlgorithm(algorithm), body);
+        List<String> sums = new ArrayList<>();
+        sum(sums, "CRC32", done.checksumCRC32());
+        sum(sums, "CRC32C", done.checksumCRC32C());
+        sum(sums, "CRC64NVME", done.checksumCRC64NVME());
+        sum(sums, "SHA1", done.checksumSHA1());
+        sum(sums, "SHA256", done.checksumSHA256());
+        return "{" + String.join(",", sums) + "}";
+    }
+
+    private static void sum(List<String> sums, String name, String value) {
+        if (value != null) {
+            sums.add("\"Checksum" + name + "\":" + quoted(value));
+        }
+    }
+
+    private String upload(JsonNode asked, String bucket, String key) {
+        String algorithm = text(asked, "ChecksumAlgorithm");
+        transfers.uploadFile(upload -> upload.source(Path.of(text(asked, "file")))
+                .putObjectRequest(put -> put.bucket(bucket).key(key).checksumAlgorithm(algorithm))).completionFuture().join();
+        return "null";
+    }
+
+    private String get(S3Client s3, JsonNode asked, String bucket, String key) throws IOException {
+        Path file = Path.of(text(asked, "file"));
+        String range = text(asked, "Range");
+        Files.deleteIfExists(file);
+        if (range != null) {
+            s3.getObject(get -> get.bucket(bucket).key(key).range(range), ResponseTransformer.toFile(file));
+        } else {
+            transfers.downloadFile(down -> down.destination(file).getObjectRequest(get -> get.bucket(bucket).key(key)))
+                    .completionFuture().join();
+        }
+        return "null";
+    }
+
+    private String listed(S3Client s3, JsonNode asked, String bucket) {
+        Integer size = asked.field("pageSize").map(number -> Integer.valueOf(number.asNumber())).orElse(null);
+        ListObjectsV2Request request = ListObjectsV2Request.builder().bucket(bucket).prefix(text(asked, "Prefix")).maxKeys(size).build();
+        List<String> pages = new ArrayList<>();
+        for (ListObjectsV2Response page : s3.listObjectsV2Paginator(request)) {
+            pages.add(list(page.contents().stream().map(S3Object::key).map(AwsSdk::quoted).collect(Collectors.toList())));
+        }
+        return list(pages);
+    }
+
+    private String remove(S3Client s3, JsonNode asked, String bucket) {
+        List<ObjectIdentifier> doomed = asked.field("Delete").orElseThrow().field("Objects").orElseThrow().asArray().stream()
+                .map(object -> ObjectIdentifier.builder().key(text(object, "Key")).build()).collect(Collectors.toList());
+        List<String> deleted = s3.deleteObjects(delete -> delete.bucket(bucket).delete(keys -> keys.objects(doomed))).deleted()
+                .stream().map(object -> quoted(object.key())).collect(Collectors.toList());
+        return "{\"Deleted\":" + list(deleted) + "}";
+    }
+
+    private static String sign(JsonNode asked, String bucket, String key) {
+        S3Configuration pathStyle = S3Configuration.builder().pathStyleAccessEnabled(true).build();
+        Duration minute = Duration.ofMinutes(1);
+        try (S3Presigner signer = S3Presigner.builder().endpointOverride(ENDPOINT).serviceConfiguration(pathStyle).build()) {
+            return quoted(("put".equals(text(asked, "call"))
+                    ? signer.presignPutObject(put -> put.signatureDuration(minute).putObjectRequest(o -> o.bucket(bucket).key(key))).url()
+                    : signer.presignGetObject(get -> get.signatureDuration(minute).getObjectRequest(o -> o.bucket(bucket).key(key))).url())
+                    .toString());
+        }
+    }
+
+    private String done(JsonNode asked) throws IOException {
+        S3Client s3 = clients.get(asked.field("client").map(JsonNode::text).orElse("default"));
+        String bucket = text(asked, "Bucket");
+        String key = text(asked, "Key");
+        switch (text(asked, "way")) {
+            case "put": return put(s3, asked, bucket, key);
+            case "upload": return upload(asked, bucket, key);
+            case "get": return get(s3, asked, bucket, key);
+            case "list": return listed(s3, asked, bucket);
+            case "remove": return remove(s3, asked, bucket);
+            case "sign": return sign(asked, bucket, key);
+            default: throw new IOException("no such way: " + asked);
+        }
+    }
+
+    public static void main(String[] arguments) throws IOException {
+        AwsSdk program = new AwsSdk();
+        PrintStream answers = new PrintStream(System.out, true, StandardCharsets.UTF_8);
+        BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+            try {
+                answers.println("{\"done\":" + program.done(JsonNode.parser().parse(line)) + "}");
+            } catch (IOException | RuntimeException error) {
+                Throwable cause = error instanceof CompletionException ? error.getCause() : error;
+                String code = cause instanceof software.amazon.awssdk.awscore.exception.AwsServiceException service
+                        && service.awsErrorDetails() != null ? service.awsErrorDetails().errorCode() + ": " : "";
+                answers.println("{\"refused\":" + quoted(code + cause) + "}");
+            }
+        }
+        System.exit(0);
+    }
+}
