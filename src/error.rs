@@ -235,6 +235,8 @@ codes! {
     KeyTooLong BAD_REQUEST,
     KeyTooLongError BAD_REQUEST,
     MalformedPOSTRequest BAD_REQUEST,
+    /// STS's.
+    MalformedPolicyDocument BAD_REQUEST,
     MalformedTrailerError BAD_REQUEST,
     MalformedXML BAD_REQUEST,
     MaxPostPreDataLengthExceededError BAD_REQUEST,
@@ -259,6 +261,8 @@ codes! {
     NotModified NOT_MODIFIED,
     ObjectLockConfigurationNotFoundError NOT_FOUND,
     OwnershipControlsNotFoundError NOT_FOUND,
+    /// STS's.
+    PackedPolicyTooLarge BAD_REQUEST,
     PreconditionFailed PRECONDITION_FAILED,
     ReplicationConfigurationNotFoundError NOT_FOUND,
     RequestTimeTooSkewed FORBIDDEN,

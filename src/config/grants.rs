@@ -248,6 +248,7 @@ impl ReadGrant {
             policy: self.policy.map(|found| found.value),
             attachment: self.attachment,
             cors: self.cors,
+            session: None,
         })
     }
 }

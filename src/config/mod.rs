@@ -5,6 +5,7 @@
 
 mod actions;
 mod admission;
+pub mod aws_actions;
 mod base_key;
 pub mod cam;
 mod claims;
@@ -15,6 +16,7 @@ mod grammar;
 mod grants;
 mod identities;
 mod issuers;
+mod key_glob;
 mod keys;
 mod limits;
 mod model;
@@ -32,6 +34,7 @@ mod role;
 mod secrets;
 mod section;
 mod server;
+mod session_policy;
 mod sessions;
 mod syntax;
 mod templates;
@@ -45,6 +48,7 @@ pub use cors::{CORS_METHODS, CorsRule, Wildcard};
 pub use endpoint::EndpointTemplate;
 pub(crate) use endpoint::is_loopback;
 pub use file::Sources;
+pub use key_glob::KeyGlob;
 pub(crate) use keys::MAX_HEAD_FIELDS;
 pub use model::*;
 pub use prefix::PrefixPattern;
@@ -52,6 +56,8 @@ pub use problem::{Location, Problem, Severity, nearest};
 pub(crate) use profile::Profile;
 pub use raw_policy::{PolicyRule, RawPolicy};
 pub(crate) use role::TENANT;
+pub(crate) use session_policy::SESSION_POLICY_BYTES;
+pub use session_policy::{SessionPolicy, SessionStatement};
 
 /// Reads a duration as configurations write it (`30s`, `1h30m`, `250ms`). The error names the fix.
 pub fn read_duration(text: &str) -> Result<Duration, String> {

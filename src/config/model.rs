@@ -13,6 +13,7 @@ use super::endpoint::EndpointTemplate;
 use super::grammar;
 use super::prefix::PrefixPattern;
 use super::raw_policy::RawPolicy;
+use super::session_policy::SessionPolicy;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
@@ -408,6 +409,8 @@ pub struct Grant {
     pub attachment: bool,
     /// `cors`: which pages of other origins may use it.
     pub cors: Arc<[CorsRule]>,
+    /// What a session is narrowed to, within all the rest. No file says it: the session's token does.
+    pub session: Option<Arc<SessionPolicy>>,
 }
 
 /// `[issuers.NAME]`: a CAM identity from which temporary keys come.

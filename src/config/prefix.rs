@@ -229,7 +229,7 @@ fn order(pattern: &PrefixPattern) -> (&str, bool) {
     }
 }
 
-fn fault(key: &str) -> Option<(&'static str, &'static str)> {
+pub(super) fn fault(key: &str) -> Option<(&'static str, &'static str)> {
     if key.contains('*') {
         return Some((
             "has a `*` that is not at its end",

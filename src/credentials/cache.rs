@@ -132,13 +132,19 @@ impl Cache {
 
     /// The key of `tenant`, be it of the configuration or of a template.
     pub fn entry_of(&self, tenant: &Tenant) -> Result<Arc<Entry>, IssueError> {
-        if let Some(entry) = self.entries.get(tenant.index) {
+        let own = self.entries.get(tenant.index);
+        let is_narrowed = tenant.session_policy().is_some();
+        if let Some(entry) = own.filter(|_| !is_narrowed) {
             return Ok(Arc::clone(entry));
         }
         let no_issuer = || IssueError::new(NoKey::Refused, "a tenant without an issuer", MARGIN);
-        let template = tenant.index - self.entries.len();
-        let issuer = *self.templates.get(template).ok_or_else(no_issuer)?;
-        let made = self.made.entry(&tenant.name, |permit| {
+        let of_template = || {
+            let template = tenant.index.checked_sub(self.entries.len())?;
+            self.templates.get(template).copied()
+        };
+        let issuer = own.map(|entry| entry.scope().issuer).or_else(of_template);
+        let issuer = issuer.ok_or_else(no_issuer)?;
+        let made = self.made.entry(&tenant.scope(), |permit| {
             let scope = KeyScope {
                 tenant: tenant.name.clone(),
                 policy: tenant_policy(tenant).json(),

@@ -107,7 +107,7 @@ fn list_buckets(permit: &Permit<'_, '_>, region: &str) -> Result<String, S3Error
     let first = value("continuation-token").unwrap_or_default();
     let is_here = value("bucket-region").is_none_or(|wanted| wanted == region);
     let tenant = permit.tenant();
-    let mut names: Vec<&str> = tenant.grants.iter().map(|grant| &*grant.name).collect();
+    let mut names: Vec<&str> = tenant.reached().map(|grant| &*grant.name).collect();
     names.sort_unstable();
     names.retain(|name| is_here && *name >= first && name.starts_with(prefix.unwrap_or_default()));
     let next = names.get(max).copied();

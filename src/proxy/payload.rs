@@ -352,7 +352,8 @@ fn rebuild(
 fn deletion(permit: &Permit<'_, '_>, asked: xml::DeleteRequest) -> Outgoing {
     let quiet = asked.quiet;
     let may = |object: &xml::DeleteObject| {
-        ObjectKey::from_decoded(object.key.clone()).is_ok() && permit.may_delete(&object.key)
+        ObjectKey::from_decoded(object.key.clone()).is_ok()
+            && permit.may_delete(&object.key, object.version_id.is_some())
     };
     let (allowed, denied): (Vec<_>, _) = asked.objects.into_iter().partition(may);
     let answered_for = if quiet {

@@ -13,8 +13,8 @@ use crate::decision::document;
 use crate::error::{Code, S3Error};
 use crate::s3::request::check_framing;
 use crate::s3::sts::{STS_BYTES, StsAction, StsRequest};
-use crate::s3::xml::{StsAnswer, sts_answer};
-use crate::tenant::Connection;
+use crate::s3::xml::{CallerIdentity, StsAnswer, caller_identity, sts_answer};
+use crate::tenant::{Authenticated, Connection, Identity, SessionKey, SignedCall};
 
 impl Proxy {
     /// Answers a call of STS. Nothing of it goes anywhere else.
@@ -37,28 +37,58 @@ impl Proxy {
         let form = hearing.unless_evicted(form).await?;
         hearing.finish();
         in_flight.gathered(form.len());
-        let asked = StsRequest::parse(&form)?;
+        let asked = StsRequest::parse(head.uri.query().unwrap_or_default(), &form)?;
         in_flight.record.sts_action(asked.action_name());
         let token = match &asked.action {
             StsAction::AssumeRoleWithWebIdentity { token, .. } => Some(&**token),
             _ => None,
         };
-        let issue = || tenants.issue(&asked, head, &form, connection, now);
+        let call = SignedCall { head, form: &form };
+        let issue = || tenants.issue(&asked, &call, connection, now);
         let admitted = self.admit(token, issue, connection, in_flight);
         let (caller, key) = hearing.unless_evicted(admitted).await?;
         caller.check_page_of_keys(head)?;
         in_flight.record.is_local = true;
-        let answer = StsAnswer {
-            key_id: &key.id,
-            secret: key.secret.expose(),
-            token: key.token.expose(),
-            expires: &key.expires.iso8601(),
-            subject: caller.identity().subject().map(|subject| &**subject),
+        let request_id = &in_flight.record.request_id;
+        let answer = match key {
+            Some(key) => keys_answer(&asked, &key, &caller, request_id),
+            None => identity_answer(&caller, request_id),
         };
-        let mut answer = document(sts_answer(&asked, &answer, &in_flight.record.request_id))
-            .map(ResponseBody::text);
+        let mut answer = document(answer).map(ResponseBody::text);
         let no_store = HeaderValue::from_static("no-store");
         answer.headers_mut().insert(CACHE_CONTROL, no_store);
         Ok(answer)
     }
+}
+
+fn keys_answer(
+    asked: &StsRequest,
+    key: &SessionKey,
+    caller: &Authenticated,
+    request_id: &str,
+) -> String {
+    let answer = StsAnswer {
+        key_id: &key.id,
+        secret: key.secret.expose(),
+        token: key.token.expose(),
+        expires: &key.expires.iso8601(),
+        subject: caller.identity().subject().map(|subject| &**subject),
+    };
+    sts_answer(asked, &answer, request_id)
+}
+
+/// Who calls, in AWS's words: the account is the owner id that listings and ACLs report.
+fn identity_answer(caller: &Authenticated, request_id: &str) -> String {
+    let account = &caller.tenant().name;
+    let user = caller.identity().key_id().map_or("", |id| &**id);
+    let arn = match caller.identity() {
+        Identity::Session { .. } => format!("arn:aws:sts::{account}:assumed-role/cosgate/{user}"),
+        _ => format!("arn:aws:iam::{account}:user/{user}"),
+    };
+    let identity = CallerIdentity {
+        account,
+        arn: &arn,
+        user,
+    };
+    caller_identity(&identity, request_id)
 }

@@ -19,6 +19,7 @@ use crate::payload::Declared;
 use crate::payload::checksum::Checks;
 use crate::s3::request::check_framing;
 use crate::s3::vend::{VEND_BYTES, VendRequest};
+use crate::tenant::policy::key_patterns;
 use crate::tenant::vend::narrowed;
 use crate::tenant::{Authenticated, Connection, Grant, Tenants, bearer_token};
 
@@ -50,7 +51,8 @@ impl Proxy {
         let asked = VendRequest::parse(&body)?;
         let duration = offer.duration(asked.duration_seconds)?;
         let (grants, policy) = narrowed(caller.tenant(), &asked)?;
-        let is_whole = !asked.narrows() && asked.duration_seconds.is_none();
+        let is_session = caller.tenant().session_policy().is_some();
+        let is_whole = !asked.narrows() && asked.duration_seconds.is_none() && !is_session;
         let scope = VendedScope {
             policy: policy.json(),
             duration,
@@ -113,13 +115,11 @@ fn sdk(vended: &Vended, duration: Duration, grants: &[Grant]) -> Value {
 }
 
 fn scope(grant: &Grant) -> Value {
-    let prefixes: Vec<_> = grant.upstream_prefixes().collect();
-    let prefixes: Vec<_> = prefixes.iter().map(ToString::to_string).collect();
     json!({
         "name": grant.name,
         "bucket": grant.bucket,
         "region": grant.region,
-        "prefixes": prefixes,
+        "prefixes": key_patterns(grant),
     })
 }
 

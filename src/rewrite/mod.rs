@@ -78,6 +78,7 @@ mod tests {
             policy: None,
             attachment: false,
             cors: [].into(),
+            session: None,
         };
         let folder = PrefixPattern::StartsWith("acme/".into());
         Tenant {

@@ -1,5 +1,6 @@
 //! What AWS SDKs ask an STS for (API version 2011-06-15): the few actions that give session keys.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderMap};
@@ -7,6 +8,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 
 use super::Query;
+use crate::config::{SESSION_POLICY_BYTES, SessionPolicy};
 use crate::error::{Code, S3Error};
 
 /// Bytes of a request's body at most: a token, and names. Nobody is known before it has been read.
@@ -15,6 +17,8 @@ pub(crate) const STS_BYTES: usize = 32 * 1024;
 const SHORTEST: u64 = 900;
 /// How long keys live when the client does not say.
 const USUAL: Duration = Duration::from_hours(1);
+/// The session's name where the client gives a role and no name.
+const SESSION_NAME: &str = "session";
 /// STS's limit of an ARN.
 const ARN_BYTES: usize = 2048;
 /// Parameters that would make the keys narrower, or ask for proof that nobody checks: to pass over
@@ -37,25 +41,29 @@ pub(crate) struct StsRequest {
     pub action: StsAction,
     /// How long the keys shall live.
     pub duration: Duration,
+    /// What the keys may do at most; `None`: what their caller may.
+    pub policy: Option<Arc<SessionPolicy>>,
 }
 
 /// What an [`StsRequest`] asks for.
 #[derive(Debug)]
 pub(crate) enum StsAction {
     /// Keys for the caller, who has signed.
-    AssumeRole(NamedRole),
+    AssumeRole(Option<NamedRole>),
     /// Keys for whom a token is about; nothing is signed.
     AssumeRoleWithWebIdentity {
         /// `WebIdentityToken`
         token: String,
-        /// What SDKs must name.
-        role: NamedRole,
+        /// What AWS's SDKs must name.
+        role: Option<NamedRole>,
     },
+    /// Who has signed.
+    GetCallerIdentity,
     /// Keys for the caller, who has signed.
     GetSessionToken,
 }
 
-/// What SDKs must name, and get to read again. It grants nothing: what a caller may do is configured.
+/// What AWS's SDKs must name, and get to read again. It grants nothing: what a caller may do is configured.
 #[derive(Debug)]
 pub(crate) struct NamedRole {
     /// `RoleArn`
@@ -65,12 +73,14 @@ pub(crate) struct NamedRole {
 }
 
 /// Whether `head` is a call of an STS, and not of S3: nobody posts forms of this kind to `/` else. What
-/// S3 has there for a bucket that the host names (`/?delete`) has a parameter.
+/// S3 has there for a bucket that the host names (`/?delete`) has no `Action`, which some clients send in
+/// the query.
 pub(crate) fn is_sts(head: &Parts) -> bool {
-    head.method == Method::POST
-        && head.uri.path() == "/"
-        && head.uri.query().is_none()
-        && is_form(&head.headers)
+    let is_call = || match head.uri.query() {
+        None => is_form(&head.headers),
+        Some(query) => query.split('&').any(|pair| pair.starts_with("Action=")),
+    };
+    head.method == Method::POST && head.uri.path() == "/" && is_call()
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
@@ -84,77 +94,43 @@ fn is_form(headers: &HeaderMap) -> bool {
     })
 }
 
-impl StsAction {
-    /// Reads the action, and gives the names of the parameters that it has.
-    fn read(form: &Query<'_>) -> Result<(Self, &'static [&'static str]), S3Error> {
-        let required = |name: &str| {
-            let value = form.get(name).filter(|value| !value.is_empty());
-            value.ok_or_else(|| invalid(&format!("{name} is missing")))
-        };
-        let role = || {
-            Ok::<_, S3Error>(NamedRole {
-                arn: checked("RoleArn", required("RoleArn")?, is_arn)?,
-                session: checked("RoleSessionName", required("RoleSessionName")?, is_session)?,
-            })
-        };
-        match required("Action")? {
-            "AssumeRole" => Ok((Self::AssumeRole(role()?), &["RoleArn", "RoleSessionName"])),
-            "AssumeRoleWithWebIdentity" => Ok((
-                Self::AssumeRoleWithWebIdentity {
+impl StsRequest {
+    /// Reads a call: its form, and what stands in its query. Every parameter must be known, and stand once.
+    pub(crate) fn parse(query: &str, form: &[u8]) -> Result<Self, S3Error> {
+        let form = std::str::from_utf8(form).map_err(|_| invalid("the form is not UTF-8"))?;
+        let all = [query, form].join("&");
+        let form = Query::parse(&all)?;
+        let given = |name: &str| form.get(name).filter(|value| !value.is_empty());
+        let required =
+            |name: &str| given(name).ok_or_else(|| invalid(&format!("{name} is missing")));
+        let (action, known): (_, &[&str]) = match required("Action")? {
+            "AssumeRole" => (
+                StsAction::AssumeRole(NamedRole::read(given)?),
+                &["Policy", "RoleArn", "RoleSessionName"],
+            ),
+            "AssumeRoleWithWebIdentity" => (
+                StsAction::AssumeRoleWithWebIdentity {
                     // SDKs send the token's file as it is, and many a file ends with a newline.
                     token: required("WebIdentityToken")?.trim().to_owned(),
-                    role: role()?,
+                    role: NamedRole::read(given)?,
                 },
-                &["RoleArn", "RoleSessionName", "WebIdentityToken"],
-            )),
-            "GetSessionToken" => Ok((Self::GetSessionToken, &[])),
-            _ => Err(S3Error::new(
-                Code::InvalidAction,
-                "Only AssumeRole, AssumeRoleWithWebIdentity and GetSessionToken are offered here.",
-            )),
-        }
-    }
-}
-
-/// Refuses a parameter that is not one of `known` or of every action.
-fn check_parameters(form: &Query<'_>, known: &[&str]) -> Result<(), S3Error> {
-    let strange = form.iter().map(|(name, _)| name).find(|name| {
-        !known.contains(name) && !matches!(*name, "Action" | "DurationSeconds" | "Version")
-    });
-    let Some(name) = strange else { return Ok(()) };
-    let is_named = |known: &&str| name.split('.').next() == Some(known); // or PolicyArns.member.1.arn
-    let named = NOT_OFFERED.into_iter().find(is_named);
-    let name = named.unwrap_or("a parameter");
-    Err(invalid(&format!(
-        "{name} is not offered here; leave it out"
-    )))
-}
-
-/// Reads `DurationSeconds`.
-fn duration(seconds: &str) -> Result<Duration, S3Error> {
-    let digits = seconds.len() <= 6 && seconds.bytes().all(|b| b.is_ascii_digit());
-    let seconds = seconds.parse().ok().filter(|_| digits);
-    let seconds = seconds.filter(|seconds| *seconds >= SHORTEST);
-    let seconds = seconds
-        .ok_or_else(|| invalid("DurationSeconds must be a number of seconds, 900 at least"))?;
-    Ok(Duration::from_secs(seconds))
-}
-
-impl StsRequest {
-    /// Reads a form. Every parameter must be known, and stand once.
-    pub(crate) fn parse(form: &[u8]) -> Result<Self, S3Error> {
-        let form = std::str::from_utf8(form).map_err(|_| invalid("the form is not UTF-8"))?;
-        let form = Query::parse(form)?;
-        let (action, known) = StsAction::read(&form)?;
-        check_parameters(&form, known)?;
-        if form
-            .get("Version")
-            .is_some_and(|version| version != "2011-06-15")
-        {
-            return Err(invalid("Version must be 2011-06-15"));
-        }
-        let duration = form.get("DurationSeconds").map_or(Ok(USUAL), duration)?;
-        Ok(Self { action, duration })
+                &["Policy", "RoleArn", "RoleSessionName", "WebIdentityToken"],
+            ),
+            "GetCallerIdentity" => (StsAction::GetCallerIdentity, &[]),
+            "GetSessionToken" => (StsAction::GetSessionToken, &[]),
+            _ => {
+                return Err(S3Error::new(
+                    Code::InvalidAction,
+                    "Only AssumeRole, AssumeRoleWithWebIdentity, GetCallerIdentity and GetSessionToken are offered here.",
+                ));
+            }
+        };
+        check_known(&form, known)?;
+        Ok(Self {
+            action,
+            duration: duration(form.get("DurationSeconds"))?,
+            policy: given("Policy").map(session_policy).transpose()?,
+        })
     }
 
     /// The action's name.
@@ -162,6 +138,7 @@ impl StsRequest {
         match &self.action {
             StsAction::AssumeRole(_) => "AssumeRole",
             StsAction::AssumeRoleWithWebIdentity { .. } => "AssumeRoleWithWebIdentity",
+            StsAction::GetCallerIdentity => "GetCallerIdentity",
             StsAction::GetSessionToken => "GetSessionToken",
         }
     }
@@ -170,11 +147,76 @@ impl StsRequest {
     pub(crate) fn role(&self) -> Option<&NamedRole> {
         match &self.action {
             StsAction::AssumeRole(role) | StsAction::AssumeRoleWithWebIdentity { role, .. } => {
-                Some(role)
+                role.as_ref()
             }
-            StsAction::GetSessionToken => None,
+            StsAction::GetCallerIdentity | StsAction::GetSessionToken => None,
         }
     }
+}
+
+impl NamedRole {
+    /// The role of a call, if it names one: some clients name none.
+    fn read<'f>(given: impl Fn(&str) -> Option<&'f str>) -> Result<Option<Self>, S3Error> {
+        let session = given("RoleSessionName").unwrap_or(SESSION_NAME);
+        let session = checked("RoleSessionName", session, is_session)?;
+        let arn = given("RoleArn").map(|arn| checked("RoleArn", arn, is_arn));
+        let role = arn.transpose()?.map(|arn| Self { arn, session });
+        Ok(role)
+    }
+}
+
+/// Refuses a parameter that is none of the action's, and a version that is not ours.
+fn check_known(form: &Query<'_>, known: &[&str]) -> Result<(), S3Error> {
+    let strange = form.iter().map(|(name, _)| name).find(|name| {
+        !known.contains(name) && !matches!(*name, "Action" | "DurationSeconds" | "Version")
+    });
+    if let Some(name) = strange {
+        let is_named = |known: &&str| name.split('.').next() == Some(known); // or PolicyArns.member.1.arn
+        let named = NOT_OFFERED.into_iter().find(is_named);
+        let name = named.unwrap_or("a parameter");
+        return Err(invalid(&format!(
+            "{name} is not offered here; leave it out"
+        )));
+    }
+    match form.get("Version") {
+        None | Some("2011-06-15") => Ok(()),
+        Some(_) => Err(invalid("Version must be 2011-06-15")),
+    }
+}
+
+fn duration(seconds: Option<&str>) -> Result<Duration, S3Error> {
+    let Some(seconds) = seconds else {
+        return Ok(USUAL);
+    };
+    let digits = seconds.len() <= 6 && seconds.bytes().all(|b| b.is_ascii_digit());
+    let seconds = seconds.parse().ok().filter(|_| digits);
+    let seconds = seconds.filter(|seconds| *seconds >= SHORTEST);
+    Ok(Duration::from_secs(seconds.ok_or_else(|| {
+        invalid("DurationSeconds must be a number of seconds, 900 at least")
+    })?))
+}
+
+fn session_policy(text: &str) -> Result<Arc<SessionPolicy>, S3Error> {
+    let policy = SessionPolicy::parse(text).map_err(|error| {
+        S3Error::new(
+            Code::MalformedPolicyDocument,
+            format!("The Policy is refused: {error}."),
+        )
+    })?;
+    if policy.document().to_string().len() > SESSION_POLICY_BYTES {
+        return Err(too_large("without white space"));
+    }
+    Ok(Arc::new(policy))
+}
+
+/// The refusal of a policy that does not fit where it must stand.
+pub fn too_large(what: &str) -> S3Error {
+    S3Error::new(
+        Code::PackedPolicyTooLarge,
+        format!(
+            "The Policy is longer than {SESSION_POLICY_BYTES} bytes {what}. Name fewer resources and actions."
+        ),
+    )
 }
 
 /// The code and status that an STS has for `error`: SDKs look for its own names.
@@ -224,7 +266,7 @@ mod tests {
     const ROLE: &str = "RoleArn=arn%3Aaws%3Aiam%3A%3A0%3Arole%2Fx&RoleSessionName=app-1";
 
     fn why(form: &str) -> (Code, String) {
-        let error = StsRequest::parse(form.as_bytes()).unwrap_err();
+        let error = StsRequest::parse("", form.as_bytes()).unwrap_err();
         (error.code(), error.message().to_owned())
     }
 
@@ -233,16 +275,16 @@ mod tests {
         let form = format!(
             "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&{ROLE}&WebIdentityToken=a.b.c"
         );
-        let asked = StsRequest::parse(form.as_bytes()).unwrap();
+        let asked = StsRequest::parse("", form.as_bytes()).unwrap();
         assert_eq!(
             (asked.duration, asked.action_name()),
             (USUAL, "AssumeRoleWithWebIdentity")
         );
         assert_eq!(asked.role().unwrap().arn, "arn:aws:iam::0:role/x");
-        let asked = StsRequest::parse(b"Action=GetSessionToken&DurationSeconds=900").unwrap();
+        let asked = StsRequest::parse("", b"Action=GetSessionToken&DurationSeconds=900").unwrap();
         assert_eq!(asked.duration, Duration::from_mins(15));
         assert!(asked.role().is_none());
-        assert!(StsRequest::parse(format!("Action=AssumeRole&{ROLE}").as_bytes()).is_ok());
+        assert!(StsRequest::parse("", format!("Action=AssumeRole&{ROLE}").as_bytes()).is_ok());
     }
 
     #[test]
@@ -277,7 +319,11 @@ mod tests {
                 "Action=GetSessionToken&DurationSeconds=".into(),
                 "DurationSeconds",
             ),
-            (format!("Action=AssumeRole&{ROLE}&Policy=%7B%7D"), "Policy"),
+            (
+                format!("Action=AssumeRole&{ROLE}&Policy=%7B%7D"),
+                "Statement",
+            ),
+            ("Action=GetSessionToken&Policy=%7B%7D".into(), "Policy"),
             (
                 format!("Action=AssumeRole&{ROLE}&PolicyArns.member.1.arn=x"),
                 "PolicyArns",
@@ -303,11 +349,46 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_call_may_stand_in_the_query_without_a_role() {
+        let asked = StsRequest::parse("Action=AssumeRole&Version=2011-06-15", b"").unwrap();
+        assert!(asked.role().is_none() && asked.policy.is_none());
+        let twice = StsRequest::parse("Action=AssumeRole", b"Action=GetSessionToken");
+        assert!(twice.is_err());
+        for (target, is_call) in [
+            ("/?Action=AssumeRole", true),
+            ("/?delete", false),
+            ("/photos?Action=x", false),
+            ("/", false),
+        ] {
+            let head = http::Request::post(target).body(()).unwrap().into_parts().0;
+            assert_eq!(is_sts(&head), is_call, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_policy_is_read_and_one_that_is_too_long_has_its_own_error() {
+        let policy = |resource: &str| {
+            let policy = serde_json::json!({"Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": resource}});
+            let mut form = "Action=AssumeRole&Policy=".to_owned();
+            crate::encoding::percent::push_encoded(&mut form, policy.to_string().as_bytes());
+            StsRequest::parse("", form.as_bytes())
+        };
+        assert!(policy("arn:aws:s3:::lake/t/*").unwrap().policy.is_some());
+        assert_eq!(
+            policy("lake").unwrap_err().code(),
+            Code::MalformedPolicyDocument
+        );
+        let folders = "long*".repeat(500);
+        let long = policy(&format!("arn:aws:s3:::lake/{folders}"));
+        assert_eq!(long.unwrap_err().code(), Code::PackedPolicyTooLarge);
+    }
+
     proptest! {
         #[test]
         fn no_form_panics(form in "[ -~]{0,200}") {
-            let _ = StsRequest::parse(form.as_bytes());
-            let _ = StsRequest::parse(format!("Action=AssumeRole&{form}").as_bytes());
+            let _ = StsRequest::parse("", form.as_bytes());
+            let _ = StsRequest::parse("", format!("Action=AssumeRole&{form}").as_bytes());
         }
     }
 }

@@ -62,7 +62,10 @@ impl<'t, 'r> Permit<'t, 'r> {
             }
             Target::OwnKey => {
                 let grant = bucket_grant(tenant, &asked)?;
-                check_covered(grant, asked.key.as_ref().map(ObjectKey::as_str))?;
+                let key = check_covered(grant, asked.key.as_ref().map(ObjectKey::as_str))?;
+                if !grant.reaches(key) {
+                    return Err(not_in_session(grant));
+                }
                 grant
             }
             Target::Key => {
@@ -72,7 +75,8 @@ impl<'t, 'r> Permit<'t, 'r> {
                 if leads_to_own(grant, &asked)? {
                     page = ListingPage::Folder;
                 } else {
-                    check_key(grant, action, key)?;
+                    let names_version = asked.query.get("versionId").is_some();
+                    check_key(grant, action, key, names_version)?;
                 }
                 grant
             }
@@ -132,11 +136,12 @@ impl<'t, 'r> Permit<'t, 'r> {
                 .is_some_and(|(grant, key)| listing::shows_folder(grant, key.as_str()))
     }
 
-    /// Whether a multi-delete may name `key`. One that it may not gets an entry of its own in the
-    /// answer, as AWS does; the others proceed.
-    pub(crate) fn may_delete(&self, key: &str) -> bool {
+    /// Whether a multi-delete may name `key`, or a version of it if it `names_version`. One that it may not
+    /// gets an entry of its own in the answer, as AWS does; the others proceed.
+    pub(crate) fn may_delete(&self, key: &str, names_version: bool) -> bool {
+        let action = Operation::DeleteObject.action();
         self.grant.is_some_and(|grant| {
-            takes(grant, key) && grant.allows_on(Operation::DeleteObject.action(), key)
+            takes(grant, key) && grant.allows_on_version(action, key, names_version)
         })
     }
 
@@ -221,9 +226,28 @@ fn is_head_of_latest(asked: &S3Request<'_>) -> bool {
     asked.operation == Operation::HeadObject && asked.query.get("versionId").is_none()
 }
 
-fn check_key(grant: &Grant, action: &str, key: Option<&str>) -> Result<(), S3Error> {
+/// The refusal of what the caller may do, but not with the keys of this session.
+fn not_in_session(grant: &Grant) -> S3Error {
+    S3Error::new(
+        Code::AccessDenied,
+        format!(
+            "The Policy that these session keys were asked for with does not allow this in bucket {}.",
+            grant.name
+        ),
+    )
+}
+
+fn check_key(
+    grant: &Grant,
+    action: &str,
+    key: Option<&str>,
+    names_version: bool,
+) -> Result<(), S3Error> {
     let key = check_covered(grant, key)?;
-    if !grant.allows_on(action, key) {
+    if !grant.allows_on_version(action, key, names_version) {
+        if grant.session.is_some() {
+            return Err(not_in_session(grant));
+        }
         return Err(S3Error::new(
             Code::AccessDenied,
             format!(
@@ -274,7 +298,8 @@ fn copy_source<'t>(
         ));
     };
     check_action(grant, action)?;
-    check_key(grant, action, Some(source.key.as_str()))?;
+    let names_version = source.version_id.is_some();
+    check_key(grant, action, Some(source.key.as_str()), names_version)?;
     Ok(Some(grant))
 }
 
@@ -304,6 +329,7 @@ mod tests {
             policy: None,
             attachment: false,
             cors: [].into(),
+            session: None,
         }
     }
 
@@ -514,8 +540,8 @@ mod tests {
         assert_eq!(from(&long), Some(Code::KeyTooLongError));
         let asked = ask(Operation::DeleteObjects, "photos", "", "delete");
         let permit = Permit::for_test(&tenant, asked).unwrap();
-        assert!(permit.may_delete(&fits));
-        assert!(!permit.may_delete(&long));
+        assert!(permit.may_delete(&fits, false));
+        assert!(!permit.may_delete(&long, false));
         assert_eq!(permit.upstream_name("acme/x"), "root/acme/x");
     }
 
@@ -536,14 +562,14 @@ mod tests {
             assert_eq!(refused.code(), Code::InvalidURI, "{key}");
             let delete = || ask(Operation::DeleteObjects, "photos", "", "delete");
             let permit = Permit::for_test(&tenant, delete()).unwrap();
-            assert!(!permit.may_delete(key), "{key}");
+            assert!(!permit.may_delete(key, false), "{key}");
 
             tenant.grants[0].root = "root/".into();
             for operation in [Operation::PutObject, Operation::GetObjectAcl] {
                 assert_eq!(outcome(&tenant, operation), None, "{key}");
             }
             let permit = Permit::for_test(&tenant, delete()).unwrap();
-            assert!(permit.may_delete(key), "{key}");
+            assert!(permit.may_delete(key, false), "{key}");
             assert_eq!(permit.upstream_name(key), format!("root/{key}"));
             tenant.grants[0].root.clear();
         }
@@ -556,8 +582,8 @@ mod tests {
 
         let permit = Permit::for_test(&tenant, asked).unwrap();
 
-        assert!(permit.may_delete("acme/x"));
-        assert!(!permit.may_delete("other/x"));
+        assert!(permit.may_delete("acme/x", false));
+        assert!(!permit.may_delete("other/x", false));
         let read_only = ask(Operation::DeleteObjects, "public", "", "delete");
         assert_eq!(outcome(read_only), Some(Code::AccessDenied));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::limits::Limits;
 use super::subject_limits::SubjectLimits;
-use crate::config::{self, PrefixPattern};
+use crate::config::{self, PrefixPattern, SessionPolicy};
 
 pub use crate::config::Grant;
 
@@ -53,7 +53,40 @@ impl Tenant {
 
     /// The grant whose bucket the client calls `alias`; each is unique within a tenant.
     pub fn grant(&self, alias: &str) -> Option<&Grant> {
-        self.grants.iter().find(|grant| grant.name == alias)
+        self.reached().find(|grant| grant.name == alias)
+    }
+
+    /// The grants of which a session has something. The others deny what they deny all the same.
+    pub fn reached(&self) -> impl Iterator<Item = &Grant> {
+        self.grants.iter().filter(|grant| grant.is_reached())
+    }
+
+    /// The same tenant, with no more rights than `policy` allows.
+    #[must_use]
+    pub fn narrowed(&self, policy: &Arc<SessionPolicy>) -> Self {
+        let narrowed = |grant: &Grant| Grant {
+            session: Some(Arc::clone(policy)),
+            ..grant.clone()
+        };
+        Self {
+            index: self.index,
+            name: self.name.clone(),
+            grants: self.grants.iter().map(narrowed).collect(),
+            limits: self.limits.clone(),
+        }
+    }
+
+    /// What its session is narrowed to.
+    pub fn session_policy(&self) -> Option<&Arc<SessionPolicy>> {
+        self.grants.first()?.session.as_ref()
+    }
+
+    /// What tells its scope from every other one: its name, and what its session is narrowed to.
+    pub fn scope(&self) -> Cow<'_, str> {
+        match self.session_policy() {
+            Some(policy) => Cow::Owned(format!("{}#{}", self.name, policy.digest())), // no name has a #
+            None => Cow::Borrowed(&self.name),
+        }
     }
 }
 
@@ -73,6 +106,11 @@ impl Grant {
             .map(|pattern| pattern.below(&self.root))
     }
 
+    /// Whether it is the whole bucket: no other tenant's keys can be in it.
+    pub fn is_all(&self) -> bool {
+        self.root.is_empty() && self.prefixes.contains(&PrefixPattern::Any)
+    }
+
     /// Whether `key` is inside, byte by byte: no case folding, no Unicode normalisation.
     pub fn covers(&self, key: &str) -> bool {
         self.prefixes.iter().any(|pattern| pattern.covers(key))
@@ -87,34 +125,70 @@ impl Grant {
             .any(|pattern| pattern.covers_list(prefix))
     }
 
-    /// Whether `action` may be done to `key`: what [`Grant::allows`] and [`Grant::covers`] say, and the
-    /// grant's policy, where it is one.
+    /// Whether `action` may be done to `key`: what [`Grant::allows`] and [`Grant::covers`] say, the
+    /// grant's policy, where it is one, and the session's.
     pub(crate) fn allows_on(&self, action: &str, key: &str) -> bool {
+        self.allows_on_version(action, key, false)
+    }
+
+    /// The same of a version that the request names, if it `names_version`: only a session tells apart
+    /// who may read or delete old versions.
+    pub(crate) fn allows_on_version(&self, action: &str, key: &str, names_version: bool) -> bool {
         let policy = self.policy.as_ref();
+        let session = self.session.as_ref();
         self.allows(action)
             && self.covers(key)
             && policy.is_none_or(|policy| policy.allows(action, key))
+            && session.is_none_or(|session| session.allows(&self.name, action, key, names_version))
+    }
+
+    /// Whether something may be done to `key`, by what the session is narrowed to.
+    pub fn reaches(&self, key: &str) -> bool {
+        let session = self.session.as_ref();
+        self.covers(key) && session.is_none_or(|session| session.reaches_key(&self.name, key))
+    }
+
+    /// Whether a session has something of it. A grant that is a policy is given whole or not at all.
+    pub fn is_reached(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| {
+            let is_whole = || session.leaves_whole(&self.name);
+            session.reaches(&self.name) && (self.policy.is_none() || is_whole())
+        })
     }
 
     /// Whether `action`, a listing, may have this `prefix`.
     pub(crate) fn allows_list(&self, action: &str, prefix: &str) -> bool {
         let policy = self.policy.as_ref();
+        let session = self.session.as_ref();
         self.allows(action)
             && self.covers_list(prefix)
             && policy.is_none_or(|policy| policy.allows_list(action, prefix))
+            && session.is_none_or(|session| session.allows_list(&self.name, action, prefix))
     }
 
     /// The prefixes of listings by `action` that the grant is about.
-    pub(crate) fn listable(&self, action: &str) -> Vec<&PrefixPattern> {
-        match &self.policy {
-            Some(policy) => policy.lists(action).collect(),
-            None => self.prefixes.iter().collect(),
+    pub(crate) fn listable(&self, action: &str) -> Vec<PrefixPattern> {
+        let granted: Vec<_> = match &self.policy {
+            Some(policy) => policy.lists(action).cloned().collect(),
+            None => self.prefixes.clone(),
+        };
+        let Some(session) = &self.session else {
+            return granted;
+        };
+        let mut both = Vec::new();
+        for narrowed in session.listable(&self.name, action) {
+            for granted in &granted {
+                let inner = [&narrowed, granted].into_iter();
+                let mut inner = inner.filter(|p| p.is_within(&narrowed) && p.is_within(granted));
+                both.extend(inner.next().cloned());
+            }
         }
+        both
     }
 
     /// The actions that may be done to `key`.
     pub(crate) fn actions_on(&self, key: &str) -> Cow<'_, [String]> {
-        if self.policy.is_none() {
+        if self.policy.is_none() && self.session.is_none() {
             return Cow::Borrowed(&self.actions);
         }
         let allowed = self
@@ -124,9 +198,12 @@ impl Grant {
         Cow::Owned(allowed.cloned().collect())
     }
 
-    /// Whether `action` (`name/cos:…`) is granted by its full name. Nothing granted allows nothing.
+    /// Whether `action` (`name/cos:…`) is granted by its full name, and the session is not narrowed to
+    /// others. Nothing granted allows nothing.
     pub fn allows(&self, action: &str) -> bool {
+        let session = self.session.as_ref();
         self.actions.iter().any(|granted| granted == action)
+            && session.is_none_or(|session| session.may_allow(&self.name, action))
     }
 }
 
@@ -148,6 +225,7 @@ mod tests {
             policy: None,
             attachment: false,
             cors: [].into(),
+            session: None,
         }
     }
 

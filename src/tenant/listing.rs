@@ -80,7 +80,7 @@ pub(super) fn page(grant: &Grant, request: &S3Request<'_>) -> Result<ListingPage
 /// bucket for a file system (s3fs) looks for it by HEAD before it goes on.
 pub(super) fn shows_folder(grant: &Grant, folder: &str) -> bool {
     let action = Operation::ListObjects.action();
-    let leads = |pattern: &&PrefixPattern| matches!(pattern, PrefixPattern::StartsWith(start) if start.starts_with(folder));
+    let leads = |pattern: &PrefixPattern| matches!(pattern, PrefixPattern::StartsWith(start) if start.starts_with(folder));
     folder.ends_with('/') && grant.allows(action) && grant.listable(action).iter().any(leads)
 }
 
@@ -94,13 +94,11 @@ fn parts(
     let mut patterns = grant.listable(action);
     patterns.retain(|pattern| pattern.start().starts_with(prefix));
     // One that covers others stands before them.
-    patterns.sort_unstable_by_key(|pattern| {
-        let is_one_key = matches!(pattern, PrefixPattern::Exact(_));
-        (pattern.start(), is_one_key)
-    });
+    let order = |pattern: &PrefixPattern| matches!(pattern, PrefixPattern::Exact(_));
+    patterns.sort_unstable_by(|a, b| (a.start(), order(a)).cmp(&(b.start(), order(b))));
     let mut parts = Vec::new();
     let mut widest: Option<&PrefixPattern> = None;
-    for pattern in patterns {
+    for pattern in &patterns {
         if widest.is_some_and(|outer| pattern.is_within(outer)) {
             continue;
         }
@@ -241,6 +239,7 @@ mod tests {
             policy: None,
             attachment: false,
             cors: [].into(),
+            session: None,
         }
     }
 

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-use crate::config::RevokedSessions;
+use crate::config::{RevokedSessions, SessionPolicy};
 use crate::seal::{self, derive};
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
@@ -63,6 +63,9 @@ pub(super) struct Session {
     /// The local key that signed for it.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub(super) access_key: Option<Arc<str>>,
+    /// The policy that it is narrowed to. A cosgate that does not know of it refuses the token.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    pub(super) policy: Option<serde_json::Value>,
     /// A digest of the [`Trust`] that it rests on; tokens of version 1 have none.
     #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
     trust: Option<String>,
@@ -90,6 +93,8 @@ pub(super) struct SessionHolder {
     pub(super) subject: Option<Arc<str>>,
     /// The local key that signed for it.
     pub(super) access_key: Option<Arc<str>>,
+    /// What it is narrowed to.
+    pub(super) policy: Option<Arc<SessionPolicy>>,
 }
 
 /// What a session rests on. When the configuration has it no more, the session ends.
@@ -149,8 +154,8 @@ impl SessionSeal {
         self.keys.is_empty()
     }
 
-    /// A new key for requests of `holder` from `issued` until `expires`, as long as there is what it rests
-    /// on; `None` when there is no secret.
+    /// A new key for `holder` from `issued` until `expires`, as long as there is what it rests on; `None`
+    /// when there is no secret.
     pub(super) fn make(
         &self,
         trust: &Trust<'_>,
@@ -159,12 +164,14 @@ impl SessionSeal {
         expires: Timestamp,
     ) -> Option<SessionKey> {
         let keys = self.keys.first()?;
+        let policy = holder.policy.map(|policy| policy.document().clone());
         let session = Session {
             key_id: new_id()?.into(),
             whose: holder.whose,
             subject: holder.subject,
             issued: issued.unix(),
             access_key: holder.access_key,
+            policy,
             trust: Some(keys.digest(trust)),
             expires: expires.unix(),
         };
@@ -176,6 +183,11 @@ impl SessionSeal {
             token: Secret::new(BASE64_URL_SAFE_NO_PAD.encode(token)),
             expires,
         })
+    }
+
+    /// Whether a token can be opened again: what it holds is bounded.
+    pub(super) fn takes(token: &Secret) -> bool {
+        token.expose().len() <= TOKEN_BYTES
     }
 
     /// What `token` says; `None` when it was not made here.
@@ -310,17 +322,14 @@ mod tests {
             id: "ACME",
             secret: &secret,
         };
-        seal.make(
-            &trust,
-            SessionHolder {
-                whose: whose(),
-                subject: Some("alice".into()),
-                access_key: None,
-            },
-            expires.plus(-900),
-            expires,
-        )
-        .unwrap()
+        let holder = SessionHolder {
+            whose: whose(),
+            subject: Some("alice".into()),
+            access_key: None,
+            policy: None,
+        };
+        seal.make(&trust, holder, expires.plus(-900), expires)
+            .unwrap()
     }
 
     #[test]

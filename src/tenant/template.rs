@@ -154,6 +154,7 @@ mod tests {
             policy: None,
             attachment: false,
             cors: [].into(),
+            session: None,
         };
         let template = config::TemplateConfig {
             name: "web".into(),

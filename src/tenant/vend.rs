@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method};
 
 use super::authenticate::{Authenticated, Connection, Identified, Identity, Tenants, qsign_covers};
-use super::policy::{Policy, Statement, tenant_policy};
+use super::policy::{Policy, Statement, client_policy, tenant_policy};
 use super::{Grant, Tenant};
 use crate::config::cam::LIKELY_BYTES;
 use crate::config::{Config, PrefixPattern, unfold_action};
@@ -117,7 +117,7 @@ impl Tenants {
 /// What a key for `tenant` may do that is narrowed as `asked`: the grants that are left, and their
 /// policy. Whatever lies outside what the tenant has is refused and not left out.
 pub fn narrowed(tenant: &Tenant, asked: &VendRequest) -> Result<(Vec<Grant>, Policy), S3Error> {
-    let mut grants = tenant.grants.clone();
+    let mut grants: Vec<_> = tenant.reached().cloned().collect();
     if let Some(bucket) = &asked.bucket {
         grants.retain(|grant| grant.name == *bucket);
         if grants.is_empty() {
@@ -139,9 +139,14 @@ pub fn narrowed(tenant: &Tenant, asked: &VendRequest) -> Result<(Vec<Grant>, Pol
         grants,
         limits: None,
     };
-    let mut policy = tenant_policy(&narrowed);
+    let mut policy = client_policy(&narrowed);
     if !policy.statement.iter().any(Statement::allows) {
-        return Err(denied("nothing is left that the key could do"));
+        return Err(denied(if tenant.session_policy().is_some() {
+            "nothing is left that the key could do. COS has one right for an object and its old versions: \
+             the session's Policy must allow s3:GetObjectVersion beside s3:GetObject"
+        } else {
+            "nothing is left that the key could do"
+        }));
     }
     // What one grant denies holds for the tenant's whole key, and so for every part of it.
     for denial in denials(tenant) {
@@ -203,6 +208,10 @@ fn narrow(grant: &mut Grant, asked: &VendRequest) -> Result<(), S3Error> {
         {
             return Err(denied("a prefix or key is outside those that are yours"));
         }
+        let session = grant.session.as_ref();
+        if session.is_some_and(|session| !session.reaches_all(&grant.name, pattern)) {
+            return Err(denied("a prefix or key is outside the session's Policy"));
+        }
     }
     if !patterns.is_empty() {
         grant.prefixes = patterns;
@@ -261,6 +270,7 @@ mod tests {
             headers: Vec::new(),
             attachment: false,
             cors: [].into(),
+            session: None,
             policy: None,
         };
         Tenant {

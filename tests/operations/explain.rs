@@ -669,3 +669,33 @@ fn the_rule_for_pages_that_counts_is_named() {
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("403 AccessForbidden"), "{text}");
 }
+
+#[test]
+fn says_what_a_session_policy_leaves() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("policy.json");
+    let policy = r#"{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::photos/acme/t/*"}}"#;
+    fs::write(&file, policy).unwrap();
+    let asked = |method: &str, key: &str| {
+        let policy = file.to_str().unwrap();
+        let path = format!("/photos/{key}");
+        let arguments = ["-t", "acme", "--session-policy", policy, method, &path];
+        let output = explain(CONFIG, &arguments);
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let (status, said) = asked("GET", "acme/t/x");
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("shared-1250000000/acme/t/*"), "{said}");
+    assert!(said.contains("narrowed by the session's Policy"), "{said}");
+    assert!(!said.contains("PutObject"), "{said}");
+    for (method, key) in [("GET", "acme/u/x"), ("PUT", "acme/t/x")] {
+        let (status, said) = asked(method, key);
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains("403 AccessDenied"), "{said}");
+    }
+    fs::write(&file, policy.replace("GetObject", "GetObjekt")).unwrap();
+    assert_eq!(asked("GET", "acme/t/x").0, Some(2));
+}

@@ -96,6 +96,7 @@ fn grant(alias: &str, prefixes: &[PrefixPattern], actions: &[&str]) -> Grant {
         policy: None,
         attachment: false,
         cors: [].into(),
+        session: None,
     }
 }
 

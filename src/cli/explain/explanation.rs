@@ -205,8 +205,12 @@ pub(super) fn permitted(permit: &Permit<'_, '_>) -> String {
 
 pub(super) fn describe_grant(grant: &Grant) -> String {
     let prefixes: Vec<_> = grant.prefixes.iter().map(ToString::to_string).collect();
+    let session = match grant.session {
+        Some(_) => ", narrowed by the session's Policy",
+        None => "",
+    };
     format!(
-        "{} ({} in {}, prefixes {})",
+        "{} ({} in {}, prefixes {}{session})",
         grant.name,
         grant.bucket,
         grant.region,

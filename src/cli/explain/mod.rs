@@ -5,14 +5,14 @@ mod head;
 mod upstream;
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use cosgate::clock::wall_clock;
-use cosgate::config::{Config, Listen};
+use cosgate::config::{Config, Listen, SessionPolicy};
 use cosgate::decision::{
     Decision, Forward, LocalResponse, PayloadPlan, Refusal, Service, Step, Verdict, decide,
     preflight, service,
@@ -56,6 +56,9 @@ pub(super) struct Arguments {
     /// Who asks, taken at their word: no signature is needed. A template's tenant is TEMPLATE/SUBJECT
     #[arg(long, short, value_name = "NAME")]
     tenant: Option<String>,
+    /// The session keys of the tenant ask that were got with the `Policy` in this file (AWS's JSON)
+    #[arg(long, value_name = "FILE", requires = "tenant")]
+    session_policy: Option<PathBuf>,
     /// Nobody known asks, on this machine if the listener is loopback, or as the user that runs cosgate
     /// if it is a Unix socket
     #[arg(long)]
@@ -132,7 +135,11 @@ fn read(
     let caller = match (&arguments.tenant, &config.server.listen) {
         (Some(name), _) => {
             let tenant = tenants.named(name);
-            AssumedCaller::Named(tenant.ok_or_else(|| unknown_tenant(name, config))?)
+            let tenant = tenant.ok_or_else(|| unknown_tenant(name, config))?;
+            AssumedCaller::Named(match &arguments.session_policy {
+                Some(path) => Arc::new(tenant.narrowed(&Arc::new(session_policy(path)?))),
+                None => tenant,
+            })
         }
         (None, Listen::Tcp(_)) if arguments.uid.is_some() => {
             return Err("cosgate: error: no user comes by a Unix socket: `listen` is an address\n  help: give --tenant or --anonymous".to_owned());
@@ -146,6 +153,18 @@ fn read(
     let head = head(arguments, config)?;
     check_service(&head, &config.server.domains)?;
     Ok((caller, head))
+}
+
+fn session_policy(path: &Path) -> Result<SessionPolicy, String> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cosgate: error: cannot read {shown}: {error}"))?;
+    SessionPolicy::parse(&text).map_err(|error| {
+        format!(
+            "cosgate: error: in {shown}, {}\n  help: {}",
+            error.message, error.fix
+        )
+    })
 }
 
 /// Refuses what its body decides: nobody gives a body here.

@@ -20,4 +20,4 @@ pub use answers::error;
 pub(crate) use answers::native_error;
 pub(crate) use document::NAMESPACE;
 pub use sts::sts_error;
-pub(crate) use sts::{StsAnswer, sts_answer};
+pub(crate) use sts::{CallerIdentity, StsAnswer, caller_identity, sts_answer};

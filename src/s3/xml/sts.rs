@@ -48,6 +48,31 @@ pub(crate) fn sts_answer(asked: &StsRequest, answer: &StsAnswer<'_>, request_id:
     writer.finish(&response)
 }
 
+/// Who calls, as an answer has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallerIdentity<'a> {
+    /// `Account`: the owner id of the caller's buckets.
+    pub account: &'a str,
+    /// `Arn`
+    pub arn: &'a str,
+    /// `UserId`
+    pub user: &'a str,
+}
+
+/// The document of who calls.
+pub(crate) fn caller_identity(caller: &CallerIdentity<'_>, request_id: &str) -> String {
+    let mut writer = Writer::in_namespace("GetCallerIdentityResponse", NAMESPACE);
+    writer.open("GetCallerIdentityResult");
+    writer.element("Arn", caller.arn);
+    writer.element("UserId", caller.user);
+    writer.element("Account", caller.account);
+    writer.close("GetCallerIdentityResult");
+    writer.open("ResponseMetadata");
+    writer.element("RequestId", request_id);
+    writer.close("ResponseMetadata");
+    writer.finish("GetCallerIdentityResponse")
+}
+
 /// The document of an error.
 pub fn sts_error(error: &S3Error, request_id: &str) -> String {
     let (code, status) = sts_code(error);

@@ -50,6 +50,7 @@ use local_key::LocalKey;
 pub(super) use qsign::qsign_covers;
 use remembered::Remembered;
 pub(super) use session::OpenSession;
+pub(crate) use session::SignedCall;
 use session::{SECURITY_TOKEN, not_ours, session_token};
 pub(super) use sigv4::SERVICE;
 pub use source::Network;

@@ -12,16 +12,19 @@ use super::sigv4::wrong_scope;
 use super::{
     Authenticated, Connection, Identified, Identity, Tenants, unknown_key, wrong_signature,
 };
+use crate::config::SessionPolicy;
+use crate::config::cam::LIKELY_BYTES;
 use crate::encoding::hex::sha256_hex;
 use crate::error::{Code, S3Error};
 use crate::payload::Mode;
 use crate::s3::Query;
-use crate::s3::sts::{StsAction, StsRequest};
+use crate::s3::sts::{StsAction, StsRequest, too_large};
 use crate::sign::Signable;
 use crate::sign::sigv4::{SigV4Claim, SigningKey};
-use crate::tenant::Tenant;
 use crate::tenant::identity::IdentityProvider;
-use crate::tenant::session::{Session, SessionHolder, SessionKey, Whose};
+use crate::tenant::policy::{Statement, tenant_policy};
+use crate::tenant::session::{Session, SessionHolder, SessionKey, SessionSeal, Trust, Whose};
+use crate::tenant::{Grant, Tenant};
 use crate::timestamp::Timestamp;
 
 pub(super) const SECURITY_TOKEN: &str = "x-amz-security-token";
@@ -125,9 +128,14 @@ impl Tenants {
         if !rests {
             return Err(ended());
         }
+        let policy = session.policy.as_ref();
+        let policy = policy.map(|policy| SessionPolicy::parse(&policy.to_string()));
+        // What is not understood any more is not passed over.
+        let policy = policy.transpose().map_err(|_| ended())?;
+        let narrowed = policy.map(|policy| Arc::new(tenant.narrowed(&Arc::new(policy))));
         Ok(OpenSession {
             key: LocalKey::new(&session.key_id, tenant.index, opened.secret),
-            tenant,
+            tenant: narrowed.unwrap_or(tenant),
             session: opened.session,
         })
     }
@@ -164,16 +172,15 @@ impl Tenants {
         self.identities.get(index)
     }
 
-    /// Checks a call of STS, whose body is `form`, and makes the keys that it asks for. They are to be
-    /// given to a caller who is admitted.
+    /// Checks a call of STS, whose body is `form`, and makes the keys that it asks for, if it asks for any.
+    /// They are to be given to a caller who is admitted.
     pub(crate) fn issue(
         &self,
         asked: &StsRequest,
-        head: &Parts,
-        form: &[u8],
+        call: &SignedCall<'_>,
         connection: Connection,
         now: Timestamp,
-    ) -> Result<(Identified, SessionKey), S3Error> {
+    ) -> Result<(Identified, Option<SessionKey>), S3Error> {
         if self.seal.is_empty() {
             return Err(S3Error::new(
                 Code::AccessDenied,
@@ -181,89 +188,195 @@ impl Tenants {
             ));
         }
         self.check_secrecy(connection)?;
+        if matches!(asked.action, StsAction::GetCallerIdentity) {
+            let check = || self.caller_of(call, now);
+            let (tenant, identity) = self.strangers.hold(connection.source(), now, check)?;
+            let caller = Authenticated::new(&tenant, identity, Mode::Unsigned);
+            return Ok((Identified(caller), None));
+        }
         if asked.duration > self.max_session {
             let most = self.max_session.as_secs();
             let text = format!("The call is refused: DurationSeconds must be at most {most} here.");
             return Err(S3Error::new(Code::InvalidArgument, text));
         }
-        let (tenant, trust, whose, subject, access_key) = match &asked.action {
-            StsAction::AssumeRoleWithWebIdentity { token, .. } => {
-                let proof = self.prove(token, connection.source(), now)?;
-                let identity = self.identities.get(proof.identity());
-                (
-                    Arc::clone(proof.tenant()),
-                    identity.ok_or_else(unknown_key)?.trust(),
-                    proof.whose(),
-                    Some(proof.subject()),
-                    None,
-                )
-            }
-            StsAction::AssumeRole(_) | StsAction::GetSessionToken => {
-                let check = || self.signed_call(head, form, now);
-                let (tenant, key) = self.strangers.hold(connection.source(), now, check)?;
-                let whose = Whose::Tenant(tenant.name.clone());
-                let id = Some(Arc::clone(&key.id));
-                (Arc::clone(tenant), key.trust(), whose, None, id)
-            }
-        };
+        let (tenant, trust, holder) = self.holder(asked, call, connection, now)?;
         let expires = now.plus(seconds(asked.duration));
-        let holder = SessionHolder {
-            whose,
-            subject: subject.clone(),
-            access_key: access_key.clone(),
-        };
+        let (subject, access_key) = (holder.subject.clone(), holder.access_key.clone());
         let key = self.seal.make(&trust, holder, now, expires);
         let key =
             key.ok_or_else(|| S3Error::new(Code::InternalError, "No session key could be made."))?;
+        if !SessionSeal::takes(&key.token) {
+            return Err(too_large("with all else that the session token must hold"));
+        }
         let identity = Identity::Session {
             key_id: Arc::clone(&key.id),
             subject,
             access_key,
         };
         let caller = Authenticated::new(&tenant, identity, Mode::Unsigned);
-        Ok((Identified(caller), key))
+        Ok((Identified(caller), Some(key)))
     }
 
-    /// Whose key, and which, has signed a call of STS. A session key cannot: it would live for ever.
-    fn signed_call(
+    /// Who gets a session, and what that rests on.
+    fn holder<'t>(
+        &'t self,
+        asked: &StsRequest,
+        call: &SignedCall<'_>,
+        connection: Connection,
+        now: Timestamp,
+    ) -> Result<(Arc<Tenant>, Trust<'t>, SessionHolder), S3Error> {
+        let policy = asked.policy.clone();
+        let (tenant, trust, holder) =
+            if let StsAction::AssumeRoleWithWebIdentity { token, .. } = &asked.action {
+                let proof = self.prove(token, connection.source(), now)?;
+                let identity = self.identities.get(proof.identity());
+                let holder = SessionHolder {
+                    whose: proof.whose(),
+                    subject: Some(proof.subject()),
+                    access_key: None,
+                    policy,
+                };
+                let trust = identity.ok_or_else(unknown_key)?.trust();
+                (Arc::clone(proof.tenant()), trust, holder)
+            } else {
+                let check = || self.signer(call, now);
+                let (tenant, key) = self.strangers.hold(connection.source(), now, check)?;
+                let holder = SessionHolder {
+                    whose: Whose::Tenant(tenant.name.clone()),
+                    subject: None,
+                    access_key: Some(Arc::clone(&key.id)),
+                    policy,
+                };
+                (Arc::clone(tenant), key.trust(), holder)
+            };
+        if let Some(policy) = &holder.policy {
+            check_narrowed(&tenant, policy)?;
+        }
+        Ok((tenant, trust, holder))
+    }
+
+    /// Whose key, and which, has signed a call for session keys. A session key cannot: it would live for
+    /// ever.
+    fn signer(
         &self,
-        head: &Parts,
-        form: &[u8],
+        call: &SignedCall<'_>,
         now: Timestamp,
     ) -> Result<(&Arc<Tenant>, &LocalKey), S3Error> {
-        let query = Query::parse(head.uri.query().unwrap_or_default())?;
-        if session_token(SECURITY_TOKEN, &head.headers, query.pairs())?.is_some() {
+        let query = call.query()?;
+        if session_token(SECURITY_TOKEN, &call.head.headers, query.pairs())?.is_some() {
             return Err(S3Error::new(
                 Code::AccessDenied,
                 "Access Denied: session keys cannot ask for session keys; use a local access key.",
             ));
         }
-        let claim = SigV4Claim::from_headers(&head.headers)?.ok_or_else(|| {
+        let claim = call.claim()?;
+        let known = self.known(claim.access_key, None);
+        self.check_call(call, &claim, known.map(|(key, _)| key), now)?;
+        let (key, tenant) = known.ok_or_else(unknown_key)?;
+        Ok((tenant, key))
+    }
+
+    /// Who has signed a call that asks who they are: a session key may.
+    fn caller_of(
+        &self,
+        call: &SignedCall<'_>,
+        now: Timestamp,
+    ) -> Result<(Arc<Tenant>, Identity), S3Error> {
+        let query = call.query()?;
+        let token = session_token(SECURITY_TOKEN, &call.head.headers, query.pairs())?;
+        let session = token.map(|token| self.session(token, now)).transpose()?;
+        let session = session.as_deref();
+        let claim = call.claim()?;
+        let known = self.known(claim.access_key, session);
+        self.check_call(call, &claim, known.map(|(key, _)| key), now)?;
+        let (key, tenant) = known.ok_or_else(unknown_key)?;
+        let own = || Identity::Header(Arc::clone(&key.id));
+        let identity = session.map_or_else(own, OpenSession::identity);
+        Ok((Arc::clone(tenant), identity))
+    }
+
+    /// Checks the signature of a call against the key that it names; an unknown one takes the same path.
+    fn check_call(
+        &self,
+        call: &SignedCall<'_>,
+        claim: &SigV4Claim<'_>,
+        known: Option<&LocalKey>,
+        now: Timestamp,
+    ) -> Result<(), S3Error> {
+        self.check_scope(&claim.scope, SERVICE, |why| wrong_scope(claim, why))?;
+        self.check_time(claim, now)?;
+        let query = call.query()?;
+        let request = Signable {
+            method: call.head.method.as_str(),
+            path: b"/",
+            query: query.pairs(),
+            headers: &call.head.headers,
+        };
+        let secret = &known.unwrap_or(&self.nobody).secret;
+        let signing = SigningKey::derive(secret, claim.scope.date, claim.scope.region, SERVICE);
+        let verified = claim.verify(&request, &signing, &sha256_hex(call.form));
+        if known.is_none() {
+            return Err(unknown_key());
+        }
+        verified.then_some(()).ok_or_else(wrong_signature)
+    }
+}
+
+/// A call of STS as it came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SignedCall<'c> {
+    /// Its head.
+    pub head: &'c Parts,
+    /// Its body.
+    pub form: &'c [u8],
+}
+
+impl<'c> SignedCall<'c> {
+    fn query(&self) -> Result<Query<'c>, S3Error> {
+        Query::parse(self.head.uri.query().unwrap_or_default())
+    }
+
+    fn claim(&self) -> Result<SigV4Claim<'c>, S3Error> {
+        SigV4Claim::from_headers(&self.head.headers)?.ok_or_else(|| {
             S3Error::new(
                 Code::MissingAuthenticationToken,
                 "The call is not signed: sign it with a local access key.",
             )
-        })?;
-        self.check_scope(&claim.scope, SERVICE, |why| wrong_scope(&claim, why))?;
-        self.check_time(&claim, now)?;
-        let request = Signable {
-            method: head.method.as_str(),
-            path: b"/",
-            query: query.pairs(),
-            headers: &head.headers,
-        };
-        let known = self.keys.get(claim.access_key);
-        let secret = &known.unwrap_or(&self.nobody).secret;
-        let signing = SigningKey::derive(secret, claim.scope.date, claim.scope.region, SERVICE);
-        let verified = claim.verify(&request, &signing, &sha256_hex(form));
-        let (key, tenant) = known
-            .and_then(|key| Some((key, self.all.get(key.tenant)?)))
-            .ok_or_else(unknown_key)?;
-        if !verified {
-            return Err(wrong_signature());
-        }
-        Ok((tenant, key))
+        })
     }
+}
+
+/// Refuses a policy that leaves nothing of `tenant`, that cannot be kept of a grant which is a policy
+/// itself, or that makes a policy which STS would most likely refuse.
+fn check_narrowed(tenant: &Tenant, policy: &Arc<SessionPolicy>) -> Result<(), S3Error> {
+    let narrowed = tenant.narrowed(policy);
+    let is_cut = |grant: &&Grant| !grant.is_reached() && policy.reaches(&grant.name);
+    if let Some(grant) = narrowed.grants.iter().find(is_cut) {
+        let name = &grant.name;
+        return Err(malformed(&format!(
+            "the grant of bucket {name} is a policy itself, of which a session has all or nothing; allow \
+             s3:* on arn:aws:s3:::{name} and arn:aws:s3:::{name}/*, or name other buckets"
+        )));
+    }
+    let key = tenant_policy(&narrowed);
+    if !key.statement.iter().any(Statement::allows) {
+        return Err(malformed(
+            "it allows nothing that you may do here; name your buckets as ListBuckets shows them, and \
+             keys and actions of yours",
+        ));
+    }
+    let bytes = key.json().len();
+    if bytes > LIKELY_BYTES && bytes > tenant_policy(tenant).json().len() {
+        return Err(too_large("as the policy of a key of COS"));
+    }
+    Ok(())
+}
+
+fn malformed(why: &str) -> S3Error {
+    S3Error::new(
+        Code::MalformedPolicyDocument,
+        format!("The Policy is refused: {why}."),
+    )
 }
 
 fn seconds(duration: Duration) -> i64 {
