@@ -28,10 +28,8 @@ impl Authenticated {
 impl<'t, 'r> Permit<'t, 'r> {
     /// Everything is refused that no grant names: there is no other way to a `Permit`.
     fn check(tenant: &'t Tenant, asked: S3Request<'r>) -> Result<Self, S3Error> {
-        let operation = asked.operation;
-        let action = operation.action();
         let mut page = ListingPage::AsRequested;
-        let grant = match operation.target() {
+        let grant = match asked.operation.target() {
             Target::Service => {
                 return Ok(Self {
                     request: asked,
@@ -49,17 +47,12 @@ impl<'t, 'r> Permit<'t, 'r> {
             // A caller may know of its own buckets, and cosgate answers these itself.
             Target::Bucket => bucket_grant(tenant, &asked)?,
             Target::Listing => {
-                let grant = bucket_grant(tenant, &asked)?;
-                check_action(grant, action)?;
+                let grant = acting_grant(tenant, &asked)?;
                 page = listing::page(grant, &asked)?;
                 grant
             }
             // Each key is judged when the body has been read.
-            Target::KeysInBody => {
-                let grant = bucket_grant(tenant, &asked)?;
-                check_action(grant, action)?;
-                grant
-            }
+            Target::KeysInBody => acting_grant(tenant, &asked)?,
             Target::OwnKey => {
                 let grant = bucket_grant(tenant, &asked)?;
                 let key = check_covered(grant, asked.key.as_ref().map(ObjectKey::as_str))?;
@@ -69,14 +62,11 @@ impl<'t, 'r> Permit<'t, 'r> {
                 grant
             }
             Target::Key => {
-                let grant = bucket_grant(tenant, &asked)?;
-                let key = asked.key.as_ref().map(ObjectKey::as_str);
-                check_action(grant, action)?;
-                if leads_to_own(grant, &asked)? {
+                let grant = acting_grant(tenant, &asked)?;
+                if leads_to_own(grant, &asked) {
                     page = ListingPage::Folder;
                 } else {
-                    let names_version = asked.query.get("versionId").is_some();
-                    check_key(grant, action, key, names_version)?;
+                    check_own_key(grant, &asked)?;
                 }
                 grant
             }
@@ -177,6 +167,13 @@ fn bucket_grant<'t>(tenant: &'t Tenant, asked: &S3Request<'_>) -> Result<&'t Gra
     })
 }
 
+/// The same, if it allows the action that is asked for.
+fn acting_grant<'t>(tenant: &'t Tenant, asked: &S3Request<'_>) -> Result<&'t Grant, S3Error> {
+    let grant = bucket_grant(tenant, asked)?;
+    check_action(grant, asked.operation.action())?;
+    Ok(grant)
+}
+
 fn check_action(grant: &Grant, action: &str) -> Result<(), S3Error> {
     if grant.allows(action) {
         return Ok(());
@@ -206,20 +203,10 @@ fn check_covered<'k>(grant: &Grant, key: Option<&'k str>) -> Result<&'k str, S3E
     })
 }
 
-/// Whether it is the HEAD of a folder that is not the caller's and leads to one that is. Without its slash
-/// the name is that of an object which is not there, as far as this caller sees.
-fn leads_to_own(grant: &Grant, asked: &S3Request<'_>) -> Result<bool, S3Error> {
+/// Whether it is the HEAD of a folder that is not the caller's and leads to one that is.
+fn leads_to_own(grant: &Grant, asked: &S3Request<'_>) -> bool {
     let key = asked.key.as_ref().map_or("", ObjectKey::as_str);
-    if !is_head_of_latest(asked) || grant.covers(key) {
-        return Ok(false);
-    }
-    if listing::shows_folder(grant, &format!("{key}/")) {
-        return Err(S3Error::new(
-            Code::NoSuchKey,
-            "The specified key does not exist. It is the name of a folder, without the / at its end.",
-        ));
-    }
-    Ok(listing::shows_folder(grant, key))
+    is_head_of_latest(asked) && !grant.covers(key) && listing::shows_folder(grant, key)
 }
 
 fn is_head_of_latest(asked: &S3Request<'_>) -> bool {
@@ -235,6 +222,12 @@ fn not_in_session(grant: &Grant) -> S3Error {
             grant.name
         ),
     )
+}
+
+fn check_own_key(grant: &Grant, asked: &S3Request<'_>) -> Result<(), S3Error> {
+    let key = asked.key.as_ref().map(ObjectKey::as_str);
+    let names_version = asked.query.get("versionId").is_some();
+    check_key(grant, asked.operation.action(), key, names_version)
 }
 
 fn check_key(
