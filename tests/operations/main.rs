@@ -13,4 +13,5 @@ mod limits;
 mod memory;
 mod panic;
 mod process;
+mod reload;
 mod request_reference;
