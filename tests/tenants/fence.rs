@@ -224,9 +224,39 @@ fn a3_prefixes_are_compared_byte_by_byte() {
     ] {
         for method in ["GET", "HEAD", "PUT", "DELETE"] {
             let call = world.signed(method, &format!("/photos/{path}"));
-            assert_eq!(call.ask().status, 403, "{method} {path}");
+            let is_own_folder = (method, path) == ("HEAD", "acme");
+            let refused = if is_own_folder { 404 } else { 403 };
+            assert_eq!(call.ask().status, refused, "{method} {path}");
         }
     }
+    assert_untouched(&world);
+}
+
+/// s3fs asks for it before it asks for the folder. The answer comes from the grant alone.
+#[test]
+fn a3_the_name_of_the_own_folder_tells_nothing_of_an_object_of_this_name() {
+    let world = world();
+    let told = || {
+        let reply = world.signed("HEAD", "/photos/acme").ask();
+        (
+            reply.status,
+            reply.header("content-length").map(str::to_string),
+        )
+    };
+    let without = told();
+    world
+        .emulator
+        .put_object(BUCKET, "acme", b"somebody's")
+        .unwrap();
+
+    assert_eq!(told(), without);
+
+    assert_eq!(without.0, 404);
+    for method in ["GET", "PUT", "DELETE"] {
+        let reply = world.signed(method, "/photos/acme").ask();
+        assert_refused(&reply, 403, "AccessDenied", method);
+    }
+    assert_eq!(world.stored("acme").as_deref(), Some("somebody's"));
     assert_untouched(&world);
 }
 
