@@ -63,7 +63,7 @@ impl<'t, 'r> Permit<'t, 'r> {
             }
             Target::Key => {
                 let grant = acting_grant(tenant, &asked)?;
-                if leads_to_own(grant, &asked) {
+                if leads_to_own(grant, &asked)? {
                     page = ListingPage::Folder;
                 } else {
                     check_own_key(grant, &asked)?;
@@ -203,10 +203,20 @@ fn check_covered<'k>(grant: &Grant, key: Option<&'k str>) -> Result<&'k str, S3E
     })
 }
 
-/// Whether it is the HEAD of a folder that is not the caller's and leads to one that is.
-fn leads_to_own(grant: &Grant, asked: &S3Request<'_>) -> bool {
+/// Whether it is the HEAD of a folder that is not the caller's and leads to one that is. Its name without
+/// the slash is 404 to who may list it, as in S3: at a 403 s3fs looks no further and takes it for a file.
+fn leads_to_own(grant: &Grant, asked: &S3Request<'_>) -> Result<bool, S3Error> {
     let key = asked.key.as_ref().map_or("", ObjectKey::as_str);
-    is_head_of_latest(asked) && !grant.covers(key) && listing::shows_folder(grant, key)
+    if !is_head_of_latest(asked) || grant.covers(key) {
+        return Ok(false);
+    }
+    if listing::shows_folder(grant, &format!("{key}/")) {
+        return Err(S3Error::new(
+            Code::NoSuchKey,
+            "The specified key does not exist. It is the name of a folder, without the / at its end.",
+        ));
+    }
+    Ok(listing::shows_folder(grant, key))
 }
 
 fn is_head_of_latest(asked: &S3Request<'_>) -> bool {

@@ -2,7 +2,8 @@
 
 Over TLS the checks of uploads run, over plain HTTP all of them.
 
-One line a check: `ok`, `skip` with its reason, or `FAIL` with what was seen. Exit 1 if any failed.
+One line a check: `ok`, `skip` with its reason, or `FAIL` with what was seen. Exit 3 if any failed: 1 is Python's own, for an error
+that nobody caught.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import with_cors
 import with_cos_sdk
 import with_documents
 import with_fsspec
+import with_hadoop
 import with_mc
 import with_minio
 import with_obstore
@@ -57,9 +59,11 @@ GROUPS = [
     *with_s3fs.GROUPS,
     *with_mc.GROUPS,
     *with_sdk.COMPILED_GROUPS,
+    *with_hadoop.GROUPS,
     *fence.GROUPS,
 ]
 AT_ONCE = 4
+CHECKS_FAILED = 3
 
 # What this version does not offer with `--signature cos`: check (a shell pattern, such as "s5cmd* rm_*") → why.
 # Nothing at present: all that works with `--signature s3` must work here.
@@ -191,6 +195,8 @@ def main():
     args.lacking = dict(one.split("=", 1) for one in args.lacking)
     if args.list or args.needs:
         return show(args)
+    if not any(wanted_checks(group, args) for group in all_groups()):
+        parser.error(f"no check is named {args.only!r}; see --list")
 
     with_boto3.resolve_localhost()
     with tempfile.TemporaryDirectory(prefix="cosgate-interop-") as folder:
@@ -209,7 +215,7 @@ def main():
             runs = [pool.submit(run_group, group, place, args, report) for group in groups]
             for one in runs:
                 one.result()
-    return 1 if report.failed else 0
+    return CHECKS_FAILED if report.failed else 0
 
 
 if __name__ == "__main__":

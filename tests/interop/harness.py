@@ -18,6 +18,9 @@ VIRTUAL_DOMAIN = "s3.localhost"
 PART = 5 * 1024 * 1024  # the smallest part that S3 takes, but for the last
 COMMAND_SECONDS = 120
 
+# Those that take minutes to compile or to download.
+HEAVY_PROGRAMS = {"go-sdk", "hadoop", "java-sdk", "mc", "rclone-current"}
+
 # Keys that break proxies which decode, normalise or encode twice.
 ODD_KEYS = ["a b", "a+b", "a%20b", "中文", "'()*~!", "x//y", "trailing/", "=&?#"]
 # Those of them that can be file names, for tools that copy folders.
@@ -176,17 +179,20 @@ class Group:
     """Checks of one client, run in the order written; `client()` is called once, before the first of them.
 
     Those of `uploads` run over TLS too: SDKs change the form of an upload with the transport, and little else. A group that
-    `needs` a program is skipped, by name, where `run` could not set it up. A `heavy` one runs only if it is named, or with
-    `--all`: it takes minutes to compile or to download.
+    `needs` a program is skipped, by name, where `run` could not set it up.
     """
 
-    def __init__(self, name, client, uploads=False, needs=None, heavy=False):
+    def __init__(self, name, client, uploads=False, needs=None):
         self.name = name
         self.client = client
         self.uploads = uploads
         self.needs = needs
-        self.heavy = heavy
         self.checks = []
+
+    @property
+    def heavy(self):
+        """It runs only if it is named, or with `--all`."""
+        return self.needs in HEAVY_PROGRAMS
 
     def check(self, function):
         """Adds a check: a function of the client. Its name is the check's name."""
@@ -195,7 +201,7 @@ class Group:
 
     def also(self, name, client, **other):
         """The same checks for the same client set up in another way."""
-        kept = {"uploads": self.uploads, "needs": self.needs, "heavy": self.heavy}
+        kept = {"uploads": self.uploads, "needs": self.needs}
         other = Group(name, client, **{**kept, **other})
         other.checks = self.checks
         return other

@@ -60,6 +60,14 @@ def looks_around(c):
 
 
 @S3FS.check
+def moves_a_file(c):
+    c.put("照片 2024 (100%).heic", b"moved")
+    c("move", Key=c.key("照片 2024 (100%).heic"), to=c.key("2025/it's moved.heic"))
+    expect_same(c.body("2025/it's moved.heic"), b"moved")
+    refused(lambda: c.body("照片 2024 (100%).heic"), "FileNotFound")
+
+
+@S3FS.check
 def reads_by_parts(c):
     data = sample(3 * PART + 7)
     c.put_by_parts("table.parquet", data)

@@ -43,11 +43,11 @@ class Client:
         self("rm", "--recursive", "--force", f"cos/{BUCKET}/{prefix}")
 
 
-MC = Group("mc", Client, uploads=True, needs="mc", heavy=True)
+MC = Group("mc", Client, uploads=True, needs="mc")
 GROUPS = [
     MC,
-    sizes.SIZES.also("mc/sizes", Client, needs="mc", heavy=True),
-    listings.of("mc", Client, needs="mc", heavy=True),
+    sizes.SIZES.also("mc/sizes", Client, needs="mc"),
+    listings.of("mc", Client, needs="mc"),
 ]
 
 

@@ -104,9 +104,18 @@ CURRENT = OTHER.also(
     "rclone-current",
     lambda place: Client(place, "current", {"provider": "TencentCOS", "force_path_style": "true"}, place.programs["rclone-current"]),
     needs="rclone-current",
-    heavy=True,
 )
-GROUPS = [OTHER, PATH, V2, CURRENT, listings.of_trees("rclone", OTHER.client), listings.of("rclone/v2", V2.client), sizes.of("rclone", OTHER.client)]
+GROUPS = [
+    OTHER,
+    PATH,
+    V2,
+    CURRENT,
+    listings.of_trees("rclone", OTHER.client),
+    listings.of("rclone/v2", V2.client),
+    listings.of("rclone-current", CURRENT.client, needs=CURRENT.needs),
+    sizes.of("rclone", OTHER.client),
+    sizes.SIZES.also("rclone-current/sizes", CURRENT.client, needs=CURRENT.needs),
+]
 
 
 @OTHER.check

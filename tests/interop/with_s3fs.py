@@ -72,3 +72,17 @@ def the_whole_bucket_shows_the_own_folder_alone(c):
         except OSError:
             continue
         expect(False, "bob's folder is open")
+
+
+@FUSE.check
+def the_whole_bucket_is_written_below_the_own_folder(c):
+    own = c.mounted(BUCKET) / "alice" / c.place.new_folder("s3fs-fuse-whole").name
+    own.mkdir()
+    for name, size in {"photo-0001.jpg": 70_000, "照片 2024 (100%).heic": 6 << 20}.items():
+        data = sample(size, name)
+        (own / name).write_bytes(data)
+        expect_same((own / name).read_bytes(), data, name)
+    (own / "photo-0001.jpg").rename(own / "a b.jpg")
+    expect_equal(sorted(os.listdir(own)), ["a b.jpg", "照片 2024 (100%).heic"], "files")
+    shutil.rmtree(own)
+    expect(not own.exists(), "the folder is left")

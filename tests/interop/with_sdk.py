@@ -93,19 +93,23 @@ def go(place):
     return Client(place, "go", [place.programs["go-sdk"]], ["buffer", "stream"])
 
 
+def java_command(place, folder, main, **properties):
+    """A class of a folder and of the packages in its lib/, which over TLS trusts the authority."""
+    if place.tls:
+        store = place.new_folder("java-trust") / "trust.p12"
+        options = ("-keystore", store, "-storepass", "changeit", "-noprompt")
+        run(["keytool", "-importcert", "-alias", "ca", "-file", place.authority_file, *options], place.environment(ALICE))
+        properties |= {"javax.net.ssl.trustStore": store, "javax.net.ssl.trustStorePassword": "changeit"}
+    options = ["-Xshare:auto", "-XX:TieredStopAtLevel=1", *(f"-D{name}={value}" for name, value in properties.items())]
+    return ["java", *options, "-cp", f"{folder}:{folder}/lib/*", main]
+
+
 def java(transfer):
     """The SDK for Java v2, whose TransferManager is on Netty's client or on CRT's."""
 
     def client(place):
-        folder = place.programs["java-sdk"]
-        trust = []
-        if place.tls:
-            store = place.new_folder("java-trust") / "trust.p12"
-            options = ("-keystore", store, "-storepass", "changeit", "-noprompt")
-            run(["keytool", "-importcert", "-alias", "ca", "-file", place.authority_file, *options], place.environment(ALICE))
-            trust = [f"-Djavax.net.ssl.trustStore={store}", "-Djavax.net.ssl.trustStorePassword=changeit"]
-        options = ["-Xshare:auto", "-XX:TieredStopAtLevel=1", f"-Dtransfer={transfer}", *trust]
-        return Client(place, f"java-{transfer}", ["java", *options, "-cp", f"{folder}:{folder}/lib/*", "AwsSdk"], ["buffer", "stream"])
+        command = java_command(place, place.programs["java-sdk"], "AwsSdk", transfer=transfer)
+        return Client(place, f"java-{transfer}", command, ["buffer", "stream"])
 
     return client
 
@@ -114,7 +118,7 @@ SDK = Group("js/sdk", js, uploads=True)
 JS = Group("js", js, uploads=True)
 GROUPS = [SDK, JS, listings.of("js", js), sizes.of("js", js)]
 COMPILED_GROUPS = [
-    one.also(f"{name}/{kind}", client, needs=needs, heavy=True, **more)
+    one.also(f"{name}/{kind}", client, needs=needs, **more)
     for name, needs, made, more in (
         ("go", "go-sdk", go, {}),
         ("java", "java-sdk", java("java"), {}),

@@ -619,7 +619,7 @@ fn a_listing_without_a_prefix_shows_what_the_grant_has() {
         let uploads = world.ask("GET", "/plain?uploads");
         assert_eq!(element(&uploads.assert_ok().text(), "Prefix"), "");
         // Who takes the bucket for a file system finds the folder, whether somebody made an object of its
-        // name or not.
+        // name or not, and no object of the name without its slash.
         assert_eq!(world.ask("HEAD", "/plain").status, 200);
         let folder = world.ask("HEAD", "/plain/acme/");
         assert_eq!(folder.status, 200);
@@ -629,7 +629,7 @@ fn a_listing_without_a_prefix_shows_what_the_grant_has() {
             .assert_error(404, "NoSuchKey");
         for (target, status) in [
             ("/plain/acme/e/", 404),
-            ("/plain/acme", 403),
+            ("/plain/acme", 404),
             ("/plain/ac", 403),
             ("/plain/other/", 403),
         ] {

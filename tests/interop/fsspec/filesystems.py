@@ -34,6 +34,9 @@ class S3Fs:
         """As a person looks around: folder by folder."""
         return sorted(item["name"] for item in self.fs.ls(path, detail=True))
 
+    def move(self, path, to):
+        self.fs.mv(path, to)
+
     def remove(self, path):
         self.fs.rm(path, recursive=True)
 
@@ -66,11 +69,14 @@ class PyArrow:
     def walk(self, path):
         return sorted(item.path for item in self.fs.get_file_info(self.arrow.FileSelector(path)))
 
+    def move(self, path, to):
+        self.fs.move(path, to)
+
     def remove(self, path):
         self.fs.delete_dir(path)
 
 
-def done(fs, way, Bucket, Key="", Prefix="", file=None, partSize=None, **_):
+def done(fs, way, Bucket, Key="", Prefix="", to="", file=None, partSize=None, **_):
     path = f"{Bucket}/{Key}"
     match way:
         case "put":
@@ -79,6 +85,8 @@ def done(fs, way, Bucket, Key="", Prefix="", file=None, partSize=None, **_):
             return fs.upload(path, file, partSize)
         case "get":
             return fs.get(path, file)
+        case "move":
+            return fs.move(path, f"{Bucket}/{to}")
         case "list" | "walk" | "remove":
             return getattr(fs, way)(f"{Bucket}/{Prefix}".rstrip("/"))
     raise ValueError(f"no way {way}")

@@ -1,19 +1,14 @@
-// AWS SDK for Java v2 with default settings; uploads by parts and downloads go through the S3TransferManager. Told what to do on
-// standard input, one JSON object a line; answers each with a line: {"done": …} or {"refused": …}.
+// AWS SDK for Java v2 with default settings; uploads by parts and downloads go through the S3TransferManager. Told what to do line
+// by line, see Lines.java.
 
-import java.io.BufferedReader;
 import java.io.IOException;
-import java.io.InputStreamReader;
-import java.io.PrintStream;
 import java.net.URI;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
-import java.util.concurrent.CompletionException;
 import java.util.stream.Collectors;
 import software.amazon.awssdk.core.checksums.RequestChecksumCalculation;
 import software.amazon.awssdk.core.checksums.ResponseChecksumValidation;
@@ -56,32 +51,12 @@ public class AwsSdk {
                 .multipartConfiguration(parts -> parts.minimumPartSizeInBytes(PART).thresholdInBytes(PART)).build();
     }
 
-    private static String text(JsonNode asked, String name) {
-        return asked.field(name).map(JsonNode::text).orElse(null);
-    }
-
-    private static String quoted(String text) {
-        StringBuilder json = new StringBuilder("\"");
-        for (char c : text.toCharArray()) {
-            if (c == '"' || c == '\\' || c < ' ') {
-                json.append(String.format("\\u%04x", (int) c));
-            } else {
-                json.append(c);
-            }
-        }
-        return json.append('"').toString();
-    }
-
-    private static String list(List<String> json) {
-        return json.stream().collect(Collectors.joining(",", "[", "]"));
-    }
-
     private String put(S3Client s3, JsonNode asked, String bucket, String key) throws IOException {
-        Path file = Path.of(text(asked, "file"));
-        RequestBody body = "stream".equals(text(asked, "body"))
+        Path file = Path.of(Lines.text(asked, "file"));
+        RequestBody body = "stream".equals(Lines.text(asked, "body"))
                 ? RequestBody.fromInputStream(Files.newInputStream(file), Files.size(file))
                 : RequestBody.fromBytes(Files.readAllBytes(file));
-        String algorithm = text(asked, "ChecksumAlgorithm");
+        String algorithm = Lines.text(asked, "ChecksumAlgorithm");
         PutObjectResponse done = s3.putObject(put -> put.bucket(bucket).key(key).checksumAlgorithm(algorithm), body);
         List<String> sums = new ArrayList<>();
         sum(sums, "CRC32", done.checksumCRC32());
@@ -94,20 +69,20 @@ public class AwsSdk {
 
     private static void sum(List<String> sums, String name, String value) {
         if (value != null) {
-            sums.add("\"Checksum" + name + "\":" + quoted(value));
+            sums.add("\"Checksum" + name + "\":" + Lines.quoted(value));
         }
     }
 
     private String upload(JsonNode asked, String bucket, String key) {
-        String algorithm = text(asked, "ChecksumAlgorithm");
-        transfers.uploadFile(upload -> upload.source(Path.of(text(asked, "file")))
+        String algorithm = Lines.text(asked, "ChecksumAlgorithm");
+        transfers.uploadFile(upload -> upload.source(Path.of(Lines.text(asked, "file")))
                 .putObjectRequest(put -> put.bucket(bucket).key(key).checksumAlgorithm(algorithm))).completionFuture().join();
         return "null";
     }
 
     private String get(S3Client s3, JsonNode asked, String bucket, String key) throws IOException {
-        Path file = Path.of(text(asked, "file"));
-        String range = text(asked, "Range");
+        Path file = Path.of(Lines.text(asked, "file"));
+        String range = Lines.text(asked, "Range");
         Files.deleteIfExists(file);
         if (range != null) {
             s3.getObject(get -> get.bucket(bucket).key(key).range(range), ResponseTransformer.toFile(file));
@@ -120,27 +95,27 @@ public class AwsSdk {
 
     private String listed(S3Client s3, JsonNode asked, String bucket) {
         Integer size = asked.field("pageSize").map(number -> Integer.valueOf(number.asNumber())).orElse(null);
-        ListObjectsV2Request request = ListObjectsV2Request.builder().bucket(bucket).prefix(text(asked, "Prefix")).maxKeys(size).build();
+        ListObjectsV2Request request = ListObjectsV2Request.builder().bucket(bucket).prefix(Lines.text(asked, "Prefix")).maxKeys(size).build();
         List<String> pages = new ArrayList<>();
         for (ListObjectsV2Response page : s3.listObjectsV2Paginator(request)) {
-            pages.add(list(page.contents().stream().map(S3Object::key).map(AwsSdk::quoted).collect(Collectors.toList())));
+            pages.add(Lines.list(page.contents().stream().map(S3Object::key).map(Lines::quoted).collect(Collectors.toList())));
         }
-        return list(pages);
+        return Lines.list(pages);
     }
 
     private String remove(S3Client s3, JsonNode asked, String bucket) {
         List<ObjectIdentifier> doomed = asked.field("Delete").orElseThrow().field("Objects").orElseThrow().asArray().stream()
-                .map(object -> ObjectIdentifier.builder().key(text(object, "Key")).build()).collect(Collectors.toList());
+                .map(object -> ObjectIdentifier.builder().key(Lines.text(object, "Key")).build()).collect(Collectors.toList());
         List<String> deleted = s3.deleteObjects(delete -> delete.bucket(bucket).delete(keys -> keys.objects(doomed))).deleted()
-                .stream().map(object -> quoted(object.key())).collect(Collectors.toList());
-        return "{\"Deleted\":" + list(deleted) + "}";
+                .stream().map(object -> Lines.quoted(object.key())).collect(Collectors.toList());
+        return "{\"Deleted\":" + Lines.list(deleted) + "}";
     }
 
     private static String sign(JsonNode asked, String bucket, String key) {
         S3Configuration pathStyle = S3Configuration.builder().pathStyleAccessEnabled(true).build();
         Duration minute = Duration.ofMinutes(1);
         try (S3Presigner signer = S3Presigner.builder().endpointOverride(ENDPOINT).serviceConfiguration(pathStyle).build()) {
-            return quoted(("put".equals(text(asked, "call"))
+            return Lines.quoted(("put".equals(Lines.text(asked, "call"))
                     ? signer.presignPutObject(put -> put.signatureDuration(minute).putObjectRequest(o -> o.bucket(bucket).key(key))).url()
                     : signer.presignGetObject(get -> get.signatureDuration(minute).getObjectRequest(o -> o.bucket(bucket).key(key))).url())
                     .toString());
@@ -149,9 +124,9 @@ public class AwsSdk {
 
     private String done(JsonNode asked) throws IOException {
         S3Client s3 = clients.get(asked.field("client").map(JsonNode::text).orElse("default"));
-        String bucket = text(asked, "Bucket");
-        String key = text(asked, "Key");
-        switch (text(asked, "way")) {
+        String bucket = Lines.text(asked, "Bucket");
+        String key = Lines.text(asked, "Key");
+        switch (Lines.text(asked, "way")) {
             case "put": return put(s3, asked, bucket, key);
             case "upload": return upload(asked, bucket, key);
             case "get": return get(s3, asked, bucket, key);
@@ -163,19 +138,6 @@ public class AwsSdk {
     }
 
     public static void main(String[] arguments) throws IOException {
-        AwsSdk program = new AwsSdk();
-        PrintStream answers = new PrintStream(System.out, true, StandardCharsets.UTF_8);
-        BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
-        for (String line = lines.readLine(); line != null; line = lines.readLine()) {
-            try {
-                answers.println("{\"done\":" + program.done(JsonNode.parser().parse(line)) + "}");
-            } catch (IOException | RuntimeException error) {
-                Throwable cause = error instanceof CompletionException ? error.getCause() : error;
-                String code = cause instanceof software.amazon.awssdk.awscore.exception.AwsServiceException service
-                        && service.awsErrorDetails() != null ? service.awsErrorDetails().errorCode() + ": " : "";
-                answers.println("{\"refused\":" + quoted(code + cause) + "}");
-            }
-        }
-        System.exit(0);
+        Lines.answer(new AwsSdk()::done);
     }
 }
