@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::encoding::split::split_once;
+
 /// Seconds since the Unix epoch, UTC. Years 1970 to 9999.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
@@ -90,7 +92,7 @@ impl Timestamp {
 
     /// Reads `20260115T123045Z`.
     pub fn parse_amz(text: &str) -> Option<Self> {
-        let (date, time) = text.split_once('T')?;
+        let (date, time) = split_once(text, b'T')?;
         let time = time.strip_suffix('Z')?;
         if date.len() != 8 || time.len() != 6 {
             return None;
@@ -110,7 +112,7 @@ impl Timestamp {
 
     /// Reads `2026-01-15T12:30:45Z`, with or without a fraction of a second, which is cut off.
     pub fn parse_iso8601(text: &str) -> Option<Self> {
-        let (date, time) = text.split_once('T')?;
+        let (date, time) = split_once(text, b'T')?;
         let time = time.strip_suffix('Z')?;
         let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
         let punctuated = |text: &str, mark: u8, at: [usize; 2]| {

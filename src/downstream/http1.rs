@@ -20,6 +20,8 @@ use crate::transport::{CoreLoad, CountedStream, Phase, StreamState};
 
 /// hyper's default. hyper refuses a head that does not fit into its buffer.
 const READ_BUFFER: usize = 8192 + 100 * 4096;
+/// hyper's default too.
+const DEFAULT_FIELDS: usize = 100;
 
 /// Serves requests on `stream` until its client or its limits end it. `draining` completes when the
 /// program ends: then the request in flight is the last.
@@ -84,9 +86,12 @@ pub(super) fn builder(limits: HeadLimits) -> http1::Builder {
     builder
         .half_close(true) // a client that ends its sending side still gets its response
         .header_read_timeout(None) // it would end idle connections too: `Http1Deadline` tells them apart
-        .max_headers(limits.fields)
         .max_header_size(limits.bytes)
         .max_buf_size(limits.bytes.max(READ_BUFFER));
+    if limits.fields != DEFAULT_FIELDS {
+        // With a number that it is given, even its own, hyper fills two tables anew for each head.
+        builder.max_headers(limits.fields);
+    }
     builder
 }
 

@@ -1,4 +1,5 @@
-//! Percent-encoding and hexadecimal, each in one place.
+//! Percent-encoding, hexadecimal and splitting, each in one place.
 
 pub mod hex;
 pub mod percent;
+pub mod split;

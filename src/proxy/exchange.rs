@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HOST, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HOST, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
@@ -34,6 +34,7 @@ use crate::upstream::pool::{LeasedConnection, SendFailure};
 
 /// COS's error documents are a few hundred bytes; one that is larger is not read.
 const ERROR_BYTES: usize = 64 * 1024;
+const PIC_OPERATIONS: HeaderName = HeaderName::from_static("pic-operations");
 const ERROR_TIME: Duration = Duration::from_secs(10);
 /// The result of a multi-delete of 1000 keys of 850 bytes, each byte percent-encoded or escaped.
 const DELETE_RESULT_BYTES: usize = 8 * 1024 * 1024;
@@ -319,7 +320,7 @@ impl Proxy {
             return unusable(what.to_owned());
         }
         // What data processing has made, COS reports in a document (436/54050).
-        let reports = asked.contains_key("pic-operations");
+        let reports = asked.contains_key(PIC_OPERATIONS);
         let body = response.body_mut();
         if !operation.answers_without_body() || reports || body.is_end_stream() {
             return Ok(());

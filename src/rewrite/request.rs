@@ -12,6 +12,7 @@ use super::listing::rewrites;
 use super::version_two::is_translated;
 use crate::config::{EndpointTemplate, Upstream, UpstreamSignature};
 use crate::encoding::percent::{push_encoded, push_encoded_path};
+use crate::encoding::split::split_once;
 use crate::error::{Code, Fault, S3Error};
 use crate::s3::conditions::{self, FORBID_OVERWRITE, Handling};
 use crate::s3::continuation::marker_of_token;
@@ -258,9 +259,9 @@ fn is_flag(name: &str) -> bool {
 fn fill(template: &str, grant: &Grant) -> String {
     let mut text = String::with_capacity(template.len() + grant.bucket.len() + grant.region.len());
     let mut rest = template;
-    while let Some((before, after)) = rest.split_once('{') {
+    while let Some((before, after)) = split_once(rest, b'{') {
         text.push_str(before);
-        let (name, after) = after.split_once('}').unwrap_or((after, ""));
+        let (name, after) = split_once(after, b'}').unwrap_or((after, ""));
         text.push_str(if name == "bucket" {
             &grant.bucket
         } else {

@@ -16,7 +16,7 @@ use crate::tenant::{Grant, Permit};
 /// `Content-Length` goes where [`listing::AnswerRewriter`] changes the body's length.
 pub(crate) fn response_headers(
     operation: Operation,
-    mut headers: HeaderMap,
+    headers: HeaderMap,
 ) -> Result<HeaderMap, S3Error> {
     let length = headers.get_all(header::CONTENT_LENGTH).iter().count();
     if length > 1 || (length == 1 && headers.contains_key(header::TRANSFER_ENCODING)) {
@@ -27,39 +27,36 @@ pub(crate) fn response_headers(
         return Err(unusable("COS compressed an answer that must be read"));
     }
 
-    // Most pass as they are: the rest is taken out, which costs less than another map.
-    let passes = |name: &HeaderName| {
-        PLAIN.contains(&name.as_str()) && !(rewritten && *name == header::CONTENT_LENGTH)
-    };
-    let others = headers.keys().filter(|name| !passes(name));
-    let mut others: Vec<HeaderName> = others.cloned().collect();
-    // COS may say one thing in both languages; in its own it is said first, and once to the client.
-    others.sort_by_key(|name| !name.as_str().starts_with(COS));
-    let mut renamed: Vec<(HeaderName, Vec<HeaderValue>)> = Vec::new();
-    for name in others {
-        if let Some(s3) = s3_name(&name) {
-            let values = headers.get_all(&name).iter();
-            renamed.push((
-                s3,
-                values.filter_map(|value| s3_value(&name, value)).collect(),
-            ));
+    let mut client = HeaderMap::with_capacity(headers.len() + OWN_HEADERS);
+    // COS may say one thing in both languages; its own counts, and comes to the client once.
+    let mut in_s3_words = Vec::new();
+    let mut passing = None;
+    for (name, value) in headers {
+        // Of several values of a header, only the first has its name.
+        if let Some(name) = name {
+            passing = passing_name(name, rewritten);
         }
-        headers.remove(&name);
-    }
-    for (name, values) in renamed {
-        if headers.contains_key(&name) {
-            continue;
-        }
-        for value in values {
-            headers.append(name.clone(), value);
+        match &passing {
+            Some(Passing::Cos(name)) => append(&mut client, name, value),
+            Some(Passing::S3(name)) => in_s3_words.push((name.clone(), value)),
+            None => {}
         }
     }
-    if headers.get_all(REQUEST_ID).iter().nth(1).is_some()
-        && let Some(first) = headers.get(REQUEST_ID).cloned()
-    {
-        headers.insert(REQUEST_ID, first);
+    in_s3_words.retain(|(name, _)| !client.contains_key(name));
+    for (name, value) in in_s3_words {
+        append(&mut client, &name, value);
     }
-    Ok(headers)
+    Ok(client)
+}
+
+/// Adds one value to the client's headers, as S3 says it. One request has one id.
+fn append(client: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
+    if name == REQUEST_ID && client.contains_key(name) {
+        return;
+    }
+    if let Some(value) = s3_value(name, value) {
+        client.append(name.clone(), value);
+    }
 }
 
 /// Makes the answer for all of an object that for its only part, as S3 says it: a range that is the whole. An
@@ -275,49 +272,50 @@ pub(super) fn error_code(code: &str) -> &str {
 
 /// Headers that pass as they are. `x-cos-*` here have no S3 counterpart, and
 /// `x-cos-hash-crc64ecma` is not AWS's CRC-64.
-const PLAIN: [&str; 18] = [
-    "accept-ranges",
-    "cache-control",
-    "content-disposition",
-    "content-encoding",
-    "content-language",
-    "content-length",
-    "content-range",
-    "content-type",
-    "etag",
-    "expires",
-    "last-modified",
-    "vary",
-    "x-cos-force-download",
-    "x-cos-hash-crc32c",
-    "x-cos-hash-crc64ecma",
-    "x-cos-next-append-position",
-    "x-cos-object-type",
-    REQUEST_ID,
+static PLAIN: [HeaderName; 18] = [
+    header::ACCEPT_RANGES,
+    header::CACHE_CONTROL,
+    header::CONTENT_DISPOSITION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::ETAG,
+    header::EXPIRES,
+    header::LAST_MODIFIED,
+    header::VARY,
+    HeaderName::from_static("x-cos-force-download"),
+    HeaderName::from_static("x-cos-hash-crc32c"),
+    HeaderName::from_static("x-cos-hash-crc64ecma"),
+    HeaderName::from_static("x-cos-next-append-position"),
+    HeaderName::from_static("x-cos-object-type"),
+    HeaderName::from_static(REQUEST_ID),
 ];
 
 const COS: &str = "x-cos-";
+const AMZ: &str = "x-amz-";
 const REQUEST_ID: &str = "x-cos-request-id";
 
 /// What follows `x-cos-` or `x-amz-` in an answer and is S3's own too. What names something of the
 /// operator's account is not here: `abort-rule-id` (a lifecycle rule), `bucket-region` (where the real
 /// bucket is; `HeadBucket` has our own), `server-side-encryption-…-kms-key-id` (a key, whose name holds
 /// the account) and `server-side-encryption-context` (S3 puts the bucket's own name into it).
-const SHARED: [&str; 14] = [
-    "abort-date",
-    "copy-source-version-id",
-    "delete-marker",
-    "expiration",
-    "missing-meta",
-    "mp-parts-count",
-    "replication-status",
-    "restore",
-    "server-side-encryption",
-    "server-side-encryption-customer-algorithm",
-    "server-side-encryption-customer-key-md5",
-    "storage-class",
-    "tagging-count",
-    "version-id",
+static SHARED: [HeaderName; 14] = [
+    HeaderName::from_static("x-amz-abort-date"),
+    HeaderName::from_static("x-amz-copy-source-version-id"),
+    HeaderName::from_static("x-amz-delete-marker"),
+    HeaderName::from_static("x-amz-expiration"),
+    HeaderName::from_static("x-amz-missing-meta"),
+    HeaderName::from_static("x-amz-mp-parts-count"),
+    HeaderName::from_static("x-amz-replication-status"),
+    HeaderName::from_static("x-amz-restore"),
+    HeaderName::from_static("x-amz-server-side-encryption"),
+    HeaderName::from_static("x-amz-server-side-encryption-customer-algorithm"),
+    HeaderName::from_static("x-amz-server-side-encryption-customer-key-md5"),
+    HeaderName::from_static("x-amz-storage-class"),
+    HeaderName::from_static("x-amz-tagging-count"),
+    HeaderName::from_static("x-amz-version-id"),
 ];
 
 /// Words that tell of the real store, its hosts or its signatures.
@@ -341,37 +339,67 @@ const ERROR_BYTES: usize = 64 * 1024;
 /// The longest date of an expiration.
 const DATE_BYTES: usize = 40;
 
+/// Headers that are added to an answer on its way to the client.
+const OWN_HEADERS: usize = 2;
+
 /// Seconds until another key may be there.
 const RETRY_AFTER_KEY: u32 = 5;
 
 /// Seconds after COS said that it is asked too often.
 const RETRY_AFTER_RATE: u32 = 1;
 
-/// The S3 name of one of COS's own headers, if S3 has it. The request id stays COS's: ours is
+/// A header of COS's that passes, under the name that the client gets, by the words that COS said it in.
+enum Passing {
+    Cos(HeaderName),
+    S3(HeaderName),
+}
+
+/// The name that a header of COS has for the client, if it passes. The request id stays COS's: ours is
 /// `x-amz-request-id`, and support asks for theirs.
-fn s3_name(name: &HeaderName) -> Option<HeaderName> {
-    let name = name.as_str();
-    let suffix = name
-        .strip_prefix(COS)
-        .or_else(|| name.strip_prefix("x-amz-"))?;
-    match suffix {
-        "request-id" => Some(HeaderName::from_static(REQUEST_ID)),
-        "id-2" | "trace-id" => Some(HeaderName::from_static("x-amz-id-2")),
-        _ if suffix.starts_with("meta-") || SHARED.contains(&suffix) => {
-            HeaderName::try_from(format!("x-amz-{suffix}")).ok()
-        }
-        _ => None,
+fn passing_name(name: HeaderName, rewritten: bool) -> Option<Passing> {
+    // Names of the program's own are cloned without an allocation.
+    if let Some(plain) = PLAIN.iter().find(|plain| **plain == name) {
+        let is_changed = rewritten && *plain == header::CONTENT_LENGTH;
+        return (!is_changed).then(|| Passing::Cos(plain.clone()));
+    }
+    let text = name.as_str();
+    if let Some(suffix) = text.strip_prefix(COS) {
+        return match s3_name(suffix) {
+            Some(known) => Some(Passing::Cos(known)),
+            None if suffix.starts_with("meta-") => HeaderName::try_from(format!("{AMZ}{suffix}"))
+                .ok()
+                .map(Passing::Cos),
+            None => None,
+        };
+    }
+    let suffix = text.strip_prefix(AMZ)?;
+    match s3_name(suffix) {
+        Some(known) => Some(Passing::S3(known)),
+        None if suffix.starts_with("meta-") => Some(Passing::S3(name)),
+        None => None,
     }
 }
 
-/// The value as the client gets it; `None` where it cannot be told what it names.
-fn s3_value(name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
+/// The client's name of what COS calls `x-cos-{suffix}` or `x-amz-{suffix}`, if it is no metadata.
+fn s3_name(suffix: &str) -> Option<HeaderName> {
+    match suffix {
+        "request-id" => Some(HeaderName::from_static(REQUEST_ID)),
+        "id-2" | "trace-id" => Some(HeaderName::from_static("x-amz-id-2")),
+        _ => {
+            let same = |name: &&HeaderName| name.as_str().strip_prefix(AMZ) == Some(suffix);
+            SHARED.iter().find(same).cloned()
+        }
+    }
+}
+
+/// The value as the client gets it, by its name there; `None` where it cannot be told what it names.
+fn s3_value(name: &HeaderName, value: HeaderValue) -> Option<HeaderValue> {
     match name.as_str() {
-        "x-cos-server-side-encryption" if value == "cos/kms" => {
+        "x-amz-server-side-encryption" if value == "cos/kms" => {
             Some(HeaderValue::from_static("aws:kms"))
         }
-        "x-amz-expiration" | "x-cos-expiration" => expiration(value),
-        _ => Some(value.clone()),
+        "x-amz-expiration" => expiration(&value),
+        _ => Some(value),
     }
 }
 

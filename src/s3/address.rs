@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 use http::Uri;
+use memchr::memchr;
 
 use super::operation::Resource;
 use super::percent::{self, Plus};
 use crate::encoding::percent::{decode_leniently, push_encoded_path};
+use crate::encoding::split::{split, split_once};
 use crate::error::{Code, S3Error};
 
 /// The longest key that COS takes, in bytes of UTF-8 (436/13324); S3 itself takes 1024.
@@ -47,7 +49,7 @@ impl<'a> Address<'a> {
                 });
             }
             None => {
-                let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+                let (bucket, key) = split_once(path, b'/').unwrap_or((path, ""));
                 (Cow::Borrowed(bucket), key)
             }
         };
@@ -162,11 +164,11 @@ fn split_port(host: &str) -> Option<(&str, &str)> {
         let (address, port) = rest.split_once(']')?;
         return Some((address, port)).filter(|_| address.parse::<Ipv6Addr>().is_ok());
     }
-    let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+    let (name, port) = host.split_at(memchr(b':', host.as_bytes()).unwrap_or(host.len()));
     // Names of containers may hold `_`, though RFC 1123 has none.
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let label_fits = |label: &str| !label.is_empty() && label.bytes().all(fits);
-    Some((name, port)).filter(|_| name.split('.').all(label_fits))
+    Some((name, port)).filter(|_| split(name, b'.').all(label_fits))
 }
 
 /// Origin form, or absolute form with the authority that `Host` names too (RFC 9112 section 3.2).

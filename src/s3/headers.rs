@@ -599,13 +599,15 @@ fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disposition, S3
     }
 }
 
+static OWNERS: [HeaderName; 2] = [
+    HeaderName::from_static("x-amz-expected-bucket-owner"),
+    HeaderName::from_static("x-amz-source-expected-bucket-owner"),
+];
+
 /// Holds `x-amz-expected-bucket-owner` and `x-amz-source-expected-bucket-owner` against `owner`, the id
 /// that listings report: the tenant's name. All buckets that a tenant can name are its own.
 pub(crate) fn check_owners(headers: &HeaderMap, owner: &str) -> Result<(), S3Error> {
-    for name in [
-        "x-amz-expected-bucket-owner",
-        "x-amz-source-expected-bucket-owner",
-    ] {
+    for name in &OWNERS {
         let mut expected = headers.get_all(name).iter();
         if expected.any(|expected| expected.as_bytes() != owner.as_bytes()) {
             return Err(denied(format!(

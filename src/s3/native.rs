@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use super::address::virtual_bucket;
 use super::conditions::FORBID_OVERWRITE;
 use super::request::COPY_SOURCE;
+use crate::encoding::split::{split, split_once};
 use crate::error::{Code, S3Error};
 
 /// The token of a temporary key, as a header or a parameter.
@@ -270,11 +271,11 @@ fn creates_upload(head: &Parts) -> bool {
 }
 
 fn raw_pairs(head: &Parts) -> impl Iterator<Item = &str> {
-    head.uri.query().unwrap_or_default().split('&')
+    split(head.uri.query().unwrap_or_default(), b'&')
 }
 
 fn raw_name(pair: &str) -> &str {
-    pair.split_once('=').map_or(pair, |(name, _)| name)
+    split_once(pair, b'=').map_or(pair, |(name, _)| name)
 }
 
 fn invalid(message: impl Into<Cow<'static, str>>) -> S3Error {

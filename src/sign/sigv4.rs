@@ -16,6 +16,7 @@ use super::mac::hmac_sha256;
 use super::{Signable, compare_encoded};
 use crate::encoding::hex::push_hex;
 use crate::encoding::percent::{push_encoded, push_encoded_path};
+use crate::encoding::split::split;
 use crate::s3::headers::must_be_signed;
 use crate::secret::Secret;
 
@@ -46,7 +47,7 @@ pub struct CredentialScope<'a> {
 impl<'a> CredentialScope<'a> {
     /// Reads the four parts, of which the last must be `aws4_request`.
     pub fn parse(text: &'a str) -> Option<Self> {
-        let mut parts = text.split('/');
+        let mut parts = split(text, b'/');
         let (date, region, service) = (parts.next()?, parts.next()?, parts.next()?);
         (parts.next()? == TERMINATOR && parts.next().is_none()).then_some(Self {
             date,

@@ -7,16 +7,19 @@ use std::borrow::Cow;
 use http::header::{AUTHORIZATION, DATE, HOST};
 use http::{HeaderMap, HeaderName};
 
+use memchr::memrchr_iter;
+
 use super::Signable;
 use super::sigv4::{
     ALGORITHM, CONTENT_SHA256, CredentialScope, SigningKey, canonical_request, string_to_sign,
 };
 use crate::encoding::hex::parse_hex32;
+use crate::encoding::split::{split, split_once};
 use crate::error::{Code, S3Error};
 use crate::s3::headers::must_be_signed;
 use crate::timestamp::Timestamp;
 
-const AMZ_DATE: &str = "x-amz-date";
+const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
 
 /// What a client says of its signature, read strictly but not yet believed.
 #[derive(Clone, Debug)]
@@ -187,7 +190,7 @@ const SIGNATURE_RULE: &str = "Signature must be 64 lower-case hex digits";
 
 /// What follows the algorithm in an `Authorization` value, if it is the right algorithm.
 fn after_algorithm(value: &str) -> Result<&str, S3Error> {
-    match value.split_once(' ') {
+    match split_once(value, b' ') {
         Some((ALGORITHM, fields)) => Ok(fields),
         Some((name, _)) if name.starts_with("AWS") => Err(unsupported_mechanism()),
         _ => Err(S3Error::new(
@@ -200,16 +203,13 @@ fn after_algorithm(value: &str) -> Result<&str, S3Error> {
 /// `Credential`, `SignedHeaders` and `Signature`: in any order, each once, nothing else.
 fn header_fields(fields: &str) -> Result<[&str; 3], S3Error> {
     let (mut credential, mut signed, mut signature) = (None, None, None);
-    for field in fields.split(',') {
-        let slot_and_value = field
-            .trim()
-            .split_once('=')
-            .and_then(|(name, value)| match name {
-                "Credential" => Some((&mut credential, value)),
-                "Signature" => Some((&mut signature, value)),
-                "SignedHeaders" => Some((&mut signed, value)),
-                _ => None,
-            });
+    for field in split(fields, b',') {
+        let slot_and_value = split_once(field.trim(), b'=').and_then(|(name, value)| match name {
+            "Credential" => Some((&mut credential, value)),
+            "Signature" => Some((&mut signature, value)),
+            "SignedHeaders" => Some((&mut signed, value)),
+            _ => None,
+        });
         let Some((slot, value)) = slot_and_value else {
             return Err(malformed(FIELDS_RULE));
         };
@@ -227,7 +227,7 @@ const FIELDS_RULE: &str = "it must have Credential, SignedHeaders and Signature,
 
 /// Splits a credential from the right, because an access key id may itself contain `/`.
 pub(super) fn credential_parts(text: &str) -> Option<(&str, CredentialScope<'_>)> {
-    let mut slashes = text.rmatch_indices('/').map(|(at, _)| at);
+    let mut slashes = memrchr_iter(b'/', text.as_bytes());
     let (access_key, scope) = text.split_at_checked(slashes.nth(3)?)?;
     let scope = CredentialScope::parse(scope.strip_prefix('/')?)?;
     (!access_key.is_empty()).then_some((access_key, scope))
@@ -235,7 +235,7 @@ pub(super) fn credential_parts(text: &str) -> Option<(&str, CredentialScope<'_>)
 
 /// The names of `SignedHeaders`: not empty, lower case, sorted, each once.
 fn signed_names(text: &str) -> Option<Vec<&str>> {
-    let names: Vec<_> = text.split(';').collect();
+    let names: Vec<_> = split(text, b';').collect();
     let lower = names
         .iter()
         .all(|n| !n.is_empty() && !n.bytes().any(|b| b.is_ascii_uppercase()));
@@ -248,7 +248,7 @@ fn signing_time(headers: &HeaderMap, signed: &[&str]) -> Result<Timestamp, S3Err
     let time = if headers.contains_key(AMZ_DATE) {
         amz
     } else if signed.contains(&DATE.as_str()) {
-        only_value(headers, DATE.as_str()).and_then(parse_date_header)
+        only_value(headers, DATE).and_then(parse_date_header)
     } else {
         None
     };
@@ -270,7 +270,7 @@ fn parse_date_header(text: &str) -> Option<Timestamp> {
     Timestamp::parse_http_date(&http_date).or_else(|| Timestamp::parse_amz(text))
 }
 
-fn only_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn only_value(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::header::FORWARDED;
+use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 use super::{Authenticated, Connection, Peer};
@@ -12,7 +13,7 @@ use crate::config::{Admission, CertificateName, Config};
 use crate::error::{Code, S3Error};
 use crate::timestamp::Timestamp;
 
-const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What all tenants ask.
 #[derive(Debug)]
@@ -135,7 +136,7 @@ impl Admissions {
             Peer::Tcp(peer) => Some(peer.ip().to_canonical()),
             Peer::Unix(_) | Peer::Unnamed => None,
         };
-        let has_header = headers.contains_key(FORWARDED_FOR) || headers.contains_key("forwarded");
+        let has_header = headers.contains_key(FORWARDED_FOR) || headers.contains_key(FORWARDED);
         if !is_trusted {
             return Ok(Caller {
                 address: peer,

@@ -7,9 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 
 use super::Tenant;
 use super::cors::CorsRules;
@@ -429,7 +429,7 @@ impl Tenants {
             }
             return self.native(head, now);
         }
-        let session = session_token(SECURITY_TOKEN, &head.headers, query)?;
+        let session = session_token(&SECURITY_TOKEN, &head.headers, query)?;
         if session.is_some() && !SigV4Claim::is_in_query(query) && !is_signed(&head.headers) {
             return Err(not_ours()); // a token alone is no signature
         }
@@ -680,7 +680,8 @@ fn is_signed(headers: &HeaderMap) -> bool {
 
 /// `x-amz-content-sha256`: absent, or one visible value.
 fn content_sha256(headers: &HeaderMap) -> Result<Option<&str>, S3Error> {
-    let mut values = headers.get_all(CONTENT_SHA256).iter();
+    const NAME: HeaderName = HeaderName::from_static(CONTENT_SHA256);
+    let mut values = headers.get_all(NAME).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };

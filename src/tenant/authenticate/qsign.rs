@@ -19,6 +19,8 @@ use crate::sign::Signable;
 use crate::sign::cos::{CosClaim, CosClaimError};
 use crate::timestamp::Timestamp;
 
+const COS_TOKEN: HeaderName = HeaderName::from_static(native::TOKEN);
+
 impl Tenants {
     /// Checks `head`, which is as it came: nothing of it has been put into S3's words.
     pub(super) fn native(&self, head: &Parts, now: Timestamp) -> Result<Authenticated, S3Error> {
@@ -31,12 +33,12 @@ impl Tenants {
             Some(CosClaim::from_authorization(authorization(head)?).map_err(refused)?)
         };
         let claim = claim.ok_or_else(malformed)?;
-        if session_token(SECURITY_TOKEN, &head.headers, query.pairs())?.is_some() {
+        if session_token(&SECURITY_TOKEN, &head.headers, query.pairs())?.is_some() {
             return Err(not_ours()); // S3's name for it, beside COS's signature
         }
         // SDKs differ on whether they sign it (436/7728 leaves it open). It need not be: it is sealed,
         // and says which key it belongs to, so that another's would not go with this signature.
-        let token = session_token(native::TOKEN, &head.headers, query.pairs())?;
+        let token = session_token(&COS_TOKEN, &head.headers, query.pairs())?;
         let session = token.map(|token| self.session(token, now)).transpose()?;
         let session = session.as_deref();
         check_coverage(&claim, head, &query)?;

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 
 use super::local_key::LocalKey;
 use super::sigv4::wrong_scope;
@@ -27,7 +27,7 @@ use crate::tenant::session::{Session, SessionHolder, SessionKey, SessionSeal, Tr
 use crate::tenant::{Grant, Tenant};
 use crate::timestamp::Timestamp;
 
-pub(super) const SECURITY_TOKEN: &str = "x-amz-security-token";
+pub(super) const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 /// The service in the scope of a call of STS.
 const SERVICE: &str = "sts";
 
@@ -51,13 +51,13 @@ impl OpenSession {
 
 /// The session token of a request under this name: in a header or in the query, once.
 pub(super) fn session_token<'a>(
-    name: &str,
+    name: &HeaderName,
     headers: &'a HeaderMap,
     query: &'a [(Cow<'_, str>, Cow<'_, str>)],
 ) -> Result<Option<&'a str>, S3Error> {
     let in_query = query
         .iter()
-        .filter(|(known, _)| known.eq_ignore_ascii_case(name))
+        .filter(|(known, _)| known.eq_ignore_ascii_case(name.as_str()))
         .map(|(_, value)| Some(&**value));
     let in_headers = headers.get_all(name).iter();
     let mut all = in_headers.map(|value| value.to_str().ok()).chain(in_query);
@@ -267,7 +267,7 @@ impl Tenants {
         now: Timestamp,
     ) -> Result<(&Arc<Tenant>, &LocalKey), S3Error> {
         let query = call.query()?;
-        if session_token(SECURITY_TOKEN, &call.head.headers, query.pairs())?.is_some() {
+        if session_token(&SECURITY_TOKEN, &call.head.headers, query.pairs())?.is_some() {
             return Err(S3Error::new(
                 Code::AccessDenied,
                 "Access Denied: session keys cannot ask for session keys; use a local access key.",
@@ -287,7 +287,7 @@ impl Tenants {
         now: Timestamp,
     ) -> Result<(Arc<Tenant>, Identity), S3Error> {
         let query = call.query()?;
-        let token = session_token(SECURITY_TOKEN, &call.head.headers, query.pairs())?;
+        let token = session_token(&SECURITY_TOKEN, &call.head.headers, query.pairs())?;
         let session = token.map(|token| self.session(token, now)).transpose()?;
         let session = session.as_deref();
         let claim = call.claim()?;
