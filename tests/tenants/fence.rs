@@ -236,6 +236,34 @@ fn a3_prefixes_are_compared_byte_by_byte() {
     assert_untouched(&world);
 }
 
+/// s3fs asks for it before it asks for the folder. The answer comes from the grant alone.
+#[test]
+fn a3_the_name_of_the_own_folder_tells_nothing_of_an_object_of_this_name() {
+    let world = world();
+    let told = || {
+        let reply = world.signed("HEAD", "/photos/acme").ask();
+        (
+            reply.status,
+            reply.header("content-length").map(str::to_string),
+        )
+    };
+    let without = told();
+    world
+        .emulator
+        .put_object(BUCKET, "acme", b"somebody's")
+        .unwrap();
+
+    assert_eq!(told(), without);
+
+    assert_eq!(without.0, 404);
+    for method in ["GET", "PUT", "DELETE"] {
+        let reply = world.signed(method, "/photos/acme").ask();
+        assert_refused(&reply, 403, "AccessDenied", method);
+    }
+    assert_eq!(world.stored("acme").as_deref(), Some("somebody's"));
+    assert_untouched(&world);
+}
+
 #[test]
 fn a4_listings_stay_inside_the_prefix() {
     let world = world();
