@@ -57,6 +57,7 @@ pub(super) fn grant(section: Section<'_>) -> ReadGrant {
         None if section.has("policy") => Vec::new(),
         None => actions(&section),
     };
+    warn_of_actions_without_effect(&section, &keys);
     list_default_prefix(&section);
     let read = ReadGrant {
         name,
@@ -222,6 +223,25 @@ fn actions(section: &Section<'_>) -> Vec<String> {
     actions.dedup();
     section.refuse_empty("actions", "the grant", "[\"read\", \"write\", \"list\"]");
     actions
+}
+
+/// What is configured holds for the whole of a bucket, so no grant of a part of it can change or read it.
+fn warn_of_actions_without_effect(section: &Section<'_>, keys: &GrantedKeys) {
+    let is_any = |found: &Located<PrefixPattern>| found.value == PrefixPattern::Any;
+    let is_whole = keys.root.as_deref() == Some("") && keys.prefixes.iter().any(is_any);
+    if is_whole || keys.policy.is_some() {
+        return;
+    }
+    for text in section.texts("actions") {
+        if actions::is_of_whole_buckets(text.value) {
+            let message = format!(
+                "`{}` has no effect: it is about a whole bucket, and the grant is about a part of one",
+                printable(text.value)
+            );
+            let fix = "remove it, or grant prefixes = [\"*\"] without a root";
+            section.warning(&text.origin, message, fix);
+        }
+    }
 }
 
 fn grantable_header(text: &str) -> Result<String, Mistake> {
