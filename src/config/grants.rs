@@ -55,9 +55,8 @@ pub(super) fn grant(section: Section<'_>) -> ReadGrant {
     let actions = match &keys.policy {
         Some(policy) => policy.value.actions(),
         None if section.has("policy") => Vec::new(),
-        None => actions(&section),
+        None => actions(&section, keys.are_whole()),
     };
-    warn_of_actions_without_effect(&section, &keys);
     list_default_prefix(&section);
     let read = ReadGrant {
         name,
@@ -87,6 +86,12 @@ struct GrantedKeys {
 }
 
 impl GrantedKeys {
+    /// Whether they are all keys of the real bucket.
+    fn are_whole(&self) -> bool {
+        let is_any = |found: &Located<PrefixPattern>| found.value == PrefixPattern::Any;
+        self.root.as_deref() == Some("") && self.prefixes.iter().any(is_any)
+    }
+
     /// The prefixes in the real bucket.
     fn reach(&self) -> Vec<Located<PrefixPattern>> {
         let Some(root) = &self.root else {
@@ -212,28 +217,12 @@ fn list_default_prefix(section: &Section<'_>) {
     }
 }
 
-/// `actions`, presets unfolded.
-fn actions(section: &Section<'_>) -> Vec<String> {
+/// `actions`, presets unfolded. What is configured holds for the whole of a bucket, so no grant of a part of
+/// it can change or read it.
+fn actions(section: &Section<'_>, is_whole: bool) -> Vec<String> {
     let mut actions = Vec::new();
     for text in section.texts("actions") {
-        let unfolded = section.check("actions", &text.origin, actions::unfold(text.value));
-        actions.extend(unfolded.into_iter().flatten());
-    }
-    actions.sort_unstable();
-    actions.dedup();
-    section.refuse_empty("actions", "the grant", "[\"read\", \"write\", \"list\"]");
-    actions
-}
-
-/// What is configured holds for the whole of a bucket, so no grant of a part of it can change or read it.
-fn warn_of_actions_without_effect(section: &Section<'_>, keys: &GrantedKeys) {
-    let is_any = |found: &Located<PrefixPattern>| found.value == PrefixPattern::Any;
-    let is_whole = keys.root.as_deref() == Some("") && keys.prefixes.iter().any(is_any);
-    if is_whole || keys.policy.is_some() {
-        return;
-    }
-    for text in section.texts("actions") {
-        if actions::is_of_whole_buckets(text.value) {
+        if !is_whole && actions::is_of_whole_buckets(text.value) {
             let message = format!(
                 "`{}` has no effect: it is about a whole bucket, and the grant is about a part of one",
                 printable(text.value)
@@ -241,7 +230,13 @@ fn warn_of_actions_without_effect(section: &Section<'_>, keys: &GrantedKeys) {
             let fix = "remove it, or grant prefixes = [\"*\"] without a root";
             section.warning(&text.origin, message, fix);
         }
+        let unfolded = section.check("actions", &text.origin, actions::unfold(text.value));
+        actions.extend(unfolded.into_iter().flatten());
     }
+    actions.sort_unstable();
+    actions.dedup();
+    section.refuse_empty("actions", "the grant", "[\"read\", \"write\", \"list\"]");
+    actions
 }
 
 fn grantable_header(text: &str) -> Result<String, Mistake> {

@@ -448,7 +448,7 @@ fn the_fence_is_the_same() {
             403,
             "AccessDenied",
         ),
-        (Native::new(&world, "PUT", "/?acl"), 501, "NotImplemented"),
+        (Native::new(&world, "PUT", "/?acl"), 403, "AccessDenied"),
         (
             Native::new(&world, "POST", "/acme/a?append&position=0"),
             403,
