@@ -45,6 +45,8 @@ fn config(port: u16) -> Config {
         file: &|path| std::fs::read_to_string(path),
         env_names: &Vec::new,
         cores: 1,
+        folder: &|_| Ok(Vec::new()),
+        now: Timestamp::default(),
     };
     Config::parse("test.toml", &text, &sources).unwrap().0
 }

@@ -5,6 +5,7 @@
 use std::io;
 
 use cosgate::config::{Config, Sources};
+use cosgate::timestamp::Timestamp;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &str| {
@@ -13,6 +14,8 @@ fuzz_target!(|input: &str| {
         file: &|_| Err(io::ErrorKind::NotFound.into()),
         env_names: &Vec::new,
         cores: 2,
+        folder: &|_| Ok(Vec::new()),
+        now: Timestamp::default(),
     };
     match Config::parse("fuzz.toml", input, &sources) {
         Ok((_, warnings)) => warnings.iter().for_each(|it| drop(it.to_string())),

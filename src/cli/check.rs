@@ -1,5 +1,6 @@
 //! `cosgate check`: is this configuration good?
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::process::ExitCode;
 use std::{env, fs, io};
 
 use clap::Args;
+use cosgate::clock::wall_clock;
 use cosgate::config::{Config, Problem, Sources};
 use cosgate::downstream::tls;
 use cosgate::upstream::dial::Roots;
@@ -15,37 +17,89 @@ use super::{USAGE, cores};
 
 /// Check a configuration file and print every problem with its line.
 ///
-/// Exit status: 0 if the file can be used (warnings included), 2 if not.
+/// Exit status: 0 if the file can be used (warnings included), 2 if not. With `--diff` it prints what is
+/// otherwise in a second file: names of tenants, grants and keys, and never a secret.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cosgate check --config config/example.toml
-  cosgate check -c /etc/cosgate.toml && systemctl restart cosgate")]
+  cosgate check -c /etc/cosgate.toml && systemctl reload cosgate
+  cosgate check --diff /etc/cosgate.toml new.toml")]
 pub(super) struct Arguments {
     /// The TOML file to check; its secrets must be there too.
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, short, value_name = "FILE", required_unless_present = "diff")]
+    config: Option<PathBuf>,
+    /// Print what changes from one file to another: `+` is new, `-` is gone, `~` differs.
+    #[arg(long, value_names = ["OLD", "NEW"], num_args = 2, conflicts_with = "config")]
+    diff: Vec<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    match load(&arguments.config) {
-        Some(config) => {
-            let path = arguments.config.display();
-            super::printed(&format!("{path}: ok: {}\n", summary(&config)))
+    let text = match (&arguments.config, arguments.diff.as_slice()) {
+        (Some(path), _) => {
+            load(path).map(|config| format!("{}: ok: {}\n", path.display(), summary(&config)))
         }
+        (None, [old, new]) => load(old)
+            .zip(load(new))
+            .map(|(old, new)| difference(&old, new)),
+        (None, _) => None,
+    };
+    match text {
+        Some(text) => super::printed(&text),
         None => ExitCode::from(USAGE),
     }
+}
+
+/// What `new` changes, and what of that waits for a restart.
+fn difference(old: &Config, mut new: Config) -> String {
+    let mut text = lines(&old.changes_to(&new));
+    if text.is_empty() {
+        text.push_str("no change\n");
+    }
+    let fixed = new.keep_fixed(old);
+    if !fixed.is_empty() {
+        text.push_str("needs a restart: ");
+        text += &fixed.join(", ");
+        text.push('\n');
+    }
+    text
+}
+
+fn lines(all: &[String]) -> String {
+    all.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
 }
 
 /// Reads a configuration from the file system and the environment. Problems, warnings included, go
 /// to standard error; `None` when it cannot be used.
 pub(super) fn load(path: &Path) -> Option<Config> {
-    load_telling(path, &|problem| super::complain(&problem))
+    load_from(path, &Disk::REAL, &|problem| super::complain(&problem))
 }
 
-/// The same, where `tell` gets the problems.
-pub(super) fn load_telling(path: &Path, tell: &dyn Fn(&dyn Display)) -> Option<Config> {
-    let text = read(path, tell)?;
-    let (config, warnings) = parse(path, &text, &|name| env::var(name).ok(), tell)?;
+/// Where files and variables are read.
+pub(super) struct Disk<'a> {
+    /// The text of a file.
+    pub(super) file: &'a dyn Fn(&Path) -> io::Result<String>,
+    /// The files of a folder.
+    pub(super) folder: &'a dyn Fn(&Path) -> io::Result<Vec<PathBuf>>,
+    /// The value of an environment variable.
+    pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Disk<'_> {
+    pub(super) const REAL: Self = Disk {
+        file: &read_file,
+        folder: &files_of,
+        env: &|name| env::var(name).ok(),
+    };
+}
+
+/// The same, where `disk` has the files and `tell` gets the problems.
+pub(super) fn load_from(
+    path: &Path,
+    disk: &Disk<'_>,
+    tell: &dyn Fn(&dyn Display),
+) -> Option<Config> {
+    let text = read(path, disk, tell)?;
+    let (config, warnings) = parse(path, &text, disk, tell)?;
     tell_all(&warnings, tell);
     let unusable = unusable_certificates(&config);
     for (key, error) in &unusable {
@@ -58,19 +112,34 @@ pub(super) fn load_telling(path: &Path, tell: &dyn Fn(&dyn Display)) -> Option<C
 /// need not be there, certificates are not looked into, and warnings are left to `check`.
 pub(super) fn load_without_secrets(path: &Path) -> Option<Config> {
     let tell = |problem: &dyn Display| super::complain(&problem);
-    let text = read(path, &tell)?;
+    let texts = RefCell::new(Vec::new());
+    let file = |path: &Path| {
+        let text = read_file(path)?;
+        texts.borrow_mut().push(text.clone());
+        Ok(text)
+    };
     let named = |name: &str| {
-        text.contains(&format!("\"env:{name}\"")) || text.contains(&format!("'env:{name}'"))
+        let written = [format!("\"env:{name}\""), format!("'env:{name}'")];
+        let texts = texts.borrow();
+        texts
+            .iter()
+            .any(|text| written.iter().any(|written| text.contains(written)))
     };
     let env = |name: &str| {
         let set = env::var(name).ok();
         set.or_else(|| named(name).then(|| "not-set".to_owned()))
     };
-    parse(path, &text, &env, &tell).map(|(config, _)| config)
+    let disk = Disk {
+        file: &file,
+        env: &env,
+        ..Disk::REAL
+    };
+    let text = read(path, &disk, &tell)?;
+    parse(path, &text, &disk, &tell).map(|(config, _)| config)
 }
 
-fn read(path: &Path, tell: &dyn Fn(&dyn Display)) -> Option<String> {
-    let error = match read_file(path) {
+fn read(path: &Path, disk: &Disk<'_>, tell: &dyn Fn(&dyn Display)) -> Option<String> {
+    let error = match (disk.file)(path) {
         Ok(text) => return Some(text),
         Err(error) => error,
     };
@@ -93,14 +162,16 @@ fn read(path: &Path, tell: &dyn Fn(&dyn Display)) -> Option<String> {
 fn parse(
     path: &Path,
     text: &str,
-    env: &dyn Fn(&str) -> Option<String>,
+    disk: &Disk<'_>,
     tell: &dyn Fn(&dyn Display),
 ) -> Option<(Config, Vec<Problem>)> {
     let sources = Sources {
-        env,
-        file: &|path| read_file(path),
+        env: disk.env,
+        file: disk.file,
         env_names: &env_names,
         cores: cores(),
+        folder: disk.folder,
+        now: wall_clock(),
     };
     match Config::parse(&path.to_string_lossy(), text, &sources) {
         Ok(read) => Some(read),
@@ -111,13 +182,22 @@ fn parse(
     }
 }
 
+/// The files of a folder; `""` is the present one.
+pub(super) fn files_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let is_here = folder.as_os_str().is_empty();
+    let entries = fs::read_dir(if is_here { Path::new(".") } else { folder })?;
+    let paths = entries.map(|entry| entry.map(|entry| folder.join(entry.file_name())));
+    let paths: Vec<_> = paths.collect::<io::Result<_>>()?;
+    Ok(paths.into_iter().filter(|path| !path.is_dir()).collect())
+}
+
 fn env_names() -> Vec<String> {
     let names = env::vars_os().map(|(name, _)| name.into_string());
     names.flatten().collect()
 }
 
 /// A file's text. Where it may not be read, the error says who may.
-fn read_file(path: &Path) -> io::Result<String> {
+pub(super) fn read_file(path: &Path) -> io::Result<String> {
     fs::read_to_string(path).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
             io::Error::new(error.kind(), format!("{error}; {}", who_may_read(path)))

@@ -14,6 +14,7 @@ use cosgate::config::{ClientAuth, Config, Listen, ServerTls, Sources};
 use cosgate::emulator::{Emulator, EmulatorConfig};
 use cosgate::observe::{LineFormat, ProgramLog};
 use cosgate::secret::Secret;
+use cosgate::timestamp::Timestamp;
 
 use super::process::{Process, Signals};
 use super::serve::{Manner, serve};
@@ -180,6 +181,8 @@ async fn start(arguments: &Arguments, signals: Signals, log: &ProgramLog) -> io:
         file: &|path| std::fs::read_to_string(path),
         env_names: &Vec::new,
         cores: cores(),
+        folder: &|_| Ok(Vec::new()),
+        now: Timestamp::default(),
     };
     let (mut config, _) = Config::parse("cosgate dev", &text, &sources).map_err(|problems| {
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
@@ -199,6 +202,7 @@ async fn start(arguments: &Arguments, signals: Signals, log: &ProgramLog) -> io:
             io::stdout().is_terminal(),
             env::var_os("NO_COLOR").as_deref(),
         ),
+        source: None,
     };
     serve(config, manner, signals, log, |listen, admin| {
         if let Listen::Tcp(listen) = listen

@@ -12,6 +12,7 @@ use cosgate::load::{
     Embedded, Environment, FaultControl, Live, ProxyProgram, Report, Scenario, Surroundings,
 };
 use cosgate::observe::LineFormat;
+use cosgate::timestamp::Timestamp;
 use cosgate::transport::descriptors;
 use tokio::sync::watch;
 
@@ -273,6 +274,8 @@ fn proxy() -> ExitCode {
         file: &|_| Err(io::ErrorKind::NotFound.into()),
         env_names: &Vec::new,
         cores: cores(),
+        folder: &|_| Ok(Vec::new()),
+        now: Timestamp::default(),
     };
     let config = match Config::parse("cosgate load", &text, &sources) {
         Ok((config, _)) => config,
@@ -293,6 +296,7 @@ fn proxy() -> ExitCode {
         listen_key: "the embedded target",
         admin_key: "the embedded target",
         line_format: LineFormat::Json,
+        source: None,
     };
     let ready = |listen: &Listen, _| {
         if let Listen::Tcp(address) = listen {

@@ -12,6 +12,7 @@ mod keygen;
 #[cfg(feature = "load")]
 mod load;
 mod process;
+mod reload;
 mod serve;
 
 use std::fmt::Display;

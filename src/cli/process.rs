@@ -101,11 +101,11 @@ impl Signals {
         Ok(())
     }
 
-    /// Waits for a signal that ends the process; gives its name. SIGHUP is logged and does nothing.
-    pub(super) async fn end(&mut self) -> &'static str {
+    /// Waits for a signal that ends the process; gives its name. Until then each SIGHUP calls `on_hangup`.
+    pub(super) async fn end(&mut self, on_hangup: impl Fn()) -> &'static str {
         std::future::poll_fn(|cx| {
             while self.hangup.poll_recv(cx).is_ready() {
-                tracing::warn!("SIGHUP ignored: the configuration is read at the start only");
+                on_hangup();
             }
             let mut ends = self.ends.iter_mut();
             let heard =
@@ -114,6 +114,11 @@ impl Signals {
         })
         .await
     }
+}
+
+/// For servers without a configuration file.
+pub(super) fn ignore_hangup() {
+    tracing::warn!("SIGHUP ignored: this command has no configuration file to read again");
 }
 
 /// Keeps what is in memory out of core files, and of other processes of the same user. It is the last

@@ -11,14 +11,17 @@ use std::time::Duration;
 use clap::Args;
 use cosgate::config::{Config, Listen};
 use cosgate::downstream::listen::Listening;
-use cosgate::downstream::{admin, server, tls};
+use cosgate::downstream::live::LiveConfig;
+use cosgate::downstream::reloads::Reloads;
+use cosgate::downstream::{admin, server};
 use cosgate::observe::{LineFormat, Metrics, ProgramLog, access_log};
 use cosgate::proxy::Shared;
 use cosgate::transport::descriptors;
 use tokio::sync::Notify;
 
+use super::USAGE;
 use super::process::{self, Process, Signals};
-use super::{USAGE, check};
+use super::reload::{ConfigSource, Reloader};
 
 /// How long the log's last lines may take at the end.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
@@ -27,7 +30,8 @@ const LOG_FLUSH: Duration = Duration::from_secs(2);
 ///
 /// SIGTERM, SIGINT or SIGQUIT ends it: no new connections, requests in flight get `drain_timeout`. A
 /// second signal ends it at once. Uploads that are not finished are cut short of their length, so that
-/// nothing half is stored. SIGHUP is logged and ignored; SIGUSR1 and SIGUSR2 are ignored.
+/// nothing half is stored. SIGHUP reads the configuration again: no request is lost, and one with a problem
+/// changes nothing. SIGUSR1 and SIGUSR2 are ignored.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cosgate serve --config /etc/cosgate.toml
@@ -44,7 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(error) => return super::cannot_start(&error),
     };
     let tell = |problem: &dyn Display| process.log().write_line(&problem);
-    let Some(config) = check::load_telling(&arguments.config, &tell) else {
+    let Some((source, config)) = ConfigSource::open(&arguments.config, &tell) else {
         return ExitCode::from(USAGE);
     };
     warn_of_few_descriptors(config.server.limits.connections);
@@ -53,6 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         listen_key: "[server] listen",
         admin_key: "[server] admin",
         line_format: LineFormat::Json,
+        source: Some(source),
     };
     process.run(async |signals, log| serve(config, manner, signals, log, ready).await)
 }
@@ -64,6 +69,8 @@ pub(super) struct Manner {
     /// The same of the admin pages.
     pub(super) admin_key: &'static str,
     pub(super) line_format: LineFormat,
+    /// What a reload reads.
+    pub(super) source: Option<ConfigSource>,
 }
 
 /// Serves `config` until a signal ends it. `ready` is called when connections are accepted, with the
@@ -82,37 +89,52 @@ pub(super) async fn serve(
     let admin_listener = bind_admin(config.server.admin, manner.admin_key)?;
     let admin_address = admin_listener.as_ref().map(TcpListener::local_addr);
     let admin_address = admin_address.transpose()?;
-    let tls = tls::acceptor(&config.server)?;
     let metrics = Metrics::new(config.server.threads).with_program_log(log.lost());
     let out = process::unlocked(&io::stdout())?;
     let (access_log, log_writer) = access_log::start(out, metrics.core(0))?;
     let access_log = access_log.with_format(manner.line_format);
-    let shared = Shared::start(config, metrics, access_log)?;
+    let live = LiveConfig::new(Shared::start(config, metrics, access_log)?)?;
+    let reloads = match manner.source {
+        Some(source) => Some(watch(source, &live, log)?),
+        None => None,
+    };
     if let Some(listener) = admin_listener {
         tracing::info!(admin = %listener.local_addr()?, "admin pages are ready");
-        let shared = Arc::clone(&shared);
+        let (live, reloads) = (Arc::clone(&live), reloads.clone());
         tokio::spawn(async move {
-            let Err(error) = admin::run(listener, shared).await;
+            let Err(error) = admin::run(listener, live, reloads).await;
             tracing::error!(%error, "the admin listener failed");
         });
     }
     ready(&listener.local()?, admin_address);
     let (first, second) = (Notify::new(), Notify::new());
     let listen_for_signals = async {
-        let signal = signals.end().await;
+        let on_hangup = || match &reloads {
+            Some(reloads) => drop(reloads.request()), // the log has the answer
+            None => process::ignore_hangup(),
+        };
+        let signal = signals.end(on_hangup).await;
         tracing::info!(signal, "drain begins; a second signal ends it at once");
         first.notify_one();
-        let signal = signals.end().await;
+        let signal = signals.end(on_hangup).await;
         tracing::warn!(signal, "second signal: the drain ends at once");
         second.notify_one();
         std::future::pending::<()>().await; // it is ending already
     };
     let served = tokio::select! {
-        served = server::run(listener, shared, tls, first.notified(), second.notified()) => served,
+        served = server::run(listener, live, first.notified(), second.notified()) => served,
         () = listen_for_signals => Ok(()),
     };
     log_writer.finish(LOG_FLUSH);
     served
+}
+
+/// Starts the thread that reloads, and looks at the files.
+fn watch(source: ConfigSource, live: &Arc<LiveConfig>, log: &ProgramLog) -> io::Result<Reloads> {
+    let (reloads, requests) = Reloads::new();
+    let reloader = Reloader::new(source, Arc::clone(live), log.lines());
+    reloader.start(requests)?;
+    Ok(reloads)
 }
 
 fn bind_admin(address: Option<SocketAddr>, key: &str) -> io::Result<Option<TcpListener>> {

@@ -170,7 +170,7 @@ fn profile(section: &Section<'_>, can_be_temporary: bool) -> Option<BaseKey> {
     let file = section.file();
     let env = file.sources.env;
     let files = if let Some(path) = section.text("profile_file") {
-        vec![file.resolve(&path.value)]
+        vec![section.resolve(&path.value)]
     } else if let Some(path) = env("TENCENTCLOUD_CREDENTIALS_FILE") {
         vec![PathBuf::from(path)]
     } else {

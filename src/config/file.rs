@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::named_file::{FileKind, NamedFile};
 use super::problem::{Location, Mistake, Problem, Severity, nearest};
+use crate::timestamp::Timestamp;
 
 /// The prefix of the variables that set keys.
 const VARIABLE_PREFIX: &str = "COSGATE_";
@@ -22,15 +24,48 @@ pub struct Sources<'a> {
     pub file: &'a dyn Fn(&Path) -> io::Result<String>,
     /// Number of cores: `threads`, when it is not written.
     pub cores: usize,
+    /// The files of a folder, for `[include]`.
+    pub folder: &'a dyn Fn(&Path) -> io::Result<Vec<PathBuf>>,
+    /// The time, by which keys are past their end.
+    pub now: Timestamp,
 }
 
-/// The file being read, and what is wrong with it so far.
-pub(super) struct ConfigFile<'a> {
-    file_name: &'a str,
-    text: &'a str,
+/// A text that belongs to the configuration. All of them have one range of offsets, so that an offset
+/// says in which text it is.
+pub(super) struct ConfigText {
+    pub(super) name: String,
+    pub(super) text: String,
+    /// The offset of its first byte.
+    pub(super) base: usize,
     /// Where each line begins: a file of thousands of tenants may have thousands of problems.
     line_starts: Vec<usize>,
+}
+
+impl ConfigText {
+    /// `base` is the end of the text before it.
+    pub(super) fn new(name: String, text: String, base: usize) -> Self {
+        let after = text.match_indices('\n').map(|(at, _)| at + 1);
+        let line_starts = [0].into_iter().chain(after).collect();
+        Self {
+            name,
+            text,
+            base,
+            line_starts,
+        }
+    }
+
+    /// The first offset behind it: a place at its end is still its own.
+    pub(super) fn end(&self) -> usize {
+        self.base + self.text.len() + 1
+    }
+}
+
+/// The file being read with those that it includes, and what is wrong with it so far.
+pub(super) struct ConfigFile<'a> {
+    /// The file itself, then what it includes.
+    texts: &'a [ConfigText],
     pub(super) sources: &'a Sources<'a>,
+    named: RefCell<Vec<NamedFile>>,
     problems: RefCell<Vec<Problem>>,
     /// The environment's variables with cosgate's prefix, as long as no key has claimed them.
     unclaimed: RefCell<BTreeSet<String>>,
@@ -48,24 +83,20 @@ pub(super) struct Located<T> {
 /// Where a value came from.
 #[derive(Clone, Debug)]
 pub(super) enum Origin {
-    /// This byte of the file.
+    /// The text that has this offset.
     File(usize),
     /// This variable.
     Variable(String),
 }
 
 impl<'a> ConfigFile<'a> {
-    pub(super) fn new(file_name: &'a str, text: &'a str, sources: &'a Sources<'a>) -> Self {
+    pub(super) fn new(texts: &'a [ConfigText], sources: &'a Sources<'a>) -> Self {
         let mut unclaimed: BTreeSet<_> = (sources.env_names)().into_iter().collect();
         unclaimed.retain(|name| is_for_cosgate(name));
         Self {
-            file_name,
-            text,
-            line_starts: [0]
-                .into_iter()
-                .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-                .collect(),
+            texts,
             sources,
+            named: RefCell::default(),
             problems: RefCell::default(),
             unclaimed: RefCell::new(unclaimed),
             variables: RefCell::default(),
@@ -107,19 +138,26 @@ impl<'a> ConfigFile<'a> {
         self.report(Severity::Warning, origin, mistake);
     }
 
-    /// A path of the file is relative to the file's own directory.
-    pub(super) fn resolve(&self, path: &str) -> PathBuf {
-        match Path::new(self.file_name).parent() {
-            Some(directory) => directory.join(path),
-            None => PathBuf::from(path),
-        }
+    /// A path is relative to the directory of the file that it is written in, at `offset`.
+    pub(super) fn resolve(&self, offset: usize, path: &str) -> PathBuf {
+        let file = self.text_of(offset);
+        let directory = file.and_then(|file| Path::new(&file.name).parent());
+        directory.map_or_else(|| PathBuf::from(path), |directory| directory.join(path))
     }
 
-    /// Every problem, in the order of the file.
-    pub(super) fn into_problems(self) -> Vec<Problem> {
+    /// Every problem, in the order of the files, and the files that the configuration names.
+    pub(super) fn finish(self) -> (Vec<Problem>, Vec<NamedFile>) {
         let mut problems = self.problems.into_inner();
         problems.sort_by(|a, b| a.location.cmp(&b.location));
-        problems
+        (problems, self.named.into_inner())
+    }
+
+    /// The same as [`ConfigFile::read`] of a file that is part of the configuration, or that it names.
+    pub(super) fn read_named(&self, path: &Path, kind: FileKind) -> Result<String, Mistake> {
+        let path = path.to_owned();
+        let text = self.read(&path);
+        self.named.borrow_mut().push(NamedFile { path, kind });
+        text
     }
 
     /// The text of the file at `path`, or what to do about it.
@@ -141,9 +179,15 @@ impl<'a> ConfigFile<'a> {
         })
     }
 
-    /// The line of a byte of the file, from 1.
+    /// The line of an offset in its file, from 1.
     pub(super) fn line(&self, offset: usize) -> usize {
-        self.line_starts.partition_point(|start| *start <= offset)
+        self.text_of(offset).map_or(1, |file| file.line(offset))
+    }
+
+    /// The text that has `offset`.
+    fn text_of(&self, offset: usize) -> Option<&'a ConfigText> {
+        let after = self.texts.partition_point(|text| text.base <= offset);
+        self.texts.get(after.checked_sub(1)?)
     }
 
     fn report(&self, severity: Severity, origin: &Origin, mistake: Mistake) {
@@ -155,21 +199,33 @@ impl<'a> ConfigFile<'a> {
         });
     }
 
-    fn location(&self, origin: &Origin) -> Location {
+    /// Where `origin` is, for a report.
+    pub(super) fn location(&self, origin: &Origin) -> Location {
         let offset = match origin {
             Origin::Variable(name) => return Location::Variable(name.clone()),
             Origin::File(offset) => *offset,
         };
-        let line = self.line(offset);
-        let start = line
-            .checked_sub(1)
-            .and_then(|line| self.line_starts.get(line));
-        let before = start.and_then(|start| self.text.get(*start..offset));
+        let file = self.text_of(offset);
+        let (line, column) = file.map_or((1, 1), |file| (file.line(offset), file.column(offset)));
         Location::File {
-            file: self.file_name.to_owned(),
+            file: file.map_or_else(String::new, |file| file.name.clone()),
             line,
-            column: before.map_or(0, |before| before.chars().count()) + 1,
+            column,
         }
+    }
+}
+
+impl ConfigText {
+    fn line(&self, offset: usize) -> usize {
+        let within = offset - self.base;
+        self.line_starts.partition_point(|start| *start <= within)
+    }
+
+    fn column(&self, offset: usize) -> usize {
+        let line = self.line(offset).checked_sub(1);
+        let start = line.and_then(|line| self.line_starts.get(line));
+        let before = start.and_then(|start| self.text.get(*start..offset - self.base));
+        before.map_or(0, |before| before.chars().count()) + 1
     }
 }
 

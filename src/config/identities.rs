@@ -110,7 +110,7 @@ fn key_source(section: &Section<'_>, refresh: Duration) -> Option<Jwks> {
     let ca_file = section.pem("ca_file");
     let found = section.required("jwks", |text| Ok(text.to_owned()))?;
     if let Some(path) = found.value.strip_prefix("file:") {
-        let path = section.file().resolve(path);
+        let path = section.resolve(path);
         let readable = section.file().read(&path);
         section.check("jwks", &found.origin, readable)?;
         for key in ["connect_to", "ca_file", "refresh"] {

@@ -217,6 +217,7 @@ const fn table(name: &'static str, value: Value) -> ConfigKey {
 pub(super) static ROOT: ConfigTable = ConfigTable {
     about: "",
     keys: &[
+        table("include", Value::Table(&INCLUDE)),
         table("server", Value::Table(&SERVER)),
         table("upstream", Value::Table(&UPSTREAM)),
         table("sts", Value::Table(&STS)),
@@ -226,6 +227,27 @@ pub(super) static ROOT: ConfigTable = ConfigTable {
         table("templates", Value::Named(&TEMPLATE)),
         table("credentials", Value::Table(&CREDENTIALS)),
     ],
+};
+
+/// A file that another includes.
+pub(super) static INCLUDED: ConfigTable = ConfigTable {
+    about: "",
+    keys: &[
+        table("issuers", Value::Named(&ISSUER)),
+        table("tenants", Value::Named(&TENANT)),
+        table("identities", Value::Named(&IDENTITY)),
+        table("templates", Value::Named(&TEMPLATE)),
+    ],
+};
+
+static INCLUDE: ConfigTable = ConfigTable {
+    about: "Other files that belong to this configuration: see [A file for each tenant](operations.md#a-file-for-each-tenant).",
+    keys: &[key(
+        "files",
+        Value::Texts("path, `*` in the file name"),
+        Default::Absent,
+        "Files with `[issuers.*]`, `[identities.*]`, `[tenants.*]` and `[templates.*]`, at most 20 000. Paths in them are relative to their own directory.",
+    )],
 };
 
 static SERVER: ConfigTable = ConfigTable {
@@ -350,6 +372,12 @@ static SERVER: ConfigTable = ConfigTable {
             Value::Duration(Duration::from_mins(15), Duration::from_hours(12)),
             Default::Is("1h"),
             "Maximum lifetime of session keys.",
+        ),
+        key(
+            "reload_on_change",
+            Value::Flag,
+            Default::Is("false"),
+            "Reload when this file, one that it includes or a grant's policy changes. Without it a reload needs SIGHUP or `POST /reload`: see [Changes while cosgate runs](operations.md).",
         ),
         table("tls", Value::Table(&SERVER_TLS)),
         table("limits", Value::Table(&SERVER_LIMITS)),
@@ -930,6 +958,12 @@ static ACCESS_KEY: ConfigTable = ConfigTable {
             Value::Secret,
             Default::Required("\"env:NAME\""),
             "The secret access key that the client uses.",
+        ),
+        key(
+            "not_after",
+            TIME,
+            Default::Absent,
+            "End of the key. Requests that it signs, and session keys that it was exchanged for, are rejected after this time.",
         ),
     ],
 };

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::cors::CorsRule;
 use super::endpoint::EndpointTemplate;
 use super::grammar;
+use super::named_file::NamedFile;
 use super::prefix::PrefixPattern;
 use super::raw_policy::RawPolicy;
 use super::session_policy::SessionPolicy;
@@ -18,7 +19,7 @@ use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
 /// The configuration, checked whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[server]`
     pub server: Server,
@@ -38,10 +39,12 @@ pub struct Config {
     pub credential_entries: usize,
     /// `[credentials.shared]`
     pub credential_shared: Option<SharedCache>,
+    /// The other files that it was read from, or that it names.
+    pub files: Vec<NamedFile>,
 }
 
 /// `[credentials.shared]`: a Redis through which several cosgates share their keys.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SharedCache {
     /// `redis`: its URL, which may hold a password.
     pub redis: Secret,
@@ -50,7 +53,7 @@ pub struct SharedCache {
 }
 
 /// `[server]`: the side that clients see.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a key of the file that stands alone"
@@ -96,6 +99,8 @@ pub struct Server {
     pub session_secrets: Vec<Secret>,
     /// `sessions_not_before`: session keys issued before this time are invalid.
     pub sessions_not_before: Option<Timestamp>,
+    /// `reload_on_change`: take the files again when they change, without a signal.
+    pub reload_on_change: bool,
     /// `max_session`: the longest life of session keys (1 h), 15 minutes to 12 hours.
     pub max_session: Duration,
     /// `[server.tls]`
@@ -114,7 +119,7 @@ pub enum Listen {
 }
 
 /// `[server.tls]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerTls {
     /// `cert`: PEM chain.
     pub cert: PathBuf,
@@ -138,7 +143,7 @@ pub enum ClientAuth {
 }
 
 /// `[server.limits]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerLimits {
     /// `head_bytes`: size of a request head (16 KiB).
     pub head_bytes: usize,
@@ -171,7 +176,7 @@ pub struct ServerLimits {
 }
 
 /// `[upstream]`: COS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     /// `endpoint`, with `{bucket}` and `{region}`.
     pub endpoint: EndpointTemplate,
@@ -213,7 +218,7 @@ pub enum UpstreamSignature {
 }
 
 /// `[upstream.limits]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamLimits {
     /// `connect_timeout` (3 s).
     pub connect_timeout: Duration,
@@ -228,7 +233,7 @@ pub struct UpstreamLimits {
 }
 
 /// `[sts]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sts {
     /// `endpoint`
     pub endpoint: EndpointTemplate,
@@ -254,7 +259,7 @@ pub struct CallRate {
 }
 
 /// `[tenants.NAME]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TenantConfig {
     /// NAME
     pub name: String,
@@ -279,7 +284,7 @@ pub struct TenantConfig {
 }
 
 /// What belongs to `vend = true`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Vend {
     /// `vend_tokens`: who sends one of these gets a key.
     pub tokens: Vec<Secret>,
@@ -288,7 +293,7 @@ pub struct Vend {
 }
 
 /// `[identities.NAME]`: who makes tokens that are believed here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct IdentityProviderConfig {
     /// NAME
     pub name: String,
@@ -323,7 +328,7 @@ pub enum Jwks {
 }
 
 /// `[templates.NAME]`: a tenant for each subject of an identity provider.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TemplateConfig {
     /// NAME
     pub name: String,
@@ -344,7 +349,7 @@ pub struct TemplateConfig {
 }
 
 /// How else than by a key a tenant is known, and from where it may call.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Admission {
     /// `client_certs`: who shows one of these and nothing else is this tenant.
     pub client_certs: Vec<CertificateName>,
@@ -378,16 +383,18 @@ pub enum CertificateName {
 }
 
 /// One of a tenant's local keys.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AccessKey {
     /// `id`
     pub id: String,
     /// `secret`
     pub secret: Secret,
+    /// `not_after`: what it signs is refused after this time.
+    pub not_after: Option<Timestamp>,
 }
 
 /// What a tenant sees as one bucket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Grant {
     /// `name`: the alias that the client uses.
     pub name: String,
@@ -414,7 +421,7 @@ pub struct Grant {
 }
 
 /// `[issuers.NAME]`: a CAM identity from which temporary keys come.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Issuer {
     /// NAME
     pub name: String,
@@ -425,7 +432,7 @@ pub struct Issuer {
 }
 
 /// How an issuer makes keys.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum IssuerKind {
     /// `AssumeRole`
     AssumeRole {
@@ -460,7 +467,7 @@ impl IssuerKind {
 }
 
 /// Where the key comes from that an issuer signs its calls with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum BaseKey {
     /// `command`: a program that prints a key.
     Command(KeyCommand),
@@ -485,7 +492,7 @@ pub enum BaseKey {
 }
 
 /// A program that prints a key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct KeyCommand {
     /// `command`: the program and its arguments.
     pub words: Vec<String>,
@@ -494,7 +501,7 @@ pub struct KeyCommand {
 }
 
 /// `secret_id`, `secret_key` and `token`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GivenKey {
     /// `secret_id`
     pub secret_id: GivenSecret,
@@ -505,7 +512,7 @@ pub struct GivenKey {
 }
 
 /// A secret as it was when the configuration was read, and where it may change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GivenSecret {
     /// The secret.
     pub value: Secret,
@@ -522,7 +529,7 @@ impl GivenSecret {
 }
 
 /// What `AssumeRole` asks for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Role {
     /// `role_arn`
     pub arn: String,
@@ -539,7 +546,7 @@ pub struct Role {
 }
 
 /// What `AssumeRoleWithWebIdentity` asks for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct WebIdentity {
     /// `provider_id`
     pub provider_id: String,

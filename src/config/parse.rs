@@ -3,9 +3,10 @@
 use toml::de::DeTable;
 
 use super::endpoint::{self, EndpointTemplate, Placeholders};
-use super::file::{ConfigFile, Sources};
+use super::file::{ConfigFile, ConfigText, Sources};
 use super::grammar;
 use super::identities;
+use super::include::{self, Included};
 use super::issuers;
 use super::model::{
     Config, SharedCache, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
@@ -22,17 +23,40 @@ pub(super) fn parse(
     text: &str,
     sources: &Sources<'_>,
 ) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
-    let file = ConfigFile::new(file_name, text, sources);
+    let main = ConfigText::new(file_name.to_owned(), text.to_owned(), 0);
     let (tree, faults) = DeTable::parse_recoverable(text);
-    if !faults.is_empty() {
-        syntax::report(&file, text, &faults);
-        return Err(file.into_problems());
+    let Included {
+        texts,
+        named,
+        mistakes,
+    } = include::included(&main, tree.get_ref(), sources);
+    let texts: Vec<_> = [main].into_iter().chain(texts).collect();
+    let file = ConfigFile::new(&texts, sources);
+    for (origin, mistake) in mistakes {
+        file.error(&origin, mistake);
     }
-    let config = config(Section::root(&file, tree.get_ref()));
+    let included = texts.iter().skip(1);
+    let included: Vec<_> = included
+        .map(|text| (text, DeTable::parse_recoverable(&text.text)))
+        .collect();
+    let first = texts.first().map(|text| (text, (tree, faults)));
+    let trees: Vec<_> = first.into_iter().chain(included).collect();
+    for (text, (_, faults)) in &trees {
+        syntax::report(&file, text, faults);
+    }
+    if trees.iter().any(|(_, (_, faults))| !faults.is_empty()) {
+        return Err(file.finish().0);
+    }
+    let roots = trees
+        .iter()
+        .map(|(text, (tree, _))| (text.base, tree.get_ref()));
+    let config = config(Section::root(&file, roots));
     file.warn_of_unclaimed_variables();
-    let problems = file.into_problems();
+    let (problems, others) = file.finish();
     match config {
-        Some(config) if problems.iter().all(|p| p.severity == Severity::Warning) => {
+        Some(mut config) if problems.iter().all(|p| p.severity == Severity::Warning) => {
+            config.files = named;
+            config.files.extend(others);
             Ok((config, problems))
         }
         _ => Err(problems),
@@ -40,6 +64,9 @@ pub(super) fn parse(
 }
 
 fn config(root: Section<'_>) -> Option<Config> {
+    let include = root.section("include");
+    include.texts("files"); // they are read already
+    include.finish();
     let server = server::server(root.section("server"));
     let upstream = upstream(root.section("upstream"));
     let sts = sts(root.section("sts"));
@@ -58,6 +85,7 @@ fn config(root: Section<'_>) -> Option<Config> {
         templates,
         credential_entries,
         credential_shared,
+        files: Vec::new(),
     })
 }
 

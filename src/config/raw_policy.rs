@@ -5,6 +5,7 @@
 
 use super::actions;
 use super::cam::{Condition, Effect, LIKELY_BYTES, Policy, PolicyError, ResourceName, Statement};
+use super::named_file::FileKind;
 use super::prefix::PrefixPattern;
 use super::problem::{Mistake, printable};
 use super::section::Section;
@@ -169,8 +170,8 @@ pub(super) fn read(section: &Section<'_>, bucket: &str, region: &str) -> Option<
                 )
             })
     })?;
-    let path = section.file().resolve(&found.value);
-    let text = section.file().read(&path);
+    let path = section.resolve(&found.value);
+    let text = section.file().read_named(&path, FileKind::Configuration);
     let policy = text.and_then(|text| {
         let read = Policy::parse(&text).and_then(|read| RawPolicy::new(read, bucket, region));
         read.map_err(|error| {

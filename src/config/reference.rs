@@ -12,6 +12,7 @@ use super::grammar::{spell, spell_size};
 use super::keys::{ConfigKey, ConfigTable, Default, ROOT, Value, walk};
 use super::model::Config;
 use super::problem::Problem;
+use crate::timestamp::Timestamp;
 
 const INTRODUCTION: &str = r#"# Configuration reference
 
@@ -155,7 +156,7 @@ fn written(key: &ConfigKey) -> String {
 
 /// Each table of the file once, issuers once for each kind, with what it needs: heading in the
 /// configuration, heading in the list, and keys.
-const TABLES: [(&str, &str, &str); 30] = [
+const TABLES: [(&str, &str, &str); 31] = [
     ("[server]", "[server]", ""),
     (
         "[server.tls]",
@@ -262,6 +263,7 @@ const TABLES: [(&str, &str, &str); 30] = [
         "[templates.NAME.limits]",
         "requests_per_second = 1",
     ),
+    ("[include]", "[include]", ""),
     ("[credentials]", "[credentials]", ""),
     (
         "[credentials.shared]",
@@ -323,6 +325,8 @@ fn parse(text: &str) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
             _ => Err(io::ErrorKind::NotFound.into()),
         },
         cores: 4,
+        folder: &|_| Ok(Vec::new()),
+        now: Timestamp::default(),
     };
     Config::parse("config.toml", text, &sources)
 }

@@ -59,7 +59,7 @@ pub(super) fn web_identity(section: &Section<'_>) -> Option<WebIdentity> {
     let session_name = session_name(section);
     let duration = section.duration("duration").value;
     let token_file = token_file?;
-    let path = section.file().resolve(&token_file.value);
+    let path = section.resolve(&token_file.value);
     if let Err(mistake) = section.file().read(&path).map(Secret::new) {
         let message = format!(
             "`token_file`: {}; cosgate gets no key until it can read it",

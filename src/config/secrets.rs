@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::file::{ConfigFile, Located, Origin};
 use super::grammar;
 use super::model::GivenSecret;
+use super::named_file::FileKind;
 use super::problem::{Mistake, nearest};
 use super::section::Section;
 use crate::secret::Secret;
@@ -30,7 +31,7 @@ impl Section<'_> {
     ) -> Option<(Located<Secret>, Option<PathBuf>)> {
         let text = self.text(key)?;
         let origin = text.origin;
-        let kept = self.check(key, &origin, self.file().secret(&text.value))?;
+        let kept = self.check(key, &origin, self.kept_secret(&text.value))?;
         if kept.is_literal && matches!(origin, Origin::File(_)) {
             let message = format!(
                 "`{key}` is written in this file: everybody who can read the file knows it"
@@ -47,7 +48,7 @@ impl Section<'_> {
     pub(super) fn secrets(&self, key: &'static str) -> Vec<Located<Secret>> {
         let mut secrets = Vec::new();
         for Located { value, origin } in self.texts(key) {
-            let Some(kept) = self.check(key, &origin, self.file().secret(value)) else {
+            let Some(kept) = self.check(key, &origin, self.kept_secret(value)) else {
                 continue;
             };
             if kept.is_literal {
@@ -75,8 +76,9 @@ impl Section<'_> {
     /// A PEM file that must be readable. TLS reads it later; only its first look is taken here.
     pub(super) fn pem(&self, key: &'static str) -> Option<PathBuf> {
         let text = self.text(key)?;
-        let path = self.file().resolve(&text.value);
-        let content = self.file().read(&path).map(Secret::new);
+        let path = self.resolve(&text.value);
+        let content = self.file().read_named(&path, FileKind::Certificate);
+        let content = content.map(Secret::new);
         let checked = content.and_then(|pem| {
             if pem.expose().contains("-----BEGIN ") {
                 return Ok(path.clone());
@@ -88,13 +90,11 @@ impl Section<'_> {
         });
         self.check(key, &text.origin, checked)
     }
-}
 
-impl ConfigFile<'_> {
-    fn secret(&self, text: &str) -> Result<Kept, Mistake> {
+    fn kept_secret(&self, text: &str) -> Result<Kept, Mistake> {
         if let Some(name) = text.strip_prefix("env:") {
             return Ok(Kept {
-                secret: self.secret_from_variable(name)?,
+                secret: self.file().secret_from_variable(name)?,
                 file: None,
                 is_literal: false,
             });
@@ -102,7 +102,7 @@ impl ConfigFile<'_> {
         if let Some(path) = text.strip_prefix("file:") {
             let path = self.resolve(path);
             return Ok(Kept {
-                secret: self.secret_from_file(&path)?,
+                secret: self.file().secret_from_file(&path)?,
                 file: Some(path),
                 is_literal: false,
             });
@@ -114,7 +114,9 @@ impl ConfigFile<'_> {
             is_literal: true,
         })
     }
+}
 
+impl ConfigFile<'_> {
     fn secret_from_variable(&self, name: &str) -> Result<Secret, Mistake> {
         if !is_variable(name) {
             return Err(Mistake::new(
@@ -138,7 +140,7 @@ impl ConfigFile<'_> {
     }
 
     fn secret_from_file(&self, path: &Path) -> Result<Secret, Mistake> {
-        let text = self.read(path).map(Secret::new)?;
+        let text = self.read_named(path, FileKind::Secret).map(Secret::new)?;
         GivenSecret::parse(text.expose()).map_err(|message| {
             let message = format!("in {}, {message}", path.display());
             Mistake::new(message, "write the secret alone, on one line")

@@ -3,13 +3,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
 use super::file::{ConfigFile, Located, Origin};
 use super::grammar;
-use super::keys::{ConfigKey, ConfigTable, Default, ROOT, Value, tables_with};
+use super::keys::{ConfigKey, ConfigTable, Default, INCLUDED, ROOT, Value, tables_with};
 use super::problem::{Mistake, nearest, printable};
 
 /// One table of the file, there or not: a variable can set a key of a table that is not written.
@@ -25,6 +26,10 @@ pub(super) struct Section<'a> {
     kind: Option<&'static str>,
     table: Option<&'a DeTable<'a>>,
     offset: usize,
+    /// The offset of the text that the table is in.
+    base: usize,
+    /// Of the root: those of the included files.
+    included: Vec<Self>,
     /// Keys that are not known here and are reported already, with a better reason.
     refused: Vec<&'static str>,
 }
@@ -35,16 +40,30 @@ enum Raw<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn root(file: &'a ConfigFile<'a>, table: &'a DeTable<'a>) -> Self {
-        Self {
+    /// The file itself: the first of `texts`, each with the offset of its text, and what it includes.
+    pub(super) fn root(
+        file: &'a ConfigFile<'a>,
+        texts: impl IntoIterator<Item = (usize, &'a DeTable<'a>)>,
+    ) -> Self {
+        let mut texts = texts.into_iter();
+        let table = texts.next().map(|(_, table)| table);
+        let root = |known, table, base| Self {
             file,
             path: String::new(),
             variable: "COSGATE".to_owned(),
-            known: &ROOT,
+            known,
             kind: None,
-            table: Some(table),
-            offset: 0,
+            table,
+            offset: base,
+            base,
+            included: Vec::new(),
             refused: Vec::new(),
+        };
+        Self {
+            included: texts
+                .map(|(base, table)| root(&INCLUDED, Some(table), base))
+                .collect(),
+            ..root(&ROOT, table, 0)
         }
     }
 
@@ -75,6 +94,11 @@ impl<'a> Section<'a> {
         self.file.warning(origin, Mistake::new(message, fix));
     }
 
+    /// A path of the table is relative to the directory of the file that has the table.
+    pub(super) fn resolve(&self, path: &str) -> PathBuf {
+        self.file.resolve(self.offset, path)
+    }
+
     /// Where the section begins: the place of what is missing from it.
     pub(super) fn origin(&self) -> Origin {
         Origin::File(self.offset)
@@ -102,14 +126,24 @@ impl<'a> Section<'a> {
 
     /// The tables inside the table `key` (`[issuers.NAME]`), each with its name, in the file's order.
     pub(super) fn named_sections(&self, key: &'static str) -> Vec<(Located<String>, Self)> {
-        let parent = self.section(key);
-        let mut entries: Vec<_> = parent.table.into_iter().flat_map(DeTable::iter).collect();
+        let mut sections = Vec::new();
+        for root in [self].into_iter().chain(&self.included) {
+            root.section(key).push_named(key, &mut sections);
+        }
+        let sections = without_repeated(key, sections);
+        refuse_shared_variables(&sections);
+        sections
+    }
+
+    fn push_named(&self, key: &'static str, sections: &mut Vec<(Located<String>, Self)>) {
+        let mut entries: Vec<_> = self.table.into_iter().flat_map(DeTable::iter).collect();
         entries.sort_by_key(|(name, _)| name.span().start);
-        let mut sections = Vec::with_capacity(entries.len());
+        sections.reserve(entries.len());
         for (name, value) in entries {
-            let mut section = parent.below(key, name.get_ref(), value.span().start);
-            section.table = parent.as_table(name.get_ref(), value.span().start, value.get_ref());
-            let origin = Origin::File(name.span().start);
+            let offset = self.base + value.span().start;
+            let mut section = self.below(key, name.get_ref(), offset);
+            section.table = self.as_table(name.get_ref(), offset, value.get_ref());
+            let origin = Origin::File(self.base + name.span().start);
             self.check(key, &origin, grammar::name(name.get_ref()));
             let name = Located {
                 value: name.get_ref().to_string(),
@@ -117,8 +151,6 @@ impl<'a> Section<'a> {
             };
             sections.push((name, section));
         }
-        refuse_shared_variables(&sections);
-        sections
     }
 
     /// The elements of `key`, an array of tables.
@@ -371,14 +403,26 @@ impl<'a> Section<'a> {
     }
 
     /// Reports every key that the table may not have, and ends the reading.
-    pub(super) fn finish(self) {
+    pub(super) fn finish(mut self) {
+        for mut included in std::mem::take(&mut self.included) {
+            for key in ROOT.keys {
+                let message = format!("`{}` does not belong in an included file", key.name);
+                let fix = "move it to the file that includes this one";
+                if !included.knows(key.name) {
+                    included.refuse(key.name, Mistake::new(message, fix));
+                }
+            }
+            included.finish();
+        }
         for (key, _) in self.table.into_iter().flat_map(DeTable::iter) {
             let name: &str = key.get_ref();
             if self.known.key(name, self.kind).is_some() || self.refused.contains(&name) {
                 continue;
             }
-            self.file
-                .error(&Origin::File(key.span().start), self.unknown(name));
+            self.file.error(
+                &Origin::File(self.base + key.span().start),
+                self.unknown(name),
+            );
         }
         let scalars = (self.known.keys_of(self.kind)).filter(|key| key.value.is_scalar());
         self.file
@@ -490,13 +534,15 @@ impl<'a> Section<'a> {
             kind: None,
             table: None,
             offset,
+            base: self.base,
+            included: Vec::new(),
             refused: Vec::new(),
         }
     }
 
     fn written(&self, key: &str) -> Option<(usize, &'a DeValue<'a>)> {
         let value = self.table?.get(key)?;
-        Some((value.span().start, value.get_ref()))
+        Some((self.base + value.span().start, value.get_ref()))
     }
 
     fn raw(&self, key: &'static str) -> Option<Located<Raw<'a>>> {
@@ -520,7 +566,7 @@ impl<'a> Section<'a> {
             None => Vec::new(),
             Some((_, DeValue::Array(array))) => array
                 .iter()
-                .map(|e| (e.span().start, e.get_ref()))
+                .map(|e| (self.base + e.span().start, e.get_ref()))
                 .collect(),
             Some((offset, other)) => {
                 self.wrong_type(key, &Origin::File(offset), other);
@@ -586,6 +632,30 @@ impl<'a> Section<'a> {
         let message = format!("`{key}` is {}, not {wanted}", article(value.type_str()));
         self.file.error(origin, Mistake::new(message, fix));
     }
+}
+
+/// The sections whose names come for the first time; the others are reported, with both places.
+fn without_repeated<'a>(
+    key: &str,
+    sections: Vec<(Located<String>, Section<'a>)>,
+) -> Vec<(Located<String>, Section<'a>)> {
+    let mut seen: HashMap<String, Origin> = HashMap::with_capacity(sections.len());
+    let mut kept = Vec::with_capacity(sections.len());
+    for (name, section) in sections {
+        if let Some(first) = seen.get(&name.value) {
+            let message = format!(
+                "`[{key}.{}]` is written twice: first at {}",
+                printable(&name.value),
+                section.file.location(first)
+            );
+            let fix = "remove one of the two, or give one another name";
+            section.file.error(&name.origin, Mistake::new(message, fix));
+            continue;
+        }
+        seen.insert(name.value.clone(), name.origin.clone());
+        kept.push((name, section));
+    }
+    kept
 }
 
 /// Two names that give the same `COSGATE_…` variables would take each other's secrets.

@@ -48,6 +48,7 @@ pub(super) fn server(section: Section<'_>) -> Option<Server> {
         session_secrets: session_secrets(&section),
         sessions_not_before: sessions::not_before(&section),
         max_session: section.duration("max_session").value,
+        reload_on_change: section.flag("reload_on_change").value,
         tls,
         limits: limits(section.section("limits")),
         listen: listen?,

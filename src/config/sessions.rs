@@ -41,7 +41,7 @@ fn subject(text: &str) -> Result<String, Mistake> {
     ))
 }
 
-fn time(text: &str) -> Result<Timestamp, Mistake> {
+pub(super) fn time(text: &str) -> Result<Timestamp, Mistake> {
     Timestamp::parse_iso8601(text).ok_or_else(|| {
         Mistake::new(
             format!("`{}` is not a time", printable(text)),

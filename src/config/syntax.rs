@@ -4,21 +4,25 @@ use std::collections::HashSet;
 
 use toml::de::{DeTable, DeValue, Error};
 
-use super::file::{ConfigFile, Origin};
+use super::file::{ConfigFile, ConfigText, Origin};
 use super::problem::{Mistake, printable};
 
 /// As many repetitions are searched for where they began: each search reads the file again.
 const SEARCHES: usize = 50;
 
 /// Reports why `text` is not TOML. The parser's own words alone: a source line may hold a secret.
-pub(super) fn report(file: &ConfigFile<'_>, text: &str, faults: &[Error]) {
+pub(super) fn report(file: &ConfigFile<'_>, of: &ConfigText, faults: &[Error]) {
+    if faults.is_empty() {
+        return;
+    }
+    let (text, base) = (of.text.as_str(), of.base);
     if let Some((format, offset)) = other_format(text) {
         let fix = "write it as TOML, each table under its name in brackets and each value after `=`:\n\n    \
                    [server]\n    listen = \"127.0.0.1:9000\"\n\n    \
                    [issuers.main]\n    kind = \"federation\"\n\n  \
                    config/example.toml is a whole file";
         let message = format!("this file is {format}, and cosgate reads TOML");
-        file.error(&Origin::File(offset), Mistake::new(message, fix));
+        file.error(&Origin::File(base + offset), Mistake::new(message, fix));
         return;
     }
     // A table that is written twice has each key twice, too.
@@ -31,14 +35,14 @@ pub(super) fn report(file: &ConfigFile<'_>, text: &str, faults: &[Error]) {
                 if repeated.is_table {
                     repeated_tables.insert(repeated.statement);
                 }
-                repeated.mistake(file)
+                repeated.mistake(file, base)
             }
             None => Mistake::new(
                 format!("not TOML: {}", fault.message()),
                 "correct the syntax here",
             ),
         };
-        file.error(&Origin::File(at), mistake);
+        file.error(&Origin::File(base + at), mistake);
     }
 }
 
@@ -82,7 +86,7 @@ struct RepeatedKey {
 }
 
 impl RepeatedKey {
-    fn mistake(&self, file: &ConfigFile<'_>) -> Mistake {
+    fn mistake(&self, file: &ConfigFile<'_>, base: usize) -> Mistake {
         let what = if self.is_table {
             format!("the table `[{}]`", printable(&self.name))
         } else {
@@ -91,7 +95,7 @@ impl RepeatedKey {
         let Some(first) = self.first else {
             return Mistake::new(format!("{what} is written twice"), "remove one of the two");
         };
-        let line = file.line(first);
+        let line = file.line(base + first);
         let fix = if self.is_table {
             format!("move these keys to the table on line {line}, or give this one another name")
         } else {

@@ -20,9 +20,13 @@ use super::sessions;
 use super::templates::{self, ReadTemplate};
 use super::unix;
 use super::vend;
+use crate::timestamp::Timestamp;
 
 /// A local secret that is shorter can be guessed from one presigned URL, without asking cosgate.
 const LOCAL_SECRET_BYTES: usize = 12;
+
+/// A key that ends within so many seconds is warned of.
+const SOON: i64 = 7 * 86_400;
 
 /// A tenant with what only the checks between tenants need.
 struct ReadTenant {
@@ -197,16 +201,35 @@ fn access_keys(section: &Section<'_>) -> (Vec<AccessKey>, Vec<Origin>) {
             let fix = "make one with `cosgate keygen` (40 characters)";
             section.warning(&secret.origin, message, fix);
         }
+        let not_after = section.parsed("not_after", sessions::time);
+        if let Some(not_after) = &not_after {
+            warn_of_end(&section, not_after);
+        }
         section.finish();
         if let (Some(id), Some(secret)) = (id, secret) {
             keys.push(AccessKey {
                 id: id.value,
                 secret: secret.value,
+                not_after: not_after.map(|found| found.value),
             });
             origins.push(id.origin);
         }
     }
     (keys, origins)
+}
+
+fn warn_of_end(section: &Section<'_>, not_after: &Located<Timestamp>) {
+    let left = not_after.value.since(section.file().sources.now);
+    let message = if left < 0 {
+        "the key is past its `not_after`: cosgate rejects what it signs"
+    } else if left < SOON {
+        "the key ends within 7 days"
+    } else {
+        return;
+    };
+    let fix =
+        "give the tenant a second key (`cosgate keygen`), and remove this one when nobody uses it";
+    section.warning(&not_after.origin, message, fix);
 }
 
 fn refuse_uncallable(section: &Section<'_>, name: &str, is_anonymous: bool) {

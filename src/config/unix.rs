@@ -19,14 +19,14 @@ const NO_USER: u32 = 65_534;
 /// `listen`: an address, or `unix:PATH`.
 pub(super) fn listen(section: &Section<'_>) -> Option<Listen> {
     let found = section.parsed("listen", |text| match text.strip_prefix("unix:") {
-        Some(path) => socket(section.file(), path),
+        Some(path) => socket(section, path),
         None => grammar::address(text).map(Listen::Tcp),
     })?;
     Some(found.value)
 }
 
-fn socket(file: &ConfigFile<'_>, path: &str) -> Result<Listen, Mistake> {
-    let resolved = file.resolve(path);
+fn socket(section: &Section<'_>, path: &str) -> Result<Listen, Mistake> {
+    let resolved = section.resolve(path);
     let fits = resolved.as_os_str().len() <= PATH_BYTES;
     if path.is_empty() || path.ends_with('/') || path.contains('\0') || !fits {
         return Err(Mistake::new(

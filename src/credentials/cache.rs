@@ -1,5 +1,6 @@
 //! The keys of all tenants, and the thread that fetches them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -22,28 +23,44 @@ use super::lanes::{self, Lane};
 use super::scopes::ScopeTable;
 use super::shared::SharedKeys;
 use crate::clock::Clock;
-use crate::config::{Config, IssuerKind};
+use crate::config::{Config, Grant, IssuerKind};
 use crate::observe::CacheCounters;
 use crate::secret::Secret;
 use crate::tenant::Tenant;
 use crate::tenant::policy::tenant_policy;
+use crate::upstream::dial::Roots;
 
 /// A key is given up this long before its end, or longer where COS may take longer to answer.
 const MARGIN: Duration = Duration::from_secs(30);
 /// When a new scope that finds no room may come back, at the soonest.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// The keys of all tenants. Dropping it ends the thread; keys that are there still serve.
+/// The keys of all tenants. Dropping the last that uses the thread ends it; keys that are there still serve.
 #[derive(Debug)]
 pub struct Cache {
     entries: Box<[Arc<Entry>]>,
     /// The issuer of each template.
     templates: Box<[usize]>,
     made: ScopeTable,
+    issuing: Arc<Issuing>,
+}
+
+/// Where keys come from. It outlives a reload that changes no issuer.
+#[derive(Debug)]
+struct Issuing {
     maker: EntryMaker,
-    counters: Arc<CacheCounters>,
     issuers: Box<[Option<Arc<StsIssuer>>]>,
+    roots: Option<Roots>,
     thread: Option<StsThread>,
+}
+
+/// What there was before a reload: the configuration, and its keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// Its keys.
+    pub cache: &'a Cache,
 }
 
 /// Makes entries.
@@ -81,11 +98,28 @@ impl Cache {
         policies: Vec<String>,
         clock: &Arc<Clock>,
     ) -> Result<Self, StartError> {
+        Self::start_after(None, config, policies, clock)
+    }
+
+    /// The same after a reload: keys of scopes that are the same, from issuers whose keys can do the same,
+    /// are there already. Where no issuer changes, its calls and their pace go on.
+    pub fn start_after(
+        before: Option<Before<'_>>,
+        config: &Config,
+        policies: Vec<String>,
+        clock: &Arc<Clock>,
+    ) -> Result<Self, StartError> {
         if policies.len() != config.tenants.len() {
             return Err(StartError("each tenant needs one policy".to_owned()));
         }
-        let (requests, requested) = mpsc::unbounded_channel();
-        let maker = EntryMaker::new(config, requests)?;
+        let roots = issuers::roots(config).map_err(StartError)?;
+        let counters = before.map(|before| Arc::clone(before.cache.counters()));
+        let counters = counters.unwrap_or_default();
+        let issuing = match before.filter(|before| before.has_issuers_of(config, roots.as_ref())) {
+            Some(before) => Arc::clone(&before.cache.issuing),
+            None => Arc::new(Issuing::start(config, roots, clock, counters)?),
+        };
+        let succession = before.map(|before| Succession::new(before, config, &issuing));
         let mut entries = Vec::with_capacity(policies.len());
         for (tenant, policy) in config.tenants.iter().zip(policies) {
             let scope = KeyScope {
@@ -93,35 +127,21 @@ impl Cache {
                 policy,
                 issuer: tenant.issuer,
             };
-            entries.push(Arc::new(
-                maker.entry(scope).ok_or_else(|| no_issuer(&tenant.name))?,
-            ));
+            let kept = succession.as_ref().and_then(|from| from.tenant(&scope));
+            let made = || issuing.maker.entry(scope).map(Arc::new);
+            let entry = kept.or_else(made).ok_or_else(|| no_issuer(&tenant.name))?;
+            entries.push(entry);
         }
-        let counters = Arc::clone(&maker.counters);
-        let issuers = issuers::all(config, clock, &counters).map_err(StartError)?;
-        let made = issuers.clone();
-        let thread = if issuers.iter().any(Option::is_some) {
-            let backlogs = maker.backlogs.iter().cloned();
-            let pace = backlogs.zip(maker.breakers.iter().cloned()).collect();
-            let shared = config.credential_shared.as_ref();
-            let shared = shared.map(|shared| SharedKeys::new(shared, Arc::clone(clock)));
-            let shared = shared.transpose().map_err(StartError)?.map(Arc::new);
-            Some(
-                StsThread::spawn(issuers, pace, shared, requested).map_err(|error| {
-                    StartError(format!("cannot start the thread that calls STS: {error}"))
-                })?,
-            )
-        } else {
-            None
+        let most = config.credential_entries;
+        let made = match &succession {
+            None => ScopeTable::new(most),
+            Some(from) => (from.before.cache.made).succeeded(most, |entry| from.subject(entry)),
         };
         Ok(Self {
             entries: entries.into(),
             templates: config.templates.iter().map(|t| t.issuer).collect(),
-            made: ScopeTable::new(config.credential_entries),
-            maker,
-            counters,
-            issuers: made.into(),
-            thread,
+            made,
+            issuing,
         })
     }
 
@@ -150,13 +170,14 @@ impl Cache {
                 policy: tenant_policy(tenant).json(),
                 issuer,
             };
-            self.maker
+            self.issuing
+                .maker
                 .entry(scope)
                 .map(|entry| entry.with_permit(permit))
         });
         made.ok_or_else(|| {
             // Room is made at the pace of the queue: the request can be sent again at some time within it.
-            let backlog = self.maker.backlogs.get(issuer);
+            let backlog = self.issuing.maker.backlogs.get(issuer);
             let turn = backlog.map_or(BUSY, |backlog| backlog.turn_of(Urgency::First, None));
             let wait = turn.mul_f64(0.5 + 0.5 * fastrand::f64()).max(BUSY);
             let why = "no room for another scope ([credentials] entries), or too many wait for their first key";
@@ -187,21 +208,170 @@ impl Cache {
 
     /// Those that call STS, at their index in the configuration; empty where none does.
     pub fn issuers(&self) -> &[Option<Arc<StsIssuer>>] {
-        &self.issuers
+        &self.issuing.issuers
     }
 
     /// One for each issuer.
     pub(super) fn breakers(&self) -> &[Arc<Breaker>] {
-        &self.maker.breakers
+        &self.issuing.maker.breakers
     }
 
     /// What is counted.
     pub fn counters(&self) -> &Arc<CacheCounters> {
-        &self.counters
+        &self.issuing.maker.counters
+    }
+
+    /// Whether the keys of both come from the same issuers, which go on as they are.
+    pub(super) fn shares_issuers(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.issuing, &other.issuing)
     }
 }
 
-impl Drop for Cache {
+impl Issuing {
+    fn start(
+        config: &Config,
+        roots: Option<Roots>,
+        clock: &Arc<Clock>,
+        counters: Arc<CacheCounters>,
+    ) -> Result<Self, StartError> {
+        let (requests, requested) = mpsc::unbounded_channel();
+        let maker = EntryMaker::new(config, requests, counters)?;
+        let issuers = issuers::all(config, roots.as_ref(), clock, &maker.counters);
+        let issuers = issuers.map_err(StartError)?;
+        let made = issuers.clone();
+        let thread = if issuers.iter().any(Option::is_some) {
+            let backlogs = maker.backlogs.iter().cloned();
+            let pace = backlogs.zip(maker.breakers.iter().cloned()).collect();
+            let shared = config.credential_shared.as_ref();
+            let shared = shared.map(|shared| SharedKeys::new(shared, Arc::clone(clock)));
+            let shared = shared.transpose().map_err(StartError)?.map(Arc::new);
+            let spawned = StsThread::spawn(issuers, pace, shared, requested);
+            Some(spawned.map_err(|error| {
+                StartError(format!("cannot start the thread that calls STS: {error}"))
+            })?)
+        } else {
+            None
+        };
+        Ok(Self {
+            maker,
+            issuers: made.into(),
+            roots,
+            thread,
+        })
+    }
+
+    /// What tells the issuer at `index` from all whose keys can do other things; `None`: it makes none.
+    fn identity(&self, index: usize) -> Option<&str> {
+        let issuer = self.issuers.get(index)?.as_ref()?;
+        Some(issuer.sharing_identity())
+    }
+}
+
+impl Before<'_> {
+    /// Whether everything that makes keys is as it was.
+    fn has_issuers_of(&self, config: &Config, roots: Option<&Roots>) -> bool {
+        let old = self.config;
+        let has_roots = match (&self.cache.issuing.roots, roots) {
+            (Some(old), Some(roots)) => old.is_like(roots),
+            (old, roots) => old.is_none() && roots.is_none(),
+        };
+        has_roots
+            && old.issuers == config.issuers
+            && old.sts == config.sts
+            && old.credential_shared == config.credential_shared
+            && old.upstream.limits == config.upstream.limits
+    }
+}
+
+/// What a reload takes over of the keys that were there.
+struct Succession<'a> {
+    before: Before<'a>,
+    config: &'a Config,
+    issuing: &'a Issuing,
+    /// The indices that tenants had.
+    tenants: HashMap<&'a str, usize>,
+    /// The indices that they have.
+    new_tenants: HashMap<&'a str, usize>,
+    is_same_issuing: bool,
+}
+
+impl<'a> Succession<'a> {
+    fn new(before: Before<'a>, config: &'a Config, issuing: &'a Arc<Issuing>) -> Self {
+        let indices = |config: &'a Config| {
+            let tenants = config.tenants.iter().enumerate();
+            let named = tenants.map(|(index, tenant)| (tenant.name.as_str(), index));
+            named.collect()
+        };
+        Self {
+            before,
+            config,
+            issuing,
+            tenants: indices(before.config),
+            new_tenants: indices(config),
+            is_same_issuing: Arc::ptr_eq(&before.cache.issuing, issuing),
+        }
+    }
+
+    /// The entry of a tenant's `scope`, with the key that it had.
+    fn tenant(&self, scope: &KeyScope) -> Option<Arc<Entry>> {
+        let index = self.tenants.get(scope.tenant.as_str())?;
+        let old = self.before.cache.entries.get(*index)?;
+        let is_same = old.scope().policy == scope.policy;
+        is_same.then(|| self.kept(old, scope.clone())).flatten()
+    }
+
+    /// The same of a scope that was made for a request: a subject of a template, or a session that is
+    /// narrower than its tenant. What it was made of must be as it was.
+    fn subject(&self, old: &Arc<Entry>) -> Option<Arc<Entry>> {
+        let name = old.scope().tenant.as_str();
+        let template = |config: &'a Config| {
+            let name = name.split('/').next()?;
+            let mut templates = config.templates.iter();
+            let template = templates.find(|template| template.name == name)?;
+            Some((template.grants.as_slice(), template.issuer))
+        };
+        let was = (self.before_tenant(name), template(self.before.config));
+        let is = (self.new_tenant(name), template(self.config));
+        // It is there no more, or cannot be told apart: then its key is fetched anew.
+        let (((Some(was), None), (Some(is), None)) | ((None, Some(was)), (None, Some(is)))) =
+            (was, is)
+        else {
+            return None;
+        };
+        let scope = KeyScope {
+            issuer: is.1,
+            ..old.scope().clone()
+        };
+        (was.0 == is.0).then(|| self.kept(old, scope)).flatten()
+    }
+
+    fn before_tenant(&self, name: &str) -> Option<(&'a [Grant], usize)> {
+        let tenant = self.before.config.tenants.get(*self.tenants.get(name)?)?;
+        Some((tenant.grants.as_slice(), tenant.issuer))
+    }
+
+    fn new_tenant(&self, name: &str) -> Option<(&'a [Grant], usize)> {
+        let tenant = self.config.tenants.get(*self.new_tenants.get(name)?)?;
+        Some((tenant.grants.as_slice(), tenant.issuer))
+    }
+
+    /// `old` itself, or another entry with its key, if the issuer's keys can do the same as before.
+    fn kept(&self, old: &Arc<Entry>, scope: KeyScope) -> Option<Arc<Entry>> {
+        let was = old.scope().issuer;
+        if self.is_same_issuing {
+            return (was == scope.issuer).then(|| Arc::clone(old));
+        }
+        let identity = self.issuing.identity(scope.issuer)?;
+        if self.before.cache.issuing.identity(was) != Some(identity) {
+            return None;
+        }
+        let entry = self.issuing.maker.entry(scope)?;
+        entry.take_over(old);
+        Some(Arc::new(entry))
+    }
+}
+
+impl Drop for Issuing {
     fn drop(&mut self) {
         if let Some(StsThread { stop, handle }) = self.thread.take() {
             drop(stop);
@@ -230,6 +400,7 @@ impl EntryMaker {
     fn new(
         config: &Config,
         requests: mpsc::UnboundedSender<CallRequest>,
+        counters: Arc<CacheCounters>,
     ) -> Result<Self, StartError> {
         let mut permanent = Vec::with_capacity(config.issuers.len());
         for issuer in &config.issuers {
@@ -260,7 +431,7 @@ impl EntryMaker {
                 .collect(),
             requests,
             margin: MARGIN.max(config.upstream.limits.head_timeout),
-            counters: Arc::default(),
+            counters,
         })
     }
 

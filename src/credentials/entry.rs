@@ -48,7 +48,7 @@ pub struct Entry {
 }
 
 /// What one key is for.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KeyScope {
     /// The tenant's name.
     pub(super) tenant: String,
@@ -115,6 +115,21 @@ impl Entry {
     /// Whether it was made for a request, and has never had a key.
     pub(super) fn is_new(&self) -> bool {
         self.history().permit.is_some()
+    }
+
+    /// Takes the key of `old`, which was of the same scope before a reload.
+    pub(super) fn take_over(&self, old: &Self) {
+        let (generation, expires) = {
+            let history = old.history();
+            (history.generation, history.expires)
+        };
+        let mut history = self.history();
+        self.current.store(old.current.load_full());
+        // The key may be a newer one by now.
+        let newest = self.current.load().as_ref().map(|key| key.generation);
+        history.generation = generation.max(newest.unwrap_or_default());
+        history.expires = expires;
+        self.hits.store(old.hits(), Ordering::Relaxed);
     }
 
     /// What its keys are for.

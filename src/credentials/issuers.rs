@@ -16,21 +16,33 @@ use crate::observe::CacheCounters;
 use crate::upstream::dial::{Dialer, Roots};
 use crate::upstream::one_shot::OneShotClient;
 
+/// Whom connections to STS trust, if there are any and they are TLS.
+pub(super) fn roots(config: &Config) -> Result<Option<Roots>, String> {
+    if !any_calls(config) {
+        return Ok(None);
+    }
+    Roots::for_endpoint(config.sts.endpoint.tls, config.sts.ca_file.as_deref())
+        .map_err(|error| format!("sts.ca_file: {error}"))
+}
+
+fn any_calls(config: &Config) -> bool {
+    let calls = |issuer: &Issuer| issuer.kind.duration().is_some();
+    config.issuers.iter().any(calls)
+}
+
 /// The issuers of `config` that call STS, at their index there; empty where none does.
 pub(super) fn all(
     config: &Config,
+    roots: Option<&Roots>,
     clock: &Arc<Clock>,
     counters: &Arc<CacheCounters>,
 ) -> Result<Vec<Option<Arc<StsIssuer>>>, String> {
-    let calls = |issuer: &Issuer| issuer.kind.duration().is_some();
-    if !config.issuers.iter().any(calls) {
+    if !any_calls(config) {
         return Ok(Vec::new());
     }
-    let roots = Roots::for_endpoint(config.sts.endpoint.tls, config.sts.ca_file.as_deref())
-        .map_err(|error| format!("sts.ca_file: {error}"))?;
     let maker = IssuerMaker {
         config,
-        roots: roots.as_ref(),
+        roots,
         clock,
         counters,
     };

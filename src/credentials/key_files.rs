@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
 use super::key_document::{CallerKey, DOCUMENT_BYTES};
 use crate::config::{GivenKey, GivenSecret, Profile};
 use crate::secret::Secret;
+use crate::transport::file_state::FileState;
 
 /// A key in files, or in none.
 #[derive(Debug)]
@@ -30,12 +30,9 @@ enum KeyLocation {
 struct LastKey {
     key: Arc<CallerKey>,
     /// The files' states that `key` was read from, and those that no key could be read from.
-    good: Option<Vec<FileState>>,
-    bad: Option<Vec<FileState>>,
+    good: Option<Vec<Option<FileState>>>,
+    bad: Option<Vec<Option<FileState>>>,
 }
-
-/// What changes when a file is written or replaced.
-type FileState = Option<(SystemTime, u64)>;
 
 impl WatchedKey {
     pub(super) fn given(issuer: &str, key: &GivenKey) -> Self {
@@ -73,7 +70,7 @@ impl WatchedKey {
     /// The key that its files have now. While they have no good one, the last one stays.
     pub(super) fn key(&self) -> Arc<CallerKey> {
         let mut last = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let now: Vec<_> = self.location.files().map(state_of).collect();
+        let now: Vec<_> = self.location.files().map(FileState::of).collect();
         if now.is_empty() || last.good.as_ref() == Some(&now) {
             return Arc::clone(&last.key);
         }
@@ -127,11 +124,6 @@ impl KeyLocation {
             Self::Profile { name, file } => read_profile(name, file),
         }
     }
-}
-
-fn state_of(file: &Path) -> FileState {
-    let metadata = std::fs::metadata(file).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 fn read_secret(secret: &GivenSecret) -> Result<Secret, String> {

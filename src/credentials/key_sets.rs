@@ -54,6 +54,7 @@ struct KeySetSource {
     /// The provider's index and name in the configuration.
     identity: usize,
     name: String,
+    configured: IdentityProviderConfig,
     location: KeySetLocation,
     tenants: Arc<Tenants>,
     /// The reads, and when the last good one was.
@@ -84,11 +85,14 @@ enum KeySetLocation {
 
 impl KeySets {
     /// Reads the files, which must be good, and starts the thread, which requests the URLs at once.
-    pub fn start(config: &Config, tenants: &Arc<Tenants>) -> io::Result<Self> {
+    /// After a reload `old` says when the sources that are the same were last read: a URL is not requested
+    /// again at once.
+    pub fn start(config: &Config, tenants: &Arc<Tenants>, old: Option<&Self>) -> io::Result<Self> {
         let mut sources = Vec::with_capacity(config.identities.len());
         for (index, provider) in config.identities.iter().enumerate() {
             let name = &provider.name;
-            let source = KeySetSource::new(config, index, provider, tenants);
+            let old = old.and_then(|old| old.source_like(provider));
+            let source = KeySetSource::new(config, index, provider, tenants, old);
             let source = source
                 .map_err(|error| io::Error::other(format!("identities.{name}: jwks: {error}")))?;
             sources.push(Arc::new(source));
@@ -99,6 +103,12 @@ impl KeySets {
             Some(KeySetThread::spawn(&sources)?)
         };
         Ok(Self { sources, thread })
+    }
+
+    fn source_like(&self, provider: &IdentityProviderConfig) -> Option<&KeySetSource> {
+        let mut sources = self.sources.iter();
+        let source = sources.find(|source| source.configured == *provider);
+        source.map(|source| &**source)
     }
 
     /// Waits until the keys of the provider at `identity` have been read again, unless they have just
@@ -156,15 +166,26 @@ impl KeySetSource {
         identity: usize,
         provider: &IdentityProviderConfig,
         tenants: &Arc<Tenants>,
+        old: Option<&Self>,
     ) -> Result<Self, String> {
+        // Without the text: the first read puts its keys in use, whatever was in use before.
+        let progress = old.map(|old| ReadProgress {
+            text: Vec::new(),
+            ..*old.progress()
+        });
+        let progress = progress.unwrap_or_default();
         let source = Self {
             identity,
             name: provider.name.clone(),
+            configured: provider.clone(),
             location: KeySetLocation::new(config, provider)?,
             tenants: Arc::clone(tenants),
             reads: Arc::new(SingleFlight::new()),
-            progress: Mutex::default(),
+            progress: Mutex::new(progress),
         };
+        if let Some(last) = old.and_then(|old| old.reads.kept(|_| true)) {
+            source.reads.revise(|reads| reads.value = Some(last));
+        }
         if let KeySetLocation::File(path) = &source.location {
             source.take(read(path)?)?;
         }

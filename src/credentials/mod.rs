@@ -32,7 +32,7 @@ mod turns;
 pub mod vendor;
 mod whole_keys;
 
-pub use cache::Cache;
+pub use cache::{Before, Cache};
 pub use credential::{BadToken, Credential};
 pub use entry::Entry;
 pub use get_credential::{AssumedRole, GetCredentialError, Host, Options, Scope, get_credential};

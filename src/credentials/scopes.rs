@@ -107,6 +107,37 @@ impl ScopeTable {
         Some(entry)
     }
 
+    /// A table for `most` entries after a reload, with what `keep` makes of those that have had a key.
+    pub(super) fn succeeded(
+        &self,
+        most: usize,
+        keep: impl Fn(&Arc<Entry>) -> Option<Arc<Entry>>,
+    ) -> Self {
+        let mut new = Self::new(most);
+        new.start = self.start;
+        *new.evicted.get_mut() = self.evicted.load(Ordering::Relaxed);
+        let queues = new.table.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        for name in table.kept.iter().chain(&table.new) {
+            let slot = table.slots.get(name).filter(|slot| !slot.entry.is_new());
+            let Some((slot, entry)) = slot.and_then(|slot| Some((slot, keep(&slot.entry)?))) else {
+                continue;
+            };
+            if queues.slots.len() >= most {
+                break;
+            }
+            let slot = ScopeSlot {
+                entry,
+                used: AtomicU64::new(slot.used.load(Ordering::Relaxed)),
+                used_again: AtomicBool::new(slot.used_again.load(Ordering::Relaxed)),
+            };
+            queues.kept.push_back(Arc::clone(name));
+            queues.slots.insert(Arc::clone(name), slot);
+        }
+        drop(table);
+        new
+    }
+
     /// What `of` gives, summed over all entries.
     pub(super) fn sum(&self, of: impl Fn(&Entry) -> u64) -> u64 {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);

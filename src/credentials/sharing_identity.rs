@@ -129,6 +129,7 @@ impl Fields {
 mod tests {
     use super::*;
     use crate::config::Sources;
+    use crate::timestamp::Timestamp;
 
     const CONFIG: &str = r#"
 [server]
@@ -185,6 +186,8 @@ actions = ["read"]
             env_names: &Vec::new,
             file: &|path| std::fs::read_to_string(path),
             cores: 1,
+            folder: &|_| Ok(Vec::new()),
+            now: Timestamp::default(),
         };
         let parsed = Config::parse("c.toml", text, &sources);
         parsed.unwrap_or_else(|problems| panic!("{problems:?}")).0

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant, timeout};
 
 use super::breaker::Breaker;
-use super::cache::Cache;
+use super::cache::{Before, Cache};
 use super::issue_error::{IssueError, NoKey};
 use super::issuer::StsIssuer;
 use super::single_flight::{Flight, Unfinished};
@@ -113,12 +113,17 @@ struct VendFailure {
 
 impl Vendor {
     /// For the tenants and templates of `config` that have `vend`, by the issuers of `cache`.
-    pub fn new(config: &Config, cache: &Cache) -> Self {
+    /// After a reload that changes no issuer `before` is what there was: tenants whose keys can do the same
+    /// keep them, and what is counted of them.
+    pub fn new(config: &Config, cache: &Cache, before: Option<(Before<'_>, &Self)>) -> Self {
+        let before = before.filter(|(before, _)| before.cache.shares_issuers(cache));
+        let kept = before.map(|(before, vendor)| vendor.offers_kept(before, config, cache));
+        let mut kept = kept.unwrap_or_default();
         let tenants = config.tenants.iter();
         let tenants = tenants.map(|tenant| (tenant.issuer, tenant.vend.as_ref(), true));
         let templates = config.templates.iter();
         let templates = templates.map(|template| (template.issuer, template.vend.as_ref(), false));
-        let mut issuers = HashMap::new();
+        let mut issuers = before.map_or_else(HashMap::new, |(_, vendor)| vendor.issuers.clone());
         let mut offers = Vec::new();
         for (index, vend, is_tenant) in tenants.chain(templates) {
             // A static issuer has none.
@@ -140,16 +145,54 @@ impl Vendor {
                     counters: Arc::clone(cache.counters()),
                 })
             });
-            offers.push(Some(Arc::new(Offer {
-                issuer: index,
-                longest: vend.duration,
-                callers: Callers::new(is_tenant),
-            })));
+            let offer = kept.remove(&offers.len()).unwrap_or_else(|| {
+                Arc::new(Offer {
+                    issuer: index,
+                    longest: vend.duration,
+                    callers: Callers::new(is_tenant),
+                })
+            });
+            offers.push(Some(offer));
         }
         Self {
             offers: offers.into(),
             issuers,
         }
+    }
+
+    /// The offers of this one that are the same for `config`, by their index there.
+    fn offers_kept(
+        &self,
+        before: Before<'_>,
+        config: &Config,
+        cache: &Cache,
+    ) -> HashMap<usize, Arc<Offer>> {
+        let old = before.config;
+        let was: HashMap<&str, usize> = (old.tenants.iter().enumerate())
+            .map(|(index, tenant)| (tenant.name.as_str(), index))
+            .collect();
+        let tenants = config.tenants.iter().enumerate();
+        let tenants = tenants.filter_map(|(index, tenant)| {
+            let was = *was.get(tenant.name.as_str())?;
+            let is_same = old.tenants.get(was)?.vend == tenant.vend
+                && Arc::ptr_eq(before.cache.entry(was)?, cache.entry(index)?);
+            is_same.then_some((index, was))
+        });
+        let templates = config.templates.iter().enumerate();
+        let templates = templates.filter_map(|(index, template)| {
+            let was = old.templates.iter().position(|old| {
+                old.name == template.name
+                    && old.vend == template.vend
+                    && old.grants == template.grants
+                    && old.issuer == template.issuer
+            })?;
+            Some((config.tenants.len() + index, old.tenants.len() + was))
+        });
+        let offer = |was: usize| self.offers.get(was)?.clone();
+        tenants
+            .chain(templates)
+            .filter_map(|(index, was)| Some((index, offer(was)?)))
+            .collect()
     }
 
     /// What the clients of `tenant` may have.

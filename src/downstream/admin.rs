@@ -1,4 +1,4 @@
-//! The admin listener: liveness, readiness, metrics. Never on the data port.
+//! The admin listener: liveness, readiness, metrics, reloads. Never on the data port.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -16,8 +16,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::clock::wall_clock;
-use crate::observe::admin::{answer, is_misdirected, misdirected};
-use crate::proxy::Shared;
+use crate::downstream::live::LiveConfig;
+use crate::downstream::reloads::Reloads;
+use crate::observe::admin::{answer, is_misdirected, misdirected, reload_refusal, reloaded};
 
 /// Connections at once: a scraper or two, and someone who looks. The next one takes the place of the
 /// oldest, so that nobody who says nothing keeps a probe from its answer.
@@ -27,8 +28,12 @@ const CONNECTION_TIME: Duration = Duration::from_mins(1);
 /// After a failed accept the listener rests this long.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// Serves the admin pages on `listener`, for ever.
-pub async fn run(listener: StdListener, shared: Arc<Shared>) -> io::Result<Infallible> {
+/// Serves the admin pages on `listener`, for ever. `reloads` takes what `POST /reload` requests.
+pub async fn run(
+    listener: StdListener,
+    live: Arc<LiveConfig>,
+    reloads: Option<Reloads>,
+) -> io::Result<Infallible> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
@@ -43,11 +48,11 @@ pub async fn run(listener: StdListener, shared: Arc<Shared>) -> io::Result<Infal
         {
             oldest.abort();
         }
-        let shared = Arc::clone(&shared);
+        let (live, reloads) = (Arc::clone(&live), reloads.clone());
         let connection = tokio::spawn(async move {
-            let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
-                let page = page(&shared, &request);
-                async { Ok::<_, Infallible>(page) }
+            let service = service_fn(async |request: http::Request<hyper::body::Incoming>| {
+                let page = page(&live, reloads.as_ref(), &request).await;
+                Ok::<_, Infallible>(page.map(|text| Full::new(Bytes::from(text))))
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -59,15 +64,37 @@ pub async fn run(listener: StdListener, shared: Arc<Shared>) -> io::Result<Infal
     }
 }
 
-fn page<B>(shared: &Shared, request: &http::Request<B>) -> http::Response<Full<Bytes>> {
+async fn page<B>(
+    live: &LiveConfig,
+    reloads: Option<&Reloads>,
+    request: &http::Request<B>,
+) -> http::Response<String> {
+    let shared = live.shared();
     if is_misdirected(request.headers(), &shared.config().server) {
-        return misdirected().map(|text| Full::new(Bytes::from(text)));
+        return misdirected();
+    }
+    if request.uri().path() == "/reload" {
+        drop(shared); // it may be replaced
+        return match reload_refusal(request.method(), request.headers()) {
+            None => reload(reloads).await,
+            Some(refusal) => refusal,
+        };
     }
     let (metrics, credentials) = (shared.metrics(), shared.credentials());
     metrics.set_live_keys(credentials.live_keys() as u64);
     metrics.set_scopes(credentials.scopes());
-    let keys = shared.tenants().key_states(wall_clock());
+    let now = wall_clock();
+    metrics.set_ending_keys(shared.tenants().ending_keys(now));
+    let keys = shared.tenants().key_states(now);
     let (method, path) = (request.method(), request.uri().path());
     answer(method, path, shared.readiness(), &keys, metrics)
-        .map(|text| Full::new(Bytes::from(text)))
+}
+
+/// Requests a reload, and waits for its end.
+async fn reload(reloads: Option<&Reloads>) -> http::Response<String> {
+    let requested = reloads.and_then(Reloads::request);
+    match requested {
+        Some(answer) => reloaded(answer.await.ok()),
+        None => reloaded(None),
+    }
 }

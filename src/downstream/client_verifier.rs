@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -18,6 +18,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureS
 
 use crate::config::{ClientAuth, ServerTls};
 use crate::downstream::tls::{about, certificates};
+use crate::transport::file_state::FileState;
 
 /// Between two looks at the file of the revocation list.
 const LOOK: Duration = Duration::from_secs(5);
@@ -63,7 +64,7 @@ pub(crate) fn client_verifier(
         let verifier = rules.verifier(Vec::new());
         return verifier.map(Some).map_err(|error| about(authority, error));
     };
-    let state = state_of(file);
+    let state = FileState::of(file);
     let current = rules.verifier(revocation_lists(file)?);
     let current = current.map_err(|error| about(file, error))?;
     let verifier = Arc::new(ClientVerifier {
@@ -119,26 +120,18 @@ impl ClientVerifier {
 
 /// Looks at the file until nobody needs the verifier any more. A thread of its own: a file system that
 /// hangs must not hold a core.
-fn watch(verifier: &Weak<ClientVerifier>, mut last: Option<CrlFileState>) {
+fn watch(verifier: &Weak<ClientVerifier>, mut last: Option<FileState>) {
     loop {
         std::thread::sleep(LOOK);
         let Some(verifier) = verifier.upgrade() else {
             return;
         };
-        let now = state_of(&verifier.file);
+        let now = FileState::of(&verifier.file);
         if now != last {
             last = now;
             verifier.renew();
         }
     }
-}
-
-/// What changes when a file is written or replaced.
-type CrlFileState = (SystemTime, u64);
-
-fn state_of(file: &Path) -> Option<CrlFileState> {
-    let metadata = std::fs::metadata(file).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 fn revocation_lists(file: &Path) -> io::Result<Vec<CertificateRevocationListDer<'static>>> {

@@ -14,16 +14,23 @@ use crate::tenant::{Network, Peer, Source};
 /// too, and no single one can have all the connections that there are.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
-    /// `connections_per_address`; 0: as many as there may be.
-    of_address: usize,
-    of_network: usize,
-    /// `loopback_is_proxy`
-    counts_loopback: bool,
     open: Mutex<OpenConnections>,
 }
 
-#[derive(Debug, Default)]
+/// How many there may be, as a reload may change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConnectionBounds {
+    /// `connections_per_address`; 0: as many as there may be.
+    pub(crate) of_address: usize,
+    /// All that there may be.
+    pub(crate) connections: usize,
+    /// `loopback_is_proxy`
+    pub(crate) counts_loopback: bool,
+}
+
+#[derive(Debug)]
 struct OpenConnections {
+    bounds: ConnectionBounds,
     by_source: HashMap<Source, usize>,
     by_network: HashMap<Network, usize>,
 }
@@ -35,13 +42,19 @@ pub(crate) struct CountedConnection(Option<(Arc<ConnectionLimit>, Source)>);
 impl ConnectionLimit {
     /// `of_address` of each address, 0 for any number, and of each network half of the `connections`
     /// that there may be; none are open.
-    pub(crate) fn new(of_address: usize, connections: usize, counts_loopback: bool) -> Arc<Self> {
+    pub(crate) fn new(bounds: ConnectionBounds) -> Arc<Self> {
         Arc::new(Self {
-            of_address,
-            of_network: (connections / 2).max(of_address),
-            counts_loopback,
-            open: Mutex::default(),
+            open: Mutex::new(OpenConnections {
+                bounds,
+                by_source: HashMap::new(),
+                by_network: HashMap::new(),
+            }),
         })
+    }
+
+    /// From now on `bounds` hold. Connections that are there stay.
+    pub(crate) fn set(&self, bounds: ConnectionBounds) {
+        self.open().bounds = bounds;
     }
 
     /// The share of one address where there are descriptors for `room` of `connections` only: what it
@@ -60,7 +73,7 @@ impl ConnectionLimit {
     pub(crate) fn admit(self: &Arc<Self>, peer: Peer, is_proxy: bool) -> Option<CountedConnection> {
         let is_loopback =
             matches!(peer, Peer::Tcp(address) if address.ip().to_canonical().is_loopback());
-        if is_proxy || (is_loopback && !self.counts_loopback) {
+        if is_proxy || (is_loopback && !self.open().bounds.counts_loopback) {
             return Some(CountedConnection(None));
         }
         self.count(peer)
@@ -68,15 +81,20 @@ impl ConnectionLimit {
 
     /// The same of whoever comes: a client that a proxy has named is none, wherever it is.
     pub(crate) fn count(self: &Arc<Self>, peer: Peer) -> Option<CountedConnection> {
-        if self.of_address == 0 {
-            return Some(CountedConnection(None));
-        }
         let source = peer.source();
         let network = source.network();
         let mut open = self.open();
+        let ConnectionBounds {
+            of_address,
+            connections,
+            ..
+        } = open.bounds;
+        if of_address == 0 {
+            return Some(CountedConnection(None));
+        }
         let of_source = open.by_source.get(&source).copied().unwrap_or_default();
         let of_network = open.by_network.get(&network).copied().unwrap_or_default();
-        if of_source >= self.of_address || of_network >= self.of_network {
+        if of_source >= of_address || of_network >= (connections / 2).max(of_address) {
             return None;
         }
         open.by_source.insert(source, of_source + 1);
@@ -115,6 +133,18 @@ mod tests {
 
     use super::*;
 
+    fn bounded(
+        of_address: usize,
+        connections: usize,
+        counts_loopback: bool,
+    ) -> Arc<ConnectionLimit> {
+        ConnectionLimit::new(ConnectionBounds {
+            of_address,
+            connections,
+            counts_loopback,
+        })
+    }
+
     fn admit(
         limit: &Arc<ConnectionLimit>,
         address: &str,
@@ -126,7 +156,7 @@ mod tests {
 
     #[test]
     fn an_address_has_so_many_at_once_and_the_table_forgets_them() {
-        let limit = ConnectionLimit::new(2, 100, false);
+        let limit = bounded(2, 100, false);
         let mut held: Vec<_> = ["2001:db8::1", "2001:db8::2"] // one /64
             .into_iter()
             .map(|address| admit(&limit, address, false).unwrap())
@@ -145,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_network_has_half_of_all_and_another_is_served() {
-        let limit = ConnectionLimit::new(2, 8, false);
+        let limit = bounded(2, 8, false);
         let mut all = Vec::new();
         for site in ["2001:db8:0:", "2001:db8:1:"] {
             let mut held: Vec<_> = (0..9)
@@ -177,7 +207,7 @@ mod tests {
 
     #[test]
     fn who_speaks_for_others_is_not_counted() {
-        let limit = ConnectionLimit::new(1, 100, false);
+        let limit = bounded(1, 100, false);
         let several = |address, is_proxy| {
             let held: Vec<_> = (0..3)
                 .map_while(|_| admit(&limit, address, is_proxy))
@@ -189,19 +219,19 @@ mod tests {
         assert_eq!(several("127.0.0.1", false), 3);
         assert_eq!(several("::1", false), 3);
         assert_eq!(several("::ffff:127.0.0.1", false), 3);
-        let off = ConnectionLimit::new(0, 100, false);
+        let off = bounded(0, 100, false);
         assert!((0..3).all(|_| admit(&off, "192.0.2.1", false).is_some_and(|one| one.0.is_none())));
     }
 
     #[test]
     fn counts_loopback_that_is_declared_a_proxy_and_clients_that_a_proxy_names() {
-        let limit = ConnectionLimit::new(1, 100, true);
+        let limit = bounded(1, 100, true);
         let held = admit(&limit, "127.0.0.1", false).unwrap();
         assert!(admit(&limit, "127.0.0.1", false).is_none());
         assert!(admit(&limit, "127.0.0.1", true).is_some());
         drop(held);
         assert!(admit(&limit, "127.0.0.1", false).is_some());
-        let limit = ConnectionLimit::new(1, 100, false);
+        let limit = bounded(1, 100, false);
         let named = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
         for peer in [named, Peer::Unnamed] {
             let _held = limit.count(peer).unwrap();

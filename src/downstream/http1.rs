@@ -15,7 +15,7 @@ use crate::downstream::request_guard::{RequestGuard, is_unexpected_refusal};
 use crate::downstream::request_head::HeadLimits;
 use crate::error::S3Error;
 use crate::observe::Event;
-use crate::proxy::{Client, Proxy};
+use crate::proxy::{Client, CurrentProxy};
 use crate::transport::{CoreLoad, CountedStream, Phase, StreamState};
 
 /// hyper's default. hyper refuses a head that does not fit into its buffer.
@@ -24,7 +24,7 @@ const READ_BUFFER: usize = 8192 + 100 * 4096;
 /// Serves requests on `stream` until its client or its limits end it. `draining` completes when the
 /// program ends: then the request in flight is the last.
 pub(super) async fn serve<S>(
-    proxy: &Rc<Proxy>,
+    current: &CurrentProxy,
     load: &Rc<CoreLoad>,
     stream: S,
     client: Client,
@@ -32,17 +32,20 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let limits = &proxy.shared().config().server.limits;
+    let limits = Rc::clone(current.get().limits());
     let head_limits = HeadLimits {
         bytes: limits.head_bytes,
         fields: limits.head_fields,
     };
     let stream_state = StreamState::new(load);
-    let refuse = |error: S3Error| proxy.refuse_head(error, &client, &stream_state, wall_clock());
+    let refuse = |error: S3Error| {
+        let proxy = current.get();
+        proxy.refuse_head(error, &client, &stream_state, wall_clock())
+    };
     let counted = CountedStream::new(stream, Rc::clone(&stream_state));
     let guard = RequestGuard::new(counted, Rc::clone(&stream_state), head_limits, refuse);
     let service = service_fn(|request| {
-        Rc::clone(proxy).handle(
+        current.get().handle(
             request,
             client.clone(),
             Rc::clone(&stream_state),
@@ -58,7 +61,7 @@ pub(super) async fn serve<S>(
             biased;
             ended = connection.as_mut() => {
                 if ended.is_err_and(|error| is_unexpected_refusal(&error)) {
-                    proxy.metrics().count(Event::HeadUnexpectedlyRefused);
+                    current.get().metrics().count(Event::HeadUnexpectedlyRefused);
                 }
                 return;
             }
@@ -67,7 +70,7 @@ pub(super) async fn serve<S>(
                 connection.as_mut().graceful_shutdown();
             }
             () = sleep_until(deadline.next) => {
-                if deadline.is_overdue(&stream_state, limits) {
+                if deadline.is_overdue(&stream_state, &limits) {
                     return;
                 }
             }

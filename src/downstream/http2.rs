@@ -24,7 +24,7 @@ use crate::clock::wall_clock;
 use crate::config::ServerLimits;
 use crate::downstream::frames::{FrameFindings, FrameInspector};
 use crate::downstream::header_block::TABLE_BYTES;
-use crate::proxy::{Client, Proxy};
+use crate::proxy::{Client, CurrentProxy};
 use crate::s3::http2::AlteredTarget;
 use crate::transport::FRAME;
 use crate::transport::inspected::InspectedStream;
@@ -57,7 +57,7 @@ const GOODBYE: Duration = Duration::from_secs(3);
 /// Serves requests on `stream` until its client or its limits end it; `draining` completes when the
 /// program ends: then the requests in flight are the last.
 pub(crate) async fn serve<S>(
-    proxy: &Rc<Proxy>,
+    current: &CurrentProxy,
     load: &Rc<CoreLoad>,
     stream: S,
     client: Client,
@@ -65,12 +65,12 @@ pub(crate) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let limits = &proxy.shared().config().server.limits;
+    let limits = &Rc::clone(current.get().limits());
     let stream_state = StreamState::of_streams(load);
     let findings = Rc::new(FrameFindings::default());
     let streams = StreamExecutor {
         next: Rc::default(),
-        pace: proxy.pace(),
+        pace: current.get().pace(),
     };
     let counted = CountedStream::new(stream, Rc::clone(&stream_state));
     let io = TokioIo::new(InspectedStream::new(
@@ -84,7 +84,8 @@ pub(crate) async fn serve<S>(
         }
         let stream = StreamState::of_stream(&stream_state);
         streams.next.replace(Some(Rc::clone(&stream)));
-        Rc::clone(proxy).handle(request, client.clone(), stream, wall_clock())
+        let proxy = current.get();
+        proxy.handle(request, client.clone(), stream, wall_clock())
     });
     let connection = builder(limits, &streams).serve_connection(io, service);
     let (mut connection, mut draining) = (pin!(connection), pin!(draining));

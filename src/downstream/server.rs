@@ -18,18 +18,19 @@ use tokio::task::LocalSet;
 use tokio::time::{Duration, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::ServerLimits;
+use crate::config::Server;
 use crate::downstream::certificate::Certificate;
-use crate::downstream::connection_limit::{ConnectionLimit, CountedConnection};
+use crate::downstream::connection_limit::{ConnectionBounds, ConnectionLimit, CountedConnection};
 use crate::downstream::handshake::{self, FailedHandshake};
 use crate::downstream::http1;
 use crate::downstream::http2;
 use crate::downstream::listen::{Accepting, Arrival, ClientSocket, Listening};
+use crate::downstream::live::{LiveConfig, NewSnapshot};
 use crate::downstream::proxy_header::ProxyHeader;
 use crate::downstream::proxy_protocol::{self, HeaderFailure};
 use crate::downstream::tls;
 use crate::observe::{CoreMetrics, Event};
-use crate::proxy::{Client, Proxy, Shared};
+use crate::proxy::{Client, ClientCertificate, CurrentProxy, Proxy};
 use crate::tenant::Peer;
 use crate::transport::CoreLoad;
 use crate::transport::descriptors::{self, Holder};
@@ -72,47 +73,33 @@ struct AcceptedConnection {
 /// that nothing half is stored. Returns when all threads have ended.
 pub async fn run(
     listener: Listening,
-    shared: Arc<Shared>,
-    tls: Option<TlsAcceptor>,
+    live: Arc<LiveConfig>,
     shutdown: impl Future<Output = ()>,
     cut: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let listener = listener.accepting()?;
-    let server = &shared.config().server;
-    let connections = server.limits.connections;
-    let room = descriptors::of_clients().map_or(connections, |room| room.min(connections));
-    let of_addresses = ConnectionLimit::new(
-        ConnectionLimit::share(server.limits.connections_per_address, connections, room),
-        room,
-        server.loopback_is_proxy,
-    );
+    let of_addresses = ConnectionLimit::new(bounds_of(&live.shared().config().server));
     let (stage, stages) = watch::channel(DrainStage::Running);
-    let cores: Vec<Core> = (0..server.threads)
+    let cores: Vec<Core> = (0..live.shared().config().server.threads)
         .map(|index| {
             let of_addresses = Arc::clone(&of_addresses);
-            Core::start(
-                index,
-                Arc::clone(&shared),
-                tls.clone(),
-                of_addresses,
-                stages.clone(),
-            )
+            Core::start(index, Arc::clone(&live), of_addresses, stages.clone())
         })
         .collect::<io::Result<_>>()?;
 
     let mut shutdown = pin!(shutdown);
     tokio::select! {
         () = &mut shutdown => {}
-        () = accept(&listener, &cores, &shared, &of_addresses) => {}
+        () = accept(&listener, &cores, &live, &of_addresses) => {}
     }
     drop(listener);
-    shared.drain();
+    live.shared().drain();
     stage.send_replace(DrainStage::Draining);
     let threads = cores.into_iter().map(|core| core.thread).collect();
     let mut ended = pin!(join(threads));
     tokio::select! {
         () = &mut ended => return Ok(()),
-        () = sleep(shared.config().server.limits.drain_timeout) => {}
+        () = sleep(live.shared().config().server.limits.drain_timeout) => {}
         () = cut => {}
     }
     tracing::warn!("requests were still in flight at the end of the drain; they are cut");
@@ -127,14 +114,13 @@ pub async fn run(
 async fn accept(
     listener: &Accepting,
     cores: &[Core],
-    shared: &Shared,
+    live: &LiveConfig,
     of_addresses: &Arc<ConnectionLimit>,
 ) {
-    let limits = &shared.config().server.limits;
-    let slots = Arc::new(Semaphore::new(limits.connections));
-    let metrics = shared.metrics().core(0);
+    let metrics = live.shared().metrics().core(0);
+    let mut slots = ConnectionSlots::new(live.shared().config().server.limits.connections);
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+        let Some(slot) = slots.take().await else {
             return;
         };
         let arrival = match listener.accept().await {
@@ -145,7 +131,11 @@ async fn accept(
                 continue;
             }
         };
+        let shared = live.shared();
         let is_proxy = shared.tenants().is_trusted_proxy(arrival.peer);
+        slots.resize(shared.config().server.limits.connections);
+        of_addresses.set(bounds_of(&shared.config().server));
+        drop(shared); // a snapshot must not wait here for a descriptor
         let Some(of_address) = of_addresses.admit(arrival.peer, is_proxy) else {
             refuse(&metrics, arrival.peer);
             continue; // without a wait for a descriptor, which others need
@@ -161,6 +151,60 @@ async fn accept(
                 slot,
                 of_address,
             });
+        }
+    }
+}
+
+/// The bounds of connections, by the file descriptors that there are too.
+fn bounds_of(server: &Server) -> ConnectionBounds {
+    let connections = server.limits.connections;
+    let room = descriptors::of_clients().map_or(connections, |room| room.min(connections));
+    let of_address = server.limits.connections_per_address;
+    ConnectionBounds {
+        of_address: ConnectionLimit::share(of_address, connections, room),
+        connections: room,
+        counts_loopback: server.loopback_is_proxy,
+    }
+}
+
+/// The connections that there may be at once. A reload changes how many.
+struct ConnectionSlots {
+    free: Arc<Semaphore>,
+    most: usize,
+    /// So many that are in use are not given out again.
+    surplus: usize,
+}
+
+impl ConnectionSlots {
+    fn new(most: usize) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(most)),
+            most,
+            surplus: 0,
+        }
+    }
+
+    fn resize(&mut self, most: usize) {
+        let (more, fewer) = (
+            most.saturating_sub(self.most),
+            self.most.saturating_sub(most),
+        );
+        let kept = more.min(self.surplus);
+        self.surplus -= kept;
+        self.free.add_permits(more - kept);
+        self.surplus += fewer - self.free.forget_permits(fewer);
+        self.most = most;
+    }
+
+    /// Waits for a free slot.
+    async fn take(&mut self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            let slot = Arc::clone(&self.free).acquire_owned().await.ok()?;
+            if self.surplus == 0 {
+                return Some(slot);
+            }
+            self.surplus -= 1;
+            slot.forget();
         }
     }
 }
@@ -202,12 +246,13 @@ async fn join(threads: Vec<JoinHandle<()>>) {
 impl Core {
     fn start(
         index: usize,
-        shared: Arc<Shared>,
-        tls: Option<TlsAcceptor>,
+        live: Arc<LiveConfig>,
         of_addresses: Arc<ConnectionLimit>,
         stages: watch::Receiver<DrainStage>,
     ) -> io::Result<Self> {
         let (sockets, accepted) = mpsc::unbounded_channel();
+        let (snapshots, arriving) = mpsc::unbounded_channel();
+        live.add_core(snapshots); // before it takes its first: it misses none
         let open = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -219,16 +264,18 @@ impl Core {
             .spawn(move || {
                 let tasks = LocalSet::new();
                 tasks.block_on(&runtime, async {
+                    let shared = live.shared();
                     let load = CoreLoad::new(shared.config().server.threads);
-                    let proxy = Proxy::new(shared, index, &load);
+                    let metrics = shared.metrics().core(index);
                     let server = CoreServer {
-                        proxy,
+                        current: CurrentProxy::new(Proxy::new(shared, index, &load)),
+                        live,
+                        metrics,
                         load,
-                        tls,
                         of_addresses,
                         open: counter,
                     };
-                    Rc::new(server).serve(accepted, stages).await;
+                    Rc::new(server).serve(accepted, arriving, stages).await;
                 });
                 drop(tasks);
                 runtime.shutdown_background(); // a name server that hangs must not hold the end
@@ -243,18 +290,20 @@ impl Core {
 
 /// What the connections of one core share.
 struct CoreServer {
-    proxy: Rc<Proxy>,
+    current: CurrentProxy,
+    live: Arc<LiveConfig>,
+    metrics: Arc<CoreMetrics>,
     load: Rc<CoreLoad>,
-    tls: Option<TlsAcceptor>,
     of_addresses: Arc<ConnectionLimit>,
     open: Arc<AtomicUsize>,
 }
 
 impl CoreServer {
-    /// Serves every socket until the drain is over.
+    /// Serves every socket until the drain is over, each request under the newest of `snapshots`.
     async fn serve(
         self: Rc<Self>,
         mut accepted: mpsc::UnboundedReceiver<AcceptedConnection>,
+        mut snapshots: mpsc::UnboundedReceiver<NewSnapshot>,
         mut stages: watch::Receiver<DrainStage>,
     ) {
         let mut draining = stages.clone();
@@ -263,6 +312,10 @@ impl CoreServer {
         loop {
             tokio::select! {
                 biased; // what was accepted before the drain is counted as open, and served
+                Some(new) = snapshots.recv() => {
+                    let proxy = self.current.get().succeeded_by(Arc::clone(&new.shared), &self.load);
+                    self.current.replace(proxy);
+                }
                 socket = accepted.recv() => {
                     let Some(socket) = socket else { break };
                     tokio::task::spawn_local(Rc::clone(&self).connection(socket, stages.clone()));
@@ -292,13 +345,16 @@ impl CoreServer {
             slot: _slot,
             of_address: _of_address,
         } = accepted;
-        let server = &self.proxy.shared().config().server;
+        let rules = self.live.rules();
+        let ending = Ending {
+            stages,
+            rules: rules.watch(),
+        };
         let mut client = Client {
             peer: arrival.peer,
-            loopback: arrival.is_loopback && !server.loopback_is_proxy,
-            tls: self.tls.is_some(),
+            loopback: arrival.is_loopback,
+            tls: rules.acceptor.is_some(),
             certificate: None,
-            unknown_names: None,
         };
         match arrival.socket {
             ClientSocket::Tcp(socket) => {
@@ -308,9 +364,12 @@ impl CoreServer {
                 let Ok(_counted) = self.behind_proxy(&mut socket, &mut client).await else {
                     return;
                 };
-                match &self.tls {
-                    None => self.http1(socket, client, stages).await,
-                    Some(acceptor) => self.tls(acceptor, socket, client, stages).await,
+                match rules.acceptor.clone() {
+                    None => self.http1(socket, client, ending).await,
+                    Some(acceptor) => {
+                        drop(rules);
+                        self.tls(acceptor, socket, client, ending).await;
+                    }
                 }
             }
             ClientSocket::Unix(socket) => {
@@ -318,22 +377,18 @@ impl CoreServer {
                 if let Ok(mut socket) = UnixStream::from_std(socket)
                     && let Ok(_counted) = self.behind_proxy(&mut socket, &mut client).await
                 {
-                    Box::pin(self.http1(socket, client, stages)).await;
+                    Box::pin(self.http1(socket, client, ending)).await;
                 }
             }
         }
     }
 
     /// A TLS connection, from its handshake to its end.
-    async fn tls(
-        &self,
-        acceptor: &TlsAcceptor,
-        socket: TcpStream,
-        client: Client,
-        stages: watch::Receiver<DrainStage>,
-    ) {
-        let limit = self.limits().tls_handshake_timeout;
-        let stream = match handshake::accept(acceptor, socket, limit).await {
+    async fn tls(&self, acceptor: TlsAcceptor, socket: TcpStream, client: Client, ending: Ending) {
+        let limit = self.current.get().limits().tls_handshake_timeout;
+        let accepted = handshake::accept(&acceptor, socket, limit).await;
+        drop(acceptor); // the connection goes on without it
+        let stream = match accepted {
             Ok(stream) => stream,
             Err(failed) => {
                 self.record_failed_handshake(&failed, client.peer);
@@ -343,20 +398,20 @@ impl CoreServer {
         };
         let (_, session) = stream.get_ref();
         let client = match session.peer_certificates() {
-            Some(chain) => self.certified(chain, client),
+            Some(chain) => certified(chain, client),
             None => client,
         };
         if session.alpn_protocol() == Some(tls::H2) {
             // Boxed, so that an HTTP/1 connection takes no room for it.
-            Box::pin(self.http2(stream, client, stages)).await;
+            Box::pin(self.http2(stream, client, ending)).await;
         } else {
-            self.http1(stream, client, stages).await;
+            self.http1(stream, client, ending).await;
         }
     }
 
     fn record_failed_handshake(&self, failed: &FailedHandshake, peer: Peer) {
         let failure = failed.failure;
-        self.proxy.metrics().count(failure.event());
+        self.metrics.count(failure.event());
         let (cause, error) = (failure.as_str(), &failed.error);
         if failure.is_refused_certificate() {
             tracing::warn!(cause, error, %peer, "a client's certificate is refused");
@@ -375,20 +430,22 @@ impl CoreServer {
     where
         S: AsyncRead + Unpin,
     {
-        let shared = self.proxy.shared();
+        let proxy = self.current.get();
+        let shared = proxy.shared();
         let tenants = shared.tenants();
         if !shared.config().server.proxy_protocol || !tenants.is_trusted_proxy(client.peer) {
             return Ok(None);
         }
         // Boxed, so that other connections take no room for it.
-        let header = Box::pin(proxy_protocol::read(socket, self.limits().head_timeout)).await;
+        let limit = proxy.limits().head_timeout;
+        let header = Box::pin(proxy_protocol::read(socket, limit)).await;
         let peer = match header {
             Ok(ProxyHeader::Client(address)) => Peer::Tcp(address),
             Ok(ProxyHeader::Unnamed) => Peer::Unnamed,
             Ok(ProxyHeader::Local) => return Ok(None),
             Err(HeaderFailure::Silent) => return Err(ConnectionEnded),
             Err(HeaderFailure::Refused(cause)) => {
-                self.proxy.metrics().count(Event::ProxyHeaderRefused);
+                self.metrics.count(Event::ProxyHeaderRefused);
                 let peer = client.peer;
                 tracing::warn!(cause, %peer, "a trusted proxy sent no header of the PROXY protocol");
                 return Err(ConnectionEnded);
@@ -400,46 +457,54 @@ impl CoreServer {
         }
         let counted = self.of_addresses.count(peer);
         if counted.is_none() {
-            refuse(self.proxy.metrics(), peer);
+            refuse(&self.metrics, peer);
         }
         counted.map(Some).ok_or(ConnectionEnded)
     }
 
-    /// Adds the certificate that TLS has verified to `client`.
-    fn certified(&self, chain: &[CertificateDer<'_>], mut client: Client) -> Client {
-        let parsed = chain.first().and_then(|der| Certificate::parse(der));
-        let certificate = parsed.unwrap_or_default();
-        let tenants = self.proxy.shared().tenants();
-        let certified = tenants.certified(&certificate.names, certificate.not_after);
-        client.certificate = Some(certified);
-        client.unknown_names = (!certified.is_known()).then(|| certificate.to_string().into());
-        client
-    }
-
     /// Serves requests on an HTTP/1 connection until it ends.
-    async fn http1<S>(&self, stream: S, client: Client, stages: watch::Receiver<DrainStage>)
+    async fn http1<S>(&self, stream: S, client: Client, ending: Ending)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        http1::serve(&self.proxy, &self.load, stream, client, drain_of(stages)).await;
+        http1::serve(&self.current, &self.load, stream, client, ending.begins()).await;
     }
 
     /// The same for an HTTP/2 connection.
-    async fn http2<S>(&self, stream: S, client: Client, stages: watch::Receiver<DrainStage>)
+    async fn http2<S>(&self, stream: S, client: Client, ending: Ending)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        http2::serve(&self.proxy, &self.load, stream, client, drain_of(stages)).await;
-    }
-
-    fn limits(&self) -> &ServerLimits {
-        &self.proxy.shared().config().server.limits
+        http2::serve(&self.current, &self.load, stream, client, ending.begins()).await;
     }
 }
 
-/// Completes when the drain begins.
-async fn drain_of(mut stages: watch::Receiver<DrainStage>) {
-    let _ = stages.wait_for(|stage| *stage != DrainStage::Running).await;
+/// Adds the certificate that TLS has verified to `client`.
+fn certified(chain: &[CertificateDer<'_>], mut client: Client) -> Client {
+    let parsed = chain.first().and_then(|der| Certificate::parse(der));
+    let certificate = parsed.unwrap_or_default();
+    client.certificate = Some(Rc::new(ClientCertificate {
+        text: certificate.to_string().into(),
+        names: certificate.names,
+        not_after: certificate.not_after,
+    }));
+    client
+}
+
+/// What ends a connection after the requests in flight.
+struct Ending {
+    stages: watch::Receiver<DrainStage>,
+    rules: watch::Receiver<bool>,
+}
+
+impl Ending {
+    /// Completes when the drain begins, or a reload asks other things of clients.
+    async fn begins(mut self) {
+        tokio::select! {
+            _ = self.stages.wait_for(|stage| *stage != DrainStage::Running) => {}
+            Ok(_) = self.rules.wait_for(|ended| *ended) => {}
+        }
+    }
 }
 
 /// The connection must be closed.
@@ -450,14 +515,14 @@ struct OpenConnection(Rc<CoreServer>);
 
 impl OpenConnection {
     fn new(server: &Rc<CoreServer>) -> Self {
-        server.proxy.metrics().count(Event::ConnectionOpened);
+        server.metrics.count(Event::ConnectionOpened);
         Self(Rc::clone(server))
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.proxy.metrics().count(Event::ConnectionClosed);
+        self.0.metrics.count(Event::ConnectionClosed);
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

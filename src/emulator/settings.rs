@@ -18,6 +18,7 @@ use crate::emulator::store::{Attributes, BucketAbout, Store};
 
 /// The owner of everything.
 const OWNER: &str = "qcs::cam::uin/100000000001:uin/100000000001";
+const XSI: &str = "xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\"";
 const ALL_USERS: &str = "http://cam.qcloud.com/groups/global/AllUsers";
 
 /// One kind of setting, as COS's pages document it.
@@ -344,7 +345,7 @@ impl Settings {
         let key = crate::encoding::percent::percent_decode(path);
         let key = key.and_then(|key| String::from_utf8(key.into_owned()).ok());
         let key = key.ok_or_else(|| s3_error!(InvalidURI))?;
-        Ok((name.to_owned(), key))
+        Ok((name, key))
     }
 
     fn read(&self, setting: &Setting, bucket: &str, key: &str) -> S3Result<S3Response<Body>> {
@@ -406,7 +407,6 @@ fn acl_document(canned: &str) -> S3Result<String> {
         "public-read-write" => &["READ", "WRITE"],
         _ => return Err(s3_error!(InvalidArgument, "Not a preset of access rights.")),
     };
-    const XSI: &str = "xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\"";
     let everybody = everybody.iter().map(|permission| {
         format!(
             "<Grant><Grantee {XSI} xsi:type=\"Group\"><URI>{ALL_USERS}</URI></Grantee>\

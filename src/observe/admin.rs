@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::Metrics;
@@ -43,6 +43,42 @@ pub fn misdirected() -> Response<String> {
     )
 }
 
+/// What became of a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadAnswer {
+    /// The configuration is used now.
+    pub is_taken: bool,
+    /// What changed, or every problem.
+    pub text: String,
+}
+
+/// The refusal of a request for a reload that is no POST, or that a web page has a browser send.
+pub(crate) fn reload_refusal(method: &Method, headers: &HeaderMap) -> Option<Response<String>> {
+    if *method != Method::POST {
+        let mut response = page(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
+        let allow = HeaderValue::from_static("POST");
+        response.headers_mut().insert(ALLOW, allow);
+        return Some(response);
+    }
+    if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
+        let text = "a web page cannot request a reload: use curl\n";
+        return Some(page(StatusCode::FORBIDDEN, text));
+    }
+    None
+}
+
+/// The answer to a request for a reload; `None`: there was none.
+pub(crate) fn reloaded(answer: Option<ReloadAnswer>) -> Response<String> {
+    match answer {
+        Some(answer) if answer.is_taken => page(StatusCode::OK, answer.text),
+        Some(answer) => page(StatusCode::UNPROCESSABLE_ENTITY, answer.text),
+        None => page(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no reload: cosgate ends, has no configuration file, or too many requests wait for one\n",
+        ),
+    }
+}
+
 /// Answers a request for an admin page. The body of an answer to HEAD is the server's to leave out.
 pub fn answer(
     method: &Method,
@@ -71,7 +107,7 @@ pub fn answer(
         }
         _ => page(
             StatusCode::NOT_FOUND,
-            "not found: see /livez, /readyz and /metrics\n",
+            "not found: see /livez, /readyz, /metrics and POST /reload\n",
         ),
     }
 }
@@ -111,6 +147,7 @@ fn page(status: StatusCode, body: impl Into<String>) -> Response<String> {
 mod tests {
     use super::*;
     use crate::config::{Config, Sources};
+    use crate::timestamp::Timestamp;
 
     #[test]
     fn says_whether_it_lives_and_is_ready() {
@@ -145,7 +182,7 @@ mod tests {
                 "/livez/",
                 Readiness::Ready,
                 404,
-                "not found: see /livez, /readyz and /metrics\n",
+                "not found: see /livez, /readyz, /metrics and POST /reload\n",
             ),
         ] {
             let response = answer(&method, path, readiness, &[], &metrics);
@@ -169,6 +206,8 @@ mod tests {
                 file: &|_| Err(std::io::ErrorKind::NotFound.into()),
                 env_names: &Vec::new,
                 cores: 1,
+                folder: &|_| Ok(Vec::new()),
+                now: Timestamp::default(),
             };
             let text = format!(
                 "[server]\n{keys}\n[issuers.a]\nkind = \"federation\"\nsecret_id = \"a\"\nsecret_key = \"b\"\n\

@@ -11,7 +11,7 @@ use http::StatusCode;
 
 use super::CacheCounters;
 use crate::s3::Operation;
-use crate::tenant::KeyState;
+use crate::tenant::{EndingKeys, KEY_ENDS, KeyState};
 
 /// The counters of the whole program.
 #[derive(Debug)]
@@ -22,6 +22,11 @@ pub struct Metrics {
     program_log_lost: Arc<AtomicU64>,
     scopes: AtomicU64,
     scopes_evicted: AtomicU64,
+    ended_keys: AtomicU64,
+    ending_keys: [AtomicU64; KEY_ENDS.len()],
+    reloads: AtomicU64,
+    reloads_refused: AtomicU64,
+    configurations: AtomicU64,
 }
 
 /// The counters of one core's thread, on cache lines of their own.
@@ -299,6 +304,11 @@ impl Metrics {
             program_log_lost: Arc::default(),
             scopes: AtomicU64::new(0),
             scopes_evicted: AtomicU64::new(0),
+            ended_keys: AtomicU64::new(0),
+            ending_keys: Default::default(),
+            reloads: AtomicU64::new(0),
+            reloads_refused: AtomicU64::new(0),
+            configurations: AtomicU64::new(1),
         }
     }
 
@@ -333,6 +343,29 @@ impl Metrics {
         self.scopes_evicted.store(evicted, Ordering::Relaxed);
     }
 
+    /// Says how many local keys end.
+    pub fn set_ending_keys(&self, keys: EndingKeys) {
+        self.ended_keys.store(keys.ended, Ordering::Relaxed);
+        for (own, count) in self.ending_keys.iter().zip(keys.within) {
+            own.store(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a reload: one whose configuration is used now, or one that changed nothing.
+    pub fn count_reload(&self, is_taken: bool) {
+        let counter = if is_taken {
+            &self.reloads
+        } else {
+            &self.reloads_refused
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says how many configurations requests have now: the present one, and older ones.
+    pub fn set_configurations(&self, count: u64) {
+        self.configurations.store(count, Ordering::Relaxed);
+    }
+
     /// All counters in the Prometheus text format, version 0.0.4; `keys` are those of the identity providers.
     pub fn render(&self, keys: &[KeyState]) -> String {
         let mut text = String::with_capacity(8 * 1024);
@@ -344,29 +377,29 @@ impl Metrics {
             }
         }
         self.render_credentials(&mut text);
-        let open = self
-            .total(Event::ConnectionOpened)
-            .saturating_sub(self.total(Event::ConnectionClosed));
-        head(
-            &mut text,
-            "cosgate_connections",
-            "Connections of clients now.",
-            "gauge",
-        );
-        sample(&mut text, "cosgate_connections", "", open);
-        head(
-            &mut text,
-            "cosgate_live_keys",
-            "Temporary keys that are live now.",
-            "gauge",
-        );
-        sample(
-            &mut text,
-            "cosgate_live_keys",
-            "",
-            self.live_keys.load(Ordering::Relaxed),
-        );
+        self.render_values(&mut text);
+        self.render_labelled(&mut text);
+        render_identities(&mut text, keys);
+        text
+    }
+
+    fn render_values(&self, text: &mut String) {
+        let closed = self.total(Event::ConnectionClosed);
+        let open = self.total(Event::ConnectionOpened).saturating_sub(closed);
+        let open = AtomicU64::new(open);
         for (name, help, kind, value) in [
+            (
+                "cosgate_connections",
+                "Connections of clients now.",
+                "gauge",
+                &open,
+            ),
+            (
+                "cosgate_live_keys",
+                "Temporary keys that are live now.",
+                "gauge",
+                &self.live_keys,
+            ),
             (
                 "cosgate_program_log_dropped_total",
                 "Lines of the program log that were lost.",
@@ -385,12 +418,42 @@ impl Metrics {
                 "counter",
                 &self.scopes_evicted,
             ),
+            (
+                "cosgate_access_keys_ended",
+                "Local access keys past their not_after.",
+                "gauge",
+                &self.ended_keys,
+            ),
+            (
+                "cosgate_configurations",
+                "Configurations in use: the present one, and older ones that requests began with.",
+                "gauge",
+                &self.configurations,
+            ),
         ] {
-            head(&mut text, name, help, kind);
-            sample(&mut text, name, "", value.load(Ordering::Relaxed));
+            head(text, name, help, kind);
+            sample(text, name, "", read(value));
         }
-        render_identities(&mut text, keys);
-        text
+    }
+
+    fn render_labelled(&self, text: &mut String) {
+        const ENDING: &str = "cosgate_access_keys_ending";
+        const RELOADS: &str = "cosgate_reloads_total";
+        let help = "Local access keys whose not_after comes within this time.";
+        head(text, ENDING, help, "gauge");
+        for ((name, _), count) in KEY_ENDS.iter().zip(&self.ending_keys) {
+            sample(text, ENDING, &format!("{{within=\"{name}\"}}"), read(count));
+        }
+        let help = "Reloads of the configuration, by result.";
+        head(text, RELOADS, help, "counter");
+        for (name, count) in [("taken", &self.reloads), ("refused", &self.reloads_refused)] {
+            sample(
+                text,
+                RELOADS,
+                &format!("{{result=\"{name}\"}}"),
+                read(count),
+            );
+        }
     }
 
     /// Only pairs that occurred: most of some 500 never do.
@@ -654,6 +717,6 @@ mod tests {
                 assert!(value.parse::<u64>().is_ok(), "{line}");
             }
         }
-        assert_eq!(seen.len(), FAMILIES.len() + 11);
+        assert_eq!(seen.len(), FAMILIES.len() + 15);
     }
 }

@@ -17,4 +17,4 @@ pub use log_writer::LogWriter;
 pub use metrics::CoreMetrics;
 pub use metrics::Event;
 pub use metrics::Metrics;
-pub use program_log::ProgramLog;
+pub use program_log::{LogLines, ProgramLog};

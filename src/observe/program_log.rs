@@ -76,9 +76,21 @@ impl ProgramLog {
         &self.queue.lost
     }
 
+    /// Where other threads write lines.
+    pub fn lines(&self) -> LogLines {
+        LogLines(self.queue.clone())
+    }
+
     /// Writes a line that is no event, as a command's last word.
     pub fn write_line(&self, line: &impl fmt::Display) {
-        self.queue.push(format!("{line}\n"));
+        self.lines().write_line(line);
+    }
+}
+
+impl LogLines {
+    /// Writes a line that is no event.
+    pub fn write_line(&self, line: &impl fmt::Display) {
+        self.0.push(format!("{line}\n"));
     }
 }
 
@@ -89,6 +101,10 @@ impl Drop for ProgramLog {
         }
     }
 }
+
+/// Writes lines to the log that are no events, as the problems of a configuration.
+#[derive(Clone, Debug)]
+pub struct LogLines(LineQueue);
 
 /// Where the lines go in, one by one.
 #[derive(Clone, Debug)]

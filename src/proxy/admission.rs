@@ -24,9 +24,11 @@ impl Proxy {
         let origin = self.shared.tenants.caller(&head.headers, client.peer)?;
         in_flight.record.client = origin.address;
         Ok(Connection {
-            loopback: client.loopback && !origin.is_forwarded,
+            loopback: client.loopback
+                && !self.config().server.loopback_is_proxy
+                && !origin.is_forwarded,
             tls: client.tls,
-            certificate: client.certificate,
+            certificate: self.certified(client),
             user: match client.peer {
                 Peer::Unix(user) if !origin.is_forwarded => Some(user),
                 Peer::Tcp(_) | Peer::Unix(_) | Peer::Unnamed => None,

@@ -50,10 +50,12 @@ impl InFlight {
         } else {
             Version::HTTP_11
         };
+        let mut record = Record::new(client, version, now);
+        record.unknown_names = proxy.unknown_names(client);
         Box::new(Self {
             proxy: Rc::clone(proxy),
             stream_state: Rc::clone(stream_state),
-            record: Record::new(client, version, now),
+            record,
             reader: Reader::new(client.tls),
             cross_origin: CrossOrigin::Unsaid,
             page: None,

@@ -1,5 +1,6 @@
 //! THE pipeline: `Proxy::forward` tells a request's life, one line a step.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::ops::ControlFlow;
@@ -19,10 +20,10 @@ use tokio::time::sleep;
 use crate::body::ResponseBody;
 use crate::clock::Clock;
 use crate::clock::wall_clock;
-use crate::config::Config;
-use crate::credentials::Cache;
+use crate::config::{CertificateName, Config, ServerLimits};
 use crate::credentials::key_sets::KeySets;
 use crate::credentials::vendor::Vendor;
+use crate::credentials::{Before, Cache};
 use crate::decision::{Service, bucket_of, preflight, service};
 use crate::error::S3Error;
 use crate::observe::access_log::FLUSH;
@@ -62,7 +63,8 @@ use payload::Arriving;
 pub use sign::{Signing, sign};
 use stranger_memory::StrangerMemory;
 
-/// What all cores share. It never changes, but for counters and the credential cache.
+/// What all cores share under one configuration: a snapshot. It never changes, but for counters and the
+/// credential cache. A reload makes another one, and a request ends under the one that it began with.
 #[derive(Debug)]
 pub struct Shared {
     config: Config,
@@ -71,20 +73,22 @@ pub struct Shared {
     credentials: Cache,
     vendor: Vendor,
     clock: Arc<Clock>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     access_log: AccessLog,
     roots: Option<Roots>,
-    draining: AtomicBool,
+    draining: Arc<AtomicBool>,
 }
 
-/// One core's proxy.
+/// One core's proxy under one configuration.
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
+    /// The limits of its connections, which outlive it.
+    limits: Rc<ServerLimits>,
     upstream: Rc<ConnectionPool>,
     metrics: Arc<CoreMetrics>,
     log: LogBuffer,
-    budget: RetryBudget,
+    budget: Rc<RetryBudget>,
     gathered: Rc<GatherBudget>,
     /// What is held of requests whose sender is not known yet.
     strangers: Rc<StrangerMemory>,
@@ -94,19 +98,33 @@ pub struct Proxy {
     spelling: Extensions,
 }
 
-/// What is known of a client before it says anything.
+/// The proxy that new requests of a core begin with. Who takes it keeps it for one request and no longer.
+#[derive(Debug)]
+pub struct CurrentProxy(RefCell<Rc<Proxy>>);
+
+/// What is known of a client before it says anything. Facts alone: the configuration that each request
+/// begins with says what they mean.
 #[derive(Clone, Debug)]
 pub struct Client {
     /// The other end, or whom a trusted proxy has said it is in front of the connection.
     pub peer: Peer,
-    /// Both ends of the connection are loopback addresses, and no proxy is known to stand there.
+    /// Both ends of the connection are loopback addresses, and no PROXY header says that a proxy is there.
     pub loopback: bool,
     /// The connection is TLS.
     pub tls: bool,
-    /// Its certificate, and whom that names.
-    pub certificate: Option<Certified>,
-    /// The names of that certificate, if no tenant has them: for the log.
-    pub unknown_names: Option<Arc<str>>,
+    /// Its certificate.
+    pub certificate: Option<Rc<ClientCertificate>>,
+}
+
+/// What a client's certificate says, which TLS has found good.
+#[derive(Debug)]
+pub struct ClientCertificate {
+    /// Names by which a tenant may be known.
+    pub names: Vec<CertificateName>,
+    /// The last second in which it is good.
+    pub not_after: Timestamp,
+    /// The names, for the log.
+    pub text: Arc<str>,
 }
 
 impl Shared {
@@ -123,21 +141,13 @@ impl Shared {
         access_log: AccessLog,
     ) -> io::Result<Arc<Self>> {
         let tenants = Arc::new(Tenants::new(&config));
-        let key_sets = KeySets::start(&config, &tenants)?;
-        let policies = tenants
-            .tenants()
-            .iter()
-            .map(|tenant| tenant_policy(tenant).json())
-            .collect();
+        let key_sets = KeySets::start(&config, &tenants, None)?;
         let clock = Arc::new(Clock::new(wall));
-        let credentials = Cache::start(&config, policies, &clock).map_err(io::Error::other)?;
-        let vendor = Vendor::new(&config, &credentials);
-        let metrics = metrics.with_credentials(credentials.counters());
-        let roots = Roots::for_endpoint(
-            config.upstream.endpoint.tls,
-            config.upstream.ca_file.as_deref(),
-        )
-        .map_err(io::Error::other)?;
+        let credentials = Cache::start(&config, policies(&tenants), &clock);
+        let credentials = credentials.map_err(io::Error::other)?;
+        let vendor = Vendor::new(&config, &credentials, None);
+        let metrics = Arc::new(metrics.with_credentials(credentials.counters()));
+        let roots = roots(&config)?;
         Ok(Arc::new(Self {
             config,
             tenants,
@@ -148,8 +158,49 @@ impl Shared {
             metrics,
             access_log,
             roots,
-            draining: AtomicBool::new(false),
+            draining: Arc::default(),
         }))
+    }
+
+    /// The snapshot of `config` that takes the place of this one. What is counted goes on being counted,
+    /// and live keys whose scope is the same are taken over.
+    pub fn succeeded_by(&self, config: Config) -> io::Result<Arc<Self>> {
+        let tenants = Arc::new(Tenants::succeeding(&config, &self.tenants));
+        let key_sets = KeySets::start(&config, &tenants, Some(&self.key_sets))?;
+        let before = Before {
+            config: &self.config,
+            cache: &self.credentials,
+        };
+        let policies = policies(&tenants);
+        let credentials = Cache::start_after(Some(before), &config, policies, &self.clock);
+        let credentials = credentials.map_err(io::Error::other)?;
+        let vendor = Vendor::new(&config, &credentials, Some((before, &self.vendor)));
+        let roots = match (&self.roots, roots(&config)?) {
+            (Some(old), Some(new)) if old.is_like(&new) => Some(old.clone()), // connections stay
+            (_, new) => new,
+        };
+        Ok(Arc::new(Self {
+            config,
+            tenants,
+            key_sets,
+            credentials,
+            vendor,
+            clock: Arc::clone(&self.clock),
+            metrics: Arc::clone(&self.metrics),
+            access_log: self.access_log.clone(),
+            roots,
+            draining: Arc::clone(&self.draining),
+        }))
+    }
+
+    /// Whether connections to COS are made as under `other`.
+    fn connects_like(&self, other: &Self) -> bool {
+        let (own, others) = (&self.config.upstream, &other.config.upstream);
+        let same_roots = match (&self.roots, &other.roots) {
+            (Some(own), Some(other)) => own.is_like(other),
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        same_roots && own.connect_to == others.connect_to && own.limits == others.limits
     }
 
     /// The configuration.
@@ -191,29 +242,52 @@ impl Proxy {
     /// The proxy of the core `index`. Must be made within the core's `LocalSet`.
     pub fn new(shared: Arc<Shared>, index: usize, load: &Rc<CoreLoad>) -> Rc<Self> {
         let metrics = shared.metrics.core(index);
-        let upstream = &shared.config.upstream;
-        let dialer = Dialer::new(
-            shared.roots.as_ref(),
-            upstream.connect_to.clone(),
-            upstream.limits.connect_timeout,
-            upstream.limits.tls_handshake_timeout,
-        );
-        let limits = upstream.limits.clone();
-        let upstream = ConnectionPool::new(dialer, limits, Rc::clone(load), Arc::clone(&metrics));
-        let gathered = GatherBudget::new();
         let of_strangers = shared.config.server.limits.stranger_bytes;
-        let log = shared.access_log.buffer(Arc::clone(&metrics));
-        let proxy = Rc::new(Self {
+        Self::start(Self {
+            upstream: connections(&shared, load, &metrics),
+            limits: Rc::new(shared.config.server.limits.clone()),
+            log: shared.access_log.buffer(Arc::clone(&metrics)),
             shared,
-            upstream,
             metrics,
-            log,
-            budget: RetryBudget::new(),
-            gathered,
+            budget: Rc::new(RetryBudget::new()),
+            gathered: GatherBudget::new(),
             strangers: StrangerMemory::new(of_strangers),
             refusals: StrangerMemory::new(of_strangers),
             spelling: spelling::of_cos(),
-        });
+        })
+    }
+
+    /// This core's proxy after a reload. It goes on with the connections to COS, if they are made in the
+    /// same way, and with all that bounds the core's memory.
+    pub fn succeeded_by(&self, shared: Arc<Shared>, load: &Rc<CoreLoad>) -> Rc<Self> {
+        let upstream = if self.shared.connects_like(&shared) {
+            Rc::clone(&self.upstream)
+        } else {
+            connections(&shared, load, &self.metrics)
+        };
+        let of_strangers = shared.config.server.limits.stranger_bytes;
+        let keeps = of_strangers == self.limits.stranger_bytes;
+        let memory = |old: &Rc<StrangerMemory>| {
+            let kept = keeps.then(|| Rc::clone(old));
+            kept.unwrap_or_else(|| StrangerMemory::new(of_strangers))
+        };
+        Self::start(Self {
+            upstream,
+            limits: Rc::new(shared.config.server.limits.clone()),
+            log: shared.access_log.buffer(Arc::clone(&self.metrics)),
+            shared,
+            metrics: Arc::clone(&self.metrics),
+            budget: Rc::clone(&self.budget),
+            gathered: Rc::clone(&self.gathered),
+            strangers: memory(&self.strangers),
+            refusals: memory(&self.refusals),
+            spelling: self.spelling.clone(),
+        })
+    }
+
+    /// Has the log flushed for as long as the proxy lives.
+    fn start(proxy: Self) -> Rc<Self> {
+        let proxy = Rc::new(proxy);
         let weak = Rc::downgrade(&proxy);
         tokio::task::spawn_local(async move {
             loop {
@@ -228,6 +302,11 @@ impl Proxy {
     /// What all cores share.
     pub fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// The limits of the connections that begin now.
+    pub fn limits(&self) -> &Rc<ServerLimits> {
+        &self.limits
     }
 
     /// This core's counters.
@@ -341,10 +420,72 @@ impl Proxy {
         }
     }
 
+    /// Whom a client's certificate names.
+    fn certified(&self, client: &Client) -> Option<Certified> {
+        let certificate = client.certificate.as_ref()?;
+        let tenants = &self.shared.tenants;
+        Some(tenants.certified(&certificate.names, certificate.not_after))
+    }
+
+    /// The names of a client's certificate, if no tenant has them: for the log.
+    fn unknown_names(&self, client: &Client) -> Option<Arc<str>> {
+        let certificate = client.certificate.as_ref()?;
+        let is_known = self.certified(client)?.is_known();
+        (!is_known).then(|| Arc::clone(&certificate.text))
+    }
+
     /// The configuration.
     fn config(&self) -> &Config {
         &self.shared.config
     }
+}
+
+impl CurrentProxy {
+    /// `proxy` takes new requests.
+    pub fn new(proxy: Rc<Proxy>) -> Self {
+        Self(RefCell::new(proxy))
+    }
+
+    /// The proxy for a request that begins now.
+    pub fn get(&self) -> Rc<Proxy> {
+        Rc::clone(&self.0.borrow())
+    }
+
+    /// From now on `proxy` takes new requests. Those in flight have the old one, and it ends with them.
+    pub fn replace(&self, proxy: Rc<Proxy>) {
+        let old = self.0.replace(proxy);
+        drop(old); // when nothing is borrowed any more
+    }
+}
+
+/// The policies inside the keys of all tenants.
+fn policies(tenants: &Tenants) -> Vec<String> {
+    let tenants = tenants.tenants().iter();
+    tenants.map(|tenant| tenant_policy(tenant).json()).collect()
+}
+
+/// Whom connections to COS trust.
+fn roots(config: &Config) -> io::Result<Option<Roots>> {
+    let upstream = &config.upstream;
+    Roots::for_endpoint(upstream.endpoint.tls, upstream.ca_file.as_deref())
+        .map_err(io::Error::other)
+}
+
+/// A core's connections to COS.
+fn connections(
+    shared: &Shared,
+    load: &Rc<CoreLoad>,
+    metrics: &Arc<CoreMetrics>,
+) -> Rc<ConnectionPool> {
+    let upstream = &shared.config.upstream;
+    let dialer = Dialer::new(
+        shared.roots.as_ref(),
+        upstream.connect_to.clone(),
+        upstream.limits.connect_timeout,
+        upstream.limits.tls_handshake_timeout,
+    );
+    let limits = upstream.limits.clone();
+    ConnectionPool::new(dialer, limits, Rc::clone(load), Arc::clone(metrics))
 }
 
 /// Runs `future`; `None` if it panicked. One request's panic must not take its neighbours along.

@@ -38,7 +38,7 @@ pub(super) struct Record {
     /// The number of the user at the other end of a Unix socket.
     pub(super) uid: Option<u32>,
     /// The names of the client's certificate, if no tenant has them.
-    unknown_names: Option<Arc<str>>,
+    pub(super) unknown_names: Option<Arc<str>>,
     pub(super) tenant: Option<Arc<Tenant>>,
     identity: Option<Identity>,
     operation: Option<Operation>,
@@ -106,7 +106,7 @@ impl Record {
             version,
             client: address,
             uid,
-            unknown_names: client.unknown_names.clone(),
+            unknown_names: None,
             tenant: None,
             identity: None,
             operation: None,

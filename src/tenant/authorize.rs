@@ -138,14 +138,14 @@ fn judge(grant: &Grant, asked: &S3Request<'_>) -> Result<ListingPage, S3Error> {
         Target::RealKey => {
             check_action(grant, action)?;
             check_real(grant)?;
-            check_key(grant, action, key, names_version(asked))?;
+            check_own_key(grant, asked)?;
         }
         Target::Key => {
             check_action(grant, action)?;
-            if leads_to_own(grant, asked)? {
+            if leads_to_own(grant, asked) {
                 return Ok(ListingPage::Folder);
             }
-            check_key(grant, action, key, names_version(asked))?;
+            check_own_key(grant, asked)?;
         }
     }
     Ok(ListingPage::AsRequested)
@@ -267,20 +267,10 @@ fn check_covered<'k>(grant: &Grant, key: Option<&'k str>) -> Result<&'k str, S3E
     })
 }
 
-/// Whether it is the HEAD of a folder that is not the caller's and leads to one that is. Without its slash
-/// the name is that of an object which is not there, as far as this caller sees.
-fn leads_to_own(grant: &Grant, asked: &S3Request<'_>) -> Result<bool, S3Error> {
+/// Whether it is the HEAD of a folder that is not the caller's and leads to one that is.
+fn leads_to_own(grant: &Grant, asked: &S3Request<'_>) -> bool {
     let key = asked.key.as_ref().map_or("", ObjectKey::as_str);
-    if !is_head_of_latest(asked) || grant.covers(key) {
-        return Ok(false);
-    }
-    if listing::shows_folder(grant, &format!("{key}/")) {
-        return Err(S3Error::new(
-            Code::NoSuchKey,
-            "The specified key does not exist. It is the name of a folder, without the / at its end.",
-        ));
-    }
-    Ok(listing::shows_folder(grant, key))
+    is_head_of_latest(asked) && !grant.covers(key) && listing::shows_folder(grant, key)
 }
 
 fn is_head_of_latest(asked: &S3Request<'_>) -> bool {
@@ -296,6 +286,11 @@ fn not_in_session(grant: &Grant) -> S3Error {
             grant.name
         ),
     )
+}
+
+fn check_own_key(grant: &Grant, asked: &S3Request<'_>) -> Result<(), S3Error> {
+    let key = asked.key.as_ref().map(ObjectKey::as_str);
+    check_key(grant, asked.operation.action(), key, names_version(asked))
 }
 
 fn check_key(

@@ -326,6 +326,8 @@ mod tests {
             env_names: &Vec::new,
             file: &|_| Err(std::io::ErrorKind::NotFound.into()),
             cores: 1,
+            folder: &|_| Ok(Vec::new()),
+            now: crate::timestamp::Timestamp::default(),
         };
         let parsed = Config::parse("config.toml", &text, &sources);
         parsed.unwrap_or_else(|problems| panic!("{problems:?}")).0
@@ -347,7 +349,7 @@ mod tests {
 
     fn tenants(config: &Config) -> Vec<Tenant> {
         let all = config.tenants.iter().enumerate();
-        all.map(|(index, tenant)| Tenant::new(index, tenant))
+        all.map(|(index, tenant)| Tenant::new(index, tenant, None))
             .collect()
     }
 

@@ -70,6 +70,7 @@ impl Tenants {
         if !verified {
             return Err(wrong_signature());
         }
+        key.check_end(now)?;
         let policy = FormPolicy::parse(claim.policy)?;
         let bucket = asked.bucket.as_deref().unwrap_or_default();
         let length = policy.check(form, bucket, claim.unlisted(), now)?;

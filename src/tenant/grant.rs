@@ -33,13 +33,17 @@ pub enum Counted {
 }
 
 impl Tenant {
-    /// The tenant at `index` of the configuration.
-    pub fn new(index: usize, tenant: &config::TenantConfig) -> Self {
+    /// The tenant at `index` of the configuration; `old` is what it was before a reload.
+    pub fn new(index: usize, tenant: &config::TenantConfig, old: Option<&Self>) -> Self {
+        let counted = match old.and_then(|old| old.limits.as_ref()) {
+            Some(Counted::Alone(limits)) => Some(limits),
+            Some(Counted::ByName(_)) | None => None,
+        };
         Self {
             index,
             name: tenant.name.clone(),
             grants: tenant.grants.clone(),
-            limits: Limits::new(&tenant.limits).map(Counted::Alone),
+            limits: Limits::succeeding(&tenant.limits, counted).map(Counted::Alone),
         }
     }
 

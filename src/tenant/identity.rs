@@ -20,6 +20,8 @@ const RETRY_SECONDS: u32 = 10;
 /// An identity provider of the configuration, with the keys that it signs with at the moment.
 #[derive(Debug)]
 pub(super) struct IdentityProvider {
+    /// What it was made of.
+    configured: config::IdentityProviderConfig,
     name: String,
     issuer: String,
     audience: String,
@@ -57,6 +59,7 @@ impl IdentityProvider {
     /// Without keys, which come by [`IdentityProvider::replace_keys`].
     pub(super) fn new(identity: &config::IdentityProviderConfig) -> Self {
         Self {
+            configured: identity.clone(),
             name: identity.name.clone(),
             issuer: identity.issuer.clone(),
             audience: identity.audience.clone(),
@@ -69,6 +72,23 @@ impl IdentityProvider {
         }
     }
 
+    /// The same after a reload: the keys of `old`, if that is the same provider, go on counting.
+    pub(super) fn succeeding(
+        identity: &config::IdentityProviderConfig,
+        old: Option<&Self>,
+    ) -> Self {
+        let new = Self::new(identity);
+        if let Some(old) = old.filter(|old| old.configured == *identity) {
+            new.keys.store(old.keys.load_full());
+            let (read, is_failing) = (&old.read, &old.is_failing);
+            new.read
+                .store(read.load(Ordering::Relaxed), Ordering::Relaxed);
+            let is_failing = is_failing.load(Ordering::Relaxed);
+            new.is_failing.store(is_failing, Ordering::Relaxed);
+        }
+        new
+    }
+
     /// What a session rests on that was got with one of its tokens.
     pub(super) fn trust(&self) -> Trust<'_> {
         Trust::Identity {
@@ -77,6 +97,11 @@ impl IdentityProvider {
             audience: &self.audience,
             tenant_claim: self.tenant_claim.as_deref(),
         }
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// From now on only `set` counts, for tokens that have been seen before too.

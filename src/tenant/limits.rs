@@ -16,6 +16,7 @@ const BYTES_CREDIT: Duration = Duration::from_millis(100);
 /// A tenant's limits, and how much of them is used. `now` is the time since any fixed moment.
 #[derive(Debug)]
 pub struct Limits {
+    configured: TenantLimits,
     requests: Option<Rate>,
     concurrent: Option<Concurrent>,
     upload: Option<Rate>,
@@ -48,7 +49,8 @@ pub(crate) enum Limited {
 #[derive(Debug)]
 struct Concurrent {
     most: u64,
-    now: AtomicU64,
+    /// Shared with the limits before a reload: requests that began under them count too.
+    now: Arc<AtomicU64>,
 }
 
 impl Limits {
@@ -61,15 +63,40 @@ impl Limits {
         let requests = requests.map(|rate| Rate::with_burst(rate, limits.burst.unwrap_or(rate)));
         let bytes = |rate: Option<u64>| rate.map(|rate| Rate::new(rate, BYTES_CREDIT));
         Some(Arc::new(Self {
+            configured: limits.clone(),
             requests,
             concurrent: limits.concurrent_requests.map(|most| Concurrent {
                 most,
-                now: AtomicU64::new(0),
+                now: Arc::default(),
             }),
             upload: bytes(limits.upload_rate),
             download: bytes(limits.download_rate),
             object_size: limits.object_size,
         }))
+    }
+
+    /// The same after a reload: what `old` has counted goes on counting.
+    pub(crate) fn succeeding(limits: &TenantLimits, old: Option<&Arc<Self>>) -> Option<Arc<Self>> {
+        let Some(old) = old else {
+            return Self::new(limits);
+        };
+        if old.configured == *limits {
+            return Some(Arc::clone(old));
+        }
+        let mut new = Arc::into_inner(Self::new(limits)?)?;
+        for (new, old) in [
+            (&new.requests, &old.requests),
+            (&new.upload, &old.upload),
+            (&new.download, &old.download),
+        ] {
+            if let (Some(new), Some(old)) = (new, old) {
+                new.take_over(old);
+            }
+        }
+        if let (Some(new), Some(old)) = (&mut new.concurrent, &old.concurrent) {
+            new.now = Arc::clone(&old.now);
+        }
+        Some(Arc::new(new))
     }
 
     /// Lets a request in, or says why it must wait. One that is turned away counts for nothing.

@@ -21,10 +21,13 @@ mod template;
 pub mod vend;
 
 pub use authenticate::Certified;
+pub use authenticate::EndingKeys;
 pub use authenticate::Network;
 pub use authenticate::Source;
 pub use authenticate::{Authenticated, Caller, Connection, Identity, Peer, Tenants, UnixUser};
-pub(crate) use authenticate::{Identified, SignedCall, bearer_token, may_need_newer_keys};
+pub(crate) use authenticate::{
+    Identified, KEY_ENDS, SignedCall, bearer_token, may_need_newer_keys,
+};
 pub use authorize::Permit;
 pub use cors::{AllowedPreflight, CorsRules, CrossOrigin, PageRequest, Readable};
 pub use grant::Counted;

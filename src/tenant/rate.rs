@@ -32,6 +32,12 @@ impl Rate {
         rate
     }
 
+    /// Goes on where `old` is, which may be another rate: what was taken there is not paid for here either.
+    pub(crate) fn take_over(&self, old: &Self) {
+        let paid_at = old.paid_at.load(Ordering::Relaxed);
+        self.paid_at.store(paid_at, Ordering::Relaxed);
+    }
+
     /// Whether the credit is whole again.
     pub(crate) fn is_paid(&self, now: Duration) -> bool {
         self.paid_at.load(Ordering::Relaxed) <= nanos(now)

@@ -39,6 +39,28 @@ impl SubjectLimits {
         Self::with_room(SUBJECTS, limits)
     }
 
+    /// The same after a reload: what `old` has counted goes on counting.
+    pub(super) fn succeeding(limits: &TenantLimits, old: Option<&Arc<Self>>) -> Option<Arc<Self>> {
+        let Some(old) = old else {
+            return Self::new(limits);
+        };
+        if old.limits == *limits {
+            return Some(Arc::clone(old));
+        }
+        let new = Self::new(limits)?;
+        let table = old.table.read().unwrap_or_else(PoisonError::into_inner);
+        let subjects = table.by_name.iter().filter_map(|(name, old)| {
+            let limits = Limits::succeeding(limits, Some(old))?;
+            Some((name.clone(), limits))
+        });
+        let subjects = subjects.collect();
+        drop(table);
+        let mut table = new.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.by_name = subjects;
+        drop(table);
+        Some(new)
+    }
+
     fn with_room(most: usize, limits: &TenantLimits) -> Option<Arc<Self>> {
         let crowd = Limits::new(limits)?;
         Some(Arc::new(Self {

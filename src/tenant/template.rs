@@ -23,8 +23,14 @@ pub(super) struct Template {
 }
 
 impl Template {
-    /// The template of the configuration whose tenants will have `index`.
-    pub(super) fn new(index: usize, template: &config::TemplateConfig) -> Self {
+    /// The template of the configuration whose tenants will have `index`; `old` is what it was before a
+    /// reload.
+    pub(super) fn new(index: usize, template: &config::TemplateConfig, old: Option<&Self>) -> Self {
+        let counted = match old.and_then(|old| old.pattern.limits.as_ref()) {
+            Some(Counted::ByName(subjects)) => Some(subjects),
+            Some(Counted::Alone(_)) | None => None,
+        };
+        let limits = SubjectLimits::succeeding(&template.limits, counted);
         let grants = template.grants.clone();
         let texts = grants.iter().flat_map(|grant| {
             let prefixes = grant.prefixes.iter().filter_map(text_of);
@@ -39,7 +45,7 @@ impl Template {
                 index,
                 name: template.name.clone(),
                 grants,
-                limits: SubjectLimits::new(&template.limits).map(Counted::ByName),
+                limits: limits.map(Counted::ByName),
             },
             claims: claims.into_iter().collect(),
         }
@@ -166,7 +172,7 @@ mod tests {
             limits: TenantLimits::default(),
             revoked: RevokedSessions::default(),
         };
-        Template::new(3, &template)
+        Template::new(3, &template, None)
     }
 
     fn folder(text: &str) -> PrefixPattern {

@@ -1,6 +1,7 @@
 //! Streams as bytes: counting, bounding, pacing and inspecting, the line scanner and the framing rules.
 
 pub mod descriptors;
+pub mod file_state;
 pub mod framing;
 pub(crate) mod inspected;
 pub mod line;

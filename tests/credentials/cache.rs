@@ -279,6 +279,8 @@ fn config(endpoint: &str, limits: &str, sts: &str, tenants: &[&str]) -> Config {
         file: &|path| std::fs::read_to_string(path),
         env_names: &Vec::new,
         cores: 2,
+        folder: &|_| Ok(Vec::new()),
+        now: Timestamp::default(),
     };
     match Config::parse("test.toml", &text, &sources) {
         Ok((config, _)) => config,

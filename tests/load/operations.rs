@@ -26,7 +26,7 @@ fn every_operation_is_driven_verified_and_removed() {
     let report = run(&two_tenants(
         world.gateway.addr,
         r#"
-requests = 360
+requests = 480
 duration = "60s"
 concurrency = 8
 objects = 20
@@ -39,7 +39,7 @@ mix = "put=20,get=10,head=5,list=5,range=10,multipart=4,copy=5,delete=10,multi-d
 "#,
     ));
     assert_passed(&report);
-    assert_eq!(report.sides[0].all.count, 360);
+    assert_eq!(report.sides[0].all.count, 480);
     for operation in Operation::ALL {
         assert!(count(&report, operation) > 0, "{operation}");
     }
@@ -50,7 +50,7 @@ mix = "put=20,get=10,head=5,list=5,range=10,multipart=4,copy=5,delete=10,multi-d
         .iter()
         .map(|tenant| tenant.totals.count)
         .collect();
-    assert_eq!(tenants.iter().sum::<u64>(), 360);
+    assert_eq!(tenants.iter().sum::<u64>(), 480);
     assert!(tenants.iter().all(|count| *count > 100), "{tenants:?}");
     assert_eq!(objects(&world), before);
     assert_eq!(world.emulator.uploads(BUCKET), []);

@@ -14,4 +14,5 @@ mod limits;
 mod memory;
 mod panic;
 mod process;
+mod reload;
 mod request_reference;

@@ -159,10 +159,9 @@ fn taken_word(operation: Operation, name: &str) -> Option<&'static str> {
         return Some("needs an action");
     }
     match operation.performer() {
-        Performer::CosIfGranted(_) if selects || operation.own_parameters().contains(&name) => {
-            Some("answered here")
-        }
-        Performer::Cosgate(_) if selects || operation.own_parameters().contains(&name) => {
+        Performer::CosIfGranted(_) | Performer::Cosgate(_)
+            if selects || operation.own_parameters().contains(&name) =>
+        {
             Some("answered here")
         }
         Performer::CosByHead if selects => Some("translated"),

@@ -67,13 +67,13 @@ fn the_admin_pages_tell_of_life_readiness_and_counts() {
     world.put("/photos/acme/a", "hello");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let shared = Arc::clone(&world.gateway.shared);
+    let live = Arc::clone(&world.gateway.live);
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        let _ = runtime.block_on(cosgate::downstream::admin::run(listener, shared));
+        let _ = runtime.block_on(cosgate::downstream::admin::run(listener, live, None));
     });
     let page_as = |path: &str, hosts: &str| {
         let mut client = Client::connect(addr);

@@ -27,6 +27,7 @@ mod proxy_protocol;
 mod questions;
 mod reads;
 mod refusals;
+mod reload;
 mod streaming;
 mod tls;
 mod unix_socket;

@@ -44,6 +44,7 @@ fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::TenantConfig {
     let key = |id: &&str| config::AccessKey {
         id: (*id).into(),
         secret: Secret::new(SECRET),
+        not_after: None,
     };
     config::TenantConfig {
         name: name.into(),
@@ -91,6 +92,7 @@ fn config() -> Config {
             max_presign: Duration::from_hours(7 * 24),
             session_secrets: Vec::new(),
             max_session: Duration::from_hours(1),
+            reload_on_change: false,
             tls: None,
             limits: config::ServerLimits {
                 head_bytes: 16 << 10,
@@ -137,6 +139,7 @@ fn config() -> Config {
         identities: Vec::new(),
         templates: Vec::new(),
         credential_shared: None,
+        files: Vec::new(),
         credential_entries: 1,
         tenants: vec![
             tenant("acme", &[KEY, SLASHED_KEY], false),

@@ -18,6 +18,7 @@ use cosgate::config::{
     BaseKey, Config, EndpointTemplate, GivenKey, IssuerKind, Jwks, Location, PrefixPattern,
     Problem, Severity, Sources, TenantLimits, UpstreamSignature,
 };
+use cosgate::timestamp::Timestamp;
 
 /// In a test's text: here the problem is. It is taken out before the text is read.
 const MARK: char = '§';
@@ -78,6 +79,15 @@ fn parse_with(
         file: &file,
         env_names: &Vec::new,
         cores: 3,
+        folder: &|folder| {
+            let within = files.keys().filter(|path| path.parent() == Some(folder));
+            let within: Vec<_> = within.cloned().collect();
+            if within.is_empty() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            Ok(within)
+        },
+        now: Timestamp::from_unix(1_780_000_000), // 2026-05-28
     };
     Config::parse("etc/config.toml", text, &sources)
 }
@@ -264,7 +274,7 @@ fn unknown_keys_are_errors_wherever_they_are() {
         "[server]",
         "§colour = 1\n[server]",
         "unknown section `colour`",
-        "the keys here are credentials, identities, issuers, server",
+        "the keys here are credentials, identities, include, issuers, server",
     );
     errs(
         "kind =",
@@ -2369,6 +2379,8 @@ fn parse_in(text: &str, variables: &[(&str, &str)]) -> Vec<Problem> {
         },
         file: &|_| Err(io::ErrorKind::PermissionDenied.into()),
         cores: 1,
+        folder: &|_| Ok(Vec::new()),
+        now: Timestamp::default(),
     };
     match Config::parse("c.toml", text, &sources) {
         Ok((_, warnings)) => warnings,
@@ -2754,4 +2766,133 @@ fn a_rule_for_pages_is_written_as_browsers_write_origins() {
         "{}",
         lines(&problems)
     );
+}
+
+/// `WHOLE` with files of tenants beside it.
+fn including(files: &[(&str, &str)]) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+    let text = format!("[include]\nfiles = [\"tenants.d/*.toml\"]\n{WHOLE}");
+    parse_with(&text, &[], files)
+}
+
+const INITECH: &str = r#"[tenants.initech]
+issuer = "main"
+access_keys = [{ id = "INITECHKEY0000000001", secret = "file:keys/initech" }]
+[[tenants.initech.grants]]
+name = "photos"
+bucket = "initech-1250000000"
+region = "ap-guangzhou"
+prefixes = ["initech/*"]
+actions = ["read"]
+"#;
+
+#[test]
+fn files_that_are_included_belong_to_the_configuration() {
+    let files = [
+        ("etc/tenants.d/initech.toml", INITECH),
+        ("etc/tenants.d/keys/initech", "secret-of-initech"),
+        ("etc/tenants.d/.hidden.toml", "["),
+        ("etc/tenants.d/README", "["),
+    ];
+    let (config, warnings) = including(&files).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let initech = config.tenants.last().unwrap();
+    assert_eq!(initech.name, "initech");
+    let key = initech.access_keys.first().unwrap();
+    assert_eq!(
+        key.secret.expose(),
+        "secret-of-initech",
+        "beside its own file"
+    );
+    let named: Vec<_> = config
+        .files
+        .iter()
+        .map(|file| file.path.to_str().unwrap())
+        .collect();
+    for path in [
+        "etc/tenants.d",
+        "etc/tenants.d/initech.toml",
+        "etc/tenants.d/keys/initech",
+    ] {
+        assert!(named.contains(&path), "{path}: {named:?}");
+    }
+}
+
+#[test]
+fn problems_of_included_files_name_their_file_and_line() {
+    let secret = ("etc/tenants.d/keys/initech", "secret-of-initech");
+    let of_server = format!("[server]\nregion = \"x\"\n{INITECH}");
+    let unknown = INITECH.replace("issuer = \"main\"", "issuer = \"mein\"");
+    for (text, expected) in [
+        (
+            unknown.as_str(),
+            "etc/tenants.d/b.toml:2:10: error: `issuer`: there is no issuer `mein`",
+        ),
+        (
+            &INITECH.replace("region", "regiun"),
+            "etc/tenants.d/b.toml:7:1: error: unknown key `regiun`",
+        ),
+        (
+            &of_server,
+            "etc/tenants.d/b.toml:1:1: error: `server` does not belong in an included file",
+        ),
+        ("[tenants.x]\n\n = 1", "etc/tenants.d/b.toml:3:"),
+        (
+            &format!("{INITECH}\n{INITECH}"),
+            "written twice: first on line 1",
+        ),
+    ] {
+        let problems = including(&[("etc/tenants.d/b.toml", text), secret]).unwrap_err();
+        assert!(
+            lines(&problems).contains(expected),
+            "{expected}: {}",
+            lines(&problems)
+        );
+    }
+    // Twice in two files: both places.
+    let twice = [
+        ("etc/tenants.d/a.toml", INITECH),
+        ("etc/tenants.d/b.toml", INITECH),
+        secret,
+    ];
+    let problems = including(&twice).unwrap_err();
+    let expected = "etc/tenants.d/b.toml:1:10: error: `[tenants.initech]` is written twice: first at etc/tenants.d/a.toml:1:10";
+    assert!(lines(&problems).contains(expected), "{}", lines(&problems));
+    let problems = including(&[]).unwrap_err();
+    assert!(
+        lines(&problems).contains("`files`: cannot list etc/tenants.d"),
+        "{}",
+        lines(&problems)
+    );
+}
+
+#[test]
+fn keys_that_end_soon_or_have_ended_are_warned_of() {
+    let secret = ("etc/tenants.d/keys/initech", "secret-of-initech");
+    for (end, expected) in [
+        ("2026-05-01T00:00:00Z", Some("past its `not_after`")),
+        ("2026-05-30T00:00:00Z", Some("ends within 7 days")),
+        ("2026-12-01T00:00:00Z", None),
+    ] {
+        let until = format!("\"file:keys/initech\", not_after = \"{end}\"");
+        let text = INITECH.replace("\"file:keys/initech\"", &until);
+        let (config, warnings) = including(&[("etc/tenants.d/b.toml", &text), secret]).unwrap();
+        let key = config
+            .tenants
+            .last()
+            .unwrap()
+            .access_keys
+            .first()
+            .unwrap()
+            .clone();
+        assert_eq!(key.not_after, Timestamp::parse_iso8601(end));
+        assert_eq!(
+            warnings.len(),
+            usize::from(expected.is_some()),
+            "{warnings:?}"
+        );
+        assert!(
+            expected.is_none_or(|text| lines(&warnings).contains(text)),
+            "{warnings:?}"
+        );
+    }
 }

@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use cosgate::clock::wall_clock;
 use cosgate::config::{Config, Listen, Sources};
 use cosgate::downstream::listen::Listening;
+use cosgate::downstream::live::{LiveConfig, Reloaded};
 use cosgate::downstream::server;
 use cosgate::emulator::{Emulator, EmulatorConfig};
 use cosgate::encoding;
@@ -193,7 +194,9 @@ actions = ["read", "write", "list"]
 /// A running cosgate, on threads of its own; it drains when dropped.
 pub struct Gateway {
     pub addr: SocketAddr,
+    /// The snapshot that it has begun with.
     pub shared: Arc<Shared>,
+    pub live: Arc<LiveConfig>,
     pub log: Log,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -261,7 +264,6 @@ impl Gateway {
         clock: impl Fn() -> Timestamp + Send + Sync + 'static,
     ) -> Self {
         let config = config(toml);
-        let tls = cosgate::downstream::tls::acceptor(&config.server).unwrap();
         let (listener, addr) = match &config.server.listen {
             Listen::Tcp(_) => {
                 let listener = TcpListener::bind((ip, 0)).unwrap();
@@ -278,7 +280,8 @@ impl Gateway {
         let log = Log::default();
         let (access_log, writer) = access_log::start(log.clone(), metrics.core(0)).unwrap();
         let shared = Shared::start_by(clock, config, metrics, access_log).unwrap();
-        let served = Arc::clone(&shared);
+        let live = LiveConfig::new(Arc::clone(&shared)).unwrap();
+        let served = Arc::clone(&live);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -288,7 +291,6 @@ impl Gateway {
                 .block_on(server::run(
                     listener,
                     served,
-                    tls,
                     async {
                         let _ = stopped.await;
                     },
@@ -300,10 +302,16 @@ impl Gateway {
         Self {
             addr,
             shared,
+            live,
             log,
             stop: Some(stop),
             thread: Some(thread),
         }
+    }
+
+    /// Puts another configuration in use.
+    pub fn reload(&self, toml: &str) -> std::io::Result<Reloaded> {
+        self.live.reload(config(toml))
     }
 
     /// Begins the drain.
@@ -358,6 +366,8 @@ pub fn config(toml: &str) -> Config {
         file: &|path| std::fs::read_to_string(path),
         env_names: &Vec::new,
         cores: 1,
+        folder: &|_| Ok(Vec::new()),
+        now: Timestamp::default(),
     };
     match Config::parse("test.toml", toml, &sources) {
         Ok((config, _)) => config,
@@ -1216,7 +1226,7 @@ pub struct Program {
     pub addr: SocketAddr,
     pub process: std::process::Child,
     said: Said,
-    _folder: Option<tempfile::TempDir>,
+    folder: Option<tempfile::TempDir>,
 }
 
 impl Program {
@@ -1249,7 +1259,7 @@ impl Program {
             addr: said.address("listen="),
             process,
             said,
-            _folder: Some(folder),
+            folder: Some(folder),
         }
     }
 
@@ -1266,8 +1276,14 @@ impl Program {
             addr: said.address("ready on http://"),
             process,
             said,
-            _folder: None,
+            folder: None,
         }
+    }
+
+    /// The file that it serves.
+    pub fn config(&self) -> PathBuf {
+        let folder = self.folder.as_ref().map(tempfile::TempDir::path);
+        folder.unwrap().join("cosgate.toml")
     }
 
     /// What `serve` has said on standard error so far, `dev` on standard output.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 
 use super::sigv4::SERVICE;
+use crate::error::{Code, S3Error};
 use crate::secret::Secret;
 use crate::sign::Signable;
 use crate::sign::form::FormClaim;
@@ -18,6 +19,8 @@ pub(in crate::tenant) struct LocalKey {
     pub(in crate::tenant) id: Arc<str>,
     pub(in crate::tenant) tenant: usize,
     pub(super) secret: Secret,
+    /// What it signs is refused after this time.
+    pub(super) not_after: Option<Timestamp>,
     /// The signing key of the day and region that this key was last used for.
     at_hand: ArcSwapOption<DayKey>,
 }
@@ -34,7 +37,34 @@ impl LocalKey {
             id: id.into(),
             tenant,
             secret,
+            not_after: None,
             at_hand: ArcSwapOption::empty(),
+        }
+    }
+
+    /// The same key with an end.
+    #[must_use]
+    pub(super) fn until(self, not_after: Option<Timestamp>) -> Self {
+        Self { not_after, ..self }
+    }
+
+    /// Whether it is past its end.
+    pub(super) fn has_ended(&self, now: Timestamp) -> bool {
+        self.not_after.is_some_and(|end| now > end)
+    }
+
+    /// Refuses a key that is past its end. To be called once the signature is known to be good: nobody
+    /// else learns of the end.
+    pub(in crate::tenant) fn check_end(&self, now: Timestamp) -> Result<(), S3Error> {
+        match self.not_after {
+            Some(end) if now > end => Err(S3Error::new(
+                Code::InvalidAccessKeyId,
+                format!(
+                    "The access key ended at {}: use a newer key.",
+                    end.iso8601()
+                ),
+            )),
+            _ => Ok(()),
         }
     }
 

@@ -60,6 +60,19 @@ use strangers::Strangers;
 /// How far a client's clock may be from ours, in seconds: AWS's and COS's 15 minutes.
 pub(super) const MAX_SKEW: i64 = 900;
 
+/// Spans from now, each with its name, within which local keys are counted that end.
+pub(crate) const KEY_ENDS: [(&str, i64); 3] =
+    [("1d", 86_400), ("7d", 7 * 86_400), ("30d", 30 * 86_400)];
+
+/// Local keys with a `not_after`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndingKeys {
+    /// Those past it.
+    pub ended: u64,
+    /// Those that will be, within each of [`KEY_ENDS`].
+    pub within: [u64; KEY_ENDS.len()],
+}
+
 /// All tenants and their local keys. Immutable once made, but for the signing keys it has at hand.
 #[derive(Debug)]
 pub struct Tenants {
@@ -78,7 +91,7 @@ pub struct Tenants {
     /// For each authorization token that gets a temporary key, the tenant.
     pub(super) vend_tokens: HashMap<TokenHash, usize>,
     proofs: Remembered<Proof>,
-    strangers: Strangers,
+    strangers: Arc<Strangers>,
     seal: SessionSeal,
     sessions: Remembered<OpenSession>,
     /// By the tenant's index, templates after tenants.
@@ -201,38 +214,39 @@ impl fmt::Display for Peer {
 impl Tenants {
     /// The tenants of the configuration, which has made sure that no two share a key id.
     pub fn new(config: &Config) -> Self {
+        Self::made(config, None)
+    }
+
+    /// The same after a reload: what `old` counts goes on counting, and the keys of identity providers
+    /// that are the same are there.
+    pub fn succeeding(config: &Config, old: &Self) -> Self {
+        Self::made(config, Some(old))
+    }
+
+    fn made(config: &Config, old: Option<&Self>) -> Self {
         let tenants = config.tenants.iter().enumerate();
-        let keys = tenants.clone().flat_map(|(index, tenant)| {
+        let keys = tenants.flat_map(|(index, tenant)| {
             tenant.access_keys.iter().map(move |key| {
                 (
                     key.id.clone(),
-                    LocalKey::new(&key.id, index, key.secret.clone()),
+                    LocalKey::new(&key.id, index, key.secret.clone()).until(key.not_after),
                 )
             })
         });
-        let first = config.tenants.len();
-        let templates = config.templates.iter().enumerate();
-        let templates = templates
-            .map(|(index, template)| (template.identity, Template::new(first + index, template)));
+        let old_strangers = old.map(|old| Arc::clone(&old.strangers));
         Self {
             keys: keys.collect(),
-            all: tenants
-                .map(|(index, tenant)| Arc::new(Tenant::new(index, tenant)))
-                .collect(),
+            all: tenants_of(config, old),
             nobody: LocalKey::new("", usize::MAX, Secret::new("")),
             anonymous: AnonymousRule::new(config),
             cors: CorsRules::new(config),
             admissions: Admissions::new(config),
-            identities: config
-                .identities
-                .iter()
-                .map(IdentityProvider::new)
-                .collect(),
+            identities: identities_of(config, old),
             trusting: trusting(config),
-            templates: templates.collect(),
+            templates: templates_of(config, old),
             vend_tokens: vend::tokens(config),
             proofs: Remembered::new(),
-            strangers: Strangers::default(),
+            strangers: old_strangers.unwrap_or_default(),
             seal: SessionSeal::new(config.server.session_secrets.iter()),
             sessions: Remembered::new(),
             revoked: (config.tenants.iter().map(|tenant| &tenant.revoked))
@@ -275,6 +289,21 @@ impl Tenants {
         let mut templates = self.templates.iter().map(|(_, template)| template);
         let template = templates.find(|known| known.name() == template)?;
         template.of_values(values).map(Arc::new)
+    }
+
+    /// How many local keys have ended at `now`, and how many end within each of [`KEY_ENDS`] from then.
+    pub fn ending_keys(&self, now: Timestamp) -> EndingKeys {
+        let mut counts = EndingKeys::default();
+        for end in self.keys.values().filter_map(|key| key.not_after) {
+            if now > end {
+                counts.ended += 1;
+                continue;
+            }
+            for (count, (_, seconds)) in counts.within.iter_mut().zip(KEY_ENDS) {
+                *count += u64::from(end.since(now) <= seconds);
+            }
+        }
+        counts
     }
 
     /// The keys that are in use of the identity provider at `index` were read at `now`.
@@ -529,6 +558,43 @@ impl Identified {
     pub(crate) fn identity(&self) -> &Identity {
         self.0.identity()
     }
+}
+
+/// The tenants of `config`; `old` are those before a reload.
+fn tenants_of(config: &Config, old: Option<&Tenants>) -> Vec<Arc<Tenant>> {
+    let known = old.into_iter().flat_map(|old| &old.all);
+    let known: HashMap<&str, &Tenant> = known.map(|old| (old.name.as_str(), &**old)).collect();
+    let tenants = config.tenants.iter().enumerate();
+    let made = tenants.map(|(index, tenant)| {
+        let old = known.get(tenant.name.as_str()).copied();
+        Arc::new(Tenant::new(index, tenant, old))
+    });
+    made.collect()
+}
+
+/// The same of the templates, each with the index of its identity.
+fn templates_of(config: &Config, old: Option<&Tenants>) -> Vec<(usize, Template)> {
+    let first = config.tenants.len();
+    let templates = config.templates.iter().enumerate();
+    let made = templates.map(|(index, template)| {
+        let mut known = old.into_iter().flat_map(|old| &old.templates);
+        let old = known.find(|(_, old)| old.name() == template.name);
+        let old = old.map(|(_, old)| old);
+        let made = Template::new(first + index, template, old);
+        (template.identity, made)
+    });
+    made.collect()
+}
+
+/// The same of the identity providers.
+fn identities_of(config: &Config, old: Option<&Tenants>) -> Vec<IdentityProvider> {
+    let identities = config.identities.iter();
+    let made = identities.map(|identity| {
+        let mut known = old.into_iter().flat_map(|old| &old.identities);
+        let old = known.find(|old| old.name() == identity.name);
+        IdentityProvider::succeeding(identity, old)
+    });
+    made.collect()
 }
 
 /// For each identity, the tenants that say that its tokens may name them.

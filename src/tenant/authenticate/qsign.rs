@@ -56,6 +56,7 @@ impl Tenants {
         if !verified {
             return Err(wrong_signature());
         }
+        key.check_end(now)?;
         let own = || {
             let id = Arc::clone(&key.id);
             if presigned {

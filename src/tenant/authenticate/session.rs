@@ -103,6 +103,10 @@ impl Tenants {
                 "The provided token has expired: fetch new session keys.",
             ));
         }
+        let key = (opened.session.access_key.as_deref()).and_then(|id| self.keys.get(id));
+        if key.is_some_and(|key| key.has_ended(now)) {
+            return Err(ended());
+        }
         let of_tenant = self.revoked.get(opened.tenant.index);
         let mut rules = of_tenant.into_iter().chain([&self.revoked_of_all]);
         if rules.any(|revoked| opened.session.is_revoked(revoked)) {
@@ -315,10 +319,11 @@ impl Tenants {
         let secret = &known.unwrap_or(&self.nobody).secret;
         let signing = SigningKey::derive(secret, claim.scope.date, claim.scope.region, SERVICE);
         let verified = claim.verify(&request, &signing, &sha256_hex(call.form));
-        if known.is_none() {
-            return Err(unknown_key());
+        let key = known.ok_or_else(unknown_key)?;
+        if !verified {
+            return Err(wrong_signature());
         }
-        verified.then_some(()).ok_or_else(wrong_signature)
+        key.check_end(now)
     }
 }
 

@@ -46,6 +46,7 @@ impl Tenants {
         if !verified {
             return Err(wrong_signature());
         }
+        key.check_end(now)?;
         let identity = Identity::PresignedV2(Arc::clone(&key.id));
         let payload = payload.map_or(Ok(Mode::Unsigned), Mode::parse)?;
         Ok(Authenticated::new(tenant, identity, payload))

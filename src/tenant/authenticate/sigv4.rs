@@ -53,6 +53,7 @@ impl Tenants {
         if !verified {
             return Err(wrong_signature());
         }
+        key.check_end(now)?;
         let identity = match (session, claim.expires) {
             (Some(session), _) => session.identity(),
             (None, Some(_)) => Identity::Presigned(Arc::clone(&key.id)),

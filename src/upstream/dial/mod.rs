@@ -100,7 +100,7 @@ impl Dialer {
             .await
             .map_err(|_| DialError::ConnectTimeout(self.connect_timeout))??;
         tcp.set_nodelay(true).map_err(DialError::Connect)?;
-        let Some(Roots(config)) = &self.tls else {
+        let Some(Roots(config, _)) = &self.tls else {
             return Ok(Stream::Plain(tcp));
         };
         let name = ServerName::try_from(asked.host)

@@ -10,7 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 /// Whom to trust: built once, cheap to clone, shared by every [`Dialer`](super::Dialer).
 #[derive(Clone, Debug)]
-pub struct Roots(pub(super) Arc<ClientConfig>);
+pub struct Roots(pub(super) Arc<ClientConfig>, pub(super) Arc<RootCertStore>);
 
 impl Roots {
     /// The roots that an endpoint needs: none if it is plain HTTP.
@@ -77,18 +77,24 @@ impl Roots {
     pub fn speaking(&self, protocol: &[u8]) -> Self {
         let mut config = ClientConfig::clone(&self.0);
         config.alpn_protocols = vec![protocol.to_vec()];
-        Self(Arc::new(config))
+        Self(Arc::new(config), Arc::clone(&self.1))
+    }
+
+    /// Whether both trust the same authorities.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.1.roots == other.1.roots
     }
 
     fn from_store(store: RootCertStore) -> Result<Self, RootsError> {
+        let store = Arc::new(store);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| RootsError(error.to_string()))?
-            .with_root_certificates(store)
+            .with_root_certificates(Arc::clone(&store))
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self(Arc::new(config)))
+        Ok(Self(Arc::new(config), store))
     }
 }
 
