@@ -88,6 +88,37 @@ pub(super) fn matching(written: &str) -> Result<Vec<String>, Mistake> {
     Ok(found)
 }
 
+/// The actions that read or change what is configured of a bucket as a whole, sorted: for a grant that is not
+/// the whole of it they do nothing. `s3::Operation` has a row for each.
+pub(crate) const OF_WHOLE_BUCKETS: [&str; 19] = [
+    "DeleteBucketCORS",
+    "DeleteBucketEncryption",
+    "DeleteBucketLifecycle",
+    "DeleteBucketTagging",
+    "DeleteBucketWebsite",
+    "GetBucketACL",
+    "GetBucketCORS",
+    "GetBucketEncryption",
+    "GetBucketLifecycle",
+    "GetBucketTagging",
+    "GetBucketVersioning",
+    "GetBucketWebsite",
+    "PutBucketACL",
+    "PutBucketCORS",
+    "PutBucketEncryption",
+    "PutBucketLifecycle",
+    "PutBucketTagging",
+    "PutBucketVersioning",
+    "PutBucketWebsite",
+];
+
+/// Whether the action `written` does nothing for a grant that is not a whole bucket.
+pub(super) fn is_of_whole_buckets(written: &str) -> bool {
+    let name = written.strip_prefix(SERVICE);
+    let name = name.or_else(|| written.strip_prefix("cos:"));
+    OF_WHOLE_BUCKETS.contains(&name.unwrap_or(written))
+}
+
 /// Every COS action that is known, sorted (tests/vectors/cos-actions.json).
 const ACTIONS: [&str; 83] = [
     "AbortMultipartUpload",

@@ -55,7 +55,7 @@ pub(super) fn grant(section: Section<'_>) -> ReadGrant {
     let actions = match &keys.policy {
         Some(policy) => policy.value.actions(),
         None if section.has("policy") => Vec::new(),
-        None => actions(&section),
+        None => actions(&section, keys.are_whole()),
     };
     list_default_prefix(&section);
     let read = ReadGrant {
@@ -86,6 +86,12 @@ struct GrantedKeys {
 }
 
 impl GrantedKeys {
+    /// Whether they are all keys of the real bucket.
+    fn are_whole(&self) -> bool {
+        let is_any = |found: &Located<PrefixPattern>| found.value == PrefixPattern::Any;
+        self.root.as_deref() == Some("") && self.prefixes.iter().any(is_any)
+    }
+
     /// The prefixes in the real bucket.
     fn reach(&self) -> Vec<Located<PrefixPattern>> {
         let Some(root) = &self.root else {
@@ -211,10 +217,19 @@ fn list_default_prefix(section: &Section<'_>) {
     }
 }
 
-/// `actions`, presets unfolded.
-fn actions(section: &Section<'_>) -> Vec<String> {
+/// `actions`, presets unfolded. What is configured holds for the whole of a bucket, so no grant of a part of
+/// it can change or read it.
+fn actions(section: &Section<'_>, is_whole: bool) -> Vec<String> {
     let mut actions = Vec::new();
     for text in section.texts("actions") {
+        if !is_whole && actions::is_of_whole_buckets(text.value) {
+            let message = format!(
+                "`{}` has no effect: it is about a whole bucket, and the grant is about a part of one",
+                printable(text.value)
+            );
+            let fix = "remove it, or grant prefixes = [\"*\"] without a root";
+            section.warning(&text.origin, message, fix);
+        }
         let unfolded = section.check("actions", &text.origin, actions::unfold(text.value));
         actions.extend(unfolded.into_iter().flatten());
     }

@@ -3,7 +3,7 @@
 //! Nothing is read here: the text, the environment and files come in through [`Sources`]. `keys.rs` lists
 //! every key; `section.rs` reads tables by that list; the other files each know one table.
 
-mod actions;
+pub(crate) mod actions;
 mod admission;
 pub mod aws_actions;
 mod base_key;

@@ -8,7 +8,7 @@ use http::request::Parts;
 use crate::error::{Code, S3Error};
 use crate::s3::conditions::depends_on_target;
 use crate::s3::headers::check_owners;
-use crate::s3::native::speaks_native;
+use crate::s3::native::{speaks_native, vocabulary};
 use crate::s3::{Local, Performer, xml};
 use crate::tenant::{ListingPage, Permit};
 
@@ -39,8 +39,10 @@ pub(super) fn response(
             .ok_or_else(|| S3Error::new(Code::NoSuchKey, "The specified key does not exist."))?;
         return Ok(Some(folder));
     }
-    let Performer::Cosgate(local) = request.operation.performer() else {
-        return Ok(None);
+    let local = match request.operation.performer() {
+        Performer::Cosgate(local) => local,
+        Performer::CosIfGranted(local) if !permit.asks_cos() => local,
+        _ => return Ok(None),
     };
     check_owners(&head.headers, owner)?;
     Ok(Some(match local {
@@ -59,7 +61,10 @@ pub(super) fn response(
             response
         }
         Local::Buckets => document(list_buckets(permit, region)?),
-        Local::OwnersAcl => document(xml::owners_acl(owner)),
+        Local::OwnersAcl => {
+            let rights = xml::AccessRights::owners();
+            document(rights.to_xml(owner, vocabulary(head)))
+        }
         Local::Absent(code) => {
             return Err(S3Error::new(code, "No such configuration exists."));
         }

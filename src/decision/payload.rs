@@ -12,10 +12,15 @@ use crate::payload::checksum::Checks;
 use crate::payload::{
     ChunkSignatures, Declared, FormFile, Framing, Intake, Mode, PayloadError, unsigned_chunks,
 };
+use crate::s3::native::vocabulary;
 use crate::s3::request::{MAX_OBJECT_BYTES, too_large};
-use crate::s3::{BodyKind, XmlRequest};
+use crate::s3::xml::Vocabulary;
+use crate::s3::{BodyKind, Configuration, XmlRequest};
 use crate::tenant::limits::Limits;
 use crate::tenant::{Authenticated, Permit};
+
+/// The document that a header can stand for.
+const ACL: XmlRequest = XmlRequest::Configuration(Configuration::Acl);
 
 /// Which body a request has.
 #[derive(Debug)]
@@ -33,6 +38,10 @@ pub enum PayloadPlan {
 pub struct DocumentPlan {
     /// Which document it is.
     pub kind: XmlRequest,
+    /// Whose words it is in.
+    pub words: Vocabulary,
+    /// A header says what it could say.
+    pub is_in_header: bool,
     /// It may have so many bytes.
     pub max_bytes: usize,
     /// What its bytes must pass.
@@ -66,7 +75,9 @@ impl PayloadPlan {
             }
             BodyKind::Document(kind) => Ok(Self::Document(DocumentPlan {
                 kind,
-                max_bytes: config.server.limits.xml_bytes,
+                words: vocabulary(head),
+                is_in_header: kind == ACL && head.headers.contains_key("x-amz-acl"),
+                max_bytes: kind.max_bytes().min(config.server.limits.xml_bytes),
                 checks: document_checks(kind, permit, head, caller.payload())?,
             })),
             BodyKind::None | BodyKind::Form | BodyKind::Ignored => {
@@ -146,7 +157,7 @@ fn document_checks(
     }
     match kind {
         XmlRequest::CompleteMultipartUpload => Checks::of_completion(&declared, &head.headers),
-        XmlRequest::Delete | XmlRequest::Tagging => {
+        XmlRequest::Configuration(_) | XmlRequest::Delete | XmlRequest::Tagging => {
             Checks::read(&declared, &head.headers, &permit.request().query)
         }
     }

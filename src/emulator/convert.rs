@@ -46,6 +46,7 @@ macro_rules! attributes_of {
                 .as_ref()
                 .map(|class| class.as_str().to_owned()),
             tags: $tags,
+            acl: None,
         }
     };
 }

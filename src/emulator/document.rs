@@ -15,7 +15,7 @@ use crate::emulator::head::header;
 use crate::emulator::store::hex;
 
 /// A document's bytes at most.
-const XML_LIMIT: usize = 4 * 1024 * 1024;
+pub(super) const XML_LIMIT: usize = 4 * 1024 * 1024;
 
 /// Whether the body is a document rather than an object.
 pub(super) fn is_document(head: &Parts) -> bool {
@@ -34,11 +34,14 @@ pub(super) fn is_document(head: &Parts) -> bool {
 pub(super) async fn read_document(head: &Parts, body: Body) -> Result<Bytes, CosError> {
     let query = head.uri.query().unwrap_or_default();
     let needs_md5 = match head.method {
-        Method::POST => has_parameter(query, "delete"),
+        Method::POST => ["delete", "restore"]
+            .iter()
+            .any(|name| has_parameter(query, name)),
         _ => head.uri.path() == "/" && !query.is_empty(),
     };
+    let is_empty = header(head, "content-length") == Some("0"); // a header says the access rights
     let claimed = header(head, "content-md5");
-    if needs_md5 && claimed.is_none() {
+    if needs_md5 && !is_empty && claimed.is_none() {
         return Err(CosError::bad_request(
             "InvalidRequest",
             "Missing required header for this request: Content-MD5",

@@ -47,7 +47,7 @@ impl RequestFacts {
             .is_none_or(|policy| policy.allows(&attempt))
     }
 
-    fn check(&self, action: &str, path: Option<&str>) -> S3Result<()> {
+    pub(super) fn check(&self, action: &str, path: Option<&str>) -> S3Result<()> {
         if self.may(action, path) {
             Ok(())
         } else {

@@ -7,7 +7,7 @@
 //! - `wire` accepts connections and breaks them on demand;
 //! - `sts` issues temporary keys, which `keys` remembers; `sts_v1` reads calls of the older form;
 //! - `cos` checks a request's `head`, `native` puts a q-sign request into S3's words, `gate` enforces the
-//!   key's policy (`cam`), `s3`, `listings` and `uploads` do the operation on the `store`, `answer` writes the
+//!   key's policy (`cam`), `s3`, `listings`, `uploads` and `settings` do the operation on the `store`, `answer` writes the
 //!   result as COS does;
 //! - `faults` says what goes wrong, `counters` what has come, `admin` gives both over HTTP.
 
@@ -45,6 +45,7 @@ mod keys;
 mod listings;
 mod native;
 mod s3;
+mod settings;
 mod store;
 mod sts;
 mod sts_v1;
@@ -58,6 +59,7 @@ use cos::Cos;
 use gate::{Hosts, Policies, SecretLookup};
 use keys::AccountKeys;
 use s3::Operations;
+use settings::Settings;
 use store::Store;
 use sts::EmbeddedSts;
 
@@ -347,6 +349,23 @@ impl Emulator {
         Ok(())
     }
 
+    /// The document that is configured under a parameter of a bucket, as it came.
+    pub fn setting(&self, bucket: &str, parameter: &str) -> Option<String> {
+        let about = self.shared.store.bucket(bucket)?;
+        about.settings.get(parameter).cloned()
+    }
+
+    /// Configures a bucket as if somebody else had.
+    pub fn configure(&self, bucket: &str, parameter: &str, document: &str) -> io::Result<()> {
+        let set = |about: &mut store::BucketAbout| {
+            about
+                .settings
+                .insert(parameter.to_owned(), document.to_owned());
+        };
+        let done = self.shared.store.change_bucket(bucket, set);
+        done.map_err(store::StoreError::into_io)
+    }
+
     /// Whether an object is stored.
     pub fn object_exists(&self, bucket: &str, key: &str) -> bool {
         self.shared.store.object(bucket, key).is_ok()
@@ -393,6 +412,10 @@ fn s3_service(shared: &EmulatorShared, suffix: &str) -> S3Service {
     });
     builder.set_auth(SecretLookup(Arc::clone(&shared.keys)));
     builder.set_access(Policies);
+    builder.set_route(Settings {
+        store: Arc::clone(&shared.store),
+        suffix: suffix.to_owned(),
+    });
     builder.set_host(Hosts {
         suffix: suffix.to_owned(),
     });

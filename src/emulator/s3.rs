@@ -296,6 +296,7 @@ impl S3 for Operations {
         } else {
             Attributes {
                 tags,
+                acl: None,
                 ..source.attributes.clone()
             }
         };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HOST, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
@@ -16,7 +17,7 @@ use crate::upstream::retry::Tries;
 
 use crate::body::shape::Shaper;
 use crate::body::{self, DownloadFailure, ResponseBody, ResponseConnection as _};
-use crate::config::StoredCheck;
+use crate::config::{StoredCheck, UpstreamSignature};
 use crate::credentials::{Credential, Entry};
 use crate::decision::{Step, document};
 use crate::error::{Code, Fault, S3Error};
@@ -26,7 +27,8 @@ use crate::payload::compare_stored;
 use crate::rewrite::listing::AnswerRewriter;
 use crate::rewrite::{self, UpstreamRequest};
 use crate::s3::address::Address;
-use crate::s3::{ObjectKey, Operation, Performer, conditions, xml};
+use crate::s3::native::vocabulary;
+use crate::s3::{ObjectKey, Operation, Performer, SuccessKind, conditions, xml};
 use crate::tenant::Permit;
 use crate::tenant::limits::Direction;
 use crate::timestamp::Timestamp;
@@ -199,6 +201,13 @@ impl Proxy {
             fresh
                 .headers
                 .insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+        }
+        if let Some(acl) = outgoing.acl {
+            let name = match self.config().upstream.signature {
+                UpstreamSignature::Cos => "x-cos-acl",
+                UpstreamSignature::S3 => "x-amz-acl",
+            };
+            fresh.headers.insert(name, HeaderValue::from_static(acl));
         }
         if matches!(fresh.method, Method::PUT | Method::POST) {
             fresh.headers.insert(CONTENT_LENGTH, body.length().into());
@@ -376,6 +385,15 @@ impl Proxy {
             answer.headers_mut().extend(headers);
             return Ok(answer);
         }
+        if let SuccessKind::Configuration(kind) = operation.response() {
+            let said = self.read_document(incoming, lease, kind.max_bytes());
+            let said = Box::pin(said).await?;
+            let said = rewrite::configuration(kind, &said, permit, vocabulary(head))
+                .inspect_err(|_| self.metrics.count(Event::AnswerUnusable))?;
+            let mut answer = document(said).map(ResponseBody::text);
+            answer.headers_mut().extend(headers);
+            return Ok(answer);
+        }
         if operation == Operation::DeleteObjects {
             let deleted = self.relay_delete_result(call, incoming, lease, in_flight);
             return Box::pin(deleted).await;
@@ -456,7 +474,11 @@ impl Proxy {
         lease: Box<LeasedConnection>,
         in_flight: &mut InFlight,
     ) -> Result<Response<ResponseBody>, S3Error> {
-        let mut result = self.read_delete_result(incoming, lease).await?;
+        let result = self
+            .read_document(incoming, lease, DELETE_RESULT_BYTES)
+            .await?;
+        let mut result = xml::DeleteResult::parse(&result, DELETE_RESULT_BYTES)
+            .map_err(|error| bad_gateway(format!("the result of a multi-delete: {error}")))?;
         let grant = permit.grant().ok_or_else(|| internal("no grant"))?;
         rewrite::delete_result(&mut result, grant).map_err(|_| {
             in_flight.record.unusable = Some(DownloadFailure::OutOfScope);
@@ -466,18 +488,19 @@ impl Proxy {
         Ok(delete_result(result, body))
     }
 
-    async fn read_delete_result(
+    /// A document of COS, of no more than `most` bytes.
+    async fn read_document(
         &self,
         mut incoming: Incoming,
         lease: Box<LeasedConnection>,
-    ) -> Result<xml::DeleteResult, S3Error> {
+        most: usize,
+    ) -> Result<Bytes, S3Error> {
         let head_timeout = self.config().upstream.limits.head_timeout;
-        let body = body::gather(&mut incoming, DELETE_RESULT_BYTES, head_timeout, |_| true)
+        let body = body::gather(&mut incoming, most, head_timeout, |_| true)
             .await
-            .map_err(|failure| bad_gateway(format!("the result of a multi-delete: {failure:?}")))?;
+            .map_err(|failure| bad_gateway(format!("a document of COS: {failure:?}")))?;
         lease.release();
-        xml::DeleteResult::parse(&body, DELETE_RESULT_BYTES)
-            .map_err(|error| bad_gateway(format!("the result of a multi-delete: {error}")))
+        Ok(body)
     }
 
     /// Reads COS's error document, and makes ours of it.

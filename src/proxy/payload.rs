@@ -21,7 +21,8 @@ use crate::error::{Code, S3Error};
 use crate::observe::Event;
 use crate::payload::FormFile;
 use crate::payload::checksum::Verified;
-use crate::s3::{ObjectKey, XmlRequest, xml};
+use crate::s3::xml::Vocabulary;
+use crate::s3::{Configuration, ObjectKey, XmlRequest, xml};
 use crate::tenant::limits::Direction;
 use crate::tenant::{Authenticated, Permit, Tenant};
 use crate::transport::StreamState;
@@ -47,6 +48,8 @@ pub(super) struct Outgoing {
     verified: Option<Verified>,
     /// Its MD5 in base64, for the XML bodies that COS demands it of.
     pub(super) md5: Option<String>,
+    /// The access rights that a document says, as a header for COS says them.
+    pub(super) acl: Option<&'static str>,
     /// The keys of a multi-delete that the caller may not delete: they get an entry of their own in
     /// the answer, and COS never hears of them.
     pub(super) denied: Vec<xml::DeleteObject>,
@@ -102,6 +105,7 @@ impl Outgoing {
             sha256: None,
             verified: None,
             md5: None,
+            acl: None,
             denied: Vec::new(),
             quiet: false,
             answered_for: Vec::new(),
@@ -257,6 +261,8 @@ impl Proxy {
     ) -> Result<Outgoing, S3Error> {
         let DocumentPlan {
             kind,
+            words,
+            is_in_header,
             max_bytes,
             mut checks,
         } = plan;
@@ -274,10 +280,15 @@ impl Proxy {
             ..Verified::default()
         };
         charge(caller.tenant(), &document);
+        let outgoing = if kind == XmlRequest::Configuration(Configuration::Acl) {
+            access_rights(&permit.tenant().name, &document, is_in_header)?
+        } else {
+            rebuild(kind, words, permit, &document)?
+        };
         Ok(Outgoing {
             verified: Some(verified),
             _hold: Some(hold),
-            ..rebuild(kind, permit, &document, max_bytes)?
+            ..outgoing
         })
     }
 
@@ -329,11 +340,13 @@ impl Proxy {
 /// Parses an XML body and writes it anew from its parts: nothing of the client's text is sent on.
 fn rebuild(
     kind: XmlRequest,
+    words: Vocabulary,
     permit: &Permit<'_, '_>,
     document: &[u8],
-    limit: usize,
 ) -> Result<Outgoing, S3Error> {
+    let limit = document.len(); // which is no more than was gathered
     let xml = match kind {
+        XmlRequest::Configuration(kind) => kind.for_cos(document, words)?,
         XmlRequest::CompleteMultipartUpload => {
             xml::CompleteRequest::parse(document, limit)?.to_xml()
         }
@@ -346,6 +359,26 @@ fn rebuild(
         XmlRequest::Tagging => xml::Tagging::parse(document, limit)?.to_xml(),
     };
     Ok(Outgoing::document(xml))
+}
+
+/// Access rights, which a header says to COS: its document would need the ID of the owner's account.
+fn access_rights(owner: &str, document: &[u8], is_in_header: bool) -> Result<Outgoing, S3Error> {
+    let acl = match (is_in_header, document.is_empty()) {
+        (true, true) => None,
+        (false, false) => Some(xml::AccessRights::of_client(document, owner)?.canned()?),
+        (true, false) => {
+            let text = "Say the access rights in x-amz-acl or in a document, not in both.";
+            return Err(S3Error::new(Code::InvalidRequest, text));
+        }
+        (false, true) => {
+            let text = "Say the access rights in x-amz-acl or in a document.";
+            return Err(S3Error::new(Code::MissingSecurityHeader, text));
+        }
+    };
+    Ok(Outgoing {
+        acl,
+        ..Outgoing::empty()
+    })
 }
 
 /// A multi-delete of the keys that the caller may delete.

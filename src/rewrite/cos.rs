@@ -5,6 +5,7 @@ use http::header::HeaderName;
 
 use super::request::internal;
 use crate::error::{Code, S3Error};
+use crate::s3::storage_class::cos_class;
 
 /// What COS's own API calls a header. Refused where it has no name for it: dropping it would do
 /// something else than was asked.
@@ -21,7 +22,7 @@ pub(super) fn cos_header(
     let text = value.to_str().unwrap_or_default();
     let (suffix, value) = match suffix {
         "acl" => match text {
-            "private" | "public-read" | "public-read-write" => (suffix, value.clone()),
+            "default" | "private" | "public-read" | "public-read-write" => (suffix, value.clone()),
             _ => return Err(untranslatable(name)),
         },
         "metadata-directive" | "tagging-directive" => match text {
@@ -42,19 +43,9 @@ pub(super) fn cos_header(
         "server-side-encryption-aws-kms-key-id" => {
             ("server-side-encryption-cos-kms-key-id", value.clone())
         }
-        "storage-class" => match text {
-            "GLACIER" => (suffix, HeaderValue::from_static("ARCHIVE")),
-            "ONEZONE_IA" => (suffix, HeaderValue::from_static("STANDARD_IA")),
-            "REDUCED_REDUNDANCY" => (suffix, HeaderValue::from_static("STANDARD")),
-            "ARCHIVE"
-            | "DEEP_ARCHIVE"
-            | "INTELLIGENT_TIERING"
-            | "MAZ_INTELLIGENT_TIERING"
-            | "MAZ_STANDARD"
-            | "MAZ_STANDARD_IA"
-            | "STANDARD"
-            | "STANDARD_IA" => (suffix, value.clone()),
-            _ => return Err(untranslatable(name)),
+        "storage-class" => match cos_class(text) {
+            Some(class) => (suffix, HeaderValue::from_static(class)),
+            None => return Err(untranslatable(name)),
         },
         _ if COS_HAS.contains(&suffix) => (suffix, value.clone()),
         _ => return Err(untranslatable(name)),

@@ -27,17 +27,24 @@ use crate::s3::{Operation, SuccessKind};
 use crate::tenant::{Grant, ListingPage, Permit};
 
 /// Whether responses to this operation must pass an [`AnswerRewriter`].
-pub(crate) fn rewrites(operation: Operation) -> bool {
+pub(crate) fn is_streamed_anew(operation: Operation) -> bool {
     root_of(operation).is_some()
+}
+
+/// Whether the client gets another body than COS's.
+pub(super) fn rewrites(operation: Operation) -> bool {
+    is_streamed_anew(operation) || matches!(operation.response(), SuccessKind::Configuration(_))
 }
 
 /// The root of a response that is rewritten.
 fn root_of(operation: Operation) -> Option<&'static str> {
     match operation.response() {
         SuccessKind::Document(root) => Some(root),
-        SuccessKind::Cosgate | SuccessKind::Empty | SuccessKind::Headers | SuccessKind::Object => {
-            None
-        }
+        SuccessKind::Configuration(_)
+        | SuccessKind::Cosgate
+        | SuccessKind::Empty
+        | SuccessKind::Headers
+        | SuccessKind::Object => None,
     }
 }
 

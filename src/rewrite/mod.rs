@@ -6,6 +6,7 @@
 
 mod attachment;
 mod attributes;
+mod configuration;
 mod cos;
 mod element;
 pub mod listing;
@@ -18,6 +19,7 @@ mod version_two;
 
 pub(crate) use attachment::{as_attachment, is_attachment, not_sniffed};
 pub use attributes::attributes;
+pub(crate) use configuration::configuration;
 pub use look::Look;
 pub use look::{Must, looks};
 pub(crate) use look::{look_at_read, no_such_part};

@@ -17,6 +17,7 @@ use crate::error::{Code, Fault, S3Error};
 use crate::s3::conditions::{self, FORBID_OVERWRITE, Handling};
 use crate::s3::continuation::marker_of_token;
 use crate::s3::headers::strip_aws_chunked;
+use crate::s3::query::is_sub_resource;
 use crate::s3::{Operation, Performer, S3Request, headers};
 use crate::tenant::{Grant, ListingPage, Permit};
 
@@ -241,18 +242,13 @@ fn target(path: &str, query: &Pairs) -> String {
     for (name, value) in query {
         target.push(separator);
         push_encoded(&mut target, name.as_bytes());
-        if !(value.is_empty() && is_flag(name)) {
+        if !(value.is_empty() && is_sub_resource(name)) {
             target.push('=');
             push_encoded(&mut target, value.as_bytes());
         }
         separator = '&';
     }
     target
-}
-
-/// Sub-resources that go without `=`.
-fn is_flag(name: &str) -> bool {
-    matches!(name, "delete" | "tagging" | "uploads" | "versions")
 }
 
 /// An endpoint's text for this bucket.

@@ -471,9 +471,11 @@ fn refusal(
 }
 
 fn code_of_status(status: StatusCode, permit: &Permit<'_, '_>) -> Code {
+    let absent = permit.request().operation.absent();
     match status.as_u16() {
         304 => Code::NotModified,
         401 | 402 | 403 | 451 => Code::AccessDenied,
+        404 if absent.is_some() => absent.unwrap_or(Code::NoSuchBucket),
         404 if permit.request().key.is_some() => Code::NoSuchKey,
         404 => Code::NoSuchBucket,
         405 => Code::MethodNotAllowed,

@@ -174,7 +174,15 @@ const RULES: &[Rule] = &[
     // S3 has no conditions on the other reads, and answers them whole.
     Rule {
         operations: &[
+            O::GetBucketAcl,
+            O::GetBucketCors,
+            O::GetBucketEncryption,
+            O::GetBucketLifecycleConfiguration,
             O::GetBucketLocation,
+            O::GetBucketTagging,
+            O::GetBucketVersioning,
+            O::GetBucketWebsite,
+            O::GetObjectAcl,
             O::GetObjectTagging,
             O::HeadBucket,
             O::ListBuckets,
@@ -378,8 +386,16 @@ mod tests {
     fn reads(operation: Operation) -> bool {
         matches!(
             operation,
-            O::GetBucketLocation
+            O::GetBucketAcl
+                | O::GetBucketCors
+                | O::GetBucketEncryption
+                | O::GetBucketLifecycleConfiguration
+                | O::GetBucketLocation
+                | O::GetBucketTagging
+                | O::GetBucketVersioning
+                | O::GetBucketWebsite
                 | O::GetObject
+                | O::GetObjectAcl
                 | O::GetObjectTagging
                 | O::HeadBucket
                 | O::HeadObject

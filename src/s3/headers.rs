@@ -349,6 +349,7 @@ const NEEDS_NAME: Treatment = T::Is(Disposition::NeedsName);
 const PUT_ACL: Treatment = T::Is(Disposition::NeedsAction("name/cos:PutObjectACL"));
 const PUT_TAGGING: Treatment = T::Is(Disposition::NeedsAction("name/cos:PutObjectTagging"));
 const ANY: &[Operation] = Operation::ALL;
+const ACLS: &[Operation] = &[O::PutBucketAcl, O::PutObjectAcl];
 const COPIES: &[Operation] = &[O::CopyObject, O::UploadPartCopy];
 
 /// Every `x-amz-` header that has a meaning here, but `x-amz-meta-` ([`metadata`]) and the conditions
@@ -449,6 +450,20 @@ const AMZ: &[HeaderRow] = &[
         names: &["mp-object-size"],
         values: &[],
         treatment: DROP,
+    },
+    // S3 PutBucketAcl, PutObjectAcl; COS 436/7737, 436/7748. It is all that these do, and their own action
+    // is needed. Whom the others name is an account of AWS's.
+    HeaderRow {
+        operations: ACLS,
+        names: &["acl"],
+        values: &[],
+        treatment: T::Is(Disposition::Forward),
+    },
+    HeaderRow {
+        operations: ACLS,
+        names: &["grant-"],
+        values: &[],
+        treatment: T::Denied,
     },
     // What COS does anyway (436/7749); tools send it unasked.
     HeaderRow {

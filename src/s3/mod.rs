@@ -14,11 +14,13 @@ pub mod operation;
 mod percent;
 pub mod query;
 pub mod request;
+pub(crate) mod storage_class;
 pub mod sts;
 pub mod vend;
 pub mod xml;
 
 pub use address::{Address, ObjectKey};
+pub use operation::Configuration;
 pub use operation::SuccessKind;
 pub use operation::Target;
 pub use operation::{BodyKind, Local, Operation, Performer, Resource, XmlRequest};

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use super::address::virtual_bucket;
 use super::conditions::FORBID_OVERWRITE;
 use super::request::COPY_SOURCE;
+use super::xml::Vocabulary;
 use crate::encoding::split::{split, split_once};
 use crate::error::{Code, S3Error};
 
@@ -39,6 +40,15 @@ pub(crate) fn is_native(head: &Parts) -> bool {
 /// Whether `head`, in S3's words, is that of a client of COS's own API.
 pub(crate) fn speaks_native(head: &Parts) -> bool {
     head.extensions.get::<Native>().is_some()
+}
+
+/// Whose words the client of `head`, in S3's words, reads and writes in documents.
+pub(crate) fn vocabulary(head: &Parts) -> Vocabulary {
+    if speaks_native(head) {
+        Vocabulary::Cos
+    } else {
+        Vocabulary::S3
+    }
 }
 
 /// The mark of a head that was translated.
@@ -104,6 +114,11 @@ pub fn to_s3(head: &Parts, domains: &[String]) -> Result<Option<Parts>, S3Error>
                 said.headers.append(token, value.clone());
             }
             Some(_) if is_of_sdk(text) => {}
+            // Said to an object that is there, it is another right than `private`.
+            Some("acl") if sets_acl(head) => {
+                let acl = HeaderName::from_static("x-amz-acl");
+                said.headers.append(acl, value.clone());
+            }
             Some(own) => {
                 let (name, value) = s3_header(own, name, value);
                 said.headers.append(name, value);
@@ -268,6 +283,10 @@ fn without_signature(head: &Parts) -> Result<Uri, S3Error> {
 
 fn creates_upload(head: &Parts) -> bool {
     raw_pairs(head).any(|pair| raw_name(pair) == "uploads")
+}
+
+fn sets_acl(head: &Parts) -> bool {
+    raw_pairs(head).any(|pair| raw_name(pair) == "acl")
 }
 
 fn raw_pairs(head: &Parts) -> impl Iterator<Item = &str> {

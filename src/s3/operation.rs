@@ -25,10 +25,14 @@ pub enum Target {
     Service,
     /// The bucket.
     Bucket,
+    /// All that is in the bucket: what is configured holds for every key of it.
+    WholeBucket,
     /// The listed prefix.
     Listing,
     /// The key.
     Key,
+    /// The key, in a bucket that is not virtual.
+    RealKey,
     /// The key, whatever the actions: cosgate answers by itself, from the grant.
     OwnKey,
     /// Each key that the body names.
@@ -57,8 +61,34 @@ pub enum BodyKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XmlRequest {
     CompleteMultipartUpload,
+    Configuration(Configuration),
     Delete,
     Tagging,
+}
+
+impl XmlRequest {
+    /// The most bytes that it may have, whatever the operator allows.
+    pub(crate) fn max_bytes(self) -> usize {
+        match self {
+            Self::Configuration(kind) => kind.max_bytes(),
+            Self::CompleteMultipartUpload | Self::Delete | Self::Tagging => usize::MAX,
+        }
+    }
+}
+
+/// What is configured of a bucket, or asked for an object, in a document that S3 and COS have in nearly
+/// the same words.
+#[allow(missing_docs, reason = "the names are those of the operations")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Configuration {
+    Acl,
+    Cors,
+    Encryption,
+    Lifecycle,
+    Restore,
+    Tagging,
+    Versioning,
+    Website,
 }
 
 /// Who performs an operation.
@@ -68,6 +98,8 @@ pub enum Performer {
     Cos,
     /// COS, by a HEAD whose headers cosgate makes the document of.
     CosByHead,
+    /// COS, if the grant has the action and may know the whole answer; else cosgate itself.
+    CosIfGranted(Local),
     /// COS, as the `PutObject` that a form stands for.
     AsPutObject,
     /// cosgate itself: a key that is scoped to prefixes cannot ask COS for it.
@@ -102,6 +134,8 @@ pub enum SuccessKind {
     Object,
     /// The headers alone, which cosgate makes a document of.
     Headers,
+    /// What is configured, which is put into the client's words.
+    Configuration(Configuration),
     /// A document with this root.
     Document(&'static str),
     /// COS is not asked.
@@ -237,6 +271,48 @@ const fn of_object(
     }
 }
 
+/// A question about a bucket that COS answers where the grant has its action.
+const fn configured(
+    selectors: &'static [&'static str],
+    action: &'static str,
+    answer: Local,
+    kind: Configuration,
+) -> OperationRow {
+    OperationRow {
+        parameters: selectors,
+        performer: Performer::CosIfGranted(answer),
+        response: SuccessKind::Configuration(kind),
+        ..of_bucket(selectors, action, answer)
+    }
+}
+
+/// Configures a bucket.
+const fn configure(
+    selectors: &'static [&'static str],
+    action: &'static str,
+    kind: Configuration,
+) -> OperationRow {
+    OperationRow {
+        method: "PUT",
+        body: BodyKind::Document(XmlRequest::Configuration(kind)),
+        ..unconfigure(selectors, action)
+    }
+}
+
+/// Removes what is configured.
+const fn unconfigure(selectors: &'static [&'static str], action: &'static str) -> OperationRow {
+    OperationRow {
+        scope: Resource::Bucket,
+        method: "DELETE",
+        selectors,
+        action,
+        target: Target::WholeBucket,
+        parameters: selectors,
+        response: SuccessKind::Empty,
+        ..ROW
+    }
+}
+
 operations! {
     // COS 436/7740.
     AbortMultipartUpload: OperationRow {
@@ -292,6 +368,16 @@ operations! {
         is_idempotent: false,
         ..ROW
     },
+    // COS 436/8283.
+    DeleteBucketCors: unconfigure(&["cors"], "name/cos:DeleteBucketCORS"),
+    // COS 436/40138.
+    DeleteBucketEncryption: unconfigure(&["encryption"], "name/cos:DeleteBucketEncryption"),
+    // COS 436/8284.
+    DeleteBucketLifecycle: unconfigure(&["lifecycle"], "name/cos:DeleteBucketLifecycle"),
+    // COS 436/34836.
+    DeleteBucketTagging: unconfigure(&["tagging"], "name/cos:DeleteBucketTagging"),
+    // COS 436/31928.
+    DeleteBucketWebsite: unconfigure(&["website"], "name/cos:DeleteBucketWebsite"),
     // COS 436/7743.
     DeleteObject: OperationRow {
         scope: Resource::Object,
@@ -324,10 +410,14 @@ operations! {
         ..ROW
     },
     GetBucketAccelerateConfiguration: of_bucket(&["accelerate"], "name/cos:GetBucketAccelerate", Local::Unset("AccelerateConfiguration", None)),
-    GetBucketAcl: of_bucket(&["acl"], "name/cos:GetBucketACL", Local::OwnersAcl),
-    GetBucketCors: of_bucket(&["cors"], "name/cos:GetBucketCORS", Local::Absent(Code::NoSuchCORSConfiguration)),
-    GetBucketEncryption: of_bucket(&["encryption"], "name/cos:GetBucketEncryption", Local::Absent(Code::ServerSideEncryptionConfigurationNotFoundError)),
-    GetBucketLifecycleConfiguration: of_bucket(&["lifecycle"], "name/cos:GetBucketLifecycle", Local::Absent(Code::NoSuchLifecycleConfiguration)),
+    // COS 436/7733.
+    GetBucketAcl: configured(&["acl"], "name/cos:GetBucketACL", Local::OwnersAcl, Configuration::Acl),
+    // COS 436/8274.
+    GetBucketCors: configured(&["cors"], "name/cos:GetBucketCORS", Local::Absent(Code::NoSuchCORSConfiguration), Configuration::Cors),
+    // COS 436/40137.
+    GetBucketEncryption: configured(&["encryption"], "name/cos:GetBucketEncryption", Local::Absent(Code::ServerSideEncryptionConfigurationNotFoundError), Configuration::Encryption),
+    // COS 436/8278.
+    GetBucketLifecycleConfiguration: configured(&["lifecycle"], "name/cos:GetBucketLifecycle", Local::Absent(Code::NoSuchLifecycleConfiguration), Configuration::Lifecycle),
     GetBucketLocation: OperationRow {
         scope: Resource::Bucket,
         method: "GET",
@@ -345,9 +435,12 @@ operations! {
     GetBucketPolicyStatus: of_bucket(&["policyStatus"], "", Local::Absent(Code::NoSuchBucketPolicy)),
     GetBucketReplication: of_bucket(&["replication"], "name/cos:GetBucketReplication", Local::Absent(Code::ReplicationConfigurationNotFoundError)),
     GetBucketRequestPayment: of_bucket(&["requestPayment"], "", Local::Unset("RequestPaymentConfiguration", Some(("Payer", "BucketOwner")))),
-    GetBucketTagging: of_bucket(&["tagging"], "name/cos:GetBucketTagging", Local::Absent(Code::NoSuchTagSet)),
-    GetBucketVersioning: of_bucket(&["versioning"], "name/cos:GetBucketVersioning", Local::Unset("VersioningConfiguration", None)),
-    GetBucketWebsite: of_bucket(&["website"], "name/cos:GetBucketWebsite", Local::Absent(Code::NoSuchWebsiteConfiguration)),
+    // COS 436/34837.
+    GetBucketTagging: configured(&["tagging"], "name/cos:GetBucketTagging", Local::Absent(Code::NoSuchTagSet), Configuration::Tagging),
+    // COS 436/19888.
+    GetBucketVersioning: configured(&["versioning"], "name/cos:GetBucketVersioning", Local::Unset("VersioningConfiguration", None), Configuration::Versioning),
+    // COS 436/31929.
+    GetBucketWebsite: configured(&["website"], "name/cos:GetBucketWebsite", Local::Absent(Code::NoSuchWebsiteConfiguration), Configuration::Website),
     // COS 436/7753.
     GetObject: OperationRow {
         scope: Resource::Object,
@@ -358,7 +451,13 @@ operations! {
         response: SuccessKind::Object,
         ..ROW
     },
-    GetObjectAcl: of_object(&["acl"], "name/cos:GetObjectACL", Local::OwnersAcl),
+    // COS 436/7744.
+    GetObjectAcl: OperationRow {
+        parameters: &["acl", "versionId"],
+        performer: Performer::CosIfGranted(Local::OwnersAcl),
+        response: SuccessKind::Configuration(Configuration::Acl),
+        ..of_object(&["acl"], "name/cos:GetObjectACL", Local::OwnersAcl)
+    },
     // COS has no such operation: the answer is made of a HEAD (436/7745).
     GetObjectAttributes: OperationRow {
         scope: Resource::Object,
@@ -473,6 +572,20 @@ operations! {
         performer: Performer::AsPutObject,
         ..ROW
     },
+    // COS 436/7737.
+    PutBucketAcl: configure(&["acl"], "name/cos:PutBucketACL", Configuration::Acl),
+    // COS 436/8279.
+    PutBucketCors: configure(&["cors"], "name/cos:PutBucketCORS", Configuration::Cors),
+    // COS 436/40136.
+    PutBucketEncryption: configure(&["encryption"], "name/cos:PutBucketEncryption", Configuration::Encryption),
+    // COS 436/8280.
+    PutBucketLifecycleConfiguration: configure(&["lifecycle"], "name/cos:PutBucketLifecycle", Configuration::Lifecycle),
+    // COS 436/34838.
+    PutBucketTagging: configure(&["tagging"], "name/cos:PutBucketTagging", Configuration::Tagging),
+    // COS 436/19889.
+    PutBucketVersioning: configure(&["versioning"], "name/cos:PutBucketVersioning", Configuration::Versioning),
+    // COS 436/31930.
+    PutBucketWebsite: configure(&["website"], "name/cos:PutBucketWebsite", Configuration::Website),
     // COS 436/7749.
     PutObject: OperationRow {
         scope: Resource::Object,
@@ -481,6 +594,13 @@ operations! {
         body: BodyKind::Object,
         response: SuccessKind::Empty,
         ..ROW
+    },
+    // COS 436/7748.
+    PutObjectAcl: OperationRow {
+        scope: Resource::Object,
+        target: Target::RealKey,
+        parameters: &["acl", "versionId"],
+        ..configure(&["acl"], "name/cos:PutObjectACL", Configuration::Acl)
     },
     // COS 436/42999.
     PutObjectTagging: OperationRow {
@@ -492,6 +612,15 @@ operations! {
         body: BodyKind::Document(XmlRequest::Tagging),
         response: SuccessKind::Empty,
         ..ROW
+    },
+    // COS 436/12633. The second of two may answer `RestoreAlreadyInProgress`.
+    RestoreObject: OperationRow {
+        scope: Resource::Object,
+        method: "POST",
+        target: Target::RealKey,
+        parameters: &["restore", "versionId"],
+        is_idempotent: false,
+        ..configure(&["restore"], "name/cos:PostObjectRestore", Configuration::Restore)
     },
     // COS 436/7750.
     UploadPart: OperationRow {
@@ -560,7 +689,6 @@ const RESERVED: &[(Reserved, &[&str])] = &[
             "id",
             "intelligent-tiering",
             "inventory",
-            "restore",
             "select",
             "select-type",
         ],
@@ -731,7 +859,9 @@ impl Operation {
     /// The method at COS; `None` for an operation that COS does not perform under its own name.
     pub(crate) fn upstream_method(self) -> Option<Method> {
         match self.performer() {
-            Performer::Cos => Method::from_bytes(self.row().method.as_bytes()).ok(),
+            Performer::Cos | Performer::CosIfGranted(_) => {
+                Method::from_bytes(self.row().method.as_bytes()).ok()
+            }
             Performer::CosByHead => Some(Method::HEAD),
             Performer::AsPutObject | Performer::Cosgate(_) => None,
         }
@@ -740,6 +870,14 @@ impl Operation {
     /// The body of COS's success.
     pub fn response(self) -> SuccessKind {
         self.row().response
+    }
+
+    /// The error that S3 has where nothing is configured of what it asks COS for.
+    pub(crate) fn absent(self) -> Option<Code> {
+        match self.performer() {
+            Performer::CosIfGranted(Local::Absent(code)) => Some(code),
+            _ => None,
+        }
     }
 
     /// Whether doing it twice is as good as once, so that cosgate may try again.
@@ -896,6 +1034,11 @@ fn select(
     }
     Err(match (scope, method.as_str(), selectors) {
         (Resource::Bucket, "DELETE", []) => denied("Buckets cannot be deleted here."),
+        (_, _, ["policy"]) => S3Error::new(
+            Code::NotImplemented,
+            "A bucket policy names accounts, which S3 and Tencent COS do not have in common. Ask the operator \
+             to grant the access in cosgate's configuration.",
+        ),
         (_, _, [name]) if is_question(name) => unserved(name),
         (Resource::Object, "PUT", ["partNumber" | "uploadId"]) => S3Error::new(
             Code::InvalidArgument,
@@ -919,7 +1062,8 @@ fn is_question(name: &str) -> bool {
         row.selectors == [name]
             && matches!(
                 row.performer,
-                Performer::Cosgate(Local::OwnersAcl | Local::Absent(_) | Local::Unset(..))
+                Performer::CosIfGranted(_)
+                    | Performer::Cosgate(Local::Absent(_) | Local::Unset(..))
             )
     })
 }
@@ -1211,6 +1355,20 @@ mod tests {
             resolve("GET", Resource::Object, query, false),
             Ok(Operation::GetObject)
         );
+    }
+
+    #[test]
+    fn the_configuration_knows_which_actions_are_about_whole_buckets() {
+        let is_whole = |operation: &&Operation| match operation.performer() {
+            Performer::CosIfGranted(_) => operation.resource() == Resource::Bucket,
+            _ => operation.target() == Target::WholeBucket,
+        };
+        let actions = Operation::ALL.iter().filter(is_whole);
+        let mut actions: Vec<_> = actions
+            .map(|operation| operation.action().strip_prefix("name/cos:").unwrap())
+            .collect();
+        actions.sort_unstable();
+        assert_eq!(actions, crate::config::actions::OF_WHOLE_BUCKETS);
     }
 
     #[test]

@@ -258,9 +258,28 @@ fn check_value(name: &str, value: &str) -> Result<(), S3Error> {
     }
 }
 
+/// Whether a parameter names a sub-resource by being there: it has no value.
+pub(crate) fn is_sub_resource(name: &str) -> bool {
+    matches!(
+        name,
+        "acl"
+            | "cors"
+            | "delete"
+            | "encryption"
+            | "lifecycle"
+            | "location"
+            | "restore"
+            | "tagging"
+            | "uploads"
+            | "versioning"
+            | "versions"
+            | "website"
+    )
+}
+
 fn upstream_value<'v>(name: &str, value: &'v str) -> &'v str {
     match name {
-        "delete" | "location" | "tagging" | "uploads" | "versions" => "",
+        name if is_sub_resource(name) => "",
         "max-keys" | "max-parts" | "max-uploads"
             if number(value).is_some_and(|n| n > MAX_LISTED) =>
         {

@@ -6,7 +6,7 @@ use super::listing::{self, ListingPage};
 use super::{Authenticated, Grant, Tenant};
 use crate::error::{Code, S3Error};
 use crate::s3::address::{MAX_KEY_BYTES, begins_with_slash, no_such_key};
-use crate::s3::{ObjectKey, Operation, S3Request, Target};
+use crate::s3::{ObjectKey, Operation, Performer, S3Request, Target};
 
 /// The proof that a request may be done: the only thing that can be rewritten for COS.
 #[derive(Debug)]
@@ -16,6 +16,7 @@ pub struct Permit<'t, 'r> {
     grant: Option<&'t Grant>,
     source: Option<&'t Grant>,
     page: ListingPage,
+    asks_cos: bool,
 }
 
 impl Authenticated {
@@ -28,57 +29,22 @@ impl Authenticated {
 impl<'t, 'r> Permit<'t, 'r> {
     /// Everything is refused that no grant names: there is no other way to a `Permit`.
     fn check(tenant: &'t Tenant, asked: S3Request<'r>) -> Result<Self, S3Error> {
-        let mut page = ListingPage::AsRequested;
-        let grant = match asked.operation.target() {
-            Target::Service => {
-                return Ok(Self {
-                    request: asked,
-                    tenant,
-                    grant: None,
-                    source: None,
-                    page,
-                });
-            }
-            // Its key is in the form: what is authorized is the PUT that the form stands for.
-            Target::Form => {
-                bucket_grant(tenant, &asked)?;
-                return Err(form_itself());
-            }
-            // A caller may know of its own buckets, and cosgate answers these itself.
-            Target::Bucket => bucket_grant(tenant, &asked)?,
-            Target::Listing => {
-                let grant = acting_grant(tenant, &asked)?;
-                page = listing::page(grant, &asked)?;
-                grant
-            }
-            // Each key is judged when the body has been read.
-            Target::KeysInBody => acting_grant(tenant, &asked)?,
-            Target::OwnKey => {
-                let grant = bucket_grant(tenant, &asked)?;
-                let key = check_covered(grant, asked.key.as_ref().map(ObjectKey::as_str))?;
-                if !grant.reaches(key) {
-                    return Err(not_in_session(grant));
-                }
-                grant
-            }
-            Target::Key => {
-                let grant = acting_grant(tenant, &asked)?;
-                if leads_to_own(grant, &asked)? {
-                    page = ListingPage::Folder;
-                } else {
-                    check_own_key(grant, &asked)?;
-                }
-                grant
-            }
-        };
-        let source = copy_source(tenant, &asked)?;
-
+        let (mut grant, mut source) = (None, None);
+        let (mut page, mut asks_cos) = (ListingPage::AsRequested, false);
+        if asked.operation.target() != Target::Service {
+            let granted = bucket_grant(tenant, &asked)?;
+            page = judge(granted, &asked)?;
+            asks_cos = asks_cos_within(granted, &asked);
+            source = copy_source(tenant, &asked)?;
+            grant = Some(granted);
+        }
         Ok(Self {
             request: asked,
             tenant,
-            grant: Some(grant),
+            grant,
             source,
             page,
+            asks_cos,
         })
     }
 
@@ -113,6 +79,11 @@ impl<'t, 'r> Permit<'t, 'r> {
         self.source
     }
 
+    /// Whether COS is asked, where cosgate could answer by itself too.
+    pub(crate) fn asks_cos(&self) -> bool {
+        self.asks_cos
+    }
+
     /// Where a listing's page comes from.
     pub(crate) fn listing_page(&self) -> &ListingPage {
         &self.page
@@ -142,6 +113,63 @@ impl<'t, 'r> Permit<'t, 'r> {
     }
 }
 
+/// Refuses what the grant of the bucket does not cover, and says where a listing's page comes from.
+fn judge(grant: &Grant, asked: &S3Request<'_>) -> Result<ListingPage, S3Error> {
+    let action = asked.operation.action();
+    let key = asked.key.as_ref().map(ObjectKey::as_str);
+    match asked.operation.target() {
+        // Its key is in the form: what is authorized is the PUT that the form stands for.
+        Target::Form => return Err(form_itself()),
+        // A caller may know of its own buckets, and cosgate answers these itself where it must.
+        Target::Bucket | Target::Service => {}
+        Target::WholeBucket => check_whole(grant, action)?,
+        Target::Listing => {
+            check_action(grant, action)?;
+            return listing::page(grant, asked);
+        }
+        // Each key is judged when the body has been read.
+        Target::KeysInBody => check_action(grant, action)?,
+        Target::OwnKey => {
+            let key = check_covered(grant, key)?;
+            if !grant.reaches(key) {
+                return Err(not_in_session(grant));
+            }
+        }
+        Target::RealKey => {
+            check_action(grant, action)?;
+            check_real(grant)?;
+            check_own_key(grant, asked)?;
+        }
+        Target::Key => {
+            check_action(grant, action)?;
+            if leads_to_own(grant, asked)? {
+                return Ok(ListingPage::Folder);
+            }
+            check_own_key(grant, asked)?;
+        }
+    }
+    Ok(ListingPage::AsRequested)
+}
+
+/// Whether COS is asked. What is configured of a bucket it is asked for only where the whole answer is the
+/// caller's to know.
+fn asks_cos_within(grant: &Grant, asked: &S3Request<'_>) -> bool {
+    let action = asked.operation.action();
+    match (asked.operation.performer(), &asked.key) {
+        (Performer::Cosgate(_), _) => false,
+        (Performer::CosIfGranted(_), None) => grant.allows_on_bucket(action),
+        (Performer::CosIfGranted(_), Some(key)) => {
+            grant.root.is_empty()
+                && grant.allows_on_version(action, key.as_str(), names_version(asked))
+        }
+        _ => true,
+    }
+}
+
+fn names_version(asked: &S3Request<'_>) -> bool {
+    asked.query.get("versionId").is_some()
+}
+
 fn form_itself() -> S3Error {
     S3Error::new(
         Code::AccessDenied,
@@ -167,13 +195,6 @@ fn bucket_grant<'t>(tenant: &'t Tenant, asked: &S3Request<'_>) -> Result<&'t Gra
     })
 }
 
-/// The same, if it allows the action that is asked for.
-fn acting_grant<'t>(tenant: &'t Tenant, asked: &S3Request<'_>) -> Result<&'t Grant, S3Error> {
-    let grant = bucket_grant(tenant, asked)?;
-    check_action(grant, asked.operation.action())?;
-    Ok(grant)
-}
-
 fn check_action(grant: &Grant, action: &str) -> Result<(), S3Error> {
     if grant.allows(action) {
         return Ok(());
@@ -182,6 +203,49 @@ fn check_action(grant: &Grant, action: &str) -> Result<(), S3Error> {
         Code::AccessDenied,
         format!(
             "Your access to bucket {} does not include {action}.",
+            grant.name
+        ),
+    ))
+}
+
+/// What is configured holds for all of the real bucket, and so for what others have in it.
+fn check_whole(grant: &Grant, action: &str) -> Result<(), S3Error> {
+    check_action(grant, action)?;
+    check_real(grant)?;
+    if !grant.is_all() {
+        return Err(S3Error::new(
+            Code::AccessDenied,
+            format!(
+                "This would hold for the whole bucket, and your access to bucket {} is to parts of it. Ask the \
+                 operator to do it.",
+                grant.name
+            ),
+        ));
+    }
+    if grant.allows_on_bucket(action) {
+        return Ok(());
+    }
+    match grant.session {
+        Some(_) => Err(not_in_session(grant)),
+        None => Err(S3Error::new(
+            Code::AccessDenied,
+            format!(
+                "The policy of bucket {} does not allow {action} on it.",
+                grant.name
+            ),
+        )),
+    }
+}
+
+/// A virtual bucket is a folder of a real one, which has what is configured.
+fn check_real(grant: &Grant) -> Result<(), S3Error> {
+    if grant.root.is_empty() {
+        return Ok(());
+    }
+    Err(S3Error::new(
+        Code::AccessDenied,
+        format!(
+            "Bucket {} is a part of a larger one, so this cannot be done here. Ask the operator to do it.",
             grant.name
         ),
     ))
@@ -236,8 +300,7 @@ fn not_in_session(grant: &Grant) -> S3Error {
 
 fn check_own_key(grant: &Grant, asked: &S3Request<'_>) -> Result<(), S3Error> {
     let key = asked.key.as_ref().map(ObjectKey::as_str);
-    let names_version = asked.query.get("versionId").is_some();
-    check_key(grant, asked.operation.action(), key, names_version)
+    check_key(grant, asked.operation.action(), key, names_version(asked))
 }
 
 fn check_key(

@@ -146,6 +146,16 @@ impl Grant {
             && session.is_none_or(|session| session.allows(&self.name, action, key, names_version))
     }
 
+    /// Whether `action` may be done to the bucket itself, which holds for every key of it.
+    pub(crate) fn allows_on_bucket(&self, action: &str) -> bool {
+        let policy = self.policy.as_ref();
+        let session = self.session.as_ref();
+        self.is_all()
+            && self.allows(action)
+            && policy.is_none_or(|policy| policy.allows(action, ""))
+            && session.is_none_or(|session| session.allows_bucket(&self.name, action))
+    }
+
     /// Whether something may be done to `key`, by what the session is narrowed to.
     pub fn reaches(&self, key: &str) -> bool {
         let session = self.session.as_ref();

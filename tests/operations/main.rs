@@ -5,6 +5,7 @@ mod support;
 
 mod audit;
 mod cli;
+mod configurations;
 mod decision;
 mod documents;
 mod drain;

@@ -16,7 +16,9 @@ use cosgate::error::Code;
 use cosgate::s3::conditions::{self, Handling, handling, is_condition};
 use cosgate::s3::headers::{self, Disposition, disposition};
 use cosgate::s3::query::PRESIGN;
-use cosgate::s3::{BodyKind, Operation, Performer, Query, Resource, XmlRequest};
+use cosgate::s3::{
+    BodyKind, Configuration, Operation, Performer, Query, Resource, Target, XmlRequest,
+};
 use http::Method;
 
 use crate::support::{ACME, Call, Reply, World, md5_base64};
@@ -153,8 +155,13 @@ fn headers_of_code()
 /// How the operation treats a parameter that it takes.
 fn taken_word(operation: Operation, name: &str) -> Option<&'static str> {
     let selects = operation.selectors().contains(&name);
+    if selects && needs_own_grant(operation) {
+        return Some("needs an action");
+    }
     match operation.performer() {
-        Performer::Cosgate(_) if selects || operation.own_parameters().contains(&name) => {
+        Performer::CosIfGranted(_) | Performer::Cosgate(_)
+            if selects || operation.own_parameters().contains(&name) =>
+        {
             Some("answered here")
         }
         Performer::CosByHead if selects => Some("translated"),
@@ -163,6 +170,11 @@ fn taken_word(operation: Operation, name: &str) -> Option<&'static str> {
         _ if operation.parameters().contains(&name) => Some("passed on"),
         _ => None,
     }
+}
+
+/// Whether no preset has its action, and it is about more than a folder.
+fn needs_own_grant(operation: Operation) -> bool {
+    matches!(operation.target(), Target::RealKey | Target::WholeBucket)
 }
 
 fn resolved(method: &str, scope: Resource, query: &str) -> Result<Operation, Code> {
@@ -304,7 +316,7 @@ fn world(signature: UpstreamSignature, granted: Option<&str>) -> World {
                 "actions = [\"read\", \"write\", \"list\", \"PutObjectACL\"]\nheaders = [\"{header}\"]"
             ),
         };
-        toml.replacen("actions = [\"read\", \"write\", \"list\"]", &rights, 1)
+        toml.replacen("actions = [\"read\", \"write\", \"list\"]", &rights, 1) + &site()
     });
     world.put(PATH, "a photo");
     assert_eq!(world.stored(KEY).as_deref(), Some("a photo"));
@@ -312,10 +324,25 @@ fn world(signature: UpstreamSignature, granted: Option<&str>) -> World {
     world
 }
 
+/// The grant of a whole bucket, with every action that needs one.
+fn site() -> String {
+    let all = Operation::ALL.iter().copied();
+    let actions: Vec<&str> = all
+        .filter(|operation| needs_own_grant(*operation))
+        .map(Operation::action)
+        .collect();
+    format!(
+        "\n[[tenants.acme.grants]]\nname = \"site\"\nbucket = \"site-1250000000\"\nregion = \"ap-guangzhou\"\n\
+         prefixes = [\"*\"]\nactions = {actions:?}\n"
+    )
+}
+
 /// A whole request of the operation, with `more` in its query.
 fn request(world: &World, operation: Operation, more: &[(&str, &str)]) -> Call {
     let path = match operation.resource() {
         Resource::Service => "/",
+        Resource::Bucket if needs_own_grant(operation) => "/site",
+        Resource::Object if needs_own_grant(operation) => "/site/photo-0001.jpg",
         Resource::Bucket => "/photos",
         Resource::Object => PATH,
     };
@@ -354,6 +381,22 @@ fn request(world: &World, operation: Operation, more: &[(&str, &str)]) -> Call {
         BodyKind::Document(XmlRequest::Tagging) => {
             "<Tagging><TagSet><Tag><Key>year</Key><Value>2024</Value></Tag></TagSet></Tagging>"
         }
+        BodyKind::Document(XmlRequest::Configuration(kind)) => match kind {
+            Configuration::Acl => return call.header("x-amz-acl", "private"),
+            Configuration::Cors => {
+                "<CORSConfiguration><CORSRule><AllowedOrigin>*</AllowedOrigin><AllowedMethod>GET</AllowedMethod></CORSRule></CORSConfiguration>"
+            }
+            Configuration::Encryption => {
+                "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>"
+            }
+            Configuration::Lifecycle => {
+                "<LifecycleConfiguration><Rule><Filter/><Status>Disabled</Status></Rule></LifecycleConfiguration>"
+            }
+            Configuration::Restore => "<RestoreRequest><Days>1</Days></RestoreRequest>",
+            Configuration::Tagging => "<Tagging><TagSet/></Tagging>",
+            Configuration::Versioning => "<VersioningConfiguration/>",
+            Configuration::Website => "<WebsiteConfiguration/>",
+        },
     };
     call.body(body)
 }
@@ -404,7 +447,11 @@ fn show_header(
 ) {
     let what = format!("{name}: {value} on {operation:?}: {verdict}");
     let world = world(signature, None);
-    let call = || request(&world, operation, &[]);
+    let call = || {
+        let mut call = request(&world, operation, &[]);
+        call.headers.retain(|(there, _)| *there != name);
+        call
+    };
     let with = |call: Call| call.header(name, value).send();
     match verdict {
         "used here" => shows_that_it_is_read(&world, name),
@@ -558,6 +605,20 @@ fn show_parameter(name: &str, verdict: &'static str, shown: Shown) {
             };
             let is_local = matches!(operation.performer(), Performer::Cosgate(_));
             assert!(!is_local || world.upstream_requests() == 0, "{said}");
+        }
+        "needs an action" => {
+            assert!(is_requested, "{said}");
+            let Shown::By(operation) = shown else {
+                panic!("{said}")
+            };
+            let path = match operation.resource() {
+                Resource::Object => PATH,
+                _ => "/photos",
+            };
+            let world = self::world(UpstreamSignature::S3, None);
+            let target = format!("{path}?{name}");
+            let refused = world.signed(operation.method(), &target).send();
+            is_refused(&world, &refused, "refused 403", &what);
         }
         "dropped" => assert!(!is_requested && reply.status == 200, "{said}"),
         refused => is_refused(&world, &reply, refused, &what),

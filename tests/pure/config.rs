@@ -1124,6 +1124,35 @@ fn a_default_prefix_for_listings_is_read_and_has_no_effect() {
 }
 
 #[test]
+fn an_action_about_a_whole_bucket_has_no_effect_for_a_part_of_one() {
+    let written = |reach: &str, actions: &str| {
+        let text = WHOLE.replace("prefixes = [\"acme/*\"]", reach);
+        text.replace(
+            "actions = [\"read\"]",
+            &format!("actions = [\"read\", {actions}]"),
+        )
+    };
+    for reach in [
+        "prefixes = [\"acme/*\"]",
+        "root = \"acme/\"",
+        "root = \"acme/\"\nprefixes = [\"*\"]",
+    ] {
+        for action in [
+            "PutBucketLifecycle",
+            "cos:GetBucketACL",
+            "name/cos:DeleteBucketCORS",
+        ] {
+            let text = written(reach, &format!("§\"{action}\""));
+            refuses(&text, Severity::Warning, "has no effect", "without a root");
+        }
+        let of_objects = written(reach, "\"GetObjectACL\"");
+        assert_eq!(parse(&of_objects).unwrap().1, []);
+    }
+    let whole = written("prefixes = [\"*\"]", "\"PutBucketLifecycle\"");
+    assert_eq!(parse(&whole).unwrap().1, []);
+}
+
+#[test]
 fn keys_are_handed_out_only_where_that_is_meant_and_safe() {
     let token = "vend_tokens = [\"file:t\"]\n";
     let with =

@@ -84,10 +84,36 @@ impl World {
         Self { gateway, emulator }
     }
 
+    /// acme's world with a grant `site` of [`SITE`] more, which reaches as `reach` says, with `actions` besides the
+    /// presets.
+    pub fn of_site(signature: &str, reach: &str, actions: &[&str]) -> Self {
+        let emulator = Emulator::start(EmulatorConfig {
+            keys: vec![(ACCOUNT.0.to_owned(), Secret::new(ACCOUNT.1))],
+            buckets: [BUCKET, SITE]
+                .map(|bucket| (bucket.to_owned(), "ap-guangzhou".to_owned()))
+                .to_vec(),
+            ..EmulatorConfig::default()
+        })
+        .unwrap();
+        let mut granted = vec!["read", "write", "list"];
+        granted.extend(actions);
+        let grant = format!(
+            "[[tenants.acme.grants]]\nname = \"site\"\nbucket = \"{SITE}\"\nregion = \"ap-guangzhou\"\n{reach}\n\
+             actions = {granted:?}\n"
+        );
+        let toml = toml(emulator.cos_addr(), emulator.sts_addr(), &grant);
+        let signature = format!("[upstream]\nsignature = \"{signature}\"");
+        let gateway = Gateway::start(&toml.replacen("[upstream]", &signature, 1));
+        Self { gateway, emulator }
+    }
+
     pub fn signed(&self, method: &str, target: &str) -> Call {
         Call::new(self.gateway.addr, method, target).signed_by(ACME)
     }
 }
+
+/// The real bucket that is acme's alone.
+pub const SITE: &str = "site-1250000000";
 
 pub fn emulator() -> Emulator {
     Emulator::start(EmulatorConfig {

@@ -610,6 +610,11 @@ fn a8_sub_resources_of_a_bucket_are_denied() {
                     );
                     continue;
                 }
+                // Each is a right of its own.
+                "acl" | "versioning" if method == "PUT" => (403, "AccessDenied"),
+                "cors" | "encryption" | "lifecycle" | "tagging" | "website" => {
+                    (403, "AccessDenied")
+                }
                 _ => (501, "NotImplemented"), // S3 has it, and tools that ask go on after this
             };
             assert_refused(&reply, status, code, name);

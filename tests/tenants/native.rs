@@ -237,6 +237,48 @@ fn names_of_answers_are_spelt_as_cos_spells_them() {
 }
 
 #[test]
+fn a_bucket_is_configured_in_coss_own_words() {
+    let rule = "<Rule><Filter><Prefix>log/</Prefix></Filter><Status>Enabled</Status><Transition><Days>30</Days>\
+                <StorageClass>ARCHIVE</StorageClass></Transition></Rule>";
+    let document = format!("<LifecycleConfiguration>{rule}</LifecycleConfiguration>");
+    let actions = [
+        "GetBucketLifecycle",
+        "PutBucketLifecycle",
+        "GetObjectACL",
+        "PutObjectACL",
+    ];
+    for signature in SIGNATURES {
+        let world = World::of_site(signature, "prefixes = [\"*\"]", &actions);
+        let ask = |method: &str, target: &str| {
+            Native::new(&world, method, target).header("host", "site.s3.localhost")
+        };
+        let put = ask("PUT", "/?lifecycle");
+        let put = put.header("content-md5", &md5_base64(document.as_bytes()));
+        put.body(&document).ask().assert_ok();
+        let read = ask("GET", "/?lifecycle").ask();
+        assert!(
+            read.assert_ok().text().ends_with(&document),
+            "{}",
+            read.text()
+        );
+
+        world.put("/site/a.jpg", "a photo");
+        for acl in ["public-read", "default"] {
+            let put = ask("PUT", "/a.jpg?acl").header("x-cos-acl", acl);
+            put.body("").ask().assert_ok();
+            let rights = ask("GET", "/a.jpg?acl").ask();
+            let rights = rights.assert_ok().text();
+            let group = "<URI>http://cam.qcloud.com/groups/global/AllUsers</URI>";
+            assert_eq!(rights.contains(group), acl == "public-read", "{rights}");
+            assert!(
+                rights.contains("<ID>acme</ID>") && !rights.contains("uin"),
+                "{rights}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_presigned_url_is_taken_and_covers_what_it_says() {
     let world = World::new();
     let put = Native::new(&world, "PUT", "/acme/a").life(-1, 300);
@@ -406,7 +448,7 @@ fn the_fence_is_the_same() {
             403,
             "AccessDenied",
         ),
-        (Native::new(&world, "PUT", "/?acl"), 501, "NotImplemented"),
+        (Native::new(&world, "PUT", "/?acl"), 403, "AccessDenied"),
         (
             Native::new(&world, "POST", "/acme/a?append&position=0"),
             403,

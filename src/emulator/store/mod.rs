@@ -48,6 +48,9 @@ pub(super) struct BucketAbout {
     pub(super) region: String,
     /// Unix seconds.
     pub(super) created: i64,
+    /// What is configured: documents by the parameter that chooses them.
+    #[serde(default)]
+    pub(super) settings: BTreeMap<String, String>,
 }
 
 /// What becomes an object.
@@ -87,6 +90,9 @@ pub(super) struct Attributes {
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) storage_class: Option<String>,
     pub(super) tags: Vec<(String, String)>,
+    /// The document of its access rights; `None` for the owner's alone.
+    #[serde(default)]
+    pub(super) acl: Option<String>,
 }
 
 /// Why the store did not do it.
@@ -159,6 +165,7 @@ impl Store {
             name: name.into(),
             region: region.into(),
             created: now.unix(),
+            settings: BTreeMap::new(),
         };
         self.write_json(&folder.join("bucket.json"), &about)?;
         let bucket = Bucket {
@@ -178,6 +185,22 @@ impl Store {
     /// One bucket.
     pub(super) fn bucket(&self, name: &str) -> Option<BucketAbout> {
         self.lock().get(name).map(|b| b.about.clone())
+    }
+
+    /// Changes what is known of a bucket.
+    pub(super) fn change_bucket(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut BucketAbout),
+    ) -> Result<(), StoreError> {
+        let mut buckets = self.lock();
+        let found = buckets.get_mut(name).ok_or(StoreError::NoSuchBucket)?;
+        let mut about = found.about.clone();
+        change(&mut about);
+        self.write_json(&self.folder(name).join("bucket.json"), &about)
+            .map_err(StoreError::Io)?;
+        found.about = about;
+        Ok(())
     }
 
     /// An object.

@@ -85,27 +85,11 @@ pub fn list_buckets(
     writer.finish("ListAllMyBucketsResult")
 }
 
-fn write_owner(writer: &mut Writer, owner: &str) {
+pub(super) fn write_owner(writer: &mut Writer, owner: &str) {
     writer.open("Owner");
     writer.element("ID", owner);
     writer.element("DisplayName", owner);
     writer.close("Owner");
-}
-
-/// `GetBucketAcl` and `GetObjectAcl`: `owner` has all rights, and nobody else has any.
-pub(crate) fn owners_acl(owner: &str) -> String {
-    let mut writer = Writer::with_root("AccessControlPolicy");
-    write_owner(&mut writer, owner);
-    writer.open("AccessControlList");
-    writer.open("Grant");
-    writer.raw("<Grantee xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:type=\"CanonicalUser\">");
-    writer.element("ID", owner);
-    writer.element("DisplayName", owner);
-    writer.close("Grantee");
-    writer.element("Permission", "FULL_CONTROL");
-    writer.close("Grant");
-    writer.close("AccessControlList");
-    writer.finish("AccessControlPolicy")
 }
 
 /// A document with the root `root` and no more than one element.

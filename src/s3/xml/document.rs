@@ -201,6 +201,16 @@ impl Writer {
         self.0.extend(["<", name, ">"]);
     }
 
+    /// `<name>` for each name of a path.
+    pub(super) fn open_all(&mut self, path: &str) {
+        path.split('/').for_each(|name| self.open(name));
+    }
+
+    /// `</name>` for each of them.
+    pub(super) fn close_all(&mut self, path: &str) {
+        path.rsplit('/').for_each(|name| self.close(name));
+    }
+
     /// `</name>`
     pub(super) fn close(&mut self, name: &str) {
         self.0.extend(["</", name, ">"]);

@@ -3,17 +3,22 @@
 //! What goes to COS is always written from the parsed parts, so no reader there can find in it what the
 //! reader here did not.
 
+mod access_rights;
 mod answers;
 mod common_prefixes;
+mod configuration;
 mod document;
 mod requests;
 mod sts;
 
+pub(crate) use access_rights::AccessRights;
 pub use answers::DeleteFailure;
 pub use answers::ListedBucket;
+use answers::write_owner;
 pub use answers::{DeleteResult, Deleted, list_buckets, location, unset};
-pub(crate) use answers::{UpstreamError, object_attributes, owners_acl, post_response};
+pub(crate) use answers::{UpstreamError, object_attributes, post_response};
 pub(crate) use common_prefixes::common_prefixes;
+pub use configuration::Vocabulary;
 pub use requests::{CompleteRequest, DeleteObject, DeleteRequest, Part, Tagging};
 
 pub use answers::error;

@@ -276,7 +276,7 @@ fn part_number(text: &str) -> Result<u16, S3Error> {
     })
 }
 
-fn unknown(name: &str) -> S3Error {
+pub(super) fn unknown(name: &str) -> S3Error {
     malformed(&format!(
         "the element {} does not belong there",
         crate::s3::query::shown(name)

@@ -1,0 +1,445 @@
+//! What is configured of a bucket, and the access rights and the restoring of an object: kept as they came and
+//! given back. `s3s` knows S3's words for these alone, so it hands them over here when it has verified who asks.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Limited};
+use quick_xml::Reader;
+use quick_xml::events::Event;
+use s3s::route::S3Route;
+use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+
+use crate::emulator::address::HostKind;
+use crate::emulator::document::{XML_LIMIT, has_parameter};
+use crate::emulator::gate::RequestFacts;
+use crate::emulator::s3::asked;
+use crate::emulator::store::{Attributes, BucketAbout, Store};
+
+/// The owner of everything.
+const OWNER: &str = "qcs::cam::uin/100000000001:uin/100000000001";
+const XSI: &str = "xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\"";
+const ALL_USERS: &str = "http://cam.qcloud.com/groups/global/AllUsers";
+
+/// One kind of setting, as COS's pages document it.
+struct Setting {
+    /// The parameter that chooses it.
+    parameter: &'static str,
+    root: &'static str,
+    /// Reads, sets and removes it; empty where COS has no such action.
+    actions: [&'static str; 3],
+    /// The code where nothing is set; empty where an empty document is the answer.
+    absent: &'static str,
+    /// Every element that may be in its document.
+    elements: &'static [&'static str],
+}
+
+const ACL_ELEMENTS: &[&str] = &[
+    "AccessControlList",
+    "DisplayName",
+    "Grant",
+    "Grantee",
+    "ID",
+    "Owner",
+    "Permission",
+    "URI",
+];
+
+/// 436/7737, 436/8279, 436/40136, 436/8280, 436/34838, 436/19889, 436/31930.
+const OF_BUCKETS: [Setting; 7] = [
+    Setting {
+        parameter: "acl",
+        root: "AccessControlPolicy",
+        actions: ["GetBucketACL", "PutBucketACL", ""],
+        absent: "",
+        elements: ACL_ELEMENTS,
+    },
+    Setting {
+        parameter: "cors",
+        root: "CORSConfiguration",
+        actions: ["GetBucketCORS", "PutBucketCORS", "DeleteBucketCORS"],
+        absent: "NoSuchCORSConfiguration",
+        elements: &[
+            "AllowedHeader",
+            "AllowedMethod",
+            "AllowedOrigin",
+            "CORSRule",
+            "ExposeHeader",
+            "ID",
+            "MaxAgeSeconds",
+            "ResponseVary",
+        ],
+    },
+    Setting {
+        parameter: "encryption",
+        root: "ServerSideEncryptionConfiguration",
+        actions: [
+            "GetBucketEncryption",
+            "PutBucketEncryption",
+            "DeleteBucketEncryption",
+        ],
+        absent: "NoSuchEncryptionConfiguration",
+        elements: &[
+            "ApplyServerSideEncryptionByDefault",
+            "KMSMasterKeyID",
+            "Rule",
+            "SSEAlgorithm",
+        ],
+    },
+    Setting {
+        parameter: "lifecycle",
+        root: "LifecycleConfiguration",
+        actions: [
+            "GetBucketLifecycle",
+            "PutBucketLifecycle",
+            "DeleteBucketLifecycle",
+        ],
+        absent: "NoSuchLifecycleConfiguration",
+        elements: &[
+            "AbortIncompleteMultipartUpload",
+            "And",
+            "Date",
+            "Days",
+            "DaysAfterInitiation",
+            "Expiration",
+            "ExpiredObjectDeleteMarker",
+            "Filter",
+            "ID",
+            "Key",
+            "NoncurrentDays",
+            "NoncurrentVersionExpiration",
+            "NoncurrentVersionTransition",
+            "ObjectSizeGreaterThan",
+            "ObjectSizeLessThan",
+            "Prefix",
+            "PrefixNotEquals",
+            "Rule",
+            "Status",
+            "StorageClass",
+            "Tag",
+            "Transition",
+            "Value",
+        ],
+    },
+    Setting {
+        parameter: "tagging",
+        root: "Tagging",
+        actions: [
+            "GetBucketTagging",
+            "PutBucketTagging",
+            "DeleteBucketTagging",
+        ],
+        absent: "NoSuchTagSet",
+        elements: &["Key", "Tag", "TagSet", "Value"],
+    },
+    Setting {
+        parameter: "versioning",
+        root: "VersioningConfiguration",
+        actions: ["GetBucketVersioning", "PutBucketVersioning", ""],
+        absent: "",
+        elements: &["Status"],
+    },
+    Setting {
+        parameter: "website",
+        root: "WebsiteConfiguration",
+        actions: [
+            "GetBucketWebsite",
+            "PutBucketWebsite",
+            "DeleteBucketWebsite",
+        ],
+        absent: "NoSuchWebsiteConfiguration",
+        elements: &[
+            "AutoAddressing",
+            "Condition",
+            "ErrorDocument",
+            "HttpErrorCodeReturnedEquals",
+            "IndexDocument",
+            "Key",
+            "KeyPrefixEquals",
+            "OriginalHttpStatus",
+            "Protocol",
+            "Redirect",
+            "RedirectAllRequestsTo",
+            "ReplaceKeyPrefixWith",
+            "ReplaceKeyWith",
+            "RoutingRule",
+            "RoutingRules",
+            "Status",
+            "Suffix",
+        ],
+    },
+];
+
+/// 436/7748, 436/12633.
+const OF_OBJECTS: [Setting; 2] = [
+    Setting {
+        parameter: "acl",
+        root: "AccessControlPolicy",
+        actions: ["GetObjectACL", "PutObjectACL", ""],
+        absent: "",
+        elements: ACL_ELEMENTS,
+    },
+    Setting {
+        parameter: "restore",
+        root: "RestoreRequest",
+        actions: ["", "PostObjectRestore", ""],
+        absent: "",
+        elements: &["CASJobParameters", "Days", "Tier"],
+    },
+];
+
+/// The route of `s3s` to the settings.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) store: Arc<Store>,
+    /// The domain of COS.
+    pub(super) suffix: String,
+}
+
+impl Setting {
+    /// What is asked for, if it is a setting, and the action for it.
+    fn of(method: &Method, uri: &Uri) -> Option<(&'static Self, &'static str)> {
+        let query = uri.query().unwrap_or_default();
+        let settings: &[Self] = if uri.path() == "/" {
+            &OF_BUCKETS
+        } else {
+            &OF_OBJECTS
+        };
+        let mut settings = settings.iter();
+        let setting = settings.find(|setting| has_parameter(query, setting.parameter))?;
+        let [reads, sets, removes] = setting.actions;
+        let restores = setting.parameter == "restore";
+        let action = match *method {
+            Method::GET => reads,
+            Method::PUT if !restores => sets,
+            Method::POST if restores => sets,
+            Method::DELETE => removes,
+            _ => "",
+        };
+        (!action.is_empty()).then_some((setting, action))
+    }
+
+    /// Refuses a document that COS's page does not describe.
+    fn check(&self, document: &str) -> S3Result<()> {
+        let malformed = || s3_error!(MalformedXML, "The XML is not of its form.");
+        let mut reader = Reader::from_str(document);
+        let (mut depth, mut has_root) = (0_usize, false);
+        loop {
+            match reader.read_event().map_err(|_| malformed())? {
+                Event::Start(start) => {
+                    self.check_name(start.name().into_inner(), depth)?;
+                    has_root = true;
+                    depth += 1;
+                }
+                Event::Empty(start) => {
+                    self.check_name(start.name().into_inner(), depth)?;
+                    has_root = true;
+                }
+                Event::End(_) => depth = depth.saturating_sub(1),
+                Event::Eof if has_root && depth == 0 => return Ok(()),
+                Event::Eof => return Err(malformed()),
+                _ => {}
+            }
+        }
+    }
+
+    fn check_name(&self, name: &str, depth: usize) -> S3Result<()> {
+        let is_known = match depth {
+            0 => name == self.root,
+            _ => self.elements.contains(&name),
+        };
+        if is_known {
+            return Ok(());
+        }
+        let message = format!("{name} does not belong there.");
+        Err(S3Error::with_message(S3ErrorCode::MalformedXML, message))
+    }
+}
+
+/// Whether the right `action` is asked for here.
+#[cfg(test)]
+pub(super) fn asks_for(action: &str) -> bool {
+    let mut settings = OF_BUCKETS.iter().chain(&OF_OBJECTS);
+    let action = action.strip_prefix("name/cos:").unwrap_or(action);
+    settings.any(|setting| setting.actions.contains(&action))
+}
+
+#[async_trait::async_trait]
+impl S3Route for Settings {
+    fn is_match(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        _: &HeaderMap,
+        _: &mut http::Extensions,
+    ) -> bool {
+        Setting::of(method, uri).is_some()
+    }
+
+    async fn check_access(&self, req: &mut S3Request<Body>) -> S3Result<()> {
+        let facts = asked(req)?;
+        if req.credentials.is_none() && !facts.verified {
+            return Err(s3_error!(AccessDenied, "Access Denied."));
+        }
+        let (_, action) =
+            Setting::of(&req.method, &req.uri).ok_or_else(|| s3_error!(NotImplemented))?;
+        let (bucket, key) = self.place(req)?;
+        facts.check(
+            &format!("name/cos:{action}"),
+            Some(&format!("{bucket}/{key}")),
+        )
+    }
+
+    async fn call(&self, req: S3Request<Body>) -> S3Result<S3Response<Body>> {
+        let (setting, _) =
+            Setting::of(&req.method, &req.uri).ok_or_else(|| s3_error!(NotImplemented))?;
+        let (bucket, key) = self.place(&req)?;
+        let canned = req.headers.get("x-amz-acl");
+        let canned = canned.and_then(|acl| acl.to_str().ok()).map(str::to_owned);
+        let is_read = req.method == Method::GET;
+        let is_removal = req.method == Method::DELETE;
+        // It has been read whole before; `s3s` may have wrapped it since.
+        let document = Limited::new(req.input, XML_LIMIT).collect().await;
+        let document = document.map_err(|_| s3_error!(IncompleteBody))?.to_bytes();
+        let document = String::from_utf8(document.to_vec());
+        let document = document.map_err(|_| s3_error!(MalformedXML))?;
+        let said = match canned {
+            Some(canned) if setting.parameter == "acl" && document.is_empty() => {
+                Some(acl_document(&canned)?)
+            }
+            _ if is_read || is_removal => None,
+            _ => {
+                setting.check(&document)?;
+                Some(document)
+            }
+        };
+        if setting.parameter == "restore" {
+            return self.restore(&bucket, &key);
+        }
+        if is_read {
+            return self.read(setting, &bucket, &key);
+        }
+        if key.is_empty() {
+            self.store
+                .change_bucket(&bucket, |about| about.set(setting.parameter, said))?;
+        } else {
+            let change = |attributes: &mut Attributes| attributes.acl = said;
+            self.store.change_object(&bucket, &key, change)?;
+        }
+        Ok(empty(if is_removal {
+            StatusCode::NO_CONTENT
+        } else {
+            StatusCode::OK
+        }))
+    }
+}
+
+impl Settings {
+    /// The bucket and the key that a request names; the key of a bucket is empty.
+    fn place<T>(&self, req: &S3Request<T>) -> S3Result<(String, String)> {
+        let RequestFacts { host, .. } = asked(req)?;
+        let Some(HostKind::Bucket { name, .. }) = HostKind::parse(host, &self.suffix) else {
+            return Err(s3_error!(NoSuchBucket));
+        };
+        let path = req.uri.path().strip_prefix('/').unwrap_or_default();
+        let key = crate::encoding::percent::percent_decode(path);
+        let key = key.and_then(|key| String::from_utf8(key.into_owned()).ok());
+        let key = key.ok_or_else(|| s3_error!(InvalidURI))?;
+        Ok((name, key))
+    }
+
+    fn read(&self, setting: &Setting, bucket: &str, key: &str) -> S3Result<S3Response<Body>> {
+        let said = if key.is_empty() {
+            let about: BucketAbout = self
+                .store
+                .bucket(bucket)
+                .ok_or_else(|| s3_error!(NoSuchBucket))?;
+            about.settings.get(setting.parameter).cloned()
+        } else {
+            self.store.object(bucket, key)?.attributes.acl.clone()
+        };
+        let document = match said {
+            Some(said) => said,
+            None if setting.parameter == "acl" => acl_document("private")?,
+            None if setting.absent.is_empty() => format!("<{}></{}>", setting.root, setting.root),
+            None => {
+                let code = S3ErrorCode::Custom(setting.absent.into());
+                let mut error = S3Error::with_message(code, "It is not configured.");
+                error.set_status_code(StatusCode::NOT_FOUND);
+                return Err(error);
+            }
+        };
+        let mut response = S3Response::new(Body::from(document));
+        let xml = HeaderValue::from_static("application/xml");
+        response.headers.insert("content-type", xml);
+        Ok(response)
+    }
+
+    /// An object in cold storage can be read at once here.
+    fn restore(&self, bucket: &str, key: &str) -> S3Result<S3Response<Body>> {
+        let object = self.store.object(bucket, key)?;
+        let class = object.attributes.storage_class.as_deref();
+        if !matches!(class, Some("ARCHIVE" | "DEEP_ARCHIVE" | "GLACIER")) {
+            let code = S3ErrorCode::Custom("RestoreNonArchiveObject".into());
+            let mut error = S3Error::with_message(code, "The object is not in cold storage.");
+            error.set_status_code(StatusCode::METHOD_NOT_ALLOWED);
+            return Err(error);
+        }
+        Ok(empty(StatusCode::ACCEPTED))
+    }
+}
+
+impl BucketAbout {
+    /// Keeps, or removes, what is configured under `parameter`.
+    fn set(&mut self, parameter: &str, said: Option<String>) {
+        match said {
+            Some(said) => _ = self.settings.insert(parameter.to_owned(), said),
+            None => _ = self.settings.remove(parameter),
+        }
+    }
+}
+
+/// The rights that one word stands for (436/30752).
+fn acl_document(canned: &str) -> S3Result<String> {
+    let everybody: &[&str] = match canned {
+        "private" | "default" => &[],
+        "public-read" => &["READ"],
+        "public-read-write" => &["READ", "WRITE"],
+        _ => return Err(s3_error!(InvalidArgument, "Not a preset of access rights.")),
+    };
+    let everybody = everybody.iter().map(|permission| {
+        format!(
+            "<Grant><Grantee {XSI} xsi:type=\"Group\"><URI>{ALL_USERS}</URI></Grantee>\
+             <Permission>{permission}</Permission></Grant>"
+        )
+    });
+    let everybody: String = everybody.collect();
+    let owner = format!("<ID>{OWNER}</ID><DisplayName>{OWNER}</DisplayName>");
+    Ok(format!(
+        "<AccessControlPolicy><Owner>{owner}</Owner><AccessControlList>{everybody}<Grant>\
+         <Grantee {XSI} xsi:type=\"CanonicalUser\">{owner}</Grantee>\
+         <Permission>FULL_CONTROL</Permission></Grant></AccessControlList></AccessControlPolicy>"
+    ))
+}
+
+fn empty(status: StatusCode) -> S3Response<Body> {
+    S3Response::with_status(Body::empty(), status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_action_is_one_of_the_published_table() {
+        let table = include_str!("../../tests/vectors/cos-actions.json");
+        for setting in OF_BUCKETS.iter().chain(&OF_OBJECTS) {
+            for action in setting.actions.iter().filter(|action| !action.is_empty()) {
+                assert!(
+                    table.contains(&format!("\"name/cos:{action}\"")),
+                    "{action}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! COS's answer to a question about what is configured, in the client's words.
+
+use crate::error::{Code, Fault, S3Error};
+use crate::s3::Configuration;
+use crate::s3::xml::{AccessRights, Vocabulary};
+use crate::tenant::Permit;
+
+/// The document for the client of what COS `said`. What the client's words cannot say is an error and never
+/// left out: a client that changes one rule sends all others back.
+pub(crate) fn configuration(
+    kind: Configuration,
+    said: &[u8],
+    permit: &Permit<'_, '_>,
+    words: Vocabulary,
+) -> Result<String, S3Error> {
+    let document = match kind {
+        Configuration::Acl => {
+            let rights = AccessRights::of_cos(said);
+            rights.map(|rights| rights.to_xml(&permit.tenant().name, words))
+        }
+        kind => kind.for_client(said, words),
+    };
+    document.map_err(|error| match error.code() {
+        Code::NotImplemented => error.fault(Fault::Upstream),
+        _ => S3Error::new(
+            Code::BadGateway,
+            "The store's answer cannot be used. Please try again.",
+        )
+        .fault(Fault::Upstream)
+        .detail(format!("a configuration: {error}")),
+    })
+}

@@ -1,0 +1,433 @@
+//! What is configured of buckets, access rights and restores: passed on with the action that is granted for them
+//! and put into COS's words and back, in both signatures; else answered here or refused.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::format_push_string,
+    reason = "a test may panic"
+)]
+
+use crate::support::{Reply, SIGNATURES, SITE, World};
+
+const ACTIONS: [&str; 22] = [
+    "DeleteBucketCORS",
+    "DeleteBucketEncryption",
+    "DeleteBucketLifecycle",
+    "DeleteBucketTagging",
+    "DeleteBucketWebsite",
+    "GetBucketACL",
+    "GetBucketCORS",
+    "GetBucketEncryption",
+    "GetBucketLifecycle",
+    "GetBucketTagging",
+    "GetBucketVersioning",
+    "GetBucketWebsite",
+    "GetObjectACL",
+    "PostObjectRestore",
+    "PutBucketACL",
+    "PutBucketCORS",
+    "PutBucketEncryption",
+    "PutBucketLifecycle",
+    "PutBucketTagging",
+    "PutBucketVersioning",
+    "PutBucketWebsite",
+    "PutObjectACL",
+];
+
+/// A kind of configuration.
+struct Kind {
+    parameter: &'static str,
+    root: &'static str,
+    /// The inside of the document that S3's client sends.
+    s3: &'static str,
+    /// What COS gets for it.
+    cos: &'static str,
+    /// What the client reads again, if it is not what it sent.
+    back: &'static str,
+    /// S3's code where it is not configured; empty for an empty document, which cannot be deleted.
+    absent: &'static str,
+}
+
+const KINDS: [Kind; 6] = [
+    Kind {
+        parameter: "cors",
+        root: "CORSConfiguration",
+        s3: "<CORSRule><ID>shop</ID><AllowedOrigin>https://shop.example</AllowedOrigin><AllowedMethod>GET</AllowedMethod>\
+             <AllowedMethod>PUT</AllowedMethod><AllowedHeader>*</AllowedHeader><ExposeHeader>ETag</ExposeHeader>\
+             <MaxAgeSeconds>600</MaxAgeSeconds></CORSRule>",
+        cos: "",
+        back: "",
+        absent: "NoSuchCORSConfiguration",
+    },
+    Kind {
+        parameter: "lifecycle",
+        root: "LifecycleConfiguration",
+        s3: "<Rule><ID>logs</ID><Prefix>日志/a &amp; b/</Prefix><Status>Enabled</Status><Transition><Days>30</Days>\
+             <StorageClass>GLACIER</StorageClass></Transition></Rule><Rule><Filter><And><Prefix>tmp/</Prefix><Tag><Key>k</Key>\
+             <Value>v</Value></Tag></And></Filter><Status>Disabled</Status><Expiration><Days>7</Days></Expiration>\
+             <AbortIncompleteMultipartUpload><DaysAfterInitiation>3</DaysAfterInitiation></AbortIncompleteMultipartUpload></Rule>",
+        cos: "<Rule><ID>logs</ID><Filter><Prefix>日志/a &amp; b/</Prefix></Filter><Status>Enabled</Status><Transition><Days>30</Days>\
+              <StorageClass>ARCHIVE</StorageClass></Transition></Rule><Rule><Filter><And><Prefix>tmp/</Prefix><Tag><Key>k</Key>\
+              <Value>v</Value></Tag></And></Filter><Status>Disabled</Status><Expiration><Days>7</Days></Expiration>\
+              <AbortIncompleteMultipartUpload><DaysAfterInitiation>3</DaysAfterInitiation></AbortIncompleteMultipartUpload></Rule>",
+        back: "<Rule><ID>logs</ID><Filter><Prefix>日志/a &amp; b/</Prefix></Filter><Status>Enabled</Status><Transition><Days>30</Days>\
+               <StorageClass>GLACIER</StorageClass></Transition></Rule><Rule><Filter><And><Prefix>tmp/</Prefix><Tag><Key>k</Key>\
+               <Value>v</Value></Tag></And></Filter><Status>Disabled</Status><Expiration><Days>7</Days></Expiration>\
+               <AbortIncompleteMultipartUpload><DaysAfterInitiation>3</DaysAfterInitiation></AbortIncompleteMultipartUpload></Rule>",
+        absent: "NoSuchLifecycleConfiguration",
+    },
+    Kind {
+        parameter: "tagging",
+        root: "Tagging",
+        s3: "<TagSet><Tag><Key>team</Key><Value>图片 &lt;1&gt;</Value></Tag></TagSet>",
+        cos: "",
+        back: "",
+        absent: "NoSuchTagSet",
+    },
+    Kind {
+        parameter: "versioning",
+        root: "VersioningConfiguration",
+        s3: "<MfaDelete>Disabled</MfaDelete><Status>Enabled</Status>",
+        cos: "<Status>Enabled</Status>",
+        back: "<Status>Enabled</Status>",
+        absent: "",
+    },
+    Kind {
+        parameter: "encryption",
+        root: "ServerSideEncryptionConfiguration",
+        s3: "<Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>aws:kms</SSEAlgorithm></ApplyServerSideEncryptionByDefault>\
+             <BucketKeyEnabled>false</BucketKeyEnabled></Rule>",
+        cos: "<Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>KMS</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule>",
+        back: "<Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>aws:kms</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule>",
+        absent: "ServerSideEncryptionConfigurationNotFoundError",
+    },
+    Kind {
+        parameter: "website",
+        root: "WebsiteConfiguration",
+        s3: "<IndexDocument><Suffix>index.html</Suffix></IndexDocument><ErrorDocument><Key>404.html</Key></ErrorDocument>\
+             <RoutingRules><RoutingRule><Condition><KeyPrefixEquals>old/</KeyPrefixEquals></Condition><Redirect>\
+             <ReplaceKeyPrefixWith>new/</ReplaceKeyPrefixWith></Redirect></RoutingRule></RoutingRules>",
+        cos: "",
+        back: "",
+        absent: "NoSuchWebsiteConfiguration",
+    },
+];
+
+impl Kind {
+    /// The document as S3's clients send it.
+    fn sent(&self) -> String {
+        let root = self.root;
+        let s3 = "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"";
+        format!("<{root} {s3}>{}</{root}>", self.s3)
+    }
+
+    fn for_cos(&self) -> &'static str {
+        if self.cos.is_empty() {
+            self.s3
+        } else {
+            self.cos
+        }
+    }
+
+    fn back(&self) -> &'static str {
+        if self.back.is_empty() {
+            self.s3
+        } else {
+            self.back
+        }
+    }
+}
+
+const WHOLE: &str = "prefixes = [\"*\"]";
+
+fn put(world: &World, target: &str, document: &str) -> Reply {
+    world.signed("PUT", target).body(document).send()
+}
+
+/// The inside of a document, whose root must be S3's.
+fn inside(reply: &Reply, root: &str) -> String {
+    reply.assert_ok();
+    let text = reply.text();
+    let start = format!("<{root} xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
+    let (_, rest) = text.split_once(&start).unwrap_or_else(|| panic!("{text}"));
+    let end = format!("</{root}>");
+    rest.strip_suffix(&end)
+        .unwrap_or_else(|| panic!("{text}"))
+        .to_owned()
+}
+
+fn tells_nothing_of_cos(reply: &Reply) {
+    let text = reply.text();
+    for hidden in ["1250000000", "qcs::", "myqcloud", "100000000001"] {
+        assert!(!text.contains(hidden), "{hidden}: {text}");
+    }
+}
+
+#[test]
+fn a_configuration_is_put_read_and_deleted_in_s3s_words() {
+    for signature in SIGNATURES {
+        let world = World::of_site(signature, WHOLE, &ACTIONS);
+        for kind in &KINDS {
+            let target = format!("/site?{}", kind.parameter);
+            let absent = |reply: &Reply| match kind.absent {
+                "" => assert_eq!(inside(reply, kind.root), ""),
+                code => reply.assert_error(404, code),
+            };
+            absent(&world.ask("GET", &target));
+            put(&world, &target, &kind.sent()).assert_ok();
+            let stored = world.emulator.setting(SITE, kind.parameter).unwrap();
+            let for_cos = format!("<{0}>{1}</{0}>", kind.root, kind.for_cos());
+            assert!(stored.ends_with(&for_cos), "{stored}");
+            let read = world.ask("GET", &target);
+            assert_eq!(inside(&read, kind.root), kind.back(), "{signature}");
+            tells_nothing_of_cos(&read);
+            if kind.absent.is_empty() {
+                world
+                    .ask("DELETE", &target)
+                    .assert_error(501, "NotImplemented");
+                continue;
+            }
+            assert_eq!(world.ask("DELETE", &target).status, 204);
+            absent(&world.ask("GET", &target));
+        }
+    }
+}
+
+#[test]
+fn without_the_action_a_question_is_answered_here_and_a_change_is_refused() {
+    let world = World::of_site("s3", WHOLE, &[]);
+    for kind in &KINDS {
+        world
+            .emulator
+            .configure(SITE, kind.parameter, "<Secret/>")
+            .unwrap();
+        let target = format!("/site?{}", kind.parameter);
+        let read = world.ask("GET", &target);
+        match kind.absent {
+            "" => assert_eq!(inside(&read, kind.root), ""),
+            code => read.assert_error(404, code),
+        }
+        put(&world, &target, &kind.sent()).assert_error(403, "AccessDenied");
+        if !kind.absent.is_empty() {
+            world
+                .ask("DELETE", &target)
+                .assert_error(403, "AccessDenied");
+        }
+    }
+    let object = "/site/photo-0001.jpg";
+    world.put(object, "a photo");
+    world.emulator.counters().reset();
+    for target in ["/site?acl", "/site/photo-0001.jpg?acl"] {
+        let rights = inside(&world.ask("GET", target), "AccessControlPolicy");
+        assert!(rights.contains("<ID>acme</ID>"), "{rights}");
+        let canned = world
+            .signed("PUT", target)
+            .header("x-amz-acl", "public-read");
+        canned.send().assert_error(403, "AccessDenied");
+    }
+    let restore = world
+        .signed("POST", "/site/photo-0001.jpg?restore")
+        .body(RESTORE);
+    restore.send().assert_error(403, "AccessDenied");
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+#[test]
+fn a_part_of_a_bucket_and_a_virtual_bucket_are_not_configured() {
+    for reach in [
+        "prefixes = [\"acme/*\"]",
+        "root = \"acme/\"",
+        "root = \"acme/\"\nprefixes = [\"*\"]",
+    ] {
+        let world = World::of_site("s3", reach, &ACTIONS);
+        for kind in &KINDS {
+            world
+                .emulator
+                .configure(SITE, kind.parameter, "<Secret/>")
+                .unwrap();
+            let target = format!("/site?{}", kind.parameter);
+            let read = world.ask("GET", &target);
+            match kind.absent {
+                "" => assert_eq!(inside(&read, kind.root), ""),
+                code => read.assert_error(404, code),
+            }
+            put(&world, &target, &kind.sent()).assert_error(403, "AccessDenied");
+        }
+        let acl = world
+            .signed("PUT", "/site?acl")
+            .header("x-amz-acl", "public-read");
+        acl.send().assert_error(403, "AccessDenied");
+        assert_eq!(world.upstream_requests(), 0);
+        if reach.starts_with("root") {
+            let object = world.signed("PUT", "/site/a.jpg?acl");
+            let object = object.header("x-amz-acl", "public-read").send();
+            object.assert_error(403, "AccessDenied");
+            let restore = world.signed("POST", "/site/a.jpg?restore").body(RESTORE);
+            restore.send().assert_error(403, "AccessDenied");
+            assert_eq!(world.upstream_requests(), 0);
+        }
+    }
+}
+
+#[test]
+fn what_cos_cannot_do_and_what_is_malformed_never_reaches_it() {
+    let world = World::of_site("cos", WHOLE, &ACTIONS);
+    let rule = |inside: &str| format!("<Rule><Status>Enabled</Status>{inside}</Rule>");
+    for (parameter, root, inside, status, code) in [
+        ("cors", "CORSConfiguration", String::new(), 400, "MalformedXML"),
+        ("cors", "CORSConfiguration", "<CORSRule><AllowedOrigin>*</AllowedOrigin></CORSRule>".into(), 400, "MalformedXML"),
+        ("cors", "CORSConfiguration", "<CORSRule><AllowedOrigin>*</AllowedOrigin><AllowedMethod>PATCH</AllowedMethod></CORSRule>".into(), 400, "MalformedXML"),
+        ("cors", "Tagging", "<TagSet/>".into(), 400, "MalformedXML"),
+        ("lifecycle", "LifecycleConfiguration", rule("<Status>Enabled</Status>"), 400, "MalformedXML"),
+        ("lifecycle", "LifecycleConfiguration", rule("<Extra/>"), 400, "MalformedXML"),
+        ("lifecycle", "LifecycleConfiguration", rule("<Transition><Days>1e3</Days><StorageClass>GLACIER</StorageClass></Transition>"), 400, "MalformedXML"),
+        ("lifecycle", "LifecycleConfiguration", rule("<Transition><Days>1</Days><StorageClass>GLACIER_IR</StorageClass></Transition>"), 501, "NotImplemented"),
+        ("lifecycle", "LifecycleConfiguration", rule("<NoncurrentVersionExpiration><NewerNoncurrentVersions>2</NewerNoncurrentVersions></NoncurrentVersionExpiration>"), 501, "NotImplemented"),
+        ("versioning", "VersioningConfiguration", "<MfaDelete>Enabled</MfaDelete>".into(), 501, "NotImplemented"),
+        ("encryption", "ServerSideEncryptionConfiguration", "<Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>aws:kms</SSEAlgorithm><KMSMasterKeyID>k</KMSMasterKeyID></ApplyServerSideEncryptionByDefault></Rule>".into(), 501, "NotImplemented"),
+        ("website", "WebsiteConfiguration", "<RedirectAllRequestsTo><HostName>a.example</HostName></RedirectAllRequestsTo>".into(), 501, "NotImplemented"),
+        ("tagging", "Tagging", "<TagSet><Tag><Key>a</Key></Tag></TagSet>".into(), 400, "MalformedXML"),
+        ("acl", "AccessControlPolicy", "<AccessControlList/>".into(), 501, "NotImplemented"),
+    ] {
+        let document = format!("<{root}>{inside}</{root}>");
+        let reply = put(&world, &format!("/site?{parameter}"), &document);
+        assert_eq!((reply.status, reply.code().as_str()), (status, code), "{document}: {}", reply.text());
+    }
+    let long = format!(
+        "<Tagging><TagSet><!--{}--></TagSet></Tagging>",
+        "x".repeat(65 << 10)
+    );
+    put(&world, "/site?tagging", &long).assert_error(400, "MalformedXML");
+    let policy = put(&world, "/site?policy", "{}");
+    policy.assert_error(501, "NotImplemented");
+    assert!(
+        policy.text().contains("Ask the operator"),
+        "{}",
+        policy.text()
+    );
+    assert_eq!(world.upstream_requests(), 0);
+}
+
+#[test]
+fn what_s3_cannot_say_is_an_error_and_never_left_out() {
+    let world = World::of_site("s3", WHOLE, &ACTIONS);
+    let rule = "<Rule><Filter><And><Prefix>a/</Prefix><PrefixNotEquals>a/b/</PrefixNotEquals></And></Filter><Status>Enabled</Status></Rule>";
+    for (parameter, document) in [
+        ("lifecycle", format!("<LifecycleConfiguration>{rule}</LifecycleConfiguration>")),
+        ("website", "<WebsiteConfiguration><RedirectAllRequestsTo><Protocol>https</Protocol></RedirectAllRequestsTo></WebsiteConfiguration>".to_owned()),
+    ] {
+        world.emulator.configure(SITE, parameter, &document).unwrap();
+        let read = world.ask("GET", &format!("/site?{parameter}"));
+        read.assert_error(501, "NotImplemented");
+        assert!(read.text().contains("COS console"), "{}", read.text());
+    }
+    world
+        .emulator
+        .configure(
+            SITE,
+            "cors",
+            "<CORSConfiguration><Surprise/></CORSConfiguration>",
+        )
+        .unwrap();
+    world
+        .ask("GET", "/site?cors")
+        .assert_error(502, "BadGateway");
+    let key = "<Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>KMS</SSEAlgorithm><KMSMasterKeyID>kms-1250000000</KMSMasterKeyID></ApplyServerSideEncryptionByDefault></Rule>";
+    let document =
+        format!("<ServerSideEncryptionConfiguration>{key}</ServerSideEncryptionConfiguration>");
+    world
+        .emulator
+        .configure(SITE, "encryption", &document)
+        .unwrap();
+    let read = world.ask("GET", "/site?encryption");
+    assert!(inside(&read, "ServerSideEncryptionConfiguration").contains("aws:kms"));
+    tells_nothing_of_cos(&read);
+}
+
+/// The document that gives everybody `permissions`, and the owner all.
+fn rights(owner: &str, permissions: &[&str]) -> String {
+    let grant = |grantee: &str, permission: &str| {
+        format!(
+            "<Grant><Grantee xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:type=\"x\">{grantee}</Grantee><Permission>{permission}</Permission></Grant>"
+        )
+    };
+    let all = "<URI>http://acs.amazonaws.com/groups/global/AllUsers</URI>";
+    let mut list = grant(&format!("<ID>{owner}</ID>"), "FULL_CONTROL");
+    for permission in permissions {
+        list += &grant(all, permission);
+    }
+    format!(
+        "<AccessControlPolicy><Owner><ID>{owner}</ID></Owner><AccessControlList>{list}</AccessControlList></AccessControlPolicy>"
+    )
+}
+
+#[test]
+fn access_rights_are_given_to_everybody_or_to_nobody_else() {
+    for signature in SIGNATURES {
+        let world = World::of_site(signature, WHOLE, &ACTIONS);
+        world.put("/site/photo-0001.jpg", "a photo");
+        for target in ["/site?acl", "/site/photo-0001.jpg?acl"] {
+            let read = || {
+                let reply = world.ask("GET", target);
+                tells_nothing_of_cos(&reply);
+                let rights = inside(&reply, "AccessControlPolicy");
+                assert!(rights.starts_with("<Owner><ID>acme</ID>"), "{rights}");
+                let permissions = rights.split("<Permission>").skip(1);
+                let permissions =
+                    permissions.map(|rest| rest.split('<').next().unwrap().to_owned());
+                permissions.collect::<Vec<_>>()
+            };
+            assert_eq!(read(), ["FULL_CONTROL"], "{target}");
+            let canned = world
+                .signed("PUT", target)
+                .header("x-amz-acl", "public-read");
+            canned.send().assert_ok();
+            assert_eq!(read(), ["READ", "FULL_CONTROL"], "{target}");
+            put(&world, target, &rights("acme", &["READ", "WRITE"])).assert_ok();
+            assert_eq!(read(), ["READ", "WRITE", "FULL_CONTROL"], "{target}");
+            let private = world.signed("PUT", target).header("x-amz-acl", "private");
+            private.send().assert_ok();
+            assert_eq!(read(), ["FULL_CONTROL"], "{target}");
+
+            put(&world, target, &rights("globex", &[])).assert_error(403, "AccessDenied");
+            put(&world, target, &rights("acme", &["READ_ACP"])).assert_error(501, "NotImplemented");
+            put(&world, target, "").assert_error(400, "MissingSecurityHeader");
+            let both = world.signed("PUT", target).header("x-amz-acl", "private");
+            both.body(rights("acme", &[]))
+                .send()
+                .assert_error(400, "InvalidRequest");
+            let grant = world
+                .signed("PUT", target)
+                .header("x-amz-grant-read", "id=\"1\"");
+            grant.send().assert_error(403, "AccessDenied");
+            assert_eq!(read(), ["FULL_CONTROL"], "{target}");
+        }
+    }
+}
+
+const RESTORE: &str = "<RestoreRequest><Days>3</Days><GlacierJobParameters><Tier>Bulk</Tier></GlacierJobParameters></RestoreRequest>";
+
+#[test]
+fn an_object_in_cold_storage_is_restored() {
+    for signature in SIGNATURES {
+        let world = {
+            let storage = "headers = [\"x-amz-storage-class\"]\nprefixes = [\"*\"]";
+            World::of_site(signature, storage, &ACTIONS)
+        };
+        let cold = world
+            .signed("PUT", "/site/2019.tar")
+            .header("x-amz-storage-class", "GLACIER");
+        cold.body("cold").send().assert_ok();
+        world.put("/site/2024.tar", "warm");
+        let restore =
+            |target: &str, document: &str| world.signed("POST", target).body(document).send();
+        assert_eq!(restore("/site/2019.tar?restore", RESTORE).status, 202);
+        restore("/site/2024.tar?restore", RESTORE).assert_error(405, "MethodNotAllowed");
+        world.emulator.counters().reset();
+        let select = "<RestoreRequest><Days>1</Days><Type>SELECT</Type></RestoreRequest>";
+        restore("/site/2019.tar?restore", select).assert_error(501, "NotImplemented");
+        restore("/site/2019.tar?restore", "<RestoreRequest/>").assert_error(400, "MalformedXML");
+        assert_eq!(world.upstream_requests(), 0);
+    }
+}
