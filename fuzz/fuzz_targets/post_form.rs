@@ -11,7 +11,7 @@ use cosgate::error::Code;
 use cosgate::payload::checksum::Checks;
 use cosgate::payload::{Declared, FormFile, Intake, Mode};
 use cosgate::s3::ObjectKey;
-use cosgate::s3::form::{Boundary, Form, FormPut, FormReader, MAX_FORM_BYTES, FormPolicy};
+use cosgate::s3::form::{Boundary, Form, FormPolicy, FormPut, FormReader, MAX_FORM_BYTES};
 use cosgate::sign::form::FormClaim;
 use cosgate::timestamp::Timestamp;
 use http::header::CONTENT_TYPE;
