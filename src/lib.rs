@@ -18,6 +18,11 @@
 //!
 //! The order of the modules below is the order of `ARCHITECTURE.md`: none imports one above it.
 
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "most of the documentation is for those who read the source, where these links lead"
+)]
+
 #[cfg(feature = "load")]
 pub mod load;
 
