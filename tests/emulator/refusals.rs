@@ -305,8 +305,10 @@ fn a_body_that_is_cut_short_leaves_nothing() {
 #[test]
 fn what_the_emulator_does_not_do_is_said_so() {
     let emulator = emulator();
-    let acl = Ask::new("GET", "/k?acl=")
-        .s3(&account())
-        .send(emulator.cos_addr());
-    refused(&acl, 501, "NotImplemented");
+    for target in ["/?logging=", "/?replication=", "/?accelerate="] {
+        let reply = Ask::new("GET", target)
+            .s3(&account())
+            .send(emulator.cos_addr());
+        refused(&reply, 501, "NotImplemented");
+    }
 }

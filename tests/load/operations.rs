@@ -35,7 +35,7 @@ sizes = "0:5,1:5,1KiB:60,100KiB:30"
 multipart_sizes = "6MiB"
 seed = 7
 fail_if = ["errors>0"]
-mix = "put=20,get=10,head=5,list=5,range=10,multipart=4,copy=5,delete=10,multi-delete=5,presigned-get=5,presigned-put=5,post-form=5"
+mix = "put=30,get=10,head=5,list=5,range=10,multipart=3,copy=8,delete=8,multi-delete=2,presigned-get=5,presigned-put=5,post-form=5"
 "#,
     ));
     assert_passed(&report);
