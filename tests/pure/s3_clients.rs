@@ -55,9 +55,6 @@ fn read(head: &Parts) -> Result<(), S3Error> {
 
 fn refused_for(name: &str) -> Option<Code> {
     match name {
-        _ if name.ends_with("put-bucket-tagging") || name == "http-put-object-acl" => {
-            Some(Code::NotImplemented)
-        }
         // Its key holds a `.` segment.
         "http-delete-object" => Some(Code::InvalidURI),
         _ => None,
