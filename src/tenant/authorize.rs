@@ -136,7 +136,7 @@ fn judge(grant: &Grant, asked: &S3Request<'_>) -> Result<ListingPage, S3Error> {
             }
         }
         Target::RealKey => {
-            check_action(grant, action)?;
+            check_action(grant, action).map_err(|denied| afterthought(asked, denied))?;
             check_real(grant)?;
             check_own_key(grant, asked)?;
         }
@@ -206,6 +206,19 @@ fn check_action(grant: &Grant, action: &str) -> Result<(), S3Error> {
             grant.name
         ),
     ))
+}
+
+/// s3cmd sets an object's ACL after it has copied it. The copy has succeeded for it only if the store has no
+/// ACLs (501): every other refusal is an error to it.
+fn afterthought(asked: &S3Request<'_>, denied: S3Error) -> S3Error {
+    if asked.operation != Operation::PutObjectAcl {
+        return denied;
+    }
+    S3Error::new(
+        Code::NotImplemented,
+        "Objects have no ACLs of their own here: who may read them is said by the grants.",
+    )
+    .detail(denied.message().to_owned())
 }
 
 /// What is configured holds for all of the real bucket, and so for what others have in it.

@@ -205,12 +205,12 @@ def bucket_settings(c):
 @FENCE.check
 def anonymous_inside(c):
     data = sample(4000, "public")
-    c.anonymous.put_object(Bucket=BUCKET, Key="public/a b", Body=data)
-    status, _, body = fetch(f"{c.place.endpoint}/{BUCKET}/public/{quote('a b')}")
+    c.anonymous.put_object(Bucket=BUCKET, Key="public/fence/a b", Body=data)
+    status, _, body = fetch(f"{c.place.endpoint}/{BUCKET}/public/fence/{quote('a b')}")
     expect_equal(status, 200, f"status, body {body[:300]!r}")
     expect_same(body, data)
-    listed = c.anonymous.list_objects(Bucket=BUCKET, Prefix="public/")
-    expect_equal([item["Key"] for item in listed["Contents"]], ["public/a b"], "keys")
+    listed = c.anonymous.list_objects(Bucket=BUCKET, Prefix="public/fence/")
+    expect_equal([item["Key"] for item in listed["Contents"]], ["public/fence/a b"], "keys")
 
 
 @FENCE.check

@@ -224,7 +224,13 @@ fn without_the_action_a_question_is_answered_here_and_a_change_is_refused() {
         let canned = world
             .signed("PUT", target)
             .header("x-amz-acl", "public-read");
-        canned.send().assert_error(403, "AccessDenied");
+        // s3cmd goes on after a copy only if the store has no ACLs of objects.
+        let refused = if target == "/site?acl" {
+            (403, "AccessDenied")
+        } else {
+            (501, "NotImplemented")
+        };
+        canned.send().assert_error(refused.0, refused.1);
     }
     let restore = world
         .signed("POST", "/site/photo-0001.jpg?restore")

@@ -618,7 +618,11 @@ fn show_parameter(name: &str, verdict: &'static str, shown: Shown) {
             let world = self::world(UpstreamSignature::S3, None);
             let target = format!("{path}?{name}");
             let refused = world.signed(operation.method(), &target).send();
-            is_refused(&world, &refused, "refused 403", &what);
+            let how = match operation {
+                Operation::PutObjectAcl => "refused 501",
+                _ => "refused 403",
+            };
+            is_refused(&world, &refused, how, &what);
         }
         "dropped" => assert!(!is_requested && reply.status == 200, "{said}"),
         refused => is_refused(&world, &reply, refused, &what),

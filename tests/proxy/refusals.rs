@@ -60,7 +60,7 @@ fn what_is_not_served_is_refused_by_method_and_exact_query() {
         ("PATCH", "/photos/acme/a", 405, "MethodNotAllowed"),
         ("get", "/photos/acme/a", 405, "MethodNotAllowed"),
         ("POST", "/photos/acme/a", 405, "MethodNotAllowed"),
-        ("PUT", "/photos/acme/a?acl", 403, "AccessDenied"),
+        ("PUT", "/photos/acme/a?acl", 501, "NotImplemented"),
         ("GET", "/photos/acme/a?versioning", 501, "NotImplemented"),
         ("POST", "/photos/acme/a?restore", 403, "AccessDenied"),
         (
