@@ -199,7 +199,8 @@ def main():
         parser.error(f"no check is named {args.only!r}; see --list")
 
     with_boto3.resolve_localhost()
-    with tempfile.TemporaryDirectory(prefix="cosgate-interop-") as folder:
+    # A browser's processes may write into their profile a moment longer than it runs.
+    with tempfile.TemporaryDirectory(prefix="cosgate-interop-", ignore_cleanup_errors=True) as folder:
         place = Place(args.endpoint.rstrip("/"), Path(folder), args.authority, args.node, **direct(args))
         place = replace(place, signature=args.signature, programs=dict(one.split("=", 1) for one in args.program))
         os.environ.update(place.trust)  # for the clients that are Python's own
