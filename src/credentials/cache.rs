@@ -332,7 +332,7 @@ impl<'a> Succession<'a> {
         };
         let was = (self.before_tenant(name), template(self.before.config));
         let is = (self.new_tenant(name), template(self.config));
-        // It is there no more, or cannot be told apart: then its key is fetched anew.
+        // It is gone, or several look like it: then its key is fetched anew.
         let (((Some(was), None), (Some(is), None)) | ((None, Some(was)), (None, Some(is)))) =
             (was, is)
         else {

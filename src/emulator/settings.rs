@@ -197,7 +197,7 @@ pub(super) struct Settings {
 }
 
 impl Setting {
-    /// What is asked for, if it is a setting, and the action for it.
+    /// The setting that is requested, if it is one, and the action for it.
     fn of(method: &Method, uri: &Uri) -> Option<(&'static Self, &'static str)> {
         let query = uri.query().unwrap_or_default();
         let settings: &[Self] = if uri.path() == "/" {
@@ -256,7 +256,7 @@ impl Setting {
     }
 }
 
-/// Whether the right `action` is asked for here.
+/// Whether the request needs the right `action`.
 #[cfg(test)]
 pub(super) fn asks_for(action: &str) -> bool {
     let mut settings = OF_BUCKETS.iter().chain(&OF_OBJECTS);

@@ -67,7 +67,7 @@ pub enum XmlRequest {
 }
 
 impl XmlRequest {
-    /// The most bytes that it may have, whatever the operator allows.
+    /// Its maximum in bytes, whatever the operator allows.
     pub(crate) fn max_bytes(self) -> usize {
         match self {
             Self::Configuration(kind) => kind.max_bytes(),

@@ -301,7 +301,7 @@ const WEBSITE: &[ElementRow] = &[
 ];
 
 impl Configuration {
-    /// The most bytes that a document of it may have. S3 takes 64 KiB of most, and 1000 rules of a lifecycle.
+    /// The maximum of its document in bytes. S3 takes 64 KiB of most, and 1000 rules of a lifecycle.
     pub(crate) fn max_bytes(self) -> usize {
         match self {
             Self::Lifecycle => 1 << 20,
