@@ -107,9 +107,9 @@ fn ranges_and_dates_that_s3_ignores_are_ignored() {
     let acts: Vec<Act> = (0..7)
         .map(|_| {
             act(|peer| {
-                let head = peer.head().unwrap();
-                assert!(!head.to_ascii_lowercase().contains("range:"), "{head}");
-                assert!(!head.to_ascii_lowercase().contains("if-"), "{head}");
+                let head = peer.head().unwrap().to_ascii_lowercase();
+                assert!(!head.contains("\nrange:"), "{head}");
+                assert!(!head.contains("\nif-"), "{head}");
                 peer.say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nETag: \"e\"\r\n\r\nx");
             })
         })
