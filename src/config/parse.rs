@@ -72,7 +72,7 @@ fn config(root: Section<'_>) -> Option<Config> {
     let sts = sts(root.section("sts"));
     let issuers = issuers::issuers(&root);
     let identities = identities::identities(&root);
-    let (credential_entries, credential_shared) = credentials(root.section("credentials"));
+    let credentials = credentials(root.section("credentials"));
     let (tenants, templates) = tenants::tenants(&root, &issuers, &identities, server.as_ref());
     root.finish();
     Some(Config {
@@ -83,8 +83,9 @@ fn config(root: Section<'_>) -> Option<Config> {
         identities: identities.all,
         tenants,
         templates,
-        credential_entries,
-        credential_shared,
+        credential_entries: credentials.entries,
+        credential_session_policies: credentials.session_policies,
+        credential_shared: credentials.shared,
         files: Vec::new(),
     })
 }
@@ -163,11 +164,21 @@ fn sts(section: Section<'_>) -> Option<Sts> {
     })
 }
 
-fn credentials(section: Section<'_>) -> (usize, Option<SharedCache>) {
-    let entries = in_memory(section.number("entries"));
-    let shared = shared_cache(section.section("shared"));
+/// `[credentials]`
+struct CredentialsSection {
+    entries: usize,
+    session_policies: usize,
+    shared: Option<SharedCache>,
+}
+
+fn credentials(section: Section<'_>) -> CredentialsSection {
+    let read = CredentialsSection {
+        entries: in_memory(section.number("entries")),
+        session_policies: in_memory(section.number("session_policies")),
+        shared: shared_cache(section.section("shared")),
+    };
     section.finish();
-    (entries, shared)
+    read
 }
 
 fn shared_cache(section: Section<'_>) -> Option<SharedCache> {

@@ -141,6 +141,7 @@ fn config() -> Config {
         credential_shared: None,
         files: Vec::new(),
         credential_entries: 1,
+        credential_session_policies: 1,
         tenants: vec![
             tenant("acme", &[KEY, SLASHED_KEY], false),
             tenant("guest", &[], true),
