@@ -297,6 +297,7 @@ impl S3 for Operations {
             Attributes {
                 tags,
                 acl: None,
+                retention: None,
                 ..source.attributes.clone()
             }
         };
