@@ -50,7 +50,7 @@ enum Command {
 const USAGE: u8 = 2;
 
 impl Arguments {
-    /// Does what was asked.
+    /// Does what was requested.
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
             Command::Certs(arguments) => certs::run(&arguments),

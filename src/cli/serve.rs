@@ -110,7 +110,7 @@ pub(super) async fn serve(
     let (first, second) = (Notify::new(), Notify::new());
     let listen_for_signals = async {
         let on_hangup = || match &reloads {
-            Some(reloads) => drop(reloads.request()), // the log has the answer
+            Some(reloads) => drop(reloads.request()), // the log has the response
             None => process::ignore_hangup(),
         };
         let signal = signals.end(on_hangup).await;

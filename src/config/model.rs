@@ -125,7 +125,7 @@ pub struct ServerTls {
     pub cert: PathBuf,
     /// `key`: PEM private key.
     pub key: PathBuf,
-    /// `client_ca`: PEM; when set, clients are asked for a certificate of this authority.
+    /// `client_ca`: PEM; when set, cosgate requests a client certificate of this authority.
     pub client_ca: Option<PathBuf>,
     /// `client_crl`: PEM; certificates of clients that are on it are refused.
     pub client_crl: Option<PathBuf>,
@@ -224,7 +224,7 @@ pub struct UpstreamLimits {
     pub connect_timeout: Duration,
     /// `tls_handshake_timeout` (5 s).
     pub tls_handshake_timeout: Duration,
-    /// `head_timeout`: from the request's last byte to the answer's head (30 s).
+    /// `head_timeout`: from the request's last byte to the response's head (30 s).
     pub head_timeout: Duration,
     /// `idle_timeout`: idle keep-alive (50 s).
     pub idle_timeout: Duration,

@@ -77,7 +77,7 @@ impl Breaker {
         if result.as_ref().is_err_and(|error| error.is_repeated) {
             return; // there was no call
         }
-        // An answer about one tenant's call, or about the issuer's own key, shows that STS works.
+        // A response about one tenant's call, or about the issuer's own key, shows that STS works.
         let has_failed = result
             .as_ref()
             .is_err_and(|error| error.class.affects_all_calls());

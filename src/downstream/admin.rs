@@ -21,7 +21,7 @@ use crate::downstream::reloads::Reloads;
 use crate::observe::admin::{answer, is_misdirected, misdirected, reload_refusal, reloaded};
 
 /// Connections at once: a scraper or two, and someone who looks. The next one takes the place of the
-/// oldest, so that nobody who says nothing keeps a probe from its answer.
+/// oldest, so that nobody who says nothing keeps a probe from its response.
 const CONNECTIONS: usize = 64;
 /// The longest that one connection is kept.
 const CONNECTION_TIME: Duration = Duration::from_mins(1);

@@ -35,7 +35,7 @@ pub(crate) fn is_misdirected(headers: &HeaderMap, server: &Server) -> bool {
     }
 }
 
-/// The answer to a request under a name that is not the admin listener's (RFC 9110 section 15.5.20).
+/// The response to a request under a name that is not the admin listener's (RFC 9110 section 15.5.20).
 pub fn misdirected() -> Response<String> {
     page(
         StatusCode::MISDIRECTED_REQUEST,
@@ -45,7 +45,7 @@ pub fn misdirected() -> Response<String> {
 
 /// What became of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReloadAnswer {
+pub struct ReloadResponse {
     /// The configuration is used now.
     pub is_taken: bool,
     /// What changed, or every problem.
@@ -67,8 +67,8 @@ pub(crate) fn reload_refusal(method: &Method, headers: &HeaderMap) -> Option<Res
     None
 }
 
-/// The answer to a request for a reload; `None`: there was none.
-pub(crate) fn reloaded(answer: Option<ReloadAnswer>) -> Response<String> {
+/// The response to a request for a reload; `None`: there was none.
+pub(crate) fn reloaded(answer: Option<ReloadResponse>) -> Response<String> {
     match answer {
         Some(answer) if answer.is_taken => page(StatusCode::OK, answer.text),
         Some(answer) => page(StatusCode::UNPROCESSABLE_ENTITY, answer.text),
@@ -79,7 +79,7 @@ pub(crate) fn reloaded(answer: Option<ReloadAnswer>) -> Response<String> {
     }
 }
 
-/// Answers a request for an admin page. The body of an answer to HEAD is the server's to leave out.
+/// Answers a request for an admin page. The body of a response to HEAD is the server's to leave out.
 pub fn answer(
     method: &Method,
     path: &str,

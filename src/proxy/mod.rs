@@ -94,7 +94,7 @@ pub struct Proxy {
     strangers: Rc<StrangerMemory>,
     /// What is held of refusals of those over HTTP/2, until their clients take them.
     refusals: Rc<StrangerMemory>,
-    /// How clients of COS's own API find the names of an answer's headers spelt.
+    /// How clients of COS's own API find the names of a response's headers spelt.
     spelling: Extensions,
 }
 
@@ -133,7 +133,7 @@ impl Shared {
         Self::start_by(wall_clock, config, metrics, access_log)
     }
 
-    /// The same, where `wall` tells the time by which keys are asked for and requests to COS signed.
+    /// The same, where `wall` tells the time by which keys are requested and requests to COS signed.
     pub fn start_by(
         wall: impl Fn() -> Timestamp + Send + Sync + 'static,
         config: Config,
@@ -367,7 +367,7 @@ impl Proxy {
         in_flight: &mut InFlight,
     ) -> Result<http::Response<ResponseBody>, S3Error> {
         let domains = &self.config().server.domains;
-        in_flight.stranger_asks(head, domains, self.shared.tenants.cors());
+        in_flight.stranger_requests(head, domains, self.shared.tenants.cors());
         let connection = self.connection(head, client, in_flight)?;
         let body = Arriving::new(body, head.version);
         match service(head, domains) {

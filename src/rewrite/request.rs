@@ -292,7 +292,7 @@ fn is_ours(name: &HeaderName, operation: Operation) -> bool {
         | "x-amz-decoded-content-length"
         | "x-amz-security-token"
         | "x-amz-trailer" => true,
-        "accept-encoding" => rewrites(operation), // its answer must be read
+        "accept-encoding" => rewrites(operation), // its response must be read
         // They speak of the body that the client sent, not of the one written from its parts.
         "content-encoding" | "content-md5" | "content-type" => rebuilt,
         _ => false,
