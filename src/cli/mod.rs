@@ -14,6 +14,7 @@ mod load;
 mod process;
 mod reload;
 mod serve;
+mod systemd;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};

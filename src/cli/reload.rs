@@ -18,6 +18,7 @@ use cosgate::transport::file_state::FileState;
 use zeroize::Zeroizing;
 
 use super::check::{self, Disk};
+use super::systemd;
 
 /// The time between two looks at the watched files. A file must stay as it is from one to the next.
 const LOOK: Duration = Duration::from_secs(1);
@@ -156,6 +157,13 @@ impl Reloader {
     }
 
     fn reload(&mut self, extent: Extent) -> ReloadResponse {
+        systemd::reloading();
+        let response = self.try_reload(extent);
+        systemd::ready();
+        response
+    }
+
+    fn try_reload(&mut self, extent: Extent) -> ReloadResponse {
         let before = self.watch.take(extent);
         let problems = RefCell::new(Vec::new());
         let tell = |problem: &dyn Display| problems.borrow_mut().push(problem.to_string());

@@ -57,6 +57,11 @@ impl Breaker {
         self.open.borrow().filter(|until| now < *until)
     }
 
+    /// Whether calls fail: it has opened, and no call has succeeded since.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.borrow().is_some()
+    }
+
     /// Whether the next call is a probe: the only one until it has ended.
     pub(super) fn is_half_open(&self, now: Instant) -> bool {
         self.open.borrow().is_some_and(|until| now >= until)
