@@ -86,6 +86,7 @@ fn config(root: Section<'_>) -> Option<Config> {
         credential_entries: credentials.entries,
         credential_session_policies: credentials.session_policies,
         credential_shared: credentials.shared,
+        credential_warm: credentials.warm,
         files: Vec::new(),
     })
 }
@@ -168,6 +169,7 @@ fn sts(section: Section<'_>) -> Option<Sts> {
 struct CredentialsSection {
     entries: usize,
     session_policies: usize,
+    warm: bool,
     shared: Option<SharedCache>,
 }
 
@@ -175,6 +177,7 @@ fn credentials(section: Section<'_>) -> CredentialsSection {
     let read = CredentialsSection {
         entries: in_memory(section.number("entries")),
         session_policies: in_memory(section.number("session_policies")),
+        warm: section.flag("warm").value,
         shared: shared_cache(section.section("shared")),
     };
     section.finish();

@@ -1,4 +1,4 @@
-//! What is configured: the client's document in COS's words, and COS's answer in the client's.
+//! What is configured: the client's document in COS's words, and COS's response in the client's.
 
 use crate::error::{Code, Fault, S3Error};
 use crate::s3::Configuration;

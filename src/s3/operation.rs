@@ -103,7 +103,7 @@ pub enum Performer {
     Cos,
     /// COS, by a HEAD whose headers cosgate makes the document of.
     CosByHead,
-    /// COS, if the grant has the action and may know the whole answer; else cosgate itself.
+    /// COS, if the grant has the action and may know the whole response; else cosgate itself.
     CosIfGranted(Local),
     /// COS, as the `PutObject` that a form stands for.
     AsPutObject,
@@ -481,7 +481,7 @@ operations! {
     },
     // COS 436/7744.
     GetObjectAcl: asked_of_object(&["acl"], &["acl", "versionId"], "name/cos:GetObjectACL", Local::OwnersAcl, Configuration::Acl),
-    // COS has no such operation: the answer is made of a HEAD (436/7745).
+    // COS has no such operation: the response is made of a HEAD (436/7745).
     GetObjectAttributes: OperationRow {
         scope: Resource::Object,
         method: "GET",
@@ -773,7 +773,7 @@ const RESERVED: &[(Reserved, &[&str])] = &[
     ),
 ];
 
-/// What names begin with that are headers in a query, or belong to a signature, to an answer's headers or
+/// What names begin with that are headers in a query, or belong to a signature, to a response's headers or
 /// to CI: the SDK for JavaScript writes headers of an upload so. Those that change nothing are dropped.
 const RESERVED_FAMILIES: &[&str] = &[
     "ci-",
@@ -939,7 +939,7 @@ impl Operation {
     }
 
     /// Whether its success is an empty body.
-    pub(crate) fn answers_without_body(self) -> bool {
+    pub(crate) fn responds_without_body(self) -> bool {
         self.response() == SuccessKind::Empty
     }
 
