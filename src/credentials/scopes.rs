@@ -261,9 +261,10 @@ impl ScopeQueues {
     fn turn_session(&mut self, tenant: &str, now: u64) -> Option<(Arc<str>, (bool, u64))> {
         let name = self.sessions.get_mut(tenant)?.names.pop_front()?;
         let slot = self.slot(&name)?;
-        let worth = match slot.entry.is_new() {
-            true => (false, 0),
-            false => slot.worth(now),
+        let worth = if slot.entry.is_new() {
+            (false, 0)
+        } else {
+            slot.worth(now)
         };
         let is_idle = slot.is_idle();
         let own = self.sessions.get_mut(tenant)?;
@@ -533,8 +534,8 @@ mod tests {
         let queues = table.table.read().unwrap();
         let own = &queues.sessions["acme"].names;
         assert!(own.len() <= 40, "{}", own.len());
-        let queued = queues.new.len() + queues.kept.len();
-        assert!(queued <= 2 * 930, "{queued}");
+        let named = queues.new.len() + queues.kept.len();
+        assert!(named <= 2 * 930, "{named}");
         drop(queues);
         // One that is in use stays, and so do those that a request holds.
         let used = [session("acme", 4999), session("acme", 4999)];
@@ -569,10 +570,10 @@ mod tests {
             let queues = table.table.read().unwrap();
             let sessions: usize = queues.sessions.values().map(|own| own.count).sum();
             assert_eq!(sessions, queues.slots.len());
-            let queued = queues.new.len() + queues.kept.len();
-            assert!(queued <= 2 * 30 + SORTED_AT_ONCE, "{queued}");
-            let queued: usize = queues.sessions.values().map(|own| own.names.len()).sum();
-            assert!(queued <= 2 * 30 + SORTED_AT_ONCE, "{queued}");
+            let named = queues.new.len() + queues.kept.len();
+            assert!(named <= 2 * 30 + SORTED_AT_ONCE, "{named}");
+            let named: usize = queues.sessions.values().map(|own| own.names.len()).sum();
+            assert!(named <= 2 * 30 + SORTED_AT_ONCE, "{named}");
         }
         for name in names(0..2000).flat_map(|name| [name.clone(), name]) {
             assert!(table.entry(&name, None, |_| Some(kept())).is_some());

@@ -144,7 +144,8 @@ impl ObjectPlan {
     }
 }
 
-/// Whether the headers say the access rights: in one word or by grantees, and not in both (S3 PutObjectAcl).
+/// Whether the headers say the access rights: in one word or by grantees, and not in both
+/// (S3 `PutObjectAcl`).
 fn says_rights(headers: &HeaderMap) -> Result<bool, S3Error> {
     let by_word = headers.contains_key("x-amz-acl");
     let by_grantees = (headers.keys()).any(|name| name.as_str().starts_with("x-amz-grant-"));

@@ -489,7 +489,8 @@ fn rights_in_headers(headers: &HeaderMap) -> S3Result<Option<String>> {
             let id = format!("qcs::cam::uin/{owner}:uin/{user}");
             let id = format!("<ID>{id}</ID><DisplayName>{id}</DisplayName>");
             let grantee = format!("<Grantee {XSI} xsi:type=\"CanonicalUser\">{id}</Grantee>");
-            grants += &format!("<Grant>{grantee}<Permission>{permission}</Permission></Grant>");
+            let permission = format!("<Permission>{permission}</Permission>");
+            grants.extend(["<Grant>", &grantee, &permission, "</Grant>"]);
         }
     }
     Ok((!grants.is_empty()).then(|| rights_document(&grants)))
