@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use cosgate::emulator::{Emulator, EmulatorConfig};
+use cosgate::emulator::{Emulator, EmulatorConfig, FaultFile};
 use cosgate::secret::Secret;
 
 use super::USAGE;
@@ -35,6 +35,9 @@ pub(super) struct Arguments {
     /// Where faults and counters are reachable (GET and PUT /faults, GET /counters)
     #[arg(long, default_value = "127.0.0.1:9102", value_name = "ADDRESS")]
     admin: SocketAddr,
+    /// What goes wrong from the start: a file of `[[faults]]`
+    #[arg(long, value_name = "FILE", value_parser = read_faults)]
+    faults: Option<FaultFile>,
     /// Where objects are kept; a temporary folder without it
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
@@ -81,6 +84,7 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
         keys: vec![(args.secret_id.clone(), secret)],
         appid: args.appid.clone(),
         buckets: args.bucket.clone(),
+        faults: args.faults.clone().unwrap_or_default().into(),
         ..EmulatorConfig::default()
     };
     let process = match Process::start() {
@@ -134,6 +138,12 @@ fn reachable(emulator: &Emulator) -> Vec<(&'static str, SocketAddr)> {
     addresses
         .filter(|(_, address)| !address.ip().to_canonical().is_loopback())
         .collect()
+}
+
+/// A file of `[[faults]]`.
+pub(super) fn read_faults(path: &str) -> Result<FaultFile, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    FaultFile::parse(path, &text)
 }
 
 fn parse_bucket(text: &str) -> Result<(String, String), String> {

@@ -8,6 +8,7 @@
 //! | `GET /faults` | the faults in force, as JSON |
 //! | `PUT /faults` | puts the faults of the JSON body in force; `{}` clears them |
 //! | `DELETE /faults` | clears them |
+//! | `GET /faults/met` | how many requests have met each fault of the list |
 //! | `GET /counters` | the numbers, as JSON; `DELETE` resets them |
 //! | `GET /heads` | the last request heads that came to COS |
 //! | `DELETE /keys`, `DELETE /keys/ID` | revokes all temporary keys, or one |
@@ -19,11 +20,12 @@ use hyper::body::Incoming;
 use s3s::Body;
 use serde::Serialize;
 
+use super::faults::check_count;
 use super::{EmulatorShared, Faults};
 use crate::s3::host;
 
 /// A body's bytes at most.
-const BODY_LIMIT: usize = 64 * 1024;
+const BODY_LIMIT: usize = 1024 * 1024;
 
 pub(super) async fn answer(
     shared: &EmulatorShared,
@@ -40,24 +42,8 @@ pub(super) async fn answer(
     let path = head.uri.path();
     match (&head.method, path) {
         (&Method::GET, "/faults") => json(&shared.faults.current()),
-        (&Method::PUT, "/faults") => {
-            let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
-                return plain(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "the body is too long\n".into(),
-                );
-            };
-            match serde_json::from_slice::<Faults>(&body.to_bytes()) {
-                Ok(faults) => {
-                    shared.faults.set(faults);
-                    json(&shared.faults.current())
-                }
-                Err(error) => plain(
-                    StatusCode::BAD_REQUEST,
-                    format!("not a set of faults: {error}\n"),
-                ),
-            }
-        }
+        (&Method::PUT, "/faults") => put_faults(shared, body).await,
+        (&Method::GET, "/faults/met") => json(&shared.faults.met()),
         (&Method::DELETE, "/faults") => {
             shared.faults.clear();
             json(&shared.faults.current())
@@ -82,6 +68,27 @@ pub(super) async fn answer(
         _ => plain(
             StatusCode::NOT_FOUND,
             "try GET or PUT /faults, GET /counters, GET /heads, DELETE /keys\n".into(),
+        ),
+    }
+}
+
+async fn put_faults(shared: &EmulatorShared, body: Incoming) -> Response<Body> {
+    let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
+        return plain(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is too long\n".into(),
+        );
+    };
+    let read = serde_json::from_slice::<Faults>(&body.to_bytes());
+    let read = read.map_err(|error| error.to_string());
+    match read.and_then(|read| check_count(&read.faults).map(|()| read)) {
+        Ok(faults) => {
+            shared.faults.set(faults);
+            json(&shared.faults.current())
+        }
+        Err(error) => plain(
+            StatusCode::BAD_REQUEST,
+            format!("not a set of faults: {error}\n"),
         ),
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct RequestFacts {
     pub(super) source_region: String,
     pub(super) appid: String,
     pub(super) prefix: String,
+    /// Entries of a page of a listing, whatever was asked for.
+    pub(super) page: Option<u32>,
     /// The condition keys that the request has.
     pub(super) facts: Vec<(&'static str, String)>,
 }

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use dashmap::DashMap;
 
 use crate::emulator::cam::ParsedPolicy;
+use crate::emulator::fault_switch::Revocation;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
@@ -32,6 +33,8 @@ pub(super) struct AccountKeys {
 #[derive(Debug)]
 pub(super) struct TemporaryKey {
     pub(super) id: String,
+    /// The session that it was issued for.
+    pub(super) session: String,
     pub(super) secret: Secret,
     pub(super) token: Secret,
     /// `None`: all that the account may.
@@ -73,12 +76,12 @@ impl AccountKeys {
             .map(|key| AccountKey::Temporary(Arc::clone(&key)))
     }
 
-    /// Makes a new temporary key; `None` when there is no room or no randomness. `policy_length` makes
-    /// the token longer, as Tencent's grows with its policy.
+    /// Makes a new temporary key; `None` when there is no room or no randomness. The length of
+    /// the policy makes the token longer, as Tencent's grows with its policy.
     pub(super) fn issue(
         &self,
-        policy: Option<ParsedPolicy>,
-        policy_length: usize,
+        session: &str,
+        policy: Option<(ParsedPolicy, usize)>,
         expires: Timestamp,
         now: Timestamp,
     ) -> Option<Arc<TemporaryKey>> {
@@ -89,9 +92,14 @@ impl AccountKeys {
         if self.issued.len() >= KEYS_LIMIT {
             return None;
         }
+        let (policy, policy_length) = match policy {
+            Some((policy, length)) => (Some(policy), length),
+            None => (None, 0),
+        };
         let token_bytes = (TOKEN_BYTES + policy_length / 2).min(TOKEN_BYTES_MAX);
         let key = Arc::new(TemporaryKey {
             id: format!("AKID{}", URL_SAFE_NO_PAD.encode(random(48)?)),
+            session: session.to_owned(),
             secret: Secret::new(STANDARD.encode(random(32)?)),
             token: Secret::new(URL_SAFE_NO_PAD.encode(random(token_bytes)?)),
             policy,
@@ -104,6 +112,21 @@ impl AccountKeys {
     /// Forgets one temporary key; says whether there was one.
     pub(super) fn revoke(&self, id: &str) -> bool {
         self.issued.remove(id).is_some()
+    }
+
+    /// The session that the temporary key `id` was issued for.
+    pub(super) fn session(&self, id: &str) -> Option<String> {
+        self.issued.get(id).map(|key| key.session.clone())
+    }
+
+    /// Forgets what a fault says.
+    pub(super) fn forget(&self, revocation: &Revocation) {
+        match revocation {
+            Revocation::All => self.revoke_all(),
+            Revocation::Sessions(names) => {
+                self.issued.retain(|_, key| !names.contains(&key.session));
+            }
+        }
     }
 
     /// Forgets all temporary keys.

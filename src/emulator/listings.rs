@@ -10,7 +10,7 @@ use s3s::dto::{
 use s3s::{S3Result, s3_error};
 use sha2::{Digest as _, Sha256};
 
-use crate::emulator::convert::{encoder, etag, owner, page_size, stamp};
+use crate::emulator::convert::{encoder, etag, owner, stamp};
 use crate::emulator::store::list::Listing;
 use crate::emulator::store::multipart::StoredPart;
 use crate::emulator::store::{Attributes, Store, StoredObject, hex};
@@ -20,7 +20,11 @@ use crate::encoding::percent::percent_decode;
 const TOKEN: &str = "1/secret.token=signature+";
 
 /// `ListObjects`, with `NextMarker` as COS has it.
-pub(super) fn objects(store: &Store, input: ListObjectsInput) -> S3Result<ListObjectsOutput> {
+pub(super) fn objects(
+    store: &Store,
+    input: ListObjectsInput,
+    limit: usize,
+) -> S3Result<ListObjectsOutput> {
     let encode = encoder(input.encoding_type.as_ref());
     let page = store.list(
         &input.bucket,
@@ -28,7 +32,7 @@ pub(super) fn objects(store: &Store, input: ListObjectsInput) -> S3Result<ListOb
             prefix: input.prefix.as_deref().unwrap_or_default(),
             delimiter: input.delimiter.as_deref().unwrap_or_default(),
             after: input.marker.as_deref().unwrap_or_default(),
-            limit: page_size(input.max_keys)?,
+            limit,
         },
     )?;
     Ok(ListObjectsOutput {
@@ -51,6 +55,7 @@ pub(super) fn objects(store: &Store, input: ListObjectsInput) -> S3Result<ListOb
 pub(super) fn objects_v2(
     store: &Store,
     input: ListObjectsV2Input,
+    limit: usize,
 ) -> S3Result<ListObjectsV2Output> {
     let encode = encoder(input.encoding_type.as_ref());
     let after = match &input.continuation_token {
@@ -63,7 +68,7 @@ pub(super) fn objects_v2(
             prefix: input.prefix.as_deref().unwrap_or_default(),
             delimiter: input.delimiter.as_deref().unwrap_or_default(),
             after: after.as_deref().unwrap_or_default(),
-            limit: page_size(input.max_keys)?,
+            limit,
         },
     )?;
     let owned = input.fetch_owner == Some(true);
@@ -93,6 +98,7 @@ pub(super) fn objects_v2(
 pub(super) fn versions(
     store: &Store,
     input: ListObjectVersionsInput,
+    limit: usize,
 ) -> S3Result<ListObjectVersionsOutput> {
     let encode = encoder(input.encoding_type.as_ref());
     let page = store.list(
@@ -101,7 +107,7 @@ pub(super) fn versions(
             prefix: input.prefix.as_deref().unwrap_or_default(),
             delimiter: input.delimiter.as_deref().unwrap_or_default(),
             after: input.key_marker.as_deref().unwrap_or_default(),
-            limit: page_size(input.max_keys)?,
+            limit,
         },
     )?;
     let versions = page.items.iter().map(|object| ObjectVersion {
@@ -135,13 +141,14 @@ pub(super) fn versions(
 pub(super) fn uploads(
     store: &Store,
     input: ListMultipartUploadsInput,
+    limit: usize,
 ) -> S3Result<ListMultipartUploadsOutput> {
     let encode = encoder(input.encoding_type.as_ref());
     let listing = Listing {
         prefix: input.prefix.as_deref().unwrap_or_default(),
         delimiter: input.delimiter.as_deref().unwrap_or_default(),
         after: input.key_marker.as_deref().unwrap_or_default(),
-        limit: page_size(input.max_uploads)?,
+        limit,
     };
     let after_id = input.upload_id_marker.as_deref().unwrap_or_default();
     let page = store.list_uploads(&input.bucket, &listing, after_id)?;
@@ -176,9 +183,12 @@ pub(super) fn uploads(
 }
 
 /// `ListParts`.
-pub(super) fn parts(store: &Store, input: ListPartsInput) -> S3Result<ListPartsOutput> {
+pub(super) fn parts(
+    store: &Store,
+    input: ListPartsInput,
+    limit: usize,
+) -> S3Result<ListPartsOutput> {
     let upload = store.find_upload(&input.bucket, &input.key, &input.upload_id)?;
-    let limit = page_size(input.max_parts)?;
     let after = input.part_number_marker.unwrap_or(0);
     let mut rest = upload
         .parts

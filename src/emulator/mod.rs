@@ -9,7 +9,8 @@
 //! - `cos` checks a request's `head`, `native` puts a q-sign request into S3's words, `gate` enforces the
 //!   key's policy (`cam`), `s3`, `listings`, `uploads` and `settings` do the operation on the `store`, `answer` writes the
 //!   result as COS does;
-//! - `faults` says what goes wrong, `counters` what has come, `admin` gives both over HTTP.
+//! - `faults` says what goes wrong, `fault_switch` which request meets it by its `fault_target`, `paced_body`
+//!   slows it down; `counters` says what has come, `admin` gives all that over HTTP.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -36,6 +37,8 @@ mod convert;
 mod cos;
 mod counters;
 mod document;
+mod fault_switch;
+mod fault_target;
 mod faults;
 #[cfg(test)]
 mod fences;
@@ -44,6 +47,8 @@ mod head;
 mod keys;
 mod listings;
 mod native;
+mod paced_body;
+pub(crate) mod quantity;
 mod s3;
 mod settings;
 mod store;
@@ -53,7 +58,12 @@ mod uploads;
 mod wire;
 
 pub use counters::{Counters, EmulatorCounts, RecordedHead};
-pub use faults::{CosFault, FaultSwitch, Faults, StsFault};
+pub use fault_switch::{FaultSwitch, MetCount};
+pub use faults::{
+    CommonFault, CosFault, Fault, FaultAction, FaultFile, FaultLatency, FaultService, Faults,
+    StsFault,
+};
+pub use quantity::{ByteSize, Share, Span};
 
 use cos::Cos;
 use gate::{Hosts, Policies, SecretLookup};
@@ -167,8 +177,12 @@ impl EmulatorShared {
         });
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let counters = Arc::clone(&self.counters);
-        let accepted = move || counters.cos_connection();
-        tokio::spawn(wire::serve(listener, accepted, move |request, peer| {
+        let faults = Arc::clone(&self.faults);
+        let accepts = move || {
+            counters.cos_connection();
+            !faults.refuses_connection(FaultService::Cos)
+        };
+        tokio::spawn(wire::serve(listener, accepts, move |request, peer| {
             let cos = Arc::clone(&cos);
             async move { Box::pin(cos.answer(request, peer)).await }
         }));
@@ -186,14 +200,12 @@ impl EmulatorShared {
             roles: config.roles,
         });
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tokio::spawn(wire::serve(
-            listener,
-            || {},
-            move |request, peer| {
-                let sts = Arc::clone(&sts);
-                async move { sts.answer(request, peer).await }
-            },
-        ));
+        let faults = Arc::clone(&self.faults);
+        let accepts = move || !faults.refuses_connection(FaultService::Sts);
+        tokio::spawn(wire::serve(listener, accepts, move |request, peer| {
+            let sts = Arc::clone(&sts);
+            async move { sts.answer(request, peer).await }
+        }));
         Ok(())
     }
 
@@ -204,7 +216,7 @@ impl EmulatorShared {
         let shared = self.clone();
         tokio::spawn(wire::serve(
             listener,
-            || {},
+            || true,
             move |request, _| {
                 let shared = shared.clone();
                 async move { Ok(admin::answer(&shared, is_loopback, request).await) }

@@ -22,8 +22,8 @@ use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use crate::emulator::convert::{
     attributes_of, check_overwrite, conditions_of, copy_source, crc_header, etag,
-    forbids_overwrite, owner, parse_tags, slice, source_conditions_of, stamp, tag_set, unversioned,
-    verify_md5,
+    forbids_overwrite, owner, page_size, parse_tags, slice, source_conditions_of, stamp, tag_set,
+    unversioned, verify_md5,
 };
 use crate::emulator::gate::{DeniedKeys, RequestFacts};
 use crate::emulator::store::transfer::{FileBody, Received};
@@ -103,21 +103,24 @@ impl S3 for Operations {
         &self,
         req: S3Request<ListObjectsInput>,
     ) -> S3Result<S3Response<ListObjectsOutput>> {
-        listings::objects(&self.store, req.input).map(S3Response::new)
+        let limit = page_limit(&req, req.input.max_keys)?;
+        listings::objects(&self.store, req.input, limit).map(S3Response::new)
     }
 
     async fn list_objects_v2(
         &self,
         req: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
-        listings::objects_v2(&self.store, req.input).map(S3Response::new)
+        let limit = page_limit(&req, req.input.max_keys)?;
+        listings::objects_v2(&self.store, req.input, limit).map(S3Response::new)
     }
 
     async fn list_object_versions(
         &self,
         req: S3Request<ListObjectVersionsInput>,
     ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
-        listings::versions(&self.store, req.input).map(S3Response::new)
+        let limit = page_limit(&req, req.input.max_keys)?;
+        listings::versions(&self.store, req.input, limit).map(S3Response::new)
     }
 
     async fn put_object(
@@ -405,14 +408,16 @@ impl S3 for Operations {
         &self,
         req: S3Request<ListPartsInput>,
     ) -> S3Result<S3Response<ListPartsOutput>> {
-        listings::parts(&self.store, req.input).map(S3Response::new)
+        let limit = page_limit(&req, req.input.max_parts)?;
+        listings::parts(&self.store, req.input, limit).map(S3Response::new)
     }
 
     async fn list_multipart_uploads(
         &self,
         req: S3Request<ListMultipartUploadsInput>,
     ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
-        listings::uploads(&self.store, req.input).map(S3Response::new)
+        let limit = page_limit(&req, req.input.max_uploads)?;
+        listings::uploads(&self.store, req.input, limit).map(S3Response::new)
     }
 }
 
@@ -441,6 +446,12 @@ pub(super) fn asked<T>(req: &S3Request<T>) -> S3Result<&RequestFacts> {
     req.extensions
         .get::<RequestFacts>()
         .ok_or_else(|| s3_error!(InternalError))
+}
+
+/// Entries of a page: what was asked for, unless a fault makes it less.
+fn page_limit<T>(req: &S3Request<T>, wanted: Option<i32>) -> S3Result<usize> {
+    let least = asked(req)?.page.and_then(|page| usize::try_from(page).ok());
+    Ok(page_size(wanted)?.min(least.unwrap_or(usize::MAX)))
 }
 
 /// Copies part of a file, away from the threads that serve.

@@ -17,8 +17,11 @@ use crate::emulator::EmulatorRole;
 use crate::emulator::cam::{ParsedPolicy, ParsedPolicyError};
 use crate::emulator::clock;
 use crate::emulator::counters::Counters;
-use crate::emulator::faults::{FaultSwitch, StsFault};
+use crate::emulator::fault_switch::{Circumstances, FaultSwitch};
+use crate::emulator::fault_target::FaultTarget;
+use crate::emulator::faults::{FaultService, StsFault};
 use crate::emulator::keys::{AccountKey, AccountKeys, random};
+use crate::emulator::paced_body::PacedBody;
 use crate::emulator::store::hex;
 use crate::emulator::sts_v1;
 use crate::emulator::wire::{Cut, WirePeer};
@@ -62,47 +65,36 @@ impl EmbeddedSts {
         peer: WirePeer,
     ) -> Result<Response<Body>, Cut> {
         self.counters.sts_call();
-        self.faults.wait(|faults| faults.sts_latency_ms).await;
-        let now = clock().plus(self.faults.current().sts_clock_offset);
-        let fault = self.faults.next_sts();
-        match &fault {
-            None | Some(StsFault::NullToken | StsFault::WrongTypes) => {}
-            Some(StsFault::Down) => return Err(peer.cut()),
-            Some(StsFault::Error(code)) => {
-                return Ok(failed((code.clone(), "A fault on demand.".into()), now));
-            }
-            Some(StsFault::Hang) => std::future::pending().await,
-            Some(StsFault::Html) => {
-                let mut page = Response::new(Body::from(
-                    "<html><body>Please log in</body></html>".to_owned(),
-                ));
-                page.headers_mut()
-                    .insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
-                return Ok(page);
-            }
-            Some(StsFault::Http500) => {
-                let mut broken = Response::new(Body::from("internal server error".to_owned()));
-                *broken.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                return Ok(broken);
-            }
-            Some(StsFault::Huge) => return Ok(Response::new(Body::from(vec![b' '; HUGE]))),
-        }
         let (head, body) = request.into_parts();
         let body = match Limited::new(body, BODY_LIMIT).collect().await {
             Ok(body) => body.to_bytes(),
             Err(_) => {
                 return Ok(failed(
                     failure("RequestSizeLimitExceeded", "The request is too large."),
-                    now,
+                    clock(),
                 ));
             }
         };
-        Ok(match self.act(&head, &body, now) {
-            Ok(mut response) => {
-                spoil(&mut response, fault.as_ref());
-                respond(response, now)
-            }
-            Err(failure) => failed(failure, now),
+        let target = || FaultTarget::of_sts(&head, &body);
+        let met = self.faults.meet(FaultService::Sts, target);
+        met.revoked.iter().for_each(|keys| self.keys.forget(keys));
+        if !met.latency.is_zero() {
+            tokio::time::sleep(met.latency).await;
+        }
+        let circumstances = met.circumstances(clock());
+        let answer = match broken_answer(met.sts.as_ref(), circumstances.now, &peer).await? {
+            Some(broken) => broken,
+            None => match self.act(&head, &body, circumstances) {
+                Ok(mut response) => {
+                    spoil(&mut response, met.sts.as_ref());
+                    respond(response, circumstances.now)
+                }
+                Err(failure) => failed(failure, circumstances.now),
+            },
+        };
+        Ok(match met.bandwidth {
+            Some(rate) => answer.map(|body| Body::http_body_unsync(PacedBody::new(body, rate))),
+            None => answer,
         })
     }
 
@@ -110,15 +102,16 @@ impl EmbeddedSts {
         &self,
         head: &Parts,
         body: &[u8],
-        now: Timestamp,
+        circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
+        let now = circumstances.now;
         if let Some(call) = sts_v1::ApiCallV1::parse(head, body) {
             let call = call.map_err(refused)?;
             let key = self.key(call.secret_id())?;
             call.verify(key.secret(), now).map_err(refused)?;
             let (head, parameters) = call.into_words();
             check_token(&head, &key)?;
-            return self.perform(&head, Some(&key), &parameters, now);
+            return self.perform(&head, Some(&key), &parameters, circumstances);
         }
         let is_unsigned = header(head, "x-tc-action") == Some("AssumeRoleWithWebIdentity");
         let key = if is_unsigned {
@@ -133,7 +126,7 @@ impl EmbeddedSts {
             Some(self.authenticate(head, body, now)?)
         };
         let parameters = parameters(head, body)?;
-        self.perform(head, key.as_ref(), &parameters, now)
+        self.perform(head, key.as_ref(), &parameters, circumstances)
     }
 
     /// The action of a call whose `key` is known.
@@ -142,7 +135,7 @@ impl EmbeddedSts {
         head: &Parts,
         key: Option<&AccountKey>,
         parameters: &Map<String, Value>,
-        now: Timestamp,
+        circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
         if header(head, "x-tc-version") != Some(VERSION) {
             return Err(failure(
@@ -151,12 +144,12 @@ impl EmbeddedSts {
             ));
         }
         match (header(head, "x-tc-action"), key) {
-            (Some("AssumeRole"), Some(_)) => self.assume_role(head, parameters, now),
+            (Some("AssumeRole"), Some(_)) => self.assume_role(head, parameters, circumstances),
             (Some("AssumeRoleWithWebIdentity"), _) => {
-                self.assume_role_with_web_identity(head, parameters, now)
+                self.assume_role_with_web_identity(head, parameters, circumstances)
             }
             (Some("GetFederationToken"), Some(key)) => {
-                self.get_federation_token(head, key, parameters, now)
+                self.get_federation_token(head, key, parameters, circumstances)
             }
             (Some("GetCallerIdentity"), _) => Ok(fields(&json!({
                 "Arn": "qcs::cam::uin/100000000001:uin/100000000001",
@@ -229,7 +222,7 @@ impl EmbeddedSts {
         head: &Parts,
         key: &AccountKey,
         parameters: &Map<String, Value>,
-        now: Timestamp,
+        circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
         if matches!(key, AccountKey::Temporary(_)) {
             return Err(failure(
@@ -247,14 +240,14 @@ impl EmbeddedSts {
         }
         let duration = duration(head, parameters, DURATION_DEFAULT, DURATION_LIMIT)?;
         let policy = self.policy(text(parameters, "Policy")?)?;
-        self.issue(Some(policy), duration, name, now)
+        self.issue(Some(policy), duration, name, circumstances)
     }
 
     fn assume_role(
         &self,
         head: &Parts,
         parameters: &Map<String, Value>,
-        now: Timestamp,
+        circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
         require_region(head)?;
         let role = self.role(parameters)?;
@@ -274,7 +267,7 @@ impl EmbeddedSts {
             None => None,
             Some(_) => Some(self.policy(text(parameters, "Policy")?)?),
         };
-        self.issue(policy, duration, name, now)
+        self.issue(policy, duration, name, circumstances)
     }
 
     /// It has no Policy: a call that brings one is refused, as an unknown parameter is by API 3.0.
@@ -282,7 +275,7 @@ impl EmbeddedSts {
         &self,
         head: &Parts,
         parameters: &Map<String, Value>,
-        now: Timestamp,
+        circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
         const KNOWN: [&str; 5] = [
             "ProviderId",
@@ -316,7 +309,7 @@ impl EmbeddedSts {
             ));
         }
         let duration = duration(head, parameters, ROLE_DURATION_DEFAULT, ROLE_DURATION_LIMIT)?;
-        self.issue(None, duration, name, now)
+        self.issue(None, duration, name, circumstances)
     }
 
     fn role(&self, parameters: &Map<String, Value>) -> Result<&EmulatorRole, StsFailure> {
@@ -355,17 +348,13 @@ impl EmbeddedSts {
         policy: Option<(ParsedPolicy, usize)>,
         duration: i64,
         name: &str,
-        now: Timestamp,
+        circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
-        let life = self.faults.current().sts_lifetime.unwrap_or(duration);
-        let (policy, length) = match policy {
-            Some((policy, length)) => (Some(policy), length),
-            None => (None, 0),
-        };
-        let issued = self.keys.issue(policy, length, clock().plus(life), clock());
+        let life = circumstances.lifetime.unwrap_or(duration);
+        let issued = (self.keys).issue(name, policy, clock().plus(life), clock());
         let issued = issued.ok_or_else(|| failure("InternalError.SystemError", "No more keys."))?;
         self.counters.key_issued(name);
-        let expires = now.plus(life);
+        let expires = circumstances.now.plus(life);
         Ok(fields(&json!({
             "Credentials": {
                 "Token": issued.token.expose(),
@@ -404,6 +393,35 @@ fn check_token(head: &Parts, key: &AccountKey) -> Result<(), StsFailure> {
         ));
     }
     Ok(())
+}
+
+/// What comes in place of an answer where `fault` says so.
+async fn broken_answer(
+    fault: Option<&StsFault>,
+    now: Timestamp,
+    peer: &WirePeer,
+) -> Result<Option<Response<Body>>, Cut> {
+    Ok(match fault {
+        None | Some(StsFault::Lifetime(_) | StsFault::NullToken | StsFault::WrongTypes) => None,
+        Some(StsFault::Down) => return Err(peer.cut()),
+        Some(StsFault::Error(code)) => {
+            Some(failed((code.clone(), "A fault on demand.".into()), now))
+        }
+        Some(StsFault::Hang) => std::future::pending().await,
+        Some(StsFault::Html) => {
+            let text = "<html><body>Please log in</body></html>".to_owned();
+            let mut page = Response::new(Body::from(text));
+            page.headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+            Some(page)
+        }
+        Some(StsFault::Http500) => {
+            let mut broken = Response::new(Body::from("internal server error".to_owned()));
+            *broken.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            Some(broken)
+        }
+        Some(StsFault::Huge) => Some(Response::new(Body::from(vec![b' '; HUGE]))),
+    })
 }
 
 /// Makes of a good answer what `fault` says.
