@@ -11,7 +11,13 @@
 //! | `GET /faults/met` | how many requests have met each fault of the list |
 //! | `GET /counters` | the numbers, as JSON; `DELETE` resets them |
 //! | `GET /heads` | the last request heads that came to COS |
+//! | `POST /snapshot` | keeps the state of all buckets |
+//! | `POST /reset` | brings it back |
+//! | `GET /health` | responds when the emulator is there |
 //! | `DELETE /keys`, `DELETE /keys/ID` | revokes all temporary keys, or one |
+
+use std::io;
+use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -21,6 +27,7 @@ use s3s::Body;
 use serde::Serialize;
 
 use super::faults::check_count;
+use super::store::Store;
 use super::{EmulatorShared, Faults};
 use crate::s3::host;
 
@@ -43,6 +50,9 @@ pub(super) async fn answer(
     match (&head.method, path) {
         (&Method::GET, "/faults") => json(&shared.faults.current()),
         (&Method::PUT, "/faults") => put_faults(shared, body).await,
+        (&Method::GET, "/health") => plain(StatusCode::OK, "ok\n".into()),
+        (&Method::POST, "/snapshot") => kept(&shared.store, |store| store.snapshot().map(|()| true)).await,
+        (&Method::POST, "/reset") => kept(&shared.store, Store::reset).await,
         (&Method::GET, "/faults/met") => json(&shared.faults.met()),
         (&Method::DELETE, "/faults") => {
             shared.faults.clear();
@@ -67,8 +77,22 @@ pub(super) async fn answer(
         }
         _ => plain(
             StatusCode::NOT_FOUND,
-            "try GET or PUT /faults, GET /counters, GET /heads, DELETE /keys\n".into(),
+            "try GET /health, GET or PUT /faults, GET /counters, GET /heads, POST /snapshot, POST /reset, DELETE /keys\n".into(),
         ),
+    }
+}
+
+/// Keeps the state or brings it back, away from the threads that serve.
+async fn kept(store: &Arc<Store>, act: fn(&Store) -> io::Result<bool>) -> Response<Body> {
+    let store = Arc::clone(store);
+    let done = tokio::task::spawn_blocking(move || act(&store)).await;
+    match done.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        Ok(true) => plain(StatusCode::OK, "done\n".into()),
+        Ok(false) => plain(
+            StatusCode::CONFLICT,
+            "there is no snapshot: take one with POST /snapshot first\n".into(),
+        ),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
 }
 

@@ -202,6 +202,7 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 fn default_message(code: &str) -> &'static str {
     match code {
         "AccessDenied" => "Access Denied.",
+        "BucketNotEmpty" => "The bucket you tried to delete is not empty.",
         "BadDigest" => "The Content-MD5 you specified did not match what we received.",
         "EntityTooSmall" => "Your proposed upload is smaller than the minimum allowed object size.",
         "IncompleteBody" => {

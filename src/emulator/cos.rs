@@ -19,15 +19,16 @@ use crate::emulator::fault_target::FaultTarget;
 use crate::emulator::faults::{CosFault, FaultService};
 use crate::emulator::gate::RequestFacts;
 use crate::emulator::head::{
-    DecodedTarget, SignatureKind, check_framing, check_key, check_metadata, facts, find_signature,
-    header,
+    DecodedTarget, PathStyle, SignatureKind, check_framing, check_key, check_metadata, facts,
+    find_signature, header, path_in_bucket,
 };
 use crate::emulator::keys::{AccountKey, AccountKeys};
 use crate::emulator::native::Coverage;
 use crate::emulator::paced_body::PacedBody;
 use crate::emulator::store::Store;
 use crate::emulator::wire::{Breaks, BrokenBody, Cut, FlippedBody, WirePeer};
-use crate::emulator::{clock, native};
+use crate::emulator::{REGION, clock, native};
+use crate::encoding::percent::percent_decode;
 use crate::sign::Signable;
 use crate::sign::cos::CosClaim;
 use crate::timestamp::Timestamp;
@@ -40,10 +41,11 @@ const SKEW_LIMIT: i64 = 15 * 60;
 
 /// The embedded COS.
 pub(super) struct Cos {
-    pub(super) appid: String,
     pub(super) counters: Arc<Counters>,
     pub(super) faults: Arc<FaultSwitch>,
     pub(super) keys: Arc<AccountKeys>,
+    /// Whether a Host that is none of COS's can be used, with the bucket in the path.
+    pub(super) path_style: bool,
     pub(super) s3: S3Service,
     /// What makes hyper write an answer's names as COS does.
     pub(super) spelling: Extensions,
@@ -157,9 +159,16 @@ impl Cos {
         request: Request<Incoming>,
         peer: WirePeer,
     ) -> Result<Response<Body>, Cut> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         self.counters.cos_request(&head);
         let host = header(&head, "host").unwrap_or_default().to_owned();
+        let kind = HostKind::parse(&host, &self.suffix);
+        if self.path_style
+            && matches!(kind, None | Some(HostKind::Region(_)))
+            && let Some(split) = PathStyle::of(head.uri.path())
+        {
+            head.extensions.insert(split);
+        }
         let resource = format!("{host}{}", head.uri.path());
         let method = head.method.clone();
 
@@ -175,7 +184,7 @@ impl Cos {
         };
         let claimed = self.claimed(&head, &host, met.circumstances(clock()));
         let is_native = claimed.as_ref().is_ok_and(ClaimedTarget::is_native);
-        let admitted = claimed.and_then(|claimed| self.admit(head, host, claimed, &peer));
+        let admitted = claimed.and_then(|claimed| self.admit(head, claimed, &peer));
         let mut answer = match admitted {
             Ok(head) => self.act(head, body, &resource).await,
             Err(refusal) => refusal.into_answer(&method, &resource),
@@ -199,7 +208,7 @@ impl Cos {
     fn fault_target(&self, head: &Parts, host: &str) -> FaultTarget {
         let bucket = match HostKind::parse(host, &self.suffix) {
             Some(HostKind::Bucket { name, .. }) => Some(name),
-            _ => None,
+            _ => (head.extensions.get::<PathStyle>()).map(|split| split.bucket.clone()),
         };
         FaultTarget::of_cos(head, bucket, |id| self.keys.session(id))
     }
@@ -213,7 +222,8 @@ impl Cos {
     ) -> Result<ClaimedTarget, CosError> {
         let target = DecodedTarget::of(head)?;
         let (bucket, region) = self.locate(host, head, &target)?;
-        check_key(&target.path)?;
+        let path = percent_decode(path_in_bucket(&head.extensions, &head.uri));
+        check_key(&path.unwrap_or_default())?;
         check_framing(head)?;
         check_metadata(head)?;
         let signature = find_signature(head, &target)?;
@@ -230,7 +240,6 @@ impl Cos {
     fn admit(
         &self,
         mut head: Parts,
-        host: String,
         claimed: ClaimedTarget,
         peer: &WirePeer,
     ) -> Result<Parts, CosError> {
@@ -256,19 +265,22 @@ impl Cos {
             SignatureKind::SigV4Header => self.admit_sigv4(&head, &target, false, circumstances)?,
             SignatureKind::SigV4Query => self.admit_sigv4(&head, &target, true, circumstances)?,
         };
+        let account = key.appid().to_owned();
         let facts = RequestFacts {
+            strangers: self.keys.others(&account),
             key: match key {
                 AccountKey::Permanent(_) => None,
                 AccountKey::Temporary(key) => Some(key),
             },
             verified,
-            host,
+            host: header(&head, "host").unwrap_or_default().to_owned(),
+            bucket: bucket.clone(),
             appid: match &bucket {
                 Some(name) => name
                     .rsplit_once('-')
                     .map_or(name.as_str(), |(_, appid)| appid)
                     .to_owned(),
-                None => self.appid.clone(),
+                None => account,
             },
             source_region: self.source_region(&head).unwrap_or_else(|| region.clone()),
             region,
@@ -294,7 +306,18 @@ impl Cos {
                 "The specified bucket does not exist.",
             )
         };
+        if let Some(split) = head.extensions.get::<PathStyle>() {
+            let region = self.store.bucket(&split.bucket).map(|about| about.region);
+            let creates = head.method == Method::PUT
+                && split.path == "/"
+                && target.query.is_empty()
+                && self.keys.can_own(&split.bucket);
+            let region = region.or_else(|| creates.then(|| signed_region(head)));
+            let region = region.ok_or_else(no_bucket)?;
+            return Ok((Some(split.bucket.clone()), region));
+        }
         match HostKind::parse(host, &self.suffix) {
+            None if self.path_style => Ok((None, String::new())),
             None => Err(no_bucket()),
             Some(HostKind::Service) => Ok((None, String::new())),
             Some(HostKind::Region(region)) if target.path == b"/" => Ok((None, region)),
@@ -307,9 +330,7 @@ impl Cos {
                     head.method == Method::PUT && target.path == b"/" && target.query.is_empty();
                 match self.store.bucket(&name) {
                     Some(about) if about.region == region => Ok((Some(name), region)),
-                    None if creates && name.ends_with(&format!("-{}", self.appid)) => {
-                        Ok((Some(name), region))
-                    }
+                    None if creates && self.keys.can_own(&name) => Ok((Some(name), region)),
                     Some(_) | None => Err(no_bucket()),
                 }
             }
@@ -499,6 +520,16 @@ impl Cos {
     }
 }
 
+/// The region that a signature of S3 names: where a bucket is made in path style.
+fn signed_region(head: &Parts) -> String {
+    let authorization = header(head, "authorization").unwrap_or_default();
+    let credential = authorization
+        .split_once("Credential=")
+        .map(|(_, rest)| rest);
+    let region = credential.and_then(|credential| credential.split('/').nth(2));
+    region.unwrap_or(REGION).to_owned()
+}
+
 /// A request that was signed at another time than now is refused (436/7730).
 fn check_time(signed_at: Option<&str>, now: Timestamp) -> Result<(), CosError> {
     let Some(signed_at) = signed_at.and_then(Timestamp::parse_amz) else {
@@ -518,7 +549,7 @@ fn check_time(signed_at: Option<&str>, now: Timestamp) -> Result<(), CosError> {
 fn names_result(head: &Parts) -> bool {
     let query = head.uri.query().unwrap_or_default();
     let reads_object = head.method == Method::GET
-        && head.uri.path() != "/"
+        && path_in_bucket(&head.extensions, &head.uri) != "/"
         && !["tagging", "uploadId"]
             .iter()
             .any(|name| has_parameter(query, name));

@@ -227,7 +227,7 @@ impl InForce {
             FaultService::Cos => {
                 met.latency += Duration::from_millis(faults.cos_latency_ms);
                 met.expired_token_code |= faults.expired_token_code;
-                if let Some(fault) = take(&faults.cos, &mut faults.cos_times) {
+                if let Some(fault) = take(faults.cos.as_ref(), &mut faults.cos_times) {
                     met.add(&FaultAction::Cos(fault), Draw(0));
                 }
             }
@@ -235,7 +235,7 @@ impl InForce {
                 met.latency += Duration::from_millis(faults.sts_latency_ms);
                 met.clock_offset += faults.sts_clock_offset;
                 met.lifetime = met.lifetime.or(faults.sts_lifetime);
-                if let Some(fault) = take(&faults.sts, &mut faults.sts_times) {
+                if let Some(fault) = take(faults.sts.as_ref(), &mut faults.sts_times) {
                     met.add(&FaultAction::Sts(fault), Draw(0));
                 }
             }
@@ -243,13 +243,13 @@ impl InForce {
     }
 }
 
-fn take<F: Clone>(fault: &Option<F>, times: &mut Option<u32>) -> Option<F> {
+fn take<F: Clone>(fault: Option<&F>, times: &mut Option<u32>) -> Option<F> {
     match times {
-        None => fault.clone(),
+        None => fault.cloned(),
         Some(0) => None,
         Some(left) => {
             *left -= 1;
-            fault.clone()
+            fault.cloned()
         }
     }
 }
@@ -277,7 +277,7 @@ impl Rule {
         let share = draw.uniform();
         let is_nth = fault
             .every
-            .is_none_or(|every| self.seen % every.max(1) == 0);
+            .is_none_or(|every| self.seen.is_multiple_of(every.max(1)));
         if !is_nth || fault.share.is_some_and(|part| share >= part.0) {
             return None;
         }

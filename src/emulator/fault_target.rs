@@ -5,8 +5,8 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use serde_json::Value;
 
-use crate::emulator::head::{DecodedTarget, header};
-use crate::encoding::percent::form_decode;
+use crate::emulator::head::{DecodedTarget, header, path_in_bucket};
+use crate::encoding::percent::{form_decode, percent_decode};
 use crate::s3::operation::{Operation, Resource};
 use crate::s3::query::Query;
 
@@ -31,7 +31,8 @@ impl FaultTarget {
         let Ok(target) = DecodedTarget::of(head) else {
             return Self::default();
         };
-        let path = String::from_utf8_lossy(&target.path);
+        let path = percent_decode(path_in_bucket(&head.extensions, &head.uri)).unwrap_or_default();
+        let path = String::from_utf8_lossy(&path);
         let key = match path.strip_prefix('/').unwrap_or_default() {
             "" => target.get("prefix"),
             key => Some(key),
@@ -71,7 +72,7 @@ impl FaultTarget {
 
 /// The operation by the proxy's own table, which has COS's names for it too.
 fn operation(head: &Parts, has_bucket: bool) -> Option<Operation> {
-    let scope = match (has_bucket, head.uri.path()) {
+    let scope = match (has_bucket, path_in_bucket(&head.extensions, &head.uri)) {
         (false, _) => Resource::Service,
         (true, "/") => Resource::Bucket,
         (true, _) => Resource::Object,

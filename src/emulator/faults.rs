@@ -527,7 +527,6 @@ impl From<Fault> for FaultText {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
 fn is_zero(span: &Span) -> bool {
     span.0.is_zero()
 }

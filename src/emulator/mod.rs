@@ -50,6 +50,7 @@ mod native;
 mod paced_body;
 pub(crate) mod quantity;
 mod s3;
+mod seed;
 mod settings;
 mod store;
 mod sts;
@@ -64,6 +65,7 @@ pub use faults::{
     StsFault,
 };
 pub use quantity::{ByteSize, Share, Span};
+pub use store::Fsync;
 
 use cos::Cos;
 use gate::{Hosts, Policies, SecretLookup};
@@ -75,6 +77,8 @@ use sts::EmbeddedSts;
 
 /// How long requests may take to end when the emulator stops.
 const STOP: Duration = Duration::from_secs(1);
+/// Where buckets are when nothing else is said.
+const REGION: &str = "ap-guangzhou";
 /// The account when nothing else is said.
 const APPID: &str = "1250000000";
 /// The domain of COS.
@@ -109,6 +113,26 @@ pub struct EmulatorConfig {
     pub policy_limit: usize,
     /// What goes wrong from the start.
     pub faults: Faults,
+    /// Accounts beside the one of `appid`.
+    pub accounts: Vec<EmulatorAccount>,
+    /// When what was acknowledged is on the disk itself.
+    pub fsync: Fsync,
+    /// Whether COS takes the bucket's name in the path under a Host that is none of its own, as stores for
+    /// tests do. The real one does not.
+    pub path_style: bool,
+    /// A folder whose folders become buckets, and the files in them objects, if they are not there.
+    pub seed: Option<PathBuf>,
+}
+
+/// An account, which has its own buckets.
+#[derive(Clone, Debug)]
+pub struct EmulatorAccount {
+    /// Digits: the end of its buckets' names.
+    pub appid: String,
+    /// Its permanent keys: id and secret.
+    pub keys: Vec<(String, Secret)>,
+    /// Its roles.
+    pub roles: Vec<EmulatorRole>,
 }
 
 /// A role that can be assumed.
@@ -137,6 +161,10 @@ impl Default for EmulatorConfig {
             suffix: SUFFIX.into(),
             policy_limit: POLICY_LIMIT,
             faults: Faults::default(),
+            accounts: Vec::new(),
+            fsync: Fsync::default(),
+            path_style: false,
+            seed: None,
         }
     }
 }
@@ -166,11 +194,11 @@ impl EmulatorShared {
     /// Spawns the embedded COS on the runtime that has been entered.
     fn serve_cos(&self, config: &EmulatorConfig, listener: TcpListener) -> io::Result<()> {
         let cos = Arc::new(Cos {
-            appid: config.appid.clone(),
             counters: Arc::clone(&self.counters),
             faults: Arc::clone(&self.faults),
             keys: Arc::clone(&self.keys),
-            s3: s3_service(self, &config.suffix),
+            path_style: config.path_style,
+            s3: s3_service(self, config),
             spelling: spelling::of_cos(),
             store: Arc::clone(&self.store),
             suffix: config.suffix.clone(),
@@ -192,12 +220,11 @@ impl EmulatorShared {
     /// Spawns the embedded STS.
     fn serve_sts(&self, config: EmulatorConfig, listener: TcpListener) -> io::Result<()> {
         let sts = Arc::new(EmbeddedSts {
-            appid: config.appid,
             counters: Arc::clone(&self.counters),
             faults: Arc::clone(&self.faults),
             keys: Arc::clone(&self.keys),
             policy_limit: config.policy_limit,
-            roles: config.roles,
+            roles: roles(config.roles, &config.appid, config.accounts),
         });
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let faults = Arc::clone(&self.faults);
@@ -236,14 +263,27 @@ impl Emulator {
             let data = folder.path().to_owned();
             (Some(folder), data)
         };
-        let store = Arc::new(Store::open(data)?);
+        let is_temporary = folder.is_some();
+        let store = Arc::new(Store::open(data, config.fsync)?);
         for (name, region) in &config.buckets {
             store.create_bucket(name, region, clock())?;
         }
+        if let Some(folder) = &config.seed {
+            seed::seed(&store, folder, &config.appid)?;
+        }
+        if is_temporary {
+            store.snapshot()?; // a reset leads back to the start
+        }
+        let mut accounts = vec![EmulatorAccount {
+            appid: config.appid.clone(),
+            keys: std::mem::take(&mut config.keys),
+            roles: Vec::new(),
+        }];
+        accounts.extend(config.accounts.iter().cloned());
         let shared = EmulatorShared {
             counters: Arc::default(),
             faults: Arc::default(),
-            keys: Arc::new(AccountKeys::new(std::mem::take(&mut config.keys))),
+            keys: Arc::new(AccountKeys::new(accounts)),
             store,
         };
         shared.faults.set(std::mem::take(&mut config.faults));
@@ -378,6 +418,23 @@ impl Emulator {
         done.map_err(store::StoreError::into_io)
     }
 
+    /// Keeps the state of all buckets, in place of an earlier snapshot.
+    pub fn snapshot(&self) -> io::Result<()> {
+        self.shared.store.snapshot()
+    }
+
+    /// Brings the snapshot's state back; `false` when there is none. With a temporary folder the start is the
+    /// first one.
+    pub fn reset(&self) -> io::Result<bool> {
+        self.shared.store.reset()
+    }
+
+    /// The buckets of all accounts: name and region.
+    pub fn buckets(&self) -> Vec<(String, String)> {
+        let buckets = self.shared.store.buckets().into_iter();
+        buckets.map(|about| (about.name, about.region)).collect()
+    }
+
     /// Whether an object is stored.
     pub fn object_exists(&self, bucket: &str, key: &str) -> bool {
         self.shared.store.object(bucket, key).is_ok()
@@ -418,7 +475,22 @@ fn clock() -> Timestamp {
     Timestamp::from_unix(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-fn s3_service(shared: &EmulatorShared, suffix: &str) -> S3Service {
+/// Accounts and their roles.
+fn roles(
+    own: Vec<EmulatorRole>,
+    appid: &str,
+    others: Vec<EmulatorAccount>,
+) -> Vec<(String, EmulatorRole)> {
+    let own = own.into_iter().map(|role| (appid.to_owned(), role));
+    let others = others.into_iter().flat_map(|account| {
+        let appid = account.appid;
+        let roles = account.roles.into_iter();
+        roles.map(move |role| (appid.clone(), role))
+    });
+    own.chain(others).collect()
+}
+
+fn s3_service(shared: &EmulatorShared, config: &EmulatorConfig) -> S3Service {
     let mut builder = S3ServiceBuilder::new(Operations {
         store: Arc::clone(&shared.store),
     });
@@ -426,10 +498,10 @@ fn s3_service(shared: &EmulatorShared, suffix: &str) -> S3Service {
     builder.set_access(Policies);
     builder.set_route(Settings {
         store: Arc::clone(&shared.store),
-        suffix: suffix.to_owned(),
     });
     builder.set_host(Hosts {
-        suffix: suffix.to_owned(),
+        suffix: config.suffix.clone(),
+        path_style: config.path_style,
     });
     builder.build()
 }

@@ -3,20 +3,21 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use http::StatusCode;
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, Bucket, BucketLocationConstraint,
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CopyObjectInput, CopyObjectOutput,
     CopyObjectResult, CreateBucketInput, CreateBucketOutput, CreateMultipartUploadInput,
-    CreateMultipartUploadOutput, Delete, DeleteObjectInput, DeleteObjectOutput,
-    DeleteObjectTaggingInput, DeleteObjectTaggingOutput, DeleteObjectsInput, DeleteObjectsOutput,
-    DeletedObject, Error, GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput,
-    GetObjectOutput, GetObjectTaggingInput, GetObjectTaggingOutput, HeadBucketInput,
-    HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput, ListBucketsOutput,
-    ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectVersionsInput,
-    ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
-    ListObjectsV2Output, ListPartsInput, ListPartsOutput, PutObjectInput, PutObjectOutput,
-    PutObjectTaggingInput, PutObjectTaggingOutput, StorageClass, UploadPartCopyInput,
-    UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+    CreateMultipartUploadOutput, Delete, DeleteBucketInput, DeleteBucketOutput, DeleteObjectInput,
+    DeleteObjectOutput, DeleteObjectTaggingInput, DeleteObjectTaggingOutput, DeleteObjectsInput,
+    DeleteObjectsOutput, DeletedObject, Error, GetBucketLocationInput, GetBucketLocationOutput,
+    GetObjectInput, GetObjectOutput, GetObjectTaggingInput, GetObjectTaggingOutput,
+    HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput,
+    ListBucketsOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput,
+    ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput,
+    ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput, PutObjectInput,
+    PutObjectOutput, PutObjectTaggingInput, PutObjectTaggingOutput, StorageClass,
+    UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
@@ -46,9 +47,14 @@ impl S3 for Operations {
         req: S3Request<ListBucketsInput>,
     ) -> S3Result<S3Response<ListBucketsOutput>> {
         // The service's own host has no region: it lists those of all.
-        let region = &asked(&req)?.region;
+        let RequestFacts {
+            region, strangers, ..
+        } = asked(&req)?;
         let mut found = self.store.buckets();
         found.retain(|about| region.is_empty() || about.region == *region);
+        let account =
+            |about: &BucketAbout| about.name.rsplit_once('-').map(|(_, id)| id.to_owned());
+        found.retain(|about| account(about).is_none_or(|appid| !strangers.contains(&appid)));
         let buckets = found.into_iter().map(|about| Bucket {
             bucket_region: Some(about.region),
             creation_date: Some(stamp(about.created)),
@@ -75,6 +81,19 @@ impl S3 for Operations {
         Ok(S3Response::new(CreateBucketOutput {
             location: Some("/".into()),
         }))
+    }
+
+    async fn delete_bucket(
+        &self,
+        req: S3Request<DeleteBucketInput>,
+    ) -> S3Result<S3Response<DeleteBucketOutput>> {
+        if !self.store.delete_bucket(&req.input.bucket)? {
+            return Err(s3_error!(BucketNotEmpty));
+        }
+        Ok(S3Response::with_status(
+            DeleteBucketOutput {},
+            StatusCode::NO_CONTENT,
+        ))
     }
 
     async fn head_bucket(

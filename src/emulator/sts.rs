@@ -20,7 +20,7 @@ use crate::emulator::counters::Counters;
 use crate::emulator::fault_switch::{Circumstances, FaultSwitch};
 use crate::emulator::fault_target::FaultTarget;
 use crate::emulator::faults::{FaultService, StsFault};
-use crate::emulator::keys::{AccountKey, AccountKeys, random};
+use crate::emulator::keys::{AccountKey, AccountKeys, NewKey, random};
 use crate::emulator::paced_body::PacedBody;
 use crate::emulator::store::hex;
 use crate::emulator::sts_v1;
@@ -45,13 +45,24 @@ const VERSION: &str = "2018-08-13";
 /// The embedded STS.
 #[derive(Debug)]
 pub(super) struct EmbeddedSts {
-    pub(super) appid: String,
     pub(super) counters: Arc<Counters>,
     pub(super) faults: Arc<FaultSwitch>,
     pub(super) keys: Arc<AccountKeys>,
     /// Characters that a policy may have, decoded.
     pub(super) policy_limit: usize,
-    pub(super) roles: Vec<EmulatorRole>,
+    /// Accounts and their roles.
+    pub(super) roles: Vec<(String, EmulatorRole)>,
+}
+
+/// A key that a call asks for.
+struct Asked<'a> {
+    /// The account.
+    appid: &'a str,
+    /// The policy and its length.
+    policy: Option<(ParsedPolicy, usize)>,
+    /// Seconds.
+    duration: i64,
+    name: &'a str,
 }
 
 /// A refusal: Tencent's code and a message.
@@ -144,7 +155,9 @@ impl EmbeddedSts {
             ));
         }
         match (header(head, "x-tc-action"), key) {
-            (Some("AssumeRole"), Some(_)) => self.assume_role(head, parameters, circumstances),
+            (Some("AssumeRole"), Some(key)) => {
+                self.assume_role(head, key, parameters, circumstances)
+            }
             (Some("AssumeRoleWithWebIdentity"), _) => {
                 self.assume_role_with_web_identity(head, parameters, circumstances)
             }
@@ -239,20 +252,28 @@ impl EmbeddedSts {
             ));
         }
         let duration = duration(head, parameters, DURATION_DEFAULT, DURATION_LIMIT)?;
-        let policy = self.policy(text(parameters, "Policy")?)?;
-        self.issue(Some(policy), duration, name, circumstances)
+        let appid = key.appid();
+        let new = Asked {
+            appid,
+            policy: Some(self.policy(text(parameters, "Policy")?, appid)?),
+            duration,
+            name,
+        };
+        self.issue(new, circumstances)
     }
 
     fn assume_role(
         &self,
         head: &Parts,
+        key: &AccountKey,
         parameters: &Map<String, Value>,
         circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
         require_region(head)?;
-        let role = self.role(parameters)?;
+        let (appid, role) = self.role(parameters)?;
         let name = session(parameters)?;
         if role.web_identity.is_some()
+            || key.appid() != appid
             || (role.external_id.is_some()
                 && role.external_id.as_deref() != external_id(parameters)?)
         {
@@ -265,9 +286,15 @@ impl EmbeddedSts {
         let duration = duration(head, parameters, ROLE_DURATION_DEFAULT, ROLE_DURATION_LIMIT)?;
         let policy = match parameters.get("Policy") {
             None => None,
-            Some(_) => Some(self.policy(text(parameters, "Policy")?)?),
+            Some(_) => Some(self.policy(text(parameters, "Policy")?, appid)?),
         };
-        self.issue(policy, duration, name, circumstances)
+        let new = Asked {
+            appid,
+            policy,
+            duration,
+            name,
+        };
+        self.issue(new, circumstances)
     }
 
     /// It has no Policy: a call that brings one is refused, as an unknown parameter is by API 3.0.
@@ -296,7 +323,7 @@ impl EmbeddedSts {
             text(parameters, "ProviderId")?,
             text(parameters, "WebIdentityToken")?,
         );
-        let role = self.role(parameters)?;
+        let (appid, role) = self.role(parameters)?;
         let name = session(parameters)?;
         let is_trusted = role
             .web_identity
@@ -309,17 +336,25 @@ impl EmbeddedSts {
             ));
         }
         let duration = duration(head, parameters, ROLE_DURATION_DEFAULT, ROLE_DURATION_LIMIT)?;
-        self.issue(None, duration, name, circumstances)
+        let new = Asked {
+            appid,
+            policy: None,
+            duration,
+            name,
+        };
+        self.issue(new, circumstances)
     }
 
-    fn role(&self, parameters: &Map<String, Value>) -> Result<&EmulatorRole, StsFailure> {
+    /// A role and its account.
+    fn role(&self, parameters: &Map<String, Value>) -> Result<(&str, &EmulatorRole), StsFailure> {
         let arn = text(parameters, "RoleArn")?;
-        let role = self.roles.iter().find(|role| role.arn == arn);
+        let role = self.roles.iter().find(|(_, role)| role.arn == arn);
+        let role = role.map(|(appid, role)| (appid.as_str(), role));
         role.ok_or_else(|| failure("ResourceNotFound.RoleNotFound", "The role is not found."))
     }
 
     /// A policy and its length.
-    fn policy(&self, encoded: &str) -> Result<(ParsedPolicy, usize), StsFailure> {
+    fn policy(&self, encoded: &str, appid: &str) -> Result<(ParsedPolicy, usize), StsFailure> {
         let policy_text = decode_policy(encoded).ok_or_else(|| {
             failure(
                 "InvalidParameter.StrategyFormatError",
@@ -336,8 +371,8 @@ impl EmbeddedSts {
             ParsedPolicyError::Format(why) => failure("InvalidParameter.StrategyFormatError", &why),
             ParsedPolicyError::Invalid(why) => failure("InvalidParameter.StrategyInvalid", &why),
         })?;
-        let policy = policy.of_account(&self.appid);
-        if let Some(account) = policy.other_account(&self.appid) {
+        let policy = policy.of_account(appid);
+        if let Some(account) = policy.other_account(appid) {
             return Err(failure("InvalidParameter.GrantOtherResource", account));
         }
         Ok((policy, policy_text.len()))
@@ -345,15 +380,19 @@ impl EmbeddedSts {
 
     fn issue(
         &self,
-        policy: Option<(ParsedPolicy, usize)>,
-        duration: i64,
-        name: &str,
+        asked: Asked<'_>,
         circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
-        let life = circumstances.lifetime.unwrap_or(duration);
-        let issued = (self.keys).issue(name, policy, clock().plus(life), clock());
+        let life = circumstances.lifetime.unwrap_or(asked.duration);
+        let new = NewKey {
+            appid: asked.appid,
+            session: asked.name,
+            policy: asked.policy,
+            expires: clock().plus(life),
+        };
+        let issued = self.keys.issue(new, clock());
         let issued = issued.ok_or_else(|| failure("InternalError.SystemError", "No more keys."))?;
-        self.counters.key_issued(name);
+        self.counters.key_issued(asked.name);
         let expires = circumstances.now.plus(life);
         Ok(fields(&json!({
             "Credentials": {

@@ -4,7 +4,7 @@
 //! into place, so that a reader, or the next start, finds whole objects only. File names are hashes of
 //! keys: any key is possible, whatever the file system thinks of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::ops::Bound;
@@ -21,16 +21,29 @@ use crate::timestamp::Timestamp;
 
 pub(super) mod list;
 pub(super) mod multipart;
+mod snapshot;
 pub(super) mod transfer;
 
 use list::{Listing, StorePage};
-use multipart::Upload;
+use multipart::{StoredPart, Upload};
 use transfer::Received;
 
-/// The one account's buckets.
+/// When what was acknowledged is on the disk itself. What the emulator's process acknowledged outlives the
+/// process in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before it is acknowledged: it outlives a power failure too.
+    Always,
+    /// When the operating system likes.
+    #[default]
+    Never,
+}
+
+/// All buckets.
 #[derive(Debug)]
 pub(super) struct Store {
     root: PathBuf,
+    fsync: Fsync,
     buckets: Mutex<BTreeMap<String, Bucket>>,
 }
 
@@ -118,30 +131,17 @@ impl StoreError {
 
 impl Store {
     /// Opens the folder `root`, made if missing, and reads what is in it.
-    pub(super) fn open(root: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(root.join("tmp"))?;
-        fs::create_dir_all(root.join("buckets"))?;
-        let mut buckets = BTreeMap::new();
-        for entry in fs::read_dir(root.join("buckets"))? {
-            let folder = entry?.path();
-            let about: BucketAbout = read_json(&folder.join("bucket.json"))?;
-            let mut objects = BTreeMap::new();
-            for sidecar in fs::read_dir(folder.join("objects"))? {
-                let object: StoredObject = read_json(&sidecar?.path())?;
-                objects.insert(object.key.clone(), Arc::new(object));
-            }
-            let uploads = multipart::load(&folder.join("uploads"))?;
-            buckets.insert(
-                about.name.clone(),
-                Bucket {
-                    about,
-                    objects,
-                    uploads,
-                },
-            );
+    pub(super) fn open(root: PathBuf, fsync: Fsync) -> io::Result<Self> {
+        if root.join("tmp").exists() {
+            fs::remove_dir_all(root.join("tmp"))?; // of a process that was killed
         }
+        fs::create_dir_all(root.join("tmp"))?;
+        snapshot::recover(&root)?;
+        fs::create_dir_all(root.join("buckets"))?;
+        let buckets = load(&root.join("buckets"))?;
         Ok(Self {
             root,
+            fsync,
             buckets: Mutex::new(buckets),
         })
     }
@@ -174,6 +174,21 @@ impl Store {
             uploads: BTreeMap::new(),
         };
         buckets.insert(name.into(), bucket);
+        Ok(true)
+    }
+
+    /// Removes a bucket that is empty; `false` when it is not.
+    pub(super) fn delete_bucket(&self, name: &str) -> Result<bool, StoreError> {
+        let mut buckets = self.lock();
+        let found = buckets.get(name).ok_or(StoreError::NoSuchBucket)?;
+        if !found.objects.is_empty() || !found.uploads.is_empty() {
+            return Ok(false);
+        }
+        let aside = random_name().map(|name| self.root.join("tmp").join(name));
+        let aside = aside.map_err(StoreError::Io)?;
+        fs::rename(self.folder(name), &aside).map_err(StoreError::Io)?;
+        buckets.remove(name);
+        fs::remove_dir_all(aside).map_err(StoreError::Io)?;
         Ok(true)
     }
 
@@ -284,7 +299,9 @@ impl Store {
         let Some(object) = found.objects.remove(key) else {
             return Ok(());
         };
-        fs::remove_file(self.sidecar(bucket, key)).map_err(StoreError::Io)?;
+        let sidecar = self.sidecar(bucket, key);
+        fs::remove_file(&sidecar).map_err(StoreError::Io)?;
+        self.sync_folder(&sidecar).map_err(StoreError::Io)?;
         fs::remove_file(self.blob(bucket, &object.blob)).map_err(StoreError::Io)
     }
 
@@ -348,10 +365,7 @@ impl Store {
     /// Keeps what was received as a blob of `bucket` and gives its name.
     fn keep(&self, bucket: &str, received: Received) -> io::Result<String> {
         let name = random_name()?;
-        received
-            .file
-            .persist(self.blob(bucket, &name))
-            .map_err(|e| e.error)?;
+        self.persist(received.file, &self.blob(bucket, &name))?;
         Ok(name)
     }
 
@@ -359,7 +373,24 @@ impl Store {
     fn write_json(&self, path: &Path, value: &impl Serialize) -> io::Result<()> {
         let mut file = self.scratch()?;
         file.write_all(&serde_json::to_vec(value)?)?;
-        file.persist(path).map(drop).map_err(|e| e.error)
+        self.persist(file, path)
+    }
+
+    /// Gives a whole file its name.
+    fn persist(&self, file: NamedTempFile, path: &Path) -> io::Result<()> {
+        if self.fsync == Fsync::Always {
+            file.as_file().sync_all()?;
+        }
+        file.persist(path).map_err(|e| e.error)?;
+        self.sync_folder(path)
+    }
+
+    /// Names are on the disk when their folder is.
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        match path.parent() {
+            Some(folder) if self.fsync == Fsync::Always => File::open(folder)?.sync_all(),
+            _ => Ok(()),
+        }
     }
 
     fn folder(&self, bucket: &str) -> PathBuf {
@@ -379,6 +410,47 @@ impl Store {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Bucket>> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reads the buckets below `root`. What a process that was killed had begun is removed.
+fn load(root: &Path) -> io::Result<BTreeMap<String, Bucket>> {
+    let mut buckets = BTreeMap::new();
+    for entry in fs::read_dir(root)? {
+        let folder = entry?.path();
+        if !folder.join("bucket.json").exists() {
+            fs::remove_dir_all(folder)?;
+            continue;
+        }
+        let about: BucketAbout = read_json(&folder.join("bucket.json"))?;
+        let mut objects = BTreeMap::new();
+        for sidecar in fs::read_dir(folder.join("objects"))? {
+            let object: StoredObject = read_json(&sidecar?.path())?;
+            objects.insert(object.key.clone(), Arc::new(object));
+        }
+        let uploads = multipart::load(&folder.join("uploads"))?;
+        let parts = uploads.values().flat_map(|upload| upload.parts.values());
+        let mut kept: HashSet<&str> = parts.map(StoredPart::blob).collect();
+        kept.extend(objects.values().map(|object| object.blob.as_str()));
+        remove_others(&folder.join("blobs"), &kept)?;
+        let bucket = Bucket {
+            about,
+            objects,
+            uploads,
+        };
+        buckets.insert(bucket.about.name.clone(), bucket);
+    }
+    Ok(buckets)
+}
+
+fn remove_others(folder: &Path, kept: &HashSet<&str>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !name.to_str().is_some_and(|name| kept.contains(name)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Lower-case hex.
@@ -445,7 +517,7 @@ mod tests {
             &long,
         ];
         {
-            let store = Store::open(folder.path().into()).unwrap();
+            let store = Store::open(folder.path().into(), Fsync::Always).unwrap();
             assert!(
                 store
                     .create_bucket("b-1", "ap-guangzhou", Timestamp::from_unix(NOW))
@@ -455,7 +527,7 @@ mod tests {
                 put(&store, key, key.as_bytes());
             }
         }
-        let store = Store::open(folder.path().into()).unwrap();
+        let store = Store::open(folder.path().into(), Fsync::Always).unwrap();
         for key in keys {
             let (object, file) = store.open_object("b-1", key).unwrap();
             assert_eq!(io::read_to_string(file).unwrap(), key);
@@ -473,7 +545,7 @@ mod tests {
     #[test]
     fn nothing_stays_behind_of_what_was_replaced_or_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path().into()).unwrap();
+        let store = Store::open(folder.path().into(), Fsync::Always).unwrap();
         store
             .create_bucket("b-1", "r", Timestamp::from_unix(NOW))
             .unwrap();

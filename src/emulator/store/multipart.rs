@@ -49,6 +49,11 @@ impl StoredPart {
     pub(in crate::emulator) fn etag(&self) -> String {
         hex(&self.md5)
     }
+
+    /// File name of the content.
+    pub(super) fn blob(&self) -> &str {
+        &self.blob
+    }
 }
 
 impl Store {
@@ -226,10 +231,14 @@ impl Store {
     }
 
     fn discard(&self, bucket: &str, upload: &Upload) -> io::Result<()> {
+        // Without this file it is no upload any more, whatever else is still there.
+        let folder = self.upload(bucket, &upload.about.id);
+        fs::remove_file(folder.join("upload.json"))?;
+        self.sync_folder(&folder.join("upload.json"))?;
         for part in upload.parts.values() {
             fs::remove_file(self.blob(bucket, &part.blob))?;
         }
-        fs::remove_dir_all(self.upload(bucket, &upload.about.id))
+        fs::remove_dir_all(folder)
     }
 
     fn upload(&self, bucket: &str, id: &str) -> PathBuf {
@@ -242,6 +251,10 @@ pub(super) fn load(folder: &Path) -> io::Result<BTreeMap<String, Upload>> {
     let mut uploads = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let folder = entry?.path();
+        if !folder.join("upload.json").exists() {
+            fs::remove_dir_all(folder)?; // begun or ended by a process that was killed
+            continue;
+        }
         let about: UploadAbout = read_json(&folder.join("upload.json"))?;
         let mut parts = BTreeMap::new();
         for sidecar in fs::read_dir(&folder)? {
