@@ -1,10 +1,10 @@
 //! The five listings, a page at a time.
 
 use s3s::dto::{
-    CommonPrefix, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectVersionsInput,
-    ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
-    ListObjectsV2Output, ListPartsInput, ListPartsOutput, MultipartUpload, Object, ObjectVersion,
-    Part, StorageClass,
+    CommonPrefix, DeleteMarkerEntry, ListMultipartUploadsInput, ListMultipartUploadsOutput,
+    ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput,
+    ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput, MultipartUpload,
+    Object, ObjectVersion, Part, StorageClass,
 };
 
 use s3s::{S3Result, s3_error};
@@ -94,35 +94,49 @@ pub(super) fn objects_v2(
     })
 }
 
-/// `ListObjectVersions`: versioning is off, so each object is its own and only version.
+/// `ListObjectVersions`, the newest version of a key first.
 pub(super) fn versions(
     store: &Store,
     input: ListObjectVersionsInput,
     limit: usize,
 ) -> S3Result<ListObjectVersionsOutput> {
     let encode = encoder(input.encoding_type.as_ref());
-    let page = store.list(
-        &input.bucket,
-        &Listing {
-            prefix: input.prefix.as_deref().unwrap_or_default(),
-            delimiter: input.delimiter.as_deref().unwrap_or_default(),
-            after: input.key_marker.as_deref().unwrap_or_default(),
-            limit,
-        },
-    )?;
-    let versions = page.items.iter().map(|object| ObjectVersion {
-        e_tag: Some(etag(&object.etag)),
-        is_latest: Some(true),
-        key: Some(encode(&object.key)),
-        last_modified: Some(stamp(object.modified)),
+    let listing = Listing {
+        prefix: input.prefix.as_deref().unwrap_or_default(),
+        delimiter: input.delimiter.as_deref().unwrap_or_default(),
+        after: input.key_marker.as_deref().unwrap_or_default(),
+        limit,
+    };
+    let after_version = input.version_id_marker.as_deref().unwrap_or_default();
+    let page = store.list_versions(&input.bucket, &listing, after_version)?;
+    let last = page.items.last().map(|listed| &listed.object);
+    let next_version = match (&page.next, last) {
+        (Some(next), Some(last)) if last.key == *next => Some(last.version.clone()),
+        _ => None,
+    };
+    let (markers, versions): (Vec<_>, Vec<_>) =
+        (page.items.iter()).partition(|listed| listed.object.is_marker);
+    let versions = versions.into_iter().map(|listed| ObjectVersion {
+        e_tag: Some(etag(&listed.object.etag)),
+        is_latest: Some(listed.is_latest),
+        key: Some(encode(&listed.object.key)),
+        last_modified: Some(stamp(listed.object.modified)),
         owner: Some(owner()),
-        size: i64::try_from(object.size).ok(),
-        storage_class: Some(storage_class(&object.attributes).into()),
-        version_id: Some("null".into()),
+        size: i64::try_from(listed.object.size).ok(),
+        storage_class: Some(storage_class(&listed.object.attributes).into()),
+        version_id: Some(listed.object.version.clone()),
         ..Default::default()
+    });
+    let markers = markers.into_iter().map(|listed| DeleteMarkerEntry {
+        is_latest: Some(listed.is_latest),
+        key: Some(encode(&listed.object.key)),
+        last_modified: Some(stamp(listed.object.modified)),
+        owner: Some(owner()),
+        version_id: Some(listed.object.version.clone()),
     });
     Ok(ListObjectVersionsOutput {
         versions: Some(versions.collect()),
+        delete_markers: Some(markers.collect()),
         common_prefixes: Some(common_prefixes(&page.prefixes, encode)),
         delimiter: input.delimiter.as_deref().map(encode),
         encoding_type: input.encoding_type,
@@ -130,9 +144,10 @@ pub(super) fn versions(
         key_marker: Some(encode(&input.key_marker.unwrap_or_default())),
         max_keys: Some(input.max_keys.unwrap_or(1000)),
         name: Some(input.bucket),
-        next_version_id_marker: page.next.as_ref().map(|_| "null".into()),
+        next_version_id_marker: next_version,
         next_key_marker: page.next.as_deref().map(encode),
         prefix: Some(encode(&input.prefix.unwrap_or_default())),
+        version_id_marker: Some(input.version_id_marker.unwrap_or_default()),
         ..Default::default()
     })
 }

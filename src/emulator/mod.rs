@@ -388,9 +388,17 @@ impl Emulator {
     /// Removes all objects and uploads of a bucket.
     pub fn empty_bucket(&self, bucket: &str) -> io::Result<()> {
         let store = &self.shared.store;
-        for key in store.keys(bucket) {
+        let all = store::list::Listing {
+            prefix: "",
+            delimiter: "",
+            after: "",
+            limit: usize::MAX,
+        };
+        let listed = store.list_versions(bucket, &all, "");
+        for version in listed.map_err(store::StoreError::into_io)?.items {
+            let store::StoredObject { key, version, .. } = &*version.object;
             store
-                .delete_object(bucket, &key)
+                .delete_version(bucket, key, version)
                 .map_err(store::StoreError::into_io)?;
         }
         for (key, id) in store.uploads(bucket) {

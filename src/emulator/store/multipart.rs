@@ -11,6 +11,7 @@ use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 
 use super::transfer::Received;
+use super::versions::Versioning;
 use super::{Attributes, Store, StoreError, StoredObject, hex, list, random_name, read_json};
 use crate::emulator::store::list::{Listing, StorePage};
 use crate::timestamp::Timestamp;
@@ -170,7 +171,10 @@ impl Store {
         if !found.uploads.contains_key(id) {
             return Err(StoreError::NoSuchUpload);
         }
-        condition(found.objects.get(key).map(Arc::as_ref)).map_err(StoreError::Refused)?;
+        let there = found.objects.get(key).map(Arc::as_ref);
+        condition(there.filter(|_| found.versioning() == Versioning::Never))
+            .map_err(StoreError::Refused)?;
+        let (version, order) = found.next_version().map_err(StoreError::Io)?;
         let object = StoredObject {
             key: key.clone(),
             size,
@@ -179,6 +183,9 @@ impl Store {
             modified: now.unix(),
             attributes: attributes.clone(),
             blob: self.keep(bucket, received).map_err(StoreError::Io)?,
+            version,
+            order,
+            is_marker: false,
         };
         let object = self.replace(found, object).map_err(StoreError::Io)?;
         if let Some(upload) = found.uploads.remove(id) {
