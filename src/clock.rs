@@ -12,7 +12,7 @@ const BELIEVED_STEP: i64 = 15 * 60;
 const LIMIT: i64 = 86_400;
 /// From here on, in seconds, a difference is a clock that was set and not the network's delay.
 const JUMP: i64 = 30;
-/// Each answer moves the offset by this part of the difference. `Date` has whole seconds, so that
+/// Each response moves the offset by this part of the difference. `Date` has whole seconds, so that
 /// differences below this many seconds move nothing.
 const WEIGHT: i64 = 4;
 
@@ -61,7 +61,7 @@ impl Clock {
         now.plus(self.offset())
     }
 
-    /// Learns from the `Date` of an answer that came just now.
+    /// Learns from the `Date` of a response that came just now.
     pub(crate) fn learn(&self, server: Timestamp) {
         let offset = self.offset();
         let difference = server.since(self.now()) - offset;
@@ -72,7 +72,7 @@ impl Clock {
         }
     }
 
-    /// Takes the `Date` of an answer that came just now and says that our time is wrong.
+    /// Takes the `Date` of a response that came just now and says that our time is wrong.
     pub(crate) fn resync(&self, server: Timestamp) {
         self.set(server.since(self.now()));
     }

@@ -98,7 +98,7 @@ impl S3Error {
         self
     }
 
-    /// Closes the client's connection after the answer: its framing cannot be trusted any more.
+    /// Closes the client's connection after the response: its framing cannot be trusted any more.
     #[must_use]
     pub fn close(mut self) -> Self {
         self.0.close = true;
@@ -152,7 +152,7 @@ impl S3Error {
         self.0.limit
     }
 
-    /// Whether the connection must be closed after this answer.
+    /// Whether the connection must be closed after this response.
     pub fn closes(&self) -> bool {
         self.0.close
     }

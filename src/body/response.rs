@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use super::{PaceLimit, take_whole};
 use crate::body::shape::Shaper;
 use crate::rewrite::Unfit;
-use crate::rewrite::listing::AnswerRewriter;
+use crate::rewrite::listing::ResponseRewriter;
 use crate::transport::{BodyInFlight, Side, StreamState, TransferPace};
 
 /// What goes to the client after the head.
@@ -22,13 +22,13 @@ use crate::transport::{BodyInFlight, Side, StreamState, TransferPace};
 pub(crate) enum ResponseBody {
     /// No body.
     Empty,
-    /// COS's answer as it streams in.
+    /// COS's response as it streams in.
     Stream(Box<Download>),
     /// A small document made here.
     Whole(Bytes),
 }
 
-/// COS's answer on its way to the client.
+/// COS's response on its way to the client.
 #[derive(Debug)]
 pub(crate) struct Download {
     incoming: Incoming,
@@ -38,7 +38,7 @@ pub(crate) struct Download {
     source: Rc<StreamState>,
     pace: TransferPace,
     shaper: Option<Box<Shaper>>,
-    rewriter: Option<AnswerRewriter>,
+    rewriter: Option<ResponseRewriter>,
     first: Option<Bytes>,
     cut: Option<Rc<Cell<Option<DownloadFailure>>>>,
     _in_flight: BodyInFlight,
@@ -54,16 +54,16 @@ pub(crate) trait ResponseConnection: fmt::Debug {
     fn release(self: Box<Self>);
 }
 
-/// An answer that could not be streamed to its end. The client sees a short transfer.
+/// A response that could not be streamed to its end. The client sees a short transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DownloadFailure {
     /// The client reads too slowly.
     ClientSlow,
-    /// The answer was not what COS answers; the text says how.
+    /// The response was not what COS answers; the text says how.
     Malformed(&'static str),
-    /// The answer says that there is more, and the client would not learn where.
+    /// The response says that there is more, and the client would not learn where.
     NoNextPage,
-    /// The answer named something outside the caller's grants.
+    /// The response named something outside the caller's grants.
     OutOfScope,
     /// COS's connection ended early.
     UpstreamGone,
@@ -81,13 +81,13 @@ impl ResponseBody {
     }
 
     /// Streams `incoming`, passed through `rewriter` if there is one, to the connection `sink`.
-    /// The lease goes back to the pool when the answer has been read to its end.
+    /// The lease goes back to the pool when the response has been read to its end.
     pub(crate) fn stream(
         incoming: Incoming,
         lease: Box<dyn ResponseConnection>,
         sink: &Rc<StreamState>,
         pace: PaceLimit,
-        rewriter: Option<AnswerRewriter>,
+        rewriter: Option<ResponseRewriter>,
     ) -> Self {
         // An empty body is no document: the rewriter says so.
         if incoming.is_end_stream() && rewriter.is_none() {

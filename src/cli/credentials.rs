@@ -310,7 +310,7 @@ fn fetch(config: &Config, tenant: usize) -> io::Result<Arc<Credential>> {
     key.map_err(|error| no_key(&error, error.reason != NoKey::Refused))
 }
 
-/// For how long STS is asked for a key; a permanent key has no end.
+/// The life that a key is requested with; a permanent key has no end.
 fn duration(config: &Config, tenant: usize) -> Duration {
     let tenant = config.tenants.get(tenant);
     tenant

@@ -14,6 +14,7 @@ mod load;
 mod process;
 mod reload;
 mod serve;
+mod systemd;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -50,7 +51,7 @@ enum Command {
 const USAGE: u8 = 2;
 
 impl Arguments {
-    /// Does what was asked.
+    /// Does what was requested.
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
             Command::Certs(arguments) => certs::run(&arguments),

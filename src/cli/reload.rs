@@ -12,18 +12,19 @@ use std::time::Duration;
 
 use cosgate::config::{Config, FileKind};
 use cosgate::downstream::live::{LiveConfig, Reloaded};
-use cosgate::downstream::reloads::{ReloadAnswer, ReloadRequests};
+use cosgate::downstream::reloads::{ReloadRequests, ReloadResponse};
 use cosgate::observe::LogLines;
 use cosgate::transport::file_state::FileState;
 use zeroize::Zeroizing;
 
 use super::check::{self, Disk};
+use super::systemd;
 
 /// The time between two looks at the watched files. A file must stay as it is from one to the next.
 const LOOK: Duration = Duration::from_secs(1);
 /// As many files are looked at in each [`LOOK`]; with more of them the looks are further apart.
 const FILES_A_LOOK: usize = 1000;
-/// Changes that the log tells of one reload; the answer to `POST /reload` has all.
+/// Changes that the log tells of one reload; the response to `POST /reload` has all.
 const TOLD: usize = 100;
 
 /// The files of a configuration.
@@ -145,7 +146,7 @@ impl Reloader {
                 if !waiting.is_empty() {
                     let answer = self.reload(Extent::All);
                     for request in waiting {
-                        let _ = request.send(answer.clone()); // a signal waits for no answer
+                        let _ = request.send(answer.clone()); // a signal waits for no response
                     }
                 }
                 self.live.sweep();
@@ -155,7 +156,14 @@ impl Reloader {
         thread.spawn(run).map(drop)
     }
 
-    fn reload(&mut self, extent: Extent) -> ReloadAnswer {
+    fn reload(&mut self, extent: Extent) -> ReloadResponse {
+        systemd::reloading();
+        let response = self.try_reload(extent);
+        systemd::ready();
+        response
+    }
+
+    fn try_reload(&mut self, extent: Extent) -> ReloadResponse {
         let before = self.watch.take(extent);
         let problems = RefCell::new(Vec::new());
         let tell = |problem: &dyn Display| problems.borrow_mut().push(problem.to_string());
@@ -192,11 +200,11 @@ impl Reloader {
             );
             text += "not reloaded: nothing has changed\n";
         }
-        ReloadAnswer { is_taken, text }
+        ReloadResponse { is_taken, text }
     }
 }
 
-/// The answer to `POST /reload`.
+/// The response to `POST /reload`.
 fn described(reloaded: &Reloaded) -> String {
     let mut text = "reloaded\n".to_owned();
     for change in &reloaded.changes {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use cosgate::config::{Config, Listen};
+use cosgate::config::{Config, Listen, Server};
 use cosgate::downstream::listen::Listening;
 use cosgate::downstream::live::LiveConfig;
 use cosgate::downstream::reloads::Reloads;
@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use super::USAGE;
 use super::process::{self, Process, Signals};
 use super::reload::{ConfigSource, Reloader};
+use super::systemd::{self, Sockets};
 
 /// How long the log's last lines may take at the end.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
@@ -83,10 +84,12 @@ pub(super) async fn serve(
     ready: impl FnOnce(&Listen, Option<SocketAddr>),
 ) -> io::Result<()> {
     signals.catch_ends()?;
-    let (listen, mode) = (&config.server.listen, config.server.socket_mode);
-    let listener = Listening::bind(listen, mode)
-        .map_err(|error| cannot_listen(listen, &error, manner.listen_key))?;
-    let admin_listener = bind_admin(config.server.admin, manner.admin_key)?;
+    let mut sockets = Sockets::inherited();
+    let listener = listener(&config.server, &mut sockets, manner.listen_key)?;
+    let admin_listener = match sockets.admin()? {
+        None => bind_admin(config.server.admin, manner.admin_key)?,
+        inherited => inherited,
+    };
     let admin_address = admin_listener.as_ref().map(TcpListener::local_addr);
     let admin_address = admin_address.transpose()?;
     let metrics = Metrics::new(config.server.threads).with_program_log(log.lost());
@@ -107,14 +110,16 @@ pub(super) async fn serve(
         });
     }
     ready(&listener.local()?, admin_address);
+    systemd::ready();
     let (first, second) = (Notify::new(), Notify::new());
     let listen_for_signals = async {
         let on_hangup = || match &reloads {
-            Some(reloads) => drop(reloads.request()), // the log has the answer
+            Some(reloads) => drop(reloads.request()), // the log has the response
             None => process::ignore_hangup(),
         };
         let signal = signals.end(on_hangup).await;
         tracing::info!(signal, "drain begins; a second signal ends it at once");
+        systemd::stopping();
         first.notify_one();
         let signal = signals.end(on_hangup).await;
         tracing::warn!(signal, "second signal: the drain ends at once");
@@ -124,6 +129,7 @@ pub(super) async fn serve(
     let served = tokio::select! {
         served = server::run(listener, live, first.notified(), second.notified()) => served,
         () = listen_for_signals => Ok(()),
+        () = systemd::feed_watchdog() => Ok(()),
     };
     log_writer.finish(LOG_FLUSH);
     served
@@ -135,6 +141,17 @@ fn watch(source: ConfigSource, live: &Arc<LiveConfig>, log: &ProgramLog) -> io::
     let reloader = Reloader::new(source, Arc::clone(live), log.lines());
     reloader.start(requests)?;
     Ok(reloads)
+}
+
+/// The data port's socket: the one that systemd passes, or a new one.
+fn listener(server: &Server, sockets: &mut Sockets, key: &str) -> io::Result<Listening> {
+    let listen = &server.listen;
+    let inherited = sockets.data(listen)?;
+    let made = inherited.map_or_else(
+        || Listening::bind(listen, server.socket_mode, server.reuse_port),
+        Ok,
+    );
+    made.map_err(|error| cannot_listen(listen, &error, key))
 }
 
 fn bind_admin(address: Option<SocketAddr>, key: &str) -> io::Result<Option<TcpListener>> {

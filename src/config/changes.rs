@@ -71,6 +71,12 @@ impl Config {
         );
         keep(&mut own.admin, &running.admin, "[server] admin", &mut kept);
         keep(
+            &mut own.reuse_port,
+            &running.reuse_port,
+            "[server] reuse_port",
+            &mut kept,
+        );
+        keep(
             &mut own.threads,
             &running.threads,
             "[server] threads",
@@ -108,7 +114,7 @@ fn sections(old: &Config, new: &Config, lines: &mut Vec<String>) {
         [
             head_bytes, head_fields, head_timeout, body_rate, body_window, idle_timeout,
             tls_handshake_timeout, xml_bytes, connections, connections_per_address, stranger_bytes,
-            drain_timeout, streams, stream_window
+            drain_delay, drain_timeout, streams, stream_window
         ],
         except []
     );
@@ -142,6 +148,7 @@ fn sections(old: &Config, new: &Config, lines: &mut Vec<String>) {
     section("[sts]", sts);
     let credentials = [
         ("entries", old.credential_entries != new.credential_entries),
+        ("warm", old.credential_warm != new.credential_warm),
         ("shared", old.credential_shared != new.credential_shared),
     ];
     let credentials = credentials
@@ -158,7 +165,7 @@ fn differing_server(old: &Server, new: &Server) -> Vec<String> {
             listen, socket_mode, admin, admin_hosts, domains, region, strict_region,
             allow_remote_anonymous, allow_plain_bearer, loopback_is_proxy, proxy_protocol,
             trusted_proxies, trusted_users, allow_qsign, allow_sigv2_presign, threads, max_presign,
-            session_secrets, sessions_not_before, max_session, reload_on_change
+            session_secrets, sessions_not_before, max_session, ready_requires, reuse_port, reload_on_change
         ],
         except [tls, limits]
     )

@@ -17,7 +17,7 @@ const RULES: usize = 100;
 pub const CORS_METHODS: [&str; 5] = ["GET", "PUT", "POST", "DELETE", "HEAD"];
 const EXAMPLE: &str = "write scheme, host and port as a browser does, such as \"https://app.example.com\" or \"http://localhost:*\", or \"*\"";
 
-/// A rule: pages of these origins may use these methods and headers, and read the answers.
+/// A rule: pages of these origins may use these methods and headers, and read the responses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CorsRule {
     /// `origins`

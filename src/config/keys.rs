@@ -272,6 +272,12 @@ static SERVER: ConfigTable = ConfigTable {
             "Address of `/livez`, `/readyz` and `/metrics`. `\"\"` turns it off.",
         ),
         key(
+            "ready_requires",
+            Value::Texts("`cos` or `sts`"),
+            Default::Absent,
+            "What else must be up for `/readyz` to return 200: `sts` (calls of at least one issuer succeed), `cos` (at least one region can be reached).",
+        ),
+        key(
             "admin_hosts",
             Value::Texts("DNS name"),
             Default::Absent,
@@ -288,6 +294,12 @@ static SERVER: ConfigTable = ConfigTable {
             Value::Text("region"),
             Default::Is("ap-guangzhou"),
             "The region that cosgate tells clients.",
+        ),
+        key(
+            "reuse_port",
+            Value::Flag,
+            Default::Is("false"),
+            "Let another process listen on the same address (`SO_REUSEPORT`), so that a new cosgate can take over from an old one.",
         ),
         key(
             "strict_region",
@@ -489,6 +501,12 @@ static SERVER_LIMITS: ConfigTable = ConfigTable {
             Value::Size(4 * MIB, GIB),
             Default::Is("16MiB"),
             "Memory of each core for requests whose sender is not authenticated yet.",
+        ),
+        key(
+            "drain_delay",
+            Value::Duration(Duration::ZERO, HOUR),
+            Default::Is("0s"),
+            "How long cosgate accepts connections after a signal that ends it, while `/readyz` returns 503. Set it to the time that a load balancer needs to notice.",
         ),
         key(
             "drain_timeout",
@@ -1223,6 +1241,12 @@ static CREDENTIALS: ConfigTable = ConfigTable {
             Value::Count(1, 10_000_000),
             Default::Is("10000"),
             "Maximum number of template subjects whose keys are cached.",
+        ),
+        key(
+            "warm",
+            Value::Flag,
+            Default::Is("false"),
+            "Fetch the keys of all tenants, 10 000 at most, at start and for new tenants after a reload. `/readyz` returns 503 until each has been tried once.",
         ),
         table("shared", Value::Table(&SHARED)),
     ],

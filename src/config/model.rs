@@ -37,6 +37,8 @@ pub struct Config {
     pub templates: Vec<TemplateConfig>,
     /// `[credentials] entries`: scopes of templates whose keys are kept at once (10 000).
     pub credential_entries: usize,
+    /// `warm` of `[credentials]`: fetch tenants' keys before requests need them.
+    pub credential_warm: bool,
     /// `[credentials.shared]`
     pub credential_shared: Option<SharedCache>,
     /// The other files that it was read from, or that it names.
@@ -99,6 +101,10 @@ pub struct Server {
     pub session_secrets: Vec<Secret>,
     /// `sessions_not_before`: session keys issued before this time are invalid.
     pub sessions_not_before: Option<Timestamp>,
+    /// `ready_requires`: what must be up, besides keys, for cosgate to be ready.
+    pub ready_requires: Vec<ReadyPart>,
+    /// `reuse_port`: another process may listen on the same address (`SO_REUSEPORT`).
+    pub reuse_port: bool,
     /// `reload_on_change`: take the files again when they change, without a signal.
     pub reload_on_change: bool,
     /// `max_session`: the longest life of session keys (1 h), 15 minutes to 12 hours.
@@ -107,6 +113,15 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// `[server.limits]`
     pub limits: ServerLimits,
+}
+
+/// What readiness may depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadyPart {
+    /// `cos`
+    Cos,
+    /// `sts`
+    Sts,
 }
 
 /// Where clients connect.
@@ -125,7 +140,7 @@ pub struct ServerTls {
     pub cert: PathBuf,
     /// `key`: PEM private key.
     pub key: PathBuf,
-    /// `client_ca`: PEM; when set, clients are asked for a certificate of this authority.
+    /// `client_ca`: PEM; when set, cosgate requests a client certificate of this authority.
     pub client_ca: Option<PathBuf>,
     /// `client_crl`: PEM; certificates of clients that are on it are refused.
     pub client_crl: Option<PathBuf>,
@@ -167,6 +182,8 @@ pub struct ServerLimits {
     pub connections_per_address: usize,
     /// `stranger_bytes`: what each core holds of requests before it is known who sends them (16 MiB).
     pub stranger_bytes: usize,
+    /// `drain_delay`: for this long new connections are accepted after SIGTERM (0 s).
+    pub drain_delay: Duration,
     /// `drain_timeout` on SIGTERM (60 s).
     pub drain_timeout: Duration,
     /// `streams`: requests at once on an HTTP/2 connection (128); 0 offers HTTP/1.1 alone.
@@ -224,7 +241,7 @@ pub struct UpstreamLimits {
     pub connect_timeout: Duration,
     /// `tls_handshake_timeout` (5 s).
     pub tls_handshake_timeout: Duration,
-    /// `head_timeout`: from the request's last byte to the answer's head (30 s).
+    /// `head_timeout`: from the request's last byte to the response's head (30 s).
     pub head_timeout: Duration,
     /// `idle_timeout`: idle keep-alive (50 s).
     pub idle_timeout: Duration,

@@ -72,7 +72,8 @@ fn config(root: Section<'_>) -> Option<Config> {
     let sts = sts(root.section("sts"));
     let issuers = issuers::issuers(&root);
     let identities = identities::identities(&root);
-    let (credential_entries, credential_shared) = credentials(root.section("credentials"));
+    let (credential_entries, credential_warm, credential_shared) =
+        credentials(root.section("credentials"));
     let (tenants, templates) = tenants::tenants(&root, &issuers, &identities, server.as_ref());
     root.finish();
     Some(Config {
@@ -84,6 +85,7 @@ fn config(root: Section<'_>) -> Option<Config> {
         tenants,
         templates,
         credential_entries,
+        credential_warm,
         credential_shared,
         files: Vec::new(),
     })
@@ -163,11 +165,12 @@ fn sts(section: Section<'_>) -> Option<Sts> {
     })
 }
 
-fn credentials(section: Section<'_>) -> (usize, Option<SharedCache>) {
+fn credentials(section: Section<'_>) -> (usize, bool, Option<SharedCache>) {
     let entries = in_memory(section.number("entries"));
     let shared = shared_cache(section.section("shared"));
+    let warm = section.flag("warm").value;
     section.finish();
-    (entries, shared)
+    (entries, warm, shared)
 }
 
 fn shared_cache(section: Section<'_>) -> Option<SharedCache> {

@@ -1,4 +1,4 @@
-//! The role that an issuer takes on, in its own name or with a web identity: what STS is asked for.
+//! The role that an issuer takes on, in its own name or with a web identity: what is requested of STS.
 
 use super::file::{Located, Origin};
 use super::grammar;

@@ -6,7 +6,7 @@ use super::admission;
 use super::endpoint;
 use super::file::{Located, Origin};
 use super::grammar;
-use super::model::{ClientAuth, Listen, Server, ServerLimits, ServerTls};
+use super::model::{ClientAuth, Listen, ReadyPart, Server, ServerLimits, ServerTls};
 use super::section::Section;
 use super::sessions;
 use super::unix;
@@ -49,6 +49,8 @@ pub(super) fn server(section: Section<'_>) -> Option<Server> {
         sessions_not_before: sessions::not_before(&section),
         max_session: section.duration("max_session").value,
         reload_on_change: section.flag("reload_on_change").value,
+        ready_requires: ready_requires(&section),
+        reuse_port: reuse_port(&section, listen.as_ref()),
         tls,
         limits: limits(section.section("limits")),
         listen: listen?,
@@ -75,6 +77,29 @@ fn admin(section: &Section<'_>, listen: Option<&Listen>) -> Option<SocketAddr> {
         );
     }
     admin.value
+}
+
+fn ready_requires(section: &Section<'_>) -> Vec<ReadyPart> {
+    let texts = section.texts("ready_requires").into_iter();
+    let part = |text: Located<&str>| {
+        let part = match text.value {
+            "cos" => Ok(ReadyPart::Cos),
+            "sts" => Ok(ReadyPart::Sts),
+            other => Err(grammar::not_one_of(other, &["cos", "sts"])),
+        };
+        section.check("ready_requires", &text.origin, part)
+    };
+    texts.filter_map(part).collect()
+}
+
+fn reuse_port(section: &Section<'_>, listen: Option<&Listen>) -> bool {
+    let flag = section.flag("reuse_port");
+    if flag.value && matches!(listen, Some(Listen::Unix(_))) {
+        let message = "`reuse_port` has no effect on a Unix socket";
+        let fix = "remove reuse_port, or set `listen` to an address";
+        section.error(&flag.origin, message, fix);
+    }
+    flag.value
 }
 
 fn proxy_protocol(section: &Section<'_>, is_trusting: bool) -> bool {
@@ -222,6 +247,7 @@ fn limits(section: Section<'_>) -> ServerLimits {
         connections: in_memory(connections),
         connections_per_address: in_memory(of_address),
         stranger_bytes: in_memory(section.number("stranger_bytes")),
+        drain_delay: section.duration("drain_delay").value,
         drain_timeout: section.duration("drain_timeout").value,
         streams: in_settings(section.number("streams")),
         stream_window: in_settings(section.number("stream_window")),

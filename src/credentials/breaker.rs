@@ -57,6 +57,11 @@ impl Breaker {
         self.open.borrow().filter(|until| now < *until)
     }
 
+    /// Whether calls fail: it has opened, and no call has succeeded since.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.borrow().is_some()
+    }
+
     /// Whether the next call is a probe: the only one until it has ended.
     pub(super) fn is_half_open(&self, now: Instant) -> bool {
         self.open.borrow().is_some_and(|until| now >= until)
@@ -77,7 +82,7 @@ impl Breaker {
         if result.as_ref().is_err_and(|error| error.is_repeated) {
             return; // there was no call
         }
-        // An answer about one tenant's call, or about the issuer's own key, shows that STS works.
+        // A response about one tenant's call, or about the issuer's own key, shows that STS works.
         let has_failed = result
             .as_ref()
             .is_err_and(|error| error.class.affects_all_calls());

@@ -150,6 +150,11 @@ impl Cache {
         self.entries.get(tenant)
     }
 
+    /// The keys of all tenants of the configuration.
+    pub(super) fn entries(&self) -> &[Arc<Entry>] {
+        &self.entries
+    }
+
     /// The key of `tenant`, be it of the configuration or of a template.
     pub fn entry_of(&self, tenant: &Tenant) -> Result<Arc<Entry>, IssueError> {
         let own = self.entries.get(tenant.index);

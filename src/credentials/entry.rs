@@ -188,6 +188,26 @@ impl Entry {
         Box::pin(self.wait()).await // rare: it must not make every request's future larger
     }
 
+    /// Has its first key fetched before a request needs it, behind all calls that requests wait for.
+    pub(super) fn warm(self: &Arc<Self>) {
+        if !self.is_settled() {
+            self.request(Urgency::Refresh);
+        }
+    }
+
+    /// Has a key fetched if there is none, as soon as the schedule of its calls allows.
+    pub(super) fn retry(self: &Arc<Self>) {
+        if !self.has_live(Instant::now()) {
+            self.request(Urgency::Refresh);
+        }
+    }
+
+    /// Whether there was a key, or a call for one has failed.
+    pub(super) fn is_settled(&self) -> bool {
+        let failed = || self.calls.subscribe().borrow().failure.is_some();
+        self.source.is_none() || self.history().generation > 0 || failed()
+    }
+
     /// COS refused the key of this generation: it is dropped and another requested, once, however many
     /// requests say so. A key that had worked is replaced at once. When COS refuses a new key, the next
     /// one need not be better, and comes after a pause. Returns whether [`Entry::get`] can give another

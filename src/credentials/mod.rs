@@ -30,6 +30,7 @@ mod single_flight;
 pub mod sts;
 mod turns;
 pub mod vendor;
+mod warming;
 mod whole_keys;
 
 pub use cache::{Before, Cache};
@@ -40,4 +41,5 @@ pub use issue_error::{IssueError, NoKey};
 pub use issuer::StsIssuer;
 pub use names::{audit_name, session_name};
 pub use sts::{StsClass, StsError};
+pub use warming::WarmProgress;
 pub use whole_keys::Vended;

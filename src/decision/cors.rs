@@ -1,5 +1,5 @@
-//! What browsers are told of pages of other origins: the answer to a preflight, and the headers of every
-//! other answer (Fetch standard, section 3.2; S3's API reference, `OPTIONS object`).
+//! What browsers are told of pages of other origins: the response to a preflight, and the headers of every
+//! other response (Fetch standard, section 3.2; S3's API reference, `OPTIONS object`).
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ use crate::s3::request::{check_framing, host};
 use crate::s3::vend::is_vend;
 use crate::tenant::{CorsRules, CrossOrigin};
 
-/// What an answer depends on where there are rules.
+/// What a response depends on where there are rules.
 const VARIES_WITH: &str = "Origin, Access-Control-Request-Headers, Access-Control-Request-Method";
 /// What a page may read without being told (Fetch, "CORS-safelisted response-header name"), and what it
 /// has no use for.
@@ -49,7 +49,7 @@ pub fn bucket_of(head: &Parts, domains: &[String]) -> Option<String> {
     }
 }
 
-/// The answer to the preflight of `head`, which nobody has signed: a bucket that has no rule for it and a
+/// The response to the preflight of `head`, which nobody has signed: a bucket that has no rule for it and a
 /// bucket that is not there look alike.
 pub fn preflight(
     head: &Parts,
@@ -91,7 +91,7 @@ pub fn preflight(
     Ok(response)
 }
 
-/// Writes what `said` says into the headers of an answer, which are complete but for it.
+/// Writes what `said` says into the headers of a response, which are complete but for it.
 pub fn write_cross_origin(said: &CrossOrigin, headers: &mut HeaderMap) {
     if *said == CrossOrigin::Unsaid {
         return;

@@ -41,7 +41,7 @@ pub(super) fn response(
     }
     let local = match request.operation.performer() {
         Performer::Cosgate(local) => local,
-        Performer::CosIfGranted(local) if !permit.asks_cos() => local,
+        Performer::CosIfGranted(local) if !permit.reaches_cos() => local,
         _ => return Ok(None),
     };
     check_owners(&head.headers, owner)?;

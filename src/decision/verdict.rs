@@ -22,7 +22,7 @@ pub enum Step {
     Payload,
     /// A temporary key.
     Credential,
-    /// COS, and its answer.
+    /// COS, and its response.
     Upstream,
 }
 
@@ -60,7 +60,7 @@ impl Verdict {
     pub fn of_error(error: &S3Error, step: Step) -> Self {
         match (error.whose_fault(), step, error.http_status()) {
             (_, Step::Upstream, StatusCode::FORBIDDEN) => Self::Refused,
-            // That an object is not there, say, is COS's answer to a question that was allowed.
+            // That an object is not there, say, is COS's response to a question that was allowed.
             (Fault::Client, Step::Upstream, _) => Self::Allowed,
             (Fault::Client, ..) => Self::Refused,
             _ => Self::Failed,

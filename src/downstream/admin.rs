@@ -17,11 +17,14 @@ use tokio::time::{Duration, sleep, timeout};
 
 use crate::clock::wall_clock;
 use crate::downstream::live::LiveConfig;
+use crate::downstream::readiness::ReadinessCheck;
 use crate::downstream::reloads::Reloads;
-use crate::observe::admin::{answer, is_misdirected, misdirected, reload_refusal, reloaded};
+use crate::observe::admin::{
+    answer, is_misdirected, misdirected, readyz, reload_refusal, reloaded,
+};
 
 /// Connections at once: a scraper or two, and someone who looks. The next one takes the place of the
-/// oldest, so that nobody who says nothing keeps a probe from its answer.
+/// oldest, so that nobody who says nothing keeps a probe from its response.
 const CONNECTIONS: usize = 64;
 /// The longest that one connection is kept.
 const CONNECTION_TIME: Duration = Duration::from_mins(1);
@@ -36,6 +39,7 @@ pub async fn run(
 ) -> io::Result<Infallible> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
+    let readiness = Arc::new(ReadinessCheck::default());
     let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
     loop {
         let Ok((socket, _)) = listener.accept().await else {
@@ -49,9 +53,10 @@ pub async fn run(
             oldest.abort();
         }
         let (live, reloads) = (Arc::clone(&live), reloads.clone());
+        let readiness = Arc::clone(&readiness);
         let connection = tokio::spawn(async move {
             let service = service_fn(async |request: http::Request<hyper::body::Incoming>| {
-                let page = page(&live, reloads.as_ref(), &request).await;
+                let page = page(&live, &readiness, reloads.as_ref(), &request).await;
                 Ok::<_, Infallible>(page.map(|text| Full::new(Bytes::from(text))))
             });
             let connection = http1::Builder::new()
@@ -66,6 +71,7 @@ pub async fn run(
 
 async fn page<B>(
     live: &LiveConfig,
+    readiness: &ReadinessCheck,
     reloads: Option<&Reloads>,
     request: &http::Request<B>,
 ) -> http::Response<String> {
@@ -80,6 +86,12 @@ async fn page<B>(
             Some(refusal) => refusal,
         };
     }
+    if request.uri().path() == "/readyz" {
+        let query = request.uri().query().unwrap_or_default();
+        let is_verbose = query.split('&').any(|part| part == "verbose");
+        let readiness = readiness.readiness(&shared, is_verbose).await;
+        return readyz(request.method(), is_verbose, &readiness);
+    }
     let (metrics, credentials) = (shared.metrics(), shared.credentials());
     metrics.set_live_keys(credentials.live_keys() as u64);
     metrics.set_scopes(credentials.scopes());
@@ -87,7 +99,7 @@ async fn page<B>(
     metrics.set_ending_keys(shared.tenants().ending_keys(now));
     let keys = shared.tenants().key_states(now);
     let (method, path) = (request.method(), request.uri().path());
-    answer(method, path, shared.readiness(), &keys, metrics)
+    answer(method, path, &keys, metrics)
 }
 
 /// Requests a reload, and waits for its end.

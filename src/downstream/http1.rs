@@ -7,7 +7,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::clock::wall_clock;
 use crate::config::ServerLimits;
@@ -22,6 +22,11 @@ use crate::transport::{CoreLoad, CountedStream, Phase, StreamState};
 const READ_BUFFER: usize = 8192 + 100 * 4096;
 /// hyper's default too.
 const DEFAULT_FIELDS: usize = 100;
+/// When the drain begins, a connection that waits for a head gets it for so long. A client does not send a
+/// request again whose new connection is closed before the response.
+const LAST_HEAD: Duration = Duration::from_secs(1);
+/// How often a drain looks whether that head has come.
+const LAST_HEAD_LOOK: Duration = Duration::from_millis(10);
 
 /// Serves requests on `stream` until its client or its limits end it. `draining` completes when the
 /// program ends: then the request in flight is the last.
@@ -55,7 +60,8 @@ pub(super) async fn serve<S>(
         )
     });
     let connection = builder(head_limits).serve_connection(TokioIo::new(guard), service);
-    let (mut connection, mut draining) = (pin!(connection), pin!(draining));
+    let (mut connection, mut draining) =
+        (pin!(connection), pin!(last_head(draining, &stream_state)));
     let mut deadline = Http1Deadline::new(&stream_state);
     let mut is_draining = false;
     loop {
@@ -77,6 +83,15 @@ pub(super) async fn serve<S>(
                 }
             }
         }
+    }
+}
+
+/// Completes when `draining` has, and a head that may be on its way has come or has had its time.
+async fn last_head(draining: impl Future<Output = ()>, stream_state: &StreamState) {
+    draining.await;
+    let end = Instant::now() + LAST_HEAD;
+    while stream_state.phase().0 == Phase::Head && Instant::now() < end {
+        sleep(LAST_HEAD_LOOK).await;
     }
 }
 

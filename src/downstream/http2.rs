@@ -119,7 +119,7 @@ pub(crate) async fn serve<S>(
 
 fn builder(limits: &ServerLimits, streams: &StreamExecutor) -> Builder<StreamExecutor> {
     let fields = limits.head_fields.saturating_mul(32); // RFC 9113 section 6.5.2 counts so
-    // Twice what we take: a head that is somewhat too large gets an answer that says so.
+    // Twice what we take: a head that is somewhat too large gets a response that says so.
     let head = limits.head_bytes.saturating_mul(2).saturating_add(fields);
     let mut builder = Builder::new(streams.clone());
     builder

@@ -31,7 +31,9 @@ pub enum Listening {
 #[derive(Debug)]
 pub struct UnixSocket {
     listener: StdUnixListener,
-    file: SocketFile,
+    path: PathBuf,
+    /// `None`: the socket was inherited, and its file is another's to remove.
+    file: Option<SocketFile>,
 }
 
 /// The file of a socket, if it is still the one that was made.
@@ -63,7 +65,7 @@ enum AcceptingSocket {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        _file: SocketFile,
+        _file: Option<SocketFile>,
         /// The user that runs cosgate.
         own: u32,
     },
@@ -80,19 +82,29 @@ pub(crate) struct Arrival {
 
 impl Listening {
     /// Listens where `listen` says; `mode` is of a Unix socket's file. The file of a socket that nobody
-    /// listens on any more is removed first.
-    pub fn bind(listen: &Listen, mode: u32) -> io::Result<Self> {
+    /// listens on any more is removed first. Other processes of this user may listen on the same address if it
+    /// `shares_port`.
+    pub fn bind(listen: &Listen, mode: u32, shares_port: bool) -> io::Result<Self> {
         match listen {
-            Listen::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
+            Listen::Tcp(address) => bind_tcp(*address, shares_port).map(Self::Tcp),
             Listen::Unix(path) => UnixSocket::bind(path, mode).map(Self::Unix),
         }
+    }
+
+    /// A Unix socket at `path` that another process has made.
+    pub fn inherited(path: &Path, listener: StdUnixListener) -> Self {
+        Self::Unix(UnixSocket {
+            listener,
+            path: path.to_owned(),
+            file: None,
+        })
     }
 
     /// Where it listens, its port found out.
     pub fn local(&self) -> io::Result<Listen> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(Listen::Tcp),
-            Self::Unix(socket) => Ok(Listen::Unix(socket.file.path.clone())),
+            Self::Unix(socket) => Ok(Listen::Unix(socket.path.clone())),
         }
     }
 
@@ -108,7 +120,7 @@ impl Listening {
                     is_loopback,
                 })
             }
-            Self::Unix(UnixSocket { listener, file }) => {
+            Self::Unix(UnixSocket { listener, file, .. }) => {
                 listener.set_nonblocking(true)?;
                 // The kernel tells of a socket's other end who it is: so it does of our own.
                 let own = UnixStream::pair()?.0.peer_cred()?.uid();
@@ -126,10 +138,11 @@ impl Listening {
     }
 }
 
-/// Listens on `address`, with room for [`BACKLOG`] connections.
-pub(crate) fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
+/// Listens on `address`, with room for [`BACKLOG`] connections; `shares_port` with other processes of this user.
+pub(crate) fn bind_tcp(address: SocketAddr, shares_port: bool) -> io::Result<StdTcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?; // a restart finds the last one's connections in TIME_WAIT
+    socket.set_reuse_port(shares_port)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -150,7 +163,8 @@ impl UnixSocket {
         socket.listen(BACKLOG)?;
         Ok(Self {
             listener: socket.into(),
-            file,
+            path: path.to_owned(),
+            file: Some(file),
         })
     }
 }
@@ -237,7 +251,7 @@ mod tests {
     use super::*;
 
     fn bind(path: &Path) -> io::Result<Listening> {
-        Listening::bind(&Listen::Unix(path.to_owned()), 0o640)
+        Listening::bind(&Listen::Unix(path.to_owned()), 0o640, false)
     }
 
     /// Nobody accepts: all of them wait, and none is told to come back.
@@ -249,7 +263,7 @@ mod tests {
         let many = room.min(1000);
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let listen = Listen::Tcp(address.parse().unwrap());
-            let listening = Listening::bind(&listen, 0).unwrap();
+            let listening = Listening::bind(&listen, 0, false).unwrap();
             let Listen::Tcp(address) = listening.local().unwrap() else {
                 unreachable!()
             };

@@ -56,6 +56,7 @@ impl LiveConfig {
     /// Serves `shared`, with the certificates of its configuration.
     pub fn new(shared: Arc<Shared>) -> io::Result<Arc<Self>> {
         let rules = TransportRules::read(&shared.config().server)?;
+        warm(&shared);
         Ok(Arc::new(Self {
             shared: ArcSwap::new(shared),
             rules: ArcSwap::from_pointee(rules),
@@ -99,6 +100,7 @@ impl LiveConfig {
             changes.push("~ certificates and rules of [server.tls]".to_owned());
         }
         self.take_rules(rules);
+        warm(&new);
         self.shared.store(Arc::clone(&new));
         let taken = changing.send(&new);
         if taken.recv_timeout(CORE_TIME) == Err(RecvTimeoutError::Timeout) {
@@ -138,6 +140,13 @@ impl LiveConfig {
 
     fn changing(&self) -> MutexGuard<'_, Changing> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has keys fetched in advance, where that is configured.
+fn warm(shared: &Shared) {
+    if shared.config().credential_warm {
+        shared.credentials().warm();
     }
 }
 

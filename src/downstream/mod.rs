@@ -13,6 +13,7 @@ pub mod listen;
 pub mod live;
 pub mod proxy_header;
 mod proxy_protocol;
+mod readiness;
 pub mod reloads;
 mod request_body;
 mod request_guard;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use crate::observe::admin::ReloadAnswer;
+pub use crate::observe::admin::ReloadResponse;
 
-/// Requests that wait at once. All that wait get the answer of one reload.
+/// Requests that wait at once. All that wait get the response of one reload.
 const WAITING: usize = 64;
 
 /// Where reloads are requested.
@@ -18,8 +18,8 @@ pub struct Reloads(SyncSender<ReloadRequest>);
 #[derive(Debug)]
 pub struct ReloadRequests(Receiver<ReloadRequest>);
 
-/// A request, and who waits for the answer.
-pub type ReloadRequest = oneshot::Sender<ReloadAnswer>;
+/// A request, and who waits for the response.
+pub type ReloadRequest = oneshot::Sender<ReloadResponse>;
 
 impl Reloads {
     /// Both ends.
@@ -28,8 +28,8 @@ impl Reloads {
         (Self(requests), ReloadRequests(requested))
     }
 
-    /// Requests a reload; the answer comes when it has ended. `None`: too many wait, or the program ends.
-    pub fn request(&self) -> Option<oneshot::Receiver<ReloadAnswer>> {
+    /// Requests a reload; the response comes when it has ended. `None`: too many wait, or the program ends.
+    pub fn request(&self) -> Option<oneshot::Receiver<ReloadResponse>> {
         let (request, answer) = oneshot::channel();
         self.0.try_send(request).ok()?;
         Some(answer)

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
-use tokio::time::{Duration, sleep, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Server;
@@ -86,27 +86,64 @@ pub async fn run(
             Core::start(index, Arc::clone(&live), of_addresses, stages.clone())
         })
         .collect::<io::Result<_>>()?;
-
-    let mut shutdown = pin!(shutdown);
-    tokio::select! {
-        () = &mut shutdown => {}
-        () = accept(&listener, &cores, &live, &of_addresses) => {}
-    }
+    let mut cut = pin!(cut);
+    let was_cut = {
+        let mut accepting = pin!(accept(&listener, &cores, &live, &of_addresses));
+        tokio::select! {
+            () = shutdown => {}
+            () = &mut accepting => {}
+        }
+        live.shared().drain();
+        let delay = live.shared().config().server.limits.drain_delay;
+        tokio::select! {
+            () = &mut accepting => false,
+            () = sleep(delay) => false,
+            () = &mut cut => true,
+        }
+    };
     drop(listener);
-    live.shared().drain();
+    let cut = async {
+        if !was_cut {
+            cut.await;
+        }
+    };
+    let limit = live.shared().config().server.limits.drain_timeout;
+    drain(cores, &stage, limit, cut).await
+}
+
+/// Ends the cores: requests in flight get until `limit`, or until `cut` completes.
+async fn drain(
+    cores: Vec<Core>,
+    stage: &watch::Sender<DrainStage>,
+    limit: Duration,
+    cut: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let began = Instant::now();
+    let opened: Vec<_> = cores.iter().map(|core| Arc::clone(&core.open)).collect();
+    let connections = || -> usize { opened.iter().map(|open| open.load(Ordering::Relaxed)).sum() };
+    tracing::info!(
+        connections = connections(),
+        "no new connections from here on; requests in flight may finish"
+    );
     stage.send_replace(DrainStage::Draining);
     let threads = cores.into_iter().map(|core| core.thread).collect();
     let mut ended = pin!(join(threads));
-    tokio::select! {
-        () = &mut ended => return Ok(()),
-        () = sleep(live.shared().config().server.limits.drain_timeout) => {}
-        () = cut => {}
+    let in_time = tokio::select! {
+        () = &mut ended => true,
+        () = sleep(limit) => false,
+        () = cut => false,
+    };
+    let cut_short = if in_time { 0 } else { connections() };
+    if !in_time {
+        tracing::warn!("requests were still in flight at the end of the drain; they are cut");
+        stage.send_replace(DrainStage::Stopped);
+        let stopped = timeout(STOP_TIME, ended).await;
+        stopped
+            .map_err(|_| io::Error::other("a core does not end; the program ends without it"))?;
     }
-    tracing::warn!("requests were still in flight at the end of the drain; they are cut");
-    stage.send_replace(DrainStage::Stopped);
-    timeout(STOP_TIME, ended)
-        .await
-        .map_err(|_| io::Error::other("a core does not end; the program ends without it"))
+    let seconds = began.elapsed().as_secs_f64();
+    tracing::info!(seconds, cut_short, "the drain has ended");
+    Ok(())
 }
 
 /// Accepts until the drain. Pauses at the limit of open connections and when descriptors are scarce. Closes

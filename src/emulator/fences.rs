@@ -137,7 +137,7 @@ fn proxy_allows(tenant: &Tenant, operation: Operation, place: &Place, source: &P
 /// The operations that need a right at COS. A form reaches COS as the `PutObject` that it becomes, and
 /// the attributes of an object as a `HeadObject`; the questions about a bucket's configuration do not.
 fn operations() -> impl Iterator<Item = Operation> {
-    let is_asked = |operation: &Operation| match operation.performer() {
+    let is_requested = |operation: &Operation| match operation.performer() {
         Performer::Cos => true,
         Performer::AsPutObject | Performer::CosByHead | Performer::CosIfGranted(_) => false,
         Performer::Cosgate(local) => matches!(
@@ -145,7 +145,7 @@ fn operations() -> impl Iterator<Item = Operation> {
             Local::Buckets | Local::CreatedBefore | Local::Location | Local::Region
         ),
     };
-    Operation::ALL.iter().copied().filter(is_asked)
+    Operation::ALL.iter().copied().filter(is_requested)
 }
 
 /// The right that the embedded COS asks for.

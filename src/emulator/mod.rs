@@ -515,7 +515,7 @@ fn s3_service(shared: &EmulatorShared, config: &EmulatorConfig) -> S3Service {
 }
 
 fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = bind_tcp(listen)
+    let listener = bind_tcp(listen, false)
         .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {listen}: {e}")))?;
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;

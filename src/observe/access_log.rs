@@ -59,21 +59,21 @@ pub struct AccessLine<'a> {
     pub verdict: Option<Verdict>,
     /// The step that it ended at, when it was refused or failed.
     pub step: Option<Step>,
-    /// Status of the answer.
+    /// Status of the response.
     pub status: StatusCode,
-    /// The S3 error code of the answer.
+    /// The S3 error code of the response.
     pub code: Option<&'a str>,
     /// Bytes of the request's body.
     pub received: u64,
     /// The header or trailer of a checksum that the client gave and that was not checked.
     pub unchecked: Option<&'a str>,
-    /// Bytes of the answer's body.
+    /// Bytes of the response's body.
     pub sent: u64,
-    /// From the request's head to the answer's last byte.
+    /// From the request's head to the response's last byte.
     pub duration: Duration,
     /// How often COS was asked.
     pub tries: u64,
-    /// From the first byte sent to COS to the head of its last answer: an upload's way is in it.
+    /// From the first byte sent to COS to the head of its last response: an upload's way is in it.
     pub upstream_time: Option<Duration>,
     /// What COS answered, if it was asked.
     pub upstream_status: Option<StatusCode>,

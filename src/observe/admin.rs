@@ -4,21 +4,79 @@ use std::fmt::Write as _;
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use serde::Serialize;
+use serde_json::json;
 
 use super::Metrics;
 use crate::config::Server;
 use crate::s3::host;
 use crate::tenant::KeyState;
 
-/// Whether new requests should be sent here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readiness {
-    /// It is ending: requests under way are finished, new ones should go elsewhere.
-    Draining,
-    /// Yes.
-    Ready,
-    /// It does not accept connections yet.
-    Starting,
+/// A part of cosgate that requests need.
+#[derive(Clone, Debug, Serialize)]
+pub struct PartState {
+    /// Its name, such as `keys` or `identity corp`.
+    pub part: String,
+    /// It does what requests need of it.
+    pub holds: bool,
+    /// cosgate is not ready without it.
+    pub required: bool,
+    /// How it stands, in a sentence's part.
+    pub detail: String,
+}
+
+/// Whether new requests should be sent here, and why.
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    /// cosgate is ending: requests in flight are finished, new ones should go elsewhere.
+    pub is_draining: bool,
+    /// What requests need.
+    pub parts: Vec<PartState>,
+}
+
+impl Readiness {
+    fn is_ready(&self) -> bool {
+        !self.is_draining && self.parts.iter().all(|part| part.holds || !part.required)
+    }
+
+    /// A word, and a line for each part that does not hold.
+    fn text(&self) -> String {
+        let mut text = match (self.is_draining, self.is_ready()) {
+            (true, _) => return "draining\n".to_owned(),
+            (_, true) => "ok\n".to_owned(),
+            (_, false) => "not ready\n".to_owned(),
+        };
+        for PartState { part, detail, .. } in self.parts.iter().filter(|part| !part.holds) {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{part}: {detail}");
+        }
+        text
+    }
+
+    fn json(&self) -> String {
+        let document = json!({
+            "ready": self.is_ready(),
+            "draining": self.is_draining,
+            "parts": self.parts,
+        });
+        format!("{document}\n")
+    }
+}
+
+/// The identity provider whose keys are in `state`. Its outage must not take cosgate away from all other callers.
+pub fn identity_part(state: &KeyState) -> PartState {
+    let detail = match (state.usable, state.age) {
+        (true, None) => "keys are in the configuration".to_owned(),
+        (true, Some(age)) => format!("keys read {age} s ago"),
+        (false, None) => "keys not read since the start, tokens get 503".to_owned(),
+        (false, Some(age)) => format!("keys not read for {age} s, tokens get 503"),
+    };
+    PartState {
+        part: format!("identity {}", state.name),
+        holds: state.usable,
+        required: false,
+        detail,
+    }
 }
 
 /// Whether a request comes under a name that is not the admin listener's.
@@ -35,7 +93,7 @@ pub(crate) fn is_misdirected(headers: &HeaderMap, server: &Server) -> bool {
     }
 }
 
-/// The answer to a request under a name that is not the admin listener's (RFC 9110 section 15.5.20).
+/// The response to a request under a name that is not the admin listener's (RFC 9110 section 15.5.20).
 pub fn misdirected() -> Response<String> {
     page(
         StatusCode::MISDIRECTED_REQUEST,
@@ -45,7 +103,7 @@ pub fn misdirected() -> Response<String> {
 
 /// What became of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReloadAnswer {
+pub struct ReloadResponse {
     /// The configuration is used now.
     pub is_taken: bool,
     /// What changed, or every problem.
@@ -67,8 +125,8 @@ pub(crate) fn reload_refusal(method: &Method, headers: &HeaderMap) -> Option<Res
     None
 }
 
-/// The answer to a request for a reload; `None`: there was none.
-pub(crate) fn reloaded(answer: Option<ReloadAnswer>) -> Response<String> {
+/// The response to a request for a reload; `None`: there was none.
+pub(crate) fn reloaded(answer: Option<ReloadResponse>) -> Response<String> {
     match answer {
         Some(answer) if answer.is_taken => page(StatusCode::OK, answer.text),
         Some(answer) => page(StatusCode::UNPROCESSABLE_ENTITY, answer.text),
@@ -79,27 +137,38 @@ pub(crate) fn reloaded(answer: Option<ReloadAnswer>) -> Response<String> {
     }
 }
 
-/// Answers a request for an admin page. The body of an answer to HEAD is the server's to leave out.
+/// The response to a request for `/readyz`; with `?verbose` all parts are in it, as JSON.
+pub fn readyz(method: &Method, is_verbose: bool, readiness: &Readiness) -> Response<String> {
+    if let Some(refusal) = read_only(method) {
+        return refusal;
+    }
+    let status = if readiness.is_ready() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    if !is_verbose {
+        return page(status, readiness.text());
+    }
+    let mut response = page(status, readiness.json());
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+/// Answers a request for another admin page. The body of a response to HEAD is the server's to leave out.
 pub fn answer(
     method: &Method,
     path: &str,
-    readiness: Readiness,
     keys: &[KeyState],
     metrics: &Metrics,
 ) -> Response<String> {
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        let mut response = page(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-        response
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
+    if let Some(refusal) = read_only(method) {
+        return refusal;
     }
-    match (path, readiness) {
-        ("/livez", _) => page(StatusCode::OK, "ok\n"),
-        ("/readyz", Readiness::Ready) => page(StatusCode::OK, ready(keys)),
-        ("/readyz", Readiness::Draining) => page(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        ("/readyz", Readiness::Starting) => page(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-        ("/metrics", _) => {
+    match path {
+        "/livez" => page(StatusCode::OK, "ok\n"),
+        "/metrics" => {
             let mut response = page(StatusCode::OK, metrics.render(keys));
             let version = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, version);
@@ -112,23 +181,15 @@ pub fn answer(
     }
 }
 
-/// One identity provider's outage must not take cosgate away from all other callers: it stays ready,
-/// and says whose tokens it cannot check.
-fn ready(keys: &[KeyState]) -> String {
-    let mut text = "ok\n".to_owned();
-    for state in keys.iter().filter(|state| !state.usable) {
-        let since = match state.age {
-            None => "since the start".to_owned(),
-            Some(age) => format!("for {age} s"),
-        };
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "identity {}: keys not read {since}, tokens get 503",
-            state.name
-        );
+/// The refusal of a method that these pages do not have.
+fn read_only(method: &Method) -> Option<Response<String>> {
+    if matches!(*method, Method::GET | Method::HEAD) {
+        return None;
     }
-    text
+    let mut response = page(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+    let allow = HeaderValue::from_static("GET, HEAD");
+    response.headers_mut().insert(ALLOW, allow);
+    Some(response)
 }
 
 fn page(status: StatusCode, body: impl Into<String>) -> Response<String> {
@@ -150,42 +211,16 @@ mod tests {
     use crate::timestamp::Timestamp;
 
     #[test]
-    fn says_whether_it_lives_and_is_ready() {
+    fn pages_are_read_only_and_have_one_name() {
         let metrics = Metrics::new(1);
-        for (method, path, readiness, status, body) in [
-            (Method::GET, "/livez", Readiness::Draining, 200, "ok\n"),
-            (Method::HEAD, "/livez", Readiness::Ready, 200, "ok\n"),
-            (Method::GET, "/readyz", Readiness::Ready, 200, "ok\n"),
-            (
-                Method::GET,
-                "/readyz",
-                Readiness::Draining,
-                503,
-                "draining\n",
-            ),
-            (
-                Method::GET,
-                "/readyz",
-                Readiness::Starting,
-                503,
-                "starting\n",
-            ),
-            (
-                Method::POST,
-                "/livez",
-                Readiness::Ready,
-                405,
-                "only GET and HEAD\n",
-            ),
-            (
-                Method::GET,
-                "/livez/",
-                Readiness::Ready,
-                404,
-                "not found: see /livez, /readyz, /metrics and POST /reload\n",
-            ),
+        let unknown = "not found: see /livez, /readyz, /metrics and POST /reload\n";
+        for (method, path, status, body) in [
+            (Method::GET, "/livez", 200, "ok\n"),
+            (Method::HEAD, "/livez", 200, "ok\n"),
+            (Method::POST, "/livez", 405, "only GET and HEAD\n"),
+            (Method::GET, "/livez/", 404, unknown),
         ] {
-            let response = answer(&method, path, readiness, &[], &metrics);
+            let response = answer(&method, path, &[], &metrics);
             assert_eq!(
                 (response.status().as_u16(), response.body().as_str()),
                 (status, body),
@@ -193,9 +228,64 @@ mod tests {
             );
         }
         assert_eq!(
-            answer(&Method::PUT, "/x", Readiness::Ready, &[], &metrics).headers()[ALLOW],
+            answer(&Method::PUT, "/x", &[], &metrics).headers()[ALLOW],
             "GET, HEAD"
         );
+        let readiness = readiness(false, &[]);
+        let put = readyz(&Method::PUT, false, &readiness);
+        assert_eq!(put.status(), StatusCode::METHOD_NOT_ALLOWED);
+    }
+
+    fn readiness(is_draining: bool, parts: &[(&str, bool, bool)]) -> Readiness {
+        let part = |(name, holds, required): &(&str, bool, bool)| PartState {
+            part: (*name).to_owned(),
+            holds: *holds,
+            required: *required,
+            detail: format!("how {name} is"),
+        };
+        Readiness {
+            is_draining,
+            parts: parts.iter().map(part).collect(),
+        }
+    }
+
+    #[test]
+    fn is_ready_when_every_required_part_holds_and_no_drain_has_begun() {
+        let good = ("keys", true, true);
+        let optional = ("cos", false, false);
+        let missing = ("sts", false, true);
+        for (is_draining, parts, status, text) in [
+            (false, vec![good], 200, "ok\n"),
+            (false, vec![good, optional], 200, "ok\ncos: how cos is\n"),
+            (
+                false,
+                vec![missing, good, optional],
+                503,
+                "not ready\nsts: how sts is\ncos: how cos is\n",
+            ),
+            (true, vec![good], 503, "draining\n"),
+        ] {
+            let readiness = readiness(is_draining, &parts);
+            let short = readyz(&Method::GET, false, &readiness);
+            assert_eq!(
+                (short.status().as_u16(), short.body().as_str()),
+                (status, text)
+            );
+            let long = readyz(&Method::GET, true, &readiness);
+            assert_eq!(long.status().as_u16(), status);
+            assert_eq!(long.headers()[CONTENT_TYPE], "application/json");
+            let json: serde_json::Value = serde_json::from_str(long.body()).unwrap();
+            assert_eq!(json["ready"], status == 200);
+            assert_eq!(json["draining"], is_draining);
+            let said = json["parts"].as_array().unwrap();
+            assert_eq!(said.len(), parts.len());
+            for (said, (name, holds, required)) in said.iter().zip(parts) {
+                assert_eq!(
+                    (&said["part"], &said["holds"], &said["required"]),
+                    (&json!(name), &json!(holds), &json!(required))
+                );
+            }
+        }
     }
 
     #[test]
@@ -260,16 +350,16 @@ mod tests {
             state("down", None, false),
             state("old", Some(90_000), false),
         ];
-        let metrics = Metrics::new(1);
-        let page = |path, readiness| answer(&Method::GET, path, readiness, &keys, &metrics);
-        let ready = page("/readyz", Readiness::Ready);
+        let readiness = Readiness {
+            is_draining: false,
+            parts: keys.iter().map(identity_part).collect(),
+        };
+        let ready = readyz(&Method::GET, false, &readiness);
         assert_eq!(ready.status(), StatusCode::OK);
         let expected = "ok\nidentity down: keys not read since the start, tokens get 503\n\
                         identity old: keys not read for 90000 s, tokens get 503\n";
         assert_eq!(ready.body(), expected);
-        assert_eq!(page("/readyz", Readiness::Draining).body(), "draining\n");
-        assert_eq!(page("/livez", Readiness::Ready).body(), "ok\n");
-        let metrics = page("/metrics", Readiness::Ready);
+        let metrics = answer(&Method::GET, "/metrics", &keys, &Metrics::new(1));
         for line in [
             "cosgate_identity_keys_usable{identity=\"corp\"} 1",
             "cosgate_identity_keys_usable{identity=\"down\"} 0",
@@ -284,7 +374,7 @@ mod tests {
     #[test]
     fn shows_the_counters() {
         let metrics = Metrics::new(1);
-        let response = answer(&Method::GET, "/metrics", Readiness::Ready, &[], &metrics);
+        let response = answer(&Method::GET, "/metrics", &[], &metrics);
         assert!(response.body().contains("\ncosgate_connections 0\n"));
         assert_eq!(
             response.headers()[CONTENT_TYPE],

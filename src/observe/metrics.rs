@@ -40,9 +40,9 @@ pub struct CoreMetrics {
 /// What is counted beside requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// An answer of COS named something outside the caller's grants, and was cut off.
+    /// A response of COS named something outside the caller's grants, and was cut off.
     AnswerOutOfScope,
-    /// An answer of COS could not be read, could not be passed on whole, or reported a success and was
+    /// A response of COS could not be read, could not be passed on whole, or reported a success and was
     /// none.
     AnswerUnusable,
     /// The end of a body was withheld from COS, because the body was not what the client said.
@@ -548,7 +548,7 @@ impl CoreMetrics {
         }
     }
 
-    /// Counts a request and the status of its answer; `None` for one that was not understood.
+    /// Counts a request and the status of its response; `None` for one that was not understood.
     pub fn request(&self, operation: Option<Operation>, status: StatusCode) {
         let row = operation.map_or(Operation::ALL.len(), |operation| operation as usize);
         let column = STATUSES
@@ -572,7 +572,7 @@ impl CoreMetrics {
     }
 
     /// Counts what COS answered to one call.
-    pub(crate) fn upstream_answered(&self, status: StatusCode) {
+    pub(crate) fn upstream_responded(&self, status: StatusCode) {
         self.count(match status.as_u16() {
             500.. => Event::UpstreamServerError,
             400..=499 => Event::UpstreamClientError,
@@ -657,7 +657,7 @@ mod tests {
         metrics.core(0).count(Event::ConnectionClosed);
         metrics
             .core(1)
-            .upstream_answered(StatusCode::SERVICE_UNAVAILABLE);
+            .upstream_responded(StatusCode::SERVICE_UNAVAILABLE);
         metrics.set_live_keys(3);
         metrics.set_scopes((5, 2));
         let credentials = Arc::new(CacheCounters::default());

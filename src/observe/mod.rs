@@ -11,7 +11,6 @@ mod short_line;
 pub use access_log::AccessLog;
 pub use access_log::LogBuffer;
 pub use access_log::{AccessLine, LineFormat};
-pub(crate) use admin::Readiness;
 pub use credential_counters::CacheCounters;
 pub use log_writer::LogWriter;
 pub use metrics::CoreMetrics;

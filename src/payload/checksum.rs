@@ -36,14 +36,14 @@ pub struct Checks {
 /// What the checks of a whole body gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// The checksum that held, in base64: the answer repeats it in its header.
+    /// The checksum that held, in base64: the response repeats it in its header.
     pub checksum: Option<(Algorithm, String)>,
     /// The header or trailer that was not checked: its algorithm is unknown here, or it can say nothing
     /// of this body.
     pub unchecked: Option<String>,
-    /// The body's MD5, if it was asked for.
+    /// The body's MD5, if it was requested.
     pub md5: Option<[u8; 16]>,
-    /// The body's CRC-64/XZ, if it was asked for: COS's `x-cos-hash-crc64ecma`.
+    /// The body's CRC-64/XZ, if it was requested: COS's `x-cos-hash-crc64ecma`.
     pub crc64_ecma: Option<u64>,
 }
 
@@ -253,7 +253,7 @@ impl Checks {
 }
 
 impl Verified {
-    /// The checksum that held, as the header that the answer repeats.
+    /// The checksum that held, as the header that the response repeats.
     pub fn echo(&self) -> Option<(HeaderName, HeaderValue)> {
         let (algorithm, value) = self.checksum.as_ref()?;
         let name = HeaderName::from_static(algorithm.header());

@@ -7,7 +7,7 @@
 //! 3. [`checksum::Checks`] digests the decoded bytes and compares at the end;
 //! 4. [`HoldBack`] keeps the object's last bytes until then;
 //! 5. [`Intake`] is those three in one;
-//! 6. [`compare_stored`] holds COS's answer against what was sent.
+//! 6. [`compare_stored`] holds COS's response against what was sent.
 
 pub mod checksum;
 pub mod chunked;

@@ -27,7 +27,7 @@ pub(crate) struct StoredOtherwise {
     stored: String,
 }
 
-/// Compares the answer to an upload with what was sent: by CRC-64/ECMA where COS tells it, else by
+/// Compares the response to an upload with what was sent: by CRC-64/ECMA where COS tells it, else by
 /// the MD5 in its `ETag`. Digests that were not computed, or not answered, are not compared.
 pub(crate) fn compare_stored(sent: &Verified, answer: &HeaderMap) -> Result<(), StoredOtherwise> {
     if let (Some(crc), Some(stored)) = (sent.crc64_ecma, answer.get(CRC64_ECMA)) {

@@ -1,4 +1,4 @@
-//! One exchange with COS: a key, a fresh head, a signature, the answer. And when to try once more.
+//! One exchange with COS: a key, a fresh head, a signature, the response. And when to try once more.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::error::{Code, Fault, S3Error};
 use crate::observe::Event;
 use crate::payload::checksum::Verified;
 use crate::payload::compare_stored;
-use crate::rewrite::listing::AnswerRewriter;
+use crate::rewrite::listing::ResponseRewriter;
 use crate::rewrite::{self, UpstreamRequest};
 use crate::s3::address::Address;
 use crate::s3::native::vocabulary;
@@ -50,14 +50,14 @@ pub(super) struct UpstreamCall<'c> {
     pub(super) body: &'c Outgoing,
 }
 
-/// COS's answer, before anything of it has been looked at.
+/// COS's response, before anything of it has been looked at.
 struct Answered {
     response: Response<Incoming>,
     lease: Box<LeasedConnection>,
 }
 
 impl Proxy {
-    /// Has COS do what the permit allows, and makes its answer the client's. `fresh` is the head of the
+    /// Has COS do what the permit allows, and makes its response the client's. `fresh` is the head of the
     /// first try, made before the client was asked for its body; later tries make it anew.
     pub(super) async fn exchange(
         &self,
@@ -82,7 +82,7 @@ impl Proxy {
                 Some(fresh) => fresh,
                 None => rewrite::request(permit, head, &self.config().upstream)?,
             };
-            in_flight.record.asks_upstream();
+            in_flight.record.reaches_upstream();
             let answered = match self.send(permit, request, body, &credential).await {
                 Ok(answered) => answered,
                 Err(failure) => {
@@ -92,7 +92,7 @@ impl Proxy {
             };
             let response = &answered.response;
             let record = &mut in_flight.record;
-            record.upstream_answered(response.status(), response.headers());
+            record.upstream_responded(response.status(), response.headers());
             let status = answered.response.status();
             if status.is_success() || status == StatusCode::NOT_MODIFIED {
                 return self.accept(call, answered, &credential, in_flight).await;
@@ -128,7 +128,7 @@ impl Proxy {
         }
         let reads = matches!(call.head.method, Method::GET | Method::HEAD);
         if status == StatusCode::NOT_MODIFIED && !reads {
-            // No answer to a write (RFC 9110 section 13.2.2): nothing says that it was done.
+            // No response to a write (RFC 9110 section 13.2.2): nothing says that it was done.
             return Err(bad_gateway("COS answered a write with 304"));
         }
         credential.mark_worked();
@@ -149,7 +149,7 @@ impl Proxy {
         let mut refused = self.read_error(answered, permit).await;
         if head.method == Method::HEAD
             && matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
-            && let Some(why) = Box::pin(self.ask_why(permit, head, credential)).await
+            && let Some(why) = Box::pin(self.fetch_reason(permit, head, credential)).await
         {
             (refused.key, refused.time) = (why.key, why.time);
         }
@@ -223,7 +223,7 @@ impl Proxy {
             .send(&fresh.authority, request, &outgoing.body)
             .await;
         match &sent {
-            Ok((response, _)) => self.metrics.upstream_answered(response.status()),
+            Ok((response, _)) => self.metrics.upstream_responded(response.status()),
             Err(SendFailure::Broken(_) | SendFailure::Framing(_)) => {
                 self.metrics.count(Event::UpstreamBroken);
             }
@@ -331,7 +331,7 @@ impl Proxy {
         // What data processing has made, COS reports in a document (436/54050).
         let reports = asked.contains_key(PIC_OPERATIONS);
         let body = response.body_mut();
-        if !operation.answers_without_body() || reports || body.is_end_stream() {
+        if !operation.responds_without_body() || reports || body.is_end_stream() {
             return Ok(());
         }
         match Box::pin(body::gather(body, ERROR_BYTES, ERROR_TIME, |_| true)).await {
@@ -405,7 +405,7 @@ impl Proxy {
         Ok(answer)
     }
 
-    /// The body of COS's answer, rewritten where it names the real bucket or keys in it.
+    /// The body of COS's response, rewritten where it names the real bucket or keys in it.
     async fn stream(
         &self,
         UpstreamCall { permit, head, .. }: UpstreamCall<'_>,
@@ -421,7 +421,7 @@ impl Proxy {
             String::new()
         };
         let signature = self.config().upstream.signature;
-        let rewriter = AnswerRewriter::new(permit, signature, reader.is_native, location);
+        let rewriter = ResponseRewriter::new(permit, signature, reader.is_native, location);
         let is_rewritten = rewriter.is_some();
         let shaper = Shaper::new(permit.tenant(), Direction::Download);
         let answer = ResponseBody::stream(
@@ -529,9 +529,9 @@ impl Proxy {
         }
     }
 
-    /// Why COS refuses a HEAD: its answer has no body that would tell a refused key or time from a
-    /// refused right, so the first byte is asked for by GET, whose error has one.
-    async fn ask_why(
+    /// Why COS refuses a HEAD: its response has no body that would tell a refused key or time from a
+    /// refused right, so the first byte is requested by GET, whose error has one.
+    async fn fetch_reason(
         &self,
         permit: &Permit<'_, '_>,
         head: &Parts,
@@ -568,7 +568,7 @@ struct UpstreamRefusal {
     error: S3Error,
 }
 
-/// Why a request brought no answer.
+/// Why a request brought no response.
 enum ExchangeFailure {
     /// It cannot be made.
     Refused(S3Error),

@@ -31,7 +31,7 @@ const SMALL: u64 = 64 * 1024;
 
 impl Proxy {
     /// A form's life, beside that of all other requests in [`Proxy::forward`]: its fields are read
-    /// first, and say who asks and what.
+    /// first, and say who asks and for what.
     pub(super) async fn post_object(
         &self,
         head: &Parts,
@@ -52,7 +52,7 @@ impl Proxy {
             Ok((sender.caller, sender.length))
         };
         let admitted = self.admit(None, identify, connection, in_flight).await?;
-        let (caller, length) = admitted; // who asks
+        let (caller, length) = admitted;
         drop(hearing); // from here on it is the tenant's memory
         let mut hold = self.hold(&caller);
         charge(&mut hold, 2 * form.file_at())?;

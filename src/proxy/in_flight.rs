@@ -25,7 +25,7 @@ pub(super) struct InFlight {
     pub(super) stream_state: Rc<StreamState>,
     pub(super) record: Record,
     pub(super) reader: Reader,
-    /// What a browser is told of who may read the answer.
+    /// What a browser is told of who may read the response.
     pub(super) cross_origin: CrossOrigin,
     /// The page that asks, if any grant has a rule for pages.
     pub(super) page: Option<PageRequest>,
@@ -66,7 +66,12 @@ impl InFlight {
     }
 
     /// The request is that of `head`, of somebody who is not known yet.
-    pub(super) fn stranger_asks(&mut self, head: &Parts, domains: &[String], rules: &CorsRules) {
+    pub(super) fn stranger_requests(
+        &mut self,
+        head: &Parts,
+        domains: &[String],
+        rules: &CorsRules,
+    ) {
         if rules.is_empty() {
             return; // nothing to tell anyone
         }

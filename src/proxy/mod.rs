@@ -27,7 +27,7 @@ use crate::credentials::{Before, Cache};
 use crate::decision::{Service, bucket_of, preflight, service};
 use crate::error::S3Error;
 use crate::observe::access_log::FLUSH;
-use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, Readiness};
+use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics};
 use crate::s3::hoisted::in_s3_words;
 use crate::s3::{self, Operation, S3Request, native};
 use crate::tenant::policy::tenant_policy;
@@ -94,7 +94,7 @@ pub struct Proxy {
     strangers: Rc<StrangerMemory>,
     /// What is held of refusals of those over HTTP/2, until their clients take them.
     refusals: Rc<StrangerMemory>,
-    /// How clients of COS's own API find the names of an answer's headers spelt.
+    /// How clients of COS's own API find the names of a response's headers spelt.
     spelling: Extensions,
 }
 
@@ -133,7 +133,7 @@ impl Shared {
         Self::start_by(wall_clock, config, metrics, access_log)
     }
 
-    /// The same, where `wall` tells the time by which keys are asked for and requests to COS signed.
+    /// The same, where `wall` tells the time by which keys are requested and requests to COS signed.
     pub fn start_by(
         wall: impl Fn() -> Timestamp + Send + Sync + 'static,
         config: Config,
@@ -223,13 +223,20 @@ impl Shared {
         &self.metrics
     }
 
-    /// Whether new requests should come here.
-    pub fn readiness(&self) -> Readiness {
-        if self.draining.load(Ordering::Relaxed) {
-            Readiness::Draining
-        } else {
-            Readiness::Ready
-        }
+    /// What makes connections to COS.
+    pub(crate) fn dialer(&self) -> Dialer {
+        let upstream = &self.config.upstream;
+        Dialer::new(
+            self.roots.as_ref(),
+            upstream.connect_to.clone(),
+            upstream.limits.connect_timeout,
+            upstream.limits.tls_handshake_timeout,
+        )
+    }
+
+    /// Whether cosgate is ending: new requests should go elsewhere.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Says that no new requests should come.
@@ -367,7 +374,7 @@ impl Proxy {
         in_flight: &mut InFlight,
     ) -> Result<http::Response<ResponseBody>, S3Error> {
         let domains = &self.config().server.domains;
-        in_flight.stranger_asks(head, domains, self.shared.tenants.cors());
+        in_flight.stranger_requests(head, domains, self.shared.tenants.cors());
         let connection = self.connection(head, client, in_flight)?;
         let body = Arriving::new(body, head.version);
         match service(head, domains) {
@@ -477,15 +484,13 @@ fn connections(
     load: &Rc<CoreLoad>,
     metrics: &Arc<CoreMetrics>,
 ) -> Rc<ConnectionPool> {
-    let upstream = &shared.config.upstream;
-    let dialer = Dialer::new(
-        shared.roots.as_ref(),
-        upstream.connect_to.clone(),
-        upstream.limits.connect_timeout,
-        upstream.limits.tls_handshake_timeout,
-    );
-    let limits = upstream.limits.clone();
-    ConnectionPool::new(dialer, limits, Rc::clone(load), Arc::clone(metrics))
+    let limits = shared.config.upstream.limits.clone();
+    ConnectionPool::new(
+        shared.dialer(),
+        limits,
+        Rc::clone(load),
+        Arc::clone(metrics),
+    )
 }
 
 /// Runs `future`; `None` if it panicked. One request's panic must not take its neighbours along.

@@ -51,13 +51,13 @@ pub(super) struct Outgoing {
     /// The access rights that a document says, as a header for COS says them.
     pub(super) acl: Option<&'static str>,
     /// The keys of a multi-delete that the caller may not delete: they get an entry of their own in
-    /// the answer, and COS never hears of them.
+    /// the response, and COS never hears of them.
     pub(super) denied: Vec<xml::DeleteObject>,
     /// A multi-delete wants to hear of failures only.
     pub(super) quiet: bool,
     /// The keys of a multi-delete that COS must answer for, each; none if it tells of failures only.
     pub(super) answered_for: Vec<String>,
-    /// The share of memory that a gathered body takes until its answer is there.
+    /// The share of memory that a gathered body takes until its response is there.
     _hold: Option<GatherHold>,
 }
 
@@ -274,7 +274,7 @@ impl Proxy {
         });
         let document = gathered.await?;
         checks.update(&document);
-        // The answer repeats only the checksum of an object.
+        // The response repeats only the checksum of an object.
         let verified = Verified {
             unchecked: checks.finish(None)?.unchecked,
             ..Verified::default()

@@ -58,7 +58,7 @@ pub(super) struct Record {
     upstream: UpstreamRecord,
     pub(super) status: StatusCode,
     pub(super) error: Option<S3Error>,
-    /// Why COS's answer could not be used, before the client had any of it.
+    /// Why COS's response could not be used, before the client had any of it.
     pub(super) unusable: Option<DownloadFailure>,
     /// Why the response was cut off.
     pub(super) cut: Rc<Cell<Option<DownloadFailure>>>,
@@ -74,7 +74,7 @@ struct UpstreamRecord {
     /// When COS was asked first, and how often.
     asked: Option<Instant>,
     tries: u64,
-    /// From there to the head of its last answer.
+    /// From there to the head of its last response.
     time: Option<Duration>,
     status: Option<StatusCode>,
     request_id: Option<HeaderValue>,
@@ -173,14 +173,14 @@ impl Record {
     }
 
     /// Notes that COS gets the request, perhaps once more.
-    pub(super) fn asks_upstream(&mut self) {
+    pub(super) fn reaches_upstream(&mut self) {
         self.step = Step::Upstream;
         self.upstream.asked.get_or_insert_with(Instant::now);
         self.upstream.tries += 1;
     }
 
     /// COS has answered.
-    pub(super) fn upstream_answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+    pub(super) fn upstream_responded(&mut self, status: StatusCode, headers: &HeaderMap) {
         let upstream = &mut self.upstream;
         upstream.time = upstream.asked.map(|asked| asked.elapsed());
         upstream.status = Some(status);
@@ -234,8 +234,8 @@ impl Record {
         }
     }
 
-    /// Tells the operator of what is no client's fault. An answer that left the fence is an alarm: COS did
-    /// not do what was asked, or a grant is not what it was meant to be.
+    /// Tells the operator of what is no client's fault. A response that left the fence is an alarm: COS did
+    /// not do what was requested, or a grant is not what it was meant to be.
     fn warn(&self, step: Option<Step>) {
         if self.cut.get().or(self.unusable) == Some(DownloadFailure::OutOfScope) {
             tracing::error!(

@@ -1,4 +1,4 @@
-//! The names of an answer's headers as COS spells them.
+//! The names of a response's headers as COS spells them.
 //!
 //! Names have no letter case (RFC 9110 section 5.1), but COS's Python SDK, and so coscmd, and the one for Java look
 //! them up as they came. hyper writes them in lower case unless it has read another spelling, and its record of
@@ -21,7 +21,7 @@ const SPELT: &[u8] = b"GET / HTTP/1.1\r\nHost: cos\r\n\
     Content-Type: x\r\nDate: x\r\nETag: x\r\nExpires: x\r\nLast-Modified: x\r\nRetry-After: x\r\n\
     Vary: x\r\n\r\n";
 
-/// What makes hyper write an answer's names so, put into its extensions.
+/// What makes hyper write a response's names so, put into its extensions.
 pub(crate) fn of_cos() -> Extensions {
     let read = RefCell::new(Extensions::new());
     let service = service_fn(|request: http::Request<_>| {

@@ -13,7 +13,7 @@ use crate::decision::document;
 use crate::error::{Code, S3Error};
 use crate::s3::request::check_framing;
 use crate::s3::sts::{STS_BYTES, StsAction, StsRequest};
-use crate::s3::xml::{CallerIdentity, StsAnswer, caller_identity, sts_answer};
+use crate::s3::xml::{CallerIdentity, StsResponseBody, caller_identity, sts_response};
 use crate::tenant::{Authenticated, Connection, Identity, SessionKey, SignedCall};
 
 impl Proxy {
@@ -51,8 +51,8 @@ impl Proxy {
         in_flight.record.is_local = true;
         let request_id = &in_flight.record.request_id;
         let answer = match key {
-            Some(key) => keys_answer(&asked, &key, &caller, request_id),
-            None => identity_answer(&caller, request_id),
+            Some(key) => keys_response(&asked, &key, &caller, request_id),
+            None => identity_response(&caller, request_id),
         };
         let mut answer = document(answer).map(ResponseBody::text);
         let no_store = HeaderValue::from_static("no-store");
@@ -61,24 +61,24 @@ impl Proxy {
     }
 }
 
-fn keys_answer(
+fn keys_response(
     asked: &StsRequest,
     key: &SessionKey,
     caller: &Authenticated,
     request_id: &str,
 ) -> String {
-    let answer = StsAnswer {
+    let answer = StsResponseBody {
         key_id: &key.id,
         secret: key.secret.expose(),
         token: key.token.expose(),
         expires: &key.expires.iso8601(),
         subject: caller.identity().subject().map(|subject| &**subject),
     };
-    sts_answer(asked, &answer, request_id)
+    sts_response(asked, &answer, request_id)
 }
 
 /// Who calls, in AWS's words: the account is the owner id that listings and ACLs report.
-fn identity_answer(caller: &Authenticated, request_id: &str) -> String {
+fn identity_response(caller: &Authenticated, request_id: &str) -> String {
     let account = &caller.tenant().name;
     let user = caller.identity().key_id().map_or("", |id| &**id);
     let arn = match caller.identity() {

@@ -6,13 +6,13 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::tenant::Permit;
 
-/// Whether the answer to `permit` is an object that its grant says browsers must save.
+/// Whether the response to `permit` is an object that its grant says browsers must save.
 pub(crate) fn is_attachment(permit: &Permit<'_, '_>) -> bool {
     let reads = permit.request().operation.reads_object();
     reads && permit.grant().is_some_and(|grant| grant.attachment)
 }
 
-/// Makes an attachment of an answer. Its file name stays; a disposition that a browser could read
+/// Makes an attachment of a response. Its file name stays; a disposition that a browser could read
 /// otherwise than we do goes whole (RFC 6266 section 4.1, and what browsers make of what breaks it).
 pub(crate) fn as_attachment(headers: &mut HeaderMap) {
     let mut written = headers.get_all(CONTENT_DISPOSITION).iter();

@@ -1,4 +1,4 @@
-//! COS's answer to a question about what is configured, in the client's words.
+//! COS's response to a question about what is configured, in the client's words.
 
 use crate::error::{Code, Fault, S3Error};
 use crate::s3::Configuration;

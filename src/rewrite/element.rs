@@ -1,11 +1,11 @@
-//! The elements of COS's answers that [`AnswerRewriter`](super::listing::AnswerRewriter) knows: THE
+//! The elements of COS's responses that [`ResponseRewriter`](super::listing::ResponseRewriter) knows: THE
 //! table of what each of them carries.
 
 use std::borrow::Cow;
 
 use super::names::{EchoedParameter, Unfit};
 
-/// An element of an answer.
+/// An element of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Element {
     /// As the client gets it, without a namespace's prefix.
@@ -26,21 +26,21 @@ pub(super) enum Carries {
     Code,
     /// Elements.
     Elements,
-    /// How names in this answer are encoded.
+    /// How names in this response are encoded.
     EncodingType,
     /// The elements of a failure.
     Failure,
-    /// A key: at the answer's top what the request named, else one that a listing shows.
+    /// A key: at the response's top what the request named, else one that a listing shows.
     Key,
     /// An object's URL.
     Location,
     /// The text of a failure.
     Message,
-    /// The bucket, at the answer's top.
+    /// The bucket, at the response's top.
     Name,
     /// The key or common prefix that the next page starts after.
     Next,
-    /// A prefix: at the answer's top what the request named, else a common one.
+    /// A prefix: at the response's top what the request named, else a common one.
     Prefix,
     /// What the request named.
     Repeated(EchoedParameter),
@@ -63,7 +63,7 @@ use Carries::{
 };
 
 /// Every element that S3's API reference or COS (436/7734, 436/7735, 436/7736, 436/7742, 436/7746,
-/// 436/7747, 436/8287, 436/10881, 436/42998, 436/43521, 436/7730) documents for the answers that are
+/// 436/7747, 436/8287, 436/10881, 436/42998, 436/43521, 436/7730) documents for the responses that are
 /// rewritten: as the store may spell it, as S3 does, and what it carries. Sorted by the first.
 const TABLE: &[(&str, &str, Carries)] = &[
     ("Bucket", "Bucket", Bucket),

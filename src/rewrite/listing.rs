@@ -7,7 +7,7 @@
 //! client goes on; else it is cut off before its end, as is one that does not say whether it is whole.
 //!
 //! Sans-IO: bytes in, bytes out. No more than one tag and one short text is held at a time, but where
-//! names are to be percent-encoded and the answer has not said yet whether they are.
+//! names are to be percent-encoded and the response has not said yet whether they are.
 
 use std::borrow::Cow;
 
@@ -26,7 +26,7 @@ use crate::s3::xml::NAMESPACE;
 use crate::s3::{Operation, SuccessKind};
 use crate::tenant::{Grant, ListingPage, Permit};
 
-/// Whether responses to this operation must pass an [`AnswerRewriter`].
+/// Whether responses to this operation must pass a [`ResponseRewriter`].
 pub(crate) fn is_streamed_anew(operation: Operation) -> bool {
     root_of(operation).is_some()
 }
@@ -77,9 +77,9 @@ fn proof_of(operation: Operation) -> Option<&'static str> {
 /// made fit for the client. Root, namespace and attributes are S3's, or none for a client of COS's own
 /// API, whatever the store writes.
 ///
-/// Where the first version of a listing was asked for the second, it also makes the second's of it.
+/// Where version 1 of a listing stands in for version 2, it also makes the response of version 2.
 #[derive(Debug)]
-pub(crate) struct AnswerRewriter {
+pub(crate) struct ResponseRewriter {
     names: Names,
     /// The grant that a copy reads from.
     source: Option<Grant>,
@@ -97,9 +97,9 @@ pub(crate) struct AnswerRewriter {
     border: Option<String>,
     /// With a border, what COS says of where it goes on: names and texts.
     held: Vec<(String, String)>,
-    /// The answer has the element of `proof_of`.
+    /// The response has the element of `proof_of`.
     is_proven: bool,
-    /// What has come of an answer that has not said yet how its names are encoded.
+    /// What has come of a response that has not said yet how its names are encoded.
     early: Option<Vec<u8>>,
     open: Vec<Element>,
     stage: DocumentStage,
@@ -115,7 +115,7 @@ pub(crate) struct AnswerRewriter {
     dropped_at: Option<usize>,
 }
 
-/// How far the answer has come.
+/// How far the response has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DocumentStage {
     /// Nothing of it is there.
@@ -165,12 +165,12 @@ const TEXT_BYTES: usize = 8 << 10;
 const TAG_BYTES: usize = 1 << 10;
 /// The deepest nesting.
 const DEPTH: usize = 16;
-/// The most that is held of an answer that has not said how its names are encoded: 1000 keys of 850 bytes,
+/// The most that is held of a response that has not said how its names are encoded: 1000 keys of 850 bytes,
 /// each byte escaped, and what stands beside them. COS says it before the first key.
 const EARLY_BYTES: usize = 8 << 20;
 
-impl AnswerRewriter {
-    /// A rewriter for a successful answer, if answers to this operation need one. `location` is the URL
+impl ResponseRewriter {
+    /// A rewriter for a successful response, if answers to this operation need one. `location` is the URL
     /// of the object that the request names, as the client reached it; `native` says that it speaks
     /// COS's own API.
     pub(crate) fn new(
@@ -195,7 +195,7 @@ impl AnswerRewriter {
         let asks_encoding = asked.query.get("encoding-type") == Some("url");
         Some(Self {
             names: Names::new(permit, grant),
-            source: permit.source().cloned(), // the answer outlives the permit
+            source: permit.source().cloned(), // the response outlives the permit
             tenant: permit.tenant().name.clone(),
             operation: asked.operation,
             native,
@@ -218,8 +218,8 @@ impl AnswerRewriter {
         })
     }
 
-    /// Takes the next bytes of COS's answer and appends to `out` what the client gets for them.
-    /// After an error nothing more may be sent: the answer must be seen to be cut.
+    /// Takes the next bytes of COS's response and appends to `out` what the client gets for them.
+    /// After an error nothing more may be sent: the response must be seen to be cut.
     pub(crate) fn push(&mut self, chunk: &[u8], out: &mut BytesMut) -> Result<(), Unfit> {
         let Some(early) = &mut self.early else {
             return self.rewrite(chunk, out);
@@ -236,7 +236,7 @@ impl AnswerRewriter {
         self.decide(encoded, out)
     }
 
-    /// The answer has ended: appends what is still due, if it ended where a document ends.
+    /// The response has ended: appends what is still due, if it ended where a document ends.
     pub(crate) fn finish(&mut self, out: &mut BytesMut) -> Result<(), Unfit> {
         if self.early.is_some() {
             self.decide(false, out)?; // it is over, and has not said that names are encoded
@@ -392,7 +392,7 @@ impl AnswerRewriter {
         Ok(())
     }
 
-    /// A page that something on the way to COS wrote may name anything; an answer to something else
+    /// A page that something on the way to COS wrote may name anything; a response to something else
     /// would be read as an empty one.
     fn start_root(&mut self, element: Element, out: &mut BytesMut) -> Result<(), Unfit> {
         if self.stage == DocumentStage::Over {
@@ -695,7 +695,7 @@ impl AnswerRewriter {
     }
 }
 
-/// What an answer says of how its names are encoded, once that stands in `bytes`, of which the first
+/// What a response says of how its names are encoded, once that stands in `bytes`, of which the first
 /// `seen` have been looked at before. The rewriting itself sees to it that it was read right.
 fn encoding_said(bytes: &[u8], seen: usize) -> Option<bool> {
     let from = seen.saturating_sub(TAG_BYTES);
@@ -727,7 +727,7 @@ fn as_shown<'t>(raw: &'t str, text: &str, written: &str) -> Cow<'t, str> {
     }
 }
 
-/// Whether an XML declaration leaves the names in the answer to the client as they are read here.
+/// Whether an XML declaration leaves the names in the response to the client as they are read here.
 fn is_utf8(declaration: &[u8]) -> bool {
     let Some(at) = memmem::find(declaration, b"encoding") else {
         return true; // section 4.3.3
@@ -776,12 +776,12 @@ mod tests {
         run(&mut rewriter(&permit, signature), pieces)
     }
 
-    fn rewriter(permit: &Permit<'_, '_>, signature: UpstreamSignature) -> AnswerRewriter {
+    fn rewriter(permit: &Permit<'_, '_>, signature: UpstreamSignature) -> ResponseRewriter {
         let location = "https://cos.local/photos/acme/a%20b".to_owned();
-        AnswerRewriter::new(permit, signature, false, location).unwrap()
+        ResponseRewriter::new(permit, signature, false, location).unwrap()
     }
 
-    fn run(rewriter: &mut AnswerRewriter, pieces: &[&[u8]]) -> Result<String, Unfit> {
+    fn run(rewriter: &mut ResponseRewriter, pieces: &[&[u8]]) -> Result<String, Unfit> {
         let mut out = BytesMut::new();
         for piece in pieces {
             rewriter.push(piece, &mut out)?;
@@ -1136,7 +1136,7 @@ mod tests {
             &[late.as_bytes()],
         );
         assert!(matches!(unasked, Err(Unfit::Malformed(_))), "{unasked:?}");
-        // Only the answer's own element says it, not a text that looks like one.
+        // Only the response's own element says it, not a text that looks like one.
         let text = "<Contents><Key>acme/x:EncodingType>url</Key></Contents>";
         let answer = document(&format!("{WHOLE}{text}"));
         assert_eq!(rewritten(asked(), &answer), s3(&answer));
@@ -1177,7 +1177,7 @@ mod tests {
             let tenant = tenant();
             let permit = Permit::for_test(&tenant, list("prefix=acme/")).unwrap();
             let mut native =
-                AnswerRewriter::new(&permit, UpstreamSignature::S3, true, String::new()).unwrap();
+                ResponseRewriter::new(&permit, UpstreamSignature::S3, true, String::new()).unwrap();
             let shown = run(&mut native, &[answer.as_bytes()]).unwrap();
             assert_eq!(shown, document(WHOLE), "{root}");
         }

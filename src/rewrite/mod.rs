@@ -13,7 +13,7 @@ pub mod listing;
 mod look;
 mod names;
 mod range;
-mod request;
+pub(crate) mod request;
 mod response;
 mod version_two;
 

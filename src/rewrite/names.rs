@@ -1,4 +1,4 @@
-//! What the client calls the things that COS names in an answer: the root of its virtual bucket is
+//! What the client calls the things that COS names in a response: the root of its virtual bucket is
 //! taken off, and nothing outside its grant has a name.
 
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use quick_xml::escape::escape;
 use crate::encoding::percent::{percent_decode, push_encoded_path};
 use crate::tenant::{Grant, Permit};
 
-/// Why an answer of COS cannot be passed on.
+/// Why a response of COS cannot be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unfit {
     /// It is not what COS answers; the text says how.
@@ -19,11 +19,11 @@ pub(crate) enum Unfit {
     OutOfScope,
 }
 
-/// The names in one answer.
+/// The names in one response.
 #[derive(Debug)]
 pub(super) struct Names {
     grant: Grant,
-    /// Names in the answer are percent-encoded. The answer's own `<EncodingType>` says so, whatever
+    /// Names in the response are percent-encoded. The response's own `<EncodingType>` says so, whatever
     /// was asked: a store may not know `encoding-type`.
     encoded: bool,
     /// A name has been read or written, so that it is too late to learn how they are encoded.
@@ -63,7 +63,7 @@ pub(super) struct ClientName<'t> {
 }
 
 impl Names {
-    /// The names in the answer to what `permit` allows, not encoded as long as it does not say so.
+    /// The names in the response to what `permit` allows, not encoded as long as it does not say so.
     pub(super) fn new(permit: &Permit<'_, '_>, grant: &Grant) -> Self {
         let asked = permit.request();
         let parameter = |name| asked.query.get(name).unwrap_or_default().to_owned();
@@ -75,11 +75,11 @@ impl Names {
             marker: parameter("marker"),
             prefix: parameter("prefix"),
             start_after: parameter("start-after"),
-            grant: grant.clone(), // the answer outlives the permit
+            grant: grant.clone(), // the response outlives the permit
         }
     }
 
-    /// The answer says how names in it are encoded. It may not change its mind after the first name.
+    /// The response says how names in it are encoded. It may not change its mind after the first name.
     pub(super) fn are_encoded(&mut self, encoded: bool) -> Result<(), Unfit> {
         if self.is_settled && self.encoded != encoded {
             let text = "COS's answer says after the first name how names are encoded";
@@ -94,7 +94,7 @@ impl Names {
         &self.grant
     }
 
-    /// What the client named itself, as it stands in the answer: what COS repeats has the root in it.
+    /// What the client named itself, as it stands in the response: what COS repeats has the root in it.
     pub(super) fn repeated(&mut self, what: EchoedParameter) -> String {
         self.is_settled = true;
         self.written(match what {
@@ -106,7 +106,7 @@ impl Names {
         })
     }
 
-    /// A name of the client's as it stands in the answer.
+    /// A name of the client's as it stands in the response.
     pub(super) fn written(&self, name: &str) -> String {
         if !self.encoded {
             return escaped(name);

@@ -1,4 +1,4 @@
-//! How much of an object the answer to GET or HEAD holds: the client must not take a part for the whole,
+//! How much of an object the response to GET or HEAD holds: the client must not take a part for the whole,
 //! nor one part for another.
 
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RANGE};
@@ -141,7 +141,7 @@ mod tests {
         headers
     }
 
-    /// The outcome for an answer of 206 with these `Content-Range`s and this length.
+    /// The outcome for a response of 206 with these `Content-Range`s and this length.
     fn part(range: &'static str, told: &[&'static str], length: &'static str) -> bool {
         let asked = headers(&[(RANGE, range)]);
         let mut answer = headers(&[(CONTENT_LENGTH, length)]);

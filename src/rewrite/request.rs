@@ -71,7 +71,7 @@ pub fn request(
         None => Cow::Borrowed(""),
     };
     let endpoint = &upstream.endpoint;
-    let authority = fill(&endpoint.authority, grant);
+    let authority = authority(upstream, grant);
     let query = query(permit, grant, upstream.signature)?;
     let mut path = fill(&endpoint.path, grant);
     path.push('/');
@@ -252,6 +252,11 @@ fn target(path: &str, query: &Pairs) -> String {
 }
 
 /// An endpoint's text for this bucket.
+/// The host of the bucket of `grant` at COS, with its port if the endpoint has one.
+pub(crate) fn authority(upstream: &Upstream, grant: &Grant) -> String {
+    fill(&upstream.endpoint.authority, grant)
+}
+
 fn fill(template: &str, grant: &Grant) -> String {
     let mut text = String::with_capacity(template.len() + grant.bucket.len() + grant.region.len());
     let mut rest = template;
@@ -292,7 +297,7 @@ fn is_ours(name: &HeaderName, operation: Operation) -> bool {
         | "x-amz-decoded-content-length"
         | "x-amz-security-token"
         | "x-amz-trailer" => true,
-        "accept-encoding" => rewrites(operation), // its answer must be read
+        "accept-encoding" => rewrites(operation), // its response must be read
         // They speak of the body that the client sent, not of the one written from its parts.
         "content-encoding" | "content-md5" | "content-type" => rebuilt,
         _ => false,

@@ -10,10 +10,10 @@ use crate::s3::xml::UpstreamError;
 use crate::s3::{Operation, xml};
 use crate::tenant::{Grant, Permit};
 
-/// The headers of COS's answer that the client gets, `x-cos-*` under their S3 names. All else is
+/// The headers of COS's response that the client gets, `x-cos-*` under their S3 names. All else is
 /// dropped: hop-by-hop headers, `Set-Cookie`, `Location`, `Server`, `Date`.
 ///
-/// `Content-Length` goes where [`listing::AnswerRewriter`] changes the body's length.
+/// `Content-Length` goes where [`listing::ResponseRewriter`] changes the body's length.
 pub(crate) fn response_headers(
     operation: Operation,
     headers: HeaderMap,
@@ -59,7 +59,7 @@ fn append(client: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
     }
 }
 
-/// Makes the answer for all of an object that for its only part, as S3 says it: a range that is the whole. An
+/// Makes the response for all of an object that for its only part, as S3 says it: a range that is the whole. An
 /// empty object has no range. Gives the status.
 pub(crate) fn as_only_part(status: StatusCode, headers: &mut HeaderMap) -> StatusCode {
     headers.remove("x-amz-mp-parts-count");
@@ -132,7 +132,7 @@ pub(crate) fn error_code_of(body: &[u8]) -> Option<String> {
     (!error.code.is_empty()).then(|| error_code(&error.code).to_owned())
 }
 
-/// What the client is told of an answer of COS that is no success. `body` may be cut, or empty as
+/// What the client is told of a response of COS that is no success. `body` may be cut, or empty as
 /// after `HEAD`. The texts never hold the real bucket, its APPID, a host or a key of ours.
 pub(crate) fn upstream_error(
     status: StatusCode,
@@ -297,7 +297,7 @@ const COS: &str = "x-cos-";
 const AMZ: &str = "x-amz-";
 const REQUEST_ID: &str = "x-cos-request-id";
 
-/// What follows `x-cos-` or `x-amz-` in an answer and is S3's own too. What names something of the
+/// What follows `x-cos-` or `x-amz-` in a response and is S3's own too. What names something of the
 /// operator's account is not here: `abort-rule-id` (a lifecycle rule), `bucket-region` (where the real
 /// bucket is; `HeadBucket` has our own), `server-side-encryption-…-kms-key-id` (a key, whose name holds
 /// the account) and `server-side-encryption-context` (S3 puts the bucket's own name into it).
@@ -339,7 +339,7 @@ const ERROR_BYTES: usize = 64 * 1024;
 /// The longest date of an expiration.
 const DATE_BYTES: usize = 40;
 
-/// Headers that are added to an answer on its way to the client.
+/// Headers that are added to a response on its way to the client.
 const OWN_HEADERS: usize = 2;
 
 /// Seconds until another key may be there.

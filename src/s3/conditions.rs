@@ -37,7 +37,7 @@ pub enum Handling {
     /// Sent on, but whether COS keeps it is not documented: cosgate looks at the object first. What
     /// changes between the look and the request is not seen.
     LookedAtFirst,
-    /// Dropped, as S3 does: the whole answer is right whatever the condition says.
+    /// Dropped, as S3 does: the whole response is right whatever the condition says.
     Ignored,
     /// Refused with 501. The text says what to do.
     Refused(&'static str),

@@ -110,7 +110,7 @@ pub fn disposition(operation: Operation, name: &str, value: &[u8]) -> Result<Dis
         )));
     }
     // `conditions` has these: kept or refused, by operation.
-    if is_of_answer(name) || is_condition(name) {
+    if is_of_response(name) || is_condition(name) {
         return Ok(Disposition::Drop);
     }
     if name == "content-range" && is_put(operation) {
@@ -135,7 +135,7 @@ pub fn disposition(operation: Operation, name: &str, value: &[u8]) -> Result<Dis
 /// Every header that a table here names, in lower case, with the values that its rows single out. One
 /// that ends in `*` stands for all that begin so; what is not here is dropped.
 pub fn names() -> Vec<(String, Vec<&'static str>)> {
-    let plain = [DESCRIBES, READ, OF_ANSWER, NEVER_TAKEN].concat();
+    let plain = [DESCRIBES, READ, OF_RESPONSE, NEVER_TAKEN].concat();
     let plain = plain.into_iter().chain([
         "content-md5",
         "content-range",
@@ -165,7 +165,7 @@ pub fn names() -> Vec<(String, Vec<&'static str>)> {
 /// Whether the header `name` (lower case) may change what S3 or COS does, so that a signature must
 /// cover it: somebody on the way could else add it.
 pub(crate) fn must_be_signed(name: &str) -> bool {
-    name.starts_with("x-amz-") || (is_of_cos(name) && !is_of_answer(name))
+    name.starts_with("x-amz-") || (is_of_cos(name) && !is_of_response(name))
 }
 
 /// What names of COS's own headers begin with.
@@ -176,10 +176,10 @@ fn is_of_cos(name: &str) -> bool {
 }
 
 /// s3cmd sends these headers of a response back when it copies an object onto itself.
-const OF_ANSWER: &[&str] = &["x-cos-hash-crc64ecma", "x-cos-request-id"];
+const OF_RESPONSE: &[&str] = &["x-cos-hash-crc64ecma", "x-cos-request-id"];
 
-fn is_of_answer(name: &str) -> bool {
-    OF_ANSWER.contains(&name)
+fn is_of_response(name: &str) -> bool {
+    OF_RESPONSE.contains(&name)
 }
 
 /// COS's own words for what only cosgate says to COS. One that ends in `*` stands for all that begin so.
@@ -236,7 +236,7 @@ fn is_ordinary(operation: Operation, name: &str) -> bool {
     }
 }
 
-/// Whether the whole object is the answer to a range, which it always may be (RFC 9110 section 14.2).
+/// Whether the whole object is the response to a range, which it always may be (RFC 9110 section 14.2).
 ///
 /// S3 serves one range (`GetObject`), and ignores several, another unit and what is malformed; of
 /// COS no page says what becomes of these. The range of another version than the client has part of
@@ -401,7 +401,7 @@ const AMZ: &[HeaderRow] = &[
         treatment: DROP,
     },
     // S3 ListObjects, ListObjectsV2, ListObjectVersions: asks for RestoreStatus, which is an optional
-    // element of the answer.
+    // element of the response.
     HeaderRow {
         operations: &[O::ListObjects, O::ListObjectsV2, O::ListObjectVersions],
         names: &["optional-object-attributes"],

@@ -128,7 +128,7 @@ pub fn to_s3(head: &Parts, domains: &[String]) -> Result<Option<Parts>, S3Error>
     Ok(Some(said))
 }
 
-/// Puts the headers of an answer into COS's words.
+/// Puts the headers of a response into COS's words.
 pub(crate) fn from_s3(headers: &mut HeaderMap) {
     let theirs: Vec<HeaderName> = headers
         .keys()

@@ -98,7 +98,7 @@ pub enum Performer {
     Cos,
     /// COS, by a HEAD whose headers cosgate makes the document of.
     CosByHead,
-    /// COS, if the grant has the action and may know the whole answer; else cosgate itself.
+    /// COS, if the grant has the action and may know the whole response; else cosgate itself.
     CosIfGranted(Local),
     /// COS, as the `PutObject` that a form stands for.
     AsPutObject,
@@ -458,7 +458,7 @@ operations! {
         response: SuccessKind::Configuration(Configuration::Acl),
         ..of_object(&["acl"], "name/cos:GetObjectACL", Local::OwnersAcl)
     },
-    // COS has no such operation: the answer is made of a HEAD (436/7745).
+    // COS has no such operation: the response is made of a HEAD (436/7745).
     GetObjectAttributes: OperationRow {
         scope: Resource::Object,
         method: "GET",
@@ -735,7 +735,7 @@ const RESERVED: &[(Reserved, &[&str])] = &[
     ),
 ];
 
-/// What names begin with that are headers in a query, or belong to a signature, to an answer's headers or
+/// What names begin with that are headers in a query, or belong to a signature, to a response's headers or
 /// to CI: the SDK for JavaScript writes headers of an upload so. Those that change nothing are dropped.
 const RESERVED_FAMILIES: &[&str] = &[
     "ci-",
@@ -901,7 +901,7 @@ impl Operation {
     }
 
     /// Whether its success is an empty body.
-    pub(crate) fn answers_without_body(self) -> bool {
+    pub(crate) fn responds_without_body(self) -> bool {
         self.response() == SuccessKind::Empty
     }
 

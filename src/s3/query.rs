@@ -91,7 +91,7 @@ impl<'a> Query<'a> {
             .filter(|value| !(value.is_empty() && is_optional(name)))
     }
 
-    /// The names that say what is asked: all but a presigned URL's and those that SDKs add for
+    /// The names that say what is requested: all but a presigned URL's and those that SDKs add for
     /// themselves.
     pub(super) fn asking(&self) -> impl Iterator<Item = &str> {
         let is_presigned = self.is_presigned();

@@ -22,7 +22,7 @@ const SESSION_NAME: &str = "session";
 /// STS's limit of an ARN.
 const ARN_BYTES: usize = 2048;
 /// Parameters that would make the keys narrower, or ask for proof that nobody checks: to pass over
-/// one would give more than was asked for.
+/// one would give more than was requested.
 const NOT_OFFERED: [&str; 8] = [
     "ExternalId",
     "Policy",

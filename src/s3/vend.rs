@@ -1,4 +1,4 @@
-//! The requests for temporary keys themselves: where they go, and what may be asked for.
+//! The requests for temporary keys themselves: where they go, and what may be requested.
 
 use http::request::Parts;
 use serde::Deserialize;

@@ -16,7 +16,7 @@ pub struct Permit<'t, 'r> {
     grant: Option<&'t Grant>,
     source: Option<&'t Grant>,
     page: ListingPage,
-    asks_cos: bool,
+    reaches_cos: bool,
 }
 
 impl Authenticated {
@@ -30,11 +30,11 @@ impl<'t, 'r> Permit<'t, 'r> {
     /// Everything is refused that no grant names: there is no other way to a `Permit`.
     fn check(tenant: &'t Tenant, asked: S3Request<'r>) -> Result<Self, S3Error> {
         let (mut grant, mut source) = (None, None);
-        let (mut page, mut asks_cos) = (ListingPage::AsRequested, false);
+        let (mut page, mut reaches_cos) = (ListingPage::AsRequested, false);
         if asked.operation.target() != Target::Service {
             let granted = bucket_grant(tenant, &asked)?;
             page = judge(granted, &asked)?;
-            asks_cos = asks_cos_within(granted, &asked);
+            reaches_cos = reaches_cos_within(granted, &asked);
             source = copy_source(tenant, &asked)?;
             grant = Some(granted);
         }
@@ -44,7 +44,7 @@ impl<'t, 'r> Permit<'t, 'r> {
             grant,
             source,
             page,
-            asks_cos,
+            reaches_cos,
         })
     }
 
@@ -80,8 +80,8 @@ impl<'t, 'r> Permit<'t, 'r> {
     }
 
     /// Whether COS is asked, where cosgate could answer by itself too.
-    pub(crate) fn asks_cos(&self) -> bool {
-        self.asks_cos
+    pub(crate) fn reaches_cos(&self) -> bool {
+        self.reaches_cos
     }
 
     /// Where a listing's page comes from.
@@ -98,7 +98,7 @@ impl<'t, 'r> Permit<'t, 'r> {
     }
 
     /// Whether a multi-delete may name `key`, or a version of it if it `names_version`. One that it may not
-    /// gets an entry of its own in the answer, as AWS does; the others proceed.
+    /// gets an entry of its own in the response, as AWS does; the others proceed.
     pub(crate) fn may_delete(&self, key: &str, names_version: bool) -> bool {
         let action = Operation::DeleteObject.action();
         self.grant.is_some_and(|grant| {
@@ -151,9 +151,9 @@ fn judge(grant: &Grant, asked: &S3Request<'_>) -> Result<ListingPage, S3Error> {
     Ok(ListingPage::AsRequested)
 }
 
-/// Whether COS is asked. What is configured of a bucket it is asked for only where the whole answer is the
+/// Whether COS is asked. It is asked what is configured of a bucket only where the whole response is the
 /// caller's to know.
-fn asks_cos_within(grant: &Grant, asked: &S3Request<'_>) -> bool {
+fn reaches_cos_within(grant: &Grant, asked: &S3Request<'_>) -> bool {
     let action = asked.operation.action();
     match (asked.operation.performer(), &asked.key) {
         (Performer::Cosgate(_), _) => false,

@@ -12,7 +12,7 @@ use super::{Authenticated, Tenant};
 use crate::config::{Config, CorsRule, Wildcard};
 use crate::error::{Code, S3Error};
 
-/// What of a request's head says whether a page may read the answer.
+/// What of a request's head says whether a page may read the response.
 #[derive(Clone, Debug)]
 pub struct PageRequest {
     /// `None`: no browser asks for a page of another origin.
@@ -20,19 +20,19 @@ pub struct PageRequest {
     method: Method,
 }
 
-/// What a browser is told of who may read an answer.
+/// What a browser is told of who may read a response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CrossOrigin {
     /// There is no rule, and nothing to tell.
     #[default]
     Unsaid,
-    /// No page may read it; to a request of another origin the answer may be another.
+    /// No page may read it; to a request of another origin the response may be another.
     Withheld,
     /// Pages of one origin may read it, or all.
     Readable(Readable),
 }
 
-/// Who may read an answer, and what of it.
+/// Who may read a response, and what of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readable {
     /// The origin itself, or `*`.
@@ -86,7 +86,7 @@ impl PageRequest {
         self.origin.is_some()
     }
 
-    /// What is said of the answer if `rules` are those that count.
+    /// What is said of the response if `rules` are those that count.
     fn judge<'c>(
         &self,
         rules: impl Iterator<Item = &'c CorsRule>,
@@ -168,7 +168,7 @@ impl CorsRules {
         Some(AllowedPreflight { rule, is_named })
     }
 
-    /// What is said of an answer to somebody who is not known yet: the same for each bucket that has no
+    /// What is said of a response to somebody who is not known yet: the same for each bucket that has no
     /// rule for the page, whether there is such a bucket or not.
     pub fn for_stranger(&self, page: &PageRequest, bucket: Option<&str>) -> CrossOrigin {
         if self.is_empty() {
@@ -177,7 +177,7 @@ impl CorsRules {
         page.judge(self.of(bucket).iter(), bucket)
     }
 
-    /// What is said of an answer to `tenant`: its own grant's rules count, and no others.
+    /// What is said of a response to `tenant`: its own grant's rules count, and no others.
     pub fn for_tenant(
         &self,
         page: &PageRequest,

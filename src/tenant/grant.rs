@@ -327,7 +327,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
-        /// Whatever a permitted listing shows is a key that may be asked for by name.
+        /// Whatever a permitted listing shows is a key that may be requested by name.
         #[test]
         fn a_covered_listing_shows_covered_keys(start in "[ab/]{0,3}", prefix in "[ab/]{0,4}", rest in "[ab/]{0,4}") {
             let grant = grant(&[starts(&start), PrefixPattern::Exact("ab".into())], &[]);

@@ -171,7 +171,7 @@ impl IdentityProvider {
         let keys = self.keys.load();
         match token.verify(&keys.set) {
             SignatureVerdict::Good => Ok(keys.revision),
-            // It may be a newer key, which the provider cannot be asked for.
+            // It may be a newer key, for which the provider cannot be asked.
             SignatureVerdict::NoKey if self.is_failing.load(Ordering::Relaxed) => {
                 Err(self.unreachable(now))
             }

@@ -178,7 +178,7 @@ impl StreamState {
         }
     }
 
-    /// Notes that `n` bytes of the answer go to a stream's client as soon as it makes room for them;
+    /// Notes that `n` bytes of the response go to a stream's client as soon as it makes room for them;
     /// `None`: they have gone, more can come.
     pub(crate) fn hand_over(&self, n: Option<usize>) {
         if let StreamKind::Stream {
@@ -196,7 +196,7 @@ impl StreamState {
         matches!(&self.of, StreamKind::Stream { waits_for_client, .. } if waits_for_client.get())
     }
 
-    /// Says that a stream was cut because its client took the answer too slowly.
+    /// Says that a stream was cut because its client took the response too slowly.
     pub(crate) fn fall_behind(&self) {
         if let StreamKind::Stream { fell_behind, .. } = &self.of {
             fell_behind.set(true);
@@ -208,7 +208,7 @@ impl StreamState {
         matches!(&self.of, StreamKind::Stream { fell_behind, .. } if fell_behind.get())
     }
 
-    /// Says that an answer goes out before its request has been read: the end of the connection then
+    /// Says that a response goes out before its request has been read: the end of the connection then
     /// waits for the client to read it.
     pub(crate) fn linger_at_end(&self) {
         self.lingers.set(true);

@@ -69,7 +69,7 @@ impl Tries {
         !std::mem::replace(&mut self.resent, true) && budget.spend()
     }
 
-    /// Whether to try again when a connection broke before the answer: COS may have done what was
+    /// Whether to try again when a connection broke before the response: COS may have done what was
     /// asked, so only what may be done twice is sent twice. `replayable`: the body can be.
     pub(crate) fn after_broken(&mut self, replayable: bool, budget: &RetryBudget) -> bool {
         replayable

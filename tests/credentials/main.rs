@@ -4,8 +4,8 @@
 mod support;
 
 mod cache;
+mod faults;
 mod issuers;
 mod keys;
 mod shared_credentials;
 mod vend;
-mod weather;

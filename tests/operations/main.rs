@@ -14,5 +14,6 @@ mod limits;
 mod memory;
 mod panic;
 mod process;
+mod readiness;
 mod reload;
 mod request_reference;

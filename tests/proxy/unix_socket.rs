@@ -80,7 +80,13 @@ fn said_by_a_stranger(path: &Path, request: &[u8]) -> Option<String> {
     // A user must be able to run it, wherever it was built.
     let program = path.with_file_name("speaker");
     if !program.exists() {
-        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        // Not `std::fs::copy`: a child that another test forks meanwhile would hold the file open for writing, and such a
+        // file cannot be run.
+        let copied = Command::new("cp")
+            .arg(std::env::current_exe().unwrap())
+            .arg(&program)
+            .status();
+        assert!(copied.unwrap().success());
     }
     let spoken = Command::new(program)
         .args(["--exact", "unix_socket::a_stranger_speaks", "--nocapture"])

@@ -92,6 +92,8 @@ fn config() -> Config {
             max_presign: Duration::from_hours(7 * 24),
             session_secrets: Vec::new(),
             max_session: Duration::from_hours(1),
+            ready_requires: Vec::new(),
+            reuse_port: false,
             reload_on_change: false,
             tls: None,
             limits: config::ServerLimits {
@@ -106,6 +108,7 @@ fn config() -> Config {
                 connections: 16,
                 connections_per_address: 0,
                 stranger_bytes: 16 << 20,
+                drain_delay: Duration::ZERO,
                 drain_timeout: second,
                 streams: 128,
                 stream_window: 64 << 10,
@@ -141,6 +144,7 @@ fn config() -> Config {
         credential_shared: None,
         files: Vec::new(),
         credential_entries: 1,
+        credential_warm: false,
         tenants: vec![
             tenant("acme", &[KEY, SLASHED_KEY], false),
             tenant("guest", &[], true),

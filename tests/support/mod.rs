@@ -271,7 +271,7 @@ impl Gateway {
                 (Listening::Tcp(listener), addr)
             }
             unix @ Listen::Unix(_) => {
-                let listener = Listening::bind(unix, config.server.socket_mode).unwrap();
+                let listener = Listening::bind(unix, config.server.socket_mode, false).unwrap();
                 (listener, (ip, 9000).into()) // what it is called in a Host
             }
         };
@@ -1237,6 +1237,18 @@ impl Program {
 
     /// The same, started by a command that ends in the program and its arguments, as `prlimit` does.
     pub fn serve_under(by: &[&str], toml: &str) -> Self {
+        Self::start(by, std::process::Stdio::null(), toml)
+    }
+
+    /// The same with a socket that listens already, as systemd passes it.
+    pub fn serve_on(listener: &TcpListener, by: &[&str], toml: &str) -> Self {
+        let socket = std::os::fd::OwnedFd::from(listener.try_clone().unwrap());
+        let passed = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
+        let by = [&["sh", "-c", passed, "sh"], by].concat();
+        Self::start(&by, socket.into(), toml)
+    }
+
+    fn start(by: &[&str], input: std::process::Stdio, toml: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("cosgate.toml");
         std::fs::write(&config, toml).unwrap();
@@ -1251,6 +1263,7 @@ impl Program {
             .env("ACCOUNT_SECRET", ACCOUNT.1)
             .env("ACME_SECRET", ACME.1)
             .env("GLOBEX_SECRET", GLOBEX.1)
+            .stdin(input)
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::piped());
         let mut process = command.spawn().unwrap();

@@ -632,10 +632,12 @@ fn a_url_that_never_answers_costs_a_request_some_seconds_and_no_more() {
 
 /// What `/readyz` answers.
 fn readyz(world: &World) -> (u16, String) {
-    let shared = &world.gateway.shared;
-    let keys = shared.tenants().key_states(wall_clock());
-    let (path, metrics) = ("/readyz", shared.metrics());
-    let page = admin::answer(&Method::GET, path, shared.readiness(), &keys, metrics);
+    let keys = world.gateway.shared.tenants().key_states(wall_clock());
+    let readiness = admin::Readiness {
+        is_draining: false,
+        parts: keys.iter().map(admin::identity_part).collect(),
+    };
+    let page = admin::readyz(&Method::GET, false, &readiness);
     (page.status().as_u16(), page.into_body())
 }
 

@@ -31,14 +31,14 @@ fn assert_told_to_slow_down(reply: &Reply) {
     assert!(matches!(seconds, Some(Ok(1..=2))), "{reply:?}");
 }
 
-/// Asserts that `time` is what so many bytes take at a rate, give or take a fifth.
+/// Asserts that `time` is what so many bytes take at a rate, give or take a fifth, and a second more on a machine that
+/// is busy with other tests.
 #[track_caller]
 fn assert_takes(time: Duration, bytes: usize, rate: usize) {
     #[expect(clippy::cast_precision_loss, reason = "megabytes")]
     let expected = bytes as f64 / rate as f64;
-    let ratio = time.as_secs_f64() / expected;
     assert!(
-        (0.8..1.2).contains(&ratio),
+        (expected * 0.8..expected * 1.2 + 1.0).contains(&time.as_secs_f64()),
         "{time:?}, expected {expected} s"
     );
 }

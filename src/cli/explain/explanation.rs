@@ -17,7 +17,7 @@ use super::upstream::{KeyForecast, UpstreamHead};
 pub(super) struct Explanation {
     pub(super) verdict: &'static str,
     steps: Vec<StepLine>,
-    /// What a browser is told of who may read the answer.
+    /// What a browser is told of who may read the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     cors: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,7 +52,7 @@ struct ExplainedError {
     code: &'static str,
 }
 
-/// An answer that is made here.
+/// A response that is made here.
 #[derive(Serialize)]
 pub(super) struct ShownResponse {
     pub(super) status: u16,

@@ -13,7 +13,7 @@ use cosgate::tenant::{Permit, Tenant};
 use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 
-/// Stands in for a key that is not asked for. What is made with it is never shown.
+/// Stands in for a key that is not requested. What is made with it is never shown.
 const NO_KEY: &str = "none";
 
 /// The head that COS would get.
@@ -113,7 +113,7 @@ impl KeyForecast {
     }
 }
 
-/// What the issuer would be asked for.
+/// What would be requested of the issuer.
 pub(super) fn key(config: &Config, tenant: &Tenant) -> KeyForecast {
     let issuer = issuer(config, tenant);
     let (action, name) = match issuer.map(|issuer| &issuer.kind) {

@@ -25,7 +25,7 @@ pub struct Issued {
     pub token: Secret,
     /// `ExpiredTime`
     pub expires: Timestamp,
-    /// How long it lives from the answer on, by the server's own clock.
+    /// How long it lives from the response on, by the server's own clock.
     pub life: Duration,
     /// `RequestId`
     pub request_id: String,

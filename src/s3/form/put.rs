@@ -23,7 +23,7 @@ pub struct FormPut {
     pub key: ObjectKey<'static>,
     /// The fields that are headers of a PUT: to be judged as such.
     pub headers: HeaderMap,
-    /// The answer that is wanted.
+    /// The response that is wanted.
     pub success: SuccessAction,
 }
 

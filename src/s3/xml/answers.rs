@@ -1,4 +1,4 @@
-//! The XML that cosgate answers, and what it must understand of COS's answers.
+//! The XML that cosgate answers, and what it must understand of COS's responses.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ pub struct ListedBucket<'a> {
     pub region: &'a str,
 }
 
-/// The answer to `DeleteObjects`.
+/// The response to `DeleteObjects`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeleteResult {
     /// What was deleted; empty for a quiet request.
@@ -123,7 +123,7 @@ pub fn location(region: &str) -> String {
     writer.finish("LocationConstraint")
 }
 
-/// The answer to `PostObject`, where it is a document.
+/// The response to `PostObject`, where it is a document.
 pub(crate) fn post_response(location: &str, bucket: &str, key: &str, etag: &str) -> String {
     let mut writer = Writer::with_bare_root("PostResponse");
     writer.element("Location", location);
@@ -158,7 +158,7 @@ fn open_error(error: &S3Error, resource: &str, request_id: &str) -> Writer {
 }
 
 impl DeleteResult {
-    /// Parses COS's answer, of at most `limit` bytes. What is not known is left out.
+    /// Parses COS's response, of at most `limit` bytes. What is not known is left out.
     pub fn parse(body: &[u8], limit: usize) -> Result<Self, S3Error> {
         let mut document = Document::open(body, limit, "DeleteResult")?;
         let mut result = Self::default();
@@ -190,7 +190,7 @@ impl DeleteResult {
         self.failures.extend(silent);
     }
 
-    /// The answer for the client.
+    /// The response for the client.
     pub fn to_xml(&self) -> String {
         let mut writer = Writer::with_root("DeleteResult");
         for deleted in &self.deleted {

@@ -9,7 +9,7 @@ use quick_xml::events::{BytesDecl, Event};
 
 use crate::error::{Code, S3Error};
 
-/// S3's namespace, which every answer carries.
+/// S3's namespace, which every response carries.
 pub(crate) const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 
 /// How deep elements may nest.

@@ -1,4 +1,4 @@
-//! S3's XML: the bodies that clients send, read and written anew, and the answers that cosgate gives.
+//! S3's XML: the bodies that clients send, read and written anew, and the responses that cosgate gives.
 //!
 //! What goes to COS is always written from the parsed parts, so no reader there can find in it what the
 //! reader here did not.
@@ -25,4 +25,4 @@ pub use answers::error;
 pub(crate) use answers::native_error;
 pub(crate) use document::NAMESPACE;
 pub use sts::sts_error;
-pub(crate) use sts::{CallerIdentity, StsAnswer, caller_identity, sts_answer};
+pub(crate) use sts::{CallerIdentity, StsResponseBody, caller_identity, sts_response};

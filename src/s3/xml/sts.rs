@@ -1,4 +1,4 @@
-//! What AWS SDKs read as the answers of an STS.
+//! What AWS SDKs read as the responses of an STS.
 
 use super::document::Writer;
 use crate::error::S3Error;
@@ -6,9 +6,9 @@ use crate::s3::sts::{StsRequest, sts_code};
 
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
-/// Session keys, as an answer has them.
+/// Session keys, as a response has them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct StsAnswer<'a> {
+pub(crate) struct StsResponseBody<'a> {
     /// `AccessKeyId`
     pub key_id: &'a str,
     /// `SecretAccessKey`
@@ -22,7 +22,11 @@ pub(crate) struct StsAnswer<'a> {
 }
 
 /// The document of `answer` to `asked`.
-pub(crate) fn sts_answer(asked: &StsRequest, answer: &StsAnswer<'_>, request_id: &str) -> String {
+pub(crate) fn sts_response(
+    asked: &StsRequest,
+    answer: &StsResponseBody<'_>,
+    request_id: &str,
+) -> String {
     let action = asked.action_name();
     let (response, result) = (format!("{action}Response"), format!("{action}Result"));
     let mut writer = Writer::in_namespace(&response, NAMESPACE);
@@ -48,7 +52,7 @@ pub(crate) fn sts_answer(asked: &StsRequest, answer: &StsAnswer<'_>, request_id:
     writer.finish(&response)
 }
 
-/// Who calls, as an answer has it.
+/// Who calls, as a response has it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallerIdentity<'a> {
     /// `Account`: the owner id of the caller's buckets.

@@ -334,7 +334,7 @@ impl Tenants {
         }
     }
 
-    /// Both steps of finding out who asks: [`Tenants::identify`] and [`Tenants::admit`].
+    /// Both steps of finding the caller: [`Tenants::identify`] and [`Tenants::admit`].
     pub fn authenticate(
         &self,
         head: &Parts,

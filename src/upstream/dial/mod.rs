@@ -1,7 +1,7 @@
 //! Connecting to COS and STS: name, address, TCP, TLS.
 //!
-//! What is dialled may differ from what is asked for (`connect_to`, like curl's `--connect-to`), but
-//! the certificate is always checked against the name that was asked for, and a connection that
+//! What is dialled may differ from what is requested (`connect_to`, like curl's `--connect-to`), but
+//! the certificate is always checked against the name that was requested, and a connection that
 //! should have TLS is never made without.
 
 mod proxy;
@@ -30,7 +30,7 @@ pub use stream::Stream;
 const ADDRESSES: usize = 8;
 /// Names whose addresses are remembered; beyond it, the memory starts anew.
 const REMEMBERED_NAMES: usize = 4096;
-/// For this long an answer of DNS is used without asking again, so that a burst of connections costs
+/// For this long a response of DNS is used without asking again, so that a burst of connections costs
 /// one look-up, and a DNS server that hangs holds one thread a name and not one a connection.
 const DNS_FRESH: Duration = Duration::from_secs(10);
 
@@ -213,7 +213,7 @@ impl Dialer {
 enum Recalled {
     /// Use these.
     Fresh(Vec<SocketAddr>),
-    /// Ask DNS, and use these after its answer or in its place.
+    /// Ask DNS, and use these after its response or in its place.
     Stale(Vec<SocketAddr>),
 }
 
@@ -233,7 +233,7 @@ async fn try_each(addresses: &[SocketAddr], end: Instant) -> io::Result<(TcpStre
     Err(last)
 }
 
-/// The answer of DNS followed by what served before; an error only when there is neither.
+/// The response of DNS followed by what served before; an error only when there is neither.
 fn candidates(
     answer: io::Result<Vec<SocketAddr>>,
     remembered: Vec<SocketAddr>,

@@ -48,7 +48,7 @@ impl HttpProxy {
         })
     }
 
-    /// Asks for a tunnel to `to`. What follows the answer's head is the other side's.
+    /// Asks for a tunnel to `to`. What follows the response's head is the other side's.
     pub(super) async fn open(&self, tcp: &mut TcpStream, to: &HostPort) -> io::Result<()> {
         let host = if to.host.contains(':') {
             format!("[{}]:{}", to.host, to.port)

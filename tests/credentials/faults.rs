@@ -1,4 +1,4 @@
-//! Any weather: each trouble that an STS can be in, while keys are live and while there is none.
+//! Every fault that an STS can have, while keys are live and while there is none.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::thread;
@@ -29,7 +29,7 @@ const CLIENTS: usize = 20;
 /// Calls that one tenant makes at most in [`WAIT`]: they are a second apart, and more after each failure.
 const CALLS: u64 = 7;
 
-fn weather() -> Vec<(&'static str, Cold, Faults)> {
+fn each_fault() -> Vec<(&'static str, Cold, Faults)> {
     let answers = |fault| Faults {
         sts: Some(fault),
         ..Faults::default()
@@ -103,12 +103,12 @@ impl Maker {
     }
 }
 
-/// Tries all weathers at once: most of their time is waiting.
+/// Tries all faults at once: most of their time is waiting.
 fn each(test: impl Fn(&str, Maker, Cold, Faults) + Sync) {
     let test = &test;
     thread::scope(|scope| {
         for maker in [Maker::Chain, Maker::Federation] {
-            for (name, cold, faults) in weather() {
+            for (name, cold, faults) in each_fault() {
                 scope.spawn(move || test(name, maker, cold, faults));
             }
         }
@@ -124,7 +124,7 @@ fn sts_calls(world: &World) -> u64 {
 }
 
 #[test]
-fn with_a_live_key_no_client_sees_any_weather_until_the_keys_end() {
+fn with_a_live_key_no_client_notices_a_fault_until_the_keys_end() {
     each(|name, maker, cold, faults| {
         let world = maker.world();
         world.emulator.faults().set(Faults {
@@ -239,6 +239,8 @@ fn crowd(tenants: usize, calls_per_second: u32) -> World {
     let text = toml(emulator.cos_addr(), emulator.sts_addr(), &more);
     let rate = format!("calls_per_second = {calls_per_second}\nburst = {calls_per_second}\n");
     let text = text.replacen("[issuers.main]\n", &format!("[issuers.main]\n{rate}"), 1);
+    // Who waits for its turn does so longer than a test needs to end.
+    let text = format!("{text}\n[server.limits]\ndrain_timeout = \"1s\"\n");
     let gateway = Gateway::start(&text);
     World { gateway, emulator }
 }

@@ -1,0 +1,68 @@
+//! Keys that are fetched before requests need them, and what is known of the issuers that give them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+
+use super::cache::Cache;
+use super::entry::Entry;
+
+/// Limit of tenants whose keys are fetched in advance. The keys of others are fetched when requests need them.
+const WARM_TENANTS: usize = 10_000;
+
+/// How many of the tenants whose keys are fetched in advance have had one, or a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WarmProgress {
+    /// Those whose first call has ended.
+    pub settled: usize,
+    /// All of them.
+    pub tenants: usize,
+}
+
+impl Cache {
+    /// Has the first key of each tenant fetched, at the pace of its issuer's calls.
+    pub fn warm(&self) {
+        self.warmed().for_each(Entry::warm);
+    }
+
+    /// How far [`Cache::warm`] has come.
+    pub fn warm_progress(&self) -> WarmProgress {
+        WarmProgress {
+            settled: self.warmed().filter(|entry| entry.is_settled()).count(),
+            tenants: self.warmed().count(),
+        }
+    }
+
+    /// Whether any issuer has ever given a key. It is assumed where keys are only made for subjects: which
+    /// there are is not known.
+    pub fn has_given_key(&self) -> bool {
+        let now = Instant::now();
+        let has_key = |entry: &Arc<Entry>| entry.has_live(now);
+        let given = self.counters().sts_ok.load(Ordering::Relaxed) > 0;
+        given || self.entries().is_empty() || self.entries().iter().any(has_key)
+    }
+
+    /// Has each issuer fetch the key of one tenant, again if its last call failed: the way to find out
+    /// whether it gives keys.
+    pub fn try_issuers(&self) {
+        for issuer in 0..self.issuers().len() {
+            let mut entries = self.entries().iter();
+            if let Some(entry) = entries.find(|entry| entry.scope().issuer == issuer) {
+                entry.retry();
+            }
+        }
+    }
+
+    /// How many issuers call STS, and the calls of how many are held back because they fail.
+    pub fn held_back_issuers(&self) -> (usize, usize) {
+        let issuers = self.issuers().iter().zip(self.breakers());
+        let calling = issuers.filter(|(issuer, _)| issuer.is_some());
+        let held_back = calling.clone().filter(|(_, breaker)| breaker.is_open());
+        (calling.count(), held_back.count())
+    }
+
+    fn warmed(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries().iter().take(WARM_TENANTS)
+    }
+}

@@ -1,0 +1,337 @@
+//! The start and the end as a load balancer and systemd see them: readiness, the drain, sockets that are passed on.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test stops at the first surprise, and measures real time"
+)]
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cosgate::emulator::{Emulator, Faults, StsFault};
+use serde_json::{Value, json};
+
+use crate::support::{self, ACME, Call, GLOBEX, Program, Reply, eventually, toml};
+
+const PHOTO: &str = "/photos/acme/photo-0001.jpg";
+
+fn text(emulator: &Emulator, more: &str) -> String {
+    let text = toml(emulator.cos_addr(), emulator.sts_addr(), more);
+    text.replace("admin = \"\"", "admin = \"127.0.0.1:0\"")
+}
+
+fn readyz(admin: SocketAddr) -> Reply {
+    Call::new(admin, "GET", "/readyz").send()
+}
+
+/// The part of this name, as `/readyz?verbose` says it.
+fn part(admin: SocketAddr, name: &str) -> Value {
+    let reply = Call::new(admin, "GET", "/readyz?verbose").send();
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    let document: Value = serde_json::from_str(&reply.text()).unwrap();
+    assert_eq!(document["ready"], reply.status == 200);
+    let parts = document["parts"].as_array().unwrap();
+    parts
+        .iter()
+        .find(|part| part["part"] == name)
+        .unwrap()
+        .clone()
+}
+
+fn get(addr: SocketAddr) -> Reply {
+    Call::new(addr, "GET", PHOTO).signed_by(ACME).send()
+}
+
+#[test]
+fn is_not_ready_before_an_issuer_has_given_a_key() {
+    let emulator = support::emulator();
+    emulator.faults().set(Faults {
+        sts: Some(StsFault::Http500),
+        ..Faults::default()
+    });
+    let program = Program::serve(&text(&emulator, ""));
+    let admin = program.address("admin=");
+    let reply = readyz(admin);
+    assert_eq!(reply.status, 503);
+    let said = reply.text();
+    assert!(
+        said.starts_with("not ready\nkeys: no issuer has given a key yet"),
+        "{said}"
+    );
+    assert_eq!(Call::new(admin, "GET", "/livez").send().status, 200);
+    emulator.faults().set(Faults::default());
+    eventually("the probes themselves find that STS is back", || {
+        readyz(admin).status == 200
+    });
+    emulator.faults().set(Faults {
+        sts: Some(StsFault::Http500),
+        ..Faults::default()
+    });
+    assert_eq!(readyz(admin).text(), "ok\n", "live keys serve on");
+    assert_eq!(get(program.addr).status, 404);
+}
+
+#[test]
+fn the_first_probe_has_a_key_fetched_and_is_answered_with_200() {
+    let emulator = support::emulator();
+    let program = Program::serve(&text(&emulator, ""));
+    assert_eq!(emulator.counters().counts().sts_calls, 0);
+    assert_eq!(readyz(program.address("admin=")).status, 200);
+    assert_eq!(emulator.counters().counts().sts_calls, 1);
+}
+
+#[test]
+fn says_how_each_part_stands() {
+    let emulator = support::emulator();
+    let program = Program::serve(&text(&emulator, ""));
+    let admin = program.address("admin=");
+    let held = |name: &str, required: bool, detail: &str| json!({ "part": name, "holds": true, "required": required, "detail": detail });
+    assert_eq!(
+        part(admin, "configuration"),
+        held("configuration", true, "3 tenants, 0 templates")
+    );
+    assert_eq!(
+        part(admin, "keys"),
+        held("keys", true, "1 tenants have a live key")
+    );
+    assert_eq!(part(admin, "sts"), held("sts", false, "calls are made"));
+    assert_eq!(
+        part(admin, "cos"),
+        held("cos", false, "1 regions can be reached")
+    );
+}
+
+#[test]
+fn needs_cos_where_that_is_configured() {
+    let emulator = support::emulator();
+    let closed = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let away = |text: String| {
+        let cos = emulator.cos_addr().to_string();
+        text.replacen(&cos, &closed.to_string(), 1)
+    };
+    let program = Program::serve(&away(text(&emulator, "")));
+    let admin = program.address("admin=");
+    assert_eq!(readyz(admin).status, 200, "it is not required");
+    let state = part(admin, "cos");
+    assert_eq!(
+        (&state["holds"], &state["required"]),
+        (&json!(false), &json!(false))
+    );
+    let required =
+        text(&emulator, "").replacen("[server]", "[server]\nready_requires = [\"cos\"]", 1);
+    let program = Program::serve(&away(required.clone()));
+    let reply = readyz(program.address("admin="));
+    assert_eq!(reply.status, 503);
+    let said = reply.text();
+    assert!(said.contains("cos: ap-guangzhou: "), "{said}");
+    let program = Program::serve(&required);
+    assert_eq!(readyz(program.address("admin=")).status, 200);
+}
+
+#[test]
+fn needs_sts_where_that_is_configured() {
+    let emulator = support::emulator();
+    let required =
+        text(&emulator, "").replacen("[server]", "[server]\nready_requires = [\"sts\"]", 1);
+    let program = Program::serve(&required);
+    let admin = program.address("admin=");
+    assert_eq!(readyz(admin).status, 200);
+    emulator.faults().set(Faults {
+        sts: Some(StsFault::Http500),
+        ..Faults::default()
+    });
+    eventually("globex's calls open the breaker", || {
+        let call = Call::new(program.addr, "GET", "/photos/globex/a");
+        call.signed_by(GLOBEX).send();
+        readyz(admin).status == 503
+    });
+    assert!(
+        readyz(admin)
+            .text()
+            .contains("sts: calls of 1 of 1 issuers fail")
+    );
+    emulator.faults().set(Faults::default());
+    eventually("a call that succeeds closes it", || {
+        let call = Call::new(program.addr, "GET", "/photos/globex/a");
+        call.signed_by(GLOBEX).send();
+        readyz(admin).status == 200
+    });
+}
+
+#[test]
+fn keys_of_all_tenants_are_fetched_before_it_is_ready_and_those_of_new_ones_after_a_reload() {
+    const TENANTS: usize = 40;
+    let emulator = support::emulator();
+    let tenant = |number: usize| {
+        format!(
+            "[tenants.t{number}]\nissuer = \"main\"\naccess_keys = [{{ id = \"KEYOFTHETENANT{number:06}\", \
+             secret = \"secretsecretsecretsecretsecret{number:06}\" }}]\n[[tenants.t{number}.grants]]\n\
+             name = \"photos\"\nbucket = \"{}\"\nregion = \"ap-guangzhou\"\nprefixes = [\"{number}/*\"]\n\
+             actions = [\"read\"]\n",
+            support::BUCKET
+        )
+    };
+    let tenants = |count: usize| (0..count).map(tenant).collect::<String>();
+    let text = |count: usize| {
+        text(
+            &emulator,
+            &format!("[credentials]\nwarm = true\n{}", tenants(count)),
+        )
+    };
+    let program = Program::serve(&text(TENANTS));
+    let admin = program.address("admin=");
+    eventually("it is ready", || readyz(admin).status == 200);
+    let calls = || emulator.counters().counts().sts_calls;
+    assert_eq!(calls(), TENANTS as u64 + 3, "one for each tenant");
+    std::fs::write(program.config(), text(TENANTS + 5)).unwrap();
+    let reply = Call::new(admin, "POST", "/reload").send();
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(
+        readyz(admin).status,
+        200,
+        "new tenants take nothing from the others"
+    );
+    eventually("the new tenants have keys", || {
+        calls() == TENANTS as u64 + 8
+    });
+}
+
+#[test]
+fn a_drain_with_a_delay_fails_the_probe_first_and_closes_the_listener_later() {
+    let emulator = support::emulator();
+    let delay = "[server.limits]\ndrain_delay = \"1500ms\"\n";
+    let mut program = Program::serve(&text(&emulator, delay));
+    let admin = program.address("admin=");
+    assert_eq!(readyz(admin).status, 200);
+    program.signal("TERM");
+    eventually("the probe fails", || readyz(admin).text() == "draining\n");
+    let failed = Instant::now();
+    assert_eq!(get(program.addr).status, 404, "new connections are served");
+    eventually("the listener closes", || {
+        TcpStream::connect(program.addr).is_err()
+    });
+    assert!(
+        failed.elapsed() > Duration::from_secs(1),
+        "{:?}",
+        failed.elapsed()
+    );
+    assert_eq!(program.wait(), Some(0));
+    let said = program.said();
+    assert!(
+        said.contains("the drain has ended") && said.contains("cut_short=0"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_second_signal_ends_the_delay() {
+    let emulator = support::emulator();
+    let delay = "[server.limits]\ndrain_delay = \"1h\"\n";
+    let mut program = Program::serve(&text(&emulator, delay));
+    let admin = program.address("admin=");
+    program.signal("TERM");
+    eventually("the probe fails", || readyz(admin).text() == "draining\n");
+    program.signal("TERM");
+    assert_eq!(program.wait(), Some(0));
+}
+
+#[test]
+fn systemd_is_told_of_the_start_a_reload_the_end_and_that_it_lives() {
+    let emulator = support::emulator();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let hear = || {
+        let mut bytes = [0; 512];
+        let length = socket.recv(&mut bytes).unwrap();
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    };
+    // Watchdog messages come between all others.
+    let hear_next = || loop {
+        let said = hear();
+        if said.trim() != "WATCHDOG=1" {
+            break said;
+        }
+    };
+    let address = format!("NOTIFY_SOCKET={}", path.display());
+    let mut program = Program::serve_under(
+        &["env", &address, "WATCHDOG_USEC=100000"],
+        &text(&emulator, ""),
+    );
+    assert_eq!(hear_next().trim(), "READY=1");
+    while hear().trim() != "WATCHDOG=1" {}
+    program.signal("HUP");
+    let said = hear_next();
+    assert!(said.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{said}");
+    assert_eq!(hear_next().trim(), "READY=1");
+    program.signal("TERM");
+    assert_eq!(hear_next().trim(), "STOPPING=1");
+    assert_eq!(program.wait(), Some(0));
+}
+
+/// The socket stays open while one program ends and the next one starts, so no connection is refused.
+#[test]
+fn a_restart_with_a_passed_socket_loses_no_request() {
+    const RESTARTS: usize = 3;
+    const BETWEEN: usize = 300;
+    let emulator = support::emulator();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let text = text(&emulator, "");
+    let mut program = Program::serve_on(&listener, &[], &text);
+    assert_eq!(program.addr, addr);
+    let (is_over, served) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (is_over, served) = (Arc::clone(&is_over), Arc::clone(&served));
+            std::thread::spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert_eq!(get(addr).status, 404);
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for restart in 1..=RESTARTS {
+        eventually("requests are served", || {
+            served.load(Ordering::Relaxed) > restart * BETWEEN
+                || clients.iter().any(JoinHandle::is_finished)
+        });
+        program.signal("TERM");
+        assert_eq!(program.wait(), Some(0));
+        program = Program::serve_on(&listener, &[], &text);
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().unwrap();
+    }
+    assert_eq!(get(addr).status, 404);
+}
+
+#[test]
+fn another_cosgate_takes_over_a_port_that_is_shared() {
+    let emulator = support::emulator();
+    let shared = text(&emulator, "").replacen("[server]", "[server]\nreuse_port = true", 1);
+    let mut old = Program::serve(&shared);
+    let addr = old.addr;
+    let same = shared.replacen("127.0.0.1:0", &addr.to_string(), 1);
+    let new = Program::serve(&same);
+    assert_eq!(new.addr, addr);
+    old.signal("TERM");
+    assert_eq!(old.wait(), Some(0));
+    for _ in 0..20 {
+        assert_eq!(get(addr).status, 404);
+    }
+}
