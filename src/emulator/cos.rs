@@ -423,20 +423,7 @@ impl Cos {
             ));
         };
         let id = credential.split('/').next().unwrap_or_default();
-        let is_signed = |name: &str| signed.split(';').any(|s| s == name);
-        let unsigned = head
-            .headers
-            .keys()
-            .map(http::HeaderName::as_str)
-            .find(|name| {
-                let exempt = in_query && *name == "x-amz-content-sha256";
-                (*name == "host" || name.starts_with("x-amz-")) && !exempt && !is_signed(name)
-            });
-        if let Some(name) = unsigned {
-            let message =
-                format!("There were headers present in the request which were not signed: {name}");
-            return Err(CosError::forbidden("AccessDenied", message));
-        }
+        check_signed_headers(head, signed, in_query)?;
         check_time(
             header(head, "x-amz-date").filter(|_| !in_query),
             circumstances.now,
@@ -517,6 +504,24 @@ impl Cos {
             return refusal.into_answer(&method, resource);
         }
         dress(answer, &method, resource, is_result)
+    }
+}
+
+/// Refuses a header with a meaning for S3 that is not signed.
+fn check_signed_headers(head: &Parts, signed: &str, in_query: bool) -> Result<(), CosError> {
+    let is_signed = |name: &str| signed.split(';').any(|s| s == name);
+    let mut names = head.headers.keys().map(http::HeaderName::as_str);
+    let unsigned = names.find(|name| {
+        let exempt = in_query && *name == "x-amz-content-sha256";
+        (*name == "host" || name.starts_with("x-amz-")) && !exempt && !is_signed(name)
+    });
+    match unsigned {
+        Some(name) => {
+            let message =
+                format!("There were headers present in the request which were not signed: {name}");
+            Err(CosError::forbidden("AccessDenied", message))
+        }
+        None => Ok(()),
     }
 }
 

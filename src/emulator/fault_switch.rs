@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::fault_target::FaultTarget;
 use super::faults::{
-    CommonFault, CosFault, Fault, FaultAction, FaultLatency, FaultService, Faults, StsFault,
+    CommonFault, CosFault, FaultAction, FaultEntry, FaultLatency, FaultService, Faults, StsFault,
 };
 use crate::credentials::{audit_name, session_name};
 use crate::timestamp::Timestamp;
@@ -27,7 +27,7 @@ struct InForce {
     faults: Faults,
     since: Instant,
     /// One for each of `faults.faults`.
-    rules: Vec<Rule>,
+    rules: Vec<RuleState>,
 }
 
 impl Default for InForce {
@@ -38,7 +38,7 @@ impl Default for InForce {
 
 impl InForce {
     fn new(faults: Faults) -> Self {
-        let rules = faults.faults.iter().map(Rule::of).collect();
+        let rules = faults.faults.iter().map(RuleState::of).collect();
         Self {
             faults,
             since: Instant::now(),
@@ -49,7 +49,7 @@ impl InForce {
 
 /// What has become of a fault so far.
 #[derive(Clone, Debug, Default)]
-struct Rule {
+struct RuleState {
     /// Requests in its scope.
     seen: u64,
     /// Those that met it.
@@ -137,14 +137,14 @@ impl FaultSwitch {
         change(&mut state.faults);
         let Faults { faults, .. } = &state.faults;
         if faults.len() != state.rules.len() {
-            state.rules = faults.iter().map(Rule::of).collect();
+            state.rules = faults.iter().map(RuleState::of).collect();
         }
     }
 
     /// Whether a new connection to `service` is refused, which counts.
     pub(super) fn refuses_connection(&self, service: FaultService) -> bool {
         let mut state = self.lock();
-        let is_refusal = |fault: &Fault| {
+        let is_refusal = |fault: &FaultEntry| {
             fault.service == service
                 && fault.action == FaultAction::Common(CommonFault::RefuseConnections)
         };
@@ -178,9 +178,9 @@ impl FaultSwitch {
         let mut state = self.lock();
         let mut met = MetFaults::default();
         if !state.faults.faults.is_empty() {
-            let of_service = |fault: &&Fault| fault.service == service;
+            let of_service = |fault: &&FaultEntry| fault.service == service;
             let mut own = state.faults.faults.iter().filter(of_service);
-            let target = if own.any(Fault::has_scope) {
+            let target = if own.any(FaultEntry::has_scope) {
                 target()
             } else {
                 FaultTarget::default()
@@ -254,8 +254,8 @@ fn take<F: Clone>(fault: Option<&F>, times: &mut Option<u32>) -> Option<F> {
     }
 }
 
-impl Rule {
-    fn of(fault: &Fault) -> Self {
+impl RuleState {
+    fn of(fault: &FaultEntry) -> Self {
         let sessions = fault.tenant.iter().flat_map(|tenant| {
             // As it is written, and as cosgate writes it for STS.
             let whole = session_name(crate::config::TENANT, tenant);
@@ -268,7 +268,7 @@ impl Rule {
     }
 
     /// Whether a request for `target` meets `fault`, which counts: what is drawn for it then.
-    fn meets(&mut self, fault: &Fault, target: &FaultTarget, seed: u64) -> Option<Draw> {
+    fn meets(&mut self, fault: &FaultEntry, target: &FaultTarget, seed: u64) -> Option<Draw> {
         if fault.times.is_some_and(|times| self.met >= times) || !self.covers(fault, target) {
             return None;
         }
@@ -285,7 +285,7 @@ impl Rule {
         Some(draw)
     }
 
-    fn covers(&self, fault: &Fault, target: &FaultTarget) -> bool {
+    fn covers(&self, fault: &FaultEntry, target: &FaultTarget) -> bool {
         let named =
             |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
         let operation = target.operation.as_ref();
@@ -399,7 +399,7 @@ mod tests {
     use super::*;
     use crate::emulator::quantity::{Share, Span};
 
-    fn switch(faults: Vec<Fault>) -> FaultSwitch {
+    fn switch(faults: Vec<FaultEntry>) -> FaultSwitch {
         let switch = FaultSwitch::default();
         switch.set(Faults {
             faults,
@@ -425,9 +425,9 @@ mod tests {
             cos_times: Some(2),
             ..Faults::default()
         });
-        let listed = switch(vec![Fault {
+        let listed = switch(vec![FaultEntry {
             times: Some(2),
-            ..Fault::cos(CosFault::SlowDown)
+            ..FaultEntry::cos(CosFault::SlowDown)
         }]);
         for switch in [short, listed] {
             let met: Vec<bool> = (0..4).map(|_| !meet(&switch).cos.is_empty()).collect();
@@ -441,15 +441,15 @@ mod tests {
     fn faults_compose_until_one_ends_the_request() {
         let slow = |text| {
             let latency = CommonFault::Latency(FaultLatency::Fixed(span(text)));
-            Fault::common(FaultService::Cos, latency)
+            FaultEntry::common(FaultService::Cos, latency)
         };
         let switch = switch(vec![
             slow("200ms"),
             slow("50ms"),
-            Fault::cos(CosFault::FlipAfterSent(1)),
-            Fault::cos(CosFault::Reset),
-            Fault::cos(CosFault::SlowDown),
-            Fault::sts(StsFault::Down),
+            FaultEntry::cos(CosFault::FlipAfterSent(1)),
+            FaultEntry::cos(CosFault::Reset),
+            FaultEntry::cos(CosFault::SlowDown),
+            FaultEntry::sts(StsFault::Down),
         ]);
         let met = meet(&switch);
         assert_eq!(met.latency, Duration::from_millis(250));
@@ -461,9 +461,9 @@ mod tests {
 
     #[test]
     fn a_share_is_met_by_about_so_many_and_by_the_same_ones_again() {
-        let fault = Fault {
+        let fault = FaultEntry {
             share: Some(Share(0.1)),
-            ..Fault::cos(CosFault::Reset)
+            ..FaultEntry::cos(CosFault::Reset)
         };
         let hits = |switch: &FaultSwitch| -> Vec<bool> {
             (0..10_000).map(|_| !meet(switch).cos.is_empty()).collect()
@@ -479,13 +479,13 @@ mod tests {
 
     #[test]
     fn every_nth_request_of_a_scope_meets_it() {
-        let switch = switch(vec![Fault {
+        let switch = switch(vec![FaultEntry {
             operations: vec!["PutObject".into()],
             bucket: Some("b-1".into()),
             prefix: Some("a/".into()),
             tenant: Some("team-1".into()),
             every: Some(2),
-            ..Fault::cos(CosFault::Reset)
+            ..FaultEntry::cos(CosFault::Reset)
         }]);
         let ask = |operation: &str, bucket: &str, key: &str, session: &str| {
             let target = || FaultTarget {
@@ -510,14 +510,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn times_count_from_when_the_faults_were_set() {
         let switch = switch(vec![
-            Fault {
+            FaultEntry {
                 from: span("2s"),
                 until: Some(span("3s")),
-                ..Fault::cos(CosFault::Reset)
+                ..FaultEntry::cos(CosFault::Reset)
             },
-            Fault {
+            FaultEntry {
                 from: span("2s"),
-                ..Fault::cos(CosFault::RevokeKeys)
+                ..FaultEntry::cos(CosFault::RevokeKeys)
             },
         ]);
         let mut seen = Vec::new();

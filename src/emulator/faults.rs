@@ -51,7 +51,7 @@ pub struct Faults {
     /// real COS chooses is not known.
     pub expired_token_code: bool,
     /// Any number of faults at once.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<FaultEntry>,
     /// What shares and latencies are drawn from: the same seed gives the same faults to the same requests.
     pub seed: u64,
 }
@@ -63,7 +63,7 @@ pub struct FaultFile {
     /// As in [`Faults`].
     pub seed: Option<u64>,
     /// The faults.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<FaultEntry>,
 }
 
 impl FaultFile {
@@ -92,7 +92,7 @@ impl From<FaultFile> for Faults {
 }
 
 /// Refuses more faults than a set may have.
-pub(super) fn check_count(faults: &[Fault]) -> Result<(), String> {
+pub(super) fn check_count(faults: &[FaultEntry]) -> Result<(), String> {
     if faults.len() > FAULTS {
         return Err(format!("at most {FAULTS} faults at once"));
     }
@@ -102,7 +102,7 @@ pub(super) fn check_count(faults: &[Fault]) -> Result<(), String> {
 /// A fault: what goes wrong, and which requests meet it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(try_from = "FaultText", into = "FaultText")]
-pub struct Fault {
+pub struct FaultEntry {
     /// Its name in plots and counts; what it does, without one.
     pub name: Option<String>,
     /// Whose fault it is.
@@ -267,7 +267,7 @@ impl CosFault {
     }
 }
 
-impl Fault {
+impl FaultEntry {
     /// A fault of COS that every request meets.
     pub fn cos(fault: CosFault) -> Self {
         Self::new(FaultService::Cos, FaultAction::Cos(fault))
@@ -482,7 +482,7 @@ impl OneOrMany {
     }
 }
 
-impl TryFrom<FaultText> for Fault {
+impl TryFrom<FaultText> for FaultEntry {
     type Error = String;
 
     fn try_from(text: FaultText) -> Result<Self, String> {
@@ -508,8 +508,8 @@ impl TryFrom<FaultText> for Fault {
     }
 }
 
-impl From<Fault> for FaultText {
-    fn from(fault: Fault) -> Self {
+impl From<FaultEntry> for FaultText {
+    fn from(fault: FaultEntry) -> Self {
         Self {
             action: fault.action.written(),
             name: fault.name,
@@ -539,7 +539,7 @@ mod tests {
         FaultFile::parse("faults.toml", text)
     }
 
-    fn fault(rest: &str) -> Result<Fault, String> {
+    fn fault(rest: &str) -> Result<FaultEntry, String> {
         let file = file(&format!("[[faults]]\n{rest}"))?;
         Ok(file.faults.into_iter().next().unwrap())
     }
@@ -569,12 +569,12 @@ mod tests {
         };
         assert_eq!(
             toml.faults[0],
-            Fault {
+            FaultEntry {
                 operations: vec!["PutObject".into()],
                 share: Some(Share(0.05)),
                 from: "1s".parse().unwrap(),
                 until: Some("2s".parse().unwrap()),
-                ..Fault::common(FaultService::Cos, CommonFault::Latency(latency))
+                ..FaultEntry::common(FaultService::Cos, CommonFault::Latency(latency))
             }
         );
         assert_eq!(toml.faults[1].times, Some(2));
@@ -629,10 +629,10 @@ mod tests {
             CommonFault::RefuseConnections,
         ];
         for (fault, name) in all.into_iter().zip(COMMON) {
-            let fault = Fault::common(FaultService::Sts, fault);
+            let fault = FaultEntry::common(FaultService::Sts, fault);
             assert!(fault.action.written().to_string().contains(name));
             let text = serde_json::to_string(&fault).unwrap();
-            assert_eq!(serde_json::from_str::<Fault>(&text).unwrap(), fault);
+            assert_eq!(serde_json::from_str::<FaultEntry>(&text).unwrap(), fault);
         }
     }
 

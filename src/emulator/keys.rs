@@ -26,14 +26,14 @@ const TOKEN_BYTES_MAX: usize = 1275;
 /// All keys of all accounts.
 #[derive(Debug)]
 pub(super) struct AccountKeys {
-    permanent: Vec<Arc<PermanentKey>>,
+    permanent: Vec<Arc<OwnKey>>,
     appids: Vec<String>,
     issued: DashMap<String, Arc<TemporaryKey>>,
 }
 
 /// A key of an account itself.
 #[derive(Debug)]
-pub(super) struct PermanentKey {
+pub(super) struct OwnKey {
     id: String,
     secret: Secret,
     /// The account.
@@ -69,7 +69,7 @@ pub(super) struct TemporaryKey {
 /// A key that was found.
 #[derive(Clone, Debug)]
 pub(super) enum AccountKey {
-    Permanent(Arc<PermanentKey>),
+    Permanent(Arc<OwnKey>),
     Temporary(Arc<TemporaryKey>),
 }
 
@@ -97,7 +97,7 @@ impl AccountKeys {
         let keys = accounts.into_iter().flat_map(|account| {
             let appid = account.appid;
             account.keys.into_iter().map(move |(id, secret)| {
-                Arc::new(PermanentKey {
+                Arc::new(OwnKey {
                     id,
                     secret,
                     appid: appid.clone(),

@@ -61,7 +61,7 @@ mod wire;
 pub use counters::{Counters, EmulatorCounts, RecordedHead};
 pub use fault_switch::{FaultSwitch, MetCount};
 pub use faults::{
-    CommonFault, CosFault, Fault, FaultAction, FaultFile, FaultLatency, FaultService, Faults,
+    CommonFault, CosFault, FaultAction, FaultEntry, FaultFile, FaultLatency, FaultService, Faults,
     StsFault,
 };
 pub use quantity::{ByteSize, Share, Span};

@@ -324,25 +324,7 @@ impl S3 for Operations {
                 "An object can be copied to itself only with new metadata"
             ));
         }
-        let new_tags = input
-            .tagging_directive
-            .as_ref()
-            .is_some_and(|d| d.as_str() == "REPLACE");
-        let tags = if new_tags {
-            parse_tags(input.tagging.as_deref())?
-        } else {
-            source.attributes.tags.clone()
-        };
-        let mut attributes = if replaces {
-            attributes_of!(input, tags)
-        } else {
-            Attributes {
-                tags,
-                acl: None,
-                ..source.attributes.clone()
-            }
-        };
-        attributes.storage_class = input.storage_class.map(|class| class.as_str().to_owned());
+        let attributes = copied_attributes(&input, &source, replaces)?;
         let received = copy(&self.store, file, 0, source.size).await?;
         let condition = |there: Option<&StoredObject>| check_overwrite(forbids, there);
         let new = NewObject {
@@ -526,6 +508,32 @@ pub(super) fn asked<T>(req: &S3Request<T>) -> S3Result<&RequestFacts> {
     req.extensions
         .get::<RequestFacts>()
         .ok_or_else(|| s3_error!(InternalError))
+}
+
+/// What a copy says of its object: what its source says, but for what is replaced.
+fn copied_attributes(
+    input: &CopyObjectInput,
+    source: &StoredObject,
+    replaces: bool,
+) -> S3Result<Attributes> {
+    let directive = input.tagging_directive.as_ref();
+    let tags = if directive.is_some_and(|d| d.as_str() == "REPLACE") {
+        parse_tags(input.tagging.as_deref())?
+    } else {
+        source.attributes.tags.clone()
+    };
+    let storage_class = input.storage_class.as_ref();
+    let storage_class = storage_class.map(|class| class.as_str().to_owned());
+    Ok(if replaces {
+        attributes_of!(input, tags)
+    } else {
+        Attributes {
+            tags,
+            acl: None,
+            storage_class,
+            ..source.attributes.clone()
+        }
+    })
 }
 
 /// Entries of a page: what was asked for, unless a fault makes it less.

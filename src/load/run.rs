@@ -25,7 +25,7 @@ use super::scenario::{Scenario, Sweep};
 use super::stats::{Interval, IntervalRow, ROWS, Series, SideTotals, TENANTS, Totals};
 use super::worker::{self, Driven, Segment, WorkerCommand, WorkerShared};
 use crate::clock::wall_clock;
-use crate::emulator::{Emulator, Fault, Faults};
+use crate::emulator::{Emulator, FaultEntry, Faults};
 use crate::timestamp::Timestamp;
 use crate::upstream::dial::Dialer;
 
@@ -393,7 +393,7 @@ impl Fleet {
             elapsed: at,
             left: end,
             row,
-            faults: faults.map(Fault::label).collect(),
+            faults: faults.map(FaultEntry::label).collect(),
         }
     }
 
@@ -469,7 +469,7 @@ impl Fleet {
 
     fn fault_results(&self) -> Vec<FaultResult> {
         let faults = self.plan.faults.faults.iter();
-        let until = |fault: &Fault| match fault.until {
+        let until = |fault: &FaultEntry| match fault.until {
             Some(until) => until.0.as_secs_f64(),
             None if fault.is_event() => fault.from.0.as_secs_f64(),
             None => self.seconds,

@@ -13,7 +13,7 @@ use super::quantity::{ByteSize, Share, Span};
 use super::sizes::Sizes;
 use super::tenants::{Skew, TenantEntry};
 use super::upload::UploadForms;
-use crate::emulator::{Fault, FaultFile};
+use crate::emulator::{FaultEntry, FaultFile};
 
 /// What a run may be told. Nothing is required: without an endpoint the embedded COS and the proxy are the target.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
@@ -190,7 +190,7 @@ pub struct Scenario {
     pub faults_file: Option<PathBuf>,
     /// The faults themselves
     #[arg(skip)]
-    pub faults: Vec<Fault>,
+    pub faults: Vec<FaultEntry>,
     /// The seed of the file of faults
     #[arg(skip)]
     pub faults_seed: Option<u64>,

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use cosgate::emulator::{
-    ByteSize, CommonFault, CosFault, Emulator, EmulatorConfig, Fault, FaultLatency, FaultService,
-    Faults, Share, StsFault,
+    ByteSize, CommonFault, CosFault, Emulator, EmulatorConfig, FaultEntry, FaultLatency,
+    FaultService, Faults, Share, StsFault,
 };
 use cosgate::timestamp::Timestamp;
 use serde_json::{Value, json};
@@ -202,9 +202,9 @@ fn latencies_add_up_and_bandwidth_takes_its_time() {
     let latency = |text: &str| CommonFault::Latency(FaultLatency::Fixed(text.parse().unwrap()));
     emulator.faults().set(Faults {
         faults: vec![
-            Fault::common(FaultService::Cos, latency("150ms")),
-            Fault::common(FaultService::Cos, latency("100ms")),
-            Fault::common(FaultService::Sts, latency("200ms")),
+            FaultEntry::common(FaultService::Cos, latency("150ms")),
+            FaultEntry::common(FaultService::Cos, latency("100ms")),
+            FaultEntry::common(FaultService::Sts, latency("200ms")),
         ],
         ..Faults::default()
     });
@@ -231,7 +231,7 @@ fn latencies_add_up_and_bandwidth_takes_its_time() {
 
     let slow = CommonFault::Bandwidth(ByteSize(100_000));
     emulator.faults().set(Faults {
-        faults: vec![Fault::common(FaultService::Cos, slow)],
+        faults: vec![FaultEntry::common(FaultService::Cos, slow)],
         ..Faults::default()
     });
     let (reply, took) = timed(|| get("/k").send(emulator.cos_addr()));
@@ -370,7 +370,7 @@ fn new_connections_are_refused_and_open_ones_go_on() {
     assert_eq!(&first, b"HTTP/1.1 404");
     emulator.faults().set(Faults {
         faults: [FaultService::Cos, FaultService::Sts]
-            .map(|service| Fault::common(service, CommonFault::RefuseConnections))
+            .map(|service| FaultEntry::common(service, CommonFault::RefuseConnections))
             .into(),
         ..Faults::default()
     });
@@ -393,9 +393,9 @@ fn a_share_of_the_requests_meets_a_fault_and_the_same_ones_with_the_same_seed() 
     let emulator = emulator();
     let run = |seed| {
         emulator.faults().set(Faults {
-            faults: vec![Fault {
+            faults: vec![FaultEntry {
                 share: Some(Share(0.3)),
-                ..Fault::cos(CosFault::SlowDown)
+                ..FaultEntry::cos(CosFault::SlowDown)
             }],
             seed,
             ..Faults::default()
@@ -415,7 +415,7 @@ fn the_page_of_faults_names_every_kind() {
     let page = std::fs::read_to_string("docs/faults.md").unwrap();
     for service in ["cos", "sts"] {
         let none = json!({"service": service, "do": "?"});
-        let error = serde_json::from_value::<Fault>(none)
+        let error = serde_json::from_value::<FaultEntry>(none)
             .unwrap_err()
             .to_string();
         let (_, known) = error.split_once("expected one of").unwrap();

@@ -22,9 +22,5 @@ mod multipart;
 mod product;
 mod refusals;
 mod sts;
-#[expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "a test stops at the first surprise"
-)]
+#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod versions;

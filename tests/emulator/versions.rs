@@ -191,7 +191,7 @@ fn copies_tags_and_multi_deletes_name_versions() {
         .header("content-md5", &digest)
         .body(delete);
     let many = many.s3(&account()).send(emulator.cos_addr());
-    assert_eq!(many.elements("VersionId"), [second.clone()]);
+    assert_eq!(many.elements("VersionId"), [second]);
     let marker = many.element("DeleteMarkerVersionId").unwrap();
     let ids: Vec<String> = listed(&emulator, 10)
         .into_iter()

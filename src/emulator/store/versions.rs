@@ -88,7 +88,9 @@ impl Store {
     ) -> Result<Arc<StoredObject>, StoreError> {
         let buckets = self.lock();
         let found = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
-        let Some(version) = version else {
+        // Where there are no versions, `null` is the object, and its absence that of the key.
+        let is_object = |name: &&str| *name == NULL && found.versioning() == Versioning::Never;
+        let Some(version) = version.filter(|name| !is_object(name)) else {
             let hidden = found.history.get(key).and_then(|versions| versions.first());
             return match (found.objects.get(key), hidden) {
                 (Some(object), _) => Ok(Arc::clone(object)),
