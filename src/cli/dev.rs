@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use cosgate::config::{ClientAuth, Config, Listen, ServerTls, Sources};
-use cosgate::emulator::{Emulator, EmulatorConfig};
+use cosgate::emulator::{Emulator, EmulatorConfig, FaultFile};
 use cosgate::observe::{LineFormat, ProgramLog};
 use cosgate::secret::Secret;
 use cosgate::timestamp::Timestamp;
@@ -42,10 +42,13 @@ pub(super) struct Arguments {
     /// Where `/metrics` is; the port after that of `--listen`, or a free one
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
+    /// What the embedded COS and STS do wrong: a file of `[[faults]]`
+    #[arg(long, value_name = "FILE", value_parser = super::emulator::read_faults)]
+    faults: Option<FaultFile>,
     /// Where faults of the embedded COS and STS can be set; the second port after that of `--listen`, or a
     /// free one
     #[arg(long, value_name = "ADDRESS")]
-    faults: Option<SocketAddr>,
+    faults_admin: Option<SocketAddr>,
     /// How the access log is written
     #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
     log_format: LogFormat,
@@ -149,7 +152,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     for (option, address) in [
         ("--listen", Some(arguments.listen)),
         ("--admin", arguments.admin),
-        ("--faults", arguments.faults),
+        ("--faults-admin", arguments.faults_admin),
     ] {
         if let Some(address) = address
             && !address.ip().is_loopback()
@@ -172,7 +175,8 @@ async fn start(arguments: &Arguments, signals: Signals, log: &ProgramLog) -> io:
         data: arguments.data.clone(),
         keys: vec![(ACCOUNT_ID.to_owned(), Secret::new(ACCOUNT_SECRET))],
         buckets: vec![(BUCKET.to_owned(), REGION.to_owned())],
-        admin_listen: Some(beside(arguments, arguments.faults, 2)),
+        admin_listen: Some(beside(arguments, arguments.faults_admin, 2)),
+        faults: arguments.faults.clone().unwrap_or_default().into(),
         ..EmulatorConfig::default()
     })?;
     let text = configuration(arguments, &emulator);

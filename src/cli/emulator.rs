@@ -6,9 +6,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
-use cosgate::emulator::{Emulator, EmulatorConfig};
+use clap::{Args, ValueEnum};
+use cosgate::emulator::{
+    Emulator, EmulatorAccount, EmulatorConfig, EmulatorRole, FaultFile, Fsync,
+};
 use cosgate::secret::Secret;
+use serde::Deserialize;
+use serde_json::json;
 
 use super::USAGE;
 use super::process::Process;
@@ -24,7 +28,8 @@ const DEMO_SECRET: &str = "cosgateEmulatorSecretKey00000000";
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cosgate emulator
-  cosgate emulator --data ./cos-data --bucket photos-1250000000:ap-beijing")]
+  cosgate emulator --data ./cos-data --bucket photos-1250000000:ap-beijing
+  cosgate emulator --json --path-style --cos 127.0.0.1:0 --sts 127.0.0.1:0 --admin 127.0.0.1:0")]
 pub(super) struct Arguments {
     /// Where COS listens
     #[arg(long, default_value = "127.0.0.1:9100", value_name = "ADDRESS")]
@@ -35,6 +40,9 @@ pub(super) struct Arguments {
     /// Where faults and counters are reachable (GET and PUT /faults, GET /counters)
     #[arg(long, default_value = "127.0.0.1:9102", value_name = "ADDRESS")]
     admin: SocketAddr,
+    /// What goes wrong from the start: a file of `[[faults]]`
+    #[arg(long, value_name = "FILE", value_parser = read_faults)]
+    faults: Option<FaultFile>,
     /// Where objects are kept; a temporary folder without it
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
@@ -44,12 +52,109 @@ pub(super) struct Arguments {
     /// The account's APPID
     #[arg(long, default_value = "1250000000", value_name = "DIGITS")]
     appid: String,
+    /// A folder whose folders become buckets, and the files in them objects, unless they are there already
+    #[arg(long, value_name = "DIR")]
+    seed: Option<PathBuf>,
+    /// Take the bucket's name from the path under any Host, as other stores for tests do. The real COS does not
+    #[arg(long)]
+    path_style: bool,
+    /// When an object is on the disk itself: a kill of the emulator loses nothing in either case
+    #[arg(long, value_enum, default_value_t = Sync::Never)]
+    fsync: Sync,
+    /// A role of the account that can be assumed; with the external id that it requires. May be repeated
+    #[arg(long, value_name = "ARN[,EXTERNAL_ID]", value_parser = parse_role)]
+    role: Vec<EmulatorRole>,
+    /// A file of `[[accounts]]`: further accounts with keys, roles and buckets
+    #[arg(long, value_name = "FILE", value_parser = read_accounts)]
+    accounts: Option<Accounts>,
+    /// Print addresses, key and buckets as one line of JSON
+    #[arg(long)]
+    json: bool,
     /// The account's permanent key id
     #[arg(long, default_value = DEMO_ID, value_name = "ID")]
     secret_id: String,
     /// The environment variable that holds the permanent secret; a demo one without it
     #[arg(long, value_name = "NAME")]
     secret_key_env: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Sync {
+    /// Before it is acknowledged
+    Always,
+    /// When the operating system likes
+    Never,
+}
+
+/// A file of accounts.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Accounts {
+    accounts: Vec<AccountEntry>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccountEntry {
+    appid: String,
+    keys: Vec<KeyEntry>,
+    #[serde(default)]
+    roles: Vec<RoleEntry>,
+    #[serde(default)]
+    buckets: Vec<BucketEntry>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyEntry {
+    id: String,
+    secret: String,
+}
+
+/// Without the secret.
+impl std::fmt::Debug for KeyEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.id)
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoleEntry {
+    arn: String,
+    external_id: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BucketEntry {
+    name: String,
+    region: String,
+}
+
+impl Accounts {
+    fn buckets(&self) -> impl Iterator<Item = (String, String)> {
+        let buckets = self.accounts.iter().flat_map(|account| &account.buckets);
+        buckets.map(|bucket| (bucket.name.clone(), bucket.region.clone()))
+    }
+
+    fn into_config(self) -> Vec<EmulatorAccount> {
+        let accounts = self.accounts.into_iter();
+        let accounts = accounts.map(|account| EmulatorAccount {
+            appid: account.appid,
+            keys: (account.keys.into_iter())
+                .map(|key| (key.id, Secret::new(key.secret)))
+                .collect(),
+            roles: (account.roles.into_iter())
+                .map(|role| EmulatorRole {
+                    arn: role.arn,
+                    external_id: role.external_id,
+                    web_identity: None,
+                })
+                .collect(),
+        });
+        accounts.collect()
+    }
 }
 
 /// Runs the emulator until a signal ends it.
@@ -68,11 +173,8 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let shown_secret = if args.secret_key_env.is_some() {
-        "(as given)"
-    } else {
-        DEMO_SECRET
-    };
+    let shown_secret = args.secret_key_env.is_none().then_some(DEMO_SECRET);
+    let accounts = args.accounts.clone().unwrap_or_default();
     let config = EmulatorConfig {
         data: args.data.clone(),
         cos_listen: args.cos,
@@ -80,7 +182,21 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
         admin_listen: Some(args.admin),
         keys: vec![(args.secret_id.clone(), secret)],
         appid: args.appid.clone(),
-        buckets: args.bucket.clone(),
+        buckets: args
+            .bucket
+            .iter()
+            .cloned()
+            .chain(accounts.buckets())
+            .collect(),
+        accounts: accounts.into_config(),
+        fsync: match args.fsync {
+            Sync::Always => Fsync::Always,
+            Sync::Never => Fsync::Never,
+        },
+        path_style: args.path_style,
+        roles: args.role.clone(),
+        seed: args.seed.clone(),
+        faults: args.faults.clone().unwrap_or_default().into(),
         ..EmulatorConfig::default()
     };
     let process = match Process::start() {
@@ -101,7 +217,10 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
     })
 }
 
-fn welcome(args: &Arguments, emulator: &Emulator, shown_secret: &str) -> String {
+fn welcome(args: &Arguments, emulator: &Emulator, shown_secret: Option<&str>) -> String {
+    if args.json {
+        return json_line(args, emulator, shown_secret);
+    }
     let mut text = format!(
         "COS    http://{}\nSTS    http://{}\n",
         emulator.cos_addr(),
@@ -111,14 +230,33 @@ fn welcome(args: &Arguments, emulator: &Emulator, shown_secret: &str) -> String 
     if let Some(admin) = emulator.admin_addr() {
         let _ = writeln!(
             text,
-            "admin  http://{admin}  (GET and PUT /faults, GET /counters)"
+            "admin  http://{admin}  (GET and PUT /faults, GET /counters, GET /health, POST /reset)"
         );
     }
+    let shown_secret = shown_secret.unwrap_or("(as given)");
     let _ = writeln!(text, "key    {} {shown_secret}", args.secret_id);
-    for (name, region) in &args.bucket {
+    for (name, region) in emulator.buckets() {
         let _ = writeln!(text, "bucket {name}.cos.{region}.myqcloud.com");
     }
     text
+}
+
+/// What a program that started it needs. A secret that was given is not repeated.
+fn json_line(args: &Arguments, emulator: &Emulator, shown_secret: Option<&str>) -> String {
+    let buckets = emulator.buckets().into_iter();
+    let buckets: Vec<_> = buckets
+        .map(|(name, region)| json!({"name": name, "region": region}))
+        .collect();
+    let line = json!({
+        "cos": format!("http://{}", emulator.cos_addr()),
+        "sts": format!("http://{}", emulator.sts_addr()),
+        "admin": emulator.admin_addr().map(|admin| format!("http://{admin}")),
+        "appid": args.appid,
+        "secret_id": args.secret_id,
+        "secret_key": shown_secret,
+        "buckets": buckets,
+    });
+    format!("{line}\n")
 }
 
 /// The listeners that not only this machine can reach. The demo key is public, and faults need no key.
@@ -134,6 +272,44 @@ fn reachable(emulator: &Emulator) -> Vec<(&'static str, SocketAddr)> {
     addresses
         .filter(|(_, address)| !address.ip().to_canonical().is_loopback())
         .collect()
+}
+
+/// A file of `[[faults]]`.
+pub(super) fn read_faults(path: &str) -> Result<FaultFile, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    FaultFile::parse(path, &text)
+}
+
+fn read_accounts(path: &str) -> Result<Accounts, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    // The error's own text repeats the line, in which a secret may be.
+    toml::from_str(&text).map_err(|error| match error.span() {
+        Some(span) => {
+            let line = text
+                .get(..span.start)
+                .unwrap_or_default()
+                .lines()
+                .count()
+                .max(1);
+            format!("line {line}: {}", error.message())
+        }
+        None => error.message().to_owned(),
+    })
+}
+
+fn parse_role(text: &str) -> Result<EmulatorRole, String> {
+    let (arn, external_id) = match text.split_once(',') {
+        Some((arn, external_id)) => (arn, Some(external_id.to_owned())),
+        None => (text, None),
+    };
+    if !arn.starts_with("qcs::cam::") {
+        return Err("write it as qcs::cam::uin/100000000001:roleName/NAME".to_owned());
+    }
+    Ok(EmulatorRole {
+        arn: arn.to_owned(),
+        external_id,
+        web_identity: None,
+    })
 }
 
 fn parse_bucket(text: &str) -> Result<(String, String), String> {

@@ -92,7 +92,8 @@ pub(super) async fn serve(
     };
     let admin_address = admin_listener.as_ref().map(TcpListener::local_addr);
     let admin_address = admin_address.transpose()?;
-    let metrics = Metrics::new(config.server.threads).with_program_log(log.lost());
+    let metrics = Metrics::with_tenants(config.server.threads, config.server.tenant_metrics)
+        .with_program_log(log.lost());
     let out = process::unlocked(&io::stdout())?;
     let (access_log, log_writer) = access_log::start(out, metrics.core(0))?;
     let access_log = access_log.with_format(manner.line_format);

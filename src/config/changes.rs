@@ -71,6 +71,12 @@ impl Config {
         );
         keep(&mut own.admin, &running.admin, "[server] admin", &mut kept);
         keep(
+            &mut own.tenant_metrics,
+            &running.tenant_metrics,
+            "[server] tenant_metrics",
+            &mut kept,
+        );
+        keep(
             &mut own.reuse_port,
             &running.reuse_port,
             "[server] reuse_port",
@@ -170,7 +176,7 @@ fn differing_server(old: &Server, new: &Server) -> Vec<String> {
             listen, socket_mode, admin, admin_hosts, domains, region, strict_region,
             allow_remote_anonymous, allow_plain_bearer, loopback_is_proxy, proxy_protocol,
             trusted_proxies, trusted_users, allow_qsign, allow_sigv2_presign, threads, max_presign,
-            session_secrets, sessions_not_before, max_session, ready_requires, reuse_port, reload_on_change
+            session_secrets, sessions_not_before, max_session, ready_requires, tenant_metrics, reuse_port, reload_on_change
         ],
         except [tls, limits]
     )

@@ -296,6 +296,12 @@ static SERVER: ConfigTable = ConfigTable {
             "The region that cosgate tells clients.",
         ),
         key(
+            "tenant_metrics",
+            Value::Count(0, 10_000),
+            Default::Is("100"),
+            "Number of tenants and templates with metrics of their own. The first in the configuration have them; all others count as `other`.",
+        ),
+        key(
             "reuse_port",
             Value::Flag,
             Default::Is("false"),

@@ -105,6 +105,8 @@ pub struct Server {
     pub sessions_not_before: Option<Timestamp>,
     /// `ready_requires`: what must be up, besides keys, for cosgate to be ready.
     pub ready_requires: Vec<ReadyPart>,
+    /// `tenant_metrics`: so many tenants have metrics of their own.
+    pub tenant_metrics: usize,
     /// `reuse_port`: another process may listen on the same address (`SO_REUSEPORT`).
     pub reuse_port: bool,
     /// `reload_on_change`: take the files again when they change, without a signal.

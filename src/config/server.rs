@@ -50,6 +50,7 @@ pub(super) fn server(section: Section<'_>) -> Option<Server> {
         max_session: section.duration("max_session").value,
         reload_on_change: section.flag("reload_on_change").value,
         ready_requires: ready_requires(&section),
+        tenant_metrics: in_memory(section.number("tenant_metrics")),
         reuse_port: reuse_port(&section, listen.as_ref()),
         tls,
         limits: limits(section.section("limits")),

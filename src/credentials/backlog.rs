@@ -62,6 +62,11 @@ impl Backlog {
         }
     }
 
+    /// The issuer's name.
+    pub(super) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
     /// Takes the next number of a queue; they begin with 1.
     pub(super) fn join(&self, urgency: Urgency) -> u64 {
         self.queue(urgency).sent.fetch_add(1, Ordering::AcqRel) + 1

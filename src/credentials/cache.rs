@@ -225,6 +225,12 @@ impl Cache {
         &self.issuing.maker.breakers
     }
 
+    /// The queue and the breaker of each issuer.
+    pub(super) fn paces(&self) -> impl Iterator<Item = (&Arc<Backlog>, &Arc<Breaker>)> {
+        let maker = &self.issuing.maker;
+        maker.backlogs.iter().zip(&maker.breakers)
+    }
+
     /// What is counted.
     pub fn counters(&self) -> &Arc<CacheCounters> {
         &self.issuing.maker.counters

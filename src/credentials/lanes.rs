@@ -161,6 +161,10 @@ impl Drop for LaneCall {
             Err(error) if error.is_repeated => tracing::debug!(tenant, %error, "no key"),
             Err(error) => tracing::warn!(tenant, %error, "no key"),
         }
+        let repeated = |error: &StsError| error.is_repeated;
+        if !result.as_ref().is_err_and(repeated) {
+            self.entry.counters().sts_time.observe(self.began.elapsed());
+        }
         if result.is_ok() {
             self.backlog.record_call(self.began.elapsed()); // a failed call does not say how long calls take
         }

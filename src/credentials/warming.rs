@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
+use super::backlog::Backlog;
+use super::breaker::Breaker;
 use super::cache::Cache;
 use super::entry::Entry;
 
@@ -54,12 +56,14 @@ impl Cache {
         }
     }
 
-    /// How many issuers call STS, and the calls of how many are held back because they fail.
-    pub fn held_back_issuers(&self) -> (usize, usize) {
-        let issuers = self.issuers().iter().zip(self.breakers());
+    /// Each issuer that calls STS, by its name, and whether its calls are held back because they fail.
+    pub fn issuer_states(&self) -> Vec<(String, bool)> {
+        let issuers = self.issuers().iter().zip(self.paces());
         let calling = issuers.filter(|(issuer, _)| issuer.is_some());
-        let held_back = calling.clone().filter(|(_, breaker)| breaker.is_open());
-        (calling.count(), held_back.count())
+        let state = |(_, (backlog, breaker)): (_, (&Arc<Backlog>, &Arc<Breaker>))| {
+            (backlog.issuer().to_owned(), breaker.is_open())
+        };
+        calling.map(state).collect()
     }
 
     fn warmed(&self) -> impl Iterator<Item = &Arc<Entry>> {

@@ -40,6 +40,18 @@ pub enum Verdict {
 }
 
 impl Step {
+    /// All steps, in their order.
+    pub const ALL: [Self; 8] = [
+        Self::Parse,
+        Self::Authenticate,
+        Self::Limit,
+        Self::Authorize,
+        Self::Rewrite,
+        Self::Payload,
+        Self::Credential,
+        Self::Upstream,
+    ];
+
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@ use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::ACCEPT;
 use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,6 +23,8 @@ use crate::downstream::reloads::Reloads;
 use crate::observe::admin::{
     answer, is_misdirected, misdirected, readyz, reload_refusal, reloaded,
 };
+use crate::observe::{MetricsView, TextFormat};
+use crate::proxy::Shared;
 
 /// Connections at once: a scraper or two, and someone who looks. The next one takes the place of the
 /// oldest, so that nobody who says nothing keeps a probe from its response.
@@ -92,14 +95,26 @@ async fn page<B>(
         let readiness = readiness.readiness(&shared, is_verbose).await;
         return readyz(request.method(), is_verbose, &readiness);
     }
-    let (metrics, credentials) = (shared.metrics(), shared.credentials());
-    metrics.set_live_keys(credentials.live_keys() as u64);
-    metrics.set_scopes(credentials.scopes());
-    let now = wall_clock();
-    metrics.set_ending_keys(shared.tenants().ending_keys(now));
-    let keys = shared.tenants().key_states(now);
-    let (method, path) = (request.method(), request.uri().path());
-    answer(method, path, &keys, metrics)
+    let metrics = || {
+        let accept = request.headers().get(ACCEPT);
+        let format = TextFormat::accepted(accept.and_then(|accept| accept.to_str().ok()));
+        let view = metrics_view(live, &shared);
+        (shared.metrics().render(&view, format), format)
+    };
+    answer(request.method(), request.uri().path(), metrics)
+}
+
+/// What is found out for the metrics.
+fn metrics_view(live: &LiveConfig, shared: &Shared) -> MetricsView {
+    let (credentials, now) = (shared.credentials(), wall_clock());
+    MetricsView {
+        identities: shared.tenants().key_states(now),
+        issuers: credentials.issuer_states(),
+        live_keys: credentials.live_keys() as u64,
+        scopes: credentials.scopes(),
+        ending_keys: shared.tenants().ending_keys(now),
+        certificate_end: live.rules().certificate_end(),
+    }
 }
 
 /// Requests a reload, and waits for its end.

@@ -134,7 +134,9 @@ fn configuration(shared: &Shared) -> PartState {
 }
 
 fn sts(shared: &Shared, required: bool) -> PartState {
-    let (issuers, held_back) = shared.credentials().held_back_issuers();
+    let states = shared.credentials().issuer_states();
+    let held_back = states.iter().filter(|(_, is_held_back)| *is_held_back);
+    let (issuers, held_back) = (states.len(), held_back.count());
     let detail = match (issuers, held_back) {
         (0, _) => "no issuer calls STS".to_owned(),
         (_, 0) => "calls are made".to_owned(),

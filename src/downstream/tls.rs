@@ -10,8 +10,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::Server;
+use crate::config::{Server, ServerTls};
 use crate::downstream::client_verifier::client_verifier;
+use crate::timestamp::Timestamp;
 
 /// HTTP/2 in ALPN (RFC 9113 section 3.2).
 pub(crate) const H2: &[u8] = b"h2";
@@ -61,6 +62,14 @@ pub(crate) fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static
         return Err(about(file, "it holds no certificate"));
     }
     Ok(certificates)
+}
+
+/// The end of the first certificate of the chain; `None`: it cannot be read.
+pub(crate) fn certificate_end(tls: &ServerTls) -> Option<Timestamp> {
+    let chain = certificates(&tls.cert).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
+    let end = certificate.validity().not_after.timestamp();
+    Some(Timestamp::from_unix(end))
 }
 
 pub(crate) fn about(file: &Path, error: impl std::fmt::Display) -> io::Error {

@@ -10,11 +10,13 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::{ClientAuth, Server};
 use crate::downstream::tls;
+use crate::timestamp::Timestamp;
 
 /// The rules of connections that begin at one time.
 pub(crate) struct TransportRules {
     pub(crate) acceptor: Option<TlsAcceptor>,
     files: TlsFiles,
+    certificate_end: Option<Timestamp>,
     has_http2: bool,
     /// Set when connections under these rules must end.
     ended: watch::Sender<bool>,
@@ -49,9 +51,15 @@ impl TransportRules {
         Ok(Self {
             acceptor,
             files,
+            certificate_end: server.tls.as_ref().and_then(tls::certificate_end),
             has_http2: server.limits.streams > 0,
             ended: watch::Sender::new(false),
         })
+    }
+
+    /// The end of the certificate that clients are shown.
+    pub(crate) fn certificate_end(&self) -> Option<Timestamp> {
+        self.certificate_end
     }
 
     /// Whether a connection would be made in the same way under `other`.

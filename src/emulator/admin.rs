@@ -8,9 +8,16 @@
 //! | `GET /faults` | the faults in force, as JSON |
 //! | `PUT /faults` | puts the faults of the JSON body in force; `{}` clears them |
 //! | `DELETE /faults` | clears them |
+//! | `GET /faults/met` | how many requests have met each fault of the list |
 //! | `GET /counters` | the numbers, as JSON; `DELETE` resets them |
 //! | `GET /heads` | the last request heads that came to COS |
+//! | `POST /snapshot` | keeps the state of all buckets |
+//! | `POST /reset` | brings it back |
+//! | `GET /health` | responds when the emulator is there |
 //! | `DELETE /keys`, `DELETE /keys/ID` | revokes all temporary keys, or one |
+
+use std::io;
+use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -19,11 +26,13 @@ use hyper::body::Incoming;
 use s3s::Body;
 use serde::Serialize;
 
+use super::faults::check_count;
+use super::store::Store;
 use super::{EmulatorShared, Faults};
 use crate::s3::host;
 
 /// A body's bytes at most.
-const BODY_LIMIT: usize = 64 * 1024;
+const BODY_LIMIT: usize = 1024 * 1024;
 
 pub(super) async fn answer(
     shared: &EmulatorShared,
@@ -40,24 +49,11 @@ pub(super) async fn answer(
     let path = head.uri.path();
     match (&head.method, path) {
         (&Method::GET, "/faults") => json(&shared.faults.current()),
-        (&Method::PUT, "/faults") => {
-            let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
-                return plain(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "the body is too long\n".into(),
-                );
-            };
-            match serde_json::from_slice::<Faults>(&body.to_bytes()) {
-                Ok(faults) => {
-                    shared.faults.set(faults);
-                    json(&shared.faults.current())
-                }
-                Err(error) => plain(
-                    StatusCode::BAD_REQUEST,
-                    format!("not a set of faults: {error}\n"),
-                ),
-            }
-        }
+        (&Method::PUT, "/faults") => put_faults(shared, body).await,
+        (&Method::GET, "/health") => plain(StatusCode::OK, "ok\n".into()),
+        (&Method::POST, "/snapshot") => kept(&shared.store, |store| store.snapshot().map(|()| true)).await,
+        (&Method::POST, "/reset") => kept(&shared.store, Store::reset).await,
+        (&Method::GET, "/faults/met") => json(&shared.faults.met()),
         (&Method::DELETE, "/faults") => {
             shared.faults.clear();
             json(&shared.faults.current())
@@ -81,7 +77,42 @@ pub(super) async fn answer(
         }
         _ => plain(
             StatusCode::NOT_FOUND,
-            "try GET or PUT /faults, GET /counters, GET /heads, DELETE /keys\n".into(),
+            "try GET /health, GET or PUT /faults, GET /counters, GET /heads, POST /snapshot, POST /reset, DELETE /keys\n".into(),
+        ),
+    }
+}
+
+/// Keeps the state or brings it back, away from the threads that serve.
+async fn kept(store: &Arc<Store>, act: fn(&Store) -> io::Result<bool>) -> Response<Body> {
+    let store = Arc::clone(store);
+    let done = tokio::task::spawn_blocking(move || act(&store)).await;
+    match done.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        Ok(true) => plain(StatusCode::OK, "done\n".into()),
+        Ok(false) => plain(
+            StatusCode::CONFLICT,
+            "there is no snapshot: take one with POST /snapshot first\n".into(),
+        ),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+async fn put_faults(shared: &EmulatorShared, body: Incoming) -> Response<Body> {
+    let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
+        return plain(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is too long\n".into(),
+        );
+    };
+    let read = serde_json::from_slice::<Faults>(&body.to_bytes());
+    let read = read.map_err(|error| error.to_string());
+    match read.and_then(|read| check_count(&read.faults).map(|()| read)) {
+        Ok(faults) => {
+            shared.faults.set(faults);
+            json(&shared.faults.current())
+        }
+        Err(error) => plain(
+            StatusCode::BAD_REQUEST,
+            format!("not a set of faults: {error}\n"),
         ),
     }
 }

@@ -16,6 +16,9 @@ use crate::emulator::keys::random;
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-cos-request-id");
 const TRACE_ID: HeaderName = HeaderName::from_static("x-cos-trace-id");
 
+const DELETE_MARKER: HeaderName = HeaderName::from_static("x-amz-delete-marker");
+const VERSION_ID: HeaderName = HeaderName::from_static("x-amz-version-id");
+
 /// A refusal in COS's words.
 #[derive(Debug)]
 pub(super) struct CosError {
@@ -122,8 +125,10 @@ pub(super) fn dress(
     if failed || answer.status() == StatusCode::NOT_MODIFIED {
         let body = answer.body().bytes().unwrap_or_default();
         let mut refused = CosError::of_s3s(answer.status(), &body).into_answer(method, resource);
-        if let Some(etag) = answer.headers().get(ETAG) {
-            refused.headers_mut().insert(ETAG, etag.clone());
+        for name in [ETAG, DELETE_MARKER, VERSION_ID] {
+            if let Some(value) = answer.headers().get(&name) {
+                refused.headers_mut().insert(name, value.clone());
+            }
         }
         return refused;
     }
@@ -202,6 +207,7 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 fn default_message(code: &str) -> &'static str {
     match code {
         "AccessDenied" => "Access Denied.",
+        "BucketNotEmpty" => "The bucket you tried to delete is not empty.",
         "BadDigest" => "The Content-MD5 you specified did not match what we received.",
         "EntityTooSmall" => "Your proposed upload is smaller than the minimum allowed object size.",
         "IncompleteBody" => {

@@ -139,17 +139,14 @@ pub(super) fn forbids_overwrite<T>(req: &S3Request<T>) -> S3Result<bool> {
     Ok(asked(req)?.verified && forbids.is_some_and(|value| value == "true"))
 }
 
-/// The bucket and key of a copy's source. Only the form `bucket/key` is spoken.
-pub(super) fn copy_source(source: &CopySource) -> S3Result<(&str, &str)> {
+/// The bucket, the key and the version of a copy's source. Only the form `bucket/key` is spoken.
+pub(super) fn copy_source(source: &CopySource) -> S3Result<(&str, &str, Option<&str>)> {
     match source {
         CopySource::Bucket {
             bucket,
             key,
             version_id,
-        } => {
-            unversioned(version_id.as_deref())?;
-            Ok((bucket, key))
-        }
+        } => Ok((bucket, key, named_version(version_id.as_deref()))),
         _ => Err(custom(
             "InvalidCopySource",
             "Copy source is not bucket/key.",
@@ -157,12 +154,9 @@ pub(super) fn copy_source(source: &CopySource) -> S3Result<(&str, &str)> {
     }
 }
 
-/// Versioning was never turned on: `null` is the only version there is.
-pub(super) fn unversioned(version: Option<&str>) -> S3Result<()> {
-    match version {
-        None | Some("null" | "") => Ok(()),
-        Some(_) => Err(s3_error!(NoSuchVersion)),
-    }
+/// The version that a request names; an empty one is none.
+pub(super) fn named_version(version: Option<&str>) -> Option<&str> {
+    version.filter(|version| !version.is_empty())
 }
 
 /// First byte, number of bytes, and the `Content-Range` when it is a part.

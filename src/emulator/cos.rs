@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, DATE, HeaderValue};
 use http::request::Parts;
 use http::{Extensions, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use s3s::Body;
 use s3s::service::S3Service;
@@ -13,29 +14,38 @@ use crate::emulator::address::HostKind;
 use crate::emulator::answer::{CosError, dress};
 use crate::emulator::counters::Counters;
 use crate::emulator::document::{has_parameter, is_document, read_document};
-use crate::emulator::faults::{CosFault, FaultSwitch};
+use crate::emulator::fault_switch::{Circumstances, FaultSwitch, MetFaults};
+use crate::emulator::fault_target::FaultTarget;
+use crate::emulator::faults::{CosFault, FaultService};
 use crate::emulator::gate::RequestFacts;
 use crate::emulator::head::{
-    DecodedTarget, SignatureKind, check_framing, check_key, check_metadata, facts, find_signature,
-    header,
+    DecodedTarget, PathStyle, SignatureKind, check_framing, check_key, check_metadata, facts,
+    find_signature, header, path_in_bucket,
 };
 use crate::emulator::keys::{AccountKey, AccountKeys};
 use crate::emulator::native::Coverage;
+use crate::emulator::paced_body::PacedBody;
 use crate::emulator::store::Store;
 use crate::emulator::wire::{Breaks, BrokenBody, Cut, FlippedBody, WirePeer};
-use crate::emulator::{clock, native};
+use crate::emulator::{REGION, clock, native};
+use crate::encoding::percent::percent_decode;
 use crate::sign::Signable;
 use crate::sign::cos::CosClaim;
+use crate::timestamp::Timestamp;
 
 /// A presigned URL lives at most this many seconds.
 const PRESIGNED_LIMIT: u32 = 7 * 86_400;
 
+/// Seconds by which a request's time may differ. COS does not publish its own; this is S3's.
+const SKEW_LIMIT: i64 = 15 * 60;
+
 /// The embedded COS.
 pub(super) struct Cos {
-    pub(super) appid: String,
     pub(super) counters: Arc<Counters>,
     pub(super) faults: Arc<FaultSwitch>,
     pub(super) keys: Arc<AccountKeys>,
+    /// Whether a Host that is none of COS's can be used, with the bucket in the path.
+    pub(super) path_style: bool,
     pub(super) s3: S3Service,
     /// What makes hyper write an answer's names as COS does.
     pub(super) spelling: Extensions,
@@ -49,6 +59,7 @@ struct ClaimedTarget {
     bucket: Option<String>,
     region: String,
     signature: SignatureKind,
+    circumstances: Circumstances,
 }
 
 impl ClaimedTarget {
@@ -60,35 +71,85 @@ impl ClaimedTarget {
     }
 }
 
-/// Does what `fault` says before there is an answer: gives the body, or the error that it demands.
+/// Does what is met before there is an answer: gives the body, or the error that is demanded.
 async fn before_answer(
-    fault: Option<&CosFault>,
+    met: &MetFaults,
     body: Body,
     peer: &WirePeer,
 ) -> Result<Result<Body, CosError>, Cut> {
-    Ok(match fault {
-        None | Some(CosFault::ResetAfterSent(_) | CosFault::StallAfterSent(_)) => Ok(body),
-        Some(CosFault::Error { status, code }) => {
-            let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            Err(CosError::new(status, code.clone(), "A fault on demand."))
-        }
-        Some(CosFault::Reset) => return Err(peer.cut()),
-        Some(CosFault::FlipAfterReceived(after)) => {
-            Ok(Body::http_body_unsync(FlippedBody::new(body, *after)))
-        }
-        Some(CosFault::ResetAfterReceived(after)) => {
-            let breaks = Breaks::Cut(peer.clone());
-            Ok(Body::http_body_unsync(BrokenBody::new(
-                body, *after, breaks,
-            )))
-        }
-        Some(CosFault::SlowDown) => Err(CosError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "SlowDown",
-            "Please reduce your request rate.",
-        )),
-        Some(CosFault::Stall) => std::future::pending().await,
-    })
+    let mut body = match met.bandwidth {
+        Some(rate) => Body::http_body_unsync(PacedBody::new(body, rate)),
+        None => body,
+    };
+    for fault in &met.cos {
+        let (after, breaks) = match fault {
+            CosFault::Error { status, code } => return Ok(Err(demanded(*status, code))),
+            CosFault::AnswerAfterReceived {
+                bytes,
+                status,
+                code,
+            } => {
+                receive(body, *bytes).await;
+                return Ok(Err(demanded(*status, code)));
+            }
+            CosFault::Reset => return Err(peer.cut()),
+            CosFault::SlowDown => {
+                return Ok(Err(CosError::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "SlowDown",
+                    "Please reduce your request rate.",
+                )));
+            }
+            CosFault::Stall => std::future::pending().await,
+            CosFault::FlipAfterReceived(after) => {
+                body = Body::http_body_unsync(FlippedBody::new(body, *after));
+                continue;
+            }
+            CosFault::ResetAfterReceived(after) => (*after, Breaks::Cut(peer.clone())),
+            CosFault::StallAfterReceived(after) => (*after, Breaks::Stall),
+            CosFault::ExpiredTokenCode
+            | CosFault::FlipAfterSent(_)
+            | CosFault::PartialListing(_)
+            | CosFault::ResetAfterSent(_)
+            | CosFault::RevokeKeys
+            | CosFault::StallAfterSent(_) => continue,
+        };
+        body = Body::http_body_unsync(BrokenBody::new(body, after, breaks));
+    }
+    Ok(Ok(body))
+}
+
+/// Does to the answer what is met.
+fn after_answer(mut answer: Response<Body>, met: &MetFaults, peer: &WirePeer) -> Response<Body> {
+    for fault in &met.cos {
+        answer = match fault {
+            CosFault::FlipAfterSent(after) => {
+                answer.map(|body| Body::http_body_unsync(FlippedBody::new(body, *after)))
+            }
+            CosFault::ResetAfterSent(after) => breaking(answer, *after, Breaks::Cut(peer.clone())),
+            CosFault::StallAfterSent(after) => breaking(answer, *after, Breaks::Stall),
+            _ => answer,
+        };
+    }
+    match met.bandwidth {
+        Some(rate) => answer.map(|body| Body::http_body_unsync(PacedBody::new(body, rate))),
+        None => answer,
+    }
+}
+
+fn demanded(status: u16, code: &str) -> CosError {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    CosError::new(status, code.to_owned(), "A fault on demand.")
+}
+
+/// Reads at least `bytes` of a body, or all of it.
+async fn receive(mut body: Body, bytes: u64) {
+    let mut received = 0;
+    while received < bytes
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        received += frame.data_ref().map_or(0, |data| data.len() as u64);
+    }
 }
 
 impl Cos {
@@ -98,21 +159,32 @@ impl Cos {
         request: Request<Incoming>,
         peer: WirePeer,
     ) -> Result<Response<Body>, Cut> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         self.counters.cos_request(&head);
-        self.faults.wait(|faults| faults.cos_latency_ms).await;
         let host = header(&head, "host").unwrap_or_default().to_owned();
+        let kind = HostKind::parse(&host, &self.suffix);
+        if self.path_style
+            && matches!(kind, None | Some(HostKind::Region(_)))
+            && let Some(split) = PathStyle::of(head.uri.path())
+        {
+            head.extensions.insert(split);
+        }
         let resource = format!("{host}{}", head.uri.path());
         let method = head.method.clone();
 
-        let fault = self.faults.next_cos();
-        let body = match before_answer(fault.as_ref(), Body::from(body), &peer).await? {
+        let target = || self.fault_target(&head, &host);
+        let met = self.faults.meet(FaultService::Cos, target);
+        met.revoked.iter().for_each(|keys| self.keys.forget(keys));
+        if !met.latency.is_zero() {
+            tokio::time::sleep(met.latency).await;
+        }
+        let body = match before_answer(&met, Body::from(body), &peer).await? {
             Ok(body) => body,
             Err(refusal) => return Ok(refusal.into_answer(&method, &resource)),
         };
-        let claimed = self.claimed(&head, &host);
+        let claimed = self.claimed(&head, &host, met.circumstances(clock()));
         let is_native = claimed.as_ref().is_ok_and(ClaimedTarget::is_native);
-        let admitted = claimed.and_then(|claimed| self.admit(head, host, claimed, &peer));
+        let admitted = claimed.and_then(|claimed| self.admit(head, claimed, &peer));
         let mut answer = match admitted {
             Ok(head) => self.act(head, body, &resource).await,
             Err(refusal) => refusal.into_answer(&method, &resource),
@@ -124,18 +196,34 @@ impl Cos {
             native::from_s3(answer.headers_mut());
         }
         answer.extensions_mut().extend(self.spelling.clone());
-        Ok(match fault {
-            Some(CosFault::ResetAfterSent(after)) => breaking(answer, after, Breaks::Cut(peer)),
-            Some(CosFault::StallAfterSent(after)) => breaking(answer, after, Breaks::Stall),
-            _ => answer,
-        })
+        if met.has_wrong_clock()
+            && let Ok(date) = HeaderValue::from_str(&met.circumstances(clock()).now.http_date())
+        {
+            answer.headers_mut().insert(DATE, date);
+        }
+        Ok(after_answer(answer, &met, &peer))
+    }
+
+    /// What of a request decides which faults it meets.
+    fn fault_target(&self, head: &Parts, host: &str) -> FaultTarget {
+        let bucket = match HostKind::parse(host, &self.suffix) {
+            Some(HostKind::Bucket { name, .. }) => Some(name),
+            _ => (head.extensions.get::<PathStyle>()).map(|split| split.bucket.clone()),
+        };
+        FaultTarget::of_cos(head, bucket, |id| self.keys.session(id))
     }
 
     /// What the head names, before its signature is verified.
-    fn claimed(&self, head: &Parts, host: &str) -> Result<ClaimedTarget, CosError> {
+    fn claimed(
+        &self,
+        head: &Parts,
+        host: &str,
+        circumstances: Circumstances,
+    ) -> Result<ClaimedTarget, CosError> {
         let target = DecodedTarget::of(head)?;
         let (bucket, region) = self.locate(host, head, &target)?;
-        check_key(&target.path)?;
+        let path = percent_decode(path_in_bucket(&head.extensions, &head.uri));
+        check_key(&path.unwrap_or_default())?;
         check_framing(head)?;
         check_metadata(head)?;
         let signature = find_signature(head, &target)?;
@@ -144,6 +232,7 @@ impl Cos {
             bucket,
             region,
             signature,
+            circumstances,
         })
     }
 
@@ -151,7 +240,6 @@ impl Cos {
     fn admit(
         &self,
         mut head: Parts,
-        host: String,
         claimed: ClaimedTarget,
         peer: &WirePeer,
     ) -> Result<Parts, CosError> {
@@ -161,6 +249,7 @@ impl Cos {
             bucket,
             region,
             signature,
+            circumstances,
         } = claimed;
         let key = match signature {
             SignatureKind::NativeHeader | SignatureKind::NativeQuery => {
@@ -169,29 +258,33 @@ impl Cos {
                     _ if bucket.is_none() => Coverage::Service,
                     _ => Coverage::Full,
                 };
-                let key = self.admit_native(&head, &target, coverage)?;
+                let key = self.admit_native(&head, &target, coverage, circumstances)?;
                 native::to_s3(&mut head, &self.suffix)?;
                 key
             }
-            SignatureKind::SigV4Header => self.admit_sigv4(&head, &target, false)?,
-            SignatureKind::SigV4Query => self.admit_sigv4(&head, &target, true)?,
+            SignatureKind::SigV4Header => self.admit_sigv4(&head, &target, false, circumstances)?,
+            SignatureKind::SigV4Query => self.admit_sigv4(&head, &target, true, circumstances)?,
         };
+        let account = key.appid().to_owned();
         let facts = RequestFacts {
+            strangers: self.keys.others(&account),
             key: match key {
                 AccountKey::Permanent(_) => None,
                 AccountKey::Temporary(key) => Some(key),
             },
             verified,
-            host,
+            host: header(&head, "host").unwrap_or_default().to_owned(),
+            bucket: bucket.clone(),
             appid: match &bucket {
                 Some(name) => name
                     .rsplit_once('-')
                     .map_or(name.as_str(), |(_, appid)| appid)
                     .to_owned(),
-                None => self.appid.clone(),
+                None => account,
             },
             source_region: self.source_region(&head).unwrap_or_else(|| region.clone()),
             region,
+            page: circumstances.page,
             prefix: target.get("prefix").unwrap_or_default().to_owned(),
             facts: facts(&head, &target, peer.address.ip()),
         };
@@ -213,7 +306,18 @@ impl Cos {
                 "The specified bucket does not exist.",
             )
         };
+        if let Some(split) = head.extensions.get::<PathStyle>() {
+            let region = self.store.bucket(&split.bucket).map(|about| about.region);
+            let creates = head.method == Method::PUT
+                && split.path == "/"
+                && target.query.is_empty()
+                && self.keys.can_own(&split.bucket);
+            let region = region.or_else(|| creates.then(|| signed_region(head)));
+            let region = region.ok_or_else(no_bucket)?;
+            return Ok((Some(split.bucket.clone()), region));
+        }
         match HostKind::parse(host, &self.suffix) {
+            None if self.path_style => Ok((None, String::new())),
             None => Err(no_bucket()),
             Some(HostKind::Service) => Ok((None, String::new())),
             Some(HostKind::Region(region)) if target.path == b"/" => Ok((None, region)),
@@ -226,9 +330,7 @@ impl Cos {
                     head.method == Method::PUT && target.path == b"/" && target.query.is_empty();
                 match self.store.bucket(&name) {
                     Some(about) if about.region == region => Ok((Some(name), region)),
-                    None if creates && name.ends_with(&format!("-{}", self.appid)) => {
-                        Ok((Some(name), region))
-                    }
+                    None if creates && self.keys.can_own(&name) => Ok((Some(name), region)),
                     Some(_) | None => Err(no_bucket()),
                 }
             }
@@ -247,6 +349,7 @@ impl Cos {
         head: &Parts,
         target: &DecodedTarget,
         coverage: Coverage,
+        circumstances: Circumstances,
     ) -> Result<AccountKey, CosError> {
         let in_query = coverage == Coverage::Presigned;
         let claim = if in_query {
@@ -263,14 +366,14 @@ impl Cos {
         } else {
             header(head, native::TOKEN)
         };
-        let key = self.find_key(claim.secret_id, token)?;
+        let key = self.find_key(claim.secret_id, token, circumstances)?;
         let signable = Signable {
             method: head.method.as_str(),
             path: &target.path,
             query: &target.query,
             headers: &head.headers,
         };
-        native::verify(&claim, &signable, key.secret(), coverage, clock())?;
+        native::verify(&claim, &signable, key.secret(), coverage, circumstances.now)?;
         Ok(key)
     }
 
@@ -280,6 +383,7 @@ impl Cos {
         head: &Parts,
         target: &DecodedTarget,
         in_query: bool,
+        circumstances: Circumstances,
     ) -> Result<AccountKey, CosError> {
         let authorization = header(head, "authorization").unwrap_or_default();
         let field = |name: &str| {
@@ -319,25 +423,21 @@ impl Cos {
             ));
         };
         let id = credential.split('/').next().unwrap_or_default();
-        let is_signed = |name: &str| signed.split(';').any(|s| s == name);
-        let unsigned = head
-            .headers
-            .keys()
-            .map(http::HeaderName::as_str)
-            .find(|name| {
-                let exempt = in_query && *name == "x-amz-content-sha256";
-                (*name == "host" || name.starts_with("x-amz-")) && !exempt && !is_signed(name)
-            });
-        if let Some(name) = unsigned {
-            let message =
-                format!("There were headers present in the request which were not signed: {name}");
-            return Err(CosError::forbidden("AccessDenied", message));
-        }
-        self.find_key(id, token)
+        check_signed_headers(head, signed, in_query)?;
+        check_time(
+            header(head, "x-amz-date").filter(|_| !in_query),
+            circumstances.now,
+        )?;
+        self.find_key(id, token, circumstances)
     }
 
     /// The live key `id`, whose token must be `token`.
-    fn find_key(&self, id: &str, token: Option<&str>) -> Result<AccountKey, CosError> {
+    fn find_key(
+        &self,
+        id: &str,
+        token: Option<&str>,
+        circumstances: Circumstances,
+    ) -> Result<AccountKey, CosError> {
         let unknown = || {
             CosError::forbidden(
                 "InvalidAccessKeyId",
@@ -355,8 +455,8 @@ impl Cos {
         if token != Some(temporary.token.expose()) {
             return Err(unknown());
         }
-        if temporary.expires <= clock() {
-            if self.faults.current().expired_token_code {
+        if temporary.expires <= circumstances.now {
+            if circumstances.expired_token_code {
                 return Err(CosError::bad_request(
                     "ExpiredToken",
                     "The provided token has expired.",
@@ -407,11 +507,54 @@ impl Cos {
     }
 }
 
+/// Refuses a header with a meaning for S3 that is not signed.
+fn check_signed_headers(head: &Parts, signed: &str, in_query: bool) -> Result<(), CosError> {
+    let is_signed = |name: &str| signed.split(';').any(|s| s == name);
+    let mut names = head.headers.keys().map(http::HeaderName::as_str);
+    let unsigned = names.find(|name| {
+        let exempt = in_query && *name == "x-amz-content-sha256";
+        (*name == "host" || name.starts_with("x-amz-")) && !exempt && !is_signed(name)
+    });
+    match unsigned {
+        Some(name) => {
+            let message =
+                format!("There were headers present in the request which were not signed: {name}");
+            Err(CosError::forbidden("AccessDenied", message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The region that a signature of S3 names: where a bucket is made in path style.
+fn signed_region(head: &Parts) -> String {
+    let authorization = header(head, "authorization").unwrap_or_default();
+    let credential = authorization
+        .split_once("Credential=")
+        .map(|(_, rest)| rest);
+    let region = credential.and_then(|credential| credential.split('/').nth(2));
+    region.unwrap_or(REGION).to_owned()
+}
+
+/// A request that was signed at another time than now is refused (436/7730).
+fn check_time(signed_at: Option<&str>, now: Timestamp) -> Result<(), CosError> {
+    let Some(signed_at) = signed_at.and_then(Timestamp::parse_amz) else {
+        return Ok(()); // `s3s` refuses what is no time
+    };
+    if now.since(signed_at).abs() <= SKEW_LIMIT {
+        return Ok(());
+    }
+    let refusal = CosError::forbidden(
+        "RequestTimeTooSkewed",
+        "The difference between the request time and the server's time is too large.",
+    );
+    Err(refusal.with("ServerTime", &now.iso8601()))
+}
+
 /// Whether what is asked for is a document of COS's own and not an object.
 fn names_result(head: &Parts) -> bool {
     let query = head.uri.query().unwrap_or_default();
     let reads_object = head.method == Method::GET
-        && head.uri.path() != "/"
+        && path_in_bucket(&head.extensions, &head.uri) != "/"
         && !["tagging", "uploadId"]
             .iter()
             .any(|name| has_parameter(query, name));

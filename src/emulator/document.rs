@@ -11,7 +11,7 @@ use s3s::Body;
 use sha2::Sha256;
 
 use crate::emulator::answer::CosError;
-use crate::emulator::head::header;
+use crate::emulator::head::{header, path_in_bucket};
 use crate::emulator::store::hex;
 
 /// A document's bytes at most.
@@ -23,7 +23,9 @@ pub(super) fn is_document(head: &Parts) -> bool {
     match head.method {
         Method::POST => true,
         Method::PUT => {
-            head.uri.path() == "/" || has_parameter(query, "tagging") || has_parameter(query, "acl")
+            path_in_bucket(&head.extensions, &head.uri) == "/"
+                || has_parameter(query, "tagging")
+                || has_parameter(query, "acl")
         }
         _ => false,
     }
@@ -37,7 +39,7 @@ pub(super) async fn read_document(head: &Parts, body: Body) -> Result<Bytes, Cos
         Method::POST => ["delete", "restore"]
             .iter()
             .any(|name| has_parameter(query, name)),
-        _ => head.uri.path() == "/" && !query.is_empty(),
+        _ => path_in_bucket(&head.extensions, &head.uri) == "/" && !query.is_empty(),
     };
     let is_empty = header(head, "content-length") == Some("0"); // a header says the access rights
     let claimed = header(head, "content-md5");

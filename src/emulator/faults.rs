@@ -1,12 +1,34 @@
-//! Faults on demand: what the emulator does wrong, how often, and the switch that turns it on.
+//! Faults on demand: the language that says what goes wrong, for which requests, when and how often. Pure.
+//!
+//! One language is in the files of `--faults`, in the scenarios of `cosgate load`, in `PUT /faults` and in
+//! tests. `docs/faults.md` explains it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::quantity::{ByteSize, Share, Span};
+use crate::s3::operation::Operation;
+
+/// Faults of one set.
+const FAULTS: usize = 1000;
+/// Characters of a fault's name.
+const NAME: usize = 200;
+/// Actions that STS knows.
+const STS_ACTIONS: [&str; 4] = [
+    "AssumeRole",
+    "AssumeRoleWithWebIdentity",
+    "GetCallerIdentity",
+    "GetFederationToken",
+];
+/// What a fault of either service may do: the names of [`CommonFault`].
+const COMMON: [&str; 4] = ["bandwidth", "clock-offset", "latency", "refuse-connections"];
 
 /// Everything that can be made to go wrong. The default is: nothing.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+///
+/// `faults` says all. The other fields are a short form for one fault of each service, without a scope.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
     /// What STS does instead of answering.
@@ -28,6 +50,140 @@ pub struct Faults {
     /// Answer an expired key with `400 ExpiredToken` in place of `403 InvalidAccessKeyId`: which one the
     /// real COS chooses is not known.
     pub expired_token_code: bool,
+    /// Any number of faults at once.
+    pub faults: Vec<FaultEntry>,
+    /// What shares and latencies are drawn from: the same seed gives the same faults to the same requests.
+    pub seed: u64,
+}
+
+/// A file of faults.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultFile {
+    /// As in [`Faults`].
+    pub seed: Option<u64>,
+    /// The faults.
+    pub faults: Vec<FaultEntry>,
+}
+
+impl FaultFile {
+    /// Reads a file: TOML, or JSON if its `name` says so.
+    pub fn parse(name: &str, text: &str) -> Result<Self, String> {
+        let is_json = name.to_ascii_lowercase().ends_with(".json");
+        let file: Self = if is_json {
+            serde_json::from_str(text).map_err(|error| error.to_string())
+        } else {
+            toml::from_str(text).map_err(|error| error.to_string())
+        }
+        .map_err(|error| format!("{name}: {error}"))?;
+        check_count(&file.faults).map_err(|error| format!("{name}: {error}"))?;
+        Ok(file)
+    }
+}
+
+impl From<FaultFile> for Faults {
+    fn from(file: FaultFile) -> Self {
+        Self {
+            faults: file.faults,
+            seed: file.seed.unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+}
+
+/// Refuses more faults than a set may have.
+pub(super) fn check_count(faults: &[FaultEntry]) -> Result<(), String> {
+    if faults.len() > FAULTS {
+        return Err(format!("at most {FAULTS} faults at once"));
+    }
+    Ok(())
+}
+
+/// A fault: what goes wrong, and which requests meet it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(try_from = "FaultText", into = "FaultText")]
+pub struct FaultEntry {
+    /// Its name in plots and counts; what it does, without one.
+    pub name: Option<String>,
+    /// Whose fault it is.
+    pub service: FaultService,
+    /// Only requests for one of these operations; empty is all. Of STS: its actions.
+    pub operations: Vec<String>,
+    /// Only requests for this bucket, with APPID.
+    pub bucket: Option<String>,
+    /// Only requests for a key that begins so, and listings of such a prefix.
+    pub prefix: Option<String>,
+    /// Only calls of STS for this tenant, or requests with a temporary key that was issued for it.
+    pub tenant: Option<String>,
+    /// The part of these requests that meets it, drawn from the seed.
+    pub share: Option<Share>,
+    /// Only every so manieth of them.
+    pub every: Option<u64>,
+    /// How many of them meet it; `None` is all.
+    pub times: Option<u64>,
+    /// When it begins, counted from the moment when the faults are put in force, or when the load starts.
+    pub from: Span,
+    /// When it ends.
+    pub until: Option<Span>,
+    /// What goes wrong.
+    pub action: FaultAction,
+}
+
+/// Whose fault it is.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultService {
+    /// The object store.
+    Cos,
+    /// The issuer of temporary keys.
+    Sts,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FaultAction {
+    /// In either service.
+    Common(CommonFault),
+    /// In COS.
+    Cos(CosFault),
+    /// In STS.
+    Sts(StsFault),
+}
+
+/// A way in which either service fails.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CommonFault {
+    /// So many bytes a second, each way.
+    Bandwidth(ByteSize),
+    /// Its clock is so many seconds wrong, for signatures, keys and `Date`.
+    ClockOffset(i64),
+    /// Waits before it looks at the request.
+    Latency(FaultLatency),
+    /// Resets each new connection at once, as if the host could not be reached. Open ones go on.
+    RefuseConnections,
+}
+
+/// How long a wait is.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum FaultLatency {
+    /// Always as long.
+    Fixed(Span),
+    /// Of the normal distribution, and never negative.
+    Normal {
+        /// The mean.
+        mean: Span,
+        /// The standard deviation.
+        deviation: Span,
+    },
+    /// Of the log-normal distribution: a long tail.
+    LongTail {
+        /// Half of the waits are shorter.
+        median: Span,
+        /// One wait in a hundred is longer.
+        p99: Span,
+    },
 }
 
 /// A way in which STS fails.
@@ -46,6 +202,8 @@ pub enum StsFault {
     Http500,
     /// Answers with 64 MiB of blanks.
     Huge,
+    /// New keys live so many seconds, whatever was asked for. May be 0 or negative.
+    Lifetime(i64),
     /// Answers with a key whose token is null.
     NullToken,
     /// Answers with a key whose fields have other types.
@@ -54,8 +212,17 @@ pub enum StsFault {
 
 /// A way in which COS fails.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CosFault {
+    /// Answers with this status and code when so many bytes of the request's body have come, and reads no more.
+    AnswerAfterReceived {
+        /// Bytes of the body.
+        bytes: u64,
+        /// HTTP status.
+        status: u16,
+        /// COS's code.
+        code: String,
+    },
     /// Answers with this status and code, in COS's XML, before anything is checked. The status may be
     /// 200: copies and completes do fail that way (436/10881).
     Error {
@@ -64,104 +231,321 @@ pub enum CosFault {
         /// COS's code.
         code: String,
     },
+    /// Answers an expired key with `400 ExpiredToken`.
+    ExpiredTokenCode,
     /// Changes the byte that follows so many of the request's body, and stores that.
     FlipAfterReceived(u64),
+    /// Changes the byte that follows so many of the answer's body.
+    FlipAfterSent(u64),
+    /// A page of a listing has at most so many entries, and says that there are more.
+    PartialListing(u32),
     /// Resets the connection before the answer's head.
     Reset,
     /// Resets the connection when this many bytes of the request's body have come.
     ResetAfterReceived(u64),
     /// Resets the connection after this many bytes of the answer's body.
     ResetAfterSent(u64),
+    /// Forgets the temporary keys that exist at `from`, of `tenant` if it is given. An event, not a state.
+    RevokeKeys,
     /// Answers 503 `SlowDown`.
     SlowDown,
     /// Never answers.
     Stall,
+    /// Reads no more after this many bytes of the request's body, and never answers.
+    StallAfterReceived(u64),
     /// Sends nothing more after this many bytes of the answer's body.
     StallAfterSent(u64),
 }
 
-/// The faults in force, shared by the listeners and the tests.
-#[derive(Debug, Default)]
-pub struct FaultSwitch(Mutex<Faults>);
-
-impl FaultSwitch {
-    /// Puts `faults` in force from the next request on.
-    pub fn set(&self, faults: Faults) {
-        *self.lock() = faults;
-    }
-
-    /// Back to normal.
-    pub fn clear(&self) {
-        self.set(Faults::default());
-    }
-
-    /// What is in force.
-    pub fn current(&self) -> Faults {
-        self.lock().clone()
-    }
-
-    /// Changes part of what is in force.
-    pub fn change(&self, change: impl FnOnce(&mut Faults)) {
-        change(&mut self.lock());
-    }
-
-    /// Waits as long as `latency` says, without a trip to the timer when that is not at all.
-    pub(super) async fn wait(&self, latency: impl Fn(&Faults) -> u64) {
-        let milliseconds = latency(&self.lock());
-        if milliseconds > 0 {
-            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
-        }
-    }
-
-    /// The fault that this request to COS meets, which counts.
-    pub(super) fn next_cos(&self) -> Option<CosFault> {
-        let mut faults = self.lock();
-        let Faults { cos, cos_times, .. } = &mut *faults;
-        take(cos, cos_times)
-    }
-
-    /// The fault that this request to STS meets, which counts.
-    pub(super) fn next_sts(&self) -> Option<StsFault> {
-        let mut faults = self.lock();
-        let Faults { sts, sts_times, .. } = &mut *faults;
-        take(sts, sts_times)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Faults> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl CosFault {
+    /// Whether no fault after it can show.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Error { .. } | Self::Reset | Self::SlowDown | Self::Stall
+        )
     }
 }
 
-fn take<F: Clone>(fault: &mut Option<F>, times: &mut Option<u32>) -> Option<F> {
-    match times {
-        None => fault.clone(),
-        Some(0) => None,
-        Some(left) => {
-            *left -= 1;
-            fault.clone()
+impl FaultEntry {
+    /// A fault of COS that every request meets.
+    pub fn cos(fault: CosFault) -> Self {
+        Self::new(FaultService::Cos, FaultAction::Cos(fault))
+    }
+
+    /// A fault of STS that every call meets.
+    pub fn sts(fault: StsFault) -> Self {
+        Self::new(FaultService::Sts, FaultAction::Sts(fault))
+    }
+
+    /// A fault that either service can have.
+    pub fn common(service: FaultService, fault: CommonFault) -> Self {
+        Self::new(service, FaultAction::Common(fault))
+    }
+
+    fn new(service: FaultService, action: FaultAction) -> Self {
+        Self {
+            name: None,
+            service,
+            operations: Vec::new(),
+            bucket: None,
+            prefix: None,
+            tenant: None,
+            share: None,
+            every: None,
+            times: None,
+            from: Span::default(),
+            until: None,
+            action,
         }
     }
+
+    /// Its name, or what it does.
+    pub fn label(&self) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        let action = self.action.written().to_string();
+        let action: String = action
+            .chars()
+            .filter(|c| !matches!(c, '"' | '{' | '}'))
+            .map(|c| if c == ':' { ' ' } else { c })
+            .collect();
+        format!("{} {action}", self.service.name())
+    }
+
+    /// Whether it happens once and is no state.
+    pub fn is_event(&self) -> bool {
+        matches!(self.action, FaultAction::Cos(CosFault::RevokeKeys))
+    }
+
+    /// Whether it can be met so long after its set was put in force.
+    pub fn is_on(&self, elapsed: Duration) -> bool {
+        self.from.0 <= elapsed && self.until.is_none_or(|until| elapsed < until.0)
+    }
+
+    /// Whether it asks for a request's operation, bucket, key or tenant.
+    pub(super) fn has_scope(&self) -> bool {
+        !self.operations.is_empty()
+            || self.bucket.is_some()
+            || self.prefix.is_some()
+            || self.tenant.is_some()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let label = self.label();
+        let wrong = |what: &str| Err(format!("fault `{label}`: {what}"));
+        if label.chars().count() > NAME {
+            return Err(format!("a fault's name has at most {NAME} characters"));
+        }
+        if self.until.is_some_and(|until| until.0 <= self.from.0) {
+            return wrong("until must be later than from");
+        }
+        if self.every == Some(0) {
+            return wrong("every is at least 1");
+        }
+        if self.service == FaultService::Sts && (self.bucket.is_some() || self.prefix.is_some()) {
+            return wrong("STS knows no bucket and no prefix; use tenant");
+        }
+        let is_refusal = self.action == FaultAction::Common(CommonFault::RefuseConnections);
+        if is_refusal && self.has_scope() {
+            return wrong("a new connection has no operation, bucket, prefix or tenant yet");
+        }
+        if matches!(&self.action, FaultAction::Common(CommonFault::Bandwidth(rate)) if rate.0 == 0)
+        {
+            return wrong("bandwidth is at least 1; use stall for none at all");
+        }
+        let is_narrowed = !self.operations.is_empty()
+            || self.bucket.is_some()
+            || self.prefix.is_some()
+            || self.share.is_some()
+            || self.every.is_some()
+            || self.times.is_some()
+            || self.until.is_some();
+        if self.is_event() && is_narrowed {
+            return wrong("revoke-keys is an event; it takes from and tenant only");
+        }
+        if let Some(unknown) = self
+            .operations
+            .iter()
+            .find(|name| !self.service.knows(name))
+        {
+            return wrong(&format!(
+                "{} has no operation `{unknown}`; docs/request-reference.md names those of COS, STS has {}",
+                self.service.name(),
+                STS_ACTIONS.join(", ")
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl FaultService {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cos => "cos",
+            Self::Sts => "sts",
+        }
+    }
+
+    fn knows(self, operation: &str) -> bool {
+        match self {
+            Self::Cos => Operation::ALL.iter().any(|known| known.name() == operation),
+            Self::Sts => STS_ACTIONS.contains(&operation),
+        }
+    }
+}
+
+impl FaultAction {
+    fn written(&self) -> Value {
+        let written = match self {
+            Self::Common(fault) => serde_json::to_value(fault),
+            Self::Cos(fault) => serde_json::to_value(fault),
+            Self::Sts(fault) => serde_json::to_value(fault),
+        };
+        written.unwrap_or_default() // names, numbers and text alone
+    }
+
+    fn read(service: FaultService, written: Value) -> Result<Self, String> {
+        let name = match &written {
+            Value::String(name) => name.as_str(),
+            Value::Object(fields) => fields.keys().next().map_or("", String::as_str),
+            _ => "",
+        };
+        let refused = |error: serde_json::Error| {
+            format!("do: {error} (either service: {})", COMMON.join(", "))
+        };
+        if COMMON.contains(&name) {
+            let hint = if name == "latency" {
+                "; write \"300ms\", { mean = \"200ms\", deviation = \"50ms\" } or { median = \"20ms\", p99 = \"2s\" }"
+            } else {
+                ""
+            };
+            return serde_json::from_value(written)
+                .map(Self::Common)
+                .map_err(|error| format!("do: {error}{hint}"));
+        }
+        match service {
+            FaultService::Cos => serde_json::from_value(written).map(Self::Cos),
+            FaultService::Sts => serde_json::from_value(written).map(Self::Sts),
+        }
+        .map_err(refused)
+    }
+}
+
+/// A fault as it is written.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct FaultText {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    service: FaultService,
+    #[serde(default, skip_serializing_if = "OneOrMany::is_empty")]
+    operation: OneOrMany,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bucket: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    share: Option<Share>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    every: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    times: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    from: Span,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<Span>,
+    #[serde(rename = "do")]
+    action: Value,
+}
+
+/// A name, or a list of names.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Default for OneOrMany {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl OneOrMany {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Many(names) if names.is_empty())
+    }
+}
+
+impl TryFrom<FaultText> for FaultEntry {
+    type Error = String;
+
+    fn try_from(text: FaultText) -> Result<Self, String> {
+        let fault = Self {
+            name: text.name,
+            service: text.service,
+            operations: match text.operation {
+                OneOrMany::One(name) => vec![name],
+                OneOrMany::Many(names) => names,
+            },
+            bucket: text.bucket,
+            prefix: text.prefix,
+            tenant: text.tenant,
+            share: text.share,
+            every: text.every,
+            times: text.times,
+            from: text.from,
+            until: text.until,
+            action: FaultAction::read(text.service, text.action)?,
+        };
+        fault.check()?;
+        Ok(fault)
+    }
+}
+
+impl From<FaultEntry> for FaultText {
+    fn from(fault: FaultEntry) -> Self {
+        Self {
+            action: fault.action.written(),
+            name: fault.name,
+            service: fault.service,
+            operation: OneOrMany::Many(fault.operations),
+            bucket: fault.bucket,
+            prefix: fault.prefix,
+            tenant: fault.tenant,
+            share: fault.share,
+            every: fault.every,
+            times: fault.times,
+            from: fault.from,
+            until: fault.until,
+        }
+    }
+}
+
+fn is_zero(span: &Span) -> bool {
+    span.0.is_zero()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_counted_fault_ends_by_itself() {
-        let switch = FaultSwitch::default();
-        switch.set(Faults {
-            cos: Some(CosFault::SlowDown),
-            cos_times: Some(2),
-            ..Faults::default()
-        });
-        let met: Vec<bool> = (0..4).map(|_| switch.next_cos().is_some()).collect();
-        assert_eq!(met, [true, true, false, false]);
-        assert_eq!(switch.next_sts(), None);
+    fn file(text: &str) -> Result<FaultFile, String> {
+        FaultFile::parse("faults.toml", text)
+    }
+
+    fn fault(rest: &str) -> Result<FaultEntry, String> {
+        let file = file(&format!("[[faults]]\n{rest}"))?;
+        Ok(file.faults.into_iter().next().unwrap())
     }
 
     #[test]
-    fn faults_are_written_as_json() {
+    fn the_short_form_is_read() {
         let faults: Faults = serde_json::from_str(
             r#"{"sts":{"error":"InternalError"},"cos":{"reset-after-sent":1000},"cos_times":1}"#,
         )
@@ -169,5 +553,100 @@ mod tests {
         assert_eq!(faults.sts, Some(StsFault::Error("InternalError".into())));
         assert_eq!(faults.cos, Some(CosFault::ResetAfterSent(1000)));
         assert!(serde_json::from_str::<Faults>(r#"{"cos":"slow-down","oops":1}"#).is_err());
+    }
+
+    #[test]
+    fn toml_and_json_say_the_same() {
+        let toml = file(
+            "seed = 7\n[[faults]]\nservice = \"cos\"\noperation = \"PutObject\"\nshare = \"5%\"\nfrom = \"1s\"\nuntil = \"2s\"\ndo = { latency = { median = \"20ms\", p99 = \"2s\" } }\n[[faults]]\nservice = \"sts\"\ntimes = 2\ndo = \"down\"\n",
+        )
+        .unwrap();
+        let json = serde_json::to_string(&toml).unwrap();
+        assert_eq!(FaultFile::parse("faults.JSON", &json), Ok(toml.clone()));
+        let latency = FaultLatency::LongTail {
+            median: "20ms".parse().unwrap(),
+            p99: "2s".parse().unwrap(),
+        };
+        assert_eq!(
+            toml.faults[0],
+            FaultEntry {
+                operations: vec!["PutObject".into()],
+                share: Some(Share(0.05)),
+                from: "1s".parse().unwrap(),
+                until: Some("2s".parse().unwrap()),
+                ..FaultEntry::common(FaultService::Cos, CommonFault::Latency(latency))
+            }
+        );
+        assert_eq!(toml.faults[1].times, Some(2));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_a_reason() {
+        for (rest, reason) in [
+            ("service = \"cos\"\ndo = \"nonsense\"", "expected one of"),
+            ("service = \"sts\"\ndo = \"slow-down\"", "expected one of"),
+            (
+                "service = \"sts\"\nprefix = \"a/\"\ndo = \"down\"",
+                "use tenant",
+            ),
+            (
+                "service = \"cos\"\noperation = \"PutObjekt\"\ndo = \"reset\"",
+                "no operation `PutObjekt`",
+            ),
+            (
+                "service = \"cos\"\nfrom = \"2s\"\nuntil = \"1s\"\ndo = \"reset\"",
+                "later than from",
+            ),
+            ("service = \"cos\"\nevery = 0\ndo = \"reset\"", "at least 1"),
+            (
+                "service = \"cos\"\nshare = \"101%\"\ndo = \"reset\"",
+                "not a share",
+            ),
+            ("service = \"cos\"\ndo = { latency = \"fast\" }", "median"),
+            ("service = \"cos\"\ndo = { bandwidth = \"0\" }", "use stall"),
+            (
+                "service = \"cos\"\nuntil = \"1s\"\ndo = \"revoke-keys\"",
+                "an event",
+            ),
+            (
+                "service = \"cos\"\ntenant = \"a\"\ndo = \"refuse-connections\"",
+                "no operation",
+            ),
+            ("do = \"reset\"", "service"),
+            ("service = \"cos\"\ndo = \"reset\"\noops = 1", "oops"),
+        ] {
+            let error = fault(rest).unwrap_err();
+            assert!(error.contains(reason), "{rest}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_common_fault_has_its_name_in_the_list() {
+        let all = [
+            CommonFault::Bandwidth(ByteSize(1)),
+            CommonFault::ClockOffset(-1),
+            CommonFault::Latency(FaultLatency::Fixed(Span::default())),
+            CommonFault::RefuseConnections,
+        ];
+        for (fault, name) in all.into_iter().zip(COMMON) {
+            let fault = FaultEntry::common(FaultService::Sts, fault);
+            assert!(fault.action.written().to_string().contains(name));
+            let text = serde_json::to_string(&fault).unwrap();
+            assert_eq!(serde_json::from_str::<FaultEntry>(&text).unwrap(), fault);
+        }
+    }
+
+    #[test]
+    fn a_fault_without_a_name_is_called_by_what_it_does() {
+        let label = |rest| fault(rest).unwrap().label();
+        assert_eq!(
+            label("service = \"cos\"\ndo = { latency = \"200ms\" }"),
+            "cos latency 200ms"
+        );
+        assert_eq!(label("service = \"sts\"\ndo = \"down\""), "sts down");
+        assert_eq!(
+            label("service = \"sts\"\nname = \"outage\"\ndo = \"down\""),
+            "outage"
+        );
     }
 }

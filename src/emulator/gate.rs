@@ -20,13 +20,19 @@ pub(super) struct RequestFacts {
     pub(super) key: Option<Arc<TemporaryKey>>,
     /// The signature was a native one and is verified already.
     pub(super) verified: bool,
+    /// Accounts other than the caller's.
+    pub(super) strangers: Vec<String>,
     /// The Host header.
     pub(super) host: String,
+    /// The bucket that the request is for.
+    pub(super) bucket: Option<String>,
     pub(super) region: String,
     /// The region of the bucket that a copy reads from.
     pub(super) source_region: String,
     pub(super) appid: String,
     pub(super) prefix: String,
+    /// Entries of a page of a listing, whatever was asked for.
+    pub(super) page: Option<u32>,
     /// The condition keys that the request has.
     pub(super) facts: Vec<(&'static str, String)>,
 }
@@ -34,6 +40,11 @@ pub(super) struct RequestFacts {
 impl RequestFacts {
     /// Whether the caller may do `action` on `path`, which is `bucket/key`; `None` is the service.
     fn may(&self, action: &str, path: Option<&str>) -> bool {
+        let bucket = path.map(|path| path.split('/').next().unwrap_or(path));
+        let owner = bucket.and_then(|bucket| Some(bucket.rsplit_once('-')?.1));
+        if owner.is_some_and(|owner| self.strangers.iter().any(|stranger| stranger == owner)) {
+            return false;
+        }
         let attempt = Attempt {
             action,
             region: &self.region,
@@ -65,7 +76,7 @@ const DELETE_OBJECTS: &str = "DeleteObjects";
 const GET_OBJECT: &str = "name/cos:GetObject";
 
 /// S3 operation, and the action that CAM knows it by (436/31923).
-const ACTIONS: [(&str, &str); 23] = [
+const ACTIONS: [(&str, &str); 24] = [
     ("AbortMultipartUpload", "name/cos:AbortMultipartUpload"),
     (
         "CompleteMultipartUpload",
@@ -73,6 +84,7 @@ const ACTIONS: [(&str, &str); 23] = [
     ),
     ("CopyObject", "name/cos:PutObject"),
     ("CreateBucket", "name/cos:PutBucket"),
+    ("DeleteBucket", "name/cos:DeleteBucket"),
     ("CreateMultipartUpload", "name/cos:InitiateMultipartUpload"),
     ("DeleteObject", DELETE_OBJECT),
     ("DeleteObjectTagging", "name/cos:DeleteObjectTagging"),
@@ -113,6 +125,8 @@ impl S3Auth for SecretLookup {
 #[derive(Debug)]
 pub(super) struct Hosts {
     pub(super) suffix: String,
+    /// Whether any other Host names no bucket, which is in the path then.
+    pub(super) path_style: bool,
 }
 
 impl S3Host for Hosts {
@@ -123,6 +137,7 @@ impl S3Host for Hosts {
             }
             Some(HostKind::Region(region)) => Ok(VirtualHost::new(host).with_region(region)),
             Some(HostKind::Service) => Ok(VirtualHost::new(host)),
+            None if self.path_style => Ok(VirtualHost::new(host)),
             None => Err(s3_error!(NoSuchBucket)),
         }
     }

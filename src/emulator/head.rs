@@ -70,6 +70,31 @@ impl DecodedTarget {
     }
 }
 
+/// What a path of path style says: the bucket's name and, beginning with a slash, the rest.
+#[derive(Clone, Debug)]
+pub(super) struct PathStyle {
+    pub(super) bucket: String,
+    pub(super) path: String,
+}
+
+impl PathStyle {
+    /// Of a target such as `/bucket/key`; `None` for `/`.
+    pub(super) fn of(path: &str) -> Option<Self> {
+        let path = path.strip_prefix('/').filter(|path| !path.is_empty())?;
+        let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+        Some(Self {
+            bucket: bucket.to_owned(),
+            path: format!("/{key}"),
+        })
+    }
+}
+
+/// The path within the bucket, whatever the style.
+pub(super) fn path_in_bucket<'a>(extensions: &'a http::Extensions, uri: &'a http::Uri) -> &'a str {
+    let path_style = extensions.get::<PathStyle>();
+    path_style.map_or_else(|| uri.path(), |split| &split.path)
+}
+
 pub(super) fn header<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
     head.headers.get(name).and_then(|value| value.to_str().ok())
 }

@@ -6,7 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use dashmap::DashMap;
 
+use crate::emulator::EmulatorAccount;
 use crate::emulator::cam::ParsedPolicy;
+use crate::emulator::fault_switch::Revocation;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
@@ -21,17 +23,42 @@ const TOKEN_BYTES: usize = 300;
 /// A token's longest random part: about 1700 characters, as seen in the field.
 const TOKEN_BYTES_MAX: usize = 1275;
 
-/// All keys of the one account.
+/// All keys of all accounts.
 #[derive(Debug)]
 pub(super) struct AccountKeys {
-    permanent: Vec<(String, Secret)>,
+    permanent: Vec<Arc<OwnKey>>,
+    appids: Vec<String>,
     issued: DashMap<String, Arc<TemporaryKey>>,
+}
+
+/// A key of an account itself.
+#[derive(Debug)]
+pub(super) struct OwnKey {
+    id: String,
+    secret: Secret,
+    /// The account.
+    appid: String,
+}
+
+/// What a temporary key is made for.
+#[derive(Debug)]
+pub(super) struct NewKey<'a> {
+    /// The account.
+    pub(super) appid: &'a str,
+    pub(super) session: &'a str,
+    /// The policy and its length; `None`: all that the account may.
+    pub(super) policy: Option<(ParsedPolicy, usize)>,
+    pub(super) expires: Timestamp,
 }
 
 /// A temporary key.
 #[derive(Debug)]
 pub(super) struct TemporaryKey {
     pub(super) id: String,
+    /// The account.
+    pub(super) appid: String,
+    /// The session that it was issued for.
+    pub(super) session: String,
     pub(super) secret: Secret,
     pub(super) token: Secret,
     /// `None`: all that the account may.
@@ -42,46 +69,74 @@ pub(super) struct TemporaryKey {
 /// A key that was found.
 #[derive(Clone, Debug)]
 pub(super) enum AccountKey {
-    Permanent(Secret),
+    Permanent(Arc<OwnKey>),
     Temporary(Arc<TemporaryKey>),
 }
 
 impl AccountKey {
     pub(super) fn secret(&self) -> &Secret {
         match self {
-            Self::Permanent(secret) => secret,
+            Self::Permanent(key) => &key.secret,
             Self::Temporary(key) => &key.secret,
+        }
+    }
+
+    /// Its account.
+    pub(super) fn appid(&self) -> &str {
+        match self {
+            Self::Permanent(key) => &key.appid,
+            Self::Temporary(key) => &key.appid,
         }
     }
 }
 
 impl AccountKeys {
-    pub(super) fn new(permanent: Vec<(String, Secret)>) -> Self {
+    pub(super) fn new(accounts: Vec<EmulatorAccount>) -> Self {
+        let appids = accounts.iter().map(|account| account.appid.clone());
+        let appids = appids.collect();
+        let keys = accounts.into_iter().flat_map(|account| {
+            let appid = account.appid;
+            account.keys.into_iter().map(move |(id, secret)| {
+                Arc::new(OwnKey {
+                    id,
+                    secret,
+                    appid: appid.clone(),
+                })
+            })
+        });
         Self {
-            permanent,
+            permanent: keys.collect(),
+            appids,
             issued: DashMap::new(),
         }
     }
 
+    /// The accounts other than `appid`.
+    pub(super) fn others(&self, appid: &str) -> Vec<String> {
+        let mut others = self.appids.clone();
+        others.retain(|other| other != appid);
+        others
+    }
+
+    /// Whether a bucket with this name can be made in one of the accounts.
+    pub(super) fn can_own(&self, bucket: &str) -> bool {
+        let owner = bucket.rsplit_once('-').map(|(_, appid)| appid);
+        owner.is_some_and(|owner| self.appids.iter().any(|appid| appid == owner))
+    }
+
     /// The key with the id `id`, expired or not.
     pub(super) fn find(&self, id: &str) -> Option<AccountKey> {
-        if let Some((_, secret)) = self.permanent.iter().find(|(known, _)| known == id) {
-            return Some(AccountKey::Permanent(secret.clone()));
+        if let Some(key) = self.permanent.iter().find(|key| key.id == id) {
+            return Some(AccountKey::Permanent(Arc::clone(key)));
         }
         self.issued
             .get(id)
             .map(|key| AccountKey::Temporary(Arc::clone(&key)))
     }
 
-    /// Makes a new temporary key; `None` when there is no room or no randomness. `policy_length` makes
-    /// the token longer, as Tencent's grows with its policy.
-    pub(super) fn issue(
-        &self,
-        policy: Option<ParsedPolicy>,
-        policy_length: usize,
-        expires: Timestamp,
-        now: Timestamp,
-    ) -> Option<Arc<TemporaryKey>> {
+    /// Makes a new temporary key; `None` when there is no room or no randomness. The length of
+    /// the policy makes the token longer, as Tencent's grows with its policy.
+    pub(super) fn issue(&self, new: NewKey<'_>, now: Timestamp) -> Option<Arc<TemporaryKey>> {
         if self.issued.len() % SWEEP_EVERY == SWEEP_EVERY - 1 || self.issued.len() >= KEYS_LIMIT {
             self.issued
                 .retain(|_, key| now.since(key.expires) < KEPT_EXPIRED);
@@ -89,13 +144,19 @@ impl AccountKeys {
         if self.issued.len() >= KEYS_LIMIT {
             return None;
         }
+        let (policy, policy_length) = match new.policy {
+            Some((policy, length)) => (Some(policy), length),
+            None => (None, 0),
+        };
         let token_bytes = (TOKEN_BYTES + policy_length / 2).min(TOKEN_BYTES_MAX);
         let key = Arc::new(TemporaryKey {
             id: format!("AKID{}", URL_SAFE_NO_PAD.encode(random(48)?)),
+            appid: new.appid.to_owned(),
+            session: new.session.to_owned(),
             secret: Secret::new(STANDARD.encode(random(32)?)),
             token: Secret::new(URL_SAFE_NO_PAD.encode(random(token_bytes)?)),
             policy,
-            expires,
+            expires: new.expires,
         });
         self.issued.insert(key.id.clone(), Arc::clone(&key));
         Some(key)
@@ -104,6 +165,21 @@ impl AccountKeys {
     /// Forgets one temporary key; says whether there was one.
     pub(super) fn revoke(&self, id: &str) -> bool {
         self.issued.remove(id).is_some()
+    }
+
+    /// The session that the temporary key `id` was issued for.
+    pub(super) fn session(&self, id: &str) -> Option<String> {
+        self.issued.get(id).map(|key| key.session.clone())
+    }
+
+    /// Forgets what a fault says.
+    pub(super) fn forget(&self, revocation: &Revocation) {
+        match revocation {
+            Revocation::All => self.revoke_all(),
+            Revocation::Sessions(names) => {
+                self.issued.retain(|_, key| !names.contains(&key.session));
+            }
+        }
     }
 
     /// Forgets all temporary keys.

@@ -1,16 +1,16 @@
 //! The five listings, a page at a time.
 
 use s3s::dto::{
-    CommonPrefix, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectVersionsInput,
-    ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
-    ListObjectsV2Output, ListPartsInput, ListPartsOutput, MultipartUpload, Object, ObjectVersion,
-    Part, StorageClass,
+    CommonPrefix, DeleteMarkerEntry, ListMultipartUploadsInput, ListMultipartUploadsOutput,
+    ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput,
+    ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput, MultipartUpload,
+    Object, ObjectVersion, Part, StorageClass,
 };
 
 use s3s::{S3Result, s3_error};
 use sha2::{Digest as _, Sha256};
 
-use crate::emulator::convert::{encoder, etag, owner, page_size, stamp};
+use crate::emulator::convert::{encoder, etag, owner, stamp};
 use crate::emulator::store::list::Listing;
 use crate::emulator::store::multipart::StoredPart;
 use crate::emulator::store::{Attributes, Store, StoredObject, hex};
@@ -20,7 +20,11 @@ use crate::encoding::percent::percent_decode;
 const TOKEN: &str = "1/secret.token=signature+";
 
 /// `ListObjects`, with `NextMarker` as COS has it.
-pub(super) fn objects(store: &Store, input: ListObjectsInput) -> S3Result<ListObjectsOutput> {
+pub(super) fn objects(
+    store: &Store,
+    input: ListObjectsInput,
+    limit: usize,
+) -> S3Result<ListObjectsOutput> {
     let encode = encoder(input.encoding_type.as_ref());
     let page = store.list(
         &input.bucket,
@@ -28,7 +32,7 @@ pub(super) fn objects(store: &Store, input: ListObjectsInput) -> S3Result<ListOb
             prefix: input.prefix.as_deref().unwrap_or_default(),
             delimiter: input.delimiter.as_deref().unwrap_or_default(),
             after: input.marker.as_deref().unwrap_or_default(),
-            limit: page_size(input.max_keys)?,
+            limit,
         },
     )?;
     Ok(ListObjectsOutput {
@@ -51,6 +55,7 @@ pub(super) fn objects(store: &Store, input: ListObjectsInput) -> S3Result<ListOb
 pub(super) fn objects_v2(
     store: &Store,
     input: ListObjectsV2Input,
+    limit: usize,
 ) -> S3Result<ListObjectsV2Output> {
     let encode = encoder(input.encoding_type.as_ref());
     let after = match &input.continuation_token {
@@ -63,7 +68,7 @@ pub(super) fn objects_v2(
             prefix: input.prefix.as_deref().unwrap_or_default(),
             delimiter: input.delimiter.as_deref().unwrap_or_default(),
             after: after.as_deref().unwrap_or_default(),
-            limit: page_size(input.max_keys)?,
+            limit,
         },
     )?;
     let owned = input.fetch_owner == Some(true);
@@ -89,34 +94,49 @@ pub(super) fn objects_v2(
     })
 }
 
-/// `ListObjectVersions`: versioning is off, so each object is its own and only version.
+/// `ListObjectVersions`, the newest version of a key first.
 pub(super) fn versions(
     store: &Store,
     input: ListObjectVersionsInput,
+    limit: usize,
 ) -> S3Result<ListObjectVersionsOutput> {
     let encode = encoder(input.encoding_type.as_ref());
-    let page = store.list(
-        &input.bucket,
-        &Listing {
-            prefix: input.prefix.as_deref().unwrap_or_default(),
-            delimiter: input.delimiter.as_deref().unwrap_or_default(),
-            after: input.key_marker.as_deref().unwrap_or_default(),
-            limit: page_size(input.max_keys)?,
-        },
-    )?;
-    let versions = page.items.iter().map(|object| ObjectVersion {
-        e_tag: Some(etag(&object.etag)),
-        is_latest: Some(true),
-        key: Some(encode(&object.key)),
-        last_modified: Some(stamp(object.modified)),
+    let listing = Listing {
+        prefix: input.prefix.as_deref().unwrap_or_default(),
+        delimiter: input.delimiter.as_deref().unwrap_or_default(),
+        after: input.key_marker.as_deref().unwrap_or_default(),
+        limit,
+    };
+    let after_version = input.version_id_marker.as_deref().unwrap_or_default();
+    let page = store.list_versions(&input.bucket, &listing, after_version)?;
+    let last = page.items.last().map(|listed| &listed.object);
+    let next_version = match (&page.next, last) {
+        (Some(next), Some(last)) if last.key == *next => Some(last.version.clone()),
+        _ => None,
+    };
+    let (markers, versions): (Vec<_>, Vec<_>) =
+        (page.items.iter()).partition(|listed| listed.object.is_marker);
+    let versions = versions.into_iter().map(|listed| ObjectVersion {
+        e_tag: Some(etag(&listed.object.etag)),
+        is_latest: Some(listed.is_latest),
+        key: Some(encode(&listed.object.key)),
+        last_modified: Some(stamp(listed.object.modified)),
         owner: Some(owner()),
-        size: i64::try_from(object.size).ok(),
-        storage_class: Some(storage_class(&object.attributes).into()),
-        version_id: Some("null".into()),
+        size: i64::try_from(listed.object.size).ok(),
+        storage_class: Some(storage_class(&listed.object.attributes).into()),
+        version_id: Some(listed.object.version.clone()),
         ..Default::default()
+    });
+    let markers = markers.into_iter().map(|listed| DeleteMarkerEntry {
+        is_latest: Some(listed.is_latest),
+        key: Some(encode(&listed.object.key)),
+        last_modified: Some(stamp(listed.object.modified)),
+        owner: Some(owner()),
+        version_id: Some(listed.object.version.clone()),
     });
     Ok(ListObjectVersionsOutput {
         versions: Some(versions.collect()),
+        delete_markers: Some(markers.collect()),
         common_prefixes: Some(common_prefixes(&page.prefixes, encode)),
         delimiter: input.delimiter.as_deref().map(encode),
         encoding_type: input.encoding_type,
@@ -124,9 +144,10 @@ pub(super) fn versions(
         key_marker: Some(encode(&input.key_marker.unwrap_or_default())),
         max_keys: Some(input.max_keys.unwrap_or(1000)),
         name: Some(input.bucket),
-        next_version_id_marker: page.next.as_ref().map(|_| "null".into()),
+        next_version_id_marker: next_version,
         next_key_marker: page.next.as_deref().map(encode),
         prefix: Some(encode(&input.prefix.unwrap_or_default())),
+        version_id_marker: Some(input.version_id_marker.unwrap_or_default()),
         ..Default::default()
     })
 }
@@ -135,13 +156,14 @@ pub(super) fn versions(
 pub(super) fn uploads(
     store: &Store,
     input: ListMultipartUploadsInput,
+    limit: usize,
 ) -> S3Result<ListMultipartUploadsOutput> {
     let encode = encoder(input.encoding_type.as_ref());
     let listing = Listing {
         prefix: input.prefix.as_deref().unwrap_or_default(),
         delimiter: input.delimiter.as_deref().unwrap_or_default(),
         after: input.key_marker.as_deref().unwrap_or_default(),
-        limit: page_size(input.max_uploads)?,
+        limit,
     };
     let after_id = input.upload_id_marker.as_deref().unwrap_or_default();
     let page = store.list_uploads(&input.bucket, &listing, after_id)?;
@@ -176,9 +198,12 @@ pub(super) fn uploads(
 }
 
 /// `ListParts`.
-pub(super) fn parts(store: &Store, input: ListPartsInput) -> S3Result<ListPartsOutput> {
+pub(super) fn parts(
+    store: &Store,
+    input: ListPartsInput,
+    limit: usize,
+) -> S3Result<ListPartsOutput> {
     let upload = store.find_upload(&input.bucket, &input.key, &input.upload_id)?;
-    let limit = page_size(input.max_parts)?;
     let after = input.part_number_marker.unwrap_or(0);
     let mut rest = upload
         .parts

@@ -9,7 +9,8 @@
 //! - `cos` checks a request's `head`, `native` puts a q-sign request into S3's words, `gate` enforces the
 //!   key's policy (`cam`), `s3`, `listings`, `uploads` and `settings` do the operation on the `store`, `answer` writes the
 //!   result as COS does;
-//! - `faults` says what goes wrong, `counters` what has come, `admin` gives both over HTTP.
+//! - `faults` says what goes wrong, `fault_switch` which request meets it by its `fault_target`, `paced_body`
+//!   slows it down; `counters` says what has come, `admin` gives all that over HTTP.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -36,6 +37,8 @@ mod convert;
 mod cos;
 mod counters;
 mod document;
+mod fault_switch;
+mod fault_target;
 mod faults;
 #[cfg(test)]
 mod fences;
@@ -44,7 +47,10 @@ mod head;
 mod keys;
 mod listings;
 mod native;
+mod paced_body;
+pub(crate) mod quantity;
 mod s3;
+mod seed;
 mod settings;
 mod store;
 mod sts;
@@ -53,7 +59,13 @@ mod uploads;
 mod wire;
 
 pub use counters::{Counters, EmulatorCounts, RecordedHead};
-pub use faults::{CosFault, FaultSwitch, Faults, StsFault};
+pub use fault_switch::{FaultSwitch, MetCount};
+pub use faults::{
+    CommonFault, CosFault, FaultAction, FaultEntry, FaultFile, FaultLatency, FaultService, Faults,
+    StsFault,
+};
+pub use quantity::{ByteSize, Share, Span};
+pub use store::Fsync;
 
 use cos::Cos;
 use gate::{Hosts, Policies, SecretLookup};
@@ -65,6 +77,8 @@ use sts::EmbeddedSts;
 
 /// How long requests may take to end when the emulator stops.
 const STOP: Duration = Duration::from_secs(1);
+/// Where buckets are when nothing else is said.
+const REGION: &str = "ap-guangzhou";
 /// The account when nothing else is said.
 const APPID: &str = "1250000000";
 /// The domain of COS.
@@ -99,6 +113,26 @@ pub struct EmulatorConfig {
     pub policy_limit: usize,
     /// What goes wrong from the start.
     pub faults: Faults,
+    /// Accounts beside the one of `appid`.
+    pub accounts: Vec<EmulatorAccount>,
+    /// When what was acknowledged is on the disk itself.
+    pub fsync: Fsync,
+    /// Whether COS takes the bucket's name in the path under a Host that is none of its own, as stores for
+    /// tests do. The real one does not.
+    pub path_style: bool,
+    /// A folder whose folders become buckets, and the files in them objects, if they are not there.
+    pub seed: Option<PathBuf>,
+}
+
+/// An account, which has its own buckets.
+#[derive(Clone, Debug)]
+pub struct EmulatorAccount {
+    /// Digits: the end of its buckets' names.
+    pub appid: String,
+    /// Its permanent keys: id and secret.
+    pub keys: Vec<(String, Secret)>,
+    /// Its roles.
+    pub roles: Vec<EmulatorRole>,
 }
 
 /// A role that can be assumed.
@@ -127,6 +161,10 @@ impl Default for EmulatorConfig {
             suffix: SUFFIX.into(),
             policy_limit: POLICY_LIMIT,
             faults: Faults::default(),
+            accounts: Vec::new(),
+            fsync: Fsync::default(),
+            path_style: false,
+            seed: None,
         }
     }
 }
@@ -156,19 +194,23 @@ impl EmulatorShared {
     /// Spawns the embedded COS on the runtime that has been entered.
     fn serve_cos(&self, config: &EmulatorConfig, listener: TcpListener) -> io::Result<()> {
         let cos = Arc::new(Cos {
-            appid: config.appid.clone(),
             counters: Arc::clone(&self.counters),
             faults: Arc::clone(&self.faults),
             keys: Arc::clone(&self.keys),
-            s3: s3_service(self, &config.suffix),
+            path_style: config.path_style,
+            s3: s3_service(self, config),
             spelling: spelling::of_cos(),
             store: Arc::clone(&self.store),
             suffix: config.suffix.clone(),
         });
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let counters = Arc::clone(&self.counters);
-        let accepted = move || counters.cos_connection();
-        tokio::spawn(wire::serve(listener, accepted, move |request, peer| {
+        let faults = Arc::clone(&self.faults);
+        let accepts = move || {
+            counters.cos_connection();
+            !faults.refuses_connection(FaultService::Cos)
+        };
+        tokio::spawn(wire::serve(listener, accepts, move |request, peer| {
             let cos = Arc::clone(&cos);
             async move { Box::pin(cos.answer(request, peer)).await }
         }));
@@ -178,22 +220,19 @@ impl EmulatorShared {
     /// Spawns the embedded STS.
     fn serve_sts(&self, config: EmulatorConfig, listener: TcpListener) -> io::Result<()> {
         let sts = Arc::new(EmbeddedSts {
-            appid: config.appid,
             counters: Arc::clone(&self.counters),
             faults: Arc::clone(&self.faults),
             keys: Arc::clone(&self.keys),
             policy_limit: config.policy_limit,
-            roles: config.roles,
+            roles: roles(config.roles, &config.appid, config.accounts),
         });
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tokio::spawn(wire::serve(
-            listener,
-            || {},
-            move |request, peer| {
-                let sts = Arc::clone(&sts);
-                async move { sts.answer(request, peer).await }
-            },
-        ));
+        let faults = Arc::clone(&self.faults);
+        let accepts = move || !faults.refuses_connection(FaultService::Sts);
+        tokio::spawn(wire::serve(listener, accepts, move |request, peer| {
+            let sts = Arc::clone(&sts);
+            async move { sts.answer(request, peer).await }
+        }));
         Ok(())
     }
 
@@ -204,7 +243,7 @@ impl EmulatorShared {
         let shared = self.clone();
         tokio::spawn(wire::serve(
             listener,
-            || {},
+            || true,
             move |request, _| {
                 let shared = shared.clone();
                 async move { Ok(admin::answer(&shared, is_loopback, request).await) }
@@ -224,14 +263,27 @@ impl Emulator {
             let data = folder.path().to_owned();
             (Some(folder), data)
         };
-        let store = Arc::new(Store::open(data)?);
+        let is_temporary = folder.is_some();
+        let store = Arc::new(Store::open(data, config.fsync)?);
         for (name, region) in &config.buckets {
             store.create_bucket(name, region, clock())?;
         }
+        if let Some(folder) = &config.seed {
+            seed::seed(&store, folder, &config.appid)?;
+        }
+        if is_temporary {
+            store.snapshot()?; // a reset leads back to the start
+        }
+        let mut accounts = vec![EmulatorAccount {
+            appid: config.appid.clone(),
+            keys: std::mem::take(&mut config.keys),
+            roles: Vec::new(),
+        }];
+        accounts.extend(config.accounts.iter().cloned());
         let shared = EmulatorShared {
             counters: Arc::default(),
             faults: Arc::default(),
-            keys: Arc::new(AccountKeys::new(std::mem::take(&mut config.keys))),
+            keys: Arc::new(AccountKeys::new(accounts)),
             store,
         };
         shared.faults.set(std::mem::take(&mut config.faults));
@@ -336,9 +388,17 @@ impl Emulator {
     /// Removes all objects and uploads of a bucket.
     pub fn empty_bucket(&self, bucket: &str) -> io::Result<()> {
         let store = &self.shared.store;
-        for key in store.keys(bucket) {
+        let all = store::list::Listing {
+            prefix: "",
+            delimiter: "",
+            after: "",
+            limit: usize::MAX,
+        };
+        let listed = store.list_versions(bucket, &all, "");
+        for version in listed.map_err(store::StoreError::into_io)?.items {
+            let store::StoredObject { key, version, .. } = &*version.object;
             store
-                .delete_object(bucket, &key)
+                .delete_version(bucket, key, version)
                 .map_err(store::StoreError::into_io)?;
         }
         for (key, id) in store.uploads(bucket) {
@@ -364,6 +424,23 @@ impl Emulator {
         };
         let done = self.shared.store.change_bucket(bucket, set);
         done.map_err(store::StoreError::into_io)
+    }
+
+    /// Keeps the state of all buckets, in place of an earlier snapshot.
+    pub fn snapshot(&self) -> io::Result<()> {
+        self.shared.store.snapshot()
+    }
+
+    /// Brings the snapshot's state back; `false` when there is none. With a temporary folder the start is the
+    /// first one.
+    pub fn reset(&self) -> io::Result<bool> {
+        self.shared.store.reset()
+    }
+
+    /// The buckets of all accounts: name and region.
+    pub fn buckets(&self) -> Vec<(String, String)> {
+        let buckets = self.shared.store.buckets().into_iter();
+        buckets.map(|about| (about.name, about.region)).collect()
     }
 
     /// Whether an object is stored.
@@ -406,7 +483,22 @@ fn clock() -> Timestamp {
     Timestamp::from_unix(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-fn s3_service(shared: &EmulatorShared, suffix: &str) -> S3Service {
+/// Accounts and their roles.
+fn roles(
+    own: Vec<EmulatorRole>,
+    appid: &str,
+    others: Vec<EmulatorAccount>,
+) -> Vec<(String, EmulatorRole)> {
+    let own = own.into_iter().map(|role| (appid.to_owned(), role));
+    let others = others.into_iter().flat_map(|account| {
+        let appid = account.appid;
+        let roles = account.roles.into_iter();
+        roles.map(move |role| (appid.clone(), role))
+    });
+    own.chain(others).collect()
+}
+
+fn s3_service(shared: &EmulatorShared, config: &EmulatorConfig) -> S3Service {
     let mut builder = S3ServiceBuilder::new(Operations {
         store: Arc::clone(&shared.store),
     });
@@ -414,10 +506,10 @@ fn s3_service(shared: &EmulatorShared, suffix: &str) -> S3Service {
     builder.set_access(Policies);
     builder.set_route(Settings {
         store: Arc::clone(&shared.store),
-        suffix: suffix.to_owned(),
     });
     builder.set_host(Hosts {
-        suffix: suffix.to_owned(),
+        suffix: config.suffix.clone(),
+        path_style: config.path_style,
     });
     builder.build()
 }

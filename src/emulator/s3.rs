@@ -3,30 +3,32 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use http::{HeaderMap, HeaderValue, StatusCode};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, Bucket, BucketLocationConstraint,
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CopyObjectInput, CopyObjectOutput,
     CopyObjectResult, CreateBucketInput, CreateBucketOutput, CreateMultipartUploadInput,
-    CreateMultipartUploadOutput, Delete, DeleteObjectInput, DeleteObjectOutput,
-    DeleteObjectTaggingInput, DeleteObjectTaggingOutput, DeleteObjectsInput, DeleteObjectsOutput,
-    DeletedObject, Error, GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput,
-    GetObjectOutput, GetObjectTaggingInput, GetObjectTaggingOutput, HeadBucketInput,
-    HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput, ListBucketsOutput,
-    ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectVersionsInput,
-    ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
-    ListObjectsV2Output, ListPartsInput, ListPartsOutput, PutObjectInput, PutObjectOutput,
-    PutObjectTaggingInput, PutObjectTaggingOutput, StorageClass, UploadPartCopyInput,
-    UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+    CreateMultipartUploadOutput, Delete, DeleteBucketInput, DeleteBucketOutput, DeleteObjectInput,
+    DeleteObjectOutput, DeleteObjectTaggingInput, DeleteObjectTaggingOutput, DeleteObjectsInput,
+    DeleteObjectsOutput, DeletedObject, Error, GetBucketLocationInput, GetBucketLocationOutput,
+    GetObjectInput, GetObjectOutput, GetObjectTaggingInput, GetObjectTaggingOutput,
+    HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput,
+    ListBucketsOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput,
+    ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput,
+    ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput, PutObjectInput,
+    PutObjectOutput, PutObjectTaggingInput, PutObjectTaggingOutput, StorageClass,
+    UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use crate::emulator::convert::{
     attributes_of, check_overwrite, conditions_of, copy_source, crc_header, etag,
-    forbids_overwrite, owner, parse_tags, slice, source_conditions_of, stamp, tag_set, unversioned,
-    verify_md5,
+    forbids_overwrite, named_version, owner, page_size, parse_tags, slice, source_conditions_of,
+    stamp, tag_set, verify_md5,
 };
 use crate::emulator::gate::{DeniedKeys, RequestFacts};
 use crate::emulator::store::transfer::{FileBody, Received};
+use crate::emulator::store::versions::{NULL, Removed, Versioning};
 use crate::emulator::store::{Attributes, BucketAbout, NewObject, Store, StoreError, StoredObject};
 use crate::emulator::{clock, listings, uploads};
 
@@ -46,9 +48,14 @@ impl S3 for Operations {
         req: S3Request<ListBucketsInput>,
     ) -> S3Result<S3Response<ListBucketsOutput>> {
         // The service's own host has no region: it lists those of all.
-        let region = &asked(&req)?.region;
+        let RequestFacts {
+            region, strangers, ..
+        } = asked(&req)?;
         let mut found = self.store.buckets();
         found.retain(|about| region.is_empty() || about.region == *region);
+        let account =
+            |about: &BucketAbout| about.name.rsplit_once('-').map(|(_, id)| id.to_owned());
+        found.retain(|about| account(about).is_none_or(|appid| !strangers.contains(&appid)));
         let buckets = found.into_iter().map(|about| Bucket {
             bucket_region: Some(about.region),
             creation_date: Some(stamp(about.created)),
@@ -77,6 +84,19 @@ impl S3 for Operations {
         }))
     }
 
+    async fn delete_bucket(
+        &self,
+        req: S3Request<DeleteBucketInput>,
+    ) -> S3Result<S3Response<DeleteBucketOutput>> {
+        if !self.store.delete_bucket(&req.input.bucket)? {
+            return Err(s3_error!(BucketNotEmpty));
+        }
+        Ok(S3Response::with_status(
+            DeleteBucketOutput {},
+            StatusCode::NO_CONTENT,
+        ))
+    }
+
     async fn head_bucket(
         &self,
         req: S3Request<HeadBucketInput>,
@@ -103,21 +123,24 @@ impl S3 for Operations {
         &self,
         req: S3Request<ListObjectsInput>,
     ) -> S3Result<S3Response<ListObjectsOutput>> {
-        listings::objects(&self.store, req.input).map(S3Response::new)
+        let limit = page_limit(&req, req.input.max_keys)?;
+        listings::objects(&self.store, req.input, limit).map(S3Response::new)
     }
 
     async fn list_objects_v2(
         &self,
         req: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
-        listings::objects_v2(&self.store, req.input).map(S3Response::new)
+        let limit = page_limit(&req, req.input.max_keys)?;
+        listings::objects_v2(&self.store, req.input, limit).map(S3Response::new)
     }
 
     async fn list_object_versions(
         &self,
         req: S3Request<ListObjectVersionsInput>,
     ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
-        listings::versions(&self.store, req.input).map(S3Response::new)
+        let limit = page_limit(&req, req.input.max_keys)?;
+        listings::versions(&self.store, req.input, limit).map(S3Response::new)
     }
 
     async fn put_object(
@@ -142,6 +165,7 @@ impl S3 for Operations {
         let object = (self.store).put_object(&input.bucket, &input.key, new, condition)?;
         let output = PutObjectOutput {
             e_tag: Some(etag(&object.etag)),
+            version_id: new_version(&object),
             ..Default::default()
         };
         Ok(S3Response::with_headers(output, crc_header(object.crc64)))
@@ -152,8 +176,8 @@ impl S3 for Operations {
         req: S3Request<GetObjectInput>,
     ) -> S3Result<S3Response<GetObjectOutput>> {
         let input = req.input;
-        unversioned(input.version_id.as_deref())?;
-        let (object, file) = self.store.open_object(&input.bucket, &input.key)?;
+        let version = named_version(input.version_id.as_deref());
+        let (object, file) = (self.store).open_version(&input.bucket, &input.key, version)?;
         let conditions = conditions_of!(input);
         conditions.check_read(&object)?;
         let (start, length, content_range) = slice(input.range.as_ref(), object.size)?;
@@ -177,6 +201,7 @@ impl S3 for Operations {
             last_modified: Some(stamp(object.modified)),
             metadata: Some(metadata.clone().into_iter().collect()),
             storage_class: a.storage_class.map(StorageClass::from),
+            version_id: self.shown_version(&input.bucket, &object),
             tag_count: i32::try_from(tags.len()).ok().filter(|n| *n > 0),
             ..Default::default()
         };
@@ -188,8 +213,8 @@ impl S3 for Operations {
         req: S3Request<HeadObjectInput>,
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         let input = req.input;
-        unversioned(input.version_id.as_deref())?;
-        let object = self.store.object(&input.bucket, &input.key)?;
+        let version = named_version(input.version_id.as_deref());
+        let object = self.store.version(&input.bucket, &input.key, version)?;
         let conditions = conditions_of!(input);
         conditions.check_read(&object)?;
         let (_, length, content_range) = slice(input.range.as_ref(), object.size)?;
@@ -210,6 +235,7 @@ impl S3 for Operations {
             last_modified: Some(stamp(object.modified)),
             metadata: Some(a.metadata.into_iter().collect()),
             storage_class: a.storage_class.map(StorageClass::from),
+            version_id: self.shown_version(&input.bucket, &object),
             ..Default::default()
         };
         Ok(S3Response::with_headers(output, crc_header(object.crc64)))
@@ -219,10 +245,18 @@ impl S3 for Operations {
         &self,
         req: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        unversioned(req.input.version_id.as_deref())?;
-        self.store
-            .delete_object(&req.input.bucket, &req.input.key)?;
-        Ok(S3Response::new(DeleteObjectOutput::default()))
+        let DeleteObjectInput {
+            bucket,
+            key,
+            version_id,
+            ..
+        } = &req.input;
+        let removed = self.remove(bucket, key, version_id.as_deref())?;
+        Ok(S3Response::new(DeleteObjectOutput {
+            delete_marker: removed.is_marker.then_some(true),
+            version_id: removed.version,
+            ..Default::default()
+        }))
     }
 
     async fn delete_objects(
@@ -243,14 +277,19 @@ impl S3 for Operations {
             .map(|key| failed(key, "AccessDenied"))
             .collect();
         for object in objects {
-            if unversioned(object.version_id.as_deref()).is_err() {
-                errors.push(failed(object.key, "NoSuchVersion"));
-                continue;
-            }
-            self.store.delete_object(&req.input.bucket, &object.key)?;
+            let asked = object.version_id.as_deref();
+            let removed = match self.remove(&req.input.bucket, &object.key, asked) {
+                Err(error) if *error.code() == S3ErrorCode::NoSuchVersion => {
+                    errors.push(failed(object.key, "NoSuchVersion"));
+                    continue;
+                }
+                removed => removed?,
+            };
             deleted.push(DeletedObject {
+                delete_marker: removed.is_marker.then_some(true),
+                delete_marker_version_id: removed.version.filter(|_| removed.is_marker),
                 key: Some(object.key),
-                ..Default::default()
+                version_id: object.version_id,
             });
         }
         let deleted = Some(deleted).filter(|_| quiet != Some(true));
@@ -268,40 +307,24 @@ impl S3 for Operations {
         self.bucket(&req.input.bucket)?;
         let forbids = forbids_overwrite(&req)?;
         let input = req.input;
-        let (from_bucket, from_key) = copy_source(&input.copy_source)?;
-        let (source, file) = self.store.open_object(from_bucket, from_key)?;
+        let (from_bucket, from_key, version) = copy_source(&input.copy_source)?;
+        let (source, file) = self.store.open_version(from_bucket, from_key, version)?;
         let of_source = source_conditions_of!(input);
         of_source.check_copy(&source)?;
         let replaces = input
             .metadata_directive
             .as_ref()
             .is_some_and(|d| d.as_str() == "REPLACE");
-        if !replaces && (from_bucket, from_key) == (&*input.bucket, &*input.key) {
+        if !replaces
+            && version.is_none()
+            && (from_bucket, from_key) == (&*input.bucket, &*input.key)
+        {
             return Err(s3_error!(
                 InvalidRequest,
                 "An object can be copied to itself only with new metadata"
             ));
         }
-        let new_tags = input
-            .tagging_directive
-            .as_ref()
-            .is_some_and(|d| d.as_str() == "REPLACE");
-        let tags = if new_tags {
-            parse_tags(input.tagging.as_deref())?
-        } else {
-            source.attributes.tags.clone()
-        };
-        let mut attributes = if replaces {
-            attributes_of!(input, tags)
-        } else {
-            Attributes {
-                tags,
-                acl: None,
-                retention: None,
-                ..source.attributes.clone()
-            }
-        };
-        attributes.storage_class = input.storage_class.map(|class| class.as_str().to_owned());
+        let attributes = copied_attributes(&input, &source, replaces)?;
         let received = copy(&self.store, file, 0, source.size).await?;
         let condition = |there: Option<&StoredObject>| check_overwrite(forbids, there);
         let new = NewObject {
@@ -317,6 +340,8 @@ impl S3 for Operations {
         };
         let output = CopyObjectOutput {
             copy_object_result: Some(result),
+            copy_source_version_id: self.shown_version(from_bucket, &source),
+            version_id: new_version(&object),
             ..Default::default()
         };
         Ok(S3Response::with_headers(output, crc_header(object.crc64)))
@@ -326,12 +351,12 @@ impl S3 for Operations {
         &self,
         req: S3Request<GetObjectTaggingInput>,
     ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
-        unversioned(req.input.version_id.as_deref())?;
-        let object = self.store.object(&req.input.bucket, &req.input.key)?;
+        let version = named_version(req.input.version_id.as_deref());
+        let object = (self.store).version(&req.input.bucket, &req.input.key, version)?;
         let tag_set = tag_set(&object.attributes.tags);
         Ok(S3Response::new(GetObjectTaggingOutput {
             tag_set,
-            version_id: None,
+            version_id: self.shown_version(&req.input.bucket, &object),
         }))
     }
 
@@ -340,13 +365,13 @@ impl S3 for Operations {
         req: S3Request<PutObjectTaggingInput>,
     ) -> S3Result<S3Response<PutObjectTaggingOutput>> {
         let input = req.input;
-        unversioned(input.version_id.as_deref())?;
+        let version = named_version(input.version_id.as_deref());
         let tags = input.tagging.tag_set.into_iter();
         let tags = tags
             .map(|t| (t.key.unwrap_or_default(), t.value.unwrap_or_default()))
             .collect();
         self.store
-            .change_object(&input.bucket, &input.key, |attributes| {
+            .change_version((&input.bucket, &input.key), version, |attributes| {
                 attributes.tags = tags;
             })?;
         Ok(S3Response::new(PutObjectTaggingOutput::default()))
@@ -357,9 +382,9 @@ impl S3 for Operations {
         req: S3Request<DeleteObjectTaggingInput>,
     ) -> S3Result<S3Response<DeleteObjectTaggingOutput>> {
         let input = req.input;
-        unversioned(input.version_id.as_deref())?;
+        let version = named_version(input.version_id.as_deref());
         self.store
-            .change_object(&input.bucket, &input.key, |attributes| {
+            .change_version((&input.bucket, &input.key), version, |attributes| {
                 attributes.tags.clear();
             })?;
         Ok(S3Response::new(DeleteObjectTaggingOutput::default()))
@@ -406,14 +431,16 @@ impl S3 for Operations {
         &self,
         req: S3Request<ListPartsInput>,
     ) -> S3Result<S3Response<ListPartsOutput>> {
-        listings::parts(&self.store, req.input).map(S3Response::new)
+        let limit = page_limit(&req, req.input.max_parts)?;
+        listings::parts(&self.store, req.input, limit).map(S3Response::new)
     }
 
     async fn list_multipart_uploads(
         &self,
         req: S3Request<ListMultipartUploadsInput>,
     ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
-        listings::uploads(&self.store, req.input).map(S3Response::new)
+        let limit = page_limit(&req, req.input.max_uploads)?;
+        listings::uploads(&self.store, req.input, limit).map(S3Response::new)
     }
 }
 
@@ -422,6 +449,25 @@ impl Operations {
         self.store
             .bucket(name)
             .ok_or_else(|| s3_error!(NoSuchBucket))
+    }
+
+    /// The version that a read shows, where the bucket has or has had versions.
+    fn shown_version(&self, bucket: &str, object: &StoredObject) -> Option<String> {
+        let is_shown = self.store.versioning(bucket) != Versioning::Never;
+        is_shown.then(|| object.version.clone())
+    }
+
+    fn remove(&self, bucket: &str, key: &str, version: Option<&str>) -> S3Result<Removed> {
+        Ok(match named_version(version) {
+            Some(version) if self.store.versioning(bucket) == Versioning::Never => {
+                if version != NULL {
+                    return Err(s3_error!(NoSuchVersion));
+                }
+                self.store.delete_object(bucket, key, clock())?
+            }
+            Some(version) => self.store.delete_version(bucket, key, version)?,
+            None => self.store.delete_object(bucket, key, clock())?,
+        })
     }
 }
 
@@ -432,9 +478,29 @@ impl From<StoreError> for S3Error {
             StoreError::NoSuchBucket => S3ErrorCode::NoSuchBucket.into(),
             StoreError::NoSuchKey => S3ErrorCode::NoSuchKey.into(),
             StoreError::NoSuchUpload => S3ErrorCode::NoSuchUpload.into(),
+            StoreError::NoSuchVersion => S3ErrorCode::NoSuchVersion.into(),
+            StoreError::Hidden(marker) => of_marker(S3ErrorCode::NoSuchKey, &marker),
+            StoreError::Marker(marker) => of_marker(S3ErrorCode::MethodNotAllowed, &marker),
             StoreError::Refused(error) => error,
         }
     }
+}
+
+/// Says that a marker is in the way.
+fn of_marker(code: S3ErrorCode, version: &str) -> S3Error {
+    let mut error = S3Error::new(code);
+    let mut headers = HeaderMap::new();
+    headers.insert("x-amz-delete-marker", HeaderValue::from_static("true"));
+    if let Ok(version) = HeaderValue::from_str(version) {
+        headers.insert("x-amz-version-id", version);
+    }
+    error.set_headers(headers);
+    error
+}
+
+/// The version that a write made; COS names it while versioning is on (436/7749).
+pub(super) fn new_version(object: &StoredObject) -> Option<String> {
+    Some(object.version.clone()).filter(|version| version != NULL)
 }
 
 /// What the front of COS learnt of a request.
@@ -442,6 +508,39 @@ pub(super) fn asked<T>(req: &S3Request<T>) -> S3Result<&RequestFacts> {
     req.extensions
         .get::<RequestFacts>()
         .ok_or_else(|| s3_error!(InternalError))
+}
+
+/// What a copy says of its object: what its source says, but for what is replaced.
+fn copied_attributes(
+    input: &CopyObjectInput,
+    source: &StoredObject,
+    replaces: bool,
+) -> S3Result<Attributes> {
+    let directive = input.tagging_directive.as_ref();
+    let tags = if directive.is_some_and(|d| d.as_str() == "REPLACE") {
+        parse_tags(input.tagging.as_deref())?
+    } else {
+        source.attributes.tags.clone()
+    };
+    let storage_class = input.storage_class.as_ref();
+    let storage_class = storage_class.map(|class| class.as_str().to_owned());
+    Ok(if replaces {
+        attributes_of!(input, tags)
+    } else {
+        Attributes {
+            tags,
+            acl: None,
+            retention: None,
+            storage_class,
+            ..source.attributes.clone()
+        }
+    })
+}
+
+/// Entries of a page: what was asked for, unless a fault makes it less.
+fn page_limit<T>(req: &S3Request<T>, wanted: Option<i32>) -> S3Result<usize> {
+    let least = asked(req)?.page.and_then(|page| usize::try_from(page).ok());
+    Ok(page_size(wanted)?.min(least.unwrap_or(usize::MAX)))
 }
 
 /// Copies part of a file, away from the threads that serve.

@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use s3s::route::S3Route;
 use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
-use crate::emulator::address::HostKind;
 use crate::emulator::document::{XML_LIMIT, has_parameter};
 use crate::emulator::gate::RequestFacts;
+use crate::emulator::head::path_in_bucket;
 use crate::emulator::s3::asked;
 use crate::emulator::store::{Attributes, BucketAbout, Store};
 
@@ -253,15 +253,17 @@ const OF_OBJECTS: [Setting; 3] = [
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) store: Arc<Store>,
-    /// The domain of COS.
-    pub(super) suffix: String,
 }
 
 impl Setting {
     /// The setting that is requested, if it is one, and the action for it.
-    fn of(method: &Method, uri: &Uri) -> Option<(&'static Self, &'static str)> {
+    fn of(
+        method: &Method,
+        uri: &Uri,
+        extensions: &Extensions,
+    ) -> Option<(&'static Self, &'static str)> {
         let query = uri.query().unwrap_or_default();
-        let settings: &[Self] = if uri.path() == "/" {
+        let settings: &[Self] = if path_in_bucket(extensions, uri) == "/" {
             &OF_BUCKETS
         } else {
             &OF_OBJECTS
@@ -332,9 +334,9 @@ impl S3Route for Settings {
         method: &Method,
         uri: &Uri,
         _: &HeaderMap,
-        _: &mut http::Extensions,
+        extensions: &mut Extensions,
     ) -> bool {
-        Setting::of(method, uri).is_some()
+        Setting::of(method, uri, extensions).is_some()
     }
 
     async fn check_access(&self, req: &mut S3Request<Body>) -> S3Result<()> {
@@ -342,9 +344,9 @@ impl S3Route for Settings {
         if req.credentials.is_none() && !facts.verified {
             return Err(s3_error!(AccessDenied, "Access Denied."));
         }
-        let (_, action) =
-            Setting::of(&req.method, &req.uri).ok_or_else(|| s3_error!(NotImplemented))?;
-        let (bucket, key) = self.place(req)?;
+        let (_, action) = Setting::of(&req.method, &req.uri, &req.extensions)
+            .ok_or_else(|| s3_error!(NotImplemented))?;
+        let (bucket, key) = Self::place(req)?;
         facts.check(
             &format!("name/cos:{action}"),
             Some(&format!("{bucket}/{key}")),
@@ -352,9 +354,9 @@ impl S3Route for Settings {
     }
 
     async fn call(&self, req: S3Request<Body>) -> S3Result<S3Response<Body>> {
-        let (setting, _) =
-            Setting::of(&req.method, &req.uri).ok_or_else(|| s3_error!(NotImplemented))?;
-        let (bucket, key) = self.place(&req)?;
+        let (setting, _) = Setting::of(&req.method, &req.uri, &req.extensions)
+            .ok_or_else(|| s3_error!(NotImplemented))?;
+        let (bucket, key) = Self::place(&req)?;
         let in_headers = match setting.parameter {
             "acl" => rights_in_headers(&req.headers)?,
             _ => None,
@@ -400,12 +402,11 @@ impl S3Route for Settings {
 
 impl Settings {
     /// The bucket and the key that a request names; the key of a bucket is empty.
-    fn place<T>(&self, req: &S3Request<T>) -> S3Result<(String, String)> {
-        let RequestFacts { host, .. } = asked(req)?;
-        let Some(HostKind::Bucket { name, .. }) = HostKind::parse(host, &self.suffix) else {
-            return Err(s3_error!(NoSuchBucket));
-        };
-        let path = req.uri.path().strip_prefix('/').unwrap_or_default();
+    fn place<T>(req: &S3Request<T>) -> S3Result<(String, String)> {
+        let RequestFacts { bucket, .. } = asked(req)?;
+        let name = bucket.clone().ok_or_else(|| s3_error!(NoSuchBucket))?;
+        let path = path_in_bucket(&req.extensions, &req.uri);
+        let path = path.strip_prefix('/').unwrap_or_default();
         let key = crate::encoding::percent::percent_decode(path);
         let key = key.and_then(|key| String::from_utf8(key.into_owned()).ok());
         let key = key.ok_or_else(|| s3_error!(InvalidURI))?;

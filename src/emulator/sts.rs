@@ -17,8 +17,11 @@ use crate::emulator::EmulatorRole;
 use crate::emulator::cam::{ParsedPolicy, ParsedPolicyError};
 use crate::emulator::clock;
 use crate::emulator::counters::Counters;
-use crate::emulator::faults::{FaultSwitch, StsFault};
-use crate::emulator::keys::{AccountKey, AccountKeys, random};
+use crate::emulator::fault_switch::{Circumstances, FaultSwitch};
+use crate::emulator::fault_target::FaultTarget;
+use crate::emulator::faults::{FaultService, StsFault};
+use crate::emulator::keys::{AccountKey, AccountKeys, NewKey, random};
+use crate::emulator::paced_body::PacedBody;
 use crate::emulator::store::hex;
 use crate::emulator::sts_v1;
 use crate::emulator::wire::{Cut, WirePeer};
@@ -42,13 +45,24 @@ const VERSION: &str = "2018-08-13";
 /// The embedded STS.
 #[derive(Debug)]
 pub(super) struct EmbeddedSts {
-    pub(super) appid: String,
     pub(super) counters: Arc<Counters>,
     pub(super) faults: Arc<FaultSwitch>,
     pub(super) keys: Arc<AccountKeys>,
     /// Characters that a policy may have, decoded.
     pub(super) policy_limit: usize,
-    pub(super) roles: Vec<EmulatorRole>,
+    /// Accounts and their roles.
+    pub(super) roles: Vec<(String, EmulatorRole)>,
+}
+
+/// A key that a call asks for.
+struct Asked<'a> {
+    /// The account.
+    appid: &'a str,
+    /// The policy and its length.
+    policy: Option<(ParsedPolicy, usize)>,
+    /// Seconds.
+    duration: i64,
+    name: &'a str,
 }
 
 /// A refusal: Tencent's code and a message.
@@ -62,47 +76,36 @@ impl EmbeddedSts {
         peer: WirePeer,
     ) -> Result<Response<Body>, Cut> {
         self.counters.sts_call();
-        self.faults.wait(|faults| faults.sts_latency_ms).await;
-        let now = clock().plus(self.faults.current().sts_clock_offset);
-        let fault = self.faults.next_sts();
-        match &fault {
-            None | Some(StsFault::NullToken | StsFault::WrongTypes) => {}
-            Some(StsFault::Down) => return Err(peer.cut()),
-            Some(StsFault::Error(code)) => {
-                return Ok(failed((code.clone(), "A fault on demand.".into()), now));
-            }
-            Some(StsFault::Hang) => std::future::pending().await,
-            Some(StsFault::Html) => {
-                let mut page = Response::new(Body::from(
-                    "<html><body>Please log in</body></html>".to_owned(),
-                ));
-                page.headers_mut()
-                    .insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
-                return Ok(page);
-            }
-            Some(StsFault::Http500) => {
-                let mut broken = Response::new(Body::from("internal server error".to_owned()));
-                *broken.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                return Ok(broken);
-            }
-            Some(StsFault::Huge) => return Ok(Response::new(Body::from(vec![b' '; HUGE]))),
-        }
         let (head, body) = request.into_parts();
         let body = match Limited::new(body, BODY_LIMIT).collect().await {
             Ok(body) => body.to_bytes(),
             Err(_) => {
                 return Ok(failed(
                     failure("RequestSizeLimitExceeded", "The request is too large."),
-                    now,
+                    clock(),
                 ));
             }
         };
-        Ok(match self.act(&head, &body, now) {
-            Ok(mut response) => {
-                spoil(&mut response, fault.as_ref());
-                respond(response, now)
-            }
-            Err(failure) => failed(failure, now),
+        let target = || FaultTarget::of_sts(&head, &body);
+        let met = self.faults.meet(FaultService::Sts, target);
+        met.revoked.iter().for_each(|keys| self.keys.forget(keys));
+        if !met.latency.is_zero() {
+            tokio::time::sleep(met.latency).await;
+        }
+        let circumstances = met.circumstances(clock());
+        let answer = match broken_answer(met.sts.as_ref(), circumstances.now, &peer).await? {
+            Some(broken) => broken,
+            None => match self.act(&head, &body, circumstances) {
+                Ok(mut response) => {
+                    spoil(&mut response, met.sts.as_ref());
+                    respond(response, circumstances.now)
+                }
+                Err(failure) => failed(failure, circumstances.now),
+            },
+        };
+        Ok(match met.bandwidth {
+            Some(rate) => answer.map(|body| Body::http_body_unsync(PacedBody::new(body, rate))),
+            None => answer,
         })
     }
 
@@ -110,15 +113,16 @@ impl EmbeddedSts {
         &self,
         head: &Parts,
         body: &[u8],
-        now: Timestamp,
+        circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
+        let now = circumstances.now;
         if let Some(call) = sts_v1::ApiCallV1::parse(head, body) {
             let call = call.map_err(refused)?;
             let key = self.key(call.secret_id())?;
             call.verify(key.secret(), now).map_err(refused)?;
             let (head, parameters) = call.into_words();
             check_token(&head, &key)?;
-            return self.perform(&head, Some(&key), &parameters, now);
+            return self.perform(&head, Some(&key), &parameters, circumstances);
         }
         let is_unsigned = header(head, "x-tc-action") == Some("AssumeRoleWithWebIdentity");
         let key = if is_unsigned {
@@ -133,7 +137,7 @@ impl EmbeddedSts {
             Some(self.authenticate(head, body, now)?)
         };
         let parameters = parameters(head, body)?;
-        self.perform(head, key.as_ref(), &parameters, now)
+        self.perform(head, key.as_ref(), &parameters, circumstances)
     }
 
     /// The action of a call whose `key` is known.
@@ -142,7 +146,7 @@ impl EmbeddedSts {
         head: &Parts,
         key: Option<&AccountKey>,
         parameters: &Map<String, Value>,
-        now: Timestamp,
+        circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
         if header(head, "x-tc-version") != Some(VERSION) {
             return Err(failure(
@@ -151,12 +155,14 @@ impl EmbeddedSts {
             ));
         }
         match (header(head, "x-tc-action"), key) {
-            (Some("AssumeRole"), Some(_)) => self.assume_role(head, parameters, now),
+            (Some("AssumeRole"), Some(key)) => {
+                self.assume_role(head, key, parameters, circumstances)
+            }
             (Some("AssumeRoleWithWebIdentity"), _) => {
-                self.assume_role_with_web_identity(head, parameters, now)
+                self.assume_role_with_web_identity(head, parameters, circumstances)
             }
             (Some("GetFederationToken"), Some(key)) => {
-                self.get_federation_token(head, key, parameters, now)
+                self.get_federation_token(head, key, parameters, circumstances)
             }
             (Some("GetCallerIdentity"), _) => Ok(fields(&json!({
                 "Arn": "qcs::cam::uin/100000000001:uin/100000000001",
@@ -229,7 +235,7 @@ impl EmbeddedSts {
         head: &Parts,
         key: &AccountKey,
         parameters: &Map<String, Value>,
-        now: Timestamp,
+        circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
         if matches!(key, AccountKey::Temporary(_)) {
             return Err(failure(
@@ -246,20 +252,28 @@ impl EmbeddedSts {
             ));
         }
         let duration = duration(head, parameters, DURATION_DEFAULT, DURATION_LIMIT)?;
-        let policy = self.policy(text(parameters, "Policy")?)?;
-        self.issue(Some(policy), duration, name, now)
+        let appid = key.appid();
+        let new = Asked {
+            appid,
+            policy: Some(self.policy(text(parameters, "Policy")?, appid)?),
+            duration,
+            name,
+        };
+        self.issue(new, circumstances)
     }
 
     fn assume_role(
         &self,
         head: &Parts,
+        key: &AccountKey,
         parameters: &Map<String, Value>,
-        now: Timestamp,
+        circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
         require_region(head)?;
-        let role = self.role(parameters)?;
+        let (appid, role) = self.role(parameters)?;
         let name = session(parameters)?;
         if role.web_identity.is_some()
+            || key.appid() != appid
             || (role.external_id.is_some()
                 && role.external_id.as_deref() != external_id(parameters)?)
         {
@@ -272,9 +286,15 @@ impl EmbeddedSts {
         let duration = duration(head, parameters, ROLE_DURATION_DEFAULT, ROLE_DURATION_LIMIT)?;
         let policy = match parameters.get("Policy") {
             None => None,
-            Some(_) => Some(self.policy(text(parameters, "Policy")?)?),
+            Some(_) => Some(self.policy(text(parameters, "Policy")?, appid)?),
         };
-        self.issue(policy, duration, name, now)
+        let new = Asked {
+            appid,
+            policy,
+            duration,
+            name,
+        };
+        self.issue(new, circumstances)
     }
 
     /// It has no Policy: a call that brings one is refused, as an unknown parameter is by API 3.0.
@@ -282,7 +302,7 @@ impl EmbeddedSts {
         &self,
         head: &Parts,
         parameters: &Map<String, Value>,
-        now: Timestamp,
+        circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
         const KNOWN: [&str; 5] = [
             "ProviderId",
@@ -303,7 +323,7 @@ impl EmbeddedSts {
             text(parameters, "ProviderId")?,
             text(parameters, "WebIdentityToken")?,
         );
-        let role = self.role(parameters)?;
+        let (appid, role) = self.role(parameters)?;
         let name = session(parameters)?;
         let is_trusted = role
             .web_identity
@@ -316,17 +336,25 @@ impl EmbeddedSts {
             ));
         }
         let duration = duration(head, parameters, ROLE_DURATION_DEFAULT, ROLE_DURATION_LIMIT)?;
-        self.issue(None, duration, name, now)
+        let new = Asked {
+            appid,
+            policy: None,
+            duration,
+            name,
+        };
+        self.issue(new, circumstances)
     }
 
-    fn role(&self, parameters: &Map<String, Value>) -> Result<&EmulatorRole, StsFailure> {
+    /// A role and its account.
+    fn role(&self, parameters: &Map<String, Value>) -> Result<(&str, &EmulatorRole), StsFailure> {
         let arn = text(parameters, "RoleArn")?;
-        let role = self.roles.iter().find(|role| role.arn == arn);
+        let role = self.roles.iter().find(|(_, role)| role.arn == arn);
+        let role = role.map(|(appid, role)| (appid.as_str(), role));
         role.ok_or_else(|| failure("ResourceNotFound.RoleNotFound", "The role is not found."))
     }
 
     /// A policy and its length.
-    fn policy(&self, encoded: &str) -> Result<(ParsedPolicy, usize), StsFailure> {
+    fn policy(&self, encoded: &str, appid: &str) -> Result<(ParsedPolicy, usize), StsFailure> {
         let policy_text = decode_policy(encoded).ok_or_else(|| {
             failure(
                 "InvalidParameter.StrategyFormatError",
@@ -343,8 +371,8 @@ impl EmbeddedSts {
             ParsedPolicyError::Format(why) => failure("InvalidParameter.StrategyFormatError", &why),
             ParsedPolicyError::Invalid(why) => failure("InvalidParameter.StrategyInvalid", &why),
         })?;
-        let policy = policy.of_account(&self.appid);
-        if let Some(account) = policy.other_account(&self.appid) {
+        let policy = policy.of_account(appid);
+        if let Some(account) = policy.other_account(appid) {
             return Err(failure("InvalidParameter.GrantOtherResource", account));
         }
         Ok((policy, policy_text.len()))
@@ -352,20 +380,20 @@ impl EmbeddedSts {
 
     fn issue(
         &self,
-        policy: Option<(ParsedPolicy, usize)>,
-        duration: i64,
-        name: &str,
-        now: Timestamp,
+        asked: Asked<'_>,
+        circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
-        let life = self.faults.current().sts_lifetime.unwrap_or(duration);
-        let (policy, length) = match policy {
-            Some((policy, length)) => (Some(policy), length),
-            None => (None, 0),
+        let life = circumstances.lifetime.unwrap_or(asked.duration);
+        let new = NewKey {
+            appid: asked.appid,
+            session: asked.name,
+            policy: asked.policy,
+            expires: clock().plus(life),
         };
-        let issued = self.keys.issue(policy, length, clock().plus(life), clock());
+        let issued = self.keys.issue(new, clock());
         let issued = issued.ok_or_else(|| failure("InternalError.SystemError", "No more keys."))?;
-        self.counters.key_issued(name);
-        let expires = now.plus(life);
+        self.counters.key_issued(asked.name);
+        let expires = circumstances.now.plus(life);
         Ok(fields(&json!({
             "Credentials": {
                 "Token": issued.token.expose(),
@@ -404,6 +432,35 @@ fn check_token(head: &Parts, key: &AccountKey) -> Result<(), StsFailure> {
         ));
     }
     Ok(())
+}
+
+/// What comes in place of an answer where `fault` says so.
+async fn broken_answer(
+    fault: Option<&StsFault>,
+    now: Timestamp,
+    peer: &WirePeer,
+) -> Result<Option<Response<Body>>, Cut> {
+    Ok(match fault {
+        None | Some(StsFault::Lifetime(_) | StsFault::NullToken | StsFault::WrongTypes) => None,
+        Some(StsFault::Down) => return Err(peer.cut()),
+        Some(StsFault::Error(code)) => {
+            Some(failed((code.clone(), "A fault on demand.".into()), now))
+        }
+        Some(StsFault::Hang) => std::future::pending().await,
+        Some(StsFault::Html) => {
+            let text = "<html><body>Please log in</body></html>".to_owned();
+            let mut page = Response::new(Body::from(text));
+            page.headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+            Some(page)
+        }
+        Some(StsFault::Http500) => {
+            let mut broken = Response::new(Body::from("internal server error".to_owned()));
+            *broken.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            Some(broken)
+        }
+        Some(StsFault::Huge) => Some(Response::new(Body::from(vec![b' '; HUGE]))),
+    })
 }
 
 /// Makes of a good answer what `fault` says.

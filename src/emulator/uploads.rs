@@ -14,8 +14,9 @@ use crate::emulator::convert::{
     attributes_of, check_overwrite, copy_source, crc_header, etag, forbids_overwrite, parse_tags,
     slice, source_conditions_of, stamp, verify_md5,
 };
-use crate::emulator::s3::{asked, copy};
+use crate::emulator::s3::{asked, copy, new_version};
 use crate::emulator::store::multipart::{StoredPart, Upload};
+use crate::emulator::store::versions::Versioning;
 use crate::emulator::store::{Store, StoredObject};
 
 /// A part that is not the last has at least this many bytes (436/14518).
@@ -31,7 +32,8 @@ pub(super) fn create(
     let forbids = forbids_overwrite(&req)?;
     let input = req.input;
     let there = store.object(&input.bucket, &input.key);
-    check_overwrite(forbids, there.ok().as_deref())?;
+    let is_kept = store.versioning(&input.bucket) != Versioning::Never;
+    check_overwrite(forbids && !is_kept, there.ok().as_deref())?;
     let attributes = attributes_of!(input, parse_tags(input.tagging.as_deref())?);
     let id = store.create_upload(&input.bucket, &input.key, attributes, clock())?;
     Ok(S3Response::new(CreateMultipartUploadOutput {
@@ -71,8 +73,8 @@ pub(super) async fn copy_part(
     let input = req.input;
     check_part_number(input.part_number)?;
     store.find_upload(&input.bucket, &input.key, &input.upload_id)?;
-    let (from_bucket, from_key) = copy_source(&input.copy_source)?;
-    let (source, file) = store.open_object(from_bucket, from_key)?;
+    let (from_bucket, from_key, version) = copy_source(&input.copy_source)?;
+    let (source, file) = store.open_version(from_bucket, from_key, version)?;
     let of_source = source_conditions_of!(input);
     of_source.check_copy(&source)?;
     let range = input
@@ -124,6 +126,7 @@ pub(super) async fn complete(
         bucket: Some(input.bucket),
         key: Some(input.key),
         e_tag: Some(etag(&object.etag)),
+        version_id: new_version(&object),
         ..Default::default()
     };
     Ok(S3Response::with_headers(output, crc_header(object.crc64)))

@@ -56,8 +56,9 @@ impl std::fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
-/// Accepts connections for ever, tells `accepted` of each, and answers their requests with `answer`.
-pub(super) async fn serve<F, A>(listener: TcpListener, accepted: impl Fn(), answer: F)
+/// Accepts connections for ever, asks `accepts` of each, and answers their requests with `answer`. One that
+/// is not accepted is reset.
+pub(super) async fn serve<F, A>(listener: TcpListener, accepts: impl Fn() -> bool, answer: F)
 where
     F: Fn(Request<Incoming>, WirePeer) -> A + Clone + Send + 'static,
     A: Future<Output = Result<Response<s3s::Body>, Cut>> + Send,
@@ -67,7 +68,10 @@ where
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        accepted();
+        if !accepts() {
+            let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            continue;
+        }
         let _ = stream.set_nodelay(true); // slower without, but not wrong
         let peer = WirePeer {
             address,

@@ -5,7 +5,7 @@
 //!    requests that `request` signs over the connections of `client`;
 //! 3. `ledger` remembers what was acknowledged, `content` makes each byte from a seed, and `sweep`
 //!    compares the store with both;
-//! 4. `run` starts and measures, `knee` looks for the highest rate that holds, `faults` breaks things on time;
+//! 4. `run` starts and measures, `knee` looks for the highest rate that holds;
 //! 5. [`Report`] is the result, and `text`, `csv`, `html`, `compare` and `merge` are its views.
 
 #![expect(
@@ -20,7 +20,6 @@ mod content;
 mod csv;
 mod embedded;
 mod expression;
-mod faults;
 mod html;
 mod knee;
 mod latency;
@@ -54,7 +53,6 @@ pub use compare::compare;
 pub use csv::csv;
 pub use embedded::{Embedded, ProxyProgram};
 pub use expression::Expression;
-pub use faults::FaultWindow;
 pub use html::html;
 pub use latency::Latencies;
 pub use live::Live;

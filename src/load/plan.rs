@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::arrivals::{Curve, Spacing, Stage};
 use super::client::Connect;
 use super::content::{Content, fraction, mix};
-use super::faults::Schedule;
 use super::ledger::Serial;
 use super::names::{self, NameStyle};
 use super::operation::Mix;
@@ -16,6 +15,7 @@ use super::scenario::{BucketStyle, Scenario, Shard, Sweep};
 use super::sizes::Sizes;
 use super::tenants::{Picker, TenantEntry, TenantProof};
 use super::upload::UploadForms;
+use crate::emulator::Faults;
 use crate::upstream::dial::Roots;
 
 const DURATION: Duration = Duration::from_secs(30);
@@ -89,7 +89,7 @@ pub(super) struct Plan {
     /// Operations of all processes.
     pub(super) requests: Option<u64>,
     /// Faults.
-    pub(super) schedule: Schedule,
+    pub(super) faults: Faults,
 }
 
 /// The loop and its level over time.
@@ -197,7 +197,11 @@ impl Plan {
             shard: scenario.shard.unwrap_or(Shard { index: 0, count: 1 }),
             shape: shape(scenario)?,
             requests: scenario.requests,
-            schedule: Schedule::new(scenario.faults.clone())?,
+            faults: Faults {
+                faults: scenario.faults.clone(),
+                seed: scenario.faults_seed.unwrap_or(seed),
+                ..Faults::default()
+            },
         };
         plan.check()?;
         Ok(plan)

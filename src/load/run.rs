@@ -1,6 +1,5 @@
 //! A run from its start to its report: threads, clock, faults and measurements.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +13,6 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::faults::Change;
 use super::knee;
 use super::live::{Live, Snapshot};
 use super::plan::{Plan, Surroundings};
@@ -27,7 +25,7 @@ use super::scenario::{Scenario, Sweep};
 use super::stats::{Interval, IntervalRow, ROWS, Series, SideTotals, TENANTS, Totals};
 use super::worker::{self, Driven, Segment, WorkerCommand, WorkerShared};
 use crate::clock::wall_clock;
-use crate::emulator::{Emulator, Faults};
+use crate::emulator::{Emulator, FaultEntry, Faults};
 use crate::timestamp::Timestamp;
 use crate::upstream::dial::Dialer;
 
@@ -99,10 +97,10 @@ pub async fn run(
     live: &mut Live,
 ) -> Result<Report, String> {
     let plan = Arc::new(Plan::new(scenario, &environment.surroundings)?);
-    if scenario.find_knee && !plan.schedule.windows().is_empty() {
+    if scenario.find_knee && !plan.faults.faults.is_empty() {
         return Err("choose --find-knee or faults: a knee under a fault is none".to_owned());
     }
-    if !plan.schedule.windows().is_empty() && matches!(environment.faults, FaultControl::None) {
+    if !plan.faults.faults.is_empty() && matches!(environment.faults, FaultControl::None) {
         return Err(
             "faults need the embedded target, or --faults-admin of a `cosgate emulator`".to_owned(),
         );
@@ -285,7 +283,8 @@ impl Fleet {
         let tick = tick(length, segment.requests.is_some());
         // A run of so many operations ends when they do.
         let end = segment.requests.is_none().then_some(segment.start + length);
-        let mut changes: VecDeque<Change> = self.plan.schedule.changes().into();
+        // Their times count from when they are put in force.
+        let mut faults_at = Some(self.origin).filter(|_| !self.plan.faults.faults.is_empty());
         let mut sum = Interval::default();
         let start = segment.start;
         let mut driven = std::pin::pin!(all(self.start_threads(&segment)));
@@ -294,14 +293,12 @@ impl Fleet {
         let mut row_start = start;
         let mut interrupted = self.interrupted.clone();
         let outcome = loop {
-            let next_change = changes.front().map(|change| self.origin + change.at);
             tokio::select! {
                 biased;
                 outcome = &mut driven => break outcome,
-                () = until(next_change) => {
-                    if let Some(change) = changes.pop_front() {
-                        self.faults.apply(&change).await?;
-                    }
+                () = until(faults_at) => {
+                    faults_at = None;
+                    self.faults.apply(&self.plan.faults).await?;
                 }
                 // The planned time, so that the rows of all processes of a run begin at the same ones.
                 now = ticks.tick() => {
@@ -390,14 +387,13 @@ impl Fleet {
         let now = Instant::now();
         let at = now.saturating_duration_since(self.origin);
         let end = end.map(|end| end.saturating_duration_since(now));
-        let windows = self.plan.schedule.windows().iter();
-        let faults = windows
-            .filter(|window| window.from.0 <= at && window.until.is_some_and(|until| at < until.0));
+        let faults = self.plan.faults.faults.iter();
+        let faults = faults.filter(|fault| !fault.is_event() && fault.is_on(at));
         Snapshot {
             elapsed: at,
             left: end,
             row,
-            faults: faults.map(super::faults::FaultWindow::label).collect(),
+            faults: faults.map(FaultEntry::label).collect(),
         }
     }
 
@@ -472,12 +468,17 @@ impl Fleet {
     }
 
     fn fault_results(&self) -> Vec<FaultResult> {
-        let windows = self.plan.schedule.windows().iter();
-        windows
-            .map(|window| FaultResult {
-                name: window.label(),
-                from: window.from.0.as_secs_f64(),
-                until: window.until.unwrap_or(window.from).0.as_secs_f64(),
+        let faults = self.plan.faults.faults.iter();
+        let until = |fault: &FaultEntry| match fault.until {
+            Some(until) => until.0.as_secs_f64(),
+            None if fault.is_event() => fault.from.0.as_secs_f64(),
+            None => self.seconds,
+        };
+        faults
+            .map(|fault| FaultResult {
+                name: fault.label(),
+                from: fault.from.0.as_secs_f64(),
+                until: until(fault),
                 recovery: None,
             })
             .collect()
@@ -508,37 +509,26 @@ impl Fleet {
 }
 
 impl FaultControl {
-    async fn apply(&self, change: &Change) -> Result<(), String> {
+    async fn apply(&self, faults: &Faults) -> Result<(), String> {
         match self {
-            Self::None => {}
+            Self::None => Ok(()),
             Self::Embedded(emulator) => {
-                emulator.faults().set(change.faults.clone());
-                if change.revoke_keys {
-                    emulator.revoke_all_keys();
-                }
+                emulator.faults().set(faults.clone());
+                Ok(())
             }
             Self::Admin(url) => {
-                let faults = serde_json::to_vec(&change.faults).unwrap_or_default();
-                admin(url, Method::PUT, "/faults", faults).await?;
-                if change.revoke_keys {
-                    admin(url, Method::DELETE, "/keys", Vec::new()).await?;
-                }
+                let faults = serde_json::to_vec(faults).unwrap_or_default();
+                admin(url, Method::PUT, "/faults", faults).await
             }
         }
-        Ok(())
     }
 
     /// Leaves nothing broken, whatever ended the load.
     async fn clear(&self, plan: &Plan) {
-        if plan.schedule.windows().is_empty() {
+        if plan.faults.faults.is_empty() {
             return;
         }
-        let nothing = Change {
-            at: Duration::ZERO,
-            faults: Faults::default(),
-            revoke_keys: false,
-        };
-        if let Err(error) = self.apply(&nothing).await {
+        if let Err(error) = self.apply(&Faults::default()).await {
             tracing::warn!(%error, "the faults cannot be cleared");
         }
     }

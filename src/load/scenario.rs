@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::arrivals::{Spacing, Stage};
 use super::expression::Expression;
-use super::faults::FaultWindow;
 use super::names::NameStyle;
 use super::operation::Mix;
 use super::quantity::{ByteSize, Share, Span};
 use super::sizes::Sizes;
 use super::tenants::{Skew, TenantEntry};
 use super::upload::UploadForms;
+use crate::emulator::{FaultEntry, FaultFile};
 
 /// What a run may be told. Nothing is required: without an endpoint the embedded COS and the proxy are the target.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
@@ -185,12 +185,15 @@ pub struct Scenario {
     #[arg(long, help_heading = "Verification")]
     pub keep: bool,
 
-    /// A file of `[[faults]]`: from, until, and what goes wrong
+    /// A file of `[[faults]]`: what goes wrong, for which requests, and when
     #[arg(long = "faults", value_name = "FILE", help_heading = "Faults")]
     pub faults_file: Option<PathBuf>,
     /// The faults themselves
     #[arg(skip)]
-    pub faults: Vec<FaultWindow>,
+    pub faults: Vec<FaultEntry>,
+    /// The seed of the file of faults
+    #[arg(skip)]
+    pub faults_seed: Option<u64>,
     /// The admin address of a `cosgate emulator` that shows the faults; the embedded one needs none
     #[arg(long, value_name = "URL", help_heading = "Faults")]
     pub faults_admin: Option<String>,
@@ -321,17 +324,11 @@ impl std::fmt::Display for Shard {
 
 super::quantity::as_text!(Shard);
 
-/// A file of tenants or of faults holds only its own list.
+/// A file of tenants holds only its list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TenantsFile {
     tenants: Vec<TenantEntry>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FaultsFile {
-    faults: Vec<FaultWindow>,
 }
 
 impl Scenario {
@@ -351,9 +348,9 @@ impl Scenario {
             scenario.tenants.extend(file.tenants);
         }
         if let Some(path) = &scenario.faults_file {
-            let file: FaultsFile = toml::from_str(&read(path)?)
-                .map_err(|error| format!("{}: {error}", path.display()))?;
+            let file = FaultFile::parse(&path.display().to_string(), &read(path)?)?;
             scenario.faults.extend(file.faults);
+            scenario.faults_seed = scenario.faults_seed.or(file.seed);
         }
         Ok(scenario)
     }
@@ -449,7 +446,7 @@ mod tests {
         .unwrap();
         std::fs::write(
             folder.path().join("faults.toml"),
-            "[[faults]]\nfrom = \"1s\"\nuntil = \"2s\"\ndo = { cos = \"slow-down\" }\n",
+            "[[faults]]\nservice = \"cos\"\nfrom = \"1s\"\nuntil = \"2s\"\ndo = \"slow-down\"\n",
         )
         .unwrap();
         let flags = Scenario {

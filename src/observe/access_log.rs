@@ -303,6 +303,7 @@ fn escape(json: &mut String, text: &str) {
 mod tests {
     use std::sync::mpsc::channel;
 
+    use super::super::{MetricsView, TextFormat};
     use super::*;
     use crate::observe::Metrics;
     use crate::observe::log_writer::test_writers::{KeptText, StalledWriter};
@@ -321,7 +322,7 @@ mod tests {
     }
 
     fn dropped(metrics: &Metrics) -> u64 {
-        let text = metrics.render(&[]);
+        let text = metrics.render(&MetricsView::default(), TextFormat::Prometheus);
         let line = text
             .lines()
             .find(|line| line.starts_with("cosgate_access_log_dropped_total "))

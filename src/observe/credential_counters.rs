@@ -2,6 +2,8 @@
 
 use std::sync::atomic::AtomicU64;
 
+use super::histogram::Histogram;
+
 /// Counters of the cache of temporary keys. Each entry counts its own hits.
 #[derive(Debug, Default)]
 pub struct CacheCounters {
@@ -23,6 +25,8 @@ pub struct CacheCounters {
     pub sts_ok: AtomicU64,
     /// Calls that failed in a way that may pass.
     pub sts_retry: AtomicU64,
+    /// How long calls took.
+    pub(crate) sts_time: Histogram,
     /// Entries that other cosgates share, and that do not open with our key.
     pub unopened: AtomicU64,
     /// Keys handed to clients.

@@ -3,8 +3,12 @@
 pub mod access_log;
 pub mod admin;
 mod credential_counters;
+mod exposition;
+pub(crate) mod histogram;
 mod log_writer;
 pub(crate) mod metrics;
+mod metrics_text;
+mod process_stats;
 pub(crate) mod program_log;
 mod short_line;
 
@@ -12,8 +16,11 @@ pub use access_log::AccessLog;
 pub use access_log::LogBuffer;
 pub use access_log::{AccessLine, LineFormat};
 pub use credential_counters::CacheCounters;
+pub use exposition::TextFormat;
 pub use log_writer::LogWriter;
 pub use metrics::CoreMetrics;
+pub use metrics::EndedRequest;
 pub use metrics::Event;
 pub use metrics::Metrics;
+pub use metrics_text::MetricsView;
 pub use program_log::{LogLines, ProgramLog};

@@ -111,7 +111,10 @@ impl Proxy {
             return Ok(live);
         }
         self.metrics.count(Event::CacheMiss);
-        Ok(entry.get().await?)
+        let began = Instant::now();
+        let credential = entry.get().await;
+        self.metrics.waited_for_key(began.elapsed());
+        Ok(credential?)
     }
 
     /// Makes COS's success the client's, if it is one.

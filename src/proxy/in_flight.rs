@@ -13,6 +13,7 @@ use super::{Client, Proxy};
 use crate::body::shape;
 use crate::decision::bucket_of;
 use crate::error::S3Error;
+use crate::observe::Event;
 use crate::tenant::limits::Slot;
 use crate::tenant::{CorsRules, CrossOrigin, Identified, PageRequest, Tenant};
 use crate::timestamp::Timestamp;
@@ -51,6 +52,7 @@ impl InFlight {
             Version::HTTP_11
         };
         let mut record = Record::new(client, version, now);
+        proxy.metrics.count(Event::RequestStarted);
         record.unknown_names = proxy.unknown_names(client);
         Box::new(Self {
             proxy: Rc::clone(proxy),
@@ -83,7 +85,8 @@ impl InFlight {
 
     /// The caller was identified.
     pub(super) fn identified(&mut self, caller: &Identified, rules: &CorsRules) {
-        self.record.identified(caller);
+        let slots = &self.proxy.shared.tenant_slots;
+        self.record.identified(caller, slots);
         if let (Some(page), Some(tenant)) = (&self.page, &self.record.tenant) {
             let bucket = self.record.bucket.as_deref();
             self.cross_origin = rules.for_tenant(page, bucket, tenant);

@@ -76,6 +76,8 @@ pub struct Shared {
     metrics: Arc<Metrics>,
     access_log: AccessLog,
     roots: Option<Roots>,
+    /// Where the counters of each tenant are, at its index.
+    tenant_slots: Box<[usize]>,
     draining: Arc<AtomicBool>,
 }
 
@@ -148,7 +150,9 @@ impl Shared {
         let vendor = Vendor::new(&config, &credentials, None);
         let metrics = Arc::new(metrics.with_credentials(credentials.counters()));
         let roots = roots(&config)?;
+        let tenant_slots = tenant_slots(&metrics, &config);
         Ok(Arc::new(Self {
+            tenant_slots,
             config,
             tenants,
             key_sets,
@@ -180,6 +184,7 @@ impl Shared {
             (_, new) => new,
         };
         Ok(Arc::new(Self {
+            tenant_slots: tenant_slots(&self.metrics, &config),
             config,
             tenants,
             key_sets,
@@ -491,6 +496,16 @@ fn connections(
         Rc::clone(load),
         Arc::clone(metrics),
     )
+}
+
+/// Where the counters of each tenant are, at its index: those of templates follow.
+fn tenant_slots(metrics: &Metrics, config: &Config) -> Box<[usize]> {
+    let tenants = config.tenants.iter().map(|tenant| tenant.name.as_str());
+    let templates = config
+        .templates
+        .iter()
+        .map(|template| template.name.as_str());
+    metrics.tenant_slots(tenants.chain(templates))
 }
 
 /// Runs `future`; `None` if it panicked. One request's panic must not take its neighbours along.

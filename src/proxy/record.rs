@@ -17,7 +17,7 @@ use crate::body::{DownloadFailure, ObjectUpload, UploadFailure};
 use crate::decision::{Step, Verdict};
 use crate::encoding::hex::hex;
 use crate::error::{Code, Fault, S3Error, TenantLimit};
-use crate::observe::{AccessLine, CoreMetrics, Event, LogBuffer};
+use crate::observe::{AccessLine, CoreMetrics, EndedRequest, Event, LogBuffer};
 use crate::s3::{Operation, S3Request};
 use crate::tenant::{Identified, Identity, Peer, Tenant};
 use crate::timestamp::Timestamp;
@@ -40,6 +40,8 @@ pub(super) struct Record {
     /// The names of the client's certificate, if no tenant has them.
     pub(super) unknown_names: Option<Arc<str>>,
     pub(super) tenant: Option<Arc<Tenant>>,
+    /// Where its tenant's counters are.
+    tenant_slot: Option<usize>,
     identity: Option<Identity>,
     operation: Option<Operation>,
     sts_action: Option<&'static str>,
@@ -74,8 +76,9 @@ struct UpstreamRecord {
     /// When COS was asked first, and how often.
     asked: Option<Instant>,
     tries: u64,
-    /// From there to the head of its last response.
+    /// From there to the head of its last response, and from the request's own head.
     time: Option<Duration>,
+    first_byte: Option<Duration>,
     status: Option<StatusCode>,
     request_id: Option<HeaderValue>,
 }
@@ -87,6 +90,7 @@ struct Told<'a> {
     verdict: Verdict,
     step: Option<Step>,
     detail: Option<&'a str>,
+    duration: Duration,
 }
 
 impl Record {
@@ -108,6 +112,7 @@ impl Record {
             uid,
             unknown_names: None,
             tenant: None,
+            tenant_slot: None,
             identity: None,
             operation: None,
             sts_action: None,
@@ -154,8 +159,10 @@ impl Record {
     }
 
     /// The caller was identified.
-    pub(super) fn identified(&mut self, caller: &Identified) {
-        self.tenant = Some(caller.share_tenant());
+    pub(super) fn identified(&mut self, caller: &Identified, slots: &[usize]) {
+        let tenant = caller.share_tenant();
+        self.tenant_slot = slots.get(tenant.index).copied();
+        self.tenant = Some(tenant);
         self.identity = Some(caller.identity().clone());
     }
 
@@ -182,7 +189,9 @@ impl Record {
     /// COS has answered.
     pub(super) fn upstream_responded(&mut self, status: StatusCode, headers: &HeaderMap) {
         let upstream = &mut self.upstream;
-        upstream.time = upstream.asked.map(|asked| asked.elapsed());
+        let now = Instant::now();
+        upstream.time = upstream.asked.map(|asked| now - asked);
+        upstream.first_byte = Some(now - self.started);
         upstream.status = Some(status);
         let id = headers.get(UPSTREAM_REQUEST_ID);
         upstream.request_id = id.or_else(|| headers.get(REQUEST_ID)).cloned();
@@ -195,7 +204,8 @@ impl Record {
         let verified = upload.as_ref().and_then(|upload| upload.verified());
         let unchecked = verified.and_then(|verified| verified.unchecked.as_deref());
         let (verdict, step) = self.verdict();
-        self.count(metrics, received);
+        let duration = self.started.elapsed();
+        self.count(metrics, received, step, duration);
         self.warn(step);
         let slow = self.is_client_slow.then_some(DownloadFailure::ClientSlow);
         let cut = self.cut.get().or(slow).map(|failure| failure.to_string());
@@ -206,14 +216,26 @@ impl Record {
             verdict,
             step,
             detail: cut.as_deref().or(said.as_deref()),
+            duration,
         }));
     }
 
-    fn count(&self, metrics: &CoreMetrics, received: u64) {
-        metrics.request(self.operation, self.status);
-        metrics.add(Event::BytesReceived, received);
-        metrics.add(Event::BytesSent, self.sent);
-        if let Some(limit) = self.error.as_ref().and_then(S3Error::exceeded) {
+    fn count(&self, metrics: &CoreMetrics, received: u64, step: Option<Step>, duration: Duration) {
+        let limit = self.error.as_ref().and_then(S3Error::exceeded);
+        let error = self.error.as_ref();
+        metrics.request(&EndedRequest {
+            operation: self.operation,
+            status: self.status,
+            error: error.map(|error| (step.unwrap_or(self.step), error.code())),
+            duration,
+            first_byte: self.upstream.first_byte,
+            upstream: self.upstream.time,
+            received,
+            sent: self.sent,
+            is_limited: limit.is_some(),
+            tenant: self.tenant_slot,
+        });
+        if let Some(limit) = limit {
             metrics.count(match limit {
                 TenantLimit::Concurrency => Event::LimitedConcurrency,
                 TenantLimit::ObjectSize => Event::LimitedObjectSize,
@@ -326,7 +348,7 @@ impl Record {
             received: told.received,
             unchecked: told.unchecked,
             sent: self.sent,
-            duration: self.started.elapsed(),
+            duration: told.duration,
             tries: upstream.tries,
             upstream_time: upstream.time,
             upstream_status: upstream.status,

@@ -1,12 +1,18 @@
 //! Faults on demand, counters, and the life of the emulator itself.
 
-use std::time::Duration;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
 
-use cosgate::emulator::{CosFault, EmulatorConfig, Faults, StsFault};
-use serde_json::Value;
+use cosgate::emulator::{
+    ByteSize, CommonFault, CosFault, Emulator, EmulatorConfig, FaultEntry, FaultLatency,
+    FaultService, Faults, Share, StsFault,
+};
+use cosgate::timestamp::Timestamp;
+use serde_json::{Value, json};
 
 use crate::client::{
-    Ask, BUCKET, Reply, account, connect, emulator, emulator_with, federation, now, policy, sts,
+    Ask, BUCKET, OTHER, Reply, account, connect, emulator, emulator_with, federation, now, policy,
+    sts, temporary_key,
 };
 
 fn cos(fault: CosFault, times: u32) -> Faults {
@@ -111,8 +117,7 @@ fn sts_breaks_as_it_is_told() {
     });
     let (reply, json) = call();
     assert_eq!(json["Error"]["Code"], "AuthFailure.SignatureExpire");
-    let date =
-        cosgate::timestamp::Timestamp::parse_http_date(reply.header("date").unwrap()).unwrap();
+    let date = Timestamp::parse_http_date(reply.header("date").unwrap()).unwrap();
     assert!((1195..=1205).contains(&now().since(date)));
     emulator.faults().set(Faults {
         sts_lifetime: Some(5),
@@ -120,6 +125,320 @@ fn sts_breaks_as_it_is_told() {
     });
     let left = call().1["ExpiredTime"].as_i64().unwrap() - now().unix();
     assert!((3..=5).contains(&left));
+}
+
+/// Puts faults in force, as `PUT /faults` and a file would.
+fn set(emulator: &Emulator, faults: &[Value]) {
+    let faults = serde_json::from_value(json!({"faults": faults})).unwrap();
+    emulator.faults().set(faults);
+}
+
+fn put(key: &str, content: &[u8]) -> Ask {
+    Ask::new("PUT", key).body(content).s3(&account())
+}
+
+fn get(target: &str) -> Ask {
+    Ask::new("GET", target).s3(&account())
+}
+
+/// The clock of this test is that of whoever waits.
+#[expect(clippy::disallowed_methods, reason = "the emulator has a real clock")]
+fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    (action(), start.elapsed())
+}
+
+/// Sends a head and part of a body, and reads what comes within a while.
+fn half_sent(emulator: &Emulator, ask: &Ask, sent: usize) -> Option<Reply> {
+    let mut stream = connect(emulator.cos_addr());
+    let patience = Duration::from_millis(300);
+    stream.set_read_timeout(Some(patience)).unwrap();
+    stream.write_all(&ask.head()).unwrap();
+    stream.write_all(&ask.body[..sent]).unwrap();
+    Reply::read(&mut stream, false)
+}
+
+#[test]
+fn faults_are_met_where_operation_bucket_prefix_and_tenant_are_theirs() {
+    let emulator = emulator();
+    for key in ["/a/k", "/b/k"] {
+        assert_eq!(put(key, b"x").send(emulator.cos_addr()).status, 200);
+    }
+    set(
+        &emulator,
+        &[
+            json!({"service": "cos", "operation": ["GetObject", "ListObjects"], "bucket": BUCKET,
+                "prefix": "a/", "do": "slow-down"}),
+            json!({"service": "cos", "bucket": OTHER, "do": {"error": {"status": 500, "code": "InternalError"}}}),
+            json!({"service": "cos", "tenant": "acme", "do": {"error": {"status": 403, "code": "AccessDenied"}}}),
+        ],
+    );
+    let status = |ask: Ask| ask.send(emulator.cos_addr()).status;
+    assert_eq!(status(get("/a/k")), 503);
+    assert_eq!(status(get("/?prefix=a%2Fk")), 503);
+    assert_eq!(status(get("/b/k")), 200);
+    assert_eq!(status(put("/a/k", b"y")), 200);
+    let other =
+        Ask::new("GET", "/").header("host", &format!("{OTHER}.cos.ap-guangzhou.myqcloud.com"));
+    assert_eq!(status(other.s3(&account())), 500);
+    let all = policy(&["name/cos:*"], &[&format!("{BUCKET}/*")]);
+    let acme = temporary_key(&emulator, &all);
+    assert_eq!(status(Ask::new("GET", "/b/k").s3(&acme)), 403);
+    assert_eq!(status(Ask::new("GET", "/b/k").cos(&acme)), 403);
+    let met: Vec<u64> = emulator
+        .faults()
+        .met()
+        .iter()
+        .map(|count| count.met)
+        .collect();
+    assert_eq!(met, [2, 1, 2]);
+}
+
+#[test]
+fn latencies_add_up_and_bandwidth_takes_its_time() {
+    let emulator = emulator();
+    let content = vec![b'x'; 40_000];
+    put("/k", &content).send(emulator.cos_addr());
+    let latency = |text: &str| CommonFault::Latency(FaultLatency::Fixed(text.parse().unwrap()));
+    emulator.faults().set(Faults {
+        faults: vec![
+            FaultEntry::common(FaultService::Cos, latency("150ms")),
+            FaultEntry::common(FaultService::Cos, latency("100ms")),
+            FaultEntry::common(FaultService::Sts, latency("200ms")),
+        ],
+        ..Faults::default()
+    });
+    let (reply, took) = timed(|| get("/k").send(emulator.cos_addr()));
+    assert!(
+        reply.status == 200 && took >= Duration::from_millis(250),
+        "{took:?}"
+    );
+    let body = federation(&policy(&["name/cos:GetObject"], &[&format!("{BUCKET}/*")]));
+    let call = || {
+        sts(
+            emulator.sts_addr(),
+            &account(),
+            "GetFederationToken",
+            &body,
+            now(),
+        )
+    };
+    let ((_, json), took) = timed(call);
+    assert!(
+        json["Credentials"].is_object() && took >= Duration::from_millis(200),
+        "{took:?}"
+    );
+
+    let slow = CommonFault::Bandwidth(ByteSize(100_000));
+    emulator.faults().set(Faults {
+        faults: vec![FaultEntry::common(FaultService::Cos, slow)],
+        ..Faults::default()
+    });
+    let (reply, took) = timed(|| get("/k").send(emulator.cos_addr()));
+    assert!(
+        reply.body == content && took >= Duration::from_millis(300),
+        "{took:?}"
+    );
+    let (reply, took) = timed(|| put("/k", &content).send(emulator.cos_addr()));
+    assert!(
+        reply.status == 200 && took >= Duration::from_millis(300),
+        "{took:?}"
+    );
+}
+
+#[test]
+fn cos_answers_early_and_stalls_in_the_middle_of_an_upload() {
+    let emulator = emulator();
+    set(
+        &emulator,
+        &[json!({"service": "cos", "times": 1,
+            "do": {"answer-after-received": {"bytes": 1000, "status": 403, "code": "AccessDenied"}}})],
+    );
+    let ask = put("/k", &vec![b'x'; 500_000]);
+    let early = half_sent(&emulator, &ask, 2000).unwrap();
+    assert_eq!(early.refusal(), (403, "AccessDenied".into()));
+    set(
+        &emulator,
+        &[json!({"service": "cos", "do": {"stall-after-received": 1000}})],
+    );
+    assert!(half_sent(&emulator, &ask, ask.body.len()).is_none());
+    emulator.faults().clear();
+    assert_eq!(get("/k").send(emulator.cos_addr()).status, 404);
+}
+
+#[test]
+fn a_byte_is_changed_on_either_way() {
+    let emulator = emulator();
+    put("/k", b"abcdef").send(emulator.cos_addr());
+    set(
+        &emulator,
+        &[json!({"service": "cos", "do": {"flip-after-sent": 2}})],
+    );
+    assert_eq!(get("/k").send(emulator.cos_addr()).text(), "abbdef");
+    assert_eq!(emulator.object_bytes(BUCKET, "k").unwrap(), b"abcdef");
+    set(
+        &emulator,
+        &[json!({"service": "cos", "do": {"flip-after-received": 2}})],
+    );
+    let unsigned =
+        Ask::new("PUT", "/k")
+            .body("abcdef")
+            .s3_at(&account(), now(), "UNSIGNED-PAYLOAD");
+    assert_eq!(unsigned.send(emulator.cos_addr()).status, 200);
+    assert_eq!(emulator.object_bytes(BUCKET, "k").unwrap(), b"abbdef");
+}
+
+#[test]
+fn a_partial_listing_says_that_there_is_more() {
+    let emulator = emulator();
+    for key in ["a", "b", "c"] {
+        emulator.put_object(BUCKET, key, b"x").unwrap();
+    }
+    set(
+        &emulator,
+        &[json!({"service": "cos", "do": {"partial-listing": 2}})],
+    );
+    let page = get("/?list-type=2").send(emulator.cos_addr());
+    assert_eq!(page.elements("Key"), ["a", "b"]);
+    assert_eq!(page.element("IsTruncated").as_deref(), Some("true"));
+    assert_eq!(page.element("MaxKeys").as_deref(), Some("1000"));
+    let token = page.element("NextContinuationToken").unwrap();
+    let mut rest = Ask::new("GET", "/?list-type=2");
+    rest.query.push(("continuation-token".into(), token));
+    let rest = rest.s3(&account()).send(emulator.cos_addr());
+    assert_eq!(rest.elements("Key"), ["c"]);
+}
+
+#[test]
+fn clocks_lives_and_keys_go_wrong() {
+    let emulator = emulator();
+    emulator.put_object(BUCKET, "k", b"x").unwrap();
+    let all = policy(&["name/cos:*"], &[&format!("{BUCKET}/*")]);
+    let acme = temporary_key(&emulator, &all);
+    set(
+        &emulator,
+        &[json!({"service": "cos", "do": {"clock-offset": 1200}})],
+    );
+    let skewed = get("/k").send(emulator.cos_addr());
+    assert_eq!(skewed.refusal(), (403, "RequestTimeTooSkewed".into()));
+    let date = Timestamp::parse_http_date(skewed.header("date").unwrap()).unwrap();
+    assert!((1195..=1205).contains(&date.since(now())));
+    let native = Ask::new("GET", "/k")
+        .cos(&account())
+        .send(emulator.cos_addr());
+    assert_eq!(native.refusal(), (403, "AccessDenied".into()));
+
+    set(
+        &emulator,
+        &[
+            json!({"service": "sts", "do": {"lifetime": -1}}),
+            json!({"service": "sts", "operation": "AssumeRole", "do": "down"}),
+            json!({"service": "cos", "do": "expired-token-code"}),
+        ],
+    );
+    let dead = temporary_key(&emulator, &all);
+    let expired = Ask::new("GET", "/k").s3(&dead).send(emulator.cos_addr());
+    assert_eq!(expired.refusal(), (400, "ExpiredToken".into()));
+
+    let read = || Ask::new("GET", "/k").s3(&acme).send(emulator.cos_addr());
+    set(
+        &emulator,
+        &[json!({"service": "cos", "tenant": "other", "do": "revoke-keys"})],
+    );
+    assert_eq!(read().status, 200);
+    set(
+        &emulator,
+        &[json!({"service": "cos", "tenant": "acme", "do": "revoke-keys"})],
+    );
+    assert_eq!(read().refusal(), (403, "InvalidAccessKeyId".into()));
+    let fresh = temporary_key(&emulator, &all);
+    let read = Ask::new("GET", "/k").s3(&fresh).send(emulator.cos_addr());
+    assert_eq!(read.status, 200, "an event happens once");
+}
+
+#[test]
+fn new_connections_are_refused_and_open_ones_go_on() {
+    let emulator = emulator();
+    let head = |ask: Ask| {
+        let head = String::from_utf8(ask.head()).unwrap();
+        head.replace("connection: close\r\n", "")
+    };
+    let mut open = connect(emulator.cos_addr());
+    open.write_all(head(get("/none")).as_bytes()).unwrap();
+    let mut first = [0; 12];
+    std::io::Read::read_exact(&mut open, &mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 404");
+    emulator.faults().set(Faults {
+        faults: [FaultService::Cos, FaultService::Sts]
+            .map(|service| FaultEntry::common(service, CommonFault::RefuseConnections))
+            .into(),
+        ..Faults::default()
+    });
+    assert!(get("/none").try_send(emulator.cos_addr()).is_none());
+    assert!(
+        Ask::new("POST", "/")
+            .body("{}")
+            .try_send(emulator.sts_addr())
+            .is_none()
+    );
+    open.write_all(&get("/none").head()).unwrap();
+    let rest = String::from_utf8(std::io::Read::bytes(open).map(Result::unwrap).collect()).unwrap();
+    assert!(rest.contains("HTTP/1.1 404"), "{rest}");
+    emulator.faults().clear();
+    assert_eq!(get("/none").send(emulator.cos_addr()).status, 404);
+}
+
+#[test]
+fn a_share_of_the_requests_meets_a_fault_and_the_same_ones_with_the_same_seed() {
+    let emulator = emulator();
+    let run = |seed| {
+        emulator.faults().set(Faults {
+            faults: vec![FaultEntry {
+                share: Some(Share(0.3)),
+                ..FaultEntry::cos(CosFault::SlowDown)
+            }],
+            seed,
+            ..Faults::default()
+        });
+        let statuses = (0..60).map(|_| get("/none").send(emulator.cos_addr()).status);
+        statuses.collect::<Vec<u16>>()
+    };
+    let first = run(1);
+    let slow = first.iter().filter(|status| **status == 503).count();
+    assert!((8..=30).contains(&slow), "{slow}");
+    assert_eq!(run(1), first);
+    assert_ne!(run(2), first);
+}
+
+#[test]
+fn the_page_of_faults_names_every_kind() {
+    let page = std::fs::read_to_string("docs/faults.md").unwrap();
+    for service in ["cos", "sts"] {
+        let none = json!({"service": service, "do": "?"});
+        let error = serde_json::from_value::<FaultEntry>(none)
+            .unwrap_err()
+            .to_string();
+        let (_, known) = error.split_once("expected one of").unwrap();
+        let (own, common) = known.split_once("(either service: ").unwrap();
+        let own = own.split('`').skip(1).step_by(2);
+        let names: Vec<&str> = own
+            .chain(common.trim_end_matches(')').split(", "))
+            .collect();
+        assert!(names.len() > 10, "{names:?}");
+        for name in names {
+            assert!(
+                page.contains(&format!("`{name}")),
+                "docs/faults.md lacks {name}"
+            );
+        }
+    }
+    // The examples of the page are read as files.
+    let blocks: Vec<&str> = page.split("```toml\n").skip(1).collect();
+    assert!(blocks.len() > 1);
+    for block in blocks {
+        let text = block.split("```").next().unwrap();
+        cosgate::emulator::FaultFile::parse("docs/faults.md", text).unwrap();
+    }
 }
 
 #[test]
@@ -168,6 +487,16 @@ fn faults_are_set_over_http_too() {
     assert_eq!(put(r#"{"cos": "slow-down"}"#), 200);
     assert_eq!(emulator.faults().current().cos, Some(CosFault::SlowDown));
     assert_eq!(put(r#"{"cos": "nonsense"}"#), 400);
+    let listed = r#"{"seed": 3, "faults": [{"service": "cos", "name": "down", "every": 2, "do": "slow-down"}]}"#;
+    assert_eq!(put(listed), 200);
+    let met: Vec<u16> = (0..4)
+        .map(|_| get("/none").send(emulator.cos_addr()).status)
+        .collect();
+    assert_eq!(met, [404, 503, 404, 503]);
+    let met = ask("GET", "/faults/met", "localhost").send(admin);
+    let met: Value = serde_json::from_slice(&met.body).unwrap();
+    assert_eq!(met, json!([{"fault": "down", "met": 2}]));
+    assert_eq!(put(r#"{"cos": "slow-down"}"#), 200);
     // A page in a browser can have a name of its own lead here.
     for (method, target) in [
         ("DELETE", "/faults"),

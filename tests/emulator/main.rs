@@ -7,7 +7,20 @@
 )]
 mod client;
 mod cos;
+#[expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise"
+)]
 mod faults;
 mod multipart;
+#[expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise"
+)]
+mod product;
 mod refusals;
 mod sts;
+#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+mod versions;

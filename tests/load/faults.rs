@@ -18,10 +18,12 @@ sizes = "1KiB"
 name = "slow down"
 from = "1s"
 until = "2s"
-do = { cos = "slow-down" }
+service = "cos"
+do = "slow-down"
 [[faults]]
+service = "cos"
 from = "2500ms"
-revoke_keys = true
+do = "revoke-keys"
 "#;
 
 #[test]
@@ -53,7 +55,7 @@ fn a_fault_is_marked_and_recovery_is_timed() {
     );
     let recovery = fault.recovery.unwrap();
     assert!(recovery < 1.8, "{recovery}");
-    assert_eq!(report.faults[1].name, "keys revoked");
+    assert_eq!(report.faults[1].name, "cos revoke-keys");
     assert_eq!(emulator.faults().current(), Faults::default());
     assert!(
         report.failures.is_empty(),

@@ -988,10 +988,10 @@ fn dev_has_metrics_and_faults_where_it_says() {
         "{}",
         dev.text
     );
-    let remote = run(&["dev", "--faults", "0.0.0.0:0"]);
+    let remote = run(&["dev", "--faults-admin", "0.0.0.0:0"]);
     assert_eq!(remote.status.code(), Some(2));
     assert!(
-        stderr(&remote).contains("--faults 127.0.0.1"),
+        stderr(&remote).contains("--faults-admin 127.0.0.1"),
         "{}",
         stderr(&remote)
     );

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use cosgate::decision::{Step, Verdict};
 use cosgate::error::{Code, S3Error};
-use cosgate::observe::{AccessLine, Metrics, access_log};
+use cosgate::observe::{AccessLine, EndedRequest, Metrics, MetricsView, TextFormat, access_log};
 use cosgate::s3::Operation;
 use cosgate::s3::sts::sts_code;
 use cosgate::tenant::{Identity, KeyState};
@@ -424,12 +424,30 @@ fn every_error_code_is_documented_with_its_status() {
 /// Everything that is counted, with a request and an identity provider, so that no metric is missing.
 fn rendered_metrics() -> String {
     let metrics = Metrics::new(1);
-    metrics.core(0).request(None, StatusCode::OK);
-    metrics.render(&[KeyState {
+    metrics.core(0).request(&EndedRequest {
+        operation: None,
+        status: StatusCode::OK,
+        error: Some((Step::Parse, Code::InternalError)),
+        duration: Duration::ZERO,
+        first_byte: Some(Duration::ZERO),
+        upstream: Some(Duration::ZERO),
+        received: 1,
+        sent: 1,
+        is_limited: true,
+        tenant: Some(0),
+    });
+    let key = KeyState {
         name: "login".to_owned(),
         age: Some(1),
         usable: true,
-    }])
+    };
+    let view = MetricsView {
+        identities: vec![key],
+        issuers: vec![("main".to_owned(), false)],
+        certificate_end: Some(Timestamp::default()),
+        ..MetricsView::default()
+    };
+    metrics.render(&view, TextFormat::Prometheus)
 }
 
 #[test]
@@ -458,8 +476,17 @@ fn every_metric_is_documented_with_its_type_and_labels() {
                 .filter(|row| row.starts_with(&format!("| `{label}`")));
             let value = format!("`{}`", value.trim_matches('"'));
             // Numbers and names of the configuration are not listed one by one.
-            let is_listed =
-                matches!(label, "status" | "identity") || rows.any(|row| row.contains(&value));
+            let is_listed = matches!(
+                label,
+                "status"
+                    | "identity"
+                    | "issuer"
+                    | "tenant"
+                    | "le"
+                    | "code"
+                    | "version"
+                    | "features"
+            ) || rows.any(|row| row.contains(&value));
             assert!(is_listed, "{label} {value} is not documented");
         }
     }
@@ -468,6 +495,36 @@ fn every_metric_is_documented_with_its_type_and_labels() {
         let name = row.split(['`', '{']).nth(1).unwrap();
         assert!(names.contains(&name), "{name} is no metric");
     }
+}
+
+/// A metric that a dashboard or an alert names and cosgate does not have shows nothing, for ever.
+#[test]
+fn alerts_and_the_dashboard_name_metrics_that_exist() {
+    let rendered = rendered_metrics();
+    let names: Vec<&str> = rendered
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    for file in [
+        "packaging/prometheus/alerts.yml",
+        "packaging/grafana/cosgate.json",
+    ] {
+        let text = text(file);
+        let words = text.split(|character| !is_name(character));
+        let named =
+            words.filter(|word| word.starts_with("cosgate_") || word.starts_with("process_"));
+        let mut count = 0;
+        for word in named {
+            let family = word.trim_end_matches("_bucket");
+            assert!(names.contains(&family), "{file}: {word} is no metric");
+            count += 1;
+        }
+        assert!(count > 10, "{file}: {count}");
+    }
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&text("packaging/grafana/cosgate.json")).unwrap();
+    assert_eq!(dashboard["uid"], "cosgate");
 }
 
 /// Where a test reads what a log has written.
@@ -551,20 +608,6 @@ fn every_field_of_the_access_log_is_documented() {
     }
 }
 
-/// The steps, each followed by the next. A new one does not compile until it has its place here.
-fn step_after(step: Step) -> Option<Step> {
-    match step {
-        Step::Parse => Some(Step::Authenticate),
-        Step::Authenticate => Some(Step::Limit),
-        Step::Limit => Some(Step::Authorize),
-        Step::Authorize => Some(Step::Rewrite),
-        Step::Rewrite => Some(Step::Payload),
-        Step::Payload => Some(Step::Credential),
-        Step::Credential => Some(Step::Upstream),
-        Step::Upstream => None,
-    }
-}
-
 /// The same of verdicts.
 fn verdict_after(verdict: Verdict) -> Option<Verdict> {
     match verdict {
@@ -582,10 +625,11 @@ fn every_verdict_and_step_of_the_access_log_is_documented() {
         let row = format!("\n| `{}` | ", verdict.as_str());
         assert_eq!(page.matches(&row).count(), 1, "{verdict:?}");
     }
-    let mut rows = page.lines().filter(|row| row.starts_with("| `step` | "));
-    let row = rows.next().unwrap();
-    for step in iter::successors(Some(Step::default()), |last| step_after(*last)) {
-        assert!(row.contains(&format!("`{}`", step.as_str())), "{step:?}");
+    let rows = page.lines().filter(|row| row.starts_with("| `step` | "));
+    for row in rows {
+        for step in Step::ALL {
+            assert!(row.contains(&format!("`{}`", step.as_str())), "{step:?}");
+        }
     }
 }
 

@@ -99,7 +99,12 @@ async fn every_form_of_upload_is_stored_and_read_back() {
     client.send(&world.signed("HEAD", KEY)).await.assert_ok();
     client.send(&world.signed("DELETE", KEY)).await.assert_ok();
     world.gateway.log.assert_says("\"http\":\"2\"");
-    assert_eq!(world.gateway.metric("cosgate_connections_total", ""), 1);
+    assert_eq!(
+        world
+            .gateway
+            .metric("cosgate_connections_accepted_total", ""),
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -93,6 +93,7 @@ fn config() -> Config {
             session_secrets: Vec::new(),
             max_session: Duration::from_hours(1),
             ready_requires: Vec::new(),
+            tenant_metrics: 100,
             reuse_port: false,
             reload_on_change: false,
             tls: None,

@@ -37,7 +37,7 @@ use cosgate::downstream::server;
 use cosgate::emulator::{Emulator, EmulatorConfig};
 use cosgate::encoding;
 use cosgate::encoding::hex::sha256_hex;
-use cosgate::observe::{Metrics, access_log};
+use cosgate::observe::{Metrics, MetricsView, TextFormat, access_log};
 use cosgate::proxy::Shared;
 use cosgate::secret::Secret;
 use cosgate::sign::Signable;
@@ -332,8 +332,12 @@ impl Gateway {
 
     /// A metric's value, summed over its labels that contain `label`.
     pub fn metric(&self, name: &str, label: &str) -> u64 {
-        let keys = self.shared.tenants().key_states(wall_clock());
-        let text = self.shared.metrics().render(&keys);
+        let view = MetricsView {
+            identities: self.shared.tenants().key_states(wall_clock()),
+            issuers: self.shared.credentials().issuer_states(),
+            ..MetricsView::default()
+        };
+        let text = self.shared.metrics().render(&view, TextFormat::Prometheus);
         let lines = text
             .lines()
             .filter(|line| line.starts_with(name) && line.contains(label));

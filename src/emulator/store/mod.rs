@@ -4,7 +4,7 @@
 //! into place, so that a reader, or the next start, finds whole objects only. File names are hashes of
 //! keys: any key is possible, whatever the file system thinks of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::ops::Bound;
@@ -21,16 +21,31 @@ use crate::timestamp::Timestamp;
 
 pub(super) mod list;
 pub(super) mod multipart;
+mod snapshot;
 pub(super) mod transfer;
+pub(super) mod versions;
 
 use list::{Listing, StorePage};
-use multipart::Upload;
+use multipart::{StoredPart, Upload};
 use transfer::Received;
+use versions::{NULL, Versioning};
 
-/// The one account's buckets.
+/// When what was acknowledged is on the disk itself. What the emulator's process acknowledged outlives the
+/// process in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before it is acknowledged: it outlives a power failure too.
+    Always,
+    /// When the operating system likes.
+    #[default]
+    Never,
+}
+
+/// All buckets.
 #[derive(Debug)]
 pub(super) struct Store {
     root: PathBuf,
+    fsync: Fsync,
     buckets: Mutex<BTreeMap<String, Bucket>>,
 }
 
@@ -38,7 +53,11 @@ pub(super) struct Store {
 struct Bucket {
     about: BucketAbout,
     objects: BTreeMap<String, Arc<StoredObject>>,
+    /// Versions and markers that are not the object of their key, the newest first.
+    history: BTreeMap<String, Vec<Arc<StoredObject>>>,
     uploads: BTreeMap<String, Upload>,
+    /// The highest order of a version.
+    last_order: u64,
 }
 
 /// What is known of a bucket itself.
@@ -75,6 +94,18 @@ pub(super) struct StoredObject {
     pub(super) attributes: Attributes,
     /// File name of the content.
     blob: String,
+    #[serde(default = "null_version")]
+    pub(super) version: String,
+    /// Versions of a key that were written later have a higher one.
+    #[serde(default)]
+    order: u64,
+    /// Hides the key, and has no content.
+    #[serde(default)]
+    pub(super) is_marker: bool,
+}
+
+fn null_version() -> String {
+    NULL.to_owned()
 }
 
 /// What its writer said of an object.
@@ -105,6 +136,11 @@ pub(super) enum StoreError {
     NoSuchBucket,
     NoSuchKey,
     NoSuchUpload,
+    NoSuchVersion,
+    /// The object is hidden by the marker with this version.
+    Hidden(String),
+    /// The version is a marker.
+    Marker(String),
     /// The caller's own condition did not hold.
     Refused(s3s::S3Error),
 }
@@ -121,30 +157,17 @@ impl StoreError {
 
 impl Store {
     /// Opens the folder `root`, made if missing, and reads what is in it.
-    pub(super) fn open(root: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(root.join("tmp"))?;
-        fs::create_dir_all(root.join("buckets"))?;
-        let mut buckets = BTreeMap::new();
-        for entry in fs::read_dir(root.join("buckets"))? {
-            let folder = entry?.path();
-            let about: BucketAbout = read_json(&folder.join("bucket.json"))?;
-            let mut objects = BTreeMap::new();
-            for sidecar in fs::read_dir(folder.join("objects"))? {
-                let object: StoredObject = read_json(&sidecar?.path())?;
-                objects.insert(object.key.clone(), Arc::new(object));
-            }
-            let uploads = multipart::load(&folder.join("uploads"))?;
-            buckets.insert(
-                about.name.clone(),
-                Bucket {
-                    about,
-                    objects,
-                    uploads,
-                },
-            );
+    pub(super) fn open(root: PathBuf, fsync: Fsync) -> io::Result<Self> {
+        if root.join("tmp").exists() {
+            fs::remove_dir_all(root.join("tmp"))?; // of a process that was killed
         }
+        fs::create_dir_all(root.join("tmp"))?;
+        snapshot::recover(&root)?;
+        fs::create_dir_all(root.join("buckets"))?;
+        let buckets = load(&root.join("buckets"))?;
         Ok(Self {
             root,
+            fsync,
             buckets: Mutex::new(buckets),
         })
     }
@@ -174,9 +197,26 @@ impl Store {
         let bucket = Bucket {
             about,
             objects: BTreeMap::new(),
+            history: BTreeMap::new(),
             uploads: BTreeMap::new(),
+            last_order: 0,
         };
         buckets.insert(name.into(), bucket);
+        Ok(true)
+    }
+
+    /// Removes a bucket that is empty; `false` when it is not.
+    pub(super) fn delete_bucket(&self, name: &str) -> Result<bool, StoreError> {
+        let mut buckets = self.lock();
+        let found = buckets.get(name).ok_or(StoreError::NoSuchBucket)?;
+        if !found.objects.is_empty() || !found.history.is_empty() || !found.uploads.is_empty() {
+            return Ok(false);
+        }
+        let aside = random_name().map(|name| self.root.join("tmp").join(name));
+        let aside = aside.map_err(StoreError::Io)?;
+        fs::rename(self.folder(name), &aside).map_err(StoreError::Io)?;
+        buckets.remove(name);
+        fs::remove_dir_all(aside).map_err(StoreError::Io)?;
         Ok(true)
     }
 
@@ -223,11 +263,7 @@ impl Store {
         bucket: &str,
         key: &str,
     ) -> Result<(Arc<StoredObject>, File), StoreError> {
-        let buckets = self.lock();
-        let found = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
-        let object = found.objects.get(key).ok_or(StoreError::NoSuchKey)?;
-        let file = File::open(self.blob(bucket, &object.blob)).map_err(StoreError::Io)?;
-        Ok((Arc::clone(object), file))
+        self.open_version(bucket, key, None)
     }
 
     /// Makes what was received the object `key`, if `condition` likes the one that is there now.
@@ -245,7 +281,11 @@ impl Store {
         } = new;
         let mut buckets = self.lock();
         let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
-        condition(found.objects.get(key).map(Arc::as_ref)).map_err(StoreError::Refused)?;
+        let there = found.objects.get(key).map(Arc::as_ref);
+        // With versions nothing is overwritten, and the condition has no effect (436/7749).
+        condition(there.filter(|_| found.versioning() == Versioning::Never))
+            .map_err(StoreError::Refused)?;
+        let (version, order) = found.next_version().map_err(StoreError::Io)?;
         let (size, etag, crc64) = (received.size, received.etag(), received.crc64);
         let object = StoredObject {
             key: key.into(),
@@ -255,6 +295,9 @@ impl Store {
             modified: modified.unix(),
             attributes,
             blob: self.keep(bucket, received).map_err(StoreError::Io)?,
+            version,
+            order,
+            is_marker: false,
         };
         self.replace(found, object).map_err(StoreError::Io)
     }
@@ -266,29 +309,23 @@ impl Store {
         key: &str,
         change: impl FnOnce(&mut Attributes),
     ) -> Result<(), StoreError> {
+        self.change_version((bucket, key), None, change)
+    }
+
+    /// Changes the attributes of a version, or of the object itself, in place.
+    pub(super) fn change_version(
+        &self,
+        (bucket, key): (&str, &str),
+        version: Option<&str>,
+        change: impl FnOnce(&mut Attributes),
+    ) -> Result<(), StoreError> {
+        let mut object = self.version(bucket, key, version)?.as_ref().clone();
         let mut buckets = self.lock();
         let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
-        let mut object = found
-            .objects
-            .get(key)
-            .ok_or(StoreError::NoSuchKey)?
-            .as_ref()
-            .clone();
         change(&mut object.attributes);
         self.replace(found, object)
             .map(drop)
             .map_err(StoreError::Io)
-    }
-
-    /// Removes an object; fine when there is none.
-    pub(super) fn delete_object(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
-        let mut buckets = self.lock();
-        let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
-        let Some(object) = found.objects.remove(key) else {
-            return Ok(());
-        };
-        fs::remove_file(self.sidecar(bucket, key)).map_err(StoreError::Io)?;
-        fs::remove_file(self.blob(bucket, &object.blob)).map_err(StoreError::Io)
     }
 
     /// One page of a bucket's objects.
@@ -334,27 +371,10 @@ impl Store {
         NamedTempFile::new_in(self.root.join("tmp"))
     }
 
-    /// Puts `object` in the place of the one with its key, whose content goes when it is another.
-    fn replace(&self, bucket: &mut Bucket, object: StoredObject) -> io::Result<Arc<StoredObject>> {
-        let name = &bucket.about.name;
-        self.write_json(&self.sidecar(name, &object.key), &object)?;
-        let object = Arc::new(object);
-        let old = bucket
-            .objects
-            .insert(object.key.clone(), Arc::clone(&object));
-        if let Some(old) = old.filter(|old| old.blob != object.blob) {
-            fs::remove_file(self.blob(name, &old.blob))?;
-        }
-        Ok(object)
-    }
-
     /// Keeps what was received as a blob of `bucket` and gives its name.
     fn keep(&self, bucket: &str, received: Received) -> io::Result<String> {
         let name = random_name()?;
-        received
-            .file
-            .persist(self.blob(bucket, &name))
-            .map_err(|e| e.error)?;
+        self.persist(received.file, &self.blob(bucket, &name))?;
         Ok(name)
     }
 
@@ -362,7 +382,24 @@ impl Store {
     fn write_json(&self, path: &Path, value: &impl Serialize) -> io::Result<()> {
         let mut file = self.scratch()?;
         file.write_all(&serde_json::to_vec(value)?)?;
-        file.persist(path).map(drop).map_err(|e| e.error)
+        self.persist(file, path)
+    }
+
+    /// Gives a whole file its name.
+    fn persist(&self, file: NamedTempFile, path: &Path) -> io::Result<()> {
+        if self.fsync == Fsync::Always {
+            file.as_file().sync_all()?;
+        }
+        file.persist(path).map_err(|e| e.error)?;
+        self.sync_folder(path)
+    }
+
+    /// Names are on the disk when their folder is.
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        match path.parent() {
+            Some(folder) if self.fsync == Fsync::Always => File::open(folder)?.sync_all(),
+            _ => Ok(()),
+        }
     }
 
     fn folder(&self, bucket: &str) -> PathBuf {
@@ -373,15 +410,69 @@ impl Store {
         self.folder(bucket).join("blobs").join(name)
     }
 
-    fn sidecar(&self, bucket: &str, key: &str) -> PathBuf {
+    fn sidecar(&self, bucket: &str, key: &str, version: &str) -> PathBuf {
+        let mut digest = Sha256::new_with_prefix(key);
+        if version != NULL {
+            digest.update([0]);
+            digest.update(version);
+        }
         self.folder(bucket)
             .join("objects")
-            .join(hex(&Sha256::digest(key)) + ".json")
+            .join(hex(&digest.finalize()) + ".json")
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Bucket>> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reads the buckets below `root`. What a process that was killed had begun is removed.
+fn load(root: &Path) -> io::Result<BTreeMap<String, Bucket>> {
+    let mut buckets = BTreeMap::new();
+    for entry in fs::read_dir(root)? {
+        let folder = entry?.path();
+        if !folder.join("bucket.json").exists() {
+            fs::remove_dir_all(folder)?;
+            continue;
+        }
+        let about: BucketAbout = read_json(&folder.join("bucket.json"))?;
+        let mut versions: BTreeMap<String, Vec<Arc<StoredObject>>> = BTreeMap::new();
+        for sidecar in fs::read_dir(folder.join("objects"))? {
+            let object: StoredObject = read_json(&sidecar?.path())?;
+            let of_key = versions.entry(object.key.clone()).or_default();
+            of_key.push(Arc::new(object));
+        }
+        let uploads = multipart::load(&folder.join("uploads"))?;
+        let parts = uploads.values().flat_map(|upload| upload.parts.values());
+        let mut kept: HashSet<&str> = parts.map(StoredPart::blob).collect();
+        let all = || versions.values().flatten();
+        kept.extend(all().map(|object| object.blob.as_str()));
+        remove_others(&folder.join("blobs"), &kept)?;
+        let mut bucket = Bucket {
+            about,
+            objects: BTreeMap::new(),
+            history: BTreeMap::new(),
+            last_order: all().map(|object| object.order).max().unwrap_or_default(),
+            uploads: BTreeMap::new(),
+        };
+        bucket.uploads = uploads;
+        for (key, versions) in versions {
+            bucket.place(&key, versions);
+        }
+        buckets.insert(bucket.about.name.clone(), bucket);
+    }
+    Ok(buckets)
+}
+
+fn remove_others(folder: &Path, kept: &HashSet<&str>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !name.to_str().is_some_and(|name| kept.contains(name)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Lower-case hex.
@@ -448,7 +539,7 @@ mod tests {
             &long,
         ];
         {
-            let store = Store::open(folder.path().into()).unwrap();
+            let store = Store::open(folder.path().into(), Fsync::Always).unwrap();
             assert!(
                 store
                     .create_bucket("b-1", "ap-guangzhou", Timestamp::from_unix(NOW))
@@ -458,7 +549,7 @@ mod tests {
                 put(&store, key, key.as_bytes());
             }
         }
-        let store = Store::open(folder.path().into()).unwrap();
+        let store = Store::open(folder.path().into(), Fsync::Always).unwrap();
         for key in keys {
             let (object, file) = store.open_object("b-1", key).unwrap();
             assert_eq!(io::read_to_string(file).unwrap(), key);
@@ -476,7 +567,7 @@ mod tests {
     #[test]
     fn nothing_stays_behind_of_what_was_replaced_or_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path().into()).unwrap();
+        let store = Store::open(folder.path().into(), Fsync::Always).unwrap();
         store
             .create_bucket("b-1", "r", Timestamp::from_unix(NOW))
             .unwrap();
@@ -494,7 +585,9 @@ mod tests {
             (1, 1, 0)
         );
         assert_eq!(io::read_to_string(old).unwrap(), "old");
-        store.delete_object("b-1", "k").unwrap();
+        store
+            .delete_object("b-1", "k", Timestamp::from_unix(NOW))
+            .unwrap();
         assert_eq!(
             (files("buckets/b-1/blobs"), files("buckets/b-1/objects")),
             (0, 0)

@@ -11,6 +11,7 @@ use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 
 use super::transfer::Received;
+use super::versions::Versioning;
 use super::{Attributes, Store, StoreError, StoredObject, hex, list, random_name, read_json};
 use crate::emulator::store::list::{Listing, StorePage};
 use crate::timestamp::Timestamp;
@@ -48,6 +49,11 @@ impl StoredPart {
     /// Without quotes.
     pub(in crate::emulator) fn etag(&self) -> String {
         hex(&self.md5)
+    }
+
+    /// File name of the content.
+    pub(super) fn blob(&self) -> &str {
+        &self.blob
     }
 }
 
@@ -165,7 +171,10 @@ impl Store {
         if !found.uploads.contains_key(id) {
             return Err(StoreError::NoSuchUpload);
         }
-        condition(found.objects.get(key).map(Arc::as_ref)).map_err(StoreError::Refused)?;
+        let there = found.objects.get(key).map(Arc::as_ref);
+        condition(there.filter(|_| found.versioning() == Versioning::Never))
+            .map_err(StoreError::Refused)?;
+        let (version, order) = found.next_version().map_err(StoreError::Io)?;
         let object = StoredObject {
             key: key.clone(),
             size,
@@ -174,6 +183,9 @@ impl Store {
             modified: now.unix(),
             attributes: attributes.clone(),
             blob: self.keep(bucket, received).map_err(StoreError::Io)?,
+            version,
+            order,
+            is_marker: false,
         };
         let object = self.replace(found, object).map_err(StoreError::Io)?;
         if let Some(upload) = found.uploads.remove(id) {
@@ -226,10 +238,14 @@ impl Store {
     }
 
     fn discard(&self, bucket: &str, upload: &Upload) -> io::Result<()> {
+        // Without this file it is no upload any more, whatever else is still there.
+        let folder = self.upload(bucket, &upload.about.id);
+        fs::remove_file(folder.join("upload.json"))?;
+        self.sync_folder(&folder.join("upload.json"))?;
         for part in upload.parts.values() {
             fs::remove_file(self.blob(bucket, &part.blob))?;
         }
-        fs::remove_dir_all(self.upload(bucket, &upload.about.id))
+        fs::remove_dir_all(folder)
     }
 
     fn upload(&self, bucket: &str, id: &str) -> PathBuf {
@@ -242,6 +258,10 @@ pub(super) fn load(folder: &Path) -> io::Result<BTreeMap<String, Upload>> {
     let mut uploads = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let folder = entry?.path();
+        if !folder.join("upload.json").exists() {
+            fs::remove_dir_all(folder)?; // begun or ended by a process that was killed
+            continue;
+        }
         let about: UploadAbout = read_json(&folder.join("upload.json"))?;
         let mut parts = BTreeMap::new();
         for sidecar in fs::read_dir(&folder)? {

@@ -1,0 +1,203 @@
+//! What of a request decides which faults it meets.
+
+use http::Method;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use serde_json::Value;
+
+use crate::emulator::head::{DecodedTarget, header, path_in_bucket};
+use crate::encoding::percent::{form_decode, percent_decode};
+use crate::s3::operation::{Operation, Resource};
+use crate::s3::query::Query;
+
+/// What of a request decides which faults it meets.
+#[derive(Debug, Default)]
+pub(super) struct FaultTarget {
+    pub(super) operation: Option<String>,
+    pub(super) bucket: Option<String>,
+    /// The key, or the prefix of a listing.
+    pub(super) key: Option<String>,
+    /// The name of the session that its temporary key was issued for.
+    pub(super) session: Option<String>,
+}
+
+impl FaultTarget {
+    /// Of a request to COS for a bucket, or for all of them. `session` knows the session of a key's id.
+    pub(super) fn of_cos(
+        head: &Parts,
+        bucket: Option<String>,
+        session: impl FnOnce(&str) -> Option<String>,
+    ) -> Self {
+        let Ok(target) = DecodedTarget::of(head) else {
+            return Self::default();
+        };
+        let path = percent_decode(path_in_bucket(&head.extensions, &head.uri)).unwrap_or_default();
+        let path = String::from_utf8_lossy(&path);
+        let key = match path.strip_prefix('/').unwrap_or_default() {
+            "" => target.get("prefix"),
+            key => Some(key),
+        };
+        Self {
+            operation: operation(head, bucket.is_some())
+                .map(|operation| operation.name().to_owned()),
+            key: key.map(str::to_owned),
+            session: key_id(head, &target).as_deref().and_then(session),
+            bucket,
+        }
+    }
+
+    /// Of a call of STS, in either form of its API.
+    pub(super) fn of_sts(head: &Parts, body: &[u8]) -> Self {
+        let text = match head.method {
+            Method::GET => head.uri.query().unwrap_or_default(),
+            _ => std::str::from_utf8(body).unwrap_or_default(),
+        };
+        let parameters: Option<Value> = serde_json::from_str(text).ok();
+        let parameter = |name: &str| match &parameters {
+            Some(parameters) => parameters.get(name)?.as_str().map(str::to_owned),
+            None => text.split('&').find_map(|pair| {
+                let (found, value) = pair.split_once('=')?;
+                let value = (found == name).then(|| form_decode(value))??;
+                String::from_utf8(value.into_owned()).ok()
+            }),
+        };
+        let action = header(head, "x-tc-action").map(str::to_owned);
+        Self {
+            operation: action.or_else(|| parameter("Action")),
+            session: parameter("Name").or_else(|| parameter("RoleSessionName")),
+            ..Self::default()
+        }
+    }
+}
+
+/// The operation by the proxy's own table, which has COS's names for it too.
+fn operation(head: &Parts, has_bucket: bool) -> Option<Operation> {
+    let scope = match (has_bucket, path_in_bucket(&head.extensions, &head.uri)) {
+        (false, _) => Resource::Service,
+        (true, "/") => Resource::Bucket,
+        (true, _) => Resource::Object,
+    };
+    let is_signature = |pair: &&str| {
+        let name = pair.to_ascii_lowercase();
+        ["q-", "x-amz-", "x-cos-"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+    };
+    let raw = head.uri.query().unwrap_or_default().split('&');
+    let asking: Vec<&str> = raw.filter(|pair| !is_signature(pair)).collect();
+    let asking = asking.join("&");
+    let query = Query::parse(&asking).ok()?;
+    let copies = ["x-amz-copy-source", "x-cos-copy-source"]
+        .iter()
+        .any(|name| head.headers.contains_key(*name));
+    Operation::resolve(&head.method, scope, &query, copies).ok()
+}
+
+/// The id of the key with which a request claims to be signed.
+fn key_id(head: &Parts, target: &DecodedTarget) -> Option<String> {
+    let authorization = head
+        .headers
+        .get(AUTHORIZATION)
+        .and_then(|v| v.to_str().ok());
+    let credential = target.get("X-Amz-Credential").or_else(|| {
+        let (_, credential) = authorization?.split_once("Credential=")?;
+        Some(credential)
+    });
+    if let Some(credential) = credential {
+        return Some(credential.split('/').next()?.to_owned());
+    }
+    let native = authorization.and_then(|fields| {
+        let mut fields = fields.split('&');
+        fields.find_map(|field| field.strip_prefix("q-ak="))
+    });
+    native.or_else(|| target.get("q-ak")).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn of(method: &str, target: &str, headers: &[(&str, &str)]) -> FaultTarget {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        FaultTarget::of_cos(&head, Some("b-1".into()), |id| Some(format!("of {id}")))
+    }
+
+    #[test]
+    fn a_request_is_known_by_operation_key_and_signer() {
+        let sigv4 =
+            "AWS4-HMAC-SHA256 Credential=AKID1/20260101/r/s3/aws4_request, SignedHeaders=host";
+        let native = "q-sign-algorithm=sha1&q-ak=AKID2&q-sign-time=1;2";
+        for (method, target, headers, operation, key, session) in [
+            (
+                "PUT",
+                "/a%20b",
+                vec![("authorization", sigv4)],
+                "PutObject",
+                "a b",
+                "of AKID1",
+            ),
+            (
+                "PUT",
+                "/k",
+                vec![("x-cos-copy-source", "b/k"), ("authorization", native)],
+                "CopyObject",
+                "k",
+                "of AKID2",
+            ),
+            (
+                "PUT",
+                "/k?partNumber=1&uploadId=x",
+                vec![("authorization", sigv4)],
+                "UploadPart",
+                "k",
+                "of AKID1",
+            ),
+            (
+                "GET",
+                "/?list-type=2&prefix=a%2F&X-Amz-Credential=AKID3%2F1",
+                vec![],
+                "ListObjectsV2",
+                "a/",
+                "of AKID3",
+            ),
+            (
+                "GET",
+                "/k?q-ak=AKID4&q-signature=1",
+                vec![],
+                "GetObject",
+                "k",
+                "of AKID4",
+            ),
+        ] {
+            let found = of(method, target, &headers);
+            assert_eq!(found.operation.as_deref(), Some(operation), "{target}");
+            assert_eq!(found.key.as_deref(), Some(key), "{target}");
+            assert_eq!(found.session.as_deref(), Some(session), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_call_of_sts_is_known_by_action_and_session() {
+        let of = |method: &str, target: &str, action: Option<&str>, body: &str| {
+            let mut request = Request::builder().method(method).uri(target);
+            if let Some(action) = action {
+                request = request.header("x-tc-action", action);
+            }
+            let (head, ()) = request.body(()).unwrap().into_parts();
+            let target = FaultTarget::of_sts(&head, body.as_bytes());
+            (target.operation.unwrap(), target.session.unwrap())
+        };
+        let assume = ("AssumeRole".to_owned(), "acme 1".to_owned());
+        let json = r#"{"RoleSessionName":"acme 1"}"#;
+        assert_eq!(of("POST", "/", Some("AssumeRole"), json), assume);
+        let form = "Action=AssumeRole&RoleSessionName=acme%201";
+        assert_eq!(of("POST", "/", None, form), assume);
+        assert_eq!(of("GET", &format!("/?{form}"), None, ""), assume);
+    }
+}

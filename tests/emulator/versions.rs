@@ -1,0 +1,275 @@
+//! Versions of objects: ids, delete markers, listings, and what a restart keeps.
+
+use cosgate::emulator::{Emulator, EmulatorConfig};
+
+use crate::client::{Ask, BUCKET, Reply, account, emulator, emulator_with};
+
+const ID: &str = "x-amz-version-id";
+const MARKER: &str = "x-amz-delete-marker";
+
+fn send(emulator: &Emulator, method: &'static str, target: &str) -> Reply {
+    Ask::new(method, target)
+        .s3(&account())
+        .send(emulator.cos_addr())
+}
+
+fn put(emulator: &Emulator, key: &str, content: &str) -> Option<String> {
+    let put = Ask::new("PUT", key).body(content).s3(&account());
+    let reply = put.send(emulator.cos_addr());
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply.header(ID).map(str::to_owned)
+}
+
+fn set(emulator: &Emulator, status: &str) {
+    let document =
+        format!("<VersioningConfiguration><Status>{status}</Status></VersioningConfiguration>");
+    emulator.configure(BUCKET, "versioning", &document).unwrap();
+}
+
+/// The ids and keys of a whole listing of versions: each entry with its kind.
+fn listed(emulator: &Emulator, page: usize) -> Vec<(&'static str, String, String, bool)> {
+    let (mut all, mut markers) = (Vec::new(), (String::new(), String::new()));
+    loop {
+        let mut ask = Ask::new("GET", "/?versions");
+        ask.query.push(("max-keys".into(), page.to_string()));
+        if !markers.0.is_empty() {
+            ask.query.push(("key-marker".into(), markers.0.clone()));
+            ask.query
+                .push(("version-id-marker".into(), markers.1.clone()));
+        }
+        let reply = ask.s3(&account()).send(emulator.cos_addr());
+        let text = reply.text();
+        for (kind, element) in [("version", "Version"), ("marker", "DeleteMarker")] {
+            let start = format!("<{element}>");
+            for entry in text.split(&start).skip(1) {
+                let entry = entry.split(&format!("</{element}>")).next().unwrap();
+                let field = |name: &str| {
+                    let (_, rest) = entry.split_once(&format!("<{name}>")).unwrap();
+                    rest.split('<').next().unwrap().to_owned()
+                };
+                all.push((
+                    kind,
+                    field("Key"),
+                    field("VersionId"),
+                    field("IsLatest") == "true",
+                ));
+            }
+        }
+        if reply.element("IsTruncated").as_deref() != Some("true") {
+            return all;
+        }
+        let next = |name: &str| reply.element(name).unwrap_or_default();
+        markers = (next("NextKeyMarker"), next("NextVersionIdMarker"));
+    }
+}
+
+#[test]
+fn without_versions_nothing_is_kept() {
+    let emulator = emulator();
+    assert_eq!(put(&emulator, "/k", "one"), None);
+    put(&emulator, "/k", "two");
+    assert_eq!(send(&emulator, "GET", "/k").header(ID), None);
+    assert_eq!(send(&emulator, "GET", "/k?versionId=null").text(), "two");
+    assert_eq!(
+        send(&emulator, "GET", "/k?versionId=abc").refusal(),
+        (404, "NoSuchVersion".into())
+    );
+    let deleted = send(&emulator, "DELETE", "/k");
+    assert_eq!((deleted.status, deleted.header(MARKER)), (204, None));
+    assert!(listed(&emulator, 10).is_empty());
+}
+
+#[test]
+fn each_write_is_a_version_and_a_delete_hides_them() {
+    let emulator = emulator();
+    put(&emulator, "/k", "zero");
+    set(&emulator, "Enabled");
+    let first = put(&emulator, "/k", "one").unwrap();
+    let second = put(&emulator, "/k", "two").unwrap();
+    let of = |version: &str| format!("/k?versionId={version}");
+    for (target, content, id) in [
+        ("/k".to_owned(), "two", &second),
+        (of(&second), "two", &second),
+        (of(&first), "one", &first),
+        (of("null"), "zero", &"null".to_owned()),
+    ] {
+        let got = send(&emulator, "GET", &target);
+        assert_eq!(
+            (got.text().as_str(), got.header(ID)),
+            (content, Some(id.as_str()))
+        );
+        let head = send(&emulator, "HEAD", &target);
+        assert_eq!(head.header(ID), Some(id.as_str()));
+    }
+    let deleted = send(&emulator, "DELETE", "/k");
+    assert_eq!(
+        (deleted.status, deleted.header(MARKER)),
+        (204, Some("true"))
+    );
+    let marker = deleted.header(ID).unwrap().to_owned();
+    let hidden = send(&emulator, "GET", "/k");
+    assert_eq!(hidden.refusal(), (404, "NoSuchKey".into()));
+    assert_eq!(hidden.header(MARKER), Some("true"));
+    assert_eq!(
+        send(&emulator, "GET", &of(&marker)).refusal(),
+        (405, "MethodNotAllowed".into())
+    );
+    assert_eq!(send(&emulator, "GET", &of(&first)).text(), "one");
+    assert!(
+        send(&emulator, "GET", "/?list-type=2")
+            .elements("Key")
+            .is_empty()
+    );
+    let key = || "k".to_owned();
+    let all = [
+        ("version", key(), second.clone(), false),
+        ("version", key(), first.clone(), false),
+        ("version", key(), "null".into(), false),
+        ("marker", key(), marker.clone(), true),
+    ];
+    assert_eq!(listed(&emulator, 10), all);
+    let mut paged = listed(&emulator, 1);
+    paged.rotate_left(1);
+    assert_eq!(paged, all);
+
+    // Without the marker the newest version is the object again, and so on.
+    let unhidden = send(&emulator, "DELETE", &of(&marker));
+    assert_eq!(unhidden.header(MARKER), Some("true"));
+    assert_eq!(send(&emulator, "GET", "/k").text(), "two");
+    send(&emulator, "DELETE", &of(&second));
+    assert_eq!(send(&emulator, "GET", "/k").text(), "one");
+    assert_eq!(
+        send(&emulator, "DELETE", "/").refusal(),
+        (409, "BucketNotEmpty".into())
+    );
+    send(&emulator, "DELETE", &of(&first));
+    send(&emulator, "DELETE", &of("null"));
+    assert_eq!(send(&emulator, "GET", "/k").header(MARKER), None);
+    assert!(listed(&emulator, 10).is_empty());
+    assert_eq!(send(&emulator, "DELETE", "/").status, 204);
+}
+
+#[test]
+fn copies_tags_and_multi_deletes_name_versions() {
+    let emulator = emulator();
+    set(&emulator, "Enabled");
+    let first = put(&emulator, "/k", "one").unwrap();
+    let second = put(&emulator, "/k", "two").unwrap();
+    let copy = Ask::new("PUT", "/k")
+        .header(
+            "x-amz-copy-source",
+            &format!("/{BUCKET}/k?versionId={first}"),
+        )
+        .s3(&account())
+        .send(emulator.cos_addr());
+    assert_eq!(
+        copy.header("x-amz-copy-source-version-id"),
+        Some(first.as_str())
+    );
+    let third = copy.header(ID).unwrap().to_owned();
+    assert_eq!(send(&emulator, "GET", "/k").text(), "one");
+
+    let tags = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>";
+    let tagged = Ask::new("PUT", &format!("/k?tagging&versionId={second}")).body(tags);
+    assert_eq!(tagged.s3(&account()).send(emulator.cos_addr()).status, 200);
+    let tags_of = |version: &str| {
+        send(&emulator, "GET", &format!("/k?tagging&versionId={version}")).elements("Value")
+    };
+    assert_eq!(tags_of(&second), ["b"]);
+    assert!(tags_of(&third).is_empty());
+    assert_eq!(
+        send(&emulator, "GET", "/k").text(),
+        "one",
+        "the order is as before"
+    );
+
+    let delete = format!(
+        "<Delete><Object><Key>k</Key><VersionId>{second}</VersionId></Object><Object><Key>k</Key></Object></Delete>"
+    );
+    let digest = md5(delete.as_bytes());
+    let many = Ask::new("POST", "/?delete")
+        .header("content-md5", &digest)
+        .body(delete);
+    let many = many.s3(&account()).send(emulator.cos_addr());
+    assert_eq!(many.elements("VersionId"), [second]);
+    let marker = many.element("DeleteMarkerVersionId").unwrap();
+    let ids: Vec<String> = listed(&emulator, 10)
+        .into_iter()
+        .map(|entry| entry.2)
+        .collect();
+    assert_eq!(ids, [third, first, marker]);
+}
+
+fn md5(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    use md5::Digest as _;
+    base64::engine::general_purpose::STANDARD.encode(md5::Md5::digest(bytes))
+}
+
+#[test]
+fn a_suspended_bucket_has_one_version_without_an_id() {
+    let emulator = emulator();
+    set(&emulator, "Enabled");
+    let first = put(&emulator, "/k", "one").unwrap();
+    set(&emulator, "Suspended");
+    assert_eq!(put(&emulator, "/k", "two"), None);
+    put(&emulator, "/k", "three");
+    let got = send(&emulator, "GET", "/k");
+    assert_eq!(
+        (got.text().as_str(), got.header(ID)),
+        ("three", Some("null"))
+    );
+    assert_eq!(listed(&emulator, 10).len(), 2);
+    let deleted = send(&emulator, "DELETE", "/k");
+    assert_eq!(
+        (deleted.header(MARKER), deleted.header(ID)),
+        (Some("true"), Some("null"))
+    );
+    let left: Vec<_> = listed(&emulator, 10)
+        .into_iter()
+        .map(|entry| (entry.0, entry.2))
+        .collect();
+    assert_eq!(left, [("version", first), ("marker", "null".into())]);
+    // What forbids to overwrite has no effect on a bucket with versions.
+    put(&emulator, "/k", "four");
+    let forbids = Ask::new("PUT", "/k")
+        .header("x-cos-forbid-overwrite", "true")
+        .body("five");
+    assert_eq!(
+        forbids.cos(&account()).send(emulator.cos_addr()).status,
+        200
+    );
+}
+
+#[test]
+fn versions_and_markers_outlive_the_emulator() {
+    let data = tempfile::tempdir().unwrap();
+    let start = || {
+        emulator_with(EmulatorConfig {
+            data: Some(data.path().into()),
+            ..EmulatorConfig::default()
+        })
+    };
+    let before = {
+        let emulator = start();
+        set(&emulator, "Enabled");
+        for content in ["one", "two", "three"] {
+            put(&emulator, "/a", content);
+            put(&emulator, "/b", content);
+        }
+        send(&emulator, "DELETE", "/a");
+        listed(&emulator, 1000)
+    };
+    assert_eq!(before.len(), 7);
+    let emulator = start();
+    assert_eq!(listed(&emulator, 1000), before);
+    assert_eq!(send(&emulator, "GET", "/a").header(MARKER), Some("true"));
+    assert_eq!(send(&emulator, "GET", "/b").text(), "three");
+    put(&emulator, "/a", "four");
+    assert_eq!(send(&emulator, "GET", "/a").text(), "four");
+    let oldest = &before.iter().rfind(|entry| entry.1 == "b").unwrap().2;
+    assert_eq!(
+        send(&emulator, "GET", &format!("/b?versionId={oldest}")).text(),
+        "one"
+    );
+}
