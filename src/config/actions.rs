@@ -90,23 +90,31 @@ pub(super) fn matching(written: &str) -> Result<Vec<String>, Mistake> {
 
 /// The actions that read or change what is configured of a bucket as a whole, sorted: for a grant that is not
 /// the whole of it they do nothing. `s3::Operation` has a row for each.
-pub(crate) const OF_WHOLE_BUCKETS: [&str; 19] = [
+pub(crate) const OF_WHOLE_BUCKETS: [&str; 27] = [
     "DeleteBucketCORS",
     "DeleteBucketEncryption",
     "DeleteBucketLifecycle",
+    "DeleteBucketReplication",
     "DeleteBucketTagging",
     "DeleteBucketWebsite",
     "GetBucketACL",
+    "GetBucketAccelerate",
     "GetBucketCORS",
     "GetBucketEncryption",
     "GetBucketLifecycle",
+    "GetBucketLogging",
+    "GetBucketObjectLockConfiguration",
+    "GetBucketReplication",
     "GetBucketTagging",
     "GetBucketVersioning",
     "GetBucketWebsite",
     "PutBucketACL",
+    "PutBucketAccelerate",
     "PutBucketCORS",
     "PutBucketEncryption",
     "PutBucketLifecycle",
+    "PutBucketLogging",
+    "PutBucketObjectLockConfiguration",
     "PutBucketTagging",
     "PutBucketVersioning",
     "PutBucketWebsite",

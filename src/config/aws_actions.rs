@@ -121,6 +121,11 @@ pub const AWS_ACTIONS: &[AwsAction] = {
         ),
         row("ListBucketVersions", Listing, &["GetBucketObjectVersions"]),
         row("ListMultipartUploadParts", Key, &["ListParts"]),
+        row(
+            "PutAccelerateConfiguration",
+            Bucket,
+            &["PutBucketAccelerate"],
+        ),
         row("PutBucketAcl", Bucket, &["PutBucketACL"]),
         row(
             "PutBucketCORS",
@@ -128,6 +133,11 @@ pub const AWS_ACTIONS: &[AwsAction] = {
             &["DeleteBucketCORS", "PutBucketCORS"],
         ),
         row("PutBucketLogging", Bucket, &["PutBucketLogging"]),
+        row(
+            "PutBucketObjectLockConfiguration",
+            Bucket,
+            &["PutBucketObjectLockConfiguration"],
+        ),
         row("PutBucketPolicy", Bucket, &["PutBucketPolicy"]),
         row(
             "PutBucketTagging",
@@ -152,6 +162,12 @@ pub const AWS_ACTIONS: &[AwsAction] = {
         row("PutObjectTagging", Key, &["PutObjectTagging"]),
         row("PutObjectVersionAcl", Version, &["PutObjectACL"]),
         row("PutObjectVersionTagging", Version, &["PutObjectTagging"]),
+        // S3's right to remove one too; COS's other right, to set one up, is not offered.
+        row(
+            "PutReplicationConfiguration",
+            Bucket,
+            &["DeleteBucketReplication"],
+        ),
         row("RestoreObject", Key, &["PostObjectRestore"]),
     ]
 };

@@ -152,16 +152,21 @@ fn sections(old: &Config, new: &Config, lines: &mut Vec<String>) {
         [endpoint, region, connect_to, ca_file, timeout, answer_bytes], except []
     );
     section("[sts]", sts);
-    let credentials = [
+    section("[credentials]", differing_credentials(old, new));
+}
+
+fn differing_credentials(old: &Config, new: &Config) -> Vec<String> {
+    let keys = [
         ("entries", old.credential_entries != new.credential_entries),
+        (
+            "session_policies",
+            old.credential_session_policies != new.credential_session_policies,
+        ),
         ("warm", old.credential_warm != new.credential_warm),
         ("shared", old.credential_shared != new.credential_shared),
     ];
-    let credentials = credentials
-        .into_iter()
-        .filter(|(_, is_changed)| *is_changed);
-    let credentials = credentials.map(|(name, _)| name.to_owned()).collect();
-    section("[credentials]", credentials);
+    let changed = keys.into_iter().filter(|(_, is_changed)| *is_changed);
+    changed.map(|(name, _)| name.to_owned()).collect()
 }
 
 fn differing_server(old: &Server, new: &Server) -> Vec<String> {

@@ -1246,7 +1246,13 @@ static CREDENTIALS: ConfigTable = ConfigTable {
             "entries",
             Value::Count(1, 10_000_000),
             Default::Is("10000"),
-            "Maximum number of template subjects whose keys are cached.",
+            "Maximum number of template subjects and session policies whose keys are cached.",
+        ),
+        key(
+            "session_policies",
+            Value::Count(1, 10_000_000),
+            Default::Is("1000"),
+            "Maximum number of session policies of one tenant whose keys are cached: see [Keys for one table](temporary-keys.md#keys-for-one-table).",
         ),
         key(
             "warm",

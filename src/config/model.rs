@@ -35,8 +35,10 @@ pub struct Config {
     pub tenants: Vec<TenantConfig>,
     /// `[templates.*]`, in the file's order.
     pub templates: Vec<TemplateConfig>,
-    /// `[credentials] entries`: scopes of templates whose keys are kept at once (10 000).
+    /// `[credentials] entries`: scopes of templates and session policies whose keys are kept at once (10 000).
     pub credential_entries: usize,
+    /// `[credentials] session_policies`: of them, sessions of one tenant with a policy of their own (1000).
+    pub credential_session_policies: usize,
     /// `warm` of `[credentials]`: fetch tenants' keys before requests need them.
     pub credential_warm: bool,
     /// `[credentials.shared]`

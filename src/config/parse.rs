@@ -72,8 +72,7 @@ fn config(root: Section<'_>) -> Option<Config> {
     let sts = sts(root.section("sts"));
     let issuers = issuers::issuers(&root);
     let identities = identities::identities(&root);
-    let (credential_entries, credential_warm, credential_shared) =
-        credentials(root.section("credentials"));
+    let credentials = credentials(root.section("credentials"));
     let (tenants, templates) = tenants::tenants(&root, &issuers, &identities, server.as_ref());
     root.finish();
     Some(Config {
@@ -84,9 +83,10 @@ fn config(root: Section<'_>) -> Option<Config> {
         identities: identities.all,
         tenants,
         templates,
-        credential_entries,
-        credential_warm,
-        credential_shared,
+        credential_entries: credentials.entries,
+        credential_session_policies: credentials.session_policies,
+        credential_shared: credentials.shared,
+        credential_warm: credentials.warm,
         files: Vec::new(),
     })
 }
@@ -165,12 +165,23 @@ fn sts(section: Section<'_>) -> Option<Sts> {
     })
 }
 
-fn credentials(section: Section<'_>) -> (usize, bool, Option<SharedCache>) {
-    let entries = in_memory(section.number("entries"));
-    let shared = shared_cache(section.section("shared"));
-    let warm = section.flag("warm").value;
+/// `[credentials]`
+struct CredentialsSection {
+    entries: usize,
+    session_policies: usize,
+    warm: bool,
+    shared: Option<SharedCache>,
+}
+
+fn credentials(section: Section<'_>) -> CredentialsSection {
+    let read = CredentialsSection {
+        entries: in_memory(section.number("entries")),
+        session_policies: in_memory(section.number("session_policies")),
+        warm: section.flag("warm").value,
+        shared: shared_cache(section.section("shared")),
+    };
     section.finish();
-    (entries, warm, shared)
+    read
 }
 
 fn shared_cache(section: Section<'_>) -> Option<SharedCache> {

@@ -20,7 +20,7 @@ use super::issue_error::{IssueError, NoKey};
 use super::issuer::StsIssuer;
 use super::issuers;
 use super::lanes::{self, Lane};
-use super::scopes::ScopeTable;
+use super::scopes::{Room, ScopeTable};
 use super::shared::SharedKeys;
 use crate::clock::Clock;
 use crate::config::{Config, Grant, IssuerKind};
@@ -132,10 +132,13 @@ impl Cache {
             let entry = kept.or_else(made).ok_or_else(|| no_issuer(&tenant.name))?;
             entries.push(entry);
         }
-        let most = config.credential_entries;
+        let room = Room {
+            entries: config.credential_entries,
+            sessions_of_one: config.credential_session_policies,
+        };
         let made = match &succession {
-            None => ScopeTable::new(most),
-            Some(from) => (from.before.cache.made).succeeded(most, |entry| from.subject(entry)),
+            None => ScopeTable::new(room),
+            Some(from) => (from.before.cache.made).succeeded(room, |entry| from.subject(entry)),
         };
         Ok(Self {
             entries: entries.into(),
@@ -169,7 +172,8 @@ impl Cache {
         };
         let issuer = own.map(|entry| entry.scope().issuer).or_else(of_template);
         let issuer = issuer.ok_or_else(no_issuer)?;
-        let made = self.made.entry(&tenant.scope(), |permit| {
+        let session_of = is_narrowed.then_some(tenant.name.as_str());
+        let made = self.made.entry(&tenant.scope(), session_of, |permit| {
             let scope = KeyScope {
                 tenant: tenant.name.clone(),
                 policy: tenant_policy(tenant).json(),
@@ -185,7 +189,7 @@ impl Cache {
             let backlog = self.issuing.maker.backlogs.get(issuer);
             let turn = backlog.map_or(BUSY, |backlog| backlog.turn_of(Urgency::First, None));
             let wait = turn.mul_f64(0.5 + 0.5 * fastrand::f64()).max(BUSY);
-            let why = "no room for another scope ([credentials] entries), or too many wait for their first key";
+            let why = "no room for another scope ([credentials] entries, session_policies), or too many wait for their first key";
             let now = backlog.map(|backlog| backlog.describe()).unwrap_or_default();
             let why = if turn > BUSY { format!("{why}: {now}") } else { why.to_owned() };
             IssueError::new(NoKey::Queued, why, wait)

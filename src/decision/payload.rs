@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::request::Parts;
 use sha2::{Digest as _, Sha256};
 
@@ -76,7 +77,7 @@ impl PayloadPlan {
             BodyKind::Document(kind) => Ok(Self::Document(DocumentPlan {
                 kind,
                 words: vocabulary(head),
-                is_in_header: kind == ACL && head.headers.contains_key("x-amz-acl"),
+                is_in_header: kind == ACL && says_rights(&head.headers)?,
                 max_bytes: kind.max_bytes().min(config.server.limits.xml_bytes),
                 checks: document_checks(kind, permit, head, caller.payload())?,
             })),
@@ -141,6 +142,20 @@ impl ObjectPlan {
         let limits = self.limits.as_ref();
         limits.map_or(Ok(()), |limits| limits.check_object(length))
     }
+}
+
+/// Whether the headers say the access rights: in one word or by grantees, and not in both
+/// (S3 `PutObjectAcl`).
+fn says_rights(headers: &HeaderMap) -> Result<bool, S3Error> {
+    let by_word = headers.contains_key("x-amz-acl");
+    let by_grantees = (headers.keys()).any(|name| name.as_str().starts_with("x-amz-grant-"));
+    if by_word && by_grantees {
+        return Err(S3Error::new(
+            Code::InvalidRequest,
+            "Say the access rights in x-amz-acl or in x-amz-grant- headers, not in both.",
+        ));
+    }
+    Ok(by_word || by_grantees)
 }
 
 /// All that a head says of the XML that comes with it.

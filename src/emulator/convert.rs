@@ -47,6 +47,7 @@ macro_rules! attributes_of {
                 .map(|class| class.as_str().to_owned()),
             tags: $tags,
             acl: None,
+            retention: None,
         }
     };
 }

@@ -530,6 +530,7 @@ fn copied_attributes(
         Attributes {
             tags,
             acl: None,
+            retention: None,
             storage_class,
             ..source.attributes.clone()
         }

@@ -45,8 +45,16 @@ const ACL_ELEMENTS: &[&str] = &[
     "URI",
 ];
 
-/// 436/7737, 436/8279, 436/40136, 436/8280, 436/34838, 436/19889, 436/31930.
-const OF_BUCKETS: [Setting; 7] = [
+/// 436/33411, 436/7737, 436/8279, 436/40136, 436/8280, 436/17054, 436/40133, 436/19223, 436/34838, 436/19889,
+/// 436/31930.
+const OF_BUCKETS: [Setting; 11] = [
+    Setting {
+        parameter: "accelerate",
+        root: "AccelerateConfiguration",
+        actions: ["GetBucketAccelerate", "PutBucketAccelerate", ""],
+        absent: "",
+        elements: &["Status", "Type"],
+    },
     Setting {
         parameter: "acl",
         root: "AccessControlPolicy",
@@ -122,6 +130,52 @@ const OF_BUCKETS: [Setting; 7] = [
         ],
     },
     Setting {
+        parameter: "logging",
+        root: "BucketLoggingStatus",
+        actions: ["GetBucketLogging", "PutBucketLogging", ""],
+        absent: "",
+        elements: &["LoggingEnabled", "TargetBucket", "TargetPrefix"],
+    },
+    Setting {
+        parameter: "object-lock",
+        root: "ObjectLockConfiguration",
+        actions: [
+            "GetBucketObjectLockConfiguration",
+            "PutBucketObjectLockConfiguration",
+            "",
+        ],
+        absent: "ObjectLockConfigurationNotFoundError",
+        elements: &[
+            "Days",
+            "DefaultRetention",
+            "Mode",
+            "ObjectLockEnabled",
+            "Rule",
+        ],
+    },
+    Setting {
+        parameter: "replication",
+        root: "ReplicationConfiguration",
+        actions: [
+            "GetBucketReplication",
+            "PutBucketReplication",
+            "DeleteBucketReplication",
+        ],
+        // As COS's SDK for Node.js knows it.
+        absent: "ReplicationConfigurationnotFoundError",
+        elements: &[
+            "Bucket",
+            "DeleteMarkerReplication",
+            "Destination",
+            "ID",
+            "Prefix",
+            "Role",
+            "Rule",
+            "Status",
+            "StorageClass",
+        ],
+    },
+    Setting {
         parameter: "tagging",
         root: "Tagging",
         actions: [
@@ -170,8 +224,8 @@ const OF_BUCKETS: [Setting; 7] = [
     },
 ];
 
-/// 436/7748, 436/12633.
-const OF_OBJECTS: [Setting; 2] = [
+/// 436/7748, 436/12633, 436/58039.
+const OF_OBJECTS: [Setting; 3] = [
     Setting {
         parameter: "acl",
         root: "AccessControlPolicy",
@@ -185,6 +239,13 @@ const OF_OBJECTS: [Setting; 2] = [
         actions: ["", "PostObjectRestore", ""],
         absent: "",
         elements: &["CASJobParameters", "Days", "Tier"],
+    },
+    Setting {
+        parameter: "retention",
+        root: "Retention",
+        actions: ["GetObjectRetention", "PutObjectRetention", ""],
+        absent: "NoSuchObjectLockConfiguration",
+        elements: &["Mode", "RetainUntilDate"],
     },
 ];
 
@@ -296,8 +357,10 @@ impl S3Route for Settings {
         let (setting, _) = Setting::of(&req.method, &req.uri, &req.extensions)
             .ok_or_else(|| s3_error!(NotImplemented))?;
         let (bucket, key) = Self::place(&req)?;
-        let canned = req.headers.get("x-amz-acl");
-        let canned = canned.and_then(|acl| acl.to_str().ok()).map(str::to_owned);
+        let in_headers = match setting.parameter {
+            "acl" => rights_in_headers(&req.headers)?,
+            _ => None,
+        };
         let is_read = req.method == Method::GET;
         let is_removal = req.method == Method::DELETE;
         // It has been read whole before; `s3s` may have wrapped it since.
@@ -305,10 +368,8 @@ impl S3Route for Settings {
         let document = document.map_err(|_| s3_error!(IncompleteBody))?.to_bytes();
         let document = String::from_utf8(document.to_vec());
         let document = document.map_err(|_| s3_error!(MalformedXML))?;
-        let said = match canned {
-            Some(canned) if setting.parameter == "acl" && document.is_empty() => {
-                Some(acl_document(&canned)?)
-            }
+        let said = match in_headers {
+            Some(rights) if document.is_empty() => Some(rights),
             _ if is_read || is_removal => None,
             _ => {
                 setting.check(&document)?;
@@ -325,7 +386,10 @@ impl S3Route for Settings {
             self.store
                 .change_bucket(&bucket, |about| about.set(setting.parameter, said))?;
         } else {
-            let change = |attributes: &mut Attributes| attributes.acl = said;
+            let change = |attributes: &mut Attributes| match setting.parameter {
+                "retention" => attributes.retention = said,
+                _ => attributes.acl = said,
+            };
             self.store.change_object(&bucket, &key, change)?;
         }
         Ok(empty(if is_removal {
@@ -357,7 +421,11 @@ impl Settings {
                 .ok_or_else(|| s3_error!(NoSuchBucket))?;
             about.settings.get(setting.parameter).cloned()
         } else {
-            self.store.object(bucket, key)?.attributes.acl.clone()
+            let object = self.store.object(bucket, key)?;
+            match setting.parameter {
+                "retention" => object.attributes.retention.clone(),
+                _ => object.attributes.acl.clone(),
+            }
         };
         let document = match said {
             Some(said) => said,
@@ -400,6 +468,35 @@ impl BucketAbout {
     }
 }
 
+/// The rights that a request says in headers: in one word, or account by account (436/7737, 436/7748).
+fn rights_in_headers(headers: &HeaderMap) -> S3Result<Option<String>> {
+    let said = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(canned) = said("x-amz-acl") {
+        return acl_document(canned).map(Some);
+    }
+    let mut grants = String::new();
+    for (name, permission) in [
+        ("x-amz-grant-full-control", "FULL_CONTROL"),
+        ("x-amz-grant-read", "READ"),
+        ("x-amz-grant-read-acp", "READ_ACP"),
+        ("x-amz-grant-write", "WRITE"),
+        ("x-amz-grant-write-acp", "WRITE_ACP"),
+    ] {
+        for grantee in said(name).into_iter().flat_map(|value| value.split(',')) {
+            let id = grantee.trim().strip_prefix("id=\"");
+            let id = id.and_then(|id| id.strip_suffix('"'));
+            let id = id.ok_or_else(|| s3_error!(InvalidArgument, "Not an account."))?;
+            let (owner, user) = id.split_once('/').unwrap_or((id, id));
+            let id = format!("qcs::cam::uin/{owner}:uin/{user}");
+            let id = format!("<ID>{id}</ID><DisplayName>{id}</DisplayName>");
+            let grantee = format!("<Grantee {XSI} xsi:type=\"CanonicalUser\">{id}</Grantee>");
+            let permission = format!("<Permission>{permission}</Permission>");
+            grants.extend(["<Grant>", &grantee, &permission, "</Grant>"]);
+        }
+    }
+    Ok((!grants.is_empty()).then(|| rights_document(&grants)))
+}
+
 /// The rights that one word stands for (436/30752).
 fn acl_document(canned: &str) -> S3Result<String> {
     let everybody: &[&str] = match canned {
@@ -414,13 +511,17 @@ fn acl_document(canned: &str) -> S3Result<String> {
              <Permission>{permission}</Permission></Grant>"
         )
     });
-    let everybody: String = everybody.collect();
+    Ok(rights_document(&everybody.collect::<String>()))
+}
+
+/// The document of these rights and the owner's own.
+fn rights_document(others: &str) -> String {
     let owner = format!("<ID>{OWNER}</ID><DisplayName>{OWNER}</DisplayName>");
-    Ok(format!(
-        "<AccessControlPolicy><Owner>{owner}</Owner><AccessControlList>{everybody}<Grant>\
+    format!(
+        "<AccessControlPolicy><Owner>{owner}</Owner><AccessControlList>{others}<Grant>\
          <Grantee {XSI} xsi:type=\"CanonicalUser\">{owner}</Grantee>\
          <Permission>FULL_CONTROL</Permission></Grant></AccessControlList></AccessControlPolicy>"
-    ))
+    )
 }
 
 fn empty(status: StatusCode) -> S3Response<Body> {

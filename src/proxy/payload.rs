@@ -21,6 +21,7 @@ use crate::error::{Code, S3Error};
 use crate::observe::Event;
 use crate::payload::FormFile;
 use crate::payload::checksum::Verified;
+use crate::rewrite;
 use crate::s3::xml::Vocabulary;
 use crate::s3::{Configuration, ObjectKey, XmlRequest, xml};
 use crate::tenant::limits::Direction;
@@ -346,7 +347,9 @@ fn rebuild(
 ) -> Result<Outgoing, S3Error> {
     let limit = document.len(); // which is no more than was gathered
     let xml = match kind {
-        XmlRequest::Configuration(kind) => kind.for_cos(document, words)?,
+        XmlRequest::Configuration(kind) => {
+            rewrite::configuration_for_cos(kind, document, permit, words)?
+        }
         XmlRequest::CompleteMultipartUpload => {
             xml::CompleteRequest::parse(document, limit)?.to_xml()
         }
@@ -367,11 +370,12 @@ fn access_rights(owner: &str, document: &[u8], is_in_header: bool) -> Result<Out
         (true, true) => None,
         (false, false) => Some(xml::AccessRights::of_client(document, owner)?.canned()?),
         (true, false) => {
-            let text = "Say the access rights in x-amz-acl or in a document, not in both.";
+            let text = "Say the access rights in headers or in a document, not in both.";
             return Err(S3Error::new(Code::InvalidRequest, text));
         }
         (false, true) => {
-            let text = "Say the access rights in x-amz-acl or in a document.";
+            let text =
+                "Say the access rights in x-amz-acl, in x-amz-grant- headers or in a document.";
             return Err(S3Error::new(Code::MissingSecurityHeader, text));
         }
     };

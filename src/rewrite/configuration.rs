@@ -1,9 +1,19 @@
-//! COS's response to a question about what is configured, in the client's words.
+//! What is configured: the client's document in COS's words, and COS's response in the client's.
 
 use crate::error::{Code, Fault, S3Error};
 use crate::s3::Configuration;
 use crate::s3::xml::{AccessRights, Vocabulary};
 use crate::tenant::Permit;
+
+/// The document for COS of what a client `sent`, in its `words`.
+pub(crate) fn configuration_for_cos(
+    kind: Configuration,
+    sent: &[u8],
+    permit: &Permit<'_, '_>,
+    words: Vocabulary,
+) -> Result<String, S3Error> {
+    kind.for_cos(sent, words, &|_, alias| permit.log_bucket(alias))
+}
 
 /// The document for the client of what COS `said`. What the client's words cannot say is an error and never
 /// left out: a client that changes one rule sends all others back.
@@ -18,7 +28,7 @@ pub(crate) fn configuration(
             let rights = AccessRights::of_cos(said);
             rights.map(|rights| rights.to_xml(&permit.tenant().name, words))
         }
-        kind => kind.for_client(said, words),
+        kind => kind.for_client(said, words, &|region, name| permit.alias_of(region, name)),
     };
     document.map_err(|error| match error.code() {
         Code::NotImplemented => error.fault(Fault::Upstream),

@@ -54,7 +54,7 @@ pub(super) fn cos_header(
 }
 
 /// What follows `x-amz-` and `x-cos-` alike, with the same values.
-const COS_HAS: [&str; 13] = [
+const COS_HAS: [&str; 18] = [
     "copy-source-if-match",
     "copy-source-if-modified-since",
     "copy-source-if-none-match",
@@ -63,6 +63,11 @@ const COS_HAS: [&str; 13] = [
     "copy-source-server-side-encryption-customer-algorithm",
     "copy-source-server-side-encryption-customer-key",
     "copy-source-server-side-encryption-customer-key-md5",
+    "grant-full-control",
+    "grant-read",
+    "grant-read-acp",
+    "grant-write",
+    "grant-write-acp",
     "server-side-encryption-context",
     "server-side-encryption-customer-algorithm",
     "server-side-encryption-customer-key",

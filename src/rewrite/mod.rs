@@ -19,7 +19,7 @@ mod version_two;
 
 pub(crate) use attachment::{as_attachment, is_attachment, not_sniffed};
 pub use attributes::attributes;
-pub(crate) use configuration::configuration;
+pub(crate) use configuration::{configuration, configuration_for_cos};
 pub use look::Look;
 pub use look::{Must, looks};
 pub(crate) use look::{look_at_read, no_such_part};

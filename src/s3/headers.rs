@@ -326,6 +326,8 @@ enum Treatment {
     Algorithm,
     /// Sent on if it is one range that fits a part.
     CopyRange,
+    /// Done so if its value names accounts as COS does.
+    Grantees(Disposition),
     /// Sent on as `COPY` or `REPLACE`.
     Directive,
 }
@@ -346,7 +348,7 @@ use Treatment as T;
 const DROP: Treatment = T::Is(Disposition::Drop);
 const READ_HERE: Treatment = T::Is(Disposition::Read);
 const NEEDS_NAME: Treatment = T::Is(Disposition::NeedsName);
-const PUT_ACL: Treatment = T::Is(Disposition::NeedsAction("name/cos:PutObjectACL"));
+const PUT_ACL: Disposition = Disposition::NeedsAction("name/cos:PutObjectACL");
 const PUT_TAGGING: Treatment = T::Is(Disposition::NeedsAction("name/cos:PutObjectTagging"));
 const ANY: &[Operation] = Operation::ALL;
 const ACLS: &[Operation] = &[O::PutBucketAcl, O::PutObjectAcl];
@@ -452,7 +454,7 @@ const AMZ: &[HeaderRow] = &[
         treatment: DROP,
     },
     // S3 PutBucketAcl, PutObjectAcl; COS 436/7737, 436/7748. It is all that these do, and their own action
-    // is needed. Whom the others name is an account of AWS's.
+    // is needed.
     HeaderRow {
         operations: ACLS,
         names: &["acl"],
@@ -463,7 +465,7 @@ const AMZ: &[HeaderRow] = &[
         operations: ACLS,
         names: &["grant-"],
         values: &[],
-        treatment: T::Denied,
+        treatment: T::Grantees(Disposition::Forward),
     },
     // What COS does anyway (436/7749); tools send it unasked.
     HeaderRow {
@@ -495,9 +497,15 @@ const AMZ: &[HeaderRow] = &[
     // their own.
     HeaderRow {
         operations: ANY,
-        names: &["acl", "grant-"],
+        names: &["acl"],
         values: &[],
-        treatment: PUT_ACL,
+        treatment: T::Is(PUT_ACL),
+    },
+    HeaderRow {
+        operations: ANY,
+        names: &["grant-"],
+        values: &[],
+        treatment: T::Grantees(PUT_ACL),
     },
     // S3 has the directives on CopyObject alone. They say what becomes of the source's metadata and tags;
     // elsewhere the request has nothing but its own. Some clients send them when they create an upload.
@@ -600,6 +608,10 @@ fn amz(operation: Operation, rest: &str, value: &[u8]) -> Result<Disposition, S3
             check_copy_range(value)?;
             Ok(Disposition::Forward)
         }
+        Some(T::Grantees(disposition)) => {
+            check_grantees(rest, value)?;
+            Ok(disposition)
+        }
         Some(T::Directive) => match value {
             b"COPY" | b"REPLACE" => Ok(Disposition::Forward),
             _ => Err(invalid("x-amz-metadata-directive must be COPY or REPLACE.")),
@@ -632,6 +644,41 @@ pub(crate) fn check_owners(headers: &HeaderMap, owner: &str) -> Result<(), S3Err
         }
     }
     Ok(())
+}
+
+/// `id="100000000001"` or `id="100000000001/100000000011"`, with commas between several: an account of
+/// Tencent's, and a user of it (436/7737). COS has no other form; S3's groups are in `x-amz-acl`.
+fn check_grantees(rest: &str, value: &[u8]) -> Result<(), S3Error> {
+    const KNOWN: [&str; 5] = [
+        "grant-full-control",
+        "grant-read",
+        "grant-read-acp",
+        "grant-write",
+        "grant-write-acp",
+    ];
+    if !KNOWN.contains(&rest) {
+        return Err(invalid(format!(
+            "The header x-amz-{rest} is not one of S3's. Remove it."
+        )));
+    }
+    let text = str::from_utf8(value).unwrap_or_default();
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_account = |one: &str| {
+        let id = one.trim().strip_prefix("id=\"");
+        let id = id.and_then(|id| id.strip_suffix('"')).unwrap_or_default();
+        let (owner, user) = id.split_once('/').unwrap_or((id, "0"));
+        is_number(owner) && is_number(user)
+    };
+    if text.split(',').all(is_account) {
+        return Ok(());
+    }
+    Err(S3Error::new(
+        Code::NotImplemented,
+        format!(
+            "Tencent COS gives rights to its own accounts alone, as x-amz-{rest}: id=\"100000000001\". For \
+             everybody, send x-amz-acl."
+        ),
+    ))
 }
 
 /// `bytes=first-last`: all that S3 and COS take, and no more of it than fits a part.
@@ -871,7 +918,7 @@ mod tests {
     #[test]
     fn rights_beyond_the_operation_need_a_grant() {
         let acl = [("x-amz-acl", "public-read")];
-        let grant = [("x-amz-grant-read", "id=1")];
+        let grant = [("x-amz-grant-read", "id=\"1\"")];
         for headers in [acl, grant] {
             assert_eq!(
                 pass(Operation::PutObject, &headers),

@@ -81,11 +81,16 @@ impl XmlRequest {
 #[allow(missing_docs, reason = "the names are those of the operations")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Configuration {
+    Accelerate,
     Acl,
     Cors,
     Encryption,
     Lifecycle,
+    Logging,
+    ObjectLock,
+    Replication,
     Restore,
+    Retention,
     Tagging,
     Versioning,
     Website,
@@ -286,6 +291,22 @@ const fn configured(
     }
 }
 
+/// The same about an object. COS is sent `parameters`.
+const fn asked_of_object(
+    selectors: &'static [&'static str],
+    parameters: &'static [&'static str],
+    action: &'static str,
+    answer: Local,
+    kind: Configuration,
+) -> OperationRow {
+    OperationRow {
+        parameters,
+        performer: Performer::CosIfGranted(answer),
+        response: SuccessKind::Configuration(kind),
+        ..of_object(selectors, action, answer)
+    }
+}
+
 /// Configures a bucket.
 const fn configure(
     selectors: &'static [&'static str],
@@ -374,6 +395,8 @@ operations! {
     DeleteBucketEncryption: unconfigure(&["encryption"], "name/cos:DeleteBucketEncryption"),
     // COS 436/8284.
     DeleteBucketLifecycle: unconfigure(&["lifecycle"], "name/cos:DeleteBucketLifecycle"),
+    // COS 436/19221.
+    DeleteBucketReplication: unconfigure(&["replication"], "name/cos:DeleteBucketReplication"),
     // COS 436/34836.
     DeleteBucketTagging: unconfigure(&["tagging"], "name/cos:DeleteBucketTagging"),
     // COS 436/31928.
@@ -409,7 +432,8 @@ operations! {
         response: SuccessKind::Document("DeleteResult"),
         ..ROW
     },
-    GetBucketAccelerateConfiguration: of_bucket(&["accelerate"], "name/cos:GetBucketAccelerate", Local::Unset("AccelerateConfiguration", None)),
+    // COS 436/33412.
+    GetBucketAccelerateConfiguration: configured(&["accelerate"], "name/cos:GetBucketAccelerate", Local::Unset("AccelerateConfiguration", None), Configuration::Accelerate),
     // COS 436/7733.
     GetBucketAcl: configured(&["acl"], "name/cos:GetBucketACL", Local::OwnersAcl, Configuration::Acl),
     // COS 436/8274.
@@ -428,12 +452,16 @@ operations! {
         performer: Performer::Cosgate(Local::Location),
         ..ROW
     },
-    GetBucketLogging: of_bucket(&["logging"], "name/cos:GetBucketLogging", Local::Unset("BucketLoggingStatus", None)),
+    // COS 436/17053.
+    GetBucketLogging: configured(&["logging"], "name/cos:GetBucketLogging", Local::Unset("BucketLoggingStatus", None), Configuration::Logging),
+    // COS has no such call: its triggers belong to its cloud functions.
     GetBucketNotificationConfiguration: of_bucket(&["notification"], "name/cos:GetBucketNotification", Local::Unset("NotificationConfiguration", None)),
     GetBucketOwnershipControls: of_bucket(&["ownershipControls"], "", Local::Absent(Code::OwnershipControlsNotFoundError)),
+    // COS's (436/8276) is in the language of CAM and names Tencent's accounts: S3's client could not read it.
     GetBucketPolicy: of_bucket(&["policy"], "name/cos:GetBucketPolicy", Local::Absent(Code::NoSuchBucketPolicy)),
     GetBucketPolicyStatus: of_bucket(&["policyStatus"], "", Local::Absent(Code::NoSuchBucketPolicy)),
-    GetBucketReplication: of_bucket(&["replication"], "name/cos:GetBucketReplication", Local::Absent(Code::ReplicationConfigurationNotFoundError)),
+    // COS 436/19222.
+    GetBucketReplication: configured(&["replication"], "name/cos:GetBucketReplication", Local::Absent(Code::ReplicationConfigurationNotFoundError), Configuration::Replication),
     GetBucketRequestPayment: of_bucket(&["requestPayment"], "", Local::Unset("RequestPaymentConfiguration", Some(("Payer", "BucketOwner")))),
     // COS 436/34837.
     GetBucketTagging: configured(&["tagging"], "name/cos:GetBucketTagging", Local::Absent(Code::NoSuchTagSet), Configuration::Tagging),
@@ -452,12 +480,7 @@ operations! {
         ..ROW
     },
     // COS 436/7744.
-    GetObjectAcl: OperationRow {
-        parameters: &["acl", "versionId"],
-        performer: Performer::CosIfGranted(Local::OwnersAcl),
-        response: SuccessKind::Configuration(Configuration::Acl),
-        ..of_object(&["acl"], "name/cos:GetObjectACL", Local::OwnersAcl)
-    },
+    GetObjectAcl: asked_of_object(&["acl"], &["acl", "versionId"], "name/cos:GetObjectACL", Local::OwnersAcl, Configuration::Acl),
     // COS has no such operation: the response is made of a HEAD (436/7745).
     GetObjectAttributes: OperationRow {
         scope: Resource::Object,
@@ -470,8 +493,10 @@ operations! {
         ..ROW
     },
     GetObjectLegalHold: of_object(&["legal-hold"], "", Local::Absent(Code::NoSuchObjectLockConfiguration)),
-    GetObjectLockConfiguration: of_bucket(&["object-lock"], "name/cos:GetBucketObjectLockConfiguration", Local::Absent(Code::ObjectLockConfigurationNotFoundError)),
-    GetObjectRetention: of_object(&["retention"], "name/cos:GetObjectRetention", Local::Absent(Code::NoSuchObjectLockConfiguration)),
+    // COS 436/40134.
+    GetObjectLockConfiguration: configured(&["object-lock"], "name/cos:GetBucketObjectLockConfiguration", Local::Absent(Code::ObjectLockConfigurationNotFoundError), Configuration::ObjectLock),
+    // COS 436/58039.
+    GetObjectRetention: asked_of_object(&["retention"], &["retention", "versionId"], "name/cos:GetObjectRetention", Local::Absent(Code::NoSuchObjectLockConfiguration), Configuration::Retention),
     // COS 436/42998.
     GetObjectTagging: OperationRow {
         scope: Resource::Object,
@@ -572,6 +597,8 @@ operations! {
         performer: Performer::AsPutObject,
         ..ROW
     },
+    // COS 436/33411.
+    PutBucketAccelerateConfiguration: configure(&["accelerate"], "name/cos:PutBucketAccelerate", Configuration::Accelerate),
     // COS 436/7737.
     PutBucketAcl: configure(&["acl"], "name/cos:PutBucketACL", Configuration::Acl),
     // COS 436/8279.
@@ -580,6 +607,8 @@ operations! {
     PutBucketEncryption: configure(&["encryption"], "name/cos:PutBucketEncryption", Configuration::Encryption),
     // COS 436/8280.
     PutBucketLifecycleConfiguration: configure(&["lifecycle"], "name/cos:PutBucketLifecycle", Configuration::Lifecycle),
+    // COS 436/17054.
+    PutBucketLogging: configure(&["logging"], "name/cos:PutBucketLogging", Configuration::Logging),
     // COS 436/34838.
     PutBucketTagging: configure(&["tagging"], "name/cos:PutBucketTagging", Configuration::Tagging),
     // COS 436/19889.
@@ -601,6 +630,15 @@ operations! {
         target: Target::RealKey,
         parameters: &["acl", "versionId"],
         ..configure(&["acl"], "name/cos:PutObjectACL", Configuration::Acl)
+    },
+    // COS 436/40133.
+    PutObjectLockConfiguration: configure(&["object-lock"], "name/cos:PutBucketObjectLockConfiguration", Configuration::ObjectLock),
+    // COS 436/58039 and the page before it.
+    PutObjectRetention: OperationRow {
+        scope: Resource::Object,
+        target: Target::RealKey,
+        parameters: &["retention", "versionId"],
+        ..configure(&["retention"], "name/cos:PutObjectRetention", Configuration::Retention)
     },
     // COS 436/42999.
     PutObjectTagging: OperationRow {
@@ -1038,6 +1076,11 @@ fn select(
             Code::NotImplemented,
             "A bucket policy names accounts, which S3 and Tencent COS do not have in common. Ask the operator \
              to grant the access in cosgate's configuration.",
+        ),
+        (_, "PUT", ["replication"]) => S3Error::new(
+            Code::NotImplemented,
+            "A replication names the account that copies, which S3 and Tencent COS do not have in common. Set it \
+             up in the COS console.",
         ),
         (_, _, [name]) if is_question(name) => unserved(name),
         (Resource::Object, "PUT", ["partNumber" | "uploadId"]) => S3Error::new(

@@ -31,7 +31,7 @@ const EXPIRES_DIGITS: usize = 12;
 
 /// The parameters that the canonicalized resource holds, in its order: AWS's list, and the
 /// sub-resources of botocore's that select an operation.
-const SUB_RESOURCES: [&str; 36] = [
+const SUB_RESOURCES: [&str; 37] = [
     "accelerate",
     "acl",
     "analytics",
@@ -57,6 +57,7 @@ const SUB_RESOURCES: [&str; 36] = [
     "response-content-type",
     "response-expires",
     "restore",
+    "retention",
     "select",
     "select-type",
     "storageClass",

@@ -106,6 +106,26 @@ impl<'t, 'r> Permit<'t, 'r> {
         })
     }
 
+    /// The real bucket that the caller calls `alias`, where COS may write the logs of the one that the
+    /// request names: they are in one region (436/17054), and the caller may write to all of it itself.
+    pub(crate) fn log_bucket(&self, alias: &str) -> Option<String> {
+        let action = Operation::PutObject.action();
+        let target = self.tenant.grant(alias)?;
+        let is_near = (self.grant).is_some_and(|grant| grant.region == target.region);
+        (is_near && target.allows_everywhere(action)).then(|| target.bucket.clone())
+    }
+
+    /// What the caller calls a real bucket, if it has all of that, in `region` or the one of the bucket that
+    /// the request names. Of several names the one in the request comes first, so that what is read can be
+    /// sent back.
+    pub(crate) fn alias_of(&self, region: Option<&str>, bucket: &str) -> Option<String> {
+        let region = region.or_else(|| self.grant.map(|grant| &*grant.region))?;
+        let mut own = (self.grant.into_iter()).chain(self.tenant.reached());
+        let own =
+            own.find(|grant| grant.is_all() && grant.bucket == bucket && grant.region == region);
+        own.map(|grant| grant.name.clone())
+    }
+
     /// What COS calls a key of the bucket that the request names.
     pub(crate) fn upstream_name<'n>(&self, key: &'n str) -> Cow<'n, str> {
         self.grant
@@ -535,6 +555,63 @@ mod tests {
             outcome(ask(Operation::CreateBucket, "photos", "", "")),
             None
         );
+    }
+
+    #[test]
+    fn logs_go_to_a_whole_bucket_of_the_caller_in_the_same_region() {
+        let target = |edit: &dyn Fn(&mut Grant)| {
+            let mut all = tenant();
+            let public = &mut all.grants[2];
+            public.actions.push("name/cos:PutObject".into());
+            edit(public);
+            let asked = ask(Operation::HeadBucket, "photos", "", "");
+            let permit = Permit::for_test(&all, asked).unwrap();
+            assert_eq!(permit.log_bucket("photos"), None, "a part of a bucket");
+            assert_eq!(permit.log_bucket("public-1250000000"), None, "no alias");
+            permit.log_bucket("public")
+        };
+        assert_eq!(target(&|_| {}).as_deref(), Some("public-1250000000"));
+        assert_eq!(target(&|grant| grant.root = "acme/".into()), None);
+        assert_eq!(target(&|grant| grant.region = "ap-beijing".into()), None);
+        assert_eq!(target(&|grant| _ = grant.actions.pop()), None);
+    }
+
+    #[test]
+    fn a_real_bucket_has_the_callers_name_or_none() {
+        let mut all = tenant();
+        all.grants[1].root = "acme/".into();
+        let again = Grant {
+            name: "again".into(),
+            ..all.grants[2].clone()
+        };
+        all.grants.push(again);
+        let named = |from: &str, region: Option<&str>, bucket: &str| {
+            let asked = ask(Operation::HeadBucket, from, "", "");
+            let permit = Permit::for_test(&all, asked).unwrap();
+            permit.alias_of(region, bucket)
+        };
+        for (from, region, bucket, alias) in [
+            ("photos", None, "public-1250000000", Some("public")),
+            ("public", None, "public-1250000000", Some("public")),
+            ("again", None, "public-1250000000", Some("again")),
+            (
+                "photos",
+                Some("ap-guangzhou"),
+                "public-1250000000",
+                Some("public"),
+            ),
+            ("photos", Some("ap-beijing"), "public-1250000000", None),
+            // A part of it.
+            ("photos", None, "photos-1250000000", None),
+            ("photos", None, "inbox-1250000000", None),
+            ("photos", None, "public", None),
+        ] {
+            assert_eq!(
+                named(from, region, bucket).as_deref(),
+                alias,
+                "{from} {bucket}"
+            );
+        }
     }
 
     #[test]

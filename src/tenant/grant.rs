@@ -156,6 +156,15 @@ impl Grant {
             && session.is_none_or(|session| session.allows_bucket(&self.name, action))
     }
 
+    /// Whether `action` may be done to every key of the bucket, with no exception.
+    pub(crate) fn allows_everywhere(&self, action: &str) -> bool {
+        let session = self.session.as_ref();
+        self.is_all()
+            && self.allows(action)
+            && self.policy.is_none()
+            && session.is_none_or(|session| session.leaves_whole(&self.name))
+    }
+
     /// Whether something may be done to `key`, by what the session is narrowed to.
     pub fn reaches(&self, key: &str) -> bool {
         let session = self.session.as_ref();

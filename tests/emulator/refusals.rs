@@ -305,7 +305,7 @@ fn a_body_that_is_cut_short_leaves_nothing() {
 #[test]
 fn what_the_emulator_does_not_do_is_said_so() {
     let emulator = emulator();
-    for target in ["/?logging=", "/?replication=", "/?accelerate="] {
+    for target in ["/?policy=", "/?notification=", "/?requestPayment="] {
         let reply = Ask::new("GET", target)
             .s3(&account())
             .send(emulator.cos_addr());

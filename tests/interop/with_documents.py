@@ -13,7 +13,8 @@ from harness import ALICE, Group, run
 
 ROOT = Path(__file__).resolve().parents[2]
 GO_MODULE = Path(__file__).parent / "go"
-BLOCK = re.compile(r"^```(sh|python|js|go|java) interop ?([\w-]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RUST_PACKAGE = Path(__file__).parent / "rust"
+BLOCK = re.compile(r"^```(sh|python|js|go|java|rust) interop ?([\w-]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = {page: found for page in PAGES if (found := BLOCK.findall(page.read_text()))}
 DOCUMENTED_PORT = re.compile(r"\b9000\b")
@@ -35,6 +36,10 @@ class Client:
             # The modules and the objects that `run` has there already.
             said = subprocess.run(["go", "env", "GOMODCACHE", "GOCACHE"], capture_output=True, check=True, text=True)
             self.environment |= zip(("GOMODCACHE", "GOCACHE"), said.stdout.split())
+        if "rust-sdk" in place.programs:
+            # The crates and the toolchain that `run` has there already.
+            for name, folder in (("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")):
+                self.environment[name] = os.environ.get(name, str(Path.home() / folder))
 
     def give(self, command, program):
         programs = self.folder / "bin"
@@ -68,9 +73,21 @@ class Client:
             return f"mkdir {folder}\ncp '{GO_MODULE}'/go.* {folder}\ncat >{folder}/main.go {here_document(code)}\n(cd {folder}; go run .)"
         if language == "java":
             return f"cat >Example.java {here_document(code)}\njava -cp '{given}/lib/*' Example.java"
+        if language == "rust":
+            return rust_program(f"rust-{number}", Path(given).parents[1], code)
         # Node looks for packages beside the file, not in the working folder.
         file = f"{self.place.node_folder.resolve()}/documents-{self.place.port}-{number}.mjs"
         return f"cat >{file} {here_document(code)}\ntrap 'rm -f {file}' EXIT\nnode {file}"
+
+
+def rust_program(folder, target, code):
+    """A package of its own, with the dependencies that `run` has compiled in `target`."""
+    return f"""mkdir -p {folder}/src
+sed s/cosgate-interop-rust/documents/ '{RUST_PACKAGE}/Cargo.toml' >{folder}/Cargo.toml
+sed s/cosgate-interop-rust/documents/ '{RUST_PACKAGE}/Cargo.lock' >{folder}/Cargo.lock
+cp '{ROOT}/rust-toolchain.toml' {folder}
+cat >{folder}/src/main.rs {here_document(code)}
+(cd {folder}; CARGO_TARGET_DIR='{target}' cargo run --locked --offline --quiet)"""
 
 
 def here_document(code):

@@ -10,29 +10,39 @@
 
 use crate::support::{Reply, SIGNATURES, SITE, World};
 
-const ACTIONS: [&str; 22] = [
+const ACTIONS: [&str; 32] = [
     "DeleteBucketCORS",
     "DeleteBucketEncryption",
     "DeleteBucketLifecycle",
+    "DeleteBucketReplication",
     "DeleteBucketTagging",
     "DeleteBucketWebsite",
     "GetBucketACL",
+    "GetBucketAccelerate",
     "GetBucketCORS",
     "GetBucketEncryption",
     "GetBucketLifecycle",
+    "GetBucketLogging",
+    "GetBucketObjectLockConfiguration",
+    "GetBucketReplication",
     "GetBucketTagging",
     "GetBucketVersioning",
     "GetBucketWebsite",
     "GetObjectACL",
+    "GetObjectRetention",
     "PostObjectRestore",
     "PutBucketACL",
+    "PutBucketAccelerate",
     "PutBucketCORS",
     "PutBucketEncryption",
     "PutBucketLifecycle",
+    "PutBucketLogging",
+    "PutBucketObjectLockConfiguration",
     "PutBucketTagging",
     "PutBucketVersioning",
     "PutBucketWebsite",
     "PutObjectACL",
+    "PutObjectRetention",
 ];
 
 /// A kind of configuration.
@@ -45,11 +55,39 @@ struct Kind {
     cos: &'static str,
     /// What the client reads again, if it is not what it sent.
     back: &'static str,
-    /// S3's code where it is not configured; empty for an empty document, which cannot be deleted.
+    /// S3's code where it is not configured; empty for an empty document.
     absent: &'static str,
 }
 
-const KINDS: [Kind; 6] = [
+/// What S3 and COS can change and not delete.
+const KEPT: [&str; 4] = ["accelerate", "logging", "object-lock", "versioning"];
+
+const KINDS: [Kind; 9] = [
+    Kind {
+        parameter: "accelerate",
+        root: "AccelerateConfiguration",
+        s3: "<Status>Suspended</Status>",
+        cos: "",
+        back: "",
+        absent: "",
+    },
+    Kind {
+        parameter: "logging",
+        root: "BucketLoggingStatus",
+        s3: "<LoggingEnabled><TargetBucket>site</TargetBucket><TargetPrefix>日志/</TargetPrefix></LoggingEnabled>",
+        cos: "<LoggingEnabled><TargetBucket>site-1250000000</TargetBucket><TargetPrefix>日志/</TargetPrefix></LoggingEnabled>",
+        back: "",
+        absent: "",
+    },
+    Kind {
+        parameter: "object-lock",
+        root: "ObjectLockConfiguration",
+        s3: "<ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>COMPLIANCE</Mode><Days>30</Days>\
+             </DefaultRetention></Rule>",
+        cos: "",
+        back: "",
+        absent: "ObjectLockConfigurationNotFoundError",
+    },
     Kind {
         parameter: "cors",
         root: "CORSConfiguration",
@@ -122,6 +160,10 @@ impl Kind {
         format!("<{root} {s3}>{}</{root}>", self.s3)
     }
 
+    fn can_be_deleted(&self) -> bool {
+        !KEPT.contains(&self.parameter)
+    }
+
     fn for_cos(&self) -> &'static str {
         if self.cos.is_empty() {
             self.s3
@@ -182,7 +224,7 @@ fn a_configuration_is_put_read_and_deleted_in_s3s_words() {
             let read = world.ask("GET", &target);
             assert_eq!(inside(&read, kind.root), kind.back(), "{signature}");
             tells_nothing_of_cos(&read);
-            if kind.absent.is_empty() {
+            if !kind.can_be_deleted() {
                 world
                     .ask("DELETE", &target)
                     .assert_error(501, "NotImplemented");
@@ -209,7 +251,7 @@ fn without_the_action_a_question_is_answered_here_and_a_change_is_refused() {
             code => read.assert_error(404, code),
         }
         put(&world, &target, &kind.sent()).assert_error(403, "AccessDenied");
-        if !kind.absent.is_empty() {
+        if kind.can_be_deleted() {
             world
                 .ask("DELETE", &target)
                 .assert_error(403, "AccessDenied");
@@ -280,6 +322,14 @@ fn a_part_of_a_bucket_and_a_virtual_bucket_are_not_configured() {
 fn what_cos_cannot_do_and_what_is_malformed_never_reaches_it() {
     let world = World::of_site("cos", WHOLE, &ACTIONS);
     let rule = |inside: &str| format!("<Rule><Status>Enabled</Status>{inside}</Rule>");
+    let lock = |inside: &str| {
+        format!(
+            "<ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>{inside}</DefaultRetention></Rule>"
+        )
+    };
+    let logs_to = |bucket: &str| {
+        format!("<LoggingEnabled><TargetBucket>{bucket}</TargetBucket></LoggingEnabled>")
+    };
     for (parameter, root, inside, status, code) in [
         ("cors", "CORSConfiguration", String::new(), 400, "MalformedXML"),
         ("cors", "CORSConfiguration", "<CORSRule><AllowedOrigin>*</AllowedOrigin></CORSRule>".into(), 400, "MalformedXML"),
@@ -295,6 +345,16 @@ fn what_cos_cannot_do_and_what_is_malformed_never_reaches_it() {
         ("website", "WebsiteConfiguration", "<RedirectAllRequestsTo><HostName>a.example</HostName></RedirectAllRequestsTo>".into(), 501, "NotImplemented"),
         ("tagging", "Tagging", "<TagSet><Tag><Key>a</Key></Tag></TagSet>".into(), 400, "MalformedXML"),
         ("acl", "AccessControlPolicy", "<AccessControlList/>".into(), 501, "NotImplemented"),
+        ("accelerate", "AccelerateConfiguration", "<Status>Disabled</Status>".into(), 400, "MalformedXML"),
+        ("accelerate", "AccelerateConfiguration", "<Type>COS</Type>".into(), 400, "MalformedXML"),
+        ("logging", "BucketLoggingStatus", "<LoggingEnabled><TargetPrefix>a</TargetPrefix></LoggingEnabled>".into(), 400, "MalformedXML"),
+        ("logging", "BucketLoggingStatus", logs_to("site-1250000000"), 403, "AccessDenied"),
+        ("logging", "BucketLoggingStatus", logs_to("shared-1250000000"), 403, "AccessDenied"),
+        ("logging", "BucketLoggingStatus", logs_to("site</TargetBucket><TargetObjectKeyFormat><SimplePrefix/></TargetObjectKeyFormat><TargetBucket>"), 501, "NotImplemented"),
+        ("logging", "BucketLoggingStatus", logs_to("site</TargetBucket><TargetGrants><Grant><Permission>READ</Permission></Grant></TargetGrants><TargetBucket>"), 501, "NotImplemented"),
+        ("object-lock", "ObjectLockConfiguration", lock("<Mode>GOVERNANCE</Mode><Days>1</Days>"), 501, "NotImplemented"),
+        ("object-lock", "ObjectLockConfiguration", lock("<Mode>COMPLIANCE</Mode><Years>1</Years>"), 501, "NotImplemented"),
+        ("object-lock", "ObjectLockConfiguration", lock("<Days>1</Days>"), 400, "MalformedXML"),
     ] {
         let document = format!("<{root}>{inside}</{root}>");
         let reply = put(&world, &format!("/site?{parameter}"), &document);
@@ -305,6 +365,13 @@ fn what_cos_cannot_do_and_what_is_malformed_never_reaches_it() {
         "x".repeat(65 << 10)
     );
     put(&world, "/site?tagging", &long).assert_error(400, "MalformedXML");
+    let replication = put(&world, "/site?replication", "<ReplicationConfiguration/>");
+    replication.assert_error(501, "NotImplemented");
+    assert!(
+        replication.text().contains("names the account"),
+        "{}",
+        replication.text()
+    );
     let policy = put(&world, "/site?policy", "{}");
     policy.assert_error(501, "NotImplemented");
     assert!(
@@ -403,13 +470,129 @@ fn access_rights_are_given_to_everybody_or_to_nobody_else() {
             both.body(rights("acme", &[]))
                 .send()
                 .assert_error(400, "InvalidRequest");
-            let grant = world
-                .signed("PUT", target)
-                .header("x-amz-grant-read", "id=\"1\"");
-            grant.send().assert_error(403, "AccessDenied");
             assert_eq!(read(), ["FULL_CONTROL"], "{target}");
+            let grant = |value: &str| {
+                let call = world.signed("PUT", target);
+                call.header("x-amz-grant-read", value)
+            };
+            let accounts = "id=\"100000000002\", id=\"100000000003/100000000004\"";
+            let both = grant(accounts).header("x-amz-acl", "private");
+            both.send().assert_error(400, "InvalidRequest");
+            let both = grant(accounts).body(rights("acme", &[]));
+            both.send().assert_error(400, "InvalidRequest");
+            for elsewhere in [
+                "uri=\"http://acs.amazonaws.com/groups/global/AllUsers\"",
+                "emailAddress=\"a@example.com\"",
+                "id=\"79a59df900b949e55d96a1e698fbacedfd6e09d98eacf8f8d5218e7cd47ef2be\"",
+                "id=\"1\",",
+                "",
+            ] {
+                let reply = grant(elsewhere).send();
+                assert_eq!(reply.status, 501, "{elsewhere}: {}", reply.text());
+            }
+            assert_eq!(read(), ["FULL_CONTROL"], "{target}");
+            let writer = grant(accounts).header("x-amz-grant-write-acp", "id=\"100000000002\"");
+            writer.send().assert_ok();
+            assert_eq!(
+                read(),
+                ["READ", "READ", "WRITE_ACP", "FULL_CONTROL"],
+                "{target}"
+            );
         }
     }
+}
+
+#[test]
+fn a_replication_is_read_and_removed_and_never_set_up() {
+    let document = |bucket: &str| {
+        format!(
+            "<ReplicationConfiguration><Role>qcs::cam::uin/100000000001:uin/100000000001</Role><Rule><Status>Enabled</Status>\
+             <ID>copy</ID><Prefix>照片/</Prefix><Destination><Bucket>{bucket}</Bucket><StorageClass>ARCHIVE</StorageClass>\
+             </Destination><DeleteMarkerReplication><Status>Disabled</Status></DeleteMarkerReplication></Rule></ReplicationConfiguration>"
+        )
+    };
+    let shown = "<Rule><Status>Enabled</Status><ID>copy</ID><Prefix>照片/</Prefix><Destination><Bucket>arn:aws:s3:::site</Bucket>\
+        <StorageClass>GLACIER</StorageClass></Destination><DeleteMarkerReplication><Status>Disabled</Status></DeleteMarkerReplication></Rule>";
+    for signature in SIGNATURES {
+        let world = World::of_site(signature, WHOLE, &ACTIONS);
+        let read = || world.ask("GET", "/site?replication");
+        let configure = |bucket: &str| {
+            let document = document(bucket);
+            world
+                .emulator
+                .configure(SITE, "replication", &document)
+                .unwrap();
+        };
+        read().assert_error(404, "ReplicationConfigurationNotFoundError");
+        configure(&format!("qcs::cos:ap-guangzhou::{SITE}"));
+        assert_eq!(inside(&read(), "ReplicationConfiguration"), shown);
+        tells_nothing_of_cos(&read());
+        for other in [
+            format!("qcs::cos:ap-beijing::{SITE}"),
+            "qcs::cos:ap-guangzhou::backup-1250000000".to_owned(),
+            SITE.to_owned() + "x",
+        ] {
+            configure(&other);
+            read().assert_error(501, "NotImplemented");
+            tells_nothing_of_cos(&read());
+        }
+        assert_eq!(world.ask("DELETE", "/site?replication").status, 204);
+        read().assert_error(404, "ReplicationConfigurationNotFoundError");
+    }
+}
+
+#[test]
+fn an_object_is_locked_until_a_date_and_its_retention_is_read() {
+    let until = "<RetainUntilDate>2030-01-31T00:00:00.000Z</RetainUntilDate>";
+    let retention = format!("<Mode>COMPLIANCE</Mode>{until}");
+    let document = |inside: &str| format!("<Retention>{inside}</Retention>");
+    for signature in SIGNATURES {
+        let world = World::of_site(signature, WHOLE, &ACTIONS);
+        let target = "/site/2024/账本.xlsx?retention";
+        world.put("/site/2024/账本.xlsx", "a ledger");
+        let read = || world.ask("GET", target);
+        read().assert_error(404, "NoSuchObjectLockConfiguration");
+        put(&world, target, &document(&retention)).assert_ok();
+        assert_eq!(inside(&read(), "Retention"), retention);
+        for (inside, status, code) in [
+            (
+                format!("<Mode>GOVERNANCE</Mode>{until}"),
+                501,
+                "NotImplemented",
+            ),
+            (until.to_owned(), 400, "MalformedXML"),
+            (String::new(), 400, "MalformedXML"),
+        ] {
+            put(&world, target, &document(&inside)).assert_error(status, code);
+        }
+        world
+            .ask("DELETE", target)
+            .assert_error(501, "NotImplemented");
+        world
+            .ask("GET", "/site/none?retention")
+            .assert_error(404, "NoSuchKey");
+    }
+    let world = World::of_site("s3", WHOLE, &[]);
+    world.put("/site/a.txt", "a");
+    world
+        .ask("GET", "/site/a.txt?retention")
+        .assert_error(404, "NoSuchObjectLockConfiguration");
+    put(&world, "/site/a.txt?retention", &document(&retention)).assert_error(403, "AccessDenied");
+}
+
+#[test]
+fn logs_are_not_said_to_go_to_the_bucket_of_another() {
+    let world = World::of_site("cos", WHOLE, &ACTIONS);
+    let document = "<BucketLoggingStatus><LoggingEnabled><TargetBucket>audit-1250000000</TargetBucket></LoggingEnabled></BucketLoggingStatus>";
+    world.emulator.configure(SITE, "logging", document).unwrap();
+    let read = world.ask("GET", "/site?logging");
+    read.assert_error(501, "NotImplemented");
+    tells_nothing_of_cos(&read);
+    put(&world, "/site?logging", "<BucketLoggingStatus/>").assert_ok();
+    assert_eq!(
+        inside(&world.ask("GET", "/site?logging"), "BucketLoggingStatus"),
+        ""
+    );
 }
 
 const RESTORE: &str = "<RestoreRequest><Days>3</Days><GlacierJobParameters><Tier>Bulk</Tier></GlacierJobParameters></RestoreRequest>";

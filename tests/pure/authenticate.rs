@@ -145,6 +145,7 @@ fn config() -> Config {
         credential_shared: None,
         files: Vec::new(),
         credential_entries: 1,
+        credential_session_policies: 1,
         credential_warm: false,
         tenants: vec![
             tenant("acme", &[KEY, SLASHED_KEY], false),

@@ -611,7 +611,12 @@ fn a8_sub_resources_of_a_bucket_are_denied() {
                     continue;
                 }
                 // Each is a right of its own.
-                "acl" | "versioning" if method == "PUT" => (403, "AccessDenied"),
+                "accelerate" | "acl" | "logging" | "object-lock" | "versioning"
+                    if method == "PUT" =>
+                {
+                    (403, "AccessDenied")
+                }
+                "replication" if method == "DELETE" => (403, "AccessDenied"),
                 "cors" | "encryption" | "lifecycle" | "tagging" | "website" => {
                     (403, "AccessDenied")
                 }

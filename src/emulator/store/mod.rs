@@ -124,6 +124,9 @@ pub(super) struct Attributes {
     /// The document of its access rights; `None` for the owner's alone.
     #[serde(default)]
     pub(super) acl: Option<String>,
+    /// The document of its retention (436/58039). The store does not hold to it.
+    #[serde(default)]
+    pub(super) retention: Option<String>,
 }
 
 /// Why the store did not do it.

@@ -2,7 +2,8 @@
 //!
 //! The tables below name every element that may stand there. A document is read by them and written anew at
 //! once, so nothing passes that is not in one. S3's elements are those of its API reference; COS's those of
-//! its pages 436/7737, 436/8279, 436/8280, 436/12633, 436/19889, 436/31930, 436/34838 and 436/40136.
+//! its pages 436/7737, 436/8279, 436/8280, 436/12633, 436/17054, 436/19222, 436/19889, 436/31930, 436/33412,
+//! 436/34838, 436/40133, 436/40136 and 436/58039.
 
 use std::borrow::Cow;
 
@@ -31,12 +32,18 @@ struct ElementRow {
     cos: &'static str,
     may_repeat: bool,
     is_needed: bool,
+    /// What COS means where it does not say it. S3 always says it.
+    implied: &'static str,
     holds: Holds,
 }
 
 /// What an element holds.
 #[derive(Clone, Copy, Debug)]
 enum Holds {
+    /// The name of a bucket.
+    Bucket,
+    /// The name of a bucket, in S3's long form (`arn:aws:s3:::…`) or COS's (`qcs::cos:<region>::…`).
+    BucketResource,
     /// The name of a storage class.
     Class,
     /// A date.
@@ -51,7 +58,7 @@ enum Holds {
     /// What the operator alone says: clients are not shown it, and cannot set it. The name of a key of KMS
     /// leads to the account.
     Withheld,
-    /// One of these words: S3's and COS's.
+    /// One of these words: S3's and COS's, which is empty where COS has none.
     Words(&'static [(&'static str, &'static str)]),
 }
 
@@ -61,6 +68,7 @@ const fn row(name: &'static str, holds: Holds) -> ElementRow {
         cos: name,
         may_repeat: false,
         is_needed: false,
+        implied: "",
         holds,
     }
 }
@@ -101,13 +109,31 @@ const fn only_cos(name: &'static str, holds: Holds) -> ElementRow {
     }
 }
 
-use Holds::{Class, Date, Default, Elements, Number, Text, Withheld, Words};
+use Holds::{
+    Bucket, BucketResource, Class, Date, Default, Elements, Number, Text, Withheld, Words,
+};
 
 /// Nothing of it can be translated.
 const NEVER: Holds = Default(&[]);
 const STATUS: Holds = Words(&[("Enabled", "Enabled"), ("Disabled", "Disabled")]);
 const FLAG: Holds = Words(&[("true", "true"), ("false", "false")]);
+/// COS's locks are never lifted before their time.
+const LOCK_MODE: ElementRow = ElementRow {
+    implied: "COMPLIANCE",
+    ..row(
+        "Mode",
+        Words(&[("COMPLIANCE", "COMPLIANCE"), ("GOVERNANCE", "")]),
+    )
+};
 const PROTOCOL: Holds = Words(&[("http", "http"), ("https", "https")]);
+
+const ACCELERATE: &[ElementRow] = &[
+    row(
+        "Status",
+        Words(&[("Enabled", "Enabled"), ("Suspended", "Suspended")]),
+    ),
+    only_cos("Type", Default(&["COS"])),
+];
 
 const CORS: &[ElementRow] = &[
     some(
@@ -223,6 +249,77 @@ const TRANSITION: &[ElementRow] = &[
     needed("StorageClass", Class),
 ];
 
+const LOGGING: &[ElementRow] = &[row(
+    "LoggingEnabled",
+    Elements(&[
+        needed("TargetBucket", Bucket),
+        row("TargetPrefix", Text),
+        // Accounts of AWS's, which may read the logs.
+        only_s3(
+            "TargetGrants",
+            Elements(&[only_s3(
+                "Grant",
+                Elements(&[
+                    only_s3("Grantee", Elements(GRANTEE)),
+                    only_s3("Permission", NEVER),
+                ]),
+            )]),
+        ),
+        // COS's logs have names of their own.
+        only_s3(
+            "TargetObjectKeyFormat",
+            Elements(&[
+                only_s3("SimplePrefix", NEVER),
+                only_s3(
+                    "PartitionedPrefix",
+                    Elements(&[only_s3("PartitionDateSource", NEVER)]),
+                ),
+            ]),
+        ),
+    ]),
+)];
+
+const GRANTEE: &[ElementRow] = &[
+    only_s3("DisplayName", NEVER),
+    only_s3("EmailAddress", NEVER),
+    only_s3("ID", NEVER),
+    only_s3("URI", NEVER),
+];
+
+const OBJECT_LOCK: &[ElementRow] = &[
+    row("ObjectLockEnabled", Words(&[("Enabled", "Enabled")])),
+    row(
+        "Rule",
+        Elements(&[needed(
+            "DefaultRetention",
+            Elements(&[LOCK_MODE, row("Days", Number), only_s3("Years", NEVER)]),
+        )]),
+    ),
+];
+
+/// It is read alone: the account in it is the operator's.
+const REPLICATION: &[ElementRow] = &[
+    row("Role", Withheld),
+    each(
+        "Rule",
+        Elements(&[
+            row("ID", Text),
+            row("Prefix", Text),
+            needed("Status", STATUS),
+            needed(
+                "Destination",
+                Elements(&[needed("Bucket", BucketResource), row("StorageClass", Class)]),
+            ),
+            row(
+                "DeleteMarkerReplication",
+                Elements(&[needed("Status", STATUS)]),
+            ),
+        ]),
+    ),
+];
+
+const RETENTION: &[ElementRow] = &[LOCK_MODE, needed("RetainUntilDate", Date)];
+
 const TIER: Holds = Words(&[
     ("Expedited", "Expedited"),
     ("Standard", "Standard"),
@@ -312,38 +409,56 @@ impl Configuration {
     /// The root of its documents and what may stand in it. Access rights have a reader of their own.
     fn elements(self) -> (&'static str, &'static [ElementRow]) {
         match self {
+            Self::Accelerate => ("AccelerateConfiguration", ACCELERATE),
             Self::Acl => ("AccessControlPolicy", &[]),
             Self::Cors => ("CORSConfiguration", CORS),
             Self::Encryption => ("ServerSideEncryptionConfiguration", ENCRYPTION),
             Self::Lifecycle => ("LifecycleConfiguration", LIFECYCLE),
+            Self::Logging => ("BucketLoggingStatus", LOGGING),
+            Self::ObjectLock => ("ObjectLockConfiguration", OBJECT_LOCK),
+            Self::Replication => ("ReplicationConfiguration", REPLICATION),
             Self::Restore => ("RestoreRequest", RESTORE),
+            Self::Retention => ("Retention", RETENTION),
             Self::Tagging => ("Tagging", TAGGING),
             Self::Versioning => ("VersioningConfiguration", VERSIONING),
             Self::Website => ("WebsiteConfiguration", WEBSITE),
         }
     }
 
-    /// Puts what a client sends in the words of `from` into COS's.
-    pub(crate) fn for_cos(self, body: &[u8], from: Vocabulary) -> Result<String, S3Error> {
+    /// Puts what a client sends in the words of `from` into COS's. `buckets` gives the real name of the
+    /// bucket that the client names.
+    pub(crate) fn for_cos(
+        self,
+        body: &[u8],
+        from: Vocabulary,
+        buckets: BucketNames<'_>,
+    ) -> Result<String, S3Error> {
         let translation = Translation {
             from,
             to: Vocabulary::Cos,
             is_answer: false,
+            buckets,
         };
         self.translated(body, translation)
     }
 
-    /// Puts what COS answers into the words of `to`.
-    pub(crate) fn for_client(self, body: &[u8], to: Vocabulary) -> Result<String, S3Error> {
+    /// Puts what COS answers into the words of `to`. `buckets` gives the client's name for a real bucket.
+    pub(crate) fn for_client(
+        self,
+        body: &[u8],
+        to: Vocabulary,
+        buckets: BucketNames<'_>,
+    ) -> Result<String, S3Error> {
         let translation = Translation {
             from: Vocabulary::Cos,
             to,
             is_answer: true,
+            buckets,
         };
         self.translated(body, translation)
     }
 
-    fn translated(self, body: &[u8], translation: Translation) -> Result<String, S3Error> {
+    fn translated(self, body: &[u8], translation: Translation<'_>) -> Result<String, S3Error> {
         let (root, rows) = self.elements();
         let mut document = Document::open(body, self.max_bytes(), root)?;
         let mut writer = match translation.to {
@@ -365,16 +480,21 @@ impl ElementRow {
     }
 }
 
+/// Gives the other side's name for a bucket of this name, and region if that is said too. `None` if the
+/// client has no such bucket.
+type BucketNames<'n> = &'n dyn Fn(Option<&str>, &str) -> Option<String>;
+
 /// From whose words into whose.
 #[derive(Clone, Copy)]
-struct Translation {
+struct Translation<'n> {
     from: Vocabulary,
     to: Vocabulary,
     /// COS says it, and no client.
     is_answer: bool,
+    buckets: BucketNames<'n>,
 }
 
-impl Translation {
+impl Translation<'_> {
     /// What stands in the current element, which is left.
     fn elements(
         self,
@@ -393,6 +513,16 @@ impl Translation {
                 return Err(malformed(&format!("an element has two {name}")));
             }
             self.element(document, writer, row)?;
+        }
+        let unsaid = rows.iter().filter(|row| !row.implied.is_empty());
+        for row in unsaid.filter(|row| !seen.contains(&row.name(self.from))) {
+            match (self.from, self.to) {
+                (Vocabulary::Cos, Vocabulary::S3) => writer.element(row.s3, row.implied),
+                (Vocabulary::Cos, Vocabulary::Cos) => {}
+                (Vocabulary::S3, _) => {
+                    return Err(malformed(&format!("an element has no {}", row.s3)));
+                }
+            }
         }
         let mut needed = rows.iter().filter(|row| row.is_needed);
         match needed.find(|row| !seen.contains(&row.name(self.from))) {
@@ -459,6 +589,7 @@ impl Translation {
         let wrong = || malformed(&format!("the value of {} is none", row.name(self.from)));
         let value = match holds {
             Elements(_) | Text | Withheld => return Ok(Cow::Borrowed(text)),
+            Bucket | BucketResource => return self.bucket(row, trimmed).map(Cow::Owned),
             Class => {
                 let class = match self.to {
                     Vocabulary::Cos => cos_class(trimmed),
@@ -474,9 +605,13 @@ impl Translation {
                     Vocabulary::Cos => *cos,
                     Vocabulary::S3 => *s3,
                 };
-                let pair = words.iter().find(|pair| word(self.from, pair) == trimmed);
-                let other = pair.map(|pair| Cow::Borrowed(word(self.to, pair)));
-                return other.ok_or_else(wrong);
+                let mut said = words.iter().filter(|_| !trimmed.is_empty());
+                let pair = said.find(|pair| word(self.from, pair) == trimmed);
+                return match pair.map(|pair| word(self.to, pair)) {
+                    Some("") => Err(self.untranslatable(&format!("{} {trimmed}", row.s3))),
+                    Some(other) => Ok(Cow::Borrowed(other)),
+                    None => Err(wrong()),
+                };
             }
             Date => fits(&|byte| byte.is_ascii_alphanumeric() || b"-:.+".contains(&byte)),
             Default(_) => fits(&|byte| byte.is_ascii_graphic()),
@@ -486,6 +621,34 @@ impl Translation {
             Ok(Cow::Borrowed(trimmed))
         } else {
             Err(wrong())
+        }
+    }
+
+    /// The other side's name for the bucket that is `named`.
+    fn bucket(self, row: &ElementRow, named: &str) -> Result<String, S3Error> {
+        let (region, name) = match row.holds {
+            BucketResource => named
+                .strip_prefix("qcs::cos:")
+                .and_then(|rest| rest.split_once("::"))
+                .map_or((None, named), |(region, name)| (Some(region), name)),
+            _ => (None, named),
+        };
+        let other = (self.buckets)(region, name);
+        match (row.holds, self.to, other) {
+            (Bucket, _, Some(other)) => Ok(other),
+            (BucketResource, Vocabulary::S3, Some(other)) => Ok(format!("arn:aws:s3:::{other}")),
+            (BucketResource, Vocabulary::Cos, Some(other)) if self.is_answer => {
+                let region = region.unwrap_or_default();
+                Ok(format!("qcs::cos:{region}::{other}"))
+            }
+            (_, _, None) if !self.is_answer => Err(S3Error::new(
+                Code::AccessDenied,
+                format!(
+                    "Name a bucket of yours in {} that is in the same region, and that you may write to as a whole.",
+                    row.name(self.from)
+                ),
+            )),
+            _ => Err(self.untranslatable(row.name(self.from))),
         }
     }
 
@@ -511,11 +674,16 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Configuration; 7] = [
+    const ALL: [Configuration; 12] = [
+        Configuration::Accelerate,
         Configuration::Cors,
         Configuration::Encryption,
         Configuration::Lifecycle,
+        Configuration::Logging,
+        Configuration::ObjectLock,
+        Configuration::Replication,
         Configuration::Restore,
+        Configuration::Retention,
         Configuration::Tagging,
         Configuration::Versioning,
         Configuration::Website,
@@ -556,17 +724,76 @@ mod tests {
         }
     }
 
+    /// Each bucket has the same name on both sides.
+    const SAME: BucketNames<'static> = &|_, name| Some(name.to_owned());
+
+    #[test]
+    fn what_cos_implies_is_said_to_s3_and_demanded_of_it() {
+        let until = "<RetainUntilDate>2030-01-01T00:00:00.000Z</RetainUntilDate>";
+        let without = format!("<Retention>{until}</Retention>");
+        let kind = Configuration::Retention;
+        let read = kind.for_client(without.as_bytes(), Vocabulary::S3, SAME);
+        assert!(read.unwrap().contains("<Mode>COMPLIANCE</Mode>"));
+        let read = kind.for_client(without.as_bytes(), Vocabulary::Cos, SAME);
+        assert!(!read.unwrap().contains("Mode"));
+        let sent = kind.for_cos(without.as_bytes(), Vocabulary::S3, SAME);
+        assert_eq!(sent.unwrap_err().code(), Code::MalformedXML);
+        assert!(
+            kind.for_cos(without.as_bytes(), Vocabulary::Cos, SAME)
+                .is_ok()
+        );
+        for (mode, code) in [
+            ("GOVERNANCE", Code::NotImplemented),
+            ("", Code::MalformedXML),
+            ("compliance", Code::MalformedXML),
+        ] {
+            let document = format!("<Retention><Mode>{mode}</Mode>{until}</Retention>");
+            let sent = kind.for_cos(document.as_bytes(), Vocabulary::S3, SAME);
+            assert_eq!(sent.unwrap_err().code(), code, "{mode}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_of_another_is_never_named() {
+        let document = "<ReplicationConfiguration><Role>qcs::cam::uin/1:uin/1</Role><Rule><Status>Enabled</Status>\
+            <Destination><Bucket>qcs::cos:ap-beijing::copy-1250000000</Bucket></Destination></Rule></ReplicationConfiguration>";
+        let read = |words, buckets: BucketNames<'_>| {
+            Configuration::Replication.for_client(document.as_bytes(), words, buckets)
+        };
+        let own: BucketNames<'_> = &|region, name| {
+            let is_own = (region, name) == (Some("ap-beijing"), "copy-1250000000");
+            is_own.then(|| "copy".to_owned())
+        };
+        for (words, bucket) in [
+            (Vocabulary::S3, "arn:aws:s3:::copy"),
+            (Vocabulary::Cos, "qcs::cos:ap-beijing::copy"),
+        ] {
+            let shown = read(words, own).unwrap();
+            assert!(
+                shown.contains(&format!("<Bucket>{bucket}</Bucket>")),
+                "{shown}"
+            );
+            assert!(
+                !shown.contains("uin") && !shown.contains("1250000000"),
+                "{shown}"
+            );
+            let refused = read(words, &|_, _| None).unwrap_err();
+            assert_eq!(refused.code(), Code::NotImplemented);
+            assert!(!refused.message().contains("1250000000"), "{refused}");
+        }
+    }
+
     #[test]
     fn a_client_of_coss_own_api_reads_and_writes_coss_words() {
         let document = "<CORSConfiguration><CORSRule><AllowedOrigin>*</AllowedOrigin><AllowedMethod>GET</AllowedMethod>\
                         </CORSRule><ResponseVary>true</ResponseVary></CORSConfiguration>";
-        let sent = Configuration::Cors.for_cos(document.as_bytes(), Vocabulary::Cos);
+        let sent = Configuration::Cors.for_cos(document.as_bytes(), Vocabulary::Cos, SAME);
         assert!(sent.unwrap().ends_with(document));
-        let read = Configuration::Cors.for_client(document.as_bytes(), Vocabulary::Cos);
+        let read = Configuration::Cors.for_client(document.as_bytes(), Vocabulary::Cos, SAME);
         assert!(read.unwrap().ends_with(document));
-        let read = Configuration::Cors.for_client(document.as_bytes(), Vocabulary::S3);
+        let read = Configuration::Cors.for_client(document.as_bytes(), Vocabulary::S3, SAME);
         assert!(!read.unwrap().contains("ResponseVary"));
-        let refused = Configuration::Cors.for_cos(document.as_bytes(), Vocabulary::S3);
+        let refused = Configuration::Cors.for_cos(document.as_bytes(), Vocabulary::S3, SAME);
         assert_eq!(refused.unwrap_err().code(), Code::MalformedXML);
     }
 
@@ -582,8 +809,8 @@ mod tests {
             let kind = ALL[which];
             let (root, _) = kind.elements();
             let document = format!("<{root}>{inside}</{root}>");
-            if let Ok(written) = kind.for_cos(document.as_bytes(), Vocabulary::S3) {
-                let again = kind.for_cos(written.as_bytes(), Vocabulary::Cos);
+            if let Ok(written) = kind.for_cos(document.as_bytes(), Vocabulary::S3, SAME) {
+                let again = kind.for_cos(written.as_bytes(), Vocabulary::Cos, SAME);
                 prop_assert_eq!(again.unwrap(), written);
             }
         }
