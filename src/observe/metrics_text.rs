@@ -271,12 +271,6 @@ impl Metrics {
         ] {
             text.single(name, help, kind, value);
         }
-        if let Some(end) = view.certificate_end {
-            let help =
-                "When the certificate that cosgate shows to clients ends, in seconds since 1970.";
-            let name = "cosgate_certificate_not_after_seconds";
-            text.single(name, help, Kind::Gauge, end.unix());
-        }
     }
 
     fn render_labelled(&self, text: &mut Exposition, view: &MetricsView) {
@@ -289,6 +283,12 @@ impl Metrics {
         text.family("cosgate_reloads_total", help, Kind::Counter);
         for (name, count) in [("taken", &self.reloads), ("refused", &self.reloads_refused)] {
             text.sample(&format!("{{result=\"{name}\"}}"), read(count));
+        }
+        if let Some(end) = view.certificate_end {
+            let help =
+                "When the certificate that cosgate shows to clients ends, in seconds since 1970.";
+            let name = "cosgate_certificate_not_after_seconds";
+            text.single(name, help, Kind::Gauge, end.unix());
         }
         if !view.issuers.is_empty() {
             let help = "Whether calls of the issuer fail and are held back (1).";

@@ -512,10 +512,10 @@ fn alerts_and_the_dashboard_name_metrics_that_exist() {
     ] {
         let text = text(file);
         let words = text.split(|character| !is_name(character));
-        let named =
+        let used =
             words.filter(|word| word.starts_with("cosgate_") || word.starts_with("process_"));
         let mut count = 0;
-        for word in named {
+        for word in used {
             let family = word.trim_end_matches("_bucket");
             assert!(names.contains(&family), "{file}: {word} is no metric");
             count += 1;
