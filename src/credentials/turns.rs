@@ -329,7 +329,7 @@ mod tests {
         let second = turns.turn(&alice, false).await.unwrap();
         assert!(began.elapsed() >= Duration::from_millis(100));
         let third = tokio::time::timeout(Duration::from_secs(2), turns.turn(&alice, false));
-        assert!(third.await.is_err(), "two are under way");
+        assert!(third.await.is_err(), "two are in flight");
         assert_eq!(turns.state().waiting, 0, "who leaves gives up its place");
         drop(first);
         turns.turn(&alice, false).await.unwrap();

@@ -124,7 +124,7 @@ pub enum Event {
     ConnectionRefused,
     /// hyper refused a request head that the request guard had accepted.
     HeadUnexpectedlyRefused,
-    /// A tenant had as many requests under way as it may.
+    /// A tenant had as many requests in flight as it may.
     LimitedConcurrency,
     /// An object or part was larger than its tenant may upload.
     LimitedObjectSize,

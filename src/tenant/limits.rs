@@ -168,7 +168,7 @@ impl From<Limited> for S3Error {
     fn from(limited: Limited) -> Self {
         let (text, wait, limit) = match limited {
             Limited::Concurrency => (
-                "You have as many requests under way as you may; wait for one to end.",
+                "Concurrent request limit reached. Retry after the current requests finish.",
                 Duration::ZERO,
                 TenantLimit::Concurrency,
             ),

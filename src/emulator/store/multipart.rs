@@ -16,7 +16,7 @@ use super::{Attributes, Store, StoreError, StoredObject, hex, list, random_name,
 use crate::emulator::store::list::{Listing, StorePage};
 use crate::timestamp::Timestamp;
 
-/// An upload that is under way.
+/// An upload that is not completed.
 #[derive(Clone, Debug)]
 pub(in crate::emulator) struct Upload {
     pub(in crate::emulator) about: UploadAbout,
@@ -253,7 +253,7 @@ impl Store {
     }
 }
 
-/// Reads the uploads that were under way when the emulator last ended.
+/// Reads the uploads that were not completed when the emulator last ended.
 pub(super) fn load(folder: &Path) -> io::Result<BTreeMap<String, Upload>> {
     let mut uploads = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
