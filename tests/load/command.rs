@@ -5,6 +5,9 @@ use std::process::{Command, Output};
 
 use cosgate::load::Report;
 
+use crate::support::World;
+use crate::two_tenants;
+
 fn load(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_cosgate"))
         .arg("load")
@@ -86,6 +89,61 @@ fn without_a_target_everything_is_embedded_and_reported() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let whole: Report = serde_json::from_str(&fs::read_to_string(&merged).unwrap()).unwrap();
     assert_eq!(whole.sides[0].all.count, 2 * target);
+}
+
+#[test]
+fn tenants_come_from_a_file_and_the_process_of_the_proxy_is_measured() {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (file, json) = (path("tenants.toml"), path("r.json"));
+    let scenario = two_tenants(world.gateway.addr, "");
+    let (_, tenants) = scenario.split_once("[[tenants]]").unwrap();
+    fs::write(&file, format!("[[tenants]]{tenants}")).unwrap();
+    let endpoint = format!("http://{}", world.gateway.addr);
+    let own = std::process::id().to_string();
+    let output = load(&[
+        "--endpoint",
+        &endpoint,
+        "--region",
+        "ap-guangzhou",
+        "--bucket",
+        "photos",
+        "--tenants",
+        &file,
+        "--skew",
+        "noisy:globex",
+        "--proxy-pid",
+        &own,
+        "--requests",
+        "120",
+        "--quiet",
+        "--json",
+        &json,
+    ]);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let report: Report = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    let counts: Vec<_> = report
+        .tenants
+        .iter()
+        .map(|tenant| (tenant.name.as_str(), tenant.totals.count))
+        .collect();
+    let [("acme", few), ("globex", many)] = *counts else {
+        panic!("{counts:?}");
+    };
+    assert!(few > 0 && many > 4 * few, "{counts:?}");
+    if cfg!(target_os = "linux") {
+        let proxy = report.proxy.unwrap();
+        assert!(proxy.cpu_seconds > 0.0 && proxy.peak_memory > 1 << 20);
+    }
+    assert!(
+        world
+            .emulator
+            .object_keys(crate::support::BUCKET)
+            .is_empty(),
+        "all was removed"
+    );
 }
 
 #[test]
