@@ -15,7 +15,7 @@ pub enum TextFormat {
 
 /// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MetricKind {
     Counter,
     Gauge,
     Histogram,
@@ -58,16 +58,16 @@ impl Exposition {
     }
 
     /// Begins a family. `OpenMetrics` names a counter without `_total`, which its samples have.
-    pub(super) fn family(&mut self, name: &'static str, help: &str, kind: Kind) {
+    pub(super) fn family(&mut self, name: &'static str, help: &str, kind: MetricKind) {
         self.family = name;
         let described = match (self.format, kind) {
-            (TextFormat::OpenMetrics, Kind::Counter) => name.trim_end_matches("_total"),
+            (TextFormat::OpenMetrics, MetricKind::Counter) => name.trim_end_matches("_total"),
             _ => name,
         };
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         let _ = writeln!(
             self.text,
@@ -85,7 +85,7 @@ impl Exposition {
         &mut self,
         name: &'static str,
         help: &str,
-        kind: Kind,
+        kind: MetricKind,
         value: impl Display,
     ) {
         self.family(name, help, kind);

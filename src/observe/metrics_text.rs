@@ -1,7 +1,7 @@
 //! The metrics as text: what is counted, and what is found out when they are read.
 
 use super::CoreMetrics;
-use super::exposition::{Exposition, Kind, TextFormat, escaped};
+use super::exposition::{Exposition, MetricKind, TextFormat, escaped};
 use super::histogram::{Histogram, HistogramTotal};
 use super::metrics::{CLASSES, Event, Metrics, OPERATIONS, STATUSES, read};
 use super::process_stats::ProcessStats;
@@ -201,7 +201,7 @@ impl Metrics {
         self.render_errors(&mut text);
         self.render_tenants(&mut text);
         for family in &FAMILIES {
-            text.family(family.name, family.help, Kind::Counter);
+            text.family(family.name, family.help, MetricKind::Counter);
             for (labels, event) in family.samples {
                 text.sample(labels, self.total(*event));
             }
@@ -223,49 +223,49 @@ impl Metrics {
             (
                 "cosgate_connections",
                 "Connections of clients now.",
-                Kind::Gauge,
+                MetricKind::Gauge,
                 open,
             ),
             (
                 "cosgate_requests_in_flight",
                 "Requests whose response has not ended.",
-                Kind::Gauge,
+                MetricKind::Gauge,
                 in_flight,
             ),
             (
                 "cosgate_live_keys",
                 "Temporary keys that are live now.",
-                Kind::Gauge,
+                MetricKind::Gauge,
                 view.live_keys,
             ),
             (
                 "cosgate_program_log_dropped_total",
                 "Lines of the program log that were lost.",
-                Kind::Counter,
+                MetricKind::Counter,
                 read(&self.program_log_lost),
             ),
             (
                 "cosgate_template_scopes",
                 "Scopes of templates that are kept now.",
-                Kind::Gauge,
+                MetricKind::Gauge,
                 view.scopes.0,
             ),
             (
                 "cosgate_template_scopes_evicted_total",
                 "Scopes of templates that made room for others.",
-                Kind::Counter,
+                MetricKind::Counter,
                 view.scopes.1,
             ),
             (
                 "cosgate_access_keys_ended",
                 "Local access keys past their not_after.",
-                Kind::Gauge,
+                MetricKind::Gauge,
                 view.ending_keys.ended,
             ),
             (
                 "cosgate_configurations",
                 "Configurations in use: the present one, and older ones that requests began with.",
-                Kind::Gauge,
+                MetricKind::Gauge,
                 read(&self.configurations),
             ),
         ] {
@@ -275,12 +275,12 @@ impl Metrics {
 
     fn render_labelled(&self, text: &mut Exposition, view: &MetricsView) {
         let help = "Local access keys whose not_after comes within this time.";
-        text.family("cosgate_access_keys_ending", help, Kind::Gauge);
+        text.family("cosgate_access_keys_ending", help, MetricKind::Gauge);
         for ((name, _), count) in KEY_ENDS.iter().zip(view.ending_keys.within) {
             text.sample(&format!("{{within=\"{name}\"}}"), count);
         }
         let help = "Reloads of the configuration, by result.";
-        text.family("cosgate_reloads_total", help, Kind::Counter);
+        text.family("cosgate_reloads_total", help, MetricKind::Counter);
         for (name, count) in [("taken", &self.reloads), ("refused", &self.reloads_refused)] {
             text.sample(&format!("{{result=\"{name}\"}}"), read(count));
         }
@@ -288,11 +288,11 @@ impl Metrics {
             let help =
                 "When the certificate that cosgate shows to clients ends, in seconds since 1970.";
             let name = "cosgate_certificate_not_after_seconds";
-            text.single(name, help, Kind::Gauge, end.unix());
+            text.single(name, help, MetricKind::Gauge, end.unix());
         }
         if !view.issuers.is_empty() {
             let help = "Whether calls of the issuer fail and are held back (1).";
-            text.family("cosgate_sts_breaker_open", help, Kind::Gauge);
+            text.family("cosgate_sts_breaker_open", help, MetricKind::Gauge);
             for (issuer, is_open) in &view.issuers {
                 let issuer = escaped(issuer);
                 text.sample(&format!("{{issuer=\"{issuer}\"}}"), u64::from(*is_open));
@@ -312,7 +312,7 @@ impl Metrics {
 
     fn render_requests(&self, text: &mut Exposition) {
         let help = "Requests, by operation and status of the response.";
-        text.family("cosgate_requests_total", help, Kind::Counter);
+        text.family("cosgate_requests_total", help, MetricKind::Counter);
         for (row, column, count) in self.each_status() {
             let status = STATUSES.get(column);
             let status = status.map_or_else(|| "other".to_owned(), u16::to_string);
@@ -327,7 +327,11 @@ impl Metrics {
     /// Only what occurred, too.
     fn render_times(&self, text: &mut Exposition) {
         let help = "Time from a request's head to the last byte of its response, by operation and class of the status.";
-        text.family("cosgate_request_duration_seconds", help, Kind::Histogram);
+        text.family(
+            "cosgate_request_duration_seconds",
+            help,
+            MetricKind::Histogram,
+        );
         for row in 0..OPERATIONS {
             for (class, name) in CLASSES.iter().enumerate() {
                 let total = self.histogram(|core| core.whole_time(row, class));
@@ -351,10 +355,14 @@ impl Metrics {
             CoreMetrics::upstream_time,
         );
         let help = "Time that requests waited for a temporary key that was not there.";
-        text.family("cosgate_key_wait_seconds", help, Kind::Histogram);
+        text.family("cosgate_key_wait_seconds", help, MetricKind::Histogram);
         text.histogram("", &self.histogram(|core| Some(core.key_wait())));
         let help = "Time that calls to STS took, failed ones included.";
-        text.family("cosgate_sts_call_duration_seconds", help, Kind::Histogram);
+        text.family(
+            "cosgate_sts_call_duration_seconds",
+            help,
+            MetricKind::Histogram,
+        );
         let calls = HistogramTotal::of([&self.credentials.sts_time].into_iter());
         text.histogram("", &calls);
     }
@@ -366,7 +374,7 @@ impl Metrics {
         help: &str,
         of: impl Fn(&CoreMetrics, usize) -> Option<&Histogram>,
     ) {
-        text.family(name, help, Kind::Histogram);
+        text.family(name, help, MetricKind::Histogram);
         for row in 0..OPERATIONS {
             let total = self.histogram(|core| of(core, row));
             push_if_any(
@@ -379,7 +387,7 @@ impl Metrics {
 
     fn render_errors(&self, text: &mut Exposition) {
         let help = "Requests that failed, by the step and the code of the error. Failed proofs are step authenticate.";
-        text.family("cosgate_errors_total", help, Kind::Counter);
+        text.family("cosgate_errors_total", help, MetricKind::Counter);
         for step in Step::ALL {
             for code in Code::ALL {
                 let count = self.sum(|core| core.error_count(step, *code));
@@ -394,7 +402,7 @@ impl Metrics {
     fn render_tenants(&self, text: &mut Exposition) {
         let tenants = self.tenants();
         let help = "Requests of identified callers, by tenant and class of the status.";
-        text.family("cosgate_tenant_requests_total", help, Kind::Counter);
+        text.family("cosgate_tenant_requests_total", help, MetricKind::Counter);
         for (tenant, slot) in &tenants {
             let tenant = escaped(tenant);
             for (class, name) in CLASSES.iter().enumerate() {
@@ -405,7 +413,7 @@ impl Metrics {
             }
         }
         for (index, (name, help)) in TENANT_FAMILIES.into_iter().enumerate() {
-            text.family(name, help, Kind::Counter);
+            text.family(name, help, MetricKind::Counter);
             for (tenant, slot) in &tenants {
                 let count = self.sum(|core| core.tenant_totals(*slot)?.get(index).copied());
                 if count > 0 {
@@ -419,7 +427,7 @@ impl Metrics {
     fn render_credentials(&self, text: &mut Exposition) {
         let counters = &self.credentials;
         let help = "Calls to STS, by result.";
-        text.family("cosgate_sts_calls_total", help, Kind::Counter);
+        text.family("cosgate_sts_calls_total", help, MetricKind::Counter);
         for (result, count) in [
             ("clock", &counters.sts_clock),
             ("config_wrong", &counters.sts_config_wrong),
@@ -452,7 +460,7 @@ impl Metrics {
                 &counters.vended,
             ),
         ] {
-            text.single(name, help, Kind::Counter, read(count));
+            text.single(name, help, MetricKind::Counter, read(count));
         }
     }
 
@@ -460,20 +468,20 @@ impl Metrics {
         let version = env!("CARGO_PKG_VERSION");
         let features = FEATURES.join("+");
         let help = "1; the labels say what was built.";
-        text.family("cosgate_build_info", help, Kind::Gauge);
+        text.family("cosgate_build_info", help, MetricKind::Gauge);
         text.sample(
             &format!("{{version=\"{version}\",features=\"{features}\"}}"),
             1,
         );
         let help = "When the process started, in seconds since 1970.";
         let name = "process_start_time_seconds";
-        text.single(name, help, Kind::Gauge, self.started.unix());
+        text.single(name, help, MetricKind::Gauge, self.started.unix());
         let Some(stats) = ProcessStats::read() else {
             return;
         };
         let help = "CPU time of the process, user and system.";
         let name = "process_cpu_seconds_total";
-        text.single(name, help, Kind::Counter, stats.cpu_seconds);
+        text.single(name, help, MetricKind::Counter, stats.cpu_seconds);
         for (name, help, value) in [
             (
                 "process_resident_memory_bytes",
@@ -497,7 +505,7 @@ impl Metrics {
             ),
             ("process_threads", "Threads of the process.", stats.threads),
         ] {
-            text.single(name, help, Kind::Gauge, value);
+            text.single(name, help, MetricKind::Gauge, value);
         }
     }
 }
@@ -547,12 +555,12 @@ fn render_identities(text: &mut Exposition, keys: &[KeyState]) {
     }
     let labels = |state: &KeyState| format!("{{identity=\"{}\"}}", escaped(&state.name));
     let help = "Whether tokens of the identity provider can be checked (1) or get 503 (0).";
-    text.family("cosgate_identity_keys_usable", help, Kind::Gauge);
+    text.family("cosgate_identity_keys_usable", help, MetricKind::Gauge);
     for state in keys {
         text.sample(&labels(state), u64::from(state.usable));
     }
     let help = "Seconds since the keys of the identity provider were last read.";
-    text.family("cosgate_identity_keys_age_seconds", help, Kind::Gauge);
+    text.family("cosgate_identity_keys_age_seconds", help, MetricKind::Gauge);
     for state in keys {
         if let Some(age) = state.age {
             text.sample(&labels(state), age.unsigned_abs());
