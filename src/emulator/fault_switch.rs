@@ -169,7 +169,7 @@ impl FaultSwitch {
         refused
     }
 
-    /// What this request to `service` meets, which counts. `target` is asked only where a fault has a scope.
+    /// What this request to `service` meets, which counts. `target` is called only if a fault has a scope.
     pub(super) fn meet(
         &self,
         service: FaultService,

@@ -171,8 +171,8 @@ fn judge(grant: &Grant, asked: &S3Request<'_>) -> Result<ListingPage, S3Error> {
     Ok(ListingPage::AsRequested)
 }
 
-/// Whether COS is asked. It is asked what is configured of a bucket only where the whole response is the
-/// caller's to know.
+/// Whether the request goes to COS. One for the configuration of a bucket does so only if the caller may know the
+/// whole response.
 fn reaches_cos_within(grant: &Grant, asked: &S3Request<'_>) -> bool {
     let action = asked.operation.action();
     match (asked.operation.performer(), &asked.key) {

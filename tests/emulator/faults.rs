@@ -141,7 +141,7 @@ fn get(target: &str) -> Ask {
     Ask::new("GET", target).s3(&account())
 }
 
-/// The clock of this test is that of whoever waits.
+/// The clock of this test is that of the client.
 #[expect(clippy::disallowed_methods, reason = "the emulator has a real clock")]
 fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
