@@ -5,6 +5,7 @@ mod check;
 mod credentials;
 #[cfg(feature = "emulator")]
 mod dev;
+mod doctor;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod explain;
@@ -38,6 +39,7 @@ enum Command {
     Credentials(Box<credentials::Arguments>),
     #[cfg(feature = "emulator")]
     Dev(dev::Arguments),
+    Doctor(doctor::Arguments),
     #[cfg(feature = "emulator")]
     Emulator(emulator::Arguments),
     Explain(Box<explain::Arguments>),
@@ -59,6 +61,7 @@ impl Arguments {
             Command::Credentials(arguments) => credentials::run(&arguments),
             #[cfg(feature = "emulator")]
             Command::Dev(arguments) => dev::run(&arguments),
+            Command::Doctor(arguments) => doctor::run(&arguments),
             #[cfg(feature = "emulator")]
             Command::Emulator(arguments) => emulator::run(&arguments),
             Command::Explain(arguments) => explain::run(&arguments),
