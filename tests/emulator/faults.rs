@@ -252,7 +252,7 @@ fn cos_answers_early_and_stalls_in_the_middle_of_an_upload() {
     set(
         &emulator,
         &[json!({"service": "cos", "times": 1,
-            "do": {"answer-after-received": {"bytes": 1000, "status": 403, "code": "AccessDenied"}}})],
+            "do": {"respond-after-received": {"bytes": 1000, "status": 403, "code": "AccessDenied"}}})],
     );
     let ask = put("/k", &vec![b'x'; 500_000]);
     let early = half_sent(&emulator, &ask, 2000).unwrap();

@@ -44,8 +44,8 @@ fn without_a_target_everything_is_embedded_and_reported() {
         "--html",
         &html,
     ]);
-    let said = text(&output.stdout) + &text(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    let output_text = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{output_text}");
     for part in [
         "target http://127.0.0.1:",
         "direct http://cos.",
@@ -53,7 +53,7 @@ fn without_a_target_everything_is_embedded_and_reported() {
         "added by the target",
         "passed",
     ] {
-        assert!(said.contains(part), "{part}\n{said}");
+        assert!(output_text.contains(part), "{part}\n{output_text}");
     }
     let report: Report = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     assert_eq!((report.sides.len(), report.tenants.len()), (2, 3));
@@ -64,7 +64,7 @@ fn without_a_target_everything_is_embedded_and_reported() {
     );
     if cfg!(target_os = "linux") {
         assert!(report.proxy.unwrap().peak_memory > 1 << 20);
-        assert!(said.contains("proxy process: "), "{said}");
+        assert!(output_text.contains("proxy process: "), "{output_text}");
     }
     assert!(fs::read_to_string(&csv).unwrap().contains(",direct,"));
     assert!(
@@ -121,8 +121,8 @@ fn tenants_come_from_a_file_and_the_process_of_the_proxy_is_measured() {
         "--json",
         &json,
     ]);
-    let said = text(&output.stdout) + &text(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    let output_text = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{output_text}");
     let report: Report = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     let counts: Vec<_> = report
         .tenants
@@ -212,11 +212,16 @@ fn every_scenario_of_the_repository_runs() {
         ];
         arguments.extend(rate);
         let output = load(&arguments);
-        let said = text(&output.stdout) + &text(&output.stderr);
-        assert_ne!(output.status.code(), Some(2), "{}: {said}", path.display());
+        let output_text = text(&output.stdout) + &text(&output.stderr);
+        assert_ne!(
+            output.status.code(),
+            Some(2),
+            "{}: {output_text}",
+            path.display()
+        );
         assert!(
-            said.contains("0 lost, 0 corrupted, 0 phantom"),
-            "{}: {said}",
+            output_text.contains("0 lost, 0 corrupted, 0 phantom"),
+            "{}: {output_text}",
             path.display()
         );
     }

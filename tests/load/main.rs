@@ -20,7 +20,7 @@ mod truth;
 
 use std::net::SocketAddr;
 
-use cosgate::load::{Environment, FaultControl, Live, Report, Scenario, Surroundings};
+use cosgate::load::{Environment, FaultControl, Live, PlanInputs, Report, Scenario};
 use tokio::sync::watch;
 
 use support::{ACME, GLOBEX, World};
@@ -38,7 +38,7 @@ fn try_run(text: &str, faults: FaultControl) -> Result<Report, String> {
     let scenario = Scenario::parse(text).unwrap();
     let (_stop, interrupted) = watch::channel(false);
     let environment = Environment {
-        surroundings: Surroundings {
+        inputs: PlanInputs {
             env: &|_| None,
             cores: 2,
         },
