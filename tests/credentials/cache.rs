@@ -308,7 +308,7 @@ async fn until(mut met: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn a_thousand_cold_requests_make_one_call() {
+async fn thousand_cold_requests_make_one_call() {
     let sts = Sts::start(Reply::Key(7200)).await;
     *sts.delay.lock().unwrap() = Duration::from_millis(100);
     let (cache, _) = sts.cache(&["acme"]);
@@ -336,7 +336,7 @@ async fn a_thousand_cold_requests_make_one_call() {
 }
 
 #[tokio::test]
-async fn cold_requests_of_several_cores_make_one_call_however_fast_sts_is() {
+async fn cold_requests_of_several_cores_make_one_call() {
     for _ in 0..20 {
         let sts = Sts::start(Reply::Key(7200)).await;
         let (cache, _) = sts.cache(&["acme"]);
@@ -362,7 +362,7 @@ async fn cold_requests_of_several_cores_make_one_call_however_fast_sts_is() {
 }
 
 #[tokio::test]
-async fn who_goes_away_first_takes_nobody_s_key_along() {
+async fn cancelled_waiter_does_not_cancel_the_call() {
     let sts = Sts::start(Reply::Key(7200)).await;
     *sts.delay.lock().unwrap() = Duration::from_millis(300);
     let (cache, _) = sts.cache(&["acme"]);
@@ -377,7 +377,7 @@ async fn who_goes_away_first_takes_nobody_s_key_along() {
 }
 
 #[tokio::test]
-async fn keys_are_renewed_while_everybody_is_served() {
+async fn renews_keys_in_the_background() {
     let sts = Sts::start(Reply::Key(4)).await;
     let (cache, _) = sts.cache(&["acme"]);
     let entry = entry(&cache, 0);
@@ -395,7 +395,7 @@ async fn keys_are_renewed_while_everybody_is_served() {
 }
 
 #[tokio::test]
-async fn a_live_key_outlasts_sts_to_its_end_unnoticed() {
+async fn live_key_serves_during_an_sts_outage() {
     let sts = Sts::start(Reply::Key(4)).await;
     let (cache, _) = sts.cache(&["acme"]);
     let entry = entry(&cache, 0);
@@ -423,7 +423,7 @@ async fn a_live_key_outlasts_sts_to_its_end_unnoticed() {
 }
 
 #[tokio::test]
-async fn no_trouble_gives_a_key_or_an_error_late_or_a_storm() {
+async fn failures_are_reported_in_time_without_a_storm() {
     let good = key("\"TOKEN\"", "1999999999");
     let cut = good[..good.len() - 3].to_owned();
     let troubles = [
@@ -479,7 +479,7 @@ async fn no_trouble_gives_a_key_or_an_error_late_or_a_storm() {
 }
 
 #[tokio::test]
-async fn a_request_that_waits_does_not_see_a_short_trouble() {
+async fn waiting_request_survives_a_short_failure() {
     let sts = Sts::start(Reply::Error("RequestLimitExceeded.UinLimitExceeded")).await;
     let (cache, _) = sts.cache(&["acme"]);
     let entry = entry(&cache, 0);
@@ -491,7 +491,7 @@ async fn a_request_that_waits_does_not_see_a_short_trouble() {
 }
 
 #[tokio::test]
-async fn a_wrong_clock_is_put_right_by_the_first_answer() {
+async fn first_response_corrects_the_clock() {
     for ahead in [1200, -1200, 20] {
         let sts = Sts::start(Reply::Key(7200)).await;
         sts.ahead.store(ahead, Ordering::SeqCst);
@@ -510,7 +510,7 @@ async fn a_wrong_clock_is_put_right_by_the_first_answer() {
 }
 
 #[tokio::test]
-async fn a_key_that_cos_refuses_is_replaced_once() {
+async fn replaces_a_refused_key_once() {
     let sts = Sts::start(Reply::Key(7200)).await;
     let (cache, _) = sts.cache(&["acme"]);
     let entry = entry(&cache, 0);
@@ -540,7 +540,7 @@ async fn a_key_that_cos_refuses_is_replaced_once() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_is_refused_for_good_costs_one_call_and_no_other_tenant() {
+async fn permanent_refusal_costs_one_call() {
     let sts = Sts::start(Reply::Key(7200)).await;
     *sts.special.lock().unwrap() = Some(("bad", Reply::Error("InvalidParameter.PolicyTooLong")));
     let (cache, _) = sts.cache(&["bad", "good"]);
@@ -559,7 +559,7 @@ async fn a_tenant_that_is_refused_for_good_costs_one_call_and_no_other_tenant() 
 }
 
 #[tokio::test]
-async fn many_cold_tenants_keep_to_the_rate_and_all_get_keys() {
+async fn cold_tenants_keep_to_the_call_rate() {
     let sts = Sts::start(Reply::Key(7200)).await;
     let names: Vec<_> = (0..300).map(|number| format!("tenant{number}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
@@ -582,7 +582,7 @@ async fn many_cold_tenants_keep_to_the_rate_and_all_get_keys() {
 }
 
 #[tokio::test]
-async fn a_permanent_key_is_used_as_it_is() {
+async fn uses_a_permanent_key_unchanged() {
     let sts = Sts::start(Reply::Hang).await;
     let (cache, _) = sts.cache(&["fixed"]);
     let credential = entry(&cache, 0).get().await.unwrap();
@@ -593,7 +593,7 @@ async fn a_permanent_key_is_used_as_it_is() {
 }
 
 #[tokio::test]
-async fn sts_is_called_over_tls_and_only_by_its_name() {
+async fn calls_sts_over_tls_by_its_name() {
     let (sts, pem) = Sts::start_tls(Reply::Key(7200)).await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), pem).unwrap();
@@ -614,7 +614,7 @@ async fn sts_is_called_over_tls_and_only_by_its_name() {
 }
 
 #[tokio::test]
-async fn an_ended_cache_ends_those_who_wait() {
+async fn stopped_cache_ends_waiting_requests() {
     let sts = Sts::start(Reply::Hang).await;
     let (cache, _) = sts.cache(&["acme"]);
     let entry = entry(&cache, 0);

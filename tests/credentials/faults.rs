@@ -30,7 +30,7 @@ const CLIENTS: usize = 20;
 const CALLS: u64 = 7;
 
 fn each_fault() -> Vec<(&'static str, Cold, Faults)> {
-    let answers = |fault| Faults {
+    let responses = |fault| Faults {
         sts: Some(fault),
         ..Faults::default()
     };
@@ -44,17 +44,17 @@ fn each_fault() -> Vec<(&'static str, Cold, Faults)> {
     };
     let throttled = StsFault::Error("RequestLimitExceeded".to_owned());
     vec![
-        ("64 MiB", ComeBack, answers(StsFault::Huge)),
-        ("HTML", ComeBack, answers(StsFault::Html)),
-        ("HTTP 500", ComeBack, answers(StsFault::Http500)),
+        ("64 MiB", ComeBack, responses(StsFault::Huge)),
+        ("HTML", ComeBack, responses(StsFault::Html)),
+        ("HTTP 500", ComeBack, responses(StsFault::Http500)),
         ("expired already", ComeBack, lives(-10)),
         ("five seconds of life", Served, lives(5)),
-        ("null token", ComeBack, answers(StsFault::NullToken)),
-        ("resets", ComeBack, answers(StsFault::Down)),
-        ("silent", ComeBack, answers(StsFault::Hang)),
+        ("null token", ComeBack, responses(StsFault::NullToken)),
+        ("resets", ComeBack, responses(StsFault::Down)),
+        ("silent", ComeBack, responses(StsFault::Hang)),
         ("slow", ComeBack, slow),
-        ("throttled", ComeBack, answers(throttled)),
-        ("wrong types", ComeBack, answers(StsFault::WrongTypes)),
+        ("throttled", ComeBack, responses(throttled)),
+        ("wrong types", ComeBack, responses(StsFault::WrongTypes)),
     ]
 }
 
@@ -124,7 +124,7 @@ fn sts_calls(world: &World) -> u64 {
 }
 
 #[test]
-fn with_a_live_key_no_client_notices_a_fault_until_the_keys_end() {
+fn live_key_hides_faults_until_it_expires() {
     each(|name, maker, cold, faults| {
         let world = maker.world();
         world.emulator.faults().set(Faults {
@@ -161,7 +161,7 @@ fn with_a_live_key_no_client_notices_a_fault_until_the_keys_end() {
 }
 
 #[test]
-fn without_a_key_clients_are_asked_to_come_back_in_time_and_served_when_it_clears() {
+fn without_a_key_clients_get_retry_after() {
     each(|name, maker, cold, faults| {
         let world = maker.world();
         world.emulator.faults().set(faults);
@@ -200,7 +200,7 @@ fn without_a_key_clients_are_asked_to_come_back_in_time_and_served_when_it_clear
 }
 
 #[test]
-fn without_a_name_service_and_with_nobody_at_the_port_clients_are_asked_to_come_back_in_time() {
+fn unreachable_sts_gives_retry_after() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let closed = closed.local_addr().unwrap().to_string(); // and closed again
     for sts in [closed.as_str(), "sts.cosgate.invalid:80"] {
@@ -217,7 +217,7 @@ fn without_a_name_service_and_with_nobody_at_the_port_clients_are_asked_to_come_
 }
 
 #[test]
-fn a_clock_that_is_twenty_minutes_wrong_costs_one_more_call_and_no_client_anything() {
+fn wrong_clock_costs_one_more_call() {
     for late in [1200, -1200] {
         let emulator = emulator();
         let text = toml(emulator.cos_addr(), emulator.sts_addr(), "");
@@ -267,7 +267,7 @@ fn get_as(world: &World, number: usize) -> support::Reply {
 }
 
 #[test]
-fn more_cold_tenants_than_the_rate_allows_wait_for_their_turn_and_are_served() {
+fn cold_tenants_wait_for_the_call_rate() {
     const TENANTS: usize = 160;
     let world = crowd(TENANTS, 20);
     let began = Instant::now();
@@ -287,7 +287,7 @@ fn more_cold_tenants_than_the_rate_allows_wait_for_their_turn_and_are_served() {
 }
 
 #[test]
-fn who_is_too_far_back_in_the_queue_is_told_when_to_come_and_the_operator_why() {
+fn long_queue_gives_retry_after_and_a_log_line() {
     const TENANTS: usize = 60;
     let world = crowd(TENANTS, 1);
     let _waiting: Vec<_> = (0..TENANTS - 1)
@@ -324,7 +324,7 @@ fn who_is_too_far_back_in_the_queue_is_told_when_to_come_and_the_operator_why() 
 }
 
 #[test]
-fn what_many_tenants_cannot_get_is_not_asked_for_and_told_at_once() {
+fn open_breaker_fails_fast() {
     let world = World::new();
     world.emulator.faults().set(Faults {
         sts: Some(StsFault::Http500),
@@ -362,7 +362,7 @@ fn what_many_tenants_cannot_get_is_not_asked_for_and_told_at_once() {
     }
     let took = began.elapsed();
     let most = Duration::from_millis(900).max(local * 3);
-    assert!(took < most, "told at once: {took:?}, {local:?}");
+    assert!(took < most, "refused at once: {took:?}, {local:?}");
     let probes = sts_calls(&world) - calls;
     assert!(probes <= 1 + took.as_secs(), "{probes} in {took:?}");
 }

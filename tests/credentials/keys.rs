@@ -97,7 +97,7 @@ fn direct(world: &World, key: &Credential, method: &str, target: &str) -> Reply 
 }
 
 #[test]
-fn a_thousand_cold_requests_make_one_call() {
+fn thousand_cold_requests_make_one_call() {
     const REQUESTS: usize = 1000;
     let world = world("s3");
     world.emulator.faults().set(Faults {
@@ -130,7 +130,7 @@ fn a_thousand_cold_requests_make_one_call() {
 }
 
 #[test]
-fn a_client_that_leaves_takes_nobodys_key_along() {
+fn disconnected_client_does_not_cancel_the_call() {
     let world = world("s3");
     world.emulator.faults().set(Faults {
         sts_latency_ms: 500,
@@ -148,7 +148,7 @@ fn a_client_that_leaves_takes_nobodys_key_along() {
 }
 
 #[test]
-fn with_sts_down_a_key_serves_its_whole_life_and_then_clients_are_asked_to_come_back() {
+fn key_serves_its_lifetime_while_sts_is_down() {
     each(SIGNATURES, |signature| {
         let world = world(signature);
         world.emulator.faults().set(Faults {
@@ -182,7 +182,7 @@ fn with_sts_down_a_key_serves_its_whole_life_and_then_clients_are_asked_to_come_
 }
 
 #[test]
-fn a_key_is_renewed_while_everybody_is_served() {
+fn renews_a_key_while_requests_are_served() {
     let world = world("s3");
     world.emulator.faults().set(Faults {
         sts_lifetime: Some(4),
@@ -199,7 +199,7 @@ fn a_key_is_renewed_while_everybody_is_served() {
 }
 
 #[test]
-fn a_key_that_cos_forgets_is_replaced_and_no_client_hears_of_it() {
+fn replaces_a_revoked_key_without_client_errors() {
     each(SIGNATURES, |signature| {
         let world = warm(signature);
         thread::scope(|scope| {
@@ -215,7 +215,7 @@ fn a_key_that_cos_forgets_is_replaced_and_no_client_hears_of_it() {
                 });
             }
             let requests = || world.emulator.counters().counts().cos_requests;
-            support::eventually("all are under way", || requests() > 40);
+            support::eventually("all are in flight", || requests() > 40);
             world.emulator.revoke_all_keys();
         });
         assert_eq!(sts_calls(&world), 2, "{signature}");
@@ -226,7 +226,7 @@ fn a_key_that_cos_forgets_is_replaced_and_no_client_hears_of_it() {
 }
 
 #[test]
-fn a_head_under_a_forgotten_key_is_replayed_too() {
+fn replays_a_head_under_a_revoked_key() {
     each(SIGNATURES, |signature| {
         let world = warm(signature);
         world.emulator.revoke_all_keys();
@@ -236,7 +236,7 @@ fn a_head_under_a_forgotten_key_is_replayed_too() {
 }
 
 #[test]
-fn each_of_coss_words_for_a_dead_key_brings_another_key() {
+fn each_error_code_of_a_dead_key_replaces_it() {
     each(
         [
             (400, "ExpiredToken"),
@@ -260,7 +260,7 @@ fn each_of_coss_words_for_a_dead_key_brings_another_key() {
 }
 
 #[test]
-fn a_head_that_fails_for_an_expired_token_is_replayed_too() {
+fn replays_a_head_after_an_expired_token() {
     let world = warm("s3");
     world.emulator.faults().set(Faults {
         cos: Some(CosFault::Error {
@@ -275,7 +275,7 @@ fn a_head_that_fails_for_an_expired_token_is_replayed_too() {
 }
 
 #[test]
-fn a_refused_right_is_no_dead_key() {
+fn access_denied_keeps_the_key() {
     let world = warm("s3");
     world.emulator.faults().set(Faults {
         cos: Some(CosFault::Error {
@@ -291,7 +291,7 @@ fn a_refused_right_is_no_dead_key() {
 }
 
 #[test]
-fn keys_that_die_at_once_cause_no_storm() {
+fn short_lived_keys_cause_no_storm() {
     let world = warm("s3");
     world.emulator.faults().set(Faults {
         cos: Some(CosFault::Error {
@@ -331,7 +331,7 @@ fn keys_that_die_at_once_cause_no_storm() {
 }
 
 #[test]
-fn a_second_key_that_is_revoked_right_after_the_first_is_replaced_at_once_too() {
+fn replaces_a_second_revoked_key_at_once() {
     each(SIGNATURES, |signature| {
         let world = warm(signature);
         let started = Instant::now();
@@ -351,7 +351,7 @@ fn a_second_key_that_is_revoked_right_after_the_first_is_replaced_at_once_too() 
 }
 
 #[test]
-fn after_an_outage_of_sts_who_waits_all_the_time_is_served_within_five_seconds() {
+fn recovers_within_five_seconds_after_an_outage() {
     each([StsFault::Down, StsFault::Http500], |fault| {
         let world = world("s3");
         sts_fault(&world, fault, None);
@@ -384,7 +384,7 @@ fn after_an_outage_of_sts_who_waits_all_the_time_is_served_within_five_seconds()
 }
 
 #[test]
-fn an_issuer_s_key_that_is_replaced_in_its_file_is_tried_at_once() {
+fn tries_a_replaced_issuer_key_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("secret");
     std::fs::write(&file, "revoked").unwrap();
@@ -423,7 +423,7 @@ fn an_issuer_s_key_that_is_replaced_in_its_file_is_tried_at_once() {
 }
 
 #[test]
-fn a_streamed_upload_under_a_forgotten_key_is_asked_for_again_and_not_stored() {
+fn streamed_upload_under_a_revoked_key_is_not_stored() {
     each(SIGNATURES, |signature| {
         let world = warm(signature);
         let large = vec![b'x'; 8 << 20];
@@ -442,7 +442,7 @@ fn a_streamed_upload_under_a_forgotten_key_is_asked_for_again_and_not_stored() {
 }
 
 #[test]
-fn with_no_key_and_a_silent_sts_a_client_waits_five_seconds_at_most() {
+fn waits_at_most_five_seconds_for_a_key() {
     let world = world("s3");
     sts_fault(&world, StsFault::Hang, None);
     let started = Instant::now();
@@ -460,7 +460,7 @@ fn with_no_key_and_a_silent_sts_a_client_waits_five_seconds_at_most() {
 }
 
 #[test]
-fn troubles_of_sts_that_pass_at_once_are_not_seen_by_a_client() {
+fn hides_short_failures_of_sts() {
     each(
         [
             StsFault::Down,
@@ -484,7 +484,7 @@ fn troubles_of_sts_that_pass_at_once_are_not_seen_by_a_client() {
 }
 
 #[test]
-fn what_sts_refuses_for_good_is_told_at_once_and_not_asked_again() {
+fn reports_permanent_refusals_at_once() {
     each(
         [
             ("AuthFailure.SecretIdNotFound", "issuer_broken"),
@@ -526,7 +526,7 @@ fn what_sts_refuses_for_good_is_told_at_once_and_not_asked_again() {
 }
 
 #[test]
-fn a_key_that_is_dead_or_dying_when_it_comes_is_not_used() {
+fn rejects_keys_that_are_about_to_expire() {
     each([-10, 0, 2], |life| {
         let world = world("s3");
         world.emulator.faults().set(Faults {
@@ -535,7 +535,7 @@ fn a_key_that_is_dead_or_dying_when_it_comes_is_not_used() {
         });
         let early = thread::scope(|scope| {
             let waiting = scope.spawn(|| get(&world));
-            support::eventually("it is asked for again", || sts_calls(&world) >= 2);
+            support::eventually("the key is requested again", || sts_calls(&world) >= 2);
             assert_eq!(world.emulator.counters().counts().cos_requests, 0);
             world.emulator.faults().clear();
             waiting.join().unwrap()
@@ -547,7 +547,7 @@ fn a_key_that_is_dead_or_dying_when_it_comes_is_not_used() {
 }
 
 #[test]
-fn a_tenants_key_opens_its_own_folder_and_nothing_else() {
+fn tenant_key_allows_only_its_folder() {
     let world = warm("s3");
     Call::new(world.gateway.addr, "PUT", "/photos/globex/secret")
         .signed_by(GLOBEX)
@@ -584,7 +584,7 @@ fn a_tenants_key_opens_its_own_folder_and_nothing_else() {
 }
 
 #[test]
-fn our_wrong_clock_is_put_right_by_stss_date() {
+fn sts_date_corrects_the_clock() {
     // The emulated COS keeps the right time: of a q-sign-time, only a past start is good there.
     each(
         [("s3", 600), ("s3", -600), ("cos", -600)],
@@ -630,7 +630,7 @@ fn signed_time(world: &World) -> Timestamp {
 }
 
 #[test]
-fn a_live_key_is_never_waited_for() {
+fn live_key_needs_no_wait() {
     let world = warm("s3");
     sts_fault(&world, StsFault::Hang, None);
     for _ in 0..20 {
@@ -642,7 +642,7 @@ fn a_live_key_is_never_waited_for() {
 }
 
 #[test]
-fn an_upload_outlives_its_keys_and_each_part_goes_under_the_key_of_its_moment() {
+fn each_part_uses_the_current_key() {
     const PARTS: usize = 60;
     const LIFE: u64 = 5; // of each key, in seconds: used for less than four, whole seconds being cut off
     let world = world("s3");
@@ -701,7 +701,7 @@ fn keys_of_parts(world: &World) -> Vec<String> {
 }
 
 #[test]
-fn a_presigned_url_lives_as_long_as_it_says_whatever_its_keys_life() {
+fn presigned_url_outlives_the_temporary_key() {
     const LIFE: i64 = 5;
     let world = world("s3");
     world.emulator.faults().set(Faults {

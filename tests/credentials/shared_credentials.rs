@@ -96,7 +96,7 @@ fn sts_calls(emulator: &Emulator) -> u64 {
 }
 
 #[test]
-fn three_cosgates_make_one_call_and_go_on_when_their_redis_dies() {
+fn replicas_make_one_call_and_survive_redis() {
     let Some(mut redis) = Redis::start() else {
         return;
     };
@@ -129,7 +129,7 @@ fn three_cosgates_make_one_call_and_go_on_when_their_redis_dies() {
 }
 
 #[test]
-fn a_key_that_cos_refuses_is_not_taken_from_the_redis_again() {
+fn does_not_reuse_a_refused_key_from_redis() {
     let Some(redis) = Redis::start() else { return };
     let emulator = emulator();
     let gateways = [0; 2].map(|_| gateway(&emulator, redis.port, KEY));
@@ -156,7 +156,7 @@ fn a_key_that_cos_refuses_is_not_taken_from_the_redis_again() {
 
 /// Two machines, the same configuration, and a profile file with another account's key on each.
 #[test]
-fn cosgates_whose_profiles_are_of_other_accounts_share_no_key() {
+fn replicas_of_other_accounts_share_no_key() {
     let Some(redis) = Redis::start() else { return };
     let second = ("AKIDsecondsecondsecond", "secret-of-the-second-account");
     let emulator = Emulator::start(EmulatorConfig {
@@ -189,7 +189,7 @@ fn cosgates_whose_profiles_are_of_other_accounts_share_no_key() {
 
 /// It has a key without having asked STS, whose answer would have put its clock right.
 #[test]
-fn a_cosgate_whose_clock_is_wrong_and_whose_key_is_another_s_fails_no_client() {
+fn wrong_clock_with_a_shared_key_fails_no_client() {
     let Some(redis) = Redis::start() else { return };
     for signature in ["s3", "cos"] {
         let emulator = emulator();
@@ -223,7 +223,7 @@ fn a_cosgate_whose_clock_is_wrong_and_whose_key_is_another_s_fails_no_client() {
 }
 
 #[test]
-fn a_late_clock_makes_no_old_key_of_another_young() {
+fn late_clock_does_not_extend_shared_keys() {
     let Some(redis) = Redis::start() else { return };
     let emulator = emulator();
     let shared = format!(
@@ -245,7 +245,7 @@ fn a_late_clock_makes_no_old_key_of_another_young() {
 }
 
 #[test]
-fn what_the_redis_holds_is_sealed_and_believed_for_its_own_scope_alone() {
+fn shared_keys_are_sealed_for_their_scope() {
     let Some(redis) = Redis::start() else { return };
     let log = Log::of_program();
     let emulator = emulator();
@@ -310,7 +310,7 @@ fn what_the_redis_holds_is_sealed_and_believed_for_its_own_scope_alone() {
 }
 
 #[test]
-fn a_redis_that_is_away_or_silent_costs_a_moment_and_no_request() {
+fn unreachable_redis_fails_no_request() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     for port in [free_port(), silent.local_addr().unwrap().port()] {
         let emulator = emulator();
@@ -361,7 +361,7 @@ fn flooding_redis() -> (u16, mpsc::Receiver<usize>) {
 }
 
 #[test]
-fn a_redis_that_sends_more_than_was_asked_for_is_not_read() {
+fn limits_the_response_of_redis() {
     let (port, taken) = flooding_redis();
     let emulator = emulator();
     let gateway = gateway(&emulator, port, KEY);

@@ -48,7 +48,7 @@ fn by_token(world: &World, token: &str) -> Reply {
     sent(&Call::new(world.gateway.addr, "GET", PATH).header("authorization", token))
 }
 
-fn ask(world: &World, body: &Value) -> Reply {
+fn send(world: &World, body: &Value) -> Reply {
     sent(&world.signed("POST", PATH).body(body.to_string()))
 }
 
@@ -98,7 +98,7 @@ impl Key {
 }
 
 #[test]
-fn a_token_gets_the_key_of_its_tenant() {
+fn token_gets_the_key_of_its_tenant() {
     let world = world();
     let reply = by_token(&world, TOKEN);
     let key = Key::of(&reply);
@@ -138,11 +138,11 @@ fn a_token_gets_the_key_of_its_tenant() {
 }
 
 #[test]
-fn a_key_is_narrowed_on_request_and_never_widened() {
+fn narrows_a_key_and_never_widens_it() {
     let world = world();
     let body =
         json!({"bucket": "photos", "key": "acme/one.jpg", "allowActions": ["name/cos:PutObject"]});
-    let reply = ask(&world, &body);
+    let reply = send(&world, &body);
     let key = Key::of(&reply);
     let scope = &json_of(&reply)["scopes"][0];
     assert_eq!(
@@ -165,7 +165,7 @@ fn a_key_is_narrowed_on_request_and_never_widened() {
         );
     }
     let folder = json!({"bucket": "photos", "allowPrefix": "acme/in/*", "durationSeconds": 1800});
-    let reply = ask(&world, &folder);
+    let reply = send(&world, &folder);
     assert_eq!(life(&json_of(&reply)), 1800);
     let key = Key::of(&reply);
     assert_eq!(key.status(&world.emulator, "PUT", "/acme/in/x"), 200);
@@ -184,7 +184,7 @@ fn a_key_is_narrowed_on_request_and_never_widened() {
         (json!({"policy": {}}), 400),
         (json!("x".repeat(20_000)), 400),
     ] {
-        let reply = ask(&world, &body);
+        let reply = send(&world, &body);
         assert_eq!(reply.status, status, "{body}");
         assert_eq!(reply.header("content-type"), Some("application/json"));
         assert!(json_of(&reply)["code"].is_string());
@@ -192,7 +192,7 @@ fn a_key_is_narrowed_on_request_and_never_widened() {
 }
 
 #[test]
-fn nobody_else_gets_a_key() {
+fn refuses_keys_to_other_callers() {
     let world = world();
     let plain = |method: &str| Call::new(world.gateway.addr, method, PATH);
     let refusals = [
@@ -260,15 +260,15 @@ fn nobody_else_gets_a_key() {
 }
 
 #[test]
-fn a_tenant_hands_out_nothing_unless_it_says_so() {
+fn vends_no_keys_by_default() {
     let world = world_with("");
-    assert_eq!(ask(&world, &json!({})).status, 403);
+    assert_eq!(send(&world, &json!({})).status, 403);
     assert_eq!(by_token(&world, TOKEN).status, 403);
     assert_eq!(world.emulator.counters().counts().sts_calls, 0);
 }
 
 #[test]
-fn an_object_of_the_same_name_in_a_virtual_hosted_bucket_is_an_object() {
+fn vend_path_is_an_object_in_virtual_hosted_style() {
     let world = world();
     let reply = sent(
         &world
@@ -280,7 +280,7 @@ fn an_object_of_the_same_name_in_a_virtual_hosted_bucket_is_an_object() {
 }
 
 #[test]
-fn a_key_with_little_time_left_is_not_handed_out() {
+fn vends_no_key_that_expires_soon() {
     let world = world();
     let key = Key::of(&by_token(&world, TOKEN));
     let faults = world.emulator.faults();
@@ -288,7 +288,7 @@ fn a_key_with_little_time_left_is_not_handed_out() {
         sts_lifetime: Some(1100),
         ..Faults::default()
     });
-    let reply = ask(&world, &json!({"bucket": "photos"}));
+    let reply = send(&world, &json!({"bucket": "photos"}));
     assert_eq!(reply.status, 503);
     assert!(reply.header("retry-after").is_some());
     faults.set(Faults {
@@ -296,14 +296,14 @@ fn a_key_with_little_time_left_is_not_handed_out() {
         sts: Some(StsFault::Down),
         ..Faults::default()
     });
-    assert_eq!(ask(&world, &json!({"bucket": "photos"})).status, 503);
+    assert_eq!(send(&world, &json!({"bucket": "photos"})).status, 503);
     // The one that was fetched before is still good.
     assert_eq!(Key::of(&by_token(&world, TOKEN)).id, key.id);
 }
 
 /// Of clients that time out first, as AWS's SDKs do after two seconds, the next finds the key.
 #[test]
-fn a_client_that_leaves_cancels_no_key() {
+fn disconnected_client_does_not_cancel_a_vended_key() {
     let world = world();
     world.emulator.faults().set(Faults {
         sts_latency_ms: 700,
@@ -321,7 +321,7 @@ fn a_client_that_leaves_cancels_no_key() {
 }
 
 #[test]
-fn many_that_ask_at_once_hear_one_answer_of_sts_and_in_time() {
+fn concurrent_clients_share_one_sts_response() {
     for (fault, latency) in [(Some(StsFault::Http500), 300), (Some(StsFault::Hang), 0)] {
         let world = world();
         world.emulator.faults().set(Faults {
@@ -349,7 +349,7 @@ fn many_that_ask_at_once_hear_one_answer_of_sts_and_in_time() {
 }
 
 #[test]
-fn what_sts_refuses_for_good_is_not_asked_again_by_the_next_client() {
+fn remembers_permanent_refusals_of_sts() {
     let world = world();
     world.emulator.faults().set(Faults {
         sts: Some(StsFault::Error("InvalidParameter.PolicyTooLong".to_owned())),
@@ -363,7 +363,7 @@ fn what_sts_refuses_for_good_is_not_asked_again_by_the_next_client() {
 }
 
 #[test]
-fn what_sts_refuses_with_an_unknown_code_holds_back_nobody_else() {
+fn unknown_refusal_affects_only_its_scope() {
     let world = world();
     let faults = world.emulator.faults();
     faults.set(Faults {
@@ -371,7 +371,7 @@ fn what_sts_refuses_with_an_unknown_code_holds_back_nobody_else() {
         ..Faults::default()
     });
     for _ in 0..10 {
-        assert_eq!(ask(&world, &json!({"bucket": "photos"})).status, 503);
+        assert_eq!(send(&world, &json!({"bucket": "photos"})).status, 503);
     }
     faults.clear();
     let began = Instant::now();
@@ -383,7 +383,7 @@ fn what_sts_refuses_with_an_unknown_code_holds_back_nobody_else() {
 
 /// The breaker is that of the proxy's own calls: it counts these too, and holds these back.
 #[test]
-fn while_the_breaker_is_open_no_client_reaches_sts() {
+fn open_breaker_blocks_vend_calls() {
     let world = world();
     let faults = world.emulator.faults();
     faults.set(Faults {
@@ -391,7 +391,7 @@ fn while_the_breaker_is_open_no_client_reaches_sts() {
         ..Faults::default()
     });
     for _ in 0..20 {
-        assert_eq!(ask(&world, &json!({"bucket": "photos"})).status, 503);
+        assert_eq!(send(&world, &json!({"bucket": "photos"})).status, 503);
     }
     assert_eq!(sts_calls(&world), 5, "it opens after five failures");
     let began = Instant::now();
@@ -411,18 +411,18 @@ fn while_the_breaker_is_open_no_client_reaches_sts() {
     );
     faults.set(Faults::default());
     support::eventually("the breaker closes", || {
-        ask(&world, &json!({"bucket": "photos"})).status == 200
+        send(&world, &json!({"bucket": "photos"})).status == 200
     });
     world.signed("PUT", "/photos/acme/a").send().assert_ok();
 }
 
 #[test]
-fn one_tenant_s_clients_get_so_many_keys_a_second() {
+fn limits_vended_keys_per_second() {
     let world = world();
     let mut given = 0;
     let began = Instant::now();
     for _ in 0..200 {
-        let reply = ask(&world, &json!({"bucket": "photos"}));
+        let reply = send(&world, &json!({"bucket": "photos"}));
         match reply.status {
             200 => given += 1,
             status => assert_eq!((status, reply.header("retry-after")), (503, Some("1"))),
@@ -482,7 +482,7 @@ impl Drop for StopOnDrop<'_> {
 
 /// One subject's narrowed keys, which are fetched anew each time, as fast as it can ask for them.
 #[test]
-fn one_subjects_flood_leaves_another_subject_and_a_tenant_of_its_issuer_their_keys() {
+fn flood_of_one_subject_does_not_block_others() {
     let world = shared_world(20);
     let narrowed = json!({"bucket": "photos"});
     let (mallory, bob) = (CORP.of("mallory"), CORP.of("bob"));
@@ -511,13 +511,13 @@ fn one_subjects_flood_leaves_another_subject_and_a_tenant_of_its_issuer_their_ke
                     .map(|_| ask_as(&world, &bob, &narrowed).status)
                     .collect()
             }),
-            scope.spawn(|| (0..30).map(|_| ask(&world, &narrowed).status).collect()),
+            scope.spawn(|| (0..30).map(|_| send(&world, &narrowed).status).collect()),
         ];
         let others: Vec<Vec<u16>> = others.map(|other| other.join().unwrap()).into();
         // A key of a whole scope goes before, and the tenant's own requests need none of these turns.
         let began = Instant::now();
         assert_eq!(ask_as(&world, &bob, &json!({})).status, 200);
-        assert_eq!(ask(&world, &json!({})).status, 200);
+        assert_eq!(send(&world, &json!({})).status, 200);
         world.signed("PUT", "/photos/acme/a").send().assert_ok();
         assert!(
             began.elapsed() < Duration::from_secs(2),
@@ -530,7 +530,7 @@ fn one_subjects_flood_leaves_another_subject_and_a_tenant_of_its_issuer_their_ke
 }
 
 #[test]
-fn a_subjects_key_of_its_whole_scope_is_kept_and_is_nobody_elses() {
+fn caches_a_subjects_key_for_that_subject_only() {
     let world = shared_world(20);
     let key = |subject: &str| Key::of(&ask_as(&world, &CORP.of(subject), &json!({}))).id;
     let (alice, bob) = (key("alice"), key("bob"));
@@ -552,14 +552,14 @@ fn a_subjects_key_of_its_whole_scope_is_kept_and_is_nobody_elses() {
 }
 
 #[test]
-fn a_narrowed_policy_that_is_too_long_is_refused_before_sts_is_asked() {
+fn rejects_too_long_policies_before_sts() {
     let world = world();
     let long = |prefixes: usize| {
         let prefix = |number: usize| format!("acme/{number}/{}/*", "x".repeat(60));
         let prefixes: Vec<_> = (0..prefixes).map(prefix).collect();
         json!({"bucket": "photos", "allowPrefixes": prefixes, "allowActions": ["name/cos:GetObject"]})
     };
-    let reply = ask(&world, &long(32));
+    let reply = send(&world, &long(32));
     assert_eq!((reply.status, sts_calls(&world)), (400, 0));
     let said = json_of(&reply)["message"].to_string();
     assert!(said.contains("fewer or shorter prefixes"), "{said}");
@@ -567,7 +567,7 @@ fn a_narrowed_policy_that_is_too_long_is_refused_before_sts_is_asked() {
         .gateway
         .log
         .assert_says("STS may refuse more than 2048");
-    assert_eq!(ask(&world, &long(4)).status, 200);
+    assert_eq!(send(&world, &long(4)).status, 200);
     // STS may find one too long that is shorter: it says so of this request alone.
     let fault = StsFault::Error("InvalidParameter.PolicyTooLong".to_owned());
     world.emulator.faults().set(Faults {
@@ -575,7 +575,7 @@ fn a_narrowed_policy_that_is_too_long_is_refused_before_sts_is_asked() {
         ..Faults::default()
     });
     for _ in 0..10 {
-        let reply = ask(&world, &long(4));
+        let reply = send(&world, &long(4));
         assert_eq!((reply.status, reply.header("retry-after")), (400, None));
         assert!(
             json_of(&reply)["message"]
@@ -584,11 +584,11 @@ fn a_narrowed_policy_that_is_too_long_is_refused_before_sts_is_asked() {
         );
     }
     world.emulator.faults().clear();
-    assert_eq!(ask(&world, &long(4)).status, 200);
+    assert_eq!(send(&world, &long(4)).status, 200);
 }
 
 #[test]
-fn an_issuer_s_own_rate_holds_for_the_keys_of_clients_too() {
+fn issuer_rate_limits_vended_keys() {
     let emulator = support::emulator();
     let toml = support::toml(emulator.cos_addr(), emulator.sts_addr(), "")
         .replacen("[tenants.acme]\n", "[tenants.acme]\nvend = true\n", 1)
@@ -604,7 +604,7 @@ fn an_issuer_s_own_rate_holds_for_the_keys_of_clients_too() {
     thread::scope(|scope| {
         for _ in 0..30 {
             scope.spawn(|| {
-                let reply = ask(&world, &json!({"bucket": "photos"}));
+                let reply = send(&world, &json!({"bucket": "photos"}));
                 match reply.status {
                     200 => _ = given.fetch_add(1, Ordering::Relaxed),
                     // It is told at once when its turn would be too late.
@@ -624,7 +624,7 @@ fn an_issuer_s_own_rate_holds_for_the_keys_of_clients_too() {
 
 /// A grant that is a policy: judged here, and by COS with its conditions.
 #[test]
-fn a_raw_policy_fences_at_the_proxy_and_at_cos() {
+fn raw_policy_limits_requests_at_proxy_and_cos() {
     let emulator = support::emulator();
     let base = format!("qcs::cos:ap-guangzhou:uid/1250000000:{BUCKET}");
     let mut policy = NamedTempFile::new().unwrap();
@@ -655,7 +655,7 @@ fn a_raw_policy_fences_at_the_proxy_and_at_cos() {
             .assert_ok();
     }
     world.signed("GET", "/photos/acme/a").send().assert_ok();
-    let asked = world.emulator.counters().counts().cos_requests;
+    let before = world.emulator.counters().counts().cos_requests;
     for (method, target) in [
         ("GET", "/photos/acme/secret/a"),
         ("PUT", "/photos/globex/a"),
@@ -670,10 +670,10 @@ fn a_raw_policy_fences_at_the_proxy_and_at_cos() {
     }
     assert_eq!(
         world.emulator.counters().counts().cos_requests,
-        asked,
+        before,
         "refused here"
     );
     // The condition is COS's to judge: it sees an address of another network.
     assert_eq!(world.signed("DELETE", "/photos/acme/a").send().status, 403);
-    assert!(world.emulator.counters().counts().cos_requests > asked);
+    assert!(world.emulator.counters().counts().cos_requests > before);
 }

@@ -29,7 +29,7 @@ pub(crate) struct Credential {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct TestRequest {
     pub(crate) method: &'static str,
     pub(crate) path: String,
     pub(crate) query: Vec<(String, String)>,
@@ -73,7 +73,7 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_unix(since.as_secs().try_into().unwrap())
 }
 
-impl Ask {
+impl TestRequest {
     /// `target` is what goes on the wire; the host is the test bucket's.
     pub(crate) fn new(method: &'static str, target: &str) -> Self {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -84,14 +84,14 @@ impl Ask {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decode(name), decode(value))
         });
-        let ask = Self {
+        let request = Self {
             method,
             path: path.into(),
             query: query.collect(),
             headers: HeaderMap::new(),
             body: Vec::new(),
         };
-        ask.header("host", &format!("{BUCKET}.cos.{REGION}.myqcloud.com"))
+        request.header("host", &format!("{BUCKET}.cos.{REGION}.myqcloud.com"))
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
@@ -242,7 +242,7 @@ impl Ask {
     }
 
     pub(crate) fn send(&self, to: SocketAddr) -> Reply {
-        self.try_send(to).expect("an answer")
+        self.try_send(to).expect("a response")
     }
 
     /// `None` when the connection ends before a whole head.
@@ -346,7 +346,7 @@ pub(crate) fn sts(
         time,
     };
     let signing = tc3::ApiSigningKey::derive(&key.secret, &time.date_dashed(), "sts");
-    let mut ask = Ask::new("POST", "/")
+    let mut request = TestRequest::new("POST", "/")
         .header("host", host)
         .header("content-type", "application/json")
         .header("x-tc-action", action)
@@ -359,9 +359,9 @@ pub(crate) fn sts(
         )
         .body(body);
     if let Some(token) = &key.token {
-        ask = ask.header("x-tc-token", token);
+        request = request.header("x-tc-token", token);
     }
-    let reply = ask.send(to);
+    let reply = request.send(to);
     let json = serde_json::from_slice::<Value>(&reply.body).unwrap()["Response"].clone();
     (reply, json)
 }

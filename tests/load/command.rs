@@ -22,7 +22,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn without_a_target_everything_is_embedded_and_reported() {
+fn uses_and_reports_the_embedded_target_by_default() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (json, csv, html) = (path("r.json"), path("r.csv"), path("r.html"));
@@ -92,7 +92,7 @@ fn without_a_target_everything_is_embedded_and_reported() {
 }
 
 #[test]
-fn tenants_come_from_a_file_and_the_process_of_the_proxy_is_measured() {
+fn reads_tenants_from_a_file_and_measures_the_proxy() {
     let world = World::new();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
@@ -147,7 +147,7 @@ fn tenants_come_from_a_file_and_the_process_of_the_proxy_is_measured() {
 }
 
 #[test]
-fn the_exit_status_says_whether_the_run_passed() {
+fn exit_status_reports_the_outcome() {
     let output = load(&[
         "--requests",
         "20",
@@ -180,7 +180,7 @@ fn the_exit_status_says_whether_the_run_passed() {
 }
 
 #[test]
-fn every_scenario_of_the_repository_runs() {
+fn runs_every_scenario_of_the_repository() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/load");
     let mut count = 0;
     for entry in fs::read_dir(folder).unwrap() {

@@ -23,7 +23,7 @@ fn stalled(load: &str) -> Report {
 }
 
 #[test]
-fn an_open_loop_shows_a_stall_and_a_closed_loop_hides_it() {
+fn open_loop_shows_a_stall_that_a_closed_loop_hides() {
     for spacing in ["fixed", "poisson"] {
         // With fewer in flight than arrive during the stall, many can only start after it.
         let open = stalled(&format!(
@@ -55,7 +55,7 @@ fn an_open_loop_shows_a_stall_and_a_closed_loop_hides_it() {
 }
 
 #[test]
-fn what_could_not_be_started_is_counted() {
+fn counts_operations_that_were_not_started() {
     let store = Store::new(Damage {
         serial: Some(Duration::from_millis(20)),
         ..Damage::default()
@@ -71,7 +71,7 @@ fn what_could_not_be_started_is_counted() {
 }
 
 #[test]
-fn a_ramp_follows_its_stages() {
+fn ramp_follows_its_stages() {
     let store = Store::new(Damage::default());
     let report = run(&one_tenant(
         store.addr,
@@ -91,7 +91,7 @@ fn a_ramp_follows_its_stages() {
 }
 
 #[test]
-fn the_knee_is_found_below_what_the_store_can_do() {
+fn finds_the_knee_below_the_capacity() {
     // One at a time, 5 ms each: 200 each second is the most.
     let store = Store::new(Damage {
         serial: Some(Duration::from_millis(5)),

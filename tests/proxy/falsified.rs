@@ -337,7 +337,7 @@ fn send(
 }
 
 #[test]
-fn every_form_is_stored_as_it_is() {
+fn stores_every_upload_form() {
     let world = World::edited(|toml| toml.replacen("[upstream]", SPOOL, 1));
     for length in [0, 10, LENGTH] {
         let object = object(length);
@@ -351,7 +351,7 @@ fn every_form_is_stored_as_it_is() {
 }
 
 #[test]
-fn no_falsified_body_becomes_an_object() {
+fn stores_no_falsified_object() {
     let world = World::edited(|toml| toml.replacen("[upstream]", SPOOL, 1));
     for length in [10, LENGTH] {
         send_all(world.gateway.addr, KEY, &object(length), |case| {
@@ -362,7 +362,7 @@ fn no_falsified_body_becomes_an_object() {
 }
 
 #[test]
-fn no_falsified_body_becomes_a_part() {
+fn stores_no_falsified_part() {
     let world = World::edited(|toml| toml.replacen("[upstream]", SPOOL, 1));
     let created = world.ask("POST", &format!("{KEY}?uploads"));
     let id = element(&created.assert_ok().text(), "UploadId");
@@ -382,7 +382,7 @@ fn no_falsified_body_becomes_a_part() {
 
 /// What the emulator's not storing rests on: COS gets fewer bytes than its head announced.
 #[test]
-fn cos_never_gets_the_end_of_a_falsified_body() {
+fn withholds_the_end_of_falsified_bodies() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&seen);
     let cos = act(move |peer| {

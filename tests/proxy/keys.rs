@@ -29,7 +29,7 @@ const ODD: [(&str, &str, &str); 14] = [
 ];
 
 #[test]
-fn odd_keys_arrive_as_they_were_meant() {
+fn forwards_unusual_keys_unchanged() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         for (path, key, target) in ODD {
@@ -60,7 +60,7 @@ fn odd_keys_arrive_as_they_were_meant() {
 }
 
 #[test]
-fn odd_keys_can_be_copied_from() {
+fn copies_from_unusual_keys() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         for (path, key, _) in ODD {
@@ -77,7 +77,7 @@ fn odd_keys_can_be_copied_from() {
 }
 
 #[test]
-fn odd_keys_pass_through_the_xml_of_a_multi_delete() {
+fn multi_delete_accepts_unusual_keys() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         for (path, key, _) in ODD {
@@ -94,7 +94,7 @@ fn odd_keys_pass_through_the_xml_of_a_multi_delete() {
 }
 
 #[test]
-fn the_bucket_may_stand_in_the_host() {
+fn accepts_virtual_hosted_style() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let port = world.gateway.addr.port();

@@ -3,7 +3,7 @@
 use crate::support::{Call, GLOBEX, SIGNATURES, World, element, elements};
 
 #[test]
-fn a_tenant_sees_its_own_buckets_by_their_aliases() {
+fn lists_own_buckets_by_alias() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let listed = world.ask("GET", "/");
@@ -19,7 +19,7 @@ fn a_tenant_sees_its_own_buckets_by_their_aliases() {
 }
 
 #[test]
-fn buckets_are_probed_without_asking_cos() {
+fn responds_to_bucket_probes_without_cos() {
     let world = World::new();
     let head = world.ask("HEAD", "/photos");
     assert_eq!(head.status, 200);

@@ -28,7 +28,7 @@ fn completion(etags: &[String]) -> String {
 }
 
 #[test]
-fn parts_sent_and_copied_become_one_object() {
+fn joins_uploaded_and_copied_parts() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         world.put("/photos/acme/source", "0123456789");
@@ -76,7 +76,7 @@ fn parts_sent_and_copied_become_one_object() {
 }
 
 #[test]
-fn an_aborted_upload_is_gone() {
+fn removes_an_aborted_upload() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let id = create(&world);
@@ -90,7 +90,7 @@ fn an_aborted_upload_is_gone() {
 }
 
 #[test]
-fn a_completion_that_does_not_fit_is_refused() {
+fn rejects_an_invalid_completion() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let id = create(&world);

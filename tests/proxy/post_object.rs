@@ -231,11 +231,11 @@ fn post(world: &World, key: &str) -> Post {
 #[track_caller]
 fn assert_untouched(world: &World) {
     let heads = world.emulator.counters().heads();
-    assert!(heads.is_empty(), "COS was asked: {heads:?}");
+    assert!(heads.is_empty(), "COS got requests: {heads:?}");
 }
 
 #[test]
-fn a_signed_form_becomes_an_object() {
+fn stores_the_file_of_a_signed_form() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let form = post(&world, "acme/in/${filename}")
@@ -285,7 +285,7 @@ fn a_signed_form_becomes_an_object() {
 }
 
 #[test]
-fn files_of_every_size_are_stored_whole_and_the_connection_goes_on() {
+fn stores_files_of_every_size_and_keeps_the_connection() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let mut client = Client::connect(world.gateway.addr);
@@ -311,7 +311,7 @@ fn files_of_every_size_are_stored_whole_and_the_connection_goes_on() {
 }
 
 #[test]
-fn a_form_in_pieces_is_the_same_form() {
+fn reads_a_form_in_pieces() {
     let world = World::new();
     for cut in [1, 7, 300] {
         let form = post(&world, "acme/pieces").file("abc\r\n--def\r\n------WebKit");
@@ -327,7 +327,7 @@ fn a_form_in_pieces_is_the_same_form() {
 }
 
 #[test]
-fn success_is_answered_as_asked_and_in_the_clients_names() {
+fn success_response_follows_the_form_fields() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let key = "acme/a b&中.txt";
@@ -376,7 +376,7 @@ fn success_is_answered_as_asked_and_in_the_clients_names() {
 }
 
 #[test]
-fn every_condition_is_enforced() {
+fn enforces_every_condition() {
     let world = World::new();
     let form = post(&world, "acme/x");
     let strict = |conditions: &[&str]| {
@@ -447,7 +447,7 @@ fn every_condition_is_enforced() {
 }
 
 #[test]
-fn only_the_right_signature_is_taken() {
+fn accepts_only_a_correct_signature() {
     let world = World::new();
     let form = post(&world, "acme/x");
     form.clone()
@@ -519,7 +519,7 @@ fn only_the_right_signature_is_taken() {
 }
 
 #[test]
-fn signature_version_two_is_taken_only_where_it_is_allowed() {
+fn accepts_signature_version_2_only_if_allowed() {
     let world = World::new();
     let mut form = post(&world, "acme/x");
     form.version_two = true;
@@ -546,7 +546,7 @@ fn signature_version_two_is_taken_only_where_it_is_allowed() {
 }
 
 #[test]
-fn no_form_leaves_its_tenants_prefix() {
+fn keeps_forms_within_the_prefix() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let form = |key: &str| post(&world, key);
@@ -592,7 +592,7 @@ fn no_form_leaves_its_tenants_prefix() {
 }
 
 #[test]
-fn a_field_needs_the_right_that_its_header_would() {
+fn form_fields_need_the_permission_of_their_headers() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let form = post(&world, "acme/x");
@@ -635,7 +635,7 @@ fn a_field_needs_the_right_that_its_header_would() {
 }
 
 #[test]
-fn checksums_in_fields_are_verified_and_echoed() {
+fn verifies_and_returns_checksums_in_fields() {
     let world = World::new();
     let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, b"what the file holds");
     let crc = BASE64_STANDARD.encode(u32::try_from(crc).unwrap().to_be_bytes());
@@ -669,7 +669,7 @@ fn checksums_in_fields_are_verified_and_echoed() {
 }
 
 #[test]
-fn a_form_that_is_not_well_formed_is_refused() {
+fn rejects_malformed_forms() {
     let world = World::new();
     let form = post(&world, "acme/x");
     form.clone()
@@ -729,7 +729,7 @@ const WRONG_ENDS: [&str; 8] = [
 ];
 
 #[test]
-fn a_form_must_end_right_after_its_file() {
+fn rejects_data_after_the_file() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         for size in [0, 100, 100_000, 3 << 20] {
@@ -765,7 +765,7 @@ fn a_form_must_end_right_after_its_file() {
 }
 
 #[test]
-fn a_small_form_may_leave_its_last_line_end_out() {
+fn accepts_a_form_without_its_last_line_end() {
     let world = World::new();
     let bare = "\r\n--BOUNDARY--";
     let small = post(&world, "acme/small").file("a small file").end(bare);
@@ -778,7 +778,7 @@ fn a_small_form_may_leave_its_last_line_end_out() {
 }
 
 #[test]
-fn a_client_that_goes_away_stores_nothing() {
+fn stores_nothing_of_an_aborted_form() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         for size in [1000, 1 << 20] {
@@ -803,7 +803,7 @@ fn a_client_that_goes_away_stores_nothing() {
 }
 
 #[test]
-fn a_slow_form_is_given_up() {
+fn times_out_a_slow_form() {
     let limits = "[server.limits]\nbody_rate = \"1KiB\"\nbody_window = \"300ms\"";
     let world = World::with(limits);
     let form = post(&world, "acme/x").file(vec![b'x'; 1000]);
@@ -819,7 +819,7 @@ fn a_slow_form_is_given_up() {
 }
 
 #[test]
-fn the_end_of_a_wrong_form_is_withheld() {
+fn withholds_the_end_of_an_invalid_form() {
     let received = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&received);
     let world = Scripted::new(vec![act(move |peer| {
@@ -855,7 +855,7 @@ fn the_end_of_a_wrong_form_is_withheld() {
 }
 
 #[test]
-fn a_create_only_form_does_not_overwrite() {
+fn create_only_form_does_not_overwrite() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let form = post(&world, "acme/once").covered("if-none-match", "*");
@@ -877,24 +877,24 @@ fn a_create_only_form_does_not_overwrite() {
 }
 
 #[test]
-fn what_cos_does_not_call_a_success_is_none() {
-    for (status, told) in [(302, 502), (304, 502), (412, 412), (503, 503)] {
-        let answer = format!("HTTP/1.1 {status} So\r\nContent-Length: 0\r\n\r\n");
+fn reports_failures_of_cos() {
+    for (status, expected) in [(302, 502), (304, 502), (412, 412), (503, 503)] {
+        let response = format!("HTTP/1.1 {status} So\r\nContent-Length: 0\r\n\r\n");
         let world = Scripted::new(vec![act(move |peer| {
             let Some(look) = peer.head() else { return };
             assert!(look.starts_with("HEAD "), "{look}");
             peer.say("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
             let Some(head) = peer.head() else { return };
             peer.body(header_of(&head, "content-length").unwrap().parse().unwrap());
-            peer.say(&answer);
+            peer.say(&response);
         })]);
         let form = Post::new(world.gateway.addr, "acme/x").covered("if-none-match", "*");
-        assert_eq!(form.send().status, told, "COS answers {status}");
+        assert_eq!(form.send().status, expected, "COS responds {status}");
     }
 }
 
 #[test]
-fn a_form_without_a_signature_is_the_anonymous_tenants() {
+fn unsigned_form_belongs_to_the_anonymous_tenant() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let form = |key: &str| post(&world, key).anonymous();
@@ -938,7 +938,7 @@ fn a_form_without_a_signature_is_the_anonymous_tenants() {
 }
 
 #[test]
-fn a_form_is_held_to_its_tenants_addresses_and_limits() {
+fn form_respects_addresses_and_limits() {
     let elsewhere = World::edited(|toml| {
         let acme = "[tenants.acme]\nallowed_ips = [\"10.0.0.0/8\"]";
         let toml = toml.replacen("[tenants.acme]", acme, 1);
@@ -958,7 +958,7 @@ fn a_form_is_held_to_its_tenants_addresses_and_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fields_of_nobody_hold_no_more_than_the_share_of_their_address() {
+async fn limits_memory_of_unauthenticated_fields_by_address() {
     let authority = Authority::new("ours");
     let more = authority.tls("");
     let world = World::edited(|toml| {
@@ -980,15 +980,15 @@ async fn fields_of_nobody_hold_no_more_than_the_share_of_their_address() {
             clients.push(Http2::connect(&authority, world.gateway.addr).await);
         }
         let client: &Http2 = clients.last().unwrap();
-        let (answer, mut stream) = client.start(request(&call)).await;
+        let (response, mut stream) = client.start(request(&call)).await;
         let _ = send_data(&mut stream, &call.body[..20_000], false).await; // it may be refused
-        waiting.push((answer, stream));
+        waiting.push((response, stream));
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut held = 0;
-    for (answer, _stream) in waiting {
-        match tokio::time::timeout(Duration::from_millis(20), answer).await {
-            Ok(answer) => assert_eq!(answer.unwrap().status(), 503),
+    for (response, _stream) in waiting {
+        match tokio::time::timeout(Duration::from_millis(20), response).await {
+            Ok(response) => assert_eq!(response.unwrap().status(), 503),
             Err(_) => held += 1,
         }
     }
@@ -1000,7 +1000,7 @@ async fn fields_of_nobody_hold_no_more_than_the_share_of_their_address() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_form_comes_over_http2_too() {
+async fn accepts_a_form_over_http2() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let client = Http2::connect(&authority, world.gateway.addr).await;
@@ -1029,7 +1029,7 @@ async fn a_form_comes_over_http2_too() {
 }
 
 #[test]
-fn a_form_has_no_other_signature() {
+fn rejects_a_form_with_another_signature() {
     let world = World::new();
     for (name, value) in [
         ("authorization", "q-sign-algorithm=sha1&q-ak=x"),
@@ -1047,7 +1047,7 @@ fn a_form_has_no_other_signature() {
 }
 
 #[test]
-fn a_large_file_takes_little_memory() {
+fn large_file_needs_little_memory() {
     let emulator = support::emulator();
     let program = Program::serve(&toml(emulator.cos_addr(), emulator.sts_addr(), ""));
     let form = Post::new(program.addr, "acme/large");
@@ -1102,7 +1102,7 @@ fn form_of(fields: &[(String, String)]) -> Form {
 }
 
 #[test]
-fn fields_that_sdks_signed_are_verified_and_meet_their_policy() {
+fn verifies_forms_that_sdks_signed() {
     let now = Timestamp::parse_amz("20260115T123045Z").unwrap();
     let (file, older) = (vectors(), include_str!("../vectors/sigv4.json"));
     let older: Value = serde_json::from_str(older).unwrap();
@@ -1166,7 +1166,7 @@ fn fields_that_sdks_signed_are_verified_and_meet_their_policy() {
 
 /// Every split of a body that a client framed gives the same fields and the same file.
 #[test]
-fn bodies_of_every_client_are_read_however_they_are_split() {
+fn reads_client_forms_at_every_split() {
     let file = vectors();
     let bodies = file["bodies"].as_array().unwrap();
     assert_eq!(bodies.len(), 5);

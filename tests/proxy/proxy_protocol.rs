@@ -36,7 +36,7 @@ fn world(server: &str) -> World {
     world_with(&format!("{trusted}{server}"), "")
 }
 
-fn ask(header: &[u8], call: &Call) -> Reply {
+fn send(header: &[u8], call: &Call) -> Reply {
     let mut client = Client::connect(call.addr).behind(header);
     client.write(&call.bytes());
     client.read_reply(&call.method)
@@ -57,7 +57,7 @@ fn v2(source: [u8; 4], values: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn the_header_names_the_client_for_allowed_addresses_and_the_log() {
+fn proxy_header_gives_the_client_address() {
     let world = world("");
     let put = world.signed("PUT", KEY).body("x");
     for header in [
@@ -66,12 +66,12 @@ fn the_header_names_the_client_for_allowed_addresses_and_the_log() {
         &v2([10, 1, 2, 3], b""),
         &v2([10, 1, 2, 3], &[&[0xea, 8, 0][..], &[7; 2048]].concat()),
     ] {
-        ask(header, &put).assert_ok();
+        send(header, &put).assert_ok();
     }
     world.gateway.log.assert_says("\"client\":\"10.1.2.3\"");
     let served = world.upstream_requests();
     for header in [OUTSIDE.as_bytes(), &v2([203, 0, 113, 9], b"")] {
-        ask(header, &put).assert_error(403, "AccessDenied");
+        send(header, &put).assert_error(403, "AccessDenied");
     }
     world.gateway.log.assert_says("\"client\":\"203.0.113.9\"");
     assert_eq!(world.upstream_requests(), served);
@@ -88,7 +88,7 @@ fn the_header_names_the_client_for_allowed_addresses_and_the_log() {
 }
 
 #[test]
-fn a_trusted_proxy_without_a_good_header_is_closed() {
+fn closes_connections_with_a_bad_proxy_header() {
     let world = world("limits = { head_timeout = \"300ms\" }\n");
     let request = world.signed("GET", KEY).bytes();
     let twice = [INSIDE.as_bytes(), INSIDE.as_bytes(), &request].concat();
@@ -121,7 +121,7 @@ fn a_trusted_proxy_without_a_good_header_is_closed() {
 }
 
 #[test]
-fn from_others_and_without_the_key_no_header_is_read() {
+fn ignores_proxy_headers_of_untrusted_peers() {
     for server in [
         "proxy_protocol = true\ntrusted_proxies = [\"192.0.2.1\"]\n",
         "trusted_proxies = [\"127.0.0.1\"]\n",
@@ -131,34 +131,34 @@ fn from_others_and_without_the_key_no_header_is_read() {
         let mut client = Client::connect(world.gateway.addr).behind(INSIDE.as_bytes());
         client.write(&get.bytes());
         assert_eq!(client.read_reply("GET").status, 400, "{server}");
-        ask(b"", &get).assert_error(403, "AccessDenied");
+        send(b"", &get).assert_error(403, "AccessDenied");
         assert_eq!(world.upstream_requests(), 0);
     }
 }
 
 #[test]
-fn forwarded_addresses_are_believed_of_the_proxy_and_of_no_client_behind_it() {
+fn trusts_forwarded_addresses_of_the_proxy_only() {
     let world = world("");
     let put = world
         .signed("PUT", KEY)
         .header("x-forwarded-for", "10.1.2.3")
         .body("x");
     let behind_another = b"PROXY TCP4 192.0.2.1 198.51.100.1 50000 443\r\n";
-    ask(behind_another, &put).assert_ok();
-    ask(LOCAL, &put).assert_ok();
+    send(behind_another, &put).assert_ok();
+    send(LOCAL, &put).assert_ok();
     let served = world.upstream_requests();
     for header in [
         OUTSIDE,
         "PROXY UNKNOWN\r\n",
         "\r\n\r\n\0\r\nQUIT\n\u{21}\0\0\0",
     ] {
-        ask(header.as_bytes(), &put).assert_error(403, "AccessDenied");
+        send(header.as_bytes(), &put).assert_error(403, "AccessDenied");
     }
     assert_eq!(world.upstream_requests(), served);
 }
 
 #[test]
-fn who_comes_through_a_proxy_is_nobody_on_this_machine() {
+fn client_behind_a_proxy_is_not_local() {
     let world = world("");
     let put = Call::new(world.gateway.addr, "PUT", PUBLIC).body("x");
     for header in [
@@ -167,12 +167,12 @@ fn who_comes_through_a_proxy_is_nobody_on_this_machine() {
         b"PROXY UNKNOWN\r\n",
         &v2([127, 0, 0, 1], b""),
     ] {
-        ask(header, &put).assert_error(403, "AccessDenied");
+        send(header, &put).assert_error(403, "AccessDenied");
     }
 }
 
 #[test]
-fn loopback_that_is_declared_a_proxy_has_no_rights_of_its_own() {
+fn trusted_loopback_has_no_local_permissions() {
     // No anonymous tenant: with the key, nobody could be it.
     let world = |server: &str| {
         let key = "access_keys = [{ id = \"ANYONEKEY00000000001\", secret = \"anyone\" }]";
@@ -201,7 +201,7 @@ fn loopback_that_is_declared_a_proxy_has_no_rights_of_its_own() {
 }
 
 #[test]
-fn connections_are_counted_by_the_address_that_the_header_names() {
+fn counts_connections_by_proxy_header_address() {
     let world = world("limits = { connections_per_address = 2 }\n");
     let connect = |header: &str| Client::connect(world.gateway.addr).behind(header.as_bytes());
     let mut held: Vec<_> = (0..2).map(|_| connect(OUTSIDE)).collect();
@@ -218,9 +218,9 @@ fn connections_are_counted_by_the_address_that_the_header_names() {
     };
     eventually("it is counted", || refused() == 1);
     // Neither another client nor the proxy itself.
-    ask(INSIDE.as_bytes(), &get).assert_error(404, "NoSuchKey");
+    send(INSIDE.as_bytes(), &get).assert_error(404, "NoSuchKey");
     let _alive: Vec<_> = (0..4)
-        .map(|_| ask(LOCAL, &get).assert_error(403, "AccessDenied"))
+        .map(|_| send(LOCAL, &get).assert_error(403, "AccessDenied"))
         .collect();
     drop(held);
     eventually("it has room again", || {
@@ -231,7 +231,7 @@ fn connections_are_counted_by_the_address_that_the_header_names() {
 }
 
 #[test]
-fn loopback_that_is_declared_a_proxy_is_counted_by_address() {
+fn counts_trusted_loopback_by_address() {
     let limits = "limits = { connections_per_address = 1 }\n";
     let world = World::edited(|toml| {
         let keys = format!("threads = 1\nloopback_is_proxy = true\n{limits}");
@@ -247,10 +247,10 @@ fn loopback_that_is_declared_a_proxy_is_counted_by_address() {
 }
 
 #[test]
-fn a_port_that_is_only_looked_at_is_no_failure() {
+fn port_probe_is_no_failure() {
     let world = world("");
     drop(Client::connect(world.gateway.addr));
-    ask(INSIDE.as_bytes(), &world.signed("GET", KEY)).assert_error(404, "NoSuchKey");
+    send(INSIDE.as_bytes(), &world.signed("GET", KEY)).assert_error(404, "NoSuchKey");
     eventually("it is closed", || {
         world.gateway.metric("cosgate_connections_closed_total", "") >= 2
     });
@@ -258,7 +258,7 @@ fn a_port_that_is_only_looked_at_is_no_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_header_stands_before_tls_and_holds_for_http2() {
+async fn reads_proxy_header_before_tls() {
     let authority = Authority::new("ours");
     let server = "proxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]\n";
     let world = world_with(server, &authority.tls(""));

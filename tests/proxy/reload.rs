@@ -63,7 +63,7 @@ fn work(world: &World, number: usize, is_over: &AtomicBool) -> u64 {
 }
 
 #[test]
-fn random_reloads_under_load_lose_no_request_and_mix_none_and_leave_nothing() {
+fn random_reloads_lose_and_mix_no_requests() {
     let world = Arc::new(World::new());
     for (root, content) in [("blue", "blue"), ("green", "green")] {
         let key = format!("{root}/acme/photo-0001.jpg");
@@ -132,7 +132,7 @@ fn random_reloads_under_load_lose_no_request_and_mix_none_and_leave_nothing() {
 }
 
 #[test]
-fn a_request_under_way_ends_as_it_began_and_the_next_one_is_under_the_new_configuration() {
+fn request_keeps_its_configuration_during_a_reload() {
     let world = World::new();
     let body = vec![b'x'; 200_000];
     let call = world.signed("PUT", PHOTO).body(body.clone());
@@ -159,7 +159,7 @@ fn a_request_under_way_ends_as_it_began_and_the_next_one_is_under_the_new_config
 }
 
 #[test]
-fn keys_are_fetched_anew_where_the_scope_or_the_issuer_changes_and_nowhere_else() {
+fn reload_fetches_keys_only_for_changed_scopes() {
     let world = World::new();
     let calls = || world.emulator.counters().counts().sts_calls;
     let use_both = || {
@@ -192,7 +192,7 @@ fn keys_are_fetched_anew_where_the_scope_or_the_issuer_changes_and_nowhere_else(
 }
 
 #[test]
-fn what_is_counted_of_a_tenant_goes_on_being_counted() {
+fn reload_keeps_counters_of_tenants() {
     let world = World::new();
     let limited = |limits: &str| text(&world, &format!("[tenants.acme.limits]\n{limits}"));
     reload(&world, &limited("concurrent_requests = 1"));
@@ -200,30 +200,30 @@ fn what_is_counted_of_a_tenant_goes_on_being_counted() {
     let call = world.signed("PUT", PHOTO).body("half");
     upload.write(&call.head());
     upload.wait_until_read();
-    let ask = || world.ask("GET", "/photos?location").status;
-    eventually("the upload counts", || ask() == 503);
+    let send = || world.ask("GET", "/photos?location").status;
+    eventually("the upload counts", || send() == 503);
     for limits in [
         "concurrent_requests = 1",
         "concurrent_requests = 1\nobject_size = 7000",
     ] {
         reload(&world, &limited(limits));
-        assert_eq!(ask(), 503, "{limits}");
+        assert_eq!(send(), 503, "{limits}");
     }
     reload(&world, &limited("concurrent_requests = 2"));
-    assert_eq!(ask(), 200, "the limit is a new one");
+    assert_eq!(send(), 200, "the limit is a new one");
     upload.write(b"half");
     upload.read_reply("PUT").assert_ok();
     reload(&world, &limited("requests_per_second = 1\nburst = 2"));
-    assert_eq!([ask(), ask(), ask()], [200, 200, 503]);
+    assert_eq!([send(), send(), send()], [200, 200, 503]);
     reload(
         &world,
         &limited("requests_per_second = 1\nburst = 2\nupload_rate = \"1GiB\""),
     );
-    assert_eq!(ask(), 503, "a reload pays for nothing");
+    assert_eq!(send(), 503, "a reload pays for nothing");
 }
 
 #[test]
-fn a_configuration_with_a_problem_changes_nothing() {
+fn invalid_configuration_changes_nothing() {
     let world = World::new();
     world.put(PHOTO, "mine");
     let folder = tempfile::tempdir().unwrap();
@@ -244,7 +244,7 @@ fn a_configuration_with_a_problem_changes_nothing() {
 }
 
 #[test]
-fn what_needs_a_restart_is_named_and_the_rest_is_taken() {
+fn reports_keys_that_need_a_restart() {
     let world = World::new();
     let other = text(&world, "")
         .replacen("listen = \"127.0.0.1:0\"", "listen = \"127.0.0.1:1\"", 1)
@@ -284,7 +284,7 @@ fn known(
 }
 
 #[test]
-fn a_connection_with_a_certificate_is_whose_the_new_configuration_says() {
+fn reload_applies_to_client_certificates() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let pair = ours.pair("localhost");
     let world = World::new();
@@ -328,7 +328,7 @@ fn a_connection_with_a_certificate_is_whose_the_new_configuration_says() {
 }
 
 #[test]
-fn new_connections_have_the_new_certificate_and_those_that_are_there_stay() {
+fn new_connections_use_the_new_certificate() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
     let serve = |authority: &Authority| authority.tls("");
     let world = World::with(&serve(&old));
@@ -363,7 +363,7 @@ fn new_connections_have_the_new_certificate_and_those_that_are_there_stay() {
 }
 
 #[test]
-fn an_access_key_ends_when_it_says_and_with_it_its_session_keys() {
+fn access_key_expires_with_its_session_keys() {
     let world = World::new();
     let key = format!("id = \"{}\"", ACME.0);
     let until =
@@ -392,7 +392,7 @@ fn an_access_key_ends_when_it_says_and_with_it_its_session_keys() {
 
 /// A thousand tenants more make a reload long; requests go on meanwhile.
 #[test]
-fn a_long_reload_holds_up_no_request() {
+fn long_reload_delays_no_request() {
     let world = Arc::new(World::new());
     world.put(PHOTO, "mine");
     let mut many = text(&world, "");
@@ -440,7 +440,7 @@ fn a_long_reload_holds_up_no_request() {
 }
 
 #[test]
-fn changes_are_told_by_name_and_without_a_secret() {
+fn reports_changes_without_secrets() {
     let world = World::new();
     let variants: HashMap<&str, (&str, &str)> = HashMap::from([
         (

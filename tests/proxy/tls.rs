@@ -33,7 +33,7 @@ fn object(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn objects_come_and_go_over_both_versions_of_tls() {
+fn serves_both_tls_versions() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     for (version, agreed) in BOTH {
@@ -52,7 +52,7 @@ fn objects_come_and_go_over_both_versions_of_tls() {
 }
 
 #[test]
-fn an_unsigned_trailer_upload_is_stored_plain_or_not_at_all() {
+fn stores_unsigned_trailer_uploads_only_if_valid() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let object = object(300_000);
@@ -88,7 +88,7 @@ fn an_unsigned_trailer_upload_is_stored_plain_or_not_at_all() {
 }
 
 #[test]
-fn a_client_authority_admits_its_own_clients_only() {
+fn accepts_only_clients_of_the_authority() {
     let (authority, foreign) = (Authority::new("ours"), Authority::new("foreign"));
     let world = authority.serve(&format!("client_ca = '{}'\n", authority.ca().display()));
     let (good, bad) = (authority.pair("client"), foreign.pair("client"));
@@ -148,7 +148,7 @@ fn alert_of_refusal(
 }
 
 #[test]
-fn a_refused_certificate_is_answered_with_an_alert_counted_and_told_why() {
+fn refused_certificate_gets_an_alert_and_a_log_line() {
     let log = Log::of_program();
     let (authority, foreign) = (Authority::new("ours"), Authority::new("foreign"));
     let revoked = authority.named("revoked", "spiffe://revoked", 2100);
@@ -202,7 +202,7 @@ fn a_refused_certificate_is_answered_with_an_alert_counted_and_told_why() {
 }
 
 #[test]
-fn other_failures_of_a_handshake_are_counted_by_their_reason() {
+fn counts_handshake_failures_by_reason() {
     let (authority, foreign) = (Authority::new("ours"), Authority::new("foreign"));
     let limits = "[server.limits]\ntls_handshake_timeout = \"1s\"\n";
     let world = World::with(&(authority.tls("") + limits));
@@ -224,7 +224,7 @@ fn other_failures_of_a_handshake_are_counted_by_their_reason() {
 }
 
 #[test]
-fn a_revocation_list_is_read_again_and_counts_to_its_end() {
+fn reloads_and_expires_revocation_lists() {
     let log = Log::of_program();
     let authority = Authority::new("ours");
     let acme = authority.pair("acme.example");
@@ -259,7 +259,7 @@ fn a_revocation_list_is_read_again_and_counts_to_its_end() {
 }
 
 #[test]
-fn a_client_that_speaks_no_tls_or_trusts_another_authority_gets_nothing() {
+fn rejects_plain_and_distrusting_clients() {
     let (authority, foreign) = (Authority::new("ours"), Authority::new("foreign"));
     let world = authority.serve("");
     let mut plain = Client::connect(world.gateway.addr);
@@ -300,7 +300,7 @@ fn unsigned(world: &World, method: &str, target: &str) -> Call {
 }
 
 #[test]
-fn a_certificate_is_its_tenant() {
+fn certificate_identifies_its_tenant() {
     let authority = Authority::new("ours");
     let world = known_by_certificate(&authority, "", "");
     let (acme, globex) = ("/photos/acme/k", "/photos/globex/k");
@@ -361,7 +361,7 @@ fn a_certificate_is_its_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_is_its_tenant_over_http2_too() {
+async fn certificate_identifies_its_tenant_over_http2() {
     let authority = Authority::new("ours");
     let world = known_by_certificate(&authority, "", "require_client_cert = true");
     let addr = world.gateway.addr;
@@ -395,7 +395,7 @@ async fn a_certificate_is_its_tenant_over_http2_too() {
 }
 
 #[test]
-fn a_certificate_that_nobody_is_known_by_is_nobody() {
+fn unknown_certificate_identifies_no_tenant() {
     let authority = Authority::new("ours");
     let world = known_by_certificate(&authority, "", "");
     for identity in [
@@ -416,7 +416,7 @@ fn a_certificate_that_nobody_is_known_by_is_nobody() {
 }
 
 #[test]
-fn the_log_has_the_names_of_a_certificate_that_no_tenant_has_and_the_client_is_told_what_to_do() {
+fn logs_the_names_of_an_unknown_certificate() {
     let authority = Authority::new("ours");
     let (cert, key) = authority.pair("localhost");
     let world = World::edited(|toml| {
@@ -452,7 +452,7 @@ fn the_log_has_the_names_of_a_certificate_that_no_tenant_has_and_the_client_is_t
 }
 
 #[test]
-fn a_certificate_may_be_optional_for_some_and_required_of_a_tenant() {
+fn requires_certificates_per_tenant() {
     let authority = Authority::new("ours");
     let world = known_by_certificate(
         &authority,
@@ -484,7 +484,7 @@ fn a_certificate_may_be_optional_for_some_and_required_of_a_tenant() {
 }
 
 #[test]
-fn no_session_outlives_the_look_at_its_certificate() {
+fn tls_sessions_do_not_skip_certificate_checks() {
     let authority = Authority::new("ours");
     let world = known_by_certificate(&authority, "", "");
     let (cert, key) = authority.pair("acme.example");

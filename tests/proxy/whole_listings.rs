@@ -402,7 +402,7 @@ fn lists_more_than_a_page_of_photos() {
 }
 
 #[test]
-fn a_page_may_end_with_a_common_prefix_and_begin_within_one() {
+fn pages_end_and_begin_at_common_prefixes() {
     let emulator = support::emulator();
     for key in ["a/1", "a/2", "b", "c/1", "c/2", "d"] {
         emulator
@@ -447,7 +447,7 @@ fn a_page_may_end_with_a_common_prefix_and_begin_within_one() {
 }
 
 #[test]
-fn parts_are_listed_whole_in_any_page_size() {
+fn lists_all_parts_in_any_page_size() {
     let emulator = support::emulator();
     for signature in SIGNATURES {
         let gateway = gateway(&emulator, signature);
@@ -491,11 +491,11 @@ fn parts_are_listed_whole_in_any_page_size() {
 /// cosgate with these grants in front of a store that answers each request with `document`.
 fn scripted(signature: &str, document: &str) -> Scripted {
     let emulator = support::emulator();
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nContent-Type: application/xml\r\n\r\n{document}",
         document.len()
     );
-    let script = support::Script::new(vec![act(move |peer| peer.always(&answer))]);
+    let script = support::Script::new(vec![act(move |peer| peer.always(&response))]);
     let toml = support::toml(script.addr, emulator.sts_addr(), "");
     let gateway = Gateway::start(&grants(&toml, signature));
     Scripted {
@@ -506,7 +506,7 @@ fn scripted(signature: &str, document: &str) -> Scripted {
 }
 
 #[test]
-fn a_listing_without_a_way_on_is_cut_off_counted_and_logged() {
+fn cuts_a_truncated_listing_without_next_marker() {
     let entry = "<Contents><Key>acme/a</Key></Contents>";
     for (target, document) in [
         (
@@ -543,7 +543,7 @@ fn a_listing_without_a_way_on_is_cut_off_counted_and_logged() {
 }
 
 #[test]
-fn a_token_of_the_store_passes_to_the_letter_both_ways() {
+fn forwards_tokens_unchanged() {
     let token = "1250000000.shared%2Ftoken+secret=&~/\u{4e2d}.v1";
     let document = format!(
         "<ListBucketResult><IsTruncated>true</IsTruncated>\
@@ -562,7 +562,7 @@ fn a_token_of_the_store_passes_to_the_letter_both_ways() {
 }
 
 #[test]
-fn an_empty_answer_is_no_empty_listing() {
+fn empty_response_is_no_empty_listing() {
     for target in [
         "/photos?list-type=2&prefix=acme/",
         "/photos?versions&prefix=acme/",
@@ -577,7 +577,7 @@ fn an_empty_answer_is_no_empty_listing() {
 }
 
 #[test]
-fn a_store_that_knows_no_encoding_is_read_as_it_writes() {
+fn reads_listings_of_stores_without_encoding() {
     let text = "50% &amp; 1+1%2F";
     let page = |root: &str| {
         format!(
@@ -605,7 +605,7 @@ fn a_store_that_knows_no_encoding_is_read_as_it_writes() {
 }
 
 #[test]
-fn every_kind_of_client_gets_its_own_kind_of_root() {
+fn root_element_depends_on_the_client() {
     let emulator = support::emulator();
     emulator.put_object(BUCKET, "acme/k", b"").unwrap();
     for signature in SIGNATURES {
@@ -631,7 +631,7 @@ fn every_kind_of_client_gets_its_own_kind_of_root() {
 }
 
 #[test]
-fn a_page_of_the_longest_keys_is_whole() {
+fn lists_a_page_of_the_longest_keys() {
     let emulator = support::emulator();
     for n in 0..1000 {
         let name = format!("acme/{n:04}{}", "%".repeat(841));
@@ -651,7 +651,7 @@ fn a_page_of_the_longest_keys_is_whole() {
 }
 
 #[test]
-fn a_multi_delete_that_the_store_answers_in_part_tells_of_the_rest() {
+fn multi_delete_reports_keys_without_a_result() {
     let document = "<DeleteResult><Deleted><Key>acme/a</Key></Deleted></DeleteResult>";
     let cos = scripted("s3", document);
     for (quiet, failures) in [(false, vec!["acme/b"]), (true, vec![])] {

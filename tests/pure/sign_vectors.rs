@@ -154,7 +154,7 @@ fn payload<'c>(case: &Case<'c>) -> &'c str {
 }
 
 #[test]
-fn sigv4_header_cases_sign_as_botocore_does() {
+fn sigv4_headers_match_botocore() {
     let file = vectors("sigv4.json");
     let (mut seen, mut ours) = (0, 0);
     for json in cases(&file, "cases")
@@ -199,7 +199,7 @@ fn sigv4_header_cases_sign_as_botocore_does() {
 }
 
 #[test]
-fn sigv4_header_cases_verify() {
+fn verifies_sigv4_headers() {
     let file = vectors("sigv4.json");
     let mut seen = 0;
     for json in cases(&file, "cases")
@@ -216,7 +216,7 @@ fn sigv4_header_cases_verify() {
 }
 
 #[test]
-fn requests_of_real_clients_verify() {
+fn verifies_requests_of_real_clients() {
     let file = vectors("sigv4.json");
     let captures = cases(&file, "client_captures");
     assert_eq!(captures.len(), 83);
@@ -262,7 +262,7 @@ fn verify_stages(case: &Case<'_>, amz_date: &str) {
 }
 
 #[test]
-fn sigv4_presigned_cases_sign_and_verify() {
+fn signs_and_verifies_sigv4_presigned() {
     let file = vectors("sigv4.json");
     let mut seen = 0;
     for json in cases(&file, "cases")
@@ -324,7 +324,7 @@ fn sigv4_presigned_cases_sign_and_verify() {
 }
 
 #[test]
-fn every_list_of_the_sigv4_file_is_used_or_named_here() {
+fn covers_every_list_of_the_sigv4_file() {
     let file = vectors("sigv4.json");
     let names: Vec<_> = file
         .as_object()
@@ -423,7 +423,7 @@ fn check_cos_header_form(case: &Case<'_>, signs_the_common_list: bool) {
 }
 
 #[test]
-fn cos_header_cases_sign_and_verify() {
+fn signs_and_verifies_cos_headers() {
     let file = vectors("cos-sign.json");
     let list = cases(&file, "cases");
     assert_eq!(list.len(), 78);
@@ -434,7 +434,7 @@ fn cos_header_cases_sign_and_verify() {
 }
 
 #[test]
-fn cos_documentation_cases_sign_and_verify() {
+fn signs_and_verifies_cos_documentation_cases() {
     let file = vectors("cos-sign.json");
     let list = cases(&file, "documentation_cases");
     assert_eq!(list.len(), 2);
@@ -445,7 +445,7 @@ fn cos_documentation_cases_sign_and_verify() {
 }
 
 #[test]
-fn requests_of_the_cos_sdk_sign_and_verify() {
+fn signs_and_verifies_cos_sdk_requests() {
     let file = vectors("cos-sign.json");
     let list = cases(&file, "sdk_requests");
     assert_eq!(list.len(), 23);
@@ -475,7 +475,7 @@ fn signed_host<'c>(case: &Case<'c>) -> &'c str {
 }
 
 #[test]
-fn cos_presigned_cases_verify() {
+fn verifies_cos_presigned() {
     let file = vectors("cos-sign.json");
     let list = cases(&file, "presigned_cases");
     assert_eq!(list.len(), 13);
@@ -501,7 +501,7 @@ fn cos_presigned_cases_verify() {
 }
 
 #[test]
-fn every_list_of_the_cos_file_is_used_or_named_here() {
+fn covers_every_list_of_the_cos_file() {
     let file = vectors("cos-sign.json");
     let names: Vec<_> = file
         .as_object()
@@ -528,7 +528,7 @@ fn every_list_of_the_cos_file_is_used_or_named_here() {
 }
 
 #[test]
-fn tc3_cases_sign_and_verify() {
+fn signs_and_verifies_tc3() {
     let file = vectors("tc3.json");
     let list = cases(&file, "cases");
     assert_eq!(list.len(), 35);
@@ -587,7 +587,7 @@ fn tc3_cases_sign_and_verify() {
 }
 
 #[test]
-fn every_list_of_the_tc3_file_is_used_or_named_here() {
+fn covers_every_list_of_the_tc3_file() {
     let file = vectors("tc3.json");
     let names: Vec<_> = file
         .as_object()
@@ -601,7 +601,7 @@ fn every_list_of_the_tc3_file_is_used_or_named_here() {
 }
 
 #[test]
-fn sigv2_query_cases_sign_and_verify_as_botocore_does() {
+fn sigv2_queries_match_botocore() {
     let file = vectors("sigv4.json");
     let mut seen = 0;
     for json in cases(&file, "sigv2_cases")
@@ -653,7 +653,7 @@ fn sigv2_query_cases_sign_and_verify_as_botocore_does() {
 /// The `Authorization` form is not served, but its cases show more of the string to sign, which is
 /// the same with the date in the place of `Expires`.
 #[test]
-fn sigv2_header_cases_have_the_string_to_sign_of_the_query_form() {
+fn sigv2_headers_match_the_query_form() {
     let file = vectors("sigv4.json");
     let mut seen = 0;
     for json in cases(&file, "sigv2_cases")

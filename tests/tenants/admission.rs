@@ -26,7 +26,7 @@ fn assert_denied(reply: &Reply) {
 }
 
 #[test]
-fn a_good_key_from_elsewhere_is_denied_without_a_reason_and_a_bad_one_as_ever() {
+fn denies_keys_from_other_addresses() {
     let world = world("");
     assert_denied(&world.ask("GET", KEY));
     assert_denied(&world.signed("PUT", KEY).body("x").ask());
@@ -61,7 +61,7 @@ fn a_good_key_from_elsewhere_is_denied_without_a_reason_and_a_bad_one_as_ever() 
 }
 
 #[test]
-fn a_trusted_proxy_says_who_calls() {
+fn trusts_forwarded_address_of_a_trusted_proxy() {
     let world = world("trusted_proxies = [\"127.0.0.1\", \"192.0.2.0/24\"]");
     let from = |forwarded: &[&str]| {
         let mut call = world.signed("PUT", KEY).body("x");
@@ -107,7 +107,7 @@ fn a_trusted_proxy_says_who_calls() {
 }
 
 #[test]
-fn a_forwarded_request_is_never_one_of_this_machine() {
+fn forwarded_request_is_not_local() {
     let put = |world: &World, header: Option<(&str, &str)>| {
         let mut call = Call::new(world.gateway.addr, "PUT", PUBLIC).body("x");
         if let Some((name, value)) = header {

@@ -83,7 +83,7 @@ fn exposed(reply: &Reply) -> Vec<&str> {
 }
 
 #[test]
-fn a_preflight_needs_no_signature_and_is_told_what_the_rule_allows() {
+fn responds_to_preflights_without_a_signature() {
     let world = world();
     for (target, host) in [
         ("/photos/acme/a%20b", ""),
@@ -123,7 +123,7 @@ fn a_preflight_needs_no_signature_and_is_told_what_the_rule_allows() {
             ("vary", VARY),
         ]
     );
-    assert_eq!(world.upstream_requests(), 0, "COS was asked");
+    assert_eq!(world.upstream_requests(), 0, "COS got requests");
     world
         .gateway
         .log
@@ -131,7 +131,7 @@ fn a_preflight_needs_no_signature_and_is_told_what_the_rule_allows() {
 }
 
 #[test]
-fn a_preflight_without_a_rule_tells_nothing_of_the_bucket() {
+fn preflight_without_a_rule_hides_the_bucket() {
     let world = world();
     let refused = |target: &str, origin: &str, method: &str, headers: &str| {
         let call = preflight(&world, target, origin, method);
@@ -166,11 +166,11 @@ fn a_preflight_without_a_rule_tells_nothing_of_the_bucket() {
         refused("/photos/a", origin, method, headers);
         refused("/plain/a", origin, method, headers);
     }
-    assert_eq!(world.upstream_requests(), 0, "COS was asked");
+    assert_eq!(world.upstream_requests(), 0, "COS got requests");
 }
 
 #[test]
-fn what_is_no_preflight_is_told_so() {
+fn rejects_malformed_preflights() {
     let world = world();
     let call = |headers: &[(&str, &str)]| {
         let call = Call::new(world.gateway.addr, "OPTIONS", "/photos/acme/a");
@@ -195,7 +195,7 @@ fn what_is_no_preflight_is_told_so() {
 }
 
 #[test]
-fn answers_may_be_read_by_the_pages_of_the_callers_own_grant() {
+fn pages_read_responses_of_their_own_grant() {
     for signature in SIGNATURES {
         let world = World::edited(|toml| {
             toml.replacen(
@@ -253,7 +253,7 @@ fn answers_may_be_read_by_the_pages_of_the_callers_own_grant() {
 }
 
 #[test]
-fn errors_may_be_read_too() {
+fn pages_read_errors() {
     let world = world();
     for (call, status, code) in [
         (world.signed("GET", "/photos/acme/none"), 404, "NoSuchKey"),
@@ -334,7 +334,7 @@ fn errors_may_be_read_too() {
 }
 
 #[test]
-fn caches_are_told_what_an_answer_depends_on() {
+fn sends_vary_for_caches() {
     let world = world();
     world.put("/photos/acme/a", "x");
     world.put("/plain/a", "x");
@@ -354,11 +354,11 @@ fn caches_are_told_what_an_answer_depends_on() {
 }
 
 #[test]
-fn cos_s_own_rules_reach_no_page() {
-    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nETag: \"e\"\r\nVary: Accept-Encoding, origin\r\n\
+fn removes_cors_headers_of_cos() {
+    let response = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nETag: \"e\"\r\nVary: Accept-Encoding, origin\r\n\
         Access-Control-Allow-Origin: https://evil.example\r\nAccess-Control-Allow-Credentials: true\r\n\
         Access-Control-Expose-Headers: x-secret\r\nAccess-Control-Max-Age: 9\r\n\r\nx";
-    let scripted = Scripted::with(vec![act(|peer| peer.always(answer))], RULES);
+    let scripted = Scripted::with(vec![act(|peer| peer.always(response))], RULES);
     let get = scripted
         .signed("GET", "/photos/acme/a")
         .header("origin", EVIL)
@@ -381,7 +381,7 @@ fn cos_s_own_rules_reach_no_page() {
 }
 
 #[test]
-fn a_page_uses_presigned_urls() {
+fn page_uses_presigned_urls() {
     let world = world();
     let put = world
         .signed("PUT", "/photos/acme/photo-0001.jpg")
@@ -420,7 +420,7 @@ fn form(world: &World, origin: &str) -> Reply {
 }
 
 #[test]
-fn a_page_reads_the_answer_to_its_form() {
+fn page_reads_the_response_to_its_form() {
     let world = world();
     let posted = form(&world, BLOG);
     assert_eq!(
@@ -441,7 +441,7 @@ fn a_page_reads_the_answer_to_its_form() {
 }
 
 #[test]
-fn a_page_uses_the_anonymous_tenant_where_a_rule_says_so() {
+fn page_uses_the_anonymous_tenant_if_a_rule_allows() {
     let world = world();
     let call = |method: &str| Call::new(world.gateway.addr, method, "/photos/public/a.png");
     call("PUT").body("png").ask().assert_ok();
@@ -487,7 +487,7 @@ fn a_page_uses_the_anonymous_tenant_where_a_rule_says_so() {
     ] {
         refused.ask().assert_error(403, "AccessDenied");
     }
-    assert_eq!(world.upstream_requests(), before, "COS was asked");
+    assert_eq!(world.upstream_requests(), before, "COS got requests");
     // For every page.
     let public = World::edited(|toml| {
         toml + "[[tenants.anyone.grants.cors]]\norigins = [\"*\"]\nmethods = [\"GET\"]\n"
@@ -505,15 +505,15 @@ fn a_page_uses_the_anonymous_tenant_where_a_rule_says_so() {
 }
 
 #[test]
-fn the_rules_of_a_template_count() {
+fn applies_rules_of_a_template() {
     let folder = tempfile::tempdir().unwrap();
     let rule = "\n[[templates.web.grants.cors]]\norigins = [\"https://app.example.com\"]\nmethods = [\"PUT\"]\nheaders = [\"authorization\"]\n";
     let world = World::with(&(identity_toml(&folder) + rule));
-    let asked = preflight(&world, "/photos/users/alice/k", APP, "PUT");
-    let asked = asked
+    let response = preflight(&world, "/photos/users/alice/k", APP, "PUT");
+    let response = response
         .header("access-control-request-headers", "authorization")
         .ask();
-    assert_eq!((asked.status, allowed(&asked)), (200, Some(APP)));
+    assert_eq!((response.status, allowed(&response)), (200, Some(APP)));
     let token = CORP.token(
         &json!({ "alg": "EdDSA", "kid": "o1" }),
         &claims(&json!({ "sub": "alice" })),
@@ -540,7 +540,7 @@ fn the_rules_of_a_template_count() {
 }
 
 #[test]
-fn a_page_asks_for_a_list_of_buckets_where_a_rule_names_its_origin() {
+fn page_lists_buckets_if_a_rule_names_its_origin() {
     let world = world();
     let list = |origin: &str| world.signed("GET", "/").header("origin", origin).ask();
     let own = list(APP);
@@ -557,7 +557,7 @@ fn a_page_asks_for_a_list_of_buckets_where_a_rule_names_its_origin() {
 }
 
 #[test]
-fn keys_are_given_to_pages_that_a_rule_names() {
+fn gives_keys_to_pages_that_a_rule_names() {
     let secret = "session_secret = \"session-secret-0123456789-0123456789\"";
     let world = World::edited(|toml| {
         let toml = toml.replacen("threads = 1", &format!("threads = 1\n{secret}"), 1);
@@ -574,8 +574,8 @@ fn keys_are_given_to_pages_that_a_rule_names() {
             .header("origin", origin)
             .send()
     };
-    for (what, ask) in [("sts", &sts as &dyn Fn(&str) -> Reply), ("vend", &vend)] {
-        let own = ask(APP);
+    for (what, send) in [("sts", &sts as &dyn Fn(&str) -> Reply), ("vend", &vend)] {
+        let own = send(APP);
         assert_eq!(
             (own.status, allowed(&own)),
             (200, Some(APP)),
@@ -583,7 +583,7 @@ fn keys_are_given_to_pages_that_a_rule_names() {
             own.text()
         );
         for other in [EVIL, GLOBEX_APP, "null"] {
-            let reply = ask(other);
+            let reply = send(other);
             assert_eq!(
                 (reply.status, said(&reply)),
                 (403, vec![("vary", VARY)]),
@@ -592,12 +592,12 @@ fn keys_are_given_to_pages_that_a_rule_names() {
         }
     }
     for target in ["/", "/.cosgate/credentials"] {
-        let asked = preflight(&world, target, APP, "POST");
-        let asked = asked
+        let response = preflight(&world, target, APP, "POST");
+        let response = response
             .header("access-control-request-headers", "authorization,x-amz-date")
             .ask();
         assert_eq!(
-            (asked.status, allowed(&asked)),
+            (response.status, allowed(&response)),
             (200, Some(APP)),
             "{target}"
         );

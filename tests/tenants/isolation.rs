@@ -27,12 +27,12 @@ use model::Model;
 const CASES: u32 = 16;
 
 #[test]
-fn each_tenant_sees_its_own_only_with_cos_spoken_to_in_s3() {
+fn isolates_tenants_with_s3_signatures() {
     random_runs("s3");
 }
 
 #[test]
-fn each_tenant_sees_its_own_only_with_cos_spoken_to_in_its_own_words() {
+fn isolates_tenants_with_cos_signatures() {
     random_runs("cos");
 }
 

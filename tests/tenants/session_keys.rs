@@ -154,7 +154,7 @@ impl Keys {
 }
 
 #[test]
-fn a_token_gives_keys_that_do_what_the_token_may() {
+fn token_gives_keys_with_its_permissions() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let reply = web_identity(addr, &CORP.of("alice")).send();
@@ -210,7 +210,7 @@ fn a_token_gives_keys_that_do_what_the_token_may() {
 }
 
 #[test]
-fn chunk_signatures_begin_at_a_session_key_too() {
+fn verifies_chunk_signatures_of_session_keys() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let robots =
@@ -229,7 +229,7 @@ fn chunk_signatures_begin_at_a_session_key_too() {
 }
 
 #[test]
-fn a_local_key_gives_keys_of_its_own_tenant() {
+fn local_key_gives_keys_of_its_tenant() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     for form in [
@@ -275,7 +275,7 @@ fn a_local_key_gives_keys_of_its_own_tenant() {
 }
 
 #[test]
-fn a_session_s_keys_get_a_key_of_cos_s_and_a_link_that_they_sign_gets_none() {
+fn session_keys_get_a_cos_key_but_presigned_urls_do_not() {
     let world = World::edited(|toml| {
         let server = format!("[server]\nsession_secret = \"{SECRET}\"\n");
         toml.replacen("[server]\n", &server, 1).replacen(
@@ -318,7 +318,7 @@ fn a_session_s_keys_get_a_key_of_cos_s_and_a_link_that_they_sign_gets_none() {
 
 /// SDKs send what a token's file holds, as kubelets and people write it.
 #[test]
-fn a_token_may_have_white_space_around_it() {
+fn accepts_white_space_around_a_token() {
     let (world, _folder) = world();
     for (before, after) in [("", "\n"), ("", "\r\n"), (" \t", " \n\n")] {
         let token = format!("{before}{}{after}", CORP.of("alice"));
@@ -331,7 +331,7 @@ fn a_token_may_have_white_space_around_it() {
 }
 
 #[test]
-fn what_the_sts_refuses() {
+fn rejects_invalid_sts_calls() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let refused = |form: &str, status, code| assert_refused(&post(addr, form).send(), status, code);
@@ -418,7 +418,7 @@ fn of_a_table() -> String {
 }
 
 #[test]
-fn a_policy_narrows_a_session() {
+fn policy_narrows_a_session() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let call = |keys: &Keys, method: &str, path: &str| keys.call(addr, method, path);
@@ -473,7 +473,7 @@ fn a_policy_narrows_a_session() {
 /// Nessie names a table's folder in six ways, for tables that spread their files over a bucket. The policy
 /// of the key for COS stays short.
 #[test]
-fn patterns_that_say_the_same_are_said_once() {
+fn merges_equal_policy_patterns() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let table = "acme/ns/t";
@@ -502,7 +502,7 @@ fn patterns_that_say_the_same_are_said_once() {
 }
 
 #[test]
-fn a_multi_delete_of_a_narrowed_session_leaves_the_rest() {
+fn multi_delete_of_a_narrowed_session_keeps_other_keys() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let form = format!("Action=AssumeRole{}", of_a_table());
@@ -521,7 +521,7 @@ fn a_multi_delete_of_a_narrowed_session_leaves_the_rest() {
 
 /// As some clients ask: in the query, and without a role.
 #[test]
-fn a_call_may_stand_in_the_query() {
+fn accepts_sts_calls_in_the_query() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let token = CORP.of("alice");
@@ -541,7 +541,7 @@ fn a_call_may_stand_in_the_query() {
 }
 
 #[test]
-fn a_caller_may_ask_who_it_is() {
+fn returns_the_caller_identity() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let who = "Action=GetCallerIdentity&Version=2011-06-15";
@@ -571,7 +571,7 @@ fn a_caller_may_ask_who_it_is() {
 }
 
 #[test]
-fn without_a_secret_there_are_no_session_keys() {
+fn no_session_keys_without_a_session_secret() {
     let (world, _folder) = world_with("");
     let addr = world.gateway.addr;
     let reply = web_identity(addr, &CORP.of("alice")).send();
@@ -584,7 +584,7 @@ fn without_a_secret_there_are_no_session_keys() {
 }
 
 #[test]
-fn a_key_is_known_by_its_own_token_alone() {
+fn session_key_needs_its_own_token() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let path = "/photos/users/alice/none";
@@ -658,7 +658,7 @@ fn a_key_is_known_by_its_own_token_alone() {
 }
 
 #[test]
-fn the_secret_before_still_opens_and_a_dropped_one_does_not() {
+fn previous_secret_is_valid_until_it_is_dropped() {
     let (old, _folder) = world();
     let alice = keys(&web_identity(old.gateway.addr, &CORP.of("alice")).send());
     let both = format!("session_secret = \"{OTHER}\"\nprevious_session_secret = \"{SECRET}\"");
@@ -672,7 +672,7 @@ fn the_secret_before_still_opens_and_a_dropped_one_does_not() {
 }
 
 #[test]
-fn a_key_ends_when_it_was_said_to() {
+fn session_key_expires_on_time() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let reply = web_identity(addr, &CORP.of("alice")).send();
@@ -684,7 +684,7 @@ fn a_key_ends_when_it_was_said_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_sts_speaks_http2_too() {
+async fn serves_sts_over_http2() {
     let authority = Authority::new("ours");
     let folder = tempfile::tempdir().unwrap();
     let tls = authority.tls("") + &identity_toml(&folder);
@@ -711,7 +711,7 @@ async fn the_sts_speaks_http2_too() {
 }
 
 #[test]
-fn the_sts_holds_a_tenant_to_its_addresses_and_limits() {
+fn sts_respects_addresses_and_limits() {
     let form = "Action=GetSessionToken&Version=2011-06-15";
     let world_of = |acme: &str| {
         World::edited(|toml| {
@@ -731,7 +731,7 @@ fn the_sts_holds_a_tenant_to_its_addresses_and_limits() {
 }
 
 #[test]
-fn a_subjects_session_keys_and_tokens_share_its_limits() {
+fn session_keys_and_tokens_share_limits() {
     let folder = tempfile::tempdir().unwrap();
     let limits =
         "[templates.web.limits]\nrequests_per_second = 1\nburst = 4\n[[templates.web.grants]]";
@@ -762,7 +762,7 @@ fn a_subjects_session_keys_and_tokens_share_its_limits() {
 
 /// If each were verified twice, each would count twice.
 #[test]
-fn a_bad_token_is_verified_once_where_keys_are_vended() {
+fn verifies_a_bad_token_once() {
     let (world, _folder) = world_with("");
     let vend = |token: &str| {
         let call = Call::new(world.gateway.addr, "POST", "/.cosgate/credentials");
@@ -778,7 +778,7 @@ fn a_bad_token_is_verified_once_where_keys_are_vended() {
 }
 
 #[test]
-fn a_stranger_who_fails_too_often_is_not_checked_for_a_while() {
+fn delays_callers_after_repeated_failures() {
     let server = "trusted_proxies = [\"127.0.0.1\"]\nallow_plain_bearer = true\n";
     let (world, _folder) = world_with(&format!("{server}session_secret = \"{SECRET}\""));
     let addr = world.gateway.addr;
@@ -822,7 +822,7 @@ fn a_stranger_who_fails_too_often_is_not_checked_for_a_while() {
 }
 
 #[test]
-fn failures_count_for_the_address_that_a_balancer_names() {
+fn counts_failures_by_forwarded_address() {
     let server =
         "proxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]\nallow_plain_bearer = true\n";
     let (world, _folder) = world_with(&format!("{server}session_secret = \"{SECRET}\""));
@@ -831,24 +831,24 @@ fn failures_count_for_the_address_that_a_balancer_names() {
         let header = format!("PROXY TCP4 {address} 198.51.100.1 50000 443\r\n");
         Client::connect(addr).behind(header.as_bytes())
     };
-    let ask = |client: &mut Client, call: &Call| {
+    let send = |client: &mut Client, call: &Call| {
         client.write(&call.bytes());
         client.read_reply("POST")
     };
     let mut failing = behind("192.0.2.1");
     for n in 0..100 {
         let forged = STRANGER.with(&json!({ "n": n }));
-        let refused = ask(&mut failing, &web_identity(addr, &forged));
+        let refused = send(&mut failing, &web_identity(addr, &forged));
         assert_refused(&refused, 400, "InvalidIdentityToken");
     }
     let good = web_identity(addr, &CORP.of("bob"));
-    let held = ask(&mut behind("192.0.2.1"), &good);
+    let held = send(&mut behind("192.0.2.1"), &good);
     assert_eq!((held.status, held.code().as_str()), (503, "Throttling"));
-    keys(&ask(&mut behind("192.0.2.2"), &good));
+    keys(&send(&mut behind("192.0.2.2"), &good));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn forms_that_never_come_do_not_close_the_sts() {
+async fn unsent_forms_do_not_block_the_sts() {
     let authority = Authority::new("ours");
     let folder = tempfile::tempdir().unwrap();
     let limits = "[server.limits]\nstranger_bytes = \"4MiB\"\n";
@@ -884,7 +884,7 @@ async fn forms_that_never_come_do_not_close_the_sts() {
 }
 
 #[test]
-fn forms_that_are_not_sent_to_their_end_count_as_failures() {
+fn truncated_forms_count_as_failures() {
     let (world, _folder) = world_with(&format!(
         "trusted_proxies = [\"127.0.0.1\"]\nallow_plain_bearer = true\nsession_secret = \"{SECRET}\""
     ));
@@ -919,7 +919,7 @@ fn restarted(server: &str, acme: &str, web: &str) -> (World, TempDir) {
 }
 
 #[test]
-fn session_keys_end_with_the_local_key_that_got_them() {
+fn session_keys_end_with_their_local_key() {
     let (world, _folder) = world();
     let form = "Action=GetSessionToken&Version=2011-06-15";
     let acme = keys(&signed(world.gateway.addr, form, ACME, "sts").send());
@@ -942,7 +942,7 @@ fn session_keys_end_with_the_local_key_that_got_them() {
 }
 
 #[test]
-fn session_keys_are_revoked_of_all_of_a_tenant_and_of_a_subject() {
+fn revokes_sessions_of_a_tenant_or_subject() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let form = "Action=GetSessionToken&Version=2011-06-15";
@@ -1048,7 +1048,7 @@ fn form_of(addr: SocketAddr, keys: &Keys, key: &str, token_in_policy: bool) -> C
 }
 
 #[test]
-fn a_form_may_be_signed_with_a_session_key() {
+fn accepts_forms_signed_with_session_keys() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let alice = keys(&web_identity(addr, &CORP.of("alice")).send());
@@ -1220,7 +1220,7 @@ fn changes_of_templates_and_identities() -> Vec<Change> {
             [false, false, true],
         ),
         (
-            "the template's folders are told apart by another claim",
+            "the template's folders are distinguished by another claim",
             |toml| swapped(&toml, "{claim.sub}", "{claim.email}"),
             [false, false, true],
         ),
@@ -1240,7 +1240,7 @@ fn changes_of_templates_and_identities() -> Vec<Change> {
 }
 
 #[test]
-fn a_session_ends_when_what_it_was_got_with_is_no_longer_trusted() {
+fn session_ends_when_its_source_is_not_trusted() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let form = "Action=GetSessionToken&Version=2011-06-15";
@@ -1268,7 +1268,7 @@ fn a_session_ends_when_what_it_was_got_with_is_no_longer_trusted() {
 }
 
 #[test]
-fn a_session_may_do_what_its_tenant_may_do_now() {
+fn session_has_the_current_permissions() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let form = "Action=GetSessionToken&Version=2011-06-15";
@@ -1318,7 +1318,7 @@ fn of_version_1(what: &str) -> Keys {
 }
 
 #[test]
-fn a_session_of_the_version_before_lives_on_where_all_that_it_says_still_holds() {
+fn accepts_session_tokens_of_the_previous_version() {
     let acme = of_version_1(&format!("\"w\":{{\"n\":\"acme\"}},\"p\":\"{}\"", ACME.0));
     let robots = of_version_1("\"w\":{\"n\":\"robots\"},\"s\":\"r\"");
     let alice = of_version_1("\"w\":{\"t\":[\"web\",[[\"sub\",\"alice\"]]]},\"s\":\"alice\"");

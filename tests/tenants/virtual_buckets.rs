@@ -128,7 +128,7 @@ fn filled(signature: &str) -> World {
 }
 
 #[test]
-fn a_key_is_below_the_root_upstream_and_nowhere_else() {
+fn stores_keys_below_the_root() {
     for signature in SIGNATURES {
         let world = filled(signature);
         for key in KEYS {
@@ -155,7 +155,7 @@ fn a_key_is_below_the_root_upstream_and_nowhere_else() {
 }
 
 #[test]
-fn prefixes_below_a_root_fence_the_clients_names() {
+fn applies_prefixes_to_client_names() {
     let world = world("s3");
     world.put("/inbox/in/x", "x");
     world.put("/inbox/one.txt", "1");
@@ -181,7 +181,7 @@ fn prefixes_below_a_root_fence_the_clients_names() {
 }
 
 #[test]
-fn the_root_and_the_key_together_have_850_bytes() {
+fn limits_root_and_key_to_850_bytes() {
     let world = world("s3");
     let room = 850 - ROOT.len();
     let fits = format!("/photos/{}", "x".repeat(room));
@@ -246,7 +246,7 @@ fn decoded(name: &str) -> String {
 }
 
 #[test]
-fn every_listing_is_in_the_clients_names() {
+fn lists_client_names() {
     for signature in SIGNATURES {
         let world = filled(signature);
         for (form, next, marker) in [
@@ -279,7 +279,7 @@ fn every_listing_is_in_the_clients_names() {
 }
 
 #[test]
-fn what_a_listing_repeats_is_what_the_client_said() {
+fn listing_repeats_client_parameters() {
     for signature in SIGNATURES {
         let world = filled(signature);
         for (form, expected) in [
@@ -327,7 +327,7 @@ fn what_a_listing_repeats_is_what_the_client_said() {
 }
 
 #[test]
-fn a_token_leads_nowhere_but_on() {
+fn token_only_continues_its_listing() {
     for signature in SIGNATURES {
         let world = filled(signature);
         plant(&world, "c4n4ry-inbox/in/k", "inbox's");
@@ -358,7 +358,7 @@ fn a_token_leads_nowhere_but_on() {
 }
 
 #[test]
-fn uploads_and_their_results_are_in_the_clients_names() {
+fn uploads_use_client_names() {
     for signature in SIGNATURES {
         let world = filled(signature);
         let key = "up/ü &";
@@ -416,7 +416,7 @@ fn uploads_and_their_results_are_in_the_clients_names() {
 }
 
 #[test]
-fn copies_go_between_a_tenants_buckets_and_in_coss_words_between_regions() {
+fn copies_between_own_buckets() {
     for signature in SIGNATURES {
         let world = filled(signature);
         world.put("/plain/acme/p%20q", "plain's");
@@ -520,7 +520,7 @@ fn copies_go_between_a_tenants_buckets_and_in_coss_words_between_regions() {
 }
 
 #[test]
-fn a_multi_delete_answers_in_the_clients_names() {
+fn multi_delete_responds_with_client_names() {
     for signature in SIGNATURES {
         let world = filled(signature);
         world.put("/inbox/in/x", "x");
@@ -557,7 +557,7 @@ fn a_multi_delete_answers_in_the_clients_names() {
 }
 
 #[test]
-fn a_doubtful_multi_delete_never_reaches_cos() {
+fn rejects_ambiguous_multi_deletes() {
     let world = filled("s3");
     world.emulator.counters().reset();
     let object = "<Object><Key>c</Key></Object>";
@@ -589,7 +589,7 @@ fn a_doubtful_multi_delete_never_reaches_cos() {
 }
 
 #[test]
-fn a_listing_without_a_prefix_shows_what_the_grant_has() {
+fn listing_without_a_prefix_shows_the_grant() {
     for signature in SIGNATURES {
         let world = world(signature);
         for key in ["x", "d/y"] {
@@ -642,7 +642,7 @@ fn a_listing_without_a_prefix_shows_what_the_grant_has() {
 }
 
 #[test]
-fn a_key_may_begin_with_a_slash() {
+fn accepts_keys_that_begin_with_a_slash() {
     for signature in SIGNATURES {
         let world = world(signature);
         for (key, target) in [("/x", "/photos//x"), ("//y z", "/photos/%2F%2Fy%20z")] {
@@ -677,7 +677,7 @@ fn a_key_may_begin_with_a_slash() {
 }
 
 /// Everything that can be asked of the bucket `photos`: method, target, body, copy source.
-const ASKED: [(&str, &str, &str, &str); 26] = [
+const REQUESTS: [(&str, &str, &str, &str); 26] = [
     ("GET", "/photos/k", "", ""),
     ("HEAD", "/photos/k", "", ""),
     ("PUT", "/photos/k", "x", ""),
@@ -721,8 +721,8 @@ const ASKED: [(&str, &str, &str, &str); 26] = [
     ("GET", "/inbox/out", "", ""),
 ];
 
-fn ask_everything(addr: std::net::SocketAddr) -> Vec<Reply> {
-    let ask = |(method, target, body, source): &(&str, &str, &str, &str)| {
+fn send_all_requests(addr: std::net::SocketAddr) -> Vec<Reply> {
+    let send = |(method, target, body, source): &(&str, &str, &str, &str)| {
         let mut call = Call::new(addr, method, target).body(*body);
         if !source.is_empty() {
             call = call.header("x-amz-copy-source", source);
@@ -731,14 +731,14 @@ fn ask_everything(addr: std::net::SocketAddr) -> Vec<Reply> {
         assert_says_nothing(&reply);
         reply
     };
-    ASKED.iter().map(ask).collect()
+    REQUESTS.iter().map(send).collect()
 }
 
 #[test]
-fn no_answer_tells_of_the_real_store() {
+fn responses_hide_the_real_store() {
     for signature in SIGNATURES {
         let world = filled(signature);
-        let replies = ask_everything(world.gateway.addr);
+        let replies = send_all_requests(world.gateway.addr);
         let ok = replies.iter().filter(|reply| reply.status < 300).count();
         assert!(ok > 12, "{ok}");
         for key in world.emulator.issued_keys() {
@@ -787,23 +787,23 @@ fn scripted(signature: &str, acts: Vec<Act>) -> Scripted {
 }
 
 /// Answers every request, bodies read, with `answer`; HEAD without its body.
-fn always(answer: String) -> Act {
+fn always(response: String) -> Act {
     act(move |peer| {
         while let Some(head) = peer.head() {
             let length = header_of(&head, "content-length").map_or(0, |l| l.parse().unwrap());
             peer.body(length);
             if head.starts_with("HEAD") {
-                let (head, _) = answer.split_once("\r\n\r\n").unwrap();
+                let (head, _) = response.split_once("\r\n\r\n").unwrap();
                 peer.say(&format!("{head}\r\n\r\n"));
             } else {
-                peer.say(&answer);
+                peer.say(&response);
             }
         }
     })
 }
 
 #[test]
-fn no_error_of_cos_tells_of_the_real_store() {
+fn errors_hide_the_real_store() {
     for signature in SIGNATURES {
         for (status, code) in [
             (301, "PermanentRedirect"),
@@ -829,20 +829,20 @@ fn no_error_of_cos_tells_of_the_real_store() {
             (504, "Timeout"),
         ] {
             let world = scripted(signature, vec![always(indiscreet(status, code))]);
-            for (reply, asked) in ask_everything(world.gateway.addr).iter().zip(ASKED) {
-                let local = matches!(asked.1, "/" | "/photos?location")
-                    || matches!((asked.0, asked.1), ("HEAD", "/photos"));
-                assert!(reply.status >= 400 || local, "{asked:?} {status}");
+            for (reply, request) in send_all_requests(world.gateway.addr).iter().zip(REQUESTS) {
+                let local = matches!(request.1, "/" | "/photos?location")
+                    || matches!((request.0, request.1), ("HEAD", "/photos"));
+                assert!(reply.status >= 400 || local, "{request:?} {status}");
             }
         }
     }
 }
 
 #[test]
-fn no_error_after_a_200_tells_of_the_real_store() {
+fn errors_in_a_200_hide_the_real_store() {
     for signature in SIGNATURES {
         let world = scripted(signature, vec![always(indiscreet(200, "InternalError"))]);
-        for (method, target, body, source) in ASKED {
+        for (method, target, body, source) in REQUESTS {
             let rewritten = !source.is_empty()
                 || method == "POST"
                 || (method == "GET" && (target.contains("uploadId") || !target.contains("/k")));
@@ -860,7 +860,7 @@ fn no_error_after_a_200_tells_of_the_real_store() {
 }
 
 /// Each way in which a text of COS can tell of the store, alone: nothing else in it gives it away.
-const TELLING: [&str; 11] = [
+const REVEALING: [&str; 11] = [
     "shared-1250000000",
     "of the account 1250000000",
     "c4n4ry (1)/中+/k is gone",
@@ -874,37 +874,37 @@ const TELLING: [&str; 11] = [
     "key AKIDx",
 ];
 
-/// Answers with failures that say `telling`: of deletes and parts in a success, of the rest as such.
-fn failing(telling: &'static str) -> Act {
+/// Answers with failures that say `revealing`: of deletes and parts in a success, of the rest as such.
+fn failing(revealing: &'static str) -> Act {
     act(move |peer| {
         while let Some(head) = peer.head() {
             let length = header_of(&head, "content-length").map_or(0, |l| l.parse().unwrap());
             peer.body(length);
             if head.starts_with("POST") {
                 let result = format!(
-                    "<DeleteResult><Error><Key>{ROOT}k</Key><Code>{telling}</Code>\
-                     <Message>{telling}</Message></Error></DeleteResult>"
+                    "<DeleteResult><Error><Key>{ROOT}k</Key><Code>{revealing}</Code>\
+                     <Message>{revealing}</Message></Error></DeleteResult>"
                 );
                 let length = result.len();
                 peer.say(&format!(
                     "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{result}"
                 ));
             } else if head.contains("partNumber=1&") {
-                peer.say(&cos_error(200, "Failed", telling));
+                peer.say(&cos_error(200, "Failed", revealing));
             } else if head.contains("partNumber=") {
-                peer.say(&cos_error(200, telling, ""));
+                peer.say(&cos_error(200, revealing, ""));
             } else {
-                peer.say(&cos_error(404, "NoSuchKey", telling));
+                peer.say(&cos_error(404, "NoSuchKey", revealing));
             }
         }
     })
 }
 
 #[test]
-fn a_text_that_tells_one_thing_of_the_store_stays_here() {
+fn removes_texts_that_reveal_the_store() {
     for signature in SIGNATURES {
-        for telling in TELLING {
-            let world = scripted(signature, vec![failing(telling)]);
+        for revealing in REVEALING {
+            let world = scripted(signature, vec![failing(revealing)]);
             for target in [
                 "/photos/k",
                 "/photos/k?partNumber=1&uploadId=u",
@@ -914,7 +914,7 @@ fn a_text_that_tells_one_thing_of_the_store_stays_here() {
                 let copy = copy.header("x-amz-copy-source", "/away/c");
                 assert_says_nothing(&copy.signed_by(support::ACME).send());
             }
-            if telling.contains("far") {
+            if revealing.contains("far") {
                 continue; // no other request has to do with that grant
             }
             let body = "<Delete><Object><Key>k</Key></Object></Delete>";
@@ -926,7 +926,7 @@ fn a_text_that_tells_one_thing_of_the_store_stays_here() {
 }
 
 #[test]
-fn a_listing_names_the_account_nowhere() {
+fn listing_hides_the_account() {
     for signature in SIGNATURES {
         for target in [
             "/photos",
@@ -938,11 +938,11 @@ fn a_listing_names_the_account_nowhere() {
                 "<{root}><IsTruncated>false</IsTruncated><Contents><Key>{ROOT}k</Key><Bucket>{BUCKET}</Bucket>\
                  <Owner><ID>1250000000</ID><UIN>1250000000</UIN><No>1250000000</No></Owner></Contents></{root}>"
             );
-            let answer = format!(
+            let response = format!(
                 "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{listing}",
                 listing.len()
             );
-            let world = scripted(signature, vec![always(answer)]);
+            let world = scripted(signature, vec![always(response)]);
             let reply = world.signed("GET", target).ask();
             assert_eq!(element(&reply.text(), "Key"), "k");
             assert_says_nothing(&reply);
@@ -976,7 +976,7 @@ fn alarms() -> &'static Log {
 }
 
 #[test]
-fn a_listing_that_leaves_the_grant_is_cut_off_counted_and_alarmed() {
+fn cuts_a_listing_outside_the_grant() {
     let alarms = alarms();
     let inside = "<Contents><Key>c4n4ry (1)/中+/a</Key></Contents>";
     for signature in SIGNATURES {
@@ -1055,18 +1055,18 @@ fn in_two(start: String, rest: String, at_once: bool) -> Act {
 }
 
 #[test]
-fn a_result_of_deletes_that_leaves_the_grant_is_not_shown() {
+fn hides_delete_results_outside_the_grant() {
     let alarms = alarms();
     for result in [
         "<Deleted><Key>evil</Key></Deleted>",
         "<Error><Key>c4n4ry (1)/evil</Key><Code>AccessDenied</Code></Error>",
     ] {
         let document = format!("<DeleteResult>{result}</DeleteResult>");
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nContent-Type: application/xml\r\n\r\n{document}",
             document.len()
         );
-        let world = scripted("s3", vec![always(answer)]);
+        let world = scripted("s3", vec![always(response)]);
         let body = "<Delete><Object><Key>k</Key></Object></Delete>";
         let reply = world.signed("POST", "/photos?delete").body(body).ask();
         reply.assert_error(502, "BadGateway");
@@ -1078,9 +1078,9 @@ fn a_result_of_deletes_that_leaves_the_grant_is_not_shown() {
 }
 
 #[test]
-fn a_strange_answer_is_no_alarm_of_the_fence() {
-    let answer = cos_error(200, "x", "x").replace("Error>", "Html>");
-    let world = scripted("s3", vec![always(answer)]);
+fn unknown_document_raises_no_alarm() {
+    let response = cos_error(200, "x", "x").replace("Error>", "Html>");
+    let world = scripted("s3", vec![always(response)]);
     let reply = world.signed("GET", "/photos").ask();
     reply.assert_error(502, "BadGateway");
     world.gateway.log.assert_says("cannot be read");

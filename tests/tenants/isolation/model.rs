@@ -83,7 +83,7 @@ impl<'w> Model<'w> {
         }
     }
 
-    /// Does it, and holds the answer, what COS was asked and what it has then to the model.
+    /// Does it, and holds the answer, what COS got requests and what it has then to the model.
     pub fn step(&mut self, who: Who, style: Style, page: Page, operation: &Operation) {
         self.style = style;
         self.page = page;
@@ -133,7 +133,7 @@ impl<'w> Model<'w> {
                             form,
                             prefix: folder,
                             delimiter: false,
-                            most: None,
+                            max: None,
                             encoded: false,
                             from: From::Start,
                         },
@@ -144,7 +144,7 @@ impl<'w> Model<'w> {
                 let (real, name) = who.real(bucket, &key);
                 let stored = self.world.emulator.object_bytes(real, &name);
                 assert_eq!(stored.as_ref(), Some(&object.bytes), "{who:?} {key}");
-                let reply = self.ask(who, "GET", &target(bucket, &key));
+                let reply = self.send_target(who, "GET", &target(bucket, &key));
                 expect_object(&reply, &object);
             }
             self.check_upstream(who);
@@ -218,7 +218,7 @@ impl<'w> Model<'w> {
             "?versionId=null"
         };
         let call = format!("{}{version}", target(at.bucket, &key));
-        let reply = self.ask(who, "DELETE", &call);
+        let reply = self.send_target(who, "DELETE", &call);
         if who.writes(at.bucket, &key) {
             reply.assert_ok();
             self.tenants[who as usize].objects.remove(&(at.bucket, key));
@@ -244,15 +244,15 @@ impl<'w> Model<'w> {
         let text = reply.assert_ok().text();
         let (may, may_not): (Vec<_>, Vec<_>) =
             keys.into_iter().partition(|key| who.writes(bucket, key));
-        let told = |entry: &str| {
+        let names_in = |entry: &str| {
             let entries = elements(&text, entry);
             let mut keys: Vec<_> = entries.iter().map(|e| plain(&element(e, "Key"))).collect();
             keys.sort();
             keys
         };
-        assert_eq!(told("Error"), may_not, "{text}");
+        assert_eq!(names_in("Error"), may_not, "{text}");
         assert_eq!(elements(&text, "Code"), vec!["AccessDenied"; may_not.len()]);
-        assert_eq!(told("Deleted"), if quiet { &[][..] } else { &may });
+        assert_eq!(names_in("Deleted"), if quiet { &[][..] } else { &may });
         for key in may {
             self.tenants[who as usize].objects.remove(&(bucket, key));
         }
@@ -364,7 +364,7 @@ impl<'w> Model<'w> {
     }
 
     fn list_buckets(&mut self, who: Who) {
-        let reply = self.ask(who, "GET", "/");
+        let reply = self.send_target(who, "GET", "/");
         let mut names = elements(&reply.assert_ok().text(), "Name");
         names.sort();
         assert_eq!(names, ["away", "box", "photos", "public"]);
@@ -447,7 +447,7 @@ impl<'w> Model<'w> {
 
     fn abort(&mut self, who: Who, of: UploadOf) {
         let (at, upload) = self.upload(who, of);
-        let reply = self.ask(who, "DELETE", &at.target());
+        let reply = self.send_target(who, "DELETE", &at.target());
         if self.is_known(who, &at, upload, &reply) {
             reply.assert_ok();
             self.tenants[who as usize].uploads.remove(upload.unwrap());
@@ -456,7 +456,7 @@ impl<'w> Model<'w> {
 
     fn list_parts(&mut self, who: Who, of: UploadOf) {
         let (at, upload) = self.upload(who, of);
-        let reply = self.ask(who, "GET", &at.target());
+        let reply = self.send_target(who, "GET", &at.target());
         if self.is_known(who, &at, upload, &reply) {
             let text = reply.assert_ok().text();
             assert_eq!(plain(&element(&text, "Key")), at.key);
@@ -484,14 +484,14 @@ impl<'w> Model<'w> {
         let mut from = match &after {
             None => String::new(),
             Some((true, marker)) if form == Form::Two => format!("&start-after={}", url(marker)),
-            Some((_, marker)) => format!("&{}={}", names.asked, url(marker)),
+            Some((_, marker)) => format!("&{}={}", names.parameter, url(marker)),
         };
         let covered = who.covers(bucket, &prefix) || who.is_above(bucket, &prefix);
         let mut shown = Vec::new();
         for page in 0.. {
             assert!(page < 40, "it never ends: {listing:?}");
             let target = format!("/{}?{query}{from}", bucket.alias()).replacen("?&", "?", 1);
-            let reply = self.ask(who, "GET", &target);
+            let reply = self.send_target(who, "GET", &target);
             if !covered {
                 return self.assert_refused(&reply);
             }
@@ -503,13 +503,13 @@ impl<'w> Model<'w> {
             if element(&text, "IsTruncated") != "true" {
                 break;
             }
-            let mut next = plain(&element(&text, names.told));
+            let mut next = plain(&element(&text, names.element));
             assert!(!next.is_empty(), "{text}");
             if listing.encoded && form != Form::Two {
                 next = decoded(&next);
             }
             self.tenants[who as usize].places.push((form, next.clone()));
-            from = format!("&{}={}", names.asked, url(&next));
+            from = format!("&{}={}", names.parameter, url(&next));
             let id = element(&text, "NextUploadIdMarker");
             if !id.is_empty() {
                 from += &format!("&upload-id-marker={id}");
@@ -639,12 +639,12 @@ impl<'w> Model<'w> {
         if page == Page::Nobody {
             self.page = Page::Stranger;
         }
-        let mut ask = |alias: &str| {
+        let mut send = |alias: &str| {
             let call = self.bare("OPTIONS", &format!("/{alias}/a"));
             let call = call.header("access-control-request-method", method);
             self.send(who, &call)
         };
-        let (reply, nobodys) = (ask(bucket.alias()), ask("no-such-bucket"));
+        let (reply, nobodys) = (send(bucket.alias()), send("no-such-bucket"));
         self.page = page;
         nobodys.assert_error(403, "AccessForbidden");
         let is_named = matches!(page, Page::Of(site) if site.has_rule(bucket));
@@ -653,25 +653,25 @@ impl<'w> Model<'w> {
             return;
         }
         reply.assert_error(403, "AccessForbidden");
-        assert_eq!(pages_are_told(&reply), pages_are_told(&nobodys));
+        assert_eq!(cors_headers(&reply), cors_headers(&nobodys));
         let message = |reply: &Reply| element(&reply.text(), "Message");
         assert_eq!(message(&reply), message(&nobodys));
-        assert_eq!(self.world.upstream_requests(), 0, "COS was asked");
+        assert_eq!(self.world.upstream_requests(), 0, "COS got requests");
     }
 
     /// A page reads the answers to the tenant whose rule names it. It is told of no other bucket, unless
     /// its own rules are about a bucket of that name and nobody knows who calls.
     fn check_page(&self, who: Who, call: &Call, reply: &Reply) {
-        let told = pages_are_told(reply);
+        let headers = cors_headers(reply);
         let allowed = reply.header("access-control-allow-origin");
         if allowed.is_none() {
-            let only_vary = told.iter().all(|(name, _)| name == "vary");
-            assert!(only_vary, "{told:?}");
+            let only_vary = headers.iter().all(|(name, _)| name == "vary");
+            assert!(only_vary, "{headers:?}");
             return;
         }
         assert_eq!(allowed, self.origin());
         let Page::Of(site) = self.page else {
-            panic!("a stranger's page is told {told:?}");
+            panic!("a stranger's page gets {headers:?}");
         };
         let host = call.headers.iter().find(|(name, _)| name == "host");
         let alias = match host.unwrap().1.strip_suffix(".s3.localhost") {
@@ -683,7 +683,7 @@ impl<'w> Model<'w> {
         let is_service = alias.is_empty() && who == site;
         assert!(
             is_service || named.any(|bucket| bucket.alias() == alias),
-            "a page of {site:?} is told {told:?} of {alias}"
+            "a page of {site:?} gets {headers:?} for {alias}"
         );
         assert!(
             who == site || reply.status >= 400 || call.method == "OPTIONS",
@@ -691,7 +691,7 @@ impl<'w> Model<'w> {
         );
     }
 
-    fn ask(&mut self, who: Who, method: &str, target: &str) -> Reply {
+    fn send_target(&mut self, who: Who, method: &str, target: &str) -> Reply {
         let call = self.call(who, method, target);
         self.send(who, &call)
     }
@@ -703,7 +703,7 @@ impl<'w> Model<'w> {
         if reply.header("connection") == Some("close") {
             self.client = Client::connect(self.world.gateway.addr);
         }
-        assert!(reply.whole, "the answer was cut: {reply:?}");
+        assert!(reply.whole, "the response was cut: {reply:?}");
         self.check_page(who, call, &reply);
         let mut said = format!("{:?} {}", reply.headers, reply.text());
         for token in ["ContinuationToken", "NextContinuationToken"] {
@@ -736,7 +736,7 @@ impl<'w> Model<'w> {
             reply.status,
             reply.text()
         );
-        assert_eq!(self.world.upstream_requests(), 0, "COS was asked");
+        assert_eq!(self.world.upstream_requests(), 0, "COS got requests");
     }
 
     /// Whether S3's words cannot say the copy, since it is from another region; asserts that it was told.
@@ -745,12 +745,12 @@ impl<'w> Model<'w> {
         let too_far = self.signature == "s3" && is_away(from) != is_away(to);
         if too_far {
             reply.assert_error(501, "NotImplemented");
-            assert_eq!(self.world.upstream_requests(), 0, "COS was asked");
+            assert_eq!(self.world.upstream_requests(), 0, "COS got requests");
         }
         too_far
     }
 
-    /// Nothing that COS was asked for lies outside what the tenant sees.
+    /// Nothing that COS got requests for lies outside what the tenant sees.
     fn check_upstream(&self, who: Who) {
         for head in self.world.emulator.counters().heads() {
             let of = |wanted: &str| {
@@ -896,7 +896,7 @@ fn expect_object(reply: &Reply, object: &Object) {
 }
 
 /// The headers of an answer that are about pages of other origins.
-fn pages_are_told(reply: &Reply) -> Vec<(String, String)> {
+fn cors_headers(reply: &Reply) -> Vec<(String, String)> {
     let headers = reply.headers.iter();
     let about = |name: &str| name == "vary" || name.starts_with("access-control-");
     headers.filter(|(name, _)| about(name)).cloned().collect()

@@ -133,7 +133,7 @@ pub struct Listing {
     /// A folder and the first character of what is in it.
     pub prefix: Option<(Folder, Option<usize>)>,
     pub delimiter: bool,
-    pub most: Option<usize>,
+    pub max: Option<usize>,
     pub encoded: bool,
     pub from: From,
 }
@@ -284,12 +284,12 @@ fn listing() -> impl Strategy<Value = Listing> {
     ];
     let switches = (any::<bool>(), any::<bool>(), option::of(1_usize..4));
     (place, form, from, switches).prop_map(
-        |((bucket, prefix), form, from, (delimiter, encoded, most))| Listing {
+        |((bucket, prefix), form, from, (delimiter, encoded, max))| Listing {
             bucket,
             form,
             prefix,
             delimiter,
-            most,
+            max,
             encoded,
             from,
         },

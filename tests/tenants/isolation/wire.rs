@@ -37,7 +37,7 @@ impl Listing {
 
     /// All that it asks for but where it starts; each parameter follows a `&`.
     pub fn query(&self, who: Who) -> String {
-        let (mut query, most) = match self.form {
+        let (mut query, max) = match self.form {
             Form::One => (String::new(), "max-keys"),
             Form::Two => ("&list-type=2".to_owned(), "max-keys"),
             Form::Uploads => ("&uploads".to_owned(), "max-uploads"),
@@ -52,8 +52,8 @@ impl Listing {
         if self.encoded {
             query += "&encoding-type=url";
         }
-        if let Some(number) = self.most {
-            query += &format!("&{most}={number}");
+        if let Some(number) = self.max {
+            query += &format!("&{max}={number}");
         }
         query
     }
@@ -61,17 +61,17 @@ impl Listing {
 
 /// How a listing says where it goes on, and how that is asked for.
 pub struct Marker {
-    pub told: &'static str,
-    pub asked: &'static str,
+    pub element: &'static str,
+    pub parameter: &'static str,
 }
 
 pub fn marker(form: Form) -> Marker {
-    let (told, asked) = match form {
+    let (element, parameter) = match form {
         Form::One => ("NextMarker", "marker"),
         Form::Two => ("NextContinuationToken", "continuation-token"),
         Form::Uploads | Form::Versions => ("NextKeyMarker", "key-marker"),
     };
-    Marker { told, asked }
+    Marker { element, parameter }
 }
 
 /// What a page shows: names, and sizes or ids; groups have neither.
