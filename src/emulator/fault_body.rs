@@ -49,10 +49,9 @@ pub(super) struct PacedBody<B> {
 }
 
 /// The next bytes of a body, or else its end, its error or its trailers.
-fn poll_data<B>(
-    body: &mut B,
-    cx: &mut Context<'_>,
-) -> Poll<ControlFlow<Option<Result<Frame<Bytes>, B::Error>>, Bytes>>
+type NextData<E> = ControlFlow<Option<Result<Frame<Bytes>, E>>, Bytes>;
+
+fn poll_data<B>(body: &mut B, cx: &mut Context<'_>) -> Poll<NextData<B::Error>>
 where
     B: Body<Data = Bytes> + Unpin,
 {

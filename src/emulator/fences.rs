@@ -190,12 +190,12 @@ fn some_pattern() -> impl Strategy<Value = PrefixPattern> {
 
 fn some_grant() -> impl Strategy<Value = Grant> {
     let actions: Vec<String> = operations().map(|o| o.action().into()).collect();
-    let most = actions.len();
+    let max = actions.len();
     (
         some_cos_name(),
         prop::sample::select(vec!["", "a/", "a/b/", "b/"]),
         prop::collection::vec(some_pattern(), 0..3),
-        prop::sample::subsequence(actions, 0..=most),
+        prop::sample::subsequence(actions, 0..=max),
     )
         .prop_map(|(cos_name, root, prefixes, actions)| Grant {
             name: String::new(),

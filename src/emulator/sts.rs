@@ -536,9 +536,9 @@ fn named<'a>(parameter: &str, name: &'a str, others: &str) -> Result<&'a str, St
 }
 
 fn check_tags(parameters: &Map<String, Value>) -> Result<(), StsFailure> {
-    let within = |tag: &Value, name: &str, most: usize| {
+    let within = |tag: &Value, name: &str, max: usize| {
         let text = tag.get(name).and_then(Value::as_str);
-        text.is_some_and(|text| text.chars().count() <= most)
+        text.is_some_and(|text| text.chars().count() <= max)
     };
     let good = match parameters.get("Tags") {
         None => true,

@@ -11,7 +11,7 @@ const BOTTOM: f64 = 30.0;
 /// The number of colours in the style sheet.
 const COLOURS: usize = 8;
 /// The minimum of a logarithmic axis, in its unit.
-const LEAST: f64 = 1.0;
+const MIN: f64 = 1.0;
 
 /// A plot of lines.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ pub(super) fn svg(plot: &Plot<'_>) -> String {
         (LEFT, WIDTH - RIGHT),
     );
     let lowest = if plot.y.is_logarithmic() {
-        ys().filter(|y| *y >= LEAST).fold(f64::INFINITY, f64::min)
+        ys().filter(|y| *y >= MIN).fold(f64::INFINITY, f64::min)
     } else {
         0.0
     };
@@ -191,11 +191,7 @@ impl Axis {
 impl Scale {
     fn new(axis: Axis, (from, to): (f64, f64), (start, end): (f64, f64)) -> Self {
         let (from, to) = if axis.is_logarithmic() {
-            let low = if from.is_finite() {
-                from.max(LEAST)
-            } else {
-                LEAST
-            };
+            let low = if from.is_finite() { from.max(MIN) } else { MIN };
             let (low, high) = (decade(low), decade_above(to.max(low * 1.01)));
             (low, high)
         } else {

@@ -1,5 +1,5 @@
-//! The credential cache against a scripted STS on loopback: one call for a herd, renewal behind the
-//! callers' backs, and every kind of trouble that an STS can be in.
+//! The credential cache against a scripted STS on loopback: one call for many requests, renewal in the background,
+//! and every failure of an STS.
 
 #![expect(
     clippy::indexing_slicing,
@@ -26,36 +26,36 @@ use tokio::time::{Instant, sleep};
 const SECRET_KEY: &str = "issuersecretkeyissuersecretkey00";
 const TMP_SECRET: &str = "TMPSECRETKEY=";
 const POLICY: &str = r#"{"version":"2.0","statement":[]}"#;
-/// Requests wait for a key no longer than this, and a little for the machine's own sake.
+/// Maximum wait of a request for a key, with a margin for a slow machine.
 const WAIT: Duration = Duration::from_millis(5_900);
 
-/// What the STS does with a call.
+/// The response of the STS to a call.
 #[derive(Clone)]
 enum Reply {
-    /// Gives a key that lives for so many seconds.
+    /// A key with this lifetime in seconds.
     Key(i64),
-    /// Answers with this error code.
+    /// This error code.
     Error(&'static str),
-    /// Answers 200 with this body.
+    /// Status 200 with this body.
     Body(String),
-    /// Sends these bytes and closes.
+    /// These bytes, and then the connection is closed.
     Raw(&'static str),
-    /// Answers 200 and then sends 64 MiB.
+    /// Status 200, and then 64 MiB.
     Huge,
-    /// Says nothing.
+    /// No response.
     Hang,
 }
 
-/// The scripted STS. It checks signatures and time as Tencent does.
+/// The scripted STS. It verifies signatures and times as Tencent does.
 struct Sts {
     port: u16,
     reply: Mutex<Reply>,
-    /// Overrides `reply` for the tenant of this `Name`.
+    /// Overrides `reply` for the tenant with this `Name`.
     special: Mutex<Option<(&'static str, Reply)>>,
     calls: AtomicUsize,
-    /// Floods that were taken to their end.
+    /// The number of floods that were read to their end.
     swallowed: AtomicUsize,
-    /// Seconds that its clock is ahead.
+    /// The seconds by which its clock is ahead.
     ahead: AtomicI64,
     delay: Mutex<Duration>,
     start: Instant,
@@ -78,7 +78,7 @@ impl Sts {
         sts
     }
 
-    /// As [`Sts::start`] over TLS, with a certificate for `sts.test`; gives the PEM too.
+    /// [`Sts::start`] over TLS, with a certificate for `sts.test`. Gives the PEM too.
     async fn start_tls(reply: Reply) -> (Arc<Self>, String) {
         let made = rcgen::generate_simple_self_signed(vec!["sts.test".to_owned()]).unwrap();
         let key = made.signing_key.serialize_der().try_into().unwrap();
@@ -127,7 +127,7 @@ impl Sts {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// The time of the machine that cosgate runs on.
+    /// The time of the machine on which cosgate runs.
     fn wall(start: Instant) -> Timestamp {
         let passed = i64::try_from(start.elapsed().as_secs()).unwrap();
         Timestamp::from_unix(1_768_480_245 + passed)
@@ -137,7 +137,7 @@ impl Sts {
         Self::wall(self.start).plus(self.ahead.load(Ordering::SeqCst))
     }
 
-    /// A cache with its issuer here, for `tenants`.
+    /// A cache for `tenants` with this STS as issuer.
     fn cache(&self, tenants: &[&str]) -> (Cache, Arc<Clock>) {
         let endpoint = format!("http://127.0.0.1:{}", self.port);
         self.cache_of(&config(&endpoint, "timeout = \"1s\"", "", tenants))
@@ -298,7 +298,7 @@ fn sts_calls(cache: &Cache) -> [u64; 3] {
         .map(|count| count.load(Ordering::SeqCst))
 }
 
-/// Waits until `met`, or fails.
+/// Waits until `met` holds, or fails.
 async fn until(mut met: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !met() {
@@ -370,7 +370,7 @@ async fn cancelled_waiter_does_not_cancel_the_call() {
     let first = tokio::spawn(async move { one.get().await });
     until(|| sts.calls() == 1).await;
     let second = tokio::spawn(async move { other.get().await });
-    tokio::task::yield_now().await; // it has begun to wait
+    tokio::task::yield_now().await; // the request waits now
     first.abort();
     assert_eq!(second.await.unwrap().unwrap().generation, 1);
     assert_eq!(sts.calls(), 1);
@@ -400,7 +400,7 @@ async fn live_key_serves_during_an_sts_outage() {
     let (cache, _) = sts.cache(&["acme"]);
     let entry = entry(&cache, 0);
     entry.get().await.unwrap();
-    let end = Instant::now() + Duration::from_millis(2_900); // four seconds less a quarter
+    let end = Instant::now() + Duration::from_millis(2_900); // three quarters of four seconds
     let html = Reply::Raw("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 6\r\n\r\n<html>");
     let troubles = [
         html,

@@ -1,4 +1,4 @@
-//! Every fault that an STS can have, while keys are live and while there is none.
+//! Every fault of an STS, with and without a live key.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::thread;
@@ -10,23 +10,23 @@ use tokio::time::Instant;
 
 use crate::support::{self, ACCOUNT, BUCKET, Call, GLOBEX, Gateway, World, emulator, toml};
 
-/// What a client without a key meets.
+/// The response to a client without a key.
 #[derive(Clone, Copy, PartialEq)]
 enum Cold {
     /// 503 with `Retry-After`, in time.
     ComeBack,
-    /// Its answer: the trouble is overcome.
+    /// Success: the fault is overcome.
     Served,
 }
 use Cold::{ComeBack, Served};
 
 const LIFE: i64 = 6;
-/// A key of [`LIFE`] is used for three quarters of it, less what the test itself may be late.
+/// A key of [`LIFE`] is used for three quarters of it, minus a margin for a slow test.
 const USED: Duration = Duration::from_millis(4_300);
-/// A client waits for five seconds at most, and a little for the machine's own sake.
+/// A client waits for up to five seconds, with a margin for a slow machine.
 const WAIT: Duration = Duration::from_millis(5_900);
 const CLIENTS: usize = 20;
-/// Calls that one tenant makes at most in [`WAIT`]: they are a second apart, and more after each failure.
+/// Maximum calls for one tenant in [`WAIT`]: they are a second apart, and more after each failure.
 const CALLS: u64 = 7;
 
 fn each_fault() -> Vec<(&'static str, Cold, Faults)> {
@@ -58,10 +58,10 @@ fn each_fault() -> Vec<(&'static str, Cold, Faults)> {
     ]
 }
 
-/// Who makes the keys: each of them takes so many calls.
+/// The source of the keys, and the number of calls for each key.
 #[derive(Clone, Copy)]
 enum Maker {
-    /// A role, assumed with the key of another role: each has a life of its own.
+    /// A role that is assumed with the key of another role. Each key has its own lifetime.
     Chain = 2,
     Federation = 1,
 }
@@ -103,7 +103,7 @@ impl Maker {
     }
 }
 
-/// Tries all faults at once: most of their time is waiting.
+/// Tries all faults at once, because each test mostly waits.
 fn each(test: impl Fn(&str, Maker, Cold, Faults) + Sync) {
     let test = &test;
     thread::scope(|scope| {
@@ -132,14 +132,14 @@ fn live_key_hides_faults_until_it_expires() {
             ..Faults::default()
         });
         let call = world.signed("PUT", "/photos/acme/kept").body("kept");
-        let born = Instant::now(); // the key comes later, and ends so much later
+        let born = Instant::now(); // the key arrives and expires later than this
         call.send().assert_ok();
         world.emulator.faults().set(faults);
         let mut served = 0;
         while born.elapsed() < USED {
             let reply = get(&world);
             if born.elapsed() >= USED {
-                break; // a slow machine's last request may have come too late
+                break; // on a slow machine the last request may be too late
             }
             assert_eq!(
                 (reply.status, reply.text().as_str()),
@@ -151,8 +151,8 @@ fn live_key_hides_faults_until_it_expires() {
         }
         let calls = sts_calls(&world);
         println!("{name}: {served} requests served while STS was called {calls} times");
-        let (least, most) = (maker.calls() + 1, maker.calls() * CALLS);
-        assert!((least..=most).contains(&calls), "{name}: {calls} calls");
+        let (min, max) = (maker.calls() + 1, maker.calls() * CALLS);
+        assert!((min..=max).contains(&calls), "{name}: {calls} calls");
         if cold == ComeBack {
             let good = world.gateway.metric("cosgate_sts_calls_total", "ok");
             assert_eq!(good, maker.calls());
@@ -192,8 +192,8 @@ fn without_a_key_clients_get_retry_after() {
             assert!((1..=60).contains(&after), "{name}: {after}");
         }
         let calls = sts_calls(&world);
-        let most = maker.calls() * CALLS;
-        assert!((1..=most).contains(&calls), "{name}: {calls} calls");
+        let max = maker.calls() * CALLS;
+        assert!((1..=max).contains(&calls), "{name}: {calls} calls");
         world.emulator.faults().clear();
         support::eventually(name, || get(&world).status == 404);
     });
@@ -202,7 +202,7 @@ fn without_a_key_clients_get_retry_after() {
 #[test]
 fn unreachable_sts_gives_retry_after() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let closed = closed.local_addr().unwrap().to_string(); // and closed again
+    let closed = closed.local_addr().unwrap().to_string(); // the port is closed again
     for sts in [closed.as_str(), "sts.cosgate.invalid:80"] {
         let emulator = emulator();
         let text = toml(emulator.cos_addr(), emulator.sts_addr(), "");
@@ -231,7 +231,7 @@ fn wrong_clock_costs_one_more_call() {
     }
 }
 
-/// A world with so many more tenants, whose issuer may call so often.
+/// A world with this many more tenants, and a limit of calls for their issuer.
 fn crowd(tenants: usize, calls_per_second: u32) -> World {
     let emulator = emulator();
     let more: Vec<_> = (0..tenants).map(tenant_toml).collect();
@@ -239,7 +239,7 @@ fn crowd(tenants: usize, calls_per_second: u32) -> World {
     let text = toml(emulator.cos_addr(), emulator.sts_addr(), &more);
     let rate = format!("calls_per_second = {calls_per_second}\nburst = {calls_per_second}\n");
     let text = text.replacen("[issuers.main]\n", &format!("[issuers.main]\n{rate}"), 1);
-    // Who waits for its turn does so longer than a test needs to end.
+    // A tenant waits for its turn longer than the test takes.
     let text = format!("{text}\n[server.limits]\ndrain_timeout = \"1s\"\n");
     let gateway = Gateway::start(&text);
     World { gateway, emulator }
@@ -330,7 +330,7 @@ fn open_breaker_fails_fast() {
         sts: Some(StsFault::Http500),
         ..Faults::default()
     });
-    // Two tenants fail for five seconds, each at its own pace: the breaker opens in that time.
+    // Two tenants fail for five seconds, each at its own rate. The breaker opens in that time.
     thread::scope(|scope| {
         scope.spawn(|| get(&world).assert_error(503, "SlowDown"));
         scope.spawn(|| {
@@ -345,7 +345,7 @@ fn open_breaker_fails_fast() {
     let began = Instant::now();
     for _ in 0..50 {
         let call = Call::new(world.gateway.addr, "GET", "/photos?location");
-        call.send().assert_ok(); // needs no key: as fast as this machine is now
+        call.send().assert_ok(); // needs no key, and measures the speed of this machine
     }
     let local = began.elapsed();
     support::eventually("an open breaker again", || {
@@ -361,8 +361,8 @@ fn open_breaker_fails_fast() {
         assert!(reply.header("retry-after").is_some());
     }
     let took = began.elapsed();
-    let most = Duration::from_millis(900).max(local * 3);
-    assert!(took < most, "refused at once: {took:?}, {local:?}");
+    let max = Duration::from_millis(900).max(local * 3);
+    assert!(took < max, "refused at once: {took:?}, {local:?}");
     let probes = sts_calls(&world) - calls;
     assert!(probes <= 1 + took.as_secs(), "{probes} in {took:?}");
 }

@@ -1,5 +1,5 @@
-//! Where an issuer's own key comes from, over sockets: roles, web identities, chains, the metadata
-//! service, profile files, watched files, commands. The embedded STS and COS judge what comes of it.
+//! Sources of an issuer's own key, over sockets: roles, web identities, chains, the metadata service, profile files,
+//! watched files and commands. The embedded STS and COS verify the results.
 
 #![expect(
     clippy::indexing_slicing,
@@ -27,7 +27,7 @@ const ROLE: &str = "qcs::cam::uin/100000000001:roleName/cosgate";
 const POD: &str = "qcs::cam::uin/100000000001:roleName/pod";
 const EXTERNAL: &str = "ext:id/1";
 
-/// COS and STS with a role for keys and one for pods, and a cosgate whose only issuer is as given.
+/// COS and STS with a role for keys and one for pods, and a cosgate with this one issuer.
 struct World {
     emulator: Emulator,
     gateway: Gateway,
@@ -48,7 +48,7 @@ impl World {
             .send()
     }
 
-    /// How many keys STS has given under this name.
+    /// The number of keys that STS has issued under this name.
     fn issued(&self, name: &str) -> u64 {
         let counts = self.emulator.counters().counts();
         counts.sts_by_name.get(name).copied().unwrap_or(0)
@@ -92,7 +92,7 @@ fn web_identity(name: &str, file: &Path) -> String {
     )
 }
 
-/// A temporary key of the account, as the metadata service would give one.
+/// A temporary key of the account in the form of the metadata service.
 fn temporary_key(emulator: &Emulator) -> Value {
     let body = json!({"RoleArn": ROLE, "RoleSessionName": "machine", "ExternalId": EXTERNAL});
     let body = body.to_string();
@@ -130,7 +130,7 @@ fn temporary_key(emulator: &Emulator) -> Value {
     })
 }
 
-/// A metadata service that gives these answers, one a call, and the last one for ever.
+/// A metadata service with one of these responses for each call; the last one repeats.
 fn metadata(responses: Vec<String>) -> (Script, Arc<AtomicU64>) {
     let calls = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&calls);
@@ -195,8 +195,8 @@ fn fetches_the_machine_role_once() {
     );
 }
 
-/// The thread that calls STS and the cores, whose clients get keys, share the issuer's own key. One of
-/// those clients leaves while it is fetched.
+/// The vendor's thread and the cores share the issuer's own key. One of the clients disconnects while the key is
+/// fetched.
 #[test]
 fn proxy_and_vendor_share_one_fetch() {
     let emulator = emulator();
@@ -452,7 +452,7 @@ fn command_gets_only_listed_variables() {
     ] {
         let script = format!("cat /proc/$$/environ > {seen}; cat {key}");
         let command = format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]\n{listed}");
-        // Its environment has the secrets of the tenants and of the account.
+        // The environment of cosgate contains the secrets of the tenants and of the account.
         let program = Program::serve(&with_issuers(&emulator, &role(&command)));
         let put = Call::new(program.addr, "PUT", "/photos/acme/a").signed_by(ACME);
         put.body("text").send().assert_ok();
@@ -477,7 +477,7 @@ fn accepts_a_command_with_long_error_output() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("key");
     fs::write(&file, temporary_key(&emulator).to_string()).unwrap();
-    // More than a pipe holds: it would wait for a reader.
+    // More than a pipe holds: without a reader, the command would block.
     let script = format!("head -c 300000 /dev/zero >&2; cat {}", file.display());
     let command = format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]");
     let gateway = Gateway::start(&with_issuers(&emulator, &role(&command)));
@@ -504,7 +504,7 @@ fn kills_a_timed_out_command() {
     });
 }
 
-/// Each of them waits some seconds for a key that does not come.
+/// Each case waits some seconds for a key that does not arrive.
 fn all_at_once<T: Send, const N: usize>(all: [T; N], check: impl Fn(T) + Sync) {
     let check = &check;
     thread::scope(|scope| {
@@ -526,7 +526,7 @@ fn process_memory_is_protected() {
         .find(|line| line.starts_with("Max core file size"));
     let words: Vec<_> = core.unwrap().split_ascii_whitespace().collect();
     assert_eq!(words[4..6], ["0", "0"]);
-    // Of a process that cannot be dumped the files belong to root, whoever runs it.
+    // The files of a process that cannot be dumped belong to root, whoever runs it.
     eventually("the program is not dumpable", || {
         use std::os::unix::fs::MetadataExt as _;
         fs::metadata(format!("{proc}/mem")).is_ok_and(|mem| mem.uid() == 0)

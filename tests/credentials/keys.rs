@@ -1,5 +1,4 @@
-//! Temporary keys in the life of requests: a client before cosgate, an STS and a COS behind it, and
-//! troubles of each.
+//! Temporary keys in requests: a client, cosgate, an STS and a COS, and failures of each.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::sync::Arc;
@@ -13,12 +12,12 @@ use tokio::time::Instant;
 
 use crate::support::{self, BUCKET, Call, Client, GLOBEX, Gateway, Reply, World, emulator, toml};
 
-/// Both languages that COS is spoken to in.
+/// Both signatures for COS.
 const SIGNATURES: [&str; 2] = ["s3", "cos"];
 /// COS's host for the bucket that the tenants share.
 const HOST: &str = "shared-1250000000.cos.ap-guangzhou.myqcloud.com";
 
-/// Tries all cases at once: most of their time is waiting.
+/// Tries all cases at once, because each test mostly waits.
 fn each<C: Send>(cases: impl IntoIterator<Item = C>, test: impl Fn(C) + Sync) {
     thread::scope(|scope| {
         for case in cases {
@@ -38,7 +37,7 @@ fn world(signature: &str) -> World {
     World { gateway, emulator }
 }
 
-/// A world with an object in it, so that acme has a key.
+/// A world with one object, so that acme has a key.
 fn warm(signature: &str) -> World {
     let world = world(signature);
     put(&world, "kept", b"kept").assert_ok();
@@ -69,7 +68,7 @@ fn sts_calls(world: &World) -> u64 {
     world.emulator.counters().counts().sts_calls
 }
 
-/// Asserts that the client is asked to come back; in how many seconds.
+/// Asserts a response with `Retry-After`, and gives its seconds.
 #[track_caller]
 fn come_back(reply: &Reply, code: &str) -> u32 {
     reply.assert_error(503, code);
@@ -77,7 +76,7 @@ fn come_back(reply: &Reply, code: &str) -> u32 {
     after.parse().unwrap()
 }
 
-/// The key with which cosgate serves the tenant of this index.
+/// The key that cosgate uses for the tenant with this index.
 fn key_of(world: &World, tenant: usize) -> Arc<Credential> {
     let entry = world.gateway.shared.credentials().entry(tenant).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -101,7 +100,7 @@ fn thousand_cold_requests_make_one_call() {
     const REQUESTS: usize = 1000;
     let world = world("s3");
     world.emulator.faults().set(Faults {
-        sts_latency_ms: 1000, // all are there before the key is
+        sts_latency_ms: 1000, // all requests arrive before the key
         ..Faults::default()
     });
     let call = world.signed("GET", "/photos?list-type=2&prefix=acme%2F");
@@ -167,7 +166,7 @@ fn key_serves_its_lifetime_while_sts_is_down() {
         let tried = sts_calls(&world);
         assert!((2..=6).contains(&tried), "{tried} calls to STS");
 
-        // From here on nothing is worth waiting for, which shortens the test and nothing else.
+        // A wait for STS is useless from here on. Without it the test is shorter.
         sts_fault(&world, sts_error("AuthFailure.SecretIdNotFound"), None);
         let over = loop {
             let reply = get(&world);
@@ -193,7 +192,7 @@ fn renews_a_key_while_requests_are_served() {
     while born.elapsed() < Duration::from_millis(3700) {
         get(&world).assert_ok();
     }
-    // The first key was used for three seconds at most.
+    // The first key was used for up to three seconds.
     let calls = sts_calls(&world);
     assert!((2..=3).contains(&calls), "{calls} calls to STS");
 }
@@ -264,7 +263,7 @@ fn replays_a_head_after_an_expired_token() {
     let world = warm("s3");
     world.emulator.faults().set(Faults {
         cos: Some(CosFault::Error {
-            status: 400, // with no body to say why: see `is_key_refused`
+            status: 400, // without a body that gives the reason: see `is_key_refused`
             code: "ExpiredToken".to_owned(),
         }),
         cos_times: Some(2),
@@ -313,11 +312,11 @@ fn short_lived_keys_cause_no_storm() {
     // The first key, its replacement at once, and then one after 1 to 2 s, 2 to 4 s, 2 to 4 s, ...
     let calls = sts_calls(&world);
     assert!((4..=6).contains(&calls), "{calls}");
-    // Nothing is sent again with a key that was refused: each key is seen once by each client.
+    // No request is repeated with a refused key: each client uses each key once.
     let requests = world.emulator.counters().counts().cos_requests;
     assert!(requests <= 2 + 20 * calls, "{requests}");
     world.emulator.faults().clear();
-    // Nobody waits in vain for the fourth new key in a row, and who comes back has it in time.
+    // No client waits in vain for the fourth new key. A client that retries gets it in time.
     let before = Instant::now();
     let served = std::iter::repeat_with(|| get(&world)).find(|reply| {
         if reply.status == 503 {
@@ -368,7 +367,7 @@ fn recovers_within_five_seconds_after_an_outage() {
         };
         thread::scope(|scope| {
             let clients: Vec<_> = (0..4).map(|_| scope.spawn(ask_until_served)).collect();
-            // However long the outage: lanes.rs has hours of it, on paused time.
+            // The length of the outage does not matter: lanes.rs tests hours on paused time.
             let opened = || world.gateway.metric("cosgate_sts_breaker_opened_total", "");
             support::eventually("the breaker has opened again", || opened() >= 2);
             world.emulator.faults().clear();
@@ -455,7 +454,7 @@ fn waits_at_most_five_seconds_for_a_key() {
     for reply in &replies {
         come_back(reply, "SlowDown");
     }
-    // The first call is given up at the end of their wait, and the next one begins.
+    // The first call times out at the end of the clients' wait, and the next one starts.
     assert!((1..=2).contains(&sts_calls(&world)));
 }
 
@@ -509,11 +508,11 @@ fn reports_permanent_refusals_at_once() {
                 1,
                 "{code}"
             );
-            // Which tenant and why is in the log, for whoever runs it.
+            // The log names the tenant and the reason for the operator.
             support::eventually("the reason in the access log", || {
                 world.gateway.log.text().contains(code)
             });
-            // Another tenant asks for itself.
+            // Another tenant makes its own call.
             world.emulator.faults().clear();
             let started = Instant::now();
             support::eventually("globex's key", || {
@@ -540,7 +539,7 @@ fn rejects_keys_that_are_about_to_expire() {
             world.emulator.faults().clear();
             waiting.join().unwrap()
         });
-        early.assert_error(404, "NoSuchKey"); // as soon as there is a good one
+        early.assert_error(404, "NoSuchKey"); // as soon as there is a valid key
         let calls = sts_calls(&world);
         assert!((2..=3).contains(&calls), "{calls} calls for {life} s");
     });
@@ -585,7 +584,7 @@ fn tenant_key_allows_only_its_folder() {
 
 #[test]
 fn sts_date_corrects_the_clock() {
-    // The emulated COS keeps the right time: of a q-sign-time, only a past start is good there.
+    // The emulated COS keeps the correct time. It accepts only a q-sign-time that has started.
     each(
         [("s3", 600), ("s3", -600), ("cos", -600)],
         |(signature, offset)| {
@@ -595,7 +594,7 @@ fn sts_date_corrects_the_clock() {
                 ..Faults::default()
             });
             put(&world, "kept", b"kept").assert_ok();
-            assert_eq!(sts_calls(&world), 2); // refused, learnt, signed anew
+            assert_eq!(sts_calls(&world), 2); // refused, clock corrected, signed again
             let gateway = &world.gateway;
             assert_eq!(gateway.metric("cosgate_sts_calls_total", "clock"), 1);
             assert_eq!(gateway.metric("cosgate_sts_calls_total", "ok"), 1);
@@ -604,7 +603,7 @@ fn sts_date_corrects_the_clock() {
             let ours = cosgate::clock::wall_clock();
             let ahead = signed.since(ours);
             assert!((offset - 125..=offset + 5).contains(&ahead), "{ahead}");
-            // Clients are judged by our own clock still.
+            // cosgate still judges clients by its own clock.
             let late = ours.plus(offset + offset.signum() * 400);
             let stale = world.signed("GET", "/photos/acme/kept").at(late).send();
             stale.assert_error(403, "RequestTimeTooSkewed");
@@ -612,7 +611,7 @@ fn sts_date_corrects_the_clock() {
     );
 }
 
-/// When the last request to COS says that it was signed.
+/// The time in the signature of the last request to COS.
 fn signed_time(world: &World) -> Timestamp {
     let heads = world.emulator.counters().heads();
     let headers = &heads.last().unwrap().headers;
@@ -644,7 +643,7 @@ fn live_key_needs_no_wait() {
 #[test]
 fn each_part_uses_the_current_key() {
     const PARTS: usize = 60;
-    const LIFE: u64 = 5; // of each key, in seconds: used for less than four, whole seconds being cut off
+    const LIFE: u64 = 5; // seconds of each key, which is used for less than four
     let world = world("s3");
     world.emulator.faults().set(Faults {
         sts_lifetime: i64::try_from(LIFE).ok(),
@@ -686,7 +685,7 @@ fn each_part_uses_the_current_key() {
     assert!(keys.len() >= 5, "no key came back after the next one");
 }
 
-/// The id of the key that each part went to COS with, in order.
+/// The ids of the keys for each part at COS, in order.
 fn keys_of_parts(world: &World) -> Vec<String> {
     let heads = world.emulator.counters().heads();
     let parts = heads

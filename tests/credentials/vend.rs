@@ -1,5 +1,5 @@
-//! Temporary keys handed to clients, over sockets: who gets one, what it opens at COS itself, and what
-//! else is refused.
+//! Temporary keys for clients, over sockets: who gets one, what it allows at COS itself, and which requests are
+//! refused.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::io::Write as _;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 const PATH: &str = "/.cosgate/credentials";
 const TOKEN: &str = "acme-container-token-0000000000";
 
-/// The tenant acme hands out keys.
+/// A world in which the tenant acme vends keys.
 fn world() -> World {
     world_with("vend = true\nvend_duration = \"40m\"\n")
 }
@@ -60,7 +60,7 @@ fn json_of(reply: &Reply) -> Value {
     serde_json::from_slice(&reply.body).unwrap()
 }
 
-/// A key, used at COS without the proxy.
+/// A key that is used at COS without the proxy.
 struct Key {
     id: String,
     secret: String,
@@ -119,7 +119,7 @@ fn token_gets_the_key_of_its_tenant() {
             "{method} {target}"
         );
     }
-    // The same key while enough of its time is left.
+    // The same key while enough of its lifetime is left.
     assert_eq!(Key::of(&by_token(&world, TOKEN)).id, key.id);
     assert_eq!(world.emulator.counters().counts().sts_calls, 1);
     assert_eq!(world.gateway.metric("cosgate_keys_vended_total", ""), 2);
@@ -222,7 +222,7 @@ fn refuses_keys_to_other_callers() {
             ),
             403,
         ),
-        // The body is not what was signed.
+        // The body is not the signed one.
         (
             sent(
                 &world
@@ -232,7 +232,7 @@ fn refuses_keys_to_other_callers() {
             ),
             400,
         ),
-        // Nor is it said what the body is.
+        // The hash of the body is missing.
         (
             sent(
                 &world
@@ -242,7 +242,7 @@ fn refuses_keys_to_other_callers() {
             ),
             403,
         ),
-        // A token is good for this alone.
+        // A token is valid only for vending.
         (
             sent(
                 &Call::new(world.gateway.addr, "GET", "/photos/acme/a")
@@ -297,11 +297,11 @@ fn vends_no_key_that_expires_soon() {
         ..Faults::default()
     });
     assert_eq!(send(&world, &json!({"bucket": "photos"})).status, 503);
-    // The one that was fetched before is still good.
+    // The key that was fetched before is still valid.
     assert_eq!(Key::of(&by_token(&world, TOKEN)).id, key.id);
 }
 
-/// Of clients that time out first, as AWS's SDKs do after two seconds, the next finds the key.
+/// Some clients time out first, as AWS's SDKs do after two seconds. The next client finds the key.
 #[test]
 fn disconnected_client_does_not_cancel_a_vended_key() {
     let world = world();
@@ -381,7 +381,7 @@ fn unknown_refusal_affects_only_its_scope() {
     assert_eq!(opened, 0);
 }
 
-/// The breaker is that of the proxy's own calls: it counts these too, and holds these back.
+/// The proxy's own calls share this breaker: it counts these calls too, and blocks them.
 #[test]
 fn open_breaker_blocks_vend_calls() {
     let world = world();
@@ -428,14 +428,14 @@ fn limits_vended_keys_per_second() {
             status => assert_eq!((status, reply.header("retry-after")), (503, Some("1"))),
         }
     }
-    let most = 41 + 20 * usize::try_from(began.elapsed().as_secs() + 1).unwrap();
-    assert!((40..=most).contains(&given), "{given}");
+    let max = 41 + 20 * usize::try_from(began.elapsed().as_secs() + 1).unwrap();
+    assert!((40..=max).contains(&given), "{given}");
     assert_eq!(sts_calls(&world), given as u64);
-    // The tenant's own traffic is not held back by that.
+    // The limit does not affect the tenant's own traffic.
     world.signed("PUT", "/photos/acme/a").send().assert_ok();
 }
 
-/// Tenants and subjects of one issuer that has so many calls a second for them.
+/// Tenants and subjects of one issuer with a limit of calls for their keys.
 fn shared_world(calls_per_second: u32) -> World {
     let emulator = support::emulator();
     let folder = tempfile::tempdir().unwrap();
@@ -471,7 +471,7 @@ fn ask_as(world: &World, token: &str, body: &Value) -> Reply {
     )
 }
 
-/// Ends a flood, also when the test fails.
+/// Ends a flood, even if the test fails.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -480,7 +480,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// One subject's narrowed keys, which are fetched anew each time, as fast as it can ask for them.
+/// One subject requests narrowed keys as fast as it can. Each one is fetched again.
 #[test]
 fn flood_of_one_subject_does_not_block_others() {
     let world = shared_world(20);
@@ -514,7 +514,7 @@ fn flood_of_one_subject_does_not_block_others() {
             scope.spawn(|| (0..30).map(|_| send(&world, &narrowed).status).collect()),
         ];
         let others: Vec<Vec<u16>> = others.map(|other| other.join().unwrap()).into();
-        // A key of a whole scope goes before, and the tenant's own requests need none of these turns.
+        // A key of a whole scope has priority, and the tenant's own requests need none of these calls.
         let began = Instant::now();
         assert_eq!(ask_as(&world, &bob, &json!({})).status, 200);
         assert_eq!(send(&world, &json!({})).status, 200);
@@ -568,7 +568,7 @@ fn rejects_too_long_policies_before_sts() {
         .log
         .assert_says("STS may refuse more than 2048");
     assert_eq!(send(&world, &long(4)).status, 200);
-    // STS may find one too long that is shorter: it says so of this request alone.
+    // STS may find a shorter policy too long: that error concerns only this request.
     let fault = StsFault::Error("InvalidParameter.PolicyTooLong".to_owned());
     world.emulator.faults().set(Faults {
         sts: Some(fault),
@@ -607,7 +607,7 @@ fn issuer_rate_limits_vended_keys() {
                 let reply = send(&world, &json!({"bucket": "photos"}));
                 match reply.status {
                     200 => _ = given.fetch_add(1, Ordering::Relaxed),
-                    // It is told at once when its turn would be too late.
+                    // A client whose turn would be too late gets an error at once.
                     status => {
                         let after = reply.header("retry-after").unwrap();
                         assert_eq!((status, after), (503, "5"));
@@ -617,12 +617,12 @@ fn issuer_rate_limits_vended_keys() {
             });
         }
     });
-    let most = 3 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    let max = 3 + usize::try_from(began.elapsed().as_secs()).unwrap();
     let given = given.load(Ordering::Relaxed);
-    assert!((5..=most).contains(&given), "{given}");
+    assert!((5..=max).contains(&given), "{given}");
 }
 
-/// A grant that is a policy: judged here, and by COS with its conditions.
+/// A grant with a policy: cosgate evaluates it, and COS does too, with its conditions.
 #[test]
 fn raw_policy_limits_requests_at_proxy_and_cos() {
     let emulator = support::emulator();
@@ -673,7 +673,7 @@ fn raw_policy_limits_requests_at_proxy_and_cos() {
         before,
         "refused here"
     );
-    // The condition is COS's to judge: it sees an address of another network.
+    // COS evaluates the condition: it sees an address of another network.
     assert_eq!(world.signed("DELETE", "/photos/acme/a").send().status, 403);
     assert!(world.emulator.counters().counts().cos_requests > before);
 }

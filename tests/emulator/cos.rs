@@ -1,4 +1,4 @@
-//! What a key with the right policy can do, in both languages.
+//! Operations that a key with the right policy can do, with both signatures.
 
 use std::io::{Read as _, Write as _};
 
@@ -7,7 +7,7 @@ use crate::client::{
     temporary_key,
 };
 
-/// Signs in one of the two languages.
+/// Signs in one of the two ways.
 type Sign = fn(TestRequest, &Credential) -> TestRequest;
 
 const BOTH: [Sign; 2] = [TestRequest::s3, TestRequest::cos];
@@ -80,7 +80,7 @@ fn stores_and_returns_an_object_with_both_signatures() {
     }
 }
 
-/// Some SDKs look names up as they came, and one adds a header to what it has signed.
+/// Some SDKs read header names as they arrive, and one adds a header after signing.
 #[test]
 fn accepts_what_sdks_of_cos_send() {
     let emulator = emulator();
@@ -238,7 +238,7 @@ fn pages_listings_as_cos_does() {
     assert_eq!(get(&target).elements("Key"), ["e", "中"]);
     let versions = get("/?versions=");
     assert_eq!(versions.elements("VersionId"), ["null"; 5]);
-    // Natively there is but the first version of the listing.
+    // The native API has only the first version of the listing.
     let native = TestRequest::new("GET", "/?list-type=2")
         .cos(&account())
         .send(emulator.cos_addr());
@@ -333,7 +333,7 @@ fn enforces_conditions_of_reads_and_writes() {
         .header("x-cos-forbid-overwrite", "true")
         .body("y");
     assert_eq!(fresh.cos(&account()).send(emulator.cos_addr()).status, 200);
-    // No page of COS says that it keeps any other condition of a write.
+    // No page of COS documents any other condition of a write.
     for (name, value) in [
         ("if-none-match", "*"),
         ("if-match", "\"0\""),

@@ -1,4 +1,4 @@
-//! Faults on demand, counters, and the life of the emulator itself.
+//! Faults on demand, counters, and data that outlives the emulator.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -127,7 +127,7 @@ fn sts_meets_its_faults() {
     assert!((3..=5).contains(&left));
 }
 
-/// Puts faults in force, as `PUT /faults` and a file would.
+/// Sets faults, as `PUT /faults` and a file would.
 fn set(emulator: &Emulator, faults: &[Value]) {
     let faults = serde_json::from_value(json!({"faults": faults})).unwrap();
     emulator.faults().set(faults);
@@ -141,14 +141,14 @@ fn get(target: &str) -> TestRequest {
     TestRequest::new("GET", target).s3(&account())
 }
 
-/// The clock of this test is that of the client.
+/// The current time of the client.
 #[expect(clippy::disallowed_methods, reason = "the emulator has a real clock")]
 fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
     (action(), start.elapsed())
 }
 
-/// Sends a head and part of a body, and reads what comes within a while.
+/// Sends a head and a part of the body, and reads the response within a time limit.
 fn half_sent(emulator: &Emulator, request: &TestRequest, sent: usize) -> Option<Reply> {
     let mut stream = connect(emulator.cos_addr());
     let patience = Duration::from_millis(300);
@@ -440,7 +440,7 @@ fn faults_page_names_every_kind() {
             );
         }
     }
-    // The examples of the page are read as files.
+    // The examples of the page are parsed as files.
     let blocks: Vec<&str> = page.split("```toml\n").skip(1).collect();
     assert!(blocks.len() > 1);
     for block in blocks {
@@ -505,7 +505,7 @@ fn sets_faults_over_http() {
     let met: Value = serde_json::from_slice(&met.body).unwrap();
     assert_eq!(met, json!([{"fault": "down", "met": 2}]));
     assert_eq!(put(r#"{"cos": "slow-down"}"#), 200);
-    // A page in a browser can have a name of its own lead here.
+    // A web page could use a name of its own for this address.
     for (method, target) in [
         ("DELETE", "/faults"),
         ("DELETE", "/keys"),

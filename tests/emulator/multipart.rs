@@ -1,4 +1,4 @@
-//! Multipart uploads, in both languages.
+//! Multipart uploads with both signatures.
 
 use crate::client::{BUCKET, Credential, REGION, Reply, TestRequest, account, emulator};
 

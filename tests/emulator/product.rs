@@ -1,4 +1,4 @@
-//! The emulator as other people's tests use it: path style, a seed, snapshots, accounts, restarts and kills.
+//! The emulator in tests of other projects: path style, a seed, snapshots, accounts, restarts and kills.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -63,7 +63,7 @@ fn path_style_accepts_any_host() {
         .body(delete);
     assert_eq!(send(many).status, 200);
     assert!(!emulator.object_exists(BUCKET, "copy"));
-    // COS's own hosts go on, and its words in the native language too.
+    // COS's own hosts still work, and so does the native signature.
     assert_eq!(send(TestRequest::new("GET", "/a%20b/c")).text(), "content");
     let native = request("GET", &host, &path("/a%20b/c")).cos(&account());
     assert_eq!(native.send(emulator.cos_addr()).text(), "content");
@@ -111,7 +111,7 @@ fn deletes_only_empty_buckets() {
     assert_eq!(denied.refusal(), (403, "AccessDenied".into()));
 }
 
-/// A temporary key that may do one action.
+/// A temporary key that allows one action.
 fn limited(emulator: &Emulator, by: &Credential, action: &str) -> Credential {
     let body = crate::client::federation(&policy(&[action], &[&format!("{BUCKET}/*")]));
     let (_, json) = sts(emulator.sts_addr(), by, "GetFederationToken", &body, now());
@@ -245,7 +245,7 @@ fn data_folder_has_only_explicit_snapshots() {
     first.snapshot().unwrap();
     first.put_object(BUCKET, "k", b"changed").unwrap();
     drop(first);
-    // Killed between the two renames of a reset.
+    // The process was killed between the two renames of a reset.
     std::fs::rename(
         data.path().join("buckets"),
         data.path().join("buckets.next"),
@@ -301,7 +301,7 @@ fn isolates_accounts() {
     let list = || request("GET", "service.cos.myqcloud.com", "/");
     assert_eq!(send(list(), &other).elements("Name"), [theirs]);
     assert_eq!(send(list(), &account()).elements("Name"), [BUCKET, OTHER]);
-    // A role is for its own account, and its keys are of that account.
+    // A role belongs to its own account, and so do its keys.
     let body = json!({"RoleArn": ROLE, "RoleSessionName": "app"});
     let assume = |by: &Credential| sts(emulator.sts_addr(), by, "AssumeRole", &body, now()).1;
     assert_eq!(assume(&account())["Error"]["Code"], "UnauthorizedOperation");
@@ -501,7 +501,7 @@ fn prints_one_line_of_json_at_start() {
     };
     let list = request("GET", "theirs-1260000000.cos.ap-beijing.myqcloud.com", "/").s3(&other);
     assert_eq!(list.send(emulator.cos()).status, 200);
-    // A mistake in the file is named without its line, in which a secret may be.
+    // An error names the mistake without its line, because the line may contain a secret.
     std::fs::write(accounts.path(), format!("{text}oops = \"very-secret\"\n")).unwrap();
     let refused = Command::new(env!("CARGO_BIN_EXE_cosgate"))
         .args(["emulator", "--accounts", accounts.path().to_str().unwrap()])

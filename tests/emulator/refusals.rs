@@ -1,4 +1,4 @@
-//! Everything that the real COS refuses, and nothing stored of it.
+//! Requests that the real COS refuses; nothing of them is stored.
 
 use std::io::Write as _;
 use std::net::Shutdown;
@@ -12,7 +12,7 @@ use crate::client::{
     temporary_key,
 };
 
-/// The right form, and the digest of nothing in particular.
+/// A digest of the right form, but of no body.
 const ZEROS: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 

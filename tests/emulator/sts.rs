@@ -201,7 +201,7 @@ fn decodes_a_policy_in_a_get_twice() {
     assert!(reply.text().contains("TmpSecretKey"), "{}", reply.text());
 }
 
-/// A call in the older form, as the COS STS SDKs make it; `host` is signed, which need not be the one sent to.
+/// A call in the older form, as the COS STS SDKs make it. `host` is signed and may differ from the real one.
 #[expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,
@@ -278,7 +278,7 @@ fn serves_the_older_form_of_calls_strictly() {
         let code = json["Error"]["Code"].as_str().unwrap_or_default();
         (code.to_owned(), json)
     };
-    // The Java SDK signs STS's own name when it is sent elsewhere, the others what they are told.
+    // The Java SDK always signs STS's own name. The others sign the host that they are configured with.
     for host in ["127.0.0.1:9101", "127.0.0.1", "sts.tencentcloudapi.com"] {
         let (code, json) = said(&account(), host, &federation);
         assert_eq!(code, "", "{json}");
@@ -320,7 +320,7 @@ fn serves_the_older_form_of_calls_strictly() {
     assert_eq!(code, "InvalidParameter.StrategyFormatError");
 }
 
-/// The codes of `AssumeRole` with these changes to a good body, on an account with one role.
+/// The codes of `AssumeRole` after these changes to a valid body, on an account with one role.
 #[expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Versions of objects: ids, delete markers, listings, and what a restart keeps.
+//! Versions of objects: ids, delete markers, listings and restarts.
 
 use cosgate::emulator::{Emulator, EmulatorConfig};
 
@@ -133,7 +133,7 @@ fn writes_create_versions_and_deletes_hide_them() {
     paged.rotate_left(1);
     assert_eq!(paged, all);
 
-    // Without the marker the newest version is the object again, and so on.
+    // Without the marker, the newest version is the object again.
     let unhidden = send(&emulator, "DELETE", &of(&marker));
     assert_eq!(unhidden.header(MARKER), Some("true"));
     assert_eq!(send(&emulator, "GET", "/k").text(), "two");
@@ -231,7 +231,7 @@ fn suspended_bucket_has_one_null_version() {
         .map(|entry| (entry.0, entry.2))
         .collect();
     assert_eq!(left, [("version", first), ("marker", "null".into())]);
-    // What forbids to overwrite has no effect on a bucket with versions.
+    // A header that forbids overwriting has no effect on a bucket with versions.
     put(&emulator, "/k", "four");
     let forbids = TestRequest::new("PUT", "/k")
         .header("x-cos-forbid-overwrite", "true")

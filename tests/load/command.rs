@@ -157,7 +157,7 @@ fn exit_status_reports_the_outcome() {
         "--fail-if",
         "p99>1h",
     ]);
-    assert_eq!(output.status.code(), Some(2)); // an hour is no unit of latency
+    assert_eq!(output.status.code(), Some(2)); // an hour is not a unit of latency
     let output = load(&["--requests", "20", "--quiet", "--fail-if", "rate>0"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("FAILED\n  rate>0"));
@@ -189,7 +189,7 @@ fn runs_every_scenario_of_the_repository() {
         let mut scenario = cosgate::load::Scenario::parse(&text_of).unwrap();
         assert!(scenario.name.is_some(), "{}", path.display());
         count += 1;
-        // Its load in a second, its faults as they are.
+        // The load takes a second; the faults are unchanged.
         scenario.stages.clear();
         let rate = if scenario.rate.is_some() {
             &["--rate", "20"][..]

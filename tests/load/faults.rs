@@ -1,4 +1,4 @@
-//! Faults on a schedule: in force on time, marked, over at the end, and recovered from.
+//! Scheduled faults: they start and end on time, are marked in the report, and recovery is measured.
 
 use std::sync::Arc;
 

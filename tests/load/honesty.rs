@@ -1,4 +1,4 @@
-//! The load generator tells the truth about time: a stall of the target shows in an open loop.
+//! Latencies of the load generator are true: a stall of the target shows in an open loop.
 
 use std::time::Duration;
 
@@ -25,12 +25,12 @@ fn stalled(load: &str) -> Report {
 #[test]
 fn open_loop_shows_a_stall_that_a_closed_loop_hides() {
     for spacing in ["fixed", "poisson"] {
-        // With fewer in flight than arrive during the stall, many can only start after it.
+        // If fewer may be in flight than arrive during the stall, many can only start after it.
         let open = stalled(&format!(
             "rate = 100.0\narrivals = \"{spacing}\"\nmax_in_flight = 8"
         ));
         let latency = &open.sides[0].all.latency;
-        // A quarter of the requests is planned for the stall: from the planned start they wait half of it.
+        // A quarter of the requests is planned during the stall. On average they wait half of it.
         assert!(latency.max() > 900_000, "{spacing}: {}", latency.max());
         assert!(
             latency.quantile(0.99) > 800_000,
@@ -92,7 +92,7 @@ fn ramp_follows_its_stages() {
 
 #[test]
 fn finds_the_knee_below_the_capacity() {
-    // One at a time, 5 ms each: 200 each second is the most.
+    // One at a time, 5 ms each: the maximum is 200 each second.
     let store = Store::new(Damage {
         serial: Some(Duration::from_millis(5)),
         ..Damage::default()

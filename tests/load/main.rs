@@ -1,4 +1,4 @@
-//! `cosgate load`: each option over sockets, and each kind of damage planted and found.
+//! `cosgate load`: each option over sockets, and each kind of damage.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use support::{ACME, GLOBEX, World};
 
-/// Runs a scenario, written as in a file.
+/// Runs a scenario that is written as in a file.
 fn run(text: &str) -> Report {
     run_with(text, FaultControl::None)
 }
@@ -57,7 +57,7 @@ fn try_run(text: &str, faults: FaultControl) -> Result<Report, String> {
     ))
 }
 
-/// Two tenants of [`World`], after the other keys of a scenario.
+/// Two tenants of [`World`], for the end of a scenario.
 fn two_tenants(addr: SocketAddr, more: &str) -> String {
     format!(
         r#"
@@ -79,7 +79,7 @@ secret_key = "{}"
     )
 }
 
-/// One tenant of a store that asks for no proof.
+/// One tenant of a store without authentication.
 fn one_tenant(addr: SocketAddr, more: &str) -> String {
     format!("endpoint = \"http://{addr}\"\nbucket = \"b\"\n{more}\n")
 }

@@ -177,7 +177,7 @@ fn merged_shards_equal_the_whole() {
     assert_passed(&whole);
     assert_eq!((whole.sides[0].all.count, whole.processes), (100, 3));
     assert_eq!(whole.sides[0].all.latency.count(), 100);
-    // Rows of the same time are added, and not put beside each other.
+    // Rows of the same time are added, and not listed twice.
     let starts: Vec<u64> = whole.series.rows.iter().map(|row| row.start_ms).collect();
     assert!(
         starts.windows(2).all(|pair| pair[1] - pair[0] >= 100),

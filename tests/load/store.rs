@@ -1,4 +1,4 @@
-//! A small store that keeps objects in memory and does damage on demand. It believes everybody.
+//! A small store that keeps objects in memory, checks no signature and damages objects on demand.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,26 +10,26 @@ use std::time::{Duration, Instant};
 
 use cosgate::encoding::percent::percent_decode;
 
-/// What the store does wrong.
+/// The damage that the store does.
 #[derive(Clone, Debug, Default)]
 pub struct Damage {
-    /// Every so many puts are acknowledged and forgotten.
+    /// Every n-th put is acknowledged but not stored.
     pub lose: Option<u64>,
-    /// Every so many puts are stored with a byte changed.
+    /// Every n-th put is stored with one byte changed.
     pub flip: Option<u64>,
-    /// Every so many puts also store an object that nobody has put.
+    /// Every n-th put also stores an object that no client has put.
     pub phantom: Option<u64>,
-    /// Every so many deletes do nothing.
+    /// Every n-th delete does nothing.
     pub undelete: Option<u64>,
-    /// Every so many gets are answered with a byte changed.
+    /// Every n-th get returns one byte changed.
     pub flip_reads: Option<u64>,
-    /// Every so many listed objects are left out.
+    /// Every n-th listed object is left out.
     pub hide: Option<u64>,
-    /// Every so many puts are stored and answered with 500.
+    /// Every n-th put is stored but gets status 500.
     pub doubt: Option<u64>,
-    /// Nothing is answered for this long, once, this long after the first get.
+    /// One stall: its start after the first get, and its length.
     pub stall: Option<(Duration, Duration)>,
-    /// Each request takes this long, one after the other.
+    /// Requests are served one at a time, and each takes this long.
     pub serial: Option<Duration>,
 }
 
@@ -190,7 +190,7 @@ fn respond(state: &State, request: &StoreRequest) -> (u16, Vec<u8>) {
         }
         "DELETE" => {
             state.deletes.fetch_add(1, Ordering::SeqCst);
-            // Only while the load runs: the clean-up at the end deletes in batches.
+            // Only single deletes: the clean-up at the end deletes in batches.
             if !is_due(&state.deletes, damage.undelete) {
                 objects.remove(&request.key);
             }

@@ -1,4 +1,4 @@
-//! Damage that a store does to objects is found, whatever it is; isolation probes find a hole.
+//! The report finds every kind of damage, and isolation probes find a hole.
 
 use cosgate::load::Report;
 
@@ -118,7 +118,7 @@ fn failed_requests_are_uncertain_and_no_damage() {
     );
     assert!(report.truth.uncertain >= 15, "{:?}", report.truth);
     assert_passed(&report);
-    assert_eq!(store.keys(), ["another/key"]); // and it is removed as well
+    assert_eq!(store.keys(), ["another/key"]); // the uncertain object is removed too
 }
 
 #[test]

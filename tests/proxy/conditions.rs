@@ -1,4 +1,4 @@
-//! Conditions: kept, or refused by name; never dropped.
+//! Conditions: each is enforced, or refused by name.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::{BUCKET, Call, Client, SIGNATURES, Scripted, World, act, cos
 const KEY: &str = "/photos/acme/a.txt";
 const STORED: &str = "acme/a.txt";
 
-/// An upload of one part to [`KEY`], ready to be completed.
+/// A multipart upload to [`KEY`] with one part, ready to be completed.
 fn completion(world: &World, body: &str) -> Call {
     let created = world.signed("POST", &format!("{KEY}?uploads")).ask();
     let id = element(&created.assert_ok().text(), "UploadId");
@@ -114,7 +114,7 @@ fn finds_an_existing_object_before_the_body() {
     client.read_one("PUT").assert_ok();
 }
 
-/// Neither "it is there" nor "it is not": nothing is sent on.
+/// A HEAD that neither finds the object nor reports it absent: cosgate sends no further request.
 #[test]
 fn failed_head_before_create_only_is_the_response() {
     let no_body = |status: u16| format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n");

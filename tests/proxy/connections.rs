@@ -43,7 +43,7 @@ fn responds_to_pipelined_requests_in_order() {
             [
                 world.signed("PUT", &target).body(round.to_string()),
                 world.signed("GET", &target),
-                world.signed("HEAD", "/photos/acme/absent"), // has no body that could be taken for an answer
+                world.signed("HEAD", "/photos/acme/absent"), // its response has no body
                 world.signed("GET", "/photos/globex/x"),
             ]
         })
@@ -144,7 +144,7 @@ fn never_reads_a_refused_body_as_a_request() {
             client.write(&world.signed("GET", "/photos/acme/a").bytes());
             let reply = client.read_reply("PUT");
             reply.assert_error(403, "AccessDenied");
-            // Either the next answer is that of the next request, or there is none.
+            // The next response belongs to the next request, or there is none.
             if client.fill() {
                 let next = client.read_reply("GET");
                 assert_eq!(next.assert_ok().text(), "hello", "{size} {apart}");

@@ -1,4 +1,4 @@
-//! HTTP/2: all that HTTP/1 does, on one connection at once, within the same limits.
+//! HTTP/2: everything that HTTP/1 does, with concurrent streams and the same limits.
 
 #![allow(
     clippy::indexing_slicing,
@@ -39,7 +39,7 @@ fn object(length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// What SDKs send over TLS; the checksum is that of `checksummed`.
+/// An upload as SDKs send it over TLS; the checksum is that of `checksummed`.
 fn unsigned_trailer(world: &World, object: &[u8], checksummed: &[u8]) -> Call {
     let crc = crc_fast::checksum(CrcAlgorithm::Crc32IsoHdlc, checksummed);
     let crc = BASE64_STANDARD.encode(u32::try_from(crc).unwrap().to_be_bytes());
@@ -155,7 +155,7 @@ async fn stalled_streams_do_not_block_others() {
         .send(&world.signed("PUT", KEY).body(large.clone()))
         .await
         .assert_ok();
-    // Ten uploads that stop in the middle, and ten answers that nobody reads.
+    // Ten uploads stop in the middle, and ten responses are not read.
     let mut stalled = Vec::new();
     for n in 0..10 {
         let call = world.signed("PUT", &format!("/photos/acme/stalled{n}"));
@@ -193,7 +193,7 @@ async fn stalled_streams_do_not_block_others() {
     });
 }
 
-/// A COS that reads one upload; how many bytes of its body came.
+/// A COS that reads one upload. Gives the number of bytes of its body.
 fn counting(count: &Arc<std::sync::Mutex<Option<usize>>>) -> Act {
     let count = Arc::clone(count);
     act(move |peer| {
@@ -226,7 +226,7 @@ async fn cuts_an_upload_that_the_client_resets() {
     }
 }
 
-/// hyper takes a reset with `NO_ERROR` for the end of a body: one of unknown length would seem whole.
+/// hyper treats a reset with `NO_ERROR` as the end of a body. A body of unknown length would seem complete.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn holds_a_body_of_unknown_length_until_end_of_stream() {
     let authority = Authority::new("ours");
@@ -251,7 +251,7 @@ async fn holds_a_body_of_unknown_length_until_end_of_stream() {
     send_data(&mut stream, &call.body[..50_000], false)
         .await
         .unwrap();
-    // What was sent before this has come when this is answered.
+    // The bytes sent before this request have arrived when its response arrives.
     let other = world.signed("GET", "/photos/acme/other");
     client.send(&other).await;
     stream.send_reset(Reason::NO_ERROR);
@@ -282,7 +282,7 @@ async fn rejects_an_upload_without_a_length() {
         let mut begin = request(&world.signed("POST", &format!("{KEY}?uploads")));
         begin.headers_mut().remove("content-length");
         let (response, mut stream) = client.start(begin).await;
-        client.send(&world.signed("GET", KEY)).await; // comes after that head
+        client.send(&world.signed("GET", KEY)).await; // arrives after that head
         stream.send_data(Bytes::from(body), true).unwrap();
         let reply = reply(response).await.unwrap();
         assert_eq!(reply.status, status, "{}", reply.text());
@@ -317,10 +317,10 @@ async fn stores_no_falsified_or_wrongly_sized_body() {
         short.err().and_then(|error| error.reason()),
         Some(Reason::PROTOCOL_ERROR)
     );
-    // A byte too many, in a frame of its own.
+    // One byte too many, in a frame of its own.
     let (response, mut stream) = client.start(request(&call)).await;
     send_data(&mut stream, &object, false).await.unwrap();
-    client.send(&world.signed("GET", KEY)).await; // comes after that data
+    client.send(&world.signed("GET", KEY)).await; // arrives after that data
     assert_eq!(world.emulator.object_bytes(BUCKET, STORED), None);
     send_data(&mut stream, b"x", true).await.unwrap();
     assert_eq!(
@@ -328,7 +328,7 @@ async fn stores_no_falsified_or_wrongly_sized_body() {
         Some(Reason::PROTOCOL_ERROR)
     );
     assert_eq!(world.emulator.object_bytes(BUCKET, STORED), None);
-    // The connection goes on.
+    // The connection stays open.
     client.send(&call).await.assert_ok();
 }
 
@@ -404,7 +404,7 @@ async fn host_must_match_authority() {
     send("localhost", None, Some("me@localhost"))
         .await
         .assert_error(400, "InvalidRequest");
-    // The bucket in the host's name.
+    // The bucket is in the host name.
     let get = world
         .signed("GET", "/acme/k")
         .header("host", "photos.s3.localhost");
@@ -465,7 +465,7 @@ async fn rejects_malformed_heads() {
             "{name}"
         );
     }
-    // h2 resets what is no path at all; what it lets pass gets an answer, and means nothing.
+    // h2 resets an invalid path. A path that it accepts gets a response, and has no effect.
     for (path, said) in [
         ("x", RST_STREAM),
         ("/a b", RST_STREAM),
@@ -502,7 +502,7 @@ async fn rejects_malformed_heads() {
         .assert_ok();
 }
 
-/// `:path` and `/photos/public/hash#frag` in Huffman's code, each after its length.
+/// `:path` and `/photos/public/hash#frag` in Huffman code, each after its length.
 const HUFFMAN_NAME: [u8; 5] = [0x84, 0xb9, 0x58, 0xd3, 0x3f];
 const HUFFMAN_PATH: [u8; 19] = [
     0x92, 0x62, 0xb9, 0xce, 0x93, 0xa1, 0x8a, 0xed, 0x8e, 0x83, 0x11, 0x89, 0xc6, 0x89, 0xff, 0xea,
@@ -525,7 +525,7 @@ async fn rejects_a_fragment_in_every_encoding() {
     let mut paths = Vec::new();
     for value in [&plain[..], &HUFFMAN_PATH] {
         for kind in [0x40, 0x00, 0x10] {
-            // The name from the static table, in letters, and in Huffman's code.
+            // The name from the static table, in letters, and in Huffman code.
             paths.push([&[kind | 4][..], value].concat());
             paths.push([&[kind, 5][..], b":path", value].concat());
             paths.push([&[kind][..], &HUFFMAN_NAME, value].concat());
@@ -550,13 +550,13 @@ async fn rejects_a_fragment_in_every_encoding() {
             }
         }
     }
-    // Again from the dynamic table; in new letters under a name from there; and with a query.
+    // Again from the dynamic table, then in new letters under a name from there, and with a query.
     let mut raw = Raw::connect(&authority, world.gateway.addr).await;
     let before = block(&[(":method", "PUT"), (":scheme", "https")]);
     let after = block(&[(":authority", "localhost"), ("content-length", "0")]);
     let paths = [
         [&[0x44][..], &HUFFMAN_PATH].concat(),
-        vec![0xbe], // the entry 62, the newest
+        vec![0xbe], // entry 62 is the newest
         [&[0x7e, 14][..], b"/photos/pub#x/"].concat(),
         [&[0x0f, 62 - 15, 10][..], b"/b/k?x=y#z"].concat(),
     ];
@@ -566,15 +566,15 @@ async fn rejects_a_fragment_in_every_encoding() {
         raw.write(HEADERS, 5, stream, &fields).await.unwrap();
         assert_eq!(raw.status(stream).await, Some(400), "{path:x?}");
     }
-    raw.ends().await; // though it would have been idle for long
+    raw.ends().await; // even though it is not idle for long
 
     assert_eq!(world.upstream_requests(), requests);
     assert_eq!(world.stored("public/hash").as_deref(), Some("kept"));
-    // Nobody else's connection is touched.
+    // Other connections are not affected.
     http2.send(&kept).await.assert_ok();
 }
 
-/// h2 resets what it cannot read as a length itself; nothing of any such request is stored.
+/// h2 resets a length that it cannot parse. No such request is stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rejects_invalid_content_lengths() {
     let authority = Authority::new("ours");
@@ -604,7 +604,7 @@ async fn rejects_invalid_content_lengths() {
     assert_eq!(world.upstream_requests(), 0);
 }
 
-/// What h2 and hyper make of a target must be what its client wrote, or no request.
+/// h2 and hyper must read a target as its client wrote it, or refuse it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn never_changes_the_target() {
     const PIECES: [&str; 24] = [
@@ -670,7 +670,7 @@ async fn never_changes_the_target() {
     assert!(served > 20, "{served}");
 }
 
-/// What was sent to COS for `target`, if anything was, is its key.
+/// If `target` reaches COS, it has the right key there.
 fn check(world: &World, target: &str, status: Option<u16>) {
     let heads = world.emulator.counters().heads();
     let Some(head) = heads.first() else {
@@ -704,7 +704,7 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 
-/// A client that writes frames.
+/// A client that writes single frames.
 struct Raw(TlsStream<TcpStream>);
 
 impl Raw {
@@ -733,7 +733,7 @@ impl Raw {
         self.0.flush().await
     }
 
-    /// A whole request without a body on the first stream.
+    /// A complete request without a body on the first stream.
     async fn head(&mut self, fields: &[(&str, &str)]) {
         self.write(HEADERS, 5, 1, &block(fields)).await.unwrap();
     }
@@ -761,11 +761,11 @@ impl Raw {
         }
     }
 
-    /// The status of the answer on `stream`, or `None` where the stream is reset or the connection ends.
+    /// The status of the response on `stream`; `None` when the stream is reset or the connection ends.
     async fn status(&mut self, stream: u32) -> Option<u16> {
         loop {
             match timeout(PATIENCE, self.next()).await.unwrap()? {
-                // RFC 7541 appendix A; h2 codes another status in letters.
+                // RFC 7541 appendix A; h2 encodes other statuses in letters.
                 (HEADERS, of, payload) if of == stream => {
                     return Some(match payload[0] {
                         0x88 => 200,
@@ -785,7 +785,7 @@ impl Raw {
     }
 }
 
-/// A status in letters under a name of the static table: digits have five or six bits each.
+/// A status in letters under a name of the static table. Digits have five or six bits each.
 fn coded_status(field: &[u8]) -> u16 {
     assert_eq!(field[0] & 0xcf, 0x48, "{field:x?}");
     let length = usize::from(field[1] & 0x7f);
@@ -837,7 +837,7 @@ fn anonymous() -> Vec<u8> {
 async fn closes_the_connection_after_a_reset_flood() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
-    // Together, as an attacker sends them, and apart, so that each request is begun.
+    // All at once, as an attacker sends them, and one by one, so that each request starts.
     for pause in [0, 1] {
         let mut raw = Raw::connect(&authority, world.gateway.addr).await;
         let mut sent = 0;
@@ -891,7 +891,7 @@ async fn times_out_slow_header_blocks() {
     let started = Instant::now();
     silent.ends().await;
     assert_about(started.elapsed(), 300);
-    // However much else is under way, and however the block dribbles.
+    // The limit does not depend on other streams or on the rate of the bytes.
     for kind in [HEADERS, CONTINUATION] {
         let mut slow = Raw::connect(&authority, world.gateway.addr).await;
         let upload = block(&[
@@ -936,12 +936,12 @@ async fn sends_goaway_to_idle_connections() {
     raw.write(HEADERS, 5, 1, &anonymous()).await.unwrap();
     assert_eq!(raw.next_of(&[HEADERS]).await, Some(HEADERS));
     let started = Instant::now();
-    // What is no request does not keep it.
+    // Frames that are not requests do not keep the connection open.
     sleep(Duration::from_millis(400)).await;
     raw.write(PING, 0, 0, &[0; 8]).await.unwrap();
     assert_eq!(raw.next_of(&[GOAWAY]).await, Some(GOAWAY));
     assert_about(started.elapsed(), 700);
-    raw.ends().await; // though it never answers our ping
+    raw.ends().await; // although it never responds to our ping
     let client = Http2::connect(&authority, world.gateway.addr).await;
     client
         .send(&world.signed("GET", KEY))
@@ -985,7 +985,7 @@ async fn times_out_a_stalled_upload_only() {
     assert_eq!(world.emulator.object_bytes(BUCKET, STORED), None);
 }
 
-/// A COS that answers with so many bytes, and says when its connection has ended before they went.
+/// A COS that responds with this many bytes, and reports when its connection ended before they were sent.
 fn endless(ended: &Arc<std::sync::Mutex<bool>>) -> Act {
     let ended = Arc::clone(ended);
     act(move |peer| {
@@ -1048,7 +1048,7 @@ async fn limits_memory_of_unread_refusals() {
         let end = timeout(PATIENCE, head.body_mut().data()).await.unwrap();
         assert!(end.is_none(), "the stream ends with its head");
     }
-    // Who takes them gets them whole, as soon as these are gone.
+    // Other clients get their refusals whole as soon as these are gone.
     drop((clients, kept, ended));
     let client = Http2::connect(&authority, world.gateway.addr).await;
     let mut reply = client.send(&wrong).await;
@@ -1133,7 +1133,7 @@ async fn drain_timeout_stores_no_unfinished_upload() {
     assert!(world.gateway.log.text().contains("\"PutObject\""));
 }
 
-/// Waits for the end while the clients of this test go on.
+/// Waits for the end while the clients of this test continue.
 fn joined(gateway: &mut Gateway) -> Duration {
     tokio::task::block_in_place(|| gateway.join())
 }

@@ -1,8 +1,8 @@
-//! Keys that other proxies change on their way.
+//! Keys that other proxies change in transit.
 
 use crate::support::{SIGNATURES, World, element, elements};
 
-/// A path under `/photos/`, the key that it means, and the target that COS must get.
+/// A path under `/photos/`, its key, and the target that COS must get.
 const ODD: [(&str, &str, &str); 14] = [
     ("acme/a%20b", "acme/a b", "/acme/a%20b"),
     ("acme/a%2520b", "acme/a%20b", "/acme/a%2520b"),
@@ -65,7 +65,7 @@ fn copies_from_unusual_keys() {
         let world = World::speaking(signature);
         for (path, key, _) in ODD {
             world.put(&format!("/photos/{path}"), key);
-            let path = path.replace('+', "%2B"); // S3 reads a + there as a space
+            let path = path.replace('+', "%2B"); // S3 reads a + in this header as a space
             let copy = world
                 .signed("PUT", "/photos/acme/copy")
                 .header("x-amz-copy-source", &format!("/photos/{path}"))
@@ -112,7 +112,7 @@ fn accepts_virtual_hosted_style() {
         assert_eq!(element(&listing.assert_ok().text(), "Name"), "photos");
         assert_eq!(element(&listing.text(), "Key"), "acme/a b");
         assert_eq!(hosted("HEAD", "/").ask().status, 200);
-        // The path is all key there.
+        // The whole path is the key.
         hosted("GET", "/photos/acme/a%20b")
             .ask()
             .assert_error(403, "AccessDenied");

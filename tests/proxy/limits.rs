@@ -1,4 +1,4 @@
-//! Heads that are too large or no HTTP, and the admin pages.
+//! Heads that are too large or malformed, and the admin pages.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -35,9 +35,9 @@ fn rejects_too_large_heads_with_s3_errors() {
         let response = refused(&world, &get(head));
         assert_eq!(response, (431, "InvalidRequest".to_owned()));
     }
-    let most = fields(98);
+    let max = fields(98);
     let mut client = Client::connect(world.gateway.addr);
-    client.write(&get(&most));
+    client.write(&get(&max));
     client.read_reply("GET").assert_error(404, "NoSuchKey");
 }
 
@@ -81,7 +81,7 @@ fn admin_pages_report_health_and_metrics() {
         client.read_reply("GET")
     };
     let page = |path: &str| page_as(path, "host: localhost:9001\r\n");
-    // A page of somebody's browser comes under a name of its own (DNS rebinding).
+    // A web page can use a host name of its own for this address (DNS rebinding).
     for hosts in [
         "host: evil.example\r\n",
         "host: evil.example:9001\r\n",

@@ -1,4 +1,4 @@
-//! Listings: both versions and that of versions, page by page, by the client's names.
+//! Listings: versions 1 and 2 and object versions, page by page, with the client's names.
 
 use cosgate::encoding::percent::push_encoded;
 
@@ -14,7 +14,7 @@ fn world(signature: &str) -> World {
     world
 }
 
-/// Follows `next` from page to page; the keys and common prefixes of all.
+/// Follows `next` from page to page. Gives all keys and common prefixes.
 fn pages(world: &World, query: &str, next: &str, marker: &str) -> (usize, Vec<String>) {
     let (mut count, mut seen) = (0, Vec::new());
     let mut from = String::new();

@@ -1,4 +1,4 @@
-//! What a scoped key could not ask: answered here, and never heard of by COS.
+//! Requests that a scoped key could not make: cosgate responds itself, and COS gets no request.
 
 use crate::support::{Call, GLOBEX, SIGNATURES, World, element, elements};
 

@@ -1,4 +1,4 @@
-//! One object: put, get, head, delete, copy, tag, and conditions on each.
+//! Single objects: put, get, head, delete, copy, tag, and conditions on each.
 
 use cosgate::timestamp::Timestamp;
 

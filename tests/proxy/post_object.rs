@@ -1,4 +1,4 @@
-//! Browser forms: what their policy lets them store is stored whole, and nothing else is.
+//! Browser forms: cosgate stores exactly the files that their policy allows.
 
 #![allow(
     clippy::indexing_slicing,
@@ -36,13 +36,13 @@ use serde_json::Value;
 const BOUNDARY: &str = "----WebKitFormBoundary7MA4YWxkTrZu0gW";
 const KEY_ANY: &str = r#"["starts-with", "$key", ""]"#;
 
-/// A form that a browser would post.
+/// A form as a browser posts it.
 #[derive(Clone)]
 struct Post {
     addr: std::net::SocketAddr,
     target: String,
     headers: Vec<(String, String)>,
-    /// Lines of the policy, those of the signature and of the bucket aside.
+    /// The conditions of the policy, except those for the signature and the bucket.
     conditions: Vec<String>,
     bucket: String,
     expires_in: i64,
@@ -51,7 +51,7 @@ struct Post {
     fields: Vec<(String, String)>,
     filename: String,
     file: Vec<u8>,
-    /// What follows the file.
+    /// The bytes after the file.
     end: String,
 }
 
@@ -161,7 +161,7 @@ impl Post {
         body
     }
 
-    /// Everything before the file.
+    /// The bytes before the file.
     fn front(&self) -> Vec<u8> {
         let mut text = String::new();
         for (name, value) in self.signed_fields() {
@@ -213,7 +213,7 @@ impl Post {
 }
 
 impl Post {
-    /// For clients of COS's own API too, whose errors are in COS's words.
+    /// For clients of COS's own API too, whose errors have COS's form.
     #[track_caller]
     fn refused_in_any_words(&self, status: u16) {
         let mut client = Client::connect(self.addr);
@@ -227,7 +227,7 @@ fn post(world: &World, key: &str) -> Post {
     Post::new(world.gateway.addr, key)
 }
 
-/// Asserts that COS has not been asked for anything.
+/// Asserts that COS got no request.
 #[track_caller]
 fn assert_untouched(world: &World) {
     let heads = world.emulator.counters().heads();
@@ -568,7 +568,7 @@ fn keeps_forms_within_the_prefix() {
         for filename in ["..", "../../globex/x", "..\\globex\\.."] {
             named.filename = filename.into();
             let reply = named.send();
-            // A path in a file's name is cut off.
+            // The path in a file's name is removed.
             assert!(
                 reply.status >= 400 || filename.ends_with("/x"),
                 "{filename}: {}",
@@ -697,7 +697,7 @@ fn rejects_malformed_forms() {
     let mut acl = form.clone();
     acl.target = "/photos?acl".into();
     acl.refused(501, "NotImplemented");
-    // No file: a form that ends after its fields, and one that is cut there.
+    // No file: one form ends after its fields, and one is cut there.
     let front = String::from_utf8(form.front()).unwrap();
     let fields = &front[..front.rfind("\r\n--").unwrap()];
     for none in [format!("{fields}\r\n--{BOUNDARY}--\r\n"), fields.to_owned()] {
@@ -705,7 +705,7 @@ fn rejects_malformed_forms() {
         exchange(form.addr, "POST", &bytes)
             .assert_error(400, "IncorrectNumberOfFilesInPostRequest");
     }
-    // No length.
+    // No content length.
     let head = String::from_utf8(form.head(0)).unwrap();
     for framing in ["", "transfer-encoding: chunked\r\n"] {
         let head = head.replace("content-length: 0\r\n", framing);
@@ -716,7 +716,7 @@ fn rejects_malformed_forms() {
     assert_untouched(&world);
 }
 
-/// Forms that do not end right after their file, with what each is told.
+/// Forms that do not end right after their file, with the error of each.
 const WRONG_ENDS: [&str; 8] = [
     "\r\n--BOUNDARY\r\nContent-Disposition: form-data; name=\"submit\"\r\n\r\nUpload\r\n--BOUNDARY--\r\n",
     "\r\n--BOUNDARY\r\nContent-Disposition: form-data; name=\"file\"; filename=\"g\"\r\n\r\nanother\r\n--BOUNDARY--\r\n",
@@ -753,7 +753,7 @@ fn rejects_data_after_the_file() {
             );
             inside.refused(400, "MalformedPOSTRequest");
             assert!(world.stored("acme/x").is_none(), "{size}");
-            // The boundary's text is data where it begins no line.
+            // The text of the boundary is data unless it begins a line.
             let mut file = vec![b'x'; size];
             file.extend_from_slice(format!("x--{BOUNDARY}--\r\n\n--{BOUNDARY}").as_bytes());
             let data = post(&world, "acme/data").file(file.clone());
@@ -911,7 +911,7 @@ fn unsigned_form_belongs_to_the_anonymous_tenant() {
             form("public/x").field("x-ignore-odd", "1").send().status,
             204
         );
-        // No page may make a browser do it.
+        // A web page must not make a browser send it.
         for (name, value) in [
             ("origin", "https://evil.example"),
             ("sec-fetch-site", "cross-site"),
@@ -932,7 +932,7 @@ fn unsigned_form_belongs_to_the_anonymous_tenant() {
     post(&world, "public/x")
         .anonymous()
         .refused(403, "AccessDenied");
-    // A signed one may come from any page.
+    // A signed form may come from any page.
     let signed = post(&world, "acme/x").header("origin", "https://app.example");
     assert_eq!(signed.send().status, 204);
 }
@@ -981,7 +981,7 @@ async fn limits_memory_of_unauthenticated_fields_by_address() {
         }
         let client: &Http2 = clients.last().unwrap();
         let (response, mut stream) = client.start(request(&call)).await;
-        let _ = send_data(&mut stream, &call.body[..20_000], false).await; // it may be refused
+        let _ = send_data(&mut stream, &call.body[..20_000], false).await; // the server may refuse it
         waiting.push((response, stream));
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -992,7 +992,7 @@ async fn limits_memory_of_unauthenticated_fields_by_address() {
             Err(_) => held += 1,
         }
     }
-    // 2 MiB, with what a stream costs and the fields twice: as they came, and as they are read.
+    // 2 MiB, minus the cost of a stream and twice the fields: as they arrived, and as parsed.
     assert!((10..=43).contains(&held), "{held}");
     let honest = Http2::connect(&authority, world.gateway.addr).await;
     let form = posted(&post(&world, "acme/y"), "192.0.2.2");
@@ -1084,7 +1084,7 @@ fn pairs(value: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The form with these fields, as it would be read.
+/// The parsed form with these fields.
 fn form_of(fields: &[(String, String)]) -> Form {
     let mut body = String::new();
     for (name, value) in fields {
@@ -1164,7 +1164,7 @@ fn verifies_forms_that_sdks_signed() {
     assert_eq!(seen, 9);
 }
 
-/// Every split of a body that a client framed gives the same fields and the same file.
+/// Every split of a client's body gives the same fields and the same file.
 #[test]
 fn reads_client_forms_at_every_split() {
     let file = vectors();

@@ -1,4 +1,4 @@
-//! Balancers that pass connections on: the PROXY protocol, and loopback that is declared a proxy.
+//! Load balancers that forward connections: the PROXY protocol, and loopback as a trusted proxy.
 #![allow(
     clippy::disallowed_methods,
     clippy::panic,
@@ -15,12 +15,12 @@ use rustls::version::{TLS12, TLS13};
 const KEY: &str = "/photos/acme/a";
 const PUBLIC: &str = "/photos/public/a";
 const REFUSED: &str = "cosgate_proxy_headers_refused_total";
-/// From where acme may call.
+/// The addresses from which acme may call.
 const INSIDE: &str = "PROXY TCP4 10.1.2.3 198.51.100.1 50000 443\r\n";
 const OUTSIDE: &str = "PROXY TCP4 203.0.113.9 198.51.100.1 50000 443\r\n";
 const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
-/// acme may call from `10.0.0.0/8` alone; `server` are keys of `[server]`.
+/// acme may call only from `10.0.0.0/8`; `server` contains keys of `[server]`.
 fn world_with(server: &str, more: &str) -> World {
     World::edited(|toml| {
         let server = format!("threads = 1\n{server}");
@@ -30,7 +30,7 @@ fn world_with(server: &str, more: &str) -> World {
     })
 }
 
-/// The balancer stands on loopback, and another proxy at `192.0.2.1`.
+/// The load balancer is on loopback, and another proxy is at `192.0.2.1`.
 fn world(server: &str) -> World {
     let trusted = "proxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\", \"192.0.2.1\"]\n";
     world_with(&format!("{trusted}{server}"), "")
@@ -42,13 +42,13 @@ fn send(header: &[u8], call: &Call) -> Reply {
     client.read_reply(&call.method)
 }
 
-/// Whether the connection ends without an answer.
+/// Whether the connection ends without a response.
 fn is_closed(world: &World, bytes: &[u8]) -> bool {
     let mut client = Client::connect(world.gateway.addr).behind(bytes);
     matches!(client.try_fill(), Ok(0) | Err(_))
 }
 
-/// Version 2 for a client of IPv4, with values behind its addresses.
+/// Version 2 for an IPv4 client, with values after its addresses.
 fn v2(source: [u8; 4], values: &[u8]) -> Vec<u8> {
     let addresses = [&source[..], &[198, 51, 100, 1, 0xc3, 0x50, 1, 0xbb]].concat();
     let length = u16::try_from(addresses.len() + values.len()).unwrap();
@@ -75,7 +75,7 @@ fn proxy_header_gives_the_client_address() {
     }
     world.gateway.log.assert_says("\"client\":\"203.0.113.9\"");
     assert_eq!(world.upstream_requests(), served);
-    // All requests of a connection are the client's, and the header may come in pieces.
+    // All requests of a connection belong to that client, and the header may arrive in pieces.
     let mut client = Client::connect(world.gateway.addr);
     for byte in INSIDE.as_bytes() {
         client.write(&[*byte]);
@@ -109,10 +109,10 @@ fn closes_connections_with_a_bad_proxy_header() {
             world.gateway.metric(REFUSED, "") == counted
         });
     }
-    // A second header is no request.
+    // A second header is not a request.
     let mut client = Client::connect(world.gateway.addr).behind(&twice);
     assert_eq!(client.read_reply("GET").status, 400);
-    // One that does not come is not waited for.
+    // cosgate does not wait long for a missing header.
     let started = Instant::now();
     assert!(is_closed(&world, &INSIDE.as_bytes()[..20]));
     assert!(started.elapsed() < Duration::from_secs(5));
@@ -173,7 +173,7 @@ fn client_behind_a_proxy_is_not_local() {
 
 #[test]
 fn trusted_loopback_has_no_local_permissions() {
-    // No anonymous tenant: with the key, nobody could be it.
+    // With this key there can be no anonymous tenant, because no client counts as local.
     let world = |server: &str| {
         let key = "access_keys = [{ id = \"ANYONEKEY00000000001\", secret = \"anyone\" }]";
         World::edited(|toml| {
@@ -193,7 +193,7 @@ fn trusted_loopback_has_no_local_permissions() {
         assert_eq!(vended.send().status, status, "{server}");
         world.signed("PUT", KEY).body("x").ask().assert_ok();
     }
-    // A tenant that anybody on this machine may be is anybody's through a proxy.
+    // A tenant for all local clients would be open to every client behind a proxy.
     let remote = "threads = 1\nloopback_is_proxy = true\nallow_remote_anonymous = true";
     let world = World::edited(|toml| toml.replacen("threads = 1", remote, 1));
     let put = Call::new(world.gateway.addr, "PUT", PUBLIC).body("x");
@@ -217,7 +217,7 @@ fn counts_connections_by_proxy_header_address() {
             .metric("cosgate_connections_refused_total", "")
     };
     eventually("it is counted", || refused() == 1);
-    // Neither another client nor the proxy itself.
+    // The limit affects neither another client nor the proxy itself.
     send(INSIDE.as_bytes(), &get).assert_error(404, "NoSuchKey");
     let _alive: Vec<_> = (0..4)
         .map(|_| send(LOCAL, &get).assert_error(403, "AccessDenied"))
@@ -282,7 +282,7 @@ async fn reads_proxy_header_before_tls() {
             assert_eq!(client.send(&put).await.status, status);
         }
     }
-    // TLS alone is no header.
+    // TLS without a header is refused.
     let tls = tls_client(&authority.ca(), None, &[&TLS13]);
     let mut client = Client::connect_tls(world.gateway.addr, "localhost", tls);
     client.write(&put.bytes());

@@ -1,5 +1,5 @@
-//! What tools ask about a bucket before they do anything else: cosgate answers as S3 does for a bucket
-//! without such a configuration, and COS is not asked.
+//! Reads of a bucket's configuration that tools make first. cosgate responds as S3 does for a bucket without
+//! such a configuration, and COS gets no request.
 
 use cosgate::error::Code;
 use cosgate::s3::{Local, Operation, Performer};
@@ -194,7 +194,7 @@ fn reads_headers_in_a_presigned_query() {
             .body("six");
         let differs = differs.presigned(60).header("x-amz-meta-a", "2");
         differs.ask().assert_error(400, "InvalidArgument");
-        // In a request that is signed in its head, S3 has no headers in the query.
+        // S3 reads no headers from the query of a request that is signed in its head.
         let plain = world.signed("PUT", &target).body("six by").ask();
         plain.assert_error(400, "InvalidArgument");
     }

@@ -100,8 +100,8 @@ fn refused_range_reports_the_object_size() {
     }
 }
 
-/// RFC 9110 section 14.2: several ranges, other units and what is malformed get the whole object, and COS does
-/// not hear of them.
+/// RFC 9110 section 14.2: several ranges, other units and malformed ranges get the whole object. cosgate does not
+/// forward them to COS.
 #[test]
 fn ignores_ranges_and_dates_that_s3_ignores() {
     let acts: Vec<Act> = (0..7)

@@ -1,4 +1,4 @@
-//! What is not served: refused with the right code, and COS never hears of it.
+//! Unsupported requests: they get the right error code, and COS gets no request.
 
 use crate::support::World;
 

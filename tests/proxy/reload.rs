@@ -1,4 +1,4 @@
-//! Reloads: no request is lost, none is under two configurations, and nothing stays of the old ones.
+//! Reloads: no request is lost, none mixes two configurations, and nothing of the old ones remains.
 #![expect(clippy::disallowed_methods, reason = "real time is measured")]
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 const PHOTO: &str = "/photos/acme/photo-0001.jpg";
-/// How long requests and reloads go on at random.
+/// The duration of random requests and reloads.
 const SOAK: Duration = Duration::from_secs(3);
 const CLIENTS: usize = 6;
 
@@ -32,13 +32,13 @@ fn send(client: &mut Client, call: &Call) -> Reply {
     client.read_reply(&call.method)
 }
 
-/// acme's bucket is the folder `root`, and objects are saved or shown: a mix of the two is seen.
+/// acme's bucket is the folder `root`, and its objects are attachments or not. A mix of both would be visible.
 fn rooted(world: &World, root: &str, attachment: bool) -> String {
     let own = format!("root = \"{root}/\"\nattachment = {attachment}\nprefixes = [\"acme/*\"]");
     text(world, "").replacen("prefixes = [\"acme/*\"]", &own, 1)
 }
 
-/// What one client does until the end: GETs and PUTs on one connection. Gives how many.
+/// The work of one client until the end: GETs and PUTs on one connection. Gives their number.
 fn work(world: &World, number: usize, is_over: &AtomicBool) -> u64 {
     let mut client = Client::connect(world.gateway.addr);
     let mut count = 0;
@@ -101,7 +101,7 @@ fn random_reloads_lose_and_mix_no_requests() {
         .sum();
     assert!(snapshots.len() > 20, "{} reloads", snapshots.len());
     assert!(requests > 100, "{requests} requests");
-    // globex is as it was: one key has served it all the time.
+    // globex did not change: one key has served it all the time.
     let counts = world.emulator.counters().counts();
     let of_globex: u64 = counts
         .sts_by_name
@@ -110,7 +110,7 @@ fn random_reloads_lose_and_mix_no_requests() {
         .map(|(_, calls)| calls)
         .sum();
     assert_eq!(of_globex, 1, "{:?}", counts.sts_by_name);
-    // Connections that idle hold nothing.
+    // Idle connections keep no configuration.
     let idle: Vec<_> = (0..3)
         .map(|_| {
             let mut client = Client::connect(world.gateway.addr);
@@ -187,7 +187,7 @@ fn reload_fetches_keys_only_for_changed_scopes() {
         use_both();
         assert_eq!(calls(), expected, "{what}");
     }
-    // The limits of connections have changed, and back again: nothing else has opened one.
+    // The limits of connections were changed and restored; only that opens connections.
     assert_eq!(world.emulator.counters().counts().cos_connections, 3);
 }
 
@@ -260,7 +260,7 @@ fn reports_keys_that_need_a_restart() {
         .assert_error(403, "InvalidAccessKeyId");
 }
 
-/// acme and globex are known by a certificate; `acme` is the name of acme's.
+/// acme and globex are identified by a certificate; `acme` is the name of acme's.
 fn known(
     world: &World,
     authority: &Authority,
@@ -301,7 +301,7 @@ fn reload_applies_to_client_certificates() {
     let mut client = connect();
     send(&mut client, &call("PUT", PHOTO).body("acme's")).assert_ok();
     send(&mut client, &call("GET", "/photos/globex/k")).assert_error(403, "AccessDenied");
-    // The name is another tenant's now: so is the connection that is there.
+    // The name belongs to another tenant now, and so does the open connection.
     let changes = reload(
         &world,
         &known(&world, &ours, &pair, ["two.example", "one.example"]),
@@ -316,7 +316,7 @@ fn reload_applies_to_client_certificates() {
         &call("PUT", "/photos/globex/k").body("globex's"),
     )
     .assert_ok();
-    // Another authority: nobody stays whom it has not admitted.
+    // After a change of the authority, clients that it has not accepted are disconnected.
     reload(
         &world,
         &known(&world, &theirs, &pair, ["two.example", "one.example"]),
@@ -382,7 +382,7 @@ fn access_key_expires_with_its_session_keys() {
         "{}",
         refused.text()
     );
-    // Who does not know the secret learns nothing of the end.
+    // A client that does not know the secret does not learn that the key expired.
     let stranger = Call::new(world.gateway.addr, "GET", PHOTO).signed_by((ACME.0, "another"));
     stranger.send().assert_error(403, "SignatureDoesNotMatch");
     let presigned = support::presigned(world.gateway.addr, "GET", PHOTO, ACME);
@@ -390,7 +390,7 @@ fn access_key_expires_with_its_session_keys() {
     call.send().assert_error(403, "InvalidAccessKeyId");
 }
 
-/// A thousand tenants more make a reload long; requests go on meanwhile.
+/// A thousand more tenants make a reload long. Requests continue meanwhile.
 #[test]
 fn long_reload_delays_no_request() {
     let world = Arc::new(World::new());

@@ -1,4 +1,4 @@
-//! Bodies on their way: whole or not at all, and never more than a little of them in memory.
+//! Streamed bodies: stored completely or not at all, and with little memory.
 
 #![allow(
     clippy::indexing_slicing,
@@ -23,7 +23,7 @@ use cosgate::encoding::hex::sha256_hex;
 const KEY: &str = "/photos/acme/k";
 const STORED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"e\"\r\n\r\n";
 
-/// Bytes that no part of which looks like another.
+/// Bytes without repetition.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -53,7 +53,7 @@ fn withholds_the_end_of_a_wrong_body() {
                 peer.say(STORED);
             }
         })]);
-        // In two parts, so that it is streamed; the wrong byte is the last one.
+        // The body has two parts, so that it is streamed. The wrong byte is the last one.
         let call = world.signed("PUT", KEY).body(noise(length));
         let mut wrong = call.body.clone();
         wrong[length - 1] ^= 1;
@@ -90,7 +90,7 @@ fn stores_no_wrong_body() {
     }
 }
 
-/// A small body that is wrong costs no request to COS at all.
+/// A small wrong body causes no request to COS.
 #[test]
 fn small_wrong_body_sends_nothing_to_cos() {
     let world = Scripted::new(vec![act(|peer| peer.always(STORED))]);
@@ -295,7 +295,7 @@ fn concurrent_bodies_do_not_mix() {
     });
 }
 
-/// A store that changes a byte on its way to the disk, once.
+/// A store that changes one byte before it writes to the disk, once.
 fn flipping(world: &World) {
     world.emulator.faults().set(Faults {
         cos: Some(CosFault::FlipAfterReceived(70_000)),

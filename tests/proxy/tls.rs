@@ -1,4 +1,4 @@
-//! The listener over TLS: both versions, uploads as SDKs send them over HTTPS, clients' certificates.
+//! The TLS listener: both versions, uploads as SDKs send them over HTTPS, client certificates.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::path::PathBuf;
@@ -120,7 +120,7 @@ fn accepts_only_clients_of_the_authority() {
     }
 }
 
-/// The alert that a client reads which sends its request at once, a large one, and reads late.
+/// The alert that a client reads after it has sent a large request at once.
 fn alert_of_refusal(
     world: &World,
     authority: &Authority,
@@ -272,8 +272,8 @@ fn rejects_plain_and_distrusting_clients() {
     assert_eq!(world.upstream_requests(), 0);
 }
 
-/// cosgate that knows acme by a DNS name or a URI and globex by its common name; `more` are keys of
-/// `[server.tls]`, `acme` are keys of acme.
+/// cosgate that identifies acme by a DNS name or a URI, and globex by its common name. `more` contains keys of
+/// `[server.tls]`, and `acme` keys of acme.
 fn known_by_certificate(authority: &Authority, more: &str, acme: &str) -> World {
     let (cert, key) = authority.pair("localhost");
     World::edited(|toml| {
@@ -327,7 +327,7 @@ fn certificate_identifies_its_tenant() {
         );
         let refused = send(&mut client, &unsigned(&world, "GET", other));
         refused.assert_error(403, "AccessDenied");
-        // Nothing of the anonymous tenant's is its, and a page cannot use it.
+        // The certificate gives no access to the anonymous tenant, and a web page cannot use it.
         let public = send(&mut client, &unsigned(&world, "GET", "/photos/public/k"));
         public.assert_error(403, "AccessDenied");
         let page = unsigned(&world, "GET", own).header("origin", "https://evil.example");
@@ -338,7 +338,7 @@ fn certificate_identifies_its_tenant() {
             &format!("{own}?response-content-type=text/html"),
         );
         send(&mut client, &link).assert_error(400, "InvalidRequest");
-        // A signature decides, good or bad.
+        // A signature decides, whether valid or not.
         let signed = Call::new(world.gateway.addr, "GET", "/photos/globex/none").signed_by(GLOBEX);
         send(&mut client, &signed).assert_error(404, "NoSuchKey");
         let wrong = Call::new(world.gateway.addr, "GET", own).signed_by((ACME.0, "wrong"));
@@ -378,7 +378,7 @@ async fn certificate_identifies_its_tenant_over_http2() {
         let reply = globex.send(&call).await;
         reply.assert_error(403, "AccessDenied");
     }
-    // Nor can a form come without it.
+    // A form without the certificate is refused too.
     let nobody = unsigned(&world, "POST", "/photos")
         .header("content-type", "multipart/form-data; boundary=b")
         .body(
@@ -402,7 +402,7 @@ fn unknown_certificate_identifies_no_tenant() {
         authority.pair("other.example"),
         authority.named("globex", "spiffe://acme/web/x", 2100),
         authority.named("acme.example", "spiffe://acme", 2100),
-        // Of two tenants: of neither.
+        // A certificate of two tenants identifies neither.
         authority.named("globex, inc", "spiffe://acme/web", 2100),
     ] {
         let mut client = connect(&world, &authority, Some(&identity));
@@ -442,7 +442,7 @@ fn logs_the_names_of_an_unknown_certificate() {
     assert!(!text.contains("spiffe"), "{text}");
     let names = "client certificate's names: san:uri:spiffe://acme/web, subject:CN=acme, inc";
     world.gateway.log.assert_says(names);
-    // Beside a good key too, where the tenant asks for both.
+    // The same beside a valid key, if the tenant requires both.
     let signed = send(&mut client, &world.signed("GET", KEY));
     signed.assert_error(403, "AccessDenied");
     let both = format!(

@@ -1,4 +1,4 @@
-//! Clients on a Unix socket: the kernel says which user they are.
+//! Clients on a Unix socket: the kernel identifies their user.
 #![allow(
     clippy::disallowed_methods,
     clippy::panic,
@@ -18,9 +18,9 @@ use crate::support::{ACME, Call, GLOBEX, PATIENCE, World, eventually};
 
 const KEY: &str = "/photos/acme/a";
 const PUBLIC: &str = "/photos/public/a";
-/// A user whom nothing else belongs to.
+/// A user that owns nothing.
 const STRANGER: u32 = 4242;
-/// What the test's own program is to say to which socket, when it runs as another user.
+/// The request and the socket for the test's own program when it runs as another user.
 const SAYS: [&str; 2] = ["COSGATE_TEST_SOCKET", "COSGATE_TEST_SAYS"];
 
 /// cosgate on a Unix socket.
@@ -31,7 +31,7 @@ struct Socket {
 }
 
 impl Socket {
-    /// `server` are keys of `[server]`, `acme` of that tenant.
+    /// `server` contains keys of `[server]`, and `acme` keys of that tenant.
     fn new(server: &str, acme: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -58,7 +58,7 @@ impl Socket {
     }
 }
 
-/// The whole answer.
+/// The whole response.
 fn say(path: &Path, request: &[u8]) -> String {
     let mut stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -78,13 +78,12 @@ fn assert_status(response: &str, status: u16) {
     );
 }
 
-/// The same, said by [`STRANGER`]; `None` where these tests may not be another user.
+/// The same from [`STRANGER`]; `None` if these tests may not change their user.
 fn send_as_another_user(path: &Path, request: &[u8]) -> Option<String> {
-    // A user must be able to run it, wherever it was built.
+    // The other user must be able to run the program.
     let program = path.with_file_name("speaker");
     if !program.exists() {
-        // Not `std::fs::copy`: a child that another test forks meanwhile would hold the file open for writing, and such a
-        // file cannot be run.
+        // Not `std::fs::copy`: a child of another test could hold the file open for writing, and then it cannot be run.
         let copied = Command::new("cp")
             .arg(std::env::current_exe().unwrap())
             .arg(&program)
@@ -116,7 +115,7 @@ fn send_as_another_user(path: &Path, request: &[u8]) -> Option<String> {
     }
 }
 
-/// Not a test but when [`send_as_another_user`] runs it.
+/// Not a test, except when [`send_as_another_user`] runs it.
 #[test]
 fn request_as_another_user() {
     let [Some(socket), Some(request)] = SAYS.map(std::env::var_os) else {
@@ -151,7 +150,7 @@ fn user_identifies_its_tenant() {
         "\"uid\":{own},\"tenant\":\"acme\",\"identity\":\"unix\""
     ));
     assert!(!log.text().contains("\"client\""), "{}", log.text());
-    // Only what is theirs; and no page of a browser's, nor headers of one's choice, nor by a proxy.
+    // Only objects of that tenant, and not for web pages, for chosen response headers or through a proxy.
     assert_status(&say(&socket.call("GET", "/photos/globex/a")), 403);
     let page = socket
         .call("GET", KEY)
@@ -163,7 +162,7 @@ fn user_identifies_its_tenant() {
         let call = socket.call("GET", KEY).header(forwarded, "127.0.0.1");
         assert_status(&say(&call), 403);
     }
-    // Who signs is who they sign as, in every way.
+    // A signature identifies its signer, in every form.
     let signed = Call::new(socket.world.gateway.addr, "PUT", "/photos/globex/a").signed_by(GLOBEX);
     assert_status(&say(&signed.body("theirs")), 200);
     log.assert_says("\"tenant\":\"globex\",\"identity\":\"sigv4\"");
@@ -196,7 +195,7 @@ fn other_users_are_refused_or_anonymous() {
         assert_status(&send(PUBLIC), public);
         assert_status(&send(KEY), private);
         open.world.gateway.log.assert_says("\"uid\":4242");
-        // They sign as anyone may.
+        // Their signatures are still accepted.
         let signed = Call::new(open.world.gateway.addr, "GET", KEY).signed_by(ACME);
         assert_status(
             &send_as_another_user(&open.path, &signed.bytes()).unwrap(),
@@ -215,7 +214,7 @@ fn limits_connections_per_user() {
         let mut stream = UnixStream::connect(&socket.path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut response = String::new();
-        let _ = stream.write_all(&bytes); // it may be closed already
+        let _ = stream.write_all(&bytes); // the connection may be closed already
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let _ = stream.read_to_string(&mut response);
         response
@@ -254,7 +253,7 @@ fn allowed_addresses_need_a_trusted_proxy() {
             signed = signed.header("x-forwarded-for", from);
         }
         assert_status(&say(&socket.path, &signed.bytes()), status);
-        // Being the user is no way around it.
+        // The user of the socket cannot avoid this.
         assert_status(&say(&socket.path, &socket.call("GET", KEY).bytes()), 403);
     }
 }
@@ -276,7 +275,7 @@ fn trusted_user_sends_proxy_headers() {
     ] {
         let said = [header.as_bytes(), &signed.bytes()].concat();
         assert_status(&say(&socket.path, &said), status);
-        // Whom the proxy passes on is not the user that the proxy is.
+        // A client behind the proxy does not count as the user of the proxy.
         let unsigned = socket.call("GET", KEY).bytes();
         let said = [header.as_bytes(), &unsigned].concat();
         assert_status(&say(&socket.path, &said), 403);
@@ -292,7 +291,7 @@ fn drain_removes_the_socket_and_completes_requests() {
     stream.write_all(&call.head()).unwrap();
     stream.write_all(b"wh").unwrap();
     let mut idle = UnixStream::connect(&socket.path).unwrap();
-    eventually("the upload is under way", || {
+    eventually("the upload is in flight", || {
         socket.world.emulator.counters().heads().len() == 1
     });
     socket.world.gateway.drain();

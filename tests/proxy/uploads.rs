@@ -1,4 +1,4 @@
-//! Every upload form that S3 clients send becomes one plain body for COS, and a wrong one nothing.
+//! Upload forms: COS gets one plain body for each form of S3 clients, and nothing of a wrong one.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ fn crc32(bytes: &[u8]) -> String {
     BASE64_STANDARD.encode(u32::try_from(crc).unwrap().to_be_bytes())
 }
 
-/// What boto3 sends over HTTPS: chunks without signatures, then a checksum.
+/// A body as boto3 sends it over HTTPS: unsigned chunks, then a checksum.
 fn unsigned_trailer(object: &[u8], chunk: usize, checksum: &str) -> Vec<u8> {
     let mut body = chunks(object, chunk, None);
     body.extend_from_slice(format!("x-amz-checksum-crc32:{checksum}\r\n\r\n").as_bytes());
@@ -37,7 +37,7 @@ fn trailer_call(world: &World, object: &[u8]) -> Call {
         .header("x-amz-decoded-content-length", &object.len().to_string())
 }
 
-/// The same body in HTTP's own chunks, each `piece` bytes long, as boto3 sends it.
+/// The same body in HTTP chunks of `piece` bytes, as boto3 sends it.
 fn in_http_chunks(call: Call, body: &[u8], piece: usize) -> (Call, Vec<u8>) {
     let call = call.header("transfer-encoding", "chunked");
     (call, http_chunks(body, piece))
@@ -50,13 +50,13 @@ fn send(call: &Call, body: &[u8]) -> Reply {
     client.read_reply("PUT")
 }
 
-/// A `PUT` of this body whose signature and `more` are in its query, as SDKs make URLs for others.
+/// A presigned `PUT` of this body with `more` in its query, as SDKs make URLs for other clients.
 fn presigned(world: &World, more: &str, body: &[u8]) -> Call {
     let call = world.signed("PUT", &format!("{KEY}?{more}")).body(body);
     call.presigned(300)
 }
 
-/// Asserts that no head that COS has seen names a checksum, and that it has seen some.
+/// Asserts that COS got at least one request, and none with a checksum header.
 fn assert_cos_knows_no_checksum(world: &World) {
     let heads = world.emulator.counters().heads();
     assert!(!heads.is_empty());
@@ -158,7 +158,7 @@ fn rejects_truncated_and_overlong_bodies() {
     }
 }
 
-/// `tests/proxy/falsified.rs` has those that are not as they were signed.
+/// `tests/proxy/falsified.rs` covers chunks with wrong signatures.
 #[test]
 fn stores_signed_chunks_plain() {
     let world = World::new();
@@ -225,7 +225,7 @@ fn holds_or_refuses_uploads_of_unknown_length() {
     };
     let world = World::new();
     put(&world, &object(10)).assert_error(411, "MissingContentLength");
-    // An empty one is known to be so.
+    // An empty body has a known length.
     put(&world, b"").assert_ok();
     let stored = world.emulator.object_bytes(support::BUCKET, STORED);
     assert_eq!(stored.unwrap(), b"");
@@ -292,7 +292,7 @@ fn joins_content_encoding_lines() {
     assert_eq!(stored.text(), "y");
 }
 
-/// `body` in base64 by every algorithm that S3 lists, by awscrt 0.38 and hashlib.
+/// The checksums of `body` in base64 by every algorithm of S3, computed by awscrt 0.38 and hashlib.
 const SUMS_OF_BODY: [(&str, &str); 10] = [
     ("crc32", "26gLsg=="),
     ("crc32c", "Jj/JUA=="),
@@ -429,7 +429,7 @@ fn verifies_the_checksum_of_a_document() {
     }
 }
 
-/// It is the checksum of the object, or is made of those of its parts.
+/// It is the checksum of the object, or is computed from those of its parts.
 #[test]
 fn rejects_a_malformed_checksum_of_a_completed_upload() {
     let world = World::new();
@@ -470,7 +470,7 @@ fn verifies_a_checksum_in_a_presigned_query() {
         assert_eq!(echo, Some(&*crc32(b"body")));
         world.ask("DELETE", KEY).assert_ok();
     }
-    // In both places: the same is fine, anything else is not.
+    // In both places: equal values are accepted, others are not.
     let with_header = |more: &str, name: &str, value: &str| {
         let call = world.signed("PUT", &format!("{KEY}?{more}"));
         call.header(name, value).body("body").presigned(300).ask()
@@ -502,8 +502,8 @@ fn verifies_a_checksum_in_a_presigned_query() {
     assert_cos_knows_no_checksum(&world);
 }
 
-/// The AWS SDK for JavaScript knows no body when it makes a URL, and signs the checksum of nothing into
-/// it. S3 takes any body then.
+/// The AWS SDK for JavaScript has no body when it makes a URL, and signs the checksum of an empty body. S3 then
+/// accepts any body.
 #[test]
 fn ignores_the_empty_checksum_in_a_presigned_query() {
     let world = World::new();

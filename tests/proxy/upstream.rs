@@ -1,4 +1,4 @@
-//! What passes between cosgate and COS when COS, or the way to it, misbehaves.
+//! Failures of COS and of the connection to it.
 
 #![allow(
     clippy::indexing_slicing,
@@ -26,13 +26,13 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: \"e\"\r\n\r\nok"
 const STORED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"e\"\r\n\r\n";
 const GET: &str = "/photos/acme/k";
 
-/// Answers every request with `answer`.
+/// Responds to every request with `response`.
 fn always(response: impl Into<String>) -> Act {
     let response = response.into();
     act(move |peer| peer.always(&response))
 }
 
-/// Reads one head, answers with `answer`, reads what comes until the end.
+/// Reads one head, responds with `response`, and reads the rest.
 fn once(response: impl Into<String>) -> Act {
     let response = response.into();
     act(move |peer| {
@@ -42,7 +42,7 @@ fn once(response: impl Into<String>) -> Act {
     })
 }
 
-/// Reads one head and closes; with a reset if `reset`.
+/// Reads one head and closes the connection, with a reset if `reset`.
 fn breaks(reset: bool) -> Act {
     act(move |peer| {
         peer.head();
@@ -156,7 +156,7 @@ fn forwards_an_early_response_and_closes_the_connection() {
     }
 }
 
-/// A body that is wrong at its end was no success, whatever COS thought of its start.
+/// A body whose end is wrong fails, even if COS reported success early.
 #[test]
 fn early_success_is_no_success() {
     let world = Scripted::new(vec![
@@ -179,7 +179,7 @@ fn early_success_is_no_success() {
     assert_eq!(world.connections(), 2);
 }
 
-/// The rest of a body whose request was answered already is not taken for a request.
+/// The rest of a body after an early response is not read as a request.
 #[test]
 fn sends_nothing_after_an_early_response() {
     let early = cos_error(403, "AccessDenied", "no");
@@ -258,7 +258,7 @@ fn retries_a_small_upload_once() {
     assert_eq!(world.connections(), 2);
 }
 
-/// The first try may have been done: the second would then be told that the object exists.
+/// The first attempt may have succeeded. The second would then report that the object exists.
 #[test]
 fn does_not_retry_a_conditional_upload() {
     let exists = cos_error(412, "PreconditionFailed", "exists");
@@ -292,7 +292,7 @@ fn does_not_retry_non_idempotent_requests() {
     }
 }
 
-/// COS closes each connection after one answer, without saying so.
+/// COS closes each connection after one response without announcing it.
 #[test]
 fn hides_stale_pooled_connections() {
     for pause in [0, 1, 3] {
@@ -343,7 +343,7 @@ fn times_out_without_a_response_head() {
     assert_eq!(world.connections(), 3);
 }
 
-/// It is counted from the end of this request, whatever was sent on its connection before.
+/// The timeout counts from the end of this request, whatever was sent on the connection before.
 #[test]
 fn reused_connection_has_its_own_head_timeout() {
     let world = Scripted::with(
@@ -364,7 +364,7 @@ fn reused_connection_has_its_own_head_timeout() {
     assert_eq!(world.connections(), 1);
 }
 
-/// A slow upload's wait begins with its last byte, and is no longer for what came before.
+/// The timeout of a slow upload starts with its last byte and has its configured length.
 #[test]
 fn head_timeout_of_a_slow_upload_is_as_configured() {
     let world = Scripted::with(
@@ -394,7 +394,7 @@ fn assert_lasted(since: Instant, limit: Duration) {
     );
 }
 
-/// An upload may take longer than `head_timeout` as long as it moves.
+/// An upload may take longer than `head_timeout` while its bytes move.
 #[test]
 fn head_timeout_starts_at_the_last_byte() {
     let world = Scripted::with(
@@ -461,7 +461,7 @@ fn rejects_responses_with_ambiguous_framing() {
             CHUNKS,
         ),
     ] {
-        // A good answer first: the next is read on a connection that is used again, and in pieces.
+        // A valid response first: the next one arrives on a reused connection, and in pieces.
         let closed = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&closed);
         let poisoned = act(move |peer| {
@@ -585,7 +585,7 @@ fn response(fields: &str, body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {length}\r\n\r\n{body}")
 }
 
-/// Nothing of what a store says in place of an empty answer passes, and its connection is not used again.
+/// cosgate forwards nothing of a response that should be empty, and closes its connection.
 #[test]
 fn rejects_false_success_responses() {
     const ERROR: &str =
@@ -647,7 +647,7 @@ fn rejects_false_success_responses() {
     assert_eq!(world.connections(), 1);
 }
 
-/// A client that joins parts, or asks for the whole, does not look what it got.
+/// A client that joins parts, or requests the whole object, does not check what it got.
 #[test]
 fn rejects_a_range_that_was_not_requested() {
     let range = |value: &str| format!("Content-Range: {value}\r\n");
@@ -683,7 +683,7 @@ fn rejects_a_range_that_was_not_requested() {
     }
 }
 
-/// Many versions of nginx ask so. Without a length, the end of the connection is all that it sees.
+/// Many versions of nginx use HTTP/1.0. Without a length, they see only the end of the connection.
 #[test]
 fn sends_no_object_without_length_over_http_1_0() {
     let cut = "HTTP/1.1 200 OK\r\nETag: \"e\"\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n";
@@ -704,7 +704,7 @@ fn sends_no_object_without_length_over_http_1_0() {
     }
 }
 
-/// Who reads a listing looks for no error in it, and would find it empty.
+/// A client does not look for an error in a listing and would read it as empty.
 #[test]
 fn error_document_is_no_listing() {
     const ERROR: &str =
@@ -727,7 +727,7 @@ fn error_document_is_no_listing() {
     }
 }
 
-/// cosgate has verified what it sends on: a digest that is wrong at COS was damaged on the way.
+/// cosgate has verified the bytes that it sends. A wrong digest at COS means damage in transit.
 #[test]
 fn retries_a_body_damaged_in_transit() {
     let delete = "<Delete><Object><Key>acme/k</Key></Object></Delete>";
@@ -782,7 +782,7 @@ fn returns_one_request_id() {
     world.gateway.log.assert_says("own");
 }
 
-/// COS has begun a 200 before it finds that a copy or a complete fails (436/10881).
+/// COS starts a response with status 200 before it knows that a copy or a complete fails (436/10881).
 #[test]
 fn forwards_a_success_with_an_error_inside() {
     let error = "<?xml version=\"1.0\"?><Error><Code>InternalError</Code><Message>We encountered an internal error.</Message><RequestId>a</RequestId></Error>";
@@ -816,7 +816,7 @@ fn tokens(heads: &[String]) -> Vec<String> {
 
 #[test]
 fn replaces_a_refused_key_and_retries() {
-    // All at once: a new key that was refused is replaced after a second or two.
+    // All at once, because a refused new key is replaced only after a second or two.
     thread::scope(|scope| {
         for (status, code, message) in [
             (403, "InvalidAccessKeyId", "no such key"),
@@ -852,7 +852,7 @@ fn a_refused_key_is_replaced(refusal: String, method: &str, body: &str) {
     assert_ne!(tokens[0], tokens[1]);
 }
 
-/// The answer to a HEAD says 403 and no more: whether it is the key has to be asked.
+/// The response to a HEAD has only status 403. cosgate must find out whether the key is refused.
 #[test]
 fn detects_a_refused_key_for_head() {
     let refusal = cos_error(403, "InvalidAccessKeyId", "no such key");
@@ -891,7 +891,7 @@ fn permanently_refused_key_costs_one_retry() {
     let tokens = tokens(&world.script.heads());
     let keys: HashSet<&String> = tokens.iter().collect();
     assert_eq!(keys.len(), tokens.len(), "a refused key was sent again");
-    // Then a new one every two to four seconds at most.
+    // Then a new key every two to four seconds at most.
     let later = usize::try_from(first.elapsed().as_secs() / 2).unwrap();
     assert!((2..=2 + later).contains(&keys.len()), "{}", keys.len());
 }
@@ -1091,7 +1091,7 @@ fn recovers_after_faults_of_cos() {
     }
 }
 
-/// The front gives hyper's own refusals another form: what an object says must not be taken for one.
+/// The request guard replaces hyper's own refusals. It must not mistake the bytes of an object for one.
 #[test]
 fn forwards_an_object_that_looks_like_a_refusal() {
     const OBJECT: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";

@@ -1,4 +1,4 @@
-//! Who asks: every way in, and every refusal with AWS's code.
+//! Authentication: every kind of credential, and every refusal with AWS's code.
 
 #![allow(
     clippy::indexing_slicing,
@@ -154,7 +154,7 @@ fn config() -> Config {
     }
 }
 
-/// A request, signed by what the client would sign it with.
+/// A request and the credentials that sign it.
 #[derive(Clone)]
 struct Client {
     method: &'static str,
@@ -208,7 +208,7 @@ impl Client {
             .with("x-amz-content-sha256", payload)
     }
 
-    /// Signed in the header, the payload being empty.
+    /// Signed in the header, with an empty payload.
     fn signed(self) -> Self {
         self.signed_with(EMPTY)
     }
@@ -227,7 +227,7 @@ impl Client {
         client.with("authorization", &authorization)
     }
 
-    /// Signed in the header, saying so of the headers `names`.
+    /// Signed in the header, with `names` as signed headers.
     fn signed_over(self, names: &[&str]) -> Self {
         let client = self.dated(EMPTY);
         let authorization = client.sign(|request, key, scope| {
@@ -251,7 +251,7 @@ impl Client {
         self
     }
 
-    /// Presigned, bound to `payload` by the parameter that the AWS SDK for JavaScript has for it.
+    /// Presigned, and bound to `payload` by the parameter of the AWS SDK for JavaScript.
     fn presigned_with(mut self, payload: &str) -> Self {
         let day = self.time.date();
         self.query = format!(
@@ -272,12 +272,12 @@ impl Client {
         self
     }
 
-    /// Presigned in Signature Version 2 to live `seconds` from now.
+    /// Presigned in Signature Version 2 with a lifetime of `seconds`.
     fn presigned_v2(self, seconds: i64) -> Self {
         self.presigned_v2_in(None, seconds)
     }
 
-    /// The same, `bucket` being named by the host.
+    /// The same, with `bucket` in the host.
     fn presigned_v2_in(mut self, bucket: Option<&str>, seconds: i64) -> Self {
         let query = Query::parse(&self.query).unwrap();
         let request = sigv2::SigV2Request {
@@ -509,7 +509,7 @@ fn bad_signature_wins_over_streaming_mode() {
         .refused(Code::SignatureDoesNotMatch);
 }
 
-/// A grant may let some of them pass by name; the signature must still cover them.
+/// A grant may allow some of these headers by name; the signature must still cover them.
 #[test]
 fn rejects_unsigned_headers_of_cos() {
     for name in [
@@ -546,7 +546,7 @@ fn verifies_a_hash_beside_a_presigned_url() {
     url.refused(Code::SignatureDoesNotMatch); // `presigned` signs UNSIGNED-PAYLOAD, the parameter says otherwise
 }
 
-/// The header is not signed: whoever holds the URL can write it.
+/// The header is not signed, so that any holder of the URL can write it.
 #[test]
 fn header_cannot_remove_the_hash_of_a_presigned_url() {
     let bound = Client::new().presigned_with(EMPTY);
@@ -577,7 +577,7 @@ fn distinguishes_unknown_key_and_wrong_secret() {
     }
     .presigned(60)
     .refused(Code::InvalidAccessKeyId);
-    // The stand-in's own secret opens nothing.
+    // The dummy secret for unknown keys is not valid.
     Client {
         key: "NOBODY",
         secret: "",
@@ -1165,7 +1165,7 @@ fn anonymous_tenant_needs_loopback_unless_allowed() {
         ..LOOPBACK
     };
     assert!(!is_guest(&Client::new(), &config(), remote));
-    // What a stranger says of the connection is not believed.
+    // Claims of a client about its connection are not trusted.
     let forwarded = Client::new().with("x-forwarded-for", "127.0.0.1");
     assert!(!is_guest(&forwarded, &config(), remote));
     let mut open = config();

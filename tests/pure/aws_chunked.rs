@@ -1,5 +1,5 @@
-//! Every `aws-chunked` body of the vectors, whole and split: what comes out, and at which check a bad
-//! one fails.
+//! Every `aws-chunked` body of the vectors, whole and split: the decoded bytes, and the check that refuses an invalid
+//! one.
 
 #![allow(
     clippy::indexing_slicing,
@@ -29,7 +29,7 @@ use serde_json::Value;
 /// Bodies up to this many bytes are split at every byte.
 const SMALL: usize = 700;
 
-/// The good bodies, each with its vector.
+/// The valid bodies, each with its vector.
 static GOOD: LazyLock<Vec<(Case, Value)>> = LazyLock::new(|| {
     let json = vectors();
     let cases = json["cases"].as_array().unwrap().iter();
@@ -38,7 +38,7 @@ static GOOD: LazyLock<Vec<(Case, Value)>> = LazyLock::new(|| {
         .collect()
 });
 
-/// The bad ones, each with the check that refuses it.
+/// The invalid bodies, each with the check that refuses it.
 static BAD: LazyLock<Vec<(Case, String)>> = LazyLock::new(|| {
     let json = vectors();
     let good = json["cases"].as_array().unwrap();
@@ -50,18 +50,18 @@ static BAD: LazyLock<Vec<(Case, String)>> = LazyLock::new(|| {
     .collect()
 });
 
-/// A body with all that is needed to check it.
+/// A body with everything that its verification needs.
 #[derive(Clone, Debug)]
 struct Case {
     name: String,
     headers: HeaderMap,
     mode: Mode,
-    /// The chain of its chunks, where the case has one.
+    /// The chain of its chunk signatures, if it has one.
     signatures: Option<ChunkSignatures>,
     encoded: Bytes,
 }
 
-/// What a body comes to: the bytes that may be stored, or why nothing may.
+/// The outcome of a body: the bytes that may be stored, or the reason for the refusal.
 type Verdict = Result<(Vec<u8>, Verified), PayloadError>;
 
 impl Case {
@@ -103,7 +103,7 @@ impl Case {
         Intake::new(&declared, length, checks, self.signatures.clone()).unwrap()
     }
 
-    /// Feeds the body in pieces that end at `cuts`, and makes sure that the end is held back.
+    /// Feeds the body in pieces that end at `cuts`, and checks that the end is held back.
     fn run(&self, cuts: &[usize]) -> Verdict {
         let length = self.declared().length.unwrap();
         let mut intake = self.intake();
@@ -233,7 +233,7 @@ fn decodes_alike_at_any_split() {
     }
 }
 
-/// A body cut short is never taken, but for line ends that are not part of what is checked.
+/// A truncated body is never accepted, unless only unverified line ends are missing.
 #[test]
 fn rejects_a_truncated_body() {
     for (case, _) in GOOD.iter() {
@@ -413,8 +413,8 @@ fn limits_lines_and_trailers() {
     assert_eq!(decoder.finish(), Err(PayloadError::ChunkTooLarge));
 }
 
-/// A signed chunk that is larger than any buffer: its bytes pass as they come, its last ones when its
-/// signature has proved right.
+/// A signed chunk that is larger than any buffer: its bytes are forwarded as they arrive, and its last ones after
+/// its signature was verified.
 #[test]
 fn streams_a_large_signed_chunk() {
     let case = good("signed-exact-64k");
@@ -553,7 +553,7 @@ fn reports_an_unknown_checksum_beside_another_check() {
     }
 }
 
-/// As awscrt 0.38 and hashlib compute them, over more than one block of each.
+/// The checksums of awscrt 0.38 and hashlib, over more than one block of each algorithm.
 #[test]
 fn checksums_of_long_bodies_match_awscrt() {
     let body: Vec<u8> = (0..200_000_u32).map(|i| (i * 7 % 251) as u8).collect();
@@ -600,7 +600,7 @@ fn holds_the_end_of_a_plain_body_until_verified() {
     assert_eq!(intake.push(&mut input), Err(PayloadError::LengthExceeded));
 }
 
-/// Text that is nearly framing, so that random bodies come far.
+/// Text that resembles framing, so that random bodies reach deep into the parser.
 fn framing() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         Just(b"\r\n".to_vec()),

@@ -1,4 +1,4 @@
-//! The configuration: what is taken, what is refused, and where a refusal points.
+//! The configuration: accepted values, refused values, and the positions of problems.
 
 #![expect(
     clippy::panic,
@@ -20,7 +20,7 @@ use cosgate::config::{
 };
 use cosgate::timestamp::Timestamp;
 
-/// In a test's text: here the problem is. It is taken out before the text is read.
+/// Marks the position of the problem in a test's text. It is removed before the text is parsed.
 const MARK: char = '§';
 
 const WHOLE: &str = r#"
@@ -41,7 +41,7 @@ prefixes = ["acme/*"]
 actions = ["read"]
 "#;
 
-/// A second tenant, fenced off from the first.
+/// A second tenant that does not overlap with the first.
 const OTHER: &str = r#"
 [tenants.other]
 issuer = "main"
@@ -114,7 +114,7 @@ fn lines(problems: &[Problem]) -> String {
     )
 }
 
-/// The marked text without its mark, and the place of the mark.
+/// The text without its mark, and the position of the mark.
 fn unmark(text: &str) -> (String, Location) {
     let before = text.split(MARK).next().unwrap();
     assert_ne!(before, text, "no mark in {text}");
@@ -128,7 +128,7 @@ fn unmark(text: &str) -> (String, Location) {
     (text.replace(MARK, ""), place)
 }
 
-/// Asserts that `text` gives exactly one problem: at its mark, with these words in message and fix.
+/// Asserts that `text` gives exactly one problem at its mark, with these words in message and fix.
 fn refuses(text: &str, severity: Severity, message: &str, fix: &str) {
     let (text, place) = unmark(text);
     let problems = match parse(&text) {
@@ -646,7 +646,7 @@ fn checks_issuers() {
     );
 }
 
-/// What `errs` says of an issuer in place of WHOLE's, given whole.
+/// The problems of an issuer that replaces the one of `WHOLE`.
 fn issuer_errs(lines: &str, message: &str, fix: &str) {
     let issuer = format!("{lines}\n[tenants.acme]");
     let text = WHOLE.replace("kind = \"federation\"\n", "");
@@ -1202,7 +1202,7 @@ fn vending_needs_safe_settings() {
     }
 }
 
-/// The same with an issuer whose keys take no policy.
+/// The same with an issuer whose keys accept no policy.
 fn of_web_identity(text: &str) -> String {
     text.replace(
         "kind = \"federation\"\nsecret_id = \"env:ID\"\nsecret_key = \"env:KEY\"\n",
@@ -1210,7 +1210,7 @@ fn of_web_identity(text: &str) -> String {
     )
 }
 
-/// A grant that is the policy in `p.json`.
+/// A grant with the policy in `p.json`.
 fn with_policy(more: &str) -> String {
     WHOLE.replace(
         "prefixes = [\"acme/*\"]\nactions = [\"read\"]\n",
@@ -1289,7 +1289,7 @@ fn policy_beyond_its_bucket_excludes_vending() {
         let without = read("", action, resource);
         let problems = match (without, read("vend = true\n", action, resource)) {
             (Ok(_), Err(problems)) => problems,
-            // Refused whether or not keys are handed out.
+            // Refused with and without vending.
             (Err(_), Err(_)) => continue,
             (_, Ok(_)) => panic!("{action} {resource} is taken"),
         };
@@ -1462,7 +1462,7 @@ fn rejects_overlapping_tenants() {
     ));
 }
 
-/// An identity provider, and a template of a folder for each of its subjects.
+/// An identity provider, and a template with a folder for each subject.
 const TEMPLATE: &str = r#"
 [identities.corp]
 issuer = "https://login.example.com/"
@@ -1617,10 +1617,10 @@ fn rejects_templates_with_overlapping_subjects() {
     ] {
         refuses(&template(prefix, bad), Severity::Error, what, fix);
     }
-    // Two claims at one place: alice of bob's organisation would be in bob's folder.
+    // Two claims in one segment: alice of bob's organisation would use bob's folder.
     let two = template(prefix, r#"["users/{claim.sub}/*", §"users/{claim.org}/*"]"#);
     refuses(&two, Severity::Error, "cover the same keys", "own prefix");
-    // acme's folder is that of a subject named acme.
+    // acme's folder would belong to a subject named acme.
     let both = WHOLE.replace("acme/*", "users/acme/*");
     let both = format!("{both}{}", TEMPLATE.replace("[\"users/", "[§\"users/"));
     refuses(
@@ -1943,7 +1943,7 @@ fn paths_are_relative_to_the_file() {
     );
 }
 
-/// Every place where a secret may be written, right or wrong.
+/// Every position of a secret, valid or not.
 const SECRETS: &str = r#"
 [upstream]
 endpoint = "https://user:CANARY1@{bucket}.x"
@@ -2069,7 +2069,7 @@ proptest! {
             Ok((config, warnings)) => format!("{config:?}{}", lines(&warnings)),
             Err(problems) => lines(&problems),
         };
-        // An edit may turn the secret into the name of a variable or a file, which are shown.
+        // An edit may turn the secret into the name of a variable or a file, and names are printed.
         prop_assume!(!text.contains(":CANARY"));
         prop_assert!(!printed.contains("CANARY"), "{}\n{}", text, printed);
     }
@@ -2361,7 +2361,7 @@ fn warns_about_unknown_regions() {
         "is not a region",
         "COS console",
     );
-    // What cosgate tells its clients is the operator's choice.
+    // The region for clients is the operator's choice.
     good(&WHOLE.replace("[server]", "[server]\nregion = \"us-east-1\""));
 }
 
@@ -2638,7 +2638,7 @@ fn unreadable_file_gets_advice() {
     assert!(lines(&denied).contains("`chmod`"), "{}", lines(&denied));
 }
 
-/// A rule for pages at the end of the smallest file.
+/// A CORS rule at the end of the smallest file.
 fn with_rule(rule: &str) -> String {
     format!("{WHOLE}[[tenants.acme.grants.cors]]\n{rule}\n")
 }
@@ -2768,7 +2768,7 @@ fn checks_cors_rules() {
     );
 }
 
-/// `WHOLE` with files of tenants beside it.
+/// `WHOLE` with included files of tenants.
 fn including(files: &[(&str, &str)]) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
     let text = format!("[include]\nfiles = [\"tenants.d/*.toml\"]\n{WHOLE}");
     parse_with(&text, &[], files)
@@ -2848,7 +2848,7 @@ fn reports_file_and_line_of_included_problems() {
             lines(&problems)
         );
     }
-    // Twice in two files: both places.
+    // Repeated in two files: the error names both positions.
     let twice = [
         ("etc/tenants.d/a.toml", INITECH),
         ("etc/tenants.d/b.toml", INITECH),

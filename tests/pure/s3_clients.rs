@@ -1,4 +1,4 @@
-//! Whole requests, as real clients sent them, read by the S3 side.
+//! Captured requests of real clients, parsed by the S3 side.
 #![expect(
     clippy::unwrap_used,
     reason = "a broken vector file must fail the test"
@@ -45,7 +45,7 @@ fn head(capture: &Value) -> Parts {
     request.body(()).unwrap().into_parts().0
 }
 
-/// As far as the S3 side goes: what is asked, and what of the headers passes without further grants.
+/// Parses the request and selects its forwarded headers, without further grants.
 fn read(head: &Parts) -> Result<(), S3Error> {
     let domains = ["cos.ap-guangzhou.myqcloud.com".to_owned()];
     let request = S3Request::parse(head, &domains)?;
@@ -55,7 +55,7 @@ fn read(head: &Parts) -> Result<(), S3Error> {
 
 fn refused_for(name: &str) -> Option<Code> {
     match name {
-        // Its key holds a `.` segment.
+        // Its key contains a `.` segment.
         "http-delete-object" => Some(Code::InvalidURI),
         _ => None,
     }

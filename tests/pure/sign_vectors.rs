@@ -18,8 +18,8 @@ use cosgate::timestamp::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
-/// Cases whose `Host` is not what was signed: botocore signs the host of the URL, lower-cased and
-/// without a default port, which is what HTTP clients then send; and that text.
+/// Cases whose `Host` differs from the signed one, each with the signed text. botocore signs the host of the URL in
+/// lower case and without a default port, as HTTP clients send it.
 const HOST_AS_SENT: [(&str, &str); 3] = [
     ("default-port-443", "proxy.example"),
     ("default-port-80", "proxy.example"),
@@ -57,7 +57,7 @@ impl<'v> Case<'v> {
         }
     }
 
-    /// A capture has only its URL as sent: the path and query are what it decodes to.
+    /// A capture contains only its URL: the path and query are decoded from it.
     fn captured(json: &'v Value) -> Self {
         let mut case = Self::new(json);
         let url = text(&json["url"]);
@@ -145,7 +145,7 @@ fn scope_and_key<'c>(
     )
 }
 
-/// The last line of the canonical request is the payload's hash or mode.
+/// The last line of the canonical request: the payload's hash or mode.
 fn payload<'c>(case: &Case<'c>) -> &'c str {
     case.expected("canonical_request")
         .rsplit('\n')
@@ -178,7 +178,7 @@ fn sigv4_headers_match_botocore() {
         );
         seen += 1;
 
-        // Our own signing leaves out what COS does not need; where botocore chose alike, all is equal.
+        // cosgate's own signing omits what COS does not need. If botocore chose the same headers, all stages are equal.
         let own = sigv4::SigV4Signer {
             access_key,
             key: &key,
@@ -356,7 +356,7 @@ fn covers_every_list_of_the_sigv4_file() {
     }
 }
 
-/// The one header case that covers less than the SDKs' common list.
+/// The one header case that covers fewer headers than the SDKs' common list.
 const LESS_THAN_COMMON: &str = "token-header-not-signed";
 
 fn key_time(case: &Case<'_>) -> cos::KeyTime {
@@ -367,7 +367,7 @@ fn key_time(case: &Case<'_>) -> cos::KeyTime {
     }
 }
 
-/// Compares what covering `names` gives with the case, stage by stage.
+/// Compares the signature that covers `names` with the case, stage by stage.
 fn check_cos_stages(case: &Case<'_>, request: &Signable<'_>, names: &cos::SignedNames<'_>) {
     let (secret, key_time) = (case.secret(), key_time(case));
     case.check("header_list", &names.header_list());
@@ -439,7 +439,7 @@ fn signs_and_verifies_cos_documentation_cases() {
     let list = cases(&file, "documentation_cases");
     assert_eq!(list.len(), 2);
     for json in list {
-        // The page signs Date too, which no SDK does.
+        // The page also signs Date, which no SDK does.
         check_cos_header_form(&Case::new(json), false);
     }
 }
@@ -453,9 +453,9 @@ fn signs_and_verifies_cos_sdk_requests() {
         let mut case = Case::new(json);
         let mut common = true;
         match case.name {
-            // The SDK leaves this call's query out of the signature.
+            // The SDK omits this call's query from the signature.
             "sdk-list-buckets" => common = false,
-            // The SDK signs the host without the port it sends; the text is still right for that host.
+            // The SDK signs the host without the port that it sends. The signature is valid for that host.
             "sdk-custom-domain-port" => {
                 case.headers
                     .insert("host", HeaderValue::from_str(signed_host(&case)).unwrap());
@@ -510,7 +510,7 @@ fn covers_every_list_of_the_cos_file() {
         .filter(|(_, v)| v.is_array())
         .map(|(k, _)| k)
         .collect();
-    // Browser forms are not spoken here; `sdk_differences` are inputs on which the SDKs disagree.
+    // Browser forms are not supported here; the SDKs disagree on the inputs in `sdk_differences`.
     let used = [
         "cases",
         "documentation_cases",
@@ -596,7 +596,7 @@ fn covers_every_list_of_the_tc3_file() {
         .filter(|(_, v)| v.is_array())
         .map(|(k, _)| k)
         .collect();
-    // `skip_sign` has no signature; `v1_signatures` are the older form, which the emulator alone knows.
+    // `skip_sign` has no signature; only the emulator supports the older form in `v1_signatures`.
     assert_eq!(names, ["cases", "skip_sign", "v1_signatures"]);
 }
 
@@ -611,7 +611,7 @@ fn sigv2_queries_match_botocore() {
         let case = Case::new(json);
         let secret = case.secret();
         let expires = json["expires_at"].as_i64().unwrap();
-        // botocore moves the headers of a presigned URL, a token's among them, into its query.
+        // botocore moves the headers of a presigned URL into its query, a token too.
         let url = case.expected("signed_url");
         let raw_query = url.split_once('?').unwrap().1;
         let query = parse_query(raw_query);
@@ -650,8 +650,8 @@ fn sigv2_queries_match_botocore() {
     assert_eq!(seen, 2);
 }
 
-/// The `Authorization` form is not served, but its cases show more of the string to sign, which is
-/// the same with the date in the place of `Expires`.
+/// The `Authorization` form is not supported. Its cases cover more of the string to sign, which is the same with the
+/// date in place of `Expires`.
 #[test]
 fn sigv2_headers_match_the_query_form() {
     let file = vectors("sigv4.json");

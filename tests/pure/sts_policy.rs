@@ -1,4 +1,4 @@
-//! CAM policies against what the official COS STS SDKs send, and the policy of a tenant's key.
+//! CAM policies compared with those of the official COS STS SDKs, and the policy of a tenant's key.
 
 use cosgate::config::PrefixPattern;
 use cosgate::credentials::Scope;
@@ -7,7 +7,7 @@ use cosgate::tenant::{Grant, Tenant};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Cases of the file that cosgate has no use for, each with its reason.
+/// Cases of the file that cosgate does not need, each with its reason.
 const NOT_APPLICABLE: &[(&str, &str)] = &[
     (
         "assume-role-no-policy",
@@ -19,7 +19,7 @@ const NOT_APPLICABLE: &[(&str, &str)] = &[
     ),
     (
         "scopes-get-service",
-        "ListBuckets is answered here, so no key needs GetService",
+        "ListBuckets gets its response from cosgate, so no key needs GetService",
     ),
 ];
 
@@ -209,8 +209,8 @@ fn encoded_policy_survives_another_decoding() {
     assert_eq!(serde_json::from_str::<Policy>(&decoded).unwrap(), policy);
 }
 
-/// As CAM judges: some statement allows the action on the resource, with its condition met. Here
-/// `*` stands only at the end of a resource, and all statements allow.
+/// Evaluates a policy as CAM does: a statement allows the action on the resource, and its condition holds. `*` stands
+/// only at the end of a resource here, and all statements allow.
 fn cam_allows(policy: &Policy, action: &str, resource: &str, list_prefix: Option<&str>) -> bool {
     let like = |pattern: &str, text: &str| match pattern.strip_suffix('*') {
         Some(start) => text.starts_with(start),
@@ -259,7 +259,7 @@ fn some_grant() -> impl Strategy<Value = Grant> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// The second fence is exactly as wide as the first.
+    /// The policy of the key allows exactly what the grants allow.
     #[test]
     fn a_tenants_policy_allows_what_its_grants_allow(
         grants in prop::collection::vec(some_grant(), 0..3),

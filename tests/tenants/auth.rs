@@ -1,4 +1,4 @@
-//! Who calls: signatures good and bad, bodies that are not what was signed, and callers without a key.
+//! Authentication: valid and invalid signatures, bodies that differ from the signed one, anonymous callers.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ const KEY: &str = "/photos/acme/a";
 const MINUTE: i64 = 60;
 const WEEK: u32 = 604_800;
 
-/// A world with one object of acme's in it.
+/// A world with one object of acme.
 fn world() -> World {
     let world = World::new();
     world.put(KEY, "hello");
@@ -29,7 +29,7 @@ fn world() -> World {
     world
 }
 
-/// The head of `call` with `from` replaced after it was signed.
+/// The head of `call`, with `from` replaced after signing.
 fn forged(call: &Call, from: &str, to: &str) -> Reply {
     let bytes = String::from_utf8(call.bytes()).unwrap();
     assert!(bytes.contains(from), "{from} is not in {bytes}");
@@ -349,7 +349,7 @@ fn stores_no_truncated_body() {
         support::eventually("both requests are over", || {
             world.gateway.log.text().lines().count() == 2
         });
-        // COS hears of the cut later than the log does.
+        // COS sees the cut later than the log.
         world.put("/photos/acme/after", "");
         assert!(!world.emulator.object_exists(BUCKET, "acme/a"));
     }
@@ -439,7 +439,7 @@ fn rejects_web_pages_as_anonymous_tenant() {
     reply.assert_error(403, "AccessForbidden");
     assert_eq!(reply.header("access-control-allow-origin"), None);
     assert_eq!(world.upstream_requests(), 0);
-    // What a browser sends for a page that the user opened by hand.
+    // The headers of a browser for a page that the user opened directly.
     let direct = Call::new(addr, "GET", "/photos/public/a").header("sec-fetch-site", "none");
     direct.ask().assert_error(404, "NoSuchKey");
 }

@@ -1,5 +1,5 @@
-//! Callers with a token of an identity provider: which tokens are believed, what each subject may
-//! touch, and how keys come and go.
+//! Callers with a token of an identity provider: which tokens are valid, what each subject may access, and how
+//! keys change.
 
 #![allow(
     clippy::disallowed_methods,
@@ -23,7 +23,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// cosgate that takes tokens; the folder holds `jwks.json`.
+/// cosgate that accepts tokens; the folder contains `jwks.json`.
 fn world() -> (World, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let world = World::with(&identity_toml(&folder));
@@ -38,7 +38,7 @@ fn send(world: &World, method: &str, path: &str, token: &str) -> Reply {
     call(world.gateway.addr, method, path, token).ask()
 }
 
-/// Whether `token` is refused with this code and a text that holds `why`, before COS is asked.
+/// Asserts that `token` is refused with this code and a text with `why`, without a request to COS.
 #[track_caller]
 fn assert_refused(world: &World, token: &str, status: u16, code: &str, why: &str) {
     let before = world.upstream_requests();
@@ -90,7 +90,7 @@ fn accepts_every_algorithm() {
             "the log has the token"
         );
     }
-    // A token is checked once, and a key fetched once for each subject.
+    // A token is verified once, and a key is fetched once for each subject.
     assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), 3);
 }
 
@@ -203,7 +203,7 @@ fn limits_subjects_across_tokens() {
     let limits = "requests_per_second = 1\nburst = 3\nobject_size = \"1KiB\"";
     let (world, _folder) = template_with(&format!("[templates.web.limits]\n{limits}"));
     let alice = |n: u32| {
-        let token = CORP.with(&json!({ "sub": "alice", "n": n })); // each is another token
+        let token = CORP.with(&json!({ "sub": "alice", "n": n })); // each token is different
         send(&world, "GET", "/photos?location", &token).status
     };
     let served = (0..8).filter(|n| alice(*n) == 200).count();
@@ -248,7 +248,7 @@ fn template_limits_addresses_of_its_subjects() {
     let log = "127.0.0.1 is not in allowed_ips of the tenant web/alice";
     world.gateway.log.assert_says(log);
     assert_eq!(world.upstream_requests(), before);
-    // The tenant that a token names has rules of its own.
+    // The tenant that a token names has its own rules.
     let robot = CORP.with(&json!({ "cosgate_tenant": "robots" }));
     let path = "/photos/robots/k";
     send(&world, "GET", path, &robot).assert_error(404, "NoSuchKey");
@@ -317,7 +317,7 @@ fn rejects_subjects_that_are_no_path_segment() {
     assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), 0);
 }
 
-/// What providers call people, to the last letter: in keys, in the policy of the key, and in its condition.
+/// Subjects of real providers, letter by letter: in keys, in the policy of the key, and in its condition.
 #[test]
 fn accepted_subjects_work_at_cosgate_and_cos() {
     let (world, _folder) = world();
@@ -369,7 +369,7 @@ fn rejects_invalid_tokens() {
     );
     refused(&signed_as(&json!({ "alg": "ES256", "kid": "e9" })), "kid");
 
-    // Signed by somebody else, who shows the key along with it.
+    // Signed with another key, which the token contains.
     let jwk: Value = serde_json::from_str(&STRANGER.jwks("1")).unwrap();
     for header in [
         json!({ "alg": "ES256", "kid": "e1" }),
@@ -447,7 +447,7 @@ fn rejects_two_kinds_of_credentials() {
     let session = call(world.gateway.addr, "GET", "/photos/users/alice/k", &token);
     let session = session.header("x-amz-security-token", "x");
     session.ask().assert_error(400, "InvalidToken");
-    // No failed token makes its bearer the anonymous tenant.
+    // An invalid token does not make its bearer the anonymous tenant.
     send(&world, "GET", "/photos/public/k", "x").assert_error(400, "InvalidToken");
     let lower = Call::new(world.gateway.addr, "GET", "/photos/users/alice/none");
     let lower = lower.header("authorization", &format!("bEARER {token}"));
@@ -474,7 +474,7 @@ fn claim_selects_a_tenant_of_the_identity() {
         .log
         .assert_says("\"tenant\":\"robots\",\"identity\":\"bearer\",\"subject\":\"alice\"");
     send(&world, "GET", "/photos/users/alice/k", &robots).assert_error(403, "AccessDenied");
-    // acme has said nothing of this identity; and a claim that is there is never passed over.
+    // acme does not accept this identity. A claim that is present is never ignored.
     for name in [
         json!("acme"),
         json!("ROBOTS"),
@@ -506,12 +506,12 @@ fn reloads_a_changed_key_file() {
     assert_eq!(status(&old), 404, "the keys that were there still serve");
     std::fs::write(folder.path().join("jwks.json"), STRANGER.jwks("2")).unwrap();
     let new = STRANGER.token(&header, &claims(&json!({})));
-    // A file is read once a second at most.
+    // A file is read at most once a second.
     eventually("a token of a new key is taken", || status(&new) == 404);
     assert_eq!(status(&old), 400, "a token that was good goes with its key");
 }
 
-/// A provider's key set over HTTP: what it answers, and how often it was asked.
+/// A provider's key set over HTTP: its responses, and the number of requests.
 struct KeyServer {
     script: Script,
     response: Arc<Mutex<Option<String>>>,
@@ -574,7 +574,7 @@ fn fetches_keys_from_a_url_once() {
     }
     assert_eq!(server.requests(), 1);
     assert!(server.script.heads()[0].starts_with("GET /keys.json HTTP/1.1\r\n"));
-    // Nobody can make us ask more often than once in ten seconds.
+    // No client can cause more than one request in ten seconds.
     for kid in 0..20 {
         let header = json!({ "alg": "ES256", "kid": format!("made-up-{kid}") });
         let token = STRANGER.token(&header, &claims(&json!({})));
@@ -636,7 +636,7 @@ fn limits_the_wait_for_a_silent_key_url() {
     assert!(started.elapsed() < Duration::from_secs(9));
 }
 
-/// What `/readyz` answers.
+/// The response of `/readyz`.
 fn readyz(world: &World) -> (u16, String) {
     let keys = world.gateway.shared.tenants().key_states(wall_clock());
     let readiness = admin::Readiness {
@@ -684,7 +684,7 @@ fn provider_outage_affects_only_its_callers() {
             json!({ "iss": "https://second.example.com/", "cosgate_tenant": "robots", "n": n });
         CORP.with(&more)
     };
-    // More often than a stranger may fail: these are no strangers.
+    // More failures than the limit for unknown callers: these callers are known.
     for n in 0..120 {
         let reply = send(
             &world,
@@ -715,7 +715,7 @@ fn provider_outage_affects_only_its_callers() {
     );
     let usable = |name| world.gateway.metric("cosgate_identity_keys_usable", name);
     assert_eq!((usable("corp"), usable("second")), (0, 1));
-    // Others are served, on the first sight of their tokens.
+    // Other callers are served at their first token.
     send(&world, "GET", "/photos?location", &of_second(1)).assert_ok();
     sts(&of_second(2)).assert_ok();
     assert_eq!(vend(&of_second(3)).status, 200);
@@ -761,7 +761,7 @@ fn expires_keys_of_an_unreachable_provider() {
     assert!(good > 5 && started.elapsed() >= Duration::from_secs(19));
     let why = "corp cannot be reached";
     assert_refused(&world, &CORP.of("bob"), 503, "ServiceUnavailable", why);
-    // A key that is not known may be a new one.
+    // An unknown key may be a new one.
     let new = STRANGER.token(&json!({ "alg": "ES256", "kid": "e2" }), &claims(&json!({})));
     assert_refused(&world, &new, 503, "ServiceUnavailable", why);
     assert!(
@@ -790,7 +790,7 @@ fn evicts_the_least_recently_used_entry() {
         use_as(subject);
     }
     assert_eq!(calls(), 3);
-    use_as("d"); // b goes: it is the oldest, and a was used twice
+    use_as("d"); // evicts b: it is the oldest, because a was used twice
     use_as("a");
     use_as("c");
     assert_eq!(calls(), 4);
@@ -821,7 +821,7 @@ fn flood_of_subjects_evicts_no_other_keys() {
     assert_eq!((get("alice"), get("bob")), (404, 404));
     assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), calls);
     assert!(world.gateway.shared.credentials().scopes().0 <= 20);
-    // A tenant of the configuration is not in the table at all.
+    // A tenant of the configuration is not in this table.
     assert_eq!(world.ask("GET", "/photos/acme/none").status, 404);
 }
 
@@ -851,7 +851,7 @@ fn rejects_tokens_over_remote_plain_http() {
     }
 }
 
-/// An address of this machine that is not loopback.
+/// An address of this machine other than loopback.
 fn outside_address() -> Option<std::net::IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?; // sends nothing

@@ -1,5 +1,4 @@
-//! Pages of other origins: what a browser is told before and after it asks, and that nothing of it shows a
-//! bucket to a page that no rule names.
+//! CORS: the responses before and after a browser's request. They show no bucket to a page that no rule names.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +19,7 @@ const GLOBEX_APP: &str = "https://globex.example.com";
 const BLOG: &str = "https://blog.example.com";
 const EVIL: &str = "https://evil.example";
 const VARY: &str = "Origin, Access-Control-Request-Headers, Access-Control-Request-Method";
-/// Three tenants have a bucket `photos`, each with rules of its own; `plain` has none.
+/// Three tenants have a bucket `photos`, each with its own rules; `plain` has none.
 const RULES: &str = r#"
 [[tenants.acme.grants.cors]]
 origins = ["https://app.example.com", "http://localhost:*"]
@@ -60,7 +59,7 @@ fn preflight(world: &World, target: &str, origin: &str, method: &str) -> Call {
         .header("access-control-request-method", method)
 }
 
-/// The headers about pages of other origins, sorted.
+/// The CORS headers, sorted.
 fn said(reply: &Reply) -> Vec<(&str, &str)> {
     let headers = reply.headers.iter();
     let about = |name: &str| name == "vary" || name.starts_with("access-control-");
@@ -76,7 +75,7 @@ fn allowed(reply: &Reply) -> Option<&str> {
     reply.header("access-control-allow-origin")
 }
 
-/// The headers that the answer lets a page read.
+/// The headers that a page may read.
 fn exposed(reply: &Reply) -> Vec<&str> {
     let names = reply.header("access-control-expose-headers");
     names.unwrap_or_default().split(", ").collect()
@@ -112,7 +111,7 @@ fn responds_to_preflights_without_a_signature() {
     }
     let port = preflight(&world, "/photos", "http://localhost:5173", "POST").ask();
     assert_eq!(allowed(&port), Some("http://localhost:5173"));
-    // A rule for every page names none, and no user is known to it.
+    // A rule for all pages names none, and allows no credentials.
     let any = preflight(&world, "/photos/acme/a", EVIL, "HEAD").ask();
     assert_eq!(
         said(&any),
@@ -233,7 +232,7 @@ fn pages_read_responses_of_their_own_grant() {
             let is_there = get.header(name).is_some() || name == "x-cos-force-download";
             assert!(is_there && name != "*", "{name}: {get:?}");
         }
-        // Of the rules of all tenants only the caller's count.
+        // Only the rules of the caller's tenant apply.
         let other = world
             .signed("GET", "/photos/acme/a.txt")
             .header("origin", GLOBEX_APP)
@@ -242,7 +241,7 @@ fn pages_read_responses_of_their_own_grant() {
         let theirs = Call::new(world.gateway.addr, "GET", "/photos/globex/a").signed_by(GLOBEX);
         let theirs = theirs.header("origin", GLOBEX_APP).ask();
         assert_eq!((theirs.status, allowed(&theirs)), (404, Some(GLOBEX_APP)));
-        // For every page: without a user.
+        // A rule for all pages allows no credentials.
         let any = world
             .signed("HEAD", "/photos/acme/a.txt")
             .header("origin", EVIL)
@@ -270,7 +269,7 @@ fn pages_read_errors() {
             403,
             "AccessDenied",
         ),
-        // Before the caller is known, the rules of all buckets of the name count.
+        // Before the caller is known, the rules of all buckets with this name apply.
         (
             world
                 .signed("GET", "/photos/acme/a")
@@ -304,7 +303,7 @@ fn pages_read_errors() {
         evil.assert_error(status, code);
         assert_eq!(said(&evil), [("vary", VARY)]);
     }
-    // Nobody learns from it which buckets there are.
+    // The responses do not reveal which buckets exist.
     for target in ["/photos/a", "/plain/a", "/no-such-bucket/a"] {
         let unsigned = Call::new(world.gateway.addr, "PUT", target)
             .header("origin", EVIL)
@@ -400,7 +399,7 @@ fn page_uses_presigned_urls() {
     assert_eq!((get.text().as_str(), allowed(&get)), ("jpeg", Some(APP)));
 }
 
-/// A form that nobody signed.
+/// An unsigned form.
 fn form(world: &World, origin: &str) -> Reply {
     let field = |name: &str, value: &str| {
         format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
@@ -445,7 +444,7 @@ fn page_uses_the_anonymous_tenant_if_a_rule_allows() {
     let world = world();
     let call = |method: &str| Call::new(world.gateway.addr, method, "/photos/public/a.png");
     call("PUT").body("png").ask().assert_ok();
-    // `fetch`, then an image, which has no `Origin`.
+    // A `fetch`, then an image, which has no `Origin`.
     let fetched = call("GET")
         .header("origin", BLOG)
         .header("sec-fetch-site", "cross-site")
@@ -488,7 +487,7 @@ fn page_uses_the_anonymous_tenant_if_a_rule_allows() {
         refused.ask().assert_error(403, "AccessDenied");
     }
     assert_eq!(world.upstream_requests(), before, "COS got requests");
-    // For every page.
+    // The same for a rule that allows all pages.
     let public = World::edited(|toml| {
         toml + "[[tenants.anyone.grants.cors]]\norigins = [\"*\"]\nmethods = [\"GET\"]\n"
     });
@@ -550,7 +549,7 @@ fn page_lists_buckets_if_a_rule_names_its_origin() {
         assert_eq!(said(&list(other)), [("vary", VARY)], "{other}");
     }
     assert_eq!(preflight(&world, "/", APP, "GET").ask().status, 200);
-    // A rule for every page is for its bucket's objects alone.
+    // A rule for all pages applies only to the objects of its bucket.
     preflight(&world, "/", EVIL, "HEAD")
         .ask()
         .assert_error(403, "AccessForbidden");

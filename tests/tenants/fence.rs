@@ -1,5 +1,5 @@
-//! Nobody leaves their bucket or prefix. The rows of the threat list: A is leaving the fence, E is
-//! doubtful HTTP. Whatever is refused here, COS has not heard of.
+//! Tenants stay within their buckets and prefixes. The names follow the rows of the threat list: A is access outside
+//! the grant, E is ambiguous HTTP. COS gets none of the requests that are refused here.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,7 @@ use crate::support::{
     element, exchange,
 };
 
-/// A world with one object of each tenant, and nothing counted yet.
+/// A world with one object of each tenant and empty counters.
 fn world_in(signature: &str) -> World {
     let world = World::speaking(signature);
     world.put("/photos/acme/a", "acme's");
@@ -32,7 +32,7 @@ fn globex(world: &World, method: &str, target: &str) -> Call {
     Call::new(world.gateway.addr, method, target).signed_by(GLOBEX)
 }
 
-/// Asserts that COS has seen nothing, and that everything is where it was.
+/// Asserts that COS got no request, and that all objects are unchanged.
 #[track_caller]
 fn assert_untouched(world: &World) {
     let heads = world.emulator.counters().heads();
@@ -52,8 +52,8 @@ fn assert_refused(reply: &Reply, status: u16, code: &str, what: &str) {
     assert!(!reply.text().contains("globex's"), "{what}");
 }
 
-/// Sends a path as it is, without a signature: the signer of these tests could not sign all of them,
-/// and what is refused must be refused before anyone asks who calls.
+/// Sends a path unchanged and unsigned, because the signer of these tests could not sign all of them. cosgate must
+/// refuse such a path before it authenticates the caller.
 fn raw(world: &World, method: &str, target: &str) -> Reply {
     let head = format!(
         "{method} {target} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\n\r\n",
@@ -90,7 +90,7 @@ fn a1_rejects_dot_segments_in_every_encoding() {
             assert_refused(&reply, 400, "InvalidURI", path);
         }
     }
-    // What is a parameter elsewhere is part of the key here.
+    // Parameters of other operations are part of the key here.
     let reply = world.ask("GET", "/photos/globex;/../secret");
     assert_refused(&reply, 400, "InvalidURI", ";");
     let reply = world.ask("GET", "/photos/acme;x=/a");
@@ -224,7 +224,7 @@ fn a3_compares_prefixes_by_bytes() {
     ] {
         for method in ["GET", "HEAD", "PUT", "DELETE"] {
             let call = world.signed(method, &format!("/photos/{path}"));
-            // The folder's own name, to who may list it: no object, as a listing says.
+            // The name of the folder itself is no object, as the listing shows.
             let refused = if (method, path) == ("HEAD", "acme") {
                 404
             } else {
@@ -236,7 +236,7 @@ fn a3_compares_prefixes_by_bytes() {
     assert_untouched(&world);
 }
 
-/// s3fs asks for it before it asks for the folder. The answer comes from the grant alone.
+/// s3fs requests this name before the folder. The response depends only on the grant.
 #[test]
 fn a3_folder_name_reveals_no_object() {
     let world = world();
@@ -354,7 +354,7 @@ fn a4_markers_cannot_leave_the_prefix() {
             let reply = world.ask("GET", &format!("/photos?{query}"));
             assert!(!reply.assert_ok().text().contains("secret"), "{query}");
         }
-        // A prefix that goes up is only a text to COS; it must find nothing.
+        // A prefix with `..` is plain text for COS, and must find nothing.
         let reply = world.ask("GET", "/photos?prefix=acme%2F..%2Fglobex%2F");
         assert!(!reply.text().contains("secret"), "{}", reply.text());
     }
@@ -556,7 +556,7 @@ fn a8_forwards_no_unknown_parameters() {
             }
         }
     }
-    // A write that would become another request is none.
+    // A write that would become another request is refused.
     let world = world();
     for query in [
         "newThing",
@@ -601,7 +601,7 @@ fn a8_denies_sub_resources_of_a_bucket() {
             let reply = world.ask(method, &format!("/photos?{name}"));
             let (status, code) = match name {
                 "domain" | "origin" | "referer" => (403, "AccessDenied"),
-                // cosgate answers, as S3 does for a bucket without one.
+                // cosgate responds as S3 does for a bucket without this configuration.
                 _ if method == "GET" && !matches!(name, "intelligent-tiering" | "inventory") => {
                     assert!(
                         matches!(reply.status, 200 | 404),
@@ -610,7 +610,7 @@ fn a8_denies_sub_resources_of_a_bucket() {
                     );
                     continue;
                 }
-                // Each is a right of its own.
+                // Each needs an action of its own.
                 "accelerate" | "acl" | "logging" | "object-lock" | "versioning"
                     if method == "PUT" =>
                 {
@@ -620,7 +620,7 @@ fn a8_denies_sub_resources_of_a_bucket() {
                 "cors" | "encryption" | "lifecycle" | "tagging" | "website" => {
                     (403, "AccessDenied")
                 }
-                _ => (501, "NotImplemented"), // S3 has it, and tools that ask go on after this
+                _ => (501, "NotImplemented"), // S3 supports it, and tools continue after this error
             };
             assert_refused(&reply, status, code, name);
         }
@@ -634,7 +634,7 @@ fn a8_denies_sub_resources_of_a_bucket() {
     assert_untouched(&world);
 }
 
-/// Those that are signed are in `tests/proxy/post_object.rs`.
+/// `tests/proxy/post_object.rs` has the signed forms.
 #[test]
 fn a9_authorizes_a_form_by_its_signature_and_key() {
     let world = world();
@@ -676,7 +676,7 @@ fn a10_protects_uploads_of_other_tenants() {
             assert_refused(&call.ask(), 403, "AccessDenied", &call.method);
         }
         assert_untouched(&world);
-        // Under a key of one's own it is not an upload.
+        // Under a key of the caller, the upload does not exist.
         for call in calls("acme/up") {
             assert_refused(&call.ask(), 404, "NoSuchUpload", &call.method);
         }
@@ -692,7 +692,7 @@ fn a11_rejects_ambiguous_buckets() {
     let world = world();
     let port = world.gateway.addr.port();
     let get = |host: &str, target: &str| world.signed("GET", target).header("host", host).ask();
-    // The Host's bucket wins and the path is all key.
+    // The bucket of the Host wins, and the whole path is the key.
     let reply = get("other.s3.localhost", "/photos/acme/a");
     assert_refused(&reply, 403, "AccessDenied", "two buckets");
     let reply = get(&format!("{BUCKET}.s3.localhost:{port}"), "/acme/a");
@@ -941,7 +941,7 @@ fn e4_accepts_only_chunked_transfer_encoding() {
     assert_untouched(&world);
 }
 
-/// Sends a body framed like this, and after it a request that must not be read as one.
+/// Sends a body with this framing, and then a request that must not be read.
 #[track_caller]
 fn doubtful(world: &World, framing: &str) {
     let mut client = Client::connect(world.gateway.addr);
@@ -1009,7 +1009,7 @@ fn e6_rejects_targets_of_other_hosts() {
         assert!(!reply.code().is_empty(), "{line}");
     }
     assert_untouched(&world);
-    // Absolute form with our own authority is the same request.
+    // The absolute form with cosgate's own authority is the same request.
     let head = format!("GET http://{addr}/photos/public/a HTTP/1.1\r\nhost: {addr}\r\n\r\n");
     exchange(addr, "GET", head.as_bytes()).assert_error(404, "NoSuchKey");
 }
@@ -1067,8 +1067,7 @@ fn e_closes_the_connection_after_ambiguous_framing() {
     assert_untouched(&world);
 }
 
-/// RFC 9110 section 7.8: an offer of another protocol is ignored, and what follows it on the connection
-/// is read as HTTP/1.1.
+/// RFC 9110 section 7.8: cosgate ignores an upgrade to another protocol, and reads the following bytes as HTTP/1.1.
 #[test]
 fn e7_ignores_upgrades() {
     let world = world();
@@ -1093,14 +1092,14 @@ fn e7_ignores_upgrades() {
         assert_refused(&reply, 400, "InvalidRequest", protocol);
         assert!(client.closes_within(support::PATIENCE), "{protocol}");
     }
-    // `Connection` is read for what it says of the connection.
+    // `Connection` is read only for the persistence of the connection.
     let mut client = Client::connect(addr);
     let get = world.signed("GET", "/photos/acme/a");
     let get = get.header("connection", "close, Upgrade");
     client.write(&get.header("upgrade", "h2c").bytes());
     client.read_reply("GET").assert_ok();
     assert!(client.closes_within(support::PATIENCE));
-    // No framing that is doubtful is less so beside an offer.
+    // Ambiguous framing stays ambiguous beside an upgrade.
     let offer = "upgrade: h2c\r\nconnection: upgrade\r\n";
     let head = format!(
         "PUT /photos/public/a HTTP/1.1\r\nhost: {addr}\r\n{offer}content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -1261,7 +1260,7 @@ fn b8_presigned_url_is_valid_for_its_method_only() {
     assert_untouched(&world);
     assert_eq!(get.ask().text(), "acme's");
 
-    // Where the configuration does not have the key any more, its URLs are a stranger's.
+    // If the configuration does not contain the key any more, its URLs are refused.
     let other = World::edited(|toml| toml.replace(ACME.0, "ACMEKEY0000000000002"));
     let elsewhere = other.gateway.addr.to_string();
     let get = Call::new(other.gateway.addr, "GET", "/photos/acme/a");
@@ -1356,7 +1355,7 @@ fn d7_attachment_grant_adds_content_disposition() {
             "{key}"
         );
     }
-    // Elsewhere an object is what it was stored as.
+    // Other grants return an object as it was stored.
     for (key, expected) in [("i", Some("INLINE; filename=i.html")), ("n", None)] {
         let reply = plain.signed("GET", &format!("/photos/acme/{key}")).send();
         assert_eq!(reply.assert_ok().header(disposition), expected, "{key}");

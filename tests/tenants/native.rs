@@ -31,12 +31,12 @@ const MINUTE: i64 = 60;
 struct Native {
     call: Call,
     key: (&'static str, &'static str),
-    /// Seconds from now.
+    /// The lifetime in seconds from now.
     sign_time: (i64, i64),
     key_time: (i64, i64),
-    /// What is left out of the signature.
+    /// The names that are left out of the signature.
     unsigned: Vec<&'static str>,
-    /// What is signed in place of the host that is sent.
+    /// The host that is signed in place of the real one.
     signed_host: Option<&'static str>,
 }
 
@@ -144,7 +144,7 @@ impl Native {
     }
 }
 
-/// What holds for every answer to a native client.
+/// Checks every response to a native client.
 #[track_caller]
 fn presentable(reply: Reply) -> Reply {
     let id = reply.header("x-cos-request-id").unwrap_or_default();
@@ -346,7 +346,7 @@ fn rejects_unsigned_native_headers() {
             put()
                 .header("x-cos-copy-source", "photos.s3.localhost/acme/b")
                 .without("x-cos-copy-source"),
-            400, // before anybody is asked: a copy has no body
+            400, // refused at once: a copy has no body
             "InvalidRequest",
         ),
         (put().header("x-amz-acl", "private"), 400, "InvalidArgument"),
@@ -368,7 +368,7 @@ fn rejects_unsigned_native_headers() {
     let list = Native::new(&world, "GET", "/?prefix=acme/&marker=acme/a");
     assert_refused(list.clone().without("marker").send(), 403, "AccessDenied");
     assert_refused(list.without("prefix").send(), 403, "AccessDenied");
-    // A later header of no meaning is the network's, or that of COS's SDK for Java.
+    // A header that was added later and has no meaning comes from the network, or from COS's SDK for Java.
     let mut seen = put().signed();
     seen = seen.header("x-forwarded-for", "10.0.0.1");
     seen = seen.header("x-cos-sdk-log-debug", "off");
@@ -399,7 +399,7 @@ fn rejects_wrong_keys_times_and_hosts() {
     for (start, end) in [(14 * MINUTE, 60 * MINUTE), (-MINUTE, 30 * 86_400)] {
         get().life(start, end).send().assert_ok();
     }
-    // Both times bound it.
+    // Both times limit the signature.
     let (mut by_key, mut by_sign) = (get(), get());
     by_key.key_time = (-7200, -1);
     by_sign.sign_time = (-7200, -1);
@@ -571,14 +571,14 @@ fn forbid_overwrite_prevents_overwriting() {
     assert_refused(refused, 501, "NotImplemented");
     create(&world, "a", "false").assert_ok();
 
-    // In its own words COS has it at the creation of an upload too (436/7746).
+    // The native API has this header when an upload is created too (436/7746).
     let world = World::speaking("cos");
     world.put("/photos/acme/a", "x");
     assert_refused(create(&world, "a", "true"), 409, "FileAlreadyExists");
     create(&world, "b", "true").assert_ok();
 }
 
-/// The client's own words may come back to it, but for S3's names.
+/// The response may repeat the client's own text, but not in S3's names.
 #[track_caller]
 fn presentable_or(reply: Reply) -> Reply {
     assert!(!reply.text().contains("x-amz-"), "{}", reply.text());
@@ -687,7 +687,7 @@ struct Keys {
 }
 
 impl Keys {
-    /// Those of `subject`, got with a web identity token.
+    /// The session keys of `subject`, from a web identity token.
     fn of(addr: std::net::SocketAddr, subject: &str) -> Self {
         let mut form = "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleSessionName=app-1\
                         &RoleArn=arn:aws:iam::000000000000:role/app&WebIdentityToken="
@@ -706,21 +706,21 @@ impl Keys {
     }
 }
 
-/// `more` are keys of `[server]`; the folder holds the identity provider's keys.
+/// `more` contains keys of `[server]`; the folder contains the keys of the identity provider.
 fn session_toml(folder: &tempfile::TempDir, toml: &str, more: &str) -> String {
     let secret = "session_secret = \"session-secret-0123456789-0123456789\"";
     let toml = toml.replacen("[server]", &format!("[server]\n{secret}\n{more}"), 1);
     toml + &identity_toml(folder)
 }
 
-/// A request with session keys, its token as COS's SDKs send it in a header.
+/// A request with session keys and the token in a header, as COS's SDKs send it.
 fn with_keys(world: &World, method: &str, target: &str, keys: Keys) -> Native {
     let mut native = Native::new(world, method, target);
     native.key = keys.pair;
     native.header("x-cos-security-token", keys.token)
 }
 
-/// The same as a URL: the token is in the query, signed or added afterwards.
+/// The same as a URL: the token is in the query, signed or added after signing.
 fn url_with_keys(world: &World, method: &str, path: &str, keys: Keys, signs_token: bool) -> Call {
     let token = format!("x-cos-security-token={}", keys.token);
     let target = if signs_token {
@@ -805,7 +805,7 @@ fn session_token_needs_its_own_key() {
             assert_refused(url.send(), status, code);
         }
     }
-    // Without its token, with two, and with one under S3's name.
+    // Without its token, with two tokens, and with the token under S3's name.
     let mut bare = Native::new(&world, "GET", path);
     bare.key = alice.pair;
     assert_refused(bare.send(), 403, "InvalidAccessKeyId");
@@ -821,14 +821,14 @@ fn session_token_needs_its_own_key() {
     for reply in [other_name.send(), other_name.presigned().send()] {
         assert_refused(reply, 400, "InvalidToken");
     }
-    // A token alone is no signature.
+    // A token alone is not a signature.
     let mut alone = Call::new(addr, "GET", "/photos/public/k");
     alone.target += &format!("?x-cos-security-token={}", alice.token);
     assert!((400..404).contains(&alone.send().status));
     assert_eq!(world.upstream_requests(), 0);
 }
 
-/// The rules of the signature written a second time, by the documentation's own words.
+/// The rules of the signature, implemented a second time from the documentation.
 #[test]
 fn verifies_session_keys_as_documented() {
     use cosgate::encoding::hex::hex;
@@ -910,12 +910,12 @@ fn session_expires_for_native_requests() {
     assert_eq!(at(3601), Err("ExpiredToken"));
 }
 
-/// A request for a key of COS's own, to the listener itself.
+/// A request to the listener for a key of COS.
 fn vending(world: &World, method: &str, target: &str) -> Native {
     Native::new(world, method, target).header("host", "127.0.0.1")
 }
 
-/// COS's own signature covers the head: there is no body, or the head has a signed digest of it.
+/// COS's own signature covers only the head: there is no body, or the head has a signed digest of it.
 #[test]
 fn native_signature_gets_a_key_if_it_covers_the_body() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Session keys: the calls of an STS that give them, what is refused there, and what they can do.
+//! Session keys: the STS calls that return them, the calls that are refused, and the use of the keys.
 
 #![allow(
     clippy::unwrap_used,
@@ -67,7 +67,7 @@ fn web_identity(addr: SocketAddr, token: &str) -> Call {
     post(addr, &form)
 }
 
-/// A call of STS signed with a local key, as SDKs sign it: without `x-amz-content-sha256`.
+/// An STS call with the signature of a local key, as SDKs sign it: without `x-amz-content-sha256`.
 pub(crate) fn signed(
     addr: SocketAddr,
     form: &str,
@@ -119,7 +119,7 @@ fn keys(reply: &Reply) -> Keys {
     }
 }
 
-/// Asserts an error in the form that STS clients read.
+/// Asserts an error in the form for STS clients.
 #[track_caller]
 fn assert_refused(reply: &Reply, status: u16, code: &str) {
     let text = reply.text();
@@ -144,7 +144,7 @@ impl Keys {
             .signed_by((&self.id, &self.secret))
     }
 
-    /// A URL signed in its query, the token in it.
+    /// A presigned URL with the token in its query.
     fn presigned(&self, addr: SocketAddr, method: &str, path: &str) -> Call {
         let target = format!("{path}?X-Amz-Security-Token={}", self.token);
         Call::new(addr, method, &target)
@@ -218,7 +218,7 @@ fn verifies_chunk_signatures_of_session_keys() {
     let put = robots.call(addr, "PUT", "/photos/robots/k").body("0");
     let chained = put.payload("STREAMING-AWS4-HMAC-SHA256-PAYLOAD");
     let chained = chained.header("x-amz-decoded-content-length", "1");
-    let reply = chained.ask(); // the framing is wrong: it is read as chunks, so a chain was begun
+    let reply = chained.ask(); // wrong framing: it was read as signed chunks
     assert!((400..500).contains(&reply.status), "{reply:?}");
     assert_eq!(world.stored("robots/k"), None);
     robots
@@ -243,7 +243,7 @@ fn local_key_gives_keys_of_its_tenant() {
             .assert_ok();
         let other = acme.call(addr, "GET", "/photos/globex/k").ask();
         other.assert_error(403, "AccessDenied");
-        // The log has the key that was got, by its call and each request, with the one it was got with.
+        // The log names the session key for the call and for each request, with the key that requested it.
         let known = format!(
             "\"key_id\":\"{}\",\"session_of\":\"{}\",\"operation\":",
             acme.id, ACME.0
@@ -253,7 +253,7 @@ fn local_key_gives_keys_of_its_tenant() {
             world.gateway.log.assert_says(&line);
         }
         let elsewhere = signed(addr, &form, ACME, "sts").header("x-forwarded-for", "10.0.0.1");
-        assert_refused(&elsewhere.send(), 403, "AccessDenied"); // others could read the keys
+        assert_refused(&elsewhere.send(), 403, "AccessDenied"); // the connection is not private
         let wrong = signed(addr, &form, (ACME.0, "wrong"), "sts").send();
         assert_refused(&wrong, 403, "SignatureDoesNotMatch");
         let nobody = signed(addr, &form, ("NOBODYKEY00000000001", "wrong"), "sts").send();
@@ -267,7 +267,7 @@ fn local_key_gives_keys_of_its_tenant() {
         let session = session.header("x-amz-security-token", &acme.token).send();
         assert_refused(&session, 403, "AccessDenied");
     }
-    // A signature for STS opens nothing else.
+    // A signature for STS is not valid for S3.
     let get = signed(addr, "", ACME, "sts");
     let mut get = get.header("x-amz-content-sha256", "UNSIGNED-PAYLOAD");
     get.method = "GET".into();
@@ -316,7 +316,7 @@ fn session_keys_get_a_cos_key_but_presigned_urls_do_not() {
     }
 }
 
-/// SDKs send what a token's file holds, as kubelets and people write it.
+/// SDKs send the content of a token's file with its white space.
 #[test]
 fn accepts_white_space_around_a_token() {
     let (world, _folder) = world();
@@ -373,7 +373,7 @@ fn rejects_invalid_sts_calls() {
             policy_parameter(
                 &json!({"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::photos/acme/*"}),
             ),
-            "MalformedPolicyDocument", // nothing of it is alice's
+            "MalformedPolicyDocument", // it contains nothing of alice
         ),
         (
             policy_parameter(
@@ -398,7 +398,7 @@ fn rejects_invalid_sts_calls() {
     assert_eq!(world.upstream_requests(), 0);
 }
 
-/// `&Policy=`, with this statement.
+/// `&Policy=` with this statement.
 fn policy_parameter(statement: &serde_json::Value) -> String {
     let policy = json!({"Version": "2012-10-17", "Statement": statement});
     let mut form = "&Policy=".to_owned();
@@ -406,7 +406,7 @@ fn policy_parameter(statement: &serde_json::Value) -> String {
     form
 }
 
-/// What Apache Polaris sends for a table in the folder `acme/ns/t/`.
+/// The policy of Apache Polaris for a table in the folder `acme/ns/t/`.
 fn of_a_table() -> String {
     let (bucket, keys) = ("arn:aws:s3:::photos", "arn:aws:s3:::photos/acme/ns/t/*");
     policy_parameter(&json!([
@@ -463,15 +463,15 @@ fn policy_narrows_a_session() {
         call(&whole, "GET", other).ask().assert_ok().text(),
         "theirs"
     );
-    // The key for COS is one of its own: one call for the tenant's scope, and one for the session's.
+    // The session has its own key for COS: one call for the tenant's scope, and one for the session's.
     assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), 2);
     let again = keys(&signed(addr, &form, ACME, "sts").send());
     call(&again, "GET", key).ask().assert_ok();
     assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), 2);
 }
 
-/// Nessie names a table's folder in six ways, for tables that spread their files over a bucket. The policy
-/// of the key for COS stays short.
+/// Nessie names a table's folder in six ways, for tables that spread their files over a bucket. The policy of the
+/// key for COS must stay short.
 #[test]
 fn merges_equal_policy_patterns() {
     let (world, _folder) = world();
@@ -519,7 +519,7 @@ fn multi_delete_of_a_narrowed_session_keeps_other_keys() {
     );
 }
 
-/// As some clients ask: in the query, and without a role.
+/// Some clients send the call in the query and without a role.
 #[test]
 fn accepts_sts_calls_in_the_query() {
     let (world, _folder) = world();
@@ -631,13 +631,13 @@ fn session_key_needs_its_own_token() {
             .ask()
             .assert_error(status, code);
     }
-    // Without its token a session key is nobody's.
+    // A session key without its token is refused.
     let bare = Call::new(addr, "GET", path).signed_by((&alice.id, &alice.secret));
     bare.ask().assert_error(403, "InvalidAccessKeyId");
     bare.presigned(60)
         .ask()
         .assert_error(403, "InvalidAccessKeyId");
-    // A token that was added after signing, a second one, and one on a request of another kind.
+    // A token that was added after signing, a second token, and a token on another kind of request.
     let token = format!("x-amz-security-token: {}", alice.token);
     let bare = Call::new(addr, "GET", path).signed_by((&alice.id, &alice.secret));
     bare.ask_with_line(&token).assert_error(403, "AccessDenied");
@@ -756,11 +756,11 @@ fn session_keys_and_tokens_share_limits() {
         }
         served += usize::from(bearer.ask().status == 200);
     }
-    assert!((2..=3).contains(&served), "{served}"); // two calls were for the keys
+    assert!((2..=3).contains(&served), "{served}"); // two of the calls were for the keys
     bearer.ask().assert_error(503, "SlowDown");
 }
 
-/// If each were verified twice, each would count twice.
+/// If each token were verified twice, each would count twice.
 #[test]
 fn verifies_a_bad_token_once() {
     let (world, _folder) = world_with("");
@@ -790,7 +790,7 @@ fn delays_callers_after_repeated_failures() {
         from(call, address).ask()
     };
     let alice = keys(&from(web_identity(addr, &known), "192.0.2.1").send());
-    // Tokens that STS and S3 are shown, and signed calls, count together.
+    // Tokens for STS and S3 and signed calls count together.
     let form = "Action=GetSessionToken&Version=2011-06-15";
     for n in 0..50 {
         let forged = STRANGER.with(&json!({ "n": n }));
@@ -811,7 +811,7 @@ fn delays_callers_after_repeated_failures() {
     bearer(&CORP.of("bob"), "192.0.2.1").assert_error(503, "SlowDown");
     let call = from(signed(addr, form, ACME, "sts"), "192.0.2.1").send();
     assert_eq!(call.code(), "Throttling");
-    // Who has been found good needs no check, and others are not held.
+    // A caller that was verified before needs no check, and other addresses are not limited.
     bearer(&known, "192.0.2.1").assert_ok();
     keys(&from(web_identity(addr, &known), "192.0.2.1").send());
     let get = alice.call(addr, "GET", "/photos?location");
@@ -859,7 +859,7 @@ async fn unsent_forms_do_not_block_the_sts() {
         toml.replacen("[server]\n", &server, 1) + &more
     });
     let addr = world.gateway.addr;
-    // Of each form nothing comes but the head. So many use up what there is for strangers.
+    // Each form sends only its head. This number uses up the memory for unknown callers.
     let announced = web_identity(addr, &"x".repeat(60_000));
     let mut clients = Vec::new();
     let mut waiting = Vec::new();
@@ -878,7 +878,7 @@ async fn unsent_forms_do_not_block_the_sts() {
         let call = call.header("x-forwarded-for", "203.0.113.1");
         keys(&honest.send(&call).await);
     }
-    // Those that gave way were told so.
+    // The forms that were dropped got an error.
     world.gateway.log.assert_says("\"code\":\"SlowDown\"");
     drop(waiting);
 }
@@ -898,13 +898,13 @@ fn truncated_forms_count_as_failures() {
     }
     let mut n = 0;
     eventually("no more are checked", || {
-        n += 1; // a token that was found good would go on
+        n += 1; // a token that was valid before would be accepted
         call(&format!("bob-{n}"), "192.0.2.1").send().code() == "Throttling"
     });
     keys(&call("carol", "192.0.2.2").send());
 }
 
-/// cosgate started anew with the same secret, keys of `[server]` and of the sections `acme` and `web`.
+/// A new cosgate with the same secret, keys of `[server]`, and keys of the sections `acme` and `web`.
 fn restarted(server: &str, acme: &str, web: &str) -> (World, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let grants = "[[templates.web.grants]]";
@@ -1000,7 +1000,7 @@ fn revokes_sessions_of_a_tenant_or_subject() {
             }
         }
     }
-    // What is given afterwards counts.
+    // Sessions that are issued afterwards are valid.
     let (world, _folder) = restarted(&not_before(&later), "", "");
     let addr = world.gateway.addr;
     eventually("new keys count", || {
@@ -1010,7 +1010,7 @@ fn revokes_sessions_of_a_tenant_or_subject() {
     });
 }
 
-/// A browser's form that stores `key`, its policy signed with session keys.
+/// A browser's form that stores `key`, with a policy signed by session keys.
 fn form_of(addr: SocketAddr, keys: &Keys, key: &str, token_in_policy: bool) -> Call {
     let now = wall_clock();
     let (date, day) = (now.amz(), now.date());
@@ -1062,7 +1062,7 @@ fn accepts_forms_signed_with_session_keys() {
     let before = world.upstream_requests();
     let other = form_of(addr, &alice, "users/bob/form", true).send();
     other.assert_error(403, "AccessDenied");
-    // The token is a field like others: the policy must know of it.
+    // The token is a field like others, so that the policy must contain it.
     let extra = form_of(addr, &alice, "users/alice/form", false).send();
     extra.assert_error(403, "AccessDenied");
     let bob = keys(&web_identity(addr, &CORP.of("bob")).send());
@@ -1075,12 +1075,12 @@ fn accepts_forms_signed_with_session_keys() {
     assert_eq!(world.upstream_requests(), before);
 }
 
-/// The tenant that tokens name, and the same with a key in place of its identity.
+/// The tenant that tokens name, and the same tenant with a key in place of its identity.
 const ROBOTS: &str = "[tenants.robots]\nissuer = \"main\"\n";
 const ROBOTS_BY_KEY: &str = "[tenants.robots]\nissuer = \"main\"
 access_keys = [{ id = \"ROBOTKEY000000000001\", secret = \"robots-secret\" }]\n";
 
-/// cosgate started anew with the same secret, its configuration edited.
+/// A new cosgate with the same secret and an edited configuration.
 fn changed(edit: impl Fn(String) -> String) -> (World, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let identity = identity_toml(&folder);
@@ -1091,21 +1091,21 @@ fn changed(edit: impl Fn(String) -> String) -> (World, TempDir) {
     (world, folder)
 }
 
-/// Replaces text that must be there.
+/// Replaces text that must be present.
 #[track_caller]
 fn swapped(toml: &str, from: &str, to: &str) -> String {
     assert!(toml.contains(from), "{from}");
     toml.replacen(from, to, 1)
 }
 
-/// Another provider, which signs with the same keys.
+/// Another provider with the same signing keys.
 fn second_identity(toml: &str) -> String {
     let jwks = toml.lines().find(|line| line.starts_with("jwks")).unwrap();
     let head = "[identities.second]\nissuer = \"https://second.example.com/\"\n";
     format!("{toml}\n{head}audience = \"cosgate\"\ntenant_claim = \"cosgate_tenant\"\n{jwks}\n")
 }
 
-/// What has changed, how, and whether sessions end of acme's key, of a token that names robots and of alice.
+/// Each change, with its effect on the sessions of acme's key, of a token that names robots, and of alice.
 type Change = (&'static str, fn(String) -> String, [bool; 3]);
 
 fn changes_of_tenants_and_keys() -> Vec<Change> {
@@ -1300,7 +1300,7 @@ fn session_has_the_current_permissions() {
     }
 }
 
-/// A session token as the version before sealed it, and its key.
+/// A session token of the previous version, and its key.
 fn of_version_1(what: &str) -> Keys {
     let id = "SESSAAAAAAAAAAAAAAAA";
     let end = wall_clock().plus(600).unix();

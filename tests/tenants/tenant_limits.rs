@@ -1,5 +1,5 @@
-//! A tenant's own limits, over sockets: what is beyond them waits or is told to come back, and no
-//! other tenant notices.
+//! A tenant's own limits, over sockets: requests over the limits wait or get `Retry-After`, and other tenants are
+//! not affected.
 #![expect(clippy::disallowed_methods, reason = "real time is what is tested")]
 
 use std::sync::Barrier;
@@ -11,7 +11,7 @@ use crate::support::{
     ACME, Call, Client, GLOBEX, Reply, Scripted, World, act, eventually, header_of,
 };
 
-/// Two threads serve, and acme has these limits.
+/// Two threads serve requests, and acme has these limits.
 fn world(limits: &str) -> World {
     World::edited(|toml| limited(&toml, limits))
 }
@@ -31,8 +31,7 @@ fn assert_told_to_slow_down(reply: &Reply) {
     assert!(matches!(seconds, Some(Ok(1..=2))), "{reply:?}");
 }
 
-/// Asserts that `time` is what so many bytes take at a rate, give or take a fifth, and a second more on a machine that
-/// is busy with other tests.
+/// Asserts that `time` fits this many bytes at this rate: within a fifth, and one more second for a busy machine.
 #[track_caller]
 fn assert_takes(time: Duration, bytes: usize, rate: usize) {
     #[expect(clippy::cast_precision_loss, reason = "megabytes")]

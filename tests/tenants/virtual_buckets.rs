@@ -1,4 +1,4 @@
-//! Virtual buckets: what a tenant calls `x` is `root/x` in the real bucket, and no answer tells.
+//! Virtual buckets: a tenant's key `x` is `root/x` in the real bucket, and no response reveals that.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,11 +22,11 @@ use cosgate::secret::Secret;
 
 /// A second bucket, in another region.
 const FAR: &str = "far-1250000000";
-/// The root of `photos`: bytes that every encoding writes otherwise. No answer may hold `c4n4ry`.
+/// The root of `photos`: every encoding changes its bytes. No response may contain `c4n4ry`.
 const ROOT: &str = "c4n4ry (1)/中+/";
 
-/// The tenants: acme has two virtual buckets in one real bucket, one in another region and a plain one;
-/// globex sees all of the real bucket.
+/// The tenants: acme has two virtual buckets in one real bucket, one in another region and a plain one. globex
+/// sees the whole real bucket.
 fn grants(toml: &str) -> String {
     let mut toml = toml.replace("actions = [", "shared = true\nactions = [");
     toml = toml.replacen("prefixes = [\"globex/*\"]", "prefixes = [\"*\"]", 1);
@@ -66,7 +66,7 @@ fn world(signature: &str) -> World {
     World { gateway, emulator }
 }
 
-/// Puts an object under its real key.
+/// Stores an object under its real key.
 #[track_caller]
 fn plant(world: &World, real: &str, body: &str) {
     let put = Call::new(world.gateway.addr, "PUT", &format!("/photos/{}", url(real)));
@@ -81,7 +81,7 @@ fn plant_far(world: &World, real: &str, body: &str) {
         .unwrap();
 }
 
-/// Percent-encoded, slashes too.
+/// Percent-encodes every byte, slashes too.
 fn url(text: &str) -> String {
     let bytes = text.bytes().map(|byte| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
@@ -92,7 +92,7 @@ fn url(text: &str) -> String {
     bytes.collect()
 }
 
-/// Asserts that an answer tells nothing of where things really are.
+/// Asserts that a response reveals nothing of the real store.
 #[track_caller]
 fn assert_says_nothing(reply: &Reply) {
     let said = format!("{:?} {}", reply.headers, reply.text());
@@ -119,7 +119,7 @@ fn filled(signature: &str) -> World {
     for key in KEYS {
         world.put(&format!("/photos/{}", url(key).replace("%2F", "/")), key);
     }
-    // What stands around it, and the folder itself as a console makes it.
+    // Objects beside the root, and the folder itself as a console creates it.
     plant(&world, ROOT, "");
     plant(&world, "c4n4ry (1)/x", "outside");
     plant(&world, "c4n4ry%20(1)/中+/x", "outside");
@@ -138,7 +138,7 @@ fn stores_keys_below_the_root() {
             assert_eq!(got.assert_ok().text(), key);
             world.ask("HEAD", &target).assert_ok();
         }
-        // The real name is another key here.
+        // The real name is another key in the virtual bucket.
         let real = format!("/photos/{}a", url(ROOT));
         world.ask("GET", &real).assert_error(404, "NoSuchKey");
         world.ask("GET", "/photos/z").assert_error(404, "NoSuchKey");
@@ -201,7 +201,7 @@ fn limits_root_and_key_to_850_bytes() {
     assert_eq!(world.upstream_requests(), 0);
 }
 
-/// Follows `next` from page to page; the keys and common prefixes of all, sorted.
+/// Follows `next` from page to page. Gives all keys and common prefixes, sorted.
 #[track_caller]
 fn pages(world: &World, query: &str, next: &str, marker: &str) -> Vec<String> {
     let (mut count, mut seen) = (0, Vec::new());
@@ -226,7 +226,7 @@ fn pages(world: &World, query: &str, next: &str, marker: &str) -> Vec<String> {
             assert!(!String::from_utf8(token).unwrap().contains("c4n4ry"));
         }
         let at = if query.contains("encoding-type") && next != "NextContinuationToken" {
-            at.replace('+', "%20") // as it is: encoded
+            at.replace('+', "%20") // unchanged, because it is encoded
         } else {
             url(&at.replace("&amp;", "&"))
         };
@@ -268,7 +268,7 @@ fn lists_client_names() {
                 assert_eq!(list("&prefix=b%2F"), ["b/1", "b/2&"]);
                 assert_eq!(list("&delimiter=%2F"), ["a b+", "b/", "c", "d/", "e"]);
                 assert_eq!(list("&delimiter=%2F&prefix=d%2F"), ["d/中"]);
-                // A delimiter that stands in the root finds nothing there.
+                // A delimiter that occurs only in the root finds nothing.
                 assert_eq!(list("&delimiter=4n"), KEYS);
                 let real = format!("/photos?{form}prefix={}", url(ROOT));
                 let real = world.ask("GET", &real).assert_ok().text();
@@ -346,7 +346,7 @@ fn token_only_continues_its_listing() {
                 .ask("GET", &target)
                 .assert_error(400, "InvalidArgument");
         }
-        // Another grant's token is a place in one's own names.
+        // The token of another grant means a key in one's own names.
         let page = world.ask("GET", "/photos?list-type=2&max-keys=1");
         let token = element(&page.assert_ok().text(), "NextContinuationToken");
         let target = format!("/inbox?list-type=2&prefix=in%2F&continuation-token={token}");
@@ -548,7 +548,7 @@ fn multi_delete_responds_with_client_names() {
         }
         assert_eq!(world.stored("c4n4ry-inbox/in/x").as_deref(), Some("x"));
         assert_eq!(world.stored("z").as_deref(), Some("outside"));
-        // Our own fence lets it through and the temporary key does not: COS's refusal has its key too.
+        // cosgate allows it, but the temporary key does not. The error of COS must have the client's key.
         let body = "<Delete><Object><Key>c</Key></Object></Delete>";
         let reply = world.signed("POST", "/photos?delete").body(body).ask();
         assert_eq!(element(&reply.assert_ok().text(), "Key"), "c");
@@ -612,14 +612,14 @@ fn listing_without_a_prefix_shows_the_grant() {
                 let target = format!("/plain?{form}prefix={prefix}");
                 world.ask("GET", &target).assert_error(403, "AccessDenied");
             }
-            // Its own folder is granted, and so is one key: COS would show others beside that.
+            // Its own folder and one key are granted. COS would show other keys beside that one.
             let target = format!("/inbox?{form}max-keys=5");
             world.ask("GET", &target).assert_error(403, "AccessDenied");
         }
         let uploads = world.ask("GET", "/plain?uploads");
         assert_eq!(element(&uploads.assert_ok().text(), "Prefix"), "");
-        // Who takes the bucket for a file system finds the folder, whether somebody made an object of its
-        // name or not, and no object of the name without its slash.
+        // A client that treats the bucket as a file system finds the folder, whether an object has its name or not. It finds
+        // no object of the name without its slash.
         assert_eq!(world.ask("HEAD", "/plain").status, 200);
         let folder = world.ask("HEAD", "/plain/acme/");
         assert_eq!(folder.status, 200);
@@ -676,7 +676,7 @@ fn accepts_keys_that_begin_with_a_slash() {
     }
 }
 
-/// Everything that can be asked of the bucket `photos`: method, target, body, copy source.
+/// All requests for the bucket `photos`: method, target, body, copy source.
 const REQUESTS: [(&str, &str, &str, &str); 26] = [
     ("GET", "/photos/k", "", ""),
     ("HEAD", "/photos/k", "", ""),
@@ -750,7 +750,7 @@ fn responses_hide_the_real_store() {
     }
 }
 
-/// An answer that tells all: in its headers, and if it is an error, in every element.
+/// A response that reveals everything: in its headers, and in every element of an error.
 fn indiscreet(status: u16, code: &str) -> String {
     let root = "c4n4ry (1)/中+/k";
     let document = format!(
@@ -786,7 +786,7 @@ fn scripted(signature: &str, acts: Vec<Act>) -> Scripted {
     }
 }
 
-/// Answers every request, bodies read, with `answer`; HEAD without its body.
+/// Reads every request with its body, and responds with `response`; to HEAD without its body.
 fn always(response: String) -> Act {
     act(move |peer| {
         while let Some(head) = peer.head() {
@@ -859,7 +859,7 @@ fn errors_in_a_200_hide_the_real_store() {
     }
 }
 
-/// Each way in which a text of COS can tell of the store, alone: nothing else in it gives it away.
+/// Each text of COS that could reveal the store, one at a time.
 const REVEALING: [&str; 11] = [
     "shared-1250000000",
     "of the account 1250000000",
@@ -874,7 +874,7 @@ const REVEALING: [&str; 11] = [
     "key AKIDx",
 ];
 
-/// Answers with failures that say `revealing`: of deletes and parts in a success, of the rest as such.
+/// Responds with failures that contain `revealing`: deletes and parts inside a success, others as errors.
 fn failing(revealing: &'static str) -> Act {
     act(move |peer| {
         while let Some(head) = peer.head() {
@@ -915,7 +915,7 @@ fn removes_texts_that_reveal_the_store() {
                 assert_says_nothing(&copy.signed_by(support::ACME).send());
             }
             if revealing.contains("far") {
-                continue; // no other request has to do with that grant
+                continue; // other requests do not concern that grant
             }
             let body = "<Delete><Object><Key>k</Key></Object></Delete>";
             let reply = world.signed("POST", "/photos?delete").body(body).ask();
@@ -950,7 +950,7 @@ fn listing_hides_the_account() {
     }
 }
 
-/// The root of the document that answers a listing.
+/// The root element of a listing.
 fn root_of(target: &str) -> &'static str {
     if target.contains("versions") {
         "ListVersionsResult"
@@ -961,7 +961,7 @@ fn root_of(target: &str) -> &'static str {
     }
 }
 
-/// What the program logs of failures, for all tests of this file.
+/// The program's log of failures, for all tests of this file.
 fn alarms() -> &'static Log {
     static ALARMS: OnceLock<Log> = OnceLock::new();
     ALARMS.get_or_init(|| {
@@ -1035,7 +1035,7 @@ fn cuts_a_listing_outside_the_grant() {
     }
 }
 
-/// Answers with a document whose second part comes at once, or when the first has been seen.
+/// Responds with a document in two parts: both at once, or the second after the first was read.
 fn in_two(start: String, rest: String, at_once: bool) -> Act {
     act(move |peer| {
         while peer.head().is_some() {
