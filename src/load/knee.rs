@@ -98,7 +98,7 @@ pub(super) async fn find(
     let mut start = threads.begin();
     while steps.len() < STEPS {
         let rate = search.next;
-        let missed = threads.not_started();
+        let before = threads.not_started();
         let segment = Segment {
             shape: LoopShape::Open {
                 rate: Curve::flat(rate, length),
@@ -111,12 +111,8 @@ pub(super) async fn find(
         };
         let sum = threads.load(segment, live).await?;
         let lasted = start.elapsed().as_secs_f64();
-        let step = judge(
-            rate,
-            &sum,
-            (lasted, threads.not_started() - missed),
-            &bounds,
-        );
+        let missed = threads.not_started() - before;
+        let step = judge(rate, &sum, (lasted, missed), &bounds);
         live.say(&format!(
             "{rate:.0}/s {}",
             step.passed.as_deref().unwrap_or("held")
