@@ -1271,7 +1271,19 @@ static SHARED: ConfigTable = ConfigTable {
             "redis",
             Value::Secret,
             Default::Required("\"env:NAME\""),
-            "`redis://[:password@]host[:port][/number]`. cosgate does not use TLS with it.",
+            "`redis://[user:password@]host[:port][/number]`, or `rediss://…` for TLS. With `sentinels` the host is the name of the master.",
+        ),
+        key(
+            "sentinels",
+            Value::Texts("host:port"),
+            Default::Absent,
+            "Redis Sentinels. cosgate finds out from them where the master is, again after each failure. They use TLS if `redis` does, and no password.",
+        ),
+        key(
+            "ca_file",
+            PATH,
+            Default::Absent,
+            "PEM file with authorities for `rediss://`. Without it cosgate uses those of the system.",
         ),
         key(
             "key",

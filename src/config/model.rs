@@ -50,8 +50,12 @@ pub struct Config {
 /// `[credentials.shared]`: a Redis through which several cosgates share their keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SharedCache {
-    /// `redis`: its URL, which may hold a password.
+    /// `redis`: its URL, which may hold a password. With sentinels its host is the name of the master.
     pub redis: Secret,
+    /// `sentinels`: addresses of Redis Sentinels, which know where the master is.
+    pub sentinels: Vec<String>,
+    /// `ca_file`: whom `rediss://` trusts.
+    pub ca_file: Option<PathBuf>,
     /// `key`: what the seal of the entries is made of.
     pub key: Secret,
 }
