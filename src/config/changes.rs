@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::log::LogConfig;
 use super::model::{
     AccessKey, BaseKey, Config, Grant, IdentityProviderConfig, Issuer, IssuerKind, Server,
     ServerLimits, ServerTls, Sts, TemplateConfig, TenantConfig, Upstream, UpstreamLimits,
@@ -56,6 +57,12 @@ impl Config {
     /// the keys that were written otherwise.
     pub fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
         let mut kept = Vec::new();
+        keep(
+            &mut self.log.access_file,
+            &running.log.access_file,
+            "[log] access_file",
+            &mut kept,
+        );
         let (own, running) = (&mut self.server, &running.server);
         keep(
             &mut own.listen,
@@ -125,6 +132,11 @@ fn sections(old: &Config, new: &Config, lines: &mut Vec<String>) {
         except []
     );
     section("[server.limits]", limits);
+    let log = changed!(
+        LogConfig, &old.log, &new.log,
+        [access, access_file, access_share, access_slow, access_user_agent, program], except []
+    );
+    section("[log]", log);
     let upstream = changed!(
         Upstream,
         &old.upstream,

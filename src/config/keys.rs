@@ -219,6 +219,7 @@ pub(super) static ROOT: ConfigTable = ConfigTable {
     keys: &[
         table("include", Value::Table(&INCLUDE)),
         table("server", Value::Table(&SERVER)),
+        table("log", Value::Table(&LOG)),
         table("upstream", Value::Table(&UPSTREAM)),
         table("sts", Value::Table(&STS)),
         table("issuers", Value::Named(&ISSUER)),
@@ -399,6 +400,48 @@ static SERVER: ConfigTable = ConfigTable {
         ),
         table("tls", Value::Table(&SERVER_TLS)),
         table("limits", Value::Table(&SERVER_LIMITS)),
+    ],
+};
+
+static LOG: ConfigTable = ConfigTable {
+    about: "The access log and the program log: see [Metrics and logs](metrics-and-logs.md#access-log).",
+    keys: &[
+        key(
+            "access",
+            Value::Choice(&["json", "combined", "short", "off"]),
+            Default::Is("json"),
+            "Format of the access log: one JSON object, the combined format of Apache and nginx, or one short line for each request; or no access log.",
+        ),
+        key(
+            "access_file",
+            PATH,
+            Default::Absent,
+            "File that the access log is appended to. cosgate opens it again at SIGUSR1. Without it the access log goes to standard output.",
+        ),
+        key(
+            "access_share",
+            Value::Text("percentage"),
+            Default::Is("100%"),
+            "Share of the successful requests that the access log has. It always has errors, refusals and slow requests.",
+        ),
+        key(
+            "access_slow",
+            Value::Duration(MILLISECOND, HOUR),
+            Default::Is("1s"),
+            "A request that takes this time is slow.",
+        ),
+        key(
+            "access_user_agent",
+            Value::Flag,
+            Default::Is("true"),
+            "Write the `User-Agent` header and the host of the `Referer` header of clients to the access log.",
+        ),
+        key(
+            "program",
+            Value::Choice(&["text", "json"]),
+            Default::Is("text"),
+            "Format of the program log on standard error.",
+        ),
     ],
 };
 

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::cors::CorsRule;
 use super::endpoint::EndpointTemplate;
 use super::grammar;
+use super::log::LogConfig;
 use super::named_file::NamedFile;
 use super::prefix::PrefixPattern;
 use super::raw_policy::RawPolicy;
@@ -23,6 +24,8 @@ use crate::timestamp::Timestamp;
 pub struct Config {
     /// `[server]`
     pub server: Server,
+    /// `[log]`
+    pub log: LogConfig,
     /// `[upstream]`
     pub upstream: Upstream,
     /// `[sts]`

@@ -8,6 +8,7 @@ use super::grammar;
 use super::identities;
 use super::include::{self, Included};
 use super::issuers;
+use super::log;
 use super::model::{
     Config, SharedCache, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
 };
@@ -68,6 +69,7 @@ fn config(root: Section<'_>) -> Option<Config> {
     include.texts("files"); // they are read already
     include.finish();
     let server = server::server(root.section("server"));
+    let log = log::log(root.section("log"));
     let upstream = upstream(root.section("upstream"));
     let sts = sts(root.section("sts"));
     let issuers = issuers::issuers(&root);
@@ -77,6 +79,7 @@ fn config(root: Section<'_>) -> Option<Config> {
     root.finish();
     Some(Config {
         server: server?,
+        log: log?,
         upstream: upstream?,
         sts: sts?,
         issuers: issuers.all,

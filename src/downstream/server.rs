@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
+use rustls::ProtocolVersion;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -30,7 +31,7 @@ use crate::downstream::proxy_header::ProxyHeader;
 use crate::downstream::proxy_protocol::{self, HeaderFailure};
 use crate::downstream::tls;
 use crate::observe::{CoreMetrics, Event};
-use crate::proxy::{Client, ClientCertificate, CurrentProxy, Proxy};
+use crate::proxy::{Client, ClientCertificate, CurrentProxy, Proxy, TlsVersion};
 use crate::tenant::Peer;
 use crate::transport::CoreLoad;
 use crate::transport::descriptors::{self, Holder};
@@ -390,7 +391,7 @@ impl CoreServer {
         let mut client = Client {
             peer: arrival.peer,
             loopback: arrival.is_loopback,
-            tls: rules.acceptor.is_some(),
+            tls: None,
             certificate: None,
         };
         match arrival.socket {
@@ -434,10 +435,14 @@ impl CoreServer {
             }
         };
         let (_, session) = stream.get_ref();
-        let client = match session.peer_certificates() {
+        let mut client = match session.peer_certificates() {
             Some(chain) => certified(chain, client),
             None => client,
         };
+        client.tls = Some(match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => TlsVersion::V1_2,
+            _ => TlsVersion::V1_3, // rustls has no others
+        });
         if session.alpn_protocol() == Some(tls::H2) {
             // Boxed, so that an HTTP/1 connection takes no room for it.
             Box::pin(self.http2(stream, client, ending)).await;

@@ -2,20 +2,26 @@
 
 pub mod access_log;
 pub mod admin;
+mod combined_line;
 mod credential_counters;
+mod cut_text;
 mod exposition;
 pub(crate) mod histogram;
+mod json_fields;
+mod log_file;
 mod log_writer;
 pub(crate) mod metrics;
 mod metrics_text;
 mod process_stats;
 pub(crate) mod program_log;
 mod short_line;
+mod trace_context;
 
+pub use access_log::AccessLine;
 pub use access_log::AccessLog;
 pub use access_log::LogBuffer;
-pub use access_log::{AccessLine, LineFormat};
 pub use credential_counters::CacheCounters;
+pub use cut_text::CutText;
 pub use exposition::TextFormat;
 pub use log_writer::LogWriter;
 pub use metrics::CoreMetrics;
@@ -24,3 +30,4 @@ pub use metrics::Event;
 pub use metrics::Metrics;
 pub use metrics_text::MetricsView;
 pub use program_log::{LogLines, ProgramLog};
+pub use trace_context::{TraceContext, TraceId};

@@ -27,7 +27,7 @@ impl Proxy {
             loopback: client.loopback
                 && !self.config().server.loopback_is_proxy
                 && !origin.is_forwarded,
-            tls: client.tls,
+            tls: client.tls.is_some(),
             certificate: self.certified(client),
             user: match client.peer {
                 Peer::Unix(user) if !origin.is_forwarded => Some(user),

@@ -52,6 +52,7 @@ mod sign;
 pub(crate) mod spelling;
 mod stranger_memory;
 mod sts;
+mod told_head;
 mod vend;
 
 use crate::upstream::retry::RetryBudget;
@@ -62,6 +63,7 @@ use in_flight::InFlight;
 use payload::Arriving;
 pub use sign::{Signing, sign};
 use stranger_memory::StrangerMemory;
+use told_head::ToldHead;
 
 /// What all cores share under one configuration: a snapshot. It never changes, but for counters and the
 /// credential cache. A reload makes another one, and a request ends under the one that it began with.
@@ -112,10 +114,19 @@ pub struct Client {
     pub peer: Peer,
     /// Both ends of the connection are loopback addresses, and no PROXY header says that a proxy is there.
     pub loopback: bool,
-    /// The connection is TLS.
-    pub tls: bool,
+    /// The version of TLS; `None`: the connection is not TLS.
+    pub tls: Option<TlsVersion>,
     /// Its certificate.
     pub certificate: Option<Rc<ClientCertificate>>,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2
+    V1_2,
+    /// 1.3
+    V1_3,
 }
 
 /// What a client's certificate says, which TLS has found good.
@@ -127,6 +138,16 @@ pub struct ClientCertificate {
     pub not_after: Timestamp,
     /// The names, for the log.
     pub text: Arc<str>,
+}
+
+impl TlsVersion {
+    /// The word for it in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V1_2 => "1.2",
+            Self::V1_3 => "1.3",
+        }
+    }
 }
 
 impl Shared {
@@ -185,6 +206,7 @@ impl Shared {
         };
         Ok(Arc::new(Self {
             tenant_slots: tenant_slots(&self.metrics, &config),
+            access_log: self.access_log.under(&config.log),
             config,
             tenants,
             key_sets,
@@ -192,7 +214,6 @@ impl Shared {
             vendor,
             clock: Arc::clone(&self.clock),
             metrics: Arc::clone(&self.metrics),
-            access_log: self.access_log.clone(),
             roots,
             draining: Arc::clone(&self.draining),
         }))
@@ -338,6 +359,7 @@ impl Proxy {
         stream_state.enter(Phase::Busy);
         let mut in_flight = InFlight::new(&self, &client, &stream_state, now);
         let (mut head, body) = request.into_parts();
+        in_flight.record.head = ToldHead::of(&head, &self.log);
         in_flight.is_unread = !body.is_end_stream();
         let read = if head.version == Version::HTTP_2 {
             let limits = &self.config().server.limits;

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use tokio::time::{Duration, Instant};
 
-use super::Client;
 use super::payload::Outgoing;
 use super::respond::REQUEST_ID;
+use super::told_head::ToldHead;
+use super::{Client, TlsVersion};
 use crate::body::{DownloadFailure, ObjectUpload, UploadFailure};
 use crate::decision::{Step, Verdict};
 use crate::encoding::hex::hex;
@@ -34,6 +35,8 @@ pub(super) struct Record {
     started: Instant,
     pub(super) request_id: String,
     pub(super) version: Version,
+    tls: Option<TlsVersion>,
+    pub(super) head: ToldHead,
     pub(super) client: Option<IpAddr>,
     /// The number of the user at the other end of a Unix socket.
     pub(super) uid: Option<u32>,
@@ -47,6 +50,8 @@ pub(super) struct Record {
     sts_action: Option<&'static str>,
     pub(super) bucket: Option<String>,
     pub(super) key: Option<String>,
+    /// What the keys of a listing begin with.
+    prefix: Option<String>,
     source: Option<String>,
     /// Where the request is, and so where it ends if nothing follows.
     pub(super) step: Step,
@@ -108,6 +113,8 @@ impl Record {
             started: Instant::now(),
             request_id,
             version,
+            tls: client.tls,
+            head: ToldHead::default(),
             client: address,
             uid,
             unknown_names: None,
@@ -118,6 +125,7 @@ impl Record {
             sts_action: None,
             bucket: None,
             key: None,
+            prefix: None,
             source: None,
             step: Step::Parse,
             is_local: false,
@@ -141,6 +149,8 @@ impl Record {
         self.operation = Some(request.operation);
         self.bucket = request.bucket.as_deref().map(str::to_owned);
         self.key = request.key.as_ref().map(|key| key.as_str().to_owned());
+        let prefix = request.query.get("prefix");
+        self.prefix = prefix.filter(|_| request.key.is_none()).map(str::to_owned);
         let source = request.copy_source.as_ref();
         self.source = source.map(|from| format!("{}/{}", from.bucket, from.key.as_str()));
     }
@@ -322,10 +332,12 @@ impl Record {
     fn line<'a>(&'a self, told: &Told<'a>) -> AccessLine<'a> {
         let identity = self.identity.as_ref();
         let upstream = &self.upstream;
-        AccessLine {
+        let mut line = AccessLine {
             time: self.time,
             request_id: &self.request_id,
+            trace_id: None,
             http: self.version,
+            tls: self.tls.map(TlsVersion::as_str),
             client: self.client,
             uid: self.uid,
             tenant: self.tenant.as_ref().map(|tenant| tenant.name.as_str()),
@@ -335,10 +347,12 @@ impl Record {
             subject: identity
                 .and_then(Identity::subject)
                 .map(|subject| &**subject),
+            method: None,
             operation: self.operation,
             sts_action: self.sts_action,
             bucket: self.bucket.as_deref(),
             key: self.key.as_deref(),
+            prefix: self.prefix.as_deref(),
             source: self.source.as_deref(),
             denied: self.denied,
             verdict: Some(told.verdict),
@@ -353,8 +367,12 @@ impl Record {
             upstream_time: upstream.time,
             upstream_status: upstream.status,
             upstream_request_id: (upstream.request_id.as_ref()).and_then(|id| id.to_str().ok()),
+            user_agent: None,
+            referer_host: None,
             detail: told.detail,
-        }
+        };
+        self.head.add_to(&mut line);
+        line
     }
 }
 

@@ -113,6 +113,36 @@ fn signals_that_do_not_end_it_leave_every_server_serving() {
     }
 }
 
+#[test]
+fn the_file_of_the_access_log_is_opened_again_at_a_signal_and_nothing_is_lost() {
+    let emulator = support::emulator();
+    let folder = tempfile::tempdir().unwrap();
+    let (log, old) = (
+        folder.path().join("access.log"),
+        folder.path().join("access.log.1"),
+    );
+    let more = format!("[log]\naccess_file = {log:?}\naccess_share = \"100%\"\n");
+    let (mut out, stdout) = pipe().unwrap();
+    let (_err, stderr) = pipe().unwrap();
+    let mut muted = Muted::start(&emulator, "info", &more, stdout, stderr);
+    let lines = |path: &Path| fs::read_to_string(path).unwrap_or_default().lines().count();
+    get(muted.addr).send();
+    eventually("a line", || lines(&log) == 1);
+    fs::rename(&log, &old).unwrap();
+    get(muted.addr).send();
+    eventually("the old file goes on", || lines(&old) == 2);
+    muted.process.signal("USR1");
+    eventually("there is a new file", || log.exists());
+    get(muted.addr).send();
+    muted.process.signal("TERM");
+    assert_eq!(muted.process.wait(), Some(0));
+    assert_eq!((lines(&old), lines(&log)), (2, 1));
+    let mut said = String::new();
+    drop(muted);
+    out.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "", "the file takes the place of standard output");
+}
+
 /// Its configuration is a pipe: it is being read as long as the test likes.
 #[cfg(target_os = "linux")]
 #[test]

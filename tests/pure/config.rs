@@ -274,7 +274,7 @@ fn unknown_keys_are_errors_wherever_they_are() {
         "[server]",
         "§colour = 1\n[server]",
         "unknown section `colour`",
-        "the keys here are credentials, identities, include, issuers, server",
+        "the keys here are credentials, identities, include, issuers, log, server",
     );
     errs(
         "kind =",

@@ -278,7 +278,8 @@ impl Gateway {
         let (stop, stopped) = oneshot::channel();
         let metrics = Metrics::new(config.server.threads);
         let log = Log::default();
-        let (access_log, writer) = access_log::start(log.clone(), metrics.core(0)).unwrap();
+        let (access_log, writer) =
+            access_log::start(&config.log, log.clone(), metrics.core(0)).unwrap();
         let shared = Shared::start_by(clock, config, metrics, access_log).unwrap();
         let live = LiveConfig::new(Arc::clone(&shared)).unwrap();
         let served = Arc::clone(&live);
