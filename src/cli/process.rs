@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use cosgate::config::ProgramFormat;
 use cosgate::observe::ProgramLog;
 use cosgate::transport::descriptors;
 #[cfg(target_os = "linux")]
@@ -168,7 +169,12 @@ fn is_in_color(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
 fn log_to_stderr() -> io::Result<ProgramLog> {
     let filter =
         EnvFilter::try_from_env("COSGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info,s3s=off"));
-    ProgramLog::start(filter, unlocked(&io::stderr())?)
+    let log = ProgramLog::start(filter, unlocked(&io::stderr())?)?;
+    // The configuration is not known yet, and what is wrong with it is to be logged in its format.
+    if env::var_os("COSGATE_LOG_PROGRAM").is_some_and(|format| format == "json") {
+        log.set_format(ProgramFormat::Json);
+    }
+    Ok(log)
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let Some((source, config)) = ConfigSource::open(&arguments.config, &tell) else {
         return ExitCode::from(USAGE);
     };
+    process.log().set_format(config.log.program);
     warn_of_few_descriptors(config.server.limits.connections);
     let ready = |listen: &Listen, _| tracing::info!(%listen, "cosgate serves");
     let manner = Manner {

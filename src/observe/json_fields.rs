@@ -28,15 +28,16 @@ pub(super) fn text(json: &mut String, name: &str, value: Option<&str>) {
 
 /// The same of what need not be UTF-8.
 pub(super) fn bytes(json: &mut String, name: &str, value: Option<&[u8]>) {
-    let Some(value) = value else { return };
-    push_name(json, name);
-    push_string(json, value);
+    if let Some(value) = value {
+        cut_text(json, name, value, FIELD_BYTES);
+    }
 }
 
-/// A string, in quotes.
-pub(super) fn push_string(json: &mut String, value: &[u8]) {
+/// The same, cut after `most` bytes.
+pub(super) fn cut_text(json: &mut String, name: &str, value: &[u8], most: usize) {
+    push_name(json, name);
     json.push('"');
-    let shown = value.get(..FIELD_BYTES).unwrap_or(value);
+    let shown = value.get(..most).unwrap_or(value);
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
     match str::from_utf8(shown) {
         Ok(shown) if shown.bytes().all(plain) => json.push_str(shown),

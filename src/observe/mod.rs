@@ -13,6 +13,7 @@ mod log_writer;
 pub(crate) mod metrics;
 mod metrics_text;
 mod process_stats;
+mod program_line;
 pub(crate) mod program_log;
 mod short_line;
 mod trace_context;

@@ -114,6 +114,53 @@ fn signals_that_do_not_end_it_leave_every_server_serving() {
 }
 
 #[test]
+fn the_program_log_is_json_where_the_configuration_says_so_from_the_first_line() {
+    let emulator = support::emulator();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("cosgate.toml");
+    let text = toml(
+        emulator.cos_addr(),
+        emulator.sts_addr(),
+        "[log]\nprogram = \"json\"\n",
+    );
+    let is_json = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        ["time", "level", "target", "message"]
+            .iter()
+            .all(|name| line[name].is_string())
+    };
+
+    fs::write(&config, &text).unwrap();
+    let mut command = cosgate(&["serve", "-c", config.to_str().unwrap()]);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut process = Owned(command.spawn().unwrap());
+    let err = Said::from(process.0.stderr.take().unwrap());
+    eventually("it serves", || err.text().contains("cosgate serves"));
+    let as_text = text.replace("program = \"json\"", "program = \"text\"");
+    fs::write(&config, as_text).unwrap();
+    process.signal("HUP");
+    eventually("a reload changes it", || {
+        err.text().contains(": reloaded change=")
+    });
+    process.signal("TERM");
+    assert_eq!(process.wait(), Some(0));
+    let said = err.text();
+    let (before, after) = said.split_once("cosgate serves").unwrap();
+    assert!(before.lines().rev().skip(1).all(is_json), "{before}");
+    assert!(
+        !after.lines().skip(1).any(|line| line.starts_with('{')),
+        "{after}"
+    );
+
+    fs::write(&config, "[server]\nlisten = 7\n").unwrap();
+    let mut command = cosgate(&["serve", "-c", config.to_str().unwrap()]);
+    let out = command.env("COSGATE_LOG_PROGRAM", "json").output().unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(!out.status.success() && said.contains("listen"), "{said}");
+    assert!(said.lines().all(is_json), "{said}");
+}
+
+#[test]
 fn the_file_of_the_access_log_is_opened_again_at_a_signal_and_nothing_is_lost() {
     let emulator = support::emulator();
     let folder = tempfile::tempdir().unwrap();
