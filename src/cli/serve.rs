@@ -23,6 +23,7 @@ use super::USAGE;
 use super::process::{self, Process, Signals};
 use super::reload::{ConfigSource, Reloader};
 use super::systemd::{self, Sockets};
+use super::traces::Traces;
 
 /// How long the log's last lines may take at the end.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
@@ -91,13 +92,19 @@ pub(super) async fn serve(
     };
     let admin_address = admin_listener.as_ref().map(TcpListener::local_addr);
     let admin_address = admin_address.transpose()?;
-    let metrics = Metrics::with_tenants(config.server.threads, config.server.tenant_metrics)
-        .with_program_log(log.lost());
+    let traces = Traces::start(&config.traces)?;
+    let metrics = Metrics::with_tenants(config.server.threads, config.server.tenant_metrics);
+    let metrics = traces.counted(metrics.with_program_log(log.lost()));
     let out = process::unlocked(&io::stdout())?;
     let (access_log, log_writer) = access_log::start(&config.log, out, metrics.core(0))?;
     let access_log = access_log.in_color(process::is_stdout_in_color());
     let reopen = access_log.clone();
-    let live = LiveConfig::new(Shared::start(config, metrics, access_log)?)?;
+    let live = LiveConfig::new(Shared::start(
+        config,
+        metrics,
+        access_log,
+        traces.queue.clone(),
+    )?)?;
     let reloads = match manner.source {
         Some(source) => Some(watch(source, &live, log)?),
         None => None,
@@ -126,6 +133,7 @@ pub(super) async fn serve(
         () = systemd::feed_watchdog() => Ok(()),
     };
     log_writer.finish(LOG_FLUSH);
+    traces.finish(LOG_FLUSH);
     served
 }
 

@@ -48,11 +48,7 @@ impl Traces {
     /// Waits until the last requests are sent, at most for `limit`.
     #[cfg_attr(
         not(feature = "otel"),
-        expect(
-            clippy::unused_self,
-            clippy::needless_pass_by_value,
-            reason = "there is no exporter"
-        )
+        expect(clippy::unused_self, reason = "there is no exporter")
     )]
     pub(super) fn finish(self, limit: Duration) {
         #[cfg(feature = "otel")]

@@ -7,6 +7,7 @@ use super::model::{
     AccessKey, BaseKey, Config, Grant, IdentityProviderConfig, Issuer, IssuerKind, Server,
     ServerLimits, ServerTls, Sts, TemplateConfig, TenantConfig, Upstream, UpstreamLimits,
 };
+use super::traces::TracesConfig;
 
 /// The names of the fields that differ, as the file has them. A field that is forgotten does not compile.
 macro_rules! changed {
@@ -61,6 +62,12 @@ impl Config {
             &mut self.log.access_file,
             &running.log.access_file,
             "[log] access_file",
+            &mut kept,
+        );
+        keep(
+            &mut self.traces.collector,
+            &running.traces.collector,
+            "[traces] endpoint, ca_file and authorization",
             &mut kept,
         );
         let (own, running) = (&mut self.server, &running.server);
@@ -137,6 +144,10 @@ fn sections(old: &Config, new: &Config, lines: &mut Vec<String>) {
         [access, access_file, access_share, access_slow, access_user_agent, program], except []
     );
     section("[log]", log);
+    let traces = changed!(
+        TracesConfig, &old.traces, &new.traces, [enabled, share, collector], except []
+    );
+    section("[traces]", traces);
     let upstream = changed!(
         Upstream,
         &old.upstream,

@@ -220,6 +220,7 @@ pub(super) static ROOT: ConfigTable = ConfigTable {
         table("include", Value::Table(&INCLUDE)),
         table("server", Value::Table(&SERVER)),
         table("log", Value::Table(&LOG)),
+        table("traces", Value::Table(&TRACES)),
         table("upstream", Value::Table(&UPSTREAM)),
         table("sts", Value::Table(&STS)),
         table("issuers", Value::Named(&ISSUER)),
@@ -441,6 +442,42 @@ static LOG: ConfigTable = ConfigTable {
             Value::Choice(&["text", "json"]),
             Default::Is("text"),
             "Format of the program log on standard error.",
+        ),
+    ],
+};
+
+static TRACES: ConfigTable = ConfigTable {
+    about: "Traces of requests: see [Traces](metrics-and-logs.md#traces).",
+    keys: &[
+        key(
+            "enabled",
+            Value::Flag,
+            Default::Is("false"),
+            "Begin a trace for each request whose client names none, and record traces.",
+        ),
+        key(
+            "share",
+            Value::Text("percentage"),
+            Default::Is("1%"),
+            "Share of the traces begun by cosgate that are recorded. cosgate records a trace of a client if its `traceparent` says so.",
+        ),
+        key(
+            "endpoint",
+            ENDPOINT,
+            Default::Absent,
+            "URL to which recorded traces are sent by OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`. It needs a cosgate built with the feature `otel`.",
+        ),
+        key(
+            "ca_file",
+            PATH,
+            Default::Absent,
+            "PEM file with the authorities that `endpoint` is verified with. Without it they are those of the system.",
+        ),
+        key(
+            "authorization",
+            Value::Secret,
+            Default::Absent,
+            "`Authorization` header for `endpoint`.",
         ),
     ],
 };

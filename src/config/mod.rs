@@ -43,6 +43,7 @@ mod sessions;
 mod syntax;
 mod templates;
 mod tenants;
+mod traces;
 mod unix;
 mod vend;
 
@@ -64,6 +65,7 @@ pub use raw_policy::{PolicyRule, RawPolicy};
 pub(crate) use role::TENANT;
 pub(crate) use session_policy::SESSION_POLICY_BYTES;
 pub use session_policy::{SessionPolicy, SessionStatement};
+pub use traces::{CollectorConfig, TracesConfig};
 
 /// Reads a duration as configurations write it (`30s`, `1h30m`, `250ms`). The error names the fix.
 pub fn read_duration(text: &str) -> Result<Duration, String> {

@@ -16,6 +16,7 @@ use super::named_file::NamedFile;
 use super::prefix::PrefixPattern;
 use super::raw_policy::RawPolicy;
 use super::session_policy::SessionPolicy;
+use super::traces::TracesConfig;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
@@ -26,6 +27,8 @@ pub struct Config {
     pub server: Server,
     /// `[log]`
     pub log: LogConfig,
+    /// `[traces]`
+    pub traces: TracesConfig,
     /// `[upstream]`
     pub upstream: Upstream,
     /// `[sts]`

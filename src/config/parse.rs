@@ -18,6 +18,7 @@ use super::section::Section;
 use super::server::{self, in_memory, refuse_short_seal};
 use super::syntax;
 use super::tenants;
+use super::traces;
 
 pub(super) fn parse(
     file_name: &str,
@@ -70,6 +71,7 @@ fn config(root: Section<'_>) -> Option<Config> {
     include.finish();
     let server = server::server(root.section("server"));
     let log = log::log(root.section("log"));
+    let traces = traces::traces(root.section("traces"));
     let upstream = upstream(root.section("upstream"));
     let sts = sts(root.section("sts"));
     let issuers = issuers::issuers(&root);
@@ -80,6 +82,7 @@ fn config(root: Section<'_>) -> Option<Config> {
     Some(Config {
         server: server?,
         log: log?,
+        traces: traces?,
         upstream: upstream?,
         sts: sts?,
         issuers: issuers.all,

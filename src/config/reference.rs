@@ -157,7 +157,7 @@ fn written(key: &ConfigKey) -> String {
 
 /// Each table of the file once, issuers once for each kind, with what it needs: heading in the
 /// configuration, heading in the list, and keys.
-const TABLES: [(&str, &str, &str); 32] = [
+const TABLES: [(&str, &str, &str); 33] = [
     ("[server]", "[server]", ""),
     (
         "[server.tls]",
@@ -266,6 +266,7 @@ const TABLES: [(&str, &str, &str); 32] = [
     ),
     ("[include]", "[include]", ""),
     ("[log]", "[log]", ""),
+    ("[traces]", "[traces]", ""),
     ("[credentials]", "[credentials]", ""),
     (
         "[credentials.shared]",

@@ -38,18 +38,18 @@ pub(super) fn traces(section: Section<'_>) -> Option<TracesConfig> {
     let ca_file = section.pem("ca_file");
     let authorization = section.secret("authorization");
     if let Some(endpoint) = &endpoint {
-        if !enabled {
+        if !endpoint.value.tls && !endpoint::is_loopback(&endpoint.value.authority) {
+            let message =
+                "`endpoint` uses http://: traces and `authorization` cross the network unencrypted";
+            section.warning(&endpoint.origin, message, "write https://");
+        }
+        if cfg!(feature = "otel") && !enabled {
             let message = "`endpoint` has no effect without `enabled`";
             section.error(
                 &endpoint.origin,
                 message,
                 "add enabled = true, or remove endpoint",
             );
-        }
-        if !endpoint.value.tls && !endpoint::is_loopback(&endpoint.value.authority) {
-            let message =
-                "`endpoint` uses http://: traces and `authorization` cross the network unencrypted";
-            section.warning(&endpoint.origin, message, "write https://");
         }
         if !cfg!(feature = "otel") {
             let message = "`endpoint`: this cosgate cannot send traces";

@@ -12,6 +12,7 @@ use http::StatusCode;
 
 use super::CacheCounters;
 use super::histogram::{Histogram, HistogramTotal};
+use super::request_trace::TraceCounters;
 use crate::clock::wall_clock;
 use crate::decision::Step;
 use crate::error::Code;
@@ -24,6 +25,7 @@ pub struct Metrics {
     pub(super) cores: Box<[Arc<CoreMetrics>]>,
     pub(super) credentials: Arc<CacheCounters>,
     pub(super) program_log_lost: Arc<AtomicU64>,
+    pub(super) traces: Arc<TraceCounters>,
     pub(super) reloads: AtomicU64,
     pub(super) reloads_refused: AtomicU64,
     pub(super) configurations: AtomicU64,
@@ -252,6 +254,7 @@ impl Metrics {
                 .collect(),
             credentials: Arc::default(),
             program_log_lost: Arc::default(),
+            traces: Arc::default(),
             reloads: AtomicU64::new(0),
             reloads_refused: AtomicU64::new(0),
             configurations: AtomicU64::new(1),
@@ -300,6 +303,13 @@ impl Metrics {
     #[must_use]
     pub fn with_program_log(mut self, lost: &Arc<AtomicU64>) -> Self {
         self.program_log_lost = Arc::clone(lost);
+        self
+    }
+
+    /// Shows what became of spans, too.
+    #[must_use]
+    pub fn with_traces(mut self, counters: &Arc<TraceCounters>) -> Self {
+        self.traces = Arc::clone(counters);
         self
     }
 

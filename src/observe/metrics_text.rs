@@ -322,6 +322,17 @@ impl Metrics {
         for ((name, _), count) in KEY_ENDS.iter().zip(view.ending_keys.within) {
             text.sample(&format!("{{within=\"{name}\"}}"), count);
         }
+        let help = "Spans of recorded requests, by what became of them.";
+        text.family("cosgate_trace_spans_total", help, MetricKind::Counter);
+        let spans = &self.traces;
+        for (name, count) in [
+            ("not_sent", &spans.not_sent),
+            ("queue_full", &spans.queue_full),
+            ("refused", &spans.refused),
+            ("sent", &spans.sent),
+        ] {
+            text.sample(&format!("{{result=\"{name}\"}}"), read(count));
+        }
         let help = "Reloads of the configuration, by result.";
         text.family("cosgate_reloads_total", help, MetricKind::Counter);
         for (name, count) in [("taken", &self.reloads), ("refused", &self.reloads_refused)] {
@@ -559,6 +570,8 @@ const FEATURES: &[&str] = &[
     "emulator",
     #[cfg(feature = "load")]
     "load",
+    #[cfg(feature = "otel")]
+    "otel",
 ];
 
 /// In the order of [`CoreMetrics::tenant_totals`].

@@ -15,6 +15,7 @@ mod metrics_text;
 mod process_stats;
 mod program_line;
 pub(crate) mod program_log;
+mod request_trace;
 mod short_line;
 mod trace_context;
 
@@ -31,4 +32,11 @@ pub use metrics::Event;
 pub use metrics::Metrics;
 pub use metrics_text::MetricsView;
 pub use program_log::{LogLines, ProgramLog};
+#[cfg(feature = "otel")]
+pub(crate) use request_trace::spans;
+#[cfg(all(test, feature = "otel"))]
+pub(crate) use request_trace::tests::trace as test_trace;
+pub use request_trace::{
+    RequestTrace, TraceCounters, TracePart, TracePartKind, TraceQueue, TraceValue,
+};
 pub use trace_context::{TraceContext, TraceId};

@@ -15,9 +15,9 @@ const SAMPLED: u8 = 1;
 pub struct TraceContext {
     /// The trace.
     pub trace_id: TraceId,
-    /// The caller's span.
-    pub parent: [u8; 8],
-    /// The caller records it.
+    /// The caller's span; `None`: the trace begins here.
+    pub parent: Option<[u8; 8]>,
+    /// It is recorded.
     pub is_sampled: bool,
 }
 
@@ -26,6 +26,15 @@ pub struct TraceContext {
 pub struct TraceId(pub [u8; 16]);
 
 impl TraceContext {
+    /// A trace that begins here.
+    pub(crate) fn begun(is_sampled: bool) -> Self {
+        Self {
+            trace_id: TraceId(fastrand::u128(1..).to_be_bytes()),
+            parent: None,
+            is_sampled,
+        }
+    }
+
     /// The trace that `headers` name. One that is malformed, or given twice, is none (W3C Trace Context
     /// section 3.2).
     pub fn of(headers: &HeaderMap) -> Option<Self> {
@@ -54,7 +63,7 @@ impl TraceContext {
         }
         Some(Self {
             trace_id: TraceId(trace_id),
-            parent,
+            parent: Some(parent),
             is_sampled: flags & SAMPLED != 0,
         })
     }
@@ -119,7 +128,7 @@ mod tests {
         assert_eq!(format!("{:?}", context.trace_id), TRACE);
         assert_eq!(
             context.parent,
-            [0, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7]
+            Some([0, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7])
         );
         assert!(context.is_sampled);
         assert!(!read(&format!("00-{TRACE}-{SPAN}-00")).unwrap().is_sampled);

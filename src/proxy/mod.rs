@@ -27,7 +27,7 @@ use crate::credentials::{Before, Cache};
 use crate::decision::{Service, bucket_of, preflight, service};
 use crate::error::S3Error;
 use crate::observe::access_log::FLUSH;
-use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics};
+use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, TraceQueue};
 use crate::s3::hoisted::in_s3_words;
 use crate::s3::{self, Operation, S3Request, native};
 use crate::tenant::policy::tenant_policy;
@@ -49,6 +49,7 @@ mod payload;
 mod record;
 mod respond;
 mod sign;
+mod spans;
 pub(crate) mod spelling;
 mod stranger_memory;
 mod sts;
@@ -77,6 +78,8 @@ pub struct Shared {
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
     access_log: AccessLog,
+    /// Where recorded requests go.
+    traces: Option<TraceQueue>,
     roots: Option<Roots>,
     /// Where the counters of each tenant are, at its index.
     tenant_slots: Box<[usize]>,
@@ -152,8 +155,13 @@ impl TlsVersion {
 
 impl Shared {
     /// Makes everything ready that outlives a request. Keys are fetched when they are first needed.
-    pub fn start(config: Config, metrics: Metrics, access_log: AccessLog) -> io::Result<Arc<Self>> {
-        Self::start_by(wall_clock, config, metrics, access_log)
+    pub fn start(
+        config: Config,
+        metrics: Metrics,
+        access_log: AccessLog,
+        traces: Option<TraceQueue>,
+    ) -> io::Result<Arc<Self>> {
+        Self::start_by(wall_clock, config, metrics, access_log, traces)
     }
 
     /// The same, where `wall` tells the time by which keys are requested and requests to COS signed.
@@ -162,6 +170,7 @@ impl Shared {
         config: Config,
         metrics: Metrics,
         access_log: AccessLog,
+        traces: Option<TraceQueue>,
     ) -> io::Result<Arc<Self>> {
         let tenants = Arc::new(Tenants::new(&config));
         let key_sets = KeySets::start(&config, &tenants, None)?;
@@ -182,6 +191,7 @@ impl Shared {
             clock,
             metrics,
             access_log,
+            traces,
             roots,
             draining: Arc::default(),
         }))
@@ -207,6 +217,7 @@ impl Shared {
         Ok(Arc::new(Self {
             tenant_slots: tenant_slots(&self.metrics, &config),
             access_log: self.access_log.under(&config.log),
+            traces: self.traces.clone(),
             config,
             tenants,
             key_sets,
@@ -360,6 +371,8 @@ impl Proxy {
         let mut in_flight = InFlight::new(&self, &client, &stream_state, now);
         let (mut head, body) = request.into_parts();
         in_flight.record.head = ToldHead::of(&head, &self.log);
+        in_flight.record.trace = self.trace_of(&head);
+        in_flight.record.spans = self.recorder(&head, in_flight.record.trace);
         in_flight.is_unread = !body.is_end_stream();
         let read = if head.version == Version::HTTP_2 {
             let limits = &self.config().server.limits;

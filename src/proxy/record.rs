@@ -12,13 +12,16 @@ use tokio::time::{Duration, Instant};
 
 use super::payload::Outgoing;
 use super::respond::REQUEST_ID;
+use super::spans::SpanRecorder;
 use super::told_head::ToldHead;
 use super::{Client, TlsVersion};
 use crate::body::{DownloadFailure, ObjectUpload, UploadFailure};
 use crate::decision::{Step, Verdict};
 use crate::encoding::hex::hex;
 use crate::error::{Code, Fault, S3Error, TenantLimit};
-use crate::observe::{AccessLine, CoreMetrics, EndedRequest, Event, LogBuffer};
+use crate::observe::{
+    AccessLine, CoreMetrics, EndedRequest, Event, LogBuffer, TraceContext, TracePartKind,
+};
 use crate::s3::{Operation, S3Request};
 use crate::tenant::{Identified, Identity, Peer, Tenant};
 use crate::timestamp::Timestamp;
@@ -37,6 +40,9 @@ pub(super) struct Record {
     pub(super) version: Version,
     tls: Option<TlsVersion>,
     pub(super) head: ToldHead,
+    /// The trace that the request is a part of, and what records it.
+    pub(super) trace: Option<TraceContext>,
+    pub(super) spans: Option<Box<SpanRecorder>>,
     pub(super) client: Option<IpAddr>,
     /// The number of the user at the other end of a Unix socket.
     pub(super) uid: Option<u32>,
@@ -115,6 +121,8 @@ impl Record {
             version,
             tls: client.tls,
             head: ToldHead::default(),
+            trace: None,
+            spans: None,
             client: address,
             uid,
             unknown_names: None,
@@ -191,6 +199,7 @@ impl Record {
 
     /// Notes that COS gets the request, perhaps once more.
     pub(super) fn reaches_upstream(&mut self) {
+        self.begins(TracePartKind::Upstream);
         self.step = Step::Upstream;
         self.upstream.asked.get_or_insert_with(Instant::now);
         self.upstream.tries += 1;
@@ -198,6 +207,7 @@ impl Record {
 
     /// COS has answered.
     pub(super) fn upstream_responded(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.ends(Some(status));
         let upstream = &mut self.upstream;
         let now = Instant::now();
         upstream.time = upstream.asked.map(|asked| now - asked);
@@ -207,8 +217,23 @@ impl Record {
         upstream.request_id = id.or_else(|| headers.get(REQUEST_ID)).cloned();
     }
 
-    /// Writes all of it out: the counters, the warnings, and the line of the access log.
-    pub(super) fn finish(&self, metrics: &CoreMetrics, log: &LogBuffer) {
+    /// A part of the request begins, if it is recorded.
+    pub(super) fn begins(&mut self, part: TracePartKind) {
+        if let Some(spans) = &mut self.spans {
+            spans.begin(part);
+        }
+    }
+
+    /// The part has ended; `status` is what COS has responded.
+    pub(super) fn ends(&mut self, status: Option<StatusCode>) {
+        if let Some(spans) = &mut self.spans {
+            spans.end(status);
+        }
+    }
+
+    /// Writes all of it out: the counters, the warnings, the line of the access log, and the trace.
+    pub(super) fn finish(&mut self, metrics: &CoreMetrics, log: &LogBuffer) {
+        let spans = self.spans.take();
         let upload = self.upload.as_ref().map(|upload| upload.borrow());
         let received = upload.as_ref().map_or(self.received, |u| u.received());
         let verified = upload.as_ref().and_then(|upload| upload.verified());
@@ -220,14 +245,18 @@ impl Record {
         let slow = self.is_client_slow.then_some(DownloadFailure::ClientSlow);
         let cut = self.cut.get().or(slow).map(|failure| failure.to_string());
         let said = self.error_detail();
-        log.write(&self.line(&Told {
+        let line = self.line(&Told {
             received,
             unchecked: unchecked.or(self.unchecked.as_deref()),
             verdict,
             step,
             detail: cut.as_deref().or(said.as_deref()),
             duration,
-        }));
+        });
+        log.write(&line);
+        if let Some(spans) = spans {
+            spans.finish(&line);
+        }
     }
 
     fn count(&self, metrics: &CoreMetrics, received: u64, step: Option<Step>, duration: Duration) {
@@ -335,7 +364,7 @@ impl Record {
         let mut line = AccessLine {
             time: self.time,
             request_id: &self.request_id,
-            trace_id: None,
+            trace_id: self.trace.map(|trace| trace.trace_id),
             http: self.version,
             tls: self.tls.map(TlsVersion::as_str),
             client: self.client,

@@ -4,7 +4,7 @@ use http::header::{REFERER, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
-use crate::observe::{AccessLine, CutText, LogBuffer, TraceContext};
+use crate::observe::{AccessLine, CutText, LogBuffer};
 
 /// A longer `User-Agent` is cut. Those of AWS's tools have some 250 bytes.
 const USER_AGENT_BYTES: usize = 256;
@@ -19,7 +19,6 @@ pub(super) struct ToldHead {
     method: Option<Method>,
     user_agent: CutText<USER_AGENT_BYTES>,
     referer_host: CutText<HOST_BYTES>,
-    trace: Option<TraceContext>,
 }
 
 impl ToldHead {
@@ -31,7 +30,6 @@ impl ToldHead {
         let is_short = head.method.as_str().len() <= METHOD_BYTES;
         let mut told = Self {
             method: is_short.then(|| head.method.clone()),
-            trace: TraceContext::of(&head.headers),
             ..Self::default()
         };
         if log.tells_user_agents() {
@@ -55,7 +53,6 @@ impl ToldHead {
         line.method = self.method.as_ref().map(Method::as_str);
         line.user_agent = self.user_agent.get();
         line.referer_host = self.referer_host.get();
-        line.trace_id = self.trace.map(|trace| trace.trace_id);
     }
 }
 

@@ -326,6 +326,30 @@ fn the_trace_of_the_client_is_told_and_never_reaches_cos() {
 }
 
 #[test]
+fn a_request_without_a_trace_begins_one_where_traces_are_enabled() {
+    let world = World::with("[traces]\nenabled = true");
+    let trace = |call: &Call| {
+        let line = told(&world.gateway, call, "answered_here", None);
+        line["trace_id"].as_str().unwrap_or_default().to_owned()
+    };
+    let location = world.signed("GET", "/photos?location");
+    let (first, second) = (trace(&location), trace(&location));
+    for id in [&first, &second] {
+        let is_hex = id
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        assert!(id.len() == 32 && is_hex, "{id}");
+    }
+    assert_ne!(first, second);
+    let own = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let joined = location.clone();
+    let joined = joined.header("traceparent", &format!("00-{own}-00f067aa0ba902b7-00"));
+    assert_eq!(trace(&joined), own);
+    let malformed = location.header("traceparent", &format!("00-{own}-x-00"));
+    assert!(trace(&malformed).len() == 32 && trace(&malformed) != own);
+}
+
+#[test]
 fn the_version_of_tls_is_told() {
     let authority = support::Authority::new("ours");
     let world = authority.serve("");

@@ -17,3 +17,5 @@ mod process;
 mod readiness;
 mod reload;
 mod request_reference;
+#[cfg(feature = "otel")]
+mod traces;

@@ -1,10 +1,16 @@
 //! Traces that `cosgate serve` sends to a collector.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise"
+)]
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use cosgate::encoding::hex::hex;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -18,11 +24,14 @@ const PARENT: &str = "00f067aa0ba902b7";
 const SERVER: i32 = 2;
 const CLIENT: i32 = 3;
 
+/// Head and body of a request.
+type Message = (String, Vec<u8>);
+
 /// A collector that keeps what it gets.
 #[derive(Clone)]
 struct Recorder {
     addr: SocketAddr,
-    got: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    got: Arc<Mutex<Vec<Message>>>,
 }
 
 impl Recorder {
@@ -69,7 +78,7 @@ impl Recorder {
 }
 
 /// Reads one request, and responds with an empty message.
-fn take(mut socket: TcpStream) -> (String, Vec<u8>) {
+fn take(mut socket: TcpStream) -> Message {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut bytes = Vec::new();
     let head = loop {
@@ -89,10 +98,6 @@ fn take(mut socket: TcpStream) -> (String, Vec<u8>) {
         .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
         .unwrap();
     (head, bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn attribute(span: &Span, name: &str) -> Option<Value> {

@@ -139,6 +139,11 @@ fn config() -> Config {
             access_user_agent: true,
             program: config::ProgramFormat::Text,
         },
+        traces: config::TracesConfig {
+            enabled: false,
+            share: config::SampleShare::NONE,
+            collector: None,
+        },
         sts: config::Sts {
             endpoint: endpoint(),
             region: "ap-guangzhou".into(),

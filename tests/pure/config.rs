@@ -577,6 +577,41 @@ fn upstream_and_sts_values_are_checked() {
 }
 
 #[test]
+fn log_and_trace_values_are_checked() {
+    let errs = |line: &str, message: &str, fix: &str| {
+        errs(
+            "[issuers.main]",
+            &format!("{line}\n[issuers.main]"),
+            message,
+            fix,
+        );
+    };
+    errs(
+        "[log]\naccess = §\"xml\"",
+        "`xml` is not allowed here",
+        "\"combined\"",
+    );
+    errs(
+        "[log]\naccess_share = §\"5\"",
+        "`5` is no percentage",
+        "\"2.5%\"",
+    );
+    errs("[log]\naccess_slow = §\"0s\"", "out of range", "1ms to 1h");
+    errs(
+        "[traces]\nshare = §\"101%\"",
+        "`101%` is no percentage",
+        "\"100%\"",
+    );
+    let collector = "endpoint = §\"http://127.0.0.1:4318/v1/traces\"";
+    let (message, fix) = if cfg!(feature = "otel") {
+        ("no effect without `enabled`", "enabled = true")
+    } else {
+        ("this cosgate cannot send traces", "--features otel")
+    };
+    errs(&format!("[traces]\n{collector}"), message, fix);
+}
+
+#[test]
 fn plain_http_is_warned_about_unless_it_stays_on_the_machine() {
     let at = |line: &str| WHOLE.replace("[issuers.main]", &format!("{line}\n[issuers.main]"));
     let text = at("[upstream]\nendpoint = §\"http://{bucket}.cos.internal\"");

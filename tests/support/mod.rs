@@ -280,7 +280,7 @@ impl Gateway {
         let log = Log::default();
         let (access_log, writer) =
             access_log::start(&config.log, log.clone(), metrics.core(0)).unwrap();
-        let shared = Shared::start_by(clock, config, metrics, access_log).unwrap();
+        let shared = Shared::start_by(clock, config, metrics, access_log, None).unwrap();
         let live = LiveConfig::new(Arc::clone(&shared)).unwrap();
         let served = Arc::clone(&live);
         let thread = std::thread::spawn(move || {
