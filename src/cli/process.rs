@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_is_in_color_unless_no_color_is_set() {
+    fn uses_color_on_a_terminal_without_no_color() {
         let (some, empty) = (Some(OsStr::new("1")), Some(OsStr::new("")));
         for (is_terminal, no_color, expected) in [
             (true, None, true),

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_takes_its_part_of_all_numbers() {
+    fn takes_its_share_of_all_numbers() {
         let part = |share: SampleShare| (0..MILLION).filter(|number| share.takes(*number)).count();
         assert_eq!(part(SampleShare(0)), 0);
         assert_eq!(part(SampleShare(25_000)), 25_000);

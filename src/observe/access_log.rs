@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_leaves_out_successes_and_nothing_else() {
+    fn samples_successes_alone() {
         let none = LogConfig {
             access_share: SampleShare::NONE,
             ..CONFIG
@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_off_writes_nothing() {
+    fn writes_nothing_when_off() {
         let off = LogConfig {
             access: AccessFormat::Off,
             ..CONFIG
@@ -570,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_takes_the_place_of_standard_output_and_is_opened_again() {
+    fn reopens_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let config = LogConfig {

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_what_apache_and_nginx_write() {
+    fn writes_the_combined_format() {
         let line = AccessLine {
             time: Timestamp::from_unix(1_768_480_245),
             client: Some([192, 0, 2, 7].into()),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_a_dash() {
+    fn writes_a_dash_for_what_is_unknown() {
         let line = AccessLine {
             status: StatusCode::BAD_REQUEST,
             ..AccessLine::default()

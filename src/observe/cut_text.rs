@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_that_is_too_long_ends_in_dots() {
+    fn ends_a_cut_text_in_dots() {
         let kept = |text: &[u8]| CutText::<8>::of(text).get().map(<[u8]>::to_vec);
         assert_eq!(kept(b""), None);
         assert_eq!(kept(b"12345678"), Some(b"12345678".to_vec()));

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_replaced() {
+    fn replaces_invalid_utf8() {
         let mut json = String::new();
         bytes(&mut json, "a", Some(b"x\xffy\"\n\xe4\xb8"));
         assert_eq!(json, ",\"a\":\"x\u{fffd}y\\\"\\u000a\u{fffd}\"");

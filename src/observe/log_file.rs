@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_was_moved_away_is_opened_again_between_two_batches() {
+    fn reopens_a_moved_file_between_batches() {
         let folder = tempfile::tempdir().unwrap();
         let (path, old) = (folder.path().join("log"), folder.path().join("log.1"));
         fs::write(&path, "before\n").unwrap();
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_go_to_the_old_file_where_no_new_one_can_be_made() {
+    fn keeps_the_old_file_if_it_cannot_reopen() {
         let folder = tempfile::tempdir().unwrap();
         let logs = folder.path().join("logs");
         fs::create_dir(&logs).unwrap();
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_opened_is_named() {
+    fn names_a_file_that_cannot_be_opened() {
         let error = LogFile::open(Path::new("/no/such/folder/log"), Arc::default()).unwrap_err();
         assert!(error.to_string().contains("/no/such/folder/log"), "{error}");
     }

@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lines_as_json_have_the_parts_of_lines_as_text() {
+    async fn writes_json_lines_with_all_parts() {
         let (form, causes) = (LineForm::default(), Arc::default());
         form.set(ProgramFormat::Json);
         let error = io::Error::other("of \"it\"\n\u{1b}[31m");
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_event_with_a_cause_is_logged_once_a_second_unless_one_debugs() {
+    async fn limits_events_with_a_cause_unless_debugging() {
         for (filter, expected) in [("info", 2), ("debug", 20)] {
             let lines = logged_by(filter, &LineForm::default(), &Arc::default(), || {
                 for _ in 0..10 {

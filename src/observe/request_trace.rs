@@ -196,7 +196,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_queue_that_nobody_empties_loses_and_counts() {
+    fn counts_spans_that_a_full_queue_loses() {
         let (queue, receiver) = TraceQueue::new();
         for _ in 0..QUEUE + 7 {
             queue.offer(trace());
@@ -208,7 +208,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_trace_has_no_text_that_a_client_may_hide_a_secret_in() {
+    fn keeps_secrets_out_of_spans() {
         let mut trace = trace();
         trace.describe(&AccessLine {
             request_id: "R1",

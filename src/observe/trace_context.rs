@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_trace_the_parent_and_its_flag() {
+    fn reads_traceparent() {
         let context = read(&format!("00-{TRACE}-{SPAN}-01")).unwrap();
         assert_eq!(format!("{:?}", context.trace_id), TRACE);
         assert_eq!(
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_ignored() {
+    fn ignores_malformed_traceparent() {
         let upper = TRACE.to_uppercase();
         for value in [
             String::new(),

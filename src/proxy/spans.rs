@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_of_several_headers_is_joined_and_a_long_one_is_left_out() {
+    fn joins_tracestate_and_drops_a_long_one() {
         let state = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {

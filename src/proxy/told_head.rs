@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_known_by_its_host_alone() {
+    fn takes_the_host_of_a_referer_alone() {
         for (referer, host) in [
             ("https://example.com/a?token=secret", Some("example.com")),
             (

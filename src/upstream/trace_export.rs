@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_collector_that_is_away_costs_spans_and_they_are_counted() {
+    fn counts_spans_of_an_absent_collector() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let authority = free.local_addr().unwrap().to_string();
         drop(free);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_collector_that_hangs_holds_up_nobody() {
+    fn waits_for_no_hanging_collector() {
         let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
         let authority = hanging.local_addr().unwrap().to_string();
         let (queue, exporter) = TraceExporter::start(&collector_at(authority)).unwrap();

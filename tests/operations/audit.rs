@@ -255,7 +255,7 @@ fn a_client_that_leaves_before_its_answer_is_told_as_failed() {
 }
 
 #[test]
-fn a_clients_own_words_are_cut_and_cannot_break_the_line() {
+fn cuts_and_escapes_user_agents() {
     let world = World::new();
     let get = |agent: &str, referer: &str| {
         let get = world.signed("GET", "/photos?location").presigned(60);
@@ -288,7 +288,7 @@ fn a_clients_own_words_are_cut_and_cannot_break_the_line() {
 }
 
 #[test]
-fn a_listing_tells_its_prefix_and_an_object_has_none() {
+fn logs_the_prefix_of_a_listing() {
     let world = World::new();
     let ok = |call: &Call| told(&world.gateway, call, "allowed", None);
     let line = ok(&world.signed("GET", "/photos?list-type=2&prefix=acme%2Fa%20b"));
@@ -301,7 +301,7 @@ fn a_listing_tells_its_prefix_and_an_object_has_none() {
 }
 
 #[test]
-fn the_trace_of_the_client_is_told_and_never_reaches_cos() {
+fn joins_the_trace_of_the_client() {
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let answers = act(|peer| {
         let head = peer.head().unwrap_or_default();
@@ -326,7 +326,7 @@ fn the_trace_of_the_client_is_told_and_never_reaches_cos() {
 }
 
 #[test]
-fn a_request_without_a_trace_begins_one_where_traces_are_enabled() {
+fn begins_a_trace_where_there_is_none() {
     let world = World::with("[traces]\nenabled = true");
     let trace = |call: &Call| {
         let line = told(&world.gateway, call, "answered_here", None);
@@ -350,7 +350,7 @@ fn a_request_without_a_trace_begins_one_where_traces_are_enabled() {
 }
 
 #[test]
-fn the_version_of_tls_is_told() {
+fn logs_the_version_of_tls() {
     let authority = support::Authority::new("ours");
     let world = authority.serve("");
     for (version, spelt) in [
@@ -375,7 +375,7 @@ fn the_version_of_tls_is_told() {
 }
 
 #[test]
-fn a_line_of_the_combined_format_has_no_query() {
+fn writes_combined_lines_without_a_query() {
     let world = World::with("[log]\naccess = \"combined\"");
     let get = world.signed("GET", "/photos/acme/a%20b").presigned(60);
     let get = get.header("user-agent", "curl/8 \"x\"");
@@ -390,7 +390,7 @@ fn a_line_of_the_combined_format_has_no_query() {
 }
 
 #[test]
-fn a_reload_changes_what_the_access_log_writes() {
+fn reload_changes_the_access_log() {
     let emulator = support::emulator();
     let with = |log: &str| toml(emulator.cos_addr(), emulator.sts_addr(), log);
     let gateway = Gateway::start(&with("[log]\naccess_share = \"0%\""));

@@ -7,6 +7,7 @@ mod audit;
 mod cli;
 mod configurations;
 mod decision;
+mod doctor;
 mod documents;
 mod drain;
 mod explain;

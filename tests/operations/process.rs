@@ -114,7 +114,7 @@ fn signals_that_do_not_end_it_leave_every_server_serving() {
 }
 
 #[test]
-fn the_program_log_is_json_where_the_configuration_says_so_from_the_first_line() {
+fn writes_the_program_log_as_json() {
     let emulator = support::emulator();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("cosgate.toml");
@@ -161,7 +161,7 @@ fn the_program_log_is_json_where_the_configuration_says_so_from_the_first_line()
 }
 
 #[test]
-fn the_file_of_the_access_log_is_opened_again_at_a_signal_and_nothing_is_lost() {
+fn reopens_the_access_log_at_a_signal() {
     let emulator = support::emulator();
     let folder = tempfile::tempdir().unwrap();
     let (log, old) = (

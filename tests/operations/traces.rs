@@ -106,7 +106,7 @@ fn attribute(span: &Span, name: &str) -> Option<Value> {
 }
 
 #[test]
-fn a_request_is_a_span_of_the_clients_trace_and_its_parts_are_below_it() {
+fn sends_the_spans_of_a_joined_trace() {
     let emulator = support::emulator();
     let recorder = Recorder::start();
     let more = recorder.config("share = \"0%\"\nauthorization = \"CANARY-collector\"");
@@ -170,7 +170,7 @@ fn a_request_is_a_span_of_the_clients_trace_and_its_parts_are_below_it() {
 }
 
 #[test]
-fn traces_begin_here_in_their_share_and_name_each_try_and_each_failure() {
+fn sends_the_spans_of_traces_that_begin_here() {
     let emulator = support::emulator();
     let recorder = Recorder::start();
     let more = recorder.config("share = \"100%\"");

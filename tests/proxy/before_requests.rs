@@ -19,7 +19,7 @@ fn assert_recorded(world: &World, client: &Client, name: &str, reason: &str) {
 }
 
 #[test]
-fn a_request_head_that_is_refused_is_logged_and_counted_by_its_reason() {
+fn records_refused_heads_by_reason() {
     let log = Log::of_program();
     let world = World::new();
     let large = format!("GET /{} HTTP/1.1\r\n", "a".repeat(20_000));
@@ -49,7 +49,7 @@ fn a_request_head_that_is_refused_is_logged_and_counted_by_its_reason() {
 }
 
 #[test]
-fn a_head_that_does_not_arrive_in_time_is_logged_and_counted() {
+fn records_late_heads() {
     let _log = Log::of_program();
     let world = World::with("[server.limits]\nhead_timeout = \"200ms\"");
     let mut half = Client::connect(world.gateway.addr);
@@ -62,7 +62,7 @@ fn a_head_that_does_not_arrive_in_time_is_logged_and_counted() {
 
 /// The time of a connection that waits for its next request is no head's.
 #[test]
-fn an_idle_connection_that_ends_is_no_refusal() {
+fn records_no_end_of_an_idle_connection() {
     let world = World::with("[server.limits]\nhead_timeout = \"200ms\"\nidle_timeout = \"300ms\"");
     let mut client = Client::connect(world.gateway.addr);
     client.write(&world.signed("GET", "/").bytes());
@@ -72,7 +72,7 @@ fn an_idle_connection_that_ends_is_no_refusal() {
 }
 
 #[test]
-fn a_failed_handshake_is_logged() {
+fn records_failed_handshakes() {
     let _log = Log::of_program();
     let authority = Authority::new("ours");
     let world = authority.serve("");
@@ -84,7 +84,7 @@ fn a_failed_handshake_is_logged() {
 }
 
 #[test]
-fn a_proxy_header_that_is_refused_is_logged_and_counted_by_its_reason() {
+fn records_refused_proxy_headers_by_reason() {
     let _log = Log::of_program();
     let world = World::edited(|toml| {
         let server = "threads = 1\nproxy_protocol = true\ntrusted_proxies = [\"127.0.0.0/8\"]\n\
@@ -106,7 +106,7 @@ fn a_proxy_header_that_is_refused_is_logged_and_counted_by_its_reason() {
 }
 
 #[test]
-fn a_pause_of_accepting_is_logged_and_counted() {
+fn records_pauses_of_accepting() {
     let log = Log::of_program();
     let world = World::with("[server.limits]\nconnections = 2");
     let held: Vec<_> = (0..2)
