@@ -212,7 +212,7 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
         }
         super::print(&welcome(args, &emulator, shown_secret))?;
         // Whatever ends it, the emulator is dropped here, and its temporary folder with it.
-        signals.end(super::process::ignore_hangup).await;
+        signals.end(super::process::ignore_hangup, || {}).await;
         Ok(())
     })
 }

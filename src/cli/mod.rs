@@ -16,6 +16,7 @@ mod process;
 mod reload;
 mod serve;
 mod systemd;
+mod traces;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};

@@ -21,6 +21,7 @@ mod issuers;
 mod key_glob;
 mod keys;
 mod limits;
+mod log;
 mod model;
 mod named_file;
 mod names;
@@ -42,6 +43,7 @@ mod sessions;
 mod syntax;
 mod templates;
 mod tenants;
+mod traces;
 mod unix;
 mod vend;
 
@@ -53,6 +55,7 @@ pub(crate) use endpoint::is_loopback;
 pub use file::Sources;
 pub use key_glob::KeyGlob;
 pub(crate) use keys::MAX_HEAD_FIELDS;
+pub use log::{AccessFormat, LogConfig, ProgramFormat, SampleShare};
 pub use model::*;
 pub use named_file::{FileKind, NamedFile};
 pub use prefix::PrefixPattern;
@@ -62,6 +65,7 @@ pub use raw_policy::{PolicyRule, RawPolicy};
 pub(crate) use role::TENANT;
 pub(crate) use session_policy::SESSION_POLICY_BYTES;
 pub use session_policy::{SessionPolicy, SessionStatement};
+pub use traces::{CollectorConfig, TracesConfig};
 
 /// Reads a duration as configurations write it (`30s`, `1h30m`, `250ms`). The error names the fix.
 pub fn read_duration(text: &str) -> Result<Duration, String> {

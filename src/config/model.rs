@@ -11,10 +11,12 @@ use ipnet::IpNet;
 use super::cors::CorsRule;
 use super::endpoint::EndpointTemplate;
 use super::grammar;
+use super::log::LogConfig;
 use super::named_file::NamedFile;
 use super::prefix::PrefixPattern;
 use super::raw_policy::RawPolicy;
 use super::session_policy::SessionPolicy;
+use super::traces::TracesConfig;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
@@ -23,6 +25,10 @@ use crate::timestamp::Timestamp;
 pub struct Config {
     /// `[server]`
     pub server: Server,
+    /// `[log]`
+    pub log: LogConfig,
+    /// `[traces]`
+    pub traces: TracesConfig,
     /// `[upstream]`
     pub upstream: Upstream,
     /// `[sts]`

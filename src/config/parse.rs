@@ -8,6 +8,7 @@ use super::grammar;
 use super::identities;
 use super::include::{self, Included};
 use super::issuers;
+use super::log;
 use super::model::{
     Config, SharedCache, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
 };
@@ -17,6 +18,7 @@ use super::section::Section;
 use super::server::{self, in_memory, refuse_short_seal};
 use super::syntax;
 use super::tenants;
+use super::traces;
 
 pub(super) fn parse(
     file_name: &str,
@@ -68,6 +70,8 @@ fn config(root: Section<'_>) -> Option<Config> {
     include.texts("files"); // they are read already
     include.finish();
     let server = server::server(root.section("server"));
+    let log = log::log(root.section("log"));
+    let traces = traces::traces(root.section("traces"));
     let upstream = upstream(root.section("upstream"));
     let sts = sts(root.section("sts"));
     let issuers = issuers::issuers(&root);
@@ -77,6 +81,8 @@ fn config(root: Section<'_>) -> Option<Config> {
     root.finish();
     Some(Config {
         server: server?,
+        log: log?,
+        traces: traces?,
         upstream: upstream?,
         sts: sts?,
         issuers: issuers.all,

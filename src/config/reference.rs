@@ -31,6 +31,7 @@ The [configuration guide](configuration-guide.md) explains how the parts work to
 | endpoint | `https://HOST[:PORT][/PATH]` or `http://…` |
 | name | letters, digits, `-`, `_` and `.`, at most 64 |
 | network | `"10.0.0.0/8"`, `"2001:db8::/32"` or one address |
+| percentage | `"100%"`, `"2.5%"`, at most four decimals |
 | path | absolute, or relative to the directory of the configuration file |
 | secret | `"env:NAME"` (that environment variable), `"file:PATH"` (that file) or the secret itself, which gives a warning. cosgate removes white space around it |
 | size | a number of bytes, or `"16KiB"`, `"2MiB"`, `"1GiB"` |
@@ -156,7 +157,7 @@ fn written(key: &ConfigKey) -> String {
 
 /// Each table of the file once, issuers once for each kind, with what it needs: heading in the
 /// configuration, heading in the list, and keys.
-const TABLES: [(&str, &str, &str); 31] = [
+const TABLES: [(&str, &str, &str); 33] = [
     ("[server]", "[server]", ""),
     (
         "[server.tls]",
@@ -264,6 +265,8 @@ const TABLES: [(&str, &str, &str); 31] = [
         "requests_per_second = 1",
     ),
     ("[include]", "[include]", ""),
+    ("[log]", "[log]", ""),
+    ("[traces]", "[traces]", ""),
     ("[credentials]", "[credentials]", ""),
     (
         "[credentials.shared]",

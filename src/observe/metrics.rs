@@ -12,6 +12,7 @@ use http::StatusCode;
 
 use super::CacheCounters;
 use super::histogram::{Histogram, HistogramTotal};
+use super::request_trace::TraceCounters;
 use crate::clock::wall_clock;
 use crate::decision::Step;
 use crate::error::Code;
@@ -24,6 +25,7 @@ pub struct Metrics {
     pub(super) cores: Box<[Arc<CoreMetrics>]>,
     pub(super) credentials: Arc<CacheCounters>,
     pub(super) program_log_lost: Arc<AtomicU64>,
+    pub(super) traces: Arc<TraceCounters>,
     pub(super) reloads: AtomicU64,
     pub(super) reloads_refused: AtomicU64,
     pub(super) configurations: AtomicU64,
@@ -101,6 +103,10 @@ const OWN_TENANTS: usize = 100;
 /// What is counted beside requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// Accepting paused: there were as many connections as there may be.
+    AcceptPausedConnections,
+    /// Accepting paused: file descriptors were scarce.
+    AcceptPausedDescriptors,
     /// A response of COS named something outside the caller's grants, and was cut off.
     AnswerOutOfScope,
     /// A response of COS could not be read, could not be passed on whole, or reported a success and was
@@ -121,9 +127,31 @@ pub enum Event {
     /// A client's connection was accepted.
     ConnectionOpened,
     /// A connection was closed at once: its address had as many as it may.
-    ConnectionRefused,
+    ConnectionRefusedAddress,
+    /// The same of its network.
+    ConnectionRefusedNetwork,
+    /// A request head's framing was ambiguous.
+    HeadFraming,
+    /// A request target had a `#`.
+    HeadFragment,
+    /// A request head was not HTTP/1.
+    HeadMalformed,
+    /// A client sent nothing while a head was expected.
+    HeadSilent,
+    /// A request target was too long.
+    HeadTargetTooLong,
+    /// A request head did not arrive in time.
+    HeadTimeout,
+    /// A request head was too large.
+    HeadTooLarge,
     /// hyper refused a request head that the request guard had accepted.
     HeadUnexpectedlyRefused,
+    /// An HTTP/2 client reset too many streams, or sent too much of what costs more to take than to send.
+    Http2Flood,
+    /// An HTTP/2 client did not respond to a ping.
+    Http2PingTimeout,
+    /// An HTTP/2 client did what the protocol does not allow.
+    Http2Protocol,
     /// A tenant had as many requests in flight as it may.
     LimitedConcurrency,
     /// An object or part was larger than its tenant may upload.
@@ -138,8 +166,24 @@ pub enum Event {
     Panic,
     /// A request began.
     RequestStarted,
-    /// A trusted proxy did not say, as `proxy_protocol` demands, whose connection it passes on.
-    ProxyHeaderRefused,
+    /// A trusted proxy sent an address that is none.
+    ProxyHeaderAddress,
+    /// A trusted proxy sent a wrong checksum.
+    ProxyHeaderChecksum,
+    /// A trusted proxy closed the connection within its PROXY header.
+    ProxyHeaderClosed,
+    /// A trusted proxy sent an unknown command.
+    ProxyHeaderCommand,
+    /// A PROXY header could not be read from its socket.
+    ProxyHeaderFailed,
+    /// A trusted proxy sent a malformed PROXY header.
+    ProxyHeaderMalformed,
+    /// A trusted proxy sent no PROXY header, as `proxy_protocol` demands.
+    ProxyHeaderMissing,
+    /// A PROXY header did not arrive in time.
+    ProxyHeaderTimeout,
+    /// A trusted proxy sent a PROXY header that is too long.
+    ProxyHeaderTooLong,
     /// A request was sent to COS again.
     Retry,
     /// COS reported another digest of an object than that of what was sent.
@@ -210,6 +254,7 @@ impl Metrics {
                 .collect(),
             credentials: Arc::default(),
             program_log_lost: Arc::default(),
+            traces: Arc::default(),
             reloads: AtomicU64::new(0),
             reloads_refused: AtomicU64::new(0),
             configurations: AtomicU64::new(1),
@@ -258,6 +303,13 @@ impl Metrics {
     #[must_use]
     pub fn with_program_log(mut self, lost: &Arc<AtomicU64>) -> Self {
         self.program_log_lost = Arc::clone(lost);
+        self
+    }
+
+    /// Shows what became of spans, too.
+    #[must_use]
+    pub fn with_traces(mut self, counters: &Arc<TraceCounters>) -> Self {
+        self.traces = Arc::clone(counters);
         self
     }
 

@@ -35,7 +35,7 @@ struct Family {
     samples: &'static [(&'static str, Event)],
 }
 
-const FAMILIES: [Family; 21] = [
+const FAMILIES: [Family; 24] = [
     Family {
         name: "cosgate_requests_started_total",
         help: "Requests whose head has come.",
@@ -63,13 +63,56 @@ const FAMILIES: [Family; 21] = [
     },
     Family {
         name: "cosgate_connections_refused_total",
-        help: "Connections closed at once because their address had too many.",
-        samples: &[("", Event::ConnectionRefused)],
+        help: "Connections closed at once because their address or network had too many, by reason.",
+        samples: &[
+            ("{reason=\"address\"}", Event::ConnectionRefusedAddress),
+            ("{reason=\"network\"}", Event::ConnectionRefusedNetwork),
+        ],
+    },
+    Family {
+        name: "cosgate_accept_pauses_total",
+        help: "Times that cosgate accepted no connections for a while, by reason.",
+        samples: &[
+            ("{reason=\"connections\"}", Event::AcceptPausedConnections),
+            ("{reason=\"descriptors\"}", Event::AcceptPausedDescriptors),
+        ],
     },
     Family {
         name: "cosgate_proxy_headers_refused_total",
-        help: "Connections of trusted proxies that did not begin with a header of the PROXY protocol.",
-        samples: &[("", Event::ProxyHeaderRefused)],
+        help: "Connections of trusted proxies that did not begin with a header of the PROXY protocol, by reason.",
+        samples: &[
+            ("{reason=\"address\"}", Event::ProxyHeaderAddress),
+            ("{reason=\"checksum\"}", Event::ProxyHeaderChecksum),
+            ("{reason=\"closed\"}", Event::ProxyHeaderClosed),
+            ("{reason=\"command\"}", Event::ProxyHeaderCommand),
+            ("{reason=\"failed\"}", Event::ProxyHeaderFailed),
+            ("{reason=\"malformed\"}", Event::ProxyHeaderMalformed),
+            ("{reason=\"missing\"}", Event::ProxyHeaderMissing),
+            ("{reason=\"timeout\"}", Event::ProxyHeaderTimeout),
+            ("{reason=\"too_long\"}", Event::ProxyHeaderTooLong),
+        ],
+    },
+    Family {
+        name: "cosgate_heads_refused_total",
+        help: "Request heads that were refused before they were requests, by reason.",
+        samples: &[
+            ("{reason=\"fragment\"}", Event::HeadFragment),
+            ("{reason=\"framing\"}", Event::HeadFraming),
+            ("{reason=\"malformed\"}", Event::HeadMalformed),
+            ("{reason=\"silent\"}", Event::HeadSilent),
+            ("{reason=\"target_too_long\"}", Event::HeadTargetTooLong),
+            ("{reason=\"timeout\"}", Event::HeadTimeout),
+            ("{reason=\"too_large\"}", Event::HeadTooLarge),
+        ],
+    },
+    Family {
+        name: "cosgate_http2_failures_total",
+        help: "HTTP/2 connections that cosgate ended because of what their client did, by reason.",
+        samples: &[
+            ("{reason=\"flood\"}", Event::Http2Flood),
+            ("{reason=\"ping_timeout\"}", Event::Http2PingTimeout),
+            ("{reason=\"protocol\"}", Event::Http2Protocol),
+        ],
     },
     Family {
         name: "cosgate_heads_unexpectedly_refused_total",
@@ -278,6 +321,17 @@ impl Metrics {
         text.family("cosgate_access_keys_ending", help, MetricKind::Gauge);
         for ((name, _), count) in KEY_ENDS.iter().zip(view.ending_keys.within) {
             text.sample(&format!("{{within=\"{name}\"}}"), count);
+        }
+        let help = "Spans of recorded requests, by what became of them.";
+        text.family("cosgate_trace_spans_total", help, MetricKind::Counter);
+        let spans = &self.traces;
+        for (name, count) in [
+            ("not_sent", &spans.not_sent),
+            ("queue_full", &spans.queue_full),
+            ("refused", &spans.refused),
+            ("sent", &spans.sent),
+        ] {
+            text.sample(&format!("{{result=\"{name}\"}}"), read(count));
         }
         let help = "Reloads of the configuration, by result.";
         text.family("cosgate_reloads_total", help, MetricKind::Counter);
@@ -516,6 +570,8 @@ const FEATURES: &[&str] = &[
     "emulator",
     #[cfg(feature = "load")]
     "load",
+    #[cfg(feature = "otel")]
+    "otel",
 ];
 
 /// In the order of [`CoreMetrics::tenant_totals`].

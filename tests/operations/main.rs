@@ -18,3 +18,5 @@ mod process;
 mod readiness;
 mod reload;
 mod request_reference;
+#[cfg(feature = "otel")]
+mod traces;

@@ -131,6 +131,19 @@ fn config() -> Config {
                 idle_connections: 1,
             },
         },
+        log: config::LogConfig {
+            access: config::AccessFormat::Json,
+            access_file: None,
+            access_share: config::SampleShare::ALL,
+            access_slow: second,
+            access_user_agent: true,
+            program: config::ProgramFormat::Text,
+        },
+        traces: config::TracesConfig {
+            enabled: false,
+            share: config::SampleShare::NONE,
+            collector: None,
+        },
         sts: config::Sts {
             endpoint: endpoint(),
             region: "ap-guangzhou".into(),

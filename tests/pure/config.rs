@@ -274,7 +274,7 @@ fn rejects_unknown_keys() {
         "[server]",
         "§colour = 1\n[server]",
         "unknown section `colour`",
-        "the keys here are credentials, identities, include, issuers, server",
+        "the keys here are credentials, identities, include, issuers, log, server",
     );
     errs(
         "kind =",
@@ -574,6 +574,41 @@ fn checks_upstream_and_sts_values() {
         "out of range",
         "1KiB to 1MiB",
     );
+}
+
+#[test]
+fn checks_log_and_trace_values() {
+    let errs = |line: &str, message: &str, fix: &str| {
+        errs(
+            "[issuers.main]",
+            &format!("{line}\n[issuers.main]"),
+            message,
+            fix,
+        );
+    };
+    errs(
+        "[log]\naccess = §\"xml\"",
+        "`xml` is not allowed here",
+        "\"combined\"",
+    );
+    errs(
+        "[log]\naccess_share = §\"5\"",
+        "`5` is no percentage",
+        "\"2.5%\"",
+    );
+    errs("[log]\naccess_slow = §\"0s\"", "out of range", "1ms to 1h");
+    errs(
+        "[traces]\nshare = §\"101%\"",
+        "`101%` is no percentage",
+        "\"100%\"",
+    );
+    let collector = "endpoint = §\"http://127.0.0.1:4318/v1/traces\"";
+    let (message, fix) = if cfg!(feature = "otel") {
+        ("no effect without `enabled`", "enabled = true")
+    } else {
+        ("this cosgate cannot send traces", "--features otel")
+    };
+    errs(&format!("[traces]\n{collector}"), message, fix);
 }
 
 #[test]
