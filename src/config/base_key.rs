@@ -158,11 +158,7 @@ fn given_secret(section: &Section<'_>, key: &'static str, required: bool) -> Opt
         }
         return None;
     }
-    let (found, file) = section.secret_and_file(key)?;
-    Some(GivenSecret {
-        value: found.value,
-        file,
-    })
+    section.secret(key).map(|found| found.value)
 }
 
 fn profile(section: &Section<'_>, can_be_temporary: bool) -> Option<BaseKey> {

@@ -284,6 +284,12 @@ static SERVER: ConfigTable = ConfigTable {
             "Host names of the admin pages besides `localhost` and addresses. Others get 421. If `admin` is not loopback and this is not set, every name is accepted.",
         ),
         key(
+            "admin_token",
+            Value::Secret,
+            Default::Absent,
+            "Token of 16 or more characters that the admin pages need, but for `/livez` and `/readyz`: see [The admin API](admin-api.md).",
+        ),
+        key(
             "domains",
             Value::Texts("DNS name"),
             Default::Is("s3.localhost"),

@@ -39,6 +39,7 @@ mod section;
 mod server;
 mod session_policy;
 mod sessions;
+mod shown;
 mod syntax;
 mod templates;
 mod tenants;
@@ -62,6 +63,7 @@ pub use raw_policy::{PolicyRule, RawPolicy};
 pub(crate) use role::TENANT;
 pub(crate) use session_policy::SESSION_POLICY_BYTES;
 pub use session_policy::{SessionPolicy, SessionStatement};
+pub use shown::ShownTable;
 
 /// Reads a duration as configurations write it (`30s`, `1h30m`, `250ms`). The error names the fix.
 pub fn read_duration(text: &str) -> Result<Duration, String> {

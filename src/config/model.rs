@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,9 +51,9 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SharedCache {
     /// `redis`: its URL, which may hold a password.
-    pub redis: Secret,
+    pub redis: GivenSecret,
     /// `key`: what the seal of the entries is made of.
-    pub key: Secret,
+    pub key: GivenSecret,
 }
 
 /// `[server]`: the side that clients see.
@@ -69,6 +69,8 @@ pub struct Server {
     pub socket_mode: u32,
     /// `admin`; `None` when `""`.
     pub admin: Option<SocketAddr>,
+    /// `admin_token`: what the admin pages need; `None`: they need none.
+    pub admin_token: Option<GivenSecret>,
     /// `admin_hosts`, lower case: names besides loopback's under which the admin pages are shown;
     /// `None`: not written.
     pub admin_hosts: Option<Vec<String>>,
@@ -100,7 +102,7 @@ pub struct Server {
     pub max_presign: Duration,
     /// `session_secret`, which seals session tokens, and `previous_session_secret`, which opens old
     /// ones; none: no session keys.
-    pub session_secrets: Vec<Secret>,
+    pub session_secrets: Vec<GivenSecret>,
     /// `sessions_not_before`: session keys issued before this time are invalid.
     pub sessions_not_before: Option<Timestamp>,
     /// `ready_requires`: what must be up, besides keys, for cosgate to be ready.
@@ -308,7 +310,7 @@ pub struct TenantConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vend {
     /// `vend_tokens`: who sends one of these gets a key.
-    pub tokens: Vec<Secret>,
+    pub tokens: Vec<GivenSecret>,
     /// `vend_duration`: how long the keys live at most (1 h), 30 minutes to 12 hours.
     pub duration: Duration,
 }
@@ -409,7 +411,7 @@ pub struct AccessKey {
     /// `id`
     pub id: String,
     /// `secret`
-    pub secret: Secret,
+    pub secret: GivenSecret,
     /// `not_after`: what it signs is refused after this time.
     pub not_after: Option<Timestamp>,
 }
@@ -532,16 +534,35 @@ pub struct GivenKey {
     pub token: Option<GivenSecret>,
 }
 
-/// A secret as it was when the configuration was read, and where it may change.
+/// A secret as it was when the configuration was read, and where it came from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GivenSecret {
     /// The secret.
     pub value: Secret,
-    /// The file that it came from (`file:PATH`).
-    pub file: Option<PathBuf>,
+    /// Where it came from.
+    pub source: SecretSource,
+}
+
+/// Where a secret came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// `file:PATH`: it may change there.
+    File(PathBuf),
+    /// It stands in the configuration itself.
+    Literal,
+    /// `env:NAME`, or the variable that sets the key.
+    Variable(String),
 }
 
 impl GivenSecret {
+    /// The file that it came from.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.source {
+            SecretSource::File(path) => Some(path),
+            SecretSource::Literal | SecretSource::Variable(_) => None,
+        }
+    }
+
     /// The secret that a file or variable holds: its text without the white space around it, which editors,
     /// `echo` and mounted secrets add. The error quotes nothing.
     pub fn parse(text: &str) -> Result<Secret, String> {
@@ -613,6 +634,17 @@ impl fmt::Display for Listen {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Without the secret: it may be shown.
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Literal => f.write_str("(in the configuration itself)"),
+            Self::Variable(name) => write!(f, "env:{name}"),
         }
     }
 }

@@ -191,7 +191,7 @@ fn shared_cache(section: Section<'_>) -> Option<SharedCache> {
     let redis = section.required_secret("redis");
     let key = section.required_secret("key");
     if let Some(redis) = &redis
-        && !redis.value.expose().starts_with("redis://")
+        && !redis.value.value.expose().starts_with("redis://")
     {
         let message = "`redis` is not a URL that starts with redis://";
         let fix =

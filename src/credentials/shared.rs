@@ -78,10 +78,11 @@ enum SharedTurn {
 impl SharedKeys {
     /// Nothing is dialled yet. The error says how to fix it.
     pub(super) fn new(config: &config::SharedCache, clock: Arc<Clock>) -> Result<Self, String> {
-        let client = Client::open(config.redis.expose()).map_err(|_| {
+        let client = Client::open(config.redis.value.expose()).map_err(|_| {
             "credentials.shared.redis: write redis://[:password@]host[:port][/number]".to_owned()
         })?;
-        let seal = Seal::new(&config.key, LABEL).ok_or("credentials.shared.key: no key of it")?;
+        let seal =
+            Seal::new(&config.key.value, LABEL).ok_or("credentials.shared.key: no key of it")?;
         Ok(Self {
             client,
             seal,
@@ -297,10 +298,17 @@ mod tests {
         }
     }
 
+    fn given(secret: &str) -> config::GivenSecret {
+        config::GivenSecret {
+            value: Secret::new(secret),
+            source: config::SecretSource::Literal,
+        }
+    }
+
     fn keys() -> SharedKeys {
         let config = config::SharedCache {
-            redis: Secret::new("redis://127.0.0.1:1"),
-            key: Secret::new("a-key-of-the-shared-cache-0123456789"),
+            redis: given("redis://127.0.0.1:1"),
+            key: given("a-key-of-the-shared-cache-0123456789"),
         };
         SharedKeys::new(&config, Arc::new(Clock::new(wall_clock))).unwrap()
     }

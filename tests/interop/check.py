@@ -180,6 +180,7 @@ def main():
     parser.add_argument("--node", type=Path, help="folder with client.mjs and its packages")
     parser.add_argument("--signature", choices=["s3", "cos"], default="s3", help="what the proxy runs with")
     parser.add_argument("--cosgate", help="the program; without it nothing runs that needs its keys or COS itself")
+    parser.add_argument("--admin", help="http://ADDRESS of the admin pages")
     parser.add_argument("--cos", help="http://ADDRESS of the embedded COS")
     parser.add_argument("--sts", help="http://ADDRESS of the embedded STS")
     parser.add_argument("--certificates", type=Path, help="the folder that `cosgate certs` made")
@@ -202,7 +203,7 @@ def main():
     # A browser's processes may write into their profile a moment longer than it runs.
     with tempfile.TemporaryDirectory(prefix="cosgate-interop-", ignore_cleanup_errors=True) as folder:
         place = Place(args.endpoint.rstrip("/"), Path(folder), args.authority, args.node, **direct(args))
-        place = replace(place, signature=args.signature, programs=dict(one.split("=", 1) for one in args.program))
+        place = replace(place, admin=args.admin, signature=args.signature, programs=dict(one.split("=", 1) for one in args.program))
         os.environ.update(place.trust)  # for the clients that are Python's own
         groups = [*GROUPS, *with_sdk.RUST_GROUPS]
         groups += other_grants.GROUPS if args.cosgate else []

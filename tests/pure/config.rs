@@ -209,7 +209,10 @@ fn the_smallest_file_gets_the_documented_defaults() {
         panic!()
     };
     assert_eq!((tenant.name.as_str(), tenant.issuer), ("acme", 0));
-    assert_eq!(tenant.access_keys[0].secret.expose(), "secret-of-acme");
+    assert_eq!(
+        tenant.access_keys[0].secret.value.expose(),
+        "secret-of-acme"
+    );
     assert_eq!(
         tenant.grants[0].prefixes,
         [PrefixPattern::StartsWith("acme/".to_owned())]
@@ -917,7 +920,7 @@ fn white_space_around_a_secret_in_a_file_or_variable_is_not_part_of_it() {
             panic!()
         };
         assert_eq!(key.secret_key.value.expose(), "the-key");
-        assert!(key.secret_key.file.is_some());
+        assert!(key.secret_key.file().is_some());
         let (config, _) = parse_with(WHOLE, &[("KEY", content)], &[]).unwrap();
         let IssuerKind::Federation {
             base: BaseKey::Given(key),
@@ -1887,7 +1890,7 @@ fn a_variable_overrides_a_scalar_key_and_is_named_when_it_is_wrong() {
     );
     assert_eq!(kind.duration(), Some(Duration::from_mins(30)));
     assert_eq!(
-        config.tenants[0].access_keys[0].secret.expose(),
+        config.tenants[0].access_keys[0].secret.value.expose(),
         "other-secret"
     );
     assert_eq!(config.tenants[0].grants[0].region, "ap-beijing");
@@ -2049,7 +2052,10 @@ fn a_generated_key_pair_can_be_pasted() {
     );
     let (config, _) =
         parse_with(&text, &[(&format!("COSGATE_SECRET_{id}"), &secret)], &[]).unwrap();
-    assert_eq!(config.tenants[0].access_keys[0].secret.expose(), secret);
+    assert_eq!(
+        config.tenants[0].access_keys[0].secret.value.expose(),
+        secret
+    );
 }
 
 proptest! {
@@ -2799,7 +2805,7 @@ fn files_that_are_included_belong_to_the_configuration() {
     assert_eq!(initech.name, "initech");
     let key = initech.access_keys.first().unwrap();
     assert_eq!(
-        key.secret.expose(),
+        key.secret.value.expose(),
         "secret-of-initech",
         "beside its own file"
     );
