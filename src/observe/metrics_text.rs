@@ -476,7 +476,7 @@ impl Metrics {
         let help = "1; the labels say what was built.";
         text.family("cosgate_build_info", help, MetricKind::Gauge);
         text.sample(
-            &format!("{{version=\"{version}\",features=\"{features}\"}}"),
+            &format!("{{version=\"{version}\",commit=\"{COMMIT}\",features=\"{features}\"}}"),
             1,
         );
         let help = "When the process started, in seconds since 1970.";
@@ -516,6 +516,8 @@ impl Metrics {
     }
 }
 
+/// The commit that this is built from, or `unknown`.
+pub const COMMIT: &str = env!("COSGATE_COMMIT");
 /// What is optional in this build.
 pub const FEATURES: &[&str] = &[
     #[cfg(feature = "emulator")]

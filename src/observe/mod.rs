@@ -28,5 +28,5 @@ pub use metrics::EndedRequest;
 pub use metrics::Event;
 pub use metrics::Metrics;
 pub use metrics::TenantTraffic;
-pub use metrics_text::{FEATURES, MetricsView};
+pub use metrics_text::{COMMIT, FEATURES, MetricsView};
 pub use program_log::{LogLines, ProgramLog};

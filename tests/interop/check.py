@@ -36,6 +36,7 @@ import with_restic
 import with_s3cmd
 import with_s3fs
 import with_s5cmd
+import with_schema
 import with_sdk
 import with_temporary_keys
 from harness import CheckFailed, Place
@@ -154,6 +155,7 @@ def all_groups():
         *GROUPS,
         *with_sdk.RUST_GROUPS,
         *other_grants.GROUPS,
+        *with_schema.GROUPS,
         *with_temporary_keys.GROUPS,
         *with_temporary_keys.JAVA_GROUPS,
     ]
@@ -206,7 +208,7 @@ def main():
         place = replace(place, admin=args.admin, signature=args.signature, programs=dict(one.split("=", 1) for one in args.program))
         os.environ.update(place.trust)  # for the clients that are Python's own
         groups = [*GROUPS, *with_sdk.RUST_GROUPS]
-        groups += other_grants.GROUPS if args.cosgate else []
+        groups += [*other_grants.GROUPS, *with_schema.GROUPS] if args.cosgate else []
         # What these do at COS is the same whatever the proxy's own signature.
         if args.cosgate and args.signature == "s3":
             groups += with_temporary_keys.GROUPS

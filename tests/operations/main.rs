@@ -6,6 +6,7 @@ mod support;
 mod admin_api;
 mod audit;
 mod cli;
+mod companions;
 mod configurations;
 mod decision;
 mod documents;

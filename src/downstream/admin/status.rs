@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::AdminPages;
 use crate::clock::wall_clock;
 use crate::credentials::{IssuerView, KeyCounts};
+use crate::observe::COMMIT;
 use crate::proxy::Shared;
 
 /// `GET /status.json`
@@ -26,6 +27,7 @@ pub(super) fn document(pages: &AdminPages, shared: &Shared) -> Value {
     drop(history);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "commit": COMMIT,
         "time": wall_clock().unix(),
         "started": shared.metrics().started().unix(),
         "draining": shared.is_draining(),

@@ -11,7 +11,7 @@ use crate::config::TenantConfig;
 use crate::credentials::{IssuerView, KeyStatus, KeyView};
 use crate::encoding::html::escape;
 use crate::observe::paging::{PageOf, PageRange};
-use crate::observe::{FEATURES, FailedRequest};
+use crate::observe::{COMMIT, FEATURES, FailedRequest};
 use crate::proxy::Shared;
 use crate::timestamp::Timestamp;
 
@@ -56,7 +56,7 @@ fn push_head(out: &mut String, pages: &AdminPages, shared: &Shared, now: Timesta
     // Writing to a String cannot fail.
     let _ = write!(
         out,
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\"><title>cosgate: {listen}</title><link rel=\"stylesheet\" href=\"/status.css\"><script src=\"/status.js\" defer></script></head><body><main><header><h1>cosgate <span id=\"state\" class=\"badge {class}\">{state}</span></h1><p class=\"dim\">version {version} ({features}) · listens on {listen} · {tenants} tenants · up {up}{certificate} · <span id=\"live\"><noscript>without JavaScript there are no charts</noscript></span></p></header>",
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\"><title>cosgate: {listen}</title><link rel=\"stylesheet\" href=\"/status.css\"><script src=\"/status.js\" defer></script></head><body><main><header><h1>cosgate <span id=\"state\" class=\"badge {class}\">{state}</span></h1><p class=\"dim\">version {version} (commit {COMMIT}; {features}) · listens on {listen} · {tenants} tenants · up {up}{certificate} · <span id=\"live\"><noscript>without JavaScript there are no charts</noscript></span></p></header>",
         listen = escape(&config.server.listen.to_string()),
         version = env!("CARGO_PKG_VERSION"),
         features = FEATURES.join(", "),
