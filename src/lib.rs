@@ -26,6 +26,9 @@
 #[cfg(feature = "load")]
 pub mod load;
 
+#[doc(hidden)]
+pub mod doctor;
+
 #[cfg(feature = "emulator")]
 #[doc(hidden)]
 pub mod emulator;

@@ -17,6 +17,7 @@ const ORDER: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["load"],
+    &["doctor"],
     &["emulator"],
     &["downstream"],
     &["proxy"],

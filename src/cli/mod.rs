@@ -6,6 +6,7 @@ mod completions;
 mod credentials;
 #[cfg(feature = "emulator")]
 mod dev;
+mod doctor;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod explain;
@@ -43,6 +44,7 @@ enum Command {
     Credentials(Box<credentials::Arguments>),
     #[cfg(feature = "emulator")]
     Dev(dev::Arguments),
+    Doctor(doctor::Arguments),
     #[cfg(feature = "emulator")]
     Emulator(emulator::Arguments),
     Explain(Box<explain::Arguments>),
@@ -67,6 +69,7 @@ impl Arguments {
             Command::Credentials(arguments) => credentials::run(&arguments),
             #[cfg(feature = "emulator")]
             Command::Dev(arguments) => dev::run(&arguments),
+            Command::Doctor(arguments) => doctor::run(&arguments),
             #[cfg(feature = "emulator")]
             Command::Emulator(arguments) => emulator::run(&arguments),
             Command::Explain(arguments) => explain::run(&arguments),

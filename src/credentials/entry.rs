@@ -1,6 +1,7 @@
 //! The key of one scope: read without a lock, renewed in the background. A request waits only when
 //! there is none.
 
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -425,8 +426,11 @@ impl Entry {
             let why = "too many requests wait for this tenant's key";
             IssueError::new(NoKey::Busy, why, CALL_GAP)
         })?;
+        let (call, _) = self.history().schedule.last_call();
+        let is_in_flight = self.calls.state().phase() == CallPhase::InFlight;
         Ok(Wait {
             backlog: &source.backlog,
+            first_call: call + u64::from(!is_in_flight),
             results: self.calls.subscribe(),
             breaker: source.breaker.subscribe(),
             deadline: Deadline::from(Instant::now()),
@@ -460,12 +464,12 @@ impl Entry {
         }
         wait.check_breaker(failure, now)?;
         let turn = self.turn(wait.backlog, now);
-        if turn.is_none() && failure.is_none() {
-            let began = self.history().schedule.began();
-            // Else the first call has just failed, and `began` may be the next one's.
-            if !wait.results.has_changed().unwrap_or_default() {
-                wait.deadline.include(began);
-            }
+        let (call, began) = self.history().schedule.last_call();
+        // Later calls move no deadline, and `failure` may be older than they are.
+        match call.cmp(&wait.first_call) {
+            Less => wait.deadline.is_queued |= turn.is_some() && now >= wait.deadline.end,
+            Equal if turn.is_none() => wait.deadline.include(began),
+            Equal | Greater => {}
         }
         wait.check_deadline(failure, turn, now)
     }
@@ -493,6 +497,8 @@ impl Entry {
 /// A request that waits for a key.
 struct Wait<'a> {
     backlog: &'a Backlog,
+    /// The number of the call that it waits for first.
+    first_call: u64,
     /// How the calls for the key go.
     results: watch::Receiver<Results<(), StsError>>,
     /// Until when the issuer's breaker is or was open.
@@ -569,7 +575,7 @@ fn refusal(failure: &FlightFailure<StsError>, now: Instant) -> IssueError {
 struct Deadline {
     began: Instant,
     end: Instant,
-    /// Its call waited for its turn when this was last checked.
+    /// Its call waits for its turn for longer than it was estimated, or than [`SOON`].
     is_queued: bool,
 }
 
@@ -597,7 +603,7 @@ impl Deadline {
         let Some(at) = at.filter(|at| *at <= self.began + TURN_WAIT) else {
             return false;
         };
-        self.is_queued |= turn >= SOON || now >= self.end;
+        self.is_queued |= turn >= SOON;
         if self.is_queued {
             self.end = self.end.max(at + WAIT);
         }
@@ -777,20 +783,38 @@ mod tests {
         assert_eq!(entry.waiters.load(Ordering::Relaxed), 0);
     }
 
-    /// The first call fails and the next one begins just after a waiting request has read the results.
+    /// The first call fails in the last moment of a wait, just after the request has read the results, and
+    /// another request has had the next call queued or begun.
     #[tokio::test(start_paused = true)]
     async fn waits_no_longer_for_a_call_that_follows_a_failure() {
+        for is_begun in [false, true] {
+            let (entry, _requests) = entry();
+            let mut wait = entry.begin_wait(entry.source.as_ref().unwrap()).unwrap();
+            let failure = wait.results.borrow_and_update().failure.clone();
+            entry.request(Urgency::Cold);
+            assert!(entry.begin(Urgency::Cold));
+            tokio::time::advance(WAIT).await;
+            entry.finish(failed("InternalError"), 0.5);
+            entry.request(Urgency::Cold);
+            entry.join(Urgency::Cold, 1);
+            assert!(!is_begun || entry.begin(Urgency::Cold));
+            let checked = entry.check_wait(&mut wait, failure.as_deref(), Instant::now());
+            assert!(checked.is_err(), "{is_begun}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_from_the_begin_of_a_first_call_whose_turn_comes_late() {
         let (entry, _requests) = entry();
         let mut wait = entry.begin_wait(entry.source.as_ref().unwrap()).unwrap();
-        let failure = wait.results.borrow_and_update().failure.clone();
-        let end = wait.deadline.end;
         entry.request(Urgency::Cold);
-        tokio::time::advance(WAIT.saturating_sub(SOON)).await;
-        give(&entry, failed("InternalError"));
-        entry.request(Urgency::Cold);
+        entry.join(Urgency::Cold, 1);
+        tokio::time::advance(WAIT).await;
+        let now = Instant::now();
+        assert_eq!(entry.check_wait(&mut wait, None, now), Ok(()));
         assert!(entry.begin(Urgency::Cold));
-        let checked = entry.check_wait(&mut wait, failure.as_deref(), Instant::now());
-        assert_eq!((checked, wait.deadline.end), (Ok(()), end));
+        assert_eq!(entry.check_wait(&mut wait, None, now), Ok(()));
+        assert_eq!(wait.deadline.end, now + WAIT);
     }
 
     #[tokio::test(start_paused = true)]

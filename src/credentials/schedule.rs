@@ -26,8 +26,10 @@ pub(super) struct CallSchedule {
     next_call: Instant,
     /// and none before this while a key is live.
     next_refresh: Instant,
-    /// When the last call began.
+    /// When the last call began,
     began: Instant,
+    /// and how many have.
+    calls: u64,
     failures: u32,
     /// Keys in a row that COS refused before it had accepted them once.
     unworkable: u32,
@@ -41,6 +43,7 @@ impl CallSchedule {
             next_call: now,
             next_refresh: now,
             began: now,
+            calls: 0,
             failures: 0,
             unworkable: 0,
             paid_until: now,
@@ -57,9 +60,9 @@ impl CallSchedule {
         self.next_call.max(self.next_refresh)
     }
 
-    /// When the last call began.
-    pub(super) fn began(&self) -> Instant {
-        self.began
+    /// The number of the last call, from 1, and when it began.
+    pub(super) fn last_call(&self) -> (u64, Instant) {
+        (self.calls, self.began)
     }
 
     /// Whether COS has refused more than one key in a row that it had not accepted once.
@@ -70,6 +73,7 @@ impl CallSchedule {
     /// A call begins.
     pub(super) fn begin(&mut self, now: Instant) {
         (self.began, self.next_call) = (now, now + CALL_GAP);
+        self.calls += 1;
     }
 
     /// A call gave a key.

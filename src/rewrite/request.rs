@@ -257,7 +257,8 @@ pub(crate) fn authority(upstream: &Upstream, grant: &Grant) -> String {
     fill(&upstream.endpoint.authority, grant)
 }
 
-fn fill(template: &str, grant: &Grant) -> String {
+/// `template` with the bucket and region of `grant` in it.
+pub(crate) fn fill(template: &str, grant: &Grant) -> String {
     let mut text = String::with_capacity(template.len() + grant.bucket.len() + grant.region.len());
     let mut rest = template;
     while let Some((before, after)) = split_once(rest, b'{') {

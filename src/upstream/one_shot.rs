@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{DATE, HOST};
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -40,6 +40,7 @@ pub(crate) struct OneShotResponse {
     pub(crate) status: StatusCode,
     /// `Date`
     pub(crate) date: Option<Timestamp>,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
@@ -106,10 +107,12 @@ impl OneShotClient {
         let response = response.map_err(|error| network(&error))?;
         let date = response.headers().get(DATE);
         let date = date.and_then(|value| Timestamp::parse_http_date(value.to_str().ok()?));
+        let (head, body) = response.into_parts();
         Ok(OneShotResponse {
-            status: response.status(),
+            status: head.status,
             date,
-            body: self.read(response.into_body()).await?,
+            headers: head.headers,
+            body: self.read(body).await?,
         })
     }
 

@@ -92,14 +92,14 @@ fn a_ramp_follows_its_stages() {
 
 #[test]
 fn the_knee_is_found_below_what_the_store_can_do() {
-    // One at a time, 5 ms each: 200 each second is the most.
+    // One at a time, 5 ms each: 200 each second is the most. At 230 the last of a second waits for 150 ms.
     let store = Store::new(Damage {
         serial: Some(Duration::from_millis(5)),
         ..Damage::default()
     });
     let report = run(&one_tenant(
         store.addr,
-        "mix = \"get=1\"\nsizes = \"10\"\nfind_knee = true\nrate = 40.0\nknee_step = \"1s\"\nknee_bounds = [\"p99>300ms\"]\nobjects = 5",
+        "mix = \"get=1\"\nsizes = \"10\"\nfind_knee = true\nrate = 40.0\narrivals = \"fixed\"\nknee_step = \"1s\"\nknee_bounds = [\"p99>120ms\"]\nobjects = 5",
     ));
     assert_passed(&report);
     let knee = report.knee.unwrap();

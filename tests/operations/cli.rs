@@ -24,11 +24,12 @@ use cosgate::secret::Secret;
 use serde_json::Value;
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 9] = [
     "certs",
     "check",
     "credentials",
     "dev",
+    "doctor",
     "emulator",
     "explain",
     "keygen",
@@ -36,7 +37,7 @@ const COMMANDS: [&str; 8] = [
 ];
 
 /// The program, with the secrets of the tests' configuration in its environment.
-fn cosgate(arguments: &[&str]) -> Command {
+pub(crate) fn cosgate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cosgate"));
     command
         .args(arguments)
@@ -52,26 +53,26 @@ fn cosgate(arguments: &[&str]) -> Command {
     command
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     cosgate(arguments).output().unwrap()
 }
 
-fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// A configuration in a folder of its own.
-struct File {
+pub(crate) struct File {
     _folder: TempDir,
     path: PathBuf,
 }
 
 impl File {
-    fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("cosgate.toml");
         fs::write(&path, text).unwrap();
@@ -81,12 +82,12 @@ impl File {
         }
     }
 
-    fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.path.to_str().unwrap()
     }
 }
 
-fn file_for(emulator: &Emulator) -> File {
+pub(crate) fn file_for(emulator: &Emulator) -> File {
     File::new(&toml(emulator.cos_addr(), emulator.sts_addr(), ""))
 }
 

@@ -9,6 +9,7 @@ mod cli;
 mod companions;
 mod configurations;
 mod decision;
+mod doctor;
 mod documents;
 mod drain;
 mod explain;

@@ -25,6 +25,25 @@ impl Stream {
             Self::Tls(tls) => tls.get_ref().0,
         }
     }
+
+    /// The protocol that the server chose in the handshake (ALPN).
+    pub fn protocol(&self) -> Option<String> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => {
+                let chosen = tls.get_ref().1.alpn_protocol()?;
+                Some(String::from_utf8_lossy(chosen).into_owned())
+            }
+        }
+    }
+
+    /// The version of TLS: `TLSv1_3`.
+    pub fn tls_version(&self) -> Option<String> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => Some(format!("{:?}", tls.get_ref().1.protocol_version()?)),
+        }
+    }
 }
 
 impl AsyncRead for Stream {

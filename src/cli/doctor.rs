@@ -1,0 +1,81 @@
+//! `cosgate doctor`: probes of a real bucket and STS.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use cosgate::doctor::{DoctorOptions, examine};
+
+use super::{USAGE, check, complain, printed};
+
+/// Probe the configured STS and COS with the configured keys: what works, how the store behaves, and what to change.
+///
+/// It connects to each endpoint, compares clocks, fetches temporary keys, checks what they can do and what
+/// they cannot, and tries what the documents of COS leave open. It writes below one new prefix of each
+/// grant, which it prints and removes again; with --read-only it writes nothing. Exit status: 0 if no probe failed, 1 if one
+/// did, 2 if the configuration or an option is wrong.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  cosgate doctor --config /etc/cosgate.toml
+  cosgate doctor -c /etc/cosgate.toml --tenant acme --json >doctor.json")]
+pub(super) struct Arguments {
+    /// The TOML file
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+    /// Probe this tenant alone; else the first five
+    #[arg(long, short, value_name = "NAME")]
+    tenant: Option<String>,
+    /// Write nothing: the store's own behaviour is not probed
+    #[arg(long)]
+    read_only: bool,
+    /// Print the findings as JSON, for a bug report: it holds names of buckets and hosts, and no secret
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    super::process::guard_memory();
+    let Some(config) = check::load(&arguments.config) else {
+        return ExitCode::from(USAGE);
+    };
+    let options = DoctorOptions {
+        tenant: arguments.tenant.clone(),
+        read_only: arguments.read_only,
+    };
+    if let Some(name) = &options.tenant
+        && !config.tenants.iter().any(|tenant| tenant.name == *name)
+    {
+        complain(&super::credentials::unknown_tenant(name, &config));
+        return ExitCode::from(USAGE);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return super::cannot_start(&error),
+    };
+    let report = runtime.block_on(examine(&config, &options));
+    runtime.shutdown_background(); // a look-up that hangs must not hold us
+    let report = match report {
+        Ok(report) => report,
+        Err(error) => {
+            complain(&format_args!("cosgate: error: {error}"));
+            return ExitCode::from(USAGE);
+        }
+    };
+    let text = if arguments.json {
+        serde_json::to_string_pretty(&report).map(|json| json + "\n")
+    } else {
+        Ok(report.to_string())
+    };
+    let status = match text {
+        Ok(text) => printed(&text),
+        Err(error) => super::cannot_start(&std::io::Error::other(error)),
+    };
+    if report.has_failed() {
+        ExitCode::FAILURE
+    } else {
+        status
+    }
+}

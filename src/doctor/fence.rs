@@ -1,0 +1,129 @@
+//! What a tenant's own key can do, and what it must not be able to.
+//!
+//! cosgate refuses both kinds of forbidden request itself. Here they go to the store directly: the
+//! second fence is the policy inside the key.
+
+use http::Method;
+
+use super::GrantProbes;
+use super::bucket::{Call, Seen};
+use super::finding::{Finding, ProbeArea, ProbeResult};
+use crate::credentials::Credential;
+
+const LIST: &str = "name/cos:GetBucket";
+const BODY: &str = "written by cosgate doctor, which removes it again\n";
+
+/// Probes the key of the tenant within the grant and outside it.
+pub(super) async fn probe(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Vec<Finding>) {
+    must(probes, key, findings).await;
+    if probes.is_static {
+        let why = "the key is permanent: what it may do stands in CAM alone";
+        let finding = probes.finding(ProbeArea::Fence, "nothing outside the grant");
+        findings.push(finding.is(ProbeResult::Skipped, why));
+        return;
+    }
+    must_not(probes, key, findings).await;
+}
+
+/// What the grant allows has to work.
+async fn must(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Vec<Finding>) {
+    let Some(folder) = &probes.folder.inside else {
+        return;
+    };
+    let object = format!("{folder}fence");
+    let grant = probes.bucket.grant;
+    let name = |key: &str| key.strip_prefix(&grant.root).unwrap_or(key).to_owned();
+    let (own_object, own_folder) = (name(&object), name(folder));
+    let allows = |action: &str| match action {
+        LIST => grant.allows_list(action, &own_folder),
+        _ => grant.allows_on(action, &own_object),
+    };
+    let list = Call::get("").query("prefix", folder).query("max-keys", "1");
+    let writes = !probes.read_only;
+    let cases = [
+        (
+            "name/cos:PutObject",
+            writes,
+            "PutObject within the grant",
+            Call::put(&object, BODY),
+        ),
+        (
+            "name/cos:GetObject",
+            true,
+            "GetObject within the grant",
+            Call::get(&object),
+        ),
+        (LIST, true, "ListObjects within the grant", list),
+        (
+            "name/cos:DeleteObject",
+            writes,
+            "DeleteObject within the grant",
+            Call::new(Method::DELETE, &object),
+        ),
+    ];
+    for (action, is_probed, check, call) in cases {
+        if !is_probed || !allows(action) {
+            continue;
+        }
+        let finding = probes.finding(ProbeArea::Fence, check).sent(&call);
+        let works = |seen: &Seen| seen.is_success() || seen.code == "NoSuchKey";
+        findings.push(match probes.bucket.send(&call, key).await {
+            Ok(seen) if works(&seen) => finding.came(&seen).is(ProbeResult::Ok, "the key can do what the grant allows"),
+            Ok(seen) => finding
+                .came(format!("{seen} {}", seen.message))
+                .is(ProbeResult::Fail, "the key cannot do what the grant allows")
+                .change(format!("in CAM, allow the issuer's own identity {action} on this prefix, or remove it from `actions`")),
+            Err(error) => finding.came(error).is(ProbeResult::Fail, "no whole response"),
+        });
+    }
+}
+
+/// What the grant does not allow has to be refused by the store itself.
+async fn must_not(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Vec<Finding>) {
+    let mut cases = Vec::new();
+    if let Some(folder) = &probes.folder.outside {
+        let object = format!("{folder}fence");
+        cases.push(("GetObject outside the grant", Call::get(&object)));
+        let list = Call::get("").query("prefix", folder).query("max-keys", "1");
+        cases.push(("ListObjects outside the grant", list));
+        if !probes.read_only {
+            cases.push(("PutObject outside the grant", Call::put(&object, BODY)));
+        }
+    } else {
+        let finding = probes.finding(ProbeArea::Fence, "keys outside the grant");
+        findings.push(finding.is(ProbeResult::Skipped, "the grant covers the whole bucket"));
+    }
+    if !probes
+        .bucket
+        .grant
+        .allows_on_bucket("name/cos:GetBucketACL")
+    {
+        cases.push((
+            "another action: GetBucketACL",
+            Call::get("").query("acl", ""),
+        ));
+    }
+    for (check, call) in cases {
+        let finding = probes.finding(ProbeArea::Fence, check).sent(&call);
+        let seen = probes.bucket.send(&call, key).await;
+        findings.push(match seen {
+            Ok(seen) if seen.is_denied() => {
+                finding.came(&seen).is(ProbeResult::Ok, "the policy inside the key refuses it")
+            }
+            Ok(seen) => finding
+                .came(&seen)
+                .is(ProbeResult::Fail, "the store did not refuse it: the key can do more than the grant, and only cosgate's own rules fence the tenant")
+                .change("report this with `--json`, and give the tenant a bucket of its own until it is clear"),
+            Err(error) => finding.came(error).is(ProbeResult::Warning, "no whole response: it is not known"),
+        });
+    }
+    remove_outside(probes, key).await;
+}
+
+/// Removes what must not have been written. The key may do that, if it could write at all.
+async fn remove_outside(probes: &GrantProbes<'_>, key: &Credential) {
+    if let Some(folder) = probes.folder.outside.as_ref().filter(|_| !probes.read_only) {
+        let call = Call::new(Method::DELETE, format!("{folder}fence"));
+        let _ = probes.bucket.send(&call, key).await;
+    }
+}

@@ -1,0 +1,218 @@
+//! `cosgate doctor` against the embedded COS and STS, and against stores and issuers that are wrong.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use serde_json::Value;
+
+use crate::cli::{File, file_for, run, stderr, stdout};
+use crate::support::{
+    ACCOUNT, ACME, BUCKET, GLOBEX, Peer, Script, World, act, emulator, header_of, toml,
+};
+
+/// What `doctor` reports for acme, and its exit status.
+fn examine(file: &File, more: &[&str]) -> (Value, Option<i32>) {
+    let mut arguments = vec!["doctor", "-c", file.path(), "-t", "acme", "--json"];
+    arguments.extend(more);
+    let output = run(&arguments);
+    let text = stdout(&output);
+    for secret in [ACCOUNT.1, ACME.1, GLOBEX.1] {
+        assert!(!text.contains(secret) && !stderr(&output).contains(secret));
+    }
+    let report =
+        serde_json::from_str(&text).unwrap_or_else(|_| panic_with(&text, &stderr(&output)));
+    (report, output.status.code())
+}
+
+#[expect(clippy::panic, reason = "a test stops at the first surprise")]
+fn panic_with(out: &str, err: &str) -> ! {
+    panic!("{out}\n{err}")
+}
+
+/// The findings of this check, as verdict and change.
+fn verdicts<'r>(report: &'r Value, check: &str) -> Vec<(&'r str, &'r str)> {
+    let all = report["findings"].as_array().unwrap().iter();
+    let of_check = all.filter(|finding| finding["check"] == check);
+    of_check
+        .map(|finding| {
+            let text = |field: &str| finding[field].as_str().unwrap_or_default();
+            (text("verdict"), text("change"))
+        })
+        .collect()
+}
+
+#[test]
+fn finds_nothing_wrong_with_the_embedded_cos_and_leaves_nothing_behind() {
+    for signature in ["s3", "cos"] {
+        let world = World::new();
+        let emulator = &world.emulator;
+        let text = toml(emulator.cos_addr(), emulator.sts_addr(), "");
+        let text = text.replacen(
+            "[upstream]",
+            &format!("[upstream]\nsignature = \"{signature}\""),
+            1,
+        );
+        let (report, status) = examine(&File::new(&text), &[]);
+        assert_eq!(status, Some(0), "{report:#}");
+        let failed = |finding: &&Value| finding["verdict"] == "fail";
+        assert_eq!(
+            report["findings"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(failed)
+                .count(),
+            0
+        );
+        for check in [
+            "PutObject within the grant",
+            "GetObject outside the grant",
+            "ListObjects outside the grant",
+            "PutObject outside the grant",
+            "another action: GetBucketACL",
+            "CRC-64 of an upload",
+            "an upload that is cut",
+            "what doctor wrote",
+        ] {
+            assert_eq!(
+                verdicts(&report, check),
+                [("ok", "")],
+                "{signature} {check}"
+            );
+        }
+        let folder = report["folders"][0].as_str().unwrap();
+        assert!(
+            folder.starts_with(&format!("{BUCKET}/acme/.cosgate-doctor-")),
+            "{folder}"
+        );
+        let listed = world.signed("GET", "/photos?prefix=acme/").send();
+        assert!(
+            !listed.assert_ok().text().contains("<Key>"),
+            "{}",
+            listed.text()
+        );
+    }
+}
+
+#[test]
+fn writes_nothing_when_it_may_only_read() {
+    let emulator = emulator();
+    let (report, status) = examine(&file_for(&emulator), &["--read-only"]);
+    assert_eq!(
+        (status, report["folders"].as_array().unwrap().len()),
+        (Some(0), 0)
+    );
+    let sent = report["findings"].as_array().unwrap().iter();
+    let writes = sent.filter(|finding| {
+        let sent = finding["sent"].as_str().unwrap();
+        ["PUT", "POST", "DELETE"]
+            .iter()
+            .any(|method| sent.starts_with(method))
+    });
+    assert_eq!(writes.count(), 0, "{report:#}");
+    assert_eq!(
+        verdicts(&report, "a key for the probes below")[0].0,
+        "skipped"
+    );
+}
+
+#[test]
+fn says_what_to_change_when_the_bucket_or_the_issuer_is_wrong() {
+    let emulator = emulator();
+    let text = toml(emulator.cos_addr(), emulator.sts_addr(), "");
+    let other = text.replacen(
+        &format!("bucket = \"{BUCKET}\""),
+        "bucket = \"nobodys-1250000000\"",
+        1,
+    );
+    let (report, status) = examine(&File::new(&other), &[]);
+    assert_eq!(status, Some(1));
+    let [(verdict, change)] = verdicts(&report, "the bucket, its APPID and its region")[..] else {
+        panic_with(&report.to_string(), "")
+    };
+    assert!(
+        verdict == "fail" && change.contains("`region` of the grant `photos`"),
+        "{change}"
+    );
+
+    let other = text.replacen("env:ACCOUNT_SECRET", "env:ACME_SECRET", 1);
+    let (report, status) = examine(&File::new(&other), &[]);
+    assert_eq!(status, Some(1));
+    assert_eq!(
+        verdicts(&report, "a temporary key for the tenant")[0].0,
+        "fail"
+    );
+
+    let away = text.replacen(&emulator.cos_addr().to_string(), "127.0.0.1:1", 1);
+    let (report, status) = examine(&File::new(&away), &[]);
+    assert_eq!(status, Some(1));
+    let network = verdicts(&report, "name, connection, TLS");
+    assert_eq!(
+        network
+            .iter()
+            .map(|(verdict, _)| *verdict)
+            .collect::<Vec<_>>(),
+        ["ok", "fail"]
+    );
+    assert!(
+        network[1].1.contains("`connect_to` in [upstream]"),
+        "{network:?}"
+    );
+}
+
+/// A store that serves whatever it gets: no policy of a key is kept.
+fn serve_all(peer: &mut Peer) {
+    while let Some(head) = peer.head() {
+        let length = header_of(&head, "content-length").and_then(|length| length.parse().ok());
+        peer.body(length.unwrap_or(0));
+        peer.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    }
+}
+
+#[test]
+fn fails_when_a_key_can_do_more_than_its_grant() {
+    let emulator = emulator();
+    let store = Script::new(vec![act(serve_all)]);
+    let file = File::new(&toml(store.addr, emulator.sts_addr(), ""));
+    let (report, status) = examine(&file, &[]);
+    assert_eq!(status, Some(1));
+    for check in [
+        "GetObject outside the grant",
+        "ListObjects outside the grant",
+        "PutObject outside the grant",
+        "another action: GetBucketACL",
+        "a key with a wrong token",
+        "an upload that is cut",
+        "CRC-64 of an upload",
+    ] {
+        let found = verdicts(&report, check);
+        assert!(
+            !found.is_empty() && found.iter().all(|(verdict, _)| *verdict == "fail"),
+            "{check}"
+        );
+    }
+    let change = verdicts(&report, "CRC-64 of an upload")[0].1;
+    assert_eq!(change, "[upstream] stored_check = \"md5\"");
+    let removed = store
+        .heads()
+        .iter()
+        .any(|head| head.starts_with("DELETE") && head.contains("-outside/"));
+    assert!(removed, "what it could write outside the grant is removed");
+}
+
+#[test]
+fn refuses_an_unknown_tenant_and_prints_a_table_for_people() {
+    let emulator = emulator();
+    let file = file_for(&emulator);
+    let output = run(&["doctor", "-c", file.path(), "-t", "acmee"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("did you mean `acme`?"));
+    let output = run(&["doctor", "-c", file.path(), "--read-only"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    let text = stdout(&output);
+    for line in [
+        "Network\n",
+        "  ok      globex: a temporary key for the tenant\n",
+        " 0 failed",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}
