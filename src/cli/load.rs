@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use cosgate::config::{Config, Listen, Sources};
 use cosgate::load;
 use cosgate::load::{
-    Embedded, Environment, FaultControl, Live, ProxyProgram, Report, Scenario, Surroundings,
+    Embedded, Environment, FaultControl, Live, PlanInputs, ProxyProgram, Report, Scenario,
 };
 use cosgate::observe::LineFormat;
 use cosgate::timestamp::Timestamp;
@@ -159,7 +159,7 @@ async fn measured(mut scenario: Scenario) -> Result<Report, String> {
         (None, None) => FaultControl::None,
     };
     let environment = Environment {
-        surroundings: Surroundings {
+        inputs: PlanInputs {
             env: &|name| std::env::var(name).ok(),
             cores: u32::try_from(cores()).unwrap_or(1),
         },
@@ -193,7 +193,7 @@ fn start_target(scenario: &mut Scenario) -> Result<Option<Embedded>, String> {
         arguments: vec!["load".to_owned(), "proxy".to_owned()],
     };
     let embedded = Embedded::start(scenario, &program)?;
-    embedded.aim(scenario);
+    embedded.set_target(scenario);
     Ok(Some(embedded))
 }
 

@@ -1,18 +1,18 @@
 //! Which bucket a Host names. COS is virtual-hosted only (436/6224, 436/102489). Pure.
 
-/// What a Host stands for.
+/// The meaning of a Host header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum HostKind {
     /// `<bucket>.cos.<region>.<suffix>`
     Bucket { name: String, region: String },
-    /// `cos.<region>.<suffix>`: the buckets of one region, and where path style would be.
+    /// `cos.<region>.<suffix>`: the buckets of one region. Path-style requests use it too.
     Region(String),
     /// `service.cos.<suffix>`: all buckets.
     Service,
 }
 
 impl HostKind {
-    /// Reads a Host header, whatever its port; `None` when it is not one of COS.
+    /// Reads a Host header without its port; `None` when it is not one of COS.
     pub(super) fn parse(host: &str, suffix: &str) -> Option<Self> {
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_three_forms_of_host_are_known() {
+    fn reads_only_three_forms_of_host() {
         let parse = |host| HostKind::parse(host, "myqcloud.com");
         let bucket = HostKind::Bucket {
             name: "b-1250000000".into(),

@@ -1,7 +1,7 @@
 //! Faults and counters over HTTP, for a person or a test in another process.
 //!
-//! On loopback it is reached by address or as `localhost`: a web page could otherwise, by a name of its
-//! own, have a browser set faults (DNS rebinding).
+//! On loopback the Host must be an address or `localhost`. Otherwise a web page could let a browser set faults
+//! through a name of its own (DNS rebinding).
 //!
 //! | request | does |
 //! |---|---|
@@ -10,10 +10,10 @@
 //! | `DELETE /faults` | clears them |
 //! | `GET /faults/met` | how many requests have met each fault of the list |
 //! | `GET /counters` | the numbers, as JSON; `DELETE` resets them |
-//! | `GET /heads` | the last request heads that came to COS |
-//! | `POST /snapshot` | keeps the state of all buckets |
-//! | `POST /reset` | brings it back |
-//! | `GET /health` | responds when the emulator is there |
+//! | `GET /heads` | the heads of the last requests to COS |
+//! | `POST /snapshot` | saves the state of all buckets |
+//! | `POST /reset` | restores the saved state |
+//! | `GET /health` | responds while the emulator runs |
 //! | `DELETE /keys`, `DELETE /keys/ID` | revokes all temporary keys, or one |
 
 use std::io;
@@ -31,10 +31,10 @@ use super::store::Store;
 use super::{EmulatorShared, Faults};
 use crate::s3::host;
 
-/// A body's bytes at most.
+/// Maximum size of a body in bytes.
 const BODY_LIMIT: usize = 1024 * 1024;
 
-pub(super) async fn answer(
+pub(super) async fn respond(
     shared: &EmulatorShared,
     is_loopback: bool,
     request: Request<Incoming>,
@@ -43,7 +43,7 @@ pub(super) async fn answer(
     if is_loopback && host::is_misdirected(&head.headers, &[]) {
         return plain(
             StatusCode::MISDIRECTED_REQUEST,
-            "this Host is not a name of this listener: use its address or localhost\n".into(),
+            "unknown Host: use the address of this listener or localhost\n".into(),
         );
     }
     let path = head.uri.path();
@@ -51,8 +51,8 @@ pub(super) async fn answer(
         (&Method::GET, "/faults") => json(&shared.faults.current()),
         (&Method::PUT, "/faults") => put_faults(shared, body).await,
         (&Method::GET, "/health") => plain(StatusCode::OK, "ok\n".into()),
-        (&Method::POST, "/snapshot") => kept(&shared.store, |store| store.snapshot().map(|()| true)).await,
-        (&Method::POST, "/reset") => kept(&shared.store, Store::reset).await,
+        (&Method::POST, "/snapshot") => change_state(&shared.store, |store| store.snapshot().map(|()| true)).await,
+        (&Method::POST, "/reset") => change_state(&shared.store, Store::reset).await,
         (&Method::GET, "/faults/met") => json(&shared.faults.met()),
         (&Method::DELETE, "/faults") => {
             shared.faults.clear();
@@ -82,8 +82,8 @@ pub(super) async fn answer(
     }
 }
 
-/// Keeps the state or brings it back, away from the threads that serve.
-async fn kept(store: &Arc<Store>, act: fn(&Store) -> io::Result<bool>) -> Response<Body> {
+/// Saves or restores the state on a thread that may block.
+async fn change_state(store: &Arc<Store>, act: fn(&Store) -> io::Result<bool>) -> Response<Body> {
     let store = Arc::clone(store);
     let done = tokio::task::spawn_blocking(move || act(&store)).await;
     match done.unwrap_or_else(|error| Err(io::Error::other(error))) {
@@ -100,7 +100,7 @@ async fn put_faults(shared: &EmulatorShared, body: Incoming) -> Response<Body> {
     let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
         return plain(
             StatusCode::PAYLOAD_TOO_LARGE,
-            "the body is too long\n".into(),
+            "the body is larger than 1 MiB\n".into(),
         );
     };
     let read = serde_json::from_slice::<Faults>(&body.to_bytes());
@@ -112,22 +112,22 @@ async fn put_faults(shared: &EmulatorShared, body: Incoming) -> Response<Body> {
         }
         Err(error) => plain(
             StatusCode::BAD_REQUEST,
-            format!("not a set of faults: {error}\n"),
+            format!("invalid faults: {error}\n"),
         ),
     }
 }
 
 fn json(value: &impl Serialize) -> Response<Body> {
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
-    let mut answer = plain(StatusCode::OK, text + "\n");
-    answer
+    let mut response = plain(StatusCode::OK, text + "\n");
+    response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    answer
+    response
 }
 
 fn plain(status: StatusCode, text: String) -> Response<Body> {
-    let mut answer = Response::new(Body::from(text));
-    *answer.status_mut() = status;
-    answer
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response
 }

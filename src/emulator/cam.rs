@@ -1,14 +1,14 @@
-//! CAM policies as COS reads them: grammar and evaluation. Pure, and nothing of the proxy's own.
+//! CAM policies as COS reads them: grammar and evaluation. Pure; it shares no code with the proxy.
 //!
 //! Grammar: Tencent 598/10603. Evaluation (default deny, any deny wins): 598/10605. Condition keys of
-//! COS: 436/71306. Resources: 598/10606, whose example of COS is the older of two forms,
-//! `prefix//<appid>/<bucket without appid>/<key>`, which the Node STS SDK's `getPolicy` still writes.
+//! COS: 436/71306. Resources: 598/10606. Its example for COS has the older of two forms,
+//! `prefix//<appid>/<bucket without appid>/<key>`. `getPolicy` of the STS SDK for Node.js still writes that form.
 
 use std::net::IpAddr;
 
 use serde_json::Value;
 
-/// A parsed policy: what one temporary key may do at most.
+/// A parsed policy: the most that one temporary key may do.
 #[derive(Clone, Debug)]
 pub(super) struct ParsedPolicy {
     statements: Vec<ParsedStatement>,
@@ -30,7 +30,7 @@ enum ResourcePattern {
         account: String,
         path: String,
     },
-    /// Of another service: matches nothing here.
+    /// A resource of another service: it matches nothing here.
     Foreign,
 }
 
@@ -42,27 +42,27 @@ struct ParsedCondition {
     values: Vec<String>,
 }
 
-/// Why a policy is refused.
+/// The reason why a policy is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ParsedPolicyError {
-    /// Not JSON of a policy's shape.
+    /// It is not JSON in the form of a policy.
     Format(String),
-    /// A policy's shape with something in it that CAM does not know.
+    /// It contains something that CAM does not know.
     Invalid(String),
 }
 
-/// One thing that someone wants to do.
+/// One action that a caller attempts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt<'a> {
-    /// With its service: `name/cos:GetObject`.
+    /// The action with its service: `name/cos:GetObject`.
     pub(super) action: &'a str,
     /// The bucket's region.
     pub(super) region: &'a str,
-    /// The account of the bucket, digits.
+    /// The account of the bucket: digits.
     pub(super) appid: &'a str,
-    /// `bucket-appid/key`; a bucket-level action has an empty key, `None` is the whole service.
+    /// `bucket-appid/key`. The key is empty for a bucket-level action; `None` means the whole service.
     pub(super) path: Option<&'a str>,
-    /// Condition keys that this request has. Those that came in the query are percent-encoded.
+    /// The condition keys that this request has. Values from the query are percent-encoded.
     pub(super) facts: &'a [(&'static str, String)],
 }
 
@@ -80,7 +80,7 @@ impl ParsedPolicy {
             Some(one @ Value::Object(_)) => vec![one],
             _ => {
                 return Err(ParsedPolicyError::Format(
-                    "statement must be a list with something in it".into(),
+                    "statement must be a list that is not empty".into(),
                 ));
             }
         };
@@ -91,7 +91,7 @@ impl ParsedPolicy {
         Ok(Self { statements })
     }
 
-    /// The same as written by a user of this account, whom resources without an account mean (598/10606).
+    /// The policy of a user of this account. A resource without an account means that account (598/10606).
     pub(super) fn of_account(mut self, appid: &str) -> Self {
         for resource in self.statements.iter_mut().flat_map(|s| &mut s.resources) {
             if let ResourcePattern::Cos { account, .. } = resource
@@ -113,7 +113,7 @@ impl ParsedPolicy {
         matching.peek().is_some() && matching.all(|s| s.allow)
     }
 
-    /// An account named by some resource that is not `appid`.
+    /// An account other than `appid` that some resource names.
     pub(super) fn other_account(&self, appid: &str) -> Option<&str> {
         let own = format!("uid/{appid}");
         self.statements
@@ -175,7 +175,7 @@ impl ParsedStatement {
     }
 }
 
-/// What begins a path in its older form. No bucket is called so: each ends in its APPID.
+/// The start of a path in the older form. No bucket has this name: each name ends in its APPID.
 const OLD_FORM: &str = "prefix//";
 
 /// `bucket-appid/key` in the older form.
@@ -186,7 +186,7 @@ fn old_form(path: &str) -> Option<String> {
 }
 
 impl ResourcePattern {
-    /// Six parts: `qcs:project:service:region:account:path`.
+    /// A resource has six parts: `qcs:project:service:region:account:path`.
     fn parse(text: &str) -> Result<Self, ParsedPolicyError> {
         if text == "*" {
             return Ok(Self::Any);
@@ -200,7 +200,7 @@ impl ResourcePattern {
             return Err(odd());
         }
         if !matches!(service, "" | "cos") {
-            return Ok(Self::Foreign); // an empty one is every service (598/10606)
+            return Ok(Self::Foreign); // an empty service means every service (598/10606)
         }
         let is_account = account.is_empty() || account.strip_prefix("uid/").is_some_and(is_digits);
         if !is_account || path.is_empty() {
@@ -216,7 +216,7 @@ impl ResourcePattern {
     fn matches(&self, attempt: &Attempt<'_>) -> bool {
         match (self, attempt.path) {
             (Self::Any, _) => true,
-            // GetService is operation-level: only `*` covers it (436/31923).
+            // GetService is a service-level action: only `*` covers it (436/31923).
             (Self::Foreign, _) | (Self::Cos { .. }, None) => false,
             (
                 Self::Cos {
@@ -239,7 +239,7 @@ impl ResourcePattern {
 }
 
 impl ParsedCondition {
-    /// All values are alternatives; a negated operator wants none of them (598/10608).
+    /// The values are alternatives. A negated operator holds if none of them matches (598/10608).
     fn holds(&self, facts: &[(&'static str, String)]) -> bool {
         let Some((_, fact)) = facts.iter().find(|(name, _)| *name == self.key) else {
             return self.if_exist;
@@ -311,7 +311,7 @@ fn parse_conditions(json: &Value) -> Result<Vec<ParsedCondition>, ParsedPolicyEr
     Ok(conditions)
 }
 
-/// A text, a number, a boolean, or a list of them.
+/// A string, a number, a boolean, or a list of these.
 fn texts(json: Option<&Value>, field: &str) -> Result<Vec<String>, ParsedPolicyError> {
     let one = |value: &Value| match value {
         Value::String(s) => Ok(s.clone()),
@@ -338,13 +338,13 @@ fn is_action(text: &str) -> bool {
     !service.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// `cos:X` and `name/cos:X` are the same action; `*` may end one.
+/// `cos:X` and `name/cos:X` are the same action. An action may end in `*`.
 fn action_matches(pattern: &str, action: &str) -> bool {
     let bare = |text| str::strip_prefix(text, "name/").unwrap_or(text);
     wildcard(bare(pattern), bare(action))
 }
 
-/// Whether `text` matches `pattern`, where `*` is any run of characters, `/` included.
+/// Whether `text` matches `pattern`. `*` stands for any characters, `/` included.
 fn wildcard(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return pattern == text;
@@ -362,7 +362,7 @@ fn wildcard(pattern: &str, text: &str) -> bool {
     text.ends_with(tail)
 }
 
-/// Whether `address` is the address `network`, or in it when it is written `address/bits`.
+/// Whether `address` equals `network`, or lies in it when `network` has the form `address/bits`.
 fn in_network(network: &str, address: &str) -> bool {
     let (base, bits) = match network.split_once('/') {
         Some((base, bits)) => (base, bits.parse::<u32>().ok()),
@@ -425,7 +425,7 @@ mod tests {
     const TENANT: &str = "qcs::cos:ap-guangzhou:uid/1250000000:b-1250000000/t1/*";
 
     #[test]
-    fn nothing_is_allowed_that_no_statement_allows() {
+    fn denies_without_an_allowing_statement() {
         let p = policy(
             &json!([{"effect": "allow", "action": ["name/cos:GetObject"], "resource": [TENANT]}]),
         );
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deny_wins_whatever_else_is_allowed() {
+    fn deny_wins_over_allow() {
         let p = policy(&json!([
             {"effect": "allow", "action": "*", "resource": "*"},
             {"effect": "deny", "action": "cos:Delete*", "resource": TENANT},
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn region_and_account_are_part_of_the_resource() {
+    fn compares_region_and_account_of_a_resource() {
         for (resource, expected) in [
             ("qcs::cos::uid/1250000000:b-1250000000/*", true),
             ("qcs::cos:*:uid/1250000000:b-1250000000/*", true),
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_form_of_a_resource_is_the_same_resource() {
+    fn reads_the_older_form_of_a_resource() {
         let p = |resource: &str| {
             let base = "qcs::cos:ap-guangzhou:uid/1250000000:prefix//1250000000/";
             policy(&json!([{"effect": "allow", "action": "name/cos:GetObject",
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_account_is_the_caller_s_and_an_empty_service_is_each() {
+    fn reads_empty_account_and_empty_service() {
         for resource in [
             "qcs::cos:::b-1250000000/*",
             "qcs:::::b-1250000000/*",
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_itself_needs_a_bare_star() {
+    fn requires_a_bare_star_for_the_service() {
         let attempt = |p: &ParsedPolicy| {
             p.allows(&Attempt {
                 action: "name/cos:GetService",
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_key_fails_a_plain_condition_and_passes_if_exist() {
+    fn absent_condition_key_passes_only_if_exist() {
         let with = |operator: &str| {
             policy(
                 &json!([{"effect": "allow", "action": "cos:*", "resource": "*",
@@ -553,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_addresses_and_booleans_compare_as_what_they_are() {
+    fn compares_numbers_addresses_and_booleans_by_type() {
         let holds = |operator: &str, key: &'static str, value: Value, fact: &str| {
             let p = policy(
                 &json!([{"effect": "allow", "action": "cos:*", "resource": "*",
@@ -617,7 +617,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_policy_says_why() {
+    fn reports_why_a_policy_is_invalid() {
         for text in [
             "",
             "{}",
@@ -644,7 +644,7 @@ mod tests {
     }
 
     #[test]
-    fn resources_of_another_account_are_found() {
+    fn finds_resources_of_another_account() {
         let with =
             |r: &str| policy(&json!([{"effect": "allow", "action": "cos:*", "resource": r}]));
         assert_eq!(with("*").other_account("1250000000"), None);
@@ -662,7 +662,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_matches_any_run_anywhere() {
+    fn star_matches_any_characters() {
         for (pattern, text, expected) in [
             ("*", "", true),
             ("a*", "a/b/c", true),

@@ -1,4 +1,4 @@
-//! Between `s3s`'s types and the store's.
+//! Conversions between the types of `s3s` and of the store.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,19 +10,19 @@ use s3s::dto::{
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 
-use crate::emulator::s3::asked;
+use crate::emulator::s3::request_facts;
 use crate::emulator::store::StoredObject;
 use crate::encoding::percent::{form_decode, push_encoded_path};
 use crate::timestamp::Timestamp;
 
-/// Entries on one page at most, and when nothing is said (436/7734).
+/// The maximum and the default number of entries on a page (436/7734).
 const PAGE: i32 = 1000;
 /// The emulated account.
 const OWNER: &str = "qcs::cam::uin/100000000001:uin/100000000001";
-/// The CRC-64/XZ of an object's content, in decimal.
+/// The header for the CRC-64/XZ of an object's content, in decimal.
 pub(super) const CRC64: HeaderName = HeaderName::from_static("x-cos-hash-crc64ecma");
 
-/// The `Attributes` that a write's input describes.
+/// The `Attributes` that the input of a write describes.
 macro_rules! attributes_of {
     ($input:expr, $tags:expr) => {
         $crate::emulator::store::Attributes {
@@ -77,7 +77,7 @@ macro_rules! source_conditions_of {
 }
 pub(super) use {attributes_of, conditions_of, source_conditions_of};
 
-/// What must hold of the object that is read.
+/// The conditions that the object must meet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Conditions {
     pub(super) etag: Option<ETagCondition>,
@@ -96,13 +96,13 @@ impl Conditions {
         }
     }
 
-    /// The same for a copy's source, where nothing is "not modified".
+    /// The same for the source of a copy, where "not modified" does not exist.
     pub(super) fn check_copy(&self, object: &StoredObject) -> S3Result<()> {
         self.fails(object)
             .map_or(Ok(()), |_| Err(s3_error!(PreconditionFailed)))
     }
 
-    /// `Some(true)` when it is the client's own copy that is still good.
+    /// `Some(true)` when the copy that the client has is still valid.
     fn fails(&self, object: &StoredObject) -> Option<bool> {
         match (&self.etag, &self.unmodified_since) {
             (Some(wanted), _) if !is_etag(wanted, object) => return Some(false),
@@ -119,10 +119,10 @@ impl Conditions {
     }
 }
 
-/// Refuses a write over `there` that says `x-cos-forbid-overwrite: true`: the only condition of a write
-/// that COS has (PUT Object 436/7749, Initiate Multipart Upload 436/7746, Complete Multipart Upload
-/// 436/7742; for PUT Object - Copy, apache/opendal pull request 7526 saw its 409), and under no other
-/// name: what a request in S3's words says is ignored.
+/// Refuses a write over `there` when the request says `x-cos-forbid-overwrite: true`. COS has no other
+/// condition for writes (PUT Object 436/7749, Initiate Multipart Upload 436/7746, Complete Multipart Upload
+/// 436/7742; pull request 7526 of apache/opendal saw the 409 of PUT Object - Copy). It ignores the conditions
+/// of S3.
 pub(super) fn check_overwrite(forbids: bool, there: Option<&StoredObject>) -> S3Result<()> {
     if !forbids || there.is_none() {
         return Ok(());
@@ -133,13 +133,13 @@ pub(super) fn check_overwrite(forbids: bool, there: Option<&StoredObject>) -> S3
     Err(error)
 }
 
-/// Whether a native request forbids to overwrite; its translation has renamed the header.
+/// Whether a native request forbids overwriting. The translation has renamed its header.
 pub(super) fn forbids_overwrite<T>(req: &S3Request<T>) -> S3Result<bool> {
     let forbids = req.headers.get("x-amz-forbid-overwrite");
-    Ok(asked(req)?.verified && forbids.is_some_and(|value| value == "true"))
+    Ok(request_facts(req)?.verified && forbids.is_some_and(|value| value == "true"))
 }
 
-/// The bucket, the key and the version of a copy's source. Only the form `bucket/key` is spoken.
+/// The bucket, the key and the version of a copy's source. Only the form `bucket/key` is supported.
 pub(super) fn copy_source(source: &CopySource) -> S3Result<(&str, &str, Option<&str>)> {
     match source {
         CopySource::Bucket {
@@ -154,12 +154,12 @@ pub(super) fn copy_source(source: &CopySource) -> S3Result<(&str, &str, Option<&
     }
 }
 
-/// The version that a request names; an empty one is none.
+/// The version that a request names. An empty version means none.
 pub(super) fn named_version(version: Option<&str>) -> Option<&str> {
     version.filter(|version| !version.is_empty())
 }
 
-/// First byte, number of bytes, and the `Content-Range` when it is a part.
+/// The first byte, the number of bytes, and the `Content-Range` of a partial response.
 pub(super) fn slice(range: Option<&Range>, size: u64) -> S3Result<(u64, u64, Option<String>)> {
     let Some(range) = range else {
         return Ok((0, size, None));
@@ -185,13 +185,13 @@ pub(super) fn verify_md5(claimed: Option<&str>, computed: &[u8; 16]) -> S3Result
     }
 }
 
-/// How many entries a page may have.
-pub(super) fn page_size(asked: Option<i32>) -> S3Result<usize> {
-    usize::try_from(asked.unwrap_or(PAGE).min(PAGE))
+/// The number of entries that a page may have.
+pub(super) fn page_size(requested: Option<i32>) -> S3Result<usize> {
+    usize::try_from(requested.unwrap_or(PAGE).min(PAGE))
         .map_err(|_| s3_error!(InvalidArgument, "Not a page size"))
 }
 
-/// What `encoding-type` does to keys.
+/// The function that `encoding-type` applies to keys.
 pub(super) fn encoder(encoding: Option<&EncodingType>) -> fn(&str) -> String {
     match encoding.map(EncodingType::as_str) {
         Some("url") => |text| {
@@ -223,7 +223,7 @@ pub(super) fn parse_tags(text: Option<&str>) -> S3Result<Vec<(String, String)>> 
         .collect()
 }
 
-/// Tags as they are answered.
+/// Tags in the form of a response.
 pub(super) fn tag_set(tags: &[(String, String)]) -> Vec<Tag> {
     tags.iter()
         .map(|(key, value)| Tag {
@@ -246,32 +246,32 @@ pub(super) fn etag(text: &str) -> ETag {
     ETag::Strong(text.to_owned())
 }
 
-/// Unix seconds as `s3s` writes times.
+/// Unix seconds in the type that `s3s` writes.
 pub(super) fn stamp(unix: i64) -> Stamp {
     let seconds = u64::try_from(unix).unwrap_or_default();
     (std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).into()
 }
 
-/// Unix seconds of a time that `s3s` read.
+/// The Unix seconds of a time that `s3s` has read.
 pub(super) fn unix(stamp: &Stamp) -> Option<i64> {
     let mut text = Vec::new();
     stamp.format(TimestampFormat::HttpDate, &mut text).ok()?;
     Some(Timestamp::parse_http_date(std::str::from_utf8(&text).ok()?)?.unix())
 }
 
-/// The header with an object's checksum.
+/// The header with the checksum of an object.
 pub(super) fn crc_header(crc64: u64) -> HeaderMap {
     HeaderMap::from_iter([(CRC64, HeaderValue::from(crc64))])
 }
 
-/// A code that S3 does not have.
+/// An error code that S3 does not have.
 fn custom(code: &'static str, message: &'static str) -> S3Error {
     let mut error = S3Error::with_message(S3ErrorCode::Custom(code.into()), message);
     error.set_status_code(http::StatusCode::BAD_REQUEST);
     error
 }
 
-/// A 304 says which state of the object it is about (RFC 9110 section 15.4.5).
+/// A 304 response, with the headers that identify the version of the object (RFC 9110 section 15.4.5).
 fn not_modified(object: &StoredObject) -> S3Error {
     let mut error = s3_error!(NotModified);
     let mut headers = HeaderMap::new();

@@ -1,4 +1,4 @@
-//! The front of the embedded COS: what the real one checks before it looks at an object.
+//! The embedded COS: checks a request as the real one does before it reads an object.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use s3s::Body;
 use s3s::service::S3Service;
 
 use crate::emulator::address::HostKind;
-use crate::emulator::answer::{CosError, dress};
 use crate::emulator::counters::Counters;
 use crate::emulator::document::{has_parameter, is_document, read_document};
+use crate::emulator::fault_body::{BodyBreak, BrokenBody, FlippedBody, PacedBody};
 use crate::emulator::fault_switch::{Circumstances, FaultSwitch, MetFaults};
 use crate::emulator::fault_target::FaultTarget;
 use crate::emulator::faults::{CosFault, FaultService};
@@ -24,19 +24,19 @@ use crate::emulator::head::{
 };
 use crate::emulator::keys::{AccountKey, AccountKeys};
 use crate::emulator::native::Coverage;
-use crate::emulator::paced_body::PacedBody;
+use crate::emulator::response::{CosError, to_cos_response};
 use crate::emulator::store::Store;
-use crate::emulator::wire::{Breaks, BrokenBody, Cut, FlippedBody, WirePeer};
+use crate::emulator::wire::{Cut, WirePeer};
 use crate::emulator::{REGION, clock, native};
 use crate::encoding::percent::percent_decode;
 use crate::sign::Signable;
 use crate::sign::cos::CosClaim;
 use crate::timestamp::Timestamp;
 
-/// A presigned URL lives at most this many seconds.
+/// Maximum lifetime of a presigned URL in seconds.
 const PRESIGNED_LIMIT: u32 = 7 * 86_400;
 
-/// Seconds by which a request's time may differ. COS does not publish its own; this is S3's.
+/// Maximum difference in seconds between a request's time and the clock. COS publishes none; this is S3's.
 const SKEW_LIMIT: i64 = 15 * 60;
 
 /// The embedded COS.
@@ -44,10 +44,10 @@ pub(super) struct Cos {
     pub(super) counters: Arc<Counters>,
     pub(super) faults: Arc<FaultSwitch>,
     pub(super) keys: Arc<AccountKeys>,
-    /// Whether a Host that is none of COS's can be used, with the bucket in the path.
+    /// Whether requests with any other Host are accepted, with the bucket in the path.
     pub(super) path_style: bool,
     pub(super) s3: S3Service,
-    /// What makes hyper write an answer's names as COS does.
+    /// Makes hyper write the header names of a response as COS does.
     pub(super) spelling: Extensions,
     pub(super) store: Arc<Store>,
     pub(super) suffix: String,
@@ -71,8 +71,8 @@ impl ClaimedTarget {
     }
 }
 
-/// Does what is met before there is an answer: gives the body, or the error that is demanded.
-async fn before_answer(
+/// Applies the faults that come before the response. Gives the body, or the error that a fault demands.
+async fn apply_request_faults(
     met: &MetFaults,
     body: Body,
     peer: &WirePeer,
@@ -82,15 +82,15 @@ async fn before_answer(
         None => body,
     };
     for fault in &met.cos {
-        let (after, breaks) = match fault {
-            CosFault::Error { status, code } => return Ok(Err(demanded(*status, code))),
-            CosFault::AnswerAfterReceived {
+        let (after, end) = match fault {
+            CosFault::Error { status, code } => return Ok(Err(fault_error(*status, code))),
+            CosFault::RespondAfterReceived {
                 bytes,
                 status,
                 code,
             } => {
                 receive(body, *bytes).await;
-                return Ok(Err(demanded(*status, code)));
+                return Ok(Err(fault_error(*status, code)));
             }
             CosFault::Reset => return Err(peer.cut()),
             CosFault::SlowDown => {
@@ -105,8 +105,8 @@ async fn before_answer(
                 body = Body::http_body_unsync(FlippedBody::new(body, *after));
                 continue;
             }
-            CosFault::ResetAfterReceived(after) => (*after, Breaks::Cut(peer.clone())),
-            CosFault::StallAfterReceived(after) => (*after, Breaks::Stall),
+            CosFault::ResetAfterReceived(after) => (*after, BodyBreak::Cut(peer.clone())),
+            CosFault::StallAfterReceived(after) => (*after, BodyBreak::Stall),
             CosFault::ExpiredTokenCode
             | CosFault::FlipAfterSent(_)
             | CosFault::PartialListing(_)
@@ -114,35 +114,41 @@ async fn before_answer(
             | CosFault::RevokeKeys
             | CosFault::StallAfterSent(_) => continue,
         };
-        body = Body::http_body_unsync(BrokenBody::new(body, after, breaks));
+        body = Body::http_body_unsync(BrokenBody::new(body, after, end));
     }
     Ok(Ok(body))
 }
 
-/// Does to the answer what is met.
-fn after_answer(mut answer: Response<Body>, met: &MetFaults, peer: &WirePeer) -> Response<Body> {
+/// Applies the faults that change the response.
+fn apply_response_faults(
+    mut response: Response<Body>,
+    met: &MetFaults,
+    peer: &WirePeer,
+) -> Response<Body> {
     for fault in &met.cos {
-        answer = match fault {
+        response = match fault {
             CosFault::FlipAfterSent(after) => {
-                answer.map(|body| Body::http_body_unsync(FlippedBody::new(body, *after)))
+                response.map(|body| Body::http_body_unsync(FlippedBody::new(body, *after)))
             }
-            CosFault::ResetAfterSent(after) => breaking(answer, *after, Breaks::Cut(peer.clone())),
-            CosFault::StallAfterSent(after) => breaking(answer, *after, Breaks::Stall),
-            _ => answer,
+            CosFault::ResetAfterSent(after) => {
+                with_broken_body(response, *after, BodyBreak::Cut(peer.clone()))
+            }
+            CosFault::StallAfterSent(after) => with_broken_body(response, *after, BodyBreak::Stall),
+            _ => response,
         };
     }
     match met.bandwidth {
-        Some(rate) => answer.map(|body| Body::http_body_unsync(PacedBody::new(body, rate))),
-        None => answer,
+        Some(rate) => response.map(|body| Body::http_body_unsync(PacedBody::new(body, rate))),
+        None => response,
     }
 }
 
-fn demanded(status: u16, code: &str) -> CosError {
+fn fault_error(status: u16, code: &str) -> CosError {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     CosError::new(status, code.to_owned(), "A fault on demand.")
 }
 
-/// Reads at least `bytes` of a body, or all of it.
+/// Reads at least `bytes` of a body, or the whole body.
 async fn receive(mut body: Body, bytes: u64) {
     let mut received = 0;
     while received < bytes
@@ -153,8 +159,8 @@ async fn receive(mut body: Body, bytes: u64) {
 }
 
 impl Cos {
-    /// Answers one request, or cuts its connection when a fault says so.
-    pub(super) async fn answer(
+    /// Responds to one request, or cuts its connection when a fault says so.
+    pub(super) async fn respond(
         &self,
         request: Request<Incoming>,
         peer: WirePeer,
@@ -178,33 +184,33 @@ impl Cos {
         if !met.latency.is_zero() {
             tokio::time::sleep(met.latency).await;
         }
-        let body = match before_answer(&met, Body::from(body), &peer).await? {
+        let body = match apply_request_faults(&met, Body::from(body), &peer).await? {
             Ok(body) => body,
-            Err(refusal) => return Ok(refusal.into_answer(&method, &resource)),
+            Err(refusal) => return Ok(refusal.into_response(&method, &resource)),
         };
         let claimed = self.claimed(&head, &host, met.circumstances(clock()));
         let is_native = claimed.as_ref().is_ok_and(ClaimedTarget::is_native);
         let admitted = claimed.and_then(|claimed| self.admit(head, claimed, &peer));
-        let mut answer = match admitted {
+        let mut response = match admitted {
             Ok(head) => self.act(head, body, &resource).await,
-            Err(refusal) => refusal.into_answer(&method, &resource),
+            Err(refusal) => refusal.into_response(&method, &resource),
         };
         if peer.is_cut() {
             return Err(Cut);
         }
         if is_native {
-            native::from_s3(answer.headers_mut());
+            native::from_s3(response.headers_mut());
         }
-        answer.extensions_mut().extend(self.spelling.clone());
+        response.extensions_mut().extend(self.spelling.clone());
         if met.has_wrong_clock()
             && let Ok(date) = HeaderValue::from_str(&met.circumstances(clock()).now.http_date())
         {
-            answer.headers_mut().insert(DATE, date);
+            response.headers_mut().insert(DATE, date);
         }
-        Ok(after_answer(answer, &met, &peer))
+        Ok(apply_response_faults(response, &met, &peer))
     }
 
-    /// What of a request decides which faults it meets.
+    /// The properties of a request that decide which faults it meets.
     fn fault_target(&self, head: &Parts, host: &str) -> FaultTarget {
         let bucket = match HostKind::parse(host, &self.suffix) {
             Some(HostKind::Bucket { name, .. }) => Some(name),
@@ -236,7 +242,7 @@ impl Cos {
         })
     }
 
-    /// Everything else that the head alone decides. A native request comes out in S3's words.
+    /// Makes every other check of the head. A native request is translated to S3's headers.
     fn admit(
         &self,
         mut head: Parts,
@@ -267,7 +273,7 @@ impl Cos {
         };
         let account = key.appid().to_owned();
         let facts = RequestFacts {
-            strangers: self.keys.others(&account),
+            other_accounts: self.keys.others(&account),
             key: match key {
                 AccountKey::Permanent(_) => None,
                 AccountKey::Temporary(key) => Some(key),
@@ -337,7 +343,7 @@ impl Cos {
         }
     }
 
-    /// Where the bucket is that a copy reads from.
+    /// The region of the bucket that a copy reads from.
     fn source_region(&self, head: &Parts) -> Option<String> {
         let source = header(head, "x-amz-copy-source")?;
         let (bucket, _) = source.strip_prefix('/').unwrap_or(source).split_once('/')?;
@@ -377,7 +383,7 @@ impl Cos {
         Ok(key)
     }
 
-    /// Checks all of a SigV4 request but the signature itself, which is for `s3s` to verify.
+    /// Checks a SigV4 request except its signature, which `s3s` verifies.
     fn admit_sigv4(
         &self,
         head: &Parts,
@@ -431,7 +437,7 @@ impl Cos {
         self.find_key(id, token, circumstances)
     }
 
-    /// The live key `id`, whose token must be `token`.
+    /// The valid key `id`, whose token must be `token`.
     fn find_key(
         &self,
         id: &str,
@@ -467,7 +473,7 @@ impl Cos {
         Ok(key)
     }
 
-    /// Lets `s3s` verify, authorize and do what was asked.
+    /// Lets `s3s` verify, authorize and carry out the request.
     async fn act(&self, head: Parts, mut body: Body, resource: &str) -> Response<Body> {
         let method = head.method.clone();
         let key_id = header(&head, "authorization")
@@ -476,23 +482,25 @@ impl Cos {
         if is_document(&head) {
             match read_document(&head, body).await {
                 Ok(xml) => body = Body::from(xml),
-                Err(refusal) => return refusal.into_answer(&method, resource),
+                Err(refusal) => return refusal.into_response(&method, resource),
             }
         }
         let is_result = names_result(&head);
         let request = Request::from_parts(head, body);
-        let Ok(answer) = self.s3.call(request).await else {
+        let Ok(response) = self.s3.call(request).await else {
             let refusal = CosError::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "InternalError",
                 "The emulator failed.",
             );
-            return refusal.into_answer(&method, resource);
+            return refusal.into_response(&method, resource);
         };
-        if answer.status() == StatusCode::FORBIDDEN {
-            let refusal =
-                CosError::of_s3s(answer.status(), &answer.body().bytes().unwrap_or_default());
-            // The real one repeats who signed what; so that a test can show that nobody passes it on.
+        if response.status() == StatusCode::FORBIDDEN {
+            let refusal = CosError::from_s3s(
+                response.status(),
+                &response.body().bytes().unwrap_or_default(),
+            );
+            // The real COS repeats the string to sign. A test can then show that the proxy does not pass it on.
             let echo = key_id
                 .filter(|_| refusal.code() == "SignatureDoesNotMatch")
                 .unwrap_or_default();
@@ -501,13 +509,13 @@ impl Cos {
             } else {
                 refusal.with("StringToSign", &echo)
             };
-            return refusal.into_answer(&method, resource);
+            return refusal.into_response(&method, resource);
         }
-        dress(answer, &method, resource, is_result)
+        to_cos_response(response, &method, resource, is_result)
     }
 }
 
-/// Refuses a header with a meaning for S3 that is not signed.
+/// Refuses an unsigned header that has a meaning for S3.
 fn check_signed_headers(head: &Parts, signed: &str, in_query: bool) -> Result<(), CosError> {
     let is_signed = |name: &str| signed.split(';').any(|s| s == name);
     let mut names = head.headers.keys().map(http::HeaderName::as_str);
@@ -525,7 +533,7 @@ fn check_signed_headers(head: &Parts, signed: &str, in_query: bool) -> Result<()
     }
 }
 
-/// The region that a signature of S3 names: where a bucket is made in path style.
+/// The region in a signature of S3. A path-style request creates its bucket there.
 fn signed_region(head: &Parts) -> String {
     let authorization = header(head, "authorization").unwrap_or_default();
     let credential = authorization
@@ -535,10 +543,10 @@ fn signed_region(head: &Parts) -> String {
     region.unwrap_or(REGION).to_owned()
 }
 
-/// A request that was signed at another time than now is refused (436/7730).
+/// Refuses a request that was signed at a distant time (436/7730).
 fn check_time(signed_at: Option<&str>, now: Timestamp) -> Result<(), CosError> {
     let Some(signed_at) = signed_at.and_then(Timestamp::parse_amz) else {
-        return Ok(()); // `s3s` refuses what is no time
+        return Ok(()); // `s3s` refuses an invalid time
     };
     if now.since(signed_at).abs() <= SKEW_LIMIT {
         return Ok(());
@@ -550,7 +558,7 @@ fn check_time(signed_at: Option<&str>, now: Timestamp) -> Result<(), CosError> {
     Err(refusal.with("ServerTime", &now.iso8601()))
 }
 
-/// Whether what is asked for is a document of COS's own and not an object.
+/// Whether the response is a document of COS's own and not an object.
 fn names_result(head: &Parts) -> bool {
     let query = head.uri.query().unwrap_or_default();
     let reads_object = head.method == Method::GET
@@ -561,6 +569,6 @@ fn names_result(head: &Parts) -> bool {
     !reads_object
 }
 
-fn breaking(answer: Response<Body>, after: u64, breaks: Breaks) -> Response<Body> {
-    answer.map(|body| Body::http_body_unsync(BrokenBody::new(body, after, breaks)))
+fn with_broken_body(response: Response<Body>, after: u64, end: BodyBreak) -> Response<Body> {
+    response.map(|body| Body::http_body_unsync(BrokenBody::new(body, after, end)))
 }

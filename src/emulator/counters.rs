@@ -1,4 +1,4 @@
-//! What the emulator has seen: numbers, and the heads of the last requests as they arrived.
+//! Counters of the emulator, and the heads of the last requests as they arrived.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use http::request::Parts;
 use serde::Serialize;
 
-/// Heads that are kept at most.
+/// Maximum number of heads that are kept.
 const HEADS_KEPT: usize = 1024;
-/// Session names that are told apart at most.
+/// Maximum number of session names with a count of their own.
 const NAMES_KEPT: usize = 16_384;
 
 /// The head of one request to COS, as it arrived.
@@ -27,7 +27,7 @@ pub struct RecordedHead {
 pub struct EmulatorCounts {
     /// Requests to STS.
     pub sts_calls: u64,
-    /// Keys issued, by the session `Name` that was asked for.
+    /// Keys issued, by the `Name` of the requested session.
     pub sts_by_name: BTreeMap<String, u64>,
     /// Requests to COS.
     pub cos_requests: u64,
@@ -43,7 +43,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// The numbers as they stand.
+    /// The current numbers.
     pub fn counts(&self) -> EmulatorCounts {
         self.counts
             .lock()
@@ -51,7 +51,7 @@ impl Counters {
             .clone()
     }
 
-    /// The last heads that came to COS, oldest first.
+    /// The heads of the last requests to COS, oldest first.
     pub fn heads(&self) -> Vec<RecordedHead> {
         self.heads
             .lock()
@@ -61,7 +61,7 @@ impl Counters {
             .collect()
     }
 
-    /// Forgets everything.
+    /// Resets everything.
     pub fn reset(&self) {
         self.count(|c| *c = EmulatorCounts::default());
         self.heads

@@ -1,4 +1,4 @@
-//! Bodies that are XML documents: read whole and checked before anything is done.
+//! Request bodies that are XML documents: read whole and checked before the operation starts.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,11 +10,11 @@ use md5::{Digest as _, Md5};
 use s3s::Body;
 use sha2::Sha256;
 
-use crate::emulator::answer::CosError;
 use crate::emulator::head::{header, path_in_bucket};
+use crate::emulator::response::CosError;
 use crate::emulator::store::hex;
 
-/// A document's bytes at most.
+/// Maximum size of a document in bytes.
 pub(super) const XML_LIMIT: usize = 4 * 1024 * 1024;
 
 /// Whether the body is a document rather than an object.
@@ -31,8 +31,8 @@ pub(super) fn is_document(head: &Parts) -> bool {
     }
 }
 
-/// Reads a whole document and checks it. COS demands Content-MD5 of a multi-delete (436/8289) and of a
-/// bucket's settings; its own SDKs send none with a complete, a bucket's creation or an object's tags.
+/// Reads a whole document and checks it. COS demands Content-MD5 for a multi-delete (436/8289) and for a
+/// bucket's settings. Its own SDKs send none when they complete an upload, create a bucket or tag an object.
 pub(super) async fn read_document(head: &Parts, body: Body) -> Result<Bytes, CosError> {
     let query = head.uri.query().unwrap_or_default();
     let needs_md5 = match head.method {
@@ -41,7 +41,7 @@ pub(super) async fn read_document(head: &Parts, body: Body) -> Result<Bytes, Cos
             .any(|name| has_parameter(query, name)),
         _ => path_in_bucket(&head.extensions, &head.uri) == "/" && !query.is_empty(),
     };
-    let is_empty = header(head, "content-length") == Some("0"); // a header says the access rights
+    let is_empty = header(head, "content-length") == Some("0"); // a header holds the access rights
     let claimed = header(head, "content-md5");
     if needs_md5 && !is_empty && claimed.is_none() {
         return Err(CosError::bad_request(

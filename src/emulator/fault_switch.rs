@@ -1,4 +1,4 @@
-//! The faults in force, and which of them a request meets.
+//! The active faults, and which of them a request meets.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,30 +13,30 @@ use super::faults::{
 use crate::credentials::{audit_name, session_name};
 use crate::timestamp::Timestamp;
 
-/// The longest wait that a distribution can give.
-const LONGEST_WAIT: f64 = 3600.0;
-/// 99 % of the normal distribution lie below so many deviations.
+/// Maximum wait in seconds that a distribution can give.
+const MAX_WAIT: f64 = 3600.0;
+/// 99 % of the normal distribution lie below this number of standard deviations.
 const P99_DEVIATIONS: f64 = 2.326_347_874;
 
-/// The faults in force, shared by the listeners and the tests.
+/// The active faults, shared by the listeners and the tests.
 #[derive(Debug, Default)]
-pub struct FaultSwitch(Mutex<InForce>);
+pub struct FaultSwitch(Mutex<ActiveFaults>);
 
 #[derive(Debug)]
-struct InForce {
+struct ActiveFaults {
     faults: Faults,
     since: Instant,
     /// One for each of `faults.faults`.
     rules: Vec<RuleState>,
 }
 
-impl Default for InForce {
+impl Default for ActiveFaults {
     fn default() -> Self {
         Self::new(Faults::default())
     }
 }
 
-impl InForce {
+impl ActiveFaults {
     fn new(faults: Faults) -> Self {
         let rules = faults.faults.iter().map(RuleState::of).collect();
         Self {
@@ -47,12 +47,12 @@ impl InForce {
     }
 }
 
-/// What has become of a fault so far.
+/// The state of one fault.
 #[derive(Clone, Debug, Default)]
 struct RuleState {
     /// Requests in its scope.
     seen: u64,
-    /// Those that met it.
+    /// Requests that met it.
     met: u64,
     /// The session names of its tenant.
     sessions: Vec<String>,
@@ -61,13 +61,13 @@ struct RuleState {
 /// A fault, and how many requests have met it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MetCount {
-    /// Its name, or what it does.
+    /// Its name, or a description of what it does.
     pub fault: String,
     /// Requests.
     pub met: u64,
 }
 
-/// What a request meets.
+/// The faults that one request meets.
 #[derive(Debug, Default)]
 pub(super) struct MetFaults {
     pub(super) latency: Duration,
@@ -77,49 +77,49 @@ pub(super) struct MetFaults {
     lifetime: Option<i64>,
     expired_token_code: bool,
     page: Option<u32>,
-    /// What COS does wrong, in the order of the list; the last one may end it all.
+    /// The faults of COS in the order of the list. The last one may end the request.
     pub(super) cos: Vec<CosFault>,
     pub(super) sts: Option<StsFault>,
-    /// Keys to forget now.
+    /// Keys to revoke now.
     pub(super) revoked: Vec<Revocation>,
 }
 
-/// Temporary keys that are forgotten.
+/// Temporary keys to revoke.
 #[derive(Debug)]
 pub(super) enum Revocation {
     All,
-    /// Those of a session with one of these names.
+    /// The keys of a session with one of these names.
     Sessions(Vec<String>),
 }
 
-/// What a service goes by when it judges a request.
+/// The conditions under which a service judges a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Circumstances {
     pub(super) now: Timestamp,
-    /// Seconds that a new key lives, whatever was asked for.
+    /// The lifetime of a new key in seconds, in place of the requested one.
     pub(super) lifetime: Option<i64>,
     pub(super) expired_token_code: bool,
-    /// Entries of a page at most.
+    /// Maximum number of entries on a page.
     pub(super) page: Option<u32>,
 }
 
 impl FaultSwitch {
-    /// Puts `faults` in force from the next request on. Their times count from now.
+    /// Activates `faults` from the next request on. Their times count from now.
     pub fn set(&self, faults: Faults) {
-        *self.lock() = InForce::new(faults);
+        *self.lock() = ActiveFaults::new(faults);
     }
 
-    /// Back to normal.
+    /// Removes all faults.
     pub fn clear(&self) {
         self.set(Faults::default());
     }
 
-    /// What is in force.
+    /// The active faults.
     pub fn current(&self) -> Faults {
         self.lock().faults.clone()
     }
 
-    /// How many requests have met each fault of the list.
+    /// The number of requests that have met each fault of the list.
     pub fn met(&self) -> Vec<MetCount> {
         let state = self.lock();
         let pairs = state.faults.faults.iter().zip(&state.rules);
@@ -131,7 +131,7 @@ impl FaultSwitch {
             .collect()
     }
 
-    /// Changes the short form of what is in force.
+    /// Changes the short form of the active faults.
     pub fn change(&self, change: impl FnOnce(&mut Faults)) {
         let mut state = self.lock();
         change(&mut state.faults);
@@ -141,7 +141,7 @@ impl FaultSwitch {
         }
     }
 
-    /// Whether a new connection to `service` is refused, which counts.
+    /// Whether a new connection to `service` is refused. Counts it.
     pub(super) fn refuses_connection(&self, service: FaultService) -> bool {
         let mut state = self.lock();
         let is_refusal = |fault: &FaultEntry| {
@@ -152,7 +152,7 @@ impl FaultSwitch {
             return false;
         }
         let target = FaultTarget::default();
-        let InForce {
+        let ActiveFaults {
             faults,
             since,
             rules,
@@ -169,7 +169,7 @@ impl FaultSwitch {
         refused
     }
 
-    /// What this request to `service` meets, which counts. `target` is called only if a fault has a scope.
+    /// The faults that this request to `service` meets. Counts it. `target` is called only if a fault has a scope.
     pub(super) fn meet(
         &self,
         service: FaultService,
@@ -193,18 +193,18 @@ impl FaultSwitch {
         met
     }
 
-    fn lock(&self) -> MutexGuard<'_, InForce> {
+    fn lock(&self) -> MutexGuard<'_, ActiveFaults> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl InForce {
+impl ActiveFaults {
     fn meet_listed(&mut self, service: FaultService, target: &FaultTarget, met: &mut MetFaults) {
         let elapsed = self.since.elapsed();
         let Faults { faults, seed, .. } = &self.faults;
         for (index, (fault, rule)) in faults.iter().zip(&mut self.rules).enumerate() {
             if fault.is_event() {
-                // Keys count only where a request comes: at the first one after its time is early enough.
+                // A revocation matters only to requests, so the first request after its time carries it out.
                 if rule.met == 0 && fault.is_on(elapsed) {
                     rule.met = 1;
                     met.revoked.push(rule.revocation());
@@ -257,7 +257,7 @@ fn take<F: Clone>(fault: Option<&F>, times: &mut Option<u32>) -> Option<F> {
 impl RuleState {
     fn of(fault: &FaultEntry) -> Self {
         let sessions = fault.tenant.iter().flat_map(|tenant| {
-            // As it is written, and as cosgate writes it for STS.
+            // The name as it is written, and the names that cosgate gives STS.
             let whole = session_name(crate::config::TENANT, tenant);
             [tenant.clone(), audit_name(tenant), whole]
         });
@@ -267,7 +267,7 @@ impl RuleState {
         }
     }
 
-    /// Whether a request for `target` meets `fault`, which counts: what is drawn for it then.
+    /// Whether a request for `target` meets `fault`: gives the random numbers of this meeting. Counts it.
     fn meets(&mut self, fault: &FaultEntry, target: &FaultTarget, seed: u64) -> Option<Draw> {
         if fault.times.is_some_and(|times| self.met >= times) || !self.covers(fault, target) {
             return None;
@@ -315,7 +315,7 @@ impl RuleState {
 }
 
 impl MetFaults {
-    /// How the request is judged at the time `now`.
+    /// The conditions under which the request is judged at the time `now`.
     pub(super) fn circumstances(&self, now: Timestamp) -> Circumstances {
         Circumstances {
             now: now.plus(self.clock_offset),
@@ -325,7 +325,7 @@ impl MetFaults {
         }
     }
 
-    /// Whether the clock is wrong, so that `Date` must say so.
+    /// Whether the clock is wrong, so that `Date` must show it.
     pub(super) fn has_wrong_clock(&self) -> bool {
         self.clock_offset != 0
     }
@@ -357,12 +357,12 @@ impl MetFaults {
     }
 }
 
-/// Numbers that follow from a seed and nothing else (splitmix64).
+/// Random numbers that depend only on a seed (splitmix64).
 #[derive(Clone, Copy, Debug)]
 struct Draw(u64);
 
 impl Draw {
-    /// From 0 to 1, without 1.
+    /// A number from 0 to below 1.
     #[expect(clippy::cast_precision_loss, reason = "53 bits are what a f64 holds")]
     fn uniform(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -372,7 +372,7 @@ impl Draw {
         ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Of the standard normal distribution (Box and Muller).
+    /// A number of the standard normal distribution (Box and Muller).
     fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
@@ -390,7 +390,7 @@ impl Draw {
                 median * (spread * self.normal()).exp()
             }
         };
-        Duration::from_secs_f64(seconds.clamp(0.0, LONGEST_WAIT))
+        Duration::from_secs_f64(seconds.clamp(0.0, MAX_WAIT))
     }
 }
 
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counted_fault_ends_by_itself() {
+    fn counted_fault_ends_after_its_count() {
         let short = FaultSwitch::default();
         short.set(Faults {
             cos: Some(CosFault::SlowDown),
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_compose_until_one_ends_the_request() {
+    fn combines_faults_until_one_ends_the_request() {
         let slow = |text| {
             let latency = CommonFault::Latency(FaultLatency::Fixed(span(text)));
             FaultEntry::common(FaultService::Cos, latency)
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_met_by_about_so_many_and_by_the_same_ones_again() {
+    fn share_selects_the_same_requests_again() {
         let fault = FaultEntry {
             share: Some(Share(0.1)),
             ..FaultEntry::cos(CosFault::Reset)
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn every_nth_request_of_a_scope_meets_it() {
+    fn every_nth_request_in_scope_meets_the_fault() {
         let switch = switch(vec![FaultEntry {
             operations: vec!["PutObject".into()],
             bucket: Some("b-1".into()),
@@ -487,7 +487,7 @@ mod tests {
             every: Some(2),
             ..FaultEntry::cos(CosFault::Reset)
         }]);
-        let ask = |operation: &str, bucket: &str, key: &str, session: &str| {
+        let meets = |operation: &str, bucket: &str, key: &str, session: &str| {
             let target = || FaultTarget {
                 operation: Some(operation.into()),
                 bucket: Some(bucket.into()),
@@ -498,17 +498,17 @@ mod tests {
         };
         let session = audit_name("team-1");
         for _ in 0..3 {
-            assert!(!ask("GetObject", "b-1", "a/x", &session));
-            assert!(!ask("PutObject", "b-2", "a/x", &session));
-            assert!(!ask("PutObject", "b-1", "b/x", &session));
-            assert!(!ask("PutObject", "b-1", "a/x", "other"));
-            assert!(!ask("PutObject", "b-1", "a/x", &session));
-            assert!(ask("PutObject", "b-1", "a/x", "team-1"));
+            assert!(!meets("GetObject", "b-1", "a/x", &session));
+            assert!(!meets("PutObject", "b-2", "a/x", &session));
+            assert!(!meets("PutObject", "b-1", "b/x", &session));
+            assert!(!meets("PutObject", "b-1", "a/x", "other"));
+            assert!(!meets("PutObject", "b-1", "a/x", &session));
+            assert!(meets("PutObject", "b-1", "a/x", "team-1"));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn times_count_from_when_the_faults_were_set() {
+    async fn counts_times_from_activation() {
         let switch = switch(vec![
             FaultEntry {
                 from: span("2s"),
@@ -530,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_have_the_distribution_that_was_asked_for() {
+    fn waits_follow_the_requested_distribution() {
         let waits = |latency: &FaultLatency| {
             let mut waits: Vec<f64> = (0..10_000)
                 .map(|index| Draw(index << 20).wait(latency).as_secs_f64())

@@ -1,4 +1,4 @@
-//! What of a request decides which faults it meets.
+//! The properties of a request that decide which faults it meets.
 
 use http::Method;
 use http::header::AUTHORIZATION;
@@ -10,19 +10,19 @@ use crate::encoding::percent::{form_decode, percent_decode};
 use crate::s3::operation::{Operation, Resource};
 use crate::s3::query::Query;
 
-/// What of a request decides which faults it meets.
+/// The properties of a request that decide which faults it meets.
 #[derive(Debug, Default)]
 pub(super) struct FaultTarget {
     pub(super) operation: Option<String>,
     pub(super) bucket: Option<String>,
     /// The key, or the prefix of a listing.
     pub(super) key: Option<String>,
-    /// The name of the session that its temporary key was issued for.
+    /// The session name of its temporary key.
     pub(super) session: Option<String>,
 }
 
 impl FaultTarget {
-    /// Of a request to COS for a bucket, or for all of them. `session` knows the session of a key's id.
+    /// The target of a request to COS for a bucket, or for all of them. `session` gives the session of a key's id.
     pub(super) fn of_cos(
         head: &Parts,
         bucket: Option<String>,
@@ -46,7 +46,7 @@ impl FaultTarget {
         }
     }
 
-    /// Of a call of STS, in either form of its API.
+    /// The target of a call of STS, in either form of its API.
     pub(super) fn of_sts(head: &Parts, body: &[u8]) -> Self {
         let text = match head.method {
             Method::GET => head.uri.query().unwrap_or_default(),
@@ -70,7 +70,7 @@ impl FaultTarget {
     }
 }
 
-/// The operation by the proxy's own table, which has COS's names for it too.
+/// The operation by the proxy's own table, which holds COS's parameters too.
 fn operation(head: &Parts, has_bucket: bool) -> Option<Operation> {
     let scope = match (has_bucket, path_in_bucket(&head.extensions, &head.uri)) {
         (false, _) => Resource::Service,
@@ -84,16 +84,16 @@ fn operation(head: &Parts, has_bucket: bool) -> Option<Operation> {
             .any(|prefix| name.starts_with(prefix))
     };
     let raw = head.uri.query().unwrap_or_default().split('&');
-    let asking: Vec<&str> = raw.filter(|pair| !is_signature(pair)).collect();
-    let asking = asking.join("&");
-    let query = Query::parse(&asking).ok()?;
+    let parameters: Vec<&str> = raw.filter(|pair| !is_signature(pair)).collect();
+    let parameters = parameters.join("&");
+    let query = Query::parse(&parameters).ok()?;
     let copies = ["x-amz-copy-source", "x-cos-copy-source"]
         .iter()
         .any(|name| head.headers.contains_key(*name));
     Operation::resolve(&head.method, scope, &query, copies).ok()
 }
 
-/// The id of the key with which a request claims to be signed.
+/// The id of the key in the request's signature.
 fn key_id(head: &Parts, target: &DecodedTarget) -> Option<String> {
     let authorization = head
         .headers
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_known_by_operation_key_and_signer() {
+    fn reads_operation_key_and_signer_of_a_request() {
         let sigv4 =
             "AWS4-HMAC-SHA256 Credential=AKID1/20260101/r/s3/aws4_request, SignedHeaders=host";
         let native = "q-sign-algorithm=sha1&q-ak=AKID2&q-sign-time=1;2";
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_of_sts_is_known_by_action_and_session() {
+    fn reads_action_and_session_of_an_sts_call() {
         let of = |method: &str, target: &str, action: Option<&str>, body: &str| {
             let mut request = Request::builder().method(method).uri(target);
             if let Some(action) = action {

@@ -1,7 +1,7 @@
-//! Faults on demand: the language that says what goes wrong, for which requests, when and how often. Pure.
+//! Faults on demand: the language that describes what fails, for which requests, when and how often. Pure.
 //!
-//! One language is in the files of `--faults`, in the scenarios of `cosgate load`, in `PUT /faults` and in
-//! tests. `docs/faults.md` explains it.
+//! The same language is used by `--faults` files, scenarios of `cosgate load`, `PUT /faults` and tests.
+//! `docs/faults.md` explains it.
 
 use std::time::Duration;
 
@@ -11,48 +11,48 @@ use serde_json::Value;
 use super::quantity::{ByteSize, Share, Span};
 use crate::s3::operation::Operation;
 
-/// Faults of one set.
+/// Maximum number of faults in one set.
 const FAULTS: usize = 1000;
-/// Characters of a fault's name.
+/// Maximum length of a fault's name in characters.
 const NAME: usize = 200;
-/// Actions that STS knows.
+/// The actions of STS.
 const STS_ACTIONS: [&str; 4] = [
     "AssumeRole",
     "AssumeRoleWithWebIdentity",
     "GetCallerIdentity",
     "GetFederationToken",
 ];
-/// What a fault of either service may do: the names of [`CommonFault`].
+/// The names of [`CommonFault`]: the faults of both services.
 const COMMON: [&str; 4] = ["bandwidth", "clock-offset", "latency", "refuse-connections"];
 
-/// Everything that can be made to go wrong. The default is: nothing.
+/// All faults of an emulator. By default there are none.
 ///
-/// `faults` says all. The other fields are a short form for one fault of each service, without a scope.
+/// `faults` can express every fault. The other fields are a short form for one fault of each service, without a scope.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
-    /// What STS does instead of answering.
+    /// The fault of STS.
     pub sts: Option<StsFault>,
-    /// How many STS requests still meet it; `None` is until it is cleared.
+    /// How many further STS requests meet it; `None` means all until it is cleared.
     pub sts_times: Option<u32>,
-    /// Milliseconds that STS waits before each answer.
+    /// Milliseconds that STS waits before each response.
     pub sts_latency_ms: u64,
-    /// Life of each new key in seconds, whatever was asked for. May be 0 or negative.
+    /// Lifetime of each new key in seconds, in place of the requested one. May be 0 or negative.
     pub sts_lifetime: Option<i64>,
     /// Seconds by which the clock of STS is wrong: for its signature check, its `Date` and its expiry times.
     pub sts_clock_offset: i64,
-    /// What COS does instead of answering.
+    /// The fault of COS.
     pub cos: Option<CosFault>,
-    /// How many COS requests still meet it; `None` is until it is cleared.
+    /// How many further COS requests meet it; `None` means all until it is cleared.
     pub cos_times: Option<u32>,
-    /// Milliseconds that COS waits before each answer.
+    /// Milliseconds that COS waits before each response.
     pub cos_latency_ms: u64,
-    /// Answer an expired key with `400 ExpiredToken` in place of `403 InvalidAccessKeyId`: which one the
-    /// real COS chooses is not known.
+    /// Respond to an expired key with `400 ExpiredToken` in place of `403 InvalidAccessKeyId`. It is not known
+    /// which one the real COS chooses.
     pub expired_token_code: bool,
-    /// Any number of faults at once.
+    /// The list of faults.
     pub faults: Vec<FaultEntry>,
-    /// What shares and latencies are drawn from: the same seed gives the same faults to the same requests.
+    /// The seed of shares and latencies. The same seed gives the same faults to the same requests.
     pub seed: u64,
 }
 
@@ -60,14 +60,14 @@ pub struct Faults {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultFile {
-    /// As in [`Faults`].
+    /// The same as in [`Faults`].
     pub seed: Option<u64>,
     /// The faults.
     pub faults: Vec<FaultEntry>,
 }
 
 impl FaultFile {
-    /// Reads a file: TOML, or JSON if its `name` says so.
+    /// Reads a file: JSON if `name` ends in `.json`, otherwise TOML.
     pub fn parse(name: &str, text: &str) -> Result<Self, String> {
         let is_json = name.to_ascii_lowercase().ends_with(".json");
         let file: Self = if is_json {
@@ -99,37 +99,37 @@ pub(super) fn check_count(faults: &[FaultEntry]) -> Result<(), String> {
     Ok(())
 }
 
-/// A fault: what goes wrong, and which requests meet it.
+/// One fault: what fails, and which requests meet it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(try_from = "FaultText", into = "FaultText")]
 pub struct FaultEntry {
-    /// Its name in plots and counts; what it does, without one.
+    /// Its name in plots and counts. Without a name, the description of its action is used.
     pub name: Option<String>,
-    /// Whose fault it is.
+    /// The service that fails.
     pub service: FaultService,
-    /// Only requests for one of these operations; empty is all. Of STS: its actions.
+    /// Only requests for one of these operations; an empty list means all. For STS: its actions.
     pub operations: Vec<String>,
     /// Only requests for this bucket, with APPID.
     pub bucket: Option<String>,
-    /// Only requests for a key that begins so, and listings of such a prefix.
+    /// Only requests for keys with this prefix, and listings of such a prefix.
     pub prefix: Option<String>,
-    /// Only calls of STS for this tenant, or requests with a temporary key that was issued for it.
+    /// Only STS calls for this tenant, or requests with a temporary key of this tenant.
     pub tenant: Option<String>,
-    /// The part of these requests that meets it, drawn from the seed.
+    /// The share of these requests that meets it, drawn from the seed.
     pub share: Option<Share>,
-    /// Only every so manieth of them.
+    /// Only every n-th of these requests.
     pub every: Option<u64>,
-    /// How many of them meet it; `None` is all.
+    /// Maximum number of requests that meet it; `None` means no limit.
     pub times: Option<u64>,
-    /// When it begins, counted from the moment when the faults are put in force, or when the load starts.
+    /// When it begins, counted from the activation of the faults or the start of the load.
     pub from: Span,
     /// When it ends.
     pub until: Option<Span>,
-    /// What goes wrong.
+    /// What fails.
     pub action: FaultAction,
 }
 
-/// Whose fault it is.
+/// The service that fails.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultService {
@@ -139,45 +139,45 @@ pub enum FaultService {
     Sts,
 }
 
-/// What goes wrong.
+/// What fails.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FaultAction {
-    /// In either service.
+    /// A fault that both services can have.
     Common(CommonFault),
-    /// In COS.
+    /// A fault of COS.
     Cos(CosFault),
-    /// In STS.
+    /// A fault of STS.
     Sts(StsFault),
 }
 
-/// A way in which either service fails.
+/// A fault that both services can have.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CommonFault {
-    /// So many bytes a second, each way.
+    /// Limits each direction to this number of bytes a second.
     Bandwidth(ByteSize),
-    /// Its clock is so many seconds wrong, for signatures, keys and `Date`.
+    /// Shifts the clock by this number of seconds, for signatures, keys and `Date`.
     ClockOffset(i64),
-    /// Waits before it looks at the request.
+    /// Waits before it reads the request.
     Latency(FaultLatency),
-    /// Resets each new connection at once, as if the host could not be reached. Open ones go on.
+    /// Resets each new connection at once, as if the host were unreachable. Open connections continue.
     RefuseConnections,
 }
 
-/// How long a wait is.
+/// The length of a wait.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(untagged, deny_unknown_fields)]
 pub enum FaultLatency {
-    /// Always as long.
+    /// Always the same.
     Fixed(Span),
-    /// Of the normal distribution, and never negative.
+    /// Normally distributed, and never negative.
     Normal {
         /// The mean.
         mean: Span,
         /// The standard deviation.
         deviation: Span,
     },
-    /// Of the log-normal distribution: a long tail.
+    /// Log-normally distributed: a long tail.
     LongTail {
         /// Half of the waits are shorter.
         median: Span,
@@ -186,36 +186,36 @@ pub enum FaultLatency {
     },
 }
 
-/// A way in which STS fails.
+/// A fault of STS.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StsFault {
-    /// Closes the connection without an answer.
+    /// Closes the connection without a response.
     Down,
-    /// Answers with this error code, in Tencent's JSON.
+    /// Responds with this error code, in Tencent's JSON.
     Error(String),
-    /// Never answers.
+    /// Never responds.
     Hang,
-    /// Answers 200 with a page of HTML, as a captive portal does.
+    /// Responds with status 200 and a page of HTML, as a captive portal does.
     Html,
-    /// Answers HTTP 500 without JSON.
+    /// Responds with HTTP 500 and without JSON.
     Http500,
-    /// Answers with 64 MiB of blanks.
+    /// Responds with 64 MiB of blanks.
     Huge,
-    /// New keys live so many seconds, whatever was asked for. May be 0 or negative.
+    /// Gives new keys this lifetime in seconds, in place of the requested one. May be 0 or negative.
     Lifetime(i64),
-    /// Answers with a key whose token is null.
+    /// Responds with a key whose token is null.
     NullToken,
-    /// Answers with a key whose fields have other types.
+    /// Responds with a key whose fields have wrong types.
     WrongTypes,
 }
 
-/// A way in which COS fails.
+/// A fault of COS.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CosFault {
-    /// Answers with this status and code when so many bytes of the request's body have come, and reads no more.
-    AnswerAfterReceived {
+    /// Responds with this status and code after this many bytes of the request's body, and reads no more.
+    RespondAfterReceived {
         /// Bytes of the body.
         bytes: u64,
         /// HTTP status.
@@ -223,42 +223,42 @@ pub enum CosFault {
         /// COS's code.
         code: String,
     },
-    /// Answers with this status and code, in COS's XML, before anything is checked. The status may be
-    /// 200: copies and completes do fail that way (436/10881).
+    /// Responds with this status and code, in COS's XML, before any check. The status may be 200: copies and
+    /// completed uploads can fail that way (436/10881).
     Error {
         /// HTTP status.
         status: u16,
         /// COS's code.
         code: String,
     },
-    /// Answers an expired key with `400 ExpiredToken`.
+    /// Responds to an expired key with `400 ExpiredToken`.
     ExpiredTokenCode,
-    /// Changes the byte that follows so many of the request's body, and stores that.
+    /// Changes the byte after this many bytes of the request's body, and stores the changed body.
     FlipAfterReceived(u64),
-    /// Changes the byte that follows so many of the answer's body.
+    /// Changes the byte after this many bytes of the response's body.
     FlipAfterSent(u64),
-    /// A page of a listing has at most so many entries, and says that there are more.
+    /// Limits a page of a listing to this many entries, and says that there are more.
     PartialListing(u32),
-    /// Resets the connection before the answer's head.
+    /// Resets the connection before the head of the response.
     Reset,
-    /// Resets the connection when this many bytes of the request's body have come.
+    /// Resets the connection after this many bytes of the request's body.
     ResetAfterReceived(u64),
-    /// Resets the connection after this many bytes of the answer's body.
+    /// Resets the connection after this many bytes of the response's body.
     ResetAfterSent(u64),
-    /// Forgets the temporary keys that exist at `from`, of `tenant` if it is given. An event, not a state.
+    /// Revokes the temporary keys that exist at `from`: those of `tenant`, or all. An event, not a state.
     RevokeKeys,
-    /// Answers 503 `SlowDown`.
+    /// Responds with 503 `SlowDown`.
     SlowDown,
-    /// Never answers.
+    /// Never responds.
     Stall,
-    /// Reads no more after this many bytes of the request's body, and never answers.
+    /// Stops reading after this many bytes of the request's body, and never responds.
     StallAfterReceived(u64),
-    /// Sends nothing more after this many bytes of the answer's body.
+    /// Stops sending after this many bytes of the response's body.
     StallAfterSent(u64),
 }
 
 impl CosFault {
-    /// Whether no fault after it can show.
+    /// Whether no later fault can have an effect.
     pub(super) fn is_final(&self) -> bool {
         matches!(
             self,
@@ -300,7 +300,7 @@ impl FaultEntry {
         }
     }
 
-    /// Its name, or what it does.
+    /// Its name, or a description of its action.
     pub fn label(&self) -> String {
         if let Some(name) = &self.name {
             return name.clone();
@@ -314,17 +314,17 @@ impl FaultEntry {
         format!("{} {action}", self.service.name())
     }
 
-    /// Whether it happens once and is no state.
+    /// Whether it happens once and is not a state.
     pub fn is_event(&self) -> bool {
         matches!(self.action, FaultAction::Cos(CosFault::RevokeKeys))
     }
 
-    /// Whether it can be met so long after its set was put in force.
+    /// Whether it can be met this long after the activation of its set.
     pub fn is_on(&self, elapsed: Duration) -> bool {
         self.from.0 <= elapsed && self.until.is_none_or(|until| elapsed < until.0)
     }
 
-    /// Whether it asks for a request's operation, bucket, key or tenant.
+    /// Whether it is limited to some operations, buckets, prefixes or tenants.
     pub(super) fn has_scope(&self) -> bool {
         !self.operations.is_empty()
             || self.bucket.is_some()
@@ -403,7 +403,7 @@ impl FaultAction {
             Self::Cos(fault) => serde_json::to_value(fault),
             Self::Sts(fault) => serde_json::to_value(fault),
         };
-        written.unwrap_or_default() // names, numbers and text alone
+        written.unwrap_or_default() // only names, numbers and text
     }
 
     fn read(service: FaultService, written: Value) -> Result<Self, String> {
@@ -433,7 +433,7 @@ impl FaultAction {
     }
 }
 
-/// A fault as it is written.
+/// A fault in its written form.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct FaultText {
@@ -462,7 +462,7 @@ struct FaultText {
     action: Value,
 }
 
-/// A name, or a list of names.
+/// One name, or a list of names.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(untagged)]
 enum OneOrMany {
@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn the_short_form_is_read() {
+    fn reads_the_short_form() {
         let faults: Faults = serde_json::from_str(
             r#"{"sts":{"error":"InternalError"},"cos":{"reset-after-sent":1000},"cos_times":1}"#,
         )
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn toml_and_json_say_the_same() {
+    fn reads_toml_and_json_alike() {
         let toml = file(
             "seed = 7\n[[faults]]\nservice = \"cos\"\noperation = \"PutObject\"\nshare = \"5%\"\nfrom = \"1s\"\nuntil = \"2s\"\ndo = { latency = { median = \"20ms\", p99 = \"2s\" } }\n[[faults]]\nservice = \"sts\"\ntimes = 2\ndo = \"down\"\n",
         )
@@ -581,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_with_a_reason() {
+    fn rejects_impossible_faults_with_a_reason() {
         for (rest, reason) in [
             ("service = \"cos\"\ndo = \"nonsense\"", "expected one of"),
             ("service = \"sts\"\ndo = \"slow-down\"", "expected one of"),
@@ -621,7 +621,7 @@ mod tests {
     }
 
     #[test]
-    fn every_common_fault_has_its_name_in_the_list() {
+    fn lists_every_common_fault_by_name() {
         let all = [
             CommonFault::Bandwidth(ByteSize(1)),
             CommonFault::ClockOffset(-1),
@@ -637,7 +637,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_without_a_name_is_called_by_what_it_does() {
+    fn labels_unnamed_fault_by_its_action() {
         let label = |rest| fault(rest).unwrap().label();
         assert_eq!(
             label("service = \"cos\"\ndo = { latency = \"200ms\" }"),

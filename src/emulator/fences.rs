@@ -1,11 +1,11 @@
-//! The second fence against the first: what a temporary key may do, as the emulator's CAM judges it,
-//! is never more than the grants that it was made for.
+//! Properties that compare both checks of a request: a temporary key, as the emulator's CAM judges it, never
+//! allows more than the grants that it was made for.
 
 use proptest::prelude::*;
 
 use super::cam::{Attempt, ParsedPolicy};
 use super::gate::action_of;
-use super::settings::asks_for;
+use super::settings::is_action;
 use crate::config::{self, PrefixPattern};
 use crate::encoding::percent::push_encoded;
 use crate::s3::vend::VendRequest;
@@ -17,20 +17,20 @@ use crate::tenant::{Grant, ListingPage, Permit, Tenant};
 const BUCKETS: [&str; 2] = ["one-1250000000", "two-1250000000"];
 const REGIONS: [&str; 2] = ["ap-beijing", "ap-guangzhou"];
 
-/// A key or prefix as COS names it, and where it is.
+/// A key or prefix by its name at COS, with its bucket and region.
 #[derive(Clone, Debug)]
-struct Place {
+struct CosName {
     bucket: &'static str,
     region: &'static str,
     name: String,
 }
 
-/// What the key may do, as the emulator asks it.
+/// The policy of a temporary key, evaluated by the emulator.
 struct FenceKey(Option<ParsedPolicy>);
 
 impl FenceKey {
     fn of(tenant: &Tenant) -> Self {
-        // A policy that says nothing is refused by STS: there is no key then.
+        // STS refuses an empty policy, so that there is no key.
         Self::read(&tenant_policy(tenant).json())
     }
 
@@ -39,12 +39,12 @@ impl FenceKey {
         Self(policy.map(|policy| policy.of_account("1250000000")))
     }
 
-    fn may(&self, action: &str, place: &Place, facts: &[(&'static str, String)]) -> bool {
-        let path = format!("{}/{}", place.bucket, place.name);
-        self.ask(action, place.region, Some(&path), facts)
+    fn may(&self, action: &str, cos_name: &CosName, facts: &[(&'static str, String)]) -> bool {
+        let path = format!("{}/{}", cos_name.bucket, cos_name.name);
+        self.allows(action, cos_name.region, Some(&path), facts)
     }
 
-    fn ask(
+    fn allows(
         &self,
         action: &str,
         region: &str,
@@ -61,12 +61,12 @@ impl FenceKey {
         self.0.as_ref().is_some_and(|key| key.allows(&attempt))
     }
 
-    /// Under either reading of Tencent's pages: by the prefix as a key, or by the condition.
-    fn may_list(&self, action: &str, prefix: &Place) -> [bool; 2] {
+    /// Tencent's pages allow two readings: the prefix as a key, or as a condition. The result is for each.
+    fn may_list(&self, action: &str, prefix: &CosName) -> [bool; 2] {
         let mut encoded = String::new();
         push_encoded(&mut encoded, prefix.name.as_bytes());
         let facts = [("cos:prefix", encoded)];
-        let bucket = Place {
+        let bucket = CosName {
             name: String::new(),
             ..prefix.clone()
         };
@@ -77,16 +77,19 @@ impl FenceKey {
     }
 }
 
-/// The grants in whose bucket `place` is, with what their client calls it.
-fn names<'t>(tenant: &'t Tenant, place: &'t Place) -> impl Iterator<Item = (&'t Grant, &'t str)> {
+/// The grants in whose bucket `cos_name` lies, each with the name that the client uses.
+fn names<'t>(
+    tenant: &'t Tenant,
+    cos_name: &'t CosName,
+) -> impl Iterator<Item = (&'t Grant, &'t str)> {
     tenant.grants.iter().filter_map(|grant| {
-        let is_there = grant.bucket == place.bucket && grant.region == place.region;
-        let name = place.name.strip_prefix(&grant.root)?;
+        let is_there = grant.bucket == cos_name.bucket && grant.region == cos_name.region;
+        let name = cos_name.name.strip_prefix(&grant.root)?;
         is_there.then_some((grant, name))
     })
 }
 
-fn asked<'r>(
+fn request<'r>(
     operation: Operation,
     grant: &'r Grant,
     key: Option<&str>,
@@ -101,41 +104,46 @@ fn asked<'r>(
     }
 }
 
-/// Whether the proxy lets some client's request of the tenant be this one at COS.
-fn proxy_allows(tenant: &Tenant, operation: Operation, place: &Place, source: &Place) -> bool {
-    names(tenant, place).any(|(grant, name)| {
+/// Whether some client request that the proxy allows for the tenant becomes this one at COS.
+fn proxy_allows(
+    tenant: &Tenant,
+    operation: Operation,
+    cos_name: &CosName,
+    source: &CosName,
+) -> bool {
+    names(tenant, cos_name).any(|(grant, name)| {
         let none = Query::parse("").unwrap();
         match operation {
             Operation::DeleteObjects => {
-                let permit = Permit::for_test(tenant, asked(operation, grant, None, none));
+                let permit = Permit::for_test(tenant, request(operation, grant, None, none));
                 permit.is_ok_and(|permit| permit.may_delete(name, false))
             }
             Operation::CopyObject | Operation::UploadPartCopy => {
                 names(tenant, source).any(|(from, source)| {
-                    let asked = S3Request {
+                    let request_of_copy = S3Request {
                         copy_source: Some(CopySource {
                             bucket: from.name.clone(),
                             key: ObjectKey::from_decoded(source.to_owned()).unwrap(),
                             version_id: None,
                         }),
-                        ..asked(operation, grant, Some(name), none.clone())
+                        ..request(operation, grant, Some(name), none.clone())
                     };
-                    Permit::for_test(tenant, asked).is_ok()
+                    Permit::for_test(tenant, request_of_copy).is_ok()
                 })
             }
             _ if is_listing(operation) => {
                 let query = format!("prefix={name}");
-                let asked = asked(operation, grant, None, Query::parse(&query).unwrap());
-                let permit = Permit::for_test(tenant, asked);
+                let listing = request(operation, grant, None, Query::parse(&query).unwrap());
+                let permit = Permit::for_test(tenant, listing);
                 permit.is_ok_and(|permit| *permit.listing_page() == ListingPage::AsRequested)
             }
-            _ => Permit::for_test(tenant, asked(operation, grant, Some(name), none)).is_ok(),
+            _ => Permit::for_test(tenant, request(operation, grant, Some(name), none)).is_ok(),
         }
     })
 }
 
-/// The operations that need a right at COS. A form reaches COS as the `PutObject` that it becomes, and
-/// the attributes of an object as a `HeadObject`; the questions about a bucket's configuration do not.
+/// The operations that need a permission at COS. A form reaches COS as a `PutObject`, and an object's attributes
+/// as a `HeadObject`. cosgate itself responds to reads of a bucket's configuration.
 fn operations() -> impl Iterator<Item = Operation> {
     let is_requested = |operation: &Operation| match operation.performer() {
         Performer::Cos => true,
@@ -148,10 +156,10 @@ fn operations() -> impl Iterator<Item = Operation> {
     Operation::ALL.iter().copied().filter(is_requested)
 }
 
-/// The right that the embedded COS asks for.
+/// The action that the embedded COS checks.
 fn right_of(operation: Operation) -> &'static str {
     action_of(operation.name()).unwrap_or_else(|| {
-        assert!(asks_for(operation.action()), "{operation:?}");
+        assert!(is_action(operation.action()), "{operation:?}");
         operation.action()
     })
 }
@@ -160,12 +168,12 @@ fn is_listing(operation: Operation) -> bool {
     operation.target() == Target::Listing
 }
 
-fn some_place() -> impl Strategy<Value = Place> {
+fn some_cos_name() -> impl Strategy<Value = CosName> {
     let bucket = prop::sample::select(BUCKETS.to_vec());
     let region = prop::sample::select(REGIONS.to_vec());
-    // Every rest of it is a key: no slash stands where a client's key could begin.
+    // Each rest of the name is a key: no slash stands where a client's key could begin.
     let name = "([ab]{1,2}/){0,2}[ab]{1,2}";
-    (bucket, region, name).prop_map(|(bucket, region, name)| Place {
+    (bucket, region, name).prop_map(|(bucket, region, name)| CosName {
         bucket,
         region,
         name,
@@ -182,17 +190,17 @@ fn some_pattern() -> impl Strategy<Value = PrefixPattern> {
 
 fn some_grant() -> impl Strategy<Value = Grant> {
     let actions: Vec<String> = operations().map(|o| o.action().into()).collect();
-    let most = actions.len();
+    let max = actions.len();
     (
-        some_place(),
+        some_cos_name(),
         prop::sample::select(vec!["", "a/", "a/b/", "b/"]),
         prop::collection::vec(some_pattern(), 0..3),
-        prop::sample::subsequence(actions, 0..=most),
+        prop::sample::subsequence(actions, 0..=max),
     )
-        .prop_map(|(place, root, prefixes, actions)| Grant {
+        .prop_map(|(cos_name, root, prefixes, actions)| Grant {
             name: String::new(),
-            bucket: place.bucket.into(),
-            region: place.region.into(),
+            bucket: cos_name.bucket.into(),
+            region: cos_name.region.into(),
             root: root.into(),
             prefixes,
             actions,
@@ -222,54 +230,54 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
-    fn a_temporary_key_may_do_what_the_proxy_lets_pass_and_no_more(
+    fn temporary_key_allows_what_the_proxy_allows(
         tenant in some_tenant(),
-        places in prop::collection::vec((some_place(), some_place()), 8),
+        cos_names in prop::collection::vec((some_cos_name(), some_cos_name()), 8),
     ) {
         let key = FenceKey::of(&tenant);
-        for (place, source) in &places {
+        for (cos_name, source) in &cos_names {
             for operation in operations() {
                 let action = right_of(operation);
                 match operation {
-                    Operation::ListBuckets => prop_assert!(!key.ask(action, place.region, None, &[])),
-                    // Answered by the proxy; the key is fenced all the same.
+                    Operation::ListBuckets => prop_assert!(!key.allows(action, cos_name.region, None, &[])),
+                    // The proxy responds itself; the key must still be limited.
                     Operation::CreateBucket | Operation::GetBucketLocation | Operation::HeadBucket => {
-                        let bucket = Place { name: String::new(), ..place.clone() };
+                        let bucket = CosName { name: String::new(), ..cos_name.clone() };
                         let whole = |grant: &Grant| grant.root.is_empty() && grant.covers("") && grant.allows(action);
                         let granted = names(&tenant, &bucket).any(|(grant, _)| whole(grant));
                         prop_assert_eq!(key.may(action, &bucket, &[]), granted, "{:?}", operation);
                     }
                     _ if operation.target() == Target::WholeBucket => {
-                        let bucket = Place { name: String::new(), ..place.clone() };
+                        let bucket = CosName { name: String::new(), ..cos_name.clone() };
                         let proxy = names(&tenant, &bucket).any(|(grant, _)| {
                             let none = Query::parse("").unwrap();
-                            Permit::for_test(&tenant, asked(operation, grant, None, none)).is_ok()
+                            Permit::for_test(&tenant, request(operation, grant, None, none)).is_ok()
                         });
                         prop_assert_eq!(key.may(action, &bucket, &[]), proxy, "{:?}", operation);
                     }
-                    // The key may do more: in a virtual bucket the proxy does not let it pass.
+                    // The key may do more: in a virtual bucket the proxy refuses it.
                     _ if operation.target() == Target::RealKey => {
-                        let proxy = proxy_allows(&tenant, operation, place, source);
-                        prop_assert!(key.may(action, place, &[]) || !proxy, "{:?} {:?}", operation, place);
+                        let proxy = proxy_allows(&tenant, operation, cos_name, source);
+                        prop_assert!(key.may(action, cos_name, &[]) || !proxy, "{:?} {:?}", operation, cos_name);
                     }
                     _ if is_listing(operation) => {
-                        let proxy = proxy_allows(&tenant, operation, place, source);
-                        prop_assert_eq!(key.may_list(action, place), [proxy; 2], "{:?} {:?}", operation, place);
+                        let proxy = proxy_allows(&tenant, operation, cos_name, source);
+                        prop_assert_eq!(key.may_list(action, cos_name), [proxy; 2], "{:?} {:?}", operation, cos_name);
                     }
                     _ => {
                         let reads = operation.copy_source_action().is_none_or(|read| key.may(read, source, &[]));
-                        let proxy = proxy_allows(&tenant, operation, place, source);
-                        prop_assert_eq!(key.may(action, place, &[]) && reads, proxy, "{:?} {:?}", operation, place);
+                        let proxy = proxy_allows(&tenant, operation, cos_name, source);
+                        prop_assert_eq!(key.may(action, cos_name, &[]) && reads, proxy, "{:?} {:?}", operation, cos_name);
                     }
                 }
             }
         }
     }
 
-    /// Where a listing's page comes from COS, the key may list that prefix, and all below it is granted;
-    /// where it comes from the grant, it shows nothing but the way to what is granted.
+    /// If COS gives a listing's page, the key may list that prefix, and all keys below it are granted. If the
+    /// grant gives the page, it shows only the way to what is granted.
     #[test]
-    fn a_temporary_key_may_list_what_a_listing_of_an_ancestor_asks(
+    fn temporary_key_may_list_what_the_proxy_lists(
         tenant in some_tenant(),
         queries in prop::collection::vec(("[ab/]{0,3}", "/?", "[ab/]{0,3}", 0..4_usize), 8),
     ) {
@@ -280,10 +288,10 @@ proptest! {
                 let query = format!(
                     "prefix={prefix}&delimiter={delimiter}&marker={marker}&key-marker={marker}&start-after={marker}&max-keys={room}&max-uploads={room}"
                 );
-                let asked = asked(operation, grant, None, Query::parse(&query).unwrap());
-                let Ok(permit) = Permit::for_test(&tenant, asked) else { continue };
+                let listing = request(operation, grant, None, Query::parse(&query).unwrap());
+                let Ok(permit) = Permit::for_test(&tenant, listing) else { continue };
                 prop_assert_eq!(permit.grant().unwrap().bucket.as_str(), grant.bucket.as_str());
-                let asks = match permit.listing_page() {
+                let listed = match permit.listing_page() {
                     ListingPage::AsRequested => prefix,
                     ListingPage::Below { prefix: below, .. } => {
                         prop_assert!(below.starts_with(prefix.as_str()));
@@ -298,25 +306,25 @@ proptest! {
                     }
                     ListingPage::Folder => return Err(TestCaseError::fail("a listing is no folder")),
                 };
-                prop_assert!(grant.covers_list(asks));
-                let place = Place {
+                prop_assert!(grant.covers_list(listed));
+                let cos_name = CosName {
                     bucket: found(&BUCKETS, &grant.bucket),
                     region: found(&REGIONS, &grant.region),
-                    name: grant.upstream_name(asks).into_owned(),
+                    name: grant.upstream_name(listed).into_owned(),
                 };
-                prop_assert_eq!(key.may_list(right_of(operation), &place), [true; 2]);
+                prop_assert_eq!(key.may_list(right_of(operation), &cos_name), [true; 2]);
             }
         }
     }
 
-    /// However a client narrows it, its key may do nothing that the tenant's own may not, what another
-    /// grant's policy denies included.
+    /// However a client narrows its key, the key allows no more than the tenant's own key. It also respects the
+    /// denials of another grant's policy.
     #[test]
-    fn a_client_s_key_may_do_nothing_that_its_tenant_s_may_not(
+    fn client_key_allows_no_more_than_the_tenant_key(
         tenant in some_tenant(),
         statements in prop::collection::vec(some_statement(), 1..4),
-        asked in (0..4_usize, prop::option::of(some_pattern()), prop::option::of(prop::sample::select(vec!["GetObject", "read", "write", "list"]))),
-        places in prop::collection::vec(some_place(), 8),
+        narrowing in (0..4_usize, prop::option::of(some_pattern()), prop::option::of(prop::sample::select(vec!["GetObject", "read", "write", "list"]))),
+        cos_names in prop::collection::vec(some_cos_name(), 8),
     ) {
         let mut tenant = tenant;
         for grant in &mut tenant.grants {
@@ -327,7 +335,7 @@ proptest! {
             grant.root = String::new();
             grant.policy = Some(raw.into());
         }
-        let (number, prefix, actions) = asked;
+        let (number, prefix, actions) = narrowing;
         let mut body = serde_json::json!({"bucket": format!("alias-{number}")});
         if let Some(prefix) = prefix {
             body["allowPrefixes"] = prefix.to_string().into();
@@ -335,44 +343,44 @@ proptest! {
         if let Some(actions) = actions {
             body["allowActions"] = actions.into();
         }
-        let asked = VendRequest::parse(body.to_string().as_bytes()).unwrap();
-        let Ok((_, policy)) = narrowed(&tenant, &asked) else { return Ok(()) };
+        let vend_request = VendRequest::parse(body.to_string().as_bytes()).unwrap();
+        let Ok((_, policy)) = narrowed(&tenant, &vend_request) else { return Ok(()) };
         let given = FenceKey::read(&policy.json());
         let own = FenceKey::of(&tenant);
-        for Place { name, .. } in places {
-            let place = &Place { bucket: BUCKETS[0], region: REGIONS[0], name };
+        for CosName { name, .. } in cos_names {
+            let cos_name = &CosName { bucket: BUCKETS[0], region: REGIONS[0], name };
             for operation in operations() {
                 let action = right_of(operation);
-                prop_assert!(!given.may(action, place, &[]) || own.may(action, place, &[]), "{} {:?}", action, place);
-                let (given, own) = (given.may_list(action, place), own.may_list(action, place));
-                prop_assert!(given.iter().zip(&own).all(|(given, own)| given <= own), "{} {:?}", action, place);
+                prop_assert!(!given.may(action, cos_name, &[]) || own.may(action, cos_name, &[]), "{} {:?}", action, cos_name);
+                let (given, own) = (given.may_list(action, cos_name), own.may_list(action, cos_name));
+                prop_assert!(given.iter().zip(&own).all(|(given, own)| given <= own), "{} {:?}", action, cos_name);
             }
         }
     }
 
-    /// A grant that is a policy: what passes here, COS lets pass too; listings by their prefix, as the
-    /// policy's own resources are.
+    /// A grant with a policy: COS allows each request that the proxy allows. Listings are checked by their prefix,
+    /// as the policy's own resources are.
     #[test]
-    fn the_proxy_lets_nothing_pass_that_a_raw_policy_refuses(
+    fn raw_policy_key_allows_what_the_proxy_allows(
         statements in prop::collection::vec(some_statement(), 1..4),
         name in "[ab/]{0,4}",
     ) {
         let policy = config::cam::Policy::new(statements);
         let Ok(policy) = config::RawPolicy::new(policy, BUCKETS[0], REGIONS[0]) else { return Ok(()) };
         let key = FenceKey::read(&policy.policy.json());
-        let place = Place { bucket: BUCKETS[0], region: REGIONS[0], name: name.clone() };
+        let cos_name = CosName { bucket: BUCKETS[0], region: REGIONS[0], name: name.clone() };
         for action in RAW_ACTIONS {
             if policy.allows(action, &name) {
-                prop_assert!(key.may(action, &place, &[]), "{}", action);
+                prop_assert!(key.may(action, &cos_name, &[]), "{}", action);
             }
         }
         if policy.allows_list(RAW_ACTIONS[0], &name) {
-            prop_assert!(key.may_list(RAW_ACTIONS[0], &place).contains(&true));
+            prop_assert!(key.may_list(RAW_ACTIONS[0], &cos_name).contains(&true));
         }
     }
 }
 
-/// The actions that S3 asks for an operation on the latest version and on one that the request names
+/// The actions that S3 checks for an operation, on the latest version and on one that the request names
 /// (AWS's "Actions, resources, and condition keys for Amazon S3").
 fn of_aws(operation: Operation) -> Option<[&'static str; 2]> {
     Some(match operation {
@@ -398,7 +406,7 @@ fn of_aws(operation: Operation) -> Option<[&'static str; 2]> {
     })
 }
 
-/// Whether `text` is `pattern`, by trying everything.
+/// Whether `text` matches `pattern`: tries every split.
 fn is_like(pattern: &[u8], text: &[u8]) -> bool {
     match pattern.split_first() {
         None => text.is_empty(),
@@ -407,7 +415,7 @@ fn is_like(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// AWS's evaluation of a policy document, read as it is written. `prefix` is what a listing says.
+/// AWS's evaluation of a policy document. `prefix` is the prefix of a listing.
 fn aws_allows(document: &serde_json::Value, action: &str, arn: &str, prefix: Option<&str>) -> bool {
     let texts = |value: &serde_json::Value| -> Vec<String> {
         match value {
@@ -431,7 +439,7 @@ fn aws_allows(document: &serde_json::Value, action: &str, arn: &str, prefix: Opt
     all.iter().any(|effect| *effect == "Allow") && !all.iter().any(|effect| *effect == "Deny")
 }
 
-/// The oracle's word for `operation` on what a client calls `name` in `bucket`; `versions`: of which kinds.
+/// Whether AWS allows `operation` on `name` in `bucket`. `version` chooses the latest version or a named one.
 fn aws_lets(
     document: &serde_json::Value,
     operation: Operation,
@@ -452,8 +460,8 @@ fn aws_lets(
     aws_allows(document, action, &format!("arn:aws:s3:::{bucket}"), prefix)
 }
 
-/// `document` without the denials of one kind of version alone: COS has one right for all versions, so that
-/// the proxy keeps these, and the key that it holds cannot say them.
+/// `document` without denials that cover only one kind of version. COS has one action for all versions, so that
+/// the proxy enforces these denials and its key cannot contain them.
 fn sayable(
     document: &serde_json::Value,
     operation: Operation,
@@ -521,25 +529,25 @@ fn some_session() -> impl Strategy<Value = serde_json::Value> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
-    /// A session may do exactly what its caller may and its policy allows, as AWS evaluates it; its key for
-    /// COS may do all of that, and nothing that the policy does not allow of some version or the caller may not;
-    /// and one that is handed out, nothing that the policy does not allow of every version.
+    /// A session may do exactly what its caller may and its policy allows, as AWS evaluates it. Its key for COS
+    /// allows all of that, and nothing beyond what the caller may and the policy allows of some version.
+    /// A key for a client allows only what the policy allows of every version.
     #[test]
-    fn a_session_may_do_what_its_caller_may_and_its_policy_allows(
+    fn session_allows_what_caller_and_policy_allow(
         tenant in some_tenant(),
         document in some_session(),
-        places in prop::collection::vec(some_place(), 8),
+        cos_names in prop::collection::vec(some_cos_name(), 8),
     ) {
         let policy = config::SessionPolicy::parse(&document.to_string()).unwrap();
         let session = tenant.narrowed(&policy.into());
         let (own, key) = (FenceKey::of(&tenant), FenceKey::of(&session));
         let client = FenceKey::read(&client_policy(&session).json());
         let denies = document["Statement"].as_array().unwrap().iter().any(|s| s["Effect"] == "Deny");
-        for place in &places {
+        for cos_name in &cos_names {
             for operation in operations().filter(|operation| of_aws(*operation).is_some()) {
                 let action = operation.action();
                 let (mut lets, mut may_hold) = ([false; 2], false);
-                for (grant, name) in names(&tenant, place) {
+                for (grant, name) in names(&tenant, cos_name) {
                     let alone = |of: &Tenant| Tenant {
                         index: 0,
                         name: String::new(),
@@ -547,8 +555,8 @@ proptest! {
                         limits: None,
                     };
                     let aws = [0, 1].map(|version| aws_lets(&document, operation, (&grant.name, name), version));
-                    let whole = proxy_allows(&alone(&tenant), operation, place, place);
-                    let narrowed = proxy_allows(&alone(&session), operation, place, place);
+                    let whole = proxy_allows(&alone(&tenant), operation, cos_name, cos_name);
+                    let narrowed = proxy_allows(&alone(&session), operation, cos_name, cos_name);
                     prop_assert_eq!(narrowed, whole && aws[0], "{:?} {} {}", operation, grant.name, name);
                     let grant = session.grants.iter().find(|g| g.name == grant.name).unwrap();
                     if !is_listing(operation) {
@@ -560,32 +568,32 @@ proptest! {
                     may_hold |= whole && (says(0) || says(1));
                     lets = [lets[0] || (whole && (aws[0] || aws[1])), lets[1] || (whole && aws[0] && aws[1])];
                 }
-                let ask = |key: &FenceKey| {
+                let allowed = |key: &FenceKey| {
                     if is_listing(operation) {
-                        key.may_list(action, place)
+                        key.may_list(action, cos_name)
                     } else {
-                        [key.may(action, place, &[]); 2]
+                        [key.may(action, cos_name, &[]); 2]
                     }
                 };
-                let proxy = proxy_allows(&session, operation, place, place);
-                prop_assert!(denies || !proxy || ask(&key) == [true; 2], "{:?} {:?}", operation, place);
-                for ((mine, whole), handed) in ask(&key).into_iter().zip(ask(&own)).zip(ask(&client)) {
-                    prop_assert!(!mine || (whole && may_hold), "{:?} {:?}", operation, place);
-                    prop_assert!(!handed || (mine && lets[1]), "{:?} {:?}", operation, place);
+                let proxy = proxy_allows(&session, operation, cos_name, cos_name);
+                prop_assert!(denies || !proxy || allowed(&key) == [true; 2], "{:?} {:?}", operation, cos_name);
+                for ((mine, whole), handed) in allowed(&key).into_iter().zip(allowed(&own)).zip(allowed(&client)) {
+                    prop_assert!(!mine || (whole && may_hold), "{:?} {:?}", operation, cos_name);
+                    prop_assert!(!handed || (mine && lets[1]), "{:?} {:?}", operation, cos_name);
                 }
             }
         }
     }
 }
 
-/// The first is a listing.
+/// The first action is a listing.
 const RAW_ACTIONS: [&str; 3] = [
     "name/cos:GetBucket",
     "name/cos:GetObject",
     "name/cos:PutObject",
 ];
 
-/// The forms that a resource has in Tencent's documents and SDKs, and some that are nobody's.
+/// The forms of a resource in Tencent's documents and SDKs, and some invalid ones.
 fn some_form() -> impl Strategy<Value = &'static str> {
     prop_oneof![
         4 => prop::sample::select(vec![
@@ -609,9 +617,9 @@ fn some_form() -> impl Strategy<Value = &'static str> {
     ]
 }
 
-/// What the STS SDKs have made of their callers' words: the embedded COS and the proxy read it alike.
+/// Policies that the STS SDKs have sent: the embedded COS and the proxy read them alike.
 #[test]
-fn policies_of_the_sts_sdks_are_read_alike_by_cos_and_by_the_proxy() {
+fn cos_and_proxy_read_policies_of_sts_sdks_alike() {
     let file = include_str!("../../tests/vectors/sts-sdk-policies.json");
     let file: serde_json::Value = serde_json::from_str(file).unwrap();
     let texts = |value: &serde_json::Value| -> Vec<String> {
@@ -632,7 +640,7 @@ fn policies_of_the_sts_sdks_are_read_alike_by_cos_and_by_the_proxy() {
                 let is_allowed = allowed.contains(key);
                 let path = format!("{bucket}/{key}");
                 for cos in [&as_made, &as_sent] {
-                    let cos = cos.ask(action, "ap-guangzhou", Some(&path), &[]);
+                    let cos = cos.allows(action, "ap-guangzhou", Some(&path), &[]);
                     assert_eq!(cos, is_allowed, "{name}: {action} {key}");
                 }
                 if !is_conditional {
@@ -648,10 +656,10 @@ fn policies_of_the_sts_sdks_are_read_alike_by_cos_and_by_the_proxy() {
     assert_eq!(cases.len(), 34);
 }
 
-/// What each of the six STS SDKs has really sent is a policy to the embedded STS, but for what has no
-/// action, no resource or no account in it.
+/// The embedded STS accepts each policy that the six STS SDKs have sent, except those without an action, a
+/// resource or an account.
 #[test]
-fn what_the_sts_sdks_send_is_a_policy() {
+fn accepts_policies_of_sts_sdks() {
     let file = include_str!("../../tests/vectors/sts-policy.json");
     let file: serde_json::Value = serde_json::from_str(file).unwrap();
     let (mut good, mut odd) = (0, Vec::new());

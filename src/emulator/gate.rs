@@ -1,4 +1,4 @@
-//! Who may do what: the identity that `s3s` verifies and the policy that is enforced on it.
+//! Authorization: the identity that `s3s` verifies, and the policy that is enforced on it.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use crate::emulator::address::HostKind;
 use crate::emulator::cam::Attempt;
 use crate::emulator::keys::{AccountKeys, TemporaryKey};
 
-/// What a request asks for and who asks, as far as its head says; goes with the request through `s3s`.
+/// The caller and the target of a request, as its head gives them. It travels with the request through `s3s`.
 #[derive(Clone, Debug)]
 pub(super) struct RequestFacts {
-    /// `None` is the account itself, which may do everything.
+    /// `None` means the account itself, which may do everything.
     pub(super) key: Option<Arc<TemporaryKey>>,
-    /// The signature was a native one and is verified already.
+    /// The signature was a native one and is already verified.
     pub(super) verified: bool,
     /// Accounts other than the caller's.
-    pub(super) strangers: Vec<String>,
+    pub(super) other_accounts: Vec<String>,
     /// The Host header.
     pub(super) host: String,
     /// The bucket that the request is for.
@@ -31,18 +31,18 @@ pub(super) struct RequestFacts {
     pub(super) source_region: String,
     pub(super) appid: String,
     pub(super) prefix: String,
-    /// Entries of a page of a listing, whatever was asked for.
+    /// Maximum entries on a page of a listing, in place of the requested number.
     pub(super) page: Option<u32>,
     /// The condition keys that the request has.
     pub(super) facts: Vec<(&'static str, String)>,
 }
 
 impl RequestFacts {
-    /// Whether the caller may do `action` on `path`, which is `bucket/key`; `None` is the service.
+    /// Whether the caller may do `action` on `path`, which is `bucket/key`; `None` means the service.
     fn may(&self, action: &str, path: Option<&str>) -> bool {
         let bucket = path.map(|path| path.split('/').next().unwrap_or(path));
         let owner = bucket.and_then(|bucket| Some(bucket.rsplit_once('-')?.1));
-        if owner.is_some_and(|owner| self.strangers.iter().any(|stranger| stranger == owner)) {
+        if owner.is_some_and(|owner| self.other_accounts.iter().any(|other| other == owner)) {
             return false;
         }
         let attempt = Attempt {
@@ -67,7 +67,7 @@ impl RequestFacts {
     }
 }
 
-/// Keys of a multi-delete that the policy denies, kept aside for its answer.
+/// Keys of a multi-delete that the policy denies, kept for the response.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DeniedKeys(pub(super) Vec<String>);
 
@@ -75,7 +75,7 @@ const DELETE_OBJECT: &str = "name/cos:DeleteObject";
 const DELETE_OBJECTS: &str = "DeleteObjects";
 const GET_OBJECT: &str = "name/cos:GetObject";
 
-/// S3 operation, and the action that CAM knows it by (436/31923).
+/// Each S3 operation with its CAM action (436/31923).
 const ACTIONS: [(&str, &str); 24] = [
     ("AbortMultipartUpload", "name/cos:AbortMultipartUpload"),
     (
@@ -106,7 +106,7 @@ const ACTIONS: [(&str, &str); 24] = [
     ("UploadPartCopy", "name/cos:PutObject"),
 ];
 
-/// `s3s` asks for the secret to verify SigV4 with.
+/// Gives `s3s` the secret key with which it verifies SigV4.
 #[derive(Debug)]
 pub(super) struct SecretLookup(pub(super) Arc<AccountKeys>);
 
@@ -121,11 +121,11 @@ impl S3Auth for SecretLookup {
     }
 }
 
-/// `s3s` asks which bucket a Host names.
+/// Finds for `s3s` the bucket that a Host names.
 #[derive(Debug)]
 pub(super) struct Hosts {
     pub(super) suffix: String,
-    /// Whether any other Host names no bucket, which is in the path then.
+    /// Whether any other Host is accepted as path style: the path names the bucket.
     pub(super) path_style: bool,
 }
 
@@ -143,19 +143,19 @@ impl S3Host for Hosts {
     }
 }
 
-/// `s3s` asks whether a verified caller may go on.
+/// Decides for `s3s` whether a verified caller may continue.
 #[derive(Debug)]
 pub(super) struct Policies;
 
 #[async_trait::async_trait]
 impl S3Access for Policies {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
-        let asked = cx
+        let facts = cx
             .extensions_mut()
             .get::<RequestFacts>()
             .cloned()
             .ok_or_else(|| s3_error!(InternalError))?;
-        if cx.credentials().is_none() && !asked.verified {
+        if cx.credentials().is_none() && !facts.verified {
             return Err(s3_error!(AccessDenied, "Access Denied."));
         }
         let operation = cx.s3_op().name();
@@ -165,14 +165,14 @@ impl S3Access for Policies {
         }
         let path = match cx.s3_path() {
             S3Path::Root => None,
-            // Not documented, but official SDKs ask for listings with the prefix as the key (436/31923).
+            // Not documented: official SDKs request listings with the prefix as the key (436/31923).
             S3Path::Bucket { bucket } if operation.starts_with("List") => {
-                Some(format!("{bucket}/{}", asked.prefix))
+                Some(format!("{bucket}/{}", facts.prefix))
             }
             S3Path::Bucket { bucket } => Some(format!("{bucket}/")),
             S3Path::Object { bucket, key } => Some(format!("{bucket}/{key}")),
         };
-        asked.check(action, path.as_deref())
+        facts.check(action, path.as_deref())
     }
 
     async fn copy_object(&self, req: &mut S3Request<CopyObjectInput>) -> S3Result<()> {
@@ -184,10 +184,10 @@ impl S3Access for Policies {
     }
 
     async fn delete_objects(&self, req: &mut S3Request<DeleteObjectsInput>) -> S3Result<()> {
-        let asked = asked(req)?;
+        let facts = request_facts(req)?;
         let bucket = req.input.bucket.clone();
         let objects = std::mem::take(&mut req.input.delete.objects);
-        let may = |key: &str| asked.may(DELETE_OBJECT, Some(&format!("{bucket}/{key}")));
+        let may = |key: &str| facts.may(DELETE_OBJECT, Some(&format!("{bucket}/{key}")));
         let (allowed, denied): (Vec<_>, Vec<_>) =
             objects.into_iter().partition(|object| may(&object.key));
         req.input.delete.objects = allowed;
@@ -198,7 +198,7 @@ impl S3Access for Policies {
     }
 }
 
-/// The action of an S3 operation; `None` for what the emulator does not do.
+/// The action of an S3 operation; `None` when the emulator does not support it.
 pub(super) fn action_of(operation: &str) -> Option<&'static str> {
     ACTIONS
         .iter()
@@ -209,15 +209,15 @@ pub(super) fn action_of(operation: &str) -> Option<&'static str> {
 fn check_source<T>(req: &S3Request<T>, source: &CopySource) -> S3Result<()> {
     match source {
         CopySource::Bucket { bucket, key, .. } => {
-            let mut asked = asked(req)?;
-            asked.region = std::mem::take(&mut asked.source_region);
-            asked.check(GET_OBJECT, Some(&format!("{bucket}/{key}")))
+            let mut facts = request_facts(req)?;
+            facts.region = std::mem::take(&mut facts.source_region);
+            facts.check(GET_OBJECT, Some(&format!("{bucket}/{key}")))
         }
         _ => Err(s3_error!(InvalidArgument, "Copy source is not bucket/key.")),
     }
 }
 
-fn asked<T>(req: &S3Request<T>) -> S3Result<RequestFacts> {
+fn request_facts<T>(req: &S3Request<T>) -> S3Result<RequestFacts> {
     req.extensions
         .get::<RequestFacts>()
         .cloned()
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_action_is_the_one_of_the_published_table() {
+    fn actions_match_the_published_table() {
         let table = include_str!("../../tests/vectors/cos-actions.json");
         let table: serde_json::Value = serde_json::from_str(table).unwrap();
         for (operation, action) in ACTIONS {

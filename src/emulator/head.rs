@@ -1,4 +1,4 @@
-//! What a request's head says, and what of it COS refuses whoever asks. Pure.
+//! Checks of a request's head that COS makes before it knows the caller. Pure.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -7,16 +7,16 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODIN
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use crate::emulator::answer::CosError;
+use crate::emulator::response::CosError;
 use crate::encoding::percent::{form_decode, percent_decode, push_encoded};
 
-/// A key's bytes at most (436/13324).
+/// Maximum length of a key in bytes (436/13324).
 const KEY_LIMIT: usize = 850;
-/// One metadata entry's bytes, and those of all together (436/7749).
+/// Maximum size of one metadata entry in bytes, and of all together (436/7749).
 const METADATA_LIMIT: usize = 2048;
 const METADATA_TOTAL: usize = 4096;
 
-/// A request's target, decoded.
+/// The target of a request, decoded.
 pub(super) struct DecodedTarget {
     pub(super) path: Vec<u8>,
     pub(super) query: Vec<(Cow<'static, str>, Cow<'static, str>)>,
@@ -70,7 +70,7 @@ impl DecodedTarget {
     }
 }
 
-/// What a path of path style says: the bucket's name and, beginning with a slash, the rest.
+/// A path-style target: the bucket's name, and the rest of the path from its slash.
 #[derive(Clone, Debug)]
 pub(super) struct PathStyle {
     pub(super) bucket: String,
@@ -78,7 +78,7 @@ pub(super) struct PathStyle {
 }
 
 impl PathStyle {
-    /// Of a target such as `/bucket/key`; `None` for `/`.
+    /// Splits a target such as `/bucket/key`; `None` for `/`.
     pub(super) fn of(path: &str) -> Option<Self> {
         let path = path.strip_prefix('/').filter(|path| !path.is_empty())?;
         let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
@@ -89,7 +89,7 @@ impl PathStyle {
     }
 }
 
-/// The path within the bucket, whatever the style.
+/// The path within the bucket, in both styles.
 pub(super) fn path_in_bucket<'a>(extensions: &'a http::Extensions, uri: &'a http::Uri) -> &'a str {
     let path_style = extensions.get::<PathStyle>();
     path_style.map_or_else(|| uri.path(), |split| &split.path)
@@ -99,7 +99,7 @@ pub(super) fn header<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
     head.headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Exactly one signature, of a kind that is spoken.
+/// Finds exactly one signature, of a supported kind.
 pub(super) fn find_signature(
     head: &Parts,
     target: &DecodedTarget,
@@ -133,7 +133,7 @@ pub(super) fn find_signature(
     }
 }
 
-/// Keys: 1 to 850 bytes, not starting with a slash or backslash (436/13324).
+/// Checks a key: 1 to 850 bytes, and no slash or backslash at its start (436/13324).
 pub(super) fn check_key(path: &[u8]) -> Result<(), CosError> {
     let key = path.strip_prefix(b"/").unwrap_or_default();
     if key.len() > KEY_LIMIT {
@@ -149,7 +149,7 @@ pub(super) fn check_key(path: &[u8]) -> Result<(), CosError> {
     Ok(())
 }
 
-/// No aws-chunked body, and a length for every body.
+/// Refuses an aws-chunked body, and a body without a length.
 pub(super) fn check_framing(head: &Parts) -> Result<(), CosError> {
     let streaming =
         header(head, "x-amz-content-sha256").is_some_and(|v| v.starts_with("STREAMING-"));
@@ -181,7 +181,7 @@ pub(super) fn check_framing(head: &Parts) -> Result<(), CosError> {
     Ok(())
 }
 
-/// Names `[a-z0-9-]`, 2 KiB each, 4 KiB together (436/7749).
+/// Checks metadata: names `[a-z0-9-]`, 2 KiB for each entry, 4 KiB together (436/7749).
 pub(super) fn check_metadata(head: &Parts) -> Result<(), CosError> {
     let mut total = 0;
     for (name, value) in &head.headers {
@@ -193,7 +193,7 @@ pub(super) fn check_metadata(head: &Parts) -> Result<(), CosError> {
             continue;
         };
         if rest.is_empty() || !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            let message = format!("Metadata names are of a-z, 0-9 and -, which {rest} is not");
+            let message = format!("The metadata name {rest} may contain only a-z, 0-9 and -");
             return Err(CosError::bad_request("InvalidArgument", message));
         }
         total += rest.len() + value.len();
@@ -207,7 +207,7 @@ pub(super) fn check_metadata(head: &Parts) -> Result<(), CosError> {
     Ok(())
 }
 
-/// The condition keys of a request. Values out of the query are encoded, as policies write them (436/71306).
+/// The condition keys of a request. Values of the query stay encoded, as policies write them (436/71306).
 pub(super) fn facts(
     head: &Parts,
     target: &DecodedTarget,

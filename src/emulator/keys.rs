@@ -1,4 +1,4 @@
-//! The keys that exist: the account's own, and the temporary ones that STS issued.
+//! The valid keys: those of the accounts, and the temporary ones that STS issued.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use crate::emulator::fault_switch::Revocation;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
-/// Temporary keys that are remembered at most; issuing beyond that is refused.
+/// Maximum number of temporary keys. STS issues no more than these.
 const KEYS_LIMIT: usize = 200_000;
-/// Expired keys are kept this many seconds, so that an expired key is told from an unknown one.
+/// Expired keys are kept this many seconds, so that they can be distinguished from unknown ones.
 const KEPT_EXPIRED: i64 = 3600;
-/// Keys are swept each time this many have been issued.
+/// Expired keys are removed each time this many have been issued.
 const SWEEP_EVERY: usize = 1024;
-/// Random bytes of a token before its policy-dependent part: about 400 characters.
+/// Random bytes of a token before the part that depends on the policy: about 400 characters.
 const TOKEN_BYTES: usize = 300;
-/// A token's longest random part: about 1700 characters, as seen in the field.
+/// Maximum length of a token's random part: about 1700 characters, as observed at Tencent.
 const TOKEN_BYTES_MAX: usize = 1275;
 
 /// All keys of all accounts.
@@ -40,13 +40,13 @@ pub(super) struct OwnKey {
     appid: String,
 }
 
-/// What a temporary key is made for.
+/// The properties of a new temporary key.
 #[derive(Debug)]
 pub(super) struct NewKey<'a> {
     /// The account.
     pub(super) appid: &'a str,
     pub(super) session: &'a str,
-    /// The policy and its length; `None`: all that the account may.
+    /// The policy and its length; `None` allows everything that the account may do.
     pub(super) policy: Option<(ParsedPolicy, usize)>,
     pub(super) expires: Timestamp,
 }
@@ -57,16 +57,16 @@ pub(super) struct TemporaryKey {
     pub(super) id: String,
     /// The account.
     pub(super) appid: String,
-    /// The session that it was issued for.
+    /// The name of its session.
     pub(super) session: String,
     pub(super) secret: Secret,
     pub(super) token: Secret,
-    /// `None`: all that the account may.
+    /// `None` allows everything that the account may do.
     pub(super) policy: Option<ParsedPolicy>,
     pub(super) expires: Timestamp,
 }
 
-/// A key that was found.
+/// A key by its id.
 #[derive(Clone, Debug)]
 pub(super) enum AccountKey {
     Permanent(Arc<OwnKey>),
@@ -81,7 +81,7 @@ impl AccountKey {
         }
     }
 
-    /// Its account.
+    /// The account of the key.
     pub(super) fn appid(&self) -> &str {
         match self {
             Self::Permanent(key) => &key.appid,
@@ -118,7 +118,7 @@ impl AccountKeys {
         others
     }
 
-    /// Whether a bucket with this name can be made in one of the accounts.
+    /// Whether one of the accounts can create a bucket with this name.
     pub(super) fn can_own(&self, bucket: &str) -> bool {
         let owner = bucket.rsplit_once('-').map(|(_, appid)| appid);
         owner.is_some_and(|owner| self.appids.iter().any(|appid| appid == owner))
@@ -134,8 +134,8 @@ impl AccountKeys {
             .map(|key| AccountKey::Temporary(Arc::clone(&key)))
     }
 
-    /// Makes a new temporary key; `None` when there is no room or no randomness. The length of
-    /// the policy makes the token longer, as Tencent's grows with its policy.
+    /// Issues a new temporary key; `None` when there is no room or no randomness. The token grows with the policy,
+    /// as Tencent's does.
     pub(super) fn issue(&self, new: NewKey<'_>, now: Timestamp) -> Option<Arc<TemporaryKey>> {
         if self.issued.len() % SWEEP_EVERY == SWEEP_EVERY - 1 || self.issued.len() >= KEYS_LIMIT {
             self.issued
@@ -162,17 +162,17 @@ impl AccountKeys {
         Some(key)
     }
 
-    /// Forgets one temporary key; says whether there was one.
+    /// Revokes one temporary key. Gives whether it existed.
     pub(super) fn revoke(&self, id: &str) -> bool {
         self.issued.remove(id).is_some()
     }
 
-    /// The session that the temporary key `id` was issued for.
+    /// The session name of the temporary key `id`.
     pub(super) fn session(&self, id: &str) -> Option<String> {
         self.issued.get(id).map(|key| key.session.clone())
     }
 
-    /// Forgets what a fault says.
+    /// Revokes the keys that a fault names.
     pub(super) fn forget(&self, revocation: &Revocation) {
         match revocation {
             Revocation::All => self.revoke_all(),
@@ -182,7 +182,7 @@ impl AccountKeys {
         }
     }
 
-    /// Forgets all temporary keys.
+    /// Revokes all temporary keys.
     pub(super) fn revoke_all(&self) {
         self.issued.clear();
     }

@@ -1,4 +1,4 @@
-//! The five listings, a page at a time.
+//! The five listings: one page for each request.
 
 use s3s::dto::{
     CommonPrefix, DeleteMarkerEntry, ListMultipartUploadsInput, ListMultipartUploadsOutput,
@@ -16,7 +16,7 @@ use crate::emulator::store::multipart::StoredPart;
 use crate::emulator::store::{Attributes, Store, StoredObject, hex};
 use crate::encoding::percent::percent_decode;
 
-/// What a token begins with.
+/// The start of each continuation token.
 const TOKEN: &str = "1/secret.token=signature+";
 
 /// `ListObjects`, with `NextMarker` as COS has it.
@@ -44,7 +44,7 @@ pub(super) fn objects(
         marker: Some(encode(&input.marker.unwrap_or_default())),
         max_keys: Some(input.max_keys.unwrap_or(1000)),
         name: Some(input.bucket),
-        // COS names it whenever there is more, S3 only with a delimiter (436/7734).
+        // COS gives it whenever there are more entries, S3 only with a delimiter (436/7734).
         next_marker: page.next.as_deref().map(encode),
         prefix: Some(encode(&input.prefix.unwrap_or_default())),
         ..Default::default()
@@ -94,7 +94,7 @@ pub(super) fn objects_v2(
     })
 }
 
-/// `ListObjectVersions`, the newest version of a key first.
+/// `ListObjectVersions`: the newest version of a key comes first.
 pub(super) fn versions(
     store: &Store,
     input: ListObjectVersionsInput,
@@ -227,8 +227,8 @@ pub(super) fn parts(
     })
 }
 
-/// A token, which is nobody's business but the store's: what it is made of is not documented. This one
-/// holds much that a reader might stumble over: dots, `%`, `/`, `=`, words of secrets, and more than 512 bytes.
+/// A continuation token. Its form is not documented, so clients must not read it. This one contains what could
+/// confuse a reader: dots, `%`, `/`, `=`, words such as `secret`, and more than 512 bytes.
 fn token_of(marker: &str, bucket: &str) -> String {
     let bytes = marker.bytes().map(|byte| format!("%{byte:02X}"));
     format!(
@@ -238,7 +238,7 @@ fn token_of(marker: &str, bucket: &str) -> String {
     )
 }
 
-/// What a token of [`token_of`] stands for.
+/// The marker in a token of [`token_of`].
 fn marker_of(token: &str, bucket: &str) -> S3Result<String> {
     let read = || {
         let (encoded, sealed) = token.strip_prefix(TOKEN)?.split_once('.')?;

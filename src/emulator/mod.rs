@@ -1,16 +1,15 @@
-//! An embedded COS and STS: a strict double of the real ones, for `cosgate dev`, tests and load.
+//! The embedded COS and STS: a strict double of the real ones, for `cosgate dev`, tests and load.
 //!
-//! It shares nothing with the proxy but the pure signature functions and how COS spells names, and SigV4 is verified by `s3s`:
-//! what the proxy gets wrong shows here. Where Tencent's behaviour is not known, the stricter reading
-//! is taken.
+//! It shares only the pure signature functions and the spelling of names with the proxy, and `s3s` verifies SigV4.
+//! Mistakes of the proxy therefore show here. Where Tencent's behaviour is not known, the emulator is strict.
 //!
-//! - `wire` accepts connections and breaks them on demand;
-//! - `sts` issues temporary keys, which `keys` remembers; `sts_v1` reads calls of the older form;
-//! - `cos` checks a request's `head`, `native` puts a q-sign request into S3's words, `gate` enforces the
-//!   key's policy (`cam`), `s3`, `listings`, `uploads` and `settings` do the operation on the `store`, `answer` writes the
-//!   result as COS does;
-//! - `faults` says what goes wrong, `fault_switch` which request meets it by its `fault_target`, `paced_body`
-//!   slows it down; `counters` says what has come, `admin` gives all that over HTTP.
+//! - `wire` accepts connections and can cut them;
+//! - `sts` issues temporary keys, which `keys` stores; `sts_v1` reads calls of the older form;
+//! - `cos` checks a request's `head`; `native` translates a q-sign request to S3's headers; `gate` enforces the
+//!   key's policy (`cam`); `s3`, `listings`, `uploads` and `settings` carry out the operation on the `store`;
+//!   `response` writes the result as COS does;
+//! - `faults` describes what fails, and `fault_switch` decides by the `fault_target` which request meets it;
+//!   `fault_body` breaks, changes or slows down a body; `counters` counts requests; `admin` serves all that over HTTP.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -31,12 +30,12 @@ use crate::timestamp::Timestamp;
 
 mod address;
 mod admin;
-mod answer;
 mod cam;
 mod convert;
 mod cos;
 mod counters;
 mod document;
+mod fault_body;
 mod fault_switch;
 mod fault_target;
 mod faults;
@@ -47,8 +46,8 @@ mod head;
 mod keys;
 mod listings;
 mod native;
-mod paced_body;
 pub(crate) mod quantity;
+mod response;
 mod s3;
 mod seed;
 mod settings;
@@ -75,52 +74,52 @@ use settings::Settings;
 use store::Store;
 use sts::EmbeddedSts;
 
-/// How long requests may take to end when the emulator stops.
+/// Time limit for requests in flight when the emulator stops.
 const STOP: Duration = Duration::from_secs(1);
-/// Where buckets are when nothing else is said.
+/// The default region of buckets.
 const REGION: &str = "ap-guangzhou";
-/// The account when nothing else is said.
+/// The default account.
 const APPID: &str = "1250000000";
 /// The domain of COS.
 const SUFFIX: &str = "myqcloud.com";
-/// Characters of a policy at most. Tencent does not publish its limit.
+/// Default maximum length of a policy in characters. Tencent does not publish its limit.
 const POLICY_LIMIT: usize = 4096;
-/// Threads that serve.
+/// Threads that serve requests.
 const THREADS: usize = 2;
 
-/// What an emulator starts with.
+/// The configuration of an emulator.
 #[derive(Clone, Debug)]
 pub struct EmulatorConfig {
-    /// Where the objects live; `None` is a temporary folder that goes with the emulator.
+    /// The folder of the objects; `None` means a temporary folder that is removed with the emulator.
     pub data: Option<PathBuf>,
-    /// Where COS listens; port 0 is any free one.
+    /// The address of COS; port 0 chooses a free one.
     pub cos_listen: SocketAddr,
-    /// Where STS listens.
+    /// The address of STS.
     pub sts_listen: SocketAddr,
-    /// Where faults and counters are reachable over HTTP; `None` is nowhere.
+    /// The address of the admin listener for faults and counters; `None` means none.
     pub admin_listen: Option<SocketAddr>,
     /// The account's permanent keys: id and secret.
     pub keys: Vec<(String, Secret)>,
-    /// The account's roles, which may do all that the account may.
+    /// The account's roles, which may do everything that the account may.
     pub roles: Vec<EmulatorRole>,
-    /// The account's APPID, digits.
+    /// The account's APPID: digits.
     pub appid: String,
-    /// Buckets that are made when they are not there: name with APPID, and region.
+    /// Buckets that are created if they do not exist: name with APPID, and region.
     pub buckets: Vec<(String, String)>,
     /// The domain: buckets are `<bucket>.cos.<region>.<suffix>`.
     pub suffix: String,
-    /// Characters that a policy may have.
+    /// Maximum length of a policy in characters.
     pub policy_limit: usize,
-    /// What goes wrong from the start.
+    /// The faults from the start.
     pub faults: Faults,
-    /// Accounts beside the one of `appid`.
+    /// Accounts besides the one of `appid`.
     pub accounts: Vec<EmulatorAccount>,
-    /// When what was acknowledged is on the disk itself.
+    /// When acknowledged writes reach the disk.
     pub fsync: Fsync,
-    /// Whether COS takes the bucket's name in the path under a Host that is none of its own, as stores for
-    /// tests do. The real one does not.
+    /// Whether COS accepts the bucket's name in the path if the Host is not one of its own. Stores for tests do
+    /// this; the real COS does not.
     pub path_style: bool,
-    /// A folder whose folders become buckets, and the files in them objects, if they are not there.
+    /// A folder whose subfolders become buckets, and whose files become objects, unless they exist already.
     pub seed: Option<PathBuf>,
 }
 
@@ -140,9 +139,9 @@ pub struct EmulatorAccount {
 pub struct EmulatorRole {
     /// `qcs::cam::uin/100000000001:roleName/NAME`
     pub arn: String,
-    /// The `ExternalId` without which `AssumeRole` is refused.
+    /// The `ExternalId` that `AssumeRole` must give.
     pub external_id: Option<String>,
-    /// The identity provider whose token assumes it, and that token; else a key of the account does.
+    /// The identity provider and its token that assumes the role. Without one, a key of the account assumes it.
     pub web_identity: Option<(String, Secret)>,
 }
 
@@ -181,7 +180,7 @@ pub struct Emulator {
     _folder: Option<TempDir>,
 }
 
-/// What the listeners and the tests have in common.
+/// The state that the listeners and the tests share.
 #[derive(Clone, Debug)]
 struct EmulatorShared {
     counters: Arc<Counters>,
@@ -191,7 +190,7 @@ struct EmulatorShared {
 }
 
 impl EmulatorShared {
-    /// Spawns the embedded COS on the runtime that has been entered.
+    /// Spawns the embedded COS on the current runtime.
     fn serve_cos(&self, config: &EmulatorConfig, listener: TcpListener) -> io::Result<()> {
         let cos = Arc::new(Cos {
             counters: Arc::clone(&self.counters),
@@ -212,7 +211,7 @@ impl EmulatorShared {
         };
         tokio::spawn(wire::serve(listener, accepts, move |request, peer| {
             let cos = Arc::clone(&cos);
-            async move { Box::pin(cos.answer(request, peer)).await }
+            async move { Box::pin(cos.respond(request, peer)).await }
         }));
         Ok(())
     }
@@ -231,12 +230,12 @@ impl EmulatorShared {
         let accepts = move || !faults.refuses_connection(FaultService::Sts);
         tokio::spawn(wire::serve(listener, accepts, move |request, peer| {
             let sts = Arc::clone(&sts);
-            async move { sts.answer(request, peer).await }
+            async move { sts.respond(request, peer).await }
         }));
         Ok(())
     }
 
-    /// Spawns the listener for faults and counters.
+    /// Spawns the admin listener for faults and counters.
     fn serve_admin(&self, address: SocketAddr, listener: TcpListener) -> io::Result<()> {
         let is_loopback = address.ip().to_canonical().is_loopback();
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -246,7 +245,7 @@ impl EmulatorShared {
             || true,
             move |request, _| {
                 let shared = shared.clone();
-                async move { Ok(admin::answer(&shared, is_loopback, request).await) }
+                async move { Ok(admin::respond(&shared, is_loopback, request).await) }
             },
         ));
         Ok(())
@@ -254,7 +253,7 @@ impl EmulatorShared {
 }
 
 impl Emulator {
-    /// Starts one. Fails when a listener cannot be bound or the data cannot be read.
+    /// Starts an emulator. It fails when a listener cannot be bound or the data cannot be read.
     pub fn start(mut config: EmulatorConfig) -> io::Result<Self> {
         let (folder, data) = if let Some(data) = config.data.take() {
             (None, data)
@@ -272,7 +271,7 @@ impl Emulator {
             seed::seed(&store, folder, &config.appid)?;
         }
         if is_temporary {
-            store.snapshot()?; // a reset leads back to the start
+            store.snapshot()?; // a reset restores the start
         }
         let mut accounts = vec![EmulatorAccount {
             appid: config.appid.clone(),
@@ -319,47 +318,47 @@ impl Emulator {
         })
     }
 
-    /// Where COS listens.
+    /// The address of COS.
     pub fn cos_addr(&self) -> SocketAddr {
         self.cos_addr
     }
 
-    /// Where STS listens.
+    /// The address of STS.
     pub fn sts_addr(&self) -> SocketAddr {
         self.sts_addr
     }
 
-    /// Where faults and counters are reachable over HTTP.
+    /// The address of the admin listener.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin_addr
     }
 
-    /// What goes wrong on demand.
+    /// The active faults.
     pub fn faults(&self) -> &FaultSwitch {
         &self.shared.faults
     }
 
-    /// What has come so far.
+    /// The counters of requests.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
 
-    /// The ids of the temporary keys that exist.
+    /// The ids of the valid temporary keys.
     pub fn issued_keys(&self) -> Vec<String> {
         self.shared.keys.issued()
     }
 
-    /// Makes COS forget one temporary key; says whether it knew it.
+    /// Revokes one temporary key. Gives whether it existed.
     pub fn revoke_key(&self, id: &str) -> bool {
         self.shared.keys.revoke(id)
     }
 
-    /// Makes COS forget all temporary keys.
+    /// Revokes all temporary keys.
     pub fn revoke_all_keys(&self) {
         self.shared.keys.revoke_all();
     }
 
-    /// Stores an object as if somebody else had put it there.
+    /// Stores an object as another client would.
     pub fn put_object(&self, bucket: &str, key: &str, content: &[u8]) -> io::Result<()> {
         let new = store::NewObject {
             received: self.shared.store.received(content)?,
@@ -370,7 +369,7 @@ impl Emulator {
         put.map(drop).map_err(store::StoreError::into_io)
     }
 
-    /// Begins an upload as if somebody else had; gives its id.
+    /// Creates an upload as another client would. Gives its id.
     pub fn create_upload(&self, bucket: &str, key: &str) -> io::Result<String> {
         let attributes = store::Attributes::default();
         let created = self
@@ -380,7 +379,7 @@ impl Emulator {
         created.map_err(store::StoreError::into_io)
     }
 
-    /// The uploads that have begun in a bucket: key and id, sorted.
+    /// The unfinished uploads of a bucket: key and id, sorted.
     pub fn uploads(&self, bucket: &str) -> Vec<(String, String)> {
         self.shared.store.uploads(bucket)
     }
@@ -409,13 +408,13 @@ impl Emulator {
         Ok(())
     }
 
-    /// The document that is configured under a parameter of a bucket, as it came.
+    /// The document that is configured under a parameter of a bucket, as it arrived.
     pub fn setting(&self, bucket: &str, parameter: &str) -> Option<String> {
         let about = self.shared.store.bucket(bucket)?;
         about.settings.get(parameter).cloned()
     }
 
-    /// Configures a bucket as if somebody else had.
+    /// Configures a bucket as another client would.
     pub fn configure(&self, bucket: &str, parameter: &str, document: &str) -> io::Result<()> {
         let set = |about: &mut store::BucketAbout| {
             about
@@ -426,13 +425,13 @@ impl Emulator {
         done.map_err(store::StoreError::into_io)
     }
 
-    /// Keeps the state of all buckets, in place of an earlier snapshot.
+    /// Saves the state of all buckets, in place of an earlier snapshot.
     pub fn snapshot(&self) -> io::Result<()> {
         self.shared.store.snapshot()
     }
 
-    /// Brings the snapshot's state back; `false` when there is none. With a temporary folder the start is the
-    /// first one.
+    /// Restores the state of the snapshot; `false` when there is none. With a temporary folder, the first snapshot is
+    /// the state at the start.
     pub fn reset(&self) -> io::Result<bool> {
         self.shared.store.reset()
     }
@@ -448,7 +447,7 @@ impl Emulator {
         self.shared.store.object(bucket, key).is_ok()
     }
 
-    /// The keys of all objects in a bucket, sorted; none where there is no bucket.
+    /// The keys of all objects in a bucket, sorted; none if the bucket does not exist.
     pub fn object_keys(&self, bucket: &str) -> Vec<String> {
         self.shared.store.keys(bucket)
     }
@@ -466,12 +465,12 @@ impl Drop for Emulator {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // a panic in there was printed already
+            let _ = thread.join(); // a panic of the thread was printed already
         }
     }
 }
 
-/// The time. COS and STS have clocks of their own, apart from the proxy's.
+/// The current time. COS and STS have clocks of their own, apart from the proxy's.
 #[expect(
     clippy::disallowed_methods,
     reason = "the emulator is another machine, with its own clock"
@@ -483,7 +482,7 @@ fn clock() -> Timestamp {
     Timestamp::from_unix(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// Accounts and their roles.
+/// The accounts and their roles.
 fn roles(
     own: Vec<EmulatorRole>,
     appid: &str,
@@ -524,6 +523,6 @@ fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
 
 /// Keeps the runtime until the emulator is dropped.
 fn run(runtime: Runtime, stopped: oneshot::Receiver<()>) {
-    let _ = runtime.block_on(stopped); // the sender only ever goes away
+    let _ = runtime.block_on(stopped); // the sender is dropped and sends nothing
     runtime.shutdown_timeout(STOP);
 }

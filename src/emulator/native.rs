@@ -1,5 +1,5 @@
-//! Native requests (q-sign-algorithm=sha1): checked, then put into S3's words for the store, and the
-//! answers back into COS's.
+//! Native requests (q-sign-algorithm=sha1): verifies them, translates them to S3's headers for the store, and
+//! translates the responses back.
 
 use std::borrow::Cow;
 
@@ -8,22 +8,22 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, Uri};
 
 use crate::emulator::address::HostKind;
-use crate::emulator::answer::CosError;
+use crate::emulator::response::CosError;
 use crate::encoding::percent::push_encoded;
 use crate::sign::Signable;
 use crate::sign::cos::{CosClaim, CosClaimError, KeyTime, http_string, string_to_sign};
 use crate::timestamp::Timestamp;
 
-/// The header, or the parameter, of a temporary key's token.
+/// The header or the parameter of a temporary key's token.
 pub(super) const TOKEN: &str = "x-cos-security-token";
-/// Headers that name what is stored: a bucket in strict mode wants them signed.
+/// Headers that describe the stored object: a bucket in strict mode requires their signature.
 const STRICT_HEADERS: [&str; 4] = ["content-length", "content-md5", "content-type", "host"];
 
-/// What SDKs say of themselves. The one for Java adds the first after signing, and COS takes it.
+/// Headers that SDKs add about themselves. The Java SDK adds the first after signing, and COS accepts that.
 const SDK_HEADERS: [&str; 2] = ["x-cos-sdk-log-debug", "x-cos-sdk-retry"];
 
-/// How much of a request its signature must cover. The signer chooses, so this is what official SDKs
-/// are known to sign.
+/// How much of a request its signature must cover. The signer chooses, so this is what official SDKs are known
+/// to sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coverage {
     /// What a bucket in strict mode demands: the headers with a meaning, and the whole query.
@@ -52,7 +52,7 @@ pub(super) fn verify(
     check_parameters(claim, request)
 }
 
-/// COS's words for a signature that is not right.
+/// The error response of COS for an invalid signature.
 fn refusal(error: CosClaimError, claim: &CosClaim<'_>, request: &Signable<'_>) -> CosError {
     match error {
         CosClaimError::Expired => CosError::forbidden("AccessDenied", "Request has expired"),
@@ -73,7 +73,7 @@ fn refusal(error: CosClaimError, claim: &CosClaim<'_>, request: &Signable<'_>) -
     }
 }
 
-/// Every header that `coverage` demands is signed.
+/// Checks that every header that `coverage` demands is signed.
 fn check_headers(
     claim: &CosClaim<'_>,
     request: &Signable<'_>,
@@ -103,7 +103,7 @@ fn check_headers(
     }
 }
 
-/// Every parameter but the signature's own is signed.
+/// Checks that every parameter except the signature's own is signed.
 fn check_parameters(claim: &CosClaim<'_>, request: &Signable<'_>) -> Result<(), CosError> {
     let parameters = claim.names.parameter_list();
     let unsigned = request.query.iter().find(|(name, _)| {
@@ -121,17 +121,17 @@ fn check_parameters(claim: &CosClaim<'_>, request: &Signable<'_>) -> Result<(), 
     }
 }
 
-/// The refusal of an authorization that cannot be read.
+/// The error for a malformed authorization.
 pub(super) fn malformed() -> CosError {
     CosError::forbidden("AccessDenied", "The authorization is not of its form")
 }
 
-/// Puts a verified request into S3's words. `query` is its query as sent.
+/// Translates a verified request to S3's headers and parameters.
 pub(super) fn to_s3(head: &mut Parts, suffix: &str) -> Result<(), CosError> {
     let mut headers = HeaderMap::with_capacity(head.headers.len());
     for (name, value) in &head.headers {
         let text = name.as_str();
-        // x-amz-* beside a native signature is not documented to mean anything.
+        // The documents give x-amz-* headers no meaning beside a native signature.
         if name == AUTHORIZATION
             || text == TOKEN
             || SDK_HEADERS.contains(&text)
@@ -156,7 +156,7 @@ pub(super) fn to_s3(head: &mut Parts, suffix: &str) -> Result<(), CosError> {
         }
     }
     head.headers = headers;
-    // Natively there is one listing only, so `list-type` says nothing.
+    // There is only one native listing, so `list-type` has no meaning.
     let kept = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
         !is_of_signature(name) && name != "list-type"
@@ -178,7 +178,7 @@ pub(super) fn to_s3(head: &mut Parts, suffix: &str) -> Result<(), CosError> {
     Ok(())
 }
 
-/// Puts an answer's headers into COS's words.
+/// Translates a response's headers to COS's names.
 pub(super) fn from_s3(headers: &mut HeaderMap) {
     let amz: Vec<HeaderName> = headers
         .keys()
@@ -208,7 +208,7 @@ fn is_of_signature(name: &str) -> bool {
     OWN.contains(&name)
 }
 
-/// `<bucket>.cos.<region>.<suffix>/<key>` to `/bucket/key`. The key stays encoded.
+/// Translates `<bucket>.cos.<region>.<suffix>/<key>` to `/bucket/key`. The key stays encoded.
 fn copy_source(value: &HeaderValue, suffix: &str) -> Result<HeaderValue, CosError> {
     let read = || {
         let (host, key) = value.to_str().ok()?.split_once('/')?;
@@ -232,7 +232,7 @@ fn renamed(name: &str, from: &str, to: &str) -> Result<HeaderName, CosError> {
     })
 }
 
-/// A field of the authorization, wherever it is.
+/// A field of the authorization, in the header or in the query.
 fn field<'a>(request: &'a Signable<'_>, name: &str) -> Option<Cow<'a, str>> {
     let header = request
         .headers

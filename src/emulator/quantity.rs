@@ -18,7 +18,7 @@ pub struct Span(pub Duration);
 #[serde(try_from = "String", into = "String")]
 pub struct ByteSize(pub u64);
 
-/// A part of a whole: `0.02` or `2%`.
+/// A share of a whole: `0.02` or `2%`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Share(pub f64);
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantities_are_read_and_written_alike() {
+    fn writes_quantities_as_it_reads_them() {
         for text in ["30s", "250ms", "90s", "1s500ms", "0s"] {
             assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
         }

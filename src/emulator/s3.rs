@@ -1,4 +1,4 @@
-//! The S3 operations, on the store, behind the trait of `s3s`.
+//! The S3 operations on the store, as an implementation of the trait of `s3s`.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::emulator::store::versions::{NULL, Removed, Versioning};
 use crate::emulator::store::{Attributes, BucketAbout, NewObject, Store, StoreError, StoredObject};
 use crate::emulator::{clock, listings, uploads};
 
-/// Objects in one multi-delete at most (436/8289).
+/// Maximum number of objects in one multi-delete (436/8289).
 const DELETE_LIMIT: usize = 1000;
 
 /// The operations.
@@ -47,15 +47,17 @@ impl S3 for Operations {
         &self,
         req: S3Request<ListBucketsInput>,
     ) -> S3Result<S3Response<ListBucketsOutput>> {
-        // The service's own host has no region: it lists those of all.
+        // The service's own host has no region: it lists the buckets of all regions.
         let RequestFacts {
-            region, strangers, ..
-        } = asked(&req)?;
+            region,
+            other_accounts,
+            ..
+        } = request_facts(&req)?;
         let mut found = self.store.buckets();
         found.retain(|about| region.is_empty() || about.region == *region);
         let account =
             |about: &BucketAbout| about.name.rsplit_once('-').map(|(_, id)| id.to_owned());
-        found.retain(|about| account(about).is_none_or(|appid| !strangers.contains(&appid)));
+        found.retain(|about| account(about).is_none_or(|appid| !other_accounts.contains(&appid)));
         let buckets = found.into_iter().map(|about| Bucket {
             bucket_region: Some(about.region),
             creation_date: Some(stamp(about.created)),
@@ -72,10 +74,10 @@ impl S3 for Operations {
         &self,
         req: S3Request<CreateBucketInput>,
     ) -> S3Result<S3Response<CreateBucketOutput>> {
-        let asked = asked(&req)?;
+        let facts = request_facts(&req)?;
         let made = self
             .store
-            .create_bucket(&req.input.bucket, &asked.region, clock());
+            .create_bucket(&req.input.bucket, &facts.region, clock());
         if !made.map_err(S3Error::internal_error)? {
             return Err(s3_error!(BucketAlreadyOwnedByYou));
         }
@@ -277,8 +279,8 @@ impl S3 for Operations {
             .map(|key| failed(key, "AccessDenied"))
             .collect();
         for object in objects {
-            let asked = object.version_id.as_deref();
-            let removed = match self.remove(&req.input.bucket, &object.key, asked) {
+            let version = object.version_id.as_deref();
+            let removed = match self.remove(&req.input.bucket, &object.key, version) {
                 Err(error) if *error.code() == S3ErrorCode::NoSuchVersion => {
                     errors.push(failed(object.key, "NoSuchVersion"));
                     continue;
@@ -451,7 +453,7 @@ impl Operations {
             .ok_or_else(|| s3_error!(NoSuchBucket))
     }
 
-    /// The version that a read shows, where the bucket has or has had versions.
+    /// The version id that a read reports, if the bucket has or has had versions.
     fn shown_version(&self, bucket: &str, object: &StoredObject) -> Option<String> {
         let is_shown = self.store.versioning(bucket) != Versioning::Never;
         is_shown.then(|| object.version.clone())
@@ -486,7 +488,7 @@ impl From<StoreError> for S3Error {
     }
 }
 
-/// Says that a marker is in the way.
+/// The error for a version that is a delete marker.
 fn of_marker(code: S3ErrorCode, version: &str) -> S3Error {
     let mut error = S3Error::new(code);
     let mut headers = HeaderMap::new();
@@ -498,19 +500,19 @@ fn of_marker(code: S3ErrorCode, version: &str) -> S3Error {
     error
 }
 
-/// The version that a write made; COS names it while versioning is on (436/7749).
+/// The version that a write created; COS reports it while versioning is on (436/7749).
 pub(super) fn new_version(object: &StoredObject) -> Option<String> {
     Some(object.version.clone()).filter(|version| version != NULL)
 }
 
-/// What the front of COS learnt of a request.
-pub(super) fn asked<T>(req: &S3Request<T>) -> S3Result<&RequestFacts> {
+/// The facts that COS has read from the head of a request.
+pub(super) fn request_facts<T>(req: &S3Request<T>) -> S3Result<&RequestFacts> {
     req.extensions
         .get::<RequestFacts>()
         .ok_or_else(|| s3_error!(InternalError))
 }
 
-/// What a copy says of its object: what its source says, but for what is replaced.
+/// The attributes of a copy: those of its source, except the replaced ones.
 fn copied_attributes(
     input: &CopyObjectInput,
     source: &StoredObject,
@@ -537,13 +539,15 @@ fn copied_attributes(
     })
 }
 
-/// Entries of a page: what was asked for, unless a fault makes it less.
-fn page_limit<T>(req: &S3Request<T>, wanted: Option<i32>) -> S3Result<usize> {
-    let least = asked(req)?.page.and_then(|page| usize::try_from(page).ok());
-    Ok(page_size(wanted)?.min(least.unwrap_or(usize::MAX)))
+/// The number of entries of a page: the requested one, unless a fault makes it smaller.
+fn page_limit<T>(req: &S3Request<T>, requested: Option<i32>) -> S3Result<usize> {
+    let limit = request_facts(req)?
+        .page
+        .and_then(|page| usize::try_from(page).ok());
+    Ok(page_size(requested)?.min(limit.unwrap_or(usize::MAX)))
 }
 
-/// Copies part of a file, away from the threads that serve.
+/// Copies part of a file on a thread that may block.
 pub(super) async fn copy(
     store: &Arc<Store>,
     source: File,

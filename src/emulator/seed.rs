@@ -1,4 +1,4 @@
-//! A folder as the first content of the store: its folders are buckets, the files in them objects.
+//! The first content of the store, from a folder: its subfolders become buckets, and their files become objects.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,10 +7,10 @@ use std::path::Path;
 use super::store::{Attributes, NewObject, Store, StoreError};
 use super::{REGION, clock};
 
-/// Folders below each other; a symbolic link could lead in a circle.
+/// Maximum depth of folders: a symbolic link could lead in a circle.
 const DEPTH: usize = 64;
 
-/// Puts what is in `folder` and not yet in the store. A folder without an APPID at the end of its name gets `appid`.
+/// Adds the content of `folder` that the store does not have yet. A folder gets `appid` unless its name ends in one.
 pub(super) fn seed(store: &Store, folder: &Path, appid: &str) -> io::Result<()> {
     for entry in fs::read_dir(folder).map_err(|error| named(folder, &error))? {
         let path = entry?.path();

@@ -1,5 +1,5 @@
-//! What is configured of a bucket, and the access rights and the restoring of an object: kept as they came and
-//! given back. `s3s` knows S3's words for these alone, so it hands them over here when it has verified who asks.
+//! The configuration of a bucket, and the access rights and the restoration of an object: documents that are
+//! stored and returned as they arrived. `s3s` passes these requests on when it has verified the caller.
 
 use std::sync::Arc;
 
@@ -13,24 +13,24 @@ use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error}
 use crate::emulator::document::{XML_LIMIT, has_parameter};
 use crate::emulator::gate::RequestFacts;
 use crate::emulator::head::path_in_bucket;
-use crate::emulator::s3::asked;
+use crate::emulator::s3::request_facts;
 use crate::emulator::store::{Attributes, BucketAbout, Store};
 
-/// The owner of everything.
+/// The namespace of the grantee's type.
 const OWNER: &str = "qcs::cam::uin/100000000001:uin/100000000001";
 const XSI: &str = "xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\"";
 const ALL_USERS: &str = "http://cam.qcloud.com/groups/global/AllUsers";
 
 /// One kind of setting, as COS's pages document it.
 struct Setting {
-    /// The parameter that chooses it.
+    /// The parameter that selects it.
     parameter: &'static str,
     root: &'static str,
-    /// Reads, sets and removes it; empty where COS has no such action.
+    /// The actions that read, set and remove it; empty where COS has no such action.
     actions: [&'static str; 3],
-    /// The code where nothing is set; empty where an empty document is the answer.
+    /// The error code when nothing is set; empty when COS responds with an empty document.
     absent: &'static str,
-    /// Every element that may be in its document.
+    /// Every element that its document may contain.
     elements: &'static [&'static str],
 }
 
@@ -161,7 +161,7 @@ const OF_BUCKETS: [Setting; 11] = [
             "PutBucketReplication",
             "DeleteBucketReplication",
         ],
-        // As COS's SDK for Node.js knows it.
+        // As in COS's SDK for Node.js.
         absent: "ReplicationConfigurationnotFoundError",
         elements: &[
             "Bucket",
@@ -256,7 +256,7 @@ pub(super) struct Settings {
 }
 
 impl Setting {
-    /// The setting that is requested, if it is one, and the action for it.
+    /// The requested setting, if the request names one, and its action.
     fn of(
         method: &Method,
         uri: &Uri,
@@ -282,9 +282,9 @@ impl Setting {
         (!action.is_empty()).then_some((setting, action))
     }
 
-    /// Refuses a document that COS's page does not describe.
+    /// Refuses a document whose elements are not on COS's page.
     fn check(&self, document: &str) -> S3Result<()> {
-        let malformed = || s3_error!(MalformedXML, "The XML is not of its form.");
+        let malformed = || s3_error!(MalformedXML, "The XML is not well-formed.");
         let mut reader = Reader::from_str(document);
         let (mut depth, mut has_root) = (0_usize, false);
         loop {
@@ -314,14 +314,14 @@ impl Setting {
         if is_known {
             return Ok(());
         }
-        let message = format!("{name} does not belong there.");
+        let message = format!("The element {name} is not allowed there.");
         Err(S3Error::with_message(S3ErrorCode::MalformedXML, message))
     }
 }
 
-/// Whether the request needs the right `action`.
+/// Whether `action` is the action of a setting.
 #[cfg(test)]
-pub(super) fn asks_for(action: &str) -> bool {
+pub(super) fn is_action(action: &str) -> bool {
     let mut settings = OF_BUCKETS.iter().chain(&OF_OBJECTS);
     let action = action.strip_prefix("name/cos:").unwrap_or(action);
     settings.any(|setting| setting.actions.contains(&action))
@@ -340,13 +340,13 @@ impl S3Route for Settings {
     }
 
     async fn check_access(&self, req: &mut S3Request<Body>) -> S3Result<()> {
-        let facts = asked(req)?;
+        let facts = request_facts(req)?;
         if req.credentials.is_none() && !facts.verified {
             return Err(s3_error!(AccessDenied, "Access Denied."));
         }
         let (_, action) = Setting::of(&req.method, &req.uri, &req.extensions)
             .ok_or_else(|| s3_error!(NotImplemented))?;
-        let (bucket, key) = Self::place(req)?;
+        let (bucket, key) = Self::target(req)?;
         facts.check(
             &format!("name/cos:{action}"),
             Some(&format!("{bucket}/{key}")),
@@ -356,19 +356,19 @@ impl S3Route for Settings {
     async fn call(&self, req: S3Request<Body>) -> S3Result<S3Response<Body>> {
         let (setting, _) = Setting::of(&req.method, &req.uri, &req.extensions)
             .ok_or_else(|| s3_error!(NotImplemented))?;
-        let (bucket, key) = Self::place(&req)?;
+        let (bucket, key) = Self::target(&req)?;
         let in_headers = match setting.parameter {
             "acl" => rights_in_headers(&req.headers)?,
             _ => None,
         };
         let is_read = req.method == Method::GET;
         let is_removal = req.method == Method::DELETE;
-        // It has been read whole before; `s3s` may have wrapped it since.
+        // The document has been read whole before; `s3s` may have wrapped it since.
         let document = Limited::new(req.input, XML_LIMIT).collect().await;
         let document = document.map_err(|_| s3_error!(IncompleteBody))?.to_bytes();
         let document = String::from_utf8(document.to_vec());
         let document = document.map_err(|_| s3_error!(MalformedXML))?;
-        let said = match in_headers {
+        let new = match in_headers {
             Some(rights) if document.is_empty() => Some(rights),
             _ if is_read || is_removal => None,
             _ => {
@@ -384,11 +384,11 @@ impl S3Route for Settings {
         }
         if key.is_empty() {
             self.store
-                .change_bucket(&bucket, |about| about.set(setting.parameter, said))?;
+                .change_bucket(&bucket, |about| about.set(setting.parameter, new))?;
         } else {
             let change = |attributes: &mut Attributes| match setting.parameter {
-                "retention" => attributes.retention = said,
-                _ => attributes.acl = said,
+                "retention" => attributes.retention = new,
+                _ => attributes.acl = new,
             };
             self.store.change_object(&bucket, &key, change)?;
         }
@@ -401,9 +401,9 @@ impl S3Route for Settings {
 }
 
 impl Settings {
-    /// The bucket and the key that a request names; the key of a bucket is empty.
-    fn place<T>(req: &S3Request<T>) -> S3Result<(String, String)> {
-        let RequestFacts { bucket, .. } = asked(req)?;
+    /// The bucket and the key that a request names. The key is empty for a bucket.
+    fn target<T>(req: &S3Request<T>) -> S3Result<(String, String)> {
+        let RequestFacts { bucket, .. } = request_facts(req)?;
         let name = bucket.clone().ok_or_else(|| s3_error!(NoSuchBucket))?;
         let path = path_in_bucket(&req.extensions, &req.uri);
         let path = path.strip_prefix('/').unwrap_or_default();
@@ -414,7 +414,7 @@ impl Settings {
     }
 
     fn read(&self, setting: &Setting, bucket: &str, key: &str) -> S3Result<S3Response<Body>> {
-        let said = if key.is_empty() {
+        let stored = if key.is_empty() {
             let about: BucketAbout = self
                 .store
                 .bucket(bucket)
@@ -427,8 +427,8 @@ impl Settings {
                 _ => object.attributes.acl.clone(),
             }
         };
-        let document = match said {
-            Some(said) => said,
+        let document = match stored {
+            Some(stored) => stored,
             None if setting.parameter == "acl" => acl_document("private")?,
             None if setting.absent.is_empty() => format!("<{}></{}>", setting.root, setting.root),
             None => {
@@ -444,7 +444,7 @@ impl Settings {
         Ok(response)
     }
 
-    /// An object in cold storage can be read at once here.
+    /// The emulator restores nothing: objects in cold storage can be read at once.
     fn restore(&self, bucket: &str, key: &str) -> S3Result<S3Response<Body>> {
         let object = self.store.object(bucket, key)?;
         let class = object.attributes.storage_class.as_deref();
@@ -459,19 +459,19 @@ impl Settings {
 }
 
 impl BucketAbout {
-    /// Keeps, or removes, what is configured under `parameter`.
-    fn set(&mut self, parameter: &str, said: Option<String>) {
-        match said {
-            Some(said) => _ = self.settings.insert(parameter.to_owned(), said),
+    /// Stores or removes the document of `parameter`.
+    fn set(&mut self, parameter: &str, document: Option<String>) {
+        match document {
+            Some(document) => _ = self.settings.insert(parameter.to_owned(), document),
             None => _ = self.settings.remove(parameter),
         }
     }
 }
 
-/// The rights that a request says in headers: in one word, or account by account (436/7737, 436/7748).
+/// The rights in a request's headers: one preset, or account by account (436/7737, 436/7748).
 fn rights_in_headers(headers: &HeaderMap) -> S3Result<Option<String>> {
-    let said = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(canned) = said("x-amz-acl") {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(canned) = header("x-amz-acl") {
         return acl_document(canned).map(Some);
     }
     let mut grants = String::new();
@@ -482,10 +482,10 @@ fn rights_in_headers(headers: &HeaderMap) -> S3Result<Option<String>> {
         ("x-amz-grant-write", "WRITE"),
         ("x-amz-grant-write-acp", "WRITE_ACP"),
     ] {
-        for grantee in said(name).into_iter().flat_map(|value| value.split(',')) {
+        for grantee in header(name).into_iter().flat_map(|value| value.split(',')) {
             let id = grantee.trim().strip_prefix("id=\"");
             let id = id.and_then(|id| id.strip_suffix('"'));
-            let id = id.ok_or_else(|| s3_error!(InvalidArgument, "Not an account."))?;
+            let id = id.ok_or_else(|| s3_error!(InvalidArgument, "The account is invalid."))?;
             let (owner, user) = id.split_once('/').unwrap_or((id, id));
             let id = format!("qcs::cam::uin/{owner}:uin/{user}");
             let id = format!("<ID>{id}</ID><DisplayName>{id}</DisplayName>");
@@ -497,13 +497,18 @@ fn rights_in_headers(headers: &HeaderMap) -> S3Result<Option<String>> {
     Ok((!grants.is_empty()).then(|| rights_document(&grants)))
 }
 
-/// The rights that one word stands for (436/30752).
+/// The rights of a preset (436/30752).
 fn acl_document(canned: &str) -> S3Result<String> {
     let everybody: &[&str] = match canned {
         "private" | "default" => &[],
         "public-read" => &["READ"],
         "public-read-write" => &["READ", "WRITE"],
-        _ => return Err(s3_error!(InvalidArgument, "Not a preset of access rights.")),
+        _ => {
+            return Err(s3_error!(
+                InvalidArgument,
+                "The preset of access rights is unknown."
+            ));
+        }
     };
     let everybody = everybody.iter().map(|permission| {
         format!(
@@ -514,7 +519,7 @@ fn acl_document(canned: &str) -> S3Result<String> {
     Ok(rights_document(&everybody.collect::<String>()))
 }
 
-/// The document of these rights and the owner's own.
+/// The document of these rights and of the owner's own.
 fn rights_document(others: &str) -> String {
     let owner = format!("<ID>{OWNER}</ID><DisplayName>{OWNER}</DisplayName>");
     format!(
@@ -533,7 +538,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_action_is_one_of_the_published_table() {
+    fn actions_match_the_published_table() {
         let table = include_str!("../../tests/vectors/cos-actions.json");
         for setting in OF_BUCKETS.iter().chain(&OF_OBJECTS) {
             for action in setting.actions.iter().filter(|action| !action.is_empty()) {

@@ -17,11 +17,11 @@ use crate::emulator::EmulatorRole;
 use crate::emulator::cam::{ParsedPolicy, ParsedPolicyError};
 use crate::emulator::clock;
 use crate::emulator::counters::Counters;
+use crate::emulator::fault_body::PacedBody;
 use crate::emulator::fault_switch::{Circumstances, FaultSwitch};
 use crate::emulator::fault_target::FaultTarget;
 use crate::emulator::faults::{FaultService, StsFault};
 use crate::emulator::keys::{AccountKey, AccountKeys, NewKey, random};
-use crate::emulator::paced_body::PacedBody;
 use crate::emulator::store::hex;
 use crate::emulator::sts_v1;
 use crate::emulator::wire::{Cut, WirePeer};
@@ -29,14 +29,14 @@ use crate::encoding::percent::form_decode;
 use crate::sign::tc3::{ApiCall, ApiClaim, ApiClaimError};
 use crate::timestamp::Timestamp;
 
-/// A call's body at most.
+/// Maximum size of a call's body in bytes.
 const BODY_LIMIT: usize = 256 * 1024;
-/// The longest life of a sub-account's federation token.
+/// Maximum lifetime of a sub-account's federation token.
 const DURATION_LIMIT: i64 = 129_600;
 const DURATION_DEFAULT: i64 = 1800;
 /// Bytes of [`StsFault::Huge`].
 const HUGE: usize = 64 << 20;
-/// The same of a role's key.
+/// Maximum lifetime of a role's key.
 const ROLE_DURATION_LIMIT: i64 = 43_200;
 const ROLE_DURATION_DEFAULT: i64 = 7200;
 const TAGS_LIMIT: usize = 50;
@@ -48,29 +48,29 @@ pub(super) struct EmbeddedSts {
     pub(super) counters: Arc<Counters>,
     pub(super) faults: Arc<FaultSwitch>,
     pub(super) keys: Arc<AccountKeys>,
-    /// Characters that a policy may have, decoded.
+    /// Maximum length of a decoded policy in characters.
     pub(super) policy_limit: usize,
     /// Accounts and their roles.
     pub(super) roles: Vec<(String, EmulatorRole)>,
 }
 
-/// A key that a call asks for.
-struct Asked<'a> {
+/// The key that a call requests.
+struct RequestedKey<'a> {
     /// The account.
     appid: &'a str,
     /// The policy and its length.
     policy: Option<(ParsedPolicy, usize)>,
-    /// Seconds.
+    /// The lifetime in seconds.
     duration: i64,
     name: &'a str,
 }
 
-/// A refusal: Tencent's code and a message.
+/// An error response: Tencent's code and a message.
 type StsFailure = (String, String);
 
 impl EmbeddedSts {
-    /// Answers one request, or cuts its connection when a fault says so.
-    pub(super) async fn answer(
+    /// Responds to one request, or cuts its connection when a fault says so.
+    pub(super) async fn respond(
         &self,
         request: Request<Incoming>,
         peer: WirePeer,
@@ -93,19 +93,19 @@ impl EmbeddedSts {
             tokio::time::sleep(met.latency).await;
         }
         let circumstances = met.circumstances(clock());
-        let answer = match broken_answer(met.sts.as_ref(), circumstances.now, &peer).await? {
+        let response = match fault_response(met.sts.as_ref(), circumstances.now, &peer).await? {
             Some(broken) => broken,
             None => match self.act(&head, &body, circumstances) {
-                Ok(mut response) => {
-                    spoil(&mut response, met.sts.as_ref());
-                    respond(response, circumstances.now)
+                Ok(mut content) => {
+                    corrupt(&mut content, met.sts.as_ref());
+                    json_response(content, circumstances.now)
                 }
                 Err(failure) => failed(failure, circumstances.now),
             },
         };
         Ok(match met.bandwidth {
-            Some(rate) => answer.map(|body| Body::http_body_unsync(PacedBody::new(body, rate))),
-            None => answer,
+            Some(rate) => response.map(|body| Body::http_body_unsync(PacedBody::new(body, rate))),
+            None => response,
         })
     }
 
@@ -120,7 +120,7 @@ impl EmbeddedSts {
             let call = call.map_err(refused)?;
             let key = self.key(call.secret_id())?;
             call.verify(key.secret(), now).map_err(refused)?;
-            let (head, parameters) = call.into_words();
+            let (head, parameters) = call.into_api3();
             check_token(&head, &key)?;
             return self.perform(&head, Some(&key), &parameters, circumstances);
         }
@@ -175,7 +175,7 @@ impl EmbeddedSts {
         }
     }
 
-    /// Whose signature it is.
+    /// Authenticates the caller by the signature of API 3.0.
     fn authenticate(
         &self,
         head: &Parts,
@@ -209,7 +209,7 @@ impl EmbeddedSts {
             },
             time: Timestamp::from_unix(time),
         };
-        // Some SDKs sign the bare host name where others sign its port too.
+        // Some SDKs sign the bare host name, and others sign its port too.
         let bare = ApiCall {
             host: host.split(':').next().unwrap_or_default(),
             ..call
@@ -240,7 +240,7 @@ impl EmbeddedSts {
         if matches!(key, AccountKey::Temporary(_)) {
             return Err(failure(
                 "FailedOperation.TempKeyNotAllowed",
-                "A temporary key cannot ask for one.",
+                "A temporary key cannot request one.",
             ));
         }
         require_region(head)?;
@@ -253,7 +253,7 @@ impl EmbeddedSts {
         }
         let duration = duration(head, parameters, DURATION_DEFAULT, DURATION_LIMIT)?;
         let appid = key.appid();
-        let new = Asked {
+        let new = RequestedKey {
             appid,
             policy: Some(self.policy(text(parameters, "Policy")?, appid)?),
             duration,
@@ -288,7 +288,7 @@ impl EmbeddedSts {
             None => None,
             Some(_) => Some(self.policy(text(parameters, "Policy")?, appid)?),
         };
-        let new = Asked {
+        let new = RequestedKey {
             appid,
             policy,
             duration,
@@ -297,7 +297,7 @@ impl EmbeddedSts {
         self.issue(new, circumstances)
     }
 
-    /// It has no Policy: a call that brings one is refused, as an unknown parameter is by API 3.0.
+    /// This action has no Policy. A call with one is refused, as API 3.0 refuses an unknown parameter.
     fn assume_role_with_web_identity(
         &self,
         head: &Parts,
@@ -336,7 +336,7 @@ impl EmbeddedSts {
             ));
         }
         let duration = duration(head, parameters, ROLE_DURATION_DEFAULT, ROLE_DURATION_LIMIT)?;
-        let new = Asked {
+        let new = RequestedKey {
             appid,
             policy: None,
             duration,
@@ -380,19 +380,19 @@ impl EmbeddedSts {
 
     fn issue(
         &self,
-        asked: Asked<'_>,
+        requested: RequestedKey<'_>,
         circumstances: Circumstances,
     ) -> Result<Map<String, Value>, StsFailure> {
-        let life = circumstances.lifetime.unwrap_or(asked.duration);
+        let life = circumstances.lifetime.unwrap_or(requested.duration);
         let new = NewKey {
-            appid: asked.appid,
-            session: asked.name,
-            policy: asked.policy,
+            appid: requested.appid,
+            session: requested.name,
+            policy: requested.policy,
             expires: clock().plus(life),
         };
         let issued = self.keys.issue(new, clock());
         let issued = issued.ok_or_else(|| failure("InternalError.SystemError", "No more keys."))?;
-        self.counters.key_issued(asked.name);
+        self.counters.key_issued(requested.name);
         let expires = circumstances.now.plus(life);
         Ok(fields(&json!({
             "Credentials": {
@@ -419,7 +419,7 @@ fn refused(refusal: ApiClaimError) -> StsFailure {
     }
 }
 
-/// A temporary key is good with its token alone.
+/// Checks the token of a temporary key.
 fn check_token(head: &Parts, key: &AccountKey) -> Result<(), StsFailure> {
     let AccountKey::Temporary(temporary) = key else {
         return Ok(());
@@ -434,8 +434,8 @@ fn check_token(head: &Parts, key: &AccountKey) -> Result<(), StsFailure> {
     Ok(())
 }
 
-/// What comes in place of an answer where `fault` says so.
-async fn broken_answer(
+/// The response that `fault` demands in place of the normal one.
+async fn fault_response(
     fault: Option<&StsFault>,
     now: Timestamp,
     peer: &WirePeer,
@@ -463,9 +463,9 @@ async fn broken_answer(
     })
 }
 
-/// Makes of a good answer what `fault` says.
-fn spoil(response: &mut Map<String, Value>, fault: Option<&StsFault>) {
-    let Some(Value::Object(credentials)) = response.get_mut("Credentials") else {
+/// Changes a successful response as `fault` demands.
+fn corrupt(content: &mut Map<String, Value>, fault: Option<&StsFault>) {
+    let Some(Value::Object(credentials)) = content.get_mut("Credentials") else {
         return;
     };
     match fault {
@@ -474,7 +474,7 @@ fn spoil(response: &mut Map<String, Value>, fault: Option<&StsFault>) {
         }
         Some(StsFault::WrongTypes) => {
             credentials.insert("TmpSecretId".into(), json!([1]));
-            response.insert("ExpiredTime".into(), json!("soon"));
+            content.insert("ExpiredTime".into(), json!("soon"));
         }
         _ => {}
     }
@@ -525,7 +525,7 @@ fn external_id(parameters: &Map<String, Value>) -> Result<Option<&str>, StsFailu
     }
 }
 
-/// 2 to 128 letters, digits and `others`.
+/// Checks for 2 to 128 letters, digits and `others`.
 fn named<'a>(parameter: &str, name: &'a str, others: &str) -> Result<&'a str, StsFailure> {
     let is_known = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
     if (2..=128).contains(&name.len()) && name.chars().all(is_known) {
@@ -536,9 +536,9 @@ fn named<'a>(parameter: &str, name: &'a str, others: &str) -> Result<&'a str, St
 }
 
 fn check_tags(parameters: &Map<String, Value>) -> Result<(), StsFailure> {
-    let within = |tag: &Value, name: &str, most: usize| {
+    let within = |tag: &Value, name: &str, max: usize| {
         let text = tag.get(name).and_then(Value::as_str);
-        text.is_some_and(|text| text.chars().count() <= most)
+        text.is_some_and(|text| text.chars().count() <= max)
     };
     let good = match parameters.get("Tags") {
         None => true,
@@ -592,7 +592,7 @@ fn text<'a>(parameters: &'a Map<String, Value>, name: &str) -> Result<&'a str, S
     })
 }
 
-/// The server decodes a policy once more after its transport is decoded, a `+` to a space (1312/48195).
+/// Decodes a policy. The server does this after it has decoded the transport; a `+` becomes a space (1312/48195).
 fn decode_policy(text: &str) -> Option<String> {
     String::from_utf8(form_decode(text)?.into_owned()).ok()
 }
@@ -610,22 +610,22 @@ fn fields(json: &Value) -> Map<String, Value> {
 }
 
 fn failed((code, message): StsFailure, now: Timestamp) -> Response<Body> {
-    respond(
+    json_response(
         fields(&json!({"Error": {"Code": code, "Message": message}})),
         now,
     )
 }
 
-/// HTTP 200 in any case, as Tencent's API 3.0 has it.
-fn respond(mut response: Map<String, Value>, now: Timestamp) -> Response<Body> {
+/// The response always has status 200, as in Tencent's API 3.0.
+fn json_response(mut content: Map<String, Value>, now: Timestamp) -> Response<Body> {
     let request_id = hex(&random(16).unwrap_or_default());
-    response.insert("RequestId".into(), request_id.into());
-    let mut answer = Response::new(Body::from(json!({"Response": response}).to_string()));
-    answer
+    content.insert("RequestId".into(), request_id.into());
+    let mut response = Response::new(Body::from(json!({"Response": content}).to_string()));
+    response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Ok(date) = HeaderValue::from_str(&now.http_date()) {
-        answer.headers_mut().insert(DATE, date);
+        response.headers_mut().insert(DATE, date);
     }
-    answer
+    response
 }

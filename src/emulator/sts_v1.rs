@@ -1,5 +1,5 @@
-//! STS calls in the older form, which the COS STS SDKs still speak: a form with the signature v1 in it,
-//! HMAC-SHA1 or HMAC-SHA256, read into API 3.0's words for `sts`.
+//! STS calls in the older form, which the COS STS SDKs still use: a form with a signature of version 1
+//! (HMAC-SHA1 or HMAC-SHA256). It is translated to the head and parameters of API 3.0 for `sts`.
 //!
 //! <https://cloud.tencent.com/document/api/1312/48201>
 
@@ -18,11 +18,11 @@ use crate::sign::mac::{hmac_sha1, hmac_sha256};
 use crate::sign::tc3::ApiClaimError;
 use crate::timestamp::Timestamp;
 
-/// What the Java SDK signs for a host that is not one of STS's own: an address, or a gateway.
+/// The host that the Java SDK signs when the real host is not one of STS's own: an address, or a gateway.
 const OWN_HOST: &str = "sts.tencentcloudapi.com";
-/// How far a call's time may be from the server's, in seconds.
+/// Maximum difference in seconds between a call's time and the server's.
 const TOLERANCE: i64 = 300;
-/// The parameters that are headers in API 3.0.
+/// Parameters that are headers in API 3.0.
 const COMMON: [(&str, &str); 5] = [
     ("Action", "x-tc-action"),
     ("Region", "x-tc-region"),
@@ -30,18 +30,18 @@ const COMMON: [(&str, &str); 5] = [
     ("Token", "x-tc-token"),
     ("Version", "x-tc-version"),
 ];
-/// Those that belong to the signature.
+/// Parameters of the signature.
 const OF_SIGNATURE: [&str; 4] = ["Nonce", "SecretId", "Signature", "SignatureMethod"];
 
-/// A call, read but not yet believed.
+/// A call that is parsed but not yet verified.
 pub(super) struct ApiCallV1<'a> {
     head: &'a Parts,
-    /// Sorted by name, as they are signed.
+    /// The parameters, sorted by name as for the signature.
     parameters: Vec<(String, String)>,
 }
 
 impl<'a> ApiCallV1<'a> {
-    /// `None` when the call is not in this form; an error when its form cannot be read.
+    /// `None` when the call does not have this form; an error when its form is malformed.
     pub(super) fn parse(head: &'a Parts, body: &[u8]) -> Option<Result<Self, ApiClaimError>> {
         if head.headers.contains_key(AUTHORIZATION) {
             return None;
@@ -66,7 +66,7 @@ impl<'a> ApiCallV1<'a> {
         Some(read.ok_or(ApiClaimError::SignatureFailure))
     }
 
-    /// Whose secret to verify with.
+    /// The id of the key that verifies the signature.
     pub(super) fn secret_id(&self) -> &str {
         self.parameter("SecretId").unwrap_or_default()
     }
@@ -96,11 +96,11 @@ impl<'a> ApiCallV1<'a> {
         Err(ApiClaimError::SignatureFailure)
     }
 
-    /// The call's head as API 3.0 has it, and the parameters of its action.
-    pub(super) fn into_words(self) -> (Parts, Map<String, Value>) {
+    /// The head of the call in API 3.0, and the parameters of its action.
+    pub(super) fn into_api3(self) -> (Parts, Map<String, Value>) {
         let mut head = self.head.clone();
         for (_, header) in COMMON {
-            head.headers.remove(header); // what the signature does not cover says nothing
+            head.headers.remove(header); // the signature does not cover these headers
         }
         let mut parameters = Map::new();
         for (name, value) in self.parameters {
@@ -140,7 +140,7 @@ impl<'a> ApiCallV1<'a> {
         })
     }
 
-    /// The values stand in it as they are, not encoded.
+    /// The text that is signed. Its values are not encoded.
     fn string_to_sign(&self, host: &str) -> String {
         let signed = (self.parameters.iter()).filter(|(name, _)| name != "Signature");
         let pairs: Vec<_> = signed
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_sdks_signed_is_verified() {
+    fn verifies_signatures_of_the_sdks() {
         let vectors = vectors();
         assert!(vectors.len() >= 4);
         for vector in vectors {
@@ -210,8 +210,8 @@ mod tests {
             assert_eq!(other, Err(ApiClaimError::SignatureFailure));
             let late = call.verify(&secret, time.plus(TOLERANCE + 1));
             assert_eq!(late, Err(ApiClaimError::SignatureExpire));
-            let (words, parameters) = call.into_words();
-            assert_eq!(words.headers["x-tc-version"], "2018-08-13");
+            let (head, parameters) = call.into_api3();
+            assert_eq!(head.headers["x-tc-version"], "2018-08-13");
             assert!(
                 parameters
                     .keys()
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_without_a_signature_is_refused_and_another_call_is_not_ours() {
+    fn rejects_unsigned_form_and_ignores_other_calls() {
         let vector = vectors().remove(0);
         let (head, _) = form(&vector, "");
         let unsigned = ApiCallV1::parse(&head, b"Action=GetFederationToken").unwrap();

@@ -1,4 +1,4 @@
-//! Multipart uploads, but for their listings.
+//! Multipart uploads, except their listings.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::emulator::convert::{
     attributes_of, check_overwrite, copy_source, crc_header, etag, forbids_overwrite, parse_tags,
     slice, source_conditions_of, stamp, verify_md5,
 };
-use crate::emulator::s3::{asked, copy, new_version};
+use crate::emulator::s3::{copy, new_version, request_facts};
 use crate::emulator::store::multipart::{StoredPart, Upload};
 use crate::emulator::store::versions::Versioning;
 use crate::emulator::store::{Store, StoredObject};
 
-/// A part that is not the last has at least this many bytes (436/14518).
-const PART_LEAST: u64 = 1024 * 1024;
-/// Part numbers are 1 to this (436/14518).
+/// Minimum size of a part in bytes, except the last one (436/14518).
+const PART_MIN: u64 = 1024 * 1024;
+/// The largest part number (436/14518).
 const PART_LAST: i32 = 10_000;
 
 /// `CreateMultipartUpload`.
@@ -105,7 +105,7 @@ pub(super) async fn complete(
     req: S3Request<CompleteMultipartUploadInput>,
 ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
     let forbids = forbids_overwrite(&req)?;
-    let host = asked(&req)?.host.clone();
+    let host = request_facts(&req)?.host.clone();
     let input = req.input;
     let upload = store.find_upload(&input.bucket, &input.key, &input.upload_id)?;
     let listed = input
@@ -142,7 +142,7 @@ fn check_part_number(number: i32) -> S3Result<()> {
     ))
 }
 
-/// The parts that a complete names, in its order, if they may be joined.
+/// The parts that a complete request names, in its order, if they may be joined.
 fn chosen_parts(upload: &Upload, listed: &[CompletedPart]) -> S3Result<Vec<StoredPart>> {
     let mut chosen: Vec<StoredPart> = Vec::with_capacity(listed.len());
     for wanted in listed {
@@ -153,7 +153,7 @@ fn chosen_parts(upload: &Upload, listed: &[CompletedPart]) -> S3Result<Vec<Store
             if before.number >= part.number {
                 return Err(s3_error!(InvalidPartOrder));
             }
-            if before.size < PART_LEAST {
+            if before.size < PART_MIN {
                 return Err(s3_error!(EntityTooSmall));
             }
         }
@@ -162,7 +162,7 @@ fn chosen_parts(upload: &Upload, listed: &[CompletedPart]) -> S3Result<Vec<Store
     if chosen.is_empty() {
         return Err(s3_error!(
             MalformedXML,
-            "A complete needs at least one part"
+            "The request must name at least one part"
         ));
     }
     Ok(chosen)

@@ -1,7 +1,7 @@
 //! When requests are planned to start: stages, ramps, fixed and Poisson arrivals. Pure.
 //!
-//! An open loop starts requests at planned times whether or not earlier ones have ended. Latency counts
-//! from the planned time, so that a stall of the target delays no measurement: see Gil Tene, "How NOT to
+//! An open loop starts requests at planned times, even if earlier ones are still in flight. Latency counts from
+//! the planned time, so that a stall of the target cannot hide its own latency: see Gil Tene, "How NOT to
 //! Measure Latency", on coordinated omission.
 
 use std::fmt;
@@ -18,7 +18,7 @@ use super::quantity::{Span, as_text};
 pub enum Spacing {
     /// Evenly.
     Fixed,
-    /// As independent clients would: exponential gaps.
+    /// Randomly, as independent clients do: exponential gaps.
     #[default]
     Poisson,
 }
@@ -27,7 +27,7 @@ pub enum Spacing {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Stage {
-    /// How long it takes.
+    /// Its length.
     pub length: Span,
     /// The rate or concurrency at its start.
     pub from: f64,
@@ -37,7 +37,7 @@ pub struct Stage {
     pub is_rate: bool,
 }
 
-/// A level over time: straight pieces, one after the other. Times are seconds from the start.
+/// A level over time: linear pieces, one after the other. Times are seconds from the start.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Curve(Vec<Piece>);
 
@@ -57,9 +57,9 @@ pub(super) struct Arrivals {
     curve: Curve,
     spacing: Spacing,
     random: fastrand::Rng,
-    /// How much of the curve's area, which counts arrivals, is used up.
+    /// The area of the curve that is used up. It counts arrivals.
     area: f64,
-    /// How many parts share the load; the area that one arrival of this part takes.
+    /// The number of parts that share the load, which is also the area of one arrival of this part.
     parts: f64,
 }
 
@@ -110,7 +110,7 @@ impl Curve {
         })
     }
 
-    /// When the area under the curve has grown to `area`; `None` when it never does.
+    /// The time at which the area under the curve reaches `area`; `None` when it never does.
     fn time_of(&self, area: f64) -> Option<f64> {
         let piece = self.0.iter().rfind(|piece| piece.before <= area)?;
         let wanted = area - piece.before;
@@ -143,8 +143,8 @@ impl Arrivals {
         arrivals
     }
 
-    /// One arrival's part of the area. Under a changing rate, a Poisson process is one of rate 1 whose
-    /// time is the area under the curve.
+    /// The area of one arrival. A Poisson process with a changing rate is one of rate 1 whose time is the area under
+    /// the curve.
     fn gap(&mut self) -> f64 {
         match self.spacing {
             Spacing::Fixed => self.parts,
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn fixed_arrivals_are_evenly_spaced_over_all_parts() {
+    fn spaces_fixed_arrivals_evenly_over_all_parts() {
         let part = |index| {
             let curve = curve(&["2s:10/s"]);
             Arrivals::new(curve, Spacing::Fixed, (index, 4), 1)
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ramp_reaches_each_rate_in_its_time() {
+    fn ramp_reaches_each_rate_in_time() {
         let ramp = curve(&["10s:0/s..100/s", "10s:100/s", "10s:100/s..0/s"]);
         assert!((ramp.level(5.0) - 50.0).abs() < 1e-9);
         assert!((ramp.level(25.0) - 50.0).abs() < 1e-9);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_between_stages_plans_nothing() {
+    fn plans_nothing_in_a_pause() {
         let times: Vec<f64> = Arrivals::new(
             curve(&["1s:10/s", "5s:0/s", "1s:10/s"]),
             Spacing::Fixed,
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn stages_are_read_strictly() {
+    fn rejects_malformed_stages() {
         let stage: Stage = "1m:16..64".parse().unwrap();
         assert_eq!((stage.from, stage.to, stage.is_rate), (16.0, 64.0, false));
         for text in ["", "30s", "30s:", "30s:1/s..2", "x:1", "30s:-1", "0s:1"] {

@@ -1,4 +1,4 @@
-//! The HTTP client of a worker thread: pooled connections, HTTP/1.1 or HTTP/2, every wait limited.
+//! The HTTP client of a worker thread: pooled connections, HTTP/1.1 or HTTP/2, and a time limit for every wait.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,13 +18,13 @@ use super::upload::UploadBody;
 use crate::s3::xml::UpstreamError;
 use crate::upstream::dial::{Dialer, Roots, Stream};
 
-/// A document's bytes at most: a page of a listing is the largest.
+/// Maximum size of a document in bytes: a page of a listing is the largest.
 const DOCUMENT_LIMIT: usize = 8 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams of one HTTP/2 connection; servers allow 100 and more (RFC 9113 section 6.5.2).
 const STREAMS: usize = 64;
 
-/// A client of one side. Each thread has its own.
+/// A client for one side. Each thread has its own.
 #[derive(Debug)]
 pub(super) struct LoadClient {
     dialer: Dialer,
@@ -49,22 +49,22 @@ struct Multiplexed {
     streams: std::rc::Rc<Cell<usize>>,
 }
 
-/// How a client connects.
+/// The way in which a client connects.
 #[derive(Clone, Debug)]
 pub(super) struct Connect {
-    /// Certificates to trust; `None` for plain HTTP.
+    /// The trusted certificates; `None` for plain HTTP.
     pub(super) roots: Option<Roots>,
-    /// Dial this in place of the host.
+    /// The address to dial in place of the host.
     pub(super) dialled: Option<String>,
-    /// For one request, from dialling to the last byte.
+    /// The time limit of one request, from dialling to the last byte.
     pub(super) timeout: Duration,
-    /// Use a connection again.
+    /// Whether connections are used again.
     pub(super) keep_alive: bool,
-    /// HTTP/2.
+    /// Whether HTTP/2 is used.
     pub(super) is_http2: bool,
 }
 
-/// A response that was gathered.
+/// A response whose body was read whole.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     /// Its headers.
@@ -73,12 +73,12 @@ pub(super) struct Reply {
     pub(super) body: Bytes,
 }
 
-/// What a download came to.
+/// The outcome of a download.
 #[derive(Clone, Debug)]
 pub(super) struct DownloadResult {
     /// Bytes of the body.
     pub(super) length: u64,
-    /// Whether every byte was as it was written.
+    /// Whether every byte was as written.
     pub(super) is_whole: bool,
 }
 
@@ -104,12 +104,12 @@ impl LoadClient {
         }
     }
 
-    /// Connections that were made.
+    /// The number of connections that were made.
     pub(super) fn dialled(&self) -> u64 {
         self.dialled.get()
     }
 
-    /// Sends a request and gathers the response, which must be a success.
+    /// Sends a request and reads the response, which must be a success.
     pub(super) async fn call(
         &self,
         host: &str,
@@ -132,7 +132,7 @@ impl LoadClient {
         .await
     }
 
-    /// Sends a request and compares the body of the response with what it should be.
+    /// Sends a request and compares the body of the response with the expected bytes.
     pub(super) async fn download(
         &self,
         host: &str,
@@ -190,12 +190,12 @@ impl LoadClient {
                 None => (self.connect(host).await?, true),
             };
             if connection.sender.ready().await.is_err() && !is_new {
-                continue; // it was closed while it was idle
+                continue; // the server closed the idle connection
             }
             match connection.sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, Lease::Connection(connection))),
                 Err(mut error) => match error.take_message() {
-                    // Nothing of it was sent: the server closed the idle connection just now.
+                    // Nothing of the request was sent: the server has just closed the idle connection.
                     Some(unsent) if !is_new => request = unsent,
                     _ => return Err(broken(error.error())),
                 },
@@ -219,12 +219,12 @@ impl LoadClient {
 
     fn take_idle(&self, host: &str) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
-        // The one that was used last is the least likely to be closed.
+        // The connection used last is the least likely to be closed.
         let at = idle.iter().rposition(|idle| idle.host == host)?;
         idle.remove(at)
     }
 
-    /// Once the whole response has come, the connection is free for another request.
+    /// When the whole response has arrived, the connection is free for another request.
     fn give_back(&self, lease: Lease) {
         if let Lease::Connection(connection) = lease
             && self.keep_alive
@@ -241,7 +241,7 @@ impl LoadClient {
             .await
             .map_err(|error| broken(&error))?;
         tokio::task::spawn_local(async move {
-            // The sender of a request on it gets its error.
+            // The request that uses the connection gets the error.
             let _ = connection.await;
         });
         Ok(Idle {
@@ -250,7 +250,7 @@ impl LoadClient {
         })
     }
 
-    /// A place on a connection that has room.
+    /// A free stream of a connection.
     async fn stream(
         &self,
         host: &str,
@@ -296,7 +296,7 @@ impl LoadClient {
     }
 }
 
-/// What a request occupies.
+/// The connection or stream that a request uses.
 #[derive(Debug)]
 enum Lease {
     /// An HTTP/1.1 connection.
@@ -305,7 +305,7 @@ enum Lease {
     Stream(#[expect(dead_code, reason = "it counts until it is dropped")] StreamPlace),
 }
 
-/// One stream of a connection, until it is dropped.
+/// One stream of a connection, in use until it is dropped.
 #[derive(Debug)]
 struct StreamPlace(std::rc::Rc<Cell<usize>>);
 
@@ -373,7 +373,7 @@ pub(super) fn silent(label: &str) -> OperationFailure {
     }
 }
 
-/// The kind of an error without addresses, which would make each one different.
+/// The kind of an error, without addresses: they would make each error different.
 fn short(error: &crate::upstream::dial::DialError) -> String {
     use crate::upstream::dial::DialError;
     match error {

@@ -1,4 +1,4 @@
-//! Two results side by side: what has changed, and whether it is more than noise. Pure.
+//! The comparison of two results: shows which differences are more than noise. Pure.
 
 use std::fmt::Write as _;
 
@@ -6,10 +6,10 @@ use super::report::Report;
 use super::stats::Totals;
 use super::text::{bytes_per_second, micros};
 
-/// Differences below this share are called the same: runs on one machine differ by as much.
+/// Smaller differences count as none: runs on one machine differ by as much.
 const NOISE: f64 = 0.05;
 
-/// A table of what differs from `before` to `after`.
+/// A table of the differences from `before` to `after`.
 pub fn compare(before: &Report, after: &Report) -> String {
     let mut out = format!(
         "{} ({}) -> {} ({})\n\n",
@@ -88,7 +88,7 @@ fn push(out: &mut String, name: &str, (before, mine): Run<'_>, (after, theirs): 
     );
 }
 
-/// One number. `more_is_better` says which way is good.
+/// One number. `more_is_better` says which direction is better.
 fn line(
     out: &mut String,
     (name, label): (&str, &str),
@@ -124,7 +124,7 @@ mod tests {
     use crate::load::report::tests::report;
 
     #[test]
-    fn a_comparison_says_what_is_better_and_what_is_worse() {
+    fn reports_better_and_worse_numbers() {
         let before = report();
         let mut after = report();
         after.seconds = 20.0;

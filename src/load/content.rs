@@ -1,7 +1,7 @@
 //! Object content made from a seed, so that any byte of it can be verified at any time without storing it. Pure.
 //!
-//! The content is a row of 8-byte words; word `n` is a hash of the seed and `n`. A range can therefore be
-//! checked by itself, and content of any length needs no memory.
+//! The content is a sequence of 8-byte words; word `n` is a hash of the seed and `n`. A range can therefore be
+//! verified without the rest, and content of any length needs no memory.
 
 /// The content of one write: its seed and length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(super) struct Content {
     pub(super) length: u64,
 }
 
-/// Compares bytes that arrive piece by piece with a part of a [`Content`].
+/// Compares bytes that arrive in pieces with a part of a [`Content`].
 #[derive(Clone, Debug)]
 pub(super) struct ContentComparison {
     content: Content,
@@ -50,14 +50,14 @@ impl Content {
         }
     }
 
-    /// So many bytes from `offset` on.
+    /// `length` bytes from `offset` on.
     pub(super) fn bytes(&self, offset: u64, length: usize) -> Vec<u8> {
         let mut out = vec![0; length];
         self.fill(offset, &mut out);
         out
     }
 
-    /// Compares what arrives with the bytes `from` to before `to`.
+    /// Starts to compare the bytes `from` to before `to`.
     pub(super) fn compare(self, from: u64, to: u64) -> ContentComparison {
         ContentComparison {
             content: self,
@@ -73,7 +73,7 @@ impl Content {
 }
 
 impl ContentComparison {
-    /// Takes the next bytes that have arrived.
+    /// Compares the next bytes that have arrived.
     pub(super) fn update(&mut self, mut data: &[u8]) {
         let mut block = [0; 4096];
         while !data.is_empty() {
@@ -86,7 +86,7 @@ impl ContentComparison {
         }
     }
 
-    /// Whether all bytes have arrived, no more, and each was right.
+    /// Whether exactly these bytes have arrived, each with the right value.
     pub(super) fn is_whole(&self) -> bool {
         self.is_equal && self.at == self.end
     }
@@ -100,7 +100,7 @@ pub(super) fn mix(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A number from 0 to below 1 of a seed.
+/// A number from 0 to below 1 that follows from a seed.
 pub(super) fn fraction(seed: u64) -> f64 {
     (mix(seed) >> 11) as f64 / (1_u64 << 53) as f64
 }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn different_seeds_give_different_content() {
+    fn different_seeds_differ_in_content() {
         assert_ne!(
             Content::new(1, 8).bytes(0, 8),
             Content::new(2, 8).bytes(0, 8)

@@ -42,7 +42,7 @@ mod tests {
     use crate::load::report::tests::report;
 
     #[test]
-    fn each_line_has_all_columns() {
+    fn writes_all_columns_in_each_line() {
         let text = csv(&report());
         let lines: Vec<&str> = text.trim_end().split("\r\n").collect();
         assert_eq!(lines.len(), 11);

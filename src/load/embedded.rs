@@ -1,5 +1,5 @@
-//! The embedded target: an emulated COS and STS in this process, and cosgate in front in a process of its
-//! own. Its CPU time and memory are therefore not mixed with those of the load.
+//! The embedded target: an emulated COS and STS in this process, and cosgate in front of it in another process.
+//! The CPU time and memory of cosgate are therefore separate from those of the load.
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -18,20 +18,20 @@ use crate::secret::Secret;
 
 const REGION: &str = "ap-guangzhou";
 const BUCKET: &str = "load-1250000000";
-/// How tenants call the bucket.
+/// The name of the bucket for tenants.
 const ALIAS: &str = "load";
 const ACCOUNT_ID: &str = "AKIDcosgateLoad0000000000000000000000";
 const ACCOUNT_SECRET: &str = "cosgateLoadAccountSecretKey00000";
 const TENANTS: u32 = 4;
-/// Tenants of the embedded target at most: each is a part of the proxy's configuration.
-const MOST_TENANTS: u32 = 10_000;
-/// What the proxy says on standard error once it listens.
+/// Maximum number of tenants of the embedded target: each is a part of the proxy's configuration.
+const MAX_TENANTS: u32 = 10_000;
+/// The line of the proxy on standard error when it listens.
 const READY: &str = "listening ";
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The program that serves as the proxy: it reads its configuration from standard input up to a line
-/// [`ProxyProgram::END`], says `listening ADDRESS` on standard error, and ends when its input does.
+/// The program that serves as the proxy. It reads its configuration from standard input up to the line
+/// [`ProxyProgram::END`], reports `listening ADDRESS` on standard error, and ends when its input ends.
 #[derive(Clone, Debug)]
 pub struct ProxyProgram {
     /// The program.
@@ -44,7 +44,7 @@ impl ProxyProgram {
     /// The line that ends the configuration.
     pub const END: &str = "# end of the configuration";
 
-    /// What is said on standard error once the proxy listens on `address`.
+    /// The line on standard error when the proxy listens on `address`.
     pub fn ready(address: &SocketAddr) -> String {
         format!("{READY}{address}")
     }
@@ -62,11 +62,11 @@ pub struct Embedded {
 struct ProxyProcess(Child);
 
 impl Embedded {
-    /// Starts COS, STS and the proxy, for the tenants that `scenario` asks for.
+    /// Starts COS, STS and the proxy, for the tenants of `scenario`.
     pub fn start(scenario: &Scenario, program: &ProxyProgram) -> Result<Self, String> {
         let tenants = scenario.tenant_count.unwrap_or(TENANTS);
-        if !(1..=MOST_TENANTS).contains(&tenants) {
-            return Err(format!("tenant_count: 1 to {MOST_TENANTS}"));
+        if !(1..=MAX_TENANTS).contains(&tenants) {
+            return Err(format!("tenant_count: 1 to {MAX_TENANTS}"));
         }
         let emulator = Emulator::start(EmulatorConfig {
             keys: vec![(ACCOUNT_ID.to_owned(), Secret::new(ACCOUNT_SECRET))],
@@ -99,8 +99,8 @@ impl Embedded {
         self.address
     }
 
-    /// Points a scenario at it.
-    pub fn aim(&self, scenario: &mut Scenario) {
+    /// Makes it the target of a scenario.
+    pub fn set_target(&self, scenario: &mut Scenario) {
         scenario.endpoint = Some(format!("http://{}", self.address));
         scenario.bucket = Some(ALIAS.to_owned());
         scenario.region = Some(REGION.to_owned());
@@ -156,32 +156,32 @@ impl ProxyProcess {
         written.map_err(|error| cannot("configure the proxy", &error))?;
         let (ready, address) = mpsc::channel();
         std::thread::spawn(move || {
-            // To the end, so that the proxy never waits for a reader of its log.
+            // Reads to the end, so that the proxy never waits to write its log.
             let mut first = Some(ready);
-            let mut said = String::new();
+            let mut log = String::new();
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 let Some(ready) = &first else { continue };
                 if let Some(address) = line.strip_prefix(READY) {
                     let _ = ready.send(address.parse().map_err(|_| line.clone()));
                     first = None;
-                } else if said.len() < 4096 {
-                    let _ = writeln!(said, "{line}");
+                } else if log.len() < 4096 {
+                    let _ = writeln!(log, "{line}");
                 }
             }
             if let Some(ready) = first {
-                let _ = ready.send(Err(said));
+                let _ = ready.send(Err(log));
             }
         });
         match address.recv_timeout(START_TIMEOUT) {
             Ok(Ok(address)) => Ok((proxy, address)),
-            Ok(Err(said)) => Err(format!("the proxy does not start: {}", said.trim())),
+            Ok(Err(log)) => Err(format!("the proxy does not start: {}", log.trim())),
             Err(_) => Err("the proxy does not start in time".to_owned()),
         }
     }
 }
 
 impl Drop for ProxyProcess {
-    /// Its input ends, and it with it; if it does not, it is killed.
+    /// Closes the proxy's input, which ends it. Kills the proxy if it does not end.
     fn drop(&mut self) {
         drop(self.0.stdin.take());
         let steps = END_TIMEOUT.as_millis() / 20;

@@ -1,4 +1,4 @@
-//! Bounds that a result is tested by: `p99>50ms`, `errors>0.1%`, `get.p99.9>=200ms`, `tenant:acme.rate<10`. Pure.
+//! Expressions that test a result: `p99>50ms`, `errors>0.1%`, `get.p99.9>=200ms`, `tenant:acme.rate<10`. Pure.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,21 +8,21 @@ use serde::{Deserialize, Serialize};
 use super::operation::Operation;
 use super::quantity::as_text;
 
-/// `[SCOPE.]METRIC COMPARISON VALUE`. It holds when the comparison does: the run has then failed.
+/// `[SCOPE.]METRIC COMPARISON VALUE`. If the comparison holds, the run has failed.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Expression {
     text: String,
-    /// Of what.
+    /// The operations or the tenant that it tests.
     pub(super) scope: MetricScope,
-    /// Which number.
+    /// The number that it tests.
     pub(super) metric: Metric,
     comparison: Comparison,
-    /// Latencies in microseconds, errors as a share, all else as it is.
+    /// The bound: latencies in microseconds, errors as a share, other numbers as written.
     value: f64,
 }
 
-/// What an expression speaks of.
+/// The part of a result that an expression tests.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum MetricScope {
     /// All operations together.
@@ -63,7 +63,7 @@ enum Comparison {
 }
 
 impl Expression {
-    /// Whether it holds of `value`, which is in the unit of the metric.
+    /// Whether the comparison holds for `value`, which is in the unit of the metric.
     pub(super) fn holds(&self, value: f64) -> bool {
         match self.comparison {
             Comparison::Above => value > self.value,
@@ -108,7 +108,7 @@ impl FromStr for Expression {
 
 fn scope(name: &str) -> Option<(MetricScope, &str)> {
     if let Some(rest) = name.strip_prefix("tenant:") {
-        // A tenant's name may hold dots: the metric is what follows the last one that can be a metric.
+        // A tenant's name may contain dots: the metric is the last part that can be one.
         let at = rest.match_indices('.').map(|(at, _)| at);
         return at.into_iter().find_map(|at| {
             let (tenant, metric) = (rest.get(..at)?, rest.get(at + 1..)?);
@@ -134,7 +134,7 @@ fn is_metric(name: &str) -> bool {
 /// `p99.9` is 0.999.
 fn quantile(name: &str) -> Option<f64> {
     let percent: f64 = name.strip_prefix('p')?.parse().ok()?;
-    // 99.9 / 100 is a little more than 0.999, which could be the next bucket.
+    // 99.9 / 100 is slightly more than 0.999 and could select the next bucket.
     let quantile = (percent * 1e7).round() / 1e9;
     (0.0..=1.0).contains(&quantile).then_some(quantile)
 }
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_name_scope_metric_and_bound() {
+    fn reads_scope_metric_and_bound() {
         let expression = read("get.p99.9 >= 1.5ms");
         assert_eq!(expression.scope, MetricScope::Operation(Operation::Get));
         assert_eq!(expression.metric, Metric::Quantile(0.999));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_expression() {
+    fn rejects_malformed_expressions() {
         for text in [
             "",
             "p99",

@@ -1,4 +1,4 @@
-//! The report as one HTML file: no script, nothing from elsewhere, readable in light, dark and print. Pure.
+//! The report as one HTML file: without scripts and external resources, for light and dark screens and print. Pure.
 
 use std::fmt::Write as _;
 
@@ -8,9 +8,9 @@ use super::stats::{Interval, IntervalRow, Totals};
 use super::text::{bytes, bytes_per_second, count, micros};
 use crate::encoding::html::escape;
 
-/// Of thousands, the first in the scenario show how the others are.
+/// Maximum number of tenants in a plot. The first ones in the scenario stand for thousands.
 const SHOWN_TENANTS: usize = 3;
-/// Tenants in the table.
+/// Maximum number of tenants in the table.
 const TENANTS: usize = 100;
 const SECONDS: Axis = Axis {
     show: |seconds| format!("{seconds:.0} s"),
@@ -28,7 +28,7 @@ const LATENCY: Axis = Axis {
     show: micros,
     steps: Steps::Logarithmic,
 };
-/// Quantiles by how many nines they have: 1 is 90 %, 2 is 99 %.
+/// Quantiles by their number of nines: 1 is 90 %, 2 is 99 %.
 const NINES: Axis = Axis {
     show: |nines| match nines {
         n if n < 0.5 => "0 %".to_owned(),
@@ -178,7 +178,7 @@ fn push_over_time(out: &mut String, report: &Report) {
     section(out, report, "Latency", lines, LATENCY);
 }
 
-/// What tells the lines of two sides apart.
+/// Distinguishes the lines of two sides.
 fn suffix(report: &Report, side: &SideResult) -> String {
     match report.sides.len() {
         1 => String::new(),
@@ -249,12 +249,12 @@ fn push_distribution(out: &mut String, report: &Report) {
     };
     let _ = write!(
         out,
-        "<section><h2>Latency distribution</h2><p class=\"dim\">So many of the operations were at least as fast.</p>{}</section>",
+        "<section><h2>Latency distribution</h2><p class=\"dim\">The share of operations that were at least as fast.</p>{}</section>",
         svg(&plot)
     );
 }
 
-/// Latency by quantile, as far as there are operations to tell.
+/// Latency by quantile, up to the last quantile with enough operations.
 fn distribution(totals: &Totals) -> Vec<(f64, f64)> {
     let total = totals.latency.count();
     let mut points = Vec::new();
@@ -523,7 +523,7 @@ fn push_truth(out: &mut String, report: &Report) {
     out.push_str("</section>");
 }
 
-/// What was counted, and whether any of it fails the run.
+/// The results of verification, each with its count. The last field says whether a count fails the run.
 fn findings(report: &Report) -> Vec<(&'static str, u64, bool)> {
     let (truth, isolation) = (&report.truth, &report.isolation);
     let mut rows = vec![
@@ -533,29 +533,29 @@ fn findings(report: &Report) -> Vec<(&'static str, u64, bool)> {
             false,
         ),
         (
-            "objects that the sweep found as they should be",
+            "objects that the sweep found as written",
             truth.swept,
             false,
         ),
         (
-            "objects of failed requests, which may be there or not",
+            "uncertain: objects of failed requests may exist or not",
             truth.uncertain,
             false,
         ),
+        ("reads that returned wrong bytes", truth.bad_reads, true),
+        ("lost: acknowledged, but missing", truth.lost, true),
         (
-            "reads of other bytes than were written",
-            truth.bad_reads,
+            "corrupted: present, but with other bytes",
+            truth.corrupted,
             true,
         ),
-        ("lost: acknowledged, and gone", truth.lost, true),
-        ("corrupted: there, with other bytes", truth.corrupted, true),
         (
-            "phantom: there, and never acknowledged or deleted",
+            "phantom: present, but never acknowledged, or deleted",
             truth.phantom,
             true,
         ),
         (
-            "unlisted: there, and not in the listing",
+            "unlisted: present, but not in the listing",
             truth.unlisted,
             true,
         ),
@@ -567,7 +567,11 @@ fn findings(report: &Report) -> Vec<(&'static str, u64, bool)> {
     ];
     if isolation.probes > 0 {
         rows.push(("isolation probes", isolation.probes, false));
-        rows.push(("refused, as they must be", isolation.refused, false));
+        rows.push((
+            "probes that were refused, as required",
+            isolation.refused,
+            false,
+        ));
         rows.push(("inconclusive", isolation.inconclusive, false));
         rows.push(("isolation probes that succeeded", isolation.holes, true));
     }
@@ -599,7 +603,7 @@ mod tests {
     use crate::load::report::tests::report;
 
     #[test]
-    fn the_page_needs_nothing_from_elsewhere_and_runs_nothing() {
+    fn page_has_no_scripts_and_no_external_resources() {
         let mut report = report();
         report.find_recoveries();
         report
@@ -622,14 +626,14 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_marked_in_both_plots() {
+    fn marks_faults_in_both_plots() {
         let page = html(&report());
         assert_eq!(page.matches("class=\"mark\"").count(), 2);
         assert!(page.contains("503 SlowDown") && page.contains("Latency distribution"));
     }
 
     #[test]
-    fn every_open_element_is_closed() {
+    fn closes_every_element() {
         let page = html(&report());
         for name in [
             "section", "table", "tbody", "thead", "tr", "td", "ul", "div", "svg", "main", "p",

@@ -1,4 +1,4 @@
-//! The knee: the highest rate at which the target still keeps to its bounds.
+//! The knee: the highest rate at which the target stays within its bounds.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use super::live::Live;
 use super::plan::LoopShape;
 use super::quantity::Span;
 use super::report::{Knee, KneeStep, measure};
-use super::run::Fleet;
+use super::run::LoadThreads;
 use super::scenario::Scenario;
 use super::stats::{Interval, Totals};
 use super::worker::Segment;
 
 const FIRST_RATE: f64 = 50.0;
 const STEP: Duration = Duration::from_secs(5);
-/// Between two rates, so that the backlog of one is not the latency of the next.
+/// The pause between two rates, so that the backlog of one does not add latency to the next.
 const REST: Duration = Duration::from_millis(500);
-/// Each rate is so many times the one before, until one does not hold.
+/// Each rate is this many times the one before, until one does not hold.
 const GROWTH: f64 = 1.6;
-/// Then the space between the last two is halved so often.
+/// The number of times that the interval between the last two rates is then halved.
 const HALVINGS: usize = 4;
-/// Rates that are tried at most.
+/// Maximum number of rates that are tried.
 const STEPS: usize = 40;
-/// A target that does less than this part of what was planned has passed its knee.
+/// A target that does less than this share of the planned operations has passed its knee.
 const ACHIEVED: f64 = 0.95;
 
-/// The search: which rate is next. Pure.
+/// The search for the next rate. Pure.
 #[derive(Clone, Debug)]
 struct Search {
     next: f64,
@@ -47,8 +47,8 @@ impl Search {
         }
     }
 
-    /// Takes whether the last rate held. `false` when the search is over.
-    fn took(&mut self, holds: bool) -> bool {
+    /// Records whether the last rate held. `false` ends the search.
+    fn record(&mut self, holds: bool) -> bool {
         if holds {
             self.held = Some(self.next);
         } else {
@@ -70,9 +70,9 @@ impl Search {
     }
 }
 
-/// Looks for the knee.
+/// Searches for the knee.
 pub(super) async fn find(
-    fleet: &mut Fleet,
+    threads: &mut LoadThreads,
     scenario: &Scenario,
     live: &mut Live,
 ) -> Result<Knee, String> {
@@ -88,17 +88,17 @@ pub(super) async fn find(
         spacing,
         max_in_flight,
         ..
-    } = fleet.plan.shape.clone()
+    } = threads.plan.shape.clone()
     else {
         return Err("--find-knee is an open loop: leave --concurrency out".to_owned());
     };
     let length = scenario.knee_step.map_or(STEP, |Span(step)| step);
     let mut search = Search::new(scenario.rate.unwrap_or(FIRST_RATE));
     let mut steps = Vec::new();
-    let mut start = fleet.begin();
+    let mut start = threads.begin();
     while steps.len() < STEPS {
         let rate = search.next;
-        let missed = fleet.not_started();
+        let before = threads.not_started();
         let segment = Segment {
             shape: LoopShape::Open {
                 rate: Curve::flat(rate, length),
@@ -107,21 +107,22 @@ pub(super) async fn find(
             },
             start,
             requests: None,
-            seed: fleet.plan.seed ^ steps.len() as u64,
+            seed: threads.plan.seed ^ steps.len() as u64,
         };
-        let sum = fleet.load(segment, live).await?;
+        let sum = threads.load(segment, live).await?;
         let lasted = start.elapsed().as_secs_f64();
-        let step = judge(rate, &sum, (lasted, fleet.not_started() - missed), &bounds);
+        let missed = threads.not_started() - before;
+        let step = judge(rate, &sum, (lasted, missed), &bounds);
         live.say(&format!(
             "{rate:.0}/s {}",
             step.passed.as_deref().unwrap_or("held")
         ));
-        let goes_on = search.took(step.passed.is_none());
+        let goes_on = search.record(step.passed.is_none());
         steps.push(step);
-        if !goes_on || fleet.is_interrupted {
+        if !goes_on || threads.is_interrupted {
             break;
         }
-        start = (Instant::now() + REST).max(fleet.origin());
+        start = (Instant::now() + REST).max(threads.origin());
     }
     Ok(Knee {
         rate: search.held,
@@ -171,14 +172,14 @@ mod tests {
     fn knee_of(first: f64, limit: f64) -> (Option<f64>, usize) {
         let mut search = Search::new(first);
         let mut steps = 1;
-        while search.took(search.next <= limit) {
+        while search.record(search.next <= limit) {
             steps += 1;
         }
         (search.held, steps)
     }
 
     #[test]
-    fn the_search_closes_in_on_the_knee() {
+    fn search_converges_to_the_knee() {
         for limit in [60.0, 500.0, 12_345.0] {
             let (held, steps) = knee_of(50.0, limit);
             let held = held.unwrap();
@@ -188,14 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn a_first_rate_beyond_the_knee_is_halved() {
+    fn halves_a_first_rate_beyond_the_knee() {
         let (held, _) = knee_of(100.0, 30.0);
         assert!(held.unwrap() <= 30.0);
         assert_eq!(knee_of(100.0, 1.0).0, None);
     }
 
     #[test]
-    fn doing_less_than_planned_passes_the_knee() {
+    fn low_throughput_passes_the_knee() {
         let mut sum = Interval::default();
         for _ in 0..90 {
             sum.record(&crate::load::report::tests::ended(

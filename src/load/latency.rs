@@ -5,7 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Latencies in microseconds. Two that are merged give what one would have had that saw all of both.
+/// Latencies in microseconds. Two merged histograms equal one histogram of all values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Latencies {
     histogram: Histogram<u64>,
@@ -14,22 +14,22 @@ pub struct Latencies {
     max: u64,
 }
 
-/// Buckets of results are at most 0.1 % wide.
+/// Buckets of results are up to 0.1 % wide.
 const FINE: u8 = 3;
-/// Buckets of single intervals are at most 1 % wide: there are many of them.
+/// Buckets of single intervals are up to 1 % wide: there are many intervals.
 const COARSE: u8 = 2;
-/// An hour: no operation may take longer.
+/// An hour: the maximum duration of an operation.
 const LONGEST: u64 = 3_600_000_000;
-/// Buckets that a file may have; an hour in the finest buckets takes fewer.
+/// Maximum number of buckets in a file; an hour in the finest buckets takes fewer.
 const BUCKETS: usize = 100_000;
 
 impl Latencies {
-    /// None yet, in buckets of 0.1 %.
+    /// An empty histogram with buckets of 0.1 %.
     pub fn new() -> Self {
         Self::with_digits(FINE)
     }
 
-    /// None yet, in buckets of 1 %.
+    /// An empty histogram with buckets of 1 %.
     pub fn coarse() -> Self {
         Self::with_digits(COARSE)
     }
@@ -48,7 +48,7 @@ impl Latencies {
         }
     }
 
-    /// Counts one.
+    /// Counts one latency.
     pub fn record(&mut self, latency: Duration) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(LONGEST);
         self.record_many(micros.min(LONGEST), 1);
@@ -57,7 +57,7 @@ impl Latencies {
         self.max = self.max.max(micros.min(LONGEST));
     }
 
-    /// Adds what `other` has counted.
+    /// Adds the counts of `other`.
     pub fn merge(&mut self, other: &Self) {
         for bucket in other.histogram.iter_recorded() {
             self.record_many(
@@ -70,12 +70,12 @@ impl Latencies {
         self.max = self.max.max(other.max);
     }
 
-    /// How many there are.
+    /// The number of latencies.
     pub fn count(&self) -> u64 {
         self.histogram.len()
     }
 
-    /// The latency in microseconds that the share `quantile` of all does not exceed; 0 of none.
+    /// The latency in microseconds that the share `quantile` of all does not exceed; 0 if there are none.
     pub fn quantile(&self, quantile: f64) -> u64 {
         if self.count() == 0 {
             return 0;
@@ -96,7 +96,7 @@ impl Latencies {
         }
     }
 
-    /// Each bucket that holds something: its upper end in microseconds, and how many.
+    /// Each bucket that is not empty: its upper end in microseconds, and its count.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         let buckets = self.histogram.iter_recorded();
         buckets.map(|bucket| {
@@ -108,7 +108,7 @@ impl Latencies {
     }
 
     fn record_many(&mut self, micros: u64, count: u64) {
-        // It grows by itself, and no value is beyond an hour.
+        // The histogram grows by itself, and no value is beyond an hour.
         let _ = self.histogram.record_n(micros.max(1), count);
     }
 }
@@ -119,7 +119,7 @@ impl Default for Latencies {
     }
 }
 
-/// How it stands in a file: numbers for people, and buckets to merge.
+/// The form in a file: numbers for people, and buckets to merge.
 #[derive(Deserialize, Serialize)]
 struct LatencyRecord {
     count: u64,
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn none_at_all_is_zero() {
+    fn empty_histogram_is_zero() {
         let none = Latencies::new();
         assert_eq!((none.count(), none.quantile(0.99), none.max()), (0, 0, 0));
         let text = serde_json::to_string(&none).unwrap();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_file_is_refused() {
+    fn rejects_forged_file() {
         let text = serde_json::to_string(&of(&[5])).unwrap();
         for (from, to) in [
             ("\"digits\":3", "\"digits\":9"),

@@ -1,18 +1,18 @@
-//! What a worker thread has put and what became of it: the truth that the store is compared with. Pure.
+//! The ledger of a worker thread: its writes and their outcomes, with which the store is compared. Pure.
 //!
-//! Each write has a serial number, from which content and size follow. An object that is read is in use,
-//! and is neither deleted nor overwritten meanwhile. What a failed request may or may not have changed is
-//! uncertain from then on: it is no longer read, and the sweep accepts each state that it can have.
+//! Each write has a serial number, from which content and size follow. While an object is read, it is in use and
+//! is neither deleted nor overwritten. A failed request may or may not have changed its object, which is then
+//! uncertain: it is no longer read, and the sweep accepts each state that it can have.
 
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// Uncertain objects that are remembered for each thread. Later ones are only counted.
+/// Maximum number of uncertain objects that a thread remembers. Later ones are only counted.
 const UNCERTAIN: usize = 10_000;
 /// Serial numbers of a thread begin with its number.
 const THREAD_SHIFT: u32 = 48;
-/// This bit of a serial number says that the content has the size of a multipart upload.
+/// A serial number with this bit means content of the size of a multipart upload.
 const MULTIPART: u64 = 1 << 47;
 
 /// One write.
@@ -22,21 +22,21 @@ pub(super) struct Serial(pub u64);
 /// An object that exists.
 #[derive(Debug)]
 pub(super) struct LiveObject {
-    /// The name follows from it.
+    /// The id, from which the name follows.
     pub(super) id: u64,
-    /// The write that it holds.
+    /// The last write.
     pub(super) serial: Cell<Serial>,
 }
 
-/// An object in use: while it is held, nobody deletes or overwrites it.
+/// An object in use: until it is put back, nothing deletes or overwrites it.
 pub(super) type HeldObject = Rc<LiveObject>;
 
-/// What an uncertain object may hold.
+/// The possible states of an uncertain object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Possible {
-    /// Any of these writes.
+    /// It may hold any of these writes.
     pub(super) serials: Vec<Serial>,
-    /// Or nothing at all.
+    /// It may be absent.
     pub(super) may_be_absent: bool,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Possible {
 pub(super) struct Group {
     live: Vec<HeldObject>,
     uncertain: HashMap<u64, Possible>,
-    /// Uncertain objects that found no room.
+    /// The number of uncertain objects beyond the limit.
     forgotten: u64,
 }
 
@@ -59,26 +59,26 @@ pub(super) struct Ledger {
     uncertain: usize,
 }
 
-/// What a sweep has to find on a group.
+/// The expected content of a group in the sweep.
 #[derive(Debug, Default)]
 pub(super) struct ExpectedGroup {
-    /// By id: the write that is there.
+    /// By id: the last write.
     pub(super) live: HashMap<u64, Serial>,
-    /// By id: what may be there.
+    /// By id: the possible states.
     pub(super) uncertain: HashMap<u64, Possible>,
-    /// Whether uncertain objects were forgotten, so that an unknown one may be one of them.
+    /// Whether uncertain objects were forgotten, so that an unknown object may be one of them.
     pub(super) has_forgotten: bool,
 }
 
 impl Serial {
-    /// Whether it has the size of a multipart upload.
+    /// Whether the content has the size of a multipart upload.
     pub(super) fn is_multipart(self) -> bool {
         self.0 & MULTIPART != 0
     }
 }
 
 impl Ledger {
-    /// `groups` of them, for thread `thread`; at most `limit` live objects.
+    /// A ledger of `groups` groups for thread `thread`, with up to `limit` live objects.
     pub(super) fn new(thread: u32, groups: usize, limit: u64) -> Self {
         let mut all = Vec::new();
         all.resize_with(groups, Group::default);
@@ -91,7 +91,7 @@ impl Ledger {
         }
     }
 
-    /// The number of a new write.
+    /// The serial number of a new write.
     pub(super) fn serial(&mut self, is_multipart: bool) -> Serial {
         self.next += 1;
         Serial(self.next | if is_multipart { MULTIPART } else { 0 })
@@ -107,7 +107,7 @@ impl Ledger {
         self.groups.get(group).map_or(0, |group| group.live.len())
     }
 
-    /// Any object to read: `point` is from 0 to 1.
+    /// Any object, chosen by `point` from 0 to 1.
     pub(super) fn any(&self, group: usize, point: f64) -> Option<HeldObject> {
         let live = &self.groups.get(group)?.live;
         live.get(place(point, live.len())).map(Rc::clone)
@@ -119,11 +119,11 @@ impl Ledger {
         group.is_some_and(|group| group.live.iter().any(|held| Rc::strong_count(held) == 1))
     }
 
-    /// Takes an object that nobody uses off the group: to delete or overwrite it.
+    /// Takes an unused object off the group, to delete or overwrite it.
     pub(super) fn take(&mut self, group: usize, point: f64) -> Option<LiveObject> {
         let live = &mut self.groups.get_mut(group)?.live;
         let start = place(point, live.len());
-        // All but a few are free: those in use are in flight right now.
+        // Almost all objects are free: only those in flight are in use.
         let mut places = (0..live.len()).map(|step| (start + step) % live.len());
         let at = places.find(|at| {
             live.get(*at)
@@ -134,7 +134,7 @@ impl Ledger {
         Rc::into_inner(held)
     }
 
-    /// Puts an object on the group: a write was acknowledged.
+    /// Adds an object to the group after its write was acknowledged.
     pub(super) fn put(&mut self, group: usize, id: u64, serial: Serial) {
         if let Some(group) = self.groups.get_mut(group) {
             group.live.push(Rc::new(LiveObject {
@@ -145,7 +145,7 @@ impl Ledger {
         }
     }
 
-    /// Remembers that an object that is not on the group may hold any of these.
+    /// Records that an object outside the group may have any of these states.
     pub(super) fn doubt(&mut self, group: usize, id: u64, possible: Possible) {
         let Some(group) = self.groups.get_mut(group) else {
             return;
@@ -158,7 +158,7 @@ impl Ledger {
         group.uncertain.insert(id, possible);
     }
 
-    /// What the sweep has to find on a group.
+    /// The expected content of the group in the sweep.
     pub(super) fn expected(&self, group: usize) -> ExpectedGroup {
         let Some(group) = self.groups.get(group) else {
             return ExpectedGroup::default();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn serials_are_unique_to_thread_and_kind() {
+    fn serials_differ_by_thread_and_kind() {
         let mut ledger = ledger();
         let (one, two) = (ledger.serial(false), ledger.serial(true));
         assert_eq!(one.0 >> THREAD_SHIFT, 3);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_in_use_is_not_taken() {
+    fn keeps_an_object_in_use() {
         let mut ledger = ledger();
         ledger.put(1, 7, Serial(1));
         let reader = ledger.any(1, 0.9).unwrap();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_ledger_says_so() {
+    fn reports_a_full_ledger() {
         let mut ledger = ledger();
         for id in 0..10 {
             assert!(!ledger.is_full());
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn doubts_are_bounded_and_counted() {
+    fn limits_and_counts_uncertain_objects() {
         let mut ledger = ledger();
         for id in 0..UNCERTAIN as u64 + 5 {
             ledger.doubt(0, id, Possible::default());

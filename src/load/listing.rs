@@ -1,4 +1,4 @@
-//! What a store lists: pages of objects and of unfinished uploads. Pure.
+//! Listings of a store: pages of objects and of unfinished uploads. Pure.
 
 use quick_xml::Reader;
 use quick_xml::events::Event;
@@ -6,16 +6,16 @@ use quick_xml::events::Event;
 /// A page of `ListObjectsV2` or `ListMultipartUploads`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ListedPage {
-    /// Objects: key and size. Of uploads: key.
+    /// The keys and sizes of objects. For uploads: the keys.
     pub(super) objects: Vec<(String, u64)>,
     /// The ids of uploads, in the order of their keys.
     pub(super) upload_ids: Vec<String>,
-    /// Where the next page begins; `None` on the last one.
+    /// The start of the next page; `None` on the last one.
     pub(super) next: Option<String>,
 }
 
 impl ListedPage {
-    /// Reads a page; `None` when it is no such document, or says that there is more without saying where.
+    /// Parses a page. `None` for another document, and for a page that is truncated but does not name the next one.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let mut reader = Reader::from_reader(body);
         let mut page = Self::default();
@@ -61,7 +61,7 @@ impl ListedPage {
     }
 }
 
-/// The character of a reference: one of XML's five entities, or a number.
+/// The character of an XML reference: one of the five entities, or a number.
 fn resolve(entity: &quick_xml::events::BytesRef<'_>) -> Option<char> {
     if let Some(character) = entity.resolve_char_ref().ok()? {
         return Some(character);
@@ -70,7 +70,7 @@ fn resolve(entity: &quick_xml::events::BytesRef<'_>) -> Option<char> {
     text.chars().next()
 }
 
-/// The text of one element that stands directly below the root.
+/// The text of one element that is a direct child of the root.
 pub(super) fn element(body: &[u8], name: &str) -> Option<String> {
     let mut reader = Reader::from_reader(body);
     let (mut depth, mut text, mut is_open) = (0, String::new(), false);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_has_its_keys_sizes_and_next() {
+    fn reads_keys_sizes_and_next_page() {
         let body = br#"<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
 <Name>b</Name><Prefix>p/</Prefix><IsTruncated>true</IsTruncated><NextContinuationToken>a&amp;b</NextContinuationToken>
 <Contents><Key>p/a &amp; b &#233; &lt;1&gt;</Key><ETag>&quot;x&quot;</ETag><Size>12</Size><Owner><ID>Key</ID></Owner></Contents>
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_lost_its_place_is_refused() {
+    fn rejects_truncated_page_without_next() {
         for body in [
             "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
             "<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>",
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn uploads_are_listed_with_their_ids() {
+    fn reads_uploads_with_their_ids() {
         let body = b"<ListMultipartUploadsResult><IsTruncated>false</IsTruncated><Upload><Key>k</Key><UploadId>u1</UploadId></Upload></ListMultipartUploadsResult>";
         let page = ListedPage::parse(body).unwrap();
         assert_eq!(
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn an_element_is_found_below_the_root_only() {
+    fn finds_elements_below_the_root_only() {
         let body = b"<R><A><UploadId>no</UploadId></A><UploadId>a&amp;b</UploadId></R>";
         assert_eq!(element(body, "UploadId").as_deref(), Some("a&b"));
         assert_eq!(element(body, "Other"), None);

@@ -1,4 +1,4 @@
-//! The live view: a block that is redrawn on a terminal, or a line now and then where there is none.
+//! The live view: a block that is redrawn on a terminal, or regular lines without a terminal.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, stderr};
@@ -10,27 +10,27 @@ use tokio::time::Instant;
 use super::stats::IntervalRow;
 use super::text::{bytes_per_second, count, micros};
 
-/// Without a terminal, a line this often.
+/// The interval of lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
-/// The longest bar.
+/// The length of the longest bar.
 const BAR: usize = 30;
-/// Rates that the small curve shows.
+/// The number of rates in the small curve.
 const HISTORY: usize = 40;
 
-/// A moment of a run.
+/// The state of a run at one moment.
 #[derive(Debug)]
 pub(super) struct Snapshot<'a> {
-    /// Since the start of the load.
+    /// The time since the start of the load.
     pub(super) elapsed: Duration,
-    /// Until its planned end.
+    /// The time until its planned end.
     pub(super) left: Option<Duration>,
     /// The last interval.
     pub(super) row: &'a IntervalRow,
-    /// The faults in force.
+    /// The active faults.
     pub(super) faults: Vec<String>,
 }
 
-/// Where progress is shown.
+/// The output for progress.
 #[derive(Debug)]
 pub struct Live {
     view: View,
@@ -46,12 +46,12 @@ enum View {
 }
 
 impl Live {
-    /// Shows nothing.
+    /// A view that shows nothing.
     pub fn silent() -> Self {
         Self::with(View::Nothing)
     }
 
-    /// Shows it on standard error.
+    /// A view on standard error.
     pub fn on_stderr() -> Self {
         if !stderr().is_terminal() {
             return Self::with(View::Lines(None));
@@ -71,7 +71,7 @@ impl Live {
         }
     }
 
-    /// Says what happens now.
+    /// Shows the current step.
     pub(super) fn say(&mut self, text: &str) {
         match &self.view {
             View::Nothing => {}
@@ -80,7 +80,7 @@ impl Live {
         }
     }
 
-    /// Shows a moment of the load.
+    /// Shows the state of the load.
     pub(super) fn show(&mut self, snapshot: &Snapshot<'_>) {
         self.errors += snapshot
             .row
@@ -106,7 +106,7 @@ impl Live {
         }
     }
 
-    /// Takes the block away.
+    /// Removes the block.
     pub(super) fn finish(&mut self) {
         if let View::Block(block) = &self.view {
             block.finish_and_clear();
@@ -114,7 +114,7 @@ impl Live {
     }
 }
 
-/// Standard error may be closed: then nobody wants to know.
+/// Standard error may be closed. Progress is then lost, which is no error.
 fn eprintln_quietly(text: &str) {
     use std::io::Write as _;
     let _ = writeln!(stderr(), "{text}");
@@ -124,7 +124,7 @@ fn rate(row: &IntervalRow) -> f64 {
     row.sides.iter().map(|side| side.count).sum::<u64>() as f64 / row.seconds().max(0.001)
 }
 
-/// A moment as one line.
+/// The state as one line.
 fn line(snapshot: &Snapshot<'_>, errors: u64) -> String {
     let row = snapshot.row;
     let mut text = format!(
@@ -149,7 +149,7 @@ fn line(snapshot: &Snapshot<'_>, errors: u64) -> String {
     text
 }
 
-/// A moment as a block of lines.
+/// The state as a block of lines.
 fn frame(snapshot: &Snapshot<'_>, errors: u64, history: &[f64]) -> String {
     let row = snapshot.row;
     let left = match snapshot.left {
@@ -209,7 +209,7 @@ mod tests {
     use crate::load::report::tests::report;
 
     #[test]
-    fn a_moment_shows_rate_latency_errors_faults_and_time_left() {
+    fn shows_rate_latency_errors_faults_and_time_left() {
         let report = report();
         let snapshot = Snapshot {
             elapsed: Duration::from_secs(5),

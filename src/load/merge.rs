@@ -1,12 +1,12 @@
-//! Results of several processes of one scenario as one. Pure.
+//! Merging: the results of several processes of one scenario become one. Pure.
 
 use super::report::{Report, SCHEMA, SideResult, TenantResult};
 use super::stats::{ErrorCount, Totals};
 
-/// Results that are merged.
+/// Maximum number of results that are merged.
 const PARTS: usize = 10_000;
 
-/// The whole that `parts` are: counts and histograms are added exactly.
+/// Merges `parts` into one result: counts and histograms are added exactly.
 pub fn merge(parts: Vec<Report>) -> Result<Report, String> {
     if parts.len() > PARTS {
         return Err(format!("at most {PARTS} results"));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_not_merged() {
+    fn rejects_results_of_other_scenarios() {
         assert!(merge(Vec::new()).is_err());
         let mut other = report();
         other.schema = "k6".to_owned();

@@ -59,7 +59,7 @@ pub use live::Live;
 pub use merge::merge;
 pub use names::NameStyle;
 pub use operation::{Mix, Operation};
-pub use plan::Surroundings;
+pub use plan::PlanInputs;
 pub use quantity::{ByteSize, Share, Span};
 pub use report::{
     FaultResult, Generator, Isolation, Knee, KneeStep, OperationResult, ProxyUsage, Report, SCHEMA,

@@ -1,24 +1,24 @@
 //! Key names as people and programs make them: photos, office files, backups, data lakes, caches. Pure.
 //!
-//! A name is a function of the object's id and ends in that id, so that a listing can be traced back to
-//! what was put without storing any name.
+//! A name is a function of the object's id and ends in that id. A listing can therefore be compared with the
+//! writes without storing any name.
 
 use serde::{Deserialize, Serialize};
 
 use super::content::mix;
 
-/// How keys are named.
+/// The style of key names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum NameStyle {
-    /// Names with spaces, other scripts, `+`, `%` and brackets among plain ones.
+    /// Plain names, and names with spaces, other scripts, `+`, `%` and brackets.
     #[default]
     Natural,
     /// Letters, digits, `/` and `-` only.
     Plain,
-    /// As restic and other backup programs: hashes in 256 folders.
+    /// Names of backup programs such as restic: hashes in 256 folders.
     Backup,
-    /// As a table in a data lake: `year=2026/month=03/part-….parquet`.
+    /// Names of tables in a data lake: `year=2026/month=03/part-….parquet`.
     DataLake,
 }
 
@@ -85,7 +85,7 @@ pub(super) fn name(style: NameStyle, seed: u64, id: u64) -> String {
     }
 }
 
-/// The id at the end of a name; `None` when it has none. The name is then compared with [`name`].
+/// The id at the end of a name; `None` without one. The caller must compare the name with [`name`].
 pub(super) fn id_of(name: &str) -> Option<u64> {
     let (_, tail) = name.rsplit_once('-')?;
     let digits = tail.split('.').next()?;
@@ -121,7 +121,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_name_is_its_own_and_leads_back_to_its_id() {
+    fn names_are_unique_and_contain_their_id() {
         for style in STYLES {
             let ids = (0..2000).chain([u64::MAX, 1 << 48, (3 << 48) + 35]);
             let mut names = HashSet::new();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn natural_names_hold_what_clients_stumble_over() {
+    fn natural_names_contain_difficult_characters() {
         let all: String = (0..500).map(|id| name(NameStyle::Natural, 1, id)).collect();
         for part in [" ", "+", "%", "[", "（", "&", "=", ",", "'", "ü"] {
             assert!(all.contains(part), "{part}");
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strange_name_has_no_id() {
+    fn foreign_name_has_no_id() {
         for text in ["", "a", "a-", "a-+1", "a-ü", "a-zzzzzzzzzzzzzz"] {
             assert_eq!(id_of(text), None, "{text}");
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::quantity::{as_text, weighted};
 
-/// One thing that a client does. A multipart upload is one operation of several requests.
+/// One operation of a client. A multipart upload is one operation of several requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Operation {
@@ -54,7 +54,7 @@ impl Operation {
         Self::PostForm,
     ];
 
-    /// Its name in a scenario and in reports.
+    /// The name in a scenario and in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Put => "put",
@@ -72,7 +72,7 @@ impl Operation {
         }
     }
 
-    /// Whether it needs an object that exists.
+    /// Whether it needs an existing object.
     pub(super) fn needs_object(self) -> bool {
         matches!(
             self,
@@ -115,7 +115,7 @@ impl FromStr for Operation {
 pub struct Mix(Vec<(Operation, f64)>);
 
 impl Mix {
-    /// The operation at `point` (0 to 1) of the weights laid end to end.
+    /// The operation at `point` (0 to 1) of the cumulative weights.
     pub(super) fn at(&self, point: f64) -> Operation {
         let total: f64 = self.0.iter().map(|(_, weight)| weight).sum();
         let mut left = point * total;
@@ -129,7 +129,7 @@ impl Mix {
         last.map_or(Operation::Get, |(operation, _)| *operation)
     }
 
-    /// Whether any of its operations needs an object that exists.
+    /// Whether any of its operations needs an existing object.
     pub(super) fn needs_objects(&self) -> bool {
         let mut all = self.0.iter();
         all.any(|(operation, weight)| operation.needs_object() && *weight > 0.0)
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mix_gives_each_operation_its_share() {
+    fn mix_gives_each_operation_its_share() {
         let mix: Mix = "put=1, get=3,list=0".parse().unwrap();
         let drawn: Vec<_> = (0..100).map(|n| mix.at(f64::from(n) / 100.0)).collect();
         let count = |operation| drawn.iter().filter(|o| **o == operation).count();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mix_is_written_as_it_is_read() {
+    fn writes_a_mix_as_it_reads_it() {
         let text = "put=20,get=60,multi-delete=0.5";
         assert_eq!(text.parse::<Mix>().unwrap().to_string(), text);
         for text in ["", "push=1", "put=-1", "put=x", "put=0"] {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_index_is_the_place_in_all() {
+    fn index_is_the_position_in_all() {
         for (index, operation) in Operation::ALL.into_iter().enumerate() {
             assert_eq!(operation.index(), index);
         }

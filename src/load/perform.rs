@@ -1,4 +1,4 @@
-//! Each operation as its requests, and what its outcome says of the objects.
+//! The requests of each operation, and the effect of its outcome on the ledger.
 
 use std::time::Duration;
 
@@ -21,17 +21,17 @@ use crate::s3::xml::{
     CompleteRequest, DeleteObject, DeleteRequest, DeleteResult, Part, UpstreamError,
 };
 
-/// A document's bytes at most, as the client gathers them.
+/// Maximum size of a document in bytes, as the client reads it.
 const DOCUMENT_LIMIT: usize = 8 << 20;
 
-/// Bytes of content that an operation moved.
+/// The bytes of content that an operation transferred.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Moved {
     sent: u64,
     received: u64,
 }
 
-/// A tenant on one side: all that its requests need.
+/// A tenant on one side, with everything that its requests need.
 #[derive(Clone, Copy)]
 pub(super) struct LoadCaller<'w> {
     pub(super) side: usize,
@@ -42,7 +42,7 @@ pub(super) struct LoadCaller<'w> {
     pub(super) signer: &'w Signer,
 }
 
-/// How an object is put.
+/// The way in which an object is put.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PutWay {
     Simple,
@@ -51,7 +51,7 @@ enum PutWay {
     Multipart,
 }
 
-/// What a write goes to: an id, the new write, and what it overwrites.
+/// The target of a write: an id, the new write, and the object that it overwrites.
 #[derive(Clone, Copy)]
 struct Write {
     id: u64,
@@ -60,7 +60,7 @@ struct Write {
 }
 
 impl LoadCaller<'_> {
-    /// Signs a request; one that HTTP does not allow is the scenario's fault.
+    /// Signs a request. A request that HTTP does not allow is an error of the scenario.
     pub(super) fn sign(&self, draft: Draft<'_>) -> Result<Request<UploadBody>, OperationFailure> {
         let signed = self.signer.sign(self.address, draft, wall_clock());
         signed.map_err(|_| failure("a request that HTTP does not allow"))
@@ -71,7 +71,7 @@ impl LoadCaller<'_> {
         self.address.host(&self.account.bucket)
     }
 
-    /// Sends a draft and gathers the response.
+    /// Sends a draft and reads the response.
     pub(super) async fn call(&self, draft: Draft<'_>) -> Result<Reply, OperationFailure> {
         let request = self.sign(draft)?;
         self.client.call(&self.host(), request).await
@@ -87,7 +87,7 @@ fn failure(label: &str) -> OperationFailure {
 }
 
 impl Worker {
-    /// One operation, of whatever the scenario says comes next. Its latency counts from `planned`.
+    /// Performs the next operation of the scenario. Its latency counts from `planned`.
     pub(super) async fn operate(&self, planned: Instant) {
         let side = self.turn.get() % self.plan.sides.len();
         self.turn.set(self.turn.get().wrapping_add(1));
@@ -104,7 +104,7 @@ impl Worker {
             !operation.needs_object() || self.ledger.borrow().count(group) > 0
         };
         if !is_possible {
-            operation = Operation::Put; // nothing can be read yet, or all of it is in use
+            operation = Operation::Put; // no object can be read: there is none, or all are in use
         }
         let Some(caller) = self.caller(side, tenant) else {
             return;
@@ -125,7 +125,7 @@ impl Worker {
         });
     }
 
-    /// Puts one object before the load, on the side whose turn it is.
+    /// Puts one object before the load, on the next side in turn.
     pub(super) async fn put_one(&self) -> Result<(), String> {
         let side = self.turn.get() % self.plan.sides.len();
         self.turn.set(self.turn.get().wrapping_add(1));
@@ -252,7 +252,7 @@ impl Worker {
         };
         if let Err(failure) = completed {
             let draft = caller.draft(Method::DELETE, key).with("uploadId", id);
-            // The clean-up at the end aborts what this cannot.
+            // The clean-up at the end aborts the uploads that remain.
             let _ = caller.call(draft).await;
             return Err(failure);
         }
@@ -295,7 +295,7 @@ impl Worker {
         Ok(parts)
     }
 
-    /// What the next put writes to.
+    /// The target of the next put.
     fn next_write(&self, group: usize, is_multipart: bool) -> Write {
         let overwrites = {
             let ledger = self.ledger.borrow();
@@ -319,7 +319,7 @@ impl Worker {
         }
     }
 
-    /// Writes into the ledger what a write came to.
+    /// Records the outcome of a write in the ledger.
     fn settle(
         &self,
         group: usize,
@@ -342,7 +342,7 @@ impl Worker {
         sent
     }
 
-    /// Any object of the caller, which nobody deletes while it is held.
+    /// Any object of the caller. Nothing deletes it while it is held.
     fn hold(&self, caller: &LoadCaller<'_>) -> Result<HeldObject, OperationFailure> {
         let group = self.group(caller.side, caller.tenant);
         let held = self.ledger.borrow().any(group, self.point());
@@ -363,7 +363,7 @@ impl Worker {
         let held = self.hold(&caller)?;
         let content = self.plan.content(held.serial.get());
         if content.length == 0 {
-            // No range of nothing can be satisfied (RFC 9110 section 14.1.1).
+            // A range of an empty object cannot be satisfied (RFC 9110 section 14.1.1).
             let nothing = Slice::whole(content);
             return self.read(&caller, held.id, false, nothing).await;
         }
@@ -379,7 +379,7 @@ impl Worker {
         self.read(&caller, held.id, false, slice).await
     }
 
-    /// Reads a part of an object, or all of it, and compares it.
+    /// Reads a range of an object, or all of it, and compares it.
     async fn read(
         &self,
         caller: &LoadCaller<'_>,
@@ -411,7 +411,7 @@ impl Worker {
         }
         if !download.is_whole {
             let what = format!(
-                "{key}: {} other bytes than the {} that were written",
+                "{key}: {} bytes that differ from the {} that were written",
                 download.length,
                 slice.length()
             );
@@ -433,7 +433,7 @@ impl Worker {
         let length: Option<u64> = length.and_then(|text| text.to_str().ok()?.parse().ok());
         let expected = self.plan.content(held.serial.get()).length;
         if self.plan.verify && length != Some(expected) {
-            let what = format!("{key}: HEAD says {length:?} bytes and not {expected}");
+            let what = format!("{key}: HEAD gives {length:?} bytes instead of {expected}");
             return Err(self.bad_read(what, "length is not what was written"));
         }
         Ok(Moved::default())
@@ -530,7 +530,7 @@ impl Worker {
         }
     }
 
-    /// Writes into the ledger what became of an object that was to be deleted.
+    /// Records the outcome of a delete in the ledger.
     fn settle_delete(
         &self,
         group: usize,
@@ -551,7 +551,7 @@ impl Worker {
         }
     }
 
-    /// Counts a read that says that an acknowledged object is not there.
+    /// Counts a read that did not find an acknowledged object.
     fn missed<T>(
         &self,
         key: &str,
@@ -578,7 +578,7 @@ impl Worker {
     }
 }
 
-/// `DeleteObjects`: the keys that were not deleted, each with its error.
+/// Sends `DeleteObjects`. Gives the keys that were not deleted, each with its error.
 pub(super) async fn delete_keys(
     caller: &LoadCaller<'_>,
     keys: &[String],
@@ -610,7 +610,7 @@ pub(super) async fn delete_keys(
         .collect())
 }
 
-/// S3 begins some responses with 200 before it finds an error (`CopyObject`, `CompleteMultipartUpload`).
+/// Checks for an error in a response with status 200 (`CopyObject`, `CompleteMultipartUpload`).
 fn no_error_within(reply: &Reply) -> Result<(), OperationFailure> {
     match UpstreamError::parse(&reply.body, DOCUMENT_LIMIT) {
         Ok(error) => Err(OperationFailure {
@@ -621,7 +621,7 @@ fn no_error_within(reply: &Reply) -> Result<(), OperationFailure> {
     }
 }
 
-/// How long the sweep waits before it tries a request again.
+/// The wait before the sweep repeats a request.
 pub(super) fn pause(attempt: u32) -> Duration {
     Duration::from_millis(100 << attempt.min(6))
 }

@@ -1,4 +1,4 @@
-//! The plan of a run: the scenario with every default filled in and every name resolved.
+//! The plan of a run: the scenario with all defaults filled in and all names resolved.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,69 +22,69 @@ const DURATION: Duration = Duration::from_secs(30);
 const CONCURRENCY: u32 = 16;
 const MAX_IN_FLIGHT: u32 = 1000;
 const TIMEOUT: Duration = Duration::from_mins(1);
-/// A run of `--requests` ends after this time all the same.
+/// Maximum duration of a run with `--requests`.
 const LONGEST: Duration = Duration::from_hours(7 * 24);
 const OBJECTS: u64 = 100;
 const MAX_OBJECTS: u64 = 200_000;
-/// S3's smallest part but for the last one.
+/// The minimum size of a part in S3, except the last one.
 const PART_SIZE: u64 = 5 << 20;
 const REGION: &str = "ap-guangzhou";
-/// Tenants of one run.
+/// Maximum number of tenants in a run.
 const TENANTS: usize = 100_000;
-/// Threads of one process.
+/// Maximum number of threads in a process.
 const THREADS: u32 = 256;
 const SLOTS: u32 = 100_000;
 
-/// All that a worker thread has to know. It never changes during a run.
+/// Everything that a worker thread has to know. It never changes during a run.
 #[derive(Debug)]
 pub(super) struct Plan {
     /// The folder of this run, below each tenant's prefix.
     pub(super) folder: String,
-    /// Of content, names and order.
+    /// The seed of content, names and order.
     pub(super) seed: u64,
     /// The target, and the store behind it.
     pub(super) sides: Vec<SidePlan>,
     /// The tenants.
     pub(super) tenants: Vec<TenantPlan>,
-    /// Who sends how much.
+    /// The share of requests of each tenant.
     pub(super) picker: Picker,
-    /// What is sent.
+    /// The operations by weight.
     pub(super) mix: Mix,
-    /// Content of simple uploads.
+    /// The sizes of simple uploads.
     pub(super) sizes: Sizes,
-    /// Content of multipart uploads.
+    /// The sizes of multipart uploads.
     pub(super) multipart_sizes: Sizes,
-    /// One part.
+    /// The size of one part.
     pub(super) part_size: u64,
-    /// Forms of uploads.
+    /// The forms of uploads.
     pub(super) uploads: UploadForms,
-    /// Range requests.
+    /// Maximum bytes of a range request.
     pub(super) range_size: u64,
-    /// Keys of a page.
+    /// Keys on a page of a listing.
     pub(super) list_page: u32,
-    /// Keys of a multi-delete.
+    /// Keys in a multi-delete.
     pub(super) delete_batch: u32,
-    /// Share of puts.
+    /// The share of puts that overwrite an object.
     pub(super) overwrite: f64,
-    /// Names of keys.
+    /// The style of key names.
     pub(super) names: NameStyle,
-    /// Before the load.
+    /// Objects that are put before the load.
     pub(super) objects: u64,
-    /// At any time, on all threads.
+    /// Maximum number of existing objects, on all threads.
     pub(super) max_objects: u64,
-    /// Share of requests.
+    /// The share of requests that are isolation probes.
     pub(super) probes: f64,
-    /// Compare what is read.
+    /// Whether content that is read is compared.
     pub(super) verify: bool,
-    /// At the end.
+    /// The sweep at the end.
     pub(super) sweep: Sweep,
-    /// Remove nothing.
+    /// Whether the objects are left in place.
     pub(super) keep: bool,
     /// Threads of this process.
     pub(super) threads: u32,
-    /// Of several processes.
+    /// The part of several processes.
     pub(super) shard: Shard,
-    /// Operations in flight at most, or the level over time.
+    /// The loop and its level over time.
     pub(super) shape: LoopShape,
     /// Operations of all processes.
     pub(super) requests: Option<u64>,
@@ -95,50 +95,50 @@ pub(super) struct Plan {
 /// The loop and its level over time.
 #[derive(Clone, Debug)]
 pub(super) enum LoopShape {
-    /// So many operations in flight at any time.
+    /// Closed loop: a number of operations in flight at any time.
     Closed {
         /// The level.
         concurrency: Curve,
-        /// Its highest point.
+        /// The maximum of the level.
         slots: u32,
     },
-    /// So many operations started each second.
+    /// Open loop: a number of operations started each second.
     Open {
         /// The level.
         rate: Curve,
-        /// Gaps.
+        /// The spacing of arrivals.
         spacing: Spacing,
-        /// At most.
+        /// Maximum number of operations in flight.
         max_in_flight: u32,
     },
 }
 
-/// One side.
+/// One side of a run.
 #[derive(Debug)]
 pub(super) struct SidePlan {
     /// `target` or `direct`.
     pub(super) name: &'static str,
-    /// As it is shown.
+    /// The endpoint as reports show it.
     pub(super) endpoint: String,
-    /// As requests name it.
+    /// The endpoint as requests name it.
     pub(super) address: LoadEndpoint,
-    /// As it is dialled.
+    /// The way to connect.
     pub(super) connect: Connect,
 }
 
 /// One tenant.
 #[derive(Debug)]
 pub(super) struct TenantPlan {
-    /// In reports.
+    /// Its name in reports.
     pub(super) name: String,
-    /// For each side.
+    /// Its account on each side.
     pub(super) accounts: Vec<Account>,
 }
 
-/// A tenant's place on one side.
+/// A tenant's account on one side.
 #[derive(Clone, Debug)]
 pub(super) struct Account {
-    /// Who it is there.
+    /// Its identity there.
     pub(super) identity: TenantProof,
     /// Its bucket there.
     pub(super) bucket: String,
@@ -146,28 +146,25 @@ pub(super) struct Account {
     pub(super) prefix: String,
 }
 
-/// The world outside the scenario.
-pub struct Surroundings<'a> {
-    /// An environment variable.
+/// The inputs besides the scenario.
+pub struct PlanInputs<'a> {
+    /// Gives an environment variable.
     pub env: &'a dyn Fn(&str) -> Option<String>,
-    /// Cores of this machine.
+    /// The number of cores of this machine.
     pub cores: u32,
 }
 
 impl Plan {
-    /// Fills in the defaults and checks all that can be checked before anything is sent.
-    pub(super) fn new(
-        scenario: &Scenario,
-        surroundings: &Surroundings<'_>,
-    ) -> Result<Self, String> {
+    /// Fills in the defaults and checks everything that can be checked before the first request.
+    pub(super) fn new(scenario: &Scenario, inputs: &PlanInputs<'_>) -> Result<Self, String> {
         let sides = sides(scenario)?;
-        let tenants = tenants(scenario, surroundings)?;
+        let tenants = tenants(scenario, inputs)?;
         let picker = picker(scenario, &tenants)?;
         let seed = scenario.seed.unwrap_or_else(|| fastrand::u64(..));
         let mix = scenario.mix.clone().unwrap_or_default();
         let needs_objects = mix.needs_objects() || scenario.probe_isolation.is_some();
         let objects = if needs_objects { OBJECTS } else { 0 };
-        let threads = scenario.threads.unwrap_or(surroundings.cores / 2).max(1);
+        let threads = scenario.threads.unwrap_or(inputs.cores / 2).max(1);
         let plan = Self {
             folder: format!("cosgate-load-{:016x}", fastrand::u64(..)),
             seed,
@@ -262,12 +259,12 @@ impl Plan {
         names::name(self.names, self.seed, id)
     }
 
-    /// A tenant's place on a side.
+    /// A tenant's account on a side.
     pub(super) fn account(&self, side: usize, tenant: usize) -> Option<&Account> {
         self.tenants.get(tenant)?.accounts.get(side)
     }
 
-    /// This thread's part of all threads of all processes.
+    /// The share of this thread among all threads of all processes.
     pub(super) fn part(&self, thread: u32) -> (u32, u32) {
         (
             self.shard.index * self.threads + thread,
@@ -277,7 +274,7 @@ impl Plan {
 }
 
 impl LoopShape {
-    /// How long it is planned to last.
+    /// Its planned duration.
     pub(super) fn length(&self) -> Duration {
         let curve = match self {
             Self::Closed { concurrency, .. } => concurrency,
@@ -287,8 +284,8 @@ impl LoopShape {
     }
 }
 
-/// How a side is reached, as a scenario writes it.
-struct Dialled<'a> {
+/// The connection to a side, as a scenario describes it.
+struct SideConnection<'a> {
     connect_to: Option<&'a str>,
     ca_file: Option<&'a Path>,
     style: Option<BucketStyle>,
@@ -300,33 +297,33 @@ impl SidePlan {
     fn new(
         name: &'static str,
         endpoint: &str,
-        dialled: &Dialled<'_>,
+        connection: &SideConnection<'_>,
         (timeout, keep_alive): (Duration, bool),
     ) -> Result<Self, String> {
-        let style = dialled.style.unwrap_or_default();
-        let region = dialled.region.unwrap_or(REGION);
+        let style = connection.style.unwrap_or_default();
+        let region = connection.region.unwrap_or(REGION);
         let mut address = LoadEndpoint::parse(endpoint, style, region)?;
-        if dialled.is_http2 && !address.is_tls {
+        if connection.is_http2 && !address.is_tls {
             return Err("http2 needs an https endpoint".to_owned());
         }
-        address.is_http2 = dialled.is_http2;
-        let roots = Roots::for_endpoint(address.is_tls, dialled.ca_file);
+        address.is_http2 = connection.is_http2;
+        let roots = Roots::for_endpoint(address.is_tls, connection.ca_file);
         Ok(Self {
             name,
             endpoint: endpoint.to_owned(),
             connect: Connect {
                 roots: roots.map_err(|error| error.to_string())?,
-                dialled: dialled.connect_to.map(str::to_owned),
+                dialled: connection.connect_to.map(str::to_owned),
                 timeout,
                 keep_alive,
-                is_http2: dialled.is_http2,
+                is_http2: connection.is_http2,
             },
             address,
         })
     }
 }
 
-/// The target, and the store behind it where they are compared.
+/// The target, and the store behind it if they are compared.
 fn sides(scenario: &Scenario) -> Result<Vec<SidePlan>, String> {
     let endpoint = scenario
         .endpoint
@@ -336,7 +333,7 @@ fn sides(scenario: &Scenario) -> Result<Vec<SidePlan>, String> {
     let mut sides = vec![SidePlan::new(
         "target",
         endpoint,
-        &Dialled {
+        &SideConnection {
             connect_to: scenario.connect_to.as_deref(),
             ca_file: scenario.ca_file.as_deref(),
             style: scenario.style,
@@ -349,7 +346,7 @@ fn sides(scenario: &Scenario) -> Result<Vec<SidePlan>, String> {
         let direct = scenario.direct.as_ref().ok_or(
             "--against direct needs the embedded target, or [direct] with endpoint and keys in the scenario",
         )?;
-        let dialled = Dialled {
+        let connection = SideConnection {
             connect_to: direct.connect_to.as_deref(),
             ca_file: direct.ca_file.as_deref(),
             style: direct.style,
@@ -357,7 +354,12 @@ fn sides(scenario: &Scenario) -> Result<Vec<SidePlan>, String> {
             is_http2: false,
         };
         let waits = (timeout, !scenario.no_keep_alive);
-        sides.push(SidePlan::new("direct", &direct.endpoint, &dialled, waits)?);
+        sides.push(SidePlan::new(
+            "direct",
+            &direct.endpoint,
+            &connection,
+            waits,
+        )?);
     }
     Ok(sides)
 }
@@ -384,16 +386,14 @@ fn weights(scenario: &Scenario) -> Vec<f64> {
     tenants.map(|tenant| tenant.weight.unwrap_or(1.0)).collect()
 }
 
-/// The tenants of the scenario, or the one that its flags are.
-fn tenants(
-    scenario: &Scenario,
-    surroundings: &Surroundings<'_>,
-) -> Result<Vec<TenantPlan>, String> {
+/// The tenants of the scenario, or the one tenant of its flags.
+fn tenants(scenario: &Scenario, inputs: &PlanInputs<'_>) -> Result<Vec<TenantPlan>, String> {
     let one = [TenantEntry {
         name: "all".to_owned(),
-        access_key: scenario.access_key.clone().or_else(|| {
-            (surroundings.env)("AWS_ACCESS_KEY_ID").filter(|_| scenario.bearer.is_none())
-        }),
+        access_key: scenario
+            .access_key
+            .clone()
+            .or_else(|| (inputs.env)("AWS_ACCESS_KEY_ID").filter(|_| scenario.bearer.is_none())),
         secret_key: scenario.secret_key.clone(),
         session_token: scenario.session_token.clone(),
         bearer: scenario.bearer.clone(),
@@ -416,7 +416,7 @@ fn tenants(
                 entry.name
             ));
         }
-        tenants.push(tenant(entry, scenario, surroundings)?);
+        tenants.push(tenant(entry, scenario, inputs)?);
     }
     Ok(tenants)
 }
@@ -424,12 +424,12 @@ fn tenants(
 fn tenant(
     entry: &TenantEntry,
     scenario: &Scenario,
-    surroundings: &Surroundings<'_>,
+    inputs: &PlanInputs<'_>,
 ) -> Result<TenantPlan, String> {
     let mut entry = entry.clone();
     if entry.access_key.is_some() && entry.secret_key.is_none() {
         entry.secret_key = Some("env:AWS_SECRET_ACCESS_KEY".to_owned());
-        if entry.session_token.is_none() && (surroundings.env)("AWS_SESSION_TOKEN").is_some() {
+        if entry.session_token.is_none() && (inputs.env)("AWS_SESSION_TOKEN").is_some() {
             entry.session_token = Some("env:AWS_SESSION_TOKEN".to_owned());
         }
     }
@@ -437,7 +437,7 @@ fn tenant(
     let bucket = bucket.ok_or_else(|| format!("tenant {}: set bucket", entry.name))?;
     let prefix = entry.prefix.as_ref().or(scenario.prefix.as_ref());
     let mut accounts = vec![Account {
-        identity: entry.identity(surroundings.env)?,
+        identity: entry.identity(inputs.env)?,
         bucket: bucket.clone(),
         prefix: folder(prefix),
     }];
@@ -458,7 +458,7 @@ fn tenant(
             ..TenantEntry::default()
         };
         accounts.push(Account {
-            identity: account.identity(surroundings.env)?,
+            identity: account.identity(inputs.env)?,
             bucket: direct.bucket.clone().unwrap_or_else(|| bucket.clone()),
             prefix: folder(direct.prefix.as_ref().or(prefix)),
         });
@@ -469,7 +469,7 @@ fn tenant(
     })
 }
 
-/// A prefix that is a folder: nothing of the run can then match another's keys.
+/// A prefix that is a folder, so that the run's keys match no other keys.
 fn folder(prefix: Option<&String>) -> String {
     match prefix.map(|prefix| prefix.trim_end_matches('/')) {
         None | Some("") => String::new(),
@@ -530,7 +530,7 @@ fn is_open(scenario: &Scenario) -> Result<bool, String> {
     Ok(is_open)
 }
 
-/// The stages, or the one stage that rate or concurrency and duration are.
+/// The stages, or the one stage of rate or concurrency and duration.
 fn stages(scenario: &Scenario, is_open: bool) -> Result<Vec<Stage>, String> {
     let duration = match (scenario.duration, scenario.requests) {
         (Some(Span(duration)), _) => duration,
@@ -566,18 +566,18 @@ pub(super) mod tests {
 
     pub(in crate::load) fn plan(text: &str) -> Result<Plan, String> {
         let text = format!("endpoint = \"http://127.0.0.1:9\"\nbucket = \"b\"\n{text}");
-        let surroundings = Surroundings {
+        let inputs = PlanInputs {
             env: &|name| {
                 (name == "AWS_ACCESS_KEY_ID" || name == "AWS_SECRET_ACCESS_KEY")
                     .then(|| "x".to_owned())
             },
             cores: 4,
         };
-        Plan::new(&Scenario::parse(&text)?, &surroundings)
+        Plan::new(&Scenario::parse(&text)?, &inputs)
     }
 
     #[test]
-    fn nothing_but_a_target_is_a_closed_loop_of_half_a_minute() {
+    fn defaults_to_a_closed_loop_of_30_seconds() {
         let plan = plan("").unwrap();
         assert_eq!(plan.shape.length(), DURATION);
         assert!(matches!(
@@ -594,7 +594,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn loops_do_not_mix() {
+    fn rejects_mixed_loops() {
         assert!(matches!(
             plan("rate = 5.0").unwrap().shape,
             LoopShape::Open { .. }
@@ -621,7 +621,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_run_has_a_folder_that_no_other_run_has() {
+    fn each_run_has_its_own_folder() {
         let text = "prefix = \"team/\"";
         let (one, two) = (plan(text).unwrap(), plan(text).unwrap());
         assert!(one.folder(0, 0, 1).starts_with("team/cosgate-load-"));
@@ -630,7 +630,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_content_and_names() {
+    fn same_seed_gives_same_content_and_names() {
         let (one, two) = (plan("seed = 7").unwrap(), plan("seed = 7").unwrap());
         assert_eq!(one.content(Serial(5)), two.content(Serial(5)));
         assert_eq!(one.name(5), two.name(5));

@@ -10,19 +10,19 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 30.0;
-/// Colours in the style sheet.
+/// The number of colours in the style sheet.
 const COLOURS: usize = 8;
-/// The smallest latency of a logarithmic axis, in its unit.
-const LEAST: f64 = 1.0;
+/// The minimum of a logarithmic axis, in its unit.
+const MIN: f64 = 1.0;
 
 /// A plot of lines.
 #[derive(Debug)]
 pub(super) struct Plot<'a> {
-    /// What a screen reader says.
+    /// The text for a screen reader.
     pub(super) title: &'a str,
     /// The lines, each in a colour of its own.
     pub(super) lines: Vec<PlotLine>,
-    /// Spans of the horizontal axis.
+    /// Marked spans of the horizontal axis.
     pub(super) marks: Vec<Mark>,
     /// The horizontal axis.
     pub(super) x: Axis,
@@ -33,13 +33,13 @@ pub(super) struct Plot<'a> {
 /// A line.
 #[derive(Debug)]
 pub(super) struct PlotLine {
-    /// In the legend.
+    /// The name in the legend.
     pub(super) name: String,
-    /// Whether it is dashed: it belongs to the second of two sides.
+    /// Whether it is dashed, as lines of the second side are.
     pub(super) is_dashed: bool,
-    /// Its colour.
+    /// The number of its colour.
     pub(super) colour: usize,
-    /// Left to right; a gap where a value is not finite.
+    /// The points from left to right; a value that is not finite makes a gap.
     pub(super) points: Vec<(f64, f64)>,
 }
 
@@ -50,20 +50,20 @@ pub(super) struct Mark {
     pub(super) from: f64,
     /// Its end.
     pub(super) until: f64,
-    /// What is written at it.
+    /// Its label.
     pub(super) label: String,
 }
 
-/// How an axis counts and what is written at it.
+/// The numbering of an axis.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Axis {
-    /// How a value is written.
+    /// Formats a value.
     pub(super) show: fn(f64) -> String,
-    /// Which values stand at it.
+    /// The values that are labelled.
     pub(super) steps: Steps,
 }
 
-/// The values at an axis.
+/// The labelled values of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Steps {
     /// 1, 2, 5 times a power of ten.
@@ -72,11 +72,11 @@ pub(super) enum Steps {
     Whole,
     /// Powers of two: bytes.
     Binary,
-    /// Each decade is as long as the next one.
+    /// Logarithmic: all decades have the same length.
     Logarithmic,
 }
 
-/// The range of values of an axis, and where on the page it lies.
+/// The range of values of an axis, and its position on the page.
 struct Scale {
     axis: Axis,
     from: f64,
@@ -97,7 +97,7 @@ pub(super) fn svg(plot: &Plot<'_>) -> String {
         (LEFT, WIDTH - RIGHT),
     );
     let lowest = if plot.y.is_logarithmic() {
-        ys().filter(|y| *y >= LEAST).fold(f64::INFINITY, f64::min)
+        ys().filter(|y| *y >= MIN).fold(f64::INFINITY, f64::min)
     } else {
         0.0
     };
@@ -175,11 +175,7 @@ impl Axis {
 impl Scale {
     fn new(axis: Axis, (from, to): (f64, f64), (start, end): (f64, f64)) -> Self {
         let (from, to) = if axis.is_logarithmic() {
-            let low = if from.is_finite() {
-                from.max(LEAST)
-            } else {
-                LEAST
-            };
+            let low = if from.is_finite() { from.max(MIN) } else { MIN };
             let (low, high) = (decade(low), decade_above(to.max(low * 1.01)));
             (low, high)
         } else {
@@ -256,7 +252,7 @@ fn push_mark(out: &mut String, (index, mark): (usize, &Mark), x: &Scale) {
         (until - from).max(2.0),
         HEIGHT - BOTTOM - TOP,
         from + 4.0,
-        // One below the other, so that the names of short faults do not overlap.
+        // The labels are one below the other, so that the names of short faults do not overlap.
         TOP + 12.0 + 13.0 * (index % 4) as f64
     );
 }
@@ -325,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_becomes_markup() {
+    fn escapes_all_text() {
         let text = plot(&[(0.0, 1.0), (3.0, 2.0)], LINEAR);
         assert!(
             !text.contains("<script>") && !text.contains("<b>"),
@@ -336,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn any_values_give_finite_places() {
+    fn any_values_give_finite_positions() {
         for y in [LINEAR, LOGARITHMIC] {
             for points in [
                 &[][..],
@@ -354,14 +350,14 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_breaks_the_line() {
+    fn gap_breaks_the_line() {
         let text = plot(&[(0.0, 1.0), (1.0, f64::NAN), (2.0, 1.0)], LINEAR);
         assert_eq!(text.matches('M').count(), 2, "{text}");
         assert_eq!(text.matches("h0").count(), 2, "each is a dot: {text}");
     }
 
     #[test]
-    fn ticks_are_round() {
+    fn ticks_are_round_numbers() {
         let scale = Scale::new(LINEAR, (0.0, 4321.0), (0.0, 1.0));
         assert_eq!(scale.ticks(5), [0.0, 1000.0, 2000.0, 3000.0, 4000.0]);
         let bytes = Axis {

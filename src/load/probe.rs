@@ -1,4 +1,4 @@
-//! Isolation probes: a tenant tries another tenant's keys, and must be refused.
+//! Isolation probes: a tenant requests another tenant's keys, and must be refused.
 
 use http::Method;
 
@@ -12,7 +12,7 @@ use super::stats::OperationFailure;
 use super::upload::{Slice, UploadForm};
 use super::worker::Worker;
 
-/// What is tried.
+/// The kind of request.
 #[derive(Clone, Copy, Debug)]
 enum Probe {
     Get,
@@ -31,11 +31,11 @@ const PROBES: [Probe; 6] = [
     Probe::List,
     Probe::CopyFrom,
 ];
-/// Others that are looked at until one has a place of its own and an object.
+/// Maximum number of other tenants that are tried until one has an account of its own and an object.
 const TRIES: usize = 8;
 
 impl Worker {
-    /// `tenant` tries a key of another one on the target.
+    /// `tenant` requests a key of another tenant on the target.
     pub(super) async fn probe(&self, tenant: usize) {
         let Some((other, id)) = self.neighbour(tenant) else {
             return;
@@ -49,7 +49,7 @@ impl Worker {
             .borrow_mut()
             .choice(PROBES)
             .unwrap_or(Probe::Get);
-        // What a probe puts has a name of its own, so that the sweep finds it as a phantom.
+        // The put of a probe has a name of its own, so that the sweep finds it as a phantom.
         let id = match probe {
             Probe::Put => self.ledger.borrow_mut().serial(false).0,
             _ => id,
@@ -103,7 +103,7 @@ impl Worker {
         let isolation = &mut measured.isolation;
         isolation.probes += 1;
         match reply {
-            // An empty page shows nothing that is another's: a store may give it for any prefix.
+            // An empty page shows no key of another tenant: a store may return it for any prefix.
             Ok(reply) if matches!(probe, Probe::List) && shows_nothing(reply) => {
                 isolation.inconclusive += 1;
             }
@@ -120,7 +120,7 @@ impl Worker {
         }
     }
 
-    /// Another tenant with another place, and an object of its own.
+    /// Another tenant with another account and an object of its own.
     fn neighbour(&self, tenant: usize) -> Option<(usize, u64)> {
         let place = |tenant| {
             let account = self.plan.account(0, tenant)?;

@@ -1,14 +1,14 @@
-//! CPU time and memory of the proxy's process, as Linux's `/proc` gives them.
+//! CPU time and memory of the proxy's process, from Linux's `/proc`.
 
 use std::fs;
 
-/// A process that is watched.
+/// A process that is measured.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Watched {
+pub(super) struct MeasuredProcess {
     pid: u32,
 }
 
-/// What it has used.
+/// The resources that a process has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     /// CPU milliseconds since its start, of all its threads.
@@ -17,13 +17,13 @@ pub(super) struct Usage {
     pub(super) memory: u64,
 }
 
-impl Watched {
+impl MeasuredProcess {
     /// The process `pid`.
     pub(super) fn new(pid: u32) -> Self {
         Self { pid }
     }
 
-    /// What it has used; `None` where there is no `/proc`, or the process is gone.
+    /// The used resources; `None` without `/proc`, or if the process does not exist.
     pub(super) fn usage(self) -> Option<Usage> {
         let folder = format!("/proc/{}", self.pid);
         let stat = fs::read_to_string(format!("{folder}/stat")).ok()?;
@@ -35,7 +35,7 @@ impl Watched {
     }
 }
 
-/// Fields 14 and 15 of `proc_pid_stat(5)`; the name in field 2 may hold spaces and brackets.
+/// Fields 14 and 15 of `proc_pid_stat(5)`. The name in field 2 may contain spaces and brackets.
 fn cpu_ms(stat: &str, ticks_per_second: u64) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace().skip(11);
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proc_files_are_read_by_their_fields() {
+    fn reads_fields_of_proc_files() {
         let stat = "42 (a) b) S 1 42 42 0 -1 4194304 100 0 0 0 150 50 0 0 20 0 4 0 100 1000 10";
         assert_eq!(cpu_ms(stat, 100), Some(2000));
         assert_eq!(memory("Name:\tx\nVmRSS:\t  2048 kB\n"), Some(2 << 20));
@@ -67,7 +67,13 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_uses_memory() {
-        assert!(Watched::new(std::process::id()).usage().unwrap().memory > 1 << 20);
-        assert_eq!(Watched::new(u32::MAX).usage(), None);
+        assert!(
+            MeasuredProcess::new(std::process::id())
+                .usage()
+                .unwrap()
+                .memory
+                > 1 << 20
+        );
+        assert_eq!(MeasuredProcess::new(u32::MAX).usage(), None);
     }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 pub(super) use crate::emulator::quantity::as_text;
 pub use crate::emulator::{ByteSize, Share, Span};
 
-/// `NAME=WEIGHT,NAME=WEIGHT`, where a weight that is not written is 1.
+/// Reads `NAME=WEIGHT,NAME=WEIGHT`. A missing weight is 1.
 pub(super) fn weighted<T: FromStr<Err = String>>(
     text: &str,
     separator: char,

@@ -1,4 +1,4 @@
-//! The result of a run: what is written as JSON, and all that reports and comparisons are made of. Pure.
+//! The result of a run: the data of the JSON file, of all reports and of comparisons. Pure.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,10 +7,10 @@ use super::operation::Operation;
 use super::scenario::Scenario;
 use super::stats::{ErrorCount, IntervalRow, Series, SideTotals, Totals};
 
-/// The version of the file's form. One that is incompatible has another name.
+/// The version of the file's form. An incompatible form gets another name.
 pub const SCHEMA: &str = "cosgate-load/1";
 
-/// The result of a run, or of several that were merged.
+/// The result of a run, or the merged result of several.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Report {
     /// [`SCHEMA`]
@@ -23,35 +23,35 @@ pub struct Report {
     pub started: String,
     /// Seconds from its start to the end of the last operation.
     pub seconds: f64,
-    /// Processes that this is the result of.
+    /// The number of processes in this result.
     pub processes: u32,
     /// The scenario, without secrets.
     pub scenario: Scenario,
-    /// The target, and the store behind it where they were compared.
+    /// The target, and the store behind it if they were compared.
     pub sides: Vec<SideResult>,
-    /// Tenants in order; beyond the limit one that stands for the others.
+    /// The tenants in order. Beyond the limit, one entry stands for the others.
     pub tenants: Vec<TenantResult>,
     /// Planned operations that were not started, because too many were in flight.
     pub not_started: u64,
-    /// What verification found.
+    /// The results of verification.
     pub truth: Truth,
-    /// What the isolation probes found.
+    /// The results of the isolation probes.
     pub isolation: Isolation,
-    /// Faults and how long recovery took.
+    /// The faults and the recovery times.
     pub faults: Vec<FaultResult>,
-    /// The knee, where it was looked for.
+    /// The knee, if it was searched for.
     pub knee: Option<Knee>,
-    /// The proxy's process, where it was measured.
+    /// The proxy's process, if it was measured.
     pub proxy: Option<ProxyUsage>,
     /// The load generator itself.
     pub generator: Generator,
-    /// Why the run has failed; empty when it has not.
+    /// The reasons why the run failed; empty when it succeeded.
     pub failures: Vec<String>,
-    /// Over time.
+    /// The intervals.
     pub series: Series,
 }
 
-/// What went over one way.
+/// The result of one side.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SideResult {
     /// `target` or `direct`.
@@ -60,7 +60,7 @@ pub struct SideResult {
     pub endpoint: String,
     /// All operations.
     pub all: Totals,
-    /// Each operation that came.
+    /// Each operation that was performed.
     pub operations: Vec<OperationResult>,
     /// The errors, the most frequent first.
     pub errors: Vec<ErrorCount>,
@@ -68,17 +68,17 @@ pub struct SideResult {
     pub connections: u64,
 }
 
-/// What one kind of operation came to.
+/// The result of one kind of operation.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct OperationResult {
-    /// Which.
+    /// The operation.
     pub operation: Operation,
     /// Its numbers.
     #[serde(flatten)]
     pub totals: Totals,
 }
 
-/// What one tenant's operations on the target came to.
+/// The result of one tenant on the target.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct TenantResult {
     /// Its name.
@@ -88,43 +88,43 @@ pub struct TenantResult {
     pub totals: Totals,
 }
 
-/// What verification found. All but the first three fail a run.
+/// The results of verification. All except the first three fail a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Truth {
     /// Reads that were compared with what was written.
     pub reads_verified: u64,
-    /// Objects that the sweep found as they should be.
+    /// Objects that the sweep found as written.
     pub swept: u64,
-    /// Objects of failed requests: they may be there or not.
+    /// Objects of failed requests: they may exist or not.
     pub uncertain: u64,
-    /// Reads that gave other bytes than were written, or no object where one was acknowledged.
+    /// Reads that returned wrong bytes, or no object although one was acknowledged.
     pub bad_reads: u64,
-    /// Acknowledged, and gone.
+    /// Acknowledged objects that are missing.
     pub lost: u64,
-    /// There, with other bytes or another length.
+    /// Objects with wrong bytes or a wrong length.
     pub corrupted: u64,
-    /// There, and never acknowledged, or deleted.
+    /// Objects that exist, but were never acknowledged, or were deleted.
     pub phantom: u64,
-    /// There, and not in the listing.
+    /// Objects that exist, but are not in the listing.
     pub unlisted: u64,
-    /// What could not be looked at, since the store failed during the sweep.
+    /// Objects that could not be read, because the store failed during the sweep.
     pub unchecked: u64,
-    /// Some of them, with their keys.
+    /// Some of the wrong objects, with their keys.
     pub examples: Vec<String>,
 }
 
-/// What the isolation probes found.
+/// The results of the isolation probes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Isolation {
     /// Requests for another tenant's keys.
     pub probes: u64,
-    /// Those that were refused, as they must be.
+    /// Requests that were refused, as required.
     pub refused: u64,
-    /// Those that failed in another way, and prove nothing.
+    /// Requests that failed in another way and prove nothing.
     pub inconclusive: u64,
-    /// Those that succeeded. Any fails the run.
+    /// Requests that succeeded. One is enough to fail the run.
     pub holes: u64,
-    /// Some of them.
+    /// Some of the requests that succeeded.
     pub examples: Vec<String>,
 }
 
@@ -135,9 +135,9 @@ pub struct FaultResult {
     pub name: String,
     /// Seconds from the start of the load.
     pub from: f64,
-    /// The same of its end.
+    /// Seconds from the start of the load to its end.
     pub until: f64,
-    /// Seconds from its end until the errors and the latency were as before; `None` when they never were.
+    /// Seconds from its end until errors and latency were as before; `None` when they never were.
     pub recovery: Option<f64>,
 }
 
@@ -146,7 +146,7 @@ pub struct FaultResult {
 pub struct Knee {
     /// Operations each second; `None` when not even the first rate held.
     pub rate: Option<f64>,
-    /// What it was bound by.
+    /// The bounds.
     pub bounds: Vec<String>,
     /// Each rate that was tried.
     pub steps: Vec<KneeStep>,
@@ -157,53 +157,53 @@ pub struct Knee {
 pub struct KneeStep {
     /// The planned rate.
     pub rate: f64,
-    /// What was done each second.
+    /// The operations done each second.
     pub achieved: f64,
     /// Microseconds.
     pub p50: u64,
     /// Microseconds.
     pub p99: u64,
-    /// The share that failed.
+    /// The share of failed operations.
     pub errors: f64,
-    /// The bound that was passed.
+    /// The bound that was exceeded.
     pub passed: Option<String>,
 }
 
-/// What the proxy's process used during the load.
+/// The resources that the proxy's process used during the load.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub struct ProxyUsage {
     /// CPU seconds.
     pub cpu_seconds: f64,
     /// CPU microseconds for each operation on the target.
     pub cpu_micros_per_operation: f64,
-    /// The most resident bytes.
+    /// The maximum of resident bytes.
     pub peak_memory: u64,
 }
 
-/// How busy the load generator was.
+/// The load of the generator itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Generator {
     /// Threads that drove the load.
     pub threads: u32,
     /// The share of the time in which the busiest thread used a CPU or waited for one.
     pub busiest: f64,
-    /// Whether it was itself the bottleneck: numbers of the target are then too low.
+    /// Whether the generator was the bottleneck: the numbers of the target are then too low.
     pub is_saturated: bool,
 }
 
-/// A thread that is this busy cannot be trusted with latencies.
+/// The latencies of a busier thread cannot be trusted.
 pub(super) const SATURATED: f64 = 0.9;
-/// Examples that are kept of each kind.
+/// Maximum number of examples of each kind.
 pub(super) const EXAMPLES: usize = 20;
-/// Errors of a second that count as recovered: so many more than before the fault.
+/// Recovery: the share of errors in a second may exceed the share before the fault by this much.
 const RECOVERED_ERRORS: f64 = 0.01;
-/// And so many times the latency before the fault.
+/// Recovery: the latency may exceed the latency before the fault by this factor.
 const RECOVERED_LATENCY: f64 = 2.0;
-/// Seconds before a fault that recovery is measured by.
+/// Seconds before a fault that recovery is compared with.
 const BASELINE_MS: u64 = 5_000;
 
 impl SideResult {
-    /// A side's result.
+    /// The result of a side.
     pub(super) fn new(name: &str, endpoint: &str, totals: &SideTotals, connections: u64) -> Self {
         let operations = Operation::ALL.into_iter().zip(&totals.operations);
         Self {
@@ -230,7 +230,7 @@ impl SideResult {
 }
 
 impl Truth {
-    /// Adds what another thread or process has found.
+    /// Adds the results of another thread or process.
     pub(super) fn merge(&mut self, other: &Self) {
         self.reads_verified += other.reads_verified;
         self.swept += other.swept;
@@ -274,7 +274,7 @@ impl Truth {
 }
 
 impl Isolation {
-    /// Adds what another thread or process has found.
+    /// Adds the results of another thread or process.
     pub(super) fn merge(&mut self, other: &Self) {
         self.probes += other.probes;
         self.refused += other.refused;
@@ -303,7 +303,7 @@ impl Report {
         }
     }
 
-    /// Says in [`Report::failures`] all that makes the run a failed one.
+    /// Adds each reason to fail the run to [`Report::failures`].
     pub(super) fn judge(&mut self) {
         let mut failures = self.truth.failures();
         if self.isolation.holes > 0 {
@@ -350,7 +350,7 @@ impl Report {
         (totals.count > 0).then(|| measure(totals, metric, self.seconds))
     }
 
-    /// Works out how long recovery from each fault took.
+    /// Computes the recovery time of each fault.
     pub(super) fn find_recoveries(&mut self) {
         let rows = &self.series.rows;
         for fault in &mut self.faults {
@@ -411,7 +411,7 @@ fn recovery(rows: &[IntervalRow], from: f64, until: f64) -> Option<f64> {
                 && (before.count == 0 || latency <= usual * RECOVERED_LATENCY)
         })
     };
-    // A row that began under the fault may hold some of it.
+    // A row that began during the fault may contain some of it.
     let mut after = rows.iter().filter(|row| start(row) >= until);
     after
         .find(|row| is_recovered(row))
@@ -445,7 +445,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Ten seconds; in each a hundred gets of 10 ms, but errors from second 4 to 6 and slow ones in 7.
+    /// Ten seconds of a hundred gets each. Gets take 10 ms. Seconds 4 to 6 have errors, and second 7 is slow.
     pub(in crate::load) fn report() -> Report {
         let mut totals = SideTotals::default();
         let mut series = Series::default();
@@ -503,7 +503,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn recovery_waits_for_errors_and_latency() {
+    fn recovery_needs_errors_and_latency_as_before() {
         let mut report = report();
         report.find_recoveries();
         assert_eq!(report.faults[0].recovery, Some(2.0));
@@ -543,7 +543,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_report_is_read_as_it_was_written() {
+    fn reads_a_report_as_it_was_written() {
         let report = report();
         let text = serde_json::to_string(&report).unwrap();
         let read: Report = serde_json::from_str(&text).unwrap();

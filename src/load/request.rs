@@ -1,4 +1,4 @@
-//! Requests: built and signed as an S3 client does, in every form that a load sends. Pure.
+//! Requests in every form that a load sends: built and signed as an S3 client does it. Pure.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -34,26 +34,26 @@ const TRAILER: HeaderName = HeaderName::from_static("x-amz-trailer");
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("cosgate-load/", env!("CARGO_PKG_VERSION")));
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-/// How long a presigned URL and a form's policy live.
+/// The lifetime of a presigned URL and of a form's policy.
 const PRESIGNED_SECONDS: u32 = 900;
 const BOUNDARY: &str = "----cosgate-load-7MA4YWxkTrZu0gW";
 
-/// Where requests go, as far as their bytes show it.
+/// The destination of requests, as far as it changes their bytes.
 #[derive(Clone, Debug)]
 pub(super) struct LoadEndpoint {
     /// `https`
     pub(super) is_tls: bool,
     /// `host` or `host:port`, without the bucket.
     pub(super) authority: String,
-    /// Where the bucket stands.
+    /// The position of the bucket's name.
     pub(super) style: BucketStyle,
-    /// The region that is signed for.
+    /// The region in the signature.
     pub(super) region: String,
-    /// The head has HTTP/2's form: a whole URI and no Host.
+    /// Whether the head has HTTP/2's form: a whole URI and no Host.
     pub(super) is_http2: bool,
 }
 
-/// A tenant's way to sign, with the key of the day.
+/// The signer of a tenant, with the signing key of the day.
 #[derive(Debug)]
 pub(super) struct Signer {
     identity: TenantProof,
@@ -70,22 +70,22 @@ pub(super) struct Draft<'a> {
     pub(super) bucket: &'a str,
     /// The key; empty for the bucket itself.
     pub(super) key: &'a str,
-    /// Decoded parameters.
+    /// The decoded parameters.
     pub(super) query: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// Headers besides those of signature and body.
+    /// Headers other than those of signature and body.
     pub(super) headers: HeaderMap,
     /// The body.
     pub(super) payload: Payload,
-    /// Whether the signature stands in the URL.
+    /// Whether the signature is in the URL.
     pub(super) is_presigned: bool,
 }
 
 /// The body of a request.
 #[derive(Debug)]
 pub(super) enum Payload {
-    /// None.
+    /// No body.
     Nothing,
-    /// A document, with its MD5, which S3 asks for in `DeleteObjects`.
+    /// A document with its MD5, which S3 requires for `DeleteObjects`.
     Document(String),
     /// A result.
     Json(String),
@@ -114,7 +114,7 @@ impl<'a> Draft<'a> {
         self
     }
 
-    /// Adds a header; one that HTTP does not allow is left out.
+    /// Adds a header. A header that HTTP does not allow is left out.
     #[must_use]
     pub(super) fn with_header(mut self, name: &'static str, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -155,7 +155,7 @@ impl LoadEndpoint {
         })
     }
 
-    /// The host that a request for `bucket` names.
+    /// The host of a request for `bucket`.
     pub(super) fn host(&self, bucket: &str) -> String {
         match self.style {
             BucketStyle::Virtual if !bucket.is_empty() => format!("{bucket}.{}", self.authority),
@@ -196,7 +196,7 @@ impl Signer {
         }
     }
 
-    /// The request that goes out.
+    /// The signed request.
     pub(super) fn sign(
         &self,
         address: &LoadEndpoint,
@@ -239,7 +239,7 @@ impl Signer {
         Ok(request)
     }
 
-    /// Signs the headers, or makes the query of a presigned URL.
+    /// Signs the headers, or builds the query of a presigned URL.
     fn sign_with_key(
         &self,
         (id, token): (&str, Option<&Secret>),
@@ -288,7 +288,7 @@ impl Signer {
         if draft.is_presigned {
             return Ok(Signed::Query(text));
         }
-        // It ends in the signature, which the first chunk's signature covers.
+        // The authorization ends in the signature, which the first chunk's signature covers.
         let seed = text
             .get(text.len().saturating_sub(64)..)
             .and_then(parse_hex32);
@@ -298,7 +298,7 @@ impl Signer {
         Ok(Signed::Headers(seed))
     }
 
-    /// A browser's form that puts `slice` as `key`.
+    /// A browser's form that uploads `slice` as `key`.
     ///
     /// <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-post-example.html>
     pub(super) fn form(
@@ -394,7 +394,7 @@ impl Signer {
         }
     }
 
-    /// Calls `with` with the key of the day of `amz_date`, which is derived once a day.
+    /// Calls `with` with the signing key of the day of `amz_date`, which is derived once a day.
     fn with_key<T>(
         &self,
         amz_date: &str,
@@ -426,12 +426,12 @@ impl Signer {
     }
 }
 
-/// Where a signature stands.
+/// The position of a signature.
 enum Signed {
     Nothing,
-    /// The whole query.
+    /// In the URL: the whole query.
     Query(String),
-    /// In the headers; the signature itself.
+    /// In the headers: the signature itself.
     Headers(Option<[u8; 32]>),
 }
 
@@ -441,7 +441,7 @@ fn bearer(token: &Secret) -> Result<HeaderValue, http::Error> {
     Ok(value)
 }
 
-/// Adds the headers that describe the body; gives what the signature says of it.
+/// Adds the headers that describe the body. Gives the payload hash for the signature.
 fn describe(payload: &Payload, headers: &mut HeaderMap, is_presigned: bool) -> String {
     let value = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
     match payload {
@@ -503,7 +503,7 @@ fn target(path: &str, query: &[(Cow<'_, str>, Cow<'_, str>)], signed: Option<&st
     target
 }
 
-/// The policy that allows exactly these fields.
+/// A policy that allows exactly these fields.
 fn policy(bucket: &str, fields: &[(&str, String)], now: Timestamp) -> String {
     let mut conditions = vec![serde_json::json!({ "bucket": bucket })];
     for (name, value) in fields {
@@ -552,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bucket_stands_where_the_style_says() {
+    fn style_decides_position_of_bucket() {
         let draft = || {
             Draft::new(Method::GET, "b", "a b/é+")
                 .with("x", "1 2")
@@ -577,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn each_identity_has_its_own_proof() {
+    fn each_identity_signs_in_its_own_way() {
         let address = address(BucketStyle::Path);
         let draft = || Draft::new(Method::GET, "b", "k");
         let request = signed(&signer(Some("TOKEN")), &address, draft());
@@ -599,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_says_what_its_body_is() {
+    fn upload_describes_its_body() {
         let slice = Slice::whole(Content::new(1, 100));
         let sent = |form: &str| {
             let draft = Draft::new(Method::PUT, "b", "k");
@@ -622,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_a_scheme_and_a_host() {
+    fn endpoint_must_be_scheme_and_host() {
         for endpoint in ["x", "ftp://x", "http://u@x", "http://x/path", "http://x?q"] {
             assert!(
                 LoadEndpoint::parse(endpoint, BucketStyle::Path, "r").is_err(),

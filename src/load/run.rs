@@ -15,8 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::knee;
 use super::live::{Live, Snapshot};
-use super::plan::{Plan, Surroundings};
-use super::process::{Usage, Watched};
+use super::plan::{Plan, PlanInputs};
+use super::process::{MeasuredProcess, Usage};
 use super::report::{
     FaultResult, Generator, Isolation, ProxyUsage, Report, SATURATED, SCHEMA, SideResult,
     TenantResult, Truth,
@@ -29,34 +29,34 @@ use crate::emulator::{Emulator, FaultEntry, Faults};
 use crate::timestamp::Timestamp;
 use crate::upstream::dial::Dialer;
 
-/// Threads begin together, this long after the command.
+/// The delay from the command to the common start of all threads.
 const HEAD_START: Duration = Duration::from_millis(20);
-/// Intervals are no shorter, and no longer unless a run is very long.
+/// The minimum length of an interval. Only a very long run has longer ones.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
-/// A short run has so many intervals.
+/// The number of intervals of a short run.
 const INTERVALS: u32 = 60;
-/// How often the clock is read in the second before the start.
+/// The interval at which the clock is read in the second before the start.
 const CLOCK_WATCH: Duration = Duration::from_millis(1);
-/// The emulator's admin listener gets this long.
+/// The time limit for the emulator's admin listener.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a run needs besides its scenario.
+/// The inputs of a run besides its scenario.
 pub struct Environment<'a> {
-    /// Variables and cores.
-    pub surroundings: Surroundings<'a>,
-    /// Who breaks things on time.
+    /// The environment variables and the cores.
+    pub inputs: PlanInputs<'a>,
+    /// The control of faults.
     pub faults: FaultControl,
-    /// The proxy's process.
+    /// The process of the proxy.
     pub proxy_pid: Option<u32>,
-    /// Becomes true when the run is to end early.
+    /// Becomes true when the run must end early.
     pub interrupted: watch::Receiver<bool>,
 }
 
-/// Who puts faults in force.
+/// The control of faults.
 #[derive(Clone, Debug)]
 pub enum FaultControl {
-    /// Nobody: a schedule is refused.
+    /// No control: a schedule of faults is refused.
     None,
     /// The emulator of this process.
     Embedded(Arc<Emulator>),
@@ -64,14 +64,14 @@ pub enum FaultControl {
     Admin(String),
 }
 
-/// The threads of a run, and what has been measured.
-pub(super) struct Fleet {
+/// The threads of a run, and their measurements.
+pub(super) struct LoadThreads {
     pub(super) plan: Arc<Plan>,
     threads: Vec<Thread>,
-    proxy: Option<Watched>,
+    proxy: Option<MeasuredProcess>,
     faults: FaultControl,
     interrupted: watch::Receiver<bool>,
-    /// When the load started.
+    /// The start of the load.
     origin: Instant,
     series: Series,
     at_last_row: Usage,
@@ -90,68 +90,68 @@ struct Thread {
     handle: JoinHandle<()>,
 }
 
-/// Runs a scenario to its report. An error means that there was nothing to measure.
+/// Runs a scenario and gives its report. An error means that nothing was measured.
 pub async fn run(
     scenario: &Scenario,
     environment: Environment<'_>,
     live: &mut Live,
 ) -> Result<Report, String> {
-    let plan = Arc::new(Plan::new(scenario, &environment.surroundings)?);
+    let plan = Arc::new(Plan::new(scenario, &environment.inputs)?);
     if scenario.find_knee && !plan.faults.faults.is_empty() {
-        return Err("choose --find-knee or faults: a knee under a fault is none".to_owned());
+        return Err("choose --find-knee or faults: faults distort the knee".to_owned());
     }
     if !plan.faults.faults.is_empty() && matches!(environment.faults, FaultControl::None) {
         return Err(
             "faults need the embedded target, or --faults-admin of a `cosgate emulator`".to_owned(),
         );
     }
-    let mut fleet = Fleet::start(plan, &environment)?;
-    live.say("putting the first objects");
-    fleet.prepare().await?;
-    fleet.wait_for(scenario.start_at.as_deref(), live).await?;
+    let mut threads = LoadThreads::start(plan, &environment)?;
+    live.say("uploading the first objects");
+    threads.prepare().await?;
+    threads.wait_for(scenario.start_at.as_deref(), live).await?;
     let started = wall_clock();
     let knee = if scenario.find_knee {
-        Some(knee::find(&mut fleet, scenario, live).await?)
+        Some(knee::find(&mut threads, scenario, live).await?)
     } else {
         let segment = Segment {
-            shape: fleet.plan.shape.clone(),
-            start: fleet.begin(),
-            requests: fleet.plan.requests,
-            seed: fleet.plan.seed,
+            shape: threads.plan.shape.clone(),
+            start: threads.begin(),
+            requests: threads.plan.requests,
+            seed: threads.plan.seed,
         };
-        fleet.load(segment, live).await?;
+        threads.load(segment, live).await?;
         None
     };
     live.finish();
-    if fleet.plan.sweep != Sweep::None {
+    if threads.plan.sweep != Sweep::None {
         live.say("comparing the store with what was acknowledged");
-        fleet.each(WorkerCommand::Sweep).await?;
+        threads.each(WorkerCommand::Sweep).await?;
     }
-    let mut report = fleet.report(scenario, started);
+    let mut report = threads.report(scenario, started);
     report.knee = knee;
     report.find_recoveries();
     report.judge();
-    if fleet.is_interrupted {
+    if threads.is_interrupted {
         report.failures.push("interrupted".to_owned());
     }
-    if !fleet.plan.keep {
+    if !threads.plan.keep {
         live.say("removing what was put");
-        let left: u64 = fleet.each(WorkerCommand::Clean).await?.into_iter().sum();
+        let left: u64 = threads.each(WorkerCommand::Clean).await?.into_iter().sum();
         if left > 0 {
-            let folder = &fleet.plan.folder;
+            let folder = &threads.plan.folder;
             report.failures.push(format!(
                 "{left} objects below {folder}/ could not be removed"
             ));
         }
     }
     if let Some(key) = &scenario.json_key {
-        fleet.store(key, &report).await?;
+        threads.store(key, &report).await?;
     }
-    fleet.end();
+    threads.end();
     Ok(report)
 }
 
-impl Fleet {
+impl LoadThreads {
     fn start(plan: Arc<Plan>, environment: &Environment<'_>) -> Result<Self, String> {
         let mut threads = Vec::new();
         for index in 0..plan.threads {
@@ -176,7 +176,7 @@ impl Fleet {
             connections: vec![0; plan.sides.len()],
             plan,
             threads,
-            proxy: environment.proxy_pid.map(Watched::new),
+            proxy: environment.proxy_pid.map(MeasuredProcess::new),
             faults: environment.faults.clone(),
             interrupted: environment.interrupted.clone(),
             origin: Instant::now(),
@@ -191,7 +191,7 @@ impl Fleet {
         })
     }
 
-    /// Gives each thread the command that `make` makes, and waits for all results.
+    /// Sends each thread the command that `make` makes, and waits for all results.
     async fn each<T>(
         &self,
         make: impl Fn(oneshot::Sender<T>) -> WorkerCommand,
@@ -199,7 +199,7 @@ impl Fleet {
         let mut results = Vec::new();
         for thread in &self.threads {
             let (result, received) = oneshot::channel();
-            // A thread that has ended gives no result, which is an error below.
+            // A thread that has ended sends no result, which is an error below.
             let _ = thread.commands.send(make(result));
             results.push(received);
         }
@@ -237,7 +237,7 @@ impl Fleet {
         let seconds = u64::try_from(left)
             .map_err(|_| format!("--start-at {text} passed while the first objects were put"))?;
         live.say(&format!("waiting {seconds} s for {text}"));
-        // The clock counts whole seconds: the last one is watched.
+        // The clock counts whole seconds, so the last second is watched closely.
         tokio::time::sleep(Duration::from_secs(seconds.saturating_sub(1))).await;
         while wall_clock() < time {
             tokio::time::sleep(CLOCK_WATCH).await;
@@ -260,7 +260,7 @@ impl Fleet {
             .map_err(|_| "a load thread has ended early".to_owned())?
     }
 
-    /// Sets the time from which the load counts.
+    /// Sets the start time of the load.
     pub(super) fn begin(&mut self) -> Instant {
         self.origin = Instant::now() + HEAD_START;
         self.at_start = self.usage();
@@ -268,12 +268,12 @@ impl Fleet {
         self.origin
     }
 
-    /// When the load started.
+    /// The start of the load.
     pub(super) fn origin(&self) -> Instant {
         self.origin
     }
 
-    /// Drives a piece of the load, and measures it meanwhile. Gives its rows together.
+    /// Drives one segment of the load and measures it. Gives its rows.
     pub(super) async fn load(
         &mut self,
         segment: Segment,
@@ -281,9 +281,9 @@ impl Fleet {
     ) -> Result<Interval, String> {
         let length = segment.shape.length();
         let tick = tick(length, segment.requests.is_some());
-        // A run of so many operations ends when they do.
+        // A run with a fixed number of operations ends when they end.
         let end = segment.requests.is_none().then_some(segment.start + length);
-        // Their times count from when they are put in force.
+        // The times of faults count from their activation.
         let mut faults_at = Some(self.origin).filter(|_| !self.plan.faults.faults.is_empty());
         let mut sum = Interval::default();
         let start = segment.start;
@@ -300,7 +300,7 @@ impl Fleet {
                     faults_at = None;
                     self.faults.apply(&self.plan.faults).await?;
                 }
-                // The planned time, so that the rows of all processes of a run begin at the same ones.
+                // The planned time, so that the rows of all processes of a run begin at the same times.
                 now = ticks.tick() => {
                     let row = self.take_row(row_start, now);
                     row_start = now;
@@ -309,7 +309,7 @@ impl Fleet {
                     self.series.push(row);
                 }
                 _ = interrupted.wait_for(|stop| *stop), if !self.is_interrupted => {
-                    // What has begun ends, and what was put is still compared and removed.
+                    // The operations in flight are completed, and the objects are still compared and removed.
                     self.is_interrupted = true;
                     for thread in &self.threads {
                         thread.shared.is_stopped.store(true, Ordering::Relaxed);
@@ -328,7 +328,7 @@ impl Fleet {
         Ok(sum)
     }
 
-    /// Starts a piece of the load on every thread; gives what each will have driven.
+    /// Starts a segment of the load on every thread. Gives the future results of the threads.
     fn start_threads(&self, segment: &Segment) -> Vec<oneshot::Receiver<Driven>> {
         let start = |thread: &Thread| {
             let (result, received) = oneshot::channel();
@@ -353,10 +353,12 @@ impl Fleet {
     }
 
     fn usage(&self) -> Usage {
-        self.proxy.and_then(Watched::usage).unwrap_or_default()
+        self.proxy
+            .and_then(MeasuredProcess::usage)
+            .unwrap_or_default()
     }
 
-    /// What was measured since the last row.
+    /// The measurements since the last row.
     fn take_row(&mut self, from: Instant, to: Instant) -> IntervalRow {
         let mut sides = vec![Interval::default(); self.plan.sides.len()];
         let mut in_flight = 0;
@@ -367,7 +369,7 @@ impl Fleet {
             }
             in_flight += thread.shared.in_flight.load(Ordering::Relaxed);
         }
-        let usage = self.proxy.and_then(Watched::usage);
+        let usage = self.proxy.and_then(MeasuredProcess::usage);
         let cpu = usage.map(|usage| usage.cpu_ms.saturating_sub(self.at_last_row.cpu_ms));
         if let Some(usage) = usage {
             self.at_last_row = usage;
@@ -397,7 +399,7 @@ impl Fleet {
         }
     }
 
-    /// The result so far.
+    /// The current result.
     fn report(&self, scenario: &Scenario, started: Timestamp) -> Report {
         let mut sides = vec![SideTotals::default(); self.plan.sides.len()];
         let named =
@@ -523,7 +525,7 @@ impl FaultControl {
         }
     }
 
-    /// Leaves nothing broken, whatever ended the load.
+    /// Removes all faults, however the load ended.
     async fn clear(&self, plan: &Plan) {
         if plan.faults.faults.is_empty() {
             return;
@@ -600,7 +602,7 @@ fn add(sum: &mut Interval, row: &IntervalRow) {
     }
 }
 
-/// The length of an interval: the same for all processes of one scenario. A run that ends with its
+/// The length of an interval, which is the same for all processes of one scenario. A run that ends with its
 /// requests may be short.
 fn tick(length: Duration, ends_with_requests: bool) -> Duration {
     if ends_with_requests {
@@ -609,14 +611,14 @@ fn tick(length: Duration, ends_with_requests: bool) -> Duration {
     let rows = u32::try_from(ROWS).unwrap_or(u32::MAX);
     (length / INTERVALS)
         .clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL)
-        .max(length / rows / 64) // a week is not ten thousand folds
+        .max(length / rows / 64) // limits the number of folds in a run of a week
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A failure of the machine, in the words of a command.
+/// An error of the machine, as a command reports it.
 pub(super) fn cannot(what: &str, error: &io::Error) -> String {
     format!("cannot {what}: {error}")
 }

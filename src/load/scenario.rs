@@ -1,4 +1,4 @@
-//! A scenario: all that a run may be told. Each key of a scenario file is a flag of `cosgate load`.
+//! A scenario: all options of a run. Each key of a scenario file is a flag of `cosgate load`.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use super::tenants::{Skew, TenantEntry};
 use super::upload::UploadForms;
 use crate::emulator::{FaultEntry, FaultFile};
 
-/// What a run may be told. Nothing is required: without an endpoint the embedded COS and the proxy are the target.
+/// The options of a run. All are optional: without an endpoint the embedded COS and the proxy are the target.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -24,10 +24,10 @@ pub struct Scenario {
     #[arg(long, value_name = "TEXT", help_heading = "Output")]
     pub name: Option<String>,
 
-    /// The S3 endpoint; without it an embedded COS and cosgate in front of it
+    /// The S3 endpoint; without it, an embedded COS behind cosgate is used
     #[arg(long, value_name = "URL", help_heading = "Target")]
     pub endpoint: Option<String>,
-    /// Connect to this address whatever the endpoint's name is
+    /// Connect to this address, whatever the name of the endpoint
     #[arg(long, value_name = "ADDRESS", help_heading = "Target")]
     pub connect_to: Option<String>,
     /// Certificates to trust in place of the system's
@@ -36,7 +36,7 @@ pub struct Scenario {
     /// The region that requests are signed for
     #[arg(long, value_name = "REGION", help_heading = "Target")]
     pub region: Option<String>,
-    /// Where the bucket's name stands
+    /// The position of the bucket's name
     #[arg(long, value_enum, value_name = "STYLE", help_heading = "Target")]
     pub style: Option<BucketStyle>,
     /// Use HTTP/2, which needs https
@@ -63,7 +63,7 @@ pub struct Scenario {
     /// A bearer token (JWT) as `env:NAME` or `file:PATH`, in place of a key
     #[arg(long, value_name = "SOURCE", help_heading = "Target")]
     pub bearer: Option<String>,
-    /// Alternate with requests straight to the store: `direct` (embedded, or `[direct]` of the scenario)
+    /// Alternate with requests directly to the store: `direct` (embedded, or `[direct]` of the scenario)
     #[arg(long, value_name = "direct", help_heading = "Target")]
     pub against: Option<Against>,
     /// The store behind the target
@@ -72,38 +72,38 @@ pub struct Scenario {
     /// The process id of the proxy: its CPU time and memory are measured (Linux)
     #[arg(long, value_name = "PID", help_heading = "Target")]
     pub proxy_pid: Option<u32>,
-    /// How the embedded proxy signs for the embedded COS
+    /// The signature that the embedded proxy uses for the embedded COS
     #[arg(long, value_enum, value_name = "LANGUAGE", help_heading = "Target")]
     pub signature: Option<EmbeddedSignature>,
 
-    /// How long the load lasts; 30s
+    /// The duration of the load; 30s
     #[arg(long, value_name = "TIME", help_heading = "Load")]
     pub duration: Option<Span>,
-    /// End after so many operations
+    /// End after this number of operations
     #[arg(long, value_name = "COUNT", help_heading = "Load")]
     pub requests: Option<u64>,
     /// Closed loop: operations in flight at any time; 16
     #[arg(long, value_name = "COUNT", help_heading = "Load")]
     pub concurrency: Option<u32>,
-    /// Open loop: operations started each second, whatever happened to the earlier ones
+    /// Open loop: operations started each second, even if earlier ones are in flight
     #[arg(long, value_name = "COUNT", help_heading = "Load")]
     pub rate: Option<f64>,
-    /// How arrivals of an open loop are spaced
+    /// The spacing of arrivals in an open loop
     #[arg(long, value_enum, value_name = "SPACING", help_heading = "Load")]
     pub arrivals: Option<Spacing>,
-    /// Open loop: start nothing while so many operations are in flight; 1000
+    /// Open loop: the maximum number of operations in flight; 1000
     #[arg(long, value_name = "COUNT", help_heading = "Load")]
     pub max_in_flight: Option<u32>,
     /// A stage: 30s:100/s, a ramp 1m:100/s..500/s, or closed loop 1m:16..64. May be repeated
     #[arg(long = "stage", value_name = "STAGE", help_heading = "Load")]
     pub stages: Vec<Stage>,
-    /// Raise the rate until a bound is passed, and report the highest rate that held
+    /// Raise the rate until a bound is exceeded, and report the highest rate that held
     #[arg(long, help_heading = "Load")]
     pub find_knee: bool,
-    /// What the knee is bound by; `p99>100ms` and `errors>1%`. May be repeated
+    /// A bound of the knee; `p99>100ms` and `errors>1%`. May be repeated
     #[arg(long = "knee-bound", value_name = "EXPRESSION", help_heading = "Load")]
     pub knee_bounds: Vec<Expression>,
-    /// How long each rate is tried; 5s
+    /// The duration of each rate; 5s
     #[arg(long, value_name = "TIME", help_heading = "Load")]
     pub knee_step: Option<Span>,
     /// Threads that drive the load; half of the cores
@@ -134,10 +134,10 @@ pub struct Scenario {
     /// Forms of an upload by weight: signed, unsigned, chunked, chunked-trailer, unsigned-trailer, with /CHECKSUM
     #[arg(long, value_name = "WEIGHTS", help_heading = "Requests")]
     pub uploads: Option<UploadForms>,
-    /// The bytes that a range request asks for, at most; 64KiB
+    /// Maximum bytes of a range request; 64KiB
     #[arg(long, value_name = "SIZE", help_heading = "Requests")]
     pub range_size: Option<ByteSize>,
-    /// Keys that a list request asks for; 1000
+    /// Keys on one page of a list request; 1000
     #[arg(long, value_name = "COUNT", help_heading = "Requests")]
     pub list_page: Option<u32>,
     /// Keys that one multi-delete names; 10
@@ -146,13 +146,13 @@ pub struct Scenario {
     /// The share of puts that overwrite an object
     #[arg(long, value_name = "SHARE", help_heading = "Requests")]
     pub overwrite: Option<Share>,
-    /// How keys are named
+    /// The style of key names
     #[arg(long, value_enum, value_name = "STYLE", help_heading = "Requests")]
     pub names: Option<NameStyle>,
     /// Objects that are put before the load starts; 100
     #[arg(long, value_name = "COUNT", help_heading = "Requests")]
     pub objects: Option<u64>,
-    /// Objects that exist at any time, at most: beyond it, puts overwrite; 200000
+    /// Maximum number of existing objects: at this number, puts overwrite; 200000
     #[arg(long, value_name = "COUNT", help_heading = "Requests")]
     pub max_objects: Option<u64>,
     /// The seed of content, names and order; random
@@ -168,24 +168,24 @@ pub struct Scenario {
     /// Tenants of the embedded target; 4
     #[arg(long, value_name = "COUNT", help_heading = "Tenants")]
     pub tenant_count: Option<u32>,
-    /// Who sends how much: uniform (by weight), zipf, zipf:EXPONENT, or noisy:NAME (10 times the others)
+    /// The share of each tenant: uniform (by weight), zipf, zipf:EXPONENT, or noisy:NAME (10 times the others)
     #[arg(long, value_name = "SKEW", help_heading = "Tenants")]
     pub skew: Option<Skew>,
-    /// The share of requests that try another tenant's keys; any that succeeds fails the run
+    /// The share of requests for another tenant's keys; one that succeeds fails the run
     #[arg(long, value_name = "SHARE", help_heading = "Tenants")]
     pub probe_isolation: Option<Share>,
 
-    /// Do not compare what is read with what was written
+    /// Do not compare content that is read with content that was written
     #[arg(long, help_heading = "Verification")]
     pub no_verify: bool,
-    /// What the sweep at the end does with everything that was acknowledged
+    /// How the sweep at the end verifies the acknowledged objects
     #[arg(long, value_enum, value_name = "HOW", help_heading = "Verification")]
     pub sweep: Option<Sweep>,
-    /// Leave the objects where they are
+    /// Leave the objects in place
     #[arg(long, help_heading = "Verification")]
     pub keep: bool,
 
-    /// A file of `[[faults]]`: what goes wrong, for which requests, and when
+    /// A file of `[[faults]]`: what fails, for which requests, and when
     #[arg(long = "faults", value_name = "FILE", help_heading = "Faults")]
     pub faults_file: Option<PathBuf>,
     /// The faults themselves
@@ -194,11 +194,11 @@ pub struct Scenario {
     /// The seed of the file of faults
     #[arg(skip)]
     pub faults_seed: Option<u64>,
-    /// The admin address of a `cosgate emulator` that shows the faults; the embedded one needs none
+    /// The admin address of a `cosgate emulator` that makes the faults; the embedded one needs none
     #[arg(long, value_name = "URL", help_heading = "Faults")]
     pub faults_admin: Option<String>,
 
-    /// Fail if this holds: p99>50ms, errors>0.1%, get.p99.9>200ms. May be repeated
+    /// Fail if this expression holds: p99>50ms, errors>0.1%, get.p99.9>200ms. May be repeated
     #[arg(long, value_name = "EXPRESSION", help_heading = "Output")]
     pub fail_if: Vec<Expression>,
     /// Write the result as JSON
@@ -218,7 +218,7 @@ pub struct Scenario {
     pub quiet: bool,
 }
 
-/// Where the bucket's name stands in a request.
+/// The position of the bucket's name in a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum BucketStyle {
@@ -229,7 +229,7 @@ pub enum BucketStyle {
     Virtual,
 }
 
-/// How the embedded proxy signs for COS.
+/// The signature that the embedded proxy uses for COS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum EmbeddedSignature {
@@ -240,7 +240,7 @@ pub enum EmbeddedSignature {
     S3,
 }
 
-/// What the target is compared with.
+/// The side that the target is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Against {
@@ -248,7 +248,7 @@ pub enum Against {
     Direct,
 }
 
-/// What the sweep does.
+/// The work of the sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Sweep {
@@ -332,8 +332,8 @@ struct TenantsFile {
 }
 
 impl Scenario {
-    /// Reads a scenario file, lays what was set by flags over it, and reads the files it names. Paths in
-    /// it are relative to it.
+    /// Reads a scenario file and the files that it names. Flags override the values of the file. Paths in the file
+    /// are relative to it.
     pub fn read(file: Option<&Path>, flags: Self) -> Result<Self, String> {
         let mut scenario = match file {
             None => flags,
@@ -360,7 +360,7 @@ impl Scenario {
         toml::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// What a report may show: no secret, not even one that stood in the file.
+    /// The scenario without secrets, for a report. It also removes secrets that were written in the file.
     #[must_use]
     pub fn without_secrets(mut self) -> Self {
         let hide = |source: &mut Option<String>| {
@@ -400,7 +400,7 @@ impl Scenario {
         self
     }
 
-    /// `flags` win, key by key, over what the file says.
+    /// Overrides the values of the file with those of `flags`, key by key.
     fn overlaid(self, flags: &Self) -> Result<Self, String> {
         let table =
             |scenario: &Self| toml::Table::try_from(scenario).map_err(|error| error.to_string());
@@ -436,7 +436,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_win_over_the_file() {
+    fn flags_override_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("scenario.toml");
         std::fs::write(
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_line_and_column() {
+    fn error_names_line_and_column() {
         let error = Scenario::parse("rate = 5.0\nconcurency = 3\n").unwrap_err();
         assert!(error.contains("line 2, column 1"), "{error}");
         let error = Scenario::parse("mix = \"push=1\"\n").unwrap_err();
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_shows_no_secret() {
+    fn report_contains_no_secret() {
         let text = "secret_key = \"CANARY\"\nsession_token = \"env:TOKEN\"\n[[tenants]]\nname = \"a\"\nsecret_key = \"CANARY\"\nbearer = \"CANARY\"\n[direct]\nendpoint = \"http://x\"\nsecret_key = \"CANARY\"\n";
         let scenario = Scenario::parse(text).unwrap().without_secrets();
         let shown = serde_json::to_string(&scenario).unwrap();
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_is_counted_from_one() {
+    fn counts_shards_from_one() {
         assert_eq!("2/4".parse(), Ok(Shard { index: 1, count: 4 }));
         for text in ["0/4", "5/4", "1", "a/b", "1/0", "1/10001"] {
             assert!(text.parse::<Shard>().is_err(), "{text}");

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::quantity::{ByteSize, as_text, weighted};
 
-/// No log-normal size is larger: its tail has no end of its own.
+/// Maximum of a log-normal size: the distribution itself has none.
 const LOG_NORMAL_LIMIT: f64 = 1_073_741_824.0;
-/// S3 takes no more in one request.
+/// Maximum size of one request in S3.
 const OBJECT_LIMIT: u64 = 5 << 30;
-/// Lines of a histogram file.
+/// Maximum number of lines of a histogram file.
 const HISTOGRAM_LINES: usize = 10_000;
 
 /// `64KiB`, `1KiB:70,1MiB:30`, `uniform:1KiB..1MiB`, `lognormal:64KiB:1.5` (median and sigma) or `file:PATH`.
@@ -26,7 +26,7 @@ pub struct Sizes {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Kind {
-    /// Each size with the sum of the weights up to it.
+    /// Each size with the cumulative weight up to it.
     Weighted(Vec<(u64, f64)>),
     Uniform(u64, u64),
     LogNormal {
@@ -36,7 +36,7 @@ enum Kind {
 }
 
 impl Sizes {
-    /// The size that two random numbers from 0 to 1 stand for.
+    /// The size for two random numbers from 0 to 1.
     pub(super) fn sample(&self, first: f64, second: f64) -> u64 {
         match &self.kind {
             Kind::Weighted(sums) => {
@@ -93,7 +93,7 @@ fn floor(size: f64) -> u64 {
     size as u64
 }
 
-/// A file of lines `SIZE COUNT`, as a census of a bucket gives them.
+/// A file of lines `SIZE COUNT`, such as a census of a bucket.
 fn histogram_file(path: &Path) -> Result<Kind, String> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
@@ -190,13 +190,13 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_what_its_text_says() {
+    fn default_is_its_text() {
         let text = Sizes::default().to_string();
         assert_eq!(text.parse(), Ok(Sizes::default()));
     }
 
     #[test]
-    fn each_distribution_keeps_its_shape() {
+    fn each_distribution_has_its_shape() {
         assert_eq!(drawn("64KiB", 3), [65536; 3]);
         let weighted = drawn("1KiB:75,1MiB:25", 10_000);
         let small = weighted.iter().filter(|size| **size == 1024).count();
@@ -209,7 +209,7 @@ mod tests {
             "{}",
             log_normal[5000]
         );
-        // 84.13 % of it lies below the median times e^sigma.
+        // 84.13 % of the sizes lie below the median times e^sigma.
         assert!(
             (160_000..200_000).contains(&log_normal[8413]),
             "{}",
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_file_is_a_census() {
+    fn reads_a_histogram_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sizes");
         std::fs::write(&path, "# of our bucket\n1KiB 90\n1MiB 10\n").unwrap();
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_distribution() {
+    fn rejects_malformed_distributions() {
         for text in [
             "",
             "1KB",

@@ -8,77 +8,77 @@ use serde::{Deserialize, Serialize};
 use super::latency::Latencies;
 use super::operation::Operation;
 
-/// Different errors that are counted separately, for each side of a run.
+/// Maximum number of different errors that are counted separately, for each side of a run.
 const ERRORS: usize = 64;
-/// Intervals that are kept. When there are more, each two become one.
+/// Maximum number of intervals. Beyond it, each two become one.
 pub(super) const ROWS: usize = 1200;
-/// Tenants with results of their own; the others are counted together.
+/// Maximum number of tenants with results of their own. The others are counted together.
 pub(super) const TENANTS: usize = 1000;
 
-/// What operations of one kind, or of one tenant, came to.
+/// The results of operations of one kind, or of one tenant.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Totals {
     /// Operations that ended.
     pub count: u64,
-    /// Those of them that failed.
+    /// Operations that failed.
     pub errors: u64,
     /// Bytes of content sent.
     pub bytes_sent: u64,
     /// Bytes of content received.
     pub bytes_received: u64,
-    /// Microseconds of those that succeeded, and of those that were given up or cut.
+    /// Latencies of operations that succeeded, timed out or were cut, in microseconds.
     pub latency: Latencies,
-    /// Microseconds of those that got an error response.
+    /// Latencies of operations with an error response, in microseconds.
     pub error_latency: Latencies,
 }
 
 /// An operation that has ended.
 #[derive(Clone, Debug)]
 pub(super) struct Ended {
-    /// Which side of the run: 0, or 1 for the store behind it.
+    /// The side of the run: 0, or 1 for the store behind the target.
     pub(super) side: usize,
-    /// The place of the tenant.
+    /// The index of the tenant.
     pub(super) tenant: usize,
-    /// What it was.
+    /// The operation.
     pub(super) operation: Operation,
-    /// From its planned start.
+    /// The latency from its planned start.
     pub(super) latency: Duration,
     /// Bytes of content sent.
     pub(super) bytes_sent: u64,
     /// Bytes of content received.
     pub(super) bytes_received: u64,
-    /// What went wrong.
+    /// The failure, if there was one.
     pub(super) failure: Option<OperationFailure>,
 }
 
 /// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OperationFailure {
-    /// A short text without names or numbers that change: `503 SlowDown`, `timeout`.
+    /// A short text without variable names or numbers: `503 SlowDown`, `timeout`.
     pub(super) label: String,
-    /// Whether the target sent it as a response. Otherwise it was silent, or the connection broke.
+    /// Whether the target sent it as a response. Otherwise the target was silent, or the connection broke.
     pub(super) is_response: bool,
 }
 
 impl OperationFailure {
-    /// Whether the target has refused, and so has changed nothing.
+    /// Whether the target has refused the request and therefore changed nothing.
     pub(super) fn is_refusal(&self) -> bool {
         self.is_response && self.label.starts_with('4')
     }
 }
 
-/// An error and how often it came.
+/// An error and its count.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ErrorCount {
-    /// Of which operation.
+    /// The operation.
     pub operation: Operation,
-    /// What it was.
+    /// The error.
     pub error: String,
-    /// How often.
+    /// Its count.
     pub count: u64,
 }
 
-/// Everything that one side of a run came to.
+/// All results of one side of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct SideTotals {
     /// By [`Operation::index`].
@@ -91,13 +91,13 @@ pub(super) struct SideTotals {
 pub struct Interval {
     /// Operations that ended.
     pub count: u64,
-    /// Those that failed.
+    /// Operations that failed.
     pub errors: u64,
     /// Bytes of content sent.
     pub bytes_sent: u64,
     /// Bytes of content received.
     pub bytes_received: u64,
-    /// Microseconds, in buckets of 1 %.
+    /// Latencies in microseconds, in buckets of 1 %.
     pub latency: Latencies,
 }
 
@@ -118,7 +118,7 @@ pub struct IntervalRow {
     pub proxy_memory: Option<u64>,
 }
 
-/// The intervals of a run, at most `ROWS` of them however long it is.
+/// The intervals of a run: up to `ROWS` of them, however long it is.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Series {
     /// In order.
@@ -145,7 +145,7 @@ impl Totals {
             None => self.latency.record(ended.latency),
             Some(failure) => {
                 self.errors += 1;
-                // A refusal is quick; a time limit is what a client has waited.
+                // An error response is quick and would improve the latency; a timeout is a time that a client has waited.
                 if failure.is_response {
                     self.error_latency.record(ended.latency);
                 } else {
@@ -155,7 +155,7 @@ impl Totals {
         }
     }
 
-    /// Adds what `other` has counted.
+    /// Adds the counts of `other`.
     pub(super) fn merge(&mut self, other: &Self) {
         self.count += other.count;
         self.errors += other.errors;
@@ -165,7 +165,7 @@ impl Totals {
         self.error_latency.merge(&other.error_latency);
     }
 
-    /// The share that failed.
+    /// The share of failed operations.
     pub(super) fn error_share(&self) -> f64 {
         if self.count == 0 {
             return 0.0;
@@ -188,7 +188,7 @@ impl SideTotals {
         }
     }
 
-    /// Adds what `other` has counted.
+    /// Adds the counts of `other`.
     pub(super) fn merge(&mut self, other: &Self) {
         if self.operations.is_empty() {
             self.operations.clone_from(&other.operations);
@@ -263,7 +263,7 @@ impl Interval {
         }
     }
 
-    /// Adds what `other` has counted.
+    /// Adds the counts of `other`.
     pub(super) fn merge(&mut self, other: &Self) {
         self.count += other.count;
         self.errors += other.errors;
@@ -279,7 +279,7 @@ impl IntervalRow {
         self.length_ms as f64 / 1000.0
     }
 
-    /// Joins the row that follows it.
+    /// Adds the row that follows it.
     fn absorb(&mut self, next: &Self) {
         for (mine, theirs) in self.sides.iter_mut().zip(&next.sides) {
             mine.merge(theirs);
@@ -306,7 +306,7 @@ impl IntervalRow {
 }
 
 impl Series {
-    /// Adds an interval, and folds the series when it has grown to its limit.
+    /// Adds an interval, and folds the series when it has reached its limit.
     pub(super) fn push(&mut self, row: IntervalRow) {
         self.fold = self.fold.max(1);
         match self.rows.last_mut() {
@@ -324,7 +324,7 @@ impl Series {
         }
     }
 
-    /// Adds the series of another process, whose intervals are as long. Rows are matched by their start.
+    /// Adds the series of another process with intervals of the same length. Rows are matched by their start.
     pub(super) fn merge(&mut self, mut other: Self) {
         while self.fold.max(1) < other.fold.max(1) {
             self.fold();
@@ -347,7 +347,7 @@ impl Series {
         }
     }
 
-    /// Each two rows become one.
+    /// Joins each two rows to one.
     fn fold(&mut self) {
         let is_odd = !self.rows.len().is_multiple_of(2);
         let mut folded: Vec<IntervalRow> = Vec::with_capacity(self.rows.len() / 2 + 1);
@@ -359,7 +359,7 @@ impl Series {
         }
         let before = self.fold.max(1);
         self.fold = before * 2;
-        // An odd row out has only half of its intervals yet.
+        // The last row of an odd number contains only half of its intervals yet.
         self.last = if is_odd { before } else { self.fold };
         self.rows = folded;
     }
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_run_keeps_its_sums_in_a_bounded_series() {
+    fn long_run_keeps_its_sums_in_a_bounded_series() {
         let mut series = Series::default();
         let many = ROWS as u64 * 9 + 5;
         for index in 0..many {
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn series_of_two_processes_are_added_by_their_times() {
+    fn adds_series_of_two_processes_by_time() {
         let (mut one, mut two) = (Series::default(), Series::default());
         (0..3).for_each(|index| one.push(row(index)));
         (1..5).for_each(|index| two.push(row(index)));
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn series_of_different_fold_meet_at_the_coarser_one() {
+    fn adds_series_at_the_coarser_fold() {
         let (mut long, mut short) = (Series::default(), Series::default());
         let many = ROWS as u64 + 1;
         (0..many).for_each(|index| long.push(row(index)));
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_no_latency_but_a_timeout_is() {
+    fn latency_includes_timeouts_but_not_refusals() {
         let mut totals = Totals::default();
         totals.record(&ended(100, None));
         totals.record(&ended(1, Some("503 SlowDown")));
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn strange_errors_cannot_fill_the_memory() {
+    fn limits_memory_of_different_errors() {
         let mut side = SideTotals::default();
         for index in 0..1000 {
             side.record(&ended(1, Some(&format!("error {index}"))));

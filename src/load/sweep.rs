@@ -1,4 +1,4 @@
-//! The sweep at the end: everything that was acknowledged is listed and read. And the clean-up after it.
+//! The sweep at the end lists and reads all acknowledged objects; the clean-up removes them.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,11 +18,11 @@ use super::scenario::Sweep;
 use super::stats::OperationFailure;
 use super::worker::{PARALLEL, Worker};
 
-/// Attempts of each request of the sweep: a store that was just broken on purpose may need a moment.
+/// Maximum attempts of each request of the sweep: the store may need a moment to recover from a fault.
 const ATTEMPTS: u32 = 7;
-/// Keys of one delete.
+/// Maximum number of keys in one delete.
 const BATCH: usize = 500;
-/// Pages of one folder; each has a thousand keys.
+/// Maximum number of pages of one folder; each has a thousand keys.
 const PAGES: usize = 1_000_000;
 
 /// An object that the sweep has to read.
@@ -30,19 +30,19 @@ const PAGES: usize = 1_000_000;
 struct Task {
     key: String,
     possible: Possible,
-    /// As the listing has it; `None` when it is not in the listing.
+    /// The size in the listing; `None` when it is not listed.
     listed: Option<u64>,
 }
 
-/// What reading an object came to.
+/// The result of reading an object.
 enum ReadBack {
-    /// One of the writes that it may be.
+    /// The content of one of the possible writes.
     Whole,
-    /// Something else.
+    /// Other content.
     Other,
-    /// Nothing.
+    /// No object.
     Absent,
-    /// The store does not respond.
+    /// No response of the store.
     Unknown(String),
 }
 
@@ -92,7 +92,7 @@ impl Worker {
                 break;
             }
         }
-        // What the listing did not have.
+        // The objects that were not in the listing.
         let live = expected
             .live
             .into_iter()
@@ -112,7 +112,7 @@ impl Worker {
         truth
     }
 
-    /// Finds out what a listed key is: something to read, or a phantom.
+    /// Classifies a listed key: an object to read, or a phantom.
     fn sort(
         &self,
         expected: &mut ExpectedGroup,
@@ -137,7 +137,9 @@ impl Worker {
             None if id.is_some() && expected.has_forgotten => truth.uncertain += 1,
             None => {
                 truth.phantom += 1;
-                truth.example(format!("{key}: there, but never acknowledged or deleted"));
+                truth.example(format!(
+                    "{key}: present, but never acknowledged, or deleted"
+                ));
             }
         }
     }
@@ -182,7 +184,7 @@ impl Worker {
             }
             ReadBack::Whole => {
                 truth.unlisted += 1;
-                "there, but not in the listing".to_owned()
+                "present, but not in the listing".to_owned()
             }
             ReadBack::Other => {
                 truth.corrupted += 1;
@@ -190,7 +192,7 @@ impl Worker {
             }
             ReadBack::Absent => {
                 truth.lost += 1;
-                "acknowledged and gone".to_owned()
+                "acknowledged, but missing".to_owned()
             }
             ReadBack::Unknown(why) => {
                 truth.unchecked += 1;
@@ -239,7 +241,7 @@ impl Worker {
         last
     }
 
-    /// Removes what this thread has put, and its unfinished uploads. Gives how many objects are left.
+    /// Removes the objects and the unfinished uploads of this thread. Gives the number of objects that remain.
     pub(super) async fn clean(self: Rc<Self>) -> u64 {
         let mut left = 0;
         for side in 0..self.plan.sides.len() {
@@ -262,14 +264,14 @@ fn certain(serial: Serial) -> Possible {
     }
 }
 
-/// Deletes all of a folder, page by page. Gives how many keys could not be deleted.
+/// Deletes a folder page by page. Gives the number of keys that could not be deleted.
 async fn clean_folder(caller: &LoadCaller<'_>, folder: &str) -> u64 {
     let (mut next, mut left) = (None, 0);
     for _ in 0..PAGES {
         let Ok(page) = list_page(caller, folder, next.take()).await else {
             return left + 1;
         };
-        // A listing that names other keys is not to be trusted with deleting.
+        // A listing with foreign keys must not decide what is deleted.
         let keys: Vec<String> = page
             .objects
             .into_iter()
@@ -310,7 +312,7 @@ async fn abort_uploads(caller: &LoadCaller<'_>, folder: &str) {
             .with("uploads", "")
             .with("prefix", folder.to_owned())
     };
-    // Not every store lists uploads; those that do not have a rule to end them.
+    // Not every store lists uploads. A store that does not has a rule that ends them.
     let Ok(reply) = caller.call(draft()).await else {
         return;
     };
@@ -346,7 +348,7 @@ async fn list_page(
     ListedPage::parse(&reply.body).ok_or_else(|| super::client::silent("not a listing"))
 }
 
-/// Tries a request until it succeeds, some times.
+/// Repeats a request until it succeeds, up to a limit.
 async fn persistently<'d>(
     draft: impl Fn() -> Draft<'d>,
     caller: &LoadCaller<'_>,

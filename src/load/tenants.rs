@@ -1,4 +1,4 @@
-//! The tenants of a load: who they are and who sends how much. Pure but for the secrets' sources.
+//! The tenants of a load: their identities and their shares of the requests. Pure except for sources of secrets.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::quantity::as_text;
 use crate::secret::Secret;
 
-/// A tenant as a file has it.
+/// A tenant in a file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TenantEntry {
@@ -18,38 +18,38 @@ pub struct TenantEntry {
     pub access_key: Option<String>,
     /// `env:NAME`, `file:PATH` or the secret itself.
     pub secret_key: Option<String>,
-    /// The same of a session token.
+    /// A session token, with the same sources.
     pub session_token: Option<String>,
-    /// The same of a bearer token, in place of a key.
+    /// A bearer token in place of a key, with the same sources.
     pub bearer: Option<String>,
-    /// Its bucket; without it the scenario's.
+    /// Its bucket; by default the scenario's.
     pub bucket: Option<String>,
-    /// Its prefix; without it the scenario's.
+    /// Its prefix; by default the scenario's.
     pub prefix: Option<String>,
-    /// Its weight among the others; 1.
+    /// Its weight among the others; by default 1.
     pub weight: Option<f64>,
 }
 
-/// Who sends how much.
+/// The shares of tenants.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Skew {
     /// By the weights alone.
     #[default]
     Uniform,
-    /// The tenant at place `k` sends `1/k^exponent` of what the first sends.
+    /// The tenant with index `k` (from 1) sends `1/k^exponent` of the first tenant's requests.
     Zipf(f64),
-    /// This tenant sends ten times what each other one sends.
+    /// This tenant sends ten times as many requests as each other one.
     Noisy(String),
 }
 
-/// How much more than the others a noisy neighbour sends.
+/// The factor of a noisy neighbour.
 const NOISE: f64 = 10.0;
 
-/// How a tenant proves who it is.
+/// The proof of a tenant's identity.
 #[derive(Clone, Debug)]
 pub(super) enum TenantProof {
-    /// A key pair, with the session token of a temporary one.
+    /// A key pair, with a session token for temporary keys.
     Key {
         /// The access key id.
         id: String,
@@ -60,7 +60,7 @@ pub(super) enum TenantProof {
     },
     /// A bearer token.
     Bearer(Secret),
-    /// Not at all.
+    /// No proof.
     Anonymous,
 }
 
@@ -98,7 +98,7 @@ impl Picker {
         Ok(Self(sums))
     }
 
-    /// The place of the tenant at `point`, from 0 to 1.
+    /// The index of the tenant at `point`, from 0 to 1.
     pub(super) fn at(&self, point: f64) -> usize {
         let total = self.0.last().copied().unwrap_or(0.0);
         let place = self.0.partition_point(|sum| *sum <= point * total);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_noisy_tenant_is_refused() {
+    fn rejects_unknown_noisy_tenant() {
         let skew = "noisy:c".parse().unwrap();
         assert!(Picker::new(&skew, &[("a", 1.0)]).is_err());
         for text in ["zipf:x", "noisy", "loud"] {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_come_from_their_sources_and_no_error_quotes_one() {
+    fn reads_secrets_and_quotes_none_in_errors() {
         let env = |name: &str| (name == "SET").then(|| "value".to_owned());
         let entry = |key: &str| TenantEntry {
             name: "a".into(),

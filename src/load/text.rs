@@ -1,4 +1,4 @@
-//! Numbers as people read them, and the summary that ends a run. Pure.
+//! Formats numbers for people, and the summary of a run. Pure.
 
 use std::fmt::Write as _;
 
@@ -57,7 +57,7 @@ pub(super) fn count(number: u64) -> String {
     out
 }
 
-/// What a run came to, for a terminal.
+/// The summary of a run, for a terminal.
 pub fn summary(report: &Report) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "\n{}: {:.1} s", report.name, report.seconds);
@@ -137,7 +137,7 @@ fn push_line(out: &mut String, report: &Report, name: &str, totals: &Totals) {
     );
 }
 
-/// What the target adds to the store behind it.
+/// The latency that the target adds to the store behind it.
 fn push_added(out: &mut String, report: &Report) {
     if let [target, direct] = report.sides.as_slice() {
         let added = |quantile| {
@@ -174,7 +174,7 @@ fn push_knee(out: &mut String, report: &Report) {
     let bounds = knee.bounds.join(" or ");
     match knee.rate {
         Some(rate) => {
-            let _ = writeln!(out, "\nknee: {rate:.0}/s held; beyond it {bounds}");
+            let _ = writeln!(out, "\nknee: {rate:.0}/s held; higher rates gave {bounds}");
         }
         None => {
             let _ = writeln!(out, "\nknee: not even the first rate held: {bounds}");
@@ -198,7 +198,7 @@ fn push_faults(out: &mut String, report: &Report) {
     for fault in &report.faults {
         let recovery = match fault.recovery {
             Some(seconds) => format!("recovered {seconds:.1} s later"),
-            None => "no recovery was seen".to_owned(),
+            None => "did not recover".to_owned(),
         };
         let _ = writeln!(
             out,
@@ -261,7 +261,7 @@ mod tests {
     use crate::load::report::tests::report;
 
     #[test]
-    fn numbers_have_three_digits_and_a_unit() {
+    fn formats_three_digits_and_a_unit() {
         for (value, text) in [
             (830.0, "830 µs"),
             (12_345.0, "12.3 ms"),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_says_what_happened() {
+    fn summary_contains_results() {
         let mut report = report();
         report.find_recoveries();
         report.scenario.fail_if = vec!["errors>1%".parse().unwrap()];

@@ -1,5 +1,5 @@
-//! A timer that is exact to some ten microseconds. Tokio's counts whole milliseconds, which would be
-//! latency of the load generator's own.
+//! A timer with an accuracy of some ten microseconds. Tokio's timer counts whole milliseconds, which would add to
+//! the measured latency.
 
 use std::io;
 use std::time::Duration;
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_waits_as_long_as_it_was_told() {
+    async fn waits_for_the_given_duration() {
         let timer = Timer::new().unwrap();
         for micros in [1, 300, 2_500] {
             let wanted = Duration::from_micros(micros);

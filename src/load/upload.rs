@@ -1,4 +1,4 @@
-//! Upload forms and the bodies of requests: generated while they are sent, never held whole.
+//! Upload forms and request bodies: bodies are generated while they are sent.
 
 use std::convert::Infallible;
 use std::fmt::{self, Write as _};
@@ -18,16 +18,16 @@ use crate::payload::ChunkSignatures;
 use crate::payload::checksum::Digest;
 use crate::s3::checksum_name::Algorithm;
 
-/// How an upload's body is framed and signed, and which checksum it has: `chunked-trailer/crc32`.
+/// The framing, signature and checksum of an upload's body: `chunked-trailer/crc32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UploadForm {
     /// What `x-amz-content-sha256` says.
     pub framing: UploadFraming,
-    /// The checksum, in a header or, with a trailer, in that.
+    /// The checksum, in a header or in a trailer.
     pub checksum: Option<UploadChecksum>,
 }
 
-/// What `x-amz-content-sha256` says of the body.
+/// The value of `x-amz-content-sha256`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UploadFraming {
     /// Its SHA-256.
@@ -56,7 +56,7 @@ pub enum UploadChecksum {
 #[serde(try_from = "String", into = "String")]
 pub struct UploadForms(Vec<(UploadForm, f64)>);
 
-/// The content of one chunk.
+/// Bytes of content in one chunk.
 const CHUNK: usize = 64 * 1024;
 const CHUNK_SIGNATURE: &str = ";chunk-signature=";
 const TRAILER_SIGNATURE: &str = "x-amz-trailer-signature:";
@@ -101,7 +101,7 @@ impl UploadFraming {
         !matches!(self, Self::Signed | Self::Unsigned)
     }
 
-    /// Whether the checksum stands after the body.
+    /// Whether the checksum is a trailer.
     pub(super) fn has_trailer(self) -> bool {
         matches!(self, Self::ChunkedTrailer | Self::UnsignedTrailer)
     }
@@ -113,7 +113,7 @@ impl UploadFraming {
 }
 
 impl UploadForms {
-    /// The form at `point` (0 to 1) of the weights laid end to end.
+    /// The form at `point` (0 to 1) of the cumulative weights.
     pub(super) fn at(&self, point: f64) -> UploadForm {
         let total: f64 = self.0.iter().map(|(_, weight)| weight).sum();
         let mut left = point * total;
@@ -126,7 +126,7 @@ impl UploadForms {
 }
 
 impl UploadForm {
-    /// The hash in the signature, no other checksum.
+    /// A form with the hash in the signature and no other checksum.
     pub(super) const SIGNED: Self = Self {
         framing: UploadFraming::Signed,
         checksum: None,
@@ -210,7 +210,7 @@ as_text!(UploadForms);
 /// A part of a content: the bytes `from` to before `to`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slice {
-    /// Of what.
+    /// The whole content.
     pub(super) content: Content,
     /// The first byte.
     pub(super) from: u64,
@@ -219,7 +219,7 @@ pub(super) struct Slice {
 }
 
 impl Slice {
-    /// The whole of it.
+    /// The whole content as a slice.
     pub(super) fn whole(content: Content) -> Self {
         Self {
             content,
@@ -228,7 +228,7 @@ impl Slice {
         }
     }
 
-    /// Bytes.
+    /// The number of bytes.
     pub(super) fn length(&self) -> u64 {
         self.to - self.from
     }
@@ -254,7 +254,7 @@ impl Slice {
         }
     }
 
-    /// The next bytes, at most a chunk of them.
+    /// The next bytes, up to one chunk.
     fn next_piece(&mut self) -> Option<Vec<u8>> {
         if self.from >= self.to {
             return None;
@@ -299,7 +299,7 @@ impl UploadBody {
         Self::surrounded(Bytes::new(), slice, Bytes::new())
     }
 
-    /// The content between other bytes: a form's file.
+    /// The content between other bytes, as the file of a form.
     pub(super) fn surrounded(before: Bytes, slice: Slice, after: Bytes) -> Self {
         Self::Generated(Box::new(Generated {
             left: before.len() as u64 + slice.length() + after.len() as u64,
@@ -321,7 +321,7 @@ impl UploadBody {
         }))
     }
 
-    /// Bytes on the wire.
+    /// The number of bytes on the wire.
     pub(super) fn length(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
@@ -331,7 +331,7 @@ impl UploadBody {
 }
 
 impl Chunking {
-    /// `signatures` where the chunks are signed, `trailer` where a checksum follows.
+    /// With `signatures` if chunks are signed, and with `trailer` if a checksum follows.
     pub(super) fn new(signatures: Option<ChunkSignatures>, trailer: Option<Algorithm>) -> Self {
         Self {
             signatures,
@@ -340,7 +340,7 @@ impl Chunking {
         }
     }
 
-    /// Bytes on the wire for so many bytes of content.
+    /// The bytes on the wire for `length` bytes of content.
     fn length(&self, content: u64) -> u64 {
         let signature = match self.signatures {
             None => 0,
@@ -362,7 +362,7 @@ impl Chunking {
         length + 2
     }
 
-    /// A chunk with its frame.
+    /// A framed chunk.
     fn frame(&mut self, data: &[u8]) -> Bytes {
         let mut head = format!("{:x}", data.len());
         self.push_signature(&mut head, data);
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_says_its_length_before_it_is_sent() {
+    fn every_form_knows_its_length_before_sending() {
         let key = || SigningKey::derive(&Secret::new("s"), "20260115", "r", "s3");
         let scope = CredentialScope {
             date: "20260115",
@@ -487,10 +487,10 @@ mod tests {
                         .then(|| ChunkSignatures::new(key(), "20260115T000000Z", &scope, [7; 32]));
                     let slice = Slice::whole(Content::new(1, length));
                     let body = UploadBody::chunked(slice, Chunking::new(signatures, trailer));
-                    let said = body.length();
+                    let declared = body.length();
                     assert_eq!(
                         sent(body).len() as u64,
-                        said,
+                        declared,
                         "{length} {trailer:?} {is_signed}"
                     );
                 }
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_are_written_as_they_are_read() {
+    fn writes_forms_as_it_reads_them() {
         let text = "signed=1,chunked-trailer/crc32=2,unsigned/sha256=1,signed/content-md5=1";
         assert_eq!(text.parse::<UploadForms>().unwrap().to_string(), text);
         let default: UploadForm = "unsigned-trailer".parse().unwrap();
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_has_the_hash_of_its_bytes() {
+    fn slice_has_the_hash_of_its_bytes() {
         let content = Content::new(9, 200_000);
         let slice = Slice {
             content,

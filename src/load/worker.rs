@@ -1,4 +1,4 @@
-//! A worker thread: closed and open loop, one operation after the other or many at once.
+//! A worker thread: drives closed and open loops.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -19,71 +19,71 @@ use super::request::Signer;
 use super::stats::{Ended, Interval, SideTotals, TENANTS, Totals};
 use super::timer::Timer;
 
-/// Puts before the load and reads of the sweep that a thread has in flight.
+/// Maximum puts before the load, and reads of the sweep, that a thread has in flight.
 pub(super) const PARALLEL: usize = 16;
-/// How often a slot that a ramp has not reached yet looks again.
+/// The interval at which a slot checks whether the ramp has reached it.
 const RAMP_STEP: Duration = Duration::from_millis(10);
 
-/// How often a thread that waits looks whether the load ends early.
+/// The interval at which a waiting thread checks whether the load ends early.
 const STOP_CHECK: Duration = Duration::from_millis(100);
 
-/// What a thread has measured. The coordinator reads it while the load runs.
+/// The measurements of a thread. The coordinator reads them while the load runs.
 #[derive(Debug, Default)]
 pub(super) struct Measured {
-    /// By side.
+    /// The totals by side.
     pub(super) sides: Vec<SideTotals>,
-    /// By tenant, on the target; the last stands for all beyond the limit.
+    /// The totals by tenant, on the target. The last stands for all beyond the limit.
     pub(super) tenants: Vec<Totals>,
-    /// Since it was last taken, by side.
+    /// The current interval, by side.
     pub(super) interval: Vec<Interval>,
-    /// Of reads during the load, and of the sweep.
+    /// The results of verification, during the load and in the sweep.
     pub(super) truth: Truth,
-    /// Of the probes.
+    /// The results of the isolation probes.
     pub(super) isolation: Isolation,
 }
 
-/// What a thread shares with the coordinator.
+/// The state that a thread shares with the coordinator.
 #[derive(Debug, Default)]
 pub(super) struct WorkerShared {
     measured: Mutex<Measured>,
     /// Operations in flight.
     pub(super) in_flight: AtomicU64,
-    /// Start nothing more: the load ends early.
+    /// Whether the load ends early, so that no operation may start.
     pub(super) is_stopped: AtomicBool,
 }
 
 /// A command to a thread, with the channel for its result.
 #[derive(Debug)]
 pub(super) enum WorkerCommand {
-    /// Put so many objects. It fails only if not one could be put.
+    /// Put this number of objects. It fails only if none could be put.
     Prepare(u64, oneshot::Sender<Result<(), String>>),
-    /// Drive the load.
+    /// Drive a segment of the load.
     Load(Segment, oneshot::Sender<Driven>),
-    /// Compare the store with what was acknowledged.
+    /// Compare the store with the acknowledged writes.
     Sweep(oneshot::Sender<()>),
-    /// Remove all objects of this run; gives how many are left.
+    /// Remove all objects of this run. Gives the number of objects that remain.
     Clean(oneshot::Sender<u64>),
     /// Store this text under this key, below the first tenant's prefix.
     Store(String, String, oneshot::Sender<Result<(), String>>),
 }
 
-/// A piece of the load.
+/// A segment of the load.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     /// The loop and its level.
     pub(super) shape: LoopShape,
-    /// When it starts.
+    /// The time when it starts.
     pub(super) start: Instant,
     /// Operations of all threads of all processes.
     pub(super) requests: Option<u64>,
-    /// Seed of the arrivals.
+    /// The seed of the arrivals.
     pub(super) seed: u64,
 }
 
-/// How a piece of the load went.
+/// The result of a segment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Driven {
-    /// Planned and not started.
+    /// Operations that were planned but not started.
     pub(super) not_started: u64,
     /// The share of the time in which the thread used a CPU or waited for one.
     pub(super) busy: f64,
@@ -106,7 +106,7 @@ pub(super) struct Worker {
 }
 
 impl WorkerShared {
-    /// What was measured so far.
+    /// The current measurements.
     pub(super) fn measured(&self) -> MutexGuard<'_, Measured> {
         self.measured.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -175,7 +175,7 @@ impl Worker {
 
     async fn obey(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
         while let Some(command) = commands.recv().await {
-            // If the coordinator is gone, nobody needs the result.
+            // If the coordinator has ended, the result is not needed.
             match command {
                 WorkerCommand::Prepare(count, result) => {
                     let _ = result.send(Rc::clone(&self).prepare(count).await);
@@ -202,7 +202,7 @@ impl Worker {
         self.random.borrow_mut().f64()
     }
 
-    /// Where the objects of a tenant on a side are kept.
+    /// The group of a tenant on a side in the ledger.
     pub(super) fn group(&self, side: usize, tenant: usize) -> usize {
         side * self.plan.tenants.len() + tenant
     }
@@ -212,7 +212,7 @@ impl Worker {
         measured.record(ended, self.plan.sides.len(), self.plan.tenants.len());
     }
 
-    /// Puts the objects that reads need, on each side in turn.
+    /// Puts the objects that reads need, alternating between the sides.
     async fn prepare(self: Rc<Self>, count: u64) -> Result<(), String> {
         let left = Rc::new(Cell::new(count * self.plan.sides.len() as u64));
         let (done, failure) = (Rc::new(Cell::new(0_u64)), Rc::new(RefCell::new(None)));
@@ -228,7 +228,7 @@ impl Worker {
                         Err(error) => *failure.borrow_mut() = Some(error),
                     }
                     if done.get() == 0 && failure.borrow().is_some() {
-                        left.set(0); // it will not get better
+                        left.set(0); // further puts would fail too
                     }
                 }
             });
@@ -241,14 +241,14 @@ impl Worker {
         }
     }
 
-    /// Drives a piece of the load to its end.
+    /// Drives a segment of the load to its end.
     async fn drive(self: Rc<Self>, segment: &Segment) -> Driven {
         tokio::time::sleep_until(segment.start).await;
         let cpu = thread_cpu();
         let dialled: Vec<u64> = self.clients.iter().map(LoadClient::dialled).collect();
         let part = self.plan.part(self.thread);
         let sharing = match &segment.shape {
-            // A thread without a slot starts nothing, so it gets no share either.
+            // A thread without a slot starts nothing, so it gets no share of the operations.
             LoopShape::Closed { slots, .. } => part.1.min(*slots).max(1),
             LoopShape::Open { .. } => part.1,
         };
@@ -307,7 +307,7 @@ impl Worker {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Starts each operation at its planned time while there is room. Gives how many were not started.
+    /// Starts each operation at its planned time while there is room. Gives the number that was not started.
     async fn open(
         self: &Rc<Self>,
         segment: &Segment,
@@ -365,7 +365,7 @@ impl Worker {
         not_started
     }
 
-    /// Waits for a planned start, unless the load ends early.
+    /// Waits for a planned start, or until the load ends early.
     async fn wait_until(&self, timer: &Timer, planned: Instant) {
         while Instant::now() < planned && !self.is_stopped() {
             let next = planned.min(Instant::now() + STOP_CHECK);
@@ -388,7 +388,7 @@ impl Worker {
     }
 }
 
-/// How many operations a thread may still start.
+/// The number of operations that a thread may still start.
 #[derive(Debug)]
 struct OperationBudget(Cell<u64>);
 
@@ -410,8 +410,8 @@ impl OperationBudget {
     }
 }
 
-/// Seconds that this thread has used a CPU or waited for one. Linux counts the wait, too
-/// (`Documentation/scheduler/sched-stats.rst`): on a busy machine a thread can be late without using much.
+/// Seconds in which this thread used a CPU or waited for one. Linux counts the waits too
+/// (`Documentation/scheduler/sched-stats.rst`): on a busy machine, a thread can be late without using much CPU.
 fn thread_cpu() -> f64 {
     let waited = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
     if let Some(seconds) = waited.and_then(|text| schedstat(&text)) {
@@ -421,7 +421,7 @@ fn thread_cpu() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// The time on a CPU and the time in the queue for one, both in nanoseconds.
+/// Parses the time on a CPU and the time in the queue for one, both in nanoseconds.
 fn schedstat(text: &str) -> Option<f64> {
     let mut fields = text.split_ascii_whitespace();
     let run: u64 = fields.next()?.parse().ok()?;
@@ -434,7 +434,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiting_for_a_cpu_counts_as_busy() {
+    fn counts_waits_for_a_cpu_as_busy() {
         assert_eq!(schedstat("1500000000 500000000 7\n"), Some(2.0));
         assert_eq!(schedstat(""), None);
         let before = thread_cpu();
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_budget_are_the_whole() {
+    fn parts_of_a_budget_add_up() {
         let total: u64 = (0..7)
             .map(|index| OperationBudget::new(Some(100), (index, 7)).0.get())
             .sum();

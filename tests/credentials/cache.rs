@@ -1,5 +1,5 @@
-//! The credential cache against a scripted STS on loopback: one call for a herd, renewal behind the
-//! callers' backs, and every kind of trouble that an STS can be in.
+//! The credential cache against a scripted STS on loopback: one call for many requests, renewal in the background,
+//! and every failure of an STS.
 
 #![expect(
     clippy::indexing_slicing,
@@ -26,36 +26,36 @@ use tokio::time::{Instant, sleep};
 const SECRET_KEY: &str = "issuersecretkeyissuersecretkey00";
 const TMP_SECRET: &str = "TMPSECRETKEY=";
 const POLICY: &str = r#"{"version":"2.0","statement":[]}"#;
-/// Requests wait for a key no longer than this, and a little for the machine's own sake.
+/// Maximum wait of a request for a key, with a margin for a slow machine.
 const WAIT: Duration = Duration::from_millis(5_900);
 
-/// What the STS does with a call.
+/// The response of the STS to a call.
 #[derive(Clone)]
 enum Reply {
-    /// Gives a key that lives for so many seconds.
+    /// A key with this lifetime in seconds.
     Key(i64),
-    /// Answers with this error code.
+    /// This error code.
     Error(&'static str),
-    /// Answers 200 with this body.
+    /// Status 200 with this body.
     Body(String),
-    /// Sends these bytes and closes.
+    /// These bytes, and then the connection is closed.
     Raw(&'static str),
-    /// Answers 200 and then sends 64 MiB.
+    /// Status 200, and then 64 MiB.
     Huge,
-    /// Says nothing.
+    /// No response.
     Hang,
 }
 
-/// The scripted STS. It checks signatures and time as Tencent does.
+/// The scripted STS. It verifies signatures and times as Tencent does.
 struct Sts {
     port: u16,
     reply: Mutex<Reply>,
-    /// Overrides `reply` for the tenant of this `Name`.
+    /// Overrides `reply` for the tenant with this `Name`.
     special: Mutex<Option<(&'static str, Reply)>>,
     calls: AtomicUsize,
-    /// Floods that were taken to their end.
+    /// The number of floods that were read to their end.
     swallowed: AtomicUsize,
-    /// Seconds that its clock is ahead.
+    /// The seconds by which its clock is ahead.
     ahead: AtomicI64,
     delay: Mutex<Duration>,
     start: Instant,
@@ -78,7 +78,7 @@ impl Sts {
         sts
     }
 
-    /// As [`Sts::start`] over TLS, with a certificate for `sts.test`; gives the PEM too.
+    /// [`Sts::start`] over TLS, with a certificate for `sts.test`. Gives the PEM too.
     async fn start_tls(reply: Reply) -> (Arc<Self>, String) {
         let made = rcgen::generate_simple_self_signed(vec!["sts.test".to_owned()]).unwrap();
         let key = made.signing_key.serialize_der().try_into().unwrap();
@@ -127,7 +127,7 @@ impl Sts {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// The time of the machine that cosgate runs on.
+    /// The time of the machine on which cosgate runs.
     fn wall(start: Instant) -> Timestamp {
         let passed = i64::try_from(start.elapsed().as_secs()).unwrap();
         Timestamp::from_unix(1_768_480_245 + passed)
@@ -137,7 +137,7 @@ impl Sts {
         Self::wall(self.start).plus(self.ahead.load(Ordering::SeqCst))
     }
 
-    /// A cache with its issuer here, for `tenants`.
+    /// A cache for `tenants` with this STS as issuer.
     fn cache(&self, tenants: &[&str]) -> (Cache, Arc<Clock>) {
         let endpoint = format!("http://127.0.0.1:{}", self.port);
         self.cache_of(&config(&endpoint, "timeout = \"1s\"", "", tenants))
@@ -298,7 +298,7 @@ fn sts_calls(cache: &Cache) -> [u64; 3] {
         .map(|count| count.load(Ordering::SeqCst))
 }
 
-/// Waits until `met`, or fails.
+/// Waits until `met` holds, or fails.
 async fn until(mut met: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !met() {
@@ -308,7 +308,7 @@ async fn until(mut met: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn a_thousand_cold_requests_make_one_call() {
+async fn thousand_cold_requests_make_one_call() {
     let sts = Sts::start(Reply::Key(7200)).await;
     *sts.delay.lock().unwrap() = Duration::from_millis(100);
     let (cache, _) = sts.cache(&["acme"]);
@@ -336,7 +336,7 @@ async fn a_thousand_cold_requests_make_one_call() {
 }
 
 #[tokio::test]
-async fn cold_requests_of_several_cores_make_one_call_however_fast_sts_is() {
+async fn cold_requests_of_several_cores_make_one_call() {
     for _ in 0..20 {
         let sts = Sts::start(Reply::Key(7200)).await;
         let (cache, _) = sts.cache(&["acme"]);
@@ -362,7 +362,7 @@ async fn cold_requests_of_several_cores_make_one_call_however_fast_sts_is() {
 }
 
 #[tokio::test]
-async fn who_goes_away_first_takes_nobody_s_key_along() {
+async fn cancelled_waiter_does_not_cancel_the_call() {
     let sts = Sts::start(Reply::Key(7200)).await;
     *sts.delay.lock().unwrap() = Duration::from_millis(300);
     let (cache, _) = sts.cache(&["acme"]);
@@ -370,14 +370,14 @@ async fn who_goes_away_first_takes_nobody_s_key_along() {
     let first = tokio::spawn(async move { one.get().await });
     until(|| sts.calls() == 1).await;
     let second = tokio::spawn(async move { other.get().await });
-    tokio::task::yield_now().await; // it has begun to wait
+    tokio::task::yield_now().await; // the request waits now
     first.abort();
     assert_eq!(second.await.unwrap().unwrap().generation, 1);
     assert_eq!(sts.calls(), 1);
 }
 
 #[tokio::test]
-async fn keys_are_renewed_while_everybody_is_served() {
+async fn renews_keys_in_the_background() {
     let sts = Sts::start(Reply::Key(4)).await;
     let (cache, _) = sts.cache(&["acme"]);
     let entry = entry(&cache, 0);
@@ -395,12 +395,12 @@ async fn keys_are_renewed_while_everybody_is_served() {
 }
 
 #[tokio::test]
-async fn a_live_key_outlasts_sts_to_its_end_unnoticed() {
+async fn live_key_serves_during_an_sts_outage() {
     let sts = Sts::start(Reply::Key(4)).await;
     let (cache, _) = sts.cache(&["acme"]);
     let entry = entry(&cache, 0);
     entry.get().await.unwrap();
-    let end = Instant::now() + Duration::from_millis(2_900); // four seconds less a quarter
+    let end = Instant::now() + Duration::from_millis(2_900); // three quarters of four seconds
     let html = Reply::Raw("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 6\r\n\r\n<html>");
     let troubles = [
         html,
@@ -423,7 +423,7 @@ async fn a_live_key_outlasts_sts_to_its_end_unnoticed() {
 }
 
 #[tokio::test]
-async fn no_trouble_gives_a_key_or_an_error_late_or_a_storm() {
+async fn failures_are_reported_in_time_without_a_storm() {
     let good = key("\"TOKEN\"", "1999999999");
     let cut = good[..good.len() - 3].to_owned();
     let troubles = [
@@ -479,7 +479,7 @@ async fn no_trouble_gives_a_key_or_an_error_late_or_a_storm() {
 }
 
 #[tokio::test]
-async fn a_request_that_waits_does_not_see_a_short_trouble() {
+async fn waiting_request_survives_a_short_failure() {
     let sts = Sts::start(Reply::Error("RequestLimitExceeded.UinLimitExceeded")).await;
     let (cache, _) = sts.cache(&["acme"]);
     let entry = entry(&cache, 0);
@@ -491,7 +491,7 @@ async fn a_request_that_waits_does_not_see_a_short_trouble() {
 }
 
 #[tokio::test]
-async fn a_wrong_clock_is_put_right_by_the_first_answer() {
+async fn first_response_corrects_the_clock() {
     for ahead in [1200, -1200, 20] {
         let sts = Sts::start(Reply::Key(7200)).await;
         sts.ahead.store(ahead, Ordering::SeqCst);
@@ -510,7 +510,7 @@ async fn a_wrong_clock_is_put_right_by_the_first_answer() {
 }
 
 #[tokio::test]
-async fn a_key_that_cos_refuses_is_replaced_once() {
+async fn replaces_a_refused_key_once() {
     let sts = Sts::start(Reply::Key(7200)).await;
     let (cache, _) = sts.cache(&["acme"]);
     let entry = entry(&cache, 0);
@@ -540,7 +540,7 @@ async fn a_key_that_cos_refuses_is_replaced_once() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_is_refused_for_good_costs_one_call_and_no_other_tenant() {
+async fn permanent_refusal_costs_one_call() {
     let sts = Sts::start(Reply::Key(7200)).await;
     *sts.special.lock().unwrap() = Some(("bad", Reply::Error("InvalidParameter.PolicyTooLong")));
     let (cache, _) = sts.cache(&["bad", "good"]);
@@ -559,7 +559,7 @@ async fn a_tenant_that_is_refused_for_good_costs_one_call_and_no_other_tenant() 
 }
 
 #[tokio::test]
-async fn many_cold_tenants_keep_to_the_rate_and_all_get_keys() {
+async fn cold_tenants_keep_to_the_call_rate() {
     let sts = Sts::start(Reply::Key(7200)).await;
     let names: Vec<_> = (0..300).map(|number| format!("tenant{number}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
@@ -582,7 +582,7 @@ async fn many_cold_tenants_keep_to_the_rate_and_all_get_keys() {
 }
 
 #[tokio::test]
-async fn a_permanent_key_is_used_as_it_is() {
+async fn uses_a_permanent_key_unchanged() {
     let sts = Sts::start(Reply::Hang).await;
     let (cache, _) = sts.cache(&["fixed"]);
     let credential = entry(&cache, 0).get().await.unwrap();
@@ -593,7 +593,7 @@ async fn a_permanent_key_is_used_as_it_is() {
 }
 
 #[tokio::test]
-async fn sts_is_called_over_tls_and_only_by_its_name() {
+async fn calls_sts_over_tls_by_its_name() {
     let (sts, pem) = Sts::start_tls(Reply::Key(7200)).await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), pem).unwrap();
@@ -614,7 +614,7 @@ async fn sts_is_called_over_tls_and_only_by_its_name() {
 }
 
 #[tokio::test]
-async fn an_ended_cache_ends_those_who_wait() {
+async fn stopped_cache_ends_waiting_requests() {
     let sts = Sts::start(Reply::Hang).await;
     let (cache, _) = sts.cache(&["acme"]);
     let entry = entry(&cache, 0);

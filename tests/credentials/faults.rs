@@ -1,4 +1,4 @@
-//! Every fault that an STS can have, while keys are live and while there is none.
+//! Every fault of an STS, with and without a live key.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::thread;
@@ -10,27 +10,27 @@ use tokio::time::Instant;
 
 use crate::support::{self, ACCOUNT, BUCKET, Call, GLOBEX, Gateway, World, emulator, toml};
 
-/// What a client without a key meets.
+/// The response to a client without a key.
 #[derive(Clone, Copy, PartialEq)]
 enum Cold {
     /// 503 with `Retry-After`, in time.
     ComeBack,
-    /// Its answer: the trouble is overcome.
+    /// Success: the fault is overcome.
     Served,
 }
 use Cold::{ComeBack, Served};
 
 const LIFE: i64 = 6;
-/// A key of [`LIFE`] is used for three quarters of it, less what the test itself may be late.
+/// A key of [`LIFE`] is used for three quarters of it, minus a margin for a slow test.
 const USED: Duration = Duration::from_millis(4_300);
-/// A client waits for five seconds at most, and a little for the machine's own sake.
+/// A client waits for up to five seconds, with a margin for a slow machine.
 const WAIT: Duration = Duration::from_millis(5_900);
 const CLIENTS: usize = 20;
-/// Calls that one tenant makes at most in [`WAIT`]: they are a second apart, and more after each failure.
+/// Maximum calls for one tenant in [`WAIT`]: they are a second apart, and more after each failure.
 const CALLS: u64 = 7;
 
 fn each_fault() -> Vec<(&'static str, Cold, Faults)> {
-    let answers = |fault| Faults {
+    let responses = |fault| Faults {
         sts: Some(fault),
         ..Faults::default()
     };
@@ -44,24 +44,24 @@ fn each_fault() -> Vec<(&'static str, Cold, Faults)> {
     };
     let throttled = StsFault::Error("RequestLimitExceeded".to_owned());
     vec![
-        ("64 MiB", ComeBack, answers(StsFault::Huge)),
-        ("HTML", ComeBack, answers(StsFault::Html)),
-        ("HTTP 500", ComeBack, answers(StsFault::Http500)),
+        ("64 MiB", ComeBack, responses(StsFault::Huge)),
+        ("HTML", ComeBack, responses(StsFault::Html)),
+        ("HTTP 500", ComeBack, responses(StsFault::Http500)),
         ("expired already", ComeBack, lives(-10)),
         ("five seconds of life", Served, lives(5)),
-        ("null token", ComeBack, answers(StsFault::NullToken)),
-        ("resets", ComeBack, answers(StsFault::Down)),
-        ("silent", ComeBack, answers(StsFault::Hang)),
+        ("null token", ComeBack, responses(StsFault::NullToken)),
+        ("resets", ComeBack, responses(StsFault::Down)),
+        ("silent", ComeBack, responses(StsFault::Hang)),
         ("slow", ComeBack, slow),
-        ("throttled", ComeBack, answers(throttled)),
-        ("wrong types", ComeBack, answers(StsFault::WrongTypes)),
+        ("throttled", ComeBack, responses(throttled)),
+        ("wrong types", ComeBack, responses(StsFault::WrongTypes)),
     ]
 }
 
-/// Who makes the keys: each of them takes so many calls.
+/// The source of the keys, and the number of calls for each key.
 #[derive(Clone, Copy)]
 enum Maker {
-    /// A role, assumed with the key of another role: each has a life of its own.
+    /// A role that is assumed with the key of another role. Each key has its own lifetime.
     Chain = 2,
     Federation = 1,
 }
@@ -103,7 +103,7 @@ impl Maker {
     }
 }
 
-/// Tries all faults at once: most of their time is waiting.
+/// Tries all faults at once, because each test mostly waits.
 fn each(test: impl Fn(&str, Maker, Cold, Faults) + Sync) {
     let test = &test;
     thread::scope(|scope| {
@@ -124,7 +124,7 @@ fn sts_calls(world: &World) -> u64 {
 }
 
 #[test]
-fn with_a_live_key_no_client_notices_a_fault_until_the_keys_end() {
+fn live_key_hides_faults_until_it_expires() {
     each(|name, maker, cold, faults| {
         let world = maker.world();
         world.emulator.faults().set(Faults {
@@ -132,14 +132,14 @@ fn with_a_live_key_no_client_notices_a_fault_until_the_keys_end() {
             ..Faults::default()
         });
         let call = world.signed("PUT", "/photos/acme/kept").body("kept");
-        let born = Instant::now(); // the key comes later, and ends so much later
+        let born = Instant::now(); // the key arrives and expires later than this
         call.send().assert_ok();
         world.emulator.faults().set(faults);
         let mut served = 0;
         while born.elapsed() < USED {
             let reply = get(&world);
             if born.elapsed() >= USED {
-                break; // a slow machine's last request may have come too late
+                break; // on a slow machine the last request may be too late
             }
             assert_eq!(
                 (reply.status, reply.text().as_str()),
@@ -151,8 +151,8 @@ fn with_a_live_key_no_client_notices_a_fault_until_the_keys_end() {
         }
         let calls = sts_calls(&world);
         println!("{name}: {served} requests served while STS was called {calls} times");
-        let (least, most) = (maker.calls() + 1, maker.calls() * CALLS);
-        assert!((least..=most).contains(&calls), "{name}: {calls} calls");
+        let (min, max) = (maker.calls() + 1, maker.calls() * CALLS);
+        assert!((min..=max).contains(&calls), "{name}: {calls} calls");
         if cold == ComeBack {
             let good = world.gateway.metric("cosgate_sts_calls_total", "ok");
             assert_eq!(good, maker.calls());
@@ -161,7 +161,7 @@ fn with_a_live_key_no_client_notices_a_fault_until_the_keys_end() {
 }
 
 #[test]
-fn without_a_key_clients_are_asked_to_come_back_in_time_and_served_when_it_clears() {
+fn without_a_key_clients_get_retry_after() {
     each(|name, maker, cold, faults| {
         let world = maker.world();
         world.emulator.faults().set(faults);
@@ -192,17 +192,17 @@ fn without_a_key_clients_are_asked_to_come_back_in_time_and_served_when_it_clear
             assert!((1..=60).contains(&after), "{name}: {after}");
         }
         let calls = sts_calls(&world);
-        let most = maker.calls() * CALLS;
-        assert!((1..=most).contains(&calls), "{name}: {calls} calls");
+        let max = maker.calls() * CALLS;
+        assert!((1..=max).contains(&calls), "{name}: {calls} calls");
         world.emulator.faults().clear();
         support::eventually(name, || get(&world).status == 404);
     });
 }
 
 #[test]
-fn without_a_name_service_and_with_nobody_at_the_port_clients_are_asked_to_come_back_in_time() {
+fn unreachable_sts_gives_retry_after() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let closed = closed.local_addr().unwrap().to_string(); // and closed again
+    let closed = closed.local_addr().unwrap().to_string(); // the port is closed again
     for sts in [closed.as_str(), "sts.cosgate.invalid:80"] {
         let emulator = emulator();
         let text = toml(emulator.cos_addr(), emulator.sts_addr(), "");
@@ -217,7 +217,7 @@ fn without_a_name_service_and_with_nobody_at_the_port_clients_are_asked_to_come_
 }
 
 #[test]
-fn a_clock_that_is_twenty_minutes_wrong_costs_one_more_call_and_no_client_anything() {
+fn wrong_clock_costs_one_more_call() {
     for late in [1200, -1200] {
         let emulator = emulator();
         let text = toml(emulator.cos_addr(), emulator.sts_addr(), "");
@@ -231,7 +231,7 @@ fn a_clock_that_is_twenty_minutes_wrong_costs_one_more_call_and_no_client_anythi
     }
 }
 
-/// A world with so many more tenants, whose issuer may call so often.
+/// A world with this many more tenants, and a limit of calls for their issuer.
 fn crowd(tenants: usize, calls_per_second: u32) -> World {
     let emulator = emulator();
     let more: Vec<_> = (0..tenants).map(tenant_toml).collect();
@@ -239,7 +239,7 @@ fn crowd(tenants: usize, calls_per_second: u32) -> World {
     let text = toml(emulator.cos_addr(), emulator.sts_addr(), &more);
     let rate = format!("calls_per_second = {calls_per_second}\nburst = {calls_per_second}\n");
     let text = text.replacen("[issuers.main]\n", &format!("[issuers.main]\n{rate}"), 1);
-    // Who waits for its turn does so longer than a test needs to end.
+    // A tenant waits for its turn longer than the test takes.
     let text = format!("{text}\n[server.limits]\ndrain_timeout = \"1s\"\n");
     let gateway = Gateway::start(&text);
     World { gateway, emulator }
@@ -267,7 +267,7 @@ fn get_as(world: &World, number: usize) -> support::Reply {
 }
 
 #[test]
-fn more_cold_tenants_than_the_rate_allows_wait_for_their_turn_and_are_served() {
+fn cold_tenants_wait_for_the_call_rate() {
     const TENANTS: usize = 160;
     let world = crowd(TENANTS, 20);
     let began = Instant::now();
@@ -287,7 +287,7 @@ fn more_cold_tenants_than_the_rate_allows_wait_for_their_turn_and_are_served() {
 }
 
 #[test]
-fn who_is_too_far_back_in_the_queue_is_told_when_to_come_and_the_operator_why() {
+fn long_queue_gives_retry_after_and_a_log_line() {
     const TENANTS: usize = 60;
     let world = crowd(TENANTS, 1);
     let _waiting: Vec<_> = (0..TENANTS - 1)
@@ -324,13 +324,13 @@ fn who_is_too_far_back_in_the_queue_is_told_when_to_come_and_the_operator_why() 
 }
 
 #[test]
-fn what_many_tenants_cannot_get_is_not_asked_for_and_told_at_once() {
+fn open_breaker_fails_fast() {
     let world = World::new();
     world.emulator.faults().set(Faults {
         sts: Some(StsFault::Http500),
         ..Faults::default()
     });
-    // Two tenants fail for five seconds, each at its own pace: the breaker opens in that time.
+    // Two tenants fail for five seconds, each at its own rate. The breaker opens in that time.
     thread::scope(|scope| {
         scope.spawn(|| get(&world).assert_error(503, "SlowDown"));
         scope.spawn(|| {
@@ -345,7 +345,7 @@ fn what_many_tenants_cannot_get_is_not_asked_for_and_told_at_once() {
     let began = Instant::now();
     for _ in 0..50 {
         let call = Call::new(world.gateway.addr, "GET", "/photos?location");
-        call.send().assert_ok(); // needs no key: as fast as this machine is now
+        call.send().assert_ok(); // needs no key, and measures the speed of this machine
     }
     let local = began.elapsed();
     support::eventually("an open breaker again", || {
@@ -361,8 +361,8 @@ fn what_many_tenants_cannot_get_is_not_asked_for_and_told_at_once() {
         assert!(reply.header("retry-after").is_some());
     }
     let took = began.elapsed();
-    let most = Duration::from_millis(900).max(local * 3);
-    assert!(took < most, "told at once: {took:?}, {local:?}");
+    let max = Duration::from_millis(900).max(local * 3);
+    assert!(took < max, "refused at once: {took:?}, {local:?}");
     let probes = sts_calls(&world) - calls;
     assert!(probes <= 1 + took.as_secs(), "{probes} in {took:?}");
 }

@@ -1,5 +1,5 @@
-//! Where an issuer's own key comes from, over sockets: roles, web identities, chains, the metadata
-//! service, profile files, watched files, commands. The embedded STS and COS judge what comes of it.
+//! Sources of an issuer's own key, over sockets: roles, web identities, chains, the metadata service, profile files,
+//! watched files and commands. The embedded STS and COS verify the results.
 
 #![expect(
     clippy::indexing_slicing,
@@ -27,7 +27,7 @@ const ROLE: &str = "qcs::cam::uin/100000000001:roleName/cosgate";
 const POD: &str = "qcs::cam::uin/100000000001:roleName/pod";
 const EXTERNAL: &str = "ext:id/1";
 
-/// COS and STS with a role for keys and one for pods, and a cosgate whose only issuer is as given.
+/// COS and STS with a role for keys and one for pods, and a cosgate with this one issuer.
 struct World {
     emulator: Emulator,
     gateway: Gateway,
@@ -48,7 +48,7 @@ impl World {
             .send()
     }
 
-    /// How many keys STS has given under this name.
+    /// The number of keys that STS has issued under this name.
     fn issued(&self, name: &str) -> u64 {
         let counts = self.emulator.counters().counts();
         counts.sts_by_name.get(name).copied().unwrap_or(0)
@@ -92,7 +92,7 @@ fn web_identity(name: &str, file: &Path) -> String {
     )
 }
 
-/// A temporary key of the account, as the metadata service would give one.
+/// A temporary key of the account in the form of the metadata service.
 fn temporary_key(emulator: &Emulator) -> Value {
     let body = json!({"RoleArn": ROLE, "RoleSessionName": "machine", "ExternalId": EXTERNAL});
     let body = body.to_string();
@@ -119,19 +119,19 @@ fn temporary_key(emulator: &Emulator) -> Value {
     let mut client = Client::connect(emulator.sts_addr());
     client.write(request.as_bytes());
     let reply = client.read_reply("POST");
-    let answer: Value = serde_json::from_slice(&reply.body).unwrap();
-    let credentials = &answer["Response"]["Credentials"];
+    let response: Value = serde_json::from_slice(&reply.body).unwrap();
+    let credentials = &response["Response"]["Credentials"];
     json!({
         "TmpSecretId": credentials["TmpSecretId"],
         "TmpSecretKey": credentials["TmpSecretKey"],
         "Token": credentials["Token"],
-        "ExpiredTime": answer["Response"]["ExpiredTime"],
+        "ExpiredTime": response["Response"]["ExpiredTime"],
         "Code": "Success",
     })
 }
 
-/// A metadata service that gives these answers, one a call, and the last one for ever.
-fn metadata(answers: Vec<String>) -> (Script, Arc<AtomicU64>) {
+/// A metadata service with one of these responses for each call; the last one repeats.
+fn metadata(responses: Vec<String>) -> (Script, Arc<AtomicU64>) {
     let calls = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&calls);
     let script = Script::new(vec![act(move |peer| {
@@ -139,8 +139,8 @@ fn metadata(answers: Vec<String>) -> (Script, Arc<AtomicU64>) {
             return;
         }
         let number = counted.fetch_add(1, Ordering::SeqCst);
-        let number = usize::try_from(number).unwrap().min(answers.len() - 1);
-        let body = &answers[number];
+        let number = usize::try_from(number).unwrap().min(responses.len() - 1);
+        let body = &responses[number];
         let length = body.len();
         peer.say(&format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}"
@@ -157,7 +157,7 @@ fn cvm_role(script: &Script) -> String {
 }
 
 #[test]
-fn a_role_s_keys_are_fenced_and_named_as_their_tenants() {
+fn role_keys_are_limited_and_named_by_tenant() {
     let world = World::with(&role(
         "secret_id = \"env:ACCOUNT_ID\"\nsecret_key = \"env:ACCOUNT_SECRET\"\nsession_name = \"cosgate.{tenant}\"",
     ));
@@ -169,7 +169,7 @@ fn a_role_s_keys_are_fenced_and_named_as_their_tenants() {
 }
 
 #[test]
-fn a_role_that_asks_for_another_external_id_gives_no_key() {
+fn rejects_wrong_external_id() {
     let issuer = role("secret_id = \"env:ACCOUNT_ID\"\nsecret_key = \"env:ACCOUNT_SECRET\"");
     let world = World::with(&issuer.replace(EXTERNAL, "ext:id/2"));
     assert_eq!(world.put("acme/a").status, 503);
@@ -177,7 +177,7 @@ fn a_role_that_asks_for_another_external_id_gives_no_key() {
 }
 
 #[test]
-fn the_role_of_the_machine_signs_and_is_asked_for_once() {
+fn fetches_the_machine_role_once() {
     let emulator = emulator();
     let key = temporary_key(&emulator).to_string();
     let (script, calls) = metadata(vec![key]);
@@ -195,22 +195,22 @@ fn the_role_of_the_machine_signs_and_is_asked_for_once() {
     );
 }
 
-/// The thread that calls STS and the cores, whose clients get keys, share the issuer's own key. One of
-/// those clients leaves while it is fetched.
+/// The vendor's thread and the cores share the issuer's own key. One of the clients disconnects while the key is
+/// fetched.
 #[test]
-fn the_proxy_and_its_vendor_fetch_the_machine_s_key_once() {
+fn proxy_and_vendor_share_one_fetch() {
     let emulator = emulator();
     let key = temporary_key(&emulator).to_string();
     let calls = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&calls);
-    let (answer, answers) = mpsc::channel();
-    let answers = Mutex::new(answers);
+    let (response, responses) = mpsc::channel();
+    let responses = Mutex::new(responses);
     let script = Script::new(vec![act(move |peer| {
         if peer.head().is_none() {
             return;
         }
         counted.fetch_add(1, Ordering::SeqCst);
-        answers.lock().unwrap().recv().unwrap();
+        responses.lock().unwrap().recv().unwrap();
         let length = key.len();
         peer.say(&format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{key}"
@@ -220,21 +220,21 @@ fn the_proxy_and_its_vendor_fetch_the_machine_s_key_once() {
     let toml = toml.replacen("[tenants.acme]\n", "[tenants.acme]\nvend = true\n", 1);
     let gateway = Gateway::start(&toml);
     let world = World { emulator, gateway };
-    let ask = || {
+    let send = || {
         Call::new(world.gateway.addr, "POST", "/.cosgate/credentials")
             .signed_by(ACME)
             .body("{}")
     };
     let mut hasty = Client::connect(world.gateway.addr);
-    hasty.write(&ask().bytes());
-    eventually("the metadata service is asked", || {
+    hasty.write(&send().bytes());
+    eventually("the metadata service gets a request", || {
         calls.load(Ordering::SeqCst) == 1
     });
     drop(hasty);
     let put = Call::new(world.gateway.addr, "PUT", "/photos/acme/a")
         .signed_by(ACME)
         .body("x");
-    let waiting: Vec<_> = [put, ask()]
+    let waiting: Vec<_> = [put, send()]
         .into_iter()
         .cycle()
         .take(8)
@@ -245,7 +245,7 @@ fn the_proxy_and_its_vendor_fetch_the_machine_s_key_once() {
         })
         .collect();
     waiting.iter().for_each(Client::wait_until_read);
-    answer.send(()).unwrap();
+    response.send(()).unwrap();
     for mut client in waiting {
         client.read_reply("PUT").assert_ok();
     }
@@ -254,7 +254,7 @@ fn the_proxy_and_its_vendor_fetch_the_machine_s_key_once() {
 }
 
 #[test]
-fn a_key_of_the_machine_that_was_taken_back_is_asked_for_again() {
+fn fetches_a_revoked_machine_key_again() {
     let emulator = emulator();
     let old = temporary_key(&emulator);
     let new = temporary_key(&emulator).to_string();
@@ -266,16 +266,16 @@ fn a_key_of_the_machine_that_was_taken_back_is_asked_for_again() {
 }
 
 #[test]
-fn what_the_metadata_service_says_otherwise_is_no_key_and_not_logged() {
-    let answers = [
+fn rejects_other_metadata_responses_without_logging() {
+    let responses = [
         "<html>".to_owned(),
         r#"{"Code":"Failed"}"#.to_owned(),
         r#"{"TmpSecretId":"CANARY","TmpSecretKey":"CANARY","Token":"CANARY","ExpiredTime":1}"#
             .to_owned(),
         " ".repeat(100_000),
     ];
-    all_at_once(answers, |answer| {
-        let (script, calls) = metadata(vec![answer]);
+    all_at_once(responses, |response| {
+        let (script, calls) = metadata(vec![response]);
         let world = World::with(&cvm_role(&script));
         assert_eq!(world.put("acme/a").status, 503);
         world.gateway.log.assert_says("cvm_role: ");
@@ -286,7 +286,7 @@ fn what_the_metadata_service_says_otherwise_is_no_key_and_not_logged() {
 }
 
 #[test]
-fn a_pod_s_token_is_read_at_each_call() {
+fn reads_the_pod_token_at_each_call() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     fs::write(&file, "stale.claims.signature\n").unwrap();
@@ -302,7 +302,7 @@ fn a_pod_s_token_is_read_at_each_call() {
 }
 
 #[test]
-fn a_chain_narrows_what_a_pod_may() {
+fn role_chain_narrows_permissions() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     fs::write(&file, "header.claims.signature").unwrap();
@@ -316,7 +316,7 @@ fn a_chain_narrows_what_a_pod_may() {
 }
 
 #[test]
-fn a_profile_is_read_again_when_it_changes_and_kept_while_it_is_bad() {
+fn reloads_a_valid_profile_only() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("credentials");
     let profile = |id: &str| {
@@ -350,7 +350,7 @@ fn a_profile_is_read_again_when_it_changes_and_kept_while_it_is_bad() {
 }
 
 #[test]
-fn secrets_in_files_are_watched() {
+fn watches_secret_files() {
     let folder = tempfile::tempdir().unwrap();
     let (id, key) = (folder.path().join("id"), folder.path().join("key"));
     fs::write(&id, "AKIDoldoldoldold\n").unwrap();
@@ -367,7 +367,7 @@ fn secrets_in_files_are_watched() {
 
 /// The file of the secret is written while STS refuses the new id with the old secret.
 #[test]
-fn a_key_whose_files_are_replaced_one_after_the_other_fails_no_client() {
+fn replacing_key_files_in_turn_fails_no_client() {
     let folder = tempfile::tempdir().unwrap();
     let (id, key) = (folder.path().join("id"), folder.path().join("key"));
     fs::write(&id, "AKIDoldoldoldold\n").unwrap();
@@ -384,7 +384,7 @@ fn a_key_whose_files_are_replaced_one_after_the_other_fails_no_client() {
     fs::write(&id, ACCOUNT.0).unwrap();
     thread::scope(|scope| {
         let client = scope.spawn(|| world.put("acme/a").assert_ok().status);
-        eventually("STS is asked", || {
+        eventually("STS gets a request", || {
             world.emulator.counters().counts().sts_calls == 1
         });
         fs::write(&key, ACCOUNT.1).unwrap();
@@ -394,7 +394,7 @@ fn a_key_whose_files_are_replaced_one_after_the_other_fails_no_client() {
 }
 
 #[test]
-fn a_command_prints_a_key_and_no_shell_reads_its_words() {
+fn runs_a_key_command_without_a_shell() {
     let emulator = emulator();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a key; $(none)");
@@ -407,7 +407,7 @@ fn a_command_prints_a_key_and_no_shell_reads_its_words() {
 }
 
 #[test]
-fn a_command_that_gives_no_good_key_gives_none_in_time() {
+fn failing_command_is_reported_in_time() {
     let federation = "[issuers.main]\nkind = \"federation\"\n";
     let temporary = r#"{\"SecretId\":\"A\",\"SecretKey\":\"CANARY\",\"Token\":\"CANARY\"}"#;
     let all = [
@@ -437,7 +437,7 @@ fn a_command_that_gives_no_good_key_gives_none_in_time() {
 }
 
 #[test]
-fn a_command_gets_only_the_listed_variables_of_the_environment() {
+fn command_gets_only_listed_variables() {
     let emulator = emulator();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
@@ -452,7 +452,7 @@ fn a_command_gets_only_the_listed_variables_of_the_environment() {
     ] {
         let script = format!("cat /proc/$$/environ > {seen}; cat {key}");
         let command = format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]\n{listed}");
-        // Its environment has the secrets of the tenants and of the account.
+        // The environment of cosgate contains the secrets of the tenants and of the account.
         let program = Program::serve(&with_issuers(&emulator, &role(&command)));
         let put = Call::new(program.addr, "PUT", "/photos/acme/a").signed_by(ACME);
         put.body("text").send().assert_ok();
@@ -472,12 +472,12 @@ fn a_command_gets_only_the_listed_variables_of_the_environment() {
 }
 
 #[test]
-fn a_command_that_complains_at_length_gives_its_key() {
+fn accepts_a_command_with_long_error_output() {
     let emulator = emulator();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("key");
     fs::write(&file, temporary_key(&emulator).to_string()).unwrap();
-    // More than a pipe holds: it would wait for a reader.
+    // More than a pipe holds: without a reader, the command would block.
     let script = format!("head -c 300000 /dev/zero >&2; cat {}", file.display());
     let command = format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]");
     let gateway = Gateway::start(&with_issuers(&emulator, &role(&command)));
@@ -485,7 +485,7 @@ fn a_command_that_complains_at_length_gives_its_key() {
 }
 
 #[test]
-fn a_command_that_is_given_up_leaves_nothing_behind() {
+fn kills_a_timed_out_command() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
     let script = format!(
@@ -504,7 +504,7 @@ fn a_command_that_is_given_up_leaves_nothing_behind() {
     });
 }
 
-/// Each of them waits some seconds for a key that does not come.
+/// Each case waits some seconds for a key that does not arrive.
 fn all_at_once<T: Send, const N: usize>(all: [T; N], check: impl Fn(T) + Sync) {
     let check = &check;
     thread::scope(|scope| {
@@ -516,7 +516,7 @@ fn all_at_once<T: Send, const N: usize>(all: [T; N], check: impl Fn(T) + Sync) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn what_the_program_has_in_memory_no_other_may_read() {
+fn process_memory_is_protected() {
     let emulator = emulator();
     let program = Program::serve(&toml(emulator.cos_addr(), emulator.sts_addr(), ""));
     let proc = format!("/proc/{}", program.process.id());
@@ -526,7 +526,7 @@ fn what_the_program_has_in_memory_no_other_may_read() {
         .find(|line| line.starts_with("Max core file size"));
     let words: Vec<_> = core.unwrap().split_ascii_whitespace().collect();
     assert_eq!(words[4..6], ["0", "0"]);
-    // Of a process that cannot be dumped the files belong to root, whoever runs it.
+    // The files of a process that cannot be dumped belong to root, whoever runs it.
     eventually("the program is not dumpable", || {
         use std::os::unix::fs::MetadataExt as _;
         fs::metadata(format!("{proc}/mem")).is_ok_and(|mem| mem.uid() == 0)

@@ -1,5 +1,4 @@
-//! Temporary keys in the life of requests: a client before cosgate, an STS and a COS behind it, and
-//! troubles of each.
+//! Temporary keys in requests: a client, cosgate, an STS and a COS, and failures of each.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::sync::Arc;
@@ -13,12 +12,12 @@ use tokio::time::Instant;
 
 use crate::support::{self, BUCKET, Call, Client, GLOBEX, Gateway, Reply, World, emulator, toml};
 
-/// Both languages that COS is spoken to in.
+/// Both signatures for COS.
 const SIGNATURES: [&str; 2] = ["s3", "cos"];
 /// COS's host for the bucket that the tenants share.
 const HOST: &str = "shared-1250000000.cos.ap-guangzhou.myqcloud.com";
 
-/// Tries all cases at once: most of their time is waiting.
+/// Tries all cases at once, because each test mostly waits.
 fn each<C: Send>(cases: impl IntoIterator<Item = C>, test: impl Fn(C) + Sync) {
     thread::scope(|scope| {
         for case in cases {
@@ -38,7 +37,7 @@ fn world(signature: &str) -> World {
     World { gateway, emulator }
 }
 
-/// A world with an object in it, so that acme has a key.
+/// A world with one object, so that acme has a key.
 fn warm(signature: &str) -> World {
     let world = world(signature);
     put(&world, "kept", b"kept").assert_ok();
@@ -69,7 +68,7 @@ fn sts_calls(world: &World) -> u64 {
     world.emulator.counters().counts().sts_calls
 }
 
-/// Asserts that the client is asked to come back; in how many seconds.
+/// Asserts a response with `Retry-After`, and gives its seconds.
 #[track_caller]
 fn come_back(reply: &Reply, code: &str) -> u32 {
     reply.assert_error(503, code);
@@ -77,7 +76,7 @@ fn come_back(reply: &Reply, code: &str) -> u32 {
     after.parse().unwrap()
 }
 
-/// The key with which cosgate serves the tenant of this index.
+/// The key that cosgate uses for the tenant with this index.
 fn key_of(world: &World, tenant: usize) -> Arc<Credential> {
     let entry = world.gateway.shared.credentials().entry(tenant).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -97,11 +96,11 @@ fn direct(world: &World, key: &Credential, method: &str, target: &str) -> Reply 
 }
 
 #[test]
-fn a_thousand_cold_requests_make_one_call() {
+fn thousand_cold_requests_make_one_call() {
     const REQUESTS: usize = 1000;
     let world = world("s3");
     world.emulator.faults().set(Faults {
-        sts_latency_ms: 1000, // all are there before the key is
+        sts_latency_ms: 1000, // all requests arrive before the key
         ..Faults::default()
     });
     let call = world.signed("GET", "/photos?list-type=2&prefix=acme%2F");
@@ -130,7 +129,7 @@ fn a_thousand_cold_requests_make_one_call() {
 }
 
 #[test]
-fn a_client_that_leaves_takes_nobodys_key_along() {
+fn disconnected_client_does_not_cancel_the_call() {
     let world = world("s3");
     world.emulator.faults().set(Faults {
         sts_latency_ms: 500,
@@ -148,7 +147,7 @@ fn a_client_that_leaves_takes_nobodys_key_along() {
 }
 
 #[test]
-fn with_sts_down_a_key_serves_its_whole_life_and_then_clients_are_asked_to_come_back() {
+fn key_serves_its_lifetime_while_sts_is_down() {
     each(SIGNATURES, |signature| {
         let world = world(signature);
         world.emulator.faults().set(Faults {
@@ -167,7 +166,7 @@ fn with_sts_down_a_key_serves_its_whole_life_and_then_clients_are_asked_to_come_
         let tried = sts_calls(&world);
         assert!((2..=6).contains(&tried), "{tried} calls to STS");
 
-        // From here on nothing is worth waiting for, which shortens the test and nothing else.
+        // A wait for STS is useless from here on. Without it the test is shorter.
         sts_fault(&world, sts_error("AuthFailure.SecretIdNotFound"), None);
         let over = loop {
             let reply = get(&world);
@@ -182,7 +181,7 @@ fn with_sts_down_a_key_serves_its_whole_life_and_then_clients_are_asked_to_come_
 }
 
 #[test]
-fn a_key_is_renewed_while_everybody_is_served() {
+fn renews_a_key_while_requests_are_served() {
     let world = world("s3");
     world.emulator.faults().set(Faults {
         sts_lifetime: Some(4),
@@ -193,13 +192,13 @@ fn a_key_is_renewed_while_everybody_is_served() {
     while born.elapsed() < Duration::from_millis(3700) {
         get(&world).assert_ok();
     }
-    // The first key was used for three seconds at most.
+    // The first key was used for up to three seconds.
     let calls = sts_calls(&world);
     assert!((2..=3).contains(&calls), "{calls} calls to STS");
 }
 
 #[test]
-fn a_key_that_cos_forgets_is_replaced_and_no_client_hears_of_it() {
+fn replaces_a_revoked_key_without_client_errors() {
     each(SIGNATURES, |signature| {
         let world = warm(signature);
         thread::scope(|scope| {
@@ -215,7 +214,7 @@ fn a_key_that_cos_forgets_is_replaced_and_no_client_hears_of_it() {
                 });
             }
             let requests = || world.emulator.counters().counts().cos_requests;
-            support::eventually("all are under way", || requests() > 40);
+            support::eventually("all are in flight", || requests() > 40);
             world.emulator.revoke_all_keys();
         });
         assert_eq!(sts_calls(&world), 2, "{signature}");
@@ -226,7 +225,7 @@ fn a_key_that_cos_forgets_is_replaced_and_no_client_hears_of_it() {
 }
 
 #[test]
-fn a_head_under_a_forgotten_key_is_replayed_too() {
+fn replays_a_head_under_a_revoked_key() {
     each(SIGNATURES, |signature| {
         let world = warm(signature);
         world.emulator.revoke_all_keys();
@@ -236,7 +235,7 @@ fn a_head_under_a_forgotten_key_is_replayed_too() {
 }
 
 #[test]
-fn each_of_coss_words_for_a_dead_key_brings_another_key() {
+fn each_error_code_of_a_dead_key_replaces_it() {
     each(
         [
             (400, "ExpiredToken"),
@@ -260,11 +259,11 @@ fn each_of_coss_words_for_a_dead_key_brings_another_key() {
 }
 
 #[test]
-fn a_head_that_fails_for_an_expired_token_is_replayed_too() {
+fn replays_a_head_after_an_expired_token() {
     let world = warm("s3");
     world.emulator.faults().set(Faults {
         cos: Some(CosFault::Error {
-            status: 400, // with no body to say why: see `is_key_refused`
+            status: 400, // without a body that gives the reason: see `is_key_refused`
             code: "ExpiredToken".to_owned(),
         }),
         cos_times: Some(2),
@@ -275,7 +274,7 @@ fn a_head_that_fails_for_an_expired_token_is_replayed_too() {
 }
 
 #[test]
-fn a_refused_right_is_no_dead_key() {
+fn access_denied_keeps_the_key() {
     let world = warm("s3");
     world.emulator.faults().set(Faults {
         cos: Some(CosFault::Error {
@@ -291,7 +290,7 @@ fn a_refused_right_is_no_dead_key() {
 }
 
 #[test]
-fn keys_that_die_at_once_cause_no_storm() {
+fn short_lived_keys_cause_no_storm() {
     let world = warm("s3");
     world.emulator.faults().set(Faults {
         cos: Some(CosFault::Error {
@@ -313,11 +312,11 @@ fn keys_that_die_at_once_cause_no_storm() {
     // The first key, its replacement at once, and then one after 1 to 2 s, 2 to 4 s, 2 to 4 s, ...
     let calls = sts_calls(&world);
     assert!((4..=6).contains(&calls), "{calls}");
-    // Nothing is sent again with a key that was refused: each key is seen once by each client.
+    // No request is repeated with a refused key: each client uses each key once.
     let requests = world.emulator.counters().counts().cos_requests;
     assert!(requests <= 2 + 20 * calls, "{requests}");
     world.emulator.faults().clear();
-    // Nobody waits in vain for the fourth new key in a row, and who comes back has it in time.
+    // No client waits in vain for the fourth new key. A client that retries gets it in time.
     let before = Instant::now();
     let served = std::iter::repeat_with(|| get(&world)).find(|reply| {
         if reply.status == 503 {
@@ -331,7 +330,7 @@ fn keys_that_die_at_once_cause_no_storm() {
 }
 
 #[test]
-fn a_second_key_that_is_revoked_right_after_the_first_is_replaced_at_once_too() {
+fn replaces_a_second_revoked_key_at_once() {
     each(SIGNATURES, |signature| {
         let world = warm(signature);
         let started = Instant::now();
@@ -351,7 +350,7 @@ fn a_second_key_that_is_revoked_right_after_the_first_is_replaced_at_once_too() 
 }
 
 #[test]
-fn after_an_outage_of_sts_who_waits_all_the_time_is_served_within_five_seconds() {
+fn recovers_within_five_seconds_after_an_outage() {
     each([StsFault::Down, StsFault::Http500], |fault| {
         let world = world("s3");
         sts_fault(&world, fault, None);
@@ -368,7 +367,7 @@ fn after_an_outage_of_sts_who_waits_all_the_time_is_served_within_five_seconds()
         };
         thread::scope(|scope| {
             let clients: Vec<_> = (0..4).map(|_| scope.spawn(ask_until_served)).collect();
-            // However long the outage: lanes.rs has hours of it, on paused time.
+            // The length of the outage does not matter: lanes.rs tests hours on paused time.
             let opened = || world.gateway.metric("cosgate_sts_breaker_opened_total", "");
             support::eventually("the breaker has opened again", || opened() >= 2);
             world.emulator.faults().clear();
@@ -384,7 +383,7 @@ fn after_an_outage_of_sts_who_waits_all_the_time_is_served_within_five_seconds()
 }
 
 #[test]
-fn an_issuer_s_key_that_is_replaced_in_its_file_is_tried_at_once() {
+fn tries_a_replaced_issuer_key_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("secret");
     std::fs::write(&file, "revoked").unwrap();
@@ -423,7 +422,7 @@ fn an_issuer_s_key_that_is_replaced_in_its_file_is_tried_at_once() {
 }
 
 #[test]
-fn a_streamed_upload_under_a_forgotten_key_is_asked_for_again_and_not_stored() {
+fn streamed_upload_under_a_revoked_key_is_not_stored() {
     each(SIGNATURES, |signature| {
         let world = warm(signature);
         let large = vec![b'x'; 8 << 20];
@@ -442,7 +441,7 @@ fn a_streamed_upload_under_a_forgotten_key_is_asked_for_again_and_not_stored() {
 }
 
 #[test]
-fn with_no_key_and_a_silent_sts_a_client_waits_five_seconds_at_most() {
+fn waits_at_most_five_seconds_for_a_key() {
     let world = world("s3");
     sts_fault(&world, StsFault::Hang, None);
     let started = Instant::now();
@@ -455,12 +454,12 @@ fn with_no_key_and_a_silent_sts_a_client_waits_five_seconds_at_most() {
     for reply in &replies {
         come_back(reply, "SlowDown");
     }
-    // The first call is given up at the end of their wait, and the next one begins.
+    // The first call times out at the end of the clients' wait, and the next one starts.
     assert!((1..=2).contains(&sts_calls(&world)));
 }
 
 #[test]
-fn troubles_of_sts_that_pass_at_once_are_not_seen_by_a_client() {
+fn hides_short_failures_of_sts() {
     each(
         [
             StsFault::Down,
@@ -484,7 +483,7 @@ fn troubles_of_sts_that_pass_at_once_are_not_seen_by_a_client() {
 }
 
 #[test]
-fn what_sts_refuses_for_good_is_told_at_once_and_not_asked_again() {
+fn reports_permanent_refusals_at_once() {
     each(
         [
             ("AuthFailure.SecretIdNotFound", "issuer_broken"),
@@ -509,11 +508,11 @@ fn what_sts_refuses_for_good_is_told_at_once_and_not_asked_again() {
                 1,
                 "{code}"
             );
-            // Which tenant and why is in the log, for whoever runs it.
+            // The log names the tenant and the reason for the operator.
             support::eventually("the reason in the access log", || {
                 world.gateway.log.text().contains(code)
             });
-            // Another tenant asks for itself.
+            // Another tenant makes its own call.
             world.emulator.faults().clear();
             let started = Instant::now();
             support::eventually("globex's key", || {
@@ -526,7 +525,7 @@ fn what_sts_refuses_for_good_is_told_at_once_and_not_asked_again() {
 }
 
 #[test]
-fn a_key_that_is_dead_or_dying_when_it_comes_is_not_used() {
+fn rejects_keys_that_are_about_to_expire() {
     each([-10, 0, 2], |life| {
         let world = world("s3");
         world.emulator.faults().set(Faults {
@@ -535,19 +534,19 @@ fn a_key_that_is_dead_or_dying_when_it_comes_is_not_used() {
         });
         let early = thread::scope(|scope| {
             let waiting = scope.spawn(|| get(&world));
-            support::eventually("it is asked for again", || sts_calls(&world) >= 2);
+            support::eventually("the key is requested again", || sts_calls(&world) >= 2);
             assert_eq!(world.emulator.counters().counts().cos_requests, 0);
             world.emulator.faults().clear();
             waiting.join().unwrap()
         });
-        early.assert_error(404, "NoSuchKey"); // as soon as there is a good one
+        early.assert_error(404, "NoSuchKey"); // as soon as there is a valid key
         let calls = sts_calls(&world);
         assert!((2..=3).contains(&calls), "{calls} calls for {life} s");
     });
 }
 
 #[test]
-fn a_tenants_key_opens_its_own_folder_and_nothing_else() {
+fn tenant_key_allows_only_its_folder() {
     let world = warm("s3");
     Call::new(world.gateway.addr, "PUT", "/photos/globex/secret")
         .signed_by(GLOBEX)
@@ -584,8 +583,8 @@ fn a_tenants_key_opens_its_own_folder_and_nothing_else() {
 }
 
 #[test]
-fn our_wrong_clock_is_put_right_by_stss_date() {
-    // The emulated COS keeps the right time: of a q-sign-time, only a past start is good there.
+fn sts_date_corrects_the_clock() {
+    // The emulated COS keeps the correct time. It accepts only a q-sign-time that has started.
     each(
         [("s3", 600), ("s3", -600), ("cos", -600)],
         |(signature, offset)| {
@@ -595,7 +594,7 @@ fn our_wrong_clock_is_put_right_by_stss_date() {
                 ..Faults::default()
             });
             put(&world, "kept", b"kept").assert_ok();
-            assert_eq!(sts_calls(&world), 2); // refused, learnt, signed anew
+            assert_eq!(sts_calls(&world), 2); // refused, clock corrected, signed again
             let gateway = &world.gateway;
             assert_eq!(gateway.metric("cosgate_sts_calls_total", "clock"), 1);
             assert_eq!(gateway.metric("cosgate_sts_calls_total", "ok"), 1);
@@ -604,7 +603,7 @@ fn our_wrong_clock_is_put_right_by_stss_date() {
             let ours = cosgate::clock::wall_clock();
             let ahead = signed.since(ours);
             assert!((offset - 125..=offset + 5).contains(&ahead), "{ahead}");
-            // Clients are judged by our own clock still.
+            // cosgate still judges clients by its own clock.
             let late = ours.plus(offset + offset.signum() * 400);
             let stale = world.signed("GET", "/photos/acme/kept").at(late).send();
             stale.assert_error(403, "RequestTimeTooSkewed");
@@ -612,7 +611,7 @@ fn our_wrong_clock_is_put_right_by_stss_date() {
     );
 }
 
-/// When the last request to COS says that it was signed.
+/// The time in the signature of the last request to COS.
 fn signed_time(world: &World) -> Timestamp {
     let heads = world.emulator.counters().heads();
     let headers = &heads.last().unwrap().headers;
@@ -630,7 +629,7 @@ fn signed_time(world: &World) -> Timestamp {
 }
 
 #[test]
-fn a_live_key_is_never_waited_for() {
+fn live_key_needs_no_wait() {
     let world = warm("s3");
     sts_fault(&world, StsFault::Hang, None);
     for _ in 0..20 {
@@ -642,9 +641,9 @@ fn a_live_key_is_never_waited_for() {
 }
 
 #[test]
-fn an_upload_outlives_its_keys_and_each_part_goes_under_the_key_of_its_moment() {
+fn each_part_uses_the_current_key() {
     const PARTS: usize = 60;
-    const LIFE: u64 = 5; // of each key, in seconds: used for less than four, whole seconds being cut off
+    const LIFE: u64 = 5; // seconds of each key, which is used for less than four
     let world = world("s3");
     world.emulator.faults().set(Faults {
         sts_lifetime: i64::try_from(LIFE).ok(),
@@ -686,7 +685,7 @@ fn an_upload_outlives_its_keys_and_each_part_goes_under_the_key_of_its_moment() 
     assert!(keys.len() >= 5, "no key came back after the next one");
 }
 
-/// The id of the key that each part went to COS with, in order.
+/// The ids of the keys for each part at COS, in order.
 fn keys_of_parts(world: &World) -> Vec<String> {
     let heads = world.emulator.counters().heads();
     let parts = heads
@@ -701,7 +700,7 @@ fn keys_of_parts(world: &World) -> Vec<String> {
 }
 
 #[test]
-fn a_presigned_url_lives_as_long_as_it_says_whatever_its_keys_life() {
+fn presigned_url_outlives_the_temporary_key() {
     const LIFE: i64 = 5;
     let world = world("s3");
     world.emulator.faults().set(Faults {

@@ -1,4 +1,4 @@
-//! Temporary keys: where they come from, how they are kept, shared and handed out, and troubles of each.
+//! Temporary keys: their sources, caching, sharing and vending, and failures of each.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! Keys that several cosgates share through a real Redis (Debian's `redis-server`).
+//! Keys that several replicas share through a real Redis (Debian's `redis-server`).
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::io::{Read as _, Write as _};
@@ -18,14 +18,14 @@ use crate::support::{
 
 const REPLICAS: usize = 3;
 
-/// A Redis of our own; it dies with its value.
+/// A Redis for one test. It ends when it is dropped.
 struct Redis {
     child: Child,
     port: u16,
 }
 
 impl Redis {
-    /// `None`, with a line that says so, where it is not installed. `TEST_REDIS` forbids that.
+    /// `None`, with a message, if Redis is not installed. `TEST_REDIS` makes that an error.
     fn start() -> Option<Self> {
         let port = free_port();
         let child = Command::new("redis-server")
@@ -83,7 +83,7 @@ fn gateway(emulator: &Emulator, redis: u16, key: &str) -> Gateway {
 const UNOPENED: &str = "cosgate_shared_entries_unopened_total";
 const KEY: &str = "a-key-of-the-shared-cache-0123456789";
 
-/// Has the tenant of `key` store and read something in its folder.
+/// Stores and reads an object in the folder of `key`'s tenant.
 fn use_folder(gateway: &Gateway, key: (&str, &str), folder: &str) {
     let target = format!("/photos/{folder}/a");
     let call = |method| Call::new(gateway.addr, method, &target).signed_by(key);
@@ -96,7 +96,7 @@ fn sts_calls(emulator: &Emulator) -> u64 {
 }
 
 #[test]
-fn three_cosgates_make_one_call_and_go_on_when_their_redis_dies() {
+fn replicas_make_one_call_and_survive_redis() {
     let Some(mut redis) = Redis::start() else {
         return;
     };
@@ -129,14 +129,14 @@ fn three_cosgates_make_one_call_and_go_on_when_their_redis_dies() {
 }
 
 #[test]
-fn a_key_that_cos_refuses_is_not_taken_from_the_redis_again() {
+fn does_not_reuse_a_refused_key_from_redis() {
     let Some(redis) = Redis::start() else { return };
     let emulator = emulator();
     let gateways = [0; 2].map(|_| gateway(&emulator, redis.port, KEY));
     for gateway in &gateways {
         use_folder(gateway, ACME, "acme");
     }
-    // Expiry times are whole seconds: the next key ends later than the first.
+    // Expiry times are whole seconds, so that the next key expires later than the first.
     emulator.faults().set(Faults {
         sts_lifetime: Some(2000),
         ..Faults::default()
@@ -154,9 +154,9 @@ fn a_key_that_cos_refuses_is_not_taken_from_the_redis_again() {
     );
 }
 
-/// Two machines, the same configuration, and a profile file with another account's key on each.
+/// Two machines with the same configuration, and profile files with keys of different accounts.
 #[test]
-fn cosgates_whose_profiles_are_of_other_accounts_share_no_key() {
+fn replicas_of_other_accounts_share_no_key() {
     let Some(redis) = Redis::start() else { return };
     let second = ("AKIDsecondsecondsecond", "secret-of-the-second-account");
     let emulator = Emulator::start(EmulatorConfig {
@@ -187,9 +187,9 @@ fn cosgates_whose_profiles_are_of_other_accounts_share_no_key() {
     }
 }
 
-/// It has a key without having asked STS, whose answer would have put its clock right.
+/// The replica has a key without a call of STS, whose response would have corrected its clock.
 #[test]
-fn a_cosgate_whose_clock_is_wrong_and_whose_key_is_another_s_fails_no_client() {
+fn wrong_clock_with_a_shared_key_fails_no_client() {
     let Some(redis) = Redis::start() else { return };
     for signature in ["s3", "cos"] {
         let emulator = emulator();
@@ -214,7 +214,7 @@ fn a_cosgate_whose_clock_is_wrong_and_whose_key_is_another_s_fails_no_client() {
                 use_folder(&gateway, ACME, "acme");
             }
         }
-        // In its own language COS says of a late time what it says of an old key.
+        // In its own API, COS uses the same error for a late time and an expired key.
         assert!(
             signature == "cos" || sts_calls(&emulator) == 1,
             "{signature}"
@@ -223,7 +223,7 @@ fn a_cosgate_whose_clock_is_wrong_and_whose_key_is_another_s_fails_no_client() {
 }
 
 #[test]
-fn a_late_clock_makes_no_old_key_of_another_young() {
+fn late_clock_does_not_extend_shared_keys() {
     let Some(redis) = Redis::start() else { return };
     let emulator = emulator();
     let shared = format!(
@@ -240,12 +240,12 @@ fn a_late_clock_makes_no_old_key_of_another_young() {
     thread::sleep(Duration::from_millis(4500)); // less than half of its life is left
     let call = Call::new(late.addr, "GET", "/photos/acme/a").signed_by(ACME);
     call.send().assert_ok();
-    // The second is refused for its time, and made once more.
+    // The second request is refused for its time, and repeated once.
     assert_eq!(sts_calls(&emulator), 3);
 }
 
 #[test]
-fn what_the_redis_holds_is_sealed_and_believed_for_its_own_scope_alone() {
+fn shared_keys_are_sealed_for_their_scope() {
     let Some(redis) = Redis::start() else { return };
     let log = Log::of_program();
     let emulator = emulator();
@@ -299,7 +299,7 @@ fn what_the_redis_holds_is_sealed_and_believed_for_its_own_scope_alone() {
         assert_eq!(gateway.metric(UNOPENED, ""), unopened);
     }
     assert_eq!(first.metric(UNOPENED, ""), 0);
-    // Who has another key opens nothing, and says so.
+    // A replica with another secret cannot open the entries, and reports it.
     let other = "another-key-of-a-cache-0123456789-01";
     let other = gateway(&emulator, redis.port, other);
     use_folder(&other, ACME, "acme");
@@ -310,7 +310,7 @@ fn what_the_redis_holds_is_sealed_and_believed_for_its_own_scope_alone() {
 }
 
 #[test]
-fn a_redis_that_is_away_or_silent_costs_a_moment_and_no_request() {
+fn unreachable_redis_fails_no_request() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     for port in [free_port(), silent.local_addr().unwrap().port()] {
         let emulator = emulator();
@@ -332,8 +332,8 @@ fn a_redis_that_is_away_or_silent_costs_a_moment_and_no_request() {
     }
 }
 
-/// A Redis that answers a look for a key with 512 MiB. Gives its port and, at the end of the connection,
-/// how much of that was taken.
+/// A Redis that responds to a lookup with 512 MiB. Gives its port, and the bytes that were read when the connection
+/// ended.
 fn flooding_redis() -> (u16, mpsc::Receiver<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -361,7 +361,7 @@ fn flooding_redis() -> (u16, mpsc::Receiver<usize>) {
 }
 
 #[test]
-fn a_redis_that_sends_more_than_was_asked_for_is_not_read() {
+fn limits_the_response_of_redis() {
     let (port, taken) = flooding_redis();
     let emulator = emulator();
     let gateway = gateway(&emulator, port, KEY);
@@ -369,6 +369,6 @@ fn a_redis_that_sends_more_than_was_asked_for_is_not_read() {
     use_folder(&gateway, ACME, "acme");
     assert!(began.elapsed() < Duration::from_secs(2));
     assert_eq!(sts_calls(&emulator), 1, "called without the Redis");
-    let taken = taken.recv_timeout(PATIENCE).unwrap(); // it was asked, and its connection cut
+    let taken = taken.recv_timeout(PATIENCE).unwrap(); // it got a request, and its connection was cut
     assert!(taken < 16 << 20, "{taken} bytes, most of them the system's");
 }

@@ -1,5 +1,5 @@
-//! Temporary keys handed to clients, over sockets: who gets one, what it opens at COS itself, and what
-//! else is refused.
+//! Temporary keys for clients, over sockets: who gets one, what it allows at COS itself, and which requests are
+//! refused.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::io::Write as _;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 const PATH: &str = "/.cosgate/credentials";
 const TOKEN: &str = "acme-container-token-0000000000";
 
-/// The tenant acme hands out keys.
+/// A world in which the tenant acme vends keys.
 fn world() -> World {
     world_with("vend = true\nvend_duration = \"40m\"\n")
 }
@@ -48,7 +48,7 @@ fn by_token(world: &World, token: &str) -> Reply {
     sent(&Call::new(world.gateway.addr, "GET", PATH).header("authorization", token))
 }
 
-fn ask(world: &World, body: &Value) -> Reply {
+fn send(world: &World, body: &Value) -> Reply {
     sent(&world.signed("POST", PATH).body(body.to_string()))
 }
 
@@ -60,7 +60,7 @@ fn json_of(reply: &Reply) -> Value {
     serde_json::from_slice(&reply.body).unwrap()
 }
 
-/// A key, used at COS without the proxy.
+/// A key that is used at COS without the proxy.
 struct Key {
     id: String,
     secret: String,
@@ -98,7 +98,7 @@ impl Key {
 }
 
 #[test]
-fn a_token_gets_the_key_of_its_tenant() {
+fn token_gets_the_key_of_its_tenant() {
     let world = world();
     let reply = by_token(&world, TOKEN);
     let key = Key::of(&reply);
@@ -119,7 +119,7 @@ fn a_token_gets_the_key_of_its_tenant() {
             "{method} {target}"
         );
     }
-    // The same key while enough of its time is left.
+    // The same key while enough of its lifetime is left.
     assert_eq!(Key::of(&by_token(&world, TOKEN)).id, key.id);
     assert_eq!(world.emulator.counters().counts().sts_calls, 1);
     assert_eq!(world.gateway.metric("cosgate_keys_vended_total", ""), 2);
@@ -138,11 +138,11 @@ fn a_token_gets_the_key_of_its_tenant() {
 }
 
 #[test]
-fn a_key_is_narrowed_on_request_and_never_widened() {
+fn narrows_a_key_and_never_widens_it() {
     let world = world();
     let body =
         json!({"bucket": "photos", "key": "acme/one.jpg", "allowActions": ["name/cos:PutObject"]});
-    let reply = ask(&world, &body);
+    let reply = send(&world, &body);
     let key = Key::of(&reply);
     let scope = &json_of(&reply)["scopes"][0];
     assert_eq!(
@@ -165,7 +165,7 @@ fn a_key_is_narrowed_on_request_and_never_widened() {
         );
     }
     let folder = json!({"bucket": "photos", "allowPrefix": "acme/in/*", "durationSeconds": 1800});
-    let reply = ask(&world, &folder);
+    let reply = send(&world, &folder);
     assert_eq!(life(&json_of(&reply)), 1800);
     let key = Key::of(&reply);
     assert_eq!(key.status(&world.emulator, "PUT", "/acme/in/x"), 200);
@@ -184,7 +184,7 @@ fn a_key_is_narrowed_on_request_and_never_widened() {
         (json!({"policy": {}}), 400),
         (json!("x".repeat(20_000)), 400),
     ] {
-        let reply = ask(&world, &body);
+        let reply = send(&world, &body);
         assert_eq!(reply.status, status, "{body}");
         assert_eq!(reply.header("content-type"), Some("application/json"));
         assert!(json_of(&reply)["code"].is_string());
@@ -192,7 +192,7 @@ fn a_key_is_narrowed_on_request_and_never_widened() {
 }
 
 #[test]
-fn nobody_else_gets_a_key() {
+fn refuses_keys_to_other_callers() {
     let world = world();
     let plain = |method: &str| Call::new(world.gateway.addr, method, PATH);
     let refusals = [
@@ -222,7 +222,7 @@ fn nobody_else_gets_a_key() {
             ),
             403,
         ),
-        // The body is not what was signed.
+        // The body is not the signed one.
         (
             sent(
                 &world
@@ -232,7 +232,7 @@ fn nobody_else_gets_a_key() {
             ),
             400,
         ),
-        // Nor is it said what the body is.
+        // The hash of the body is missing.
         (
             sent(
                 &world
@@ -242,7 +242,7 @@ fn nobody_else_gets_a_key() {
             ),
             403,
         ),
-        // A token is good for this alone.
+        // A token is valid only for vending.
         (
             sent(
                 &Call::new(world.gateway.addr, "GET", "/photos/acme/a")
@@ -260,15 +260,15 @@ fn nobody_else_gets_a_key() {
 }
 
 #[test]
-fn a_tenant_hands_out_nothing_unless_it_says_so() {
+fn vends_no_keys_by_default() {
     let world = world_with("");
-    assert_eq!(ask(&world, &json!({})).status, 403);
+    assert_eq!(send(&world, &json!({})).status, 403);
     assert_eq!(by_token(&world, TOKEN).status, 403);
     assert_eq!(world.emulator.counters().counts().sts_calls, 0);
 }
 
 #[test]
-fn an_object_of_the_same_name_in_a_virtual_hosted_bucket_is_an_object() {
+fn vend_path_is_an_object_in_virtual_hosted_style() {
     let world = world();
     let reply = sent(
         &world
@@ -280,7 +280,7 @@ fn an_object_of_the_same_name_in_a_virtual_hosted_bucket_is_an_object() {
 }
 
 #[test]
-fn a_key_with_little_time_left_is_not_handed_out() {
+fn vends_no_key_that_expires_soon() {
     let world = world();
     let key = Key::of(&by_token(&world, TOKEN));
     let faults = world.emulator.faults();
@@ -288,7 +288,7 @@ fn a_key_with_little_time_left_is_not_handed_out() {
         sts_lifetime: Some(1100),
         ..Faults::default()
     });
-    let reply = ask(&world, &json!({"bucket": "photos"}));
+    let reply = send(&world, &json!({"bucket": "photos"}));
     assert_eq!(reply.status, 503);
     assert!(reply.header("retry-after").is_some());
     faults.set(Faults {
@@ -296,14 +296,14 @@ fn a_key_with_little_time_left_is_not_handed_out() {
         sts: Some(StsFault::Down),
         ..Faults::default()
     });
-    assert_eq!(ask(&world, &json!({"bucket": "photos"})).status, 503);
-    // The one that was fetched before is still good.
+    assert_eq!(send(&world, &json!({"bucket": "photos"})).status, 503);
+    // The key that was fetched before is still valid.
     assert_eq!(Key::of(&by_token(&world, TOKEN)).id, key.id);
 }
 
-/// Of clients that time out first, as AWS's SDKs do after two seconds, the next finds the key.
+/// Some clients time out first, as AWS's SDKs do after two seconds. The next client finds the key.
 #[test]
-fn a_client_that_leaves_cancels_no_key() {
+fn disconnected_client_does_not_cancel_a_vended_key() {
     let world = world();
     world.emulator.faults().set(Faults {
         sts_latency_ms: 700,
@@ -321,7 +321,7 @@ fn a_client_that_leaves_cancels_no_key() {
 }
 
 #[test]
-fn many_that_ask_at_once_hear_one_answer_of_sts_and_in_time() {
+fn concurrent_clients_share_one_sts_response() {
     for (fault, latency) in [(Some(StsFault::Http500), 300), (Some(StsFault::Hang), 0)] {
         let world = world();
         world.emulator.faults().set(Faults {
@@ -349,7 +349,7 @@ fn many_that_ask_at_once_hear_one_answer_of_sts_and_in_time() {
 }
 
 #[test]
-fn what_sts_refuses_for_good_is_not_asked_again_by_the_next_client() {
+fn remembers_permanent_refusals_of_sts() {
     let world = world();
     world.emulator.faults().set(Faults {
         sts: Some(StsFault::Error("InvalidParameter.PolicyTooLong".to_owned())),
@@ -363,7 +363,7 @@ fn what_sts_refuses_for_good_is_not_asked_again_by_the_next_client() {
 }
 
 #[test]
-fn what_sts_refuses_with_an_unknown_code_holds_back_nobody_else() {
+fn unknown_refusal_affects_only_its_scope() {
     let world = world();
     let faults = world.emulator.faults();
     faults.set(Faults {
@@ -371,7 +371,7 @@ fn what_sts_refuses_with_an_unknown_code_holds_back_nobody_else() {
         ..Faults::default()
     });
     for _ in 0..10 {
-        assert_eq!(ask(&world, &json!({"bucket": "photos"})).status, 503);
+        assert_eq!(send(&world, &json!({"bucket": "photos"})).status, 503);
     }
     faults.clear();
     let began = Instant::now();
@@ -381,9 +381,9 @@ fn what_sts_refuses_with_an_unknown_code_holds_back_nobody_else() {
     assert_eq!(opened, 0);
 }
 
-/// The breaker is that of the proxy's own calls: it counts these too, and holds these back.
+/// The proxy's own calls share this breaker: it counts these calls too, and blocks them.
 #[test]
-fn while_the_breaker_is_open_no_client_reaches_sts() {
+fn open_breaker_blocks_vend_calls() {
     let world = world();
     let faults = world.emulator.faults();
     faults.set(Faults {
@@ -391,7 +391,7 @@ fn while_the_breaker_is_open_no_client_reaches_sts() {
         ..Faults::default()
     });
     for _ in 0..20 {
-        assert_eq!(ask(&world, &json!({"bucket": "photos"})).status, 503);
+        assert_eq!(send(&world, &json!({"bucket": "photos"})).status, 503);
     }
     assert_eq!(sts_calls(&world), 5, "it opens after five failures");
     let began = Instant::now();
@@ -411,31 +411,31 @@ fn while_the_breaker_is_open_no_client_reaches_sts() {
     );
     faults.set(Faults::default());
     support::eventually("the breaker closes", || {
-        ask(&world, &json!({"bucket": "photos"})).status == 200
+        send(&world, &json!({"bucket": "photos"})).status == 200
     });
     world.signed("PUT", "/photos/acme/a").send().assert_ok();
 }
 
 #[test]
-fn one_tenant_s_clients_get_so_many_keys_a_second() {
+fn limits_vended_keys_per_second() {
     let world = world();
     let mut given = 0;
     let began = Instant::now();
     for _ in 0..200 {
-        let reply = ask(&world, &json!({"bucket": "photos"}));
+        let reply = send(&world, &json!({"bucket": "photos"}));
         match reply.status {
             200 => given += 1,
             status => assert_eq!((status, reply.header("retry-after")), (503, Some("1"))),
         }
     }
-    let most = 41 + 20 * usize::try_from(began.elapsed().as_secs() + 1).unwrap();
-    assert!((40..=most).contains(&given), "{given}");
+    let max = 41 + 20 * usize::try_from(began.elapsed().as_secs() + 1).unwrap();
+    assert!((40..=max).contains(&given), "{given}");
     assert_eq!(sts_calls(&world), given as u64);
-    // The tenant's own traffic is not held back by that.
+    // The limit does not affect the tenant's own traffic.
     world.signed("PUT", "/photos/acme/a").send().assert_ok();
 }
 
-/// Tenants and subjects of one issuer that has so many calls a second for them.
+/// Tenants and subjects of one issuer with a limit of calls for their keys.
 fn shared_world(calls_per_second: u32) -> World {
     let emulator = support::emulator();
     let folder = tempfile::tempdir().unwrap();
@@ -471,7 +471,7 @@ fn ask_as(world: &World, token: &str, body: &Value) -> Reply {
     )
 }
 
-/// Ends a flood, also when the test fails.
+/// Ends a flood, even if the test fails.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -480,9 +480,9 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// One subject's narrowed keys, which are fetched anew each time, as fast as it can ask for them.
+/// One subject requests narrowed keys as fast as it can. Each one is fetched again.
 #[test]
-fn one_subjects_flood_leaves_another_subject_and_a_tenant_of_its_issuer_their_keys() {
+fn flood_of_one_subject_does_not_block_others() {
     let world = shared_world(20);
     let narrowed = json!({"bucket": "photos"});
     let (mallory, bob) = (CORP.of("mallory"), CORP.of("bob"));
@@ -511,13 +511,13 @@ fn one_subjects_flood_leaves_another_subject_and_a_tenant_of_its_issuer_their_ke
                     .map(|_| ask_as(&world, &bob, &narrowed).status)
                     .collect()
             }),
-            scope.spawn(|| (0..30).map(|_| ask(&world, &narrowed).status).collect()),
+            scope.spawn(|| (0..30).map(|_| send(&world, &narrowed).status).collect()),
         ];
         let others: Vec<Vec<u16>> = others.map(|other| other.join().unwrap()).into();
-        // A key of a whole scope goes before, and the tenant's own requests need none of these turns.
+        // A key of a whole scope has priority, and the tenant's own requests need none of these calls.
         let began = Instant::now();
         assert_eq!(ask_as(&world, &bob, &json!({})).status, 200);
-        assert_eq!(ask(&world, &json!({})).status, 200);
+        assert_eq!(send(&world, &json!({})).status, 200);
         world.signed("PUT", "/photos/acme/a").send().assert_ok();
         assert!(
             began.elapsed() < Duration::from_secs(2),
@@ -530,7 +530,7 @@ fn one_subjects_flood_leaves_another_subject_and_a_tenant_of_its_issuer_their_ke
 }
 
 #[test]
-fn a_subjects_key_of_its_whole_scope_is_kept_and_is_nobody_elses() {
+fn caches_a_subjects_key_for_that_subject_only() {
     let world = shared_world(20);
     let key = |subject: &str| Key::of(&ask_as(&world, &CORP.of(subject), &json!({}))).id;
     let (alice, bob) = (key("alice"), key("bob"));
@@ -552,14 +552,14 @@ fn a_subjects_key_of_its_whole_scope_is_kept_and_is_nobody_elses() {
 }
 
 #[test]
-fn a_narrowed_policy_that_is_too_long_is_refused_before_sts_is_asked() {
+fn rejects_too_long_policies_before_sts() {
     let world = world();
     let long = |prefixes: usize| {
         let prefix = |number: usize| format!("acme/{number}/{}/*", "x".repeat(60));
         let prefixes: Vec<_> = (0..prefixes).map(prefix).collect();
         json!({"bucket": "photos", "allowPrefixes": prefixes, "allowActions": ["name/cos:GetObject"]})
     };
-    let reply = ask(&world, &long(32));
+    let reply = send(&world, &long(32));
     assert_eq!((reply.status, sts_calls(&world)), (400, 0));
     let said = json_of(&reply)["message"].to_string();
     assert!(said.contains("fewer or shorter prefixes"), "{said}");
@@ -567,15 +567,15 @@ fn a_narrowed_policy_that_is_too_long_is_refused_before_sts_is_asked() {
         .gateway
         .log
         .assert_says("STS may refuse more than 2048");
-    assert_eq!(ask(&world, &long(4)).status, 200);
-    // STS may find one too long that is shorter: it says so of this request alone.
+    assert_eq!(send(&world, &long(4)).status, 200);
+    // STS may find a shorter policy too long: that error concerns only this request.
     let fault = StsFault::Error("InvalidParameter.PolicyTooLong".to_owned());
     world.emulator.faults().set(Faults {
         sts: Some(fault),
         ..Faults::default()
     });
     for _ in 0..10 {
-        let reply = ask(&world, &long(4));
+        let reply = send(&world, &long(4));
         assert_eq!((reply.status, reply.header("retry-after")), (400, None));
         assert!(
             json_of(&reply)["message"]
@@ -584,11 +584,11 @@ fn a_narrowed_policy_that_is_too_long_is_refused_before_sts_is_asked() {
         );
     }
     world.emulator.faults().clear();
-    assert_eq!(ask(&world, &long(4)).status, 200);
+    assert_eq!(send(&world, &long(4)).status, 200);
 }
 
 #[test]
-fn an_issuer_s_own_rate_holds_for_the_keys_of_clients_too() {
+fn issuer_rate_limits_vended_keys() {
     let emulator = support::emulator();
     let toml = support::toml(emulator.cos_addr(), emulator.sts_addr(), "")
         .replacen("[tenants.acme]\n", "[tenants.acme]\nvend = true\n", 1)
@@ -604,10 +604,10 @@ fn an_issuer_s_own_rate_holds_for_the_keys_of_clients_too() {
     thread::scope(|scope| {
         for _ in 0..30 {
             scope.spawn(|| {
-                let reply = ask(&world, &json!({"bucket": "photos"}));
+                let reply = send(&world, &json!({"bucket": "photos"}));
                 match reply.status {
                     200 => _ = given.fetch_add(1, Ordering::Relaxed),
-                    // It is told at once when its turn would be too late.
+                    // A client whose turn would be too late gets an error at once.
                     status => {
                         let after = reply.header("retry-after").unwrap();
                         assert_eq!((status, after), (503, "5"));
@@ -617,14 +617,14 @@ fn an_issuer_s_own_rate_holds_for_the_keys_of_clients_too() {
             });
         }
     });
-    let most = 3 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    let max = 3 + usize::try_from(began.elapsed().as_secs()).unwrap();
     let given = given.load(Ordering::Relaxed);
-    assert!((5..=most).contains(&given), "{given}");
+    assert!((5..=max).contains(&given), "{given}");
 }
 
-/// A grant that is a policy: judged here, and by COS with its conditions.
+/// A grant with a policy: cosgate evaluates it, and COS does too, with its conditions.
 #[test]
-fn a_raw_policy_fences_at_the_proxy_and_at_cos() {
+fn raw_policy_limits_requests_at_proxy_and_cos() {
     let emulator = support::emulator();
     let base = format!("qcs::cos:ap-guangzhou:uid/1250000000:{BUCKET}");
     let mut policy = NamedTempFile::new().unwrap();
@@ -655,7 +655,7 @@ fn a_raw_policy_fences_at_the_proxy_and_at_cos() {
             .assert_ok();
     }
     world.signed("GET", "/photos/acme/a").send().assert_ok();
-    let asked = world.emulator.counters().counts().cos_requests;
+    let before = world.emulator.counters().counts().cos_requests;
     for (method, target) in [
         ("GET", "/photos/acme/secret/a"),
         ("PUT", "/photos/globex/a"),
@@ -670,10 +670,10 @@ fn a_raw_policy_fences_at_the_proxy_and_at_cos() {
     }
     assert_eq!(
         world.emulator.counters().counts().cos_requests,
-        asked,
+        before,
         "refused here"
     );
-    // The condition is COS's to judge: it sees an address of another network.
+    // COS evaluates the condition: it sees an address of another network.
     assert_eq!(world.signed("DELETE", "/photos/acme/a").send().status, 403);
-    assert!(world.emulator.counters().counts().cos_requests > asked);
+    assert!(world.emulator.counters().counts().cos_requests > before);
 }

@@ -1,4 +1,4 @@
-//! A client that says exactly what a test wants, over a socket, and signs it in either language.
+//! A client that sends any request over a socket, signed as S3 or COS.
 
 use std::borrow::Cow;
 use std::io::{Read as _, Write as _};
@@ -29,7 +29,7 @@ pub(crate) struct Credential {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct TestRequest {
     pub(crate) method: &'static str,
     pub(crate) path: String,
     pub(crate) query: Vec<(String, String)>,
@@ -73,8 +73,8 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_unix(since.as_secs().try_into().unwrap())
 }
 
-impl Ask {
-    /// `target` is what goes on the wire; the host is the test bucket's.
+impl TestRequest {
+    /// `target` is sent as it is. The host is that of the test bucket.
     pub(crate) fn new(method: &'static str, target: &str) -> Self {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -84,14 +84,14 @@ impl Ask {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decode(name), decode(value))
         });
-        let ask = Self {
+        let request = Self {
             method,
             path: path.into(),
             query: query.collect(),
             headers: HeaderMap::new(),
             body: Vec::new(),
         };
-        ask.header("host", &format!("{BUCKET}.cos.{REGION}.myqcloud.com"))
+        request.header("host", &format!("{BUCKET}.cos.{REGION}.myqcloud.com"))
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
@@ -108,7 +108,7 @@ impl Ask {
         self.header("content-length", &length)
     }
 
-    /// Signs as an S3 client does, the body's hash included.
+    /// Signs as an S3 client does, with the hash of the body.
     pub(crate) fn s3(self, key: &Credential) -> Self {
         let hash = sha256_hex(&self.body);
         self.s3_at(key, now(), &hash)
@@ -138,7 +138,7 @@ impl Ask {
         self.header("authorization", &value)
     }
 
-    /// Signs natively, the token included.
+    /// Signs natively, with the token.
     pub(crate) fn cos(self, key: &Credential) -> Self {
         self.cos_at(key, now())
     }
@@ -157,7 +157,7 @@ impl Ask {
         self.header("authorization", &value)
     }
 
-    /// As a presigned URL of S3.
+    /// Makes a presigned URL of S3.
     pub(crate) fn s3_presigned(mut self, key: &Credential, time: Timestamp, expires: u32) -> Self {
         if let Some(token) = &key.token {
             self.query
@@ -187,7 +187,7 @@ impl Ask {
         }
     }
 
-    /// As a presigned URL of COS: the header form's fields as parameters.
+    /// Makes a presigned URL of COS: the fields of the header form as parameters.
     pub(crate) fn cos_presigned(mut self, key: &Credential, start: Timestamp) -> Self {
         let signed = self.clone().cos_at(
             &Credential {
@@ -206,7 +206,7 @@ impl Ask {
         self
     }
 
-    /// Gives `sign` what it signs.
+    /// Calls `sign` with the parts to sign.
     fn signed_by<T>(&self, sign: impl FnOnce(&Signable<'_>) -> T) -> T {
         let path = percent_decode(&self.path).unwrap();
         let query: Vec<_> = self
@@ -242,7 +242,7 @@ impl Ask {
     }
 
     pub(crate) fn send(&self, to: SocketAddr) -> Reply {
-        self.try_send(to).expect("an answer")
+        self.try_send(to).expect("a response")
     }
 
     /// `None` when the connection ends before a whole head.
@@ -262,7 +262,7 @@ pub(crate) fn connect(to: SocketAddr) -> TcpStream {
 impl Reply {
     pub(crate) fn read(stream: &mut TcpStream, bodiless: bool) -> Option<Self> {
         let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes); // a reset ends it too
+        let _ = stream.read_to_end(&mut bytes); // a reset also ends the response
         let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
         let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
         let mut lines = head.lines();
@@ -346,7 +346,7 @@ pub(crate) fn sts(
         time,
     };
     let signing = tc3::ApiSigningKey::derive(&key.secret, &time.date_dashed(), "sts");
-    let mut ask = Ask::new("POST", "/")
+    let mut request = TestRequest::new("POST", "/")
         .header("host", host)
         .header("content-type", "application/json")
         .header("x-tc-action", action)
@@ -359,14 +359,14 @@ pub(crate) fn sts(
         )
         .body(body);
     if let Some(token) = &key.token {
-        ask = ask.header("x-tc-token", token);
+        request = request.header("x-tc-token", token);
     }
-    let reply = ask.send(to);
+    let reply = request.send(to);
     let json = serde_json::from_slice::<Value>(&reply.body).unwrap()["Response"].clone();
     (reply, json)
 }
 
-/// The body of a GetFederationToken.
+/// The body of a `GetFederationToken`.
 pub(crate) fn federation(policy: &Value) -> Value {
     let mut encoded = String::new();
     push_encoded(&mut encoded, policy.to_string().as_bytes());

@@ -1,15 +1,16 @@
-//! What a key with the right policy can do, in both languages.
+//! Operations that a key with the right policy can do, with both signatures.
 
 use std::io::{Read as _, Write as _};
 
 use crate::client::{
-    Ask, BUCKET, Credential, OTHER, REGION, account, connect, emulator, now, policy, temporary_key,
+    BUCKET, Credential, OTHER, REGION, TestRequest, account, connect, emulator, now, policy,
+    temporary_key,
 };
 
-/// Signs in one of the two languages.
-type Sign = fn(Ask, &Credential) -> Ask;
+/// Signs in one of the two ways.
+type Sign = fn(TestRequest, &Credential) -> TestRequest;
 
-const BOTH: [Sign; 2] = [Ask::s3, Ask::cos];
+const BOTH: [Sign; 2] = [TestRequest::s3, TestRequest::cos];
 
 fn tenant(emulator: &cosgate::emulator::Emulator) -> Credential {
     temporary_key(
@@ -19,11 +20,11 @@ fn tenant(emulator: &cosgate::emulator::Emulator) -> Credential {
 }
 
 #[test]
-fn an_object_goes_in_and_comes_out_in_both_languages() {
+fn stores_and_returns_an_object_with_both_signatures() {
     let emulator = emulator();
     let key = tenant(&emulator);
     for (sign, prefix) in BOTH.into_iter().zip(["x-amz", "x-cos"]) {
-        let put = Ask::new("PUT", "/t1/a%20b%2B%E4%B8%AD%27()%2A~")
+        let put = TestRequest::new("PUT", "/t1/a%20b%2B%E4%B8%AD%27()%2A~")
             .header("content-type", "text/plain")
             .header(&format!("{prefix}-meta-colour"), "blue")
             .body("hello world");
@@ -45,23 +46,23 @@ fn an_object_goes_in_and_comes_out_in_both_languages() {
         );
 
         let target = "/t1/a%20b%2B%E4%B8%AD%27()%2A~";
-        let get = sign(Ask::new("GET", target), &key).send(emulator.cos_addr());
+        let get = sign(TestRequest::new("GET", target), &key).send(emulator.cos_addr());
         assert_eq!((get.status, get.text().as_str()), (200, "hello world"));
         assert_eq!(get.header(&format!("{prefix}-meta-colour")), Some("blue"));
         assert_eq!(get.header("content-type"), Some("text/plain"));
 
-        let part = Ask::new("GET", target).header("range", "bytes=6-");
+        let part = TestRequest::new("GET", target).header("range", "bytes=6-");
         let part = sign(part, &key).send(emulator.cos_addr());
         assert_eq!((part.status, part.text().as_str()), (206, "world"));
         assert_eq!(part.header("content-range"), Some("bytes 6-10/11"));
 
-        let head = sign(Ask::new("HEAD", target), &key).send(emulator.cos_addr());
+        let head = sign(TestRequest::new("HEAD", target), &key).send(emulator.cos_addr());
         assert_eq!(
             (head.status, head.header("content-length")),
             (200, Some("11"))
         );
 
-        let overridden = Ask::new(
+        let overridden = TestRequest::new(
             "GET",
             "/t1/a%20b%2B%E4%B8%AD%27()%2A~?response-content-type=text%2Fcss",
         );
@@ -73,17 +74,19 @@ fn an_object_goes_in_and_comes_out_in_both_languages() {
             overridden.text()
         );
 
-        let delete = sign(Ask::new("DELETE", target), &key).send(emulator.cos_addr());
+        let delete = sign(TestRequest::new("DELETE", target), &key).send(emulator.cos_addr());
         assert_eq!(delete.status, 204);
         assert!(!emulator.object_exists(BUCKET, "t1/a b+中'()*~"));
     }
 }
 
-/// Some SDKs look names up as they came, and one adds a header to what it has signed.
+/// Some SDKs read header names as they arrive, and one adds a header after signing.
 #[test]
-fn what_coss_sdks_rely_on_is_so() {
+fn accepts_what_sdks_of_cos_send() {
     let emulator = emulator();
-    let put = Ask::new("PUT", "/t1/a").body("x").cos(&tenant(&emulator));
+    let put = TestRequest::new("PUT", "/t1/a")
+        .body("x")
+        .cos(&tenant(&emulator));
     let put = put.header("x-cos-sdk-log-debug", "off");
     let mut stream = connect(emulator.cos_addr());
     stream.write_all(&[put.head(), put.body].concat()).unwrap();
@@ -96,24 +99,28 @@ fn what_coss_sdks_rely_on_is_so() {
 }
 
 #[test]
-fn presigned_urls_work_while_they_live() {
+fn presigned_urls_work_until_they_expire() {
     let emulator = emulator();
     let key = tenant(&emulator);
-    Ask::new("PUT", "/t1/x")
+    TestRequest::new("PUT", "/t1/x")
         .body("x")
         .s3(&key)
         .send(emulator.cos_addr());
-    let ask = |age: i64, expires| {
-        Ask::new("GET", "/t1/x")
+    let request = |age: i64, expires| {
+        TestRequest::new("GET", "/t1/x")
             .s3_presigned(&key, now().plus(-age), expires)
             .send(emulator.cos_addr())
     };
-    assert_eq!(ask(0, 60).status, 200);
-    assert_eq!(ask(120, 60).refusal(), (403, "AccessDenied".into()));
-    assert_eq!(ask(0, 604_801).refusal(), (400, "InvalidArgument".into()));
+    assert_eq!(request(0, 60).status, 200);
+    assert_eq!(request(120, 60).refusal(), (403, "AccessDenied".into()));
+    assert_eq!(
+        request(0, 604_801).refusal(),
+        (400, "InvalidArgument".into())
+    );
     let native = |age: i64| {
-        let ask = Ask::new("GET", "/t1/x?response-content-type=a%2Fb");
-        ask.cos_presigned(&key, now().plus(-age))
+        let request = TestRequest::new("GET", "/t1/x?response-content-type=a%2Fb");
+        request
+            .cos_presigned(&key, now().plus(-age))
             .send(emulator.cos_addr())
     };
     let live = native(0);
@@ -125,11 +132,11 @@ fn presigned_urls_work_while_they_live() {
 }
 
 #[test]
-fn a_policy_holds_in_and_out_of_its_prefix() {
+fn enforces_a_policy_inside_and_outside_its_prefix() {
     let emulator = emulator();
     let key = tenant(&emulator);
     for name in ["t1/x", "t2/x"] {
-        let put = Ask::new("PUT", &format!("/{name}"))
+        let put = TestRequest::new("PUT", &format!("/{name}"))
             .body(name)
             .s3(&account())
             .send(emulator.cos_addr());
@@ -137,39 +144,46 @@ fn a_policy_holds_in_and_out_of_its_prefix() {
     }
     let denied = (403, "AccessDenied".to_owned());
     for sign in BOTH {
-        let status = |ask: Ask| sign(ask, &key).send(emulator.cos_addr()).refusal();
-        assert_eq!(status(Ask::new("GET", "/t1/x")).0, 200);
-        assert_eq!(status(Ask::new("GET", "/t2/x")), denied);
-        assert_eq!(status(Ask::new("PUT", "/t2/y").body("y")), denied);
-        assert_eq!(status(Ask::new("DELETE", "/t2/x")), denied);
-        assert_eq!(status(Ask::new("GET", "/?prefix=t1%2F")).0, 200);
-        assert_eq!(status(Ask::new("GET", "/?prefix=t2%2F")), denied);
-        assert_eq!(status(Ask::new("GET", "/")), denied);
-        assert_eq!(status(Ask::new("GET", "/?versions=&prefix=t1%2F")).0, 200);
-        assert_eq!(status(Ask::new("GET", "/?uploads=&prefix=t2%2F")), denied);
-        assert_eq!(status(Ask::new("POST", "/t2/x?uploads=")), denied);
+        let status = |request: TestRequest| sign(request, &key).send(emulator.cos_addr()).refusal();
+        assert_eq!(status(TestRequest::new("GET", "/t1/x")).0, 200);
+        assert_eq!(status(TestRequest::new("GET", "/t2/x")), denied);
+        assert_eq!(status(TestRequest::new("PUT", "/t2/y").body("y")), denied);
+        assert_eq!(status(TestRequest::new("DELETE", "/t2/x")), denied);
+        assert_eq!(status(TestRequest::new("GET", "/?prefix=t1%2F")).0, 200);
+        assert_eq!(status(TestRequest::new("GET", "/?prefix=t2%2F")), denied);
+        assert_eq!(status(TestRequest::new("GET", "/")), denied);
+        assert_eq!(
+            status(TestRequest::new("GET", "/?versions=&prefix=t1%2F")).0,
+            200
+        );
+        assert_eq!(
+            status(TestRequest::new("GET", "/?uploads=&prefix=t2%2F")),
+            denied
+        );
+        assert_eq!(status(TestRequest::new("POST", "/t2/x?uploads=")), denied);
     }
     assert!(!emulator.object_exists(BUCKET, "t2/y"));
     assert!(emulator.object_exists(BUCKET, "t2/x"));
 }
 
 #[test]
-fn a_copy_needs_both_ends() {
+fn copy_needs_both_permissions() {
     let emulator = emulator();
     let key = tenant(&emulator);
     for name in ["t1/x", "t2/x"] {
-        Ask::new("PUT", &format!("/{name}"))
+        TestRequest::new("PUT", &format!("/{name}"))
             .body(name)
             .s3(&account())
             .send(emulator.cos_addr());
     }
     let s3 = |to: &str, from: &str| {
-        let ask = Ask::new("PUT", to).header("x-amz-copy-source", &format!("/{BUCKET}{from}"));
-        ask.s3(&key).send(emulator.cos_addr())
+        let request =
+            TestRequest::new("PUT", to).header("x-amz-copy-source", &format!("/{BUCKET}{from}"));
+        request.s3(&key).send(emulator.cos_addr())
     };
     let native = |to: &str, from: &str| {
         let source = format!("{BUCKET}.cos.{REGION}.myqcloud.com{from}");
-        Ask::new("PUT", to)
+        TestRequest::new("PUT", to)
             .header("x-cos-copy-source", &source)
             .cos(&key)
             .send(emulator.cos_addr())
@@ -183,7 +197,8 @@ fn a_copy_needs_both_ends() {
         assert_eq!(s3(to, from).refusal(), (403, "AccessDenied".into()));
         assert_eq!(native(to, from).refusal(), (403, "AccessDenied".into()));
     }
-    let bare = Ask::new("PUT", "/t1/y").header("x-cos-copy-source", &format!("/{BUCKET}/t1/x"));
+    let bare =
+        TestRequest::new("PUT", "/t1/y").header("x-cos-copy-source", &format!("/{BUCKET}/t1/x"));
     assert_eq!(
         bare.cos(&key).send(emulator.cos_addr()).refusal(),
         (400, "InvalidCopySource".into())
@@ -191,16 +206,16 @@ fn a_copy_needs_both_ends() {
 }
 
 #[test]
-fn listings_page_the_way_cos_does() {
+fn pages_listings_as_cos_does() {
     let emulator = emulator();
     for name in ["a", "d/1", "d/2", "e", "%E4%B8%AD"] {
-        Ask::new("PUT", &format!("/{name}"))
+        TestRequest::new("PUT", &format!("/{name}"))
             .body("x")
             .s3(&account())
             .send(emulator.cos_addr());
     }
     let get = |target: &str| {
-        Ask::new("GET", target)
+        TestRequest::new("GET", target)
             .s3(&account())
             .send(emulator.cos_addr())
     };
@@ -223,30 +238,30 @@ fn listings_page_the_way_cos_does() {
     assert_eq!(get(&target).elements("Key"), ["e", "中"]);
     let versions = get("/?versions=");
     assert_eq!(versions.elements("VersionId"), ["null"; 5]);
-    // Natively there is but the first version of the listing.
-    let native = Ask::new("GET", "/?list-type=2")
+    // The native API has only the first version of the listing.
+    let native = TestRequest::new("GET", "/?list-type=2")
         .cos(&account())
         .send(emulator.cos_addr());
     assert_eq!((native.status, native.element("KeyCount")), (200, None));
 }
 
 #[test]
-fn a_multi_delete_answers_for_each_key() {
+fn multi_delete_reports_each_key() {
     let emulator = emulator();
     let key = tenant(&emulator);
     for name in ["t1/x", "t1/y", "t2/x"] {
-        Ask::new("PUT", &format!("/{name}"))
+        TestRequest::new("PUT", &format!("/{name}"))
             .body("x")
             .s3(&account())
             .send(emulator.cos_addr());
     }
     let body = "<Delete><Object><Key>t1/x</Key></Object><Object><Key>t2/x</Key></Object>\
                 <Object><Key>t1/none</Key></Object></Delete>";
-    let ask = Ask::new("POST", "/?delete=")
+    let request = TestRequest::new("POST", "/?delete=")
         .header("content-md5", &md5(body))
         .body(body);
     for sign in BOTH {
-        let reply = sign(ask.clone(), &key).send(emulator.cos_addr());
+        let reply = sign(request.clone(), &key).send(emulator.cos_addr());
         assert_eq!(reply.status, 200, "{}", reply.text());
         assert_eq!(
             reply.text().matches("<Deleted>").count(),
@@ -262,47 +277,50 @@ fn a_multi_delete_answers_for_each_key() {
 }
 
 #[test]
-fn tags_are_kept_in_both_languages() {
+fn stores_tags_with_both_signatures() {
     let emulator = emulator();
     for (sign, prefix) in BOTH.into_iter().zip(["x-amz", "x-cos"]) {
-        let put = Ask::new("PUT", "/k")
+        let put = TestRequest::new("PUT", "/k")
             .header(&format!("{prefix}-tagging"), "a=1&b=%20")
             .body("x");
         assert_eq!(sign(put, &account()).send(emulator.cos_addr()).status, 200);
-        let tags = || sign(Ask::new("GET", "/k?tagging="), &account()).send(emulator.cos_addr());
+        let tags =
+            || sign(TestRequest::new("GET", "/k?tagging="), &account()).send(emulator.cos_addr());
         assert_eq!(tags().elements("Value"), ["1", " "], "{}", tags().text());
         let body = "<Tagging><TagSet><Tag><Key>c</Key><Value>2</Value></Tag></TagSet></Tagging>";
-        let put = Ask::new("PUT", "/k?tagging=")
+        let put = TestRequest::new("PUT", "/k?tagging=")
             .header("content-md5", &md5(body))
             .body(body);
         assert_eq!(sign(put, &account()).send(emulator.cos_addr()).status, 200);
         assert_eq!(tags().elements("Key"), ["c"]);
-        let delete = sign(Ask::new("DELETE", "/k?tagging="), &account()).send(emulator.cos_addr());
+        let delete =
+            sign(TestRequest::new("DELETE", "/k?tagging="), &account()).send(emulator.cos_addr());
         assert_eq!(delete.status, 204);
         assert!(tags().elements("Key").is_empty());
     }
 }
 
 #[test]
-fn conditions_decide_reads_and_writes() {
+fn enforces_conditions_of_reads_and_writes() {
     let emulator = emulator();
-    let send = |ask: Ask| ask.s3(&account()).send(emulator.cos_addr());
-    let etag = send(Ask::new("PUT", "/k").body("x"))
+    let send = |request: TestRequest| request.s3(&account()).send(emulator.cos_addr());
+    let etag = send(TestRequest::new("PUT", "/k").body("x"))
         .header("etag")
         .unwrap()
         .to_owned();
-    let get = |name: &str, value: &str| send(Ask::new("GET", "/k").header(name, value)).status;
+    let get =
+        |name: &str, value: &str| send(TestRequest::new("GET", "/k").header(name, value)).status;
     assert_eq!(get("if-match", &etag), 200);
     assert_eq!(get("if-match", "\"0\""), 412);
     assert_eq!(get("if-none-match", &etag), 304);
-    let unchanged = send(Ask::new("GET", "/k").header("if-none-match", &etag));
+    let unchanged = send(TestRequest::new("GET", "/k").header("if-none-match", &etag));
     assert_eq!(unchanged.header("etag"), Some(etag.as_str()));
     assert_eq!(get("if-modified-since", &now().plus(60).http_date()), 304);
     assert_eq!(
         get("if-unmodified-since", &now().plus(-60).http_date()),
         412
     );
-    let native = Ask::new("PUT", "/k")
+    let native = TestRequest::new("PUT", "/k")
         .header("x-cos-forbid-overwrite", "true")
         .body("y")
         .cos(&account());
@@ -311,66 +329,76 @@ fn conditions_decide_reads_and_writes() {
         (409, "FileAlreadyExists".into())
     );
     assert_eq!(emulator.object_bytes(BUCKET, "k").unwrap(), b"x");
-    let fresh = Ask::new("PUT", "/new")
+    let fresh = TestRequest::new("PUT", "/new")
         .header("x-cos-forbid-overwrite", "true")
         .body("y");
     assert_eq!(fresh.cos(&account()).send(emulator.cos_addr()).status, 200);
-    // No page of COS says that it keeps any other condition of a write.
+    // No page of COS documents any other condition of a write.
     for (name, value) in [
         ("if-none-match", "*"),
         ("if-match", "\"0\""),
         ("x-cos-forbid-overwrite", "true"),
         ("x-amz-forbid-overwrite", "true"),
     ] {
-        let put = Ask::new("PUT", "/k").header(name, value).body("z");
+        let put = TestRequest::new("PUT", "/k").header(name, value).body("z");
         assert_eq!(send(put).status, 200, "{name}");
     }
-    let delete = Ask::new("DELETE", "/k").header("if-match", "\"0\"");
+    let delete = TestRequest::new("DELETE", "/k").header("if-match", "\"0\"");
     assert_eq!(send(delete).status, 204);
 }
 
 #[test]
-fn buckets_are_listed_found_and_made() {
+fn lists_finds_and_creates_buckets() {
     let emulator = emulator();
-    let service = |ask: Ask| {
-        ask.header("host", "service.cos.myqcloud.com")
+    let service = |request: TestRequest| {
+        request
+            .header("host", "service.cos.myqcloud.com")
             .s3(&account())
     };
-    let list = service(Ask::new("GET", "/")).send(emulator.cos_addr());
+    let list = service(TestRequest::new("GET", "/")).send(emulator.cos_addr());
     assert_eq!(list.elements("Name"), [BUCKET, OTHER], "{}", list.text());
     let of_region = |region: &str| {
-        let ask = Ask::new("GET", "/").header("host", &format!("cos.{region}.myqcloud.com"));
-        ask.s3(&account())
+        let request =
+            TestRequest::new("GET", "/").header("host", &format!("cos.{region}.myqcloud.com"));
+        request
+            .s3(&account())
             .send(emulator.cos_addr())
             .elements("Name")
     };
     assert_eq!(of_region(REGION), [BUCKET, OTHER]);
     assert!(of_region("ap-beijing").is_empty());
-    let location = Ask::new("GET", "/?location=")
+    let location = TestRequest::new("GET", "/?location=")
         .s3(&account())
         .send(emulator.cos_addr());
     assert!(location.text().contains(REGION));
     assert_eq!(
-        Ask::new("HEAD", "/")
+        TestRequest::new("HEAD", "/")
             .s3(&account())
             .send(emulator.cos_addr())
             .status,
         200
     );
-    let on = |bucket: &str, ask: Ask| {
+    let on = |bucket: &str, request: TestRequest| {
         let host = format!("{bucket}.cos.{REGION}.myqcloud.com:9100");
-        ask.header("host", &host)
+        request
+            .header("host", &host)
             .s3(&account())
             .send(emulator.cos_addr())
     };
-    assert_eq!(on("new-1250000000", Ask::new("HEAD", "/")).status, 404);
-    let made = on("new-1250000000", Ask::new("PUT", "/").body(""));
+    assert_eq!(
+        on("new-1250000000", TestRequest::new("HEAD", "/")).status,
+        404
+    );
+    let made = on("new-1250000000", TestRequest::new("PUT", "/").body(""));
     assert_eq!(made.status, 200, "{}", made.text());
-    assert_eq!(on("new-1250000000", Ask::new("HEAD", "/")).status, 200);
-    let again = on("new-1250000000", Ask::new("PUT", "/").body(""));
+    assert_eq!(
+        on("new-1250000000", TestRequest::new("HEAD", "/")).status,
+        200
+    );
+    let again = on("new-1250000000", TestRequest::new("PUT", "/").body(""));
     assert_eq!(again.refusal(), (409, "BucketAlreadyOwnedByYou".into()));
     assert_eq!(
-        on("new-1250000001", Ask::new("PUT", "/").body("")).refusal(),
+        on("new-1250000001", TestRequest::new("PUT", "/").body("")).refusal(),
         (404, "NoSuchBucket".into())
     );
 }

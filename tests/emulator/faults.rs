@@ -1,4 +1,4 @@
-//! Faults on demand, counters, and the life of the emulator itself.
+//! Faults on demand, counters, and data that outlives the emulator.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use cosgate::timestamp::Timestamp;
 use serde_json::{Value, json};
 
 use crate::client::{
-    Ask, BUCKET, OTHER, Reply, account, connect, emulator, emulator_with, federation, now, policy,
-    sts, temporary_key,
+    BUCKET, OTHER, Reply, TestRequest, account, connect, emulator, emulator_with, federation, now,
+    policy, sts, temporary_key,
 };
 
 fn cos(fault: CosFault, times: u32) -> Faults {
@@ -24,14 +24,14 @@ fn cos(fault: CosFault, times: u32) -> Faults {
 }
 
 #[test]
-fn cos_breaks_as_it_is_told_and_then_no_more() {
+fn cos_meets_a_counted_fault_and_recovers() {
     let emulator = emulator();
     let put = || {
-        Ask::new("PUT", "/k")
+        TestRequest::new("PUT", "/k")
             .body(vec![b'x'; 500_000])
             .s3(&account())
     };
-    let get = || Ask::new("GET", "/k").s3(&account());
+    let get = || TestRequest::new("GET", "/k").s3(&account());
     assert_eq!(put().send(emulator.cos_addr()).status, 200);
 
     emulator.faults().set(cos(CosFault::SlowDown, 1));
@@ -60,7 +60,7 @@ fn cos_breaks_as_it_is_told_and_then_no_more() {
     emulator
         .faults()
         .set(cos(CosFault::ResetAfterReceived(1000), 1));
-    let over = Ask::new("PUT", "/k")
+    let over = TestRequest::new("PUT", "/k")
         .body(vec![b'y'; 500_000])
         .s3(&account());
     assert!(over.try_send(emulator.cos_addr()).is_none());
@@ -80,11 +80,11 @@ fn cos_breaks_as_it_is_told_and_then_no_more() {
 }
 
 #[test]
-fn sts_breaks_as_it_is_told() {
+fn sts_meets_its_faults() {
     let emulator = emulator();
     let body = federation(&policy(&["name/cos:GetObject"], &[&format!("{BUCKET}/*")]));
     let plain = || {
-        Ask::new("POST", "/")
+        TestRequest::new("POST", "/")
             .body("{}")
             .try_send(emulator.sts_addr())
     };
@@ -127,39 +127,39 @@ fn sts_breaks_as_it_is_told() {
     assert!((3..=5).contains(&left));
 }
 
-/// Puts faults in force, as `PUT /faults` and a file would.
+/// Sets faults, as `PUT /faults` and a file would.
 fn set(emulator: &Emulator, faults: &[Value]) {
     let faults = serde_json::from_value(json!({"faults": faults})).unwrap();
     emulator.faults().set(faults);
 }
 
-fn put(key: &str, content: &[u8]) -> Ask {
-    Ask::new("PUT", key).body(content).s3(&account())
+fn put(key: &str, content: &[u8]) -> TestRequest {
+    TestRequest::new("PUT", key).body(content).s3(&account())
 }
 
-fn get(target: &str) -> Ask {
-    Ask::new("GET", target).s3(&account())
+fn get(target: &str) -> TestRequest {
+    TestRequest::new("GET", target).s3(&account())
 }
 
-/// The clock of this test is that of the client.
+/// The current time of the client.
 #[expect(clippy::disallowed_methods, reason = "the emulator has a real clock")]
 fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
     (action(), start.elapsed())
 }
 
-/// Sends a head and part of a body, and reads what comes within a while.
-fn half_sent(emulator: &Emulator, ask: &Ask, sent: usize) -> Option<Reply> {
+/// Sends a head and a part of the body, and reads the response within a time limit.
+fn half_sent(emulator: &Emulator, request: &TestRequest, sent: usize) -> Option<Reply> {
     let mut stream = connect(emulator.cos_addr());
     let patience = Duration::from_millis(300);
     stream.set_read_timeout(Some(patience)).unwrap();
-    stream.write_all(&ask.head()).unwrap();
-    stream.write_all(&ask.body[..sent]).unwrap();
+    stream.write_all(&request.head()).unwrap();
+    stream.write_all(&request.body[..sent]).unwrap();
     Reply::read(&mut stream, false)
 }
 
 #[test]
-fn faults_are_met_where_operation_bucket_prefix_and_tenant_are_theirs() {
+fn limits_faults_by_operation_bucket_prefix_and_tenant() {
     let emulator = emulator();
     for key in ["/a/k", "/b/k"] {
         assert_eq!(put(key, b"x").send(emulator.cos_addr()).status, 200);
@@ -173,18 +173,18 @@ fn faults_are_met_where_operation_bucket_prefix_and_tenant_are_theirs() {
             json!({"service": "cos", "tenant": "acme", "do": {"error": {"status": 403, "code": "AccessDenied"}}}),
         ],
     );
-    let status = |ask: Ask| ask.send(emulator.cos_addr()).status;
+    let status = |request: TestRequest| request.send(emulator.cos_addr()).status;
     assert_eq!(status(get("/a/k")), 503);
     assert_eq!(status(get("/?prefix=a%2Fk")), 503);
     assert_eq!(status(get("/b/k")), 200);
     assert_eq!(status(put("/a/k", b"y")), 200);
-    let other =
-        Ask::new("GET", "/").header("host", &format!("{OTHER}.cos.ap-guangzhou.myqcloud.com"));
+    let other = TestRequest::new("GET", "/")
+        .header("host", &format!("{OTHER}.cos.ap-guangzhou.myqcloud.com"));
     assert_eq!(status(other.s3(&account())), 500);
     let all = policy(&["name/cos:*"], &[&format!("{BUCKET}/*")]);
     let acme = temporary_key(&emulator, &all);
-    assert_eq!(status(Ask::new("GET", "/b/k").s3(&acme)), 403);
-    assert_eq!(status(Ask::new("GET", "/b/k").cos(&acme)), 403);
+    assert_eq!(status(TestRequest::new("GET", "/b/k").s3(&acme)), 403);
+    assert_eq!(status(TestRequest::new("GET", "/b/k").cos(&acme)), 403);
     let met: Vec<u64> = emulator
         .faults()
         .met()
@@ -195,7 +195,7 @@ fn faults_are_met_where_operation_bucket_prefix_and_tenant_are_theirs() {
 }
 
 #[test]
-fn latencies_add_up_and_bandwidth_takes_its_time() {
+fn adds_latencies_and_limits_bandwidth() {
     let emulator = emulator();
     let content = vec![b'x'; 40_000];
     put("/k", &content).send(emulator.cos_addr());
@@ -247,27 +247,27 @@ fn latencies_add_up_and_bandwidth_takes_its_time() {
 }
 
 #[test]
-fn cos_answers_early_and_stalls_in_the_middle_of_an_upload() {
+fn cos_responds_early_and_stalls_during_uploads() {
     let emulator = emulator();
     set(
         &emulator,
         &[json!({"service": "cos", "times": 1,
-            "do": {"answer-after-received": {"bytes": 1000, "status": 403, "code": "AccessDenied"}}})],
+            "do": {"respond-after-received": {"bytes": 1000, "status": 403, "code": "AccessDenied"}}})],
     );
-    let ask = put("/k", &vec![b'x'; 500_000]);
-    let early = half_sent(&emulator, &ask, 2000).unwrap();
+    let request = put("/k", &vec![b'x'; 500_000]);
+    let early = half_sent(&emulator, &request, 2000).unwrap();
     assert_eq!(early.refusal(), (403, "AccessDenied".into()));
     set(
         &emulator,
         &[json!({"service": "cos", "do": {"stall-after-received": 1000}})],
     );
-    assert!(half_sent(&emulator, &ask, ask.body.len()).is_none());
+    assert!(half_sent(&emulator, &request, request.body.len()).is_none());
     emulator.faults().clear();
     assert_eq!(get("/k").send(emulator.cos_addr()).status, 404);
 }
 
 #[test]
-fn a_byte_is_changed_on_either_way() {
+fn flips_a_byte_in_both_directions() {
     let emulator = emulator();
     put("/k", b"abcdef").send(emulator.cos_addr());
     set(
@@ -281,7 +281,7 @@ fn a_byte_is_changed_on_either_way() {
         &[json!({"service": "cos", "do": {"flip-after-received": 2}})],
     );
     let unsigned =
-        Ask::new("PUT", "/k")
+        TestRequest::new("PUT", "/k")
             .body("abcdef")
             .s3_at(&account(), now(), "UNSIGNED-PAYLOAD");
     assert_eq!(unsigned.send(emulator.cos_addr()).status, 200);
@@ -289,7 +289,7 @@ fn a_byte_is_changed_on_either_way() {
 }
 
 #[test]
-fn a_partial_listing_says_that_there_is_more() {
+fn partial_listing_is_truncated() {
     let emulator = emulator();
     for key in ["a", "b", "c"] {
         emulator.put_object(BUCKET, key, b"x").unwrap();
@@ -303,14 +303,14 @@ fn a_partial_listing_says_that_there_is_more() {
     assert_eq!(page.element("IsTruncated").as_deref(), Some("true"));
     assert_eq!(page.element("MaxKeys").as_deref(), Some("1000"));
     let token = page.element("NextContinuationToken").unwrap();
-    let mut rest = Ask::new("GET", "/?list-type=2");
+    let mut rest = TestRequest::new("GET", "/?list-type=2");
     rest.query.push(("continuation-token".into(), token));
     let rest = rest.s3(&account()).send(emulator.cos_addr());
     assert_eq!(rest.elements("Key"), ["c"]);
 }
 
 #[test]
-fn clocks_lives_and_keys_go_wrong() {
+fn changes_clocks_lifetimes_and_keys() {
     let emulator = emulator();
     emulator.put_object(BUCKET, "k", b"x").unwrap();
     let all = policy(&["name/cos:*"], &[&format!("{BUCKET}/*")]);
@@ -323,7 +323,7 @@ fn clocks_lives_and_keys_go_wrong() {
     assert_eq!(skewed.refusal(), (403, "RequestTimeTooSkewed".into()));
     let date = Timestamp::parse_http_date(skewed.header("date").unwrap()).unwrap();
     assert!((1195..=1205).contains(&date.since(now())));
-    let native = Ask::new("GET", "/k")
+    let native = TestRequest::new("GET", "/k")
         .cos(&account())
         .send(emulator.cos_addr());
     assert_eq!(native.refusal(), (403, "AccessDenied".into()));
@@ -337,10 +337,16 @@ fn clocks_lives_and_keys_go_wrong() {
         ],
     );
     let dead = temporary_key(&emulator, &all);
-    let expired = Ask::new("GET", "/k").s3(&dead).send(emulator.cos_addr());
+    let expired = TestRequest::new("GET", "/k")
+        .s3(&dead)
+        .send(emulator.cos_addr());
     assert_eq!(expired.refusal(), (400, "ExpiredToken".into()));
 
-    let read = || Ask::new("GET", "/k").s3(&acme).send(emulator.cos_addr());
+    let read = || {
+        TestRequest::new("GET", "/k")
+            .s3(&acme)
+            .send(emulator.cos_addr())
+    };
     set(
         &emulator,
         &[json!({"service": "cos", "tenant": "other", "do": "revoke-keys"})],
@@ -352,15 +358,17 @@ fn clocks_lives_and_keys_go_wrong() {
     );
     assert_eq!(read().refusal(), (403, "InvalidAccessKeyId".into()));
     let fresh = temporary_key(&emulator, &all);
-    let read = Ask::new("GET", "/k").s3(&fresh).send(emulator.cos_addr());
+    let read = TestRequest::new("GET", "/k")
+        .s3(&fresh)
+        .send(emulator.cos_addr());
     assert_eq!(read.status, 200, "an event happens once");
 }
 
 #[test]
-fn new_connections_are_refused_and_open_ones_go_on() {
+fn refuses_new_connections_and_keeps_open_ones() {
     let emulator = emulator();
-    let head = |ask: Ask| {
-        let head = String::from_utf8(ask.head()).unwrap();
+    let head = |request: TestRequest| {
+        let head = String::from_utf8(request.head()).unwrap();
         head.replace("connection: close\r\n", "")
     };
     let mut open = connect(emulator.cos_addr());
@@ -376,7 +384,7 @@ fn new_connections_are_refused_and_open_ones_go_on() {
     });
     assert!(get("/none").try_send(emulator.cos_addr()).is_none());
     assert!(
-        Ask::new("POST", "/")
+        TestRequest::new("POST", "/")
             .body("{}")
             .try_send(emulator.sts_addr())
             .is_none()
@@ -389,7 +397,7 @@ fn new_connections_are_refused_and_open_ones_go_on() {
 }
 
 #[test]
-fn a_share_of_the_requests_meets_a_fault_and_the_same_ones_with_the_same_seed() {
+fn same_seed_selects_the_same_share() {
     let emulator = emulator();
     let run = |seed| {
         emulator.faults().set(Faults {
@@ -411,7 +419,7 @@ fn a_share_of_the_requests_meets_a_fault_and_the_same_ones_with_the_same_seed() 
 }
 
 #[test]
-fn the_page_of_faults_names_every_kind() {
+fn faults_page_names_every_kind() {
     let page = std::fs::read_to_string("docs/faults.md").unwrap();
     for service in ["cos", "sts"] {
         let none = json!({"service": service, "do": "?"});
@@ -432,7 +440,7 @@ fn the_page_of_faults_names_every_kind() {
             );
         }
     }
-    // The examples of the page are read as files.
+    // The examples of the page are parsed as files.
     let blocks: Vec<&str> = page.split("```toml\n").skip(1).collect();
     assert!(blocks.len() > 1);
     for block in blocks {
@@ -442,12 +450,12 @@ fn the_page_of_faults_names_every_kind() {
 }
 
 #[test]
-fn what_came_can_be_looked_at() {
+fn records_heads_and_counts() {
     let emulator = emulator();
-    let ask = Ask::new("GET", "/a%20b?x=1")
+    let request = TestRequest::new("GET", "/a%20b?x=1")
         .header("user-agent", "test")
         .s3(&account());
-    ask.send(emulator.cos_addr());
+    request.send(emulator.cos_addr());
     let heads = emulator.counters().heads();
     assert_eq!(
         (heads[0].method.as_str(), heads[0].target.as_str()),
@@ -470,19 +478,19 @@ fn what_came_can_be_looked_at() {
 }
 
 #[test]
-fn faults_are_set_over_http_too() {
+fn sets_faults_over_http() {
     let admin = Some(([127, 0, 0, 1], 0).into());
     let emulator = emulator_with(EmulatorConfig {
         admin_listen: admin,
         ..EmulatorConfig::default()
     });
     let admin = emulator.admin_addr().unwrap();
-    let ask = |method: &'static str, target: &str, host: &str| {
-        Ask::new(method, target).header("host", host)
+    let request = |method: &'static str, target: &str, host: &str| {
+        TestRequest::new(method, target).header("host", host)
     };
     let put = |body: &str| {
-        let ask = ask("PUT", "/faults", "localhost:9102").body(body);
-        ask.send(admin).status
+        let request = request("PUT", "/faults", "localhost:9102").body(body);
+        request.send(admin).status
     };
     assert_eq!(put(r#"{"cos": "slow-down"}"#), 200);
     assert_eq!(emulator.faults().current().cos, Some(CosFault::SlowDown));
@@ -493,29 +501,29 @@ fn faults_are_set_over_http_too() {
         .map(|_| get("/none").send(emulator.cos_addr()).status)
         .collect();
     assert_eq!(met, [404, 503, 404, 503]);
-    let met = ask("GET", "/faults/met", "localhost").send(admin);
+    let met = request("GET", "/faults/met", "localhost").send(admin);
     let met: Value = serde_json::from_slice(&met.body).unwrap();
     assert_eq!(met, json!([{"fault": "down", "met": 2}]));
     assert_eq!(put(r#"{"cos": "slow-down"}"#), 200);
-    // A page in a browser can have a name of its own lead here.
+    // A web page could use a name of its own for this address.
     for (method, target) in [
         ("DELETE", "/faults"),
         ("DELETE", "/keys"),
         ("GET", "/heads"),
     ] {
-        let misdirected = ask(method, target, "rebound.example:9102").send(admin);
+        let misdirected = request(method, target, "rebound.example:9102").send(admin);
         assert_eq!(misdirected.status, 421, "{target}");
     }
     assert_eq!(emulator.faults().current().cos, Some(CosFault::SlowDown));
-    let cleared = ask("DELETE", "/faults", &admin.to_string()).send(admin);
+    let cleared = request("DELETE", "/faults", &admin.to_string()).send(admin);
     assert_eq!(cleared.status, 200);
     assert_eq!(emulator.faults().current(), Faults::default());
-    let counters = ask("GET", "/counters", "127.0.0.1").send(admin);
+    let counters = request("GET", "/counters", "127.0.0.1").send(admin);
     assert!(serde_json::from_slice::<Value>(&counters.body).unwrap()["cos_requests"].is_number());
 }
 
 #[test]
-fn objects_outlive_the_emulator_when_they_have_a_folder() {
+fn data_folder_keeps_objects() {
     let folder = tempfile::tempdir().unwrap();
     let start = || {
         emulator_with(EmulatorConfig {
@@ -524,7 +532,7 @@ fn objects_outlive_the_emulator_when_they_have_a_folder() {
         })
     };
     let first = start();
-    let put = Ask::new("PUT", "/k")
+    let put = TestRequest::new("PUT", "/k")
         .header("x-amz-meta-a", "b")
         .body("x")
         .s3(&account());
@@ -533,7 +541,9 @@ fn objects_outlive_the_emulator_when_they_have_a_folder() {
     drop(first);
     assert!(std::net::TcpStream::connect(addr).is_err());
     let second = start();
-    let get = Ask::new("GET", "/k").s3(&account()).send(second.cos_addr());
+    let get = TestRequest::new("GET", "/k")
+        .s3(&account())
+        .send(second.cos_addr());
     assert_eq!(
         (get.text().as_str(), get.header("x-amz-meta-a")),
         ("x", Some("b"))

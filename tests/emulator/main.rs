@@ -1,4 +1,4 @@
-//! The emulator over sockets: what it does, and everything that it must refuse.
+//! The emulator over sockets: its operations, and everything that it must refuse.
 
 #[expect(
     clippy::indexing_slicing,

@@ -1,6 +1,6 @@
-//! Multipart uploads, in both languages.
+//! Multipart uploads with both signatures.
 
-use crate::client::{Ask, BUCKET, Credential, REGION, Reply, account, emulator};
+use crate::client::{BUCKET, Credential, REGION, Reply, TestRequest, account, emulator};
 
 const MIB: usize = 1024 * 1024;
 
@@ -15,13 +15,15 @@ fn complete_body(parts: &[(u32, &str)]) -> String {
 }
 
 #[test]
-fn parts_become_one_object_in_both_languages() {
-    let signs: [fn(Ask, &Credential) -> Ask; 2] = [Ask::s3, Ask::cos];
+fn joins_parts_with_both_signatures() {
+    let signs: [fn(TestRequest, &Credential) -> TestRequest; 2] =
+        [TestRequest::s3, TestRequest::cos];
     for (sign, prefix) in signs.into_iter().zip(["x-amz", "x-cos"]) {
         let emulator = emulator();
-        let send = |ask: Ask| -> Reply { sign(ask, &account()).send(emulator.cos_addr()) };
-        send(Ask::new("PUT", "/source").body(vec![b's'; 100]));
-        let begun = Ask::new("POST", "/big?uploads=")
+        let send =
+            |request: TestRequest| -> Reply { sign(request, &account()).send(emulator.cos_addr()) };
+        send(TestRequest::new("PUT", "/source").body(vec![b's'; 100]));
+        let begun = TestRequest::new("POST", "/big?uploads=")
             .header(&format!("{prefix}-meta-a"), "b")
             .body("");
         let begun = send(begun);
@@ -31,7 +33,8 @@ fn parts_become_one_object_in_both_languages() {
 
         let part = |number: u32, content: Vec<u8>| {
             let reply = send(
-                Ask::new("PUT", &format!("/big?partNumber={number}&uploadId={id}")).body(content),
+                TestRequest::new("PUT", &format!("/big?partNumber={number}&uploadId={id}"))
+                    .body(content),
             );
             assert_eq!(reply.status, 200, "{}", reply.text());
             reply.header("etag").unwrap().to_owned()
@@ -41,7 +44,7 @@ fn parts_become_one_object_in_both_languages() {
             "x-amz" => format!("{BUCKET}/source"),
             _ => format!("{BUCKET}.cos.{REGION}.myqcloud.com/source"),
         };
-        let copied = Ask::new("PUT", &format!("/big?partNumber=3&uploadId={id}"))
+        let copied = TestRequest::new("PUT", &format!("/big?partNumber=3&uploadId={id}"))
             .header(&format!("{prefix}-copy-source"), &source)
             .header(&format!("{prefix}-copy-source-range"), "bytes=0-9");
         let copied = send(copied);
@@ -50,7 +53,10 @@ fn parts_become_one_object_in_both_languages() {
             .unwrap_or_else(|| panic!("{}", copied.text()))
             .replace("&quot;", "\"");
 
-        let listed = send(Ask::new("GET", &format!("/big?uploadId={id}&max-parts=2")));
+        let listed = send(TestRequest::new(
+            "GET",
+            &format!("/big?uploadId={id}&max-parts=2"),
+        ));
         assert_eq!(
             listed.elements("PartNumber"),
             ["1", "2"],
@@ -58,7 +64,7 @@ fn parts_become_one_object_in_both_languages() {
             listed.text()
         );
         assert_eq!(listed.element("NextPartNumberMarker").as_deref(), Some("2"));
-        let uploads = send(Ask::new("GET", "/?uploads="));
+        let uploads = send(TestRequest::new("GET", "/?uploads="));
         assert_eq!(
             uploads.elements("UploadId"),
             std::slice::from_ref(&id),
@@ -67,8 +73,9 @@ fn parts_become_one_object_in_both_languages() {
         );
 
         let target = format!("/big?uploadId={id}");
-        let complete =
-            |parts: &[(u32, &str)]| send(Ask::new("POST", &target).body(complete_body(parts)));
+        let complete = |parts: &[(u32, &str)]| {
+            send(TestRequest::new("POST", &target).body(complete_body(parts)))
+        };
         assert_eq!(
             complete(&[(1, "\"0\"")]).refusal(),
             (400, "InvalidPart".into())
@@ -85,8 +92,8 @@ fn parts_become_one_object_in_both_languages() {
         let content = [vec![b'1'; MIB], vec![b'2'; MIB], vec![b's'; 10]].concat();
         assert!(emulator.object_bytes(BUCKET, "big").unwrap() == content);
 
-        let whole = send(Ask::new("PUT", "/whole").body(content));
-        let head = send(Ask::new("HEAD", "/big"));
+        let whole = send(TestRequest::new("PUT", "/whole").body(content));
+        let head = send(TestRequest::new("HEAD", "/big"));
         assert_eq!(
             head.header("x-cos-hash-crc64ecma"),
             whole.header("x-cos-hash-crc64ecma")
@@ -100,46 +107,49 @@ fn parts_become_one_object_in_both_languages() {
 }
 
 #[test]
-fn an_aborted_upload_is_gone() {
+fn removes_an_aborted_upload() {
     let emulator = emulator();
-    let send = |ask: Ask| ask.s3(&account()).send(emulator.cos_addr());
-    let id = send(Ask::new("POST", "/k?uploads=").body(""))
+    let send = |request: TestRequest| request.s3(&account()).send(emulator.cos_addr());
+    let id = send(TestRequest::new("POST", "/k?uploads=").body(""))
         .element("UploadId")
         .unwrap();
-    let part = || Ask::new("PUT", &format!("/k?partNumber=1&uploadId={id}")).body("x");
+    let part = || TestRequest::new("PUT", &format!("/k?partNumber=1&uploadId={id}")).body("x");
     assert_eq!(send(part()).status, 200);
     for number in ["0", "10001"] {
-        let odd = Ask::new("PUT", &format!("/k?partNumber={number}&uploadId={id}")).body("x");
+        let odd =
+            TestRequest::new("PUT", &format!("/k?partNumber={number}&uploadId={id}")).body("x");
         assert_eq!(send(odd).refusal(), (400, "InvalidArgument".into()));
     }
-    let other_key = Ask::new("PUT", &format!("/other?partNumber=1&uploadId={id}")).body("x");
+    let other_key =
+        TestRequest::new("PUT", &format!("/other?partNumber=1&uploadId={id}")).body("x");
     assert_eq!(send(other_key).refusal(), (404, "NoSuchUpload".into()));
     assert_eq!(
-        send(Ask::new("DELETE", &format!("/k?uploadId={id}"))).status,
+        send(TestRequest::new("DELETE", &format!("/k?uploadId={id}"))).status,
         204
     );
     assert_eq!(send(part()).refusal(), (404, "NoSuchUpload".into()));
     assert!(
-        send(Ask::new("GET", "/?uploads="))
+        send(TestRequest::new("GET", "/?uploads="))
             .elements("UploadId")
             .is_empty()
     );
 }
 
 #[test]
-fn small_parts_in_the_middle_are_refused() {
+fn rejects_small_parts_before_the_last() {
     let emulator = emulator();
-    let send = |ask: Ask| ask.s3(&account()).send(emulator.cos_addr());
-    let id = send(Ask::new("POST", "/k?uploads=").body(""))
+    let send = |request: TestRequest| request.s3(&account()).send(emulator.cos_addr());
+    let id = send(TestRequest::new("POST", "/k?uploads=").body(""))
         .element("UploadId")
         .unwrap();
     let etags: Vec<String> = (1..=2)
         .map(|number| {
-            let part = Ask::new("PUT", &format!("/k?partNumber={number}&uploadId={id}")).body("x");
+            let part =
+                TestRequest::new("PUT", &format!("/k?partNumber={number}&uploadId={id}")).body("x");
             send(part).header("etag").unwrap().to_owned()
         })
         .collect();
     let body = complete_body(&[(1, &etags[0]), (2, &etags[1])]);
-    let done = send(Ask::new("POST", &format!("/k?uploadId={id}")).body(body));
+    let done = send(TestRequest::new("POST", &format!("/k?uploadId={id}")).body(body));
     assert_eq!(done.refusal(), (400, "EntityTooSmall".into()));
 }

@@ -1,4 +1,4 @@
-//! The emulator as other people's tests use it: path style, a seed, snapshots, accounts, restarts and kills.
+//! The emulator in tests of other projects: path style, a seed, snapshots, accounts, restarts and kills.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -12,66 +12,74 @@ use cosgate::secret::Secret;
 use serde_json::{Value, json};
 
 use crate::client::{
-    Ask, BUCKET, Credential, ID, OTHER, account, emulator, emulator_with, now, policy, sts,
+    BUCKET, Credential, ID, OTHER, TestRequest, account, emulator, emulator_with, now, policy, sts,
 };
 
-fn ask(method: &'static str, host: &str, target: &str) -> Ask {
-    Ask::new(method, target).header("host", host)
+fn request(method: &'static str, host: &str, target: &str) -> TestRequest {
+    TestRequest::new(method, target).header("host", host)
 }
 
 #[test]
-fn path_style_works_under_any_host_where_it_is_turned_on() {
+fn path_style_accepts_any_host() {
     let emulator = emulator_with(EmulatorConfig {
         path_style: true,
         ..EmulatorConfig::default()
     });
     let host = emulator.cos_addr().to_string();
-    let send = |ask: Ask| ask.s3(&account()).send(emulator.cos_addr());
+    let send = |request: TestRequest| request.s3(&account()).send(emulator.cos_addr());
     let path = |rest: &str| format!("/{BUCKET}{rest}");
-    let put = send(ask("PUT", &host, &path("/a%20b/c")).body("content"));
+    let put = send(request("PUT", &host, &path("/a%20b/c")).body("content"));
     assert_eq!(put.status, 200);
-    assert_eq!(send(ask("GET", &host, &path("/a%20b/c"))).text(), "content");
-    let listed = send(ask("GET", &host, &path("/?list-type=2&prefix=a%20b%2F")));
+    assert_eq!(
+        send(request("GET", &host, &path("/a%20b/c"))).text(),
+        "content"
+    );
+    let listed = send(request(
+        "GET",
+        &host,
+        &path("/?list-type=2&prefix=a%20b%2F"),
+    ));
     assert_eq!(listed.elements("Key"), ["a b/c"]);
-    let listed = send(ask("GET", "localhost:9100", &path("?list-type=2")));
+    let listed = send(request("GET", "localhost:9100", &path("?list-type=2")));
     assert_eq!(listed.elements("Key"), ["a b/c"]);
     assert!(
-        send(ask("GET", &host, "/"))
+        send(request("GET", &host, "/"))
             .elements("Name")
             .contains(&BUCKET.to_owned())
     );
     let status = "<VersioningConfiguration></VersioningConfiguration>";
     assert_eq!(
-        send(ask("GET", &host, &path("/?versioning"))).text(),
+        send(request("GET", &host, &path("/?versioning"))).text(),
         status
     );
-    let copied = ask("PUT", &host, &path("/copy")).header("x-amz-copy-source", &path("/a%20b/c"));
+    let copied =
+        request("PUT", &host, &path("/copy")).header("x-amz-copy-source", &path("/a%20b/c"));
     assert_eq!(send(copied).status, 200);
     assert_eq!(emulator.object_bytes(BUCKET, "copy").unwrap(), b"content");
     let delete = "<Delete><Object><Key>copy</Key></Object></Delete>";
     let md5 = "fjrcxLyYjg4c5F3ukfVeEQ==";
-    let many = ask("POST", &host, &path("/?delete"))
+    let many = request("POST", &host, &path("/?delete"))
         .header("content-md5", md5)
         .body(delete);
     assert_eq!(send(many).status, 200);
     assert!(!emulator.object_exists(BUCKET, "copy"));
-    // COS's own hosts go on, and its words in the native language too.
-    assert_eq!(send(Ask::new("GET", "/a%20b/c")).text(), "content");
-    let native = ask("GET", &host, &path("/a%20b/c")).cos(&account());
+    // COS's own hosts still work, and so does the native signature.
+    assert_eq!(send(TestRequest::new("GET", "/a%20b/c")).text(), "content");
+    let native = request("GET", &host, &path("/a%20b/c")).cos(&account());
     assert_eq!(native.send(emulator.cos_addr()).text(), "content");
-    let made = send(ask("PUT", &host, "/new-1250000000").body(""));
+    let made = send(request("PUT", &host, "/new-1250000000").body(""));
     assert_eq!(made.status, 200);
-    let region = send(ask("GET", &host, "/new-1250000000?location"));
+    let region = send(request("GET", &host, "/new-1250000000?location"));
     assert!(region.text().contains("ap-guangzhou"), "{}", region.text());
-    let none = send(ask("GET", &host, "/none-1250000000/k"));
+    let none = send(request("GET", &host, "/none-1250000000/k"));
     assert_eq!(none.refusal(), (404, "NoSuchBucket".into()));
 }
 
 #[test]
-fn without_the_flag_path_style_is_refused_as_cos_does() {
+fn rejects_path_style_by_default() {
     let emulator = emulator();
     let send = |host: &str| {
-        let get = ask("GET", host, &format!("/{BUCKET}/k")).s3(&account());
+        let get = request("GET", host, &format!("/{BUCKET}/k")).s3(&account());
         get.send(emulator.cos_addr()).refusal()
     };
     assert_eq!(send("127.0.0.1"), (404, "NoSuchBucket".into()));
@@ -80,11 +88,11 @@ fn without_the_flag_path_style_is_refused_as_cos_does() {
 }
 
 #[test]
-fn a_bucket_is_deleted_when_it_is_empty() {
+fn deletes_only_empty_buckets() {
     let emulator = emulator();
     let host = format!("{OTHER}.cos.ap-guangzhou.myqcloud.com");
     let delete = || {
-        ask("DELETE", &host, "/")
+        request("DELETE", &host, "/")
             .s3(&account())
             .send(emulator.cos_addr())
     };
@@ -97,11 +105,13 @@ fn a_bucket_is_deleted_when_it_is_empty() {
     assert_eq!(delete().status, 204);
     assert_eq!(delete().refusal(), (404, "NoSuchBucket".into()));
     let key = limited(&emulator, &account(), "name/cos:GetObject");
-    let denied = Ask::new("DELETE", "/").s3(&key).send(emulator.cos_addr());
+    let denied = TestRequest::new("DELETE", "/")
+        .s3(&key)
+        .send(emulator.cos_addr());
     assert_eq!(denied.refusal(), (403, "AccessDenied".into()));
 }
 
-/// A temporary key that may do one action.
+/// A temporary key that allows one action.
 fn limited(emulator: &Emulator, by: &Credential, action: &str) -> Credential {
     let body = crate::client::federation(&policy(&[action], &[&format!("{BUCKET}/*")]));
     let (_, json) = sts(emulator.sts_addr(), by, "GetFederationToken", &body, now());
@@ -132,7 +142,7 @@ fn seed_folder() -> tempfile::TempDir {
 }
 
 #[test]
-fn a_seed_fills_buckets_and_leaves_what_is_there() {
+fn seed_fills_buckets_and_keeps_existing_objects() {
     let (seed, data) = (seed_folder(), tempfile::tempdir().unwrap());
     let start = || {
         emulator_with(EmulatorConfig {
@@ -170,7 +180,7 @@ fn a_seed_fills_buckets_and_leaves_what_is_there() {
 }
 
 #[test]
-fn a_reset_brings_the_start_or_the_snapshot_back() {
+fn reset_restores_the_start_or_the_snapshot() {
     let seed = seed_folder();
     let admin = Some(([127, 0, 0, 1], 0).into());
     let emulator = emulator_with(EmulatorConfig {
@@ -180,7 +190,7 @@ fn a_reset_brings_the_start_or_the_snapshot_back() {
     });
     let post = |target: &str| {
         let admin = emulator.admin_addr().unwrap();
-        ask("POST", "localhost", target).send(admin).status
+        request("POST", "localhost", target).send(admin).status
     };
     let bucket = "photos-1250000000";
     let upload = emulator.create_upload(bucket, "begun").unwrap();
@@ -201,22 +211,27 @@ fn a_reset_brings_the_start_or_the_snapshot_back() {
     for _ in 0..2 {
         emulator.put_object(BUCKET, "k", b"x").unwrap();
         emulator.empty_bucket(bucket).unwrap();
-        let get = Ask::new("GET", "/k").s3(&account());
+        let get = TestRequest::new("GET", "/k").s3(&account());
         assert_eq!(get.send(emulator.cos_addr()).text(), "x");
         assert_eq!(post("/reset"), 200);
         assert_eq!(get.send(emulator.cos_addr()).text(), "kept");
         assert_eq!(emulator.object_keys(bucket).len(), 2);
     }
     let admin = emulator.admin_addr().unwrap();
-    assert_eq!(ask("GET", "localhost", "/health").send(admin).status, 200);
     assert_eq!(
-        ask("POST", "rebound.example", "/reset").send(admin).status,
+        request("GET", "localhost", "/health").send(admin).status,
+        200
+    );
+    assert_eq!(
+        request("POST", "rebound.example", "/reset")
+            .send(admin)
+            .status,
         421
     );
 }
 
 #[test]
-fn a_data_folder_has_a_snapshot_only_when_one_was_taken() {
+fn data_folder_has_only_explicit_snapshots() {
     let data = tempfile::tempdir().unwrap();
     let start = || {
         emulator_with(EmulatorConfig {
@@ -230,7 +245,7 @@ fn a_data_folder_has_a_snapshot_only_when_one_was_taken() {
     first.snapshot().unwrap();
     first.put_object(BUCKET, "k", b"changed").unwrap();
     drop(first);
-    // Killed between the two renames of a reset.
+    // The process was killed between the two renames of a reset.
     std::fs::rename(
         data.path().join("buckets"),
         data.path().join("buckets.next"),
@@ -243,7 +258,7 @@ fn a_data_folder_has_a_snapshot_only_when_one_was_taken() {
 }
 
 #[test]
-fn accounts_do_not_see_each_other() {
+fn isolates_accounts() {
     const ROLE: &str = "qcs::cam::uin/100000000002:roleName/app";
     let theirs = "theirs-1260000000";
     let emulator = emulator_with(EmulatorConfig {
@@ -264,11 +279,11 @@ fn accounts_do_not_see_each_other() {
         token: None,
     };
     let host = |bucket: &str| format!("{bucket}.cos.ap-guangzhou.myqcloud.com");
-    let send = |ask: Ask, by: &Credential| ask.s3(by).send(emulator.cos_addr());
-    let make = ask("PUT", &host(theirs), "/").body("");
+    let send = |request: TestRequest, by: &Credential| request.s3(by).send(emulator.cos_addr());
+    let make = request("PUT", &host(theirs), "/").body("");
     assert_eq!(send(make.clone(), &account()).refusal().0, 403);
     assert_eq!(send(make, &other).status, 200);
-    let put = |bucket: &str| ask("PUT", &host(bucket), "/k").body("x");
+    let put = |bucket: &str| request("PUT", &host(bucket), "/k").body("x");
     for (bucket, by, status) in [
         (BUCKET, &account(), 200),
         (BUCKET, &other, 403),
@@ -276,17 +291,17 @@ fn accounts_do_not_see_each_other() {
         (theirs, &account(), 403),
     ] {
         assert_eq!(send(put(bucket), by).status, status, "{bucket} {}", by.id);
-        let get = ask("GET", &host(bucket), "/k");
+        let get = request("GET", &host(bucket), "/k");
         assert_eq!(send(get, by).status, status, "{bucket} {}", by.id);
     }
     let stolen = put(theirs)
         .header("x-amz-copy-source", &format!("/{BUCKET}/k"))
         .body("");
     assert_eq!(send(stolen, &other).refusal().0, 403);
-    let list = || ask("GET", "service.cos.myqcloud.com", "/");
+    let list = || request("GET", "service.cos.myqcloud.com", "/");
     assert_eq!(send(list(), &other).elements("Name"), [theirs]);
     assert_eq!(send(list(), &account()).elements("Name"), [BUCKET, OTHER]);
-    // A role is for its own account, and its keys are of that account.
+    // A role belongs to its own account, and so do its keys.
     let body = json!({"RoleArn": ROLE, "RoleSessionName": "app"});
     let assume = |by: &Credential| sts(emulator.sts_addr(), by, "AssumeRole", &body, now()).1;
     assert_eq!(assume(&account())["Error"]["Code"], "UnauthorizedOperation");
@@ -352,7 +367,7 @@ impl Drop for Killed {
 }
 
 #[test]
-fn a_kill_loses_nothing_that_was_acknowledged() {
+fn kill_loses_no_acknowledged_write() {
     let data = tempfile::tempdir().unwrap();
     let content = |key: &str| format!("{key} ").repeat(2000);
     let mut acknowledged: Vec<String> = Vec::new();
@@ -365,7 +380,7 @@ fn a_kill_loses_nothing_that_was_acknowledged() {
         let emulator = Killed::start(data.path(), more);
         let cos = emulator.cos();
         let kept = acknowledged.iter().filter(|key| {
-            let get = Ask::new("GET", &format!("/{key}")).s3(&account());
+            let get = TestRequest::new("GET", &format!("/{key}")).s3(&account());
             get.send(cos).text() == content(key)
         });
         assert_eq!(kept.count(), acknowledged.len());
@@ -378,7 +393,7 @@ fn a_kill_loses_nothing_that_was_acknowledged() {
                         let mut done = Vec::new();
                         for number in 0.. {
                             let key = format!("{round}-{writer}-{number}");
-                            let put = Ask::new("PUT", &format!("/{key}"));
+                            let put = TestRequest::new("PUT", &format!("/{key}"));
                             let put = put.body(content(&key)).s3(&account());
                             if stopped.load(Ordering::Relaxed) {
                                 break;
@@ -409,7 +424,7 @@ fn a_kill_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
-fn a_start_clears_what_a_kill_left_half_done() {
+fn start_removes_unfinished_files() {
     let data = tempfile::tempdir().unwrap();
     let start = || {
         emulator_with(EmulatorConfig {
@@ -439,7 +454,7 @@ fn a_start_clears_what_a_kill_left_half_done() {
 }
 
 #[test]
-fn one_line_of_json_says_all_that_a_program_needs() {
+fn prints_one_line_of_json_at_start() {
     let (data, accounts) = (
         tempfile::tempdir().unwrap(),
         tempfile::NamedTempFile::new().unwrap(),
@@ -473,15 +488,20 @@ fn one_line_of_json_says_all_that_a_program_needs() {
     ]);
     assert_eq!(line["buckets"], buckets);
     let sts: SocketAddr = line["sts"].as_str().unwrap()[7..].parse().unwrap();
-    assert!(Ask::new("POST", "/").body("{}").try_send(sts).is_none());
+    assert!(
+        TestRequest::new("POST", "/")
+            .body("{}")
+            .try_send(sts)
+            .is_none()
+    );
     let other = Credential {
         id: "AKIDother".into(),
         secret: Secret::new("other-secret"),
         token: None,
     };
-    let list = ask("GET", "theirs-1260000000.cos.ap-beijing.myqcloud.com", "/").s3(&other);
+    let list = request("GET", "theirs-1260000000.cos.ap-beijing.myqcloud.com", "/").s3(&other);
     assert_eq!(list.send(emulator.cos()).status, 200);
-    // A mistake in the file is named without its line, in which a secret may be.
+    // An error names the mistake without its line, because the line may contain a secret.
     std::fs::write(accounts.path(), format!("{text}oops = \"very-secret\"\n")).unwrap();
     let refused = Command::new(env!("CARGO_BIN_EXE_cosgate"))
         .args(["emulator", "--accounts", accounts.path().to_str().unwrap()])

@@ -1,4 +1,4 @@
-//! Everything that the real COS refuses, and nothing stored of it.
+//! Requests that the real COS refuses; nothing of them is stored.
 
 use std::io::Write as _;
 use std::net::Shutdown;
@@ -8,10 +8,11 @@ use cosgate::encoding::hex::sha256_hex;
 use cosgate::secret::Secret;
 
 use crate::client::{
-    Ask, BUCKET, Credential, REGION, Reply, account, connect, emulator, now, policy, temporary_key,
+    BUCKET, Credential, REGION, Reply, TestRequest, account, connect, emulator, now, policy,
+    temporary_key,
 };
 
-/// The right form, and the digest of nothing in particular.
+/// A digest of the right form, but of no body.
 const ZEROS: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 
@@ -32,10 +33,10 @@ fn refused(reply: &Reply, status: u16, code: &str) {
 }
 
 #[test]
-fn path_style_and_unknown_hosts_are_refused() {
+fn rejects_path_style_and_unknown_hosts() {
     let emulator = emulator();
     let at = |host: &str, target: &str| {
-        Ask::new("GET", target)
+        TestRequest::new("GET", target)
             .header("host", host)
             .s3(&account())
             .send(emulator.cos_addr())
@@ -59,16 +60,16 @@ fn path_style_and_unknown_hosts_are_refused() {
 }
 
 #[test]
-fn requests_must_be_signed_once_and_rightly() {
+fn rejects_missing_double_and_wrong_signatures() {
     let emulator = emulator();
-    let send = |ask: Ask| ask.send(emulator.cos_addr());
-    refused(&send(Ask::new("GET", "/k")), 403, "AccessDenied");
+    let send = |request: TestRequest| request.send(emulator.cos_addr());
+    refused(&send(TestRequest::new("GET", "/k")), 403, "AccessDenied");
     refused(
-        &send(Ask::new("GET", "/k").header("authorization", "AWS id:sig")),
+        &send(TestRequest::new("GET", "/k").header("authorization", "AWS id:sig")),
         400,
         "InvalidArgument",
     );
-    let both = Ask::new("GET", "/k")
+    let both = TestRequest::new("GET", "/k")
         .s3_presigned(&account(), now(), 60)
         .s3(&account());
     refused(&send(both), 400, "InvalidArgument");
@@ -80,34 +81,34 @@ fn requests_must_be_signed_once_and_rightly() {
         secret: Secret::new("guess"),
         ..account()
     };
-    for sign in [Ask::s3, Ask::cos] {
+    for sign in [TestRequest::s3, TestRequest::cos] {
         refused(
-            &send(sign(Ask::new("GET", "/k"), &stranger)),
+            &send(sign(TestRequest::new("GET", "/k"), &stranger)),
             403,
             "InvalidAccessKeyId",
         );
-        let mismatch = send(sign(Ask::new("GET", "/k"), &impostor));
+        let mismatch = send(sign(TestRequest::new("GET", "/k"), &impostor));
         refused(&mismatch, 403, "SignatureDoesNotMatch");
         assert!(mismatch.element("StringToSign").is_some());
     }
-    let moved = Ask {
+    let moved = TestRequest {
         path: "/other".into(),
-        ..Ask::new("GET", "/k").s3(&account())
+        ..TestRequest::new("GET", "/k").s3(&account())
     };
     refused(&send(moved), 403, "SignatureDoesNotMatch");
-    let moved = Ask {
+    let moved = TestRequest {
         path: "/other".into(),
-        ..Ask::new("GET", "/k").cos(&account())
+        ..TestRequest::new("GET", "/k").cos(&account())
     };
     refused(&send(moved), 403, "SignatureDoesNotMatch");
 }
 
 #[test]
-fn what_has_a_meaning_must_be_covered_by_the_signature() {
+fn rejects_unsigned_headers_and_parameters() {
     let emulator = emulator();
-    let send = |ask: Ask| ask.send(emulator.cos_addr());
+    let send = |request: TestRequest| request.send(emulator.cos_addr());
     for name in ["x-amz-copy-source", "x-amz-acl", "x-amz-meta-a"] {
-        let late = Ask::new("PUT", "/k")
+        let late = TestRequest::new("PUT", "/k")
             .body("x")
             .s3(&account())
             .header(name, "v");
@@ -119,26 +120,26 @@ fn what_has_a_meaning_must_be_covered_by_the_signature() {
         "x-cos-meta-a",
         "content-type",
     ] {
-        let late = Ask::new("PUT", "/k")
+        let late = TestRequest::new("PUT", "/k")
             .body("x")
             .cos(&account())
             .header(name, "v");
         refused(&send(late), 403, "AccessDenied");
     }
-    let mut late = Ask::new("GET", "/?prefix=a").cos(&account());
+    let mut late = TestRequest::new("GET", "/?prefix=a").cos(&account());
     late.query.push(("delimiter".into(), "/".into()));
     refused(&send(late), 403, "AccessDenied");
     assert!(!emulator.object_exists(BUCKET, "k"));
 }
 
 #[test]
-fn stale_signatures_are_refused() {
+fn rejects_stale_signatures() {
     let emulator = emulator();
     for skew in [-960, 960] {
-        let old = Ask::new("GET", "/k").s3_at(&account(), now().plus(skew), UNSIGNED);
+        let old = TestRequest::new("GET", "/k").s3_at(&account(), now().plus(skew), UNSIGNED);
         refused(&old.send(emulator.cos_addr()), 403, "RequestTimeTooSkewed");
     }
-    let past = Ask::new("GET", "/k")
+    let past = TestRequest::new("GET", "/k")
         .cos_at(&account(), now().plus(-1000))
         .send(emulator.cos_addr());
     refused(&past, 403, "AccessDenied");
@@ -149,7 +150,7 @@ fn stale_signatures_are_refused() {
 }
 
 #[test]
-fn a_temporary_key_needs_its_own_token_and_ends() {
+fn temporary_key_needs_its_token_and_expires() {
     let emulator = emulator();
     let all = policy(&["name/cos:*"], &[&format!("{BUCKET}/*")]);
     let key = temporary_key(&emulator, &all);
@@ -161,9 +162,10 @@ fn a_temporary_key_needs_its_own_token_and_ends() {
         token: temporary_key(&emulator, &all).token,
         ..key.clone()
     };
-    for sign in [Ask::s3, Ask::cos] {
-        let send =
-            |key: &Credential| sign(Ask::new("GET", "/?prefix=x"), key).send(emulator.cos_addr());
+    for sign in [TestRequest::s3, TestRequest::cos] {
+        let send = |key: &Credential| {
+            sign(TestRequest::new("GET", "/?prefix=x"), key).send(emulator.cos_addr())
+        };
         assert_eq!(send(&key).status, 200);
         refused(&send(&tokenless), 403, "InvalidAccessKeyId");
         refused(&send(&other), 403, "InvalidAccessKeyId");
@@ -173,37 +175,37 @@ fn a_temporary_key_needs_its_own_token_and_ends() {
         ..Faults::default()
     });
     let dead = temporary_key(&emulator, &all);
-    let ask = || {
-        Ask::new("GET", "/?prefix=x")
+    let request = || {
+        TestRequest::new("GET", "/?prefix=x")
             .s3(&dead)
             .send(emulator.cos_addr())
     };
-    refused(&ask(), 403, "InvalidAccessKeyId");
+    refused(&request(), 403, "InvalidAccessKeyId");
     emulator.faults().set(Faults {
         expired_token_code: true,
         ..Faults::default()
     });
-    refused(&ask(), 400, "ExpiredToken");
+    refused(&request(), 400, "ExpiredToken");
     assert!(emulator.revoke_key(&key.id));
-    let revoked = Ask::new("GET", "/?prefix=x")
+    let revoked = TestRequest::new("GET", "/?prefix=x")
         .s3(&key)
         .send(emulator.cos_addr());
     refused(&revoked, 403, "InvalidAccessKeyId");
 }
 
 #[test]
-fn chunked_bodies_and_bodies_without_a_length_are_refused() {
+fn rejects_chunked_bodies_and_missing_lengths() {
     let emulator = emulator();
-    let send = |ask: Ask| ask.send(emulator.cos_addr());
-    let streaming = Ask::new("PUT", "/k")
+    let send = |request: TestRequest| request.send(emulator.cos_addr());
+    let streaming = TestRequest::new("PUT", "/k")
         .header("content-encoding", "aws-chunked")
         .header("x-amz-decoded-content-length", "1")
         .body("1\r\nx\r\n0\r\n\r\n")
         .s3_at(&account(), now(), "STREAMING-UNSIGNED-PAYLOAD-TRAILER");
     refused(&send(streaming), 501, "NotImplemented");
-    let no_length = Ask {
+    let no_length = TestRequest {
         body: b"1\r\nx\r\n0\r\n\r\n".into(),
-        ..Ask::new("PUT", "/k")
+        ..TestRequest::new("PUT", "/k")
     }
     .header("transfer-encoding", "chunked")
     .s3_at(&account(), now(), UNSIGNED);
@@ -212,17 +214,17 @@ fn chunked_bodies_and_bodies_without_a_length_are_refused() {
 }
 
 #[test]
-fn digests_are_demanded_and_checked() {
+fn requires_and_verifies_digests() {
     let emulator = emulator();
-    let send = |ask: Ask| ask.s3(&account()).send(emulator.cos_addr());
+    let send = |request: TestRequest| request.s3(&account()).send(emulator.cos_addr());
     let delete = "<Delete><Object><Key>k</Key></Object></Delete>";
-    let missing = send(Ask::new("POST", "/?delete=").body(delete));
+    let missing = send(TestRequest::new("POST", "/?delete=").body(delete));
     refused(&missing, 400, "InvalidRequest");
     let message = "Missing required header for this request: Content-MD5";
     assert_eq!(missing.element("Message").as_deref(), Some(message));
     refused(
         &send(
-            Ask::new("POST", "/?delete=")
+            TestRequest::new("POST", "/?delete=")
                 .header("content-md5", ZEROS)
                 .body(delete),
         ),
@@ -230,23 +232,32 @@ fn digests_are_demanded_and_checked() {
         "BadDigest",
     );
     refused(
-        &send(Ask::new("PUT", "/k").header("content-md5", ZEROS).body("x")),
+        &send(
+            TestRequest::new("PUT", "/k")
+                .header("content-md5", ZEROS)
+                .body("x"),
+        ),
         400,
         "BadDigest",
     );
     refused(
-        &send(Ask::new("PUT", "/k").header("content-md5", "?").body("x")),
+        &send(
+            TestRequest::new("PUT", "/k")
+                .header("content-md5", "?")
+                .body("x"),
+        ),
         400,
         "InvalidDigest",
     );
     refused(
-        &send(Ask::new("PUT", "/?tagging=").body("<Tagging/>")),
+        &send(TestRequest::new("PUT", "/?tagging=").body("<Tagging/>")),
         400,
         "InvalidRequest",
     );
-    let wrong_hash = Ask::new("PUT", "/k")
-        .body("x")
-        .s3_at(&account(), now(), &sha256_hex(b"y"));
+    let wrong_hash =
+        TestRequest::new("PUT", "/k")
+            .body("x")
+            .s3_at(&account(), now(), &sha256_hex(b"y"));
     refused(
         &wrong_hash.send(emulator.cos_addr()),
         400,
@@ -256,10 +267,10 @@ fn digests_are_demanded_and_checked() {
 }
 
 #[test]
-fn keys_and_metadata_have_limits() {
+fn limits_keys_and_metadata() {
     let emulator = emulator();
     let put = |target: &str| {
-        Ask::new("PUT", target)
+        TestRequest::new("PUT", target)
             .body("x")
             .s3(&account())
             .send(emulator.cos_addr())
@@ -272,7 +283,7 @@ fn keys_and_metadata_have_limits() {
     assert_eq!(put("/a//b/../c/./").status, 200);
     assert!(emulator.object_exists(BUCKET, "a//b/../c/./"));
     let with = |name: &str, value: &str| {
-        Ask::new("PUT", "/m")
+        TestRequest::new("PUT", "/m")
             .header(name, value)
             .body("x")
             .s3(&account())
@@ -288,13 +299,16 @@ fn keys_and_metadata_have_limits() {
 }
 
 #[test]
-fn a_body_that_is_cut_short_leaves_nothing() {
+fn stores_nothing_of_a_truncated_body() {
     let emulator = emulator();
-    for sign in [Ask::s3, Ask::cos] {
-        let ask = sign(Ask::new("PUT", "/k").body(vec![b'x'; 100_000]), &account());
+    for sign in [TestRequest::s3, TestRequest::cos] {
+        let request = sign(
+            TestRequest::new("PUT", "/k").body(vec![b'x'; 100_000]),
+            &account(),
+        );
         let mut stream = connect(emulator.cos_addr());
-        stream.write_all(&ask.head()).unwrap();
-        stream.write_all(&ask.body[..99_999]).unwrap();
+        stream.write_all(&request.head()).unwrap();
+        stream.write_all(&request.body[..99_999]).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         let reply = Reply::read(&mut stream, false);
         assert!(reply.is_none_or(|r| r.status == 400));
@@ -303,10 +317,10 @@ fn a_body_that_is_cut_short_leaves_nothing() {
 }
 
 #[test]
-fn what_the_emulator_does_not_do_is_said_so() {
+fn rejects_unsupported_operations() {
     let emulator = emulator();
     for target in ["/?policy=", "/?notification=", "/?requestPayment="] {
-        let reply = Ask::new("GET", target)
+        let reply = TestRequest::new("GET", target)
             .s3(&account())
             .send(emulator.cos_addr());
         refused(&reply, 501, "NotImplemented");

@@ -5,8 +5,8 @@ use cosgate::secret::Secret;
 use serde_json::{Value, json};
 
 use crate::client::{
-    Ask, BUCKET, Credential, account, emulator, emulator_with, federation, now, policy, sts,
-    temporary_key,
+    BUCKET, Credential, TestRequest, account, emulator, emulator_with, federation, now, policy,
+    sts, temporary_key,
 };
 
 #[expect(
@@ -27,7 +27,7 @@ fn some_policy() -> Value {
 }
 
 #[test]
-fn a_key_comes_in_tencents_shape() {
+fn key_response_has_tencents_form() {
     let emulator = emulator();
     let body = federation(&some_policy());
     let (reply, json) = sts(
@@ -50,7 +50,7 @@ fn a_key_comes_in_tencents_shape() {
 }
 
 #[test]
-fn identity_is_told_to_any_key() {
+fn reports_identity_of_any_key() {
     let emulator = emulator();
     let temporary = temporary_key(&emulator, &some_policy());
     for key in [account(), temporary] {
@@ -66,7 +66,7 @@ fn identity_is_told_to_any_key() {
 }
 
 #[test]
-fn callers_that_are_not_who_they_say_are_refused() {
+fn rejects_callers_with_wrong_signatures() {
     let emulator = emulator();
     let body = federation(&some_policy());
     let stranger = Credential {
@@ -108,12 +108,14 @@ fn callers_that_are_not_who_they_say_are_refused() {
         );
         assert_eq!(json["Error"]["Code"], "AuthFailure.SignatureExpire");
     }
-    let unsigned = Ask::new("POST", "/").body("{}").send(emulator.sts_addr());
+    let unsigned = TestRequest::new("POST", "/")
+        .body("{}")
+        .send(emulator.sts_addr());
     assert!(unsigned.text().contains("AuthFailure.SignatureFailure"));
 }
 
 #[test]
-fn requests_that_make_no_sense_are_refused() {
+fn rejects_invalid_parameters() {
     let emulator = emulator_with(EmulatorConfig {
         policy_limit: 1000,
         ..EmulatorConfig::default()
@@ -162,7 +164,7 @@ fn requests_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn a_policy_in_a_get_is_encoded_twice() {
+fn decodes_a_policy_in_a_get_twice() {
     use cosgate::encoding::percent::push_encoded;
     use cosgate::sign::tc3;
     let emulator = emulator();
@@ -184,7 +186,7 @@ fn a_policy_in_a_get_is_encoded_twice() {
         time,
     };
     let signing = tc3::ApiSigningKey::derive(&key.secret, &time.date_dashed(), "sts");
-    let reply = Ask::new("GET", &format!("/?{query}"))
+    let reply = TestRequest::new("GET", &format!("/?{query}"))
         .header("host", host)
         .header("content-type", call.content_type)
         .header("x-tc-action", "GetFederationToken")
@@ -199,7 +201,7 @@ fn a_policy_in_a_get_is_encoded_twice() {
     assert!(reply.text().contains("TmpSecretKey"), "{}", reply.text());
 }
 
-/// A call in the older form, as the COS STS SDKs make it; `host` is signed, which need not be the one sent to.
+/// A call in the older form, as the COS STS SDKs make it. `host` is signed and may differ from the real one.
 #[expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,
@@ -244,7 +246,7 @@ fn form_call(
         push_encoded(&mut body, value.as_bytes());
         body.push('&');
     }
-    let reply = Ask::new("POST", "/")
+    let reply = TestRequest::new("POST", "/")
         .header("host", "127.0.0.1:9101")
         .header("content-type", "application/x-www-form-urlencoded")
         .body(body)
@@ -254,7 +256,7 @@ fn form_call(
 }
 
 #[test]
-fn the_older_form_of_calls_is_answered_and_as_strict() {
+fn serves_the_older_form_of_calls_strictly() {
     let arn = "qcs::cam::uin/100000000001:roleName/r";
     let emulator = emulator_with(EmulatorConfig {
         roles: vec![EmulatorRole {
@@ -276,7 +278,7 @@ fn the_older_form_of_calls_is_answered_and_as_strict() {
         let code = json["Error"]["Code"].as_str().unwrap_or_default();
         (code.to_owned(), json)
     };
-    // The Java SDK signs STS's own name when it is sent elsewhere, the others what they are told.
+    // The Java SDK always signs STS's own name. The others sign the host that they are configured with.
     for host in ["127.0.0.1:9101", "127.0.0.1", "sts.tencentcloudapi.com"] {
         let (code, json) = said(&account(), host, &federation);
         assert_eq!(code, "", "{json}");
@@ -318,7 +320,7 @@ fn the_older_form_of_calls_is_answered_and_as_strict() {
     assert_eq!(code, "InvalidParameter.StrategyFormatError");
 }
 
-/// The codes of `AssumeRole` with these changes to a good body, on an account with one role.
+/// The codes of `AssumeRole` after these changes to a valid body, on an account with one role.
 #[expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,
@@ -348,7 +350,7 @@ fn role_code(action: &str, change: &Value) -> String {
 }
 
 #[test]
-fn a_role_is_given_as_documented() {
+fn assumes_roles_as_documented() {
     let wrong = "InvalidParameter.ParamError";
     let tag = json!({"Key": "k", "Value": "v"});
     for (change, code) in [

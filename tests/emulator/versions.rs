@@ -1,20 +1,20 @@
-//! Versions of objects: ids, delete markers, listings, and what a restart keeps.
+//! Versions of objects: ids, delete markers, listings and restarts.
 
 use cosgate::emulator::{Emulator, EmulatorConfig};
 
-use crate::client::{Ask, BUCKET, Reply, account, emulator, emulator_with};
+use crate::client::{BUCKET, Reply, TestRequest, account, emulator, emulator_with};
 
 const ID: &str = "x-amz-version-id";
 const MARKER: &str = "x-amz-delete-marker";
 
 fn send(emulator: &Emulator, method: &'static str, target: &str) -> Reply {
-    Ask::new(method, target)
+    TestRequest::new(method, target)
         .s3(&account())
         .send(emulator.cos_addr())
 }
 
 fn put(emulator: &Emulator, key: &str, content: &str) -> Option<String> {
-    let put = Ask::new("PUT", key).body(content).s3(&account());
+    let put = TestRequest::new("PUT", key).body(content).s3(&account());
     let reply = put.send(emulator.cos_addr());
     assert_eq!(reply.status, 200, "{}", reply.text());
     reply.header(ID).map(str::to_owned)
@@ -30,14 +30,15 @@ fn set(emulator: &Emulator, status: &str) {
 fn listed(emulator: &Emulator, page: usize) -> Vec<(&'static str, String, String, bool)> {
     let (mut all, mut markers) = (Vec::new(), (String::new(), String::new()));
     loop {
-        let mut ask = Ask::new("GET", "/?versions");
-        ask.query.push(("max-keys".into(), page.to_string()));
+        let mut request = TestRequest::new("GET", "/?versions");
+        request.query.push(("max-keys".into(), page.to_string()));
         if !markers.0.is_empty() {
-            ask.query.push(("key-marker".into(), markers.0.clone()));
-            ask.query
+            request.query.push(("key-marker".into(), markers.0.clone()));
+            request
+                .query
                 .push(("version-id-marker".into(), markers.1.clone()));
         }
-        let reply = ask.s3(&account()).send(emulator.cos_addr());
+        let reply = request.s3(&account()).send(emulator.cos_addr());
         let text = reply.text();
         for (kind, element) in [("version", "Version"), ("marker", "DeleteMarker")] {
             let start = format!("<{element}>");
@@ -64,7 +65,7 @@ fn listed(emulator: &Emulator, page: usize) -> Vec<(&'static str, String, String
 }
 
 #[test]
-fn without_versions_nothing_is_kept() {
+fn keeps_no_versions_without_versioning() {
     let emulator = emulator();
     assert_eq!(put(&emulator, "/k", "one"), None);
     put(&emulator, "/k", "two");
@@ -80,7 +81,7 @@ fn without_versions_nothing_is_kept() {
 }
 
 #[test]
-fn each_write_is_a_version_and_a_delete_hides_them() {
+fn writes_create_versions_and_deletes_hide_them() {
     let emulator = emulator();
     put(&emulator, "/k", "zero");
     set(&emulator, "Enabled");
@@ -132,7 +133,7 @@ fn each_write_is_a_version_and_a_delete_hides_them() {
     paged.rotate_left(1);
     assert_eq!(paged, all);
 
-    // Without the marker the newest version is the object again, and so on.
+    // Without the marker, the newest version is the object again.
     let unhidden = send(&emulator, "DELETE", &of(&marker));
     assert_eq!(unhidden.header(MARKER), Some("true"));
     assert_eq!(send(&emulator, "GET", "/k").text(), "two");
@@ -150,12 +151,12 @@ fn each_write_is_a_version_and_a_delete_hides_them() {
 }
 
 #[test]
-fn copies_tags_and_multi_deletes_name_versions() {
+fn copies_tags_and_multi_deletes_accept_version_ids() {
     let emulator = emulator();
     set(&emulator, "Enabled");
     let first = put(&emulator, "/k", "one").unwrap();
     let second = put(&emulator, "/k", "two").unwrap();
-    let copy = Ask::new("PUT", "/k")
+    let copy = TestRequest::new("PUT", "/k")
         .header(
             "x-amz-copy-source",
             &format!("/{BUCKET}/k?versionId={first}"),
@@ -170,7 +171,7 @@ fn copies_tags_and_multi_deletes_name_versions() {
     assert_eq!(send(&emulator, "GET", "/k").text(), "one");
 
     let tags = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>";
-    let tagged = Ask::new("PUT", &format!("/k?tagging&versionId={second}")).body(tags);
+    let tagged = TestRequest::new("PUT", &format!("/k?tagging&versionId={second}")).body(tags);
     assert_eq!(tagged.s3(&account()).send(emulator.cos_addr()).status, 200);
     let tags_of = |version: &str| {
         send(&emulator, "GET", &format!("/k?tagging&versionId={version}")).elements("Value")
@@ -187,7 +188,7 @@ fn copies_tags_and_multi_deletes_name_versions() {
         "<Delete><Object><Key>k</Key><VersionId>{second}</VersionId></Object><Object><Key>k</Key></Object></Delete>"
     );
     let digest = md5(delete.as_bytes());
-    let many = Ask::new("POST", "/?delete")
+    let many = TestRequest::new("POST", "/?delete")
         .header("content-md5", &digest)
         .body(delete);
     let many = many.s3(&account()).send(emulator.cos_addr());
@@ -207,7 +208,7 @@ fn md5(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_suspended_bucket_has_one_version_without_an_id() {
+fn suspended_bucket_has_one_null_version() {
     let emulator = emulator();
     set(&emulator, "Enabled");
     let first = put(&emulator, "/k", "one").unwrap();
@@ -230,9 +231,9 @@ fn a_suspended_bucket_has_one_version_without_an_id() {
         .map(|entry| (entry.0, entry.2))
         .collect();
     assert_eq!(left, [("version", first), ("marker", "null".into())]);
-    // What forbids to overwrite has no effect on a bucket with versions.
+    // A header that forbids overwriting has no effect on a bucket with versions.
     put(&emulator, "/k", "four");
-    let forbids = Ask::new("PUT", "/k")
+    let forbids = TestRequest::new("PUT", "/k")
         .header("x-cos-forbid-overwrite", "true")
         .body("five");
     assert_eq!(
@@ -242,7 +243,7 @@ fn a_suspended_bucket_has_one_version_without_an_id() {
 }
 
 #[test]
-fn versions_and_markers_outlive_the_emulator() {
+fn restart_keeps_versions_and_markers() {
     let data = tempfile::tempdir().unwrap();
     let start = || {
         emulator_with(EmulatorConfig {

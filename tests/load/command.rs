@@ -22,7 +22,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn without_a_target_everything_is_embedded_and_reported() {
+fn uses_and_reports_the_embedded_target_by_default() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (json, csv, html) = (path("r.json"), path("r.csv"), path("r.html"));
@@ -44,8 +44,8 @@ fn without_a_target_everything_is_embedded_and_reported() {
         "--html",
         &html,
     ]);
-    let said = text(&output.stdout) + &text(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    let output_text = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{output_text}");
     for part in [
         "target http://127.0.0.1:",
         "direct http://cos.",
@@ -53,7 +53,7 @@ fn without_a_target_everything_is_embedded_and_reported() {
         "added by the target",
         "passed",
     ] {
-        assert!(said.contains(part), "{part}\n{said}");
+        assert!(output_text.contains(part), "{part}\n{output_text}");
     }
     let report: Report = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     assert_eq!((report.sides.len(), report.tenants.len()), (2, 3));
@@ -64,7 +64,7 @@ fn without_a_target_everything_is_embedded_and_reported() {
     );
     if cfg!(target_os = "linux") {
         assert!(report.proxy.unwrap().peak_memory > 1 << 20);
-        assert!(said.contains("proxy process: "), "{said}");
+        assert!(output_text.contains("proxy process: "), "{output_text}");
     }
     assert!(fs::read_to_string(&csv).unwrap().contains(",direct,"));
     assert!(
@@ -92,7 +92,7 @@ fn without_a_target_everything_is_embedded_and_reported() {
 }
 
 #[test]
-fn tenants_come_from_a_file_and_the_process_of_the_proxy_is_measured() {
+fn reads_tenants_from_a_file_and_measures_the_proxy() {
     let world = World::new();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
@@ -121,8 +121,8 @@ fn tenants_come_from_a_file_and_the_process_of_the_proxy_is_measured() {
         "--json",
         &json,
     ]);
-    let said = text(&output.stdout) + &text(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    let output_text = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{output_text}");
     let report: Report = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     let counts: Vec<_> = report
         .tenants
@@ -147,7 +147,7 @@ fn tenants_come_from_a_file_and_the_process_of_the_proxy_is_measured() {
 }
 
 #[test]
-fn the_exit_status_says_whether_the_run_passed() {
+fn exit_status_reports_the_outcome() {
     let output = load(&[
         "--requests",
         "20",
@@ -157,7 +157,7 @@ fn the_exit_status_says_whether_the_run_passed() {
         "--fail-if",
         "p99>1h",
     ]);
-    assert_eq!(output.status.code(), Some(2)); // an hour is no unit of latency
+    assert_eq!(output.status.code(), Some(2)); // an hour is not a unit of latency
     let output = load(&["--requests", "20", "--quiet", "--fail-if", "rate>0"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("FAILED\n  rate>0"));
@@ -180,7 +180,7 @@ fn the_exit_status_says_whether_the_run_passed() {
 }
 
 #[test]
-fn every_scenario_of_the_repository_runs() {
+fn runs_every_scenario_of_the_repository() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/load");
     let mut count = 0;
     for entry in fs::read_dir(folder).unwrap() {
@@ -189,7 +189,7 @@ fn every_scenario_of_the_repository_runs() {
         let mut scenario = cosgate::load::Scenario::parse(&text_of).unwrap();
         assert!(scenario.name.is_some(), "{}", path.display());
         count += 1;
-        // Its load in a second, its faults as they are.
+        // The load takes a second; the faults are unchanged.
         scenario.stages.clear();
         let rate = if scenario.rate.is_some() {
             &["--rate", "20"][..]
@@ -212,11 +212,16 @@ fn every_scenario_of_the_repository_runs() {
         ];
         arguments.extend(rate);
         let output = load(&arguments);
-        let said = text(&output.stdout) + &text(&output.stderr);
-        assert_ne!(output.status.code(), Some(2), "{}: {said}", path.display());
+        let output_text = text(&output.stdout) + &text(&output.stderr);
+        assert_ne!(
+            output.status.code(),
+            Some(2),
+            "{}: {output_text}",
+            path.display()
+        );
         assert!(
-            said.contains("0 lost, 0 corrupted, 0 phantom"),
-            "{}: {said}",
+            output_text.contains("0 lost, 0 corrupted, 0 phantom"),
+            "{}: {output_text}",
             path.display()
         );
     }

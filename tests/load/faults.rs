@@ -1,4 +1,4 @@
-//! Faults on a schedule: in force on time, marked, over at the end, and recovered from.
+//! Scheduled faults: they start and end on time, are marked in the report, and recovery is measured.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ do = "revoke-keys"
 "#;
 
 #[test]
-fn a_fault_is_marked_and_recovery_is_timed() {
+fn marks_a_fault_and_measures_recovery() {
     let emulator = Arc::new(emulator());
     let gateway = Gateway::start(&toml(emulator.cos_addr(), emulator.sts_addr(), ""));
     let control = FaultControl::Embedded(Arc::clone(&emulator));
@@ -66,7 +66,7 @@ fn a_fault_is_marked_and_recovery_is_timed() {
 }
 
 #[test]
-fn faults_of_another_process_are_set_by_its_admin_listener() {
+fn sets_faults_through_the_admin_listener() {
     let emulator = Emulator::start(EmulatorConfig {
         admin_listen: Some(([127, 0, 0, 1], 0).into()),
         keys: vec![(ACCOUNT.0.to_owned(), Secret::new(ACCOUNT.1))],
@@ -86,7 +86,7 @@ fn faults_of_another_process_are_set_by_its_admin_listener() {
 }
 
 #[test]
-fn a_schedule_that_nobody_can_follow_is_refused() {
+fn rejects_a_schedule_without_fault_control() {
     let error = try_run(
         &two_tenants(([127, 0, 0, 1], 9).into(), SLOW_DOWN),
         FaultControl::None,

@@ -1,4 +1,4 @@
-//! The load generator tells the truth about time: a stall of the target shows in an open loop.
+//! Latencies of the load generator are true: a stall of the target shows in an open loop.
 
 use std::time::Duration;
 
@@ -23,14 +23,14 @@ fn stalled(load: &str) -> Report {
 }
 
 #[test]
-fn an_open_loop_shows_a_stall_and_a_closed_loop_hides_it() {
+fn open_loop_shows_a_stall_that_a_closed_loop_hides() {
     for spacing in ["fixed", "poisson"] {
-        // With fewer in flight than arrive during the stall, many can only start after it.
+        // If fewer may be in flight than arrive during the stall, many can only start after it.
         let open = stalled(&format!(
             "rate = 100.0\narrivals = \"{spacing}\"\nmax_in_flight = 8"
         ));
         let latency = &open.sides[0].all.latency;
-        // A quarter of the requests is planned for the stall: from the planned start they wait half of it.
+        // A quarter of the requests is planned during the stall. On average they wait half of it.
         assert!(latency.max() > 900_000, "{spacing}: {}", latency.max());
         assert!(
             latency.quantile(0.99) > 800_000,
@@ -55,7 +55,7 @@ fn an_open_loop_shows_a_stall_and_a_closed_loop_hides_it() {
 }
 
 #[test]
-fn what_could_not_be_started_is_counted() {
+fn counts_operations_that_were_not_started() {
     let store = Store::new(Damage {
         serial: Some(Duration::from_millis(20)),
         ..Damage::default()
@@ -71,7 +71,7 @@ fn what_could_not_be_started_is_counted() {
 }
 
 #[test]
-fn a_ramp_follows_its_stages() {
+fn ramp_follows_its_stages() {
     let store = Store::new(Damage::default());
     let report = run(&one_tenant(
         store.addr,
@@ -91,8 +91,8 @@ fn a_ramp_follows_its_stages() {
 }
 
 #[test]
-fn the_knee_is_found_below_what_the_store_can_do() {
-    // One at a time, 5 ms each: 200 each second is the most. At 230 the last of a second waits for 150 ms.
+fn finds_the_knee_below_the_capacity() {
+    // One at a time, 5 ms each: the maximum is 200 each second. At 230, the last of a second waits for 150 ms.
     let store = Store::new(Damage {
         serial: Some(Duration::from_millis(5)),
         ..Damage::default()

@@ -1,4 +1,4 @@
-//! `cosgate load`: each option over sockets, and each kind of damage planted and found.
+//! `cosgate load`: each option over sockets, and each kind of damage.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -20,12 +20,12 @@ mod truth;
 
 use std::net::SocketAddr;
 
-use cosgate::load::{Environment, FaultControl, Live, Report, Scenario, Surroundings};
+use cosgate::load::{Environment, FaultControl, Live, PlanInputs, Report, Scenario};
 use tokio::sync::watch;
 
 use support::{ACME, GLOBEX, World};
 
-/// Runs a scenario, written as in a file.
+/// Runs a scenario that is written as in a file.
 fn run(text: &str) -> Report {
     run_with(text, FaultControl::None)
 }
@@ -38,7 +38,7 @@ fn try_run(text: &str, faults: FaultControl) -> Result<Report, String> {
     let scenario = Scenario::parse(text).unwrap();
     let (_stop, interrupted) = watch::channel(false);
     let environment = Environment {
-        surroundings: Surroundings {
+        inputs: PlanInputs {
             env: &|_| None,
             cores: 2,
         },
@@ -57,7 +57,7 @@ fn try_run(text: &str, faults: FaultControl) -> Result<Report, String> {
     ))
 }
 
-/// Two tenants of [`World`], after the other keys of a scenario.
+/// Two tenants of [`World`], for the end of a scenario.
 fn two_tenants(addr: SocketAddr, more: &str) -> String {
     format!(
         r#"
@@ -79,7 +79,7 @@ secret_key = "{}"
     )
 }
 
-/// One tenant of a store that asks for no proof.
+/// One tenant of a store without authentication.
 fn one_tenant(addr: SocketAddr, more: &str) -> String {
     format!("endpoint = \"http://{addr}\"\nbucket = \"b\"\n{more}\n")
 }

@@ -14,7 +14,7 @@ fn count(report: &Report, operation: Operation) -> u64 {
 }
 
 #[test]
-fn every_operation_is_driven_verified_and_removed() {
+fn drives_verifies_and_removes_every_operation() {
     let world = World::new();
     for other in ["acme/mine.txt", "acme/cosgate-load-0/other", "globex/x"] {
         world
@@ -57,7 +57,7 @@ mix = "put=30,get=10,head=5,list=5,range=10,multipart=3,copy=8,delete=8,multi-de
 }
 
 #[test]
-fn every_upload_form_is_accepted_by_the_proxy() {
+fn proxy_accepts_every_upload_form() {
     let world = World::new();
     let checksums = [
         "crc32",
@@ -96,7 +96,7 @@ fn every_upload_form_is_accepted_by_the_proxy() {
 }
 
 #[test]
-fn requests_are_driven_over_http2_and_tls() {
+fn drives_requests_over_http2_and_tls() {
     let authority = Authority::new("load test");
     let world = authority.serve("");
     let port = world.gateway.addr.port();
@@ -119,7 +119,7 @@ fn requests_are_driven_over_http2_and_tls() {
 }
 
 #[test]
-fn a_connection_for_each_request_is_what_it_says() {
+fn opens_a_connection_for_each_request() {
     let world = World::new();
     let driven = |more: &str| {
         let text = two_tenants(
@@ -135,7 +135,7 @@ fn a_connection_for_each_request_is_what_it_says() {
 }
 
 #[test]
-fn objects_stay_only_with_keep_and_the_result_can_be_stored_beside_them() {
+fn keeps_objects_on_request_and_stores_the_result() {
     let world = World::new();
     let text = "requests = 20\nmix = \"put=1\"\nkeep = true\njson_key = \"results/load.json\"";
     let report = run(&two_tenants(world.gateway.addr, text));
@@ -161,7 +161,7 @@ fn objects_stay_only_with_keep_and_the_result_can_be_stored_beside_them() {
 }
 
 #[test]
-fn shards_share_the_requests_and_merge_into_the_whole() {
+fn merged_shards_equal_the_whole() {
     let world = World::new();
     let parts = ["1/3", "2/3", "3/3"].map(|shard| {
         let text = format!("requests = 100\nthreads = 2\nshard = \"{shard}\"");
@@ -177,7 +177,7 @@ fn shards_share_the_requests_and_merge_into_the_whole() {
     assert_passed(&whole);
     assert_eq!((whole.sides[0].all.count, whole.processes), (100, 3));
     assert_eq!(whole.sides[0].all.latency.count(), 100);
-    // Rows of the same time are added, and not put beside each other.
+    // Rows of the same time are added, and not listed twice.
     let starts: Vec<u64> = whole.series.rows.iter().map(|row| row.start_ms).collect();
     assert!(
         starts.windows(2).all(|pair| pair[1] - pair[0] >= 100),
@@ -186,7 +186,7 @@ fn shards_share_the_requests_and_merge_into_the_whole() {
 }
 
 #[test]
-fn more_threads_than_slots_still_do_all_requests_and_start_together() {
+fn more_threads_than_slots_do_all_requests() {
     let world = World::new();
     let start = cosgate::clock::wall_clock().plus(12);
     let text = format!(
@@ -209,7 +209,7 @@ fn more_threads_than_slots_still_do_all_requests_and_start_together() {
 }
 
 #[test]
-fn a_noisy_neighbour_sends_ten_times_as_much() {
+fn noisy_neighbour_sends_ten_times_as_much() {
     let world = World::new();
     let text = "requests = 660\nmix = \"head=1\"\nskew = \"noisy:globex\"\nseed = 1\nobjects = 60";
     let report = run(&two_tenants(world.gateway.addr, text));
@@ -226,7 +226,7 @@ fn a_noisy_neighbour_sends_ten_times_as_much() {
 }
 
 #[test]
-fn a_target_that_refuses_everything_is_no_run() {
+fn fails_when_the_target_refuses_everything() {
     let world = World::new();
     let text = two_tenants(world.gateway.addr, "requests = 10\nmix = \"get=1\"")
         .replace("globex-local", "wrong");

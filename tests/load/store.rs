@@ -1,4 +1,4 @@
-//! A small store that keeps objects in memory and does damage on demand. It believes everybody.
+//! A small store that keeps objects in memory, checks no signature and damages objects on demand.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,26 +10,26 @@ use std::time::{Duration, Instant};
 
 use cosgate::encoding::percent::percent_decode;
 
-/// What the store does wrong.
+/// The damage that the store does.
 #[derive(Clone, Debug, Default)]
 pub struct Damage {
-    /// Every so many puts are acknowledged and forgotten.
+    /// Every n-th put is acknowledged but not stored.
     pub lose: Option<u64>,
-    /// Every so many puts are stored with a byte changed.
+    /// Every n-th put is stored with one byte changed.
     pub flip: Option<u64>,
-    /// Every so many puts also store an object that nobody has put.
+    /// Every n-th put also stores an object that no client has put.
     pub phantom: Option<u64>,
-    /// Every so many deletes do nothing.
+    /// Every n-th delete does nothing.
     pub undelete: Option<u64>,
-    /// Every so many gets are answered with a byte changed.
+    /// Every n-th get returns one byte changed.
     pub flip_reads: Option<u64>,
-    /// Every so many listed objects are left out.
+    /// Every n-th listed object is left out.
     pub hide: Option<u64>,
-    /// Every so many puts are stored and answered with 500.
+    /// Every n-th put is stored but gets status 500.
     pub doubt: Option<u64>,
-    /// Nothing is answered for this long, once, this long after the first get.
+    /// One stall: its start after the first get, and its length.
     pub stall: Option<(Duration, Duration)>,
-    /// Each request takes this long, one after the other.
+    /// Requests are served one at a time, and each takes this long.
     pub serial: Option<Duration>,
 }
 
@@ -50,7 +50,7 @@ pub struct Store {
     state: Arc<State>,
 }
 
-struct Asked {
+struct StoreRequest {
     method: String,
     key: String,
     query: String,
@@ -89,16 +89,16 @@ impl Store {
 fn serve(state: &State, stream: &TcpStream) {
     stream.set_nodelay(true).unwrap();
     let mut reader = BufReader::new(stream);
-    while let Some(asked) = read(&mut reader) {
-        if asked.method == "GET" && asked.query.is_empty() {
+    while let Some(request) = read(&mut reader) {
+        if request.method == "GET" && request.query.is_empty() {
             wait(state);
         }
-        let (status, body) = answer(state, &asked);
+        let (status, body) = respond(state, &request);
         let length = body.len();
         let head =
             format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\netag: \"x\"\r\n\r\n");
         let mut whole = head.into_bytes();
-        if asked.method != "HEAD" {
+        if request.method != "HEAD" {
             whole.extend(body);
         }
         if (&*stream).write_all(&whole).is_err() {
@@ -122,7 +122,7 @@ fn wait(state: &State) {
     }
 }
 
-fn read(reader: &mut BufReader<&TcpStream>) -> Option<Asked> {
+fn read(reader: &mut BufReader<&TcpStream>) -> Option<StoreRequest> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     let mut words = line.split(' ');
@@ -147,7 +147,7 @@ fn read(reader: &mut BufReader<&TcpStream>) -> Option<Asked> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Asked {
+    Some(StoreRequest {
         method,
         key: path
             .strip_prefix("/b")
@@ -165,21 +165,21 @@ fn is_due(count: &AtomicU64, every: Option<u64>) -> bool {
     every.is_some_and(|every| count.is_multiple_of(every))
 }
 
-fn answer(state: &State, asked: &Asked) -> (u16, Vec<u8>) {
+fn respond(state: &State, request: &StoreRequest) -> (u16, Vec<u8>) {
     let damage = &state.damage;
     let mut objects = state.objects.lock().unwrap();
-    match asked.method.as_str() {
+    match request.method.as_str() {
         "PUT" => {
             state.puts.fetch_add(1, Ordering::SeqCst);
-            let mut body = asked.body.clone();
+            let mut body = request.body.clone();
             if is_due(&state.puts, damage.flip) {
                 body[0] ^= 1;
             }
             if is_due(&state.puts, damage.phantom) {
-                objects.insert(format!("{}.phantom", asked.key), vec![1]);
+                objects.insert(format!("{}.phantom", request.key), vec![1]);
             }
             if !is_due(&state.puts, damage.lose) {
-                objects.insert(asked.key.clone(), body);
+                objects.insert(request.key.clone(), body);
             }
             let status = if is_due(&state.puts, damage.doubt) {
                 500
@@ -190,24 +190,24 @@ fn answer(state: &State, asked: &Asked) -> (u16, Vec<u8>) {
         }
         "DELETE" => {
             state.deletes.fetch_add(1, Ordering::SeqCst);
-            // Only while the load runs: the clean-up at the end deletes in batches.
+            // Only single deletes: the clean-up at the end deletes in batches.
             if !is_due(&state.deletes, damage.undelete) {
-                objects.remove(&asked.key);
+                objects.remove(&request.key);
             }
             (204, Vec::new())
         }
         "POST" => {
-            let text = String::from_utf8_lossy(&asked.body).into_owned();
+            let text = String::from_utf8_lossy(&request.body).into_owned();
             for part in text.split("<Key>").skip(1) {
                 let key = part.split("</Key>").next().unwrap_or_default();
                 objects.remove(&unescape(key));
             }
             (200, b"<DeleteResult></DeleteResult>".to_vec())
         }
-        _ if asked.query.contains("list-type=2") => (200, list(&objects, damage, &asked.query)),
-        _ if asked.query.contains("uploads") => (404, Vec::new()),
+        _ if request.query.contains("list-type=2") => (200, list(&objects, damage, &request.query)),
+        _ if request.query.contains("uploads") => (404, Vec::new()),
         _ => {
-            let Some(body) = objects.get(&asked.key) else {
+            let Some(body) = objects.get(&request.key) else {
                 return (
                     404,
                     b"<Error><Code>NoSuchKey</Code><Message>m</Message></Error>".to_vec(),
@@ -218,7 +218,7 @@ fn answer(state: &State, asked: &Asked) -> (u16, Vec<u8>) {
             if is_due(&state.gets, damage.flip_reads) {
                 body[0] ^= 1;
             }
-            match asked.range {
+            match request.range {
                 Some((from, to)) => (206, body[from..=to].to_vec()),
                 None => (200, body),
             }

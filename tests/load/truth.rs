@@ -1,4 +1,4 @@
-//! Damage that a store does to objects is found, whatever it is; isolation probes find a hole.
+//! The report finds every kind of damage, and isolation probes find a hole.
 
 use cosgate::load::Report;
 
@@ -14,7 +14,7 @@ fn swept(damage: Damage, more: &str) -> (Report, Store) {
 }
 
 #[test]
-fn a_good_store_passes_and_keeps_what_is_anothers() {
+fn good_store_passes_and_keeps_foreign_objects() {
     let (report, store) = swept(
         Damage::default(),
         "mix = \"put=10,get=5,range=3,head=2,delete=4,copy=0\"",
@@ -24,7 +24,7 @@ fn a_good_store_passes_and_keeps_what_is_anothers() {
 }
 
 #[test]
-fn lost_objects_are_found() {
+fn finds_lost_objects() {
     let damage = Damage {
         lose: Some(50),
         ..Damage::default()
@@ -36,7 +36,7 @@ fn lost_objects_are_found() {
 }
 
 #[test]
-fn a_read_of_a_lost_object_is_a_wrong_read() {
+fn read_of_a_lost_object_is_a_wrong_read() {
     let damage = Damage {
         lose: Some(2),
         ..Damage::default()
@@ -47,7 +47,7 @@ fn a_read_of_a_lost_object_is_a_wrong_read() {
 }
 
 #[test]
-fn flipped_bytes_are_found_by_the_sweep_and_by_reads() {
+fn finds_flipped_bytes_in_sweep_and_reads() {
     let damage = Damage {
         flip: Some(50),
         ..Damage::default()
@@ -78,7 +78,7 @@ fn flipped_bytes_are_found_by_the_sweep_and_by_reads() {
 }
 
 #[test]
-fn phantoms_are_found() {
+fn finds_phantoms() {
     let damage = Damage {
         phantom: Some(100),
         ..Damage::default()
@@ -94,7 +94,7 @@ fn phantoms_are_found() {
 }
 
 #[test]
-fn objects_that_a_listing_hides_are_found() {
+fn finds_unlisted_objects() {
     let damage = Damage {
         hide: Some(10),
         ..Damage::default()
@@ -105,7 +105,7 @@ fn objects_that_a_listing_hides_are_found() {
 }
 
 #[test]
-fn what_a_failed_request_may_have_done_is_no_damage() {
+fn failed_requests_are_uncertain_and_no_damage() {
     let damage = Damage {
         doubt: Some(10),
         ..Damage::default()
@@ -118,11 +118,11 @@ fn what_a_failed_request_may_have_done_is_no_damage() {
     );
     assert!(report.truth.uncertain >= 15, "{:?}", report.truth);
     assert_passed(&report);
-    assert_eq!(store.keys(), ["another/key"]); // and it is removed as well
+    assert_eq!(store.keys(), ["another/key"]); // the uncertain object is removed too
 }
 
 #[test]
-fn isolation_probes_are_refused_by_the_proxy() {
+fn proxy_refuses_isolation_probes() {
     let world = World::new();
     let text = "requests = 400\nprobe_isolation = \"40%\"\nmix = \"put=1,get=1\"";
     let report = run(&two_tenants(world.gateway.addr, text));

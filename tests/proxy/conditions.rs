@@ -1,4 +1,4 @@
-//! Conditions: kept, or refused by name; never dropped.
+//! Conditions: each is enforced, or refused by name.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::{BUCKET, Call, Client, SIGNATURES, Scripted, World, act, cos
 const KEY: &str = "/photos/acme/a.txt";
 const STORED: &str = "acme/a.txt";
 
-/// An upload of one part to [`KEY`], ready to be completed.
+/// A multipart upload to [`KEY`] with one part, ready to be completed.
 fn completion(world: &World, body: &str) -> Call {
     let created = world.signed("POST", &format!("{KEY}?uploads")).ask();
     let id = element(&created.assert_ok().text(), "UploadId");
@@ -66,7 +66,7 @@ fn create_only_writes_do_not_overwrite() {
 }
 
 #[test]
-fn create_only_is_said_in_the_words_of_the_signature() {
+fn translates_create_only_for_each_signature() {
     for (signature, methods, name, value) in [
         ("s3", &["HEAD", "PUT"][..], "if-none-match", "*"),
         ("cos", &["PUT"], "x-cos-forbid-overwrite", "true"),
@@ -90,7 +90,7 @@ fn create_only_is_said_in_the_words_of_the_signature() {
 }
 
 #[test]
-fn an_existing_object_is_found_before_the_body_is_asked_for() {
+fn finds_an_existing_object_before_the_body() {
     let world = World::new();
     world.put(KEY, "kept");
     let call = world.signed("PUT", KEY).header("if-none-match", "*");
@@ -114,11 +114,11 @@ fn an_existing_object_is_found_before_the_body_is_asked_for() {
     client.read_one("PUT").assert_ok();
 }
 
-/// Neither "it is there" nor "it is not": nothing is sent on.
+/// A HEAD that neither finds the object nor reports it absent: cosgate sends no further request.
 #[test]
-fn a_look_that_fails_is_the_answer() {
+fn failed_head_before_create_only_is_the_response() {
     let no_body = |status: u16| format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n");
-    for (answer, status) in [
+    for (response, status) in [
         (no_body(500), 502),
         (no_body(503), 503),
         (no_body(302), 502),
@@ -126,14 +126,14 @@ fn a_look_that_fails_is_the_answer() {
         (no_body(403), 403),
         (no_body(405), 405),
     ] {
-        let said = answer.clone();
+        let said = response.clone();
         let world = Scripted::new(vec![act(move |peer| peer.always(&said))]);
         let put = world
             .signed("PUT", KEY)
             .header("if-none-match", "*")
             .body("x");
         let reply = put.ask();
-        assert_eq!(reply.status, status, "{answer}: {}", reply.text());
+        assert_eq!(reply.status, status, "{response}: {}", reply.text());
         let heads = world.script.heads();
         assert!(
             heads.iter().all(|head| !head.starts_with("PUT ")),
@@ -143,7 +143,7 @@ fn a_look_that_fails_is_the_answer() {
 }
 
 #[test]
-fn who_may_not_read_has_create_only_where_cos_keeps_it() {
+fn create_only_without_read_permission_needs_support_of_cos() {
     for signature in SIGNATURES {
         let world = World::edited(|toml| {
             toml.replacen(
@@ -180,7 +180,7 @@ fn who_may_not_read_has_create_only_where_cos_keeps_it() {
 }
 
 #[test]
-fn rejects_conditions_that_nobody_keeps() {
+fn rejects_unsupported_conditions() {
     let date = "Thu, 01 Jan 2026 00:00:00 GMT";
     for signature in SIGNATURES {
         let world = World::speaking(signature);
@@ -247,7 +247,7 @@ fn rejects_conditions_that_nobody_keeps() {
 }
 
 #[test]
-fn a_copy_keeps_the_conditions_on_its_source() {
+fn copy_keeps_conditions_on_its_source() {
     let now = Timestamp::from_unix(1_767_225_600);
     for signature in SIGNATURES {
         let world = World::speaking(signature);
@@ -291,7 +291,7 @@ fn a_copy_keeps_the_conditions_on_its_source() {
 }
 
 #[test]
-fn a_read_elsewhere_ignores_what_s3_ignores() {
+fn reads_ignore_conditions_that_s3_ignores() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         world.put(KEY, "x");
@@ -304,11 +304,11 @@ fn a_read_elsewhere_ignores_what_s3_ignores() {
 }
 
 #[test]
-fn a_key_that_cos_refuses_at_the_look_is_replaced() {
+fn replaces_a_key_that_cos_refuses_at_the_head() {
     let world = Scripted::new(vec![act(|peer| {
         let mut tries = 0;
         while let Some(head) = peer.head() {
-            let answer = match (head.split(' ').next(), tries) {
+            let response = match (head.split(' ').next(), tries) {
                 (Some("HEAD"), 0) => "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n".to_owned(),
                 (Some("GET"), _) => cos_error(403, "InvalidAccessKeyId", "expired"),
                 (Some("HEAD"), _) => "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n".to_owned(),
@@ -318,7 +318,7 @@ fn a_key_that_cos_refuses_at_the_look_is_replaced() {
                 }
             };
             tries += u32::from(head.starts_with("GET "));
-            peer.say(&answer);
+            peer.say(&response);
         }
     })]);
     let put = world

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::{Client, SIGNATURES, World};
 
 #[test]
-fn a_connection_serves_request_after_request() {
+fn serves_many_requests_on_a_connection() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let mut client = Client::connect(world.gateway.addr);
@@ -34,7 +34,7 @@ fn a_connection_serves_request_after_request() {
 }
 
 #[test]
-fn pipelined_requests_are_answered_in_their_order() {
+fn responds_to_pipelined_requests_in_order() {
     let world = World::new();
     let mut bytes = Vec::new();
     let calls: Vec<_> = (0..20)
@@ -43,7 +43,7 @@ fn pipelined_requests_are_answered_in_their_order() {
             [
                 world.signed("PUT", &target).body(round.to_string()),
                 world.signed("GET", &target),
-                world.signed("HEAD", "/photos/acme/absent"), // has no body that could be taken for an answer
+                world.signed("HEAD", "/photos/acme/absent"), // its response has no body
                 world.signed("GET", "/photos/globex/x"),
             ]
         })
@@ -66,7 +66,7 @@ fn pipelined_requests_are_answered_in_their_order() {
 }
 
 #[test]
-fn expect_is_answered_here_and_never_passed_on() {
+fn responds_to_expect_itself() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let put = world.signed("PUT", "/photos/acme/a");
@@ -84,7 +84,7 @@ fn expect_is_answered_here_and_never_passed_on() {
 }
 
 #[test]
-fn a_refused_upload_is_not_asked_for_its_body() {
+fn refused_upload_gets_no_100_continue() {
     let world = World::new();
     for (target, header, status) in [
         ("/photos/globex/a", ("x-amz-meta-a", "b"), 403),
@@ -107,7 +107,7 @@ fn a_refused_upload_is_not_asked_for_its_body() {
 }
 
 #[test]
-fn the_client_may_end_its_sending_side_and_still_gets_its_answer() {
+fn responds_after_the_client_closes_its_sending_side() {
     let world = World::new();
     world.put("/photos/acme/a", "hello");
     let mut client = Client::connect(world.gateway.addr);
@@ -118,7 +118,7 @@ fn the_client_may_end_its_sending_side_and_still_gets_its_answer() {
 }
 
 #[test]
-fn connection_close_is_kept() {
+fn honours_connection_close() {
     let world = World::new();
     let call = world.signed("GET", "/photos").header("connection", "close");
     let mut client = Client::connect(world.gateway.addr);
@@ -128,7 +128,7 @@ fn connection_close_is_kept() {
 }
 
 #[test]
-fn the_body_of_a_refused_upload_is_never_read_as_the_next_request() {
+fn never_reads_a_refused_body_as_a_request() {
     let world = World::new();
     world.put("/photos/acme/a", "hello");
     for size in [1, 100, 10 << 10, 100 << 10, 1 << 20] {
@@ -144,7 +144,7 @@ fn the_body_of_a_refused_upload_is_never_read_as_the_next_request() {
             client.write(&world.signed("GET", "/photos/acme/a").bytes());
             let reply = client.read_reply("PUT");
             reply.assert_error(403, "AccessDenied");
-            // Either the next answer is that of the next request, or there is none.
+            // The next response belongs to the next request, or there is none.
             if client.fill() {
                 let next = client.read_reply("GET");
                 assert_eq!(next.assert_ok().text(), "hello", "{size} {apart}");
@@ -159,7 +159,7 @@ fn the_body_of_a_refused_upload_is_never_read_as_the_next_request() {
 }
 
 #[test]
-fn a_chunked_document_is_read_to_its_end_and_no_further() {
+fn reads_a_chunked_document_exactly_to_its_end() {
     let world = World::new();
     let delete = "<Delete><Object><Key>acme/a</Key></Object></Delete>";
     let (first, second) = delete.split_at(20);

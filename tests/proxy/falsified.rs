@@ -1,5 +1,5 @@
-//! A body that was changed on its way leaves nothing: every upload form, every place in it, objects and
-//! parts, with a length and in HTTP chunks.
+//! Bodies that were changed in transit: nothing is stored. Covers every upload form and every position, objects
+//! and parts, with a length and in HTTP chunks.
 
 #![allow(
     clippy::indexing_slicing,
@@ -26,13 +26,13 @@ use sha2::{Digest as _, Sha256};
 
 const KEY: &str = "/photos/acme/k";
 const STORED: &str = "acme/k";
-/// More than one read from a socket, so that COS has been sent some before the end is judged.
+/// Longer than one read from a socket, so that COS receives some bytes before the end is verified.
 const LENGTH: usize = 80_001;
 const CHUNK: usize = 65_536;
-/// A plain body without a length is held until it is whole.
+/// The size up to which a plain body without a length is held until it is complete.
 const SPOOL: &str = "[upstream]\nspool_unknown_length = \"1MiB\"";
 
-/// How a client sends an object.
+/// The form in which a client sends an object.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Form {
     Checksum(Algorithm),
@@ -43,14 +43,14 @@ enum Form {
     UnsignedTrailer(Algorithm),
 }
 
-/// What becomes of it on its way.
+/// The change in transit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     ChunkSignature,
     DataFirst,
     DataLast,
     LastChunkSignature,
-    /// One byte more of data, with the signatures that it then has.
+    /// One more byte of data, with the original signatures.
     Longer,
     /// Bytes after the end.
     More,
@@ -58,18 +58,18 @@ enum Fault {
     TrailerMissing,
     TrailerSignature,
     TrailerSignatureMissing,
-    /// It stops in its last chunk.
+    /// The body stops in its last chunk.
     Truncated,
 }
 
-/// How HTTP frames it.
+/// The framing by HTTP.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Transport {
     Chunked,
     Length,
 }
 
-/// THE table: the faults that a form can have, and what AWS answers to each.
+/// THE table: the faults of each form, and AWS's response to each.
 fn faults(form: Form) -> &'static [(Fault, u16, &'static str)] {
     match form {
         Form::Checksum(_) | Form::ContentMd5 => &[
@@ -135,7 +135,7 @@ fn cases() -> impl Iterator<Item = (Form, Transport)> {
     forms.flat_map(move |form| both.map(|transport| (form, transport)))
 }
 
-/// Sends `object` in every form with every fault, and asserts what is answered; then `check`s.
+/// Sends `object` in every form with every fault, and asserts the response. Then calls `check`.
 fn send_all(addr: SocketAddr, target: &str, object: &[u8], check: impl Fn(&str)) {
     for case in cases() {
         for &(fault, status, code) in faults(case.0) {
@@ -163,7 +163,7 @@ impl Form {
         self.is_signed() || self.trailer().is_some()
     }
 
-    /// The head's own words for it.
+    /// The headers of the form.
     fn describe(self, call: Call, object: &[u8]) -> Call {
         let call = match self {
             Self::Checksum(algorithm) => call
@@ -188,7 +188,7 @@ impl Form {
             .header("x-amz-decoded-content-length", &object.len().to_string())
     }
 
-    /// The body, with `fault`.
+    /// The body with `fault`.
     fn body(self, object: &[u8], fault: Option<Fault>, chain: &mut Chain) -> Vec<u8> {
         let has = |it| fault == Some(it);
         let mut object = object.to_vec();
@@ -230,7 +230,7 @@ impl Form {
         body
     }
 
-    /// Adds what follows the last chunk.
+    /// Adds the bytes after the last chunk.
     fn end(
         self,
         body: &mut Vec<u8>,
@@ -270,12 +270,12 @@ impl Form {
     }
 }
 
-/// Makes another hex digit of the one at `at`.
+/// Changes the hex digit at `at`.
 fn spoil(body: &mut [u8], at: usize) {
     body[at] = if body[at] == b'0' { b'1' } else { b'0' };
 }
 
-/// Where the last line of `body` that is ended ends.
+/// The end of the last complete line of `body`.
 fn last_line_end(body: &[u8]) -> usize {
     let mut pairs = body.windows(2);
     pairs.rposition(|pair| pair == b"\r\n").unwrap_or(1)
@@ -303,7 +303,7 @@ fn object(length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Sends it as a real client would, and reads the answer.
+/// Sends the upload as a real client would, and reads the response.
 fn send(
     addr: SocketAddr,
     target: &str,
@@ -337,7 +337,7 @@ fn send(
 }
 
 #[test]
-fn every_form_is_stored_as_it_is() {
+fn stores_every_upload_form() {
     let world = World::edited(|toml| toml.replacen("[upstream]", SPOOL, 1));
     for length in [0, 10, LENGTH] {
         let object = object(length);
@@ -351,7 +351,7 @@ fn every_form_is_stored_as_it_is() {
 }
 
 #[test]
-fn no_falsified_body_becomes_an_object() {
+fn stores_no_falsified_object() {
     let world = World::edited(|toml| toml.replacen("[upstream]", SPOOL, 1));
     for length in [10, LENGTH] {
         send_all(world.gateway.addr, KEY, &object(length), |case| {
@@ -362,7 +362,7 @@ fn no_falsified_body_becomes_an_object() {
 }
 
 #[test]
-fn no_falsified_body_becomes_a_part() {
+fn stores_no_falsified_part() {
     let world = World::edited(|toml| toml.replacen("[upstream]", SPOOL, 1));
     let created = world.ask("POST", &format!("{KEY}?uploads"));
     let id = element(&created.assert_ok().text(), "UploadId");
@@ -380,9 +380,9 @@ fn no_falsified_body_becomes_a_part() {
     assert_eq!(parts(), [LENGTH.to_string()]);
 }
 
-/// What the emulator's not storing rests on: COS gets fewer bytes than its head announced.
+/// The emulator stores nothing because COS gets fewer bytes than its head announced.
 #[test]
-fn cos_never_gets_the_end_of_a_falsified_body() {
+fn withholds_the_end_of_falsified_bodies() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&seen);
     let cos = act(move |peer| {
@@ -403,7 +403,7 @@ fn cos_never_gets_the_end_of_a_falsified_body() {
     for (length, got) in seen.iter() {
         assert!(*length >= LENGTH && got < length, "{got} of {length}");
     }
-    // Those that are held until they are whole never get there, nor may those that come at once.
+    // A body that is held until complete never reaches COS, and nor may one that arrives in one read.
     let begun = seen.iter().filter(|(_, got)| *got > 0).count();
     assert!(begun > 50, "{begun} of {}", seen.len());
 }

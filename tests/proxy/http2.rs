@@ -1,4 +1,4 @@
-//! HTTP/2: all that HTTP/1 does, on one connection at once, within the same limits.
+//! HTTP/2: everything that HTTP/1 does, with concurrent streams and the same limits.
 
 #![allow(
     clippy::indexing_slicing,
@@ -39,7 +39,7 @@ fn object(length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// What SDKs send over TLS; the checksum is that of `checksummed`.
+/// An upload as SDKs send it over TLS; the checksum is that of `checksummed`.
 fn unsigned_trailer(world: &World, object: &[u8], checksummed: &[u8]) -> Call {
     let crc = crc_fast::checksum(CrcAlgorithm::Crc32IsoHdlc, checksummed);
     let crc = BASE64_STANDARD.encode(u32::try_from(crc).unwrap().to_be_bytes());
@@ -60,7 +60,7 @@ fn scripted(authority: &Authority, acts: Vec<Act>, more: &str) -> Scripted {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_form_of_upload_is_stored_and_read_back() {
+async fn stores_and_reads_back_every_upload_form() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let client = Http2::connect(&authority, world.gateway.addr).await;
@@ -108,7 +108,7 @@ async fn every_form_of_upload_is_stored_and_read_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_grant_may_have_its_objects_saved_and_never_shown() {
+async fn attachment_grant_adds_content_disposition() {
     let authority = Authority::new("ours");
     let page = act(|peer| {
         peer.always(
@@ -128,7 +128,7 @@ async fn a_grant_may_have_its_objects_saved_and_never_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_offers_no_h2_gets_http1_and_so_does_everyone_when_it_is_off() {
+async fn uses_http1_without_alpn_or_when_disabled() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let stream = tls(&authority, world.gateway.addr, &["http/1.1"]).await;
@@ -140,13 +140,13 @@ async fn a_client_that_offers_no_h2_gets_http1_and_so_does_everyone_when_it_is_o
         .write_all(&off.signed("GET", KEY).bytes())
         .await
         .unwrap();
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 404");
+    let mut response = [0; 12];
+    stream.read_exact(&mut response).await.unwrap();
+    assert_eq!(&response, b"HTTP/1.1 404");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_are_served_at_once_and_a_stalled_one_stops_none() {
+async fn stalled_streams_do_not_block_others() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let large = object(1 << 20);
@@ -155,16 +155,16 @@ async fn streams_are_served_at_once_and_a_stalled_one_stops_none() {
         .send(&world.signed("PUT", KEY).body(large.clone()))
         .await
         .assert_ok();
-    // Ten uploads that stop in the middle, and ten answers that nobody reads.
+    // Ten uploads stop in the middle, and ten responses are not read.
     let mut stalled = Vec::new();
     for n in 0..10 {
         let call = world.signed("PUT", &format!("/photos/acme/stalled{n}"));
         let call = call.payload("UNSIGNED-PAYLOAD").body(large.clone());
-        let (answer, mut stream) = client.start(request(&call)).await;
+        let (response, mut stream) = client.start(request(&call)).await;
         send_data(&mut stream, &large[..50_000], false)
             .await
             .unwrap();
-        stalled.push((answer, stream));
+        stalled.push((response, stream));
     }
     let others = (0..60).map(|n| {
         let (client, object) = (Arc::clone(&client), object(100_000 + n));
@@ -178,11 +178,11 @@ async fn streams_are_served_at_once_and_a_stalled_one_stops_none() {
     for other in others.collect::<Vec<_>>() {
         other.await.unwrap();
     }
-    for (n, (answer, mut stream)) in stalled.into_iter().enumerate() {
+    for (n, (response, mut stream)) in stalled.into_iter().enumerate() {
         send_data(&mut stream, &large[50_000..], true)
             .await
             .unwrap();
-        reply(answer).await.unwrap().assert_ok();
+        reply(response).await.unwrap().assert_ok();
         let stored = world
             .emulator
             .object_bytes(BUCKET, &format!("acme/stalled{n}"));
@@ -193,7 +193,7 @@ async fn streams_are_served_at_once_and_a_stalled_one_stops_none() {
     });
 }
 
-/// A COS that reads one upload; how many bytes of its body came.
+/// A COS that reads one upload. Gives the number of bytes of its body.
 fn counting(count: &Arc<std::sync::Mutex<Option<usize>>>) -> Act {
     let count = Arc::clone(count);
     act(move |peer| {
@@ -205,7 +205,7 @@ fn counting(count: &Arc<std::sync::Mutex<Option<usize>>>) -> Act {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upload_that_its_client_resets_is_cut_short() {
+async fn cuts_an_upload_that_the_client_resets() {
     let authority = Authority::new("ours");
     for reason in [Reason::CANCEL, Reason::NO_ERROR] {
         let count = Arc::default();
@@ -226,9 +226,9 @@ async fn an_upload_that_its_client_resets_is_cut_short() {
     }
 }
 
-/// hyper takes a reset with `NO_ERROR` for the end of a body: one of unknown length would seem whole.
+/// hyper treats a reset with `NO_ERROR` as the end of a body. A body of unknown length would seem complete.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_of_unknown_length_is_held_until_its_stream_has_ended() {
+async fn holds_a_body_of_unknown_length_until_end_of_stream() {
     let authority = Authority::new("ours");
     let spooling = |signed: String| {
         signed.replacen(
@@ -251,7 +251,7 @@ async fn a_body_of_unknown_length_is_held_until_its_stream_has_ended() {
     send_data(&mut stream, &call.body[..50_000], false)
         .await
         .unwrap();
-    // What was sent before this has come when this is answered.
+    // The bytes sent before this request have arrived when its response arrives.
     let other = world.signed("GET", "/photos/acme/other");
     client.send(&other).await;
     stream.send_reset(Reason::NO_ERROR);
@@ -266,7 +266,7 @@ async fn a_body_of_unknown_length_is_held_until_its_stream_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upload_without_a_length_is_refused_and_an_end_in_a_frame_of_its_own_is_none() {
+async fn rejects_an_upload_without_a_length() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let client = Http2::connect(&authority, world.gateway.addr).await;
@@ -281,16 +281,16 @@ async fn an_upload_without_a_length_is_refused_and_an_end_in_a_frame_of_its_own_
     for (body, status) in [("", 200), ("x", 400)] {
         let mut begin = request(&world.signed("POST", &format!("{KEY}?uploads")));
         begin.headers_mut().remove("content-length");
-        let (answer, mut stream) = client.start(begin).await;
-        client.send(&world.signed("GET", KEY)).await; // comes after that head
+        let (response, mut stream) = client.start(begin).await;
+        client.send(&world.signed("GET", KEY)).await; // arrives after that head
         stream.send_data(Bytes::from(body), true).unwrap();
-        let reply = reply(answer).await.unwrap();
+        let reply = reply(response).await.unwrap();
         assert_eq!(reply.status, status, "{}", reply.text());
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_falsified_or_not_as_long_as_it_says_is_not_stored() {
+async fn stores_no_falsified_or_wrongly_sized_body() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let client = Http2::connect(&authority, world.gateway.addr).await;
@@ -317,40 +317,40 @@ async fn what_is_falsified_or_not_as_long_as_it_says_is_not_stored() {
         short.err().and_then(|error| error.reason()),
         Some(Reason::PROTOCOL_ERROR)
     );
-    // A byte too many, in a frame of its own.
-    let (answer, mut stream) = client.start(request(&call)).await;
+    // One byte too many, in a frame of its own.
+    let (response, mut stream) = client.start(request(&call)).await;
     send_data(&mut stream, &object, false).await.unwrap();
-    client.send(&world.signed("GET", KEY)).await; // comes after that data
+    client.send(&world.signed("GET", KEY)).await; // arrives after that data
     assert_eq!(world.emulator.object_bytes(BUCKET, STORED), None);
     send_data(&mut stream, b"x", true).await.unwrap();
     assert_eq!(
-        reply(answer).await.err().and_then(|error| error.reason()),
+        reply(response).await.err().and_then(|error| error.reason()),
         Some(Reason::PROTOCOL_ERROR)
     );
     assert_eq!(world.emulator.object_bytes(BUCKET, STORED), None);
-    // The connection goes on.
+    // The connection stays open.
     client.send(&call).await.assert_ok();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_trailers_of_a_client_mean_nothing() {
+async fn ignores_trailers_of_a_client() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let client = Http2::connect(&authority, world.gateway.addr).await;
     let call = world.signed("PUT", KEY).body("abc");
-    let (answer, mut stream) = client.start(request(&call)).await;
+    let (response, mut stream) = client.start(request(&call)).await;
     send_data(&mut stream, b"abc", false).await.unwrap();
     let mut trailers = http::HeaderMap::new();
     trailers.insert("x-amz-meta-late", "x".parse().unwrap());
     trailers.insert("x-amz-checksum-crc32", "AAAAAA==".parse().unwrap());
     stream.send_trailers(trailers).unwrap();
-    reply(answer).await.unwrap().assert_ok();
+    reply(response).await.unwrap().assert_ok();
     let head = client.send(&world.signed("HEAD", KEY)).await;
     assert_eq!(head.header("x-amz-meta-late"), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_upload_is_answered_whole_and_its_stream_alone_ends() {
+async fn refused_upload_ends_only_its_stream() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let client = Http2::connect(&authority, world.gateway.addr).await;
@@ -358,8 +358,8 @@ async fn a_refused_upload_is_answered_whole_and_its_stream_alone_ends() {
         .signed("PUT", "/photos/globex/k")
         .payload("UNSIGNED-PAYLOAD");
     let call = call.body(vec![7; 1 << 20]);
-    let (answer, mut stream) = client.start(request(&call)).await;
-    let reply = reply(answer).await.unwrap();
+    let (response, mut stream) = client.start(request(&call)).await;
+    let reply = reply(response).await.unwrap();
     reply.assert_error(403, "AccessDenied");
     assert_eq!(reply.header("connection"), None);
     let reset = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
@@ -371,7 +371,7 @@ async fn a_refused_upload_is_answered_whole_and_its_stream_alone_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_host_is_what_authority_says() {
+async fn host_must_match_authority() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let client = Http2::connect(&authority, world.gateway.addr).await;
@@ -379,7 +379,7 @@ async fn the_host_is_what_authority_says() {
         .send(&world.signed("PUT", KEY).body("x"))
         .await
         .assert_ok();
-    let ask = async |host: &str, more: Option<&str>, authority: Option<&str>| {
+    let send = async |host: &str, more: Option<&str>, authority: Option<&str>| {
         let get = world.signed("GET", KEY).header("host", host);
         let mut request = request(&get);
         if let Some(authority) = authority {
@@ -390,21 +390,21 @@ async fn the_host_is_what_authority_says() {
         }
         client.exchange(request, b"").await.unwrap()
     };
-    ask("localhost", None, None).await.assert_ok();
-    ask("localhost", Some("localhost"), None).await.assert_ok();
-    ask("localhost", Some("LOCALHOST"), None)
+    send("localhost", None, None).await.assert_ok();
+    send("localhost", Some("localhost"), None).await.assert_ok();
+    send("localhost", Some("LOCALHOST"), None)
         .await
         .assert_error(403, "SignatureDoesNotMatch");
-    ask("localhost", Some("other"), None)
+    send("localhost", Some("other"), None)
         .await
         .assert_error(400, "InvalidRequest");
-    ask("localhost", None, Some("other"))
+    send("localhost", None, Some("other"))
         .await
         .assert_error(403, "SignatureDoesNotMatch");
-    ask("localhost", None, Some("me@localhost"))
+    send("localhost", None, Some("me@localhost"))
         .await
         .assert_error(400, "InvalidRequest");
-    // The bucket in the host's name.
+    // The bucket is in the host name.
     let get = world
         .signed("GET", "/acme/k")
         .header("host", "photos.s3.localhost");
@@ -412,7 +412,7 @@ async fn the_host_is_what_authority_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn odd_heads_are_refused() {
+async fn rejects_malformed_heads() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let client = Http2::connect(&authority, world.gateway.addr).await;
@@ -420,18 +420,18 @@ async fn odd_heads_are_refused() {
         let request = Request::builder().method(method).uri(uri);
         request.version(Version::HTTP_2).body(()).unwrap()
     };
-    let answer = async |request| client.exchange(request, b"").await.unwrap();
-    answer(odd("GET", "ftp://localhost/photos/acme/k"))
+    let response = async |request| client.exchange(request, b"").await.unwrap();
+    response(odd("GET", "ftp://localhost/photos/acme/k"))
         .await
         .assert_error(400, "InvalidRequest");
-    let connect = answer(odd("CONNECT", "localhost:443")).await;
+    let connect = response(odd("CONNECT", "localhost:443")).await;
     assert_eq!(connect.status, 400);
     let mut many = request(&world.signed("GET", KEY));
     for n in 0..100 {
         let name: http::HeaderName = format!("x-{n}").parse().unwrap();
         many.headers_mut().insert(name, "x".parse().unwrap());
     }
-    answer(many).await.assert_error(431, "InvalidRequest");
+    response(many).await.assert_error(431, "InvalidRequest");
     let large = |bytes: usize| {
         request(
             &world
@@ -439,10 +439,10 @@ async fn odd_heads_are_refused() {
                 .header("x-large", &"x".repeat(bytes)),
         )
     };
-    answer(large(17 << 10))
+    response(large(17 << 10))
         .await
         .assert_error(431, "InvalidRequest");
-    assert_eq!(answer(large(40 << 10)).await.status, 431);
+    assert_eq!(response(large(40 << 10)).await.status, 431);
     world.gateway.log.assert_says("\"status\":431");
     for (name, value) in [
         ("connection", "keep-alive"),
@@ -465,7 +465,7 @@ async fn odd_heads_are_refused() {
             "{name}"
         );
     }
-    // h2 resets what is no path at all; what it lets pass gets an answer, and means nothing.
+    // h2 resets an invalid path. A path that it accepts gets a response, and has no effect.
     for (path, said) in [
         ("x", RST_STREAM),
         ("/a b", RST_STREAM),
@@ -502,7 +502,7 @@ async fn odd_heads_are_refused() {
         .assert_ok();
 }
 
-/// `:path` and `/photos/public/hash#frag` in Huffman's code, each after its length.
+/// `:path` and `/photos/public/hash#frag` in Huffman code, each after its length.
 const HUFFMAN_NAME: [u8; 5] = [0x84, 0xb9, 0x58, 0xd3, 0x3f];
 const HUFFMAN_PATH: [u8; 19] = [
     0x92, 0x62, 0xb9, 0xce, 0x93, 0xa1, 0x8a, 0xed, 0x8e, 0x83, 0x11, 0x89, 0xc6, 0x89, 0xff, 0xea,
@@ -510,7 +510,7 @@ const HUFFMAN_PATH: [u8; 19] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fragment_in_the_path_is_refused_however_it_is_coded() {
+async fn rejects_a_fragment_in_every_encoding() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let http2 = Http2::connect(&authority, world.gateway.addr).await;
@@ -519,13 +519,13 @@ async fn a_fragment_in_the_path_is_refused_however_it_is_coded() {
     let public = Call::new(world.gateway.addr, "PUT", "/photos/public/hash");
     let public = public.header("host", "localhost").body("kept");
     http2.send(&public).await.assert_ok();
-    let asked = world.upstream_requests();
+    let requests = world.upstream_requests();
 
     let plain = [&[24][..], b"/photos/public/hash#frag"].concat();
     let mut paths = Vec::new();
     for value in [&plain[..], &HUFFMAN_PATH] {
         for kind in [0x40, 0x00, 0x10] {
-            // The name from the static table, in letters, and in Huffman's code.
+            // The name from the static table, in letters, and in Huffman code.
             paths.push([&[kind | 4][..], value].concat());
             paths.push([&[kind, 5][..], b":path", value].concat());
             paths.push([&[kind][..], &HUFFMAN_NAME, value].concat());
@@ -550,13 +550,13 @@ async fn a_fragment_in_the_path_is_refused_however_it_is_coded() {
             }
         }
     }
-    // Again from the dynamic table; in new letters under a name from there; and with a query.
+    // Again from the dynamic table, then in new letters under a name from there, and with a query.
     let mut raw = Raw::connect(&authority, world.gateway.addr).await;
     let before = block(&[(":method", "PUT"), (":scheme", "https")]);
     let after = block(&[(":authority", "localhost"), ("content-length", "0")]);
     let paths = [
         [&[0x44][..], &HUFFMAN_PATH].concat(),
-        vec![0xbe], // the entry 62, the newest
+        vec![0xbe], // entry 62 is the newest
         [&[0x7e, 14][..], b"/photos/pub#x/"].concat(),
         [&[0x0f, 62 - 15, 10][..], b"/b/k?x=y#z"].concat(),
     ];
@@ -566,17 +566,17 @@ async fn a_fragment_in_the_path_is_refused_however_it_is_coded() {
         raw.write(HEADERS, 5, stream, &fields).await.unwrap();
         assert_eq!(raw.status(stream).await, Some(400), "{path:x?}");
     }
-    raw.ends().await; // though it would have been idle for long
+    raw.ends().await; // even though it is not idle for long
 
-    assert_eq!(world.upstream_requests(), asked);
+    assert_eq!(world.upstream_requests(), requests);
     assert_eq!(world.stored("public/hash").as_deref(), Some("kept"));
-    // Nobody else's connection is touched.
+    // Other connections are not affected.
     http2.send(&kept).await.assert_ok();
 }
 
-/// h2 resets what it cannot read as a length itself; nothing of any such request is stored.
+/// h2 resets a length that it cannot parse. No such request is stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_length_that_is_out_of_range_or_no_number_is_no_upload() {
+async fn rejects_invalid_content_lengths() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     for (length, expected) in [
@@ -604,9 +604,9 @@ async fn a_length_that_is_out_of_range_or_no_number_is_no_upload() {
     assert_eq!(world.upstream_requests(), 0);
 }
 
-/// What h2 and hyper make of a target must be what its client wrote, or no request.
+/// h2 and hyper must read a target as its client wrote it, or refuse it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_target_reaches_cos_as_another() {
+async fn never_changes_the_target() {
     const PIECES: [&str; 24] = [
         "a",
         "/",
@@ -670,7 +670,7 @@ async fn no_target_reaches_cos_as_another() {
     assert!(served > 20, "{served}");
 }
 
-/// What was sent to COS for `target`, if anything was, is its key.
+/// If `target` reaches COS, it has the right key there.
 fn check(world: &World, target: &str, status: Option<u16>) {
     let heads = world.emulator.counters().heads();
     let Some(head) = heads.first() else {
@@ -704,7 +704,7 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 
-/// A client that writes frames.
+/// A client that writes single frames.
 struct Raw(TlsStream<TcpStream>);
 
 impl Raw {
@@ -733,7 +733,7 @@ impl Raw {
         self.0.flush().await
     }
 
-    /// A whole request without a body on the first stream.
+    /// A complete request without a body on the first stream.
     async fn head(&mut self, fields: &[(&str, &str)]) {
         self.write(HEADERS, 5, 1, &block(fields)).await.unwrap();
     }
@@ -761,11 +761,11 @@ impl Raw {
         }
     }
 
-    /// The status of the answer on `stream`, or `None` where the stream is reset or the connection ends.
+    /// The status of the response on `stream`; `None` when the stream is reset or the connection ends.
     async fn status(&mut self, stream: u32) -> Option<u16> {
         loop {
             match timeout(PATIENCE, self.next()).await.unwrap()? {
-                // RFC 7541 appendix A; h2 codes another status in letters.
+                // RFC 7541 appendix A; h2 encodes other statuses in letters.
                 (HEADERS, of, payload) if of == stream => {
                     return Some(match payload[0] {
                         0x88 => 200,
@@ -785,7 +785,7 @@ impl Raw {
     }
 }
 
-/// A status in letters under a name of the static table: digits have five or six bits each.
+/// A status in letters under a name of the static table. Digits have five or six bits each.
 fn coded_status(field: &[u8]) -> u16 {
     assert_eq!(field[0] & 0xcf, 0x48, "{field:x?}");
     let length = usize::from(field[1] & 0x7f);
@@ -834,10 +834,10 @@ fn anonymous() -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_resets_ends_the_connection() {
+async fn closes_the_connection_after_a_reset_flood() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
-    // Together, as an attacker sends them, and apart, so that each request is begun.
+    // All at once, as an attacker sends them, and one by one, so that each request starts.
     for pause in [0, 1] {
         let mut raw = Raw::connect(&authority, world.gateway.addr).await;
         let mut sent = 0;
@@ -857,8 +857,8 @@ async fn a_flood_of_resets_ends_the_connection() {
         }
         raw.ends().await;
         assert!(sent < 2000 || pause == 0, "{sent}");
-        let asked = world.upstream_requests();
-        assert!(asked < 500, "{asked}");
+        let requests = world.upstream_requests();
+        assert!(requests < 500, "{requests}");
     }
     let client = Http2::connect(&authority, world.gateway.addr).await;
     client
@@ -884,14 +884,14 @@ fn assert_about(life: Duration, millis: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_header_block_must_arrive_in_its_time() {
+async fn times_out_slow_header_blocks() {
     let authority = Authority::new("ours");
     let world = authority.serve(SHORT);
     let mut silent = Raw::connect(&authority, world.gateway.addr).await;
     let started = Instant::now();
     silent.ends().await;
     assert_about(started.elapsed(), 300);
-    // However much else is under way, and however the block dribbles.
+    // The limit does not depend on other streams or on the rate of the bytes.
     for kind in [HEADERS, CONTINUATION] {
         let mut slow = Raw::connect(&authority, world.gateway.addr).await;
         let upload = block(&[
@@ -929,19 +929,19 @@ async fn a_header_block_must_arrive_in_its_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_idle_connection_is_told_to_go() {
+async fn sends_goaway_to_idle_connections() {
     let authority = Authority::new("ours");
     let world = authority.serve(SHORT);
     let mut raw = Raw::connect(&authority, world.gateway.addr).await;
     raw.write(HEADERS, 5, 1, &anonymous()).await.unwrap();
     assert_eq!(raw.next_of(&[HEADERS]).await, Some(HEADERS));
     let started = Instant::now();
-    // What is no request does not keep it.
+    // Frames that are not requests do not keep the connection open.
     sleep(Duration::from_millis(400)).await;
     raw.write(PING, 0, 0, &[0; 8]).await.unwrap();
     assert_eq!(raw.next_of(&[GOAWAY]).await, Some(GOAWAY));
     assert_about(started.elapsed(), 700);
-    raw.ends().await; // though it never answers our ping
+    raw.ends().await; // although it never responds to our ping
     let client = Http2::connect(&authority, world.gateway.addr).await;
     client
         .send(&world.signed("GET", KEY))
@@ -957,7 +957,7 @@ async fn an_idle_connection_is_told_to_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upload_that_stops_is_a_timeout_and_the_others_go_on() {
+async fn times_out_a_stalled_upload_only() {
     let authority = Authority::new("ours");
     let world = authority.serve(SHORT);
     let client = Http2::connect(&authority, world.gateway.addr).await;
@@ -971,13 +971,13 @@ async fn an_upload_that_stops_is_a_timeout_and_the_others_go_on() {
         .signed("PUT", "/photos/acme/other")
         .payload("UNSIGNED-PAYLOAD");
     let other = other.body(vec![7; 40_000]);
-    let (answer, mut stream) = client.start(request(&other)).await;
+    let (response, mut stream) = client.start(request(&other)).await;
     for part in other.body.chunks(1000) {
         send_data(&mut stream, part, false).await.unwrap();
         sleep(Duration::from_millis(25)).await;
     }
     stream.send_data(Bytes::new(), true).unwrap();
-    reply(answer).await.unwrap().assert_ok();
+    reply(response).await.unwrap().assert_ok();
     reply(slow)
         .await
         .unwrap()
@@ -985,7 +985,7 @@ async fn an_upload_that_stops_is_a_timeout_and_the_others_go_on() {
     assert_eq!(world.emulator.object_bytes(BUCKET, STORED), None);
 }
 
-/// A COS that answers with so many bytes, and says when its connection has ended before they went.
+/// A COS that responds with this many bytes, and reports when its connection ended before they were sent.
 fn endless(ended: &Arc<std::sync::Mutex<bool>>) -> Act {
     let ended = Arc::clone(ended);
     act(move |peer| {
@@ -998,7 +998,7 @@ fn endless(ended: &Arc<std::sync::Mutex<bool>>) -> Act {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_its_client_makes_no_room_for_is_ended_by_the_pace() {
+async fn ends_a_response_that_is_read_too_slowly() {
     let authority = Authority::new("ours");
     for window in [0, 65_535] {
         let ended = Arc::default();
@@ -1024,7 +1024,7 @@ async fn an_answer_that_its_client_makes_no_room_for_is_ended_by_the_pace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refusals_that_strangers_do_not_take_hold_no_more_than_their_share() {
+async fn limits_memory_of_unread_refusals() {
     let authority = Authority::new("ours");
     let world = authority.serve("[server.limits]\nstranger_bytes = \"4MiB\"");
     let mut builder = Builder::new();
@@ -1048,7 +1048,7 @@ async fn refusals_that_strangers_do_not_take_hold_no_more_than_their_share() {
         let end = timeout(PATIENCE, head.body_mut().data()).await.unwrap();
         assert!(end.is_none(), "the stream ends with its head");
     }
-    // Who takes them gets them whole, as soon as these are gone.
+    // Other clients get their refusals whole as soon as these are gone.
     drop((clients, kept, ended));
     let client = Http2::connect(&authority, world.gateway.addr).await;
     let mut reply = client.send(&wrong).await;
@@ -1063,7 +1063,7 @@ async fn refusals_that_strangers_do_not_take_hold_no_more_than_their_share() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_reader_that_keeps_the_pace_gets_it_all() {
+async fn serves_a_slow_reader_within_the_pace() {
     let authority = Authority::new("ours");
     let world = authority.serve(SHORT);
     let client = Http2::connect(&authority, world.gateway.addr).await;
@@ -1084,7 +1084,7 @@ async fn a_slow_reader_that_keeps_the_pace_gets_it_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_drain_finishes_what_is_in_flight_and_says_goodbye() {
+async fn drain_completes_streams_and_sends_goaway() {
     let authority = Authority::new("ours");
     let mut world = authority.serve("");
     let client = Http2::connect(&authority, world.gateway.addr).await;
@@ -1094,7 +1094,7 @@ async fn the_drain_finishes_what_is_in_flight_and_says_goodbye() {
         .assert_error(404, "NoSuchKey");
     let call = world.signed("PUT", KEY).payload("UNSIGNED-PAYLOAD");
     let call = call.body(object(1 << 20));
-    let (answer, mut stream) = client.start(request(&call)).await;
+    let (response, mut stream) = client.start(request(&call)).await;
     send_data(&mut stream, &call.body[..500_000], false)
         .await
         .unwrap();
@@ -1106,20 +1106,20 @@ async fn the_drain_finishes_what_is_in_flight_and_says_goodbye() {
     send_data(&mut stream, &call.body[500_000..], true)
         .await
         .unwrap();
-    reply(answer).await.unwrap().assert_ok();
+    reply(response).await.unwrap().assert_ok();
     assert!(client.end().await.is_ok());
     assert!(joined(&mut world.gateway) < Duration::from_secs(5));
     assert!(world.emulator.object_bytes(BUCKET, STORED) == Some(call.body));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_finished_in_the_drain_is_not_stored() {
+async fn drain_timeout_stores_no_unfinished_upload() {
     let authority = Authority::new("ours");
     let mut world = authority.serve("[server.limits]\ndrain_timeout = \"500ms\"");
     let client = Http2::connect(&authority, world.gateway.addr).await;
     let call = world.signed("PUT", KEY).payload("UNSIGNED-PAYLOAD");
     let call = call.body(object(1 << 20));
-    let (answer, mut stream) = client.start(request(&call)).await;
+    let (response, mut stream) = client.start(request(&call)).await;
     send_data(&mut stream, &call.body[..500_000], false)
         .await
         .unwrap();
@@ -1128,12 +1128,12 @@ async fn what_is_not_finished_in_the_drain_is_not_stored() {
     });
     world.gateway.drain();
     assert!(joined(&mut world.gateway) < Duration::from_secs(5));
-    assert!(reply(answer).await.is_err());
+    assert!(reply(response).await.is_err());
     assert_eq!(world.emulator.object_bytes(BUCKET, STORED), None);
     assert!(world.gateway.log.text().contains("\"PutObject\""));
 }
 
-/// Waits for the end while the clients of this test go on.
+/// Waits for the end while the clients of this test continue.
 fn joined(gateway: &mut Gateway) -> Duration {
     tokio::task::block_in_place(|| gateway.join())
 }

@@ -1,8 +1,8 @@
-//! Keys that other proxies change on their way.
+//! Keys that other proxies change in transit.
 
 use crate::support::{SIGNATURES, World, element, elements};
 
-/// A path under `/photos/`, the key that it means, and the target that COS must get.
+/// A path under `/photos/`, its key, and the target that COS must get.
 const ODD: [(&str, &str, &str); 14] = [
     ("acme/a%20b", "acme/a b", "/acme/a%20b"),
     ("acme/a%2520b", "acme/a%20b", "/acme/a%2520b"),
@@ -29,7 +29,7 @@ const ODD: [(&str, &str, &str); 14] = [
 ];
 
 #[test]
-fn odd_keys_arrive_as_they_were_meant() {
+fn forwards_unusual_keys_unchanged() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         for (path, key, target) in ODD {
@@ -60,12 +60,12 @@ fn odd_keys_arrive_as_they_were_meant() {
 }
 
 #[test]
-fn odd_keys_can_be_copied_from() {
+fn copies_from_unusual_keys() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         for (path, key, _) in ODD {
             world.put(&format!("/photos/{path}"), key);
-            let path = path.replace('+', "%2B"); // S3 reads a + there as a space
+            let path = path.replace('+', "%2B"); // S3 reads a + in this header as a space
             let copy = world
                 .signed("PUT", "/photos/acme/copy")
                 .header("x-amz-copy-source", &format!("/photos/{path}"))
@@ -77,7 +77,7 @@ fn odd_keys_can_be_copied_from() {
 }
 
 #[test]
-fn odd_keys_pass_through_the_xml_of_a_multi_delete() {
+fn multi_delete_accepts_unusual_keys() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         for (path, key, _) in ODD {
@@ -94,7 +94,7 @@ fn odd_keys_pass_through_the_xml_of_a_multi_delete() {
 }
 
 #[test]
-fn the_bucket_may_stand_in_the_host() {
+fn accepts_virtual_hosted_style() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let port = world.gateway.addr.port();
@@ -112,7 +112,7 @@ fn the_bucket_may_stand_in_the_host() {
         assert_eq!(element(&listing.assert_ok().text(), "Name"), "photos");
         assert_eq!(element(&listing.text(), "Key"), "acme/a b");
         assert_eq!(hosted("HEAD", "/").ask().status, 200);
-        // The path is all key there.
+        // The whole path is the key.
         hosted("GET", "/photos/acme/a%20b")
             .ask()
             .assert_error(403, "AccessDenied");

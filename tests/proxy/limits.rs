@@ -1,4 +1,4 @@
-//! Heads that are too large or no HTTP, and the admin pages.
+//! Heads that are too large or malformed, and the admin pages.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -27,22 +27,22 @@ fn fields(count: usize) -> String {
 }
 
 #[test]
-fn heads_beyond_the_limits_are_refused_as_s3_errors() {
+fn rejects_too_large_heads_with_s3_errors() {
     let world = World::new();
     let large = format!("a: {}\r\n", "x".repeat(17 << 10));
     let many = fields(101);
     for head in [&large, &many] {
-        let answer = refused(&world, &get(head));
-        assert_eq!(answer, (431, "InvalidRequest".to_owned()));
+        let response = refused(&world, &get(head));
+        assert_eq!(response, (431, "InvalidRequest".to_owned()));
     }
-    let most = fields(98);
+    let max = fields(98);
     let mut client = Client::connect(world.gateway.addr);
-    client.write(&get(&most));
+    client.write(&get(&max));
     client.read_reply("GET").assert_error(404, "NoSuchKey");
 }
 
 #[test]
-fn heads_that_are_no_http_are_refused_as_s3_errors() {
+fn rejects_malformed_http_with_s3_errors() {
     let world = World::new();
     let bad = (400, "InvalidRequest".to_owned());
     for head in [
@@ -62,7 +62,7 @@ fn heads_that_are_no_http_are_refused_as_s3_errors() {
 }
 
 #[test]
-fn the_admin_pages_tell_of_life_readiness_and_counts() {
+fn admin_pages_report_health_and_metrics() {
     let world = World::new();
     world.put("/photos/acme/a", "hello");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -81,7 +81,7 @@ fn the_admin_pages_tell_of_life_readiness_and_counts() {
         client.read_reply("GET")
     };
     let page = |path: &str| page_as(path, "host: localhost:9001\r\n");
-    // A page of somebody's browser comes under a name of its own (DNS rebinding).
+    // A web page can use a host name of its own for this address (DNS rebinding).
     for hosts in [
         "host: evil.example\r\n",
         "host: evil.example:9001\r\n",

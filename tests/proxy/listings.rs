@@ -1,4 +1,4 @@
-//! Listings: both versions and that of versions, page by page, by the client's names.
+//! Listings: versions 1 and 2 and object versions, page by page, with the client's names.
 
 use cosgate::encoding::percent::push_encoded;
 
@@ -14,7 +14,7 @@ fn world(signature: &str) -> World {
     world
 }
 
-/// Follows `next` from page to page; the keys and common prefixes of all.
+/// Follows `next` from page to page. Gives all keys and common prefixes.
 fn pages(world: &World, query: &str, next: &str, marker: &str) -> (usize, Vec<String>) {
     let (mut count, mut seen) = (0, Vec::new());
     let mut from = String::new();
@@ -44,7 +44,7 @@ fn expected(keys: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn the_first_version_pages_by_marker() {
+fn list_v1_pages_by_marker() {
     for signature in SIGNATURES {
         let world = world(signature);
         let query = "prefix=acme%2F&max-keys=2";
@@ -57,7 +57,7 @@ fn the_first_version_pages_by_marker() {
 }
 
 #[test]
-fn the_second_version_pages_by_token() {
+fn list_v2_pages_by_token() {
     for signature in SIGNATURES {
         let world = world(signature);
         let query = "list-type=2&prefix=acme%2F&max-keys=2";
@@ -81,7 +81,7 @@ fn the_second_version_pages_by_token() {
 }
 
 #[test]
-fn versions_page_by_key_marker() {
+fn pages_versions_by_key_marker() {
     for signature in SIGNATURES {
         let world = world(signature);
         let query = "versions&prefix=acme%2F&max-keys=2";
@@ -91,7 +91,7 @@ fn versions_page_by_key_marker() {
 }
 
 #[test]
-fn keys_are_encoded_when_the_client_asks_for_it() {
+fn encodes_keys_on_request() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         world.put("/photos/acme/a%20b%2Bc", "x");
@@ -108,7 +108,7 @@ fn keys_are_encoded_when_the_client_asks_for_it() {
 }
 
 #[test]
-fn uploads_and_parts_page_too() {
+fn pages_uploads_and_parts() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let mut ids = Vec::new();

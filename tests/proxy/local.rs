@@ -1,9 +1,9 @@
-//! What a scoped key could not ask: answered here, and never heard of by COS.
+//! Requests that a scoped key could not make: cosgate responds itself, and COS gets no request.
 
 use crate::support::{Call, GLOBEX, SIGNATURES, World, element, elements};
 
 #[test]
-fn a_tenant_sees_its_own_buckets_by_their_aliases() {
+fn lists_own_buckets_by_alias() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let listed = world.ask("GET", "/");
@@ -19,7 +19,7 @@ fn a_tenant_sees_its_own_buckets_by_their_aliases() {
 }
 
 #[test]
-fn buckets_are_probed_without_asking_cos() {
+fn responds_to_bucket_probes_without_cos() {
     let world = World::new();
     let head = world.ask("HEAD", "/photos");
     assert_eq!(head.status, 200);

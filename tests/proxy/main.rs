@@ -1,5 +1,5 @@
-//! The whole of it: a client's bytes in, cosgate, an embedded COS that checks everything, and the
-//! same bytes or the right refusal out.
+//! The whole proxy over sockets: a client, cosgate, and an embedded COS that checks everything. The result is the
+//! same bytes or the right error.
 
 #![allow(
     clippy::unwrap_used,

@@ -3,8 +3,8 @@
 use crate::support::{SIGNATURES, World, element, elements};
 
 const KEY: &str = "/photos/acme/big%20one";
-/// COS takes no smaller part but the last.
-const LEAST: usize = 1 << 20;
+/// The minimum size of a part in COS, except the last.
+const MIN_PART: usize = 1 << 20;
 
 fn create(world: &World) -> String {
     let created = world
@@ -28,7 +28,7 @@ fn completion(etags: &[String]) -> String {
 }
 
 #[test]
-fn parts_sent_and_copied_become_one_object() {
+fn joins_uploaded_and_copied_parts() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         world.put("/photos/acme/source", "0123456789");
@@ -37,7 +37,10 @@ fn parts_sent_and_copied_become_one_object() {
         assert_eq!(element(&uploads.assert_ok().text(), "UploadId"), id);
 
         let part = |number: usize| format!("{KEY}?partNumber={number}&uploadId={id}");
-        let first = world.signed("PUT", &part(1)).body(vec![b'x'; LEAST]).ask();
+        let first = world
+            .signed("PUT", &part(1))
+            .body(vec![b'x'; MIN_PART])
+            .ask();
         let copied = world
             .signed("PUT", &part(2))
             .header("x-amz-copy-source", "/photos/acme/source")
@@ -65,7 +68,7 @@ fn parts_sent_and_copied_become_one_object() {
         assert_eq!(element(&text, "Location"), location);
         assert!(element(&text, "ETag").contains("-2"));
         let stored = world.stored("acme/big one").unwrap();
-        assert_eq!(stored.len(), LEAST + 4);
+        assert_eq!(stored.len(), MIN_PART + 4);
         assert!(stored.ends_with("x2345"));
         let head = world.ask("HEAD", KEY);
         assert_eq!(head.header("content-type"), Some("text/css"));
@@ -76,7 +79,7 @@ fn parts_sent_and_copied_become_one_object() {
 }
 
 #[test]
-fn an_aborted_upload_is_gone() {
+fn removes_an_aborted_upload() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let id = create(&world);
@@ -90,7 +93,7 @@ fn an_aborted_upload_is_gone() {
 }
 
 #[test]
-fn a_completion_that_does_not_fit_is_refused() {
+fn rejects_an_invalid_completion() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let id = create(&world);

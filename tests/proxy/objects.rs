@@ -1,4 +1,4 @@
-//! One object: put, get, head, delete, copy, tag, and conditions on each.
+//! Single objects: put, get, head, delete, copy, tag, and conditions on each.
 
 use cosgate::timestamp::Timestamp;
 
@@ -10,7 +10,7 @@ const HELLO_ETAG: &str = "\"5d41402abc4b2a76b9719d911017c592\"";
 const HELLO_MD5: &str = "XUFAKrxLKna5cZ2REBfFkg==";
 
 #[test]
-fn an_object_goes_up_and_comes_down_with_its_headers() {
+fn stores_and_returns_an_object_with_its_headers() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let put = world
@@ -58,7 +58,7 @@ fn an_object_goes_up_and_comes_down_with_its_headers() {
 }
 
 #[test]
-fn an_object_may_be_empty() {
+fn stores_an_empty_object() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         world.put(KEY, "");
@@ -69,7 +69,7 @@ fn an_object_may_be_empty() {
 }
 
 #[test]
-fn a_body_of_megabytes_arrives_byte_for_byte() {
+fn transfers_a_large_body_unchanged() {
     let body: Vec<u8> = (0..3_u32 << 20).map(|i| (i % 251) as u8).collect();
     for signature in SIGNATURES {
         let world = World::speaking(signature);
@@ -81,7 +81,7 @@ fn a_body_of_megabytes_arrives_byte_for_byte() {
 }
 
 #[test]
-fn ranges_give_the_part_asked_for() {
+fn returns_the_requested_range() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         world.put(KEY, "0123456789");
@@ -102,7 +102,7 @@ fn ranges_give_the_part_asked_for() {
 }
 
 #[test]
-fn conditions_on_a_read_are_kept() {
+fn keeps_conditions_of_reads() {
     let (past, future) = (
         Timestamp::from_unix(1_000_000_000).http_date(),
         Timestamp::from_unix(4_000_000_000).http_date(),
@@ -134,7 +134,7 @@ fn conditions_on_a_read_are_kept() {
 }
 
 #[test]
-fn the_answers_headers_can_be_overridden_by_signed_requests() {
+fn signed_requests_override_response_headers() {
     let overrides = "response-content-type=text%2Fcss&response-cache-control=no-store\
         &response-content-disposition=attachment%3B%20filename%3D%22x%20y.css%22\
         &response-content-language=fr&response-expires=Thu%2C%2001%20Jan%202026%2000%3A00%3A00%20GMT";
@@ -160,7 +160,7 @@ fn the_answers_headers_can_be_overridden_by_signed_requests() {
 }
 
 #[test]
-fn a_copy_keeps_or_replaces_the_metadata() {
+fn copy_keeps_or_replaces_metadata() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let put = world.signed("PUT", "/photos/acme/from");
@@ -199,7 +199,7 @@ fn a_copy_keeps_or_replaces_the_metadata() {
 }
 
 #[test]
-fn a_copy_of_what_is_not_there_says_so() {
+fn copy_of_an_absent_object_fails() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let copy = world.signed("PUT", KEY);
@@ -209,7 +209,7 @@ fn a_copy_of_what_is_not_there_says_so() {
 }
 
 #[test]
-fn tags_are_put_got_and_deleted() {
+fn puts_gets_and_deletes_tags() {
     let tags =
         "<Tagging><TagSet><Tag><Key>team</Key><Value>a &amp; b</Value></Tag></TagSet></Tagging>";
     for signature in SIGNATURES {
@@ -228,7 +228,7 @@ fn tags_are_put_got_and_deleted() {
 }
 
 #[test]
-fn a_multi_delete_answers_for_each_key() {
+fn multi_delete_reports_each_key() {
     let body = "<Delete><Object><Key>acme/a</Key></Object><Object><Key>globex/b</Key></Object>\
         <Object><Key>acme/&amp;&lt;c</Key></Object><Object><Key>acme/absent</Key></Object></Delete>";
     for signature in SIGNATURES {
@@ -260,7 +260,7 @@ fn a_multi_delete_answers_for_each_key() {
 }
 
 #[test]
-fn a_quiet_multi_delete_tells_of_failures_alone() {
+fn quiet_multi_delete_reports_only_failures() {
     let body = "<Delete><Quiet>true</Quiet><Object><Key>acme/a</Key></Object>\
         <Object><Key>other</Key></Object></Delete>";
     for signature in SIGNATURES {

@@ -1,4 +1,4 @@
-//! Browser forms: what their policy lets them store is stored whole, and nothing else is.
+//! Browser forms: cosgate stores exactly the files that their policy allows.
 
 #![allow(
     clippy::indexing_slicing,
@@ -36,13 +36,13 @@ use serde_json::Value;
 const BOUNDARY: &str = "----WebKitFormBoundary7MA4YWxkTrZu0gW";
 const KEY_ANY: &str = r#"["starts-with", "$key", ""]"#;
 
-/// A form that a browser would post.
+/// A form as a browser posts it.
 #[derive(Clone)]
 struct Post {
     addr: std::net::SocketAddr,
     target: String,
     headers: Vec<(String, String)>,
-    /// Lines of the policy, those of the signature and of the bucket aside.
+    /// The conditions of the policy, except those for the signature and the bucket.
     conditions: Vec<String>,
     bucket: String,
     expires_in: i64,
@@ -51,7 +51,7 @@ struct Post {
     fields: Vec<(String, String)>,
     filename: String,
     file: Vec<u8>,
-    /// What follows the file.
+    /// The bytes after the file.
     end: String,
 }
 
@@ -161,7 +161,7 @@ impl Post {
         body
     }
 
-    /// Everything before the file.
+    /// The bytes before the file.
     fn front(&self) -> Vec<u8> {
         let mut text = String::new();
         for (name, value) in self.signed_fields() {
@@ -213,7 +213,7 @@ impl Post {
 }
 
 impl Post {
-    /// For clients of COS's own API too, whose errors are in COS's words.
+    /// For clients of COS's own API too, whose errors have COS's form.
     #[track_caller]
     fn refused_in_any_words(&self, status: u16) {
         let mut client = Client::connect(self.addr);
@@ -227,15 +227,15 @@ fn post(world: &World, key: &str) -> Post {
     Post::new(world.gateway.addr, key)
 }
 
-/// Asserts that COS has not been asked for anything.
+/// Asserts that COS got no request.
 #[track_caller]
 fn assert_untouched(world: &World) {
     let heads = world.emulator.counters().heads();
-    assert!(heads.is_empty(), "COS was asked: {heads:?}");
+    assert!(heads.is_empty(), "COS got requests: {heads:?}");
 }
 
 #[test]
-fn a_signed_form_becomes_an_object() {
+fn stores_the_file_of_a_signed_form() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let form = post(&world, "acme/in/${filename}")
@@ -285,7 +285,7 @@ fn a_signed_form_becomes_an_object() {
 }
 
 #[test]
-fn files_of_every_size_are_stored_whole_and_the_connection_goes_on() {
+fn stores_files_of_every_size_and_keeps_the_connection() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let mut client = Client::connect(world.gateway.addr);
@@ -311,7 +311,7 @@ fn files_of_every_size_are_stored_whole_and_the_connection_goes_on() {
 }
 
 #[test]
-fn a_form_in_pieces_is_the_same_form() {
+fn reads_a_form_in_pieces() {
     let world = World::new();
     for cut in [1, 7, 300] {
         let form = post(&world, "acme/pieces").file("abc\r\n--def\r\n------WebKit");
@@ -327,7 +327,7 @@ fn a_form_in_pieces_is_the_same_form() {
 }
 
 #[test]
-fn success_is_answered_as_asked_and_in_the_clients_names() {
+fn success_response_follows_the_form_fields() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let key = "acme/a b&中.txt";
@@ -376,7 +376,7 @@ fn success_is_answered_as_asked_and_in_the_clients_names() {
 }
 
 #[test]
-fn every_condition_is_enforced() {
+fn enforces_every_condition() {
     let world = World::new();
     let form = post(&world, "acme/x");
     let strict = |conditions: &[&str]| {
@@ -447,7 +447,7 @@ fn every_condition_is_enforced() {
 }
 
 #[test]
-fn only_the_right_signature_is_taken() {
+fn accepts_only_a_correct_signature() {
     let world = World::new();
     let form = post(&world, "acme/x");
     form.clone()
@@ -519,7 +519,7 @@ fn only_the_right_signature_is_taken() {
 }
 
 #[test]
-fn signature_version_two_is_taken_only_where_it_is_allowed() {
+fn accepts_signature_version_2_only_if_allowed() {
     let world = World::new();
     let mut form = post(&world, "acme/x");
     form.version_two = true;
@@ -546,7 +546,7 @@ fn signature_version_two_is_taken_only_where_it_is_allowed() {
 }
 
 #[test]
-fn no_form_leaves_its_tenants_prefix() {
+fn keeps_forms_within_the_prefix() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let form = |key: &str| post(&world, key);
@@ -568,7 +568,7 @@ fn no_form_leaves_its_tenants_prefix() {
         for filename in ["..", "../../globex/x", "..\\globex\\.."] {
             named.filename = filename.into();
             let reply = named.send();
-            // A path in a file's name is cut off.
+            // The path in a file's name is removed.
             assert!(
                 reply.status >= 400 || filename.ends_with("/x"),
                 "{filename}: {}",
@@ -592,7 +592,7 @@ fn no_form_leaves_its_tenants_prefix() {
 }
 
 #[test]
-fn a_field_needs_the_right_that_its_header_would() {
+fn form_fields_need_the_permission_of_their_headers() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let form = post(&world, "acme/x");
@@ -635,7 +635,7 @@ fn a_field_needs_the_right_that_its_header_would() {
 }
 
 #[test]
-fn checksums_in_fields_are_verified_and_echoed() {
+fn verifies_and_returns_checksums_in_fields() {
     let world = World::new();
     let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, b"what the file holds");
     let crc = BASE64_STANDARD.encode(u32::try_from(crc).unwrap().to_be_bytes());
@@ -669,7 +669,7 @@ fn checksums_in_fields_are_verified_and_echoed() {
 }
 
 #[test]
-fn a_form_that_is_not_well_formed_is_refused() {
+fn rejects_malformed_forms() {
     let world = World::new();
     let form = post(&world, "acme/x");
     form.clone()
@@ -697,7 +697,7 @@ fn a_form_that_is_not_well_formed_is_refused() {
     let mut acl = form.clone();
     acl.target = "/photos?acl".into();
     acl.refused(501, "NotImplemented");
-    // No file: a form that ends after its fields, and one that is cut there.
+    // No file: one form ends after its fields, and one is cut there.
     let front = String::from_utf8(form.front()).unwrap();
     let fields = &front[..front.rfind("\r\n--").unwrap()];
     for none in [format!("{fields}\r\n--{BOUNDARY}--\r\n"), fields.to_owned()] {
@@ -705,7 +705,7 @@ fn a_form_that_is_not_well_formed_is_refused() {
         exchange(form.addr, "POST", &bytes)
             .assert_error(400, "IncorrectNumberOfFilesInPostRequest");
     }
-    // No length.
+    // No content length.
     let head = String::from_utf8(form.head(0)).unwrap();
     for framing in ["", "transfer-encoding: chunked\r\n"] {
         let head = head.replace("content-length: 0\r\n", framing);
@@ -716,7 +716,7 @@ fn a_form_that_is_not_well_formed_is_refused() {
     assert_untouched(&world);
 }
 
-/// Forms that do not end right after their file, with what each is told.
+/// Forms that do not end right after their file, with the error of each.
 const WRONG_ENDS: [&str; 8] = [
     "\r\n--BOUNDARY\r\nContent-Disposition: form-data; name=\"submit\"\r\n\r\nUpload\r\n--BOUNDARY--\r\n",
     "\r\n--BOUNDARY\r\nContent-Disposition: form-data; name=\"file\"; filename=\"g\"\r\n\r\nanother\r\n--BOUNDARY--\r\n",
@@ -729,7 +729,7 @@ const WRONG_ENDS: [&str; 8] = [
 ];
 
 #[test]
-fn a_form_must_end_right_after_its_file() {
+fn rejects_data_after_the_file() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         for size in [0, 100, 100_000, 3 << 20] {
@@ -753,7 +753,7 @@ fn a_form_must_end_right_after_its_file() {
             );
             inside.refused(400, "MalformedPOSTRequest");
             assert!(world.stored("acme/x").is_none(), "{size}");
-            // The boundary's text is data where it begins no line.
+            // The text of the boundary is data unless it begins a line.
             let mut file = vec![b'x'; size];
             file.extend_from_slice(format!("x--{BOUNDARY}--\r\n\n--{BOUNDARY}").as_bytes());
             let data = post(&world, "acme/data").file(file.clone());
@@ -765,7 +765,7 @@ fn a_form_must_end_right_after_its_file() {
 }
 
 #[test]
-fn a_small_form_may_leave_its_last_line_end_out() {
+fn accepts_a_form_without_its_last_line_end() {
     let world = World::new();
     let bare = "\r\n--BOUNDARY--";
     let small = post(&world, "acme/small").file("a small file").end(bare);
@@ -778,7 +778,7 @@ fn a_small_form_may_leave_its_last_line_end_out() {
 }
 
 #[test]
-fn a_client_that_goes_away_stores_nothing() {
+fn stores_nothing_of_an_aborted_form() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         for size in [1000, 1 << 20] {
@@ -803,7 +803,7 @@ fn a_client_that_goes_away_stores_nothing() {
 }
 
 #[test]
-fn a_slow_form_is_given_up() {
+fn times_out_a_slow_form() {
     let limits = "[server.limits]\nbody_rate = \"1KiB\"\nbody_window = \"300ms\"";
     let world = World::with(limits);
     let form = post(&world, "acme/x").file(vec![b'x'; 1000]);
@@ -819,7 +819,7 @@ fn a_slow_form_is_given_up() {
 }
 
 #[test]
-fn the_end_of_a_wrong_form_is_withheld() {
+fn withholds_the_end_of_an_invalid_form() {
     let received = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&received);
     let world = Scripted::new(vec![act(move |peer| {
@@ -855,7 +855,7 @@ fn the_end_of_a_wrong_form_is_withheld() {
 }
 
 #[test]
-fn a_create_only_form_does_not_overwrite() {
+fn create_only_form_does_not_overwrite() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let form = post(&world, "acme/once").covered("if-none-match", "*");
@@ -877,24 +877,24 @@ fn a_create_only_form_does_not_overwrite() {
 }
 
 #[test]
-fn what_cos_does_not_call_a_success_is_none() {
-    for (status, told) in [(302, 502), (304, 502), (412, 412), (503, 503)] {
-        let answer = format!("HTTP/1.1 {status} So\r\nContent-Length: 0\r\n\r\n");
+fn reports_failures_of_cos() {
+    for (status, expected) in [(302, 502), (304, 502), (412, 412), (503, 503)] {
+        let response = format!("HTTP/1.1 {status} So\r\nContent-Length: 0\r\n\r\n");
         let world = Scripted::new(vec![act(move |peer| {
             let Some(look) = peer.head() else { return };
             assert!(look.starts_with("HEAD "), "{look}");
             peer.say("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
             let Some(head) = peer.head() else { return };
             peer.body(header_of(&head, "content-length").unwrap().parse().unwrap());
-            peer.say(&answer);
+            peer.say(&response);
         })]);
         let form = Post::new(world.gateway.addr, "acme/x").covered("if-none-match", "*");
-        assert_eq!(form.send().status, told, "COS answers {status}");
+        assert_eq!(form.send().status, expected, "COS responds {status}");
     }
 }
 
 #[test]
-fn a_form_without_a_signature_is_the_anonymous_tenants() {
+fn unsigned_form_belongs_to_the_anonymous_tenant() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let form = |key: &str| post(&world, key).anonymous();
@@ -911,7 +911,7 @@ fn a_form_without_a_signature_is_the_anonymous_tenants() {
             form("public/x").field("x-ignore-odd", "1").send().status,
             204
         );
-        // No page may make a browser do it.
+        // A web page must not make a browser send it.
         for (name, value) in [
             ("origin", "https://evil.example"),
             ("sec-fetch-site", "cross-site"),
@@ -932,13 +932,13 @@ fn a_form_without_a_signature_is_the_anonymous_tenants() {
     post(&world, "public/x")
         .anonymous()
         .refused(403, "AccessDenied");
-    // A signed one may come from any page.
+    // A signed form may come from any page.
     let signed = post(&world, "acme/x").header("origin", "https://app.example");
     assert_eq!(signed.send().status, 204);
 }
 
 #[test]
-fn a_form_is_held_to_its_tenants_addresses_and_limits() {
+fn form_respects_addresses_and_limits() {
     let elsewhere = World::edited(|toml| {
         let acme = "[tenants.acme]\nallowed_ips = [\"10.0.0.0/8\"]";
         let toml = toml.replacen("[tenants.acme]", acme, 1);
@@ -958,7 +958,7 @@ fn a_form_is_held_to_its_tenants_addresses_and_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fields_of_nobody_hold_no_more_than_the_share_of_their_address() {
+async fn limits_memory_of_unauthenticated_fields_by_address() {
     let authority = Authority::new("ours");
     let more = authority.tls("");
     let world = World::edited(|toml| {
@@ -980,19 +980,19 @@ async fn fields_of_nobody_hold_no_more_than_the_share_of_their_address() {
             clients.push(Http2::connect(&authority, world.gateway.addr).await);
         }
         let client: &Http2 = clients.last().unwrap();
-        let (answer, mut stream) = client.start(request(&call)).await;
-        let _ = send_data(&mut stream, &call.body[..20_000], false).await; // it may be refused
-        waiting.push((answer, stream));
+        let (response, mut stream) = client.start(request(&call)).await;
+        let _ = send_data(&mut stream, &call.body[..20_000], false).await; // the server may refuse it
+        waiting.push((response, stream));
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut held = 0;
-    for (answer, _stream) in waiting {
-        match tokio::time::timeout(Duration::from_millis(20), answer).await {
-            Ok(answer) => assert_eq!(answer.unwrap().status(), 503),
+    for (response, _stream) in waiting {
+        match tokio::time::timeout(Duration::from_millis(20), response).await {
+            Ok(response) => assert_eq!(response.unwrap().status(), 503),
             Err(_) => held += 1,
         }
     }
-    // 2 MiB, with what a stream costs and the fields twice: as they came, and as they are read.
+    // 2 MiB, minus the cost of a stream and twice the fields: as they arrived, and as parsed.
     assert!((10..=43).contains(&held), "{held}");
     let honest = Http2::connect(&authority, world.gateway.addr).await;
     let form = posted(&post(&world, "acme/y"), "192.0.2.2");
@@ -1000,7 +1000,7 @@ async fn fields_of_nobody_hold_no_more_than_the_share_of_their_address() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_form_comes_over_http2_too() {
+async fn accepts_a_form_over_http2() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let client = Http2::connect(&authority, world.gateway.addr).await;
@@ -1029,7 +1029,7 @@ async fn a_form_comes_over_http2_too() {
 }
 
 #[test]
-fn a_form_has_no_other_signature() {
+fn rejects_a_form_with_another_signature() {
     let world = World::new();
     for (name, value) in [
         ("authorization", "q-sign-algorithm=sha1&q-ak=x"),
@@ -1047,7 +1047,7 @@ fn a_form_has_no_other_signature() {
 }
 
 #[test]
-fn a_large_file_takes_little_memory() {
+fn large_file_needs_little_memory() {
     let emulator = support::emulator();
     let program = Program::serve(&toml(emulator.cos_addr(), emulator.sts_addr(), ""));
     let form = Post::new(program.addr, "acme/large");
@@ -1084,7 +1084,7 @@ fn pairs(value: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The form with these fields, as it would be read.
+/// The parsed form with these fields.
 fn form_of(fields: &[(String, String)]) -> Form {
     let mut body = String::new();
     for (name, value) in fields {
@@ -1102,7 +1102,7 @@ fn form_of(fields: &[(String, String)]) -> Form {
 }
 
 #[test]
-fn fields_that_sdks_signed_are_verified_and_meet_their_policy() {
+fn verifies_forms_that_sdks_signed() {
     let now = Timestamp::parse_amz("20260115T123045Z").unwrap();
     let (file, older) = (vectors(), include_str!("../vectors/sigv4.json"));
     let older: Value = serde_json::from_str(older).unwrap();
@@ -1164,9 +1164,9 @@ fn fields_that_sdks_signed_are_verified_and_meet_their_policy() {
     assert_eq!(seen, 9);
 }
 
-/// Every split of a body that a client framed gives the same fields and the same file.
+/// Every split of a client's body gives the same fields and the same file.
 #[test]
-fn bodies_of_every_client_are_read_however_they_are_split() {
+fn reads_client_forms_at_every_split() {
     let file = vectors();
     let bodies = file["bodies"].as_array().unwrap();
     assert_eq!(bodies.len(), 5);

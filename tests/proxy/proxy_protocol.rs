@@ -1,4 +1,4 @@
-//! Balancers that pass connections on: the PROXY protocol, and loopback that is declared a proxy.
+//! Load balancers that forward connections: the PROXY protocol, and loopback as a trusted proxy.
 #![allow(
     clippy::disallowed_methods,
     clippy::panic,
@@ -15,12 +15,12 @@ use rustls::version::{TLS12, TLS13};
 const KEY: &str = "/photos/acme/a";
 const PUBLIC: &str = "/photos/public/a";
 const REFUSED: &str = "cosgate_proxy_headers_refused_total";
-/// From where acme may call.
+/// The addresses from which acme may call.
 const INSIDE: &str = "PROXY TCP4 10.1.2.3 198.51.100.1 50000 443\r\n";
 const OUTSIDE: &str = "PROXY TCP4 203.0.113.9 198.51.100.1 50000 443\r\n";
 const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
-/// acme may call from `10.0.0.0/8` alone; `server` are keys of `[server]`.
+/// acme may call only from `10.0.0.0/8`; `server` contains keys of `[server]`.
 fn world_with(server: &str, more: &str) -> World {
     World::edited(|toml| {
         let server = format!("threads = 1\n{server}");
@@ -30,25 +30,25 @@ fn world_with(server: &str, more: &str) -> World {
     })
 }
 
-/// The balancer stands on loopback, and another proxy at `192.0.2.1`.
+/// The load balancer is on loopback, and another proxy is at `192.0.2.1`.
 fn world(server: &str) -> World {
     let trusted = "proxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\", \"192.0.2.1\"]\n";
     world_with(&format!("{trusted}{server}"), "")
 }
 
-fn ask(header: &[u8], call: &Call) -> Reply {
+fn send(header: &[u8], call: &Call) -> Reply {
     let mut client = Client::connect(call.addr).behind(header);
     client.write(&call.bytes());
     client.read_reply(&call.method)
 }
 
-/// Whether the connection ends without an answer.
+/// Whether the connection ends without a response.
 fn is_closed(world: &World, bytes: &[u8]) -> bool {
     let mut client = Client::connect(world.gateway.addr).behind(bytes);
     matches!(client.try_fill(), Ok(0) | Err(_))
 }
 
-/// Version 2 for a client of IPv4, with values behind its addresses.
+/// Version 2 for an IPv4 client, with values after its addresses.
 fn v2(source: [u8; 4], values: &[u8]) -> Vec<u8> {
     let addresses = [&source[..], &[198, 51, 100, 1, 0xc3, 0x50, 1, 0xbb]].concat();
     let length = u16::try_from(addresses.len() + values.len()).unwrap();
@@ -57,7 +57,7 @@ fn v2(source: [u8; 4], values: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn the_header_names_the_client_for_allowed_addresses_and_the_log() {
+fn proxy_header_gives_the_client_address() {
     let world = world("");
     let put = world.signed("PUT", KEY).body("x");
     for header in [
@@ -66,16 +66,16 @@ fn the_header_names_the_client_for_allowed_addresses_and_the_log() {
         &v2([10, 1, 2, 3], b""),
         &v2([10, 1, 2, 3], &[&[0xea, 8, 0][..], &[7; 2048]].concat()),
     ] {
-        ask(header, &put).assert_ok();
+        send(header, &put).assert_ok();
     }
     world.gateway.log.assert_says("\"client\":\"10.1.2.3\"");
     let served = world.upstream_requests();
     for header in [OUTSIDE.as_bytes(), &v2([203, 0, 113, 9], b"")] {
-        ask(header, &put).assert_error(403, "AccessDenied");
+        send(header, &put).assert_error(403, "AccessDenied");
     }
     world.gateway.log.assert_says("\"client\":\"203.0.113.9\"");
     assert_eq!(world.upstream_requests(), served);
-    // All requests of a connection are the client's, and the header may come in pieces.
+    // All requests of a connection belong to that client, and the header may arrive in pieces.
     let mut client = Client::connect(world.gateway.addr);
     for byte in INSIDE.as_bytes() {
         client.write(&[*byte]);
@@ -88,7 +88,7 @@ fn the_header_names_the_client_for_allowed_addresses_and_the_log() {
 }
 
 #[test]
-fn a_trusted_proxy_without_a_good_header_is_closed() {
+fn closes_connections_with_a_bad_proxy_header() {
     let world = world("limits = { head_timeout = \"300ms\" }\n");
     let request = world.signed("GET", KEY).bytes();
     let twice = [INSIDE.as_bytes(), INSIDE.as_bytes(), &request].concat();
@@ -109,10 +109,10 @@ fn a_trusted_proxy_without_a_good_header_is_closed() {
             world.gateway.metric(REFUSED, "") == counted
         });
     }
-    // A second header is no request.
+    // A second header is not a request.
     let mut client = Client::connect(world.gateway.addr).behind(&twice);
     assert_eq!(client.read_reply("GET").status, 400);
-    // One that does not come is not waited for.
+    // cosgate does not wait long for a missing header.
     let started = Instant::now();
     assert!(is_closed(&world, &INSIDE.as_bytes()[..20]));
     assert!(started.elapsed() < Duration::from_secs(5));
@@ -121,7 +121,7 @@ fn a_trusted_proxy_without_a_good_header_is_closed() {
 }
 
 #[test]
-fn from_others_and_without_the_key_no_header_is_read() {
+fn ignores_proxy_headers_of_untrusted_peers() {
     for server in [
         "proxy_protocol = true\ntrusted_proxies = [\"192.0.2.1\"]\n",
         "trusted_proxies = [\"127.0.0.1\"]\n",
@@ -131,34 +131,34 @@ fn from_others_and_without_the_key_no_header_is_read() {
         let mut client = Client::connect(world.gateway.addr).behind(INSIDE.as_bytes());
         client.write(&get.bytes());
         assert_eq!(client.read_reply("GET").status, 400, "{server}");
-        ask(b"", &get).assert_error(403, "AccessDenied");
+        send(b"", &get).assert_error(403, "AccessDenied");
         assert_eq!(world.upstream_requests(), 0);
     }
 }
 
 #[test]
-fn forwarded_addresses_are_believed_of_the_proxy_and_of_no_client_behind_it() {
+fn trusts_forwarded_addresses_of_the_proxy_only() {
     let world = world("");
     let put = world
         .signed("PUT", KEY)
         .header("x-forwarded-for", "10.1.2.3")
         .body("x");
     let behind_another = b"PROXY TCP4 192.0.2.1 198.51.100.1 50000 443\r\n";
-    ask(behind_another, &put).assert_ok();
-    ask(LOCAL, &put).assert_ok();
+    send(behind_another, &put).assert_ok();
+    send(LOCAL, &put).assert_ok();
     let served = world.upstream_requests();
     for header in [
         OUTSIDE,
         "PROXY UNKNOWN\r\n",
         "\r\n\r\n\0\r\nQUIT\n\u{21}\0\0\0",
     ] {
-        ask(header.as_bytes(), &put).assert_error(403, "AccessDenied");
+        send(header.as_bytes(), &put).assert_error(403, "AccessDenied");
     }
     assert_eq!(world.upstream_requests(), served);
 }
 
 #[test]
-fn who_comes_through_a_proxy_is_nobody_on_this_machine() {
+fn client_behind_a_proxy_is_not_local() {
     let world = world("");
     let put = Call::new(world.gateway.addr, "PUT", PUBLIC).body("x");
     for header in [
@@ -167,13 +167,13 @@ fn who_comes_through_a_proxy_is_nobody_on_this_machine() {
         b"PROXY UNKNOWN\r\n",
         &v2([127, 0, 0, 1], b""),
     ] {
-        ask(header, &put).assert_error(403, "AccessDenied");
+        send(header, &put).assert_error(403, "AccessDenied");
     }
 }
 
 #[test]
-fn loopback_that_is_declared_a_proxy_has_no_rights_of_its_own() {
-    // No anonymous tenant: with the key, nobody could be it.
+fn trusted_loopback_has_no_local_permissions() {
+    // With this key there can be no anonymous tenant, because no client counts as local.
     let world = |server: &str| {
         let key = "access_keys = [{ id = \"ANYONEKEY00000000001\", secret = \"anyone\" }]";
         World::edited(|toml| {
@@ -193,7 +193,7 @@ fn loopback_that_is_declared_a_proxy_has_no_rights_of_its_own() {
         assert_eq!(vended.send().status, status, "{server}");
         world.signed("PUT", KEY).body("x").ask().assert_ok();
     }
-    // A tenant that anybody on this machine may be is anybody's through a proxy.
+    // A tenant for all local clients would be open to every client behind a proxy.
     let remote = "threads = 1\nloopback_is_proxy = true\nallow_remote_anonymous = true";
     let world = World::edited(|toml| toml.replacen("threads = 1", remote, 1));
     let put = Call::new(world.gateway.addr, "PUT", PUBLIC).body("x");
@@ -201,7 +201,7 @@ fn loopback_that_is_declared_a_proxy_has_no_rights_of_its_own() {
 }
 
 #[test]
-fn connections_are_counted_by_the_address_that_the_header_names() {
+fn counts_connections_by_proxy_header_address() {
     let world = world("limits = { connections_per_address = 2 }\n");
     let connect = |header: &str| Client::connect(world.gateway.addr).behind(header.as_bytes());
     let mut held: Vec<_> = (0..2).map(|_| connect(OUTSIDE)).collect();
@@ -217,10 +217,10 @@ fn connections_are_counted_by_the_address_that_the_header_names() {
             .metric("cosgate_connections_refused_total", "")
     };
     eventually("it is counted", || refused() == 1);
-    // Neither another client nor the proxy itself.
-    ask(INSIDE.as_bytes(), &get).assert_error(404, "NoSuchKey");
+    // The limit affects neither another client nor the proxy itself.
+    send(INSIDE.as_bytes(), &get).assert_error(404, "NoSuchKey");
     let _alive: Vec<_> = (0..4)
-        .map(|_| ask(LOCAL, &get).assert_error(403, "AccessDenied"))
+        .map(|_| send(LOCAL, &get).assert_error(403, "AccessDenied"))
         .collect();
     drop(held);
     eventually("it has room again", || {
@@ -231,7 +231,7 @@ fn connections_are_counted_by_the_address_that_the_header_names() {
 }
 
 #[test]
-fn loopback_that_is_declared_a_proxy_is_counted_by_address() {
+fn counts_trusted_loopback_by_address() {
     let limits = "limits = { connections_per_address = 1 }\n";
     let world = World::edited(|toml| {
         let keys = format!("threads = 1\nloopback_is_proxy = true\n{limits}");
@@ -247,10 +247,10 @@ fn loopback_that_is_declared_a_proxy_is_counted_by_address() {
 }
 
 #[test]
-fn a_port_that_is_only_looked_at_is_no_failure() {
+fn port_probe_is_no_failure() {
     let world = world("");
     drop(Client::connect(world.gateway.addr));
-    ask(INSIDE.as_bytes(), &world.signed("GET", KEY)).assert_error(404, "NoSuchKey");
+    send(INSIDE.as_bytes(), &world.signed("GET", KEY)).assert_error(404, "NoSuchKey");
     eventually("it is closed", || {
         world.gateway.metric("cosgate_connections_closed_total", "") >= 2
     });
@@ -258,7 +258,7 @@ fn a_port_that_is_only_looked_at_is_no_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_header_stands_before_tls_and_holds_for_http2() {
+async fn reads_proxy_header_before_tls() {
     let authority = Authority::new("ours");
     let server = "proxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]\n";
     let world = world_with(server, &authority.tls(""));
@@ -282,7 +282,7 @@ async fn the_header_stands_before_tls_and_holds_for_http2() {
             assert_eq!(client.send(&put).await.status, status);
         }
     }
-    // TLS alone is no header.
+    // TLS without a header is refused.
     let tls = tls_client(&authority.ca(), None, &[&TLS13]);
     let mut client = Client::connect_tls(world.gateway.addr, "localhost", tls);
     client.write(&put.bytes());

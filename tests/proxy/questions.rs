@@ -1,5 +1,5 @@
-//! What tools ask about a bucket before they do anything else: cosgate answers as S3 does for a bucket
-//! without such a configuration, and COS is not asked.
+//! Reads of a bucket's configuration that tools make first. cosgate responds as S3 does for a bucket without
+//! such a configuration, and COS gets no request.
 
 use cosgate::error::Code;
 use cosgate::s3::{Local, Operation, Performer};
@@ -9,7 +9,7 @@ use crate::support::{SIGNATURES, World, element};
 const KEY: &str = "/photos/acme/a";
 
 #[test]
-fn answers_questions_about_a_bucket_without_asking_cos() {
+fn responds_to_bucket_configuration_reads_without_cos() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         for (name, status, text) in [
@@ -47,12 +47,12 @@ fn answers_questions_about_a_bucket_without_asking_cos() {
         }
         let owner = world.ask("GET", "/photos?acl");
         assert_eq!(element(&owner.text(), "ID"), "acme");
-        assert_eq!(world.upstream_requests(), 0, "COS was asked");
+        assert_eq!(world.upstream_requests(), 0, "COS got requests");
     }
 }
 
 #[test]
-fn answers_questions_about_an_object_of_the_tenant_alone() {
+fn responds_to_object_configuration_reads_within_the_grant() {
     let world = World::new();
     for (name, status, text) in [
         ("acl", 200, "<Permission>FULL_CONTROL</Permission>"),
@@ -65,11 +65,11 @@ fn answers_questions_about_an_object_of_the_tenant_alone() {
         let other = world.ask("GET", &format!("/photos/globex/a?{name}"));
         other.assert_error(403, "AccessDenied");
     }
-    assert_eq!(world.upstream_requests(), 0, "COS was asked");
+    assert_eq!(world.upstream_requests(), 0, "COS got requests");
 }
 
 #[test]
-fn every_local_answer_has_a_test_above() {
+fn tests_every_local_response() {
     let local = |operation: &&Operation| {
         let (Performer::Cosgate(local) | Performer::CosIfGranted(local)) = operation.performer()
         else {
@@ -92,15 +92,15 @@ fn every_local_answer_has_a_test_above() {
 }
 
 #[test]
-fn attributes_come_from_a_head() {
+fn reads_attributes_with_a_head() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         world.put(KEY, "acme's");
-        let ask = |target: &str, names: &str| {
+        let send = |target: &str, names: &str| {
             let call = world.signed("GET", target);
             call.header("x-amz-object-attributes", names).ask()
         };
-        let reply = ask(
+        let reply = send(
             &format!("{KEY}?attributes"),
             "ETag,ObjectSize,StorageClass,Checksum",
         );
@@ -111,11 +111,11 @@ fn attributes_come_from_a_head() {
         assert_eq!(element(&reply.text(), "StorageClass"), "STANDARD");
         assert!(reply.header("last-modified").is_some());
         assert!(reply.header("etag").is_none());
-        let size = ask(&format!("{KEY}?attributes"), "ObjectSize").text();
+        let size = send(&format!("{KEY}?attributes"), "ObjectSize").text();
         assert!(!size.contains("ETag"), "{size}");
-        assert_eq!(ask("/photos/acme/none?attributes", "ETag").status, 404);
-        assert_eq!(ask("/photos/globex/a?attributes", "ETag").status, 403);
-        ask(&format!("{KEY}?attributes"), "Size").assert_error(400, "InvalidArgument");
+        assert_eq!(send("/photos/acme/none?attributes", "ETag").status, 404);
+        assert_eq!(send("/photos/globex/a?attributes", "ETag").status, 403);
+        send(&format!("{KEY}?attributes"), "Size").assert_error(400, "InvalidArgument");
         world
             .ask("GET", &format!("{KEY}?attributes"))
             .assert_error(400, "InvalidRequest");
@@ -126,7 +126,7 @@ fn attributes_come_from_a_head() {
 }
 
 #[test]
-fn buckets_come_in_pages_by_prefix_and_region() {
+fn pages_buckets_by_prefix_and_region() {
     let grant = |name: &str| {
         format!(
             "[[tenants.acme.grants]]\nname = \"{name}\"\nbucket = \"other-1250000000\"\n\
@@ -173,7 +173,7 @@ fn buckets_come_in_pages_by_prefix_and_region() {
 }
 
 #[test]
-fn headers_in_a_presigned_query_are_headers() {
+fn reads_headers_in_a_presigned_query() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let target = format!("{KEY}?x-amz-meta-colour=blue%20green&x-amz-acl=private");
@@ -194,7 +194,7 @@ fn headers_in_a_presigned_query_are_headers() {
             .body("six");
         let differs = differs.presigned(60).header("x-amz-meta-a", "2");
         differs.ask().assert_error(400, "InvalidArgument");
-        // In a request that is signed in its head, S3 has no headers in the query.
+        // S3 reads no headers from the query of a request that is signed in its head.
         let plain = world.signed("PUT", &target).body("six by").ask();
         plain.assert_error(400, "InvalidArgument");
     }

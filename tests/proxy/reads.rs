@@ -22,7 +22,7 @@ fn length(reply: &Reply) -> &str {
 }
 
 #[test]
-fn the_first_part_is_the_whole_object() {
+fn part_number_1_is_the_whole_object() {
     for signature in SIGNATURES {
         let world = world_in(signature);
         let target = format!("{KEY}?partNumber=1");
@@ -54,7 +54,7 @@ fn the_first_part_is_the_whole_object() {
 }
 
 #[test]
-fn a_second_part_is_none() {
+fn rejects_part_number_2() {
     for signature in SIGNATURES {
         let world = world_in(signature);
         for part in ["2", "10000"] {
@@ -82,7 +82,7 @@ fn a_second_part_is_none() {
 }
 
 #[test]
-fn a_refused_range_says_how_large_the_object_is() {
+fn refused_range_reports_the_object_size() {
     for signature in SIGNATURES {
         let world = world_in(signature);
         for (path, range, size) in [
@@ -100,10 +100,10 @@ fn a_refused_range_says_how_large_the_object_is() {
     }
 }
 
-/// RFC 9110 section 14.2: several ranges, other units and what is malformed get the whole object, and COS does
-/// not hear of them.
+/// RFC 9110 section 14.2: several ranges, other units and malformed ranges get the whole object. cosgate does not
+/// forward them to COS.
 #[test]
-fn ranges_and_dates_that_s3_ignores_are_ignored() {
+fn ignores_ranges_and_dates_that_s3_ignores() {
     let acts: Vec<Act> = (0..7)
         .map(|_| {
             act(|peer| {

@@ -1,9 +1,9 @@
-//! What is not served: refused with the right code, and COS never hears of it.
+//! Unsupported requests: they get the right error code, and COS gets no request.
 
 use crate::support::World;
 
 #[test]
-fn framing_inside_the_body_never_becomes_an_object() {
+fn stores_no_framing_inside_the_body() {
     let world = World::new();
     let put = || world.signed("PUT", "/photos/acme/a").body("x\r\n0\r\n\r\n");
     for (call, code) in [
@@ -38,7 +38,7 @@ fn framing_inside_the_body_never_becomes_an_object() {
 }
 
 #[test]
-fn what_is_not_served_is_refused_by_method_and_exact_query() {
+fn rejects_unsupported_methods_and_queries() {
     let world = World::new();
     for (method, target, status, code) in [
         ("PUT", "/photos?acl", 403, "AccessDenied"),
@@ -124,7 +124,7 @@ fn what_is_not_served_is_refused_by_method_and_exact_query() {
 }
 
 #[test]
-fn headers_that_change_what_is_stored_are_never_dropped() {
+fn rejects_unsupported_headers_of_writes() {
     let world = World::new();
     for (name, value, status, code) in [
         ("x-amz-unheard-of", "1", 400, "InvalidArgument"),
@@ -163,7 +163,7 @@ fn headers_that_change_what_is_stored_are_never_dropped() {
 }
 
 #[test]
-fn an_upload_must_say_its_length() {
+fn requires_a_length_for_uploads() {
     let world = World::new();
     let put = world.signed("PUT", "/photos/acme/a");
     let chunked = put.clone().header("transfer-encoding", "chunked");
@@ -175,7 +175,7 @@ fn an_upload_must_say_its_length() {
 }
 
 #[test]
-fn xml_bodies_are_read_strictly() {
+fn rejects_malformed_xml_bodies() {
     let world = World::new();
     let many = "<Object><Key>acme/a</Key></Object>".repeat(1001);
     for body in [

@@ -1,4 +1,4 @@
-//! Reloads: no request is lost, none is under two configurations, and nothing stays of the old ones.
+//! Reloads: no request is lost, none mixes two configurations, and nothing of the old ones remains.
 #![expect(clippy::disallowed_methods, reason = "real time is measured")]
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 const PHOTO: &str = "/photos/acme/photo-0001.jpg";
-/// How long requests and reloads go on at random.
+/// The duration of random requests and reloads.
 const SOAK: Duration = Duration::from_secs(3);
 const CLIENTS: usize = 6;
 
@@ -32,13 +32,13 @@ fn send(client: &mut Client, call: &Call) -> Reply {
     client.read_reply(&call.method)
 }
 
-/// acme's bucket is the folder `root`, and objects are saved or shown: a mix of the two is seen.
+/// acme's bucket is the folder `root`, and its objects are attachments or not. A mix of both would be visible.
 fn rooted(world: &World, root: &str, attachment: bool) -> String {
     let own = format!("root = \"{root}/\"\nattachment = {attachment}\nprefixes = [\"acme/*\"]");
     text(world, "").replacen("prefixes = [\"acme/*\"]", &own, 1)
 }
 
-/// What one client does until the end: GETs and PUTs on one connection. Gives how many.
+/// The work of one client until the end: GETs and PUTs on one connection. Gives their number.
 fn work(world: &World, number: usize, is_over: &AtomicBool) -> u64 {
     let mut client = Client::connect(world.gateway.addr);
     let mut count = 0;
@@ -63,7 +63,7 @@ fn work(world: &World, number: usize, is_over: &AtomicBool) -> u64 {
 }
 
 #[test]
-fn random_reloads_under_load_lose_no_request_and_mix_none_and_leave_nothing() {
+fn random_reloads_lose_and_mix_no_requests() {
     let world = Arc::new(World::new());
     for (root, content) in [("blue", "blue"), ("green", "green")] {
         let key = format!("{root}/acme/photo-0001.jpg");
@@ -101,7 +101,7 @@ fn random_reloads_under_load_lose_no_request_and_mix_none_and_leave_nothing() {
         .sum();
     assert!(snapshots.len() > 20, "{} reloads", snapshots.len());
     assert!(requests > 100, "{requests} requests");
-    // globex is as it was: one key has served it all the time.
+    // globex did not change: one key has served it all the time.
     let counts = world.emulator.counters().counts();
     let of_globex: u64 = counts
         .sts_by_name
@@ -110,7 +110,7 @@ fn random_reloads_under_load_lose_no_request_and_mix_none_and_leave_nothing() {
         .map(|(_, calls)| calls)
         .sum();
     assert_eq!(of_globex, 1, "{:?}", counts.sts_by_name);
-    // Connections that idle hold nothing.
+    // Idle connections keep no configuration.
     let idle: Vec<_> = (0..3)
         .map(|_| {
             let mut client = Client::connect(world.gateway.addr);
@@ -132,7 +132,7 @@ fn random_reloads_under_load_lose_no_request_and_mix_none_and_leave_nothing() {
 }
 
 #[test]
-fn a_request_under_way_ends_as_it_began_and_the_next_one_is_under_the_new_configuration() {
+fn request_keeps_its_configuration_during_a_reload() {
     let world = World::new();
     let body = vec![b'x'; 200_000];
     let call = world.signed("PUT", PHOTO).body(body.clone());
@@ -159,7 +159,7 @@ fn a_request_under_way_ends_as_it_began_and_the_next_one_is_under_the_new_config
 }
 
 #[test]
-fn keys_are_fetched_anew_where_the_scope_or_the_issuer_changes_and_nowhere_else() {
+fn reload_fetches_keys_only_for_changed_scopes() {
     let world = World::new();
     let calls = || world.emulator.counters().counts().sts_calls;
     let use_both = || {
@@ -187,12 +187,12 @@ fn keys_are_fetched_anew_where_the_scope_or_the_issuer_changes_and_nowhere_else(
         use_both();
         assert_eq!(calls(), expected, "{what}");
     }
-    // The limits of connections have changed, and back again: nothing else has opened one.
+    // The limits of connections were changed and restored; only that opens connections.
     assert_eq!(world.emulator.counters().counts().cos_connections, 3);
 }
 
 #[test]
-fn what_is_counted_of_a_tenant_goes_on_being_counted() {
+fn reload_keeps_counters_of_tenants() {
     let world = World::new();
     let limited = |limits: &str| text(&world, &format!("[tenants.acme.limits]\n{limits}"));
     reload(&world, &limited("concurrent_requests = 1"));
@@ -200,30 +200,30 @@ fn what_is_counted_of_a_tenant_goes_on_being_counted() {
     let call = world.signed("PUT", PHOTO).body("half");
     upload.write(&call.head());
     upload.wait_until_read();
-    let ask = || world.ask("GET", "/photos?location").status;
-    eventually("the upload counts", || ask() == 503);
+    let send = || world.ask("GET", "/photos?location").status;
+    eventually("the upload counts", || send() == 503);
     for limits in [
         "concurrent_requests = 1",
         "concurrent_requests = 1\nobject_size = 7000",
     ] {
         reload(&world, &limited(limits));
-        assert_eq!(ask(), 503, "{limits}");
+        assert_eq!(send(), 503, "{limits}");
     }
     reload(&world, &limited("concurrent_requests = 2"));
-    assert_eq!(ask(), 200, "the limit is a new one");
+    assert_eq!(send(), 200, "the limit is a new one");
     upload.write(b"half");
     upload.read_reply("PUT").assert_ok();
     reload(&world, &limited("requests_per_second = 1\nburst = 2"));
-    assert_eq!([ask(), ask(), ask()], [200, 200, 503]);
+    assert_eq!([send(), send(), send()], [200, 200, 503]);
     reload(
         &world,
         &limited("requests_per_second = 1\nburst = 2\nupload_rate = \"1GiB\""),
     );
-    assert_eq!(ask(), 503, "a reload pays for nothing");
+    assert_eq!(send(), 503, "a reload pays for nothing");
 }
 
 #[test]
-fn a_configuration_with_a_problem_changes_nothing() {
+fn invalid_configuration_changes_nothing() {
     let world = World::new();
     world.put(PHOTO, "mine");
     let folder = tempfile::tempdir().unwrap();
@@ -244,7 +244,7 @@ fn a_configuration_with_a_problem_changes_nothing() {
 }
 
 #[test]
-fn what_needs_a_restart_is_named_and_the_rest_is_taken() {
+fn reports_keys_that_need_a_restart() {
     let world = World::new();
     let other = text(&world, "")
         .replacen("listen = \"127.0.0.1:0\"", "listen = \"127.0.0.1:1\"", 1)
@@ -260,7 +260,7 @@ fn what_needs_a_restart_is_named_and_the_rest_is_taken() {
         .assert_error(403, "InvalidAccessKeyId");
 }
 
-/// acme and globex are known by a certificate; `acme` is the name of acme's.
+/// acme and globex are identified by a certificate; `acme` is the name of acme's.
 fn known(
     world: &World,
     authority: &Authority,
@@ -284,7 +284,7 @@ fn known(
 }
 
 #[test]
-fn a_connection_with_a_certificate_is_whose_the_new_configuration_says() {
+fn reload_applies_to_client_certificates() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let pair = ours.pair("localhost");
     let world = World::new();
@@ -301,7 +301,7 @@ fn a_connection_with_a_certificate_is_whose_the_new_configuration_says() {
     let mut client = connect();
     send(&mut client, &call("PUT", PHOTO).body("acme's")).assert_ok();
     send(&mut client, &call("GET", "/photos/globex/k")).assert_error(403, "AccessDenied");
-    // The name is another tenant's now: so is the connection that is there.
+    // The name belongs to another tenant now, and so does the open connection.
     let changes = reload(
         &world,
         &known(&world, &ours, &pair, ["two.example", "one.example"]),
@@ -316,7 +316,7 @@ fn a_connection_with_a_certificate_is_whose_the_new_configuration_says() {
         &call("PUT", "/photos/globex/k").body("globex's"),
     )
     .assert_ok();
-    // Another authority: nobody stays whom it has not admitted.
+    // After a change of the authority, clients that it has not accepted are disconnected.
     reload(
         &world,
         &known(&world, &theirs, &pair, ["two.example", "one.example"]),
@@ -328,7 +328,7 @@ fn a_connection_with_a_certificate_is_whose_the_new_configuration_says() {
 }
 
 #[test]
-fn new_connections_have_the_new_certificate_and_those_that_are_there_stay() {
+fn new_connections_use_the_new_certificate() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
     let serve = |authority: &Authority| authority.tls("");
     let world = World::with(&serve(&old));
@@ -363,7 +363,7 @@ fn new_connections_have_the_new_certificate_and_those_that_are_there_stay() {
 }
 
 #[test]
-fn an_access_key_ends_when_it_says_and_with_it_its_session_keys() {
+fn access_key_expires_with_its_session_keys() {
     let world = World::new();
     let key = format!("id = \"{}\"", ACME.0);
     let until =
@@ -382,7 +382,7 @@ fn an_access_key_ends_when_it_says_and_with_it_its_session_keys() {
         "{}",
         refused.text()
     );
-    // Who does not know the secret learns nothing of the end.
+    // A client that does not know the secret does not learn that the key expired.
     let stranger = Call::new(world.gateway.addr, "GET", PHOTO).signed_by((ACME.0, "another"));
     stranger.send().assert_error(403, "SignatureDoesNotMatch");
     let presigned = support::presigned(world.gateway.addr, "GET", PHOTO, ACME);
@@ -390,9 +390,9 @@ fn an_access_key_ends_when_it_says_and_with_it_its_session_keys() {
     call.send().assert_error(403, "InvalidAccessKeyId");
 }
 
-/// A thousand tenants more make a reload long; requests go on meanwhile.
+/// A thousand more tenants make a reload long. Requests continue meanwhile.
 #[test]
-fn a_long_reload_holds_up_no_request() {
+fn long_reload_delays_no_request() {
     let world = Arc::new(World::new());
     world.put(PHOTO, "mine");
     let mut many = text(&world, "");
@@ -440,7 +440,7 @@ fn a_long_reload_holds_up_no_request() {
 }
 
 #[test]
-fn changes_are_told_by_name_and_without_a_secret() {
+fn reports_changes_without_secrets() {
     let world = World::new();
     let variants: HashMap<&str, (&str, &str)> = HashMap::from([
         (

@@ -1,4 +1,4 @@
-//! Bodies on their way: whole or not at all, and never more than a little of them in memory.
+//! Streamed bodies: stored completely or not at all, and with little memory.
 
 #![allow(
     clippy::indexing_slicing,
@@ -23,7 +23,7 @@ use cosgate::encoding::hex::sha256_hex;
 const KEY: &str = "/photos/acme/k";
 const STORED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"e\"\r\n\r\n";
 
-/// Bytes that no part of which looks like another.
+/// Bytes without repetition.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -38,7 +38,7 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn the_end_of_a_wrong_body_is_withheld_and_its_connection_cut() {
+fn withholds_the_end_of_a_wrong_body() {
     for length in [100_000, 3 << 20] {
         let received = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&received);
@@ -53,7 +53,7 @@ fn the_end_of_a_wrong_body_is_withheld_and_its_connection_cut() {
                 peer.say(STORED);
             }
         })]);
-        // In two parts, so that it is streamed; the wrong byte is the last one.
+        // The body has two parts, so that it is streamed. The wrong byte is the last one.
         let call = world.signed("PUT", KEY).body(noise(length));
         let mut wrong = call.body.clone();
         wrong[length - 1] ^= 1;
@@ -75,7 +75,7 @@ fn the_end_of_a_wrong_body_is_withheld_and_its_connection_cut() {
 }
 
 #[test]
-fn a_wrong_body_never_becomes_an_object() {
+fn stores_no_wrong_body() {
     let world = World::new();
     world.signed("PUT", KEY).body("old").send().assert_ok();
     for length in [1, 10_000, 5 << 20] {
@@ -90,9 +90,9 @@ fn a_wrong_body_never_becomes_an_object() {
     }
 }
 
-/// A small body that is wrong costs no request to COS at all.
+/// A small wrong body causes no request to COS.
 #[test]
-fn a_small_wrong_body_does_not_leave_the_house() {
+fn small_wrong_body_sends_nothing_to_cos() {
     let world = Scripted::new(vec![act(|peer| peer.always(STORED))]);
     let reply = world
         .signed("PUT", KEY)
@@ -104,7 +104,7 @@ fn a_small_wrong_body_does_not_leave_the_house() {
 }
 
 #[test]
-fn what_went_up_comes_down() {
+fn returns_what_was_uploaded() {
     let world = World::new();
     for length in [0, 1, 8191, 8192, 1 << 20, 64 << 20] {
         let body = noise(length);
@@ -117,7 +117,7 @@ fn what_went_up_comes_down() {
 }
 
 #[test]
-fn a_client_that_vanishes_leaves_no_object_and_no_half_used_connection() {
+fn disconnected_client_leaves_no_object_and_no_connection() {
     let world = World::new();
     let length = 4 << 20;
     for reset in [false, true] {
@@ -145,7 +145,7 @@ fn a_client_that_vanishes_leaves_no_object_and_no_half_used_connection() {
 }
 
 #[test]
-fn a_client_that_ends_its_side_too_early_is_told_so() {
+fn responds_to_a_truncated_upload() {
     let world = World::new();
     let call = world
         .signed("PUT", "/photos/acme/half")
@@ -160,7 +160,7 @@ fn a_client_that_ends_its_side_too_early_is_told_so() {
 }
 
 #[test]
-fn a_client_that_ends_its_side_after_the_request_is_answered() {
+fn responds_to_a_half_closed_client() {
     let world = World::new();
     let mut client = Client::connect(world.gateway.addr);
     client.write(&world.signed("PUT", KEY).body("whole").bytes());
@@ -169,7 +169,7 @@ fn a_client_that_ends_its_side_after_the_request_is_answered() {
 }
 
 #[test]
-fn a_cut_upload_ends_its_connection_to_cos() {
+fn cut_upload_closes_its_connection_to_cos() {
     let ended = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&ended);
     let world = Scripted::new(vec![act(move |peer| {
@@ -188,7 +188,7 @@ fn a_cut_upload_ends_its_connection_to_cos() {
 }
 
 #[test]
-fn a_client_that_leaves_a_download_ends_its_connection_to_cos() {
+fn aborted_download_closes_its_connection_to_cos() {
     let ended = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&ended);
     let world = Scripted::new(vec![
@@ -210,7 +210,7 @@ fn a_client_that_leaves_a_download_ends_its_connection_to_cos() {
 }
 
 #[test]
-fn a_store_that_vanishes_in_an_upload_is_no_success() {
+fn upload_fails_when_cos_disconnects() {
     let world = World::new();
     world.emulator.faults().set(Faults {
         cos: Some(CosFault::ResetAfterReceived(100_000)),
@@ -224,7 +224,7 @@ fn a_store_that_vanishes_in_an_upload_is_no_success() {
 }
 
 #[test]
-fn a_store_that_vanishes_in_a_download_cuts_it_short() {
+fn download_is_cut_when_cos_disconnects() {
     let world = World::new();
     let body = noise(4 << 20);
     world.signed("PUT", KEY).body(body.clone()).send();
@@ -243,7 +243,7 @@ fn a_store_that_vanishes_in_a_download_cuts_it_short() {
 }
 
 #[test]
-fn slow_peers_on_either_side_get_every_byte() {
+fn slow_peers_get_every_byte() {
     let world = World::new();
     let body = noise(300_000);
     let call = world.signed("PUT", KEY).body(body.clone());
@@ -275,7 +275,7 @@ fn slow_peers_on_either_side_get_every_byte() {
 }
 
 #[test]
-fn many_bodies_at_once_do_not_mix() {
+fn concurrent_bodies_do_not_mix() {
     let world = World::new();
     std::thread::scope(|scope| {
         for n in 0..16 {
@@ -295,7 +295,7 @@ fn many_bodies_at_once_do_not_mix() {
     });
 }
 
-/// A store that changes a byte on its way to the disk, once.
+/// A store that changes one byte before it writes to the disk, once.
 fn flipping(world: &World) {
     world.emulator.faults().set(Faults {
         cos: Some(CosFault::FlipAfterReceived(70_000)),
@@ -305,7 +305,7 @@ fn flipping(world: &World) {
 }
 
 #[test]
-fn a_store_that_stored_something_else_is_no_success() {
+fn upload_fails_when_cos_stores_other_bytes() {
     for operation in ["PutObject", "UploadPart"] {
         let world = World::new();
         let target = if operation == "UploadPart" {
@@ -339,10 +339,10 @@ fn a_store_that_stored_something_else_is_no_success() {
 }
 
 #[test]
-fn what_a_store_says_of_an_upload_is_compared_as_configured() {
+fn verifies_digests_of_cos_as_configured() {
     let wrong_crc = "x-cos-hash-crc64ecma: 7\r\nETag: \"e\"\r\n";
     let wrong_md5 = "ETag: \"00000000000000000000000000000000\"\r\n";
-    let answers: [(&str, &str, bool); 7] = [
+    let responses: [(&str, &str, bool); 7] = [
         ("crc64ecma", wrong_crc, false),
         ("crc64ecma", wrong_md5, true),
         ("crc64ecma", "ETag: \"e\"\r\n", true),
@@ -355,9 +355,9 @@ fn what_a_store_says_of_an_upload_is_compared_as_configured() {
         ("off", wrong_crc, true),
         ("off", wrong_md5, true),
     ];
-    for (check, field, passes) in answers {
-        let answer = format!("HTTP/1.1 200 OK\r\n{field}Content-Length: 0\r\n\r\n");
-        let script = act(move |peer| peer.always(&answer));
+    for (check, field, passes) in responses {
+        let response = format!("HTTP/1.1 200 OK\r\n{field}Content-Length: 0\r\n\r\n");
+        let script = act(move |peer| peer.always(&response));
         let (script, emulator) = (Script::new(vec![script]), support::emulator());
         let config = support::toml(script.addr, emulator.sts_addr(), "");
         let keyed = format!("[upstream]\nstored_check = \"{check}\"");

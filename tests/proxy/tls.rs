@@ -1,4 +1,4 @@
-//! The listener over TLS: both versions, uploads as SDKs send them over HTTPS, clients' certificates.
+//! The TLS listener: both versions, uploads as SDKs send them over HTTPS, client certificates.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ fn object(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn objects_come_and_go_over_both_versions_of_tls() {
+fn serves_both_tls_versions() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     for (version, agreed) in BOTH {
@@ -52,7 +52,7 @@ fn objects_come_and_go_over_both_versions_of_tls() {
 }
 
 #[test]
-fn an_unsigned_trailer_upload_is_stored_plain_or_not_at_all() {
+fn stores_unsigned_trailer_uploads_only_if_valid() {
     let authority = Authority::new("ours");
     let world = authority.serve("");
     let object = object(300_000);
@@ -88,7 +88,7 @@ fn an_unsigned_trailer_upload_is_stored_plain_or_not_at_all() {
 }
 
 #[test]
-fn a_client_authority_admits_its_own_clients_only() {
+fn accepts_only_clients_of_the_authority() {
     let (authority, foreign) = (Authority::new("ours"), Authority::new("foreign"));
     let world = authority.serve(&format!("client_ca = '{}'\n", authority.ca().display()));
     let (good, bad) = (authority.pair("client"), foreign.pair("client"));
@@ -120,7 +120,7 @@ fn a_client_authority_admits_its_own_clients_only() {
     }
 }
 
-/// The alert that a client reads which sends its request at once, a large one, and reads late.
+/// The alert that a client reads after it has sent a large request at once.
 fn alert_of_refusal(
     world: &World,
     authority: &Authority,
@@ -148,7 +148,7 @@ fn alert_of_refusal(
 }
 
 #[test]
-fn a_refused_certificate_is_answered_with_an_alert_counted_and_told_why() {
+fn refused_certificate_gets_an_alert_and_a_log_line() {
     let log = Log::of_program();
     let (authority, foreign) = (Authority::new("ours"), Authority::new("foreign"));
     let revoked = authority.named("revoked", "spiffe://revoked", 2100);
@@ -202,7 +202,7 @@ fn a_refused_certificate_is_answered_with_an_alert_counted_and_told_why() {
 }
 
 #[test]
-fn other_failures_of_a_handshake_are_counted_by_their_reason() {
+fn counts_handshake_failures_by_reason() {
     let (authority, foreign) = (Authority::new("ours"), Authority::new("foreign"));
     let limits = "[server.limits]\ntls_handshake_timeout = \"1s\"\n";
     let world = World::with(&(authority.tls("") + limits));
@@ -224,7 +224,7 @@ fn other_failures_of_a_handshake_are_counted_by_their_reason() {
 }
 
 #[test]
-fn a_revocation_list_is_read_again_and_counts_to_its_end() {
+fn reloads_and_expires_revocation_lists() {
     let log = Log::of_program();
     let authority = Authority::new("ours");
     let acme = authority.pair("acme.example");
@@ -259,7 +259,7 @@ fn a_revocation_list_is_read_again_and_counts_to_its_end() {
 }
 
 #[test]
-fn a_client_that_speaks_no_tls_or_trusts_another_authority_gets_nothing() {
+fn rejects_plain_and_distrusting_clients() {
     let (authority, foreign) = (Authority::new("ours"), Authority::new("foreign"));
     let world = authority.serve("");
     let mut plain = Client::connect(world.gateway.addr);
@@ -272,8 +272,8 @@ fn a_client_that_speaks_no_tls_or_trusts_another_authority_gets_nothing() {
     assert_eq!(world.upstream_requests(), 0);
 }
 
-/// cosgate that knows acme by a DNS name or a URI and globex by its common name; `more` are keys of
-/// `[server.tls]`, `acme` are keys of acme.
+/// cosgate that identifies acme by a DNS name or a URI, and globex by its common name. `more` contains keys of
+/// `[server.tls]`, and `acme` keys of acme.
 fn known_by_certificate(authority: &Authority, more: &str, acme: &str) -> World {
     let (cert, key) = authority.pair("localhost");
     World::edited(|toml| {
@@ -300,7 +300,7 @@ fn unsigned(world: &World, method: &str, target: &str) -> Call {
 }
 
 #[test]
-fn a_certificate_is_its_tenant() {
+fn certificate_identifies_its_tenant() {
     let authority = Authority::new("ours");
     let world = known_by_certificate(&authority, "", "");
     let (acme, globex) = ("/photos/acme/k", "/photos/globex/k");
@@ -327,7 +327,7 @@ fn a_certificate_is_its_tenant() {
         );
         let refused = send(&mut client, &unsigned(&world, "GET", other));
         refused.assert_error(403, "AccessDenied");
-        // Nothing of the anonymous tenant's is its, and a page cannot use it.
+        // The certificate gives no access to the anonymous tenant, and a web page cannot use it.
         let public = send(&mut client, &unsigned(&world, "GET", "/photos/public/k"));
         public.assert_error(403, "AccessDenied");
         let page = unsigned(&world, "GET", own).header("origin", "https://evil.example");
@@ -338,7 +338,7 @@ fn a_certificate_is_its_tenant() {
             &format!("{own}?response-content-type=text/html"),
         );
         send(&mut client, &link).assert_error(400, "InvalidRequest");
-        // A signature decides, good or bad.
+        // A signature decides, whether valid or not.
         let signed = Call::new(world.gateway.addr, "GET", "/photos/globex/none").signed_by(GLOBEX);
         send(&mut client, &signed).assert_error(404, "NoSuchKey");
         let wrong = Call::new(world.gateway.addr, "GET", own).signed_by((ACME.0, "wrong"));
@@ -361,7 +361,7 @@ fn a_certificate_is_its_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_is_its_tenant_over_http2_too() {
+async fn certificate_identifies_its_tenant_over_http2() {
     let authority = Authority::new("ours");
     let world = known_by_certificate(&authority, "", "require_client_cert = true");
     let addr = world.gateway.addr;
@@ -378,7 +378,7 @@ async fn a_certificate_is_its_tenant_over_http2_too() {
         let reply = globex.send(&call).await;
         reply.assert_error(403, "AccessDenied");
     }
-    // Nor can a form come without it.
+    // A form without the certificate is refused too.
     let nobody = unsigned(&world, "POST", "/photos")
         .header("content-type", "multipart/form-data; boundary=b")
         .body(
@@ -395,14 +395,14 @@ async fn a_certificate_is_its_tenant_over_http2_too() {
 }
 
 #[test]
-fn a_certificate_that_nobody_is_known_by_is_nobody() {
+fn unknown_certificate_identifies_no_tenant() {
     let authority = Authority::new("ours");
     let world = known_by_certificate(&authority, "", "");
     for identity in [
         authority.pair("other.example"),
         authority.named("globex", "spiffe://acme/web/x", 2100),
         authority.named("acme.example", "spiffe://acme", 2100),
-        // Of two tenants: of neither.
+        // A certificate of two tenants identifies neither.
         authority.named("globex, inc", "spiffe://acme/web", 2100),
     ] {
         let mut client = connect(&world, &authority, Some(&identity));
@@ -416,7 +416,7 @@ fn a_certificate_that_nobody_is_known_by_is_nobody() {
 }
 
 #[test]
-fn the_log_has_the_names_of_a_certificate_that_no_tenant_has_and_the_client_is_told_what_to_do() {
+fn logs_the_names_of_an_unknown_certificate() {
     let authority = Authority::new("ours");
     let (cert, key) = authority.pair("localhost");
     let world = World::edited(|toml| {
@@ -442,7 +442,7 @@ fn the_log_has_the_names_of_a_certificate_that_no_tenant_has_and_the_client_is_t
     assert!(!text.contains("spiffe"), "{text}");
     let names = "client certificate's names: san:uri:spiffe://acme/web, subject:CN=acme, inc";
     world.gateway.log.assert_says(names);
-    // Beside a good key too, where the tenant asks for both.
+    // The same beside a valid key, if the tenant requires both.
     let signed = send(&mut client, &world.signed("GET", KEY));
     signed.assert_error(403, "AccessDenied");
     let both = format!(
@@ -452,7 +452,7 @@ fn the_log_has_the_names_of_a_certificate_that_no_tenant_has_and_the_client_is_t
 }
 
 #[test]
-fn a_certificate_may_be_optional_for_some_and_required_of_a_tenant() {
+fn requires_certificates_per_tenant() {
     let authority = Authority::new("ours");
     let world = known_by_certificate(
         &authority,
@@ -484,7 +484,7 @@ fn a_certificate_may_be_optional_for_some_and_required_of_a_tenant() {
 }
 
 #[test]
-fn no_session_outlives_the_look_at_its_certificate() {
+fn tls_sessions_do_not_skip_certificate_checks() {
     let authority = Authority::new("ours");
     let world = known_by_certificate(&authority, "", "");
     let (cert, key) = authority.pair("acme.example");

@@ -1,4 +1,4 @@
-//! Clients on a Unix socket: the kernel says which user they are.
+//! Clients on a Unix socket: the kernel identifies their user.
 #![allow(
     clippy::disallowed_methods,
     clippy::panic,
@@ -18,9 +18,9 @@ use crate::support::{ACME, Call, GLOBEX, PATIENCE, World, eventually};
 
 const KEY: &str = "/photos/acme/a";
 const PUBLIC: &str = "/photos/public/a";
-/// A user whom nothing else belongs to.
+/// A user that owns nothing.
 const STRANGER: u32 = 4242;
-/// What the test's own program is to say to which socket, when it runs as another user.
+/// The request and the socket for the test's own program when it runs as another user.
 const SAYS: [&str; 2] = ["COSGATE_TEST_SOCKET", "COSGATE_TEST_SAYS"];
 
 /// cosgate on a Unix socket.
@@ -31,7 +31,7 @@ struct Socket {
 }
 
 impl Socket {
-    /// `server` are keys of `[server]`, `acme` of that tenant.
+    /// `server` contains keys of `[server]`, and `acme` keys of that tenant.
     fn new(server: &str, acme: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -58,30 +58,32 @@ impl Socket {
     }
 }
 
-/// The whole answer.
+/// The whole response.
 fn say(path: &Path, request: &[u8]) -> String {
     let mut stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(request).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
 }
 
 #[track_caller]
-fn assert_status(answer: &str, status: u16) {
+fn assert_status(response: &str, status: u16) {
     let line = format!("HTTP/1.1 {status} ");
-    assert!(answer.starts_with(&line), "{status} was wanted: {answer}");
+    assert!(
+        response.starts_with(&line),
+        "{status} was wanted: {response}"
+    );
 }
 
-/// The same, said by [`STRANGER`]; `None` where these tests may not be another user.
-fn said_by_a_stranger(path: &Path, request: &[u8]) -> Option<String> {
-    // A user must be able to run it, wherever it was built.
+/// The same from [`STRANGER`]; `None` if these tests may not change their user.
+fn send_as_another_user(path: &Path, request: &[u8]) -> Option<String> {
+    // The other user must be able to run the program.
     let program = path.with_file_name("speaker");
     if !program.exists() {
-        // Not `std::fs::copy`: a child that another test forks meanwhile would hold the file open for writing, and such a
-        // file cannot be run.
+        // Not `std::fs::copy`: a child of another test could hold the file open for writing, and then it cannot be run.
         let copied = Command::new("cp")
             .arg(std::env::current_exe().unwrap())
             .arg(&program)
@@ -89,7 +91,11 @@ fn said_by_a_stranger(path: &Path, request: &[u8]) -> Option<String> {
         assert!(copied.unwrap().success());
     }
     let spoken = Command::new(program)
-        .args(["--exact", "unix_socket::a_stranger_speaks", "--nocapture"])
+        .args([
+            "--exact",
+            "unix_socket::request_as_another_user",
+            "--nocapture",
+        ])
         .env(SAYS[0], path)
         .env(SAYS[1], String::from_utf8_lossy(request).as_ref())
         .current_dir("/")
@@ -103,15 +109,15 @@ fn said_by_a_stranger(path: &Path, request: &[u8]) -> Option<String> {
         }
         spoken => {
             let said = String::from_utf8(spoken.unwrap().stdout).unwrap();
-            let answer = said.find("HTTP/1.1 ").unwrap_or(0);
-            Some(said.get(answer..).unwrap().to_owned())
+            let response = said.find("HTTP/1.1 ").unwrap_or(0);
+            Some(said.get(response..).unwrap().to_owned())
         }
     }
 }
 
-/// Not a test but when [`said_by_a_stranger`] runs it.
+/// Not a test, except when [`send_as_another_user`] runs it.
 #[test]
-fn a_stranger_speaks() {
+fn request_as_another_user() {
     let [Some(socket), Some(request)] = SAYS.map(std::env::var_os) else {
         return;
     };
@@ -125,7 +131,7 @@ fn a_stranger_speaks() {
 }
 
 #[test]
-fn a_user_is_the_tenant_that_names_them() {
+fn user_identifies_its_tenant() {
     let own = tempfile::tempdir()
         .unwrap()
         .path()
@@ -144,7 +150,7 @@ fn a_user_is_the_tenant_that_names_them() {
         "\"uid\":{own},\"tenant\":\"acme\",\"identity\":\"unix\""
     ));
     assert!(!log.text().contains("\"client\""), "{}", log.text());
-    // Only what is theirs; and no page of a browser's, nor headers of one's choice, nor by a proxy.
+    // Only objects of that tenant, and not for web pages, for chosen response headers or through a proxy.
     assert_status(&say(&socket.call("GET", "/photos/globex/a")), 403);
     let page = socket
         .call("GET", KEY)
@@ -156,7 +162,7 @@ fn a_user_is_the_tenant_that_names_them() {
         let call = socket.call("GET", KEY).header(forwarded, "127.0.0.1");
         assert_status(&say(&call), 403);
     }
-    // Who signs is who they sign as, in every way.
+    // A signature identifies its signer, in every form.
     let signed = Call::new(socket.world.gateway.addr, "PUT", "/photos/globex/a").signed_by(GLOBEX);
     assert_status(&say(&signed.body("theirs")), 200);
     log.assert_says("\"tenant\":\"globex\",\"identity\":\"sigv4\"");
@@ -167,12 +173,12 @@ fn a_user_is_the_tenant_that_names_them() {
 }
 
 #[test]
-fn other_users_are_kept_out_by_the_files_mode_and_are_nobody_where_they_get_in() {
+fn other_users_are_refused_or_anonymous() {
     let closed = Socket::new("", "");
     let get = closed.call("GET", PUBLIC);
     assert_status(&say(&closed.path, &get.clone().body("").bytes()), 404);
     assert_eq!(closed.path.metadata().unwrap().mode() & 0o777, 0o600);
-    let Some(said) = said_by_a_stranger(&closed.path, &get.bytes()) else {
+    let Some(said) = send_as_another_user(&closed.path, &get.bytes()) else {
         return;
     };
     assert!(said.contains("Permission denied"), "{said}");
@@ -182,50 +188,50 @@ fn other_users_are_kept_out_by_the_files_mode_and_are_nobody_where_they_get_in()
         ("allow_remote_anonymous = true", "", 404, 403),
     ] {
         let open = Socket::new(&format!("socket_mode = \"0666\"\n{server}"), acme);
-        let ask = |target| {
+        let send = |target| {
             let call = open.call("GET", target);
-            said_by_a_stranger(&open.path, &call.bytes()).unwrap()
+            send_as_another_user(&open.path, &call.bytes()).unwrap()
         };
-        assert_status(&ask(PUBLIC), public);
-        assert_status(&ask(KEY), private);
+        assert_status(&send(PUBLIC), public);
+        assert_status(&send(KEY), private);
         open.world.gateway.log.assert_says("\"uid\":4242");
-        // They sign as anyone may.
+        // Their signatures are still accepted.
         let signed = Call::new(open.world.gateway.addr, "GET", KEY).signed_by(ACME);
         assert_status(
-            &said_by_a_stranger(&open.path, &signed.bytes()).unwrap(),
+            &send_as_another_user(&open.path, &signed.bytes()).unwrap(),
             404,
         );
     }
 }
 
 #[test]
-fn a_user_has_so_many_connections_and_another_is_served() {
+fn limits_connections_per_user() {
     let server = "socket_mode = \"0666\"\nlimits.connections_per_address = 2";
     let socket = Socket::new(server, "");
     let bytes = socket.call("GET", PUBLIC).bytes();
     let held = [(); 2].map(|()| UnixStream::connect(&socket.path).unwrap());
-    let ask = || {
+    let send = || {
         let mut stream = UnixStream::connect(&socket.path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut answer = String::new();
-        let _ = stream.write_all(&bytes); // it may be closed already
+        let mut response = String::new();
+        let _ = stream.write_all(&bytes); // the connection may be closed already
         let _ = stream.shutdown(std::net::Shutdown::Write);
-        let _ = stream.read_to_string(&mut answer);
-        answer
+        let _ = stream.read_to_string(&mut response);
+        response
     };
-    assert_eq!(ask(), "");
+    assert_eq!(send(), "");
     let refused = "cosgate_connections_refused_total";
     assert_eq!(socket.world.gateway.metric(refused, ""), 1);
-    if let Some(said) = said_by_a_stranger(&socket.path, &bytes) {
+    if let Some(said) = send_as_another_user(&socket.path, &bytes) {
         assert_status(&said, 403);
     }
     drop(held);
-    eventually("its connections have ended", || !ask().is_empty());
-    assert_status(&ask(), 404);
+    eventually("its connections have ended", || !send().is_empty());
+    assert_status(&send(), 404);
 }
 
 #[test]
-fn a_tenant_with_allowed_addresses_is_reached_by_a_trusted_proxy_alone() {
+fn allowed_addresses_need_a_trusted_proxy() {
     let own = tempfile::tempdir()
         .unwrap()
         .path()
@@ -247,13 +253,13 @@ fn a_tenant_with_allowed_addresses_is_reached_by_a_trusted_proxy_alone() {
             signed = signed.header("x-forwarded-for", from);
         }
         assert_status(&say(&socket.path, &signed.bytes()), status);
-        // Being the user is no way around it.
+        // The user of the socket cannot avoid this.
         assert_status(&say(&socket.path, &socket.call("GET", KEY).bytes()), 403);
     }
 }
 
 #[test]
-fn a_trusted_user_names_its_clients_by_the_proxy_protocol() {
+fn trusted_user_sends_proxy_headers() {
     let own = tempfile::tempdir().unwrap().path().metadata().unwrap();
     let acme = format!(
         "allowed_ips = [\"10.0.0.0/8\"]\nunix_users = [{}]",
@@ -269,7 +275,7 @@ fn a_trusted_user_names_its_clients_by_the_proxy_protocol() {
     ] {
         let said = [header.as_bytes(), &signed.bytes()].concat();
         assert_status(&say(&socket.path, &said), status);
-        // Whom the proxy passes on is not the user that the proxy is.
+        // A client behind the proxy does not count as the user of the proxy.
         let unsigned = socket.call("GET", KEY).bytes();
         let said = [header.as_bytes(), &unsigned].concat();
         assert_status(&say(&socket.path, &said), 403);
@@ -277,7 +283,7 @@ fn a_trusted_user_names_its_clients_by_the_proxy_protocol() {
 }
 
 #[test]
-fn the_drain_removes_the_file_and_finishes_what_is_in_flight() {
+fn drain_removes_the_socket_and_completes_requests() {
     let mut socket = Socket::new("", "");
     let call = socket.call("PUT", PUBLIC).body("whole");
     let mut stream = UnixStream::connect(&socket.path).unwrap();
@@ -285,7 +291,7 @@ fn the_drain_removes_the_file_and_finishes_what_is_in_flight() {
     stream.write_all(&call.head()).unwrap();
     stream.write_all(b"wh").unwrap();
     let mut idle = UnixStream::connect(&socket.path).unwrap();
-    eventually("the upload is under way", || {
+    eventually("the upload is in flight", || {
         socket.world.emulator.counters().heads().len() == 1
     });
     socket.world.gateway.drain();
@@ -293,21 +299,21 @@ fn the_drain_removes_the_file_and_finishes_what_is_in_flight() {
     let mut nothing = Vec::new();
     idle.read_to_end(&mut nothing).unwrap();
     stream.write_all(b"ole").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert_status(&answer, 200);
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert_status(&response, 200);
     assert_eq!(socket.world.stored("public/a").as_deref(), Some("whole"));
     socket.world.gateway.join();
 }
 
 #[test]
-fn a_head_must_arrive_in_its_time_here_too() {
+fn times_out_slow_heads() {
     let socket = Socket::new("limits = { head_timeout = \"200ms\" }", "");
     let mut stream = UnixStream::connect(&socket.path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost:").unwrap();
     let started = Instant::now();
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response);
     assert!(started.elapsed() < Duration::from_secs(5));
 }

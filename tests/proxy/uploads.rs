@@ -1,4 +1,4 @@
-//! Every upload form that S3 clients send becomes one plain body for COS, and a wrong one nothing.
+//! Upload forms: COS gets one plain body for each form of S3 clients, and nothing of a wrong one.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ fn crc32(bytes: &[u8]) -> String {
     BASE64_STANDARD.encode(u32::try_from(crc).unwrap().to_be_bytes())
 }
 
-/// What boto3 sends over HTTPS: chunks without signatures, then a checksum.
+/// A body as boto3 sends it over HTTPS: unsigned chunks, then a checksum.
 fn unsigned_trailer(object: &[u8], chunk: usize, checksum: &str) -> Vec<u8> {
     let mut body = chunks(object, chunk, None);
     body.extend_from_slice(format!("x-amz-checksum-crc32:{checksum}\r\n\r\n").as_bytes());
@@ -37,7 +37,7 @@ fn trailer_call(world: &World, object: &[u8]) -> Call {
         .header("x-amz-decoded-content-length", &object.len().to_string())
 }
 
-/// The same body in HTTP's own chunks, each `piece` bytes long, as boto3 sends it.
+/// The same body in HTTP chunks of `piece` bytes, as boto3 sends it.
 fn in_http_chunks(call: Call, body: &[u8], piece: usize) -> (Call, Vec<u8>) {
     let call = call.header("transfer-encoding", "chunked");
     (call, http_chunks(body, piece))
@@ -50,13 +50,13 @@ fn send(call: &Call, body: &[u8]) -> Reply {
     client.read_reply("PUT")
 }
 
-/// A `PUT` of this body whose signature and `more` are in its query, as SDKs make URLs for others.
+/// A presigned `PUT` of this body with `more` in its query, as SDKs make URLs for other clients.
 fn presigned(world: &World, more: &str, body: &[u8]) -> Call {
     let call = world.signed("PUT", &format!("{KEY}?{more}")).body(body);
     call.presigned(300)
 }
 
-/// Asserts that no head that COS has seen names a checksum, and that it has seen some.
+/// Asserts that COS got at least one request, and none with a checksum header.
 fn assert_cos_knows_no_checksum(world: &World) {
     let heads = world.emulator.counters().heads();
     assert!(!heads.is_empty());
@@ -77,7 +77,7 @@ fn object(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn an_unsigned_trailer_upload_is_stored_plain_and_its_checksum_comes_back() {
+fn stores_unsigned_trailer_upload_and_returns_checksum() {
     for signature in support::SIGNATURES {
         let world = World::speaking(signature);
         for (length, chunk) in [
@@ -128,7 +128,7 @@ fn an_unsigned_trailer_upload_is_stored_plain_and_its_checksum_comes_back() {
 }
 
 #[test]
-fn a_wrong_trailer_checksum_leaves_no_object() {
+fn rejects_wrong_trailer_checksum() {
     let world = World::new();
     for length in [0, 10, 200_000, 2 << 20] {
         let object = object(length);
@@ -143,7 +143,7 @@ fn a_wrong_trailer_checksum_leaves_no_object() {
 }
 
 #[test]
-fn a_body_that_stops_early_or_goes_on_too_long_leaves_no_object() {
+fn rejects_truncated_and_overlong_bodies() {
     let world = World::new();
     let object = object(100_000);
     let whole = unsigned_trailer(&object, 65_536, &crc32(&object));
@@ -158,9 +158,9 @@ fn a_body_that_stops_early_or_goes_on_too_long_leaves_no_object() {
     }
 }
 
-/// `tests/proxy/falsified.rs` has those that are not as they were signed.
+/// `tests/proxy/falsified.rs` covers chunks with wrong signatures.
 #[test]
-fn signed_chunks_are_stored_plain() {
+fn stores_signed_chunks_plain() {
     let world = World::new();
     for (length, chunk) in [(0, 1), (1, 65_536), (200_000, 65_536), (1 << 20, 300_000)] {
         let object = object(length);
@@ -174,7 +174,7 @@ fn signed_chunks_are_stored_plain() {
 }
 
 #[test]
-fn a_checksum_in_the_head_is_checked_and_comes_back() {
+fn verifies_and_returns_a_header_checksum() {
     let world = World::new();
     let object = object(100_000);
     let put = |checksum: &str| {
@@ -193,7 +193,7 @@ fn a_checksum_in_the_head_is_checked_and_comes_back() {
 }
 
 #[test]
-fn the_encoding_of_the_object_itself_is_kept() {
+fn keeps_the_content_encoding() {
     let world = World::new();
     let object = object(1000);
     let body = unsigned_trailer(&object, 1000, &crc32(&object));
@@ -207,7 +207,7 @@ fn the_encoding_of_the_object_itself_is_kept() {
 }
 
 #[test]
-fn nobody_without_a_signature_has_signed_chunks() {
+fn rejects_signed_chunks_without_a_signature() {
     let world = World::new();
     let call = Call::new(world.gateway.addr, "PUT", "/photos/public/k")
         .header("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
@@ -217,7 +217,7 @@ fn nobody_without_a_signature_has_signed_chunks() {
 }
 
 #[test]
-fn an_upload_of_unknown_length_is_refused_or_held_until_it_is_known() {
+fn holds_or_refuses_uploads_of_unknown_length() {
     let put = |world: &World, object: &[u8]| {
         let call = world.signed("PUT", KEY).payload(&sha256_hex(object));
         let (call, framed) = in_http_chunks(call, object, 5000);
@@ -225,7 +225,7 @@ fn an_upload_of_unknown_length_is_refused_or_held_until_it_is_known() {
     };
     let world = World::new();
     put(&world, &object(10)).assert_error(411, "MissingContentLength");
-    // An empty one is known to be so.
+    // An empty body has a known length.
     put(&world, b"").assert_ok();
     let stored = world.emulator.object_bytes(support::BUCKET, STORED);
     assert_eq!(stored.unwrap(), b"");
@@ -248,7 +248,7 @@ fn an_upload_of_unknown_length_is_refused_or_held_until_it_is_known() {
 }
 
 #[test]
-fn an_empty_chunked_body_is_no_body() {
+fn empty_chunked_body_is_no_body() {
     let world = World::new();
     world.signed("PUT", KEY).body("x").send().assert_ok();
     for (method, target) in [
@@ -268,7 +268,7 @@ fn an_empty_chunked_body_is_no_body() {
 }
 
 #[test]
-fn a_content_encoding_in_several_lines_is_one_list() {
+fn joins_content_encoding_lines() {
     let world = World::new();
     let put = world.signed("PUT", KEY);
     let put = put.header("content-encoding", "gzip");
@@ -292,7 +292,7 @@ fn a_content_encoding_in_several_lines_is_one_list() {
     assert_eq!(stored.text(), "y");
 }
 
-/// `body` in base64 by every algorithm that S3 lists, by awscrt 0.38 and hashlib.
+/// The checksums of `body` in base64 by every algorithm of S3, computed by awscrt 0.38 and hashlib.
 const SUMS_OF_BODY: [(&str, &str); 10] = [
     ("crc32", "26gLsg=="),
     ("crc32c", "Jj/JUA=="),
@@ -330,7 +330,7 @@ fn with_trailer(world: &World, object: &[u8], name: &str, value: &str) -> Reply 
 }
 
 #[test]
-fn every_algorithm_is_verified_in_header_trailer_and_query() {
+fn verifies_every_algorithm_in_header_trailer_and_query() {
     let world = World::new();
     let in_header = |body: &str, name: &str, value: &str| {
         let call = world.signed("PUT", KEY).header(name, value).body(body);
@@ -394,7 +394,7 @@ fn rejects_an_unknown_algorithm_that_is_the_only_check() {
 }
 
 #[test]
-fn the_checksum_of_a_document_is_verified() {
+fn verifies_the_checksum_of_a_document() {
     let tags = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>";
     let delete = "<Delete><Object><Key>acme/k</Key></Object></Delete>";
     for signature in support::SIGNATURES {
@@ -429,7 +429,7 @@ fn the_checksum_of_a_document_is_verified() {
     }
 }
 
-/// It is the checksum of the object, or is made of those of its parts.
+/// It is the checksum of the object, or is computed from those of its parts.
 #[test]
 fn rejects_a_malformed_checksum_of_a_completed_upload() {
     let world = World::new();
@@ -455,7 +455,7 @@ fn rejects_a_malformed_checksum_of_a_completed_upload() {
 }
 
 #[test]
-fn a_checksum_in_a_presigned_query_is_checked_like_a_header() {
+fn verifies_a_checksum_in_a_presigned_query() {
     let world = World::new();
     let query = |text: &str| text.replace('+', "%2B").replace('/', "%2F");
     let good = query(&crc32(b"body"));
@@ -470,7 +470,7 @@ fn a_checksum_in_a_presigned_query_is_checked_like_a_header() {
         assert_eq!(echo, Some(&*crc32(b"body")));
         world.ask("DELETE", KEY).assert_ok();
     }
-    // In both places: the same is fine, anything else is not.
+    // In both places: equal values are accepted, others are not.
     let with_header = |more: &str, name: &str, value: &str| {
         let call = world.signed("PUT", &format!("{KEY}?{more}"));
         call.header(name, value).body("body").presigned(300).ask()
@@ -502,10 +502,10 @@ fn a_checksum_in_a_presigned_query_is_checked_like_a_header() {
     assert_cos_knows_no_checksum(&world);
 }
 
-/// The AWS SDK for JavaScript knows no body when it makes a URL, and signs the checksum of nothing into
-/// it. S3 takes any body then.
+/// The AWS SDK for JavaScript has no body when it makes a URL, and signs the checksum of an empty body. S3 then
+/// accepts any body.
 #[test]
-fn the_checksum_of_nothing_in_a_presigned_query_says_nothing_of_the_body() {
+fn ignores_the_empty_checksum_in_a_presigned_query() {
     let world = World::new();
     for (name, value) in [
         ("x-amz-checksum-crc32", "AAAAAA%3D%3D"),
@@ -534,7 +534,7 @@ fn the_checksum_of_nothing_in_a_presigned_query_says_nothing_of_the_body() {
 }
 
 #[test]
-fn what_aws_says_of_checksums_never_reaches_cos() {
+fn forwards_no_aws_checksum_headers() {
     for signature in support::SIGNATURES {
         let world = World::speaking(signature);
         let created = world

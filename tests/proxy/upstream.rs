@@ -1,4 +1,4 @@
-//! What passes between cosgate and COS when COS, or the way to it, misbehaves.
+//! Failures of COS and of the connection to it.
 
 #![allow(
     clippy::indexing_slicing,
@@ -26,23 +26,23 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: \"e\"\r\n\r\nok"
 const STORED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: \"e\"\r\n\r\n";
 const GET: &str = "/photos/acme/k";
 
-/// Answers every request with `answer`.
-fn always(answer: impl Into<String>) -> Act {
-    let answer = answer.into();
-    act(move |peer| peer.always(&answer))
+/// Responds to every request with `response`.
+fn always(response: impl Into<String>) -> Act {
+    let response = response.into();
+    act(move |peer| peer.always(&response))
 }
 
-/// Reads one head, answers with `answer`, reads what comes until the end.
-fn once(answer: impl Into<String>) -> Act {
-    let answer = answer.into();
+/// Reads one head, responds with `response`, and reads the rest.
+fn once(response: impl Into<String>) -> Act {
+    let response = response.into();
     act(move |peer| {
         if peer.head().is_some() {
-            peer.say(&answer);
+            peer.say(&response);
         }
     })
 }
 
-/// Reads one head and closes; with a reset if `reset`.
+/// Reads one head and closes the connection, with a reset if `reset`.
 fn breaks(reset: bool) -> Act {
     act(move |peer| {
         peer.head();
@@ -57,7 +57,7 @@ fn body_of(head: &str) -> usize {
 }
 
 #[test]
-fn many_requests_share_one_connection() {
+fn requests_share_one_connection() {
     let world = World::new();
     for n in 0..50 {
         let target = format!("/photos/acme/{}", n % 7);
@@ -71,7 +71,7 @@ fn many_requests_share_one_connection() {
 }
 
 #[test]
-fn expect_is_answered_here_and_never_forwarded() {
+fn does_not_forward_expect() {
     let world = World::new();
     let call = world
         .signed("PUT", "/photos/acme/e")
@@ -88,7 +88,7 @@ fn expect_is_answered_here_and_never_forwarded() {
 }
 
 #[test]
-fn a_refused_request_is_never_told_to_go_on() {
+fn refused_request_gets_no_100_continue() {
     let world = World::new();
     for (call, code) in [
         (
@@ -111,7 +111,7 @@ fn a_refused_request_is_never_told_to_go_on() {
 }
 
 #[test]
-fn any_other_expectation_is_refused() {
+fn rejects_other_expectations() {
     let world = World::new();
     let reply = world
         .signed("PUT", "/photos/acme/e")
@@ -123,7 +123,7 @@ fn any_other_expectation_is_refused() {
 }
 
 #[test]
-fn an_answer_before_the_body_is_passed_on_and_its_connection_never_used_again() {
+fn forwards_an_early_response_and_closes_the_connection() {
     for (status, code) in [(403, "AccessDenied"), (413, "EntityTooLarge")] {
         let early = cos_error(status, code, "no");
         let ended = Arc::new(AtomicUsize::new(0));
@@ -156,9 +156,9 @@ fn an_answer_before_the_body_is_passed_on_and_its_connection_never_used_again() 
     }
 }
 
-/// A body that is wrong at its end was no success, whatever COS thought of its start.
+/// A body whose end is wrong fails, even if COS reported success early.
 #[test]
-fn a_success_before_the_whole_body_is_none() {
+fn early_success_is_no_success() {
     let world = Scripted::new(vec![
         act(|peer| {
             peer.head();
@@ -179,9 +179,9 @@ fn a_success_before_the_whole_body_is_none() {
     assert_eq!(world.connections(), 2);
 }
 
-/// The rest of a body whose request was answered already is not taken for a request.
+/// The rest of a body after an early response is not read as a request.
 #[test]
-fn nothing_follows_an_early_answer() {
+fn sends_nothing_after_an_early_response() {
     let early = cos_error(403, "AccessDenied", "no");
     let world = Scripted::new(vec![act(move |peer| {
         peer.head();
@@ -218,7 +218,7 @@ fn nothing_follows_an_early_answer() {
 }
 
 #[test]
-fn a_get_whose_connection_breaks_before_the_head_is_tried_once_more() {
+fn retries_a_get_once_after_a_broken_connection() {
     for reset in [false, true] {
         let world = Scripted::new(vec![breaks(reset), always(OK)]);
         world.signed("GET", GET).send().assert_ok();
@@ -233,7 +233,7 @@ fn a_get_whose_connection_breaks_before_the_head_is_tried_once_more() {
 }
 
 #[test]
-fn a_streamed_upload_whose_connection_breaks_is_not_tried_again() {
+fn does_not_retry_a_streamed_upload() {
     let world = Scripted::new(vec![
         act(|peer| {
             peer.head();
@@ -252,15 +252,15 @@ fn a_streamed_upload_whose_connection_breaks_is_not_tried_again() {
 }
 
 #[test]
-fn a_small_upload_is_tried_once_more() {
+fn retries_a_small_upload_once() {
     let world = Scripted::new(vec![breaks(true), always(STORED)]);
     world.signed("PUT", GET).body("small").send().assert_ok();
     assert_eq!(world.connections(), 2);
 }
 
-/// The first try may have been done: the second would then be told that the object exists.
+/// The first attempt may have succeeded. The second would then report that the object exists.
 #[test]
-fn a_conditional_upload_is_not_sent_twice() {
+fn does_not_retry_a_conditional_upload() {
     let exists = cos_error(412, "PreconditionFailed", "exists");
     let absent = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let world = Scripted::new(vec![once(absent), breaks(false), always(exists)]);
@@ -273,7 +273,7 @@ fn a_conditional_upload_is_not_sent_twice() {
 }
 
 #[test]
-fn what_may_not_happen_twice_is_not_sent_twice() {
+fn does_not_retry_non_idempotent_requests() {
     let complete = "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>\"a\"</ETag></Part></CompleteMultipartUpload>";
     for (target, body) in [
         ("/photos/acme/k?uploadId=u", complete),
@@ -292,9 +292,9 @@ fn what_may_not_happen_twice_is_not_sent_twice() {
     }
 }
 
-/// COS closes each connection after one answer, without saying so.
+/// COS closes each connection after one response without announcing it.
 #[test]
-fn a_stale_pooled_connection_never_surfaces() {
+fn hides_stale_pooled_connections() {
     for pause in [0, 1, 3] {
         let world = Scripted::new(vec![once(OK)]);
         for _ in 0..200 {
@@ -305,7 +305,7 @@ fn a_stale_pooled_connection_never_surfaces() {
 }
 
 #[test]
-fn a_refused_connection_is_tried_twice_and_then_said_so() {
+fn retries_a_refused_connection_once() {
     let emulator = support::emulator();
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = nobody.local_addr().unwrap();
@@ -323,7 +323,7 @@ fn a_refused_connection_is_tried_twice_and_then_said_so() {
 }
 
 #[test]
-fn a_head_that_does_not_come_is_a_timeout_and_not_tried_again() {
+fn times_out_without_a_response_head() {
     let world = Scripted::with(
         vec![act(|peer| {
             peer.head();
@@ -343,9 +343,9 @@ fn a_head_that_does_not_come_is_a_timeout_and_not_tried_again() {
     assert_eq!(world.connections(), 3);
 }
 
-/// It is counted from the end of this request, whatever was sent on its connection before.
+/// The timeout counts from the end of this request, whatever was sent on the connection before.
 #[test]
-fn a_connection_that_is_used_again_has_a_head_timeout_of_its_own() {
+fn reused_connection_has_its_own_head_timeout() {
     let world = Scripted::with(
         vec![act(|peer| {
             peer.head();
@@ -364,9 +364,9 @@ fn a_connection_that_is_used_again_has_a_head_timeout_of_its_own() {
     assert_eq!(world.connections(), 1);
 }
 
-/// A slow upload's wait begins with its last byte, and is no longer for what came before.
+/// The timeout of a slow upload starts with its last byte and has its configured length.
 #[test]
-fn the_head_timeout_of_a_slow_upload_is_what_is_set() {
+fn head_timeout_of_a_slow_upload_is_as_configured() {
     let world = Scripted::with(
         vec![act(|peer| {
             peer.head();
@@ -394,9 +394,9 @@ fn assert_lasted(since: Instant, limit: Duration) {
     );
 }
 
-/// An upload may take longer than `head_timeout` as long as it moves.
+/// An upload may take longer than `head_timeout` while its bytes move.
 #[test]
-fn the_wait_for_a_head_begins_with_the_last_byte_sent() {
+fn head_timeout_starts_at_the_last_byte() {
     let world = Scripted::with(
         vec![always(STORED)],
         "[upstream.limits]\nhead_timeout = \"200ms\"",
@@ -412,7 +412,7 @@ fn the_wait_for_a_head_begins_with_the_last_byte_sent() {
 }
 
 #[test]
-fn an_answer_whose_end_cannot_be_known_is_refused() {
+fn rejects_responses_without_an_end() {
     for fields in [
         "Content-Type: text/plain",
         "Content-Length: 2\r\nContent-Length: 3",
@@ -429,7 +429,7 @@ fn an_answer_whose_end_cannot_be_known_is_refused() {
 }
 
 #[test]
-fn an_answer_that_can_be_read_in_two_ways_is_refused_and_its_connection_closed() {
+fn rejects_responses_with_ambiguous_framing() {
     const CHUNKS: &str = "2\r\nok\r\n0\r\n\r\n";
     for (head, body) in [
         (
@@ -461,7 +461,7 @@ fn an_answer_that_can_be_read_in_two_ways_is_refused_and_its_connection_closed()
             CHUNKS,
         ),
     ] {
-        // A good answer first: the next is read on a connection that is used again, and in pieces.
+        // A valid response first: the next one arrives on a reused connection, and in pieces.
         let closed = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&closed);
         let poisoned = act(move |peer| {
@@ -491,7 +491,7 @@ fn an_answer_that_can_be_read_in_two_ways_is_refused_and_its_connection_closed()
 }
 
 #[test]
-fn an_upload_whose_answer_can_be_read_in_two_ways_is_no_success() {
+fn ambiguous_response_fails_the_upload() {
     let world = Scripted::new(vec![once(
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     )]);
@@ -501,7 +501,7 @@ fn an_upload_whose_answer_can_be_read_in_two_ways_is_no_success() {
 }
 
 #[test]
-fn a_chunked_answer_passes_whole() {
+fn forwards_a_chunked_response() {
     let world = Scripted::new(vec![always(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
     )]);
@@ -513,7 +513,7 @@ fn a_chunked_answer_passes_whole() {
 }
 
 #[test]
-fn an_answer_cut_in_its_middle_is_cut_for_the_client_too() {
+fn cuts_a_truncated_response() {
     for (head, reset) in [
         ("Content-Length: 100000", false),
         ("Content-Length: 100000", true),
@@ -539,19 +539,19 @@ fn an_answer_cut_in_its_middle_is_cut_for_the_client_too() {
 }
 
 #[test]
-fn an_answer_that_is_no_final_one_is_refused() {
-    for answer in [
+fn rejects_responses_that_are_not_final() {
+    for response in [
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
         "HTTP/1.1 999 Unheard Of\r\nContent-Length: 0\r\n\r\n",
     ] {
-        let world = Scripted::new(vec![always(answer)]);
+        let world = Scripted::new(vec![always(response)]);
         let reply = world.signed("GET", GET).ask();
         reply.assert_error(502, "BadGateway");
     }
 }
 
 #[test]
-fn a_redirect_is_not_followed() {
+fn does_not_follow_redirects() {
     for status in [301, 302, 307, 308] {
         let world = Scripted::new(vec![once(format!(
             "HTTP/1.1 {status} Moved\r\nLocation: http://evil.example/\r\nContent-Length: 0\r\n\r\n"
@@ -564,7 +564,7 @@ fn a_redirect_is_not_followed() {
 }
 
 #[test]
-fn a_write_that_is_answered_with_304_has_failed() {
+fn write_with_a_304_response_fails() {
     let world = Scripted::new(vec![always("HTTP/1.1 304 Not Modified\r\n\r\n")]);
     let put = world.signed("PUT", GET);
     put.body("x").ask().assert_error(502, "BadGateway");
@@ -572,7 +572,7 @@ fn a_write_that_is_answered_with_304_has_failed() {
 }
 
 #[test]
-fn a_store_that_asks_to_slow_down_is_passed_on_and_not_pressed() {
+fn forwards_slow_down_without_a_retry() {
     let world = Scripted::new(vec![always(cos_error(503, "SlowDown", "reduce"))]);
     let reply = world.signed("GET", GET).send();
     reply.assert_error(503, "SlowDown");
@@ -580,27 +580,27 @@ fn a_store_that_asks_to_slow_down_is_passed_on_and_not_pressed() {
     assert_eq!(world.script.heads().len(), 1);
 }
 
-fn answer(fields: &str, body: &str) -> String {
+fn response(fields: &str, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {length}\r\n\r\n{body}")
 }
 
-/// Nothing of what a store says in place of an empty answer passes, and its connection is not used again.
+/// cosgate forwards nothing of a response that should be empty, and closes its connection.
 #[test]
-fn a_success_that_is_none_is_refused() {
+fn rejects_false_success_responses() {
     const ERROR: &str =
         "<Error><Code>InternalError</Code><Message>shared-1250000000</Message></Error>";
     const ETAG: &str = "ETag: \"e\"\r\n";
     let small: &[u8] = b"small";
     let large = vec![7; 1 << 20];
     let part = "/photos/acme/k?partNumber=1&uploadId=u";
-    for (answer, is_upload_fault) in [
-        (answer("", ""), true),
-        (answer("ETag:\r\n", ""), true),
-        (answer("ETag: \"e\"\r\nETag: \"f\"\r\n", ""), true),
-        (answer("Content-Type: application/xml\r\n", ERROR), false),
-        (answer(ETAG, ERROR), false),
-        (answer(ETAG, "ok"), false),
+    for (response, is_upload_fault) in [
+        (response("", ""), true),
+        (response("ETag:\r\n", ""), true),
+        (response("ETag: \"e\"\r\nETag: \"f\"\r\n", ""), true),
+        (response("Content-Type: application/xml\r\n", ERROR), false),
+        (response(ETAG, ERROR), false),
+        (response(ETAG, "ok"), false),
         (
             format!(
                 "HTTP/1.1 200 OK\r\n{ETAG}Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
@@ -612,7 +612,7 @@ fn a_success_that_is_none_is_refused() {
             false,
         ),
     ] {
-        let say = answer.clone();
+        let say = response.clone();
         let world = Scripted::new(vec![act(move |peer| {
             let head = peer.head().unwrap_or_default();
             peer.body(body_of(&head));
@@ -637,7 +637,7 @@ fn a_success_that_is_none_is_refused() {
             refused += 1;
         }
         let metric = "cosgate_answers_unusable_total";
-        assert_eq!(world.gateway.metric(metric, ""), refused, "{answer}");
+        assert_eq!(world.gateway.metric(metric, ""), refused, "{response}");
         world.gateway.log.assert_says("COS reported a success with");
     }
     let chunked = format!("HTTP/1.1 200 OK\r\n{ETAG}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
@@ -647,15 +647,15 @@ fn a_success_that_is_none_is_refused() {
     assert_eq!(world.connections(), 1);
 }
 
-/// A client that joins parts, or asks for the whole, does not look what it got.
+/// A client that joins parts, or requests the whole object, does not check what it got.
 #[test]
-fn a_part_that_was_not_asked_is_refused() {
+fn rejects_a_range_that_was_not_requested() {
     let range = |value: &str| format!("Content-Range: {value}\r\n");
     let say = |status: u16, fields: &str| {
         format!("HTTP/1.1 {status} X\r\nETag: \"e\"\r\n{fields}Content-Length: 5\r\n\r\nhello")
     };
     let first = range("bytes 0-4/11");
-    for (answer, asked, status) in [
+    for (response, range, status) in [
         (say(206, &first), Some("bytes=0-4"), 206),
         (say(200, ""), Some("bytes=0-4"), 200),
         (say(206, &first), None, 502),
@@ -670,32 +670,32 @@ fn a_part_that_was_not_asked_is_refused() {
             502,
         ),
     ] {
-        let world = Scripted::new(vec![always(&*answer)]);
+        let world = Scripted::new(vec![always(&*response)]);
         let mut call = world.signed("GET", GET);
-        if let Some(asked) = asked {
-            call = call.header("range", asked);
+        if let Some(range) = range {
+            call = call.header("range", range);
         }
         let reply = call.send();
-        assert_eq!(reply.status, status, "{answer}");
+        assert_eq!(reply.status, status, "{response}");
         let refused = u64::from(status == 502);
         let metric = "cosgate_answers_unusable_total";
-        assert_eq!(world.gateway.metric(metric, ""), refused, "{answer}");
+        assert_eq!(world.gateway.metric(metric, ""), refused, "{response}");
     }
 }
 
-/// Many versions of nginx ask so. Without a length, the end of the connection is all that it sees.
+/// Many versions of nginx use HTTP/1.0. Without a length, they see only the end of the connection.
 #[test]
-fn an_object_without_a_length_is_not_sent_over_http_1_0() {
+fn sends_no_object_without_length_over_http_1_0() {
     let cut = "HTTP/1.1 200 OK\r\nETag: \"e\"\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n";
     let whole = format!("{cut}0\r\n\r\n");
     let listing = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
-    for (answer, target, status) in [
+    for (response, target, status) in [
         (cut.to_owned(), GET, 501),
         (whole, GET, 501),
         (OK.to_owned(), GET, 200),
-        (answer("", listing), "/photos?prefix=acme/", 200),
+        (response("", listing), "/photos?prefix=acme/", 200),
     ] {
-        let world = Scripted::new(vec![once(answer)]);
+        let world = Scripted::new(vec![once(response)]);
         let head = String::from_utf8(world.signed("GET", target).head()).unwrap();
         let mut client = Client::connect(world.gateway.addr);
         client.write(head.replace(" HTTP/1.1\r\n", " HTTP/1.0\r\n").as_bytes());
@@ -704,12 +704,12 @@ fn an_object_without_a_length_is_not_sent_over_http_1_0() {
     }
 }
 
-/// Who reads a listing looks for no error in it, and would find it empty.
+/// A client does not look for an error in a listing and would read it as empty.
 #[test]
-fn an_error_in_place_of_a_listing_is_no_listing() {
+fn error_document_is_no_listing() {
     const ERROR: &str =
         "<?xml version=\"1.0\"?><Error><Code>InternalError</Code><Message>m</Message></Error>";
-    let world = Scripted::new(vec![always(answer("", ERROR))]);
+    let world = Scripted::new(vec![always(response("", ERROR))]);
     let mut refused = 0;
     for (method, target) in [
         ("GET", "/photos?prefix=acme/"),
@@ -727,9 +727,9 @@ fn an_error_in_place_of_a_listing_is_no_listing() {
     }
 }
 
-/// cosgate has verified what it sends on: a digest that is wrong at COS was damaged on the way.
+/// cosgate has verified the bytes that it sends. A wrong digest at COS means damage in transit.
 #[test]
-fn a_body_that_was_damaged_on_the_way_is_sent_again_or_the_client_told_to() {
+fn retries_a_body_damaged_in_transit() {
     let delete = "<Delete><Object><Key>acme/k</Key></Object></Delete>";
     let deleted = "<DeleteResult><Deleted><Key>acme/k</Key></Deleted></DeleteResult>";
     let metric = |world: &Scripted, name| world.gateway.metric(name, "");
@@ -742,7 +742,7 @@ fn a_body_that_was_damaged_on_the_way_is_sent_again_or_the_client_told_to() {
     ] {
         let refusal = cos_error(status, code, "not what was sent");
         for (method, target, body, success) in [
-            ("POST", "/photos?delete", delete, answer("", deleted)),
+            ("POST", "/photos?delete", delete, response("", deleted)),
             ("PUT", "/photos/acme/k", "small", STORED.to_owned()),
         ] {
             let world = Scripted::new(vec![always(&*refusal), always(success)]);
@@ -768,9 +768,9 @@ fn a_body_that_was_damaged_on_the_way_is_sent_again_or_the_client_told_to() {
 }
 
 #[test]
-fn a_request_id_of_the_store_leaves_once() {
+fn returns_one_request_id() {
     let ids = "x-cos-request-id: own\r\nx-amz-request-id: theirs\r\n";
-    let world = Scripted::new(vec![always(answer(ids, "ok"))]);
+    let world = Scripted::new(vec![always(response(ids, "ok"))]);
     let reply = world.signed("GET", GET).send();
     let named = |wanted: &str| {
         let fields = reply.headers.iter();
@@ -782,9 +782,9 @@ fn a_request_id_of_the_store_leaves_once() {
     world.gateway.log.assert_says("own");
 }
 
-/// COS has begun a 200 before it finds that a copy or a complete fails (436/10881).
+/// COS starts a response with status 200 before it knows that a copy or a complete fails (436/10881).
 #[test]
-fn a_success_with_an_error_inside_passes_whole() {
+fn forwards_a_success_with_an_error_inside() {
     let error = "<?xml version=\"1.0\"?><Error><Code>InternalError</Code><Message>We encountered an internal error.</Message><RequestId>a</RequestId></Error>";
     let world = Scripted::new(vec![always(format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: {}\r\n\r\n{error}",
@@ -815,8 +815,8 @@ fn tokens(heads: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn a_key_that_cos_refuses_is_replaced_and_the_request_sent_again() {
-    // All at once: a new key that was refused is replaced after a second or two.
+fn replaces_a_refused_key_and_retries() {
+    // All at once, because a refused new key is replaced only after a second or two.
     thread::scope(|scope| {
         for (status, code, message) in [
             (403, "InvalidAccessKeyId", "no such key"),
@@ -852,9 +852,9 @@ fn a_refused_key_is_replaced(refusal: String, method: &str, body: &str) {
     assert_ne!(tokens[0], tokens[1]);
 }
 
-/// The answer to a HEAD says 403 and no more: whether it is the key has to be asked.
+/// The response to a HEAD has only status 403. cosgate must find out whether the key is refused.
 #[test]
-fn a_refused_key_is_found_out_for_head_too() {
+fn detects_a_refused_key_for_head() {
     let refusal = cos_error(403, "InvalidAccessKeyId", "no such key");
     let world = Scripted::new(vec![act(move |peer| {
         let mut refused = None;
@@ -880,7 +880,7 @@ fn a_refused_key_is_found_out_for_head_too() {
 }
 
 #[test]
-fn a_key_refused_for_ever_costs_one_new_key_and_one_more_try() {
+fn permanently_refused_key_costs_one_retry() {
     let world = Scripted::new(vec![always(cos_error(403, "InvalidAccessKeyId", "no"))]);
     let first = Instant::now();
     for _ in 0..5 {
@@ -891,13 +891,13 @@ fn a_key_refused_for_ever_costs_one_new_key_and_one_more_try() {
     let tokens = tokens(&world.script.heads());
     let keys: HashSet<&String> = tokens.iter().collect();
     assert_eq!(keys.len(), tokens.len(), "a refused key was sent again");
-    // Then a new one every two to four seconds at most.
+    // Then a new key every two to four seconds at most.
     let later = usize::try_from(first.elapsed().as_secs() / 2).unwrap();
     assert!((2..=2 + later).contains(&keys.len()), "{}", keys.len());
 }
 
 #[test]
-fn a_streamed_upload_with_a_refused_key_is_not_replayed() {
+fn does_not_replay_a_streamed_upload() {
     let refusal = cos_error(403, "InvalidAccessKeyId", "no");
     let world = Scripted::new(vec![
         act(move |peer| {
@@ -915,7 +915,7 @@ fn a_streamed_upload_with_a_refused_key_is_not_replayed() {
 }
 
 #[test]
-fn a_right_that_is_missing_is_said_so_and_no_key_is_dropped() {
+fn missing_permission_keeps_the_key() {
     let world = Scripted::new(vec![always(cos_error(
         403,
         "AccessDenied",
@@ -932,7 +932,7 @@ fn a_right_that_is_missing_is_said_so_and_no_key_is_dropped() {
 }
 
 #[test]
-fn a_put_always_says_its_length_and_nothing_is_ever_chunked() {
+fn sends_a_length_and_never_chunks() {
     let world = Scripted::new(vec![always(STORED)]);
     for length in [0, 1, 70_000, 1 << 20] {
         world
@@ -970,7 +970,7 @@ fn a_put_always_says_its_length_and_nothing_is_ever_chunked() {
 }
 
 #[test]
-fn a_multi_delete_carries_its_md5_and_only_what_was_parsed() {
+fn multi_delete_sends_md5_and_parsed_keys_only() {
     let result = "<DeleteResult><Deleted><Key>acme/a</Key></Deleted></DeleteResult>";
     let bodies = Arc::new(std::sync::Mutex::new(Vec::new()));
     let kept = Arc::clone(&bodies);
@@ -998,7 +998,7 @@ fn a_multi_delete_carries_its_md5_and_only_what_was_parsed() {
 }
 
 #[test]
-fn what_cos_says_of_a_key_in_a_multi_delete_names_nothing_of_the_store() {
+fn multi_delete_errors_hide_the_store() {
     let result = "<DeleteResult><Error><Key>acme/a</Key><Code>AccessDenied</Code>\
         <Message>no right on qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000/acme/a</Message></Error>\
         <Error><Key>acme/b</Key><Code>InternalError</Code><Message>Try again.</Message></Error></DeleteResult>";
@@ -1015,7 +1015,7 @@ fn what_cos_says_of_a_key_in_a_multi_delete_names_nothing_of_the_store() {
 }
 
 #[test]
-fn nothing_of_the_client_s_own_head_passes() {
+fn forwards_no_unlisted_headers() {
     let world = Scripted::new(vec![always(OK)]);
     world
         .signed("GET", GET)
@@ -1045,7 +1045,7 @@ fn nothing_of_the_client_s_own_head_passes() {
 }
 
 #[test]
-fn a_range_on_a_condition_asks_for_the_whole_object() {
+fn if_range_requests_the_whole_object() {
     let world = Scripted::new(vec![always(OK)]);
     let resumed = world.signed("GET", GET).header("range", "bytes=1-");
     resumed.header("if-range", "\"old\"").ask().assert_ok();
@@ -1055,7 +1055,7 @@ fn a_range_on_a_condition_asks_for_the_whole_object() {
 }
 
 #[test]
-fn nothing_of_a_presigned_query_passes() {
+fn forwards_no_presigned_parameters() {
     let world = Scripted::new(vec![always(OK)]);
     let url = support::presigned(world.gateway.addr, "GET", GET, support::ACME);
     Call::new(world.gateway.addr, "GET", &url)
@@ -1067,7 +1067,7 @@ fn nothing_of_a_presigned_query_passes() {
 }
 
 #[test]
-fn faults_of_the_store_end_with_the_faults() {
+fn recovers_after_faults_of_cos() {
     let world = World::new();
     world.signed("PUT", GET).body("whole").send().assert_ok();
     for fault in [
@@ -1091,9 +1091,9 @@ fn faults_of_the_store_end_with_the_faults() {
     }
 }
 
-/// The front gives hyper's own refusals another form: what an object says must not be taken for one.
+/// The request guard replaces hyper's own refusals. It must not mistake the bytes of an object for one.
 #[test]
-fn an_object_that_reads_like_a_refusal_passes_as_it_is() {
+fn forwards_an_object_that_looks_like_a_refusal() {
     const OBJECT: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
     let world = Scripted::new(vec![act(|peer| {
         while peer.head().is_some() {

@@ -1,5 +1,5 @@
-//! Whatever keys a store has and however they are paged, every listing shows all of them: by both
-//! signatures, below a root, a prefix or neither. A client may get an error; it may never get less.
+//! Completeness of listings: every listing shows all keys of the store on all pages. Covers both signatures, with
+//! a root, a prefix or neither. A client may get an error, but never fewer keys.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,16 +17,16 @@ use cosgate::encoding::percent::{percent_decode, push_encoded};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-/// The root of the bucket `rooted`: bytes that every encoding writes otherwise.
+/// The root of the bucket `rooted`: every encoding changes its bytes.
 const ROOT: &str = "c4n4ry (1)/中+/";
 /// The prefix of the bucket `photos`.
 const PREFIX: &str = "acme/";
 
-/// The prefixes of the bucket `several`: they touch, do not end at a delimiter, and have nothing below.
+/// The prefixes of the bucket `several`: they touch, do not end at a delimiter, and include an empty one.
 const SEVERAL: [&str; 6] = [PREFIX, ROOT, "ac%me", "acmf", "nei", "nej"];
 
-/// One real bucket, seen in four ways: `photos` is a prefix, `rooted` a root, `whole` all of it and
-/// `several` some prefixes, listed from above.
+/// One real bucket in four views: `photos` with a prefix, `rooted` with a root, `whole` with all keys, and
+/// `several` with some prefixes, listed from above.
 fn gateway(emulator: &Emulator, signature: &str) -> Gateway {
     let toml = support::toml(emulator.cos_addr(), emulator.sts_addr(), "");
     Gateway::start(&grants(&toml, signature))
@@ -52,7 +52,7 @@ fn grants(toml: &str, signature: &str) -> String {
     toml
 }
 
-/// What is listed: buckets and prefixes.
+/// The buckets and prefixes to list.
 const VIEWS: [(&str, &str); 5] = [
     ("photos", PREFIX),
     ("rooted", ""),
@@ -61,12 +61,12 @@ const VIEWS: [(&str, &str); 5] = [
     ("several", "ac"),
 ];
 
-/// A listing and how a client goes through its pages.
+/// A kind of listing, and how a client reads its pages.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Form {
     query: &'static str,
     size: &'static str,
-    /// The elements from which it goes on, and the parameters that these become.
+    /// The elements that name the next page, and the parameters for them.
     next: &'static [(&'static str, &'static str)],
 }
 
@@ -128,7 +128,7 @@ impl<'g> Walker<'g> {
         reply.text()
     }
 
-    /// All that the pages show, in the client's names and the order shown; how many pages.
+    /// Everything that the pages show, in the client's names and in order; and the number of pages.
     fn walk(&mut self, form: Form, walk: Walk) -> (usize, Vec<String>) {
         let mut base = format!("/{}?{}{}={}", walk.bucket, form.query, form.size, walk.size);
         for (name, value) in [("prefix", walk.prefix), ("delimiter", walk.delimiter)] {
@@ -163,7 +163,7 @@ impl<'g> Walker<'g> {
                     seen.iter().map(|name| read(name, walk.encoded)).collect(),
                 );
             }
-            // Where a prefix ends a page may be empty; then the next one begins elsewhere.
+            // With a prefix, a page may be empty. The next page then starts at another key.
             let may_be_empty = walk.bucket == "several";
             assert!(
                 (shown > 0 || may_be_empty) && pages < 3000,
@@ -197,7 +197,7 @@ fn read(text: &str, encoded: bool) -> String {
     String::from_utf8(percent_decode(&text).unwrap().into_owned()).unwrap()
 }
 
-/// What a listing must show of `names`, sorted.
+/// The entries that a listing must show of `names`, sorted.
 fn expected(names: impl Iterator<Item = String>, walk: Walk) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     let mut groups = Vec::new();
@@ -217,7 +217,7 @@ fn expected(names: impl Iterator<Item = String>, walk: Walk) -> Vec<String> {
     all
 }
 
-/// The client's names in a bucket of what the store has.
+/// The client's names of the store's keys in a bucket.
 fn own(bucket: &str, stored: &[String]) -> Vec<String> {
     if bucket == "several" {
         let is_own = |key: &&String| SEVERAL.iter().any(|start| key.starts_with(start));
@@ -233,7 +233,7 @@ fn corpus() -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// A key, of at most 850 bytes with the root before it.
+/// A key whose length with the root is at most 850 bytes.
 fn name() -> impl Strategy<Value = String> {
     let room = 850 - ROOT.len();
     prop_oneof![
@@ -388,7 +388,7 @@ fn lists_more_than_a_page_of_photos() {
                 );
             }
         }
-        // The store's own token, as it made it: such as has lost pages before.
+        // The store's own token, unchanged: such tokens have lost pages in an earlier version.
         if signature == "s3" {
             let page = walker.page("/photos?list-type=2&prefix=acme%2F");
             let token = element(&page, "NextContinuationToken");
@@ -402,7 +402,7 @@ fn lists_more_than_a_page_of_photos() {
 }
 
 #[test]
-fn a_page_may_end_with_a_common_prefix_and_begin_within_one() {
+fn pages_end_and_begin_at_common_prefixes() {
     let emulator = support::emulator();
     for key in ["a/1", "a/2", "b", "c/1", "c/2", "d"] {
         emulator
@@ -447,7 +447,7 @@ fn a_page_may_end_with_a_common_prefix_and_begin_within_one() {
 }
 
 #[test]
-fn parts_are_listed_whole_in_any_page_size() {
+fn lists_all_parts_in_any_page_size() {
     let emulator = support::emulator();
     for signature in SIGNATURES {
         let gateway = gateway(&emulator, signature);
@@ -488,14 +488,14 @@ fn parts_are_listed_whole_in_any_page_size() {
     }
 }
 
-/// cosgate with these grants in front of a store that answers each request with `document`.
+/// cosgate with these grants in front of a store that responds to each request with `document`.
 fn scripted(signature: &str, document: &str) -> Scripted {
     let emulator = support::emulator();
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nContent-Type: application/xml\r\n\r\n{document}",
         document.len()
     );
-    let script = support::Script::new(vec![act(move |peer| peer.always(&answer))]);
+    let script = support::Script::new(vec![act(move |peer| peer.always(&response))]);
     let toml = support::toml(script.addr, emulator.sts_addr(), "");
     let gateway = Gateway::start(&grants(&toml, signature));
     Scripted {
@@ -506,7 +506,7 @@ fn scripted(signature: &str, document: &str) -> Scripted {
 }
 
 #[test]
-fn a_listing_without_a_way_on_is_cut_off_counted_and_logged() {
+fn cuts_a_truncated_listing_without_next_marker() {
     let entry = "<Contents><Key>acme/a</Key></Contents>";
     for (target, document) in [
         (
@@ -543,7 +543,7 @@ fn a_listing_without_a_way_on_is_cut_off_counted_and_logged() {
 }
 
 #[test]
-fn a_token_of_the_store_passes_to_the_letter_both_ways() {
+fn forwards_tokens_unchanged() {
     let token = "1250000000.shared%2Ftoken+secret=&~/\u{4e2d}.v1";
     let document = format!(
         "<ListBucketResult><IsTruncated>true</IsTruncated>\
@@ -562,7 +562,7 @@ fn a_token_of_the_store_passes_to_the_letter_both_ways() {
 }
 
 #[test]
-fn an_empty_answer_is_no_empty_listing() {
+fn empty_response_is_no_empty_listing() {
     for target in [
         "/photos?list-type=2&prefix=acme/",
         "/photos?versions&prefix=acme/",
@@ -577,7 +577,7 @@ fn an_empty_answer_is_no_empty_listing() {
 }
 
 #[test]
-fn a_store_that_knows_no_encoding_is_read_as_it_writes() {
+fn reads_listings_of_stores_without_encoding() {
     let text = "50% &amp; 1+1%2F";
     let page = |root: &str| {
         format!(
@@ -605,7 +605,7 @@ fn a_store_that_knows_no_encoding_is_read_as_it_writes() {
 }
 
 #[test]
-fn every_kind_of_client_gets_its_own_kind_of_root() {
+fn root_element_depends_on_the_client() {
     let emulator = support::emulator();
     emulator.put_object(BUCKET, "acme/k", b"").unwrap();
     for signature in SIGNATURES {
@@ -631,7 +631,7 @@ fn every_kind_of_client_gets_its_own_kind_of_root() {
 }
 
 #[test]
-fn a_page_of_the_longest_keys_is_whole() {
+fn lists_a_page_of_the_longest_keys() {
     let emulator = support::emulator();
     for n in 0..1000 {
         let name = format!("acme/{n:04}{}", "%".repeat(841));
@@ -651,7 +651,7 @@ fn a_page_of_the_longest_keys_is_whole() {
 }
 
 #[test]
-fn a_multi_delete_that_the_store_answers_in_part_tells_of_the_rest() {
+fn multi_delete_reports_keys_without_a_result() {
     let document = "<DeleteResult><Deleted><Key>acme/a</Key></Deleted></DeleteResult>";
     let cos = scripted("s3", document);
     for (quiet, failures) in [(false, vec!["acme/b"]), (true, vec![])] {

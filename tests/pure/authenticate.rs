@@ -1,4 +1,4 @@
-//! Who asks: every way in, and every refusal with AWS's code.
+//! Authentication: every kind of credential, and every refusal with AWS's code.
 
 #![allow(
     clippy::indexing_slicing,
@@ -158,7 +158,7 @@ fn config() -> Config {
     }
 }
 
-/// A request, signed by what the client would sign it with.
+/// A request and the credentials that sign it.
 #[derive(Clone)]
 struct Client {
     method: &'static str,
@@ -212,7 +212,7 @@ impl Client {
             .with("x-amz-content-sha256", payload)
     }
 
-    /// Signed in the header, the payload being empty.
+    /// Signed in the header, with an empty payload.
     fn signed(self) -> Self {
         self.signed_with(EMPTY)
     }
@@ -231,7 +231,7 @@ impl Client {
         client.with("authorization", &authorization)
     }
 
-    /// Signed in the header, saying so of the headers `names`.
+    /// Signed in the header, with `names` as signed headers.
     fn signed_over(self, names: &[&str]) -> Self {
         let client = self.dated(EMPTY);
         let authorization = client.sign(|request, key, scope| {
@@ -255,7 +255,7 @@ impl Client {
         self
     }
 
-    /// Presigned, bound to `payload` by the parameter that the AWS SDK for JavaScript has for it.
+    /// Presigned, and bound to `payload` by the parameter of the AWS SDK for JavaScript.
     fn presigned_with(mut self, payload: &str) -> Self {
         let day = self.time.date();
         self.query = format!(
@@ -276,12 +276,12 @@ impl Client {
         self
     }
 
-    /// Presigned in Signature Version 2 to live `seconds` from now.
+    /// Presigned in Signature Version 2 with a lifetime of `seconds`.
     fn presigned_v2(self, seconds: i64) -> Self {
         self.presigned_v2_in(None, seconds)
     }
 
-    /// The same, `bucket` being named by the host.
+    /// The same, with `bucket` in the host.
     fn presigned_v2_in(mut self, bucket: Option<&str>, seconds: i64) -> Self {
         let query = Query::parse(&self.query).unwrap();
         let request = sigv2::SigV2Request {
@@ -327,7 +327,7 @@ impl Client {
         make(&request, &key, &scope)
     }
 
-    fn ask<T>(
+    fn authenticate<T>(
         &self,
         tenants: &Tenants,
         connection: Connection,
@@ -345,14 +345,14 @@ impl Client {
             .unwrap();
         let mut head = request.into_parts().0;
         head.headers = self.headers.clone();
-        let asked = S3Request {
+        let request = S3Request {
             operation: Operation::GetObject,
             bucket: Some("photos".into()),
             key: None,
             query: Query::parse(&self.query)?,
             copy_source: None,
         };
-        let caller = tenants.authenticate(&head, &asked, connection, now())?;
+        let caller = tenants.authenticate(&head, &request, connection, now())?;
         Ok(then(
             &caller.tenant().name,
             caller.identity(),
@@ -362,7 +362,7 @@ impl Client {
 
     #[track_caller]
     fn passes(&self) -> Payload {
-        self.ask(&Tenants::new(&config()), LOOPBACK, |tenant, _, payload| {
+        self.authenticate(&Tenants::new(&config()), LOOPBACK, |tenant, _, payload| {
             assert_eq!(tenant, "acme");
             payload
         })
@@ -376,7 +376,7 @@ impl Client {
 
     #[track_caller]
     fn refused_by(&self, config: &Config, connection: Connection, code: Code) -> String {
-        let refusal = self.ask(&Tenants::new(config), connection, |tenant, _, _| {
+        let refusal = self.authenticate(&Tenants::new(config), connection, |tenant, _, _| {
             tenant.to_owned()
         });
         let refusal = refusal.unwrap_err();
@@ -387,11 +387,11 @@ impl Client {
 }
 
 #[test]
-fn a_signed_header_names_its_tenant_and_key() {
+fn signed_header_identifies_tenant_and_key() {
     let tenants = Tenants::new(&config());
     let seen = Client::new()
         .signed()
-        .ask(&tenants, LOOPBACK, |tenant, identity, _| {
+        .authenticate(&tenants, LOOPBACK, |tenant, identity, _| {
             (tenant.to_owned(), *identity == Identity::Header(KEY.into()))
         });
     assert_eq!(seen.unwrap(), ("acme".to_owned(), true));
@@ -403,22 +403,24 @@ fn a_signed_header_names_its_tenant_and_key() {
 }
 
 #[test]
-fn a_presigned_url_names_its_tenant_and_key() {
+fn presigned_url_identifies_tenant_and_key() {
     let tenants = Tenants::new(&config());
-    let seen = Client::new()
-        .presigned(60)
-        .ask(&tenants, LOOPBACK, |tenant, identity, payload| {
+    let seen = Client::new().presigned(60).authenticate(
+        &tenants,
+        LOOPBACK,
+        |tenant, identity, payload| {
             (
                 tenant.to_owned(),
                 *identity == Identity::Presigned(KEY.into()),
                 payload,
             )
-        });
+        },
+    );
     assert_eq!(seen.unwrap(), ("acme".to_owned(), true, Payload::Unsigned));
 }
 
 #[test]
-fn an_access_key_may_contain_slashes() {
+fn accepts_slashes_in_an_access_key() {
     let client = Client {
         key: SLASHED_KEY,
         ..Client::new()
@@ -428,7 +430,7 @@ fn an_access_key_may_contain_slashes() {
 }
 
 #[test]
-fn one_key_serves_many_days_and_regions() {
+fn accepts_a_key_on_all_days_and_regions() {
     let tenants = Tenants::new(&config());
     let yesterday = now().plus(-86_400);
     for _ in 0..2 {
@@ -440,19 +442,19 @@ fn one_key_serves_many_days_and_regions() {
             client
                 .clone()
                 .signed()
-                .ask(&tenants, LOOPBACK, |_, _, _| ())
+                .authenticate(&tenants, LOOPBACK, |_, _, _| ())
                 .unwrap();
             client
                 .at(yesterday)
                 .presigned(604_800)
-                .ask(&tenants, LOOPBACK, |_, _, _| ())
+                .authenticate(&tenants, LOOPBACK, |_, _, _| ())
                 .unwrap();
         }
     }
 }
 
 #[test]
-fn each_payload_mode_is_known_or_refused() {
+fn accepts_known_payload_modes_only() {
     assert!(matches!(
         Client::new().signed_with(EMPTY).passes(),
         Payload::Sha256([0xe3, 0xb0, ..])
@@ -501,7 +503,7 @@ fn each_payload_mode_is_known_or_refused() {
 }
 
 #[test]
-fn a_streaming_mode_with_a_bad_signature_is_a_bad_signature() {
+fn bad_signature_wins_over_streaming_mode() {
     let client = Client {
         secret: "wrong",
         ..Client::new()
@@ -511,9 +513,9 @@ fn a_streaming_mode_with_a_bad_signature_is_a_bad_signature() {
         .refused(Code::SignatureDoesNotMatch);
 }
 
-/// A grant may let some of them pass by name; the signature must still cover them.
+/// A grant may allow some of these headers by name; the signature must still cover them.
 #[test]
-fn headers_of_cos_must_be_signed_too() {
+fn rejects_unsigned_headers_of_cos() {
     for name in [
         "x-cos-storage-class",
         "pic-operations",
@@ -526,12 +528,12 @@ fn headers_of_cos_must_be_signed_too() {
         }
         Client::new().with(name, "x").signed().passes();
     }
-    let answered = Client::new().signed().with("x-cos-request-id", "r");
-    answered.passes();
+    let response_header = Client::new().signed().with("x-cos-request-id", "r");
+    response_header.passes();
 }
 
 #[test]
-fn a_hash_beside_a_presigned_url_is_checked_too() {
+fn verifies_a_hash_beside_a_presigned_url() {
     let url = Client::new()
         .presigned(60)
         .with("x-amz-content-sha256", EMPTY);
@@ -548,9 +550,9 @@ fn a_hash_beside_a_presigned_url_is_checked_too() {
     url.refused(Code::SignatureDoesNotMatch); // `presigned` signs UNSIGNED-PAYLOAD, the parameter says otherwise
 }
 
-/// The header is not signed: whoever holds the URL can write it.
+/// The header is not signed, so that any holder of the URL can write it.
 #[test]
-fn no_header_lifts_the_hash_that_a_presigned_url_asks_for() {
+fn header_cannot_remove_the_hash_of_a_presigned_url() {
     let bound = Client::new().presigned_with(EMPTY);
     assert!(matches!(bound.passes(), Payload::Sha256(_)));
     let same = bound.clone().with("x-amz-content-sha256", EMPTY);
@@ -566,7 +568,7 @@ fn no_header_lifts_the_hash_that_a_presigned_url_asks_for() {
 }
 
 #[test]
-fn an_unknown_key_and_a_wrong_secret_have_their_own_codes() {
+fn distinguishes_unknown_key_and_wrong_secret() {
     Client {
         key: "NOBODY",
         ..Client::new()
@@ -579,7 +581,7 @@ fn an_unknown_key_and_a_wrong_secret_have_their_own_codes() {
     }
     .presigned(60)
     .refused(Code::InvalidAccessKeyId);
-    // The stand-in's own secret opens nothing.
+    // The dummy secret for unknown keys is not valid.
     Client {
         key: "NOBODY",
         secret: "",
@@ -606,7 +608,7 @@ fn an_unknown_key_and_a_wrong_secret_have_their_own_codes() {
 }
 
 #[test]
-fn what_is_signed_cannot_be_changed() {
+fn rejects_changes_of_signed_parts() {
     for url in [Client::new().signed(), Client::new().presigned(60)] {
         Client {
             method: "DELETE",
@@ -635,7 +637,7 @@ fn what_is_signed_cannot_be_changed() {
 }
 
 #[test]
-fn a_path_may_be_escaped_in_another_way_than_it_was_signed() {
+fn accepts_other_escapes_of_the_signed_path() {
     Client {
         path: "/photos/%61%20b",
         ..Client::new().signed()
@@ -644,7 +646,7 @@ fn a_path_may_be_escaped_in_another_way_than_it_was_signed() {
 }
 
 #[test]
-fn the_clock_may_be_a_quarter_of_an_hour_off() {
+fn accepts_a_clock_within_15_minutes() {
     for off in [-900, 900] {
         Client::new().at(now().plus(off)).signed().passes();
         Client::new().at(now().plus(off)).presigned(900).passes();
@@ -663,7 +665,7 @@ fn the_clock_may_be_a_quarter_of_an_hour_off() {
 }
 
 #[test]
-fn a_presigned_url_lives_as_long_as_it_says() {
+fn presigned_url_expires_on_time() {
     Client::new().at(now().plus(-60)).presigned(60).passes();
     let late = Client::new()
         .at(now().plus(-61))
@@ -684,7 +686,7 @@ fn a_presigned_url_lives_as_long_as_it_says() {
 }
 
 #[test]
-fn a_date_header_may_stand_in_for_the_amz_date() {
+fn accepts_date_in_place_of_amz_date() {
     let client = Client::new().with("date", "Thu, 15 Jan 2026 12:30:45 GMT");
     let names = ["date", "host", "x-amz-content-sha256"];
     let signed = client.clone().signed_over(&names).without("x-amz-date");
@@ -705,7 +707,7 @@ fn a_date_header_may_stand_in_for_the_amz_date() {
 }
 
 #[test]
-fn the_scope_must_be_ours() {
+fn rejects_other_scopes() {
     Client {
         service: "sts",
         ..Client::new()
@@ -743,12 +745,12 @@ fn the_scope_must_be_ours() {
     }
     .signed();
     right
-        .ask(&Tenants::new(&strict), LOOPBACK, |_, _, _| ())
+        .authenticate(&Tenants::new(&strict), LOOPBACK, |_, _, _| ())
         .unwrap();
 }
 
 #[test]
-fn the_day_of_the_scope_is_the_day_of_the_date() {
+fn scope_day_must_match_the_date() {
     let client = Client::new().signed().without("x-amz-date");
     client
         .with("x-amz-date", "20260116T003045Z")
@@ -759,7 +761,7 @@ fn the_day_of_the_scope_is_the_day_of_the_date() {
 }
 
 #[test]
-fn every_amz_header_and_the_host_must_be_signed() {
+fn rejects_unsigned_amz_headers_and_host() {
     let acl = Client::new()
         .signed()
         .with("x-amz-acl", "public-read")
@@ -778,7 +780,7 @@ fn every_amz_header_and_the_host_must_be_signed() {
 }
 
 #[test]
-fn signed_headers_have_one_spelling() {
+fn rejects_malformed_signed_headers() {
     let code = Code::AuthorizationHeaderMalformed;
     Client::new()
         .signed_over(&["x-amz-date", "host"])
@@ -799,7 +801,7 @@ fn signed_headers_have_one_spelling() {
 }
 
 #[test]
-fn a_malformed_authorization_is_malformed() {
+fn rejects_malformed_authorization() {
     let credential = format!("Credential={KEY}/20260115/us-east-1/s3/aws4_request");
     let signature = format!("Signature={EMPTY}");
     let names = "SignedHeaders=host;x-amz-date";
@@ -823,7 +825,7 @@ fn a_malformed_authorization_is_malformed() {
 }
 
 #[test]
-fn presigned_parameters_come_once_each_in_their_own_case() {
+fn rejects_repeated_or_misspelt_presigned_parameters() {
     let code = Code::AuthorizationQueryParametersError;
     let url = Client::new().presigned(60);
     Client {
@@ -853,7 +855,7 @@ fn presigned_parameters_come_once_each_in_their_own_case() {
 }
 
 #[test]
-fn only_one_way_of_signing_is_taken() {
+fn rejects_two_ways_of_signing() {
     let both = Client {
         query: Client::new().presigned(60).query,
         ..Client::new()
@@ -868,7 +870,7 @@ fn only_one_way_of_signing_is_taken() {
 }
 
 #[test]
-fn other_ways_of_signing_are_refused() {
+fn rejects_other_ways_of_signing() {
     let with = |value: &str| Client::new().dated(EMPTY).with("authorization", value);
     with("AWS AKID:frJIUN8DYpKDtOLCwo//yllqDzg=").refused(Code::InvalidRequest);
     with("AWS4-ECDSA-P256-SHA256 Credential=a").refused(Code::InvalidRequest);
@@ -897,10 +899,10 @@ fn taking_v2() -> Config {
 }
 
 #[test]
-fn a_presigned_url_of_version_2_is_taken_where_it_is_allowed() {
+fn accepts_presigned_url_of_version_2_if_allowed() {
     let tenants = Tenants::new(&taking_v2());
     let seen = |client: Client| {
-        client.ask(&tenants, LOOPBACK, |tenant, identity, payload| {
+        client.authenticate(&tenants, LOOPBACK, |tenant, identity, payload| {
             assert_eq!(
                 (tenant, identity),
                 ("acme", &Identity::PresignedV2(KEY.into()))
@@ -950,7 +952,7 @@ fn a_presigned_url_of_version_2_is_taken_where_it_is_allowed() {
 }
 
 #[test]
-fn a_presigned_url_of_version_2_lives_as_long_as_it_says() {
+fn presigned_url_of_version_2_expires_on_time() {
     let config = taking_v2();
     let refused = |life, text| {
         let client = Client::new().presigned_v2(life);
@@ -970,7 +972,7 @@ fn a_presigned_url_of_version_2_lives_as_long_as_it_says() {
 }
 
 #[test]
-fn what_version_2_does_not_sign_as_it_stands_is_refused() {
+fn rejects_parts_that_version_2_does_not_sign() {
     let config = taking_v2();
     let refused = |client: Client, code| {
         client.refused_by(&config, LOOPBACK, code);
@@ -1053,7 +1055,7 @@ fn what_version_2_does_not_sign_as_it_stands_is_refused() {
 }
 
 #[test]
-fn a_session_token_is_never_ours() {
+fn rejects_session_tokens() {
     Client::new()
         .with("x-amz-security-token", "t")
         .signed()
@@ -1076,7 +1078,7 @@ fn a_session_token_is_never_ours() {
 }
 
 fn is_guest(client: &Client, config: &Config, connection: Connection) -> bool {
-    let seen = client.ask(&Tenants::new(config), connection, |tenant, identity, _| {
+    let seen = client.authenticate(&Tenants::new(config), connection, |tenant, identity, _| {
         assert_eq!((tenant, identity), ("guest", &Identity::Anonymous));
     });
     if let Err(refusal) = &seen {
@@ -1090,7 +1092,7 @@ fn to_host(host: &str) -> Client {
 }
 
 #[test]
-fn the_anonymous_tenant_is_served_under_loopback_names_only() {
+fn anonymous_tenant_needs_a_loopback_host() {
     for host in [
         "127.0.0.1:9000",
         "127.8.9.1",
@@ -1132,7 +1134,7 @@ fn the_anonymous_tenant_is_served_under_loopback_names_only() {
 }
 
 #[test]
-fn no_web_page_is_the_anonymous_tenant() {
+fn rejects_web_pages_as_the_anonymous_tenant() {
     for (name, value) in [
         ("origin", "http://127.0.0.1:9000"),
         ("origin", "null"),
@@ -1160,14 +1162,14 @@ fn no_web_page_is_the_anonymous_tenant() {
 }
 
 #[test]
-fn the_anonymous_tenant_is_served_on_loopback_unless_allowed() {
+fn anonymous_tenant_needs_loopback_unless_allowed() {
     let remote = Connection {
         loopback: false,
         tls: true,
         ..LOOPBACK
     };
     assert!(!is_guest(&Client::new(), &config(), remote));
-    // What a stranger says of the connection is not believed.
+    // Claims of a client about its connection are not trusted.
     let forwarded = Client::new().with("x-forwarded-for", "127.0.0.1");
     assert!(!is_guest(&forwarded, &config(), remote));
     let mut open = config();
@@ -1184,7 +1186,7 @@ fn the_anonymous_tenant_is_served_on_loopback_unless_allowed() {
 }
 
 #[test]
-fn a_certificate_counts_to_its_end_on_a_connection_that_lasts_longer() {
+fn certificate_expires_on_an_open_connection() {
     let name = config::CertificateName::Dns("guest.example".into());
     let mut config = config();
     for tenant in &mut config.tenants {
@@ -1192,23 +1194,23 @@ fn a_certificate_counts_to_its_end_on_a_connection_that_lasts_longer() {
     }
     config.tenants[0].admission.client_certs = vec![name.clone()];
     let tenants = Tenants::new(&config);
-    let asked_until = |not_after| {
+    let authenticate_until = |not_after| {
         let connection = Connection {
             loopback: false,
             tls: true,
             certificate: Some(tenants.certified(std::slice::from_ref(&name), not_after)),
             ..LOOPBACK
         };
-        Client::new().ask(&tenants, connection, |tenant, _, _| tenant.to_owned())
+        Client::new().authenticate(&tenants, connection, |tenant, _, _| tenant.to_owned())
     };
-    assert_eq!(asked_until(now()).unwrap(), config.tenants[0].name);
-    let over = asked_until(now().plus(-1)).unwrap_err();
+    assert_eq!(authenticate_until(now()).unwrap(), config.tenants[0].name);
+    let over = authenticate_until(now().plus(-1)).unwrap_err();
     assert_eq!(over.code(), Code::AccessDenied);
     assert!(over.message().contains("has expired"), "{over}");
 }
 
 #[test]
-fn without_an_anonymous_tenant_a_signature_is_needed() {
+fn requires_a_signature_without_an_anonymous_tenant() {
     let mut closed = config();
     closed.tenants.truncate(1);
     let message = Client::new().refused_by(&closed, LOOPBACK, Code::AccessDenied);
@@ -1216,9 +1218,10 @@ fn without_an_anonymous_tenant_a_signature_is_needed() {
 }
 
 #[test]
-fn an_anonymous_body_is_checked_against_its_hash() {
-    let payload =
-        |client: &Client| client.ask(&Tenants::new(&config()), LOOPBACK, |_, _, payload| payload);
+fn verifies_the_hash_of_an_anonymous_body() {
+    let payload = |client: &Client| {
+        client.authenticate(&Tenants::new(&config()), LOOPBACK, |_, _, payload| payload)
+    };
     assert_eq!(payload(&Client::new()).unwrap(), Payload::Unsigned);
     let hashed = Client::new().with("x-amz-content-sha256", EMPTY);
     assert!(matches!(payload(&hashed).unwrap(), Payload::Sha256(_)));
@@ -1243,6 +1246,6 @@ proptest! {
         let mut client = Client { query, ..Client::new() }.dated(EMPTY);
         client.headers.insert("authorization", HeaderValue::from_bytes(&value).unwrap());
         let tenants = Tenants::new(&config());
-        prop_assert!(client.ask(&tenants, LOOPBACK, |_, _, _| ()).is_err());
+        prop_assert!(client.authenticate(&tenants, LOOPBACK, |_, _, _| ()).is_err());
     }
 }

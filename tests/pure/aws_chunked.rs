@@ -1,5 +1,5 @@
-//! Every `aws-chunked` body of the vectors, whole and split: what comes out, and at which check a bad
-//! one fails.
+//! Every `aws-chunked` body of the vectors, whole and split: the decoded bytes, and the check that refuses an invalid
+//! one.
 
 #![allow(
     clippy::indexing_slicing,
@@ -29,7 +29,7 @@ use serde_json::Value;
 /// Bodies up to this many bytes are split at every byte.
 const SMALL: usize = 700;
 
-/// The good bodies, each with its vector.
+/// The valid bodies, each with its vector.
 static GOOD: LazyLock<Vec<(Case, Value)>> = LazyLock::new(|| {
     let json = vectors();
     let cases = json["cases"].as_array().unwrap().iter();
@@ -38,7 +38,7 @@ static GOOD: LazyLock<Vec<(Case, Value)>> = LazyLock::new(|| {
         .collect()
 });
 
-/// The bad ones, each with the check that refuses it.
+/// The invalid bodies, each with the check that refuses it.
 static BAD: LazyLock<Vec<(Case, String)>> = LazyLock::new(|| {
     let json = vectors();
     let good = json["cases"].as_array().unwrap();
@@ -50,18 +50,18 @@ static BAD: LazyLock<Vec<(Case, String)>> = LazyLock::new(|| {
     .collect()
 });
 
-/// A body with all that is needed to check it.
+/// A body with everything that its verification needs.
 #[derive(Clone, Debug)]
 struct Case {
     name: String,
     headers: HeaderMap,
     mode: Mode,
-    /// The chain of its chunks, where the case has one.
+    /// The chain of its chunk signatures, if it has one.
     signatures: Option<ChunkSignatures>,
     encoded: Bytes,
 }
 
-/// What a body comes to: the bytes that may be stored, or why nothing may.
+/// The outcome of a body: the bytes that may be stored, or the reason for the refusal.
 type Verdict = Result<(Vec<u8>, Verified), PayloadError>;
 
 impl Case {
@@ -103,7 +103,7 @@ impl Case {
         Intake::new(&declared, length, checks, self.signatures.clone()).unwrap()
     }
 
-    /// Feeds the body in pieces that end at `cuts`, and makes sure that the end is held back.
+    /// Feeds the body in pieces that end at `cuts`, and checks that the end is held back.
     fn run(&self, cuts: &[usize]) -> Verdict {
         let length = self.declared().length.unwrap();
         let mut intake = self.intake();
@@ -157,7 +157,7 @@ fn code(error: PayloadError) -> Code {
 }
 
 #[test]
-fn every_case_decodes() {
+fn decodes_every_case() {
     assert_eq!(GOOD.len(), 47);
     for (case, json) in GOOD.iter() {
         let declared = case.declared();
@@ -194,14 +194,14 @@ fn every_case_decodes() {
 }
 
 #[test]
-fn the_stored_encoding_is_without_aws_chunked() {
+fn removes_aws_chunked_from_the_stored_encoding() {
     let encoding = good("signed-gzip-and-chunked").declared().content_encoding;
     assert_eq!(encoding.unwrap(), "gzip");
     assert_eq!(good("signed-one-chunk").declared().content_encoding, None);
 }
 
 #[test]
-fn every_bad_case_is_refused_at_its_check() {
+fn rejects_every_bad_case_at_its_check() {
     use PayloadError as E;
     assert_eq!(BAD.len(), 16);
     for (case, reason) in BAD.iter() {
@@ -222,7 +222,7 @@ fn every_bad_case_is_refused_at_its_check() {
 }
 
 #[test]
-fn any_one_split_gives_the_same() {
+fn decodes_alike_at_any_split() {
     for case in all().filter(|case| case.encoded.len() <= SMALL) {
         let whole = case.run(&[]);
         for cut in 0..=case.encoded.len() {
@@ -233,9 +233,9 @@ fn any_one_split_gives_the_same() {
     }
 }
 
-/// A body cut short is never taken, but for line ends that are not part of what is checked.
+/// A truncated body is never accepted, unless only unverified line ends are missing.
 #[test]
-fn a_body_that_stops_early_is_refused() {
+fn rejects_a_truncated_body() {
     for (case, _) in GOOD.iter() {
         if case.encoded.len() > SMALL {
             continue;
@@ -263,7 +263,7 @@ fn a_body_that_stops_early_is_refused() {
 }
 
 #[test]
-fn any_changed_byte_of_a_signed_body_is_refused() {
+fn rejects_any_changed_byte_of_a_signed_body() {
     for name in ["signed-three-uneven", "signed-trailer-sha256"] {
         let case = good(name);
         for at in 0..case.encoded.len() {
@@ -279,7 +279,7 @@ fn any_changed_byte_of_a_signed_body_is_refused() {
 }
 
 #[test]
-fn bytes_after_the_end_are_refused() {
+fn rejects_bytes_after_the_end() {
     for (case, _) in GOOD.iter() {
         for more in [
             "x",
@@ -297,7 +297,7 @@ fn bytes_after_the_end_are_refused() {
 }
 
 #[test]
-fn the_answer_has_the_code_of_aws() {
+fn error_has_the_code_of_aws() {
     for (name, expected) in [
         ("bad-last-chunk-signature", Code::SignatureDoesNotMatch),
         ("bad-trailer-signature", Code::SignatureDoesNotMatch),
@@ -316,7 +316,7 @@ fn the_answer_has_the_code_of_aws() {
 }
 
 #[test]
-fn a_signed_mode_needs_a_signer() {
+fn signed_mode_needs_a_signing_key() {
     let case = good("signed-one-chunk");
     let declared = case.declared();
     let checks = Checks::new(&declared, &case.headers).unwrap();
@@ -340,7 +340,7 @@ fn decode_unsigned(
 }
 
 #[test]
-fn what_the_field_sends_is_tolerated() {
+fn accepts_variants_of_real_clients() {
     for body in [
         "5\r\nhello\r\n0\r\n\r\n",
         "0005\r\nhello\r\n0\r\n\r\n",
@@ -362,7 +362,7 @@ fn what_the_field_sends_is_tolerated() {
 }
 
 #[test]
-fn broken_framing_is_refused() {
+fn rejects_broken_framing() {
     use PayloadError as E;
     for (body, error) in [
         ("", E::Incomplete),
@@ -389,7 +389,7 @@ fn broken_framing_is_refused() {
 }
 
 #[test]
-fn what_a_stranger_can_grow_is_limited() {
+fn limits_lines_and_trailers() {
     let head = |size| format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(size));
     let fits = MAX_HEAD - "5;\r\n".len();
     assert!(decode_unsigned(5, None, head(fits).as_bytes()).is_ok());
@@ -413,10 +413,10 @@ fn what_a_stranger_can_grow_is_limited() {
     assert_eq!(decoder.finish(), Err(PayloadError::ChunkTooLarge));
 }
 
-/// A signed chunk that is larger than any buffer: its bytes pass as they come, its last ones when its
-/// signature has proved right.
+/// A signed chunk that is larger than any buffer: its bytes are forwarded as they arrive, and its last ones after
+/// its signature was verified.
 #[test]
-fn a_large_signed_chunk_passes_before_its_end() {
+fn streams_a_large_signed_chunk() {
     let case = good("signed-exact-64k");
     let mut intake = case.intake();
     let mut passed = 0;
@@ -431,7 +431,7 @@ fn a_large_signed_chunk_passes_before_its_end() {
 
 /// The AWS SDK for JavaScript makes a chunk of each write to its stream, however small.
 #[test]
-fn small_chunks_go_on_together() {
+fn joins_small_chunks() {
     let mut headers = HeaderMap::new();
     headers.insert("x-amz-decoded-content-length", HeaderValue::from(30_001));
     let declared = Declared::read(Mode::StreamingUnsignedTrailer, &headers).unwrap();
@@ -469,7 +469,7 @@ fn run_plain(body: &[u8], pairs: &[(&'static str, &str)]) -> Result<Verified, Co
 }
 
 #[test]
-fn every_checksum_sample_is_verified_in_a_header() {
+fn verifies_every_checksum_sample_in_a_header() {
     let json = vectors();
     for sample in json["checksum_samples"].as_array().unwrap() {
         let input = decode(&sample["input_base64"]);
@@ -486,7 +486,7 @@ fn every_checksum_sample_is_verified_in_a_header() {
 }
 
 #[test]
-fn what_cos_answers_can_be_compared() {
+fn computes_digests_of_cos() {
     let verified = run_plain(b"123456789", &[]).unwrap();
     assert_eq!(verified.crc64_ecma, Some(0x995d_c9bb_df19_39fa));
     let md5 = [
@@ -496,7 +496,7 @@ fn what_cos_answers_can_be_compared() {
 }
 
 #[test]
-fn a_digest_that_cannot_be_right_is_refused_at_the_head() {
+fn rejects_malformed_digests_at_the_head() {
     let md5 = "XUFAKrxLKna5cZ2REBfFkg==";
     assert!(run_plain(b"hello", &[("content-md5", md5)]).is_ok());
     assert_eq!(
@@ -534,7 +534,7 @@ fn a_digest_that_cannot_be_right_is_refused_at_the_head() {
 }
 
 #[test]
-fn an_unknown_checksum_is_named_and_not_verified_beside_another_check() {
+fn reports_an_unknown_checksum_beside_another_check() {
     let pairs = [
         ("x-amz-checksum-sha3", "whatever"),
         ("x-amz-checksum-type", "FULL_OBJECT"),
@@ -553,9 +553,9 @@ fn an_unknown_checksum_is_named_and_not_verified_beside_another_check() {
     }
 }
 
-/// As awscrt 0.38 and hashlib compute them, over more than one block of each.
+/// The checksums of awscrt 0.38 and hashlib, over more than one block of each algorithm.
 #[test]
-fn long_bodies_in_pieces_have_the_sums_of_awss_own_runtime() {
+fn checksums_of_long_bodies_match_awscrt() {
     let body: Vec<u8> = (0..200_000_u32).map(|i| (i * 7 % 251) as u8).collect();
     for (algorithm, value) in [
         (Algorithm::Xxh64, "dlxZq2Coq1c="),
@@ -584,7 +584,7 @@ fn long_bodies_in_pieces_have_the_sums_of_awss_own_runtime() {
 }
 
 #[test]
-fn a_plain_body_keeps_its_end_until_it_is_checked() {
+fn holds_the_end_of_a_plain_body_until_verified() {
     let mut intake = plain(5, &[("x-amz-checksum-crc32", "AAAAAA==")]).unwrap();
     let mut input = Bytes::from_static(b"hel");
     assert_eq!(intake.push(&mut input).unwrap().unwrap(), "hel");
@@ -600,7 +600,7 @@ fn a_plain_body_keeps_its_end_until_it_is_checked() {
     assert_eq!(intake.push(&mut input), Err(PayloadError::LengthExceeded));
 }
 
-/// Text that is nearly framing, so that random bodies come far.
+/// Text that resembles framing, so that random bodies reach deep into the parser.
 fn framing() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         Just(b"\r\n".to_vec()),

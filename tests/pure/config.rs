@@ -1,4 +1,4 @@
-//! The configuration: what is taken, what is refused, and where a refusal points.
+//! The configuration: accepted values, refused values, and the positions of problems.
 
 #![expect(
     clippy::panic,
@@ -20,7 +20,7 @@ use cosgate::config::{
 };
 use cosgate::timestamp::Timestamp;
 
-/// In a test's text: here the problem is. It is taken out before the text is read.
+/// Marks the position of the problem in a test's text. It is removed before the text is parsed.
 const MARK: char = '§';
 
 const WHOLE: &str = r#"
@@ -41,7 +41,7 @@ prefixes = ["acme/*"]
 actions = ["read"]
 "#;
 
-/// A second tenant, fenced off from the first.
+/// A second tenant that does not overlap with the first.
 const OTHER: &str = r#"
 [tenants.other]
 issuer = "main"
@@ -114,7 +114,7 @@ fn lines(problems: &[Problem]) -> String {
     )
 }
 
-/// The marked text without its mark, and the place of the mark.
+/// The text without its mark, and the position of the mark.
 fn unmark(text: &str) -> (String, Location) {
     let before = text.split(MARK).next().unwrap();
     assert_ne!(before, text, "no mark in {text}");
@@ -128,7 +128,7 @@ fn unmark(text: &str) -> (String, Location) {
     (text.replace(MARK, ""), place)
 }
 
-/// Asserts that `text` gives exactly one problem: at its mark, with these words in message and fix.
+/// Asserts that `text` gives exactly one problem at its mark, with these words in message and fix.
 fn refuses(text: &str, severity: Severity, message: &str, fix: &str) {
     let (text, place) = unmark(text);
     let problems = match parse(&text) {
@@ -166,7 +166,7 @@ fn warns(from: &str, to: &str, message: &str, fix: &str) {
 }
 
 #[test]
-fn the_smallest_file_gets_the_documented_defaults() {
+fn smallest_file_has_the_documented_defaults() {
     let config = good(WHOLE);
     let server = &config.server;
     assert_eq!(server.admin, "127.0.0.1:9001".parse().ok());
@@ -228,7 +228,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
 }
 
 #[test]
-fn tenants_and_issuers_keep_the_order_of_the_file() {
+fn keeps_the_order_of_tenants_and_issuers() {
     let text = format!(
         "{WHOLE}{}",
         OTHER.replace("other]", "aaa]").replace("other.", "aaa.")
@@ -242,7 +242,7 @@ fn tenants_and_issuers_keep_the_order_of_the_file() {
 }
 
 #[test]
-fn the_example_files_are_good() {
+fn accepts_the_example_files() {
     let example = include_str!("../../config/example.toml");
     let variables = [
         ("TENCENTCLOUD_SECRET_ID", "x"),
@@ -266,7 +266,7 @@ fn the_example_files_are_good() {
 }
 
 #[test]
-fn unknown_keys_are_errors_wherever_they_are() {
+fn rejects_unknown_keys() {
     errs(
         "listen =",
         "§lissten =",
@@ -330,7 +330,7 @@ fn unknown_keys_are_errors_wherever_they_are() {
 }
 
 #[test]
-fn wrong_types_are_errors() {
+fn rejects_wrong_types() {
     errs(
         "\"127.0.0.1:9000\"",
         "§9000",
@@ -383,7 +383,7 @@ listen = \"127.0.0.1:9000\"",
 }
 
 #[test]
-fn what_is_not_toml_is_refused_without_quoting_the_line() {
+fn rejects_invalid_toml_without_quoting_it() {
     let text = "[server]\nsecret = \"CANARY\nlisten = 1\n";
     let Err(problems) = parse(text) else { panic!() };
     assert!(
@@ -417,7 +417,7 @@ fn columns_count_characters() {
 }
 
 #[test]
-fn server_values_are_checked() {
+fn checks_server_values() {
     errs(
         "\"127.0.0.1:9000\"",
         "§\"localhost:9000\"",
@@ -468,7 +468,7 @@ fn server_values_are_checked() {
 }
 
 #[test]
-fn a_tenant_has_the_limits_that_are_written_and_no_other() {
+fn reads_limits_of_a_tenant() {
     let limits = |lines: &str| {
         let text = WHOLE.replacen(
             "[[tenants.acme.grants]]",
@@ -513,7 +513,7 @@ fn a_tenant_has_the_limits_that_are_written_and_no_other() {
 }
 
 #[test]
-fn upstream_and_sts_values_are_checked() {
+fn checks_upstream_and_sts_values() {
     let errs = |line: &str, message, fix| {
         errs(
             "[issuers.main]",
@@ -580,7 +580,7 @@ fn upstream_and_sts_values_are_checked() {
 }
 
 #[test]
-fn plain_http_is_warned_about_unless_it_stays_on_the_machine() {
+fn warns_about_remote_plain_http() {
     let at = |line: &str| WHOLE.replace("[issuers.main]", &format!("{line}\n[issuers.main]"));
     let text = at("[upstream]\nendpoint = §\"http://{bucket}.cos.internal\"");
     refuses(&text, Severity::Warning, "uses http://", "https://");
@@ -593,7 +593,7 @@ fn plain_http_is_warned_about_unless_it_stays_on_the_machine() {
 }
 
 #[test]
-fn issuers_are_checked() {
+fn checks_issuers() {
     errs(
         "\"federation\"",
         "§\"federated\"",
@@ -649,7 +649,7 @@ fn issuers_are_checked() {
     );
 }
 
-/// What `errs` says of an issuer in place of WHOLE's, given whole.
+/// The problems of an issuer that replaces the one of `WHOLE`.
 fn issuer_errs(lines: &str, message: &str, fix: &str) {
     let issuer = format!("{lines}\n[tenants.acme]");
     let text = WHOLE.replace("kind = \"federation\"\n", "");
@@ -666,7 +666,7 @@ const ROLE: &str =
     "kind = \"assume-role\"\nrole_arn = \"qcs::cam::uin/100000000001:roleName/cosgate\"\n";
 
 #[test]
-fn a_federation_issuer_has_a_permanent_key() {
+fn federation_issuer_needs_a_permanent_key() {
     let only = "STS takes only permanent ones for GetFederationToken (1312/48195)";
     let federation = "kind = \"federation\"\n";
     issuer_errs(
@@ -703,7 +703,7 @@ fn a_federation_issuer_has_a_permanent_key() {
 }
 
 #[test]
-fn roles_are_checked() {
+fn checks_roles() {
     let key = "secret_id = \"env:ID\"\nsecret_key = \"env:KEY\"\n";
     for (lines, message, fix) in [
         (
@@ -797,7 +797,7 @@ fn roles_are_checked() {
 }
 
 #[test]
-fn a_web_identity_takes_what_tke_says() {
+fn web_identity_reads_variables_of_tke() {
     let issuer = "[issuers.tke]\nkind = \"web-identity\"\n";
     let role = format!("{ROLE}base = \"tke\"\n{issuer}");
     let text = WHOLE.replace(
@@ -848,7 +848,7 @@ fn a_web_identity_takes_what_tke_says() {
 }
 
 #[test]
-fn a_static_issuer_has_a_token_or_none() {
+fn static_issuer_has_an_optional_token() {
     let text = WHOLE.replace("\"federation\"", "\"static\"");
     let config = good(&text);
     assert!(matches!(&config.issuers[0].kind, IssuerKind::Static(key) if key.token.is_none()));
@@ -859,7 +859,7 @@ fn a_static_issuer_has_a_token_or_none() {
 }
 
 #[test]
-fn secrets_must_be_there() {
+fn rejects_missing_secrets() {
     errs(
         "\"env:KEY\"",
         "§\"env:NOT_SET\"",
@@ -901,7 +901,7 @@ fn secrets_must_be_there() {
 }
 
 #[test]
-fn white_space_around_a_secret_in_a_file_or_variable_is_not_part_of_it() {
+fn trims_white_space_around_secrets() {
     let in_file = WHOLE.replace("env:KEY", "file:/run/key");
     for content in [
         "the-key",
@@ -944,7 +944,7 @@ fn white_space_around_a_secret_in_a_file_or_variable_is_not_part_of_it() {
 }
 
 #[test]
-fn grants_are_checked() {
+fn checks_grants() {
     errs(
         "\"photos\"",
         "§\"Photos\"",
@@ -1005,7 +1005,7 @@ fn grants_are_checked() {
 }
 
 #[test]
-fn prefixes_are_checked() {
+fn checks_prefixes() {
     for (written, message) in [
         ("", "empty"),
         ("/acme/*", "begins with a slash"),
@@ -1038,7 +1038,7 @@ fn prefixes_are_checked() {
 }
 
 #[test]
-fn a_root_is_a_folder_and_all_below_it_is_the_tenants() {
+fn root_must_be_a_folder() {
     let text = WHOLE.replace("prefixes = [\"acme/*\"]", "root = \"acme/\"");
     let (config, problems) = parse_with(&text, &[], &[]).unwrap();
     assert!(problems.is_empty(), "{problems:?}");
@@ -1090,7 +1090,7 @@ fn a_root_is_a_folder_and_all_below_it_is_the_tenants() {
 }
 
 #[test]
-fn tenants_are_kept_apart_below_their_roots_too() {
+fn rejects_overlapping_roots() {
     let second = |grant: &str| {
         format!(
             "{WHOLE}\n[tenants.other]\nissuer = \"main\"\naccess_keys = [{{ id = \"OTHERKEY000000000001\", secret = \"env:ACME\" }}]\n\
@@ -1116,7 +1116,7 @@ fn tenants_are_kept_apart_below_their_roots_too() {
 }
 
 #[test]
-fn a_default_prefix_for_listings_is_read_and_has_no_effect() {
+fn default_list_prefix_has_no_effect() {
     for value in ["true", "false"] {
         for prefixes in ["[\"acme/*\"]", "[\"acme/*\", \"acme.txt\"]"] {
             let written = format!("list_default_prefix = §{value}\nprefixes = {prefixes}");
@@ -1127,7 +1127,7 @@ fn a_default_prefix_for_listings_is_read_and_has_no_effect() {
 }
 
 #[test]
-fn an_action_about_a_whole_bucket_has_no_effect_for_a_part_of_one() {
+fn warns_about_bucket_actions_on_a_prefix() {
     let written = |reach: &str, actions: &str| {
         let text = WHOLE.replace("prefixes = [\"acme/*\"]", reach);
         text.replace(
@@ -1156,7 +1156,7 @@ fn an_action_about_a_whole_bucket_has_no_effect_for_a_part_of_one() {
 }
 
 #[test]
-fn keys_are_handed_out_only_where_that_is_meant_and_safe() {
+fn vending_needs_safe_settings() {
     let token = "vend_tokens = [\"file:t\"]\n";
     let with =
         |more: &str| WHOLE.replace("issuer = \"main\"\n", &format!("issuer = \"main\"\n{more}"));
@@ -1205,7 +1205,7 @@ fn keys_are_handed_out_only_where_that_is_meant_and_safe() {
     }
 }
 
-/// The same with an issuer whose keys take no policy.
+/// The same with an issuer whose keys accept no policy.
 fn of_web_identity(text: &str) -> String {
     text.replace(
         "kind = \"federation\"\nsecret_id = \"env:ID\"\nsecret_key = \"env:KEY\"\n",
@@ -1213,7 +1213,7 @@ fn of_web_identity(text: &str) -> String {
     )
 }
 
-/// A grant that is the policy in `p.json`.
+/// A grant with the policy in `p.json`.
 fn with_policy(more: &str) -> String {
     WHOLE.replace(
         "prefixes = [\"acme/*\"]\nactions = [\"read\"]\n",
@@ -1226,7 +1226,7 @@ fn policy_of(statement: &str) -> String {
 }
 
 #[test]
-fn a_grant_may_be_a_policy() {
+fn accepts_a_policy_as_grant() {
     let base = "qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000";
     let policy = policy_of(&format!(
         r#"{{"effect": "allow", "action": ["name/cos:PutObject", "cos:GetObject"],
@@ -1254,7 +1254,7 @@ fn a_grant_may_be_a_policy() {
 }
 
 #[test]
-fn a_policy_that_reaches_beyond_its_bucket_goes_with_no_vending() {
+fn policy_beyond_its_bucket_excludes_vending() {
     let base = "qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000";
     let here = format!("{base}/acme/*");
     let (whole, other) = (
@@ -1292,7 +1292,7 @@ fn a_policy_that_reaches_beyond_its_bucket_goes_with_no_vending() {
         let without = read("", action, resource);
         let problems = match (without, read("vend = true\n", action, resource)) {
             (Ok(_), Err(problems)) => problems,
-            // Refused whether or not keys are handed out.
+            // Refused with and without vending.
             (Err(_), Err(_)) => continue,
             (_, Ok(_)) => panic!("{action} {resource} is taken"),
         };
@@ -1314,7 +1314,7 @@ fn a_policy_that_reaches_beyond_its_bucket_goes_with_no_vending() {
 }
 
 #[test]
-fn a_policy_is_checked_where_it_is_named() {
+fn reports_policy_problems_at_the_key() {
     let base = "qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000";
     let allow = |resource: &str| {
         policy_of(&format!(
@@ -1381,7 +1381,7 @@ fn a_policy_is_checked_where_it_is_named() {
 }
 
 #[test]
-fn a_tenant_can_do_something_and_someone_can_call_it() {
+fn tenant_needs_grants_and_callers() {
     errs(
         "[tenants.acme]\nissuer = \"main\"\naccess_keys = [{ id = \"ACMEKEY0000000000001\", secret = \"env:ACME\" }]",
         "§[tenants.acme]\nissuer = \"main\"",
@@ -1414,7 +1414,7 @@ fn a_tenant_can_do_something_and_someone_can_call_it() {
 }
 
 #[test]
-fn grants_of_one_tenant_have_names_of_their_own_and_one_account() {
+fn grants_need_unique_names_and_one_account() {
     let second = |name: &str, bucket: &str| {
         let grant = format!(
             "[[tenants.acme.grants]]\nname = {name}\nbucket = {bucket}\nregion = \"ap-guangzhou\"\nprefixes = [\"*\"]\nactions = [\"read\"]\n"
@@ -1437,7 +1437,7 @@ fn grants_of_one_tenant_have_names_of_their_own_and_one_account() {
 }
 
 #[test]
-fn two_tenants_do_not_touch_a_common_key() {
+fn rejects_overlapping_tenants() {
     let with = |prefix: &str| format!("{WHOLE}{}", OTHER.replace("\"other/*\"", prefix));
     good(&with("\"acme-2/*\""));
     for prefix in ["§\"*\"", "§\"acme/*\"", "§\"acme/x/*\"", "§\"acme/x.jpg\""] {
@@ -1465,7 +1465,7 @@ fn two_tenants_do_not_touch_a_common_key() {
     ));
 }
 
-/// An identity provider, and a template of a folder for each of its subjects.
+/// An identity provider, and a template with a folder for each subject.
 const TEMPLATE: &str = r#"
 [identities.corp]
 issuer = "https://login.example.com/"
@@ -1488,7 +1488,7 @@ fn template(from: &str, to: &str) -> String {
 }
 
 #[test]
-fn a_template_makes_tenants_of_an_identitys_subjects() {
+fn template_makes_tenants_of_subjects() {
     let config = good(&template("", ""));
     assert_eq!(
         config.identities[0].jwks,
@@ -1527,7 +1527,7 @@ fn a_template_makes_tenants_of_an_identitys_subjects() {
 }
 
 #[test]
-fn a_template_has_addresses_and_limits_but_no_certificates() {
+fn template_rejects_certificates() {
     let with = |more: &str| {
         let more = format!("{more}\n[[templates.web.grants]]");
         template("[[templates.web.grants]]", &more)
@@ -1563,7 +1563,7 @@ fn a_template_has_addresses_and_limits_but_no_certificates() {
 }
 
 #[test]
-fn sessions_are_revoked_by_time() {
+fn revokes_sessions_by_time() {
     let with = |more: &str| {
         let more = format!("{more}\n[[templates.web.grants]]");
         template("[[templates.web.grants]]", &more)
@@ -1587,7 +1587,7 @@ fn sessions_are_revoked_by_time() {
 }
 
 #[test]
-fn a_template_keeps_its_subjects_apart() {
+fn rejects_templates_with_overlapping_subjects() {
     let prefix = r#"["users/{claim.sub}/*"]"#;
     for (bad, what, fix) in [
         (r#"[§"users/{claim.sub}*"]"#, "begins so", "end the folder"),
@@ -1620,10 +1620,10 @@ fn a_template_keeps_its_subjects_apart() {
     ] {
         refuses(&template(prefix, bad), Severity::Error, what, fix);
     }
-    // Two claims at one place: alice of bob's organisation would be in bob's folder.
+    // Two claims in one segment: alice of bob's organisation would use bob's folder.
     let two = template(prefix, r#"["users/{claim.sub}/*", §"users/{claim.org}/*"]"#);
     refuses(&two, Severity::Error, "cover the same keys", "own prefix");
-    // acme's folder is that of a subject named acme.
+    // acme's folder would belong to a subject named acme.
     let both = WHOLE.replace("acme/*", "users/acme/*");
     let both = format!("{both}{}", TEMPLATE.replace("[\"users/", "[§\"users/"));
     refuses(
@@ -1644,7 +1644,7 @@ fn a_template_keeps_its_subjects_apart() {
 }
 
 #[test]
-fn a_templates_root_keeps_its_subjects_apart_too() {
+fn rejects_template_roots_with_overlapping_subjects() {
     let prefix = r#"prefixes = ["users/{claim.sub}/*"]"#;
     for keys in [
         "root = \"users/{claim.sub}/\"",
@@ -1693,7 +1693,7 @@ fn a_templates_root_keeps_its_subjects_apart_too() {
 }
 
 #[test]
-fn a_revocation_list_stands_beside_an_authority() {
+fn revocation_list_needs_an_authority() {
     let pem = "-----BEGIN X509 CRL-----";
     let files = ["/c", "/k", "/ca", "/crl"].map(|file| (file, pem));
     let parse = |more: &str| {
@@ -1709,7 +1709,7 @@ fn a_revocation_list_stands_beside_an_authority() {
 }
 
 #[test]
-fn identities_are_whole_and_used() {
+fn rejects_incomplete_and_unused_identities() {
     for (from, to, what, fix) in [
         (
             "jwks = \"https",
@@ -1772,7 +1772,7 @@ fn identities_are_whole_and_used() {
 }
 
 #[test]
-fn a_session_secret_is_long_and_the_old_one_does_not_stand_alone() {
+fn checks_session_secrets() {
     let with = |lines: &str| WHOLE.replace("[server]", &format!("[server]\n{lines}"));
     let long = "0123456789abcdef0123456789abcdef";
     let parse = |lines: &str| {
@@ -1792,7 +1792,7 @@ fn a_session_secret_is_long_and_the_old_one_does_not_stand_alone() {
 }
 
 #[test]
-fn access_key_ids_are_unique_across_tenants() {
+fn access_key_ids_are_unique() {
     let text = format!(
         "{WHOLE}{}",
         OTHER.replace("\"OTHERKEY000000000001\"", "§\"ACMEKEY0000000000001\"")
@@ -1806,7 +1806,7 @@ fn access_key_ids_are_unique_across_tenants() {
 }
 
 #[test]
-fn at_most_one_tenant_is_anonymous_and_only_on_loopback() {
+fn allows_one_anonymous_tenant_on_loopback() {
     let anonymous = WHOLE.replace("issuer = \"main\"", "issuer = \"main\"\nanonymous = §true");
     good(&anonymous.replace(MARK, ""));
     let remote = anonymous.replace(
@@ -1845,7 +1845,7 @@ fn at_most_one_tenant_is_anonymous_and_only_on_loopback() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once_and_in_order() {
+fn reports_all_problems_in_order() {
     let text = "[server]\nlisten = 1\nregion = \"X\"\n[upstream]\nsignature = \"x\"\n[tenants.a]\nissuer = \"none\"\nanonymous = true\n[[tenants.a.grants]]\nname = \"A\"\nbucket = \"b\"\nregion = \"ap-beijing\"\nprefixes = [\"/\", \"x*\"]\nactions = [\"all\"]\nextra = 1\n[nothing]\n";
     let Err(problems) = parse(text) else { panic!() };
     let places: Vec<String> = problems
@@ -1864,7 +1864,7 @@ fn everything_that_is_wrong_is_told_at_once_and_in_order() {
 }
 
 #[test]
-fn a_variable_overrides_a_scalar_key_and_is_named_when_it_is_wrong() {
+fn variables_override_scalar_keys() {
     let variables = [
         ("COSGATE_SERVER_LISTEN", "127.0.0.1:1"),
         ("COSGATE_SERVER_ADMIN", ""),
@@ -1946,7 +1946,7 @@ fn paths_are_relative_to_the_file() {
     );
 }
 
-/// Every place where a secret may be written, right or wrong.
+/// Every position of a secret, valid or not.
 const SECRETS: &str = r#"
 [upstream]
 endpoint = "https://user:CANARY1@{bucket}.x"
@@ -1966,7 +1966,7 @@ access_keys = [{ id = "CANARY5/", secret = "CANARY6\t" }, { id = "ABC", secret =
 "#;
 
 #[test]
-fn no_secret_is_ever_printed() {
+fn never_prints_a_secret() {
     let variables = [
         ("CANARY_ID", "CANARY8"),
         ("CANARY_KEY", "CANARY9\n\n"),
@@ -2002,7 +2002,7 @@ fn check(text: &str) -> Output {
 }
 
 #[test]
-fn the_check_command_says_ok_or_exits_2_and_prints_no_secret() {
+fn check_command_exits_0_or_2_without_secrets() {
     let output = check(WHOLE);
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0));
@@ -2034,7 +2034,7 @@ fn the_check_command_says_ok_or_exits_2_and_prints_no_secret() {
 }
 
 #[test]
-fn a_generated_key_pair_can_be_pasted() {
+fn generated_key_pair_is_valid_configuration() {
     let output = Command::new(env!("CARGO_BIN_EXE_cosgate"))
         .arg("keygen")
         .output()
@@ -2075,14 +2075,14 @@ proptest! {
             Ok((config, warnings)) => format!("{config:?}{}", lines(&warnings)),
             Err(problems) => lines(&problems),
         };
-        // An edit may turn the secret into the name of a variable or a file, which are shown.
+        // An edit may turn the secret into the name of a variable or a file, and names are printed.
         prop_assume!(!text.contains(":CANARY"));
         prop_assert!(!printed.contains("CANARY"), "{}\n{}", text, printed);
     }
 }
 
 #[test]
-fn certificates_and_addresses_of_tenants_are_checked() {
+fn checks_certificates_and_addresses_of_tenants() {
     const TLS: &str = "[server.tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\n";
     let pem = "-----BEGIN X-----\nAAAA\n-----END X-----\n";
     let files = [("etc/c", pem), ("etc/k", pem), ("etc/a", pem)];
@@ -2136,7 +2136,7 @@ fn certificates_and_addresses_of_tenants_are_checked() {
 }
 
 #[test]
-fn a_unix_socket_and_its_users_are_checked() {
+fn checks_unix_sockets_and_users() {
     let variables = [("ID", "i"), ("KEY", "k"), ("ACME", "s"), ("OTHER", "o")];
     let users = [(
         "/etc/passwd",
@@ -2218,7 +2218,7 @@ fn a_unix_socket_and_its_users_are_checked() {
 }
 
 #[test]
-fn the_shared_cache_needs_a_redis_and_a_long_key() {
+fn shared_cache_needs_a_redis_and_a_long_key() {
     let long = "0123456789abcdef0123456789abcdef";
     let parse = |lines: &str| {
         let text = format!("{WHOLE}\n[credentials.shared]\n{lines}");
@@ -2243,7 +2243,7 @@ fn the_shared_cache_needs_a_redis_and_a_long_key() {
 }
 
 #[test]
-fn an_issuers_rate_is_written_and_bounded() {
+fn checks_the_rate_of_an_issuer() {
     let rate = |lines: &str| {
         let text = WHOLE.replace(
             "kind = \"federation\"",
@@ -2260,7 +2260,7 @@ fn an_issuers_rate_is_written_and_bounded() {
 }
 
 #[test]
-fn yaml_and_json_get_one_error_that_shows_toml() {
+fn yaml_and_json_get_one_error() {
     for (text, format, location) in [
         (
             "server:\n  listen: 127.0.0.1:9000\nissuers:\n  main:\n    kind: federation\n",
@@ -2295,7 +2295,7 @@ fn yaml_and_json_get_one_error_that_shows_toml() {
 }
 
 #[test]
-fn repeated_keys_and_tables_are_named_with_both_lines() {
+fn reports_both_lines_of_repeated_keys() {
     for (text, message, location) in [
         (
             "[server]\nlisten = \"a\"\nregion = \"b\"\nlisten = \"c\"\n",
@@ -2342,7 +2342,7 @@ fn repeated_keys_and_tables_are_named_with_both_lines() {
 }
 
 #[test]
-fn a_region_that_cos_does_not_document_is_a_warning() {
+fn warns_about_unknown_regions() {
     for (region, fix) in [
         ("us-east-1", "COS console"),
         ("guangzhou", "did you mean \"ap-guangzhou\"?"),
@@ -2367,7 +2367,7 @@ fn a_region_that_cos_does_not_document_is_a_warning() {
         "is not a region",
         "COS console",
     );
-    // What cosgate tells its clients is the operator's choice.
+    // The region for clients is the operator's choice.
     good(&WHOLE.replace("[server]", "[server]\nregion = \"us-east-1\""));
 }
 
@@ -2395,7 +2395,7 @@ fn parse_in(text: &str, variables: &[(&str, &str)]) -> Vec<Problem> {
 }
 
 #[test]
-fn a_variable_that_sets_no_key_is_a_warning() {
+fn warns_about_unknown_variables() {
     let given = [
         ("ID", "AKID-of-it"),
         ("KEY", "key-of-it"),
@@ -2447,7 +2447,7 @@ fn a_variable_that_sets_no_key_is_a_warning() {
 }
 
 #[test]
-fn secrets_that_are_no_secrets_are_told() {
+fn warns_about_weak_secrets() {
     let secret = |text: &str| format!("secret = §\"{text}\"");
     let from = "secret = \"env:ACME\"";
     for text in [
@@ -2501,7 +2501,7 @@ fn secrets_that_are_no_secrets_are_told() {
 }
 
 #[test]
-fn a_listener_without_tls_that_other_machines_reach_is_a_warning() {
+fn warns_about_remote_listeners_without_tls() {
     let listen = "listen = \"127.0.0.1:9000\"";
     let remote = "listen = §\"0.0.0.0:9000\"";
     warns(listen, remote, "without TLS", "[server.tls]");
@@ -2526,7 +2526,7 @@ fn a_listener_without_tls_that_other_machines_reach_is_a_warning() {
 }
 
 #[test]
-fn a_key_of_another_table_or_kind_is_told_where_it_belongs() {
+fn suggests_the_right_table_of_a_key() {
     errs(
         "[issuers.main]",
         "[upstream]\n§connect_timeout = \"1s\"\n[issuers.main]",
@@ -2548,7 +2548,7 @@ fn a_key_of_another_table_or_kind_is_told_where_it_belongs() {
 }
 
 #[test]
-fn slips_in_values_get_the_form_that_was_meant() {
+fn suggests_the_intended_value() {
     for (line, message, fix) in [
         ("max_presign = §\"30\"", "has no unit", "\"30s\""),
         ("max_presign = §30", "has no unit", "\"30s\""),
@@ -2615,7 +2615,7 @@ fn slips_in_values_get_the_form_that_was_meant() {
 }
 
 #[test]
-fn keys_without_effect_are_warnings() {
+fn warns_about_keys_without_effect() {
     warns(
         "kind =",
         "profile_file = §\"x\"\nkind =",
@@ -2631,7 +2631,7 @@ fn keys_without_effect_are_warnings() {
 }
 
 #[test]
-fn a_file_that_may_not_be_read_gets_advice_on_its_mode() {
+fn unreadable_file_gets_advice() {
     let denied = parse_in(
         &WHOLE.replace("env:KEY", "file:/key"),
         &[("ID", "AKID"), ("ACME", "secret-of-acme")],
@@ -2644,13 +2644,13 @@ fn a_file_that_may_not_be_read_gets_advice_on_its_mode() {
     assert!(lines(&denied).contains("`chmod`"), "{}", lines(&denied));
 }
 
-/// A rule for pages at the end of the smallest file.
+/// A CORS rule at the end of the smallest file.
 fn with_rule(rule: &str) -> String {
     format!("{WHOLE}[[tenants.acme.grants.cors]]\n{rule}\n")
 }
 
 #[test]
-fn a_grant_has_rules_for_pages_of_other_origins() {
+fn reads_cors_rules_of_a_grant() {
     let rule = "origins = [\"https://app.example.com\", \"http://localhost:*\"]\nmethods = [\"GET\", \"PUT\"]";
     let more =
         "headers = [\"Content-Type\", \"x-amz-*\"]\nexpose = [\"X-Other\"]\nmax_age = \"10m\"";
@@ -2678,7 +2678,7 @@ fn a_grant_has_rules_for_pages_of_other_origins() {
 }
 
 #[test]
-fn a_rule_for_pages_is_written_as_browsers_write_origins() {
+fn checks_cors_rules() {
     let get = "methods = [\"GET\"]";
     for (origin, message, fix) in [
         (
@@ -2774,7 +2774,7 @@ fn a_rule_for_pages_is_written_as_browsers_write_origins() {
     );
 }
 
-/// `WHOLE` with files of tenants beside it.
+/// `WHOLE` with included files of tenants.
 fn including(files: &[(&str, &str)]) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
     let text = format!("[include]\nfiles = [\"tenants.d/*.toml\"]\n{WHOLE}");
     parse_with(&text, &[], files)
@@ -2792,7 +2792,7 @@ actions = ["read"]
 "#;
 
 #[test]
-fn files_that_are_included_belong_to_the_configuration() {
+fn reads_included_files() {
     let files = [
         ("etc/tenants.d/initech.toml", INITECH),
         ("etc/tenants.d/keys/initech", "secret-of-initech"),
@@ -2824,7 +2824,7 @@ fn files_that_are_included_belong_to_the_configuration() {
 }
 
 #[test]
-fn problems_of_included_files_name_their_file_and_line() {
+fn reports_file_and_line_of_included_problems() {
     let secret = ("etc/tenants.d/keys/initech", "secret-of-initech");
     let of_server = format!("[server]\nregion = \"x\"\n{INITECH}");
     let unknown = INITECH.replace("issuer = \"main\"", "issuer = \"mein\"");
@@ -2854,7 +2854,7 @@ fn problems_of_included_files_name_their_file_and_line() {
             lines(&problems)
         );
     }
-    // Twice in two files: both places.
+    // Repeated in two files: the error names both positions.
     let twice = [
         ("etc/tenants.d/a.toml", INITECH),
         ("etc/tenants.d/b.toml", INITECH),
@@ -2872,7 +2872,7 @@ fn problems_of_included_files_name_their_file_and_line() {
 }
 
 #[test]
-fn keys_that_end_soon_or_have_ended_are_warned_of() {
+fn warns_about_expiring_keys() {
     let secret = ("etc/tenants.d/keys/initech", "secret-of-initech");
     for (end, expected) in [
         ("2026-05-01T00:00:00Z", Some("past its `not_after`")),

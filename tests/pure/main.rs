@@ -1,4 +1,4 @@
-//! Bytes and a time in, a value out: vectors, the configuration, who calls and what CAM is told. No socket.
+//! Pure tests: vectors, the configuration, authentication and CAM policies, without sockets.
 
 mod authenticate;
 mod aws_chunked;

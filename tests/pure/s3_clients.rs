@@ -1,4 +1,4 @@
-//! Whole requests, as real clients sent them, read by the S3 side.
+//! Captured requests of real clients, parsed by the S3 side.
 #![expect(
     clippy::unwrap_used,
     reason = "a broken vector file must fail the test"
@@ -11,7 +11,7 @@ use http::request::Parts;
 use serde_json::Value;
 
 #[test]
-fn every_captured_request_is_served_or_refused_for_a_known_reason() {
+fn parses_every_captured_request() {
     let vectors: Value = serde_json::from_str(include_str!("../vectors/sigv4.json")).unwrap();
     let captures = vectors["client_captures"].as_array().unwrap();
     let mut served = 0;
@@ -45,17 +45,17 @@ fn head(capture: &Value) -> Parts {
     request.body(()).unwrap().into_parts().0
 }
 
-/// As far as the S3 side goes: what is asked, and what of the headers passes without further grants.
+/// Parses the request and selects its forwarded headers, without further grants.
 fn read(head: &Parts) -> Result<(), S3Error> {
     let domains = ["cos.ap-guangzhou.myqcloud.com".to_owned()];
-    let asked = S3Request::parse(head, &domains)?;
-    headers::forwarded(asked.operation, &head.headers, &[], &[])?;
+    let request = S3Request::parse(head, &domains)?;
+    headers::forwarded(request.operation, &head.headers, &[], &[])?;
     Ok(())
 }
 
 fn refused_for(name: &str) -> Option<Code> {
     match name {
-        // Its key holds a `.` segment.
+        // Its key contains a `.` segment.
         "http-delete-object" => Some(Code::InvalidURI),
         _ => None,
     }

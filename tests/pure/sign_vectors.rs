@@ -18,8 +18,8 @@ use cosgate::timestamp::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
-/// Cases whose `Host` is not what was signed: botocore signs the host of the URL, lower-cased and
-/// without a default port, which is what HTTP clients then send; and that text.
+/// Cases whose `Host` differs from the signed one, each with the signed text. botocore signs the host of the URL in
+/// lower case and without a default port, as HTTP clients send it.
 const HOST_AS_SENT: [(&str, &str); 3] = [
     ("default-port-443", "proxy.example"),
     ("default-port-80", "proxy.example"),
@@ -57,7 +57,7 @@ impl<'v> Case<'v> {
         }
     }
 
-    /// A capture has only its URL as sent: the path and query are what it decodes to.
+    /// A capture contains only its URL: the path and query are decoded from it.
     fn captured(json: &'v Value) -> Self {
         let mut case = Self::new(json);
         let url = text(&json["url"]);
@@ -145,7 +145,7 @@ fn scope_and_key<'c>(
     )
 }
 
-/// The last line of the canonical request is the payload's hash or mode.
+/// The last line of the canonical request: the payload's hash or mode.
 fn payload<'c>(case: &Case<'c>) -> &'c str {
     case.expected("canonical_request")
         .rsplit('\n')
@@ -154,7 +154,7 @@ fn payload<'c>(case: &Case<'c>) -> &'c str {
 }
 
 #[test]
-fn sigv4_header_cases_sign_as_botocore_does() {
+fn sigv4_headers_match_botocore() {
     let file = vectors("sigv4.json");
     let (mut seen, mut ours) = (0, 0);
     for json in cases(&file, "cases")
@@ -178,7 +178,7 @@ fn sigv4_header_cases_sign_as_botocore_does() {
         );
         seen += 1;
 
-        // Our own signing leaves out what COS does not need; where botocore chose alike, all is equal.
+        // cosgate's own signing omits what COS does not need. If botocore chose the same headers, all stages are equal.
         let own = sigv4::SigV4Signer {
             access_key,
             key: &key,
@@ -199,7 +199,7 @@ fn sigv4_header_cases_sign_as_botocore_does() {
 }
 
 #[test]
-fn sigv4_header_cases_verify() {
+fn verifies_sigv4_headers() {
     let file = vectors("sigv4.json");
     let mut seen = 0;
     for json in cases(&file, "cases")
@@ -216,7 +216,7 @@ fn sigv4_header_cases_verify() {
 }
 
 #[test]
-fn requests_of_real_clients_verify() {
+fn verifies_requests_of_real_clients() {
     let file = vectors("sigv4.json");
     let captures = cases(&file, "client_captures");
     assert_eq!(captures.len(), 83);
@@ -262,7 +262,7 @@ fn verify_stages(case: &Case<'_>, amz_date: &str) {
 }
 
 #[test]
-fn sigv4_presigned_cases_sign_and_verify() {
+fn signs_and_verifies_sigv4_presigned() {
     let file = vectors("sigv4.json");
     let mut seen = 0;
     for json in cases(&file, "cases")
@@ -324,7 +324,7 @@ fn sigv4_presigned_cases_sign_and_verify() {
 }
 
 #[test]
-fn every_list_of_the_sigv4_file_is_used_or_named_here() {
+fn covers_every_list_of_the_sigv4_file() {
     let file = vectors("sigv4.json");
     let names: Vec<_> = file
         .as_object()
@@ -356,7 +356,7 @@ fn every_list_of_the_sigv4_file_is_used_or_named_here() {
     }
 }
 
-/// The one header case that covers less than the SDKs' common list.
+/// The one header case that covers fewer headers than the SDKs' common list.
 const LESS_THAN_COMMON: &str = "token-header-not-signed";
 
 fn key_time(case: &Case<'_>) -> cos::KeyTime {
@@ -367,7 +367,7 @@ fn key_time(case: &Case<'_>) -> cos::KeyTime {
     }
 }
 
-/// Compares what covering `names` gives with the case, stage by stage.
+/// Compares the signature that covers `names` with the case, stage by stage.
 fn check_cos_stages(case: &Case<'_>, request: &Signable<'_>, names: &cos::SignedNames<'_>) {
     let (secret, key_time) = (case.secret(), key_time(case));
     case.check("header_list", &names.header_list());
@@ -423,7 +423,7 @@ fn check_cos_header_form(case: &Case<'_>, signs_the_common_list: bool) {
 }
 
 #[test]
-fn cos_header_cases_sign_and_verify() {
+fn signs_and_verifies_cos_headers() {
     let file = vectors("cos-sign.json");
     let list = cases(&file, "cases");
     assert_eq!(list.len(), 78);
@@ -434,18 +434,18 @@ fn cos_header_cases_sign_and_verify() {
 }
 
 #[test]
-fn cos_documentation_cases_sign_and_verify() {
+fn signs_and_verifies_cos_documentation_cases() {
     let file = vectors("cos-sign.json");
     let list = cases(&file, "documentation_cases");
     assert_eq!(list.len(), 2);
     for json in list {
-        // The page signs Date too, which no SDK does.
+        // The page also signs Date, which no SDK does.
         check_cos_header_form(&Case::new(json), false);
     }
 }
 
 #[test]
-fn requests_of_the_cos_sdk_sign_and_verify() {
+fn signs_and_verifies_cos_sdk_requests() {
     let file = vectors("cos-sign.json");
     let list = cases(&file, "sdk_requests");
     assert_eq!(list.len(), 23);
@@ -453,9 +453,9 @@ fn requests_of_the_cos_sdk_sign_and_verify() {
         let mut case = Case::new(json);
         let mut common = true;
         match case.name {
-            // The SDK leaves this call's query out of the signature.
+            // The SDK omits this call's query from the signature.
             "sdk-list-buckets" => common = false,
-            // The SDK signs the host without the port it sends; the text is still right for that host.
+            // The SDK signs the host without the port that it sends. The signature is valid for that host.
             "sdk-custom-domain-port" => {
                 case.headers
                     .insert("host", HeaderValue::from_str(signed_host(&case)).unwrap());
@@ -475,7 +475,7 @@ fn signed_host<'c>(case: &Case<'c>) -> &'c str {
 }
 
 #[test]
-fn cos_presigned_cases_verify() {
+fn verifies_cos_presigned() {
     let file = vectors("cos-sign.json");
     let list = cases(&file, "presigned_cases");
     assert_eq!(list.len(), 13);
@@ -501,7 +501,7 @@ fn cos_presigned_cases_verify() {
 }
 
 #[test]
-fn every_list_of_the_cos_file_is_used_or_named_here() {
+fn covers_every_list_of_the_cos_file() {
     let file = vectors("cos-sign.json");
     let names: Vec<_> = file
         .as_object()
@@ -510,7 +510,7 @@ fn every_list_of_the_cos_file_is_used_or_named_here() {
         .filter(|(_, v)| v.is_array())
         .map(|(k, _)| k)
         .collect();
-    // Browser forms are not spoken here; `sdk_differences` are inputs on which the SDKs disagree.
+    // Browser forms are not supported here; the SDKs disagree on the inputs in `sdk_differences`.
     let used = [
         "cases",
         "documentation_cases",
@@ -528,7 +528,7 @@ fn every_list_of_the_cos_file_is_used_or_named_here() {
 }
 
 #[test]
-fn tc3_cases_sign_and_verify() {
+fn signs_and_verifies_tc3() {
     let file = vectors("tc3.json");
     let list = cases(&file, "cases");
     assert_eq!(list.len(), 35);
@@ -587,7 +587,7 @@ fn tc3_cases_sign_and_verify() {
 }
 
 #[test]
-fn every_list_of_the_tc3_file_is_used_or_named_here() {
+fn covers_every_list_of_the_tc3_file() {
     let file = vectors("tc3.json");
     let names: Vec<_> = file
         .as_object()
@@ -596,12 +596,12 @@ fn every_list_of_the_tc3_file_is_used_or_named_here() {
         .filter(|(_, v)| v.is_array())
         .map(|(k, _)| k)
         .collect();
-    // `skip_sign` has no signature; `v1_signatures` are the older form, which the emulator alone knows.
+    // `skip_sign` has no signature; only the emulator supports the older form in `v1_signatures`.
     assert_eq!(names, ["cases", "skip_sign", "v1_signatures"]);
 }
 
 #[test]
-fn sigv2_query_cases_sign_and_verify_as_botocore_does() {
+fn sigv2_queries_match_botocore() {
     let file = vectors("sigv4.json");
     let mut seen = 0;
     for json in cases(&file, "sigv2_cases")
@@ -611,7 +611,7 @@ fn sigv2_query_cases_sign_and_verify_as_botocore_does() {
         let case = Case::new(json);
         let secret = case.secret();
         let expires = json["expires_at"].as_i64().unwrap();
-        // botocore moves the headers of a presigned URL, a token's among them, into its query.
+        // botocore moves the headers of a presigned URL into its query, a token too.
         let url = case.expected("signed_url");
         let raw_query = url.split_once('?').unwrap().1;
         let query = parse_query(raw_query);
@@ -650,10 +650,10 @@ fn sigv2_query_cases_sign_and_verify_as_botocore_does() {
     assert_eq!(seen, 2);
 }
 
-/// The `Authorization` form is not served, but its cases show more of the string to sign, which is
-/// the same with the date in the place of `Expires`.
+/// The `Authorization` form is not supported. Its cases cover more of the string to sign, which is the same with the
+/// date in place of `Expires`.
 #[test]
-fn sigv2_header_cases_have_the_string_to_sign_of_the_query_form() {
+fn sigv2_headers_match_the_query_form() {
     let file = vectors("sigv4.json");
     let mut seen = 0;
     for json in cases(&file, "sigv2_cases")

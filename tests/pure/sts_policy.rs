@@ -1,4 +1,4 @@
-//! CAM policies against what the official COS STS SDKs send, and the policy of a tenant's key.
+//! CAM policies compared with those of the official COS STS SDKs, and the policy of a tenant's key.
 
 use cosgate::config::PrefixPattern;
 use cosgate::credentials::Scope;
@@ -7,7 +7,7 @@ use cosgate::tenant::{Grant, Tenant};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Cases of the file that cosgate has no use for, each with its reason.
+/// Cases of the file that cosgate does not need, each with its reason.
 const NOT_APPLICABLE: &[(&str, &str)] = &[
     (
         "assume-role-no-policy",
@@ -19,18 +19,18 @@ const NOT_APPLICABLE: &[(&str, &str)] = &[
     ),
     (
         "scopes-get-service",
-        "ListBuckets is answered here, so no key needs GetService",
+        "ListBuckets gets its response from cosgate, so no key needs GetService",
     ),
 ];
 
 /// Cases that the SDKs send and cosgate refuses, each with its reason.
 const REFUSED: &[(&str, &str)] = &[(
     "actions-empty",
-    "a statement without actions allows nothing: a slip that STS would answer with an error",
+    "a statement without actions allows nothing: a slip that STS would refuse",
 )];
 
 #[test]
-fn policies_are_those_of_the_official_sdks() {
+fn policies_match_the_official_sdks() {
     let file: Value = serde_json::from_str(include_str!("../vectors/sts-policy.json")).unwrap();
     let mut checked = 0;
 
@@ -114,7 +114,7 @@ fn starts(start: &str) -> PrefixPattern {
 }
 
 #[test]
-fn a_tenants_policy_fences_keys_and_listings_to_its_prefix() {
+fn tenant_policy_limits_keys_and_listings() {
     let policy = policy_of(vec![grant(
         "photos",
         &[starts("acme/中 文/")],
@@ -140,7 +140,7 @@ fn a_tenants_policy_fences_keys_and_listings_to_its_prefix() {
 }
 
 #[test]
-fn a_whole_bucket_is_listed_without_a_condition() {
+fn lists_a_whole_bucket_without_a_condition() {
     let policy = policy_of(vec![grant(
         "all",
         &[PrefixPattern::Any],
@@ -153,7 +153,7 @@ fn a_whole_bucket_is_listed_without_a_condition() {
 }
 
 #[test]
-fn an_exact_key_gives_no_right_to_list() {
+fn exact_key_gives_no_list_permission() {
     let exact = PrefixPattern::Exact("one.txt".into());
     let policy = policy_of(vec![grant(
         "one",
@@ -178,7 +178,7 @@ fn equal_scopes_give_equal_bytes() {
 }
 
 #[test]
-fn a_star_inside_a_prefix_gives_no_right_at_all() {
+fn star_inside_a_prefix_gives_no_permission() {
     for prefix in ["a*/", "${uin}/", "a?/"] {
         assert!(
             policy_of(vec![grant("p", &[starts(prefix)], &["name/cos:GetObject"])])
@@ -189,7 +189,7 @@ fn a_star_inside_a_prefix_gives_no_right_at_all() {
 }
 
 #[test]
-fn the_encoded_policy_survives_one_more_decoding() {
+fn encoded_policy_survives_another_decoding() {
     let policy = policy_of(vec![grant(
         "p",
         &[starts("a b+c/100%/\"q\"/中/")],
@@ -209,8 +209,8 @@ fn the_encoded_policy_survives_one_more_decoding() {
     assert_eq!(serde_json::from_str::<Policy>(&decoded).unwrap(), policy);
 }
 
-/// As CAM judges: some statement allows the action on the resource, with its condition met. Here
-/// `*` stands only at the end of a resource, and all statements allow.
+/// Evaluates a policy as CAM does: a statement allows the action on the resource, and its condition holds. `*` stands
+/// only at the end of a resource here, and all statements allow.
 fn cam_allows(policy: &Policy, action: &str, resource: &str, list_prefix: Option<&str>) -> bool {
     let like = |pattern: &str, text: &str| match pattern.strip_suffix('*') {
         Some(start) => text.starts_with(start),
@@ -259,7 +259,7 @@ fn some_grant() -> impl Strategy<Value = Grant> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// The second fence is exactly as wide as the first.
+    /// The policy of the key allows exactly what the grants allow.
     #[test]
     fn a_tenants_policy_allows_what_its_grants_allow(
         grants in prop::collection::vec(some_grant(), 0..3),

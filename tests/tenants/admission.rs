@@ -1,4 +1,4 @@
-//! From where a tenant may call, and whose word is taken for it.
+//! The addresses from which a tenant may call, and the proxies that are trusted for them.
 #![allow(clippy::panic, reason = "a test may panic")]
 
 use crate::support::{ACME, Call, GLOBEX, Reply, World};
@@ -6,7 +6,7 @@ use crate::support::{ACME, Call, GLOBEX, Reply, World};
 const KEY: &str = "/photos/acme/a";
 const PUBLIC: &str = "/photos/public/a";
 
-/// acme may call from `10.0.0.0/8` and `2001:db8::/32` alone; `more` are keys of `[server]`.
+/// acme may call only from `10.0.0.0/8` and `2001:db8::/32`; `more` contains keys of `[server]`.
 fn world(more: &str) -> World {
     World::edited(|toml| {
         let toml = toml.replacen("threads = 1", &format!("threads = 1\n{more}"), 1);
@@ -26,12 +26,12 @@ fn assert_denied(reply: &Reply) {
 }
 
 #[test]
-fn a_good_key_from_elsewhere_is_denied_without_a_reason_and_a_bad_one_as_ever() {
+fn denies_keys_from_other_addresses() {
     let world = world("");
     assert_denied(&world.ask("GET", KEY));
     assert_denied(&world.signed("PUT", KEY).body("x").ask());
     assert_denied(&world.signed("GET", KEY).presigned(60).ask());
-    // Nobody is trusted, so nobody's word counts.
+    // No proxy is trusted, so the header has no effect.
     let forged = world
         .signed("GET", KEY)
         .header("x-forwarded-for", "10.0.0.1");
@@ -46,7 +46,7 @@ fn a_good_key_from_elsewhere_is_denied_without_a_reason_and_a_bad_one_as_ever() 
         .gateway
         .log
         .assert_says("127.0.0.1 is not in allowed_ips of the tenant acme");
-    // Whose key it is that was stolen.
+    // The log names the key that was stolen.
     for known in ["sigv4", "presigned"] {
         let by = format!(
             "\"tenant\":\"acme\",\"identity\":\"{known}\",\"key_id\":\"{}\"",
@@ -55,13 +55,13 @@ fn a_good_key_from_elsewhere_is_denied_without_a_reason_and_a_bad_one_as_ever() 
         world.gateway.log.assert_says(&by);
     }
     world.gateway.log.assert_says("\"client\":\"127.0.0.1\"");
-    // Others have their own rules.
+    // Other tenants have their own rules.
     let globex = Call::new(world.gateway.addr, "PUT", "/photos/globex/a").signed_by(GLOBEX);
     globex.body("x").ask().assert_ok();
 }
 
 #[test]
-fn a_trusted_proxy_says_who_calls() {
+fn trusts_forwarded_address_of_a_trusted_proxy() {
     let world = world("trusted_proxies = [\"127.0.0.1\", \"192.0.2.0/24\"]");
     let from = |forwarded: &[&str]| {
         let mut call = world.signed("PUT", KEY).body("x");
@@ -107,7 +107,7 @@ fn a_trusted_proxy_says_who_calls() {
 }
 
 #[test]
-fn a_forwarded_request_is_never_one_of_this_machine() {
+fn forwarded_request_is_not_local() {
     let put = |world: &World, header: Option<(&str, &str)>| {
         let mut call = Call::new(world.gateway.addr, "PUT", PUBLIC).body("x");
         if let Some((name, value)) = header {
@@ -127,7 +127,7 @@ fn a_forwarded_request_is_never_one_of_this_machine() {
         put(&plain, Some(header)).assert_error(403, "AccessDenied");
     }
     assert_eq!(plain.upstream_requests(), served);
-    // Who is trusted to forward is a proxy, whatever it says.
+    // A trusted proxy never counts as a local client.
     let behind = world("trusted_proxies = [\"127.0.0.0/8\"]");
     for header in [
         None,

@@ -1,4 +1,4 @@
-//! Who calls: signatures good and bad, bodies that are not what was signed, and callers without a key.
+//! Authentication: valid and invalid signatures, bodies that differ from the signed one, anonymous callers.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ const KEY: &str = "/photos/acme/a";
 const MINUTE: i64 = 60;
 const WEEK: u32 = 604_800;
 
-/// A world with one object of acme's in it.
+/// A world with one object of acme.
 fn world() -> World {
     let world = World::new();
     world.put(KEY, "hello");
@@ -29,7 +29,7 @@ fn world() -> World {
     world
 }
 
-/// The head of `call` with `from` replaced after it was signed.
+/// The head of `call`, with `from` replaced after signing.
 fn forged(call: &Call, from: &str, to: &str) -> Reply {
     let bytes = String::from_utf8(call.bytes()).unwrap();
     assert!(bytes.contains(from), "{from} is not in {bytes}");
@@ -50,7 +50,7 @@ fn damaged(call: &Call, field: &str) -> Reply {
 }
 
 #[test]
-fn a_good_signature_is_taken_in_the_header_and_in_the_query() {
+fn accepts_signatures_in_header_and_query() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let put = world.signed("PUT", KEY).body("hello");
@@ -72,7 +72,7 @@ fn a_good_signature_is_taken_in_the_header_and_in_the_query() {
 }
 
 #[test]
-fn a_wrong_key_is_told_from_a_wrong_signature() {
+fn distinguishes_wrong_keys_from_wrong_signatures() {
     let world = world();
     let get = world.signed("GET", KEY);
     let nobody = get.clone().signed_by(("NOBODYKEY00000000001", ACME.1));
@@ -91,7 +91,7 @@ fn a_wrong_key_is_told_from_a_wrong_signature() {
 }
 
 #[test]
-fn what_was_changed_after_signing_is_noticed() {
+fn rejects_changes_after_signing() {
     let world = world();
     let get = world.signed("GET", &format!("{KEY}?response-content-type=text%2Fcss"));
     let presigned = get.clone().presigned(60);
@@ -121,7 +121,7 @@ fn what_was_changed_after_signing_is_noticed() {
 }
 
 #[test]
-fn stale_and_future_signatures_are_refused() {
+fn rejects_stale_and_future_signatures() {
     let world = world();
     let get = world.signed("GET", KEY);
     for skew in [-16 * MINUTE, 16 * MINUTE, -24 * 60 * MINUTE] {
@@ -142,7 +142,7 @@ fn stale_and_future_signatures_are_refused() {
 }
 
 #[test]
-fn a_request_has_one_signature_by_one_mechanism() {
+fn rejects_two_signatures() {
     let world = world();
     let get = world.signed("GET", KEY);
     let presigned = get.clone().presigned(60);
@@ -175,7 +175,7 @@ fn a_request_has_one_signature_by_one_mechanism() {
 }
 
 #[test]
-fn a_presigned_url_of_version_2_is_taken_only_where_the_configuration_says_so() {
+fn accepts_presigned_urls_of_version_2_only_if_configured() {
     let target = |path: &str, bucket: Option<&str>| {
         let request = sigv2::SigV2Request {
             method: "GET",
@@ -212,7 +212,7 @@ fn a_presigned_url_of_version_2_is_taken_only_where_the_configuration_says_so() 
 }
 
 #[test]
-fn malformed_claims_are_refused() {
+fn rejects_malformed_claims() {
     let world = world();
     let get = world.signed("GET", KEY);
     for (from, to) in [
@@ -248,7 +248,7 @@ fn malformed_claims_are_refused() {
 }
 
 #[test]
-fn host_and_all_that_means_something_must_be_signed() {
+fn rejects_unsigned_headers() {
     let world = world();
     let put = world.signed("PUT", KEY).body("x");
     let presigned = put.clone().presigned(60);
@@ -277,7 +277,7 @@ fn host_and_all_that_means_something_must_be_signed() {
 }
 
 #[test]
-fn a_session_token_from_a_client_is_refused() {
+fn rejects_foreign_session_tokens() {
     let world = world();
     let get = || world.signed("GET", KEY);
     let by_header = get().header("x-amz-security-token", "t");
@@ -294,7 +294,7 @@ fn a_session_token_from_a_client_is_refused() {
 }
 
 #[test]
-fn a_body_that_is_not_the_signed_one_never_becomes_an_object() {
+fn rejects_a_body_other_than_the_signed_one() {
     let wrong = "0".repeat(64);
     for signature in SIGNATURES {
         let world = World::speaking(signature);
@@ -313,7 +313,7 @@ fn a_body_that_is_not_the_signed_one_never_becomes_an_object() {
 }
 
 #[test]
-fn the_hash_of_a_part_or_of_xml_is_checked_too() {
+fn verifies_the_hash_of_parts_and_documents() {
     let wrong = "0".repeat(64);
     let world = world();
     let created = world.ask("POST", &format!("{KEY}?uploads"));
@@ -335,7 +335,7 @@ fn the_hash_of_a_part_or_of_xml_is_checked_too() {
 }
 
 #[test]
-fn a_body_cut_short_never_becomes_an_object() {
+fn stores_no_truncated_body() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         for size in [10, 3 << 20] {
@@ -349,14 +349,14 @@ fn a_body_cut_short_never_becomes_an_object() {
         support::eventually("both requests are over", || {
             world.gateway.log.text().lines().count() == 2
         });
-        // COS hears of the cut later than the log does.
+        // COS sees the cut later than the log.
         world.put("/photos/acme/after", "");
         assert!(!world.emulator.object_exists(BUCKET, "acme/a"));
     }
 }
 
 #[test]
-fn a_client_without_a_key_is_served_on_loopback_in_its_own_folder() {
+fn serves_anonymous_clients_on_loopback() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let port = world.gateway.addr.port();
@@ -395,7 +395,7 @@ fn a_client_without_a_key_is_served_on_loopback_in_its_own_folder() {
 }
 
 #[test]
-fn a_client_without_a_key_cannot_choose_the_headers_of_an_answer() {
+fn anonymous_clients_cannot_override_response_headers() {
     let world = world();
     let call = |method: &str, target: &str| Call::new(world.gateway.addr, method, target);
     let put = call("PUT", "/photos/public/a").body("<script></script>");
@@ -405,7 +405,7 @@ fn a_client_without_a_key_cannot_choose_the_headers_of_an_answer() {
 }
 
 #[test]
-fn a_web_page_cannot_use_the_anonymous_tenant() {
+fn rejects_web_pages_as_anonymous_tenant() {
     let world = world();
     let port = world.gateway.addr.port();
     let addr = world.gateway.addr;
@@ -439,13 +439,13 @@ fn a_web_page_cannot_use_the_anonymous_tenant() {
     reply.assert_error(403, "AccessForbidden");
     assert_eq!(reply.header("access-control-allow-origin"), None);
     assert_eq!(world.upstream_requests(), 0);
-    // What a browser sends for a page that the user opened by hand.
+    // The headers of a browser for a page that the user opened directly.
     let direct = Call::new(addr, "GET", "/photos/public/a").header("sec-fetch-site", "none");
     direct.ask().assert_error(404, "NoSuchKey");
 }
 
 #[test]
-fn without_an_anonymous_tenant_every_request_must_be_signed() {
+fn requires_signatures_without_an_anonymous_tenant() {
     let key = r#"access_keys = [{ id = "ANYONEKEY00000000001", secret = "env:ACME_SECRET" }]"#;
     let world = World::edited(|toml| toml.replace("anonymous = true", key));
     for target in ["/", "/photos", "/photos/public/a"] {

@@ -1,5 +1,5 @@
-//! Callers with a token of an identity provider: which tokens are believed, what each subject may
-//! touch, and how keys come and go.
+//! Callers with a token of an identity provider: which tokens are valid, what each subject may access, and how
+//! keys change.
 
 #![allow(
     clippy::disallowed_methods,
@@ -23,7 +23,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// cosgate that takes tokens; the folder holds `jwks.json`.
+/// cosgate that accepts tokens; the folder contains `jwks.json`.
 fn world() -> (World, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let world = World::with(&identity_toml(&folder));
@@ -34,15 +34,15 @@ fn call(addr: SocketAddr, method: &str, path: &str, token: &str) -> Call {
     Call::new(addr, method, path).header("authorization", &format!("Bearer {token}"))
 }
 
-fn ask(world: &World, method: &str, path: &str, token: &str) -> Reply {
+fn send(world: &World, method: &str, path: &str, token: &str) -> Reply {
     call(world.gateway.addr, method, path, token).ask()
 }
 
-/// Whether `token` is refused with this code and a text that holds `why`, before COS is asked.
+/// Asserts that `token` is refused with this code and a text with `why`, without a request to COS.
 #[track_caller]
 fn assert_refused(world: &World, token: &str, status: u16, code: &str, why: &str) {
     let before = world.upstream_requests();
-    let reply = ask(world, "GET", "/photos/users/alice/k", token);
+    let reply = send(world, "GET", "/photos/users/alice/k", token);
     reply.assert_error(status, code);
     assert!(
         reply.text().contains(why),
@@ -50,13 +50,16 @@ fn assert_refused(world: &World, token: &str, status: u16, code: &str, why: &str
         reply.text()
     );
     if token.len() > 40 {
-        assert!(!reply.text().contains(token), "the token is told");
+        assert!(
+            !reply.text().contains(token),
+            "the response contains the token"
+        );
     }
     assert_eq!(world.upstream_requests(), before);
 }
 
 #[test]
-fn each_algorithm_signs_for_a_folder_of_its_subject() {
+fn accepts_every_algorithm() {
     let (world, _folder) = world();
     for (algorithm, key) in [("RS256", "r1"), ("ES256", "e1"), ("EdDSA", "o1")] {
         let header = json!({ "alg": algorithm, "kid": key });
@@ -64,13 +67,16 @@ fn each_algorithm_signs_for_a_folder_of_its_subject() {
         let path = format!("/photos/users/{algorithm}/k");
         let put = call(world.gateway.addr, "PUT", &path, &token).body("mine");
         put.ask().assert_ok();
-        assert_eq!(ask(&world, "GET", &path, &token).assert_ok().text(), "mine");
+        assert_eq!(
+            send(&world, "GET", &path, &token).assert_ok().text(),
+            "mine"
+        );
         assert_eq!(
             world.stored(&format!("users/{algorithm}/k")).as_deref(),
             Some("mine")
         );
         let path = format!("/photos?list-type=2&prefix=users/{algorithm}/");
-        let listed = ask(&world, "GET", &path, &token);
+        let listed = send(&world, "GET", &path, &token);
         assert_eq!(
             elements(&listed.text(), "Key"),
             [format!("users/{algorithm}/k")]
@@ -84,12 +90,12 @@ fn each_algorithm_signs_for_a_folder_of_its_subject() {
             "the log has the token"
         );
     }
-    // A token is checked once, and a key fetched once for each subject.
+    // A token is verified once, and a key is fetched once for each subject.
     assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), 3);
 }
 
 #[test]
-fn a_body_is_checked_as_far_as_the_client_says_what_it_is() {
+fn verifies_declared_hashes_of_bodies() {
     let (world, _folder) = world();
     let token = CORP.of("alice");
     let put = || call(world.gateway.addr, "PUT", "/photos/users/alice/k", &token).body("whole");
@@ -117,7 +123,7 @@ fn a_body_is_checked_as_far_as_the_client_says_what_it_is() {
 }
 
 #[test]
-fn subjects_cannot_reach_each_other() {
+fn isolates_subjects() {
     let (world, _folder) = world();
     let (alice, bob) = (CORP.of("alice"), CORP.of("bob"));
     let secret = call(world.gateway.addr, "PUT", "/photos/users/alice/k", &alice);
@@ -137,7 +143,7 @@ fn subjects_cannot_reach_each_other() {
         ("GET", "/photos?prefix=users/a"),
         ("GET", "/photos?prefix=users/alice/"),
     ] {
-        let reply = ask(&world, method, path, &bob);
+        let reply = send(&world, method, path, &bob);
         assert!(
             (400..404).contains(&reply.status),
             "{method} {path}: {reply:?}"
@@ -154,7 +160,7 @@ fn subjects_cannot_reach_each_other() {
 }
 
 #[test]
-fn a_template_gives_each_subject_a_bucket_of_its_own() {
+fn template_gives_each_subject_its_bucket() {
     let folder = tempfile::tempdir().unwrap();
     let prefix = "prefixes = [\"users/{claim.sub}/*\"]";
     let identity = identity_toml(&folder);
@@ -169,15 +175,15 @@ fn a_template_gives_each_subject_a_bucket_of_its_own() {
         assert_eq!(world.stored(&real).as_deref(), Some(subject));
     }
     for token in [&alice, &bob] {
-        let list = ask(&world, "GET", "/photos?list-type=2", token);
+        let list = send(&world, "GET", "/photos?list-type=2", token);
         let text = list.assert_ok().text();
         assert_eq!(elements(&text, "Key"), ["k"], "{text}");
         assert!(!text.contains("users/"), "{text}");
     }
-    ask(&world, "GET", "/photos/users/alice/k", &bob).assert_error(404, "NoSuchKey");
+    send(&world, "GET", "/photos/users/alice/k", &bob).assert_error(404, "NoSuchKey");
     let before = world.upstream_requests();
     for path in ["/photos/../alice/k", "/photos/%2e%2e/alice/k"] {
-        let reply = ask(&world, "GET", path, &bob);
+        let reply = send(&world, "GET", path, &bob);
         assert!((400..404).contains(&reply.status), "{path}: {reply:?}");
     }
     assert_eq!(world.upstream_requests(), before);
@@ -193,19 +199,19 @@ fn template_with(more: &str) -> (World, TempDir) {
 }
 
 #[test]
-fn each_subject_is_held_to_limits_of_its_own_whatever_token_it_shows() {
+fn limits_subjects_across_tokens() {
     let limits = "requests_per_second = 1\nburst = 3\nobject_size = \"1KiB\"";
     let (world, _folder) = template_with(&format!("[templates.web.limits]\n{limits}"));
     let alice = |n: u32| {
-        let token = CORP.with(&json!({ "sub": "alice", "n": n })); // each is another token
-        ask(&world, "GET", "/photos?location", &token).status
+        let token = CORP.with(&json!({ "sub": "alice", "n": n })); // each token is different
+        send(&world, "GET", "/photos?location", &token).status
     };
     let served = (0..8).filter(|n| alice(*n) == 200).count();
     assert!((3..=4).contains(&served), "{served}");
-    let refused = ask(&world, "GET", "/photos?location", &CORP.of("alice"));
+    let refused = send(&world, "GET", "/photos?location", &CORP.of("alice"));
     refused.assert_error(503, "SlowDown");
     let bob = CORP.of("bob");
-    ask(&world, "GET", "/photos?location", &bob).assert_ok();
+    send(&world, "GET", "/photos?location", &bob).assert_ok();
     let large = call(world.gateway.addr, "PUT", "/photos/users/bob/k", &bob);
     let large = large.body("x".repeat(1025)).ask();
     large.assert_error(400, "EntityTooLarge");
@@ -214,13 +220,13 @@ fn each_subject_is_held_to_limits_of_its_own_whatever_token_it_shows() {
 }
 
 #[test]
-fn a_subjects_requests_under_way_are_counted_together() {
+fn counts_requests_in_flight_per_subject() {
     let (world, _folder) =
         template_with("[templates.web.limits]\nconcurrent_requests = 1\nupload_rate = \"64KiB\"");
     let path = "/photos/users/alice/k";
     let probe = |subject: &str, n: u32| {
         let token = CORP.with(&json!({ "sub": subject, "n": n }));
-        ask(&world, "GET", "/photos?location", &token).status
+        send(&world, "GET", "/photos?location", &token).status
     };
     let upload = call(world.gateway.addr, "PUT", path, &CORP.of("alice"));
     let upload = upload.header("content-length", "1000");
@@ -233,38 +239,38 @@ fn a_subjects_requests_under_way_are_counted_together() {
 }
 
 #[test]
-fn a_templates_subjects_call_from_its_addresses_alone() {
+fn template_limits_addresses_of_its_subjects() {
     let (world, _folder) = template_with("allowed_ips = [\"10.0.0.0/8\"]");
     let before = world.upstream_requests();
-    let reply = ask(&world, "GET", "/photos/users/alice/k", &CORP.of("alice"));
+    let reply = send(&world, "GET", "/photos/users/alice/k", &CORP.of("alice"));
     reply.assert_error(403, "AccessDenied");
     assert!(reply.text().contains("<Message>Access Denied.</Message>"));
     let log = "127.0.0.1 is not in allowed_ips of the tenant web/alice";
     world.gateway.log.assert_says(log);
     assert_eq!(world.upstream_requests(), before);
-    // The tenant that a token names has rules of its own.
+    // The tenant that a token names has its own rules.
     let robot = CORP.with(&json!({ "cosgate_tenant": "robots" }));
     let path = "/photos/robots/k";
-    ask(&world, "GET", path, &robot).assert_error(404, "NoSuchKey");
+    send(&world, "GET", path, &robot).assert_error(404, "NoSuchKey");
     let (here, _folder) = template_with("allowed_ips = [\"127.0.0.1\"]");
-    let reply = ask(&here, "GET", "/photos/users/alice/k", &CORP.of("alice"));
+    let reply = send(&here, "GET", "/photos/users/alice/k", &CORP.of("alice"));
     reply.assert_error(404, "NoSuchKey");
 }
 
 #[test]
-fn a_listing_without_a_prefix_shows_the_subjects_own_alone() {
+fn listing_without_a_prefix_shows_only_own_keys() {
     let (world, _folder) = world();
     for subject in ["alice", "bob"] {
         let path = format!("/photos/users/{subject}/k");
         let put = call(world.gateway.addr, "PUT", &path, &CORP.of(subject));
         put.body("x").ask().assert_ok();
     }
-    let list = ask(&world, "GET", "/photos?list-type=2", &CORP.of("alice"));
+    let list = send(&world, "GET", "/photos?list-type=2", &CORP.of("alice"));
     let text = list.assert_ok().text();
     assert_eq!(elements(&text, "Key"), ["users/alice/k"], "{text}");
     let before = world.upstream_requests();
     let list = "/photos?list-type=2&delimiter=/&prefix=users/";
-    let list = ask(&world, "GET", list, &CORP.of("bob"));
+    let list = send(&world, "GET", list, &CORP.of("bob"));
     let text = list.assert_ok().text();
     assert_eq!(
         element(&text, "CommonPrefixes"),
@@ -274,7 +280,7 @@ fn a_listing_without_a_prefix_shows_the_subjects_own_alone() {
 }
 
 #[test]
-fn a_subject_that_is_no_plain_segment_gets_nothing() {
+fn rejects_subjects_that_are_no_path_segment() {
     let (world, _folder) = world();
     for subject in [
         "a/../b",
@@ -311,9 +317,9 @@ fn a_subject_that_is_no_plain_segment_gets_nothing() {
     assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), 0);
 }
 
-/// What providers call people, to the last letter: in keys, in the policy of the key, and in its condition.
+/// Subjects of real providers, letter by letter: in keys, in the policy of the key, and in its condition.
 #[test]
-fn every_subject_that_is_taken_works_behind_both_fences() {
+fn accepted_subjects_work_at_cosgate_and_cos() {
     let (world, _folder) = world();
     for (subject, path) in [
         (
@@ -335,9 +341,9 @@ fn every_subject_that_is_taken_works_behind_both_fences() {
             world.stored(&format!("users/{subject}/k")).as_deref(),
             Some("mine")
         );
-        assert_eq!(ask(&world, "GET", &key, &token).assert_ok().text(), "mine");
+        assert_eq!(send(&world, "GET", &key, &token).assert_ok().text(), "mine");
         let list = format!("/photos?list-type=2&prefix=users%2F{path}%2F");
-        let listed = ask(&world, "GET", &list, &token);
+        let listed = send(&world, "GET", &list, &token);
         assert_eq!(
             elements(&listed.assert_ok().text(), "Key"),
             [format!("users/{subject}/k")]
@@ -346,7 +352,7 @@ fn every_subject_that_is_taken_works_behind_both_fences() {
 }
 
 #[test]
-fn tokens_that_are_not_believed() {
+fn rejects_invalid_tokens() {
     let (world, _folder) = world();
     let now = wall_clock().unix();
     let signed_as = |header: &Value| CORP.token(header, &claims(&json!({})));
@@ -363,7 +369,7 @@ fn tokens_that_are_not_believed() {
     );
     refused(&signed_as(&json!({ "alg": "ES256", "kid": "e9" })), "kid");
 
-    // Signed by somebody else, who shows the key along with it.
+    // Signed with another key, which the token contains.
     let jwk: Value = serde_json::from_str(&STRANGER.jwks("1")).unwrap();
     for header in [
         json!({ "alg": "ES256", "kid": "e1" }),
@@ -417,16 +423,16 @@ fn tokens_that_are_not_believed() {
 }
 
 #[test]
-fn a_token_that_was_good_is_refused_when_its_time_is_over() {
+fn rejects_a_token_after_it_expires() {
     let (world, _folder) = world();
     let token = CORP.with(&json!({ "exp": wall_clock().unix() - 57 }));
-    let status = || ask(&world, "GET", "/photos/users/alice/none", &token).status;
+    let status = || send(&world, "GET", "/photos/users/alice/none", &token).status;
     assert_eq!(status(), 404);
     eventually("it is refused", || status() == 400);
 }
 
 #[test]
-fn one_way_to_call_at_a_time() {
+fn rejects_two_kinds_of_credentials() {
     let (world, _folder) = world();
     let token = CORP.of("alice");
     let presigned = world.signed("GET", "/photos/acme/k").presigned(60);
@@ -441,23 +447,23 @@ fn one_way_to_call_at_a_time() {
     let session = call(world.gateway.addr, "GET", "/photos/users/alice/k", &token);
     let session = session.header("x-amz-security-token", "x");
     session.ask().assert_error(400, "InvalidToken");
-    // No failed token makes its bearer the anonymous tenant.
-    ask(&world, "GET", "/photos/public/k", "x").assert_error(400, "InvalidToken");
+    // An invalid token does not make its bearer the anonymous tenant.
+    send(&world, "GET", "/photos/public/k", "x").assert_error(400, "InvalidToken");
     let lower = Call::new(world.gateway.addr, "GET", "/photos/users/alice/none");
     let lower = lower.header("authorization", &format!("bEARER {token}"));
     lower.ask().assert_error(404, "NoSuchKey");
 }
 
 #[test]
-fn without_an_identity_no_token_is_taken() {
+fn rejects_tokens_without_an_identity() {
     let world = World::new();
-    let reply = ask(&world, "GET", "/photos/acme/k", &CORP.of("alice"));
+    let reply = send(&world, "GET", "/photos/acme/k", &CORP.of("alice"));
     reply.assert_error(400, "InvalidArgument");
     assert!(reply.text().contains("[identities.NAME]"));
 }
 
 #[test]
-fn a_claim_names_a_tenant_that_takes_the_identity_and_no_other() {
+fn claim_selects_a_tenant_of_the_identity() {
     let (world, _folder) = world();
     let named = |name: Value| CORP.with(&json!({ "cosgate_tenant": name }));
     let robots = named("robots".into());
@@ -467,8 +473,8 @@ fn a_claim_names_a_tenant_that_takes_the_identity_and_no_other() {
         .gateway
         .log
         .assert_says("\"tenant\":\"robots\",\"identity\":\"bearer\",\"subject\":\"alice\"");
-    ask(&world, "GET", "/photos/users/alice/k", &robots).assert_error(403, "AccessDenied");
-    // acme has said nothing of this identity; and a claim that is there is never passed over.
+    send(&world, "GET", "/photos/users/alice/k", &robots).assert_error(403, "AccessDenied");
+    // acme does not accept this identity. A claim that is present is never ignored.
     for name in [
         json!("acme"),
         json!("ROBOTS"),
@@ -485,10 +491,10 @@ fn a_claim_names_a_tenant_that_takes_the_identity_and_no_other() {
 }
 
 #[test]
-fn a_file_of_keys_is_read_again_when_it_changes() {
+fn reloads_a_changed_key_file() {
     let (world, folder) = world();
     let old = CORP.of("alice");
-    let status = |token: &str| ask(&world, "GET", "/photos/users/alice/none", token).status;
+    let status = |token: &str| send(&world, "GET", "/photos/users/alice/none", token).status;
     assert_eq!(status(&old), 404);
     std::fs::write(folder.path().join("jwks.json"), "{").unwrap();
     let header = json!({ "alg": "ES256", "kid": "e2" });
@@ -500,41 +506,41 @@ fn a_file_of_keys_is_read_again_when_it_changes() {
     assert_eq!(status(&old), 404, "the keys that were there still serve");
     std::fs::write(folder.path().join("jwks.json"), STRANGER.jwks("2")).unwrap();
     let new = STRANGER.token(&header, &claims(&json!({})));
-    // A file is read once a second at most.
+    // A file is read at most once a second.
     eventually("a token of a new key is taken", || status(&new) == 404);
     assert_eq!(status(&old), 400, "a token that was good goes with its key");
 }
 
-/// A provider's key set over HTTP: what it answers, and how often it was asked.
+/// A provider's key set over HTTP: its responses, and the number of requests.
 struct KeyServer {
     script: Script,
-    answer: Arc<Mutex<Option<String>>>,
+    response: Arc<Mutex<Option<String>>>,
 }
 
 impl KeyServer {
     fn new() -> Self {
-        let answer = Arc::new(Mutex::new(None::<String>));
-        let said = Arc::clone(&answer);
+        let response = Arc::new(Mutex::new(None::<String>));
+        let said = Arc::clone(&response);
         let serve: Act = act(move |peer| {
             if peer.head().is_some() {
-                let answer = said.lock().unwrap().clone();
-                if let Some(answer) = answer {
-                    peer.say(&answer);
+                let response = said.lock().unwrap().clone();
+                if let Some(response) = response {
+                    peer.say(&response);
                 }
             }
         });
         Self {
             script: Script::new(vec![serve]),
-            answer,
+            response,
         }
     }
 
     fn says(&self, status: u16, body: &str) {
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
             body.len()
         );
-        *self.answer.lock().unwrap() = Some(answer);
+        *self.response.lock().unwrap() = Some(response);
     }
 
     fn world(&self) -> World {
@@ -542,13 +548,13 @@ impl KeyServer {
         World::with(&identity_with(&jwks))
     }
 
-    fn asked(&self) -> usize {
+    fn requests(&self) -> usize {
         self.script.heads().len()
     }
 }
 
 #[test]
-fn keys_from_a_url_are_fetched_once_and_a_first_request_waits_for_them() {
+fn fetches_keys_from_a_url_once() {
     let server = KeyServer::new();
     server.says(200, &CORP.jwks("1"));
     let world = server.world();
@@ -566,35 +572,35 @@ fn keys_from_a_url_are_fetched_once_and_a_first_request_waits_for_them() {
     for one in all {
         assert_eq!(one.join().unwrap(), 404);
     }
-    assert_eq!(server.asked(), 1);
+    assert_eq!(server.requests(), 1);
     assert!(server.script.heads()[0].starts_with("GET /keys.json HTTP/1.1\r\n"));
-    // Nobody can make us ask more often than once in ten seconds.
+    // No client can cause more than one request in ten seconds.
     for kid in 0..20 {
         let header = json!({ "alg": "ES256", "kid": format!("made-up-{kid}") });
         let token = STRANGER.token(&header, &claims(&json!({})));
         assert_refused(&world, &token, 400, "InvalidToken", "kid");
     }
-    assert_eq!(server.asked(), 1);
+    assert_eq!(server.requests(), 1);
 }
 
 #[test]
-fn a_new_key_at_a_url_is_found_when_a_token_names_it() {
+fn fetches_a_new_key_that_a_token_names() {
     let server = KeyServer::new();
     server.says(200, &CORP.jwks("1"));
     let world = server.world();
-    let status = |token: &str| ask(&world, "GET", "/photos/users/alice/none", token).status;
+    let status = |token: &str| send(&world, "GET", "/photos/users/alice/none", token).status;
     assert_eq!(status(&CORP.of("alice")), 404);
     let rotated = Instant::now();
     server.says(200, &STRANGER.jwks("2"));
     let new = STRANGER.token(&json!({ "alg": "RS256", "kid": "r2" }), &claims(&json!({})));
     eventually("the new key is found", || status(&new) == 404);
     assert!(rotated.elapsed() < Duration::from_secs(15));
-    assert_eq!(server.asked(), 2);
+    assert_eq!(server.requests(), 2);
     assert_eq!(status(&CORP.of("alice")), 400, "the old key is gone");
 }
 
 #[test]
-fn while_a_url_fails_the_keys_that_are_there_serve() {
+fn keeps_known_keys_while_the_url_fails() {
     for (status, body) in [
         (500, "{}".to_owned()),
         (302, STRANGER.jwks("2")),
@@ -610,18 +616,18 @@ fn while_a_url_fails_the_keys_that_are_there_serve() {
         let jwks = format!("http://{}/keys.json", server.script.addr);
         let toml = identity_with(&jwks).replacen("jwks =", "refresh = \"10s\"\njwks =", 1);
         let world = World::with(&toml);
-        let ask = |token: &str| ask(&world, "GET", "/photos/users/alice/none", token).status;
-        assert_eq!(ask(&CORP.of("alice")), 404);
+        let send = |token: &str| send(&world, "GET", "/photos/users/alice/none", token).status;
+        assert_eq!(send(&CORP.of("alice")), 404);
         server.says(status, &body);
         let new = STRANGER.token(&json!({ "alg": "ES256", "kid": "e2" }), &claims(&json!({})));
-        assert_eq!(ask(&new), 400);
-        assert_eq!(ask(&CORP.of("bob")), 403, "bob has another folder");
-        assert_eq!(ask(&CORP.of("alice")), 404);
+        assert_eq!(send(&new), 400);
+        assert_eq!(send(&CORP.of("bob")), 403, "bob has another folder");
+        assert_eq!(send(&CORP.of("alice")), 404);
     }
 }
 
 #[test]
-fn a_url_that_never_answers_costs_a_request_some_seconds_and_no_more() {
+fn limits_the_wait_for_a_silent_key_url() {
     let server = KeyServer::new();
     let world = server.world();
     let started = Instant::now();
@@ -630,7 +636,7 @@ fn a_url_that_never_answers_costs_a_request_some_seconds_and_no_more() {
     assert!(started.elapsed() < Duration::from_secs(9));
 }
 
-/// What `/readyz` answers.
+/// The response of `/readyz`.
 fn readyz(world: &World) -> (u16, String) {
     let keys = world.gateway.shared.tenants().key_states(wall_clock());
     let readiness = admin::Readiness {
@@ -642,7 +648,7 @@ fn readyz(world: &World) -> (u16, String) {
 }
 
 #[test]
-fn a_provider_that_is_down_at_the_start_has_its_callers_alone_try_again() {
+fn provider_outage_affects_only_its_callers() {
     let server = KeyServer::new();
     server.says(500, "{}");
     let folder = tempfile::tempdir().unwrap();
@@ -678,9 +684,9 @@ fn a_provider_that_is_down_at_the_start_has_its_callers_alone_try_again() {
             json!({ "iss": "https://second.example.com/", "cosgate_tenant": "robots", "n": n });
         CORP.with(&more)
     };
-    // More often than a stranger may fail: these are no strangers.
+    // More failures than the limit for unknown callers: these callers are known.
     for n in 0..120 {
-        let reply = ask(
+        let reply = send(
             &world,
             "GET",
             "/photos/users/alice/k",
@@ -709,8 +715,8 @@ fn a_provider_that_is_down_at_the_start_has_its_callers_alone_try_again() {
     );
     let usable = |name| world.gateway.metric("cosgate_identity_keys_usable", name);
     assert_eq!((usable("corp"), usable("second")), (0, 1));
-    // Others are served, on the first sight of their tokens.
-    ask(&world, "GET", "/photos?location", &of_second(1)).assert_ok();
+    // Other callers are served at their first token.
+    send(&world, "GET", "/photos?location", &of_second(1)).assert_ok();
     sts(&of_second(2)).assert_ok();
     assert_eq!(vend(&of_second(3)).status, 200);
     let made_up = CORP.token(
@@ -724,14 +730,14 @@ fn a_provider_that_is_down_at_the_start_has_its_callers_alone_try_again() {
         .assert_says("identities.corp: its keys have not been read since the start");
     server.says(200, &CORP.jwks("1"));
     eventually("the provider is back", || {
-        ask(&world, "GET", "/photos/users/alice/k", &CORP.of("alice")).status == 404
+        send(&world, "GET", "/photos/users/alice/k", &CORP.of("alice")).status == 404
     });
     assert_eq!(readyz(&world), (200, "ok\n".to_owned()));
     sts(&CORP.of("alice")).assert_ok();
 }
 
 #[test]
-fn keys_of_a_provider_that_cannot_be_reached_count_to_their_age_limit() {
+fn expires_keys_of_an_unreachable_provider() {
     let server = KeyServer::new();
     server.says(200, &CORP.jwks("1"));
     let jwks = format!("http://{}/keys.json", server.script.addr);
@@ -739,11 +745,11 @@ fn keys_of_a_provider_that_cannot_be_reached_count_to_their_age_limit() {
     let world = World::with(&identity_with(&jwks).replacen("jwks =", keys, 1));
     let path = "/photos/users/alice/none";
     let (known, started) = (CORP.of("alice"), Instant::now());
-    ask(&world, "GET", path, &known).assert_error(404, "NoSuchKey");
+    send(&world, "GET", path, &known).assert_error(404, "NoSuchKey");
     server.says(500, "{}");
     let mut good = 0;
     loop {
-        let reply = ask(&world, "GET", path, &known);
+        let reply = send(&world, "GET", path, &known);
         if reply.status == 503 {
             break;
         }
@@ -755,7 +761,7 @@ fn keys_of_a_provider_that_cannot_be_reached_count_to_their_age_limit() {
     assert!(good > 5 && started.elapsed() >= Duration::from_secs(19));
     let why = "corp cannot be reached";
     assert_refused(&world, &CORP.of("bob"), 503, "ServiceUnavailable", why);
-    // A key that is not known may be a new one.
+    // An unknown key may be a new one.
     let new = STRANGER.token(&json!({ "alg": "ES256", "kid": "e2" }), &claims(&json!({})));
     assert_refused(&world, &new, 503, "ServiceUnavailable", why);
     assert!(
@@ -765,26 +771,26 @@ fn keys_of_a_provider_that_cannot_be_reached_count_to_their_age_limit() {
     );
     server.says(200, &CORP.jwks("1"));
     eventually("the same keys are read again", || {
-        ask(&world, "GET", path, &known).status == 404
+        send(&world, "GET", path, &known).status == 404
     });
     assert_refused(&world, &new, 400, "InvalidToken", "kid");
 }
 
 #[test]
-fn entries_are_bounded_and_the_least_recently_used_goes_first() {
+fn evicts_the_least_recently_used_entry() {
     let folder = tempfile::tempdir().unwrap();
     let more = format!("[credentials]\nentries = 3\n{}", identity_toml(&folder));
     let world = World::with(&more);
     let use_as = |subject: &str| {
         let path = format!("/photos/users/{subject}/none");
-        ask(&world, "GET", &path, &CORP.of(subject)).assert_error(404, "NoSuchKey");
+        send(&world, "GET", &path, &CORP.of(subject)).assert_error(404, "NoSuchKey");
     };
     let calls = || world.gateway.metric("cosgate_sts_calls_total", "ok");
     for subject in ["a", "b", "c", "a"] {
         use_as(subject);
     }
     assert_eq!(calls(), 3);
-    use_as("d"); // b goes: it is the oldest, and a was used twice
+    use_as("d"); // evicts b: it is the oldest, because a was used twice
     use_as("a");
     use_as("c");
     assert_eq!(calls(), 4);
@@ -797,13 +803,13 @@ fn entries_are_bounded_and_the_least_recently_used_goes_first() {
 }
 
 #[test]
-fn a_flood_of_new_subjects_takes_nobody_elses_key() {
+fn flood_of_subjects_evicts_no_other_keys() {
     let folder = tempfile::tempdir().unwrap();
     let more = format!("[credentials]\nentries = 20\n{}", identity_toml(&folder));
     let world = World::with(&more);
     let get = |subject: &str| {
         let path = format!("/photos/users/{subject}/none");
-        ask(&world, "GET", &path, &CORP.of(subject)).status
+        send(&world, "GET", &path, &CORP.of(subject)).status
     };
     for subject in ["alice", "bob", "alice", "bob"] {
         assert_eq!(get(subject), 404);
@@ -815,12 +821,12 @@ fn a_flood_of_new_subjects_takes_nobody_elses_key() {
     assert_eq!((get("alice"), get("bob")), (404, 404));
     assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), calls);
     assert!(world.gateway.shared.credentials().scopes().0 <= 20);
-    // A tenant of the configuration is not in the table at all.
+    // A tenant of the configuration is not in this table.
     assert_eq!(world.ask("GET", "/photos/acme/none").status, 404);
 }
 
 #[test]
-fn a_token_over_plain_http_from_elsewhere_is_refused() {
+fn rejects_tokens_over_remote_plain_http() {
     let Some(outside) = outside_address() else {
         return; // this machine has loopback only
     };
@@ -845,7 +851,7 @@ fn a_token_over_plain_http_from_elsewhere_is_refused() {
     }
 }
 
-/// An address of this machine that is not loopback.
+/// An address of this machine other than loopback.
 fn outside_address() -> Option<std::net::IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?; // sends nothing

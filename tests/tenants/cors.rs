@@ -1,5 +1,4 @@
-//! Pages of other origins: what a browser is told before and after it asks, and that nothing of it shows a
-//! bucket to a page that no rule names.
+//! CORS: the responses before and after a browser's request. They show no bucket to a page that no rule names.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +19,7 @@ const GLOBEX_APP: &str = "https://globex.example.com";
 const BLOG: &str = "https://blog.example.com";
 const EVIL: &str = "https://evil.example";
 const VARY: &str = "Origin, Access-Control-Request-Headers, Access-Control-Request-Method";
-/// Three tenants have a bucket `photos`, each with rules of its own; `plain` has none.
+/// Three tenants have a bucket `photos`, each with its own rules; `plain` has none.
 const RULES: &str = r#"
 [[tenants.acme.grants.cors]]
 origins = ["https://app.example.com", "http://localhost:*"]
@@ -60,7 +59,7 @@ fn preflight(world: &World, target: &str, origin: &str, method: &str) -> Call {
         .header("access-control-request-method", method)
 }
 
-/// The headers about pages of other origins, sorted.
+/// The CORS headers, sorted.
 fn said(reply: &Reply) -> Vec<(&str, &str)> {
     let headers = reply.headers.iter();
     let about = |name: &str| name == "vary" || name.starts_with("access-control-");
@@ -76,14 +75,14 @@ fn allowed(reply: &Reply) -> Option<&str> {
     reply.header("access-control-allow-origin")
 }
 
-/// The headers that the answer lets a page read.
+/// The headers that a page may read.
 fn exposed(reply: &Reply) -> Vec<&str> {
     let names = reply.header("access-control-expose-headers");
     names.unwrap_or_default().split(", ").collect()
 }
 
 #[test]
-fn a_preflight_needs_no_signature_and_is_told_what_the_rule_allows() {
+fn responds_to_preflights_without_a_signature() {
     let world = world();
     for (target, host) in [
         ("/photos/acme/a%20b", ""),
@@ -112,7 +111,7 @@ fn a_preflight_needs_no_signature_and_is_told_what_the_rule_allows() {
     }
     let port = preflight(&world, "/photos", "http://localhost:5173", "POST").ask();
     assert_eq!(allowed(&port), Some("http://localhost:5173"));
-    // A rule for every page names none, and no user is known to it.
+    // A rule for all pages names none, and allows no credentials.
     let any = preflight(&world, "/photos/acme/a", EVIL, "HEAD").ask();
     assert_eq!(
         said(&any),
@@ -123,7 +122,7 @@ fn a_preflight_needs_no_signature_and_is_told_what_the_rule_allows() {
             ("vary", VARY),
         ]
     );
-    assert_eq!(world.upstream_requests(), 0, "COS was asked");
+    assert_eq!(world.upstream_requests(), 0, "COS got requests");
     world
         .gateway
         .log
@@ -131,7 +130,7 @@ fn a_preflight_needs_no_signature_and_is_told_what_the_rule_allows() {
 }
 
 #[test]
-fn a_preflight_without_a_rule_tells_nothing_of_the_bucket() {
+fn preflight_without_a_rule_hides_the_bucket() {
     let world = world();
     let refused = |target: &str, origin: &str, method: &str, headers: &str| {
         let call = preflight(&world, target, origin, method);
@@ -166,11 +165,11 @@ fn a_preflight_without_a_rule_tells_nothing_of_the_bucket() {
         refused("/photos/a", origin, method, headers);
         refused("/plain/a", origin, method, headers);
     }
-    assert_eq!(world.upstream_requests(), 0, "COS was asked");
+    assert_eq!(world.upstream_requests(), 0, "COS got requests");
 }
 
 #[test]
-fn what_is_no_preflight_is_told_so() {
+fn rejects_malformed_preflights() {
     let world = world();
     let call = |headers: &[(&str, &str)]| {
         let call = Call::new(world.gateway.addr, "OPTIONS", "/photos/acme/a");
@@ -195,7 +194,7 @@ fn what_is_no_preflight_is_told_so() {
 }
 
 #[test]
-fn answers_may_be_read_by_the_pages_of_the_callers_own_grant() {
+fn pages_read_responses_of_their_own_grant() {
     for signature in SIGNATURES {
         let world = World::edited(|toml| {
             toml.replacen(
@@ -233,7 +232,7 @@ fn answers_may_be_read_by_the_pages_of_the_callers_own_grant() {
             let is_there = get.header(name).is_some() || name == "x-cos-force-download";
             assert!(is_there && name != "*", "{name}: {get:?}");
         }
-        // Of the rules of all tenants only the caller's count.
+        // Only the rules of the caller's tenant apply.
         let other = world
             .signed("GET", "/photos/acme/a.txt")
             .header("origin", GLOBEX_APP)
@@ -242,7 +241,7 @@ fn answers_may_be_read_by_the_pages_of_the_callers_own_grant() {
         let theirs = Call::new(world.gateway.addr, "GET", "/photos/globex/a").signed_by(GLOBEX);
         let theirs = theirs.header("origin", GLOBEX_APP).ask();
         assert_eq!((theirs.status, allowed(&theirs)), (404, Some(GLOBEX_APP)));
-        // For every page: without a user.
+        // A rule for all pages allows no credentials.
         let any = world
             .signed("HEAD", "/photos/acme/a.txt")
             .header("origin", EVIL)
@@ -253,7 +252,7 @@ fn answers_may_be_read_by_the_pages_of_the_callers_own_grant() {
 }
 
 #[test]
-fn errors_may_be_read_too() {
+fn pages_read_errors() {
     let world = world();
     for (call, status, code) in [
         (world.signed("GET", "/photos/acme/none"), 404, "NoSuchKey"),
@@ -270,7 +269,7 @@ fn errors_may_be_read_too() {
             403,
             "AccessDenied",
         ),
-        // Before the caller is known, the rules of all buckets of the name count.
+        // Before the caller is known, the rules of all buckets with this name apply.
         (
             world
                 .signed("GET", "/photos/acme/a")
@@ -304,7 +303,7 @@ fn errors_may_be_read_too() {
         evil.assert_error(status, code);
         assert_eq!(said(&evil), [("vary", VARY)]);
     }
-    // Nobody learns from it which buckets there are.
+    // The responses do not reveal which buckets exist.
     for target in ["/photos/a", "/plain/a", "/no-such-bucket/a"] {
         let unsigned = Call::new(world.gateway.addr, "PUT", target)
             .header("origin", EVIL)
@@ -334,7 +333,7 @@ fn errors_may_be_read_too() {
 }
 
 #[test]
-fn caches_are_told_what_an_answer_depends_on() {
+fn sends_vary_for_caches() {
     let world = world();
     world.put("/photos/acme/a", "x");
     world.put("/plain/a", "x");
@@ -354,11 +353,11 @@ fn caches_are_told_what_an_answer_depends_on() {
 }
 
 #[test]
-fn cos_s_own_rules_reach_no_page() {
-    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nETag: \"e\"\r\nVary: Accept-Encoding, origin\r\n\
+fn removes_cors_headers_of_cos() {
+    let response = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nETag: \"e\"\r\nVary: Accept-Encoding, origin\r\n\
         Access-Control-Allow-Origin: https://evil.example\r\nAccess-Control-Allow-Credentials: true\r\n\
         Access-Control-Expose-Headers: x-secret\r\nAccess-Control-Max-Age: 9\r\n\r\nx";
-    let scripted = Scripted::with(vec![act(|peer| peer.always(answer))], RULES);
+    let scripted = Scripted::with(vec![act(|peer| peer.always(response))], RULES);
     let get = scripted
         .signed("GET", "/photos/acme/a")
         .header("origin", EVIL)
@@ -381,7 +380,7 @@ fn cos_s_own_rules_reach_no_page() {
 }
 
 #[test]
-fn a_page_uses_presigned_urls() {
+fn page_uses_presigned_urls() {
     let world = world();
     let put = world
         .signed("PUT", "/photos/acme/photo-0001.jpg")
@@ -400,7 +399,7 @@ fn a_page_uses_presigned_urls() {
     assert_eq!((get.text().as_str(), allowed(&get)), ("jpeg", Some(APP)));
 }
 
-/// A form that nobody signed.
+/// An unsigned form.
 fn form(world: &World, origin: &str) -> Reply {
     let field = |name: &str, value: &str| {
         format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
@@ -420,7 +419,7 @@ fn form(world: &World, origin: &str) -> Reply {
 }
 
 #[test]
-fn a_page_reads_the_answer_to_its_form() {
+fn page_reads_the_response_to_its_form() {
     let world = world();
     let posted = form(&world, BLOG);
     assert_eq!(
@@ -441,11 +440,11 @@ fn a_page_reads_the_answer_to_its_form() {
 }
 
 #[test]
-fn a_page_uses_the_anonymous_tenant_where_a_rule_says_so() {
+fn page_uses_the_anonymous_tenant_if_a_rule_allows() {
     let world = world();
     let call = |method: &str| Call::new(world.gateway.addr, method, "/photos/public/a.png");
     call("PUT").body("png").ask().assert_ok();
-    // `fetch`, then an image, which has no `Origin`.
+    // A `fetch`, then an image, which has no `Origin`.
     let fetched = call("GET")
         .header("origin", BLOG)
         .header("sec-fetch-site", "cross-site")
@@ -487,8 +486,8 @@ fn a_page_uses_the_anonymous_tenant_where_a_rule_says_so() {
     ] {
         refused.ask().assert_error(403, "AccessDenied");
     }
-    assert_eq!(world.upstream_requests(), before, "COS was asked");
-    // For every page.
+    assert_eq!(world.upstream_requests(), before, "COS got requests");
+    // The same for a rule that allows all pages.
     let public = World::edited(|toml| {
         toml + "[[tenants.anyone.grants.cors]]\norigins = [\"*\"]\nmethods = [\"GET\"]\n"
     });
@@ -505,15 +504,15 @@ fn a_page_uses_the_anonymous_tenant_where_a_rule_says_so() {
 }
 
 #[test]
-fn the_rules_of_a_template_count() {
+fn applies_rules_of_a_template() {
     let folder = tempfile::tempdir().unwrap();
     let rule = "\n[[templates.web.grants.cors]]\norigins = [\"https://app.example.com\"]\nmethods = [\"PUT\"]\nheaders = [\"authorization\"]\n";
     let world = World::with(&(identity_toml(&folder) + rule));
-    let asked = preflight(&world, "/photos/users/alice/k", APP, "PUT");
-    let asked = asked
+    let response = preflight(&world, "/photos/users/alice/k", APP, "PUT");
+    let response = response
         .header("access-control-request-headers", "authorization")
         .ask();
-    assert_eq!((asked.status, allowed(&asked)), (200, Some(APP)));
+    assert_eq!((response.status, allowed(&response)), (200, Some(APP)));
     let token = CORP.token(
         &json!({ "alg": "EdDSA", "kid": "o1" }),
         &claims(&json!({ "sub": "alice" })),
@@ -540,7 +539,7 @@ fn the_rules_of_a_template_count() {
 }
 
 #[test]
-fn a_page_asks_for_a_list_of_buckets_where_a_rule_names_its_origin() {
+fn page_lists_buckets_if_a_rule_names_its_origin() {
     let world = world();
     let list = |origin: &str| world.signed("GET", "/").header("origin", origin).ask();
     let own = list(APP);
@@ -550,14 +549,14 @@ fn a_page_asks_for_a_list_of_buckets_where_a_rule_names_its_origin() {
         assert_eq!(said(&list(other)), [("vary", VARY)], "{other}");
     }
     assert_eq!(preflight(&world, "/", APP, "GET").ask().status, 200);
-    // A rule for every page is for its bucket's objects alone.
+    // A rule for all pages applies only to the objects of its bucket.
     preflight(&world, "/", EVIL, "HEAD")
         .ask()
         .assert_error(403, "AccessForbidden");
 }
 
 #[test]
-fn keys_are_given_to_pages_that_a_rule_names() {
+fn gives_keys_to_pages_that_a_rule_names() {
     let secret = "session_secret = \"session-secret-0123456789-0123456789\"";
     let world = World::edited(|toml| {
         let toml = toml.replacen("threads = 1", &format!("threads = 1\n{secret}"), 1);
@@ -574,8 +573,8 @@ fn keys_are_given_to_pages_that_a_rule_names() {
             .header("origin", origin)
             .send()
     };
-    for (what, ask) in [("sts", &sts as &dyn Fn(&str) -> Reply), ("vend", &vend)] {
-        let own = ask(APP);
+    for (what, send) in [("sts", &sts as &dyn Fn(&str) -> Reply), ("vend", &vend)] {
+        let own = send(APP);
         assert_eq!(
             (own.status, allowed(&own)),
             (200, Some(APP)),
@@ -583,7 +582,7 @@ fn keys_are_given_to_pages_that_a_rule_names() {
             own.text()
         );
         for other in [EVIL, GLOBEX_APP, "null"] {
-            let reply = ask(other);
+            let reply = send(other);
             assert_eq!(
                 (reply.status, said(&reply)),
                 (403, vec![("vary", VARY)]),
@@ -592,12 +591,12 @@ fn keys_are_given_to_pages_that_a_rule_names() {
         }
     }
     for target in ["/", "/.cosgate/credentials"] {
-        let asked = preflight(&world, target, APP, "POST");
-        let asked = asked
+        let response = preflight(&world, target, APP, "POST");
+        let response = response
             .header("access-control-request-headers", "authorization,x-amz-date")
             .ask();
         assert_eq!(
-            (asked.status, allowed(&asked)),
+            (response.status, allowed(&response)),
             (200, Some(APP)),
             "{target}"
         );

@@ -1,5 +1,5 @@
-//! Nobody leaves their bucket or prefix. The rows of the threat list: A is leaving the fence, E is
-//! doubtful HTTP. Whatever is refused here, COS has not heard of.
+//! Tenants stay within their buckets and prefixes. The names follow the rows of the threat list: A is access outside
+//! the grant, E is ambiguous HTTP. COS gets none of the requests that are refused here.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,7 @@ use crate::support::{
     element, exchange,
 };
 
-/// A world with one object of each tenant, and nothing counted yet.
+/// A world with one object of each tenant and empty counters.
 fn world_in(signature: &str) -> World {
     let world = World::speaking(signature);
     world.put("/photos/acme/a", "acme's");
@@ -32,11 +32,11 @@ fn globex(world: &World, method: &str, target: &str) -> Call {
     Call::new(world.gateway.addr, method, target).signed_by(GLOBEX)
 }
 
-/// Asserts that COS has seen nothing, and that everything is where it was.
+/// Asserts that COS got no request, and that all objects are unchanged.
 #[track_caller]
 fn assert_untouched(world: &World) {
     let heads = world.emulator.counters().heads();
-    assert!(heads.is_empty(), "COS was asked: {heads:?}");
+    assert!(heads.is_empty(), "COS got requests: {heads:?}");
     assert_eq!(world.stored("globex/secret").as_deref(), Some("globex's"));
     assert_eq!(world.stored("acme/a").as_deref(), Some("acme's"));
 }
@@ -52,8 +52,8 @@ fn assert_refused(reply: &Reply, status: u16, code: &str, what: &str) {
     assert!(!reply.text().contains("globex's"), "{what}");
 }
 
-/// Sends a path as it is, without a signature: the signer of these tests could not sign all of them,
-/// and what is refused must be refused before anyone asks who calls.
+/// Sends a path unchanged and unsigned, because the signer of these tests could not sign all of them. cosgate must
+/// refuse such a path before it authenticates the caller.
 fn raw(world: &World, method: &str, target: &str) -> Reply {
     let head = format!(
         "{method} {target} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\n\r\n",
@@ -63,7 +63,7 @@ fn raw(world: &World, method: &str, target: &str) -> Reply {
 }
 
 #[test]
-fn a1_dot_segments_are_refused_however_they_are_written() {
+fn a1_rejects_dot_segments_in_every_encoding() {
     let world = world();
     for path in [
         "acme/../globex/secret",
@@ -90,7 +90,7 @@ fn a1_dot_segments_are_refused_however_they_are_written() {
             assert_refused(&reply, 400, "InvalidURI", path);
         }
     }
-    // What is a parameter elsewhere is part of the key here.
+    // Parameters of other operations are part of the key here.
     let reply = world.ask("GET", "/photos/globex;/../secret");
     assert_refused(&reply, 400, "InvalidURI", ";");
     let reply = world.ask("GET", "/photos/acme;x=/a");
@@ -99,7 +99,7 @@ fn a1_dot_segments_are_refused_however_they_are_written() {
 }
 
 #[test]
-fn a2_keys_that_cos_does_not_take_are_refused_before_anything_is_signed() {
+fn a2_rejects_keys_that_cos_refuses() {
     let world = world();
     let long = format!("acme/{}", "x".repeat(846));
     for (path, code) in [
@@ -138,7 +138,7 @@ fn a2_keys_that_cos_does_not_take_are_refused_before_anything_is_signed() {
 }
 
 #[test]
-fn a2_control_characters_in_parameters_are_refused_before_anything_is_signed() {
+fn a2_rejects_control_characters_in_parameters() {
     for signature in ["s3", "cos"] {
         let world = world_in(signature);
         for parameter in [
@@ -188,7 +188,7 @@ fn a2_control_characters_in_parameters_are_refused_before_anything_is_signed() {
 }
 
 #[test]
-fn a11_a_hosts_letter_case_changes_neither_the_bucket_nor_the_signature() {
+fn a11_ignores_letter_case_of_the_host() {
     let world = world();
     let call = |method, host| {
         let call = world.signed(method, "/acme/Case").header("host", host);
@@ -207,7 +207,7 @@ fn a11_a_hosts_letter_case_changes_neither_the_bucket_nor_the_signature() {
 }
 
 #[test]
-fn a3_prefixes_are_compared_byte_by_byte() {
+fn a3_compares_prefixes_by_bytes() {
     let world = world();
     for path in [
         "acme",
@@ -224,7 +224,7 @@ fn a3_prefixes_are_compared_byte_by_byte() {
     ] {
         for method in ["GET", "HEAD", "PUT", "DELETE"] {
             let call = world.signed(method, &format!("/photos/{path}"));
-            // The folder's own name, to who may list it: no object, as a listing says.
+            // The name of the folder itself is no object, as the listing shows.
             let refused = if (method, path) == ("HEAD", "acme") {
                 404
             } else {
@@ -236,24 +236,24 @@ fn a3_prefixes_are_compared_byte_by_byte() {
     assert_untouched(&world);
 }
 
-/// s3fs asks for it before it asks for the folder. The answer comes from the grant alone.
+/// s3fs requests this name before the folder. The response depends only on the grant.
 #[test]
-fn a3_the_name_of_the_own_folder_tells_nothing_of_an_object_of_this_name() {
+fn a3_folder_name_reveals_no_object() {
     let world = world();
-    let told = || {
+    let observed = || {
         let reply = world.signed("HEAD", "/photos/acme").ask();
         (
             reply.status,
             reply.header("content-length").map(str::to_string),
         )
     };
-    let without = told();
+    let without = observed();
     world
         .emulator
         .put_object(BUCKET, "acme", b"somebody's")
         .unwrap();
 
-    assert_eq!(told(), without);
+    assert_eq!(observed(), without);
 
     assert_eq!(without.0, 404);
     for method in ["GET", "PUT", "DELETE"] {
@@ -265,7 +265,7 @@ fn a3_the_name_of_the_own_folder_tells_nothing_of_an_object_of_this_name() {
 }
 
 #[test]
-fn a4_listings_stay_inside_the_prefix() {
+fn a4_limits_listings_to_the_prefix() {
     let world = world();
     for form in ["", "list-type=2&", "versions&", "uploads&"] {
         for query in [
@@ -296,7 +296,7 @@ fn a4_listings_stay_inside_the_prefix() {
 }
 
 #[test]
-fn a4_a_listing_of_an_ancestor_shows_the_callers_own_alone() {
+fn a4_listing_of_an_ancestor_shows_only_own_keys() {
     for signature in SIGNATURES {
         let world = world_in(signature);
         for (form, marker, max) in [
@@ -330,7 +330,7 @@ fn a4_a_listing_of_an_ancestor_shows_the_callers_own_alone() {
                 );
                 assert_eq!(element(&text, "IsTruncated"), "false");
             }
-            assert_eq!(world.upstream_requests(), 0, "COS was asked");
+            assert_eq!(world.upstream_requests(), 0, "COS got requests");
         }
         for head in world.emulator.counters().heads() {
             assert!(head.target.contains("prefix=acme%2F"), "{}", head.target);
@@ -339,7 +339,7 @@ fn a4_a_listing_of_an_ancestor_shows_the_callers_own_alone() {
 }
 
 #[test]
-fn a4_markers_cannot_lead_a_listing_out() {
+fn a4_markers_cannot_leave_the_prefix() {
     for signature in SIGNATURES {
         let world = world_in(signature);
         for query in [
@@ -354,14 +354,14 @@ fn a4_markers_cannot_lead_a_listing_out() {
             let reply = world.ask("GET", &format!("/photos?{query}"));
             assert!(!reply.assert_ok().text().contains("secret"), "{query}");
         }
-        // A prefix that goes up is only a text to COS; it must find nothing.
+        // A prefix with `..` is plain text for COS, and must find nothing.
         let reply = world.ask("GET", "/photos?prefix=acme%2F..%2Fglobex%2F");
         assert!(!reply.text().contains("secret"), "{}", reply.text());
     }
 }
 
 #[test]
-fn a5_a_copy_reads_from_the_callers_own_buckets_and_prefixes() {
+fn a5_copies_only_from_own_prefixes() {
     let world = world();
     let created = world.ask("POST", "/photos/acme/b?uploads");
     let id = element(&created.assert_ok().text(), "UploadId");
@@ -429,7 +429,7 @@ fn a5_a_copy_reads_from_the_callers_own_buckets_and_prefixes() {
 }
 
 #[test]
-fn a6_a_multi_delete_reaches_only_the_callers_keys() {
+fn a6_multi_delete_reaches_only_own_keys() {
     for signature in SIGNATURES {
         let world = world_in(signature);
         for key in [
@@ -468,7 +468,7 @@ fn a6_a_multi_delete_reaches_only_the_callers_keys() {
 }
 
 #[test]
-fn a7_data_processing_is_never_passed_on() {
+fn a7_rejects_data_processing() {
     let world = world();
     for query in [
         "ci-process=sensitive-content-recognition",
@@ -504,7 +504,7 @@ fn a7_data_processing_is_never_passed_on() {
 }
 
 #[test]
-fn a8_parameters_that_s3_does_not_know_are_signed_and_go_no_further() {
+fn a8_forwards_no_unknown_parameters() {
     for signature in SIGNATURES {
         let world = world_in(signature);
         for (method, target) in [
@@ -556,7 +556,7 @@ fn a8_parameters_that_s3_does_not_know_are_signed_and_go_no_further() {
             }
         }
     }
-    // A write that would become another request is none.
+    // A write that would become another request is refused.
     let world = world();
     for query in [
         "newThing",
@@ -575,7 +575,7 @@ fn a8_parameters_that_s3_does_not_know_are_signed_and_go_no_further() {
 }
 
 #[test]
-fn a8_sub_resources_of_a_bucket_are_denied() {
+fn a8_denies_sub_resources_of_a_bucket() {
     let world = world();
     for name in [
         "accelerate",
@@ -601,7 +601,7 @@ fn a8_sub_resources_of_a_bucket_are_denied() {
             let reply = world.ask(method, &format!("/photos?{name}"));
             let (status, code) = match name {
                 "domain" | "origin" | "referer" => (403, "AccessDenied"),
-                // cosgate answers, as S3 does for a bucket without one.
+                // cosgate responds as S3 does for a bucket without this configuration.
                 _ if method == "GET" && !matches!(name, "intelligent-tiering" | "inventory") => {
                     assert!(
                         matches!(reply.status, 200 | 404),
@@ -610,7 +610,7 @@ fn a8_sub_resources_of_a_bucket_are_denied() {
                     );
                     continue;
                 }
-                // Each is a right of its own.
+                // Each needs an action of its own.
                 "accelerate" | "acl" | "logging" | "object-lock" | "versioning"
                     if method == "PUT" =>
                 {
@@ -620,7 +620,7 @@ fn a8_sub_resources_of_a_bucket_are_denied() {
                 "cors" | "encryption" | "lifecycle" | "tagging" | "website" => {
                     (403, "AccessDenied")
                 }
-                _ => (501, "NotImplemented"), // S3 has it, and tools that ask go on after this
+                _ => (501, "NotImplemented"), // S3 supports it, and tools continue after this error
             };
             assert_refused(&reply, status, code, name);
         }
@@ -634,9 +634,9 @@ fn a8_sub_resources_of_a_bucket_are_denied() {
     assert_untouched(&world);
 }
 
-/// Those that are signed are in `tests/proxy/post_object.rs`.
+/// `tests/proxy/post_object.rs` has the signed forms.
 #[test]
-fn a9_a_form_is_judged_by_its_own_signature_and_key() {
+fn a9_authorizes_a_form_by_its_signature_and_key() {
     let world = world();
     let form = "--b\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\nglobex/x\r\n\
         --b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nx\r\n--b--\r\n";
@@ -652,7 +652,7 @@ fn a9_a_form_is_judged_by_its_own_signature_and_key() {
 }
 
 #[test]
-fn a10_an_upload_of_another_tenant_cannot_be_reached() {
+fn a10_protects_uploads_of_other_tenants() {
     for signature in SIGNATURES {
         let world = world_in(signature);
         let created = globex(&world, "POST", "/photos/globex/up?uploads").ask();
@@ -676,7 +676,7 @@ fn a10_an_upload_of_another_tenant_cannot_be_reached() {
             assert_refused(&call.ask(), 403, "AccessDenied", &call.method);
         }
         assert_untouched(&world);
-        // Under a key of one's own it is not an upload.
+        // Under a key of the caller, the upload does not exist.
         for call in calls("acme/up") {
             assert_refused(&call.ask(), 404, "NoSuchUpload", &call.method);
         }
@@ -688,11 +688,11 @@ fn a10_an_upload_of_another_tenant_cannot_be_reached() {
 }
 
 #[test]
-fn a11_the_bucket_is_named_once_and_by_a_known_host() {
+fn a11_rejects_ambiguous_buckets() {
     let world = world();
     let port = world.gateway.addr.port();
     let get = |host: &str, target: &str| world.signed("GET", target).header("host", host).ask();
-    // The Host's bucket wins and the path is all key.
+    // The bucket of the Host wins, and the whole path is the key.
     let reply = get("other.s3.localhost", "/photos/acme/a");
     assert_refused(&reply, 403, "AccessDenied", "two buckets");
     let reply = get(&format!("{BUCKET}.s3.localhost:{port}"), "/acme/a");
@@ -732,7 +732,7 @@ fn a11_the_bucket_is_named_once_and_by_a_known_host() {
 }
 
 #[test]
-fn a12_rights_beyond_the_operation_need_a_grant_of_their_own() {
+fn a12_extra_permissions_need_their_own_grant() {
     let world = world();
     for (name, value, status) in [
         ("x-amz-acl", "public-read", 403),
@@ -771,7 +771,7 @@ fn a12_rights_beyond_the_operation_need_a_grant_of_their_own() {
 }
 
 #[test]
-fn tenants_of_one_bucket_cannot_touch_each_other() {
+fn isolates_tenants_of_one_bucket() {
     for signature in SIGNATURES {
         let world = world_in(signature);
         for (key, own, theirs) in [
@@ -823,7 +823,7 @@ fn tenants_of_one_bucket_cannot_touch_each_other() {
 }
 
 #[test]
-fn a4_a_listing_token_of_a_neighbour_or_of_ones_own_making_leads_nowhere() {
+fn a4_rejects_foreign_and_forged_tokens() {
     let world = World::new();
     let globex = |method: &str, target: &str| {
         Call::new(world.gateway.addr, method, target).signed_by(GLOBEX)
@@ -869,13 +869,13 @@ fn a4_a_listing_token_of_a_neighbour_or_of_ones_own_making_leads_nowhere() {
 }
 
 #[test]
-fn a4_a_page_that_a_token_would_lead_out_with_is_cut_off() {
+fn a4_cuts_pages_outside_the_prefix() {
     let page = "<ListBucketResult><Contents><Key>globex/secret</Key><Size>1</Size></Contents></ListBucketResult>";
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\ncontent-length: {}\r\n\r\n{page}",
         page.len()
     );
-    let cos = Scripted::new(vec![act(move |peer| peer.always(&answer))]);
+    let cos = Scripted::new(vec![act(move |peer| peer.always(&response))]);
     let target = "/photos?list-type=2&prefix=acme/&continuation-token=opaque";
     let reply = cos.signed("GET", target).send();
     assert!(!reply.text().contains("globex"), "{}", reply.text());
@@ -885,7 +885,7 @@ fn a4_a_page_that_a_token_would_lead_out_with_is_cut_off() {
 }
 
 #[test]
-fn e3_a_body_framed_twice_is_refused_and_the_connection_closed() {
+fn e3_rejects_a_body_framed_twice() {
     let world = world();
     for framing in [
         "content-length: 5\r\ntransfer-encoding: chunked\r\n",
@@ -903,7 +903,7 @@ fn e3_a_body_framed_twice_is_refused_and_the_connection_closed() {
 }
 
 #[test]
-fn e3_a_pipelined_head_is_read_as_strictly_as_the_first() {
+fn e3_checks_pipelined_heads_strictly() {
     let world = world();
     for line in [
         "content-length: 5\r\ntransfer-encoding: chunked\r\n",
@@ -924,7 +924,7 @@ fn e3_a_pipelined_head_is_read_as_strictly_as_the_first() {
 }
 
 #[test]
-fn e4_only_chunked_alone_is_a_transfer_encoding() {
+fn e4_accepts_only_chunked_transfer_encoding() {
     let world = world();
     for framing in [
         "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
@@ -941,7 +941,7 @@ fn e4_only_chunked_alone_is_a_transfer_encoding() {
     assert_untouched(&world);
 }
 
-/// Sends a body framed like this, and after it a request that must not be read as one.
+/// Sends a body with this framing, and then a request that must not be read.
 #[track_caller]
 fn doubtful(world: &World, framing: &str) {
     let mut client = Client::connect(world.gateway.addr);
@@ -961,7 +961,7 @@ fn doubtful(world: &World, framing: &str) {
 }
 
 #[test]
-fn e5_bare_line_ends_cannot_bring_in_a_header() {
+fn e5_rejects_bare_line_ends() {
     let world = world();
     for head in [
         "PUT /photos/public/a HTTP/1.1\nhost: 127.0.0.1\ncontent-length: 0\n\n",
@@ -979,7 +979,7 @@ fn e5_bare_line_ends_cannot_bring_in_a_header() {
 }
 
 #[test]
-fn e6_targets_are_paths_or_name_the_same_host() {
+fn e6_rejects_targets_of_other_hosts() {
     let world = world();
     let addr = world.gateway.addr;
     for (line, statuses) in [
@@ -1009,13 +1009,13 @@ fn e6_targets_are_paths_or_name_the_same_host() {
         assert!(!reply.code().is_empty(), "{line}");
     }
     assert_untouched(&world);
-    // Absolute form with our own authority is the same request.
+    // The absolute form with cosgate's own authority is the same request.
     let head = format!("GET http://{addr}/photos/public/a HTTP/1.1\r\nhost: {addr}\r\n\r\n");
     exchange(addr, "GET", head.as_bytes()).assert_error(404, "NoSuchKey");
 }
 
 #[test]
-fn e_what_could_be_read_in_two_ways_ends_the_connection() {
+fn e_closes_the_connection_after_ambiguous_framing() {
     let world = world();
     let addr = world.gateway.addr;
     let host = format!("host: {addr}\r\n");
@@ -1067,10 +1067,9 @@ fn e_what_could_be_read_in_two_ways_ends_the_connection() {
     assert_untouched(&world);
 }
 
-/// RFC 9110 section 7.8: an offer of another protocol is ignored, and what follows it on the connection
-/// is read as HTTP/1.1.
+/// RFC 9110 section 7.8: cosgate ignores an upgrade to another protocol, and reads the following bytes as HTTP/1.1.
 #[test]
-fn e7_an_offered_upgrade_never_takes_place() {
+fn e7_ignores_upgrades() {
     let world = world();
     let addr = world.gateway.addr;
     let offers = |call: Call, protocol: &str| {
@@ -1093,14 +1092,14 @@ fn e7_an_offered_upgrade_never_takes_place() {
         assert_refused(&reply, 400, "InvalidRequest", protocol);
         assert!(client.closes_within(support::PATIENCE), "{protocol}");
     }
-    // `Connection` is read for what it says of the connection.
+    // `Connection` is read only for the persistence of the connection.
     let mut client = Client::connect(addr);
     let get = world.signed("GET", "/photos/acme/a");
     let get = get.header("connection", "close, Upgrade");
     client.write(&get.header("upgrade", "h2c").bytes());
     client.read_reply("GET").assert_ok();
     assert!(client.closes_within(support::PATIENCE));
-    // No framing that is doubtful is less so beside an offer.
+    // Ambiguous framing stays ambiguous beside an upgrade.
     let offer = "upgrade: h2c\r\nconnection: upgrade\r\n";
     let head = format!(
         "PUT /photos/public/a HTTP/1.1\r\nhost: {addr}\r\n{offer}content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -1110,7 +1109,7 @@ fn e7_an_offered_upgrade_never_takes_place() {
 }
 
 #[test]
-fn a12_the_expected_owner_of_a_bucket_is_the_tenant() {
+fn a12_expected_bucket_owner_is_the_tenant() {
     for signature in SIGNATURES {
         let world = world_in(signature);
         for name in [
@@ -1152,7 +1151,7 @@ fn a12_the_expected_owner_of_a_bucket_is_the_tenant() {
 }
 
 #[test]
-fn e7_nothing_of_the_connection_is_passed_on() {
+fn e7_forwards_no_connection_headers() {
     for signature in SIGNATURES {
         let world = world_in(signature);
         let ours = [
@@ -1204,7 +1203,7 @@ fn e7_nothing_of_the_connection_is_passed_on() {
 }
 
 #[test]
-fn no_answer_and_no_log_line_shows_a_key_of_ours() {
+fn responses_and_logs_contain_no_keys() {
     for signature in SIGNATURES {
         let world = world_in(signature);
         let mut said = String::new();
@@ -1243,7 +1242,7 @@ fn no_answer_and_no_log_line_shows_a_key_of_ours() {
 }
 
 #[test]
-fn b8_a_presigned_url_is_good_for_its_method_alone() {
+fn b8_presigned_url_is_valid_for_its_method_only() {
     let world = world();
     let get = world.signed("GET", "/photos/acme/a").presigned(60);
     for method in ["HEAD", "PUT", "DELETE"] {
@@ -1261,7 +1260,7 @@ fn b8_a_presigned_url_is_good_for_its_method_alone() {
     assert_untouched(&world);
     assert_eq!(get.ask().text(), "acme's");
 
-    // Where the configuration does not have the key any more, its URLs are a stranger's.
+    // If the configuration does not contain the key any more, its URLs are refused.
     let other = World::edited(|toml| toml.replace(ACME.0, "ACMEKEY0000000000002"));
     let elsewhere = other.gateway.addr.to_string();
     let get = Call::new(other.gateway.addr, "GET", "/photos/acme/a");
@@ -1270,7 +1269,7 @@ fn b8_a_presigned_url_is_good_for_its_method_alone() {
 }
 
 #[test]
-fn d7_the_listener_of_clients_has_no_other_pages() {
+fn d7_client_listener_has_no_other_pages() {
     let world = world();
     for page in [
         "/metrics",
@@ -1297,10 +1296,10 @@ fn d7_the_listener_of_clients_has_no_other_pages() {
 }
 
 #[test]
-fn d7_a_grant_may_have_its_objects_saved_and_never_shown() {
+fn d7_attachment_grant_adds_content_disposition() {
     const PAGE: &str =
         "Content-Type: text/html\r\nContent-Length: 2\r\nX-Content-Type-Options: x\r\n";
-    let answers = act(|peer| {
+    let responses = act(|peer| {
         while let Some(head) = peer.head() {
             let no_key = cos_error(404, "NoSuchKey", "no");
             let disposed = |of: &str| format!("HTTP/1.1 200 OK\r\n{PAGE}{of}\r\nok");
@@ -1321,15 +1320,15 @@ fn d7_a_grant_may_have_its_objects_saved_and_never_shown() {
         }
     });
     let [plain, saved] = [
-        Scripted::with(vec![std::sync::Arc::clone(&answers)], ""),
+        Scripted::with(vec![std::sync::Arc::clone(&responses)], ""),
         Scripted::with(
-            vec![answers],
+            vec![responses],
             "[[tenants.globex.grants]]\nname = \"saved\"\nbucket = \"shared-1250000000\"\nregion = \"ap-guangzhou\"
              prefixes = [\"pages/*\"]\nactions = [\"read\"]\nattachment = true",
         ),
     ];
     let [disposition, options] = ["content-disposition", "x-content-type-options"];
-    let ask = |key: &str| {
+    let send = |key: &str| {
         let call = Call::new(saved.gateway.addr, "GET", &format!("/saved/pages/{key}"));
         let call = call.header("if-none-match", "\"x\"").signed_by(GLOBEX);
         let reply = call.send();
@@ -1349,14 +1348,14 @@ fn d7_a_grant_may_have_its_objects_saved_and_never_shown() {
         ("m", 304, Some("attachment")),
         ("gone", 404, None),
     ] {
-        let reply = ask(key);
+        let reply = send(key);
         assert_eq!(
             (reply.status, reply.header(disposition)),
             (status, expected),
             "{key}"
         );
     }
-    // Elsewhere an object is what it was stored as.
+    // Other grants return an object as it was stored.
     for (key, expected) in [("i", Some("INLINE; filename=i.html")), ("n", None)] {
         let reply = plain.signed("GET", &format!("/photos/acme/{key}")).send();
         assert_eq!(reply.assert_ok().header(disposition), expected, "{key}");
@@ -1365,21 +1364,21 @@ fn d7_a_grant_may_have_its_objects_saved_and_never_shown() {
 }
 
 #[test]
-fn e10_nothing_is_remembered_of_a_connection() {
+fn e10_authenticates_each_request_of_a_connection() {
     let world = world();
     let mut client = Client::connect(world.gateway.addr);
-    let mut ask = |call: Call| {
+    let mut send = |call: Call| {
         client.write(&call.bytes());
         client.read_reply(&call.method)
     };
     for _ in 0..3 {
-        let own = ask(world.signed("GET", "/photos/acme/a"));
+        let own = send(world.signed("GET", "/photos/acme/a"));
         assert_eq!(own.text(), "acme's");
-        let other = ask(globex(&world, "GET", "/photos/acme/a"));
+        let other = send(globex(&world, "GET", "/photos/acme/a"));
         assert_refused(&other, 403, "AccessDenied", "another tenant");
-        let nobody = ask(Call::new(world.gateway.addr, "GET", "/photos/acme/a"));
+        let nobody = send(Call::new(world.gateway.addr, "GET", "/photos/acme/a"));
         assert_refused(&nobody, 403, "AccessDenied", "nobody");
-        let theirs = ask(globex(&world, "GET", "/photos/globex/secret"));
+        let theirs = send(globex(&world, "GET", "/photos/globex/secret"));
         assert_eq!(theirs.text(), "globex's");
     }
     let keys = world.emulator.counters().heads();
@@ -1387,7 +1386,7 @@ fn e10_nothing_is_remembered_of_a_connection() {
 }
 
 #[test]
-fn e11_only_listed_headers_of_an_answer_pass() {
+fn e11_forwards_only_listed_response_headers() {
     let poisoned = act(|peer| {
         while peer.head().is_some() {
             peer.say(concat!(
@@ -1427,8 +1426,8 @@ fn e11_only_listed_headers_of_an_answer_pass() {
 }
 
 #[test]
-fn d12_nothing_that_names_the_operators_account_reaches_a_client() {
-    let telling = act(|peer| {
+fn d12_hides_the_operators_account() {
+    let revealing = act(|peer| {
         while peer.head().is_some() {
             peer.say(concat!(
                 "HTTP/1.1 200 OK\r\ncontent-length: 2\r\netag: \"x\"\r\n",
@@ -1441,7 +1440,7 @@ fn d12_nothing_that_names_the_operators_account_reaches_a_client() {
             ));
         }
     });
-    let scripted = Scripted::new(vec![telling]);
+    let scripted = Scripted::new(vec![revealing]);
     let reply = scripted.signed("GET", "/photos/acme/a").ask();
     assert_eq!(reply.assert_ok().text(), "ok");
     assert_eq!(
@@ -1450,9 +1449,9 @@ fn d12_nothing_that_names_the_operators_account_reaches_a_client() {
     );
     let expiration = "expiry-date=\"Fri, 21 Dec 2029 00:00:00 GMT\", rule-id=\"hidden\"";
     assert_eq!(reply.header("x-amz-expiration"), Some(expiration));
-    let told = reply
+    let leaked = reply
         .headers
         .iter()
         .find(|(_, value)| value.contains("ops-"));
-    assert_eq!(told, None);
+    assert_eq!(leaked, None);
 }

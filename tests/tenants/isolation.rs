@@ -1,5 +1,5 @@
-//! Random sequences of two tenants who share real buckets, held against a model: each sees and changes
-//! its own objects only, whatever it asks and whatever it has got hold of.
+//! Random sequences of two tenants who share real buckets, compared with a model. Each tenant sees and changes only
+//! its own objects, whatever it requests and whatever it has learnt.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,20 +23,20 @@ use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
 
 use model::Model;
 
-/// Sequences, unless `PROPTEST_CASES` says otherwise.
+/// The number of sequences, unless `PROPTEST_CASES` is set.
 const CASES: u32 = 16;
 
 #[test]
-fn each_tenant_sees_its_own_only_with_cos_spoken_to_in_s3() {
+fn isolates_tenants_with_s3_signatures() {
     random_runs("s3");
 }
 
 #[test]
-fn each_tenant_sees_its_own_only_with_cos_spoken_to_in_its_own_words() {
+fn isolates_tenants_with_cos_signatures() {
     random_runs("cos");
 }
 
-/// Once, or for as many seconds as `COSGATE_SOAK` says.
+/// Runs once, or for the number of seconds in `COSGATE_SOAK`.
 fn random_runs(signature: &str) {
     let soak = std::env::var("COSGATE_SOAK").map_or(0, |seconds| seconds.parse().unwrap());
     let end = Instant::now() + Duration::from_secs(soak);

@@ -1,4 +1,4 @@
-//! Who calls, and what each may touch: every way in, the fence around a tenant, its limits.
+//! Authentication and authorization: every way to call, the limits of a tenant's access, and its rates.
 
 #[path = "../support/mod.rs"]
 mod support;

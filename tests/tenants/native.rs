@@ -31,12 +31,12 @@ const MINUTE: i64 = 60;
 struct Native {
     call: Call,
     key: (&'static str, &'static str),
-    /// Seconds from now.
+    /// The lifetime in seconds from now.
     sign_time: (i64, i64),
     key_time: (i64, i64),
-    /// What is left out of the signature.
+    /// The names that are left out of the signature.
     unsigned: Vec<&'static str>,
-    /// What is signed in place of the host that is sent.
+    /// The host that is signed in place of the real one.
     signed_host: Option<&'static str>,
 }
 
@@ -139,12 +139,12 @@ impl Native {
     }
 
     #[track_caller]
-    fn ask(&self) -> Reply {
+    fn send(&self) -> Reply {
         presentable(self.signed().send())
     }
 }
 
-/// What holds for every answer to a native client.
+/// Checks every response to a native client.
 #[track_caller]
 fn presentable(reply: Reply) -> Reply {
     let id = reply.header("x-cos-request-id").unwrap_or_default();
@@ -172,7 +172,7 @@ fn assert_refused(reply: Reply, status: u16, code: &str) {
 }
 
 #[test]
-fn objects_come_and_go_in_coss_own_words() {
+fn serves_objects_over_the_native_api() {
     for signature in SIGNATURES {
         let world = World::speaking(signature);
         let put = Native::new(&world, "PUT", "/acme/a%20b%2Bc")
@@ -180,15 +180,15 @@ fn objects_come_and_go_in_coss_own_words() {
             .header("x-cos-storage-class", "STANDARD")
             .header("content-type", "text/x")
             .body("hello");
-        put.ask().assert_ok();
+        put.send().assert_ok();
         assert_eq!(world.stored("acme/a b+c").unwrap(), "hello");
-        let got = Native::new(&world, "GET", "/acme/a%20b%2Bc").ask();
+        let got = Native::new(&world, "GET", "/acme/a%20b%2Bc").send();
         assert_eq!(got.assert_ok().text(), "hello");
         assert_eq!(got.header("x-cos-meta-owner"), Some("me"));
         assert_eq!(got.header("content-type"), Some("text/x"));
-        let head = Native::new(&world, "HEAD", "/acme/a%20b%2Bc").ask();
+        let head = Native::new(&world, "HEAD", "/acme/a%20b%2Bc").send();
         assert_eq!(head.assert_ok().header("content-length"), Some("5"));
-        let listed = Native::new(&world, "GET", "/?prefix=acme/&max-keys=5").ask();
+        let listed = Native::new(&world, "GET", "/?prefix=acme/&max-keys=5").send();
         assert_eq!(elements(&listed.assert_ok().text(), "Key"), ["acme/a b+c"]);
         let copy = Native::new(&world, "PUT", "/acme/copy")
             .header(
@@ -198,21 +198,21 @@ fn objects_come_and_go_in_coss_own_words() {
             .header("x-cos-metadata-directive", "Replaced")
             .header("x-cos-meta-owner", "you")
             .body("");
-        copy.ask().assert_ok();
-        let head = Native::new(&world, "HEAD", "/acme/copy").ask();
+        copy.send().assert_ok();
+        let head = Native::new(&world, "HEAD", "/acme/copy").send();
         assert_eq!(head.header("x-cos-meta-owner"), Some("you"));
         Native::new(&world, "DELETE", "/acme/copy")
-            .ask()
+            .send()
             .assert_ok();
         assert_eq!(world.stored("acme/copy"), None);
         let path_style =
             Native::new(&world, "GET", "/photos/acme/a%20b%2Bc").header("host", "127.0.0.1");
-        path_style.ask().assert_ok();
+        path_style.send().assert_ok();
     }
 }
 
 #[test]
-fn names_of_answers_are_spelt_as_cos_spells_them() {
+fn spells_response_headers_as_cos_does() {
     let world = World::new();
     world.put("/photos/acme/a", "x");
     let spelling = |bytes: Vec<u8>| {
@@ -237,7 +237,7 @@ fn names_of_answers_are_spelt_as_cos_spells_them() {
 }
 
 #[test]
-fn a_bucket_is_configured_in_coss_own_words() {
+fn configures_a_bucket_over_the_native_api() {
     let rule = "<Rule><Filter><Prefix>log/</Prefix></Filter><Status>Enabled</Status><Transition><Days>30</Days>\
                 <StorageClass>ARCHIVE</StorageClass></Transition></Rule>";
     let document = format!("<LifecycleConfiguration>{rule}</LifecycleConfiguration>");
@@ -249,13 +249,13 @@ fn a_bucket_is_configured_in_coss_own_words() {
     ];
     for signature in SIGNATURES {
         let world = World::of_site(signature, "prefixes = [\"*\"]", &actions);
-        let ask = |method: &str, target: &str| {
+        let send = |method: &str, target: &str| {
             Native::new(&world, method, target).header("host", "site.s3.localhost")
         };
-        let put = ask("PUT", "/?lifecycle");
+        let put = send("PUT", "/?lifecycle");
         let put = put.header("content-md5", &md5_base64(document.as_bytes()));
-        put.body(&document).ask().assert_ok();
-        let read = ask("GET", "/?lifecycle").ask();
+        put.body(&document).send().assert_ok();
+        let read = send("GET", "/?lifecycle").send();
         assert!(
             read.assert_ok().text().ends_with(&document),
             "{}",
@@ -264,9 +264,9 @@ fn a_bucket_is_configured_in_coss_own_words() {
 
         world.put("/site/a.jpg", "a photo");
         for acl in ["public-read", "default"] {
-            let put = ask("PUT", "/a.jpg?acl").header("x-cos-acl", acl);
-            put.body("").ask().assert_ok();
-            let rights = ask("GET", "/a.jpg?acl").ask();
+            let put = send("PUT", "/a.jpg?acl").header("x-cos-acl", acl);
+            put.body("").send().assert_ok();
+            let rights = send("GET", "/a.jpg?acl").send();
             let rights = rights.assert_ok().text();
             let group = "<URI>http://cam.qcloud.com/groups/global/AllUsers</URI>";
             assert_eq!(rights.contains(group), acl == "public-read", "{rights}");
@@ -279,7 +279,7 @@ fn a_bucket_is_configured_in_coss_own_words() {
 }
 
 #[test]
-fn a_presigned_url_is_taken_and_covers_what_it_says() {
+fn accepts_native_presigned_urls() {
     let world = World::new();
     let put = Native::new(&world, "PUT", "/acme/a").life(-1, 300);
     presentable(put.presigned().body("hello").send()).assert_ok();
@@ -332,7 +332,7 @@ fn a_presigned_url_is_taken_and_covers_what_it_says() {
 }
 
 #[test]
-fn what_means_something_must_be_signed() {
+fn rejects_unsigned_native_headers() {
     let world = World::new();
     let put = || Native::new(&world, "PUT", "/acme/a").body("x");
     for (call, status, code) in [
@@ -346,7 +346,7 @@ fn what_means_something_must_be_signed() {
             put()
                 .header("x-cos-copy-source", "photos.s3.localhost/acme/b")
                 .without("x-cos-copy-source"),
-            400, // before anybody is asked: a copy has no body
+            400, // refused at once: a copy has no body
             "InvalidRequest",
         ),
         (put().header("x-amz-acl", "private"), 400, "InvalidArgument"),
@@ -363,12 +363,12 @@ fn what_means_something_must_be_signed() {
             "AccessDenied",
         ),
     ] {
-        assert_refused(call.ask(), status, code);
+        assert_refused(call.send(), status, code);
     }
     let list = Native::new(&world, "GET", "/?prefix=acme/&marker=acme/a");
-    assert_refused(list.clone().without("marker").ask(), 403, "AccessDenied");
-    assert_refused(list.without("prefix").ask(), 403, "AccessDenied");
-    // A later header of no meaning is the network's, or that of COS's SDK for Java.
+    assert_refused(list.clone().without("marker").send(), 403, "AccessDenied");
+    assert_refused(list.without("prefix").send(), 403, "AccessDenied");
+    // A header that was added later and has no meaning comes from the network, or from COS's SDK for Java.
     let mut seen = put().signed();
     seen = seen.header("x-forwarded-for", "10.0.0.1");
     seen = seen.header("x-cos-sdk-log-debug", "off");
@@ -377,7 +377,7 @@ fn what_means_something_must_be_signed() {
 }
 
 #[test]
-fn wrong_keys_times_and_hosts_are_refused() {
+fn rejects_wrong_keys_times_and_hosts() {
     let world = World::new();
     world.put("/photos/acme/a", "x");
     world.emulator.counters().reset();
@@ -385,7 +385,7 @@ fn wrong_keys_times_and_hosts_are_refused() {
     let with_key = |key| {
         let mut native = get();
         native.key = key;
-        native.ask()
+        native.send()
     };
     assert_refused(with_key((ACME.0, "wrong")), 403, "SignatureDoesNotMatch");
     assert_refused(with_key(("NOBODY", ACME.1)), 403, "InvalidAccessKeyId");
@@ -394,25 +394,25 @@ fn wrong_keys_times_and_hosts_are_refused() {
         (16 * MINUTE, 60 * MINUTE),
         (-8 * 86_400, MINUTE),
     ] {
-        assert_refused(get().life(start, end).ask(), 403, "AccessDenied");
+        assert_refused(get().life(start, end).send(), 403, "AccessDenied");
     }
     for (start, end) in [(14 * MINUTE, 60 * MINUTE), (-MINUTE, 30 * 86_400)] {
-        get().life(start, end).ask().assert_ok();
+        get().life(start, end).send().assert_ok();
     }
-    // Both times bound it.
+    // Both times limit the signature.
     let (mut by_key, mut by_sign) = (get(), get());
     by_key.key_time = (-7200, -1);
     by_sign.sign_time = (-7200, -1);
-    assert_refused(by_key.ask(), 403, "AccessDenied");
-    assert_refused(by_sign.ask(), 403, "AccessDenied");
+    assert_refused(by_key.send(), 403, "AccessDenied");
+    assert_refused(by_sign.send(), 403, "AccessDenied");
     let long = get().life(-1, 8 * 86_400).presigned();
     assert_refused(long.send(), 403, "AccessDenied");
     // The Python SDK signs the host without its port.
     let mut python = get().header("host", "photos.s3.localhost:9000");
     python.signed_host = Some(HOST);
-    python.ask().assert_ok();
+    python.send().assert_ok();
     python.signed_host = Some("other.s3.localhost");
-    assert_refused(python.ask(), 403, "SignatureDoesNotMatch");
+    assert_refused(python.send(), 403, "SignatureDoesNotMatch");
     let twice = get().signed();
     let again = twice.headers.last().unwrap().1.clone();
     assert_refused(
@@ -424,7 +424,7 @@ fn wrong_keys_times_and_hosts_are_refused() {
 }
 
 #[test]
-fn the_fence_is_the_same() {
+fn native_requests_stay_within_the_grant() {
     let world = World::new();
     let copy = |source| {
         Native::new(&world, "PUT", "/acme/c")
@@ -495,7 +495,7 @@ fn the_fence_is_the_same() {
 }
 
 #[test]
-fn rights_beyond_the_operation_need_a_grant_of_their_own() {
+fn extra_permissions_need_their_own_grant() {
     let world = World::new();
     for (native, status, code) in [
         (
@@ -549,18 +549,18 @@ fn rights_beyond_the_operation_need_a_grant_of_their_own() {
 }
 
 #[test]
-fn what_must_not_be_overwritten_is_not() {
+fn forbid_overwrite_prevents_overwriting() {
     let world = World::new();
     world.put("/photos/acme/a", "x");
     let once = Native::new(&world, "PUT", "/acme/a").header("x-cos-forbid-overwrite", "true");
-    assert_refused(once.body("again").ask(), 409, "FileAlreadyExists");
+    assert_refused(once.body("again").send(), 409, "FileAlreadyExists");
     assert_eq!(world.stored("acme/a").unwrap(), "x");
     let create = |world: &World, key: &str, value: &str| {
         let create = Native::new(world, "POST", &format!("/acme/{key}?uploads"));
         create
             .header("x-cos-forbid-overwrite", value)
             .body("")
-            .ask()
+            .send()
     };
     let refused = create(&world, "a", "true");
     assert!(
@@ -571,14 +571,14 @@ fn what_must_not_be_overwritten_is_not() {
     assert_refused(refused, 501, "NotImplemented");
     create(&world, "a", "false").assert_ok();
 
-    // In its own words COS has it at the creation of an upload too (436/7746).
+    // The native API has this header when an upload is created too (436/7746).
     let world = World::speaking("cos");
     world.put("/photos/acme/a", "x");
     assert_refused(create(&world, "a", "true"), 409, "FileAlreadyExists");
     create(&world, "b", "true").assert_ok();
 }
 
-/// The client's own words may come back to it, but for S3's names.
+/// The response may repeat the client's own text, but not in S3's names.
 #[track_caller]
 fn presentable_or(reply: Reply) -> Reply {
     assert!(!reply.text().contains("x-amz-"), "{}", reply.text());
@@ -586,20 +586,20 @@ fn presentable_or(reply: Reply) -> Reply {
 }
 
 #[test]
-fn a_multi_delete_and_the_buckets_are_as_in_s3() {
+fn serves_native_multi_delete_and_bucket_lists() {
     let world = World::new();
     world.put("/photos/acme/a", "x");
     let delete =
         "<Delete><Object><Key>acme/a</Key></Object><Object><Key>globex/a</Key></Object></Delete>";
-    let said = Native::new(&world, "POST", "/?delete").body(delete).ask();
+    let said = Native::new(&world, "POST", "/?delete").body(delete).send();
     assert_eq!(
         elements(&said.assert_ok().text(), "Key"),
         ["acme/a", "globex/a"]
     );
     assert_eq!(element(&said.text(), "Code"), "AccessDenied");
     let service = Native::new(&world, "GET", "/").header("host", "s3.localhost");
-    assert_eq!(elements(&service.ask().text(), "Name"), ["photos"]);
-    let probe = Native::new(&world, "HEAD", "/").ask();
+    assert_eq!(elements(&service.send().text(), "Name"), ["photos"]);
+    let probe = Native::new(&world, "HEAD", "/").send();
     assert_eq!(
         probe.assert_ok().header("x-cos-bucket-region"),
         Some("ap-guangzhou")
@@ -607,11 +607,11 @@ fn a_multi_delete_and_the_buckets_are_as_in_s3() {
 }
 
 #[test]
-fn a_listing_of_an_ancestor_has_coss_own_form() {
+fn listing_of_an_ancestor_has_coss_form() {
     let world = World::new();
     Native::new(&world, "PUT", "/acme/k")
         .body("x")
-        .ask()
+        .send()
         .assert_ok();
     let before = world.upstream_requests();
     for (query, root) in [
@@ -619,7 +619,7 @@ fn a_listing_of_an_ancestor_has_coss_own_form() {
         ("uploads&delimiter=/", "<ListMultipartUploadsResult>"),
         ("delimiter=/&prefix=ac&max-keys=1", "<ListBucketResult>"),
     ] {
-        let list = Native::new(&world, "GET", &format!("/?{query}")).ask();
+        let list = Native::new(&world, "GET", &format!("/?{query}")).send();
         let text = list.assert_ok().text();
         assert!(text.contains(root), "{text}"); // no namespace
         let groups = elements(&text, "CommonPrefixes");
@@ -627,7 +627,7 @@ fn a_listing_of_an_ancestor_has_coss_own_form() {
     }
     assert_eq!(world.upstream_requests(), before);
     let text = Native::new(&world, "GET", "/?prefix=a")
-        .ask()
+        .send()
         .assert_ok()
         .text();
     assert_eq!(elements(&text, "Key"), ["acme/k"], "{text}");
@@ -635,7 +635,7 @@ fn a_listing_of_an_ancestor_has_coss_own_form() {
 }
 
 #[test]
-fn a_virtual_bucket_is_one_to_native_clients_too() {
+fn serves_virtual_buckets_to_native_clients() {
     for signature in SIGNATURES {
         let world = World::edited(|toml| {
             let spoken = format!("[upstream]\nsignature = \"{signature}\"");
@@ -644,24 +644,24 @@ fn a_virtual_bucket_is_one_to_native_clients_too() {
         });
         for key in ["a", "d/b"] {
             let put = Native::new(&world, "PUT", &format!("/{key}")).body(key);
-            put.ask().assert_ok();
+            put.send().assert_ok();
         }
         assert_eq!(world.stored("acme/in/d/b").as_deref(), Some("d/b"));
         let get = Native::new(&world, "GET", "/d/b");
-        assert_eq!(get.ask().assert_ok().text(), "d/b");
+        assert_eq!(get.send().assert_ok().text(), "d/b");
         assert_eq!(get.presigned().send().assert_ok().text(), "d/b");
-        let list = Native::new(&world, "GET", "/?prefix=d").ask();
+        let list = Native::new(&world, "GET", "/?prefix=d").send();
         let text = list.assert_ok().text();
         assert_eq!(elements(&text, "Key"), ["d/b"], "{text}");
         assert_eq!(element(&text, "Name"), "photos");
         let copy = Native::new(&world, "PUT", "/c")
             .header("x-cos-copy-source", "photos.s3.localhost/d/b")
-            .ask();
+            .send();
         copy.assert_ok();
         assert_eq!(world.stored("acme/in/c").as_deref(), Some("d/b"));
-        let none = Native::new(&world, "GET", "/none").ask();
+        let none = Native::new(&world, "GET", "/none").send();
         assert_eq!(none.code(), "NoSuchKey");
-        let all = Native::new(&world, "GET", "/").ask();
+        let all = Native::new(&world, "GET", "/").send();
         for reply in [&list, &copy, &none, &all] {
             let said = format!("{:?} {}", reply.headers, reply.text());
             assert!(!said.contains("acme/in"), "{said}");
@@ -670,11 +670,11 @@ fn a_virtual_bucket_is_one_to_native_clients_too() {
 }
 
 #[test]
-fn it_can_be_turned_off() {
+fn native_api_can_be_disabled() {
     let off = |toml: String| toml.replacen("threads = 1", "threads = 1\nallow_qsign = false", 1);
     let world = World::edited(off);
     let get = Native::new(&world, "GET", "/acme/a");
-    assert_refused(get.ask(), 400, "InvalidRequest");
+    assert_refused(get.send(), 400, "InvalidRequest");
     assert_refused(get.presigned().send(), 400, "InvalidRequest");
     assert_eq!(world.upstream_requests(), 0);
 }
@@ -687,7 +687,7 @@ struct Keys {
 }
 
 impl Keys {
-    /// Those of `subject`, got with a web identity token.
+    /// The session keys of `subject`, from a web identity token.
     fn of(addr: std::net::SocketAddr, subject: &str) -> Self {
         let mut form = "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleSessionName=app-1\
                         &RoleArn=arn:aws:iam::000000000000:role/app&WebIdentityToken="
@@ -706,21 +706,21 @@ impl Keys {
     }
 }
 
-/// `more` are keys of `[server]`; the folder holds the identity provider's keys.
+/// `more` contains keys of `[server]`; the folder contains the keys of the identity provider.
 fn session_toml(folder: &tempfile::TempDir, toml: &str, more: &str) -> String {
     let secret = "session_secret = \"session-secret-0123456789-0123456789\"";
     let toml = toml.replacen("[server]", &format!("[server]\n{secret}\n{more}"), 1);
     toml + &identity_toml(folder)
 }
 
-/// A request with session keys, its token as COS's SDKs send it in a header.
+/// A request with session keys and the token in a header, as COS's SDKs send it.
 fn with_keys(world: &World, method: &str, target: &str, keys: Keys) -> Native {
     let mut native = Native::new(world, method, target);
     native.key = keys.pair;
     native.header("x-cos-security-token", keys.token)
 }
 
-/// The same as a URL: the token is in the query, signed or added afterwards.
+/// The same as a URL: the token is in the query, signed or added after signing.
 fn url_with_keys(world: &World, method: &str, path: &str, keys: Keys, signs_token: bool) -> Call {
     let token = format!("x-cos-security-token={}", keys.token);
     let target = if signs_token {
@@ -738,7 +738,7 @@ fn url_with_keys(world: &World, method: &str, path: &str, keys: Keys, signs_toke
 }
 
 #[test]
-fn session_keys_sign_for_coss_own_api_whether_or_not_their_token_is_signed() {
+fn accepts_session_keys_with_signed_or_unsigned_token() {
     let folder = tempfile::tempdir().unwrap();
     for signature in SIGNATURES {
         let world = World::edited(|toml| {
@@ -748,12 +748,12 @@ fn session_keys_sign_for_coss_own_api_whether_or_not_their_token_is_signed() {
         let alice = Keys::of(world.gateway.addr, "alice");
         let path = "/users/alice/a%20b";
         let put = with_keys(&world, "PUT", path, alice).header("x-cos-meta-a", "b");
-        put.body("mine").ask().assert_ok();
+        put.body("mine").send().assert_ok();
         assert_eq!(world.stored("users/alice/a b").as_deref(), Some("mine"));
         let get = with_keys(&world, "GET", path, alice); // the Python and Go SDKs sign it
-        assert_eq!(get.ask().assert_ok().text(), "mine");
+        assert_eq!(get.send().assert_ok().text(), "mine");
         let get = get.without("x-cos-security-token"); // the Node and Java SDKs do not
-        assert_eq!(get.ask().assert_ok().text(), "mine");
+        assert_eq!(get.send().assert_ok().text(), "mine");
         for signs_token in [true, false] {
             let url = url_with_keys(&world, "GET", path, alice, signs_token);
             assert_eq!(presentable(url.send()).assert_ok().text(), "mine");
@@ -768,7 +768,7 @@ fn session_keys_sign_for_coss_own_api_whether_or_not_their_token_is_signed() {
             );
         }
         let other = with_keys(&world, "GET", "/users/bob/k", alice);
-        assert_refused(other.ask(), 403, "AccessDenied");
+        assert_refused(other.send(), 403, "AccessDenied");
         let log = format!(
             "\"tenant\":\"web/alice\",\"identity\":\"session\",\"key_id\":\"{}\",\"subject\":\"alice\"",
             alice.pair.0
@@ -779,7 +779,7 @@ fn session_keys_sign_for_coss_own_api_whether_or_not_their_token_is_signed() {
 }
 
 #[test]
-fn a_session_token_goes_with_its_own_key_alone_in_coss_words_too() {
+fn session_token_needs_its_own_key() {
     let folder = tempfile::tempdir().unwrap();
     let world = World::edited(|toml| session_toml(&folder, &toml, ""));
     let addr = world.gateway.addr;
@@ -797,18 +797,18 @@ fn a_session_token_goes_with_its_own_key_alone_in_coss_words_too() {
         (alice.pair, "x", 400, "InvalidToken"),
     ] {
         let keys = Keys { pair, token };
-        assert_refused(with(pair, token).ask(), status, code);
+        assert_refused(with(pair, token).send(), status, code);
         let unsigned = with(pair, token).without("x-cos-security-token");
-        assert_refused(unsigned.ask(), status, code);
+        assert_refused(unsigned.send(), status, code);
         for signs_token in [true, false] {
             let url = url_with_keys(&world, "GET", path, keys, signs_token);
             assert_refused(url.send(), status, code);
         }
     }
-    // Without its token, with two, and with one under S3's name.
+    // Without its token, with two tokens, and with the token under S3's name.
     let mut bare = Native::new(&world, "GET", path);
     bare.key = alice.pair;
-    assert_refused(bare.ask(), 403, "InvalidAccessKeyId");
+    assert_refused(bare.send(), 403, "InvalidAccessKeyId");
     let both = url_with_keys(&world, "GET", path, alice, true);
     let both = both.header("x-cos-security-token", alice.token);
     assert_refused(both.send(), 400, "InvalidToken");
@@ -818,28 +818,28 @@ fn a_session_token_goes_with_its_own_key_alone_in_coss_words_too() {
     let target = format!("{path}?X-Amz-Security-Token={}", alice.token);
     let mut other_name = Native::new(&world, "GET", &target);
     other_name.key = alice.pair;
-    for reply in [other_name.ask(), other_name.presigned().send()] {
+    for reply in [other_name.send(), other_name.presigned().send()] {
         assert_refused(reply, 400, "InvalidToken");
     }
-    // A token alone is no signature.
+    // A token alone is not a signature.
     let mut alone = Call::new(addr, "GET", "/photos/public/k");
     alone.target += &format!("?x-cos-security-token={}", alice.token);
     assert!((400..404).contains(&alone.send().status));
     assert_eq!(world.upstream_requests(), 0);
 }
 
-/// The rules of the signature written a second time, by the documentation's own words.
+/// The rules of the signature, implemented a second time from the documentation.
 #[test]
-fn a_session_key_signs_as_the_documentation_says() {
+fn verifies_session_keys_as_documented() {
     use cosgate::encoding::hex::hex;
     use hmac::{Hmac, KeyInit as _, Mac as _};
     use sha1::{Digest as _, Sha1};
 
     let folder = tempfile::tempdir().unwrap();
-    let answers =
+    let responses =
         act(|peer| peer.always("HTTP/1.1 200 OK\r\ncontent-length: 0\r\netag: \"e\"\r\n\r\n"));
     let emulator = support::emulator();
-    let script = support::Script::new(vec![answers]);
+    let script = support::Script::new(vec![responses]);
     let toml = support::toml(script.addr, emulator.sts_addr(), "");
     let gateway = support::Gateway::start(&session_toml(&folder, &toml, ""));
     let world = Scripted {
@@ -877,7 +877,7 @@ fn a_session_key_signs_as_the_documentation_says() {
 }
 
 #[test]
-fn a_session_ends_for_coss_own_api_too() {
+fn session_expires_for_native_requests() {
     let folder = tempfile::tempdir().unwrap();
     let world = World::edited(|toml| session_toml(&folder, &toml, ""));
     let alice = Keys::of(world.gateway.addr, "alice");
@@ -901,23 +901,23 @@ fn a_session_ends_for_coss_own_api_too() {
         let said = cosgate::s3::native::to_s3(&head, &domains)
             .unwrap()
             .unwrap();
-        let asked = cosgate::s3::S3Request::parse(&said, &domains).unwrap();
+        let request = cosgate::s3::S3Request::parse(&said, &domains).unwrap();
         let now = wall_clock().plus(seconds);
-        let caller = tenants.authenticate(&head, &asked, connection, now);
+        let caller = tenants.authenticate(&head, &request, connection, now);
         caller.map(drop).map_err(|error| error.code().as_str())
     };
     assert_eq!(at(3590), Ok(()));
     assert_eq!(at(3601), Err("ExpiredToken"));
 }
 
-/// A request for a key of COS's own, to the listener itself.
+/// A request to the listener for a key of COS.
 fn vending(world: &World, method: &str, target: &str) -> Native {
     Native::new(world, method, target).header("host", "127.0.0.1")
 }
 
-/// COS's own signature covers the head: there is no body, or the head has a signed digest of it.
+/// COS's own signature covers only the head: there is no body, or the head has a signed digest of it.
 #[test]
-fn coss_own_signature_gets_a_key_when_it_covers_the_body() {
+fn native_signature_gets_a_key_if_it_covers_the_body() {
     let folder = tempfile::tempdir().unwrap();
     let world = World::edited(|toml| {
         let toml = session_toml(&folder, &toml, "");

@@ -1,4 +1,4 @@
-//! Session keys: the calls of an STS that give them, what is refused there, and what they can do.
+//! Session keys: the STS calls that return them, the calls that are refused, and the use of the keys.
 
 #![allow(
     clippy::unwrap_used,
@@ -67,7 +67,7 @@ fn web_identity(addr: SocketAddr, token: &str) -> Call {
     post(addr, &form)
 }
 
-/// A call of STS signed with a local key, as SDKs sign it: without `x-amz-content-sha256`.
+/// An STS call with the signature of a local key, as SDKs sign it: without `x-amz-content-sha256`.
 pub(crate) fn signed(
     addr: SocketAddr,
     form: &str,
@@ -119,7 +119,7 @@ fn keys(reply: &Reply) -> Keys {
     }
 }
 
-/// Asserts an error in the form that STS clients read.
+/// Asserts an error in the form for STS clients.
 #[track_caller]
 fn assert_refused(reply: &Reply, status: u16, code: &str) {
     let text = reply.text();
@@ -144,7 +144,7 @@ impl Keys {
             .signed_by((&self.id, &self.secret))
     }
 
-    /// A URL signed in its query, the token in it.
+    /// A presigned URL with the token in its query.
     fn presigned(&self, addr: SocketAddr, method: &str, path: &str) -> Call {
         let target = format!("{path}?X-Amz-Security-Token={}", self.token);
         Call::new(addr, method, &target)
@@ -154,7 +154,7 @@ impl Keys {
 }
 
 #[test]
-fn a_token_gives_keys_that_do_what_the_token_may() {
+fn token_gives_keys_with_its_permissions() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let reply = web_identity(addr, &CORP.of("alice")).send();
@@ -210,7 +210,7 @@ fn a_token_gives_keys_that_do_what_the_token_may() {
 }
 
 #[test]
-fn chunk_signatures_begin_at_a_session_key_too() {
+fn verifies_chunk_signatures_of_session_keys() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let robots =
@@ -218,7 +218,7 @@ fn chunk_signatures_begin_at_a_session_key_too() {
     let put = robots.call(addr, "PUT", "/photos/robots/k").body("0");
     let chained = put.payload("STREAMING-AWS4-HMAC-SHA256-PAYLOAD");
     let chained = chained.header("x-amz-decoded-content-length", "1");
-    let reply = chained.ask(); // the framing is wrong: it is read as chunks, so a chain was begun
+    let reply = chained.ask(); // wrong framing: it was read as signed chunks
     assert!((400..500).contains(&reply.status), "{reply:?}");
     assert_eq!(world.stored("robots/k"), None);
     robots
@@ -229,7 +229,7 @@ fn chunk_signatures_begin_at_a_session_key_too() {
 }
 
 #[test]
-fn a_local_key_gives_keys_of_its_own_tenant() {
+fn local_key_gives_keys_of_its_tenant() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     for form in [
@@ -243,7 +243,7 @@ fn a_local_key_gives_keys_of_its_own_tenant() {
             .assert_ok();
         let other = acme.call(addr, "GET", "/photos/globex/k").ask();
         other.assert_error(403, "AccessDenied");
-        // The log has the key that was got, by its call and each request, with the one it was got with.
+        // The log names the session key for the call and for each request, with the key that requested it.
         let known = format!(
             "\"key_id\":\"{}\",\"session_of\":\"{}\",\"operation\":",
             acme.id, ACME.0
@@ -253,7 +253,7 @@ fn a_local_key_gives_keys_of_its_own_tenant() {
             world.gateway.log.assert_says(&line);
         }
         let elsewhere = signed(addr, &form, ACME, "sts").header("x-forwarded-for", "10.0.0.1");
-        assert_refused(&elsewhere.send(), 403, "AccessDenied"); // others could read the keys
+        assert_refused(&elsewhere.send(), 403, "AccessDenied"); // the connection is not private
         let wrong = signed(addr, &form, (ACME.0, "wrong"), "sts").send();
         assert_refused(&wrong, 403, "SignatureDoesNotMatch");
         let nobody = signed(addr, &form, ("NOBODYKEY00000000001", "wrong"), "sts").send();
@@ -267,7 +267,7 @@ fn a_local_key_gives_keys_of_its_own_tenant() {
         let session = session.header("x-amz-security-token", &acme.token).send();
         assert_refused(&session, 403, "AccessDenied");
     }
-    // A signature for STS opens nothing else.
+    // A signature for STS is not valid for S3.
     let get = signed(addr, "", ACME, "sts");
     let mut get = get.header("x-amz-content-sha256", "UNSIGNED-PAYLOAD");
     get.method = "GET".into();
@@ -275,7 +275,7 @@ fn a_local_key_gives_keys_of_its_own_tenant() {
 }
 
 #[test]
-fn a_session_s_keys_get_a_key_of_cos_s_and_a_link_that_they_sign_gets_none() {
+fn session_keys_get_a_cos_key_but_presigned_urls_do_not() {
     let world = World::edited(|toml| {
         let server = format!("[server]\nsession_secret = \"{SECRET}\"\n");
         toml.replacen("[server]\n", &server, 1).replacen(
@@ -316,9 +316,9 @@ fn a_session_s_keys_get_a_key_of_cos_s_and_a_link_that_they_sign_gets_none() {
     }
 }
 
-/// SDKs send what a token's file holds, as kubelets and people write it.
+/// SDKs send the content of a token's file with its white space.
 #[test]
-fn a_token_may_have_white_space_around_it() {
+fn accepts_white_space_around_a_token() {
     let (world, _folder) = world();
     for (before, after) in [("", "\n"), ("", "\r\n"), (" \t", " \n\n")] {
         let token = format!("{before}{}{after}", CORP.of("alice"));
@@ -331,7 +331,7 @@ fn a_token_may_have_white_space_around_it() {
 }
 
 #[test]
-fn what_the_sts_refuses() {
+fn rejects_invalid_sts_calls() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let refused = |form: &str, status, code| assert_refused(&post(addr, form).send(), status, code);
@@ -373,7 +373,7 @@ fn what_the_sts_refuses() {
             policy_parameter(
                 &json!({"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::photos/acme/*"}),
             ),
-            "MalformedPolicyDocument", // nothing of it is alice's
+            "MalformedPolicyDocument", // it contains nothing of alice
         ),
         (
             policy_parameter(
@@ -398,7 +398,7 @@ fn what_the_sts_refuses() {
     assert_eq!(world.upstream_requests(), 0);
 }
 
-/// `&Policy=`, with this statement.
+/// `&Policy=` with this statement.
 fn policy_parameter(statement: &serde_json::Value) -> String {
     let policy = json!({"Version": "2012-10-17", "Statement": statement});
     let mut form = "&Policy=".to_owned();
@@ -406,7 +406,7 @@ fn policy_parameter(statement: &serde_json::Value) -> String {
     form
 }
 
-/// What Apache Polaris sends for a table in the folder `acme/ns/t/`.
+/// The policy of Apache Polaris for a table in the folder `acme/ns/t/`.
 fn of_a_table() -> String {
     let (bucket, keys) = ("arn:aws:s3:::photos", "arn:aws:s3:::photos/acme/ns/t/*");
     policy_parameter(&json!([
@@ -418,7 +418,7 @@ fn of_a_table() -> String {
 }
 
 #[test]
-fn a_policy_narrows_a_session() {
+fn policy_narrows_a_session() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let call = |keys: &Keys, method: &str, path: &str| keys.call(addr, method, path);
@@ -463,17 +463,17 @@ fn a_policy_narrows_a_session() {
         call(&whole, "GET", other).ask().assert_ok().text(),
         "theirs"
     );
-    // The key for COS is one of its own: one call for the tenant's scope, and one for the session's.
+    // The session has its own key for COS: one call for the tenant's scope, and one for the session's.
     assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), 2);
     let again = keys(&signed(addr, &form, ACME, "sts").send());
     call(&again, "GET", key).ask().assert_ok();
     assert_eq!(world.gateway.metric("cosgate_sts_calls_total", "ok"), 2);
 }
 
-/// Nessie names a table's folder in six ways, for tables that spread their files over a bucket. The policy
-/// of the key for COS stays short.
+/// Nessie names a table's folder in six ways, for tables that spread their files over a bucket. The policy of the
+/// key for COS must stay short.
 #[test]
-fn patterns_that_say_the_same_are_said_once() {
+fn merges_equal_policy_patterns() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let table = "acme/ns/t";
@@ -502,7 +502,7 @@ fn patterns_that_say_the_same_are_said_once() {
 }
 
 #[test]
-fn a_multi_delete_of_a_narrowed_session_leaves_the_rest() {
+fn multi_delete_of_a_narrowed_session_keeps_other_keys() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let form = format!("Action=AssumeRole{}", of_a_table());
@@ -519,9 +519,9 @@ fn a_multi_delete_of_a_narrowed_session_leaves_the_rest() {
     );
 }
 
-/// As some clients ask: in the query, and without a role.
+/// Some clients send the call in the query and without a role.
 #[test]
-fn a_call_may_stand_in_the_query() {
+fn accepts_sts_calls_in_the_query() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let token = CORP.of("alice");
@@ -541,7 +541,7 @@ fn a_call_may_stand_in_the_query() {
 }
 
 #[test]
-fn a_caller_may_ask_who_it_is() {
+fn returns_the_caller_identity() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let who = "Action=GetCallerIdentity&Version=2011-06-15";
@@ -571,7 +571,7 @@ fn a_caller_may_ask_who_it_is() {
 }
 
 #[test]
-fn without_a_secret_there_are_no_session_keys() {
+fn no_session_keys_without_a_session_secret() {
     let (world, _folder) = world_with("");
     let addr = world.gateway.addr;
     let reply = web_identity(addr, &CORP.of("alice")).send();
@@ -584,7 +584,7 @@ fn without_a_secret_there_are_no_session_keys() {
 }
 
 #[test]
-fn a_key_is_known_by_its_own_token_alone() {
+fn session_key_needs_its_own_token() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let path = "/photos/users/alice/none";
@@ -631,13 +631,13 @@ fn a_key_is_known_by_its_own_token_alone() {
             .ask()
             .assert_error(status, code);
     }
-    // Without its token a session key is nobody's.
+    // A session key without its token is refused.
     let bare = Call::new(addr, "GET", path).signed_by((&alice.id, &alice.secret));
     bare.ask().assert_error(403, "InvalidAccessKeyId");
     bare.presigned(60)
         .ask()
         .assert_error(403, "InvalidAccessKeyId");
-    // A token that was added after signing, a second one, and one on a request of another kind.
+    // A token that was added after signing, a second token, and a token on another kind of request.
     let token = format!("x-amz-security-token: {}", alice.token);
     let bare = Call::new(addr, "GET", path).signed_by((&alice.id, &alice.secret));
     bare.ask_with_line(&token).assert_error(403, "AccessDenied");
@@ -658,7 +658,7 @@ fn a_key_is_known_by_its_own_token_alone() {
 }
 
 #[test]
-fn the_secret_before_still_opens_and_a_dropped_one_does_not() {
+fn previous_secret_is_valid_until_it_is_dropped() {
     let (old, _folder) = world();
     let alice = keys(&web_identity(old.gateway.addr, &CORP.of("alice")).send());
     let both = format!("session_secret = \"{OTHER}\"\nprevious_session_secret = \"{SECRET}\"");
@@ -672,7 +672,7 @@ fn the_secret_before_still_opens_and_a_dropped_one_does_not() {
 }
 
 #[test]
-fn a_key_ends_when_it_was_said_to() {
+fn session_key_expires_on_time() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let reply = web_identity(addr, &CORP.of("alice")).send();
@@ -684,7 +684,7 @@ fn a_key_ends_when_it_was_said_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_sts_speaks_http2_too() {
+async fn serves_sts_over_http2() {
     let authority = Authority::new("ours");
     let folder = tempfile::tempdir().unwrap();
     let tls = authority.tls("") + &identity_toml(&folder);
@@ -711,7 +711,7 @@ async fn the_sts_speaks_http2_too() {
 }
 
 #[test]
-fn the_sts_holds_a_tenant_to_its_addresses_and_limits() {
+fn sts_respects_addresses_and_limits() {
     let form = "Action=GetSessionToken&Version=2011-06-15";
     let world_of = |acme: &str| {
         World::edited(|toml| {
@@ -731,7 +731,7 @@ fn the_sts_holds_a_tenant_to_its_addresses_and_limits() {
 }
 
 #[test]
-fn a_subjects_session_keys_and_tokens_share_its_limits() {
+fn session_keys_and_tokens_share_limits() {
     let folder = tempfile::tempdir().unwrap();
     let limits =
         "[templates.web.limits]\nrequests_per_second = 1\nburst = 4\n[[templates.web.grants]]";
@@ -756,13 +756,13 @@ fn a_subjects_session_keys_and_tokens_share_its_limits() {
         }
         served += usize::from(bearer.ask().status == 200);
     }
-    assert!((2..=3).contains(&served), "{served}"); // two calls were for the keys
+    assert!((2..=3).contains(&served), "{served}"); // two of the calls were for the keys
     bearer.ask().assert_error(503, "SlowDown");
 }
 
-/// If each were verified twice, each would count twice.
+/// If each token were verified twice, each would count twice.
 #[test]
-fn a_bad_token_is_verified_once_where_keys_are_vended() {
+fn verifies_a_bad_token_once() {
     let (world, _folder) = world_with("");
     let vend = |token: &str| {
         let call = Call::new(world.gateway.addr, "POST", "/.cosgate/credentials");
@@ -778,7 +778,7 @@ fn a_bad_token_is_verified_once_where_keys_are_vended() {
 }
 
 #[test]
-fn a_stranger_who_fails_too_often_is_not_checked_for_a_while() {
+fn delays_callers_after_repeated_failures() {
     let server = "trusted_proxies = [\"127.0.0.1\"]\nallow_plain_bearer = true\n";
     let (world, _folder) = world_with(&format!("{server}session_secret = \"{SECRET}\""));
     let addr = world.gateway.addr;
@@ -790,7 +790,7 @@ fn a_stranger_who_fails_too_often_is_not_checked_for_a_while() {
         from(call, address).ask()
     };
     let alice = keys(&from(web_identity(addr, &known), "192.0.2.1").send());
-    // Tokens that STS and S3 are shown, and signed calls, count together.
+    // Tokens for STS and S3 and signed calls count together.
     let form = "Action=GetSessionToken&Version=2011-06-15";
     for n in 0..50 {
         let forged = STRANGER.with(&json!({ "n": n }));
@@ -811,7 +811,7 @@ fn a_stranger_who_fails_too_often_is_not_checked_for_a_while() {
     bearer(&CORP.of("bob"), "192.0.2.1").assert_error(503, "SlowDown");
     let call = from(signed(addr, form, ACME, "sts"), "192.0.2.1").send();
     assert_eq!(call.code(), "Throttling");
-    // Who has been found good needs no check, and others are not held.
+    // A caller that was verified before needs no check, and other addresses are not limited.
     bearer(&known, "192.0.2.1").assert_ok();
     keys(&from(web_identity(addr, &known), "192.0.2.1").send());
     let get = alice.call(addr, "GET", "/photos?location");
@@ -822,7 +822,7 @@ fn a_stranger_who_fails_too_often_is_not_checked_for_a_while() {
 }
 
 #[test]
-fn failures_count_for_the_address_that_a_balancer_names() {
+fn counts_failures_by_forwarded_address() {
     let server =
         "proxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]\nallow_plain_bearer = true\n";
     let (world, _folder) = world_with(&format!("{server}session_secret = \"{SECRET}\""));
@@ -831,24 +831,24 @@ fn failures_count_for_the_address_that_a_balancer_names() {
         let header = format!("PROXY TCP4 {address} 198.51.100.1 50000 443\r\n");
         Client::connect(addr).behind(header.as_bytes())
     };
-    let ask = |client: &mut Client, call: &Call| {
+    let send = |client: &mut Client, call: &Call| {
         client.write(&call.bytes());
         client.read_reply("POST")
     };
     let mut failing = behind("192.0.2.1");
     for n in 0..100 {
         let forged = STRANGER.with(&json!({ "n": n }));
-        let refused = ask(&mut failing, &web_identity(addr, &forged));
+        let refused = send(&mut failing, &web_identity(addr, &forged));
         assert_refused(&refused, 400, "InvalidIdentityToken");
     }
     let good = web_identity(addr, &CORP.of("bob"));
-    let held = ask(&mut behind("192.0.2.1"), &good);
+    let held = send(&mut behind("192.0.2.1"), &good);
     assert_eq!((held.status, held.code().as_str()), (503, "Throttling"));
-    keys(&ask(&mut behind("192.0.2.2"), &good));
+    keys(&send(&mut behind("192.0.2.2"), &good));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn forms_that_never_come_do_not_close_the_sts() {
+async fn unsent_forms_do_not_block_the_sts() {
     let authority = Authority::new("ours");
     let folder = tempfile::tempdir().unwrap();
     let limits = "[server.limits]\nstranger_bytes = \"4MiB\"\n";
@@ -859,7 +859,7 @@ async fn forms_that_never_come_do_not_close_the_sts() {
         toml.replacen("[server]\n", &server, 1) + &more
     });
     let addr = world.gateway.addr;
-    // Of each form nothing comes but the head. So many use up what there is for strangers.
+    // Each form sends only its head. This number uses up the memory for unknown callers.
     let announced = web_identity(addr, &"x".repeat(60_000));
     let mut clients = Vec::new();
     let mut waiting = Vec::new();
@@ -878,13 +878,13 @@ async fn forms_that_never_come_do_not_close_the_sts() {
         let call = call.header("x-forwarded-for", "203.0.113.1");
         keys(&honest.send(&call).await);
     }
-    // Those that gave way were told so.
+    // The forms that were dropped got an error.
     world.gateway.log.assert_says("\"code\":\"SlowDown\"");
     drop(waiting);
 }
 
 #[test]
-fn forms_that_are_not_sent_to_their_end_count_as_failures() {
+fn truncated_forms_count_as_failures() {
     let (world, _folder) = world_with(&format!(
         "trusted_proxies = [\"127.0.0.1\"]\nallow_plain_bearer = true\nsession_secret = \"{SECRET}\""
     ));
@@ -898,13 +898,13 @@ fn forms_that_are_not_sent_to_their_end_count_as_failures() {
     }
     let mut n = 0;
     eventually("no more are checked", || {
-        n += 1; // a token that was found good would go on
+        n += 1; // a token that was valid before would be accepted
         call(&format!("bob-{n}"), "192.0.2.1").send().code() == "Throttling"
     });
     keys(&call("carol", "192.0.2.2").send());
 }
 
-/// cosgate started anew with the same secret, keys of `[server]` and of the sections `acme` and `web`.
+/// A new cosgate with the same secret, keys of `[server]`, and keys of the sections `acme` and `web`.
 fn restarted(server: &str, acme: &str, web: &str) -> (World, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let grants = "[[templates.web.grants]]";
@@ -919,7 +919,7 @@ fn restarted(server: &str, acme: &str, web: &str) -> (World, TempDir) {
 }
 
 #[test]
-fn session_keys_end_with_the_local_key_that_got_them() {
+fn session_keys_end_with_their_local_key() {
     let (world, _folder) = world();
     let form = "Action=GetSessionToken&Version=2011-06-15";
     let acme = keys(&signed(world.gateway.addr, form, ACME, "sts").send());
@@ -942,7 +942,7 @@ fn session_keys_end_with_the_local_key_that_got_them() {
 }
 
 #[test]
-fn session_keys_are_revoked_of_all_of_a_tenant_and_of_a_subject() {
+fn revokes_sessions_of_a_tenant_or_subject() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let form = "Action=GetSessionToken&Version=2011-06-15";
@@ -1000,7 +1000,7 @@ fn session_keys_are_revoked_of_all_of_a_tenant_and_of_a_subject() {
             }
         }
     }
-    // What is given afterwards counts.
+    // Sessions that are issued afterwards are valid.
     let (world, _folder) = restarted(&not_before(&later), "", "");
     let addr = world.gateway.addr;
     eventually("new keys count", || {
@@ -1010,7 +1010,7 @@ fn session_keys_are_revoked_of_all_of_a_tenant_and_of_a_subject() {
     });
 }
 
-/// A browser's form that stores `key`, its policy signed with session keys.
+/// A browser's form that stores `key`, with a policy signed by session keys.
 fn form_of(addr: SocketAddr, keys: &Keys, key: &str, token_in_policy: bool) -> Call {
     let now = wall_clock();
     let (date, day) = (now.amz(), now.date());
@@ -1048,7 +1048,7 @@ fn form_of(addr: SocketAddr, keys: &Keys, key: &str, token_in_policy: bool) -> C
 }
 
 #[test]
-fn a_form_may_be_signed_with_a_session_key() {
+fn accepts_forms_signed_with_session_keys() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let alice = keys(&web_identity(addr, &CORP.of("alice")).send());
@@ -1062,7 +1062,7 @@ fn a_form_may_be_signed_with_a_session_key() {
     let before = world.upstream_requests();
     let other = form_of(addr, &alice, "users/bob/form", true).send();
     other.assert_error(403, "AccessDenied");
-    // The token is a field like others: the policy must know of it.
+    // The token is a field like others, so that the policy must contain it.
     let extra = form_of(addr, &alice, "users/alice/form", false).send();
     extra.assert_error(403, "AccessDenied");
     let bob = keys(&web_identity(addr, &CORP.of("bob")).send());
@@ -1075,12 +1075,12 @@ fn a_form_may_be_signed_with_a_session_key() {
     assert_eq!(world.upstream_requests(), before);
 }
 
-/// The tenant that tokens name, and the same with a key in place of its identity.
+/// The tenant that tokens name, and the same tenant with a key in place of its identity.
 const ROBOTS: &str = "[tenants.robots]\nissuer = \"main\"\n";
 const ROBOTS_BY_KEY: &str = "[tenants.robots]\nissuer = \"main\"
 access_keys = [{ id = \"ROBOTKEY000000000001\", secret = \"robots-secret\" }]\n";
 
-/// cosgate started anew with the same secret, its configuration edited.
+/// A new cosgate with the same secret and an edited configuration.
 fn changed(edit: impl Fn(String) -> String) -> (World, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let identity = identity_toml(&folder);
@@ -1091,21 +1091,21 @@ fn changed(edit: impl Fn(String) -> String) -> (World, TempDir) {
     (world, folder)
 }
 
-/// Replaces text that must be there.
+/// Replaces text that must be present.
 #[track_caller]
 fn swapped(toml: &str, from: &str, to: &str) -> String {
     assert!(toml.contains(from), "{from}");
     toml.replacen(from, to, 1)
 }
 
-/// Another provider, which signs with the same keys.
+/// Another provider with the same signing keys.
 fn second_identity(toml: &str) -> String {
     let jwks = toml.lines().find(|line| line.starts_with("jwks")).unwrap();
     let head = "[identities.second]\nissuer = \"https://second.example.com/\"\n";
     format!("{toml}\n{head}audience = \"cosgate\"\ntenant_claim = \"cosgate_tenant\"\n{jwks}\n")
 }
 
-/// What has changed, how, and whether sessions end of acme's key, of a token that names robots and of alice.
+/// Each change, with its effect on the sessions of acme's key, of a token that names robots, and of alice.
 type Change = (&'static str, fn(String) -> String, [bool; 3]);
 
 fn changes_of_tenants_and_keys() -> Vec<Change> {
@@ -1220,7 +1220,7 @@ fn changes_of_templates_and_identities() -> Vec<Change> {
             [false, false, true],
         ),
         (
-            "the template's folders are told apart by another claim",
+            "the template's folders are distinguished by another claim",
             |toml| swapped(&toml, "{claim.sub}", "{claim.email}"),
             [false, false, true],
         ),
@@ -1240,7 +1240,7 @@ fn changes_of_templates_and_identities() -> Vec<Change> {
 }
 
 #[test]
-fn a_session_ends_when_what_it_was_got_with_is_no_longer_trusted() {
+fn session_ends_when_its_source_is_not_trusted() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let form = "Action=GetSessionToken&Version=2011-06-15";
@@ -1268,7 +1268,7 @@ fn a_session_ends_when_what_it_was_got_with_is_no_longer_trusted() {
 }
 
 #[test]
-fn a_session_may_do_what_its_tenant_may_do_now() {
+fn session_has_the_current_permissions() {
     let (world, _folder) = world();
     let addr = world.gateway.addr;
     let form = "Action=GetSessionToken&Version=2011-06-15";
@@ -1300,7 +1300,7 @@ fn a_session_may_do_what_its_tenant_may_do_now() {
     }
 }
 
-/// A session token as the version before sealed it, and its key.
+/// A session token of the previous version, and its key.
 fn of_version_1(what: &str) -> Keys {
     let id = "SESSAAAAAAAAAAAAAAAA";
     let end = wall_clock().plus(600).unix();
@@ -1318,7 +1318,7 @@ fn of_version_1(what: &str) -> Keys {
 }
 
 #[test]
-fn a_session_of_the_version_before_lives_on_where_all_that_it_says_still_holds() {
+fn accepts_session_tokens_of_the_previous_version() {
     let acme = of_version_1(&format!("\"w\":{{\"n\":\"acme\"}},\"p\":\"{}\"", ACME.0));
     let robots = of_version_1("\"w\":{\"n\":\"robots\"},\"s\":\"r\"");
     let alice = of_version_1("\"w\":{\"t\":[\"web\",[[\"sub\",\"alice\"]]]},\"s\":\"alice\"");

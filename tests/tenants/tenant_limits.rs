@@ -1,5 +1,5 @@
-//! A tenant's own limits, over sockets: what is beyond them waits or is told to come back, and no
-//! other tenant notices.
+//! A tenant's own limits, over sockets: requests over the limits wait or get `Retry-After`, and other tenants are
+//! not affected.
 #![expect(clippy::disallowed_methods, reason = "real time is what is tested")]
 
 use std::sync::Barrier;
@@ -11,7 +11,7 @@ use crate::support::{
     ACME, Call, Client, GLOBEX, Reply, Scripted, World, act, eventually, header_of,
 };
 
-/// Two threads serve, and acme has these limits.
+/// Two threads serve requests, and acme has these limits.
 fn world(limits: &str) -> World {
     World::edited(|toml| limited(&toml, limits))
 }
@@ -31,8 +31,7 @@ fn assert_told_to_slow_down(reply: &Reply) {
     assert!(matches!(seconds, Some(Ok(1..=2))), "{reply:?}");
 }
 
-/// Asserts that `time` is what so many bytes take at a rate, give or take a fifth, and a second more on a machine that
-/// is busy with other tests.
+/// Asserts that `time` fits this many bytes at this rate: within a fifth, and one more second for a busy machine.
 #[track_caller]
 fn assert_takes(time: Duration, bytes: usize, rate: usize) {
     #[expect(clippy::cast_precision_loss, reason = "megabytes")]
@@ -44,7 +43,7 @@ fn assert_takes(time: Duration, bytes: usize, rate: usize) {
 }
 
 #[test]
-fn requests_beyond_the_rate_are_told_when_to_come_back() {
+fn requests_over_the_rate_get_retry_after() {
     let world = world("requests_per_second = 40\nburst = 10");
     let started = Instant::now();
     let served: u32 = thread::scope(|scope| {
@@ -82,7 +81,7 @@ fn requests_beyond_the_rate_are_told_when_to_come_back() {
 }
 
 #[test]
-fn a_request_whose_signature_is_wrong_uses_nothing_up() {
+fn wrong_signature_uses_no_quota() {
     let world = world("requests_per_second = 1\nburst = 1");
     for _ in 0..5 {
         let forged = Call::new(world.gateway.addr, "GET", "/photos?location");
@@ -96,7 +95,7 @@ fn a_request_whose_signature_is_wrong_uses_nothing_up() {
 }
 
 #[test]
-fn a_place_is_given_back_when_its_client_vanishes() {
+fn disconnected_client_releases_its_slot() {
     let goes_on = act(|peer| {
         peer.head();
         peer.say("HTTP/1.1 200 OK\r\ncontent-length: 20000000\r\n\r\n");
@@ -129,7 +128,7 @@ fn a_place_is_given_back_when_its_client_vanishes() {
 }
 
 #[test]
-fn uploads_of_a_tenant_share_its_rate_and_are_whole() {
+fn uploads_share_the_tenants_rate() {
     const RATE: usize = 2 << 20;
     let world = world("upload_rate = \"2MiB\"");
     let body = vec![7; 3 << 20];
@@ -162,7 +161,7 @@ fn uploads_of_a_tenant_share_its_rate_and_are_whole() {
 }
 
 #[test]
-fn small_uploads_and_documents_count_too() {
+fn limits_small_uploads_and_documents() {
     let world = world("upload_rate = \"64KiB\"");
     let body = "x".repeat(8 << 10);
     world.put("/photos/acme/warm", "");
@@ -174,7 +173,7 @@ fn small_uploads_and_documents_count_too() {
 }
 
 #[test]
-fn downloads_wait_for_their_rate_and_are_whole() {
+fn downloads_keep_to_the_rate() {
     const RATE: usize = 1 << 20;
     let world = world("download_rate = \"1MiB\"");
     let body = "y".repeat(4 * RATE);
@@ -186,7 +185,7 @@ fn downloads_wait_for_their_rate_and_are_whole() {
 }
 
 #[test]
-fn who_waits_for_its_rate_is_not_called_slow() {
+fn rate_limited_transfer_is_no_timeout() {
     let world = World::edited(|toml| {
         let limits = "upload_rate = \"256KiB\"\ndownload_rate = \"256KiB\"";
         limited(&toml, limits)
@@ -199,7 +198,7 @@ fn who_waits_for_its_rate_is_not_called_slow() {
 }
 
 #[test]
-fn an_object_that_is_too_large_is_refused_before_its_body() {
+fn rejects_too_large_objects_before_the_body() {
     let world = World::edited(|toml| {
         limited(&toml, "object_size = \"1KiB\"").replacen(
             "[upstream]",
@@ -240,18 +239,18 @@ fn an_object_that_is_too_large_is_refused_before_its_body() {
 }
 
 #[test]
-fn what_is_sent_to_cos_again_counts_once() {
+fn retries_count_once() {
     let breaks = act(|peer| {
         peer.head();
     });
-    let answers = act(|peer| {
+    let responses = act(|peer| {
         while let Some(head) = peer.head() {
             peer.body(header_of(&head, "content-length").map_or(0, |l| l.parse().unwrap()));
             peer.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\netag: \"e\"\r\n\r\n");
         }
     });
     let limits = "[tenants.acme.limits]\nrequests_per_second = 1\nburst = 2";
-    let scripted = Scripted::with(vec![breaks, answers], limits);
+    let scripted = Scripted::with(vec![breaks, responses], limits);
     let put = scripted
         .signed("PUT", "/photos/acme/x")
         .body("x".repeat(1 << 10));
@@ -261,7 +260,7 @@ fn what_is_sent_to_cos_again_counts_once() {
 }
 
 #[test]
-fn a_tenant_at_its_limits_leaves_anothers_latency_alone() {
+fn limited_tenant_does_not_delay_others() {
     let world = world("requests_per_second = 50\nconcurrent_requests = 8\nupload_rate = \"1MiB\"");
     world.put("/photos/acme/object", "hello");
     globex(&world, "PUT", "/photos/globex/object")

@@ -1,4 +1,4 @@
-//! Virtual buckets: what a tenant calls `x` is `root/x` in the real bucket, and no answer tells.
+//! Virtual buckets: a tenant's key `x` is `root/x` in the real bucket, and no response reveals that.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,11 +22,11 @@ use cosgate::secret::Secret;
 
 /// A second bucket, in another region.
 const FAR: &str = "far-1250000000";
-/// The root of `photos`: bytes that every encoding writes otherwise. No answer may hold `c4n4ry`.
+/// The root of `photos`: every encoding changes its bytes. No response may contain `c4n4ry`.
 const ROOT: &str = "c4n4ry (1)/中+/";
 
-/// The tenants: acme has two virtual buckets in one real bucket, one in another region and a plain one;
-/// globex sees all of the real bucket.
+/// The tenants: acme has two virtual buckets in one real bucket, one in another region and a plain one. globex
+/// sees the whole real bucket.
 fn grants(toml: &str) -> String {
     let mut toml = toml.replace("actions = [", "shared = true\nactions = [");
     toml = toml.replacen("prefixes = [\"globex/*\"]", "prefixes = [\"*\"]", 1);
@@ -66,7 +66,7 @@ fn world(signature: &str) -> World {
     World { gateway, emulator }
 }
 
-/// Puts an object under its real key.
+/// Stores an object under its real key.
 #[track_caller]
 fn plant(world: &World, real: &str, body: &str) {
     let put = Call::new(world.gateway.addr, "PUT", &format!("/photos/{}", url(real)));
@@ -81,7 +81,7 @@ fn plant_far(world: &World, real: &str, body: &str) {
         .unwrap();
 }
 
-/// Percent-encoded, slashes too.
+/// Percent-encodes every byte, slashes too.
 fn url(text: &str) -> String {
     let bytes = text.bytes().map(|byte| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
@@ -92,7 +92,7 @@ fn url(text: &str) -> String {
     bytes.collect()
 }
 
-/// Asserts that an answer tells nothing of where things really are.
+/// Asserts that a response reveals nothing of the real store.
 #[track_caller]
 fn assert_says_nothing(reply: &Reply) {
     let said = format!("{:?} {}", reply.headers, reply.text());
@@ -119,7 +119,7 @@ fn filled(signature: &str) -> World {
     for key in KEYS {
         world.put(&format!("/photos/{}", url(key).replace("%2F", "/")), key);
     }
-    // What stands around it, and the folder itself as a console makes it.
+    // Objects beside the root, and the folder itself as a console creates it.
     plant(&world, ROOT, "");
     plant(&world, "c4n4ry (1)/x", "outside");
     plant(&world, "c4n4ry%20(1)/中+/x", "outside");
@@ -128,7 +128,7 @@ fn filled(signature: &str) -> World {
 }
 
 #[test]
-fn a_key_is_below_the_root_upstream_and_nowhere_else() {
+fn stores_keys_below_the_root() {
     for signature in SIGNATURES {
         let world = filled(signature);
         for key in KEYS {
@@ -138,7 +138,7 @@ fn a_key_is_below_the_root_upstream_and_nowhere_else() {
             assert_eq!(got.assert_ok().text(), key);
             world.ask("HEAD", &target).assert_ok();
         }
-        // The real name is another key here.
+        // The real name is another key in the virtual bucket.
         let real = format!("/photos/{}a", url(ROOT));
         world.ask("GET", &real).assert_error(404, "NoSuchKey");
         world.ask("GET", "/photos/z").assert_error(404, "NoSuchKey");
@@ -155,7 +155,7 @@ fn a_key_is_below_the_root_upstream_and_nowhere_else() {
 }
 
 #[test]
-fn prefixes_below_a_root_fence_the_clients_names() {
+fn applies_prefixes_to_client_names() {
     let world = world("s3");
     world.put("/inbox/in/x", "x");
     world.put("/inbox/one.txt", "1");
@@ -181,7 +181,7 @@ fn prefixes_below_a_root_fence_the_clients_names() {
 }
 
 #[test]
-fn the_root_and_the_key_together_have_850_bytes() {
+fn limits_root_and_key_to_850_bytes() {
     let world = world("s3");
     let room = 850 - ROOT.len();
     let fits = format!("/photos/{}", "x".repeat(room));
@@ -201,7 +201,7 @@ fn the_root_and_the_key_together_have_850_bytes() {
     assert_eq!(world.upstream_requests(), 0);
 }
 
-/// Follows `next` from page to page; the keys and common prefixes of all, sorted.
+/// Follows `next` from page to page. Gives all keys and common prefixes, sorted.
 #[track_caller]
 fn pages(world: &World, query: &str, next: &str, marker: &str) -> Vec<String> {
     let (mut count, mut seen) = (0, Vec::new());
@@ -226,7 +226,7 @@ fn pages(world: &World, query: &str, next: &str, marker: &str) -> Vec<String> {
             assert!(!String::from_utf8(token).unwrap().contains("c4n4ry"));
         }
         let at = if query.contains("encoding-type") && next != "NextContinuationToken" {
-            at.replace('+', "%20") // as it is: encoded
+            at.replace('+', "%20") // unchanged, because it is encoded
         } else {
             url(&at.replace("&amp;", "&"))
         };
@@ -246,7 +246,7 @@ fn decoded(name: &str) -> String {
 }
 
 #[test]
-fn every_listing_is_in_the_clients_names() {
+fn lists_client_names() {
     for signature in SIGNATURES {
         let world = filled(signature);
         for (form, next, marker) in [
@@ -268,7 +268,7 @@ fn every_listing_is_in_the_clients_names() {
                 assert_eq!(list("&prefix=b%2F"), ["b/1", "b/2&"]);
                 assert_eq!(list("&delimiter=%2F"), ["a b+", "b/", "c", "d/", "e"]);
                 assert_eq!(list("&delimiter=%2F&prefix=d%2F"), ["d/中"]);
-                // A delimiter that stands in the root finds nothing there.
+                // A delimiter that occurs only in the root finds nothing.
                 assert_eq!(list("&delimiter=4n"), KEYS);
                 let real = format!("/photos?{form}prefix={}", url(ROOT));
                 let real = world.ask("GET", &real).assert_ok().text();
@@ -279,7 +279,7 @@ fn every_listing_is_in_the_clients_names() {
 }
 
 #[test]
-fn what_a_listing_repeats_is_what_the_client_said() {
+fn listing_repeats_client_parameters() {
     for signature in SIGNATURES {
         let world = filled(signature);
         for (form, expected) in [
@@ -327,7 +327,7 @@ fn what_a_listing_repeats_is_what_the_client_said() {
 }
 
 #[test]
-fn a_token_leads_nowhere_but_on() {
+fn token_only_continues_its_listing() {
     for signature in SIGNATURES {
         let world = filled(signature);
         plant(&world, "c4n4ry-inbox/in/k", "inbox's");
@@ -346,7 +346,7 @@ fn a_token_leads_nowhere_but_on() {
                 .ask("GET", &target)
                 .assert_error(400, "InvalidArgument");
         }
-        // Another grant's token is a place in one's own names.
+        // The token of another grant means a key in one's own names.
         let page = world.ask("GET", "/photos?list-type=2&max-keys=1");
         let token = element(&page.assert_ok().text(), "NextContinuationToken");
         let target = format!("/inbox?list-type=2&prefix=in%2F&continuation-token={token}");
@@ -358,7 +358,7 @@ fn a_token_leads_nowhere_but_on() {
 }
 
 #[test]
-fn uploads_and_their_results_are_in_the_clients_names() {
+fn uploads_use_client_names() {
     for signature in SIGNATURES {
         let world = filled(signature);
         let key = "up/ü &";
@@ -416,7 +416,7 @@ fn uploads_and_their_results_are_in_the_clients_names() {
 }
 
 #[test]
-fn copies_go_between_a_tenants_buckets_and_in_coss_words_between_regions() {
+fn copies_between_own_buckets() {
     for signature in SIGNATURES {
         let world = filled(signature);
         world.put("/plain/acme/p%20q", "plain's");
@@ -520,7 +520,7 @@ fn copies_go_between_a_tenants_buckets_and_in_coss_words_between_regions() {
 }
 
 #[test]
-fn a_multi_delete_answers_in_the_clients_names() {
+fn multi_delete_responds_with_client_names() {
     for signature in SIGNATURES {
         let world = filled(signature);
         world.put("/inbox/in/x", "x");
@@ -548,7 +548,7 @@ fn a_multi_delete_answers_in_the_clients_names() {
         }
         assert_eq!(world.stored("c4n4ry-inbox/in/x").as_deref(), Some("x"));
         assert_eq!(world.stored("z").as_deref(), Some("outside"));
-        // Our own fence lets it through and the temporary key does not: COS's refusal has its key too.
+        // cosgate allows it, but the temporary key does not. The error of COS must have the client's key.
         let body = "<Delete><Object><Key>c</Key></Object></Delete>";
         let reply = world.signed("POST", "/photos?delete").body(body).ask();
         assert_eq!(element(&reply.assert_ok().text(), "Key"), "c");
@@ -557,7 +557,7 @@ fn a_multi_delete_answers_in_the_clients_names() {
 }
 
 #[test]
-fn a_doubtful_multi_delete_never_reaches_cos() {
+fn rejects_ambiguous_multi_deletes() {
     let world = filled("s3");
     world.emulator.counters().reset();
     let object = "<Object><Key>c</Key></Object>";
@@ -589,7 +589,7 @@ fn a_doubtful_multi_delete_never_reaches_cos() {
 }
 
 #[test]
-fn a_listing_without_a_prefix_shows_what_the_grant_has() {
+fn listing_without_a_prefix_shows_the_grant() {
     for signature in SIGNATURES {
         let world = world(signature);
         for key in ["x", "d/y"] {
@@ -612,14 +612,14 @@ fn a_listing_without_a_prefix_shows_what_the_grant_has() {
                 let target = format!("/plain?{form}prefix={prefix}");
                 world.ask("GET", &target).assert_error(403, "AccessDenied");
             }
-            // Its own folder is granted, and so is one key: COS would show others beside that.
+            // Its own folder and one key are granted. COS would show other keys beside that one.
             let target = format!("/inbox?{form}max-keys=5");
             world.ask("GET", &target).assert_error(403, "AccessDenied");
         }
         let uploads = world.ask("GET", "/plain?uploads");
         assert_eq!(element(&uploads.assert_ok().text(), "Prefix"), "");
-        // Who takes the bucket for a file system finds the folder, whether somebody made an object of its
-        // name or not, and no object of the name without its slash.
+        // A client that treats the bucket as a file system finds the folder, whether an object has its name or not. It finds
+        // no object of the name without its slash.
         assert_eq!(world.ask("HEAD", "/plain").status, 200);
         let folder = world.ask("HEAD", "/plain/acme/");
         assert_eq!(folder.status, 200);
@@ -642,7 +642,7 @@ fn a_listing_without_a_prefix_shows_what_the_grant_has() {
 }
 
 #[test]
-fn a_key_may_begin_with_a_slash() {
+fn accepts_keys_that_begin_with_a_slash() {
     for signature in SIGNATURES {
         let world = world(signature);
         for (key, target) in [("/x", "/photos//x"), ("//y z", "/photos/%2F%2Fy%20z")] {
@@ -676,8 +676,8 @@ fn a_key_may_begin_with_a_slash() {
     }
 }
 
-/// Everything that can be asked of the bucket `photos`: method, target, body, copy source.
-const ASKED: [(&str, &str, &str, &str); 26] = [
+/// All requests for the bucket `photos`: method, target, body, copy source.
+const REQUESTS: [(&str, &str, &str, &str); 26] = [
     ("GET", "/photos/k", "", ""),
     ("HEAD", "/photos/k", "", ""),
     ("PUT", "/photos/k", "x", ""),
@@ -721,8 +721,8 @@ const ASKED: [(&str, &str, &str, &str); 26] = [
     ("GET", "/inbox/out", "", ""),
 ];
 
-fn ask_everything(addr: std::net::SocketAddr) -> Vec<Reply> {
-    let ask = |(method, target, body, source): &(&str, &str, &str, &str)| {
+fn send_all_requests(addr: std::net::SocketAddr) -> Vec<Reply> {
+    let send = |(method, target, body, source): &(&str, &str, &str, &str)| {
         let mut call = Call::new(addr, method, target).body(*body);
         if !source.is_empty() {
             call = call.header("x-amz-copy-source", source);
@@ -731,14 +731,14 @@ fn ask_everything(addr: std::net::SocketAddr) -> Vec<Reply> {
         assert_says_nothing(&reply);
         reply
     };
-    ASKED.iter().map(ask).collect()
+    REQUESTS.iter().map(send).collect()
 }
 
 #[test]
-fn no_answer_tells_of_the_real_store() {
+fn responses_hide_the_real_store() {
     for signature in SIGNATURES {
         let world = filled(signature);
-        let replies = ask_everything(world.gateway.addr);
+        let replies = send_all_requests(world.gateway.addr);
         let ok = replies.iter().filter(|reply| reply.status < 300).count();
         assert!(ok > 12, "{ok}");
         for key in world.emulator.issued_keys() {
@@ -750,7 +750,7 @@ fn no_answer_tells_of_the_real_store() {
     }
 }
 
-/// An answer that tells all: in its headers, and if it is an error, in every element.
+/// A response that reveals everything: in its headers, and in every element of an error.
 fn indiscreet(status: u16, code: &str) -> String {
     let root = "c4n4ry (1)/中+/k";
     let document = format!(
@@ -786,24 +786,24 @@ fn scripted(signature: &str, acts: Vec<Act>) -> Scripted {
     }
 }
 
-/// Answers every request, bodies read, with `answer`; HEAD without its body.
-fn always(answer: String) -> Act {
+/// Reads every request with its body, and responds with `response`; to HEAD without its body.
+fn always(response: String) -> Act {
     act(move |peer| {
         while let Some(head) = peer.head() {
             let length = header_of(&head, "content-length").map_or(0, |l| l.parse().unwrap());
             peer.body(length);
             if head.starts_with("HEAD") {
-                let (head, _) = answer.split_once("\r\n\r\n").unwrap();
+                let (head, _) = response.split_once("\r\n\r\n").unwrap();
                 peer.say(&format!("{head}\r\n\r\n"));
             } else {
-                peer.say(&answer);
+                peer.say(&response);
             }
         }
     })
 }
 
 #[test]
-fn no_error_of_cos_tells_of_the_real_store() {
+fn errors_hide_the_real_store() {
     for signature in SIGNATURES {
         for (status, code) in [
             (301, "PermanentRedirect"),
@@ -829,20 +829,20 @@ fn no_error_of_cos_tells_of_the_real_store() {
             (504, "Timeout"),
         ] {
             let world = scripted(signature, vec![always(indiscreet(status, code))]);
-            for (reply, asked) in ask_everything(world.gateway.addr).iter().zip(ASKED) {
-                let local = matches!(asked.1, "/" | "/photos?location")
-                    || matches!((asked.0, asked.1), ("HEAD", "/photos"));
-                assert!(reply.status >= 400 || local, "{asked:?} {status}");
+            for (reply, request) in send_all_requests(world.gateway.addr).iter().zip(REQUESTS) {
+                let local = matches!(request.1, "/" | "/photos?location")
+                    || matches!((request.0, request.1), ("HEAD", "/photos"));
+                assert!(reply.status >= 400 || local, "{request:?} {status}");
             }
         }
     }
 }
 
 #[test]
-fn no_error_after_a_200_tells_of_the_real_store() {
+fn errors_in_a_200_hide_the_real_store() {
     for signature in SIGNATURES {
         let world = scripted(signature, vec![always(indiscreet(200, "InternalError"))]);
-        for (method, target, body, source) in ASKED {
+        for (method, target, body, source) in REQUESTS {
             let rewritten = !source.is_empty()
                 || method == "POST"
                 || (method == "GET" && (target.contains("uploadId") || !target.contains("/k")));
@@ -859,8 +859,8 @@ fn no_error_after_a_200_tells_of_the_real_store() {
     }
 }
 
-/// Each way in which a text of COS can tell of the store, alone: nothing else in it gives it away.
-const TELLING: [&str; 11] = [
+/// Each text of COS that could reveal the store, one at a time.
+const REVEALING: [&str; 11] = [
     "shared-1250000000",
     "of the account 1250000000",
     "c4n4ry (1)/中+/k is gone",
@@ -874,37 +874,37 @@ const TELLING: [&str; 11] = [
     "key AKIDx",
 ];
 
-/// Answers with failures that say `telling`: of deletes and parts in a success, of the rest as such.
-fn failing(telling: &'static str) -> Act {
+/// Responds with failures that contain `revealing`: deletes and parts inside a success, others as errors.
+fn failing(revealing: &'static str) -> Act {
     act(move |peer| {
         while let Some(head) = peer.head() {
             let length = header_of(&head, "content-length").map_or(0, |l| l.parse().unwrap());
             peer.body(length);
             if head.starts_with("POST") {
                 let result = format!(
-                    "<DeleteResult><Error><Key>{ROOT}k</Key><Code>{telling}</Code>\
-                     <Message>{telling}</Message></Error></DeleteResult>"
+                    "<DeleteResult><Error><Key>{ROOT}k</Key><Code>{revealing}</Code>\
+                     <Message>{revealing}</Message></Error></DeleteResult>"
                 );
                 let length = result.len();
                 peer.say(&format!(
                     "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{result}"
                 ));
             } else if head.contains("partNumber=1&") {
-                peer.say(&cos_error(200, "Failed", telling));
+                peer.say(&cos_error(200, "Failed", revealing));
             } else if head.contains("partNumber=") {
-                peer.say(&cos_error(200, telling, ""));
+                peer.say(&cos_error(200, revealing, ""));
             } else {
-                peer.say(&cos_error(404, "NoSuchKey", telling));
+                peer.say(&cos_error(404, "NoSuchKey", revealing));
             }
         }
     })
 }
 
 #[test]
-fn a_text_that_tells_one_thing_of_the_store_stays_here() {
+fn removes_texts_that_reveal_the_store() {
     for signature in SIGNATURES {
-        for telling in TELLING {
-            let world = scripted(signature, vec![failing(telling)]);
+        for revealing in REVEALING {
+            let world = scripted(signature, vec![failing(revealing)]);
             for target in [
                 "/photos/k",
                 "/photos/k?partNumber=1&uploadId=u",
@@ -914,8 +914,8 @@ fn a_text_that_tells_one_thing_of_the_store_stays_here() {
                 let copy = copy.header("x-amz-copy-source", "/away/c");
                 assert_says_nothing(&copy.signed_by(support::ACME).send());
             }
-            if telling.contains("far") {
-                continue; // no other request has to do with that grant
+            if revealing.contains("far") {
+                continue; // other requests do not concern that grant
             }
             let body = "<Delete><Object><Key>k</Key></Object></Delete>";
             let reply = world.signed("POST", "/photos?delete").body(body).ask();
@@ -926,7 +926,7 @@ fn a_text_that_tells_one_thing_of_the_store_stays_here() {
 }
 
 #[test]
-fn a_listing_names_the_account_nowhere() {
+fn listing_hides_the_account() {
     for signature in SIGNATURES {
         for target in [
             "/photos",
@@ -938,11 +938,11 @@ fn a_listing_names_the_account_nowhere() {
                 "<{root}><IsTruncated>false</IsTruncated><Contents><Key>{ROOT}k</Key><Bucket>{BUCKET}</Bucket>\
                  <Owner><ID>1250000000</ID><UIN>1250000000</UIN><No>1250000000</No></Owner></Contents></{root}>"
             );
-            let answer = format!(
+            let response = format!(
                 "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{listing}",
                 listing.len()
             );
-            let world = scripted(signature, vec![always(answer)]);
+            let world = scripted(signature, vec![always(response)]);
             let reply = world.signed("GET", target).ask();
             assert_eq!(element(&reply.text(), "Key"), "k");
             assert_says_nothing(&reply);
@@ -950,7 +950,7 @@ fn a_listing_names_the_account_nowhere() {
     }
 }
 
-/// The root of the document that answers a listing.
+/// The root element of a listing.
 fn root_of(target: &str) -> &'static str {
     if target.contains("versions") {
         "ListVersionsResult"
@@ -961,7 +961,7 @@ fn root_of(target: &str) -> &'static str {
     }
 }
 
-/// What the program logs of failures, for all tests of this file.
+/// The program's log of failures, for all tests of this file.
 fn alarms() -> &'static Log {
     static ALARMS: OnceLock<Log> = OnceLock::new();
     ALARMS.get_or_init(|| {
@@ -976,7 +976,7 @@ fn alarms() -> &'static Log {
 }
 
 #[test]
-fn a_listing_that_leaves_the_grant_is_cut_off_counted_and_alarmed() {
+fn cuts_a_listing_outside_the_grant() {
     let alarms = alarms();
     let inside = "<Contents><Key>c4n4ry (1)/中+/a</Key></Contents>";
     for signature in SIGNATURES {
@@ -1035,7 +1035,7 @@ fn a_listing_that_leaves_the_grant_is_cut_off_counted_and_alarmed() {
     }
 }
 
-/// Answers with a document whose second part comes at once, or when the first has been seen.
+/// Responds with a document in two parts: both at once, or the second after the first was read.
 fn in_two(start: String, rest: String, at_once: bool) -> Act {
     act(move |peer| {
         while peer.head().is_some() {
@@ -1055,18 +1055,18 @@ fn in_two(start: String, rest: String, at_once: bool) -> Act {
 }
 
 #[test]
-fn a_result_of_deletes_that_leaves_the_grant_is_not_shown() {
+fn hides_delete_results_outside_the_grant() {
     let alarms = alarms();
     for result in [
         "<Deleted><Key>evil</Key></Deleted>",
         "<Error><Key>c4n4ry (1)/evil</Key><Code>AccessDenied</Code></Error>",
     ] {
         let document = format!("<DeleteResult>{result}</DeleteResult>");
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nContent-Type: application/xml\r\n\r\n{document}",
             document.len()
         );
-        let world = scripted("s3", vec![always(answer)]);
+        let world = scripted("s3", vec![always(response)]);
         let body = "<Delete><Object><Key>k</Key></Object></Delete>";
         let reply = world.signed("POST", "/photos?delete").body(body).ask();
         reply.assert_error(502, "BadGateway");
@@ -1078,9 +1078,9 @@ fn a_result_of_deletes_that_leaves_the_grant_is_not_shown() {
 }
 
 #[test]
-fn a_strange_answer_is_no_alarm_of_the_fence() {
-    let answer = cos_error(200, "x", "x").replace("Error>", "Html>");
-    let world = scripted("s3", vec![always(answer)]);
+fn unknown_document_raises_no_alarm() {
+    let response = cos_error(200, "x", "x").replace("Error>", "Html>");
+    let world = scripted("s3", vec![always(response)]);
     let reply = world.signed("GET", "/photos").ask();
     reply.assert_error(502, "BadGateway");
     world.gateway.log.assert_says("cannot be read");

@@ -1,22 +1,22 @@
 //! One page of a listing. Pure.
 
-/// What a listing asks for.
+/// The parameters of a listing.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::emulator) struct Listing<'a> {
     pub(in crate::emulator) prefix: &'a str,
-    /// Keys are rolled up to the first one of these after the prefix; empty is none.
+    /// The delimiter: keys are grouped up to its first occurrence after the prefix. Empty means no delimiter.
     pub(in crate::emulator) delimiter: &'a str,
-    /// Only what sorts after this; empty is from the start.
+    /// Only keys that sort after this; empty means from the start.
     pub(in crate::emulator) after: &'a str,
     pub(in crate::emulator) limit: usize,
 }
 
-/// What fits on one page.
+/// The entries of one page.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::emulator) struct StorePage<T> {
     pub(in crate::emulator) items: Vec<T>,
     pub(in crate::emulator) prefixes: Vec<String>,
-    /// The last key or prefix of this page, when there is more.
+    /// The last key or prefix of this page, if there are more entries.
     pub(in crate::emulator) next: Option<String>,
 }
 
@@ -44,7 +44,7 @@ pub(in crate::emulator) fn page<'k, T>(
             }
             _ => None,
         };
-        // A page that ended with a common prefix goes on after all that it stands for.
+        // After a page that ended with a common prefix, the next one starts behind all keys of that prefix.
         if rolled
             .is_some_and(|r| r == listing.after || page.prefixes.last().is_some_and(|p| p == r))
         {
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_any_size_give_every_key_once() {
+    fn lists_every_key_once_at_any_page_size() {
         for limit in 1..9 {
             assert_eq!(pages("", "", limit), KEYS, "{limit}");
             assert_eq!(pages("d/", "", limit), ["d/1", "d/2", "d/e/1"], "{limit}");
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delimiter_rolls_keys_up_once_across_pages() {
+    fn groups_keys_once_across_pages() {
         for limit in 1..9 {
             let mut all = pages("", "/", limit);
             all.sort();
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_nothing_is_an_empty_last_page() {
+    fn limit_zero_gives_an_empty_last_page() {
         let listing = Listing {
             prefix: "",
             delimiter: "",

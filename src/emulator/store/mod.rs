@@ -1,8 +1,8 @@
 //! Buckets and objects as files under one folder, with an index in memory.
 //!
-//! An object is an immutable blob and a JSON sidecar that names it. Both are written aside and renamed
-//! into place, so that a reader, or the next start, finds whole objects only. File names are hashes of
-//! keys: any key is possible, whatever the file system thinks of it.
+//! An object is an immutable blob and a JSON sidecar that names it. Both are written to temporary files and renamed,
+//! so that a reader, or the next start, finds only whole objects. File names are hashes of keys: every key is
+//! possible on every file system.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
@@ -30,13 +30,12 @@ use multipart::{StoredPart, Upload};
 use transfer::Received;
 use versions::{NULL, Versioning};
 
-/// When what was acknowledged is on the disk itself. What the emulator's process acknowledged outlives the
-/// process in any case.
+/// When acknowledged writes reach the disk. They always outlive the emulator's process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fsync {
-    /// Before it is acknowledged: it outlives a power failure too.
+    /// Before the acknowledgement: a write outlives a power failure too.
     Always,
-    /// When the operating system likes.
+    /// When the operating system chooses.
     #[default]
     Never,
 }
@@ -53,26 +52,26 @@ pub(super) struct Store {
 struct Bucket {
     about: BucketAbout,
     objects: BTreeMap<String, Arc<StoredObject>>,
-    /// Versions and markers that are not the object of their key, the newest first.
+    /// Versions and markers of a key besides its current object, the newest first.
     history: BTreeMap<String, Vec<Arc<StoredObject>>>,
     uploads: BTreeMap<String, Upload>,
     /// The highest order of a version.
     last_order: u64,
 }
 
-/// What is known of a bucket itself.
+/// The properties of a bucket.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct BucketAbout {
     pub(super) name: String,
     pub(super) region: String,
-    /// Unix seconds.
+    /// The creation time in Unix seconds.
     pub(super) created: i64,
-    /// What is configured: documents by the parameter that chooses them.
+    /// The configuration: documents by the parameter that selects them.
     #[serde(default)]
     pub(super) settings: BTreeMap<String, String>,
 }
 
-/// What becomes an object.
+/// The content and attributes of a new object.
 #[derive(Debug)]
 pub(super) struct NewObject {
     pub(super) received: Received,
@@ -80,26 +79,26 @@ pub(super) struct NewObject {
     pub(super) modified: Timestamp,
 }
 
-/// What is known of an object.
+/// The properties of an object.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct StoredObject {
     pub(super) key: String,
     pub(super) size: u64,
-    /// Without quotes.
+    /// The entity tag, without quotes.
     pub(super) etag: String,
     /// CRC-64/XZ of the content.
     pub(super) crc64: u64,
-    /// Unix seconds.
+    /// The time of the last change in Unix seconds.
     pub(super) modified: i64,
     pub(super) attributes: Attributes,
-    /// File name of the content.
+    /// The file name of the content.
     blob: String,
     #[serde(default = "null_version")]
     pub(super) version: String,
-    /// Versions of a key that were written later have a higher one.
+    /// The order of the versions of a key: later versions have a higher one.
     #[serde(default)]
     order: u64,
-    /// Hides the key, and has no content.
+    /// A delete marker: it hides the key and has no content.
     #[serde(default)]
     pub(super) is_marker: bool,
 }
@@ -108,7 +107,7 @@ fn null_version() -> String {
     NULL.to_owned()
 }
 
-/// What its writer said of an object.
+/// The attributes that the writer of an object gave it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Attributes {
     pub(super) cache_control: Option<String>,
@@ -116,20 +115,20 @@ pub(super) struct Attributes {
     pub(super) content_encoding: Option<String>,
     pub(super) content_language: Option<String>,
     pub(super) content_type: Option<String>,
-    /// Unix seconds.
+    /// The time of the `Expires` header in Unix seconds.
     pub(super) expires: Option<i64>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) storage_class: Option<String>,
     pub(super) tags: Vec<(String, String)>,
-    /// The document of its access rights; `None` for the owner's alone.
+    /// The document of its access rights; `None` means the owner's only.
     #[serde(default)]
     pub(super) acl: Option<String>,
-    /// The document of its retention (436/58039). The store does not hold to it.
+    /// The document of its retention (436/58039). The store does not enforce it.
     #[serde(default)]
     pub(super) retention: Option<String>,
 }
 
-/// Why the store did not do it.
+/// The reasons why the store refuses an operation.
 #[derive(Debug)]
 pub(super) enum StoreError {
     Io(io::Error),
@@ -146,7 +145,7 @@ pub(super) enum StoreError {
 }
 
 impl StoreError {
-    /// For those who have no client to tell.
+    /// For callers that have no client to report to.
     pub(super) fn into_io(self) -> io::Error {
         match self {
             Self::Io(error) => error,
@@ -159,7 +158,7 @@ impl Store {
     /// Opens the folder `root`, made if missing, and reads what is in it.
     pub(super) fn open(root: PathBuf, fsync: Fsync) -> io::Result<Self> {
         if root.join("tmp").exists() {
-            fs::remove_dir_all(root.join("tmp"))?; // of a process that was killed
+            fs::remove_dir_all(root.join("tmp"))?; // left by a process that was killed
         }
         fs::create_dir_all(root.join("tmp"))?;
         snapshot::recover(&root)?;
@@ -172,7 +171,7 @@ impl Store {
         })
     }
 
-    /// Makes a bucket; `false` when it was there.
+    /// Creates a bucket; `false` if it exists already.
     pub(super) fn create_bucket(
         &self,
         name: &str,
@@ -205,7 +204,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Removes a bucket that is empty; `false` when it is not.
+    /// Removes an empty bucket; `false` if it is not empty.
     pub(super) fn delete_bucket(&self, name: &str) -> Result<bool, StoreError> {
         let mut buckets = self.lock();
         let found = buckets.get(name).ok_or(StoreError::NoSuchBucket)?;
@@ -230,7 +229,7 @@ impl Store {
         self.lock().get(name).map(|b| b.about.clone())
     }
 
-    /// Changes what is known of a bucket.
+    /// Changes the properties of a bucket.
     pub(super) fn change_bucket(
         &self,
         name: &str,
@@ -257,7 +256,7 @@ impl Store {
             .ok_or(StoreError::NoSuchKey)
     }
 
-    /// An object and its content. The file stays readable whatever happens to the key meanwhile.
+    /// An object and its content. The file stays readable when the key changes meanwhile.
     pub(super) fn open_object(
         &self,
         bucket: &str,
@@ -266,7 +265,7 @@ impl Store {
         self.open_version(bucket, key, None)
     }
 
-    /// Makes what was received the object `key`, if `condition` likes the one that is there now.
+    /// Stores received content as the object `key`, if `condition` accepts the current one.
     pub(super) fn put_object(
         &self,
         bucket: &str,
@@ -282,7 +281,7 @@ impl Store {
         let mut buckets = self.lock();
         let found = buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)?;
         let there = found.objects.get(key).map(Arc::as_ref);
-        // With versions nothing is overwritten, and the condition has no effect (436/7749).
+        // With versioning nothing is overwritten, and the condition has no effect (436/7749).
         condition(there.filter(|_| found.versioning() == Versioning::Never))
             .map_err(StoreError::Refused)?;
         let (version, order) = found.next_version().map_err(StoreError::Io)?;
@@ -366,26 +365,26 @@ impl Store {
         named
     }
 
-    /// A new file that goes away by itself unless it is kept.
+    /// A new temporary file: it is removed unless it is kept.
     pub(super) fn scratch(&self) -> io::Result<NamedTempFile> {
         NamedTempFile::new_in(self.root.join("tmp"))
     }
 
-    /// Keeps what was received as a blob of `bucket` and gives its name.
+    /// Keeps the received content as a blob of `bucket` and gives its name.
     fn keep(&self, bucket: &str, received: Received) -> io::Result<String> {
         let name = random_name()?;
         self.persist(received.file, &self.blob(bucket, &name))?;
         Ok(name)
     }
 
-    /// Writes `value` so that the file is either the old or the new one, whole.
+    /// Writes `value` atomically: the file is either the old or the new one.
     fn write_json(&self, path: &Path, value: &impl Serialize) -> io::Result<()> {
         let mut file = self.scratch()?;
         file.write_all(&serde_json::to_vec(value)?)?;
         self.persist(file, path)
     }
 
-    /// Gives a whole file its name.
+    /// Gives a complete file its final name.
     fn persist(&self, file: NamedTempFile, path: &Path) -> io::Result<()> {
         if self.fsync == Fsync::Always {
             file.as_file().sync_all()?;
@@ -394,7 +393,7 @@ impl Store {
         self.sync_folder(path)
     }
 
-    /// Names are on the disk when their folder is.
+    /// Writes the folder to the disk, so that the file's name outlives a power failure.
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         match path.parent() {
             Some(folder) if self.fsync == Fsync::Always => File::open(folder)?.sync_all(),
@@ -426,7 +425,7 @@ impl Store {
     }
 }
 
-/// Reads the buckets below `root`. What a process that was killed had begun is removed.
+/// Reads the buckets below `root`. Removes what a killed process has left unfinished.
 fn load(root: &Path) -> io::Result<BTreeMap<String, Bucket>> {
     let mut buckets = BTreeMap::new();
     for entry in fs::read_dir(root)? {
@@ -457,7 +456,7 @@ fn load(root: &Path) -> io::Result<BTreeMap<String, Bucket>> {
         };
         bucket.uploads = uploads;
         for (key, versions) in versions {
-            bucket.place(&key, versions);
+            bucket.set_versions(&key, versions);
         }
         buckets.insert(bucket.about.name.clone(), bucket);
     }
@@ -525,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn any_key_survives_a_restart() {
+    fn keeps_every_key_across_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let long = "é".repeat(425);
         let keys = [
@@ -565,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stays_behind_of_what_was_replaced_or_removed() {
+    fn removes_files_of_replaced_and_removed_objects() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path().into(), Fsync::Always).unwrap();
         store

@@ -23,12 +23,12 @@ pub(in crate::emulator) struct Upload {
     pub(in crate::emulator) parts: BTreeMap<i32, StoredPart>,
 }
 
-/// What an upload was begun with.
+/// The properties of an upload.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(in crate::emulator) struct UploadAbout {
     pub(in crate::emulator) id: String,
     pub(in crate::emulator) key: String,
-    /// Unix seconds.
+    /// The creation time in Unix seconds.
     pub(in crate::emulator) initiated: i64,
     attributes: Attributes,
 }
@@ -40,25 +40,25 @@ pub(in crate::emulator) struct StoredPart {
     pub(in crate::emulator) size: u64,
     md5: [u8; 16],
     pub(in crate::emulator) crc64: u64,
-    /// Unix seconds.
+    /// The upload time in Unix seconds.
     pub(in crate::emulator) modified: i64,
     blob: String,
 }
 
 impl StoredPart {
-    /// Without quotes.
+    /// The entity tag, without quotes.
     pub(in crate::emulator) fn etag(&self) -> String {
         hex(&self.md5)
     }
 
-    /// File name of the content.
+    /// The file name of the content.
     pub(super) fn blob(&self) -> &str {
         &self.blob
     }
 }
 
 impl Store {
-    /// Begins an upload and gives its id.
+    /// Creates an upload and gives its id.
     pub(in crate::emulator) fn create_upload(
         &self,
         bucket: &str,
@@ -102,7 +102,7 @@ impl Store {
         upload.cloned().ok_or(StoreError::NoSuchUpload)
     }
 
-    /// Makes what was received the part `number` of the upload `id`, in place of an earlier one.
+    /// Stores received content as the part `number` of the upload `id`, in place of an earlier one.
     pub(in crate::emulator) fn put_part(
         &self,
         (bucket, key, id): (&str, &str, &str),
@@ -132,8 +132,7 @@ impl Store {
         Ok(part)
     }
 
-    /// Joins `parts`, in this order, into the object. Blocks for as long as the copy takes; the upload
-    /// is gone afterwards.
+    /// Joins `parts`, in this order, into the object. Blocks while it copies. The upload does not exist afterwards.
     pub(in crate::emulator) fn complete_upload(
         &self,
         bucket: &str,
@@ -238,7 +237,7 @@ impl Store {
     }
 
     fn discard(&self, bucket: &str, upload: &Upload) -> io::Result<()> {
-        // Without this file it is no upload any more, whatever else is still there.
+        // Without this file there is no upload, even if other files remain.
         let folder = self.upload(bucket, &upload.about.id);
         fs::remove_file(folder.join("upload.json"))?;
         self.sync_folder(&folder.join("upload.json"))?;
@@ -253,13 +252,13 @@ impl Store {
     }
 }
 
-/// Reads the uploads that were not completed when the emulator last ended.
+/// Reads the uploads that were unfinished when the emulator last ended.
 pub(super) fn load(folder: &Path) -> io::Result<BTreeMap<String, Upload>> {
     let mut uploads = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let folder = entry?.path();
         if !folder.join("upload.json").exists() {
-            fs::remove_dir_all(folder)?; // begun or ended by a process that was killed
+            fs::remove_dir_all(folder)?; // left by a process that was killed
             continue;
         }
         let about: UploadAbout = read_json(&folder.join("upload.json"))?;

@@ -1,6 +1,6 @@
-//! The state of the whole store, kept and brought back.
+//! Snapshots of the whole store: saved and restored.
 //!
-//! Files of the store never change in place, so a snapshot is a second name for each.
+//! Files of the store never change in place, so that a snapshot is a hard link to each.
 
 use std::fs;
 use std::io;
@@ -8,50 +8,50 @@ use std::path::Path;
 
 use super::{Store, load, random_name};
 
-/// A snapshot, and what is on its way to be the snapshot or the state.
+/// The folder of a snapshot, and the temporary folders of a snapshot and of a reset.
 const SNAPSHOT: &str = "snapshot";
 const NEXT_SNAPSHOT: &str = "snapshot.next";
 const NEXT_BUCKETS: &str = "buckets.next";
 
 impl Store {
-    /// Keeps the state as it is, in place of an earlier snapshot. Blocks.
+    /// Saves the state in place of an earlier snapshot. Blocks.
     pub(in crate::emulator) fn snapshot(&self) -> io::Result<()> {
         let _unchanged = self.lock();
         let next = self.root.join(NEXT_SNAPSHOT);
         remove(&next)?;
         link(&self.root.join("buckets"), &next)?;
-        let place = self.root.join(SNAPSHOT);
-        remove(&place)?;
-        fs::rename(next, place)
+        let folder = self.root.join(SNAPSHOT);
+        remove(&folder)?;
+        fs::rename(next, folder)
     }
 
-    /// Brings the snapshot's state back; `false` when there is no snapshot. Blocks.
+    /// Restores the state of the snapshot; `false` when there is none. Blocks.
     pub(in crate::emulator) fn reset(&self) -> io::Result<bool> {
         let mut buckets = self.lock();
         let snapshot = self.root.join(SNAPSHOT);
         if !snapshot.is_dir() {
             return Ok(false);
         }
-        let (place, next) = (self.root.join("buckets"), self.root.join(NEXT_BUCKETS));
+        let (folder, next) = (self.root.join("buckets"), self.root.join(NEXT_BUCKETS));
         remove(&next)?;
         link(&snapshot, &next)?;
         let old = self.root.join("tmp").join(random_name()?);
-        fs::rename(&place, &old)?;
-        fs::rename(next, &place)?;
-        *buckets = load(&place)?;
+        fs::rename(&folder, &old)?;
+        fs::rename(next, &folder)?;
+        *buckets = load(&folder)?;
         remove(&old)?;
         Ok(true)
     }
 }
 
-/// Ends a reset that was cut short between its two renames.
+/// Completes a reset that was interrupted between its two renames.
 pub(super) fn recover(root: &Path) -> io::Result<()> {
-    let (place, next) = (root.join("buckets"), root.join(NEXT_BUCKETS));
-    if place.exists() {
+    let (folder, next) = (root.join("buckets"), root.join(NEXT_BUCKETS));
+    if folder.exists() {
         return remove(&next);
     }
     if next.exists() {
-        fs::rename(next, place)?;
+        fs::rename(next, folder)?;
     }
     Ok(())
 }
@@ -63,7 +63,7 @@ fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives each file below `from` a second name below `to`, or copies it where the file system has no such names.
+/// Links each file below `from` to a name below `to`. Copies it if the file system has no hard links.
 fn link(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {

@@ -1,7 +1,7 @@
 //! Bytes between a connection and a file, in constant memory.
 //!
-//! Files are read and written where the bytes are handled: a chunk goes to or from the page cache in
-//! microseconds, less than the way to a blocking thread and back.
+//! Files are read and written on the threads that serve requests. A chunk goes to or from the page cache in
+//! microseconds, faster than through a blocking thread.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -19,10 +19,10 @@ use tempfile::NamedTempFile;
 
 use super::{Store, hex};
 
-/// Bytes read from a file at a time.
+/// Bytes that are read from a file at a time.
 const CHUNK: u64 = 256 * 1024;
 
-/// Content that has arrived whole; gone when dropped.
+/// Content that has arrived completely. It is removed when it is dropped.
 #[derive(Debug)]
 pub(in crate::emulator) struct Received {
     pub(super) file: NamedTempFile,
@@ -31,7 +31,7 @@ pub(in crate::emulator) struct Received {
     pub(in crate::emulator) crc64: u64,
 }
 
-/// Hashes what is written to it on the way to a file.
+/// Hashes the bytes that are written through it to a file.
 pub(super) struct HashingWriter {
     file: NamedTempFile,
     size: u64,
@@ -46,8 +46,8 @@ impl Received {
 }
 
 impl Store {
-    /// Receives a whole body, of `declared` bytes where that is known. Nothing is kept of one that is cut
-    /// short or is not what its `x-amz-content-sha256` says.
+    /// Receives a whole body, of `declared` bytes if that is known. Nothing is kept of a body that is cut short or
+    /// does not match its `x-amz-content-sha256`.
     pub(in crate::emulator) async fn receive(
         &self,
         body: Option<StreamingBlob>,
@@ -69,7 +69,7 @@ impl Store {
         Ok(intake.finish())
     }
 
-    /// Content that is there already.
+    /// Content that is in memory already.
     pub(in crate::emulator) fn received(&self, content: &[u8]) -> io::Result<Received> {
         let mut intake = self.intake()?;
         intake.write_all(content)?;
@@ -129,7 +129,7 @@ impl io::Write for HashingWriter {
     }
 }
 
-/// Part of a file as a body.
+/// A part of a file as a body.
 pub(in crate::emulator) struct FileBody {
     file: File,
     left: u64,
@@ -175,7 +175,7 @@ impl Body for FileBody {
     }
 }
 
-/// s3s tells what is wrong with a body in the error's text only.
+/// The error for a broken body: `s3s` reports the reason only in the text of its error.
 fn broken_body(text: &str) -> S3Error {
     if text.contains("Sha256Mismatch") {
         let message =

@@ -1,7 +1,7 @@
-//! Versions of objects (436/19883, 436/19884): what a bucket keeps of a key beside the object that is there now.
+//! Versions of objects (436/19883, 436/19884): older versions that a bucket keeps besides the current object.
 //!
-//! Each version has a sidecar of its own, and its order says which one is the newest: to write or remove one
-//! file is the whole change.
+//! Each version has a sidecar of its own, and its order says which one is the newest. A change therefore writes or
+//! removes only one file.
 
 use std::fs::{self, File};
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use super::list::{self, Listing, StorePage};
 use super::{Attributes, Bucket, Store, StoreError, StoredObject, random_name};
 use crate::timestamp::Timestamp;
 
-/// The version of what is stored while versioning is off.
+/// The version id of an object that is stored while versioning is off.
 pub(in crate::emulator) const NULL: &str = "null";
 
-/// What is configured of a bucket's versions.
+/// The versioning of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::emulator) enum Versioning {
     Never,
@@ -21,12 +21,12 @@ pub(in crate::emulator) enum Versioning {
     Suspended,
 }
 
-/// What a removal did.
+/// The result of a removal.
 #[derive(Debug, Default)]
 pub(in crate::emulator) struct Removed {
-    /// The version that was removed, or that of the new marker; `None` without versioning.
+    /// The version that was removed, or the new marker; `None` without versioning.
     pub(in crate::emulator) version: Option<String>,
-    /// Whether that is a delete marker.
+    /// Whether that version is a delete marker.
     pub(in crate::emulator) is_marker: bool,
 }
 
@@ -47,7 +47,7 @@ impl Bucket {
         }
     }
 
-    /// The version and the order of what is written next.
+    /// The version and the order of the next write.
     pub(super) fn next_version(&mut self) -> std::io::Result<(String, u64)> {
         self.last_order += 1;
         let version = match self.versioning() {
@@ -64,8 +64,8 @@ impl Bucket {
         current.chain(older).cloned().collect()
     }
 
-    /// Puts all versions of a key where they belong: the newest one is the object unless it is a marker.
-    pub(super) fn place(&mut self, key: &str, mut versions: Vec<Arc<StoredObject>>) {
+    /// Stores all versions of a key: the newest one is the object unless it is a marker.
+    pub(super) fn set_versions(&mut self, key: &str, mut versions: Vec<Arc<StoredObject>>) {
         versions.sort_by_key(|version| std::cmp::Reverse(version.order));
         self.objects.remove(key);
         self.history.remove(key);
@@ -88,7 +88,7 @@ impl Store {
     ) -> Result<Arc<StoredObject>, StoreError> {
         let buckets = self.lock();
         let found = buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
-        // Where there are no versions, `null` is the object, and its absence that of the key.
+        // Without versioning, `null` names the object; if it is absent, the key is absent.
         let is_object = |name: &&str| *name == NULL && found.versioning() == Versioning::Never;
         let Some(version) = version.filter(|name| !is_object(name)) else {
             let hidden = found.history.get(key).and_then(|versions| versions.first());
@@ -106,14 +106,14 @@ impl Store {
         }
     }
 
-    /// A version and its content. The file stays readable whatever happens to the key meanwhile.
+    /// A version and its content. The file stays readable when the key changes meanwhile.
     pub(in crate::emulator) fn open_version(
         &self,
         bucket: &str,
         key: &str,
         version: Option<&str>,
     ) -> Result<(Arc<StoredObject>, File), StoreError> {
-        // Between the two a blob may go; then the key is another or none.
+        // The blob may be removed between the two steps; then the key has another version or none.
         for _ in 0..3 {
             let object = self.version(bucket, key, version)?;
             if let Ok(file) = File::open(self.blob(bucket, &object.blob)) {
@@ -130,7 +130,7 @@ impl Store {
         found.map_or(Versioning::Never, Bucket::versioning)
     }
 
-    /// Removes an object; with versions a marker hides it instead. Fine when there is none.
+    /// Removes an object. With versioning, a marker hides it instead. Succeeds when there is none.
     pub(in crate::emulator) fn delete_object(
         &self,
         bucket: &str,
@@ -163,7 +163,7 @@ impl Store {
         })
     }
 
-    /// Removes one version for good; fine when there is none.
+    /// Removes one version permanently. Succeeds when there is none.
     pub(in crate::emulator) fn delete_version(
         &self,
         bucket: &str,
@@ -193,13 +193,13 @@ impl Store {
         let name = bucket.about.name.clone();
         let sidecar = self.sidecar(&name, key, version);
         fs::remove_file(&sidecar).map_err(StoreError::Io)?;
-        bucket.place(key, versions);
+        bucket.set_versions(key, versions);
         self.sync_folder(&sidecar).map_err(StoreError::Io)?;
         self.drop_blob(&name, &removed).map_err(StoreError::Io)?;
         Ok(Some(removed))
     }
 
-    /// Puts `object` in the place of the version that it is, whose content goes when it is another.
+    /// Stores `object` in place of the same version. Removes the content of a version that it replaces.
     pub(super) fn replace(
         &self,
         bucket: &mut Bucket,
@@ -214,7 +214,7 @@ impl Store {
             .position(|known| known.version == object.version)
             .map(|at| versions.remove(at));
         versions.push(Arc::clone(&object));
-        bucket.place(&object.key, versions);
+        bucket.set_versions(&object.key, versions);
         if let Some(old) = old.filter(|old| old.blob != object.blob) {
             self.drop_blob(&name, &old)?;
         }
@@ -228,7 +228,7 @@ impl Store {
         fs::remove_file(self.blob(bucket, &object.blob))
     }
 
-    /// One page of a bucket's versions, by key and from the newest, after the version `after_version` of
+    /// One page of a bucket's versions, by key and from the newest. It starts after the version `after_version` of
     /// `listing.after`.
     pub(in crate::emulator) fn list_versions(
         &self,

@@ -1,4 +1,4 @@
-//! What each tenant has, and what every answer must therefore be.
+//! The model: the objects of each tenant, and the response that each request must get.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,21 +16,21 @@ use super::wire::{
 };
 use crate::support::{BUCKET, Call, Client, Reply, World, element, elements};
 
-/// What planted the objects that all may read.
+/// The content of the objects that all may read.
 const PUBLIC_MARK: &str = "b0dy-public";
 pub struct Model<'w> {
     world: &'w World,
-    /// How COS is spoken to.
+    /// The signature for COS.
     signature: &'w str,
-    /// How the step's requests name their bucket.
+    /// The style in which the requests of a step name their bucket.
     style: Style,
     /// The page that makes a browser send them.
     page: Page,
-    /// The one connection on which both tenants ask.
+    /// The one connection that both tenants use.
     client: Client,
     tenants: [Tenant; 2],
     public: BTreeMap<String, Object>,
-    /// Objects written so far: no two have the same content.
+    /// The number of objects written so far: no two have the same content.
     written: usize,
 }
 
@@ -38,9 +38,9 @@ pub struct Model<'w> {
 struct Tenant {
     objects: BTreeMap<(Bucket, String), Object>,
     uploads: Vec<Upload>,
-    /// What it has said itself that no answer would tell it; what is longer sorts after what it starts with.
+    /// Texts of its own requests, which a response may repeat. The longer one sorts after its prefix.
     named: BTreeSet<String>,
-    /// Where its listings went on.
+    /// The tokens and markers of its listings.
     places: Vec<(Form, String)>,
 }
 
@@ -83,7 +83,7 @@ impl<'w> Model<'w> {
         }
     }
 
-    /// Does it, and holds the answer, what COS was asked and what it has then to the model.
+    /// Carries out a step. Compares the response, the requests to COS and the store with the model.
     pub fn step(&mut self, who: Who, style: Style, page: Page, operation: &Operation) {
         self.style = style;
         self.page = page;
@@ -116,7 +116,7 @@ impl<'w> Model<'w> {
         self.check_stored();
     }
 
-    /// Reads back all that there is, by every way.
+    /// Reads all objects back in every way.
     pub fn end(&mut self) {
         for who in [Who::Acme, Who::Globex] {
             for (bucket, folder) in [
@@ -133,7 +133,7 @@ impl<'w> Model<'w> {
                             form,
                             prefix: folder,
                             delimiter: false,
-                            most: None,
+                            max: None,
                             encoded: false,
                             from: From::Start,
                         },
@@ -144,7 +144,7 @@ impl<'w> Model<'w> {
                 let (real, name) = who.real(bucket, &key);
                 let stored = self.world.emulator.object_bytes(real, &name);
                 assert_eq!(stored.as_ref(), Some(&object.bytes), "{who:?} {key}");
-                let reply = self.ask(who, "GET", &target(bucket, &key));
+                let reply = self.send_target(who, "GET", &target(bucket, &key));
                 expect_object(&reply, &object);
             }
             self.check_upstream(who);
@@ -211,14 +211,14 @@ impl<'w> Model<'w> {
 
     fn delete(&mut self, who: Who, at: Spot) {
         let key = who.name(at.name);
-        // Without versioning each object is its version `null`, which may be named.
+        // Without versioning, each object is its version `null`, which a request may name.
         let version = if self.written.is_multiple_of(2) {
             ""
         } else {
             "?versionId=null"
         };
         let call = format!("{}{version}", target(at.bucket, &key));
-        let reply = self.ask(who, "DELETE", &call);
+        let reply = self.send_target(who, "DELETE", &call);
         if who.writes(at.bucket, &key) {
             reply.assert_ok();
             self.tenants[who as usize].objects.remove(&(at.bucket, key));
@@ -244,15 +244,15 @@ impl<'w> Model<'w> {
         let text = reply.assert_ok().text();
         let (may, may_not): (Vec<_>, Vec<_>) =
             keys.into_iter().partition(|key| who.writes(bucket, key));
-        let told = |entry: &str| {
+        let names_in = |entry: &str| {
             let entries = elements(&text, entry);
             let mut keys: Vec<_> = entries.iter().map(|e| plain(&element(e, "Key"))).collect();
             keys.sort();
             keys
         };
-        assert_eq!(told("Error"), may_not, "{text}");
+        assert_eq!(names_in("Error"), may_not, "{text}");
         assert_eq!(elements(&text, "Code"), vec!["AccessDenied"; may_not.len()]);
-        assert_eq!(told("Deleted"), if quiet { &[][..] } else { &may });
+        assert_eq!(names_in("Deleted"), if quiet { &[][..] } else { &may });
         for key in may {
             self.tenants[who as usize].objects.remove(&(bucket, key));
         }
@@ -364,7 +364,7 @@ impl<'w> Model<'w> {
     }
 
     fn list_buckets(&mut self, who: Who) {
-        let reply = self.ask(who, "GET", "/");
+        let reply = self.send_target(who, "GET", "/");
         let mut names = elements(&reply.assert_ok().text(), "Name");
         names.sort();
         assert_eq!(names, ["away", "box", "photos", "public"]);
@@ -421,7 +421,7 @@ impl<'w> Model<'w> {
         }
     }
 
-    /// Of the last part alone: COS takes no small ones before it.
+    /// Copies to the last part only: COS accepts no small parts before it.
     fn complete(&mut self, who: Who, of: UploadOf) {
         let (at, upload) = self.upload(who, of);
         let last = at.parts.last_key_value();
@@ -447,7 +447,7 @@ impl<'w> Model<'w> {
 
     fn abort(&mut self, who: Who, of: UploadOf) {
         let (at, upload) = self.upload(who, of);
-        let reply = self.ask(who, "DELETE", &at.target());
+        let reply = self.send_target(who, "DELETE", &at.target());
         if self.is_known(who, &at, upload, &reply) {
             reply.assert_ok();
             self.tenants[who as usize].uploads.remove(upload.unwrap());
@@ -456,7 +456,7 @@ impl<'w> Model<'w> {
 
     fn list_parts(&mut self, who: Who, of: UploadOf) {
         let (at, upload) = self.upload(who, of);
-        let reply = self.ask(who, "GET", &at.target());
+        let reply = self.send_target(who, "GET", &at.target());
         if self.is_known(who, &at, upload, &reply) {
             let text = reply.assert_ok().text();
             assert_eq!(plain(&element(&text, "Key")), at.key);
@@ -484,32 +484,32 @@ impl<'w> Model<'w> {
         let mut from = match &after {
             None => String::new(),
             Some((true, marker)) if form == Form::Two => format!("&start-after={}", url(marker)),
-            Some((_, marker)) => format!("&{}={}", names.asked, url(marker)),
+            Some((_, marker)) => format!("&{}={}", names.parameter, url(marker)),
         };
         let covered = who.covers(bucket, &prefix) || who.is_above(bucket, &prefix);
         let mut shown = Vec::new();
         for page in 0.. {
             assert!(page < 40, "it never ends: {listing:?}");
             let target = format!("/{}?{query}{from}", bucket.alias()).replacen("?&", "?", 1);
-            let reply = self.ask(who, "GET", &target);
+            let reply = self.send_target(who, "GET", &target);
             if !covered {
                 return self.assert_refused(&reply);
             }
             if (after.is_some() || climbs(&prefix)) && matches!(reply.status, 400 | 403) {
-                return; // a place that is not its own
+                return; // a marker of the neighbour
             }
             let text = reply.assert_ok().text();
             shown.extend(entries(&text, form, listing.encoded));
             if element(&text, "IsTruncated") != "true" {
                 break;
             }
-            let mut next = plain(&element(&text, names.told));
+            let mut next = plain(&element(&text, names.element));
             assert!(!next.is_empty(), "{text}");
             if listing.encoded && form != Form::Two {
                 next = decoded(&next);
             }
             self.tenants[who as usize].places.push((form, next.clone()));
-            from = format!("&{}={}", names.asked, url(&next));
+            from = format!("&{}={}", names.parameter, url(&next));
             let id = element(&text, "NextUploadIdMarker");
             if !id.is_empty() {
                 from += &format!("&upload-id-marker={id}");
@@ -536,7 +536,7 @@ impl<'w> Model<'w> {
         }
     }
 
-    /// Where a listing starts, and whether a key is its name.
+    /// The start of a listing, and whether a key is its name.
     fn start(&self, who: Who, listing: &Listing) -> Option<(bool, String)> {
         match listing.from {
             From::Start => None,
@@ -553,7 +553,7 @@ impl<'w> Model<'w> {
         }
     }
 
-    /// What a listing must show: names, and sizes or ids.
+    /// The entries of a listing: names, and sizes or ids.
     fn entries(
         &self,
         who: Who,
@@ -584,7 +584,7 @@ impl<'w> Model<'w> {
             key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
         });
         if delimiter && who.is_above(bucket, prefix) {
-            // The way to what it may list is there, whatever is at its end.
+            // The ancestors of the allowed prefixes are shown, whatever lies below them.
             return vec![(who.way(bucket).to_owned(), String::new())];
         }
         if delimiter {
@@ -632,19 +632,19 @@ impl<'w> Model<'w> {
         }
     }
 
-    /// A browser asks: an answer other than for a bucket that is not there is told to the pages of that
-    /// bucket's rules alone.
+    /// Sends a preflight. If the bucket exists, only pages that its rules name get another response than for a bucket
+    /// that does not exist.
     fn preflight(&mut self, who: Who, bucket: Bucket, method: &'static str) {
         let page = self.page;
         if page == Page::Nobody {
             self.page = Page::Stranger;
         }
-        let mut ask = |alias: &str| {
+        let mut send = |alias: &str| {
             let call = self.bare("OPTIONS", &format!("/{alias}/a"));
             let call = call.header("access-control-request-method", method);
             self.send(who, &call)
         };
-        let (reply, nobodys) = (ask(bucket.alias()), ask("no-such-bucket"));
+        let (reply, nobodys) = (send(bucket.alias()), send("no-such-bucket"));
         self.page = page;
         nobodys.assert_error(403, "AccessForbidden");
         let is_named = matches!(page, Page::Of(site) if site.has_rule(bucket));
@@ -653,25 +653,25 @@ impl<'w> Model<'w> {
             return;
         }
         reply.assert_error(403, "AccessForbidden");
-        assert_eq!(pages_are_told(&reply), pages_are_told(&nobodys));
+        assert_eq!(cors_headers(&reply), cors_headers(&nobodys));
         let message = |reply: &Reply| element(&reply.text(), "Message");
         assert_eq!(message(&reply), message(&nobodys));
-        assert_eq!(self.world.upstream_requests(), 0, "COS was asked");
+        assert_eq!(self.world.upstream_requests(), 0, "COS got requests");
     }
 
-    /// A page reads the answers to the tenant whose rule names it. It is told of no other bucket, unless
-    /// its own rules are about a bucket of that name and nobody knows who calls.
+    /// Checks the CORS headers. A page may read responses to the tenant whose rule names it. Before the caller is known,
+    /// the rules of all buckets with this name apply.
     fn check_page(&self, who: Who, call: &Call, reply: &Reply) {
-        let told = pages_are_told(reply);
+        let headers = cors_headers(reply);
         let allowed = reply.header("access-control-allow-origin");
         if allowed.is_none() {
-            let only_vary = told.iter().all(|(name, _)| name == "vary");
-            assert!(only_vary, "{told:?}");
+            let only_vary = headers.iter().all(|(name, _)| name == "vary");
+            assert!(only_vary, "{headers:?}");
             return;
         }
         assert_eq!(allowed, self.origin());
         let Page::Of(site) = self.page else {
-            panic!("a stranger's page is told {told:?}");
+            panic!("a stranger's page gets {headers:?}");
         };
         let host = call.headers.iter().find(|(name, _)| name == "host");
         let alias = match host.unwrap().1.strip_suffix(".s3.localhost") {
@@ -683,7 +683,7 @@ impl<'w> Model<'w> {
         let is_service = alias.is_empty() && who == site;
         assert!(
             is_service || named.any(|bucket| bucket.alias() == alias),
-            "a page of {site:?} is told {told:?} of {alias}"
+            "a page of {site:?} gets {headers:?} for {alias}"
         );
         assert!(
             who == site || reply.status >= 400 || call.method == "OPTIONS",
@@ -691,19 +691,19 @@ impl<'w> Model<'w> {
         );
     }
 
-    fn ask(&mut self, who: Who, method: &str, target: &str) -> Reply {
+    fn send_target(&mut self, who: Who, method: &str, target: &str) -> Reply {
         let call = self.call(who, method, target);
         self.send(who, &call)
     }
 
-    /// Sends it on the connection that the tenants share, and sees to it that the answer tells nothing.
+    /// Sends a call on the shared connection, and checks that the response reveals nothing.
     fn send(&mut self, who: Who, call: &Call) -> Reply {
         self.client.write(&call.bytes());
         let reply = self.client.read_reply(&call.method);
         if reply.header("connection") == Some("close") {
             self.client = Client::connect(self.world.gateway.addr);
         }
-        assert!(reply.whole, "the answer was cut: {reply:?}");
+        assert!(reply.whole, "the response was cut: {reply:?}");
         self.check_page(who, call, &reply);
         let mut said = format!("{:?} {}", reply.headers, reply.text());
         for token in ["ContinuationToken", "NextContinuationToken"] {
@@ -718,7 +718,7 @@ impl<'w> Model<'w> {
         named.extend(names_in(call));
         let mut said = readable(&said);
         for name in named.iter().rev() {
-            said = said.replace(name, ""); // it may have one that is called so
+            said = said.replace(name, ""); // it may have a bucket with this name
         }
         for unheard in MARKS {
             let own = unheard == who.key_mark();
@@ -727,7 +727,7 @@ impl<'w> Model<'w> {
         reply
     }
 
-    /// Refused, and by us: COS was not asked.
+    /// Asserts that cosgate refused the request without a request to COS.
     #[track_caller]
     fn assert_refused(&self, reply: &Reply) {
         assert!(
@@ -736,21 +736,21 @@ impl<'w> Model<'w> {
             reply.status,
             reply.text()
         );
-        assert_eq!(self.world.upstream_requests(), 0, "COS was asked");
+        assert_eq!(self.world.upstream_requests(), 0, "COS got requests");
     }
 
-    /// Whether S3's words cannot say the copy, since it is from another region; asserts that it was told.
+    /// Whether S3's headers cannot express the copy, because its source is in another region. Asserts its error.
     fn is_too_far(&self, from: Bucket, to: Bucket, reply: &Reply) -> bool {
         let is_away = |bucket| bucket == Bucket::Away;
         let too_far = self.signature == "s3" && is_away(from) != is_away(to);
         if too_far {
             reply.assert_error(501, "NotImplemented");
-            assert_eq!(self.world.upstream_requests(), 0, "COS was asked");
+            assert_eq!(self.world.upstream_requests(), 0, "COS got requests");
         }
         too_far
     }
 
-    /// Nothing that COS was asked for lies outside what the tenant sees.
+    /// Asserts that all requests to COS lie within what the tenant may see.
     fn check_upstream(&self, who: Who) {
         for head in self.world.emulator.counters().heads() {
             let of = |wanted: &str| {
@@ -786,7 +786,7 @@ impl<'w> Model<'w> {
         self.world.emulator.counters().reset();
     }
 
-    /// The store has what both have together, where it must be, and nothing else.
+    /// Asserts that the store contains exactly the objects of both tenants, under their real keys.
     fn check_stored(&self) {
         for real in [BUCKET, FAR] {
             let mut keys: Vec<_> = if real == BUCKET {
@@ -837,7 +837,7 @@ impl<'w> Model<'w> {
         own.get(&(bucket, key.to_owned())).cloned()
     }
 
-    /// An upload, and which of the caller's own it is. Where there is none, one that nobody has begun.
+    /// An upload, and its index among the caller's own. If there is none, an upload that does not exist.
     fn upload(&self, who: Who, of: UploadOf) -> (Upload, Option<usize>) {
         let whose = if of.theirs { who.other() } else { who };
         let uploads = &self.tenants[whose as usize].uploads;
@@ -854,7 +854,7 @@ impl<'w> Model<'w> {
         (upload.clone(), (!of.theirs).then_some(index))
     }
 
-    /// Whether the upload is the caller's; asserts the refusal if it is not.
+    /// Whether the upload belongs to the caller. Asserts the error if it does not.
     fn is_known(&self, who: Who, at: &Upload, own: Option<usize>, reply: &Reply) -> bool {
         if !who.writes(at.bucket, &at.key) {
             self.assert_refused(reply);
@@ -895,8 +895,8 @@ fn expect_object(reply: &Reply, object: &Object) {
     assert_eq!(reply.header("x-amz-meta-owner"), Some(object.owner));
 }
 
-/// The headers of an answer that are about pages of other origins.
-fn pages_are_told(reply: &Reply) -> Vec<(String, String)> {
+/// The CORS headers of a response.
+fn cors_headers(reply: &Reply) -> Vec<(String, String)> {
     let headers = reply.headers.iter();
     let about = |name: &str| name == "vary" || name.starts_with("access-control-");
     headers.filter(|(name, _)| about(name)).cloned().collect()

@@ -1,5 +1,4 @@
-//! Who there is, what each calls its things, and where these really are: the rules that the gateway
-//! must keep, written a second time.
+//! The tenants, the names that each uses, and the real keys: the rules of the gateway, implemented a second time.
 
 use cosgate::emulator::{Emulator, EmulatorConfig};
 use cosgate::secret::Secret;
@@ -8,9 +7,9 @@ use crate::support::{self, ACCOUNT, ACME, BUCKET, GLOBEX, Gateway, World};
 
 /// A second bucket, in another region.
 pub const FAR: &str = "far-1250000000";
-/// The folders of all that share a bucket begin with it; no answer may hold it.
+/// The prefix of all folders in the shared bucket. No response may contain it.
 pub const ROOTS: &str = "v4ult";
-/// What anyone may read, and no tenant write.
+/// The folder that all may read, and no tenant may write.
 pub const PUBLIC: [&str; 3] = ["public/a", "public/b/1", "public/p+q"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +18,7 @@ pub enum Who {
     Globex,
 }
 
-/// What a client may name as a bucket.
+/// The buckets that a client may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bucket {
     /// A virtual bucket in another region.
@@ -28,37 +27,37 @@ pub enum Bucket {
     Box,
     /// A folder of the shared bucket.
     Photos,
-    /// A folder of it that is read by all.
+    /// A folder of it that all may read.
     Public,
-    /// The shared bucket's own name, which nobody was told.
+    /// The shared bucket's own name, which no tenant knows.
     Real,
 }
 
-/// How a key begins.
+/// The start of a key.
 #[derive(Clone, Copy, Debug)]
 pub enum Folder {
     Bare,
-    /// The folder of `photos` that is the caller's.
+    /// The caller's folder of `photos`.
     Own,
-    /// The neighbour's.
+    /// The neighbour's folder.
     Theirs,
-    /// The caller's without its `/`: what it begins is not all the caller's.
+    /// The caller's folder without its `/`: as a prefix, it covers other keys too.
     Beside,
     Public,
-    /// The neighbour's virtual bucket, as it is called in the real one.
+    /// The neighbour's virtual bucket, by its name in the real bucket.
     Root,
-    /// The neighbour's folder by way of `..`.
+    /// The neighbour's folder through `..`.
     Up,
 }
 
-/// A key: relative names are the same for both tenants, so that they meet.
+/// A key. Both tenants use the same relative names, so that their keys collide.
 #[derive(Clone, Copy, Debug)]
 pub struct Name {
     pub folder: Folder,
     pub leaf: usize,
 }
 
-/// Ends of keys. `OWN` and `THEIRS` become the marks of the keys of the caller and of the neighbour.
+/// Ends of keys. `OWN` and `THEIRS` are replaced with the marks of the caller's and the neighbour's keys.
 pub const LEAVES: [&str; 13] = [
     "a", "b/1", "b/2", "OWN", "p+q", "b c", "p%20q", "x&<>'\"", "ü/中", "b//d", "THEIRS", "..",
     "%2e%2e/a",
@@ -79,7 +78,7 @@ impl Who {
         }
     }
 
-    /// Stands in every object and its metadata, and in no request but an upload.
+    /// The mark in every object and its metadata. Only uploads send it.
     pub fn body_mark(self) -> &'static str {
         match self {
             Self::Acme => "b0dy-alder",
@@ -87,7 +86,7 @@ impl Who {
         }
     }
 
-    /// Stands in some keys.
+    /// The mark in some keys.
     pub fn key_mark(self) -> &'static str {
         match self {
             Self::Acme => "k3y-alder",
@@ -95,7 +94,7 @@ impl Who {
         }
     }
 
-    /// One name is the beginning of the other.
+    /// One mark is the beginning of the other.
     fn folder(self) -> &'static str {
         match self {
             Self::Acme => "acme/",
@@ -103,7 +102,7 @@ impl Who {
         }
     }
 
-    /// A `+` that is read as a space, or an escape that is read twice, makes one of the other.
+    /// Decoding a `+` as a space, or decoding twice, turns one mark into the other.
     fn root(self, bucket: Bucket) -> &'static str {
         match (self, bucket) {
             (Self::Acme, Bucket::Box) => "v4ult (1)/中+/",
@@ -114,13 +113,13 @@ impl Who {
         }
     }
 
-    /// The real bucket and key of what this tenant calls `key`.
+    /// The real bucket and key of this tenant's `key`.
     pub fn real(self, bucket: Bucket, key: &str) -> (&'static str, String) {
         let real = if bucket == Bucket::Away { FAR } else { BUCKET };
         (real, format!("{}{key}", self.root(bucket)))
     }
 
-    /// Whether a name in a real bucket, or a prefix of a listing there, is within what this tenant sees.
+    /// Whether a real name or listing prefix lies within what this tenant may see.
     pub fn sees(self, bucket: &str, key: &str) -> bool {
         let own = match bucket {
             BUCKET => vec![self.folder(), self.root(Bucket::Box), "public/"],
@@ -146,7 +145,7 @@ impl Who {
         format!("{folder}{leaf}")
     }
 
-    /// Whether `prefix` is an ancestor of what this tenant may list of `bucket`.
+    /// Whether `prefix` is an ancestor of what this tenant may list in `bucket`.
     pub fn is_above(self, bucket: Bucket, prefix: &str) -> bool {
         let folder = match bucket {
             Bucket::Photos => self.folder(),
@@ -177,7 +176,7 @@ impl Who {
         bucket == Bucket::Box || (bucket == Bucket::Away && self == Self::Acme)
     }
 
-    /// Whether this tenant's listings of `bucket` show what is below this prefix, or its objects have this key.
+    /// Whether this tenant may list below this prefix of `bucket`, or read objects with this key.
     pub fn covers(self, bucket: Bucket, key: &str) -> bool {
         match bucket {
             Bucket::Away | Bucket::Box => true,
@@ -213,8 +212,8 @@ pub fn climbs(key: &str) -> bool {
     key.replace("%2e", ".").split('/').any(|part| part == "..")
 }
 
-/// Both tenants in front of one COS, spoken to in `signature`. Without the `second_fence` the key that COS
-/// gets may do anything, so that ours stands alone.
+/// Both tenants in front of one COS, with this `signature`. Without the `second_fence`, the key for COS may do
+/// everything, so that only cosgate limits the tenants.
 pub fn world(signature: &str, second_fence: bool) -> World {
     let emulator = Emulator::start(EmulatorConfig {
         keys: vec![(ACCOUNT.0.to_owned(), Secret::new(ACCOUNT.1))],

@@ -1,4 +1,4 @@
-//! What the tenants do, as plain data, so that a failing sequence shrinks to the few steps that matter.
+//! The operations of the tenants as plain data, so that a failing sequence shrinks to its essential steps.
 
 use proptest::collection::vec;
 use proptest::option;
@@ -10,23 +10,23 @@ use super::names::{Bucket, Folder, LEAVES, Name, Who};
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The key that COS gets is bounded too.
+    /// Whether the key for COS is limited too.
     pub second_fence: bool,
     pub steps: Vec<(Who, Style, Page, Operation)>,
 }
 
-/// The page that makes a browser send a request.
+/// The web page that makes a browser send a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
-    /// No browser sends it.
+    /// No browser.
     Nobody,
-    /// One that the rules of this tenant's grants name.
+    /// A page that the rules of this tenant's grants name.
     Of(Who),
-    /// One that no rule names.
+    /// A page that no rule names.
     Stranger,
 }
 
-/// Where a request names its bucket.
+/// The position of the bucket's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     Host,
@@ -43,7 +43,7 @@ pub enum Operation {
         to: Spot,
     },
     Delete(Spot),
-    /// A form; its key changed after it was signed.
+    /// A form whose key is changed after signing.
     Form {
         to: Spot,
         changed: Option<Name>,
@@ -69,7 +69,7 @@ pub enum Operation {
         number: u32,
         from: Spot,
     },
-    /// A browser's question whether a page may do this.
+    /// A preflight of a browser.
     Preflight(Bucket, &'static str),
     Put {
         to: Spot,
@@ -84,7 +84,7 @@ pub struct Spot {
     pub name: Name,
 }
 
-/// One of the uploads that were begun, by the caller or by its neighbour.
+/// An upload of the caller or of its neighbour.
 #[derive(Clone, Copy, Debug)]
 pub struct UploadOf {
     pub theirs: bool,
@@ -96,7 +96,7 @@ pub enum Reading {
     Whole,
     Head,
     Range(usize, usize),
-    /// The version of which listings tell, or one of which they do not.
+    /// The version id that listings show, or another one.
     Version {
         listed: bool,
     },
@@ -109,7 +109,7 @@ pub enum Tagging {
     Set,
 }
 
-/// What was changed in a URL after it was signed.
+/// A change of a URL after signing.
 #[derive(Clone, Copy, Debug)]
 pub enum Tamper {
     Nothing,
@@ -130,10 +130,10 @@ pub enum Form {
 pub struct Listing {
     pub bucket: Bucket,
     pub form: Form,
-    /// A folder and the first character of what is in it.
+    /// A folder and the first character of a name in it.
     pub prefix: Option<(Folder, Option<usize>)>,
     pub delimiter: bool,
-    pub most: Option<usize>,
+    pub max: Option<usize>,
     pub encoded: bool,
     pub from: From,
 }
@@ -142,7 +142,7 @@ pub struct Listing {
 pub enum From {
     Start,
     After(Name),
-    /// Where one of the neighbour's listings went on.
+    /// A marker of one of the neighbour's listings.
     Theirs(usize),
 }
 
@@ -189,7 +189,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// Mostly where the caller can do something.
+/// Mostly places where the caller has access.
 fn spot() -> impl Strategy<Value = Spot> {
     let own = prop_oneof![
         Just((Bucket::Photos, Folder::Own)),
@@ -284,12 +284,12 @@ fn listing() -> impl Strategy<Value = Listing> {
     ];
     let switches = (any::<bool>(), any::<bool>(), option::of(1_usize..4));
     (place, form, from, switches).prop_map(
-        |((bucket, prefix), form, from, (delimiter, encoded, most))| Listing {
+        |((bucket, prefix), form, from, (delimiter, encoded, max))| Listing {
             bucket,
             form,
             prefix,
             delimiter,
-            most,
+            max,
             encoded,
             from,
         },

@@ -1,4 +1,4 @@
-//! How it is written: requests and forms, and what answers name.
+//! The wire format: requests, forms, and the names in responses.
 
 use std::collections::BTreeSet;
 
@@ -15,13 +15,13 @@ use super::names::{Bucket, Folder, Name, ROOTS, Who};
 use super::operations::{Form, Listing};
 use crate::support::{BUCKET, Call, element, elements};
 
-/// Parts of names that an answer may repeat to those who said them, and not tell.
+/// Parts of names that a response may repeat only if the request contained them.
 pub const MARKS: [&str; 5] = [ROOTS, "k3y-alder", "k3y-birch", BUCKET, "1250000000"];
-/// Of the forms.
+/// The boundary of forms.
 pub const BOUNDARY: &str = "b0undary";
 
 impl Listing {
-    /// The prefix that it asks for; empty for none.
+    /// The prefix of the request; empty for none.
     pub fn prefix_of(&self, who: Who) -> String {
         let Some((folder, first)) = self.prefix else {
             return String::new();
@@ -35,9 +35,9 @@ impl Listing {
         prefix
     }
 
-    /// All that it asks for but where it starts; each parameter follows a `&`.
+    /// All parameters except the start of the page, each after a `&`.
     pub fn query(&self, who: Who) -> String {
-        let (mut query, most) = match self.form {
+        let (mut query, max) = match self.form {
             Form::One => (String::new(), "max-keys"),
             Form::Two => ("&list-type=2".to_owned(), "max-keys"),
             Form::Uploads => ("&uploads".to_owned(), "max-uploads"),
@@ -52,29 +52,29 @@ impl Listing {
         if self.encoded {
             query += "&encoding-type=url";
         }
-        if let Some(number) = self.most {
-            query += &format!("&{most}={number}");
+        if let Some(number) = self.max {
+            query += &format!("&{max}={number}");
         }
         query
     }
 }
 
-/// How a listing says where it goes on, and how that is asked for.
+/// The element that names the next page, and the parameter that requests it.
 pub struct Marker {
-    pub told: &'static str,
-    pub asked: &'static str,
+    pub element: &'static str,
+    pub parameter: &'static str,
 }
 
 pub fn marker(form: Form) -> Marker {
-    let (told, asked) = match form {
+    let (element, parameter) = match form {
         Form::One => ("NextMarker", "marker"),
         Form::Two => ("NextContinuationToken", "continuation-token"),
         Form::Uploads | Form::Versions => ("NextKeyMarker", "key-marker"),
     };
-    Marker { told, asked }
+    Marker { element, parameter }
 }
 
-/// What a page shows: names, and sizes or ids; groups have neither.
+/// The entries of a page: names, and sizes or ids. Groups have neither.
 pub fn entries(text: &str, form: Form, encoded: bool) -> Vec<(String, String)> {
     let (entry, detail) = match form {
         Form::One | Form::Two => ("Contents", "Size"),
@@ -99,7 +99,7 @@ pub fn entries(text: &str, form: Form, encoded: bool) -> Vec<(String, String)> {
     shown
 }
 
-/// A form for `key`, whose policy is for the key `signed`.
+/// A form for `key` with a policy for the key `signed`.
 pub fn form_body(who: Who, bucket: Bucket, signed: &str, key: &str, file: &[u8]) -> Vec<u8> {
     let (id, secret) = who.key();
     let now = wall_clock();
@@ -146,7 +146,7 @@ pub fn target(bucket: Bucket, key: &str) -> String {
     format!("/{}/{}", bucket.alias(), url(key).replace("%2F", "/"))
 }
 
-/// Percent-encoded, slashes too.
+/// Percent-encodes every byte, slashes too.
 pub fn url(text: &str) -> String {
     let bytes = text.bytes().map(|byte| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
@@ -161,7 +161,7 @@ pub fn decoded(text: &str) -> String {
     String::from_utf8(percent_decode(text).unwrap().into_owned()).unwrap()
 }
 
-/// What an answer may repeat of a request.
+/// The texts of a request that a response may repeat.
 pub fn names_in(call: &Call) -> BTreeSet<String> {
     let (path, query) = call.target.split_once('?').unwrap_or((&call.target, ""));
     let mut headers = call.headers.iter();
@@ -189,7 +189,7 @@ pub fn names_in(call: &Call) -> BTreeSet<String> {
     marked(texts)
 }
 
-/// Those of `texts` that have a mark, and their folders, also as they are read once too often.
+/// The `texts` with a mark, and their folders, also decoded once too often.
 pub fn marked(texts: Vec<String>) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for text in texts {
@@ -202,7 +202,7 @@ pub fn marked(texts: Vec<String>) -> BTreeSet<String> {
     names
 }
 
-/// Without the escapes of XML and URLs.
+/// Removes the escapes of XML and URLs.
 pub fn readable(text: &str) -> String {
     let plain = unescape(text).map_or_else(|_| text.to_owned(), String::from);
     let mut pieces = plain.split('%');
@@ -222,7 +222,7 @@ pub fn readable(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// XML's text as it is meant.
+/// Decodes the text of XML.
 pub fn plain(text: &str) -> String {
     unescape(text).unwrap().into_owned()
 }

@@ -1,4 +1,4 @@
-//! Answers as COS writes them.
+//! Responses as COS writes them.
 
 use std::borrow::Cow;
 
@@ -12,14 +12,14 @@ use s3s::Body;
 
 use crate::emulator::keys::random;
 
-/// What the person who asks Tencent for help is asked for.
+/// The id that Tencent's support needs to find a request.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-cos-request-id");
 const TRACE_ID: HeaderName = HeaderName::from_static("x-cos-trace-id");
 
 const DELETE_MARKER: HeaderName = HeaderName::from_static("x-amz-delete-marker");
 const VERSION_ID: HeaderName = HeaderName::from_static("x-amz-version-id");
 
-/// A refusal in COS's words.
+/// An error response of COS.
 #[derive(Debug)]
 pub(super) struct CosError {
     status: StatusCode,
@@ -51,7 +51,7 @@ impl CosError {
         Self::new(StatusCode::FORBIDDEN, code, message)
     }
 
-    /// With one more element.
+    /// Adds one element.
     #[must_use]
     pub(super) fn with(mut self, element: &str, text: &str) -> Self {
         let escaped = escape(text);
@@ -60,8 +60,8 @@ impl CosError {
         self
     }
 
-    /// What `s3s` refused with, read out of its own XML.
-    pub(super) fn of_s3s(status: StatusCode, body: &[u8]) -> Self {
+    /// The error of `s3s`, read from its XML.
+    pub(super) fn from_s3s(status: StatusCode, body: &[u8]) -> Self {
         let text = String::from_utf8_lossy(body);
         let element = |name: &str| {
             let (_, rest) = text.split_once(&format!("<{name}>"))?;
@@ -83,8 +83,8 @@ impl CosError {
         &self.code
     }
 
-    /// The answer to a request for `resource`, which is `host/path`.
-    pub(super) fn into_answer(self, method: &Method, resource: &str) -> Response<Body> {
+    /// The response to a request for `resource`, which is `host/path`.
+    pub(super) fn into_response(self, method: &Method, resource: &str) -> Response<Body> {
         let (request_id, trace_id) = (request_id(), request_id());
         let xml = format!(
             "<?xml version='1.0' encoding='utf-8' ?>\n<Error>\n\t<Code>{}</Code>\n\t<Message>{}</Message>{}\n\t\
@@ -96,69 +96,70 @@ impl CosError {
             escape(resource),
         );
         let bodiless = *method == Method::HEAD || self.status == StatusCode::NOT_MODIFIED;
-        let mut answer = Response::new(if bodiless {
+        let mut response = Response::new(if bodiless {
             Body::empty()
         } else {
             Body::from(xml)
         });
-        *answer.status_mut() = self.status;
-        let headers = answer.headers_mut();
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
         if !bodiless {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
         }
         insert(headers, REQUEST_ID, &request_id);
         insert(headers, TRACE_ID, &trace_id);
         headers.insert(SERVER, HeaderValue::from_static("tencent-cos"));
-        answer
+        response
     }
 }
 
-/// Makes an answer of `s3s` one of COS: an error and a result (`is_result`, for an object may be XML too)
-/// get COS's XML, all get COS's headers.
-pub(super) fn dress(
-    answer: Response<Body>,
+/// Turns a response of `s3s` into one of COS. Errors and results get COS's XML, and all get COS's headers.
+/// `is_result` says that a body is a result: an object may be XML too.
+pub(super) fn to_cos_response(
+    response: Response<Body>,
     method: &Method,
     resource: &str,
     is_result: bool,
 ) -> Response<Body> {
-    let failed = answer.status().is_client_error() || answer.status().is_server_error();
-    if failed || answer.status() == StatusCode::NOT_MODIFIED {
-        let body = answer.body().bytes().unwrap_or_default();
-        let mut refused = CosError::of_s3s(answer.status(), &body).into_answer(method, resource);
+    let failed = response.status().is_client_error() || response.status().is_server_error();
+    if failed || response.status() == StatusCode::NOT_MODIFIED {
+        let body = response.body().bytes().unwrap_or_default();
+        let mut refused =
+            CosError::from_s3s(response.status(), &body).into_response(method, resource);
         for name in [ETAG, DELETE_MARKER, VERSION_ID] {
-            if let Some(value) = answer.headers().get(&name) {
+            if let Some(value) = response.headers().get(&name) {
                 refused.headers_mut().insert(name, value.clone());
             }
         }
         return refused;
     }
-    let mut answer = answer;
-    let result = answer.body().bytes().filter(|_| is_result);
-    let result = result.and_then(|body| as_cos_writes(std::str::from_utf8(&body).ok()?));
+    let mut response = response;
+    let result = response.body().bytes().filter(|_| is_result);
+    let result = result.and_then(|body| to_cos_xml(std::str::from_utf8(&body).ok()?));
     if let Some(result) = result {
         insert(
-            answer.headers_mut(),
+            response.headers_mut(),
             CONTENT_LENGTH,
             &result.len().to_string(),
         );
-        *answer.body_mut() = Body::from(result);
+        *response.body_mut() = Body::from(result);
     }
-    let headers = answer.headers_mut();
+    let headers = response.headers_mut();
     insert(headers, REQUEST_ID, &request_id());
     headers.insert(SERVER, HeaderValue::from_static("tencent-cos"));
-    if answer.status() == StatusCode::NO_CONTENT {
-        answer.headers_mut().remove(CONTENT_LENGTH);
+    if response.status() == StatusCode::NO_CONTENT {
+        response.headers_mut().remove(CONTENT_LENGTH);
     }
-    // S3 answers HEAD of a range as it answers GET; `s3s` says 200 to it.
-    if answer.headers().contains_key(CONTENT_RANGE) {
-        *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+    // S3 responds to HEAD of a range as it does to GET; `s3s` gives status 200.
+    if response.headers().contains_key(CONTENT_RANGE) {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
-    answer
+    response
 }
 
-/// A result of `s3s` as COS's pages show it (436/7734, 436/7736): no namespace at the root, what is said of
-/// the page before its entries, and these before the common prefixes.
-fn as_cos_writes(document: &str) -> Option<String> {
+/// A result of `s3s` in the form of COS's pages (436/7734, 436/7736): the root has no namespace. The elements
+/// about the page come before its entries, and the entries before the common prefixes.
+fn to_cos_xml(document: &str) -> Option<String> {
     let (_, rest) = document.split_once("?>")?;
     let rest = rest.trim_start().strip_prefix('<')?;
     let (root, rest) = rest.split_once('>')?;
@@ -192,7 +193,7 @@ fn as_cos_writes(document: &str) -> Option<String> {
     rest.is_empty().then_some(text)
 }
 
-/// COS's request ids are base64 text.
+/// A request id of COS: base64 text.
 fn request_id() -> String {
     STANDARD.encode(random(24).unwrap_or_default())
 }
@@ -203,7 +204,7 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
-/// For `s3s`'s refusals without words of their own (texts: 436/7730).
+/// The message of an error code that `s3s` gives without a message (texts: 436/7730).
 fn default_message(code: &str) -> &'static str {
     match code {
         "AccessDenied" => "Access Denied.",
