@@ -126,10 +126,11 @@ fn push_table(out: &mut String, id: &str, columns: &[&str]) {
     let _ = write!(out, "</tr></thead><tbody id=\"{id}\">");
 }
 
+/// Each cell is one thing beside its column's name, whatever is in it.
 fn push_row(out: &mut String, columns: &[&str], cells: &[String]) {
     out.push_str("<tr>");
     for (column, cell) in columns.iter().zip(cells) {
-        let _ = write!(out, "<td data-label=\"{column}\">{cell}</td>");
+        let _ = write!(out, "<td data-label=\"{column}\"><div>{cell}</div></td>");
     }
     out.push_str("</tr>");
 }
