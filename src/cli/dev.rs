@@ -393,6 +393,7 @@ fn welcome(
   bucket "demo", region {REGION}: alice has alice/*, bob has bob/*, anyone on this machine has public/*
   an embedded COS answers on http://{cos}, an embedded STS on http://{sts}
   objects are {data}
+  a status page is on http://{admin}/
   metrics are on http://{admin}/metrics
   faults can be set with PUT http://{faults}/faults, and counted with GET http://{faults}/counters
 "#,

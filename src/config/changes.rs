@@ -196,7 +196,7 @@ fn differing_server(old: &Server, new: &Server) -> Vec<String> {
     changed!(
         Server, old, new,
         [
-            listen, socket_mode, admin, admin_hosts, domains, region, strict_region,
+            listen, socket_mode, admin, admin_token, admin_hosts, domains, region, strict_region,
             allow_remote_anonymous, allow_plain_bearer, loopback_is_proxy, proxy_protocol,
             trusted_proxies, trusted_users, allow_qsign, allow_sigv2_presign, threads, max_presign,
             session_secrets, sessions_not_before, max_session, ready_requires, tenant_metrics, reuse_port, reload_on_change

@@ -1,13 +1,12 @@
 //! Every key of the configuration, in one list: what the parser knows, which default it uses and which
-//! values it allows. `docs/configuration.md` is written from it (`reference.rs`).
+//! values it allows. `docs/configuration.md` is written from it (`reference.rs`), and the JSON schema (`schema.rs`).
 
 use std::time::Duration;
 
 /// A table of the file.
 #[derive(Debug)]
 pub(super) struct ConfigTable {
-    /// One or two sentences for the reference.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the reference alone"))]
+    /// One or two sentences for the reference and the schema.
     pub(super) about: &'static str,
     pub(super) keys: &'static [ConfigKey],
 }
@@ -19,7 +18,6 @@ pub(super) struct ConfigKey {
     pub(super) value: Value,
     pub(super) default: Default,
     /// What the key does, on one line.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the reference alone"))]
     pub(super) meaning: &'static str,
     /// The kinds of issuer that have the key; empty: all.
     pub(super) kinds: &'static [&'static str],
@@ -29,9 +27,7 @@ pub(super) struct ConfigKey {
 #[derive(Debug)]
 pub(super) enum Value {
     /// Text, of a form that the reference names.
-    Text(
-        #[cfg_attr(not(test), expect(dead_code, reason = "for the reference alone"))] &'static str,
-    ),
+    Text(&'static str),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// `true` or `false`
@@ -45,9 +41,7 @@ pub(super) enum Value {
     /// A secret.
     Secret,
     /// An array of texts of this form.
-    Texts(
-        #[cfg_attr(not(test), expect(dead_code, reason = "for the reference alone"))] &'static str,
-    ),
+    Texts(&'static str),
     /// An array of secrets.
     Secrets,
     /// A table, `[server.tls]`.
@@ -284,6 +278,12 @@ static SERVER: ConfigTable = ConfigTable {
             Value::Texts("DNS name"),
             Default::Absent,
             "Host names of the admin pages besides `localhost` and addresses. Others get 421. If `admin` is not loopback and this is not set, every name is accepted.",
+        ),
+        key(
+            "admin_token",
+            Value::Secret,
+            Default::Absent,
+            "Token of 16 or more characters that the admin pages need, but for `/livez` and `/readyz`: see [The admin API](admin-api.md).",
         ),
         key(
             "domains",

@@ -1,5 +1,6 @@
 //! `[log]`: what the access log and the program log write, and where.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -88,6 +89,19 @@ impl SampleShare {
     }
 }
 
+/// As the file has it.
+impl fmt::Display for SampleShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = MILLION / 100;
+        let (whole, rest) = (self.0 / percent, self.0 % percent);
+        let decimals = format!("{rest:0DECIMALS$}");
+        match decimals.trim_end_matches('0') {
+            "" => write!(f, "{whole}%"),
+            decimals => write!(f, "{whole}.{decimals}%"),
+        }
+    }
+}
+
 pub(super) fn log(section: Section<'_>) -> Option<LogConfig> {
     let access = section.choice("access", |word| match word {
         "combined" => Some(AccessFormat::Combined),
@@ -150,6 +164,14 @@ mod tests {
             "+1%",
         ] {
             assert!(SampleShare::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shows_a_share_as_the_file_has_it() {
+        for text in ["0%", "100%", "2.5%", "0.0001%", "33.3333%"] {
+            let share = SampleShare::read(text).map(|share| share.to_string());
+            assert_eq!(share.as_deref(), Ok(text));
         }
     }
 

@@ -197,7 +197,7 @@ fn shared_cache(section: Section<'_>) -> Option<SharedCache> {
     let redis = section.required_secret("redis");
     let key = section.required_secret("key");
     if let Some(redis) = &redis {
-        let url = redis.value.expose();
+        let url = redis.value.value.expose();
         if !url.starts_with("redis://") && !url.starts_with("rediss://") {
             let message = "`redis` is not a URL that starts with redis:// or rediss://";
             let fix = "write redis://HOST:6379, or rediss://HOST:6379 for TLS";

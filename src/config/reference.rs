@@ -453,3 +453,69 @@ fn the_parser_takes_every_word_that_a_key_allows_and_no_other() {
         }
     }
 }
+
+/// The keys of `shown`, and of the tables in it, are those of `table`, and nothing with a default is missing.
+fn check_shown(name: &str, shown: &serde_json::Value, table: &'static ConfigTable) {
+    let Some(keys) = shown.as_object() else {
+        panic!("{name}: {shown}");
+    };
+    let kind = keys.get("kind").and_then(serde_json::Value::as_str);
+    for (key, value) in keys {
+        let Some(known) = table.key(key, kind) else {
+            panic!("{name} has no key {key}");
+        };
+        match (known.value.table(), value) {
+            (Some(table), serde_json::Value::Array(tables)) => {
+                for shown in tables {
+                    check_shown(&format!("{name}.{key}"), shown, table);
+                }
+            }
+            (Some(table), shown) => check_shown(&format!("{name}.{key}"), shown, table),
+            (None, _) => {}
+        }
+    }
+    for key in table.keys_of(kind) {
+        // A key that belongs to another one is shown with it; the last has no effect any more.
+        let is_elsewhere = ["vend_duration", "metadata_endpoint", "refresh", "shared"];
+        let is_shown = keys.contains_key(key.name) || is_elsewhere.contains(&key.name);
+        let has_default =
+            matches!(key.default, Default::Is(_)) && key.name != "list_default_prefix";
+        assert!(is_shown || !has_default, "{name} lacks {}", key.name);
+    }
+}
+
+#[test]
+fn the_configuration_is_shown_by_the_keys_of_the_list_and_without_a_secret() {
+    let (config, _) = parse(&whole(|_, _, keys| keys.to_owned())).unwrap();
+    let mut tables = Vec::new();
+    walk(&ROOT, "", &mut |heading, table| {
+        tables.push((heading.to_owned(), table));
+    });
+    let mut seen = Vec::new();
+    for shown in config.shown_tables() {
+        let heading = match shown.name.split_once('.') {
+            Some((of @ ("identities" | "issuers" | "templates" | "tenants"), _)) => {
+                format!("[{of}.NAME]")
+            }
+            _ => format!("[{}]", shown.name),
+        };
+        let keys = shown.keys();
+        let text = serde_json::to_string(&keys).unwrap();
+        for secret in ["a-secret-of-more", "redis://"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+        if heading != "[include]" {
+            let (_, table) = tables.iter().find(|(known, _)| *known == heading).unwrap();
+            check_shown(&heading, &keys.into(), table);
+        }
+        seen.push(heading);
+    }
+    for (heading, _) in tables {
+        let is_whole = !heading.is_empty() && !heading.starts_with("[[");
+        let is_nested = heading.ends_with(".NAME.limits]");
+        assert!(
+            !is_whole || is_nested || seen.contains(&heading),
+            "{heading} is not shown"
+        );
+    }
+}

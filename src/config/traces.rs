@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::endpoint::{self, EndpointTemplate, Placeholders};
+use super::given_secret::GivenSecret;
 use super::log::SampleShare;
 use super::section::Section;
-use crate::secret::Secret;
 
 /// `[traces]`
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +26,7 @@ pub struct CollectorConfig {
     /// `ca_file`: PEM; whom to trust in place of the platform's authorities.
     pub ca_file: Option<PathBuf>,
     /// `authorization`: the header of that name.
-    pub authorization: Option<Secret>,
+    pub authorization: Option<GivenSecret>,
 }
 
 pub(super) fn traces(section: Section<'_>) -> Option<TracesConfig> {

@@ -94,7 +94,7 @@ impl AsyncWrite for BoundedStream {
 impl RedisServer {
     /// Nothing is dialled yet. The error says how to fix it.
     pub(super) fn new(config: &SharedCache) -> Result<Self, String> {
-        let url = config.redis.expose();
+        let url = config.redis.value.expose();
         let (is_tls, rest) = match url.strip_prefix("rediss://") {
             Some(rest) => (true, rest),
             None => (false, url.strip_prefix("redis://").unwrap_or(url)),

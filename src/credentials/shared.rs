@@ -79,7 +79,8 @@ impl SharedKeys {
     /// Nothing is dialled yet. The error says how to fix it.
     pub(super) fn new(config: &config::SharedCache, clock: Arc<Clock>) -> Result<Self, String> {
         let server = RedisServer::new(config)?;
-        let seal = Seal::new(&config.key, LABEL).ok_or("credentials.shared.key: no key of it")?;
+        let seal =
+            Seal::new(&config.key.value, LABEL).ok_or("credentials.shared.key: no key of it")?;
         Ok(Self {
             server,
             seal,
@@ -294,12 +295,19 @@ mod tests {
         }
     }
 
+    fn given(secret: &str) -> config::GivenSecret {
+        config::GivenSecret {
+            value: Secret::new(secret),
+            source: config::SecretSource::Literal,
+        }
+    }
+
     fn keys() -> SharedKeys {
         let config = config::SharedCache {
             sentinels: Vec::new(),
             ca_file: None,
-            redis: Secret::new("redis://127.0.0.1:1"),
-            key: Secret::new("a-key-of-the-shared-cache-0123456789"),
+            redis: given("redis://127.0.0.1:1"),
+            key: given("a-key-of-the-shared-cache-0123456789"),
         };
         SharedKeys::new(&config, Arc::new(Clock::new(wall_clock))).unwrap()
     }

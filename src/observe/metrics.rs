@@ -12,6 +12,8 @@ use http::StatusCode;
 
 use super::CacheCounters;
 use super::histogram::{Histogram, HistogramTotal};
+use super::history::ProgramTotals;
+use super::last_errors::{FailedRequest, LastErrors};
 use super::request_trace::TraceCounters;
 use crate::clock::wall_clock;
 use crate::decision::Step;
@@ -47,6 +49,7 @@ pub struct CoreMetrics {
     errors: Box<[[AtomicU64; Code::ALL.len()]]>,
     /// At the slots of tenants; the last is all others'.
     tenants: Box<[TenantCounters]>,
+    last_errors: LastErrors,
 }
 
 /// How long the requests for one operation took.
@@ -91,6 +94,19 @@ pub struct EndedRequest {
     pub is_limited: bool,
     /// [`Metrics::tenant_slots`] gives it; `None`: nobody was identified.
     pub tenant: Option<usize>,
+}
+
+/// What one tenant's requests have been.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TenantTraffic {
+    /// By the class of the status: 1xx to 5xx.
+    pub requests: [u64; CLASSES.len()],
+    /// Bytes of bodies from its clients.
+    pub received: u64,
+    /// Bytes of bodies to its clients.
+    pub sent: u64,
+    /// Requests that its own limits refused.
+    pub limited: u64,
 }
 
 /// The classes of statuses that times and tenants are counted by.
@@ -220,6 +236,8 @@ pub enum Event {
     UpstreamClientError,
     /// No connection to COS could be made.
     UpstreamConnectFailed,
+    /// A connection to COS ended.
+    UpstreamClosed,
     /// COS answered 2xx or 3xx.
     UpstreamOk,
     /// A connection to COS was made.
@@ -319,6 +337,11 @@ impl Metrics {
         block.map_or_else(|| Arc::new(CoreMetrics::new(0)), Arc::clone)
     }
 
+    /// When the program started.
+    pub fn started(&self) -> Timestamp {
+        self.started
+    }
+
     /// Counts a reload: one whose configuration is used now, or one that changed nothing.
     pub fn count_reload(&self, is_taken: bool) {
         let counter = if is_taken {
@@ -332,6 +355,68 @@ impl Metrics {
     /// Says how many configurations requests have now: the present one, and older ones.
     pub fn set_configurations(&self, count: u64) {
         self.configurations.store(count, Ordering::Relaxed);
+    }
+
+    /// What the program has done since its start.
+    pub fn totals(&self) -> ProgramTotals {
+        let of_class = |class: usize| {
+            let rows = 0..OPERATIONS;
+            let cores = self.cores.iter();
+            let times = cores.flat_map(|core| rows.clone().map(move |row| (core, row)));
+            HistogramTotal::of(times.filter_map(|(core, row)| core.whole_time(row, class)))
+        };
+        let classes: [HistogramTotal; CLASSES.len()] = std::array::from_fn(of_class);
+        let cores = self.cores.iter();
+        let upstream =
+            cores.flat_map(|core| (0..OPERATIONS).filter_map(|row| core.upstream_time(row)));
+        ProgramTotals {
+            requests: classes.each_ref().map(HistogramTotal::count),
+            received: self.total(Event::BytesReceived),
+            sent: self.total(Event::BytesSent),
+            times: HistogramTotal::sum(&classes),
+            upstream: HistogramTotal::of(upstream),
+        }
+    }
+
+    /// What the requests of the tenant of this name have been; `None`: it has no counters of its own.
+    pub fn tenant_traffic(&self, name: &str) -> Option<TenantTraffic> {
+        let slots = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = *slots.get(name)?;
+        drop(slots);
+        let total = |index: usize| self.sum(|core| core.tenant_totals(slot)?.get(index).copied());
+        Some(TenantTraffic {
+            requests: std::array::from_fn(|class| {
+                self.sum(|core| core.tenant_requests(slot, class))
+            }),
+            received: total(0),
+            sent: total(1),
+            limited: total(2),
+        })
+    }
+
+    /// Connections of clients, requests in flight and connections to COS, now.
+    pub fn open_now(&self) -> [u64; 3] {
+        let between = |begun: u64, ended: u64| begun.saturating_sub(ended);
+        let ended = self.totals().requests.iter().sum();
+        [
+            between(
+                self.total(Event::ConnectionOpened),
+                self.total(Event::ConnectionClosed),
+            ),
+            between(self.total(Event::RequestStarted), ended),
+            between(
+                self.total(Event::UpstreamOpened),
+                self.total(Event::UpstreamClosed),
+            ),
+        ]
+    }
+
+    /// The last requests that failed, the newest first.
+    pub fn last_errors(&self) -> Vec<FailedRequest> {
+        let cores = self.cores.iter();
+        let mut all: Vec<_> = cores.flat_map(|core| core.last_errors.all()).collect();
+        all.sort_by_key(|failed| std::cmp::Reverse(failed.time));
+        all
     }
 
     pub(super) fn total(&self, event: Event) -> u64 {
@@ -365,6 +450,7 @@ impl CoreMetrics {
             tenants: (0..=own_tenants)
                 .map(|_| TenantCounters::default())
                 .collect(),
+            last_errors: LastErrors::default(),
         }
     }
 
@@ -440,6 +526,11 @@ impl CoreMetrics {
     pub(super) fn tenant_totals(&self, slot: usize) -> Option<[&AtomicU64; 3]> {
         let counters = self.tenants.get(slot)?;
         Some([&counters.received, &counters.sent, &counters.limited])
+    }
+
+    /// Keeps what a request failed of, for a while.
+    pub fn keep_error(&self, failed: FailedRequest) {
+        self.last_errors.keep(failed);
     }
 
     /// Counts one `event`.

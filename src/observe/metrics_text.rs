@@ -35,7 +35,7 @@ struct Family {
     samples: &'static [(&'static str, Event)],
 }
 
-const FAMILIES: [Family; 24] = [
+const FAMILIES: [Family; 25] = [
     Family {
         name: "cosgate_requests_started_total",
         help: "Requests whose head has come.",
@@ -177,6 +177,11 @@ const FAMILIES: [Family; 24] = [
         ],
     },
     Family {
+        name: "cosgate_upstream_connections_closed_total",
+        help: "Connections to COS that ended.",
+        samples: &[("", Event::UpstreamClosed)],
+    },
+    Family {
         name: "cosgate_upstream_retries_total",
         help: "Requests sent to COS again.",
         samples: &[("", Event::Retry)],
@@ -258,10 +263,7 @@ impl Metrics {
     }
 
     fn render_values(&self, text: &mut Exposition, view: &MetricsView) {
-        let closed = self.total(Event::ConnectionClosed);
-        let open = self.total(Event::ConnectionOpened).saturating_sub(closed);
-        let ended: u64 = self.each_status().map(|(_, _, count)| count).sum();
-        let in_flight = self.total(Event::RequestStarted).saturating_sub(ended);
+        let [open, in_flight, to_upstream] = self.open_now();
         for (name, help, kind, value) in [
             (
                 "cosgate_connections",
@@ -274,6 +276,12 @@ impl Metrics {
                 "Requests whose response has not ended.",
                 MetricKind::Gauge,
                 in_flight,
+            ),
+            (
+                "cosgate_upstream_open_connections",
+                "Connections to COS now, idle ones included.",
+                MetricKind::Gauge,
+                to_upstream,
             ),
             (
                 "cosgate_live_keys",
@@ -305,12 +313,6 @@ impl Metrics {
                 MetricKind::Gauge,
                 view.ending_keys.ended,
             ),
-            (
-                "cosgate_configurations",
-                "Configurations in use: the present one, and older ones that requests began with.",
-                MetricKind::Gauge,
-                read(&self.configurations),
-            ),
         ] {
             text.single(name, help, kind, value);
         }
@@ -333,6 +335,10 @@ impl Metrics {
         ] {
             text.sample(&format!("{{result=\"{name}\"}}"), read(count));
         }
+        let help =
+            "Configurations in use: the present one, and older ones that requests began with.";
+        let count = read(&self.configurations);
+        text.single("cosgate_configurations", help, MetricKind::Gauge, count);
         let help = "Reloads of the configuration, by result.";
         text.family("cosgate_reloads_total", help, MetricKind::Counter);
         for (name, count) in [("taken", &self.reloads), ("refused", &self.reloads_refused)] {
@@ -524,7 +530,7 @@ impl Metrics {
         let help = "1; the labels say what was built.";
         text.family("cosgate_build_info", help, MetricKind::Gauge);
         text.sample(
-            &format!("{{version=\"{version}\",features=\"{features}\"}}"),
+            &format!("{{version=\"{version}\",commit=\"{COMMIT}\",features=\"{features}\"}}"),
             1,
         );
         let help = "When the process started, in seconds since 1970.";
@@ -564,8 +570,10 @@ impl Metrics {
     }
 }
 
+/// The commit that this is built from, or `unknown`.
+pub const COMMIT: &str = env!("COSGATE_COMMIT");
 /// What is optional in this build.
-const FEATURES: &[&str] = &[
+pub const FEATURES: &[&str] = &[
     #[cfg(feature = "emulator")]
     "emulator",
     #[cfg(feature = "load")]

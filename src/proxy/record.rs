@@ -20,7 +20,8 @@ use crate::decision::{Step, Verdict};
 use crate::encoding::hex::hex;
 use crate::error::{Code, Fault, S3Error, TenantLimit};
 use crate::observe::{
-    AccessLine, CoreMetrics, EndedRequest, Event, LogBuffer, TraceContext, TracePartKind,
+    AccessLine, CoreMetrics, EndedRequest, Event, FailedRequest, LogBuffer, TraceContext,
+    TracePartKind,
 };
 use crate::s3::{Operation, S3Request};
 use crate::tenant::{Identified, Identity, Peer, Tenant};
@@ -245,6 +246,7 @@ impl Record {
         let slow = self.is_client_slow.then_some(DownloadFailure::ClientSlow);
         let cut = self.cut.get().or(slow).map(|failure| failure.to_string());
         let said = self.error_detail();
+        self.keep_error(metrics, step, cut.as_deref().or(said.as_deref()));
         let line = self.line(&Told {
             received,
             unchecked: unchecked.or(self.unchecked.as_deref()),
@@ -293,6 +295,26 @@ impl Record {
             )
             | None => {}
         }
+    }
+
+    /// Keeps a failure for the status page.
+    fn keep_error(&self, metrics: &CoreMetrics, step: Option<Step>, detail: Option<&str>) {
+        let error = self.error.as_ref();
+        if error.is_none() && self.cut.get().is_none() {
+            return;
+        }
+        let detail = detail.or_else(|| error.map(S3Error::message));
+        metrics.keep_error(FailedRequest {
+            time: self.time,
+            request_id: self.request_id.clone(),
+            tenant: self.tenant.as_ref().map(|tenant| tenant.name.clone()),
+            operation: self.operation,
+            status: self.status.as_u16(),
+            code: error.map(|error| error.code().as_str()),
+            step,
+            detail: detail.unwrap_or_default().to_owned(),
+            is_refusal: error.is_some_and(|error| error.whose_fault() == Fault::Client),
+        });
     }
 
     /// Tells the operator of what is no client's fault. A response that left the fence is an alarm: COS did

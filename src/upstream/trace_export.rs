@@ -111,7 +111,7 @@ impl Collector {
         let roots = roots.map_err(io::Error::other)?;
         let dialer = Dialer::new(roots.as_ref(), None, CONNECT_TIMEOUT, CONNECT_TIMEOUT);
         let authorization = config.authorization.as_ref().map(|secret| {
-            let mut value = HeaderValue::from_str(secret.expose())
+            let mut value = HeaderValue::from_str(secret.value.expose())
                 .map_err(|_| io::Error::other("[traces] authorization cannot stand in a header"))?;
             value.set_sensitive(true);
             Ok::<_, io::Error>(value)

@@ -209,7 +209,10 @@ fn smallest_file_has_the_documented_defaults() {
         panic!()
     };
     assert_eq!((tenant.name.as_str(), tenant.issuer), ("acme", 0));
-    assert_eq!(tenant.access_keys[0].secret.expose(), "secret-of-acme");
+    assert_eq!(
+        tenant.access_keys[0].secret.value.expose(),
+        "secret-of-acme"
+    );
     assert_eq!(
         tenant.grants[0].prefixes,
         [PrefixPattern::StartsWith("acme/".to_owned())]
@@ -952,7 +955,7 @@ fn trims_white_space_around_secrets() {
             panic!()
         };
         assert_eq!(key.secret_key.value.expose(), "the-key");
-        assert!(key.secret_key.file.is_some());
+        assert!(key.secret_key.file().is_some());
         let (config, _) = parse_with(WHOLE, &[("KEY", content)], &[]).unwrap();
         let IssuerKind::Federation {
             base: BaseKey::Given(key),
@@ -1922,7 +1925,7 @@ fn variables_override_scalar_keys() {
     );
     assert_eq!(kind.duration(), Some(Duration::from_mins(30)));
     assert_eq!(
-        config.tenants[0].access_keys[0].secret.expose(),
+        config.tenants[0].access_keys[0].secret.value.expose(),
         "other-secret"
     );
     assert_eq!(config.tenants[0].grants[0].region, "ap-beijing");
@@ -2084,7 +2087,10 @@ fn generated_key_pair_is_valid_configuration() {
     );
     let (config, _) =
         parse_with(&text, &[(&format!("COSGATE_SECRET_{id}"), &secret)], &[]).unwrap();
-    assert_eq!(config.tenants[0].access_keys[0].secret.expose(), secret);
+    assert_eq!(
+        config.tenants[0].access_keys[0].secret.value.expose(),
+        secret
+    );
 }
 
 proptest! {
@@ -2834,7 +2840,7 @@ fn reads_included_files() {
     assert_eq!(initech.name, "initech");
     let key = initech.access_keys.first().unwrap();
     assert_eq!(
-        key.secret.expose(),
+        key.secret.value.expose(),
         "secret-of-initech",
         "beside its own file"
     );
