@@ -396,7 +396,7 @@ fn sentinel(master: &Arc<AtomicU16>) -> SocketAddr {
             thread::spawn(move || {
                 let mut read = [0; 4096];
                 while let Ok(length @ 1..) = stream.read(&mut read) {
-                    let text = String::from_utf8_lossy(&read[..length]).into_owned();
+                    let text = String::from_utf8_lossy(read.get(..length).unwrap()).into_owned();
                     // The client introduces itself first, with two commands of which it needs no result.
                     for command in text.split('*').skip(1) {
                         let is_question = command.contains("get-master-addr-by-name");
