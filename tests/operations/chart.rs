@@ -49,7 +49,7 @@ fn rendered(name: &str) -> Option<String> {
 fn file(rendered: &str, name: &str) -> String {
     let (_, block) = rendered.split_once(&format!("  {name}: |\n")).unwrap();
     let lines = block.lines().map_while(|line| line.strip_prefix("    "));
-    lines.map(|line| format!("{line}\n")).collect()
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// What `whole` mounts, below `folder`.
