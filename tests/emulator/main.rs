@@ -22,5 +22,11 @@ mod multipart;
 mod product;
 mod refusals;
 mod sts;
+#[expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise"
+)]
+mod tls;
 #[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod versions;
