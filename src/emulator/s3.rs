@@ -142,7 +142,10 @@ impl S3 for Operations {
         req: S3Request<ListObjectVersionsInput>,
     ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
         let limit = page_limit(&req, req.input.max_keys)?;
-        listings::versions(&self.store, req.input, limit).map(S3Response::new)
+        let (output, order) = listings::versions(&self.store, req.input, limit)?;
+        let mut response = S3Response::new(output);
+        response.extensions.insert(order);
+        Ok(response)
     }
 
     async fn put_object(
