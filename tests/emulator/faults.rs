@@ -549,3 +549,29 @@ fn data_folder_keeps_objects() {
         ("x", Some("b"))
     );
 }
+
+#[test]
+fn faults_name_operations_that_the_proxy_lacks() {
+    let emulator = emulator();
+    let put = TestRequest::new("PUT", "/k").body("x").s3(&account());
+    let delete = TestRequest::new("DELETE", "/").s3(&account());
+    let append = TestRequest::new("POST", "/log?append&position=0")
+        .body("x")
+        .s3(&account());
+    for (operation, request, refused) in [
+        ("DeleteBucket", &delete, true),
+        ("DeleteBucket", &put, false),
+        ("AppendObject", &append, true),
+        ("AppendObject", &put, false),
+    ] {
+        emulator.faults().set(Faults {
+            faults: vec![FaultEntry {
+                operations: vec![operation.to_owned()],
+                ..FaultEntry::cos(CosFault::SlowDown)
+            }],
+            ..Faults::default()
+        });
+        let reply = request.send(emulator.cos_addr());
+        assert_eq!(reply.status == 503, refused, "{operation} {}", request.path);
+    }
+}
