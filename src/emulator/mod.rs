@@ -6,7 +6,8 @@
 //! - `wire` accepts connections and can cut them;
 //! - `sts` issues temporary keys, which `keys` stores; `sts_v1` reads calls of the older form;
 //! - `cos` checks a request's `head`; `native` translates a q-sign request to S3's headers; `gate` enforces the
-//!   key's policy (`cam`); `s3`, `listings`, `uploads` and `settings` carry out the operation on the `store`;
+//!   key's policy (`cam`); `s3`, `listings`, `uploads`, `append` and `settings` carry out the operation on the
+//!   `store`;
 //!   `response` writes the result as COS does;
 //! - `faults` describes what fails, and `fault_switch` decides by the `fault_target` which request meets it;
 //!   `fault_body` breaks, changes or slows down a body; `counters` counts requests; `admin` serves all that over HTTP.
@@ -33,6 +34,7 @@ use crate::timestamp::Timestamp;
 
 mod address;
 mod admin;
+mod append;
 mod cam;
 mod convert;
 mod cos;
@@ -51,6 +53,7 @@ mod listings;
 mod native;
 pub(crate) mod quantity;
 mod response;
+mod routes;
 mod s3;
 mod seed;
 mod settings;
@@ -69,9 +72,11 @@ pub use faults::{
 pub use quantity::{ByteSize, Share, Span};
 pub use store::Fsync;
 
+use append::Appends;
 use cos::Cos;
 use gate::{Hosts, Policies, SecretLookup};
 use keys::AccountKeys;
+use routes::Routes;
 use s3::Operations;
 use settings::Settings;
 use store::Store;
@@ -521,8 +526,13 @@ fn s3_service(shared: &EmulatorShared, config: &EmulatorConfig) -> S3Service {
     });
     builder.set_auth(SecretLookup(Arc::clone(&shared.keys)));
     builder.set_access(Policies);
-    builder.set_route(Settings {
-        store: Arc::clone(&shared.store),
+    builder.set_route(Routes {
+        appends: Appends {
+            store: Arc::clone(&shared.store),
+        },
+        settings: Settings {
+            store: Arc::clone(&shared.store),
+        },
     });
     builder.set_host(Hosts {
         suffix: config.suffix.clone(),

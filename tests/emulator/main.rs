@@ -1,5 +1,7 @@
 //! The emulator over sockets: its operations, and everything that it must refuse.
 
+#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+mod append;
 #[expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,
