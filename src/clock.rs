@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use crate::timestamp::Timestamp;
 
@@ -17,13 +18,18 @@ const JUMP: i64 = 30;
 const WEIGHT: i64 = 4;
 
 /// The wall clock. Nothing else reads it; everything takes `now` as an argument.
+pub fn wall_clock() -> Timestamp {
+    Timestamp::from_unix(i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX))
+}
+
+/// The time since 1970, as traces have it.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place where time enters"
 )]
-pub fn wall_clock() -> Timestamp {
+pub(crate) fn since_epoch() -> Duration {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Timestamp::from_unix(since_epoch.map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX)))
+    since_epoch.unwrap_or_default()
 }
 
 /// Wall time, and how far that of Tencent is from it.

@@ -17,6 +17,9 @@ struct Civil {
     second_of_day: i64,
 }
 
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 const SECONDS_A_DAY: i64 = 86_400;
 /// 9999-12-31T23:59:59Z: later moments have no four-digit year.
 const LAST: i64 = 253_402_300_799;
@@ -82,6 +85,20 @@ impl Timestamp {
         text.push('T');
         c.push_time(text, ":");
         text.push('Z');
+    }
+
+    /// Appends `15/Jan/2026:12:30:45 +0000`: the date of Apache's and nginx's access logs.
+    pub fn push_log_date(self, text: &mut String) {
+        let c = self.civil();
+        push_two(text, c.day);
+        let month = usize::try_from(c.month - 1).unwrap_or_default();
+        let month = MONTHS.get(month).copied().unwrap_or_default();
+        text.extend(["/", month, "/"]);
+        push_two(text, c.year / 100);
+        push_two(text, c.year % 100);
+        text.push(':');
+        c.push_time(text, ":");
+        text.push_str(" +0000");
     }
 
     /// `Thu, 15 Jan 2026 12:30:45 GMT`: an HTTP date (RFC 9110 section 5.6.7).
@@ -261,6 +278,10 @@ mod tests {
     fn reads_what_it_writes_on_every_day_of_four_centuries() {
         for day in 0..146_097 {
             let t = Timestamp::from_unix(day * SECONDS_A_DAY + day % SECONDS_A_DAY);
+            let (mut logged, date) = (String::new(), t.http_date());
+            t.push_log_date(&mut logged);
+            assert_eq!(logged[..11].replace('/', " "), date[5..16]);
+            assert_eq!(logged[12..], format!("{} +0000", &date[17..25]));
             assert_eq!(Timestamp::parse_amz(&t.amz()), Some(t));
             assert_eq!(Timestamp::parse_http_date(&t.http_date()), Some(t));
             assert_eq!(Timestamp::parse_iso8601(&t.iso8601()), Some(t));

@@ -2,7 +2,6 @@
 //! the proxy in front.
 
 use std::env;
-use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::net::{SocketAddr, TcpListener};
@@ -10,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use cosgate::config::{ClientAuth, Config, Listen, ServerTls, Sources};
+use cosgate::config::{AccessFormat, ClientAuth, Config, Listen, ServerTls, Sources};
 use cosgate::emulator::{Emulator, EmulatorConfig, FaultFile};
-use cosgate::observe::{LineFormat, ProgramLog};
+use cosgate::observe::ProgramLog;
 use cosgate::secret::Secret;
 use cosgate::timestamp::Timestamp;
 
@@ -100,15 +99,11 @@ enum LogFormat {
 }
 
 impl LogFormat {
-    /// In colour on a terminal, unless the variable `NO_COLOR` has a value (no-color.org).
-    fn of_lines(self, is_terminal: bool, no_color: Option<&OsStr>) -> LineFormat {
-        let is_plain = no_color.is_some_and(|value| !value.is_empty());
+    fn of_lines(self, is_terminal: bool) -> AccessFormat {
         match self {
-            Self::Json => LineFormat::Json,
-            Self::Auto if !is_terminal => LineFormat::Json,
-            Self::Auto | Self::Short => LineFormat::Short {
-                in_color: is_terminal && !is_plain,
-            },
+            Self::Auto if is_terminal => AccessFormat::Short,
+            Self::Auto | Self::Json => AccessFormat::Json,
+            Self::Short => AccessFormat::Short,
         }
     }
 }
@@ -199,13 +194,10 @@ async fn start(arguments: &Arguments, signals: Signals, log: &ProgramLog) -> io:
         client_crl: None,
         client_auth: ClientAuth::Required,
     });
+    config.log.access = arguments.log_format.of_lines(io::stdout().is_terminal());
     let manner = Manner {
         listen_key: "--listen",
         admin_key: "--admin",
-        line_format: (arguments.log_format).of_lines(
-            io::stdout().is_terminal(),
-            env::var_os("NO_COLOR").as_deref(),
-        ),
         source: None,
     };
     serve(config, manner, signals, log, |listen, admin| {
@@ -401,6 +393,7 @@ fn welcome(
   bucket "demo", region {REGION}: alice has alice/*, bob has bob/*, anyone on this machine has public/*
   an embedded COS answers on http://{cos}, an embedded STS on http://{sts}
   objects are {data}
+  a status page is on http://{admin}/
   metrics are on http://{admin}/metrics
   faults can be set with PUT http://{faults}/faults, and counted with GET http://{faults}/counters
 "#,
@@ -505,23 +498,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_short_on_a_terminal_and_colored_unless_no_color_is_set() {
-        let short = |in_color| LineFormat::Short { in_color };
-        let (some, empty) = (Some(OsStr::new("1")), Some(OsStr::new("")));
-        for (format, is_terminal, no_color, expected) in [
-            (LogFormat::Auto, true, None, short(true)),
-            (LogFormat::Auto, true, empty, short(true)),
-            (LogFormat::Auto, true, some, short(false)),
-            (LogFormat::Auto, false, None, LineFormat::Json),
-            (LogFormat::Json, true, None, LineFormat::Json),
-            (LogFormat::Short, false, None, short(false)),
-            (LogFormat::Short, true, None, short(true)),
+    fn lines_are_short_on_a_terminal() {
+        for (format, is_terminal, expected) in [
+            (LogFormat::Auto, true, AccessFormat::Short),
+            (LogFormat::Auto, false, AccessFormat::Json),
+            (LogFormat::Json, true, AccessFormat::Json),
+            (LogFormat::Short, false, AccessFormat::Short),
         ] {
-            assert_eq!(
-                format.of_lines(is_terminal, no_color),
-                expected,
-                "{format:?}"
-            );
+            assert_eq!(format.of_lines(is_terminal), expected, "{format:?}");
         }
     }
 }

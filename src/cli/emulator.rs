@@ -210,7 +210,7 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
         }
         super::print(&welcome(args, &emulator, made.as_ref()))?;
         // Whatever ends it, the emulator and its certificate are dropped here, and their temporary folders with them.
-        signals.end(super::process::ignore_hangup).await;
+        signals.end(super::process::ignore_hangup, || {}).await;
         Ok(())
     })
 }

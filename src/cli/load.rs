@@ -11,7 +11,6 @@ use cosgate::load;
 use cosgate::load::{
     Embedded, Environment, FaultControl, Live, PlanInputs, ProxyProgram, Report, Scenario,
 };
-use cosgate::observe::LineFormat;
 use cosgate::timestamp::Timestamp;
 use cosgate::transport::descriptors;
 use tokio::sync::watch;
@@ -295,7 +294,6 @@ fn proxy() -> ExitCode {
     let manner = Manner {
         listen_key: "the embedded target",
         admin_key: "the embedded target",
-        line_format: LineFormat::Json,
         source: None,
     };
     let ready = |listen: &Listen, _| {

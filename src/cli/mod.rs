@@ -2,6 +2,7 @@
 
 mod certs;
 mod check;
+mod completions;
 mod credentials;
 #[cfg(feature = "emulator")]
 mod dev;
@@ -12,10 +13,14 @@ mod explain;
 mod keygen;
 #[cfg(feature = "load")]
 mod load;
+mod man;
 mod process;
 mod reload;
+mod schema;
 mod serve;
 mod systemd;
+mod traces;
+mod version;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -26,7 +31,7 @@ use clap::{Parser, Subcommand};
 
 /// S3-compatible signing reverse proxy for Tencent Cloud COS.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(name = "cosgate", version, long_version = version::long_version(), about, max_term_width = 100)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -36,6 +41,7 @@ pub(crate) struct Arguments {
 enum Command {
     Certs(certs::Arguments),
     Check(check::Arguments),
+    Completions(completions::Arguments),
     Credentials(Box<credentials::Arguments>),
     #[cfg(feature = "emulator")]
     Dev(dev::Arguments),
@@ -46,6 +52,8 @@ enum Command {
     Keygen(keygen::Arguments),
     #[cfg(feature = "load")]
     Load(Box<load::Arguments>),
+    Man(man::Arguments),
+    Schema(schema::Arguments),
     Serve(serve::Arguments),
 }
 
@@ -58,6 +66,7 @@ impl Arguments {
         match self.command {
             Command::Certs(arguments) => certs::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
+            Command::Completions(arguments) => completions::run(&arguments),
             Command::Credentials(arguments) => credentials::run(&arguments),
             #[cfg(feature = "emulator")]
             Command::Dev(arguments) => dev::run(&arguments),
@@ -68,6 +77,8 @@ impl Arguments {
             Command::Keygen(arguments) => keygen::run(&arguments),
             #[cfg(feature = "load")]
             Command::Load(arguments) => load::run(*arguments),
+            Command::Man(arguments) => man::run(&arguments),
+            Command::Schema(arguments) => schema::run(&arguments),
             Command::Serve(arguments) => serve::run(&arguments),
         }
     }

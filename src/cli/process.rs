@@ -1,10 +1,13 @@
 //! The process of a command that serves: its signals, log, memory and file descriptors.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use cosgate::config::ProgramFormat;
 use cosgate::observe::ProgramLog;
 use cosgate::transport::descriptors;
 #[cfg(target_os = "linux")]
@@ -25,6 +28,7 @@ pub(super) struct Process {
 /// at once, since there is nothing to drain.
 pub(super) struct Signals {
     hangup: Signal,
+    user1: Signal,
     ends: Vec<(&'static str, Signal)>,
 }
 
@@ -78,13 +82,13 @@ impl Process {
 }
 
 impl Signals {
-    /// A handler that is installed once stays, so that SIGUSR1 and SIGUSR2 do nothing from here on.
-    /// SIGPIPE is ignored by every Rust program.
+    /// A handler that is installed once stays, so that SIGUSR2 does nothing from here on. SIGPIPE is ignored
+    /// by every Rust program.
     fn survive() -> io::Result<Self> {
-        let _ = signal(SignalKind::user_defined1())?;
         let _ = signal(SignalKind::user_defined2())?;
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
             ends: Vec::new(),
         })
     }
@@ -101,11 +105,15 @@ impl Signals {
         Ok(())
     }
 
-    /// Waits for a signal that ends the process; gives its name. Until then each SIGHUP calls `on_hangup`.
-    pub(super) async fn end(&mut self, on_hangup: impl Fn()) -> &'static str {
+    /// Waits for a signal that ends the process; gives its name. Until then each SIGHUP calls `on_hangup`, and
+    /// each SIGUSR1 `on_user1`.
+    pub(super) async fn end(&mut self, on_hangup: impl Fn(), on_user1: impl Fn()) -> &'static str {
         std::future::poll_fn(|cx| {
             while self.hangup.poll_recv(cx).is_ready() {
                 on_hangup();
+            }
+            while self.user1.poll_recv(cx).is_ready() {
+                on_user1();
             }
             let mut ends = self.ends.iter_mut();
             let heard =
@@ -143,10 +151,46 @@ pub(super) fn unlocked(stream: &impl AsFd) -> io::Result<File> {
     stream.as_fd().try_clone_to_owned().map(File::from)
 }
 
+/// Whether lines on standard output are in colour: on a terminal, unless the variable `NO_COLOR` has a value
+/// (no-color.org).
+pub(super) fn is_stdout_in_color() -> bool {
+    is_in_color(
+        io::stdout().is_terminal(),
+        env::var_os("NO_COLOR").as_deref(),
+    )
+}
+
+fn is_in_color(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
 /// What the program says of itself goes to standard error; `COSGATE_LOG` filters it, as `RUST_LOG`
 /// does elsewhere (default `info`). Standard output is the access log's.
 fn log_to_stderr() -> io::Result<ProgramLog> {
     let filter =
         EnvFilter::try_from_env("COSGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info,s3s=off"));
-    ProgramLog::start(filter, unlocked(&io::stderr())?)
+    let log = ProgramLog::start(filter, unlocked(&io::stderr())?)?;
+    // The configuration is not known yet, and what is wrong with it is to be logged in its format.
+    if env::var_os("COSGATE_LOG_PROGRAM").is_some_and(|format| format == "json") {
+        log.set_format(ProgramFormat::Json);
+    }
+    Ok(log)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uses_color_on_a_terminal_without_no_color() {
+        let (some, empty) = (Some(OsStr::new("1")), Some(OsStr::new("")));
+        for (is_terminal, no_color, expected) in [
+            (true, None, true),
+            (true, empty, true),
+            (true, some, false),
+            (false, None, false),
+        ] {
+            assert_eq!(is_in_color(is_terminal, no_color), expected, "{no_color:?}");
+        }
+    }
 }

@@ -191,6 +191,7 @@ impl Reloader {
         if let Some((reloaded, texts)) = reloaded {
             self.source.texts = texts;
             self.watch = self.watch.succeeded(&self.source.path, live.config());
+            self.log.set_format(live.config().log.program);
             tell_changes(&reloaded);
             text += &described(&reloaded);
         } else {

@@ -14,7 +14,7 @@ use cosgate::downstream::listen::Listening;
 use cosgate::downstream::live::LiveConfig;
 use cosgate::downstream::reloads::Reloads;
 use cosgate::downstream::{admin, server};
-use cosgate::observe::{LineFormat, Metrics, ProgramLog, access_log};
+use cosgate::observe::{Metrics, ProgramLog, access_log};
 use cosgate::proxy::Shared;
 use cosgate::transport::descriptors;
 use tokio::sync::Notify;
@@ -23,6 +23,7 @@ use super::USAGE;
 use super::process::{self, Process, Signals};
 use super::reload::{ConfigSource, Reloader};
 use super::systemd::{self, Sockets};
+use super::traces::Traces;
 
 /// How long the log's last lines may take at the end.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
@@ -32,7 +33,7 @@ const LOG_FLUSH: Duration = Duration::from_secs(2);
 /// SIGTERM, SIGINT or SIGQUIT ends it: no new connections, requests in flight get `drain_timeout`. A
 /// second signal ends it at once. Uploads that are not finished are cut short of their length, so that
 /// nothing half is stored. SIGHUP reads the configuration again: no request is lost, and one with a problem
-/// changes nothing. SIGUSR1 and SIGUSR2 are ignored.
+/// changes nothing. SIGUSR1 opens the file of the access log again. SIGUSR2 is ignored.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cosgate serve --config /etc/cosgate.toml
@@ -52,12 +53,12 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let Some((source, config)) = ConfigSource::open(&arguments.config, &tell) else {
         return ExitCode::from(USAGE);
     };
+    process.log().set_format(config.log.program);
     warn_of_few_descriptors(config.server.limits.connections);
     let ready = |listen: &Listen, _| tracing::info!(%listen, "cosgate serves");
     let manner = Manner {
         listen_key: "[server] listen",
         admin_key: "[server] admin",
-        line_format: LineFormat::Json,
         source: Some(source),
     };
     process.run(async |signals, log| serve(config, manner, signals, log, ready).await)
@@ -69,7 +70,6 @@ pub(super) struct Manner {
     pub(super) listen_key: &'static str,
     /// The same of the admin pages.
     pub(super) admin_key: &'static str,
-    pub(super) line_format: LineFormat,
     /// What a reload reads.
     pub(super) source: Option<ConfigSource>,
 }
@@ -92,12 +92,19 @@ pub(super) async fn serve(
     };
     let admin_address = admin_listener.as_ref().map(TcpListener::local_addr);
     let admin_address = admin_address.transpose()?;
-    let metrics = Metrics::with_tenants(config.server.threads, config.server.tenant_metrics)
-        .with_program_log(log.lost());
+    let traces = Traces::start(&config.traces)?;
+    let metrics = Metrics::with_tenants(config.server.threads, config.server.tenant_metrics);
+    let metrics = traces.counted(metrics.with_program_log(log.lost()));
     let out = process::unlocked(&io::stdout())?;
-    let (access_log, log_writer) = access_log::start(out, metrics.core(0))?;
-    let access_log = access_log.with_format(manner.line_format);
-    let live = LiveConfig::new(Shared::start(config, metrics, access_log)?)?;
+    let (access_log, log_writer) = access_log::start(&config.log, out, metrics.core(0))?;
+    let access_log = access_log.in_color(process::is_stdout_in_color());
+    let reopen = access_log.clone();
+    let live = LiveConfig::new(Shared::start(
+        config,
+        metrics,
+        access_log,
+        traces.queue.clone(),
+    )?)?;
     let reloads = match manner.source {
         Some(source) => Some(watch(source, &live, log)?),
         None => None,
@@ -113,19 +120,12 @@ pub(super) async fn serve(
     ready(&listener.local()?, admin_address);
     systemd::ready();
     let (first, second) = (Notify::new(), Notify::new());
+    let on_hangup = || match &reloads {
+        Some(reloads) => drop(reloads.request()), // the log has the response
+        None => process::ignore_hangup(),
+    };
     let listen_for_signals = async {
-        let on_hangup = || match &reloads {
-            Some(reloads) => drop(reloads.request()), // the log has the response
-            None => process::ignore_hangup(),
-        };
-        let signal = signals.end(on_hangup).await;
-        tracing::info!(signal, "drain begins; a second signal ends it at once");
-        systemd::stopping();
-        first.notify_one();
-        let signal = signals.end(on_hangup).await;
-        tracing::warn!(signal, "second signal: the drain ends at once");
-        second.notify_one();
-        std::future::pending::<()>().await; // it is ending already
+        drain_at_signals(signals, on_hangup, || reopen.reopen(), [&first, &second]).await;
     };
     let served = tokio::select! {
         served = server::run(listener, live, first.notified(), second.notified()) => served,
@@ -133,7 +133,25 @@ pub(super) async fn serve(
         () = systemd::feed_watchdog() => Ok(()),
     };
     log_writer.finish(LOG_FLUSH);
+    traces.finish(LOG_FLUSH);
     served
+}
+
+/// Notifies the first of `drains` at the first signal that ends the process, and the second at the second.
+async fn drain_at_signals(
+    mut signals: Signals,
+    on_hangup: impl Fn(),
+    on_user1: impl Fn(),
+    [first, second]: [&Notify; 2],
+) {
+    let signal = signals.end(&on_hangup, &on_user1).await;
+    tracing::info!(signal, "drain begins; a second signal ends it at once");
+    systemd::stopping();
+    first.notify_one();
+    let signal = signals.end(&on_hangup, &on_user1).await;
+    tracing::warn!(signal, "second signal: the drain ends at once");
+    second.notify_one();
+    std::future::pending::<()>().await; // it is ending already
 }
 
 /// Starts the thread that reloads, and looks at the files.

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use super::endpoint::{self, Placeholders};
 use super::file::Located;
+use super::given_secret::GivenSecret;
 use super::grammar;
-use super::model::{BaseKey, GivenKey, GivenSecret, KeyCommand};
+use super::model::{BaseKey, GivenKey, KeyCommand};
 use super::names::index_of;
 use super::problem::Mistake;
 use super::profile::Profile;
@@ -158,11 +159,7 @@ fn given_secret(section: &Section<'_>, key: &'static str, required: bool) -> Opt
         }
         return None;
     }
-    let (found, file) = section.secret_and_file(key)?;
-    Some(GivenSecret {
-        value: found.value,
-        file,
-    })
+    section.secret(key).map(|found| found.value)
 }
 
 fn profile(section: &Section<'_>, can_be_temporary: bool) -> Option<BaseKey> {

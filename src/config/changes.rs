@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
+use super::log::LogConfig;
 use super::model::{
     AccessKey, BaseKey, Config, Grant, IdentityProviderConfig, Issuer, IssuerKind, Server,
     ServerLimits, ServerTls, Sts, TemplateConfig, TenantConfig, Upstream, UpstreamLimits,
 };
+use super::traces::TracesConfig;
 
 /// The names of the fields that differ, as the file has them. A field that is forgotten does not compile.
 macro_rules! changed {
@@ -56,6 +58,18 @@ impl Config {
     /// the keys that were written otherwise.
     pub fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
         let mut kept = Vec::new();
+        keep(
+            &mut self.log.access_file,
+            &running.log.access_file,
+            "[log] access_file",
+            &mut kept,
+        );
+        keep(
+            &mut self.traces.collector,
+            &running.traces.collector,
+            "[traces] endpoint, ca_file and authorization",
+            &mut kept,
+        );
         let (own, running) = (&mut self.server, &running.server);
         keep(
             &mut own.listen,
@@ -125,6 +139,15 @@ fn sections(old: &Config, new: &Config, lines: &mut Vec<String>) {
         except []
     );
     section("[server.limits]", limits);
+    let log = changed!(
+        LogConfig, &old.log, &new.log,
+        [access, access_file, access_share, access_slow, access_user_agent, program], except []
+    );
+    section("[log]", log);
+    let traces = changed!(
+        TracesConfig, &old.traces, &new.traces, [enabled, share, collector], except []
+    );
+    section("[traces]", traces);
     let upstream = changed!(
         Upstream,
         &old.upstream,
@@ -173,7 +196,7 @@ fn differing_server(old: &Server, new: &Server) -> Vec<String> {
     changed!(
         Server, old, new,
         [
-            listen, socket_mode, admin, admin_hosts, domains, region, strict_region,
+            listen, socket_mode, admin, admin_token, admin_hosts, domains, region, strict_region,
             allow_remote_anonymous, allow_plain_bearer, loopback_is_proxy, proxy_protocol,
             trusted_proxies, trusted_users, allow_qsign, allow_sigv2_presign, threads, max_presign,
             session_secrets, sessions_not_before, max_session, ready_requires, tenant_metrics, reuse_port, reload_on_change

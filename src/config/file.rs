@@ -11,8 +11,8 @@ use crate::timestamp::Timestamp;
 
 /// The prefix of the variables that set keys.
 const VARIABLE_PREFIX: &str = "COSGATE_";
-/// Variables of the program that set no key.
-const OTHER_VARIABLES: [&str; 1] = ["COSGATE_LOG"];
+/// Variables of the program, and of its build, that set no key.
+const OTHER_VARIABLES: [&str; 2] = ["COSGATE_COMMIT", "COSGATE_LOG"];
 
 /// The world outside the file.
 pub struct Sources<'a> {

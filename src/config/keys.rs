@@ -1,13 +1,12 @@
 //! Every key of the configuration, in one list: what the parser knows, which default it uses and which
-//! values it allows. `docs/configuration.md` is written from it (`reference.rs`).
+//! values it allows. `docs/configuration.md` is written from it (`reference.rs`), and the JSON schema (`schema.rs`).
 
 use std::time::Duration;
 
 /// A table of the file.
 #[derive(Debug)]
 pub(super) struct ConfigTable {
-    /// One or two sentences for the reference.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the reference alone"))]
+    /// One or two sentences for the reference and the schema.
     pub(super) about: &'static str,
     pub(super) keys: &'static [ConfigKey],
 }
@@ -19,7 +18,6 @@ pub(super) struct ConfigKey {
     pub(super) value: Value,
     pub(super) default: Default,
     /// What the key does, on one line.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the reference alone"))]
     pub(super) meaning: &'static str,
     /// The kinds of issuer that have the key; empty: all.
     pub(super) kinds: &'static [&'static str],
@@ -29,9 +27,7 @@ pub(super) struct ConfigKey {
 #[derive(Debug)]
 pub(super) enum Value {
     /// Text, of a form that the reference names.
-    Text(
-        #[cfg_attr(not(test), expect(dead_code, reason = "for the reference alone"))] &'static str,
-    ),
+    Text(&'static str),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// `true` or `false`
@@ -45,9 +41,7 @@ pub(super) enum Value {
     /// A secret.
     Secret,
     /// An array of texts of this form.
-    Texts(
-        #[cfg_attr(not(test), expect(dead_code, reason = "for the reference alone"))] &'static str,
-    ),
+    Texts(&'static str),
     /// An array of secrets.
     Secrets,
     /// A table, `[server.tls]`.
@@ -219,6 +213,8 @@ pub(super) static ROOT: ConfigTable = ConfigTable {
     keys: &[
         table("include", Value::Table(&INCLUDE)),
         table("server", Value::Table(&SERVER)),
+        table("log", Value::Table(&LOG)),
+        table("traces", Value::Table(&TRACES)),
         table("upstream", Value::Table(&UPSTREAM)),
         table("sts", Value::Table(&STS)),
         table("issuers", Value::Named(&ISSUER)),
@@ -282,6 +278,12 @@ static SERVER: ConfigTable = ConfigTable {
             Value::Texts("DNS name"),
             Default::Absent,
             "Host names of the admin pages besides `localhost` and addresses. Others get 421. If `admin` is not loopback and this is not set, every name is accepted.",
+        ),
+        key(
+            "admin_token",
+            Value::Secret,
+            Default::Absent,
+            "Token of 16 or more characters that the admin pages need, but for `/livez` and `/readyz`: see [The admin API](admin-api.md).",
         ),
         key(
             "domains",
@@ -399,6 +401,84 @@ static SERVER: ConfigTable = ConfigTable {
         ),
         table("tls", Value::Table(&SERVER_TLS)),
         table("limits", Value::Table(&SERVER_LIMITS)),
+    ],
+};
+
+static LOG: ConfigTable = ConfigTable {
+    about: "The access log and the program log: see [Metrics and logs](metrics-and-logs.md#access-log).",
+    keys: &[
+        key(
+            "access",
+            Value::Choice(&["json", "combined", "short", "off"]),
+            Default::Is("json"),
+            "Format of the access log: one JSON object, the combined format of Apache and nginx, or one short line for each request; or no access log.",
+        ),
+        key(
+            "access_file",
+            PATH,
+            Default::Absent,
+            "File that the access log is appended to. cosgate opens it again at SIGUSR1. Without it the access log goes to standard output.",
+        ),
+        key(
+            "access_share",
+            Value::Text("percentage"),
+            Default::Is("100%"),
+            "Share of the successful requests that the access log has. It always has errors, refusals and slow requests.",
+        ),
+        key(
+            "access_slow",
+            Value::Duration(MILLISECOND, HOUR),
+            Default::Is("1s"),
+            "A request that takes this time is slow.",
+        ),
+        key(
+            "access_user_agent",
+            Value::Flag,
+            Default::Is("true"),
+            "Write the `User-Agent` header and the host of the `Referer` header of clients to the access log.",
+        ),
+        key(
+            "program",
+            Value::Choice(&["text", "json"]),
+            Default::Is("text"),
+            "Format of the program log on standard error.",
+        ),
+    ],
+};
+
+static TRACES: ConfigTable = ConfigTable {
+    about: "Traces of requests: see [Traces](metrics-and-logs.md#traces).",
+    keys: &[
+        key(
+            "enabled",
+            Value::Flag,
+            Default::Is("false"),
+            "Begin a trace for each request whose client names none, and record traces.",
+        ),
+        key(
+            "share",
+            Value::Text("percentage"),
+            Default::Is("1%"),
+            "Share of the traces begun by cosgate that are recorded. cosgate records a trace of a client if its `traceparent` says so.",
+        ),
+        key(
+            "endpoint",
+            ENDPOINT,
+            Default::Absent,
+            "URL to which recorded traces are sent by OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`. It needs a cosgate built with the feature `otel`.",
+        ),
+        key(
+            "ca_file",
+            PATH,
+            Default::Absent,
+            "PEM file with the authorities that `endpoint` is verified with. Without it they are those of the system.",
+        ),
+        key(
+            "authorization",
+            Value::Secret,
+            Default::Absent,
+            "`Authorization` header for `endpoint`.",
+        ),
     ],
 };
 
@@ -1271,7 +1351,19 @@ static SHARED: ConfigTable = ConfigTable {
             "redis",
             Value::Secret,
             Default::Required("\"env:NAME\""),
-            "`redis://[:password@]host[:port][/number]`. cosgate does not use TLS with it.",
+            "`redis://[user:password@]host[:port][/number]`, or `rediss://…` for TLS. With `sentinels` the host is the name of the master.",
+        ),
+        key(
+            "sentinels",
+            Value::Texts("host:port"),
+            Default::Absent,
+            "Redis Sentinels. cosgate finds out from them where the master is, again after each failure. They use TLS if `redis` does, and no password.",
+        ),
+        key(
+            "ca_file",
+            PATH,
+            Default::Absent,
+            "PEM file with authorities for `rediss://`. Without it cosgate uses those of the system.",
         ),
         key(
             "key",

@@ -10,12 +10,13 @@ use ipnet::IpNet;
 
 use super::cors::CorsRule;
 use super::endpoint::EndpointTemplate;
-use super::grammar;
+use super::given_secret::GivenSecret;
+use super::log::LogConfig;
 use super::named_file::NamedFile;
 use super::prefix::PrefixPattern;
 use super::raw_policy::RawPolicy;
 use super::session_policy::SessionPolicy;
-use crate::secret::Secret;
+use super::traces::TracesConfig;
 use crate::timestamp::Timestamp;
 
 /// The configuration, checked whole.
@@ -23,6 +24,10 @@ use crate::timestamp::Timestamp;
 pub struct Config {
     /// `[server]`
     pub server: Server,
+    /// `[log]`
+    pub log: LogConfig,
+    /// `[traces]`
+    pub traces: TracesConfig,
     /// `[upstream]`
     pub upstream: Upstream,
     /// `[sts]`
@@ -50,10 +55,14 @@ pub struct Config {
 /// `[credentials.shared]`: a Redis through which several cosgates share their keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SharedCache {
-    /// `redis`: its URL, which may hold a password.
-    pub redis: Secret,
+    /// `redis`: its URL, which may hold a password. With sentinels its host is the name of the master.
+    pub redis: GivenSecret,
+    /// `sentinels`: addresses of Redis Sentinels, which know where the master is.
+    pub sentinels: Vec<String>,
+    /// `ca_file`: whom `rediss://` trusts.
+    pub ca_file: Option<PathBuf>,
     /// `key`: what the seal of the entries is made of.
-    pub key: Secret,
+    pub key: GivenSecret,
 }
 
 /// `[server]`: the side that clients see.
@@ -69,6 +78,8 @@ pub struct Server {
     pub socket_mode: u32,
     /// `admin`; `None` when `""`.
     pub admin: Option<SocketAddr>,
+    /// `admin_token`: what the admin pages need; `None`: they need none.
+    pub admin_token: Option<GivenSecret>,
     /// `admin_hosts`, lower case: names besides loopback's under which the admin pages are shown;
     /// `None`: not written.
     pub admin_hosts: Option<Vec<String>>,
@@ -100,7 +111,7 @@ pub struct Server {
     pub max_presign: Duration,
     /// `session_secret`, which seals session tokens, and `previous_session_secret`, which opens old
     /// ones; none: no session keys.
-    pub session_secrets: Vec<Secret>,
+    pub session_secrets: Vec<GivenSecret>,
     /// `sessions_not_before`: session keys issued before this time are invalid.
     pub sessions_not_before: Option<Timestamp>,
     /// `ready_requires`: what must be up, besides keys, for cosgate to be ready.
@@ -308,7 +319,7 @@ pub struct TenantConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vend {
     /// `vend_tokens`: who sends one of these gets a key.
-    pub tokens: Vec<Secret>,
+    pub tokens: Vec<GivenSecret>,
     /// `vend_duration`: how long the keys live at most (1 h), 30 minutes to 12 hours.
     pub duration: Duration,
 }
@@ -409,7 +420,7 @@ pub struct AccessKey {
     /// `id`
     pub id: String,
     /// `secret`
-    pub secret: Secret,
+    pub secret: GivenSecret,
     /// `not_after`: what it signs is refused after this time.
     pub not_after: Option<Timestamp>,
 }
@@ -530,23 +541,6 @@ pub struct GivenKey {
     pub secret_key: GivenSecret,
     /// `token`; the key is a temporary one.
     pub token: Option<GivenSecret>,
-}
-
-/// A secret as it was when the configuration was read, and where it may change.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GivenSecret {
-    /// The secret.
-    pub value: Secret,
-    /// The file that it came from (`file:PATH`).
-    pub file: Option<PathBuf>,
-}
-
-impl GivenSecret {
-    /// The secret that a file or variable holds: its text without the white space around it, which editors,
-    /// `echo` and mounted secrets add. The error quotes nothing.
-    pub fn parse(text: &str) -> Result<Secret, String> {
-        grammar::secret(text.trim()).map_err(|mistake| mistake.message)
-    }
 }
 
 /// What `AssumeRole` asks for.

@@ -8,6 +8,7 @@ use super::grammar;
 use super::identities;
 use super::include::{self, Included};
 use super::issuers;
+use super::log;
 use super::model::{
     Config, SharedCache, StoredCheck, Sts, Upstream, UpstreamLimits, UpstreamSignature,
 };
@@ -17,6 +18,7 @@ use super::section::Section;
 use super::server::{self, in_memory, refuse_short_seal};
 use super::syntax;
 use super::tenants;
+use super::traces;
 
 pub(super) fn parse(
     file_name: &str,
@@ -68,6 +70,8 @@ fn config(root: Section<'_>) -> Option<Config> {
     include.texts("files"); // they are read already
     include.finish();
     let server = server::server(root.section("server"));
+    let log = log::log(root.section("log"));
+    let traces = traces::traces(root.section("traces"));
     let upstream = upstream(root.section("upstream"));
     let sts = sts(root.section("sts"));
     let issuers = issuers::issuers(&root);
@@ -77,6 +81,8 @@ fn config(root: Section<'_>) -> Option<Config> {
     root.finish();
     Some(Config {
         server: server?,
+        log: log?,
+        traces: traces?,
         upstream: upstream?,
         sts: sts?,
         issuers: issuers.all,
@@ -190,20 +196,32 @@ fn shared_cache(section: Section<'_>) -> Option<SharedCache> {
     }
     let redis = section.required_secret("redis");
     let key = section.required_secret("key");
-    if let Some(redis) = &redis
-        && !redis.value.expose().starts_with("redis://")
-    {
-        let message = "`redis` is not a URL that starts with redis://";
-        let fix =
-            "write redis://HOST:6379 (cosgate seals what it stores there, and does not use TLS)";
-        section.error(&redis.origin, message, fix);
+    if let Some(redis) = &redis {
+        let url = redis.value.value.expose();
+        if !url.starts_with("redis://") && !url.starts_with("rediss://") {
+            let message = "`redis` is not a URL that starts with redis:// or rediss://";
+            let fix = "write redis://HOST:6379, or rediss://HOST:6379 for TLS";
+            section.error(&redis.origin, message, fix);
+        }
     }
+    let sentinels = section.texts("sentinels").into_iter();
+    let sentinels = sentinels.filter_map(|written| match endpoint::dial(written.value) {
+        Ok(address) => Some(address),
+        Err(mistake) => {
+            section.error(&written.origin, mistake.message, mistake.fix);
+            None
+        }
+    });
+    let sentinels = sentinels.collect();
+    let ca_file = section.pem("ca_file");
     if let Some(key) = &key {
         refuse_short_seal(&section, "key", key);
     }
     section.finish();
     Some(SharedCache {
         redis: redis?.value,
+        sentinels,
+        ca_file,
         key: key?.value,
     })
 }

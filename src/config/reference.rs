@@ -31,6 +31,7 @@ The [configuration guide](configuration-guide.md) explains how the parts work to
 | endpoint | `https://HOST[:PORT][/PATH]` or `http://…` |
 | name | letters, digits, `-`, `_` and `.`, at most 64 |
 | network | `"10.0.0.0/8"`, `"2001:db8::/32"` or one address |
+| percentage | `"100%"`, `"2.5%"`, at most four decimals |
 | path | absolute, or relative to the directory of the configuration file |
 | secret | `"env:NAME"` (that environment variable), `"file:PATH"` (that file) or the secret itself, which gives a warning. cosgate removes white space around it |
 | size | a number of bytes, or `"16KiB"`, `"2MiB"`, `"1GiB"` |
@@ -156,7 +157,7 @@ fn written(key: &ConfigKey) -> String {
 
 /// Each table of the file once, issuers once for each kind, with what it needs: heading in the
 /// configuration, heading in the list, and keys.
-const TABLES: [(&str, &str, &str); 31] = [
+const TABLES: [(&str, &str, &str); 33] = [
     ("[server]", "[server]", ""),
     (
         "[server.tls]",
@@ -264,6 +265,8 @@ const TABLES: [(&str, &str, &str); 31] = [
         "requests_per_second = 1",
     ),
     ("[include]", "[include]", ""),
+    ("[log]", "[log]", ""),
+    ("[traces]", "[traces]", ""),
     ("[credentials]", "[credentials]", ""),
     (
         "[credentials.shared]",
@@ -448,5 +451,71 @@ fn the_parser_takes_every_word_that_a_key_allows_and_no_other() {
                 assert!(said.contains(&format!("\"{word}\"")), "{word}: {said}");
             }
         }
+    }
+}
+
+/// The keys of `shown`, and of the tables in it, are those of `table`, and nothing with a default is missing.
+fn check_shown(name: &str, shown: &serde_json::Value, table: &'static ConfigTable) {
+    let Some(keys) = shown.as_object() else {
+        panic!("{name}: {shown}");
+    };
+    let kind = keys.get("kind").and_then(serde_json::Value::as_str);
+    for (key, value) in keys {
+        let Some(known) = table.key(key, kind) else {
+            panic!("{name} has no key {key}");
+        };
+        match (known.value.table(), value) {
+            (Some(table), serde_json::Value::Array(tables)) => {
+                for shown in tables {
+                    check_shown(&format!("{name}.{key}"), shown, table);
+                }
+            }
+            (Some(table), shown) => check_shown(&format!("{name}.{key}"), shown, table),
+            (None, _) => {}
+        }
+    }
+    for key in table.keys_of(kind) {
+        // A key that belongs to another one is shown with it; the last has no effect any more.
+        let is_elsewhere = ["vend_duration", "metadata_endpoint", "refresh", "shared"];
+        let is_shown = keys.contains_key(key.name) || is_elsewhere.contains(&key.name);
+        let has_default =
+            matches!(key.default, Default::Is(_)) && key.name != "list_default_prefix";
+        assert!(is_shown || !has_default, "{name} lacks {}", key.name);
+    }
+}
+
+#[test]
+fn the_configuration_is_shown_by_the_keys_of_the_list_and_without_a_secret() {
+    let (config, _) = parse(&whole(|_, _, keys| keys.to_owned())).unwrap();
+    let mut tables = Vec::new();
+    walk(&ROOT, "", &mut |heading, table| {
+        tables.push((heading.to_owned(), table));
+    });
+    let mut seen = Vec::new();
+    for shown in config.shown_tables() {
+        let heading = match shown.name.split_once('.') {
+            Some((of @ ("identities" | "issuers" | "templates" | "tenants"), _)) => {
+                format!("[{of}.NAME]")
+            }
+            _ => format!("[{}]", shown.name),
+        };
+        let keys = shown.keys();
+        let text = serde_json::to_string(&keys).unwrap();
+        for secret in ["a-secret-of-more", "redis://"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+        if heading != "[include]" {
+            let (_, table) = tables.iter().find(|(known, _)| *known == heading).unwrap();
+            check_shown(&heading, &keys.into(), table);
+        }
+        seen.push(heading);
+    }
+    for (heading, _) in tables {
+        let is_whole = !heading.is_empty() && !heading.starts_with("[[");
+        let is_nested = heading.ends_with(".NAME.limits]");
+        assert!(
+            !is_whole || is_nested || seen.contains(&heading),
+            "{heading} is not shown"
+        );
     }
 }

@@ -3,69 +3,58 @@
 use std::path::{Path, PathBuf};
 
 use super::file::{ConfigFile, Located, Origin};
+use super::given_secret::{GivenSecret, SecretSource};
 use super::grammar;
-use super::model::GivenSecret;
+
 use super::named_file::FileKind;
 use super::problem::{Mistake, nearest};
 use super::section::Section;
 use crate::secret::Secret;
 
-/// A secret, and where it is kept.
-struct Kept {
-    secret: Secret,
-    file: Option<PathBuf>,
-    /// It stands in the configuration itself.
-    is_literal: bool,
-}
-
 impl Section<'_> {
     /// The secret that `key` names: `env:NAME`, `file:PATH` or, with a warning, the text itself.
-    pub(super) fn secret(&self, key: &'static str) -> Option<Located<Secret>> {
-        self.secret_and_file(key).map(|(found, _)| found)
-    }
-
-    /// The same, with the file that it came from.
-    pub(super) fn secret_and_file(
-        &self,
-        key: &'static str,
-    ) -> Option<(Located<Secret>, Option<PathBuf>)> {
+    pub(super) fn secret(&self, key: &'static str) -> Option<Located<GivenSecret>> {
         let text = self.text(key)?;
         let origin = text.origin;
-        let kept = self.check(key, &origin, self.kept_secret(&text.value))?;
-        if kept.is_literal && matches!(origin, Origin::File(_)) {
-            let message = format!(
-                "`{key}` is written in this file: everybody who can read the file knows it"
-            );
-            let variable = self.variable_of(key);
-            let fix = format!("write {key} = \"env:NAME\" or \"file:PATH\", or set {variable}");
-            self.warning(&origin, message, fix);
+        let mut value = self.check(key, &origin, self.given_secret(&text.value))?;
+        match &origin {
+            Origin::File(_) if value.source == SecretSource::Literal => {
+                let message = format!(
+                    "`{key}` is written in this file: everybody who can read the file knows it"
+                );
+                let variable = self.variable_of(key);
+                let fix = format!("write {key} = \"env:NAME\" or \"file:PATH\", or set {variable}");
+                self.warning(&origin, message, fix);
+            }
+            Origin::Variable(name) if value.source == SecretSource::Literal => {
+                value.source = SecretSource::Variable(name.clone());
+            }
+            _ => {}
         }
-        let value = kept.secret;
-        Some((Located { value, origin }, kept.file))
+        Some(Located { value, origin })
     }
 
     /// The secrets that the array `key` names.
-    pub(super) fn secrets(&self, key: &'static str) -> Vec<Located<Secret>> {
+    pub(super) fn secrets(&self, key: &'static str) -> Vec<Located<GivenSecret>> {
         let mut secrets = Vec::new();
         for Located { value, origin } in self.texts(key) {
-            let Some(kept) = self.check(key, &origin, self.kept_secret(value)) else {
+            let Some(value) = self.check(key, &origin, self.given_secret(value)) else {
                 continue;
             };
-            if kept.is_literal {
+            if value.source == SecretSource::Literal {
                 let message = format!(
                     "`{key}` has a secret that is written in this file: everybody who can read the file knows it"
                 );
                 let fix = format!("write {key} = [\"env:NAME\"] or [\"file:PATH\"]");
                 self.warning(&origin, message, fix);
             }
-            let value = kept.secret;
             secrets.push(Located { value, origin });
         }
         secrets
     }
 
     /// The same for a secret that must be there.
-    pub(super) fn required_secret(&self, key: &'static str) -> Option<Located<Secret>> {
+    pub(super) fn required_secret(&self, key: &'static str) -> Option<Located<GivenSecret>> {
         if self.position_of(key).is_none() {
             self.missing(key);
             return None;
@@ -91,28 +80,21 @@ impl Section<'_> {
         self.check(key, &text.origin, checked)
     }
 
-    fn kept_secret(&self, text: &str) -> Result<Kept, Mistake> {
-        if let Some(name) = text.strip_prefix("env:") {
-            return Ok(Kept {
-                secret: self.file().secret_from_variable(name)?,
-                file: None,
-                is_literal: false,
-            });
-        }
-        if let Some(path) = text.strip_prefix("file:") {
+    fn given_secret(&self, text: &str) -> Result<GivenSecret, Mistake> {
+        let (value, source) = if let Some(name) = text.strip_prefix("env:") {
+            let value = self.file().secret_from_variable(name)?;
+            (value, SecretSource::Variable(name.to_owned()))
+        } else if let Some(path) = text.strip_prefix("file:") {
             let path = self.resolve(path);
-            return Ok(Kept {
-                secret: self.file().secret_from_file(&path)?,
-                file: Some(path),
-                is_literal: false,
-            });
-        }
-        refuse_placeholder(text.trim())?;
-        Ok(Kept {
-            secret: grammar::secret(text.trim())?,
-            file: None,
-            is_literal: true,
-        })
+            (
+                self.file().secret_from_file(&path)?,
+                SecretSource::File(path),
+            )
+        } else {
+            refuse_placeholder(text.trim())?;
+            (grammar::secret(text.trim())?, SecretSource::Literal)
+        };
+        Ok(GivenSecret { value, source })
     }
 }
 

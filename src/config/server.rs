@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use super::admission;
 use super::endpoint;
 use super::file::{Located, Origin};
+use super::given_secret::GivenSecret;
 use super::grammar;
 use super::model::{ClientAuth, Listen, ReadyPart, Server, ServerLimits, ServerTls};
 use super::section::Section;
 use super::sessions;
 use super::unix;
-use crate::secret::Secret;
+use super::vend;
 
 /// Length of a secret that seals: 256 bits in base64, without the padding and then some.
 pub(super) const SEAL_SECRET_BYTES: usize = 32;
@@ -29,6 +30,7 @@ pub(super) fn server(section: Section<'_>) -> Option<Server> {
     let server = Server {
         socket_mode,
         admin,
+        admin_token: admin_token(&section),
         admin_hosts: admin_hosts.then(|| names(&section, "admin_hosts")),
         domains: names(&section, "domains"),
         region: section
@@ -78,6 +80,17 @@ fn admin(section: &Section<'_>, listen: Option<&Listen>) -> Option<SocketAddr> {
         );
     }
     admin.value
+}
+
+/// What the admin pages need as a Bearer token, or as a password of HTTP's Basic.
+fn admin_token(section: &Section<'_>) -> Option<GivenSecret> {
+    let found = section.secret("admin_token")?;
+    if vend::is_guessable(&found.value.value) {
+        let message = "`admin_token` is shorter than 16 characters, or not plain text";
+        let fix = "make one with `openssl rand -hex 32`";
+        section.error(&found.origin, message, fix);
+    }
+    Some(found.value)
 }
 
 fn ready_requires(section: &Section<'_>) -> Vec<ReadyPart> {
@@ -152,7 +165,7 @@ fn check_transport(
 }
 
 /// The secret that seals session tokens, and the one before it.
-fn session_secrets(section: &Section<'_>) -> Vec<Secret> {
+fn session_secrets(section: &Section<'_>) -> Vec<GivenSecret> {
     let mut secrets = Vec::new();
     for key in ["session_secret", "previous_session_secret"] {
         let Some(found) = section.secret(key) else {
@@ -169,8 +182,8 @@ fn session_secrets(section: &Section<'_>) -> Vec<Secret> {
 }
 
 /// Who guesses a secret that seals could make what it seals.
-pub(super) fn refuse_short_seal(section: &Section<'_>, key: &str, secret: &Located<Secret>) {
-    if secret.value.expose().len() < SEAL_SECRET_BYTES {
+pub(super) fn refuse_short_seal(section: &Section<'_>, key: &str, secret: &Located<GivenSecret>) {
+    if secret.value.value.expose().len() < SEAL_SECRET_BYTES {
         let message =
             format!("`{key}` is shorter than {SEAL_SECRET_BYTES} characters and could be guessed");
         section.error(

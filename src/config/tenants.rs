@@ -193,7 +193,7 @@ fn access_keys(section: &Section<'_>) -> (Vec<AccessKey>, Vec<Origin>) {
             section.warning(&id.origin, message, fix);
         }
         if let Some(secret) = &secret
-            && secret.value.expose().len() < LOCAL_SECRET_BYTES
+            && secret.value.value.expose().len() < LOCAL_SECRET_BYTES
         {
             let message = format!(
                 "`secret` is shorter than {LOCAL_SECRET_BYTES} characters: a reader of one presigned URL could guess it"

@@ -53,8 +53,7 @@ pub(super) fn vend(
         section.error(&vend.origin, message, fix);
     }
     for Located { value, origin } in &tokens {
-        let text = value.expose();
-        if text.len() < LEAST_TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if is_guessable(&value.value) {
             section.error(
                 origin,
                 "a token of `vend_tokens` is shorter than 16 characters, or not plain text",
@@ -66,6 +65,12 @@ pub(super) fn vend(
         tokens: tokens.into_iter().map(|token| token.value).collect(),
         duration: duration.value,
     })
+}
+
+/// Whether a token is too short, or has what no header can carry.
+pub(super) fn is_guessable(token: &Secret) -> bool {
+    let text = token.expose();
+    text.len() < LEAST_TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// cosgate holds its own requests to one bucket, whatever a grant's `policy` allows beyond it. A key that
@@ -84,7 +89,7 @@ fn refuse_wide_policies(section: &Section<'_>, grants: &[ReadGrant]) {
 /// Two tenants with one token would be one.
 pub(super) fn refuse_common_tokens<'v>(root: &Section<'_>, vends: impl Iterator<Item = &'v Vend>) {
     let mut seen = std::collections::HashSet::new();
-    let mut tokens = vends.flat_map(|vend| vend.tokens.iter().map(Secret::expose));
+    let mut tokens = vends.flat_map(|vend| vend.tokens.iter().map(|token| token.value.expose()));
     if !tokens.all(|token| seen.insert(token)) {
         let message = "two of `vend_tokens` are the same: nobody could tell whose they are";
         let fix = "give each its own (`openssl rand -hex 32`)";

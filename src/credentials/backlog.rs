@@ -98,7 +98,7 @@ impl Backlog {
                 .sum::<u64>();
         let by_rate = self.limiter.ready_in(ahead, Instant::now());
         // Slow calls use all of `CALLS_IN_FLIGHT`: then these are the rate.
-        let call = Duration::from_micros(self.call_micros.load(Ordering::Relaxed));
+        let call = self.call_time();
         let rounds = ahead.saturating_sub(1) / u64::from(CALLS_IN_FLIGHT);
         by_rate.max(call.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)))
     }
@@ -115,9 +115,24 @@ impl Backlog {
             .map(|_| BacklogSlot(self))
     }
 
+    /// Calls that wait for their turn.
+    pub(super) fn waiting(&self) -> u64 {
+        Urgency::ALL.map(|of| self.queue(of).waiting()).iter().sum()
+    }
+
+    /// How often calls are made.
+    pub(super) fn rate(&self) -> CallRate {
+        self.rate
+    }
+
+    /// How long a call takes: the mean of the last ones, zero before the first.
+    pub(super) fn call_time(&self) -> Duration {
+        Duration::from_micros(self.call_micros.load(Ordering::Relaxed))
+    }
+
     /// For the operator: why requests wait.
     pub(super) fn describe(&self) -> String {
-        let waiting: u64 = Urgency::ALL.map(|of| self.queue(of).waiting()).iter().sum();
+        let waiting = self.waiting();
         let (issuer, rate) = (&self.issuer, self.rate);
         format!(
             "cosgate's own limit on calls to STS is reached, and {waiting} calls wait for their turn: issuers.{issuer}.calls_per_second = {}, burst = {}",
@@ -127,7 +142,10 @@ impl Backlog {
 
     pub(super) fn record_call(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let mean = |old: u64| Some(old - old / 8 + micros / 8);
+        let mean = |old: u64| match old {
+            0 => Some(micros),
+            old => Some(old - old / 8 + micros / 8),
+        };
         let _ = self
             .call_micros
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, mean);

@@ -11,7 +11,7 @@ use super::sts::StsError;
 #[derive(Debug)]
 pub(super) enum Base {
     Fetched(Arc<FetchedKey>),
-    Watched(WatchedKey),
+    Watched(Box<WatchedKey>),
 }
 
 impl Base {

@@ -215,6 +215,11 @@ impl Cache {
         self.made.counts()
     }
 
+    /// Scopes that were made for requests.
+    pub(super) fn made(&self) -> &ScopeTable {
+        &self.made
+    }
+
     /// Those that call STS, at their index in the configuration; empty where none does.
     pub fn issuers(&self) -> &[Option<Arc<StsIssuer>>] {
         &self.issuing.issuers

@@ -105,6 +105,11 @@ impl Credential {
         self.worked.load(Ordering::Relaxed)
     }
 
+    /// `None`: the key is permanent.
+    pub(super) fn life(&self) -> Option<Life> {
+        self.life
+    }
+
     /// Whether the key may still sign at `now`.
     pub fn is_live(&self, now: Instant) -> bool {
         self.life.is_none_or(|life| now < life.hard)

@@ -2,7 +2,7 @@
 //! there is none.
 
 use std::cmp::Ordering::{Equal, Greater, Less};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
@@ -46,6 +46,8 @@ pub struct Entry {
     waiters: AtomicUsize,
     hits: AtomicU64,
     counters: Arc<CacheCounters>,
+    /// Somebody wants another key, whatever the one in use is good for.
+    is_renewal_wanted: AtomicBool,
 }
 
 /// What one key is for.
@@ -163,6 +165,7 @@ impl Entry {
             waiters: AtomicUsize::new(0),
             hits: AtomicU64::new(0),
             counters,
+            is_renewal_wanted: AtomicBool::new(false),
         }
     }
 
@@ -203,10 +206,35 @@ impl Entry {
         }
     }
 
+    /// Has another key fetched, once, behind all calls that requests wait for. The one in use serves until then.
+    pub(super) fn renew(self: &Arc<Self>) {
+        self.is_renewal_wanted.store(true, Ordering::Release);
+        self.request(Urgency::Refresh);
+    }
+
+    /// Whether its key is the issuer's own.
+    pub(super) fn is_permanent(&self) -> bool {
+        self.source.is_none()
+    }
+
+    /// The last key, live or not.
+    pub(super) fn last_key(&self) -> Option<Arc<Credential>> {
+        self.current.load_full()
+    }
+
+    /// Whether a call for a key is wanted or made.
+    pub(super) fn is_calling(&self) -> bool {
+        self.calls.state().phase() != CallPhase::Idle
+    }
+
+    /// How the last call failed, if it did.
+    pub(super) fn failure(&self) -> Option<Arc<FlightFailure<StsError>>> {
+        self.calls.subscribe().borrow().failure.clone()
+    }
+
     /// Whether there was a key, or a call for one has failed.
     pub(super) fn is_settled(&self) -> bool {
-        let failed = || self.calls.subscribe().borrow().failure.is_some();
-        self.source.is_none() || self.history().generation > 0 || failed()
+        self.is_permanent() || self.history().generation > 0 || self.failure().is_some()
     }
 
     /// COS refused the key of this generation: it is dropped and another requested, once, however many
@@ -311,7 +339,8 @@ impl Entry {
     /// may come back.
     fn needs(&self, urgency: Urgency) -> bool {
         let is_abandoned = urgency == Urgency::First && self.waiters.load(Ordering::Acquire) == 0;
-        !is_abandoned && !self.is_fresh()
+        let is_wanted = self.is_renewal_wanted.load(Ordering::Acquire);
+        !is_abandoned && (is_wanted || !self.is_fresh())
     }
 
     /// How urgent a key is to a request that has none.
@@ -332,6 +361,7 @@ impl Entry {
     /// Ends a call. `chance`, from 0 to 1, spreads what comes next.
     pub(super) fn finish(&self, result: Result<Issued, StsError>, chance: f64) {
         let now = Instant::now();
+        self.is_renewal_wanted.store(false, Ordering::Release); // one call, whatever it gave
         let kept = result.and_then(|issued| self.keep(issued, now, chance));
         self.calls.finish(kept.map_err(|error| {
             let mut history = self.history();

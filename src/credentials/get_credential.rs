@@ -44,7 +44,7 @@ use super::key_files::WatchedKey;
 use super::sts::StsError;
 use crate::clock::{Clock, wall_clock};
 use crate::config::cam::{Condition, Policy, PolicyError};
-use crate::config::{GivenKey, GivenSecret, Role};
+use crate::config::{GivenKey, GivenSecret, Role, SecretSource};
 use crate::secret::Secret;
 use crate::tenant::policy::policy_from_prefixes;
 use crate::upstream::dial::{Dialer, HttpProxy, Roots};
@@ -249,13 +249,16 @@ pub async fn get_credential(options: &Options) -> Result<Credential, GetCredenti
 
 /// The issuer that `options` describe. Its keys are shared with nobody.
 fn issuer(options: &Options, dialer: Dialer) -> StsIssuer {
-    let given = |value: Secret| GivenSecret { value, file: None };
+    let given = |value: Secret| GivenSecret {
+        value,
+        source: SecretSource::Literal,
+    };
     let key = GivenKey {
         secret_id: given(Secret::new(options.secret_id.as_str())),
         secret_key: given(options.secret_key.clone()),
         token: None,
     };
-    let base = Base::Watched(WatchedKey::given("", &key));
+    let base = Base::Watched(Box::new(WatchedKey::given("", &key)));
     let duration = options.duration;
     let method = match &options.role {
         None => IssueMethod::Federation { base, duration },

@@ -127,11 +127,16 @@ impl IssuerMaker<'_> {
         made: &mut [Option<Arc<StsIssuer>>],
     ) -> Result<Base, String> {
         let fetched = match base {
-            BaseKey::Given(key) => return Ok(Base::Watched(WatchedKey::given(name, key))),
+            BaseKey::Given(key) => {
+                return Ok(Base::Watched(Box::new(WatchedKey::given(name, key))));
+            }
             BaseKey::Profile {
                 name: profile,
                 file,
-            } => return WatchedKey::profile(name, profile, file).map(Base::Watched),
+            } => {
+                return WatchedKey::profile(name, profile, file)
+                    .map(|key| Base::Watched(Box::new(key)));
+            }
             BaseKey::Command(command) => printed_key(name, command, self.clock),
             BaseKey::CvmRole {
                 name: role,

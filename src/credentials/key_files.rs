@@ -105,9 +105,9 @@ impl KeyLocation {
                 secret_key,
                 token,
             }) => [
-                secret_id.file.as_deref(),
-                secret_key.file.as_deref(),
-                token.as_ref().and_then(|token| token.file.as_deref()),
+                secret_id.file(),
+                secret_key.file(),
+                token.as_ref().and_then(GivenSecret::file),
             ],
             Self::Profile { file, .. } => [Some(file.as_path()), None, None],
         };
@@ -127,7 +127,7 @@ impl KeyLocation {
 }
 
 fn read_secret(secret: &GivenSecret) -> Result<Secret, String> {
-    let Some(file) = &secret.file else {
+    let Some(file) = secret.file() else {
         return Ok(secret.value.clone());
     };
     let text = read_text(file)?;

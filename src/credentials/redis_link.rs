@@ -9,10 +9,15 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, RedisResult,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, RedisConnectionInfo,
+    RedisResult, cmd,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use crate::config::SharedCache;
+use crate::upstream::dial::{Dialer, Roots, Stream};
 
 /// The Redis must connect, and respond, within this.
 pub(super) const REDIS_TIME: Duration = Duration::from_millis(300);
@@ -24,6 +29,14 @@ const REPLY_BYTES: usize = ENTRY_BYTES + 1024;
 /// has read of a reply until it is whole, and has no limit of its own.
 const UNREAD_BYTES: usize = 2 * 1024 * 1024;
 
+/// Where the Redis is, and how connections to it are made.
+pub(super) struct RedisServer {
+    /// Its host is the name of the master where there are sentinels.
+    client: Client,
+    sentinels: Vec<String>,
+    dialer: Dialer,
+}
+
 /// A connection. Its clones share it.
 #[derive(Clone)]
 pub(super) struct RedisConnection {
@@ -34,7 +47,7 @@ pub(super) struct RedisConnection {
 
 /// The connection's bytes, of which no more are read than were requested.
 struct BoundedStream {
-    stream: TcpStream,
+    stream: Stream,
     may_read: Arc<AtomicUsize>,
 }
 
@@ -78,29 +91,99 @@ impl AsyncWrite for BoundedStream {
     }
 }
 
-impl RedisConnection {
-    pub(super) async fn dial(info: &ConnectionInfo) -> Result<Self, String> {
+impl RedisServer {
+    /// Nothing is dialled yet. The error says how to fix it.
+    pub(super) fn new(config: &SharedCache) -> Result<Self, String> {
+        let url = config.redis.value.expose();
+        let (is_tls, rest) = match url.strip_prefix("rediss://") {
+            Some(rest) => (true, rest),
+            None => (false, url.strip_prefix("redis://").unwrap_or(url)),
+        };
+        let plain = Zeroizing::new(format!("redis://{rest}")); // TLS is the dialer's
+        let client = Client::open(plain.as_str()).map_err(
+            |_| "credentials.shared.redis: write redis://[user:password@]host[:port][/number]",
+        )?;
+        let roots = Roots::for_endpoint(is_tls, config.ca_file.as_deref())
+            .map_err(|error| format!("credentials.shared.ca_file: {error}"))?;
+        let roots = roots.map(|roots| roots.speaking_no_http());
+        Ok(Self {
+            client,
+            sentinels: config.sentinels.clone(),
+            dialer: Dialer::new(roots.as_ref(), None, REDIS_TIME, REDIS_TIME),
+        })
+    }
+
+    /// Connects to the Redis, or to the master that the first sentinel that responds names.
+    pub(super) async fn connect(&self) -> Result<RedisConnection, String> {
+        let info = self.client.get_connection_info();
         let ConnectionAddr::Tcp(host, port) = info.addr() else {
             return Err("its address is not one of TCP".to_owned());
         };
-        let stream = TcpStream::connect((host.as_str(), *port));
-        let stream = stream.await.map_err(|error| error.to_string())?;
-        stream
-            .set_nodelay(true)
-            .map_err(|error| error.to_string())?;
+        let address = if self.sentinels.is_empty() {
+            authority(host, *port)
+        } else {
+            self.master(host).await?
+        };
+        self.dial(&address, info.redis_settings()).await
+    }
+
+    /// Where the master of this name is.
+    async fn master(&self, name: &str) -> Result<String, String> {
+        let mut why = "no sentinel".to_owned();
+        for sentinel in &self.sentinels {
+            let found = async {
+                let mut connection = self.dial(sentinel, &RedisConnectionInfo::default()).await?;
+                let mut which = cmd("SENTINEL");
+                which.arg("get-master-addr-by-name").arg(name);
+                let found = connection.query::<Option<(String, u16)>>(&which).await;
+                let found = found.map_err(|error| error.category().to_owned())?;
+                found.ok_or_else(|| format!("it knows no master `{}`", name.escape_debug()))
+            };
+            match timeout(REDIS_TIME, found).await {
+                Ok(Ok((host, port))) => return Ok(authority(&host, port)),
+                Ok(Err(error)) => why = format!("sentinel {sentinel}: {error}"),
+                Err(_) => why = format!("sentinel {sentinel}: no response in time"),
+            }
+        }
+        Err(why)
+    }
+
+    async fn dial(
+        &self,
+        address: &str,
+        settings: &RedisConnectionInfo,
+    ) -> Result<RedisConnection, String> {
+        let stream = self.dialer.dial(address).await;
+        let stream = stream.map_err(|error| error.to_string())?;
         let may_read = Arc::new(AtomicUsize::new(REPLY_BYTES)); // for the greeting
         let stream = BoundedStream {
             stream,
             may_read: Arc::clone(&may_read),
         };
         let bounds = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_TIME));
-        let made =
-            MultiplexedConnection::new_with_config(info.redis_settings(), stream, bounds).await;
+        let made = MultiplexedConnection::new_with_config(settings, stream, bounds).await;
         let (redis, driver) = made.map_err(|error| error.category().to_owned())?;
         tokio::spawn(driver); // it ends with the last of the connection's clones
-        Ok(Self { redis, may_read })
+        Ok(RedisConnection { redis, may_read })
     }
 
+    /// How long [`RedisServer::connect`] may take.
+    pub(super) fn connect_time(&self) -> Duration {
+        let sentinels = u32::try_from(self.sentinels.len()).unwrap_or(u32::MAX);
+        REDIS_TIME.saturating_mul(sentinels.saturating_add(2))
+    }
+}
+
+/// `host:port`, an IPv6 address in brackets.
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+impl RedisConnection {
     /// The reply to `command`.
     pub(super) async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
         let earn = |bytes: usize| Some((bytes + REPLY_BYTES).min(UNREAD_BYTES));

@@ -186,6 +186,20 @@ impl ScopeTable {
         table.slots.values().map(|slot| of(&slot.entry)).sum()
     }
 
+    /// Shows each entry with its name. Nobody can make another meanwhile.
+    pub(super) fn each(&self, mut show: impl FnMut(&str, &Arc<Entry>)) {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        for (name, slot) in &table.slots {
+            show(name, &slot.entry);
+        }
+    }
+
+    /// The entry of this name, if there is one. That is no use of it.
+    pub(super) fn find(&self, name: &str) -> Option<Arc<Entry>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.slots.get(name).map(|slot| Arc::clone(&slot.entry))
+    }
+
     /// How many entries there are, and how many have gone to make room.
     pub(super) fn counts(&self) -> (u64, u64) {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);

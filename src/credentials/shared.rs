@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redis::{Client, Cmd, FromRedisValue, cmd};
+use redis::{Cmd, FromRedisValue, cmd};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use zeroize::Zeroizing;
 
 use super::entry::{Entry, KeyScope};
-use super::redis_link::{ENTRY_BYTES, REDIS_TIME, RedisConnection};
+use super::redis_link::{ENTRY_BYTES, REDIS_TIME, RedisConnection, RedisServer};
 use super::sts::{Issued, StsError};
 use crate::clock::Clock;
 use crate::config;
@@ -37,7 +37,7 @@ const LABEL: &[u8] = b"shared credentials 1";
 
 /// The Redis and the key of the seal.
 pub(super) struct SharedKeys {
-    client: Client,
+    server: RedisServer,
     seal: Seal,
     link: Mutex<Link>,
     clock: Arc<Clock>,
@@ -78,12 +78,11 @@ enum SharedTurn {
 impl SharedKeys {
     /// Nothing is dialled yet. The error says how to fix it.
     pub(super) fn new(config: &config::SharedCache, clock: Arc<Clock>) -> Result<Self, String> {
-        let client = Client::open(config.redis.expose()).map_err(|_| {
-            "credentials.shared.redis: write redis://[:password@]host[:port][/number]".to_owned()
-        })?;
-        let seal = Seal::new(&config.key, LABEL).ok_or("credentials.shared.key: no key of it")?;
+        let server = RedisServer::new(config)?;
+        let seal =
+            Seal::new(&config.key.value, LABEL).ok_or("credentials.shared.key: no key of it")?;
         Ok(Self {
-            client,
+            server,
             seal,
             link: Mutex::default(),
             clock,
@@ -244,8 +243,7 @@ impl SharedKeys {
         if link.away_until.is_some_and(|until| Instant::now() < until) {
             return None;
         }
-        let dial = RedisConnection::dial(self.client.get_connection_info());
-        match timeout(2 * REDIS_TIME, dial).await {
+        match timeout(self.server.connect_time(), self.server.connect()).await {
             Ok(Ok(connection)) => {
                 link.connection = Some(connection.clone());
                 Some(connection)
@@ -297,10 +295,19 @@ mod tests {
         }
     }
 
+    fn given(secret: &str) -> config::GivenSecret {
+        config::GivenSecret {
+            value: Secret::new(secret),
+            source: config::SecretSource::Literal,
+        }
+    }
+
     fn keys() -> SharedKeys {
         let config = config::SharedCache {
-            redis: Secret::new("redis://127.0.0.1:1"),
-            key: Secret::new("a-key-of-the-shared-cache-0123456789"),
+            sentinels: Vec::new(),
+            ca_file: None,
+            redis: given("redis://127.0.0.1:1"),
+            key: given("a-key-of-the-shared-cache-0123456789"),
         };
         SharedKeys::new(&config, Arc::new(Clock::new(wall_clock))).unwrap()
     }

@@ -83,7 +83,7 @@ impl Verdict {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
-            Self::AnsweredHere => "answered here",
+            Self::AnsweredHere => "answered_here",
             Self::Failed => "failed",
             Self::Refused => "refused",
         }

@@ -35,6 +35,15 @@ struct OpenConnections {
     by_network: HashMap<Network, usize>,
 }
 
+/// Why there may not be another connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TooMany {
+    /// Its address has as many as it may.
+    OfAddress,
+    /// Its network has.
+    OfNetwork,
+}
+
 /// A connection that is counted, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct CountedConnection(Option<(Arc<ConnectionLimit>, Source)>);
@@ -70,17 +79,21 @@ impl ConnectionLimit {
     /// Counts a connection with `peer`, or refuses it. A peer that speaks for others is not counted: a
     /// proxy that is trusted (`is_proxy`), and what comes over loopback, where a proxy that nobody has
     /// declared, or a load test, has one address, unless loopback is declared to be a proxy.
-    pub(crate) fn admit(self: &Arc<Self>, peer: Peer, is_proxy: bool) -> Option<CountedConnection> {
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        peer: Peer,
+        is_proxy: bool,
+    ) -> Result<CountedConnection, TooMany> {
         let is_loopback =
             matches!(peer, Peer::Tcp(address) if address.ip().to_canonical().is_loopback());
         if is_proxy || (is_loopback && !self.open().bounds.counts_loopback) {
-            return Some(CountedConnection(None));
+            return Ok(CountedConnection(None));
         }
         self.count(peer)
     }
 
     /// The same of whoever comes: a client that a proxy has named is none, wherever it is.
-    pub(crate) fn count(self: &Arc<Self>, peer: Peer) -> Option<CountedConnection> {
+    pub(crate) fn count(self: &Arc<Self>, peer: Peer) -> Result<CountedConnection, TooMany> {
         let source = peer.source();
         let network = source.network();
         let mut open = self.open();
@@ -90,16 +103,19 @@ impl ConnectionLimit {
             ..
         } = open.bounds;
         if of_address == 0 {
-            return Some(CountedConnection(None));
+            return Ok(CountedConnection(None));
         }
         let of_source = open.by_source.get(&source).copied().unwrap_or_default();
         let of_network = open.by_network.get(&network).copied().unwrap_or_default();
-        if of_source >= of_address || of_network >= (connections / 2).max(of_address) {
-            return None;
+        if of_source >= of_address {
+            return Err(TooMany::OfAddress);
+        }
+        if of_network >= (connections / 2).max(of_address) {
+            return Err(TooMany::OfNetwork);
         }
         open.by_source.insert(source, of_source + 1);
         open.by_network.insert(network, of_network + 1);
-        Some(CountedConnection(Some((Arc::clone(self), source))))
+        Ok(CountedConnection(Some((Arc::clone(self), source))))
     }
 
     fn open(&self) -> MutexGuard<'_, OpenConnections> {
@@ -151,7 +167,7 @@ mod tests {
         is_proxy: bool,
     ) -> Option<CountedConnection> {
         let peer = SocketAddr::new(address.parse().unwrap(), 1);
-        limit.admit(Peer::Tcp(peer), is_proxy)
+        limit.admit(Peer::Tcp(peer), is_proxy).ok()
     }
 
     #[test]
@@ -235,7 +251,7 @@ mod tests {
         let named = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
         for peer in [named, Peer::Unnamed] {
             let _held = limit.count(peer).unwrap();
-            assert!(limit.count(peer).is_none(), "{peer}");
+            assert_eq!(limit.count(peer).unwrap_err(), TooMany::OfAddress, "{peer}");
         }
     }
 }

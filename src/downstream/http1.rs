@@ -12,10 +12,10 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 use crate::clock::wall_clock;
 use crate::config::ServerLimits;
 use crate::downstream::request_guard::{RequestGuard, is_unexpected_refusal};
-use crate::downstream::request_head::HeadLimits;
-use crate::error::S3Error;
+use crate::downstream::request_head::{HeadError, HeadLimits};
 use crate::observe::Event;
 use crate::proxy::{Client, CurrentProxy};
+use crate::tenant::Peer;
 use crate::transport::{CoreLoad, CountedStream, Phase, StreamState};
 
 /// hyper's default. hyper refuses a head that does not fit into its buffer.
@@ -45,9 +45,11 @@ pub(super) async fn serve<S>(
         fields: limits.head_fields,
     };
     let stream_state = StreamState::new(load);
-    let refuse = |error: S3Error| {
-        let proxy = current.get();
-        proxy.refuse_head(error, &client, &stream_state, wall_clock())
+    let refuse = |error: HeadError| {
+        let (proxy, peer) = (current.get(), client.peer);
+        proxy.metrics().count(error.event());
+        tracing::info!(cause = error.as_str(), %peer, "a request head is refused");
+        proxy.refuse_head(error.into(), &client, &stream_state, wall_clock())
     };
     let counted = CountedStream::new(stream, Rc::clone(&stream_state));
     let guard = RequestGuard::new(counted, Rc::clone(&stream_state), head_limits, refuse);
@@ -79,11 +81,25 @@ pub(super) async fn serve<S>(
             }
             () = sleep_until(deadline.next) => {
                 if deadline.is_overdue(&stream_state, &limits) {
+                    if stream_state.phase().0 == Phase::Head {
+                        record_late_head(current, stream_state.read() > 0, client.peer);
+                    }
                     return;
                 }
             }
         }
     }
+}
+
+/// Counts and logs a head that did not arrive in time. A client that has sent nothing may have been a probe.
+pub(super) fn record_late_head(current: &CurrentProxy, has_begun: bool, peer: Peer) {
+    let (event, cause) = if has_begun {
+        (Event::HeadTimeout, "timeout")
+    } else {
+        (Event::HeadSilent, "silent")
+    };
+    current.get().metrics().count(event);
+    tracing::info!(cause, %peer, "a request head did not arrive in time");
 }
 
 /// Completes when `draining` has, and a head that may be on its way has come or has had its time.

@@ -6,6 +6,7 @@
 //! `SEND_BUFFER` in h2.
 
 use std::cell::RefCell;
+use std::error::Error as _;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -24,8 +25,11 @@ use crate::clock::wall_clock;
 use crate::config::ServerLimits;
 use crate::downstream::frames::{FrameFindings, FrameInspector};
 use crate::downstream::header_block::TABLE_BYTES;
+use crate::downstream::http1::record_late_head;
+use crate::observe::Event;
 use crate::proxy::{Client, CurrentProxy};
 use crate::s3::http2::AlteredTarget;
+use crate::tenant::Peer;
 use crate::transport::FRAME;
 use crate::transport::inspected::InspectedStream;
 use crate::transport::{CoreLoad, CountedStream, Phase, Side, StreamState, TransferPace};
@@ -94,11 +98,7 @@ pub(crate) async fn serve<S>(
         tokio::select! {
             biased;
             ended = connection.as_mut() => {
-                if findings.is_flooded() {
-                    tracing::warn!(peer = %client.peer, "a client reset too many streams");
-                } else if let Err(error) = ended {
-                    tracing::debug!(%error, peer = %client.peer, "an HTTP/2 connection failed");
-                }
+                record_end(current, ended.err().as_ref(), findings.is_flooded(), client.peer);
                 return;
             }
             () = &mut draining, if !deadline.is_closing() => {
@@ -111,9 +111,35 @@ pub(crate) async fn serve<S>(
                     connection.as_mut().graceful_shutdown();
                     deadline.close();
                 }
-                Some(ConnectionEnd::Cut) => return,
+                Some(ConnectionEnd::Cut) => return deadline.record_cut(current, client.peer),
             }
         }
+    }
+}
+
+/// Counts and logs the end of a connection, if it is a failure.
+fn record_end(current: &CurrentProxy, error: Option<&hyper::Error>, is_flooded: bool, peer: Peer) {
+    if let Some((event, cause)) = failure(error, is_flooded) {
+        let error = error
+            .and_then(std::error::Error::source)
+            .map(ToString::to_string);
+        current.get().metrics().count(event);
+        tracing::info!(cause, error, %peer, "an HTTP/2 connection is ended");
+    }
+}
+
+/// What is counted and logged of a connection that ended because of what its client did. One that the client
+/// has left is no failure.
+fn failure(error: Option<&hyper::Error>, is_flooded: bool) -> Option<(Event, &'static str)> {
+    let cause = error.and_then(|error| error.source()?.downcast_ref::<h2::Error>());
+    let ours = cause.filter(|error| !error.is_io() && !error.is_remote());
+    let is_calming = ours.and_then(h2::Error::reason) == Some(h2::Reason::ENHANCE_YOUR_CALM);
+    if is_flooded || is_calming {
+        Some((Event::Http2Flood, "flood"))
+    } else if error.is_some_and(hyper::Error::is_timeout) {
+        Some((Event::Http2PingTimeout, "ping_timeout"))
+    } else {
+        ours.map(|_| (Event::Http2Protocol, "protocol"))
     }
 }
 
@@ -221,6 +247,14 @@ impl<'a> Http2Deadline<'a> {
             moved: since,
             unblocked: since,
             closing: None,
+        }
+    }
+
+    /// Counts and logs that the connection is cut, if it waits for a head.
+    fn record_cut(&self, current: &CurrentProxy, peer: Peer) {
+        let is_new = self.stream_state.phase().0 == Phase::Head && self.closing.is_none();
+        if is_new || self.findings.head_since().is_some() {
+            record_late_head(current, self.stream_state.read() > 0, peer);
         }
     }
 

@@ -17,7 +17,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::downstream::request_body::BodyProgress;
 use crate::downstream::request_head::{HeadError, HeadLimits, RequestHead, may_end_in};
-use crate::error::S3Error;
 use crate::transport::{Phase, StreamState};
 
 /// An empty line before a head.
@@ -68,7 +67,7 @@ pub(super) fn is_unexpected_refusal(error: &hyper::Error) -> bool {
     error.is_parse() || inner.is_some_and(<dyn Error + Send + Sync>::is::<UnexpectedRefusal>)
 }
 
-impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
+impl<S, F: Fn(HeadError) -> Bytes> RequestGuard<S, F> {
     /// Guards `stream`, whose bytes and requests `stream_state` counts.
     pub(super) fn new(
         stream: S,
@@ -152,7 +151,7 @@ impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
     }
 
     fn refuse(&mut self, error: HeadError) {
-        self.refusal = (self.refuse)(error.into());
+        self.refusal = (self.refuse)(error);
         self.is_ended = true;
     }
 
@@ -249,7 +248,7 @@ impl<S, F: Fn(S3Error) -> Bytes> RequestGuard<S, F> {
 impl<S, F> AsyncRead for RequestGuard<S, F>
 where
     S: AsyncRead + Unpin,
-    F: Fn(S3Error) -> Bytes + Unpin,
+    F: Fn(HeadError) -> Bytes + Unpin,
 {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -281,7 +280,7 @@ where
 impl<S, F> AsyncWrite for RequestGuard<S, F>
 where
     S: AsyncWrite + Unpin,
-    F: Fn(S3Error) -> Bytes + Unpin,
+    F: Fn(HeadError) -> Bytes + Unpin,
 {
     fn poll_write(
         self: Pin<&mut Self>,
@@ -419,11 +418,11 @@ mod tests {
     }
 
     /// What hyper behind the guard does, and the errors of refusals.
-    async fn guarded(pieces: &[&[u8]]) -> (Outcome, Vec<S3Error>) {
+    async fn guarded(pieces: &[&[u8]]) -> (Outcome, Vec<HeadError>) {
         let (client, ours) = duplex(1 << 16);
         let stream_state = StreamState::new(&CoreLoad::new(1));
         let errors = RefCell::new(Vec::new());
-        let refuse = |error: S3Error| {
+        let refuse = |error: HeadError| {
             errors.borrow_mut().push(error);
             Bytes::from_static(OURS)
         };
@@ -638,7 +637,7 @@ mod tests {
 
     /// A guard without a server behind it, and its client.
     struct Guarded {
-        guard: RequestGuard<DuplexStream, fn(S3Error) -> Bytes>,
+        guard: RequestGuard<DuplexStream, fn(HeadError) -> Bytes>,
         stream_state: Rc<StreamState>,
         client: DuplexStream,
     }
@@ -646,7 +645,7 @@ mod tests {
     fn unserved() -> Guarded {
         let (client, ours) = duplex(1 << 16);
         let stream_state = StreamState::new(&CoreLoad::new(1));
-        let refuse: fn(S3Error) -> Bytes = |_| Bytes::from_static(OURS);
+        let refuse: fn(HeadError) -> Bytes = |_| Bytes::from_static(OURS);
         let guard = RequestGuard::new(ours, Rc::clone(&stream_state), LIMITS, refuse);
         Guarded {
             guard,

@@ -14,6 +14,7 @@ use memchr::{memchr, memchr_iter};
 
 use crate::config::MAX_HEAD_FIELDS;
 use crate::error::{Code, S3Error};
+use crate::observe::Event;
 use crate::transport::framing::{BodyLength, FramingError, FramingFields};
 
 /// The longest target that hyper accepts.
@@ -49,6 +50,30 @@ pub(super) enum HeadError {
     TargetTooLong,
     /// Too many bytes or too many fields.
     TooLarge,
+}
+
+impl HeadError {
+    /// The word for it in the log, which is the metric's too.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Framing(_) => "framing",
+            Self::Fragment => "fragment",
+            Self::Malformed => "malformed",
+            Self::TargetTooLong => "target_too_long",
+            Self::TooLarge => "too_large",
+        }
+    }
+
+    /// What is counted.
+    pub(super) fn event(self) -> Event {
+        match self {
+            Self::Framing(_) => Event::HeadFraming,
+            Self::Fragment => Event::HeadFragment,
+            Self::Malformed => Event::HeadMalformed,
+            Self::TargetTooLong => Event::HeadTargetTooLong,
+            Self::TooLarge => Event::HeadTooLarge,
+        }
+    }
 }
 
 impl RequestHead {

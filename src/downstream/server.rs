@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
+use rustls::ProtocolVersion;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -20,7 +21,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::Server;
 use crate::downstream::certificate::Certificate;
-use crate::downstream::connection_limit::{ConnectionBounds, ConnectionLimit, CountedConnection};
+use crate::downstream::connection_limit::{
+    ConnectionBounds, ConnectionLimit, CountedConnection, TooMany,
+};
 use crate::downstream::handshake::{self, FailedHandshake};
 use crate::downstream::http1;
 use crate::downstream::http2;
@@ -30,7 +33,7 @@ use crate::downstream::proxy_header::ProxyHeader;
 use crate::downstream::proxy_protocol::{self, HeaderFailure};
 use crate::downstream::tls;
 use crate::observe::{CoreMetrics, Event};
-use crate::proxy::{Client, ClientCertificate, CurrentProxy, Proxy};
+use crate::proxy::{Client, ClientCertificate, CurrentProxy, Proxy, TlsVersion};
 use crate::tenant::Peer;
 use crate::transport::CoreLoad;
 use crate::transport::descriptors::{self, Holder};
@@ -157,7 +160,7 @@ async fn accept(
     let metrics = live.shared().metrics().core(0);
     let mut slots = ConnectionSlots::new(live.shared().config().server.limits.connections);
     loop {
-        let Some(slot) = slots.take().await else {
+        let Some(slot) = slots.take(&metrics).await else {
             return;
         };
         let arrival = match listener.accept().await {
@@ -173,11 +176,14 @@ async fn accept(
         slots.resize(shared.config().server.limits.connections);
         of_addresses.set(bounds_of(&shared.config().server));
         drop(shared); // a snapshot must not wait here for a descriptor
-        let Some(of_address) = of_addresses.admit(arrival.peer, is_proxy) else {
-            refuse(&metrics, arrival.peer);
-            continue; // without a wait for a descriptor, which others need
+        let of_address = match of_addresses.admit(arrival.peer, is_proxy) {
+            Ok(of_address) => of_address,
+            Err(too_many) => {
+                refuse(&metrics, too_many, arrival.peer);
+                continue; // without a wait for a descriptor, which others need
+            }
         };
-        let arrival = wait_for_descriptors(arrival).await;
+        let arrival = wait_for_descriptors(arrival, &metrics).await;
         if let Some(core) = cores
             .iter()
             .min_by_key(|core| core.open.load(Ordering::Relaxed))
@@ -233,8 +239,15 @@ impl ConnectionSlots {
         self.most = most;
     }
 
-    /// Waits for a free slot.
-    async fn take(&mut self) -> Option<OwnedSemaphorePermit> {
+    /// Waits for a free slot. `metrics` counts the waits.
+    async fn take(&mut self, metrics: &CoreMetrics) -> Option<OwnedSemaphorePermit> {
+        if self.free.available_permits() == 0 {
+            metrics.count(Event::AcceptPausedConnections);
+            tracing::warn!(
+                cause = "connections",
+                "accepting pauses: there are as many connections as [server.limits] connections allows"
+            );
+        }
         loop {
             let slot = Arc::clone(&self.free).acquire_owned().await.ok()?;
             if self.surplus == 0 {
@@ -247,9 +260,14 @@ impl ConnectionSlots {
 }
 
 /// Counts and logs a refused connection. The log keeps one such line a second.
-fn refuse(metrics: &CoreMetrics, peer: Peer) {
-    metrics.count(Event::ConnectionRefused);
+fn refuse(metrics: &CoreMetrics, too_many: TooMany, peer: Peer) {
+    let (event, cause) = match too_many {
+        TooMany::OfAddress => (Event::ConnectionRefusedAddress, "address"),
+        TooMany::OfNetwork => (Event::ConnectionRefusedNetwork, "network"),
+    };
+    metrics.count(event);
     tracing::warn!(
+        cause,
         %peer,
         "connection refused: its address has connections_per_address, or its network half of connections; name a proxy in trusted_proxies"
     );
@@ -257,9 +275,15 @@ fn refuse(metrics: &CoreMetrics, peer: Peer) {
 
 /// Holds a client until it has a descriptor outside the reserve. Nothing else is accepted meanwhile, so
 /// at most one descriptor of the reserve is in use.
-async fn wait_for_descriptors(mut arrival: Arrival) -> Arrival {
+async fn wait_for_descriptors(mut arrival: Arrival, metrics: &CoreMetrics) -> Arrival {
+    if descriptors::is_reserved(&arrival.socket, Holder::Client) {
+        metrics.count(Event::AcceptPausedDescriptors);
+    }
     while descriptors::is_reserved(&arrival.socket, Holder::Client) {
-        tracing::warn!("too few file descriptors: accepting pauses; raise the limit (ulimit -n)");
+        tracing::warn!(
+            cause = "descriptors",
+            "accepting pauses: too few file descriptors; raise the limit (ulimit -n)"
+        );
         sleep(ACCEPT_REST).await;
         if let Ok(socket) = arrival.socket.try_clone() {
             arrival.socket = socket;
@@ -390,7 +414,7 @@ impl CoreServer {
         let mut client = Client {
             peer: arrival.peer,
             loopback: arrival.is_loopback,
-            tls: rules.acceptor.is_some(),
+            tls: None,
             certificate: None,
         };
         match arrival.socket {
@@ -434,10 +458,14 @@ impl CoreServer {
             }
         };
         let (_, session) = stream.get_ref();
-        let client = match session.peer_certificates() {
+        let mut client = match session.peer_certificates() {
             Some(chain) => certified(chain, client),
             None => client,
         };
+        client.tls = Some(match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => TlsVersion::V1_2,
+            _ => TlsVersion::V1_3, // rustls has no others
+        });
         if session.alpn_protocol() == Some(tls::H2) {
             // Boxed, so that an HTTP/1 connection takes no room for it.
             Box::pin(self.http2(stream, client, ending)).await;
@@ -453,7 +481,7 @@ impl CoreServer {
         if failure.is_refused_certificate() {
             tracing::warn!(cause, error, %peer, "a client's certificate is refused");
         } else {
-            tracing::debug!(cause, error, %peer, "a TLS handshake failed");
+            tracing::info!(cause, error, %peer, "a TLS handshake failed");
         }
     }
 
@@ -481,9 +509,9 @@ impl CoreServer {
             Ok(ProxyHeader::Unnamed) => Peer::Unnamed,
             Ok(ProxyHeader::Local) => return Ok(None),
             Err(HeaderFailure::Silent) => return Err(ConnectionEnded),
-            Err(HeaderFailure::Refused(cause)) => {
-                self.metrics.count(Event::ProxyHeaderRefused);
-                let peer = client.peer;
+            Err(HeaderFailure::Refused(refused)) => {
+                self.metrics.count(refused.event());
+                let (cause, peer) = (refused.as_str(), client.peer);
                 tracing::warn!(cause, %peer, "a trusted proxy sent no header of the PROXY protocol");
                 return Err(ConnectionEnded);
             }
@@ -492,11 +520,13 @@ impl CoreServer {
         if tenants.is_trusted_proxy(peer) {
             return Ok(None); // a proxy behind the proxy
         }
-        let counted = self.of_addresses.count(peer);
-        if counted.is_none() {
-            refuse(&self.metrics, peer);
+        match self.of_addresses.count(peer) {
+            Ok(counted) => Ok(Some(counted)),
+            Err(too_many) => {
+                refuse(&self.metrics, too_many, peer);
+                Err(ConnectionEnded)
+            }
         }
-        counted.map(Some).ok_or(ConnectionEnded)
     }
 
     /// Serves requests on an HTTP/1 connection until it ends.

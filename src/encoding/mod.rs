@@ -1,5 +1,6 @@
-//! Percent-encoding, hexadecimal and splitting, each in one place.
+//! Percent-encoding, hexadecimal, HTML and splitting, each in one place.
 
 pub mod hex;
+pub(crate) mod html;
 pub mod percent;
 pub mod split;

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::plot::{Axis, Mark, Plot, PlotLine, Steps, escape, svg};
+use super::plot::{Axis, Mark, Plot, PlotLine, Steps, svg};
 use super::report::{Report, SideResult};
 use super::stats::{Interval, IntervalRow, Totals};
 use super::text::{bytes, bytes_per_second, count, micros};
+use crate::encoding::html::escape;
 
 /// Maximum number of tenants in a plot. The first ones in the scenario stand for thousands.
 const SHOWN_TENANTS: usize = 3;

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::encoding::html::escape;
+
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 230.0;
 const LEFT: f64 = 64.0;
@@ -150,24 +152,6 @@ fn push_ticks(out: &mut String, x: &Scale, y: &Scale) {
         WIDTH - RIGHT,
         HEIGHT - BOTTOM
     );
-}
-
-/// Text for HTML and SVG, in elements and in attributes.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            // HTML does not allow other control characters in text (section 13.1.4).
-            c if c.is_control() && c != '\n' => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 impl Axis {

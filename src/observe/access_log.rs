@@ -1,4 +1,4 @@
-//! One line for each request, as JSON, written by a thread of its own.
+//! One line for each request, written by a thread of its own.
 //!
 //! Each core gathers its lines for a moment, so that the writer wakes once for many of them. The
 //! reader of the log may stall: then lines are lost and counted, and no request waits.
@@ -8,27 +8,36 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{StatusCode, Version};
 
+use super::json_fields as field;
+use super::log_file::LogFile;
 use super::log_writer::{self, Batch, LogQueue, LogWriter, QueueLimits};
 use super::metrics::{CoreMetrics, Event};
-use super::short_line;
+use super::trace_context::TraceId;
+use super::{combined_line, short_line};
+use crate::config::{AccessFormat, LogConfig, SampleShare};
 use crate::decision::{Step, Verdict};
 use crate::s3::Operation;
 use crate::timestamp::Timestamp;
 
-/// What is told of one request. Nothing here may hold a query string or a header: a presigned URL's
-/// signature and every token live there.
+/// What is told of one request. Nothing here may hold a query string or a whole header: a presigned URL's
+/// signature and every token live there. `User-Agent` alone is told as it came, cut: it may hold anything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AccessLine<'a> {
     /// When the request's head had arrived.
     pub time: Timestamp,
     /// The id that the client was told.
     pub request_id: &'a str,
+    /// The trace that the request is a part of.
+    pub trace_id: Option<TraceId>,
     /// The client's version of HTTP.
     pub http: Version,
+    /// The version of TLS.
+    pub tls: Option<&'static str>,
     /// The client's address, proxies that are trusted left out.
     pub client: Option<IpAddr>,
     /// The number of the user at the other end of a Unix socket.
@@ -43,6 +52,8 @@ pub struct AccessLine<'a> {
     pub session_of: Option<&'a str>,
     /// Whom the identity provider's token is about.
     pub subject: Option<&'a str>,
+    /// The method, if a head was read.
+    pub method: Option<&'a str>,
     /// What was asked, if it was understood.
     pub operation: Option<Operation>,
     /// What an STS was asked, in place of an operation.
@@ -51,6 +62,8 @@ pub struct AccessLine<'a> {
     pub bucket: Option<&'a str>,
     /// The object's key.
     pub key: Option<&'a str>,
+    /// What the keys of a listing begin with.
+    pub prefix: Option<&'a str>,
     /// What a copy reads: bucket, slash, key, as the client names them.
     pub source: Option<&'a str>,
     /// Keys of a multi-delete that were refused, each for itself.
@@ -79,27 +92,23 @@ pub struct AccessLine<'a> {
     pub upstream_status: Option<StatusCode>,
     /// The id that COS gave the request.
     pub upstream_request_id: Option<&'a str>,
+    /// What the client says of itself.
+    pub user_agent: Option<&'a [u8]>,
+    /// The host of the page that the request came from.
+    pub referer_host: Option<&'a [u8]>,
     /// What went wrong, for the operator; the client did not get to read it.
     pub detail: Option<&'a str>,
-}
-
-/// How a line is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LineFormat {
-    /// One JSON object, for programs.
-    Json,
-    /// The main fields in columns, for a person.
-    Short {
-        /// The status in colour.
-        in_color: bool,
-    },
 }
 
 /// Where lines go in.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     queue: LogQueue,
-    format: LineFormat,
+    config: LogConfig,
+    /// Short lines have the status in colour.
+    in_color: bool,
+    /// Set when the file was moved away; `None`: there is no file.
+    moved: Option<Arc<AtomicBool>>,
 }
 
 /// One core's lines on their way to the writer.
@@ -117,20 +126,30 @@ const QUEUE: QueueLimits = QueueLimits {
     batches: 64,
     bytes: 4 << 20,
 };
-/// Longer fields are cut. A COS key (850 bytes) is never cut.
-const FIELD_BYTES: usize = 1024;
 /// A batch of this size is passed on at once.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Starts the thread that writes to `out`. `metrics` counts the lines that `out` does not take.
+/// Starts the thread that writes to the file of `config`, or else to `standard`. `metrics` counts the
+/// lines that it does not take.
 pub fn start(
-    out: impl Write + Send + 'static,
+    config: &LogConfig,
+    standard: impl Write + Send + 'static,
     metrics: Arc<CoreMetrics>,
 ) -> io::Result<(AccessLog, LogWriter)> {
+    let moved = config.access_file.is_some().then(Arc::default);
+    let out: Box<dyn Write + Send> = match (&config.access_file, &moved) {
+        (Some(path), Some(moved)) => Box::new(LogFile::open(path, Arc::clone(moved))?),
+        _ => Box::new(standard),
+    };
     let lost = move |lines| lose(&metrics, lines);
     let (queue, writer) = log_writer::start("access-log", QUEUE, out, lost, |_, _| false)?;
-    let format = LineFormat::Json;
-    Ok((AccessLog { queue, format }, writer))
+    let log = AccessLog {
+        queue,
+        config: config.clone(),
+        in_color: false,
+        moved,
+    };
+    Ok((log, writer))
 }
 
 /// Counts lines that nobody will read, and tells the operator.
@@ -140,10 +159,28 @@ fn lose(metrics: &CoreMetrics, lines: u64) {
 }
 
 impl AccessLog {
-    /// The same log with lines in this format.
+    /// The same log, under another configuration. It goes on where it does.
     #[must_use]
-    pub fn with_format(self, format: LineFormat) -> Self {
-        Self { format, ..self }
+    pub fn under(&self, config: &LogConfig) -> Self {
+        Self {
+            config: config.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// The same log, whose short lines are in colour or not.
+    #[must_use]
+    pub fn in_color(self, in_color: bool) -> Self {
+        Self { in_color, ..self }
+    }
+
+    /// Opens the file again, after somebody has moved it away. Nothing without a file.
+    pub fn reopen(&self) {
+        if let Some(moved) = &self.moved {
+            moved.store(true, Ordering::Relaxed);
+            // Wakes a writer that has nothing to write; one whose queue is full needs no waking.
+            let _ = self.queue.offer(Batch::default());
+        }
     }
 
     /// A buffer for one core, whose `metrics` count the lines that are lost.
@@ -157,17 +194,45 @@ impl AccessLog {
 }
 
 impl LogBuffer {
-    /// Adds `line`. Never waits. Whoever owns the buffer calls [`LogBuffer::flush`] every [`FLUSH`].
+    /// Whether lines tell what a request's head says.
+    pub fn tells_heads(&self) -> bool {
+        let format = self.log.config.access;
+        matches!(format, AccessFormat::Combined | AccessFormat::Json)
+    }
+
+    /// Whether lines tell what clients say of themselves.
+    pub fn tells_user_agents(&self) -> bool {
+        self.log.config.access_user_agent
+    }
+
+    /// Adds `line`, unless it is a success outside the share of those that are written. Never waits.
+    /// Whoever owns the buffer calls [`LogBuffer::flush`] every [`FLUSH`].
     pub fn write(&self, line: &AccessLine<'_>) {
+        let LogConfig { access, .. } = self.log.config;
+        if access == AccessFormat::Off || !self.takes(line) {
+            return;
+        }
         let mut gathered = self.gathered.borrow_mut();
-        match self.log.format {
-            LineFormat::Json => line.write_json(&mut gathered.text),
-            LineFormat::Short { in_color } => short_line::write(&mut gathered.text, line, in_color),
+        let text = &mut gathered.text;
+        match access {
+            AccessFormat::Combined => combined_line::write(text, line),
+            AccessFormat::Json => line.write_json(text),
+            AccessFormat::Short => short_line::write(text, line, self.log.in_color),
+            AccessFormat::Off => {}
         }
         gathered.lines += 1;
         if gathered.text.len() >= BATCH_BYTES {
             self.pass_on(std::mem::take(&mut gathered));
         }
+    }
+
+    /// Whether `line` is written: everything but successes is.
+    fn takes(&self, line: &AccessLine<'_>) -> bool {
+        let config = &self.log.config;
+        config.access_share == SampleShare::ALL
+            || !line.is_plain_success()
+            || line.duration >= config.access_slow
+            || config.access_share.takes(fastrand::u32(..))
     }
 
     /// Passes on what has been gathered.
@@ -194,108 +259,88 @@ impl Drop for LogBuffer {
 }
 
 impl AccessLine<'_> {
+    /// Nothing of it was refused, and nothing failed.
+    fn is_plain_success(&self) -> bool {
+        let is_done = matches!(self.verdict, Some(Verdict::Allowed | Verdict::AnsweredHere));
+        is_done && self.status.as_u16() < 400 && self.code.is_none() && self.denied == 0
+    }
+
     /// Appends the line: one JSON object and a newline.
     fn write_json(&self, json: &mut String) {
         json.push_str("{\"time\":\"");
         self.time.push_iso8601(json);
         json.push('"');
-        text_field(json, "request_id", Some(self.request_id));
+        field::text(json, "request_id", Some(self.request_id));
+        if let Some(id) = self.trace_id {
+            json.push_str(",\"trace_id\":\"");
+            id.push(json);
+            json.push('"');
+        }
         json.push_str(match self.http {
             Version::HTTP_2 => ",\"http\":\"2\"",
             Version::HTTP_10 => ",\"http\":\"1.0\"",
             _ => ",\"http\":\"1.1\"",
         });
+        field::text(json, "tls", self.tls);
+        self.write_caller(json);
+        self.write_request(json);
+        self.write_outcome(json);
+        json.push_str("}\n");
+    }
+
+    /// Who asked.
+    fn write_caller(&self, json: &mut String) {
         if let Some(client) = self.client {
+            // Writing to a String cannot fail.
             let _ = write!(json, ",\"client\":\"{client}\"");
         }
         if let Some(uid) = self.uid {
-            let _ = write!(json, ",\"uid\":{uid}");
+            field::number(json, "uid", uid.into());
         }
-        text_field(json, "tenant", self.tenant);
-        text_field(json, "identity", self.identity);
-        text_field(json, "key_id", self.key_id);
-        text_field(json, "session_of", self.session_of);
-        text_field(json, "subject", self.subject);
-        text_field(json, "operation", self.operation.map(Operation::name));
-        text_field(json, "operation", self.sts_action);
-        text_field(json, "bucket", self.bucket);
-        text_field(json, "key", self.key);
-        text_field(json, "source", self.source);
+        field::text(json, "tenant", self.tenant);
+        field::text(json, "identity", self.identity);
+        field::text(json, "key_id", self.key_id);
+        field::text(json, "session_of", self.session_of);
+        field::text(json, "subject", self.subject);
+        field::bytes(json, "user_agent", self.user_agent);
+        field::bytes(json, "referer_host", self.referer_host);
+    }
+
+    /// What was asked.
+    fn write_request(&self, json: &mut String) {
+        field::text(json, "method", self.method);
+        field::text(json, "operation", self.operation.map(Operation::name));
+        field::text(json, "operation", self.sts_action);
+        field::text(json, "bucket", self.bucket);
+        field::text(json, "key", self.key);
+        field::text(json, "prefix", self.prefix);
+        field::text(json, "source", self.source);
+    }
+
+    /// What became of it.
+    fn write_outcome(&self, json: &mut String) {
         if self.denied > 0 {
-            number_field(json, "denied", self.denied as u64);
+            field::number(json, "denied", self.denied as u64);
         }
-        text_field(json, "verdict", self.verdict.map(Verdict::as_str));
-        text_field(json, "step", self.step.map(Step::as_str));
-        number_field(json, "status", u64::from(self.status.as_u16()));
-        text_field(json, "code", self.code);
-        number_field(json, "received", self.received);
-        text_field(json, "unchecked_checksum", self.unchecked);
-        number_field(json, "sent", self.sent);
-        number_field(json, "duration_us", micros(self.duration));
+        field::text(json, "verdict", self.verdict.map(Verdict::as_str));
+        field::text(json, "step", self.step.map(Step::as_str));
+        field::number(json, "status", u64::from(self.status.as_u16()));
+        field::text(json, "code", self.code);
+        field::number(json, "received", self.received);
+        field::text(json, "unchecked_checksum", self.unchecked);
+        field::number(json, "sent", self.sent);
+        field::milliseconds(json, "duration_ms", self.duration);
         if let Some(time) = self.upstream_time {
-            number_field(json, "upstream_us", micros(time));
+            field::milliseconds(json, "upstream_ms", time);
         }
         if self.tries > 1 {
-            number_field(json, "tries", self.tries);
+            field::number(json, "tries", self.tries);
         }
         if let Some(status) = self.upstream_status {
-            number_field(json, "upstream_status", u64::from(status.as_u16()));
+            field::number(json, "upstream_status", u64::from(status.as_u16()));
         }
-        text_field(json, "upstream_request_id", self.upstream_request_id);
-        text_field(json, "detail", self.detail);
-        json.push_str("}\n");
-    }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn number_field(json: &mut String, name: &str, value: u64) {
-    push_name(json, name);
-    json.push_str(itoa::Buffer::new().format(value));
-}
-
-fn text_field(json: &mut String, name: &str, value: Option<&str>) {
-    let Some(value) = value else { return };
-    let shown = value
-        .get(..value.floor_char_boundary(FIELD_BYTES))
-        .unwrap_or(value);
-    push_name(json, name);
-    json.push('"');
-    let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
-    if shown.bytes().all(plain) {
-        json.push_str(shown);
-    } else {
-        escape(json, shown);
-    }
-    if shown.len() < value.len() {
-        json.push('…');
-    }
-    json.push('"');
-}
-
-/// What comes before a field's value. Every request is logged: `write!` costs several times as much.
-fn push_name(json: &mut String, name: &str) {
-    json.push_str(",\"");
-    json.push_str(name);
-    json.push_str("\":");
-}
-
-fn escape(json: &mut String, text: &str) {
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => {
-                json.push('\\');
-                json.push(c);
-            }
-            // C1 controls too: a terminal obeys them.
-            c if c.is_control() => {
-                // Writing to a String cannot fail.
-                let _ = write!(json, "\\u{:04x}", u32::from(c));
-            }
-            c => json.push(c),
-        }
+        field::text(json, "upstream_request_id", self.upstream_request_id);
+        field::text(json, "detail", self.detail);
     }
 }
 
@@ -305,6 +350,7 @@ mod tests {
 
     use super::super::{MetricsView, TextFormat};
     use super::*;
+    use crate::config::ProgramFormat;
     use crate::observe::Metrics;
     use crate::observe::log_writer::test_writers::{KeptText, StalledWriter};
 
@@ -329,6 +375,15 @@ mod tests {
             .unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
+
+    const CONFIG: LogConfig = LogConfig {
+        access: AccessFormat::Json,
+        access_file: None,
+        access_share: SampleShare::ALL,
+        access_slow: Duration::from_secs(1),
+        access_user_agent: true,
+        program: ProgramFormat::Text,
+    };
 
     fn json(line: &AccessLine<'_>) -> String {
         let mut json = String::new();
@@ -359,27 +414,27 @@ mod tests {
         assert_eq!(value["key"], "a\"\\\n\u{1b}[31m\u{9b}中");
         assert_eq!(value["operation"], "PutObject");
         assert_eq!(value["status"], 403);
-        assert_eq!(value["duration_us"], 1500);
+        assert_eq!(value["duration_ms"], 1.5);
         assert!(value.get("detail").is_none());
     }
 
     #[test]
     fn a_long_field_is_cut_between_characters() {
-        let detail = "中".repeat(FIELD_BYTES);
+        let detail = "中".repeat(field::FIELD_BYTES);
         let line = AccessLine {
             detail: Some(&detail),
             ..AccessLine::default()
         };
         let value: serde_json::Value = serde_json::from_str(&json(&line)).unwrap();
         let cut = value["detail"].as_str().unwrap();
-        assert!(cut.ends_with("中…") && cut.len() < FIELD_BYTES + 4);
+        assert!(cut.ends_with("中…") && cut.len() < field::FIELD_BYTES + 4);
     }
 
     #[test]
     fn all_lines_are_written_before_the_end() {
         let metrics = Metrics::new(1);
         let out = KeptText::default();
-        let (log, writer) = start(out.clone(), metrics.core(0)).unwrap();
+        let (log, writer) = start(&CONFIG, out.clone(), metrics.core(0)).unwrap();
         let buffer = log.buffer(metrics.core(0));
         for _ in 0..1000 {
             buffer.write(&AccessLine::default());
@@ -395,7 +450,7 @@ mod tests {
     fn a_stalled_reader_costs_lines_and_no_time() {
         let metrics = Metrics::new(1);
         let (resume, stalled) = channel();
-        let (log, writer) = start(StalledWriter(stalled), metrics.core(0)).unwrap();
+        let (log, writer) = start(&CONFIG, StalledWriter(stalled), metrics.core(0)).unwrap();
         let buffer = log.buffer(metrics.core(0));
         for _ in 0..2 * QUEUE.batches {
             buffer.write(&AccessLine::default());
@@ -413,7 +468,7 @@ mod tests {
     #[test]
     fn lines_that_cannot_be_written_are_counted() {
         let metrics = Metrics::new(1);
-        let (log, writer) = start(BrokenWriter, metrics.core(0)).unwrap();
+        let (log, writer) = start(&CONFIG, BrokenWriter, metrics.core(0)).unwrap();
         let buffer = log.buffer(metrics.core(0));
         for _ in 0..10 {
             buffer.write(&AccessLine::default());
@@ -424,5 +479,126 @@ mod tests {
         buffer.write(&AccessLine::default());
         buffer.flush();
         assert_eq!(dropped(&metrics), 11);
+    }
+
+    /// What a log under `config` writes of `lines`.
+    fn written(config: &LogConfig, lines: &[AccessLine<'_>]) -> String {
+        let metrics = Metrics::new(1);
+        let out = KeptText::default();
+        let (log, writer) = start(config, out.clone(), metrics.core(0)).unwrap();
+        let buffer = log.buffer(metrics.core(0));
+        for line in lines {
+            buffer.write(line);
+        }
+        drop(buffer);
+        assert!(writer.finish(Duration::from_secs(10)));
+        out.text()
+    }
+
+    fn success(id: &str) -> AccessLine<'_> {
+        AccessLine {
+            request_id: id,
+            verdict: Some(Verdict::Allowed),
+            duration: Duration::from_millis(999),
+            ..AccessLine::default()
+        }
+    }
+
+    #[test]
+    fn samples_successes_alone() {
+        let none = LogConfig {
+            access_share: SampleShare::NONE,
+            ..CONFIG
+        };
+        let text = written(
+            &none,
+            &[
+                success("fast"),
+                AccessLine {
+                    verdict: Some(Verdict::AnsweredHere),
+                    ..success("local")
+                },
+                AccessLine {
+                    duration: Duration::from_secs(1),
+                    ..success("slow")
+                },
+                AccessLine {
+                    status: StatusCode::NOT_FOUND,
+                    ..success("missing")
+                },
+                AccessLine {
+                    code: Some("InternalError"), // in a body with status 200
+                    ..success("late")
+                },
+                AccessLine {
+                    denied: 1,
+                    ..success("denied")
+                },
+                AccessLine {
+                    verdict: Some(Verdict::Refused),
+                    ..success("refused")
+                },
+                AccessLine {
+                    verdict: Some(Verdict::Failed),
+                    ..success("failed")
+                },
+            ],
+        );
+        let id = |line: &str| -> String {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["request_id"].as_str().unwrap().to_owned()
+        };
+        let ids: Vec<String> = text.lines().map(id).collect();
+        assert_eq!(
+            ids,
+            ["slow", "missing", "late", "denied", "refused", "failed"]
+        );
+        assert_eq!(written(&CONFIG, &[success("all")]).lines().count(), 1);
+    }
+
+    #[test]
+    fn writes_nothing_when_off() {
+        let off = LogConfig {
+            access: AccessFormat::Off,
+            ..CONFIG
+        };
+        let refused = AccessLine {
+            verdict: Some(Verdict::Refused),
+            ..AccessLine::default()
+        };
+        assert_eq!(written(&off, &[success("a"), refused]), "");
+    }
+
+    #[test]
+    fn reopens_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let config = LogConfig {
+            access: AccessFormat::Combined,
+            access_file: Some(path.clone()),
+            ..CONFIG
+        };
+        let metrics = Metrics::new(1);
+        let standard = KeptText::default();
+        let (log, writer) = start(&config, standard.clone(), metrics.core(0)).unwrap();
+        let buffer = log.buffer(metrics.core(0));
+        buffer.write(&success("a"));
+        buffer.flush();
+        while std::fs::metadata(&path).unwrap().len() == 0 {
+            std::thread::yield_now();
+        }
+        std::fs::rename(&path, folder.path().join("old")).unwrap();
+        log.reopen();
+        while !path.exists() {
+            std::thread::yield_now(); // without another line
+        }
+        buffer.write(&success("b"));
+        drop(buffer);
+        assert!(writer.finish(Duration::from_secs(10)));
+        for name in ["old", "access.log"] {
+            let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
+            assert_eq!(text.lines().count(), 1, "{name}");
+        }
+        assert_eq!(standard.text(), "");
     }
 }

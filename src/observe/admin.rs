@@ -2,14 +2,12 @@
 
 use std::fmt::Write as _;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
 use super::TextFormat;
-use crate::config::Server;
-use crate::s3::host;
 use crate::tenant::KeyState;
 
 /// A part of cosgate that requests need.
@@ -79,28 +77,6 @@ pub fn identity_part(state: &KeyState) -> PartState {
     }
 }
 
-/// Whether a request comes under a name that is not the admin listener's.
-///
-/// On an address that is not loopback, scrapers that are there already use names that nobody has
-/// listed: names are checked there once `admin_hosts` says which are meant.
-pub(crate) fn is_misdirected(headers: &HeaderMap, server: &Server) -> bool {
-    let is_loopback = server
-        .admin
-        .is_none_or(|admin| admin.ip().to_canonical().is_loopback());
-    match &server.admin_hosts {
-        Some(names) => host::is_misdirected(headers, names),
-        None => is_loopback && host::is_misdirected(headers, &[]),
-    }
-}
-
-/// The response to a request under a name that is not the admin listener's (RFC 9110 section 15.5.20).
-pub fn misdirected() -> Response<String> {
-    page(
-        StatusCode::MISDIRECTED_REQUEST,
-        "this Host is not a name of the admin listener: use its address or localhost, or add the name to [server] admin_hosts\n",
-    )
-}
-
 /// What became of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReloadResponse {
@@ -108,21 +84,6 @@ pub struct ReloadResponse {
     pub is_taken: bool,
     /// What changed, or every problem.
     pub text: String,
-}
-
-/// The refusal of a request for a reload that is no POST, or that a web page has a browser send.
-pub(crate) fn reload_refusal(method: &Method, headers: &HeaderMap) -> Option<Response<String>> {
-    if *method != Method::POST {
-        let mut response = page(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
-        let allow = HeaderValue::from_static("POST");
-        response.headers_mut().insert(ALLOW, allow);
-        return Some(response);
-    }
-    if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
-        let text = "a web page cannot request a reload: use curl\n";
-        return Some(page(StatusCode::FORBIDDEN, text));
-    }
-    None
 }
 
 /// The response to a request for a reload; `None`: there was none.
@@ -174,15 +135,15 @@ pub fn answer(
             response.headers_mut().insert(CONTENT_TYPE, content_type);
             response
         }
-        _ => page(
-            StatusCode::NOT_FOUND,
-            "not found: see /livez, /readyz, /metrics and POST /reload\n",
-        ),
+        _ => page(StatusCode::NOT_FOUND, NOT_FOUND),
     }
 }
 
+/// What there is, for who requests something else.
+const NOT_FOUND: &str = "not found: see /, /tenants, /keys, /config, /livez, /readyz, /metrics, POST /reload and POST /keys/refresh\n";
+
 /// The refusal of a method that these pages do not have.
-fn read_only(method: &Method) -> Option<Response<String>> {
+pub(crate) fn read_only(method: &Method) -> Option<Response<String>> {
     if matches!(*method, Method::GET | Method::HEAD) {
         return None;
     }
@@ -192,7 +153,8 @@ fn read_only(method: &Method) -> Option<Response<String>> {
     Some(response)
 }
 
-fn page(status: StatusCode, body: impl Into<String>) -> Response<String> {
+/// A page of plain text that nobody keeps.
+pub(crate) fn page(status: StatusCode, body: impl Into<String>) -> Response<String> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -207,13 +169,11 @@ fn page(status: StatusCode, body: impl Into<String>) -> Response<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Sources};
-    use crate::timestamp::Timestamp;
 
     #[test]
     fn pages_are_read_only_and_have_one_name() {
         let metrics = || unreachable!("no other page has metrics");
-        let unknown = "not found: see /livez, /readyz, /metrics and POST /reload\n";
+        let unknown = NOT_FOUND;
         for (method, path, status, body) in [
             (Method::GET, "/livez", 200, "ok\n"),
             (Method::HEAD, "/livez", 200, "ok\n"),
@@ -286,56 +246,6 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn a_name_is_listed_or_the_listener_is_not_loopback() {
-        let server = |keys: &str| {
-            let sources = Sources {
-                env: &|_| None,
-                file: &|_| Err(std::io::ErrorKind::NotFound.into()),
-                env_names: &Vec::new,
-                cores: 1,
-                folder: &|_| Ok(Vec::new()),
-                now: Timestamp::default(),
-            };
-            let text = format!(
-                "[server]\n{keys}\n[issuers.a]\nkind = \"federation\"\nsecret_id = \"a\"\nsecret_key = \"b\"\n\
-                 [tenants.a]\nissuer = \"a\"\nanonymous = true\n[[tenants.a.grants]]\nname = \"photos\"\n\
-                 bucket = \"b-1250000000\"\nregion = \"ap-guangzhou\"\nprefixes = [\"a/*\"]\nactions = [\"read\"]\n"
-            );
-            Config::parse("", &text, &sources).unwrap().0.server
-        };
-        let shown = |keys: &str, host: &'static str| {
-            let headers =
-                HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static(host))]);
-            !is_misdirected(&headers, &server(keys))
-        };
-        let listed = "admin_hosts = [\"Metrics.example\", \"cosgate\"]";
-        let remote = "admin = \"0.0.0.0:9001\"";
-        for (keys, host, expected) in [
-            ("", "metrics.example", false),
-            (listed, "metrics.example:9001", true),
-            (listed, "COSGATE", true),
-            (listed, "a.metrics.example", false),
-            (listed, "localhost", true),
-            (remote, "metrics.example", true),
-            (&format!("{remote}\n{listed}"), "metrics.example", true),
-            (&format!("{remote}\n{listed}"), "evil.example", false),
-            (&format!("{remote}\n{listed}"), "10.1.2.3:9001", true),
-            (
-                &format!("{remote}\nadmin_hosts = []"),
-                "evil.example",
-                false,
-            ),
-            ("admin = \"[::1]:9001\"", "evil.example", false),
-        ] {
-            assert_eq!(shown(keys, host), expected, "{keys} {host}");
-        }
-        assert!(
-            !is_misdirected(&HeaderMap::new(), &server("")),
-            "no browser"
-        );
     }
 
     #[test]

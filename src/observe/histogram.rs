@@ -23,6 +23,8 @@ pub(super) const BOUNDS: [(u64, &str); 17] = [
     (60_000_000, "60.0"),
     (300_000_000, "300.0"),
 ];
+/// What is longer than the last of them counts as this long, where one number must be said.
+const LONGEST: u64 = 300_000_000;
 const BUCKETS: usize = BOUNDS.len() + 1;
 
 /// Counts durations by size.
@@ -65,6 +67,56 @@ impl HistogramTotal {
         total
     }
 
+    /// All of them together.
+    pub(super) fn sum(parts: &[Self]) -> Self {
+        let mut total = Self::default();
+        for part in parts {
+            for (sum, count) in total.counts.iter_mut().zip(part.counts) {
+                *sum += count;
+            }
+            total.micros = total.micros.saturating_add(part.micros);
+        }
+        total
+    }
+
+    /// What was counted since `earlier`.
+    pub(super) fn since(&self, earlier: &Self) -> Self {
+        let mut counts = self.counts;
+        for (count, before) in counts.iter_mut().zip(earlier.counts) {
+            *count = count.saturating_sub(before);
+        }
+        Self {
+            counts,
+            micros: self.micros.saturating_sub(earlier.micros),
+        }
+    }
+
+    /// The duration within which this part of all ended, as exactly as the buckets are; `None`: there are none.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is an estimate, and within the bounds"
+    )]
+    pub(super) fn quantile(&self, part: f64) -> Option<Duration> {
+        let total = self.count();
+        let wanted = part * total as f64;
+        let mut below = 0.0;
+        let mut lower = 0;
+        let bounds = BOUNDS.iter().map(|(bound, _)| *bound);
+        for (count, upper) in self.counts.iter().zip(bounds.chain([LONGEST])) {
+            let count = *count as f64;
+            if count > 0.0 && below + count >= wanted {
+                let within = ((wanted - below) / count).clamp(0.0, 1.0);
+                let micros = lower as f64 + within * (upper - lower) as f64;
+                return Some(Duration::from_micros(micros as u64));
+            }
+            below += count;
+            lower = upper;
+        }
+        None
+    }
+
     pub(super) fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
@@ -105,6 +157,28 @@ mod tests {
         assert_eq!(cumulative[1], ("0.001", 3));
         assert_eq!(cumulative[16], ("300.0", 4), "301 s is beyond all bounds");
         assert_eq!(total.seconds(), "601.001001");
+    }
+
+    #[test]
+    fn a_quantile_lies_within_the_bucket_that_has_it() {
+        let histogram = Histogram::default();
+        let total = || HistogramTotal::of([&histogram].into_iter());
+        assert_eq!(total().quantile(0.5), None);
+        let before = total();
+        for millis in [2, 2, 2, 40] {
+            histogram.observe(Duration::from_millis(millis));
+        }
+        let within = |part, least, most| {
+            let quantile = total().since(&before).quantile(part).unwrap();
+            let range = Duration::from_millis(least)..=Duration::from_micros(most);
+            assert!(range.contains(&quantile), "{part}: {quantile:?}");
+        };
+        within(0.0, 1, 2_500);
+        within(0.5, 1, 2_500);
+        within(0.99, 25, 50_000);
+        within(1.0, 25, 50_000);
+        histogram.observe(Duration::from_secs(1000));
+        within(1.0, 300_000, 300_000_000);
     }
 
     #[test]

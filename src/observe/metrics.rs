@@ -12,6 +12,9 @@ use http::StatusCode;
 
 use super::CacheCounters;
 use super::histogram::{Histogram, HistogramTotal};
+use super::history::ProgramTotals;
+use super::last_errors::{FailedRequest, LastErrors};
+use super::request_trace::TraceCounters;
 use crate::clock::wall_clock;
 use crate::decision::Step;
 use crate::error::Code;
@@ -24,6 +27,7 @@ pub struct Metrics {
     pub(super) cores: Box<[Arc<CoreMetrics>]>,
     pub(super) credentials: Arc<CacheCounters>,
     pub(super) program_log_lost: Arc<AtomicU64>,
+    pub(super) traces: Arc<TraceCounters>,
     pub(super) reloads: AtomicU64,
     pub(super) reloads_refused: AtomicU64,
     pub(super) configurations: AtomicU64,
@@ -45,6 +49,7 @@ pub struct CoreMetrics {
     errors: Box<[[AtomicU64; Code::ALL.len()]]>,
     /// At the slots of tenants; the last is all others'.
     tenants: Box<[TenantCounters]>,
+    last_errors: LastErrors,
 }
 
 /// How long the requests for one operation took.
@@ -91,6 +96,19 @@ pub struct EndedRequest {
     pub tenant: Option<usize>,
 }
 
+/// What one tenant's requests have been.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TenantTraffic {
+    /// By the class of the status: 1xx to 5xx.
+    pub requests: [u64; CLASSES.len()],
+    /// Bytes of bodies from its clients.
+    pub received: u64,
+    /// Bytes of bodies to its clients.
+    pub sent: u64,
+    /// Requests that its own limits refused.
+    pub limited: u64,
+}
+
 /// The classes of statuses that times and tenants are counted by.
 pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// The rows of operations; the last is of requests that were not understood.
@@ -101,6 +119,10 @@ const OWN_TENANTS: usize = 100;
 /// What is counted beside requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// Accepting paused: there were as many connections as there may be.
+    AcceptPausedConnections,
+    /// Accepting paused: file descriptors were scarce.
+    AcceptPausedDescriptors,
     /// A response of COS named something outside the caller's grants, and was cut off.
     AnswerOutOfScope,
     /// A response of COS could not be read, could not be passed on whole, or reported a success and was
@@ -121,9 +143,31 @@ pub enum Event {
     /// A client's connection was accepted.
     ConnectionOpened,
     /// A connection was closed at once: its address had as many as it may.
-    ConnectionRefused,
+    ConnectionRefusedAddress,
+    /// The same of its network.
+    ConnectionRefusedNetwork,
+    /// A request head's framing was ambiguous.
+    HeadFraming,
+    /// A request target had a `#`.
+    HeadFragment,
+    /// A request head was not HTTP/1.
+    HeadMalformed,
+    /// A client sent nothing while a head was expected.
+    HeadSilent,
+    /// A request target was too long.
+    HeadTargetTooLong,
+    /// A request head did not arrive in time.
+    HeadTimeout,
+    /// A request head was too large.
+    HeadTooLarge,
     /// hyper refused a request head that the request guard had accepted.
     HeadUnexpectedlyRefused,
+    /// An HTTP/2 client reset too many streams, or sent too much of what costs more to take than to send.
+    Http2Flood,
+    /// An HTTP/2 client did not respond to a ping.
+    Http2PingTimeout,
+    /// An HTTP/2 client did what the protocol does not allow.
+    Http2Protocol,
     /// A tenant had as many requests in flight as it may.
     LimitedConcurrency,
     /// An object or part was larger than its tenant may upload.
@@ -138,8 +182,24 @@ pub enum Event {
     Panic,
     /// A request began.
     RequestStarted,
-    /// A trusted proxy did not say, as `proxy_protocol` demands, whose connection it passes on.
-    ProxyHeaderRefused,
+    /// A trusted proxy sent an address that is none.
+    ProxyHeaderAddress,
+    /// A trusted proxy sent a wrong checksum.
+    ProxyHeaderChecksum,
+    /// A trusted proxy closed the connection within its PROXY header.
+    ProxyHeaderClosed,
+    /// A trusted proxy sent an unknown command.
+    ProxyHeaderCommand,
+    /// A PROXY header could not be read from its socket.
+    ProxyHeaderFailed,
+    /// A trusted proxy sent a malformed PROXY header.
+    ProxyHeaderMalformed,
+    /// A trusted proxy sent no PROXY header, as `proxy_protocol` demands.
+    ProxyHeaderMissing,
+    /// A PROXY header did not arrive in time.
+    ProxyHeaderTimeout,
+    /// A trusted proxy sent a PROXY header that is too long.
+    ProxyHeaderTooLong,
     /// A request was sent to COS again.
     Retry,
     /// COS reported another digest of an object than that of what was sent.
@@ -176,6 +236,8 @@ pub enum Event {
     UpstreamClientError,
     /// No connection to COS could be made.
     UpstreamConnectFailed,
+    /// A connection to COS ended.
+    UpstreamClosed,
     /// COS answered 2xx or 3xx.
     UpstreamOk,
     /// A connection to COS was made.
@@ -210,6 +272,7 @@ impl Metrics {
                 .collect(),
             credentials: Arc::default(),
             program_log_lost: Arc::default(),
+            traces: Arc::default(),
             reloads: AtomicU64::new(0),
             reloads_refused: AtomicU64::new(0),
             configurations: AtomicU64::new(1),
@@ -261,10 +324,22 @@ impl Metrics {
         self
     }
 
+    /// Shows what became of spans, too.
+    #[must_use]
+    pub fn with_traces(mut self, counters: &Arc<TraceCounters>) -> Self {
+        self.traces = Arc::clone(counters);
+        self
+    }
+
     /// The block for the thread `index`. Threads past the last share the blocks there are.
     pub fn core(&self, index: usize) -> Arc<CoreMetrics> {
         let block = self.cores.get(index % self.cores.len());
         block.map_or_else(|| Arc::new(CoreMetrics::new(0)), Arc::clone)
+    }
+
+    /// When the program started.
+    pub fn started(&self) -> Timestamp {
+        self.started
     }
 
     /// Counts a reload: one whose configuration is used now, or one that changed nothing.
@@ -280,6 +355,68 @@ impl Metrics {
     /// Says how many configurations requests have now: the present one, and older ones.
     pub fn set_configurations(&self, count: u64) {
         self.configurations.store(count, Ordering::Relaxed);
+    }
+
+    /// What the program has done since its start.
+    pub fn totals(&self) -> ProgramTotals {
+        let of_class = |class: usize| {
+            let rows = 0..OPERATIONS;
+            let cores = self.cores.iter();
+            let times = cores.flat_map(|core| rows.clone().map(move |row| (core, row)));
+            HistogramTotal::of(times.filter_map(|(core, row)| core.whole_time(row, class)))
+        };
+        let classes: [HistogramTotal; CLASSES.len()] = std::array::from_fn(of_class);
+        let cores = self.cores.iter();
+        let upstream =
+            cores.flat_map(|core| (0..OPERATIONS).filter_map(|row| core.upstream_time(row)));
+        ProgramTotals {
+            requests: classes.each_ref().map(HistogramTotal::count),
+            received: self.total(Event::BytesReceived),
+            sent: self.total(Event::BytesSent),
+            times: HistogramTotal::sum(&classes),
+            upstream: HistogramTotal::of(upstream),
+        }
+    }
+
+    /// What the requests of the tenant of this name have been; `None`: it has no counters of its own.
+    pub fn tenant_traffic(&self, name: &str) -> Option<TenantTraffic> {
+        let slots = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = *slots.get(name)?;
+        drop(slots);
+        let total = |index: usize| self.sum(|core| core.tenant_totals(slot)?.get(index).copied());
+        Some(TenantTraffic {
+            requests: std::array::from_fn(|class| {
+                self.sum(|core| core.tenant_requests(slot, class))
+            }),
+            received: total(0),
+            sent: total(1),
+            limited: total(2),
+        })
+    }
+
+    /// Connections of clients, requests in flight and connections to COS, now.
+    pub fn open_now(&self) -> [u64; 3] {
+        let between = |begun: u64, ended: u64| begun.saturating_sub(ended);
+        let ended = self.totals().requests.iter().sum();
+        [
+            between(
+                self.total(Event::ConnectionOpened),
+                self.total(Event::ConnectionClosed),
+            ),
+            between(self.total(Event::RequestStarted), ended),
+            between(
+                self.total(Event::UpstreamOpened),
+                self.total(Event::UpstreamClosed),
+            ),
+        ]
+    }
+
+    /// The last requests that failed, the newest first.
+    pub fn last_errors(&self) -> Vec<FailedRequest> {
+        let cores = self.cores.iter();
+        let mut all: Vec<_> = cores.flat_map(|core| core.last_errors.all()).collect();
+        all.sort_by_key(|failed| std::cmp::Reverse(failed.time));
+        all
     }
 
     pub(super) fn total(&self, event: Event) -> u64 {
@@ -313,6 +450,7 @@ impl CoreMetrics {
             tenants: (0..=own_tenants)
                 .map(|_| TenantCounters::default())
                 .collect(),
+            last_errors: LastErrors::default(),
         }
     }
 
@@ -388,6 +526,11 @@ impl CoreMetrics {
     pub(super) fn tenant_totals(&self, slot: usize) -> Option<[&AtomicU64; 3]> {
         let counters = self.tenants.get(slot)?;
         Some([&counters.received, &counters.sent, &counters.limited])
+    }
+
+    /// Keeps what a request failed of, for a while.
+    pub fn keep_error(&self, failed: FailedRequest) {
+        self.last_errors.keep(failed);
     }
 
     /// Counts one `event`.

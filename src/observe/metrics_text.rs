@@ -35,7 +35,7 @@ struct Family {
     samples: &'static [(&'static str, Event)],
 }
 
-const FAMILIES: [Family; 21] = [
+const FAMILIES: [Family; 25] = [
     Family {
         name: "cosgate_requests_started_total",
         help: "Requests whose head has come.",
@@ -63,13 +63,56 @@ const FAMILIES: [Family; 21] = [
     },
     Family {
         name: "cosgate_connections_refused_total",
-        help: "Connections closed at once because their address had too many.",
-        samples: &[("", Event::ConnectionRefused)],
+        help: "Connections closed at once because their address or network had too many, by reason.",
+        samples: &[
+            ("{reason=\"address\"}", Event::ConnectionRefusedAddress),
+            ("{reason=\"network\"}", Event::ConnectionRefusedNetwork),
+        ],
+    },
+    Family {
+        name: "cosgate_accept_pauses_total",
+        help: "Times that cosgate accepted no connections for a while, by reason.",
+        samples: &[
+            ("{reason=\"connections\"}", Event::AcceptPausedConnections),
+            ("{reason=\"descriptors\"}", Event::AcceptPausedDescriptors),
+        ],
     },
     Family {
         name: "cosgate_proxy_headers_refused_total",
-        help: "Connections of trusted proxies that did not begin with a header of the PROXY protocol.",
-        samples: &[("", Event::ProxyHeaderRefused)],
+        help: "Connections of trusted proxies that did not begin with a header of the PROXY protocol, by reason.",
+        samples: &[
+            ("{reason=\"address\"}", Event::ProxyHeaderAddress),
+            ("{reason=\"checksum\"}", Event::ProxyHeaderChecksum),
+            ("{reason=\"closed\"}", Event::ProxyHeaderClosed),
+            ("{reason=\"command\"}", Event::ProxyHeaderCommand),
+            ("{reason=\"failed\"}", Event::ProxyHeaderFailed),
+            ("{reason=\"malformed\"}", Event::ProxyHeaderMalformed),
+            ("{reason=\"missing\"}", Event::ProxyHeaderMissing),
+            ("{reason=\"timeout\"}", Event::ProxyHeaderTimeout),
+            ("{reason=\"too_long\"}", Event::ProxyHeaderTooLong),
+        ],
+    },
+    Family {
+        name: "cosgate_heads_refused_total",
+        help: "Request heads that were refused before they were requests, by reason.",
+        samples: &[
+            ("{reason=\"fragment\"}", Event::HeadFragment),
+            ("{reason=\"framing\"}", Event::HeadFraming),
+            ("{reason=\"malformed\"}", Event::HeadMalformed),
+            ("{reason=\"silent\"}", Event::HeadSilent),
+            ("{reason=\"target_too_long\"}", Event::HeadTargetTooLong),
+            ("{reason=\"timeout\"}", Event::HeadTimeout),
+            ("{reason=\"too_large\"}", Event::HeadTooLarge),
+        ],
+    },
+    Family {
+        name: "cosgate_http2_failures_total",
+        help: "HTTP/2 connections that cosgate ended because of what their client did, by reason.",
+        samples: &[
+            ("{reason=\"flood\"}", Event::Http2Flood),
+            ("{reason=\"ping_timeout\"}", Event::Http2PingTimeout),
+            ("{reason=\"protocol\"}", Event::Http2Protocol),
+        ],
     },
     Family {
         name: "cosgate_heads_unexpectedly_refused_total",
@@ -132,6 +175,11 @@ const FAMILIES: [Family; 21] = [
             ("{state=\"opened\"}", Event::UpstreamOpened),
             ("{state=\"reused\"}", Event::UpstreamReused),
         ],
+    },
+    Family {
+        name: "cosgate_upstream_connections_closed_total",
+        help: "Connections to COS that ended.",
+        samples: &[("", Event::UpstreamClosed)],
     },
     Family {
         name: "cosgate_upstream_retries_total",
@@ -215,10 +263,7 @@ impl Metrics {
     }
 
     fn render_values(&self, text: &mut Exposition, view: &MetricsView) {
-        let closed = self.total(Event::ConnectionClosed);
-        let open = self.total(Event::ConnectionOpened).saturating_sub(closed);
-        let ended: u64 = self.each_status().map(|(_, _, count)| count).sum();
-        let in_flight = self.total(Event::RequestStarted).saturating_sub(ended);
+        let [open, in_flight, to_upstream] = self.open_now();
         for (name, help, kind, value) in [
             (
                 "cosgate_connections",
@@ -231,6 +276,12 @@ impl Metrics {
                 "Requests whose response has not ended.",
                 MetricKind::Gauge,
                 in_flight,
+            ),
+            (
+                "cosgate_upstream_open_connections",
+                "Connections to COS now, idle ones included.",
+                MetricKind::Gauge,
+                to_upstream,
             ),
             (
                 "cosgate_live_keys",
@@ -262,12 +313,6 @@ impl Metrics {
                 MetricKind::Gauge,
                 view.ending_keys.ended,
             ),
-            (
-                "cosgate_configurations",
-                "Configurations in use: the present one, and older ones that requests began with.",
-                MetricKind::Gauge,
-                read(&self.configurations),
-            ),
         ] {
             text.single(name, help, kind, value);
         }
@@ -279,6 +324,21 @@ impl Metrics {
         for ((name, _), count) in KEY_ENDS.iter().zip(view.ending_keys.within) {
             text.sample(&format!("{{within=\"{name}\"}}"), count);
         }
+        let help = "Spans of recorded requests, by what became of them.";
+        text.family("cosgate_trace_spans_total", help, MetricKind::Counter);
+        let spans = &self.traces;
+        for (name, count) in [
+            ("not_sent", &spans.not_sent),
+            ("queue_full", &spans.queue_full),
+            ("refused", &spans.refused),
+            ("sent", &spans.sent),
+        ] {
+            text.sample(&format!("{{result=\"{name}\"}}"), read(count));
+        }
+        let help =
+            "Configurations in use: the present one, and older ones that requests began with.";
+        let count = read(&self.configurations);
+        text.single("cosgate_configurations", help, MetricKind::Gauge, count);
         let help = "Reloads of the configuration, by result.";
         text.family("cosgate_reloads_total", help, MetricKind::Counter);
         for (name, count) in [("taken", &self.reloads), ("refused", &self.reloads_refused)] {
@@ -470,7 +530,7 @@ impl Metrics {
         let help = "1; the labels say what was built.";
         text.family("cosgate_build_info", help, MetricKind::Gauge);
         text.sample(
-            &format!("{{version=\"{version}\",features=\"{features}\"}}"),
+            &format!("{{version=\"{version}\",commit=\"{COMMIT}\",features=\"{features}\"}}"),
             1,
         );
         let help = "When the process started, in seconds since 1970.";
@@ -510,12 +570,16 @@ impl Metrics {
     }
 }
 
+/// The commit that this is built from, or `unknown`.
+pub const COMMIT: &str = env!("COSGATE_COMMIT");
 /// What is optional in this build.
-const FEATURES: &[&str] = &[
+pub const FEATURES: &[&str] = &[
     #[cfg(feature = "emulator")]
     "emulator",
     #[cfg(feature = "load")]
     "load",
+    #[cfg(feature = "otel")]
+    "otel",
 ];
 
 /// In the order of [`CoreMetrics::tenant_totals`].

@@ -2,7 +2,8 @@
 //!
 //! The lines pass through a bounded queue to a thread that writes them, so that no core waits for the
 //! reader of the log; lines that are lost are counted. A cause of warnings or errors is logged once a
-//! second, with the number of events that were left out: no stranger fills the log.
+//! second, with the number of events that were left out: no stranger fills the log. So is an event that names
+//! its `cause`, unless each is wanted for debugging.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::HashMap;
@@ -17,13 +18,14 @@ use tokio::time::Instant;
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use super::log_writer::{self, Batch, LogQueue, LogWriter, Moment, QueueLimits};
+use super::program_line::{EventFormat, LineFields, LineForm, OwnLine};
+use crate::config::ProgramFormat;
 
 /// What waits to be written while the reader has stopped.
 const QUEUE: QueueLimits = QueueLimits {
@@ -55,14 +57,16 @@ impl ProgramLog {
     pub fn start(filter: EnvFilter, out: impl Write + Send + 'static) -> io::Result<Self> {
         let causes = Arc::new(Causes::default());
         let lost = Arc::new(AtomicU64::new(0));
-        let own = own_lines(Arc::clone(&causes), Arc::clone(&lost));
+        let form = LineForm::default();
+        let own = own_lines(Arc::clone(&causes), Arc::clone(&lost), form.clone());
         let counted = Arc::clone(&lost);
         let not_written = move |lines| {
             counted.fetch_add(lines, Ordering::Relaxed);
         };
         let (queue, writer) = log_writer::start("program-log", QUEUE, out, not_written, own)?;
-        let queue = LineQueue { queue, lost };
-        tracing::subscriber::set_global_default(subscriber(filter, causes, queue.clone()))
+        let queue = LineQueue { queue, lost, form };
+        let format = EventFormat::new(&queue.form);
+        tracing::subscriber::set_global_default(subscriber(filter, causes, format, queue.clone()))
             .map_err(io::Error::other)?;
         panic::set_hook(Box::new(log_panic));
         Ok(Self {
@@ -81,6 +85,11 @@ impl ProgramLog {
         LogLines(self.queue.clone())
     }
 
+    /// Sets the format of the lines from now on.
+    pub fn set_format(&self, format: ProgramFormat) {
+        self.queue.form.set(format);
+    }
+
     /// Writes a line that is no event, as a command's last word.
     pub fn write_line(&self, line: &impl fmt::Display) {
         self.lines().write_line(line);
@@ -90,7 +99,12 @@ impl ProgramLog {
 impl LogLines {
     /// Writes a line that is no event.
     pub fn write_line(&self, line: &impl fmt::Display) {
-        self.0.push(format!("{line}\n"));
+        self.0.push(self.0.form.printed(&line.to_string()));
+    }
+
+    /// Sets the format of the lines from now on.
+    pub fn set_format(&self, format: ProgramFormat) {
+        self.0.form.set(format);
     }
 }
 
@@ -111,6 +125,7 @@ pub struct LogLines(LineQueue);
 struct LineQueue {
     queue: LogQueue,
     lost: Arc<AtomicU64>,
+    form: LineForm,
 }
 
 impl LineQueue {
@@ -144,14 +159,20 @@ impl<'a> MakeWriter<'a> for LineQueue {
 fn subscriber(
     filter: EnvFilter,
     causes: Arc<Causes>,
+    format: EventFormat,
     out: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
 ) -> impl Subscriber + Send + Sync {
+    let is_debugging = filter.max_level_hint() >= Some(LevelFilter::DEBUG);
     let lines = tracing_subscriber::fmt::layer()
+        .event_format(format)
         .with_writer(out)
         .log_internal_errors(false); // it would write to standard error itself
     Registry::default()
         .with(lines)
-        .with(OncePerSecond(causes))
+        .with(OncePerSecond {
+            causes,
+            is_debugging,
+        })
         .with(filter)
 }
 
@@ -172,6 +193,7 @@ fn log_panic(panic: &panic::PanicHookInfo<'_>) {
 fn own_lines(
     causes: Arc<Causes>,
     lost: Arc<AtomicU64>,
+    form: LineForm,
 ) -> impl FnMut(&mut String, Moment) -> bool + Send {
     let mut told = 0;
     let mut told_at: Option<Instant> = None;
@@ -180,28 +202,34 @@ fn own_lines(
         let lost = lost.load(Ordering::Relaxed);
         let is_due = told_at.is_none_or(|at| now - at >= WINDOW) || moment == Moment::End;
         if lost > told && is_due {
-            push_head(text, Level::WARN, module_path!());
-            let _ = writeln!(text, "log lines lost lines={}", lost - told);
+            let line = OwnLine {
+                level: Level::WARN,
+                target: module_path!(),
+                message: "log lines lost",
+                fields: &LineFields::default(),
+                count: Some(("lines", lost - told)),
+            };
+            form.push(text, &line);
             told = lost;
             told_at = Some(now);
         }
-        causes.report(now, moment, text) || lost > told
+        causes.report(now, moment, (&mut *text, &form)) || lost > told
     }
 }
 
-/// Time, level and target, as the formatter of events writes them.
-fn push_head(text: &mut String, level: Level, target: &str) {
-    // Writing to a String cannot fail.
-    let _ = SystemTime.format_time(&mut Writer::new(text));
-    let _ = write!(text, " {level:>5} {target}: ");
+/// Lets a warning, an error or an event with a `cause` pass when that was not logged within the last second.
+struct OncePerSecond {
+    causes: Arc<Causes>,
+    /// Each event with a cause is wanted.
+    is_debugging: bool,
 }
-
-/// Lets a warning or error pass when its cause was not logged within the last second.
-struct OncePerSecond(Arc<Causes>);
 
 impl<S: Subscriber> Layer<S> for OncePerSecond {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        *event.metadata().level() > Level::WARN || self.0.admit(event, Instant::now())
+        let metadata = event.metadata();
+        let is_failure = *metadata.level() <= Level::WARN;
+        let has_cause = || !self.is_debugging && metadata.fields().field("cause").is_some();
+        !(is_failure || has_cause()) || self.causes.admit(event, Instant::now())
     }
 }
 
@@ -215,6 +243,7 @@ struct Causes {
 struct Logged {
     metadata: &'static Metadata<'static>,
     message: String,
+    fields: LineFields,
     since: Instant,
     suppressed: u64,
 }
@@ -226,9 +255,10 @@ impl Causes {
         event.record(&mut cause);
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let callsite = event.metadata().callsite();
-        let mut key = (callsite, cut(cause.fields));
+        let mut key = (callsite, cut(cause.fields.text.clone()));
         if table.len() >= CAUSES && !table.contains_key(&key) {
             key.1.clear();
+            cause.fields = LineFields::default();
         }
         if let Some(logged) = table.get_mut(&key) {
             // `report` opens the next window: it tells what was left out in this one.
@@ -238,6 +268,7 @@ impl Causes {
         let logged = Logged {
             metadata: event.metadata(),
             message: cut(cause.message),
+            fields: cause.fields,
             since: now,
             suppressed: 0,
         };
@@ -246,9 +277,9 @@ impl Causes {
     }
 
     /// Appends a line for each cause that had events left out, once a second. Whether any cause is kept.
-    fn report(&self, now: Instant, moment: Moment, text: &mut String) -> bool {
+    fn report(&self, now: Instant, moment: Moment, (text, form): (&mut String, &LineForm)) -> bool {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.retain(|(_, fields), logged| {
+        table.retain(|_, logged| {
             if now - logged.since < WINDOW && moment == Moment::Running {
                 return true;
             }
@@ -258,9 +289,14 @@ impl Causes {
             }
             logged.since = now;
             let metadata = logged.metadata;
-            push_head(text, *metadata.level(), metadata.target());
-            let message = &logged.message;
-            let _ = writeln!(text, "{message}{fields} suppressed={suppressed}");
+            let line = OwnLine {
+                level: *metadata.level(),
+                target: metadata.target(),
+                message: &logged.message,
+                fields: &logged.fields,
+                count: Some(("suppressed", suppressed)),
+            };
+            form.push(text, &line);
             true
         });
         !table.is_empty()
@@ -271,17 +307,23 @@ impl Causes {
 #[derive(Default)]
 struct Cause {
     message: String,
-    fields: String,
+    fields: LineFields,
 }
 
 impl Visit for Cause {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if CAUSE_FIELDS.contains(&field.name()) {
+            self.fields.push_str(field.name(), value);
+        }
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing to a String cannot fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name if CAUSE_FIELDS.contains(&name) => write!(self.fields, " {name}={value:?}"),
-            _ => Ok(()),
-        };
+        match field.name() {
+            // Writing to a String cannot fail.
+            "message" => drop(write!(self.message, "{value:?}")),
+            name if CAUSE_FIELDS.contains(&name) => self.fields.push_debug(name, value),
+            _ => {}
+        }
     }
 }
 
@@ -301,18 +343,93 @@ mod tests {
 
     /// Runs `events` under a log of its own.
     fn logged(causes: &Arc<Causes>, events: impl FnOnce()) -> Vec<String> {
+        logged_by("debug", &LineForm::default(), causes, events)
+    }
+
+    /// The same with a filter, and in this form.
+    fn logged_by(
+        filter: &str,
+        form: &LineForm,
+        causes: &Arc<Causes>,
+        events: impl FnOnce(),
+    ) -> Vec<String> {
         let kept = KeptText::default();
         let out = kept.clone();
         let out = move || out.clone();
-        let subscriber = subscriber(EnvFilter::new("debug"), Arc::clone(causes), out);
+        let format = EventFormat::new(form);
+        let subscriber = subscriber(EnvFilter::new(filter), Arc::clone(causes), format, out);
         tracing::subscriber::with_default(subscriber, events);
         kept.text().lines().map(str::to_owned).collect()
     }
 
     fn report(causes: &Causes) -> Vec<String> {
+        report_in(&LineForm::default(), causes)
+    }
+
+    fn report_in(form: &LineForm, causes: &Causes) -> Vec<String> {
         let mut text = String::new();
-        causes.report(Instant::now(), Moment::Running, &mut text);
+        causes.report(Instant::now(), Moment::Running, (&mut text, form));
         text.lines().map(str::to_owned).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writes_json_lines_with_all_parts() {
+        let (form, causes) = (LineForm::default(), Arc::default());
+        form.set(ProgramFormat::Json);
+        let error = io::Error::other("of \"it\"\n\u{1b}[31m");
+        let lines = logged_by("info", &form, &causes, || {
+            for _ in 0..2 {
+                let peer = "192.0.2.1";
+                tracing::warn!(cause = "c\"1", %peer, %error, count = 7, delta = -1, ok = true, share = 0.5, "it failed");
+            }
+        });
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(!lines[0].contains('\u{1b}'));
+        let object = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        let mut value = object(&lines[0]);
+        let time = value["time"].take();
+        assert!(time.as_str().unwrap().ends_with('Z'), "{time}");
+        let target = "cosgate::observe::program_log::tests";
+        assert_eq!(
+            value,
+            serde_json::json!({
+                "time": null, "level": "warn", "target": target, "message": "it failed", "cause": "c\"1",
+                "peer": "192.0.2.1", "error": error.to_string(), "count": 7, "delta": -1, "ok": true, "share": 0.5
+            })
+        );
+        advance(WINDOW).await;
+        let mut value = object(&report_in(&form, &causes)[0]);
+        value["time"].take();
+        assert_eq!(
+            value,
+            serde_json::json!({
+                "time": null, "level": "warn", "target": target, "message": "it failed", "cause": "c\"1",
+                "suppressed": 1
+            })
+        );
+        let value = object(&form.printed("a.toml:1:2: warning: unknown"));
+        assert_eq!(
+            (&value["level"], &value["target"]),
+            (&"warn".into(), &"cosgate".into())
+        );
+        assert_eq!(value["message"], "a.toml:1:2: warning: unknown");
+        assert_eq!(
+            object(&form.printed("cosgate: error: no"))["level"],
+            "error"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_events_with_a_cause_unless_debugging() {
+        for (filter, expected) in [("info", 2), ("debug", 20)] {
+            let lines = logged_by(filter, &LineForm::default(), &Arc::default(), || {
+                for _ in 0..10 {
+                    tracing::info!(cause = "a", "refused");
+                    tracing::info!(cause = "b", "refused");
+                }
+            });
+            assert_eq!(lines.len(), expected, "{filter}");
+        }
     }
 
     fn fail(cause: &str) {
@@ -377,7 +494,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn lost_lines_are_told_once_a_second_and_at_the_end() {
         let lost = Arc::new(AtomicU64::new(0));
-        let mut own = own_lines(Arc::default(), Arc::clone(&lost));
+        let mut own = own_lines(Arc::default(), Arc::clone(&lost), LineForm::default());
         let mut text = String::new();
         assert!(!own(&mut text, Moment::Running) && text.is_empty());
         lost.store(5, Ordering::Relaxed);

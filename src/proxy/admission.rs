@@ -7,6 +7,7 @@ use super::in_flight::InFlight;
 use super::{Client, Proxy, Shared};
 use crate::decision::Step;
 use crate::error::S3Error;
+use crate::observe::TracePartKind;
 use crate::s3::S3Request;
 use crate::tenant::{
     Authenticated, Connection, Identified, Peer, bearer_token, may_need_newer_keys,
@@ -27,7 +28,7 @@ impl Proxy {
             loopback: client.loopback
                 && !self.config().server.loopback_is_proxy
                 && !origin.is_forwarded,
-            tls: client.tls,
+            tls: client.tls.is_some(),
             certificate: self.certified(client),
             user: match client.peer {
                 Peer::Unix(user) if !origin.is_forwarded => Some(user),
@@ -62,11 +63,13 @@ impl Proxy {
         in_flight: &mut InFlight,
     ) -> Result<(Authenticated, T), S3Error> {
         let now = in_flight.record.time;
+        in_flight.record.begins(TracePartKind::Admission);
         let (caller, found) = self.identify(token, identify, now).await?;
         in_flight.identified(&caller, self.shared.tenants.cors());
         let caller = self.shared.tenants.admit(caller, connection, now)?;
         in_flight.record.step = Step::Limit;
         in_flight.limit(caller.tenant())?;
+        in_flight.record.ends(None);
         Ok((caller, found))
     }
 

@@ -21,7 +21,7 @@ use crate::config::{StoredCheck, UpstreamSignature};
 use crate::credentials::{Credential, Entry};
 use crate::decision::{Step, document};
 use crate::error::{Code, Fault, S3Error};
-use crate::observe::Event;
+use crate::observe::{Event, TracePartKind};
 use crate::payload::checksum::Verified;
 use crate::payload::compare_stored;
 use crate::rewrite::listing::ResponseRewriter;
@@ -77,7 +77,9 @@ impl Proxy {
         let mut fresh = Some(fresh);
         loop {
             in_flight.record.step = Step::Credential;
+            in_flight.record.begins(TracePartKind::Key);
             let credential = self.credential(&entry).await?;
+            in_flight.record.ends(None);
             let request = match fresh.take() {
                 Some(fresh) => fresh,
                 None => rewrite::request(permit, head, &self.config().upstream)?,
@@ -86,6 +88,7 @@ impl Proxy {
             let answered = match self.send(permit, request, body, &credential).await {
                 Ok(answered) => answered,
                 Err(failure) => {
+                    in_flight.record.ends(None);
                     self.judge(failure, &body.body, &mut tries)?;
                     continue;
                 }

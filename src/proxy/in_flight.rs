@@ -58,7 +58,7 @@ impl InFlight {
             proxy: Rc::clone(proxy),
             stream_state: Rc::clone(stream_state),
             record,
-            reader: Reader::new(client.tls),
+            reader: Reader::new(client.tls.is_some()),
             cross_origin: CrossOrigin::Unsaid,
             page: None,
             is_unread: false,

@@ -27,7 +27,7 @@ use crate::credentials::{Before, Cache};
 use crate::decision::{Service, bucket_of, preflight, service};
 use crate::error::S3Error;
 use crate::observe::access_log::FLUSH;
-use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics};
+use crate::observe::{AccessLog, CoreMetrics, Event, LogBuffer, Metrics, TraceQueue};
 use crate::s3::hoisted::in_s3_words;
 use crate::s3::{self, Operation, S3Request, native};
 use crate::tenant::policy::tenant_policy;
@@ -49,9 +49,11 @@ mod payload;
 mod record;
 mod respond;
 mod sign;
+mod spans;
 pub(crate) mod spelling;
 mod stranger_memory;
 mod sts;
+mod told_head;
 mod vend;
 
 use crate::upstream::retry::RetryBudget;
@@ -62,6 +64,7 @@ use in_flight::InFlight;
 use payload::Arriving;
 pub use sign::{Signing, sign};
 use stranger_memory::StrangerMemory;
+use told_head::ToldHead;
 
 /// What all cores share under one configuration: a snapshot. It never changes, but for counters and the
 /// credential cache. A reload makes another one, and a request ends under the one that it began with.
@@ -75,6 +78,8 @@ pub struct Shared {
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
     access_log: AccessLog,
+    /// Where recorded requests go.
+    traces: Option<TraceQueue>,
     roots: Option<Roots>,
     /// Where the counters of each tenant are, at its index.
     tenant_slots: Box<[usize]>,
@@ -112,10 +117,19 @@ pub struct Client {
     pub peer: Peer,
     /// Both ends of the connection are loopback addresses, and no PROXY header says that a proxy is there.
     pub loopback: bool,
-    /// The connection is TLS.
-    pub tls: bool,
+    /// The version of TLS; `None`: the connection is not TLS.
+    pub tls: Option<TlsVersion>,
     /// Its certificate.
     pub certificate: Option<Rc<ClientCertificate>>,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2
+    V1_2,
+    /// 1.3
+    V1_3,
 }
 
 /// What a client's certificate says, which TLS has found good.
@@ -129,10 +143,25 @@ pub struct ClientCertificate {
     pub text: Arc<str>,
 }
 
+impl TlsVersion {
+    /// The word for it in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V1_2 => "1.2",
+            Self::V1_3 => "1.3",
+        }
+    }
+}
+
 impl Shared {
     /// Makes everything ready that outlives a request. Keys are fetched when they are first needed.
-    pub fn start(config: Config, metrics: Metrics, access_log: AccessLog) -> io::Result<Arc<Self>> {
-        Self::start_by(wall_clock, config, metrics, access_log)
+    pub fn start(
+        config: Config,
+        metrics: Metrics,
+        access_log: AccessLog,
+        traces: Option<TraceQueue>,
+    ) -> io::Result<Arc<Self>> {
+        Self::start_by(wall_clock, config, metrics, access_log, traces)
     }
 
     /// The same, where `wall` tells the time by which keys are requested and requests to COS signed.
@@ -141,6 +170,7 @@ impl Shared {
         config: Config,
         metrics: Metrics,
         access_log: AccessLog,
+        traces: Option<TraceQueue>,
     ) -> io::Result<Arc<Self>> {
         let tenants = Arc::new(Tenants::new(&config));
         let key_sets = KeySets::start(&config, &tenants, None)?;
@@ -161,6 +191,7 @@ impl Shared {
             clock,
             metrics,
             access_log,
+            traces,
             roots,
             draining: Arc::default(),
         }))
@@ -185,6 +216,8 @@ impl Shared {
         };
         Ok(Arc::new(Self {
             tenant_slots: tenant_slots(&self.metrics, &config),
+            access_log: self.access_log.under(&config.log),
+            traces: self.traces.clone(),
             config,
             tenants,
             key_sets,
@@ -192,7 +225,6 @@ impl Shared {
             vendor,
             clock: Arc::clone(&self.clock),
             metrics: Arc::clone(&self.metrics),
-            access_log: self.access_log.clone(),
             roots,
             draining: Arc::clone(&self.draining),
         }))
@@ -338,6 +370,9 @@ impl Proxy {
         stream_state.enter(Phase::Busy);
         let mut in_flight = InFlight::new(&self, &client, &stream_state, now);
         let (mut head, body) = request.into_parts();
+        in_flight.record.head = ToldHead::of(&head, &self.log);
+        in_flight.record.trace = self.trace_of(&head);
+        in_flight.record.spans = self.recorder(&head, in_flight.record.trace);
         in_flight.is_unread = !body.is_end_stream();
         let read = if head.version == Version::HTTP_2 {
             let limits = &self.config().server.limits;

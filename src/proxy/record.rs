@@ -10,14 +10,19 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use tokio::time::{Duration, Instant};
 
-use super::Client;
 use super::payload::Outgoing;
 use super::respond::REQUEST_ID;
+use super::spans::SpanRecorder;
+use super::told_head::ToldHead;
+use super::{Client, TlsVersion};
 use crate::body::{DownloadFailure, ObjectUpload, UploadFailure};
 use crate::decision::{Step, Verdict};
 use crate::encoding::hex::hex;
 use crate::error::{Code, Fault, S3Error, TenantLimit};
-use crate::observe::{AccessLine, CoreMetrics, EndedRequest, Event, LogBuffer};
+use crate::observe::{
+    AccessLine, CoreMetrics, EndedRequest, Event, FailedRequest, LogBuffer, TraceContext,
+    TracePartKind,
+};
 use crate::s3::{Operation, S3Request};
 use crate::tenant::{Identified, Identity, Peer, Tenant};
 use crate::timestamp::Timestamp;
@@ -34,6 +39,11 @@ pub(super) struct Record {
     started: Instant,
     pub(super) request_id: String,
     pub(super) version: Version,
+    tls: Option<TlsVersion>,
+    pub(super) head: ToldHead,
+    /// The trace that the request is a part of, and what records it.
+    pub(super) trace: Option<TraceContext>,
+    pub(super) spans: Option<Box<SpanRecorder>>,
     pub(super) client: Option<IpAddr>,
     /// The number of the user at the other end of a Unix socket.
     pub(super) uid: Option<u32>,
@@ -47,6 +57,8 @@ pub(super) struct Record {
     sts_action: Option<&'static str>,
     pub(super) bucket: Option<String>,
     pub(super) key: Option<String>,
+    /// What the keys of a listing begin with.
+    prefix: Option<String>,
     source: Option<String>,
     /// Where the request is, and so where it ends if nothing follows.
     pub(super) step: Step,
@@ -108,6 +120,10 @@ impl Record {
             started: Instant::now(),
             request_id,
             version,
+            tls: client.tls,
+            head: ToldHead::default(),
+            trace: None,
+            spans: None,
             client: address,
             uid,
             unknown_names: None,
@@ -118,6 +134,7 @@ impl Record {
             sts_action: None,
             bucket: None,
             key: None,
+            prefix: None,
             source: None,
             step: Step::Parse,
             is_local: false,
@@ -141,6 +158,8 @@ impl Record {
         self.operation = Some(request.operation);
         self.bucket = request.bucket.as_deref().map(str::to_owned);
         self.key = request.key.as_ref().map(|key| key.as_str().to_owned());
+        let prefix = request.query.get("prefix");
+        self.prefix = prefix.filter(|_| request.key.is_none()).map(str::to_owned);
         let source = request.copy_source.as_ref();
         self.source = source.map(|from| format!("{}/{}", from.bucket, from.key.as_str()));
     }
@@ -181,6 +200,7 @@ impl Record {
 
     /// Notes that COS gets the request, perhaps once more.
     pub(super) fn reaches_upstream(&mut self) {
+        self.begins(TracePartKind::Upstream);
         self.step = Step::Upstream;
         self.upstream.asked.get_or_insert_with(Instant::now);
         self.upstream.tries += 1;
@@ -188,6 +208,7 @@ impl Record {
 
     /// COS has answered.
     pub(super) fn upstream_responded(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.ends(Some(status));
         let upstream = &mut self.upstream;
         let now = Instant::now();
         upstream.time = upstream.asked.map(|asked| now - asked);
@@ -197,8 +218,23 @@ impl Record {
         upstream.request_id = id.or_else(|| headers.get(REQUEST_ID)).cloned();
     }
 
-    /// Writes all of it out: the counters, the warnings, and the line of the access log.
-    pub(super) fn finish(&self, metrics: &CoreMetrics, log: &LogBuffer) {
+    /// A part of the request begins, if it is recorded.
+    pub(super) fn begins(&mut self, part: TracePartKind) {
+        if let Some(spans) = &mut self.spans {
+            spans.begin(part);
+        }
+    }
+
+    /// The part has ended; `status` is what COS has responded.
+    pub(super) fn ends(&mut self, status: Option<StatusCode>) {
+        if let Some(spans) = &mut self.spans {
+            spans.end(status);
+        }
+    }
+
+    /// Writes all of it out: the counters, the warnings, the line of the access log, and the trace.
+    pub(super) fn finish(&mut self, metrics: &CoreMetrics, log: &LogBuffer) {
+        let spans = self.spans.take();
         let upload = self.upload.as_ref().map(|upload| upload.borrow());
         let received = upload.as_ref().map_or(self.received, |u| u.received());
         let verified = upload.as_ref().and_then(|upload| upload.verified());
@@ -210,14 +246,19 @@ impl Record {
         let slow = self.is_client_slow.then_some(DownloadFailure::ClientSlow);
         let cut = self.cut.get().or(slow).map(|failure| failure.to_string());
         let said = self.error_detail();
-        log.write(&self.line(&Told {
+        self.keep_error(metrics, step, cut.as_deref().or(said.as_deref()));
+        let line = self.line(&Told {
             received,
             unchecked: unchecked.or(self.unchecked.as_deref()),
             verdict,
             step,
             detail: cut.as_deref().or(said.as_deref()),
             duration,
-        }));
+        });
+        log.write(&line);
+        if let Some(spans) = spans {
+            spans.finish(&line);
+        }
     }
 
     fn count(&self, metrics: &CoreMetrics, received: u64, step: Option<Step>, duration: Duration) {
@@ -254,6 +295,26 @@ impl Record {
             )
             | None => {}
         }
+    }
+
+    /// Keeps a failure for the status page.
+    fn keep_error(&self, metrics: &CoreMetrics, step: Option<Step>, detail: Option<&str>) {
+        let error = self.error.as_ref();
+        if error.is_none() && self.cut.get().is_none() {
+            return;
+        }
+        let detail = detail.or_else(|| error.map(S3Error::message));
+        metrics.keep_error(FailedRequest {
+            time: self.time,
+            request_id: self.request_id.clone(),
+            tenant: self.tenant.as_ref().map(|tenant| tenant.name.clone()),
+            operation: self.operation,
+            status: self.status.as_u16(),
+            code: error.map(|error| error.code().as_str()),
+            step,
+            detail: detail.unwrap_or_default().to_owned(),
+            is_refusal: error.is_some_and(|error| error.whose_fault() == Fault::Client),
+        });
     }
 
     /// Tells the operator of what is no client's fault. A response that left the fence is an alarm: COS did
@@ -322,10 +383,12 @@ impl Record {
     fn line<'a>(&'a self, told: &Told<'a>) -> AccessLine<'a> {
         let identity = self.identity.as_ref();
         let upstream = &self.upstream;
-        AccessLine {
+        let mut line = AccessLine {
             time: self.time,
             request_id: &self.request_id,
+            trace_id: self.trace.map(|trace| trace.trace_id),
             http: self.version,
+            tls: self.tls.map(TlsVersion::as_str),
             client: self.client,
             uid: self.uid,
             tenant: self.tenant.as_ref().map(|tenant| tenant.name.as_str()),
@@ -335,10 +398,12 @@ impl Record {
             subject: identity
                 .and_then(Identity::subject)
                 .map(|subject| &**subject),
+            method: None,
             operation: self.operation,
             sts_action: self.sts_action,
             bucket: self.bucket.as_deref(),
             key: self.key.as_deref(),
+            prefix: self.prefix.as_deref(),
             source: self.source.as_deref(),
             denied: self.denied,
             verdict: Some(told.verdict),
@@ -353,8 +418,12 @@ impl Record {
             upstream_time: upstream.time,
             upstream_status: upstream.status,
             upstream_request_id: (upstream.request_id.as_ref()).and_then(|id| id.to_str().ok()),
+            user_agent: None,
+            referer_host: None,
             detail: told.detail,
-        }
+        };
+        self.head.add_to(&mut line);
+        line
     }
 }
 

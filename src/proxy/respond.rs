@@ -6,6 +6,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
+use http_body::Body as _;
 use serde_json::json;
 
 use super::client_body::ClientBody;
@@ -13,6 +14,7 @@ use super::in_flight::InFlight;
 use crate::body::ResponseBody;
 use crate::decision::write_cross_origin;
 use crate::error::S3Error;
+use crate::observe::TracePartKind;
 use crate::rewrite;
 use crate::s3::native;
 use crate::s3::xml::{self, sts_error};
@@ -98,6 +100,9 @@ pub(super) fn respond(
     }
     write_cross_origin(&in_flight.cross_origin, response.headers_mut());
     response.body_mut().note_failure(&in_flight.record.cut);
+    if !response.body().is_end_stream() {
+        in_flight.record.begins(TracePartKind::Body);
+    }
     response.map(|answer| ClientBody::new(answer, in_flight))
 }
 

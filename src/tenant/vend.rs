@@ -248,7 +248,7 @@ pub(super) fn tokens(config: &Config) -> HashMap<TokenHash, usize> {
     let vends = tenants.filter_map(|(index, tenant)| Some((index, tenant.vend.as_ref()?)));
     let tokens = vends.flat_map(|(index, vend)| vend.tokens.iter().map(move |t| (t, index)));
     tokens
-        .map(|(token, index)| (token_hash(token.expose().as_bytes()), index))
+        .map(|(token, index)| (token_hash(token.value.expose().as_bytes()), index))
         .collect()
 }
 

@@ -52,6 +52,7 @@ struct PooledConnection {
     stream_state: Rc<StreamState>,
     expectation: Rc<ResponseExpectation>,
     task: AbortHandle,
+    metrics: Arc<CoreMetrics>,
 }
 
 /// A connection that one request uses. It is released when the response has been read to its end. Dropped
@@ -236,6 +237,7 @@ impl ConnectionPool {
             stream_state,
             expectation,
             task: task.abort_handle(),
+            metrics: Arc::clone(&self.metrics),
         })
     }
 
@@ -271,6 +273,7 @@ enum AwaitFailure {
 impl Drop for PooledConnection {
     fn drop(&mut self) {
         self.task.abort();
+        self.metrics.count(Event::UpstreamClosed);
     }
 }
 

@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +15,8 @@ use cosgate::secret::Secret;
 use tokio::time::Instant;
 
 use crate::support::{
-    ACCOUNT, ACME, BUCKET, Call, GLOBEX, Gateway, Log, PATIENCE, emulator, eventually, toml,
+    ACCOUNT, ACME, Authority, BUCKET, Call, GLOBEX, Gateway, Log, PATIENCE, emulator, eventually,
+    toml,
 };
 
 const REPLICAS: usize = 3;
@@ -28,8 +31,14 @@ impl Redis {
     /// `None`, with a message, if Redis is not installed. `TEST_REDIS` makes that an error.
     fn start() -> Option<Self> {
         let port = free_port();
+        Self::start_with(port, &["--port", &port.to_string()])
+    }
+
+    /// The same with these arguments, which make it listen on `port`.
+    fn start_with(port: u16, arguments: &[&str]) -> Option<Self> {
         let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(arguments)
+            .args(["--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no"])
             .stdout(Stdio::null())
             .spawn();
@@ -307,6 +316,103 @@ fn shared_keys_are_sealed_for_their_scope() {
     assert_eq!(other.metric(UNOPENED, ""), 1);
     let said = "does not open: give all cosgates that use it the same `key`";
     log.assert_says(said);
+}
+
+#[test]
+fn replicas_share_keys_over_tls_and_trust_no_other_authority() {
+    let (authority, other) = (Authority::new("Redis CA"), Authority::new("Another CA"));
+    let (certificate, key) = authority.pair("localhost");
+    let (port, ca) = (free_port(), authority.ca());
+    let [certificate, key, ca_file] = [&certificate, &key, &ca].map(|path| path.to_str().unwrap());
+    let tls = ["--port", "0", "--tls-port", &port.to_string()].map(str::to_owned);
+    let files = ["--tls-cert-file", certificate, "--tls-key-file", key];
+    let more = ["--tls-ca-cert-file", ca_file, "--tls-auth-clients", "no"];
+    let password = ["--requirepass", "sesame"];
+    let arguments = tls.iter().map(String::as_str);
+    let arguments: Vec<_> = arguments.chain(files).chain(more).chain(password).collect();
+    let Some(_redis) = Redis::start_with(port, &arguments) else {
+        return;
+    };
+    let emulator = emulator();
+    let start = |ca: &Path| {
+        let shared = format!(
+            "[credentials.shared]\nredis = \"rediss://:sesame@localhost:{port}\"\nkey = \"{KEY}\"\nca_file = \"{}\"\n",
+            ca.display()
+        );
+        Gateway::start(&toml(emulator.cos_addr(), emulator.sts_addr(), &shared))
+    };
+    for gateway in [start(&ca), start(&ca)] {
+        use_folder(&gateway, ACME, "acme");
+        assert_eq!(sts_calls(&emulator), 1, "one call for both");
+    }
+    use_folder(&start(&other.ca()), ACME, "acme");
+    assert_eq!(
+        sts_calls(&emulator),
+        2,
+        "a Redis that is not verified gets no key"
+    );
+}
+
+/// A Sentinel is a Redis that names a master: here it is one that the test speaks for.
+#[test]
+fn sentinels_name_the_master_and_the_next_one_is_used_after_a_failure() {
+    let (Some(mut first), Some(second)) = (Redis::start(), Redis::start()) else {
+        return;
+    };
+    let master = Arc::new(AtomicU16::new(first.port));
+    let sentinel = sentinel(&master);
+    let away = free_port();
+    let emulator = emulator();
+    let start = || {
+        let shared = format!(
+            "[credentials.shared]\nredis = \"redis://mymaster\"\nkey = \"{KEY}\"\nsentinels = [\"127.0.0.1:{away}\", \"{sentinel}\"]\n"
+        );
+        Gateway::start(&toml(emulator.cos_addr(), emulator.sts_addr(), &shared))
+    };
+    let gateway = start();
+    use_folder(&gateway, ACME, "acme");
+    use_folder(&start(), ACME, "acme");
+    assert_eq!(
+        sts_calls(&emulator),
+        1,
+        "the second finds the first one's key"
+    );
+    master.store(second.port, Ordering::Relaxed);
+    first.kill();
+    use_folder(&start(), ACME, "acme");
+    assert_eq!(sts_calls(&emulator), 2, "the new master knows no key yet");
+    use_folder(&start(), ACME, "acme");
+    assert_eq!(sts_calls(&emulator), 2);
+}
+
+/// Responds to whatever it is sent as a Sentinel that knows `master`.
+fn sentinel(master: &Arc<AtomicU16>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let master = Arc::clone(master);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let port = master.load(Ordering::Relaxed).to_string();
+            thread::spawn(move || {
+                let mut read = [0; 4096];
+                while let Ok(length @ 1..) = stream.read(&mut read) {
+                    let text = String::from_utf8_lossy(read.get(..length).unwrap()).into_owned();
+                    // The client introduces itself first, with two commands of which it needs no result.
+                    for command in text.split('*').skip(1) {
+                        let is_question = command.contains("get-master-addr-by-name");
+                        assert!(!is_question || command.contains("\r\nmymaster\r\n"));
+                        let reply = if is_question {
+                            format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len())
+                        } else {
+                            "+OK\r\n".to_owned()
+                        };
+                        let _ = stream.write_all(reply.as_bytes());
+                    }
+                }
+            });
+        }
+    });
+    address
 }
 
 #[test]

@@ -36,6 +36,7 @@ import with_restic
 import with_s3cmd
 import with_s3fs
 import with_s5cmd
+import with_schema
 import with_sdk
 import with_temporary_keys
 from harness import CheckFailed, Place
@@ -154,6 +155,7 @@ def all_groups():
         *GROUPS,
         *with_sdk.RUST_GROUPS,
         *other_grants.GROUPS,
+        *with_schema.GROUPS,
         *with_temporary_keys.GROUPS,
         *with_temporary_keys.JAVA_GROUPS,
     ]
@@ -180,6 +182,7 @@ def main():
     parser.add_argument("--node", type=Path, help="folder with client.mjs and its packages")
     parser.add_argument("--signature", choices=["s3", "cos"], default="s3", help="what the proxy runs with")
     parser.add_argument("--cosgate", help="the program; without it nothing runs that needs its keys or COS itself")
+    parser.add_argument("--admin", help="http://ADDRESS of the admin pages")
     parser.add_argument("--cos", help="http://ADDRESS of the embedded COS")
     parser.add_argument("--sts", help="http://ADDRESS of the embedded STS")
     parser.add_argument("--certificates", type=Path, help="the folder that `cosgate certs` made")
@@ -202,10 +205,10 @@ def main():
     # A browser's processes may write into their profile a moment longer than it runs.
     with tempfile.TemporaryDirectory(prefix="cosgate-interop-", ignore_cleanup_errors=True) as folder:
         place = Place(args.endpoint.rstrip("/"), Path(folder), args.authority, args.node, **direct(args))
-        place = replace(place, signature=args.signature, programs=dict(one.split("=", 1) for one in args.program))
+        place = replace(place, admin=args.admin, signature=args.signature, programs=dict(one.split("=", 1) for one in args.program))
         os.environ.update(place.trust)  # for the clients that are Python's own
         groups = [*GROUPS, *with_sdk.RUST_GROUPS]
-        groups += other_grants.GROUPS if args.cosgate else []
+        groups += [*other_grants.GROUPS, *with_schema.GROUPS] if args.cosgate else []
         # What these do at COS is the same whatever the proxy's own signature.
         if args.cosgate and args.signature == "s3":
             groups += with_temporary_keys.GROUPS

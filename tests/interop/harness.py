@@ -52,6 +52,7 @@ class Place:
     certificates: Path | None = None  # what `cosgate certs` made
     direct: object | None = None  # COS and STS behind the proxy
     sts_behind_tls: str | None = None
+    admin: str | None = None  # the admin pages
     signature: str = "s3"  # what the proxy signs with
     programs: dict = field(default_factory=dict)  # what `run` has set up, by the name in `needs` of a group
 

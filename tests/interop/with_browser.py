@@ -1,4 +1,5 @@
-"""Headless Chromium posts a form, made by boto3, from a page of another site; it is sent back there afterwards."""
+"""Headless Chromium posts a form, made by boto3, from a page of another site; it is sent back there afterwards. It shows the
+status page, too."""
 
 import html
 import json
@@ -82,6 +83,7 @@ class Client:
         self.folder = place.new_folder("browser")
         self.prefix = f"{ALICE.prefix}{self.folder.name}/"
         self.environment = place.environment(ALICE)
+        self.admin = place.admin
         self.site = Site()
         self.browse = [*browser(place, self.folder), "--virtual-time-budget=30000", "--dump-dom"]
 
@@ -129,3 +131,15 @@ def form_refused(c):
     expect("EntityTooLarge" in seen, f"not refused as EntityTooLarge: {seen[:1000]}")
     listed = c.s3.list_objects_v2(Bucket=BUCKET, Prefix=c.key("refused"))
     expect_equal(listed["KeyCount"], 0, "keys stored")
+
+
+@BROWSER.check
+def status_page_draws_charts(c):
+    """The script of the page runs under its Content-Security-Policy, and fills in what the server leaves out."""
+    if not c.admin:
+        return
+    seen = run([*c.browse, f"{c.admin}/"], c.environment).decode(errors="replace")
+    expect(re.search(r'id="live"[^>]*>live, ', seen), f"the page is not live: {seen[-1000:]}")
+    expect('<path class="c0" d="M' in seen, "there is no chart")
+    connections = re.search(r'id="n-connections">([0-9]+)<', seen)
+    expect(connections, "the numbers are not filled in")

@@ -54,10 +54,10 @@ fn what_was_allowed_is_told_with_who_asked_and_what_cos_said() {
         (&5.into(), &200.into())
     );
     assert!(
-        line["upstream_us"].as_u64() <= line["duration_us"].as_u64(),
+        line["upstream_ms"].as_f64() <= line["duration_ms"].as_f64(),
         "{line}"
     );
-    assert!(line["upstream_us"].as_u64() > Some(0), "{line}");
+    assert!(line["upstream_ms"].as_f64() > Some(0.0), "{line}");
     assert!(line["upstream_request_id"].is_string(), "{line}");
     assert_eq!(line["tries"], Value::Null);
 
@@ -77,8 +77,8 @@ fn what_was_allowed_is_told_with_who_asked_and_what_cos_said() {
         (&"NoSuchKey".into(), &"anyone".into())
     );
     let location = world.signed("GET", "/photos?location");
-    let line = told(&world.gateway, &location, "answered here", None);
-    assert_eq!(line["upstream_us"], Value::Null);
+    let line = told(&world.gateway, &location, "answered_here", None);
+    assert_eq!(line["upstream_ms"], Value::Null);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_tenant_over_its_limits_is_refused_at_their_step() {
     told(
         &world.gateway,
         &world.signed("GET", "/"),
-        "answered here",
+        "answered_here",
         None,
     );
     told(
@@ -252,6 +252,168 @@ fn a_client_that_leaves_before_its_answer_is_told_as_failed() {
     eventually("a line", || {
         world.gateway.log.text().contains("\"step\":\"payload\"")
     });
+}
+
+#[test]
+fn cuts_and_escapes_user_agents() {
+    let world = World::new();
+    let get = |agent: &str, referer: &str| {
+        let get = world.signed("GET", "/photos?location").presigned(60);
+        told(
+            &world.gateway,
+            &get.header("user-agent", agent).header("referer", referer),
+            "answered_here",
+            None,
+        )
+    };
+    let page = "https://user:CANARY@app.example.com:8443/p?CANARY=1#CANARY";
+    let line = get("aws-cli/2 \"quoted\" \\ \u{9b}31m", page);
+    assert_eq!(
+        (&line["method"], &line["user_agent"], &line["referer_host"]),
+        (
+            &"GET".into(),
+            &"aws-cli/2 \"quoted\" \\ \u{9b}31m".into(),
+            &"app.example.com:8443".into()
+        )
+    );
+    let line = get(&"a".repeat(4000), "nonsense");
+    let agent = line["user_agent"].as_str().unwrap_or_default();
+    assert_eq!((agent.len(), agent.ends_with("a...")), (256, true));
+    assert_eq!(line["referer_host"], Value::Null);
+    let text = world.gateway.log.text();
+    assert!(
+        !text.contains("CANARY") && !text.contains('\u{9b}'),
+        "{text}"
+    );
+}
+
+#[test]
+fn logs_the_prefix_of_a_listing() {
+    let world = World::new();
+    let ok = |call: &Call| told(&world.gateway, call, "allowed", None);
+    let line = ok(&world.signed("GET", "/photos?list-type=2&prefix=acme%2Fa%20b"));
+    assert_eq!(
+        (&line["operation"], &line["prefix"], &line["key"]),
+        (&"ListObjectsV2".into(), &"acme/a b".into(), &Value::Null)
+    );
+    let line = ok(&world.signed("PUT", "/photos/acme/x").body("hello"));
+    assert_eq!(line["prefix"], Value::Null);
+}
+
+#[test]
+fn joins_the_trace_of_the_client() {
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let answers = act(|peer| {
+        let head = peer.head().unwrap_or_default();
+        assert!(
+            head.starts_with("GET /") && !head.contains("trace"),
+            "{head}"
+        );
+        peer.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
+    });
+    let scripted = Scripted::new(vec![answers]);
+    let get = scripted
+        .signed("GET", "/photos/acme/x")
+        .header("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01"))
+        .header("tracestate", "vendor=opaque");
+    let line = told(&scripted.gateway, &get, "allowed", None);
+    assert_eq!(line["trace_id"], trace);
+    let world = World::new();
+    let malformed = world.signed("GET", "/photos?location");
+    let malformed = malformed.header("traceparent", &format!("00-{trace}-x-01"));
+    let line = told(&world.gateway, &malformed, "answered_here", None);
+    assert_eq!(line["trace_id"], Value::Null);
+}
+
+#[test]
+fn begins_a_trace_where_there_is_none() {
+    let world = World::with("[traces]\nenabled = true");
+    let trace = |call: &Call| {
+        let line = told(&world.gateway, call, "answered_here", None);
+        line["trace_id"].as_str().unwrap_or_default().to_owned()
+    };
+    let location = world.signed("GET", "/photos?location");
+    let (first, second) = (trace(&location), trace(&location));
+    for id in [&first, &second] {
+        let is_hex = id
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        assert!(id.len() == 32 && is_hex, "{id}");
+    }
+    assert_ne!(first, second);
+    let own = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let joined = location.clone();
+    let joined = joined.header("traceparent", &format!("00-{own}-00f067aa0ba902b7-00"));
+    assert_eq!(trace(&joined), own);
+    let malformed = location.header("traceparent", &format!("00-{own}-x-00"));
+    assert!(trace(&malformed).len() == 32 && trace(&malformed) != own);
+}
+
+#[test]
+fn logs_the_version_of_tls() {
+    let authority = support::Authority::new("ours");
+    let world = authority.serve("");
+    for (version, spelt) in [
+        (&rustls::version::TLS12, "1.2"),
+        (&rustls::version::TLS13, "1.3"),
+    ] {
+        let tls = support::tls_client(&authority.ca(), None, &[version]);
+        let mut client = support::Client::connect_tls(world.gateway.addr, "localhost", tls);
+        client.write(&world.signed("GET", "/photos?location").head());
+        let reply = client.read_one("GET");
+        let line = line(&world.gateway, reply.header("x-amz-request-id"));
+        assert_eq!(line["tls"], spelt, "{line}");
+    }
+    let plain = World::new();
+    let line = told(
+        &plain.gateway,
+        &plain.signed("GET", "/"),
+        "answered_here",
+        None,
+    );
+    assert_eq!(line["tls"], Value::Null);
+}
+
+#[test]
+fn writes_combined_lines_without_a_query() {
+    let world = World::with("[log]\naccess = \"combined\"");
+    let get = world.signed("GET", "/photos/acme/a%20b").presigned(60);
+    let get = get.header("user-agent", "curl/8 \"x\"");
+    assert_eq!(get.send().status, 404);
+    world.gateway.log.assert_says("curl/8");
+    let text = world.gateway.log.text();
+    assert!(text.starts_with("127.0.0.1 - acme ["), "{text}");
+    let (_, rest) = text.split_once("] ").unwrap_or_default();
+    let (request, rest) = rest.split_once(" 404 ").unwrap_or_default();
+    assert_eq!(request, "\"GET /photos/acme/a%20b HTTP/1.1\"");
+    assert!(rest.ends_with(" \"-\" \"curl/8 \\x22x\\x22\"\n"), "{text}");
+}
+
+#[test]
+fn reload_changes_the_access_log() {
+    let emulator = support::emulator();
+    let with = |log: &str| toml(emulator.cos_addr(), emulator.sts_addr(), log);
+    let gateway = Gateway::start(&with("[log]\naccess_share = \"0%\""));
+    let location = || Call::new(gateway.addr, "GET", "/photos?location").signed_by(ACME);
+    let unwritten = location().send();
+    told(
+        &gateway,
+        &Call::new(gateway.addr, "GET", "/photos?location").signed_by((ACME.0, "wrong")),
+        "refused",
+        Some("authenticate"),
+    );
+    assert!(gateway.reload(&with("")).is_ok());
+    told(&gateway, &location(), "answered_here", None);
+    let id = unwritten.header("x-amz-request-id").unwrap_or_default();
+    assert!(!id.is_empty() && !gateway.log.text().contains(id));
+    assert!(
+        gateway
+            .reload(&with("[log]\naccess_user_agent = false"))
+            .is_ok()
+    );
+    let call = location().header("user-agent", "hidden");
+    let line = told(&gateway, &call, "answered_here", None);
+    assert_eq!(line["user_agent"], Value::Null);
 }
 
 /// All that holds a secret and can be printed, printed.

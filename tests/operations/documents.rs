@@ -19,9 +19,12 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support;
 use cosgate::decision::{Step, Verdict};
 use cosgate::error::{Code, S3Error};
-use cosgate::observe::{AccessLine, EndedRequest, Metrics, MetricsView, TextFormat, access_log};
+use cosgate::observe::{
+    AccessLine, EndedRequest, Metrics, MetricsView, TextFormat, TraceId, access_log,
+};
 use cosgate::s3::Operation;
 use cosgate::s3::sts::sts_code;
 use cosgate::tenant::{Identity, KeyState};
@@ -43,7 +46,7 @@ const ROWS: [(char, usize); 6] = [
     ('A', 12),
     ('B', 21),
     ('C', 7),
-    ('D', 12),
+    ('D', 13),
     ('E', 13),
     ('F', 17),
 ];
@@ -485,6 +488,7 @@ fn every_metric_is_documented_with_its_type_and_labels() {
                     | "le"
                     | "code"
                     | "version"
+                    | "commit"
                     | "features"
             ) || rows.any(|row| row.contains(&value));
             assert!(is_listed, "{label} {value} is not documented");
@@ -547,7 +551,9 @@ fn whole_line() -> AccessLine<'static> {
     AccessLine {
         time: Timestamp::from_unix(1_768_480_245),
         request_id: "R1",
+        trace_id: Some(TraceId([1; 16])),
         http: Version::HTTP_11,
+        tls: Some("1.3"),
         client: Some(Ipv4Addr::LOCALHOST.into()),
         uid: Some(1),
         tenant: Some("acme"),
@@ -555,10 +561,12 @@ fn whole_line() -> AccessLine<'static> {
         key_id: Some("KEY"),
         session_of: Some("KEY"),
         subject: Some("alice"),
+        method: Some("PUT"),
         operation: Some(Operation::PutObject),
         sts_action: None,
         bucket: Some("photos"),
         key: Some("a"),
+        prefix: Some("a"),
         source: Some("photos/b"),
         denied: 1,
         verdict: Some(Verdict::Refused),
@@ -573,6 +581,8 @@ fn whole_line() -> AccessLine<'static> {
         upstream_time: Some(Duration::from_millis(1)),
         upstream_status: Some(StatusCode::OK),
         upstream_request_id: Some("R2"),
+        user_agent: Some(b"aws-cli"),
+        referer_host: Some(b"example.com"),
         detail: Some("why"),
     }
 }
@@ -581,7 +591,9 @@ fn whole_line() -> AccessLine<'static> {
 fn every_field_of_the_access_log_is_documented() {
     let written = Written::default();
     let metrics = Metrics::new(1);
-    let (log, writer) = access_log::start(written.clone(), metrics.core(0)).unwrap();
+    let anywhere = (Ipv4Addr::LOCALHOST, 1).into();
+    let config = support::config(&support::toml(anywhere, anywhere, "")).log;
+    let (log, writer) = access_log::start(&config, written.clone(), metrics.core(0)).unwrap();
     log.buffer(metrics.core(0)).write(&whole_line());
     drop(log);
     assert!(writer.finish(Duration::from_secs(10)));

@@ -291,7 +291,7 @@ fn what_is_answered_here_is_shown() {
         0,
         &(as_acme("GetBucketLocation, bucket \"inbox\", location=\"\"")
             + r#"authorize     the tenant's own bucket inbox (inbox-1250000000 in ap-beijing, prefixes *)
-verdict       answered here
+verdict       answered_here
 
 the answer: status 200
 <?xml version="1.0" encoding="UTF-8"?>

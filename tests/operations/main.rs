@@ -3,8 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin_api;
 mod audit;
 mod cli;
+mod companions;
 mod configurations;
 mod decision;
 mod doctor;
@@ -18,3 +20,5 @@ mod process;
 mod readiness;
 mod reload;
 mod request_reference;
+#[cfg(feature = "otel")]
+mod traces;

@@ -113,6 +113,83 @@ fn signals_that_do_not_end_it_leave_every_server_serving() {
     }
 }
 
+#[test]
+fn writes_the_program_log_as_json() {
+    let emulator = support::emulator();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("cosgate.toml");
+    let text = toml(
+        emulator.cos_addr(),
+        emulator.sts_addr(),
+        "[log]\nprogram = \"json\"\n",
+    );
+    let is_json = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        ["time", "level", "target", "message"]
+            .iter()
+            .all(|name| line[name].is_string())
+    };
+
+    fs::write(&config, &text).unwrap();
+    let mut command = cosgate(&["serve", "-c", config.to_str().unwrap()]);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut process = Owned(command.spawn().unwrap());
+    let err = Said::from(process.0.stderr.take().unwrap());
+    eventually("it serves", || err.text().contains("cosgate serves"));
+    let as_text = text.replace("program = \"json\"", "program = \"text\"");
+    fs::write(&config, as_text).unwrap();
+    process.signal("HUP");
+    eventually("a reload changes it", || {
+        err.text().contains(": reloaded change=")
+    });
+    process.signal("TERM");
+    assert_eq!(process.wait(), Some(0));
+    let said = err.text();
+    let (before, after) = said.split_once("cosgate serves").unwrap();
+    assert!(before.lines().rev().skip(1).all(is_json), "{before}");
+    assert!(
+        !after.lines().skip(1).any(|line| line.starts_with('{')),
+        "{after}"
+    );
+
+    fs::write(&config, "[server]\nlisten = 7\n").unwrap();
+    let mut command = cosgate(&["serve", "-c", config.to_str().unwrap()]);
+    let out = command.env("COSGATE_LOG_PROGRAM", "json").output().unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(!out.status.success() && said.contains("listen"), "{said}");
+    assert!(said.lines().all(is_json), "{said}");
+}
+
+#[test]
+fn reopens_the_access_log_at_a_signal() {
+    let emulator = support::emulator();
+    let folder = tempfile::tempdir().unwrap();
+    let (log, old) = (
+        folder.path().join("access.log"),
+        folder.path().join("access.log.1"),
+    );
+    let more = format!("[log]\naccess_file = {log:?}\naccess_share = \"100%\"\n");
+    let (mut out, stdout) = pipe().unwrap();
+    let (_err, stderr) = pipe().unwrap();
+    let mut muted = Muted::start(&emulator, "info", &more, stdout, stderr);
+    let lines = |path: &Path| fs::read_to_string(path).unwrap_or_default().lines().count();
+    get(muted.addr).send();
+    eventually("a line", || lines(&log) == 1);
+    fs::rename(&log, &old).unwrap();
+    get(muted.addr).send();
+    eventually("the old file goes on", || lines(&old) == 2);
+    muted.process.signal("USR1");
+    eventually("there is a new file", || log.exists());
+    get(muted.addr).send();
+    muted.process.signal("TERM");
+    assert_eq!(muted.process.wait(), Some(0));
+    assert_eq!((lines(&old), lines(&log)), (2, 1));
+    let mut said = String::new();
+    drop(muted);
+    out.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "", "the file takes the place of standard output");
+}
+
 /// Its configuration is a pipe: it is being read as long as the test likes.
 #[cfg(target_os = "linux")]
 #[test]

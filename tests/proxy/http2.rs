@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use crate::support::http2::{Http2, reply, request, send_data, tls};
 use crate::support::{
-    self, Act, Authority, BUCKET, Call, Gateway, PATIENCE, Scripted, World, act, eventually,
+    self, Act, Authority, BUCKET, Call, Gateway, Log, PATIENCE, Scripted, World, act, eventually,
     header_of,
 };
 use base64::Engine as _;
@@ -860,11 +860,38 @@ async fn closes_the_connection_after_a_reset_flood() {
         let requests = world.upstream_requests();
         assert!(requests < 500, "{requests}");
     }
+    eventually("it is counted", || failures(&world, "flood") == 2);
     let client = Http2::connect(&authority, world.gateway.addr).await;
     client
         .send(&world.signed("PUT", KEY).body("x"))
         .await
         .assert_ok();
+}
+
+const FAILURES: &str = "cosgate_http2_failures_total";
+
+fn failures(world: &World, reason: &str) -> u64 {
+    world.gateway.metric(FAILURES, &format!("\"{reason}\""))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_breaches_of_the_protocol() {
+    let log = Log::of_program();
+    let authority = Authority::new("ours");
+    let world = authority.serve("");
+    let mut gone = Raw::connect(&authority, world.gateway.addr).await;
+    gone.next_of(&[SETTINGS]).await;
+    drop(gone);
+    let mut broken = Raw::connect(&authority, world.gateway.addr).await;
+    let peer = broken.0.get_ref().0.local_addr().unwrap();
+    // A ping has eight bytes (RFC 9113 section 6.7).
+    broken.write(PING, 0, 0, &[0; 7]).await.unwrap();
+    broken.ends().await;
+    eventually("it is counted", || failures(&world, "protocol") == 1);
+    let is_it =
+        |line: &str| line.contains("cause=\"protocol\"") && line.contains(&format!("peer={peer}"));
+    eventually("it is logged", || log.text().lines().any(is_it));
+    assert_eq!(world.gateway.metric(FAILURES, ""), 1);
 }
 
 const SHORT: &str = r#"
@@ -926,6 +953,14 @@ async fn times_out_slow_header_blocks() {
         slow.ends().await;
         assert_about(started.elapsed(), 300);
     }
+    let late = || {
+        world
+            .gateway
+            .metric("cosgate_heads_refused_total", "\"timeout\"")
+    };
+    // h2 ends the one whose block has too many frames.
+    let ended = || late() + failures(&world, "flood");
+    eventually("they are counted", || ended() == 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

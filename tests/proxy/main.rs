@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod before_requests;
 mod conditions;
 mod connections;
 mod falsified;

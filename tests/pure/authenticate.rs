@@ -43,7 +43,10 @@ fn now() -> Timestamp {
 fn tenant(name: &str, keys: &[&str], anonymous: bool) -> config::TenantConfig {
     let key = |id: &&str| config::AccessKey {
         id: (*id).into(),
-        secret: Secret::new(SECRET),
+        secret: config::GivenSecret {
+            value: Secret::new(SECRET),
+            source: config::SecretSource::Literal,
+        },
         not_after: None,
     };
     config::TenantConfig {
@@ -77,6 +80,7 @@ fn config() -> Config {
             socket_mode: 0o600,
             admin: None,
             admin_hosts: None,
+            admin_token: None,
             domains: vec!["s3.localhost".into(), "s3.example.com".into()],
             region: "ap-guangzhou".into(),
             strict_region: false,
@@ -130,6 +134,19 @@ fn config() -> Config {
                 idle_timeout: second,
                 idle_connections: 1,
             },
+        },
+        log: config::LogConfig {
+            access: config::AccessFormat::Json,
+            access_file: None,
+            access_share: config::SampleShare::ALL,
+            access_slow: second,
+            access_user_agent: true,
+            program: config::ProgramFormat::Text,
+        },
+        traces: config::TracesConfig {
+            enabled: false,
+            share: config::SampleShare::NONE,
+            collector: None,
         },
         sts: config::Sts {
             endpoint: endpoint(),

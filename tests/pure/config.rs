@@ -209,7 +209,10 @@ fn smallest_file_has_the_documented_defaults() {
         panic!()
     };
     assert_eq!((tenant.name.as_str(), tenant.issuer), ("acme", 0));
-    assert_eq!(tenant.access_keys[0].secret.expose(), "secret-of-acme");
+    assert_eq!(
+        tenant.access_keys[0].secret.value.expose(),
+        "secret-of-acme"
+    );
     assert_eq!(
         tenant.grants[0].prefixes,
         [PrefixPattern::StartsWith("acme/".to_owned())]
@@ -274,7 +277,7 @@ fn rejects_unknown_keys() {
         "[server]",
         "§colour = 1\n[server]",
         "unknown section `colour`",
-        "the keys here are credentials, identities, include, issuers, server",
+        "the keys here are credentials, identities, include, issuers, log, server",
     );
     errs(
         "kind =",
@@ -574,6 +577,41 @@ fn checks_upstream_and_sts_values() {
         "out of range",
         "1KiB to 1MiB",
     );
+}
+
+#[test]
+fn checks_log_and_trace_values() {
+    let errs = |line: &str, message: &str, fix: &str| {
+        errs(
+            "[issuers.main]",
+            &format!("{line}\n[issuers.main]"),
+            message,
+            fix,
+        );
+    };
+    errs(
+        "[log]\naccess = §\"xml\"",
+        "`xml` is not allowed here",
+        "\"combined\"",
+    );
+    errs(
+        "[log]\naccess_share = §\"5\"",
+        "`5` is no percentage",
+        "\"2.5%\"",
+    );
+    errs("[log]\naccess_slow = §\"0s\"", "out of range", "1ms to 1h");
+    errs(
+        "[traces]\nshare = §\"101%\"",
+        "`101%` is no percentage",
+        "\"100%\"",
+    );
+    let collector = "endpoint = §\"http://127.0.0.1:4318/v1/traces\"";
+    let (message, fix) = if cfg!(feature = "otel") {
+        ("no effect without `enabled`", "enabled = true")
+    } else {
+        ("this cosgate cannot send traces", "--features otel")
+    };
+    errs(&format!("[traces]\n{collector}"), message, fix);
 }
 
 #[test]
@@ -917,7 +955,7 @@ fn trims_white_space_around_secrets() {
             panic!()
         };
         assert_eq!(key.secret_key.value.expose(), "the-key");
-        assert!(key.secret_key.file.is_some());
+        assert!(key.secret_key.file().is_some());
         let (config, _) = parse_with(WHOLE, &[("KEY", content)], &[]).unwrap();
         let IssuerKind::Federation {
             base: BaseKey::Given(key),
@@ -1887,7 +1925,7 @@ fn variables_override_scalar_keys() {
     );
     assert_eq!(kind.duration(), Some(Duration::from_mins(30)));
     assert_eq!(
-        config.tenants[0].access_keys[0].secret.expose(),
+        config.tenants[0].access_keys[0].secret.value.expose(),
         "other-secret"
     );
     assert_eq!(config.tenants[0].grants[0].region, "ap-beijing");
@@ -2049,7 +2087,10 @@ fn generated_key_pair_is_valid_configuration() {
     );
     let (config, _) =
         parse_with(&text, &[(&format!("COSGATE_SECRET_{id}"), &secret)], &[]).unwrap();
-    assert_eq!(config.tenants[0].access_keys[0].secret.expose(), secret);
+    assert_eq!(
+        config.tenants[0].access_keys[0].secret.value.expose(),
+        secret
+    );
 }
 
 proptest! {
@@ -2799,7 +2840,7 @@ fn reads_included_files() {
     assert_eq!(initech.name, "initech");
     let key = initech.access_keys.first().unwrap();
     assert_eq!(
-        key.secret.expose(),
+        key.secret.value.expose(),
         "secret-of-initech",
         "beside its own file"
     );

@@ -278,8 +278,9 @@ impl Gateway {
         let (stop, stopped) = oneshot::channel();
         let metrics = Metrics::new(config.server.threads);
         let log = Log::default();
-        let (access_log, writer) = access_log::start(log.clone(), metrics.core(0)).unwrap();
-        let shared = Shared::start_by(clock, config, metrics, access_log).unwrap();
+        let (access_log, writer) =
+            access_log::start(&config.log, log.clone(), metrics.core(0)).unwrap();
+        let shared = Shared::start_by(clock, config, metrics, access_log, None).unwrap();
         let live = LiveConfig::new(Arc::clone(&shared)).unwrap();
         let served = Arc::clone(&live);
         let thread = std::thread::spawn(move || {

@@ -229,7 +229,7 @@ impl Tenants {
             tenant.access_keys.iter().map(move |key| {
                 (
                     key.id.clone(),
-                    LocalKey::new(&key.id, index, key.secret.clone()).until(key.not_after),
+                    LocalKey::new(&key.id, index, key.secret.value.clone()).until(key.not_after),
                 )
             })
         });
@@ -247,7 +247,13 @@ impl Tenants {
             vend_tokens: vend::tokens(config),
             proofs: Remembered::new(),
             strangers: old_strangers.unwrap_or_default(),
-            seal: SessionSeal::new(config.server.session_secrets.iter()),
+            seal: SessionSeal::new(
+                config
+                    .server
+                    .session_secrets
+                    .iter()
+                    .map(|secret| &secret.value),
+            ),
             sessions: Remembered::new(),
             revoked: (config.tenants.iter().map(|tenant| &tenant.revoked))
                 .chain(config.templates.iter().map(|template| &template.revoked))

@@ -80,6 +80,14 @@ impl Roots {
         Self(Arc::new(config), Arc::clone(&self.1))
     }
 
+    /// The same, for a protocol that is not HTTP: none is offered.
+    #[must_use]
+    pub(crate) fn speaking_no_http(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.alpn_protocols.clear();
+        Self(Arc::new(config), Arc::clone(&self.1))
+    }
+
     /// Whether both trust the same authorities.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.1.roots == other.1.roots

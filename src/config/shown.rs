@@ -1,0 +1,741 @@
+//! The configuration as it is used, table by table, for the operator to see: with its defaults, and of each
+//! secret only where it came from.
+//!
+//! Each table is taken apart field by field, so that a new key does not compile before it is here.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::path::Path;
+
+use ipnet::IpNet;
+use serde_json::{Map, Value, json};
+
+use super::cors::CorsRule;
+use super::endpoint::EndpointTemplate;
+use super::given_secret::GivenSecret;
+use super::grammar::spell;
+use super::log::{AccessFormat, LogConfig, ProgramFormat};
+use super::model::{
+    AccessKey, Admission, BaseKey, ClientAuth, Config, GivenKey, Grant, IdentityProviderConfig,
+    Issuer, IssuerKind, Jwks, KeyCommand, ReadyPart, RevokedSessions, Role, Server, ServerLimits,
+    ServerTls, SharedCache, StoredCheck, Sts, TemplateConfig, TenantConfig, TenantLimits, Upstream,
+    UpstreamLimits, UpstreamSignature, Vend, WebIdentity,
+};
+use super::named_file::FileKind;
+use super::traces::{CollectorConfig, TracesConfig};
+
+/// A table of the configuration, which is written out when it is wanted: there may be thousands.
+#[derive(Clone, Debug)]
+pub struct ShownTable<'a> {
+    /// As a file heads it: `server.limits`, `tenants.acme`.
+    pub name: Cow<'a, str>,
+    config: &'a Config,
+    content: TableOf<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum TableOf<'a> {
+    Credentials,
+    Identity(&'a IdentityProviderConfig),
+    Include,
+    Issuer(&'a Issuer),
+    Log,
+    Server,
+    ServerLimits,
+    ServerTls(&'a ServerTls),
+    Shared(&'a SharedCache),
+    Sts,
+    StsLimits,
+    Template(&'a TemplateConfig),
+    Tenant(&'a TenantConfig),
+    Traces,
+    Upstream,
+    UpstreamLimits,
+}
+
+impl Config {
+    /// Every table, in no order.
+    pub fn shown_tables(&self) -> impl Iterator<Item = ShownTable<'_>> {
+        let table = |name, content| ShownTable {
+            name,
+            config: self,
+            content,
+        };
+        let fixed = [
+            ("credentials", TableOf::Credentials),
+            ("include", TableOf::Include),
+            ("log", TableOf::Log),
+            ("server", TableOf::Server),
+            ("server.limits", TableOf::ServerLimits),
+            ("sts", TableOf::Sts),
+            ("sts.limits", TableOf::StsLimits),
+            ("traces", TableOf::Traces),
+            ("upstream", TableOf::Upstream),
+            ("upstream.limits", TableOf::UpstreamLimits),
+        ];
+        let shared = self.credential_shared.as_ref().map(TableOf::Shared);
+        let tls = self.server.tls.as_ref().map(TableOf::ServerTls);
+        let optional = [("credentials.shared", shared), ("server.tls", tls)];
+        let optional = optional
+            .into_iter()
+            .filter_map(|(name, content)| Some((name, content?)));
+        let fixed = fixed.into_iter().chain(optional);
+        let issuers = self.issuers.iter();
+        let issuers = issuers.map(|issuer| ("issuers", &issuer.name, TableOf::Issuer(issuer)));
+        let identities = self.identities.iter();
+        let identities =
+            identities.map(|identity| ("identities", &identity.name, TableOf::Identity(identity)));
+        let templates = self.templates.iter();
+        let templates =
+            templates.map(|template| ("templates", &template.name, TableOf::Template(template)));
+        let tenants = self.tenants.iter();
+        let tenants = tenants.map(|tenant| ("tenants", &tenant.name, TableOf::Tenant(tenant)));
+        let named = issuers.chain(identities).chain(templates).chain(tenants);
+        fixed
+            .map(move |(name, content)| table(Cow::Borrowed(name), content))
+            .chain(
+                named.map(move |(of, name, content)| {
+                    table(Cow::Owned(format!("{of}.{name}")), content)
+                }),
+            )
+    }
+}
+
+impl ShownTable<'_> {
+    /// Its keys and their values, without those that are not set.
+    pub fn keys(&self) -> Map<String, Value> {
+        let config = self.config;
+        let keys = match self.content {
+            TableOf::Credentials => credentials(config),
+            TableOf::Identity(identity) => identity_keys(identity),
+            TableOf::Include => include(config),
+            TableOf::Issuer(issuer) => issuer_keys(config, issuer),
+            TableOf::Log => log(&config.log),
+            TableOf::Server => server(&config.server),
+            TableOf::ServerLimits => server_limits(&config.server.limits),
+            TableOf::ServerTls(tls) => server_tls(tls),
+            TableOf::Shared(shared) => shared_keys(shared),
+            TableOf::Sts => sts(&config.sts),
+            TableOf::StsLimits => sts_limits(&config.sts),
+            TableOf::Template(template) => template_keys(config, template),
+            TableOf::Tenant(tenant) => tenant_keys(config, tenant),
+            TableOf::Traces => traces(&config.traces),
+            TableOf::Upstream => upstream(&config.upstream),
+            TableOf::UpstreamLimits => upstream_limits(&config.upstream.limits),
+        };
+        match without_absent(keys) {
+            Value::Object(keys) => keys,
+            _ => Map::new(),
+        }
+    }
+}
+
+fn without_absent(value: Value) -> Value {
+    match value {
+        Value::Object(keys) => {
+            let keys = keys.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(
+                keys.map(|(key, value)| (key, without_absent(value)))
+                    .collect(),
+            )
+        }
+        Value::Array(elements) => elements.into_iter().map(without_absent).collect(),
+        other => other,
+    }
+}
+
+fn server(server: &Server) -> Value {
+    let Server {
+        listen,
+        socket_mode,
+        admin,
+        admin_token,
+        admin_hosts,
+        domains,
+        region,
+        strict_region,
+        allow_remote_anonymous,
+        allow_plain_bearer,
+        loopback_is_proxy,
+        proxy_protocol,
+        trusted_proxies,
+        trusted_users,
+        allow_qsign,
+        allow_sigv2_presign,
+        threads,
+        max_presign,
+        session_secrets,
+        sessions_not_before,
+        ready_requires,
+        tenant_metrics,
+        reuse_port,
+        reload_on_change,
+        max_session,
+        tls: _,
+        limits: _,
+    } = server;
+    let mut session_secrets = session_secrets.iter().map(secret);
+    json!({
+        "listen": text(listen),
+        "socket_mode": format!("{socket_mode:04o}"),
+        "admin": admin.map_or_else(String::new, |admin| admin.to_string()),
+        "admin_token": admin_token.as_ref().map(secret),
+        "admin_hosts": admin_hosts,
+        "domains": domains,
+        "region": region,
+        "strict_region": strict_region,
+        "allow_remote_anonymous": allow_remote_anonymous,
+        "allow_plain_bearer": allow_plain_bearer,
+        "loopback_is_proxy": loopback_is_proxy,
+        "proxy_protocol": proxy_protocol,
+        "trusted_proxies": proxies(trusted_proxies, trusted_users),
+        "allow_qsign": allow_qsign,
+        "allow_sigv2_presign": allow_sigv2_presign,
+        "threads": threads,
+        "max_presign": spell(*max_presign),
+        "session_secret": session_secrets.next(),
+        "previous_session_secret": session_secrets.next(),
+        "sessions_not_before": sessions_not_before.map(text),
+        "ready_requires": ready_parts(ready_requires),
+        "tenant_metrics": tenant_metrics,
+        "reuse_port": reuse_port,
+        "reload_on_change": reload_on_change,
+        "max_session": spell(*max_session),
+    })
+}
+
+fn proxies(networks: &[IpNet], users: &[u32]) -> Vec<String> {
+    let users = users.iter().map(|user| format!("unix:{user}"));
+    networks
+        .iter()
+        .map(ToString::to_string)
+        .chain(users)
+        .collect()
+}
+
+fn ready_parts(parts: &[ReadyPart]) -> Vec<&'static str> {
+    let name = |part: &ReadyPart| match part {
+        ReadyPart::Cos => "cos",
+        ReadyPart::Sts => "sts",
+    };
+    parts.iter().map(name).collect()
+}
+
+fn server_tls(tls: &ServerTls) -> Value {
+    let ServerTls {
+        cert,
+        key,
+        client_ca,
+        client_crl,
+        client_auth,
+    } = tls;
+    json!({
+        "cert": path(cert),
+        "key": path(key),
+        "client_ca": client_ca.as_deref().map(path),
+        "client_crl": client_crl.as_deref().map(path),
+        "client_auth": match client_auth {
+            ClientAuth::Optional => "optional",
+            ClientAuth::Required => "required",
+        },
+    })
+}
+
+fn server_limits(limits: &ServerLimits) -> Value {
+    let ServerLimits {
+        head_bytes,
+        head_fields,
+        head_timeout,
+        body_rate,
+        body_window,
+        idle_timeout,
+        tls_handshake_timeout,
+        xml_bytes,
+        connections,
+        connections_per_address,
+        stranger_bytes,
+        drain_delay,
+        drain_timeout,
+        streams,
+        stream_window,
+    } = limits;
+    json!({
+        "head_bytes": head_bytes,
+        "head_fields": head_fields,
+        "head_timeout": spell(*head_timeout),
+        "body_rate": body_rate,
+        "body_window": spell(*body_window),
+        "idle_timeout": spell(*idle_timeout),
+        "tls_handshake_timeout": spell(*tls_handshake_timeout),
+        "xml_bytes": xml_bytes,
+        "connections": connections,
+        "connections_per_address": connections_per_address,
+        "stranger_bytes": stranger_bytes,
+        "drain_delay": spell(*drain_delay),
+        "drain_timeout": spell(*drain_timeout),
+        "streams": streams,
+        "stream_window": stream_window,
+    })
+}
+
+fn upstream(upstream: &Upstream) -> Value {
+    let Upstream {
+        endpoint,
+        service_endpoint,
+        signature,
+        connect_to,
+        ca_file,
+        stored_check,
+        spool_unknown_length,
+        limits: _,
+    } = upstream;
+    json!({
+        "endpoint": url(endpoint),
+        "service_endpoint": url(service_endpoint),
+        "signature": match signature {
+            UpstreamSignature::Cos => "cos",
+            UpstreamSignature::S3 => "s3",
+        },
+        "connect_to": connect_to,
+        "ca_file": ca_file.as_deref().map(path),
+        "stored_check": match stored_check {
+            StoredCheck::Crc64Ecma => "crc64ecma",
+            StoredCheck::Md5 => "md5",
+            StoredCheck::Off => "off",
+        },
+        "spool_unknown_length": spool_unknown_length,
+    })
+}
+
+fn upstream_limits(limits: &UpstreamLimits) -> Value {
+    let UpstreamLimits {
+        connect_timeout,
+        tls_handshake_timeout,
+        head_timeout,
+        idle_timeout,
+        idle_connections,
+    } = limits;
+    json!({
+        "connect_timeout": spell(*connect_timeout),
+        "tls_handshake_timeout": spell(*tls_handshake_timeout),
+        "head_timeout": spell(*head_timeout),
+        "idle_timeout": spell(*idle_timeout),
+        "idle_connections": idle_connections,
+    })
+}
+
+fn sts(sts: &Sts) -> Value {
+    let Sts {
+        endpoint,
+        region,
+        connect_to,
+        ca_file,
+        timeout: _, // of [sts.limits]
+        answer_bytes: _,
+    } = sts;
+    json!({
+        "endpoint": url(endpoint),
+        "region": region,
+        "connect_to": connect_to,
+        "ca_file": ca_file.as_deref().map(path),
+    })
+}
+
+fn sts_limits(sts: &Sts) -> Value {
+    json!({ "timeout": spell(sts.timeout), "answer_bytes": sts.answer_bytes })
+}
+
+fn credentials(config: &Config) -> Value {
+    json!({
+        "entries": config.credential_entries,
+        "session_policies": config.credential_session_policies,
+        "warm": config.credential_warm,
+    })
+}
+
+fn shared_keys(shared: &SharedCache) -> Value {
+    let SharedCache {
+        redis,
+        sentinels,
+        ca_file,
+        key,
+    } = shared;
+    json!({
+        "redis": secret(redis),
+        "sentinels": sentinels,
+        "ca_file": ca_file.as_deref().map(path),
+        "key": secret(key),
+    })
+}
+
+fn log(log: &LogConfig) -> Value {
+    let LogConfig {
+        access,
+        access_file,
+        access_share,
+        access_slow,
+        access_user_agent,
+        program,
+    } = log;
+    json!({
+        "access": match access {
+            AccessFormat::Combined => "combined",
+            AccessFormat::Json => "json",
+            AccessFormat::Off => "off",
+            AccessFormat::Short => "short",
+        },
+        "access_file": access_file.as_deref().map(path),
+        "access_share": text(access_share),
+        "access_slow": spell(*access_slow),
+        "access_user_agent": access_user_agent,
+        "program": match program {
+            ProgramFormat::Json => "json",
+            ProgramFormat::Text => "text",
+        },
+    })
+}
+
+fn traces(traces: &TracesConfig) -> Value {
+    let TracesConfig {
+        enabled,
+        share,
+        collector,
+    } = traces;
+    let collector = collector.as_ref().map(|collector| {
+        let CollectorConfig {
+            endpoint,
+            ca_file,
+            authorization,
+        } = collector;
+        json!({
+            "endpoint": url(endpoint),
+            "ca_file": ca_file.as_deref().map(path),
+            "authorization": authorization.as_ref().map(secret),
+        })
+    });
+    let own = json!({ "enabled": enabled, "share": text(share) });
+    merged([own, collector.unwrap_or_default()])
+}
+
+fn include(config: &Config) -> Value {
+    let included = config.files.iter();
+    let included = included.filter(|file| file.kind == FileKind::Configuration);
+    json!({ "number_of_files": included.count() })
+}
+
+fn issuer_keys(config: &Config, issuer: &Issuer) -> Value {
+    let Issuer {
+        name: _,
+        kind,
+        rate,
+    } = issuer;
+    let keys = match kind {
+        IssuerKind::AssumeRole { base, role } => merged([
+            json!({ "kind": "assume-role" }),
+            base_key(config, base),
+            role_keys(role),
+        ]),
+        IssuerKind::Federation { base, duration } => merged([
+            json!({ "kind": "federation", "duration": spell(*duration) }),
+            base_key(config, base),
+        ]),
+        IssuerKind::Static(key) => return merged([json!({ "kind": "static" }), given_key(key)]),
+        IssuerKind::WebIdentity(WebIdentity {
+            provider_id,
+            token_file,
+            role_arn,
+            session_name,
+            duration,
+        }) => json!({
+            "kind": "web-identity",
+            "provider_id": provider_id,
+            "token_file": path(token_file),
+            "role_arn": role_arn,
+            "session_name": session_name,
+            "duration": spell(*duration),
+        }),
+    };
+    let rate = json!({ "calls_per_second": rate.per_second, "burst": rate.burst });
+    merged([keys, rate])
+}
+
+fn base_key(config: &Config, base: &BaseKey) -> Value {
+    match base {
+        // Arguments of a command may be secrets.
+        BaseKey::Command(KeyCommand { words, env }) => {
+            let arguments = words.iter().skip(1).map(|_| "(an argument)");
+            let program = words.iter().take(1).map(String::as_str);
+            json!({ "command": program.chain(arguments).collect::<Vec<_>>(), "command_env": env })
+        }
+        BaseKey::CvmRole { name, endpoint } => {
+            json!({ "cvm_role": name, "metadata_endpoint": url(endpoint) })
+        }
+        BaseKey::Given(key) => given_key(key),
+        BaseKey::Issuer(index) => json!({ "base": issuer_name(config, *index) }),
+        BaseKey::Profile { name, file } => json!({ "profile": name, "profile_file": path(file) }),
+    }
+}
+
+fn given_key(key: &GivenKey) -> Value {
+    let GivenKey {
+        secret_id,
+        secret_key,
+        token,
+    } = key;
+    json!({
+        "secret_id": secret(secret_id),
+        "secret_key": secret(secret_key),
+        "token": token.as_ref().map(secret),
+    })
+}
+
+fn role_keys(role: &Role) -> Value {
+    let Role {
+        arn,
+        session_name,
+        external_id,
+        tags,
+        source_identity,
+        duration,
+    } = role;
+    let tags = tags
+        .iter()
+        .map(|(key, value)| json!({ "key": key, "value": value }));
+    json!({
+        "role_arn": arn,
+        "session_name": session_name,
+        "external_id": external_id,
+        "tags": tags.collect::<Vec<_>>(),
+        "source_identity": source_identity,
+        "duration": spell(*duration),
+    })
+}
+
+fn identity_keys(identity: &IdentityProviderConfig) -> Value {
+    let IdentityProviderConfig {
+        name: _,
+        issuer,
+        audience,
+        jwks,
+        max_key_age,
+        tenant_claim,
+    } = identity;
+    let keys = json!({
+        "issuer": issuer,
+        "audience": audience,
+        "max_key_age": spell(*max_key_age),
+        "tenant_claim": tenant_claim,
+    });
+    let jwks = match jwks {
+        Jwks::File(file) => json!({ "jwks": format!("file:{}", file.display()) }),
+        Jwks::Url {
+            endpoint,
+            connect_to,
+            ca_file,
+            refresh,
+        } => json!({
+            "jwks": url(endpoint),
+            "connect_to": connect_to,
+            "ca_file": ca_file.as_deref().map(path),
+            "refresh": spell(*refresh),
+        }),
+    };
+    merged([keys, jwks])
+}
+
+fn tenant_keys(config: &Config, tenant: &TenantConfig) -> Value {
+    let TenantConfig {
+        name: _,
+        issuer,
+        access_keys,
+        anonymous,
+        admission,
+        identity,
+        grants,
+        limits,
+        vend,
+        revoked,
+    } = tenant;
+    let Admission {
+        client_certs,
+        require_client_cert,
+        unix_users,
+        allowed_ips,
+    } = admission;
+    let keys = json!({
+        "issuer": issuer_name(config, *issuer),
+        "access_keys": access_keys.iter().map(access_key).collect::<Vec<_>>(),
+        "anonymous": anonymous,
+        "client_certs": texts(client_certs),
+        "require_client_cert": require_client_cert,
+        "unix_users": unix_users,
+        "allowed_ips": texts(allowed_ips),
+        "identity": identity.and_then(|index| identity_name(config, index)),
+        "grants": grants.iter().map(grant).collect::<Vec<_>>(),
+        "limits": tenant_limits(limits),
+    });
+    merged([keys, vend_keys(vend.as_ref()), revoked_keys(revoked)])
+}
+
+fn template_keys(config: &Config, template: &TemplateConfig) -> Value {
+    let TemplateConfig {
+        name: _,
+        issuer,
+        identity,
+        grants,
+        vend,
+        allowed_ips,
+        limits,
+        revoked,
+    } = template;
+    let keys = json!({
+        "issuer": issuer_name(config, *issuer),
+        "identity": identity_name(config, *identity),
+        "allowed_ips": texts(allowed_ips),
+        "grants": grants.iter().map(grant).collect::<Vec<_>>(),
+        "limits": tenant_limits(limits),
+    });
+    merged([keys, vend_keys(vend.as_ref()), revoked_keys(revoked)])
+}
+
+fn access_key(key: &AccessKey) -> Value {
+    let AccessKey {
+        id,
+        secret: own,
+        not_after,
+    } = key;
+    json!({ "id": id, "secret": secret(own), "not_after": not_after.map(text) })
+}
+
+fn vend_keys(vend: Option<&Vend>) -> Value {
+    let Some(Vend { tokens, duration }) = vend else {
+        return json!({ "vend": false });
+    };
+    let tokens: Vec<_> = tokens.iter().map(secret).collect();
+    json!({
+        "vend": true,
+        "vend_tokens": (!tokens.is_empty()).then_some(tokens),
+        "vend_duration": spell(*duration),
+    })
+}
+
+fn revoked_keys(revoked: &RevokedSessions) -> Value {
+    let RevokedSessions { before, subjects } = revoked;
+    let subjects = subjects.iter();
+    let subjects =
+        subjects.map(|(subject, before)| json!({ "subject": subject, "before": text(before) }));
+    json!({
+        "sessions_not_before": before.map(text),
+        "revoked_sessions": subjects.collect::<Vec<_>>(),
+    })
+}
+
+fn tenant_limits(limits: &TenantLimits) -> Value {
+    let TenantLimits {
+        requests_per_second,
+        burst,
+        concurrent_requests,
+        upload_rate,
+        download_rate,
+        object_size,
+    } = limits;
+    json!({
+        "requests_per_second": requests_per_second,
+        "burst": burst,
+        "concurrent_requests": concurrent_requests,
+        "upload_rate": upload_rate,
+        "download_rate": download_rate,
+        "object_size": object_size,
+    })
+}
+
+fn grant(grant: &Grant) -> Value {
+    let Grant {
+        name,
+        bucket,
+        region,
+        root,
+        prefixes,
+        actions,
+        headers,
+        policy,
+        attachment,
+        cors,
+        session: _, // no file says it
+    } = grant;
+    json!({
+        "name": name,
+        "bucket": bucket,
+        "region": region,
+        "root": root,
+        "prefixes": texts(prefixes),
+        "actions": actions,
+        "headers": headers,
+        "policy": policy.as_ref().map(|_| "(a policy of its own)"),
+        "attachment": attachment,
+        "cors": cors.iter().map(cors_rule).collect::<Vec<_>>(),
+    })
+}
+
+fn cors_rule(rule: &CorsRule) -> Value {
+    let CorsRule {
+        origins,
+        methods,
+        headers,
+        expose,
+        max_age,
+    } = rule;
+    json!({
+        "origins": texts(origins),
+        "methods": texts(methods),
+        "headers": texts(headers),
+        "expose": expose,
+        "max_age": spell(*max_age),
+    })
+}
+
+/// Where a secret came from, which is all that is said of it.
+fn secret(given: &GivenSecret) -> String {
+    given.source.to_string()
+}
+
+fn issuer_name(config: &Config, index: usize) -> Option<&str> {
+    config.issuers.get(index).map(|issuer| issuer.name.as_str())
+}
+
+fn identity_name(config: &Config, index: usize) -> Option<&str> {
+    let identity = config.identities.get(index);
+    identity.map(|identity| identity.name.as_str())
+}
+
+fn url(endpoint: &EndpointTemplate) -> String {
+    let EndpointTemplate {
+        tls,
+        authority,
+        path,
+    } = endpoint;
+    let scheme = if *tls { "https" } else { "http" };
+    format!("{scheme}://{authority}{path}")
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn text(value: impl Display) -> String {
+    value.to_string()
+}
+
+fn texts<T: Display>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+fn merged<const N: usize>(parts: [Value; N]) -> Value {
+    let mut all = Map::new();
+    for part in parts {
+        if let Value::Object(keys) = part {
+            all.extend(keys);
+        }
+    }
+    Value::Object(all)
+}
