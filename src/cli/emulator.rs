@@ -281,10 +281,8 @@ impl MadeTls {
 
 impl Arguments {
     fn scheme(&self) -> &'static str {
-        match self.tls || self.tls_cert.is_some() {
-            true => "https",
-            false => "http",
-        }
+        let is_tls = self.tls || self.tls_cert.is_some();
+        if is_tls { "https" } else { "http" }
     }
 
     /// A secret that was given is not repeated.

@@ -132,7 +132,7 @@ fn attributes(headers: &HeaderMap) -> S3Result<Attributes> {
         content_encoding: text("content-encoding"),
         content_language: text("content-language"),
         content_type: text("content-type"),
-        expires: expires.map(|expires| expires.unix()),
+        expires: expires.map(Timestamp::unix),
         metadata: metadata.collect(),
         storage_class,
         tags: parse_tags(text("x-amz-tagging").as_deref())?,

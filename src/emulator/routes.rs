@@ -16,13 +16,14 @@ pub(super) struct Routes {
 
 impl Routes {
     fn route<T>(&self, req: &mut S3Request<T>) -> &dyn S3Route {
-        let extensions = &mut req.extensions;
-        match self
+        let (method, uri, headers) = (&req.method, &req.uri, &req.headers);
+        let appends = self
             .appends
-            .is_match(&req.method, &req.uri, &req.headers, extensions)
-        {
-            true => &self.appends,
-            false => &self.settings,
+            .is_match(method, uri, headers, &mut req.extensions);
+        if appends {
+            &self.appends
+        } else {
+            &self.settings
         }
     }
 }

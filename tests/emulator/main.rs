@@ -1,6 +1,5 @@
 //! The emulator over sockets: its operations, and everything that it must refuse.
 
-#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod append;
 #[expect(
     clippy::indexing_slicing,
@@ -24,11 +23,7 @@ mod multipart;
 mod product;
 mod refusals;
 mod sts;
-#[expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "a test stops at the first surprise"
-)]
+#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tls;
 #[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod versions;

@@ -96,12 +96,11 @@ fn lists_versions_and_markers_by_key_and_from_the_newest() {
         let history = history.get(index % 4).copied().unwrap_or(more);
         let mut of_key = Vec::new();
         for action in history {
-            of_key.push(match *action {
-                "put" => ("version", put(&emulator, &target, key).unwrap()),
-                _ => {
-                    let deleted = send(&emulator, "DELETE", &target);
-                    ("marker", deleted.header(ID).unwrap().to_owned())
-                }
+            of_key.push(if *action == "put" {
+                ("version", put(&emulator, &target, key).unwrap())
+            } else {
+                let deleted = send(&emulator, "DELETE", &target);
+                ("marker", deleted.header(ID).unwrap().to_owned())
             });
         }
         expected.insert(key.to_owned(), of_key);
