@@ -15,7 +15,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// A process that serves until a signal ends it.
 pub(super) struct Process {
@@ -164,11 +164,15 @@ fn is_in_color(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
     is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
-/// What the program says of itself goes to standard error; `COSGATE_LOG` filters it, as `RUST_LOG`
-/// does elsewhere (default `info`). Standard output is the access log's.
+/// What the program says of itself goes to standard error; `COSGATE_LOG` filters it, by level and by
+/// part (default `info`). Standard output is the access log's.
 fn log_to_stderr() -> io::Result<ProgramLog> {
-    let filter =
-        EnvFilter::try_from_env("COSGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info,s3s=off"));
+    let wanted = env::var("COSGATE_LOG").ok();
+    let wanted = wanted.and_then(|filter| filter.parse().ok());
+    let filter = wanted.unwrap_or_else(|| {
+        let usual = Targets::new().with_default(LevelFilter::INFO);
+        usual.with_target("s3s", LevelFilter::OFF)
+    });
     let log = ProgramLog::start(filter, unlocked(&io::stderr())?)?;
     // The configuration is not known yet, and what is wrong with it is to be logged in its format.
     if env::var_os("COSGATE_LOG_PROGRAM").is_some_and(|format| format == "json") {

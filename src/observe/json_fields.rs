@@ -39,8 +39,12 @@ pub(super) fn cut_text(json: &mut String, name: &str, value: &[u8], most: usize)
     json.push('"');
     let shown = value.get(..most).unwrap_or(value);
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    // Looks at all bytes at once, where `all` would look at one after the other.
+    let is_plain = shown
+        .iter()
+        .fold(true, |so_far, byte| so_far & plain(*byte));
     match str::from_utf8(shown) {
-        Ok(shown) if shown.bytes().all(plain) => json.push_str(shown),
+        Ok(shown) if is_plain => json.push_str(shown),
         _ => escape(json, shown, shown.len() < value.len()),
     }
     if shown.len() < value.len() {

@@ -18,10 +18,10 @@ use tokio::time::Instant;
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{Layer, Registry};
 
 use super::log_writer::{self, Batch, LogQueue, LogWriter, Moment, QueueLimits};
 use super::program_line::{EventFormat, LineFields, LineForm, OwnLine};
@@ -54,7 +54,7 @@ pub struct ProgramLog {
 
 impl ProgramLog {
     /// Sends the events that pass `filter`, and panics, to `out`, from now on and for the whole process.
-    pub fn start(filter: EnvFilter, out: impl Write + Send + 'static) -> io::Result<Self> {
+    pub fn start(filter: Targets, out: impl Write + Send + 'static) -> io::Result<Self> {
         let causes = Arc::new(Causes::default());
         let lost = Arc::new(AtomicU64::new(0));
         let form = LineForm::default();
@@ -157,12 +157,12 @@ impl<'a> MakeWriter<'a> for LineQueue {
 }
 
 fn subscriber(
-    filter: EnvFilter,
+    filter: Targets,
     causes: Arc<Causes>,
     format: EventFormat,
     out: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
 ) -> impl Subscriber + Send + Sync {
-    let is_debugging = filter.max_level_hint() >= Some(LevelFilter::DEBUG);
+    let is_debugging = Layer::<Registry>::max_level_hint(&filter) >= Some(LevelFilter::DEBUG);
     let lines = tracing_subscriber::fmt::layer()
         .event_format(format)
         .with_writer(out)
@@ -357,7 +357,7 @@ mod tests {
         let out = kept.clone();
         let out = move || out.clone();
         let format = EventFormat::new(form);
-        let subscriber = subscriber(EnvFilter::new(filter), Arc::clone(causes), format, out);
+        let subscriber = subscriber(filter.parse().unwrap(), Arc::clone(causes), format, out);
         tracing::subscriber::with_default(subscriber, events);
         kept.text().lines().map(str::to_owned).collect()
     }

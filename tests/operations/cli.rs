@@ -243,6 +243,38 @@ fn check_says_ok_or_names_every_problem() {
 }
 
 #[test]
+fn check_prints_what_changes_between_two_files_and_no_secret() {
+    let emulator = emulator();
+    let old = toml(emulator.cos_addr(), emulator.sts_addr(), "");
+    let more = "[tenants.initech]\nissuer = \"main\"\naccess_keys = [{ id = \"INITECHKEY0000000001\", secret = \"a-secret-of-initech-0123456789\" }]\n\
+                [[tenants.initech.grants]]\nname = \"photos\"\nbucket = \"shared-1250000000\"\nregion = \"ap-guangzhou\"\nprefixes = [\"initech/*\"]\nactions = [\"read\"]\n";
+    let new = old.replacen("acme/*", "acme/photos/*", 1) + more;
+    let anyone = new.find("[tenants.anyone]").unwrap();
+    let after = new.find("[tenants.initech]").unwrap();
+    let new = format!("{}{}", &new[..anyone], &new[after..]);
+    let (old, new) = (File::new(&old), File::new(&new));
+    let output = run(&["check", "--diff", old.path(), new.path()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said = stdout(&output);
+    for line in [
+        "~ tenant acme (~ grant photos (prefixes))\n",
+        "- tenant anyone",
+        "+ tenant initech",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert!(
+        !said.contains("globex") && !said.contains("a-secret-of-initech"),
+        "{said}"
+    );
+    let same = run(&["check", "--diff", old.path(), old.path()]);
+    assert_eq!(
+        (same.status.code(), stdout(&same).contains("tenant")),
+        (Some(0), false)
+    );
+}
+
+#[test]
 fn check_names_certificates_that_would_not_serve() {
     let folder = tempfile::tempdir().unwrap();
     let pair = |name: &str| {

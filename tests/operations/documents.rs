@@ -531,6 +531,32 @@ fn alerts_and_the_dashboard_name_metrics_that_exist() {
     assert_eq!(dashboard["uid"], "cosgate");
 }
 
+/// Prometheus's own tool, from Debian's package `prometheus`. `TEST_PROMTOOL` forbids to go without it.
+#[test]
+fn prometheus_accepts_the_metrics_and_the_alerts() {
+    let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/prometheus/alerts.yml");
+    let promtool = |arguments: &[&str], input: &str| {
+        let mut command = Command::new("promtool");
+        command.args(arguments).stdin(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().ok()?;
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).unwrap();
+        drop(stdin);
+        let output = child.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        Some((output.status.success(), String::from_utf8(said).unwrap()))
+    };
+    let Some((is_good, said)) = promtool(&["check", "metrics"], &rendered_metrics()) else {
+        assert!(std::env::var_os("TEST_PROMTOOL").is_none(), "no promtool");
+        println!("SKIPPED: promtool is not installed (apt-get install prometheus)");
+        return;
+    };
+    assert!(is_good, "{said}");
+    let (is_good, said) = promtool(&["check", "rules", alerts.to_str().unwrap()], "").unwrap();
+    assert!(is_good, "{said}");
+}
+
 /// Where a test reads what a log has written.
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);

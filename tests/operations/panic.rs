@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::support::{ACCOUNT, ACME, Call, Gateway, Log, emulator, eventually, toml};
 use cosgate::clock::wall_clock;
 use cosgate::observe::ProgramLog;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 const COOKIE: &str = "canaryCookie0000000000000000001";
 /// Set in the process that panics: its log, and what it does at a panic, are the whole process's.
@@ -49,7 +49,7 @@ fn name_of_test() -> String {
 fn serve_and_panic() {
     let log = Log::default();
     // Not of hyper: the COS of this process reads signatures with it.
-    let filter = EnvFilter::new("cosgate=trace");
+    let filter = "cosgate=trace".parse::<Targets>().unwrap();
     let _program_log = ProgramLog::start(filter, log.clone()).unwrap();
     let told = std::panic::catch_unwind(|| panics_once(&log));
     if told.is_err() {
