@@ -20,6 +20,11 @@ struct Civil {
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
+/// The numbers below 100, each in two digits.
+const PAIRS: &str = "00010203040506070809101112131415161718192021222324\
+    25262728293031323334353637383940414243444546474849\
+    50515253545556575859606162636465666768697071727374\
+    75767778798081828384858687888990919293949596979899";
 const SECONDS_A_DAY: i64 = 86_400;
 /// 9999-12-31T23:59:59Z: later moments have no four-digit year.
 const LAST: i64 = 253_402_300_799;
@@ -245,9 +250,8 @@ impl Civil {
 
 /// Appends a number below 100 in two digits.
 fn push_two(text: &mut String, number: i64) {
-    for digit in [number / 10, number % 10] {
-        text.push(u8::try_from(digit).map_or('0', |digit| char::from(b'0' + digit)));
-    }
+    let at = usize::try_from(number).unwrap_or_default() * 2;
+    text.push_str(PAIRS.get(at..at + 2).unwrap_or("00"));
 }
 
 /// The number that the ASCII digits `from..to` of `text` write, if they are all digits.
