@@ -79,6 +79,32 @@ struct Made {
     key: bool,
 }
 
+/// A server certificate and the authority that signed it.
+#[cfg(feature = "emulator")]
+pub(super) struct ServerFiles {
+    pub(super) ca: PathBuf,
+    pub(super) ca_pem: String,
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+/// Writes a server certificate for this machine and for `names` into a folder, without the authority's key: nobody
+/// can make another.
+#[cfg(feature = "emulator")]
+pub(super) fn make_server(folder: &Path, names: Vec<String>) -> io::Result<ServerFiles> {
+    let names: Vec<String> = NAMES.map(str::to_owned).into_iter().chain(names).collect();
+    let made = make(&names, wall_clock()).map_err(io::Error::other)?;
+    let [ca, _, cert, key, _, _] = made;
+    let ca_pem = ca.text.clone();
+    let folder = write(folder, &[ca, cert, key]).map_err(io::Error::other)?;
+    Ok(ServerFiles {
+        ca: folder.join("ca.pem"),
+        ca_pem,
+        cert: folder.join("server.pem"),
+        key: folder.join("server.key"),
+    })
+}
+
 /// Authority, server and client, each with a key of its own (P-256).
 fn make(names: &[String], now: Timestamp) -> Result<[Made; 6], rcgen::Error> {
     let mut ca = parameters("cosgate development CA", &[], now)?;
@@ -221,7 +247,7 @@ With client_ca: curl --cert {client} --key {client_key}
     )
 }
 
-fn parse_name(text: &str) -> Result<String, String> {
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
     match ServerName::try_from(text.strip_prefix("*.").unwrap_or(text)) {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err("write a host name, *.NAME for all names below one, or an IP address without port or brackets".to_owned()),

@@ -55,7 +55,7 @@ pub(super) struct Arguments {
     #[arg(long, short, value_name = "NAME", requires = "config")]
     tenant: Option<String>,
     #[command(flatten)]
-    asked: KeyRequest,
+    requested: KeyRequest,
     /// How the key is written
     #[arg(long, short, value_enum, default_value_t = CredentialFormat::Json)]
     format: CredentialFormat,
@@ -141,19 +141,19 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     super::process::guard_memory();
     match (&arguments.config, &arguments.tenant) {
         (Some(config), Some(tenant)) => of_tenant(config, tenant, arguments.format),
-        _ => of_options(&arguments.asked, arguments.format),
+        _ => of_options(&arguments.requested, arguments.format),
     }
 }
 
-fn of_options(asked: &KeyRequest, format: CredentialFormat) -> ExitCode {
-    let options = match options(asked) {
+fn of_options(requested: &KeyRequest, format: CredentialFormat) -> ExitCode {
+    let options = match options(requested) {
         Ok(options) => options,
         Err(error) => {
             super::complain(&format_args!("cosgate: error: {error}"));
             return ExitCode::from(USAGE);
         }
     };
-    let buckets: Vec<_> = asked.named_bucket().into_iter().collect();
+    let buckets: Vec<_> = requested.named_bucket().into_iter().collect();
     let printed = fetch_one(&options)
         .and_then(|key| print(&render(format.into(), &key, options.duration, &buckets)));
     match printed {
@@ -165,7 +165,7 @@ fn of_options(asked: &KeyRequest, format: CredentialFormat) -> ExitCode {
     }
 }
 
-fn options(asked: &KeyRequest) -> Result<Options, String> {
+fn options(requested: &KeyRequest) -> Result<Options, String> {
     let variable = |name: &str| {
         let value = std::env::var(name).ok().filter(|value| !value.is_empty());
         value.ok_or_else(|| {
@@ -174,23 +174,23 @@ fn options(asked: &KeyRequest) -> Result<Options, String> {
     };
     let secret_id = variable("TENCENTCLOUD_SECRET_ID")?;
     let secret_key = Secret::new(variable("TENCENTCLOUD_SECRET_KEY")?);
-    let mut options = Options::new(secret_id, secret_key, asked.policy()?);
-    if let Some(region) = &asked.region {
+    let mut options = Options::new(secret_id, secret_key, requested.policy()?);
+    if let Some(region) = &requested.region {
         options.region.clone_from(region);
     }
-    if let Some(host) = &asked.host {
+    if let Some(host) = &requested.host {
         options.host = Host::parse(host).map_err(|error| format!("--host: {error}"))?;
     }
-    if let Some(proxy) = &asked.proxy {
+    if let Some(proxy) = &requested.proxy {
         let help = "--proxy is not a proxy\n  help: write http://[user:password@]host:port";
         options.proxy = Some(HttpProxy::parse(proxy).map_err(|_| help.to_owned())?);
     }
-    options.ca_file.clone_from(&asked.ca_file);
-    options.duration = asked.duration.unwrap_or(options.duration);
-    options.role = asked.role.as_ref().map(|arn| AssumedRole {
+    options.ca_file.clone_from(&requested.ca_file);
+    options.duration = requested.duration.unwrap_or(options.duration);
+    options.role = requested.role.as_ref().map(|arn| AssumedRole {
         arn: arn.clone(),
-        session: asked.session_name.clone(),
-        external_id: asked.external_id.clone(),
+        session: requested.session_name.clone(),
+        external_id: requested.external_id.clone(),
     });
     Ok(options)
 }

@@ -1,5 +1,6 @@
 //! `cosgate emulator`: the embedded COS and STS alone, with faults on demand.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
@@ -7,14 +8,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use cosgate::config::REGIONS;
 use cosgate::emulator::{
     Emulator, EmulatorAccount, EmulatorConfig, EmulatorRole, FaultFile, Fsync,
 };
 use cosgate::secret::Secret;
 use serde::Deserialize;
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::USAGE;
+use super::certs::{ServerFiles, make_server, parse_name};
 use super::process::Process;
 
 /// The demo key pair of the emulated account. Not a secret: it opens nothing but an emulator.
@@ -29,7 +33,8 @@ const DEMO_SECRET: &str = "cosgateEmulatorSecretKey00000000";
 #[command(after_help = "Examples:
   cosgate emulator
   cosgate emulator --data ./cos-data --bucket photos-1250000000:ap-beijing
-  cosgate emulator --json --path-style --cos 127.0.0.1:0 --sts 127.0.0.1:0 --admin 127.0.0.1:0")]
+  cosgate emulator --json --path-style --cos 127.0.0.1:0 --sts 127.0.0.1:0 --admin 127.0.0.1:0
+  cosgate emulator --tls")]
 pub(super) struct Arguments {
     /// Where COS listens
     #[arg(long, default_value = "127.0.0.1:9100", value_name = "ADDRESS")]
@@ -58,6 +63,23 @@ pub(super) struct Arguments {
     /// Take the bucket's name from the path under any Host, as other stores for tests do. The real COS does not
     #[arg(long)]
     path_style: bool,
+    /// COS and STS use TLS, with a new certificate for their names and this machine
+    #[arg(long)]
+    tls: bool,
+    /// One more name or address in the new certificate; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = parse_name, requires = "tls")]
+    tls_name: Vec<String>,
+    /// COS and STS use TLS, with this certificate chain (PEM)
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        conflicts_with = "tls"
+    )]
+    tls_cert: Option<PathBuf>,
+    /// The key of --tls-cert (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// When an object is on the disk itself: a kill of the emulator loses nothing in either case
     #[arg(long, value_enum, default_value_t = Sync::Never)]
     fsync: Sync,
@@ -173,21 +195,38 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let shown_secret = args.secret_key_env.is_none().then_some(DEMO_SECRET);
+    let process = match Process::start() {
+        Ok(process) => process,
+        Err(error) => return super::cannot_start(&error),
+    };
+    process.run(async |mut signals, _| {
+        signals.catch_ends()?;
+        let cannot = |error| io::Error::other(format!("the emulator cannot start: {error}"));
+        let made = args.tls.then(|| MadeTls::new(args)).transpose().map_err(cannot)?;
+        let config = config(args, secret, made.as_ref());
+        let emulator = Emulator::start(config).map_err(cannot)?;
+        for (name, address) in reachable(&emulator) {
+            tracing::warn!(%address, "other machines can reach the emulator's {name}, and can read and change all that it holds");
+        }
+        super::print(&welcome(args, &emulator, made.as_ref()))?;
+        // Whatever ends it, the emulator and its certificate are dropped here, and their temporary folders with them.
+        signals.end(super::process::ignore_hangup, || {}).await;
+        Ok(())
+    })
+}
+
+fn config(args: &Arguments, secret: Secret, made: Option<&MadeTls>) -> EmulatorConfig {
     let accounts = args.accounts.clone().unwrap_or_default();
-    let config = EmulatorConfig {
+    let buckets = args.bucket.iter().cloned().chain(accounts.buckets());
+    let given = args.tls_cert.clone().zip(args.tls_key.clone());
+    EmulatorConfig {
         data: args.data.clone(),
         cos_listen: args.cos,
         sts_listen: args.sts,
         admin_listen: Some(args.admin),
         keys: vec![(args.secret_id.clone(), secret)],
         appid: args.appid.clone(),
-        buckets: args
-            .bucket
-            .iter()
-            .cloned()
-            .chain(accounts.buckets())
-            .collect(),
+        buckets: buckets.collect(),
         accounts: accounts.into_config(),
         fsync: match args.fsync {
             Sync::Always => Fsync::Always,
@@ -196,44 +235,83 @@ pub(super) fn run(args: &Arguments) -> ExitCode {
         path_style: args.path_style,
         roles: args.role.clone(),
         seed: args.seed.clone(),
+        tls: made
+            .map(|made| (made.files.cert.clone(), made.files.key.clone()))
+            .or(given),
         faults: args.faults.clone().unwrap_or_default().into(),
         ..EmulatorConfig::default()
-    };
-    let process = match Process::start() {
-        Ok(process) => process,
-        Err(error) => return super::cannot_start(&error),
-    };
-    process.run(async |mut signals, _| {
-        signals.catch_ends()?;
-        let emulator = Emulator::start(config)
-            .map_err(|error| io::Error::other(format!("the emulator cannot start: {error}")))?;
-        for (name, address) in reachable(&emulator) {
-            tracing::warn!(%address, "other machines can reach the emulator's {name}, and can read and change all that it holds");
-        }
-        super::print(&welcome(args, &emulator, shown_secret))?;
-        // Whatever ends it, the emulator is dropped here, and its temporary folder with it.
-        signals.end(super::process::ignore_hangup, || {}).await;
-        Ok(())
-    })
+    }
 }
 
-fn welcome(args: &Arguments, emulator: &Emulator, shown_secret: Option<&str>) -> String {
-    if args.json {
-        return json_line(args, emulator, shown_secret);
+/// A certificate of this run. Its folder is removed with it.
+struct MadeTls {
+    files: ServerFiles,
+    _folder: TempDir,
+}
+
+impl MadeTls {
+    /// A wildcard stands for one label, so there is a name for each region.
+    fn new(args: &Arguments) -> io::Result<Self> {
+        let accounts = args.accounts.clone().unwrap_or_default();
+        let buckets = args.bucket.iter().cloned().chain(accounts.buckets());
+        let known = REGIONS.map(str::to_owned).into_iter();
+        let regions: BTreeSet<String> = known.chain(buckets.map(|(_, region)| region)).collect();
+        let of_region = |region: &String| {
+            [
+                format!("cos.{region}.myqcloud.com"),
+                format!("*.cos.{region}.myqcloud.com"),
+                format!("sts.{region}.tencentcloudapi.com"),
+            ]
+        };
+        let mut names: Vec<String> = regions.iter().flat_map(of_region).collect();
+        let others = [
+            "service.cos.myqcloud.com",
+            "sts.tencentcloudapi.com",
+            "sts.internal.tencentcloudapi.com",
+        ];
+        names.extend(others.map(str::to_owned));
+        names.extend(args.tls_name.iter().cloned());
+        let folder = TempDir::with_prefix("cosgate-tls-")?;
+        Ok(Self {
+            files: make_server(folder.path(), names)?,
+            _folder: folder,
+        })
     }
+}
+
+impl Arguments {
+    fn scheme(&self) -> &'static str {
+        let is_tls = self.tls || self.tls_cert.is_some();
+        if is_tls { "https" } else { "http" }
+    }
+
+    /// A secret that was given is not repeated.
+    fn shown_secret(&self) -> Option<&'static str> {
+        self.secret_key_env.is_none().then_some(DEMO_SECRET)
+    }
+}
+
+fn welcome(args: &Arguments, emulator: &Emulator, made: Option<&MadeTls>) -> String {
+    if args.json {
+        return json_line(args, emulator, made);
+    }
+    let scheme = args.scheme();
     let mut text = format!(
-        "COS    http://{}\nSTS    http://{}\n",
+        "COS    {scheme}://{}\nSTS    {scheme}://{}\n",
         emulator.cos_addr(),
         emulator.sts_addr()
     );
     // Writing to a String cannot fail.
+    if let Some(made) = made {
+        let _ = writeln!(text, "CA     {}", made.files.ca.display());
+    }
     if let Some(admin) = emulator.admin_addr() {
         let _ = writeln!(
             text,
             "admin  http://{admin}  (GET and PUT /faults, GET /counters, GET /health, POST /reset)"
         );
     }
-    let shown_secret = shown_secret.unwrap_or("(as given)");
+    let shown_secret = args.shown_secret().unwrap_or("(as given)");
     let _ = writeln!(text, "key    {} {shown_secret}", args.secret_id);
     for (name, region) in emulator.buckets() {
         let _ = writeln!(text, "bucket {name}.cos.{region}.myqcloud.com");
@@ -241,21 +319,26 @@ fn welcome(args: &Arguments, emulator: &Emulator, shown_secret: Option<&str>) ->
     text
 }
 
-/// What a program that started it needs. A secret that was given is not repeated.
-fn json_line(args: &Arguments, emulator: &Emulator, shown_secret: Option<&str>) -> String {
+/// What a program that started it needs.
+fn json_line(args: &Arguments, emulator: &Emulator, made: Option<&MadeTls>) -> String {
     let buckets = emulator.buckets().into_iter();
     let buckets: Vec<_> = buckets
         .map(|(name, region)| json!({"name": name, "region": region}))
         .collect();
-    let line = json!({
-        "cos": format!("http://{}", emulator.cos_addr()),
-        "sts": format!("http://{}", emulator.sts_addr()),
+    let scheme = args.scheme();
+    let mut line = json!({
+        "cos": format!("{scheme}://{}", emulator.cos_addr()),
+        "sts": format!("{scheme}://{}", emulator.sts_addr()),
         "admin": emulator.admin_addr().map(|admin| format!("http://{admin}")),
         "appid": args.appid,
         "secret_id": args.secret_id,
-        "secret_key": shown_secret,
+        "secret_key": args.shown_secret(),
         "buckets": buckets,
     });
+    if let (Some(made), Some(line)) = (made, line.as_object_mut()) {
+        line.insert("ca_file".to_owned(), json!(made.files.ca));
+        line.insert("ca".to_owned(), json!(made.files.ca_pem));
+    }
     format!("{line}\n")
 }
 

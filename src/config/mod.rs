@@ -66,6 +66,7 @@ pub use prefix::PrefixPattern;
 pub use problem::{Location, Problem, Severity, nearest};
 pub(crate) use profile::Profile;
 pub use raw_policy::{PolicyRule, RawPolicy};
+pub use regions::REGIONS;
 pub(crate) use role::TENANT;
 pub use schema::schema;
 pub(crate) use session_policy::SESSION_POLICY_BYTES;

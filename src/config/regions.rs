@@ -5,7 +5,7 @@ use super::problem::{Mistake, nearest, printable};
 use super::section::Section;
 
 /// The names in use, and those that COS had before 2017.
-const REGIONS: [&str; 30] = [
+pub const REGIONS: [&str; 30] = [
     "accelerate",
     "ap-bangkok",
     "ap-beijing",

@@ -718,9 +718,9 @@ mod tests {
         let mut calls = 0;
         while Instant::now() < end {
             assert!(entry.get().await.is_ok());
-            if let Ok(ask) = requests.try_recv() {
-                tokio::time::sleep_until(entry.next_call(ask.urgency)).await;
-                assert!(entry.begin(ask.urgency));
+            if let Ok(call) = requests.try_recv() {
+                tokio::time::sleep_until(entry.next_call(call.urgency)).await;
+                assert!(entry.begin(call.urgency));
                 entry.finish(failed("InternalError"), 0.5);
                 calls += 1;
             }

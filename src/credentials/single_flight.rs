@@ -210,7 +210,7 @@ mod tests {
     type Flights = Arc<SingleFlight<u32, &'static str>>;
 
     /// One waiter. Each call takes [`CALL`] and returns its number, or fails for `stands`.
-    async fn ask(
+    async fn fetch(
         flights: &Flights,
         calls: &Arc<AtomicU32>,
         stands: Option<Duration>,
@@ -236,7 +236,7 @@ mod tests {
         let mut all = JoinSet::new();
         for _ in 0..100 {
             let (flights, calls) = (Arc::clone(flights), Arc::clone(calls));
-            all.spawn(async move { ask(&flights, &calls, stands).await });
+            all.spawn(async move { fetch(&flights, &calls, stands).await });
         }
         all.join_all().await
     }
@@ -253,7 +253,7 @@ mod tests {
         assert!(results.iter().all(|result| *result == Ok(1)));
         assert_eq!(began.elapsed(), CALL);
         assert_eq!(
-            ask(&flights, &calls, None).await,
+            fetch(&flights, &calls, None).await,
             Ok(2),
             "1 is not good any more"
         );
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(calls.load(Ordering::Relaxed), 1);
         assert!(flights.begin().is_none());
         sleep(STANDS).await;
-        assert_eq!(ask(&flights, &calls, None).await, Ok(2));
+        assert_eq!(fetch(&flights, &calls, None).await, Ok(2));
     }
 
     #[tokio::test(start_paused = true)]
@@ -292,12 +292,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn keeps_a_good_value_over_a_failure() {
         let (flights, calls) = fresh();
-        assert_eq!(ask(&flights, &calls, None).await, Ok(1));
+        assert_eq!(fetch(&flights, &calls, None).await, Ok(1));
         flights.begin().unwrap().finish(Err(("down", STANDS)));
         assert_eq!(flights.share(|_| true, |_| {}).await, Ok(1));
-        assert_eq!(ask(&flights, &calls, None).await, Err("down"));
+        assert_eq!(fetch(&flights, &calls, None).await, Err("down"));
         flights.revise(|results| results.failure = None);
-        assert_eq!(ask(&flights, &calls, None).await, Ok(2));
+        assert_eq!(fetch(&flights, &calls, None).await, Ok(2));
     }
 
     #[tokio::test(start_paused = true)]
@@ -307,13 +307,13 @@ mod tests {
         assert!(flights.begin().is_none(), "one at a time");
         let waiting = tokio::spawn({
             let (flights, calls) = (Arc::clone(&flights), Arc::clone(&calls));
-            async move { ask(&flights, &calls, None).await }
+            async move { fetch(&flights, &calls, None).await }
         });
         sleep(CALL).await;
         drop(dropped);
         assert_eq!(waiting.await.unwrap(), Err("unfinished"));
         assert_eq!(calls.load(Ordering::Relaxed), 0);
-        let left = timeout(CALL / 2, ask(&flights, &calls, None)).await;
+        let left = timeout(CALL / 2, fetch(&flights, &calls, None)).await;
         assert!(left.is_err());
         sleep(CALL).await;
         assert_eq!(flights.kept(|_| true), Some(1));

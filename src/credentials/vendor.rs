@@ -418,13 +418,13 @@ impl VendFailure {
 
 impl Offer {
     /// The life of a key for which a client requests so many seconds.
-    pub fn duration(&self, asked: Option<u64>) -> Result<Duration, S3Error> {
-        let Some(asked) = asked else {
+    pub fn duration(&self, requested: Option<u64>) -> Result<Duration, S3Error> {
+        let Some(requested) = requested else {
             return Ok(self.longest);
         };
         let longest = self.longest.as_secs();
-        if (SHORTEST..=longest).contains(&asked) {
-            return Ok(Duration::from_secs(asked));
+        if (SHORTEST..=longest).contains(&requested) {
+            return Ok(Duration::from_secs(requested));
         }
         Err(S3Error::new(
             Code::InvalidArgument,

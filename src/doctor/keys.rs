@@ -114,12 +114,14 @@ impl ProbedTenant {
             return finding.is(ProbeResult::Warning, meaning).change(change);
         };
         let life = expires.since(self.clock.upstream_now());
-        let asked = self.issuer().and_then(|issuer| issuer.kind.duration());
-        let asked = asked.map_or(life, |asked| i64::try_from(asked.as_secs()).unwrap_or(life));
+        let requested = self.issuer().and_then(|issuer| issuer.kind.duration());
+        let requested = requested.map_or(life, |requested| {
+            i64::try_from(requested.as_secs()).unwrap_or(life)
+        });
         let finding = finding.came(format!(
-            "a key that lives for {life} s; requested: {asked} s"
+            "a key that lives for {life} s; requested: {requested} s"
         ));
-        if life + TOLERANCE < asked {
+        if life + TOLERANCE < requested {
             let change = "write a `duration` that the account or the role allows";
             finding
                 .is(

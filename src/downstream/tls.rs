@@ -17,12 +17,16 @@ use crate::timestamp::Timestamp;
 /// HTTP/2 in ALPN (RFC 9113 section 3.2).
 pub(crate) const H2: &[u8] = b"h2";
 
-/// Reads certificate, key and client authority, where `[server.tls]` is written. TLS 1.2 and 1.3; a
-/// client that offers both gets HTTP/2, unless that is turned off. Errors name the file.
+/// Reads certificate, key and client authority, where `[server.tls]` is written. A client that offers both gets
+/// HTTP/2, unless that is turned off. Errors name the file.
 pub fn acceptor(server: &Server) -> io::Result<Option<TlsAcceptor>> {
-    let Some(tls) = &server.tls else {
-        return Ok(None);
-    };
+    let tls = server.tls.as_ref();
+    tls.map(|tls| acceptor_of(tls, server.limits.streams > 0))
+        .transpose()
+}
+
+/// TLS 1.2 and 1.3 with these files.
+pub(crate) fn acceptor_of(tls: &ServerTls, has_http2: bool) -> io::Result<TlsAcceptor> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -47,11 +51,11 @@ pub fn acceptor(server: &Server) -> io::Result<Option<TlsAcceptor>> {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
-    if server.limits.streams > 0 {
+    if has_http2 {
         config.alpn_protocols.push(H2.to_vec());
     }
     config.alpn_protocols.push(b"http/1.1".to_vec());
-    Ok(Some(TlsAcceptor::from(Arc::new(config))))
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 pub(crate) fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {

@@ -29,6 +29,8 @@ pub(super) struct BrokenBody<B> {
     inner: B,
     left: u64,
     end: BodyBreak,
+    /// It has paused before the cut.
+    has_paused: bool,
 }
 
 /// A body with one byte changed.
@@ -70,6 +72,7 @@ impl<B> BrokenBody<B> {
             inner,
             left: after,
             end,
+            has_paused: false,
         }
     }
 }
@@ -88,6 +91,12 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
         if self.left == 0 {
             return match &self.end {
+                // hyper sends what it holds only while a body waits.
+                BodyBreak::Cut(_) if !self.has_paused => {
+                    self.has_paused = true;
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
                 BodyBreak::Cut(peer) => Poll::Ready(Some(Err(Box::new(peer.cut())))),
                 BodyBreak::Stall => Poll::Pending,
             };

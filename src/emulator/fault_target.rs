@@ -5,10 +5,23 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use serde_json::Value;
 
+use crate::emulator::document::has_parameter;
 use crate::emulator::head::{DecodedTarget, header, path_in_bucket};
 use crate::encoding::percent::{form_decode, percent_decode};
 use crate::s3::operation::{Operation, Resource};
 use crate::s3::query::Query;
+
+/// Operations of the emulator that the proxy's table lacks: name, method, address, and the parameter that selects it.
+const BESIDES: [(&str, &str, Resource, &str); 3] = [
+    ("AppendObject", "POST", Resource::Object, "append"),
+    ("DeleteBucket", "DELETE", Resource::Bucket, ""),
+    (
+        "PutBucketReplication",
+        "PUT",
+        Resource::Bucket,
+        "replication",
+    ),
+];
 
 /// The properties of a request that decide which faults it meets.
 #[derive(Debug, Default)]
@@ -38,8 +51,7 @@ impl FaultTarget {
             key => Some(key),
         };
         Self {
-            operation: operation(head, bucket.is_some())
-                .map(|operation| operation.name().to_owned()),
+            operation: operation(head, bucket.is_some()).map(str::to_owned),
             key: key.map(str::to_owned),
             session: key_id(head, &target).as_deref().and_then(session),
             bucket,
@@ -70,8 +82,14 @@ impl FaultTarget {
     }
 }
 
-/// The operation by the proxy's own table, which holds COS's parameters too.
-fn operation(head: &Parts, has_bucket: bool) -> Option<Operation> {
+/// Whether COS has an operation with this name.
+pub(super) fn is_operation(name: &str) -> bool {
+    let mut known = Operation::ALL.iter().map(|known| known.name());
+    known.any(|known| known == name) || BESIDES.iter().any(|(known, ..)| *known == name)
+}
+
+/// The name of the operation: by the proxy's own table, which holds COS's parameters too, or as one besides.
+fn operation(head: &Parts, has_bucket: bool) -> Option<&'static str> {
     let scope = match (has_bucket, path_in_bucket(&head.extensions, &head.uri)) {
         (false, _) => Resource::Service,
         (true, "/") => Resource::Bucket,
@@ -90,7 +108,18 @@ fn operation(head: &Parts, has_bucket: bool) -> Option<Operation> {
     let copies = ["x-amz-copy-source", "x-cos-copy-source"]
         .iter()
         .any(|name| head.headers.contains_key(*name));
-    Operation::resolve(&head.method, scope, &query, copies).ok()
+    if let Ok(operation) = Operation::resolve(&head.method, scope, &query, copies) {
+        return Some(operation.name());
+    }
+    let mut besides = BESIDES.iter();
+    let found = besides.find(|(_, method, address, parameter)| {
+        let is_selected = match *parameter {
+            "" => parameters.is_empty(),
+            parameter => has_parameter(&parameters, parameter),
+        };
+        head.method == *method && *address == scope && is_selected
+    });
+    found.map(|(name, ..)| *name)
 }
 
 /// The id of the key in the request's signature.
@@ -180,6 +209,23 @@ mod tests {
             assert_eq!(found.key.as_deref(), Some(key), "{target}");
             assert_eq!(found.session.as_deref(), Some(session), "{target}");
         }
+    }
+
+    #[test]
+    fn names_operations_that_the_proxy_lacks() {
+        for (method, target, operation) in [
+            ("DELETE", "/", "DeleteBucket"),
+            ("DELETE", "/?q-ak=A&q-signature=1", "DeleteBucket"),
+            ("DELETE", "/?cors", "DeleteBucketCors"),
+            ("DELETE", "/k", "DeleteObject"),
+            ("POST", "/k?append&position=7", "AppendObject"),
+            ("PUT", "/?replication", "PutBucketReplication"),
+        ] {
+            assert!(is_operation(operation), "{operation}");
+            let found = of(method, target, &[]).operation;
+            assert_eq!(found.as_deref(), Some(operation), "{method} {target}");
+        }
+        assert!(!is_operation("DeleteBuckets"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::quantity::{ByteSize, Share, Span};
-use crate::s3::operation::Operation;
+use crate::emulator::fault_target::is_operation;
 
 /// Maximum number of faults in one set.
 const FAULTS: usize = 1000;
@@ -371,7 +371,7 @@ impl FaultEntry {
             .find(|name| !self.service.knows(name))
         {
             return wrong(&format!(
-                "{} has no operation `{unknown}`; docs/request-reference.md names those of COS, STS has {}",
+                "{} has no operation `{unknown}`; docs/faults.md says where those of COS are named, STS has {}",
                 self.service.name(),
                 STS_ACTIONS.join(", ")
             ));
@@ -390,7 +390,7 @@ impl FaultService {
 
     fn knows(self, operation: &str) -> bool {
         match self {
-            Self::Cos => Operation::ALL.iter().any(|known| known.name() == operation),
+            Self::Cos => is_operation(operation),
             Self::Sts => STS_ACTIONS.contains(&operation),
         }
     }

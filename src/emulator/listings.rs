@@ -19,6 +19,10 @@ use crate::encoding::percent::percent_decode;
 /// The start of each continuation token.
 const TOKEN: &str = "1/secret.token=signature+";
 
+/// For each entry of a listing of versions, in order, whether it is a delete marker.
+#[derive(Clone, Debug)]
+pub(super) struct EntryOrder(pub(super) Vec<bool>);
+
 /// `ListObjects`, with `NextMarker` as COS has it.
 pub(super) fn objects(
     store: &Store,
@@ -94,12 +98,13 @@ pub(super) fn objects_v2(
     })
 }
 
-/// `ListObjectVersions`: the newest version of a key comes first.
+/// `ListObjectVersions`: the newest version of a key comes first. `s3s` writes the versions before the delete markers;
+/// [`EntryOrder`] says how they belong together.
 pub(super) fn versions(
     store: &Store,
     input: ListObjectVersionsInput,
     limit: usize,
-) -> S3Result<ListObjectVersionsOutput> {
+) -> S3Result<(ListObjectVersionsOutput, EntryOrder)> {
     let encode = encoder(input.encoding_type.as_ref());
     let listing = Listing {
         prefix: input.prefix.as_deref().unwrap_or_default(),
@@ -114,6 +119,8 @@ pub(super) fn versions(
         (Some(next), Some(last)) if last.key == *next => Some(last.version.clone()),
         _ => None,
     };
+    let order = page.items.iter().map(|listed| listed.object.is_marker);
+    let order = EntryOrder(order.collect());
     let (markers, versions): (Vec<_>, Vec<_>) =
         (page.items.iter()).partition(|listed| listed.object.is_marker);
     let versions = versions.into_iter().map(|listed| ObjectVersion {
@@ -134,7 +141,7 @@ pub(super) fn versions(
         owner: Some(owner()),
         version_id: Some(listed.object.version.clone()),
     });
-    Ok(ListObjectVersionsOutput {
+    let output = ListObjectVersionsOutput {
         versions: Some(versions.collect()),
         delete_markers: Some(markers.collect()),
         common_prefixes: Some(common_prefixes(&page.prefixes, encode)),
@@ -149,7 +156,8 @@ pub(super) fn versions(
         prefix: Some(encode(&input.prefix.unwrap_or_default())),
         version_id_marker: Some(input.version_id_marker.unwrap_or_default()),
         ..Default::default()
-    })
+    };
+    Ok((output, order))
 }
 
 /// `ListMultipartUploads`.

@@ -6,7 +6,8 @@
 //! - `wire` accepts connections and can cut them;
 //! - `sts` issues temporary keys, which `keys` stores; `sts_v1` reads calls of the older form;
 //! - `cos` checks a request's `head`; `native` translates a q-sign request to S3's headers; `gate` enforces the
-//!   key's policy (`cam`); `s3`, `listings`, `uploads` and `settings` carry out the operation on the `store`;
+//!   key's policy (`cam`); `s3`, `listings`, `uploads`, `append` and `settings` carry out the operation on the
+//!   `store`;
 //!   `response` writes the result as COS does;
 //! - `faults` describes what fails, and `fault_switch` decides by the `fault_target` which request meets it;
 //!   `fault_body` breaks, changes or slows down a body; `counters` counts requests; `admin` serves all that over HTTP.
@@ -22,14 +23,18 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
+use crate::config::{ClientAuth, ServerTls};
 use crate::downstream::listen::bind_tcp;
+use crate::downstream::tls;
 use crate::proxy::spelling;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
 mod address;
 mod admin;
+mod append;
 mod cam;
 mod convert;
 mod cos;
@@ -48,6 +53,7 @@ mod listings;
 mod native;
 pub(crate) mod quantity;
 mod response;
+mod routes;
 mod s3;
 mod seed;
 mod settings;
@@ -66,9 +72,11 @@ pub use faults::{
 pub use quantity::{ByteSize, Share, Span};
 pub use store::Fsync;
 
+use append::Appends;
 use cos::Cos;
 use gate::{Hosts, Policies, SecretLookup};
 use keys::AccountKeys;
+use routes::Routes;
 use s3::Operations;
 use settings::Settings;
 use store::Store;
@@ -121,6 +129,8 @@ pub struct EmulatorConfig {
     pub path_style: bool,
     /// A folder whose subfolders become buckets, and whose files become objects, unless they exist already.
     pub seed: Option<PathBuf>,
+    /// The PEM files of a certificate chain and its key: COS and STS use TLS. The admin listener never does.
+    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 /// An account, which has its own buckets.
@@ -164,6 +174,7 @@ impl Default for EmulatorConfig {
             fsync: Fsync::default(),
             path_style: false,
             seed: None,
+            tls: None,
         }
     }
 }
@@ -191,7 +202,12 @@ struct EmulatorShared {
 
 impl EmulatorShared {
     /// Spawns the embedded COS on the current runtime.
-    fn serve_cos(&self, config: &EmulatorConfig, listener: TcpListener) -> io::Result<()> {
+    fn serve_cos(
+        &self,
+        config: &EmulatorConfig,
+        listener: TcpListener,
+        tls: Option<TlsAcceptor>,
+    ) -> io::Result<()> {
         let cos = Arc::new(Cos {
             counters: Arc::clone(&self.counters),
             faults: Arc::clone(&self.faults),
@@ -209,7 +225,7 @@ impl EmulatorShared {
             counters.cos_connection();
             !faults.refuses_connection(FaultService::Cos)
         };
-        tokio::spawn(wire::serve(listener, accepts, move |request, peer| {
+        tokio::spawn(wire::serve(listener, tls, accepts, move |request, peer| {
             let cos = Arc::clone(&cos);
             async move { Box::pin(cos.respond(request, peer)).await }
         }));
@@ -217,7 +233,12 @@ impl EmulatorShared {
     }
 
     /// Spawns the embedded STS.
-    fn serve_sts(&self, config: EmulatorConfig, listener: TcpListener) -> io::Result<()> {
+    fn serve_sts(
+        &self,
+        config: EmulatorConfig,
+        listener: TcpListener,
+        tls: Option<TlsAcceptor>,
+    ) -> io::Result<()> {
         let sts = Arc::new(EmbeddedSts {
             counters: Arc::clone(&self.counters),
             faults: Arc::clone(&self.faults),
@@ -228,7 +249,7 @@ impl EmulatorShared {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let faults = Arc::clone(&self.faults);
         let accepts = move || !faults.refuses_connection(FaultService::Sts);
-        tokio::spawn(wire::serve(listener, accepts, move |request, peer| {
+        tokio::spawn(wire::serve(listener, tls, accepts, move |request, peer| {
             let sts = Arc::clone(&sts);
             async move { sts.respond(request, peer).await }
         }));
@@ -242,6 +263,7 @@ impl EmulatorShared {
         let shared = self.clone();
         tokio::spawn(wire::serve(
             listener,
+            None,
             || true,
             move |request, _| {
                 let shared = shared.clone();
@@ -286,6 +308,7 @@ impl Emulator {
             store,
         };
         shared.faults.set(std::mem::take(&mut config.faults));
+        let tls = config.tls.take().map(acceptor).transpose()?;
         let (cos_listener, cos_addr) = bind(config.cos_listen)?;
         let (sts_listener, sts_addr) = bind(config.sts_listen)?;
         let admin = config.admin_listen.map(bind).transpose()?;
@@ -297,8 +320,8 @@ impl Emulator {
             .build()?;
         {
             let _inside = runtime.enter();
-            shared.serve_cos(&config, cos_listener)?;
-            shared.serve_sts(config, sts_listener)?;
+            shared.serve_cos(&config, cos_listener, tls.clone())?;
+            shared.serve_sts(config, sts_listener, tls)?;
             if let Some((listener, address)) = admin {
                 shared.serve_admin(address, listener)?;
             }
@@ -503,14 +526,31 @@ fn s3_service(shared: &EmulatorShared, config: &EmulatorConfig) -> S3Service {
     });
     builder.set_auth(SecretLookup(Arc::clone(&shared.keys)));
     builder.set_access(Policies);
-    builder.set_route(Settings {
-        store: Arc::clone(&shared.store),
+    builder.set_route(Routes {
+        appends: Appends {
+            store: Arc::clone(&shared.store),
+        },
+        settings: Settings {
+            store: Arc::clone(&shared.store),
+        },
     });
     builder.set_host(Hosts {
         suffix: config.suffix.clone(),
         path_style: config.path_style,
     });
     builder.build()
+}
+
+/// TLS without client certificates, and HTTP/1.1 alone.
+fn acceptor((cert, key): (PathBuf, PathBuf)) -> io::Result<TlsAcceptor> {
+    let files = ServerTls {
+        cert,
+        key,
+        client_ca: None,
+        client_crl: None,
+        client_auth: ClientAuth::Optional,
+    };
+    tls::acceptor_of(&files, false)
 }
 
 fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {

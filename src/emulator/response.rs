@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use s3s::Body;
 
 use crate::emulator::keys::random;
+use crate::emulator::listings::EntryOrder;
 
 /// The id that Tencent's support needs to find a request.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-cos-request-id");
@@ -135,7 +136,8 @@ pub(super) fn to_cos_response(
     }
     let mut response = response;
     let result = response.body().bytes().filter(|_| is_result);
-    let result = result.and_then(|body| to_cos_xml(std::str::from_utf8(&body).ok()?));
+    let order = response.extensions().get::<EntryOrder>();
+    let result = result.and_then(|body| to_cos_xml(std::str::from_utf8(&body).ok()?, order));
     if let Some(result) = result {
         insert(
             response.headers_mut(),
@@ -158,13 +160,20 @@ pub(super) fn to_cos_response(
 }
 
 /// A result of `s3s` in the form of COS's pages (436/7734, 436/7736): the root has no namespace. The elements
-/// about the page come before its entries, and the entries before the common prefixes.
-fn to_cos_xml(document: &str) -> Option<String> {
+/// about the page come before its entries, and the entries before the common prefixes. Versions and delete markers are
+/// mixed in their `order`.
+fn to_cos_xml(document: &str, order: Option<&EntryOrder>) -> Option<String> {
     let (_, rest) = document.split_once("?>")?;
     let rest = rest.trim_start().strip_prefix('<')?;
     let (root, rest) = rest.split_once('>')?;
     let root = root.split(' ').next()?;
     let mut rest = rest.trim_end().strip_suffix(&format!("</{root}>"))?;
+    let order = order.map_or(&[][..], |EntryOrder(order)| order);
+    let places = |is_marker| {
+        let of_kind = order.iter().enumerate();
+        of_kind.filter_map(move |(place, marker)| (*marker == is_marker).then_some(place))
+    };
+    let (mut markers, mut versions) = (places(true), places(false));
     let mut children = Vec::new();
     while let Some(start) = rest.strip_prefix('<') {
         let (name, _) = start.split_once('>')?;
@@ -174,15 +183,17 @@ fn to_cos_xml(document: &str) -> Option<String> {
             None => rest.find(&close)? + close.len(),
         };
         let (child, after) = rest.split_at(length);
-        let rank = match name {
-            "CommonPrefixes" => 2,
-            "Contents" | "DeleteMarker" | "Part" | "Upload" | "Version" => 1,
-            _ => 0,
+        let place = match name {
+            "CommonPrefixes" => (2, 0),
+            "DeleteMarker" => (1, markers.next().unwrap_or_default()),
+            "Version" => (1, versions.next().unwrap_or_default()),
+            "Contents" | "Part" | "Upload" => (1, 0),
+            _ => (0, 0),
         };
-        children.push((rank, child));
+        children.push((place, child));
         rest = after;
     }
-    children.sort_by_key(|(rank, _)| *rank); // in their order within a rank
+    children.sort_by_key(|(place, _)| *place); // the others in the order that they have
     let inside: String = children.into_iter().map(|(_, child)| child).collect();
     let inside = if root == "ListMultipartUploadsResult" {
         inside.replace("EncodingType>", "Encoding-Type>")

@@ -21,6 +21,7 @@ use s3s::dto::{
 };
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
+use crate::emulator::append::{check_copyable, type_headers};
 use crate::emulator::convert::{
     attributes_of, check_overwrite, conditions_of, copy_source, crc_header, etag,
     forbids_overwrite, named_version, owner, page_size, parse_tags, slice, source_conditions_of,
@@ -142,7 +143,10 @@ impl S3 for Operations {
         req: S3Request<ListObjectVersionsInput>,
     ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
         let limit = page_limit(&req, req.input.max_keys)?;
-        listings::versions(&self.store, req.input, limit).map(S3Response::new)
+        let (output, order) = listings::versions(&self.store, req.input, limit)?;
+        let mut response = S3Response::new(output);
+        response.extensions.insert(order);
+        Ok(response)
     }
 
     async fn put_object(
@@ -207,7 +211,7 @@ impl S3 for Operations {
             tag_count: i32::try_from(tags.len()).ok().filter(|n| *n > 0),
             ..Default::default()
         };
-        Ok(S3Response::with_headers(output, crc_header(object.crc64)))
+        Ok(S3Response::with_headers(output, headers_of(&object)))
     }
 
     async fn head_object(
@@ -240,7 +244,7 @@ impl S3 for Operations {
             version_id: self.shown_version(&input.bucket, &object),
             ..Default::default()
         };
-        Ok(S3Response::with_headers(output, crc_header(object.crc64)))
+        Ok(S3Response::with_headers(output, headers_of(&object)))
     }
 
     async fn delete_object(
@@ -313,6 +317,7 @@ impl S3 for Operations {
         let (source, file) = self.store.open_version(from_bucket, from_key, version)?;
         let of_source = source_conditions_of!(input);
         of_source.check_copy(&source)?;
+        check_copyable(&source)?;
         let replaces = input
             .metadata_directive
             .as_ref()
@@ -510,6 +515,13 @@ pub(super) fn request_facts<T>(req: &S3Request<T>) -> S3Result<&RequestFacts> {
     req.extensions
         .get::<RequestFacts>()
         .ok_or_else(|| s3_error!(InternalError))
+}
+
+/// The headers of a read that `s3s` does not know.
+fn headers_of(object: &StoredObject) -> HeaderMap {
+    let mut headers = type_headers(object);
+    headers.extend(crc_header(object.crc64));
+    headers
 }
 
 /// The attributes of a copy: those of its source, except the replaced ones.

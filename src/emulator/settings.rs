@@ -402,7 +402,7 @@ impl S3Route for Settings {
 
 impl Settings {
     /// The bucket and the key that a request names. The key is empty for a bucket.
-    fn target<T>(req: &S3Request<T>) -> S3Result<(String, String)> {
+    pub(super) fn target<T>(req: &S3Request<T>) -> S3Result<(String, String)> {
         let RequestFacts { bucket, .. } = request_facts(req)?;
         let name = bucket.clone().ok_or_else(|| s3_error!(NoSuchBucket))?;
         let path = path_in_bucket(&req.extensions, &req.uri);

@@ -9,6 +9,7 @@ use s3s::dto::{
 };
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
+use crate::emulator::append::check_copyable;
 use crate::emulator::clock;
 use crate::emulator::convert::{
     attributes_of, check_overwrite, copy_source, crc_header, etag, forbids_overwrite, parse_tags,
@@ -77,6 +78,7 @@ pub(super) async fn copy_part(
     let (source, file) = store.open_version(from_bucket, from_key, version)?;
     let of_source = source_conditions_of!(input);
     of_source.check_copy(&source)?;
+    check_copyable(&source)?;
     let range = input
         .copy_source_range
         .as_deref()

@@ -1,4 +1,4 @@
-//! Connections that can be cut on demand.
+//! Connections, plain or with TLS, that can be cut on demand.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,11 +15,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 /// Maximum size of a connection's read buffer in bytes.
 const READ_BUFFER: usize = 256 * 1024;
 /// The wait after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Time limit of a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// The peer of a connection, and the means to cut it.
 #[derive(Clone, Debug)]
@@ -55,10 +60,14 @@ impl std::error::Error for Cut {}
 
 /// Accepts connections forever and responds to their requests with `respond`. A connection that `accepts` refuses
 /// is reset.
-pub(super) async fn serve<F, A>(listener: TcpListener, accepts: impl Fn() -> bool, respond: F)
-where
+pub(super) async fn serve<F, A>(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    accepts: impl Fn() -> bool,
+    respond: F,
+) where
     F: Fn(Request<Incoming>, WirePeer) -> A + Clone + Send + 'static,
-    A: Future<Output = Result<Response<s3s::Body>, Cut>> + Send,
+    A: Future<Output = Result<Response<s3s::Body>, Cut>> + Send + 'static,
 {
     loop {
         let Ok((stream, address)) = listener.accept().await else {
@@ -66,7 +75,7 @@ where
             continue;
         };
         if !accepts() {
-            let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            reset_on_close(&stream);
             continue;
         }
         let _ = stream.set_nodelay(true); // without it the connection is only slower
@@ -74,37 +83,68 @@ where
             address,
             reset: Arc::default(),
         };
-        let wire = Wire {
-            stream,
-            reset: Arc::clone(&peer.reset),
-        };
         let respond = respond.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request| respond(request, peer.clone()));
-            let mut builder = http1::Builder::new();
-            builder.max_buf_size(READ_BUFFER);
-            // An error means that the client went away, or that a fault cut the connection.
-            let _ = builder.serve_connection(TokioIo::new(wire), service).await;
-        });
-    }
-}
-
-/// A connection that can end in a reset.
-struct Wire {
-    stream: TcpStream,
-    reset: Arc<AtomicBool>,
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        if self.reset.load(Ordering::Relaxed) {
-            // Without time to linger, the kernel sends a reset when the socket closes.
-            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        match tls.clone() {
+            None => drop(tokio::spawn(serve_requests(
+                stream,
+                |tcp| tcp,
+                peer,
+                respond,
+            ))),
+            Some(tls) => drop(tokio::spawn(async move {
+                // A client that does not speak TLS, or does not trust the certificate, has its error already.
+                if let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(stream)).await {
+                    serve_requests(stream, |tls| tls.get_ref().0, peer, respond).await;
+                }
+            })),
         }
     }
 }
 
-impl AsyncRead for Wire {
+/// Responds to the requests of one connection, whose socket is `socket(&stream)`.
+async fn serve_requests<S, F, A>(
+    stream: S,
+    socket: fn(&S) -> &TcpStream,
+    peer: WirePeer,
+    respond: F,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Fn(Request<Incoming>, WirePeer) -> A,
+    A: Future<Output = Result<Response<s3s::Body>, Cut>>,
+{
+    let wire = Wire {
+        stream,
+        socket,
+        reset: Arc::clone(&peer.reset),
+    };
+    let service = service_fn(move |request| respond(request, peer.clone()));
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(READ_BUFFER);
+    // An error means that the client went away, or that a fault cut the connection.
+    let _ = builder.serve_connection(TokioIo::new(wire), service).await;
+}
+
+/// Without time to linger, the kernel sends a reset when the socket closes.
+fn reset_on_close(socket: &TcpStream) {
+    let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// A connection that can end in a reset.
+struct Wire<S> {
+    stream: S,
+    socket: fn(&S) -> &TcpStream,
+    reset: Arc<AtomicBool>,
+}
+
+impl<S> Drop for Wire<S> {
+    fn drop(&mut self) {
+        if self.reset.load(Ordering::Relaxed) {
+            reset_on_close((self.socket)(&self.stream));
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -114,7 +154,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -129,7 +169,7 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.reset.load(Ordering::Relaxed) {
-            return Poll::Ready(Ok(())); // a FIN would come before the reset
+            return Poll::Ready(Ok(())); // a FIN, or TLS's own end, would come before the reset
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }

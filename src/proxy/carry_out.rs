@@ -22,12 +22,12 @@ impl Proxy {
     pub(super) fn decide<'t, 'r>(
         &self,
         head: &Parts,
-        asked: S3Request<'r>,
+        requested: S3Request<'r>,
         caller: &'t Authenticated,
         in_flight: &mut InFlight,
     ) -> Result<ControlFlow<Response<ResponseBody>, Forward<'t, 'r>>, S3Error> {
         in_flight.record.step = Step::Authorize;
-        let decision = decision::decide(head, asked, caller, self.config(), shape::now());
+        let decision = decision::decide(head, requested, caller, self.config(), shape::now());
         in_flight.reader.saves = decision.permit().is_some_and(rewrite::is_attachment);
         match decision {
             Decision::Forward(forward) => Ok(ControlFlow::Continue(forward)),

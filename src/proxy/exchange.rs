@@ -319,7 +319,7 @@ impl Proxy {
         &self,
         answered: &mut Answered,
         operation: Operation,
-        asked: &HeaderMap,
+        requested: &HeaderMap,
     ) -> Result<(), S3Error> {
         let unusable = |what: String| {
             self.metrics.count(Event::AnswerUnusable);
@@ -331,11 +331,11 @@ impl Proxy {
             return unusable("COS reported a success without an ETag".to_owned());
         }
         let (status, headers) = (response.status(), response.headers());
-        if let Err(what) = rewrite::check_range(operation, asked, status, headers) {
+        if let Err(what) = rewrite::check_range(operation, requested, status, headers) {
             return unusable(what.to_owned());
         }
         // What data processing has made, COS reports in a document (436/54050).
-        let reports = asked.contains_key(PIC_OPERATIONS);
+        let reports = requested.contains_key(PIC_OPERATIONS);
         let body = response.body_mut();
         if !operation.responds_without_body() || reports || body.is_end_stream() {
             return Ok(());

@@ -35,7 +35,7 @@ impl Proxy {
     pub(super) async fn post_object(
         &self,
         head: &Parts,
-        asked: S3Request<'_>,
+        requested: S3Request<'_>,
         mut arriving: Arriving,
         connection: Connection,
         in_flight: &mut InFlight,
@@ -48,7 +48,7 @@ impl Proxy {
         hearing.finish();
         in_flight.record.key = form.get("key").map(str::to_owned);
         let identify = || {
-            let sender = tenants.identify_form(head, &form, &asked, connection, now)?;
+            let sender = tenants.identify_form(head, &form, &requested, connection, now)?;
             Ok((sender.caller, sender.length))
         };
         let admitted = self.admit(None, identify, connection, in_flight).await?;
@@ -57,10 +57,10 @@ impl Proxy {
         let mut hold = self.hold(&caller);
         charge(&mut hold, 2 * form.file_at())?;
         in_flight.record.step = Step::Authorize;
-        let bucket = asked.bucket.as_deref().unwrap_or_default();
+        let bucket = requested.bucket.as_deref().unwrap_or_default();
         let put = FormPut::read(&form, bucket)?; // as a PUT
         let put_head = head_of_put(put.headers)?;
-        let decided = self.decide(&put_head, put_of(&asked, &put.key)?, &caller, in_flight)?;
+        let decided = self.decide(&put_head, put_of(&requested, &put.key)?, &caller, in_flight)?;
         let forward = match decided {
             ControlFlow::Break(response) => return Ok(response),
             ControlFlow::Continue(forward) => forward,
@@ -140,10 +140,10 @@ async fn file(
 }
 
 /// The PUT of the form's file.
-fn put_of<'r>(asked: &S3Request<'r>, key: &ObjectKey<'r>) -> Result<S3Request<'r>, S3Error> {
+fn put_of<'r>(requested: &S3Request<'r>, key: &ObjectKey<'r>) -> Result<S3Request<'r>, S3Error> {
     Ok(S3Request {
         operation: Operation::PutObject,
-        bucket: asked.bucket.clone(),
+        bucket: requested.bucket.clone(),
         key: Some(key.clone()),
         query: Query::parse("")?,
         copy_source: None,

@@ -20,7 +20,7 @@ impl Proxy {
     pub(super) async fn look_first(
         &self,
         looks: Vec<Look<'_, '_>>,
-        asked: &S3Request<'_>,
+        requested: &S3Request<'_>,
         in_flight: &mut InFlight,
     ) -> Result<(), S3Error> {
         for look in looks {
@@ -33,7 +33,7 @@ impl Proxy {
             match (look.must, found) {
                 (Must::BeAbsent, Err(error)) if error.http_status() == StatusCode::NOT_FOUND => {}
                 (Must::Hold, Ok(answer)) if answer.status().is_success() => {}
-                (Must::Fail, Ok(_)) => return Err(rewrite::no_such_part(asked)),
+                (Must::Fail, Ok(_)) => return Err(rewrite::no_such_part(requested)),
                 (_, Err(error)) => return Err(error),
                 (_, Ok(_)) => {
                     return Err(S3Error::new(

@@ -386,13 +386,13 @@ fn access_rights(owner: &str, document: &[u8], is_in_header: bool) -> Result<Out
 }
 
 /// A multi-delete of the keys that the caller may delete.
-fn deletion(permit: &Permit<'_, '_>, asked: xml::DeleteRequest) -> Outgoing {
-    let quiet = asked.quiet;
+fn deletion(permit: &Permit<'_, '_>, requested: xml::DeleteRequest) -> Outgoing {
+    let quiet = requested.quiet;
     let may = |object: &xml::DeleteObject| {
         ObjectKey::from_decoded(object.key.clone()).is_ok()
             && permit.may_delete(&object.key, object.version_id.is_some())
     };
-    let (allowed, denied): (Vec<_>, _) = asked.objects.into_iter().partition(may);
+    let (allowed, denied): (Vec<_>, _) = requested.objects.into_iter().partition(may);
     let answered_for = if quiet {
         Vec::new()
     } else {

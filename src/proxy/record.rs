@@ -86,7 +86,7 @@ pub(super) struct Record {
 #[derive(Debug, Default)]
 struct UpstreamRecord {
     /// When COS was asked first, and how often.
-    asked: Option<Instant>,
+    requested: Option<Instant>,
     tries: u64,
     /// From there to the head of its last response, and from the request's own head.
     time: Option<Duration>,
@@ -202,7 +202,7 @@ impl Record {
     pub(super) fn reaches_upstream(&mut self) {
         self.begins(TracePartKind::Upstream);
         self.step = Step::Upstream;
-        self.upstream.asked.get_or_insert_with(Instant::now);
+        self.upstream.requested.get_or_insert_with(Instant::now);
         self.upstream.tries += 1;
     }
 
@@ -211,7 +211,7 @@ impl Record {
         self.ends(Some(status));
         let upstream = &mut self.upstream;
         let now = Instant::now();
-        upstream.time = upstream.asked.map(|asked| now - asked);
+        upstream.time = upstream.requested.map(|requested| now - requested);
         upstream.first_byte = Some(now - self.started);
         upstream.status = Some(status);
         let id = headers.get(UPSTREAM_REQUEST_ID);

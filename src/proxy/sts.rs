@@ -37,21 +37,21 @@ impl Proxy {
         let form = hearing.unless_evicted(form).await?;
         hearing.finish();
         in_flight.gathered(form.len());
-        let asked = StsRequest::parse(head.uri.query().unwrap_or_default(), &form)?;
-        in_flight.record.sts_action(asked.action_name());
-        let token = match &asked.action {
+        let requested = StsRequest::parse(head.uri.query().unwrap_or_default(), &form)?;
+        in_flight.record.sts_action(requested.action_name());
+        let token = match &requested.action {
             StsAction::AssumeRoleWithWebIdentity { token, .. } => Some(&**token),
             _ => None,
         };
         let call = SignedCall { head, form: &form };
-        let issue = || tenants.issue(&asked, &call, connection, now);
+        let issue = || tenants.issue(&requested, &call, connection, now);
         let admitted = self.admit(token, issue, connection, in_flight);
         let (caller, key) = hearing.unless_evicted(admitted).await?;
         caller.check_page_of_keys(head)?;
         in_flight.record.is_local = true;
         let request_id = &in_flight.record.request_id;
         let answer = match key {
-            Some(key) => keys_response(&asked, &key, &caller, request_id),
+            Some(key) => keys_response(&requested, &key, &caller, request_id),
             None => identity_response(&caller, request_id),
         };
         let mut answer = document(answer).map(ResponseBody::text);
@@ -62,7 +62,7 @@ impl Proxy {
 }
 
 fn keys_response(
-    asked: &StsRequest,
+    requested: &StsRequest,
     key: &SessionKey,
     caller: &Authenticated,
     request_id: &str,
@@ -74,7 +74,7 @@ fn keys_response(
         expires: &key.expires.iso8601(),
         subject: caller.identity().subject().map(|subject| &**subject),
     };
-    sts_response(asked, &answer, request_id)
+    sts_response(requested, &answer, request_id)
 }
 
 /// Who calls, in AWS's words: the account is the owner id that listings and ACLs report.

@@ -48,11 +48,11 @@ impl Proxy {
         let offer = self.shared.vendor.offer(caller.tenant())?;
         let body = self.vend_body(head, arriving, &caller, in_flight).await?;
         Tenants::check_vend_body(head, &caller, &body)?;
-        let asked = VendRequest::parse(&body)?;
-        let duration = offer.duration(asked.duration_seconds)?;
-        let (grants, policy) = narrowed(caller.tenant(), &asked)?;
+        let requested = VendRequest::parse(&body)?;
+        let duration = offer.duration(requested.duration_seconds)?;
+        let (grants, policy) = narrowed(caller.tenant(), &requested)?;
         let is_session = caller.tenant().session_policy().is_some();
-        let is_whole = !asked.narrows() && asked.duration_seconds.is_none() && !is_session;
+        let is_whole = !requested.narrows() && requested.duration_seconds.is_none() && !is_session;
         let scope = VendedScope {
             policy: policy.json(),
             duration,

@@ -179,10 +179,10 @@ impl ResponseRewriter {
         native: bool,
         location: String,
     ) -> Option<Self> {
-        let (asked, grant) = (permit.request(), permit.grant()?);
-        root_of(asked.operation)?;
+        let (requested, grant) = (permit.request(), permit.grant()?);
+        root_of(requested.operation)?;
         let mut resource = format!("/{}/", grant.name);
-        if let Some(key) = &asked.key {
+        if let Some(key) = &requested.key {
             push_encoded_path(&mut resource, key.as_str().as_bytes());
         }
         let translated = is_translated(permit, grant, signature);
@@ -192,16 +192,16 @@ impl ResponseRewriter {
                 None
             }
         };
-        let asks_encoding = asked.query.get("encoding-type") == Some("url");
+        let asks_encoding = requested.query.get("encoding-type") == Some("url");
         Some(Self {
             names: Names::new(permit, grant),
             source: permit.source().cloned(), // the response outlives the permit
             tenant: permit.tenant().name.clone(),
-            operation: asked.operation,
+            operation: requested.operation,
             native,
             resource,
             location,
-            version_2: translated.then(|| VersionTwo::new(&asked.query)),
+            version_2: translated.then(|| VersionTwo::new(&requested.query)),
             page: Page::default(),
             border,
             held: Vec::new(),
@@ -763,16 +763,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::rewrite::tests::{ask, tenant};
+    use crate::rewrite::tests::{s3_request, tenant};
     use crate::s3::S3Request;
 
     fn rewrite(
-        asked: S3Request<'_>,
+        requested: S3Request<'_>,
         signature: UpstreamSignature,
         pieces: &[&[u8]],
     ) -> Result<String, Unfit> {
         let tenant = tenant();
-        let permit = Permit::for_test(&tenant, asked).unwrap();
+        let permit = Permit::for_test(&tenant, requested).unwrap();
         run(&mut rewriter(&permit, signature), pieces)
     }
 
@@ -850,7 +850,7 @@ mod tests {
                      <Version><Key>acme/a</Key><VersionId>{token}</VersionId><ETag>{token}</ETag></Version>\
                      <Upload><Key>acme/a</Key><UploadId>{token}</UploadId></Upload></{root}>"
                 );
-                let shown = rewritten(ask(operation, "photos", "", query), &answer);
+                let shown = rewritten(s3_request(operation, "photos", "", query), &answer);
                 assert_eq!(shown, s3(&answer), "{operation:?} {token}");
             }
         }
@@ -862,13 +862,13 @@ mod tests {
             "<IsTruncated>true</IsTruncated><NextContinuationToken>{}</NextContinuationToken>",
             "x".repeat(TEXT_BYTES + 1)
         ));
-        let asked = ask(
+        let requested = s3_request(
             Operation::ListObjectsV2,
             "photos",
             "",
             "list-type=2&prefix=acme/",
         );
-        let cut = rewrite(asked, UpstreamSignature::S3, &[answer.as_bytes()]);
+        let cut = rewrite(requested, UpstreamSignature::S3, &[answer.as_bytes()]);
         assert!(matches!(cut, Err(Unfit::Malformed(_))), "{cut:?}");
     }
 
@@ -915,9 +915,9 @@ mod tests {
                 ""
             };
             let outcome = |inside: &str| {
-                let asked = ask(operation, "photos", key, "prefix=acme/");
+                let requested = s3_request(operation, "photos", key, "prefix=acme/");
                 let answer = format!("<{root}>{inside}</{root}>");
-                rewrite(asked, UpstreamSignature::S3, &[answer.as_bytes()])
+                rewrite(requested, UpstreamSignature::S3, &[answer.as_bytes()])
             };
             let more = "<IsTruncated>true</IsTruncated>";
             let told = format!("{more}<{next}>{text}</{next}>");
@@ -946,7 +946,7 @@ mod tests {
                 assert!(matches!(outcome, Err(Unfit::Malformed(_))), "{doubtful}");
             }
         }
-        let parts = ask(Operation::ListParts, "photos", "acme/k", "uploadId=u");
+        let parts = s3_request(Operation::ListParts, "photos", "acme/k", "uploadId=u");
         let start = "<ListPartsResult><IsTruncated>true</IsTruncated>\
             <NextPartNumberMarker>0</NextPartNumberMarker></ListPartsResult>";
         let outcome = rewrite(parts, UpstreamSignature::S3, &[start.as_bytes()]);
@@ -959,7 +959,8 @@ mod tests {
             let mut tenant = tenant();
             let next = crate::config::PrefixPattern::StartsWith("b &/".into());
             tenant.grants[0].prefixes.push(next);
-            let permit = Permit::for_test(&tenant, ask(operation, "photos", "", query)).unwrap();
+            let permit =
+                Permit::for_test(&tenant, s3_request(operation, "photos", "", query)).unwrap();
             let answer = format!("<{root}>{inside}</{root}>");
             let shown = run(
                 &mut rewriter(&permit, UpstreamSignature::S3),
@@ -972,11 +973,11 @@ mod tests {
             let query = "prefix=&marker=a";
             two(Operation::ListObjects, "ListBucketResult", query, inside).unwrap()
         };
-        let asked = "<Prefix>acme/</Prefix><Marker></Marker>";
+        let requested = "<Prefix>acme/</Prefix><Marker></Marker>";
         let said = "<Prefix></Prefix><Marker>a</Marker>";
         // What a store says of a page that it takes for the last is not the last word.
         for last in ["", "<NextMarker/>", "<NextMarker>acme/k</NextMarker>"] {
-            let shown = list(&format!("{asked}{last}{WHOLE}{key}"));
+            let shown = list(&format!("{requested}{last}{WHOLE}{key}"));
             let end = "<NextMarker>acme0</NextMarker></ListBucketResult>";
             assert_eq!(
                 shown,
@@ -986,7 +987,7 @@ mod tests {
         let more = "<IsTruncated>true</IsTruncated>";
         let next = "<NextMarker>acme/k</NextMarker>";
         for (before, after) in [(next, ""), ("", next), ("", "")] {
-            let shown = list(&format!("{asked}{before}{more}{after}{key}"));
+            let shown = list(&format!("{requested}{before}{more}{after}{key}"));
             assert_eq!(shown, format!("{said}{more}{key}{next}</ListBucketResult>"));
         }
         let query = "list-type=2";
@@ -1032,8 +1033,12 @@ mod tests {
         }
         let twice = "<IsTruncated>true</IsTruncated><NextContinuationToken></NextContinuationToken>\
             <NextContinuationToken>t</NextContinuationToken>";
-        let asked = ask(Operation::ListObjectsV2, "photos", "", "prefix=acme/");
-        let outcome = rewrite(asked, UpstreamSignature::S3, &[document(twice).as_bytes()]);
+        let requested = s3_request(Operation::ListObjectsV2, "photos", "", "prefix=acme/");
+        let outcome = rewrite(
+            requested,
+            UpstreamSignature::S3,
+            &[document(twice).as_bytes()],
+        );
         assert!(matches!(outcome, Err(Unfit::Malformed(_))), "{outcome:?}");
     }
 
@@ -1061,12 +1066,12 @@ mod tests {
                         key: crate::s3::ObjectKey::from_decoded("y".into()).unwrap(),
                         version_id: None,
                     });
-                let asked = S3Request {
+                let requested = S3Request {
                     copy_source,
-                    ..ask(operation, "photos", "acme/k", "uploadId=u")
+                    ..s3_request(operation, "photos", "acme/k", "uploadId=u")
                 };
                 let answer = format!("<{root}>{inside}</{root}>");
-                rewrite(asked, UpstreamSignature::S3, &[answer.as_bytes()])
+                rewrite(requested, UpstreamSignature::S3, &[answer.as_bytes()])
             };
             assert!(outcome(&format!("<{proof}>\"x\"</{proof}>")).is_ok());
             for silent in [
@@ -1123,32 +1128,35 @@ mod tests {
             "{WHOLE}{encoded}<a:EncodingType >url</a:EncodingType>"
         ));
         let plain = late.replace("a:", "").replace("Type >", "Type>");
-        let asked = || list("prefix=acme/&encoding-type=url");
+        let requested = || list("prefix=acme/&encoding-type=url");
         for size in [1, 7, 4096] {
             let pieces: Vec<_> = late.as_bytes().chunks(size).collect();
-            let shown = rewrite(asked(), UpstreamSignature::S3, &pieces).unwrap();
+            let shown = rewrite(requested(), UpstreamSignature::S3, &pieces).unwrap();
             assert_eq!(shown, s3(&plain));
         }
         let late = late.replace("%2F", "/");
-        let unasked = rewrite(
+        let unrequested = rewrite(
             list("prefix=acme/"),
             UpstreamSignature::S3,
             &[late.as_bytes()],
         );
-        assert!(matches!(unasked, Err(Unfit::Malformed(_))), "{unasked:?}");
+        assert!(
+            matches!(unrequested, Err(Unfit::Malformed(_))),
+            "{unrequested:?}"
+        );
         // Only the response's own element says it, not a text that looks like one.
         let text = "<Contents><Key>acme/x:EncodingType>url</Key></Contents>";
         let answer = document(&format!("{WHOLE}{text}"));
-        assert_eq!(rewritten(asked(), &answer), s3(&answer));
+        assert_eq!(rewritten(requested(), &answer), s3(&answer));
         let unknown = document(&format!("{WHOLE}<EncodingType>base64</EncodingType>"));
-        assert!(rewrite(asked(), UpstreamSignature::S3, &[unknown.as_bytes()]).is_err());
+        assert!(rewrite(requested(), UpstreamSignature::S3, &[unknown.as_bytes()]).is_err());
     }
 
     #[test]
     fn what_is_held_until_the_encoding_is_said_has_an_end() {
         let tenant = tenant();
-        let asked = list("prefix=acme/&encoding-type=url");
-        let permit = Permit::for_test(&tenant, asked).unwrap();
+        let requested = list("prefix=acme/&encoding-type=url");
+        let permit = Permit::for_test(&tenant, requested).unwrap();
         let mut rewriter = rewriter(&permit, UpstreamSignature::S3);
         let mut out = BytesMut::new();
         let piece = vec![b' '; 1 << 16];
@@ -1203,8 +1211,8 @@ mod tests {
                 " ".to_owned(),
                 String::new(),
             ] {
-                let asked = ask(operation, "photos", key, "prefix=acme/");
-                let outcome = rewrite(asked, UpstreamSignature::S3, &[answer.as_bytes()]);
+                let requested = s3_request(operation, "photos", key, "prefix=acme/");
+                let outcome = rewrite(requested, UpstreamSignature::S3, &[answer.as_bytes()]);
                 assert!(matches!(outcome, Err(Unfit::Malformed(_))), "{answer}");
             }
         }
@@ -1214,8 +1222,8 @@ mod tests {
     fn tags_are_the_clients_own_texts() {
         let answer = "<Tagging><TagSet><Tag><Key>a.b%</Key><Value>1250000000</Value></Tag>\
             <Tag><Key>token</Key><Value></Value></Tag></TagSet></Tagging>";
-        let asked = ask(Operation::GetObjectTagging, "photos", "acme/k", "tagging");
-        assert_eq!(rewritten(asked, answer), s3(answer));
+        let requested = s3_request(Operation::GetObjectTagging, "photos", "acme/k", "tagging");
+        assert_eq!(rewritten(requested, answer), s3(answer));
     }
 
     #[test]
@@ -1242,9 +1250,9 @@ mod tests {
                  <Contents><Key>acme/a</Key><Extra> <In>{text}</In></Extra><Size>1</Size></Contents>"
             ))
         };
-        let asked = || list("prefix=acme/");
+        let requested = || list("prefix=acme/");
         let plain = page("a word").replace("a:", "").replace(" b='a word'", "");
-        assert_eq!(rewritten(asked(), &page("a word")), s3(&plain));
+        assert_eq!(rewritten(requested(), &page("a word")), s3(&plain));
         let withheld =
             format!("{WHOLE}<Contents><Key>acme/a</Key><Extra> </Extra><Size>1</Size></Contents>");
         for told in [
@@ -1254,7 +1262,7 @@ mod tests {
             "a%2Fb",
         ] {
             assert_eq!(
-                rewritten(asked(), &page(told)),
+                rewritten(requested(), &page(told)),
                 s3(&document(&withheld)),
                 "{told}"
             );
@@ -1262,11 +1270,11 @@ mod tests {
     }
 
     fn list(query: &str) -> S3Request<'_> {
-        ask(Operation::ListObjects, "photos", "", query)
+        s3_request(Operation::ListObjects, "photos", "", query)
     }
 
-    fn rewritten(asked: S3Request<'_>, answer: &str) -> String {
-        rewrite(asked, UpstreamSignature::S3, &[answer.as_bytes()]).unwrap()
+    fn rewritten(requested: S3Request<'_>, answer: &str) -> String {
+        rewrite(requested, UpstreamSignature::S3, &[answer.as_bytes()]).unwrap()
     }
 
     const LISTING: &str = "<?xml version='1.0' encoding='utf-8' ?>\n\
@@ -1409,8 +1417,8 @@ mod tests {
 
     #[test]
     fn multipart_answers_name_what_the_client_named() {
-        let asked = || {
-            ask(
+        let requested = || {
+            s3_request(
                 Operation::CompleteMultipartUpload,
                 "photos",
                 "acme/a b",
@@ -1422,7 +1430,7 @@ mod tests {
             <Bucket>shared-1250000000</Bucket><Key>acme/a b</Key><ETag>e-1</ETag>\
             </CompleteMultipartUploadResult>";
         assert_eq!(
-            rewritten(asked(), answer),
+            rewritten(requested(), answer),
             "  \n<CompleteMultipartUploadResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
              <Location>https://cos.local/photos/acme/a%20b</Location>\
              <Bucket>photos</Bucket><Key>acme/a b</Key><ETag>e-1</ETag></CompleteMultipartUploadResult>"
@@ -1431,13 +1439,13 @@ mod tests {
 
     /// The same tenant, with `photos` below a root.
     fn rooted(
-        asked: S3Request<'_>,
+        requested: S3Request<'_>,
         signature: UpstreamSignature,
         answer: &str,
     ) -> Result<String, Unfit> {
         let mut tenant = tenant();
         tenant.grants[0].root = "ro ot/".into();
-        let permit = Permit::for_test(&tenant, asked).unwrap();
+        let permit = Permit::for_test(&tenant, requested).unwrap();
         run(&mut rewriter(&permit, signature), &[answer.as_bytes()])
     }
 
@@ -1474,11 +1482,11 @@ mod tests {
                     entries.concat()
                 )
             };
-            let asked = ask(operation, "photos", "", query);
-            let shown = rooted(asked, UpstreamSignature::S3, &answer("ro ot/")).unwrap();
+            let requested = s3_request(operation, "photos", "", query);
+            let shown = rooted(requested, UpstreamSignature::S3, &answer("ro ot/")).unwrap();
             assert_eq!(shown, s3(&answer("")), "{operation:?}");
-            let asked = ask(operation, "photos", "", query);
-            let outside = rooted(asked, UpstreamSignature::S3, &answer("root/"));
+            let requested = s3_request(operation, "photos", "", query);
+            let outside = rooted(requested, UpstreamSignature::S3, &answer("root/"));
             assert_eq!(outside, Err(Unfit::OutOfScope));
         }
     }
@@ -1489,14 +1497,14 @@ mod tests {
             <Prefix>ro%20ot%2Facme%2F</Prefix><Marker>ro%20ot%2F</Marker>\
             <NextMarker>ro+ot/acme/%26</NextMarker><Contents><Key>ro%20ot/acme/a%2Bb+c</Key></Contents>\
             <CommonPrefixes><Prefix>ro%20ot/acme%2Fd/</Prefix></CommonPrefixes></ListBucketResult>";
-        let asked = ask(
+        let requested = s3_request(
             Operation::ListObjects,
             "photos",
             "",
             "prefix=acme/&encoding-type=url",
         );
         assert_eq!(
-            rooted(asked, UpstreamSignature::S3, answer).unwrap(),
+            rooted(requested, UpstreamSignature::S3, answer).unwrap(),
             s3(
                 "<ListBucketResult><IsTruncated>false</IsTruncated><EncodingType>url</EncodingType>\
              <Prefix>acme/</Prefix><Marker></Marker>\
@@ -1512,8 +1520,8 @@ mod tests {
             <NextMarker>ro ot/acme/b</NextMarker></ListBucketResult>";
         for signature in [UpstreamSignature::Cos, UpstreamSignature::S3] {
             let query = "list-type=2&prefix=acme/&start-after=acme/a";
-            let asked = ask(Operation::ListObjectsV2, "photos", "", query);
-            let shown = rooted(asked, signature, answer).unwrap();
+            let requested = s3_request(Operation::ListObjectsV2, "photos", "", query);
+            let shown = rooted(requested, signature, answer).unwrap();
             let token = token_of_marker("acme/b");
             assert_eq!(
                 shown,
@@ -1544,9 +1552,9 @@ mod tests {
                 "<{root}>{WHOLE}<Location>http://x/ro%20ot/acme/x</Location>\
                  <Bucket>shared-1250000000</Bucket><Key>ro ot/acme/&amp;</Key>{proof}</{root}>"
             );
-            let asked = ask(operation, "photos", "acme/&", "uploadId=u");
+            let requested = s3_request(operation, "photos", "acme/&", "uploadId=u");
             assert_eq!(
-                rooted(asked, UpstreamSignature::S3, &answer).unwrap(),
+                rooted(requested, UpstreamSignature::S3, &answer).unwrap(),
                 s3(&format!(
                     "<{root}>{WHOLE}<Location>https://cos.local/photos/acme/a%20b</Location>\
                      <Bucket>photos</Bucket><Key>acme/&amp;</Key>{proof}</{root}>"
@@ -1555,17 +1563,17 @@ mod tests {
         }
         let failed = "<Error><Code>InternalError</Code><Message>ro ot/acme/x is gone</Message>\
             <Key>ro ot/acme/x</Key><BucketName>shared-1250000000</BucketName></Error>";
-        let asked = ask(Operation::CopyObject, "photos", "acme/x", "");
-        let asked = S3Request {
+        let requested = s3_request(Operation::CopyObject, "photos", "acme/x", "");
+        let requested = S3Request {
             copy_source: Some(crate::s3::CopySource {
                 bucket: "public".into(),
                 key: crate::s3::ObjectKey::from_decoded("y".into()).unwrap(),
                 version_id: None,
             }),
-            ..asked
+            ..requested
         };
         assert_eq!(
-            rooted(asked, UpstreamSignature::S3, failed).unwrap(),
+            rooted(requested, UpstreamSignature::S3, failed).unwrap(),
             "<Error><Code>InternalError</Code><Message>The store failed to do this.</Message>\
              <Key>acme/x</Key><BucketName>photos</BucketName></Error>"
         );
@@ -1573,7 +1581,7 @@ mod tests {
 
     #[test]
     fn an_error_after_a_200_tells_nothing_of_the_store() {
-        let asked = ask(
+        let requested = s3_request(
             Operation::CompleteMultipartUpload,
             "photos",
             "acme/x",
@@ -1583,7 +1591,7 @@ mod tests {
             <Resource>shared-1250000000.cos.ap-guangzhou.myqcloud.com/acme/x</Resource>\
             <RequestId>NjR=</RequestId><StringToSign>sha1 q-ak=AKIDxyz</StringToSign></Error>";
         assert_eq!(
-            rewritten(asked, answer),
+            rewritten(requested, answer),
             "<Error><Code>ServiceUnavailable</Code><Message>The store failed to do this.</Message>\
              <Resource>/photos/acme/x</Resource>\
              <RequestId>NjR=</RequestId></Error>"
@@ -1593,13 +1601,13 @@ mod tests {
     #[test]
     fn a_failure_after_a_200_is_seen() {
         let tenant = tenant();
-        let asked = ask(
+        let requested = s3_request(
             Operation::CompleteMultipartUpload,
             "photos",
             "acme/x",
             "uploadId=u",
         );
-        let permit = Permit::for_test(&tenant, asked).unwrap();
+        let permit = Permit::for_test(&tenant, requested).unwrap();
         for (answer, failed) in [
             ("  <Error></Error>", true),
             (
@@ -1617,12 +1625,12 @@ mod tests {
 
     #[test]
     fn the_first_versions_listing_becomes_the_seconds() {
-        let asked = || {
+        let requested = || {
             let query = "list-type=2&prefix=acme/&max-keys=2&start-after=acme/0%26";
-            ask(Operation::ListObjectsV2, "photos", "", query)
+            s3_request(Operation::ListObjectsV2, "photos", "", query)
         };
 
-        let answer = rewrite(asked(), UpstreamSignature::Cos, &[LISTING.as_bytes()]).unwrap();
+        let answer = rewrite(requested(), UpstreamSignature::Cos, &[LISTING.as_bytes()]).unwrap();
 
         let token = token_of_marker("acme/b & c");
         assert!(answer.contains(&format!(
@@ -1644,8 +1652,8 @@ mod tests {
                  <Contents><Key>acme/b</Key></Contents></ListBucketResult>"
             );
             let query = "list-type=2&prefix=acme/";
-            let asked = ask(Operation::ListObjectsV2, "photos", "", query);
-            let answer = rewrite(asked, UpstreamSignature::Cos, &[answer.as_bytes()]).unwrap();
+            let requested = s3_request(Operation::ListObjectsV2, "photos", "", query);
+            let answer = rewrite(requested, UpstreamSignature::Cos, &[answer.as_bytes()]).unwrap();
             let token = token_of_marker("acme/b");
             let token = format!("<NextContinuationToken>{token}</NextContinuationToken>");
             assert_eq!(answer.matches("NextContinuationToken").count(), 2);
@@ -1659,9 +1667,9 @@ mod tests {
             <Contents><Key>acme%2Fb</Key></Contents><CommonPrefixes><Prefix>acme%2Fa%2F</Prefix>\
             </CommonPrefixes></ListBucketResult>";
         let query = "list-type=2&prefix=acme/&encoding-type=url";
-        let asked = ask(Operation::ListObjectsV2, "photos", "", query);
+        let requested = s3_request(Operation::ListObjectsV2, "photos", "", query);
 
-        let answer = rewrite(asked, UpstreamSignature::Cos, &[answer.as_bytes()]).unwrap();
+        let answer = rewrite(requested, UpstreamSignature::Cos, &[answer.as_bytes()]).unwrap();
 
         let token = token_of_marker("acme/b");
         assert!(answer.contains(&format!(
@@ -1729,9 +1737,9 @@ mod tests {
             cuts.sort_unstable();
             let pieces: Vec<_> = cuts.windows(2).map(|w| &LISTING.as_bytes()[w[0]..w[1]]).collect();
             for signature in [UpstreamSignature::Cos, UpstreamSignature::S3] {
-                let asked = || ask(Operation::ListObjectsV2, "photos", "", "list-type=2&prefix=acme/");
-                let whole = rewrite(asked(), signature, &[LISTING.as_bytes()]).unwrap();
-                prop_assert_eq!(rewrite(asked(), signature, &pieces).unwrap(), whole);
+                let requested = || s3_request(Operation::ListObjectsV2, "photos", "", "list-type=2&prefix=acme/");
+                let whole = rewrite(requested(), signature, &[LISTING.as_bytes()]).unwrap();
+                prop_assert_eq!(rewrite(requested(), signature, &pieces).unwrap(), whole);
             }
         }
 
@@ -1750,7 +1758,7 @@ mod tests {
                 (Operation::ListObjectVersions, "ListVersionsResult", UpstreamSignature::S3),
             ] {
                 let document = format!("<{root}>{WHOLE}{says}{}</{root}>", entries.concat());
-                let permit = Permit::for_test(&tenant, ask(operation, "photos", "", query)).unwrap();
+                let permit = Permit::for_test(&tenant, s3_request(operation, "photos", "", query)).unwrap();
                 let mut rewriter = rewriter(&permit, signature);
                 let mut out = BytesMut::new();
                 let mut pieces = document.as_bytes().chunks(cut);

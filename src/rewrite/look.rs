@@ -45,10 +45,10 @@ pub fn looks<'t, 'r>(
     client: &Parts,
     upstream: &Upstream,
 ) -> Result<Vec<Look<'t, 'r>>, S3Error> {
-    let asked = permit.request();
+    let requested = permit.request();
     let mut creates = false;
     let mut of_source = HeaderMap::new();
-    for (name, value, handling) in kept(asked.operation, &client.headers, upstream.signature)? {
+    for (name, value, handling) in kept(requested.operation, &client.headers, upstream.signature)? {
         if handling != Handling::LookedAtFirst {
             continue;
         }
@@ -61,21 +61,21 @@ pub fn looks<'t, 'r>(
         }
     }
     let mut looks = Vec::new();
-    if asked.part_read().is_some_and(|part| part > 1) {
+    if requested.part_read().is_some_and(|part| part > 1) {
         // Who has no right to look is told of no object.
-        let permit = permit.besides(asked.head_of_read());
-        let permit = permit.map_err(|_| no_such_part(asked))?;
+        let permit = permit.besides(requested.head_of_read());
+        let permit = permit.map_err(|_| no_such_part(requested))?;
         let head = look_at_read(&client.headers)?;
         looks.push(Look::new(permit, head, Must::Fail, upstream)?);
     }
     if !of_source.is_empty()
-        && let Some(source) = asked.head_of_source()
+        && let Some(source) = requested.head_of_source()
     {
         let permit = may_look(permit, source, "x-amz-copy-source-if-*")?;
         looks.push(Look::new(permit, head(of_source)?, Must::Hold, upstream)?);
     }
     if creates {
-        let permit = may_look(permit, asked.head_of_target(), "if-none-match")?;
+        let permit = may_look(permit, requested.head_of_target(), "if-none-match")?;
         let head = head(HeaderMap::new())?;
         looks.push(Look::new(permit, head, Must::BeAbsent, upstream)?);
     }
@@ -110,8 +110,8 @@ pub(crate) fn look_at_read(client: &HeaderMap) -> Result<Parts, S3Error> {
 }
 
 /// S3's refusal of a part that the object has not: here, and at COS, each is one part.
-pub(crate) fn no_such_part(asked: &S3Request<'_>) -> S3Error {
-    let part = asked.part_read().unwrap_or_default();
+pub(crate) fn no_such_part(requested: &S3Request<'_>) -> S3Error {
+    let part = requested.part_read().unwrap_or_default();
     S3Error::new(
         Code::InvalidPartNumber,
         "The requested partnumber is not satisfiable",
@@ -142,7 +142,7 @@ fn head(headers: HeaderMap) -> Result<Parts, S3Error> {
 mod tests {
     use super::*;
     use crate::config::UpstreamSignature;
-    use crate::rewrite::tests::{ask, tenant, upstream};
+    use crate::rewrite::tests::{s3_request, tenant, upstream};
     use crate::s3::{CopySource, ObjectKey, Operation};
 
     fn client(headers: &[(&str, &str)]) -> Parts {
@@ -160,14 +160,14 @@ mod tests {
                 key: ObjectKey::from_decoded("from".into()).unwrap(),
                 version_id: Some("v=1&x".into()),
             }),
-            ..ask(Operation::CopyObject, "photos", "acme/x", "")
+            ..s3_request(Operation::CopyObject, "photos", "acme/x", "")
         }
     }
 
     #[test]
     fn a_create_only_write_looks_for_its_object() {
         let tenant = tenant();
-        let put = ask(Operation::PutObject, "photos", "acme/x", "");
+        let put = s3_request(Operation::PutObject, "photos", "acme/x", "");
         let permit = Permit::for_test(&tenant, put).unwrap();
         let head = client(&[("if-none-match", "*")]);
 

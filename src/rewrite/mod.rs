@@ -99,7 +99,7 @@ mod tests {
         }
     }
 
-    pub(super) fn ask<'r>(
+    pub(super) fn s3_request<'r>(
         operation: Operation,
         bucket: &'r str,
         key: &'r str,

@@ -65,12 +65,16 @@ pub(super) struct ClientName<'t> {
 impl Names {
     /// The names in the response to what `permit` allows, not encoded as long as it does not say so.
     pub(super) fn new(permit: &Permit<'_, '_>, grant: &Grant) -> Self {
-        let asked = permit.request();
-        let parameter = |name| asked.query.get(name).unwrap_or_default().to_owned();
+        let requested = permit.request();
+        let parameter = |name| requested.query.get(name).unwrap_or_default().to_owned();
         Self {
             encoded: false,
             is_settled: false,
-            key: asked.key.as_ref().map_or("", |key| key.as_str()).to_owned(),
+            key: requested
+                .key
+                .as_ref()
+                .map_or("", |key| key.as_str())
+                .to_owned(),
             key_marker: parameter("key-marker"),
             marker: parameter("marker"),
             prefix: parameter("prefix"),
@@ -204,7 +208,7 @@ mod tests {
 
     use super::*;
     use crate::config::PrefixPattern;
-    use crate::rewrite::tests::{ask, tenant};
+    use crate::rewrite::tests::{s3_request, tenant};
     use crate::s3::Operation;
 
     fn names(root: &str, prefixes: &[PrefixPattern], query: &str) -> Names {
@@ -212,8 +216,8 @@ mod tests {
         let grant = &mut tenant.grants[0];
         grant.root = root.into();
         grant.prefixes = prefixes.to_vec();
-        let asked = ask(Operation::ListObjects, "photos", "", query);
-        let permit = Permit::for_test(&tenant, asked).unwrap();
+        let requested = s3_request(Operation::ListObjects, "photos", "", query);
+        let permit = Permit::for_test(&tenant, requested).unwrap();
         let mut names = Names::new(&permit, permit.grant().unwrap());
         names.encoded = query.contains("encoding-type");
         names

@@ -20,7 +20,7 @@ enum Wanted {
 /// place of a part is none of these: RFC 9110 section 14.2 leaves that to the store, and `200` says so.
 pub(crate) fn check_range(
     operation: Operation,
-    asked: &HeaderMap,
+    requested: &HeaderMap,
     status: StatusCode,
     answer: &HeaderMap,
 ) -> Result<(), &'static str> {
@@ -40,10 +40,10 @@ pub(crate) fn check_range(
         }
         return Ok(());
     }
-    if !reads || !asked.contains_key(RANGE) {
+    if !reads || !requested.contains_key(RANGE) {
         return Err("COS reported a success with a part where the whole was asked");
     }
-    let wanted = wanted(asked);
+    let wanted = wanted(requested);
     if wanted == Wanted::Other && is_multipart(answer) && !answer.contains_key(CONTENT_RANGE) {
         return Ok(()); // each part has a range of its own
     }
@@ -70,8 +70,8 @@ pub(crate) fn check_range(
     Ok(())
 }
 
-fn wanted(asked: &HeaderMap) -> Wanted {
-    let range = only(asked, RANGE).and_then(|range| {
+fn wanted(requested: &HeaderMap) -> Wanted {
+    let range = only(requested, RANGE).and_then(|range| {
         let (unit, range) = range.split_once('=')?;
         let (first, last) = range.trim().split_once('-')?;
         Some((unit.trim(), first.trim(), last.trim()))
@@ -143,14 +143,14 @@ mod tests {
 
     /// The outcome for a response of 206 with these `Content-Range`s and this length.
     fn part(range: &'static str, told: &[&'static str], length: &'static str) -> bool {
-        let asked = headers(&[(RANGE, range)]);
+        let requested = headers(&[(RANGE, range)]);
         let mut answer = headers(&[(CONTENT_LENGTH, length)]);
         for value in told {
             answer.append(CONTENT_RANGE, HeaderValue::from_static(value));
         }
         let status = StatusCode::PARTIAL_CONTENT;
         let outcomes = [Operation::GetObject, Operation::HeadObject]
-            .map(|operation| check_range(operation, &asked, status, &answer).is_ok());
+            .map(|operation| check_range(operation, &requested, status, &answer).is_ok());
         assert_eq!(outcomes[0], outcomes[1], "{range} {told:?}");
         outcomes[0]
     }
@@ -213,24 +213,27 @@ mod tests {
         let none = HeaderMap::new();
         let part = headers(&[(CONTENT_RANGE, "bytes 0-4/11"), (CONTENT_LENGTH, "5")]);
         let range = headers(&[(RANGE, "bytes=0-4")]);
-        let is_fit = |operation, asked, status: u16| {
+        let is_fit = |operation, requested, status: u16| {
             let status = StatusCode::from_u16(status).unwrap();
-            check_range(operation, asked, status, &part).is_ok()
+            check_range(operation, requested, status, &part).is_ok()
         };
         for operation in [Operation::GetObject, Operation::HeadObject] {
             assert!(!is_fit(operation, &none, 206));
-            for asked in [&none, &range] {
-                assert!(!is_fit(operation, asked, 200));
+            for requested in [&none, &range] {
+                assert!(!is_fit(operation, requested, 200));
                 for told in ["bytes 0-4/5", "bytes 0-4/11", "bytes 1-4/5", "bytes 0-4/*"] {
                     let told_range = headers(&[(CONTENT_RANGE, told)]);
-                    let outcome = check_range(operation, asked, StatusCode::OK, &told_range);
+                    let outcome = check_range(operation, requested, StatusCode::OK, &told_range);
                     assert_eq!(outcome.is_ok(), told == "bytes 0-4/5", "{told}");
                 }
-                assert_eq!(check_range(operation, asked, StatusCode::OK, &none), Ok(()));
+                assert_eq!(
+                    check_range(operation, requested, StatusCode::OK, &none),
+                    Ok(())
+                );
                 let unchanged = StatusCode::NOT_MODIFIED;
-                assert_eq!(check_range(operation, asked, unchanged, &none), Ok(()));
+                assert_eq!(check_range(operation, requested, unchanged, &none), Ok(()));
                 for status in [201, 202, 203, 204, 205, 207] {
-                    assert!(!is_fit(operation, asked, status), "{status}");
+                    assert!(!is_fit(operation, requested, status), "{status}");
                 }
             }
         }

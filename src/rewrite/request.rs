@@ -52,21 +52,21 @@ pub fn request(
     client: &Parts,
     upstream: &Upstream,
 ) -> Result<UpstreamRequest, S3Error> {
-    let asked = permit.request();
+    let requested = permit.request();
     headers::check_owners(&client.headers, &permit.tenant().name)?;
-    if asked.operation.performer() == Performer::CosByHead {
+    if requested.operation.performer() == Performer::CosByHead {
         check_attributes(&client.headers)?;
     }
     let (Some(grant), Some(method), false) = (
         permit.grant(),
-        asked.operation.upstream_method(),
+        requested.operation.upstream_method(),
         *permit.listing_page() == ListingPage::Folder,
     ) else {
         return Err(internal(
             "an operation that is answered here reached the rewriting",
         ));
     };
-    let key = match &asked.key {
+    let key = match &requested.key {
         Some(key) => grant.upstream_name(key.as_str()),
         None => Cow::Borrowed(""),
     };
@@ -80,8 +80,13 @@ pub fn request(
 
     let mut headers = HeaderMap::with_capacity(16);
     headers.insert(header::HOST, value(&authority)?);
-    add_conditions(&mut headers, asked.operation, client, upstream.signature)?;
-    add_forwarded(&mut headers, asked, grant, client, upstream.signature)?;
+    add_conditions(
+        &mut headers,
+        requested.operation,
+        client,
+        upstream.signature,
+    )?;
+    add_forwarded(&mut headers, requested, grant, client, upstream.signature)?;
     check_source_region(permit, grant, upstream)?;
     if let Some((name, source)) = copy_source(permit, upstream) {
         headers.insert(HeaderName::from_static(name), value(&source)?);
@@ -122,20 +127,20 @@ fn add_conditions(
 /// Adds the client's headers that pass.
 fn add_forwarded(
     headers: &mut HeaderMap,
-    asked: &S3Request<'_>,
+    requested: &S3Request<'_>,
     grant: &Grant,
     client: &Parts,
     signature: UpstreamSignature,
 ) -> Result<(), S3Error> {
-    let key = asked.key.as_ref().map_or("", |key| key.as_str());
+    let key = requested.key.as_ref().map_or("", |key| key.as_str());
     let forwarded = headers::forwarded(
-        asked.operation,
+        requested.operation,
         &client.headers,
         &grant.actions_on(key),
         &grant.headers,
     )?;
     for (name, value) in forwarded {
-        if is_ours(name, asked.operation) {
+        if is_ours(name, requested.operation) {
             continue;
         }
         let (name, value) = match signature {
@@ -159,18 +164,18 @@ fn query(
     grant: &Grant,
     signature: UpstreamSignature,
 ) -> Result<Pairs, S3Error> {
-    let asked = permit.request();
-    let mut own = asked.upstream_query();
+    let requested = permit.request();
+    let mut own = requested.upstream_query();
     let mut marker = None;
     if is_translated(permit, grant, signature) {
         let first_version = Operation::ListObjects.parameters();
         own.retain(|(name, _)| first_version.contains(name));
-        marker = match asked.query.get("continuation-token") {
+        marker = match requested.query.get("continuation-token") {
             Some(token) => Some(marker_of_token(token)?),
-            None => asked.query.get("start-after").map(str::to_owned),
+            None => requested.query.get("start-after").map(str::to_owned),
         };
     }
-    let mut prefix = asked.query.get("prefix").unwrap_or_default();
+    let mut prefix = requested.query.get("prefix").unwrap_or_default();
     if let ListingPage::Below {
         prefix: granted,
         marker: within,
@@ -194,7 +199,7 @@ fn query(
         let marker = grant.upstream_name(&marker).into_owned();
         pairs.push(("marker".into(), marker.into()));
     }
-    if let Some(marker) = marker_name(asked.operation) {
+    if let Some(marker) = marker_name(requested.operation) {
         check_id_marker(permit, grant)?;
         let prefix = grant.upstream_name(prefix);
         // The marker leaves out an object named as the root itself, which has no name here.
@@ -371,16 +376,16 @@ mod tests {
     use super::*;
     use crate::config::PrefixPattern;
     use crate::encoding::percent::percent_decode;
-    use crate::rewrite::tests::{OPERATIONS, ask, tenant, upstream};
+    use crate::rewrite::tests::{OPERATIONS, s3_request, tenant, upstream};
     use crate::s3::{CopySource, ObjectKey, S3Request};
 
     fn rewrite(
-        asked: S3Request<'_>,
+        requested: S3Request<'_>,
         headers: &[(&str, &str)],
         upstream: &Upstream,
     ) -> Result<UpstreamRequest, S3Error> {
         let tenant = tenant();
-        let permit = Permit::for_test(&tenant, asked).unwrap();
+        let permit = Permit::for_test(&tenant, requested).unwrap();
         let mut client = http::Request::builder().uri("/ignored?also=ignored");
         for (name, value) in headers {
             client = client.header(*name, *value);
@@ -388,16 +393,16 @@ mod tests {
         request(&permit, &client.body(()).unwrap().into_parts().0, upstream)
     }
 
-    fn s3(asked: S3Request<'_>, headers: &[(&str, &str)]) -> UpstreamRequest {
-        rewrite(asked, headers, &upstream(UpstreamSignature::S3)).unwrap()
+    fn s3(requested: S3Request<'_>, headers: &[(&str, &str)]) -> UpstreamRequest {
+        rewrite(requested, headers, &upstream(UpstreamSignature::S3)).unwrap()
     }
 
-    fn cos(asked: S3Request<'_>, headers: &[(&str, &str)]) -> Result<UpstreamRequest, S3Error> {
-        rewrite(asked, headers, &upstream(UpstreamSignature::Cos))
+    fn cos(requested: S3Request<'_>, headers: &[(&str, &str)]) -> Result<UpstreamRequest, S3Error> {
+        rewrite(requested, headers, &upstream(UpstreamSignature::Cos))
     }
 
     fn put() -> S3Request<'static> {
-        ask(Operation::PutObject, "photos", "acme/x", "")
+        s3_request(Operation::PutObject, "photos", "acme/x", "")
     }
 
     fn copy() -> S3Request<'static> {
@@ -407,7 +412,7 @@ mod tests {
                 key: ObjectKey::from_decoded("a b/中+".into()).unwrap(),
                 version_id: Some("v=1".into()),
             }),
-            ..ask(Operation::CopyObject, "photos", "acme/x", "")
+            ..s3_request(Operation::CopyObject, "photos", "acme/x", "")
         }
     }
 
@@ -422,7 +427,7 @@ mod tests {
             ("acme/'()*~!", "/acme/%27%28%29%2A~%21"),
             ("acme/?x#y", "/acme/%3Fx%23y"),
         ] {
-            let sent = s3(ask(Operation::GetObject, "photos", key, ""), &[]);
+            let sent = s3(s3_request(Operation::GetObject, "photos", key, ""), &[]);
 
             assert_eq!(sent.target, target);
             assert_eq!(sent.path, format!("/{key}"));
@@ -436,7 +441,7 @@ mod tests {
 
     /// What COS is asked by a tenant whose buckets are below `ro ot/`.
     fn rooted(
-        asked: S3Request<'_>,
+        requested: S3Request<'_>,
         signature: UpstreamSignature,
     ) -> Result<UpstreamRequest, S3Error> {
         let mut tenant = tenant();
@@ -447,14 +452,14 @@ mod tests {
                 grant.region = "ap-guangzhou".into(); // its copies stay in one
             }
         }
-        let permit = Permit::for_test(&tenant, asked).unwrap();
+        let permit = Permit::for_test(&tenant, requested).unwrap();
         let client = http::Request::builder().body(()).unwrap().into_parts().0;
         request(&permit, &client, &upstream(signature))
     }
 
     #[test]
     fn a_virtual_buckets_keys_stand_below_its_root() {
-        let get = ask(Operation::GetObject, "photos", "a b", "");
+        let get = s3_request(Operation::GetObject, "photos", "a b", "");
         let sent = rooted(get, UpstreamSignature::S3).unwrap();
         assert_eq!(sent.target, "/ro%20ot/a%20b");
         assert_eq!(sent.path, "/ro ot/a b");
@@ -518,12 +523,12 @@ mod tests {
             ),
         ] {
             for signature in [UpstreamSignature::Cos, UpstreamSignature::S3] {
-                let sent = rooted(ask(operation, "photos", "", query), signature).unwrap();
+                let sent = rooted(s3_request(operation, "photos", "", query), signature).unwrap();
                 assert_eq!(sent.target, target, "{operation:?}");
             }
         }
         let lone = "versions&version-id-marker=v";
-        let lone = ask(Operation::ListObjectVersions, "photos", "", lone);
+        let lone = s3_request(Operation::ListObjectVersions, "photos", "", lone);
         let refused = rooted(lone, UpstreamSignature::S3).unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
     }
@@ -565,7 +570,7 @@ mod tests {
             for signature in [UpstreamSignature::Cos, UpstreamSignature::S3] {
                 let tenant = tenant();
                 let permit =
-                    Permit::for_test(&tenant, ask(operation, "photos", "", query)).unwrap();
+                    Permit::for_test(&tenant, s3_request(operation, "photos", "", query)).unwrap();
                 if target.is_empty() {
                     let page = permit.listing_page();
                     assert!(matches!(page, ListingPage::CommonPrefixes { .. }));
@@ -585,7 +590,7 @@ mod tests {
         upstream.endpoint.path = "/{bucket}".into();
 
         let object = rewrite(put(), &[], &upstream).unwrap();
-        let listing = ask(Operation::ListObjects, "photos", "", "prefix=acme/");
+        let listing = s3_request(Operation::ListObjects, "photos", "", "prefix=acme/");
         let listing = rewrite(listing, &[], &upstream).unwrap();
 
         assert_eq!(object.target, "/shared-1250000000/acme/x");
@@ -599,7 +604,7 @@ mod tests {
         let query = "X-Amz-Signature=s&acl=&x-id=y&uploadId=u&partNumber=1&prefix=acme/&versionId=v\
             &list-type=2&uploads=&tagging=&versions=&delete=&response-content-type=text/css&policy=";
         for operation in OPERATIONS {
-            let sent = s3(ask(operation, "photos", "acme/x", query), &[]);
+            let sent = s3(s3_request(operation, "photos", "acme/x", query), &[]);
             let foreign = ["X-Amz-Signature", "acl", "x-id", "policy"];
             assert!(
                 sent.query
@@ -627,13 +632,16 @@ mod tests {
             };
             assert_eq!(first, subresource, "{operation:?} {rest}");
         }
-        let get = s3(ask(Operation::GetObject, "photos", "acme/x", query), &[]);
+        let get = s3(
+            s3_request(Operation::GetObject, "photos", "acme/x", query),
+            &[],
+        );
         assert_eq!(
             get.target,
             "/acme/x?versionId=v&response-content-type=text%2Fcss"
         );
         let uploads = s3(
-            ask(
+            s3_request(
                 Operation::CreateMultipartUpload,
                 "photos",
                 "acme/x",
@@ -677,7 +685,7 @@ mod tests {
             ("accept-encoding", "gzip"),
         ];
         let delete = s3(
-            ask(Operation::DeleteObjects, "photos", "", "delete"),
+            s3_request(Operation::DeleteObjects, "photos", "", "delete"),
             &headers,
         );
         assert_eq!(delete.headers.len(), 1);
@@ -709,7 +717,12 @@ mod tests {
 
     #[test]
     fn a_version_two_listing_becomes_one_that_cos_knows() {
-        let list = |query| cos(ask(Operation::ListObjectsV2, "photos", "", query), &[]);
+        let list = |query| {
+            cos(
+                s3_request(Operation::ListObjectsV2, "photos", "", query),
+                &[],
+            )
+        };
 
         let first = list("list-type=2&prefix=acme/&fetch-owner=true&start-after=acme/a").unwrap();
         assert_eq!(first.target, "/?prefix=acme%2F&marker=acme%2Fa");
@@ -724,7 +737,7 @@ mod tests {
 
     #[test]
     fn what_is_answered_here_is_not_rewritten() {
-        let head = ask(Operation::HeadBucket, "photos", "", "");
+        let head = s3_request(Operation::HeadBucket, "photos", "", "");
         let refused = rewrite(head, &[], &upstream(UpstreamSignature::S3)).unwrap_err();
         assert_eq!(refused.code(), Code::InternalError);
     }

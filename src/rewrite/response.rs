@@ -514,7 +514,7 @@ fn unusable(detail: &str) -> S3Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rewrite::tests::{ask, tenant};
+    use crate::rewrite::tests::{s3_request, tenant};
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -526,8 +526,8 @@ mod tests {
 
     fn error(status: u16, body: &str) -> S3Error {
         let tenant = tenant();
-        let asked = ask(Operation::GetObject, "photos", "acme/x", "");
-        let permit = Permit::for_test(&tenant, asked).unwrap();
+        let requested = s3_request(Operation::GetObject, "photos", "acme/x", "");
+        let permit = Permit::for_test(&tenant, requested).unwrap();
         upstream_error(
             StatusCode::from_u16(status).unwrap(),
             &read_error(body.as_bytes()),

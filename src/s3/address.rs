@@ -69,8 +69,8 @@ impl<'a> Address<'a> {
         domains: &[String],
         key: &str,
     ) -> Result<String, S3Error> {
-        let asked = Address::parse(uri, host, domains)?;
-        let raw_key = asked.raw_key.unwrap_or_default();
+        let requested = Address::parse(uri, host, domains)?;
+        let raw_key = requested.raw_key.unwrap_or_default();
         let bucket = uri.path().strip_suffix(raw_key).unwrap_or_default();
         let mut url = String::from(if tls { "https://" } else { "http://" });
         url.push_str(host);

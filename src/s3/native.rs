@@ -436,8 +436,8 @@ mod tests {
         let head = head("GET", target, &[]);
         let said = to_s3(&head, &domains()).unwrap().unwrap();
         assert_eq!(said.uri, "/a%20b?versionId=v&response-expires=e");
-        let asked = S3Request::parse(&said, &domains()).unwrap();
-        assert_eq!(asked.operation, Operation::GetObject);
+        let requested = S3Request::parse(&said, &domains()).unwrap();
+        assert_eq!(requested.operation, Operation::GetObject);
         let plain = self::head("GET", "/a?versionId=v", &[]);
         assert!(to_s3(&plain, &domains()).unwrap().is_none());
     }

@@ -103,20 +103,20 @@ impl<'a> S3Request<'a> {
         let key = address.raw_key.map(ObjectKey::parse).transpose()?;
         let copy_source = source.map(CopySource::parse).transpose()?;
         check_body(head, operation)?;
-        let asked = Self {
+        let requested = Self {
             operation,
             bucket: address.bucket,
             key,
             query,
             copy_source,
         };
-        if asked.part_read().is_some() && head.headers.contains_key(header::RANGE) {
+        if requested.part_read().is_some() && head.headers.contains_key(header::RANGE) {
             return Err(S3Error::new(
                 Code::InvalidRequest,
                 "Cannot specify both Range header and partNumber query parameter",
             ));
         }
-        Ok(asked)
+        Ok(requested)
     }
 
     /// The query for COS, decoded: the operation's own parameters, the sub-resource first, in a fixed
@@ -330,15 +330,15 @@ mod tests {
             "/photos/a%20b?versionId=v&X-Amz-Date=d&response-expires=e",
             &[],
         );
-        let asked = S3Request::parse(&head, &[]).unwrap();
-        assert_eq!(asked.operation, Operation::GetObject);
-        assert_eq!(asked.bucket.as_deref(), Some("photos"));
-        assert_eq!(asked.key.as_ref().map(ObjectKey::as_str), Some("a b"));
+        let requested = S3Request::parse(&head, &[]).unwrap();
+        assert_eq!(requested.operation, Operation::GetObject);
+        assert_eq!(requested.bucket.as_deref(), Some("photos"));
+        assert_eq!(requested.key.as_ref().map(ObjectKey::as_str), Some("a b"));
         assert_eq!(
-            asked.upstream_query(),
+            requested.upstream_query(),
             [("versionId", "v"), ("response-expires", "e")]
         );
-        assert_eq!(asked.query.get("X-Amz-Date"), Some("d"));
+        assert_eq!(requested.query.get("X-Amz-Date"), Some("d"));
     }
 
     #[test]

@@ -275,15 +275,16 @@ mod tests {
         let form = format!(
             "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&{ROLE}&WebIdentityToken=a.b.c"
         );
-        let asked = StsRequest::parse("", form.as_bytes()).unwrap();
+        let requested = StsRequest::parse("", form.as_bytes()).unwrap();
         assert_eq!(
-            (asked.duration, asked.action_name()),
+            (requested.duration, requested.action_name()),
             (USUAL, "AssumeRoleWithWebIdentity")
         );
-        assert_eq!(asked.role().unwrap().arn, "arn:aws:iam::0:role/x");
-        let asked = StsRequest::parse("", b"Action=GetSessionToken&DurationSeconds=900").unwrap();
-        assert_eq!(asked.duration, Duration::from_mins(15));
-        assert!(asked.role().is_none());
+        assert_eq!(requested.role().unwrap().arn, "arn:aws:iam::0:role/x");
+        let requested =
+            StsRequest::parse("", b"Action=GetSessionToken&DurationSeconds=900").unwrap();
+        assert_eq!(requested.duration, Duration::from_mins(15));
+        assert!(requested.role().is_none());
         assert!(StsRequest::parse("", format!("Action=AssumeRole&{ROLE}").as_bytes()).is_ok());
     }
 
@@ -351,8 +352,8 @@ mod tests {
 
     #[test]
     fn a_call_may_stand_in_the_query_without_a_role() {
-        let asked = StsRequest::parse("Action=AssumeRole&Version=2011-06-15", b"").unwrap();
-        assert!(asked.role().is_none() && asked.policy.is_none());
+        let requested = StsRequest::parse("Action=AssumeRole&Version=2011-06-15", b"").unwrap();
+        assert!(requested.role().is_none() && requested.policy.is_none());
         let twice = StsRequest::parse("Action=AssumeRole", b"Action=GetSessionToken");
         assert!(twice.is_err());
         for (target, is_call) in [

@@ -57,15 +57,15 @@ impl VendRequest {
         }
         // A member that stands twice could be read in two ways.
         let object = crate::json::object(body).ok_or_else(|| invalid("it is not a JSON object"))?;
-        let asked: Self = serde_json::from_value(object.into()).map_err(|_| {
+        let requested: Self = serde_json::from_value(object.into()).map_err(|_| {
             invalid(
                 "it may have bucket, key, allowPrefixes, allowActions and durationSeconds, each once",
             )
         })?;
-        if asked.key.is_some() && asked.allow_prefixes.is_some() {
+        if requested.key.is_some() && requested.allow_prefixes.is_some() {
             return Err(invalid("key and allowPrefixes exclude each other"));
         }
-        for list in [&asked.allow_prefixes, &asked.allow_actions]
+        for list in [&requested.allow_prefixes, &requested.allow_actions]
             .into_iter()
             .flatten()
         {
@@ -73,7 +73,7 @@ impl VendRequest {
                 return Err(invalid("a list has 1 to 32 texts"));
             }
         }
-        Ok(asked)
+        Ok(requested)
     }
 
     /// Whether it asks for less than everything.

@@ -21,25 +21,25 @@ pub struct Permit<'t, 'r> {
 
 impl Authenticated {
     /// Checks `asked` against the caller's grants.
-    pub fn authorize<'r>(&self, asked: S3Request<'r>) -> Result<Permit<'_, 'r>, S3Error> {
-        Permit::check(self.tenant(), asked)
+    pub fn authorize<'r>(&self, requested: S3Request<'r>) -> Result<Permit<'_, 'r>, S3Error> {
+        Permit::check(self.tenant(), requested)
     }
 }
 
 impl<'t, 'r> Permit<'t, 'r> {
     /// Everything is refused that no grant names: there is no other way to a `Permit`.
-    fn check(tenant: &'t Tenant, asked: S3Request<'r>) -> Result<Self, S3Error> {
+    fn check(tenant: &'t Tenant, requested: S3Request<'r>) -> Result<Self, S3Error> {
         let (mut grant, mut source) = (None, None);
         let (mut page, mut reaches_cos) = (ListingPage::AsRequested, false);
-        if asked.operation.target() != Target::Service {
-            let granted = bucket_grant(tenant, &asked)?;
-            page = judge(granted, &asked)?;
-            reaches_cos = reaches_cos_within(granted, &asked);
-            source = copy_source(tenant, &asked)?;
+        if requested.operation.target() != Target::Service {
+            let granted = bucket_grant(tenant, &requested)?;
+            page = judge(granted, &requested)?;
+            reaches_cos = reaches_cos_within(granted, &requested);
+            source = copy_source(tenant, &requested)?;
             grant = Some(granted);
         }
         Ok(Self {
-            request: asked,
+            request: requested,
             tenant,
             grant,
             source,
@@ -49,14 +49,14 @@ impl<'t, 'r> Permit<'t, 'r> {
     }
 
     /// The same caller's permit for something else, by the same check.
-    pub(crate) fn besides<'q>(&self, asked: S3Request<'q>) -> Result<Permit<'t, 'q>, S3Error> {
-        Permit::check(self.tenant, asked)
+    pub(crate) fn besides<'q>(&self, requested: S3Request<'q>) -> Result<Permit<'t, 'q>, S3Error> {
+        Permit::check(self.tenant, requested)
     }
 
     /// A permit without a caller, by the same check.
     #[cfg(test)]
-    pub(crate) fn for_test(tenant: &'t Tenant, asked: S3Request<'r>) -> Result<Self, S3Error> {
-        Self::check(tenant, asked)
+    pub(crate) fn for_test(tenant: &'t Tenant, requested: S3Request<'r>) -> Result<Self, S3Error> {
+        Self::check(tenant, requested)
     }
 
     /// What was asked.
@@ -134,10 +134,10 @@ impl<'t, 'r> Permit<'t, 'r> {
 }
 
 /// Refuses what the grant of the bucket does not cover, and says where a listing's page comes from.
-fn judge(grant: &Grant, asked: &S3Request<'_>) -> Result<ListingPage, S3Error> {
-    let action = asked.operation.action();
-    let key = asked.key.as_ref().map(ObjectKey::as_str);
-    match asked.operation.target() {
+fn judge(grant: &Grant, requested: &S3Request<'_>) -> Result<ListingPage, S3Error> {
+    let action = requested.operation.action();
+    let key = requested.key.as_ref().map(ObjectKey::as_str);
+    match requested.operation.target() {
         // Its key is in the form: what is authorized is the PUT that the form stands for.
         Target::Form => return Err(form_itself()),
         // A caller may know of its own buckets, and cosgate answers these itself where it must.
@@ -145,7 +145,7 @@ fn judge(grant: &Grant, asked: &S3Request<'_>) -> Result<ListingPage, S3Error> {
         Target::WholeBucket => check_whole(grant, action)?,
         Target::Listing => {
             check_action(grant, action)?;
-            return listing::page(grant, asked);
+            return listing::page(grant, requested);
         }
         // Each key is judged when the body has been read.
         Target::KeysInBody => check_action(grant, action)?,
@@ -156,16 +156,16 @@ fn judge(grant: &Grant, asked: &S3Request<'_>) -> Result<ListingPage, S3Error> {
             }
         }
         Target::RealKey => {
-            check_action(grant, action).map_err(|denied| afterthought(asked, denied))?;
+            check_action(grant, action).map_err(|denied| afterthought(requested, denied))?;
             check_real(grant)?;
-            check_own_key(grant, asked)?;
+            check_own_key(grant, requested)?;
         }
         Target::Key => {
             check_action(grant, action)?;
-            if leads_to_own(grant, asked)? {
+            if leads_to_own(grant, requested)? {
                 return Ok(ListingPage::Folder);
             }
-            check_own_key(grant, asked)?;
+            check_own_key(grant, requested)?;
         }
     }
     Ok(ListingPage::AsRequested)
@@ -173,21 +173,21 @@ fn judge(grant: &Grant, asked: &S3Request<'_>) -> Result<ListingPage, S3Error> {
 
 /// Whether the request goes to COS. One for the configuration of a bucket does so only if the caller may know the
 /// whole response.
-fn reaches_cos_within(grant: &Grant, asked: &S3Request<'_>) -> bool {
-    let action = asked.operation.action();
-    match (asked.operation.performer(), &asked.key) {
+fn reaches_cos_within(grant: &Grant, requested: &S3Request<'_>) -> bool {
+    let action = requested.operation.action();
+    match (requested.operation.performer(), &requested.key) {
         (Performer::Cosgate(_), _) => false,
         (Performer::CosIfGranted(_), None) => grant.allows_on_bucket(action),
         (Performer::CosIfGranted(_), Some(key)) => {
             grant.root.is_empty()
-                && grant.allows_on_version(action, key.as_str(), names_version(asked))
+                && grant.allows_on_version(action, key.as_str(), names_version(requested))
         }
         _ => true,
     }
 }
 
-fn names_version(asked: &S3Request<'_>) -> bool {
-    asked.query.get("versionId").is_some()
+fn names_version(requested: &S3Request<'_>) -> bool {
+    requested.query.get("versionId").is_some()
 }
 
 fn form_itself() -> S3Error {
@@ -199,13 +199,13 @@ fn form_itself() -> S3Error {
 
 /// The grant of the bucket asked for. A bucket that is not the caller's looks the same whether it
 /// exists or not: absent to a probe, refused to anything else.
-fn bucket_grant<'t>(tenant: &'t Tenant, asked: &S3Request<'_>) -> Result<&'t Grant, S3Error> {
-    let granted = asked
+fn bucket_grant<'t>(tenant: &'t Tenant, requested: &S3Request<'_>) -> Result<&'t Grant, S3Error> {
+    let granted = requested
         .bucket
         .as_deref()
         .and_then(|alias| tenant.grant(alias));
-    granted.ok_or_else(|| match asked.operation.target() {
-        Target::Bucket if asked.operation != Operation::CreateBucket => {
+    granted.ok_or_else(|| match requested.operation.target() {
+        Target::Bucket if requested.operation != Operation::CreateBucket => {
             S3Error::new(Code::NoSuchBucket, "You have no bucket of this name.")
         }
         _ => S3Error::new(
@@ -230,8 +230,8 @@ fn check_action(grant: &Grant, action: &str) -> Result<(), S3Error> {
 
 /// s3cmd sets an object's ACL after it has copied it. The copy has succeeded for it only if the store has no
 /// ACLs (501): every other refusal is an error to it.
-fn afterthought(asked: &S3Request<'_>, denied: S3Error) -> S3Error {
-    if asked.operation != Operation::PutObjectAcl {
+fn afterthought(requested: &S3Request<'_>, denied: S3Error) -> S3Error {
+    if requested.operation != Operation::PutObjectAcl {
         return denied;
     }
     S3Error::new(
@@ -302,9 +302,9 @@ fn check_covered<'k>(grant: &Grant, key: Option<&'k str>) -> Result<&'k str, S3E
 
 /// Whether it is the HEAD of a folder that is not the caller's and leads to one that is. Its name without
 /// the slash is 404 to who may list it, as in S3: at a 403 s3fs looks no further and takes it for a file.
-fn leads_to_own(grant: &Grant, asked: &S3Request<'_>) -> Result<bool, S3Error> {
-    let key = asked.key.as_ref().map_or("", ObjectKey::as_str);
-    if !is_head_of_latest(asked) || grant.covers(key) {
+fn leads_to_own(grant: &Grant, requested: &S3Request<'_>) -> Result<bool, S3Error> {
+    let key = requested.key.as_ref().map_or("", ObjectKey::as_str);
+    if !is_head_of_latest(requested) || grant.covers(key) {
         return Ok(false);
     }
     if listing::shows_folder(grant, &format!("{key}/")) {
@@ -316,8 +316,8 @@ fn leads_to_own(grant: &Grant, asked: &S3Request<'_>) -> Result<bool, S3Error> {
     Ok(listing::shows_folder(grant, key))
 }
 
-fn is_head_of_latest(asked: &S3Request<'_>) -> bool {
-    asked.operation == Operation::HeadObject && asked.query.get("versionId").is_none()
+fn is_head_of_latest(requested: &S3Request<'_>) -> bool {
+    requested.operation == Operation::HeadObject && requested.query.get("versionId").is_none()
 }
 
 /// The refusal of what the caller may do, but not with the keys of this session.
@@ -331,9 +331,14 @@ fn not_in_session(grant: &Grant) -> S3Error {
     )
 }
 
-fn check_own_key(grant: &Grant, asked: &S3Request<'_>) -> Result<(), S3Error> {
-    let key = asked.key.as_ref().map(ObjectKey::as_str);
-    check_key(grant, asked.operation.action(), key, names_version(asked))
+fn check_own_key(grant: &Grant, requested: &S3Request<'_>) -> Result<(), S3Error> {
+    let key = requested.key.as_ref().map(ObjectKey::as_str);
+    check_key(
+        grant,
+        requested.operation.action(),
+        key,
+        names_version(requested),
+    )
 }
 
 fn check_key(
@@ -383,12 +388,12 @@ fn room_for(grant: &Grant, key: &str) -> bool {
 /// The grant that a copy reads from: read there, besides write here.
 fn copy_source<'t>(
     tenant: &'t Tenant,
-    asked: &S3Request<'_>,
+    requested: &S3Request<'_>,
 ) -> Result<Option<&'t Grant>, S3Error> {
-    let Some(action) = asked.operation.copy_source_action() else {
+    let Some(action) = requested.operation.copy_source_action() else {
         return Ok(None);
     };
-    let source = asked.copy_source.as_ref();
+    let source = requested.copy_source.as_ref();
     let granted = source.and_then(|source| tenant.grant(&source.bucket));
     let (Some(source), Some(grant)) = (source, granted) else {
         return Err(S3Error::new(
@@ -450,7 +455,7 @@ mod tests {
         }
     }
 
-    fn ask<'r>(
+    fn s3_request<'r>(
         operation: Operation,
         bucket: &'r str,
         key: &'r str,
@@ -472,12 +477,12 @@ mod tests {
                 key: ObjectKey::from_decoded(source.into()).unwrap(),
                 version_id: None,
             }),
-            ..ask(operation, "photos", "acme/copy", "")
+            ..s3_request(operation, "photos", "acme/copy", "")
         }
     }
 
-    fn outcome(asked: S3Request<'_>) -> Option<Code> {
-        Permit::for_test(&tenant(), asked)
+    fn outcome(requested: S3Request<'_>) -> Option<Code> {
+        Permit::for_test(&tenant(), requested)
             .err()
             .map(|error| error.code())
     }
@@ -485,9 +490,9 @@ mod tests {
     #[test]
     fn a_key_inside_with_a_granted_action_is_permitted() {
         let tenant = tenant();
-        let asked = ask(Operation::PutObject, "photos", "acme/x", "");
+        let requested = s3_request(Operation::PutObject, "photos", "acme/x", "");
 
-        let permit = Permit::for_test(&tenant, asked).unwrap();
+        let permit = Permit::for_test(&tenant, requested).unwrap();
 
         assert_eq!(permit.grant().unwrap().bucket, "photos-1250000000");
         assert_eq!(permit.tenant().name, "acme");
@@ -513,15 +518,16 @@ mod tests {
             let denied = Some(Code::AccessDenied);
             let mut all = tenant();
             all.grants[0].actions = vec![operation.action().into()];
-            let inside = ask(operation, "photos", "acme/x", "");
+            let inside = s3_request(operation, "photos", "acme/x", "");
             assert!(Permit::for_test(&all, inside).is_ok(), "{operation:?}");
             for key in ["other/x", "acme", "ac", "ACME/x", ""] {
-                let outside = ask(operation, "photos", key, "");
+                let outside = s3_request(operation, "photos", key, "");
                 let refused = Permit::for_test(&all, outside).err().map(|e| e.code());
                 assert_eq!(refused, denied, "{operation:?} {key}");
             }
             all.grants[0].actions = Vec::new();
-            let refused = Permit::for_test(&all, ask(operation, "photos", "acme/x", "")).err();
+            let refused =
+                Permit::for_test(&all, s3_request(operation, "photos", "acme/x", "")).err();
             assert_eq!(
                 refused.map(|e| e.code()),
                 denied,
@@ -534,10 +540,10 @@ mod tests {
     fn a_foreign_bucket_is_absent_to_probes_and_refused_to_the_rest() {
         for probe in [Operation::HeadBucket, Operation::GetBucketLocation] {
             assert_eq!(
-                outcome(ask(probe, "theirs", "", "")),
+                outcome(s3_request(probe, "theirs", "", "")),
                 Some(Code::NoSuchBucket)
             );
-            assert_eq!(outcome(ask(probe, "inbox", "", "")), None);
+            assert_eq!(outcome(s3_request(probe, "inbox", "", "")), None);
         }
         for (operation, key) in [
             (Operation::CreateBucket, ""),
@@ -545,14 +551,14 @@ mod tests {
             (Operation::DeleteObjects, ""),
             (Operation::ListObjects, ""),
         ] {
-            let refused = outcome(ask(operation, "theirs", key, "prefix=acme/"));
+            let refused = outcome(s3_request(operation, "theirs", key, "prefix=acme/"));
             assert_eq!(refused, Some(Code::AccessDenied), "{operation:?}");
         }
         // The real name is no alias.
-        let real = ask(Operation::GetObject, "photos-1250000000", "acme/x", "");
+        let real = s3_request(Operation::GetObject, "photos-1250000000", "acme/x", "");
         assert_eq!(outcome(real), Some(Code::AccessDenied));
         assert_eq!(
-            outcome(ask(Operation::CreateBucket, "photos", "", "")),
+            outcome(s3_request(Operation::CreateBucket, "photos", "", "")),
             None
         );
     }
@@ -564,8 +570,8 @@ mod tests {
             let public = &mut all.grants[2];
             public.actions.push("name/cos:PutObject".into());
             edit(public);
-            let asked = ask(Operation::HeadBucket, "photos", "", "");
-            let permit = Permit::for_test(&all, asked).unwrap();
+            let requested = s3_request(Operation::HeadBucket, "photos", "", "");
+            let permit = Permit::for_test(&all, requested).unwrap();
             assert_eq!(permit.log_bucket("photos"), None, "a part of a bucket");
             assert_eq!(permit.log_bucket("public-1250000000"), None, "no alias");
             permit.log_bucket("public")
@@ -586,8 +592,8 @@ mod tests {
         };
         all.grants.push(again);
         let named = |from: &str, region: Option<&str>, bucket: &str| {
-            let asked = ask(Operation::HeadBucket, from, "", "");
-            let permit = Permit::for_test(&all, asked).unwrap();
+            let requested = s3_request(Operation::HeadBucket, from, "", "");
+            let permit = Permit::for_test(&all, requested).unwrap();
             permit.alias_of(region, bucket)
         };
         for (from, region, bucket, alias) in [
@@ -616,9 +622,9 @@ mod tests {
 
     #[test]
     fn list_buckets_needs_no_grant() {
-        let mut asked = ask(Operation::ListBuckets, "", "", "");
-        asked.bucket = None;
-        assert_eq!(outcome(asked), None);
+        let mut requested = s3_request(Operation::ListBuckets, "", "", "");
+        requested.bucket = None;
+        assert_eq!(outcome(requested), None);
     }
 
     #[test]
@@ -640,17 +646,17 @@ mod tests {
                 "delimiter=/&prefix=acme/2026/&marker=x&start-after=zz",
             ] {
                 assert_eq!(
-                    outcome(ask(operation, "photos", "", query)),
+                    outcome(s3_request(operation, "photos", "", query)),
                     None,
                     "{operation:?}"
                 );
             }
             for query in ["prefix=other/", "prefix=acmes", "prefix=b", "prefix=/acme/"] {
-                let refused = outcome(ask(operation, "photos", "", query));
+                let refused = outcome(s3_request(operation, "photos", "", query));
                 assert_eq!(refused, Some(Code::AccessDenied), "{operation:?} {query}");
             }
-            assert_eq!(outcome(ask(operation, "public", "", "")), None);
-            let unlisted = outcome(ask(operation, "inbox", "", "prefix=acme/"));
+            assert_eq!(outcome(s3_request(operation, "public", "", "")), None);
+            let unlisted = outcome(s3_request(operation, "inbox", "", "prefix=acme/"));
             assert_eq!(unlisted, Some(Code::AccessDenied));
         }
     }
@@ -683,19 +689,19 @@ mod tests {
         }
         let fits = format!("acme/{}", "x".repeat(840));
         let long = format!("{fits}x");
-        let outcome = |asked| {
-            Permit::for_test(&tenant, asked)
+        let outcome = |requested| {
+            Permit::for_test(&tenant, requested)
                 .err()
                 .map(|error| error.code())
         };
-        let put = |key| outcome(ask(Operation::PutObject, "photos", key, ""));
+        let put = |key| outcome(s3_request(Operation::PutObject, "photos", key, ""));
         assert_eq!(put(&fits), None);
         assert_eq!(put(&long), Some(Code::KeyTooLongError));
         let from = |key| outcome(copy(Operation::CopyObject, "photos", key));
         assert_eq!(from(&fits), None);
         assert_eq!(from(&long), Some(Code::KeyTooLongError));
-        let asked = ask(Operation::DeleteObjects, "photos", "", "delete");
-        let permit = Permit::for_test(&tenant, asked).unwrap();
+        let requested = s3_request(Operation::DeleteObjects, "photos", "", "delete");
+        let permit = Permit::for_test(&tenant, requested).unwrap();
         assert!(permit.may_delete(&fits, false));
         assert!(!permit.may_delete(&long, false));
         assert_eq!(permit.upstream_name("acme/x"), "root/acme/x");
@@ -707,7 +713,7 @@ mod tests {
         tenant.grants[0].prefixes = vec![PrefixPattern::Any];
         for key in ["/x", "//", "\\x"] {
             let outcome = |tenant: &Tenant, operation| {
-                let permit = Permit::for_test(tenant, ask(operation, "photos", key, ""));
+                let permit = Permit::for_test(tenant, s3_request(operation, "photos", key, ""));
                 permit.err().map(|error| error.code())
             };
             for operation in [Operation::PutObject, Operation::GetObjectAcl] {
@@ -716,7 +722,7 @@ mod tests {
             let source = copy(Operation::CopyObject, "photos", key);
             let refused = Permit::for_test(&tenant, source).unwrap_err();
             assert_eq!(refused.code(), Code::InvalidURI, "{key}");
-            let delete = || ask(Operation::DeleteObjects, "photos", "", "delete");
+            let delete = || s3_request(Operation::DeleteObjects, "photos", "", "delete");
             let permit = Permit::for_test(&tenant, delete()).unwrap();
             assert!(!permit.may_delete(key, false), "{key}");
 
@@ -734,21 +740,21 @@ mod tests {
     #[test]
     fn a_multi_delete_is_judged_key_by_key() {
         let tenant = tenant();
-        let asked = ask(Operation::DeleteObjects, "photos", "", "delete");
+        let requested = s3_request(Operation::DeleteObjects, "photos", "", "delete");
 
-        let permit = Permit::for_test(&tenant, asked).unwrap();
+        let permit = Permit::for_test(&tenant, requested).unwrap();
 
         assert!(permit.may_delete("acme/x", false));
         assert!(!permit.may_delete("other/x", false));
-        let read_only = ask(Operation::DeleteObjects, "public", "", "delete");
+        let read_only = s3_request(Operation::DeleteObjects, "public", "", "delete");
         assert_eq!(outcome(read_only), Some(Code::AccessDenied));
     }
 
     #[test]
     fn refusals_do_not_name_the_real_bucket() {
         let tenant = tenant();
-        let asked = ask(Operation::GetObject, "photos", "other/x", "");
-        let refused = Permit::for_test(&tenant, asked).unwrap_err();
+        let requested = s3_request(Operation::GetObject, "photos", "other/x", "");
+        let refused = Permit::for_test(&tenant, requested).unwrap_err();
         assert!(!refused.to_string().contains("1250000000"));
     }
 
@@ -759,8 +765,8 @@ mod tests {
             head = head.header(*name, *value);
         }
         let (head, ()) = head.body(()).unwrap().into_parts();
-        let asked = S3Request::parse(&head, &[]).map_err(|error| error.code())?;
-        Permit::check(&tenant(), asked)
+        let requested = S3Request::parse(&head, &[]).map_err(|error| error.code())?;
+        Permit::check(&tenant(), requested)
             .map(drop)
             .map_err(|error| error.code())
     }

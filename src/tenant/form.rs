@@ -32,13 +32,13 @@ impl Tenants {
         &self,
         head: &Parts,
         form: &Form,
-        asked: &S3Request<'_>,
+        requested: &S3Request<'_>,
         connection: Connection,
         now: Timestamp,
     ) -> Result<FormCaller, S3Error> {
-        check_head(head, asked)?;
+        check_head(head, requested)?;
         let Some(claim) = FormClaim::read(form)? else {
-            let (tenant, identity) = self.unsigned(head, asked, connection, now)?;
+            let (tenant, identity) = self.unsigned(head, requested, connection, now)?;
             form.check_all_known()?;
             return Ok(FormCaller {
                 caller: Identified(Authenticated::new(tenant, identity, Mode::Unsigned)),
@@ -72,7 +72,7 @@ impl Tenants {
         }
         key.check_end(now)?;
         let policy = FormPolicy::parse(claim.policy)?;
-        let bucket = asked.bucket.as_deref().unwrap_or_default();
+        let bucket = requested.bucket.as_deref().unwrap_or_default();
         let length = policy.check(form, bucket, claim.unlisted(), now)?;
         self.check_form_life(&claim, &policy, now)?;
         let identity = session.map_or_else(
@@ -116,8 +116,8 @@ impl Tenants {
 
 /// A form is signed by its own fields, and says in them alone what it asks: a header or parameter that
 /// would mean something in a PUT is refused, not lost.
-fn check_head(head: &Parts, asked: &S3Request<'_>) -> Result<(), S3Error> {
-    let query = asked.query.pairs();
+fn check_head(head: &Parts, requested: &S3Request<'_>) -> Result<(), S3Error> {
+    let query = requested.query.pairs();
     if head.headers.contains_key(http::header::AUTHORIZATION)
         || sigv4::SigV4Claim::is_in_query(query)
         || sigv2::SigV2Claim::is_in_query(query)

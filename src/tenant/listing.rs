@@ -249,10 +249,10 @@ mod tests {
     }
 
     fn of(prefixes: &[&str], query: &str) -> Result<ListingPage, Code> {
-        asked(&grant(&patterns(prefixes)), query)
+        requested(&grant(&patterns(prefixes)), query)
     }
 
-    fn asked(grant: &Grant, query: &str) -> Result<ListingPage, Code> {
+    fn requested(grant: &Grant, query: &str) -> Result<ListingPage, Code> {
         let request = S3Request {
             operation: Operation::ListObjectsV2,
             bucket: Some("photos".into()),
@@ -459,7 +459,7 @@ mod tests {
                     query.extend(["&", name, "="]);
                     crate::encoding::percent::push_encoded(&mut query, value.as_bytes());
                 }
-                let (entries, next) = match asked(&grant, &query).unwrap() {
+                let (entries, next) = match requested(&grant, &query).unwrap() {
                     ListingPage::AsRequested => of_cos(&keys, &prefix, delimiter, &marker, room),
                     ListingPage::CommonPrefixes { names, next } => (names, next),
                     ListingPage::Below { prefix: below, marker, border } => {

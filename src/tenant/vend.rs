@@ -47,14 +47,14 @@ impl Tenants {
                 "no presigned URL is given a key: sign the request in its headers",
             )),
             Method::GET | Method::POST => {
-                let asked = S3Request {
+                let requested = S3Request {
                     operation: Operation::ListBuckets, // what is signed is the head, as it came
                     bucket: None,
                     key: None,
                     query: Query::parse("")?,
                     copy_source: None,
                 };
-                let caller = self.identify(head, &asked, connection, now)?;
+                let caller = self.identify(head, &requested, connection, now)?;
                 match caller.identity() {
                     Identity::Bearer(_)
                     | Identity::Certificate(_)
@@ -116,22 +116,22 @@ impl Tenants {
 
 /// What a key for `tenant` may do that is narrowed as `asked`: the grants that are left, and their
 /// policy. Whatever lies outside what the tenant has is refused and not left out.
-pub fn narrowed(tenant: &Tenant, asked: &VendRequest) -> Result<(Vec<Grant>, Policy), S3Error> {
+pub fn narrowed(tenant: &Tenant, requested: &VendRequest) -> Result<(Vec<Grant>, Policy), S3Error> {
     let mut grants: Vec<_> = tenant.reached().cloned().collect();
-    if let Some(bucket) = &asked.bucket {
+    if let Some(bucket) = &requested.bucket {
         grants.retain(|grant| grant.name == *bucket);
         if grants.is_empty() {
             return Err(denied("you have no bucket of this name"));
         }
     }
-    if asked.narrows() {
+    if requested.narrows() {
         let [grant] = &mut grants[..] else {
             return Err(S3Error::new(
                 Code::InvalidArgument,
                 "The body is refused: name the bucket.",
             ));
         };
-        narrow(grant, asked)?;
+        narrow(grant, requested)?;
     }
     let narrowed = Tenant {
         index: tenant.index,
@@ -154,7 +154,7 @@ pub fn narrowed(tenant: &Tenant, asked: &VendRequest) -> Result<(Vec<Grant>, Pol
             policy.statement.push(denial.clone());
         }
     }
-    if asked.narrows() {
+    if requested.narrows() {
         check_length(tenant, &policy)?;
     }
     Ok((narrowed.grants, policy))
@@ -182,14 +182,15 @@ fn denials(tenant: &Tenant) -> impl Iterator<Item = &Statement> {
         .filter(|statement| !statement.allows())
 }
 
-fn narrow(grant: &mut Grant, asked: &VendRequest) -> Result<(), S3Error> {
-    let is_narrower =
-        asked.key.is_some() || asked.allow_prefixes.is_some() || asked.allow_actions.is_some();
+fn narrow(grant: &mut Grant, requested: &VendRequest) -> Result<(), S3Error> {
+    let is_narrower = requested.key.is_some()
+        || requested.allow_prefixes.is_some()
+        || requested.allow_actions.is_some();
     if grant.policy.is_some() && is_narrower {
         return Err(denied("a bucket whose grant is a policy is given whole"));
     }
     let mut patterns = Vec::new();
-    if let Some(key) = &asked.key {
+    if let Some(key) = &requested.key {
         ObjectKey::from_decoded(key.clone())?;
         let pattern = PrefixPattern::parse(key).map_err(|why| refused(&why))?;
         if !matches!(pattern, PrefixPattern::Exact(_)) {
@@ -197,7 +198,7 @@ fn narrow(grant: &mut Grant, asked: &VendRequest) -> Result<(), S3Error> {
         }
         patterns.push(pattern);
     }
-    for text in asked.allow_prefixes.iter().flat_map(OneOrMore::texts) {
+    for text in requested.allow_prefixes.iter().flat_map(OneOrMore::texts) {
         patterns.push(PrefixPattern::parse(text).map_err(|why| refused(&why))?);
     }
     for pattern in &patterns {
@@ -216,7 +217,7 @@ fn narrow(grant: &mut Grant, asked: &VendRequest) -> Result<(), S3Error> {
     if !patterns.is_empty() {
         grant.prefixes = patterns;
     }
-    if let Some(list) = &asked.allow_actions {
+    if let Some(list) = &requested.allow_actions {
         let mut actions = Vec::new();
         for text in list.texts() {
             actions.extend(unfold_action(text).map_err(|why| refused(&why))?);
@@ -281,18 +282,19 @@ mod tests {
         }
     }
 
-    fn ask(body: &str) -> Result<Policy, Code> {
+    fn s3_request(body: &str) -> Result<Policy, Code> {
         let tenant = tenant(&[PrefixPattern::StartsWith("in/".into())]);
-        let asked = VendRequest::parse(body.as_bytes()).map_err(|error| error.code())?;
-        let narrowed = narrowed(&tenant, &asked).map_err(|error| error.code())?;
+        let requested = VendRequest::parse(body.as_bytes()).map_err(|error| error.code())?;
+        let narrowed = narrowed(&tenant, &requested).map_err(|error| error.code())?;
         Ok(narrowed.1)
     }
 
     #[test]
     fn a_key_is_narrowed_to_what_is_asked() {
-        let policy =
-            ask(r#"{"bucket":"photos","key":"in/x.jpg","allowActions":"name/cos:PutObject"}"#)
-                .unwrap();
+        let policy = s3_request(
+            r#"{"bucket":"photos","key":"in/x.jpg","allowActions":"name/cos:PutObject"}"#,
+        )
+        .unwrap();
         let [statement] = &policy.statement[..] else {
             panic!()
         };
@@ -301,9 +303,14 @@ mod tests {
             ["qcs::cos:ap-guangzhou:uid/1250000000:shared-1250000000/acme/in/x.jpg"]
         );
         assert!(!statement.action.contains(&"name/cos:GetObject".to_owned()));
-        assert!(ask("").is_ok() && ask("{}").is_ok());
+        assert!(s3_request("").is_ok() && s3_request("{}").is_ok());
         let folder = r#"{"bucket":"photos","allowPrefix":"in/deep/*"}"#;
-        assert!(ask(folder).unwrap().json().contains("/acme/in/deep/*"));
+        assert!(
+            s3_request(folder)
+                .unwrap()
+                .json()
+                .contains("/acme/in/deep/*")
+        );
     }
 
     #[test]
@@ -347,7 +354,7 @@ mod tests {
             ),
             ("[]", Code::InvalidArgument),
         ] {
-            assert_eq!(ask(body).err(), Some(code), "{body}");
+            assert_eq!(s3_request(body).err(), Some(code), "{body}");
         }
     }
 
@@ -367,8 +374,8 @@ mod tests {
             (r#"{"bucket":"films"}"#, 1),
             ("", 1),
         ] {
-            let asked = VendRequest::parse(body.as_bytes()).unwrap();
-            let (_, policy) = narrowed(&tenant, &asked).unwrap();
+            let requested = VendRequest::parse(body.as_bytes()).unwrap();
+            let (_, policy) = narrowed(&tenant, &requested).unwrap();
             let denied = policy.statement.iter().filter(|s| !s.allows());
             assert_eq!(denied.count(), denials, "{body}");
         }
@@ -387,13 +394,13 @@ mod tests {
         #[test]
         fn a_narrowed_grant_covers_no_key_that_the_grant_does_not(
             granted in prop::collection::vec(pattern(), 1..3),
-            asked in pattern(),
+            requested in pattern(),
             key in "[ab/]{1,4}",
         ) {
             let whole = tenant(&granted);
-            let body = serde_json::json!({"bucket": "photos", "allowPrefixes": asked.to_string()});
-            let asked = VendRequest::parse(body.to_string().as_bytes()).unwrap();
-            if let Ok((grants, _)) = narrowed(&whole, &asked) {
+            let body = serde_json::json!({"bucket": "photos", "allowPrefixes": requested.to_string()});
+            let requested = VendRequest::parse(body.to_string().as_bytes()).unwrap();
+            if let Ok((grants, _)) = narrowed(&whole, &requested) {
                 prop_assert!(!grants[0].covers(&key) || whole.grants[0].covers(&key));
             }
         }

@@ -1,7 +1,7 @@
 //! A client that sends any request over a socket, signed as S3 or COS.
 
 use std::borrow::Cow;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -260,7 +260,7 @@ pub(crate) fn connect(to: SocketAddr) -> TcpStream {
 }
 
 impl Reply {
-    pub(crate) fn read(stream: &mut TcpStream, bodiless: bool) -> Option<Self> {
+    pub(crate) fn read(stream: &mut impl Read, bodiless: bool) -> Option<Self> {
         let mut bytes = Vec::new();
         let _ = stream.read_to_end(&mut bytes); // a reset also ends the response
         let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;

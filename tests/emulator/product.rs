@@ -311,13 +311,13 @@ fn isolates_accounts() {
 }
 
 /// The program itself, which can be killed.
-struct Killed {
+pub(crate) struct Killed {
     child: Child,
-    line: Value,
+    pub(crate) line: Value,
 }
 
 impl Killed {
-    fn start(data: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start(data: &Path, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_cosgate"))
             .args([
                 "emulator",
@@ -343,6 +343,7 @@ impl Killed {
             .arg(data)
             .args(more)
             .env("EMULATOR_SECRET", account().secret.expose())
+            .env("TMPDIR", data) // what a killed process leaves is removed with it
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -354,8 +355,13 @@ impl Killed {
     }
 
     fn cos(&self) -> SocketAddr {
-        let url = self.line["cos"].as_str().unwrap();
-        url.strip_prefix("http://").unwrap().parse().unwrap()
+        self.address("cos")
+    }
+
+    /// The address of a listener, whatever its scheme is.
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
+        let url = self.line[listener].as_str().unwrap();
+        url.split_once("://").unwrap().1.parse().unwrap()
     }
 }
 

@@ -1,6 +1,9 @@
 //! Versions of objects: ids, delete markers, listings and restarts.
 
+use std::collections::BTreeMap;
+
 use cosgate::emulator::{Emulator, EmulatorConfig};
+use cosgate::encoding::percent::{percent_decode, push_encoded_path};
 
 use crate::client::{BUCKET, Reply, TestRequest, account, emulator, emulator_with};
 
@@ -26,11 +29,12 @@ fn set(emulator: &Emulator, status: &str) {
     emulator.configure(BUCKET, "versioning", &document).unwrap();
 }
 
-/// The ids and keys of a whole listing of versions: each entry with its kind.
+/// The keys and ids of a whole listing of versions in their order: each entry with its kind, and whether it is the
+/// latest.
 fn listed(emulator: &Emulator, page: usize) -> Vec<(&'static str, String, String, bool)> {
     let (mut all, mut markers) = (Vec::new(), (String::new(), String::new()));
     loop {
-        let mut request = TestRequest::new("GET", "/?versions");
+        let mut request = TestRequest::new("GET", "/?versions&encoding-type=url");
         request.query.push(("max-keys".into(), page.to_string()));
         if !markers.0.is_empty() {
             request.query.push(("key-marker".into(), markers.0.clone()));
@@ -40,27 +44,77 @@ fn listed(emulator: &Emulator, page: usize) -> Vec<(&'static str, String, String
         }
         let reply = request.s3(&account()).send(emulator.cos_addr());
         let text = reply.text();
-        for (kind, element) in [("version", "Version"), ("marker", "DeleteMarker")] {
-            let start = format!("<{element}>");
-            for entry in text.split(&start).skip(1) {
-                let entry = entry.split(&format!("</{element}>")).next().unwrap();
-                let field = |name: &str| {
-                    let (_, rest) = entry.split_once(&format!("<{name}>")).unwrap();
-                    rest.split('<').next().unwrap().to_owned()
-                };
-                all.push((
-                    kind,
-                    field("Key"),
-                    field("VersionId"),
-                    field("IsLatest") == "true",
-                ));
-            }
+        let before = all.len();
+        for entry in text.split("<Version>").flat_map(by_kind) {
+            all.extend(entry);
         }
+        assert!(all.len() - before <= page);
         if reply.element("IsTruncated").as_deref() != Some("true") {
             return all;
         }
         let next = |name: &str| reply.element(name).unwrap_or_default();
-        markers = (next("NextKeyMarker"), next("NextVersionIdMarker"));
+        markers = (decoded(&next("NextKeyMarker")), next("NextVersionIdMarker"));
+    }
+}
+
+/// The entries of a part of a listing that starts with a version: it, and the delete markers that follow.
+fn by_kind(part: &str) -> Vec<Option<(&'static str, String, String, bool)>> {
+    let entries = part.split("<DeleteMarker>").enumerate();
+    let read = |(index, entry): (usize, &str)| {
+        let field = |name: &str| {
+            let (_, rest) = entry.split_once(&format!("<{name}>"))?;
+            Some(rest.split('<').next()?.to_owned())
+        };
+        let kind = if index == 0 { "version" } else { "marker" };
+        let is_latest = field("IsLatest")? == "true"; // the head of the document has none
+        Some((
+            kind,
+            decoded(&field("Key")?),
+            field("VersionId")?,
+            is_latest,
+        ))
+    };
+    entries.map(read).collect()
+}
+
+fn decoded(text: &str) -> String {
+    let bytes = percent_decode(text).unwrap().into_owned();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn lists_versions_and_markers_by_key_and_from_the_newest() {
+    let emulator = emulator();
+    set(&emulator, "Enabled");
+    let keys = include_str!("../vectors/keys.txt").lines();
+    let mut expected = BTreeMap::new();
+    for (index, key) in keys.step_by(4).enumerate() {
+        let mut target = String::from("/");
+        push_encoded_path(&mut target, key.as_bytes());
+        let history = [&["put"][..], &["put", "delete"], &["put", "delete", "put"]];
+        let more = &["put", "put", "delete", "delete"][..];
+        let history = history.get(index % 4).copied().unwrap_or(more);
+        let mut of_key = Vec::new();
+        for action in history {
+            of_key.push(if *action == "put" {
+                ("version", put(&emulator, &target, key).unwrap())
+            } else {
+                let deleted = send(&emulator, "DELETE", &target);
+                ("marker", deleted.header(ID).unwrap().to_owned())
+            });
+        }
+        expected.insert(key.to_owned(), of_key);
+    }
+    assert!(expected.len() > 100);
+    let expected: Vec<_> = expected
+        .into_iter()
+        .flat_map(|(key, of_key)| {
+            let newest_first = of_key.into_iter().rev().enumerate();
+            newest_first.map(move |(index, (kind, id))| (kind, key.clone(), id, index == 0))
+        })
+        .collect();
+    for page in [3, 7, 1000] {
+        assert!(listed(&emulator, page) == expected, "pages of {page}");
     }
 }
 
@@ -123,15 +177,14 @@ fn writes_create_versions_and_deletes_hide_them() {
     );
     let key = || "k".to_owned();
     let all = [
+        ("marker", key(), marker.clone(), true),
         ("version", key(), second.clone(), false),
         ("version", key(), first.clone(), false),
         ("version", key(), "null".into(), false),
-        ("marker", key(), marker.clone(), true),
     ];
-    assert_eq!(listed(&emulator, 10), all);
-    let mut paged = listed(&emulator, 1);
-    paged.rotate_left(1);
-    assert_eq!(paged, all);
+    for page in [10, 1] {
+        assert_eq!(listed(&emulator, page), all);
+    }
 
     // Without the marker, the newest version is the object again.
     let unhidden = send(&emulator, "DELETE", &of(&marker));
@@ -198,7 +251,7 @@ fn copies_tags_and_multi_deletes_accept_version_ids() {
         .into_iter()
         .map(|entry| entry.2)
         .collect();
-    assert_eq!(ids, [third, first, marker]);
+    assert_eq!(ids, [marker, third, first]);
 }
 
 fn md5(bytes: &[u8]) -> String {
@@ -230,7 +283,7 @@ fn suspended_bucket_has_one_null_version() {
         .into_iter()
         .map(|entry| (entry.0, entry.2))
         .collect();
-    assert_eq!(left, [("version", first), ("marker", "null".into())]);
+    assert_eq!(left, [("marker", "null".into()), ("version", first)]);
     // A header that forbids overwriting has no effect on a bucket with versions.
     put(&emulator, "/k", "four");
     let forbids = TestRequest::new("PUT", "/k")

@@ -26,6 +26,7 @@ import with_browser
 import with_cors
 import with_cos_sdk
 import with_documents
+import with_emulator
 import with_fsspec
 import with_hadoop
 import with_mc
@@ -156,6 +157,7 @@ def all_groups():
         *with_sdk.RUST_GROUPS,
         *other_grants.GROUPS,
         *with_schema.GROUPS,
+        *with_emulator.GROUPS,
         *with_temporary_keys.GROUPS,
         *with_temporary_keys.JAVA_GROUPS,
     ]
@@ -211,7 +213,7 @@ def main():
         groups += [*other_grants.GROUPS, *with_schema.GROUPS] if args.cosgate else []
         # What these do at COS is the same whatever the proxy's own signature.
         if args.cosgate and args.signature == "s3":
-            groups += with_temporary_keys.GROUPS
+            groups += [*with_emulator.GROUPS, *with_temporary_keys.GROUPS]
             groups += with_temporary_keys.JAVA_GROUPS if args.java else []
         groups = [group for group in groups if group.uploads or not place.tls]
         report = Report(f"{args.signature}/{place.scheme}")

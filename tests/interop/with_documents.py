@@ -30,6 +30,8 @@ class Client:
             name: value for name, value in place.environment(ALICE).items() if not name.startswith("AWS_")
         }
         self.environment["AWS_EC2_METADATA_DISABLED"] = "true"
+        if place.direct:
+            self.give("cosgate", Path(place.direct.program).resolve())
         for name in COMMANDS.keys() & place.programs.keys():
             self.give(COMMANDS[name], shutil.which(place.programs[name]))
         if "go-sdk" in place.programs:

@@ -34,4 +34,5 @@ mod tls;
 mod unix_socket;
 mod uploads;
 mod upstream;
+mod upstream_tls;
 mod whole_listings;

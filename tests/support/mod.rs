@@ -1423,8 +1423,14 @@ impl Authority {
 
     /// The certificate and the key of `name`.
     pub fn pair(&self, name: &str) -> (PathBuf, PathBuf) {
+        self.pair_of(name, &[name])
+    }
+
+    /// The certificate and the key of several names, in files called `name`.
+    pub fn pair_of(&self, name: &str, names: &[&str]) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let paths = ["pem", "key"].map(|end| self.folder.path().join(format!("{name}.{end}")));
         std::fs::write(&paths[0], certificate.pem()).unwrap();

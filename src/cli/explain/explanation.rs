@@ -168,18 +168,18 @@ impl From<&Grant> for GrantSummary {
     }
 }
 
-pub(super) fn describe(asked: &S3Request<'_>) -> String {
-    let mut text = format!("{:?}", asked.operation);
-    if let Some(bucket) = &asked.bucket {
+pub(super) fn describe(requested: &S3Request<'_>) -> String {
+    let mut text = format!("{:?}", requested.operation);
+    if let Some(bucket) = &requested.bucket {
         let _ = write!(text, ", bucket {bucket:?}");
     }
-    if let Some(key) = &asked.key {
+    if let Some(key) = &requested.key {
         let _ = write!(text, ", key {:?}", key.as_str());
     }
-    for (name, value) in asked.upstream_query() {
+    for (name, value) in requested.upstream_query() {
         let _ = write!(text, ", {name}={value:?}");
     }
-    if let Some(source) = &asked.copy_source {
+    if let Some(source) = &requested.copy_source {
         let _ = write!(
             text,
             ", from bucket {:?}, key {:?}",

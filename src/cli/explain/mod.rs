@@ -169,7 +169,7 @@ fn session_policy(path: &Path) -> Result<SessionPolicy, String> {
 
 /// Refuses what its body decides: nobody gives a body here.
 fn check_service(head: &Parts, domains: &[String]) -> Result<(), String> {
-    let posts = |asked: S3Request<'_>| asked.operation == Operation::PostObject;
+    let posts = |requested: S3Request<'_>| requested.operation == Operation::PostObject;
     let what = match service(head, domains) {
         Service::S3 if S3Request::parse(head, domains).is_ok_and(posts) => "a browser's form",
         Service::S3 | Service::Preflight => return Ok(()),
@@ -199,14 +199,14 @@ impl Explanation {
         }
         let said = in_s3_words(head, domains).map_err(at(Step::Parse))?;
         let said = &*said;
-        let asked = S3Request::parse(said, domains).map_err(at(Step::Parse))?;
-        let bucket = asked.bucket.as_deref().map(str::to_owned);
-        self.say(Step::Parse, describe(&asked));
+        let requested = S3Request::parse(said, domains).map_err(at(Step::Parse))?;
+        let bucket = requested.bucket.as_deref().map(str::to_owned);
+        self.say(Step::Parse, describe(&requested));
         let caller = match caller {
             AssumedCaller::Named(tenant) => tenants.assume(tenant, head),
             AssumedCaller::Unsigned(user) => {
                 let connection = connection(config, *user);
-                tenants.authenticate(head, &asked, connection, wall_clock())
+                tenants.authenticate(head, &requested, connection, wall_clock())
             }
         };
         let caller = caller.map_err(at(Step::Authenticate))?;
@@ -218,7 +218,7 @@ impl Explanation {
             let says = "the tenant has limits of its own; what is used of them only `serve` knows";
             self.say(Step::Limit, says.to_owned());
         }
-        let decision = decide(said, asked, &caller, config, Duration::ZERO);
+        let decision = decide(said, requested, &caller, config, Duration::ZERO);
         let verdict = decision.verdict();
         match decision {
             Decision::Forward(forward) => {

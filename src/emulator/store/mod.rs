@@ -19,6 +19,7 @@ use tempfile::NamedTempFile;
 use crate::emulator::keys::random;
 use crate::timestamp::Timestamp;
 
+mod append;
 pub(super) mod list;
 pub(super) mod multipart;
 mod snapshot;
@@ -101,6 +102,9 @@ pub(super) struct StoredObject {
     /// A delete marker: it hides the key and has no content.
     #[serde(default)]
     pub(super) is_marker: bool,
+    /// An append made it, and others may follow.
+    #[serde(default)]
+    pub(super) is_appendable: bool,
 }
 
 fn null_version() -> String {
@@ -297,6 +301,7 @@ impl Store {
             version,
             order,
             is_marker: false,
+            is_appendable: false,
         };
         self.replace(found, object).map_err(StoreError::Io)
     }

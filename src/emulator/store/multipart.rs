@@ -185,6 +185,7 @@ impl Store {
             version,
             order,
             is_marker: false,
+            is_appendable: false,
         };
         let object = self.replace(found, object).map_err(StoreError::Io)?;
         if let Some(upload) = found.uploads.remove(id) {

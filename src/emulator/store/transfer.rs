@@ -15,6 +15,7 @@ use http_body_util::BodyExt as _;
 use md5::{Digest as _, Md5};
 use s3s::dto::StreamingBlob;
 use s3s::{S3Error, S3ErrorCode, S3Result};
+use sha1::Sha1;
 use tempfile::NamedTempFile;
 
 use super::{Store, hex};
@@ -42,6 +43,19 @@ pub(super) struct HashingWriter {
 impl Received {
     pub(super) fn etag(&self) -> String {
         hex(&self.md5)
+    }
+
+    /// SHA-1 of the content, in lower-case hex.
+    pub(in crate::emulator) fn sha1(&self) -> io::Result<String> {
+        let mut content = self.file.reopen()?;
+        let mut sha1 = Sha1::new();
+        let mut chunk = vec![0; 64 * 1024];
+        loop {
+            match content.read(&mut chunk)? {
+                0 => return Ok(hex(&sha1.finalize())),
+                length => sha1.update(chunk.get(..length).unwrap_or_default()),
+            }
+        }
     }
 }
 

@@ -155,6 +155,7 @@ impl Store {
             version: version.clone(),
             order,
             is_marker: true,
+            is_appendable: false,
         };
         self.replace(found, marker).map_err(StoreError::Io)?;
         Ok(Removed {

@@ -23,16 +23,16 @@ pub(crate) struct StsResponseBody<'a> {
 
 /// The document of `answer` to `asked`.
 pub(crate) fn sts_response(
-    asked: &StsRequest,
+    requested: &StsRequest,
     answer: &StsResponseBody<'_>,
     request_id: &str,
 ) -> String {
-    let action = asked.action_name();
+    let action = requested.action_name();
     let (response, result) = (format!("{action}Response"), format!("{action}Result"));
     let mut writer = Writer::in_namespace(&response, NAMESPACE);
     writer.open(&result);
     writer.element_if("SubjectFromWebIdentityToken", answer.subject);
-    if let Some(role) = asked.role() {
+    if let Some(role) = requested.role() {
         writer.open("AssumedRoleUser");
         writer.element("Arn", &format!("{}/{}", role.arn, role.session));
         let id = format!("{}:{}", answer.key_id, role.session);

@@ -344,11 +344,11 @@ impl Tenants {
     pub fn authenticate(
         &self,
         head: &Parts,
-        asked: &S3Request<'_>,
+        requested: &S3Request<'_>,
         connection: Connection,
         now: Timestamp,
     ) -> Result<Authenticated, S3Error> {
-        let caller = self.identify(head, asked, connection, now)?;
+        let caller = self.identify(head, requested, connection, now)?;
         self.admit(caller, connection, now)
     }
 
@@ -372,11 +372,11 @@ impl Tenants {
     pub(crate) fn identify(
         &self,
         head: &Parts,
-        asked: &S3Request<'_>,
+        requested: &S3Request<'_>,
         connection: Connection,
         now: Timestamp,
     ) -> Result<Identified, S3Error> {
-        let caller = self.proven(head, asked, connection, now);
+        let caller = self.proven(head, requested, connection, now);
         caller.map(Identified)
     }
 
@@ -419,11 +419,11 @@ impl Tenants {
     fn proven(
         &self,
         head: &Parts,
-        asked: &S3Request<'_>,
+        requested: &S3Request<'_>,
         connection: Connection,
         now: Timestamp,
     ) -> Result<Authenticated, S3Error> {
-        let query = asked.query.pairs();
+        let query = requested.query.pairs();
         let in_query = SigV4Claim::is_in_query(query) || sigv2::SigV2Claim::is_in_query(query);
         let has_header = head.headers.contains_key(AUTHORIZATION);
         if in_query && has_header {
@@ -445,7 +445,7 @@ impl Tenants {
             return self.bearer(token, head, connection, now);
         }
         if let Some(claim) = SigV4Claim::from_headers(&head.headers)? {
-            return self.signed(head, asked, &claim, session, now);
+            return self.signed(head, requested, &claim, session, now);
         }
         if sigv2::SigV2Claim::is_in_query(query) && !self.allow_sigv2_presign {
             return Err(S3Error::new(
@@ -455,13 +455,13 @@ impl Tenants {
             ));
         }
         if let Some(claim) = sigv2::SigV2Claim::from_query(query, &head.headers)? {
-            return self.presigned_v2(head, asked, &claim, now);
+            return self.presigned_v2(head, requested, &claim, now);
         }
         if let Some(claim) = SigV4Claim::from_query(query, &head.headers)? {
-            return self.signed(head, asked, &claim, session, now);
+            return self.signed(head, requested, &claim, session, now);
         }
-        let (tenant, identity) = self.unsigned(head, asked, connection, now)?;
-        if asked
+        let (tenant, identity) = self.unsigned(head, requested, connection, now)?;
+        if requested
             .query
             .iter()
             .any(|(name, _)| name.starts_with("response-"))
@@ -481,11 +481,11 @@ impl Tenants {
     pub(super) fn unsigned(
         &self,
         head: &Parts,
-        asked: &S3Request<'_>,
+        requested: &S3Request<'_>,
         connection: Connection,
         now: Timestamp,
     ) -> Result<(&Arc<Tenant>, Identity), S3Error> {
-        let bucket = asked.bucket.as_deref();
+        let bucket = requested.bucket.as_deref();
         let of = |index| self.all.get(index).ok_or_else(unknown_key);
         let certified = self.admissions.named(connection, now);
         Ok(if let Some((name, tenant)) = certified {

@@ -180,7 +180,7 @@ impl Tenants {
     /// They are to be given to a caller who is admitted.
     pub(crate) fn issue(
         &self,
-        asked: &StsRequest,
+        requested: &StsRequest,
         call: &SignedCall<'_>,
         connection: Connection,
         now: Timestamp,
@@ -192,19 +192,19 @@ impl Tenants {
             ));
         }
         self.check_secrecy(connection)?;
-        if matches!(asked.action, StsAction::GetCallerIdentity) {
+        if matches!(requested.action, StsAction::GetCallerIdentity) {
             let check = || self.caller_of(call, now);
             let (tenant, identity) = self.strangers.hold(connection.source(), now, check)?;
             let caller = Authenticated::new(&tenant, identity, Mode::Unsigned);
             return Ok((Identified(caller), None));
         }
-        if asked.duration > self.max_session {
+        if requested.duration > self.max_session {
             let most = self.max_session.as_secs();
             let text = format!("The call is refused: DurationSeconds must be at most {most} here.");
             return Err(S3Error::new(Code::InvalidArgument, text));
         }
-        let (tenant, trust, holder) = self.holder(asked, call, connection, now)?;
-        let expires = now.plus(seconds(asked.duration));
+        let (tenant, trust, holder) = self.holder(requested, call, connection, now)?;
+        let expires = now.plus(seconds(requested.duration));
         let (subject, access_key) = (holder.subject.clone(), holder.access_key.clone());
         let key = self.seal.make(&trust, holder, now, expires);
         let key =
@@ -224,14 +224,14 @@ impl Tenants {
     /// Who gets a session, and what that rests on.
     fn holder<'t>(
         &'t self,
-        asked: &StsRequest,
+        requested: &StsRequest,
         call: &SignedCall<'_>,
         connection: Connection,
         now: Timestamp,
     ) -> Result<(Arc<Tenant>, Trust<'t>, SessionHolder), S3Error> {
-        let policy = asked.policy.clone();
+        let policy = requested.policy.clone();
         let (tenant, trust, holder) =
-            if let StsAction::AssumeRoleWithWebIdentity { token, .. } = &asked.action {
+            if let StsAction::AssumeRoleWithWebIdentity { token, .. } = &requested.action {
                 let proof = self.prove(token, connection.source(), now)?;
                 let identity = self.identities.get(proof.identity());
                 let holder = SessionHolder {

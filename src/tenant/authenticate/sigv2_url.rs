@@ -19,21 +19,21 @@ impl Tenants {
     pub(super) fn presigned_v2(
         &self,
         head: &Parts,
-        asked: &S3Request<'_>,
+        requested: &S3Request<'_>,
         claim: &sigv2::SigV2Claim<'_>,
         now: Timestamp,
     ) -> Result<Authenticated, S3Error> {
         claim.check_life(now, self.max_presign)?;
         let path = decoded_path(head)?;
-        let key = asked.key.as_ref().map_or("", ObjectKey::as_str);
+        let key = requested.key.as_ref().map_or("", ObjectKey::as_str);
         // Where the host names the bucket, the path is the key and nothing else.
         let path_is_key = path.strip_prefix(b"/") == Some(key.as_bytes());
         let request = sigv2::SigV2Request {
             method: head.method.as_str(),
-            bucket: asked.bucket.as_deref().filter(|_| path_is_key),
+            bucket: requested.bucket.as_deref().filter(|_| path_is_key),
             path: head.uri.path(),
             raw_query: head.uri.query().unwrap_or_default(),
-            query: asked.query.pairs(),
+            query: requested.query.pairs(),
             headers: &head.headers,
         };
         let payload = content_sha256(&head.headers)?;

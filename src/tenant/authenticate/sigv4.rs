@@ -27,7 +27,7 @@ impl Tenants {
     pub(super) fn signed(
         &self,
         head: &Parts,
-        asked: &S3Request<'_>,
+        requested: &S3Request<'_>,
         claim: &SigV4Claim<'_>,
         session: Option<&OpenSession>,
         now: Timestamp,
@@ -35,7 +35,7 @@ impl Tenants {
         self.check_scope(&claim.scope, SERVICE, |why| wrong_scope(claim, why))?;
         self.check_time(claim, now)?;
         let path = decoded_path(head)?;
-        let query = asked.query.pairs();
+        let query = requested.query.pairs();
         let request = Signable {
             method: head.method.as_str(),
             path: &path,

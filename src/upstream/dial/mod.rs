@@ -50,7 +50,7 @@ pub(crate) struct Dialer {
 #[derive(Debug)]
 struct KnownAddresses {
     addresses: Vec<SocketAddr>,
-    asked: Instant,
+    requested: Instant,
 }
 
 impl Dialer {
@@ -82,10 +82,10 @@ impl Dialer {
 
     /// Connects to `authority` (`host` or `host:port`; the port is 443 with TLS and else 80).
     pub(crate) async fn dial(&self, authority: &str) -> Result<Stream, DialError> {
-        let asked = HostPort::parse(authority, self.default_port())?;
+        let requested = HostPort::parse(authority, self.default_port())?;
         let dialled = match &self.connect_to {
             Some(address) => HostPort::parse(address, self.default_port())?,
-            None => asked.clone(),
+            None => requested.clone(),
         };
         let connected = async {
             let Some(proxy) = &self.proxy else {
@@ -103,7 +103,7 @@ impl Dialer {
         let Some(Roots(config, _)) = &self.tls else {
             return Ok(Stream::Plain(tcp));
         };
-        let name = ServerName::try_from(asked.host)
+        let name = ServerName::try_from(requested.host)
             .map_err(|_| DialError::Authority(authority.to_owned()))?;
         let handshake = TlsConnector::from(Arc::clone(config)).connect(name, tcp);
         let tls = timeout(self.tls_timeout, handshake)
@@ -146,11 +146,11 @@ impl Dialer {
             Recalled::Stale(addresses) => addresses,
         };
         // Half of the time at most, so that the remembered addresses still get theirs.
-        let asked = timeout(
+        let requested = timeout(
             self.connect_timeout / 2,
             lookup_host((to.host.as_str(), to.port)),
         );
-        let answer = match asked.await {
+        let answer = match requested.await {
             Ok(Ok(found)) => Ok(found.take(ADDRESSES).collect()),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
@@ -166,10 +166,10 @@ impl Dialer {
         let Some(known) = remembered.get_mut(name) else {
             return Recalled::Stale(Vec::new());
         };
-        if known.asked.elapsed() < DNS_FRESH {
+        if known.requested.elapsed() < DNS_FRESH {
             return Recalled::Fresh(known.addresses.clone());
         }
-        known.asked = Instant::now(); // whoever comes now does not ask as well
+        known.requested = Instant::now(); // whoever comes now does not ask as well
         Recalled::Stale(known.addresses.clone())
     }
 
@@ -193,7 +193,7 @@ impl Dialer {
             name,
             KnownAddresses {
                 addresses,
-                asked: Instant::now(),
+                requested: Instant::now(),
             },
         );
     }
@@ -205,7 +205,10 @@ impl Dialer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = remembered.get_mut(name) {
-            known.asked = known.asked.checked_sub(DNS_FRESH).unwrap_or(known.asked);
+            known.requested = known
+                .requested
+                .checked_sub(DNS_FRESH)
+                .unwrap_or(known.requested);
         }
     }
 }
