@@ -10,6 +10,7 @@ mod doctor;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod explain;
+mod health;
 mod keygen;
 #[cfg(feature = "load")]
 mod load;
@@ -49,6 +50,7 @@ enum Command {
     #[cfg(feature = "emulator")]
     Emulator(emulator::Arguments),
     Explain(Box<explain::Arguments>),
+    Health(health::Arguments),
     Keygen(keygen::Arguments),
     #[cfg(feature = "load")]
     Load(Box<load::Arguments>),
@@ -74,6 +76,7 @@ impl Arguments {
             #[cfg(feature = "emulator")]
             Command::Emulator(arguments) => emulator::run(&arguments),
             Command::Explain(arguments) => explain::run(&arguments),
+            Command::Health(arguments) => health::run(&arguments),
             Command::Keygen(arguments) => keygen::run(&arguments),
             #[cfg(feature = "load")]
             Command::Load(arguments) => load::run(*arguments),

@@ -7,6 +7,7 @@ mod connection_limit;
 mod frames;
 mod handshake;
 pub mod header_block;
+pub mod health;
 mod http1;
 mod http2;
 pub mod listen;

@@ -287,7 +287,8 @@ pub struct DirectTarget {
     pub session_token: Option<String>,
 }
 
-/// Part `index` (from 0) of `count` equal parts, written from 1: `2/4`.
+/// Part `index` (from 0) of `count` equal parts, written from 1: `2/4`. A scheduler that counts from 0 and cannot add
+/// leaves the sum to us: `1+1/4`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Shard {
@@ -305,7 +306,11 @@ impl std::str::FromStr for Shard {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parts = text.split_once('/');
-        let numbers = parts.and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        let sum = |text: &str| match text.split_once('+') {
+            Some((a, b)) => a.parse::<u32>().ok()?.checked_add(b.parse().ok()?),
+            None => text.parse().ok(),
+        };
+        let numbers = parts.and_then(|(i, n)| Some((sum(i)?, n.parse().ok()?)));
         match numbers {
             Some((index @ 1.., count @ 1..=SHARDS)) if index <= count => Ok(Self {
                 index: index - 1,
@@ -480,7 +485,18 @@ mod tests {
     #[test]
     fn counts_shards_from_one() {
         assert_eq!("2/4".parse(), Ok(Shard { index: 1, count: 4 }));
-        for text in ["0/4", "5/4", "1", "a/b", "1/0", "1/10001"] {
+        assert_eq!("0+1/4".parse(), Ok(Shard { index: 0, count: 4 }));
+        for text in [
+            "0/4",
+            "5/4",
+            "1",
+            "a/b",
+            "1/0",
+            "1/10001",
+            "4+1/4",
+            "+1/4",
+            "4294967295+1/4",
+        ] {
             assert!(text.parse::<Shard>().is_err(), "{text}");
         }
     }

@@ -24,7 +24,7 @@ use cosgate::secret::Secret;
 use serde_json::Value;
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "certs",
     "check",
     "credentials",
@@ -32,6 +32,7 @@ const COMMANDS: [&str; 9] = [
     "doctor",
     "emulator",
     "explain",
+    "health",
     "keygen",
     "serve",
 ];

@@ -5,6 +5,7 @@ mod support;
 
 mod admin_api;
 mod audit;
+mod chart;
 mod cli;
 mod companions;
 mod configurations;

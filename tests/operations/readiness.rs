@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use cosgate::emulator::{Emulator, Faults, StsFault};
 use serde_json::{Value, json};
 
+use crate::cli;
 use crate::support::{self, ACME, Call, GLOBEX, Program, Reply, eventually, toml};
 
 const PHOTO: &str = "/photos/acme/photo-0001.jpg";
@@ -27,6 +28,13 @@ fn text(emulator: &Emulator, more: &str) -> String {
 
 fn readyz(admin: SocketAddr) -> Reply {
     Call::new(admin, "GET", "/readyz").send()
+}
+
+/// What `cosgate health` says of `/readyz`, and whether it succeeds.
+fn health(admin: SocketAddr) -> (bool, String) {
+    let output = cli::run(&["health", &format!("http://{admin}/readyz")]);
+    let said = cli::stdout(&output) + &cli::stderr(&output);
+    (output.status.success(), said)
 }
 
 /// The part of this name, as `/readyz?verbose` says it.
@@ -83,6 +91,28 @@ fn the_first_probe_has_a_key_fetched_and_is_answered_with_200() {
     assert_eq!(emulator.counters().counts().sts_calls, 0);
     assert_eq!(readyz(program.address("admin=")).status, 200);
     assert_eq!(emulator.counters().counts().sts_calls, 1);
+}
+
+#[test]
+fn health_fails_until_cosgate_is_ready() {
+    let emulator = support::emulator();
+    emulator.faults().set(Faults {
+        sts: Some(StsFault::Http500),
+        ..Faults::default()
+    });
+    let program = Program::serve(&text(&emulator, ""));
+    let admin = program.address("admin=");
+    let (is_healthy, said) = health(admin);
+    assert!(!is_healthy);
+    let reason = "/readyz: 503: not ready\nkeys: no issuer has given a key yet";
+    assert!(said.contains(reason), "{said}");
+    emulator.faults().set(Faults::default());
+    eventually("STS is back", || {
+        health(admin) == (true, "200: ok\n".to_owned())
+    });
+    drop(program);
+    let (is_healthy, said) = health(admin);
+    assert!(!is_healthy && said.contains("refused"), "{said}");
 }
 
 #[test]
