@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use cosgate::doctor::{DoctorOptions, examine};
+use cosgate::doctor::{DoctorOptions, Finding, ProbeArea, examine};
 
-use super::{USAGE, check, complain, printed};
+use super::{USAGE, check, complain, print, printed};
 
 /// Probe the configured STS and COS with the configured keys: what works, how the store behaves, and what to change.
 ///
@@ -55,7 +55,16 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return super::cannot_start(&error),
     };
-    let report = runtime.block_on(examine(&config, &options));
+    let stop = async {
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    let mut last = None;
+    let mut show = |finding: &Finding| {
+        if !arguments.json {
+            let _ = print(&shown(finding, &mut last)); // the report goes on without a reader
+        }
+    };
+    let report = runtime.block_on(examine(&config, &options, stop, &mut show));
     runtime.shutdown_background(); // a look-up that hangs must not hold us
     let report = match report {
         Ok(report) => report,
@@ -78,4 +87,14 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     } else {
         status
     }
+}
+
+/// A finding, below the name of its section if it is the first.
+fn shown(finding: &Finding, last: &mut Option<ProbeArea>) -> String {
+    let before = last.replace(finding.part);
+    if before == Some(finding.part) {
+        return finding.to_string();
+    }
+    let gap = if before.is_some() { "\n" } else { "" };
+    format!("{gap}{}\n{finding}", finding.part)
 }

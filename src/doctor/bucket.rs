@@ -160,7 +160,12 @@ impl Seen {
 
     /// Whether the store refused it for want of a right.
     pub(super) fn is_denied(&self) -> bool {
-        self.status == 403
+        self.status == 403 && self.code == "AccessDenied"
+    }
+
+    /// Whether it shows that the key may do what was requested, though the object may not be there.
+    pub(super) fn is_permitted(&self) -> bool {
+        self.is_success() || (self.status == 404 && self.code == "NoSuchKey")
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
@@ -243,9 +248,13 @@ impl<'c> ProbedBucket<'c> {
         let request = request.body(Full::new(call.body.clone()));
         let request = request.map_err(|error| error.to_string())?;
         let response = self.client.send(request).await;
-        response
-            .map(|response| Seen::new(&response))
-            .map_err(|error| error.to_string())
+        let response = response.map_err(|error| error.to_string())?;
+        let mut seen = Seen::new(&response);
+        // A store may quote what it was sent.
+        for text in [&mut seen.code, &mut seen.message] {
+            *text = without_secrets(text, key);
+        }
+        Ok(seen)
     }
 
     /// The head of `call` for a body of `length` bytes, signed with `key` as cosgate signs.
@@ -359,4 +368,29 @@ impl<'c> ProbedBucket<'c> {
             Err(error) => Err(error.to_string()),
         })
     }
+}
+
+/// `text` without the parts of a key, and of what is made with it.
+fn without_secrets(text: &str, key: &Credential) -> String {
+    const SHORTEST: usize = 8;
+    let token = key.token.as_ref().map_or("", |token| token.expose());
+    let parts = [key.secret_key.expose(), token, key.secret_id.as_str()];
+    if parts
+        .iter()
+        .any(|part| part.len() >= SHORTEST && text.contains(part))
+        || ["Signature=", "q-signature=", "Credential="]
+            .iter()
+            .any(|word| text.contains(word))
+    {
+        return "[left out: it quotes what was sent]".to_owned();
+    }
+    // A part of a token is a secret, too.
+    let is_quoted = |start: usize| {
+        let part = token.get(start..start + 2 * SHORTEST);
+        part.is_some_and(|part| text.contains(part))
+    };
+    if (0..token.len()).step_by(SHORTEST).any(is_quoted) {
+        return "[left out: it quotes what was sent]".to_owned();
+    }
+    text.to_owned()
 }

@@ -7,14 +7,15 @@ use http::Method;
 
 use super::GrantProbes;
 use super::bucket::{Call, Seen};
-use super::finding::{Finding, ProbeArea, ProbeResult};
+use super::finding::{Finding, Findings, ProbeArea, ProbeResult};
+use crate::config::Grant;
 use crate::credentials::Credential;
 
 const LIST: &str = "name/cos:GetBucket";
 const BODY: &str = "written by cosgate doctor, which removes it again\n";
 
 /// Probes the key of the tenant within the grant and outside it.
-pub(super) async fn probe(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Vec<Finding>) {
+pub(super) async fn probe(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Findings<'_>) {
     must(probes, key, findings).await;
     if probes.is_static {
         let why = "the key is permanent: what it may do stands in CAM alone";
@@ -26,7 +27,7 @@ pub(super) async fn probe(probes: &GrantProbes<'_>, key: &Credential, findings: 
 }
 
 /// What the grant allows has to work.
-async fn must(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Vec<Finding>) {
+async fn must(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Findings<'_>) {
     let Some(folder) = &probes.folder.inside else {
         return;
     };
@@ -66,20 +67,19 @@ async fn must(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Vec<Fin
             continue;
         }
         let finding = probes.finding(ProbeArea::Fence, check).sent(&call);
-        let works = |seen: &Seen| seen.is_success() || seen.code == "NoSuchKey";
         findings.push(match probes.bucket.send(&call, key).await {
-            Ok(seen) if works(&seen) => finding.came(&seen).is(ProbeResult::Ok, "the key can do what the grant allows"),
+            Ok(seen) if seen.is_permitted() => finding.came(&seen).is(ProbeResult::Ok, "the key can do what the grant allows"),
             Ok(seen) => finding
                 .came(format!("{seen} {}", seen.message))
                 .is(ProbeResult::Fail, "the key cannot do what the grant allows")
-                .change(format!("in CAM, allow the issuer's own identity {action} on this prefix, or remove it from `actions`")),
+                .change(format!("in CAM, allow the issuer's own identity {action} on this prefix, or remove it from the grant")),
             Err(error) => finding.came(error).is(ProbeResult::Fail, "no whole response"),
         });
     }
 }
 
 /// What the grant does not allow has to be refused by the store itself.
-async fn must_not(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Vec<Finding>) {
+async fn must_not(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Findings<'_>) {
     let mut cases = Vec::new();
     if let Some(folder) = &probes.folder.outside {
         let object = format!("{folder}fence");
@@ -93,11 +93,11 @@ async fn must_not(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Vec
         let finding = probes.finding(ProbeArea::Fence, "keys outside the grant");
         findings.push(finding.is(ProbeResult::Skipped, "the grant covers the whole bucket"));
     }
-    if !probes
-        .bucket
-        .grant
-        .allows_on_bucket("name/cos:GetBucketACL")
-    {
+    let has_acl = |grant: &Grant| {
+        grant.bucket == probes.bucket.grant.bucket
+            && grant.allows_on_bucket("name/cos:GetBucketACL")
+    };
+    if !probes.siblings.iter().any(has_acl) {
         cases.push((
             "another action: GetBucketACL",
             Call::get("").query("acl", ""),
@@ -106,24 +106,44 @@ async fn must_not(probes: &GrantProbes<'_>, key: &Credential, findings: &mut Vec
     for (check, call) in cases {
         let finding = probes.finding(ProbeArea::Fence, check).sent(&call);
         let seen = probes.bucket.send(&call, key).await;
+        let is_written = check.starts_with("Put") && !seen.as_ref().is_ok_and(Seen::is_denied);
         findings.push(match seen {
             Ok(seen) if seen.is_denied() => {
                 finding.came(&seen).is(ProbeResult::Ok, "the policy inside the key refuses it")
             }
+            Ok(seen) if !seen.is_permitted() => finding
+                .came(format!("{seen} {}", seen.message))
+                .is(ProbeResult::Warning, "the store refused it for another reason: it is not known whether the key could do it"),
             Ok(seen) => finding
                 .came(&seen)
                 .is(ProbeResult::Fail, "the store did not refuse it: the key can do more than the grant, and only cosgate's own rules fence the tenant")
                 .change("report this with `--json`, and give the tenant a bucket of its own until it is clear"),
             Err(error) => finding.came(error).is(ProbeResult::Warning, "no whole response: it is not known"),
         });
+        if is_written {
+            findings.extend(remove_outside(probes, key).await);
+        }
     }
-    remove_outside(probes, key).await;
 }
 
 /// Removes what must not have been written. The key may do that, if it could write at all.
-async fn remove_outside(probes: &GrantProbes<'_>, key: &Credential) {
-    if let Some(folder) = probes.folder.outside.as_ref().filter(|_| !probes.read_only) {
-        let call = Call::new(Method::DELETE, format!("{folder}fence"));
-        let _ = probes.bucket.send(&call, key).await;
-    }
+async fn remove_outside(probes: &GrantProbes<'_>, key: &Credential) -> Option<Finding> {
+    let object = format!("{}fence", probes.folder.outside.as_ref()?);
+    let call = Call::new(Method::DELETE, &object);
+    let seen = probes.bucket.send(&call, key).await;
+    let finding = probes.finding(ProbeArea::Cleanup, "what was written outside the grant");
+    let finding = finding.sent(&call);
+    Some(match seen {
+        Ok(seen) if seen.is_success() => finding.came(&seen).is(ProbeResult::Ok, "it is removed"),
+        seen => {
+            let came = seen.map_or_else(|error| error, |seen| seen.to_string());
+            let finding = finding
+                .came(came)
+                .is(ProbeResult::Warning, "it may be there still");
+            finding.change(format!(
+                "remove {object} from {}",
+                probes.bucket.grant.bucket
+            ))
+        }
+    })
 }

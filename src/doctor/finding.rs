@@ -69,6 +69,32 @@ pub struct Diagnosis {
     pub findings: Vec<Finding>,
 }
 
+/// Findings as they come: kept, and shown at once.
+pub(super) struct Findings<'f> {
+    pub(super) all: Vec<Finding>,
+    show: &'f mut dyn FnMut(&Finding),
+}
+
+impl<'f> Findings<'f> {
+    pub(super) fn new(show: &'f mut dyn FnMut(&Finding)) -> Self {
+        Self {
+            all: Vec::new(),
+            show,
+        }
+    }
+
+    pub(super) fn push(&mut self, finding: Finding) {
+        (self.show)(&finding);
+        self.all.push(finding);
+    }
+
+    pub(super) fn extend(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        for finding in findings {
+            self.push(finding);
+        }
+    }
+}
+
 impl Finding {
     /// A finding about `subject`, as good as it can be; the methods below fill it.
     pub(super) fn new(part: ProbeArea, subject: impl Into<String>, check: &'static str) -> Self {
@@ -121,18 +147,9 @@ impl Diagnosis {
     }
 }
 
-/// The table, for people.
+/// The last line of the table, for people; the findings stand above it.
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut last = None;
-        for finding in &self.findings {
-            if last != Some(finding.part) {
-                let gap = if last.is_some() { "\n" } else { "" };
-                writeln!(f, "{gap}{}", finding.part)?;
-                last = Some(finding.part);
-            }
-            write!(f, "{finding}")?;
-        }
         let [failed, warnings] = [ProbeResult::Fail, ProbeResult::Warning].map(|of| self.count(of));
         writeln!(
             f,
@@ -207,27 +224,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prints_each_part_once_and_counts() {
-        let finding = |part, verdict| {
-            Finding::new(part, "acme/photos", "PutObject inside the grant")
-                .sent("PUT /a")
-                .came("200\u{1b}[31m")
-                .is(verdict, "it works")
+    fn prints_what_was_found_and_counts() {
+        let finding = |verdict| {
+            Finding::new(
+                ProbeArea::Fence,
+                "acme/photos",
+                "PutObject inside the grant",
+            )
+            .sent("PUT /a")
+            .came("200\u{1b}[31m")
+            .is(verdict, "it works")
         };
+        let failed = finding(ProbeResult::Fail).change("[tenants.acme]");
+        let text = failed.to_string();
+        assert!(text.starts_with("  FAIL    acme/photos: PutObject inside the grant\n"));
+        assert!(text.contains("change [tenants.acme]\n") && !text.contains('\u{1b}'));
+        let mut shown = 0;
+        let mut show = |_: &Finding| shown += 1;
+        let mut findings = Findings::new(&mut show);
+        findings.push(failed);
+        findings.extend([finding(ProbeResult::Ok), finding(ProbeResult::Warning)]);
         let report = Diagnosis {
             version: "0",
             folders: Vec::new(),
-            findings: vec![
-                finding(ProbeArea::Keys, ProbeResult::Ok),
-                finding(ProbeArea::Fence, ProbeResult::Fail).change("[tenants.acme]"),
-                finding(ProbeArea::Fence, ProbeResult::Warning),
-            ],
+            findings: findings.all,
         };
-        let text = report.to_string();
-        assert_eq!(text.matches("What the temporary keys can do").count(), 1);
-        assert!(text.contains("  FAIL    acme/photos: PutObject inside the grant\n"));
-        assert!(text.contains("change [tenants.acme]\n") && !text.contains('\u{1b}'));
-        assert!(text.ends_with("\n3 probes: 1 failed, 1 with a warning\n"));
+        assert_eq!(shown, 3);
+        assert_eq!(
+            report.to_string(),
+            "\n3 probes: 1 failed, 1 with a warning\n"
+        );
         assert!(report.has_failed());
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::GrantProbes;
-use super::finding::{Finding, ProbeArea, ProbeResult};
+use super::finding::{Finding, Findings, ProbeArea, ProbeResult};
 use crate::clock::Clock;
 use crate::config::{Config, Grant, IssuerKind, PrefixPattern};
 use crate::credentials::{Cache, Credential, IssueError};
@@ -138,7 +138,7 @@ impl ProbedTenant {
     pub(super) async fn key_for_probes(
         &self,
         grant: &GrantProbes<'_>,
-        findings: &mut Vec<Finding>,
+        findings: &mut Findings<'_>,
     ) -> Option<Arc<Credential>> {
         let finding = grant.finding(ProbeArea::Store, "a key for the probes below");
         let Some(folder) = grant.writes_to().and(grant.folder.inside.as_ref()) else {

@@ -10,20 +10,27 @@ mod keys;
 mod network;
 mod store;
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use crate::clock::{Clock, wall_clock};
 use crate::config::{Config, Grant, PrefixPattern};
 use crate::credentials::Credential;
 use crate::upstream::dial::Roots;
-use bucket::{Call, ProbedBucket};
+use bucket::{Call, ProbedBucket, Seen};
 
+use finding::Findings;
 pub use finding::{Diagnosis, Finding, ProbeArea, ProbeResult};
 
 /// Tenants and their grants that are probed without `--tenant`: a configuration may have thousands.
 const TENANTS: usize = 5;
 /// Grants of one tenant that are probed.
 const GRANTS: usize = 5;
+/// The probes of one grant end after this.
+const GRANT_TIME: Duration = Duration::from_mins(3);
 /// What follows the start of a grant's prefix.
 const FOLDER: &str = ".cosgate-doctor-";
 
@@ -36,52 +43,66 @@ pub struct DoctorOptions {
     pub read_only: bool,
 }
 
-/// Probes all that `config` names.
+/// Probes all that `config` names, and shows each finding at once. `stop` ends the probes early; what was
+/// written is removed in any case.
 ///
 /// # Errors
 /// There is no such tenant, or the configuration cannot be used on this machine.
-pub async fn examine(config: &Config, options: &DoctorOptions) -> Result<Diagnosis, String> {
+pub async fn examine(
+    config: &Config,
+    options: &DoctorOptions,
+    stop: impl Future<Output = ()>,
+    show: &mut dyn FnMut(&Finding),
+) -> Result<Diagnosis, String> {
     let tenants = chosen(config, options)?;
     let roots = &config.upstream;
     let roots = Roots::for_endpoint(roots.endpoint.tls, roots.ca_file.as_deref());
     let roots = roots.map_err(|error| format!("[upstream]: {error}"))?;
     let clock = Arc::new(Clock::new(wall_clock));
-    let mut report = Diagnosis {
-        version: env!("CARGO_PKG_VERSION"),
-        folders: Vec::new(),
-        findings: network::endpoints(config, &tenants, &clock).await,
-    };
+    let mut findings = Findings::new(show);
+    let mut folders = Vec::new();
+    let mut stop = pin!(stop);
+    let mut is_stopped = false;
+    findings.extend(network::endpoints(config, &tenants, &clock).await);
+    if tenants.is_empty() {
+        let finding = Finding::new(ProbeArea::Keys, "tenants", "a temporary key");
+        let why = "the configuration has no tenant of its own: neither keys nor buckets are probed";
+        let change =
+            "add a tenant for the time of the probes: a template's keys are made for each subject";
+        findings.push(finding.is(ProbeResult::Warning, why).change(change));
+    }
     let run = format!("{:08x}", fastrand::u32(..));
     for &tenant in &tenants {
         let mut probed = keys::ProbedTenant::new(config, tenant, &clock)?;
-        report.findings.push(probed.own_key().await);
+        findings.push(probed.own_key().await);
         let Some(own) = probed.key.clone() else {
             continue;
         };
         for grant in probed.grants().iter().take(GRANTS) {
-            let folder = Folder::of(grant, &run);
             let bucket = ProbedBucket::new(config, grant, roots.as_ref(), &clock);
-            let grant = GrantProbes {
+            let probes = GrantProbes {
                 config,
                 subject: format!("{}/{}", probed.name(), grant.name),
                 bucket: &bucket,
-                folder,
+                folder: Folder::of(grant, probed.grants(), &run),
+                siblings: probed.grants(),
                 read_only: options.read_only,
                 is_static: probed.is_static(),
             };
-            report.folders.extend(grant.writes_to());
-            let findings = &mut report.findings;
-            if !grant.reach(&own, findings).await {
+            if is_stopped || !probes.reach(&own, &mut findings).await {
                 continue;
             }
-            fence::probe(&grant, &own, findings).await;
-            if let Some(wide) = probed.key_for_probes(&grant, findings).await {
-                store::probe(&grant, &wide, findings).await;
-                findings.push(store::clean_up(&grant, &wide).await);
-            }
+            folders.extend(probes.announce(&mut findings));
+            is_stopped = probes
+                .run(&probed, &own, stop.as_mut(), &mut findings)
+                .await;
         }
     }
-    Ok(report)
+    Ok(Diagnosis {
+        version: env!("CARGO_PKG_VERSION"),
+        folders,
+        findings: findings.all,
+    })
 }
 
 /// Indexes of the tenants to probe.
@@ -108,14 +129,16 @@ struct Folder {
 }
 
 impl Folder {
-    fn of(grant: &Grant, run: &str) -> Self {
-        let patterns: Vec<_> = grant.upstream_prefixes().collect();
-        let is_open = |pattern: &&PrefixPattern| !matches!(pattern, PrefixPattern::Exact(_));
-        let inside = patterns.iter().find(is_open);
+    /// `all` are the grants of the tenant: its key is for all of them.
+    fn of(grant: &Grant, all: &[Grant], run: &str) -> Self {
+        let is_open = |pattern: &PrefixPattern| !matches!(pattern, PrefixPattern::Exact(_));
+        let inside = grant.upstream_prefixes().find(is_open);
         let outside = format!("{FOLDER}{run}-outside/");
-        let is_outside = !patterns
-            .iter()
-            .any(|p| p.covers(&format!("{outside}probe")));
+        let key = format!("{outside}fence");
+        let here = all.iter().filter(|other| other.bucket == grant.bucket);
+        let is_outside = !here
+            .flat_map(Grant::upstream_prefixes)
+            .any(|pattern| pattern.covers(&key));
         Self {
             inside: inside.map(|pattern| format!("{}{FOLDER}{run}/", pattern.start())),
             outside: is_outside.then_some(outside),
@@ -130,12 +153,49 @@ struct GrantProbes<'p> {
     subject: String,
     bucket: &'p ProbedBucket<'p>,
     folder: Folder,
+    /// All grants of the tenant.
+    siblings: &'p [Grant],
     read_only: bool,
     /// The key is permanent, and no policy fences it.
     is_static: bool,
 }
 
 impl GrantProbes<'_> {
+    /// Probes the fence and the store, and removes what was written, however that ends. Returns whether it
+    /// was stopped.
+    async fn run(
+        &self,
+        probed: &keys::ProbedTenant,
+        own: &Arc<Credential>,
+        stop: impl Future<Output = ()>,
+        findings: &mut Findings<'_>,
+    ) -> bool {
+        let mut wide = None;
+        let all = async {
+            fence::probe(self, own, findings).await;
+            wide = probed.key_for_probes(self, findings).await;
+            if let Some(wide) = &wide {
+                store::probe(self, wide, findings).await;
+            }
+        };
+        let ended = tokio::select! {
+            () = all => None,
+            () = stop => Some((true, "stopped: the other probes were not made")),
+            () = sleep(GRANT_TIME) => {
+                Some((false, "the store is so slow that the other probes were not made"))
+            }
+        };
+        if let Some((_, why)) = ended {
+            let finding = self.finding(ProbeArea::Store, "all other probes");
+            findings.push(finding.is(ProbeResult::Fail, why));
+        }
+        if self.writes_to().is_some() {
+            let key = wide.as_ref().unwrap_or(own);
+            findings.push(store::clean_up(self, key).await);
+        }
+        ended.is_some_and(|(is_stopped, _)| is_stopped)
+    }
+
     fn finding(&self, part: ProbeArea, check: &'static str) -> Finding {
         Finding::new(part, self.subject.clone(), check)
     }
@@ -146,51 +206,84 @@ impl GrantProbes<'_> {
         Some(format!("{}/{inside}", self.bucket.grant.bucket))
     }
 
+    /// Says where it will write, before it does.
+    fn announce(&self, findings: &mut Findings<'_>) -> Option<String> {
+        let folder = self.writes_to()?;
+        let finding = self.finding(ProbeArea::Fence, "where doctor writes");
+        let meaning =
+            format!("all objects of the probes are below {folder}, and are removed at the end");
+        findings.push(finding.is(ProbeResult::Note, meaning));
+        Some(folder)
+    }
+
     /// Whether the bucket is where the configuration says.
-    async fn reach(&self, key: &Credential, findings: &mut Vec<Finding>) -> bool {
+    async fn reach(&self, key: &Credential, findings: &mut Findings<'_>) -> bool {
         let inside = self.folder.inside.as_ref();
         let exact = || self.bucket.grant.upstream_prefixes().next();
         let name = match inside {
             Some(folder) => format!("{folder}none"),
             None => exact().map_or_else(String::new, |pattern| pattern.start().to_owned()),
         };
-        let call = Call::get(name);
-        let seen = self.bucket.send(&call, key).await;
-        let finding = self
-            .finding(ProbeArea::Fence, "the bucket, its APPID and its region")
-            .sent(&call);
-        let alias = &self.bucket.grant.name;
-        let (finding, is_there) = match seen {
-            Err(error) => (
-                finding.came(error).is(ProbeResult::Fail, "the bucket's host does not respond")
-                    .change("check `endpoint` and `connect_to` in [upstream]"),
-                false,
-            ),
-            Ok(seen) if seen.code == "NoSuchBucket" || matches!(seen.status, 301 | 307) => (
-                finding.came(&seen).is(ProbeResult::Fail, "there is no such bucket in this region")
-                    .change(format!("check `bucket` (with its APPID) and `region` of the grant `{alias}`")),
-                false,
-            ),
-            Ok(seen) if matches!(seen.code.as_str(), "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken") => (
-                finding.came(&seen).is(ProbeResult::Fail, "the store refuses the temporary key or its signature")
-                    .change("check `endpoint` and `signature` in [upstream], and that the bucket is in the issuer's account"),
-                false,
-            ),
-            Ok(seen) if seen.status == 403 => (
-                finding.came(&seen).is(ProbeResult::Warning, "the bucket is there, and the key may not read in it"),
-                true,
-            ),
-            Ok(seen) if seen.status >= 500 => (
-                finding.came(&seen).is(ProbeResult::Fail, "the store has a fault; run doctor again"),
-                false,
-            ),
-            Ok(seen) => (
-                finding.came(&seen).is(ProbeResult::Ok, "the bucket is there, and the signature is right"),
-                true,
-            ),
+        let call = Call::get(name).header("range", "bytes=0-0");
+        let finding = self.finding(ProbeArea::Fence, "the bucket, its APPID and its region");
+        let finding = finding.sent(&call);
+        let (finding, is_there) = match self.bucket.send(&call, key).await {
+            Err(error) => {
+                let meaning = "the bucket's host gives no whole response";
+                let change = "check `endpoint` and `connect_to` in [upstream]".to_owned();
+                (
+                    finding
+                        .came(error)
+                        .is(ProbeResult::Fail, meaning)
+                        .change(change),
+                    false,
+                )
+            }
+            Ok(seen) => self.judge_reached(finding.came(&seen), &seen),
         };
         findings.push(finding);
         is_there
+    }
+
+    fn judge_reached(&self, finding: Finding, seen: &Seen) -> (Finding, bool) {
+        let grant = self.bucket.grant;
+        if seen.is_permitted() || seen.status == 416 {
+            let meaning = "the bucket is there, and the signature is right";
+            return (finding.is(ProbeResult::Ok, meaning), true);
+        }
+        if seen.is_denied() {
+            let meaning = "the bucket is there, and the key may not read in it";
+            let verdict = if grant.allows("name/cos:GetObject") {
+                ProbeResult::Warning
+            } else {
+                ProbeResult::Note // no grant says so
+            };
+            return (finding.is(verdict, meaning), true);
+        }
+        let (meaning, change) = match seen.code.as_str() {
+            "NoSuchBucket" => (
+                "there is no such bucket in this region",
+                format!("check `bucket` (with its APPID) and `region` of the grant `{}`", grant.name),
+            ),
+            "RequestTimeTooSkewed" => (
+                "the store refuses the time of the signature",
+                "set the clock of this machine, and of STS if it is your own".to_owned(),
+            ),
+            "InvalidAccessKeyId" | "InvalidToken" | "ExpiredToken" | "SignatureDoesNotMatch" => (
+                "the store refuses the temporary key or its signature",
+                "check `endpoint` and `signature` in [upstream], and that the bucket is in the issuer's account".to_owned(),
+            ),
+            _ if matches!(seen.status, 301 | 307) => (
+                "the bucket is in another region",
+                format!("check `region` of the grant `{}`", grant.name),
+            ),
+            _ if seen.status >= 500 => ("the store has a fault", "run doctor again".to_owned()),
+            _ => (
+                "this is no response of COS to a read",
+                "check `endpoint` and `signature` in [upstream]".to_owned(),
+            ),
+        };
+        (finding.is(ProbeResult::Fail, meaning).change(change), false)
     }
 }
 
@@ -213,7 +306,7 @@ mod tests {
             cors: [].into(),
             session: None,
         };
-        Folder::of(&grant, "1")
+        Folder::of(&grant, std::slice::from_ref(&grant), "1")
     }
 
     #[test]

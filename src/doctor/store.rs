@@ -4,14 +4,14 @@ use http::Method;
 
 use super::GrantProbes;
 use super::bucket::{Call, Seen};
-use super::finding::{Finding, ProbeArea, ProbeResult};
+use super::finding::{Finding, Findings, ProbeArea, ProbeResult};
 use crate::config::UpstreamSignature::{Cos, S3};
 use crate::credentials::Credential;
 use crate::rewrite::{is_clock_refusal, is_credential_refusal, read_error};
 use crate::secret::Secret;
 
-/// Objects that one clean-up removes; the probes write fewer.
-const LEFT: usize = 100;
+/// Listings that one clean-up looks at. The probes write fewer objects than a page has.
+const CLEANUPS: usize = 20;
 
 /// What the probes of the store share.
 struct StoreProbes<'p> {
@@ -22,12 +22,24 @@ struct StoreProbes<'p> {
 }
 
 /// Probes the store with a key of the throw-away prefix alone.
-pub(super) async fn probe(grant: &GrantProbes<'_>, key: &Credential, findings: &mut Vec<Finding>) {
+pub(super) async fn probe(grant: &GrantProbes<'_>, key: &Credential, findings: &mut Findings<'_>) {
     let Some(folder) = &grant.folder.inside else {
         return;
     };
     let store = StoreProbes { grant, key, folder };
-    findings.push(store.stored_checksum().await);
+    let upload = store.stored_checksum().await;
+    let is_usable =
+        upload.came.starts_with("x-cos-hash") || upload.came.starts_with("no x-cos-hash");
+    findings.push(upload);
+    if !is_usable {
+        let why = "no object could be written: the other probes would say nothing";
+        findings.push(
+            store
+                .finding("all other probes")
+                .is(ProbeResult::Skipped, why),
+        );
+        return;
+    }
     findings.push(store.path_style().await);
     findings.extend(store.refused_keys().await);
     findings.push(store.clock_tolerance().await);
@@ -74,10 +86,9 @@ impl StoreProbes<'_> {
             Ok(seen) if seen.is_success() => seen,
             Ok(seen) => {
                 let came = format!("{seen} {}", seen.message);
-                return finding.came(came).is(
-                    ProbeResult::Fail,
-                    "the store takes no upload: most probes below will fail",
-                );
+                return finding
+                    .came(came)
+                    .is(ProbeResult::Fail, "the store takes no upload");
             }
             Err(error) => {
                 return finding
@@ -566,28 +577,40 @@ fn judge_key_refusal(finding: Finding, seen: &Seen) -> Finding {
 pub(super) async fn clean_up(grant: &GrantProbes<'_>, key: &Credential) -> Finding {
     let folder = grant.folder.inside.as_deref().unwrap_or_default();
     let store = StoreProbes { grant, key, folder };
-    let finding = grant
-        .finding(ProbeArea::Cleanup, "what doctor wrote")
-        .sent(format!("DELETE of all keys below {folder}"));
-    let mut removed = 0;
+    let finding = grant.finding(ProbeArea::Cleanup, "what doctor wrote");
+    let finding = finding.sent(format!("DELETE of all keys below {folder}"));
     let call = Call::get("")
         .query("prefix", folder)
         .query("max-keys", "1000");
-    let listed = match store.send(&call).await {
-        Ok(seen) if seen.is_success() => keys_of(&String::from_utf8_lossy(&seen.body)),
-        Ok(seen) => return left(finding.came(&seen), folder),
-        Err(error) => return left(finding.came(error), folder),
-    };
-    for key in listed.iter().take(LEFT) {
-        let seen = store.send(&Call::new(Method::DELETE, key)).await;
-        removed += usize::from(seen.is_ok_and(|seen| seen.is_success()));
+    let mut removed = 0;
+    // A store may list late, or in parts: it is asked until nothing is left.
+    for _ in 0..CLEANUPS {
+        let listed = match store.send(&call).await {
+            Ok(seen) if seen.is_success() => keys_of(&String::from_utf8_lossy(&seen.body)),
+            Ok(seen) => return left(finding.came(&seen), folder),
+            Err(error) => return left(finding.came(error), folder),
+        };
+        if listed.iter().any(|key| !key.starts_with(folder)) {
+            let finding = finding.came("a listing with keys of other prefixes");
+            let meaning = "the store ignores `prefix`: cosgate fails such listings, and doctor removes nothing of them";
+            let change = format!("do not use this store; remove what is below {folder}");
+            return finding.is(ProbeResult::Fail, meaning).change(change);
+        }
+        if listed.is_empty() {
+            let finding =
+                finding.came(format!("{removed} objects are removed, and none is listed"));
+            return finding.is(ProbeResult::Ok, "nothing is left");
+        }
+        for key in &listed {
+            let seen = store.send(&Call::new(Method::DELETE, key)).await;
+            match seen {
+                Ok(seen) if seen.is_success() => removed += 1,
+                Ok(seen) => return left(finding.came(&seen), folder),
+                Err(error) => return left(finding.came(error), folder),
+            }
+        }
     }
-    let finding = finding.came(format!("{removed} of {} objects are removed", listed.len()));
-    if removed == listed.len() {
-        finding.is(ProbeResult::Ok, "nothing is left")
-    } else {
-        left(finding, folder)
-    }
+    left(finding.came("each listing has more objects"), folder)
 }
 
 fn left(finding: Finding, folder: &str) -> Finding {

@@ -1,8 +1,8 @@
 //! [`LogFile`]: a file that a log is appended to, and that is opened again when it was moved away.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +35,11 @@ impl LogFile {
 }
 
 fn open(path: &Path) -> io::Result<File> {
+    // To open a pipe would wait for its reader, and no signal would end that.
+    if fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+        let why = "it is a pipe; write the path of a file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(MODE).open(path)
 }
@@ -65,9 +70,17 @@ impl Write for LogFile {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
+
+    #[test]
+    fn refuses_a_pipe_and_does_not_wait_for_its_reader() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let error = LogFile::open(&path, Arc::default()).unwrap_err();
+        assert!(error.to_string().contains("it is a pipe"), "{error}");
+    }
 
     #[test]
     fn reopens_a_moved_file_between_batches() {

@@ -89,6 +89,10 @@ pub(super) fn respond(
     if in_flight.ends_connection() && !in_flight.stream_state.is_stream() {
         in_flight.stream_state.linger_at_end();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    } else if in_flight.proxy.shared.is_draining() && !in_flight.stream_state.is_stream() {
+        // The client's next request goes elsewhere. A connection that is idle when the listener closes
+        // would end under a request that is on its way.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Ok(id) = HeaderValue::from_str(&in_flight.record.request_id) {
         headers.insert(REQUEST_ID, id);

@@ -140,6 +140,11 @@ pub(crate) fn upstream_error(
     permit: &Permit<'_, '_>,
 ) -> S3Error {
     let code = upstream.code.as_str();
+    let shown_code = if has_key_material(code) {
+        "[text left out]"
+    } else {
+        code
+    };
     let message = Some(upstream.message.as_str()).filter(|message| !message.is_empty());
     let message = message.filter(|message| {
         permit
@@ -147,7 +152,7 @@ pub(crate) fn upstream_error(
             .is_some_and(|grant| is_clean(message, grant, permit.source()))
     });
     let detail = format!(
-        "COS answered {} {code}: {} (its request {})",
+        "COS answered {} {shown_code}: {} (its request {})",
         status.as_u16(),
         message.unwrap_or("[text left out]"),
         upstream.request_id,
@@ -218,9 +223,18 @@ pub(super) fn is_clean(text: &str, grant: &Grant, source: Option<&Grant>) -> boo
     let mut grants = [grant].into_iter().chain(source);
     text.len() <= MESSAGE_BYTES
         && !text.contains('%') // a name could be encoded in any way
+        && !has_key_material(text)
         && !names_host(text)
         && !HIDDEN.iter().any(|word| lower.contains(word))
         && !grants.any(|grant| names_place(text, grant))
+}
+
+/// Whether a text may quote a key or a token of ours: a word as long as a secret key (32 letters).
+fn has_key_material(text: &str) -> bool {
+    const SECRET_KEY: usize = 32;
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || "+/=_-".contains(c);
+    text.split(|c| !is_letter(c))
+        .any(|word| word.len() >= SECRET_KEY)
 }
 
 /// Whether a text has a host or an address in it: letters or digits on both sides of a dot.

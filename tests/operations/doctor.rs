@@ -216,3 +216,87 @@ fn refuses_an_unknown_tenant_and_prints_a_table_for_people() {
         assert!(text.contains(line), "{text}");
     }
 }
+
+/// A store that lists other objects than those that were requested, and removes what it is told to.
+fn list_others(peer: &mut Peer) {
+    while let Some(head) = peer.head() {
+        let length = header_of(&head, "content-length").and_then(|length| length.parse().ok());
+        peer.body(length.unwrap_or(0));
+        let body = if head.starts_with("GET /?prefix=") {
+            "<ListBucketResult><Contents><Key>customer.txt</Key></Contents></ListBucketResult>"
+        } else {
+            ""
+        };
+        let crc = "x-cos-hash-crc64ecma: 11051210869376104954\r\n";
+        peer.say(&format!(
+            "HTTP/1.1 200 OK\r\n{crc}content-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+    }
+}
+
+#[test]
+fn removes_nothing_that_it_has_not_written() {
+    let emulator = emulator();
+    let store = Script::new(vec![act(list_others)]);
+    let file = File::new(&toml(store.addr, emulator.sts_addr(), ""));
+    let (report, status) = examine(&file, &[]);
+    assert_eq!(status, Some(1));
+    let [(verdict, change)] = verdicts(&report, "what doctor wrote")[..] else {
+        panic_with(&report.to_string(), "")
+    };
+    assert!(
+        verdict == "fail" && change.contains("do not use this store"),
+        "{change}"
+    );
+    let deleted = |head: &String| head.starts_with("DELETE") && head.contains("customer");
+    assert!(!store.heads().iter().any(deleted));
+}
+
+/// A store that quotes in its error what it was sent.
+fn quote(peer: &mut Peer) {
+    while let Some(head) = peer.head() {
+        let length = header_of(&head, "content-length").and_then(|length| length.parse().ok());
+        peer.body(length.unwrap_or(0));
+        let token = header_of(&head, "x-amz-security-token").unwrap_or_default();
+        let body =
+            format!("<Error><Code>AccessDenied</Code><Message>You sent {token}</Message></Error>");
+        peer.say(&format!(
+            "HTTP/1.1 403 Forbidden\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+    }
+}
+
+#[test]
+fn quotes_no_token() {
+    let emulator = emulator();
+    let store = Script::new(vec![act(quote)]);
+    let file = File::new(&toml(store.addr, emulator.sts_addr(), ""));
+    let (report, status) = examine(&file, &[]);
+    let text = report.to_string();
+    let heads = store.heads();
+    let tokens = heads
+        .iter()
+        .filter_map(|head| header_of(head, "x-amz-security-token"));
+    let tokens: Vec<_> = tokens.filter(|token| token.len() > 20).collect();
+    assert!(!tokens.is_empty() && tokens.iter().all(|token| !text.contains(&token[..20])));
+    assert!(
+        status == Some(1) && text.contains("[left out: it quotes what was sent]"),
+        "{text}"
+    );
+}
+
+/// Another grant of the tenant covers the keys that are outside this one: its key may touch them.
+#[test]
+fn judges_a_tenants_key_by_all_its_grants() {
+    let emulator = emulator();
+    let text = toml(emulator.cos_addr(), emulator.sts_addr(), "");
+    let more = format!(
+        "[[tenants.acme.grants]]\nname = \"other\"\nbucket = \"{BUCKET}\"\nregion = \"ap-guangzhou\"\nprefixes = [\".cosgate*\"]\nactions = [\"read\", \"write\", \"list\"]\n\n[tenants.globex]"
+    );
+    let file = File::new(&text.replacen("[tenants.globex]", &more, 1));
+    let (report, status) = examine(&file, &[]);
+    assert_eq!(status, Some(0), "{report:#}");
+    assert_eq!(verdicts(&report, "keys outside the grant").len(), 2);
+}

@@ -244,7 +244,9 @@ fn a_drain_with_a_delay_fails_the_probe_first_and_closes_the_listener_later() {
     program.signal("TERM");
     eventually("the probe fails", || readyz(admin).text() == "draining\n");
     let failed = Instant::now();
-    assert_eq!(get(program.addr).status, 404, "new connections are served");
+    let reply = get(program.addr);
+    assert_eq!(reply.status, 404, "new connections are served");
+    assert_eq!(reply.header("connection"), Some("close"), "once");
     eventually("the listener closes", || {
         TcpStream::connect(program.addr).is_err()
     });
