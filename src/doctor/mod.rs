@@ -73,29 +73,27 @@ pub async fn examine(
     }
     let run = format!("{:08x}", fastrand::u32(..));
     for &tenant in &tenants {
-        let mut probed = keys::ProbedTenant::new(config, tenant, &clock)?;
-        findings.push(probed.own_key().await);
-        let Some(own) = probed.key.clone() else {
+        let mut keyed = keys::ProbedTenant::new(config, tenant, &clock)?;
+        findings.push(keyed.own_key().await);
+        let Some(own) = keyed.key.clone() else {
             continue;
         };
-        for grant in probed.grants().iter().take(GRANTS) {
+        for grant in keyed.grants().iter().take(GRANTS) {
             let bucket = ProbedBucket::new(config, grant, roots.as_ref(), &clock);
             let probes = GrantProbes {
                 config,
-                subject: format!("{}/{}", probed.name(), grant.name),
+                subject: format!("{}/{}", keyed.name(), grant.name),
                 bucket: &bucket,
-                folder: Folder::of(grant, probed.grants(), &run),
-                siblings: probed.grants(),
+                folder: Folder::of(grant, keyed.grants(), &run),
+                siblings: keyed.grants(),
                 read_only: options.read_only,
-                is_static: probed.is_static(),
+                is_static: keyed.is_static(),
             };
             if is_stopped || !probes.reach(&own, &mut findings).await {
                 continue;
             }
             folders.extend(probes.announce(&mut findings));
-            is_stopped = probes
-                .run(&probed, &own, stop.as_mut(), &mut findings)
-                .await;
+            is_stopped = probes.run(&keyed, &own, stop.as_mut(), &mut findings).await;
         }
     }
     Ok(Diagnosis {
@@ -165,7 +163,7 @@ impl GrantProbes<'_> {
     /// was stopped.
     async fn run(
         &self,
-        probed: &keys::ProbedTenant,
+        keyed: &keys::ProbedTenant,
         own: &Arc<Credential>,
         stop: impl Future<Output = ()>,
         findings: &mut Findings<'_>,
@@ -173,7 +171,7 @@ impl GrantProbes<'_> {
         let mut wide = None;
         let all = async {
             fence::probe(self, own, findings).await;
-            wide = probed.key_for_probes(self, findings).await;
+            wide = keyed.key_for_probes(self, findings).await;
             if let Some(wide) = &wide {
                 store::probe(self, wide, findings).await;
             }

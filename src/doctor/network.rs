@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::finding::{Finding, ProbeArea, ProbeResult};
 use crate::clock::Clock;
-use crate::config::{Config, EndpointTemplate, is_loopback};
+use crate::config::{Config, EndpointTemplate, TenantConfig, is_loopback};
 use crate::rewrite::request::fill;
 use crate::upstream::dial::{DialError, Dialer, Roots};
 use crate::upstream::one_shot::{OneShotClient, OneShotError, OneShotResponse};
@@ -66,10 +66,15 @@ fn all(config: &Config, tenants: &[usize]) -> Vec<Endpoint> {
         connect_to: config.sts.connect_to.clone(),
         ca_file: config.sts.ca_file.clone(),
     };
-    let mut found = vec![sts];
     let tenants = tenants
         .iter()
         .filter_map(|index| config.tenants.get(*index));
+    let calls_sts = |tenant: &TenantConfig| {
+        let issuer = config.issuers.get(tenant.issuer);
+        issuer.is_some_and(|issuer| issuer.kind.duration().is_some())
+    };
+    let is_sts_needed = tenants.clone().any(calls_sts);
+    let mut found: Vec<_> = is_sts_needed.then_some(sts).into_iter().collect();
     for grant in tenants.flat_map(|tenant| &tenant.grants) {
         let endpoint = of(
             &upstream.endpoint,

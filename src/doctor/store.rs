@@ -5,6 +5,7 @@ use http::Method;
 use super::GrantProbes;
 use super::bucket::{Call, Seen};
 use super::finding::{Finding, Findings, ProbeArea, ProbeResult};
+use crate::config::StoredCheck;
 use crate::config::UpstreamSignature::{Cos, S3};
 use crate::credentials::Credential;
 use crate::rewrite::{is_clock_refusal, is_credential_refusal, read_error};
@@ -28,8 +29,7 @@ pub(super) async fn probe(grant: &GrantProbes<'_>, key: &Credential, findings: &
     };
     let store = StoreProbes { grant, key, folder };
     let upload = store.stored_checksum().await;
-    let is_usable =
-        upload.came.starts_with("x-cos-hash") || upload.came.starts_with("no x-cos-hash");
+    let is_usable = upload.came.contains("x-cos-hash");
     findings.push(upload);
     if !is_usable {
         let why = "no object could be written: the other probes would say nothing";
@@ -81,7 +81,7 @@ impl StoreProbes<'_> {
     /// Uploads are compared with a checksum that the store tells.
     async fn stored_checksum(&self) -> Finding {
         let call = Call::put(self.key("object"), "123456789");
-        let finding = self.finding("CRC-64 of an upload").sent(&call);
+        let finding = self.finding("checksum of an upload").sent(&call);
         let seen = match self.send(&call).await {
             Ok(seen) if seen.is_success() => seen,
             Ok(seen) => {
@@ -96,24 +96,7 @@ impl StoreProbes<'_> {
                     .is(ProbeResult::Fail, "no whole response");
             }
         };
-        // CRC-64/XZ of "123456789", its usual check value.
-        match seen.header("x-cos-hash-crc64ecma") {
-            Some("11051210869376104954") => finding.came("x-cos-hash-crc64ecma is right").is(
-                ProbeResult::Ok,
-                "`stored_check = \"crc64ecma\"`, the default, works",
-            ),
-            Some(other) => finding
-                .came(format!("x-cos-hash-crc64ecma: {other}"))
-                .is(
-                    ProbeResult::Fail,
-                    "the checksum is not of what was sent: cosgate reports each upload as failed",
-                )
-                .change("[upstream] stored_check = \"md5\", if the ETag is the MD5"),
-            None => finding
-                .came("no x-cos-hash-crc64ecma")
-                .is(ProbeResult::Fail, "this store tells no CRC-64")
-                .change("[upstream] stored_check = \"md5\""),
-        }
+        judge_stored(finding, &seen, self.grant.config.upstream.stored_check)
     }
 
     /// Buckets made since 2024 refuse it (436/102489).
@@ -297,7 +280,10 @@ impl StoreProbes<'_> {
                 if is_kept { "kept" } else { "overwritten" }
             ));
             findings.push(match (is_kept, signature) {
-                (true, _) => finding.is(ProbeResult::Ok, "the condition is kept"),
+                (true, _) if seen.starts_with("409") || seen.starts_with("412") => {
+                    finding.is(ProbeResult::Ok, "the condition is kept")
+                }
+                (true, _) => finding.is(ProbeResult::Note, "the store refused the request for another reason: it is not known whether it keeps the condition"),
                 (false, S3) if self.grant.bucket.signature == S3 => finding.is(ProbeResult::Warning, "the store ignores it. cosgate looks first, so only uploads at the same moment can overwrite each other"),
                 (false, S3) => finding.is(ProbeResult::Note, "cosgate does not use this signature here"),
                 (false, Cos) if name == "if-none-match" => finding.is(ProbeResult::Note, "cosgate sends x-cos-forbid-overwrite instead"),
@@ -555,6 +541,51 @@ impl StoreProbes<'_> {
             findings.push(finding.came(came).is(ProbeResult::Note, meaning));
         }
         findings
+    }
+}
+
+/// Whether what the store tells of an upload is what `check` compares.
+fn judge_stored(finding: Finding, seen: &Seen, check: StoredCheck) -> Finding {
+    // CRC-64/XZ and MD5 of "123456789", their usual check values.
+    const CRC: &str = "11051210869376104954";
+    const MD5: &str = "\"25f9e794323b453885f5181f1b624d0b\"";
+    let crc = seen.header("x-cos-hash-crc64ecma");
+    let has_md5 = seen.header("etag") == Some(MD5);
+    let came = match (crc, has_md5) {
+        (Some(crc), _) => format!("x-cos-hash-crc64ecma: {crc}"),
+        (None, true) => "no x-cos-hash-crc64ecma, and the MD5 as ETag".to_owned(),
+        (None, false) => "no x-cos-hash-crc64ecma, and an ETag that is not the MD5".to_owned(),
+    };
+    let finding = finding.came(came);
+    let change = if has_md5 {
+        "[upstream] stored_check = \"md5\""
+    } else {
+        "[upstream] stored_check = \"off\": then cosgate relies on the store's own checks"
+    };
+    match check {
+        StoredCheck::Crc64Ecma if crc == Some(CRC) => finding.is(
+            ProbeResult::Ok,
+            "`stored_check = \"crc64ecma\"`, the default, works",
+        ),
+        StoredCheck::Crc64Ecma if crc.is_some() => finding
+            .is(
+                ProbeResult::Fail,
+                "the checksum is not of what was sent: cosgate reports each upload as failed",
+            )
+            .change(change),
+        StoredCheck::Crc64Ecma => finding
+            .is(ProbeResult::Fail, "this store tells no CRC-64")
+            .change(change),
+        StoredCheck::Md5 if has_md5 => {
+            finding.is(ProbeResult::Ok, "`stored_check = \"md5\"` works")
+        }
+        StoredCheck::Md5 => finding
+            .is(
+                ProbeResult::Fail,
+                "the ETag is not the MD5 of what was sent",
+            )
+            .change(change),
+        StoredCheck::Off => finding.is(ProbeResult::Note, "`stored_check` is off"),
     }
 }
 

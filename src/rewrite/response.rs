@@ -140,24 +140,13 @@ pub(crate) fn upstream_error(
     permit: &Permit<'_, '_>,
 ) -> S3Error {
     let code = upstream.code.as_str();
-    let shown_code = if has_key_material(code) {
-        "[text left out]"
-    } else {
-        code
-    };
     let message = Some(upstream.message.as_str()).filter(|message| !message.is_empty());
     let message = message.filter(|message| {
         permit
             .grant()
             .is_some_and(|grant| is_clean(message, grant, permit.source()))
     });
-    let detail = format!(
-        "COS answered {} {shown_code}: {} (its request {})",
-        status.as_u16(),
-        message.unwrap_or("[text left out]"),
-        upstream.request_id,
-    );
-
+    let detail = for_the_log(status, upstream, message);
     let error = if is_credential_refusal(status, upstream) || is_ours_to_mend(code) {
         // The client's own key is right: a 403 would make it blame or drop that one.
         S3Error::new(
@@ -194,6 +183,19 @@ pub(crate) fn upstream_error(
         refusal(status, code, message.map(str::to_owned), permit)
     };
     error.detail(detail)
+}
+
+/// What the log says of a refusal of COS. Nothing that it may quote of a key is there.
+fn for_the_log(status: StatusCode, upstream: &UpstreamError, message: Option<&str>) -> String {
+    const LEFT_OUT: &str = "[text left out]";
+    let code = Some(upstream.code.as_str()).filter(|code| !has_key_material(code));
+    format!(
+        "COS answered {} {}: {} (its request {})",
+        status.as_u16(),
+        code.unwrap_or(LEFT_OUT),
+        message.unwrap_or(LEFT_OUT),
+        upstream.request_id,
+    )
 }
 
 /// Puts the result of a multi-delete into the client's names, and takes out of it what the client may
@@ -799,6 +801,7 @@ mod tests {
             "bucket shared-1250000000 is full",
             "account 1250000000",
             "AKIDabc is unknown",
+            "you sent wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY0",
             "see x.cos.ap-guangzhou.myqcloud.com",
             "q-ak=x",
             "the Token is bad",

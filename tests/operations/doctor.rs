@@ -68,7 +68,7 @@ fn finds_nothing_wrong_with_the_embedded_cos_and_leaves_nothing_behind() {
             "ListObjects outside the grant",
             "PutObject outside the grant",
             "another action: GetBucketACL",
-            "CRC-64 of an upload",
+            "checksum of an upload",
             "an upload that is cut",
             "what doctor wrote",
         ] {
@@ -181,7 +181,7 @@ fn fails_when_a_key_can_do_more_than_its_grant() {
         "another action: GetBucketACL",
         "a key with a wrong token",
         "an upload that is cut",
-        "CRC-64 of an upload",
+        "checksum of an upload",
     ] {
         let found = verdicts(&report, check);
         assert!(
@@ -189,8 +189,11 @@ fn fails_when_a_key_can_do_more_than_its_grant() {
             "{check}"
         );
     }
-    let change = verdicts(&report, "CRC-64 of an upload")[0].1;
-    assert_eq!(change, "[upstream] stored_check = \"md5\"");
+    let change = verdicts(&report, "checksum of an upload")[0].1;
+    assert!(
+        change.starts_with("[upstream] stored_check = \"off\""),
+        "{change}"
+    );
     let removed = store
         .heads()
         .iter()
@@ -299,4 +302,23 @@ fn judges_a_tenants_key_by_all_its_grants() {
     let (report, status) = examine(&file, &[]);
     assert_eq!(status, Some(0), "{report:#}");
     assert_eq!(verdicts(&report, "keys outside the grant").len(), 2);
+}
+
+/// A store of another maker: its own permanent key, and an MD5 as `ETag`.
+#[test]
+fn calls_no_sts_for_a_static_issuer_and_compares_what_is_configured() {
+    let emulator = emulator();
+    let text = toml(emulator.cos_addr(), "127.0.0.1:1".parse().unwrap(), "");
+    let text = text
+        .replacen("kind = \"federation\"", "kind = \"static\"", 1)
+        .replacen("duration = \"30m\"\n", "", 1)
+        .replacen("[upstream]", "[upstream]\nstored_check = \"md5\"", 1);
+    let (report, status) = examine(&File::new(&text), &[]);
+    assert_eq!(status, Some(0), "{report:#}");
+    assert_eq!(verdicts(&report, "name, connection, TLS"), [("ok", "")]);
+    assert_eq!(verdicts(&report, "checksum of an upload"), [("ok", "")]);
+    assert_eq!(
+        verdicts(&report, "nothing outside the grant")[0].0,
+        "skipped"
+    );
 }
