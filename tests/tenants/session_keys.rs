@@ -244,12 +244,10 @@ fn local_key_gives_keys_of_its_tenant() {
         let other = acme.call(addr, "GET", "/photos/globex/k").ask();
         other.assert_error(403, "AccessDenied");
         // The log names the session key for the call and for each request, with the key that requested it.
-        let known = format!(
-            "\"key_id\":\"{}\",\"session_of\":\"{}\",\"operation\":",
-            acme.id, ACME.0
-        );
-        for operation in ["PutObject", form.split(['=', '&']).nth(1).unwrap()] {
-            let line = format!("{known}\"{operation}\"");
+        let known = format!("\"key_id\":\"{}\",\"session_of\":\"{}\",", acme.id, ACME.0);
+        let action = form.split(['=', '&']).nth(1).unwrap();
+        for (method, operation) in [("PUT", "PutObject"), ("POST", action)] {
+            let line = format!("{known}\"method\":\"{method}\",\"operation\":\"{operation}\"");
             world.gateway.log.assert_says(&line);
         }
         let elsewhere = signed(addr, &form, ACME, "sts").header("x-forwarded-for", "10.0.0.1");
