@@ -614,7 +614,7 @@ pub(super) async fn clean_up(grant: &GrantProbes<'_>, key: &Credential) -> Findi
         .query("prefix", folder)
         .query("max-keys", "1000");
     let mut removed = 0;
-    // A store may list late, or in parts: it is asked until nothing is left.
+    // A store may list late, or in parts: listed again until nothing is left.
     for _ in 0..CLEANUPS {
         let listed = match store.send(&call).await {
             Ok(seen) if seen.is_success() => keys_of(&String::from_utf8_lossy(&seen.body)),
