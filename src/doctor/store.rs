@@ -552,6 +552,10 @@ fn judge_stored(finding: Finding, seen: &Seen, check: StoredCheck) -> Finding {
     let crc = seen.header("x-cos-hash-crc64ecma");
     let has_md5 = seen.header("etag") == Some(MD5);
     let came = match (crc, has_md5) {
+        // Another text may be anything that the store was sent.
+        (Some(crc), _) if crc.parse::<u64>().is_err() => {
+            "x-cos-hash-crc64ecma is no number".to_owned()
+        }
         (Some(crc), _) => format!("x-cos-hash-crc64ecma: {crc}"),
         (None, true) => "no x-cos-hash-crc64ecma, and the MD5 as ETag".to_owned(),
         (None, false) => "no x-cos-hash-crc64ecma, and an ETag that is not the MD5".to_owned(),

@@ -206,7 +206,7 @@ impl LogBuffer {
     }
 
     /// Adds `line`, unless it is a success outside the share of those that are written. Never waits.
-    /// Whoever owns the buffer calls [`LogBuffer::flush`] every [`FLUSH`].
+    /// The owner of the buffer calls [`LogBuffer::flush`] every [`FLUSH`].
     pub fn write(&self, line: &AccessLine<'_>) {
         let LogConfig { access, .. } = self.log.config;
         if access == AccessFormat::Off || !self.takes(line) {

@@ -526,7 +526,7 @@ fn process_memory_is_protected() {
         .find(|line| line.starts_with("Max core file size"));
     let words: Vec<_> = core.unwrap().split_ascii_whitespace().collect();
     assert_eq!(words[4..6], ["0", "0"]);
-    // The files of a process that cannot be dumped belong to root, whoever runs it.
+    // The files of a process that cannot be dumped belong to root, under any user.
     eventually("the program is not dumpable", || {
         use std::os::unix::fs::MetadataExt as _;
         fs::metadata(format!("{proc}/mem")).is_ok_and(|mem| mem.uid() == 0)

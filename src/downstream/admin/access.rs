@@ -11,7 +11,7 @@ use crate::observe::admin::page;
 use crate::s3::host;
 use crate::secret::Secret;
 
-/// What whoever starts processes must see: it shows nothing but their state.
+/// Paths for a supervisor of processes, without a token: they show the state alone.
 const WITHOUT_TOKEN: [&str; 2] = ["/livez", "/readyz"];
 /// Pages that scrapers fetch by names that nobody has listed.
 const OF_SCRAPERS: [&str; 3] = ["/livez", "/metrics", "/readyz"];

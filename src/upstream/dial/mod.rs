@@ -169,7 +169,7 @@ impl Dialer {
         if known.requested.elapsed() < DNS_FRESH {
             return Recalled::Fresh(known.addresses.clone());
         }
-        known.requested = Instant::now(); // whoever comes now does not ask as well
+        known.requested = Instant::now(); // the next connection makes no look-up of its own
         Recalled::Stale(known.addresses.clone())
     }
 
