@@ -93,7 +93,7 @@ pub fn preflight(
 
 /// Writes what `said` says into the headers of a response, which are complete but for it.
 pub fn write_cross_origin(said: &CrossOrigin, headers: &mut HeaderMap) {
-    if *said == CrossOrigin::Unsaid {
+    if *said == CrossOrigin::NoRule {
         return;
     }
     let varies = varies_with(headers);
@@ -226,6 +226,6 @@ mod tests {
             format!("Accept-Encoding, Accept, {VARIES_WITH}")
         );
         assert_eq!(vary(&[("vary", "*")]), "*");
-        assert!(written(&CrossOrigin::Unsaid, &[]).is_empty());
+        assert!(written(&CrossOrigin::NoRule, &[]).is_empty());
     }
 }

@@ -156,7 +156,7 @@ impl<'t, 'r> Decision<'t, 'r> {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Forward(_) => Verdict::Allowed,
-            Self::Local(_) => Verdict::AnsweredHere,
+            Self::Local(_) => Verdict::Local,
             Self::Refuse(refusal) => Verdict::of_error(&refusal.error, refusal.step),
         }
     }

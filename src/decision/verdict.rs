@@ -32,7 +32,7 @@ pub enum Verdict {
     /// COS was asked, and what it said passed on.
     Allowed,
     /// A scoped key cannot ask COS for it, so it was answered here.
-    AnsweredHere,
+    Local,
     /// Nobody refused it, but it could not be done: a fault of cosgate, STS or COS.
     Failed,
     /// The client may not do it, or did not do it right.
@@ -83,7 +83,7 @@ impl Verdict {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
-            Self::AnsweredHere => "answered_here",
+            Self::Local => "answered_here",
             Self::Failed => "failed",
             Self::Refused => "refused",
         }

@@ -195,13 +195,13 @@ impl AccessLog {
 
 impl LogBuffer {
     /// Whether lines tell what a request's head says.
-    pub fn tells_heads(&self) -> bool {
+    pub fn needs_heads(&self) -> bool {
         let format = self.log.config.access;
         matches!(format, AccessFormat::Combined | AccessFormat::Json)
     }
 
     /// Whether lines tell what clients say of themselves.
-    pub fn tells_user_agents(&self) -> bool {
+    pub fn needs_user_agents(&self) -> bool {
         self.log.config.access_user_agent
     }
 
@@ -261,7 +261,7 @@ impl Drop for LogBuffer {
 impl AccessLine<'_> {
     /// Nothing of it was refused, and nothing failed.
     fn is_plain_success(&self) -> bool {
-        let is_done = matches!(self.verdict, Some(Verdict::Allowed | Verdict::AnsweredHere));
+        let is_done = matches!(self.verdict, Some(Verdict::Allowed | Verdict::Local));
         is_done && self.status.as_u16() < 400 && self.code.is_none() && self.denied == 0
     }
 
@@ -515,7 +515,7 @@ mod tests {
             &[
                 success("fast"),
                 AccessLine {
-                    verdict: Some(Verdict::AnsweredHere),
+                    verdict: Some(Verdict::Local),
                     ..success("local")
                 },
                 AccessLine {

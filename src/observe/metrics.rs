@@ -124,10 +124,10 @@ pub enum Event {
     /// Accepting paused: file descriptors were scarce.
     AcceptPausedDescriptors,
     /// A response of COS named something outside the caller's grants, and was cut off.
-    AnswerOutOfScope,
+    ResponseOutOfScope,
     /// A response of COS could not be read, could not be passed on whole, or reported a success and was
     /// none.
-    AnswerUnusable,
+    ResponseUnusable,
     /// The end of a body was withheld from COS, because the body was not what the client said.
     BodyWithheld,
     /// Bytes of bodies that came from clients.

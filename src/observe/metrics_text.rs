@@ -197,12 +197,12 @@ const FAMILIES: [Family; 25] = [
     Family {
         name: "cosgate_answers_out_of_scope_total",
         help: "Answers of COS that named something outside the caller's grants, and were cut off.",
-        samples: &[("", Event::AnswerOutOfScope)],
+        samples: &[("", Event::ResponseOutOfScope)],
     },
     Family {
         name: "cosgate_answers_unusable_total",
         help: "Answers of COS that could not be read or not be passed on whole, or that reported a success without what belongs to one.",
-        samples: &[("", Event::AnswerUnusable)],
+        samples: &[("", Event::ResponseUnusable)],
     },
     Family {
         name: "cosgate_bodies_damaged_total",

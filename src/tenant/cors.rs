@@ -25,7 +25,7 @@ pub struct PageRequest {
 pub enum CrossOrigin {
     /// There is no rule, and nothing to tell.
     #[default]
-    Unsaid,
+    NoRule,
     /// No page may read it; to a request of another origin the response may be another.
     Withheld,
     /// Pages of one origin may read it, or all.
@@ -172,7 +172,7 @@ impl CorsRules {
     /// rule for the page, whether there is such a bucket or not.
     pub fn for_stranger(&self, page: &PageRequest, bucket: Option<&str>) -> CrossOrigin {
         if self.is_empty() {
-            return CrossOrigin::Unsaid;
+            return CrossOrigin::NoRule;
         }
         page.judge(self.of(bucket).iter(), bucket)
     }
@@ -185,11 +185,11 @@ impl CorsRules {
         tenant: &Tenant,
     ) -> CrossOrigin {
         if self.is_empty() {
-            return CrossOrigin::Unsaid;
+            return CrossOrigin::NoRule;
         }
         match bucket.map(|bucket| tenant.grant(bucket)) {
             None => page.judge(tenant.cors_rules(), bucket),
-            Some(Some(grant)) if grant.cors.is_empty() => CrossOrigin::Unsaid,
+            Some(Some(grant)) if grant.cors.is_empty() => CrossOrigin::NoRule,
             Some(Some(grant)) => page.judge(grant.cors.iter(), bucket),
             Some(None) => CrossOrigin::Withheld,
         }
@@ -404,7 +404,7 @@ mod tests {
         let said = |origin: &str, bucket: &str, tenant: usize| {
             let page = PageRequest::read(&page("GET", &[("origin", origin)]));
             match rules.for_tenant(&page, Some(bucket), &tenants[tenant]) {
-                CrossOrigin::Unsaid => "unsaid",
+                CrossOrigin::NoRule => "no rule",
                 CrossOrigin::Withheld => "withheld",
                 CrossOrigin::Readable(_) => "readable",
             }
@@ -412,7 +412,7 @@ mod tests {
         assert_eq!(said("https://a.example", "photos", 0), "readable");
         assert_eq!(said("https://b.example", "photos", 0), "withheld");
         assert_eq!(said("https://b.example", "photos", 1), "readable");
-        assert_eq!(said("https://a.example", "photos", 2), "unsaid");
+        assert_eq!(said("https://a.example", "photos", 2), "no rule");
         assert_eq!(said("https://a.example", "another", 0), "withheld");
     }
 

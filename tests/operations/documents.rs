@@ -649,8 +649,8 @@ fn every_field_of_the_access_log_is_documented() {
 /// The same of verdicts.
 fn verdict_after(verdict: Verdict) -> Option<Verdict> {
     match verdict {
-        Verdict::Allowed => Some(Verdict::AnsweredHere),
-        Verdict::AnsweredHere => Some(Verdict::Failed),
+        Verdict::Allowed => Some(Verdict::Local),
+        Verdict::Local => Some(Verdict::Failed),
         Verdict::Failed => Some(Verdict::Refused),
         Verdict::Refused => None,
     }

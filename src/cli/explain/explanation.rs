@@ -82,7 +82,7 @@ impl Explanation {
     /// Which rule for pages of other origins counts.
     pub(super) fn cross_origin(&mut self, said: &CrossOrigin) {
         self.cors = match said {
-            CrossOrigin::Unsaid => None,
+            CrossOrigin::NoRule => None,
             CrossOrigin::Withheld => {
                 Some("no rule matches: pages of other origins cannot read the answer".to_owned())
             }

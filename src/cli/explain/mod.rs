@@ -113,7 +113,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     let printed = super::printed(&text);
     match verdict {
-        Verdict::Allowed | Verdict::AnsweredHere => printed,
+        Verdict::Allowed | Verdict::Local => printed,
         Verdict::Failed | Verdict::Refused => ExitCode::FAILURE,
     }
 }
@@ -195,7 +195,7 @@ impl Explanation {
         if service(head, domains) == Service::Preflight {
             let answer = preflight(head, domains, tenants.cors());
             self.preflight(&answer.map_err(at(Step::Authorize))?);
-            return Ok(Verdict::AnsweredHere);
+            return Ok(Verdict::Local);
         }
         let said = in_s3_words(head, domains).map_err(at(Step::Parse))?;
         let said = &*said;

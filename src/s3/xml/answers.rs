@@ -174,7 +174,7 @@ impl DeleteResult {
     }
 
     /// Adds a failure for each of `keys` that the result says nothing of: left out, it would look deleted.
-    pub(crate) fn answer_for(&mut self, keys: &[String]) {
+    pub(crate) fn fail_unreported(&mut self, keys: &[String]) {
         let deleted = self.deleted.iter().map(|deleted| &*deleted.key);
         let failed = self.failures.iter().map(|failure| &*failure.key);
         let told: HashSet<&str> = deleted.chain(failed).collect();
@@ -362,7 +362,7 @@ mod tests {
         let xml = b"<DeleteResult><Deleted><Key>a</Key></Deleted><Gone><Key>c</Key></Gone>\
             <Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>";
         let mut result = DeleteResult::parse(xml, LIMIT).unwrap();
-        result.answer_for(&["a", "b", "c"].map(str::to_owned));
+        result.fail_unreported(&["a", "b", "c"].map(str::to_owned));
         let failures: Vec<_> = result
             .failures
             .iter()
