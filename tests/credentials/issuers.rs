@@ -420,7 +420,7 @@ fn failing_command_is_reported_in_time() {
         (role("command = [\"/usr/bin/yes\"]"), "more than 64 KiB"),
         (
             role("command = [\"/bin/sleep\", \"60\"]"),
-            "no answer in time",
+            "no response in time",
         ),
         (
             format!("{federation}command = [\"/bin/echo\", \"{temporary}\"]\n"),

@@ -1,4 +1,4 @@
-//! The line that each decision leaves: who asked, what became of it, and the step that refused.
+//! The line that each decision leaves: who called, what became of it, and the step that refused.
 #![expect(
     clippy::indexing_slicing,
     reason = "a field that is not there is Null, and fails its test"
@@ -12,7 +12,7 @@ use cosgate::sign::sigv2;
 use http::HeaderMap;
 use serde_json::Value;
 
-/// The line of the request whose answer had this id.
+/// The line of the request whose response had this id.
 fn line(gateway: &Gateway, id: Option<&str>) -> Value {
     let id = id.unwrap_or_default();
     gateway.log.assert_says(id);

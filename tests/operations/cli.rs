@@ -128,7 +128,7 @@ impl Running {
         self.err.lock().unwrap().clone()
     }
 
-    /// The address after `before` in what the program has said.
+    /// The address after `before` in what the program has declared.
     fn address(&self, before: &str) -> SocketAddr {
         let mut found = None;
         support::eventually(before, || {
@@ -883,7 +883,7 @@ fn credentials_says_why_there_is_no_key_and_prints_nothing_else() {
     for (fault, said) in [
         (refused, "check secret_id and secret_key of [issuers.main]"),
         (StsFault::Down, "run the command again"),
-        (StsFault::Hang, "no answer"), // the call or the wait for it ends first
+        (StsFault::Hang, "no response"), // the call or the wait for it ends first
     ] {
         emulator.faults().change(|faults| faults.sts = Some(fault));
         let output = run(&["credentials", "-c", file.path(), "-t", "acme"]);
@@ -1298,7 +1298,7 @@ impl Session {
         for secret in &self.secrets {
             let at = said.find(secret.as_str());
             let around = at.map(|at| &said[at.saturating_sub(200)..(at + 40).min(said.len())]);
-            assert_eq!(around, None, "{secret} was told");
+            assert_eq!(around, None, "{secret} got");
         }
         // It was not silent for lack of words.
         assert!(said.contains("DEBUG") && said.contains("WARN"), "{said}");

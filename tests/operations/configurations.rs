@@ -1,5 +1,5 @@
 //! What is configured of buckets, access rights and restores: passed on with the action that is granted for them
-//! and put into COS's words and back, in both signatures; else answered here or refused.
+//! and put into COS's words and back, in both signatures; else served here or refused.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

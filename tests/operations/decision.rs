@@ -641,7 +641,7 @@ impl Setting {
         (verdict, refused, shown)
     }
 
-    /// What the running proxy does; the heads that COS got, as text, and the answer.
+    /// What the running proxy does; the heads that COS got, as text, and the response.
     fn served(&self, call: &Call) -> (Value, Vec<String>) {
         let before = self.scripted.script.heads().len();
         let reply = call.send();

@@ -752,7 +752,7 @@ const FORBIDDEN: [&str; 14] = [
     "mended",
     "mends",
     "on its way",
-    "told apart",
+    "distinguished",
     "under way",
     "whoever",
     "whosever",

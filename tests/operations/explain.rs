@@ -152,9 +152,9 @@ fn what_would_be_sent_is_shown_whole_but_for_its_secrets() {
         + PHOTOS
         + r"
 rewrite       the head that COS would get is below
-payload       an object, as it comes, as many bytes as its Content-Length says, checked as it streams; its end is held back until all is well
+payload       an object, as it comes, as many bytes as its Content-Length declares, checked as it streams; its end is held back until all is well
 credential    GetFederationToken by the issuer main, Name acme, for 1800 s, with a policy of 471 bytes
-upstream      would be asked
+upstream      would get the request
 verdict       allowed
 
 to COS, at https://shared-1250000000.cos.ap-guangzhou.myqcloud.com
@@ -293,7 +293,7 @@ fn what_is_answered_here_is_shown() {
             + r#"authorize     the tenant's own bucket inbox (inbox-1250000000 in ap-beijing, prefixes *)
 verdict       answered_here
 
-the answer: status 200
+the response: status 200
 <?xml version="1.0" encoding="UTF-8"?>
 <LocationConstraint xmlns="http://s3.amazonaws.com/doc/2006-03-01/">ap-guangzhou</LocationConstraint>
 "#),
@@ -311,7 +311,7 @@ authorize     granted name/cos:GetObject by open (open-1250000000 in ap-guangzho
 rewrite       the head that COS would get is below
 payload       none
 credential    the issuer fixed's own key, which no policy fences
-upstream      would be asked
+upstream      would get the request
 verdict       allowed
 
 to COS, at https://open-1250000000.cos.ap-guangzhou.myqcloud.com
@@ -627,9 +627,10 @@ fn the_rule_for_pages_that_counts_is_named() {
         assert_eq!(code, Some(0), "{text}");
         text
     };
-    let named = "cors          rule 1 matches: pages of https://blog.example may read the answer\n";
+    let named =
+        "cors          rule 1 matches: pages of https://blog.example may read the response\n";
     assert!(get("https://blog.example").contains(named));
-    let any = "cors          rule 2 matches: pages of * may read the answer\n";
+    let any = "cors          rule 2 matches: pages of * may read the response\n";
     assert!(get("https://other.example").contains(any));
     let refused = [
         "--anonymous",

@@ -20,7 +20,7 @@ use crate::support::{
 const KEY: &str = "/photos/acme/k";
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Sends raw bytes and reads the answer; then the connection must end.
+/// Sends raw bytes and reads the response; then the connection must end.
 fn refused(world: &World, bytes: &[u8]) -> Reply {
     let mut client = Client::connect(world.gateway.addr);
     client.write(bytes);
@@ -209,7 +209,7 @@ fn a_chunked_document_that_is_framed_wrongly_is_answered() {
     }
 }
 
-/// Asserts that a head alone is refused so, before the client is asked for its body, and that nobody
+/// Asserts that a head alone is refused so, before the client is requested its body, and that nobody
 /// upstream hears of it.
 #[track_caller]
 fn refused_early(method: &str, target: &str, headers: &[(&str, &str)], status: u16, code: &str) {
@@ -504,7 +504,7 @@ fn a_reader_that_stops_is_cut() {
             .gateway
             .log
             .text()
-            .contains("read the answer too slowly")
+            .contains("read the response too slowly")
     };
     eventually("the reader is cut", cut);
     let mut read = 0;
@@ -548,7 +548,7 @@ fn a_store_that_stops_reading_or_sending_is_given_up() {
     world
         .gateway
         .log
-        .assert_says("COS sent the answer too slowly");
+        .assert_says("COS sent the response too slowly");
 }
 
 #[test]
@@ -635,7 +635,7 @@ fn without_descriptors_accepting_pauses_and_goes_on() {
     run("prlimit", &["--pid", &pid, "--nofile=48"]);
     let mut many: Vec<_> = (0..80).map(|_| Client::connect(program.addr)).collect();
     // Who was accepted before the descriptors ran out is served as ever, by the connection to COS that
-    // is there already: nobody else asks for it yet.
+    // is there already: nobody else requests it yet.
     many[0].write(&get().bytes());
     assert_eq!(many[0].read_one("GET").status, 404);
     for client in &mut many[1..] {

@@ -29,7 +29,7 @@ const KEY: &str = "/photos/acme/k";
 /// Small, so that a peer stops taking bytes soon.
 const SOCKET_BUFFER: usize = 16 * 1024;
 
-/// A COS that answers GET with a GiB, as far as it is read, and stops after the head of a PUT.
+/// A COS that responses GET with a GiB, as far as it is read, and stops after the head of a PUT.
 fn stalling_cos() -> SocketAddr {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(SOCKET_BUFFER).unwrap();
@@ -125,7 +125,7 @@ fn a_thousand_stalled_uploads_and_downloads_stay_within_150_mib() {
     }
     fill(&mut uploads);
     for stream in &mut streams {
-        stream.peek(&mut first).unwrap(); // each has its answer
+        stream.peek(&mut first).unwrap(); // each has its response
     }
     let grown = program.memory("VmRSS") - before;
     let most = program.memory("VmHWM") - before;

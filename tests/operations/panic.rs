@@ -97,6 +97,6 @@ fn panics_once(log: &Log) {
     signed("GET").send().assert_ok();
     let said = format!("{}{:?}{}{}", lines, reply.headers, reply.text(), log.text());
     for secret in [COOKIE, ACME.1, ACCOUNT.1, "Signature="] {
-        assert!(!said.contains(secret), "{secret} was told: {said}");
+        assert!(!said.contains(secret), "{secret} got: {said}");
     }
 }

@@ -29,7 +29,7 @@ const PARAMETERS: &str = "Parameters and sub-resources";
 
 /// The words for what becomes of a part of a request.
 const WORDS: [&str; 11] = [
-    "answered here",
+    "served here",
     "checked here",
     "dropped",
     "needs an action",
@@ -163,10 +163,10 @@ fn taken_word(operation: Operation, name: &str) -> Option<&'static str> {
         Performer::CosIfGranted(_) | Performer::Cosgate(_)
             if selects || operation.own_parameters().contains(&name) =>
         {
-            Some("answered here")
+            Some("served here")
         }
         Performer::CosByHead if selects => Some("translated"),
-        _ if operation.own_parameters().contains(&name) => Some("answered here"),
+        _ if operation.own_parameters().contains(&name) => Some("served here"),
         Performer::Cosgate(_) => None,
         _ if operation.parameters().contains(&name) => Some("passed on"),
         _ => None,
@@ -413,7 +413,7 @@ fn request(world: &World, operation: Operation, more: &[(&str, &str)]) -> Call {
     call.body(body)
 }
 
-/// Whether a request to COS had this header, in S3's words or in COS's.
+/// Whether a request to COS had this header, in S3's terms or in COS's.
 fn reached_cos(world: &World, name: &str) -> bool {
     let in_cos_words = name.replacen("x-amz-", "x-cos-", 1);
     let heads = world.emulator.counters().heads();
@@ -612,7 +612,7 @@ fn show_parameter(name: &str, verdict: &'static str, shown: Shown) {
             assert!(heads.iter().any(|head| head.method == "HEAD"), "{said}");
             assert!(!is_requested && reply.status == 200, "{said}");
         }
-        "answered here" => {
+        "served here" => {
             assert!(!is_requested, "{said}");
             assert!([200, 206, 404, 409].contains(&reply.status), "{said}");
             let Shown::By(operation) = shown else {

@@ -1054,7 +1054,7 @@ async fn ends_a_response_that_is_read_too_slowly() {
         world
             .gateway
             .log
-            .assert_says("the client read the answer too slowly");
+            .assert_says("the client read the response too slowly");
     }
 }
 

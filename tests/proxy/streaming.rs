@@ -239,7 +239,7 @@ fn download_is_cut_when_cos_disconnects() {
     assert!(reply.header("content-length").is_some());
     let again = world.signed("GET", KEY).send();
     assert_eq!(again.assert_ok().body, body);
-    world.gateway.log.assert_says("COS ended the answer");
+    world.gateway.log.assert_says("COS ended the response");
 }
 
 #[test]

@@ -110,19 +110,19 @@ impl Http2 {
         sender.send_request(request, false).unwrap()
     }
 
-    /// Sends a request without a body; its answer as it comes.
+    /// Sends a request without a body; its response as it comes.
     pub async fn ask(&self, call: &Call) -> Response<RecvStream> {
         let mut sender = self.sender.clone().ready().await.unwrap();
         let (answer, _) = sender.send_request(request(call), true).unwrap();
         answer.await.unwrap()
     }
 
-    /// Makes room for a GiB of each answer, and then reads and writes nothing any more.
+    /// Makes room for a GiB of each response, and then reads and writes nothing any more.
     pub fn open_and_stop(&self) {
         self.pause.notify_one();
     }
 
-    /// Sends it all, and reads the answer.
+    /// Sends it all, and reads the response.
     pub async fn send(&self, call: &Call) -> Reply {
         self.exchange(request(call), &call.body).await.unwrap()
     }
@@ -131,7 +131,7 @@ impl Http2 {
         let mut sender = self.sender.clone().ready().await?;
         let (answer, mut stream) = sender.send_request(request, body.is_empty())?;
         if !body.is_empty() {
-            let _ = send_data(&mut stream, body, true).await; // the answer says why
+            let _ = send_data(&mut stream, body, true).await; // the response says why
         }
         reply(answer).await
     }

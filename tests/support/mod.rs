@@ -510,7 +510,7 @@ impl Call {
         ));
     }
 
-    /// Sends it on a connection of its own and reads the whole answer.
+    /// Sends it on a connection of its own and reads the whole response.
     pub fn send(&self) -> Reply {
         let mut client = Client::connect(self.addr);
         client.write(&self.bytes());
@@ -554,7 +554,7 @@ pub struct Client {
     read: Vec<u8>,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -604,7 +604,7 @@ impl Reply {
             self.status,
             self.text()
         );
-        assert!(self.whole, "the answer was cut");
+        assert!(self.whole, "the response was cut");
         self
     }
 }
@@ -658,7 +658,7 @@ impl Client {
         self.tls.as_ref()?.handshake_kind()
     }
 
-    /// Writes; a peer that has gone already is found when its answer is read.
+    /// Writes; a peer that has gone already is found when its response is read.
     pub fn write(&mut self, bytes: &[u8]) {
         let _ = match &mut self.tls {
             None => self.stream.write_all(bytes),
@@ -666,7 +666,7 @@ impl Client {
         };
     }
 
-    /// Reads one answer to `method`, interim ones skipped.
+    /// Reads one response to `method`, interim ones skipped.
     pub fn read_reply(&mut self, method: &str) -> Reply {
         loop {
             let reply = self.read_one(method);
@@ -683,7 +683,7 @@ impl Client {
             }
             assert!(
                 self.fill(),
-                "the connection ended before an answer: {:?}",
+                "the connection ended before a response: {:?}",
                 String::from_utf8_lossy(&self.read)
             );
         };
@@ -981,7 +981,7 @@ impl World {
         Self { gateway, emulator }
     }
 
-    /// A request by acme, its answer held to what every answer must be.
+    /// A request by acme, its response held to what every response must be.
     #[track_caller]
     pub fn ask(&self, method: &str, target: &str) -> Reply {
         self.signed(method, target).ask()
@@ -1042,7 +1042,7 @@ impl Call {
         self
     }
 
-    /// Sends it and holds the answer to what every answer must be.
+    /// Sends it and holds the response to what every response must be.
     #[track_caller]
     pub fn ask(&self) -> Reply {
         let reply = self.send();
@@ -1062,12 +1062,12 @@ impl Call {
 }
 
 impl Reply {
-    /// Asserts what holds for every answer: it has a request id, and says nothing of the real store.
+    /// Asserts what holds for every response: it has a request id, and reveals nothing of the real store.
     #[track_caller]
     pub fn assert_presentable(&self) {
         let id = self.header("x-amz-request-id").unwrap_or_default();
         assert_eq!(id.len(), 16, "no request id: {self:?}");
-        assert!(self.whole, "the answer was cut");
+        assert!(self.whole, "the response was cut");
         let said = format!("{:?} {}", self.headers, self.text());
         for hidden in HIDDEN {
             assert!(!said.contains(hidden), "{hidden} is shown: {said}");
@@ -1075,7 +1075,7 @@ impl Reply {
     }
 }
 
-/// Writes `bytes` on a connection of its own, and holds the answer to what every answer must be.
+/// Writes `bytes` on a connection of its own, and holds the response to what every response must be.
 #[track_caller]
 pub fn exchange(addr: SocketAddr, method: &str, bytes: &[u8]) -> Reply {
     let mut client = Client::connect(addr);
@@ -1140,7 +1140,7 @@ pub fn header_of<'h>(head: &'h str, name: &str) -> Option<&'h str> {
         .map(|(_, value)| value.trim())
 }
 
-/// What COS says of an error.
+/// What COS reports of an error.
 pub fn cos_error(status: u16, code: &str, message: &str) -> String {
     let document = format!(
         "<?xml version='1.0' encoding='utf-8' ?>\n<Error><Code>{code}</Code><Message>{message}</Message><RequestId>NWQ=</RequestId></Error>"
@@ -1304,7 +1304,7 @@ impl Program {
         folder.unwrap().join("cosgate.toml")
     }
 
-    /// What `serve` has said on standard error so far, `dev` on standard output.
+    /// What `serve` has declared on standard error so far, `dev` on standard output.
     pub fn said(&self) -> String {
         self.said.text()
     }
