@@ -152,8 +152,8 @@ impl Running {
         };
         let ready = running.wait_until_ready().and_then(|()| running.check());
         ready.map_err(|error| {
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            io::Error::other(format!("{}: {error} {said}", proxy.name()))
+            let printed = fs::read_to_string(&log).unwrap_or_default();
+            io::Error::other(format!("{}: {error} {printed}", proxy.name()))
         })?;
         Ok(running)
     }

@@ -257,7 +257,7 @@ impl Connection {
                 stall: path.contains("/stall/"),
             }
         };
-        // Nobody here sends a second request before the first is answered: what follows a head is its body.
+        // Nobody here sends a second request before the response to the first: what follows a head is its body.
         self.head.clear();
         Ok(())
     }

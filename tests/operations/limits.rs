@@ -1,4 +1,4 @@
-//! What a client may not do, and what it is told.
+//! What a client may not do, and the error that it gets.
 
 #![allow(
     clippy::indexing_slicing,
@@ -116,7 +116,7 @@ fn a_head_behind_another_is_looked_at_too() {
 }
 
 #[test]
-fn requests_in_one_segment_are_answered_in_order() {
+fn requests_in_one_segment_are_served_in_order() {
     let world = World::new();
     let put = world.signed("PUT", KEY).body("abc\n").bytes();
     let get = world.signed("GET", KEY).bytes();
@@ -183,7 +183,7 @@ fn a_chunked_document_is_read() {
 
 /// However its bytes arrive: the head may come in one piece with what is wrong behind it.
 #[test]
-fn a_chunked_document_that_is_framed_wrongly_is_answered() {
+fn a_chunked_document_that_is_framed_wrongly_gets_a_response() {
     let world = World::new();
     let body = "<Delete><Object><Key>acme/k</Key></Object></Delete>";
     let call = world
@@ -323,7 +323,7 @@ fn metadata_that_cos_does_not_take_is_refused_early() {
     let call = world.signed("PUT", KEY).body("x");
     let call = call.header("x-amz-meta-aa", &half);
     let call = call.header("x-amz-meta-bb", &half);
-    call.ask().assert_ok();
+    call.fetch().assert_ok();
 }
 
 #[test]
@@ -358,7 +358,7 @@ fn a_completion_that_cos_cannot_take_is_refused_early() {
         let parts: String = numbers.map(part).collect();
         let xml = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
         let call = world.signed("POST", &format!("{KEY}?uploadId=u"));
-        call.body(xml).ask()
+        call.body(xml).fetch()
     };
     let world = World::new();
     for (numbers, code) in [
@@ -531,7 +531,7 @@ fn a_store_that_stops_reading_or_sending_is_given_up() {
             }),
             act(|peer| {
                 peer.head();
-                peer.say("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nbegun");
+                peer.respond("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nbegun");
                 while peer.client.fill() {}
             }),
         ],
@@ -548,7 +548,7 @@ fn a_store_that_stops_reading_or_sending_is_given_up() {
     world
         .gateway
         .log
-        .assert_says("COS sent the response too slowly");
+        .assert_contains("COS sent the response too slowly");
 }
 
 #[test]

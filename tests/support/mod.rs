@@ -233,7 +233,7 @@ impl Log {
 
     /// The log gets its lines in batches: waits for the one that holds `text`.
     #[track_caller]
-    pub fn assert_says(&self, text: &str) {
+    pub fn assert_contains(&self, text: &str) {
         eventually(text, || self.text().contains(text));
     }
 
@@ -560,7 +560,7 @@ pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// The body ended where the head said it would.
+    /// The body ended where the head declared it.
     pub whole: bool,
 }
 
@@ -903,7 +903,7 @@ impl Peer {
         got
     }
 
-    pub fn say(&mut self, bytes: &str) {
+    pub fn respond(&mut self, bytes: &str) {
         self.client.write(bytes.as_bytes());
     }
 }
@@ -983,14 +983,14 @@ impl World {
 
     /// A request by acme, its response held to what every response must be.
     #[track_caller]
-    pub fn ask(&self, method: &str, target: &str) -> Reply {
-        self.signed(method, target).ask()
+    pub fn fetch(&self, method: &str, target: &str) -> Reply {
+        self.signed(method, target).fetch()
     }
 
     /// Puts an object of acme's; `target` is its path.
     #[track_caller]
     pub fn put(&self, target: &str, body: &str) {
-        self.signed("PUT", target).body(body).ask().assert_ok();
+        self.signed("PUT", target).body(body).fetch().assert_ok();
     }
 
     /// What is stored under a real key.
@@ -1044,7 +1044,7 @@ impl Call {
 
     /// Sends it and holds the response to what every response must be.
     #[track_caller]
-    pub fn ask(&self) -> Reply {
+    pub fn fetch(&self) -> Reply {
         let reply = self.send();
         reply.assert_presentable();
         reply
@@ -1052,7 +1052,7 @@ impl Call {
 
     /// Sends it with `line` added to the head after it was signed.
     #[track_caller]
-    pub fn ask_with_line(&self, line: &str) -> Reply {
+    pub fn fetch_with_line(&self, line: &str) -> Reply {
         let mut bytes = self.head();
         bytes.truncate(bytes.len() - 2);
         bytes.extend_from_slice(format!("{line}\r\n\r\n").as_bytes());
@@ -1068,9 +1068,9 @@ impl Reply {
         let id = self.header("x-amz-request-id").unwrap_or_default();
         assert_eq!(id.len(), 16, "no request id: {self:?}");
         assert!(self.whole, "the response was cut");
-        let said = format!("{:?} {}", self.headers, self.text());
+        let printed = format!("{:?} {}", self.headers, self.text());
         for hidden in HIDDEN {
-            assert!(!said.contains(hidden), "{hidden} is shown: {said}");
+            assert!(!printed.contains(hidden), "{hidden} is shown: {printed}");
         }
     }
 }
@@ -1166,12 +1166,12 @@ impl Peer {
         self.client.read.drain(..got).collect()
     }
 
-    /// Answers every request, bodies read, with `answer`.
-    pub fn always(&mut self, answer: &str) {
+    /// Responds to every request, bodies read, with `response`.
+    pub fn always(&mut self, response: &str) {
         while let Some(head) = self.head() {
             let length = header_of(&head, "content-length").map_or(0, |l| l.parse().unwrap());
             self.body(length);
-            self.say(answer);
+            self.respond(response);
         }
     }
 }
@@ -1230,7 +1230,7 @@ pub fn presigned(addr: SocketAddr, method: &str, path: &str, (id, secret): (&str
 pub struct Program {
     pub addr: SocketAddr,
     pub process: std::process::Child,
-    said: Said,
+    printed: Printed,
     folder: Option<tempfile::TempDir>,
 }
 
@@ -1272,11 +1272,11 @@ impl Program {
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::piped());
         let mut process = command.spawn().unwrap();
-        let said = Said::from(process.stderr.take().unwrap());
+        let printed = Printed::from(process.stderr.take().unwrap());
         Self {
-            addr: said.address("listen="),
+            addr: printed.address("listen="),
             process,
-            said,
+            printed,
             folder: Some(folder),
         }
     }
@@ -1289,11 +1289,11 @@ impl Program {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let said = Said::from(process.stdout.take().unwrap());
+        let printed = Printed::from(process.stdout.take().unwrap());
         Self {
-            addr: said.address("ready on http://"),
+            addr: printed.address("ready on http://"),
             process,
-            said,
+            printed,
             folder: None,
         }
     }
@@ -1305,13 +1305,13 @@ impl Program {
     }
 
     /// What `serve` has declared on standard error so far, `dev` on standard output.
-    pub fn said(&self) -> String {
-        self.said.text()
+    pub fn printed(&self) -> String {
+        self.printed.text()
     }
 
     /// The address that follows `mark` there.
     pub fn address(&self, mark: &str) -> SocketAddr {
-        self.said.address(mark)
+        self.printed.address(mark)
     }
 
     /// Sends the signal of this name.
@@ -1363,15 +1363,15 @@ pub fn run(command: &str, arguments: &[&str]) {
 }
 
 /// What a program says, read as it comes.
-pub struct Said(Arc<Mutex<String>>);
+pub struct Printed(Arc<Mutex<String>>);
 
-impl Said {
-    pub fn from(mut said: impl std::io::Read + Send + 'static) -> Self {
+impl Printed {
+    pub fn from(mut printed: impl std::io::Read + Send + 'static) -> Self {
         let text = Arc::<Mutex<String>>::default();
         let into = Arc::clone(&text);
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            while let Ok(n @ 1..) = said.read(&mut bytes) {
+            while let Ok(n @ 1..) = printed.read(&mut bytes) {
                 into.lock()
                     .unwrap()
                     .push_str(&String::from_utf8_lossy(&bytes[..n]));
@@ -1384,7 +1384,7 @@ impl Said {
         self.0.lock().unwrap().clone()
     }
 
-    /// The address that follows `mark`, once it was said.
+    /// The address that follows `mark`, once it was printed.
     #[track_caller]
     pub fn address(&self, mark: &str) -> SocketAddr {
         let mut found = None;
